@@ -1,0 +1,22 @@
+// Package coord runs a state machine on a partition's log: decide -> append ->
+// apply, replies released when the high watermark passes what they saw.
+package coord
+
+import "github.com/leatstream/leat/internal/record"
+
+// Log is the partition on which a shard keeps its records: *replica.Partition, or
+// a twin in memory in tests.
+type Log interface {
+	// AppendBatch appends one batch (built with base offset 0; it is stamped) as
+	// the leader of the given epoch and returns the offset after its last record.
+	AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error)
+	// Await calls fn(nil) once the high watermark has reached off (at once where it
+	// has), or fn(err) when this node stops leading before. fn must not block.
+	Await(off record.Offset, fn func(error))
+	// ReadCommitted returns whole batches from the one that holds off on, below the
+	// high watermark, at most about maxBytes; none at the end.
+	ReadCommitted(off record.Offset, maxBytes int) ([]byte, error)
+	// HighWatermark is the end of what is committed; Start the first offset kept.
+	HighWatermark() record.Offset
+	Start() record.Offset
+}

@@ -1,0 +1,80 @@
+// Package vfs is the file system that the engine writes to, as an interface with
+// three implementations: OS (the real one), Mem (in memory, and it can crash:
+// what was not synced is lost, torn or reordered) and Faulty (wraps another one
+// and makes calls fail, hang or report a full disk).
+package vfs
+
+import "io"
+
+// FS is a file system. Paths are slash-separated. Safe for concurrent use.
+type FS interface {
+	// Open opens a file for reading and writing; see Mode.
+	Open(name string, mode Mode) (File, error)
+	// Remove deletes a file or a whole directory tree; a missing one is no error.
+	Remove(name string) error
+	// Rename moves a file or directory, replacing a file of that name.
+	Rename(from, to string) error
+	// MkdirAll makes a directory and its missing parents.
+	MkdirAll(dir string) error
+	// ReadDir lists a directory, sorted by name.
+	ReadDir(dir string) ([]Info, error)
+	// Stat describes a file or directory.
+	Stat(name string) (Info, error)
+	// SyncDir makes creations, renames and removals in dir durable.
+	SyncDir(dir string) error
+	// Free tells how many bytes can still be written below dir, and the size of
+	// the file system.
+	Free(dir string) (avail, total int64, err error)
+}
+
+// Locker is a file system that can keep other processes out of a directory. OS
+// and Mem implement it. Lock returns ErrLocked where another holder exists.
+type Locker interface {
+	Lock(name string) (io.Closer, error)
+}
+
+// Mode says how Open opens a file.
+type Mode uint8
+
+const (
+	// Existing opens a file that must be there, for reading and writing.
+	Existing Mode = iota
+	// ReadOnly opens a file that must be there, for reading.
+	ReadOnly
+	// Create opens a file, making it empty where it is missing.
+	Create
+	// Fresh opens a file and empties it, making it where it is missing.
+	Fresh
+)
+
+// Info describes a file or directory.
+type Info struct {
+	Name string // the last element of its path
+	Size int64  // bytes
+	Dir  bool
+}
+
+// File is an open file. Reads and writes name their position; there is no cursor.
+// Safe for concurrent use, except Close.
+type File interface {
+	io.ReaderAt
+	io.WriterAt
+	// WriteVAt writes the buffers one after another from off on, as one call
+	// where the system can; it does not change bufs.
+	WriteVAt(bufs [][]byte, off int64) (int64, error)
+	Size() (int64, error)
+	Truncate(size int64) error
+	// Allocate reserves n bytes from off on without changing what is read; the
+	// file grows to off+n where it is shorter. Where the system cannot reserve,
+	// it does nothing and returns nil.
+	Allocate(off, n int64) error
+	// Sync makes contents and size durable (fdatasync).
+	Sync() error
+	Close() error
+}
+
+// Descriptor is a file that has a descriptor of the operating system, for
+// sendfile. Only files of OS implement it.
+type Descriptor interface {
+	Fd() uintptr
+}

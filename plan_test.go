@@ -1,0 +1,78 @@
+package leat
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// floors is the plan of the house, the ground first. A package may import only
+// packages of a lower floor, and the apps wing may not import the engine wing.
+//
+// Do not edit this table to make a build pass: a wrong arrow means that code
+// stands in the wrong room. Change it only together with ARCHITECTURE.md.
+var floors = []struct{ wing, packages string }{
+	{"ground", "internal/record internal/vfs internal/wire internal/meta"},
+	{"engine", "internal/storage internal/quorum"},
+	{"engine", "internal/controller"},
+	{"engine", "internal/replica"},
+	{"engine", "internal/coord"},
+	{"engine", "internal/group"},
+	{"engine", "internal/broker"},
+	{"apps", "internal/bench"},
+	{"apps", "internal/bench/floor"},
+	{"roof", "internal/node"},
+	{"roof", "internal/cli"},
+	{"roof", "cmd/leat"},
+}
+
+// TestFloors proves that imports run down only and that every package is on the plan.
+func TestFloors(t *testing.T) {
+	const module = "github.com/leatstream/leat/"
+	floor, wing := map[string]int{}, map[string]string{}
+	for i, f := range floors {
+		for p := range strings.FieldsSeq(f.packages) {
+			floor[p], wing[p] = i, f.wing
+		}
+	}
+	// The files are parsed here, not by "go list": go test caches by the files
+	// that the test itself opens, and a cached pass would hide a new arrow.
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && (path == "interop" || strings.HasPrefix(d.Name(), ".") && path != ".") {
+			return fs.SkipDir // interop is a module of its own: black-box tests only
+		}
+		from := filepath.ToSlash(filepath.Dir(path))
+		if err != nil || from == "." || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		if _, ok := floor[from]; !ok {
+			t.Errorf("%s has no floor: add it to the plan", from)
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, spec := range file.Imports {
+			imp, _ := strconv.Unquote(spec.Path.Value)
+			to, ok := strings.CutPrefix(imp, module)
+			if !ok {
+				continue // libraries are depguard's
+			}
+			if floor[to] >= floor[from] {
+				t.Errorf("%s: floor %d must not import %s on floor %d", path, floor[from], to, floor[to])
+			}
+			if wing[from] == "apps" && wing[to] == "engine" {
+				t.Errorf("%s: must not import %s: apps know the engine only by the Kafka protocol", path, to)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
