@@ -1,13 +1,32 @@
 // Package meta is what the cluster *is*: an immutable Image, the records that
 // change it, Apply, and the table of all configs.
+//
+// An Image never changes once Apply has returned it, so any number of goroutines
+// may read one without a lock; whoever holds the newest keeps it in an atomic
+// pointer. Images share structure: topics live in shards, and a step copies only
+// the shards that it touches, so that making the ten-thousandth topic costs what
+// making the first one did.
+//
+// The only way from one Image to the next is a batch of records (record.go), which
+// is what the metadata quorum orders. Every key that a topic, a broker, a group or
+// a metrics subscription can be configured with stands in one table
+// (configs_topic.go, configs_broker.go, configs_group.go); what a key is worth for
+// a resource, and from where, is computed from the image and the node's own file
+// (configs.go); code that acts on settings reads typed views (settings.go).
 package meta
 
 import (
+	"bytes"
 	"iter"
+	"maps"
+	"slices"
 )
 
 // UUID is a topic id. The zero value stands for "no id".
 type UUID [16]byte
+
+// shards is how many maps the topics are spread over; a power of two.
+const shards = 256
 
 // Image is the cluster's state after some record. It never changes; a reader may
 // keep it as long as it likes.
@@ -15,9 +34,21 @@ type Image struct {
 	ClusterID string // 22 characters, as Kafka's
 	Tag       uint32 // the cluster's tag in producer ids (D16), 20 bits, not zero
 	Brokers   map[int32]*Broker
-	// unexported: topics by name and by id (sharded, so that a change copies little),
-	// configs, the next producer id, feature levels
+
+	byName     [shards]map[string]*Topic
+	byID       [shards]map[UUID]*Topic
+	topics     int
+	partitions int
+
+	configs    map[Resource]*overrides // of everything but topics, which hold their own
+	producer   int64                   // the first producer id not handed out, without the tag
+	features   map[string]int16
+	brokerTerm int64 // the largest broker epoch given so far
 }
+
+// overrides are the configs set on one resource. They never change, so that an
+// equal pointer means equal settings (see settings.go).
+type overrides struct{ m map[string]string }
 
 // Broker is a registered node.
 type Broker struct {
@@ -33,10 +64,22 @@ type Topic struct {
 	Name       string
 	ID         UUID
 	Partitions []Partition
+
+	conf  *overrides // nil: none
+	cache *settingsCache
 }
 
 // Internal tells whether Kafka calls the topic internal (__consumer_offsets and the like).
-func (t *Topic) Internal() bool { panic("BUG: not built") }
+func (t *Topic) Internal() bool { return InternalTopic(t.Name) }
+
+// InternalTopic tells whether Kafka calls a topic of this name internal.
+func InternalTopic(name string) bool {
+	switch name {
+	case "__consumer_offsets", "__transaction_state", "__share_group_state":
+		return true
+	}
+	return false
+}
 
 // Partition says who has a partition and who leads it.
 type Partition struct {
@@ -48,19 +91,46 @@ type Partition struct {
 }
 
 // Topic finds a topic by name; nil: there is none.
-func (m *Image) Topic(name string) *Topic { panic("BUG: not built") }
+func (m *Image) Topic(name string) *Topic { return m.byName[shardOfName(name)][name] }
 
 // TopicBytes is Topic without making a string of the name.
-func (m *Image) TopicBytes(name []byte) *Topic { panic("BUG: not built") }
+func (m *Image) TopicBytes(name []byte) *Topic {
+	return m.byName[shardOfName(name)][string(name)]
+}
 
 // TopicByID finds a topic by id; nil: there is none.
-func (m *Image) TopicByID(id UUID) *Topic { panic("BUG: not built") }
+func (m *Image) TopicByID(id UUID) *Topic { return m.byID[shardOfID(id)][id] }
 
 // Topics iterates over all topics, in no order.
-func (m *Image) Topics() iter.Seq[*Topic] { panic("BUG: not built") }
+func (m *Image) Topics() iter.Seq[*Topic] {
+	return func(yield func(*Topic) bool) {
+		for i := range m.byName {
+			for _, t := range m.byName[i] {
+				if !yield(t) {
+					return
+				}
+			}
+		}
+	}
+}
 
 // NumTopics counts the topics.
-func (m *Image) NumTopics() int { panic("BUG: not built") }
+func (m *Image) NumTopics() int { return m.topics }
+
+// NumPartitions counts the partitions of all topics.
+func (m *Image) NumPartitions() int { return m.partitions }
+
+// NextProducerID is the first producer id not handed out, without the cluster's tag.
+func (m *Image) NextProducerID() int64 { return m.producer }
+
+// Feature is a feature's finalized level; 0: not set.
+func (m *Image) Feature(name string) int16 { return m.features[name] }
+
+// Features iterates over the finalized feature levels.
+func (m *Image) Features() iter.Seq2[string, int16] { return maps.All(m.features) }
+
+// LastBrokerEpoch is the largest epoch that a registration was given so far.
+func (m *Image) LastBrokerEpoch() int64 { return m.brokerTerm }
 
 // ResourceType is Kafka's number for what a config belongs to.
 type ResourceType int8
@@ -74,6 +144,24 @@ const (
 	GroupResource         ResourceType = 32
 )
 
+// String is Kafka's name of the type, as it stands in its messages.
+func (t ResourceType) String() string {
+	switch t {
+	case TopicResource:
+		return "TOPIC"
+	case BrokerResource:
+		return "BROKER"
+	case BrokerLoggerResource:
+		return "BROKER_LOGGER"
+	case ClientMetricsResource:
+		return "CLIENT_METRICS"
+	case GroupResource:
+		return "GROUP"
+	default:
+		return "UNKNOWN"
+	}
+}
+
 // Resource is what configs are set on; a broker's name is its id, "" the cluster's default.
 type Resource struct {
 	Type ResourceType
@@ -81,9 +169,40 @@ type Resource struct {
 }
 
 // Overrides are the configs set on a resource (a copy is not needed: it never changes).
-func (m *Image) Overrides(r Resource) map[string]string { panic("BUG: not built") }
+func (m *Image) Overrides(r Resource) map[string]string {
+	o := m.configs[r]
+	if r.Type == TopicResource {
+		if t := m.Topic(r.Name); t != nil {
+			o = t.conf
+		}
+	}
+	if o == nil {
+		return nil
+	}
+	return o.m
+}
 
-// Delta says what a step changed, for whoever reconciles with it.
+// Configured iterates over the resources of one type that have configs set, in no order.
+func (m *Image) Configured(typ ResourceType) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		if typ == TopicResource {
+			for t := range m.Topics() {
+				if t.conf != nil && !yield(t.Name) {
+					return
+				}
+			}
+			return
+		}
+		for r := range m.configs {
+			if r.Type == typ && !yield(r.Name) {
+				return
+			}
+		}
+	}
+}
+
+// Delta says what a step changed, for whoever reconciles with it. Setting a
+// topic's configs shows in Configs only.
 type Delta struct {
 	Topics  map[UUID]TopicChange // topics made, changed or deleted
 	Configs map[Resource]struct{}
@@ -93,11 +212,100 @@ type Delta struct {
 // TopicChange holds a topic before and after; nil: it was not there, it is gone.
 type TopicChange struct{ Old, New *Topic }
 
-// Empty is the image before any record.
-func Empty() *Image { panic("BUG: not built") }
+// Diff is the Delta of replacing one image by another, as a snapshot does.
+func Diff(from, to *Image) *Delta {
+	d := &Delta{Topics: map[UUID]TopicChange{}, Configs: map[Resource]struct{}{}}
+	for t := range to.Topics() {
+		if old := from.TopicByID(t.ID); old == nil || !slices.EqualFunc(old.Partitions, t.Partitions, samePartition) {
+			d.Topics[t.ID] = TopicChange{Old: old, New: t}
+		}
+		d.noteConfigs(from, to, Resource{TopicResource, t.Name})
+	}
+	for t := range from.Topics() {
+		if to.TopicByID(t.ID) == nil {
+			d.Topics[t.ID] = TopicChange{Old: t}
+			d.noteConfigs(from, to, Resource{TopicResource, t.Name})
+		}
+	}
+	for r := range from.configs {
+		d.noteConfigs(from, to, r)
+	}
+	for r := range to.configs {
+		d.noteConfigs(from, to, r)
+	}
+	d.Brokers = !maps.EqualFunc(from.Brokers, to.Brokers, func(a, b *Broker) bool { return *a == *b })
+	return d
+}
 
-// Apply decodes a batch of records (one quorum entry) and applies it.
-func Apply(m *Image, entry []byte) (*Image, *Delta, error) { panic("BUG: not built") }
+func (d *Delta) noteConfigs(from, to *Image, r Resource) {
+	if !maps.Equal(from.Overrides(r), to.Overrides(r)) {
+		d.Configs[r] = struct{}{}
+	}
+}
+
+func samePartition(a, b Partition) bool {
+	return a.Leader == b.Leader && a.LeaderEpoch == b.LeaderEpoch && a.PartitionEpoch == b.PartitionEpoch &&
+		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR)
+}
+
+// Empty is the image before any record.
+func Empty() *Image { return &Image{} }
 
 // Encode encodes the whole image as records; Apply(Empty(), Encode(m)) equals m.
-func Encode(m *Image) []byte { panic("BUG: not built") }
+// Equal images encode to equal bytes.
+func Encode(m *Image) []byte {
+	var b []byte
+	if m.ClusterID != "" {
+		b = Append(b, ClusterCreated{ID: m.ClusterID, Tag: m.Tag})
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.features)) {
+		b = Append(b, FeatureSet{Name: name, Level: m.features[name]})
+	}
+	if m.brokerTerm != 0 {
+		b = Append(b, BrokerEpochGiven{Epoch: m.brokerTerm})
+	}
+	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
+		b = Append(b, BrokerRegistered{*m.Brokers[id]})
+	}
+	topics := slices.SortedFunc(m.Topics(), func(x, y *Topic) int { return bytes.Compare(x.ID[:], y.ID[:]) })
+	for _, t := range topics {
+		b = Append(b, TopicCreated{ID: t.ID, Name: t.Name})
+		if len(t.Partitions) > 0 {
+			b = Append(b, PartitionsSet{Topic: t.ID, Partitions: t.Partitions})
+		}
+		b = appendOverrides(b, Resource{TopicResource, t.Name}, t.conf)
+	}
+	byName := func(x, y Resource) int {
+		return bytes.Compare(append([]byte{byte(x.Type)}, x.Name...), append([]byte{byte(y.Type)}, y.Name...))
+	}
+	for _, r := range slices.SortedFunc(maps.Keys(m.configs), byName) {
+		b = appendOverrides(b, r, m.configs[r])
+	}
+	if m.producer != 0 {
+		b = Append(b, ProducerIDsGiven{Next: m.producer})
+	}
+	return b
+}
+
+func appendOverrides(b []byte, r Resource, o *overrides) []byte {
+	if o == nil {
+		return b
+	}
+	for _, k := range slices.Sorted(maps.Keys(o.m)) {
+		b = Append(b, ConfigSet{Resource: r, Key: k, Value: o.m[k]})
+	}
+	return b
+}
+
+// shardOfName spreads names (FNV-1a); it must not be seeded, since images of one
+// process are built from each other.
+func shardOfName[S string | []byte](name S) int {
+	h := uint32(2166136261)
+	for i := range len(name) {
+		h = (h ^ uint32(name[i])) * 16777619
+	}
+	return int((h ^ h>>16) % shards)
+}
+
+// shardOfID takes a byte of the id's random part.
+func shardOfID(id UUID) int { return int(id[15]) }

@@ -1,0 +1,3 @@
+package meta
+
+type settingsCache struct{}
