@@ -2,9 +2,28 @@
 // three implementations: OS (the real one), Mem (in memory, and it can crash:
 // what was not synced is lost, torn or reordered) and Faulty (wraps another one
 // and makes calls fail, hang or report a full disk).
+//
+// What durable means is the same in all of them: a file's contents and size last
+// once its Sync has returned, its name only once SyncDir of its directory has,
+// and so on up to the root. A file that was synced under a name that was not may
+// be gone after a power cut.
 package vfs
 
-import "io"
+import (
+	"errors"
+	"io"
+	"io/fs"
+)
+
+var (
+	// ErrLocked is returned by Lock where another holder has the lock.
+	ErrLocked = errors.New("locked by another process")
+	// ErrNotExist is returned where a file or directory is missing.
+	ErrNotExist = fs.ErrNotExist
+	// ErrNoSpace is returned by calls that found the file system full, or a quota
+	// used up. What a failed write stored before it found out is not taken back.
+	ErrNoSpace = errors.New("no space left on the file system")
+)
 
 // FS is a file system. Paths are slash-separated. Safe for concurrent use.
 type FS interface {
@@ -28,7 +47,8 @@ type FS interface {
 }
 
 // Locker is a file system that can keep other processes out of a directory. OS
-// and Mem implement it. Lock returns ErrLocked where another holder exists.
+// and Mem implement it. Lock makes the named file where it is missing and returns
+// ErrLocked where another holder exists. The lock ends with Close or the process.
 type Locker interface {
 	Lock(name string) (io.Closer, error)
 }
@@ -50,7 +70,7 @@ const (
 // Info describes a file or directory.
 type Info struct {
 	Name string // the last element of its path
-	Size int64  // bytes
+	Size int64  // bytes; 0 for a directory
 	Dir  bool
 }
 
@@ -65,8 +85,9 @@ type File interface {
 	Size() (int64, error)
 	Truncate(size int64) error
 	// Allocate reserves n bytes from off on without changing what is read; the
-	// file grows to off+n where it is shorter. Where the system cannot reserve,
-	// it does nothing and returns nil.
+	// file grows to off+n where it is shorter, and what it grew by reads as zeros.
+	// Where the system cannot reserve, the file grows only. Nothing may write
+	// beyond the file's end meanwhile.
 	Allocate(off, n int64) error
 	// Sync makes contents and size durable (fdatasync).
 	Sync() error
@@ -77,4 +98,17 @@ type File interface {
 // sendfile. Only files of OS implement it.
 type Descriptor interface {
 	Fd() uintptr
+}
+
+// writeParts is WriteVAt for files that write one buffer at a time.
+func writeParts(w io.WriterAt, bufs [][]byte, off int64) (int64, error) {
+	var done int64
+	for _, b := range bufs {
+		n, err := w.WriteAt(b, off+done)
+		done += int64(n)
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
 }

@@ -1,0 +1,157 @@
+package vfs
+
+import (
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// OS is the file system of the operating system.
+type OS struct{}
+
+var (
+	_ FS         = OS{}
+	_ Locker     = OS{}
+	_ Descriptor = (*osFile)(nil)
+)
+
+// Open opens a file.
+func (OS) Open(name string, mode Mode) (File, error) {
+	flag := os.O_RDWR
+	switch mode {
+	case Existing:
+	case ReadOnly:
+		flag = os.O_RDONLY
+	case Create:
+		flag |= os.O_CREATE
+	case Fresh:
+		flag |= os.O_CREATE | os.O_TRUNC
+	}
+	f, err := openFile(filepath.FromSlash(name), flag)
+	if err != nil {
+		return nil, named(err)
+	}
+	return &osFile{f: f, fd: f.Fd()}, nil
+}
+
+// Remove deletes a file or a directory tree.
+func (OS) Remove(name string) error { return named(os.RemoveAll(filepath.FromSlash(name))) }
+
+// Rename moves a file or directory.
+func (OS) Rename(from, to string) error {
+	return named(os.Rename(filepath.FromSlash(from), filepath.FromSlash(to)))
+}
+
+// MkdirAll makes a directory and its missing parents.
+func (OS) MkdirAll(dir string) error { return named(os.MkdirAll(filepath.FromSlash(dir), 0o750)) }
+
+// ReadDir lists a directory.
+func (OS) ReadDir(dir string) ([]Info, error) {
+	entries, err := os.ReadDir(filepath.FromSlash(dir))
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]Info, 0, len(entries))
+	for _, e := range entries {
+		info, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // removed since the directory was read
+		}
+		if err != nil {
+			return nil, err
+		}
+		infos = append(infos, infoOf(info))
+	}
+	return infos, nil
+}
+
+// Stat describes a file or directory.
+func (OS) Stat(name string) (Info, error) {
+	info, err := os.Stat(filepath.FromSlash(name))
+	if err != nil {
+		return Info{}, err
+	}
+	return infoOf(info), nil
+}
+
+// SyncDir makes changes of a directory durable, where the system has a way.
+func (OS) SyncDir(dir string) error { return named(syncDir(filepath.FromSlash(dir))) }
+
+// Free tells the space left for this user, and the size of the file system.
+func (OS) Free(dir string) (avail, total int64, err error) { return free(filepath.FromSlash(dir)) }
+
+// Lock takes the lock that the named file stands for.
+func (OS) Lock(name string) (io.Closer, error) {
+	f, err := os.OpenFile(filepath.FromSlash(name), os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, named(err)
+	}
+	if err := lockFile(f); err != nil {
+		f.Close() //nolint:errcheck // nothing was written, and err says more
+		return nil, &fs.PathError{Op: "lock", Path: name, Err: err}
+	}
+	return f, nil
+}
+
+func infoOf(info fs.FileInfo) Info {
+	i := Info{Name: info.Name(), Dir: info.IsDir()}
+	if !i.Dir {
+		i.Size = info.Size()
+	}
+	return i
+}
+
+// named makes the system's ways to say that there is no space ErrNoSpace.
+func named(err error) error {
+	if err == nil || !noSpace(err) {
+		return err
+	}
+	return &spaceError{err}
+}
+
+// spaceError is an error of the system that is ErrNoSpace, whatever the system
+// calls it, and syscall.ENOSPC for who asks that way.
+type spaceError struct{ err error }
+
+func (e *spaceError) Error() string   { return e.err.Error() }
+func (e *spaceError) Unwrap() []error { return []error{e.err, ErrNoSpace, syscall.ENOSPC} }
+
+// osFile is a file of OS. Its plain methods are here; WriteVAt, Allocate and Sync
+// are the systems'.
+type osFile struct {
+	f  *os.File
+	fd uintptr // of f, valid until Close
+}
+
+func (f *osFile) Fd() uintptr { return f.fd }
+
+func (f *osFile) ReadAt(b []byte, off int64) (int, error) { return f.f.ReadAt(b, off) }
+
+func (f *osFile) WriteAt(b []byte, off int64) (int, error) {
+	n, err := f.f.WriteAt(b, off)
+	return n, named(err)
+}
+
+func (f *osFile) Size() (int64, error) {
+	info, err := f.f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (f *osFile) Truncate(size int64) error { return named(f.f.Truncate(size)) }
+
+func (f *osFile) Close() error { return f.f.Close() }
+
+// grow lengthens the file to at least size, with zeros.
+func (f *osFile) grow(size int64) error {
+	have, err := f.Size()
+	if err != nil || have >= size {
+		return err
+	}
+	return f.Truncate(size)
+}

@@ -1,0 +1,123 @@
+//go:build linux && !portable
+
+package vfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxParts is what one pwritev takes (UIO_MAXIOV).
+const maxParts = 1024
+
+// iovecs keeps the arrays that WriteVAt hands to the kernel. It is no state, only
+// memory that is used again.
+var iovecs = sync.Pool{New: func() any { return new([]unix.Iovec) }}
+
+// BootID names the run of the kernel: while it stays the same the page cache has
+// survived. It is "" where the system does not tell.
+func BootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func (f *osFile) WriteVAt(bufs [][]byte, off int64) (int64, error) {
+	if len(bufs) == 1 {
+		n, err := f.WriteAt(bufs[0], off)
+		return int64(n), err
+	}
+	v, _ := iovecs.Get().(*[]unix.Iovec)
+	defer func() {
+		clear(*v) // the pool must not keep the caller's buffers alive
+		*v = (*v)[:0]
+		iovecs.Put(v)
+	}()
+	for _, b := range bufs {
+		if len(b) > 0 {
+			iov := unix.Iovec{Base: unsafe.SliceData(b)}
+			iov.SetLen(len(b))
+			*v = append(*v, iov)
+		}
+	}
+	var done int64
+	for rest := *v; len(rest) > 0; {
+		n, err := pwritev(f.fd, rest[:min(len(rest), maxParts)], off+done)
+		done += n
+		if err != nil {
+			return done, &fs.PathError{Op: "pwritev", Path: f.f.Name(), Err: named(err)}
+		}
+		rest = advance(rest, n)
+	}
+	runtime.KeepAlive(f.f)
+	return done, nil
+}
+
+// pwritev is one call; unix.Pwritev would allocate for more than eight parts.
+func pwritev(fd uintptr, v []unix.Iovec, off int64) (int64, error) {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_PWRITEV, fd,
+			uintptr(unsafe.Pointer(unsafe.SliceData(v))), uintptr(len(v)),
+			uintptr(off), uintptr(uint64(off)>>32>>(unsafe.Sizeof(fd)*8-32)), 0)
+		switch {
+		case errno == unix.EINTR:
+		case errno != 0:
+			return 0, errno
+		case n == 0:
+			return 0, unix.EIO // a write that neither moves nor fails would loop for ever
+		default:
+			return int64(n), nil
+		}
+	}
+}
+
+// advance drops the first n bytes of v.
+func advance(v []unix.Iovec, n int64) []unix.Iovec {
+	for n > 0 && n >= int64(v[0].Len) {
+		n -= int64(v[0].Len)
+		v = v[1:]
+	}
+	if n > 0 {
+		v[0].Base = (*byte)(unsafe.Add(unsafe.Pointer(v[0].Base), n))
+		v[0].SetLen(int(int64(v[0].Len) - n))
+	}
+	return v
+}
+
+func (f *osFile) Allocate(off, n int64) error {
+	err := retry(func() error { return unix.Fallocate(int(f.fd), 0, off, n) })
+	runtime.KeepAlive(f.f)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return f.grow(off + n)
+	}
+	if err != nil {
+		return &fs.PathError{Op: "fallocate", Path: f.f.Name(), Err: named(err)}
+	}
+	return nil
+}
+
+func (f *osFile) Sync() error {
+	err := retry(func() error { return unix.Fdatasync(int(f.fd)) })
+	runtime.KeepAlive(f.f)
+	if err != nil {
+		return &fs.PathError{Op: "fdatasync", Path: f.f.Name(), Err: named(err)}
+	}
+	return nil
+}
+
+func retry(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
