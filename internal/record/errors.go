@@ -1,0 +1,64 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+var (
+	// ErrShort is returned where the bytes end before the batch does.
+	ErrShort = errors.New("batch is cut short")
+	// ErrCorrupt is returned for a batch whose length or checksum is wrong.
+	ErrCorrupt = errors.New("batch is corrupt")
+	// ErrMagic is returned for bytes in another format than v2.
+	ErrMagic = errors.New("batch format is not version 2")
+	// ErrInvalid is returned for a batch that is whole but whose content is against the rules.
+	ErrInvalid = errors.New("batch is invalid")
+	// ErrTimestamp is returned where a record's timestamp is out of bounds or of the wrong type.
+	ErrTimestamp = errors.New("timestamp is invalid")
+	// ErrCodec is returned for a codec that does not exist.
+	ErrCodec = errors.New("unknown compression codec")
+	// ErrTooLarge is returned where a batch, or what it decompresses to, exceeds its bound.
+	ErrTooLarge = errors.New("batch is too large")
+)
+
+// maxRecordErrors bounds the list in a RecordsError, whatever the batch holds.
+const maxRecordErrors = 100
+
+// RecordError says what is wrong with one record of a batch.
+type RecordError struct {
+	Index  int // of the record in its batch
+	Reason string
+}
+
+// RecordsError is returned for a batch that is well formed but has records that
+// its topic does not take. It unwraps to ErrInvalid or ErrTimestamp.
+type RecordsError struct {
+	Kind    error
+	Total   int           // number of bad records
+	Records []RecordError // the first ones of them
+}
+
+// Error is the sentence that Kafka answers in the same case.
+func (e *RecordsError) Error() string {
+	if errors.Is(e.Kind, ErrTimestamp) {
+		return "One or more records have been rejected due to invalid timestamp"
+	}
+	var first []string
+	for _, r := range e.Records[:min(3, len(e.Records))] {
+		first = append(first, fmt.Sprintf("RecordError(batchIndex=%d, message='%s')", r.Index, r.Reason))
+	}
+	return fmt.Sprintf("One or more records have been rejected due to %d record errors in total, "+
+		"and only showing the first three errors at most: [%s]", e.Total, strings.Join(first, ", "))
+}
+
+// Unwrap gives the kind.
+func (e *RecordsError) Unwrap() error { return e.Kind }
+
+func (e *RecordsError) add(index int, reason string) {
+	e.Total++
+	if len(e.Records) < maxRecordErrors {
+		e.Records = append(e.Records, RecordError{Index: index, Reason: reason})
+	}
+}
