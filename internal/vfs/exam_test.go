@@ -39,6 +39,7 @@ func TestExam(t *testing.T) {
 }
 
 func examModes(t *testing.T, fsys FS, dir string) {
+	t.Helper()
 	must(t, fsys.MkdirAll(dir))
 	for _, mode := range []Mode{Existing, ReadOnly} {
 		if _, err := fsys.Open(dir+"/none", mode); !errors.Is(err, ErrNotExist) || !errors.Is(err, fs.ErrNotExist) {
@@ -76,6 +77,7 @@ func examModes(t *testing.T, fsys FS, dir string) {
 }
 
 func examBytes(t *testing.T, fsys FS, dir string) {
+	t.Helper()
 	must(t, fsys.MkdirAll(dir))
 	f := open(t, fsys, dir+"/f", Create)
 	defer f.Close()
@@ -111,6 +113,7 @@ func examBytes(t *testing.T, fsys FS, dir string) {
 
 // examParts writes more parts than one call of the system takes.
 func examParts(t *testing.T, fsys FS, dir string) {
+	t.Helper()
 	must(t, fsys.MkdirAll(dir))
 	f := open(t, fsys, dir+"/f", Create)
 	defer f.Close()
@@ -141,6 +144,7 @@ func examParts(t *testing.T, fsys FS, dir string) {
 }
 
 func examDirectories(t *testing.T, fsys FS, dir string) {
+	t.Helper()
 	must(t, fsys.MkdirAll(dir+"/x/y"))
 	must(t, fsys.MkdirAll(dir+"/x/y"))
 	write(t, fsys, dir+"/x/y/1", "one")
@@ -194,6 +198,7 @@ func examLock(t *testing.T, fsys interface {
 	Locker
 }, dir string,
 ) {
+	t.Helper()
 	must(t, fsys.MkdirAll(dir))
 	l, err := fsys.Lock(dir + "/l")
 	must(t, err)
@@ -209,6 +214,7 @@ func examLock(t *testing.T, fsys interface {
 // examConcurrency lets writers and readers share a file; the race detector and
 // the bytes tell.
 func examConcurrency(t *testing.T, fsys FS, dir string) {
+	t.Helper()
 	must(t, fsys.MkdirAll(dir))
 	f := open(t, fsys, dir+"/f", Create)
 	defer f.Close()

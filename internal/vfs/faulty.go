@@ -50,15 +50,15 @@ func (o Op) Changes() bool {
 // from any goroutine.
 type Hook func(op Op, path string) error
 
-// ShortWrite is an error with which a Hook lets the first N bytes of a write
+// ShortWriteError is an error with which a Hook lets the first N bytes of a write
 // through; the write then fails with Err.
-type ShortWrite struct {
+type ShortWriteError struct {
 	N   int64
 	Err error
 }
 
-func (e *ShortWrite) Error() string { return "short write: " + e.Err.Error() }
-func (e *ShortWrite) Unwrap() error { return e.Err }
+func (e *ShortWriteError) Error() string { return "short write: " + e.Err.Error() }
+func (e *ShortWriteError) Unwrap() error { return e.Err }
 
 // Faulty is a file system whose calls fail as its hook says. After a Sync that
 // failed, files of Mem behave as on Linux: what was not synced is lost to the
@@ -191,7 +191,7 @@ func (f *faultyFile) WriteVAt(bufs [][]byte, off int64) (int64, error) {
 		return f.File.WriteVAt(bufs, off)
 	}
 	var done int64
-	if short, ok := err.(*ShortWrite); ok { //nolint:errorlint // a hook's own answer, never wrapped
+	if short, ok := err.(*ShortWriteError); ok { //nolint:errorlint // a hook's own answer, never wrapped
 		for _, b := range bufs {
 			n, writeErr := f.File.WriteAt(b[:min(int64(len(b)), short.N-done)], off+done)
 			done += int64(n)

@@ -1,0 +1,346 @@
+package vfs
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// crashes collects what file name may read as after many power cuts; "-" is a
+// missing file.
+func crashes(m *Mem, name string) map[string]int {
+	seen := map[string]int{}
+	for seed := range uint64(400) {
+		after := m.Crash(rand.New(rand.NewPCG(seed, 1)))
+		f, err := after.Open(name, ReadOnly)
+		if err != nil {
+			seen["-"]++
+			continue
+		}
+		n, _ := f.Size()
+		b := make([]byte, n)
+		_, _ = f.ReadAt(b, 0)
+		seen[string(b)]++
+	}
+	return seen
+}
+
+func expect(t *testing.T, what string, seen map[string]int, want ...string) {
+	t.Helper()
+	for _, w := range want {
+		if seen[w] == 0 {
+			t.Errorf("%s: never saw %.20q (%d bytes)", what, w, len(w))
+		}
+		delete(seen, w)
+	}
+	for s, n := range seen {
+		t.Errorf("%s: saw %.20q (%d bytes) %d times", what, s, len(s), n)
+	}
+}
+
+// TestCrashNames proves that a name lasts once its directory was synced, all the
+// way up, and that unsynced changes of names survive in their order.
+func TestCrashNames(t *testing.T) {
+	m := NewMem()
+	must(t, m.MkdirAll("d"))
+	f := open(t, m, "d/f", Create)
+	_, err := f.WriteAt([]byte("x"), 0)
+	must(t, err)
+	must(t, f.Sync())
+	expect(t, "synced file without a synced name", crashes(m, "d/f"), "-", "x")
+	must(t, m.SyncDir("d"))
+	expect(t, "the directory's own name is not synced", crashes(m, "d/f"), "-", "x")
+	must(t, m.SyncDir(""))
+	expect(t, "all synced", crashes(m, "d/f"), "x")
+
+	g := open(t, m, "d/g", Create)
+	_, err = g.WriteAt([]byte("y"), 0)
+	must(t, err)
+	must(t, g.Sync())
+	must(t, m.Rename("d/g", "d/f"))
+	expect(t, "renamed over another file", crashes(m, "d/f"), "x", "y")
+	for seed := range uint64(200) {
+		after := m.Crash(rand.New(rand.NewPCG(seed, 2)))
+		_, gErr := after.Stat("d/g")
+		if got := text(t, open(t, after, "d/f", ReadOnly)); gErr == nil && got == "y" {
+			t.Fatal("a rename happened by half")
+		}
+	}
+	must(t, m.Remove("d"))
+	expect(t, "removed without a sync", crashes(m, "d/f"), "x", "y", "-")
+	must(t, m.SyncDir(""))
+	expect(t, "removed", crashes(m, "d/f"), "-")
+}
+
+// TestCrashRenameAcross proves that syncing one end of a rename between two
+// directories makes both ends durable, with what came before it.
+func TestCrashRenameAcross(t *testing.T) {
+	m := NewMem()
+	must(t, m.MkdirAll("a"))
+	must(t, m.MkdirAll("b"))
+	must(t, m.SyncDir("/"))
+	write(t, m, "a/f", "")
+	must(t, m.Rename("a/f", "b/f"))
+	must(t, m.SyncDir("b"))
+	expect(t, "new name", crashes(m, "b/f"), "")
+	expect(t, "old name", crashes(m, "a/f"), "-")
+}
+
+// TestCrashBytes proves that unsynced bytes survive by sectors, sizes apart from
+// them, and that synced ones always do.
+func TestCrashBytes(t *testing.T) {
+	m := NewMem()
+	f := open(t, m, "f", Create)
+	must(t, m.SyncDir(""))
+	s := func(c string) string { return strings.Repeat(c, sector) }
+	_, err := f.WriteAt([]byte(s("a")+s("a")), 0)
+	must(t, err)
+	must(t, f.Sync())
+	expect(t, "synced", crashes(m, "f"), s("a")+s("a"))
+
+	_, err = f.WriteAt([]byte(s("b")+s("b")), 0)
+	must(t, err)
+	expect(t, "overwritten", crashes(m, "f"), s("a")+s("a"), s("a")+s("b"), s("b")+s("a"), s("b")+s("b"))
+	must(t, f.Sync())
+	_, err = f.WriteAt([]byte("c"), 2*sector)
+	must(t, err)
+	expect(t, "grown", crashes(m, "f"), s("b")+s("b"), s("b")+s("b")+"c", s("b")+s("b")+"\x00")
+	must(t, f.Sync())
+	must(t, f.Truncate(sector))
+	must(t, f.Truncate(2*sector))
+	_, err = f.WriteAt([]byte("d"), sector)
+	must(t, err)
+	all := s("b") + s("b") + "c"
+	half := "d" + strings.Repeat("\x00", sector-1)
+	expect(t, "cut, grown and written", crashes(m, "f"), all, s("b"), s("b")+s("\x00"), s("b")+half)
+}
+
+// TestCrashProperty proves for random histories: bytes synced and not written
+// since are always there, and every byte found was in the file at its place
+// at some time since the last sync (or is a zero of a file that grew).
+func TestCrashProperty(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := NewMem()
+		f, _ := m.Open("f", Create)
+		_ = m.SyncDir("")
+		const size = 4 * sector
+		var synced []byte
+		var could [size]map[byte]bool // since the last sync
+		read := func() []byte {
+			n, _ := f.Size()
+			b := make([]byte, n)
+			_, _ = f.ReadAt(b, 0)
+			return b
+		}
+		note := func(reset bool) {
+			b := read()
+			if reset {
+				synced = b
+			}
+			for i := range could {
+				if reset || could[i] == nil {
+					could[i] = map[byte]bool{0: i >= len(b)}
+				}
+				if i < len(b) {
+					could[i][b[i]] = true
+				} else {
+					could[i][0] = true
+				}
+			}
+		}
+		note(true)
+		for i := range rapid.IntRange(1, 30).Draw(t, "steps") {
+			switch rapid.IntRange(0, 5).Draw(t, "op") {
+			case 0:
+				_ = f.Sync()
+				note(true)
+			case 1:
+				_ = f.Truncate(rapid.Int64Range(0, size).Draw(t, "size"))
+			case 2:
+				_ = f.Allocate(0, rapid.Int64Range(1, size).Draw(t, "size"))
+			default:
+				off := rapid.IntRange(0, size-1).Draw(t, "off")
+				n := rapid.IntRange(1, size-off).Draw(t, "n")
+				_, _ = f.WriteAt(bytes.Repeat([]byte{byte(i + 1)}, n), int64(off))
+			}
+			note(false)
+		}
+		seed := rapid.Uint64().Draw(t, "seed")
+		after := m.Crash(rand.New(rand.NewPCG(seed, 3)))
+		g, err := after.Open("f", ReadOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, _ := g.Size()
+		b := make([]byte, n)
+		_, _ = g.ReadAt(b, 0)
+		for i, c := range b {
+			// A file that grew may have zeros where its old end was.
+			if !could[i][c] && (c != 0 || i < len(synced)) {
+				t.Fatalf("byte %d is %d; it could be %v", i, c, could[i])
+			}
+		}
+	})
+}
+
+// TestKillClone proves that a killed process leaves everything that it wrote,
+// synced or not, that only its last write can be cut, and that a power cut after
+// the kill still takes what was not synced.
+func TestKillClone(t *testing.T) {
+	m := NewMem()
+	must(t, m.MkdirAll("d"))
+	f := open(t, m, "d/f", Create)
+	_, err := f.WriteAt([]byte("0123456789"), 0)
+	must(t, err)
+	_, err = f.WriteAt([]byte("abcdef"), 8)
+	must(t, err)
+	if got := text(t, open(t, m.KillClone(nil), "d/f", ReadOnly)); got != "01234567abcdef" {
+		t.Errorf("uncut: %q", got)
+	}
+	seen := map[string]int{}
+	for seed := range uint64(20) {
+		after := m.KillClone(rand.New(rand.NewPCG(seed, 4)))
+		seen[text(t, open(t, after, "d/f", ReadOnly))]++
+		if names := crashes(after, "d/f"); names["-"] == 0 {
+			t.Fatal("the clone took unsynced names for durable")
+		}
+	}
+	for seed := range uint64(300) {
+		seen[text(t, open(t, m.KillClone(rand.New(rand.NewPCG(seed, 5))), "d/f", ReadOnly))]++
+	}
+	expect(t, "cut", seen, "0123456789", "01234567a9", "01234567ab", "01234567abc", "01234567abcd",
+		"01234567abcde", "01234567abcdef")
+	must(t, f.Sync())
+	for seed := range uint64(50) {
+		if got := text(t, open(t, m.KillClone(rand.New(rand.NewPCG(seed, 6))), "d/f", ReadOnly)); len(got) != 14 {
+			t.Fatalf("a synced write was cut: %q", got)
+		}
+	}
+}
+
+// TestSpace proves that a full Mem stores what fits and says so, that room comes
+// back with the last user of a removed file, and that clones keep the account.
+func TestSpace(t *testing.T) {
+	m := NewMem()
+	m.SetFree(10)
+	f := open(t, m, "f", Create)
+	n, err := f.WriteAt([]byte("0123456789abcdef"), 0)
+	if n != 10 || !errors.Is(err, ErrNoSpace) || !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("%d, %v", n, err)
+	}
+	_, err = f.WriteAt([]byte("x"), 3) // into a place that it has
+	must(t, err)
+	must(t, f.Allocate(5, 10), true)
+	must(t, f.Sync())
+	must(t, m.SyncDir(""))
+	for what, c := range map[string]*Mem{"crash": m.Crash(rand.New(rand.NewPCG(1, 1))), "kill": m.KillClone(nil)} {
+		if avail, _, _ := c.Free(""); avail != 0 {
+			t.Errorf("%s: %d bytes free", what, avail)
+		}
+	}
+	must(t, m.Remove("f"))
+	if avail, _, _ := m.Free(""); avail != 0 {
+		t.Errorf("%d bytes free while the file is open", avail)
+	}
+	must(t, f.Close())
+	if avail, _, _ := m.Free(""); avail != 10 {
+		t.Errorf("%d bytes free in the end", avail)
+	}
+	g := open(t, m, "g", Create)
+	must(t, g.Allocate(0, 10))
+	h := open(t, m, "h", Create)
+	_, err = h.WriteAt([]byte("x"), 0)
+	must(t, err, true)
+	_, err = g.WriteAt([]byte("0123456789"), 0) // what was reserved is there
+	must(t, err)
+	must(t, g.Truncate(4))
+	_, err = h.WriteAt([]byte("123456"), 0)
+	must(t, err)
+}
+
+// TestFaulty proves that a hook fails, shortens and hangs calls, and that bytes
+// whose sync failed are read but lost to the disk for good.
+func TestFaulty(t *testing.T) {
+	m := NewMem()
+	errBad := errors.New("bad disk")
+	verdict := map[Op]error{}
+	fsys := NewFaulty(m, func(op Op, _ string) error { return verdict[op] })
+	f := open(t, fsys, "f", Create)
+	must(t, m.SyncDir(""))
+
+	verdict[OpWrite] = &ShortWriteError{N: 5, Err: ErrNoSpace}
+	n, err := f.WriteVAt([][]byte{[]byte("abc"), []byte("def"), []byte("ghi")}, 0)
+	if n != 5 || !errors.Is(err, ErrNoSpace) {
+		t.Fatalf("%d, %v", n, err)
+	}
+	if got := text(t, f); got != "abcde" {
+		t.Errorf("after a short write: %q", got)
+	}
+	delete(verdict, OpWrite)
+
+	verdict[OpSync] = errBad
+	if err := f.Sync(); !errors.Is(err, errBad) {
+		t.Fatal(err)
+	}
+	delete(verdict, OpSync)
+	must(t, f.Sync())
+	if got := text(t, f); got != "abcde" {
+		t.Errorf("after a failed sync: %q", got)
+	}
+	expect(t, "after a failed sync", crashes(m, "f"), "\x00\x00\x00\x00\x00")
+
+	release := make(chan struct{})
+	hung := NewFaulty(m, func(op Op, _ string) error {
+		if op == OpSyncDir {
+			<-release
+		}
+		return nil
+	})
+	done := make(chan error, 1)
+	go func() { done <- hung.SyncDir("") }()
+	select {
+	case <-done:
+		t.Error("a hanging call returned")
+	default:
+	}
+	close(release)
+	must(t, <-done)
+}
+
+// BenchmarkWriteVAt shows what a write of 64 parts costs, and that it allocates nothing.
+func BenchmarkWriteVAt(b *testing.B) {
+	f, err := OS{}.Open(b.TempDir()+"/f", Create)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	bufs := make([][]byte, 64)
+	for i := range bufs {
+		bufs[i] = make([]byte, 256)
+	}
+	b.ReportAllocs()
+	b.SetBytes(64 * 256)
+	for b.Loop() {
+		if _, err := f.WriteVAt(bufs, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkCrash shows what one outcome costs of a file system with many files.
+func BenchmarkCrash(b *testing.B) {
+	m := NewMem()
+	for i := range 1000 {
+		f, _ := m.Open("f"+string(rune(i+1000)), Create)
+		_, _ = f.WriteAt(make([]byte, 1000), 0)
+	}
+	b.ReportAllocs()
+	for seed := uint64(0); b.Loop(); seed++ {
+		m.Crash(rand.New(rand.NewPCG(seed, 0)))
+	}
+}
