@@ -1,0 +1,262 @@
+// Package replica keeps this node's replicas of partitions: Set is all of them,
+// built from the cluster's metadata, Topic groups those of a topic, Partition is
+// one: it appends as the leader, moves the high watermark and tells who waits for
+// it, a Waiter (an acknowledgement of one partition) or a Poll (a Fetch parked on
+// many).
+//
+// Everything here may be used by any goroutine; Apply and Close of the Set by one
+// at a time. Locks, in order: Partition.fence, the log's own, Partition.mu. No lock
+// is held while a Completer or a Waker runs.
+package replica
+
+import (
+	"hash/maphash"
+	"iter"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync/atomic"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage"
+)
+
+// Config hands a Set what it needs.
+type Config struct {
+	NodeID int32
+	Store  *storage.Store
+	Logger *slog.Logger
+	// Settings resolves a topic's configs against an image.
+	Settings func(img *meta.Image, topic string) Settings
+}
+
+// shards bounds what a change of one topic copies: one shard's maps.
+const shards = 64
+
+// Set is this node's partitions.
+type Set struct {
+	cfg    Config
+	seed   maphash.Seed
+	byName [shards]atomic.Pointer[map[string]*Topic]
+	byID   [shards]atomic.Pointer[map[meta.UUID]*Topic]
+}
+
+// Topic is a topic of which this node has at least one partition.
+type Topic struct {
+	Name string
+	ID   meta.UUID
+
+	settings atomic.Pointer[Settings]
+	parts    atomic.Pointer[[]*Partition] // index = number; nil: not on this node
+}
+
+// NewSet makes an empty set.
+func NewSet(cfg Config) *Set {
+	s := &Set{cfg: cfg, seed: maphash.MakeSeed()}
+	for i := range shards {
+		s.byName[i].Store(&map[string]*Topic{})
+		s.byID[i].Store(&map[meta.UUID]*Topic{})
+	}
+	return s
+}
+
+// Topic finds a topic by name; nil: this node has nothing of it.
+func (s *Set) Topic(name []byte) *Topic {
+	return (*s.byName[maphash.Bytes(s.seed, name)%shards].Load())[string(name)]
+}
+
+// TopicByID finds a topic by id; nil: this node has nothing of it.
+func (s *Set) TopicByID(id meta.UUID) *Topic {
+	return (*s.byID[idShard(id)].Load())[id]
+}
+
+// Partition finds a partition; nil: it is not on this node.
+func (s *Set) Partition(topic string, n int32) *Partition {
+	t := s.Topic([]byte(topic))
+	if t == nil {
+		return nil
+	}
+	return t.Partition(n)
+}
+
+// Partitions iterates over all partitions, in no order.
+func (s *Set) Partitions() iter.Seq[*Partition] {
+	return func(yield func(*Partition) bool) {
+		for i := range shards {
+			for _, t := range *s.byID[i].Load() {
+				for _, p := range *t.parts.Load() {
+					if p != nil && !yield(p) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// Apply follows a step of the metadata: img is what the cluster is after it.
+func (s *Set) Apply(d *meta.Delta, img *meta.Image) {
+	var added, removed [shards][]*Topic
+	for _, ch := range d.Topics {
+		switch {
+		case ch.New != nil:
+			if t := s.follow(ch.New, img); t != nil {
+				added[idShard(t.ID)] = append(added[idShard(t.ID)], t)
+			}
+		case ch.Old != nil:
+			if t := s.TopicByID(ch.Old.ID); t != nil {
+				removed[idShard(t.ID)] = append(removed[idShard(t.ID)], t)
+			}
+		}
+	}
+	s.publish(&added, &removed)
+	for _, ts := range removed {
+		for _, t := range ts {
+			for _, p := range *t.parts.Load() {
+				if p != nil {
+					p.drop()
+					s.cfg.Store.Delete(p.id)
+				}
+			}
+		}
+	}
+	s.configure(d, img)
+}
+
+// follow brings one topic's partitions to where the metadata has them. It returns
+// the topic where it is new to this node.
+func (s *Set) follow(mt *meta.Topic, img *meta.Image) *Topic {
+	t, added := s.TopicByID(mt.ID), false
+	if t == nil {
+		if !slices.ContainsFunc(mt.Partitions, func(p meta.Partition) bool { return slices.Contains(p.Replicas, s.cfg.NodeID) }) {
+			return nil
+		}
+		t, added = &Topic{Name: mt.Name, ID: mt.ID}, true
+		t.parts.Store(&[]*Partition{})
+		set := s.cfg.Settings(img, mt.Name)
+		t.settings.Store(&set)
+	}
+	parts := slices.Grow(slices.Clone(*t.parts.Load()), len(mt.Partitions))
+	for i := range mt.Partitions {
+		mp := &mt.Partitions[i]
+		if i == len(parts) {
+			parts = append(parts, nil)
+		}
+		here := slices.Contains(mp.Replicas, s.cfg.NodeID)
+		l := &Leadership{Leader: mp.Leader, Epoch: record.Epoch(mp.LeaderEpoch), Replicas: mp.Replicas, ISR: mp.ISR}
+		switch p := parts[i]; {
+		case p != nil && here:
+			p.become(l)
+		case p != nil:
+			p.drop()
+			s.cfg.Store.Delete(p.id)
+			parts[i] = nil
+		case here:
+			parts[i] = newPartition(s, t, int32(i), l)
+		}
+	}
+	t.parts.Store(&parts)
+	if added {
+		return t
+	}
+	return nil
+}
+
+// publish makes new topics visible and removes deleted ones, copying each shard's
+// maps once at most.
+func (s *Set) publish(added, removed *[shards][]*Topic) {
+	byName := map[uint64]map[string]*Topic{}
+	named := func(name string) map[string]*Topic {
+		i := maphash.String(s.seed, name) % shards
+		if byName[i] == nil {
+			byName[i] = maps.Clone(*s.byName[i].Load())
+		}
+		return byName[i]
+	}
+	for i := range shards {
+		if len(added[i])+len(removed[i]) == 0 {
+			continue
+		}
+		byID := maps.Clone(*s.byID[i].Load())
+		for _, t := range removed[i] {
+			delete(byID, t.ID)
+			if m := named(t.Name); m[t.Name] == t {
+				delete(m, t.Name)
+			}
+		}
+		for _, t := range added[i] {
+			byID[t.ID] = t
+			named(t.Name)[t.Name] = t
+		}
+		s.byID[i].Store(&byID)
+	}
+	for i, m := range byName {
+		s.byName[i].Store(&m)
+	}
+}
+
+// configure resolves again the settings of the topics whose configs, or the
+// broker's that they fall back to, have changed.
+func (s *Set) configure(d *meta.Delta, img *meta.Image) {
+	for r := range d.Configs {
+		switch r.Type {
+		case meta.BrokerResource:
+			for i := range shards {
+				for _, t := range *s.byID[i].Load() {
+					s.configureTopic(t, img)
+				}
+			}
+			return
+		case meta.TopicResource:
+			if t := s.Topic([]byte(r.Name)); t != nil {
+				s.configureTopic(t, img)
+			}
+		default: // nothing that a partition knows
+		}
+	}
+}
+
+func (s *Set) configureTopic(t *Topic, img *meta.Image) {
+	set := s.cfg.Settings(img, t.Name)
+	old := t.settings.Swap(&set)
+	if old.Storage == set.Storage {
+		return
+	}
+	for _, p := range *t.parts.Load() {
+		if p != nil {
+			p.log.Configure(set.Storage)
+		}
+	}
+}
+
+// Expire ends the waits whose deadline (Unix ns) has passed.
+func (s *Set) Expire(now int64) {
+	for p := range s.Partitions() {
+		p.expire(now)
+	}
+}
+
+// Close fails whoever still waits; the logs are the store's to close.
+func (s *Set) Close() {
+	for p := range s.Partitions() {
+		p.drop()
+	}
+}
+
+// Settings are the topic's settings as they are now.
+func (t *Topic) Settings() *Settings { return t.settings.Load() }
+
+// Partition finds a partition by number; nil: there is none, or not on this node.
+func (t *Topic) Partition(n int32) *Partition {
+	parts := *t.parts.Load()
+	if n < 0 || int(n) >= len(parts) {
+		return nil
+	}
+	return parts[n]
+}
+
+// NumPartitions counts the topic's partitions, those of other nodes too.
+func (t *Topic) NumPartitions() int { return len(*t.parts.Load()) }
+
+func idShard(id meta.UUID) int { return int(id[15]) % shards }

@@ -1,0 +1,189 @@
+package replica
+
+import (
+	"sync/atomic"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// Completer is told that a wait for a high watermark has ended. Complete must not
+// block; it runs on the goroutine that moved the high watermark, no lock held.
+type Completer interface {
+	Complete(slot int32, err error)
+}
+
+// Waiter waits for a partition's high watermark. It stands in the memory of the
+// request that waits, so that waiting allocates nothing; it must not be moved or
+// used again before Complete was called.
+type Waiter struct {
+	Owner    Completer
+	Slot     int32 // handed to Complete: which of the owner's waits has ended
+	Deadline int64 // Unix ns at which Set.Expire ends the wait; 0: never
+
+	need record.Offset
+	next *Waiter
+}
+
+// waitList holds waiters by the offset that they need, the lowest first. Guarded
+// by Partition.mu.
+type waitList struct{ head, tail *Waiter }
+
+// add puts w in its place: nearly always the end, since offsets are handed out in order.
+func (l *waitList) add(w *Waiter) {
+	w.next = nil
+	if l.tail == nil {
+		l.head, l.tail = w, w
+		return
+	}
+	if l.tail.need <= w.need {
+		l.tail.next, l.tail = w, w
+		return
+	}
+	at := &l.head
+	for (*at).need <= w.need {
+		at = &(*at).next
+	}
+	w.next, *at = *at, w
+}
+
+// take removes the waiters that a high watermark of hw satisfies and returns them as a chain.
+func (l *waitList) take(hw record.Offset) *Waiter {
+	head, at := l.head, &l.head
+	var last *Waiter
+	for *at != nil && (*at).need <= hw {
+		last, at = *at, &(*at).next
+	}
+	if last == nil {
+		return nil
+	}
+	l.head, last.next = last.next, nil
+	if l.head == nil {
+		l.tail = nil
+	}
+	return head
+}
+
+// all removes all waiters.
+func (l *waitList) all() *Waiter {
+	head := l.head
+	l.head, l.tail = nil, nil
+	return head
+}
+
+// expire removes the waiters whose deadline is not after now.
+func (l *waitList) expire(now int64) *Waiter {
+	var head, last *Waiter
+	end := &head
+	for at := &l.head; *at != nil; {
+		w := *at
+		if w.Deadline == 0 || w.Deadline > now {
+			last, at = w, &w.next
+			continue
+		}
+		*at, w.next = w.next, nil
+		*end, end = w, &w.next
+	}
+	l.tail = last
+	return head
+}
+
+// complete ends the waits of a chain. A waiter belongs to its owner again before
+// Complete is called, hence the look ahead.
+func complete(w *Waiter, err error) {
+	for w != nil {
+		next := w.next
+		w.next = nil
+		w.Owner.Complete(w.Slot, err)
+		w = next
+	}
+}
+
+// Waker is told once that a Poll has ended. Wake runs on the goroutine that ended
+// it, no lock held, and must not block.
+type Waker interface {
+	Wake()
+}
+
+// The states of a Poll.
+const (
+	pollIdle   = iota
+	pollArming // being linked: what moves is counted, nobody fires it
+	pollArmed
+	pollFired // one caller has it now
+)
+
+// Poll waits until enough bytes have come to any of several partitions: a parked
+// Fetch. It lives in the request's memory and may be used again after each end.
+//
+// Begin, Watch for each partition, then Park. From Park on, whoever calls Fire
+// with success owns the poll: it must call End before anything else.
+type Poll struct {
+	Owner Waker
+
+	state atomic.Uint32
+	need  atomic.Int64 // bytes still to come
+	spots []spot       // one for each watched partition
+	next  *Poll        // in a chain of polls to wake; belongs to whoever fired it
+}
+
+// spot is a poll's place in one partition's list, guarded by that partition's mu.
+type spot struct {
+	poll       *Poll
+	p          *Partition
+	seen       int64 // of Partition.bytes
+	prev, next *spot
+}
+
+// Begin prepares a wait for need bytes in at most n partitions.
+func (w *Poll) Begin(need int64, n int) {
+	if w.state.Load() == pollArmed {
+		panic("BUG: a poll begins that has not ended")
+	}
+	if cap(w.spots) < n {
+		w.spots = make([]spot, 0, n)
+	}
+	w.spots = w.spots[:0]
+	w.need.Store(need)
+	w.state.Store(pollArming)
+}
+
+// Watch adds a partition that was read up to the high watermark hw.
+func (w *Poll) Watch(p *Partition, hw record.Offset) {
+	w.spots = append(w.spots, spot{poll: w, p: p})
+	p.watch(&w.spots[len(w.spots)-1], hw)
+}
+
+// Park arms the poll. It returns false where what was waited for is there already;
+// the caller then owns the poll as if it had fired it.
+func (w *Poll) Park() bool {
+	w.state.Store(pollArmed)
+	return w.need.Load() > 0 || !w.Fire()
+}
+
+// Fire ends the wait; only one caller is told true.
+func (w *Poll) Fire() bool { return w.state.CompareAndSwap(pollArmed, pollFired) }
+
+// End unlinks the poll from its partitions. Only who fired it may call it, or who
+// began it and did not park it.
+func (w *Poll) End() {
+	for i := range w.spots {
+		w.spots[i].p.unwatch(&w.spots[i])
+	}
+	clear(w.spots)
+	w.spots = w.spots[:0]
+	w.state.Store(pollIdle)
+}
+
+// moved counts bytes and tells whether the caller has fired the poll by that.
+func (w *Poll) moved(bytes int64) bool {
+	return w.need.Add(-bytes) <= 0 && w.Fire()
+}
+
+func wakeAll(w *Poll) {
+	for w != nil {
+		next := w.next
+		w.next = nil
+		w.Owner.Wake()
+		w = next
+	}
+}
