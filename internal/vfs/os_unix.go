@@ -37,8 +37,8 @@ func free(dir string) (avail, total int64, err error) {
 			return 0, 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 		}
 	}
-	size := int64(st.Bsize) //nolint:unconvert // its type differs between systems
-	return int64(st.Bavail) * size, int64(st.Blocks) * size, nil
+	size := uint64(st.Bsize) // its type differs between systems
+	return int64(st.Bavail * size), int64(st.Blocks * size), nil
 }
 
 func lockFile(f *os.File) error {
