@@ -1,0 +1,421 @@
+package meta
+
+// brokerConfigs are a node's identity, network, metadata and replication.
+var brokerConfigs = []ConfigDef{
+	{
+		Name: "advertised.listeners", Type: ListConfig, Null: true,
+		Doc: "The addresses that clients are told; where it is not set a client is told the address on which it reached this node.",
+	},
+	{
+		Name: "alter.config.policy.class.name", Type: ClassConfig, Null: true,
+		Doc: "Accepted for compatibility without effect: policies for config changes are Java classes.",
+	},
+	{
+		Name: "alter.log.dirs.replication.quota.window.num", Type: IntConfig, Default: "11", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
+	},
+	{
+		Name: "alter.log.dirs.replication.quota.window.size.seconds", Type: IntConfig, Default: "1", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
+	},
+	{
+		Name: "auto.create.topics.enable", Type: BoolConfig, Default: "true",
+		Doc: "Whether a client that asks for the metadata of an unknown topic creates it.",
+	},
+	{
+		Name: "auto.leader.rebalance.enable", Type: BoolConfig, Default: "true",
+		Doc: "Whether leadership returns to the first replica of a partition by itself; acts from the version with replication on.",
+	},
+	{
+		Name: "background.threads", Type: IntConfig, Default: "10", Scope: ClusterWide, check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
+	},
+	{
+		Name: "broker.heartbeat.interval.ms", Type: IntConfig, Default: "2000", check: atLeast(1),
+		Doc: "How often a node tells the controller that it is alive; acts from the version with replication on.",
+	},
+	{
+		Name: "broker.id", Type: IntConfig, Default: "-1",
+		Doc: "The number of this node, the same as node.id.",
+	},
+	{
+		Name: "broker.rack", Type: StringConfig, Null: true,
+		Doc: "The rack or zone in which this node stands, for placement and for reads from the nearest replica.",
+	},
+	{
+		Name: "broker.session.timeout.ms", Type: IntConfig, Default: "9000", check: atLeast(1),
+		Doc: "How long a node may be silent before its partitions get other leaders; acts from the version with replication on.",
+	},
+	{
+		Name: "client.quota.callback.class", Type: ClassConfig, Null: true,
+		Doc: "Accepted for compatibility without effect: quota callbacks are Java classes.",
+	},
+	{
+		Name: "config.providers", Type: ListConfig, Scope: ClusterWide,
+		Doc: "Accepted for compatibility without effect: config providers are Java classes.",
+	},
+	{
+		Name: "connection.failed.authentication.delay.ms", Type: IntConfig, Default: "100", check: atLeast(0),
+		Doc: "How long a connection that failed to authenticate is kept before it is closed; acts from the version with authentication on.",
+	},
+	{
+		Name: "connections.max.idle.ms", Type: LongConfig, Default: "600000",
+		Doc: "How long a connection may be idle before it is closed.",
+	},
+	{
+		Name: "connections.max.reauth.ms", Type: LongConfig, Default: "0",
+		Doc: "How long a client's authentication is good for, 0 means as long as the connection; acts from the version with authentication on.",
+	},
+	{
+		Name: "controlled.shutdown.enable", Type: BoolConfig, Default: "true",
+		Doc: "Whether a node hands over its leaderships before it stops; acts from the version with replication on.",
+	},
+	{
+		Name: "controller.listener.names", Type: ListConfig, Null: true,
+		Doc: "The listeners of controllers; here nodes and clients share one port.",
+	},
+	{
+		Name: "controller.quorum.append.linger.ms", Type: IntConfig, Default: "25", check: atLeast(0),
+		Doc: "Accepted for compatibility without effect: changes of metadata are committed together without waiting.",
+	},
+	{
+		Name: "controller.quorum.auto.join.enable", Type: BoolConfig, Default: "false",
+		Doc: "Accepted for compatibility without effect: which nodes vote is decided by the cluster itself.",
+	},
+	{
+		Name: "controller.quorum.bootstrap.servers", Type: ListConfig,
+		Doc: "Accepted for compatibility without effect: a node joins a cluster by leat up --join.",
+	},
+	{
+		Name: "controller.quorum.election.backoff.max.ms", Type: IntConfig, Default: "1000", check: atLeast(0),
+		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
+	},
+	{
+		Name: "controller.quorum.election.timeout.ms", Type: IntConfig, Default: "1000", check: atLeast(0),
+		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
+	},
+	{
+		Name: "controller.quorum.fetch.max.bytes", Type: IntConfig, Default: "1048576", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: the quorum bounds its own messages.",
+	},
+	{
+		Name: "controller.quorum.fetch.snapshot.max.bytes", Type: IntConfig, Default: "1048576", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: the quorum bounds its own messages.",
+	},
+	{
+		Name: "controller.quorum.fetch.timeout.ms", Type: IntConfig, Default: "2000", check: atLeast(0),
+		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
+	},
+	{
+		Name: "controller.quorum.request.timeout.ms", Type: IntConfig, Default: "2000", check: atLeast(0),
+		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
+	},
+	{
+		Name: "controller.quorum.retry.backoff.ms", Type: IntConfig, Default: "20", check: atLeast(0),
+		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
+	},
+	{
+		Name: "controller.quorum.voters", Type: ListConfig,
+		Doc: "Accepted for compatibility without effect: which nodes vote is decided by the cluster itself.",
+	},
+	{
+		Name: "controller.quota.window.num", Type: IntConfig, Default: "11", check: atLeast(1),
+		Doc: "How many windows the quota on topic changes looks back; acts from the version with quotas on.",
+	},
+	{
+		Name: "controller.quota.window.size.seconds", Type: IntConfig, Default: "1", check: atLeast(1),
+		Doc: "How long a window of the quota on topic changes is; acts from the version with quotas on.",
+	},
+	{
+		Name: "controller.socket.timeout.ms", Type: IntConfig, Default: "30000",
+		Doc: "How long a node waits for the controller; acts from the version with replication on.",
+	},
+	{
+		Name: "create.topic.policy.class.name", Type: ClassConfig, Null: true,
+		Doc: "Accepted for compatibility without effect: policies for new topics are Java classes.",
+	},
+	{
+		Name: "default.replication.factor", Type: IntConfig, Default: "1", check: atLeast(1),
+		Doc: "How many replicas a topic gets that does not say; the default follows the cluster: as many as there are nodes, at most 3.",
+	},
+	{
+		Name: "delete.records.purgatory.purge.interval.requests", Type: IntConfig, Default: "1",
+		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
+	},
+	{
+		Name: "delete.topic.enable", Type: BoolConfig, Default: "true",
+		Doc: "Whether topics can be deleted.",
+	},
+	{
+		Name: "early.start.listeners", Type: ListConfig, Null: true,
+		Doc: "Accepted for compatibility without effect: all listeners open when the node serves.",
+	},
+	{
+		Name: "fetch.max.bytes", Type: IntConfig, Default: "57671680", check: atLeast(1024),
+		Doc: "The most bytes that one fetch request is answered with.",
+	},
+	{
+		Name: "fetch.purgatory.purge.interval.requests", Type: IntConfig, Default: "1000",
+		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
+	},
+	{
+		Name: "follower.fetch.last.tiered.offset.enable", Type: BoolConfig, Default: "false", Scope: ClusterWide,
+		Doc: "Whether a new follower begins where object storage ends; acts from the version with tiered storage on.",
+	},
+	{
+		Name: "follower.replication.throttled.rate", Type: LongConfig, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
+		Doc: "How many bytes a second throttled followers may read; acts from the version with replication on.",
+	},
+	{
+		Name: "initial.broker.registration.timeout.ms", Type: IntConfig, Default: "60000",
+		Doc: "Accepted for compatibility without effect: a node registers when it starts and serves afterwards.",
+	},
+	{
+		Name: "inter.broker.listener.name", Type: StringConfig, Null: true,
+		Doc: "The listener by which nodes talk to each other; here nodes and clients share one port.",
+	},
+	{
+		Name: "kafka.metrics.polling.interval.secs", Type: IntConfig, Default: "10", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: metrics are read from /metrics.",
+	},
+	{
+		Name: "kafka.metrics.reporters", Type: ListConfig,
+		Doc: "Accepted for compatibility without effect: metrics are read from /metrics.",
+	},
+	{
+		Name: "leader.imbalance.check.interval.seconds", Type: LongConfig, Default: "300", check: atLeast(1),
+		Doc: "How often the balance of leaderships is looked at; acts from the version with replication on.",
+	},
+	{
+		Name: "leader.replication.throttled.rate", Type: LongConfig, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
+		Doc: "How many bytes a second leaders may send to throttled followers; acts from the version with replication on.",
+	},
+	{
+		Name: "listener.security.protocol.map", Type: StringConfig, Default: "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", Scope: PerBroker,
+		Doc: "Which listener uses which security protocol; acts from the version with TLS on.",
+	},
+	{
+		Name: "listeners", Type: ListConfig, Default: "PLAINTEXT://:9092", Scope: PerBroker,
+		Doc: "The addresses on which this node listens.",
+	},
+	{
+		Name: "max.connection.creation.rate", Type: IntConfig, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
+		Doc: "How many connections a second are accepted; acts from the version with quotas on.",
+	},
+	{
+		Name: "max.connections", Type: IntConfig, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
+		Doc: "How many connections this node has at most.",
+	},
+	{
+		Name: "max.connections.per.ip", Type: IntConfig, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
+		Doc: "How many connections one client address has at most.",
+	},
+	{
+		Name: "max.connections.per.ip.overrides", Type: StringConfig, Scope: ClusterWide,
+		Doc: "Other limits for single client addresses, as host:count pairs; acts from the version with quotas on.",
+	},
+	{
+		Name: "max.incremental.fetch.session.cache.slots", Type: IntConfig, Default: "1000", check: atLeast(0),
+		Doc: "How many incremental fetch sessions this node keeps.",
+	},
+	{
+		Name: "max.request.partition.size.limit", Type: IntConfig, Default: "2000", check: atLeast(1),
+		Doc: "How many partitions one DescribeTopicPartitions answer holds at most.",
+	},
+	{
+		Name: "message.max.bytes", Type: IntConfig, Default: "1048588", Scope: ClusterWide, check: atLeast(0),
+		Doc: "The largest record batch that topics take which do not say.",
+	},
+	{
+		Name: "metadata.log.dir", Type: StringConfig, Null: true,
+		Doc: "Accepted for compatibility without effect: metadata lies in the data directory.",
+	},
+	{
+		Name: "metadata.log.max.record.bytes.between.snapshots", Type: LongConfig, Default: "20971520", check: atLeast(1),
+		Doc: "How much metadata log is written before a snapshot replaces it.",
+	},
+	{
+		Name: "metadata.log.max.snapshot.interval.ms", Type: LongConfig, Default: "3600000", check: atLeast(0),
+		Doc: "Accepted for compatibility without effect: snapshots of metadata are made by size.",
+	},
+	{
+		Name: "metadata.log.segment.bytes", Type: IntConfig, Default: "1073741824", check: atLeast(8388608),
+		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
+	},
+	{
+		Name: "metadata.log.segment.ms", Type: LongConfig, Default: aWeek,
+		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
+	},
+	{
+		Name: "metadata.max.idle.interval.ms", Type: IntConfig, Default: "500", check: atLeast(0),
+		Doc: "Accepted for compatibility without effect: the metadata log has no empty records.",
+	},
+	{
+		Name: "metadata.max.retention.bytes", Type: LongConfig, Default: "104857600",
+		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
+	},
+	{
+		Name: "metadata.max.retention.ms", Type: LongConfig, Default: aWeek,
+		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
+	},
+	{
+		Name: "metric.reporters", Type: ListConfig, Default: "org.apache.kafka.common.metrics.JmxReporter", Scope: ClusterWide,
+		Doc: "Accepted for compatibility without effect: metrics are read from /metrics.",
+	},
+	{
+		Name: "metrics.num.samples", Type: IntConfig, Default: "2", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: metrics are counters that their reader samples.",
+	},
+	{
+		Name: "metrics.recording.level", Type: StringConfig, Default: "INFO",
+		Doc: "Accepted for compatibility without effect: all metrics are always counted.",
+	},
+	{
+		Name: "metrics.sample.window.ms", Type: LongConfig, Default: "30000", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: metrics are counters that their reader samples.",
+	},
+	{
+		Name: "min.insync.replicas", Type: IntConfig, Default: "1", Scope: ClusterWide, check: atLeast(1),
+		Doc: "How many replicas must be in sync for a write with acks=all, for topics that do not say.",
+	},
+	{
+		Name: "node.id", Type: IntConfig, Null: true, check: atLeast(0),
+		Doc: "The number of this node in its cluster.",
+	},
+	{
+		Name: "num.io.threads", Type: IntConfig, Default: "8", Scope: ClusterWide, check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: a request stays on its connection's goroutine.",
+	},
+	{
+		Name: "num.network.threads", Type: IntConfig, Default: "3", Scope: ClusterWide, check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: a request stays on its connection's goroutine.",
+	},
+	{
+		Name: "num.partitions", Type: IntConfig, Default: "1", check: atLeast(1),
+		Doc: "How many partitions a topic gets that does not say.",
+	},
+	{
+		Name: "num.recovery.threads.per.data.dir", Type: IntConfig, Default: "2", Scope: ClusterWide, check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: partitions are recovered when they are first used.",
+	},
+	{
+		Name: "num.replica.alter.log.dirs.threads", Type: IntConfig, Null: true,
+		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
+	},
+	{
+		Name: "num.replica.fetchers", Type: IntConfig, Default: "1", Scope: ClusterWide, check: atLeast(1),
+		Doc: "How many connections a follower reads from each leader; acts from the version with replication on.",
+	},
+	{
+		Name: "process.roles", Type: ListConfig, Default: "broker,controller", check: listOf("broker", "controller"),
+		Doc: "What this node does; every node is a broker, and the cluster decides which ones vote as controllers.",
+	},
+	{
+		Name: "producer.purgatory.purge.interval.requests", Type: IntConfig, Default: "1000",
+		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
+	},
+	{
+		Name: "queued.max.request.bytes", Type: LongConfig, Default: "-1",
+		Doc: "How many bytes of requests all connections together may hold in memory, -1 means the built-in limit.",
+	},
+	{
+		Name: "queued.max.requests", Type: IntConfig, Default: "500", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: requests are not queued.",
+	},
+	{
+		Name: "quota.window.num", Type: IntConfig, Default: "11", check: atLeast(1),
+		Doc: "How many windows client quotas look back; acts from the version with quotas on.",
+	},
+	{
+		Name: "quota.window.size.seconds", Type: IntConfig, Default: "1", check: atLeast(1),
+		Doc: "How long a window of client quotas is; acts from the version with quotas on.",
+	},
+	{
+		Name: "replica.alter.log.dirs.io.max.bytes.per.second", Type: LongConfig, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
+		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
+	},
+	{
+		Name: "replica.fetch.backoff.ms", Type: IntConfig, Default: "1000", check: atLeast(0),
+		Doc: "How long a follower waits after an error; acts from the version with replication on.",
+	},
+	{
+		Name: "replica.fetch.max.bytes", Type: IntConfig, Default: "1048576", check: atLeast(0),
+		Doc: "How many bytes of a partition a follower asks for at once; acts from the version with replication on.",
+	},
+	{
+		Name: "replica.fetch.min.bytes", Type: IntConfig, Default: "1",
+		Doc: "How many bytes a leader waits for before it answers a follower; acts from the version with replication on.",
+	},
+	{
+		Name: "replica.fetch.response.max.bytes", Type: IntConfig, Default: "10485760", check: atLeast(0),
+		Doc: "How many bytes a follower asks for at once in all; acts from the version with replication on.",
+	},
+	{
+		Name: "replica.fetch.wait.max.ms", Type: IntConfig, Default: "500",
+		Doc: "How long a leader waits for records before it answers a follower; acts from the version with replication on.",
+	},
+	{
+		Name: "replica.high.watermark.checkpoint.interval.ms", Type: LongConfig, Default: "5000",
+		Doc: "Accepted for compatibility without effect: the high watermark is part of each checkpoint.",
+	},
+	{
+		Name: "replica.lag.time.max.ms", Type: LongConfig, Default: "30000",
+		Doc: "How long a follower may be behind before it counts as out of sync; acts from the version with replication on.",
+	},
+	{
+		Name: "replica.selector.class", Type: StringConfig, Null: true,
+		Doc: "Accepted for compatibility without effect: readers that name their rack are sent to the nearest replica, from the version with replication on.",
+	},
+	{
+		Name: "replica.socket.receive.buffer.bytes", Type: IntConfig, Default: "65536",
+		Doc: "The receive buffer of a follower's connections; acts from the version with replication on.",
+	},
+	{
+		Name: "replica.socket.timeout.ms", Type: IntConfig, Default: "30000",
+		Doc: "How long a follower waits for its leader; acts from the version with replication on.",
+	},
+	{
+		Name: "replication.quota.window.num", Type: IntConfig, Default: "11", check: atLeast(1),
+		Doc: "How many windows replication quotas look back; acts from the version with replication on.",
+	},
+	{
+		Name: "replication.quota.window.size.seconds", Type: IntConfig, Default: "1", check: atLeast(1),
+		Doc: "How long a window of replication quotas is; acts from the version with replication on.",
+	},
+	{
+		Name: "request.timeout.ms", Type: IntConfig, Default: "30000",
+		Doc: "How long a node waits for another node's answer; acts from the version with replication on.",
+	},
+	{
+		Name: "socket.connection.setup.timeout.max.ms", Type: LongConfig, Default: "30000",
+		Doc: "The longest time that connecting to another node may take; acts from the version with replication on.",
+	},
+	{
+		Name: "socket.connection.setup.timeout.ms", Type: LongConfig, Default: "10000",
+		Doc: "How long connecting to another node may take at first; acts from the version with replication on.",
+	},
+	{
+		Name: "socket.listen.backlog.size", Type: IntConfig, Default: "50", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: the operating system's own limit holds.",
+	},
+	{
+		Name: "socket.receive.buffer.bytes", Type: IntConfig, Default: "102400", check: atLeast(-1),
+		Doc: "The receive buffer of clients' connections, -1 leaves it to the operating system.",
+	},
+	{
+		Name: "socket.request.max.bytes", Type: IntConfig, Default: "104857600", check: atLeast(1),
+		Doc: "The largest request that is read; a connection that announces more is closed.",
+	},
+	{
+		Name: "socket.send.buffer.bytes", Type: IntConfig, Default: "102400", check: atLeast(-1),
+		Doc: "The send buffer of clients' connections, -1 leaves it to the operating system.",
+	},
+	{
+		Name: "telemetry.max.bytes", Type: IntConfig, Default: "1048576", check: atLeast(1),
+		Doc: "The largest push of client metrics that is taken; acts from the version with client metrics on.",
+	},
+	{
+		Name: "unclean.leader.election.enable", Type: BoolConfig, Default: "false", Scope: ClusterWide,
+		Doc: "Whether a replica that is behind may become leader when no other is left, for topics that do not say; acts from the version with replication on.",
+	},
+}

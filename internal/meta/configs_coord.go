@@ -1,0 +1,373 @@
+package meta
+
+// coordinatorConfigs concern groups, offsets and transactions.
+var coordinatorConfigs = []ConfigDef{
+	{
+		Name: "add.partitions.to.txn.retry.backoff.max.ms", Type: IntConfig, Default: "100", check: atLeast(0),
+		Doc: "The longest wait before a partition is added to a transaction again; acts from the version with transactions on.",
+	},
+	{
+		Name: "add.partitions.to.txn.retry.backoff.ms", Type: IntConfig, Default: "20", check: atLeast(1),
+		Doc: "The first wait before a partition is added to a transaction again; acts from the version with transactions on.",
+	},
+	{
+		Name: "errors.deadletterqueue.auto.create.topics.enable", Type: BoolConfig, Default: "false", Scope: ClusterWide,
+		Doc: "Whether dead letter topics of share groups are made when they are missing; acts from the version with share groups on.",
+	},
+	{
+		Name: "errors.deadletterqueue.topic.name.prefix", Type: StringConfig, Default: "dlq.", Scope: ClusterWide,
+		Doc: "What the names of dead letter topics begin with; acts from the version with share groups on.",
+	},
+	{
+		Name: "group.consumer.assignment.interval.ms", Type: IntConfig, Default: "1000", Scope: ClusterWide, check: atLeast(0),
+		Doc: "The shortest time between two new assignments of a consumer group that does not say; acts from the version with next-generation groups on.",
+	},
+	{
+		Name: "group.consumer.assignors", Type: ListConfig, Default: "uniform,range",
+		Doc: "The assignors that next-generation consumer groups may use, the first one by default; acts from the version with next-generation groups on.",
+	},
+	{
+		Name: "group.consumer.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Doc: "How often members of next-generation consumer groups send a heartbeat; acts from the version with next-generation groups on.",
+	},
+	{
+		Name: "group.consumer.max.assignment.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(0),
+		Doc: "The largest value that a group may set for consumer.assignment.interval.ms.",
+	},
+	{
+		Name: "group.consumer.max.heartbeat.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(1),
+		Doc: "The largest value that a group may set for consumer.heartbeat.interval.ms.",
+	},
+	{
+		Name: "group.consumer.max.session.timeout.ms", Type: IntConfig, Default: "60000", check: atLeast(1),
+		Doc: "The largest value that a group may set for consumer.session.timeout.ms.",
+	},
+	{
+		Name: "group.consumer.max.size", Type: IntConfig, Default: "2147483647", check: atLeast(1),
+		Doc: "How many members a next-generation consumer group has at most; acts from the version with next-generation groups on.",
+	},
+	{
+		Name: "group.consumer.migration.policy", Type: StringConfig, Default: "bidirectional",
+		Doc: "Whether classic groups and next-generation groups turn into each other; acts from the version with next-generation groups on.",
+	},
+	{
+		Name: "group.consumer.min.assignment.interval.ms", Type: IntConfig, Default: "0", check: atLeast(0),
+		Doc: "The smallest value that a group may set for consumer.assignment.interval.ms.",
+	},
+	{
+		Name: "group.consumer.min.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Doc: "The smallest value that a group may set for consumer.heartbeat.interval.ms.",
+	},
+	{
+		Name: "group.consumer.min.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Doc: "The smallest value that a group may set for consumer.session.timeout.ms.",
+	},
+	{
+		Name: "group.consumer.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Doc: "How long a member of a next-generation consumer group may be silent; acts from the version with next-generation groups on.",
+	},
+	{
+		Name: "group.coordinator.append.linger.ms", Type: IntConfig, Default: "-1", check: atLeast(-1),
+		Doc: "Accepted for compatibility without effect: changes of groups are committed together without waiting.",
+	},
+	{
+		Name: "group.coordinator.background.threads", Type: IntConfig, Default: "2", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
+	},
+	{
+		Name: "group.coordinator.cached.buffer.max.bytes", Type: IntConfig, Default: "1048588", Scope: ClusterWide, check: atLeast(524288),
+		Doc: "Accepted for compatibility without effect: buffers of coordinators are not cached by size.",
+	},
+	{
+		Name: "group.coordinator.rebalance.protocols", Type: ListConfig, Default: "classic,consumer,streams", check: listOf("consumer", "classic", "share", "streams"),
+		Doc: "The kinds of groups that are served.",
+	},
+	{
+		Name: "group.coordinator.threads", Type: IntConfig, Default: "4", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
+	},
+	{
+		Name: "group.initial.rebalance.delay.ms", Type: IntConfig, Default: "3000", check: atLeast(0),
+		Doc: "How long a new classic group waits for more members before its first rebalance.",
+	},
+	{
+		Name: "group.max.session.timeout.ms", Type: IntConfig, Default: "1800000", check: atLeast(1),
+		Doc: "The longest session timeout that a member of a classic group may ask for.",
+	},
+	{
+		Name: "group.max.size", Type: IntConfig, Default: "2147483647", check: atLeast(1),
+		Doc: "How many members a classic group has at most.",
+	},
+	{
+		Name: "group.min.session.timeout.ms", Type: IntConfig, Default: "6000", check: atLeast(1),
+		Doc: "The shortest session timeout that a member of a classic group may ask for.",
+	},
+	{
+		Name: "group.share.assignment.interval.ms", Type: IntConfig, Default: "1000", Scope: ClusterWide, check: atLeast(0),
+		Doc: "The shortest time between two new assignments of a share group that does not say; acts from the version with share groups on.",
+	},
+	{
+		Name: "group.share.assignors", Type: ListConfig, Default: "simple",
+		Doc: "The assignors that share groups may use; acts from the version with share groups on.",
+	},
+	{
+		Name: "group.share.delivery.count.limit", Type: IntConfig, Default: "5", check: between(2, 10),
+		Doc: "How often a record is delivered before it is given up; acts from the version with share groups on.",
+	},
+	{
+		Name: "group.share.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Doc: "How often members of share groups send a heartbeat; acts from the version with share groups on.",
+	},
+	{
+		Name: "group.share.max.assignment.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(0),
+		Doc: "The largest value that a group may set for share.assignment.interval.ms.",
+	},
+	{
+		Name: "group.share.max.delivery.count.limit", Type: IntConfig, Default: "10", check: between(5, 25),
+		Doc: "The largest value that a group may set for share.delivery.count.limit.",
+	},
+	{
+		Name: "group.share.max.heartbeat.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(1),
+		Doc: "The largest value that a group may set for share.heartbeat.interval.ms.",
+	},
+	{
+		Name: "group.share.max.partition.max.record.locks", Type: IntConfig, Default: "4000", check: between(2000, 10000),
+		Doc: "The largest value that a group may set for share.partition.max.record.locks.",
+	},
+	{
+		Name: "group.share.max.record.lock.duration.ms", Type: IntConfig, Default: "60000", check: between(30000, 3600000),
+		Doc: "The largest value that a group may set for share.record.lock.duration.ms.",
+	},
+	{
+		Name: "group.share.max.session.timeout.ms", Type: IntConfig, Default: "60000", check: atLeast(1),
+		Doc: "The largest value that a group may set for share.session.timeout.ms.",
+	},
+	{
+		Name: "group.share.max.share.sessions", Type: IntConfig, Default: "2000", check: atLeast(1),
+		Doc: "How many share sessions this node keeps; acts from the version with share groups on.",
+	},
+	{
+		Name: "group.share.max.size", Type: IntConfig, Default: "200", check: between(1, 1000),
+		Doc: "How many members a share group has at most; acts from the version with share groups on.",
+	},
+	{
+		Name: "group.share.min.assignment.interval.ms", Type: IntConfig, Default: "0", check: atLeast(0),
+		Doc: "The smallest value that a group may set for share.assignment.interval.ms.",
+	},
+	{
+		Name: "group.share.min.delivery.count.limit", Type: IntConfig, Default: "2", check: between(2, 5),
+		Doc: "The smallest value that a group may set for share.delivery.count.limit.",
+	},
+	{
+		Name: "group.share.min.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Doc: "The smallest value that a group may set for share.heartbeat.interval.ms.",
+	},
+	{
+		Name: "group.share.min.partition.max.record.locks", Type: IntConfig, Default: "100", check: between(100, 2000),
+		Doc: "The smallest value that a group may set for share.partition.max.record.locks.",
+	},
+	{
+		Name: "group.share.min.record.lock.duration.ms", Type: IntConfig, Default: "15000", check: between(1000, 30000),
+		Doc: "The smallest value that a group may set for share.record.lock.duration.ms.",
+	},
+	{
+		Name: "group.share.min.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Doc: "The smallest value that a group may set for share.session.timeout.ms.",
+	},
+	{
+		Name: "group.share.partition.max.record.locks", Type: IntConfig, Default: "2000", check: between(100, 10000),
+		Doc: "How many records of a partition may be with members of a share group at a time; acts from the version with share groups on.",
+	},
+	{
+		Name: "group.share.record.lock.duration.ms", Type: IntConfig, Default: "30000", check: between(1000, 3600000),
+		Doc: "How long a member of a share group may keep a record; acts from the version with share groups on.",
+	},
+	{
+		Name: "group.share.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Doc: "How long a member of a share group may be silent; acts from the version with share groups on.",
+	},
+	{
+		Name: "group.streams.assignment.interval.ms", Type: IntConfig, Default: "1000", Scope: ClusterWide, check: atLeast(0),
+		Doc: "The shortest time between two new assignments of a streams group that does not say; acts from the version with streams groups on.",
+	},
+	{
+		Name: "group.streams.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Doc: "How often members of streams groups send a heartbeat; acts from the version with streams groups on.",
+	},
+	{
+		Name: "group.streams.initial.rebalance.delay.ms", Type: IntConfig, Default: "3000", check: atLeast(0),
+		Doc: "How long a new streams group waits for more members; acts from the version with streams groups on.",
+	},
+	{
+		Name: "group.streams.max.assignment.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(0),
+		Doc: "The largest value that a group may set for streams.assignment.interval.ms.",
+	},
+	{
+		Name: "group.streams.max.heartbeat.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(1),
+		Doc: "The largest value that a group may set for streams.heartbeat.interval.ms.",
+	},
+	{
+		Name: "group.streams.max.session.timeout.ms", Type: IntConfig, Default: "60000", check: atLeast(1),
+		Doc: "The largest value that a group may set for streams.session.timeout.ms.",
+	},
+	{
+		Name: "group.streams.max.size", Type: IntConfig, Default: "2147483647", check: atLeast(1),
+		Doc: "How many members a streams group has at most; acts from the version with streams groups on.",
+	},
+	{
+		Name: "group.streams.max.standby.replicas", Type: IntConfig, Default: "2", check: atLeast(0),
+		Doc: "The largest value that a group may set for streams.num.standby.replicas.",
+	},
+	{
+		Name: "group.streams.min.assignment.interval.ms", Type: IntConfig, Default: "0", check: atLeast(0),
+		Doc: "The smallest value that a group may set for streams.assignment.interval.ms.",
+	},
+	{
+		Name: "group.streams.min.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Doc: "The smallest value that a group may set for streams.heartbeat.interval.ms.",
+	},
+	{
+		Name: "group.streams.min.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Doc: "The smallest value that a group may set for streams.session.timeout.ms.",
+	},
+	{
+		Name: "group.streams.num.standby.replicas", Type: IntConfig, Default: "0", check: atLeast(0),
+		Doc: "How many warm copies of a task's state streams groups keep; acts from the version with streams groups on.",
+	},
+	{
+		Name: "group.streams.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Doc: "How long a member of a streams group may be silent; acts from the version with streams groups on.",
+	},
+	{
+		Name: "offset.metadata.max.bytes", Type: IntConfig, Default: "4096", check: atLeast(0),
+		Doc: "The longest text that a consumer may commit with an offset.",
+	},
+	{
+		Name: "offsets.commit.timeout.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Doc: "How long a commit of offsets waits for the replicas.",
+	},
+	{
+		Name: "offsets.load.buffer.size", Type: IntConfig, Default: "5242880", check: atLeast(1),
+		Doc: "How much of __consumer_offsets is read at a time when a node becomes coordinator.",
+	},
+	{
+		Name: "offsets.retention.check.interval.ms", Type: LongConfig, Default: "600000", check: atLeast(1),
+		Doc: "How often expired offsets are looked for.",
+	},
+	{
+		Name: "offsets.retention.minutes", Type: IntConfig, Default: "10080", check: atLeast(1),
+		Doc: "How long committed offsets are kept after their group was left by all members.",
+	},
+	{
+		Name: "offsets.topic.compression.codec", Type: IntConfig, Default: "0",
+		Doc: "The number of the codec in which offsets are stored: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.",
+	},
+	{
+		Name: "offsets.topic.num.partitions", Type: IntConfig, Default: "50", check: atLeast(1),
+		Doc: "How many partitions __consumer_offsets gets when it is made.",
+	},
+	{
+		Name: "offsets.topic.replication.factor", Type: ShortConfig, Default: "3", check: atLeast(1),
+		Doc: "How many replicas __consumer_offsets gets when it is made; the default follows the cluster: as many as there are nodes, at most 3.",
+	},
+	{
+		Name: "offsets.topic.segment.bytes", Type: IntConfig, Default: "104857600", check: atLeast(1),
+		Doc: "The size at which a log of __consumer_offsets goes on in a new file.",
+	},
+	{
+		Name: "producer.id.expiration.ms", Type: IntConfig, Default: aDay, Scope: ClusterWide, check: atLeast(1),
+		Doc: "How long a partition remembers an idempotent producer after its last batch.",
+	},
+	{
+		Name: "share.coordinator.append.linger.ms", Type: IntConfig, Default: "-1", check: atLeast(-1),
+		Doc: "Accepted for compatibility without effect: changes of groups are committed together without waiting.",
+	},
+	{
+		Name: "share.coordinator.cached.buffer.max.bytes", Type: IntConfig, Default: "1048588", Scope: ClusterWide, check: atLeast(524288),
+		Doc: "Accepted for compatibility without effect: buffers of coordinators are not cached by size.",
+	},
+	{
+		Name: "share.coordinator.load.buffer.size", Type: IntConfig, Default: "5242880", check: atLeast(1),
+		Doc: "How much of __share_group_state is read at a time; acts from the version with share groups on.",
+	},
+	{
+		Name: "share.coordinator.snapshot.update.records.per.snapshot", Type: IntConfig, Default: "500", check: between(0, 500),
+		Doc: "How many changes of a share partition lie between two snapshots of it; acts from the version with share groups on.",
+	},
+	{
+		Name: "share.coordinator.state.topic.compression.codec", Type: IntConfig, Default: "0",
+		Doc: "The number of the codec of __share_group_state; acts from the version with share groups on.",
+	},
+	{
+		Name: "share.coordinator.state.topic.min.isr", Type: ShortConfig, Default: "2", check: atLeast(1),
+		Doc: "How many replicas of __share_group_state must be in sync for a write; the default follows the cluster; acts from the version with share groups on.",
+	},
+	{
+		Name: "share.coordinator.state.topic.num.partitions", Type: IntConfig, Default: "50", check: atLeast(1),
+		Doc: "How many partitions __share_group_state gets; acts from the version with share groups on.",
+	},
+	{
+		Name: "share.coordinator.state.topic.replication.factor", Type: ShortConfig, Default: "3", check: atLeast(1),
+		Doc: "How many replicas __share_group_state gets; the default follows the cluster; acts from the version with share groups on.",
+	},
+	{
+		Name: "share.coordinator.state.topic.segment.bytes", Type: IntConfig, Default: "104857600", check: atLeast(1),
+		Doc: "The size at which a log of __share_group_state goes on in a new file; acts from the version with share groups on.",
+	},
+	{
+		Name: "share.coordinator.threads", Type: IntConfig, Default: "1", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
+	},
+	{
+		Name: "share.coordinator.write.timeout.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Doc: "How long a write to __share_group_state waits for the replicas; acts from the version with share groups on.",
+	},
+	{
+		Name: "share.fetch.purgatory.purge.interval.requests", Type: IntConfig, Default: "1000",
+		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
+	},
+	{
+		Name: "transaction.abort.timed.out.transaction.cleanup.interval.ms", Type: IntConfig, Default: "10000", check: atLeast(1),
+		Doc: "How often transactions over their time are looked for; acts from the version with transactions on.",
+	},
+	{
+		Name: "transaction.max.timeout.ms", Type: IntConfig, Default: "900000", check: atLeast(1),
+		Doc: "The longest timeout that a transaction may ask for; acts from the version with transactions on.",
+	},
+	{
+		Name: "transaction.partition.verification.enable", Type: BoolConfig, Default: "true", Scope: ClusterWide,
+		Doc: "Whether a write is checked to belong to an open transaction; acts from the version with transactions on.",
+	},
+	{
+		Name: "transaction.remove.expired.transaction.cleanup.interval.ms", Type: IntConfig, Default: "3600000", check: atLeast(1),
+		Doc: "How often expired transactional ids are looked for; acts from the version with transactions on.",
+	},
+	{
+		Name: "transaction.state.log.load.buffer.size", Type: IntConfig, Default: "5242880", check: atLeast(1),
+		Doc: "How much of __transaction_state is read at a time; acts from the version with transactions on.",
+	},
+	{
+		Name: "transaction.state.log.min.isr", Type: IntConfig, Default: "2", check: atLeast(1),
+		Doc: "How many replicas of __transaction_state must be in sync for a write; the default follows the cluster; acts from the version with transactions on.",
+	},
+	{
+		Name: "transaction.state.log.num.partitions", Type: IntConfig, Default: "50", check: atLeast(1),
+		Doc: "How many partitions __transaction_state gets; acts from the version with transactions on.",
+	},
+	{
+		Name: "transaction.state.log.replication.factor", Type: ShortConfig, Default: "3", check: atLeast(1),
+		Doc: "How many replicas __transaction_state gets; the default follows the cluster; acts from the version with transactions on.",
+	},
+	{
+		Name: "transaction.state.log.segment.bytes", Type: IntConfig, Default: "104857600", check: atLeast(1),
+		Doc: "The size at which a log of __transaction_state goes on in a new file; acts from the version with transactions on.",
+	},
+	{
+		Name: "transaction.two.phase.commit.enable", Type: BoolConfig, Default: "false",
+		Doc: "Whether clients may take part in two-phase commits; acts from the version with transactions on.",
+	},
+	{
+		Name: "transactional.id.expiration.ms", Type: IntConfig, Default: aWeek, check: atLeast(1),
+		Doc: "How long an unused transactional id is remembered; acts from the version with transactions on.",
+	},
+}

@@ -1,0 +1,87 @@
+package meta
+
+import (
+	"math"
+	"time"
+)
+
+// Server are the settings of a broker that are not a topic's.
+type Server struct {
+	// Requests and connections.
+	MaxRequestBytes           int // socket.request.max.bytes
+	MaxConnections            int
+	MaxConnectionsPerIP       int
+	MaxIdle                   time.Duration // connections.max.idle.ms
+	RequestMemory             int64         // queued.max.request.bytes; -1: the built-in limit
+	FetchMaxBytes             int
+	FetchSessions             int // max.incremental.fetch.session.cache.slots
+	MaxDescribedPartitions    int // max.request.partition.size.limit
+	MaxMessageBytes           int // message.max.bytes
+	RetentionCheckInterval    time.Duration
+	ProducerExpiration        time.Duration
+	RequestTimeout            time.Duration
+	SendBuffer, ReceiveBuffer int // bytes of a socket; -1: the system's
+
+	// Topics.
+	AutoCreateTopics  bool
+	DeleteTopics      bool // delete.topic.enable
+	NumPartitions     int32
+	ReplicationFactor int16
+	MinISR            int
+
+	// Groups and offsets.
+	GroupInitialDelay      time.Duration
+	GroupMinSession        time.Duration
+	GroupMaxSession        time.Duration
+	GroupMaxSize           int
+	OffsetMetadataMaxBytes int
+	OffsetsPartitions      int32
+	OffsetsReplication     int16
+	OffsetsSegmentBytes    int64
+	OffsetsRetention       time.Duration
+	OffsetsRetentionCheck  time.Duration
+	OffsetsCommitTimeout   time.Duration
+	OffsetsLoadBuffer      int
+	OffsetsCodec           int8 // as in a batch's attributes
+}
+
+// ServerSettings are the settings of the broker that static belongs to.
+func ServerSettings(m *Image, s *Static) Server {
+	r := newReader(newView(m, s), brokerTable, nil)
+	return Server{
+		MaxRequestBytes:        int(r.int("socket.request.max.bytes")),
+		MaxConnections:         int(r.int("max.connections")),
+		MaxConnectionsPerIP:    int(r.int("max.connections.per.ip")),
+		MaxIdle:                r.millis("connections.max.idle.ms"),
+		RequestMemory:          r.int("queued.max.request.bytes"),
+		FetchMaxBytes:          int(r.int("fetch.max.bytes")),
+		FetchSessions:          int(r.int("max.incremental.fetch.session.cache.slots")),
+		MaxDescribedPartitions: int(r.int("max.request.partition.size.limit")),
+		MaxMessageBytes:        int(r.int("message.max.bytes")),
+		RetentionCheckInterval: r.millis("log.retention.check.interval.ms"),
+		ProducerExpiration:     r.millis("producer.id.expiration.ms"),
+		RequestTimeout:         r.millis("request.timeout.ms"),
+		SendBuffer:             int(r.int("socket.send.buffer.bytes")),
+		ReceiveBuffer:          int(r.int("socket.receive.buffer.bytes")),
+
+		AutoCreateTopics:  r.bool("auto.create.topics.enable"),
+		DeleteTopics:      r.bool("delete.topic.enable"),
+		NumPartitions:     int32(r.int("num.partitions")),
+		ReplicationFactor: int16(min(r.int("default.replication.factor"), math.MaxInt16)),
+		MinISR:            int(r.int("min.insync.replicas")),
+
+		GroupInitialDelay:      r.millis("group.initial.rebalance.delay.ms"),
+		GroupMinSession:        r.millis("group.min.session.timeout.ms"),
+		GroupMaxSession:        r.millis("group.max.session.timeout.ms"),
+		GroupMaxSize:           int(r.int("group.max.size")),
+		OffsetMetadataMaxBytes: int(r.int("offset.metadata.max.bytes")),
+		OffsetsPartitions:      int32(r.int("offsets.topic.num.partitions")),
+		OffsetsReplication:     int16(r.int("offsets.topic.replication.factor")),
+		OffsetsSegmentBytes:    r.int("offsets.topic.segment.bytes"),
+		OffsetsRetention:       Millis(r.int("offsets.retention.minutes") * minuteMillis),
+		OffsetsRetentionCheck:  r.millis("offsets.retention.check.interval.ms"),
+		OffsetsCommitTimeout:   r.millis("offsets.commit.timeout.ms"),
+		OffsetsLoadBuffer:      int(r.int("offsets.load.buffer.size")),
+		OffsetsCodec:           int8(r.int("offsets.topic.compression.codec")),
+	}
+}
