@@ -1,0 +1,199 @@
+// Package coord runs state machines on partitions' logs. A Runtime has a shard for
+// each partition that this node leads; a shard owns a Machine, and everything that
+// happens to it goes
+//
+//	decide -> append one batch -> apply -> release the replies
+//
+// A reply is released when the high watermark has passed the last record that it
+// saw, also a reply that only reads: it waits behind the writes it has read. So no
+// answer rests on what a failover could take back, and no state ever has to be
+// rolled back.
+//
+// Decide, append and apply run under the shard's mutex, on the caller's goroutine;
+// replies, and the storage's commit, run after it, with no lock held. Timers are a
+// heap per shard and one runtime timer. When a node begins to lead a partition, a
+// background goroutine reads the log through the same Apply; the shard answers
+// ErrLoading meanwhile.
+//
+// Lock order: a shard's mutex, then whatever AppendBatch takes. Runtime.mu guards
+// only the table of shards and is held with nothing else. StartLeading and
+// StopLeading are called by one goroutine; everything else by any.
+package coord
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+var (
+	// ErrNotLeading is returned for a partition that this node does not lead; replies
+	// get it when the node stops leading before they could be released.
+	ErrNotLeading = errors.New("coord: this node does not lead the partition")
+	// ErrLoading is returned while a shard still reads its log.
+	ErrLoading = errors.New("coord: the partition is being loaded")
+)
+
+// Machine is a state machine. It does nothing but compute: time comes with the
+// Step, records and replies go into it. The shard's mutex guards it.
+type Machine interface {
+	// Apply changes the state by one record, at a load and after a step has appended
+	// it. It is the only way in which what is recorded changes. An error means that
+	// the record was not understood and changed nothing.
+	Apply(s *Step, r Record) error
+	// Loaded tells that the whole log was applied and that time begins.
+	Loaded(s *Step)
+	// Unload answers everything that waits, since this node leads no longer.
+	Unload(s *Step)
+}
+
+// Config says how machines are made and kept.
+type Config[M Machine] struct {
+	Logger *slog.Logger
+	// New makes the empty machine of a partition; its timers are t.
+	New func(partition int32, t *Timers) M
+	// Commit asks the storage to make what was appended durable, once for each
+	// step that appended, with no lock held; nil: the log needs no asking.
+	Commit func()
+}
+
+// maxLoaders bounds how many shards read their logs at the same time.
+const maxLoaders = 4
+
+// Delays between attempts to read a log that failed.
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 10 * time.Second
+)
+
+// Runtime is the set of shards of this node. Safe for concurrent use.
+type Runtime[M Machine] struct {
+	cfg     Config[M]
+	pool    sync.Pool // of *Step
+	loaders sync.WaitGroup
+	slots   chan struct{} // one for each loader at work
+
+	mu     sync.Mutex                          // guards changes of shards
+	shards atomic.Pointer[map[int32]*shard[M]] // never changes in place
+}
+
+// New makes a runtime without shards.
+func New[M Machine](cfg Config[M]) *Runtime[M] {
+	r := &Runtime[M]{cfg: cfg, slots: make(chan struct{}, maxLoaders)}
+	r.shards.Store(&map[int32]*shard[M]{})
+	return r
+}
+
+// Do runs op on a partition's machine, on the caller's goroutine, and appends and
+// applies what it decides. It returns an error, and op has not run, where the
+// partition is not led here or still loading. Otherwise every Reply of the step is
+// called, now or later.
+func (r *Runtime[M]) Do(partition int32, op func(m M, s *Step)) error {
+	sh := (*r.shards.Load())[partition]
+	if sh == nil {
+		return ErrNotLeading
+	}
+	s := r.step()
+	if err := sh.do(s, op); err != nil {
+		s.finish(err)
+		return err
+	}
+	sh.release(s)
+	return nil
+}
+
+// StartLeading gives the runtime a partition whose leader this node has become, in
+// the given epoch. One that it leads already just goes on in that epoch.
+func (r *Runtime[M]) StartLeading(partition int32, e record.Epoch, log Log) {
+	if old := (*r.shards.Load())[partition]; old != nil && old.log == log {
+		old.continueIn(e)
+		return
+	}
+	sh := &shard[M]{
+		rt: r, partition: partition, log: log, epoch: e, timers: new(Timers), stop: make(chan struct{}),
+	}
+	sh.machine = r.cfg.New(partition, sh.timers)
+	if old := r.swap(partition, sh); old != nil {
+		old.halt()
+	}
+	if log.Start() >= log.HighWatermark() && sh.load() {
+		return // nothing to read: the first group of a new cluster does not wait
+	}
+	r.loaders.Go(func() { r.loadLoop(sh) })
+}
+
+// StopLeading takes a partition away; whoever waits for an answer is told so.
+func (r *Runtime[M]) StopLeading(partition int32) {
+	if old := r.swap(partition, nil); old != nil {
+		old.halt()
+	}
+}
+
+// Partitions are those that this node leads, in order.
+func (r *Runtime[M]) Partitions() []int32 {
+	return slices.Sorted(maps.Keys(*r.shards.Load()))
+}
+
+// Close stops leading everything and waits for the loaders.
+func (r *Runtime[M]) Close() {
+	for _, p := range r.Partitions() {
+		r.StopLeading(p)
+	}
+	r.loaders.Wait()
+}
+
+// swap publishes a new set of shards, with sh as the partition's, or without one,
+// and returns the one that it replaces.
+func (r *Runtime[M]) swap(partition int32, sh *shard[M]) (old *shard[M]) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := maps.Clone(*r.shards.Load())
+	old = next[partition]
+	if sh == nil {
+		delete(next, partition)
+	} else {
+		next[partition] = sh
+	}
+	r.shards.Store(&next)
+	return old
+}
+
+// loadLoop loads a shard, trying again while its log cannot be read.
+func (r *Runtime[M]) loadLoop(sh *shard[M]) {
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		select {
+		case r.slots <- struct{}{}:
+		case <-sh.stop:
+			return
+		}
+		ok := sh.load()
+		<-r.slots
+		if ok {
+			return
+		}
+		retry := time.NewTimer(wait)
+		select {
+		case <-retry.C:
+		case <-sh.stop:
+			retry.Stop()
+			return
+		}
+		sh.startOver()
+	}
+}
+
+// step takes a step from the pool.
+func (r *Runtime[M]) step() *Step {
+	if s, ok := r.pool.Get().(*Step); ok {
+		return s
+	}
+	s := NewStep(time.Time{})
+	s.put = func(s *Step) { r.pool.Put(s) }
+	return s
+}

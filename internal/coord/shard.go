@@ -1,0 +1,297 @@
+package coord
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// phase is where a shard is in its life.
+type phase uint8
+
+const (
+	loading phase = iota // the machine belongs to the loader
+	active               // the machine belongs to the holder of mu
+	stopped              // the machine is nobody's
+)
+
+// loadBytes is how much of the log one read of the loader asks for.
+const loadBytes = 1 << 20
+
+// maxInflated bounds what a compressed batch of a log may decompress to.
+const maxInflated = 256 << 20
+
+// maxFired bounds how many timers run under one hold of the mutex.
+const maxFired = 64
+
+// shard runs one machine on one partition's log.
+type shard[M Machine] struct {
+	rt        *Runtime[M]
+	partition int32
+	log       Log
+	stop      chan struct{} // closed when the phase becomes stopped
+
+	mu      sync.Mutex
+	phase   phase
+	epoch   record.Epoch // of our leadership
+	machine M
+	timers  *Timers
+	alarm   *time.Timer // wakes fire; nil until the first timer is set
+	alarmAt time.Time   // zero: it is not set
+	builder record.Builder
+}
+
+// do runs one operation. The step is released by the caller.
+func (sh *shard[M]) do(s *Step, op func(m M, s *Step)) error {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	switch sh.phase {
+	case loading:
+		return ErrLoading
+	case stopped:
+		return ErrNotLeading
+	case active:
+	}
+	s.Now = time.Now()
+	op(sh.machine, s)
+	s.decide(sh)
+	sh.armLocked(s.Now)
+	return nil
+}
+
+// append makes one batch of the records and appends it. The caller holds mu.
+func (sh *shard[M]) append(now time.Time, records []Record) (record.Offset, error) {
+	sh.builder.Reset()
+	for _, r := range records {
+		sh.builder.Append(now.UnixMilli(), r.Key, r.Value)
+	}
+	b, err := sh.builder.Build()
+	if err != nil {
+		return 0, err
+	}
+	next, err := sh.log.AppendBatch(b, sh.epoch)
+	if err != nil {
+		sh.rt.cfg.Logger.Warn("a coordinator's records could not be appended",
+			slog.Int("partition", int(sh.partition)), slog.Any("error", err))
+	}
+	return next, err
+}
+
+// apply is the machine's Apply with what goes wrong logged: a record that cannot
+// be read is skipped, as it would be at every load.
+func (sh *shard[M]) apply(s *Step, r Record) {
+	if err := sh.machine.Apply(s, r); err != nil {
+		sh.rt.cfg.Logger.Error("a coordinator's record cannot be understood and is skipped",
+			slog.Int("partition", int(sh.partition)), slog.Int64("offset", int64(s.next-1)), slog.Any("error", err))
+	}
+}
+
+// release sends a step's replies as soon as what they rest on is committed. No
+// lock may be held.
+func (sh *shard[M]) release(s *Step) {
+	if s.appended && sh.rt.cfg.Commit != nil {
+		sh.rt.cfg.Commit()
+	}
+	if s.err != nil || len(s.replies) == 0 || s.after <= sh.log.HighWatermark() {
+		s.finish(nil)
+		return
+	}
+	sh.log.Await(s.after, s.done)
+}
+
+// armLocked sets the alarm to the earliest deadline. An alarm that rings too early
+// finds nothing due and is set again: heartbeats, which move deadlines away, then
+// cost no call of the runtime's timers.
+func (sh *shard[M]) armLocked(now time.Time) {
+	at, ok := sh.timers.Next()
+	if !ok || !sh.alarmAt.IsZero() && !at.Before(sh.alarmAt) {
+		return
+	}
+	sh.alarmAt = at
+	if sh.alarm == nil {
+		sh.alarm = time.AfterFunc(at.Sub(now), sh.fire)
+		return
+	}
+	sh.alarm.Reset(at.Sub(now))
+}
+
+// fire runs the timers that are due, each as a step of its own.
+func (sh *shard[M]) fire() {
+	for more := true; more; {
+		var steps []*Step
+		steps, more = sh.fireSome()
+		for _, s := range steps {
+			sh.release(s)
+		}
+	}
+}
+
+func (sh *shard[M]) fireSome() (steps []*Step, more bool) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.phase != active {
+		return nil, false
+	}
+	sh.alarmAt = time.Time{}
+	now := time.Now()
+	for len(steps) < maxFired {
+		t := sh.timers.Due(now)
+		if t == nil {
+			sh.armLocked(now)
+			return steps, false
+		}
+		s := sh.rt.step()
+		s.Now = now
+		t.Fire(s)
+		s.decide(sh)
+		steps = append(steps, s)
+	}
+	return steps, true
+}
+
+// load replays the log into the machine and opens the shard. It is false where
+// the log could not be read.
+func (sh *shard[M]) load() bool {
+	began := time.Now()
+	s := sh.rt.step()
+	s.Now = began
+	n, err := sh.replay(s)
+	if errors.Is(err, ErrNotLeading) {
+		s.finish(err)
+		return true
+	}
+	if err != nil {
+		s.finish(err)
+		sh.rt.cfg.Logger.Error("a coordinator's log cannot be read; its groups are unavailable until it can",
+			slog.Int("partition", int(sh.partition)), slog.Any("error", err))
+		return false
+	}
+	sh.open(s)
+	sh.release(s)
+	if n > 0 {
+		sh.rt.cfg.Logger.Info("loaded a coordinator's partition", slog.Int("partition", int(sh.partition)),
+			slog.Int("records", n), slog.Duration("took", time.Since(began)))
+	}
+	return true
+}
+
+// open makes a loaded shard active, unless it was stopped meanwhile.
+func (sh *shard[M]) open(s *Step) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.phase == stopped {
+		return
+	}
+	sh.phase = active
+	s.Now = time.Now()
+	sh.machine.Loaded(s)
+	s.decide(sh)
+	sh.armLocked(s.Now)
+}
+
+// replay applies the committed log, counting records. Only the loader calls it,
+// and nobody else has the machine yet.
+func (sh *shard[M]) replay(s *Step) (n int, err error) {
+	off := sh.log.Start()
+	for off < sh.log.HighWatermark() {
+		select {
+		case <-sh.stop:
+			return n, ErrNotLeading
+		default:
+		}
+		b, err := sh.log.ReadCommitted(off, loadBytes)
+		if err != nil {
+			return n, fmt.Errorf("at offset %d: %w", off, err)
+		}
+		if len(b) == 0 {
+			return n, nil
+		}
+		next, read, err := sh.replayBatches(s, b, off)
+		n += read
+		if err != nil {
+			return n, fmt.Errorf("at offset %d: %w", next, err)
+		}
+		if next <= off {
+			return n, fmt.Errorf("at offset %d: %w", off, errNoProgress)
+		}
+		off = next
+	}
+	return n, nil
+}
+
+// replayBatches applies whole batches, from offset off on, and returns the offset
+// after them. Control batches hold no records of ours; a transaction's records do
+// not count before its end, and no transaction can write here yet.
+func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next record.Offset, n int, err error) {
+	next = off
+	var r record.Reader
+	defer r.Close()
+	for len(b) > 0 {
+		var batch record.Batch
+		if batch, b, err = record.Next(b); err != nil {
+			return next, n, err
+		}
+		if err := batch.Verify(); err != nil {
+			return next, n, err
+		}
+		next = batch.NextOffset()
+		if batch.Control() || batch.Transactional() {
+			continue
+		}
+		for r.Reset(batch, maxInflated); r.Next(); {
+			if r.Record.Offset < off {
+				continue
+			}
+			s.next = r.Record.Offset + 1
+			sh.apply(s, Record{Key: r.Record.Key, Value: r.Record.Value})
+			n++
+		}
+		if err := r.Err(); err != nil {
+			return next, n, err
+		}
+	}
+	return next, n, nil
+}
+
+var errNoProgress = errors.New("the log gave a batch that lies below the offset asked for")
+
+// continueIn goes on in a newer epoch of the same leadership.
+func (sh *shard[M]) continueIn(e record.Epoch) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	sh.epoch = e
+}
+
+// startOver forgets what a failed load has applied. Only the loader calls it.
+func (sh *shard[M]) startOver() {
+	sh.timers = new(Timers)
+	sh.machine = sh.rt.cfg.New(sh.partition, sh.timers)
+}
+
+// halt ends the shard: whoever waits for an answer is told to look elsewhere.
+func (sh *shard[M]) halt() {
+	s := sh.rt.step()
+	s.Now = time.Now()
+	sh.haltLocking(s)
+	s.finish(nil)
+}
+
+func (sh *shard[M]) haltLocking(s *Step) {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	if sh.phase == stopped {
+		return
+	}
+	if sh.phase == active {
+		sh.machine.Unload(s)
+	}
+	sh.phase = stopped
+	if sh.alarm != nil {
+		sh.alarm.Stop()
+	}
+	close(sh.stop)
+}

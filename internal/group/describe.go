@@ -1,0 +1,70 @@
+package group
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/coord"
+)
+
+// dead is the state that DescribeGroups gives a group that is not there.
+const dead = "Dead"
+
+// Describe answers DescribeGroups for one group. Before version 6 a group that is
+// not there is no error, but dead.
+func (m *Machine) Describe(s *coord.Step, id string, version int16) kmsg.DescribeGroupsResponseGroup {
+	resp := kmsg.NewDescribeGroupsResponseGroup()
+	resp.Group = id
+	g := m.find(s, id)
+	if g == nil {
+		resp.State = dead
+		if version >= 6 {
+			text := "Group " + id + " not found."
+			resp.ErrorCode, resp.ErrorMessage = groupIDNotFound, &text
+		}
+		return resp
+	}
+	resp.State, resp.ProtocolType = g.state.String(), g.protocolType
+	if g.state == stable {
+		resp.Protocol = g.protocol
+	}
+	resp.Members = make([]kmsg.DescribeGroupsResponseGroupMember, len(g.members))
+	for i, mb := range g.members {
+		out := kmsg.DescribeGroupsResponseGroupMember{
+			MemberID: mb.id, InstanceID: mb.instance, ClientID: mb.clientID, ClientHost: mb.clientHost,
+			MemberAssignment: mb.assignment,
+		}
+		if g.state == stable {
+			out.ProtocolMetadata = mb.metadata(g.protocol)
+		}
+		resp.Members[i] = out
+	}
+	return resp
+}
+
+// classic is the type of all groups so far.
+const classic = "classic"
+
+// List answers ListGroups: groups in one of the states and of one of the types;
+// none given means any.
+func (m *Machine) List(s *coord.Step, states, types []string) []kmsg.ListGroupsResponseGroup {
+	s.After(m.last)
+	if len(types) > 0 && !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, classic) }) {
+		return nil
+	}
+	var groups []kmsg.ListGroupsResponseGroup
+	for _, g := range m.groups {
+		name := g.state.String()
+		if len(states) > 0 && !slices.ContainsFunc(states, func(f string) bool {
+			return strings.EqualFold(strings.TrimSpace(f), name)
+		}) {
+			continue
+		}
+		groups = append(groups, kmsg.ListGroupsResponseGroup{
+			Group: g.id, ProtocolType: g.protocolType, GroupState: name, GroupType: classic,
+		})
+	}
+	return groups
+}

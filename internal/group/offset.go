@@ -1,0 +1,276 @@
+package group
+
+import (
+	"maps"
+	"slices"
+	"time"
+	"unicode/utf16"
+	"unicode/utf8"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/record"
+)
+
+// Commit handles OffsetCommit: the code is for the whole request, those of the
+// partitions are in the topics. The topics must exist; their names are filled in.
+func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.OffsetCommitResponseTopic, int16) {
+	g := m.find(s, req.Group)
+	if fault := m.mayCommit(s, g, req); fault != 0 {
+		return nil, fault
+	}
+	limit := m.settings().MaxMetadata
+	o := offset{time: s.Now.UnixMilli(), expires: noExpiry}
+	if req.RetentionTimeMillis >= 0 {
+		o.expires = o.time + req.RetentionTimeMillis
+	}
+	topics := make([]kmsg.OffsetCommitResponseTopic, len(req.Topics))
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		topics[i].Topic, topics[i].TopicID = t.Topic, t.TopicID
+		topics[i].Partitions = make([]kmsg.OffsetCommitResponseTopicPartition, len(t.Partitions))
+		o.topic = t.TopicID
+		for j := range t.Partitions {
+			p := &t.Partitions[j]
+			out := &topics[i].Partitions[j]
+			out.Partition = p.Partition
+			o.metadata = deref(p.Metadata)
+			if tooLong(o.metadata, limit) {
+				out.ErrorCode = offsetMetadataTooLarge
+				continue
+			}
+			o.at, o.epoch = record.Offset(p.Offset), record.Epoch(p.LeaderEpoch)
+			putOffset(s, req.Group, t.Topic, p.Partition, &o)
+		}
+	}
+	return topics, 0
+}
+
+// mayCommit tells whether a commit is accepted. A member's keeps its session alive.
+func (m *Machine) mayCommit(s *coord.Step, g *group, req *kmsg.OffsetCommitRequest) int16 {
+	switch {
+	case g == nil && req.Generation < 0:
+		return 0 // a simple group comes to be
+	case g == nil && req.Version >= 9:
+		return groupIDNotFound
+	case g == nil:
+		return illegalGeneration
+	case g.state == empty && req.Generation < 0:
+		return 0
+	case req.Generation < 0 && req.MemberID == "" && req.InstanceID == nil:
+		return unknownMemberID // somebody outside, and the group has members
+	}
+	mb, fault := g.check(req.MemberID, req.InstanceID)
+	switch {
+	case fault != 0:
+		return fault
+	case req.Generation != g.generation:
+		return illegalGeneration
+	case g.state == completing:
+		return rebalanceInProgress
+	}
+	m.touch(s, mb)
+	return 0
+}
+
+// tooLong tells whether metadata passes the limit, counted as Java does: in UTF-16.
+func tooLong(s string, limit int) bool {
+	if len(s) <= limit {
+		return false
+	}
+	if len(s) > limit*utf8.UTFMax {
+		return true
+	}
+	n := 0
+	for _, r := range s {
+		n += max(utf16.RuneLen(r), 1)
+	}
+	return n > limit
+}
+
+// Fetch answers OffsetFetch for one group: the topics asked for, or, where none are
+// named (nil), all that the group has.
+func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup) kmsg.OffsetFetchResponseGroup {
+	resp := kmsg.NewOffsetFetchResponseGroup()
+	resp.Group = req.Group
+	g := m.find(s, req.Group)
+	if req.Topics == nil {
+		resp.Topics = g.all()
+		return resp
+	}
+	resp.Topics = make([]kmsg.OffsetFetchResponseGroupTopic, len(req.Topics))
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		out := &resp.Topics[i]
+		out.Topic, out.TopicID = t.Topic, t.TopicID
+		out.Partitions = make([]kmsg.OffsetFetchResponseGroupTopicPartition, len(t.Partitions))
+		var known map[int32]offset
+		if g != nil {
+			known = g.offsets[t.Topic]
+		}
+		for j, p := range t.Partitions {
+			o, ok := known[p]
+			if ok && otherTopic(o.topic, t.TopicID) {
+				ok = false // a topic of that name was deleted and made again
+			}
+			out.Partitions[j] = fetched(p, o, ok)
+		}
+	}
+	return resp
+}
+
+// otherTopic tells whether two ids, where both are known, are not the same.
+func otherTopic(a, b [16]byte) bool { return a != b && a != [16]byte{} && b != [16]byte{} }
+
+// all are the group's offsets, in order. The group may be nil.
+func (g *group) all() []kmsg.OffsetFetchResponseGroupTopic {
+	if g == nil {
+		return []kmsg.OffsetFetchResponseGroupTopic{}
+	}
+	topics := make([]kmsg.OffsetFetchResponseGroupTopic, 0, len(g.offsets))
+	for _, name := range slices.Sorted(maps.Keys(g.offsets)) {
+		t := kmsg.NewOffsetFetchResponseGroupTopic()
+		t.Topic = name
+		known := g.offsets[name]
+		for _, p := range slices.Sorted(maps.Keys(known)) {
+			o := known[p]
+			t.TopicID = o.topic
+			t.Partitions = append(t.Partitions, fetched(p, o, true))
+		}
+		topics = append(topics, t)
+	}
+	return topics
+}
+
+// fetched is the answer for a partition; the offset is -1 where there is none.
+func fetched(partition int32, o offset, ok bool) kmsg.OffsetFetchResponseGroupTopicPartition {
+	if !ok {
+		o = offset{at: -1, epoch: record.NoEpoch}
+	}
+	return kmsg.OffsetFetchResponseGroupTopicPartition{
+		Partition: partition, Offset: int64(o.at), LeaderEpoch: int32(o.epoch), Metadata: &o.metadata,
+	}
+}
+
+// DeleteOffsets handles OffsetDelete: offsets of topics that the group's members
+// consume stay.
+func (m *Machine) DeleteOffsets(s *coord.Step, req *kmsg.OffsetDeleteRequest) ([]kmsg.OffsetDeleteResponseTopic, int16) {
+	g := m.find(s, req.Group)
+	switch {
+	case g == nil:
+		return nil, groupIDNotFound
+	case g.state != empty && g.protocolType != consumerType:
+		return nil, nonEmptyGroup
+	}
+	topics := make([]kmsg.OffsetDeleteResponseTopic, len(req.Topics))
+	for i, t := range req.Topics {
+		topics[i].Topic = t.Topic
+		topics[i].Partitions = make([]kmsg.OffsetDeleteResponseTopicPartition, len(t.Partitions))
+		consumed := g.consumes(t.Topic)
+		for j, p := range t.Partitions {
+			out := &topics[i].Partitions[j]
+			out.Partition = p.Partition
+			if consumed {
+				out.ErrorCode = groupSubscribedToTopic
+				continue
+			}
+			if _, ok := g.offsets[t.Topic][p.Partition]; ok {
+				putOffset(s, g.id, t.Topic, p.Partition, nil)
+			}
+		}
+	}
+	return topics, 0
+}
+
+// Delete handles DeleteGroups for one group.
+func (m *Machine) Delete(s *coord.Step, id string) int16 {
+	g := m.find(s, id)
+	switch {
+	case g == nil:
+		return groupIDNotFound
+	case g.state != empty:
+		return nonEmptyGroup
+	}
+	m.bury(s, g)
+	return 0
+}
+
+// bury decides that a group and its offsets are gone.
+func (m *Machine) bury(s *coord.Step, g *group) {
+	for topic, known := range g.offsets {
+		for p := range known {
+			putOffset(s, g.id, topic, p, nil)
+		}
+	}
+	putGroup(s, g.id, nil)
+}
+
+// maxTombstones bounds how many records one step of the background work decides, so
+// that neither a batch nor a hold of the mutex grows with the partition.
+const maxTombstones = 10_000
+
+// TopicDeleted deletes what any group has committed for a topic that is gone, and
+// tells whether more is left. id is the deleted topic's: offsets known to belong to a
+// later topic of that name stay.
+func (m *Machine) TopicDeleted(s *coord.Step, topic string, id [16]byte) (more bool) {
+	for _, g := range m.groups {
+		for p, o := range g.offsets[topic] {
+			if otherTopic(o.topic, id) {
+				continue
+			}
+			if len(s.Records()) == maxTombstones {
+				return true
+			}
+			putOffset(s, g.id, topic, p, nil)
+		}
+	}
+	return false
+}
+
+// scanPause is the time between two steps of one scan.
+const scanPause = time.Millisecond
+
+// expireOffsets deletes offsets whose time is over, and groups that are left with
+// nothing (KIP-211). It runs by the timer.
+func (m *Machine) expireOffsets(s *coord.Step) {
+	set := m.settings()
+	for _, g := range m.groups {
+		if len(s.Records()) >= maxTombstones {
+			m.timers.Set(&m.scan, s.Now.Add(scanPause))
+			return
+		}
+		kept := false
+		for topic, known := range g.offsets {
+			for p, o := range known {
+				if !g.expired(s.Now, topic, &o, set.Retention) {
+					kept = true
+					continue
+				}
+				putOffset(s, g.id, topic, p, nil)
+			}
+		}
+		if !kept && g.state == empty && len(g.pending) == 0 {
+			putGroup(s, g.id, nil)
+		}
+	}
+	m.timers.Set(&m.scan, s.Now.Add(set.RetentionScan))
+}
+
+// expired tells whether an offset's time is over: as its commit demanded; or, for a
+// group that has had members, so long after the last one left; for a simple group
+// so long after the commit; in a stable group of consumers likewise, for topics that
+// they do not consume any more.
+func (g *group) expired(now time.Time, topic string, o *offset, retention time.Duration) bool {
+	if g.state != empty && (g.state != stable || !g.knows) || g.state != empty && g.consumes(topic) {
+		return false
+	}
+	if o.expires != noExpiry {
+		return now.UnixMilli() >= o.expires
+	}
+	since := o.time
+	if g.state == empty && g.protocolType != "" && g.since >= 0 {
+		since = g.since
+	}
+	return now.UnixMilli()-since >= retention.Milliseconds()
+}
