@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"cmp"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -34,6 +35,7 @@ type Leadership struct {
 // Partition is this node's replica of a partition.
 type Partition struct {
 	id    storage.LogID
+	ord   int64 // see Compare
 	topic *Topic
 	set   *Set
 	log   *storage.Log
@@ -55,7 +57,7 @@ type Partition struct {
 }
 
 func newPartition(s *Set, t *Topic, n int32, l *Leadership) *Partition {
-	p := &Partition{id: storage.LogID{Topic: t.ID, Partition: n}, topic: t, set: s, begun: record.NoEpoch}
+	p := &Partition{id: storage.LogID{Topic: t.ID, Partition: n}, ord: s.made.Add(1), topic: t, set: s, begun: record.NoEpoch}
 	p.polls.prev, p.polls.next = &p.polls, &p.polls
 	p.lead.Store(l)
 	p.log = s.cfg.Store.Log(p.id, t.Name, t.Settings().Storage, func(*storage.Log) { p.advance() })
@@ -64,6 +66,9 @@ func newPartition(s *Set, t *Topic, n int32, l *Leadership) *Partition {
 
 // ID names the partition for ever.
 func (p *Partition) ID() storage.LogID { return p.id }
+
+// Compare orders the partitions of a Set, by no meaning.
+func (p *Partition) Compare(q *Partition) int { return cmp.Compare(p.ord, q.ord) }
 
 // Topic is the topic that the partition belongs to.
 func (p *Partition) Topic() *Topic { return p.topic }
@@ -266,6 +271,21 @@ func (p *Partition) open() {
 	if !p.opened.Load() && p.advance() {
 		p.opened.Store(true)
 	}
+}
+
+// Gone tells that the partition was deleted or its node stops; a topic that was
+// made again has another Partition.
+func (p *Partition) Gone() bool { return p.gone.Load() }
+
+// EpochEnd answers where the log's records of the epochs up to e end: the largest
+// known epoch not above e and the offset after its last record. NoEpoch: the log
+// knows none so old, or e is one that has not begun.
+func (p *Partition) EpochEnd(e record.Epoch) (record.Epoch, record.Offset, error) {
+	if l := p.lead.Load(); e == l.Epoch && l.Leader == p.set.cfg.NodeID {
+		end, err := p.log.End() // it lasts; the log may not have heard of it yet
+		return e, end, err
+	}
+	return p.log.EpochEnd(e)
 }
 
 // Read finds committed batches; see storage.Log.Read. hw is the limit it read below.

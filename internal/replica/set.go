@@ -40,6 +40,7 @@ type Set struct {
 	seed   maphash.Seed
 	byName [shards]atomic.Pointer[map[string]*Topic]
 	byID   [shards]atomic.Pointer[map[meta.UUID]*Topic]
+	made   atomic.Int64 // partitions made so far
 }
 
 // Topic is a topic of which this node has at least one partition.

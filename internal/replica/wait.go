@@ -121,6 +121,7 @@ type Poll struct {
 	Owner Waker
 
 	state atomic.Uint32
+	over  atomic.Bool  // the wait is to end whatever comes
 	need  atomic.Int64 // bytes still to come
 	spots []spot       // one for each watched partition
 	next  *Poll        // in a chain of polls to wake; belongs to whoever fired it
@@ -144,6 +145,7 @@ func (w *Poll) Begin(need int64, n int) {
 	}
 	w.spots = w.spots[:0]
 	w.need.Store(need)
+	w.over.Store(false)
 	w.state.Store(pollArming)
 }
 
@@ -153,11 +155,19 @@ func (w *Poll) Watch(p *Partition, hw record.Offset) {
 	p.watch(&w.spots[len(w.spots)-1], hw)
 }
 
-// Park arms the poll. It returns false where what was waited for is there already;
-// the caller then owns the poll as if it had fired it.
+// Park arms the poll. It returns false where what was waited for is there already,
+// or Expire was called: the caller then owns the poll as if it had fired it. Where
+// it returns true the poll may have been fired, ended and begun again by now.
 func (w *Poll) Park() bool {
 	w.state.Store(pollArmed)
-	return w.need.Load() > 0 || !w.Fire()
+	return w.need.Load() > 0 && !w.over.Load() || !w.Fire()
+}
+
+// Expire ends the wait although nothing came, also one that begins just now. Where
+// it returns true the caller owns the poll.
+func (w *Poll) Expire() bool {
+	w.over.Store(true)
+	return w.Fire()
 }
 
 // Fire ends the wait; only one caller is told true.

@@ -1,0 +1,288 @@
+package broker
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/replica"
+	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// Produce, key 0, versions 3 to 13. Versions 0 to 2 are advertised, since old
+// librdkafka asks for them, and refused as Kafka 4 does (KAFKA-18659).
+//
+// 3: record batches of format 2, transactional id. 5: log start offset. 7: zstd
+// (KIP-110). 8: errors of single records (KIP-467). 9: flexible. 10: current leader
+// and endpoints (KIP-951). 12: transactions of version 2 (KIP-890; no transactions
+// here yet). 13: topic ids (KIP-516).
+//
+// A request is checked whole before any of it is stored. Its partitions are then
+// appended at the session's flush, together with those of other requests that the
+// same read brought. The answer is encoded there, while names still stand in the
+// receive buffer; what is parked on acks=all is a finished answer of which only
+// error codes may yet change.
+
+// The acknowledgements that a producer can ask for.
+const (
+	acksAll  = -1
+	acksNone = 0
+	acksOne  = 1
+)
+
+// produceAdvertisedMin is the lowest version of Produce that ApiVersions tells.
+const produceAdvertisedMin = 0
+
+// What a pooled state may keep of its memory.
+const keepParts = 1024
+
+// produce is the state of one Produce request; pooled.
+type produce struct {
+	b       *Broker
+	r       *wire.Request
+	resp    *wire.Response
+	version int16
+
+	acks          int16
+	deadline      int64 // Unix ns; as decoded: the time-out in ms
+	transactional bool  // it names a transactional id
+	moved         bool  // a partition is led by another node
+	topics        []produceTopic
+	parts         []producePart
+
+	waits atomic.Int32 // waits that have not ended, and one for the flush
+}
+
+func (s *session) produce(r *wire.Request) error {
+	p, _ := s.b.produces.Get().(*produce)
+	p.r, p.version = r, r.Version
+	if !p.decode(r.Body) {
+		p.free()
+		return fmt.Errorf("Produce, version %d: %w", r.Version, wire.ErrMalformed)
+	}
+	now := time.Now().UnixMilli()
+	p.deadline = (now + max(p.deadline, 1)) * int64(time.Millisecond)
+	from := 0
+	for i := range p.topics {
+		t := &p.topics[i]
+		topic, code := s.b.produceTopic(p, t)
+		for j := from; j < t.end; j++ {
+			q := &p.parts[j]
+			if err := p.check(q, topic, code, now); err != nil {
+				p.refuse(q, err)
+				continue
+			}
+			s.pend = append(s.pend, pending{
+				p: q.part, req: p, slot: int32(j), seq: int32(len(s.pend)), all: p.acks == acksAll,
+			})
+		}
+		from = t.end
+	}
+	s.queue = append(s.queue, p)
+	return nil
+}
+
+// produceTopic finds the topic; where this node has none of it, the code says
+// whether it exists at all.
+func (b *Broker) produceTopic(p *produce, t *produceTopic) (*replica.Topic, *kerr.Error) {
+	if p.version >= 13 {
+		if topic := b.cfg.Set.TopicByID(t.id); topic != nil {
+			return topic, nil
+		}
+		if b.cfg.Image().TopicByID(t.id) != nil {
+			return nil, kerr.NotLeaderForPartition
+		}
+		return nil, kerr.UnknownTopicID
+	}
+	if topic := b.cfg.Set.Topic(t.name); topic != nil {
+		return topic, nil
+	}
+	if b.cfg.Image().TopicBytes(t.name) != nil {
+		return nil, kerr.NotLeaderForPartition
+	}
+	return nil, kerr.UnknownTopicOrPartition
+}
+
+// check judges one partition's data. Afterwards q.batch is what will be stored.
+func (p *produce) check(q *producePart, topic *replica.Topic, missing *kerr.Error, now int64) error {
+	q.base, q.time, q.start = -1, -1, -1
+	switch {
+	case p.acks != acksAll && p.acks != acksNone && p.acks != acksOne:
+		return kerr.InvalidRequiredAcks
+	case topic == nil:
+		return missing
+	}
+	if q.part = topic.Partition(q.index); q.part == nil {
+		if q.index >= 0 && int(q.index) < topic.NumPartitions() {
+			return kerr.NotLeaderForPartition
+		}
+		return kerr.UnknownTopicOrPartition
+	}
+	if err := oneBatch(q.records, p.version); err != nil {
+		return err
+	}
+	if err := q.part.Leads(record.NoEpoch); err != nil {
+		return err
+	}
+	if p.transactional || record.Batch(q.records).Transactional() {
+		return kerr.InvalidTxnState // there are no transactions yet, so none can be open
+	}
+	return p.checkBatch(q, topic.Settings(), now)
+}
+
+// oneBatch holds the records of a request against Kafka's rule: exactly one batch
+// of format 2, and all of it. A second batch cut short is refused with the first;
+// Kafka stores the first and says nothing.
+func oneBatch(b []byte, version int16) error {
+	batch, rest, err := record.Next(b)
+	switch {
+	case errors.Is(err, record.ErrMagic):
+		return kerr.InvalidRecord
+	case errors.Is(err, record.ErrShort), err == nil && len(rest) > 0:
+		return kerr.InvalidRecord
+	case err != nil:
+		return kerr.CorruptMessage
+	case version < 7 && batch.Codec() == record.Zstd:
+		return kerr.UnsupportedCompressionType
+	}
+	return nil
+}
+
+// checkBatch checks the batch and its records against the topic's settings, and
+// turns it into what is stored.
+func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) error {
+	q.batch = record.Batch(q.records)
+	rules := record.Rules{
+		MaxBytes: set.MaxMessageBytes, MaxDecompressed: p.b.cfg.MaxDecompressed,
+		Now: now, Before: set.TimestampBefore, After: set.TimestampAfter, NeedKey: set.Compact,
+	}
+	if set.LogAppendTime {
+		rules.TimestampType = record.LogAppendTime
+	}
+	if err := q.batch.Check(&rules); err != nil {
+		return err
+	}
+	if int64(len(q.batch)) > set.Storage.SegmentBytes {
+		return kerr.RecordListTooLarge
+	}
+	found, err := q.batch.CheckRecords(&rules)
+	if err != nil {
+		q.start = q.part.Start()
+		return err
+	}
+	if set.LogAppendTime {
+		q.batch.SetLogAppendTime(now)
+		q.time = now
+	} else {
+		q.batch.SetMaxTimestamp(found.MaxTimestamp)
+	}
+	if set.Compression == replica.KeepCompression || record.Codec(set.Compression) == q.batch.Codec() {
+		return nil
+	}
+	q.batch, err = record.Recompress(nil, q.batch, record.Codec(set.Compression), set.CompressionLevel, p.b.cfg.MaxDecompressed)
+	if err == nil && len(q.batch) > set.MaxMessageBytes {
+		return kerr.MessageTooLarge
+	}
+	return err
+}
+
+// refuse notes why a partition's data are not stored.
+func (p *produce) refuse(q *producePart, err error) {
+	q.code = codeOf(err)
+	q.base, q.time = -1, -1
+	p.moved = p.moved || q.code == notLeader
+	if bad, ok := errors.AsType[*record.RecordsError](err); ok {
+		q.message, q.badRecs = bad.Error(), bad.Records
+	}
+}
+
+// took notes what became of a partition's batch when it was appended.
+func (p *produce) took(slot int32, it *storage.Item) {
+	q := &p.parts[slot]
+	if it.Err != nil {
+		p.refuse(q, it.Err)
+		return
+	}
+	q.base, q.next, q.start = it.Base, it.Next, it.Start
+	if it.Dup {
+		q.time = it.Time
+	}
+}
+
+// appended answers a request whose appends are done, or leaves it to the last of
+// the partitions that it waits for.
+func (p *produce) appended() {
+	if p.acks == acksNone {
+		p.finishSilent()
+		return
+	}
+	p.resp = p.r.Begin()
+	p.encode(p.resp)
+	if p.acks == acksAll {
+		p.waits.Store(1)
+		for i := range p.parts {
+			q := &p.parts[i]
+			if q.code != none {
+				continue
+			}
+			p.waits.Add(1)
+			q.waiter = replica.Waiter{Owner: p, Slot: int32(i), Deadline: p.deadline}
+			q.part.Wait(&q.waiter, q.next)
+		}
+		p.Complete(-1, nil)
+		return
+	}
+	p.send()
+}
+
+// Complete ends the wait of one partition (-1: the flush's own); the last one
+// sends the answer. Each may only touch its own error code in it.
+func (p *produce) Complete(slot int32, err error) {
+	if err != nil {
+		be.PutUint16(p.resp.B[p.parts[slot].at:], uint16(codeOf(err)))
+	}
+	if p.waits.Add(-1) == 0 {
+		p.send()
+	}
+}
+
+func (p *produce) send() {
+	r, resp := p.r, p.resp
+	p.free()
+	r.Send(resp)
+}
+
+// finishSilent ends a request with acks=0. A failed one closes the connection,
+// which is the only way to tell.
+func (p *produce) finishSilent() {
+	r := p.r
+	code := int16(none)
+	for i := range p.parts {
+		if p.parts[i].code != none {
+			code = p.parts[i].code
+		}
+	}
+	p.free()
+	if code != none {
+		r.Conn.Close(fmt.Errorf("%w: %w", ErrNoAnswer, kerr.ErrorForCode(code)))
+	}
+	r.NoReply()
+}
+
+// free gives the state back. What refers to other memory is dropped, so that the
+// pool keeps neither receive buffers nor partitions alive.
+func (p *produce) free() {
+	clear(p.topics)
+	clear(p.parts)
+	p.topics, p.parts = p.topics[:0], p.parts[:0]
+	if cap(p.parts) > keepParts || cap(p.topics) > keepParts {
+		p.topics, p.parts = nil, nil
+	}
+	p.r, p.resp, p.moved, p.transactional = nil, nil, false, false
+	p.b.produces.Put(p)
+}

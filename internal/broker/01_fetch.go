@@ -1,0 +1,340 @@
+package broker
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/replica"
+	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// Fetch, key 1, versions 4 to 18.
+//
+// 4: isolation level. 5: log start offset. 7: incremental sessions (KIP-227). 9:
+// leader epoch (KIP-320). 10: zstd. 11: rack and preferred replica (KIP-392). 12:
+// flexible, diverging epoch (KIP-595). 13: topic ids (KIP-516). 15: replica state
+// (KIP-903). 16: current leader and endpoints (KIP-951). 17, 18: for followers.
+//
+// The first batch of the first partition that has any is given whole, however
+// small the limits are; the others only as far as they fit (KIP-74). A request that
+// finds less than it asks for is parked: it watches all its partitions, and whoever
+// moves one of their high watermarks far enough reads again and sends the answer.
+//
+// No node may fetch as a follower yet, so a replica id is refused.
+
+// readCommitted is the isolation level of readers of committed transactions.
+const readCommitted = 1
+
+// fetch is the state of one Fetch request; pooled. While it is parked it belongs
+// to whoever fires its poll.
+type fetch struct {
+	b       *Broker
+	s       *session
+	r       *wire.Request
+	version int16
+
+	fetchRequest
+	topics    []fetchTopic
+	names     []byte // the memory of the topics' names
+	parts     []fetchPart
+	forgotten []forgotten
+
+	open  *fetchSession // of an incremental fetch
+	moved bool          // a partition is led by another node
+
+	poll          replica.Poll
+	timer         *time.Timer
+	deadline      time.Time
+	before, after *fetch // in the session's list, guarded by its mu
+}
+
+func newFetch(b *Broker) *fetch {
+	f := &fetch{b: b}
+	f.poll.Owner = f
+	return f
+}
+
+func (s *session) fetch(r *wire.Request) error {
+	s.Flush() // what this connection has produced before, it may read
+	f, _ := s.b.fetches.Get().(*fetch)
+	f.s, f.r, f.version = s, r, r.Version
+	if !f.decode(r.Body) {
+		f.free()
+		return fmt.Errorf("Fetch, version %d: %w", r.Version, wire.ErrMalformed)
+	}
+	if f.replica >= 0 {
+		f.refuse(kerr.TopicAuthorizationFailed.Code)
+		return nil
+	}
+	if code := f.join(); code != none {
+		f.parts = f.parts[:0]
+		f.answer(code, 0)
+		return nil
+	}
+	f.maxBytes = max(0, min(f.maxBytes, int32(min(s.b.cfg.FetchMaxBytes, 1<<31-1))))
+	f.minBytes = min(f.minBytes, f.maxBytes)
+	f.deadline = time.Time{}
+	f.run()
+	return nil
+}
+
+// refuse answers every partition with the same code.
+func (f *fetch) refuse(code int16) {
+	for i := range f.parts {
+		f.parts[i].fail(code)
+	}
+	f.answer(none, 0)
+}
+
+// run reads, and answers or parks. The caller owns the fetch.
+func (f *fetch) run() {
+	for {
+		bytes, ready := f.read()
+		if ready || bytes >= int(f.minBytes) || f.maxWait <= 0 || f.over() {
+			f.finish()
+			return
+		}
+		f.release()
+		if f.park(int64(f.minBytes) - int64(bytes)) {
+			return
+		}
+	}
+}
+
+// over tells whether the time to wait is up.
+func (f *fetch) over() bool {
+	return !f.deadline.IsZero() && !time.Now().Before(f.deadline)
+}
+
+// park waits for need more bytes. It returns false where they are there, or nobody
+// should wait; the caller owns the fetch then, and only then.
+func (f *fetch) park(need int64) bool {
+	if f.deadline.IsZero() {
+		f.deadline = time.Now().Add(time.Duration(f.maxWait) * time.Millisecond)
+	}
+	f.poll.Begin(need, len(f.parts))
+	for i := range f.parts {
+		if q := &f.parts[i]; q.part != nil && q.code == none {
+			f.poll.Watch(q.part, q.hw)
+		}
+	}
+	if !f.s.park(f) {
+		f.poll.End()
+		f.maxWait = 0
+		return false
+	}
+	if wait := time.Until(f.deadline); f.timer == nil {
+		f.timer = time.AfterFunc(wait, f.expire)
+	} else {
+		f.timer.Reset(wait)
+	}
+	if f.poll.Park() {
+		return true
+	}
+	f.unpark()
+	return false
+}
+
+// expire is the timer's.
+func (f *fetch) expire() {
+	if f.poll.Expire() {
+		f.Wake()
+	}
+}
+
+func (f *fetch) unpark() {
+	f.timer.Stop()
+	f.poll.End()
+	f.s.unpark(f)
+}
+
+// Wake goes on with a parked fetch whose poll the caller has fired.
+func (f *fetch) Wake() {
+	f.unpark()
+	f.run()
+}
+
+// read reads all partitions. ready tells that the answer should not wait: a
+// partition failed, or there is none to wait for.
+func (f *fetch) read() (bytes int, ready bool) {
+	left, whole, known := int(f.maxBytes), true, false
+	for i := range f.parts {
+		q := &f.parts[i]
+		known = f.resolve(q) || known
+		if q.part == nil || q.code != none {
+			ready = ready || q.part != nil
+			continue
+		}
+		if err := q.read(left, whole); err != nil {
+			q.fail(codeOf(err))
+			ready = true
+		}
+		if q.chunkSize > 0 {
+			bytes += q.chunkSize
+			left = max(0, left-q.chunkSize)
+			whole = false
+		}
+		ready = ready || q.divEnd >= 0
+		f.moved = f.moved || q.code == notLeader
+	}
+	return bytes, ready || !known
+}
+
+// resolve finds a partition, anew where the one found before is gone, and clears
+// what was read from it. It returns false for one that does not exist here.
+func (f *fetch) resolve(q *fetchPart) bool {
+	q.code, q.skip, q.chunkSize, q.hw, q.start, q.divEnd = none, false, 0, -1, -1, -1
+	if q.part != nil && !q.part.Gone() {
+		return true
+	}
+	var code int16
+	q.part, code = f.b.find(q.topic.name, q.topic.id, q.index, f.version >= 13)
+	if q.part == nil {
+		q.fail(code)
+	}
+	return q.part != nil
+}
+
+// find finds a partition by its topic's id or name, or says why it is not here.
+func (b *Broker) find(name []byte, id [16]byte, n int32, byID bool) (*replica.Partition, int16) {
+	var t *replica.Topic
+	missing := kerr.UnknownTopicOrPartition.Code
+	exists := false
+	if byID {
+		t, missing = b.cfg.Set.TopicByID(id), kerr.UnknownTopicID.Code
+		exists = t == nil && b.cfg.Image().TopicByID(id) != nil
+	} else {
+		t = b.cfg.Set.Topic(name)
+		exists = t == nil && b.cfg.Image().TopicBytes(name) != nil
+	}
+	switch {
+	case exists:
+		return nil, notLeader
+	case t == nil:
+		return nil, missing
+	}
+	if p := t.Partition(n); p != nil {
+		return p, none
+	}
+	if n >= 0 && int(n) < t.NumPartitions() {
+		return nil, notLeader
+	}
+	return nil, kerr.UnknownTopicOrPartition.Code
+}
+
+// fail makes the partition's answer an error.
+func (q *fetchPart) fail(code int16) {
+	q.release()
+	q.code, q.skip, q.hw, q.start, q.divEnd = code, false, -1, -1, -1
+}
+
+// read reads one partition: at most left bytes of it, but for its first batch
+// where whole is set.
+func (q *fetchPart) read(left int, whole bool) error {
+	if err := q.part.Leads(q.epoch); err != nil {
+		return err
+	}
+	if q.lastFetchedEpoch != record.NoEpoch {
+		if done, err := q.diverges(); done || err != nil {
+			return err
+		}
+	}
+	hw := q.part.HighWatermark()
+	q.hw, q.start = hw, q.part.Start()
+	limit := max(0, min(int(q.maxBytes), left))
+	if q.offset == hw && q.start <= hw || !whole && limit == 0 && q.start <= q.offset && q.offset < hw {
+		return nil // the tail: nobody need look into a file
+	}
+	c, err := q.part.Log().Read(q.offset, hw, limit)
+	if err != nil || c == nil {
+		return err
+	}
+	if c.Len() > limit && !whole {
+		c.Release()
+		return nil
+	}
+	q.chunk, q.chunkSize = c, c.Len()
+	return nil
+}
+
+// diverges compares the epoch of the asker's last record with the log's (KIP-595).
+// done is true where the logs have parted and where is noted.
+func (q *fetchPart) diverges() (done bool, err error) {
+	e, end, err := q.part.EpochEnd(q.lastFetchedEpoch)
+	start := q.part.Start()
+	switch {
+	case err != nil:
+		return false, err
+	case e == record.NoEpoch || end < 0 || q.offset < start:
+		return false, storage.ErrOffsetOutOfRange
+	case e < q.lastFetchedEpoch || end < q.offset:
+		q.divEpoch, q.divEnd = e, end
+		q.hw, q.start = q.part.HighWatermark(), start
+		return true, nil
+	}
+	return false, nil
+}
+
+func (q *fetchPart) release() {
+	if q.chunk != nil {
+		q.chunk.Release()
+		q.chunk = nil
+	}
+	q.chunkSize = 0
+}
+
+func (f *fetch) release() {
+	for i := range f.parts {
+		f.parts[i].release()
+	}
+}
+
+// finish brings the fetch session up to date and answers.
+func (f *fetch) finish() {
+	switch {
+	case f.open != nil:
+		code := f.open.answered(f)
+		if code != none {
+			f.release()
+			f.parts = f.parts[:0]
+			f.answer(code, 0)
+			return
+		}
+		f.answer(none, f.open.id)
+	case f.version >= 7 && f.epoch == initialEpoch:
+		f.answer(none, f.b.cache.create(f))
+	default:
+		f.answer(none, 0)
+	}
+}
+
+func (f *fetch) answer(code int16, session int32) {
+	r := f.r
+	resp := r.Begin()
+	bytes := 0
+	for i := range f.parts {
+		bytes += f.parts[i].chunkSize
+	}
+	f.b.stats.bytesOut.Add(int64(bytes))
+	f.encode(resp, code, session)
+	f.free()
+	r.Send(resp)
+}
+
+// free gives the state back, without what refers to other memory.
+func (f *fetch) free() {
+	f.release()
+	clear(f.parts)
+	clear(f.forgotten)
+	clear(f.topics)
+	f.parts, f.forgotten, f.topics, f.names = f.parts[:0], f.forgotten[:0], f.topics[:0], f.names[:0]
+	if cap(f.parts) > keepParts || cap(f.topics) > keepParts || cap(f.forgotten) > keepParts {
+		f.parts, f.forgotten, f.topics, f.names = nil, nil, nil, nil
+	}
+	f.s, f.r, f.open, f.moved = nil, nil, nil, false
+	f.b.fetches.Put(f)
+}

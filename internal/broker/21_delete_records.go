@@ -1,0 +1,66 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// DeleteRecords, key 21, versions 0 to 2 (KIP-107).
+//
+// 2: flexible. An offset of -1 stands for the high watermark.
+
+func (s *session) deleteRecords(r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.DeleteRecordsRequest)
+	resp := kmsg.NewPtrDeleteRecordsResponse()
+	for _, t := range req.Topics {
+		rt := kmsg.NewDeleteRecordsResponseTopic()
+		rt.Topic = t.Topic
+		for _, q := range t.Partitions {
+			rp := kmsg.NewDeleteRecordsResponseTopicPartition()
+			rp.Partition = q.Partition
+			start, err := s.b.trim(t.Topic, q.Partition, record.Offset(q.Offset))
+			rp.LowWatermark, rp.ErrorCode = int64(start), codeOf(err)
+			rt.Partitions = append(rt.Partitions, rp)
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	r.Reply(resp)
+	return nil
+}
+
+// trim moves a partition's start to an offset and returns where it is then.
+func (b *Broker) trim(topic string, n int32, to record.Offset) (record.Offset, error) {
+	p, code := b.find([]byte(topic), [16]byte{}, n, false)
+	if p == nil {
+		return -1, kerr.ErrorForCode(code)
+	}
+	if meta.InternalTopic(topic) {
+		return -1, kerr.InvalidTopicException
+	}
+	if err := p.Leads(record.NoEpoch); err != nil {
+		return -1, err
+	}
+	if !p.Topic().Settings().Storage.Delete {
+		return -1, kerr.PolicyViolation
+	}
+	hw := p.HighWatermark()
+	if to == -1 {
+		to = hw
+	}
+	if to < 0 || to > hw {
+		return -1, kerr.OffsetOutOfRange
+	}
+	start, err := p.Log().Start()
+	if err == nil && start < to {
+		err = p.Log().SetStart(to)
+		start = to
+	}
+	if err != nil {
+		return -1, err
+	}
+	return start, nil
+}

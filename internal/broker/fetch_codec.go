@@ -1,0 +1,301 @@
+package broker
+
+import (
+	"encoding/binary"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/replica"
+	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// maxFetchPartitions bounds the partitions of one Fetch request, those to forget
+// included, and of a fetch session.
+const maxFetchPartitions = 100_000
+
+// fetchTopic names a topic of a Fetch request, or of a fetch session.
+type fetchTopic struct {
+	name []byte    // versions up to 12
+	id   meta.UUID // later versions
+	end  int       // where its partitions end in the request's list
+}
+
+// fetchWant is what a client asks of one partition.
+type fetchWant struct {
+	topic            *fetchTopic
+	index            int32
+	epoch            record.Epoch // the leader epoch that the client knows
+	offset           record.Offset
+	lastFetchedEpoch record.Epoch
+	maxBytes         int32
+}
+
+// fetchPart is a partition of a Fetch request and what was found there.
+type fetchPart struct {
+	fetchWant
+	cached *cachedPart // its entry in the fetch session; nil: there is none
+	part   *replica.Partition
+	skip   bool // nothing changed since the session's last answer
+
+	code      int16
+	hw        record.Offset
+	start     record.Offset
+	divEpoch  record.Epoch  // with divEnd: where the client's log leaves ours
+	divEnd    record.Offset // -1: it does not
+	chunk     *storage.Chunk
+	chunkSize int
+}
+
+// fetchRequest is what a Fetch request holds besides its topics.
+type fetchRequest struct {
+	replica            int32
+	maxWait            int32 // ms
+	minBytes, maxBytes int32
+	isolation          int8
+	sessionID, epoch   int32
+}
+
+// decode reads the body of versions 4 to 18. It tells whether all of it has the
+// right shape. Names are copied: a parked fetch outlives the receive buffer.
+func (f *fetch) decode(body []byte) bool {
+	v := f.version
+	flexible := v >= 12
+	r := reader{b: body}
+	f.replica = -1
+	if v < 15 {
+		f.replica = r.int32()
+	}
+	f.maxWait, f.minBytes, f.maxBytes = r.int32(), r.int32(), r.int32()
+	f.isolation = r.int8()
+	f.sessionID, f.epoch = 0, finalEpoch
+	if v >= 7 {
+		f.sessionID, f.epoch = r.int32(), r.int32()
+	}
+	f.decodeTopics(&r, flexible)
+	if v >= 7 {
+		f.decodeForgotten(&r, flexible)
+	}
+	if v >= 11 {
+		r.name(flexible) // the rack: every replica is here
+	}
+	r.tags(flexible, func(tag int, field reader) {
+		if tag == 1 && v >= 15 {
+			f.replica = field.int32()
+			r.bad = r.bad || field.bad
+		}
+	})
+	return r.end() && len(f.parts)+len(f.forgotten) <= maxFetchPartitions
+}
+
+func (f *fetch) decodeTopics(r *reader, flexible bool) {
+	v := f.version
+	least := 16 // of a partition
+	for _, since := range [...]struct{ version, bytes int }{{5, 8}, {9, 4}, {12, 5}} {
+		if int(v) >= since.version {
+			least += since.bytes
+		}
+	}
+	n := r.count(flexible, f.leastTopic(flexible))
+	if n > maxFetchPartitions {
+		r.fail()
+		return
+	}
+	f.growTopics(n)
+	for ; n > 0 && !r.bad; n-- {
+		t := f.decodeTopic(r, flexible)
+		for n := r.count(flexible, least); n > 0 && !r.bad; n-- {
+			if len(f.parts) == maxFetchPartitions {
+				r.fail()
+				return
+			}
+			w := fetchWant{topic: t, index: r.int32(), epoch: record.NoEpoch, lastFetchedEpoch: record.NoEpoch}
+			if v >= 9 {
+				w.epoch = record.Epoch(r.int32())
+			}
+			w.offset = record.Offset(r.int64())
+			if v >= 12 {
+				w.lastFetchedEpoch = record.Epoch(r.int32())
+			}
+			if v >= 5 {
+				r.int64() // a follower's log start
+			}
+			w.maxBytes = r.int32()
+			r.tags(flexible, nil)
+			f.parts = append(f.parts, fetchPart{fetchWant: w})
+		}
+		r.tags(flexible, nil)
+	}
+}
+
+// leastTopic is the least size in bytes of a topic in the request.
+func (f *fetch) leastTopic(flexible bool) int {
+	switch {
+	case f.version >= 13:
+		return 18
+	case flexible:
+		return 3
+	}
+	return 6
+}
+
+func (f *fetch) decodeTopic(r *reader, flexible bool) *fetchTopic {
+	var t fetchTopic
+	if f.version >= 13 {
+		t.id = r.uuid()
+	} else {
+		at := len(f.names)
+		f.names = append(f.names, r.name(flexible)...)
+		t.name = f.names[at:len(f.names):len(f.names)]
+	}
+	f.topics = append(f.topics, t)
+	return &f.topics[len(f.topics)-1]
+}
+
+// growTopics makes room for n topics: partitions point at theirs, so the list must
+// not move while a request is decoded.
+func (f *fetch) growTopics(n int) {
+	if cap(f.topics)-len(f.topics) < n {
+		f.topics = make([]fetchTopic, 0, n)
+	}
+}
+
+func (f *fetch) decodeForgotten(r *reader, flexible bool) {
+	for n := r.count(flexible, f.leastTopic(flexible)); n > 0 && !r.bad; n-- {
+		var t fetchTopic
+		if f.version >= 13 {
+			t.id = r.uuid()
+		} else {
+			t.name = r.name(flexible)
+		}
+		for n := r.count(flexible, 4); n > 0 && !r.bad; n-- {
+			if len(f.forgotten) == maxFetchPartitions {
+				r.fail()
+				return
+			}
+			f.forgotten = append(f.forgotten, forgotten{topic: t, index: r.int32()})
+		}
+		r.tags(flexible, nil)
+	}
+}
+
+// forgotten is a partition that a client takes out of its session. Its name
+// aliases the body.
+type forgotten struct {
+	topic fetchTopic
+	index int32
+}
+
+// encode writes the answer. Partitions to skip are left out; the others go out in
+// the order of the list, neighbours of one topic together.
+func (f *fetch) encode(resp *wire.Response, code int16, session int32) {
+	flexible := f.version >= 12
+	resp.B = be.AppendUint32(resp.B, 0) // throttle
+	if f.version >= 7 {
+		resp.B = be.AppendUint16(resp.B, uint16(code))
+		resp.B = be.AppendUint32(resp.B, uint32(session))
+	}
+	groups := 0
+	for i := f.next(0); i < len(f.parts); groups++ {
+		i, _ = f.group(i)
+	}
+	resp.B = appendLen(resp.B, flexible, groups)
+	for i := f.next(0); i < len(f.parts); {
+		end, n := f.group(i)
+		t := f.parts[i].topic
+		if f.version >= 13 {
+			resp.B = append(resp.B, t.id[:]...)
+		} else {
+			resp.B = appendString(resp.B, flexible, t.name)
+		}
+		resp.B = appendLen(resp.B, flexible, n)
+		for ; i < end; i++ {
+			if !f.parts[i].skip {
+				f.encodePart(resp, &f.parts[i], flexible)
+			}
+		}
+		resp.B = appendTags(resp.B, flexible)
+	}
+	if flexible {
+		resp.B = f.b.appendEndpoints(resp.B, f.version >= 16 && f.moved)
+	}
+}
+
+// next is the first partition from i on that is not skipped.
+func (f *fetch) next(i int) int {
+	for i < len(f.parts) && f.parts[i].skip {
+		i++
+	}
+	return i
+}
+
+// group finds where the partitions that share the topic of partition i end, and
+// how many of them are not skipped.
+func (f *fetch) group(i int) (end, n int) {
+	t := f.parts[i].topic
+	for ; i < len(f.parts); i = f.next(i + 1) {
+		if q := f.parts[i].topic; q != t && (f.version >= 13 && q.id != t.id || f.version < 13 && string(q.name) != string(t.name)) {
+			break
+		}
+		n++
+	}
+	return i, n
+}
+
+func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
+	b := be.AppendUint32(resp.B, uint32(q.index))
+	b = be.AppendUint16(b, uint16(q.code))
+	b = be.AppendUint64(b, uint64(q.hw))
+	b = be.AppendUint64(b, uint64(q.hw)) // last stable offset: there are no transactions yet
+	if f.version >= 5 {
+		b = be.AppendUint64(b, uint64(q.start))
+	}
+	// Aborted transactions: none for a reader of committed ones, null for others.
+	switch {
+	case f.isolation == readCommitted && q.code == none:
+		b = appendLen(b, flexible, 0)
+	case flexible:
+		b = append(b, 0)
+	default:
+		b = append(b, 0xff, 0xff, 0xff, 0xff)
+	}
+	if f.version >= 11 {
+		b = be.AppendUint32(b, noReplica)
+	}
+	b = appendLen(b, flexible, q.chunkSize)
+	resp.B = b
+	if q.chunk != nil {
+		resp.Attach(q.chunk)
+		q.chunk = nil // the response's to release
+	}
+	if flexible {
+		resp.B = f.appendPartTags(resp.B, q)
+	}
+}
+
+// noReplica stands for "no preferred read replica".
+const noReplica = 0xffffffff
+
+func (f *fetch) appendPartTags(b []byte, q *fetchPart) []byte {
+	diverges := q.divEnd >= 0
+	leader := f.version >= 16 && q.code == notLeader && q.part != nil
+	n := byte(0)
+	if diverges {
+		n++
+	}
+	if leader {
+		n++
+	}
+	b = append(b, n)
+	if diverges {
+		b = append(b, 0)
+		b = binary.AppendUvarint(b, 13)
+		b = be.AppendUint32(b, uint32(q.divEpoch))
+		b = be.AppendUint64(b, uint64(q.divEnd))
+		b = append(b, 0)
+	}
+	if leader {
+		b = appendCurrentLeader(b, 1, q.part.Leadership())
+	}
+	return b
+}

@@ -1,0 +1,160 @@
+package broker
+
+import (
+	"encoding/binary"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/replica"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// maxProducePartitions bounds the partitions of one Produce request: each takes
+// some 200 bytes of state, and seven bytes of a frame are enough to name one.
+const maxProducePartitions = 100_000
+
+// produceTopic is a topic of a Produce request.
+type produceTopic struct {
+	name []byte    // versions up to 12; aliases the body
+	id   meta.UUID // later versions
+	end  int       // where its partitions end in the request's list
+}
+
+// producePart is a partition of a Produce request and what became of it.
+type producePart struct {
+	index   int32
+	records []byte // as they were sent; alias the body
+	batch   record.Batch
+
+	part   *replica.Partition
+	waiter replica.Waiter
+	next   record.Offset // after the batch's last record
+	at     int           // where its error code stands in the answer
+
+	code    int16
+	base    record.Offset
+	time    int64 // ms
+	start   record.Offset
+	message string // empty: null
+	badRecs []record.RecordError
+}
+
+// decode reads the body of versions 3 to 13. It tells whether all of it has the
+// right shape. Names and records alias the body.
+func (p *produce) decode(body []byte) bool {
+	flexible := p.version >= 9
+	r := reader{b: body}
+	_, null := r.string(flexible)
+	p.transactional = !null
+	p.acks = r.int16()
+	p.deadline = int64(r.int32()) // made a time by who decodes
+	least := 6                    // of a topic: a name's and an array's length
+	if p.version >= 13 {
+		least = 18
+	} else if flexible {
+		least = 3
+	}
+	for n := r.count(flexible, least); n > 0 && !r.bad; n-- {
+		var t produceTopic
+		if p.version >= 13 {
+			t.id = r.uuid()
+		} else {
+			t.name = r.name(flexible)
+		}
+		for n := r.count(flexible, 5); n > 0 && !r.bad; n-- {
+			if len(p.parts) == maxProducePartitions {
+				return false
+			}
+			index := r.int32()
+			p.parts = append(p.parts, producePart{index: index, records: r.bytes(flexible)})
+			r.tags(flexible, nil)
+		}
+		r.tags(flexible, nil)
+		t.end = len(p.parts)
+		p.topics = append(p.topics, t)
+	}
+	r.tags(flexible, nil)
+	return r.end()
+}
+
+// encode writes the answer and notes where each partition's error code stands.
+func (p *produce) encode(resp *wire.Response) {
+	flexible := p.version >= 9
+	b := appendLen(resp.B, flexible, len(p.topics))
+	from := 0
+	for i := range p.topics {
+		t := &p.topics[i]
+		if p.version >= 13 {
+			b = append(b, t.id[:]...)
+		} else {
+			b = appendString(b, flexible, t.name)
+		}
+		b = appendLen(b, flexible, t.end-from)
+		for j := from; j < t.end; j++ {
+			b = p.encodePart(b, &p.parts[j], flexible)
+		}
+		b = appendTags(b, flexible)
+		from = t.end
+	}
+	b = be.AppendUint32(b, 0) // throttle
+	if flexible {
+		b = p.b.appendEndpoints(b, p.version >= 10 && p.moved)
+	}
+	resp.B = b
+}
+
+func (p *produce) encodePart(b []byte, q *producePart, flexible bool) []byte {
+	b = be.AppendUint32(b, uint32(q.index))
+	q.at = len(b)
+	b = be.AppendUint16(b, uint16(q.code))
+	b = be.AppendUint64(b, uint64(q.base))
+	b = be.AppendUint64(b, uint64(q.time))
+	if p.version >= 5 {
+		b = be.AppendUint64(b, uint64(q.start))
+	}
+	if p.version >= 8 {
+		b = appendLen(b, flexible, len(q.badRecs))
+		for _, e := range q.badRecs {
+			b = be.AppendUint32(b, uint32(e.Index))
+			b = appendText(b, flexible, e.Reason)
+			b = appendTags(b, flexible)
+		}
+		b = appendText(b, flexible, q.message)
+	}
+	if !flexible {
+		return b
+	}
+	if p.version >= 10 && q.code == notLeader && q.part != nil {
+		return appendCurrentLeader(append(b, 1), 0, q.part.Leadership())
+	}
+	return append(b, 0)
+}
+
+// appendCurrentLeader writes the tagged field that tells a client where to go (KIP-951).
+func appendCurrentLeader(b []byte, tag byte, l *replica.Leadership) []byte {
+	b = append(b, tag, 9)
+	b = be.AppendUint32(b, uint32(l.Leader))
+	b = be.AppendUint32(b, uint32(l.Epoch))
+	return append(b, 0)
+}
+
+// appendEndpoints ends an answer with the brokers that its leaders are among,
+// where asked for.
+func (b *Broker) appendEndpoints(dst []byte, wanted bool) []byte {
+	if !wanted {
+		return append(dst, 0)
+	}
+	brokers := b.cfg.Image().Brokers
+	var field []byte
+	field = appendLen(field, true, len(brokers))
+	for _, n := range brokers {
+		field = be.AppendUint32(field, uint32(n.ID))
+		field = appendString(field, true, n.Host)
+		field = be.AppendUint32(field, uint32(n.Port))
+		field = appendText(field, true, n.Rack)
+		field = append(field, 0)
+	}
+	dst = append(dst, 1, 0)
+	dst = binary.AppendUvarint(dst, uint64(len(field)))
+	return append(dst, field...)
+}
