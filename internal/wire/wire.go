@@ -7,22 +7,44 @@
 // later and by anybody (it is parked): whoever completes the oldest outstanding
 // answer sends it, and the ready ones behind it, without ever waiting for the
 // client to read.
+//
+// The types: a Server owns the limits, the memory and the connections; a Handler
+// makes a Session for each Conn; a Request is answered with a Response, which is
+// bytes and, between them, Sections of files.
+//
+// A frame, both ways, is a length of four bytes and that many bytes: a header
+// (key, version, correlation id, client id and, in flexible versions, tagged
+// fields; in answers the correlation id and tagged fields) and the body.
+//
+// Memory: an idle connection holds no buffers. A receive buffer is taken when
+// data have come and grows with what has come, never with what is announced;
+// all of them together stay within Config.RequestMemory. Answers that a client
+// does not read are bounded too: behind maxUnsent bytes or MaxParked requests,
+// no further request of that connection is read.
+//
+// Concurrency: everything of a Server, a Conn and the methods that answer a
+// Request may be called from any goroutine; Uncork and what a Session does with
+// Body belong to the connection's own. Server.mu, Conn.mu and memory.mu are
+// never held together, and no callback, wait or system call happens under them.
 package wire
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"time"
-
-	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // ErrMalformed is returned where a request's body has not the shape of its API
 // and version, or would decode to more memory than allowed.
 var ErrMalformed = errors.New("malformed request")
+
+// errForeign closes a connection whose first bytes belong to another protocol.
+var errForeign = errors.New("not the Kafka protocol")
+
+// errFrameSize closes a connection that announces a frame of a size that is not
+// accepted.
+var errFrameSize = errors.New("bad frame size")
 
 // Handler opens a Session for every accepted connection.
 type Handler interface {
@@ -43,90 +65,6 @@ type Session interface {
 	Close()
 }
 
-// Config holds a server's limits; the zero value of a field means its default.
-type Config struct {
-	Logger        *slog.Logger
-	MaxFrame      int           // bytes; socket.request.max.bytes, 100 MiB
-	MaxConns      int           // max.connections, no limit
-	MaxConnsPerIP int           // max.connections.per.ip, no limit
-	IdleTimeout   time.Duration // connections.max.idle.ms, 10 minutes; also for a frame that does not go on
-	RequestMemory int64         // bytes that all connections' receive buffers may take, 256 MiB
-	MaxParked     int           // answers outstanding on one connection, 65,536
-	TCPCongestion string        // TCP_CONGESTION for accepted loopback connections; "" leaves the system's
-	DecodeBudget  int           // bytes one request may decode to, 64 MiB
-}
-
-// Server accepts connections and serves them.
-type Server struct{}
-
-// NewServer makes a server that hands requests to h.
-func NewServer(cfg Config, h Handler) *Server { panic("BUG: not built") }
-
-// Serve accepts connections until the listener is closed.
-func (s *Server) Serve(l net.Listener) error { panic("BUG: not built") }
-
-// ServeConn serves one connection until it ends; any net.Conn will do.
-func (s *Server) ServeConn(c net.Conn) { panic("BUG: not built") }
-
-// Shutdown closes the listeners, lets requests already read be answered until
-// ctx ends, then closes the connections and waits for their goroutines.
-func (s *Server) Shutdown(ctx context.Context) error { panic("BUG: not built") }
-
-// Conn is one client's connection.
-type Conn struct{}
-
-// LocalAddr is the address on which the client reached us.
-func (c *Conn) LocalAddr() net.Addr { panic("BUG: not built") }
-
-// RemoteAddr is the client's address.
-func (c *Conn) RemoteAddr() net.Addr { panic("BUG: not built") }
-
-// Uncork sends what is ready now, in order, before a handler that may take long.
-// Only the Session may call it.
-func (c *Conn) Uncork() { panic("BUG: not built") }
-
-// Close ends the connection, with a reason for the log.
-func (c *Conn) Close(reason error) { panic("BUG: not built") }
-
-// Request is one request of a connection. It may be used until it is answered.
-type Request struct {
-	Conn          *Conn
-	Key           int16
-	Version       int16
-	CorrelationID int32
-	ClientID      string
-	// Body is the request after its header. It aliases the receive buffer and is
-	// valid until the Session's Flush returns.
-	Body []byte
-}
-
-// Decode checks the body's shape and memory (the guard), then decodes it with
-// kmsg. The result aliases nothing. It returns ErrMalformed for what does not fit.
-func (r *Request) Decode() (kmsg.Request, error) { panic("BUG: not built") }
-
-// Reply encodes and sends a response; its version is set from the request.
-func (r *Request) Reply(resp kmsg.Response) { panic("BUG: not built") }
-
-// NoReply completes a request that has no answer (Produce with acks=0).
-func (r *Request) NoReply() { panic("BUG: not built") }
-
-// Begin starts a hand-coded response: B holds the frame's header already, the
-// body is to be appended to it. The response goes back to a pool when sent.
-func (r *Request) Begin() *Response { panic("BUG: not built") }
-
-// Send sends a response that Begin started.
-func (r *Request) Send(resp *Response) { panic("BUG: not built") }
-
-// Response is an answer under construction: bytes, and between them sections of
-// files that are sent without passing through B.
-type Response struct {
-	B []byte
-}
-
-// Attach puts a section behind the bytes appended to B so far. The response owns
-// it from now on and releases it when it was sent or the connection is gone.
-func (p *Response) Attach(s Section) { panic("BUG: not built") }
-
 // Section is a stretch of a file that goes out as it is.
 type Section interface {
 	io.ReaderAt // 0 is the section's start
@@ -135,4 +73,42 @@ type Section interface {
 	// one (false: read it by ReadAt).
 	Fd() (fd uintptr, pos int64, ok bool)
 	Release()
+}
+
+// Config holds a server's limits; the zero value of a field means its default.
+type Config struct {
+	Logger        *slog.Logger
+	MaxFrame      int           // bytes; socket.request.max.bytes, 100 MiB
+	MaxConns      int           // max.connections, no limit
+	MaxConnsPerIP int           // max.connections.per.ip, no limit
+	IdleTimeout   time.Duration // connections.max.idle.ms, 10 minutes; also for a client that does not read its answers
+	RequestMemory int64         // bytes that all connections' receive buffers may take, 256 MiB; at least twice MaxFrame
+	MaxParked     int           // answers outstanding on one connection, 65,536
+	TCPCongestion string        // TCP_CONGESTION for accepted loopback connections; "" leaves the system's
+	DecodeBudget  int           // bytes one request may decode to, 64 MiB
+}
+
+// withDefaults fills in what was left zero.
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.MaxFrame <= 0 {
+		c.MaxFrame = 100 << 20
+	}
+	c.MaxFrame = min(c.MaxFrame, 1<<30)
+	if c.IdleTimeout <= 0 {
+		c.IdleTimeout = 10 * time.Minute
+	}
+	if c.RequestMemory <= 0 {
+		c.RequestMemory = 256 << 20
+	}
+	c.RequestMemory = max(c.RequestMemory, 2*int64(c.MaxFrame), 1<<20)
+	if c.MaxParked <= 0 {
+		c.MaxParked = 1 << 16
+	}
+	if c.DecodeBudget <= 0 {
+		c.DecodeBudget = 64 << 20
+	}
+	return c
 }

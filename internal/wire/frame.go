@@ -1,0 +1,104 @@
+package wire
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const (
+	apiVersions = 18 // its answers have the oldest header, and unknown versions get an answer
+
+	maxClientID   = 1 << 10 // bytes; real ones are names
+	maxHeaderTags = 64      // Kafka knows none
+)
+
+// header is what stands before a request's body.
+type header struct {
+	key, version  int16
+	correlationID int32
+	clientID      []byte
+}
+
+// header parses a request's header and returns the body behind it.
+func (g *guard) header(frame []byte) (h header, body []byte, err error) {
+	if len(frame) < 10 {
+		return h, nil, fmt.Errorf("%w: a frame of %d bytes has no room for a header", ErrMalformed, len(frame))
+	}
+	h.key = int16(binary.BigEndian.Uint16(frame))
+	h.version = int16(binary.BigEndian.Uint16(frame[2:]))
+	h.correlationID = int32(binary.BigEndian.Uint32(frame[4:]))
+	n := int(int16(binary.BigEndian.Uint16(frame[8:])))
+	frame = frame[10:]
+	if n > maxClientID || n > len(frame) {
+		return h, nil, fmt.Errorf("%w: a client id of %d bytes", ErrMalformed, n)
+	}
+	if n > 0 {
+		h.clientID, frame = frame[:n], frame[n:]
+	}
+	if !g.flexible(h.key, h.version) {
+		return h, frame, nil
+	}
+	body, ok := skipTags(frame)
+	switch {
+	case ok:
+	case h.key == apiVersions && !g.knows(h.key, h.version):
+		body = nil // a version from the future; the answer says which ones are known
+	default:
+		return h, nil, fmt.Errorf("%w: the tagged fields of its header do not fit", ErrMalformed)
+	}
+	return h, body, nil
+}
+
+// skipTags skips the tagged fields of a header.
+func skipTags(b []byte) (rest []byte, ok bool) {
+	w := walker{b: b}
+	count := w.uvarint()
+	if count > maxHeaderTags {
+		return nil, false
+	}
+	for ; count > 0; count-- {
+		w.uvarint()
+		w.skip(w.uvarint())
+	}
+	return w.b, w.err == nil
+}
+
+// refuse says why a frame's size is not accepted, and what it may be instead.
+func refuse(b []byte, limit int) error {
+	n := int32(binary.BigEndian.Uint32(b))
+	if what := looksLike(b); what != "" && (n <= 0 || int(n) > limit) {
+		return fmt.Errorf("%w: this looks like %s", errForeign, what)
+	}
+	if n <= 0 {
+		return fmt.Errorf("%w: its size is %d", errFrameSize, n)
+	}
+	return fmt.Errorf("%w: its size is %d, and socket.request.max.bytes is %d", errFrameSize, n, limit)
+}
+
+// looksLike names the protocol that these first bytes belong to, if any.
+func looksLike(b []byte) string {
+	if b[0] == 0x16 && b[1] == 0x03 {
+		return "a TLS handshake, and this port does not speak TLS"
+	}
+	for verb := range strings.FieldsSeq("GET HEAD POST PUT DELETE OPTIONS PATCH CONNECT TRACE PRI") {
+		if n := min(len(verb), 4); string(b[:n]) == verb[:n] && (len(verb) >= 4 || b[3] == ' ') {
+			return "HTTP, and this port speaks the Kafka protocol"
+		}
+	}
+	if string(b[:4]) == "SSH-" {
+		return "SSH"
+	}
+	return ""
+}
+
+// keyName is the name of an API.
+func keyName(key int16) string {
+	if name := kmsg.NameForKey(key); name != "Unknown" {
+		return name
+	}
+	return "API key " + strconv.Itoa(int(key))
+}

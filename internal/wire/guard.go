@@ -1,0 +1,241 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// errBudget is what a body gets that would decode to too much memory.
+var errBudget = errors.New("it would decode to more memory than allowed")
+
+// Memory that decoding takes beyond the elements of arrays.
+const (
+	tagCost = 64 // an unknown tagged field: a place in a map
+)
+
+// guard checks the shape of request bodies before kmsg decodes them. kmsg trusts
+// two counts in what it reads: that of tagged fields, which can make it spin for
+// a minute on 13 bytes, and array lengths, of which one byte of body can make it
+// allocate a hundred. The layout of a request is learnt from kmsg itself, when it
+// is first met, so there is no second schema. Safe for concurrent use.
+type guard struct {
+	keys [kmsg.MaxKey + 1]keyGuard
+}
+
+type keyGuard struct {
+	flexFrom int16                    // the first flexible version
+	layouts  []atomic.Pointer[layout] // by version; nil: not derived yet
+}
+
+func newGuard() *guard {
+	g := &guard{}
+	for key := range g.keys {
+		k := &g.keys[key]
+		k.flexFrom = math.MaxInt16
+		r := kmsg.RequestForKey(int16(key))
+		if r == nil {
+			continue
+		}
+		k.layouts = make([]atomic.Pointer[layout], r.MaxVersion()+1)
+		for v := range r.MaxVersion() + 1 {
+			if r.SetVersion(v); r.IsFlexible() {
+				k.flexFrom = v
+				break
+			}
+		}
+	}
+	return g
+}
+
+// flexible tells whether this version of the API has tagged fields, in its
+// headers too. Versions to come are what the last one is.
+func (g *guard) flexible(key, version int16) bool {
+	return key >= 0 && int(key) < len(g.keys) && version >= g.keys[key].flexFrom && g.keys[key].flexFrom != math.MaxInt16
+}
+
+// knows tells whether kmsg can decode this version of the API.
+func (g *guard) knows(key, version int16) bool {
+	return key >= 0 && int(key) < len(g.keys) && version >= 0 && int(version) < len(g.keys[key].layouts)
+}
+
+// shape is what the guard found out about a body.
+type shape struct {
+	size    int  // bytes that belong to it
+	aliases bool // what kmsg decodes will point into it
+}
+
+// check reports whether kmsg can decode body as a request of that API and
+// version within budget bytes of memory.
+func (g *guard) check(key, version int16, body []byte, budget int) (shape, error) {
+	if !g.knows(key, version) {
+		return shape{}, fmt.Errorf("%w: there is no such version", ErrMalformed)
+	}
+	at := &g.keys[key].layouts[version]
+	l := at.Load()
+	if l == nil {
+		l = learn(key, version)
+		at.Store(l) // whoever comes second stores the same
+	}
+	w := walker{b: body, flexible: l.flexible, budget: budget}
+	w.walk(l.root)
+	if w.err != nil {
+		return shape{}, w.err
+	}
+	return shape{len(body) - len(w.b), w.aliases}, nil
+}
+
+// walker walks through a body along its layout.
+type walker struct {
+	b        []byte
+	flexible bool
+	aliases  bool
+	budget   int
+	err      error
+}
+
+func (w *walker) fail() { w.b, w.err = nil, ErrMalformed }
+
+func (w *walker) spend(n int) {
+	if w.budget -= n; w.budget < 0 && w.err == nil {
+		w.b, w.err = nil, fmt.Errorf("%w: %w", ErrMalformed, errBudget)
+	}
+}
+
+func (w *walker) skip(n int) {
+	if n < 0 || n > len(w.b) {
+		w.fail()
+		return
+	}
+	w.b = w.b[n:]
+}
+
+func (w *walker) uvarint() int {
+	v, n := binary.Uvarint(w.b)
+	if n <= 0 || n > 5 || v > math.MaxUint32 {
+		w.fail()
+		return 0
+	}
+	w.b = w.b[n:]
+	return int(v)
+}
+
+// length reads the length of something nullable, with four bytes or two where the
+// version is not flexible; negative is null.
+func (w *walker) length(wide bool) int {
+	switch {
+	case w.flexible:
+		return w.uvarint() - 1
+	case wide && len(w.b) >= 4:
+		n := int(int32(binary.BigEndian.Uint32(w.b)))
+		w.b = w.b[4:]
+		return n
+	case !wide && len(w.b) >= 2:
+		n := int(int16(binary.BigEndian.Uint16(w.b)))
+		w.b = w.b[2:]
+		return n
+	default:
+		w.fail()
+		return 0
+	}
+}
+
+func (w *walker) walk(n *node) {
+	if w.err != nil {
+		return
+	}
+	switch n.kind {
+	case fixedNode:
+		w.skip(n.width)
+	case stringNode:
+		if l := w.length(false); l > 0 {
+			w.skip(l)
+		}
+	case bytesNode:
+		if l := w.length(true); l > 0 {
+			w.skip(l)
+			w.aliases = true
+		}
+	case maybeNode:
+		w.maybe(n)
+	case arrayNode:
+		w.array(n)
+	case structNode:
+		for _, f := range n.fields {
+			w.walk(f)
+		}
+		if n.tagged {
+			w.tags(n)
+		}
+	}
+}
+
+func (w *walker) maybe(n *node) {
+	if len(w.b) == 0 {
+		w.fail()
+		return
+	}
+	null := int8(w.b[0]) < 0
+	w.b = w.b[1:]
+	if !null {
+		w.spend(n.elem.size)
+		w.walk(n.elem)
+	}
+}
+
+func (w *walker) array(n *node) {
+	l := w.length(true)
+	if l > len(w.b) {
+		w.fail() // an element takes a byte at least
+		return
+	}
+	if l <= 0 {
+		return
+	}
+	if w.spend(l * n.elem.size); w.err != nil {
+		return
+	}
+	if n.elem.kind == fixedNode {
+		w.skip(l * n.elem.width)
+		return
+	}
+	for ; l > 0 && w.err == nil; l-- {
+		w.walk(n.elem)
+	}
+}
+
+func (w *walker) tags(n *node) {
+	count := w.uvarint()
+	if w.err != nil {
+		return
+	}
+	if count*2 > len(w.b) {
+		w.fail() // a tagged field takes two bytes at least
+		return
+	}
+	for ; count > 0 && w.err == nil; count-- {
+		key, l := w.uvarint(), w.uvarint()
+		if l > len(w.b) {
+			w.fail()
+		}
+		if w.err != nil {
+			return
+		}
+		if f := n.tags[key]; f != nil { // kmsg decodes this one: look inside
+			in := walker{b: w.b[:l], flexible: w.flexible, budget: w.budget}
+			if in.walk(f); in.err != nil {
+				w.b, w.err = nil, in.err
+				return
+			}
+			w.budget, w.aliases = in.budget, w.aliases || in.aliases
+		} else {
+			w.spend(tagCost)
+			w.aliases = true
+		}
+		w.skip(l)
+	}
+}

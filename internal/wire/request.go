@@ -1,0 +1,116 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// errResponseTooLarge closes a connection whose answer does not fit in a frame.
+var errResponseTooLarge = errors.New("the answer is larger than 2 GiB")
+
+// Request is one request of a connection. It may be used until it is answered.
+type Request struct {
+	Conn          *Conn
+	Key           int16
+	Version       int16
+	CorrelationID int32
+	ClientID      string
+	// Body is the request after its header. It aliases the receive buffer and is
+	// valid until the Session's Flush returns.
+	Body []byte
+
+	seq  uint64 // its place in the order of answers
+	resp Response
+	own  []byte   // B of an answer that is not built in the outbox
+	next *Request // in a list of requests to be recycled
+}
+
+// Decode checks the body's shape and memory (the guard), then decodes it with
+// kmsg. The result aliases nothing. It returns ErrMalformed for what does not
+// fit. Bytes behind the body are ignored, as Kafka does.
+func (r *Request) Decode() (kmsg.Request, error) {
+	s := r.Conn.srv
+	shape, err := s.guard.check(r.Key, r.Version, r.Body, s.cfg.DecodeBudget)
+	if err != nil {
+		return nil, fmt.Errorf("%s v%d: %w", kmsg.NameForKey(r.Key), r.Version, err)
+	}
+	body := r.Body[:shape.size]
+	if shape.aliases {
+		body = slices.Clone(body)
+	}
+	req := kmsg.RequestForKey(r.Key)
+	req.SetVersion(r.Version)
+	if err := req.ReadFrom(body); err != nil {
+		return nil, fmt.Errorf("%w: %s v%d: %w", ErrMalformed, kmsg.NameForKey(r.Key), r.Version, err)
+	}
+	return req, nil
+}
+
+// Reply encodes and sends a response; its version is set from the request.
+func (r *Request) Reply(resp kmsg.Response) {
+	resp.SetVersion(r.Version)
+	p := r.Begin()
+	p.B = resp.AppendTo(p.B)
+	r.Send(p)
+}
+
+// NoReply completes a request that has no answer (Produce with acks=0). What
+// Begin started is dropped.
+func (r *Request) NoReply() {
+	r.resp.discard()
+	r.Conn.complete(r)
+}
+
+// Begin starts a hand-coded response: B holds the frame's header already, the
+// body is to be appended to it. The response goes back to a pool when sent.
+// Calling it again starts over.
+func (r *Request) Begin() *Response {
+	p := &r.resp
+	p.discard()
+	if p.B = r.Conn.claim(r); p.B == nil {
+		p.B = r.own[:0]
+	}
+	p.B = append(p.B, 0, 0, 0, 0)
+	p.B = binary.BigEndian.AppendUint32(p.B, uint32(r.CorrelationID))
+	if r.Key != apiVersions && r.Conn.srv.guard.flexible(r.Key, r.Version) {
+		p.B = append(p.B, 0) // no tagged fields
+	}
+	return p
+}
+
+// Send sends a response that Begin started.
+func (r *Request) Send(p *Response) {
+	if p != &r.resp || len(p.B) < 8 {
+		panic("BUG: Send of a response that this request did not begin")
+	}
+	n := p.size() - 4
+	if n > maxResponse {
+		r.Conn.Close(errResponseTooLarge)
+		r.NoReply()
+		return
+	}
+	binary.BigEndian.PutUint32(p.B, uint32(n))
+	if !p.claimed && cap(p.B) <= ownKept {
+		r.own = p.B
+	}
+	r.Conn.complete(r)
+}
+
+// recycle makes requests reusable that are answered, a list linked by next.
+func (s *Server) recycle(r *Request) {
+	for r != nil {
+		next := r.next
+		r.resp.forget()
+		sections := r.resp.sections
+		if cap(sections) > 1024 {
+			sections = nil
+		}
+		*r = Request{own: r.own[:0], resp: Response{sections: sections}}
+		s.requests.Put(r)
+		r = next
+	}
+}

@@ -1,0 +1,396 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	halfSentMax   = 30 * time.Second // how long the rest of a frame may make no progress
+	sweepMax      = 5 * time.Second  // between two sweeps, at most
+	sweepsPer     = 8                // sweeps in the shortest time-out
+	acceptBackOff = time.Second      // the longest wait after an accept that failed
+	lingerMax     = 200 * time.Millisecond
+)
+
+// Server accepts connections and serves them.
+type Server struct {
+	cfg      Config
+	handler  Handler
+	guard    *guard
+	memory   *memory
+	stats    Stats
+	log      *limitedLog
+	requests sync.Pool // *Request
+	writers  sync.Pool // *writer
+	boxes    sync.Pool // *box
+
+	tick     atomic.Uint32 // counts sweeps
+	stopping atomic.Bool
+	stop     chan struct{} // closed when stopping
+
+	mu        sync.Mutex // guards what follows
+	listeners map[net.Listener]struct{}
+	conns     *Conn // a ring of all connections
+	count     int
+	perIP     map[netip.Addr]int // nil without a limit
+	sweeping  bool
+	running   sync.WaitGroup // connections and the sweeper; added to under mu while not stopping
+}
+
+// NewServer makes a server that hands requests to h.
+func NewServer(cfg Config, h Handler) *Server {
+	cfg = cfg.withDefaults()
+	s := &Server{
+		cfg:       cfg,
+		handler:   h,
+		guard:     newGuard(),
+		memory:    newMemory(cfg.RequestMemory, cfg.MaxFrame),
+		log:       &limitedLog{log: cfg.Logger},
+		stop:      make(chan struct{}),
+		listeners: map[net.Listener]struct{}{},
+	}
+	s.stats.memory = s.memory
+	s.requests.New = func() any { return new(Request) }
+	s.writers.New = func() any { return &writer{pieces: make([][]byte, 0, 16)} }
+	s.boxes.New = func() any { return &box{make([]byte, 0, boxSize)} }
+	if cfg.MaxConnsPerIP > 0 {
+		s.perIP = map[netip.Addr]int{}
+	}
+	return s
+}
+
+// Stats returns the server's counters.
+func (s *Server) Stats() *Stats { return &s.stats }
+
+// Serve accepts connections until the listener is closed.
+func (s *Server) Serve(l net.Listener) error {
+	s.mu.Lock()
+	if s.stopping.Load() {
+		s.mu.Unlock()
+		return l.Close()
+	}
+	s.listeners[l] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, l)
+		s.mu.Unlock()
+	}()
+	pause := 5 * time.Millisecond
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 5 * time.Millisecond
+			if c := s.admit(nc); c != nil {
+				go s.serveConn(c) // admit counts it in running
+			}
+		case ended(err):
+			return nil
+		default:
+			s.log.warn("accept failed; trying again", "listener", l.Addr(), "error", err)
+			if !s.sleep(pause) {
+				return nil
+			}
+			pause = min(2*pause, acceptBackOff)
+		}
+	}
+}
+
+// sleep is false when the server stops.
+func (s *Server) sleep(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.stop:
+		return false
+	}
+}
+
+// ServeConn serves one connection until it ends; any net.Conn will do.
+func (s *Server) ServeConn(nc net.Conn) {
+	if c := s.admit(nc); c != nil {
+		s.serveConn(c)
+	}
+}
+
+func (s *Server) serveConn(c *Conn) {
+	defer s.running.Done()
+	defer s.leave(c)
+	if err := c.tune(s.cfg.TCPCongestion); err != nil {
+		s.log.warn("the congestion control cannot be set", "congestion", s.cfg.TCPCongestion, "error", err)
+	}
+	c.run()
+}
+
+// admit makes a connection of nc, or closes it and returns nil where a limit is
+// reached.
+func (s *Server) admit(nc net.Conn) *Conn {
+	c := &Conn{srv: s, nc: nc, class: -1, hint: firstClass}
+	err := c.attach()
+	if err == nil {
+		err = s.enter(c)
+	}
+	if err != nil {
+		_ = nc.Close() // it was not served
+		if !errors.Is(err, errShutdown) {
+			s.stats.Turned.Add(1)
+			s.log.warn("connection turned away", "client", nc.RemoteAddr(), "reason", err)
+		}
+		return nil
+	}
+	s.stats.Accepted.Add(1)
+	s.stats.Conns.Add(1)
+	return c
+}
+
+func (s *Server) enter(c *Conn) error {
+	ip := remoteIP(c.nc)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.stopping.Load():
+		return errShutdown
+	case s.cfg.MaxConns > 0 && s.count >= s.cfg.MaxConns:
+		return fmt.Errorf("there are %d connections, as many as max.connections allows", s.count)
+	case s.perIP != nil && ip.IsValid() && s.perIP[ip] >= s.cfg.MaxConnsPerIP:
+		return fmt.Errorf("this address has %d connections, as many as max.connections.per.ip allows", s.perIP[ip])
+	}
+	if s.perIP != nil {
+		s.perIP[ip]++
+	}
+	c.progress.Store(s.tick.Load())
+	if s.conns == nil {
+		c.prev, c.next = c, c
+	} else {
+		c.prev, c.next = s.conns.prev, s.conns
+		c.prev.next, c.next.prev = c, c
+	}
+	s.conns = c
+	s.count++
+	s.running.Add(1)
+	if !s.sweeping {
+		s.sweeping = true
+		s.running.Go(s.sweep)
+	}
+	return nil
+}
+
+func (s *Server) leave(c *Conn) {
+	ip := remoteIP(c.nc)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count--
+	s.stats.Conns.Add(-1)
+	if s.perIP != nil {
+		if s.perIP[ip]--; s.perIP[ip] <= 0 {
+			delete(s.perIP, ip)
+		}
+	}
+	if c.next == c {
+		s.conns = nil
+		return
+	}
+	if s.conns == c {
+		s.conns = c.next
+	}
+	c.prev.next, c.next.prev = c.next, c.prev
+}
+
+// all lists the connections.
+func (s *Server) all() []*Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]*Conn, 0, s.count)
+	for c := s.conns; len(list) < s.count; c = c.next {
+		list = append(list, c)
+	}
+	return list
+}
+
+func remoteIP(nc net.Conn) netip.Addr {
+	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		return a.AddrPort().Addr().Unmap()
+	}
+	return netip.Addr{}
+}
+
+// Shutdown closes the listeners, lets requests already read be answered until
+// ctx ends, then closes the connections and waits for their goroutines.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.mu.Lock()
+	first := s.stopping.CompareAndSwap(false, true)
+	listeners := make([]net.Listener, 0, len(s.listeners))
+	for l := range s.listeners {
+		listeners = append(listeners, l)
+	}
+	s.mu.Unlock()
+	var err error
+	if first {
+		close(s.stop)
+		for _, l := range listeners {
+			if e := l.Close(); e != nil && !errors.Is(e, net.ErrClosed) {
+				err = errors.Join(err, e)
+			}
+		}
+	}
+	for _, c := range s.all() {
+		c.interrupt()
+	}
+	done := make(chan struct{})
+	go func() { // it ends with the connections, for which Shutdown waits in any case
+		s.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return err
+	case <-ctx.Done():
+	}
+	for _, c := range s.all() {
+		c.Close(errShutdown)
+	}
+	<-done
+	return errors.Join(err, ctx.Err())
+}
+
+// interrupt ends the connection's waiting for requests.
+func (c *Conn) interrupt() {
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // of a closed connection: it is not waiting
+	c.mu.Lock()
+	w := c.waiting
+	c.mu.Unlock()
+	if w != nil {
+		c.srv.memory.cancel(w)
+	}
+}
+
+// sweep looks after idle connections and unused buffers, for all connections at
+// once: a timer for each would cost memory.
+func (s *Server) sweep() {
+	half := min(halfSentMax, s.cfg.IdleTimeout)
+	period := min(sweepMax, max(half/sweepsPer, time.Millisecond))
+	ticks := func(d time.Duration) uint32 { return uint32((d + period - 1) / period) }
+	idle, stalled := ticks(s.cfg.IdleTimeout), ticks(half)
+	for s.sleep(period) {
+		now := s.tick.Add(1)
+		unsent := int64(0)
+		conns := s.all()
+		for _, c := range conns {
+			if age := now - c.progress.Load(); age > stalled {
+				unsent += c.sweep(age > idle)
+			}
+		}
+		if unsent > s.cfg.RequestMemory {
+			for _, c := range conns {
+				if now-c.progress.Load() > stalled {
+					c.closeUnread()
+				}
+			}
+		}
+		if c := s.memory.sweep(); c != nil {
+			c.Close(errNoMemory)
+		}
+	}
+}
+
+// sweep is called for a connection that made no progress for some time. It ends
+// it where nothing can be hoped for, else it returns the bytes that it holds.
+func (c *Conn) sweep(idle bool) (unsent int64) {
+	c.mu.Lock()
+	unsent = c.out.size + c.held
+	reading := !c.serving && c.relief == nil
+	parked := c.taken != c.done
+	c.mu.Unlock()
+	switch {
+	case c.half.Load() && reading:
+		c.Close(errHalfSent)
+	case !idle:
+		return unsent
+	case unsent > 0:
+		c.Close(errNoReader)
+	case reading && !parked:
+		c.Close(errIdle)
+	}
+	return 0
+}
+
+// closeUnread ends a connection whose client does not read, when memory is short.
+func (c *Conn) closeUnread() {
+	c.mu.Lock()
+	unread := c.out.size > boxSize
+	c.mu.Unlock()
+	if unread {
+		c.Close(errNoReader)
+	}
+}
+
+// lingerUntil is when a client that was told that no more answers come must have
+// gone.
+func (*Server) lingerUntil() time.Time { return time.Now().Add(lingerMax) }
+
+// report writes the one line about why a connection ended.
+func (c *Conn) report(reason error) {
+	s := c.srv
+	var p *panicError
+	switch {
+	case errors.As(reason, &p):
+		s.stats.Panics.Add(1)
+		s.cfg.Logger.Error("BUG: a handler panicked; its connection was closed", "client", c.RemoteAddr(), "panic", p.value, "stack", string(p.stack))
+	case reason == nil || ended(reason), errors.Is(reason, errShutdown), errors.Is(reason, errIdle), isNet(reason):
+		s.cfg.Logger.Debug("connection ended", "client", c.RemoteAddr(), "reason", reason)
+	default:
+		s.log.warn("connection closed", "client", c.RemoteAddr(), "reason", reason)
+	}
+}
+
+func isNet(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) || errors.Is(err, io.ErrUnexpectedEOF)
+}
+
+// logBurst lines a second are written about what clients do wrong: a flood of
+// bad clients must not become a flood of lines.
+const logBurst = 10
+
+// limitedLog writes a bounded number of lines a second.
+type limitedLog struct {
+	log *slog.Logger
+
+	mu      sync.Mutex // guards what follows
+	second  int64
+	lines   int
+	dropped int
+}
+
+func (l *limitedLog) warn(msg string, args ...any) {
+	now := time.Now().Unix()
+	l.mu.Lock()
+	if now != l.second {
+		l.second, l.lines = now, 0
+	}
+	l.lines++
+	if l.lines > logBurst {
+		l.dropped++
+		l.mu.Unlock()
+		return
+	}
+	dropped := l.dropped
+	l.dropped = 0
+	l.mu.Unlock()
+	if dropped > 0 {
+		args = append(args, "lines_dropped_before", dropped)
+	}
+	l.log.Warn(msg, args...)
+}

@@ -1,0 +1,96 @@
+package wire
+
+import (
+	"errors"
+	"io"
+	"net"
+)
+
+// socket is how a connection reads and writes: through the kernel's readiness
+// where that is possible, else through any net.Conn.
+type socket interface {
+	// read waits for data and appends it to the receive buffer.
+	read(c *Conn) error
+	// tries tells that send does not wait for the client.
+	tries() bool
+	// files tells that send can send files.
+	files() bool
+	// send sends what the writer has gathered, as far as there is room. It returns
+	// errAgain when there was not room for all.
+	send(w *writer) (int, error)
+	// waitRoom waits until there is some room again.
+	waitRoom() error
+}
+
+// peekSize is what a plain socket reads into while its connection is idle.
+const peekSize = 1 << 10
+
+// plainSocket serves any net.Conn (pipes, TLS, systems other than Linux) by
+// calls that wait: reads on the connection's goroutine, writes on a drain.
+type plainSocket struct {
+	nc   net.Conn
+	peek []byte // holds what comes first, so that an idle connection holds little
+}
+
+func (s *plainSocket) read(c *Conn) error {
+	if c.a == c.b && !c.filled {
+		c.park()
+		if s.peek == nil {
+			s.peek = make([]byte, peekSize)
+		}
+		n, err := s.nc.Read(s.peek)
+		if n == 0 {
+			return err
+		}
+		if err := s.ensure(c); err != nil {
+			return err
+		}
+		full := n == len(s.peek)
+		c.got(copy(c.in[c.b:], s.peek[:n]))
+		c.filled = full // more may be there: read on into the large buffer
+		return nil
+	}
+	if c.b > c.a {
+		c.half.Store(true)
+	}
+	if err := s.ensure(c); err != nil {
+		return err
+	}
+	n, err := s.nc.Read(c.in[c.b:])
+	if n == 0 {
+		return err
+	}
+	c.got(n)
+	return nil
+}
+
+func (s *plainSocket) ensure(c *Conn) error {
+	for !c.room() {
+		if err := c.awaitMemory(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (*plainSocket) tries() bool { return false }
+func (*plainSocket) files() bool { return false }
+
+func (s *plainSocket) send(w *writer) (int, error) {
+	total := 0
+	for _, b := range w.pieces {
+		n, err := s.nc.Write(b)
+		total += n
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
+func (*plainSocket) waitRoom() error { return nil }
+
+// ended tells that a read's error only means that the client has gone.
+func ended(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
+}

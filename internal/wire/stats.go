@@ -1,0 +1,37 @@
+package wire
+
+import "sync/atomic"
+
+// countedKeys are the API keys that are counted by themselves; the last place
+// counts all others.
+const countedKeys = 128
+
+// Stats counts what a server does. The fields go on counting while they are read.
+type Stats struct {
+	Conns    atomic.Int64 // open now
+	Accepted atomic.Int64 // connections
+	Turned   atomic.Int64 // connections turned away by the limits
+	BytesIn  atomic.Int64
+	BytesOut atomic.Int64
+	Refused  atomic.Int64 // frames that were malformed or too large
+	Panics   atomic.Int64 // of handlers
+	requests [countedKeys]atomic.Int64
+	memory   *memory
+}
+
+// Requests is how many requests of the API were read.
+func (s *Stats) Requests(key int16) int64 {
+	return s.requests[slot(key)].Load()
+}
+
+// RequestMemory is how many bytes the receive buffers in use take.
+func (s *Stats) RequestMemory() int64 { return s.memory.inUse() }
+
+func (s *Stats) request(key int16) { s.requests[slot(key)].Add(1) }
+
+func slot(key int16) int {
+	if key < 0 || key >= countedKeys {
+		return countedKeys - 1
+	}
+	return int(key)
+}
