@@ -1,0 +1,550 @@
+package quorum
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// tuning holds sizes that tests make small.
+type tuning struct {
+	first   int64 // bytes of the first log file, written at the first start
+	segment int64 // bytes of the others
+	reserve int64 // bytes at a file's end that only starts use, so that a full disk cannot keep a node from them
+}
+
+var defaultTuning = tuning{first: 256 << 10, segment: 1 << 20, reserve: 64 << 10}
+
+const (
+	logSuffix      = ".log"
+	snapshotSuffix = ".snapshot"
+	tmpSuffix      = ".tmp"
+	spareName      = "spare"
+)
+
+// bootBase is the position that a new log follows. It is no entry: raft takes it
+// for the last one of a snapshot, which is how the first voters are told to it.
+var bootBase = position{index: 1, term: 1}
+
+// diskLog is raft's log in files. Their blocks are written when they are made, so
+// that a later write neither runs out of space nor changes the file's metadata,
+// which halves the cost of a sync. Only the loop uses it.
+type diskLog struct {
+	fs     vfs.FS
+	dir    string
+	logger *slog.Logger
+	tune   tuning
+	head   fileHead
+
+	files  []logFile // oldest first; the last is being written
+	f      vfs.File  // the last of files; nil: there is none yet
+	off    int64     // where the next frame goes
+	size   int64     // of f
+	number uint64    // of the next frame
+	spare  int64     // bytes of the spare file; 0: there is none
+
+	state *pb.HardState // as of the next frame
+	saved *pb.HardState // the last that was written
+	buf   []byte        // the frame being built
+}
+
+// logFile is one file of the log.
+type logFile struct {
+	first uint64 // its first frame
+	last  uint64 // the largest index of its entries and of those before it
+}
+
+// recovered is what a directory holds.
+type recovered struct {
+	base     position // the entries follow this one
+	snapshot []byte   // the state at base; nil: none
+	voters   []uint64
+	state    *pb.HardState
+	entries  []*pb.Entry
+	bytes    int64 // of the entries' frames
+}
+
+// openLog reads the directory and makes sure that what was read is on disk.
+func openLog(cfg Config, tune tuning) (l *diskLog, found *recovered, err error) {
+	self := uint64(cfg.ID) + 1
+	l = &diskLog{
+		fs: cfg.FS, dir: cfg.Dir, logger: cfg.Logger, tune: tune, number: 1,
+		head: fileHead{id: self, voters: []uint64{self}},
+	}
+	if err := l.fs.MkdirAll(l.dir); err != nil {
+		return nil, nil, fmt.Errorf("quorum: %w", err)
+	}
+	found = &recovered{base: bootBase, voters: l.head.voters, state: &pb.HardState{}}
+	if err := l.load(found); err != nil {
+		if l.f != nil {
+			err = errors.Join(err, l.f.Close())
+		}
+		return nil, nil, fmt.Errorf("quorum: %s: %w", l.dir, err)
+	}
+	l.head.voters, l.state, l.saved = found.voters, found.state, found.state
+	return l, found, nil
+}
+
+func (l *diskLog) load(found *recovered) error {
+	infos, err := l.fs.ReadDir(l.dir)
+	if err != nil {
+		return err
+	}
+	var snapshots []uint64
+	for _, info := range infos {
+		name, suffix := split(info.Name)
+		number, numberErr := strconv.ParseUint(name, 10, 64)
+		switch {
+		case suffix == tmpSuffix:
+			err = l.fs.Remove(l.path(info.Name))
+		case info.Name == spareName:
+			l.spare = info.Size
+		case suffix == logSuffix && numberErr == nil:
+			l.files = append(l.files, logFile{first: number})
+		case suffix == snapshotSuffix && numberErr == nil:
+			snapshots = append(snapshots, number)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := l.loadSnapshot(snapshots, found); err != nil {
+		return err
+	}
+	if len(l.files) == 0 && found.snapshot == nil {
+		return nil // a new directory, or one whose first start was cut short
+	}
+	if len(l.files) == 0 || found.snapshot == nil && l.files[0].first != 1 {
+		return fmt.Errorf("%w: log files are missing", ErrDamaged)
+	}
+	if err := l.loadFiles(found); err != nil {
+		return err
+	}
+	return l.check(found)
+}
+
+// loadSnapshot reads the newest snapshot and removes older ones.
+func (l *diskLog) loadSnapshot(indexes []uint64, found *recovered) error {
+	if len(indexes) == 0 {
+		return nil
+	}
+	newest := slices.Max(indexes)
+	name := fileName(newest, snapshotSuffix)
+	f, err := l.fs.Open(l.path(name), vfs.ReadOnly)
+	if err != nil {
+		return err
+	}
+	b, err := readAll(f)
+	err = errors.Join(err, f.Close())
+	if err != nil {
+		return err
+	}
+	s, err := parseSnapshot(b)
+	if err == nil && s.at.index != newest {
+		err = fmt.Errorf("%w: it is the snapshot of another entry", ErrDamaged)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w; restore the directory from a copy", name, err)
+	}
+	found.base, found.voters, found.snapshot = s.at, s.voters, s.data
+	if found.snapshot == nil {
+		found.snapshot = []byte{}
+	}
+	return l.dropSnapshots(newest)
+}
+
+// loadFiles reads all frames and makes the last file ready for more.
+func (l *diskLog) loadFiles(found *recovered) error {
+	l.number = l.files[0].first
+	var lastFrame []byte // the bytes of the last frame, which is in file number in
+	var at int64
+	in := 0
+	for i := range l.files {
+		name := fileName(l.files[i].first, logSuffix)
+		if l.files[i].first != l.number {
+			return fmt.Errorf("%w: frames %d to %d are missing before %s; restore the directory from a copy",
+				ErrDamaged, l.number, l.files[i].first-1, name)
+		}
+		f, err := l.fs.Open(l.path(name), vfs.Existing)
+		if err != nil {
+			return err
+		}
+		b, err := readAll(f)
+		if err != nil {
+			return errors.Join(err, f.Close())
+		}
+		end, next, err := scan(b, l.number, func(off, size int, r *records) error {
+			lastFrame, at, in = b[off:min(off+size, len(b))], int64(off), i
+			if len(r.entries) > 0 && r.entries[0].GetIndex() > found.base.index {
+				found.bytes += int64(size)
+			}
+			return l.take(found, r, off == 0)
+		})
+		l.number = next
+		if i > 0 {
+			l.files[i].last = l.files[i-1].last
+		}
+		if n := len(found.entries); n > 0 {
+			l.files[i].last = found.entries[n-1].GetIndex()
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("%s: %w; restore the directory from a copy", name, err), f.Close())
+		}
+		if i < len(l.files)-1 {
+			if err := f.Close(); err != nil {
+				return err
+			}
+			continue
+		}
+		l.f, l.off, l.size = f, int64(end), int64(len(b))
+		if err := l.wipe(b); err != nil {
+			return err
+		}
+	}
+	if lastFrame == nil {
+		return fmt.Errorf("%w: %s has no whole frame; restore the directory from a copy",
+			ErrDamaged, fileName(l.files[0].first, logSuffix))
+	}
+	return l.settle(in, lastFrame, at)
+}
+
+// take adds a frame's records to what was found.
+func (l *diskLog) take(found *recovered, r *records, first bool) error {
+	if first != (r.head != nil) || first && r.state == nil {
+		return fmt.Errorf("%w: the file's head is missing or misplaced", ErrDamaged)
+	}
+	if first {
+		if r.head.id != l.head.id {
+			return fmt.Errorf("the metadata is node %d's, but this is node %d: start with --id %d",
+				int64(r.head.id)-1, l.head.id-1, int64(r.head.id)-1)
+		}
+		if found.snapshot == nil {
+			found.voters = r.head.voters
+		}
+	}
+	if r.state != nil {
+		found.state = r.state
+	}
+	for _, e := range r.entries {
+		if e.GetIndex() <= found.base.index {
+			continue // the snapshot has it
+		}
+		have := found.base.index + uint64(len(found.entries))
+		if e.GetIndex() > have+1 {
+			return fmt.Errorf("%w: entry %d follows entry %d", ErrDamaged, e.GetIndex(), have)
+		}
+		// A new leader may have replaced entries that were not committed.
+		found.entries = append(found.entries[:e.GetIndex()-found.base.index-1], e)
+	}
+	return nil
+}
+
+// check makes the state fit raft's rules, or says that it cannot.
+func (*diskLog) check(found *recovered) error {
+	s, last := found.state, found.base.index+uint64(len(found.entries))
+	if s.GetCommit() > last {
+		return fmt.Errorf("%w: entry %d was committed, but the log ends with %d; restore the directory from a copy",
+			ErrDamaged, s.GetCommit(), last)
+	}
+	found.state = &pb.HardState{
+		Term: new(max(s.GetTerm(), found.base.term)), Vote: new(s.GetVote()),
+		Commit: new(max(s.GetCommit(), found.base.index)),
+	}
+	return nil
+}
+
+// wipe removes what a cut write left behind the last frame, so that it can never
+// be taken for a frame again.
+func (l *diskLog) wipe(b []byte) error {
+	rest := len(b)
+	for rest > int(l.off) && b[rest-1] == 0 {
+		rest--
+	}
+	if rest == int(l.off) {
+		return nil
+	}
+	l.logger.Warn("the metadata log's last write was cut by a crash; it was never acknowledged",
+		"file", fileName(l.files[len(l.files)-1].first, logSuffix), "bytes", rest-int(l.off))
+	if _, err := l.f.WriteAt(make([]byte, rest-int(l.off)), l.off); err != nil {
+		return err
+	}
+	return l.f.Sync()
+}
+
+// settle makes durable what a killed process may have left to the page cache: the
+// last frame, and the names. The frame is written anew, since after a failed sync
+// the system takes pages for clean that never reached the disk.
+func (l *diskLog) settle(in int, frame []byte, at int64) error {
+	f := l.f
+	if in < len(l.files)-1 {
+		var err error
+		if f, err = l.fs.Open(l.path(fileName(l.files[in].first, logSuffix)), vfs.Existing); err != nil {
+			return err
+		}
+		defer f.Close() //nolint:errcheck // it was synced
+	}
+	if _, err := f.WriteAt(frame, at); err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), l.syncNames())
+}
+
+func (l *diskLog) syncNames() error {
+	return errors.Join(l.fs.SyncDir(l.dir), l.fs.SyncDir(path.Dir(path.Clean(l.dir))))
+}
+
+// save writes entries and the state as one frame, and syncs it. It returns the
+// frame's size. Unless room was called for them they may use the reserve.
+func (l *diskLog) save(entries []*pb.Entry) (int64, error) {
+	size := 0
+	for _, e := range entries {
+		size += entryHead + len(e.GetData())
+	}
+	if l.f != nil && l.off+l.overhead()+int64(size) > l.size {
+		if err := l.rotate(int64(size)); err != nil {
+			return 0, err
+		}
+	}
+	b := beginFrame(l.buf)
+	if l.off == 0 {
+		b = l.head.append(b)
+	}
+	if l.off == 0 || l.state != l.saved {
+		b = appendState(b, l.state)
+	}
+	for _, e := range entries {
+		b = appendEntry(b, e)
+	}
+	b = endFrame(b, l.number)
+	if err := l.write(b); err != nil {
+		return 0, err
+	}
+	l.off += int64(len(b))
+	l.number++
+	l.saved = l.state
+	l.files[len(l.files)-1].last = entries[len(entries)-1].GetIndex()
+	if l.buf = b; cap(b) > maxBatchBytes {
+		l.buf = nil
+	}
+	return int64(len(b)), nil
+}
+
+func (l *diskLog) write(frame []byte) error {
+	if l.f == nil {
+		return l.bootstrap(frame)
+	}
+	if _, err := l.f.WriteAt(frame, l.off); err != nil {
+		return err
+	}
+	return l.f.Sync()
+}
+
+// bootstrap makes the first file, with its first frame. It has its name only when
+// it is whole, so that a cut start leaves a directory that is still new.
+func (l *diskLog) bootstrap(frame []byte) error {
+	name := fileName(l.number, logSuffix)
+	size := max(l.tune.first, int64(len(frame))+l.tune.reserve)
+	f, err := l.fs.Open(l.path(name+tmpSuffix), vfs.Fresh)
+	if err != nil {
+		return err
+	}
+	err = fill(f, size)
+	if err == nil {
+		_, err = f.WriteAt(frame, 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = l.fs.Rename(l.path(name+tmpSuffix), l.path(name))
+	}
+	if err == nil {
+		err = l.syncNames()
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	l.f, l.size = f, size
+	l.files = []logFile{{first: l.number}}
+	return nil
+}
+
+// overhead is the most that a frame takes beside its entries.
+func (l *diskLog) overhead() int64 {
+	return frameHead + frameAlign + 2*recordHead + 11 + 8*int64(len(l.head.voters)) + stateSize
+}
+
+// room makes sure that a frame with entries of so many bytes can be saved and that
+// the reserve is left. An error that is vfs.ErrNoSpace has changed nothing.
+func (l *diskLog) room(entries int64) error {
+	if l.off+l.overhead()+entries+l.tune.reserve <= l.size {
+		return nil
+	}
+	return l.rotate(entries)
+}
+
+// rotate begins a new file.
+func (l *diskLog) rotate(entries int64) error {
+	if err := l.makeSpare(max(l.tune.segment, l.overhead()+entries+l.tune.reserve)); err != nil {
+		return err
+	}
+	name := l.path(fileName(l.number, logSuffix))
+	if err := l.fs.Rename(l.path(spareName), name); err != nil {
+		return err
+	}
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return err
+	}
+	f, err := l.fs.Open(name, vfs.Existing)
+	if err != nil {
+		return err
+	}
+	old := l.f
+	l.f, l.off, l.size, l.spare = f, 0, l.spare, 0
+	l.files = append(l.files, logFile{first: l.number, last: l.files[len(l.files)-1].last})
+	return old.Close()
+}
+
+// prepare makes the next file ahead, so that on a full disk there is room for
+// deleting topics. It is no error where that cannot be done now.
+func (l *diskLog) prepare() {
+	if l.spare > 0 || l.size-l.off-l.tune.reserve > l.size/2 {
+		return
+	}
+	if avail, _, err := l.fs.Free(l.dir); err != nil || avail < l.tune.segment {
+		return
+	}
+	if err := l.makeSpare(l.tune.segment); err != nil {
+		l.logger.Warn("no spare file for the metadata log", "err", err)
+	}
+}
+
+// makeSpare makes the spare file of at least so many bytes.
+func (l *diskLog) makeSpare(size int64) error {
+	if l.spare >= size {
+		return nil
+	}
+	tmp := l.path(spareName + tmpSuffix)
+	f, err := l.fs.Open(tmp, vfs.Fresh)
+	if err != nil {
+		return err
+	}
+	err = fill(f, size)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = l.fs.Rename(tmp, l.path(spareName))
+	}
+	if err != nil {
+		return errors.Join(err, l.fs.Remove(tmp)) // on a full disk what it took is needed
+	}
+	l.spare = size
+	return nil
+}
+
+// snapshot makes s durable and removes what it replaces.
+func (l *diskLog) snapshot(s snapshot) error {
+	name := l.path(fileName(s.at.index, snapshotSuffix))
+	f, err := l.fs.Open(name+tmpSuffix, vfs.Fresh)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteVAt([][]byte{s.head(), s.data}, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = l.fs.Rename(name+tmpSuffix, name)
+	}
+	if err != nil {
+		return errors.Join(err, l.fs.Remove(name+tmpSuffix))
+	}
+	if err := l.fs.SyncDir(l.dir); err != nil {
+		return err
+	}
+	return l.drop(s.at.index)
+}
+
+// drop removes the log files and snapshots that the snapshot at index replaces,
+// the oldest first: what is left is a log without a gap at any time.
+func (l *diskLog) drop(index uint64) error {
+	for len(l.files) > 1 && l.files[0].last <= index {
+		if err := l.fs.Remove(l.path(fileName(l.files[0].first, logSuffix))); err != nil {
+			return err
+		}
+		l.files = l.files[1:]
+	}
+	return l.dropSnapshots(index)
+}
+
+func (l *diskLog) dropSnapshots(before uint64) error {
+	infos, err := l.fs.ReadDir(l.dir)
+	if err != nil {
+		return err
+	}
+	for _, info := range infos {
+		name, suffix := split(info.Name)
+		if at, err := strconv.ParseUint(name, 10, 64); err != nil || suffix != snapshotSuffix || at >= before {
+			continue
+		}
+		if err := l.fs.Remove(l.path(info.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *diskLog) close() error {
+	if l.f == nil {
+		return nil
+	}
+	return l.f.Close()
+}
+
+func (l *diskLog) path(name string) string { return path.Join(l.dir, name) }
+
+func fileName(number uint64, suffix string) string { return fmt.Sprintf("%020d%s", number, suffix) }
+
+func split(name string) (stem, suffix string) {
+	suffix = path.Ext(name)
+	return strings.TrimSuffix(name, suffix), suffix
+}
+
+// fill writes n zeros.
+func fill(f vfs.File, n int64) error {
+	if err := f.Allocate(0, n); err != nil {
+		return err // said at once where there is no space
+	}
+	zeros := make([]byte, min(n, 64<<10))
+	var bufs [][]byte
+	for left := n; left > 0; left -= int64(len(bufs[len(bufs)-1])) {
+		bufs = append(bufs, zeros[:min(left, int64(len(zeros)))])
+	}
+	_, err := f.WriteVAt(bufs, 0)
+	return err
+}
+
+func readAll(f vfs.File) ([]byte, error) {
+	size, err := f.Size()
+	if err != nil || size == 0 {
+		return nil, err
+	}
+	b := make([]byte, size)
+	n, err := f.ReadAt(b, 0)
+	if n == len(b) {
+		return b, nil
+	}
+	return nil, cmp.Or(err, errors.New("the file shrinks while it is read"))
+}

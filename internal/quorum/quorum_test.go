@@ -1,0 +1,840 @@
+package quorum
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// machine is a state machine that keeps the text of every entry.
+type machine struct {
+	mu    sync.Mutex
+	lines []string
+	calls []Update
+}
+
+func (m *machine) apply(u Update) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.calls = append(m.calls, u)
+	if u.Snapshot != nil {
+		m.lines = nil
+		if len(u.Snapshot) > 0 {
+			m.lines = strings.Split(string(u.Snapshot), "\n")
+		}
+	}
+	for _, e := range u.Entries {
+		m.lines = append(m.lines, string(e.Data))
+	}
+}
+
+func (m *machine) snapshot() []byte { return []byte(strings.Join(m.state(), "\n")) }
+
+func (m *machine) state() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.lines)
+}
+
+// small makes files so small that a test sees many of them.
+var small = tuning{first: 1024, segment: 2048, reserve: 512}
+
+func config(fs vfs.FS, m *machine) Config {
+	return Config{
+		ID: 1, Dir: "data/meta", FS: fs, Logger: slog.New(slog.DiscardHandler),
+		Apply: m.apply, Snapshot: m.snapshot, SnapshotBytes: 4096,
+	}
+}
+
+// newFS is a file system with the node's data directory in it.
+func newFS() *vfs.Mem {
+	fs := vfs.NewMem()
+	_ = fs.MkdirAll("data")
+	_ = fs.SyncDir("/")
+	return fs
+}
+
+func start(t *testing.T, fs vfs.FS) (*Node, *machine) {
+	t.Helper()
+	m := &machine{}
+	n, err := open(config(fs, m), small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n, m
+}
+
+func propose(t *testing.T, n *Node, lines ...string) {
+	t.Helper()
+	for _, l := range lines {
+		if err := n.Propose(t.Context(), []byte(l)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func count(from, to int) (lines []string) {
+	for i := from; i < to; i++ {
+		lines = append(lines, fmt.Sprintf("line %d", i))
+	}
+	return lines
+}
+
+// TestRestart proves that a node is the leader at once, that what was proposed is
+// applied when Propose returns, in order, and that restarts keep it.
+func TestRestart(t *testing.T) {
+	fs := newFS()
+	term := uint64(0)
+	for life := range 30 {
+		n, m := start(t, fs)
+		if diff := cmp.Diff(count(0, life*7), m.state()); diff != "" {
+			t.Fatal(diff)
+		}
+		for _, l := range count(life*7, life*7+7) {
+			propose(t, n, l)
+			if got := m.state(); got[len(got)-1] != l {
+				t.Fatalf("%q was acknowledged before it was applied", l)
+			}
+		}
+		s := n.Status()
+		if s.Leader != 1 || s.Term <= term || s.Commit != s.Applied || !slices.Equal(s.Voters, []int32{1}) {
+			t.Fatalf("after term %d: %+v", term, s)
+		}
+		term = s.Term
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Propose(t.Context(), []byte("x")); !errors.Is(err, ErrNotLeader) {
+			t.Fatalf("a closed node: %v", err)
+		}
+	}
+}
+
+// TestSnapshots proves that the log is bounded: snapshots replace it, restarts
+// begin with the snapshot, and no old file stays.
+func TestSnapshots(t *testing.T) {
+	fs := newFS()
+	n, m := start(t, fs)
+	propose(t, n, count(0, 1000)...)
+	n.Close()
+	var bytes int64
+	snapshots := 0
+	infos, _ := fs.ReadDir("data/meta")
+	for _, i := range infos {
+		switch _, suffix := split(i.Name); suffix {
+		case logSuffix:
+			bytes += i.Size
+		case snapshotSuffix:
+			snapshots++
+		}
+	}
+	if snapshots != 1 || bytes > 4*4096 {
+		t.Errorf("%d snapshots, %d bytes of log: %v", snapshots, bytes, infos)
+	}
+	n, again := start(t, fs)
+	if diff := cmp.Diff(m.state(), again.state()); diff != "" {
+		t.Error(diff)
+	}
+	if again.calls[0].Snapshot == nil || len(again.calls[0].Entries) > 0 {
+		t.Errorf("the first update is %+v", again.calls[0])
+	}
+	propose(t, n, "after")
+}
+
+// TestFirstStartSyncs proves that an empty directory costs one sync of a file and
+// one of each directory, and a proposal one more.
+func TestFirstStartSyncs(t *testing.T) {
+	var mu sync.Mutex
+	syncs := map[vfs.Op]int{}
+	fs := vfs.NewFaulty(newFS(), func(op vfs.Op, _ string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		syncs[op]++
+		return nil
+	})
+	n, err := Open(config(fs, &machine{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if syncs[vfs.OpSync] != 1 || syncs[vfs.OpSyncDir] != 2 {
+		t.Errorf("first start: %v", syncs)
+	}
+	propose(t, n, "x")
+	n.Close()
+	if syncs[vfs.OpSync] != 2 {
+		t.Errorf("first proposal: %v", syncs)
+	}
+}
+
+var errPower = errors.New("no power")
+
+// life runs a node on disk until its powered-off file system has done limit
+// changes, and returns what became acknowledged and what was tried last.
+func life(disk *vfs.Mem, limit int, lines []string, cut func()) (acked int, all bool) {
+	var mu sync.Mutex
+	done := 0
+	fs := vfs.NewFaulty(disk, func(op vfs.Op, _ string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if !op.Changes() {
+			return nil
+		}
+		if done++; done == limit {
+			cut()
+		}
+		if done >= limit {
+			return errPower
+		}
+		return nil
+	})
+	n, err := open(config(fs, &machine{}), small)
+	if err != nil {
+		return 0, false
+	}
+	defer n.Close()
+	for i, l := range lines {
+		if err := n.Propose(context.Background(), []byte(l)); err != nil {
+			return i, false
+		}
+	}
+	return len(lines), true
+}
+
+// TestFirstStartCut proves that a power cut or a kill before any single change of
+// the disk during the first start, and the first proposals, leaves a directory
+// that starts and has what was acknowledged.
+func TestFirstStartCut(t *testing.T) {
+	lines := count(0, 60)
+	for limit := 1; ; limit++ {
+		disk := newFS()
+		var left []*vfs.Mem
+		acked, all := life(disk, limit, lines, func() {
+			rng := rand.New(rand.NewPCG(uint64(limit), 1))
+			for range 8 {
+				left = append(left, disk.Crash(rng))
+			}
+			killed := disk.KillClone(nil)
+			left = append(left, killed, killed.Crash(rng))
+		})
+		if all {
+			if limit < 100 {
+				t.Fatalf("only %d changes: this proves little", limit)
+			}
+			return
+		}
+		for i, fs := range left {
+			if err := verify(fs, lines, acked); err != nil {
+				t.Fatalf("cut before change %d, outcome %d: %v", limit, i, err)
+			}
+		}
+	}
+}
+
+// verify starts a node and looks for the acknowledged lines, at most one more, and
+// for a node that works.
+func verify(fs vfs.FS, lines []string, acked int) error {
+	m := &machine{}
+	n, err := open(config(fs, m), small)
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	got := m.state()
+	if len(got) < acked || len(got) > acked+1 || !slices.Equal(got, lines[:len(got)]) {
+		return fmt.Errorf("%d lines were acknowledged, %d are there: %q", acked, len(got), got)
+	}
+	return n.Propose(context.Background(), []byte("more"))
+}
+
+// TestCrash proves on thousands of seeds that power cuts and kills at random
+// moments, one life after another, lose nothing that was acknowledged and leave
+// nothing that was never proposed.
+func TestCrash(t *testing.T) {
+	seeds := uint64(1500)
+	if testing.Short() {
+		seeds = 100
+	}
+	for seed := range seeds {
+		if err := crashSeed(seed); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+}
+
+func crashSeed(seed uint64) error {
+	rng := rand.New(rand.NewPCG(seed, 2))
+	disk := newFS()
+	var have []string // acknowledged or found
+	for i := range 4 {
+		// Each line has its own length, so that frames lie across sectors.
+		var lines []string
+		for j := range 60 {
+			lines = append(lines, fmt.Sprintf("%d-%d-%s", i, j, strings.Repeat("x", rng.IntN(200))))
+		}
+		var next *vfs.Mem
+		acked, _ := life(disk, 1+rng.IntN(160), lines, func() {
+			if next = disk.KillClone(rng2(rng)); rng.IntN(3) > 0 {
+				next = disk.Crash(rng)
+			}
+		})
+		if next == nil {
+			next = disk.Crash(rng)
+		}
+		disk = next
+		m := &machine{}
+		n, err := open(config(disk, m), small)
+		if err != nil {
+			return fmt.Errorf("life %d: %w", i, err)
+		}
+		n.Close()
+		got := m.state()
+		want := slices.Concat(have, lines)
+		if len(got) < len(have)+acked || len(got) > len(have)+acked+1 || !slices.Equal(got, want[:len(got)]) {
+			return fmt.Errorf("life %d: %d and %d acknowledged, %d there", i, len(have), acked, len(got))
+		}
+		have = got
+	}
+	return nil
+}
+
+// rng2 is nil half of the time: then a kill cuts no write. The cut comes before a
+// change is made, so the write before it may be one that was acknowledged; only a
+// sync makes it safe from being cut, and KillClone knows that.
+func rng2(rng *rand.Rand) *rand.Rand {
+	if rng.IntN(2) == 0 {
+		return nil
+	}
+	return rng
+}
+
+// TestFaults proves that after a failed write or sync nothing is acknowledged any
+// more, that this is said once, and that a restart has what was acknowledged.
+func TestFaults(t *testing.T) {
+	errDisk := errors.New("medium error")
+	for _, bad := range []vfs.Op{vfs.OpWrite, vfs.OpSync, vfs.OpSyncDir, vfs.OpRename} {
+		t.Run(bad.String(), func(t *testing.T) {
+			var mu sync.Mutex
+			broken := false
+			disk := newFS()
+			fs := vfs.NewFaulty(disk, func(op vfs.Op, path string) error {
+				mu.Lock()
+				defer mu.Unlock()
+				// The spare file is made ahead, and may fail without harm.
+				if broken && op == bad && !strings.Contains(path, spareName+tmpSuffix) {
+					return errDisk
+				}
+				return nil
+			})
+			var text strings.Builder
+			m := &machine{}
+			cfg := config(fs, m)
+			cfg.Logger = slog.New(slog.NewTextHandler(&text, nil))
+			n, err := open(cfg, small)
+			if err != nil {
+				t.Fatal(err)
+			}
+			propose(t, n, count(0, 5)...)
+			mu.Lock()
+			broken = true
+			mu.Unlock()
+			acked := 5
+			for err == nil { // a rename fails when the file is full
+				if err = n.Propose(t.Context(), fmt.Appendf(nil, "line %d", acked)); err == nil {
+					acked++
+				}
+			}
+			if !errors.Is(err, ErrFaulted) || acked > 200 {
+				t.Fatalf("after %d: %v", acked, err)
+			}
+			mu.Lock()
+			broken = false
+			mu.Unlock()
+			if err := n.Propose(t.Context(), []byte("x")); !errors.Is(err, ErrFaulted) {
+				t.Fatalf("a faulted node: %v", err)
+			}
+			n.Close()
+			if lines := strings.Count(text.String(), "level=ERROR"); lines != 1 {
+				t.Errorf("%d lines were logged:\n%s", lines, text.String())
+			}
+			if err := verify(disk.Crash(rand.New(rand.NewPCG(1, 1))), count(0, acked+1), acked); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestFullDisk proves that on a full disk a node goes on while its log has room,
+// then refuses with ErrDiskFull and no harm, starts again and again, and takes
+// proposals when there is room again.
+func TestFullDisk(t *testing.T) {
+	fs := newFS()
+	n, _ := start(t, fs)
+	propose(t, n, count(0, 5)...)
+	fs.SetFree(0)
+	acked := 5
+	var err error
+	for err == nil {
+		if err = n.Propose(t.Context(), fmt.Appendf(nil, "line %d", acked)); err == nil {
+			acked++
+		}
+	}
+	if !errors.Is(err, ErrDiskFull) || acked < 8 {
+		t.Fatalf("after %d: %v", acked, err)
+	}
+	for range 5 {
+		n.Close()
+		var m *machine
+		n, m = start(t, fs)
+		if diff := cmp.Diff(count(0, acked), m.state()); diff != "" {
+			t.Fatal(diff)
+		}
+		if err := n.Propose(t.Context(), []byte("x")); !errors.Is(err, ErrDiskFull) {
+			t.Fatalf("after a restart: %v", err)
+		}
+	}
+	fs.SetFree(1 << 20)
+	propose(t, n, count(acked, acked+100)...)
+	n.Close()
+	if err := verify(fs, count(0, acked+100), acked+100); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestFullDiskSnapshot proves that a snapshot that finds no room costs nothing but
+// log, and is made later.
+func TestFullDiskSnapshot(t *testing.T) {
+	var mu sync.Mutex
+	full := true
+	mem := newFS()
+	fs := vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if full && op == vfs.OpWrite && strings.Contains(path, snapshotSuffix) {
+			return vfs.ErrNoSpace
+		}
+		return nil
+	})
+	n, _ := start(t, fs)
+	propose(t, n, count(0, 300)...)
+	mu.Lock()
+	full = false
+	mu.Unlock()
+	propose(t, n, count(300, 400)...)
+	n.Close()
+	infos, _ := mem.ReadDir("data/meta")
+	if !slices.ContainsFunc(infos, func(i vfs.Info) bool { return strings.HasSuffix(i.Name, snapshotSuffix) }) {
+		t.Errorf("no snapshot: %v", infos)
+	}
+	if err := verify(mem, count(0, 400), 400); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestConcurrent proves that proposals of many callers are all applied once, each
+// caller's in its order, and that those that wait share a sync.
+func TestConcurrent(t *testing.T) {
+	const callers, each = 16, 50
+	var mu sync.Mutex
+	syncs := 0
+	fs := vfs.NewFaulty(newFS(), func(op vfs.Op, path string) error {
+		if op == vfs.OpSync && strings.HasSuffix(path, logSuffix) {
+			mu.Lock()
+			syncs++
+			mu.Unlock()
+			for range 20 {
+				runtime.Gosched() // others come meanwhile, as with a real disk
+			}
+		}
+		return nil
+	})
+	n, m := start(t, fs)
+	var wg sync.WaitGroup
+	for c := range callers {
+		wg.Go(func() {
+			for i := range each {
+				if err := n.Propose(t.Context(), fmt.Appendf(nil, "%d %d", c, i)); err != nil {
+					t.Error(err)
+				}
+				n.Status()
+			}
+		})
+	}
+	wg.Wait()
+	next := [callers]int{}
+	for _, l := range m.state() {
+		var c, i int
+		fmt.Sscan(l, &c, &i)
+		if i != next[c] {
+			t.Fatalf("caller %d: %d follows %d", c, i, next[c]-1)
+		}
+		next[c]++
+	}
+	for c, got := range next {
+		if got != each {
+			t.Errorf("caller %d: %d applied", c, got)
+		}
+	}
+	if syncs > callers*each/2 {
+		t.Errorf("%d syncs for %d proposals", syncs, callers*each)
+	}
+}
+
+// TestHanging proves that a disk that hangs keeps a caller no longer than its
+// context, and that Close answers who waits.
+func TestHanging(t *testing.T) {
+	hang := make(chan struct{})
+	entered := make(chan struct{}, 100)
+	var mu sync.Mutex
+	stuck := false
+	fs := vfs.NewFaulty(newFS(), func(op vfs.Op, _ string) error {
+		mu.Lock()
+		s := stuck
+		mu.Unlock()
+		if s && op == vfs.OpSync {
+			entered <- struct{}{}
+			<-hang
+		}
+		return nil
+	})
+	n, m := start(t, fs)
+	mu.Lock()
+	stuck = true
+	mu.Unlock()
+	ctx, cancel := context.WithCancel(t.Context())
+	first, second := make(chan error, 1), make(chan error, 1)
+	go func() { first <- n.Propose(ctx, []byte("first")) }()
+	<-entered
+	go func() { second <- n.Propose(ctx, []byte("second")) }() // never handed over
+	cancel()
+	for _, c := range []chan error{first, second} {
+		if err := <-c; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+	third := make(chan error, 1)
+	go func() { third <- n.Propose(t.Context(), []byte("third")) }()
+	n.closed.Do(func() { close(n.stop) })
+	close(hang)
+	n.Close()
+	if err := <-third; err != nil && !errors.Is(err, ErrNotLeader) {
+		t.Error(err)
+	}
+	if got := m.state(); len(got) == 0 || got[0] != "first" {
+		t.Errorf("applied %q", got)
+	}
+}
+
+// TestSizes proves that a proposal of the largest size is stored and found again,
+// and that a larger one is refused.
+func TestSizes(t *testing.T) {
+	fs := newFS()
+	m := &machine{}
+	cfg := config(fs, m)
+	cfg.SnapshotBytes = 1 << 30
+	n, err := open(cfg, small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Propose(t.Context(), make([]byte, MaxProposal+1)); !errors.Is(err, ErrTooLarge) {
+		t.Fatal(err)
+	}
+	big := strings.Repeat("b", MaxProposal)
+	propose(t, n, "before", big, "after")
+	n.Close()
+	n, m = start(t, fs)
+	if got := m.state(); len(got) != 3 || got[1] != big || got[2] != "after" {
+		t.Errorf("%d lines are there", len(got))
+	}
+	propose(t, n, "more")
+}
+
+// TestRefusals proves that a directory of another node, of a newer version or
+// without its parts is refused, with a reason.
+func TestRefusals(t *testing.T) {
+	made := func() *vfs.Mem {
+		fs := newFS()
+		n, _ := start(t, fs)
+		propose(t, n, count(0, 150)...)
+		n.Close()
+		return fs
+	}
+	files := func(fs *vfs.Mem, suffix string) (names []string) {
+		infos, _ := fs.ReadDir("data/meta")
+		for _, i := range infos {
+			if strings.HasSuffix(i.Name, suffix) {
+				names = append(names, "data/meta/"+i.Name)
+			}
+		}
+		return names
+	}
+	for _, c := range []struct {
+		name  string
+		spoil func(fs *vfs.Mem, cfg *Config)
+		want  error
+		says  string
+	}{
+		{"other node", func(_ *vfs.Mem, cfg *Config) { cfg.ID = 5 }, nil, "start with --id 1"},
+		{"no log", func(fs *vfs.Mem, _ *Config) {
+			for _, f := range files(fs, logSuffix) {
+				_ = fs.Remove(f)
+			}
+		}, ErrDamaged, "missing"},
+		{"no snapshot", func(fs *vfs.Mem, _ *Config) { _ = fs.Remove(files(fs, snapshotSuffix)[0]) }, ErrDamaged, "missing"},
+		{"a gap", func(fs *vfs.Mem, _ *Config) { _ = fs.Remove(files(fs, logSuffix)[1]) }, ErrDamaged, "are missing before"},
+		{"another snapshot", func(fs *vfs.Mem, _ *Config) {
+			_ = fs.Rename(files(fs, snapshotSuffix)[0], "data/meta/"+fileName(99999, snapshotSuffix))
+		}, ErrDamaged, "another entry"},
+		{"newer", func(fs *vfs.Mem, _ *Config) {
+			b := append(beginFrame(nil), beginRecord(nil, kindHead, 1)...)
+			write(t, fs, "data/meta/"+fileName(7, logSuffix), endFrame(append(b, 99), 7), 0)
+			for _, f := range files(fs, logSuffix) {
+				if !strings.Contains(f, fileName(7, "")) {
+					_ = fs.Remove(f)
+				}
+			}
+		}, ErrNewer, "format 99"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fs := made()
+			m := &machine{}
+			cfg := config(fs, m)
+			c.spoil(fs, &cfg)
+			n, err := open(cfg, small)
+			if err == nil {
+				n.Close()
+			}
+			if err == nil || c.want != nil && !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// TestFlippedBits proves that whichever byte of a log is changed, a start refuses
+// it, or finds everything, or takes the very last write for one that was cut.
+func TestFlippedBits(t *testing.T) {
+	fs := newFS()
+	m := &machine{}
+	cfg := config(fs, m)
+	cfg.SnapshotBytes = 1 << 20
+	n, err := open(cfg, small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	propose(t, n, count(0, 40)...)
+	n.Close()
+	refused, cut := 0, 0
+	infos, _ := fs.ReadDir("data/meta")
+	for _, info := range infos {
+		if !strings.HasSuffix(info.Name, logSuffix) {
+			continue
+		}
+		for at := int64(0); at < info.Size; at += 3 {
+			bad := fs.KillClone(nil)
+			f, _ := bad.Open("data/meta/"+info.Name, vfs.Existing)
+			var b [1]byte
+			_, _ = f.ReadAt(b[:], at)
+			b[0] ^= 0x10
+			_, _ = f.WriteAt(b[:], at)
+			m := &machine{}
+			n, err := open(config(bad, m), small)
+			if err != nil {
+				if !errors.Is(err, ErrDamaged) {
+					t.Fatalf("%s, byte %d: %v", info.Name, at, err)
+				}
+				refused++
+				continue
+			}
+			n.Close()
+			if diff := cmp.Diff(count(0, 40), m.state()); diff != "" {
+				if cut++; !slices.Equal(m.state(), count(0, 39)) {
+					t.Fatalf("%s, byte %d: %s", info.Name, at, diff)
+				}
+			}
+		}
+	}
+	if refused < 500 || cut > 30 {
+		t.Errorf("%d refused, %d lost the last line", refused, cut)
+	}
+}
+
+// TestSnapshotFlippedBits proves that a changed byte of a snapshot never passes.
+func TestSnapshotFlippedBits(t *testing.T) {
+	s := snapshot{at: position{7, 3}, voters: []uint64{1, 2, 3}, data: []byte("the state")}
+	whole := append(s.head(), s.data...)
+	got, err := parseSnapshot(whole)
+	if err != nil || got.at != s.at || !slices.Equal(got.voters, s.voters) || string(got.data) != string(s.data) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for i := range whole {
+		bad := slices.Clone(whole)
+		bad[i] ^= 1
+		if _, err := parseSnapshot(bad); err == nil {
+			t.Errorf("byte %d", i)
+		}
+		if _, err := parseSnapshot(whole[:i]); err == nil {
+			t.Errorf("cut at %d", i)
+		}
+	}
+}
+
+// TestOS proves that the real file system serves, and says how long a start takes.
+func TestOS(t *testing.T) {
+	dir := t.TempDir()
+	m := &machine{}
+	cfg := config(vfs.OS{}, m)
+	cfg.Dir = dir + "/meta"
+	for life := range 3 {
+		begin := time.Now()
+		n, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Log("leader after", time.Since(begin))
+		propose(t, n, fmt.Sprint(life))
+		if err := n.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func write(t *testing.T, fs vfs.FS, name string, b []byte, off int64) {
+	t.Helper()
+	f, err := fs.Open(name, vfs.Create)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(b, off); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// FuzzScan proves that no bytes make the reader of log files panic, and that what
+// it accepts is what would be written again.
+func FuzzScan(f *testing.F) {
+	fs := newFS()
+	m := &machine{}
+	n, err := open(config(fs, m), small)
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, l := range count(0, 20) {
+		_ = n.Propose(context.Background(), []byte(l))
+	}
+	n.Close()
+	file, _ := fs.Open("data/meta/"+fileName(1, logSuffix), vfs.ReadOnly)
+	b, _ := readAll(file)
+	f.Add(b, uint64(1))
+	f.Add(b[:100], uint64(1))
+	f.Fuzz(func(t *testing.T, b []byte, first uint64) {
+		var again []byte
+		end, next, err := scan(b, first, func(at, size int, r *records) error {
+			if at != len(again) {
+				t.Fatalf("frame at %d, expected at %d", at, len(again))
+			}
+			again = append(again, b[at:min(at+size, len(b))]...)
+			for _, e := range r.entries {
+				if p := parseEntry(appendEntry(nil, e)[recordHead:]); p.GetIndex() != e.GetIndex() {
+					t.Fatal("an entry changes by being written")
+				}
+			}
+			return nil
+		})
+		if err == nil && (end < len(again) || next < first) {
+			t.Fatalf("ends at %d, number %d", end, next)
+		}
+	})
+}
+
+// FuzzParse proves that records whose checksum happens to be right make no panic.
+func FuzzParse(f *testing.F) {
+	h := fileHead{id: 1, voters: []uint64{1}}
+	f.Add(h.append(nil))
+	f.Add([]byte{kindEntry, 18, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 'x'})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if r, err := parse(b); err == nil && len(b) > 0 && r.head == nil && r.state == nil && r.entries == nil {
+			t.Fatal("bytes were accepted and became nothing")
+		}
+	})
+}
+
+// FuzzSnapshot proves that no bytes make the reader of snapshots panic.
+func FuzzSnapshot(f *testing.F) {
+	s := snapshot{at: position{7, 3}, voters: []uint64{1}, data: []byte("x")}
+	f.Add(append(s.head(), s.data...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := parseSnapshot(b)
+		if err == nil && string(append(s.head(), s.data...)) != string(b) {
+			t.Fatal("a snapshot changes by being written")
+		}
+	})
+}
+
+// BenchmarkPropose shows a proposal's cost with its sync, alone and shared.
+func BenchmarkPropose(b *testing.B) {
+	for _, callers := range []int{1, 64} {
+		b.Run(fmt.Sprint(callers), func(b *testing.B) {
+			m := &machine{}
+			cfg := config(vfs.OS{}, m)
+			cfg.Dir, cfg.SnapshotBytes = b.TempDir()+"/meta", 0
+			cfg.Apply, cfg.Snapshot = func(Update) {}, func() []byte { return []byte("x") }
+			n, err := Open(cfg)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer n.Close()
+			data := make([]byte, 108)
+			b.ReportAllocs()
+			b.SetParallelism(max(1, callers/runtime.GOMAXPROCS(0)))
+			if callers == 1 {
+				for b.Loop() {
+					if err := n.Propose(b.Context(), data); err != nil {
+						b.Fatal(err)
+					}
+				}
+				return
+			}
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if err := n.Propose(b.Context(), data); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkOpen shows what the first start of an empty directory costs.
+func BenchmarkOpen(b *testing.B) {
+	dir := b.TempDir()
+	i := 0
+	for b.Loop() {
+		m := &machine{}
+		cfg := config(vfs.OS{}, m)
+		i++
+		cfg.Dir = fmt.Sprint(dir, "/", i)
+		n, err := Open(cfg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		n.Close()
+	}
+}
