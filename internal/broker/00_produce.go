@@ -38,6 +38,9 @@ const (
 // produceAdvertisedMin is the lowest version of Produce that ApiVersions tells.
 const produceAdvertisedMin = 0
 
+// adminClientID is the client id that may write to internal topics, as in Kafka.
+const adminClientID = "__admin_client"
+
 // What a pooled state may keep of its memory.
 const keepParts = 1024
 
@@ -126,13 +129,17 @@ func (p *produce) check(q *producePart, topic *replica.Topic, missing *kerr.Erro
 	if err := oneBatch(q.records, p.version); err != nil {
 		return err
 	}
+	set := topic.Settings()
+	if set.Internal && p.r.ClientID != adminClientID {
+		return kerr.InvalidTopicException
+	}
 	if err := q.part.Leads(record.NoEpoch); err != nil {
 		return err
 	}
 	if p.transactional || record.Batch(q.records).Transactional() {
 		return kerr.InvalidTxnState // there are no transactions yet, so none can be open
 	}
-	return p.checkBatch(q, topic.Settings(), now)
+	return p.checkBatch(q, set, now)
 }
 
 // oneBatch holds the records of a request against Kafka's rule: exactly one batch
@@ -158,8 +165,8 @@ func oneBatch(b []byte, version int16) error {
 func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) error {
 	q.batch = record.Batch(q.records)
 	rules := record.Rules{
-		MaxBytes: set.MaxMessageBytes, MaxDecompressed: p.b.cfg.MaxDecompressed,
-		Now: now, Before: set.TimestampBefore, After: set.TimestampAfter, NeedKey: set.Compact,
+		MaxBytes: set.MaxMessageBytes, MaxDecompressed: int64(set.MaxDecompressedBytes),
+		Now: now, Before: set.Before, After: set.After, NeedKey: set.Compact,
 	}
 	if set.LogAppendTime {
 		rules.TimestampType = record.LogAppendTime
@@ -181,10 +188,10 @@ func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) e
 	} else {
 		q.batch.SetMaxTimestamp(found.MaxTimestamp)
 	}
-	if set.Compression == replica.KeepCompression || record.Codec(set.Compression) == q.batch.Codec() {
+	if set.Codec == replica.KeepCompression || set.Codec == q.batch.Codec() {
 		return nil
 	}
-	q.batch, err = record.Recompress(nil, q.batch, record.Codec(set.Compression), set.CompressionLevel, p.b.cfg.MaxDecompressed)
+	q.batch, err = record.Recompress(nil, q.batch, set.Codec, set.Level, int64(set.MaxDecompressedBytes))
 	if err == nil && len(q.batch) > set.MaxMessageBytes {
 		return kerr.MessageTooLarge
 	}

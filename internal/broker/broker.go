@@ -41,18 +41,16 @@ type Config struct {
 	// ProducerIDs reserves a block of producer ids that nobody else gets.
 	ProducerIDs func(ctx context.Context) (first, count int64, err error)
 
-	FetchMaxBytes   int   // fetch.max.bytes, 55 MiB
-	FetchSessions   int   // max.incremental.fetch.session.cache.slots, 1000; negative: none
-	MaxDecompressed int64 // bytes that a batch may decompress to, 256 MiB
+	FetchMaxBytes int // fetch.max.bytes, 55 MiB
+	FetchSessions int // max.incremental.fetch.session.cache.slots, 1000; negative: none
 }
 
 // Defaults of the limits, and how often parked produce requests are looked at for
 // their time-outs.
 const (
-	defaultFetchMaxBytes   = 55 << 20
-	defaultFetchSessions   = 1000
-	defaultMaxDecompressed = 256 << 20
-	expireEvery            = time.Second
+	defaultFetchMaxBytes = 55 << 20
+	defaultFetchSessions = 1000
+	expireEvery          = time.Second
 )
 
 // Broker is a wire.Handler.
@@ -132,9 +130,6 @@ func (c *Config) validate() error {
 	}
 	if c.FetchSessions == 0 {
 		c.FetchSessions = defaultFetchSessions
-	}
-	if c.MaxDecompressed == 0 {
-		c.MaxDecompressed = defaultMaxDecompressed
 	}
 	return nil
 }

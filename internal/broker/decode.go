@@ -145,13 +145,8 @@ func (r *reader) tags(flexible bool, known func(tag int, field reader)) {
 	}
 }
 
-// end fails where something is left.
-func (r *reader) end() bool {
-	if len(r.b) != 0 {
-		r.fail()
-	}
-	return !r.bad
-}
+// end tells whether all fitted. Bytes that follow are ignored, as Kafka does.
+func (r *reader) end() bool { return !r.bad }
 
 // appendLen appends the length of an array.
 func appendLen(b []byte, flexible bool, n int) []byte {

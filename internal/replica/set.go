@@ -27,8 +27,7 @@ type Config struct {
 	NodeID int32
 	Store  *storage.Store
 	Logger *slog.Logger
-	// Settings resolves a topic's configs against an image.
-	Settings func(img *meta.Image, topic string) Settings
+	Static *meta.Static // the node's own settings, below the topics'
 }
 
 // shards bounds what a change of one topic copies: one shard's maps.
@@ -135,8 +134,7 @@ func (s *Set) follow(mt *meta.Topic, img *meta.Image) *Topic {
 		}
 		t, added = &Topic{Name: mt.Name, ID: mt.ID}, true
 		t.parts.Store(&[]*Partition{})
-		set := s.cfg.Settings(img, mt.Name)
-		t.settings.Store(&set)
+		t.settings.Store(s.settings(img, mt))
 	}
 	parts := slices.Grow(slices.Clone(*t.parts.Load()), len(mt.Partitions))
 	for i := range mt.Partitions {
@@ -218,9 +216,17 @@ func (s *Set) configure(d *meta.Delta, img *meta.Image) {
 	}
 }
 
+func (s *Set) settings(img *meta.Image, t *meta.Topic) *Settings {
+	return newSettings(meta.TopicSettings(img, s.cfg.Static, t), t.Name)
+}
+
 func (s *Set) configureTopic(t *Topic, img *meta.Image) {
-	set := s.cfg.Settings(img, t.Name)
-	old := t.settings.Swap(&set)
+	mt := img.TopicByID(t.ID)
+	if mt == nil {
+		return
+	}
+	set := s.settings(img, mt)
+	old := t.settings.Swap(set)
 	if old.Storage == set.Storage {
 		return
 	}

@@ -1,49 +1,63 @@
 package replica
 
 import (
+	"math"
 	"time"
 
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// Settings are what a topic's configs mean to its partitions and to who appends to them.
-type Settings struct {
-	Storage storage.Options
+// KeepCompression is compression.type=producer: batches stay as they were sent.
+const KeepCompression record.Codec = -1
 
-	MinISR          int   // min.insync.replicas
-	MaxMessageBytes int   // max.message.bytes, of a whole batch
-	LogAppendTime   bool  // message.timestamp.type
-	TimestampBefore int64 // message.timestamp.before.max.ms
-	TimestampAfter  int64 // message.timestamp.after.max.ms
-	Compact         bool  // cleanup.policy has compact: every record needs a key
-	// Compression is what batches are stored with: a codec's number, or
-	// KeepCompression for whatever the producer chose.
-	Compression      int8
-	CompressionLevel int
+// Settings are what a topic's configs mean to its partitions and to who appends to
+// them. They never change; a change of a config brings new ones.
+type Settings struct {
+	*meta.Settings
+	Storage  storage.Options
+	Internal bool         // the topic is the broker's own
+	Codec    record.Codec // what batches are stored with
+	Level    int          // of the codec
+	// Before and After bound the timestamps of records, in ms from the clock; -1:
+	// there is no bound.
+	Before, After int64
 }
 
-// KeepCompression is compression.type=producer.
-const KeepCompression = -1
-
-// DefaultSettings are those of a topic without any config set.
-func DefaultSettings() Settings {
-	return Settings{
+func newSettings(m *meta.Settings, name string) *Settings {
+	s := &Settings{
+		Settings: m,
 		Storage: storage.Options{
-			SegmentBytes:       1 << 30,
-			SegmentAge:         7 * 24 * time.Hour,
-			IndexInterval:      4096,
-			IndexBytes:         10 << 20,
-			RetentionAge:       7 * 24 * time.Hour,
-			RetentionBytes:     -1,
-			FlushMessages:      1,
-			FileDeleteDelay:    time.Minute,
-			Delete:             true,
-			ProducerExpiration: 24 * time.Hour,
+			SegmentBytes: m.SegmentBytes, SegmentAge: m.SegmentAge, SegmentJitter: m.SegmentJitter,
+			IndexInterval: m.IndexInterval, IndexBytes: m.IndexBytes, Preallocate: m.Preallocate,
+			RetentionAge: m.RetentionAge, RetentionBytes: m.RetentionBytes, Delete: m.Delete,
+			FlushMessages: m.FlushMessages, FlushAge: m.FlushAge,
+			FileDeleteDelay: m.FileDeleteDelay, ProducerExpiration: m.ProducerExpiration,
 		},
-		MinISR:          1,
-		MaxMessageBytes: 1<<20 + 12,
-		TimestampBefore: 1<<63 - 1,
-		TimestampAfter:  3600_000,
-		Compression:     KeepCompression,
+		Internal: meta.InternalTopic(name),
+		Codec:    KeepCompression,
+		Before:   bound(m.TimestampBefore),
+		After:    bound(m.TimestampAfter),
 	}
+	if c, err := record.ParseCodec(m.Compression); err == nil {
+		s.Codec = c
+	}
+	switch s.Codec {
+	case record.Gzip:
+		s.Level = max(0, m.GzipLevel) // -1 is the default's name, 0 is it here
+	case record.LZ4:
+		s.Level = m.LZ4Level
+	case record.Zstd:
+		s.Level = m.ZstdLevel
+	default: // the others have no levels
+	}
+	return s
+}
+
+func bound(d time.Duration) int64 {
+	if d == math.MaxInt64 {
+		return -1
+	}
+	return d.Milliseconds()
 }
