@@ -23,25 +23,25 @@ var (
 	ErrTooLarge = errors.New("batch is too large")
 )
 
-// maxRecordErrors bounds the list in a RecordsError, whatever the batch holds.
+// maxRecordErrors bounds the list in a RejectedError, whatever the batch holds.
 const maxRecordErrors = 100
 
-// RecordError says what is wrong with one record of a batch.
-type RecordError struct {
+// Rejected says what is wrong with one record of a batch.
+type Rejected struct {
 	Index  int // of the record in its batch
 	Reason string
 }
 
-// RecordsError is returned for a batch that is well formed but has records that
+// RejectedError is returned for a batch that is well formed but has records that
 // its topic does not take. It unwraps to ErrInvalid or ErrTimestamp.
-type RecordsError struct {
+type RejectedError struct {
 	Kind    error
 	Total   int           // number of bad records
-	Records []RecordError // the first ones of them
+	Records []Rejected // the first ones of them
 }
 
 // Error is the sentence that Kafka answers in the same case.
-func (e *RecordsError) Error() string {
+func (e *RejectedError) Error() string {
 	if errors.Is(e.Kind, ErrTimestamp) {
 		return "One or more records have been rejected due to invalid timestamp"
 	}
@@ -54,11 +54,11 @@ func (e *RecordsError) Error() string {
 }
 
 // Unwrap gives the kind.
-func (e *RecordsError) Unwrap() error { return e.Kind }
+func (e *RejectedError) Unwrap() error { return e.Kind }
 
-func (e *RecordsError) add(index int, reason string) {
+func (e *RejectedError) add(index int, reason string) {
 	e.Total++
 	if len(e.Records) < maxRecordErrors {
-		e.Records = append(e.Records, RecordError{Index: index, Reason: reason})
+		e.Records = append(e.Records, Rejected{Index: index, Reason: reason})
 	}
 }

@@ -81,7 +81,7 @@ func (r *Reader) Next() bool {
 		r.i++
 		return true
 	}
-	r.err = badRecord(r.i, "it cannot be read")
+	r.err = badRecord(uint64(r.i), "it cannot be read")
 	return false
 }
 

@@ -10,16 +10,28 @@ import (
 // lengths are added to it.
 const badPos = math.MaxInt / 2
 
-// varint decodes a zigzag varint at b[p:] and returns it with the position after
-// it, or badPos. It is split so that the case of one byte is inlined.
-func varint(b []byte, p int) (int64, int) {
-	if p < len(b) && b[p] < 0x80 {
-		return int64(b[p]>>1) ^ -int64(b[p]&1), p + 1
+// short reads a varint of one or two bytes at b[p:], without undoing the zigzag,
+// and returns it with the position after it. long, which no such varint reaches,
+// says that uvarint must read it: it is longer, or at the end of b. The two are
+// apart so that the common case is inlined.
+func short(b []byte, p int) (uint64, int) {
+	if uint(p)+1 < uint(len(b)) {
+		u, v := uint64(b[p]), uint64(b[p+1])
+		if u < 0x80 {
+			return u, p + 1
+		}
+		if v < 0x80 {
+			return u&0x7f | v<<7, p + 2
+		}
 	}
-	return longVarint(b, p)
+	return long, p
 }
 
-func longVarint(b []byte, p int) (int64, int) {
+const long = 1 << 14
+
+// uvarint reads a varint at b[p:], without undoing the zigzag, and returns it with
+// the position after it, or badPos.
+func uvarint(b []byte, p int) (uint64, int) {
 	if p >= len(b) {
 		return 0, badPos
 	}
@@ -27,7 +39,16 @@ func longVarint(b []byte, p int) (int64, int) {
 	if n <= 0 {
 		return 0, badPos
 	}
-	return unzigzag(u), p + n
+	return u, p + n
+}
+
+// varint decodes a zigzag varint as uvarint does.
+func varint(b []byte, p int) (int64, int) {
+	u, p := short(b, p)
+	if u >= long {
+		u, p = uvarint(b, p)
+	}
+	return unzigzag(u), p
 }
 
 func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }

@@ -20,10 +20,10 @@ type walk struct {
 	logged bool  // the header's time holds for all records
 
 	minTime, maxTime int64
-	nullKeys         int
+	nullKeys         uint64
 
 	rules *Rules        // where set, each record is judged
-	bad   *RecordsError // and this lists the bad ones
+	bad   *RejectedError // and this lists the bad ones
 }
 
 // Found is what CheckRecords saw in the records.
@@ -35,7 +35,7 @@ type Found struct {
 // count from 0, every length is inside its bounds, nothing follows the last one,
 // timestamps lie within the rules' bounds, and there are keys where the topic
 // needs them. Compressed records are decompressed in pieces. The errors are
-// ErrInvalid, ErrTimestamp, ErrTooLarge, and *RecordsError where some records are
+// ErrInvalid, ErrTimestamp, ErrTooLarge, and *RejectedError where some records are
 // to blame.
 func (b Batch) CheckRecords(r *Rules) (Found, error) {
 	if b.TimestampType() == LogAppendTime && !r.Internal {
@@ -51,7 +51,7 @@ func (b Batch) CheckRecords(r *Rules) (Found, error) {
 	// Somebody breaks the rules: walk again and note who. Records without a
 	// timestamp may have made the first look too strict.
 	w = newWalk(b)
-	w.rules, w.bad = r, new(RecordsError)
+	w.rules, w.bad = r, new(RejectedError)
 	if err := w.run(b, r); err != nil {
 		return Found{}, err
 	}
@@ -106,7 +106,7 @@ func (r *Rules) bounds() (lo, hi int64) {
 }
 
 // note takes down one record.
-func (w *walk) note(i int64, delta int64, hasKey bool) {
+func (w *walk) note(i uint64, delta int64, hasKey bool) {
 	t := w.base
 	if !w.logged {
 		t += delta
@@ -135,75 +135,96 @@ func (w *walk) judge(i int, t int64, hasKey bool) {
 	}
 }
 
-func badRecord(i int64, what string) error {
+func badRecord(i uint64, what string) error {
 	return fmt.Errorf("%w: record %d: %s", ErrInvalid, i, what)
 }
 
-// slice walks over uncompressed records. A position of badPos or beyond the end
-// makes every later read fail, so one check at the record's end covers them all.
+// slice walks over uncompressed records. It compares in zigzag, where n is 2n and
+// null is 1. A position of badPos or beyond the end makes every later read fail, so
+// one check at the record's end covers them all; until then they may run into the
+// next record.
 func (w *walk) slice(b []byte) error {
-	p := 0
-	for i := range w.count {
-		size, at := varint(b, p)
-		if size < minRecordLen-1 || size > int64(len(b)-at) {
+	p, base, stamped, judging := 0, w.base, !w.logged, w.rules != nil
+	minTime, maxTime, nullKeys := w.minTime, w.maxTime, uint64(0)
+	for i := range uint64(w.count) {
+		size, at := short(b, p)
+		if size >= long {
+			size, at = uvarint(b, at)
+		}
+		if size&1 != 0 || size>>1 > uint64(len(b)) || int(size>>1) > len(b)-at {
 			return badRecord(i, "its length is wrong")
 		}
-		end := at + int(size)
-		rec := b[:end]
-		delta, at := varint(rec, at+1)
-		offset, at := varint(rec, at)
-		key, at := varint(rec, at)
-		if key > 0 {
-			at = skip(at, key)
+		p = at + int(size>>1)
+		delta, at := short(b, at+1) // after the attributes
+		if delta >= long {
+			delta, at = uvarint(b, at)
 		}
-		value, at := varint(rec, at)
-		if value > 0 {
-			at = skip(at, value)
+		offset, at := short(b, at)
+		if offset >= long {
+			offset, at = uvarint(b, at)
 		}
-		headers, at := varint(rec, at)
-		if headers != 0 {
-			at = skipHeaders(rec, at, headers)
+		key, at := short(b, at)
+		if key >= long {
+			key, at = uvarint(b, at)
 		}
-		if at != end || key < -1 || value < -1 {
+		value, at := short(b, skip(at, key))
+		if value >= long {
+			value, at = uvarint(b, at)
+		}
+		at = skip(at, value)
+		if at+1 == p && b[at] == 0 {
+			at++ // no headers
+		} else {
+			at = skipHeaders(b[:p], at)
+		}
+		if at != p {
 			return badRecord(i, "its fields do not fill its length")
 		}
-		if offset != i {
-			return badRecord(i, fmt.Sprintf("its offset delta is %d", offset))
+		if offset != i<<1 {
+			return badRecord(i, fmt.Sprintf("its offset delta is %d", unzigzag(offset)))
 		}
-		w.note(i, delta, key >= 0)
-		p = end
+		t := base
+		if stamped {
+			t += unzigzag(delta)
+		}
+		minTime, maxTime = min(minTime, t), max(maxTime, t)
+		nullKeys += key & 1
+		if judging {
+			w.judge(int(i), t, key&1 == 0)
+		}
 	}
+	w.minTime, w.maxTime, w.nullKeys = minTime, maxTime, nullKeys
 	if p != len(b) {
 		return fmt.Errorf("%w: bytes follow its last record", ErrInvalid)
 	}
 	return nil
 }
 
-// skip moves a position over n bytes, which may be any number.
-func skip(p int, n int64) int {
-	if n > math.MaxInt32 || p >= badPos {
-		return badPos
+// skip moves a position over a field whose length is zigzag: nothing where it is
+// null, to badPos where it is below that or larger than anything can be.
+func skip(p int, zigzag uint64) int {
+	if zigzag&1 == 0 && zigzag <= 2*math.MaxInt32 {
+		return p + int(zigzag>>1)
 	}
-	return p + int(n)
+	if zigzag == 1 {
+		return p
+	}
+	return badPos
 }
 
-// skipHeaders moves over n headers; each takes two bytes at least.
-func skipHeaders(rec []byte, p int, n int64) int {
-	if n < 0 || n > int64(len(rec))/2 {
+// skipHeaders moves over the number of headers at p and the headers; each takes two
+// bytes at least.
+func skipHeaders(rec []byte, p int) int {
+	zigzag, p := uvarint(rec, p)
+	if zigzag&1 != 0 || zigzag>>1 > uint64(len(rec))/2 {
 		return badPos
 	}
-	for range n {
-		var key, value int64
-		key, p = varint(rec, p)
-		if key < 0 {
-			return badPos
-		}
-		value, p = varint(rec, skip(p, key))
-		if value < -1 {
-			return badPos
-		}
-		p = skip(p, max(value, 0))
-		if p > len(rec) {
+	var key, value uint64
+	for range zigzag >> 1 {
+		key, p = uvarint(rec, p)
+		value, p = uvarint(rec, skip(p, key))
+		p = skip(p, value)
+		if key&1 != 0 || p > len(rec) {
 			return badPos
 		}
 	}
@@ -212,7 +233,7 @@ func skipHeaders(rec []byte, p int, n int64) int {
 
 // stream walks over compressed records with the same verdicts as slice.
 func (w *walk) stream(s *stream) error {
-	for i := range w.count {
+	for i := range uint64(w.count) {
 		size := s.varint()
 		start := s.read()
 		s.skip(1)
@@ -234,7 +255,7 @@ func (w *walk) stream(s *stream) error {
 		if s.read()-start != size || key < -1 || value < -1 {
 			return badRecord(i, "its fields do not fill its length")
 		}
-		if offset != i {
+		if offset != int64(i) {
 			return badRecord(i, fmt.Sprintf("its offset delta is %d", offset))
 		}
 		w.note(i, delta, key >= 0)
