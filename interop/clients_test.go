@@ -1,0 +1,390 @@
+package interop
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// contender is a client library: how its driver is started and what it offers.
+type contender struct {
+	name   string
+	kits   []*kit
+	driver func(t *testing.T) *exec.Cmd
+	can    abilities
+}
+
+// abilities name what a client does not offer. The zero value offers all.
+type abilities struct {
+	noIdempotence     bool
+	noAdmin           bool // creates topics by the broker's auto-creation only
+	noTimestamps      bool // records always have the client's clock
+	noCommit          bool // commits by itself only
+	noOffsets         bool // does not tell where records were stored
+	textOnly          bool // records are lines of text
+	noEmptyKeys       bool // writes an empty key as null
+	emptyIsNull       bool // reads what is empty as null
+	noNullHeaders     bool
+	noEmptyHeaders    bool
+	noRepeatedHeaders bool
+	checksPartitions  bool  // refuses a wrong number of partitions itself
+	unknownTopic      []int // codes of its own for a topic that does not exist
+}
+
+var contenders = []contender{
+	{
+		name: "kcat", kits: []*kit{&kcatKit},
+		driver: func(*testing.T) *exec.Cmd { return goDriver("kcat") },
+		can:    abilities{noAdmin: true, noTimestamps: true, noCommit: true, noOffsets: true, textOnly: true},
+	},
+	{name: "franz-go", driver: func(*testing.T) *exec.Cmd { return goDriver("franz-go") }},
+	{name: "sarama", driver: func(*testing.T) *exec.Cmd { return goDriver("sarama") }},
+	{
+		name: "kafka-go", driver: func(*testing.T) *exec.Cmd { return goDriver("kafka-go") },
+		can: abilities{noIdempotence: true, noOffsets: true, emptyIsNull: true},
+	},
+	{
+		name: "kafka-clients", kits: []*kit{&javaKit, &javaDriverKit},
+		driver: func(t *testing.T) *exec.Cmd { return java(t, 192, "Driver") },
+	},
+	{
+		name: "confluent-kafka", kits: []*kit{&pythonKit}, driver: python("confluent_driver.py"),
+		can: abilities{unknownTopic: []int{-188, -190}, checksPartitions: true},
+	},
+	{name: "kafka-python", kits: []*kit{&pythonKit}, driver: python("kafka_python_driver.py"), can: abilities{noNullHeaders: true}},
+	{name: "aiokafka", kits: []*kit{&pythonKit}, driver: python("aiokafka_driver.py")},
+	{name: "kafkajs", kits: []*kit{&kafkajsKit}, driver: node(&kafkajsKit, "kafkajs_driver.js"), can: abilities{noNullHeaders: true}},
+	{
+		name: "confluent-javascript", kits: []*kit{&confluentJSKit}, driver: node(&confluentJSKit, "confluent_driver.js"),
+		can: abilities{unknownTopic: []int{-188, -190}},
+	},
+}
+
+func python(script string) func(*testing.T) *exec.Cmd {
+	return func(t *testing.T) *exec.Cmd {
+		return exec.Command(filepath.Join(pythonKit.have(t), "venv", "bin", "python"), "-u", "-B", filepath.Join("python", script))
+	}
+}
+
+func node(k *kit, script string) func(*testing.T) *exec.Cmd {
+	return func(t *testing.T) *exec.Cmd {
+		cmd := exec.Command("node", filepath.Join("js", script))
+		cmd.Env = append(os.Environ(), "NODE_PATH="+filepath.Join(k.have(t), "node_modules"), "KAFKAJS_NO_PARTITIONER_WARNING=1")
+		return cmd
+	}
+}
+
+// quick makes a group's first rebalance start at once; Kafka and Leat else wait
+// three seconds for more members.
+const quick = "group.initial.rebalance.delay.ms=0"
+
+// TestClients proves that each client does against the broker what its users do with it.
+func TestClients(t *testing.T) {
+	for _, c := range contenders {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			for _, k := range c.kits {
+				k.have(t)
+			}
+			b := shared(t, quick)
+			t.Run("group", func(t *testing.T) { t.Parallel(); testTakeover(t, c, b) })
+			t.Run("data", func(t *testing.T) {
+				t.Parallel()
+				d := start(t, c.name, c.driver(t))
+				t.Run("topics", func(t *testing.T) { testTopics(t, c, b, d) })
+				t.Run("produce", func(t *testing.T) { testProduce(t, c, b, d) })
+				t.Run("time", func(t *testing.T) { testTime(t, c, b, d) })
+				t.Run("errors", func(t *testing.T) { testErrors(t, c, b, d) })
+			})
+		})
+	}
+}
+
+// topicName returns a name that is new in this run and readable in a log.
+func topicName(c contender, what string) string {
+	return fmt.Sprintf("%s.%s.%d", c.name, what, names.Add(1))
+}
+
+// testTopics proves that a topic is created as asked for and described as it is.
+func testTopics(t *testing.T, c contender, b *broker, d *driver) {
+	topic := topicName(c, "topics")
+	partitions := 3
+	if c.can.noAdmin {
+		partitions = 1 // num.partitions
+	}
+	d.must(t, request{Op: "create", Addr: b.addr, Topic: topic, Partitions: partitions, Replication: 1, Configs: map[string]string{"retention.ms": "7200000"}})
+	if a := d.must(t, request{Op: "describe", Addr: b.addr, Topic: topic}); a.Partitions != partitions || a.Leaders != partitions {
+		t.Errorf("described as %d partitions with %d leaders, want %d with leaders", a.Partitions, a.Leaders, partitions)
+	}
+	if c.can.noAdmin {
+		return
+	}
+	adm := admin(t, b)
+	configs, err := adm.DescribeTopicConfigs(t.Context(), topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(configs[0].Configs, func(c kadm.Config) bool { return c.Key == "retention.ms" })
+	if i < 0 || configs[0].Configs[i].MaybeValue() != "7200000" {
+		t.Errorf("retention.ms is not what the topic was created with: %v", configs[0].Configs)
+	}
+}
+
+// produceMode is a way to produce that an application chooses once.
+type produceMode struct {
+	name       string
+	acks       string
+	idempotent bool
+}
+
+// testProduce proves that what a client writes in every codec and mode is stored
+// as that, is read back by it in order and unchanged, and the same by another client.
+func testProduce(t *testing.T, c contender, b *broker, d *driver) {
+	modes := []produceMode{{"acks0", "0", false}, {"acks1", "1", false}, {"all", "all", false}, {"idempotent", "all", true}}
+	if c.can.noIdempotence {
+		modes = modes[:3]
+	}
+	for i, codec := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
+		for j, mode := range modes {
+			t.Run(codec+"/"+mode.name, func(t *testing.T) {
+				want := sample(uint64(i*10+j), c.can, mode.acks == "all")
+				topic := topicName(c, codec+"."+mode.name)
+				createTopic(t, b, topic, 2, nil)
+				const partition = 1
+				a := d.must(t, request{
+					Op: "produce", Addr: b.addr, Topic: topic, Partition: partition,
+					Codec: codec, Acks: mode.acks, Idempotent: mode.idempotent, File: writeRecords(t, want),
+				})
+				if mode.acks != "0" && !c.can.noOffsets {
+					checkOffsets(t, a.Offsets, len(want))
+				}
+				back := request{Op: "consume", Addr: b.addr, Topic: topic, Partition: partition, Count: len(want), WaitMS: 30_000}
+				checkStored(t, c, back, codec, mode, want)
+				back.File = filepath.Join(t.TempDir(), "consumed")
+				d.must(t, back)
+				got, err := readRecords(back.File)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.can.emptyIsNull {
+					want = emptyToNull(want)
+				}
+				compare(t, c.name, want, got, 0)
+			})
+		}
+	}
+}
+
+func checkOffsets(t *testing.T, offsets []int64, n int) {
+	t.Helper()
+	if len(offsets) != n {
+		t.Errorf("%d offsets acknowledged, want %d", len(offsets), n)
+	}
+	for i, o := range offsets {
+		if o != int64(i) {
+			t.Fatalf("record %d was acknowledged with offset %d", i, o)
+		}
+	}
+}
+
+// checkStored reads the partition with franz-go and looks at the batches, too:
+// a driver that forgot a setting would else prove nothing.
+func checkStored(t *testing.T, c contender, q request, codec string, mode produceMode, want []record) {
+	t.Helper()
+	all, err := franzRead(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []record
+	compressed := 0
+	codecs := []string{"none", "gzip", "snappy", "lz4", "zstd"}
+	for i, r := range all {
+		got = append(got, fromFranz(r))
+		if used := codecs[r.Attrs.CompressionType()]; used == codec {
+			compressed++
+		} else if used != "none" {
+			t.Errorf("record %d is stored in %s, want %s", i, used, codec)
+		}
+		if r.ProducerID >= 0 != mode.idempotent {
+			t.Fatalf("record %d has producer id %d, idempotence asked: %v", i, r.ProducerID, mode.idempotent)
+		}
+	}
+	// Clients may leave a batch that gains nothing as it is.
+	if compressed < len(all)/2 {
+		t.Errorf("only %d of %d records are stored in %s", compressed, len(all), codec)
+	}
+	compare(t, "franz-go reading "+c.name, want, got, 0)
+}
+
+// testTime proves that the first offset at or after a time is found, and that
+// reading from there begins with that record.
+func testTime(t *testing.T, c contender, b *broker, d *driver) {
+	topic := topicName(c, "time")
+	createTopic(t, b, topic, 1, nil)
+	began := time.Now().Add(-10 * time.Minute).UnixMilli()
+	var want []record
+	for i := range 20 {
+		want = append(want, record{Value: fmt.Appendf(nil, "minute %d", i), Timestamp: began + int64(i)*1000})
+	}
+	write := request{Op: "produce", Addr: b.addr, Topic: topic, Codec: "none", Acks: "all", File: writeRecords(t, want)}
+	if c.can.noTimestamps {
+		if _, err := (&franz{}).produce(write); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		d.must(t, write)
+	}
+	for _, tc := range []struct{ ts, offset int64 }{{began - 5000, 0}, {began + 7000, 7}, {began + 7001, 8}, {began + 19_000, 19}} {
+		a := d.must(t, request{Op: "time", Addr: b.addr, Topic: topic, Timestamp: tc.ts})
+		if a.Offset != tc.offset {
+			t.Errorf("time %+d ms: offset %d, want %d", tc.ts-began, a.Offset, tc.offset)
+		}
+	}
+	// After the newest record there is no offset; clients say -1 or the end.
+	if a := d.must(t, request{Op: "time", Addr: b.addr, Topic: topic, Timestamp: began + 60_000}); a.Offset != -1 && a.Offset != 20 {
+		t.Errorf("time after the newest record: offset %d, want none or the end", a.Offset)
+	}
+	q := request{Op: "consume", Addr: b.addr, Topic: topic, Offset: 8, Count: 12, WaitMS: 20_000, File: filepath.Join(t.TempDir(), "consumed")}
+	d.must(t, q)
+	got, err := readRecords(q.File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compare(t, c.name, want[8:], got, 8)
+}
+
+// Error codes of the protocol that the clients must be told.
+const (
+	unknownTopicOrPartition  = 3
+	messageTooLarge          = 10
+	invalidTopic             = 17
+	topicExists              = 36
+	invalidPartitions        = 37
+	invalidReplicationFactor = 38
+	invalidConfig            = 40
+)
+
+// testErrors proves that a client is told what was wrong in a way that it understands.
+func testErrors(t *testing.T, c contender, b *broker, d *driver) {
+	unknown := append([]int{unknownTopicOrPartition}, c.can.unknownTopic...)
+	t.Run("describe an unknown topic", func(t *testing.T) {
+		refused(t, d, request{Op: "describe", Addr: b.addr, Topic: topicName(c, "nowhere")}, unknown...)
+	})
+	t.Run("produce to an unknown topic", func(t *testing.T) {
+		// Clients that create topics when they are used are served by a broker that does not.
+		strict := shared(t, "auto.create.topics.enable=false", quick)
+		a := d.ask(t, request{
+			Op: "produce", Addr: strict.addr, Topic: topicName(c, "nowhere"), Codec: "none", Acks: "all",
+			File: writeRecords(t, []record{{Value: []byte("lost")}}),
+		})
+		if a.OK {
+			t.Error("a record for a topic that does not exist was acknowledged")
+		}
+	})
+	t.Run("too large", func(t *testing.T) {
+		topic := topicName(c, "small")
+		createTopic(t, b, topic, 1, map[string]*string{"max.message.bytes": new("100000")})
+		q := request{
+			Op: "produce", Addr: b.addr, Topic: topic, Codec: "none", Acks: "all",
+			File: writeRecords(t, []record{{Value: make([]byte, 150_000)}}),
+		}
+		if c.can.textOnly {
+			q.File = writeRecords(t, []record{{Value: slices.Repeat([]byte("x"), 150_000)}})
+		}
+		refused(t, d, q, messageTooLarge)
+		q.File = writeRecords(t, []record{{Value: []byte("small enough")}})
+		d.must(t, q)
+	})
+	if c.can.noAdmin {
+		return
+	}
+	topic := topicName(c, "refused")
+	createTopic(t, b, topic, 1, nil)
+	for _, tc := range []struct {
+		name  string
+		topic request
+		code  int
+	}{
+		{"topic exists", request{Topic: topic, Partitions: 1, Replication: 1}, topicExists},
+		{"config value", request{Topic: topicName(c, "bad"), Partitions: 1, Replication: 1, Configs: map[string]string{"retention.ms": "soon"}}, invalidConfig},
+		{"config range", request{Topic: topicName(c, "bad"), Partitions: 1, Replication: 1, Configs: map[string]string{"segment.bytes": "3"}}, invalidConfig},
+		{"config name", request{Topic: topicName(c, "bad"), Partitions: 1, Replication: 1, Configs: map[string]string{"no.such.config": "1"}}, invalidConfig},
+		{"name", request{Topic: "no/slash", Partitions: 1, Replication: 1}, invalidTopic},
+		{"partitions", request{Topic: topicName(c, "bad"), Partitions: -5, Replication: 1}, invalidPartitions},
+		{"replication", request{Topic: topicName(c, "bad"), Partitions: 1, Replication: 9}, invalidReplicationFactor},
+	} {
+		t.Run("create/"+tc.name, func(t *testing.T) {
+			tc.topic.Op, tc.topic.Addr = "create", b.addr
+			codes := []int{tc.code}
+			if tc.code == invalidPartitions && c.can.checksPartitions {
+				codes = append(codes, 0)
+			}
+			refused(t, d, tc.topic, codes...)
+		})
+	}
+}
+
+// refused proves that a request fails with one of the codes.
+func refused(t *testing.T, d *driver, q request, codes ...int) {
+	t.Helper()
+	a := d.ask(t, q)
+	if a.OK {
+		t.Fatalf("%s %s: done, want error code %v", q.Op, q.Topic, codes)
+	}
+	if !slices.Contains(codes, a.Code) {
+		t.Errorf("%s %s: code %d (%s), want %v", q.Op, q.Topic, a.Code, a.Error, codes)
+	}
+}
+
+// createTopic makes a topic for a test that is about something else.
+func createTopic(t *testing.T, b *broker, topic string, partitions int32, configs map[string]*string) {
+	t.Helper()
+	adm := admin(t, b)
+	if _, err := adm.CreateTopic(t.Context(), partitions, 1, configs, topic); err != nil {
+		t.Fatal(err)
+	}
+	// Kafka answers before its own metadata shows the topic.
+	eventually(t, 10*time.Second, "the new topic has leaders", func() bool {
+		topics, err := adm.ListTopics(t.Context(), topic)
+		if err != nil || len(topics[topic].Partitions) != int(partitions) {
+			return false
+		}
+		for _, p := range topics[topic].Partitions {
+			if p.Leader < 0 || p.Err != nil {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// admin returns a client for the suite's own looks at the broker.
+func admin(t *testing.T, b *broker) *kadm.Client {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(b.addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return kadm.NewClient(cl)
+}
+
+// eventually calls ok until it is true, and fails the test when it stays false.
+func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	for !ok() {
+		if ctx.Err() != nil {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}
