@@ -36,7 +36,7 @@ type Rejected struct {
 // its topic does not take. It unwraps to ErrInvalid or ErrTimestamp.
 type RejectedError struct {
 	Kind    error
-	Total   int           // number of bad records
+	Total   int        // number of bad records
 	Records []Rejected // the first ones of them
 }
 

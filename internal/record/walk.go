@@ -22,7 +22,7 @@ type walk struct {
 	minTime, maxTime int64
 	nullKeys         uint64
 
-	rules *Rules        // where set, each record is judged
+	rules *Rules         // where set, each record is judged
 	bad   *RejectedError // and this lists the bad ones
 }
 
