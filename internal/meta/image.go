@@ -20,6 +20,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"strings"
 )
 
 // UUID is a topic id. The zero value stands for "no id".
@@ -100,6 +101,40 @@ func (m *Image) TopicBytes(name []byte) *Topic {
 
 // TopicByID finds a topic by id; nil: there is none.
 func (m *Image) TopicByID(id UUID) *Topic { return m.byID[shardOfID(id)][id] }
+
+// Colliding finds another topic whose name differs from this one only by dots in
+// the place of underscores: names of metrics would not tell them apart. nil: there
+// is none.
+func (m *Image) Colliding(name string) *Topic {
+	if !strings.ContainsAny(name, "._") {
+		return nil
+	}
+	for other, t := range m.byName[shardOfName(name)] {
+		if other != name && collide(other, name) {
+			return t
+		}
+	}
+	return nil
+}
+
+func collide(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if unify(a[i]) != unify(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func unify(c byte) byte {
+	if c == '.' {
+		return '_'
+	}
+	return c
+}
 
 // Topics iterates over all topics, in no order.
 func (m *Image) Topics() iter.Seq[*Topic] {
@@ -297,12 +332,12 @@ func appendOverrides(b []byte, r Resource, o *overrides) []byte {
 	return b
 }
 
-// shardOfName spreads names (FNV-1a); it must not be seeded, since images of one
-// process are built from each other.
+// shardOfName spreads names (FNV-1a), those that collide into the same shard. It
+// must not be seeded, since images of one process are built from each other.
 func shardOfName[S string | []byte](name S) int {
 	h := uint32(2166136261)
 	for i := range len(name) {
-		h = (h ^ uint32(name[i])) * 16777619
+		h = (h ^ uint32(unify(name[i]))) * 16777619
 	}
 	return int((h ^ h>>16) % shards)
 }

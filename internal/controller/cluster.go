@@ -1,0 +1,57 @@
+package controller
+
+import (
+	"context"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// Bootstrap makes the cluster known under its id, where that was not done before.
+// The cluster's tag (see meta.ProducerID) is drawn here, once for ever.
+func (c *Controller) Bootstrap(ctx context.Context, clusterID string) error {
+	return c.do(ctx, func(m *meta.Image) []byte {
+		if m.ClusterID != "" {
+			return nil
+		}
+		_, tag := meta.NewClusterID()
+		return meta.Append(nil, meta.ClusterCreated{ID: clusterID, Tag: tag})
+	})
+}
+
+// Register registers a broker, which has just started, and returns the epoch of
+// this registration; the Epoch of b is ignored.
+func (c *Controller) Register(ctx context.Context, b meta.Broker) (epoch int64, err error) {
+	err = c.do(ctx, func(m *meta.Image) []byte {
+		b.Epoch = m.LastBrokerEpoch() + 1
+		return meta.Append(nil, meta.BrokerRegistered{Broker: b})
+	})
+	return b.Epoch, err
+}
+
+// AllocateProducerIDs reserves a block of n producer ids that nobody else gets. An
+// allocation that fails half way may lose ids, never give them twice.
+func (c *Controller) AllocateProducerIDs(ctx context.Context, n int64) (first int64, err error) {
+	var full bool
+	err = c.do(ctx, func(m *meta.Image) []byte {
+		at := m.NextProducerID()
+		if full = n < 1 || n > meta.MaxProducers-at; full {
+			return nil
+		}
+		first = meta.ProducerID(m.Tag, at)
+		return meta.Append(nil, meta.ProducerIDsGiven{Next: at + n})
+	})
+	if full {
+		return 0, ErrNoProducerIDs
+	}
+	return first, err
+}
+
+// SetFeature finalizes a feature's level; 0 removes it.
+func (c *Controller) SetFeature(ctx context.Context, name string, level int16) error {
+	return c.do(ctx, func(m *meta.Image) []byte {
+		if m.Feature(name) == level {
+			return nil
+		}
+		return meta.Append(nil, meta.FeatureSet{Name: name, Level: level})
+	})
+}

@@ -1,0 +1,215 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// Op is Kafka's number for how a config is changed.
+type Op int8
+
+// Operations. Append and Subtract are for lists.
+const (
+	Set Op = iota
+	Delete
+	Append
+	Subtract
+)
+
+// String is Kafka's name of the operation.
+func (o Op) String() string {
+	switch o {
+	case Set:
+		return "SET"
+	case Delete:
+		return "DELETE"
+	case Append:
+		return "APPEND"
+	case Subtract:
+		return "SUBTRACT"
+	default:
+		return "UNKNOWN"
+	}
+}
+
+// ConfigChange changes one config.
+type ConfigChange struct {
+	Op    Op
+	Key   string
+	Value string
+}
+
+// ConfigChanges change the configs of one resource, all of them or none.
+type ConfigChanges struct {
+	Resource meta.Resource
+	Changes  []ConfigChange
+	// Replace removes what is set on the resource and not among the changes.
+	Replace bool
+}
+
+// AlterConfigs changes configs; the errors are in the order of what was asked.
+// Resources must not repeat, nor keys within one.
+func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, validateOnly bool) ([]*Error, error) {
+	var results []*Error
+	err := c.do(ctx, func(m *meta.Image) []byte {
+		records, errs := decideConfigs(m, c.cfg.Static, asked)
+		results = errs
+		if validateOnly {
+			return nil
+		}
+		return records
+	})
+	return results, err
+}
+
+func decideConfigs(m *meta.Image, static *meta.Static, asked []ConfigChanges) ([]byte, []*Error) {
+	var records []byte
+	results := make([]*Error, len(asked))
+	for i := range asked {
+		a := &asked[i]
+		old := m.Overrides(a.Resource)
+		set, err := changed(old, a)
+		if err == nil {
+			err = allowed(m, static, a, set)
+		}
+		if results[i] = err; err == nil {
+			records = appendConfigs(records, a.Resource, old, set)
+		}
+	}
+	return records, results
+}
+
+// changed is what would be set after the changes.
+func changed(old map[string]string, a *ConfigChanges) (map[string]string, *Error) {
+	set := make(map[string]string, len(old)+len(a.Changes))
+	if !a.Replace {
+		maps.Copy(set, old)
+	}
+	for _, ch := range a.Changes {
+		switch ch.Op {
+		case Set:
+			set[ch.Key] = ch.Value
+		case Delete:
+			delete(set, ch.Key)
+		case Append, Subtract:
+			v, err := changedList(a.Resource.Type, set, ch)
+			if err != nil {
+				return nil, err
+			}
+			set[ch.Key] = v
+		default:
+			return nil, refuse(InvalidRequest, "Unknown operations type %d", ch.Op)
+		}
+	}
+	return set, nil
+}
+
+func changedList(typ meta.ResourceType, set map[string]string, ch ConfigChange) (string, *Error) {
+	d := meta.Def(typ, ch.Key)
+	if d == nil || d.Type != meta.ListConfig {
+		if typ == meta.BrokerResource {
+			return "", refuse(InvalidConfig, "Config value %s is not allowed for config key: %s", strings.ToLower(ch.Op.String()), ch.Key)
+		}
+		return "", refuse(InvalidConfig, "Can't %v to key %s because its type is not LIST.", ch.Op, ch.Key)
+	}
+	have, ok := set[ch.Key]
+	if !ok {
+		have = d.Default
+	}
+	list := slices.DeleteFunc(strings.Split(have, ","), func(s string) bool { return s == "" })
+	for item := range strings.SplitSeq(ch.Value, ",") {
+		at := slices.Index(list, item)
+		switch {
+		case ch.Op == Append && at < 0:
+			list = append(list, item)
+		case ch.Op == Subtract && at >= 0:
+			list = slices.Delete(list, at, at+1)
+		}
+	}
+	return strings.Join(list, ","), nil
+}
+
+// allowed tells whether a resource may have these configs.
+func allowed(m *meta.Image, static *meta.Static, a *ConfigChanges, set map[string]string) *Error {
+	switch a.Resource.Type {
+	case meta.TopicResource:
+		if a.Resource.Name == "" {
+			return refuse(InvalidRequest, "Default topic resources are not allowed.")
+		}
+		if err := CheckTopicName(a.Resource.Name); err != nil {
+			return err
+		}
+	case meta.GroupResource:
+		if a.Resource.Name == "" {
+			return refuse(InvalidRequest, "Default group resources are not allowed.")
+		}
+	case meta.ClientMetricsResource:
+		if a.Resource.Name == "" {
+			return refuse(InvalidRequest, "Subscription name can't be empty")
+		}
+	case meta.BrokerResource:
+		if err := allowedBroker(a, set); err != nil {
+			return err
+		}
+	default:
+		return refuse(InvalidRequest, "Unknown resource type %d", a.Resource.Type)
+	}
+	if err := meta.Check(m, static, a.Resource.Type, set); err != nil {
+		e := configRefusal(err)
+		if a.Resource.Type == meta.BrokerResource {
+			e.Kind = InvalidRequest // Kafka calls a broker's bad value a bad request
+		}
+		return e
+	}
+	if a.Resource.Type == meta.TopicResource && m.Topic(a.Resource.Name) == nil {
+		return refuse(UnknownTopic, "The topic '%s' does not exist.", a.Resource.Name)
+	}
+	return nil
+}
+
+// allowedBroker tells whether brokers may have these configs while they run.
+func allowedBroker(a *ConfigChanges, set map[string]string) *Error {
+	if name := a.Resource.Name; name != "" {
+		id, err := strconv.ParseInt(name, 10, 32)
+		if err != nil {
+			return refuse(InvalidRequest, "Node id must be an integer, but it is: %s", name)
+		}
+		if id < 0 {
+			return refuse(InvalidRequest, "Invalid negative broker ID.")
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(set)) {
+		if err := meta.CheckDynamic(k, a.Resource.Name != ""); err != nil {
+			return configRefusal(err)
+		}
+	}
+	return nil
+}
+
+func configRefusal(err error) *Error {
+	if errors.Is(err, meta.ErrRefusedConfig) {
+		return refuse(InvalidRequest, "%v", err)
+	}
+	return refuse(InvalidConfig, "%v", err)
+}
+
+// appendConfigs appends the records that lead from one set of configs to another.
+func appendConfigs(records []byte, r meta.Resource, from, to map[string]string) []byte {
+	for _, k := range slices.Sorted(maps.Keys(from)) {
+		if _, ok := to[k]; !ok {
+			records = meta.Append(records, meta.ConfigUnset{Resource: r, Key: k})
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(to)) {
+		if v, ok := from[k]; !ok || v != to[k] {
+			records = meta.Append(records, meta.ConfigSet{Resource: r, Key: k, Value: to[k]})
+		}
+	}
+	return records
+}

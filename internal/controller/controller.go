@@ -1,0 +1,94 @@
+// Package controller decides every change of the cluster's metadata.
+//
+// A command is decided by a pure function from the newest image to records and
+// results (topics.go, placement.go, configs.go, cluster.go); the records are proposed to the
+// metadata quorum, which applies them on every node; then the results are
+// returned. Controller runs one command at a time, so that each is decided on the
+// image that the one before it left.
+//
+// All methods may be called concurrently. There is no lock: a command waits for its
+// turn on a channel, and gives up when its context ends.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// Kind says why a command, or one item of it, was refused.
+type Kind uint8
+
+// Kinds of refusal. Each has one of Kafka's error codes.
+const (
+	InvalidRequest Kind = iota + 1
+	InvalidTopic
+	TopicExists
+	UnknownTopic
+	UnknownTopicID
+	InvalidPartitions
+	InvalidReplicationFactor
+	InvalidAssignment
+	InvalidConfig
+	PolicyViolation
+)
+
+// Error is a refusal. Its message goes to the client as it is; it may be empty,
+// where Kafka gives none but the code's own.
+type Error struct {
+	Kind    Kind
+	Message string
+}
+
+func (e *Error) Error() string {
+	if e.Message == "" {
+		return fmt.Sprintf("refused (%d)", e.Kind)
+	}
+	return e.Message
+}
+
+func refuse(kind Kind, format string, args ...any) *Error {
+	return &Error{kind, fmt.Sprintf(format, args...)}
+}
+
+// ErrNoProducerIDs is returned when the cluster has given out all its producer ids.
+var ErrNoProducerIDs = errors.New("controller: there are no producer ids left")
+
+// Config hands the controller what it needs.
+type Config struct {
+	Image func() *meta.Image // the newest image; never nil
+	// Propose returns when the records were committed and Image shows them.
+	Propose func(ctx context.Context, records []byte) error
+	Static  *meta.Static // this node's own settings
+}
+
+// Controller decides and proposes.
+type Controller struct {
+	cfg  Config
+	turn chan struct{} // holds one token: whoever has it decides
+}
+
+// New makes a controller.
+func New(cfg Config) *Controller {
+	c := &Controller{cfg: cfg, turn: make(chan struct{}, 1)}
+	c.turn <- struct{}{}
+	return c
+}
+
+// do runs one command: decide returns the records to propose, none where there is
+// nothing to change.
+func (c *Controller) do(ctx context.Context, decide func(m *meta.Image) []byte) error {
+	select {
+	case <-c.turn:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { c.turn <- struct{}{} }()
+	records := decide(c.cfg.Image())
+	if len(records) == 0 {
+		return nil
+	}
+	return c.cfg.Propose(ctx, records)
+}

@@ -1,0 +1,415 @@
+package controller
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+var update = flag.Bool("update", false, "write what the scripts' commands answer into the scripts")
+
+// cluster is a quorum of one in memory.
+type cluster struct {
+	mu     sync.Mutex
+	image  *meta.Image // guarded by mu
+	static *meta.Static
+	log    int // proposals
+	fail   error
+}
+
+func newCluster(t testing.TB, static map[string]string) *cluster {
+	t.Helper()
+	s, err := meta.NewStatic(0, static)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &cluster{image: meta.Empty(), static: s}
+}
+
+func (c *cluster) Image() *meta.Image {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.image
+}
+
+func (c *cluster) propose(_ context.Context, records []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fail != nil {
+		return c.fail
+	}
+	m, _, err := meta.Apply(c.image, records)
+	if err == nil {
+		c.image = m
+		c.log++
+	}
+	return err
+}
+
+func (c *cluster) controller() *Controller {
+	return New(Config{Image: c.Image, Propose: c.propose, Static: c.static})
+}
+
+// TestScripts runs the scripts in testdata: a command, "----", and what it answers.
+// They prove what is decided, in which words a request is refused, and that what is
+// refused or only validated changes nothing.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) { runScript(t, file) })
+	}
+}
+
+func runScript(t *testing.T, file string) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := script{t: t, c: newCluster(t, map[string]string{"num.partitions": "2"})}
+	s.ctl = s.c.controller()
+	var got bytes.Buffer
+	in := bufio.NewScanner(bytes.NewReader(b))
+	for in.Scan() {
+		line := in.Text()
+		fmt.Fprintln(&got, line)
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		for in.Scan() && in.Text() != "" { // the recorded answer
+		}
+		fmt.Fprintf(&got, "----\n%s\n", s.run(line))
+	}
+	want := string(b)
+	if *update {
+		if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if d := cmp.Diff(strings.Split(want, "\n"), strings.Split(got.String(), "\n")); d != "" {
+		t.Error(d)
+	}
+}
+
+type script struct {
+	t   *testing.T
+	c   *cluster
+	ctl *Controller
+}
+
+// run runs one command; its answer ends with a line break for each line.
+func (s *script) run(line string) string {
+	f := strings.Fields(line)
+	validate := slices.Contains(f, "validate")
+	f = slices.DeleteFunc(f, func(w string) bool { return w == "validate" })
+	before := meta.Encode(s.c.Image())
+	var out strings.Builder
+	switch f[0] {
+	case "brokers":
+		for _, id := range f[1:] {
+			epoch, err := s.ctl.Register(s.t.Context(), meta.Broker{ID: number(s.t, id), Host: "h", Port: 9092})
+			fmt.Fprintf(&out, "%s: epoch %d %v\n", id, epoch, err)
+		}
+	case "create":
+		s.create(&out, f[1:], validate)
+	case "delete":
+		s.delete(&out, f[1:])
+	case "partitions":
+		s.partitions(&out, f[1:], validate)
+	case "alter", "replace":
+		s.alter(&out, f, validate)
+	case "show":
+		for _, name := range f[1:] {
+			s.show(&out, name)
+		}
+	default:
+		s.t.Fatalf("unknown command: %s", line)
+	}
+	if (validate || strings.Contains(out.String(), "refused")) && !bytes.Equal(before, meta.Encode(s.c.Image())) && !strings.Contains(out.String(), "made") {
+		s.t.Errorf("%s: changed the cluster", line)
+	}
+	return out.String()
+}
+
+// create name[,name] [partitions=n] [rf=n] [assign=p:r+r,p:r] [key=value]
+func (s *script) create(out *strings.Builder, f []string, validate bool) {
+	var list []NewTopic
+	for name := range strings.SplitSeq(f[0], ",") {
+		n := NewTopic{Name: strings.ReplaceAll(name, "~", " "), Partitions: -1, ReplicationFactor: -1, Configs: map[string]*string{}}
+		for _, kv := range f[1:] {
+			k, v, ok := strings.Cut(kv, "=")
+			switch {
+			case k == "partitions":
+				n.Partitions = number(s.t, v)
+			case k == "rf":
+				n.ReplicationFactor = int16(number(s.t, v))
+			case k == "assign":
+				for a := range strings.SplitSeq(v, ",") {
+					p, r, _ := strings.Cut(a, ":")
+					n.Assignments = append(n.Assignments, Assignment{number(s.t, p), replicas(s.t, r)})
+				}
+			case ok:
+				n.Configs[k] = &v
+			default:
+				n.Configs[k] = nil
+			}
+		}
+		list = append(list, n)
+	}
+	results, err := s.ctl.CreateTopics(s.t.Context(), list, validate)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, r := range results {
+		if r.Err != nil {
+			fmt.Fprintf(out, "%s: refused (%d): %s\n", r.Name, r.Err.Kind, r.Err.Message)
+			continue
+		}
+		fmt.Fprintf(out, "%s: made, %d partitions of %d replicas\n", r.Name, r.Partitions, r.ReplicationFactor)
+		if made := s.c.Image().Topic(r.Name); !validate && made.ID != r.ID {
+			s.t.Errorf("%s has the id %v, the answer says %v", r.Name, made.ID, r.ID)
+		}
+	}
+}
+
+func (s *script) delete(out *strings.Builder, names []string) {
+	ids := make([]meta.UUID, len(names))
+	for i, n := range names {
+		if t := s.c.Image().Topic(n); t != nil {
+			ids[i] = t.ID
+		}
+	}
+	errs, err := s.ctl.DeleteTopics(s.t.Context(), ids)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i, e := range errs {
+		fmt.Fprintf(out, "%s: %s\n", names[i], outcome(e))
+	}
+}
+
+// partitions name count [r+r,r+r]
+func (s *script) partitions(out *strings.Builder, f []string, validate bool) {
+	ask := MorePartitions{Topic: f[0], Count: number(s.t, f[1])}
+	if len(f) > 2 {
+		ask.Assignments = [][]int32{}
+		for r := range strings.SplitSeq(f[2], ",") {
+			ask.Assignments = append(ask.Assignments, replicas(s.t, r))
+		}
+	}
+	errs, err := s.ctl.CreatePartitions(s.t.Context(), []MorePartitions{ask}, validate)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	fmt.Fprintf(out, "%s: %s\n", f[0], outcome(errs[0]))
+}
+
+// alter|replace topic|broker|group|metrics name key=value, key (delete), key+=value, key-=value
+func (s *script) alter(out *strings.Builder, f []string, validate bool) {
+	types := map[string]meta.ResourceType{
+		"topic": meta.TopicResource, "broker": meta.BrokerResource, "group": meta.GroupResource,
+		"metrics": meta.ClientMetricsResource, "logger": meta.BrokerLoggerResource,
+	}
+	a := ConfigChanges{Resource: meta.Resource{Type: types[f[1]], Name: strings.Trim(f[2], `"`)}, Replace: f[0] == "replace"}
+	for _, kv := range f[3:] {
+		k, v, ok := strings.Cut(kv, "=")
+		ch := ConfigChange{Op: Set, Key: k, Value: v}
+		switch {
+		case !ok:
+			ch.Op = Delete
+		case strings.HasSuffix(k, "+"):
+			ch.Op, ch.Key = Append, k[:len(k)-1]
+		case strings.HasSuffix(k, "-"):
+			ch.Op, ch.Key = Subtract, k[:len(k)-1]
+		case strings.HasSuffix(k, "?"):
+			ch.Op, ch.Key = 9, k[:len(k)-1]
+		}
+		a.Changes = append(a.Changes, ch)
+	}
+	errs, err := s.ctl.AlterConfigs(s.t.Context(), []ConfigChanges{a}, validate)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	fmt.Fprintln(out, outcome(errs[0]))
+	set := s.c.Image().Overrides(a.Resource)
+	for _, k := range slices.Sorted(mapKeys(set)) {
+		fmt.Fprintf(out, "%s=%s\n", k, set[k])
+	}
+}
+
+func (s *script) show(out *strings.Builder, name string) {
+	t := s.c.Image().Topic(name)
+	if t == nil {
+		fmt.Fprintf(out, "%s: none\n", name)
+		return
+	}
+	for i, p := range t.Partitions {
+		fmt.Fprintf(out, "%s-%d: leader %d of %v, in sync %v\n", name, i, p.Leader, p.Replicas, p.ISR)
+	}
+}
+
+func outcome(e *Error) string {
+	if e == nil {
+		return "ok"
+	}
+	return fmt.Sprintf("refused (%d): %s", e.Kind, e.Message)
+}
+
+func number(t *testing.T, s string) int32 {
+	t.Helper()
+	n, err := strconv.ParseInt(s, 10, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int32(n)
+}
+
+func replicas(t *testing.T, s string) []int32 {
+	t.Helper()
+	var list []int32
+	for r := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == '+' }) {
+		list = append(list, number(t, r))
+	}
+	return list
+}
+
+func mapKeys(m map[string]string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// TestBootstrapOnce proves that a cluster is made once and keeps its id and tag.
+func TestBootstrapOnce(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	for range 2 {
+		if err := ctl.Bootstrap(t.Context(), "MkU3OEVBNTcwNTJENDM2Qk"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := c.Image(); m.ClusterID != "MkU3OEVBNTcwNTJENDM2Qk" || m.Tag == 0 || c.log != 1 {
+		t.Errorf("cluster %q, tag %d, %d proposals", m.ClusterID, m.Tag, c.log)
+	}
+}
+
+// TestProducerIDsAreGivenOnce proves that blocks taken concurrently do not overlap,
+// carry the cluster's tag, and end where the counter does.
+func TestProducerIDsAreGivenOnce(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	if err := ctl.Bootstrap(t.Context(), "MkU3OEVBNTcwNTJENDM2Qk"); err != nil {
+		t.Fatal(err)
+	}
+	const blocks, size = 16, 1000
+	firsts := make([]int64, blocks)
+	var wg sync.WaitGroup
+	for i := range blocks {
+		wg.Go(func() {
+			var err error
+			if firsts[i], err = ctl.AllocateProducerIDs(t.Context(), size); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	slices.Sort(firsts)
+	for i, first := range firsts {
+		if want := meta.ProducerID(c.Image().Tag, int64(i)*size); first != want {
+			t.Errorf("block %d begins at %d, want %d", i, first, want)
+		}
+	}
+	if _, err := ctl.AllocateProducerIDs(t.Context(), meta.MaxProducers); !errors.Is(err, ErrNoProducerIDs) {
+		t.Errorf("more ids than there are: %v", err)
+	}
+}
+
+// TestTurnEndsWithContext proves that a command which waits behind another one
+// gives up when its time is over, and that a failed proposal is told to the caller.
+func TestTurnEndsWithContext(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	<-ctl.turn // as if another command ran
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := ctl.Register(ctx, meta.Broker{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a command that waits: %v", err)
+	}
+	ctl.turn <- struct{}{}
+	c.fail = errors.New("no quorum")
+	if _, err := ctl.CreateTopics(t.Context(), []NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 1}}, false); err != nil {
+		t.Errorf("a refused item is not a failed command: %v", err)
+	}
+	if _, err := ctl.Register(t.Context(), meta.Broker{}); !errors.Is(err, c.fail) {
+		t.Errorf("a failed proposal: %v", err)
+	}
+}
+
+// TestTenThousandPartitions proves that a request as large as is allowed is one
+// proposal, and that a larger one is refused.
+func TestTenThousandPartitions(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0}); err != nil {
+		t.Fatal(err)
+	}
+	list := make([]NewTopic, 10)
+	for i := range list {
+		list[i] = NewTopic{Name: fmt.Sprint("t", i), Partitions: 1000, ReplicationFactor: -1}
+	}
+	results, err := ctl.CreateTopics(t.Context(), list, false)
+	if err != nil || c.Image().NumPartitions() != 10_000 || c.log != 2 {
+		t.Fatalf("%d partitions in %d proposals: %v", c.Image().NumPartitions(), c.log, err)
+	}
+	for _, r := range results {
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+	}
+	results, err = ctl.CreateTopics(t.Context(), []NewTopic{{Name: "u", Partitions: 10_001, ReplicationFactor: 1}}, false)
+	if err != nil || results[0].Err == nil || results[0].Err.Kind != PolicyViolation {
+		t.Errorf("one partition too many: %+v, %v", results, err)
+	}
+}
+
+// BenchmarkCreateTopic makes topics one by one in a cluster that has ten thousand.
+func BenchmarkCreateTopic(b *testing.B) {
+	c := newCluster(b, nil)
+	ctl := c.controller()
+	_, _ = ctl.Register(b.Context(), meta.Broker{ID: 0})
+	topic := func(i int) []NewTopic {
+		return []NewTopic{{Name: fmt.Sprint("topic.", i), Partitions: 1, ReplicationFactor: 1}}
+	}
+	n := 0
+	for ; n < 10_000; n++ {
+		_, _ = ctl.CreateTopics(b.Context(), topic(n), false)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if r, err := ctl.CreateTopics(b.Context(), topic(n), false); err != nil || r[0].Err != nil {
+			b.Fatal(err, r)
+		}
+		n++
+	}
+}

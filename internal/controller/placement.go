@@ -1,0 +1,73 @@
+package controller
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// place puts count partitions, the first of them number first, on brokers in a
+// circle: a partition begins one broker after the one before it, and its replicas
+// are neighbours. start turns the circle, so that topics of one partition do not
+// all begin at the same broker.
+func place(m *meta.Image, start, first, count int, factor int16) ([]meta.Partition, *Error) {
+	ids := slices.Sorted(maps.Keys(m.Brokers))
+	n := len(ids)
+	if n == 0 {
+		return nil, refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): "+
+			"All brokers are currently fenced.", factor)
+	}
+	if int(factor) > n {
+		return nil, refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): "+
+			"The target replication factor of %d cannot be reached because only %d broker(s) are registered.", factor, factor, n)
+	}
+	parts := make([]meta.Partition, count)
+	circle := make([][]int32, n) // one list of replicas for each beginning, shared
+	for i := range parts {
+		at := (start + first + i) % n
+		if circle[at] == nil {
+			for r := range int(factor) {
+				circle[at] = append(circle[at], ids[(at+r)%n])
+			}
+		}
+		parts[i] = newPartition(circle[at])
+	}
+	return parts, nil
+}
+
+// follow turns the circle so that a topic's next partition begins one broker after
+// its last one.
+func follow(m *meta.Image, t *meta.Topic) int {
+	n, have := len(m.Brokers), len(t.Partitions)
+	at, _ := slices.BinarySearch(slices.Sorted(maps.Keys(m.Brokers)), t.Partitions[have-1].Replicas[0])
+	return at + 1 + have*n - have // have*n keeps it from being negative
+}
+
+func newPartition(replicas []int32) meta.Partition {
+	return meta.Partition{Replicas: replicas, ISR: replicas, Leader: replicas[0]}
+}
+
+// assigned checks a list of replicas that the client chose. factor is the number of
+// replicas that the topic's other partitions have; 0: there are none yet.
+func assigned(m *meta.Image, replicas []int32, factor int) (meta.Partition, *Error) {
+	if len(replicas) == 0 {
+		return meta.Partition{}, refuse(InvalidAssignment, "The manual partition assignment includes an empty replica list.")
+	}
+	sorted := slices.Sorted(slices.Values(replicas))
+	for i, id := range sorted {
+		if m.Brokers[id] == nil {
+			return meta.Partition{}, refuse(InvalidAssignment, "The manual partition assignment includes broker %d, "+
+				"but no such broker is registered.", id)
+		}
+		if i > 0 && sorted[i-1] == id {
+			return meta.Partition{}, refuse(InvalidAssignment, "The manual partition assignment includes the broker %d "+
+				"more than once.", id)
+		}
+	}
+	if factor != 0 && len(replicas) != factor {
+		return meta.Partition{}, refuse(InvalidAssignment, "The manual partition assignment includes a partition with %d replica(s), "+
+			"but this is not consistent with previous partitions, which have %d replica(s).", len(replicas), factor)
+	}
+	return newPartition(slices.Clone(replicas)), nil
+}

@@ -1,0 +1,310 @@
+package controller
+
+import (
+	"context"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// Limits of what one cluster and one request may make.
+const (
+	// MaxNewPartitions is how many partitions one request may make, as in Kafka.
+	MaxNewPartitions = 10_000
+	// MaxPartitions is how many partitions a cluster may have.
+	MaxPartitions = 1_000_000
+	maxTopicName  = 249
+)
+
+// Assignment is the replicas of one partition, chosen by the client.
+type Assignment struct {
+	Partition int32
+	Replicas  []int32
+}
+
+// NewTopic asks for a topic. Partitions and ReplicationFactor are -1 for the
+// default, and where Assignments are given.
+type NewTopic struct {
+	Name              string
+	Partitions        int32
+	ReplicationFactor int16
+	Assignments       []Assignment
+	Configs           map[string]*string // nil values are refused
+}
+
+// CreatedTopic is what became of a NewTopic.
+type CreatedTopic struct {
+	Name              string
+	ID                meta.UUID
+	Partitions        int32
+	ReplicationFactor int16
+	Configs           map[string]string // set on the topic
+	Err               *Error            // nil: it was made
+}
+
+// CreateTopics makes topics, each one wholly or not at all. With validateOnly it
+// tells what it would do. Names must not repeat.
+func (c *Controller) CreateTopics(ctx context.Context, topics []NewTopic, validateOnly bool) ([]CreatedTopic, error) {
+	var results []CreatedTopic
+	err := c.do(ctx, func(m *meta.Image) []byte {
+		d := newTopics{m: m, static: c.cfg.Static, newID: meta.NewUUID}
+		records := d.decide(topics)
+		results = d.results
+		if validateOnly {
+			return nil
+		}
+		return records
+	})
+	return results, err
+}
+
+// newTopics decides the making of topics.
+type newTopics struct {
+	m       *meta.Image
+	static  *meta.Static
+	newID   func() meta.UUID
+	records []byte
+	made    int // partitions
+	results []CreatedTopic
+}
+
+func (d *newTopics) decide(topics []NewTopic) []byte {
+	total := 0
+	for i := range topics {
+		total += max(int(topics[i].Partitions), len(topics[i].Assignments), 1)
+	}
+	for i := range topics {
+		t := &topics[i]
+		r := CreatedTopic{Name: t.Name, Partitions: -1, ReplicationFactor: -1}
+		if total > MaxNewPartitions {
+			r.Err = refuse(PolicyViolation, "Excessively large number of partitions per request.")
+		} else {
+			r.Err = d.create(t, &r)
+		}
+		d.results = append(d.results, r)
+	}
+	return d.records
+}
+
+func (d *newTopics) create(t *NewTopic, r *CreatedTopic) *Error {
+	if err := CheckTopicName(t.Name); err != nil {
+		return err
+	}
+	if other := d.m.Colliding(t.Name); other != nil {
+		return refuse(InvalidTopic, "Topic '%s' collides with existing topic: %s", t.Name, other.Name)
+	}
+	if d.m.Topic(t.Name) != nil {
+		return refuse(TopicExists, "Topic '%s' already exists.", t.Name)
+	}
+	set, err := d.configs(t.Configs)
+	if err != nil {
+		return err
+	}
+	parts, err := d.partitions(t)
+	if err != nil {
+		return err
+	}
+	if d.m.NumPartitions()+d.made+len(parts) > MaxPartitions {
+		return refuse(PolicyViolation, "A cluster has at most %d partitions: delete topics that are not used, or ask for fewer.", MaxPartitions)
+	}
+	r.ID, r.Configs = d.newID(), set
+	r.Partitions, r.ReplicationFactor = int32(len(parts)), int16(len(parts[0].Replicas))
+	d.made += len(parts)
+	d.records = meta.Append(d.records, meta.TopicCreated{ID: r.ID, Name: t.Name})
+	d.records = meta.Append(d.records, meta.PartitionsSet{Topic: r.ID, Partitions: parts})
+	d.records = appendConfigs(d.records, meta.Resource{Type: meta.TopicResource, Name: t.Name}, nil, set)
+	return nil
+}
+
+func (d *newTopics) configs(asked map[string]*string) (map[string]string, *Error) {
+	set := make(map[string]string, len(asked))
+	for k, v := range asked {
+		if v == nil {
+			return nil, refuse(InvalidConfig, "Null value not supported for topic configs: %s", k)
+		}
+		set[k] = *v
+	}
+	if err := meta.Check(d.m, d.static, meta.TopicResource, set); err != nil {
+		return nil, configRefusal(err)
+	}
+	return set, nil
+}
+
+func (d *newTopics) partitions(t *NewTopic) ([]meta.Partition, *Error) {
+	if len(t.Assignments) > 0 {
+		return d.assigned(t)
+	}
+	if t.ReplicationFactor < -1 || t.ReplicationFactor == 0 {
+		return nil, refuse(InvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.")
+	}
+	if t.Partitions < -1 || t.Partitions == 0 {
+		return nil, refuse(InvalidPartitions, "Number of partitions was set to an invalid non-positive value.")
+	}
+	count, factor := t.Partitions, t.ReplicationFactor
+	if count == -1 || factor == -1 {
+		s := meta.ServerSettings(d.m, d.static)
+		if count == -1 {
+			count = s.NumPartitions
+		}
+		if factor == -1 {
+			factor = s.ReplicationFactor
+		}
+	}
+	if int(count) > MaxNewPartitions { // num.partitions may be anything
+		return nil, refuse(PolicyViolation, "Excessively large number of partitions per request.")
+	}
+	return place(d.m, d.m.NumPartitions()+d.made, 0, int(count), factor)
+}
+
+// assigned are the partitions of a topic whose replicas the client chose.
+func (d *newTopics) assigned(t *NewTopic) ([]meta.Partition, *Error) {
+	if t.ReplicationFactor != -1 {
+		return nil, refuse(InvalidRequest, "A manual partition assignment was specified, but replication factor was not set to -1.")
+	}
+	if t.Partitions != -1 {
+		return nil, refuse(InvalidRequest, "A manual partition assignment was specified, but numPartitions was not set to -1.")
+	}
+	byNumber := make(map[int32]meta.Partition, len(t.Assignments))
+	factor := 0
+	for _, a := range t.Assignments {
+		if _, twice := byNumber[a.Partition]; twice {
+			return nil, refuse(InvalidAssignment, "Found multiple manual partition assignments for partition %d", a.Partition)
+		}
+		p, err := assigned(d.m, a.Replicas, factor)
+		if err != nil {
+			return nil, err
+		}
+		byNumber[a.Partition], factor = p, len(a.Replicas)
+	}
+	parts := make([]meta.Partition, len(byNumber))
+	for i := range parts {
+		p, ok := byNumber[int32(i)]
+		if !ok {
+			return nil, refuse(InvalidAssignment, "partitions should be a consecutive 0-based integer sequence")
+		}
+		parts[i] = p
+	}
+	return parts, nil
+}
+
+// DeleteTopics deletes topics by id; the errors are in the order of the ids, nil for
+// those that are gone.
+func (c *Controller) DeleteTopics(ctx context.Context, ids []meta.UUID) ([]*Error, error) {
+	var results []*Error
+	err := c.do(ctx, func(m *meta.Image) []byte {
+		records, errs := decideDelete(m, ids)
+		results = errs
+		return records
+	})
+	return results, err
+}
+
+func decideDelete(m *meta.Image, ids []meta.UUID) ([]byte, []*Error) {
+	var records []byte
+	results := make([]*Error, len(ids))
+	seen := make(map[meta.UUID]bool, len(ids))
+	for i, id := range ids {
+		if m.TopicByID(id) == nil || seen[id] {
+			results[i] = refuse(UnknownTopicID, "")
+			continue
+		}
+		seen[id] = true
+		records = meta.Append(records, meta.TopicDeleted{ID: id})
+	}
+	return records, results
+}
+
+// MorePartitions asks that a topic have Count partitions. Assignments are the
+// replicas of the new ones, in order; nil leaves them to the cluster.
+type MorePartitions struct {
+	Topic       string
+	Count       int32
+	Assignments [][]int32
+}
+
+// CreatePartitions adds partitions to topics; the errors are in the order of what
+// was asked. Topics must not repeat.
+func (c *Controller) CreatePartitions(ctx context.Context, asked []MorePartitions, validateOnly bool) ([]*Error, error) {
+	var results []*Error
+	err := c.do(ctx, func(m *meta.Image) []byte {
+		records, errs := decidePartitions(m, asked)
+		results = errs
+		if validateOnly {
+			return nil
+		}
+		return records
+	})
+	return results, err
+}
+
+func decidePartitions(m *meta.Image, asked []MorePartitions) ([]byte, []*Error) {
+	var records []byte
+	results := make([]*Error, len(asked))
+	total := 0
+	for i := range asked {
+		a := &asked[i]
+		t := m.Topic(a.Topic)
+		parts, err := morePartitions(m, t, a)
+		if total += len(parts); err == nil && total > MaxNewPartitions {
+			err = refuse(PolicyViolation, "Excessively large number of partitions per request.")
+		}
+		if err == nil && m.NumPartitions()+total > MaxPartitions {
+			err = refuse(PolicyViolation, "A cluster has at most %d partitions: delete topics that are not used, or ask for fewer.", MaxPartitions)
+		}
+		if results[i] = err; err != nil {
+			continue
+		}
+		records = meta.Append(records, meta.PartitionsSet{Topic: t.ID, First: int32(len(t.Partitions)), Partitions: parts})
+	}
+	return records, results
+}
+
+func morePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions) ([]meta.Partition, *Error) {
+	if t == nil {
+		return nil, refuse(UnknownTopic, "")
+	}
+	have := len(t.Partitions)
+	more := int(a.Count) - have
+	switch {
+	case more == 0:
+		return nil, refuse(InvalidPartitions, "Topic already has %d partition(s).", have)
+	case more < 0:
+		return nil, refuse(InvalidPartitions, "The topic %s currently has %d partition(s); %d would not be an increase.", t.Name, have, a.Count)
+	case a.Assignments != nil && len(a.Assignments) != more:
+		return nil, refuse(InvalidAssignment, "Attempted to add %d additional partition(s), but only %d assignment(s) were specified.",
+			more, len(a.Assignments))
+	case more > MaxNewPartitions:
+		return nil, refuse(PolicyViolation, "Excessively large number of partitions per request.")
+	}
+	factor := len(t.Partitions[0].Replicas)
+	if a.Assignments == nil {
+		return place(m, follow(m, t), have, more, int16(factor))
+	}
+	parts := make([]meta.Partition, more)
+	for i := range parts {
+		p, err := assigned(m, a.Assignments[i], factor)
+		if err != nil {
+			return nil, err
+		}
+		parts[i] = p
+	}
+	return parts, nil
+}
+
+// CheckTopicName tells what is wrong with a topic's name, in Kafka's words; nil: nothing.
+func CheckTopicName(name string) *Error {
+	switch {
+	case name == "":
+		return refuse(InvalidTopic, "Topic name is invalid: the empty string is not allowed")
+	case name == "." || name == "..":
+		return refuse(InvalidTopic, "Topic name is invalid: '%s' is not allowed", name)
+	case len(name) > maxTopicName:
+		return refuse(InvalidTopic, "Topic name is invalid: the length of '%s' is longer than the max allowed length %d", name, maxTopicName)
+	}
+	for i := range len(name) {
+		if c := name[i]; !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-') {
+			return refuse(InvalidTopic, "Topic name is invalid: '%s' contains one or more characters other than "+
+				"ASCII alphanumerics, '.', '_' and '-'", name)
+		}
+	}
+	return nil
+}
