@@ -203,7 +203,7 @@ func (p *produce) refuse(q *producePart, err error) {
 	q.code = codeOf(err)
 	q.base, q.time = -1, -1
 	p.moved = p.moved || q.code == notLeader
-	if bad, ok := errors.AsType[*record.RecordsError](err); ok {
+	if bad, ok := errors.AsType[*record.RejectedError](err); ok {
 		q.message, q.badRecs = bad.Error(), bad.Records
 	}
 }

@@ -36,7 +36,7 @@ type producePart struct {
 	time    int64 // ms
 	start   record.Offset
 	message string // empty: null
-	badRecs []record.RecordError
+	badRecs []record.Rejected
 }
 
 // decode reads the body of versions 3 to 13. It tells whether all of it has the
