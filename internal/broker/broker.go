@@ -23,6 +23,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/storage"
@@ -40,6 +41,11 @@ type Config struct {
 	Context func() context.Context
 	// ProducerIDs reserves a block of producer ids that nobody else gets.
 	ProducerIDs func(ctx context.Context) (first, count int64, err error)
+	// Groups coordinates consumer groups; nil: their APIs are not served.
+	Groups *group.Service
+	// EnsureOffsetsTopic makes the topic that holds groups and offsets, and returns
+	// when it is there.
+	EnsureOffsetsTopic func(ctx context.Context) error
 
 	FetchMaxBytes int // fetch.max.bytes, 55 MiB
 	FetchSessions int // max.incremental.fetch.session.cache.slots, 1000; negative: none
@@ -112,7 +118,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b.produces.New = func() any { return &produce{b: b} }
 	b.fetches.New = func() any { return newFetch(b) }
-	for _, list := range [][]api{coreAPIs()} {
+	for _, list := range [][]api{coreAPIs(), groupAPIs(b)} {
 		if err := b.register(list); err != nil {
 			return nil, err
 		}

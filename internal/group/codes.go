@@ -3,7 +3,6 @@ package group
 import (
 	"errors"
 
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
@@ -50,12 +49,12 @@ func code(err error) int16 {
 	return unknownServerError
 }
 
-// message is Kafka's sentence for a code, in the few answers that carry one.
-func message(code int16) *string {
-	if err := kerr.TypedErrorForCode(code); err != nil {
-		return &err.Description
+// codeOr is the code of an error, where there is one, else c.
+func codeOr(err error, c int16) int16 {
+	if err != nil {
+		return code(err)
 	}
-	return nil
+	return c
 }
 
 func joinFailure(memberID string, code int16) *kmsg.JoinGroupResponse {

@@ -48,8 +48,8 @@ type group struct {
 	leader       string // a member's id; "": none
 	members      []*member
 	byID         map[string]*member
-	statics      map[string]*member // by instance id
-	support      map[string]int     // how many members have a protocol
+	statics      map[string]*member          // by instance id
+	support      map[string]int              // how many members have a protocol
 	offsets      map[string]map[int32]offset // by topic and partition
 
 	// What they do not hold.

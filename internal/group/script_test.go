@@ -310,7 +310,7 @@ func (w *world) beat(a args, _ []string) {
 	req.Group, req.MemberID, req.InstanceID, req.Generation = "g", a["id"], a.opt("static"), int32(a.int("gen", -1))
 	w.step(func(s *coord.Step) {
 		c := w.m.Heartbeat(s, req)
-		s.Reply(func(err error) { w.say("%s", name(max(c, code(err)))) })
+		s.Reply(func(err error) { w.say("%s", name(codeOr(err, c))) })
 	})
 }
 
@@ -368,7 +368,7 @@ func (w *world) commit(a args, rest []string) {
 	w.step(func(s *coord.Step) {
 		topics, c := w.m.Commit(s, req)
 		s.Reply(func(err error) {
-			if c = max(c, code(err)); c != 0 {
+			if c = codeOr(err, c); c != 0 {
 				w.say("%s", name(c))
 				return
 			}

@@ -231,7 +231,7 @@ func (sv *Service) Commit(req *kmsg.OffsetCommitRequest, reply func(*kmsg.Offset
 		resp.Topics, fault = m.Commit(s, req)
 		s.Reply(func(err error) {
 			if err != nil {
-				fault = commitCode(err)
+				fault = code(err)
 			}
 			if fault != 0 {
 				failCommit(req, resp, fault)
@@ -244,9 +244,6 @@ func (sv *Service) Commit(req *kmsg.OffsetCommitRequest, reply func(*kmsg.Offset
 		reply(resp)
 	}
 }
-
-// commitCode is code, with Kafka's name for a batch that the log does not take.
-func commitCode(err error) int16 { return code(err) }
 
 // failCommit gives all partitions the same code.
 func failCommit(req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, c int16) {
@@ -375,25 +372,17 @@ func (sv *Service) List(req *kmsg.ListGroupsRequest, reply func(*kmsg.ListGroups
 }
 
 // Delete answers DeleteGroups' groups, in order.
-func (sv *Service) Delete(ids []string, version int16, reply func([]kmsg.DeleteGroupsResponseGroup)) {
+func (sv *Service) Delete(ids []string, reply func([]kmsg.DeleteGroupsResponseGroup)) {
 	out := newGather(len(ids), reply)
 	for i, id := range ids {
 		set := func(c int16) {
 			resp := kmsg.NewDeleteGroupsResponseGroup()
 			resp.Group, resp.ErrorCode = id, c
-			if version >= 3 && c != 0 {
-				resp.ErrorMessage = message(c)
-			}
 			out.set(i, resp)
 		}
 		fault := sv.do(id, func(m *Machine, s *coord.Step) {
 			c := m.Delete(s, id)
-			s.Reply(func(err error) {
-				if err != nil {
-					c = code(err)
-				}
-				set(c)
-			})
+			s.Reply(func(err error) { set(codeOr(err, c)) })
 		})
 		if fault != 0 {
 			set(fault)

@@ -1,0 +1,96 @@
+package broker
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// OffsetCommit, key 8, versions 2 to 10.
+//
+// 2 to 4: a retention of the request's own. 5: without it (KIP-211). 6: leader
+// epochs (KIP-320). 7: static members (KIP-345). 8: flexible. 9: KIP-848's error
+// codes: GROUP_ID_NOT_FOUND for a generation of a group that is not there.
+// 10: topics by id.
+//
+// What is committed for a topic that there is not, or for a partition beyond its
+// last, is refused here; the coordinator sees only the rest. It is told the topics'
+// ids in every version, so that a topic's offsets end with it.
+
+func (b *Broker) offsetCommit(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.OffsetCommitRequest)
+	image := b.cfg.Image()
+	refused := map[string]kmsg.OffsetCommitResponseTopic{}
+	good := req.Topics[:0]
+	for _, t := range req.Topics {
+		topic, code := named(image, &t.Topic, &t.TopicID, r.Version >= 10)
+		var bad []kmsg.OffsetCommitResponseTopicPartition
+		t.Partitions = slices.DeleteFunc(t.Partitions, func(p kmsg.OffsetCommitRequestTopicPartition) bool {
+			c := code
+			if topic != nil && (p.Partition < 0 || int(p.Partition) >= len(topic.Partitions)) {
+				c = kerr.UnknownTopicOrPartition.Code
+			}
+			if c != none {
+				bad = append(bad, kmsg.OffsetCommitResponseTopicPartition{Partition: p.Partition, ErrorCode: c})
+			}
+			return c != none
+		})
+		if len(bad) > 0 {
+			refuse(refused, &t, bad)
+		}
+		if len(t.Partitions) > 0 {
+			good = append(good, t)
+		}
+	}
+	if req.Topics = good; len(good) == 0 {
+		resp := kmsg.NewPtrOffsetCommitResponse()
+		resp.Topics = slices.Collect(maps.Values(refused))
+		r.Reply(resp)
+		return nil
+	}
+	b.cfg.Groups.Commit(req, func(resp *kmsg.OffsetCommitResponse) {
+		for i := range resp.Topics {
+			t := &resp.Topics[i]
+			key := topicKey(t.Topic, t.TopicID)
+			t.Partitions = append(t.Partitions, refused[key].Partitions...)
+			delete(refused, key)
+		}
+		resp.Topics = slices.AppendSeq(resp.Topics, maps.Values(refused))
+		r.Reply(resp)
+	})
+	return nil
+}
+
+// topicKey tells topics of a request apart, whether they are known or not.
+func topicKey(name string, id [16]byte) string { return name + "/" + string(id[:]) }
+
+func refuse(refused map[string]kmsg.OffsetCommitResponseTopic, t *kmsg.OffsetCommitRequestTopic, bad []kmsg.OffsetCommitResponseTopicPartition) {
+	key := topicKey(t.Topic, t.TopicID)
+	refused[key] = kmsg.OffsetCommitResponseTopic{
+		Topic: t.Topic, TopicID: t.TopicID, Partitions: append(refused[key].Partitions, bad...),
+	}
+}
+
+// named finds the topic that a request names, by id or by name, and fills in the
+// other one; or the code for a topic that there is not.
+func named(image *meta.Image, name *string, id *[16]byte, byID bool) (*meta.Topic, int16) {
+	if byID {
+		t := image.TopicByID(*id)
+		if t == nil {
+			return nil, kerr.UnknownTopicID.Code
+		}
+		*name = t.Name
+		return t, none
+	}
+	t := image.Topic(*name)
+	if t == nil {
+		return nil, kerr.UnknownTopicOrPartition.Code
+	}
+	*id = t.ID
+	return t, none
+}

@@ -1,0 +1,92 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// FindCoordinator, key 10, versions 0 to 6.
+//
+// 1: key types (KIP-98). 3: flexible. 4: many keys (KIP-699). 5: a new code for
+// transactions (KIP-890). 6: share groups (KIP-932).
+//
+// The first question for a group makes the offsets topic, and waits for it: clients
+// of Kafka ask a second time instead. There are no coordinators of transactions and
+// of share groups yet; INVALID_REQUEST ends a client's search, where Kafka's
+// COORDINATOR_NOT_AVAILABLE would have it ask for ever.
+
+// Kinds of coordinators.
+const (
+	groupCoordinator       = 0
+	transactionCoordinator = 1
+	shareCoordinator       = 2
+)
+
+// found is where a coordinator is, or why it is not known.
+type found struct {
+	node    int32
+	host    string
+	port    int32
+	code    int16
+	message string
+}
+
+func (b *Broker) findCoordinator(s *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.FindCoordinatorRequest)
+	resp := kmsg.NewPtrFindCoordinatorResponse()
+	if r.Version < 4 {
+		f := b.coordinator(s, req.CoordinatorType, req.CoordinatorKey)
+		if f.code == none {
+			f.message = "NONE" // as Kafka does, in these versions only
+		}
+		resp.NodeID, resp.Host, resp.Port = f.node, f.host, f.port
+		resp.ErrorCode, resp.ErrorMessage = f.code, &f.message
+		r.Reply(resp)
+		return nil
+	}
+	for _, key := range req.CoordinatorKeys {
+		f := b.coordinator(s, req.CoordinatorType, key)
+		resp.Coordinators = append(resp.Coordinators, kmsg.FindCoordinatorResponseCoordinator{
+			Key: key, NodeID: f.node, Host: f.host, Port: f.port, ErrorCode: f.code, ErrorMessage: &f.message,
+		})
+	}
+	r.Reply(resp)
+	return nil
+}
+
+func (b *Broker) coordinator(s *session, kind int8, key string) found {
+	switch kind {
+	case groupCoordinator:
+	case transactionCoordinator:
+		return notFound(kerr.InvalidRequest, "This broker has no transaction coordinator yet.")
+	case shareCoordinator:
+		return notFound(kerr.InvalidRequest, "This broker has no share coordinator yet.")
+	default:
+		return notFound(kerr.InvalidRequest, kerr.InvalidRequest.Description)
+	}
+	topic := b.cfg.Image().Topic(group.Topic)
+	if topic == nil {
+		if err := b.cfg.EnsureOffsetsTopic(b.cfg.Context()); err != nil {
+			b.cfg.Logger.Warn("cannot make the topic of the groups' offsets", "error", err)
+		}
+		topic = b.cfg.Image().Topic(group.Topic)
+	}
+	unavailable := notFound(kerr.CoordinatorNotAvailable, kerr.CoordinatorNotAvailable.Description)
+	if topic == nil || len(topic.Partitions) == 0 {
+		return unavailable
+	}
+	p := &topic.Partitions[group.PartitionOf(key, int32(len(topic.Partitions)))]
+	node := b.cfg.Image().Brokers[p.Leader]
+	if node == nil {
+		return unavailable
+	}
+	host, port := s.address(node)
+	return found{node: node.ID, host: host, port: port}
+}
+
+func notFound(err *kerr.Error, message string) found {
+	return found{node: -1, port: -1, code: err.Code, message: message}
+}

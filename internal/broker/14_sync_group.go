@@ -1,0 +1,18 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// SyncGroup, key 14, versions 0 to 5.
+//
+// 3: static members (KIP-345). 4: flexible. 5: the protocol's type and name must be
+// stated (KIP-559).
+
+func (b *Broker) syncGroup(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.SyncGroupRequest)
+	b.cfg.Groups.Sync(req, func(resp *kmsg.SyncGroupResponse) { r.Reply(resp) })
+	return nil
+}

@@ -1,0 +1,33 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// DescribeGroups, key 15, versions 0 to 6.
+//
+// 3: authorised operations (KIP-430). 4: instance ids (KIP-345). 5: flexible.
+// 6: GROUP_ID_NOT_FOUND with a message, where the group was "Dead" before (KIP-1043).
+
+// groupOperations are the operations that there are on groups, as bits: read,
+// delete, describe, describe configs, alter configs. Everybody may do them all.
+const groupOperations = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
+
+func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.DescribeGroupsRequest)
+	b.cfg.Groups.Describe(req.Groups, r.Version, func(groups []kmsg.DescribeGroupsResponseGroup) {
+		resp := kmsg.NewPtrDescribeGroupsResponse()
+		resp.Groups = groups
+		if r.Version >= 3 && req.IncludeAuthorizedOperations {
+			for i := range groups {
+				if groups[i].ErrorCode == none {
+					groups[i].AuthorizedOperations = groupOperations
+				}
+			}
+		}
+		r.Reply(resp)
+	})
+	return nil
+}

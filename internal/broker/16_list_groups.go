@@ -1,0 +1,17 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// ListGroups, key 16, versions 0 to 5. It lists the groups that this node coordinates.
+//
+// 3: flexible. 4: states, and a filter by them (KIP-518). 5: types, likewise (KIP-848).
+
+func (b *Broker) listGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.ListGroupsRequest)
+	b.cfg.Groups.List(req, func(resp *kmsg.ListGroupsResponse) { r.Reply(resp) })
+	return nil
+}

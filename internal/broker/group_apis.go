@@ -1,0 +1,36 @@
+package broker
+
+import (
+	"net"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// groupAPIs are those of consumer groups and their offsets.
+func groupAPIs(b *Broker) []api {
+	if b.cfg.Groups == nil {
+		return nil
+	}
+	return []api{
+		{key: 8, name: "OffsetCommit", min: 2, max: 10, serve: b.offsetCommit},
+		{key: 9, name: "OffsetFetch", min: 1, max: 10, serve: b.offsetFetch},
+		{key: 10, name: "FindCoordinator", min: 0, max: 6, serve: b.findCoordinator},
+		{key: 11, name: "JoinGroup", min: 0, max: 9, serve: b.joinGroup},
+		{key: 12, name: "Heartbeat", min: 0, max: 4, serve: b.heartbeat},
+		{key: 13, name: "LeaveGroup", min: 0, max: 5, serve: b.leaveGroup},
+		{key: 14, name: "SyncGroup", min: 0, max: 5, serve: b.syncGroup},
+		{key: 15, name: "DescribeGroups", min: 0, max: 6, serve: b.describeGroups},
+		{key: 16, name: "ListGroups", min: 0, max: 5, serve: b.listGroups},
+		{key: 42, name: "DeleteGroups", min: 0, max: 2, serve: b.deleteGroups},
+		{key: 47, name: "OffsetDelete", min: 0, max: 0, serve: b.offsetDelete},
+	}
+}
+
+// address is where the asking client reaches a node: this one on the address on
+// which it came, another one where that has registered.
+func (s *session) address(n *meta.Broker) (host string, port int32) {
+	if a, ok := s.conn.LocalAddr().(*net.TCPAddr); ok && n.ID == s.b.cfg.NodeID {
+		return a.IP.String(), int32(a.Port)
+	}
+	return n.Host, n.Port
+}
