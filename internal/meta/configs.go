@@ -297,6 +297,11 @@ func TopicEntries(m *Image, s *Static, t *Topic) []Entry {
 	return newView(m, s).entries(topicTable, t.overrides(), TopicSource)
 }
 
+// NewTopicEntries are all configs that a topic would have with these set, by name.
+func NewTopicEntries(m *Image, s *Static, set map[string]string) []Entry {
+	return newView(m, s).entries(topicTable, set, TopicSource)
+}
+
 // GroupEntries are all configs of a group, by name.
 func GroupEntries(m *Image, s *Static, group string) []Entry {
 	return newView(m, s).entries(groupTable, m.Overrides(Resource{GroupResource, group}), GroupSource)

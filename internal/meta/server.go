@@ -35,15 +35,26 @@ type Server struct {
 	GroupMaxSession        time.Duration
 	GroupMaxSize           int
 	OffsetMetadataMaxBytes int
-	OffsetsPartitions      int32
-	OffsetsReplication     int16
-	OffsetsSegmentBytes    int64
 	OffsetsRetention       time.Duration
 	OffsetsRetentionCheck  time.Duration
 	OffsetsCommitTimeout   time.Duration
 	OffsetsLoadBuffer      int
 	OffsetsCodec           int8 // as in a batch's attributes
+
+	// The topics in which coordinators keep their state, when they are made.
+	Offsets, Transactions, ShareState StateTopic
 }
+
+// StateTopic is what a topic of a coordinator is made with.
+type StateTopic struct {
+	Partitions        int32
+	ReplicationFactor int16
+	SegmentBytes      int64
+	MinISR            int // 0: as min.insync.replicas
+}
+
+// MinSegmentBytes is the smallest segment.bytes that a topic may have.
+const MinSegmentBytes = aMebi
 
 // ServerSettings are the settings of the broker that static belongs to.
 func ServerSettings(m *Image, s *Static) Server {
@@ -75,13 +86,26 @@ func ServerSettings(m *Image, s *Static) Server {
 		GroupMaxSession:        r.millis("group.max.session.timeout.ms"),
 		GroupMaxSize:           int(r.int("group.max.size")),
 		OffsetMetadataMaxBytes: int(r.int("offset.metadata.max.bytes")),
-		OffsetsPartitions:      int32(r.int("offsets.topic.num.partitions")),
-		OffsetsReplication:     int16(r.int("offsets.topic.replication.factor")),
-		OffsetsSegmentBytes:    r.int("offsets.topic.segment.bytes"),
 		OffsetsRetention:       Millis(r.int("offsets.retention.minutes") * minuteMillis),
 		OffsetsRetentionCheck:  r.millis("offsets.retention.check.interval.ms"),
 		OffsetsCommitTimeout:   r.millis("offsets.commit.timeout.ms"),
 		OffsetsLoadBuffer:      int(r.int("offsets.load.buffer.size")),
 		OffsetsCodec:           int8(r.int("offsets.topic.compression.codec")),
+
+		Offsets:      r.stateTopic("offsets.topic.", ""),
+		Transactions: r.stateTopic("transaction.state.log.", "transaction.state.log.min.isr"),
+		ShareState:   r.stateTopic("share.coordinator.state.topic.", "share.coordinator.state.topic.min.isr"),
 	}
+}
+
+func (r configReader) stateTopic(prefix, minISR string) StateTopic {
+	t := StateTopic{
+		Partitions:        int32(r.int(prefix + "num.partitions")),
+		ReplicationFactor: int16(r.int(prefix + "replication.factor")),
+		SegmentBytes:      r.int(prefix + "segment.bytes"),
+	}
+	if minISR != "" {
+		t.MinISR = int(r.int(minISR))
+	}
+	return t
 }

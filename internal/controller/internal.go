@@ -1,0 +1,63 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// Auto is what a topic gets that a client asks for without saying more: the
+// defaults, or what the name is for where Kafka keeps its own state in it.
+func Auto(m *meta.Image, static *meta.Static, name string) NewTopic {
+	t := NewTopic{Name: name, Partitions: -1, ReplicationFactor: -1}
+	set := func(key, value string) { t.Configs[key] = &value }
+	switch name {
+	case "__consumer_offsets", "__transaction_state", "__share_group_state":
+	default:
+		return t
+	}
+	s := meta.ServerSettings(m, static)
+	state := s.Offsets
+	switch name {
+	case "__transaction_state":
+		state = s.Transactions
+	case "__share_group_state":
+		state = s.ShareState
+	}
+	t.Partitions, t.ReplicationFactor, t.Configs = state.Partitions, state.ReplicationFactor, map[string]*string{}
+	set("segment.bytes", strconv.FormatInt(max(state.SegmentBytes, meta.MinSegmentBytes), 10))
+	if name == "__share_group_state" {
+		set("cleanup.policy", "delete")
+		set("retention.ms", "-1")
+	} else {
+		set("cleanup.policy", "compact")
+	}
+	if name == "__transaction_state" {
+		set("compression.type", "uncompressed")
+		set("unclean.leader.election.enable", "false")
+	} else {
+		set("compression.type", "producer")
+	}
+	if state.MinISR > 0 {
+		set("min.insync.replicas", strconv.Itoa(state.MinISR))
+	}
+	return t
+}
+
+// EnsureTopic makes a topic as Auto says, where it is missing.
+func (c *Controller) EnsureTopic(ctx context.Context, name string) error {
+	m := c.cfg.Image()
+	if m.Topic(name) != nil {
+		return nil
+	}
+	made, err := c.CreateTopics(ctx, []NewTopic{Auto(m, c.cfg.Static, name)}, false)
+	if err != nil {
+		return fmt.Errorf("making topic %s: %w", name, err)
+	}
+	if e := made[0].Err; e != nil && e.Kind != TopicExists {
+		return fmt.Errorf("making topic %s: %w", name, e)
+	}
+	return nil
+}
