@@ -1,15 +1,44 @@
 package broker
 
 import (
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// OffsetDelete, key 47, version 0 (KIP-496).
+// OffsetDelete, key 47, version 0 (KIP-496). Topics and partitions that there are
+// not are refused here.
 
 func (b *Broker) offsetDelete(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.OffsetDeleteRequest)
-	b.cfg.Groups.DeleteOffsets(req, func(resp *kmsg.OffsetDeleteResponse) { r.Reply(resp) })
+	image := b.cfg.Image()
+	refused := map[string][]kmsg.OffsetDeleteResponseTopicPartition{}
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		n := 0
+		if topic := image.Topic(t.Topic); topic != nil {
+			n = len(topic.Partitions)
+		}
+		t.Partitions = slices.DeleteFunc(t.Partitions, func(p kmsg.OffsetDeleteRequestTopicPartition) bool {
+			if p.Partition >= 0 && int(p.Partition) < n {
+				return false
+			}
+			refused[t.Topic] = append(refused[t.Topic], kmsg.OffsetDeleteResponseTopicPartition{
+				Partition: p.Partition, ErrorCode: kerr.UnknownTopicOrPartition.Code,
+			})
+			return true
+		})
+	}
+	b.cfg.Groups.DeleteOffsets(req, func(resp *kmsg.OffsetDeleteResponse) {
+		for i := range resp.Topics {
+			t := &resp.Topics[i]
+			t.Partitions = append(t.Partitions, refused[t.Topic]...)
+			delete(refused, t.Topic)
+		}
+		r.Reply(resp)
+	})
 	return nil
 }

@@ -45,10 +45,12 @@ func (m *Machine) Join(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, repl
 		m.join(s, g, j)
 	case req.MemberID != "":
 		j.fail(s, req.MemberID, unknownMemberID)
+	case req.ProtocolType == "" || len(req.Protocols) == 0:
+		j.fail(s, "", inconsistentGroupProtocol)
 	default:
 		// A group exists when its first record does.
 		m.putEmpty(s, req.Group)
-		s.Else(func(error) { j.fail(s, "", coordinatorNotAvailable) })
+		s.Else(func(err error) { j.fail(s, "", code(err)) })
 		s.Then(func() { m.join(s, m.obtain(req.Group), j) })
 	}
 }

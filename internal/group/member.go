@@ -49,7 +49,7 @@ func (m *Machine) recordStatic(s *coord.Step, old *member, id string, j *joiner)
 		v.Leader = &id
 	}
 	putGroup(s, g.id, v)
-	s.Else(func(error) { j.fail(s, "", coordinatorNotAvailable) })
+	s.Else(func(err error) { j.fail(s, "", code(err)) })
 	s.Then(func() {
 		mb := g.byID[id]
 		g.count(mb, -1)

@@ -1,7 +1,6 @@
 package group
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the machine says into testdata; read the difference before you commit it")
@@ -91,6 +91,7 @@ func newWorld(t *testing.T) *world {
 	w.start = w.now
 	w.set.MaxMetadata = 8
 	w.fresh()
+	w.step(w.m.Loaded)
 	return w
 }
 
@@ -195,7 +196,8 @@ func (w *world) run(cmd string) []string {
 	words := strings.Fields(cmd)
 	a, rest := args{}, []string{}
 	for _, word := range words[1:] {
-		if name, value, ok := strings.Cut(word, "="); ok && !strings.Contains(name, "/") {
+		name, value, ok := strings.Cut(word, "=")
+		if ok && !strings.Contains(name, "/") && name != "range" && name != "sticky" {
 			a[name] = value
 		} else {
 			rest = append(rest, word)
@@ -255,10 +257,9 @@ func (w *world) join(a args, rest []string) {
 	if v, ok := a["type"]; ok {
 		req.ProtocolType = v
 	}
-	for _, p := range []string{"range", "sticky"} {
-		if topics, ok := a[p]; ok {
-			req.Protocols = append(req.Protocols, kmsg.JoinGroupRequestProtocol{Name: p, Metadata: metadata(topics)})
-		}
+	for _, p := range rest[1:] {
+		name, topics, _ := strings.Cut(p, "=")
+		req.Protocols = append(req.Protocols, kmsg.JoinGroupRequestProtocol{Name: name, Metadata: metadata(topics)})
 	}
 	w.step(func(s *coord.Step) {
 		w.m.Join(s, Client{ID: who, Host: "/127.0.0.1"}, req, func(r *kmsg.JoinGroupResponse) {
@@ -471,12 +472,10 @@ func (w *world) change(a args, _ []string) {
 	}
 }
 
-var errDiskFull = errors.New("twin: no room")
-
 func (w *world) disk(_ args, rest []string) {
 	w.fail = nil
 	if rest[0] == "full" {
-		w.fail = errDiskFull
+		w.fail = storage.ErrDiskFull
 	}
 }
 

@@ -1,0 +1,484 @@
+package coord
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// words is a machine that keeps words: the key of a record is one, its value the
+// number of times it was said.
+type words struct {
+	timers *Timers
+	said   map[string]int
+	at     map[string]record.Offset
+	loaded bool
+	parked []func(error)
+	gate   chan struct{} // if not nil, Apply waits for it
+}
+
+var errNotAWord = errors.New("not a word")
+
+func (w *words) Apply(s *Step, r Record) error {
+	if w.gate != nil {
+		<-w.gate
+	}
+	if len(r.Key) == 0 {
+		return errNotAWord
+	}
+	if r.Value == nil {
+		delete(w.said, string(r.Key))
+		return nil
+	}
+	w.said[string(r.Key)] = int(r.Value[0])
+	w.at[string(r.Key)] = s.Next()
+	return nil
+}
+
+func (w *words) Loaded(*Step) { w.loaded = true }
+
+func (w *words) Unload(s *Step) {
+	for _, p := range w.parked {
+		s.Reply(func(error) { p(ErrNotLeading) })
+	}
+}
+
+// say decides that a word was said once more, and replies with how often.
+func (w *words) say(s *Step, word string, reply func(int, error)) {
+	n := w.said[word] + 1
+	b := append(s.Buffer(), word...)
+	key := len(b)
+	s.PutBuffer(append(b, byte(n)), key)
+	s.Reply(func(err error) { reply(n, err) })
+}
+
+// read replies with how often a word was said, resting on its last record.
+func (w *words) read(s *Step, word string, reply func(int, error)) {
+	n := w.said[word]
+	s.After(w.at[word])
+	s.Reply(func(err error) { reply(n, err) })
+}
+
+func newRuntime(t testing.TB, change ...func(*words)) *Runtime[*words] {
+	t.Helper()
+	r := New(Config[*words]{
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		New: func(_ int32, ts *Timers) *words {
+			w := &words{timers: ts, said: map[string]int{}, at: map[string]record.Offset{}}
+			for _, c := range change {
+				c(w)
+			}
+			return w
+		},
+	})
+	t.Cleanup(r.Close)
+	return r
+}
+
+// heard collects replies.
+type heard struct {
+	mu sync.Mutex
+	s  []string
+}
+
+func (h *heard) reply(who string) func(int, error) {
+	return func(n int, err error) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.s = append(h.s, fmt.Sprint(who, " ", n, " ", err))
+	}
+}
+
+func (h *heard) want(t *testing.T, want ...string) {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if diff := cmp.Diff(want, h.s); diff != "" {
+		t.Errorf("replies (-want +got):\n%s", diff)
+	}
+	h.s = nil
+}
+
+func do(t *testing.T, r *Runtime[*words], op func(w *words, s *Step)) {
+	t.Helper()
+	if err := r.Do(0, op); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestRepliesWaitForTheHighWatermark proves that a write's reply is released when
+// its record is committed, that a read waits behind the write that it saw, and that
+// a read which saw only committed records does not wait.
+func TestRepliesWaitForTheHighWatermark(t *testing.T) {
+	l, r, h := &twin{}, newRuntime(t), &heard{}
+	r.StartLeading(0, 1, l)
+	do(t, r, func(w *words, s *Step) { w.say(s, "old", h.reply("old")) })
+	h.want(t, "old 1 <nil>")
+
+	l.set(func() { l.held = true })
+	do(t, r, func(w *words, s *Step) { w.say(s, "new", h.reply("write")) })
+	do(t, r, func(w *words, s *Step) { w.read(s, "new", h.reply("read")) })
+	do(t, r, func(w *words, s *Step) { w.read(s, "old", h.reply("read old")) })
+	h.want(t, "read old 1 <nil>")
+	l.commit(2)
+	h.want(t, "write 1 <nil>", "read 1 <nil>")
+}
+
+// TestRepliesAreLostWithLeadership proves that who waits for a commit that will not
+// come is told so, and that nothing is served afterwards.
+func TestRepliesAreLostWithLeadership(t *testing.T) {
+	l, r, h := &twin{held: true}, newRuntime(t), &heard{}
+	r.StartLeading(0, 1, l)
+	do(t, r, func(w *words, s *Step) { w.say(s, "x", h.reply("write")) })
+	do(t, r, func(w *words, _ *Step) {
+		w.parked = append(w.parked, func(err error) { h.reply("parked")(0, err) })
+	})
+	h.want(t)
+	r.StopLeading(0)
+	h.want(t, "parked 0 "+ErrNotLeading.Error())
+	l.lose(ErrNotLeading)
+	h.want(t, "write 1 "+ErrNotLeading.Error())
+	if err := r.Do(0, nil); !errors.Is(err, ErrNotLeading) {
+		t.Errorf("Do after StopLeading: %v", err)
+	}
+}
+
+// TestFailedAppend proves that records which could not be appended change nothing,
+// that Else runs and Then does not, and that the shard goes on.
+func TestFailedAppend(t *testing.T) {
+	l, r, h := &twin{}, newRuntime(t), &heard{}
+	r.StartLeading(0, 1, l)
+	full := errors.New("full")
+	l.set(func() { l.fail = full })
+	do(t, r, func(w *words, s *Step) {
+		w.say(s, "x", h.reply("write"))
+		s.Then(func() { t.Error("Then ran though nothing was appended") })
+		s.Else(func(err error) { s.Reply(func(error) { h.reply("else")(0, err) }) })
+	})
+	h.want(t, "write 1 full", "else 0 full")
+	l.set(func() { l.fail = nil })
+	do(t, r, func(w *words, s *Step) { w.say(s, "x", h.reply("again")) })
+	h.want(t, "again 1 <nil>")
+}
+
+// TestThen proves that Then runs after Apply, and that what it decides is appended
+// and applied in its turn, before any reply.
+func TestThen(t *testing.T) {
+	l, r, h := &twin{}, newRuntime(t), &heard{}
+	r.StartLeading(0, 1, l)
+	do(t, r, func(w *words, s *Step) {
+		w.say(s, "x", h.reply("first"))
+		s.Then(func() {
+			if w.said["x"] != 1 {
+				t.Error("Then ran before Apply")
+			}
+			w.say(s, "x", h.reply("second"))
+			s.Then(func() { w.read(s, "x", h.reply("third")) })
+		})
+	})
+	h.want(t, "first 1 <nil>", "second 2 <nil>", "third 2 <nil>")
+	if l.appends != 2 {
+		t.Errorf("%d batches were appended", l.appends)
+	}
+}
+
+// TestLoading proves that a partition with records is served only when it has read
+// them, in the background, and that it then has the state that they make.
+func TestLoading(t *testing.T) {
+	l, r, h := &twin{}, newRuntime(t), &heard{}
+	r.StartLeading(0, 1, l)
+	for range 20 {
+		do(t, r, func(w *words, s *Step) { w.say(s, "x", h.reply("x")) })
+	}
+	r.StopLeading(0)
+
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		r := newRuntime(t, func(w *words) { w.gate = gate })
+		r.StartLeading(0, 2, l)
+		if err := r.Do(0, nil); !errors.Is(err, ErrLoading) {
+			t.Errorf("Do while loading: %v", err)
+		}
+		close(gate)
+		synctest.Wait()
+		got := 0
+		do(t, r, func(w *words, s *Step) {
+			if !w.loaded {
+				t.Error("Loaded was not called")
+			}
+			got = w.said["x"]
+			w.say(s, "x", func(int, error) {})
+		})
+		if got != 20 {
+			t.Errorf("x was said %d times", got)
+		}
+		if e := l.batches[len(l.batches)-1].LeaderEpoch(); e != 2 {
+			t.Errorf("appended in epoch %d", e)
+		}
+		r.Close()
+	})
+}
+
+// TestStopWhileLoading proves that a load which is not wanted any more ends.
+func TestStopWhileLoading(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &twin{}
+		r := newRuntime(t)
+		r.StartLeading(0, 1, l)
+		do(t, r, func(w *words, s *Step) { w.say(s, "x", func(int, error) {}) })
+		r.StopLeading(0)
+		l.set(func() { l.unread = errors.New("bad disk") })
+		r.StartLeading(0, 2, l)
+		time.Sleep(time.Minute)
+		if err := r.Do(0, nil); !errors.Is(err, ErrLoading) {
+			t.Errorf("Do though the log cannot be read: %v", err)
+		}
+		r.Close() // returns: the loader has gone
+	})
+}
+
+// TestLoadRetries proves that a log that could not be read is read again, from an
+// empty machine.
+func TestLoadRetries(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &twin{}
+		r := newRuntime(t)
+		r.StartLeading(0, 1, l)
+		do(t, r, func(w *words, s *Step) { w.say(s, "x", func(int, error) {}) })
+		r.StopLeading(0)
+		l.set(func() { l.unread = errors.New("bad disk") })
+		r.StartLeading(0, 2, l)
+		time.Sleep(firstRetry / 2)
+		l.set(func() { l.unread = nil })
+		time.Sleep(firstRetry)
+		synctest.Wait()
+		do(t, r, func(w *words, _ *Step) {
+			if w.said["x"] != 1 {
+				t.Errorf("x was said %d times", w.said["x"])
+			}
+		})
+		r.Close()
+	})
+}
+
+// TestBadRecord proves that a record which the machine does not understand is
+// skipped, and that the others count.
+func TestBadRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &twin{}
+		var bu record.Builder
+		bu.Append(1, []byte("a"), []byte{1})
+		bu.Append(1, nil, []byte{1})
+		bu.Append(1, []byte("b"), []byte{1})
+		b, err := bu.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.AppendBatch(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		r := newRuntime(t)
+		r.StartLeading(0, 1, l)
+		synctest.Wait()
+		do(t, r, func(w *words, _ *Step) {
+			if diff := cmp.Diff(map[string]int{"a": 1, "b": 1}, w.said); diff != "" {
+				t.Error(diff)
+			}
+		})
+		r.Close()
+	})
+}
+
+// TestNewEpoch proves that a leader which stays leader goes on without loading.
+func TestNewEpoch(t *testing.T) {
+	l, r := &twin{}, newRuntime(t)
+	r.StartLeading(0, 1, l)
+	do(t, r, func(w *words, s *Step) { w.say(s, "x", func(int, error) {}) })
+	r.StartLeading(0, 7, l)
+	do(t, r, func(w *words, s *Step) { w.say(s, "x", func(int, error) {}) })
+	if e := l.batches[1].LeaderEpoch(); e != 7 {
+		t.Errorf("appended in epoch %d", e)
+	}
+}
+
+// TestTimers proves that timers fire at their deadlines, as steps whose records are
+// appended, also when a deadline was moved away or brought nearer meanwhile.
+func TestTimers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, r := &twin{}, newRuntime(t)
+		r.StartLeading(0, 1, l)
+		start := time.Now()
+		var fired []string
+		timers := map[string]*Timer{}
+		set := func(name string, in time.Duration) {
+			do(t, r, func(w *words, s *Step) {
+				if timers[name] == nil {
+					timers[name] = &Timer{Fire: func(s *Step) {
+						w.say(s, name, func(int, error) {
+							fired = append(fired, fmt.Sprint(name, " ", time.Since(start)))
+						})
+					}}
+				}
+				w.timers.Set(timers[name], s.Now.Add(in))
+			})
+		}
+		set("a", 10*time.Second)
+		set("b", 20*time.Second)
+		set("c", 30*time.Second)
+		time.Sleep(5 * time.Second)
+		set("a", 10*time.Second) // moved away
+		set("c", time.Second)    // brought nearer
+		do(t, r, func(w *words, _ *Step) { w.timers.Stop(timers["b"]) })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"c 6s", "a 15s"}, fired); diff != "" {
+			t.Error(diff)
+		}
+		set("d", time.Second)
+		r.StopLeading(0)
+		time.Sleep(time.Minute)
+		if len(fired) != 2 {
+			t.Errorf("a timer fired after StopLeading: %v", fired)
+		}
+		r.Close()
+	})
+}
+
+// TestManyTimers proves that timers which are due together all fire, and that one
+// hold of the mutex does not have to do them all.
+func TestManyTimers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRuntime(t)
+		r.StartLeading(0, 1, &twin{})
+		n := 0
+		do(t, r, func(w *words, s *Step) {
+			for range 10 * maxFired {
+				w.timers.Set(&Timer{Fire: func(*Step) { n++ }}, s.Now.Add(time.Second))
+			}
+		})
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if n != 10*maxFired {
+			t.Errorf("%d timers fired", n)
+		}
+		r.Close()
+	})
+}
+
+// TestTimerHeap proves, for any sequence of Set and Stop, that Due yields the timers
+// that are set, by deadline.
+func TestTimerHeap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var ts Timers
+		timers := make([]*Timer, 20)
+		for i := range timers {
+			timers[i] = &Timer{}
+		}
+		want := map[*Timer]time.Time{}
+		for range rapid.IntRange(0, 200).Draw(t, "operations") {
+			tm := timers[rapid.IntRange(0, len(timers)-1).Draw(t, "timer")]
+			if rapid.IntRange(0, 3).Draw(t, "stop") == 0 {
+				ts.Stop(tm)
+				delete(want, tm)
+				continue
+			}
+			at := time.Unix(rapid.Int64Range(0, 30).Draw(t, "at"), 0)
+			ts.Set(tm, at)
+			want[tm] = at
+		}
+		last := time.Time{}
+		for len(want) > 0 {
+			at, ok := ts.Next()
+			if !ok || at.Before(last) || !at.Equal(slices.MinFunc(slices.Collect(maps.Values(want)), time.Time.Compare)) {
+				t.Fatalf("next is %v, %v; last was %v", at, ok, last)
+			}
+			if ts.Due(at.Add(-1)) != nil {
+				t.Fatal("a timer was due before its deadline")
+			}
+			tm := ts.Due(at)
+			if tm == nil || tm.IsSet() || !want[tm].Equal(at) {
+				t.Fatalf("due at %v is %+v", at, tm)
+			}
+			delete(want, tm)
+			last = at
+		}
+		if _, ok := ts.Next(); ok {
+			t.Fatal("a timer is left")
+		}
+	})
+}
+
+// TestReloadGivesTheSameState proves, for any sequence of steps with any outcome of
+// their appends, that the log applied to an empty machine gives the live one.
+func TestReloadGivesTheSameState(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		l, r := &twin{}, newRuntime(t)
+		r.StartLeading(0, 1, l)
+		for range rapid.IntRange(0, 50).Draw(rt, "steps") {
+			fail := rapid.IntRange(0, 4).Draw(rt, "fail") == 0
+			l.set(func() {
+				if l.fail = nil; fail {
+					l.fail = errors.New("full")
+				}
+			})
+			said := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 0, 4).Draw(rt, "words")
+			do(t, r, func(w *words, s *Step) {
+				for _, word := range said {
+					w.say(s, word, func(int, error) {})
+				}
+			})
+		}
+		state := func(r *Runtime[*words]) (said map[string]int) {
+			do(t, r, func(w *words, _ *Step) { said = maps.Clone(w.said) })
+			return said
+		}
+		live := state(r)
+		again := newRuntime(t)
+		again.StartLeading(0, 2, l)
+		again.loaders.Wait()
+		if diff := cmp.Diff(live, state(again)); diff != "" {
+			rt.Fatal(diff)
+		}
+	})
+}
+
+// BenchmarkDo measures a step that appends one record and one that reads.
+func BenchmarkDo(b *testing.B) {
+	nop := func(int, error) {}
+	bench := func(b *testing.B, op func(w *words, s *Step)) {
+		r := newRuntime(b)
+		r.StartLeading(0, 1, &nullLog{})
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := r.Do(0, op); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.Run("write", func(b *testing.B) { bench(b, func(w *words, s *Step) { w.say(s, "word", nop) }) })
+	b.Run("read", func(b *testing.B) { bench(b, func(w *words, s *Step) { w.read(s, "word", nop) }) })
+}
+
+// nullLog commits everything and keeps nothing.
+type nullLog struct{ end record.Offset }
+
+func (l *nullLog) AppendBatch(b record.Batch, _ record.Epoch) (record.Offset, error) {
+	l.end += record.Offset(b.Count())
+	return l.end, nil
+}
+func (l *nullLog) Await(_ record.Offset, fn func(error))            { fn(nil) }
+func (l *nullLog) ReadCommitted(record.Offset, int) ([]byte, error) { return nil, nil }
+func (l *nullLog) HighWatermark() record.Offset                     { return l.end }
+func (l *nullLog) Start() record.Offset                             { return 0 }

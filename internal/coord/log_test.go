@@ -1,0 +1,123 @@
+package coord
+
+import (
+	"bytes"
+	"slices"
+	"sync"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// twin is a Log in memory. Its high watermark follows its end, unless it is held.
+type twin struct {
+	mu      sync.Mutex
+	batches []record.Batch
+	end     record.Offset
+	hw      record.Offset
+	held    bool
+	fail    error // of the next appends
+	unread  error // of the next reads
+	waits   []wait
+	appends int
+}
+
+type wait struct {
+	off record.Offset
+	fn  func(error)
+}
+
+func (l *twin) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.fail != nil {
+		return 0, l.fail
+	}
+	b = bytes.Clone(b)
+	b.SetBaseOffset(l.end)
+	b.SetLeaderEpoch(e)
+	l.batches = append(l.batches, b)
+	l.end = b.NextOffset()
+	l.appends++
+	if !l.held {
+		l.hw = l.end
+	}
+	return l.end, nil
+}
+
+func (l *twin) Await(off record.Offset, fn func(error)) {
+	l.mu.Lock()
+	if l.hw < off {
+		l.waits = append(l.waits, wait{off, fn})
+		l.mu.Unlock()
+		return
+	}
+	l.mu.Unlock()
+	fn(nil)
+}
+
+// commit moves the high watermark and wakes who waited for it.
+func (l *twin) commit(to record.Offset) {
+	l.mu.Lock()
+	l.hw = to
+	var due []wait
+	l.waits = slices.DeleteFunc(l.waits, func(w wait) bool {
+		if w.off <= to {
+			due = append(due, w)
+		}
+		return w.off <= to
+	})
+	l.mu.Unlock()
+	for _, w := range due {
+		w.fn(nil)
+	}
+}
+
+// lose ends all waits: the node leads no longer.
+func (l *twin) lose(err error) {
+	l.mu.Lock()
+	due := l.waits
+	l.waits = nil
+	l.mu.Unlock()
+	for _, w := range due {
+		w.fn(err)
+	}
+}
+
+func (l *twin) ReadCommitted(off record.Offset, _ int) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.unread != nil {
+		return nil, l.unread
+	}
+	var out []byte
+	for _, b := range l.batches {
+		if b.NextOffset() > off && b.NextOffset() <= l.hw {
+			out = append(out, b...)
+			if len(out) > 200 { // a few batches at a time, so that loading takes several reads
+				break
+			}
+		}
+	}
+	return out, nil
+}
+
+func (l *twin) HighWatermark() record.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hw
+}
+
+func (l *twin) Start() record.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.batches) > 0 {
+		return l.batches[0].BaseOffset()
+	}
+	return 0
+}
+
+func (l *twin) set(change func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	change()
+}
