@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 const (
@@ -17,19 +19,24 @@ const (
 	// maxUnsent bytes of answers may wait for a client that does not read them;
 	// behind them its requests are not read.
 	maxUnsent = 1 << 20
-	// relieved is the share of its bounds to which a connection must get back
-	// before its requests are read again: a quarter less.
+	// relieved is the share of its bounds by which a connection must get below
+	// them before its requests are read again: a quarter.
 	relieved = 4
+	// parkedStep answers outstanding cost a connection nothing; those beyond are
+	// counted for the server, in steps of this size.
+	parkedStep = 64
+	// parkedShare times MaxParked answers may be outstanding on all connections.
+	parkedShare = 4
 )
 
 // Reasons why connections end.
 var (
-	errShutdown  = errors.New("the server shuts down")
-	errIdle      = errors.New("nothing was sent for longer than the idle time-out")
-	errHalfSent  = errors.New("the rest of a request did not come in time")
-	errNoReader  = errors.New("the client does not read its answers")
-	errNoMemory  = errors.New("the memory for requests is exhausted; more of it is given by a larger RequestMemory")
-	errClientEnd = errors.New("the client closed the connection")
+	errGone     = errors.New("the client is gone")
+	errShutdown = errors.New("the server shuts down")
+	errIdle     = errors.New("nothing was sent for longer than the idle time-out")
+	errHalfSent = errors.New("the rest of a request did not come in time")
+	errNoReader = errors.New("the client does not read its answers")
+	errNoMemory = errors.New("the memory for requests is exhausted, and this connection held the oldest unfinished one")
 )
 
 // Conn is one client's connection.
@@ -54,12 +61,17 @@ type Conn struct {
 	tail      uint64 // answers that requests were taken for
 	seen      uint64 // done, as last looked up
 	clientID  string
-	uncorked  bool // by the Session
-	unflushed bool // requests were served since the last Flush
+	halfOf    uint64 // tail when holds was last set
+	uncorked  bool   // by the Session
+	unflushed bool   // requests were served since the last Flush
+	refused   bool   // the session ended the connection
+	key       int16  // of the last requests
+	requests  int64  // of that key which Stats do not know yet
 
 	progress atomic.Uint32 // the server's tick when bytes last moved
-	half     atomic.Bool   // in holds a part of a request
-	pressed  atomic.Bool   // sendEarly was reached
+	began    atomic.Uint32 // the tick when the rest of a request was first waited for
+	holds    atomic.Int64  // bytes of buffer held while waiting for that rest
+	pressed  atomic.Bool   // look at the bounds: sendEarly was reached, or the connection was closed
 
 	mu      sync.Mutex // guards what follows; Server.mu and memory.mu are never taken under it
 	out     outbox
@@ -67,6 +79,7 @@ type Conn struct {
 	held    int64  // bytes of those
 	done    uint64 // answers that are in out, or were sent
 	taken   uint64 // tail, as others may know it
+	counted int64  // of taken-done, what Server.parked counts
 	serving bool   // between a read and the end of its answers
 	corked  bool   // ready answers are left to the connection's goroutine
 	writing bool   // somebody is the writer
@@ -81,8 +94,9 @@ type Conn struct {
 
 // bounds say how much may be outstanding.
 type bounds struct {
-	parked uint64
-	unsent int64
+	parked uint64 // answers that are not ready
+	unsent int64  // bytes to be sent
+	held   int64  // bytes of answers that are ready before it is their turn
 }
 
 // LocalAddr is the address on which the client reached us.
@@ -99,6 +113,9 @@ func (c *Conn) Close(reason error) {
 		return
 	}
 	c.closed, c.reason = true, reason
+	c.pressed.Store(true)
+	c.srv.parked.Add(-c.counted)
+	c.counted = 0
 	if c.relief != nil {
 		close(c.relief)
 		c.relief = nil
@@ -147,27 +164,31 @@ func (l leftovers) release(s *Server) {
 
 // run serves the connection until it ends.
 func (c *Conn) run() {
-	err := c.guarded(func() error {
+	err := guarded(func() error {
 		c.sess = c.srv.handler.Open(c)
 		return nil
 	})
 	for err == nil && !c.srv.stopping.Load() {
 		if err = c.sock.read(c); err != nil {
+			err = gone(err)
 			break
 		}
 		if c.whole() {
-			err = c.cycle()
+			err = guarded(c.cycle)
 		}
 	}
-	if c.srv.stopping.Load() {
+	switch {
+	case c.srv.stopping.Load():
 		err = errShutdown
-		c.linger()
+		c.linger(bounds{})
+	case c.refused: // what was parked is given up
+		c.linger(bounds{math.MaxUint64, 0, math.MaxInt64})
 	}
 	c.Close(err)
 	c.drains.Wait()
 	c.giveBuffer()
 	if c.sess != nil {
-		if err := c.guarded(func() error { c.sess.Close(); return nil }); err != nil {
+		if err := guarded(func() error { c.sess.Close(); return nil }); err != nil {
 			c.report(err)
 		}
 	}
@@ -184,7 +205,7 @@ func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
 // guarded calls f and makes an error of its panic: a bug costs one connection,
 // not the process.
-func (c *Conn) guarded(f func() error) (err error) {
+func guarded(f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			err = &panicError{v, debug.Stack()}
@@ -205,14 +226,10 @@ func (c *Conn) whole() bool {
 }
 
 // cycle serves what one read brought and sends the answers that are ready.
-func (c *Conn) cycle() (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &panicError{v, debug.Stack()}
-		}
-	}()
+func (c *Conn) cycle() error {
 	c.cork()
-	err = c.serve()
+	err := c.serve()
+	c.count()
 	c.flush()
 	c.uncork()
 	if err == nil && c.much() {
@@ -221,13 +238,20 @@ func (c *Conn) cycle() (err error) {
 	return err
 }
 
+// limits are the bounds of the connection. When too many answers are outstanding
+// on all connections, those which have many must wait.
 func (c *Conn) limits() bounds {
-	return bounds{uint64(c.srv.cfg.MaxParked) - 1, maxUnsent}
+	parked := c.srv.cfg.MaxParked
+	if c.srv.parked.Load() > int64(parked)*parkedShare {
+		parked = min(parked, parkedStep)
+	}
+	return bounds{uint64(parked) - 1, maxUnsent, maxUnsent}
 }
 
-// much tells that so much is outstanding that limits must be looked at.
+// much tells that so much is outstanding that the limits must be looked at.
 func (c *Conn) much() bool {
-	return c.pressed.Load() || c.tail-c.seen >= uint64(c.srv.cfg.MaxParked)
+	parked := c.tail - c.seen
+	return parked >= parkedStep && parked > c.limits().parked || c.pressed.Load()
 }
 
 // serve hands all whole requests in the buffer to the session.
@@ -235,6 +259,7 @@ func (c *Conn) serve() error {
 	for c.whole() {
 		n := c.need - 4
 		if n <= 0 || n > c.srv.cfg.MaxFrame {
+			c.srv.stats.Refused.Add(1)
 			return refuse(c.in[c.a:c.b], c.srv.cfg.MaxFrame)
 		}
 		frame := c.in[c.a+4 : c.a+c.need : c.a+c.need]
@@ -260,7 +285,11 @@ func (c *Conn) serveFrame(frame []byte) error {
 	if string(h.clientID) != c.clientID {
 		c.clientID = string(h.clientID)
 	}
-	c.srv.stats.request(h.key)
+	if h.key != c.key {
+		c.count()
+		c.key = h.key
+	}
+	c.requests++
 	r, _ := c.srv.requests.Get().(*Request)
 	r.Conn, r.Key, r.Version, r.CorrelationID, r.ClientID = c, h.key, h.version, h.correlationID, c.clientID
 	r.Body, r.seq = body, c.tail
@@ -270,6 +299,7 @@ func (c *Conn) serveFrame(frame []byte) error {
 		c.cork()
 	}
 	if err := c.sess.Serve(r); err != nil {
+		c.refused = true
 		return fmt.Errorf("%s v%d: %w", keyName(h.key), h.version, err)
 	}
 	return nil
@@ -280,6 +310,14 @@ func (c *Conn) flush() {
 	if c.unflushed {
 		c.unflushed = false
 		c.sess.Flush()
+	}
+}
+
+// count tells Stats of the requests served.
+func (c *Conn) count() {
+	if c.requests > 0 {
+		c.srv.stats.requests[slot(c.key)].Add(c.requests)
+		c.requests = 0
 	}
 }
 
@@ -307,6 +345,7 @@ func (c *Conn) uncork() {
 	c.mu.Lock()
 	c.corked, c.serving = false, false
 	c.taken, c.seen = c.tail, c.done
+	c.recountLocked()
 	write := !c.writing && !c.closed && c.out.size > 0
 	if write {
 		c.writing = true
@@ -330,7 +369,7 @@ func (c *Conn) Uncork() {
 
 // await waits until no more is outstanding than the bounds allow, and where they
 // were passed, until there is some room.
-func (c *Conn) await(max bounds) error {
+func (c *Conn) await(limit bounds) error {
 	c.mu.Lock()
 	if c.closed {
 		defer c.mu.Unlock()
@@ -338,26 +377,40 @@ func (c *Conn) await(max bounds) error {
 	}
 	c.seen = c.done
 	c.pressed.Store(c.out.size+c.held >= sendEarly)
-	if c.withinLocked(max) {
+	if c.withinLocked(limit) {
 		c.mu.Unlock()
 		return nil
 	}
 	relief := make(chan struct{})
 	c.relief = relief
-	c.relieve = bounds{max.parked - max.parked/relieved, max.unsent - max.unsent/relieved}
+	c.relieve = bounds{
+		limit.parked - limit.parked/relieved,
+		limit.unsent - limit.unsent/relieved,
+		limit.held - limit.held/relieved,
+	}
 	c.mu.Unlock()
 	<-relief
-	return c.await(max)
+	return c.await(limit)
 }
 
 func (c *Conn) withinLocked(b bounds) bool {
-	return c.taken-c.done <= b.parked && c.out.size+c.held <= b.unsent
+	return c.taken-c.done <= b.parked && c.out.size <= b.unsent && c.held <= b.held
 }
 
-// linger lets the answers of requests that were read go out, until the server
-// closes the connection.
-func (c *Conn) linger() {
-	_ = c.await(bounds{}) // a closed connection has nothing to wait for
+// recountLocked tells the server how many answers are outstanding, when that has
+// changed much.
+func (c *Conn) recountLocked() {
+	if d := int64(c.taken-c.done) - c.counted; d >= parkedStep || d <= -parkedStep {
+		c.srv.parked.Add(d)
+		c.counted += d
+	}
+}
+
+// linger lets the client read its last answers before the connection is closed.
+func (c *Conn) linger(b bounds) {
+	if c.await(b) != nil {
+		return // closed already
+	}
 	if h, ok := c.nc.(interface{ CloseWrite() error }); ok && h.CloseWrite() == nil {
 		c.swallow()
 	}
@@ -369,115 +422,7 @@ func (c *Conn) linger() {
 const lingerBytes = 1 << 20
 
 func (c *Conn) swallow() {
-	if c.nc.SetReadDeadline(c.srv.lingerUntil()) == nil {
+	if c.nc.SetReadDeadline(time.Now().Add(lingerMax)) == nil {
 		_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
 	}
-}
-
-// claim hands out the place behind the outbox when r's answer is the next one.
-func (c *Conn) claim(r *Request) []byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if r.seq != c.done || c.closed {
-		return nil
-	}
-	r.resp.claimed = true
-	return c.out.tail(&c.srv.boxes, c.writing)
-}
-
-// complete takes the answer of r; it goes out when all before it have.
-func (c *Conn) complete(r *Request) {
-	var finished *Request
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		r.resp.discard()
-		c.srv.recycle(r)
-		return
-	}
-	if r.seq != c.done {
-		c.ring.put(r, c.done)
-		c.held += int64(r.resp.size())
-		if c.held >= sendEarly {
-			c.pressed.Store(true)
-		}
-		c.mu.Unlock()
-		return
-	}
-	for n := r; n != nil; n = c.ring.take(c.done) {
-		if n != r {
-			c.held -= int64(n.resp.size())
-		}
-		c.done++
-		if c.out.add(n, &c.srv.boxes, c.writing) {
-			n.next, finished = finished, n
-		}
-	}
-	if c.out.size >= sendEarly {
-		c.pressed.Store(true)
-	}
-	write := !c.corked && !c.writing && c.out.size > 0
-	if write {
-		c.writing = true
-	}
-	c.relieveLocked()
-	c.mu.Unlock()
-	c.srv.recycle(finished)
-	if write {
-		c.write(byOther)
-	}
-}
-
-// relieveLocked wakes the connection's goroutine where it waits for room.
-func (c *Conn) relieveLocked() {
-	if c.relief != nil && c.withinLocked(c.relieve) {
-		close(c.relief)
-		c.relief = nil
-	}
-}
-
-// ring keeps answers that are ready before it is their turn, by the order of
-// their requests.
-type ring struct {
-	list []*Request // a power of two long; seq's place is its low bits
-	n    int
-}
-
-func (g *ring) put(r *Request, done uint64) {
-	if d := int(r.seq - done); d >= len(g.list) {
-		size := max(16, len(g.list))
-		for size <= d {
-			size *= 2
-		}
-		list := make([]*Request, size)
-		for _, o := range g.list {
-			if o != nil {
-				list[o.seq&uint64(size-1)] = o
-			}
-		}
-		g.list = list
-	}
-	i := r.seq & uint64(len(g.list)-1)
-	if g.list[i] != nil {
-		panic("BUG: a request was answered twice")
-	}
-	g.list[i] = r
-	g.n++
-}
-
-// take removes the answer with that place in the order, if it is ready.
-func (g *ring) take(seq uint64) *Request {
-	if g.n == 0 {
-		return nil
-	}
-	i := seq & uint64(len(g.list)-1)
-	r := g.list[i]
-	if r == nil {
-		return nil
-	}
-	g.list[i] = nil
-	if g.n--; g.n == 0 && len(g.list) > 64 {
-		g.list = nil
-	}
-	return r
 }

@@ -126,7 +126,7 @@ func (p probe) encode(path []int, tagged bool, change func(reflect.Value)) (b []
 	if !tagged {
 		return r.AppendTo(nil), -1
 	}
-	if tags, ok := v.FieldByName("UnknownTags").Addr().Interface().(*kmsg.Tags); ok {
+	if tags, ok := reflect.TypeAssert[*kmsg.Tags](v.FieldByName("UnknownTags").Addr()); ok {
 		tags.Set(markKey, []byte(markValue))
 	}
 	mark := binary.AppendUvarint(nil, markKey)
@@ -157,7 +157,7 @@ func reach(v reflect.Value, path []int) reflect.Value {
 func isTags(t reflect.Type) bool { return t == reflect.TypeFor[kmsg.Tags]() }
 
 func setDefaults(p reflect.Value) {
-	if d, ok := p.Interface().(interface{ Default() }); ok {
+	if d, ok := reflect.TypeAssert[interface{ Default() }](p); ok {
 		d.Default()
 	}
 }
@@ -187,9 +187,9 @@ func change(f reflect.Value) {
 	case reflect.Array:
 		f.Index(0).SetUint(f.Index(0).Uint() ^ 0x55)
 	case reflect.Struct:
-		for i := range f.NumField() {
-			if !isTags(f.Field(i).Type()) {
-				change(f.Field(i))
+		for _, in := range f.Fields() {
+			if !isTags(in.Type()) {
+				change(in)
 			}
 		}
 	default:

@@ -77,23 +77,41 @@ func (c *Conn) moved() {
 // keeps one that fits the part of a frame that has come.
 func (c *Conn) park() {
 	rest := c.b - c.a
-	if half := rest > 0; c.half.Load() != half {
-		c.half.Store(half)
+	if c.in != nil {
+		c.learn()
+		c.shrink(rest)
 	}
-	if c.in == nil {
-		return
-	}
-	c.learn()
+	c.hold()
+}
+
+// shrink changes the buffer for the smallest that holds the rest, where that
+// saves more than copying it twice costs.
+func (c *Conn) shrink(rest int) {
 	if rest == 0 {
 		c.giveBuffer()
 		return
 	}
 	m := c.srv.memory
 	class := m.classFor(rest)
-	if rest > m.sizes[1] && !m.short() || m.sizes[class]*4 > len(c.in) {
-		return // copying it twice costs more than it saves
+	if m.sizes[class]*4 <= len(c.in) && (rest <= m.sizes[1] || m.short()) {
+		c.swap(class)
 	}
-	c.swap(class)
+}
+
+// hold tells the sweeper what is held while the rest of a request is waited for.
+func (c *Conn) hold() {
+	n := int64(0)
+	if c.b > c.a {
+		n = int64(len(c.in))
+	}
+	if c.holds.Load() == n && c.halfOf == c.tail {
+		return
+	}
+	if c.halfOf != c.tail || c.holds.Load() == 0 {
+		c.began.Store(c.srv.tick.Load())
+	}
+	c.halfOf = c.tail
+	c.holds.Store(n)
 }
 
 // learn remembers which size of buffer the connection makes use of.
@@ -117,7 +135,7 @@ func (c *Conn) awaitMemory() error {
 	if c.class >= firstClass && c.in != nil {
 		class = c.grown()
 	}
-	c.half.Store(c.b > c.a)
+	c.hold()
 	w := c.srv.memory.wait(c, class, len(c.in))
 	c.mu.Lock()
 	c.waiting = w

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -18,6 +16,7 @@ const (
 	sweepMax      = 5 * time.Second  // between two sweeps, at most
 	sweepsPer     = 8                // sweeps in the shortest time-out
 	acceptBackOff = time.Second      // the longest wait after an accept that failed
+	lightHolder   = 64 << 10         // bytes of an unfinished request for which nobody is closed
 	lingerMax     = 200 * time.Millisecond
 )
 
@@ -28,7 +27,7 @@ type Server struct {
 	guard    *guard
 	memory   *memory
 	stats    Stats
-	log      *limitedLog
+	lines    lineLimit
 	requests sync.Pool // *Request
 	writers  sync.Pool // *writer
 	boxes    sync.Pool // *box
@@ -36,6 +35,7 @@ type Server struct {
 	tick     atomic.Uint32 // counts sweeps
 	stopping atomic.Bool
 	stop     chan struct{} // closed when stopping
+	parked   atomic.Int64  // answers outstanding, of connections that have many
 
 	mu        sync.Mutex // guards what follows
 	listeners map[net.Listener]struct{}
@@ -54,7 +54,6 @@ func NewServer(cfg Config, h Handler) *Server {
 		handler:   h,
 		guard:     newGuard(),
 		memory:    newMemory(cfg.RequestMemory, cfg.MaxFrame),
-		log:       &limitedLog{log: cfg.Logger},
 		stop:      make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 	}
@@ -97,7 +96,9 @@ func (s *Server) Serve(l net.Listener) error {
 		case ended(err):
 			return nil
 		default:
-			s.log.warn("accept failed; trying again", "listener", l.Addr(), "error", err)
+			if dropped, ok := s.lines.allow(); ok {
+				s.cfg.Logger.Warn("accept failed; trying again", "listener", l.Addr(), "error", err, dropped)
+			}
 			if !s.sleep(pause) {
 				return nil
 			}
@@ -129,7 +130,9 @@ func (s *Server) serveConn(c *Conn) {
 	defer s.running.Done()
 	defer s.leave(c)
 	if err := c.tune(s.cfg.TCPCongestion); err != nil {
-		s.log.warn("the congestion control cannot be set", "congestion", s.cfg.TCPCongestion, "error", err)
+		if dropped, ok := s.lines.allow(); ok {
+			s.cfg.Logger.Warn("the congestion control of a connection cannot be set", "congestion", s.cfg.TCPCongestion, "error", err, dropped)
+		}
 	}
 	c.run()
 }
@@ -146,7 +149,9 @@ func (s *Server) admit(nc net.Conn) *Conn {
 		_ = nc.Close() // it was not served
 		if !errors.Is(err, errShutdown) {
 			s.stats.Turned.Add(1)
-			s.log.warn("connection turned away", "client", nc.RemoteAddr(), "reason", err)
+			if dropped, ok := s.lines.allow(); ok {
+				s.cfg.Logger.Warn("connection turned away", "client", nc.RemoteAddr(), "reason", err, dropped)
+			}
 		}
 		return nil
 	}
@@ -274,123 +279,4 @@ func (c *Conn) interrupt() {
 	if w != nil {
 		c.srv.memory.cancel(w)
 	}
-}
-
-// sweep looks after idle connections and unused buffers, for all connections at
-// once: a timer for each would cost memory.
-func (s *Server) sweep() {
-	half := min(halfSentMax, s.cfg.IdleTimeout)
-	period := min(sweepMax, max(half/sweepsPer, time.Millisecond))
-	ticks := func(d time.Duration) uint32 { return uint32((d + period - 1) / period) }
-	idle, stalled := ticks(s.cfg.IdleTimeout), ticks(half)
-	for s.sleep(period) {
-		now := s.tick.Add(1)
-		unsent := int64(0)
-		conns := s.all()
-		for _, c := range conns {
-			if age := now - c.progress.Load(); age > stalled {
-				unsent += c.sweep(age > idle)
-			}
-		}
-		if unsent > s.cfg.RequestMemory {
-			for _, c := range conns {
-				if now-c.progress.Load() > stalled {
-					c.closeUnread()
-				}
-			}
-		}
-		if c := s.memory.sweep(); c != nil {
-			c.Close(errNoMemory)
-		}
-	}
-}
-
-// sweep is called for a connection that made no progress for some time. It ends
-// it where nothing can be hoped for, else it returns the bytes that it holds.
-func (c *Conn) sweep(idle bool) (unsent int64) {
-	c.mu.Lock()
-	unsent = c.out.size + c.held
-	reading := !c.serving && c.relief == nil
-	parked := c.taken != c.done
-	c.mu.Unlock()
-	switch {
-	case c.half.Load() && reading:
-		c.Close(errHalfSent)
-	case !idle:
-		return unsent
-	case unsent > 0:
-		c.Close(errNoReader)
-	case reading && !parked:
-		c.Close(errIdle)
-	}
-	return 0
-}
-
-// closeUnread ends a connection whose client does not read, when memory is short.
-func (c *Conn) closeUnread() {
-	c.mu.Lock()
-	unread := c.out.size > boxSize
-	c.mu.Unlock()
-	if unread {
-		c.Close(errNoReader)
-	}
-}
-
-// lingerUntil is when a client that was told that no more answers come must have
-// gone.
-func (*Server) lingerUntil() time.Time { return time.Now().Add(lingerMax) }
-
-// report writes the one line about why a connection ended.
-func (c *Conn) report(reason error) {
-	s := c.srv
-	var p *panicError
-	switch {
-	case errors.As(reason, &p):
-		s.stats.Panics.Add(1)
-		s.cfg.Logger.Error("BUG: a handler panicked; its connection was closed", "client", c.RemoteAddr(), "panic", p.value, "stack", string(p.stack))
-	case reason == nil || ended(reason), errors.Is(reason, errShutdown), errors.Is(reason, errIdle), isNet(reason):
-		s.cfg.Logger.Debug("connection ended", "client", c.RemoteAddr(), "reason", reason)
-	default:
-		s.log.warn("connection closed", "client", c.RemoteAddr(), "reason", reason)
-	}
-}
-
-func isNet(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) || errors.Is(err, io.ErrUnexpectedEOF)
-}
-
-// logBurst lines a second are written about what clients do wrong: a flood of
-// bad clients must not become a flood of lines.
-const logBurst = 10
-
-// limitedLog writes a bounded number of lines a second.
-type limitedLog struct {
-	log *slog.Logger
-
-	mu      sync.Mutex // guards what follows
-	second  int64
-	lines   int
-	dropped int
-}
-
-func (l *limitedLog) warn(msg string, args ...any) {
-	now := time.Now().Unix()
-	l.mu.Lock()
-	if now != l.second {
-		l.second, l.lines = now, 0
-	}
-	l.lines++
-	if l.lines > logBurst {
-		l.dropped++
-		l.mu.Unlock()
-		return
-	}
-	dropped := l.dropped
-	l.dropped = 0
-	l.mu.Unlock()
-	if dropped > 0 {
-		args = append(args, "lines_dropped_before", dropped)
-	}
-	l.log.Warn(msg, args...)
 }

@@ -230,7 +230,7 @@ func TestKmsg(t *testing.T) {
 			req := kmsg.NewPtrMetadataRequest()
 			req.SetVersion(version)
 			topic := kmsg.NewMetadataRequestTopic()
-			topic.Topic = kmsg.StringPtr("orders")
+			topic.Topic = new("orders")
 			req.Topics = append(req.Topics, topic)
 			c.send(kmsg.NewRequestFormatter(kmsg.FormatterClientID("me")).AppendRequest(nil, req, 7))
 			id, body := c.receive()

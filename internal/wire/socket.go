@@ -1,10 +1,6 @@
 package wire
 
-import (
-	"errors"
-	"io"
-	"net"
-)
+import "net"
 
 // socket is how a connection reads and writes: through the kernel's readiness
 // where that is possible, else through any net.Conn.
@@ -42,7 +38,7 @@ func (s *plainSocket) read(c *Conn) error {
 		if n == 0 {
 			return err
 		}
-		if err := s.ensure(c); err != nil {
+		if err := ensure(c); err != nil {
 			return err
 		}
 		full := n == len(s.peek)
@@ -50,10 +46,8 @@ func (s *plainSocket) read(c *Conn) error {
 		c.filled = full // more may be there: read on into the large buffer
 		return nil
 	}
-	if c.b > c.a {
-		c.half.Store(true)
-	}
-	if err := s.ensure(c); err != nil {
+	c.hold()
+	if err := ensure(c); err != nil {
 		return err
 	}
 	n, err := s.nc.Read(c.in[c.b:])
@@ -64,7 +58,7 @@ func (s *plainSocket) read(c *Conn) error {
 	return nil
 }
 
-func (s *plainSocket) ensure(c *Conn) error {
+func ensure(c *Conn) error {
 	for !c.room() {
 		if err := c.awaitMemory(); err != nil {
 			return err
@@ -89,8 +83,3 @@ func (s *plainSocket) send(w *writer) (int, error) {
 }
 
 func (*plainSocket) waitRoom() error { return nil }
-
-// ended tells that a read's error only means that the client has gone.
-func ended(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
-}

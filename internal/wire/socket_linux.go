@@ -3,9 +3,9 @@
 package wire
 
 import (
+	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"syscall"
 	"unsafe"
 
@@ -190,7 +190,7 @@ func (w *writer) sendFile(fd int) {
 }
 
 func again(err error) error {
-	if err == syscall.EAGAIN {
+	if errors.Is(err, syscall.EAGAIN) {
 		return errAgain
 	}
 	return err
@@ -209,7 +209,7 @@ func (s *rawSocket) waitRoom() error {
 // tune sets the congestion control of a connection from this machine.
 func (c *Conn) tune(congestion string) error {
 	tc, ok := c.nc.(*net.TCPConn)
-	if !ok || congestion == "" || !isLoopback(tc.RemoteAddr()) {
+	if !ok || congestion == "" || !remoteIP(tc).IsLoopback() {
 		return nil
 	}
 	rc, err := tc.SyscallConn()
@@ -224,9 +224,4 @@ func (c *Conn) tune(congestion string) error {
 		return err
 	}
 	return serr
-}
-
-func isLoopback(a net.Addr) bool {
-	ap, err := netip.ParseAddrPort(a.String())
-	return err == nil && ap.Addr().Unmap().IsLoopback()
 }

@@ -27,8 +27,6 @@ func (s *Stats) Requests(key int16) int64 {
 // RequestMemory is how many bytes the receive buffers in use take.
 func (s *Stats) RequestMemory() int64 { return s.memory.inUse() }
 
-func (s *Stats) request(key int16) { s.requests[slot(key)].Add(1) }
-
 func slot(key int16) int {
 	if key < 0 || key >= countedKeys {
 		return countedKeys - 1

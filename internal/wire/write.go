@@ -83,10 +83,10 @@ func (c *Conn) write(who by) {
 		switch {
 		case err == nil:
 		case !errors.Is(err, errAgain):
-			c.Close(err)
+			c.Close(gone(err))
 		case who == byDrain:
 			if err := c.sock.waitRoom(); err != nil {
-				c.Close(err)
+				c.Close(gone(err))
 			}
 		default:
 			c.drainSoon()
