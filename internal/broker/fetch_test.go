@@ -1,0 +1,397 @@
+package broker
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// waiting makes a fetch that may wait for so long.
+func waiting(req *kmsg.FetchRequest, ms, minBytes int32) *kmsg.FetchRequest {
+	req.MaxWaitMillis, req.MinBytes = ms, minBytes
+	return req
+}
+
+// parked waits until so many fetches wait in the broker.
+func (g *rig) parked(n int) {
+	g.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		got := 0
+		g.broker.mu.Lock()
+		for s := range g.broker.sessions {
+			s.mu.Lock()
+			for f := s.parked; f != nil; f = f.after {
+				got++
+			}
+			s.mu.Unlock()
+		}
+		g.broker.mu.Unlock()
+		if got == n {
+			return
+		}
+		if time.Now().After(deadline) {
+			g.t.Fatalf("%d fetches are parked, want %d", got, n)
+		}
+	}
+}
+
+// TestLongPollIsWokenByAppend proves that a parked fetch is answered by the append to
+// one of its partitions, also in the page-cache mode.
+func TestLongPollIsWokenByAppend(t *testing.T) {
+	for _, flush := range []string{"1", "100000"} {
+		g := newRig(t)
+		g.topic("events", 3, "flush.messages", flush)
+		reader, writer := dial(t, g.addr), dial(t, g.addr)
+		req := waiting(get("events", 0, 0), 600_000, 1)
+		wantPart(req, "events", 1, 0)
+		wantPart(req, "events", 2, 0)
+		reader.send(req)
+		g.parked(1)
+		ask[*kmsg.ProduceResponse](writer, put("events", 1, 1, batch(t, "hello")))
+		resp, _ := reader.receive(req).(*kmsg.FetchResponse)
+		if got := values(t, resp.Topics[0].Partitions[1].RecordBatches); !slices.Equal(got, []string{"hello"}) {
+			t.Fatalf("read %q", got)
+		}
+		g.parked(0)
+	}
+}
+
+// TestLongPollWaitsForMinBytes proves that a fetch that asks for many bytes is not
+// answered by the first few, but by the append that makes them enough.
+func TestLongPollWaitsForMinBytes(t *testing.T) {
+	g := newRig(t)
+	g.topic("events", 2)
+	reader, writer := dial(t, g.addr), dial(t, g.addr)
+	b := batch(t, "0123456789")
+	req := waiting(get("events", 0, 0), 600_000, int32(3*len(b)))
+	wantPart(req, "events", 1, 0)
+	reader.send(req)
+	g.parked(1)
+	for i := range 3 {
+		g.parked(1)
+		ask[*kmsg.ProduceResponse](writer, put("events", int32(i%2), -1, b))
+	}
+	resp, _ := reader.receive(req).(*kmsg.FetchResponse)
+	n := 0
+	for _, p := range resp.Topics[0].Partitions {
+		n += len(p.RecordBatches)
+	}
+	if n != 3*len(b) {
+		t.Fatalf("read %d bytes, want %d", n, 3*len(b))
+	}
+}
+
+// TestLongPollEnds proves that a parked fetch is answered empty when its time is over,
+// when the broker drains, and when its partition is deleted; and that a closed
+// connection leaves none behind.
+func TestLongPollEnds(t *testing.T) {
+	g := newRig(t)
+	id := g.topic("events", 1)
+	c := dial(t, g.addr)
+	if p := fetched(t, ask[*kmsg.FetchResponse](c, waiting(get("events", 0, 0), 20, 1))); p.ErrorCode != 0 || len(p.RecordBatches) != 0 {
+		t.Errorf("after its time: %+v", p)
+	}
+	gone := dial(t, g.addr)
+	gone.send(waiting(get("events", 0, 0), 600_000, 1))
+	g.parked(1)
+	_ = gone.c.Close()
+	g.parked(0)
+
+	req := waiting(get("events", 0, 0), 600_000, 1)
+	c.send(req)
+	g.parked(1)
+	g.apply(meta.TopicDeleted{ID: id})
+	if p := fetched(t, c.receive(req).(*kmsg.FetchResponse)); p.ErrorCode != kerr.UnknownTopicOrPartition.Code {
+		t.Errorf("after its topic was deleted: %+v", p)
+	}
+	g.topic("other", 1)
+	req = waiting(get("other", 0, 0), 600_000, 1)
+	c.send(req)
+	g.parked(1)
+	g.broker.Drain()
+	if p := fetched(t, c.receive(req).(*kmsg.FetchResponse)); p.ErrorCode != 0 {
+		t.Errorf("after draining: %+v", p)
+	}
+	if p := fetched(t, ask[*kmsg.FetchResponse](c, req)); p.ErrorCode != 0 {
+		t.Errorf("a fetch of a drained broker: %+v", p)
+	}
+}
+
+// TestParkedFetchDoesNotHoldBackProduce proves that a connection's later requests are
+// served while its fetch waits, and that their answers come after it, in order.
+func TestParkedFetchDoesNotHoldBackProduce(t *testing.T) {
+	g := newRig(t)
+	g.topic("events", 1)
+	c := dial(t, g.addr)
+	fetch, produce := waiting(get("events", 0, 0), 600_000, 1), put("events", 0, -1, batch(t, "x"))
+	c.send(fetch, produce)
+	if p := fetched(t, c.receive(fetch).(*kmsg.FetchResponse)); len(values(t, p.RecordBatches)) != 1 {
+		t.Fatalf("the fetch got %+v", p)
+	}
+	if p := produced(t, c.receive(produce).(*kmsg.ProduceResponse)); p.ErrorCode != 0 {
+		t.Fatalf("the produce got %+v", p)
+	}
+	// The other way round a connection reads what it has written.
+	fetch = get("events", 0, 1)
+	c.send(produce, fetch)
+	c.receive(produce)
+	if p := fetched(t, c.receive(fetch).(*kmsg.FetchResponse)); len(values(t, p.RecordBatches)) != 1 {
+		t.Fatalf("the fetch got %+v", p)
+	}
+}
+
+// TestFetchLimits proves KIP-74: the first batch comes whole however small the limits
+// are, the next ones as far as they fit, a partition's own limit counts, and an
+// exhausted limit leaves later partitions empty but answered.
+func TestFetchLimits(t *testing.T) {
+	g := newRig(t)
+	g.topic("events", 3)
+	c := dial(t, g.addr)
+	b := batch(t, string(make([]byte, 1000)))
+	for part := range int32(3) {
+		for range 4 {
+			ask[*kmsg.ProduceResponse](c, put("events", part, -1, b))
+		}
+	}
+	cases := []struct {
+		name           string
+		max, partition int32
+		want           [3]int // whole batches
+	}{
+		{"one byte", 1, 1, [3]int{1, 0, 0}},
+		{"one batch and a half", int32(len(b) * 3 / 2), 1 << 20, [3]int{1, 0, 0}},
+		{"six batches", int32(len(b) * 6), 1 << 20, [3]int{4, 2, 0}},
+		{"two batches a partition", 1 << 20, int32(len(b) * 2), [3]int{2, 2, 2}},
+		{"half a batch a partition", 1 << 20, int32(len(b) / 2), [3]int{1, 0, 0}},
+		{"everything", 1 << 20, 1 << 20, [3]int{4, 4, 4}},
+	}
+	for _, tc := range cases {
+		req := get("events", 0, 0)
+		wantPart(req, "events", 1, 0)
+		wantPart(req, "events", 2, 0)
+		req.MaxBytes = tc.max
+		for i := range req.Topics[0].Partitions {
+			req.Topics[0].Partitions[i].PartitionMaxBytes = tc.partition
+		}
+		resp := ask[*kmsg.FetchResponse](c, req)
+		var got [3]int
+		for i, p := range resp.Topics[0].Partitions {
+			got[i] = len(p.RecordBatches) / len(b)
+		}
+		if got != tc.want {
+			t.Errorf("%s: %v batches, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+// TestFetchInsideABatch proves that an offset in the middle of a batch brings the
+// whole batch.
+func TestFetchInsideABatch(t *testing.T) {
+	g := newRig(t)
+	g.topic("events", 1)
+	c := dial(t, g.addr)
+	ask[*kmsg.ProduceResponse](c, put("events", 0, -1, batch(t, "a", "b", "c")))
+	p := fetched(t, ask[*kmsg.FetchResponse](c, get("events", 0, 2)))
+	if got := values(t, p.RecordBatches); !slices.Equal(got, []string{"a", "b", "c"}) {
+		t.Errorf("read %q", got)
+	}
+}
+
+// TestFollowersAreRefused proves that nobody becomes a replica by saying so.
+func TestFollowersAreRefused(t *testing.T) {
+	g := newRig(t)
+	id := g.topic("events", 1)
+	c := dial(t, g.addr)
+	ask[*kmsg.ProduceResponse](c, put("events", 0, -1, batch(t, "secret")))
+	old := get("events", 0, 0)
+	old.ReplicaID = 2
+	late := at(17, get("events", 0, 0))
+	late.Topics[0].TopicID, late.ReplicaState.ID = id, 2
+	for _, req := range []*kmsg.FetchRequest{old, late} {
+		if p := fetched(t, ask[*kmsg.FetchResponse](c, req)); p.ErrorCode != kerr.TopicAuthorizationFailed.Code || len(p.RecordBatches) > 0 {
+			t.Errorf("version %d: %+v", req.Version, p)
+		}
+	}
+}
+
+// sessionClient speaks the client's half of KIP-227.
+type sessionClient struct {
+	*client
+	id, epoch int32
+}
+
+// fetch sends the changes and returns the answer's partitions as "number:values" or
+// "number!code".
+func (c *sessionClient) fetch(req *kmsg.FetchRequest) ([]string, int16) {
+	c.t.Helper()
+	req.SessionID, req.SessionEpoch = c.id, c.epoch
+	resp := ask[*kmsg.FetchResponse](c.client, req)
+	c.id, c.epoch = resp.SessionID, c.epoch+1
+	var out []string
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			s := fmt.Sprintf("%d:%v", p.Partition, values(c.t, p.RecordBatches))
+			if p.ErrorCode != 0 {
+				s = fmt.Sprintf("%d!%d", p.Partition, p.ErrorCode)
+			}
+			out = append(out, s)
+		}
+	}
+	return out, resp.ErrorCode
+}
+
+func changes() *kmsg.FetchRequest {
+	req := kmsg.NewPtrFetchRequest()
+	req.Version, req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 12, 0, 1, 1<<20
+	return req
+}
+
+func forget(req *kmsg.FetchRequest, topic string, partition int32) *kmsg.FetchRequest {
+	f := kmsg.NewFetchRequestForgottenTopic()
+	f.Topic, f.Partitions = topic, []int32{partition}
+	req.ForgottenTopics = append(req.ForgottenTopics, f)
+	return req
+}
+
+// TestFetchSession proves KIP-227: only changed partitions are answered, an unchanged
+// request repeats what was not taken, forgotten partitions stay silent, errors are
+// told each time, and an emptied session is closed.
+func TestFetchSession(t *testing.T) {
+	g := newRig(t)
+	g.topic("events", 3)
+	w := dial(t, g.addr)
+	c := &sessionClient{client: dial(t, g.addr)}
+	expect := func(what string, req *kmsg.FetchRequest, want ...string) {
+		t.Helper()
+		got, code := c.fetch(req)
+		if code != 0 || !slices.Equal(got, want) {
+			t.Fatalf("%s: code %d, %q, want %q", what, code, got, want)
+		}
+	}
+	full := changes()
+	for p := range int32(3) {
+		wantPart(full, "events", p, 0)
+	}
+	expect("the full fetch", full, "0:[]", "1:[]", "2:[]")
+	if c.id == 0 {
+		t.Fatal("no session was made")
+	}
+	expect("nothing changed", changes())
+	ask[*kmsg.ProduceResponse](w, put("events", 1, -1, batch(t, "a")))
+	expect("one changed", changes(), "1:[a]")
+	ask[*kmsg.ProduceResponse](w, put("events", 0, -1, batch(t, "b")))
+	expect("it is told again, behind the others", changes(), "0:[b]", "1:[a]")
+	expect("taken", func() *kmsg.FetchRequest {
+		req := changes()
+		wantPart(req, "events", 0, 1)
+		wantPart(req, "events", 1, 1)
+		return req
+	}())
+	bad := changes()
+	wantPart(bad, "events", 9, 0)
+	expect("an unknown partition", bad, "9!3")
+	expect("is told again", changes(), "9!3")
+	expect("until forgotten", forget(changes(), "events", 9))
+	ask[*kmsg.ProduceResponse](w, put("events", 2, -1, batch(t, "c")))
+	expect("a forgotten one is silent", forget(changes(), "events", 2))
+	ask[*kmsg.ProduceResponse](w, put("events", 1, -1, batch(t, "d")))
+	expect("the others go on", changes(), "1:[d]")
+	expect("all forgotten", forget(forget(changes(), "events", 0), "events", 1))
+	if c.id != 0 || g.broker.Stats().FetchSessions != 0 {
+		t.Errorf("an empty session is kept: id %d, %d sessions", c.id, g.broker.Stats().FetchSessions)
+	}
+}
+
+// TestFetchSessionErrors proves the codes for unknown sessions, wrong epochs and a
+// change between names and ids, and that a full fetch replaces the session.
+func TestFetchSessionErrors(t *testing.T) {
+	g := newRig(t)
+	g.topic("events", 1)
+	c := &sessionClient{client: dial(t, g.addr)}
+	full := func() *kmsg.FetchRequest {
+		req := changes()
+		wantPart(req, "events", 0, 0)
+		return req
+	}
+	begin := func() (id int32) {
+		c.id, c.epoch = 0, 0
+		if _, code := c.fetch(full()); code != 0 || c.id == 0 {
+			t.Fatalf("begin: code %d, id %d", code, c.id)
+		}
+		return c.id
+	}
+	first := begin()
+	cases := []struct {
+		name      string
+		id, epoch int32
+		version   int16
+		want      *kerr.Error
+	}{
+		{"an old epoch", first, 5, 12, kerr.InvalidFetchSessionEpoch},
+		{"another session", first + 1, 1, 12, kerr.FetchSessionIDNotFound},
+		{"topic ids in a session of names", first, 1, 13, kerr.FetchSessionTopicIDError},
+		{"none", 0, 1, 12, kerr.FetchSessionIDNotFound},
+	}
+	for _, tc := range cases {
+		c.id, c.epoch = tc.id, tc.epoch
+		if got, code := c.fetch(at(tc.version, changes())); code != tc.want.Code || len(got) != 0 || c.id != 0 {
+			t.Errorf("%s: code %d, %v, id %d", tc.name, code, got, c.id)
+		}
+	}
+	c.id, c.epoch = first, 0
+	if _, code := c.fetch(full()); code != 0 || c.id == first || c.id == 0 {
+		t.Errorf("a full fetch with an id: code %d, id %d", code, c.id)
+	}
+	if n := g.broker.Stats().FetchSessions; n != 1 {
+		t.Errorf("%d sessions, want the new one only", n)
+	}
+	c.epoch = finalEpoch
+	if _, code := c.fetch(full()); code != 0 || c.id != 0 || g.broker.Stats().FetchSessions != 0 {
+		t.Errorf("the final epoch: code %d, id %d", code, c.id)
+	}
+}
+
+// TestFetchSessionsAreBounded proves that a full cache gives no more sessions, that a
+// session not used for two minutes gives way, and of those that live long a smaller
+// one to a larger one.
+func TestFetchSessionsAreBounded(t *testing.T) {
+	c := newFetchSessions(2)
+	make := func(parts int) int32 {
+		f := &fetch{version: 12}
+		f.growTopics(1)
+		f.topics = append(f.topics, fetchTopic{name: []byte("events")})
+		for i := range parts {
+			f.parts = append(f.parts, fetchPart{fetchWant: fetchWant{topic: &f.topics[0], index: int32(i)}})
+		}
+		return c.create(f)
+	}
+	a, b := make(2), make(5)
+	if a == 0 || b == 0 || a == b {
+		t.Fatalf("ids %d and %d", a, b)
+	}
+	if id := make(9); id != 0 {
+		t.Fatal("a young session gave way")
+	}
+	old := time.Now().Add(-evictAfter - time.Second)
+	c.byID[a].created, c.byID[b].created = old, old
+	if id := make(2); id != 0 {
+		t.Fatal("a session gave way to one that is not larger")
+	}
+	d := make(3)
+	if d == 0 || c.get(a) != nil || c.get(b) == nil {
+		t.Fatal("not the smallest one gave way")
+	}
+	c.byID[b].used = old
+	if e := make(1); e == 0 || c.get(b) != nil || c.get(d) == nil {
+		t.Fatal("an unused session did not give way")
+	}
+	if c.len() != 2 {
+		t.Fatalf("%d sessions", c.len())
+	}
+}

@@ -1,0 +1,409 @@
+package broker
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// script is a series of requests that Kafka and we must answer alike.
+type script struct {
+	name    string
+	configs []string
+	reqs    func(topic string, id [16]byte) []kmsg.Request
+	// known says where we differ on purpose, by the index of the request.
+	known map[int]string
+}
+
+// TestAnswersAreKafkas sends the same requests to a real Kafka (LEAT_TEST_KAFKA, its
+// address) and to us, and proves that the answers are the same: codes, messages,
+// offsets, everything but ids and the time.
+func TestAnswersAreKafkas(t *testing.T) {
+	addr := os.Getenv("LEAT_TEST_KAFKA")
+	if addr == "" {
+		t.Skip("LEAT_TEST_KAFKA names no Kafka to compare with")
+	}
+	g := newRig(t)
+	for i, s := range scripts(t) {
+		t.Run(s.name, func(t *testing.T) {
+			topic := fmt.Sprintf("diff-%d-%d", time.Now().UnixNano(), i)
+			kafka, ours := dial(t, addr), dial(t, g.addr)
+			kafkaID := createOnKafka(t, kafka, topic, s.configs)
+			ourID := g.topic(topic, 2, s.configs...)
+			theirs, mine := s.reqs(topic, kafkaID), s.reqs(topic, ourID)
+			for i := range theirs {
+				want, got := kafka.outcome(theirs[i]), ours.outcome(mine[i])
+				if diff := cmp.Diff(want, got); diff != "" && s.known[i] == "" {
+					t.Errorf("request %d (%s v%d): (-kafka +ours)\n%s", i, kmsg.NameForKey(theirs[i].Key()), theirs[i].GetVersion(), diff)
+				} else if diff == "" && s.known[i] != "" {
+					t.Errorf("request %d: we do not differ: %s", i, s.known[i])
+				}
+				if _, ok := want.(string); ok {
+					kafka = dial(t, addr)
+				}
+				if _, ok := got.(string); ok {
+					ours = dial(t, g.addr)
+				}
+			}
+		})
+	}
+}
+
+func createOnKafka(t *testing.T, c *client, topic string, configs []string) [16]byte {
+	t.Helper()
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.Version, req.TimeoutMillis = 7, 10_000
+	rt := kmsg.NewCreateTopicsRequestTopic()
+	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = topic, 2, 1
+	for i := 0; i < len(configs); i += 2 {
+		rc := kmsg.NewCreateTopicsRequestTopicConfig()
+		rc.Name, rc.Value = configs[i], &configs[i+1]
+		rt.Configs = append(rt.Configs, rc)
+	}
+	req.Topics = append(req.Topics, rt)
+	resp := ask[*kmsg.CreateTopicsResponse](c, req)
+	if len(resp.Topics) != 1 || resp.Topics[0].ErrorCode != 0 {
+		t.Fatalf("create %s: %+v", topic, resp)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; { // the broker follows its controller
+		lo := listOffset(topic, 1, 0, -1, -1)
+		if r := ask[*kmsg.ListOffsetsResponse](c, lo); r.Topics[0].Partitions[0].ErrorCode == 0 {
+			return resp.Topics[0].TopicID
+		} else if time.Now().After(deadline) {
+			t.Fatalf("partition of %s: code %d", topic, r.Topics[0].Partitions[0].ErrorCode)
+		}
+	}
+}
+
+// outcome is a request's answer without what must differ, or a sentence where the
+// connection is closed instead.
+func (c *client) outcome(req kmsg.Request) any {
+	c.t.Helper()
+	c.send(req)
+	if p, ok := req.(*kmsg.ProduceRequest); ok && p.Acks == 0 {
+		c.send(&kmsg.ApiVersionsRequest{}) // its answer tells that the connection is alive
+		if _, err := c.frame(); err != nil {
+			return "closed"
+		}
+		return nil
+	}
+	b, err := c.frame()
+	if err != nil {
+		return "closed"
+	}
+	resp := req.ResponseKind()
+	if resp.IsFlexible() && req.Key() != apiVersionsKey {
+		b = b[1:]
+	}
+	if err := resp.ReadFrom(b); err != nil {
+		c.t.Fatalf("%s v%d: %v in %x", kmsg.NameForKey(req.Key()), req.GetVersion(), err, b)
+	}
+	normalise(resp)
+	return resp
+}
+
+func normalise(resp kmsg.Response) {
+	switch r := resp.(type) {
+	case *kmsg.ProduceResponse:
+		for i := range r.Topics {
+			r.Topics[i].TopicID = [16]byte{}
+			for j := range r.Topics[i].Partitions {
+				p := &r.Topics[i].Partitions[j]
+				p.LogAppendTime = min(p.LogAppendTime, 1)
+			}
+		}
+		r.Brokers = nil
+	case *kmsg.FetchResponse:
+		r.SessionID = min(r.SessionID, 1)
+		for i := range r.Topics {
+			r.Topics[i].TopicID = [16]byte{}
+		}
+		r.Brokers = nil
+	case *kmsg.InitProducerIDResponse:
+		r.ProducerID = min(r.ProducerID, 1)
+	case *kmsg.DescribeProducersResponse:
+		for i := range r.Topics {
+			for j := range r.Topics[i].Partitions {
+				for k := range r.Topics[i].Partitions[j].ActiveProducers {
+					r.Topics[i].Partitions[j].ActiveProducers[k].LastTimestamp = 1
+				}
+			}
+		}
+	}
+}
+
+func listOffset(topic string, version int16, partition int32, epoch int32, ts int64) *kmsg.ListOffsetsRequest {
+	req := kmsg.NewPtrListOffsetsRequest()
+	req.Version, req.ReplicaID = version, -1
+	t := kmsg.NewListOffsetsRequestTopic()
+	t.Topic = topic
+	p := kmsg.NewListOffsetsRequestTopicPartition()
+	p.Partition, p.CurrentLeaderEpoch, p.Timestamp = partition, epoch, ts
+	t.Partitions = append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	return req
+}
+
+// base is a time of records that no test's clock comes near.
+const base = 1_700_000_000_000
+
+// mend sets bytes of a batch and its checksum right.
+func mend(b []byte, change func(b []byte)) []byte {
+	b = append([]byte(nil), b...)
+	change(b)
+	binary.BigEndian.PutUint32(b[17:], record.Batch(b).Checksum())
+	return b
+}
+
+func idempotent(t testing.TB, id int64, epoch int16, seq int32, values ...string) []byte {
+	t.Helper()
+	return mend(batchAt(t, base, values...), func(b []byte) {
+		binary.BigEndian.PutUint64(b[43:], uint64(id))
+		binary.BigEndian.PutUint16(b[51:], uint16(epoch))
+		binary.BigEndian.PutUint32(b[53:], uint32(seq))
+	})
+}
+
+func at[R kmsg.Request](version int16, req R, change ...func(R)) R {
+	req.SetVersion(version)
+	for _, f := range change {
+		f(req)
+	}
+	return req
+}
+
+func scripts(t testing.TB) []script {
+	one := batchAt(t, base, "a", "b", "c")
+	return append(produceScripts(t, one), readScripts(t, one)...)
+}
+
+func produceScripts(t testing.TB, one []byte) []script {
+	be16 := binary.BigEndian.PutUint16
+	be32 := binary.BigEndian.PutUint32
+	bodies := map[string][]byte{
+		"empty": {}, "null": nil, "cut": one[:len(one)-1], "header only": one[:61], "a few bytes": one[:5],
+		"two":                 append(append([]byte(nil), one...), one...),
+		"second cut":          append(append([]byte(nil), one...), one[:30]...),
+		"a byte more":         append(append([]byte(nil), one...), 0),
+		"wrong crc":           append(append([]byte(nil), one[:len(one)-1]...), one[len(one)-1]^1),
+		"magic 1":             mend(one, func(b []byte) { b[16] = 1 }),
+		"magic 3":             mend(one, func(b []byte) { b[16] = 3 }),
+		"base offset":         mend(one, func(b []byte) { b[7] = 9 }),
+		"count too small":     mend(one, func(b []byte) { be32(b[57:], 2) }),
+		"count too large":     mend(one, func(b []byte) { be32(b[57:], 4); be32(b[23:], 3) }),
+		"count zero":          mend(one, func(b []byte) { be32(b[57:], 0) }),
+		"last delta huge":     mend(one, func(b []byte) { be32(b[23:], 1<<31-1) }),
+		"control":             mend(one, func(b []byte) { be16(b[21:], 0x20) }),
+		"transactional":       mend(one, func(b []byte) { be16(b[21:], 0x10) }),
+		"log append time":     mend(one, func(b []byte) { be16(b[21:], 0x08) }),
+		"codec 5":             mend(one, func(b []byte) { be16(b[21:], 5) }),
+		"codec says gzip":     mend(one, func(b []byte) { be16(b[21:], 1) }),
+		"no sequence":         idempotent(t, 77, 0, -1, "x"),
+		"far future":          batchAt(t, time.Now().Add(48*time.Hour).UnixMilli(), "x"),
+		"negative timestamp":  batchAt(t, -1, "x"),
+		"very old":            batchAt(t, 1, "x"),
+		"max timestamp lies":  mend(one, func(b []byte) { binary.BigEndian.PutUint64(b[35:], base+99) }),
+		"record length wrong": mend(one, func(b []byte) { b[61] += 2 }),
+		"length field larger": mend(one, func(b []byte) { be32(b[8:], uint32(len(b)-12+4)) }),
+		"length field less":   mend(one, func(b []byte) { be32(b[8:], 20) }),
+	}
+	var list []script
+	for name, b := range bodies {
+		s := script{name: "body " + name, known: map[int]string{}}
+		s.reqs = func(topic string, id [16]byte) []kmsg.Request {
+			p13 := at(13, put(topic, 0, -1, b))
+			p13.Topics[0].TopicID = id
+			return []kmsg.Request{at(3, put(topic, 0, 1, b)), at(7, put(topic, 0, -1, b)), at(9, put(topic, 0, -1, b)), p13, get(topic, 0, 0)}
+		}
+		list = append(list, s)
+	}
+	acks := script{name: "acks", reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{
+			put(topic, 0, 0, one), put(topic, 0, 1, one), put(topic, 0, -1, one), put(topic, 0, 2, one), put(topic, 0, -2, one),
+			put(topic, 7, -1, one), put(topic, -1, -1, one), put("no-such-topic-"+topic, 0, -1, one), put(topic, 7, 0, one),
+			at(13, put(topic, 0, -1, one)), // topic id zero
+			at(2, put(topic, 0, -1, one)), at(14, put(topic, 0, -1, one)), get(topic, 0, 0),
+		}
+	}}
+	idem := script{name: "idempotence", reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{
+			put(topic, 0, -1, idempotent(t, 77, 0, 0, "a", "b")), put(topic, 0, -1, idempotent(t, 77, 0, 2, "c")),
+			put(topic, 0, -1, idempotent(t, 77, 0, 0, "a", "b")), put(topic, 0, -1, idempotent(t, 77, 0, 5, "d")),
+			put(topic, 0, 1, idempotent(t, 77, 0, 2, "c")), put(topic, 0, -1, idempotent(t, 77, 0, 1, "c")),
+			put(topic, 0, -1, idempotent(t, 77, 1, 0, "e")), put(topic, 0, -1, idempotent(t, 77, 0, 3, "f")),
+			put(topic, 0, -1, idempotent(t, 78, 0, 5, "new producer in the middle")),
+			put(topic, 0, -1, idempotent(t, 77, 2, 5, "new epoch in the middle")),
+			get(topic, 0, 0),
+		}
+	}}
+	large := script{name: "large", configs: []string{"max.message.bytes", "1000", "segment.bytes", "1048576"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{put(topic, 0, -1, batchAt(t, base, string(make([]byte, 2000)))), put(topic, 0, -1, batchAt(t, base, string(make([]byte, 800))))}
+	}}
+	segment := script{name: "larger than a segment", configs: []string{"max.message.bytes", "4000000", "segment.bytes", "1048576"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{put(topic, 0, -1, batchAt(t, base, string(make([]byte, 2<<20))))}
+	}}
+	compact := script{name: "compacted", configs: []string{"cleanup.policy", "compact"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{
+			put(topic, 0, -1, keyless(t, 3)), at(7, put(topic, 0, -1, keyless(t, 3))), at(8, put(topic, 0, -1, keyless(t, 5))),
+			put(topic, 0, -1, one), deleteRecords(topic, 0, 1),
+		}
+	}}
+	stamped := script{name: "log append time", configs: []string{"message.timestamp.type", "LogAppendTime"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{
+			put(topic, 0, -1, one), put(topic, 0, -1, batchAt(t, 1<<60, "x")), put(topic, 0, -1, idempotent(t, 77, 0, 0, "a")),
+			put(topic, 0, -1, idempotent(t, 77, 0, 0, "a")),
+		}
+	}}
+	bounds := script{name: "timestamp bounds", configs: []string{"message.timestamp.before.max.ms", "1000", "message.timestamp.after.max.ms", "1000"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{put(topic, 0, -1, batch(t, "now")), at(7, put(topic, 0, -1, one))}
+	}}
+	minISR := script{name: "min insync replicas", configs: []string{"min.insync.replicas", "2"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{put(topic, 0, -1, one), put(topic, 0, 1, one)}
+	}}
+	return append(list, acks, idem, large, segment, compact, stamped, bounds, minISR)
+}
+
+func keyless(t testing.TB, n int) []byte {
+	t.Helper()
+	var b record.Builder
+	for i := range n {
+		b.Append(base, nil, []byte{byte(i)})
+	}
+	out, err := b.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append([]byte(nil), out...)
+}
+
+func deleteRecords(topic string, partition int32, to int64) *kmsg.DeleteRecordsRequest {
+	req := kmsg.NewPtrDeleteRecordsRequest()
+	req.Version, req.TimeoutMillis = 2, 5000
+	rt := kmsg.NewDeleteRecordsRequestTopic()
+	rt.Topic = topic
+	p := kmsg.NewDeleteRecordsRequestTopicPartition()
+	p.Partition, p.Offset = partition, to
+	rt.Partitions = append(rt.Partitions, p)
+	req.Topics = append(req.Topics, rt)
+	return req
+}
+
+func epochEnd(topic string, version int16, current, epoch int32) *kmsg.OffsetForLeaderEpochRequest {
+	req := kmsg.NewPtrOffsetForLeaderEpochRequest()
+	req.Version, req.ReplicaID = version, -1
+	rt := kmsg.NewOffsetForLeaderEpochRequestTopic()
+	rt.Topic = topic
+	p := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
+	p.CurrentLeaderEpoch, p.LeaderEpoch = current, epoch
+	rt.Partitions = append(rt.Partitions, p)
+	req.Topics = append(req.Topics, rt)
+	return req
+}
+
+func initProducer(version int16, txn *string, id int64, epoch int16) *kmsg.InitProducerIDRequest {
+	req := kmsg.NewPtrInitProducerIDRequest()
+	req.Version, req.TransactionalID, req.ProducerID, req.ProducerEpoch, req.TransactionTimeoutMillis = version, txn, id, epoch, 1000
+	return req
+}
+
+func readScripts(t testing.TB, one []byte) []script {
+	later := batchAt(t, base+1000, "d")
+	filled := func(topic string, reqs ...kmsg.Request) []kmsg.Request {
+		return append([]kmsg.Request{put(topic, 0, -1, one), put(topic, 0, -1, later)}, reqs...)
+	}
+	offsets := script{name: "list offsets", reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		reqs := filled(topic)
+		for _, v := range []int16{1, 2, 4, 6, 7, 8, 9, 10, 11} {
+			for _, ts := range []int64{-1, -2, -3, -4, -5, -6, -7, -100, 0, base, base + 1, base + 1000, base + 1001} {
+				reqs = append(reqs, listOffset(topic, v, 0, -1, ts))
+			}
+		}
+		for _, e := range []int32{0, 1, -1} {
+			reqs = append(reqs, listOffset(topic, 6, 0, e, -1), listOffset(topic, 6, 1, e, -3), listOffset(topic, 6, 1, e, base))
+		}
+		twice := listOffset(topic, 6, 0, -1, -1)
+		twice.Topics[0].Partitions = append(twice.Topics[0].Partitions, twice.Topics[0].Partitions[0])
+		return append(reqs, listOffset(topic, 6, 9, -1, -1), listOffset("none-"+topic, 6, 0, -1, -1), twice,
+			at(6, listOffset(topic, 6, 0, -1, -1), func(r *kmsg.ListOffsetsRequest) { r.ReplicaID = 5 }))
+	}}
+	epochs := script{name: "epochs", reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		reqs := filled(topic)
+		for _, v := range []int16{2, 3, 4} {
+			for _, cur := range []int32{-1, 0, 1} {
+				for _, e := range []int32{-1, 0, 1, 9} {
+					reqs = append(reqs, epochEnd(topic, v, cur, e))
+				}
+			}
+		}
+		return append(reqs, epochEnd("none-"+topic, 4, -1, 0))
+	}}
+	trims := script{name: "delete records", reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return filled(topic, deleteRecords(topic, 0, 2), get(topic, 0, 0), get(topic, 0, 2), listOffset(topic, 6, 0, -1, -2),
+			deleteRecords(topic, 0, 1), deleteRecords(topic, 0, 9), deleteRecords(topic, 0, -2), deleteRecords(topic, 0, -1),
+			deleteRecords(topic, 9, 1), deleteRecords("none-"+topic, 0, 1), get(topic, 0, 4), listOffset(topic, 6, 0, -1, -2),
+			listOffset(topic, 7, 0, -1, -3), listOffset(topic, 7, 0, -1, 0))
+	}}
+	ids := script{name: "producer ids", reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		empty := ""
+		describe := kmsg.NewPtrDescribeProducersRequest()
+		dt := kmsg.NewDescribeProducersRequestTopic()
+		dt.Topic, dt.Partitions = topic, []int32{0, 1, 9}
+		dn := kmsg.NewDescribeProducersRequestTopic()
+		dn.Topic, dn.Partitions = "none-"+topic, []int32{0}
+		describe.Topics = append(describe.Topics, dt, dn)
+		return []kmsg.Request{
+			initProducer(0, nil, -1, -1), initProducer(2, nil, -1, -1), initProducer(4, nil, 5, 3), initProducer(4, nil, 5, -1),
+			initProducer(4, nil, -1, 3), initProducer(5, nil, -1, -1), initProducer(4, &empty, -1, -1), initProducer(6, nil, -1, -1),
+			put(topic, 0, -1, idempotent(t, 77, 3, 0, "a", "b")), describe,
+		}
+	}}
+	return append([]script{offsets, epochs, trims, ids}, fetchScripts(filled)...)
+}
+
+func fetchScripts(filled func(string, ...kmsg.Request) []kmsg.Request) []script {
+	type F = *kmsg.FetchRequest
+	plain := script{name: "fetch", reqs: func(topic string, id [16]byte) []kmsg.Request {
+		part := func(f func(p *kmsg.FetchRequestTopicPartition)) func(F) {
+			return func(r F) { f(&r.Topics[0].Partitions[0]) }
+		}
+		withID := func(r F) { r.Topics[0].TopicID = id }
+		reqs := filled(topic)
+		for _, v := range []int16{4, 5, 6, 7, 9, 11, 12, 13, 15, 16, 17, 18} {
+			for _, off := range []int64{0, 1, 3, 4, 5, -1} {
+				reqs = append(reqs, at(v, get(topic, 0, off), withID))
+			}
+			reqs = append(reqs,
+				at(v, get(topic, 0, 0), withID, func(r F) { r.IsolationLevel = 1 }),
+				at(v, get(topic, 0, 9), withID, func(r F) { r.IsolationLevel = 1 }),
+				at(v, get(topic, 9, 0), withID), at(v, get("none", 0, 0)),
+				at(v, get(topic, 0, 0), withID, func(r F) { r.MaxBytes = 1 }),
+				at(v, get(topic, 0, 0), withID, func(r F) { r.MaxBytes = 0 }),
+				at(v, get(topic, 0, 0), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.PartitionMaxBytes = 1 })),
+				at(v, get(topic, 0, 0), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.PartitionMaxBytes = 100 })),
+				at(v, get(topic, 0, 0), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.PartitionMaxBytes = -1 })),
+				at(v, get(topic, 0, 0), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.CurrentLeaderEpoch = 0 })),
+				at(v, get(topic, 0, 0), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.CurrentLeaderEpoch = 3 })),
+				at(v, get(topic, 0, 3), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.LastFetchedEpoch = 0 })),
+				at(v, get(topic, 0, 5), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.LastFetchedEpoch = 0 })),
+				at(v, get(topic, 0, 3), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.LastFetchedEpoch = 4 })))
+		}
+		return append(reqs, at(3, get(topic, 0, 0)))
+	}}
+	session := script{name: "fetch sessions", reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		in := func(session, epoch int32) func(F) {
+			return func(r F) { r.SessionID, r.SessionEpoch = session, epoch }
+		}
+		return filled(topic,
+			get(topic, 0, 0), // sessionless
+			at(12, get(topic, 0, 0), in(12345, 1)), at(12, get(topic, 0, 0), in(0, 5)), at(12, get(topic, 0, 0), in(12345, -1)),
+			at(12, get(topic, 0, 0), in(12345, 0)), at(12, get("none-"+topic, 0, 0), in(0, 0)), at(7, get(topic, 0, 3), in(0, 0)))
+	}}
+	return []script{plain, session}
+}

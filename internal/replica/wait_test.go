@@ -1,0 +1,225 @@
+package replica
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// called notes the waits that have ended.
+type called struct {
+	slots []int32
+	errs  []error
+}
+
+func (c *called) Complete(slot int32, err error) {
+	c.slots, c.errs = append(c.slots, slot), append(c.errs, err)
+}
+
+// TestWaitListReleasesInOrder proves against a sorted list that waiters, added in any
+// order, are released lowest first, exactly those that a high watermark satisfies,
+// and that expiring takes out exactly those whose time is over.
+func TestWaitListReleasesInOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		type model struct {
+			need record.Offset
+			slot int32
+			dead int64
+		}
+		var l waitList
+		var want []model
+		next := int32(0)
+		match := func(got *Waiter, keep func(m model) bool) {
+			var out, left []model
+			for _, m := range want {
+				if keep(m) {
+					left = append(left, m)
+				} else {
+					out = append(out, m)
+				}
+			}
+			want = left
+			var c called
+			for w := got; w != nil; w = w.next {
+				w.Owner = &c
+			}
+			complete(got, nil)
+			if len(c.slots) != len(out) {
+				t.Fatalf("released %v, want %v", c.slots, out)
+			}
+			for i := range out {
+				if c.slots[i] != out[i].slot {
+					t.Fatalf("released %v, want %v", c.slots, out)
+				}
+			}
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"add": func(t *rapid.T) {
+				m := model{record.Offset(rapid.IntRange(0, 20).Draw(t, "need")), next, rapid.Int64Range(0, 5).Draw(t, "deadline")}
+				next++
+				l.add(&Waiter{Slot: m.slot, Deadline: m.dead, need: m.need})
+				at, _ := slices.BinarySearchFunc(want, m.need+1, func(m model, o record.Offset) int { return int(m.need - o) })
+				want = slices.Insert(want, at, m)
+			},
+			"take": func(t *rapid.T) {
+				hw := record.Offset(rapid.IntRange(0, 20).Draw(t, "hw"))
+				match(l.take(hw), func(m model) bool { return m.need > hw })
+			},
+			"expire": func(t *rapid.T) {
+				now := rapid.Int64Range(0, 5).Draw(t, "now")
+				match(l.expire(now), func(m model) bool { return m.dead == 0 || m.dead > now })
+			},
+			"all": func(*rapid.T) { match(l.all(), func(model) bool { return false }) },
+		})
+	})
+}
+
+// bare is a partition without a log, led by node 1.
+func bare(s *Set) *Partition {
+	p := &Partition{set: s}
+	p.polls.prev, p.polls.next = &p.polls, &p.polls
+	p.lead.Store(&Leadership{Leader: 1, Replicas: []int32{1}, ISR: []int32{1}})
+	return p
+}
+
+// comes stands for bytes appended and committed.
+func (p *Partition) comes(n int64) {
+	p.bytes.Add(n)
+	p.mu.Lock()
+	p.hw.Add(1)
+	woken := p.movedLocked(false)
+	p.mu.Unlock()
+	wakeAll(woken)
+}
+
+type wakes struct{ n atomic.Int32 }
+
+func (w *wakes) Wake() { w.n.Add(1) }
+
+// TestPollWakesOnceWhenEnoughHasCome proves that a poll over several partitions wakes
+// when the bytes of all together suffice, not before, and only once.
+func TestPollWakesOnceWhenEnoughHasCome(t *testing.T) {
+	s := &Set{cfg: Config{NodeID: 1}}
+	a, b := bare(s), bare(s)
+	var w wakes
+	poll := Poll{Owner: &w}
+	for range 3 { // a poll can be used again
+		w.n.Store(0)
+		poll.Begin(100, 2)
+		poll.Watch(a, record.Offset(a.hw.Load()))
+		poll.Watch(b, record.Offset(b.hw.Load()))
+		if !poll.Park() {
+			t.Fatal("not parked although nothing has come")
+		}
+		a.comes(60)
+		if w.n.Load() != 0 {
+			t.Fatal("woken by 60 of 100 bytes")
+		}
+		b.comes(40)
+		b.comes(40)
+		a.comes(100)
+		if w.n.Load() != 1 {
+			t.Fatalf("woken %d times", w.n.Load())
+		}
+		poll.End()
+		if a.polls.next != &a.polls || b.polls.next != &b.polls {
+			t.Fatal("an ended poll is still watching")
+		}
+	}
+}
+
+// TestPollSeesWhatMovedBeforeItWatched proves that nothing is lost between reading a
+// partition and watching it, nor an Expire between beginning and parking.
+func TestPollSeesWhatMovedBeforeItWatched(t *testing.T) {
+	s := &Set{cfg: Config{NodeID: 1}}
+	p := bare(s)
+	var w wakes
+	poll := Poll{Owner: &w}
+	poll.Begin(100, 1)
+	hw := record.Offset(p.hw.Load())
+	p.comes(1)
+	poll.Watch(p, hw)
+	if poll.Park() {
+		t.Error("parked although the high watermark had moved")
+	}
+	poll.End()
+
+	poll.Begin(100, 1)
+	poll.Watch(p, record.Offset(p.hw.Load()))
+	if poll.Expire() {
+		t.Error("a poll that is not parked was fired")
+	}
+	if poll.Park() {
+		t.Error("parked although it was over")
+	}
+	poll.End()
+	if w.n.Load() != 0 {
+		t.Error("woken although the owner itself has it")
+	}
+}
+
+// TestPollUnderLoad proves, best with -race, that a poll that is parked again and
+// again while many goroutines move its partitions is woken once for each parking and
+// never loses the last bytes.
+func TestPollUnderLoad(t *testing.T) {
+	const movers, moves = 4, 500
+	s := &Set{cfg: Config{NodeID: 1}}
+	parts := []*Partition{bare(s), bare(s), bare(s)}
+	o := &reparker{parts: parts, want: movers * moves, done: make(chan struct{})}
+	o.poll.Owner = o
+	o.park()
+	var wg sync.WaitGroup
+	for m := range movers {
+		wg.Go(func() {
+			for i := range moves {
+				parts[(m+i)%len(parts)].comes(1)
+			}
+		})
+	}
+	wg.Wait()
+	<-o.done
+}
+
+// reparker parks again until its partitions have moved want times together.
+type reparker struct {
+	poll  Poll
+	parts []*Partition
+	want  int64
+	done  chan struct{}
+}
+
+func (o *reparker) park() {
+	for {
+		seen := int64(0)
+		var hws []record.Offset
+		for _, p := range o.parts {
+			hws = append(hws, record.Offset(p.hw.Load()))
+			seen += p.hw.Load()
+		}
+		if seen == o.want {
+			close(o.done)
+			return
+		}
+		o.poll.Begin(7, len(o.parts))
+		if o.want-seen < 7 {
+			o.poll.Begin(1, len(o.parts))
+		}
+		for i, p := range o.parts {
+			o.poll.Watch(p, hws[i])
+		}
+		if o.poll.Park() {
+			return
+		}
+		o.poll.End()
+	}
+}
+
+func (o *reparker) Wake() {
+	o.poll.End()
+	o.park()
+}
