@@ -252,6 +252,19 @@ func (b *broker) stop() error {
 	}
 }
 
+// restart kills the process as kill -9 does and starts it again on its data.
+func (b *broker) restart(t *testing.T) {
+	t.Helper()
+	if err := b.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-b.done
+	b.cmd = exec.Command(b.cmd.Path, b.cmd.Args[1:]...)
+	if err := b.run(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // segments returns the files with this extension in the folders of a topic's partitions.
 func (b *broker) segments(t *testing.T, topic, ext string) []string {
 	t.Helper()

@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -289,7 +288,6 @@ var confluentJSKit = kit{
 		if headers := nodeHeaders(); headers != "" {
 			env = append(env, "npm_config_nodedir="+headers)
 		}
-		env = append(env, fmt.Sprintf("MAKEFLAGS=-j%d", runtime.NumCPU()))
 		return command(ctx, dir, env, "npm", "install", "--no-audit", "--no-fund", "--foreground-scripts")
 	},
 }

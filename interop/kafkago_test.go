@@ -104,7 +104,11 @@ func (*kafkaGo) produce(q request) (response, error) {
 		return response{}, err
 	}
 	transport := &kafka.Transport{}
-	defer transport.CloseIdleConnections()
+	if q.Acks != "0" {
+		// Kafka drops what it has read of a connection that closes, and nobody
+		// is told of that with these acks.
+		defer transport.CloseIdleConnections()
+	}
 	w := &kafka.Writer{
 		Addr: kafka.TCP(q.Addr), Topic: q.Topic, Balancer: fixedPartition(q.Partition), MaxAttempts: 2, BatchBytes: 8 << 20,
 		BatchTimeout: 20 * time.Millisecond, Transport: transport,

@@ -109,6 +109,7 @@ func (*kcat) produce(q request) (response, error) {
 	args := []string{
 		"-P", "-t", q.Topic, "-p", strconv.Itoa(int(q.Partition)), "-z", q.Codec, "-X", "acks=" + q.Acks, "-X", "linger.ms=20",
 		"-X", "enable.idempotence=" + strconv.FormatBool(q.Idempotent), "-X", "message.max.bytes=10000000", "-X", "message.timeout.ms=30000",
+		"-X", "topic.metadata.propagation.max.ms=1000",
 		"-K", "\t", "-Z",
 	}
 	// One kcat sends lines that share their headers, and makes null of both an

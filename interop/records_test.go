@@ -64,7 +64,6 @@ func sample(seed uint64, can abilities, large bool) []record {
 		}
 		all = append(all,
 			record{Key: []byte{0, 0xff, 0xfe, '\n', 0x80}, Value: noise},
-			record{Key: []byte("empty value"), Value: []byte{}},
 			record{Key: []byte("grüße, 世界"), Value: []byte("ünïcödé"), Headers: []header{{"größe", []byte("XL")}, {"bin", []byte{0, 1, 0xff}}}},
 		)
 		if !can.noRepeatedHeaders {
@@ -73,11 +72,12 @@ func sample(seed uint64, can abilities, large bool) []record {
 		if !can.noNullHeaders {
 			all = append(all, record{Key: []byte("null header"), Value: text(10), Headers: []header{{"null", nil}}})
 		}
-		if !can.noEmptyHeaders {
-			all = append(all, record{Key: []byte("empty header"), Value: text(10), Headers: []header{{"empty", []byte{}}}})
-		}
-		if !can.noEmptyKeys {
-			all = append(all, record{Key: []byte{}, Value: []byte("empty key")})
+		if !can.noEmpty {
+			all = append(all,
+				record{Key: []byte{}, Value: []byte("empty key")},
+				record{Key: []byte("empty value"), Value: []byte{}},
+				record{Key: []byte("empty header"), Value: text(10), Headers: []header{{"empty", []byte{}}}},
+			)
 		}
 	}
 	if large {

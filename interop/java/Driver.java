@@ -63,14 +63,26 @@ public final class Driver {
         }
     }
 
-    /** Thrown in place of ending the process. */
+    /** Thrown in place of ending the process, so that a tool closes what it opened. */
     private static final class Ended extends Error {
-        final int status;
+    }
 
-        Ended(int status) {
-            super("exit " + status);
-            this.status = status;
+    /** The running tool's exit status, null until it ends itself. */
+    private static volatile Integer exitStatus;
+
+    /** What the running tool wants done when it ends. */
+    private static final List<Runnable> HOOKS = new ArrayList<>();
+
+    private static void end(int status) {
+        if (exitStatus == null) {
+            exitStatus = status;
+            // Some tools catch whatever is thrown, print it and end again.
+            System.out.flush();
+            System.err.flush();
+            OUT.target = OutputStream.nullOutputStream();
+            ERR.target = OutputStream.nullOutputStream();
         }
+        throw new Ended();
     }
 
     private static final Switch OUT = new Switch();
@@ -83,12 +95,10 @@ public final class Driver {
         ERR.target = noise;
         System.setOut(new PrintStream(OUT, true));
         System.setErr(new PrintStream(ERR, true));
-        Exit.setExitProcedure((status, message) -> {
-            throw new Ended(status);
-        });
-        Exit.setHaltProcedure((status, message) -> {
-            throw new Ended(status);
-        });
+        Exit.setExitProcedure((status, message) -> end(status));
+        // A producer's last records leave in its hook.
+        Exit.setShutdownHookAdder((name, hook) -> HOOKS.add(hook));
+        Exit.setHaltProcedure((status, message) -> end(status));
         BufferedReader in = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
         for (String line = in.readLine(); line != null; line = in.readLine()) {
             ObjectNode reply;
@@ -159,7 +169,7 @@ public final class Driver {
     private static ObjectNode produce(JsonNode q) throws Exception {
         Map<String, Object> c = config(q, "acks", q.get("acks").asText(), "enable.idempotence", q.get("idempotent").asBoolean(),
             "compression.type", q.get("codec").asText(), "key.serializer", ByteArraySerializer.class, "value.serializer", ByteArraySerializer.class,
-            "linger.ms", 20, "max.block.ms", 10000, "delivery.timeout.ms", 60000);
+            "linger.ms", 20, "max.block.ms", 5000, "delivery.timeout.ms", 60000);
         ArrayNode offsets = JSON.createArrayNode();
         try (KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(c);
              BufferedReader lines = Files.newBufferedReader(Path.of(q.get("file").asText()))) {
@@ -262,30 +272,27 @@ public final class Driver {
         OutputStream noise = OUT.target;
         OUT.target = printed;
         ERR.target = printed;
-        int[] status = {0};
-        // A thread of its own: a tool that catches our Ended and ends again still ends once.
-        Thread run = new Thread(() -> {
-            try {
-                Class.forName(q.get("class").asText()).getMethod("main", String[].class).invoke(null, (Object) args.toArray(new String[0]));
-            } catch (InvocationTargetException e) {
-                Throwable cause = e.getCause();
-                status[0] = cause instanceof Ended ? ((Ended) cause).status : 99;
-                if (status[0] == 99) {
-                    cause.printStackTrace();
-                }
-            } catch (ReflectiveOperationException e) {
-                status[0] = 98;
-                e.printStackTrace();
+        exitStatus = null;
+        int status = 0;
+        try {
+            Class.forName(q.get("class").asText()).getMethod("main", String[].class).invoke(null, (Object) args.toArray(new String[0]));
+        } catch (InvocationTargetException e) {
+            if (!(e.getCause() instanceof Ended)) {
+                e.getCause().printStackTrace();
+                status = 1;
             }
-        });
-        run.start();
-        run.join();
+        }
+        if (exitStatus != null) {
+            status = exitStatus;
+        }
+        HOOKS.forEach(Runnable::run);
+        HOOKS.clear();
         System.out.flush();
         System.err.flush();
         OUT.target = noise;
         ERR.target = noise;
         System.setIn(input);
-        return JSON.createObjectNode().put("output", printed.toString(StandardCharsets.UTF_8)).put("exit", status[0]);
+        return JSON.createObjectNode().put("output", printed.toString(StandardCharsets.UTF_8)).put("exit", status);
     }
 
     private static byte[] bytes(JsonNode n) throws java.io.IOException {

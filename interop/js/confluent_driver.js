@@ -33,6 +33,7 @@ async function produce(q) {
   const producer = kafka(q).producer({
     kafkaJS: { acks: q.acks === 'all' ? -1 : Number(q.acks), idempotent: q.idempotent, compression: q.codec },
     'linger.ms': 20, 'message.max.bytes': 10000000, 'message.timeout.ms': 60000,
+    'topic.metadata.propagation.max.ms': 1000,
   });
   await producer.connect();
   try {

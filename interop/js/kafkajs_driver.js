@@ -3,14 +3,14 @@
 
 const { Kafka, CompressionTypes, CompressionCodecs, logLevel } = require('kafkajs');
 const snappy = require('kafkajs-snappy');
-const lz4 = require('lz4js');
+const lz4 = require('lz4-napi');
 const zstd = require('@bokuweb/zstd-wasm');
 const { load, save, serve, Inbox } = require('./driver.js');
 
 CompressionCodecs[CompressionTypes.Snappy] = snappy;
 CompressionCodecs[CompressionTypes.LZ4] = () => ({
-  compress: async (encoder) => Buffer.from(lz4.compress(encoder.buffer)),
-  decompress: async (buffer) => Buffer.from(lz4.decompress(buffer)),
+  compress: async (encoder) => lz4.compressFrameSync(encoder.buffer),
+  decompress: async (buffer) => lz4.decompressFrameSync(buffer),
 });
 CompressionCodecs[CompressionTypes.ZSTD] = () => ({
   compress: async (encoder) => Buffer.from(zstd.compress(encoder.buffer)),

@@ -48,7 +48,7 @@ async def produce(q):
     acks = q["acks"] if q["acks"] == "all" else int(q["acks"])
     codec = None if q["codec"] == "none" else q["codec"]
     producer = AIOKafkaProducer(bootstrap_servers=q["addr"], acks=acks, enable_idempotence=q["idempotent"], compression_type=codec,
-                                linger_ms=20, max_request_size=10_000_000, request_timeout_ms=10_000)
+                                linger_ms=20, max_request_size=10_000_000, request_timeout_ms=5_000)
     await producer.start()
     try:
         sent = [await producer.send(q["topic"], value, key, q["partition"], ts, headers) for key, value, headers, ts in load(q["file"])]

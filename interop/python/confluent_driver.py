@@ -50,7 +50,7 @@ def produce(q):
         return report
 
     producer = Producer(config(q, acks=q["acks"], enable_idempotence=q["idempotent"], compression_type=q["codec"], linger_ms=20,
-                               message_max_bytes=10_000_000, message_timeout_ms=60_000))
+                               message_max_bytes=10_000_000, message_timeout_ms=60_000, topic_metadata_propagation_max_ms=1000))
     count = 0
     for key, value, headers, ts in load(q["file"]):
         producer.produce(q["topic"], value, key, q["partition"], on_delivery=delivered(count), timestamp=ts or 0, headers=headers)

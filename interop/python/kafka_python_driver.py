@@ -36,7 +36,7 @@ def produce(q):
     acks = q["acks"] if q["acks"] == "all" else int(q["acks"])
     codec = None if q["codec"] == "none" else q["codec"]
     producer = KafkaProducer(bootstrap_servers=q["addr"], acks=acks, enable_idempotence=q["idempotent"], compression_type=codec,
-                             linger_ms=20, max_block_ms=10_000, max_request_size=10_000_000, allow_auto_create_topics=False)
+                             linger_ms=20, max_block_ms=5_000, max_request_size=10_000_000, allow_auto_create_topics=False)
     try:
         sent = [producer.send(q["topic"], value, key, headers, q["partition"], ts) for key, value, headers, ts in load(q["file"])]
         return {"offsets": [f.get(60).offset for f in sent]}
