@@ -3,7 +3,6 @@ package coord
 import (
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -71,10 +70,10 @@ func (w *words) read(s *Step, word string, reply func(int, error)) {
 	s.Reply(func(err error) { reply(n, err) })
 }
 
-func newRuntime(t testing.TB, change ...func(*words)) *Runtime[*words] {
-	t.Helper()
+func newRuntime(tb testing.TB, change ...func(*words)) *Runtime[*words] {
+	tb.Helper()
 	r := New(Config[*words]{
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger: slog.New(slog.DiscardHandler),
 		New: func(_ int32, ts *Timers) *words {
 			w := &words{timers: ts, said: map[string]int{}, at: map[string]record.Offset{}}
 			for _, c := range change {
@@ -83,7 +82,7 @@ func newRuntime(t testing.TB, change ...func(*words)) *Runtime[*words] {
 			return w
 		},
 	})
-	t.Cleanup(r.Close)
+	tb.Cleanup(r.Close)
 	return r
 }
 
@@ -458,6 +457,7 @@ func TestReloadGivesTheSameState(t *testing.T) {
 func BenchmarkDo(b *testing.B) {
 	nop := func(int, error) {}
 	bench := func(b *testing.B, op func(w *words, s *Step)) {
+		b.Helper()
 		r := newRuntime(b)
 		r.StartLeading(0, 1, &nullLog{})
 		b.ReportAllocs()
@@ -478,7 +478,7 @@ func (l *nullLog) AppendBatch(b record.Batch, _ record.Epoch) (record.Offset, er
 	l.end += record.Offset(b.Count())
 	return l.end, nil
 }
-func (l *nullLog) Await(_ record.Offset, fn func(error))            { fn(nil) }
-func (l *nullLog) ReadCommitted(record.Offset, int) ([]byte, error) { return nil, nil }
-func (l *nullLog) HighWatermark() record.Offset                     { return l.end }
-func (l *nullLog) Start() record.Offset                             { return 0 }
+func (*nullLog) Await(_ record.Offset, fn func(error))            { fn(nil) }
+func (*nullLog) ReadCommitted(record.Offset, int) ([]byte, error) { return nil, nil }
+func (l *nullLog) HighWatermark() record.Offset                   { return l.end }
+func (*nullLog) Start() record.Offset                             { return 0 }

@@ -59,10 +59,11 @@ type group struct {
 	pending    map[string]*pending // ids given out with which nobody has joined yet
 	subscribed map[string]struct{} // topics of the consumers of this generation; see knows
 	knows      bool                // subscribed is known
-	joinTimer  coord.Timer         // preparing: end of the wait for members
+	joinTimer  coord.Timer         // preparing: end of the wait for members; unsaved: see recordEmpty
 	syncTimer  coord.Timer         // completing, stable: end of the wait for SyncGroups
 	grown      bool                // a member came during the initial delay
 	delay      time.Duration       // the part of the initial delay that runs
+	unsaved    bool                // it is empty, and that could not be recorded yet
 	remaining  time.Duration       // by how much the initial delay may still be extended
 }
 

@@ -210,6 +210,7 @@ func (m *Machine) prepareRebalance(s *coord.Step, g *group) {
 		}
 	}
 	m.stopSync(g)
+	g.unsaved = false // the next generation is recorded instead
 	if g.state == empty {
 		initial := m.settings().InitialDelay
 		g.grown = false
@@ -245,6 +246,9 @@ func (m *Machine) maybeCompleteJoin(s *coord.Step, g *group) {
 // joinTimedOut ends the wait for members, or extends the initial delay where
 // members came during it and the rebalance timeout allows it.
 func (m *Machine) joinTimedOut(s *coord.Step, g *group) {
+	if g.state == empty && g.unsaved {
+		m.recordEmpty(s, g, g.value())
+	}
 	if g.state != preparing {
 		return
 	}
@@ -295,15 +299,28 @@ func (m *Machine) completeJoin(s *coord.Step, g *group) {
 	m.timers.Set(&g.syncTimer, s.Now.Add(g.rebalanceTimeout()))
 }
 
-// becomeEmpty ends the last generation. Where that cannot be recorded the group is
-// empty all the same: a later coordinator will find its members gone.
+// recordAgain is how long a group that could not be recorded waits to try again.
+const recordAgain = time.Second
+
+// becomeEmpty ends the last generation.
 func (m *Machine) becomeEmpty(s *coord.Step, g *group) {
 	v := g.value()
 	v.Generation = g.generation + 1
 	v.Protocol, v.Leader = nil, nil
 	v.CurrentStateTimestamp = s.Now.UnixMilli()
+	m.recordEmpty(s, g, v)
+}
+
+// recordEmpty records that a group is empty. Where it cannot be recorded it is empty
+// all the same, since its members are gone, and is recorded as soon as possible.
+func (m *Machine) recordEmpty(s *coord.Step, g *group, v *kmsg.GroupMetadataValue) {
 	putGroup(s, g.id, v)
-	s.Else(func(error) { m.restore(s, g, v) })
+	s.Then(func() { g.unsaved = false })
+	s.Else(func(error) {
+		m.restore(s, g, v)
+		g.unsaved = true
+		m.timers.Set(&g.joinTimer, s.Now.Add(recordAgain))
+	})
 }
 
 // joined is the answer to a member that is in the generation. Only the leader

@@ -210,19 +210,25 @@ func (m *Machine) bury(s *coord.Step, g *group) {
 // that neither a batch nor a hold of the mutex grows with the partition.
 const maxTombstones = 10_000
 
-// TopicDeleted deletes what any group has committed for a topic that is gone, and
-// tells whether more is left. id is the deleted topic's: offsets known to belong to a
-// later topic of that name stay.
-func (m *Machine) TopicDeleted(s *coord.Step, topic string, id [16]byte) (more bool) {
+// TopicsDeleted deletes what any group has committed for topics that are gone, named
+// with their ids, and tells whether more is left to delete. Offsets known to belong
+// to a later topic of such a name stay.
+func (m *Machine) TopicsDeleted(s *coord.Step, gone map[string][16]byte) (more bool) {
 	for _, g := range m.groups {
-		for p, o := range g.offsets[topic] {
-			if otherTopic(o.topic, id) {
+		for topic, known := range g.offsets {
+			id, deleted := gone[topic]
+			if !deleted {
 				continue
 			}
-			if len(s.Records()) == maxTombstones {
-				return true
+			for p, o := range known {
+				if otherTopic(o.topic, id) {
+					continue
+				}
+				if len(s.Records()) == maxTombstones {
+					return true
+				}
+				putOffset(s, g.id, topic, p, nil)
 			}
-			putOffset(s, g.id, topic, p, nil)
 		}
 	}
 	return false

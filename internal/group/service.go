@@ -46,6 +46,13 @@ func DefaultSettings() Settings {
 type Service struct {
 	cfg Config
 	rt  *coord.Runtime[*Machine]
+
+	work sync.WaitGroup // the goroutine that forgets topics
+
+	mu     sync.Mutex
+	gone   map[string][16]byte // deleted topics that are not forgotten yet; guarded by mu
+	busy   bool                // a goroutine forgets topics; guarded by mu
+	closed bool                // guarded by mu
 }
 
 // New makes a service that leads nothing yet.
@@ -83,21 +90,60 @@ func (sv *Service) StartLeading(partition int32, e record.Epoch, log coord.Log) 
 func (sv *Service) StopLeading(partition int32) { sv.rt.StopLeading(partition) }
 
 // Close stops leading everything.
-func (sv *Service) Close() { sv.rt.Close() }
+func (sv *Service) Close() {
+	sv.mu.Lock()
+	sv.closed = true
+	sv.mu.Unlock()
+	sv.rt.Close()
+	sv.work.Wait()
+}
 
-// TopicDeleted deletes the offsets that groups have committed for a deleted topic.
+// TopicDeleted has the offsets deleted that groups have committed for a topic, in
+// the background. What a crash or a failover leaves over is never given to readers
+// of a later topic of that name, and ends with the retention.
 func (sv *Service) TopicDeleted(topic string, id [16]byte) {
-	for _, p := range sv.rt.Partitions() {
-		for more := true; more; {
-			var failed bool
-			err := sv.rt.Do(p, func(m *Machine, s *coord.Step) {
-				s.Else(func(error) { failed = true })
-				more = m.TopicDeleted(s, topic, id)
-			})
-			// What is not deleted now ends with the retention: its topic is gone.
-			more = more && !failed && err == nil
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	if sv.closed {
+		return
+	}
+	if sv.gone == nil {
+		sv.gone = map[string][16]byte{}
+	}
+	sv.gone[topic] = id
+	if !sv.busy {
+		sv.busy = true
+		sv.work.Go(sv.forgetTopics)
+	}
+}
+
+// forgetTopics works until no deleted topic is left.
+func (sv *Service) forgetTopics() {
+	for {
+		gone := sv.takeGone()
+		if gone == nil {
+			return
+		}
+		for _, p := range sv.rt.Partitions() {
+			for more := true; more; {
+				failed := false
+				err := sv.rt.Do(p, func(m *Machine, s *coord.Step) {
+					s.Else(func(error) { failed = true })
+					more = m.TopicsDeleted(s, gone)
+				})
+				more = more && !failed && err == nil
+			}
 		}
 	}
+}
+
+func (sv *Service) takeGone() map[string][16]byte {
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	gone := sv.gone
+	sv.gone = nil
+	sv.busy = gone != nil
+	return gone
 }
 
 // PartitionOf is the partition of Topic that a group belongs to: Java's hash of its

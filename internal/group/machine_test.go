@@ -1,0 +1,316 @@
+package group
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"pgregory.net/rapid"
+
+	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/storage"
+)
+
+// recorded is what must be the same after a failover: all of a group that is empty
+// or stable, and every group's offsets.
+type recorded struct {
+	State, Protocol, Leader string
+	Unsaved                 bool
+	Generation              int32
+	Members                 []string
+	Offsets                 map[string]offset
+}
+
+func (m *Machine) recorded() map[string]recorded {
+	out := map[string]recorded{}
+	for id, g := range m.groups {
+		r := recorded{Unsaved: g.unsaved}
+		for topic, known := range g.offsets {
+			for p, o := range known {
+				if r.Offsets == nil {
+					r.Offsets = map[string]offset{}
+				}
+				r.Offsets[fmt.Sprint(topic, "/", p)] = o
+			}
+		}
+		if g.state == empty || g.state == stable {
+			r.State, r.Protocol, r.Leader, r.Generation = g.state.String(), g.protocol, g.leader, g.generation
+			for _, mb := range g.members {
+				r.Members = append(r.Members, fmt.Sprint(mb.id, text(mb.instance), mb.clientID, mb.clientHost,
+					mb.sessionTimeout, mb.rebalanceTimeout, mb.metadata(g.protocol), mb.assignment))
+			}
+		}
+		if g.state == empty && g.protocolType == "" && len(r.Offsets) == 0 {
+			continue // an empty simple group may be there or not: nobody can tell
+		}
+		out[id] = r
+	}
+	return out
+}
+
+// check fails where the machine's bookkeeping contradicts itself.
+func (m *Machine) check(fatalf func(string, ...any)) {
+	for _, g := range m.groups {
+		waiting, unsynced, support := 0, 0, map[string]int{}
+		for _, mb := range g.members {
+			if mb.join != nil {
+				waiting++
+			}
+			if mb.unsynced {
+				unsynced++
+			}
+			for _, p := range mb.protocols {
+				support[p.Name]++
+			}
+			if g.byID[mb.id] != mb || mb.instance != nil && g.statics[*mb.instance] != mb || mb.group != g {
+				fatalf("member %s is not found", mb.id)
+			}
+			if mb.sync != nil && g.state != completing {
+				fatalf("a SyncGroup waits in a group that is %v", g.state)
+			}
+			if mb.join != nil && g.state != preparing {
+				fatalf("a JoinGroup waits in a group that is %v", g.state)
+			}
+			if !mb.session.IsSet() && mb.join == nil && mb.sync == nil {
+				fatalf("member %s can stay for ever", mb.id)
+			}
+		}
+		if waiting != g.waiting || unsynced != g.unsynced || !maps.Equal(support, g.support) || len(g.byID) != len(g.members) {
+			fatalf("counts are wrong: %d %d %v, want %d %d %v", g.waiting, g.unsynced, g.support, waiting, unsynced, support)
+		}
+		switch g.state {
+		case empty:
+			if len(g.members) > 0 {
+				fatalf("an empty group has members")
+			}
+		case preparing:
+			if !g.joinTimer.IsSet() {
+				fatalf("a group prepares for ever")
+			}
+		case completing:
+			if !g.syncTimer.IsSet() && g.unsynced > 0 {
+				fatalf("a group completes for ever")
+			}
+			fallthrough
+		case stable:
+			if g.byID[g.leader] == nil {
+				fatalf("the leader %q is no member", g.leader)
+			}
+			if g.support[g.protocol] != len(g.members) {
+				fatalf("not all members have the protocol %q", g.protocol)
+			}
+		}
+	}
+}
+
+// crowd drives a world with clients that do anything, and counts answers.
+type crowd struct {
+	*world
+	rt    *rapid.T
+	ids   []string // member ids that were given out
+	asked int
+	heard int
+}
+
+func (c *crowd) id() string {
+	return rapid.SampledFrom(append([]string{"", "nobody"}, c.ids...)).Draw(c.rt, "id")
+}
+
+func (c *crowd) instance() *string {
+	return rapid.SampledFrom([]*string{nil, nil, new(string("i")), new(string("j"))}).Draw(c.rt, "instance")
+}
+
+func (c *crowd) generation() int32 {
+	if g := c.m.groups["g"]; g != nil && rapid.IntRange(0, 4).Draw(c.rt, "right") > 0 {
+		return g.generation
+	}
+	return rapid.Int32Range(-1, 3).Draw(c.rt, "generation")
+}
+
+func (c *crowd) joins() {
+	req := kmsg.NewPtrJoinGroupRequest()
+	req.Version = rapid.Int16Range(0, 9).Draw(c.rt, "version")
+	req.Group, req.MemberID, req.InstanceID, req.ProtocolType = "g", c.id(), c.instance(), "consumer"
+	req.SessionTimeoutMillis = rapid.Int32Range(6000, 20000).Draw(c.rt, "session")
+	req.RebalanceTimeoutMillis = rapid.Int32Range(1000, 30000).Draw(c.rt, "rebalance")
+	for _, p := range rapid.SampledFrom([]string{"x", "x y", "y x", "y", "y y"}).Draw(c.rt, "protocols") {
+		if p != ' ' {
+			meta := metadata(rapid.SampledFrom([]string{"t", "t+u"}).Draw(c.rt, "topics"))
+			req.Protocols = append(req.Protocols, kmsg.JoinGroupRequestProtocol{Name: string(p), Metadata: meta})
+		}
+	}
+	c.asked++
+	c.step(func(s *coord.Step) {
+		c.m.Join(s, Client{ID: "c", Host: "/h"}, req, func(r *kmsg.JoinGroupResponse) {
+			c.heard++
+			if r.MemberID != "" && !slices.Contains(c.ids, r.MemberID) {
+				c.ids = append(c.ids, r.MemberID)
+			}
+		})
+	})
+}
+
+func (c *crowd) syncs() {
+	req := kmsg.NewPtrSyncGroupRequest()
+	req.Group, req.MemberID, req.InstanceID, req.Generation = "g", c.id(), c.instance(), c.generation()
+	for _, id := range c.ids {
+		req.GroupAssignment = append(req.GroupAssignment,
+			kmsg.SyncGroupRequestGroupAssignment{MemberID: id, MemberAssignment: []byte("for " + id)})
+	}
+	c.asked++
+	c.step(func(s *coord.Step) { c.m.Sync(s, req, func(*kmsg.SyncGroupResponse) { c.heard++ }) })
+}
+
+// act lets somebody do something.
+func (c *crowd) act() {
+	c.fail = nil
+	if rapid.IntRange(0, 9).Draw(c.rt, "full") == 0 {
+		c.fail = storage.ErrDiskFull
+	}
+	id := c.id()
+	switch rapid.IntRange(0, 9).Draw(c.rt, "action") {
+	case 0, 1, 2:
+		c.joins()
+	case 3, 4:
+		c.syncs()
+	case 5:
+		c.beat(args{"id": id, "gen": fmt.Sprint(c.generation())}, nil)
+	case 6:
+		c.commit(args{"id": id, "gen": fmt.Sprint(c.generation())}, []string{"t/0=1", "u/1=2@3"})
+	case 7:
+		c.leave(args{"id": id}, nil)
+	case 8:
+		c.pass(time.Duration(rapid.IntRange(1, 20).Draw(c.rt, "seconds")) * time.Second)
+	case 9:
+		if rapid.Bool().Draw(c.rt, "offsets") {
+			c.dropOffsets(nil, []string{"t/0"})
+		} else {
+			c.delete(nil, nil)
+		}
+	}
+}
+
+// TestReloadGivesTheSameState proves, for any sequence of requests, right and wrong,
+// with appends that fail, that the machine's bookkeeping holds, that every request
+// is answered exactly once, and that another machine which reads the log has what
+// was recorded.
+func TestReloadGivesTheSameState(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		c := &crowd{world: newWorld(t), rt: rt}
+		c.set.InitialDelay = time.Second
+		c.set.MaxSize = 4
+		for range rapid.IntRange(0, 60).Draw(rt, "steps") {
+			c.act()
+			c.m.check(rt.Fatalf)
+		}
+		live := c.m.recorded()
+		c.fail = nil
+		c.unload(nil, nil)
+		if c.asked != c.heard {
+			rt.Fatalf("%d requests, %d answers", c.asked, c.heard)
+		}
+		c.reload(nil, nil)
+		c.m.check(rt.Fatalf)
+		again := c.m.recorded()
+		for id, r := range live {
+			if r.State == "" || r.Unsaved { // only offsets are recorded
+				live[id], again[id] = recorded{Offsets: r.Offsets}, recorded{Offsets: again[id].Offsets}
+			}
+		}
+		if diff := cmp.Diff(live, again, cmp.AllowUnexported(offset{})); diff != "" {
+			rt.Fatalf("(-live +reloaded):\n%s", diff)
+		}
+	})
+}
+
+// TestRecordsAreKafkas proves that offsets written by hand are what kmsg writes, and
+// that what kmsg writes in any version is read.
+func TestRecordsAreKafkas(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		name := rapid.StringN(0, 20, 100)
+		k := kmsg.OffsetCommitKey{Version: 1, Group: name.Draw(t, "group"), Topic: name.Draw(t, "topic"), Partition: rapid.Int32().Draw(t, "p")}
+		if diff := cmp.Diff(k.AppendTo(nil), appendOffsetKey(nil, k.Group, k.Topic, k.Partition)); diff != "" {
+			t.Fatal(diff)
+		}
+		got, err := decodeKey(k.AppendTo(nil))
+		if err != nil || string(got.group) != k.Group || string(got.topic) != k.Topic || got.partition != k.Partition {
+			t.Fatalf("%+v %v", got, err)
+		}
+		v := kmsg.OffsetCommitValue{
+			Version: rapid.Int16Range(0, 4).Draw(t, "version"), Offset: rapid.Int64().Draw(t, "offset"), LeaderEpoch: -1,
+			Metadata: name.Draw(t, "metadata"), CommitTimestamp: rapid.Int64().Draw(t, "time"), ExpireTimestamp: noExpiry,
+		}
+		if v.Version == 1 {
+			v.ExpireTimestamp = rapid.Int64Range(0, 1<<60).Draw(t, "expires")
+		}
+		if v.Version >= 3 {
+			v.LeaderEpoch = rapid.Int32().Draw(t, "epoch")
+		}
+		if v.Version >= 4 {
+			v.TopicID = [16]byte{1, rapid.Byte().Draw(t, "id")}
+		}
+		o, err := decodeOffset(v.AppendTo(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := offset{
+			at: o.at, epoch: o.epoch, time: v.CommitTimestamp, expires: v.ExpireTimestamp, topic: v.TopicID, metadata: v.Metadata,
+		}
+		if int64(o.at) != v.Offset || int32(o.epoch) != v.LeaderEpoch || o != want {
+			t.Fatalf("read %+v, want %+v", o, v)
+		}
+		if v.Version == 0 || v.Version == 2 { // written as version 3, which holds the same
+			v.Version = 3
+		}
+		if diff := cmp.Diff(v.AppendTo(nil), o.appendTo(nil)); diff != "" {
+			t.Fatal(diff)
+		}
+	})
+}
+
+// FuzzRecord proves that no record can harm a machine: neither its key nor its value.
+func FuzzRecord(f *testing.F) {
+	o := offset{at: 1, epoch: 2, time: 3, expires: noExpiry, topic: [16]byte{1}, metadata: "m"}
+	f.Add(appendOffsetKey(nil, "g", "t", 0), o.appendTo(nil))
+	f.Add(appendGroupKey(nil, "g"), (&kmsg.GroupMetadataValue{
+		Version: 3, ProtocolType: consumerType, Protocol: new(string("range")), Leader: new(string("a")),
+		Members: []kmsg.GroupMetadataValueMember{{MemberID: "a", Subscription: metadata("t")}},
+	}).AppendTo(nil))
+	f.Add([]byte{0, 3}, []byte{})
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		m := newMachine(new(coord.Timers), DefaultSettings, func() string { return "" })
+		s := coord.NewStep(time.UnixMilli(0))
+		if err := m.Apply(s, coord.Record{Key: key, Value: value}); err != nil {
+			return
+		}
+		m.Loaded(s)
+		m.Fetch(s, &kmsg.OffsetFetchRequestGroup{Group: "g"})
+		m.Describe(s, "g", 6)
+		m.expireOffsets(s)
+	})
+}
+
+// TestSubscription proves that topics are read off a consumer's metadata, and that
+// metadata which is something else says nothing.
+func TestSubscription(t *testing.T) {
+	f := func(b []byte, want string, ok bool) {
+		t.Helper()
+		got := map[string]struct{}{}
+		if subscription(got, b) != ok {
+			t.Errorf("%x: ok is %v", b, !ok)
+		}
+		if names := strings.Join(slices.Sorted(maps.Keys(got)), " "); ok && names != want {
+			t.Errorf("%x: %q", b, names)
+		}
+	}
+	f(metadata("a+b"), "a b", true)
+	f(metadata(""), "", true)
+	f(nil, "", false)
+	f([]byte{0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 1, 'a'}, "", false)
+	f(metadata("a+b")[:9], "", false)
+}

@@ -1,0 +1,549 @@
+package group
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/record"
+)
+
+// memory is a coord.Log in memory whose high watermark can be held back.
+type memory struct {
+	mu      sync.Mutex
+	batches []record.Batch
+	end, hw record.Offset
+	held    bool
+	discard bool // keep nothing, for benchmarks
+	waits   map[int]func(error)
+	offs    map[int]record.Offset
+	n       int
+}
+
+func (l *memory) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b.SetBaseOffset(l.end)
+	b.SetLeaderEpoch(e)
+	l.end = b.NextOffset()
+	if !l.discard {
+		l.batches = append(l.batches, bytes.Clone(b))
+	}
+	if !l.held {
+		l.hw = l.end
+	}
+	return l.end, nil
+}
+
+func (l *memory) Await(off record.Offset, fn func(error)) {
+	l.mu.Lock()
+	if l.hw >= off {
+		l.mu.Unlock()
+		fn(nil)
+		return
+	}
+	defer l.mu.Unlock()
+	if l.waits == nil {
+		l.waits, l.offs = map[int]func(error){}, map[int]record.Offset{}
+	}
+	l.waits[l.n], l.offs[l.n] = fn, off
+	l.n++
+}
+
+// commit lets the high watermark go, and wakes in order who waited.
+func (l *memory) commit() {
+	l.mu.Lock()
+	l.held, l.hw = false, l.end
+	var due []func(error)
+	for i := range l.n {
+		if fn := l.waits[i]; fn != nil {
+			due = append(due, fn)
+			delete(l.waits, i)
+		}
+	}
+	l.mu.Unlock()
+	for _, fn := range due {
+		fn(nil)
+	}
+}
+
+func (l *memory) ReadCommitted(off record.Offset, _ int) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range l.batches {
+		if b.NextOffset() > off {
+			return b, nil
+		}
+	}
+	return nil, nil
+}
+
+func (l *memory) HighWatermark() record.Offset {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hw
+}
+
+func (*memory) Start() record.Offset { return 0 }
+
+const testPartitions = 3
+
+// newService makes a service that leads all partitions, with a log for each.
+func newService(tb testing.TB) (*Service, []*memory) {
+	tb.Helper()
+	sv := New(Config{
+		Logger:     slog.New(slog.DiscardHandler),
+		Settings:   func() Settings { s := DefaultSettings(); s.InitialDelay = time.Second; return s },
+		Partitions: func() int32 { return testPartitions },
+	})
+	tb.Cleanup(sv.Close)
+	logs := make([]*memory, testPartitions)
+	for i := range logs {
+		logs[i] = &memory{}
+		sv.StartLeading(int32(i), 1, logs[i])
+	}
+	return sv, logs
+}
+
+// TestPartitionOf proves that groups are where Kafka looks for them.
+func TestPartitionOf(t *testing.T) {
+	f := func(group string, n, want int32) {
+		t.Helper()
+		if got := PartitionOf(group, n); got != want {
+			t.Errorf("%q of %d: %d, want %d", group, n, got, want)
+		}
+	}
+	f("", 50, 0)
+	f("console-consumer-12345", 50, 6)
+	f("my-group", 50, 12) // its hash is negative
+	f("connect-cluster", 50, 13)
+	f("héllo", 50, 34)
+	f("😀", 50, 49)                 // two units of UTF-16
+	f("polygenelubricants", 50, 0) // its hash is the smallest number, which has no positive
+}
+
+// client is a member driven by hand.
+type client struct {
+	t    *testing.T
+	sv   *Service
+	name string
+	id   string
+	gen  int32
+}
+
+func (c *client) join(reply func(*kmsg.JoinGroupResponse)) {
+	req := kmsg.NewPtrJoinGroupRequest()
+	req.Version, req.Group, req.MemberID, req.ProtocolType = 9, "g", c.id, "consumer"
+	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 10_000, 60_000
+	req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: metadata("t")}}
+	c.sv.Join(Client{ID: c.name, Host: "/127.0.0.1"}, req, func(r *kmsg.JoinGroupResponse) {
+		c.id, c.gen = r.MemberID, r.Generation
+		reply(r)
+	})
+}
+
+func (c *client) sync(assign map[string]string) (got string) {
+	req := kmsg.NewPtrSyncGroupRequest()
+	req.Version, req.Group, req.MemberID, req.Generation = 4, "g", c.id, c.gen
+	for id, what := range assign {
+		req.GroupAssignment = append(req.GroupAssignment,
+			kmsg.SyncGroupRequestGroupAssignment{MemberID: id, MemberAssignment: []byte(what)})
+	}
+	got = "no answer"
+	c.sv.Sync(req, func(r *kmsg.SyncGroupResponse) { got = name(r.ErrorCode) + " " + string(r.MemberAssignment) })
+	return got
+}
+
+func (c *client) beat() (code int16) {
+	req := kmsg.NewPtrHeartbeatRequest()
+	req.Group, req.MemberID, req.Generation = "g", c.id, c.gen
+	code = -2
+	c.sv.Heartbeat(req, func(r *kmsg.HeartbeatResponse) { code = r.ErrorCode })
+	return code
+}
+
+func commitRequest(group, member string, gen int32, offset int64) *kmsg.OffsetCommitRequest {
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Version, req.Group, req.MemberID, req.Generation = 9, group, member, gen
+	p := kmsg.NewOffsetCommitRequestTopicPartition()
+	p.Offset = offset
+	req.Topics = []kmsg.OffsetCommitRequestTopic{{
+		Topic: "t", TopicID: [16]byte{7}, Partitions: []kmsg.OffsetCommitRequestTopicPartition{p},
+	}}
+	return req
+}
+
+func (sv *Service) fetchOne(group string) (got string) {
+	got = "no answer"
+	sv.Fetch([]kmsg.OffsetFetchRequestGroup{{Group: group}}, func(r []kmsg.OffsetFetchResponseGroup) {
+		got = name(r[0].ErrorCode)
+		for _, t := range r[0].Topics {
+			for _, p := range t.Partitions {
+				got += fmt.Sprint(" ", t.Topic, "/", p.Partition, "=", p.Offset)
+			}
+		}
+	})
+	return got
+}
+
+// TestTakeOver proves that two members share a group, that one takes over when the
+// other one dies, and that it finds the other one's committed offset.
+func TestTakeOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sv, _ := newService(t)
+		a, b := &client{t: t, sv: sv, name: "a"}, &client{t: t, sv: sv, name: "b"}
+		joined := 0
+		both := func(r *kmsg.JoinGroupResponse) {
+			if r.ErrorCode == 0 {
+				joined++
+			}
+		}
+		for _, c := range []*client{a, b} {
+			c.join(both) // gets its id
+			c.join(both)
+		}
+		time.Sleep(2500 * time.Millisecond)
+		synctest.Wait()
+		if joined != 2 || a.gen != 1 || b.gen != 1 {
+			t.Fatalf("%d joined, in generations %d and %d", joined, a.gen, b.gen)
+		}
+		if got := a.sync(map[string]string{a.id: "A", b.id: "B"}); got != "ok A" {
+			t.Fatalf("a syncs: %s", got)
+		}
+		if got := b.sync(nil); got != "ok B" {
+			t.Fatalf("b syncs: %s", got)
+		}
+		a.sv.Commit(commitRequest("g", a.id, 1, 42), func(r *kmsg.OffsetCommitResponse) {
+			if c := r.Topics[0].Partitions[0].ErrorCode; c != 0 {
+				t.Errorf("commit: %s", name(c))
+			}
+		})
+		for range 5 { // a dies
+			time.Sleep(3 * time.Second)
+			synctest.Wait()
+			if c := b.beat(); c == rebalanceInProgress {
+				b.join(both)
+				break
+			}
+		}
+		if b.gen != 2 {
+			t.Fatalf("b is in generation %d", b.gen)
+		}
+		if got := b.sync(map[string]string{b.id: "all"}); got != "ok all" {
+			t.Fatalf("b syncs: %s", got)
+		}
+		if got := sv.fetchOne("g"); got != "ok t/0=42" {
+			t.Errorf("offsets: %s", got)
+		}
+		sv.Close()
+	})
+}
+
+// TestFetchWaitsForTheCommitItSaw proves that no offset is told that a failover
+// could take back, and that other groups do not wait for it.
+func TestFetchWaitsForTheCommitItSaw(t *testing.T) {
+	sv, logs := newService(t)
+	log := logs[PartitionOf("g", testPartitions)]
+	other := "h"
+	for PartitionOf(other, testPartitions) != PartitionOf("g", testPartitions) {
+		other += "h"
+	}
+	done := 0
+	sv.Commit(commitRequest(other, "", -1, 1), func(*kmsg.OffsetCommitResponse) { done++ })
+	log.mu.Lock()
+	log.held = true
+	log.mu.Unlock()
+	sv.Commit(commitRequest("g", "", -1, 5), func(*kmsg.OffsetCommitResponse) { done++ })
+	got := "no answer"
+	sv.Fetch([]kmsg.OffsetFetchRequestGroup{{Group: "g"}, {Group: other}}, func(r []kmsg.OffsetFetchResponseGroup) {
+		got = fmt.Sprint(r[0].Topics[0].Partitions[0].Offset, " ", r[1].Topics[0].Partitions[0].Offset)
+	})
+	if got != "no answer" || done != 1 {
+		t.Errorf("fetched %s, %d commits answered before the commit was durable", got, done)
+	}
+	if got := sv.fetchOne(other); got != "ok t/0=1" {
+		t.Errorf("the other group: %s", got)
+	}
+	log.commit()
+	if got != "5 1" || done != 2 {
+		t.Errorf("fetched %s, %d commits answered", got, done)
+	}
+}
+
+// TestNotCoordinator proves what a node answers for a partition that it does not lead.
+func TestNotCoordinator(t *testing.T) {
+	sv, _ := newService(t)
+	for i := range testPartitions {
+		sv.StopLeading(int32(i))
+	}
+	want := name(notCoordinator)
+	c := &client{t: t, sv: sv, name: "a"}
+	c.join(func(r *kmsg.JoinGroupResponse) {
+		if name(r.ErrorCode) != want {
+			t.Errorf("join: %s", name(r.ErrorCode))
+		}
+	})
+	if got := c.sync(nil); got != want+" " {
+		t.Errorf("sync: %s", got)
+	}
+	if got := name(c.beat()); got != want {
+		t.Errorf("heartbeat: %s", got)
+	}
+	if got := sv.fetchOne("g"); got != want {
+		t.Errorf("fetch: %s", got)
+	}
+	sv.Commit(commitRequest("g", "", -1, 1), func(r *kmsg.OffsetCommitResponse) {
+		if got := name(r.Topics[0].Partitions[0].ErrorCode); got != want {
+			t.Errorf("commit: %s", got)
+		}
+	})
+	sv.Describe([]string{"g"}, 6, func(r []kmsg.DescribeGroupsResponseGroup) {
+		if name(r[0].ErrorCode) != want {
+			t.Errorf("describe: %s", name(r[0].ErrorCode))
+		}
+	})
+	sv.List(kmsg.NewPtrListGroupsRequest(), func(r *kmsg.ListGroupsResponse) {
+		if r.ErrorCode != 0 || len(r.Groups) != 0 {
+			t.Errorf("list: %s, %d groups", name(r.ErrorCode), len(r.Groups))
+		}
+	})
+	sv.Delete([]string{"g"}, func(r []kmsg.DeleteGroupsResponseGroup) {
+		if name(r[0].ErrorCode) != want {
+			t.Errorf("delete: %s", name(r[0].ErrorCode))
+		}
+	})
+}
+
+// TestTopicDeleted proves that the offsets of a deleted topic go from all groups,
+// those of a new topic of that name excepted, and that no failover brings them back.
+func TestTopicDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sv, logs := newService(t)
+		var groups []string
+		for i := range 20 {
+			groups = append(groups, fmt.Sprint("group-", i))
+			sv.Commit(commitRequest(groups[i], "", -1, int64(i)), func(*kmsg.OffsetCommitResponse) {})
+		}
+		again := commitRequest("later", "", -1, 99)
+		again.Topics[0].TopicID = [16]byte{8}
+		sv.Commit(again, func(*kmsg.OffsetCommitResponse) {})
+		sv.TopicDeleted("t", [16]byte{7})
+		sv.TopicDeleted("u", [16]byte{9})
+		synctest.Wait()
+		for _, reload := range []bool{false, true} {
+			if reload {
+				for i, l := range logs {
+					sv.StopLeading(int32(i))
+					sv.StartLeading(int32(i), 2, l)
+				}
+				synctest.Wait()
+			}
+			for _, g := range groups {
+				if got := sv.fetchOne(g); got != "ok" {
+					t.Errorf("%s: %s", g, got)
+				}
+			}
+			if got := sv.fetchOne("later"); got != "ok t/0=99" {
+				t.Errorf("later: %s", got)
+			}
+		}
+		sv.Close()
+	})
+}
+
+// TestList proves that groups of all partitions are listed, and the filters.
+func TestList(t *testing.T) {
+	sv, _ := newService(t)
+	for i := range 10 {
+		sv.Commit(commitRequest(fmt.Sprint("g", i), "", -1, 1), func(*kmsg.OffsetCommitResponse) {})
+	}
+	f := func(states, types []string, want int) {
+		t.Helper()
+		req := kmsg.NewPtrListGroupsRequest()
+		req.StatesFilter, req.TypesFilter = states, types
+		sv.List(req, func(r *kmsg.ListGroupsResponse) {
+			if len(r.Groups) != want || r.ErrorCode != 0 {
+				t.Errorf("states %q, types %q: %d groups, %s", states, types, len(r.Groups), name(r.ErrorCode))
+			}
+		})
+	}
+	f(nil, nil, 10)
+	f([]string{"empty"}, []string{"Classic"}, 10)
+	f([]string{"Stable", " Empty "}, nil, 10)
+	f([]string{"Stable"}, nil, 0)
+	f(nil, []string{"consumer"}, 0)
+}
+
+// TestRefusals proves what is refused before any coordinator is asked.
+func TestRefusals(t *testing.T) {
+	sv, _ := newService(t)
+	join := func(change func(*kmsg.JoinGroupRequest), want int16) {
+		t.Helper()
+		req := kmsg.NewPtrJoinGroupRequest()
+		req.Version, req.Group, req.SessionTimeoutMillis, req.ProtocolType = 9, "g", 10_000, "consumer"
+		change(req)
+		sv.Join(Client{}, req, func(r *kmsg.JoinGroupResponse) {
+			if r.ErrorCode != want {
+				t.Errorf("join: %s, want %s", name(r.ErrorCode), name(want))
+			}
+		})
+	}
+	join(func(r *kmsg.JoinGroupRequest) { r.Group = "" }, invalidGroupID)
+	join(func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis = 10 }, invalidSessionTimeout)
+	join(func(r *kmsg.JoinGroupRequest) { r.SessionTimeoutMillis = 1 << 30 }, invalidSessionTimeout)
+	join(func(*kmsg.JoinGroupRequest) {}, inconsistentGroupProtocol)
+	sv.List(kmsg.NewPtrListGroupsRequest(), func(r *kmsg.ListGroupsResponse) {
+		if len(r.Groups) != 0 {
+			t.Error("a refused member made a group")
+		}
+	})
+	sync := kmsg.NewPtrSyncGroupRequest()
+	sync.Version, sync.Group = 5, "g"
+	sv.Sync(sync, func(r *kmsg.SyncGroupResponse) {
+		if r.ErrorCode != inconsistentGroupProtocol {
+			t.Errorf("sync without a protocol: %s", name(r.ErrorCode))
+		}
+	})
+	leave := kmsg.NewPtrLeaveGroupRequest()
+	leave.Version, leave.Group, leave.MemberID = 2, "g", "x"
+	sv.Leave(leave, func(r *kmsg.LeaveGroupResponse) {
+		if r.ErrorCode != unknownMemberID {
+			t.Errorf("leave: %s", name(r.ErrorCode))
+		}
+	})
+}
+
+// TestMemberIDs proves that the random part of a member id is a UUID of version 4.
+func TestMemberIDs(t *testing.T) {
+	a, b := newUUID(), newUUID()
+	if a == b || len(a) != 36 || a[14] != '4' || !slices.Contains([]byte("89ab"), a[19]) {
+		t.Errorf("%s %s", a, b)
+	}
+}
+
+// TestHundredMembers proves that a group of a hundred members comes to be with one
+// rebalance, and that one leaving makes one more.
+func TestHundredMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sv, _ := newService(t)
+		members := make([]*client, 100)
+		joined := 0
+		reply := func(r *kmsg.JoinGroupResponse) {
+			if r.ErrorCode == 0 {
+				joined++
+			}
+		}
+		for i := range members {
+			members[i] = &client{t: t, sv: sv, name: fmt.Sprint("m", i)}
+			members[i].join(reply)
+			members[i].join(reply)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if joined != 100 {
+			t.Fatalf("%d joined", joined)
+		}
+		assign := map[string]string{}
+		for _, m := range members {
+			assign[m.id] = m.name
+		}
+		for _, m := range members {
+			if got := m.sync(assign); got != "ok "+m.name {
+				t.Fatalf("%s: %s", m.name, got)
+			}
+		}
+		req := kmsg.NewPtrLeaveGroupRequest()
+		req.Version, req.Group, req.MemberID = 2, "g", members[7].id
+		sv.Leave(req, func(*kmsg.LeaveGroupResponse) {})
+		joined = 0
+		for i, m := range members {
+			if i != 7 {
+				m.join(reply)
+			}
+		}
+		if joined != 99 || members[0].gen != 2 {
+			t.Errorf("%d joined, generation %d", joined, members[0].gen)
+		}
+		sv.Close()
+	})
+}
+
+// TestDecodedTopicsAreKept proves that an answer names what was asked for, by name
+// and by id, and that offsets of an earlier topic of a name are not given out.
+func TestDecodedTopicsAreKept(t *testing.T) {
+	sv, _ := newService(t)
+	sv.Commit(commitRequest("g", "", -1, 3), func(r *kmsg.OffsetCommitResponse) {
+		if r.Topics[0].Topic != "t" || r.Topics[0].TopicID != [16]byte{7} {
+			t.Errorf("commit names %q %v", r.Topics[0].Topic, r.Topics[0].TopicID)
+		}
+	})
+	f := func(id [16]byte, want int64) {
+		t.Helper()
+		req := []kmsg.OffsetFetchRequestGroup{{Group: "g", Topics: []kmsg.OffsetFetchRequestGroupTopic{
+			{Topic: "t", TopicID: id, Partitions: []int32{0}},
+		}}}
+		sv.Fetch(req, func(r []kmsg.OffsetFetchResponseGroup) {
+			got := r[0].Topics[0]
+			if diff := cmp.Diff(id, got.TopicID); diff != "" || got.Partitions[0].Offset != want {
+				t.Errorf("id %v: %+v", id, got)
+			}
+		})
+	}
+	f([16]byte{7}, 3)
+	f([16]byte{}, 3)
+	f([16]byte{8}, -1)
+}
+
+// BenchmarkService measures a commit of one partition and a heartbeat, with a log
+// that does nothing.
+func BenchmarkService(b *testing.B) {
+	prepare := func(b *testing.B) *Service {
+		b.Helper()
+		sv, logs := newService(b)
+		for _, l := range logs {
+			l.discard = true
+		}
+		return sv
+	}
+	b.Run("commit", func(b *testing.B) {
+		sv, req := prepare(b), commitRequest("g", "", -1, 1)
+		reply := func(*kmsg.OffsetCommitResponse) {}
+		b.ReportAllocs()
+		for b.Loop() {
+			sv.Commit(req, reply)
+		}
+	})
+	b.Run("heartbeat", func(b *testing.B) {
+		sv, req := prepare(b), kmsg.NewPtrHeartbeatRequest()
+		sv.Commit(commitRequest("g", "", -1, 1), func(*kmsg.OffsetCommitResponse) {})
+		req.Group, req.MemberID = "g", "m"
+		err := sv.rt.Do(PartitionOf("g", testPartitions), func(m *Machine, _ *coord.Step) {
+			g := m.groups["g"]
+			mb := m.newMember(g, "m", nil)
+			mb.sessionTimeout = time.Hour
+			g.add(mb)
+			g.state, g.generation, req.Generation = stable, 1, 1
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		reply := func(r *kmsg.HeartbeatResponse) {
+			if r.ErrorCode != 0 {
+				b.Fatal(name(r.ErrorCode))
+			}
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			sv.Heartbeat(req, reply)
+		}
+	})
+}
