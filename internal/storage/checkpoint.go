@@ -1,0 +1,534 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+const (
+	checkpointBytes = 256 << 20        // appended, after which a checkpoint does not wait for its time
+	snapshotBytes   = 16 << 20         // appended to a log, after which its producers are written again
+	lazySyncAge     = 30 * time.Second // how long a page-cache log may have bytes that no sync covered
+	lazySyncBytes   = 1 << 30          // and how many
+	restAfter       = 8                // files synced, after which a checkpoint that has time rests
+	restFor         = time.Millisecond
+)
+
+// keeper is the store's background goroutine: checkpoints, retention, deletion.
+type keeper struct {
+	s    *Store
+	wake chan struct{} // size 1
+
+	bytes  atomic.Int64 // appended since the last checkpoint
+	hasten atomic.Bool  // a checkpoint is wanted now
+
+	mu       sync.Mutex
+	changed  []*Log           // guarded by mu: logs that the next checkpoint looks at
+	since    time.Time        // guarded by mu: when the first of them came
+	redo     bool             // guarded by mu: the last checkpoint failed
+	fill     bool             // guarded by mu: the journal's filler is to be started
+	dead     []*segment       // guarded by mu: below their log's start; removable once a checkpoint says so
+	removals []removal        // guarded by mu
+	replayed []replayedFile   // guarded by mu: written by recovery and not synced
+	sweep    func(LogID) bool // guarded by mu: see Store.Sweep
+
+	run        sync.Mutex // one checkpoint at a time; before Log.mu
+	checkpoint pair       // guarded by run
+	base       pair       // guarded by run
+	previous   mark       // guarded by run: where recovery begins by the newest checkpoint
+	retainAt   time.Time  // guarded by run
+	retryAt    time.Time  // guarded by run: when a recovery that found the disk full goes on; zero: it did not
+}
+
+// removal is a file or directory to be removed at its time.
+type removal struct {
+	path string
+	at   time.Time
+}
+
+func (k *keeper) init(s *Store) {
+	k.s = s
+	k.wake = make(chan struct{}, 1)
+	k.checkpoint.name, k.base.name = "checkpoint", "points"
+	k.retainAt = time.Now().Add(s.cfg.RetentionEvery)
+}
+
+func (k *keeper) poke() {
+	select {
+	case k.wake <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// add notes that a log changed. Its pub may be held.
+func (k *keeper) add(l *Log) {
+	k.mu.Lock()
+	k.changed = append(k.changed, l)
+	first := len(k.changed) == 1
+	if first {
+		k.since = time.Now()
+	}
+	k.mu.Unlock()
+	if first {
+		k.poke()
+	}
+}
+
+// written counts appended bytes; now is true where a log wants to be synced.
+func (k *keeper) written(n int64, now bool) {
+	if k.bytes.Add(n) >= checkpointBytes || now {
+		k.hurry()
+	}
+}
+
+// hurry has a checkpoint made without waiting for its time.
+func (k *keeper) hurry() {
+	if !k.hasten.Swap(true) {
+		k.poke()
+	}
+}
+
+// journaled tells what the journal wants after a round.
+func (k *keeper) journaled(late, fill bool) {
+	if fill {
+		k.mu.Lock()
+		k.fill = true
+		k.mu.Unlock()
+		k.poke()
+	}
+	if late {
+		k.hurry()
+	}
+}
+
+func (k *keeper) loop() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-k.s.quit:
+			return
+		case <-k.wake:
+		case <-timer.C:
+		}
+		timer.Reset(k.step())
+	}
+}
+
+// step does what is due and returns the time until something else is.
+func (k *keeper) step() time.Duration {
+	k.mu.Lock()
+	fill, sweep := k.fill, k.sweep
+	k.fill, k.sweep = false, nil
+	due := (len(k.changed) > 0 || k.redo) && time.Since(k.since) >= k.s.cfg.CheckpointEvery
+	k.mu.Unlock()
+	if fill {
+		k.s.work.Go(k.s.journal.fill)
+	}
+	if sweep != nil {
+		k.s.sweepDirs(sweep)
+	}
+	k.run.Lock()
+	retry := !k.retryAt.IsZero() && !time.Now().Before(k.retryAt)
+	retain := !time.Now().Before(k.retainAt)
+	if retain {
+		k.retainAt = time.Now().Add(k.s.cfg.RetentionEvery)
+	}
+	k.run.Unlock()
+	if retry {
+		k.s.thaw()
+	}
+	if retain {
+		k.s.retain(time.Now())
+	}
+	if k.hasten.Swap(false) || due {
+		k.checkpointNow()
+	}
+	k.removeDue(time.Now())
+	return k.untilNext()
+}
+
+func (k *keeper) untilNext() time.Duration {
+	k.run.Lock()
+	next := k.retainAt
+	if !k.retryAt.IsZero() && k.retryAt.Before(next) {
+		next = k.retryAt
+	}
+	k.run.Unlock()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if at := k.since.Add(k.s.cfg.CheckpointEvery); (len(k.changed) > 0 || k.redo) && at.Before(next) {
+		next = at
+	}
+	for _, r := range k.removals {
+		if r.at.Before(next) {
+			next = r.at
+		}
+	}
+	return max(time.Until(next), 0)
+}
+
+// checkpointNow makes one checkpoint: it syncs what changed, then writes down where
+// a recovery begins and how far each log is on disk, then gives back what that
+// makes superfluous: journal files, segments.
+func (k *keeper) checkpointNow() {
+	k.run.Lock()
+	defer k.run.Unlock()
+	if err := k.checkpointLocked(false); err != nil {
+		k.s.log.Error("a checkpoint failed; it is tried again", "err", err)
+		k.again()
+	}
+}
+
+// again has a checkpoint made after a while even if nothing changes.
+func (k *keeper) again() {
+	k.mu.Lock()
+	k.redo, k.since = true, time.Now()
+	k.mu.Unlock()
+}
+
+func (k *keeper) checkpointLocked(last bool) error {
+	s := k.s
+	at := s.journal.here()
+	k.bytes.Store(0)
+	k.mu.Lock()
+	logs, dead, replayed := k.changed, k.dead, k.replayed
+	k.changed, k.dead, k.replayed, k.redo = nil, nil, nil, false
+	k.mu.Unlock()
+	if last {
+		logs = s.all()
+	}
+	if err := s.syncReplayed(replayed); err != nil {
+		k.mu.Lock()
+		k.replayed = append(k.replayed, replayed...)
+		k.mu.Unlock()
+		s.journal.pin()
+		s.log.Error("what recovery wrote could not be made durable; the journal keeps it", "err", err)
+	}
+	rest := restAfter
+	hold := false // what the journal has of some log must stay
+	for _, l := range logs {
+		again, synced, err := l.checkpoint(last)
+		switch {
+		case full(err):
+			l.pub.Lock()
+			l.marks.changed, l.unwritten, again, hold = true, l.made, true, true
+			l.pub.Unlock()
+		case err != nil && !l.gone.Load():
+			l.fail(err)
+			s.journal.pin() // it may be the only place that has what the log acknowledged
+		}
+		if again {
+			k.add(l)
+		}
+		if rest -= synced; rest <= 0 && !last && !k.hasten.Load() {
+			time.Sleep(restFor)
+			rest = restAfter
+		}
+	}
+	if hold {
+		at = k.previous
+	}
+	err := k.save(at)
+	if err != nil {
+		k.mu.Lock()
+		k.dead = append(k.dead, dead...)
+		k.mu.Unlock()
+		return err
+	}
+	for _, g := range dead {
+		if err := k.removeSegment(g, g.log.options().FileDeleteDelay); err != nil {
+			s.log.Warn("a segment could not be removed", "log", g.log.dir, "segment", int64(g.base), "err", err)
+		}
+	}
+	return nil
+}
+
+// save writes the checkpoint file, and before it all points where too many changed.
+func (k *keeper) save(at mark) error {
+	s := k.s
+	if s.journal.isPinned() {
+		at = k.previous
+	}
+	h := sheet{boot: s.cfg.BootID, journal: s.journal.id, at: at}
+	hot, many := s.points.changed()
+	if many {
+		all := h
+		all.points = s.points.everything()
+		if err := k.base.save(s, &all); err != nil {
+			return fmt.Errorf("writing the points file: %w", err)
+		}
+		s.points.settle(all.points)
+		hot, _ = s.points.changed()
+	}
+	h.points = hot
+	if err := k.checkpoint.save(s, &h); err != nil {
+		return fmt.Errorf("writing the checkpoint file: %w", err)
+	}
+	// The file before this one may be needed, should this one rot: so what may go
+	// is what came before that one.
+	s.journal.recycle(k.previous.number)
+	s.journal.known.Store(true)
+	k.previous = at
+	return nil
+}
+
+// savePoints writes the checkpoint file as it is, without syncing logs, so that
+// what points.raise did lasts.
+func (k *keeper) savePoints() error {
+	k.run.Lock()
+	defer k.run.Unlock()
+	return k.save(k.previous)
+}
+
+// closing is the last checkpoint: all logs are on disk whole, with their producers
+// and indexes, so that the next start reads nothing else.
+func (k *keeper) closing() error {
+	k.run.Lock()
+	defer k.run.Unlock()
+	err := k.checkpointLocked(true)
+	if err == nil { // all points in one place, and the start offsets for Kafka's tools
+		all := sheet{boot: k.s.cfg.BootID, journal: k.s.journal.id, at: k.previous, points: k.s.points.everything()}
+		if err = k.base.save(k.s, &all); err == nil {
+			k.s.points.settle(all.points)
+			err = k.save(k.previous)
+		}
+	}
+	return err
+}
+
+// checkpoint makes the log durable in its own files, where that is due, and notes
+// its point. again is true where the next checkpoint must look at it, too.
+func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
+	if l.Fault() != nil || !l.ready.Load() || l.deleted() {
+		return false, 0, nil
+	}
+	if last {
+		if err := l.flushAll(); err != nil {
+			return false, 0, err
+		}
+	}
+	if !last && !l.syncDue(time.Now()) {
+		l.pub.Lock()
+		es, behind := l.epochs, l.unwritten && l.made
+		l.pub.Unlock()
+		if behind { // the point will say that nobody needs to look at these batches if the kernel lives
+			if err := l.s.replace(l.dir, epochFile, es.encode(), false); err != nil {
+				return true, 0, asAppendError(err)
+			}
+		}
+		l.notePoint(nil)
+		return true, 0, nil
+	}
+	if err := l.snapshot(last); err != nil {
+		return false, 0, asAppendError(err)
+	}
+	c := l.beginCheckpoint()
+	for _, g := range c.segs {
+		if err := g.sync(); err != nil {
+			return false, synced, fmt.Errorf("a sync of segment %d failed: %w", g.base, err)
+		}
+		synced++
+		if g != c.to.seg {
+			if err := l.syncIndexes(g); err != nil {
+				return false, synced, err
+			}
+		}
+	}
+	if c.names {
+		if err := l.s.syncNames(l.dir, c.fresh); err != nil {
+			return false, synced, fmt.Errorf("a sync of the directory failed: %w", err)
+		}
+		synced++
+	}
+	if c.epochs != nil {
+		if err := l.s.replace(l.dir, epochFile, c.epochs.encode(), true); err != nil {
+			return false, synced, asAppendError(err)
+		}
+	}
+	l.notePoint(c)
+	return false, synced, nil
+}
+
+// deleted tells whether the log's directory is not its own any more.
+func (l *Log) deleted() bool { return l.s.lookup(l.id) != l }
+
+// checkpointing is one log within a checkpoint.
+type checkpointing struct {
+	segs   []*segment // to be synced
+	sizes  []int64    // of them
+	to     place
+	names  bool   // the directory is to be synced
+	fresh  bool   // and its own name
+	epochs epochs // to be written; nil: they are
+}
+
+// syncDue tells whether the log's files are to be synced by this checkpoint: always
+// in the durable mode, now and then in the page-cache mode.
+func (l *Log) syncDue(now time.Time) bool {
+	o := l.options()
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	if o.durable() || l.marks.journaled || l.marks.wantSync {
+		return true
+	}
+	g := l.activeLocked()
+	if g == nil {
+		return true
+	}
+	if l.marks.unsynced.IsZero() {
+		l.marks.unsynced = now
+	}
+	age := now.Sub(l.marks.unsynced)
+	return g != l.stable.seg || g.size-l.stable.pos >= lazySyncBytes ||
+		age >= lazySyncAge || o.FlushAge > 0 && age >= o.FlushAge
+}
+
+// beginCheckpoint takes what is to be synced.
+func (l *Log) beginCheckpoint() *checkpointing {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	l.marks.changed, l.marks.journaled, l.marks.wantSync = false, false, false
+	l.marks.unsynced, l.marks.records = time.Time{}, 0
+	c := &checkpointing{to: place{seg: l.activeLocked(), next: record.Offset(l.end.Load())}}
+	if c.to.seg != nil {
+		c.to.pos = c.to.seg.size
+	}
+	for _, g := range l.segs {
+		if g.synced < g.size || !g.linked {
+			c.names = c.names || !g.linked
+			c.segs = append(c.segs, g)
+			c.sizes = append(c.sizes, g.size)
+		}
+	}
+	if l.made && !l.linked {
+		c.names, c.fresh = true, true
+	}
+	if l.unwritten && l.made {
+		c.epochs, l.unwritten = l.epochs, false
+	}
+	return c
+}
+
+// notePoint notes what the checkpoint achieved; nil: the log is only known to have
+// been written further.
+func (l *Log) notePoint(c *checkpointing) {
+	l.pub.Lock()
+	if c != nil {
+		for i, g := range c.segs {
+			g.synced, g.linked = max(g.synced, c.sizes[i]), true
+		}
+		l.linked = l.linked || c.fresh
+		l.stable = c.to
+	}
+	pt := point{
+		next: l.stable.next, pos: l.stable.pos, live: true,
+		start: record.Offset(l.start.Load()), oldest: l.oldest,
+		snap: l.marks.snapAt, prodAt: l.marks.prodAt,
+	}
+	if l.stable.seg != nil {
+		pt.base = l.stable.seg.base
+	} else {
+		pt.base, pt.next = record.Offset(l.end.Load()), record.Offset(l.end.Load())
+	}
+	pt.wbase, pt.wpos, pt.wnext = pt.base, pt.pos, pt.next
+	if g := l.activeLocked(); g != nil && g == l.stable.seg {
+		pt.wpos, pt.wnext = g.size, g.next
+	}
+	vouched := l.linked
+	l.pub.Unlock()
+	if vouched {
+		l.s.points.set(l.id, pt)
+	}
+}
+
+// snapshot writes the producers' state where enough changed, or the log is closed.
+func (l *Log) snapshot(last bool) error {
+	l.mu.Lock()
+	if l.writer == nil {
+		l.mu.Unlock()
+		return nil
+	}
+	ps := &l.writer.producers
+	at := record.Offset(l.end.Load())
+	l.pub.Lock()
+	due := ps.changed && (last || l.marks.snapBytes >= snapshotBytes)
+	if !ps.changed {
+		l.marks.prodAt = at // what the last snapshot has is still the truth
+	}
+	old := l.marks.snapAt
+	l.pub.Unlock()
+	var b []byte
+	if due {
+		b = ps.encode()
+		ps.changed = false
+	}
+	l.mu.Unlock()
+	if b == nil {
+		return nil
+	}
+	if err := l.s.replace(l.dir, fileName(at, snapshotSuffix), b, true); err != nil {
+		l.mu.Lock()
+		ps.changed = true
+		l.mu.Unlock()
+		return err
+	}
+	l.pub.Lock()
+	before := l.marks.snapOld
+	l.marks.snapAt, l.marks.prodAt, l.marks.snapOld, l.marks.snapBytes = at, at, old, 0
+	l.pub.Unlock()
+	if before >= 0 && before != at {
+		l.s.keeper.remove(l.s.path(l.dir, fileName(before, snapshotSuffix)), 0)
+	}
+	return nil
+}
+
+// flushAll writes the indexes out.
+func (l *Log) flushAll() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.pub.Lock()
+	t := l.tail
+	l.pub.Unlock()
+	if t == nil {
+		return nil
+	}
+	g := t.seg
+	l.pub.Lock()
+	size, allocated := g.size, g.allocated
+	l.pub.Unlock()
+	if allocated {
+		h, err := g.open()
+		if err != nil {
+			return err
+		}
+		err = h.f.Truncate(size)
+		h.drop()
+		if err != nil {
+			return err
+		}
+	}
+	return asAppendError(l.flushTail(t))
+}
+
+// syncIndexes makes a closed segment's indexes durable: its largest timestamp, by
+// which it will be deleted, stands there only.
+func (l *Log) syncIndexes(g *segment) error {
+	for _, suffix := range []string{indexSuffix, timeSuffix} {
+		f, err := l.s.fs.Open(g.path(suffix), vfs.Create)
+		if err != nil {
+			return err
+		}
+		err = f.Sync()
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

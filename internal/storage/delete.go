@@ -1,0 +1,102 @@
+package storage
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// Delete forgets a log and frees its space in the background.
+func (s *Store) Delete(id LogID) {
+	s.mu.Lock()
+	l := s.logs[id]
+	delete(s.logs, id)
+	s.mu.Unlock()
+	s.points.forget(id)
+	if l == nil {
+		return
+	}
+	l.shut()
+	l.pub.Lock()
+	segs := l.segs
+	l.pub.Unlock()
+	for _, g := range segs {
+		g.forget()
+	}
+	if topic, ok, err := s.owner(l.dir); err != nil || ok && topic != id.Topic {
+		return // there is another topic of that name by now
+	}
+	s.discard(l.dir)
+	s.commit.noteDelete(id, l.dir)
+}
+
+// discard takes a directory's name away and has it removed.
+func (s *Store) discard(dir string) {
+	to := dir + "." + strings.ReplaceAll(randomHex(), "-", "") + deletedDir
+	err := s.fs.Rename(s.path(dir), s.path(to))
+	if errors.Is(err, vfs.ErrNotExist) {
+		return
+	}
+	if err != nil {
+		s.log.Error("a deleted topic's directory could not be moved away", "dir", dir, "err", err)
+		return
+	}
+	s.keeper.remove(s.path(to), 0)
+}
+
+// Sweep deletes, in the background, the directories of logs for which live is
+// false: topics deleted while their directories were not yet.
+func (s *Store) Sweep(live func(id LogID) bool) {
+	s.keeper.mu.Lock()
+	s.keeper.sweep = live
+	s.keeper.mu.Unlock()
+	s.keeper.poke()
+}
+
+func (s *Store) sweepDirs(live func(id LogID) bool) {
+	for _, id := range s.points.ids() {
+		if !live(id) {
+			s.points.forget(id)
+		}
+	}
+	infos, err := s.fs.ReadDir(s.cfg.Dir)
+	if err != nil {
+		s.log.Warn("deleted topics' directories could not be looked for", "err", err)
+		return
+	}
+	for _, i := range infos {
+		if !i.Dir || s.closing.Load() {
+			continue
+		}
+		if strings.HasSuffix(i.Name, strayDir) {
+			s.sweepStray(i.Name, live)
+			continue
+		}
+		_, partition, ok := parseDirName(i.Name)
+		if !ok {
+			continue
+		}
+		topic, ok, err := s.owner(i.Name)
+		if err != nil || !ok {
+			continue // it is not ours to judge
+		}
+		if id := (LogID{topic, partition}); !live(id) && s.lookup(id) == nil {
+			s.discard(i.Name)
+		}
+	}
+}
+
+// sweepStray removes a directory that was moved aside, unless its topic lives.
+func (s *Store) sweepStray(dir string, live func(id LogID) bool) {
+	name, _, _ := strings.Cut(strings.TrimSuffix(dir, strayDir), ".")
+	if at := strings.LastIndexByte(strings.TrimSuffix(dir, strayDir), '.'); at > 0 {
+		name = dir[:at] // topics may have dots in their names
+	}
+	_, partition, ok := parseDirName(name)
+	topic, owned, err := s.owner(dir)
+	if err != nil || ok && owned && live(LogID{topic, partition}) {
+		return
+	}
+	s.keeper.remove(s.path(dir), 0)
+}

@@ -1,0 +1,23 @@
+// Package storage keeps partitions' logs on disk: Store is the set of them in one
+// data directory with their group commit, Log is one of them. DESIGN.md beside
+// this file says why it is built as it is and what must hold.
+//
+// The directory, in Kafka's format but for the files marked with a star:
+//
+//	<topic>-<partition>/
+//	    partition.metadata            the topic's id
+//	    00000000000000000000.log      record batches, from the offset in the name on
+//	    00000000000000000000.index    (last offset of a batch, its position), 8 bytes each
+//	    00000000000000000000.timeindex
+//	    00000000000000000042.snapshot idempotent producers as of offset 42
+//	    leader-epoch-checkpoint       (epoch, first offset) of each leader's epoch
+//	log-start-offset-checkpoint       starts that lie above a log's first segment
+//	checkpoint-a, checkpoint-b *      where recovery begins; written in turn
+//	points-a, points-b *              how far each log is known to be whole; in turn
+//	journal/0000.ring ... *           the shared journal, recycled
+//
+// A Store and its Logs are safe for concurrent use. Locks, outer before inner:
+// Log.mu (appends; held over their write), Log.pub (what readers see; held for
+// moments, never over I/O), then one of committer.mu, keeper.mu, points.mu,
+// files.mu, journal.mu. Store.mu is never held together with another one.
+package storage

@@ -1,0 +1,498 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// recover makes the directory what it was, as far as it was acknowledged: it reads
+// the newest checkpoint and plays back the journal from there. Logs are looked at
+// when they are used.
+func (s *Store) recover() error {
+	dir := s.cfg.Dir
+	if _, err := s.fs.Stat(dir); errors.Is(err, vfs.ErrNotExist) {
+		if err := s.fs.MkdirAll(dir); err != nil {
+			return err
+		}
+		if err := s.fs.SyncDir(path.Dir(dir)); err != nil {
+			return err
+		}
+	} else if err != nil {
+		return err
+	}
+	s.space.init(s.fs, dir, s.cfg.Reserve)
+	k := &s.keeper
+	hot, err := k.checkpoint.load(s)
+	if err != nil {
+		return err
+	}
+	base, err := k.base.load(s)
+	if err != nil {
+		return err
+	}
+	s.points.init(base, hot, s.cfg.BootID)
+	if hot == nil {
+		return s.begin(base)
+	}
+	s.journal = newJournal(s, hot.journal)
+	s.journal.known.Store(true)
+	k.previous = hot.at
+	if err := s.journal.open(); err != nil {
+		return err
+	}
+	alive := s.cfg.BootID != "" && hot.boot == s.cfg.BootID
+	if err := s.replay(hot.at, alive); err != nil {
+		return err
+	}
+	s.leftovers()
+	return nil
+}
+
+// begin starts a directory that has no checkpoint: a new one, or one whose
+// checkpoints are lost. In the latter the logs are checked whole as they are used.
+func (s *Store) begin(base *sheet) error {
+	if base != nil {
+		s.log.Error("both checkpoint files are damaged; logs are checked whole at their first use, "+
+			"and what only the journal has is lost", "dir", s.cfg.Dir)
+	}
+	s.journal = newJournal(s, randomID())
+	s.journal.number, s.journal.at.number, s.keeper.previous.number = 1, 1, 1
+	if err := s.journal.open(); err != nil {
+		return err
+	}
+	if err := s.fs.MkdirAll(s.path(journalDir)); err != nil && !full(err) {
+		return err
+	}
+	// The first checkpoint makes the names in the directory durable, too.
+	s.keeper.checkpoint.made = [2]bool{}
+	h := sheet{boot: s.cfg.BootID, journal: s.journal.id, at: s.keeper.previous, points: s.points.everything()}
+	err := s.keeper.checkpoint.save(s, &h)
+	if full(err) {
+		s.log.Error("the disk is full: nothing can be written until there is room", "dir", s.cfg.Dir)
+		s.keeper.again()
+		return nil
+	}
+	s.journal.known.Store(err == nil)
+	s.leftovers()
+	return err
+}
+
+// leftovers has directories removed whose deletion an earlier run began.
+func (s *Store) leftovers() {
+	infos, err := s.fs.ReadDir(s.cfg.Dir)
+	if err != nil {
+		return
+	}
+	for _, i := range infos {
+		if i.Dir && strings.HasSuffix(i.Name, deletedDir) {
+			s.keeper.remove(s.path(i.Name), 0)
+		}
+	}
+}
+
+// replayedFile is a segment that recovery wrote to.
+type replayedFile struct {
+	dir  string
+	base record.Offset
+}
+
+// replay plays the journal back from a checkpoint's mark on. Where the kernel
+// lived, the files have everything that was written, and only what the journal
+// alone says is taken from it.
+func (s *Store) replay(from mark, alive bool) error {
+	r := &replay{
+		s: s, alive: alive, deleted: map[LogID]bool{}, dirs: map[string]verdict{},
+		files: map[replayedFile]vfs.File{}, written: map[replayedFile]bool{}, lacking: map[LogID]bool{},
+	}
+	at, err := s.journal.scan(from, r.note)
+	if err != nil {
+		return err
+	}
+	if _, err := s.journal.scan(from, r.apply); err != nil {
+		return errors.Join(err, r.close())
+	}
+	if err := r.close(); err != nil {
+		return err
+	}
+	if err := s.journal.resume(from, at); err != nil {
+		return err
+	}
+	for id, start := range r.starts {
+		s.points.raise(id, start)
+	}
+	k := &s.keeper
+	k.mu.Lock()
+	k.replayed = slices.Collect(maps.Keys(r.written))
+	k.since = time.Now()
+	k.mu.Unlock()
+	k.retryAt = time.Time{}
+	s.freeze(r.lacking)
+	if len(r.lacking) > 0 {
+		s.journal.pin()
+		k.retryAt = time.Now().Add(thawEvery)
+		s.log.Error("the disk is too full to recover; the logs that lack records wait for room", "logs", len(r.lacking))
+	} else if len(r.written) > 0 {
+		k.hasten.Store(true)
+		s.log.Info("the journal was played back", "rounds", at.number-from.number, "files", len(r.written))
+	}
+	return nil
+}
+
+const thawEvery = time.Second
+
+// thaw goes on with a recovery that found the disk full.
+func (s *Store) thaw() {
+	s.keeper.run.Lock()
+	from := s.keeper.previous
+	s.keeper.run.Unlock()
+	r := &replay{
+		s: s, deleted: map[LogID]bool{}, dirs: map[string]verdict{}, only: s.frozenLogs(),
+		files: map[replayedFile]vfs.File{}, written: map[replayedFile]bool{}, lacking: map[LogID]bool{},
+	}
+	_, err := s.journal.scan(from, r.note)
+	if err == nil {
+		_, err = s.journal.scan(from, r.apply)
+	}
+	err = errors.Join(err, r.close())
+	k := &s.keeper
+	k.run.Lock()
+	defer k.run.Unlock()
+	if err != nil || len(r.lacking) > 0 {
+		k.retryAt = time.Now().Add(thawEvery)
+		return
+	}
+	k.retryAt = time.Time{}
+	k.mu.Lock()
+	k.replayed = append(k.replayed, slices.Collect(maps.Keys(r.written))...)
+	k.mu.Unlock()
+	s.freeze(nil)
+	s.journal.unpin()
+	k.hasten.Store(true)
+	s.log.Info("there is room again: recovery is complete")
+}
+
+// freeze says which logs lack records that only the journal has.
+func (s *Store) freeze(logs map[LogID]bool) {
+	s.mu.Lock()
+	s.lacking = logs
+	s.mu.Unlock()
+}
+
+func (s *Store) frozenLogs() map[LogID]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lacking
+}
+
+func (s *Store) frozen(id LogID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lacking[id] {
+		return fmt.Errorf("%w: this log's last records wait in the journal until there is room", ErrDiskFull)
+	}
+	return nil
+}
+
+// syncReplayed makes durable what recovery wrote.
+func (s *Store) syncReplayed(files []replayedFile) error {
+	dirs := map[string]bool{}
+	for _, r := range files {
+		f, err := s.fs.Open(s.path(r.dir, fileName(r.base, logSuffix)), vfs.Existing)
+		if errors.Is(err, vfs.ErrNotExist) {
+			continue // deleted meanwhile
+		}
+		if err != nil {
+			return err
+		}
+		err = f.Sync()
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		dirs[r.dir] = true
+	}
+	for dir := range dirs {
+		if err := s.syncNames(dir, true); err != nil && !errors.Is(err, vfs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// replay is the journal on its way back into the segments.
+type replay struct {
+	s       *Store
+	alive   bool           // the kernel did not stop: bytes need not be written again
+	only    map[LogID]bool // nil: all logs
+	deleted map[LogID]bool
+	starts  map[LogID]record.Offset
+	dirs    map[string]verdict
+	files   map[replayedFile]vfs.File
+	written map[replayedFile]bool
+	lacking map[LogID]bool
+}
+
+// verdict is whose a directory is.
+type verdict struct {
+	topic [16]byte
+	skip  bool // it is missing though it was there, so it is gone for good
+}
+
+// parts calls fn for each part of a round.
+func parts(payload []byte, fn func(h partHead, data []byte) error) error {
+	for len(payload) > 0 {
+		h, data, rest, err := cutPart(payload)
+		if err != nil {
+			return err
+		}
+		if err := fn(h, data); err != nil {
+			return err
+		}
+		payload = rest
+	}
+	return nil
+}
+
+// note is the first pass: it finds out what was deleted later.
+func (r *replay) note(payload []byte) error {
+	return parts(payload, func(h partHead, _ []byte) error {
+		switch h.kind {
+		case partDelete:
+			r.deleted[h.id] = true
+		case partStart:
+			if r.starts == nil {
+				r.starts = map[LogID]record.Offset{}
+			}
+			r.starts[h.id] = max(r.starts[h.id], h.start)
+		case partBytes:
+		}
+		return nil
+	})
+}
+
+// apply is the second pass.
+func (r *replay) apply(payload []byte) error {
+	return parts(payload, func(h partHead, data []byte) error {
+		if h.kind != partBytes || r.deleted[h.id] || r.lacking[h.id] || r.only != nil && !r.only[h.id] {
+			return nil
+		}
+		if _, _, ok := parseDirName(h.dir); !ok {
+			return errRound
+		}
+		key := replayedFile{h.dir, h.base}
+		if r.alive {
+			r.written[key] = true // it may not be on disk
+			return nil
+		}
+		err := r.write(key, h, data)
+		if full(err) {
+			r.lacking[h.id] = true
+			return nil
+		}
+		return err
+	})
+}
+
+func (r *replay) write(key replayedFile, h partHead, data []byte) error {
+	ok, err := r.claim(h)
+	if err != nil || !ok {
+		return err
+	}
+	f, err := r.open(key)
+	if err != nil {
+		return err
+	}
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	if size < h.pos {
+		r.s.log.Warn("the journal has bytes of a file that lacks those before them", "log", h.dir,
+			"segment", int64(h.base), "at", h.pos, "size", size)
+		return nil // what is missing was not acknowledged as durable, or it was deleted
+	}
+	_, err = f.WriteAt(data, h.pos)
+	r.written[key] = true
+	return err
+}
+
+// claim sees to it that the directory is there and the log's own. In the journal
+// the order of things is right: a directory of another topic is an older one.
+func (r *replay) claim(h partHead) (bool, error) {
+	s := r.s
+	if v, ok := r.dirs[h.dir]; ok && v.topic == h.id.Topic {
+		return !v.skip, nil
+	}
+	v := verdict{topic: h.id.Topic}
+	_, known := s.points.get(h.id)
+	_, err := s.fs.Stat(s.path(h.dir))
+	switch {
+	case errors.Is(err, vfs.ErrNotExist):
+		v.skip = known || h.pos > 0
+	case err != nil:
+		return false, err
+	default:
+		topic, ok, err := s.owner(h.dir)
+		if err != nil {
+			return false, err
+		}
+		if ok && topic == h.id.Topic {
+			r.dirs[h.dir] = v
+			return true, nil
+		}
+		if !known {
+			if err := s.stray(h.dir, "the journal has it as another topic's"); err != nil {
+				return false, err
+			}
+		}
+	}
+	if !v.skip {
+		if err := s.makeDir(h.dir, h.id.Topic); err != nil {
+			return false, err
+		}
+	}
+	r.dirs[h.dir] = v
+	return !v.skip, nil
+}
+
+// maxReplayFiles are open during recovery.
+const maxReplayFiles = 512
+
+func (r *replay) open(key replayedFile) (vfs.File, error) {
+	if f := r.files[key]; f != nil {
+		return f, nil
+	}
+	if len(r.files) >= maxReplayFiles {
+		if err := r.close(); err != nil {
+			return nil, err
+		}
+	}
+	f, err := r.s.fs.Open(r.s.path(key.dir, fileName(key.base, logSuffix)), vfs.Create)
+	if err == nil {
+		r.files[key] = f
+	}
+	return f, err
+}
+
+func (r *replay) close() error {
+	var err error
+	for _, f := range r.files {
+		err = errors.Join(err, f.Close())
+	}
+	clear(r.files)
+	return err
+}
+
+// roundAt is a round's head, read and checked against what must come there.
+type roundAt struct {
+	payload int
+	sum     uint32 // of the head
+	crc     uint32 // of the payload
+}
+
+// head reads the head of the round at a place; ok is false where it is not the one
+// that at names.
+func (j *journal) head(f *ringFile, pos int64, at mark) (h roundAt, ok bool, err error) {
+	b := make([]byte, roundHead)
+	j.mu.Lock()
+	file := f.f
+	j.mu.Unlock()
+	if _, err := file.ReadAt(b, pos); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return h, false, err
+	}
+	h = roundAt{payload: int(be.Uint32(b[40:])), sum: be.Uint32(b[4:]), crc: be.Uint32(b[36:])}
+	ok = be.Uint32(b) == roundMagic && h.sum == crc32.Checksum(b[8:], castagnoli) &&
+		[16]byte(b[8:24]) == j.id && be.Uint64(b[24:]) == at.number && be.Uint32(b[32:]) == at.prev &&
+		h.payload > 0 && h.payload <= minRingFile
+	return h, ok, nil
+}
+
+// scan calls fn with the payloads of the rounds from a mark on, and returns the
+// mark of the one that is missing.
+func (j *journal) scan(from mark, fn func(payload []byte) error) (mark, error) {
+	at := from
+	var buf []byte
+	for {
+		f, h, err := j.find(at)
+		if err != nil {
+			return at, err
+		}
+		if f == nil {
+			return at, nil
+		}
+		if f.number != at.file {
+			at.file, at.pos = f.number, 0
+		}
+		if cap(buf) < h.payload {
+			buf = make([]byte, h.payload, max(h.payload, 256<<10))
+		}
+		buf = buf[:h.payload]
+		n, err := f.f.ReadAt(buf, at.pos+roundHead)
+		if n < len(buf) && err != nil && !errors.Is(err, io.EOF) {
+			return at, err
+		}
+		if n < len(buf) || crc32.Checksum(buf, castagnoli) != h.crc {
+			return at, nil // torn: it was never acknowledged
+		}
+		if err := fn(buf); err != nil {
+			return at, err
+		}
+		j.mu.Lock()
+		f.last = max(f.last, at.number)
+		j.mu.Unlock()
+		at.pos += (int64(roundHead+h.payload) + journalBlock - 1) / journalBlock * journalBlock
+		at.number, at.prev = at.number+1, h.sum
+	}
+}
+
+// find is the file in which the round of a mark stands: where the mark says, or at
+// the beginning of another file; nil: nowhere.
+func (j *journal) find(at mark) (*ringFile, roundAt, error) {
+	j.mu.Lock()
+	files := slices.Clone(j.files)
+	j.mu.Unlock()
+	if at.file < len(files) {
+		h, ok, err := j.head(files[at.file], at.pos, at)
+		if err != nil || ok {
+			return files[at.file], h, err
+		}
+	}
+	for _, f := range files {
+		h, ok, err := j.head(f, 0, at)
+		if err != nil || ok {
+			return f, h, err
+		}
+	}
+	return nil, roundAt{}, nil
+}
+
+// resume readies the journal for the round at a mark. The last rounds that a scan
+// found may not be on disk yet, and what follows must not rest on them before.
+func (j *journal) resume(from, at mark) error {
+	j.number, j.prev, j.at = at.number, at.prev, at
+	for _, f := range j.files {
+		if f.last < from.number || at.number == from.number {
+			continue
+		}
+		f.state = ringUsed
+		if err := f.f.Sync(); err != nil {
+			return fmt.Errorf("syncing the journal: %w", err)
+		}
+		if f.number == at.file && at.pos < j.fileSize {
+			j.current, j.pos = f, at.pos
+		}
+	}
+	return nil
+}

@@ -1,0 +1,304 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// SetStart moves the start forward (DeleteRecords, retention), durably.
+func (l *Log) SetStart(o record.Offset) error {
+	moved, err := l.moveStart(o)
+	if err != nil || !moved {
+		return err
+	}
+	l.s.points.raise(l.id, o)
+	err = l.s.commit.putControl(appendPart(nil, partHead{kind: partStart, id: l.id, dir: l.dir, start: o}))
+	if errors.Is(err, errNoJournal) {
+		return l.s.keeper.savePoints()
+	}
+	return err
+}
+
+// moveStart moves the start in memory. The segments below it go when a checkpoint
+// has said so.
+func (l *Log) moveStart(o record.Offset) (moved bool, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usableLocked(); err != nil {
+		return false, err
+	}
+	if end := record.Offset(l.commitTo.Load()); o < 0 || o > end {
+		return false, fmt.Errorf("%w: the start cannot be %d where %d is the end", ErrOffsetOutOfRange, o, end)
+	}
+	if o <= record.Offset(l.start.Load()) {
+		return false, nil
+	}
+	if err := l.Fault(); err != nil {
+		return false, err
+	}
+	if err := l.emptyActive(o); err != nil {
+		return false, err
+	}
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	l.start.Store(int64(o))
+	l.epochs = l.epochs.trim(o)
+	l.unwritten = true
+	n := 0
+	for n+1 < len(l.segs) && l.segs[n+1].base <= o {
+		n++
+	}
+	l.s.keeper.bury(l.segs[:n])
+	l.segs = append([]*segment(nil), l.segs[n:]...)
+	if len(l.segs) > 0 {
+		for _, p := range []*place{&l.durable, &l.stable} {
+			if p.seg != nil && p.seg.base < l.segs[0].base {
+				*p = place{l.segs[0], 0, l.segs[0].base}
+			}
+		}
+	}
+	if !l.marks.changed {
+		l.marks.changed = true
+		l.s.keeper.add(l)
+	}
+	return true, nil
+}
+
+// emptyActive closes the active segment if all that it has is to go, so that its
+// space can be freed, too. mu is held.
+func (l *Log) emptyActive(o record.Offset) error {
+	l.pub.Lock()
+	g := l.activeLocked()
+	all := g != nil && g.size > 0 && g.next <= o
+	l.pub.Unlock()
+	if !all {
+		return nil
+	}
+	if err := l.prepareLocked(); err != nil {
+		return err
+	}
+	if err := l.roll(); err != nil && !full(err) {
+		return err
+	}
+	return nil
+}
+
+// retain moves the starts of logs as their retention says, to the record.
+func (s *Store) retain(now time.Time) {
+	for _, l := range s.all() {
+		if s.closing.Load() {
+			return
+		}
+		if err := l.retain(now); err != nil && !errors.Is(err, ErrClosed) {
+			s.log.Warn("retention could not be applied to a log", "log", l.dir, "err", err)
+		}
+	}
+}
+
+func (l *Log) retain(now time.Time) error {
+	o := l.options()
+	if !o.Delete || l.Fault() != nil {
+		return nil
+	}
+	if !l.ready.Load() && !l.mayExpire(now) {
+		return nil
+	}
+	if err := l.usable(); err != nil {
+		return err
+	}
+	if record.Offset(l.start.Load()) == record.Offset(l.end.Load()) {
+		return nil
+	}
+	start := record.Offset(-1)
+	if o.RetentionBytes >= 0 {
+		at, err := l.startBySize(o.RetentionBytes)
+		if err != nil {
+			return err
+		}
+		start = at
+	}
+	if o.RetentionAge >= 0 {
+		at, err := l.startByAge(now.Add(-o.RetentionAge).UnixMilli())
+		if err != nil {
+			return err
+		}
+		start = max(start, at)
+	}
+	start = min(start, record.Offset(l.commitTo.Load()))
+	if start <= record.Offset(l.start.Load()) {
+		return nil
+	}
+	_, err := l.moveStart(start)
+	return err
+}
+
+// mayExpire tells, without opening the log, whether retention could move its start.
+// By size it was looked at when the log was last written to.
+func (l *Log) mayExpire(now time.Time) bool {
+	pt, ok := l.s.points.get(l.id)
+	if !ok {
+		_, err := l.s.fs.Stat(l.s.path(l.dir))
+		return err == nil
+	}
+	age := l.options().RetentionAge
+	return l.options().RetentionBytes >= 0 || age >= 0 && (pt.oldest == timeUnknown || pt.oldest < now.Add(-age).UnixMilli())
+}
+
+// startByAge is the first offset that retention by time keeps: that of the first
+// record not older than a time; -1: nothing goes. Records with times out of order
+// stay as long as one before them does. A log of which no record has a time keeps
+// them all.
+func (l *Log) startByAge(ms int64) (record.Offset, error) {
+	l.pub.Lock()
+	oldest := l.oldest
+	l.pub.Unlock()
+	if oldest != timeUnknown && oldest >= ms {
+		return -1, nil
+	}
+	at, ok, err := l.findTime(max(ms, 0))
+	if err != nil {
+		return -1, err
+	}
+	if ok {
+		l.pub.Lock()
+		if at.Offset <= record.Offset(l.commitTo.Load()) {
+			l.oldest = at.Time // of what will be the first record: nothing goes before it does
+		}
+		l.pub.Unlock()
+		return at.Offset, nil
+	}
+	end := record.Offset(l.commitTo.Load())
+	for _, g := range l.segments() {
+		if latest, err := l.maxTimeOf(g); err != nil || latest >= 0 {
+			return end, err
+		}
+	}
+	return -1, nil
+}
+
+// startBySize is the first offset that retention by size keeps: that of the last
+// batch from which on the log still has the bytes that it may; -1: nothing goes.
+func (l *Log) startBySize(limit int64) (record.Offset, error) {
+	l.pub.Lock()
+	segs := l.segs
+	over := -limit
+	for _, g := range segs {
+		over += g.size
+	}
+	l.pub.Unlock()
+	if over <= 0 {
+		return -1, nil
+	}
+	for _, g := range segs {
+		l.pub.Lock()
+		size, next := g.size, g.next
+		l.pub.Unlock()
+		if over >= size {
+			over -= size
+			if over == 0 {
+				return next, nil
+			}
+			continue
+		}
+		return l.batchBefore(g, over, size)
+	}
+	return -1, nil
+}
+
+// batchBefore is the base offset of the last batch of a segment that begins at a
+// position or before it.
+func (l *Log) batchBefore(g *segment, pos, size int64) (record.Offset, error) {
+	c, err := l.searchPos(g, pos)
+	if err != nil {
+		return -1, err
+	}
+	if sp, err := l.spotAt(g, c.pos, size); c.last != noClaim && (err != nil || sp.next != c.last+1) {
+		c = claim{0, noClaim}
+	}
+	h, err := g.open()
+	if err != nil {
+		return -1, err
+	}
+	defer h.drop()
+	buf, _ := hopBuffers.Get().(*[]byte)
+	defer hopBuffers.Put(buf)
+	w := walker{f: h.f, end: size, pos: c.pos, verify: size, buf: *buf}
+	found := record.Offset(-1)
+	for w.pos <= pos {
+		b, err := w.next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return -1, l.lost(g, found, err)
+		}
+		found = b.BaseOffset()
+	}
+	return found, nil
+}
+
+// bury has segments removed once a checkpoint has written down the start that lies
+// above them. A log's pub is held.
+func (k *keeper) bury(segs []*segment) {
+	k.mu.Lock()
+	k.dead = append(k.dead, segs...)
+	k.mu.Unlock()
+}
+
+// removeSegment takes a segment's files out of the log's directory, as far as names
+// go, and has them removed after a time.
+func (k *keeper) removeSegment(g *segment, after time.Duration) error {
+	g.forget()
+	for _, suffix := range []string{logSuffix, indexSuffix, timeSuffix} {
+		name := g.path(suffix)
+		err := k.s.fs.Rename(name, name+deletedSuffix)
+		if errors.Is(err, vfs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		k.remove(name+deletedSuffix, after)
+	}
+	return nil
+}
+
+// remove has a file or directory removed after a time.
+func (k *keeper) remove(path string, after time.Duration) {
+	k.mu.Lock()
+	k.removals = append(k.removals, removal{path, time.Now().Add(after)})
+	k.mu.Unlock()
+	k.poke()
+}
+
+// removeDue removes what is due. A large directory takes a while; nobody waits for it.
+func (k *keeper) removeDue(now time.Time) {
+	k.mu.Lock()
+	var due []removal
+	left := k.removals[:0]
+	for _, r := range k.removals {
+		if r.at.After(now) {
+			left = append(left, r)
+		} else {
+			due = append(due, r)
+		}
+	}
+	k.removals = left
+	k.mu.Unlock()
+	for _, r := range due {
+		if k.s.closing.Load() {
+			return // the next start goes on
+		}
+		if err := k.s.fs.Remove(r.path); err != nil {
+			k.s.log.Warn("what was deleted could not be removed", "path", r.path, "err", err)
+		}
+	}
+	if len(due) > 0 {
+		k.s.space.look()
+	}
+}

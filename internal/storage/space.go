@@ -1,0 +1,85 @@
+package storage
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// space keeps the file system from filling up: appends stop while the reserve is
+// still free, so that a checkpoint, a recovery and a deletion always have room. It
+// counts free bytes down as they are written and looks at the file system now and
+// then, not once an append.
+type space struct {
+	fs      vfs.FS
+	dir     string
+	reserve int64
+	left    atomic.Int64 // bytes that appends may still take, as far as is known
+
+	mu     sync.Mutex
+	looked time.Time // guarded by mu: when the file system was last asked
+	tight  bool      // guarded by mu: there was less than lookEvery then
+}
+
+const (
+	lookEvery = 64 << 20               // bytes appended until the file system is asked again
+	lookPause = 100 * time.Millisecond // between two looks while it is full
+)
+
+func (s *space) init(fs vfs.FS, dir string, reserve int64) {
+	s.fs, s.dir, s.reserve = fs, dir, reserve
+	s.look()
+}
+
+// look asks the file system. Between looks at most lookEvery bytes are let through.
+func (s *space) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.looked = time.Now()
+	avail, total, err := s.fs.Free(s.dir)
+	if err != nil {
+		s.tight = false
+		s.left.Store(lookEvery) // it cannot say: a write that fails will
+		return
+	}
+	reserve := s.reserve
+	if reserve <= 0 {
+		reserve = min(defaultReserve, total/16)
+	}
+	s.tight = avail-reserve < lookEvery
+	s.left.Store(min(avail-reserve, lookEvery))
+}
+
+// take lets an append of n bytes through, or returns ErrDiskFull.
+func (s *space) take(n int64) error {
+	if s.left.Add(-n) >= 0 {
+		return nil
+	}
+	s.mu.Lock()
+	look := !s.tight || time.Since(s.looked) >= lookPause
+	s.mu.Unlock()
+	if look {
+		s.look()
+		if s.left.Add(-n) >= 0 {
+			return nil
+		}
+	}
+	s.left.Add(n)
+	return fmt.Errorf("%w: what is left of the file system is reserved; free some space or delete topics", ErrDiskFull)
+}
+
+// check looks again where an error says that the disk is full.
+func (s *space) check(err error) {
+	if full(err) {
+		s.look()
+	}
+}
+
+// roomFor tells whether n bytes may be taken for something that can be done without.
+func (s *space) roomFor(n int64) bool {
+	avail, total, err := s.fs.Free(s.dir)
+	return err == nil && avail > n+2*max(s.reserve, min(defaultReserve, total/16))
+}

@@ -1,0 +1,221 @@
+package storage
+
+import (
+	"errors"
+	"io"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// Stamp is a record's place in time.
+type Stamp struct {
+	Offset record.Offset
+	Time   int64 // ms
+	Epoch  record.Epoch
+}
+
+// maxDecompressed bounds what one batch may decompress to when its records'
+// timestamps are read: far beyond what a broker lets in.
+const maxDecompressed = 1 << 30
+
+// FindTime finds the first record with a timestamp of at least ms (ListOffsets);
+// ok is false where there is none.
+func (l *Log) FindTime(ms int64) (at Stamp, ok bool, err error) {
+	if err := l.usable(); err != nil {
+		return Stamp{}, false, err
+	}
+	return l.findTime(max(ms, 0))
+}
+
+// MaxTime finds the first record with the largest timestamp.
+func (l *Log) MaxTime() (at Stamp, ok bool, err error) {
+	if err := l.usable(); err != nil {
+		return Stamp{}, false, err
+	}
+	latest := record.NoTimestamp
+	for _, g := range l.segments() {
+		ms, err := l.maxTimeOf(g)
+		if err != nil {
+			return Stamp{}, false, err
+		}
+		latest = max(latest, ms)
+	}
+	if latest < 0 {
+		return Stamp{}, false, nil
+	}
+	return l.findTime(latest)
+}
+
+// segments are the log's segments now.
+func (l *Log) segments() []*segment {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	return l.segs
+}
+
+// findTime looks at the segments that may have such a record, the oldest first.
+func (l *Log) findTime(ms int64) (at Stamp, ok bool, err error) {
+	for _, g := range l.segments() {
+		latest, err := l.maxTimeOf(g)
+		if err != nil {
+			return Stamp{}, false, err
+		}
+		if latest < ms {
+			continue
+		}
+		at, ok, err = l.findTimeIn(g, ms)
+		if ok || err != nil {
+			return at, ok, err
+		}
+	}
+	return Stamp{}, false, nil
+}
+
+// maxTimeOf is the largest timestamp of a segment's records.
+func (l *Log) maxTimeOf(g *segment) (int64, error) {
+	l.pub.Lock()
+	known, active := g.maxTime, l.activeLocked() == g
+	l.pub.Unlock()
+	if known != timeUnknown {
+		return known, nil
+	}
+	if active {
+		if err := l.loadTail(); err != nil {
+			return 0, err
+		}
+	} else if err := l.loadMaxTime(g); err != nil {
+		return 0, err
+	}
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	return g.maxTime, nil
+}
+
+// loadMaxTime takes a closed segment's largest timestamp from the end of its time
+// index, and makes that anew where it does not fit the batch that it names.
+func (l *Log) loadMaxTime(g *segment) error {
+	x, err := l.s.openIndex(g.path(timeSuffix), timeEntryLen)
+	if err != nil {
+		return err
+	}
+	defer x.close()
+	if x.n > 0 {
+		b := make([]byte, timeEntryLen)
+		if err := x.read(b, x.n-1); err != nil {
+			return err
+		}
+		e := decodeTimeEntry(b)
+		if l.timeFits(g, e) {
+			l.pub.Lock()
+			g.maxTime, g.maxAt = e.ms, g.base+record.Offset(e.rel)
+			l.pub.Unlock()
+			return nil
+		}
+	}
+	return l.mendIndex(g)
+}
+
+// timeFits tells whether the batch that a time index names has that timestamp.
+func (l *Log) timeFits(g *segment, e timeEntry) bool {
+	c, err := l.search(g, g.base+record.Offset(e.rel))
+	if err != nil {
+		return false
+	}
+	sp, _, err := l.walkTo(g, c, g.base+record.Offset(e.rel))
+	return err == nil && sp.next == g.base+record.Offset(e.rel)+1 && sp.maxTime == e.ms
+}
+
+// timeClaim is the last offset up to which, by the time index, no record is as
+// late as ms; below the segment's base where it does not say.
+func (l *Log) timeClaim(g *segment, ms int64) record.Offset {
+	after := func(e timeEntry) bool { return e.ms >= ms }
+	n := -1
+	l.pub.Lock()
+	if t := l.tail; t != nil && t.seg == g {
+		for i := len(t.times) - 1; i >= 0; i-- {
+			if !after(t.times[i]) {
+				o := g.base + record.Offset(t.times[i].rel)
+				l.pub.Unlock()
+				return o
+			}
+		}
+		n = t.inTime
+	}
+	l.pub.Unlock()
+	x, err := l.s.openIndex(g.path(timeSuffix), timeEntryLen)
+	if err != nil {
+		return g.base - 1
+	}
+	defer x.close()
+	if n >= 0 {
+		x.n = min(n, x.n)
+	}
+	b, err := x.last(func(b []byte) bool { return after(decodeTimeEntry(b)) })
+	if err != nil || b == nil {
+		return g.base - 1
+	}
+	if e := decodeTimeEntry(b); l.timeFits(g, e) {
+		return g.base + record.Offset(e.rel)
+	}
+	return g.base - 1
+}
+
+// findTimeIn finds the first record of a segment, not below the log's start, with
+// a timestamp of at least ms.
+func (l *Log) findTimeIn(g *segment, ms int64) (Stamp, bool, error) {
+	from := max(l.timeClaim(g, ms)+1, record.Offset(l.start.Load()))
+	sp, err := l.locate(g, from)
+	if errors.Is(err, io.EOF) {
+		return Stamp{}, false, nil
+	}
+	if err != nil {
+		return Stamp{}, false, l.lost(g, from, err)
+	}
+	h, err := g.open()
+	if err != nil {
+		return Stamp{}, false, err
+	}
+	defer h.drop()
+	l.pub.Lock()
+	size := g.size
+	l.pub.Unlock()
+	buf, _ := walkBuffers.Get().(*[]byte)
+	defer walkBuffers.Put(buf)
+	w := walker{f: h.f, end: size, pos: sp.pos, verify: size, buf: *buf}
+	for {
+		pos := w.pos
+		b, err := w.next()
+		if errors.Is(err, io.EOF) {
+			return Stamp{}, false, nil
+		}
+		if err != nil {
+			return Stamp{}, false, l.lost(g, from, err)
+		}
+		if b.MaxTimestamp() < ms {
+			continue
+		}
+		whole := make(record.Batch, b.Size())
+		if _, err := h.f.ReadAt(whole, pos); err != nil {
+			return Stamp{}, false, err
+		}
+		at, ok, err := firstAt(whole, from, ms)
+		if ok || err != nil {
+			return at, ok, err
+		}
+	}
+}
+
+// firstAt is the first record of a batch from an offset on that is as late as ms.
+func firstAt(b record.Batch, from record.Offset, ms int64) (Stamp, bool, error) {
+	if b.TimestampType() == record.LogAppendTime {
+		return Stamp{max(from, b.BaseOffset()), b.MaxTimestamp(), b.LeaderEpoch()}, b.LastOffset() >= from, nil
+	}
+	var r record.Reader
+	defer r.Close()
+	for r.Reset(b, maxDecompressed); r.Next(); {
+		if r.Record.Offset >= from && r.Record.Timestamp >= ms {
+			return Stamp{r.Record.Offset, r.Record.Timestamp, b.LeaderEpoch()}, true, nil
+		}
+	}
+	return Stamp{}, false, r.Err()
+}
