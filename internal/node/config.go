@@ -1,0 +1,327 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// Default addresses and places.
+const (
+	DefaultPort = 9092
+	DefaultData = "leat-data"
+	DefaultHTTP = "127.0.0.1:8080"
+)
+
+// Config is what a node is started with; the zero value serves on the loopback
+// addresses with its data in ./leat-data.
+type Config struct {
+	Data      string   // data directory
+	Listen    []string // host:port for clients; none: port 9092 of the loopback addresses
+	Advertise string   // host:port told to clients and other nodes; "": the address on which the client reached us
+	HTTP      string   // host:port of health, metrics and profiles; "": DefaultHTTP or a free port, "off": none
+	ID        int32    // node id; 0 at the first start means 1
+	Rack      string
+	// Settings are Kafka's broker configs that were given, by name (static configs).
+	Settings map[string]string
+
+	Logger *slog.Logger
+}
+
+// Info tells where a running node can be reached.
+type Info struct {
+	Addresses    []string // for clients
+	HTTP         string   // "" where there is none
+	Data         string
+	ClusterID    string
+	Join         string // the command that will add a machine
+	LoopbackOnly bool   // serves the loopback addresses only
+}
+
+// Source is one place that settings come from, as name and value: the names of
+// own settings (data, listen, advertise, http, id, rack) or of Kafka's broker configs.
+type Source struct {
+	Name   string // for messages: "flag", "environment", or the file's name
+	Values []Value
+}
+
+// Value is one setting of a source and where it stands there.
+type Value struct {
+	Name, Value string
+	At          string // for messages: "--set x=y", "LEAT_X", "line 3, column 1"
+}
+
+// ErrConfig is wrapped by every complaint about a setting.
+var ErrConfig = errors.New("bad setting")
+
+// Combine makes a Config of the sources, the weakest first: a later one wins.
+func Combine(sources ...Source) (Config, error) {
+	cfg := Config{Data: DefaultData, Settings: map[string]string{}}
+	for _, src := range sources {
+		for _, v := range src.Values {
+			if err := cfg.set(v.Name, v.Value); err != nil {
+				return Config{}, fmt.Errorf("%s: %s: %w", src.Name, v.At, err)
+			}
+		}
+	}
+	return cfg, nil
+}
+
+// own are the settings of a node itself and the names that Kafka gives them.
+var own = map[string]string{
+	"data": "data", "log.dirs": "data", "log.dir": "data",
+	"listen": "listen", "listeners": "listen",
+	"advertise": "advertise", "advertised.listeners": "advertise",
+	"http": "http",
+	"id":   "id", "node.id": "id", "broker.id": "id",
+	"rack": "rack", "broker.rack": "rack",
+}
+
+// IsOwn tells whether name is a setting of the node itself, by our name or Kafka's.
+func IsOwn(name string) bool { return own[name] != "" }
+
+func (c *Config) set(name, value string) error {
+	switch own[name] {
+	case "data":
+		if strings.Contains(value, ",") {
+			return fmt.Errorf("%w: one data directory is supported, %q names several", ErrConfig, value)
+		}
+		c.Data = value
+	case "listen":
+		return c.setListen(value)
+	case "advertise":
+		addr, err := address(value)
+		if err != nil {
+			return err
+		}
+		if host, _, _ := net.SplitHostPort(addr); host == "" {
+			return fmt.Errorf("%w: %s=%q needs a host that clients can reach, as in broker1.example.com:9092", ErrConfig, name, value)
+		}
+		c.Advertise = addr
+	case "http":
+		if value == "off" || value == "" {
+			c.HTTP = "off"
+			return nil
+		}
+		addr, err := address(value)
+		if err != nil {
+			return err
+		}
+		c.HTTP = addr
+	case "id":
+		id, err := strconv.ParseInt(value, 10, 32)
+		if err != nil || id < 0 {
+			return fmt.Errorf("%w: %s=%q is not a node id: give a whole number from 0 on", ErrConfig, name, value)
+		}
+		c.ID = int32(id)
+	case "rack":
+		c.Rack = value
+	default:
+		if err := meta.Validate(meta.BrokerResource, name, value); err != nil {
+			return fmt.Errorf("%w: %w%s", ErrConfig, err, suggest(name))
+		}
+		c.Settings[name] = value
+	}
+	return nil
+}
+
+func (c *Config) setListen(value string) error {
+	c.Listen = nil
+	for part := range strings.SplitSeq(value, ",") {
+		addr, err := address(strings.TrimSpace(part))
+		if err != nil {
+			return err
+		}
+		c.Listen = append(c.Listen, addr)
+	}
+	return nil
+}
+
+// address reads host:port, :port, a port alone, or Kafka's PLAINTEXT://host:port.
+func address(s string) (string, error) {
+	rest := s
+	if scheme, after, ok := strings.Cut(s, "://"); ok {
+		if !strings.EqualFold(scheme, "PLAINTEXT") {
+			return "", fmt.Errorf("%w: %q: listeners of kind %s are not served yet, only PLAINTEXT", ErrConfig, s, scheme)
+		}
+		rest = after
+	}
+	if _, err := strconv.ParseUint(rest, 10, 16); err == nil {
+		rest = ":" + rest
+	}
+	host, port, err := net.SplitHostPort(rest)
+	if err != nil {
+		return "", fmt.Errorf("%w: %q is not an address: write host:port or :port", ErrConfig, s)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return "", fmt.Errorf("%w: %q: the port must be a number from 0 to 65535", ErrConfig, s)
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// FromEnv reads LEAT_DATA, LEAT_LISTEN, ... and LEAT_SET_<KAFKA_NAME> (dots as
+// underscores) from an environment as os.Environ gives it.
+func FromEnv(environ []string) Source {
+	src := Source{Name: "environment"}
+	for _, kv := range slices.Sorted(slices.Values(environ)) {
+		name, value, _ := strings.Cut(kv, "=")
+		rest, ok := strings.CutPrefix(name, "LEAT_")
+		if !ok {
+			continue
+		}
+		if key, ok := strings.CutPrefix(rest, "SET_"); ok {
+			src.Values = append(src.Values, Value{strings.ToLower(strings.ReplaceAll(key, "_", ".")), value, name})
+			continue
+		}
+		switch key := strings.ToLower(rest); key {
+		case "data", "listen", "advertise", "http", "id", "rack":
+			src.Values = append(src.Values, Value{key, value, name})
+		}
+	}
+	return src
+}
+
+// FromFile reads a YAML file of settings: a flat mapping of own names and Kafka's
+// broker config names. Unknown keys are refused with their line and column.
+func FromFile(path string) (Source, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return Source{}, fmt.Errorf("%w: cannot read the config file: %w", ErrConfig, err)
+	}
+	return parseFile(path, b)
+}
+
+func parseFile(path string, b []byte) (Source, error) {
+	src := Source{Name: path}
+	file, err := parser.ParseBytes(b, 0)
+	if err != nil {
+		return src, fmt.Errorf("%w: %s is not YAML: %w", ErrConfig, path, err)
+	}
+	for _, doc := range file.Docs {
+		if doc.Body == nil {
+			continue
+		}
+		pairs, err := mapping(doc.Body)
+		if err != nil {
+			return src, fmt.Errorf("%s: %w", path, err)
+		}
+		for _, p := range pairs {
+			v, err := pair(p)
+			if err != nil {
+				return src, fmt.Errorf("%s: %w", path, err)
+			}
+			src.Values = append(src.Values, v)
+		}
+	}
+	return src, nil
+}
+
+func mapping(n ast.Node) ([]*ast.MappingValueNode, error) {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		return n.Values, nil
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{n}, nil
+	case *ast.CommentGroupNode, *ast.NullNode:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("%w: %s: expected lines of the form name: value", ErrConfig, position(n))
+}
+
+func pair(p *ast.MappingValueNode) (Value, error) {
+	at := position(p.Key)
+	name := p.Key.GetToken().Value
+	if !IsOwn(name) && meta.Def(meta.BrokerResource, name) == nil {
+		return Value{}, fmt.Errorf("%w: %s: unknown setting %q%s", ErrConfig, at, name, suggest(name))
+	}
+	var values []string
+	switch v := p.Value.(type) {
+	case *ast.SequenceNode:
+		for _, e := range v.Values {
+			s, err := scalar(e)
+			if err != nil {
+				return Value{}, err
+			}
+			values = append(values, s)
+		}
+	default:
+		s, err := scalar(v)
+		if err != nil {
+			return Value{}, err
+		}
+		values = []string{s}
+	}
+	return Value{name, strings.Join(values, ","), at}, nil
+}
+
+func scalar(n ast.Node) (string, error) {
+	switch v := n.(type) {
+	case *ast.NullNode:
+		return "", nil
+	case *ast.StringNode:
+		return v.Value, nil
+	case *ast.LiteralNode:
+		return v.Value.Value, nil
+	case *ast.MappingNode, *ast.MappingValueNode, *ast.SequenceNode, *ast.AnchorNode, *ast.AliasNode:
+		return "", fmt.Errorf("%w: %s: a setting's value is a word, a number or a list of them", ErrConfig, position(n))
+	}
+	return n.GetToken().Value, nil
+}
+
+func position(n ast.Node) string {
+	p := n.GetToken().Position
+	return fmt.Sprintf("line %d, column %d", p.Line, p.Column)
+}
+
+// suggest names the known setting that is closest, for a misspelt one.
+func suggest(name string) string {
+	if IsOwn(name) || meta.Def(meta.BrokerResource, name) != nil {
+		return ""
+	}
+	best, least := "", len(name)/3+1
+	names := slices.Collect(maps.Keys(own))
+	for _, d := range meta.Defs(meta.BrokerResource) {
+		names = append(names, d.Name)
+	}
+	slices.Sort(names)
+	for _, known := range names {
+		if d := distance(name, known); d < least {
+			best, least = known, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %q?", best)
+}
+
+// distance is the Levenshtein distance of two names.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}

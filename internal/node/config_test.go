@@ -1,0 +1,79 @@
+package node
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestCombine proves that a later source wins over an earlier one and that our
+// names and Kafka's for the same setting are one.
+func TestCombine(t *testing.T) {
+	file, err := parseFile("leat.yaml", []byte("# a comment\ndata: /from/file\nnode.id: 7\nnum.partitions: 3\nlisteners: PLAINTEXT://0.0.0.0:9092\nlog.cleanup.policy: [compact, delete]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := FromEnv([]string{"HOME=/root", "LEAT_DATA=/from/env", "LEAT_SET_NUM_PARTITIONS=4", "LEAT_BOOTSTRAP=elsewhere:1"})
+	flags := Source{"flag", []Value{{"listen", ":9192,9193", "--listen"}, {"num.partitions", "5", "--set num.partitions=5"}}}
+	got, err := Combine(file, env, flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Config{
+		Data: "/from/env", ID: 7, Listen: []string{":9192", ":9193"},
+		Settings: map[string]string{"num.partitions": "5", "log.cleanup.policy": "compact,delete"},
+	}
+	if d := cmp.Diff(want, got, cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Logger" || p.Last().String() == ".Ready" }, cmp.Ignore())); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestRefused proves that a wrong setting is refused with a sentence that says
+// where it stands and what is wrong.
+func TestRefused(t *testing.T) {
+	f := func(yaml string, want ...string) {
+		t.Helper()
+		src, err := parseFile("leat.yaml", []byte(yaml))
+		if err == nil {
+			_, err = Combine(src)
+		}
+		if !errors.Is(err, ErrConfig) {
+			t.Errorf("%q: error %v, want ErrConfig", yaml, err)
+			return
+		}
+		for _, w := range want {
+			if !strings.Contains(err.Error(), w) {
+				t.Errorf("%q: %q does not say %q", yaml, err, w)
+			}
+		}
+	}
+	f("data: x\nnum.partitons: 3\n", "line 2, column 1", `"num.partitons"`, `did you mean "num.partitions"`)
+	f("num.partitions: many\n", "line 1, column 1", "num.partitions")
+	f("listen: nowhere\n", "host:port")
+	f("listeners: SSL://:9092\n", "SSL", "PLAINTEXT")
+	f("id: -3\n", "node id")
+	f("advertise: ':9092'\n", "host that clients can reach")
+	f("listen: {a: b}\n", "line 1")
+	f("- a\n- b\n", "name: value")
+	f("data: [a, b]\n", "one data directory")
+	f("data: \"unclosed\n", "not YAML")
+}
+
+// FuzzConfigFile proves that no file makes the reader panic, and that what it
+// accepts can be combined or is refused as a bad setting.
+func FuzzConfigFile(f *testing.F) {
+	f.Add([]byte("data: x\nlisten: [':1', ':2']\nnum.partitions: 3\n"))
+	f.Add([]byte("&a [*a]"))
+	f.Add([]byte("a: |\n  b\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		src, err := parseFile("f", b)
+		if err == nil {
+			_, err = Combine(src)
+		}
+		if err != nil && !errors.Is(err, ErrConfig) {
+			t.Errorf("%q: %v", b, err)
+		}
+	})
+}

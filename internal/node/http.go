@@ -1,0 +1,92 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// admin is the HTTP face of a node: health, metrics and profiles.
+type admin struct {
+	server *http.Server
+	addr   string
+	ready  atomic.Bool // /readyz answers 200
+	done   chan error  // Serve's result, buffered
+}
+
+const (
+	readHeaderTimeout = 5 * time.Second
+	maxHeaderBytes    = 64 << 10
+)
+
+// openAdmin listens on addr. The default address gives way to a free port where
+// something else has it: nobody asked for that port.
+func openAdmin(ctx context.Context, addr string, reg *prometheus.Registry) (*admin, error) {
+	if addr == "off" {
+		return nil, nil
+	}
+	var lc net.ListenConfig
+	byDefault := addr == ""
+	if byDefault {
+		addr = DefaultHTTP
+	}
+	l, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil && byDefault {
+		l, err = lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s for health and metrics: %w; choose another address with --http HOST:PORT, or --http off", addr, err)
+	}
+	a := &admin{addr: l.Addr().String(), done: make(chan error, 1)}
+	a.server = &http.Server{Handler: a.mux(reg), ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes}
+	go func() { a.done <- a.server.Serve(l) }()
+	return a, nil
+}
+
+func (a *admin) mux(reg *prometheus.Registry) *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if a.ready.Load() {
+			answer(w, http.StatusOK, "ready")
+			return
+		}
+		answer(w, http.StatusServiceUnavailable, "starting or stopping")
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = fmt.Fprintln(w, text) // the asker may be gone
+}
+
+// close stops answering; a nil admin has nothing to stop.
+func (a *admin) close(ctx context.Context) error {
+	if a == nil {
+		return nil
+	}
+	err := a.server.Shutdown(ctx)
+	if err != nil {
+		err = a.server.Close()
+	}
+	if serve := <-a.done; !errors.Is(serve, http.ErrServerClosed) {
+		err = errors.Join(err, serve)
+	}
+	return err
+}

@@ -1,0 +1,182 @@
+package node
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// The files of a data directory that belong to the node itself.
+const (
+	lockFile     = ".lock"
+	identityFile = "meta.properties" // Kafka's name and form, with our keys beside its own
+	secretFile   = "cluster.secret"
+	// formatVersion is what this binary writes; a directory with a larger one is refused.
+	formatVersion = 1
+	secretLen     = 32
+)
+
+// ErrDirectory is wrapped by every refusal of a data directory.
+var ErrDirectory = errors.New("cannot use the data directory")
+
+// identity is who this node is: made at the first start, kept for ever (D10).
+type identity struct {
+	clusterID string
+	nodeID    int32
+	secret    []byte // proves membership to other nodes (D19)
+	fresh     bool
+}
+
+// lockDirectory keeps other processes out until the closer is closed.
+func lockDirectory(fsys vfs.FS, dir string) (io.Closer, error) {
+	if err := fsys.MkdirAll(dir); err != nil {
+		return nil, fmt.Errorf("%w %s: cannot make it: %w", ErrDirectory, dir, err)
+	}
+	locker, ok := fsys.(vfs.Locker)
+	if !ok {
+		return io.NopCloser(nil), nil
+	}
+	lock, err := locker.Lock(path.Join(dir, lockFile))
+	if errors.Is(err, vfs.ErrLocked) {
+		return nil, fmt.Errorf("%w %s: another leat is running in it; stop that one, or choose another directory with --data", ErrDirectory, dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
+	}
+	return lock, nil
+}
+
+// loadIdentity reads the directory's identity, or makes one where there is none.
+// wantID is the id asked for; 0 takes whatever the directory has, 1 at first.
+//
+// The identity file is written last, in one rename: a directory without it has
+// never served, so whatever a power cut left there may be made again.
+func loadIdentity(fsys vfs.FS, dir string, wantID int32) (identity, error) {
+	b, err := readFile(fsys, path.Join(dir, identityFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return makeIdentity(fsys, dir, wantID)
+	}
+	if err != nil {
+		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
+	}
+	id, err := parseIdentity(b)
+	if err != nil {
+		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
+	}
+	if wantID != 0 && wantID != id.nodeID {
+		return identity{}, fmt.Errorf("%w %s: it belongs to node %d, and --id asks for %d; leave --id out, or choose another directory with --data",
+			ErrDirectory, dir, id.nodeID, wantID)
+	}
+	id.secret, err = readFile(fsys, path.Join(dir, secretFile))
+	if err == nil && len(id.secret) != secretLen {
+		err = fmt.Errorf("%s has %d bytes instead of %d; restore it from a backup", secretFile, len(id.secret), secretLen)
+	}
+	if err != nil {
+		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
+	}
+	return id, nil
+}
+
+func parseIdentity(b []byte) (identity, error) {
+	props := map[string]string{}
+	for sc := bufio.NewScanner(bytes.NewReader(b)); sc.Scan(); {
+		line := strings.TrimSpace(sc.Text())
+		if name, value, ok := strings.Cut(line, "="); ok && !strings.HasPrefix(line, "#") {
+			props[strings.TrimSpace(name)] = strings.TrimSpace(value)
+		}
+	}
+	if props["leat.format"] == "" {
+		if props["cluster.id"] != "" {
+			return identity{}, errors.New("it was written by Apache Kafka; choose another directory with --data")
+		}
+		return identity{}, fmt.Errorf("%s says nothing of Leat; restore it from a backup, or choose another directory with --data", identityFile)
+	}
+	format, err := strconv.Atoi(props["leat.format"])
+	if err != nil || format < 1 {
+		return identity{}, fmt.Errorf("%s has leat.format=%q, which no version writes; restore it from a backup", identityFile, props["leat.format"])
+	}
+	if format > formatVersion {
+		return identity{}, fmt.Errorf("it has format %d, which a newer leat wrote, and this one reads up to %d; start it with the newer leat", format, formatVersion)
+	}
+	nodeID, err := strconv.ParseInt(props["node.id"], 10, 32)
+	if err != nil || nodeID < 0 || len(props["cluster.id"]) != 22 {
+		return identity{}, fmt.Errorf("%s is damaged (cluster.id=%q, node.id=%q); restore it from a backup", identityFile, props["cluster.id"], props["node.id"])
+	}
+	return identity{clusterID: props["cluster.id"], nodeID: int32(nodeID)}, nil
+}
+
+func makeIdentity(fsys vfs.FS, dir string, wantID int32) (identity, error) {
+	id := identity{nodeID: max(wantID, 1), secret: make([]byte, secretLen), fresh: true}
+	var cluster [16]byte
+	// crypto/rand never fails: it ends the program where it cannot go on.
+	_, _ = rand.Read(cluster[:])
+	_, _ = rand.Read(id.secret)
+	// An id must not start with a dash: command lines would take it for a flag.
+	cluster[0] &= 0x7f
+	id.clusterID = base64.RawURLEncoding.EncodeToString(cluster[:])
+	text := fmt.Sprintf("version=1\nleat.format=%d\ncluster.id=%s\nnode.id=%d\n", formatVersion, id.clusterID, id.nodeID)
+	err := writeFile(fsys, path.Join(dir, secretFile), id.secret)
+	if err == nil {
+		err = writeFile(fsys, path.Join(dir, identityFile), []byte(text))
+	}
+	if err == nil {
+		err = fsys.SyncDir(dir)
+	}
+	if err == nil {
+		err = fsys.SyncDir(path.Dir(path.Clean(dir)))
+	}
+	if err != nil {
+		return identity{}, fmt.Errorf("%w %s: cannot write to it: %w", ErrDirectory, dir, err)
+	}
+	return id, nil
+}
+
+// token is what another machine shows to join: the cluster and its secret.
+func (id identity) token() string {
+	return base64.RawURLEncoding.EncodeToString(append([]byte(id.clusterID), id.secret...))
+}
+
+// writeFile replaces a file in one step that a power cut cannot tear; the caller
+// syncs the directory.
+func writeFile(fsys vfs.FS, name string, b []byte) error {
+	f, err := fsys.Open(name+".tmp", vfs.Fresh)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return fsys.Rename(name+".tmp", name)
+}
+
+func readFile(fsys vfs.FS, name string) ([]byte, error) {
+	f, err := fsys.Open(name, vfs.ReadOnly)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // nothing was written
+	size, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	const limit = 1 << 20 // the node's own files are far smaller
+	b := make([]byte, min(size, limit))
+	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return b, nil
+}

@@ -1,0 +1,100 @@
+package node
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+)
+
+// gauges reads a node's figures when somebody asks for them; keeping them costs
+// the hot path nothing but the counters that are there anyway.
+type gauges struct {
+	n *Node
+
+	conns, accepted, turned, refused, panics  *prometheus.Desc
+	bytesIn, bytesOut, requestMemory          *prometheus.Desc
+	requests                                  *prometheus.Desc
+	appendedBytes, appendedRecords, readBytes *prometheus.Desc
+	sessions, topics, partitions              *prometheus.Desc
+	logBytes, faulted, diskFree, diskTotal    *prometheus.Desc
+}
+
+// registry holds what /metrics shows.
+func (n *Node) registry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(newGauges(n), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
+}
+
+func newGauges(n *Node) *gauges {
+	desc := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("leat_"+name, help, labels, nil)
+	}
+	return &gauges{
+		n:               n,
+		conns:           desc("connections", "Client connections open now."),
+		accepted:        desc("connections_accepted_total", "Client connections accepted."),
+		turned:          desc("connections_refused_total", "Client connections turned away by max.connections and its like."),
+		refused:         desc("frames_refused_total", "Frames that were malformed or too large; each ended its connection."),
+		panics:          desc("handler_panics_total", "Requests that met a bug; each ended its connection."),
+		bytesIn:         desc("network_received_bytes_total", "Bytes received from clients."),
+		bytesOut:        desc("network_sent_bytes_total", "Bytes sent to clients."),
+		requestMemory:   desc("request_memory_bytes", "Memory that requests being received take."),
+		requests:        desc("requests_total", "Requests by API.", "api"),
+		appendedBytes:   desc("produced_bytes_total", "Bytes of record batches appended for producers."),
+		appendedRecords: desc("produced_records_total", "Records appended for producers."),
+		readBytes:       desc("fetched_bytes_total", "Bytes of record batches sent to readers."),
+		sessions:        desc("fetch_sessions", "Incremental fetch sessions."),
+		topics:          desc("topics", "Topics of the cluster."),
+		partitions:      desc("partitions", "Partitions of the cluster."),
+		logBytes:        desc("log_bytes", "Bytes of the logs on this node that are in use."),
+		faulted:         desc("logs_faulted", "Logs that are read-only after damage or a failed write."),
+		diskFree:        desc("disk_free_bytes", "Bytes free where the data directory is."),
+		diskTotal:       desc("disk_total_bytes", "Size of the file system of the data directory."),
+	}
+}
+
+// Describe sends nothing: the descriptions come with the values.
+func (g *gauges) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads all figures.
+func (g *gauges) Collect(out chan<- prometheus.Metric) {
+	value := func(d *prometheus.Desc, kind prometheus.ValueType, v int64, labels ...string) {
+		out <- prometheus.MustNewConstMetric(d, kind, float64(v), labels...)
+	}
+	count, now := prometheus.CounterValue, prometheus.GaugeValue
+	w := g.n.wire.Stats()
+	value(g.conns, now, w.Conns.Load())
+	value(g.accepted, count, w.Accepted.Load())
+	value(g.turned, count, w.Turned.Load())
+	value(g.refused, count, w.Refused.Load())
+	value(g.panics, count, w.Panics.Load())
+	value(g.bytesIn, count, w.BytesIn.Load())
+	value(g.bytesOut, count, w.BytesOut.Load())
+	value(g.requestMemory, now, w.RequestMemory())
+	b := g.n.broker.Stats()
+	for api, n := range b.Requests {
+		value(g.requests, count, n, api)
+	}
+	value(g.appendedBytes, count, b.BytesIn)
+	value(g.appendedRecords, count, b.RecordsIn)
+	value(g.readBytes, count, b.BytesOut)
+	value(g.sessions, now, int64(b.FetchSessions))
+	img := g.n.image.Load()
+	value(g.topics, now, int64(img.NumTopics()))
+	value(g.partitions, now, int64(img.NumPartitions()))
+	logs, free, total := g.n.store.Usage()
+	var sum int64
+	for _, n := range logs {
+		sum += n
+	}
+	value(g.logBytes, now, sum)
+	var faulted int64
+	for p := range g.n.set.Partitions() {
+		if p.Log().Fault() != nil {
+			faulted++
+		}
+	}
+	value(g.faulted, now, faulted)
+	value(g.diskFree, now, free)
+	value(g.diskTotal, now, total)
+}

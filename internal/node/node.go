@@ -1,0 +1,257 @@
+// Package node builds, starts, reconciles and stops a node: the only package that
+// knows everybody. Node is a running one, Config what it is started with; settings,
+// identity and the HTTP face are here too, since nobody else reads files, flags or
+// the environment.
+//
+// A Node's methods may be used by any goroutine. The image of the metadata is
+// written by the quorum's goroutine alone, in apply.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/leatstream/leat/internal/broker"
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/replica"
+	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/vfs"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// Node is a running node.
+type Node struct {
+	cfg    Config
+	log    *slog.Logger
+	fs     vfs.FS
+	id     identity
+	static *meta.Static
+
+	ctx    context.Context //nolint:containedctx // the node's own life: handlers that wait do so under it
+	cancel context.CancelFunc
+	failed chan error // the first failure that the node cannot outlive; buffered
+
+	image      atomic.Pointer[meta.Image]
+	lock       io.Closer
+	listeners  []net.Listener
+	quorum     *quorum.Node
+	store      *storage.Store
+	set        *replica.Set // nil until the image was replayed
+	controller *controller.Controller
+	groups     *group.Service
+	broker     *broker.Broker
+	wire       *wire.Server
+	admin      *admin
+	serving    sync.WaitGroup
+	stopping   sync.Once
+}
+
+// Start starts a node and returns when it serves. ctx is for the start alone.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	n := &Node{cfg: cfg, log: cfg.Logger, fs: vfs.OS{}, failed: make(chan error, 1)}
+	if n.log == nil {
+		n.log = slog.New(slog.DiscardHandler)
+	}
+	n.image.Store(meta.Empty())
+	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := n.start(ctx); err != nil {
+		// What was opened is closed again; the failure is what matters.
+		return nil, errors.Join(err, n.Stop(ctx))
+	}
+	return n, nil
+}
+
+// start is the order in which a node comes up: first what may be refused, then
+// what is durable, then what serves. Stop is the list backwards.
+func (n *Node) start(ctx context.Context) error {
+	dir, err := filepath.Abs(n.cfg.Data)
+	if err != nil {
+		return fmt.Errorf("%w %s: %w", ErrDirectory, n.cfg.Data, err)
+	}
+	n.cfg.Data = filepath.ToSlash(dir)
+	if err := n.listen(ctx); err != nil {
+		return err
+	}
+	if n.lock, err = lockDirectory(n.fs, n.cfg.Data); err != nil {
+		return err
+	}
+	if n.id, err = loadIdentity(n.fs, n.cfg.Data, n.cfg.ID); err != nil {
+		return err
+	}
+	if n.static, err = meta.NewStatic(n.id.nodeID, n.cfg.Settings); err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	if err := n.openEngine(); err != nil {
+		return err
+	}
+	if err := n.register(ctx); err != nil {
+		return err
+	}
+	if err := n.openBroker(); err != nil {
+		return err
+	}
+	if n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.registry()); err != nil {
+		return err
+	}
+	for _, l := range n.listeners {
+		n.serving.Go(func() { n.serve(l) })
+	}
+	if n.admin != nil {
+		n.admin.ready.Store(true)
+	}
+	return nil
+}
+
+// openEngine replays the metadata, recovers the logs and builds the replicas.
+func (n *Node) openEngine() error {
+	q, err := quorum.Open(quorum.Config{
+		ID: n.id.nodeID, Dir: path.Join(n.cfg.Data, "quorum"), FS: n.fs, Logger: n.log,
+		Apply:    n.apply,
+		Snapshot: func() []byte { return meta.Encode(n.image.Load()) },
+	})
+	if err != nil {
+		return fmt.Errorf("cannot open the metadata log: %w", err)
+	}
+	n.quorum = q
+	select {
+	case err := <-n.failed:
+		return err
+	default:
+	}
+	img := n.image.Load()
+	if img.ClusterID != "" && img.ClusterID != n.id.clusterID {
+		return fmt.Errorf("%w %s: it belongs to cluster %s, but its metadata is of cluster %s; the directories of two clusters were mixed: restore one from a backup",
+			ErrDirectory, n.cfg.Data, n.id.clusterID, img.ClusterID)
+	}
+	n.store, err = storage.Open(n.storageConfig())
+	if err != nil {
+		return fmt.Errorf("cannot open the logs in %s: %w", n.cfg.Data, err)
+	}
+	n.set = replica.NewSet(replica.Config{NodeID: n.id.nodeID, Store: n.store, Logger: n.log, Static: n.static})
+	n.groups = group.New(group.Config{
+		Logger:     n.log,
+		Settings:   n.groupSettings,
+		Partitions: n.offsetsPartitions,
+		Commit:     n.store.Commit,
+	})
+	n.controller = controller.New(controller.Config{Image: n.image.Load, Propose: n.quorum.Propose, Static: n.static})
+	return nil
+}
+
+// register makes the cluster known at its first start, and this broker at each;
+// then all replicas follow from the image.
+func (n *Node) register(ctx context.Context) error {
+	if err := n.controller.Bootstrap(ctx, n.id.clusterID); err != nil {
+		return fmt.Errorf("cannot write the cluster's first metadata: %w", err)
+	}
+	host, port := n.advertised()
+	if _, err := n.controller.Register(ctx, meta.Broker{ID: n.id.nodeID, Host: host, Port: port, Rack: n.cfg.Rack}); err != nil {
+		return fmt.Errorf("cannot register this node in its cluster: %w", err)
+	}
+	img := n.image.Load()
+	n.reconcile(meta.Diff(meta.Empty(), img), img)
+	n.store.Sweep(func(id storage.LogID) bool { return img.TopicByID(id.Topic) != nil })
+	return nil
+}
+
+func (n *Node) openBroker() error {
+	b, err := broker.New(n.brokerConfig())
+	if err != nil {
+		return err
+	}
+	n.broker = b
+	n.wire = wire.NewServer(n.wireConfig(), b)
+	return nil
+}
+
+// serve accepts connections until the listener is closed.
+func (n *Node) serve(l net.Listener) {
+	if err := n.wire.Serve(l); err != nil && n.ctx.Err() == nil {
+		n.fail(fmt.Errorf("cannot accept connections on %s any more: %w", l.Addr(), err))
+	}
+}
+
+// fail notes a failure that the node cannot outlive; the first one counts.
+func (n *Node) fail(err error) {
+	select {
+	case n.failed <- err:
+	default:
+	}
+}
+
+// Failed delivers a failure after which the node must be stopped.
+func (n *Node) Failed() <-chan error { return n.failed }
+
+// Info tells where the node can be reached.
+func (n *Node) Info() Info {
+	info := Info{Data: n.cfg.Data, ClusterID: n.id.clusterID, LoopbackOnly: true}
+	for _, l := range n.listeners {
+		info.Addresses = append(info.Addresses, l.Addr().String())
+		a, ok := l.Addr().(*net.TCPAddr)
+		info.LoopbackOnly = info.LoopbackOnly && ok && a.IP.IsLoopback()
+	}
+	if n.admin != nil {
+		info.HTTP = n.admin.addr
+	}
+	host, port := n.advertised()
+	info.Join = fmt.Sprintf("leat up --join %s --token %s", net.JoinHostPort(host, strconv.Itoa(int(port))), n.id.token())
+	return info
+}
+
+// Stop stops the node: no new requests, the answers that are due while ctx lasts,
+// then everything durable. A second call does nothing; a node whose start failed
+// closes what it had opened.
+func (n *Node) Stop(ctx context.Context) error {
+	var err error
+	n.stopping.Do(func() { err = n.stop(ctx) })
+	return err
+}
+
+func (n *Node) stop(ctx context.Context) error {
+	if n.admin != nil {
+		n.admin.ready.Store(false)
+	}
+	n.cancel()
+	var errs []error
+	for _, l := range n.listeners {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if n.groups != nil {
+		n.groups.Close()
+	}
+	if n.broker != nil {
+		n.broker.Drain()
+	}
+	if n.wire != nil {
+		errs = append(errs, n.wire.Shutdown(ctx))
+	}
+	n.serving.Wait()
+	if n.broker != nil {
+		n.broker.Close()
+	}
+	if n.quorum != nil {
+		errs = append(errs, n.quorum.Close())
+	}
+	if n.store != nil {
+		errs = append(errs, n.store.Close())
+	}
+	errs = append(errs, n.admin.close(ctx))
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
+	}
+	return errors.Join(errs...)
+}

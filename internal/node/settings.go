@@ -1,0 +1,68 @@
+package node
+
+import (
+	"context"
+	"path"
+	"path/filepath"
+
+	"github.com/leatstream/leat/internal/broker"
+	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/vfs"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// server are this broker's settings as they are now.
+func (n *Node) server() meta.Server { return meta.ServerSettings(n.image.Load(), n.static) }
+
+func (n *Node) storageConfig() storage.Config {
+	return storage.Config{
+		FS: n.fs, Dir: path.Clean(n.cfg.Data), Logger: n.log, BootID: vfs.BootID(),
+		RetentionEvery: n.server().RetentionCheckInterval,
+	}
+}
+
+func (n *Node) wireConfig() wire.Config {
+	s := n.server()
+	return wire.Config{
+		Logger:        n.log,
+		MaxFrame:      s.MaxRequestBytes,
+		MaxConns:      s.MaxConnections,
+		MaxConnsPerIP: s.MaxConnectionsPerIP,
+		IdleTimeout:   s.MaxIdle,
+		RequestMemory: max(0, s.RequestMemory), // 0: the built-in limit
+	}
+}
+
+func (n *Node) brokerConfig() broker.Config {
+	s := n.server()
+	return broker.Config{
+		NodeID: n.id.nodeID, Logger: n.log, Image: n.image.Load, Store: n.store, Set: n.set,
+		Context:     func() context.Context { return n.ctx },
+		ProducerIDs: n.producerIDs,
+		Controller:  n.controller, Groups: n.groups, Quorum: n.quorum.Status, Static: n.static,
+		EnsureOffsetsTopic: func(ctx context.Context) error { return n.controller.EnsureTopic(ctx, group.Topic) },
+		Advertised:         n.cfg.Advertise != "",
+		LogDir:             filepath.FromSlash(n.cfg.Data),
+		FetchMaxBytes:      s.FetchMaxBytes,
+		FetchSessions:      s.FetchSessions,
+	}
+}
+
+// producerIDBlock is how many producer ids are reserved at a time.
+const producerIDBlock = 1000
+
+func (n *Node) producerIDs(ctx context.Context) (first, count int64, err error) {
+	first, err = n.controller.AllocateProducerIDs(ctx, producerIDBlock)
+	return first, producerIDBlock, err
+}
+
+func (n *Node) groupSettings() group.Settings {
+	s := n.server()
+	return group.Settings{
+		MinSession: s.GroupMinSession, MaxSession: s.GroupMaxSession, InitialDelay: s.GroupInitialDelay,
+		MaxSize: s.GroupMaxSize, MaxMetadata: s.OffsetMetadataMaxBytes,
+		Retention: s.OffsetsRetention, RetentionScan: s.OffsetsRetentionCheck,
+	}
+}
