@@ -62,7 +62,7 @@ func shared(t *testing.T, set ...string) *broker {
 		}
 		return b
 	}
-	dir, err := os.MkdirTemp("", "leat-interop-")
+	dir, err := os.MkdirTemp("", "leat-interop-") //nolint:usetesting // it outlives the test that comes first
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,7 @@ var contenders = []contender{
 	},
 	{
 		name: "kafka-clients", kits: []*kit{&javaKit, &javaDriverKit},
-		driver: func(t *testing.T) *exec.Cmd { return java(t, 192, "Driver") },
+		driver: javaDriver,
 	},
 	{
 		name: "confluent-kafka", kits: []*kit{&pythonKit}, driver: python("confluent_driver.py"),
@@ -67,14 +67,21 @@ var contenders = []contender{
 	},
 }
 
+func javaDriver(t *testing.T) *exec.Cmd {
+	t.Helper()
+	return java(t, 192, "Driver")
+}
+
 func python(script string) func(*testing.T) *exec.Cmd {
 	return func(t *testing.T) *exec.Cmd {
+		t.Helper()
 		return exec.Command(filepath.Join(pythonKit.have(t), "venv", "bin", "python"), "-u", "-B", filepath.Join("python", script))
 	}
 }
 
 func node(k *kit, script string) func(*testing.T) *exec.Cmd {
 	return func(t *testing.T) *exec.Cmd {
+		t.Helper()
 		cmd := exec.Command("node", filepath.Join("js", script))
 		cmd.Env = append(os.Environ(), "NODE_PATH="+filepath.Join(k.have(t), "node_modules"), "KAFKAJS_NO_PARTITIONER_WARNING=1")
 		return cmd
@@ -94,17 +101,24 @@ func TestClients(t *testing.T) {
 				k.have(t)
 			}
 			b := shared(t, quick)
-			t.Run("group", func(t *testing.T) { t.Parallel(); testTakeover(t, c, b) })
+			t.Run("group", scenario{c, b, nil}.takeover)
 			t.Run("data", func(t *testing.T) {
 				t.Parallel()
-				d := start(t, c.name, c.driver(t))
-				t.Run("topics", func(t *testing.T) { testTopics(t, c, b, d) })
-				t.Run("produce", func(t *testing.T) { testProduce(t, c, b, d) })
-				t.Run("time", func(t *testing.T) { testTime(t, c, b, d) })
-				t.Run("errors", func(t *testing.T) { testErrors(t, c, b, d) })
+				s := scenario{c, b, start(t, c.name, c.driver(t))}
+				t.Run("topics", s.topics)
+				t.Run("produce", s.produce)
+				t.Run("time", s.time)
+				t.Run("errors", s.errors)
 			})
 		})
 	}
+}
+
+// scenario is what a contender does with a broker; its methods are subtests.
+type scenario struct {
+	c contender
+	b *broker
+	d *driver // nil where each member of a group has its own
 }
 
 // topicName returns a name that is new in this run and readable in a log.
@@ -112,21 +126,23 @@ func topicName(c contender, what string) string {
 	return fmt.Sprintf("%s.%s.%d", c.name, what, names.Add(1))
 }
 
-// testTopics proves that a topic is created as asked for and described as it is.
-func testTopics(t *testing.T, c contender, b *broker, d *driver) {
+// topics proves that a topic is created as asked for and described as it is.
+func (s scenario) topics(t *testing.T) {
+	c, b, d := s.c, s.b, s.d
 	topic := topicName(c, "topics")
 	partitions := 3
 	if c.can.noAdmin {
 		partitions = 1 // num.partitions
 	}
 	d.must(t, request{Op: "create", Addr: b.addr, Topic: topic, Partitions: partitions, Replication: 1, Configs: map[string]string{"retention.ms": "7200000"}})
+	adm := admin(t, b)
+	awaitTopic(t, adm, topic, partitions)
 	if a := d.must(t, request{Op: "describe", Addr: b.addr, Topic: topic}); a.Partitions != partitions || a.Leaders != partitions {
 		t.Errorf("described as %d partitions with %d leaders, want %d with leaders", a.Partitions, a.Leaders, partitions)
 	}
 	if c.can.noAdmin {
 		return
 	}
-	adm := admin(t, b)
 	configs, err := adm.DescribeTopicConfigs(t.Context(), topic)
 	if err != nil {
 		t.Fatal(err)
@@ -144,9 +160,10 @@ type produceMode struct {
 	idempotent bool
 }
 
-// testProduce proves that what a client writes in every codec and mode is stored
+// produce proves that what a client writes in every codec and mode is stored
 // as that, is read back by it in order and unchanged, and the same by another client.
-func testProduce(t *testing.T, c contender, b *broker, d *driver) {
+func (s scenario) produce(t *testing.T) {
+	c, b, d := s.c, s.b, s.d
 	modes := []produceMode{{"acks0", "0", false}, {"acks1", "1", false}, {"all", "all", false}, {"idempotent", "all", true}}
 	if c.can.noIdempotence {
 		modes = modes[:3]
@@ -223,9 +240,10 @@ func checkStored(t *testing.T, c contender, q request, codec string, mode produc
 	compare(t, "franz-go reading "+c.name, want, got, 0)
 }
 
-// testTime proves that the first offset at or after a time is found, and that
+// time proves that the first offset at or after a time is found, and that
 // reading from there begins with that record.
-func testTime(t *testing.T, c contender, b *broker, d *driver) {
+func (s scenario) time(t *testing.T) {
+	c, b, d := s.c, s.b, s.d
 	topic := topicName(c, "time")
 	createTopic(t, b, topic, 1, nil)
 	began := time.Now().Add(-10 * time.Minute).UnixMilli()
@@ -271,8 +289,9 @@ const (
 	invalidConfig            = 40
 )
 
-// testErrors proves that a client is told what was wrong in a way that it understands.
-func testErrors(t *testing.T, c contender, b *broker, d *driver) {
+// errors proves that a client is told what was wrong in a way that it understands.
+func (s scenario) errors(t *testing.T) {
+	c, b, d := s.c, s.b, s.d
 	unknown := append([]int{unknownTopicOrPartition}, c.can.unknownTopic...)
 	t.Run("describe an unknown topic", func(t *testing.T) {
 		refused(t, d, request{Op: "describe", Addr: b.addr, Topic: topicName(c, "nowhere")}, unknown...)
@@ -349,18 +368,16 @@ func createTopic(t *testing.T, b *broker, topic string, partitions int32, config
 	if _, err := adm.CreateTopic(t.Context(), partitions, 1, configs, topic); err != nil {
 		t.Fatal(err)
 	}
-	// Kafka answers before its own metadata shows the topic.
-	eventually(t, 10*time.Second, "the new topic has leaders", func() bool {
-		topics, err := adm.ListTopics(t.Context(), topic)
-		if err != nil || len(topics[topic].Partitions) != int(partitions) {
-			return false
-		}
-		for _, p := range topics[topic].Partitions {
-			if p.Leader < 0 || p.Err != nil {
-				return false
-			}
-		}
-		return true
+	awaitTopic(t, adm, topic, int(partitions))
+}
+
+// awaitTopic returns when all partitions of a new topic serve: Kafka says that
+// a topic is created before it is.
+func awaitTopic(t *testing.T, adm *kadm.Client, topic string, partitions int) {
+	t.Helper()
+	eventually(t, 30*time.Second, "the new topic serves", func() bool {
+		offsets, err := adm.ListEndOffsets(t.Context(), topic)
+		return err == nil && offsets.Error() == nil && len(offsets[topic]) == partitions
 	})
 }
 

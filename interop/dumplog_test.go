@@ -42,6 +42,7 @@ func TestDumpLog(t *testing.T) {
 var countLine = regexp.MustCompile(`(?m)^baseOffset: (\d+) lastOffset: (\d+) count: (\d+) .*isvalid: true$`)
 
 func checkDump(t *testing.T, box toolbox, b *broker, topic string, written int) {
+	t.Helper()
 	segments := b.segments(t, topic, ".log")
 	if len(segments) < 3 {
 		t.Fatalf("segments of %s: %v, want several", topic, segments)

@@ -34,22 +34,19 @@ func franzCoded(err error) error {
 	return err
 }
 
-func franzClient(addr string, opts ...kgo.Opt) (*kgo.Client, context.Context, func(), error) {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(addr)}, opts...)...)
-	if err != nil {
-		cancel()
-		return nil, nil, nil, err
-	}
-	return cl, ctx, func() { cl.Close(); cancel() }, nil
+// aMinute is how long one request to a client may take.
+func aMinute() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), time.Minute)
 }
 
 func (*franz) create(q request) (response, error) {
-	cl, ctx, end, err := franzClient(q.Addr)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(q.Addr))
 	if err != nil {
 		return response{}, err
 	}
-	defer end()
+	defer cl.Close()
+	ctx, cancel := aMinute()
+	defer cancel()
 	configs := map[string]*string{}
 	for name, value := range q.Configs {
 		configs[name] = &value
@@ -66,11 +63,13 @@ func (*franz) create(q request) (response, error) {
 }
 
 func (*franz) describe(q request) (response, error) {
-	cl, ctx, end, err := franzClient(q.Addr)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(q.Addr))
 	if err != nil {
 		return response{}, err
 	}
-	defer end()
+	defer cl.Close()
+	ctx, cancel := aMinute()
+	defer cancel()
 	topics, err := kadm.NewClient(cl).ListTopics(ctx, q.Topic)
 	if err != nil {
 		return response{}, err
@@ -105,11 +104,13 @@ func (*franz) produce(q request) (response, error) {
 	if !q.Idempotent {
 		opts = append(opts, kgo.DisableIdempotentWrite())
 	}
-	cl, ctx, end, err := franzClient(q.Addr, opts...)
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(q.Addr))...)
 	if err != nil {
 		return response{}, err
 	}
-	defer end()
+	defer cl.Close()
+	ctx, cancel := aMinute()
+	defer cancel()
 	var all []*kgo.Record
 	for _, r := range records {
 		k := &kgo.Record{Topic: q.Topic, Partition: q.Partition, Key: r.Key, Value: r.Value}
@@ -137,13 +138,13 @@ func (*franz) produce(q request) (response, error) {
 // franzRead returns count records of a partition as kgo has them, or fewer
 // when they do not come in time.
 func franzRead(q request) ([]*kgo.Record, error) {
-	cl, ctx, end, err := franzClient(q.Addr,
+	cl, err := kgo.NewClient(kgo.SeedBrokers(q.Addr),
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{q.Topic: {q.Partition: kgo.NewOffset().At(q.Offset)}}))
 	if err != nil {
 		return nil, err
 	}
-	defer end()
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(q.WaitMS)*time.Millisecond)
+	defer cl.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(q.WaitMS)*time.Millisecond)
 	defer cancel()
 	var all []*kgo.Record
 	for len(all) < q.Count && ctx.Err() == nil {
@@ -177,11 +178,13 @@ func fromFranz(r *kgo.Record) record {
 }
 
 func (*franz) time(q request) (response, error) {
-	cl, ctx, end, err := franzClient(q.Addr)
+	cl, err := kgo.NewClient(kgo.SeedBrokers(q.Addr))
 	if err != nil {
 		return response{}, err
 	}
-	defer end()
+	defer cl.Close()
+	ctx, cancel := aMinute()
+	defer cancel()
 	offsets, err := kadm.NewClient(cl).ListOffsetsAfterMilli(ctx, q.Timestamp, q.Topic)
 	if err != nil {
 		return response{}, err

@@ -276,7 +276,11 @@ var kafkajsKit = kit{
 var confluentJSKit = kit{
 	name: "confluent-js",
 	needs: []program{
-		{"node", "nodejs"}, {"npm", "npm"}, {"g++", "g++"}, {"make", "make"}, {"python3", "python3"},
+		{"node", "nodejs"},
+		{"npm", "npm"},
+		{"g++", "g++"},
+		{"make", "make"},
+		{"python3", "python3"},
 		{"/usr/include/zlib.h", "zlib1g-dev"},
 		{"/usr/include/zstd.h", "libzstd-dev"},
 		{"/usr/include/openssl/ssl.h", "libssl-dev"},

@@ -177,13 +177,15 @@ func (*kafkaGo) time(q request) (response, error) {
 	if err != nil {
 		return response{}, kafkaGoCoded(err)
 	}
-	for _, p := range reply.Topics[q.Topic] {
-		for offset := range p.Offsets {
-			return response{Offset: offset}, nil
-		}
-		return response{Offset: -1}, kafkaGoCoded(p.Error)
+	partitions := reply.Topics[q.Topic]
+	if len(partitions) != 1 {
+		return response{}, fmt.Errorf("%d answers for %s", len(partitions), q.Topic)
 	}
-	return response{}, fmt.Errorf("no answer for %s", q.Topic)
+	a := response{Offset: -1}
+	for offset := range partitions[0].Offsets {
+		a.Offset = offset
+	}
+	return a, kafkaGoCoded(partitions[0].Error)
 }
 
 func (k *kafkaGo) join(q request) (response, error) {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -37,7 +38,10 @@ func kcatRun(q request, input string, args ...string) ([]byte, error) {
 	if err == nil && !strings.Contains(text, "ERROR") && !strings.Contains(text, "failed") {
 		return out.Bytes(), nil
 	}
-	fail := &coded{err: fmt.Errorf("kcat %s: %v: %s", strings.Join(args, " "), err, text)}
+	if err == nil {
+		err = errors.New("it printed an error")
+	}
+	fail := &coded{err: fmt.Errorf("kcat %s: %w: %s", strings.Join(args, " "), err, text)}
 	for code, words := range map[int]string{3: "Unknown topic", 10: "Message size too large"} {
 		if strings.Contains(text, words) {
 			fail.code = code
@@ -56,7 +60,7 @@ type kcatMetadata struct {
 	} `json:"topics"`
 }
 
-func (k *kcat) describe(q request) (response, error) {
+func (*kcat) describe(q request) (response, error) {
 	out, err := kcatRun(q, "", "-L", "-J", "-t", q.Topic)
 	if err != nil {
 		return response{}, err

@@ -16,7 +16,6 @@ func TestMain(m *testing.M) {
 	if name := os.Getenv(driverEnv); name != "" {
 		if err := runGoDriver(name); err != nil {
 			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
 		}
 		return
 	}
@@ -26,9 +25,8 @@ func TestMain(m *testing.M) {
 		// their seconds whatever the machine is.
 		_ = flag.Set("test.parallel", "6")
 	}
-	code := m.Run()
+	m.Run()
 	stopBrokers()
-	os.Exit(code)
 }
 
 func wasSet(name string) bool {

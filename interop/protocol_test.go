@@ -187,16 +187,19 @@ func (d *driver) must(t *testing.T, q request) response {
 // kill ends the driver and all that it runs at once, as kill -9 does.
 func (d *driver) kill() {
 	_ = syscall.Kill(-d.cmd.Process.Pid, syscall.SIGKILL)
-	for range d.replies { //nolint:revive // only drains, so that the reader can end
+	for range d.replies { // only drained, so that the reader ends
+		continue
 	}
 	<-d.died
 }
 
 // stop asks the driver to end by closing its input, and kills it when it does not.
 func (d *driver) stop(t *testing.T) {
+	t.Helper()
 	_ = d.stdin.Close()
 	go func() {
-		for range d.replies { //nolint:revive // only drains, so that the reader can end
+		for range d.replies { // only drained, so that the reader ends
+			continue
 		}
 	}()
 	select {

@@ -82,10 +82,12 @@ func (m *member) only() (int32, bool) {
 	return p, true
 }
 
-// testTakeover proves that two members share a topic's partitions, that a
+// takeover proves that two members share a topic's partitions, that a
 // killed one loses its partition, and that the other continues it exactly at
 // the committed offset: nothing is skipped and nothing committed comes again.
-func testTakeover(t *testing.T, c contender, b *broker) {
+func (s scenario) takeover(t *testing.T) {
+	t.Parallel()
+	c, b := s.c, s.b
 	topic, group := topicName(c, "group"), fmt.Sprintf("%s.%d", c.name, names.Add(1))
 	createTopic(t, b, topic, 2, nil)
 	feed(t, b, topic)

@@ -1,0 +1,77 @@
+# What there is to do with Leat; "make help" lists it. Nothing here needs more
+# than Go, make and the network: what a test runs besides (clients in other
+# languages) it installs itself, or says what is missing.
+
+GO       ?= go
+FUZZTIME ?= 10s
+# Packages in which goroutines meet: tested with the race detector too.
+RACE     := wire storage replica coord group broker quorum controller
+# Packages with files of their own for Linux: their plain path is tested too.
+PORTABLE := vfs wire storage
+# golangci-lint is built from source, so that it knows this Go version.
+LINT         := bin/golangci-lint
+LINT_VERSION := v2.15.0
+
+.NOTPARALLEL:
+.PHONY: help build run test test-unit test-race test-portable test-interop lint vet tidy cross bench bench-quick fuzz cover clean
+
+help: ## list what can be made
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
+
+build: ## build bin/leat
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/leat ./cmd/leat
+
+run: build ## run a node on localhost:9092 with its data in ./leat-data
+	bin/leat up
+
+test: ## run all tests: unit, race, portable, real clients
+	@$(MAKE) --keep-going --no-print-directory test-unit test-race test-portable test-interop
+
+test-unit: ## run the tests of all packages, and of the binary as a process
+	$(GO) test -timeout 15m ./...
+
+test-race: ## run the concurrent packages with the race detector
+	GO="$(GO)" scripts/race.sh $(RACE:%=./internal/%)
+
+test-portable: ## run the path that serves where a Linux call is missing
+	$(GO) test -timeout 10m -tags portable $(PORTABLE:%=./internal/%)
+
+test-interop: ## run clients that nobody here wrote against the binary
+	cd interop && $(GO) test -timeout 30m ./...
+
+lint: $(LINT) vet tidy ## run the linters, check formatting and go.mod
+	$(LINT) run --allow-parallel-runners ./...
+	cd interop && ../$(LINT) run --allow-parallel-runners --config ../.golangci.yml ./...
+
+vet:
+	$(GO) vet ./...
+	cd interop && $(GO) vet ./...
+
+tidy:
+	$(GO) mod tidy -diff
+	cd interop && $(GO) mod tidy -diff
+
+$(LINT): Makefile
+	GOBIN="$(CURDIR)/bin" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@touch $(LINT)
+
+cross: ## build and vet for every platform that people have on their desks
+	GO="$(GO)" scripts/cross.sh linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64
+
+bench: build ## measure side by side with the floor and other brokers, write docs/benchmarks.md
+	bin/leat bench suite
+
+bench-quick: build ## the same in under ten minutes
+	bin/leat bench suite --quick
+
+fuzz: ## run every fuzz target for FUZZTIME (10s)
+	GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)
+
+cover: ## write coverage.html and print what each function's tests reach
+	@mkdir -p bin
+	$(GO) test -timeout 15m -coverprofile bin/coverage.out ./...
+	$(GO) tool cover -html bin/coverage.out -o bin/coverage.html
+	$(GO) tool cover -func bin/coverage.out | tail -1
+
+clean: ## remove what was built; clients of the interop suite stay in interop/.cache
+	rm -rf bin
