@@ -279,11 +279,6 @@ func (g *group) consumes(topic string) bool {
 	return ok
 }
 
-// simple tells whether the group is only there for its offsets.
-func (g *group) simple() bool {
-	return g.state == empty && g.protocolType == "" && len(g.pending) == 0
-}
-
 // metadata is what the member said with a protocol.
 func (mb *member) metadata(protocol string) []byte {
 	for _, p := range mb.protocols {

@@ -49,7 +49,7 @@ func (m *Machine) Join(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, repl
 		j.fail(s, "", inconsistentGroupProtocol)
 	default:
 		// A group exists when its first record does.
-		m.putEmpty(s, req.Group)
+		putEmpty(s, req.Group)
 		s.Else(func(err error) { j.fail(s, "", code(err)) })
 		s.Then(func() { m.join(s, m.obtain(req.Group), j) })
 	}
@@ -176,11 +176,11 @@ func (m *Machine) admit(s *coord.Step, g *group, id string, j *joiner) {
 
 // rejoin takes a member's new request for its old one and has the group rebalance.
 func (m *Machine) rejoin(s *coord.Step, mb *member, j *joiner) {
-	m.update(s, mb, j)
+	mb.update(s, j)
 	m.rebalance(s, mb.group)
 }
 
-func (m *Machine) update(s *coord.Step, mb *member, j *joiner) {
+func (mb *member) update(s *coord.Step, j *joiner) {
 	g := mb.group
 	g.count(mb, -1)
 	mb.protocols = j.req.Protocols

@@ -42,7 +42,7 @@ func (m *Machine) recorded() map[string]recorded {
 			r.State, r.Protocol, r.Leader, r.Generation = g.state.String(), g.protocol, g.leader, g.generation
 			for _, mb := range g.members {
 				r.Members = append(r.Members, fmt.Sprint(mb.id, text(mb.instance), mb.clientID, mb.clientHost,
-					mb.sessionTimeout, mb.rebalanceTimeout, mb.metadata(g.protocol), mb.assignment))
+					mb.sessionTimeout, mb.rebalanceTimeout, string(mb.metadata(g.protocol)), string(mb.assignment)))
 			}
 		}
 		if g.state == empty && g.protocolType == "" && len(r.Offsets) == 0 {
@@ -282,7 +282,7 @@ func FuzzRecord(f *testing.F) {
 		Members: []kmsg.GroupMetadataValueMember{{MemberID: "a", Subscription: metadata("t")}},
 	}).AppendTo(nil))
 	f.Add([]byte{0, 3}, []byte{})
-	f.Fuzz(func(t *testing.T, key, value []byte) {
+	f.Fuzz(func(_ *testing.T, key, value []byte) {
 		m := newMachine(new(coord.Timers), DefaultSettings, func() string { return "" })
 		s := coord.NewStep(time.UnixMilli(0))
 		if err := m.Apply(s, coord.Record{Key: key, Value: value}); err != nil {

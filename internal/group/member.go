@@ -21,7 +21,7 @@ func (m *Machine) replaceStatic(s *coord.Step, old *member, id string, j *joiner
 	default:
 		mb := m.swap(s, old, id)
 		m.touch(s, mb)
-		m.update(s, mb, j)
+		mb.update(s, j)
 		if g.state == preparing {
 			m.maybeCompleteJoin(s, g)
 			return

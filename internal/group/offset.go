@@ -192,12 +192,12 @@ func (m *Machine) Delete(s *coord.Step, id string) int16 {
 	case g.state != empty:
 		return nonEmptyGroup
 	}
-	m.bury(s, g)
+	g.bury(s)
 	return 0
 }
 
 // bury decides that a group and its offsets are gone.
-func (m *Machine) bury(s *coord.Step, g *group) {
+func (g *group) bury(s *coord.Step) {
 	for topic, known := range g.offsets {
 		for p := range known {
 			putOffset(s, g.id, topic, p, nil)

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -229,14 +230,7 @@ func putOffset(s *coord.Step, group, topic string, partition int32, o *offset) {
 func (m *Machine) applyOffset(s *coord.Step, k key, value []byte) error {
 	g := m.groups[string(k.group)]
 	if value == nil {
-		if g != nil {
-			g.last = s.Next()
-			if t := g.offsets[string(k.topic)]; t != nil {
-				if delete(t, k.partition); len(t) == 0 {
-					delete(g.offsets, string(k.topic))
-				}
-			}
-		}
+		g.drop(s, string(k.topic), k.partition)
 		return nil
 	}
 	o, err := decodeOffset(value)
@@ -256,6 +250,19 @@ func (m *Machine) applyOffset(s *coord.Step, k key, value []byte) error {
 	return nil
 }
 
+// drop forgets an offset. The group may be nil.
+func (g *group) drop(s *coord.Step, topic string, partition int32) {
+	if g == nil {
+		return
+	}
+	g.last = s.Next()
+	known := g.offsets[topic]
+	delete(known, partition)
+	if len(known) == 0 {
+		delete(g.offsets, topic)
+	}
+}
+
 func appendGroupKey(b []byte, group string) []byte {
 	return appendString(be.AppendUint16(b, groupKey), group)
 }
@@ -271,7 +278,7 @@ func putGroup(s *coord.Step, group string, v *kmsg.GroupMetadataValue) {
 }
 
 // putEmpty decides that there is a group in which nothing has happened yet.
-func (m *Machine) putEmpty(s *coord.Step, group string) {
+func putEmpty(s *coord.Step, group string) {
 	v := kmsg.NewGroupMetadataValue()
 	v.Version, v.CurrentStateTimestamp = groupRecord, s.Now.UnixMilli()
 	putGroup(s, group, &v)
@@ -306,7 +313,8 @@ func (m *Machine) applyGroup(s *coord.Step, k key, value []byte) error {
 		return nil
 	}
 	var v kmsg.GroupMetadataValue
-	if err := v.ReadFrom(value); err != nil {
+	// What kmsg reads aliases the record, which is somebody else's buffer.
+	if err := v.ReadFrom(bytes.Clone(value)); err != nil {
 		return fmt.Errorf("a group's record cannot be decoded: %w", err)
 	}
 	g := m.obtain(string(k.group))

@@ -79,7 +79,8 @@ type world struct {
 	now   time.Time
 	start time.Time
 	log   []coord.Record
-	shown int // records of the log that were printed
+	one   *coord.Step // used again and again, as a shard does: what is kept must be a copy
+	shown int         // records of the log that were printed
 	ids   int
 	fail  error
 	out   []string
@@ -121,9 +122,16 @@ func (w *world) Unload(s *coord.Step) { w.m.Unload(s) }
 
 // step runs one step on the machine.
 func (w *world) step(op func(s *coord.Step)) {
-	s := coord.NewStep(w.now)
-	op(s)
-	s.Run(w, record.Offset(len(w.log)), w.fail)
+	if w.one == nil {
+		w.one = coord.NewStep(w.now)
+	}
+	w.one.Now = w.now
+	op(w.one)
+	w.one.Run(w, record.Offset(len(w.log)), w.fail)
+	b := w.one.Buffer()
+	for i := range b[:cap(b)] {
+		b[:cap(b)][i] = 0xff
+	}
 }
 
 func (w *world) say(format string, args ...any) {
