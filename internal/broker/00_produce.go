@@ -51,12 +51,12 @@ type produce struct {
 	resp    *wire.Response
 	version int16
 
-	acks          int16
-	deadline      int64 // Unix ns; as decoded: the time-out in ms
-	transactional bool  // it names a transactional id
-	moved         bool  // a partition is led by another node
-	topics        []produceTopic
-	parts         []producePart
+	acks     int16
+	deadline int64 // Unix ns; as decoded: the time-out in ms
+	unnamed  bool  // it has transactional batches and no transactional id
+	moved    bool  // a partition is led by another node
+	topics   []produceTopic
+	parts    []producePart
 
 	waits atomic.Int32 // waits that have not ended, and one for the flush
 }
@@ -66,17 +66,16 @@ func (s *session) produce(r *wire.Request) error {
 	p.r, p.version = r, r.Version
 	if !p.decode(r.Body) {
 		p.free()
-		return fmt.Errorf("Produce, version %d: %w", r.Version, wire.ErrMalformed)
+		return wire.ErrMalformed
 	}
 	now := time.Now().UnixMilli()
 	p.deadline = (now + max(p.deadline, 1)) * int64(time.Millisecond)
 	from := 0
 	for i := range p.topics {
 		t := &p.topics[i]
-		topic, code := s.b.produceTopic(p, t)
 		for j := from; j < t.end; j++ {
 			q := &p.parts[j]
-			if err := p.check(q, topic, code, now); err != nil {
+			if err := p.check(q, t, now); err != nil {
 				p.refuse(q, err)
 				continue
 			}
@@ -90,56 +89,33 @@ func (s *session) produce(r *wire.Request) error {
 	return nil
 }
 
-// produceTopic finds the topic; where this node has none of it, the code says
-// whether it exists at all.
-func (b *Broker) produceTopic(p *produce, t *produceTopic) (*replica.Topic, *kerr.Error) {
-	if p.version >= 13 {
-		if topic := b.cfg.Set.TopicByID(t.id); topic != nil {
-			return topic, nil
-		}
-		if b.cfg.Image().TopicByID(t.id) != nil {
-			return nil, kerr.NotLeaderForPartition
-		}
-		return nil, kerr.UnknownTopicID
-	}
-	if topic := b.cfg.Set.Topic(t.name); topic != nil {
-		return topic, nil
-	}
-	if b.cfg.Image().TopicBytes(t.name) != nil {
-		return nil, kerr.NotLeaderForPartition
-	}
-	return nil, kerr.UnknownTopicOrPartition
-}
-
 // check judges one partition's data. Afterwards q.batch is what will be stored.
-func (p *produce) check(q *producePart, topic *replica.Topic, missing *kerr.Error, now int64) error {
+func (p *produce) check(q *producePart, t *produceTopic, now int64) error {
 	q.base, q.time, q.start = -1, -1, -1
 	switch {
 	case p.acks != acksAll && p.acks != acksNone && p.acks != acksOne:
 		return kerr.InvalidRequiredAcks
-	case topic == nil:
-		return missing
+	case p.unnamed:
+		return kerr.TransactionalIDAuthorizationFailed
 	}
-	if q.part = topic.Partition(q.index); q.part == nil {
-		if q.index >= 0 && int(q.index) < topic.NumPartitions() {
-			return kerr.NotLeaderForPartition
-		}
-		return kerr.UnknownTopicOrPartition
+	var code int16
+	if q.part, code = p.b.find(t.name, t.id, q.index, p.version >= 13); q.part == nil {
+		return kerr.ErrorForCode(code)
 	}
 	if err := oneBatch(q.records, p.version); err != nil {
 		return err
 	}
-	set := topic.Settings()
+	set := q.part.Topic().Settings()
 	if set.Internal && p.r.ClientID != adminClientID {
 		return kerr.InvalidTopicException
 	}
 	if err := q.part.Leads(record.NoEpoch); err != nil {
 		return err
 	}
-	if p.transactional || record.Batch(q.records).Transactional() {
+	if record.Batch(q.records).Transactional() {
 		return kerr.InvalidTxnState // there are no transactions yet, so none can be open
 	}
-	return p.checkBatch(q, set, now)
+	return checkBatch(q, set, now)
 }
 
 // oneBatch holds the records of a request against Kafka's rule: exactly one batch
@@ -148,9 +124,9 @@ func (p *produce) check(q *producePart, topic *replica.Topic, missing *kerr.Erro
 func oneBatch(b []byte, version int16) error {
 	batch, rest, err := record.Next(b)
 	switch {
-	case errors.Is(err, record.ErrMagic):
-		return kerr.InvalidRecord
-	case errors.Is(err, record.ErrShort), err == nil && len(rest) > 0:
+	case errors.Is(err, record.ErrMagic) && record.Batch(b).Magic() > record.Magic:
+		return &explainedError{kerr.CorruptMessage, fmt.Sprintf("Invalid magic found in record: %d", record.Batch(b).Magic())}
+	case errors.Is(err, record.ErrMagic), errors.Is(err, record.ErrShort), err == nil && len(rest) > 0:
 		return kerr.InvalidRecord
 	case err != nil:
 		return kerr.CorruptMessage
@@ -160,9 +136,19 @@ func oneBatch(b []byte, version int16) error {
 	return nil
 }
 
+// explainedError is a code with a message for the client, where Kafka sends one.
+type explainedError struct {
+	code    *kerr.Error
+	message string
+}
+
+func (e *explainedError) Error() string { return e.message }
+
+func (e *explainedError) Unwrap() error { return e.code }
+
 // checkBatch checks the batch and its records against the topic's settings, and
 // turns it into what is stored.
-func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) error {
+func checkBatch(q *producePart, set *replica.Settings, now int64) error {
 	q.batch = record.Batch(q.records)
 	rules := record.Rules{
 		MaxBytes: set.MaxMessageBytes, MaxDecompressed: int64(set.MaxDecompressedBytes),
@@ -177,9 +163,11 @@ func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) e
 	if int64(len(q.batch)) > set.Storage.SegmentBytes {
 		return kerr.RecordListTooLarge
 	}
+	if q.batch.TimestampType() == record.LogAppendTime {
+		q.batch.SetMaxTimestamp(q.batch.MaxTimestamp()) // the topic has the say, not the producer
+	}
 	found, err := q.batch.CheckRecords(&rules)
 	if err != nil {
-		q.start = q.part.Start()
 		return err
 	}
 	if set.LogAppendTime {
@@ -198,12 +186,29 @@ func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) e
 	return err
 }
 
-// refuse notes why a partition's data are not stored.
+// refuse notes why a partition's data are not stored. The answer tells the log's
+// start, as Kafka's does, where the log itself would refuse such data.
 func (p *produce) refuse(q *producePart, err error) {
 	q.code = codeOf(err)
-	q.base, q.time = -1, -1
-	p.moved = p.moved || q.code == notLeader
+	q.base, q.time, q.start = -1, -1, -1
+	switch q.code {
+	case kerr.InvalidRecord.Code, kerr.InvalidTimestamp.Code, kerr.UnsupportedCompressionType.Code,
+		kerr.OutOfOrderSequenceNumber.Code, kerr.InvalidProducerEpoch.Code:
+		if q.batch != nil {
+			q.start = q.part.Start()
+		}
+	case notLeader:
+		p.moved = true
+	}
+	if e, ok := errors.AsType[*explainedError](err); ok {
+		q.message = e.message
+	}
 	if bad, ok := errors.AsType[*record.RejectedError](err); ok {
+		if errors.Is(err, record.ErrInvalid) { // a key is missing; Kafka tells where
+			for i := range bad.Records {
+				bad.Records[i].Reason += fmt.Sprintf(" in topic partition %s-%d", q.part.Topic().Name, q.index)
+			}
+		}
 		q.message, q.badRecs = bad.Error(), bad.Records
 	}
 }
@@ -290,6 +295,6 @@ func (p *produce) free() {
 	if cap(p.parts) > keepParts || cap(p.topics) > keepParts {
 		p.topics, p.parts = nil, nil
 	}
-	p.r, p.resp, p.moved, p.transactional = nil, nil, false, false
+	p.r, p.resp, p.moved, p.unnamed = nil, nil, false, false
 	p.b.produces.Put(p)
 }

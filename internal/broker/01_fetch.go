@@ -1,7 +1,6 @@
 package broker
 
 import (
-	"fmt"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -64,7 +63,7 @@ func (s *session) fetch(r *wire.Request) error {
 	f.s, f.r, f.version = s, r, r.Version
 	if !f.decode(r.Body) {
 		f.free()
-		return fmt.Errorf("Fetch, version %d: %w", r.Version, wire.ErrMalformed)
+		return wire.ErrMalformed
 	}
 	if f.replica >= 0 {
 		f.refuse(kerr.TopicAuthorizationFailed.Code)
@@ -202,20 +201,13 @@ func (f *fetch) resolve(q *fetchPart) bool {
 // find finds a partition by its topic's id or name, or says why it is not here.
 func (b *Broker) find(name []byte, id [16]byte, n int32, byID bool) (*replica.Partition, int16) {
 	var t *replica.Topic
-	missing := kerr.UnknownTopicOrPartition.Code
-	exists := false
 	if byID {
-		t, missing = b.cfg.Set.TopicByID(id), kerr.UnknownTopicID.Code
-		exists = t == nil && b.cfg.Image().TopicByID(id) != nil
+		t = b.cfg.Set.TopicByID(id)
 	} else {
 		t = b.cfg.Set.Topic(name)
-		exists = t == nil && b.cfg.Image().TopicBytes(name) != nil
 	}
-	switch {
-	case exists:
-		return nil, notLeader
-	case t == nil:
-		return nil, missing
+	if t == nil {
+		return nil, b.missing(name, id, byID)
 	}
 	if p := t.Partition(n); p != nil {
 		return p, none
@@ -224,6 +216,18 @@ func (b *Broker) find(name []byte, id [16]byte, n int32, byID bool) (*replica.Pa
 		return nil, notLeader
 	}
 	return nil, kerr.UnknownTopicOrPartition.Code
+}
+
+// missing says why this node has nothing of a topic.
+func (b *Broker) missing(name []byte, id [16]byte, byID bool) int16 {
+	image := b.cfg.Image()
+	switch {
+	case byID && image.TopicByID(id) == nil:
+		return kerr.UnknownTopicID.Code
+	case !byID && image.TopicBytes(name) == nil:
+		return kerr.UnknownTopicOrPartition.Code
+	}
+	return notLeader
 }
 
 // fail makes the partition's answer an error.

@@ -48,20 +48,27 @@ func specialSince(timestamp int64) int16 {
 func (s *session) listOffsets(r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ListOffsetsRequest)
 	resp := kmsg.NewPtrListOffsetsResponse()
-	seen := make(map[int32]bool) // partitions of one topic: naming one twice is an error
+	times := make(map[int32]int) // how often a partition of one topic is named: more than once is an error
 	for _, t := range req.Topics {
-		clear(seen)
+		clear(times)
+		for _, q := range t.Partitions {
+			times[q.Partition]++
+		}
 		rt := kmsg.NewListOffsetsResponseTopic()
 		rt.Topic = t.Topic
 		for _, q := range t.Partitions {
+			if times[q.Partition] == 0 {
+				continue // answered
+			}
 			rp := kmsg.NewListOffsetsResponseTopicPartition()
 			rp.Partition = q.Partition
-			if seen[q.Partition] {
+			if times[q.Partition] > 1 {
+				rp.Offset, rp.Timestamp, rp.LeaderEpoch = -1, -1, -1
 				rp.ErrorCode = kerr.InvalidRequest.Code
 			} else {
 				s.b.listOffset(t.Topic, &q, r.Version, &rp)
 			}
-			seen[q.Partition] = true
+			times[q.Partition] = 0
 			rt.Partitions = append(rt.Partitions, rp)
 		}
 		resp.Topics = append(resp.Topics, rt)

@@ -1,8 +1,6 @@
 package broker
 
 import (
-	"fmt"
-
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -22,7 +20,7 @@ const apiVersionsKey = 18
 func (s *session) apiVersions(r *wire.Request) error {
 	a := s.b.apis[apiVersionsKey]
 	if r.Version < a.min || r.Version > a.max {
-		s.b.unknownVersion(r, a)
+		unknownVersion(r, a)
 		return nil
 	}
 	resp := kmsg.NewPtrApiVersionsResponse()
@@ -31,7 +29,7 @@ func (s *session) apiVersions(r *wire.Request) error {
 		name, version := d.name(true), d.name(true)
 		d.tags(true, nil)
 		if !d.end() {
-			return fmt.Errorf("ApiVersions, version %d: %w", r.Version, wire.ErrMalformed)
+			return wire.ErrMalformed
 		}
 		if !softwareName(name) || !softwareName(version) {
 			resp.ErrorCode = kerr.InvalidRequest.Code
@@ -44,7 +42,7 @@ func (s *session) apiVersions(r *wire.Request) error {
 			resp.ApiKeys = append(resp.ApiKeys, a.versions())
 		}
 	}
-	s.b.features(resp, r.Version)
+	s.b.features(resp)
 	r.Reply(resp)
 	return nil
 }
@@ -59,7 +57,7 @@ func (a *api) versions() kmsg.ApiVersionsResponseApiKey {
 }
 
 // unknownVersion answers a version from the future.
-func (b *Broker) unknownVersion(r *wire.Request, a *api) {
+func unknownVersion(r *wire.Request, a *api) {
 	resp := r.Begin()
 	resp.B = be.AppendUint16(resp.B, uint16(kerr.UnsupportedVersion.Code))
 	resp.B = appendLen(resp.B, false, 1)
@@ -69,17 +67,28 @@ func (b *Broker) unknownVersion(r *wire.Request, a *api) {
 	r.Send(resp)
 }
 
-// features lists what the cluster has agreed on; a level is both what is supported
-// and what is in force, since nothing here serves two of them.
-func (b *Broker) features(resp *kmsg.ApiVersionsResponse, _ int16) {
-	resp.FinalizedFeaturesEpoch = 0
-	for name, level := range b.cfg.Image().Features() {
+// metadataVersion is the level of metadata.version that tools show as the cluster's
+// version: that of Kafka 4.3. Nothing here depends on it.
+const metadataVersion = 30
+
+// features lists what the cluster has agreed on. A level is both what is supported
+// and what is in force, since nothing here serves two of them. What is missing is
+// not served: without transaction.version a client leaves out KIP-890's second part.
+func (b *Broker) features(resp *kmsg.ApiVersionsResponse) {
+	resp.FinalizedFeaturesEpoch = 0 // the levels do not change while a node runs
+	add := func(name string, level int16) {
 		f := kmsg.NewApiVersionsResponseSupportedFeature()
 		f.Name, f.MinVersion, f.MaxVersion = name, level, level
 		resp.SupportedFeatures = append(resp.SupportedFeatures, f)
 		g := kmsg.NewApiVersionsResponseFinalizedFeature()
 		g.Name, g.MinVersionLevel, g.MaxVersionLevel = name, level, level
 		resp.FinalizedFeatures = append(resp.FinalizedFeatures, g)
+	}
+	add("metadata.version", metadataVersion)
+	for name, level := range b.cfg.Image().Features() {
+		if name != "metadata.version" {
+			add(name, level)
+		}
 	}
 }
 

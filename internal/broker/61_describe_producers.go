@@ -30,6 +30,9 @@ func (b *Broker) producersOf(topic string, n int32) kmsg.DescribeProducersRespon
 	p, code := b.find([]byte(topic), [16]byte{}, n, false)
 	if p == nil {
 		rp.ErrorCode = code
+		if b.cfg.Image().Topic(topic) == nil {
+			rp.ErrorMessage = new("This server does not host this topic-partition.")
+		}
 		return rp
 	}
 	if err := p.Leads(record.NoEpoch); err != nil {

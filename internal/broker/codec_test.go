@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -26,7 +27,7 @@ func randomProduce(r *rand.Rand, version int16) *kmsg.ProduceRequest {
 	req.Acks = int16(r.IntN(3) - 1)
 	req.TimeoutMillis = r.Int32()
 	if r.IntN(4) == 0 {
-		req.TransactionID = kmsg.StringPtr("txn")
+		req.TransactionID = new("txn")
 	}
 	for range r.IntN(5) {
 		t := kmsg.NewProduceRequestTopic()
@@ -50,10 +51,9 @@ func randomProduce(r *rand.Rand, version int16) *kmsg.ProduceRequest {
 
 // seenProduce is what both decoders must agree on.
 type seenProduce struct {
-	Acks          int16
-	Timeout       int64
-	Transactional bool
-	Topics        []seenTopic
+	Acks    int16
+	Timeout int64
+	Topics  []seenTopic
 }
 
 type seenTopic struct {
@@ -68,7 +68,7 @@ type seenPart struct {
 }
 
 func seenByKmsg(req *kmsg.ProduceRequest) seenProduce {
-	s := seenProduce{Acks: req.Acks, Timeout: int64(req.TimeoutMillis), Transactional: req.TransactionID != nil}
+	s := seenProduce{Acks: req.Acks, Timeout: int64(req.TimeoutMillis)}
 	for _, t := range req.Topics {
 		st := seenTopic{Name: t.Topic, ID: t.TopicID}
 		if req.Version >= 13 {
@@ -85,7 +85,7 @@ func seenByKmsg(req *kmsg.ProduceRequest) seenProduce {
 }
 
 func seenByUs(p *produce) seenProduce {
-	s := seenProduce{Acks: p.acks, Timeout: p.deadline, Transactional: p.transactional}
+	s := seenProduce{Acks: p.acks, Timeout: p.deadline}
 	from := 0
 	for _, t := range p.topics {
 		st := seenTopic{Name: string(t.name), ID: t.id}
@@ -198,7 +198,7 @@ func randomFetch(r *rand.Rand, version int16) *kmsg.FetchRequest {
 		req.ReplicaID, req.ReplicaState.ID = 5, 5
 	}
 	if version >= 12 && r.IntN(3) == 0 {
-		req.ClusterID = kmsg.StringPtr("some cluster")
+		req.ClusterID = new("some cluster")
 	}
 	for range r.IntN(5) {
 		t := kmsg.NewFetchRequestTopic()
@@ -361,7 +361,10 @@ func randomFetchAnswer(r *rand.Rand, version int16) (*fetch, *kmsg.FetchResponse
 			wp := kmsg.NewFetchResponseTopicPartition()
 			wp.Partition, wp.ErrorCode, wp.HighWatermark, wp.LogStartOffset = q.index, q.code, int64(q.hw), int64(q.start)
 			wp.LastStableOffset, wp.PreferredReadReplica, wp.RecordBatches = wp.HighWatermark, -1, []byte{}
-			if f.isolation == readCommitted && q.code == none {
+			if r.IntN(3) > 0 {
+				q.part = new(replica.Partition)
+			}
+			if q.part == nil || f.isolation == readCommitted && q.code == none {
 				wp.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{}
 			}
 			if version >= 12 && r.IntN(3) == 0 {

@@ -120,8 +120,8 @@ func (r *reader) bytes(flexible bool) []byte {
 	return r.take(n)
 }
 
-// count reads the length of an array whose elements take at least least bytes
-// each: a count that the remaining bytes cannot hold is refused here.
+// count reads the length of an array whose elements take the least
+// number of bytes each or more: a count that the remaining bytes cannot hold is refused here.
 func (r *reader) count(flexible bool, least int) int {
 	n := r.length(flexible, false)
 	if n < 0 || n > len(r.b)/least {

@@ -18,7 +18,6 @@ const maxFetchPartitions = 100_000
 type fetchTopic struct {
 	name []byte    // versions up to 12
 	id   meta.UUID // later versions
-	end  int       // where its partitions end in the request's list
 }
 
 // fetchWant is what a client asks of one partition.
@@ -250,9 +249,10 @@ func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 	if f.version >= 5 {
 		b = be.AppendUint64(b, uint64(q.start))
 	}
-	// Aborted transactions: none for a reader of committed ones, null for others.
+	// Aborted transactions: none for a reader of committed ones, null for others. Kafka
+	// has none, too, where it has not found the partition.
 	switch {
-	case f.isolation == readCommitted && q.code == none:
+	case f.isolation == readCommitted && q.code == none || q.part == nil:
 		b = appendLen(b, flexible, 0)
 	case flexible:
 		b = append(b, 0)

@@ -265,8 +265,24 @@ func forget(req *kmsg.FetchRequest, topic string, partition int32) *kmsg.FetchRe
 func TestFetchSession(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 3)
-	w := dial(t, g.addr)
-	c := &sessionClient{client: dial(t, g.addr)}
+	driveSession(t, g.addr, "events")
+	if n := g.broker.Stats().FetchSessions; n != 0 {
+		t.Errorf("%d sessions are kept", n)
+	}
+}
+
+// TestFetchSessionIsKafkas proves that Kafka passes TestFetchSession, too.
+func TestFetchSessionIsKafkas(t *testing.T) {
+	addr := kafka(t)
+	topic := fmt.Sprintf("session-%d", time.Now().UnixNano())
+	createOnKafka(t, dial(t, addr), topic, 3, nil)
+	driveSession(t, addr, topic)
+}
+
+func driveSession(t *testing.T, addr, topic string) {
+	t.Helper()
+	w := dial(t, addr)
+	c := &sessionClient{client: dial(t, addr)}
 	expect := func(what string, req *kmsg.FetchRequest, want ...string) {
 		t.Helper()
 		got, code := c.fetch(req)
@@ -276,35 +292,49 @@ func TestFetchSession(t *testing.T) {
 	}
 	full := changes()
 	for p := range int32(3) {
-		wantPart(full, "events", p, 0)
+		wantPart(full, topic, p, 0)
 	}
 	expect("the full fetch", full, "0:[]", "1:[]", "2:[]")
 	if c.id == 0 {
 		t.Fatal("no session was made")
 	}
 	expect("nothing changed", changes())
-	ask[*kmsg.ProduceResponse](w, put("events", 1, -1, batch(t, "a")))
+	ask[*kmsg.ProduceResponse](w, put(topic, 1, -1, batch(t, "a")))
 	expect("one changed", changes(), "1:[a]")
-	ask[*kmsg.ProduceResponse](w, put("events", 0, -1, batch(t, "b")))
+	ask[*kmsg.ProduceResponse](w, put(topic, 0, -1, batch(t, "b")))
 	expect("it is told again, behind the others", changes(), "0:[b]", "1:[a]")
-	expect("taken", func() *kmsg.FetchRequest {
-		req := changes()
-		wantPart(req, "events", 0, 1)
-		wantPart(req, "events", 1, 1)
-		return req
-	}())
+	taken := changes()
+	wantPart(taken, topic, 0, 1)
+	wantPart(taken, topic, 1, 1)
+	expect("taken", taken)
 	bad := changes()
-	wantPart(bad, "events", 9, 0)
+	wantPart(bad, topic, 9, 0)
 	expect("an unknown partition", bad, "9!3")
 	expect("is told again", changes(), "9!3")
-	expect("until forgotten", forget(changes(), "events", 9))
-	ask[*kmsg.ProduceResponse](w, put("events", 2, -1, batch(t, "c")))
-	expect("a forgotten one is silent", forget(changes(), "events", 2))
-	ask[*kmsg.ProduceResponse](w, put("events", 1, -1, batch(t, "d")))
+	expect("until forgotten", forget(changes(), topic, 9))
+	beyond := changes()
+	wantPart(beyond, topic, 0, 99)
+	expect("an offset out of range", beyond, "0!1")
+	expect("is told again", changes(), "0!1")
+	mended := changes()
+	wantPart(mended, topic, 0, 1)
+	expect("and its end, once", mended, "0:[]")
+	expect("nothing changed since", changes())
+	ask[*kmsg.ProduceResponse](w, put(topic, 2, -1, batch(t, "c")))
+	expect("a forgotten one is silent", forget(changes(), topic, 2))
+	ask[*kmsg.ProduceResponse](w, put(topic, 1, -1, batch(t, "d")))
 	expect("the others go on", changes(), "1:[d]")
-	expect("all forgotten", forget(forget(changes(), "events", 0), "events", 1))
-	if c.id != 0 || g.broker.Stats().FetchSessions != 0 {
-		t.Errorf("an empty session is kept: id %d, %d sessions", c.id, g.broker.Stats().FetchSessions)
+	back := changes()
+	wantPart(back, topic, 2, 0)
+	expect("it is back, behind the others", back, "1:[d]", "2:[c]")
+	ask[*kmsg.DeleteRecordsResponse](w, deleteRecords(topic, 0, 1))
+	gone := changes()
+	wantPart(gone, topic, 1, 2)
+	wantPart(gone, topic, 2, 1)
+	expect("a new start is told", gone, "0:[]")
+	expect("all forgotten", forget(forget(forget(changes(), topic, 0), topic, 1), topic, 2))
+	if c.id != 0 {
+		t.Errorf("an empty session is kept as %d", c.id)
 	}
 }
 
@@ -362,7 +392,7 @@ func TestFetchSessionErrors(t *testing.T) {
 // one to a larger one.
 func TestFetchSessionsAreBounded(t *testing.T) {
 	c := newFetchSessions(2)
-	make := func(parts int) int32 {
+	begin := func(parts int) int32 {
 		f := &fetch{version: 12}
 		f.growTopics(1)
 		f.topics = append(f.topics, fetchTopic{name: []byte("events")})
@@ -371,24 +401,24 @@ func TestFetchSessionsAreBounded(t *testing.T) {
 		}
 		return c.create(f)
 	}
-	a, b := make(2), make(5)
+	a, b := begin(2), begin(5)
 	if a == 0 || b == 0 || a == b {
 		t.Fatalf("ids %d and %d", a, b)
 	}
-	if id := make(9); id != 0 {
+	if id := begin(9); id != 0 {
 		t.Fatal("a young session gave way")
 	}
 	old := time.Now().Add(-evictAfter - time.Second)
 	c.byID[a].created, c.byID[b].created = old, old
-	if id := make(2); id != 0 {
+	if id := begin(2); id != 0 {
 		t.Fatal("a session gave way to one that is not larger")
 	}
-	d := make(3)
+	d := begin(3)
 	if d == 0 || c.get(a) != nil || c.get(b) == nil {
 		t.Fatal("not the smallest one gave way")
 	}
 	c.byID[b].used = old
-	if e := make(1); e == 0 || c.get(b) != nil || c.get(d) == nil {
+	if e := begin(1); e == 0 || c.get(b) != nil || c.get(d) == nil {
 		t.Fatal("an unused session did not give way")
 	}
 	if c.len() != 2 {

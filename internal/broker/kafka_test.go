@@ -2,12 +2,13 @@ package broker
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"os"
+	"regexp"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/record"
@@ -18,37 +19,40 @@ type script struct {
 	name    string
 	configs []string
 	reqs    func(topic string, id [16]byte) []kmsg.Request
-	// known says where we differ on purpose, by the index of the request.
-	known map[int]string
+	// differs says why we answer differently on purpose: by the index of the request;
+	// under -1 for all of them.
+	differs map[int]string
 }
 
 // TestAnswersAreKafkas sends the same requests to a real Kafka (LEAT_TEST_KAFKA, its
 // address) and to us, and proves that the answers are the same: codes, messages,
 // offsets, everything but ids and the time.
 func TestAnswersAreKafkas(t *testing.T) {
-	addr := os.Getenv("LEAT_TEST_KAFKA")
-	if addr == "" {
-		t.Skip("LEAT_TEST_KAFKA names no Kafka to compare with")
-	}
+	addr := kafka(t)
 	g := newRig(t)
+	for c := dial(t, addr); ask[*kmsg.InitProducerIDResponse](c, initProducer(2, nil, -1, -1)).ErrorCode != 0; {
+		time.Sleep(10 * time.Millisecond) // Kafka's first answers are that it has no ids yet
+	}
 	for i, s := range scripts(t) {
 		t.Run(s.name, func(t *testing.T) {
 			topic := fmt.Sprintf("diff-%d-%d", time.Now().UnixNano(), i)
-			kafka, ours := dial(t, addr), dial(t, g.addr)
-			kafkaID := createOnKafka(t, kafka, topic, s.configs)
+			theirs, ours := dial(t, addr), dial(t, g.addr)
+			kafkaID := createOnKafka(t, theirs, topic, 2, s.configs)
 			ourID := g.topic(topic, 2, s.configs...)
-			theirs, mine := s.reqs(topic, kafkaID), s.reqs(topic, ourID)
-			for i := range theirs {
-				want, got := kafka.outcome(theirs[i]), ours.outcome(mine[i])
-				if diff := cmp.Diff(want, got); diff != "" && s.known[i] == "" {
-					t.Errorf("request %d (%s v%d): (-kafka +ours)\n%s", i, kmsg.NameForKey(theirs[i].Key()), theirs[i].GetVersion(), diff)
-				} else if diff == "" && s.known[i] != "" {
-					t.Errorf("request %d: we do not differ: %s", i, s.known[i])
+			asked, mine := s.reqs(topic, kafkaID), s.reqs(topic, ourID)
+			for i := range asked {
+				want, got := theirs.outcome(asked[i]), ours.outcome(mine[i])
+				why := s.differs[i] + s.differs[-1]
+				if want != got && why == "" {
+					t.Errorf("request %d, %s v%d: %s\nkafka: %s\nours:  %s", i, kmsg.NameForKey(asked[i].Key()), asked[i].GetVersion(),
+						asJSON(mine[i]), want, got)
+				} else if want == got && s.differs[i] != "" {
+					t.Errorf("request %d: we do not differ: %s", i, s.differs[i])
 				}
-				if _, ok := want.(string); ok {
-					kafka = dial(t, addr)
+				if want == closed {
+					theirs = dial(t, addr)
 				}
-				if _, ok := got.(string); ok {
+				if got == closed {
 					ours = dial(t, g.addr)
 				}
 			}
@@ -56,12 +60,22 @@ func TestAnswersAreKafkas(t *testing.T) {
 	}
 }
 
-func createOnKafka(t *testing.T, c *client, topic string, configs []string) [16]byte {
+// kafka is the address of a real Kafka.
+func kafka(t *testing.T) string {
+	t.Helper()
+	addr := os.Getenv("LEAT_TEST_KAFKA")
+	if addr == "" {
+		t.Skip("LEAT_TEST_KAFKA names no Kafka to compare with")
+	}
+	return addr
+}
+
+func createOnKafka(t *testing.T, c *client, topic string, partitions int32, configs []string) [16]byte {
 	t.Helper()
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.Version, req.TimeoutMillis = 7, 10_000
 	rt := kmsg.NewCreateTopicsRequestTopic()
-	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = topic, 2, 1
+	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = topic, partitions, 1
 	for i := 0; i < len(configs); i += 2 {
 		rc := kmsg.NewCreateTopicsRequestTopicConfig()
 		rc.Name, rc.Value = configs[i], &configs[i+1]
@@ -72,31 +86,44 @@ func createOnKafka(t *testing.T, c *client, topic string, configs []string) [16]
 	if len(resp.Topics) != 1 || resp.Topics[0].ErrorCode != 0 {
 		t.Fatalf("create %s: %+v", topic, resp)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; { // the broker follows its controller
-		lo := listOffset(topic, 1, 0, -1, -1)
+	deadline := time.Now().Add(10 * time.Second)
+	for n := int32(0); n < partitions; { // the broker follows its controller
+		lo := listOffset(topic, 1, n, -1, -1)
 		if r := ask[*kmsg.ListOffsetsResponse](c, lo); r.Topics[0].Partitions[0].ErrorCode == 0 {
-			return resp.Topics[0].TopicID
+			n++
 		} else if time.Now().After(deadline) {
-			t.Fatalf("partition of %s: code %d", topic, r.Topics[0].Partitions[0].ErrorCode)
+			t.Fatalf("partition %d of %s: code %d", n, topic, r.Topics[0].Partitions[0].ErrorCode)
 		}
 	}
+	return resp.Topics[0].TopicID
 }
 
-// outcome is a request's answer without what must differ, or a sentence where the
-// connection is closed instead.
-func (c *client) outcome(req kmsg.Request) any {
+// closed is the outcome of a request that closes its connection.
+const closed = "closed"
+
+func asJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+// outcome is a request's answer without what must differ, or that the connection is
+// closed instead.
+func (c *client) outcome(req kmsg.Request) string {
 	c.t.Helper()
 	c.send(req)
 	if p, ok := req.(*kmsg.ProduceRequest); ok && p.Acks == 0 {
 		c.send(&kmsg.ApiVersionsRequest{}) // its answer tells that the connection is alive
 		if _, err := c.frame(); err != nil {
-			return "closed"
+			return closed
 		}
-		return nil
+		return ""
 	}
 	b, err := c.frame()
 	if err != nil {
-		return "closed"
+		return closed
 	}
 	resp := req.ResponseKind()
 	if resp.IsFlexible() && req.Key() != apiVersionsKey {
@@ -106,7 +133,7 @@ func (c *client) outcome(req kmsg.Request) any {
 		c.t.Fatalf("%s v%d: %v in %x", kmsg.NameForKey(req.Key()), req.GetVersion(), err, b)
 	}
 	normalise(resp)
-	return resp
+	return asJSON(resp)
 }
 
 func normalise(resp kmsg.Response) {
@@ -117,6 +144,10 @@ func normalise(resp kmsg.Response) {
 			for j := range r.Topics[i].Partitions {
 				p := &r.Topics[i].Partitions[j]
 				p.LogAppendTime = min(p.LogAppendTime, 1)
+				for k := range p.ErrorRecords {
+					scrub(p.ErrorRecords[k].ErrorMessage)
+				}
+				scrub(p.ErrorMessage)
 			}
 		}
 		r.Brokers = nil
@@ -124,6 +155,10 @@ func normalise(resp kmsg.Response) {
 		r.SessionID = min(r.SessionID, 1)
 		for i := range r.Topics {
 			r.Topics[i].TopicID = [16]byte{}
+			for j := range r.Topics[i].Partitions {
+				p := &r.Topics[i].Partitions[j]
+				p.RecordBatches = p.RecordBatches[:whole(p.RecordBatches)] // Kafka may cut the last one short
+			}
 		}
 		r.Brokers = nil
 	case *kmsg.InitProducerIDResponse:
@@ -139,7 +174,26 @@ func normalise(resp kmsg.Response) {
 	}
 }
 
-func listOffset(topic string, version int16, partition int32, epoch int32, ts int64) *kmsg.ListOffsetsRequest {
+// scrub takes the last digits of the time out of a message.
+func scrub(s *string) {
+	if s != nil {
+		*s = regexp.MustCompile(`\d{5}([\],])`).ReplaceAllString(*s, "$1")
+	}
+}
+
+// whole is the length of the batches that are not cut short.
+func whole(b []byte) int {
+	n := 0
+	for {
+		one, _, err := record.Next(b[n:])
+		if err != nil {
+			return n
+		}
+		n += len(one)
+	}
+}
+
+func listOffset(topic string, version int16, partition, epoch int32, ts int64) *kmsg.ListOffsetsRequest {
 	req := kmsg.NewPtrListOffsetsRequest()
 	req.Version, req.ReplicaID = version, -1
 	t := kmsg.NewListOffsetsRequestTopic()
@@ -162,9 +216,9 @@ func mend(b []byte, change func(b []byte)) []byte {
 	return b
 }
 
-func idempotent(t testing.TB, id int64, epoch int16, seq int32, values ...string) []byte {
-	t.Helper()
-	return mend(batchAt(t, base, values...), func(b []byte) {
+func idempotent(tb testing.TB, id int64, epoch int16, seq int32, values ...string) []byte {
+	tb.Helper()
+	return mend(batchAt(tb, base, values...), func(b []byte) {
 		binary.BigEndian.PutUint64(b[43:], uint64(id))
 		binary.BigEndian.PutUint16(b[51:], uint16(epoch))
 		binary.BigEndian.PutUint32(b[53:], uint32(seq))
@@ -179,16 +233,18 @@ func at[R kmsg.Request](version int16, req R, change ...func(R)) R {
 	return req
 }
 
-func scripts(t testing.TB) []script {
-	one := batchAt(t, base, "a", "b", "c")
-	return append(produceScripts(t, one), readScripts(t, one)...)
+func scripts(tb testing.TB) []script {
+	tb.Helper()
+	one := batchAt(tb, base, "a", "b", "c")
+	return append(produceScripts(tb, one), readScripts(tb, one)...)
 }
 
-func produceScripts(t testing.TB, one []byte) []script {
+func produceScripts(tb testing.TB, one []byte) []script {
+	tb.Helper()
 	be16 := binary.BigEndian.PutUint16
 	be32 := binary.BigEndian.PutUint32
 	bodies := map[string][]byte{
-		"empty": {}, "null": nil, "cut": one[:len(one)-1], "header only": one[:61], "a few bytes": one[:5],
+		"empty": {}, "cut": one[:len(one)-1], "header only": one[:61], "a few bytes": one[:5],
 		"two":                 append(append([]byte(nil), one...), one...),
 		"second cut":          append(append([]byte(nil), one...), one[:30]...),
 		"a byte more":         append(append([]byte(nil), one...), 0),
@@ -205,18 +261,28 @@ func produceScripts(t testing.TB, one []byte) []script {
 		"log append time":     mend(one, func(b []byte) { be16(b[21:], 0x08) }),
 		"codec 5":             mend(one, func(b []byte) { be16(b[21:], 5) }),
 		"codec says gzip":     mend(one, func(b []byte) { be16(b[21:], 1) }),
-		"no sequence":         idempotent(t, 77, 0, -1, "x"),
-		"far future":          batchAt(t, time.Now().Add(48*time.Hour).UnixMilli(), "x"),
-		"negative timestamp":  batchAt(t, -1, "x"),
-		"very old":            batchAt(t, 1, "x"),
+		"no sequence":         idempotent(tb, 77, 0, -1, "x"),
+		"far future":          batchAt(tb, time.Now().Add(48*time.Hour).UnixMilli(), "x"),
+		"negative timestamp":  batchAt(tb, -1, "x"),
+		"very old":            batchAt(tb, 1, "x"),
 		"max timestamp lies":  mend(one, func(b []byte) { binary.BigEndian.PutUint64(b[35:], base+99) }),
 		"record length wrong": mend(one, func(b []byte) { b[61] += 2 }),
 		"length field larger": mend(one, func(b []byte) { be32(b[8:], uint32(len(b)-12+4)) }),
 		"length field less":   mend(one, func(b []byte) { be32(b[8:], 20) }),
 	}
 	var list []script
+	differs := map[string]string{
+		"second cut":      "Kafka stores the first batch and says nothing of the second",
+		"a byte more":     "Kafka stores the batch and says nothing of the rest",
+		"codec 5":         "Kafka has an unknown server error",
+		"codec says gzip": "Kafka has an unknown server error",
+		"count too large": "Kafka has an unknown server error",
+	}
 	for name, b := range bodies {
-		s := script{name: "body " + name, known: map[int]string{}}
+		s := script{name: "body " + name}
+		if why := differs[name]; why != "" {
+			s.differs = map[int]string{-1: why}
+		}
 		s.reqs = func(topic string, id [16]byte) []kmsg.Request {
 			p13 := at(13, put(topic, 0, -1, b))
 			p13.Topics[0].TopicID = id
@@ -232,37 +298,38 @@ func produceScripts(t testing.TB, one []byte) []script {
 			at(2, put(topic, 0, -1, one)), at(14, put(topic, 0, -1, one)), get(topic, 0, 0),
 		}
 	}}
-	idem := script{name: "idempotence", reqs: func(topic string, _ [16]byte) []kmsg.Request {
+	same := "Kafka's answer to a retry has the first one's timestamp, ours is what the first one's answer was"
+	idem := script{name: "idempotence", differs: map[int]string{2: same, 4: same}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
 		return []kmsg.Request{
-			put(topic, 0, -1, idempotent(t, 77, 0, 0, "a", "b")), put(topic, 0, -1, idempotent(t, 77, 0, 2, "c")),
-			put(topic, 0, -1, idempotent(t, 77, 0, 0, "a", "b")), put(topic, 0, -1, idempotent(t, 77, 0, 5, "d")),
-			put(topic, 0, 1, idempotent(t, 77, 0, 2, "c")), put(topic, 0, -1, idempotent(t, 77, 0, 1, "c")),
-			put(topic, 0, -1, idempotent(t, 77, 1, 0, "e")), put(topic, 0, -1, idempotent(t, 77, 0, 3, "f")),
-			put(topic, 0, -1, idempotent(t, 78, 0, 5, "new producer in the middle")),
-			put(topic, 0, -1, idempotent(t, 77, 2, 5, "new epoch in the middle")),
+			put(topic, 0, -1, idempotent(tb, 77, 0, 0, "a", "b")), put(topic, 0, -1, idempotent(tb, 77, 0, 2, "c")),
+			put(topic, 0, -1, idempotent(tb, 77, 0, 0, "a", "b")), put(topic, 0, -1, idempotent(tb, 77, 0, 5, "d")),
+			put(topic, 0, 1, idempotent(tb, 77, 0, 2, "c")), put(topic, 0, -1, idempotent(tb, 77, 0, 1, "c")),
+			put(topic, 0, -1, idempotent(tb, 77, 1, 0, "e")), put(topic, 0, -1, idempotent(tb, 77, 0, 3, "f")),
+			put(topic, 0, -1, idempotent(tb, 78, 0, 5, "new producer in the middle")),
+			put(topic, 0, -1, idempotent(tb, 77, 2, 5, "new epoch in the middle")),
 			get(topic, 0, 0),
 		}
 	}}
 	large := script{name: "large", configs: []string{"max.message.bytes", "1000", "segment.bytes", "1048576"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
-		return []kmsg.Request{put(topic, 0, -1, batchAt(t, base, string(make([]byte, 2000)))), put(topic, 0, -1, batchAt(t, base, string(make([]byte, 800))))}
+		return []kmsg.Request{put(topic, 0, -1, batchAt(tb, base, string(make([]byte, 2000)))), put(topic, 0, -1, batchAt(tb, base, string(make([]byte, 800))))}
 	}}
 	segment := script{name: "larger than a segment", configs: []string{"max.message.bytes", "4000000", "segment.bytes", "1048576"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
-		return []kmsg.Request{put(topic, 0, -1, batchAt(t, base, string(make([]byte, 2<<20))))}
+		return []kmsg.Request{put(topic, 0, -1, batchAt(tb, base, string(make([]byte, 2<<20))))}
 	}}
 	compact := script{name: "compacted", configs: []string{"cleanup.policy", "compact"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
 		return []kmsg.Request{
-			put(topic, 0, -1, keyless(t, 3)), at(7, put(topic, 0, -1, keyless(t, 3))), at(8, put(topic, 0, -1, keyless(t, 5))),
+			put(topic, 0, -1, keyless(tb, 3)), at(7, put(topic, 0, -1, keyless(tb, 3))), at(8, put(topic, 0, -1, keyless(tb, 5))),
 			put(topic, 0, -1, one), deleteRecords(topic, 0, 1),
 		}
 	}}
 	stamped := script{name: "log append time", configs: []string{"message.timestamp.type", "LogAppendTime"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
 		return []kmsg.Request{
-			put(topic, 0, -1, one), put(topic, 0, -1, batchAt(t, 1<<60, "x")), put(topic, 0, -1, idempotent(t, 77, 0, 0, "a")),
-			put(topic, 0, -1, idempotent(t, 77, 0, 0, "a")),
+			put(topic, 0, -1, one), put(topic, 0, -1, batchAt(tb, 1<<60, "x")), put(topic, 0, -1, idempotent(tb, 77, 0, 0, "a")),
+			put(topic, 0, -1, idempotent(tb, 77, 0, 0, "a")),
 		}
 	}}
 	bounds := script{name: "timestamp bounds", configs: []string{"message.timestamp.before.max.ms", "1000", "message.timestamp.after.max.ms", "1000"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
-		return []kmsg.Request{put(topic, 0, -1, batch(t, "now")), at(7, put(topic, 0, -1, one))}
+		return []kmsg.Request{put(topic, 0, -1, batch(tb, "now")), at(7, put(topic, 0, -1, one))}
 	}}
 	minISR := script{name: "min insync replicas", configs: []string{"min.insync.replicas", "2"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
 		return []kmsg.Request{put(topic, 0, -1, one), put(topic, 0, 1, one)}
@@ -270,15 +337,15 @@ func produceScripts(t testing.TB, one []byte) []script {
 	return append(list, acks, idem, large, segment, compact, stamped, bounds, minISR)
 }
 
-func keyless(t testing.TB, n int) []byte {
-	t.Helper()
+func keyless(tb testing.TB, n int) []byte {
+	tb.Helper()
 	var b record.Builder
 	for i := range n {
 		b.Append(base, nil, []byte{byte(i)})
 	}
 	out, err := b.Build()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return append([]byte(nil), out...)
 }
@@ -313,8 +380,9 @@ func initProducer(version int16, txn *string, id int64, epoch int16) *kmsg.InitP
 	return req
 }
 
-func readScripts(t testing.TB, one []byte) []script {
-	later := batchAt(t, base+1000, "d")
+func readScripts(tb testing.TB, one []byte) []script {
+	tb.Helper()
+	later := batchAt(tb, base+1000, "d")
 	filled := func(topic string, reqs ...kmsg.Request) []kmsg.Request {
 		return append([]kmsg.Request{put(topic, 0, -1, one), put(topic, 0, -1, later)}, reqs...)
 	}
@@ -344,7 +412,8 @@ func readScripts(t testing.TB, one []byte) []script {
 		}
 		return append(reqs, epochEnd("none-"+topic, 4, -1, 0))
 	}}
-	trims := script{name: "delete records", reqs: func(topic string, _ [16]byte) []kmsg.Request {
+	gone := "Kafka finds the largest timestamp among records that were deleted"
+	trims := script{name: "delete records", differs: map[int]string{14: gone}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
 		return filled(topic, deleteRecords(topic, 0, 2), get(topic, 0, 0), get(topic, 0, 2), listOffset(topic, 6, 0, -1, -2),
 			deleteRecords(topic, 0, 1), deleteRecords(topic, 0, 9), deleteRecords(topic, 0, -2), deleteRecords(topic, 0, -1),
 			deleteRecords(topic, 9, 1), deleteRecords("none-"+topic, 0, 1), get(topic, 0, 4), listOffset(topic, 6, 0, -1, -2),
@@ -361,7 +430,7 @@ func readScripts(t testing.TB, one []byte) []script {
 		return []kmsg.Request{
 			initProducer(0, nil, -1, -1), initProducer(2, nil, -1, -1), initProducer(4, nil, 5, 3), initProducer(4, nil, 5, -1),
 			initProducer(4, nil, -1, 3), initProducer(5, nil, -1, -1), initProducer(4, &empty, -1, -1), initProducer(6, nil, -1, -1),
-			put(topic, 0, -1, idempotent(t, 77, 3, 0, "a", "b")), describe,
+			put(topic, 0, -1, idempotent(tb, 77, 3, 0, "a", "b")), describe,
 		}
 	}}
 	return append([]script{offsets, epochs, trims, ids}, fetchScripts(filled)...)
@@ -387,7 +456,6 @@ func fetchScripts(filled func(string, ...kmsg.Request) []kmsg.Request) []script 
 				at(v, get(topic, 0, 0), withID, func(r F) { r.MaxBytes = 0 }),
 				at(v, get(topic, 0, 0), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.PartitionMaxBytes = 1 })),
 				at(v, get(topic, 0, 0), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.PartitionMaxBytes = 100 })),
-				at(v, get(topic, 0, 0), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.PartitionMaxBytes = -1 })),
 				at(v, get(topic, 0, 0), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.CurrentLeaderEpoch = 0 })),
 				at(v, get(topic, 0, 0), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.CurrentLeaderEpoch = 3 })),
 				at(v, get(topic, 0, 3), withID, part(func(p *kmsg.FetchRequestTopicPartition) { p.LastFetchedEpoch = 0 })),

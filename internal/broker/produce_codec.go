@@ -44,8 +44,7 @@ type producePart struct {
 func (p *produce) decode(body []byte) bool {
 	flexible := p.version >= 9
 	r := reader{b: body}
-	_, null := r.string(flexible)
-	p.transactional = !null
+	_, noTransaction := r.string(flexible)
 	p.acks = r.int16()
 	p.deadline = int64(r.int32()) // made a time by who decodes
 	least := 6                    // of a topic: a name's and an array's length
@@ -66,7 +65,9 @@ func (p *produce) decode(body []byte) bool {
 				return false
 			}
 			index := r.int32()
-			p.parts = append(p.parts, producePart{index: index, records: r.bytes(flexible)})
+			b := r.bytes(flexible)
+			p.parts = append(p.parts, producePart{index: index, records: b})
+			p.unnamed = p.unnamed || noTransaction && len(b) >= record.HeaderLen && record.Batch(b).Magic() == record.Magic && record.Batch(b).Transactional()
 			r.tags(flexible, nil)
 		}
 		r.tags(flexible, nil)

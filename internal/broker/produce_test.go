@@ -13,18 +13,18 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-func produced(t testing.TB, resp *kmsg.ProduceResponse) kmsg.ProduceResponseTopicPartition {
-	t.Helper()
+func produced(tb testing.TB, resp *kmsg.ProduceResponse) kmsg.ProduceResponseTopicPartition {
+	tb.Helper()
 	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		t.Fatalf("one partition expected: %+v", resp)
+		tb.Fatalf("one partition expected: %+v", resp)
 	}
 	return resp.Topics[0].Partitions[0]
 }
 
-func fetched(t testing.TB, resp *kmsg.FetchResponse) kmsg.FetchResponseTopicPartition {
-	t.Helper()
+func fetched(tb testing.TB, resp *kmsg.FetchResponse) kmsg.FetchResponseTopicPartition {
+	tb.Helper()
 	if resp.ErrorCode != 0 || len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		t.Fatalf("one partition expected: %+v", resp)
+		tb.Fatalf("one partition expected: %+v", resp)
 	}
 	return resp.Topics[0].Partitions[0]
 }
@@ -177,7 +177,8 @@ func TestFailedSilentProduceClosesTheConnection(t *testing.T) {
 	if _, err := c.frame(); err == nil {
 		t.Fatal("an answer came")
 	}
-	if got := dial(t, g.addr).readAll("events", 0); !slices.Equal(got, []string{"stored"}) {
+	p := fetched(t, ask[*kmsg.FetchResponse](dial(t, g.addr), waiting(get("events", 0, 0), 10_000, 1)))
+	if got := values(t, p.RecordBatches); !slices.Equal(got, []string{"stored"}) {
 		t.Fatalf("stored %q", got)
 	}
 }

@@ -35,56 +35,56 @@ type rig struct {
 }
 
 // newRig starts a broker in memory; change alters its configuration before.
-func newRig(t testing.TB, change ...func(*Config)) *rig {
-	t.Helper()
-	return newRigOn(t, vfs.NewMem(), "data", change...)
+func newRig(tb testing.TB, change ...func(*Config)) *rig {
+	tb.Helper()
+	return newRigOn(tb, vfs.NewMem(), "data", change...)
 }
 
 // newRigOn starts a broker on a directory of a file system.
-func newRigOn(t testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *rig {
-	t.Helper()
-	g := &rig{t: t, ids: 1000}
+func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *rig {
+	tb.Helper()
+	g := &rig{t: tb, ids: 1000}
 	log := slog.New(slog.DiscardHandler)
 	g.image.Store(meta.Empty())
 	static, err := meta.NewStatic(1, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if g.store, err = storage.Open(storage.Config{FS: fs, Dir: dir, Logger: log}); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	g.set = replica.NewSet(replica.Config{NodeID: 1, Store: g.store, Logger: log, Static: static})
 	cfg := Config{
 		NodeID: 1, Logger: log, Image: g.image.Load, Store: g.store, Set: g.set,
-		Context: t.Context, ProducerIDs: g.producerIDs,
+		Context: tb.Context, ProducerIDs: g.producerIDs,
 	}
 	for _, f := range change {
 		f(&cfg)
 	}
 	if g.broker, err = New(cfg); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	server := wire.NewServer(wire.Config{Logger: log}, g.broker)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	g.addr = l.Addr().String()
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = server.Serve(l) })
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		g.broker.Drain()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		_ = l.Close()
 		if err := server.Shutdown(ctx); err != nil {
-			t.Errorf("shutdown: %v", err)
+			tb.Errorf("shutdown: %v", err)
 		}
 		serving.Wait()
 		g.broker.Close()
 		g.set.Close()
 		if err := g.store.Close(); err != nil {
-			t.Errorf("close the store: %v", err)
+			tb.Errorf("close the store: %v", err)
 		}
 	})
 	g.apply(meta.ClusterCreated{ID: "MkU3OEVBNTcwNTJENDM2Qk", Tag: 5},
@@ -140,14 +140,14 @@ type client struct {
 	next int32
 }
 
-func dial(t testing.TB, addr string) *client {
-	t.Helper()
+func dial(tb testing.TB, addr string) *client {
+	tb.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Close() })
-	return &client{t: t, c: c, id: "test"}
+	tb.Cleanup(func() { _ = c.Close() })
+	return &client{t: tb, c: c, id: "test"}
 }
 
 func (c *client) send(reqs ...kmsg.Request) {
@@ -204,20 +204,20 @@ func ask[R kmsg.Response](c *client, req kmsg.Request) R {
 }
 
 // batch makes a batch of n records with values.
-func batch(t testing.TB, values ...string) []byte {
-	t.Helper()
-	return batchAt(t, time.Now().UnixMilli(), values...)
+func batch(tb testing.TB, values ...string) []byte {
+	tb.Helper()
+	return batchAt(tb, time.Now().UnixMilli(), values...)
 }
 
-func batchAt(t testing.TB, ms int64, values ...string) []byte {
-	t.Helper()
+func batchAt(tb testing.TB, ms int64, values ...string) []byte {
+	tb.Helper()
 	var b record.Builder
 	for _, v := range values {
 		b.Append(ms, []byte("key"), []byte(v))
 	}
 	out, err := b.Build()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return append([]byte(nil), out...)
 }
@@ -267,8 +267,8 @@ func wantPart(req *kmsg.FetchRequest, topic string, partition int32, offset int6
 }
 
 // values reads the records' values of batches.
-func values(t testing.TB, b []byte) []string {
-	t.Helper()
+func values(tb testing.TB, b []byte) []string {
+	tb.Helper()
 	var out []string
 	for len(b) > 0 {
 		one, rest, err := record.Next(b)
@@ -281,7 +281,7 @@ func values(t testing.TB, b []byte) []string {
 			out = append(out, string(r.Record.Value))
 		}
 		if err := r.Err(); err != nil {
-			t.Fatal(err)
+			tb.Fatal(err)
 		}
 		r.Close()
 		b = rest

@@ -41,11 +41,11 @@ const keepPending = 1024
 func (s *session) Serve(r *wire.Request) error {
 	a := s.b.api(r.Key)
 	if a == nil {
-		return fmt.Errorf("%w: key %d, version %d", ErrUnsupported, r.Key, r.Version)
+		return ErrUnsupported
 	}
 	s.b.stats.requests[r.Key].Add(1)
 	if (r.Version < a.min || r.Version > a.max) && r.Key != apiVersionsKey {
-		return fmt.Errorf("%w: %s, version %d (served: %d to %d)", ErrUnsupported, a.name, r.Version, a.min, a.max)
+		return fmt.Errorf("%w: versions %d to %d are served", ErrUnsupported, a.min, a.max)
 	}
 	if a.raw != nil {
 		return a.raw(s, r)
@@ -54,7 +54,7 @@ func (s *session) Serve(r *wire.Request) error {
 	s.conn.Uncork()
 	req, err := r.Decode()
 	if err != nil {
-		return fmt.Errorf("%s, version %d: %w", a.name, r.Version, err)
+		return err
 	}
 	return a.serve(s, r, req)
 }

@@ -20,8 +20,7 @@ type Settings struct {
 	Internal bool         // the topic is the broker's own
 	Codec    record.Codec // what batches are stored with
 	Level    int          // of the codec
-	// Before and After bound the timestamps of records, in ms from the clock; -1:
-	// there is no bound.
+	// Before and After bound the timestamps of records, in ms from the clock.
 	Before, After int64
 }
 
@@ -55,9 +54,10 @@ func newSettings(m *meta.Settings, name string) *Settings {
 	return s
 }
 
+// bound is d in ms; the longest Duration stands for any number that it cannot hold.
 func bound(d time.Duration) int64 {
 	if d == math.MaxInt64 {
-		return -1
+		return math.MaxInt64
 	}
 	return d.Milliseconds()
 }

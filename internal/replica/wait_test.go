@@ -166,7 +166,7 @@ func TestPollSeesWhatMovedBeforeItWatched(t *testing.T) {
 // TestPollUnderLoad proves, best with -race, that a poll that is parked again and
 // again while many goroutines move its partitions is woken once for each parking and
 // never loses the last bytes.
-func TestPollUnderLoad(t *testing.T) {
+func TestPollUnderLoad(*testing.T) {
 	const movers, moves = 4, 500
 	s := &Set{cfg: Config{NodeID: 1}}
 	parts := []*Partition{bare(s), bare(s), bare(s)}
