@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// completeTimeout bounds how long a key press waits for a broker.
+const completeTimeout = time.Second
+
+// completer proposes words for the shell.
+type completer = func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective)
+
+// complete attaches a completer to a flag of cmd.
+func (*app) complete(cmd *cobra.Command, flag string, fn completer) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, fn); err != nil {
+		panic("BUG: " + err.Error())
+	}
+}
+
+// words proposes a fixed list.
+func words(list ...string) completer {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return list, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// none proposes nothing.
+func none(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}
+
+// topics proposes the topics there are, for at most limit arguments (0: any number).
+func (a *app) topics(limit int) completer {
+	return a.names(limit, func(ctx context.Context, adm *kadm.Client) ([]string, error) {
+		list, err := adm.ListTopics(ctx)
+		return list.Names(), err
+	})
+}
+
+// groups proposes the groups there are, for at most limit arguments (0: any number).
+func (a *app) groups(limit int) completer {
+	return a.names(limit, func(ctx context.Context, adm *kadm.Client) ([]string, error) {
+		list, err := adm.ListGroups(ctx)
+		return list.Groups(), err
+	})
+}
+
+// names proposes what a broker lists. A broker that does not answer proposes
+// nothing: a shell has no place for an error.
+func (a *app) names(limit int, list func(context.Context, *kadm.Client) ([]string, error)) completer {
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		const quiet = cobra.ShellCompDirectiveNoFileComp
+		if limit > 0 && len(args) >= limit {
+			return nil, quiet
+		}
+		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
+		defer cancel()
+		cl, err := a.connect(ctx)
+		if err != nil {
+			return nil, quiet
+		}
+		defer cl.Close()
+		all, err := list(ctx, kadm.NewClient(cl))
+		if err != nil {
+			return nil, quiet
+		}
+		return slices.DeleteFunc(all, func(n string) bool {
+			return !strings.HasPrefix(n, prefix) || slices.Contains(args, n)
+		}), quiet
+	}
+}

@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// What the demo makes.
+const (
+	demoTopic      = "web-access"
+	demoGroup      = "demo"
+	demoPartitions = 4
+	demoRate       = 2000 // records a second
+	maxDemoRate    = 1_000_000
+)
+
+// nodeOptions say what kind of node the demo needs.
+type nodeOptions struct {
+	data string // a directory that does not exist yet
+}
+
+// startNode starts a node and tells the address for clients.
+type startNode func(ctx context.Context, o nodeOptions) (addr string, stop func() error, err error)
+
+// demoFlags are what the demo was told.
+type demoFlags struct {
+	rate int
+	span time.Duration // 0: until Ctrl-C
+	data string        // "": a fresh directory among the temporary ones
+}
+
+func (a *app) demo(start startNode) *cobra.Command {
+	var f demoFlags
+	cmd := &cobra.Command{
+		Use: "demo", Short: "Show a broker at work: a web site's access log flows through it", Args: cobra.NoArgs,
+		Long: `Start a node with a fresh data directory, replay a real web site's access log into a
+topic, read it with a consumer group, and show what happens, until Ctrl-C.
+
+Everything goes through Kafka's protocol, so your own client can join in: the address
+is shown. Without a terminal there is a plain line each second.`,
+		ValidArgsFunction: none,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if f.rate < 1 || f.rate > maxDemoRate {
+				return usagef("--rate %d: give a number of records a second from 1 to %s", f.rate, number(maxDemoRate))
+			}
+			return a.runDemo(cmd.Context(), f, start)
+		},
+	}
+	fl := cmd.Flags()
+	fl.IntVar(&f.rate, "rate", demoRate, "records a second")
+	fl.DurationVar(&f.span, "for", 0, "stop after this long, as in 30s (default: at Ctrl-C)")
+	fl.StringVar(&f.data, "data", "", "a data directory to make (default: a fresh one among the temporary files)")
+	return cmd
+}
+
+func (a *app) runDemo(ctx context.Context, f demoFlags, start startNode) error {
+	lines, err := accessLog()
+	if err != nil {
+		return err
+	}
+	if f.data, err = demoDirectory(f.data); err != nil {
+		return err
+	}
+	addr, stop, err := start(ctx, nodeOptions{data: f.data})
+	if err != nil {
+		return fmt.Errorf("starting a node: %w", err)
+	}
+	a.bootstrap = addr
+	err = a.flow(ctx, f, lines)
+	return errors.Join(err, stop(), a.farewell(f.data))
+}
+
+// flow makes the topic and lets the log flow through it while a view is drawn.
+func (a *app) flow(ctx context.Context, f demoFlags, lines []accessLine) error {
+	if err := a.admin(ctx, makeDemoTopic); err != nil {
+		return err
+	}
+	if f.span > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.span)
+		defer cancel()
+	}
+	stats := new(demoStats)
+	load, err := a.startLoad(ctx, f.rate, lines, stats)
+	if err != nil {
+		return err
+	}
+	a.watch(ctx, stats, load.failed)
+	return load.finish()
+}
+
+func makeDemoTopic(ctx context.Context, adm *kadm.Client) error {
+	res, err := adm.CreateTopic(ctx, demoPartitions, -1, nil, demoTopic)
+	if err != nil {
+		return about("topic "+demoTopic, err, res.ErrMessage)
+	}
+	return nil
+}
+
+// farewell says where the data are.
+func (a *app) farewell(data string) error {
+	_, err := fmt.Fprintf(a.out, "The data are in %s. To serve them again:\n  leat up --data %s\n", data, data)
+	return err
+}

@@ -1,0 +1,55 @@
+package cli
+
+import (
+	"bytes"
+	"compress/gzip"
+	_ "embed" // for the access log
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// accessLogGz is a real web site's access log; data/README.md says whose.
+//
+//go:embed data/web-access.log.gz
+var accessLogGz []byte
+
+// accessLine is one line of the log: who asked, and all of it.
+type accessLine struct{ client, text []byte }
+
+// accessLog unpacks the log.
+func accessLog() ([]accessLine, error) {
+	z, err := gzip.NewReader(bytes.NewReader(accessLogGz))
+	if err != nil {
+		return nil, fmt.Errorf("unpacking the access log: %w", err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		return nil, fmt.Errorf("unpacking the access log: %w", err)
+	}
+	var lines []accessLine
+	for text := range bytes.Lines(data) {
+		text = bytes.TrimRight(text, "\n")
+		client, _, _ := bytes.Cut(text, []byte(" "))
+		lines = append(lines, accessLine{client: client, text: text})
+	}
+	return lines, nil
+}
+
+// demoDirectory names a directory that is not there yet. Without a wish it is a new
+// one in a fixed place, so that the data of several demos lie side by side.
+func demoDirectory(wish string) (string, error) {
+	if wish == "" {
+		dir, err := os.MkdirTemp("", "leat-demo-"+time.Now().Format("0102-1504")+"-*")
+		if err != nil {
+			return "", fmt.Errorf("making a data directory: %w", err)
+		}
+		return filepath.Join(dir, "data"), nil
+	}
+	if _, err := os.Stat(wish); err == nil {
+		return "", fmt.Errorf("%s exists already: the demo needs a fresh directory, name another with --data", wish)
+	}
+	return wish, nil
+}

@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// sentHeader is the header in which a record carries when it was sent, in ns.
+const sentHeader = "sent"
+
+// pace is how often the producer looks how many records are due.
+const pace = 2 * time.Millisecond
+
+// demoStats is what flowed so far. Producer and consumer write, the view reads.
+type demoStats struct {
+	produced, producedBytes atomic.Int64 // acknowledged
+	consumed, consumedBytes atomic.Int64
+	latency                 latencies // from sending to having read
+}
+
+// load is a producer and a consumer at work on goroutines of their own.
+type load struct {
+	stats    *demoStats
+	producer *kgo.Client
+	consumer *kgo.Client
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+	failed   chan struct{} // closed at the first failure
+	failure  struct {
+		once sync.Once
+		err  error // to be read when failed is closed
+	}
+}
+
+// startLoad connects and begins. The load ends with ctx; finish waits for that.
+func (a *app) startLoad(ctx context.Context, rate int, lines []accessLine, stats *demoStats) (*load, error) {
+	l := &load{stats: stats, failed: make(chan struct{})}
+	var err error
+	l.producer, err = a.connect(ctx, kgo.DefaultProduceTopic(demoTopic), kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.ProducerLinger(0), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
+	if err != nil {
+		return nil, err
+	}
+	l.consumer, err = a.connect(ctx, kgo.ConsumerGroup(demoGroup), kgo.ConsumeTopics(demoTopic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		l.producer.Close()
+		return nil, err
+	}
+	ctx, l.cancel = context.WithCancel(ctx)
+	l.running.Go(func() { l.consume(ctx) })
+	l.running.Go(func() { l.produce(ctx, rate, lines) })
+	return l, nil
+}
+
+// finish ends both and tells why they failed, if they did.
+func (l *load) finish() error {
+	l.cancel()
+	l.running.Wait()
+	l.producer.Close()
+	l.consumer.Close()
+	select {
+	case <-l.failed:
+		return l.failure.err
+	default:
+		return nil
+	}
+}
+
+func (l *load) fail(what string, err error) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, kgo.ErrClientClosed) {
+		return // the end of the demo
+	}
+	l.failure.once.Do(func() {
+		l.failure.err = about(what, err, "")
+		close(l.failed)
+	})
+}
+
+// produce sends the log's lines at a steady pace, over and over.
+func (l *load) produce(ctx context.Context, rate int, lines []accessLine) {
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	started := time.Now()
+	for sent := 0; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for due := int(time.Since(started).Seconds() * float64(rate)); sent < due && ctx.Err() == nil; sent++ {
+			l.send(ctx, lines[sent%len(lines)])
+		}
+	}
+}
+
+func (l *load) send(ctx context.Context, line accessLine) {
+	now := time.Now()
+	r := &kgo.Record{
+		Key: line.client, Value: line.text, Timestamp: now,
+		Headers: []kgo.RecordHeader{{Key: sentHeader, Value: binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano()))}},
+	}
+	l.producer.Produce(ctx, r, func(r *kgo.Record, err error) {
+		if err != nil {
+			l.fail("producing", err)
+			return
+		}
+		l.stats.produced.Add(1)
+		l.stats.producedBytes.Add(int64(len(r.Key) + len(r.Value)))
+	})
+}
+
+// consume reads what comes and takes down how long it took.
+func (l *load) consume(ctx context.Context) {
+	for ctx.Err() == nil {
+		fetches := l.consumer.PollFetches(ctx)
+		now := time.Now().UnixNano()
+		fetches.EachError(func(_ string, _ int32, err error) { l.fail("consuming", err) })
+		fetches.EachRecord(func(r *kgo.Record) {
+			l.stats.consumed.Add(1)
+			l.stats.consumedBytes.Add(int64(len(r.Key) + len(r.Value)))
+			for _, h := range r.Headers {
+				if h.Key == sentHeader && len(h.Value) == 8 {
+					l.stats.latency.add(time.Duration(now - int64(binary.BigEndian.Uint64(h.Value))))
+				}
+			}
+		})
+	}
+}

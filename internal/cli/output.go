@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"charm.land/lipgloss/v2"
+)
+
+// columns is text in columns. A column whose heading begins with ">" is flush right.
+type columns struct {
+	head []string
+	rows [][]string
+}
+
+func (t *columns) add(cells ...string) { t.rows = append(t.rows, cells) }
+
+// String sets the columns two spaces apart. Cells must not hold line breaks.
+func (t *columns) String() string {
+	width := make([]int, len(t.head))
+	for i, h := range t.head {
+		width[i] = lipgloss.Width(strings.TrimPrefix(h, ">"))
+	}
+	for _, row := range t.rows {
+		for i, c := range row {
+			width[i] = max(width[i], lipgloss.Width(c))
+		}
+	}
+	var sb strings.Builder
+	line := func(cells []string) {
+		var l strings.Builder
+		for i, c := range cells {
+			c = strings.TrimPrefix(c, ">")
+			pad := strings.Repeat(" ", width[i]-lipgloss.Width(c))
+			if strings.HasPrefix(t.head[i], ">") {
+				l.WriteString(pad + c)
+			} else {
+				l.WriteString(c + pad)
+			}
+			l.WriteString("  ")
+		}
+		sb.WriteString(strings.TrimRight(l.String(), " ") + "\n")
+	}
+	line(t.head)
+	for _, row := range t.rows {
+		line(row)
+	}
+	return sb.String()
+}
+
+// show writes v as JSON for programs, or else what text says for people.
+func (a *app) show(v any, text func() string) error {
+	var err error
+	switch a.output {
+	case "json":
+		e := json.NewEncoder(a.out)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		err = e.Encode(v)
+	case "table", "":
+		_, err = fmt.Fprint(a.out, text())
+	default:
+		return usagef("--output %s: write table or json", a.output)
+	}
+	return err
+}
+
+// say writes a line for people; programs that asked for JSON are spared it.
+func (a *app) say(format string, args ...any) error {
+	if a.output == "json" {
+		return nil
+	}
+	_, err := fmt.Fprintf(a.out, format+"\n", args...)
+	return err
+}
+
+// number writes n with commas between the thousands.
+func number(n int64) string {
+	s := strconv.FormatInt(n, 10)
+	sign := ""
+	if s[0] == '-' {
+		sign, s = "-", s[1:]
+	}
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return sign + s
+}
+
+// size writes a number of bytes with three digits or so.
+func size(n float64) string {
+	const units = "kMGTP"
+	if n < 1000 {
+		return strconv.FormatFloat(n, 'f', 0, 64) + " B"
+	}
+	i := -1
+	for n >= 999.5 && i < len(units)-1 {
+		n /= 1000
+		i++
+	}
+	digits := 0
+	switch {
+	case n < 9.995:
+		digits = 2
+	case n < 99.95:
+		digits = 1
+	}
+	return strconv.FormatFloat(n, 'f', digits, 64) + " " + units[i:i+1] + "B"
+}
+
+// duration writes a time span with three digits or so.
+func duration(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return d.Round(time.Microsecond).String()
+	case d < time.Second:
+		return d.Round(10 * time.Microsecond).String()
+	default:
+		return d.Round(10 * time.Millisecond).String()
+	}
+}
+
+// ids writes broker ids, as in 1,2,3.
+func ids(list []int32) string {
+	s := make([]string, len(list))
+	for i, id := range list {
+		s[i] = strconv.Itoa(int(id))
+	}
+	return strings.Join(s, ",")
+}
+
+// stamp writes a time in ms since 1970 as RFC 3339 in UTC.
+func stamp(ms int64) string {
+	return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z07:00")
+}

@@ -1,0 +1,121 @@
+// Package cli is the leat program: its verbs, one file each. Apart from up and demo,
+// which run a node, they are ordinary clients of Kafka's protocol and work against
+// any Kafka.
+//
+// Main is the only way in. An app holds what the verbs of one run share; it belongs
+// to one goroutine, except where a verb says otherwise.
+package cli
+
+import (
+	"context"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+)
+
+// defaultBootstrap is where a node serves that nobody told otherwise.
+const defaultBootstrap = "localhost:9092"
+
+// app is one run of the program.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+
+	bootstrap string // addresses with commas between
+	output    string // of lists and descriptions: "table" or "json"
+	running   bool   // arguments were fine: what fails now is not the usage
+}
+
+// Main runs the program with its arguments, without its name, and returns its exit
+// code. It returns soon after ctx ends.
+func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	a := &app{in: stdin, out: stdout, err: stderr}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	cmd, err := root.ExecuteContextC(ctx)
+	return a.finish(cmd, err)
+}
+
+// root is the list of verbs.
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "leat",
+		Short: "A stream platform that speaks Kafka's protocol, in one program",
+		Long: `leat runs a stream platform that speaks Kafka's protocol, and works with it.
+
+Start with "leat demo", which shows a broker at work, or "leat up", which is one. All
+other verbs are clients: they work against any Kafka, by default the one on ` + defaultBootstrap + `
+(--bootstrap and LEAT_BOOTSTRAP name another).
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a topic, group or other thing that was
+named does not exist, 4 no broker could be reached.`,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          onlySubcommands,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddGroup(&cobra.Group{ID: "run", Title: "Run a node:"}, &cobra.Group{ID: "data", Title: "Write and read:"},
+		&cobra.Group{ID: "admin", Title: "Look after a cluster:"})
+	group := func(id string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = id
+			root.AddCommand(c)
+		}
+	}
+	group("run", newUp(), a.demo(startLocalNode))
+	group("data", a.produce(), a.consume())
+	group("admin", a.topic(), a.group(), a.config(), a.cluster())
+	root.AddCommand(a.version())
+	a.noteRunning(root)
+	return root
+}
+
+// noteRunning makes cmd and those below it note that their arguments and flags were
+// fine, which cobra has checked when it runs them.
+func (a *app) noteRunning(cmd *cobra.Command) {
+	if run := cmd.RunE; run != nil {
+		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			a.running = true
+			return run(cmd, args)
+		}
+	}
+	for _, c := range cmd.Commands() {
+		a.noteRunning(c)
+	}
+}
+
+// parent makes a verb that only holds others.
+func parent(use, short string, subs ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: onlySubcommands}
+	cmd.AddCommand(subs...)
+	return cmd
+}
+
+// onlySubcommands shows the help of a verb that does nothing by itself.
+func onlySubcommands(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("%q is not a verb of %q", args[0], cmd.CommandPath())
+	}
+	return cmd.Help()
+}
+
+// asClient gives a verb and those below it the flags of a client.
+func (a *app) asClient(cmd *cobra.Command) *cobra.Command {
+	def := os.Getenv("LEAT_BOOTSTRAP")
+	if def == "" {
+		def = defaultBootstrap
+	}
+	cmd.PersistentFlags().StringVarP(&a.bootstrap, "bootstrap", "b", def, "brokers to ask first, host:port, with commas between (also LEAT_BOOTSTRAP)")
+	return cmd
+}
+
+// withOutput gives a verb and those below it the choice between tables and JSON.
+func (a *app) withOutput(cmd *cobra.Command) *cobra.Command {
+	cmd.PersistentFlags().StringVarP(&a.output, "output", "o", "table", `"table" for people or "json" for programs`)
+	a.complete(cmd, "output", words("table", "json"))
+	return cmd
+}

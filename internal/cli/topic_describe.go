@@ -1,0 +1,120 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// describedTopic is what topic describe tells.
+type describedTopic struct {
+	Topic      string               `json:"topic"`
+	ID         string               `json:"id"`
+	Internal   bool                 `json:"internal,omitempty"`
+	Configs    map[string]string    `json:"configs"` // those that are set on the topic
+	Partitions []describedPartition `json:"partitions"`
+}
+
+type describedPartition struct {
+	Partition int32   `json:"partition"`
+	Leader    int32   `json:"leader"`
+	Epoch     int32   `json:"epoch"`
+	Replicas  []int32 `json:"replicas"`
+	InSync    []int32 `json:"in_sync"`
+	Start     int64   `json:"start"`
+	End       int64   `json:"end"`
+	Bytes     int64   `json:"bytes"`
+}
+
+func (a *app) topicDescribe() *cobra.Command {
+	return &cobra.Command{
+		Use: "describe TOPIC...", Short: "Show topics' partitions and configs", Args: cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.topics(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
+				return a.describeTopics(ctx, adm, args)
+			})
+		},
+	}
+}
+
+func (a *app) describeTopics(ctx context.Context, adm *kadm.Client, topics []string) error {
+	details, err := topicDetails(ctx, adm, topics...)
+	if err != nil {
+		return err
+	}
+	offsets, err := spans(ctx, adm, topics...)
+	if err != nil {
+		return err
+	}
+	sizes := logSizes(ctx, adm, details)
+	configs, err := adm.DescribeTopicConfigs(ctx, topics...)
+	if err != nil {
+		return fmt.Errorf("asking for configs: %w", err)
+	}
+	all := []describedTopic{}
+	for _, d := range details.Sorted() {
+		t := describedTopic{Topic: d.Topic, ID: topicID(d.ID), Internal: d.IsInternal, Configs: setConfigs(configs, d.Topic)}
+		for _, p := range d.Partitions.Sorted() {
+			s := offsets[d.Topic][p.Partition]
+			t.Partitions = append(t.Partitions, describedPartition{
+				Partition: p.Partition, Leader: p.Leader, Epoch: p.LeaderEpoch, Replicas: p.Replicas, InSync: p.ISR,
+				Start: s.start, End: s.end, Bytes: sizes[d.Topic][p.Partition],
+			})
+		}
+		all = append(all, t)
+	}
+	return a.show(all, func() string {
+		parts := make([]string, len(all))
+		for i, t := range all {
+			parts[i] = t.String()
+		}
+		return strings.Join(parts, "\n")
+	})
+}
+
+// setConfigs are the configs of a topic that somebody set.
+func setConfigs(all kadm.ResourceConfigs, topic string) map[string]string {
+	m := map[string]string{}
+	for _, rc := range all {
+		if rc.Name != topic {
+			continue
+		}
+		for _, c := range rc.Configs {
+			if isSet(c) {
+				m[c.Key] = c.MaybeValue()
+			}
+		}
+	}
+	return m
+}
+
+// String is the description for people.
+func (d describedTopic) String() string {
+	var sb strings.Builder
+	fmt.Fprintf(&sb, "topic %s, id %s, %s\n", d.Topic, d.ID, count(len(d.Partitions), "partition"))
+	for _, k := range sortedKeys(d.Configs) {
+		fmt.Fprintf(&sb, "  %s=%s\n", k, d.Configs[k])
+	}
+	t := columns{head: []string{">PARTITION", ">LEADER", ">EPOCH", "REPLICAS", "IN SYNC", ">START", ">END", ">SIZE"}}
+	for _, p := range d.Partitions {
+		t.add(strconv.Itoa(int(p.Partition)), strconv.Itoa(int(p.Leader)), strconv.Itoa(int(p.Epoch)), ids(p.Replicas), ids(p.InSync),
+			number(p.Start), number(p.End), size(float64(p.Bytes)))
+	}
+	sb.WriteString(t.String())
+	return sb.String()
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

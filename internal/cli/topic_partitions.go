@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+func (a *app) topicAddPartitions() *cobra.Command {
+	var total bool
+	cmd := &cobra.Command{
+		Use: "add-partitions TOPIC COUNT", Short: "Give a topic more partitions", Args: cobra.ExactArgs(2),
+		Long:              "Give a topic COUNT partitions more. Keys may move to other partitions; records that are there stay where they are.",
+		ValidArgsFunction: a.topics(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n, err := strconv.ParseUint(args[1], 10, 31)
+			if err != nil || n == 0 {
+				return usagef("%q is not a number of partitions", args[1])
+			}
+			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
+				return a.addPartitions(ctx, adm, args[0], int(n), total)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&total, "total", false, "COUNT is the number of partitions that the topic is to have")
+	return cmd
+}
+
+func (a *app) addPartitions(ctx context.Context, adm *kadm.Client, topic string, n int, total bool) error {
+	details, err := topicDetails(ctx, adm, topic)
+	if err != nil {
+		return err
+	}
+	if !total {
+		n += len(details[topic].Partitions)
+	}
+	res, err := adm.UpdatePartitions(ctx, n, topic)
+	if err != nil {
+		return fmt.Errorf("adding partitions: %w", err)
+	}
+	if r := res[topic]; r.Err != nil {
+		return about("topic "+topic, r.Err, r.ErrMessage)
+	}
+	return a.say("topic %s has %s now", topic, count(n, "partition"))
+}

@@ -1,0 +1,145 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/leatstream/leat/internal/node"
+)
+
+// stopTimeout bounds how long a node takes to stop when asked to.
+const stopTimeout = 10 * time.Second
+
+// newUp makes the verb that runs a node until ctx ends.
+func newUp() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Run a node: a broker on localhost:9092 with its data in ./leat-data",
+		Long: `Run a node until it is stopped (Ctrl-C or SIGTERM).
+
+Without any flag it serves Kafka's protocol on port 9092 of this machine's loopback addresses and keeps its data in ./leat-data,
+which it makes at the first start. Flags win over the environment (LEAT_DATA, LEAT_LISTEN, ..., LEAT_SET_<NAME> for Kafka's broker
+configs with underscores for dots), and the environment wins over the config file.`,
+		Example: `  leat up
+  leat up --listen :9092 --data /var/lib/leat
+  leat up --set num.partitions=3 --set log.retention.hours=24
+  leat up --config leat.yaml`,
+		Args: cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	f.String("data", node.DefaultData, "data directory")
+	f.String("listen", "", "addresses to serve clients on, host:port or :port, with commas between (default: port 9092 of the loopback addresses)")
+	f.String("advertise", "", "host:port told to clients and other nodes (default: the address on which each client reached us)")
+	f.String("http", node.DefaultHTTP, `address of health, metrics and profiles, or "off"`)
+	f.Int32("id", 0, "node id (default: what the data directory says, 1 at the first start)")
+	f.String("rack", "", "rack or zone of this machine")
+	f.String("config", "", "YAML file with these settings and Kafka's broker configs (also LEAT_CONFIG)")
+	f.StringArray("set", nil, "a broker config by Kafka's name, as name=value; may be repeated")
+	f.String("log-level", "info", "debug, info, warn or error")
+	f.String("join", "", "address of a node whose cluster to join (not served by this version)")
+	f.String("token", "", "proof of membership for --join")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runUp(cmd) }
+	return cmd
+}
+
+func runUp(cmd *cobra.Command) error {
+	started := time.Now()
+	if cmd.Flags().Changed("join") || cmd.Flags().Changed("token") {
+		return errors.New("--join is not served by this version: it runs a cluster of one node; leave --join and --token out")
+	}
+	cfg, err := readSettings(cmd, os.Environ())
+	if err != nil {
+		return err
+	}
+	cfg.Logger, err = newLogger(cmd.ErrOrStderr(), cmd.Flag("log-level").Value.String())
+	if err != nil {
+		return err
+	}
+	n, err := node.Start(cmd.Context(), cfg)
+	if err != nil {
+		return err
+	}
+	announce(cmd.OutOrStdout(), n.Info(), time.Since(started))
+	var failed error
+	select {
+	case <-cmd.Context().Done():
+	case failed = <-n.Failed():
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), stopTimeout)
+	defer cancel()
+	return errors.Join(failed, n.Stop(ctx))
+}
+
+// readSettings combines file, environment and flags, the strongest last.
+func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
+	var sources []node.Source
+	path := cmd.Flag("config").Value.String()
+	for _, kv := range environ {
+		if p, ok := strings.CutPrefix(kv, "LEAT_CONFIG="); ok && path == "" {
+			path = p
+		}
+	}
+	if path != "" {
+		src, err := node.FromFile(path)
+		if err != nil {
+			return node.Config{}, err
+		}
+		sources = append(sources, src)
+	}
+	sources = append(sources, node.FromEnv(environ))
+	flags := node.Source{Name: "flag"}
+	for _, name := range []string{"data", "listen", "advertise", "http", "id", "rack"} {
+		if fl := cmd.Flag(name); fl.Changed {
+			flags.Values = append(flags.Values, node.Value{Name: name, Value: fl.Value.String(), At: "--" + name})
+		}
+	}
+	set, err := cmd.Flags().GetStringArray("set")
+	if err != nil {
+		return node.Config{}, err
+	}
+	for _, kv := range set {
+		name, value, ok := strings.Cut(kv, "=")
+		if !ok {
+			return node.Config{}, fmt.Errorf("--set %s: write it as name=value", kv)
+		}
+		flags.Values = append(flags.Values, node.Value{Name: name, Value: value, At: "--set " + kv})
+	}
+	return node.Combine(append(sources, flags)...)
+}
+
+// announce says where the node can be reached: the lines that a person waits for.
+func announce(w io.Writer, info node.Info, took time.Duration) {
+	var reach string
+	if info.LoopbackOnly {
+		reach = " (this machine only; --listen :9092 opens it to the network)"
+	}
+	var health string
+	if info.HTTP != "" {
+		health = ", metrics on http://" + info.HTTP + "/metrics"
+	}
+	// A terminal that is gone does not stop the node.
+	_, _ = fmt.Fprintf(w, "leat is ready after %d ms: Kafka clients on %s%s%s, data in %s\n",
+		took.Milliseconds(), strings.Join(info.Addresses, " and "), reach, health, info.Data)
+	_, _ = fmt.Fprintf(w, "a second machine will join with: %s\n", info.Join)
+}
+
+// newLogger writes text to a terminal and JSON to everything else.
+func newLogger(w io.Writer, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %s: write debug, info, warn or error", level)
+	}
+	opts := &slog.HandlerOptions{Level: l}
+	if _, ok := terminalWidth(w); ok {
+		return slog.New(slog.NewTextHandler(w, opts)), nil
+	}
+	return slog.New(slog.NewJSONHandler(w, opts)), nil
+}
