@@ -172,6 +172,21 @@ func TestFailedAppend(t *testing.T) {
 	h.want(t, "again 1 <nil>")
 }
 
+// TestTooLarge proves that records which are too large together are refused before
+// they are appended.
+func TestTooLarge(t *testing.T) {
+	l, r := &twin{}, newRuntime(t)
+	r.StartLeading(0, 1, l)
+	var got error
+	do(t, r, func(_ *words, s *Step) {
+		s.Put([]byte("large"), make([]byte, MaxBatch))
+		s.Reply(func(err error) { got = err })
+	})
+	if !errors.Is(got, ErrTooLarge) || l.appends != 0 {
+		t.Errorf("%v, %d appends", got, l.appends)
+	}
+}
+
 // TestThen proves that Then runs after Apply, and that what it decides is appended
 // and applied in its turn, before any reply.
 func TestThen(t *testing.T) {

@@ -38,6 +38,8 @@ var (
 	ErrNotLeading = errors.New("coord: this node does not lead the partition")
 	// ErrLoading is returned while a shard still reads its log.
 	ErrLoading = errors.New("coord: the partition is being loaded")
+	// ErrTooLarge fails a step whose records are larger together than MaxBatch.
+	ErrTooLarge = errors.New("coord: the records are too large")
 )
 
 // Machine is a state machine. It does nothing but compute: time comes with the

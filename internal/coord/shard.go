@@ -25,6 +25,12 @@ const loadBytes = 1 << 20
 // maxInflated bounds what a compressed batch of a log may decompress to.
 const maxInflated = 256 << 20
 
+// MaxBatch bounds the records of one step, in bytes.
+const MaxBatch = 16 << 20
+
+// warnEvery is how often a shard says that it cannot append.
+const warnEvery = 10 * time.Second
+
 // maxFired bounds how many timers run under one hold of the mutex.
 const maxFired = 64
 
@@ -43,6 +49,7 @@ type shard[M Machine] struct {
 	alarm   *time.Timer // wakes fire; nil until the first timer is set
 	alarmAt time.Time   // zero: it is not set
 	builder record.Builder
+	warned  time.Time // when it was last said that nothing can be appended
 }
 
 // do runs one operation. The step is released by the caller.
@@ -73,8 +80,12 @@ func (sh *shard[M]) append(now time.Time, records []Record) (record.Offset, erro
 	if err != nil {
 		return 0, err
 	}
+	if len(b) > MaxBatch {
+		return 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(b))
+	}
 	next, err := sh.log.AppendBatch(b, sh.epoch)
-	if err != nil {
+	if err != nil && now.Sub(sh.warned) >= warnEvery {
+		sh.warned = now
 		sh.rt.cfg.Logger.Warn("a coordinator's records could not be appended",
 			slog.Int("partition", int(sh.partition)), slog.Any("error", err))
 	}

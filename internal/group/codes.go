@@ -13,6 +13,7 @@ import (
 // Kafka's codes for what a coordinator answers.
 const (
 	unknownServerError        int16 = -1
+	invalidCommitOffsetSize   int16 = 28
 	loadInProgress            int16 = 14
 	coordinatorNotAvailable   int16 = 15
 	notCoordinator            int16 = 16

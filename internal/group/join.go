@@ -97,6 +97,9 @@ func (m *Machine) hasRoom(g *group, id string) bool {
 	}
 }
 
+// maxPending bounds the ids that a group has given out and that nobody uses yet.
+const maxPending = 10_000
+
 // joinNew handles a client that has no member id.
 func (m *Machine) joinNew(s *coord.Step, g *group, j *joiner) {
 	if j.req.InstanceID != nil {
@@ -111,6 +114,10 @@ func (m *Machine) joinNew(s *coord.Step, g *group, j *joiner) {
 	id := j.ID + "-" + m.newID()
 	if j.req.Version < 4 {
 		m.admit(s, g, id, j)
+		return
+	}
+	if len(g.pending) >= maxPending {
+		j.fail(s, "", groupMaxSizeReached)
 		return
 	}
 	// KIP-394: the client must come back with its id. One that dies meanwhile does

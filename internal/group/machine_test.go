@@ -228,6 +228,82 @@ func TestReloadGivesTheSameState(t *testing.T) {
 	})
 }
 
+// TestManyOffsets proves that a group with more offsets than one batch takes can be
+// deleted, forgotten with its topic, and expire.
+func TestManyOffsets(t *testing.T) {
+	const n = 3*maxTombstones + 5
+	ways := map[string]func(w *world){
+		"delete": func(w *world) { w.delete(nil, nil) },
+		"expire": func(w *world) { w.pass(2 * w.set.Retention) },
+		"topic": func(w *world) {
+			for more := true; more; {
+				w.step(func(s *coord.Step) { more = w.m.TopicsDeleted(s, map[string][16]byte{"t": {}}) })
+			}
+			w.delete(nil, nil)
+		},
+	}
+	for name, way := range ways {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			req := kmsg.NewPtrOffsetCommitRequest()
+			req.Group = "g"
+			req.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t"}}
+			for i := range int32(n) {
+				p := kmsg.NewOffsetCommitRequestTopicPartition()
+				p.Partition = i
+				req.Topics[0].Partitions = append(req.Topics[0].Partitions, p)
+			}
+			w.step(func(s *coord.Step) { w.m.Commit(s, req) })
+			if got := len(w.m.groups["g"].offsets["t"]); got != n {
+				t.Fatalf("%d offsets", got)
+			}
+			way(w)
+			if len(w.m.groups) > 0 {
+				t.Errorf("%d offsets are left", len(w.m.groups["g"].offsets["t"]))
+			}
+			if len(w.log) != 2*n+1 {
+				t.Errorf("%d records", len(w.log))
+			}
+		})
+	}
+}
+
+// TestCommitTooLarge proves that a request cannot ask for records that are out of
+// all proportion to it.
+func TestCommitTooLarge(t *testing.T) {
+	w := newWorld(t)
+	req := kmsg.NewPtrOffsetCommitRequest()
+	req.Group = strings.Repeat("g", 30_000)
+	req.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "t", Partitions: make([]kmsg.OffsetCommitRequestTopicPartition, 1000)}}
+	w.step(func(s *coord.Step) {
+		if _, c := w.m.Commit(s, req); c != invalidCommitOffsetSize || len(s.Records()) > 0 {
+			t.Errorf("%s, %d records", name(c), len(s.Records()))
+		}
+	})
+}
+
+// TestPendingMembersAreBounded proves that clients which ask for ids and never use
+// them do not fill the memory.
+func TestPendingMembersAreBounded(t *testing.T) {
+	w := newWorld(t)
+	codes := map[int16]int{}
+	for range maxPending + 10 {
+		req := kmsg.NewPtrJoinGroupRequest()
+		req.Version, req.Group, req.ProtocolType, req.SessionTimeoutMillis = 9, "g", "consumer", 10_000
+		req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range"}}
+		w.step(func(s *coord.Step) {
+			w.m.Join(s, Client{ID: "c"}, req, func(r *kmsg.JoinGroupResponse) { codes[r.ErrorCode]++ })
+		})
+	}
+	if codes[memberIDRequired] != maxPending || codes[groupMaxSizeReached] != 10 {
+		t.Errorf("answers: %v", codes)
+	}
+	w.pass(11 * time.Second)
+	if n := len(w.m.groups["g"].pending); n != 0 {
+		t.Errorf("%d ids are remembered", n)
+	}
+}
+
 // TestRecordsAreKafkas proves that offsets written by hand are what kmsg writes, and
 // that what kmsg writes in any version is read.
 func TestRecordsAreKafkas(t *testing.T) {

@@ -20,6 +20,9 @@ func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.O
 	if fault := m.mayCommit(s, g, req); fault != 0 {
 		return nil, fault
 	}
+	if sizeOf(req) > coord.MaxBatch {
+		return nil, invalidCommitOffsetSize
+	}
 	limit := m.settings().MaxMetadata
 	o := offset{time: s.Now.UnixMilli(), expires: noExpiry}
 	if req.RetentionTimeMillis >= 0 {
@@ -45,6 +48,20 @@ func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.O
 		}
 	}
 	return topics, 0
+}
+
+// sizeOf is about how many bytes a commit's records take. Each of them names the
+// group: a small request can ask for large ones.
+func sizeOf(req *kmsg.OffsetCommitRequest) (n int) {
+	const fixed = 80 // bytes of an offset's record besides names and metadata
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		n += len(t.Partitions) * (fixed + len(req.Group) + len(t.Topic))
+		for j := range t.Partitions {
+			n += len(deref(t.Partitions[j].Metadata))
+		}
+	}
+	return n
 }
 
 // mayCommit tells whether a commit is accepted. A member's keeps its session alive.
@@ -196,19 +213,31 @@ func (m *Machine) Delete(s *coord.Step, id string) int16 {
 	return 0
 }
 
-// bury decides that a group and its offsets are gone.
+// bury decides that a group and its offsets are gone, in as many batches as it takes.
 func (g *group) bury(s *coord.Step) {
 	for topic, known := range g.offsets {
 		for p := range known {
+			if full(s) {
+				s.Then(func() { g.bury(s) })
+				return
+			}
 			putOffset(s, g.id, topic, p, nil)
 		}
 	}
 	putGroup(s, g.id, nil)
 }
 
-// maxTombstones bounds how many records one step of the background work decides, so
-// that neither a batch nor a hold of the mutex grows with the partition.
-const maxTombstones = 10_000
+// What deletes offsets decides only so many records and bytes at a time, so that no
+// batch grows with the group or the partition.
+const (
+	maxTombstones     = 10_000
+	maxTombstoneBytes = 1 << 20
+)
+
+// full tells whether a step has decided enough deletions for one batch.
+func full(s *coord.Step) bool {
+	return len(s.Records()) >= maxTombstones || len(s.Buffer()) >= maxTombstoneBytes
+}
 
 // TopicsDeleted deletes what any group has committed for topics that are gone, named
 // with their ids, and tells whether more is left to delete. Offsets known to belong
@@ -224,7 +253,7 @@ func (m *Machine) TopicsDeleted(s *coord.Step, gone map[string][16]byte) (more b
 				if otherTopic(o.topic, id) {
 					continue
 				}
-				if len(s.Records()) == maxTombstones {
+				if full(s) {
 					return true
 				}
 				putOffset(s, g.id, topic, p, nil)
@@ -242,25 +271,30 @@ const scanPause = time.Millisecond
 func (m *Machine) expireOffsets(s *coord.Step) {
 	set := m.settings()
 	for _, g := range m.groups {
-		if len(s.Records()) >= maxTombstones {
+		left := g.expire(s, set.Retention)
+		if full(s) {
 			m.timers.Set(&m.scan, s.Now.Add(scanPause))
 			return
 		}
-		kept := false
-		for topic, known := range g.offsets {
-			for p, o := range known {
-				if !g.expired(s.Now, topic, &o, set.Retention) {
-					kept = true
-					continue
-				}
-				putOffset(s, g.id, topic, p, nil)
-			}
-		}
-		if !kept && g.state == empty && len(g.pending) == 0 {
+		if left == 0 && g.state == empty && len(g.pending) == 0 {
 			putGroup(s, g.id, nil)
 		}
 	}
 	m.timers.Set(&m.scan, s.Now.Add(set.RetentionScan))
+}
+
+// expire deletes a group's expired offsets and counts those that are left.
+func (g *group) expire(s *coord.Step, retention time.Duration) (left int) {
+	for topic, known := range g.offsets {
+		for p, o := range known {
+			if full(s) || !g.expired(s.Now, topic, &o, retention) {
+				left++
+				continue
+			}
+			putOffset(s, g.id, topic, p, nil)
+		}
+	}
+	return left
 }
 
 // expired tells whether an offset's time is over: as its commit demanded; or, for a
