@@ -23,8 +23,10 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/wire"
@@ -37,7 +39,7 @@ type Config struct {
 	Image  func() *meta.Image // the newest image; never nil
 	Store  *storage.Store
 	Set    *replica.Set
-	// Context returns what handlers that wait wait under; it ends when the node stops.
+	// Context returns what handlers wait under; it ends when the node stops.
 	Context func() context.Context
 	// ProducerIDs reserves a block of producer ids that nobody else gets.
 	ProducerIDs func(ctx context.Context) (first, count int64, err error)
@@ -46,6 +48,15 @@ type Config struct {
 	// EnsureOffsetsTopic makes the topic that holds groups and offsets, and returns
 	// when it is there.
 	EnsureOffsetsTopic func(ctx context.Context) error
+	// Controller decides changes of topics and configs; nil: the APIs of topics,
+	// configs and the cluster are not served. With it Static and Quorum must be set.
+	Controller *controller.Controller
+	Static     *meta.Static         // this node's own settings
+	Quorum     func() quorum.Status // the metadata quorum as this node sees it
+	LogDir     string               // the data directory, for people
+	// Advertised has clients be told this node's registered address, whatever
+	// address they came to.
+	Advertised bool
 
 	FetchMaxBytes int // fetch.max.bytes, 55 MiB
 	FetchSessions int // max.incremental.fetch.session.cache.slots, 1000; negative: none
@@ -118,7 +129,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b.produces.New = func() any { return &produce{b: b} }
 	b.fetches.New = func() any { return newFetch(b) }
-	for _, list := range [][]api{coreAPIs(), groupAPIs(b)} {
+	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b)} {
 		if err := b.register(list); err != nil {
 			return nil, err
 		}
@@ -171,7 +182,7 @@ func (b *Broker) register(list []api) error {
 }
 
 // Open begins a connection's session.
-func (b *Broker) Open(c *wire.Conn) wire.Session {
+func (b *Broker) Open(c *wire.Conn) wire.Session { //nolint:ireturn // wire.Handler asks for it
 	s := &session{b: b, conn: c}
 	b.mu.Lock()
 	b.sessions[s] = struct{}{}

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"net"
+	"slices"
 
 	"github.com/leatstream/leat/internal/meta"
 )
@@ -27,10 +28,21 @@ func groupAPIs(b *Broker) []api {
 }
 
 // address is where the asking client reaches a node: this one on the address on
-// which it came, another one where that has registered.
+// which it came unless an address was set for it, another one where that has
+// registered.
 func (s *session) address(n *meta.Broker) (host string, port int32) {
-	if a, ok := s.conn.LocalAddr().(*net.TCPAddr); ok && n.ID == s.b.cfg.NodeID {
+	if a, ok := s.conn.LocalAddr().(*net.TCPAddr); ok && n.ID == s.b.cfg.NodeID && !s.b.cfg.Advertised {
 		return a.IP.String(), int32(a.Port)
 	}
 	return n.Host, n.Port
+}
+
+// distinct drops names given a second time.
+func distinct(names []string) []string {
+	seen := make(map[string]struct{}, len(names))
+	return slices.DeleteFunc(names, func(name string) bool {
+		_, again := seen[name]
+		seen[name] = struct{}{}
+		return again
+	})
 }

@@ -20,7 +20,8 @@ func place(m *meta.Image, start, first, count int, factor int16) ([]meta.Partiti
 	}
 	if int(factor) > n {
 		return nil, refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): "+
-			"The target replication factor of %d cannot be reached because only %d broker(s) are registered.", factor, factor, n)
+			"The target replication factor of %d cannot be reached because only %d broker(s) are registered "+
+			"or some brokers have all their log directories cordoned.", factor, factor, n)
 	}
 	parts := make([]meta.Partition, count)
 	circle := make([][]int32, n) // one list of replicas for each beginning, shared

@@ -185,6 +185,8 @@ func CheckDynamic(key string, perBroker bool) error {
 	switch {
 	case d == nil:
 		return unknownConfig(BrokerResource, key)
+	case d.Scope == PerBroker && strings.HasPrefix(key, "ssl."):
+		return refusedConfig("These security configs can be dynamically updated only per-listener using the listener prefix: [%s]", key)
 	case d.Scope == ReadOnly:
 		return refusedConfig("Cannot update these configs dynamically: [%s]", key)
 	case d.Scope == PerBroker && !perBroker:
@@ -361,6 +363,9 @@ func (v view) entry(d *ConfigDef, set map[string]string, src Source) Entry {
 		found = append(found, Synonym{d.Name, value, src})
 	}
 	found = append(found, v.chain(d.synonyms)...)
+	if src == GroupSource && len(d.synonyms) == 0 {
+		found = append(found, Synonym{d.Name, d.Default, DefaultSource})
+	}
 	e := newEntry(d, found)
 	if len(found) > 0 {
 		e.Value = d.convert(found[0])

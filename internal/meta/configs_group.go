@@ -41,7 +41,7 @@ var groupConfigs = []ConfigDef{
 		Doc: "Where a new share group begins: earliest, latest, or by_duration and how far back" + sharing,
 	},
 	{
-		Name: "share.delivery.count.limit", Type: IntConfig, Default: "5", check: between(2, 10), synonyms: from("group.share.delivery.count.limit"),
+		Name: "share.delivery.count.limit", Type: IntConfig, Default: "5", check: atLeast(2), synonyms: from("group.share.delivery.count.limit"),
 		Doc: "How often a record is delivered before it is given up" + sharing,
 	},
 	{
@@ -53,11 +53,11 @@ var groupConfigs = []ConfigDef{
 		Doc: "Whether a share group sees records of transactions before they are committed" + sharing,
 	},
 	{
-		Name: "share.partition.max.record.locks", Type: IntConfig, Default: "2000", check: between(100, 10000), synonyms: from("group.share.partition.max.record.locks"),
+		Name: "share.partition.max.record.locks", Type: IntConfig, Default: "2000", check: atLeast(100), synonyms: from("group.share.partition.max.record.locks"),
 		Doc: "How many records of a partition may be with members of a share group at a time" + sharing,
 	},
 	{
-		Name: "share.record.lock.duration.ms", Type: IntConfig, Default: "30000", check: between(1000, 3_600_000), synonyms: from("group.share.record.lock.duration.ms"),
+		Name: "share.record.lock.duration.ms", Type: IntConfig, Default: "30000", check: atLeast(1000), synonyms: from("group.share.record.lock.duration.ms"),
 		Doc: "How long a member of a share group may keep a record before another one gets it" + sharing,
 	},
 	{

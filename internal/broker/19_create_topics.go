@@ -1,0 +1,108 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// CreateTopics, key 19, versions 2 to 7.
+//
+// 4: -1 for the default number of partitions and replicas (KIP-464). 5: the answer
+// has the topic's size and configs (KIP-525). 7: topic ids (KIP-516).
+
+// The topic in which Kafka keeps its metadata; nobody may make it.
+const metadataTopic = "__cluster_metadata"
+
+func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.CreateTopicsRequest)
+	times := make(map[string]int, len(req.Topics))
+	for i := range req.Topics {
+		times[req.Topics[i].Topic]++
+	}
+	var asked []controller.NewTopic
+	var refused []kmsg.CreateTopicsResponseTopic
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		switch {
+		case times[t.Topic] > 1:
+			refused = append(refused, refusedTopic(t.Topic, "Duplicate topic name."))
+			times[t.Topic] = -len(req.Topics) // told once
+		case times[t.Topic] < 0:
+		case t.Topic == metadataTopic:
+			refused = append(refused, refusedTopic(t.Topic, "Creation of internal topic "+metadataTopic+" is prohibited."))
+		default:
+			asked = append(asked, newTopic(t))
+		}
+	}
+	ctx, cancel := b.within(req.TimeoutMillis)
+	defer cancel()
+	made, err := b.cfg.Controller.CreateTopics(ctx, asked, req.ValidateOnly)
+	resp := kmsg.NewPtrCreateTopicsResponse()
+	m := b.cfg.Image()
+	for i := range asked {
+		rt := kmsg.NewCreateTopicsResponseTopic()
+		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = asked[i].Name, -1, -1
+		var c controller.CreatedTopic
+		if err == nil {
+			c = made[i]
+		}
+		rt.ErrorCode, rt.ErrorMessage = outcome(c.Err, err)
+		if rt.ErrorCode == none {
+			rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = c.ID, c.Partitions, c.ReplicationFactor
+			if r.Version >= 5 {
+				rt.Configs = b.createdConfigs(m, c.Configs)
+			}
+		}
+		resp.Topics = append(resp.Topics, rt)
+	}
+	resp.Topics = append(resp.Topics, refused...)
+	r.Reply(resp)
+	return nil
+}
+
+func refusedTopic(name, message string) kmsg.CreateTopicsResponseTopic {
+	rt := kmsg.NewCreateTopicsResponseTopic()
+	rt.Topic, rt.ErrorCode, rt.ErrorMessage = name, kerr.InvalidRequest.Code, &message
+	rt.NumPartitions, rt.ReplicationFactor = -1, -1
+	return rt
+}
+
+func newTopic(t *kmsg.CreateTopicsRequestTopic) controller.NewTopic {
+	n := controller.NewTopic{
+		Name: t.Topic, Partitions: t.NumPartitions, ReplicationFactor: t.ReplicationFactor,
+		Configs: make(map[string]*string, len(t.Configs)),
+	}
+	for _, a := range t.ReplicaAssignment {
+		n.Assignments = append(n.Assignments, controller.Assignment{Partition: a.Partition, Replicas: a.Replicas})
+	}
+	for _, c := range t.Configs {
+		n.Configs[c.Name] = c.Value // of a key given twice the last one counts
+	}
+	return n
+}
+
+// createdConfigs are all configs of a new topic, as the answer shows them.
+func (b *Broker) createdConfigs(m *meta.Image, set map[string]string) []kmsg.CreateTopicsResponseTopicConfig {
+	entries := meta.NewTopicEntries(m, b.cfg.Static, set)
+	list := make([]kmsg.CreateTopicsResponseTopicConfig, len(entries))
+	for i := range entries {
+		e, c := &entries[i], &list[i]
+		c.Default()
+		c.Name, c.Source, c.IsSensitive = e.Def.Name, int8(e.Source), e.Def.Sensitive()
+		c.Value = shownValue(e)
+	}
+	return list
+}
+
+// shownValue is a config's value for the eyes of clients; nil: there is none, or it
+// is a secret.
+func shownValue(e *meta.Entry) *string {
+	if e.Null || e.Def.Sensitive() {
+		return nil
+	}
+	return &e.Value
+}

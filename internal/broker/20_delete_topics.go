@@ -1,0 +1,154 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// DeleteTopics, key 20, versions 1 to 6.
+//
+// 5: error messages. 6: topics by id (KIP-516), either by name or by id.
+
+func (b *Broker) deleteTopics(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.DeleteTopicsRequest)
+	d := deletion{m: b.cfg.Image(), resp: kmsg.NewPtrDeleteTopicsResponse()}
+	if !meta.ServerSettings(d.m, b.cfg.Static).DeleteTopics {
+		d.refuseAll(r.Version, req)
+		r.Reply(d.resp)
+		return nil
+	}
+	for i := range req.TopicNames {
+		d.add(&req.TopicNames[i], meta.UUID{})
+	}
+	for i := range req.Topics {
+		d.add(req.Topics[i].Topic, req.Topics[i].TopicID)
+	}
+	d.resolve()
+	ctx, cancel := b.within(req.TimeoutMillis)
+	defer cancel()
+	errs, err := b.cfg.Controller.DeleteTopics(ctx, d.ids)
+	for i, id := range d.ids {
+		var refused *controller.Error
+		if err == nil {
+			refused = errs[i]
+		}
+		code, message := outcome(refused, err)
+		d.answer(&d.names[i], id, code, message)
+	}
+	r.Reply(d.resp)
+	return nil
+}
+
+// deletion sorts out what a request asks for: names, ids, and what is asked twice.
+type deletion struct {
+	m      *meta.Image
+	resp   *kmsg.DeleteTopicsResponse
+	asked  []topicRef // in the order of the request
+	byName map[string]int
+	byID   map[meta.UUID]int
+
+	ids   []meta.UUID // to be deleted
+	names []string
+}
+
+type topicRef struct {
+	name *string
+	id   meta.UUID
+}
+
+func (d *deletion) answer(name *string, id meta.UUID, code int16, message *string) {
+	rt := kmsg.NewDeleteTopicsResponseTopic()
+	rt.Topic, rt.TopicID, rt.ErrorCode, rt.ErrorMessage = name, id, code, message
+	d.resp.Topics = append(d.resp.Topics, rt)
+}
+
+func (d *deletion) refuse(name *string, id meta.UUID, e *kerr.Error, message string) {
+	if message == "" {
+		message = e.Description
+	}
+	d.answer(name, id, e.Code, &message)
+}
+
+func (d *deletion) refuseAll(version int16, req *kmsg.DeleteTopicsRequest) {
+	e, message := kerr.TopicDeletionDisabled, ""
+	if version < 3 {
+		e, message = kerr.InvalidRequest, "Topic deletion is disabled."
+	}
+	for i := range req.TopicNames {
+		d.refuse(&req.TopicNames[i], meta.UUID{}, e, message)
+	}
+	for i := range req.Topics {
+		d.refuse(req.Topics[i].Topic, req.Topics[i].TopicID, e, message)
+	}
+}
+
+func (d *deletion) add(name *string, id meta.UUID) {
+	switch {
+	case name == nil && id == meta.UUID{}:
+		d.refuse(nil, id, kerr.InvalidRequest, "Neither topic name nor id were specified.")
+		return
+	case name != nil && id != meta.UUID{}:
+		d.refuse(name, id, kerr.InvalidRequest, "You may not specify both topic name and topic id.")
+		return
+	}
+	if d.byName == nil {
+		d.byName, d.byID = map[string]int{}, map[meta.UUID]int{}
+	}
+	times := 0
+	if name != nil {
+		d.byName[*name]++
+		times = d.byName[*name]
+	} else {
+		d.byID[id]++
+		times = d.byID[id]
+	}
+	if times == 1 {
+		d.asked = append(d.asked, topicRef{name, id})
+	}
+}
+
+// resolve turns names into ids and answers for what cannot be deleted.
+func (d *deletion) resolve() {
+	chosen := map[meta.UUID]bool{}
+	for _, ref := range d.asked {
+		if ref.name != nil {
+			continue
+		}
+		t := d.m.TopicByID(ref.id)
+		switch {
+		case d.byID[ref.id] > 1:
+			d.refuse(nil, ref.id, kerr.InvalidRequest, "Duplicate topic id.")
+		case t == nil:
+			d.refuse(nil, ref.id, kerr.UnknownTopicID, "")
+		default:
+			chosen[ref.id] = true
+		}
+	}
+	both := map[meta.UUID]bool{}
+	for _, ref := range d.asked {
+		if ref.name == nil {
+			continue
+		}
+		t := d.m.Topic(*ref.name)
+		switch {
+		case d.byName[*ref.name] > 1:
+			d.refuse(ref.name, meta.UUID{}, kerr.InvalidRequest, "Duplicate topic name.")
+		case t == nil:
+			d.refuse(ref.name, meta.UUID{}, kerr.UnknownTopicOrPartition, "")
+		case chosen[t.ID] || d.byID[t.ID] > 1:
+			both[t.ID] = true
+			d.refuse(ref.name, t.ID, kerr.InvalidRequest, "The provided topic name maps to an ID that was already supplied.")
+		default:
+			d.ids, d.names = append(d.ids, t.ID), append(d.names, t.Name)
+		}
+	}
+	for id := range chosen {
+		if !both[id] {
+			d.ids, d.names = append(d.ids, id), append(d.names, d.m.TopicByID(id).Name)
+		}
+	}
+}

@@ -1,0 +1,127 @@
+package broker
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// DescribeConfigs, key 32, versions 1 to 4.
+//
+// 1: sources and synonyms (KIP-226). 3: types and documentation (KIP-569).
+//
+// A topic, a group and this broker have every config there is, with its default; the
+// resource "" of brokers has what was set for all of them. Secrets have no value.
+
+func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.DescribeConfigsRequest)
+	resp := kmsg.NewPtrDescribeConfigsResponse()
+	m := b.cfg.Image()
+	for i := range req.Resources {
+		asked := &req.Resources[i]
+		entries, err := b.entries(m, meta.ResourceType(asked.ResourceType), asked.ResourceName)
+		rr := kmsg.NewDescribeConfigsResponseResource()
+		rr.ResourceType, rr.ResourceName = asked.ResourceType, asked.ResourceName
+		if rr.ErrorCode, rr.ErrorMessage = outcome(err, nil); err == nil || err.Message == "" {
+			rr.ErrorMessage = new(string) // Kafka's message is empty here, not null
+		}
+		for j := range entries {
+			if len(asked.ConfigNames) > 0 && !slices.Contains(asked.ConfigNames, entries[j].Def.Name) {
+				continue
+			}
+			rr.Configs = append(rr.Configs, describedConfig(&entries[j], meta.ResourceType(asked.ResourceType), req))
+		}
+		resp.Resources = append(resp.Resources, rr)
+	}
+	r.Reply(resp)
+	return nil
+}
+
+// entries are the configs of a resource.
+func (b *Broker) entries(m *meta.Image, t meta.ResourceType, name string) ([]meta.Entry, *controller.Error) {
+	refuse := func(format string, args ...any) ([]meta.Entry, *controller.Error) {
+		return nil, &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}
+	}
+	switch t {
+	case meta.TopicResource:
+		if err := controller.CheckTopicName(name); err != nil {
+			return nil, err
+		}
+		topic := m.Topic(name)
+		if topic == nil {
+			return nil, &controller.Error{Kind: controller.UnknownTopic}
+		}
+		return meta.TopicEntries(m, b.cfg.Static, topic), nil
+	case meta.BrokerResource, meta.BrokerLoggerResource:
+		if name == "" && t == meta.BrokerResource {
+			return meta.DefaultBrokerEntries(m), nil
+		}
+		if err := b.thisBroker(t, name); err != nil {
+			return nil, err
+		}
+		if t == meta.BrokerLoggerResource {
+			return nil, nil // the log's level is not a config of the protocol's
+		}
+		return meta.BrokerEntries(m, b.cfg.Static), nil
+	case meta.GroupResource:
+		if name == "" {
+			return refuse("Group name must not be empty")
+		}
+		return meta.GroupEntries(m, b.cfg.Static, name), nil
+	case meta.ClientMetricsResource:
+		if name == "" {
+			return refuse("Client metrics subscription name must not be empty")
+		}
+		return meta.ClientMetricsEntries(m, b.cfg.Static, name), nil
+	default:
+		return refuse("Unsupported resource type: %v", t)
+	}
+}
+
+// thisBroker refuses the name of a broker that is not this one.
+func (b *Broker) thisBroker(t meta.ResourceType, name string) *controller.Error {
+	refuse := func(format string, args ...any) *controller.Error {
+		return &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}
+	}
+	if name == "" {
+		return refuse("Broker id must not be empty")
+	}
+	id, err := strconv.ParseInt(name, 10, 32)
+	switch {
+	case err != nil:
+		return refuse("Broker id must be an integer, but it is: %s", name)
+	case int32(id) == b.cfg.NodeID:
+		return nil
+	case t == meta.BrokerLoggerResource:
+		return refuse("Unexpected broker id, expected %d but received %s", b.cfg.NodeID, name)
+	default:
+		return refuse("Unexpected broker id, expected %d or empty string, but received %s", b.cfg.NodeID, name)
+	}
+}
+
+func describedConfig(e *meta.Entry, t meta.ResourceType, req *kmsg.DescribeConfigsRequest) kmsg.DescribeConfigsResponseResourceConfig {
+	c := kmsg.NewDescribeConfigsResponseResourceConfig()
+	c.Name, c.Value, c.IsSensitive = e.Def.Name, shownValue(e), e.Def.Sensitive()
+	c.ReadOnly = t == meta.BrokerResource && e.Def.Scope == meta.ReadOnly
+	c.Source, c.ConfigType = kmsg.ConfigSource(e.Source), kmsg.ConfigType(e.Def.Type)
+	if req.IncludeSynonyms {
+		for i := range e.Synonyms {
+			s := kmsg.NewDescribeConfigsResponseResourceConfigConfigSynonym()
+			s.Name, s.Source = e.Synonyms[i].Name, kmsg.ConfigSource(e.Synonyms[i].Source)
+			if !c.IsSensitive {
+				s.Value = &e.Synonyms[i].Value
+			}
+			c.ConfigSynonyms = append(c.ConfigSynonyms, s)
+		}
+	}
+	if req.IncludeDocumentation {
+		c.Documentation = &e.Def.Doc
+	}
+	return c
+}

@@ -1,0 +1,133 @@
+package broker
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// AlterConfigs, key 33, versions 0 to 2: sets the configs given and unsets all
+// others of the resource.
+
+func (b *Broker) alterConfigs(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.AlterConfigsRequest)
+	a := alteration{b: b}
+	for i := range req.Resources {
+		rs := &req.Resources[i]
+		c := controller.ConfigChanges{Resource: meta.Resource{Type: meta.ResourceType(rs.ResourceType), Name: rs.ResourceName}, Replace: true}
+		var nulls []string
+		for j := range rs.Configs {
+			kv := &rs.Configs[j]
+			if kv.Value == nil {
+				nulls = append(nulls, kv.Name)
+				continue
+			}
+			c.Changes = append(c.Changes, controller.ConfigChange{Op: controller.Set, Key: kv.Name, Value: *kv.Value})
+		}
+		a.add(c, nulls, len(rs.Configs))
+	}
+	a.run(req.ValidateOnly)
+	resp := kmsg.NewPtrAlterConfigsResponse()
+	for i := range req.Resources {
+		rr := kmsg.NewAlterConfigsResponseResource()
+		rr.ResourceType, rr.ResourceName = req.Resources[i].ResourceType, req.Resources[i].ResourceName
+		rr.ErrorCode, rr.ErrorMessage = a.outcome(i)
+		resp.Resources = append(resp.Resources, rr)
+	}
+	r.Reply(resp)
+	return nil
+}
+
+// alteration is a request that changes configs, of either kind.
+type alteration struct {
+	b       *Broker
+	items   []controller.ConfigChanges
+	refused []*controller.Error // by item
+	failed  error
+}
+
+// add notes what is asked of one resource; keys counts its configs, those with a
+// null where a value belongs included.
+func (a *alteration) add(c controller.ConfigChanges, nulls []string, keys int) {
+	a.items = append(a.items, c)
+	a.refused = append(a.refused, a.b.wellFormed(&c, nulls, keys))
+}
+
+// wellFormed checks what can be said of a resource's changes without the cluster.
+func (b *Broker) wellFormed(c *controller.ConfigChanges, nulls []string, keys int) *controller.Error {
+	refuse := func(format string, args ...any) *controller.Error {
+		return &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}
+	}
+	seen := make(map[string]struct{}, keys)
+	for i := range c.Changes {
+		seen[c.Changes[i].Key] = struct{}{}
+	}
+	for _, k := range nulls {
+		seen[k] = struct{}{}
+	}
+	switch {
+	case len(seen) < keys:
+		return refuse("Error due to duplicate config keys")
+	case len(nulls) > 0:
+		return refuse("Null value not supported for : %s", strings.Join(nulls, ", "))
+	}
+	switch c.Resource.Type {
+	case meta.BrokerResource:
+		if c.Resource.Name == "" {
+			return nil
+		}
+		id, err := strconv.ParseInt(c.Resource.Name, 10, 32)
+		if err != nil {
+			return refuse("Node id must be an integer, but it is: %s", c.Resource.Name)
+		}
+		if int32(id) != b.cfg.NodeID {
+			return refuse("Unexpected broker id, expected %d, but received %s", b.cfg.NodeID, c.Resource.Name)
+		}
+	case meta.TopicResource, meta.GroupResource, meta.ClientMetricsResource:
+	default:
+		return refuse("Unknown resource type %d", c.Resource.Type)
+	}
+	return nil
+}
+
+// run has the controller do what is well-formed.
+func (a *alteration) run(validateOnly bool) {
+	times := make(map[meta.Resource]int, len(a.items))
+	for i := range a.items {
+		times[a.items[i].Resource]++
+	}
+	var good []controller.ConfigChanges
+	var at []int
+	for i := range a.items {
+		if times[a.items[i].Resource] > 1 {
+			a.refused[i] = &controller.Error{Kind: controller.InvalidRequest, Message: "Each resource must appear at most once."}
+		}
+		if a.refused[i] == nil {
+			good, at = append(good, a.items[i]), append(at, i)
+		}
+	}
+	if len(good) == 0 {
+		return
+	}
+	s := meta.ServerSettings(a.b.cfg.Image(), a.b.cfg.Static)
+	ctx, cancel := a.b.within(int32(s.RequestTimeout.Milliseconds()))
+	defer cancel()
+	errs, err := a.b.cfg.Controller.AlterConfigs(ctx, good, validateOnly)
+	a.failed = err
+	for i := range errs {
+		a.refused[at[i]] = errs[i]
+	}
+}
+
+func (a *alteration) outcome(i int) (int16, *string) {
+	if a.refused[i] != nil {
+		return outcome(a.refused[i], nil)
+	}
+	return outcome(nil, a.failed)
+}

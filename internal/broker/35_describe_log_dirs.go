@@ -1,0 +1,67 @@
+package broker
+
+import (
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// DescribeLogDirs, key 35, versions 1 to 5.
+//
+// 4: the size and the free space of the disk (KIP-827). 5: cordoned directories
+// (KIP-1066). A node has one data directory, and there are no future replicas.
+
+func (b *Broker) describeLogDirs(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.DescribeLogDirsRequest)
+	logs, avail, total := b.cfg.Store.Usage()
+	dir := kmsg.NewDescribeLogDirsResponseDir()
+	dir.Dir, dir.TotalBytes, dir.UsableBytes = b.cfg.LogDir, total, avail
+	m := b.cfg.Image()
+	if req.Topics == nil {
+		for t := range m.Topics() {
+			dir.Topics = appendTopicSizes(dir.Topics, t, b.cfg.NodeID, nil, logs)
+		}
+	}
+	for i := range req.Topics {
+		if t := m.Topic(req.Topics[i].Topic); t != nil {
+			dir.Topics = appendTopicSizes(dir.Topics, t, b.cfg.NodeID, req.Topics[i].Partitions, logs)
+		}
+	}
+	resp := kmsg.NewPtrDescribeLogDirsResponse()
+	resp.Dirs = append(resp.Dirs, dir)
+	r.Reply(resp)
+	return nil
+}
+
+// appendTopicSizes appends a topic with those of its partitions that are on this
+// node and asked for; nil asks for all.
+func appendTopicSizes(
+	list []kmsg.DescribeLogDirsResponseDirTopic, t *meta.Topic, node int32, asked []int32, logs map[storage.LogID]int64,
+) []kmsg.DescribeLogDirsResponseDirTopic {
+	rt := kmsg.NewDescribeLogDirsResponseDirTopic()
+	rt.Topic = t.Name
+	add := func(n int32) {
+		if n < 0 || int(n) >= len(t.Partitions) || !slices.Contains(t.Partitions[n].Replicas, node) {
+			return
+		}
+		rp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
+		rp.Partition, rp.Size = n, logs[storage.LogID{Topic: t.ID, Partition: n}]
+		rt.Partitions = append(rt.Partitions, rp)
+	}
+	if asked == nil {
+		for n := range t.Partitions {
+			add(int32(n))
+		}
+	}
+	for _, n := range asked {
+		add(n)
+	}
+	if len(rt.Partitions) == 0 {
+		return list
+	}
+	return append(list, rt)
+}

@@ -1,0 +1,65 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// CreatePartitions, key 37, versions 0 to 3.
+
+func (b *Broker) createPartitions(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.CreatePartitionsRequest)
+	resp := kmsg.NewPtrCreatePartitionsResponse()
+	times := make(map[string]int, len(req.Topics))
+	for i := range req.Topics {
+		times[req.Topics[i].Topic]++
+	}
+	var asked []controller.MorePartitions
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		switch n := times[t.Topic]; {
+		case n == 1:
+			asked = append(asked, morePartitions(t))
+		case n > 1:
+			times[t.Topic] = 0 // told once
+			duplicate := "Duplicate topic name."
+			resp.Topics = append(resp.Topics, morePartitionsAnswer(t.Topic, kerr.InvalidRequest.Code, &duplicate))
+		}
+	}
+	ctx, cancel := b.within(req.TimeoutMillis)
+	defer cancel()
+	errs, err := b.cfg.Controller.CreatePartitions(ctx, asked, req.ValidateOnly)
+	for i := range asked {
+		var refused *controller.Error
+		if err == nil {
+			refused = errs[i]
+		}
+		code, message := outcome(refused, err)
+		if refused != nil && refused.Message == "" {
+			message = nil
+		}
+		resp.Topics = append(resp.Topics, morePartitionsAnswer(asked[i].Topic, code, message))
+	}
+	r.Reply(resp)
+	return nil
+}
+
+func morePartitions(t *kmsg.CreatePartitionsRequestTopic) controller.MorePartitions {
+	m := controller.MorePartitions{Topic: t.Topic, Count: t.Count}
+	if t.Assignment != nil {
+		m.Assignments = make([][]int32, len(t.Assignment))
+	}
+	for i := range t.Assignment {
+		m.Assignments[i] = t.Assignment[i].Replicas
+	}
+	return m
+}
+
+func morePartitionsAnswer(topic string, code int16, message *string) kmsg.CreatePartitionsResponseTopic {
+	rt := kmsg.NewCreatePartitionsResponseTopic()
+	rt.Topic, rt.ErrorCode, rt.ErrorMessage = topic, code, message
+	return rt
+}

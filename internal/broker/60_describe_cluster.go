@@ -1,0 +1,51 @@
+package broker
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// DescribeCluster, key 60, versions 0 to 2.
+//
+// 1: brokers or controllers (KIP-919); controllers have no port of their own here,
+// so a broker answers for brokers only, as in Kafka. 2: fenced brokers (KIP-1073);
+// a broker that is registered here is never fenced.
+
+// The one kind of endpoint that a broker tells of.
+const brokerEndpoints = 1
+
+func (b *Broker) describeCluster(s *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.DescribeClusterRequest)
+	resp := kmsg.NewPtrDescribeClusterResponse()
+	if r.Version >= 1 && req.EndpointType != brokerEndpoints {
+		e, message := kerr.UnsupportedEndpointType, fmt.Sprintf("Unsupported endpoint type %d", req.EndpointType)
+		if req.EndpointType == 2 {
+			e, message = kerr.MismatchedEndpointType, "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER"
+		}
+		resp.ErrorCode, resp.ErrorMessage = e.Code, &message
+		r.Reply(resp)
+		return nil
+	}
+	m := b.cfg.Image()
+	resp.ClusterID, resp.ControllerID = m.ClusterID, b.controllerID()
+	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
+		n := kmsg.NewDescribeClusterResponseBroker()
+		n.NodeID = id
+		n.Host, n.Port = s.address(m.Brokers[id])
+		if rack := m.Brokers[id].Rack; rack != "" {
+			n.Rack = &rack
+		}
+		resp.Brokers = append(resp.Brokers, n)
+	}
+	if req.IncludeClusterAuthorizedOperations {
+		resp.ClusterAuthorizedOperations = clusterOperations
+	}
+	r.Reply(resp)
+	return nil
+}

@@ -1,0 +1,68 @@
+package broker
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// ListConfigResources, key 74, versions 0 to 1 (KIP-1142).
+//
+// 0: metrics subscriptions only. 1: the kinds that are asked for, all where none is.
+
+func (b *Broker) listConfigResources(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.ListConfigResourcesRequest)
+	resp := kmsg.NewPtrListConfigResourcesResponse()
+	m := b.cfg.Image()
+	types := req.ResourceTypes
+	every := []int8{
+		int8(meta.TopicResource), int8(meta.BrokerResource), int8(meta.BrokerLoggerResource),
+		int8(meta.ClientMetricsResource), int8(meta.GroupResource),
+	}
+	switch {
+	case r.Version == 0:
+		types = []int8{int8(meta.ClientMetricsResource)}
+	case len(types) == 0:
+		types = every
+	}
+	for _, t := range types {
+		if !slices.Contains(every, t) {
+			resp.ErrorCode = kerr.UnsupportedVersion.Code
+			resp.ConfigResources = nil
+			break
+		}
+		for _, name := range resourceNames(m, meta.ResourceType(t)) {
+			cr := kmsg.NewListConfigResourcesResponseConfigResource()
+			cr.Name, cr.Type = name, t
+			resp.ConfigResources = append(resp.ConfigResources, cr)
+		}
+	}
+	r.Reply(resp)
+	return nil
+}
+
+// resourceNames are the resources of a kind: what exists where that is known, and
+// what has configs of its own.
+func resourceNames(m *meta.Image, t meta.ResourceType) []string {
+	var names []string
+	switch t {
+	case meta.TopicResource:
+		for topic := range m.Topics() {
+			names = append(names, topic.Name)
+		}
+	case meta.BrokerResource, meta.BrokerLoggerResource:
+		for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
+			names = append(names, strconv.Itoa(int(id)))
+		}
+	default:
+		names = slices.Collect(m.Configured(t))
+	}
+	slices.Sort(names)
+	return names
+}

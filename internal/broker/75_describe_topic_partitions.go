@@ -1,0 +1,123 @@
+package broker
+
+import (
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// DescribeTopicPartitions, key 75, version 0 (KIP-966).
+//
+// Topics are answered in the order of their names, as many partitions as the client
+// and max.request.partition.size.limit allow; the cursor says where to go on. Every
+// replica that may lead is in sync here, so that there are no other eligible leaders.
+
+func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.DescribeTopicPartitionsRequest)
+	m := b.cfg.Image()
+	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
+	names, ok := describedNames(m, req)
+	if !ok {
+		for i := range req.Topics {
+			rt := undescribed(req.Topics[i].Topic, kerr.InvalidRequest.Code)
+			rt.AuthorizedOperations = notAsked
+			resp.Topics = append(resp.Topics, rt)
+		}
+		r.Reply(resp)
+		return nil
+	}
+	room := meta.ServerSettings(m, b.cfg.Static).MaxDescribedPartitions
+	room = max(1, min(room, int(req.ResponsePartitionLimit)))
+	for _, name := range names {
+		if room <= 0 {
+			resp.NextCursor = cursorAt(name, 0)
+			break
+		}
+		first := 0
+		if c := req.Cursor; c != nil && c.Topic == name {
+			first = int(c.Partition)
+		}
+		rt, next := describePartitions(m, name, first, room)
+		resp.Topics = append(resp.Topics, rt)
+		room -= len(rt.Partitions)
+		if next > 0 {
+			resp.NextCursor = cursorAt(name, next)
+			break
+		}
+	}
+	r.Reply(resp)
+	return nil
+}
+
+// describedNames are the names of the topics to describe from the cursor on, sorted;
+// all topics where none is named. It is false where the cursor fits neither.
+func describedNames(m *meta.Image, req *kmsg.DescribeTopicPartitionsRequest) ([]string, bool) {
+	var names []string
+	for i := range req.Topics {
+		names = append(names, req.Topics[i].Topic)
+	}
+	if len(req.Topics) == 0 {
+		for t := range m.Topics() {
+			names = append(names, t.Name)
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	if c := req.Cursor; c != nil {
+		at, found := slices.BinarySearch(names, c.Topic)
+		if c.Partition < 0 || !found && len(req.Topics) > 0 {
+			return nil, false
+		}
+		names = names[at:]
+	}
+	return names, true
+}
+
+func cursorAt(topic string, partition int) *kmsg.DescribeTopicPartitionsResponseNextCursor {
+	c := kmsg.NewDescribeTopicPartitionsResponseNextCursor()
+	c.Topic, c.Partition = topic, int32(partition)
+	return &c
+}
+
+func undescribed(name string, code int16) kmsg.DescribeTopicPartitionsResponseTopic {
+	rt := kmsg.NewDescribeTopicPartitionsResponseTopic()
+	rt.Topic, rt.ErrorCode, rt.IsInternal = &name, code, meta.InternalTopic(name)
+	rt.AuthorizedOperations = topicOperations
+	return rt
+}
+
+// describePartitions describes a topic's partitions from first on, at most room of
+// them; next is the first one left over, 0 where there is none.
+func describePartitions(m *meta.Image, name string, first, room int) (rt kmsg.DescribeTopicPartitionsResponseTopic, next int) {
+	t := m.Topic(name)
+	if t == nil {
+		code := kerr.UnknownTopicOrPartition.Code
+		if controller.CheckTopicName(name) != nil {
+			code = kerr.InvalidTopicException.Code
+		}
+		return undescribed(name, code), 0
+	}
+	rt = undescribed(name, none)
+	rt.TopicID = t.ID
+	last := min(len(t.Partitions), first+room)
+	for i := first; i < last; i++ {
+		p := &t.Partitions[i]
+		rp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
+		rp.Partition, rp.LeaderID, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
+		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offline(m, p.Replicas)
+		rp.EligibleLeaderReplicas, rp.LastKnownELR = []int32{}, []int32{}
+		if p.Leader < 0 || m.Brokers[p.Leader] == nil {
+			rp.LeaderID, rp.ErrorCode = -1, kerr.LeaderNotAvailable.Code
+		}
+		rt.Partitions = append(rt.Partitions, rp)
+	}
+	if last < len(t.Partitions) {
+		next = last
+	}
+	return rt, next
+}

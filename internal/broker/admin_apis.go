@@ -1,0 +1,22 @@
+package broker
+
+// adminAPIs are those of topics, configs and the cluster.
+func adminAPIs(b *Broker) []api {
+	if b.cfg.Controller == nil {
+		return nil
+	}
+	return []api{
+		{key: 3, name: "Metadata", min: 0, max: 13, serve: b.metadata},
+		{key: 19, name: "CreateTopics", min: 2, max: 7, serve: b.createTopics},
+		{key: 20, name: "DeleteTopics", min: 1, max: 6, serve: b.deleteTopics},
+		{key: 32, name: "DescribeConfigs", min: 1, max: 4, serve: b.describeConfigs},
+		{key: 33, name: "AlterConfigs", min: 0, max: 2, serve: b.alterConfigs},
+		{key: 35, name: "DescribeLogDirs", min: 1, max: 5, serve: b.describeLogDirs},
+		{key: 37, name: "CreatePartitions", min: 0, max: 3, serve: b.createPartitions},
+		{key: 44, name: "IncrementalAlterConfigs", min: 0, max: 1, serve: b.incrementalAlterConfigs},
+		{key: 55, name: "DescribeQuorum", min: 0, max: 2, serve: b.describeQuorum},
+		{key: 60, name: "DescribeCluster", min: 0, max: 2, serve: b.describeCluster},
+		{key: 74, name: "ListConfigResources", min: 0, max: 1, serve: b.listConfigResources},
+		{key: 75, name: "DescribeTopicPartitions", min: 0, max: 0, serve: b.describeTopicPartitions},
+	}
+}

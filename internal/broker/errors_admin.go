@@ -1,0 +1,82 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/quorum"
+)
+
+// The authorised operations that Kafka shows when there is no authorizer: every
+// operation that the kind of resource knows, one bit for each.
+const (
+	topicOperations   = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
+	clusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
+	notAsked          = -1 << 31
+)
+
+// refusalCodes are the codes of the controller's refusals.
+func refusalCode(k controller.Kind) *kerr.Error {
+	switch k {
+	case controller.InvalidRequest:
+		return kerr.InvalidRequest
+	case controller.InvalidTopic:
+		return kerr.InvalidTopicException
+	case controller.TopicExists:
+		return kerr.TopicAlreadyExists
+	case controller.UnknownTopic:
+		return kerr.UnknownTopicOrPartition
+	case controller.UnknownTopicID:
+		return kerr.UnknownTopicID
+	case controller.InvalidPartitions:
+		return kerr.InvalidPartitions
+	case controller.InvalidReplicationFactor:
+		return kerr.InvalidReplicationFactor
+	case controller.InvalidAssignment:
+		return kerr.InvalidReplicaAssignment
+	case controller.InvalidConfig:
+		return kerr.InvalidConfig
+	case controller.PolicyViolation:
+		return kerr.PolicyViolation
+	default:
+		return kerr.UnknownServerError
+	}
+}
+
+// outcome is the code and message of one item of a command: of the refusal of the
+// item, or of the failure of the whole command, or of success.
+func outcome(refused *controller.Error, failed error) (code int16, message *string) {
+	switch {
+	case failed != nil:
+		e := commandError(failed)
+		return e.Code, &e.Description
+	case refused == nil:
+		return none, nil
+	}
+	e := refusalCode(refused.Kind)
+	if refused.Message == "" {
+		return e.Code, &e.Description
+	}
+	return e.Code, &refused.Message
+}
+
+// commandError is the code of a command that failed as a whole.
+func commandError(err error) *kerr.Error {
+	switch {
+	case errors.Is(err, quorum.ErrNotLeader):
+		return kerr.NotController
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return kerr.RequestTimedOut
+	default:
+		return kerr.UnknownServerError
+	}
+}
+
+// within is the time that a client gives a command, which ends with the node too.
+func (b *Broker) within(timeoutMillis int32) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(b.cfg.Context(), max(0, time.Duration(timeoutMillis))*time.Millisecond)
+}
