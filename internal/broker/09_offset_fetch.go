@@ -25,6 +25,7 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 		b.offsetFetchOne(r, req)
 		return nil
 	}
+	req.Groups = onceAll(req.Groups)
 	image := b.cfg.Image()
 	unknown := make([][]kmsg.OffsetFetchResponseGroupTopic, len(req.Groups))
 	for i := range req.Groups {
@@ -46,6 +47,20 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 		r.Reply(resp)
 	})
 	return nil
+}
+
+// onceAll drops groups of which everything is asked a second time: a small request
+// must not have a huge answer.
+func onceAll(groups []kmsg.OffsetFetchRequestGroup) []kmsg.OffsetFetchRequestGroup {
+	seen := make(map[string]struct{}, len(groups))
+	return slices.DeleteFunc(groups, func(g kmsg.OffsetFetchRequestGroup) bool {
+		if g.Topics != nil {
+			return false
+		}
+		_, again := seen[g.Group]
+		seen[g.Group] = struct{}{}
+		return again
+	})
 }
 
 // resolve completes the names and ids of the topics that a group is asked for.

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"log/slog"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -37,6 +39,7 @@ type found struct {
 func (b *Broker) findCoordinator(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.FindCoordinatorRequest)
 	resp := kmsg.NewPtrFindCoordinatorResponse()
+	b.ensureOffsetsTopic(req.CoordinatorType)
 	if r.Version < 4 {
 		f := b.coordinator(s, req.CoordinatorType, req.CoordinatorKey)
 		if f.code == none {
@@ -57,6 +60,16 @@ func (b *Broker) findCoordinator(s *session, r *wire.Request, kreq kmsg.Request)
 	return nil
 }
 
+// ensureOffsetsTopic makes the offsets topic where it is asked for and not there.
+func (b *Broker) ensureOffsetsTopic(kind int8) {
+	if kind != groupCoordinator || b.cfg.Image().Topic(group.Topic) != nil {
+		return
+	}
+	if err := b.cfg.EnsureOffsetsTopic(b.cfg.Context()); err != nil {
+		b.cfg.Logger.Warn("cannot make the topic of groups and offsets", slog.Any("error", err))
+	}
+}
+
 func (b *Broker) coordinator(s *session, kind int8, key string) found {
 	switch kind {
 	case groupCoordinator:
@@ -67,19 +80,14 @@ func (b *Broker) coordinator(s *session, kind int8, key string) found {
 	default:
 		return notFound(kerr.InvalidRequest, kerr.InvalidRequest.Description)
 	}
-	topic := b.cfg.Image().Topic(group.Topic)
-	if topic == nil {
-		if err := b.cfg.EnsureOffsetsTopic(b.cfg.Context()); err != nil {
-			b.cfg.Logger.Warn("cannot make the topic of the groups' offsets", "error", err)
-		}
-		topic = b.cfg.Image().Topic(group.Topic)
-	}
+	image := b.cfg.Image()
+	topic := image.Topic(group.Topic)
 	unavailable := notFound(kerr.CoordinatorNotAvailable, kerr.CoordinatorNotAvailable.Description)
 	if topic == nil || len(topic.Partitions) == 0 {
 		return unavailable
 	}
 	p := &topic.Partitions[group.PartitionOf(key, int32(len(topic.Partitions)))]
-	node := b.cfg.Image().Brokers[p.Leader]
+	node := image.Brokers[p.Leader]
 	if node == nil {
 		return unavailable
 	}

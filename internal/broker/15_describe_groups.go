@@ -10,6 +10,9 @@ import (
 //
 // 3: authorised operations (KIP-430). 4: instance ids (KIP-345). 5: flexible.
 // 6: GROUP_ID_NOT_FOUND with a message, where the group was "Dead" before (KIP-1043).
+//
+// A group that is named many times is described once: a small request must not have
+// a huge answer.
 
 // groupOperations are the operations that there are on groups, as bits: read,
 // delete, describe, describe configs, alter configs. Everybody may do them all.
@@ -17,7 +20,7 @@ const groupOperations = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 
 func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeGroupsRequest)
-	b.cfg.Groups.Describe(req.Groups, r.Version, func(groups []kmsg.DescribeGroupsResponseGroup) {
+	b.cfg.Groups.Describe(distinct(req.Groups), r.Version, func(groups []kmsg.DescribeGroupsResponseGroup) {
 		resp := kmsg.NewPtrDescribeGroupsResponse()
 		resp.Groups = groups
 		if r.Version >= 3 && req.IncludeAuthorizedOperations {

@@ -1,8 +1,6 @@
 package broker
 
 import (
-	"slices"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/wire"
@@ -14,13 +12,7 @@ import (
 
 func (b *Broker) deleteGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DeleteGroupsRequest)
-	named := make(map[string]struct{}, len(req.Groups))
-	ids := slices.DeleteFunc(req.Groups, func(id string) bool {
-		_, again := named[id]
-		named[id] = struct{}{}
-		return again
-	})
-	b.cfg.Groups.Delete(ids, func(groups []kmsg.DeleteGroupsResponseGroup) {
+	b.cfg.Groups.Delete(distinct(req.Groups), func(groups []kmsg.DeleteGroupsResponseGroup) {
 		resp := kmsg.NewPtrDeleteGroupsResponse()
 		resp.Groups = groups
 		r.Reply(resp)
