@@ -112,10 +112,14 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 		seen[*t.Topic] = true
 		missing = append(missing, controller.Auto(m, b.cfg.Static, *t.Topic))
 	}
-	if len(missing) == 0 || !meta.ServerSettings(m, b.cfg.Static).AutoCreateTopics {
+	if len(missing) == 0 {
 		return m, nil
 	}
-	ctx, cancel := b.within(int32(meta.ServerSettings(m, b.cfg.Static).RequestTimeout.Milliseconds()))
+	server := meta.ServerSettings(m, b.cfg.Static)
+	if !server.AutoCreateTopics {
+		return m, nil
+	}
+	ctx, cancel := b.within(int32(server.RequestTimeout.Milliseconds()))
 	defer cancel()
 	made, err := b.cfg.Controller.CreateTopics(ctx, missing, false)
 	if err != nil {

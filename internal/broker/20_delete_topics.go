@@ -98,13 +98,13 @@ func (d *deletion) add(name *string, id meta.UUID) {
 	if d.byName == nil {
 		d.byName, d.byID = map[string]int{}, map[meta.UUID]int{}
 	}
-	times := 0
+	var times int
 	if name != nil {
-		d.byName[*name]++
-		times = d.byName[*name]
+		times = d.byName[*name] + 1
+		d.byName[*name] = times
 	} else {
-		d.byID[id]++
-		times = d.byID[id]
+		times = d.byID[id] + 1
+		d.byID[id] = times
 	}
 	if times == 1 {
 		d.asked = append(d.asked, topicRef{name, id})

@@ -85,7 +85,7 @@ func createSteps() []step {
 
 func metadataSteps() []step {
 	var s []step
-	for v := int16(0); v <= 13; v++ {
+	for v := range int16(14) {
 		s = append(s, one("by name", metadataOf(v, false, "make.v2", "nowhere", "nowhere", "a b", "__consumer_offsets")))
 	}
 	s = append(s,
@@ -174,7 +174,7 @@ func deleteSteps() []step {
 		one("delete nothing", byID([16]byte{})),
 		step{"delete by id and name", func(id idOf) kmsg.Request {
 			req := byID(id("configured"))
-			req.Topics[0].Topic = kmsg.StringPtr("configured")
+			req.Topics[0].Topic = new("configured")
 			return req
 		}},
 		step{"delete by id, and by name", func(id idOf) kmsg.Request {
@@ -240,7 +240,7 @@ func metadataByID(version int16, ids ...[16]byte) *kmsg.MetadataRequest {
 		t := kmsg.NewMetadataRequestTopic()
 		t.TopicID = id
 		if version < 12 {
-			t.Topic = kmsg.StringPtr("configured")
+			t.Topic = new("configured")
 		}
 		req.Topics = append(req.Topics, t)
 	}

@@ -25,7 +25,7 @@ var record431 = flag.Bool("record", false, "write what the Kafka at LEAT_TEST_KA
 const golden = "testdata/kafka-4.3.1-admin.txt"
 
 // newAdminRig is a rig with a controller; static are the node's own settings.
-func newAdminRig(t testing.TB, static map[string]string) *rig {
+func newAdminRig(t *testing.T, static map[string]string) *rig {
 	t.Helper()
 	st, err := meta.NewStatic(1, static)
 	if err != nil {

@@ -3,11 +3,11 @@ package broker
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 )
 
@@ -78,5 +78,5 @@ func commandError(err error) *kerr.Error {
 
 // within is the time that a client gives a command, which ends with the node too.
 func (b *Broker) within(timeoutMillis int32) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(b.cfg.Context(), max(0, time.Duration(timeoutMillis))*time.Millisecond)
+	return context.WithTimeout(b.cfg.Context(), max(0, meta.Millis(int64(timeoutMillis))))
 }

@@ -31,11 +31,11 @@ type cluster struct {
 	fail   error
 }
 
-func newCluster(t testing.TB, static map[string]string) *cluster {
-	t.Helper()
+func newCluster(tb testing.TB, static map[string]string) *cluster {
+	tb.Helper()
 	s, err := meta.NewStatic(0, static)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return &cluster{image: meta.Empty(), static: s}
 }
@@ -78,6 +78,7 @@ func TestScripts(t *testing.T) {
 }
 
 func runScript(t *testing.T, file string) {
+	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -148,7 +149,7 @@ func (s *script) run(line string) string {
 	return out.String()
 }
 
-// create name[,name] [partitions=n] [rf=n] [assign=p:r+r,p:r] [key=value]
+// create takes name[,name] [partitions=n] [rf=n] [assign=p:r+r,p:r] [key=value].
 func (s *script) create(out *strings.Builder, f []string, validate bool) {
 	var list []NewTopic
 	for name := range strings.SplitSeq(f[0], ",") {
@@ -205,7 +206,7 @@ func (s *script) delete(out *strings.Builder, names []string) {
 	}
 }
 
-// partitions name count [r+r,r+r]
+// partitions takes name count [r+r,r+r].
 func (s *script) partitions(out *strings.Builder, f []string, validate bool) {
 	ask := MorePartitions{Topic: f[0], Count: number(s.t, f[1])}
 	if len(f) > 2 {
@@ -221,7 +222,8 @@ func (s *script) partitions(out *strings.Builder, f []string, validate bool) {
 	fmt.Fprintf(out, "%s: %s\n", f[0], outcome(errs[0]))
 }
 
-// alter|replace topic|broker|group|metrics name key=value, key (delete), key+=value, key-=value
+// alter takes alter|replace topic|broker|group|metrics name, and key=value, key (to
+// unset it), key+=value or key-=value.
 func (s *script) alter(out *strings.Builder, f []string, validate bool) {
 	types := map[string]meta.ResourceType{
 		"topic": meta.TopicResource, "broker": meta.BrokerResource, "group": meta.GroupResource,

@@ -301,7 +301,9 @@ func CheckTopicName(name string) *Error {
 		return refuse(InvalidTopic, "Topic name is invalid: the length of '%s' is longer than the max allowed length %d", name, maxTopicName)
 	}
 	for i := range len(name) {
-		if c := name[i]; !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '.' || c == '_' || c == '-') {
+		c := name[i]
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && c != '.' && c != '_' && c != '-' {
 			return refuse(InvalidTopic, "Topic name is invalid: '%s' contains one or more characters other than "+
 				"ASCII alphanumerics, '.', '_' and '-'", name)
 		}

@@ -11,7 +11,6 @@ import (
 type step struct {
 	m     *Image
 	d     *Delta
-	ids   []int32 // memory for the lists of replicas decoded
 	names [shards]bool
 	uuids [shards]bool
 	own   map[UUID]*owned
@@ -36,15 +35,8 @@ func Apply(m *Image, entry []byte) (*Image, *Delta, error) {
 		own:   map[UUID]*owned{},
 		confs: map[Resource]*overrides{},
 	}
-	for len(entry) > 0 {
-		rec, rest, err := decode(entry, &s.ids)
-		if err != nil {
-			return m, nil, err
-		}
-		if err := s.apply(rec); err != nil {
-			return m, nil, fmt.Errorf("%w: %w", ErrCorrupt, err)
-		}
-		entry = rest
+	if err := each(entry, s.apply); err != nil {
+		return m, nil, err
 	}
 	return &next, s.d, nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -178,10 +179,8 @@ func gzipLevel(v value) string {
 
 func oneOf(words ...string) check {
 	return func(v value) string {
-		for _, w := range words {
-			if v.s == w {
-				return ""
-			}
+		if slices.Contains(words, v.s) {
+			return ""
 		}
 		return "String must be one of: " + strings.Join(words, ", ")
 	}
@@ -204,10 +203,8 @@ func listOf(words ...string) check {
 }
 
 func noEmptyItem(v value) string {
-	for _, item := range v.l {
-		if item == "" {
-			return alone + "Configuration '{}' values must not be empty."
-		}
+	if slices.Contains(v.l, "") {
+		return alone + "Configuration '{}' values must not be empty."
 	}
 	return ""
 }
@@ -253,11 +250,7 @@ var matchers = []string{
 func clientMatch(v value) string {
 	for _, item := range v.l {
 		name, pattern, ok := strings.Cut(item, "=")
-		known := false
-		for _, m := range matchers {
-			known = known || m == name
-		}
-		if _, err := regexp.Compile(pattern); !ok || !known || err != nil {
+		if _, err := regexp.Compile(pattern); !ok || !slices.Contains(matchers, name) || err != nil {
 			return alone + "Illegal client matching pattern: " + item
 		}
 	}

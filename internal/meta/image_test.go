@@ -209,12 +209,11 @@ func TestRecordsRoundTrip(t *testing.T) {
 		ProducerIDsGiven{1000},
 		FeatureSet{"metadata.version", 30},
 	} {
-		var ids []int32
-		got, rest, err := decode(Append(nil, r), &ids)
-		if err != nil || len(rest) != 0 {
-			t.Errorf("%T: %v, %d bytes left", r, err, len(rest))
+		var got []Record
+		if err := each(Append(nil, r), func(r Record) error { got = append(got, r); return nil }); err != nil {
+			t.Errorf("%T: %v", r, err)
 		}
-		if d := cmp.Diff(r, got); d != "" {
+		if d := cmp.Diff([]Record{r}, got); d != "" {
 			t.Errorf("%T: %s", r, d)
 		}
 	}

@@ -331,62 +331,72 @@ func (r *reader) partition() Partition {
 	return p
 }
 
-// decode takes one record off an entry and returns what follows it. ids is memory
-// for the lists in it.
-func decode(entry []byte, ids *[]int32) (rec Record, rest []byte, err error) {
-	head := reader{b: entry}
-	tag, version := head.uvarint(), head.uvarint()
-	n := head.count()
-	if head.bad {
-		return nil, nil, fmt.Errorf("%w: an entry is cut short", ErrCorrupt)
+// each hands the records of an entry to do, one after another, until one fails.
+func each(entry []byte, do func(Record) error) error {
+	var ids []int32 // memory for the lists of replicas
+	for len(entry) > 0 {
+		head := reader{b: entry}
+		tag, version := head.uvarint(), head.uvarint()
+		n := head.count()
+		if head.bad {
+			return fmt.Errorf("%w: an entry is cut short", ErrCorrupt)
+		}
+		if tag == 0 {
+			return fmt.Errorf("%w: a record without a tag", ErrCorrupt)
+		}
+		if tag > tagBrokerEpochGiven || version > 0 {
+			return fmt.Errorf("%w (record %d, version %d)", ErrNewer, tag, version)
+		}
+		r := reader{b: head.b[:n], ids: ids}
+		if err := r.record(tag, do); err != nil {
+			return fmt.Errorf("%w: record %d: %w", ErrCorrupt, tag, err)
+		}
+		ids, entry = r.ids, head.b[n:]
 	}
-	if tag == 0 {
-		return nil, nil, fmt.Errorf("%w: a record without a tag", ErrCorrupt)
-	}
-	if tag > tagBrokerEpochGiven || version > 0 {
-		return nil, nil, fmt.Errorf("%w (record %d, version %d)", ErrNewer, tag, version)
-	}
-	r := reader{b: head.b[:n], ids: *ids}
-	rec = r.record(tag)
-	*ids = r.ids
-	if r.bad {
-		return nil, nil, fmt.Errorf("%w: record %d is cut short or out of range", ErrCorrupt, tag)
-	}
-	return rec, head.b[n:], nil
+	return nil
 }
 
-func (r *reader) record(tag uint64) Record {
+// errCut says that a record's body ends too early or has a number out of range.
+var errCut = errors.New("cut short or out of range")
+
+// record reads a record's body and hands it on.
+func (r *reader) record(tag uint64, do func(Record) error) error {
+	var rec Record
 	switch tag {
 	case tagClusterCreated:
-		return ClusterCreated{ID: r.text(), Tag: uint32(r.index())}
+		rec = ClusterCreated{ID: r.text(), Tag: uint32(r.index())}
 	case tagBrokerRegistered:
-		return BrokerRegistered{Broker{ID: r.int32(), Host: r.text(), Port: r.int32(), Rack: r.text(), Epoch: r.int64()}}
+		rec = BrokerRegistered{Broker{ID: r.int32(), Host: r.text(), Port: r.int32(), Rack: r.text(), Epoch: r.int64()}}
 	case tagBrokerUnregistered:
-		return BrokerUnregistered{ID: r.int32()}
+		rec = BrokerUnregistered{ID: r.int32()}
 	case tagBrokerEpochGiven:
-		return BrokerEpochGiven{Epoch: r.int64()}
+		rec = BrokerEpochGiven{Epoch: r.int64()}
 	case tagTopicCreated:
-		return TopicCreated{ID: r.uuid(), Name: r.text()}
+		rec = TopicCreated{ID: r.uuid(), Name: r.text()}
 	case tagPartitionsSet:
-		return r.partitionsSet()
+		rec = r.partitionsSet()
 	case tagPartitionChanged:
 		c := PartitionChanged{Topic: r.uuid(), Partition: r.index(), ISR: r.list()}
 		c.Leader, c.LeaderEpoch, c.PartitionEpoch = r.int32(), r.int32(), r.int32()
-		return c
+		rec = c
 	case tagTopicDeleted:
-		return TopicDeleted{ID: r.uuid()}
+		rec = TopicDeleted{ID: r.uuid()}
 	case tagConfigSet:
-		return ConfigSet{Resource: r.resource(), Key: r.text(), Value: r.text()}
+		rec = ConfigSet{Resource: r.resource(), Key: r.text(), Value: r.text()}
 	case tagConfigUnset:
-		return ConfigUnset{Resource: r.resource(), Key: r.text()}
+		rec = ConfigUnset{Resource: r.resource(), Key: r.text()}
 	case tagProducerIDsGiven:
-		return ProducerIDsGiven{Next: r.int64()}
-	default:
-		return FeatureSet{Name: r.text(), Level: int16(r.varint(0, math.MaxInt16))}
+		rec = ProducerIDsGiven{Next: r.int64()}
+	case tagFeatureSet:
+		rec = FeatureSet{Name: r.text(), Level: int16(r.varint(0, math.MaxInt16))}
 	}
+	if r.bad {
+		return errCut
+	}
+	return do(rec)
 }
 
-func (r *reader) partitionsSet() Record {
+func (r *reader) partitionsSet() PartitionsSet {
 	s := PartitionsSet{Topic: r.uuid(), First: r.index()}
 	n := r.count()
 	if n > maxRun || n > len(r.b)/minPartition {
