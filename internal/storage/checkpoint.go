@@ -129,7 +129,7 @@ func (k *keeper) step() time.Duration {
 	due := (len(k.changed) > 0 || k.redo) && time.Since(k.since) >= k.s.cfg.CheckpointEvery
 	k.mu.Unlock()
 	if fill {
-		k.s.work.Go(k.s.journal.fill)
+		k.s.background(k.s.journal.fill)
 	}
 	if sweep != nil {
 		k.s.sweepDirs(sweep)
@@ -220,7 +220,8 @@ func (k *keeper) checkpointLocked(last bool) error {
 			l.pub.Lock()
 			l.marks.changed, l.unwritten, again, hold = true, l.made, true, true
 			l.pub.Unlock()
-		case err != nil && !l.gone.Load():
+		case errors.Is(err, ErrClosed):
+		case err != nil && !l.deleted.Load():
 			l.fail(err)
 			s.journal.pin() // it may be the only place that has what the log acknowledged
 		}
@@ -243,7 +244,8 @@ func (k *keeper) checkpointLocked(last bool) error {
 		return err
 	}
 	for _, g := range dead {
-		if err := k.removeSegment(g, g.log.options().FileDeleteDelay); err != nil {
+		err := g.log.change(func() error { return k.removeSegment(g, g.log.options().FileDeleteDelay) })
+		if err != nil {
 			s.log.Warn("a segment could not be removed", "log", g.log.dir, "segment", int64(g.base), "err", err)
 		}
 	}
@@ -306,7 +308,7 @@ func (k *keeper) closing() error {
 // checkpoint makes the log durable in its own files, where that is due, and notes
 // its point. again is true where the next checkpoint must look at it, too.
 func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
-	if l.Fault() != nil || !l.ready.Load() || l.deleted() {
+	if l.Fault() != nil || !l.ready.Load() || l.deleted.Load() {
 		return false, 0, nil
 	}
 	if last {
@@ -319,7 +321,8 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 		es, behind := l.epochs, l.unwritten && l.made
 		l.pub.Unlock()
 		if behind { // the point will say that nobody needs to look at these batches if the kernel lives
-			if err := l.s.replace(l.dir, epochFile, es.encode(), false); err != nil {
+			err := l.change(func() error { return l.s.replace(l.dir, epochFile, es.encode(), false) })
+			if err != nil {
 				return true, 0, asAppendError(err)
 			}
 		}
@@ -336,7 +339,7 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 		}
 		synced++
 		if g != c.to.seg {
-			if err := l.syncIndexes(g); err != nil {
+			if err := l.change(func() error { return l.syncIndexes(g) }); err != nil {
 				return false, synced, err
 			}
 		}
@@ -348,16 +351,14 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 		synced++
 	}
 	if c.epochs != nil {
-		if err := l.s.replace(l.dir, epochFile, c.epochs.encode(), true); err != nil {
+		err := l.change(func() error { return l.s.replace(l.dir, epochFile, c.epochs.encode(), true) })
+		if err != nil {
 			return false, synced, asAppendError(err)
 		}
 	}
 	l.notePoint(c)
 	return false, synced, nil
 }
-
-// deleted tells whether the log's directory is not its own any more.
-func (l *Log) deleted() bool { return l.s.lookup(l.id) != l }
 
 // checkpointing is one log within a checkpoint.
 type checkpointing struct {
@@ -428,7 +429,7 @@ func (l *Log) notePoint(c *checkpointing) {
 		l.stable = c.to
 	}
 	pt := point{
-		next: l.stable.next, pos: l.stable.pos, live: true,
+		vouched: true, live: true, next: l.stable.next, pos: l.stable.pos,
 		start: record.Offset(l.start.Load()), oldest: l.oldest,
 		snap: l.marks.snapAt, prodAt: l.marks.prodAt,
 	}
@@ -473,7 +474,8 @@ func (l *Log) snapshot(last bool) error {
 	if b == nil {
 		return nil
 	}
-	if err := l.s.replace(l.dir, fileName(at, snapshotSuffix), b, true); err != nil {
+	err := l.change(func() error { return l.s.replace(l.dir, fileName(at, snapshotSuffix), b, true) })
+	if err != nil {
 		l.mu.Lock()
 		ps.changed = true
 		l.mu.Unlock()

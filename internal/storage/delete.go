@@ -17,7 +17,7 @@ func (s *Store) Delete(id LogID) {
 	if l == nil {
 		return
 	}
-	l.shut()
+	l.shut(true)
 	l.pub.Lock()
 	segs := l.segs
 	l.pub.Unlock()

@@ -65,8 +65,10 @@ func (t *tail) entries() (offs, times int) {
 // flushTail writes the entries to their files and forgets them. Log.mu is held, so
 // that nothing is added meanwhile; readers see the entries in one place or the other.
 func (l *Log) flushTail(t *tail) error {
-	l.idx.Lock()
-	defer l.idx.Unlock()
+	return l.change(func() error { return l.flushTailLocked(t) })
+}
+
+func (l *Log) flushTailLocked(t *tail) error {
 	g := t.seg
 	if len(t.offs) > 0 {
 		b := appendEntries(make([]byte, 0, len(t.offs)*entryLen), t.offs)
@@ -338,8 +340,10 @@ func (l *Log) walkTo(g *segment, from claim, o record.Offset) (sp spot, hops int
 // mendIndex makes a segment's index files anew from its batches.
 func (l *Log) mendIndex(g *segment) error {
 	l.s.log.Info("making a segment's index anew", "log", l.dir, "segment", int64(g.base))
-	l.idx.Lock()
-	defer l.idx.Unlock()
+	return l.change(func() error { return l.mendIndexLocked(g) })
+}
+
+func (l *Log) mendIndexLocked(g *segment) error {
 	h, err := g.open()
 	if err != nil {
 		return err

@@ -44,7 +44,7 @@ const (
 
 	maxRound    = 2 << 20 // bytes of a round's payload, about; more is split
 	ringFiles   = 8       // that the ring is made of, when it is complete
-	minRingFile = 2 * (maxRound + journalBlock)
+	minRingFile = 4 * journalBlock
 	spareFiles  = 8 // that the ring may have more of while a checkpoint is late
 )
 
@@ -90,9 +90,10 @@ type mark struct {
 // journal is the ring. Rounds are written by one goroutine at a time, that of the
 // round; mu guards what checkpoints and the filler share with it.
 type journal struct {
-	s        *Store
-	id       [16]byte
-	fileSize int64
+	s         *Store
+	id        [16]byte
+	fileSize  int64
+	roundSize int // bytes of a round's payload, about
 
 	known   atomic.Bool // a checkpoint on disk names it: else nobody would find its rounds
 	dead    error       // why nothing is written any more
@@ -132,6 +133,7 @@ const (
 func newJournal(s *Store, id [16]byte) *journal {
 	j := &journal{s: s, id: id}
 	j.fileSize = max(s.cfg.Journal/ringFiles/journalBlock*journalBlock, minRingFile)
+	j.roundSize = min(maxRound, int(j.fileSize/2)-journalBlock)
 	return j
 }
 
@@ -217,7 +219,7 @@ func (g *segment) read(b []byte, pos int64) error {
 // abandon ends the log's writing after an error of its files, unless it was
 // deleted meanwhile: then nobody waits for them.
 func (l *Log) abandon(err error) {
-	if !l.gone.Load() {
+	if !l.deleted.Load() {
 		l.fail(err)
 	}
 }
@@ -232,7 +234,7 @@ func (j *journal) put(parts []part) error {
 		}
 		j.buf = append(j.buf, rest[:len(rest)-len(next)]...)
 		rest = next
-		if len(j.buf) >= maxRound {
+		if len(j.buf) >= j.roundSize {
 			if err := j.flush(); err != nil {
 				return err
 			}
@@ -244,8 +246,8 @@ func (j *journal) put(parts []part) error {
 		p.l.pub.Unlock()
 		head := partHeadLen + len(p.l.dir)
 		for p.n > 0 {
-			room := int64(maxRound + roundHead - len(j.buf) - head)
-			if room < min(p.n, journalBlock) {
+			room := int64(j.roundSize + roundHead - len(j.buf) - head)
+			if room < min(p.n, journalBlock/4) {
 				if err := j.flush(); err != nil {
 					return err
 				}
@@ -533,7 +535,7 @@ func (j *journal) close() {
 	j.files = nil
 }
 
-// open opens the ring's files that are there.
+// open opens the ring's files that are there. Their names are durable when it returns.
 func (j *journal) open() error {
 	s := j.s
 	infos, err := s.fs.ReadDir(s.path(journalDir))
@@ -560,5 +562,5 @@ func (j *journal) open() error {
 		}
 		*j.files[n] = ringFile{number: n, f: f, size: i.Size / journalBlock * journalBlock}
 	}
-	return nil
+	return s.fs.SyncDir(s.path(journalDir)) // a killed process may have left names that are not durable
 }

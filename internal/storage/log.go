@@ -59,9 +59,10 @@ type Log struct {
 	committed func(*Log)
 	opts      atomic.Pointer[Options]
 
-	ready  atomic.Bool           // the directory was looked at
-	gone   atomic.Bool           // closed or deleted
-	broken atomic.Pointer[fault] // read-only, with the reason
+	ready   atomic.Bool           // the directory was looked at
+	gone    atomic.Bool           // closed or deleted
+	deleted atomic.Bool           // deleted: the directory may be another log's by now; set under mu and idx
+	broken  atomic.Pointer[fault] // read-only, with the reason
 
 	start    atomic.Int64 // written under pub
 	end      atomic.Int64 // written under pub
@@ -71,7 +72,7 @@ type Log struct {
 	writer *writer // guarded by mu; nil until the first append
 	known  point   // guarded by mu: what open started from, for the producers
 
-	idx sync.Mutex // held over changes of index files; after mu, before pub
+	idx sync.Mutex // held over changes of the directory's other files than .log; after mu, before pub
 
 	pub       sync.Mutex
 	segs      []*segment // guarded by pub; the slice is replaced, never changed
@@ -310,8 +311,21 @@ func (l *Log) usage() int64 {
 }
 
 // shut ends the log's use: what comes later gets ErrClosed.
-func (l *Log) shut() {
+func (l *Log) shut(deleted bool) {
 	l.mu.Lock() // an append under way ends first
+	defer l.mu.Unlock()
+	l.idx.Lock()
+	defer l.idx.Unlock()
 	l.gone.Store(true)
-	l.mu.Unlock()
+	l.deleted.Store(deleted)
+}
+
+// change does something to the log's directory, unless that is not its own any more.
+func (l *Log) change(fn func() error) error {
+	l.idx.Lock()
+	defer l.idx.Unlock()
+	if l.deleted.Load() {
+		return ErrClosed
+	}
+	return fn()
 }

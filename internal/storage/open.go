@@ -145,12 +145,13 @@ func (l *Log) openLocked() error {
 
 // openEmpty is a log without a directory.
 func (l *Log) openEmpty(pt point, known bool) {
+	next := max(pt.next, pt.start)
+	l.start.Store(int64(next))
+	l.end.Store(int64(next))
+	l.commitTo.Store(int64(next))
+	l.known = pt
 	if known {
-		next := max(pt.next, pt.start)
-		l.start.Store(int64(next))
-		l.end.Store(int64(next))
-		l.commitTo.Store(int64(next))
-		l.known = pt
+		l.marks.snapAt, l.marks.prodAt = pt.snap, pt.prodAt
 	}
 	l.ready.Store(true)
 }
@@ -171,7 +172,8 @@ func (l *Log) identify(known bool) (bool, error) {
 	case known:
 		s.log.Warn("a directory's metadata was damaged; it was written anew", "log", l.dir)
 		return true, s.replace(l.dir, metadataFile, encodeMetadata(l.id.Topic), true)
-	case ok:
+	case ok: // what the journal has of that topic must not come back either
+		s.commit.noteDelete(LogID{topic, l.id.Partition}, l.dir)
 		return false, s.stray(l.dir, "it is of another topic of that name")
 	default:
 		return false, s.stray(l.dir, "it does not say of which topic it is")
@@ -212,9 +214,7 @@ func (o *opening) list(infos []vfs.Info) {
 	}
 	slices.SortFunc(o.segs, func(a, b *segment) int { return int(min(max(a.base-b.base, -1), 1)) })
 	slices.Sort(o.snaps)
-	if o.known {
-		o.start = o.pt.start
-	}
+	o.start = o.pt.start
 	// Segments below the start were to be deleted when the last run ended.
 	for len(o.segs) > 1 && o.segs[1].base <= o.start {
 		l.s.keeper.removeSegment(o.segs[0], 0)
@@ -353,8 +353,8 @@ func (o *opening) batches(w *walker, next record.Offset) (record.Offset, error) 
 // drop removes the segments from the i-th on: what precedes them is torn, so
 // nothing of them was acknowledged.
 func (o *opening) drop(i int) error {
-	dropped := o.segs[i:]
-	o.segs = o.segs[:i]
+	dropped := o.segs[min(i, len(o.segs)):]
+	o.segs = o.segs[:len(o.segs)-len(dropped)]
 	if o.l.Fault() != nil || len(dropped) == 0 {
 		return nil
 	}
@@ -410,7 +410,13 @@ func (o *opening) allEpochs() error {
 // committed, so it is made durable first.
 func (o *opening) publish() error {
 	l := o.l
-	o.next = max(o.next, o.start)
+	if o.next < o.start { // what lay above the start was lost: nothing may follow what lies below it
+		o.next = o.start
+		if err := o.drop(0); err != nil {
+			return err
+		}
+		o.stable = place{}
+	}
 	if l.Fault() == nil && l.options().durable() {
 		if err := o.sync(); err != nil {
 			l.fail(err)

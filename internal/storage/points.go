@@ -15,6 +15,8 @@ import (
 // point is what checkpoints know of one log, so that opening it reads no more than
 // what came after. A point that is too old is right all the same.
 type point struct {
+	vouched bool // else start is all that is known
+
 	base record.Offset // of the segment in which the part that is on disk ends
 	pos  int64         // where it ends
 	next record.Offset // the offset there
@@ -30,16 +32,25 @@ type point struct {
 	oldest int64         // ms; no record is older
 }
 
+// The flags of a point in a file.
+const (
+	flagLive    = 1
+	flagVouched = 2
+)
+
 const pointLen = 16 + 4 + 1 + 10*8
 
 func appendPoint(b []byte, id LogID, p point) []byte {
 	b = append(b, id.Topic[:]...)
 	b = be.AppendUint32(b, uint32(id.Partition))
-	live := byte(0)
+	flags := byte(0)
 	if p.live {
-		live = 1
+		flags |= flagLive
 	}
-	b = append(b, live)
+	if p.vouched {
+		flags |= flagVouched
+	}
+	b = append(b, flags)
 	for _, v := range [...]int64{
 		int64(p.base), p.pos, int64(p.next), int64(p.wbase), p.wpos, int64(p.wnext),
 		int64(p.start), int64(p.snap), int64(p.prodAt), p.oldest,
@@ -53,7 +64,7 @@ func decodePoint(b []byte) (LogID, point) {
 	id := LogID{Topic: [16]byte(b), Partition: int32(be.Uint32(b[16:]))}
 	v := func(i int) int64 { return int64(be.Uint64(b[21+8*i:])) }
 	return id, point{
-		live: b[20] == 1,
+		live: b[20]&flagLive != 0, vouched: b[20]&flagVouched != 0,
 		base: record.Offset(v(0)), pos: v(1), next: record.Offset(v(2)),
 		wbase: record.Offset(v(3)), wpos: v(4), wnext: record.Offset(v(5)),
 		start: record.Offset(v(6)), snap: record.Offset(v(7)), prodAt: record.Offset(v(8)), oldest: v(9),
@@ -148,13 +159,13 @@ type pair struct {
 
 func (p *pair) file(sequence uint64) string { return p.name + "-" + string("ab"[sequence%2]) }
 
-// load reads the newer one of the two; nil: neither is there, or whole.
-func (p *pair) load(s *Store) (*sheet, error) {
-	var newest *sheet
+// load reads the two; nil: it is not there, or not whole. The newest is durable
+// when it returns: what a killed process wrote last may not be.
+func (p *pair) load(s *Store) (newest, older *sheet, err error) {
 	for i := range uint64(2) {
 		b, err := s.readFile(s.path(p.file(i)))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if b == nil {
 			continue
@@ -166,14 +177,20 @@ func (p *pair) load(s *Store) (*sheet, error) {
 			s.log.Info("a checkpoint file is not whole", "file", p.file(i), "err", err)
 			continue
 		}
+		older = h
 		if newest == nil || newest.sequence < h.sequence {
-			newest = h
+			newest, older = h, newest
 		}
 	}
-	if newest != nil {
-		p.next = newest.sequence + 1
+	if newest == nil {
+		return nil, nil, nil
 	}
-	return newest, nil
+	p.next = newest.sequence + 1
+	f, err := s.fs.Open(s.path(p.file(newest.sequence)), vfs.Existing)
+	if err == nil {
+		err = errors.Join(f.Sync(), f.Close(), s.fs.SyncDir(s.cfg.Dir))
+	}
+	return newest, older, err
 }
 
 // save writes the older one of the two, durably.
@@ -233,11 +250,15 @@ func (p *points) init(base, hot *sheet, boot string) {
 	}
 }
 
-func (p *points) get(id LogID) (point, bool) {
+// get is what is known of a log; vouched is false where that is its start at most.
+func (p *points) get(id LogID) (pt point, vouched bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	pt, ok := p.all[id]
-	return pt, ok
+	if !ok {
+		pt.snap, pt.oldest = -1, timeUnknown
+	}
+	return pt, pt.vouched
 }
 
 func (p *points) set(id LogID, pt point) {
@@ -251,7 +272,11 @@ func (p *points) set(id LogID, pt point) {
 func (p *points) raise(id LogID, start record.Offset) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if pt, ok := p.all[id]; ok && pt.start < start {
+	pt, ok := p.all[id]
+	if !ok {
+		pt.snap, pt.oldest = -1, timeUnknown
+	}
+	if pt.start < start {
 		pt.start = start
 		p.all[id] = pt
 		p.hot[id] = struct{}{}

@@ -32,11 +32,11 @@ func (s *Store) recover() error {
 	}
 	s.space.init(s.fs, dir, s.cfg.Reserve)
 	k := &s.keeper
-	hot, err := k.checkpoint.load(s)
+	hot, older, err := k.checkpoint.load(s)
 	if err != nil {
 		return err
 	}
-	base, err := k.base.load(s)
+	base, _, err := k.base.load(s)
 	if err != nil {
 		return err
 	}
@@ -50,8 +50,15 @@ func (s *Store) recover() error {
 	if err := s.journal.open(); err != nil {
 		return err
 	}
+	keep := hot.at
+	if older != nil && older.journal == hot.journal && older.at.number < hot.at.number {
+		if _, err := s.journal.scan(older.at, nil); err != nil {
+			return err
+		}
+		keep = older.at // should the newest checkpoint rot, recovery begins there
+	}
 	alive := s.cfg.BootID != "" && hot.boot == s.cfg.BootID
-	if err := s.replay(hot.at, alive); err != nil {
+	if err := s.replay(hot.at, keep, alive); err != nil {
 		return err
 	}
 	s.leftovers()
@@ -106,10 +113,11 @@ type replayedFile struct {
 	base record.Offset
 }
 
-// replay plays the journal back from a checkpoint's mark on. Where the kernel
+// replay plays the journal back from a checkpoint's mark on; rounds from keep on
+// stay in it. Where the kernel
 // lived, the files have everything that was written, and only what the journal
 // alone says is taken from it.
-func (s *Store) replay(from mark, alive bool) error {
+func (s *Store) replay(from, keep mark, alive bool) error {
 	r := &replay{
 		s: s, alive: alive, deleted: map[LogID]bool{}, dirs: map[string]verdict{},
 		files: map[replayedFile]vfs.File{}, written: map[replayedFile]bool{}, lacking: map[LogID]bool{},
@@ -124,11 +132,13 @@ func (s *Store) replay(from mark, alive bool) error {
 	if err := r.close(); err != nil {
 		return err
 	}
-	if err := s.journal.resume(from, at); err != nil {
+	if err := s.journal.resume(keep, at); err != nil {
 		return err
 	}
 	for id, start := range r.starts {
-		s.points.raise(id, start)
+		if !r.deleted[id] {
+			s.points.raise(id, start)
+		}
 	}
 	k := &s.keeper
 	k.mu.Lock()
@@ -350,6 +360,9 @@ func (r *replay) claim(h partHead) (bool, error) {
 			return true, nil
 		}
 		if !known {
+			if err := r.close(); err != nil { // the files of that name will be others
+				return false, err
+			}
 			if err := s.stray(h.dir, "the journal has it as another topic's"); err != nil {
 				return false, err
 			}
@@ -415,39 +428,35 @@ func (j *journal) head(f *ringFile, pos int64, at mark) (h roundAt, ok bool, err
 	h = roundAt{payload: int(be.Uint32(b[40:])), sum: be.Uint32(b[4:]), crc: be.Uint32(b[36:])}
 	ok = be.Uint32(b) == roundMagic && h.sum == crc32.Checksum(b[8:], castagnoli) &&
 		[16]byte(b[8:24]) == j.id && be.Uint64(b[24:]) == at.number && be.Uint32(b[32:]) == at.prev &&
-		h.payload > 0 && h.payload <= minRingFile
+		h.payload > 0 && h.payload <= 2*maxRound
 	return h, ok, nil
 }
 
 // scan calls fn with the payloads of the rounds from a mark on, and returns the
-// mark of the one that is missing.
+// mark of the one that is missing. Without fn it looks at the heads only.
 func (j *journal) scan(from mark, fn func(payload []byte) error) (mark, error) {
 	at := from
 	var buf []byte
 	for {
-		f, h, err := j.find(at)
-		if err != nil {
+		f, h, err := j.find(&at)
+		if f == nil || err != nil {
 			return at, err
 		}
-		if f == nil {
-			return at, nil
-		}
-		if f.number != at.file {
-			at.file, at.pos = f.number, 0
-		}
-		if cap(buf) < h.payload {
-			buf = make([]byte, h.payload, max(h.payload, 256<<10))
-		}
-		buf = buf[:h.payload]
-		n, err := f.f.ReadAt(buf, at.pos+roundHead)
-		if n < len(buf) && err != nil && !errors.Is(err, io.EOF) {
-			return at, err
-		}
-		if n < len(buf) || crc32.Checksum(buf, castagnoli) != h.crc {
-			return at, nil // torn: it was never acknowledged
-		}
-		if err := fn(buf); err != nil {
-			return at, err
+		if fn != nil {
+			if cap(buf) < h.payload {
+				buf = make([]byte, h.payload, max(h.payload, 256<<10))
+			}
+			buf = buf[:h.payload]
+			n, err := f.f.ReadAt(buf, at.pos+roundHead)
+			if n < len(buf) && err != nil && !errors.Is(err, io.EOF) {
+				return at, err
+			}
+			if n < len(buf) || crc32.Checksum(buf, castagnoli) != h.crc {
+				return at, nil // torn: it was never acknowledged
+			}
+			if err := fn(buf); err != nil {
+				return at, err
+			}
 		}
 		j.mu.Lock()
 		f.last = max(f.last, at.number)
@@ -458,39 +467,44 @@ func (j *journal) scan(from mark, fn func(payload []byte) error) (mark, error) {
 }
 
 // find is the file in which the round of a mark stands: where the mark says, or at
-// the beginning of another file; nil: nowhere.
-func (j *journal) find(at mark) (*ringFile, roundAt, error) {
+// the beginning of a file, which the mark then says; nil: nowhere.
+func (j *journal) find(at *mark) (*ringFile, roundAt, error) {
 	j.mu.Lock()
 	files := slices.Clone(j.files)
 	j.mu.Unlock()
 	if at.file < len(files) {
-		h, ok, err := j.head(files[at.file], at.pos, at)
+		h, ok, err := j.head(files[at.file], at.pos, *at)
 		if err != nil || ok {
 			return files[at.file], h, err
 		}
 	}
 	for _, f := range files {
-		h, ok, err := j.head(f, 0, at)
-		if err != nil || ok {
-			return f, h, err
+		h, ok, err := j.head(f, 0, *at)
+		if err != nil {
+			return nil, h, err
+		}
+		if ok {
+			at.file, at.pos = f.number, 0
+			return f, h, nil
 		}
 	}
 	return nil, roundAt{}, nil
 }
 
 // resume readies the journal for the round at a mark. The last rounds that a scan
-// found may not be on disk yet, and what follows must not rest on them before.
-func (j *journal) resume(from, at mark) error {
+// found may not be on disk yet, and what follows must not rest on them before. The
+// files with rounds from keep on stay as they are.
+func (j *journal) resume(keep, at mark) error {
 	j.number, j.prev, j.at = at.number, at.prev, at
 	for _, f := range j.files {
-		if f.last < from.number || at.number == from.number {
+		if f.last < keep.number || f.last == 0 {
 			continue
 		}
 		f.state = ringUsed
 		if err := f.f.Sync(); err != nil {
 			return fmt.Errorf("syncing the journal: %w", err)
 		}
-		if f.number == at.file && at.pos < j.fileSize {
+		if f.number == at.file && at.pos < j.fileSize && f.last+1 == at.number {
 			j.current, j.pos = f, at.pos
 		}
 	}

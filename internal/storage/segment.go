@@ -96,6 +96,10 @@ func (f *files) open(g *segment, mode vfs.Mode) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
+	if g.log.deleted.Load() { // then the file may be another log's
+		_ = file.Close() // nothing was done with it
+		return nil, ErrClosed
+	}
 	h := &handle{f: file, seg: g}
 	h.refs.Store(2)
 	h.used.Store(true)

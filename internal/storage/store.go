@@ -96,11 +96,25 @@ type Store struct {
 	closing atomic.Bool
 	quit    chan struct{}
 	work    sync.WaitGroup
+	// background runs what takes long beside the loops; the keeper calls it.
+	background func(func())
 }
 
 // Open recovers a data directory. It reads what the last checkpoint and the
 // journal name, not the logs.
 func Open(cfg Config) (*Store, error) {
+	s, err := open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	s.background = s.work.Go
+	s.work.Go(s.commit.loop)
+	s.work.Go(s.keeper.loop)
+	return s, nil
+}
+
+// open recovers the directory. Nothing runs in the background yet.
+func open(cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	s := &Store{
 		cfg: cfg, fs: cfg.FS, log: cfg.Logger,
@@ -112,8 +126,6 @@ func Open(cfg Config) (*Store, error) {
 	if err := s.recover(); err != nil {
 		return nil, err
 	}
-	s.work.Go(s.commit.loop)
-	s.work.Go(s.keeper.loop)
 	return s, nil
 }
 
@@ -185,7 +197,7 @@ func (s *Store) Close() error {
 	close(s.quit)
 	s.work.Wait()
 	for _, l := range s.all() {
-		l.shut()
+		l.shut(false)
 	}
 	s.commit.last()
 	err := s.keeper.closing()
