@@ -1,0 +1,195 @@
+//go:build unix
+
+package main_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// TestVersion proves that the binary tells which it is, to people and to programs.
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command(leat, "version").Output()
+	if err != nil || !strings.HasPrefix(string(out), "leat ") {
+		t.Errorf("leat version: %v, %q", err, out)
+	}
+	out, err = exec.Command(leat, "version", "-o", "json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v map[string]any
+	if err := json.Unmarshal(out, &v); err != nil || v["version"] == "" || v["go"] == "" {
+		t.Errorf("leat version -o json: %v, %s", err, out)
+	}
+}
+
+// TestUnknownVerb proves that a typing error ends with a status that scripts see.
+func TestUnknownVerb(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command(leat, "tpoic", "list").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "tpoic") {
+		t.Errorf("leat tpoic: error %v, output %q; want a failure that names it", err, out)
+	}
+}
+
+// TestFirstStart proves that a directory that does not exist is enough: the
+// node serves, says where, and says how a second machine joins.
+func TestFirstStart(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "new", "data")
+	p := up(t, dir)
+	cl := p.client(t)
+	if err := cl.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the address line", func() bool { return strings.Contains(p.out.String(), "--join") })
+	for _, want := range []string{p.addr, dir, "leat up --join", "this machine only"} {
+		if !strings.Contains(p.out.String(), want) {
+			t.Errorf("it does not say %q:\n%s", want, p.out)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "meta.properties")); err != nil {
+		t.Error(err)
+	}
+	p.stop(t)
+}
+
+// TestHTTPPort proves that health and metrics are served beside Kafka's port.
+func TestHTTPPort(t *testing.T) {
+	t.Parallel()
+	web := freeAddr(t)
+	p := launch(t, t.TempDir(), freeAddr(t), "--http", web)
+	p.awaitReady(t)
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/debug/pprof/"} {
+		eventually(t, path, func() bool { return httpOK("http://" + web + path) })
+	}
+}
+
+// TestRefusals proves that a node that cannot start says why in one sentence,
+// and what to do.
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().String()
+	used := t.TempDir()
+	first := up(t, used)
+	kafka := t.TempDir()
+	write(t, filepath.Join(kafka, "meta.properties"), "version=1\ncluster.id=MkU3OEVBNTcwNTJENDM2Qk\nnode.id=1\n")
+	newer := t.TempDir()
+	old := up(t, newer)
+	old.stop(t)
+	change(t, filepath.Join(newer, "meta.properties"), "leat.format=", "leat.format=9")
+	config := filepath.Join(t.TempDir(), "leat.yaml")
+	write(t, config, "num.partitions: 3\nnum.partitoins: 4\n")
+
+	for _, tc := range []struct {
+		name string
+		dir  string
+		addr string
+		args []string
+		says []string
+	}{
+		{"port taken", t.TempDir(), port, []string{"--http", "off"}, []string{port, "--listen"}},
+		{"http port taken", t.TempDir(), freeAddr(t), []string{"--http", port}, []string{port, "--http"}},
+		{"directory in use", used, freeAddr(t), []string{"--http", "off"}, []string{used, "another leat", "--data"}},
+		{"directory of Apache Kafka", kafka, freeAddr(t), []string{"--http", "off"}, []string{kafka, "Kafka", "--data"}},
+		{"directory of a newer version", newer, freeAddr(t), []string{"--http", "off"}, []string{newer, "newer"}},
+		{"unknown config", t.TempDir(), freeAddr(t), []string{"--http", "off", "--set", "no.such.config=1"}, []string{"no.such.config"}},
+		{"bad config", t.TempDir(), freeAddr(t), []string{"--http", "off", "--set", "num.partitions=many"}, []string{"num.partitions", "many"}},
+		{"config file", t.TempDir(), freeAddr(t), []string{"--http", "off", "--config", config}, []string{config, "num.partitoins", "2"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := launch(t, tc.dir, tc.addr, tc.args...)
+			p.awaitEnd(t)
+			if p.exitCode() == 0 {
+				t.Errorf("exit status 0")
+			}
+			text := p.out.String()
+			for _, want := range tc.says {
+				if !strings.Contains(text, want) {
+					t.Errorf("it does not say %q:\n%s", want, text)
+				}
+			}
+			if lines := strings.Count(strings.TrimSpace(text), "\n") + 1; lines > 2 {
+				t.Errorf("it says it in %d lines:\n%s", lines, text)
+			}
+		})
+	}
+	if err := ping(first.addr); err != nil {
+		t.Errorf("the node whose directory others wanted does not serve any more: %v", err)
+	}
+}
+
+// TestStopAndStart proves that SIGTERM ends a node within seconds, also while
+// clients wait for records, and that a second start has all of the data.
+func TestStopAndStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p := up(t, dir)
+	const records = 1000
+	adm := kadm.NewClient(p.client(t))
+	if _, err := adm.CreateTopic(t.Context(), 3, 1, map[string]*string{"retention.ms": new("-1")}, "kept"); err != nil {
+		t.Fatal(err)
+	}
+	producer := p.client(t, kgo.DefaultProduceTopic("kept"))
+	for i := range records {
+		producer.Produce(t.Context(), kgo.StringRecord(fmt.Sprint(i)), nil)
+	}
+	if err := producer.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	member := p.client(t, kgo.ConsumerGroup("readers"), kgo.ConsumeTopics("kept"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
+	for got := 0; got < records; {
+		fetches := member.PollFetches(t.Context())
+		if err := fetches.Err(); err != nil {
+			t.Fatal(err)
+		}
+		got += fetches.NumRecords()
+	}
+	if err := member.CommitUncommittedOffsets(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.stop(t) // the member's next fetch waits at the broker
+
+	began := time.Now()
+	p = upAt(t, dir, freeAddr(t))
+	t.Logf("the second start answered after %v", time.Since(began))
+	adm = kadm.NewClient(p.client(t))
+	offsets, err := adm.FetchOffsets(t.Context(), "readers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := int64(0)
+	offsets.Each(func(o kadm.OffsetResponse) { sum += o.At })
+	if sum != records {
+		t.Errorf("the group's offsets add up to %d, want %d", sum, records)
+	}
+	if got := readAll(t, p, "kept", records); len(got) != records {
+		t.Errorf("%d records after the restart, want %d", len(got), records)
+	}
+	configs, err := adm.DescribeTopicConfigs(t.Context(), "kept")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range configs[0].Configs {
+		if c.Key == "retention.ms" && c.MaybeValue() != "-1" {
+			t.Errorf("retention.ms is %s after the restart, want -1", c.MaybeValue())
+		}
+	}
+	p.stop(t)
+}
