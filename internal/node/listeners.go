@@ -66,11 +66,15 @@ func (n *Node) advertised() (host string, port int32) {
 	host, text, _ := net.SplitHostPort(addr)
 	p, _ := strconv.ParseUint(text, 10, 16) // both were checked when they were read
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		name, err := os.Hostname()
-		if err != nil {
-			name = "localhost"
-		}
-		host = name
+		host = hostname()
 	}
 	return host, int32(p)
+}
+
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "localhost"
+	}
+	return name
 }

@@ -206,6 +206,9 @@ func (n *Node) Info() Info {
 		info.HTTP = n.admin.addr
 	}
 	host, port := n.advertised()
+	if info.LoopbackOnly && n.cfg.Advertise == "" {
+		host = hostname() // the address that another machine will need once this node is opened
+	}
 	info.Join = fmt.Sprintf("leat up --join %s --token %s", net.JoinHostPort(host, strconv.Itoa(int(port))), n.id.token())
 	return info
 }
