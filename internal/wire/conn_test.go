@@ -198,7 +198,7 @@ func TestSlowReader(t *testing.T) {
 // TestUnreadAnswers proves that a client which asks and does not read is not read
 // any further behind some answers: it cannot fill the memory.
 func TestUnreadAnswers(t *testing.T) {
-	const requests, size = 3000, 100_000
+	const requests, size = 1500, 100_000
 	var served atomic.Int64
 	_, addr := start(t, Config{}, &funcs{serve: func(r *Request) error {
 		served.Add(1)
@@ -231,7 +231,7 @@ func TestUnreadAnswers(t *testing.T) {
 // TestUnreadAnswersBehindParked proves the same where the answers cannot be sent
 // because an older one is outstanding.
 func TestUnreadAnswersBehindParked(t *testing.T) {
-	const requests, size = 3000, 100_000
+	const requests, size = 1500, 100_000
 	var served atomic.Int64
 	var first *Request
 	_, addr := start(t, Config{}, &funcs{serve: func(r *Request) error {
@@ -351,8 +351,8 @@ func TestParkedOnAllConnections(t *testing.T) {
 		c.receive()
 	}
 	mu.Lock()
-	if max := limit*parkedShare + limit + 20*parkedStep; len(all) > max {
-		t.Errorf("%d answers are outstanding, want at most %d", len(all), max)
+	if most := limit*parkedShare + limit + 20*parkedStep; len(all) > most {
+		t.Errorf("%d answers are outstanding, want at most %d", len(all), most)
 	}
 	over = true
 	mu.Unlock()

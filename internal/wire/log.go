@@ -17,15 +17,17 @@ const logBurst = 10
 
 // lineLimit bounds the number of lines a second.
 type lineLimit struct {
+	log *slog.Logger
+
 	mu      sync.Mutex // guards what follows
 	second  int64
 	lines   int
 	dropped int
 }
 
-// allow tells whether a line may be written, and gives it an attribute with how
-// many were dropped before it.
-func (l *lineLimit) allow() (slog.Attr, bool) {
+// line returns the logger for one more line, which says how many were dropped
+// before it; nil when this one is to be dropped too.
+func (l *lineLimit) line() *slog.Logger {
 	now := time.Now().Unix()
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -34,14 +36,14 @@ func (l *lineLimit) allow() (slog.Attr, bool) {
 	}
 	if l.lines++; l.lines > logBurst {
 		l.dropped++
-		return slog.Attr{}, false
+		return nil
 	}
 	dropped := l.dropped
 	l.dropped = 0
 	if dropped == 0 {
-		return slog.Attr{}, true
+		return l.log
 	}
-	return slog.Int("lines_dropped", dropped), true
+	return l.log.With("lines_dropped", dropped)
 }
 
 // report writes the one line about why a connection ended.
@@ -55,8 +57,8 @@ func (c *Conn) report(reason error) {
 	case reason == nil, errors.Is(reason, errShutdown), errors.Is(reason, errIdle), errors.Is(reason, errGone):
 		s.cfg.Logger.Debug("connection ended", "client", c.RemoteAddr(), "reason", reason)
 	default:
-		if dropped, ok := s.lines.allow(); ok {
-			s.cfg.Logger.Warn("connection closed", "client", c.RemoteAddr(), "reason", reason, dropped)
+		if log := s.lines.line(); log != nil {
+			log.Warn("connection closed", "client", c.RemoteAddr(), "reason", reason)
 		}
 	}
 }

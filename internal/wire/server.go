@@ -54,6 +54,7 @@ func NewServer(cfg Config, h Handler) *Server {
 		handler:   h,
 		guard:     newGuard(),
 		memory:    newMemory(cfg.RequestMemory, cfg.MaxFrame),
+		lines:     lineLimit{log: cfg.Logger},
 		stop:      make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 	}
@@ -96,8 +97,8 @@ func (s *Server) Serve(l net.Listener) error {
 		case ended(err):
 			return nil
 		default:
-			if dropped, ok := s.lines.allow(); ok {
-				s.cfg.Logger.Warn("accept failed; trying again", "listener", l.Addr(), "error", err, dropped)
+			if log := s.lines.line(); log != nil {
+				log.Warn("accept failed; trying again", "listener", l.Addr(), "error", err)
 			}
 			if !s.sleep(pause) {
 				return nil
@@ -130,8 +131,8 @@ func (s *Server) serveConn(c *Conn) {
 	defer s.running.Done()
 	defer s.leave(c)
 	if err := c.tune(s.cfg.TCPCongestion); err != nil {
-		if dropped, ok := s.lines.allow(); ok {
-			s.cfg.Logger.Warn("the congestion control of a connection cannot be set", "congestion", s.cfg.TCPCongestion, "error", err, dropped)
+		if log := s.lines.line(); log != nil {
+			log.Warn("the congestion control of a connection cannot be set", "congestion", s.cfg.TCPCongestion, "error", err)
 		}
 	}
 	c.run()
@@ -149,8 +150,8 @@ func (s *Server) admit(nc net.Conn) *Conn {
 		_ = nc.Close() // it was not served
 		if !errors.Is(err, errShutdown) {
 			s.stats.Turned.Add(1)
-			if dropped, ok := s.lines.allow(); ok {
-				s.cfg.Logger.Warn("connection turned away", "client", nc.RemoteAddr(), "reason", err, dropped)
+			if log := s.lines.line(); log != nil {
+				log.Warn("connection turned away", "client", nc.RemoteAddr(), "reason", err)
 			}
 		}
 		return nil

@@ -26,38 +26,43 @@ const peekSize = 1 << 10
 type plainSocket struct {
 	nc   net.Conn
 	peek []byte // holds what comes first, so that an idle connection holds little
+	more bool   // the last read filled its buffer: read on into the large one
 }
 
 func (s *plainSocket) read(c *Conn) error {
-	if c.a == c.b && !c.filled {
-		c.park()
-		if s.peek == nil {
-			s.peek = make([]byte, peekSize)
-		}
-		n, err := s.nc.Read(s.peek)
-		if n == 0 {
-			return err
-		}
+	if s.more {
 		if err := ensure(c); err != nil {
 			return err
 		}
-		full := n == len(s.peek)
-		c.got(copy(c.in[c.b:], s.peek[:n]))
-		c.filled = full // more may be there: read on into the large buffer
+		n, err := s.nc.Read(c.in[c.b:])
+		if n == 0 {
+			return err
+		}
+		c.got(n)
+		s.more = c.filled
 		return nil
 	}
-	c.hold()
-	if err := ensure(c); err != nil {
-		return err
+	c.park()
+	if s.peek == nil {
+		s.peek = make([]byte, peekSize)
 	}
-	n, err := s.nc.Read(c.in[c.b:])
+	n, err := s.nc.Read(s.peek)
 	if n == 0 {
 		return err
 	}
-	c.got(n)
+	s.more = n == len(s.peek)
+	for b := s.peek[:n]; len(b) > 0; {
+		if err := ensure(c); err != nil {
+			return err
+		}
+		k := copy(c.in[c.b:], b)
+		c.got(k)
+		b = b[k:]
+	}
 	return nil
 }
 
+// ensure waits until the receive buffer has room.
 func ensure(c *Conn) error {
 	for !c.room() {
 		if err := c.awaitMemory(); err != nil {

@@ -1,0 +1,334 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// announce is the beginning of a frame that announces n bytes.
+func announce(n int, have ...byte) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(n)), have...)
+}
+
+// TestHalfSent proves that 60 connections which announce 100 MB each and send 1 KB
+// cost what has come, not what was announced.
+func TestHalfSent(t *testing.T) {
+	s, addr := start(t, Config{}, &funcs{serve: echo})
+	before := heap()
+	for range 60 {
+		c := dial(t, addr)
+		c.send(announce(100_000_000, make([]byte, 1000)...))
+	}
+	eventually(t, "all has come", func() bool { return s.Stats().BytesIn.Load() == 60*1004 })
+	eventually(t, "the buffers shrink", func() bool { return s.Stats().RequestMemory() <= 60*4096 })
+	if grown := heap() - before; grown > 4<<20 {
+		t.Errorf("they take %d KiB", grown>>10)
+	}
+	c := dial(t, addr)
+	c.send(frame(0, 0, 1, "small"))
+	c.receive()
+}
+
+// TestGrowth proves that a large frame never takes more than twice what has come,
+// and that its memory is given back when it was served.
+func TestGrowth(t *testing.T) {
+	const size = 20 << 20
+	s, addr := start(t, Config{}, &funcs{serve: echo})
+	c := dial(t, addr)
+	all := frame(0, 0, 1, strings.Repeat("g", size))
+	sent := int64(0)
+	for len(all) > 0 {
+		n := min(len(all), 700_001)
+		c.send(all[:n])
+		all = all[n:]
+		sent += int64(n)
+		eventually(t, "it has come", func() bool { return s.Stats().BytesIn.Load() == sent })
+		if used := s.Stats().RequestMemory(); used > max(2*sent, 64<<10) && len(all) > 0 {
+			t.Fatalf("%d bytes are used for %d that have come", used, sent)
+		}
+	}
+	if _, body := c.receive(); len(body) != size {
+		t.Fatalf("got %d bytes", len(body))
+	}
+	eventually(t, "the memory is given back", func() bool { return s.Stats().RequestMemory() == 0 })
+}
+
+// TestMemoryExhausted proves that large requests which together do not fit wait
+// for each other and are served in the end, that small ones are served meanwhile,
+// and that one is given up where nothing else helps.
+func TestMemoryExhausted(t *testing.T) {
+	const limit = 16 << 20
+	var log logLines
+	s, addr := start(t, Config{MaxFrame: 8 << 20, RequestMemory: limit, IdleTimeout: time.Second, Logger: log.logger()}, &funcs{serve: echo})
+	big := frame(0, 0, 1, strings.Repeat("b", 8<<20-100))
+	const clients = 6
+	var ok, lost atomic.Int64
+	for range clients {
+		c := dial(t, addr)
+		half := len(big) * 2 / 3
+		go func() { // all of them block in this write when memory is short
+			if _, err := c.Write(big[:half]); err != nil {
+				lost.Add(1)
+				return
+			}
+			if _, err := c.Write(big[half:]); err != nil {
+				lost.Add(1)
+				return
+			}
+			if _, _, err := c.tryReceive(); err != nil {
+				lost.Add(1)
+				return
+			}
+			ok.Add(1)
+		}()
+	}
+	for ok.Load()+lost.Load() < clients {
+		c := dial(t, addr)
+		c.send(frame(0, 0, 2, "small"))
+		c.receive()
+		c.Close()
+		if used := s.Stats().RequestMemory(); used > limit {
+			t.Fatalf("%d bytes are used, of %d", used, limit)
+		}
+	}
+	if ok.Load() == 0 {
+		t.Errorf("no large request was served")
+	}
+	if lost.Load() > 0 && !strings.Contains(log.String(), "memory for requests is exhausted") {
+		t.Errorf("%d were given up, and the log says %s", lost.Load(), log.String())
+	}
+}
+
+// TestForeign proves that what is not Kafka's protocol closes its connection with
+// one line that says what it looks like.
+func TestForeign(t *testing.T) {
+	for _, test := range []struct{ name, bytes, want string }{
+		{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "a TLS handshake"},
+		{"GET", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP"},
+		{"POST", "POST /topics HTTP/1.1\r\n", "HTTP"},
+		{"HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP"},
+		{"PUT", "PUT /x HTTP/1.1\r\n", "HTTP"},
+		{"SSH", "SSH-2.0-OpenSSH_9.2\r\n", "SSH"},
+		{"zero", "\x00\x00\x00\x00", "its size is 0"},
+		{"negative", "\xff\xff\xff\xff", "its size is -1"},
+		{"large", "\x7f\xff\xff\xff", "socket.request.max.bytes is 104857600"},
+		{"short header", "\x00\x00\x00\x09123456789", "no room for a header"},
+		{"client id", "\x00\x00\x00\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00", "client id of 256"},
+		{"tags", "\x00\x00\x00\x10\x00\x12\x00\x03\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x07\x00", "tagged fields"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var log logLines
+			s, addr := start(t, Config{Logger: log.logger()}, &funcs{serve: echo})
+			c := dial(t, addr)
+			c.send([]byte(test.bytes))
+			c.gone()
+			eventually(t, "a line is logged", func() bool { return strings.Count(log.String(), "\n") == 1 })
+			if !strings.Contains(log.String(), test.want) {
+				t.Errorf("want %q, the log says %s", test.want, log.String())
+			}
+			if s.Stats().Refused.Load() != 1 {
+				t.Error("it is not counted")
+			}
+		})
+	}
+}
+
+// TestFlood proves that a flood of bad clients is not a flood of lines.
+func TestFlood(t *testing.T) {
+	var log logLines
+	s, addr := start(t, Config{Logger: log.logger()}, &funcs{serve: echo})
+	began := time.Now()
+	for range 200 {
+		c := dial(t, addr)
+		c.send([]byte("GET / HTTP/1.1\r\n"))
+		c.gone()
+		c.Close()
+	}
+	eventually(t, "all are counted", func() bool { return s.Stats().Refused.Load() == 200 })
+	if n, most := strings.Count(log.String(), "\n"), logBurst*(2+int(time.Since(began).Seconds())); n > most {
+		t.Errorf("%d lines in %v", n, time.Since(began))
+	}
+}
+
+// TestMaxConns proves that connections beyond the limits are closed with a line,
+// and that a connection which ends makes room.
+func TestMaxConns(t *testing.T) {
+	for _, test := range []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{MaxConns: 2}, "max.connections allows"},
+		{Config{MaxConnsPerIP: 2}, "max.connections.per.ip allows"},
+	} {
+		var log logLines
+		test.cfg.Logger = log.logger()
+		s, addr := start(t, test.cfg, &funcs{serve: echo})
+		try := func() *client {
+			c := dial(t, addr)
+			c.send(frame(0, 0, 1, ""))
+			return c
+		}
+		first, second := try(), try()
+		first.receive()
+		second.receive()
+		third := dial(t, addr)
+		third.gone()
+		eventually(t, "it is logged and counted", func() bool {
+			return strings.Contains(log.String(), test.want) && s.Stats().Turned.Load() == 1
+		})
+		first.Close()
+		eventually(t, "the first is gone", func() bool { return s.Stats().Conns.Load() == 1 })
+		try().receive()
+	}
+}
+
+// TestStats proves that the counters tell what happened.
+func TestStats(t *testing.T) {
+	s, addr := start(t, Config{}, &funcs{serve: echo})
+	c := dial(t, addr)
+	one, other := frame(3, 1, 0, "a"), frame(999, 0, 1, "b")
+	c.send(one, other, one)
+	for range 3 {
+		c.receive()
+	}
+	st := s.Stats()
+	if got, want := st.BytesIn.Load(), int64(2*len(one)+len(other)); got != want {
+		t.Errorf("%d bytes came in, want %d", got, want)
+	}
+	eventually(t, "what went out is counted", func() bool { return st.BytesOut.Load() == 3*9 })
+	if st.Requests(3) != 2 || st.Requests(999) != 1 || st.Conns.Load() != 1 || st.Accepted.Load() != 1 {
+		t.Errorf("requests %d and %d, connections %d of %d", st.Requests(3), st.Requests(999), st.Conns.Load(), st.Accepted.Load())
+	}
+	c.Close()
+	eventually(t, "the connection is gone", func() bool { return st.Conns.Load() == 0 })
+}
+
+// TestMemory proves the accounts of the receive buffers: what is taken and given
+// back, the share that large buffers cannot take, the order of waiting, and that
+// unused buffers go.
+func TestMemory(t *testing.T) {
+	m := newMemory(8<<20, 4<<20)
+	if top := m.sizes[len(m.sizes)-1]; top < 4<<20+4 || top > 4<<20+8192 {
+		t.Fatalf("the largest buffer has %d bytes", top)
+	}
+	mib := m.classFor(1 << 20)
+	var large [][]byte
+	for {
+		b := m.take(mib, 0)
+		if b == nil {
+			break
+		}
+		large = append(large, b)
+	}
+	if len(large) != 6 {
+		t.Errorf("%d large buffers were given, of 6", len(large))
+	}
+	var small [][]byte
+	for {
+		b := m.take(firstClass, 0)
+		if b == nil {
+			break
+		}
+		small = append(small, b)
+	}
+	if len(small) != 32 || m.inUse() != m.limit {
+		t.Errorf("%d small buffers were given, %d bytes are used", len(small), m.inUse())
+	}
+	a, b, c := m.wait(nil, mib, 0), m.wait(nil, mib, 0), m.wait(nil, firstClass, 0)
+	m.give(firstClass, small[0])
+	<-c.ready // before the large ones: those must leave the share
+	m.give(mib, large[0])
+	m.cancel(a)
+	<-a.ready
+	if m.collect(a, mib) != nil {
+		t.Error("a cancelled waiter got a buffer")
+	}
+	for _, s := range small[1:] {
+		m.give(firstClass, s)
+	}
+	m.give(mib, large[1])
+	<-b.ready
+	if got := m.collect(b, mib); len(got) != 1<<20 {
+		t.Error("the next waiter got nothing")
+	}
+	m.give(firstClass, m.collect(c, firstClass))
+	m.give(mib, make([]byte, 1<<20))
+	for _, l := range large[2:] {
+		m.give(mib, l)
+	}
+	if m.inUse() != 0 || m.kept == 0 {
+		t.Errorf("%d bytes are used, %d kept", m.inUse(), m.kept)
+	}
+	m.sweep()
+	m.sweep()
+	if m.kept != 0 {
+		t.Errorf("%d bytes are kept though unused", m.kept)
+	}
+}
+
+// TestRest proves that a frame cut anywhere, also after a wait at each byte, is
+// put together again.
+func TestRest(t *testing.T) {
+	s, addr := start(t, Config{}, &funcs{serve: echo})
+	c := dial(t, addr)
+	body := strings.Repeat("0123456789", 30_000)
+	all := append(frame(0, 0, 1, body), frame(0, 0, 2, body)...)
+	sent := int64(0)
+	for _, n := range []int{1, 2, 3, 4, 1000, 5000, 20_000, 100_000, 174_004, 5, 200_000, 1 << 30} {
+		n = min(n, len(all))
+		c.send(all[:n])
+		all = all[n:]
+		sent += int64(n)
+		eventually(t, "it has come", func() bool { return s.Stats().BytesIn.Load() == sent })
+	}
+	for id := range int32(2) {
+		if got, b := c.receive(); got != id+1 || b != body {
+			t.Fatalf("answer %d with %d bytes", got, len(b))
+		}
+	}
+}
+
+// FuzzStream proves that whatever bytes come, in whatever pieces, the server
+// neither panics nor answers what was not asked, and lets go of the connection.
+func FuzzStream(f *testing.F) {
+	f.Add(frame(18, 3, 1, "\x00\x05libs\x031.0\x00"), uint8(3))
+	f.Add(frame(3, 1, 1, "\x00\x00\x00\x01\x00\x01a"), uint8(200))
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"), uint8(1))
+	f.Add(announce(1<<20, 0, 18, 0, 3), uint8(5))
+	s := NewServer(Config{MaxFrame: 1 << 20}, &funcs{serve: func(r *Request) error {
+		if req, err := r.Decode(); err == nil {
+			r.Reply(req.ResponseKind())
+			return nil
+		}
+		return echo(r)
+	}})
+	f.Cleanup(func() { s.Shutdown(context.Background()) })
+	f.Fuzz(func(t *testing.T, b []byte, step uint8) {
+		near, far := net.Pipe()
+		done := make(chan struct{})
+		go func() { s.ServeConn(far); close(done) }()
+		go func() {
+			for c := b; len(c) > 0; {
+				n := min(len(c), int(step)+1)
+				if _, err := near.Write(c[:n]); err != nil {
+					break
+				}
+				c = c[n:]
+			}
+			near.SetReadDeadline(time.Now().Add(time.Millisecond))
+		}()
+		var got bytes.Buffer
+		got.ReadFrom(near)
+		near.Close()
+		<-done
+		if n := s.Stats().Panics.Load(); n > 0 {
+			t.Fatalf("%d panics", n)
+		}
+	})
+}
