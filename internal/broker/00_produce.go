@@ -57,6 +57,7 @@ type produce struct {
 	moved    bool  // a partition is led by another node
 	topics   []produceTopic
 	parts    []producePart
+	rules    record.Rules // scratch: on the stack it would escape
 
 	waits atomic.Int32 // waits that have not ended, and one for the flush
 }
@@ -115,7 +116,7 @@ func (p *produce) check(q *producePart, t *produceTopic, now int64) error {
 	if record.Batch(q.records).Transactional() {
 		return kerr.InvalidTxnState // there are no transactions yet, so none can be open
 	}
-	return checkBatch(q, set, now)
+	return p.checkBatch(q, set, now)
 }
 
 // oneBatch holds the records of a request against Kafka's rule: exactly one batch
@@ -148,16 +149,17 @@ func (e *explainedError) Unwrap() error { return e.code }
 
 // checkBatch checks the batch and its records against the topic's settings, and
 // turns it into what is stored.
-func checkBatch(q *producePart, set *replica.Settings, now int64) error {
+func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) error {
 	q.batch = record.Batch(q.records)
-	rules := record.Rules{
+	rules := &p.rules
+	*rules = record.Rules{
 		MaxBytes: set.MaxMessageBytes, MaxDecompressed: int64(set.MaxDecompressedBytes),
 		Now: now, Before: set.Before, After: set.After, NeedKey: set.Compact,
 	}
 	if set.LogAppendTime {
 		rules.TimestampType = record.LogAppendTime
 	}
-	if err := q.batch.Check(&rules); err != nil {
+	if err := q.batch.Check(rules); err != nil {
 		return err
 	}
 	if int64(len(q.batch)) > set.Storage.SegmentBytes {
@@ -166,7 +168,7 @@ func checkBatch(q *producePart, set *replica.Settings, now int64) error {
 	if q.batch.TimestampType() == record.LogAppendTime {
 		q.batch.SetMaxTimestamp(q.batch.MaxTimestamp()) // the topic has the say, not the producer
 	}
-	found, err := q.batch.CheckRecords(&rules)
+	found, err := q.batch.CheckRecords(rules)
 	if err != nil {
 		return err
 	}

@@ -3,63 +3,47 @@ package broker
 import (
 	"fmt"
 	"io"
-	"log/slog"
-	"net"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/vfs"
-	"github.com/leatstream/leat/internal/wire"
 )
 
-// feed is a connection that brings the same requests with each read of the
-// benchmark's loop, and takes answers for nothing: what is measured is the server.
-type feed struct {
-	net.Conn
-	b       *testing.B
-	request []byte // all that one read brings
-	pos     int
-	out     int64
-}
-
-func (f *feed) Read(p []byte) (int, error) {
-	if f.pos == 0 && !f.b.Loop() {
-		return 0, io.EOF
-	}
-	n := copy(p, f.request[f.pos:])
-	f.pos = (f.pos + n) % len(f.request)
-	return n, nil
-}
-
-func (f *feed) Write(p []byte) (int, error) {
-	f.out += int64(len(p))
-	return len(p), nil
-}
-
-func (*feed) Close() error                     { return nil }
-func (*feed) LocalAddr() net.Addr              { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 9092} }
-func (*feed) RemoteAddr() net.Addr             { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 5} }
-func (*feed) SetDeadline(time.Time) error      { return nil }
-func (*feed) SetReadDeadline(time.Time) error  { return nil }
-func (*feed) SetWriteDeadline(time.Time) error { return nil }
-
-// serve runs the benchmark: one iteration is a read that brings the requests.
+// serve runs the benchmark over the loopback: one iteration sends the requests with
+// one write and reads all answers. The client allocates nothing.
 func (g *rig) serve(b *testing.B, reqs ...kmsg.Request) {
 	b.Helper()
-	f := &feed{b: b}
+	var block []byte
 	for i, r := range reqs {
-		f.request = append(f.request, kmsg.NewRequestFormatter(kmsg.FormatterClientID("bench")).AppendRequest(nil, r, int32(i))...)
+		block = append(block, kmsg.NewRequestFormatter(kmsg.FormatterClientID("bench")).AppendRequest(nil, r, int32(i))...)
 	}
-	b.SetBytes(int64(len(f.request)))
+	c := dial(b, g.addr)
+	c.send(reqs...)
+	size := 0
+	for range reqs {
+		body, err := c.frame()
+		if err != nil {
+			b.Fatal(err)
+		}
+		size += 8 + len(body)
+	}
+	answers := make([]byte, size) // every round's answers are as long
+	if err := c.c.SetReadDeadline(time.Time{}); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(int64(len(block) + size))
 	b.ReportAllocs()
-	server := wire.NewServer(wire.Config{Logger: slog.New(slog.DiscardHandler)}, g.broker)
-	server.ServeConn(f)
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(reqs)), "ns/request")
-	if f.out == 0 {
-		b.Fatal("nothing was answered")
+	for b.Loop() {
+		if _, err := c.c.Write(block); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := io.ReadFull(c.c, answers); err != nil {
+			b.Fatal(err)
+		}
 	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(reqs)), "ns/request")
 }
 
 // BenchmarkProduce is the way of produce requests from the connection's buffer to the
