@@ -1,0 +1,114 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+func compareCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "compare BEFORE.json AFTER.json",
+		Short:   "Compare two runs that were written with -o json",
+		Example: `  leat bench compare before.json after.json`,
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			before, err := load(args[0])
+			if err != nil {
+				return err
+			}
+			after, err := load(args[1])
+			if err != nil {
+				return err
+			}
+			return compare(cmd.OutOrStdout(), before, after)
+		},
+	}
+}
+
+func load(name string) (*Result, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	r := &Result{}
+	if err := json.Unmarshal(b, r); err != nil || r.Kind == "" {
+		return nil, fmt.Errorf("%s is not a result: write one with \"leat bench produce -o json > %s\"", name, name)
+	}
+	return r, nil
+}
+
+// compare writes a table of the figures that both results have.
+func compare(w io.Writer, before, after *Result) error {
+	if before.Kind != after.Kind {
+		return fmt.Errorf("a %s run cannot be compared with a %s run", before.Kind, after.Kind)
+	}
+	var notes, rows strings.Builder
+	for _, d := range differences(&before.Options, &after.Options) {
+		fmt.Fprintln(&notes, "note: the runs differ in", d)
+	}
+	old := map[string]metric{}
+	for _, m := range before.metrics() {
+		old[m.name] = m
+	}
+	fmt.Fprintln(&rows, strings.ToUpper(before.Kind)+"\tBEFORE\tAFTER\tCHANGE")
+	for _, m := range after.metrics() {
+		if b, ok := old[m.name]; ok {
+			fmt.Fprintf(&rows, "%s\t%s\t%s\t%s\n", m.name, b.format(b.value), m.format(m.value), change(b.value, m.value, m.better))
+		}
+	}
+	if _, err := io.WriteString(w, notes.String()); err != nil {
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if _, err := io.WriteString(t, rows.String()); err != nil {
+		return err
+	}
+	return t.Flush()
+}
+
+// change says how a figure changed, and whether that is good. Below 3 % it is
+// taken for noise.
+func change(before, after float64, better int) string {
+	if before == 0 || after == 0 {
+		return "-"
+	}
+	ratio := after / before
+	s := fmt.Sprintf("x %.2f", ratio)
+	switch {
+	case ratio > 0.97 && ratio < 1.03 || better == 0:
+		return s
+	case ratio > 1 == (better > 0):
+		return s + "  better"
+	default:
+		return s + "  worse"
+	}
+}
+
+// differences names the settings that make a comparison unfair.
+func differences(a, b *Options) (names []string) {
+	for _, d := range []struct {
+		name string
+		a, b any
+	}{
+		{"partitions", a.Partitions, b.Partitions},
+		{"connections", a.Connections, b.Connections},
+		{"size", a.Size, b.Size},
+		{"batch", a.Batch, b.Batch},
+		{"in-flight", a.InFlight, b.InFlight},
+		{"acks", a.Acks, b.Acks},
+		{"compression", a.Compression, b.Compression},
+		{"fetch-bytes", a.FetchBytes, b.FetchBytes},
+		{"rate", a.Rate, b.Rate},
+	} {
+		if d.a != d.b {
+			names = append(names, fmt.Sprintf("%s (%v and %v)", d.name, d.a, d.b))
+		}
+	}
+	return names
+}

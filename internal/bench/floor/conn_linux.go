@@ -1,0 +1,299 @@
+package main
+
+import (
+	"errors"
+	"hash/crc32"
+	"io"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/sys/unix"
+)
+
+// maxParts is how many batches one write takes (UIO_MAXIOV).
+const maxParts = 1024
+
+var errShort = errors.New("a request is cut short")
+
+// conn is a connection. All requests that one read brought are handled together:
+// one write a partition, one sync, one write of all answers.
+type conn struct {
+	s    *server
+	tcp  *net.TCPConn
+	raw  syscall.RawConn
+	in   []byte
+	a, b int // in[a:b] is not handled yet
+	out  []byte
+
+	target  *part    // where batches go
+	batches [][]byte // into in
+	dirty   []*part
+}
+
+func (c *conn) loop() error {
+	c.in = make([]byte, c.s.cfg.buffer<<10)
+	for {
+		n, err := c.tcp.Read(c.in[c.b:])
+		if err != nil {
+			if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+				return nil
+			}
+			return err
+		}
+		c.b += n
+		for c.b-c.a >= 4 {
+			size := int(be.Uint32(c.in[c.a:]))
+			if c.b-c.a < 4+size {
+				break
+			}
+			req := c.in[c.a+4 : c.a+4+size]
+			c.a += 4 + size
+			if err := c.handle(req); err != nil {
+				return err
+			}
+		}
+		if err := c.flush(); err != nil {
+			return err
+		}
+		c.makeRoom()
+	}
+}
+
+// makeRoom moves the begin of a request to the front, into a buffer that holds all of it.
+func (c *conn) makeRoom() {
+	if c.b-c.a >= 4 {
+		if need := 4 + int(be.Uint32(c.in[c.a:])); need > len(c.in) {
+			in := make([]byte, need+c.s.cfg.buffer<<10)
+			c.b = copy(in, c.in[c.a:c.b])
+			c.a, c.in = 0, in
+			return
+		}
+	}
+	if c.a == c.b {
+		c.a, c.b = 0, 0
+	} else if c.b == len(c.in) || c.a > len(c.in)/2 {
+		c.b = copy(c.in, c.in[c.a:c.b])
+		c.a = 0
+	}
+}
+
+func (c *conn) handle(req []byte) error {
+	if len(req) < 10 {
+		return errShort
+	}
+	key, version, id := int16(be.Uint16(req)), int16(be.Uint16(req[2:])), be.Uint32(req[4:])
+	body := 10 + max(0, int(int16(be.Uint16(req[8:]))))
+	if len(req) < body {
+		return errShort
+	}
+	at := len(c.out)
+	c.out = be.AppendUint32(append(c.out, 0, 0, 0, 0), id)
+	switch {
+	case key == kmsg.Produce.Int16() && version >= produceLow && version <= produceHigh:
+		answered, err := c.produce(req[body:])
+		if err != nil {
+			return err
+		}
+		if !answered {
+			c.out = c.out[:at]
+			return nil
+		}
+	case key == kmsg.Fetch.Int16() && version == fetchVersion:
+		return c.fetch(at, id, req[body:])
+	default:
+		resp, err := c.s.other(key, version, req[body:])
+		if err != nil {
+			return err
+		}
+		c.out = resp.AppendTo(c.out)
+	}
+	be.PutUint32(c.out[at:], uint32(len(c.out)-at-4))
+	return nil
+}
+
+// cursor reads fields; beyond the end it panics, and the program ends: only
+// well-formed requests are expected.
+type cursor struct{ b []byte }
+
+func (c *cursor) i16() int16 { v := int16(be.Uint16(c.b)); c.b = c.b[2:]; return v }
+func (c *cursor) i32() int32 { v := int32(be.Uint32(c.b)); c.b = c.b[4:]; return v }
+func (c *cursor) i64() int64 { v := int64(be.Uint64(c.b)); c.b = c.b[8:]; return v }
+func (c *cursor) bytes(n int) []byte {
+	v := c.b[:n]
+	c.b = c.b[n:]
+	return v
+}
+
+func (c *cursor) str() []byte { return c.bytes(max(0, int(c.i16()))) }
+
+// produce takes the batches of a request and appends its answer.
+func (c *conn) produce(body []byte) (answered bool, err error) {
+	r := cursor{body}
+	r.str() // transactional id
+	acks := r.i16()
+	r.i32() // timeout
+	topics := r.i32()
+	c.out = be.AppendUint32(c.out, uint32(topics))
+	for range topics {
+		name := r.str()
+		c.out = append(be.AppendUint16(c.out, uint16(len(name))), name...)
+		parts := r.i32()
+		c.out = be.AppendUint32(c.out, uint32(parts))
+		for range parts {
+			i := r.i32()
+			batch := r.bytes(int(r.i32()))
+			base, code, err := c.take(i, batch)
+			if err != nil {
+				return false, err
+			}
+			c.out = be.AppendUint32(c.out, uint32(i))
+			c.out = be.AppendUint16(c.out, uint16(code))
+			c.out = be.AppendUint64(c.out, uint64(base))
+			c.out = be.AppendUint64(c.out, ^uint64(0)) // no append time
+			c.out = be.AppendUint64(c.out, 0)          // the log's start
+		}
+	}
+	c.out = be.AppendUint32(c.out, 0) // throttled
+	return acks != 0, nil
+}
+
+func (c *conn) take(i int32, batch []byte) (base int64, code int16, err error) {
+	p := c.s.part(i)
+	switch {
+	case p == nil:
+		return -1, 3, nil // unknown partition
+	case len(batch) < batchHead || crc32.Checksum(batch[atAttributes:], crc32.MakeTable(crc32.Castagnoli)) != be.Uint32(batch[atCRC:]):
+		return -1, 2, nil // corrupt
+	}
+	if p != c.target || len(c.batches) == maxParts {
+		if err := c.write(); err != nil {
+			return -1, 0, err
+		}
+		c.target = p
+	}
+	c.batches = append(c.batches, batch)
+	return p.take(batch), 0, nil
+}
+
+// write writes the batches that were taken.
+func (c *conn) write() error {
+	if len(c.batches) == 0 {
+		return nil
+	}
+	if len(c.dirty) == 0 || c.dirty[len(c.dirty)-1] != c.target {
+		c.dirty = append(c.dirty, c.target)
+	}
+	err := c.target.append(c.batches)
+	c.batches = c.batches[:0]
+	return err
+}
+
+// flush ends what one read brought.
+func (c *conn) flush() error {
+	if err := c.write(); err != nil {
+		return err
+	}
+	for _, p := range c.dirty {
+		if c.s.cfg.sync {
+			if err := p.commit(); err != nil {
+				return err
+			}
+		}
+	}
+	c.dirty = c.dirty[:0]
+	return c.send()
+}
+
+func (c *conn) send() error {
+	if len(c.out) == 0 {
+		return nil
+	}
+	_, err := c.tcp.Write(c.out)
+	c.out = c.out[:0]
+	return err
+}
+
+// fetch answers from the first partition that is asked for. The answer's begin is
+// at c.out[at:] already; it waits for no earlier answer.
+func (c *conn) fetch(at int, id uint32, body []byte) error {
+	c.out = c.out[:at]
+	if err := c.write(); err != nil {
+		return err
+	}
+	r := cursor{body}
+	r.i32() // replica
+	patience := time.Duration(r.i32()) * time.Millisecond
+	r.bytes(4 + 4 + 1 + 4 + 4 + 4) // least and most bytes, isolation, session, topics
+	name := r.str()
+	r.i32()
+	i := r.i32()
+	r.i32() // epoch
+	off := r.i64()
+	r.i64()
+	limit := int64(r.i32())
+	p := c.s.part(i)
+	if p == nil {
+		return errors.New("fetch from a partition that is not there")
+	}
+	found, err := p.find(off, limit, patience, c.flush)
+	if err != nil {
+		return err
+	}
+	at = len(c.out)
+	c.out = be.AppendUint32(append(c.out, 0, 0, 0, 0), id)
+	c.out = be.AppendUint32(c.out, 0) // throttled
+	c.out = be.AppendUint16(c.out, 0)
+	c.out = be.AppendUint32(c.out, 0) // session
+	c.out = be.AppendUint32(c.out, 1)
+	c.out = append(be.AppendUint16(c.out, uint16(len(name))), name...)
+	c.out = be.AppendUint32(c.out, 1)
+	c.out = be.AppendUint32(c.out, uint32(i))
+	c.out = be.AppendUint16(c.out, 0)
+	c.out = be.AppendUint64(c.out, uint64(found.end))
+	c.out = be.AppendUint64(c.out, uint64(found.end))
+	c.out = be.AppendUint64(c.out, 0)
+	c.out = be.AppendUint32(c.out, ^uint32(0)) // no aborted transactions
+	c.out = be.AppendUint32(c.out, ^uint32(0)) // no preferred replica
+	c.out = be.AppendUint32(c.out, uint32(found.size))
+	be.PutUint32(c.out[at:], uint32(len(c.out)-at-4+int(found.size)))
+	if found.size == 0 {
+		return nil
+	}
+	if c.s.cfg.serve == "sendfile" {
+		if err := c.send(); err != nil {
+			return err
+		}
+		return c.sendfile(p.fd, found.at, found.size)
+	}
+	n := len(c.out)
+	if cap(c.out) < n+int(found.size) {
+		c.out = append(make([]byte, 0, n+int(found.size)+4096), c.out...)
+	}
+	c.out = c.out[:n+int(found.size)]
+	if k, err := unix.Pread(p.fd, c.out[n:], found.at); err != nil || k != int(found.size) {
+		return errors.Join(err, errShort)
+	}
+	return c.send()
+}
+
+func (c *conn) sendfile(fd int, off, n int64) (err error) {
+	waitErr := c.raw.Write(func(s uintptr) bool {
+		for n > 0 {
+			var k int
+			k, err = unix.Sendfile(int(s), fd, &off, int(n))
+			switch {
+			case errors.Is(err, unix.EINTR):
+			case errors.Is(err, unix.EAGAIN):
+				err = nil
+				return false
+			case err != nil:
+				return true
+			}
+			n -= int64(max(0, k))
+		}
+		return true
+	})
+	return errors.Join(err, waitErr)
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"sort"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Places in a record batch.
+const (
+	atCRC        = 17
+	atAttributes = 21
+	atCount      = 57
+	batchHead    = 61
+)
+
+// part is a partition: a file of batches and where they are in it.
+type part struct {
+	cfg  *config
+	name string
+
+	mu    sync.Mutex
+	fd    int
+	pos   int64 // where the next batch goes
+	next  int64 // offset
+	spans []span
+	wait  chan struct{} // closed by the next append; nil: nobody waits
+	wrote int64         // bytes
+
+	syncing sync.Mutex
+	synced  int64 // as wrote, when the last sync began; guarded by syncing
+}
+
+// span is a batch in the file.
+type span struct{ base, next, pos, size int64 }
+
+func (p *part) open() error {
+	fd, err := unix.Open(p.name, unix.O_CREAT|unix.O_RDWR|unix.O_TRUNC|unix.O_CLOEXEC, 0o640)
+	if err != nil {
+		return err
+	}
+	if p.cfg.allocate {
+		if err := unix.Fallocate(fd, 0, 0, p.cfg.ring<<20); err != nil {
+			return err
+		}
+	}
+	p.fd = fd
+	return nil
+}
+
+func (p *part) remove() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.fd < 0 {
+		return nil
+	}
+	err := errors.Join(unix.Close(p.fd), os.Remove(p.name))
+	p.fd, p.spans = -1, nil
+	return err
+}
+
+// take gives a batch its offset.
+func (p *part) take(batch []byte) (base int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	base = p.next
+	p.next += int64(be.Uint32(batch[atCount:]))
+	be.PutUint64(batch, uint64(base))
+	return base
+}
+
+// append writes batches, in one call.
+func (p *part) append(batches [][]byte) error {
+	if p.cfg.store == "discard" {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var total int64
+	for _, b := range batches {
+		total += int64(len(b))
+	}
+	if p.pos+total > p.cfg.ring<<20 {
+		p.pos, p.spans = 0, p.spans[:0]
+		if !p.cfg.recycle {
+			if err := errors.Join(unix.Close(p.fd), os.Remove(p.name), p.open()); err != nil {
+				return err
+			}
+		}
+	}
+	n, err := unix.Pwritev(p.fd, batches, p.pos)
+	if err == nil && int64(n) != total {
+		err = unix.ENOSPC
+	}
+	if err != nil {
+		return err
+	}
+	for _, b := range batches {
+		base := int64(be.Uint64(b))
+		p.spans = append(p.spans, span{base, base + int64(be.Uint32(b[atCount:])), p.pos, int64(len(b))})
+		p.pos += int64(len(b))
+	}
+	p.wrote += total
+	if p.wait != nil {
+		close(p.wait)
+		p.wait = nil
+	}
+	return nil
+}
+
+// commit makes what was written so far durable: whoever holds the lock syncs for
+// all who wrote before.
+func (p *part) commit() error {
+	p.mu.Lock()
+	want := p.wrote
+	p.mu.Unlock()
+	p.syncing.Lock()
+	defer p.syncing.Unlock()
+	if p.synced >= want {
+		return nil
+	}
+	p.mu.Lock()
+	now, fd := p.wrote, p.fd
+	p.mu.Unlock()
+	if err := unix.Fdatasync(fd); err != nil {
+		return err
+	}
+	p.synced = now
+	return nil
+}
+
+// stretch is a part of the file, and the offset at which the partition ends.
+type stretch struct{ at, size, end int64 }
+
+// find gives the stretch of the file from an offset on, whole batches of at most
+// limit bytes, or one that is larger; its size is 0 where there is none. It waits
+// for one until the time is over, and calls before first.
+func (p *part) find(off, limit int64, patience time.Duration, before func() error) (stretch, error) {
+	if s, _ := p.look(off, limit); s.size > 0 || patience <= 0 {
+		return s, nil
+	}
+	if err := before(); err != nil {
+		return stretch{}, err
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for over := false; ; {
+		s, more := p.look(off, limit)
+		if s.size > 0 || over {
+			return s, nil
+		}
+		select {
+		case <-more:
+		case <-timer.C:
+			over = true
+		}
+	}
+}
+
+// look is find without waiting; more is closed by the next append.
+func (p *part) look(off, limit int64) (s stretch, more <-chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s = p.stretchLocked(off, limit)
+	if s.size == 0 && p.wait == nil {
+		p.wait = make(chan struct{})
+	}
+	return s, p.wait
+}
+
+func (p *part) stretchLocked(off, limit int64) (s stretch) {
+	if len(p.spans) > 0 {
+		s.end = p.spans[len(p.spans)-1].next
+	}
+	i := sort.Search(len(p.spans), func(i int) bool { return p.spans[i].next > off })
+	if i == len(p.spans) {
+		return s
+	}
+	s.at, s.size = p.spans[i].pos, p.spans[i].size
+	j := sort.Search(len(p.spans), func(k int) bool { return p.spans[k].pos+p.spans[k].size > s.at+limit }) - 1
+	if j > i {
+		s.size = p.spans[j].pos + p.spans[j].size - s.at
+	}
+	return s
+}
+
+// offset is the first one that can be read (when is -2), or the next.
+func (p *part) offset(when int64) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if when == -2 && len(p.spans) > 0 {
+		return p.spans[0].base
+	}
+	return p.next
+}

@@ -1,0 +1,185 @@
+package bench
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// The versions of the timed requests: those whose answers have their fields at
+// fixed places, before flexible versions. Every broker of the last years serves
+// some of them; records are of magic 2 in all of them.
+const (
+	produceLow, produceHigh = 3, 7
+	fetchLow, fetchHigh     = 4, 11
+)
+
+var be = binary.BigEndian
+
+// errShort is returned for an answer that is not what its version says.
+var errShort = errors.New("the broker's answer is cut short")
+
+// produceRequest encodes a request with one batch for one partition.
+func produceRequest(version, acks int16, topic string, partition int32, batch record.Batch) []byte {
+	req := kmsg.NewPtrProduceRequest()
+	req.SetVersion(version)
+	req.Acks, req.TimeoutMillis = acks, 30_000
+	t := kmsg.NewProduceRequestTopic()
+	t.Topic = topic
+	p := kmsg.NewProduceRequestTopicPartition()
+	p.Partition, p.Records = partition, batch
+	t.Partitions = append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	return kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID)).AppendRequest(nil, req, 0)
+}
+
+// produceAnswer is the length of the answer to produceRequest, with its size field.
+func produceAnswer(version int16, topic string) int {
+	n := 4 + 4 + 4 + 2 + len(topic) + 4 + 4 + 2 + 8 + 8 + 4
+	if version >= 5 {
+		n += 8 // the log's start
+	}
+	return n
+}
+
+// produceError reads the error of an answer, given without its size field.
+func produceError(b []byte) error {
+	const topic = 4 + 4
+	if len(b) < topic+2 {
+		return errShort
+	}
+	p := topic + 2 + int(be.Uint16(b[topic:])) + 4 + 4
+	if len(b) < p+2 {
+		return errShort
+	}
+	if code := int16(be.Uint16(b[p:])); code != 0 {
+		return fmt.Errorf("the broker refused a request: %w", kerr.ErrorForCode(code))
+	}
+	return nil
+}
+
+// fetchTemplate is a Fetch request of which only the offset changes.
+type fetchTemplate struct {
+	b      []byte
+	offset int // its place in b
+}
+
+func newFetchTemplate(version int16, topic string, partition int32, maxBytes int) *fetchTemplate {
+	const mark = 0x5ca1ab1e_0ff5e700
+	req := kmsg.NewPtrFetchRequest()
+	req.SetVersion(version)
+	req.ReplicaID, req.MaxWaitMillis, req.MinBytes, req.MaxBytes = -1, 500, 1, int32(maxBytes)
+	req.SessionEpoch = -1
+	t := kmsg.NewFetchRequestTopic()
+	t.Topic = topic
+	p := kmsg.NewFetchRequestTopicPartition()
+	p.Partition, p.FetchOffset, p.PartitionMaxBytes = partition, mark, int32(maxBytes)
+	p.CurrentLeaderEpoch, p.LogStartOffset = -1, -1
+	t.Partitions = append(t.Partitions, p)
+	req.Topics = append(req.Topics, t)
+	b := kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID)).AppendRequest(nil, req, 0)
+	return &fetchTemplate{b: b, offset: bytes.LastIndex(b, be.AppendUint64(nil, mark))}
+}
+
+// at is the request for an offset, valid until the next call.
+func (t *fetchTemplate) at(offset int64) []byte {
+	be.PutUint64(t.b[t.offset:], uint64(offset))
+	return t.b
+}
+
+// fetchHead is what stands before the records in the answer for one partition.
+type fetchHead struct {
+	size    int   // of the answer, with its size field
+	end     int64 // the partition's high watermark
+	records int   // bytes
+}
+
+// fetchHeadLen is its length, with the answer's size field.
+func fetchHeadLen(version int16, topic string) int {
+	n := 4 + 4 + 4 + 4 + 2 + len(topic) + 4 + 4 + 2 + 8 + 8 + 4 + 4
+	if version >= 5 {
+		n += 8 // the log's start
+	}
+	if version >= 7 {
+		n += 2 + 4 // error and session
+	}
+	if version >= 11 {
+		n += 4 // preferred replica
+	}
+	return n
+}
+
+// parseFetchHead reads the head from b, which holds it or an answer that is shorter.
+func parseFetchHead(version int16, b []byte) (h fetchHead, err error) {
+	h.size = 4 + int(int32(be.Uint32(b)))
+	p := 4 + 4 + 4
+	if version >= 7 {
+		if len(b) < p+6 {
+			return h, errShort
+		}
+		if code := int16(be.Uint16(b[p:])); code != 0 {
+			return h, fmt.Errorf("the broker refused a fetch: %w", kerr.ErrorForCode(code))
+		}
+		p += 6
+	}
+	p += 4
+	if len(b) < p+2 {
+		return h, errShort
+	}
+	p += 2 + int(be.Uint16(b[p:])) + 4 + 4
+	if len(b) < p+2+8+8 {
+		return h, errShort
+	}
+	if code := int16(be.Uint16(b[p:])); code != 0 {
+		return h, fmt.Errorf("the broker refused a fetch: %w", kerr.ErrorForCode(code))
+	}
+	h.end = int64(be.Uint64(b[p+2:]))
+	p += 2 + 8 + 8
+	if version >= 5 {
+		p += 8
+	}
+	if len(b) < p+8 {
+		return h, errShort
+	}
+	if aborted := int32(be.Uint32(b[p:])); aborted > 0 {
+		return h, errors.New("the topic has aborted transactions: measure with another one")
+	}
+	p += 4
+	if version >= 11 {
+		p += 4
+	}
+	if len(b) < p+4 {
+		return h, errShort
+	}
+	h.records = max(0, int(int32(be.Uint32(b[p:]))))
+	if h.size < p+4+h.records {
+		return h, errShort
+	}
+	return h, nil
+}
+
+// makeBatch builds a batch of n records. Their values are random and do not
+// compress, except that with a codec each second half is the same text.
+func makeBatch(codec record.Codec, n, size int, ms int64, seed uint64) (record.Batch, error) {
+	b := record.Builder{Codec: codec}
+	value := make([]byte, size)
+	random := seed*0x9e3779b97f4a7c15 | 1
+	for range n {
+		for i := range value {
+			random ^= random << 13
+			random ^= random >> 7
+			random ^= random << 17
+			if value[i] = byte(random); codec != record.None && i >= size/2 {
+				value[i] = 'a' + byte(i%26)
+			}
+		}
+		b.Append(ms, nil, value)
+	}
+	return b.Build()
+}

@@ -1,0 +1,191 @@
+package bench
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+const (
+	readyWithin = time.Minute
+	stopWithin  = 30 * time.Second
+)
+
+// program is a server that can be started on an empty directory.
+type program struct {
+	about string // for the report: what was run
+	// prepare is what must be done before a first start, and is not timed.
+	prepare func(ctx context.Context, dir, addr string) error
+	command func(dir, addr string) (name string, args []string)
+}
+
+// server is a running program.
+type server struct {
+	addr  string
+	cmd   *exec.Cmd
+	ready time.Duration // from the process's start to its first answer
+	log   string
+	file  *os.File
+}
+
+// programs names those that can be had, and why others cannot.
+func programs(leat, floor, kafka string) (have map[string]*program, missing map[string]string) {
+	have, missing = map[string]*program{}, map[string]string{}
+	have["leat"] = &program{
+		about: "leat up --data DIR --listen ADDR --http off",
+		command: func(dir, addr string) (string, []string) {
+			return leat, []string{"up", "--data", dir, "--listen", addr, "--http", "off", "--log-level", "warn"}
+		},
+	}
+	for name, flags := range map[string][]string{"floor": nil, "floor-sync": {"-sync"}} {
+		if _, err := os.Stat(floor); floor == "" || err != nil {
+			missing[name] = "--floor does not name it; \"make bench\" builds it"
+			continue
+		}
+		have[name] = &program{
+			about: "floor -store file -serve sendfile " + strings.Join(flags, " ") + " -addr ADDR -dir DIR",
+			command: func(dir, addr string) (string, []string) {
+				return floor, append([]string{"-store", "file", "-serve", "sendfile", "-addr", addr, "-dir", dir}, flags...)
+			},
+		}
+	}
+	if why := kafkaMissing(kafka); why != "" {
+		missing["kafka"] = why
+		return have, missing
+	}
+	java := func(dir string, class ...string) []string {
+		args := []string{
+			"-Xmx1g", "-Xms1g", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
+			"-XX:InitiatingHeapOccupancyPercent=35", "-cp", filepath.Join(kafka, "libs", "*"),
+		}
+		return append(append(args, class...), filepath.Join(dir, "server.properties"))
+	}
+	have["kafka"] = &program{
+		about:   "Apache Kafka from " + kafka + ": one node (KRaft), 1 GB heap, defaults",
+		prepare: func(ctx context.Context, dir, addr string) error { return formatKafka(ctx, dir, addr, java) },
+		command: func(dir, _ string) (string, []string) { return "java", java(dir, "kafka.Kafka") },
+	}
+	return have, missing
+}
+
+func kafkaMissing(home string) string {
+	if home == "" {
+		return "KAFKA_HOME is not set"
+	}
+	jars, err := filepath.Glob(filepath.Join(home, "libs", "kafka-server-*.jar"))
+	if all, _ := filepath.Glob(filepath.Join(home, "libs", "*.jar")); err != nil || len(jars) == 0 && len(all) == 0 {
+		return home + "/libs has no jars"
+	}
+	if _, err := exec.LookPath("java"); err != nil {
+		return "there is no java"
+	}
+	return ""
+}
+
+// formatKafka does the step that Kafka needs before its first start.
+func formatKafka(ctx context.Context, dir, addr string, java func(dir string, class ...string) []string) error {
+	controller, err := freeAddress()
+	if err != nil {
+		return err
+	}
+	properties := fmt.Sprintf(`process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@%[2]s
+listeners=PLAINTEXT://%[1]s,CONTROLLER://%[2]s
+advertised.listeners=PLAINTEXT://%[1]s
+controller.listener.names=CONTROLLER
+log.dirs=%[3]s
+offsets.topic.replication.factor=1
+`, addr, controller, filepath.Join(dir, "log"))
+	if err := os.WriteFile(filepath.Join(dir, "server.properties"), []byte(properties), 0o600); err != nil {
+		return err
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // it never fails
+	args := java(dir, "kafka.tools.StorageTool", "format", "-t", base64.RawURLEncoding.EncodeToString(id[:]), "-c")
+	if out, err := exec.CommandContext(ctx, "java", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("format: %w: %s", err, out)
+	}
+	return nil
+}
+
+// freeAddress finds a port of the loopback that nobody uses now.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it does not wait
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// start runs the program in dir and waits until it answers.
+func (p *program) start(ctx context.Context, dir string) (*server, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, err
+	}
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	if p.prepare != nil {
+		if err := p.prepare(ctx, dir, addr); err != nil {
+			return nil, err
+		}
+	}
+	s := &server{addr: addr, log: strings.TrimSuffix(dir, "/") + ".log"}
+	if s.file, err = os.Create(s.log); err != nil {
+		return nil, err
+	}
+	name, args := p.command(dir, addr)
+	s.cmd = exec.CommandContext(ctx, name, args...) //nolint:gosec // whoever runs the suite names the programs
+	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(os.Interrupt) }
+	s.cmd.WaitDelay = stopWithin
+	s.cmd.Stdout, s.cmd.Stderr = s.file, s.file
+	began := time.Now()
+	if err := s.cmd.Start(); err != nil {
+		return nil, errors.Join(err, s.file.Close())
+	}
+	for {
+		c, err := dial(ctx, addr)
+		if err == nil {
+			s.ready = time.Since(began)
+			c.close()
+			return s, nil
+		}
+		if ctx.Err() != nil || time.Since(began) > readyWithin {
+			return nil, errors.Join(fmt.Errorf("it does not answer: %w; it says: %s", err, s.tail()), s.stop())
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (s *server) pid() int { return s.cmd.Process.Pid }
+
+// tail is the end of what the program said.
+func (s *server) tail() string {
+	b, err := os.ReadFile(s.log)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(string(b[max(0, len(b)-2000):]))
+}
+
+// stop ends the program.
+func (s *server) stop() error {
+	_ = s.cmd.Process.Signal(os.Interrupt) // it may have ended by itself
+	kill := time.AfterFunc(stopWithin, func() { _ = s.cmd.Process.Kill() })
+	defer kill.Stop()
+	var exit *exec.ExitError
+	if err := s.cmd.Wait(); err != nil && !errors.As(err, &exit) {
+		return errors.Join(err, s.file.Close())
+	}
+	return s.file.Close()
+}
