@@ -20,10 +20,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// How the broker under test is chosen; without either, ../cmd/leat is built and started.
+// How the broker under test is chosen; without any, ../cmd/leat is built and started.
 const (
 	brokerEnv = "LEAT_INTEROP_BROKER" // "kafka": Apache Kafka, from the jars that the tools are in
 	addrEnv   = "LEAT_INTEROP_ADDR"   // HOST:PORT of a broker that runs already
+	binaryEnv = "LEAT_INTEROP_BINARY" // path of a leat that was built before
 )
 
 const (
@@ -293,6 +294,9 @@ var build struct {
 // leatBinary builds ../cmd/leat once.
 func leatBinary(t *testing.T) string {
 	t.Helper()
+	if path := os.Getenv(binaryEnv); path != "" {
+		return path
+	}
 	build.once.Do(func() {
 		var dir string
 		if dir, build.err = cacheDir("bin"); build.err != nil {

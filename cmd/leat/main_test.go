@@ -50,7 +50,6 @@ const (
 type process struct {
 	cmd  *exec.Cmd
 	addr string // of the Kafka port
-	http string
 	out  *output
 	done chan struct{} // closed when it has ended; then err is set
 	err  error

@@ -164,9 +164,11 @@ func TestStopAndStart(t *testing.T) {
 	if err := member.CommitUncommittedOffsets(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	p.stop(t) // the member's next fetch waits at the broker
-
 	began := time.Now()
+	p.stop(t) // the member's next fetch waits at the broker
+	t.Logf("stopped %v after SIGTERM", time.Since(began))
+
+	began = time.Now()
 	p = upAt(t, dir, freeAddr(t))
 	t.Logf("the second start answered after %v", time.Since(began))
 	adm = kadm.NewClient(p.client(t))

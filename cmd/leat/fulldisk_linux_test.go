@@ -1,0 +1,192 @@
+package main_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// smallDisk mounts a file system of so many MiB for the test.
+func smallDisk(t *testing.T, mib int) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a small file system needs root")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)); err != nil {
+		t.Skipf("a small file system cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
+	return dir
+}
+
+// free returns how many bytes are left on a file system.
+func free(t *testing.T, dir string) int64 {
+	t.Helper()
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(dir, &s); err != nil {
+		t.Fatal(err)
+	}
+	return int64(s.Bavail) * s.Bsize
+}
+
+// fill takes all that is left of a file system.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	block := make([]byte, 1<<20)
+	for size := len(block); size >= 512; size /= 2 {
+		for err = nil; err == nil; {
+			_, err = f.Write(block[:size])
+		}
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// onDisk is a node on a small disk, and what it acknowledged.
+type onDisk struct {
+	*process
+	acked map[string]int // records by topic
+}
+
+// produceUntilFull writes until the node refuses, and returns how.
+func (n *onDisk) produceUntilFull(t *testing.T, topic string) error {
+	t.Helper()
+	cl := n.client(t, kgo.DefaultProduceTopic(topic), kgo.ProducerBatchCompression(kgo.NoCompression()),
+		kgo.RecordRetries(0), kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	defer cl.Close()
+	value := make([]byte, 200_000)
+	for range 10_000 {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Value: value}).FirstErr(); err != nil {
+			return err
+		}
+		n.acked[topic]++
+	}
+	t.Fatalf("two gigabytes fitted on the disk")
+	return nil
+}
+
+// end stops the node. On a full disk it may be unable to note that it ended
+// cleanly, and then says so by its status.
+func (n *onDisk) end(t *testing.T) {
+	t.Helper()
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitEnd(t)
+	if n.err != nil {
+		t.Logf("ended on a full disk: %v", n.err)
+	}
+}
+
+// check proves that all that was acknowledged is there.
+func (n *onDisk) check(t *testing.T, topic string) {
+	t.Helper()
+	if got := len(readAll(t, n.process, topic, n.acked[topic])); got != n.acked[topic] {
+		t.Errorf("%s: %d records, %d were acknowledged", topic, got, n.acked[topic])
+	}
+}
+
+// TestFullDisk proves that a full disk stops writes only: they are refused with
+// an error after which clients try again, before the file system is full;
+// reads and deletes go on; a node starts on a disk on which nothing is left,
+// after a clean stop and after kill -9; and it takes writes again by itself
+// when there is room.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, 256)
+	data := filepath.Join(disk, "data")
+	n := &onDisk{up(t, data), map[string]int{}}
+	adm := kadm.NewClient(n.client(t))
+	for _, topic := range []string{"kept", "dropped"} {
+		if _, err := adm.CreateTopic(t.Context(), 1, 1, map[string]*string{"segment.bytes": new("8388608")}, topic); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cl := n.client(t, kgo.DefaultProduceTopic("kept"))
+	for range 20 {
+		if err := cl.ProduceSync(t.Context(), &kgo.Record{Value: make([]byte, 100_000)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		n.acked["kept"]++
+	}
+	err := n.produceUntilFull(t, "dropped")
+	if !kerr.IsRetriable(err) {
+		t.Errorf("refused with %v, want an error after which clients try again", err)
+	}
+	if left := free(t, disk); left == 0 {
+		t.Error("the file system is full: nothing was reserved")
+	}
+	t.Logf("refused with %v, %d MiB left", err, free(t, disk)>>20)
+	n.check(t, "kept")
+	n.check(t, "dropped")
+
+	// Somebody else takes the rest.
+	filler := filepath.Join(disk, "filler")
+	fill(t, filler)
+	n.end(t)
+	for _, end := range []string{"stop", "kill"} {
+		n.process = up(t, data)
+		n.check(t, "kept")
+		n.check(t, "dropped")
+		if err := n.produceUntilFull(t, "kept"); !kerr.IsRetriable(err) {
+			t.Errorf("on a full disk refused with %v, want an error after which clients try again", err)
+		}
+		if end == "stop" {
+			n.end(t)
+		} else {
+			n.kill()
+		}
+	}
+	n.process = up(t, data)
+
+	// Deleting makes room, and the node notices.
+	adm = kadm.NewClient(n.client(t))
+	before := free(t, disk)
+	if _, err := adm.DeleteRecords(t.Context(), kadm.Offsets{"dropped": {0: {Topic: "dropped", At: int64(n.acked["dropped"] / 2)}}}); err != nil {
+		t.Errorf("delete records on a full disk: %v", err)
+	}
+	if _, err := adm.DeleteTopic(t.Context(), "dropped"); err != nil {
+		t.Fatalf("delete a topic on a full disk: %v", err)
+	}
+	eventually(t, "the deleted topic's space is free", func() bool { return free(t, disk) > before+100<<20 })
+	ctx, cancel := context.WithTimeout(t.Context(), readyLimit)
+	defer cancel()
+	cl = n.client(t, kgo.DefaultProduceTopic("kept"), kgo.RetryBackoffFn(func(int) time.Duration { return 50 * time.Millisecond }))
+	for range 20 {
+		if err := cl.ProduceSync(ctx, &kgo.Record{Value: make([]byte, 100_000)}).FirstErr(); err != nil {
+			t.Fatalf("there is room again, but: %v", err)
+		}
+		n.acked["kept"]++
+	}
+	n.check(t, "kept")
+	n.stop(t)
+	if err := filepath.WalkDir(data, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && filepath.Base(filepath.Dir(path)) == "dropped-0" {
+			t.Errorf("the deleted topic's %s is still there", path)
+		}
+		return err
+	}); err != nil {
+		t.Error(err)
+	}
+}
