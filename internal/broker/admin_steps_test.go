@@ -61,7 +61,9 @@ func createSteps() []step {
 			one("create again", createTopics(v, false, topicOf("make."+n, 2, 1))),
 			one("create twice", createTopics(v, false, topicOf("double"+n, 2, 1), topicOf("double"+n, 2, 1), topicOf("double"+n, 1, 1))))
 	}
-	return append(s,
+	late := createTopics(7, false, topicOf("late", 1, 1))
+	late.TimeoutMillis = 0
+	return append(s, one("no time", late),
 		one("validate", createTopics(7, true, topicOf("validated", 3, 1))),
 		one("validated is not there", createTopics(4, true, topicOf("validated", 3, 1))),
 		one("defaults", createTopics(6, false, topicOf("defaults", -1, -1))),
@@ -167,7 +169,9 @@ func deleteSteps() []step {
 	for v := int16(1); v <= 6; v++ {
 		s = append(s, one("delete", deleteNames(v, fmt.Sprint("make.v", max(v, 2)), "nowhere", "a b")))
 	}
-	return append(s,
+	late := deleteNames(6, "defaults")
+	late.TimeoutMillis = 0
+	return append(s, one("no time", late),
 		one("delete twice", deleteNames(5, "defaults", "defaults", "assigned")),
 		step{"delete by id", func(id idOf) kmsg.Request { return byID(id("make.v7"), [16]byte{3: 4}) }},
 		step{"delete by id twice", func(id idOf) kmsg.Request { return byID(id("configured"), id("configured")) }},

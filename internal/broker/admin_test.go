@@ -233,3 +233,216 @@ func TestControllerFails(t *testing.T) {
 		}
 	}
 }
+
+// TestMetadataMakesTopics proves that asking for a topic makes it where both sides
+// allow that, with the defaults or with what its name is for, and that the answer
+// has it at once.
+func TestMetadataMakesTopics(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		static     map[string]string
+		version    int16
+		allow      bool
+		topic      string
+		code       int16
+		partitions int
+		configs    map[string]string
+	}{
+		{"allowed", nil, 12, true, "new", 0, 1, nil},
+		{"defaults", map[string]string{"num.partitions": "4"}, 12, true, "new", 0, 4, nil},
+		{"old versions allow it", nil, 3, false, "new", 0, 1, nil},
+		{"the client does not want it", nil, 12, false, "new", 3, 0, nil},
+		{"the server does not want it", map[string]string{"auto.create.topics.enable": "false"}, 12, true, "new", 3, 0, nil},
+		{"bad name", nil, 12, true, "n w", 17, 0, nil},
+		{"colliding name", nil, 12, true, "is_there", 17, 0, nil},
+		{"too few brokers", map[string]string{"default.replication.factor": "3"}, 12, true, "new", 38, 0, nil},
+		{
+			"offsets",
+			map[string]string{"offsets.topic.num.partitions": "7"},
+			12, true, "__consumer_offsets", 0, 7,
+			map[string]string{"cleanup.policy": "compact", "compression.type": "producer", "segment.bytes": "104857600"},
+		},
+		{
+			"transactions", nil, 12, true, "__transaction_state", 0, 50, map[string]string{
+				"cleanup.policy": "compact", "compression.type": "uncompressed", "segment.bytes": "104857600",
+				"min.insync.replicas": "1", "unclean.leader.election.enable": "false",
+			},
+		},
+		{
+			"share groups", nil, 12, true, "__share_group_state", 0, 50, map[string]string{
+				"cleanup.policy": "delete", "compression.type": "producer", "segment.bytes": "104857600", "min.insync.replicas": "1", "retention.ms": "-1",
+			},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := newAdminRig(t, c.static)
+			g.topic("is.there", 1)
+			req := kmsg.NewPtrMetadataRequest()
+			req.Version, req.AllowAutoTopicCreation = c.version, c.allow
+			rt := kmsg.NewMetadataRequestTopic()
+			rt.Topic = &c.topic
+			req.Topics = append(req.Topics, rt, rt)
+			resp := ask[*kmsg.MetadataResponse](dial(t, g.addr), req)
+			if len(resp.Topics) != 1 || resp.Topics[0].ErrorCode != c.code || len(resp.Topics[0].Partitions) != c.partitions {
+				t.Fatalf("%+v", resp.Topics)
+			}
+			made := g.image.Load().Topic(c.topic)
+			if (made != nil) != (c.code == 0) {
+				t.Fatalf("in the cluster: %v", made)
+			}
+			if made != nil {
+				got := g.image.Load().Overrides(meta.Resource{Type: meta.TopicResource, Name: c.topic})
+				if d := cmp.Diff(c.configs, got); d != "" {
+					t.Error(d)
+				}
+			}
+		})
+	}
+}
+
+// TestAddressIsTheClientsOwn proves that a client is told the address on which it
+// came, unless another one was set for this node.
+func TestAddressIsTheClientsOwn(t *testing.T) {
+	for _, advertised := range []bool{false, true} {
+		g := newRig(t, func(c *Config) {
+			c.Static, _ = meta.NewStatic(1, nil)
+			c.Quorum = func() quorum.Status { return quorum.Status{Leader: 1} }
+			c.Controller = controller.New(controller.Config{Image: c.Image, Static: c.Static})
+			c.Advertised = advertised
+		})
+		g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, Host: "public.example", Port: 1234, Epoch: 1}},
+			meta.BrokerRegistered{Broker: meta.Broker{ID: 2, Host: "other.example", Port: 5678, Epoch: 2}})
+		want := g.addr
+		if advertised {
+			want = "public.example:1234"
+		}
+		c := dial(t, g.addr)
+		var got []string
+		metadata := ask[*kmsg.MetadataResponse](c, metadataOf(12, false))
+		for _, n := range metadata.Brokers {
+			got = append(got, fmt.Sprintf("%s:%d", n.Host, n.Port))
+		}
+		req := kmsg.NewPtrDescribeClusterRequest()
+		req.Version = 2
+		for _, n := range ask[*kmsg.DescribeClusterResponse](c, req).Brokers {
+			got = append(got, fmt.Sprintf("%s:%d", n.Host, n.Port))
+		}
+		if d := cmp.Diff([]string{want, "other.example:5678", want, "other.example:5678"}, got); d != "" {
+			t.Errorf("advertised %v: %s", advertised, d)
+		}
+	}
+}
+
+// TestReplaceTwice proves that a resource given twice is refused each time (Kafka
+// does not answer at all) and that the others are served.
+func TestReplaceTwice(t *testing.T) {
+	g := newAdminRig(t, nil)
+	g.topic("a", 1)
+	g.topic("b", 1)
+	req := kmsg.NewPtrAlterConfigsRequest()
+	req.Version = 2
+	for _, name := range []string{"a", "b", "a"} {
+		r := kmsg.NewAlterConfigsRequestResource()
+		r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, name
+		c := kmsg.NewAlterConfigsRequestResourceConfig()
+		c.Name, c.Value = "segment.ms", new("5")
+		r.Configs = append(r.Configs, c)
+		req.Resources = append(req.Resources, r)
+	}
+	resp := ask[*kmsg.AlterConfigsResponse](dial(t, g.addr), req)
+	var got []int16
+	for _, r := range resp.Resources {
+		got = append(got, r.ErrorCode)
+	}
+	if d := cmp.Diff([]int16{42, 0, 42}, got); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestDescribeLogDirsTellsSizes proves that what was produced shows as bytes, and
+// what is free as free.
+func TestDescribeLogDirsTellsSizes(t *testing.T) {
+	g := newAdminRig(t, nil)
+	g.topic("t", 2)
+	c := dial(t, g.addr)
+	if code := ask[*kmsg.ProduceResponse](c, put("t", 1, -1, batch(t, "value"))).Topics[0].Partitions[0].ErrorCode; code != 0 {
+		t.Fatal(code)
+	}
+	req := kmsg.NewPtrDescribeLogDirsRequest()
+	req.Version = 4
+	resp := ask[*kmsg.DescribeLogDirsResponse](c, req)
+	if len(resp.Dirs) != 1 || len(resp.Dirs[0].Topics) != 1 {
+		t.Fatalf("%+v", resp)
+	}
+	dir := resp.Dirs[0]
+	if p := dir.Topics[0].Partitions; len(p) != 2 || p[0].Size != 0 || p[1].Size < 60 {
+		t.Errorf("sizes: %+v", p)
+	}
+	if dir.Dir != "/data" || dir.UsableBytes <= 0 || dir.TotalBytes < dir.UsableBytes {
+		t.Errorf("%s: %d of %d bytes are free", dir.Dir, dir.UsableBytes, dir.TotalBytes)
+	}
+}
+
+// TestTopicDeletionDisabled proves that nothing is deleted where that was forbidden.
+func TestTopicDeletionDisabled(t *testing.T) {
+	g := newAdminRig(t, map[string]string{"delete.topic.enable": "false"})
+	g.topic("t", 1)
+	c := dial(t, g.addr)
+	for version, code := range map[int16]int16{1: 42, 2: 42, 3: 73, 6: 73} {
+		if resp := ask[*kmsg.DeleteTopicsResponse](c, deleteNames(version, "t")); resp.Topics[0].ErrorCode != code {
+			t.Errorf("version %d: %d, want %d", version, resp.Topics[0].ErrorCode, code)
+		}
+	}
+	if g.image.Load().Topic("t") == nil {
+		t.Error("it was deleted")
+	}
+}
+
+// TestLeaderIsGone proves that a partition whose leader is not there is told of with
+// LEADER_NOT_AVAILABLE and its offline replicas.
+func TestLeaderIsGone(t *testing.T) {
+	g := newAdminRig(t, nil)
+	id := g.topic("t", 1)
+	g.apply(meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{7, 1}, ISR: []int32{7}, Leader: 7}}})
+	c := dial(t, g.addr)
+	p := ask[*kmsg.MetadataResponse](c, metadataOf(12, false, "t")).Topics[0].Partitions[0]
+	req := kmsg.NewPtrDescribeTopicPartitionsRequest()
+	req.ResponsePartitionLimit = 10
+	q := ask[*kmsg.DescribeTopicPartitionsResponse](c, req).Topics[0].Partitions[0]
+	want := "5 -1 [7 1] [7] [7]"
+	for _, got := range []string{
+		fmt.Sprint(p.ErrorCode, p.Leader, p.Replicas, p.ISR, p.OfflineReplicas),
+		fmt.Sprint(q.ErrorCode, q.LeaderID, q.Replicas, q.ISR, q.OfflineReplicas),
+	} {
+		if got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// TestEveryConfigIsDescribed proves that a topic, this broker and a group show every
+// config in the table, with a sentence for each, and secrets without a value.
+func TestEveryConfigIsDescribed(t *testing.T) {
+	g := newAdminRig(t, map[string]string{"ssl.key.password": "secret", "log.retention.hours": "3"})
+	g.topic("t", 1)
+	c := dial(t, g.addr)
+	for typ, name := range map[meta.ResourceType]string{meta.TopicResource: "t", meta.BrokerResource: "1", meta.GroupResource: "g", meta.ClientMetricsResource: "m"} {
+		req := described(4, true, int8(typ), name)
+		req.IncludeDocumentation = true
+		resp := ask[*kmsg.DescribeConfigsResponse](c, req)
+		if n := len(resp.Resources[0].Configs); n != len(meta.Defs(typ)) {
+			t.Errorf("%v: %d configs are shown, there are %d", typ, n, len(meta.Defs(typ)))
+		}
+		for _, cfg := range resp.Resources[0].Configs {
+			if cfg.Documentation == nil || len(*cfg.Documentation) < 20 || cfg.ConfigType == 0 {
+				t.Errorf("%v %s is shown without a sentence or a type", typ, cfg.Name)
+			}
+			if cfg.Name == "ssl.key.password" && (cfg.Value != nil || cfg.ConfigSynonyms[0].Value != nil || !cfg.IsSensitive) {
+				t.Error("a secret is shown")
+			}
+			if cfg.Name == "retention.ms" && (*cfg.Value != "10800000" || cfg.Source != kmsg.ConfigSourceStaticBrokerConfig) {
+				t.Errorf("retention.ms is %s from %v", *cfg.Value, cfg.Source)
+			}
+		}
+	}
+}

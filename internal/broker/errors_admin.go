@@ -53,6 +53,9 @@ func outcome(refused *controller.Error, failed error) (code int16, message *stri
 	switch {
 	case failed != nil:
 		e := commandError(failed)
+		if e == kerr.RequestTimedOut {
+			return e.Code, nil // as in Kafka
+		}
 		return e.Code, &e.Description
 	case refused == nil:
 		return none, nil

@@ -80,6 +80,9 @@ func New(cfg Config) *Controller {
 // do runs one command: decide returns the records to propose, none where there is
 // nothing to change.
 func (c *Controller) do(ctx context.Context, decide func(m *meta.Image) []byte) error {
+	if err := ctx.Err(); err != nil { // a select might choose the turn all the same
+		return err
+	}
 	select {
 	case <-c.turn:
 	case <-ctx.Done():

@@ -93,16 +93,16 @@ func parseNumber(s string, bits int, name string) (int64, string) {
 
 // javaDouble writes a number as Kafka shows it: 2.0, 0.5, 1.7976931348623157E308.
 func javaDouble(f float64) string {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		return strings.Replace(strconv.FormatFloat(f, 'f', -1, 64), "Inf", "Infinity", 1)
+	}
 	if a := math.Abs(f); a != 0 && (a < 1e-3 || a >= 1e7) {
 		m, e, _ := strings.Cut(strconv.FormatFloat(f, 'E', -1, 64), "E")
 		if !strings.Contains(m, ".") {
 			m += ".0"
 		}
-		n, err := strconv.Atoi(e)
-		if err != nil {
-			return strconv.FormatFloat(f, 'g', -1, 64) // not a number, or infinite
-		}
-		return m + "E" + strconv.Itoa(n)
+		sign := strings.TrimLeft(e[:1], "+")
+		return m + "E" + sign + strings.TrimLeft(e[1:], "0") // Java writes no plus and no leading zeros
 	}
 	s := strconv.FormatFloat(f, 'f', -1, 64)
 	if !strings.Contains(s, ".") {
