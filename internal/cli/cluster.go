@@ -23,7 +23,6 @@ type brokerInfo struct {
 	ID      int32  `json:"id"`
 	Address string `json:"address"`
 	Rack    string `json:"rack,omitempty"`
-	Version string `json:"version,omitempty"` // of Kafka, as far as its APIs tell
 }
 
 func (a *app) cluster() *cobra.Command {
@@ -45,17 +44,10 @@ func (a *app) showCluster(ctx context.Context, adm *kadm.Client) error {
 	for _, t := range m.Topics {
 		info.Partitions += len(t.Partitions)
 	}
-	versions, err := adm.ApiVersions(ctx)
-	if err != nil {
-		return fmt.Errorf("asking for versions: %w", err)
-	}
 	for _, b := range m.Brokers {
 		bi := brokerInfo{ID: b.NodeID, Address: net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))}
 		if b.Rack != nil {
 			bi.Rack = *b.Rack
-		}
-		if v, ok := versions[b.NodeID]; ok && v.Err == nil {
-			bi.Version = v.VersionGuess()
 		}
 		info.Brokers = append(info.Brokers, bi)
 	}
@@ -64,13 +56,13 @@ func (a *app) showCluster(ctx context.Context, adm *kadm.Client) error {
 
 // String is the description for people.
 func (c clusterInfo) String() string {
-	t := columns{head: []string{">BROKER", "ADDRESS", "RACK", "APIS OF KAFKA", "ROLE"}}
+	t := columns{head: []string{">BROKER", "ADDRESS", "RACK", "ROLE"}}
 	for _, b := range c.Brokers {
 		role := ""
 		if b.ID == c.Controller {
 			role = "controller"
 		}
-		t.add(strconv.Itoa(int(b.ID)), b.Address, b.Rack, b.Version, role)
+		t.add(strconv.Itoa(int(b.ID)), b.Address, b.Rack, role)
 	}
 	return fmt.Sprintf("cluster %s: %s, %s in %s\n\n%s", c.ID, count(len(c.Brokers), "broker"),
 		count(c.Partitions, "partition"), count(c.Topics, "topic"), t.String())

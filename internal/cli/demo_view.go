@@ -188,11 +188,10 @@ func (v *demoView) draw(f flow) {
 		fmt.Sprintf("  lag %s   end to end p50 %s  p99 %s\n\n", accent.Render(number(f.lag)), accent.Render(duration(f.p50)), accent.Render(duration(f.p99))) +
 		v.invitation() + "\n" + faint.Render("Ctrl-C ends it.")
 	picture = lipgloss.NewStyle().MaxWidth(v.width).Render(picture)
-	var sb strings.Builder
 	if v.drawn > 0 {
-		fmt.Fprintf(&sb, "\x1b[%dA\r\x1b[J", v.drawn)
+		// Apart, because lipgloss leaves out what a terminal without colours cannot show.
+		_, _ = fmt.Fprintf(v.out, "\x1b[%dA\r\x1b[J", v.drawn)
 	}
-	sb.WriteString(picture + "\n")
 	v.drawn = strings.Count(picture, "\n") + 1
-	_, _ = lipgloss.Fprint(v.out, sb.String())
+	_, _ = lipgloss.Fprintln(v.out, picture)
 }

@@ -54,6 +54,9 @@ func (a *app) finish(cmd *cobra.Command, err error) int {
 	if err == nil {
 		return code
 	}
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("interrupted")
+	}
 	// Nobody reads a message about a stream that nobody reads.
 	_, _ = fmt.Fprintf(a.err, "leat: %s\n", oneLine(err))
 	if code == exitUsage {

@@ -7,10 +7,11 @@ import (
 	"github.com/charmbracelet/x/term"
 )
 
-// terminalWidth tells how many columns a terminal has; ok is false where w is none.
+// terminalWidth tells how many columns a terminal has; ok is false where w is none, or
+// is one that cannot move its cursor.
 func terminalWidth(w io.Writer) (columns int, ok bool) {
 	f, isFile := w.(*os.File)
-	if !isFile || !term.IsTerminal(f.Fd()) {
+	if !isFile || !term.IsTerminal(f.Fd()) || os.Getenv("TERM") == "dumb" {
 		return 0, false
 	}
 	columns, _, err := term.GetSize(f.Fd())

@@ -1,0 +1,198 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"pgregory.net/rapid"
+)
+
+// TestPosition proves how people may name a place in a topic.
+func TestPosition(t *testing.T) {
+	now := time.Date(2026, 5, 17, 12, 0, 0, 0, time.UTC)
+	f := func(s string, want position) {
+		t.Helper()
+		if got, err := parsePosition(s, now); err != nil || got != want {
+			t.Errorf("%s: %+v, %v, want %+v", s, got, err, want)
+		}
+	}
+	f("start", position{kind: atStart})
+	f("Earliest", position{kind: atStart})
+	f("end", position{kind: atEnd})
+	f("latest", position{kind: atEnd})
+	f("0", position{kind: atOffset})
+	f("17", position{kind: atOffset, n: 17})
+	f("-3", position{kind: backFrom, n: 3})
+	f("-1h30m", position{kind: atTime, n: now.Add(-90 * time.Minute).UnixMilli()})
+	f("2026-05-17T10:00:00Z", position{kind: atTime, n: now.Add(-2 * time.Hour).UnixMilli()})
+	f("2026-05-17T12:00:00.250+02:00", position{kind: atTime, n: now.Add(-2*time.Hour + 250*time.Millisecond).UnixMilli()})
+	f("2026-05-17", position{kind: atTime, n: time.Date(2026, 5, 17, 0, 0, 0, 0, time.Local).UnixMilli()})
+	for _, s := range []string{"", "1h", "tomorrow", "1.5", "2026-13-01"} {
+		if _, err := parsePosition(s, now); !errors.Is(err, errUsage) {
+			t.Errorf("%q passed: %v", s, err)
+		}
+	}
+}
+
+// TestFormat proves what each letter of a format writes, and that nulls differ from
+// empty fields.
+func TestFormat(t *testing.T) {
+	r := &kgo.Record{
+		Topic: "t", Partition: 2, Offset: 7, Timestamp: time.UnixMilli(1779015600123), Key: []byte("k"), Value: []byte("v\n"),
+		Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("1")}, {Key: "b"}},
+	}
+	f := func(format, want string) {
+		t.Helper()
+		write, err := parseFormat(format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := string(write(nil, r)); got != want {
+			t.Errorf("%s: %q, want %q", format, got, want)
+		}
+	}
+	f(`%t/%p/%o\t%k=%v`, "t/2/7\tk=v\n")
+	f(`%T %d`, "1779015600123 2026-05-17T11:00:00.123Z")
+	f(`%h|%K,%V|100%%\\n`, `a=1,b=|1,2|100%\n`)
+	f("", "")
+	r.Key, r.Value = nil, []byte{}
+	f(`%K %V`, "-1 0")
+}
+
+// TestNumbers proves how figures are written.
+func TestNumbers(t *testing.T) {
+	f := func(got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	f(number(0), "0")
+	f(number(999), "999")
+	f(number(1000), "1,000")
+	f(number(-1234567), "-1,234,567")
+	f(size(0), "0 B")
+	f(size(999), "999 B")
+	f(size(1000), "1.00 kB")
+	f(size(12345), "12.3 kB")
+	f(size(999499), "999 kB")
+	f(size(999500), "1.00 MB")
+	f(size(5e18), "5000 PB")
+	f(duration(1234*time.Nanosecond), "1µs")
+	f(duration(1234567*time.Nanosecond), "1.23ms")
+	f(duration(12345678900*time.Nanosecond), "12.35s")
+	f(count(1, "member"), "1 member")
+	f(count(2000, "member"), "2,000 members")
+	f(unescape(`a\tb\\n\0`), "a\tb\\n\x00")
+}
+
+// TestColumns proves that columns line up, whatever is in them.
+func TestColumns(t *testing.T) {
+	c := columns{head: []string{"NAME", ">SIZE", "WHERE"}}
+	c.add("groß", "1", "")
+	c.add("x", "1,000", "here")
+	want := "NAME   SIZE  WHERE\n" + "groß      1\n" + "x     1,000  here\n"
+	if got := c.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestLatencies proves that a quantile is never below the true one and above it by
+// an eighth at most, and that what came before counts no more.
+func TestLatencies(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var l latencies
+		l.add(time.Hour)
+		before := l.counts()
+		ns := rapid.SliceOfN(rapid.Int64Range(latencySteps, int64(time.Hour)), 1, 50).Draw(rt, "ns")
+		var largest int64
+		for _, n := range ns {
+			l.add(time.Duration(n))
+			largest = max(largest, n)
+		}
+		after := l.counts()
+		got := quantile(&before, &after, 1-1e-9)
+		if int64(got) <= largest || float64(got) > float64(largest)*1.125+1 {
+			rt.Fatalf("the largest of %v is said to be %d", ns, got)
+		}
+		if half := quantile(&before, &after, 0.5); half > got {
+			rt.Fatalf("p50 %v above the largest %v", half, got)
+		}
+	})
+	var none [64 * latencySteps]int64
+	if got := quantile(&none, &none, 0.5); got != 0 {
+		t.Errorf("nothing came, but p50 is %v", got)
+	}
+}
+
+// TestView proves that a picture shows the figures, fits the terminal, and that the
+// next one takes exactly its place.
+func TestView(t *testing.T) {
+	var out strings.Builder
+	v := demoView{out: &out, width: 60, addr: "127.0.0.1:9092"}
+	f := flow{recordsIn: 2000, recordsOut: 1999, bytesIn: 5e5, bytesOut: 5e5, totalIn: 12345, totalOut: 12340, lag: 5, p50: 700 * time.Microsecond, p99: 3 * time.Millisecond}
+	v.draw(f)
+	first := out.String()
+	for _, want := range []string{"2,000", "1,999", "500 kB/s", "12,345", "12,340", "700µs", "3ms", "127.0.0.1:9092", demoTopic} {
+		if !strings.Contains(first, want) {
+			t.Errorf("there is no %s in\n%s", want, first)
+		}
+	}
+	lines := strings.Count(first, "\n")
+	out.Reset()
+	v.draw(f)
+	up := fmt.Sprintf("\x1b[%dA", lines)
+	if !strings.HasPrefix(out.String(), up) || strings.Count(out.String(), "\n") != lines {
+		t.Errorf("the second picture of %d lines begins with %q", lines, out.String()[:10])
+	}
+}
+
+// TestBetween proves that rates are per second and the lag is what is left to read.
+func TestBetween(t *testing.T) {
+	start := time.Unix(0, 0)
+	a := moment{at: start, produced: 10, consumed: 10}
+	b := moment{at: start.Add(2 * time.Second), produced: 110, producedBytes: 1000, consumed: 60, consumedBytes: 500}
+	f := between(&a, &b)
+	if f.recordsIn != 50 || f.recordsOut != 25 || f.bytesIn != 500 || f.bytesOut != 250 || f.lag != 50 || f.totalIn != 110 {
+		t.Errorf("%+v", f)
+	}
+	if f := between(&a, &a); math.IsNaN(f.recordsIn) || f.recordsIn != 0 {
+		t.Errorf("no time passed: %+v", f)
+	}
+}
+
+// TestAccessLog proves that the log in the program is whole.
+func TestAccessLog(t *testing.T) {
+	lines, err := accessLog()
+	if err != nil || len(lines) != 10_000 {
+		t.Fatal(len(lines), err)
+	}
+	for i, l := range lines {
+		if len(l.client) < 7 || !strings.HasPrefix(string(l.text), string(l.client)+" ") || strings.ContainsAny(string(l.text), "\n") {
+			t.Fatalf("line %d: %q of %q", i, l.text, l.client)
+		}
+	}
+}
+
+// TestLocalNode proves that the demo's own node serves a client, and stops.
+func TestLocalNode(t *testing.T) {
+	addr, stop, err := startLocalNode(t.Context(), nodeOptions{data: t.TempDir() + "/data"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out, errOut strings.Builder
+	if code := Main(t.Context(), []string{"cluster", "--bootstrap", addr}, nil, &out, &errOut); code != exitOK {
+		t.Errorf("exit code %d: %s", code, errOut.String())
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(out.String(), addr) {
+		t.Errorf("%s is not in\n%s", addr, out.String())
+	}
+}
