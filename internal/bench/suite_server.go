@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -160,11 +161,17 @@ func (p *program) start(ctx context.Context, dir string) (*server, error) {
 			c.close()
 			return s, nil
 		}
-		if ctx.Err() != nil || time.Since(began) > readyWithin {
+		if ctx.Err() != nil || time.Since(began) > readyWithin || s.ended() {
 			return nil, errors.Join(fmt.Errorf("it does not answer: %w; it says: %s", err, s.tail()), s.stop())
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// ended tells whether the process is gone; stop still has to wait for it.
+func (s *server) ended() bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.pid()))
+	return err != nil || bytes.Contains(b, []byte(") Z "))
 }
 
 func (s *server) pid() int { return s.cmd.Process.Pid }
