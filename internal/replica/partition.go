@@ -48,7 +48,7 @@ type Partition struct {
 	gone  atomic.Bool // deleted, or the set is closed
 
 	opened atomic.Bool  // hw has been taken from the log
-	hw     atomic.Int64 // high watermark; written with mu held
+	hw     atomic.Int64 // high watermark; written with mu held, never falls
 	bytes  atomic.Int64 // appended by this leader: how polls guess what has come
 
 	mu    sync.Mutex // guards the lists; the innermost lock
@@ -164,8 +164,9 @@ func (p *Partition) Wait(w *Waiter, need record.Offset) {
 	p.mu.Lock()
 	var err error
 	done := record.Offset(p.hw.Load()) >= need
-	if !done && p.Leads(record.NoEpoch) != nil {
-		done, err = true, ErrNotLeader
+	if !done {
+		err = p.broken()
+		done = err != nil
 	}
 	if !done {
 		w.need = need
@@ -322,9 +323,29 @@ func (p *Partition) fail() {
 	wakeAll(woken)
 }
 
+// broken says why the high watermark will not move any more.
+func (p *Partition) broken() error {
+	if p.Leads(record.NoEpoch) != nil {
+		return ErrNotLeader
+	}
+	return p.log.Fault()
+}
+
+// expire ends the waits whose time is over, and all of them where the log has
+// failed meanwhile.
 func (p *Partition) expire(now int64) {
 	p.mu.Lock()
+	if p.acks.head == nil {
+		p.mu.Unlock()
+		return
+	}
 	done := p.acks.expire(now)
+	var rest *Waiter
+	fault := p.broken()
+	if fault != nil {
+		rest = p.acks.all()
+	}
 	p.mu.Unlock()
 	complete(done, ErrTimedOut)
+	complete(rest, fault)
 }

@@ -237,7 +237,8 @@ func (s *Set) configureTopic(t *Topic, img *meta.Image) {
 	}
 }
 
-// Expire ends the waits whose deadline (Unix ns) has passed.
+// Expire ends the waits whose deadline (Unix ns) has passed, and those whose log has
+// failed. It is to be called about once a second.
 func (s *Set) Expire(now int64) {
 	for p := range s.Partitions() {
 		p.expire(now)

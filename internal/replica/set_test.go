@@ -1,0 +1,296 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// world is a set on a store in memory, with the metadata that it follows.
+type world struct {
+	t     *testing.T
+	image *meta.Image
+	store *storage.Store
+	set   *Set
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	store, err := storage.Open(storage.Config{FS: vfs.NewMem(), Dir: "data", Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	static, err := meta.NewStatic(1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, image: meta.Empty(), store: store}
+	w.set = NewSet(Config{NodeID: 1, Store: store, Logger: log, Static: static})
+	t.Cleanup(func() {
+		w.set.Close()
+		if err := store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+func (w *world) apply(recs ...meta.Record) {
+	w.t.Helper()
+	var entry []byte
+	for _, r := range recs {
+		entry = meta.Append(entry, r)
+	}
+	img, d, err := meta.Apply(w.image, entry)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.image = img
+	w.set.Apply(d, img)
+}
+
+// topic makes a topic whose partitions are led by the given nodes.
+func (w *world) topic(name string, leaders ...int32) meta.UUID {
+	w.t.Helper()
+	id := meta.NewUUID()
+	parts := make([]meta.Partition, len(leaders))
+	for i, l := range leaders {
+		parts[i] = meta.Partition{Replicas: []int32{l}, ISR: []int32{l}, Leader: l}
+	}
+	w.apply(meta.TopicCreated{ID: id, Name: name}, meta.PartitionsSet{Topic: id, Partitions: parts})
+	return id
+}
+
+func oneRecord(t *testing.T, value string) record.Batch {
+	t.Helper()
+	var b record.Builder
+	b.Append(1, nil, []byte(value))
+	out, err := b.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(record.Batch(nil), out...)
+}
+
+// add appends one record and returns its offset.
+func (w *world) add(p *Partition, value string) (record.Offset, error) {
+	w.t.Helper()
+	items := []storage.Item{{Batch: oneRecord(w.t, value)}}
+	p.Append(items)
+	w.store.Commit()
+	return items[0].Base, items[0].Err
+}
+
+// TestSetFollowsTheMetadata proves that topics are found by name and by id with the
+// partitions that this node has, that more partitions and deletion are followed, and
+// that a topic made again has none of the old one's records.
+func TestSetFollowsTheMetadata(t *testing.T) {
+	w := newWorld(t)
+	id := w.topic("events", 1, 2, 1)
+	w.topic("elsewhere", 2)
+	if w.set.Topic([]byte("elsewhere")) != nil {
+		t.Error("a topic of another node is here")
+	}
+	topic := w.set.Topic([]byte("events"))
+	if topic == nil || topic != w.set.TopicByID(id) || topic.NumPartitions() != 3 {
+		t.Fatalf("found %v by name, %v by id", topic, w.set.TopicByID(id))
+	}
+	if topic.Partition(0) == nil || topic.Partition(1) != nil || topic.Partition(2) == nil || topic.Partition(3) != nil || topic.Partition(-1) != nil {
+		t.Error("not the partitions of this node")
+	}
+	if _, err := w.add(topic.Partition(0), "old"); err != nil {
+		t.Fatal(err)
+	}
+	w.apply(meta.PartitionsSet{Topic: id, First: 3, Partitions: []meta.Partition{{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}}})
+	if topic.Partition(3) == nil || w.set.Topic([]byte("events")) != topic {
+		t.Error("the new partition is not there")
+	}
+	old := topic.Partition(0)
+	w.apply(meta.TopicDeleted{ID: id})
+	if w.set.Topic([]byte("events")) != nil || w.set.TopicByID(id) != nil || !old.Gone() {
+		t.Error("the deleted topic is still there")
+	}
+	if _, err := w.add(old, "late"); !errors.Is(err, ErrNotLeader) {
+		t.Errorf("append to a deleted partition: %v", err)
+	}
+	again := w.topic("events", 1)
+	p := w.set.TopicByID(again).Partition(0)
+	if hw := p.HighWatermark(); hw != 0 {
+		t.Errorf("the new topic begins at %d", hw)
+	}
+	if o, err := w.add(p, "new"); err != nil || o != 0 {
+		t.Errorf("offset %d, %v", o, err)
+	}
+}
+
+// TestSettingsFollowTheConfigs proves that a change of a topic's config, and of the
+// broker's that it falls back to, reaches the partitions without a restart.
+func TestSettingsFollowTheConfigs(t *testing.T) {
+	w := newWorld(t)
+	w.topic("events", 1)
+	topic := w.set.Topic([]byte("events"))
+	if s := topic.Settings(); s.MaxMessageBytes != 1048588 || s.Codec != KeepCompression || s.Storage.FlushMessages != 1 {
+		t.Errorf("defaults: %+v", s)
+	}
+	events := meta.Resource{Type: meta.TopicResource, Name: "events"}
+	w.apply(meta.ConfigSet{Resource: events, Key: "max.message.bytes", Value: "77"},
+		meta.ConfigSet{Resource: events, Key: "compression.type", Value: "zstd"})
+	if s := topic.Settings(); s.MaxMessageBytes != 77 || s.Codec != record.Zstd || s.Level == 0 {
+		t.Errorf("the topic's: %+v", s)
+	}
+	w.apply(meta.ConfigUnset{Resource: events, Key: "max.message.bytes"},
+		meta.ConfigSet{Resource: meta.Resource{Type: meta.BrokerResource}, Key: "message.max.bytes", Value: "88"})
+	if s := topic.Settings(); s.MaxMessageBytes != 88 {
+		t.Errorf("the broker's: %d", s.MaxMessageBytes)
+	}
+}
+
+// TestLeadershipFences proves that a partition takes appends only from its leader's
+// epoch, that waits end with it, and what an asker of another epoch is told.
+func TestLeadershipFences(t *testing.T) {
+	w := newWorld(t)
+	id := w.topic("events", 1)
+	p := w.set.Partition("events", 0)
+	if _, err := w.add(p, "first"); err != nil {
+		t.Fatal(err)
+	}
+	var c called
+	p.Wait(&Waiter{Owner: &c, Slot: 7}, 1)
+	p.Wait(&Waiter{Owner: &c, Slot: 8}, 2)
+	if len(c.slots) != 1 || c.slots[0] != 7 || c.errs[0] != nil {
+		t.Fatalf("waits ended: %v %v", c.slots, c.errs)
+	}
+	change := func(leader, epoch, step int32) {
+		w.apply(meta.PartitionChanged{Topic: id, ISR: []int32{1}, Leader: leader, LeaderEpoch: epoch, PartitionEpoch: step})
+	}
+	change(2, 1, 1)
+	if len(c.slots) != 2 || !errors.Is(c.errs[1], ErrNotLeader) {
+		t.Fatalf("waits ended: %v %v", c.slots, c.errs)
+	}
+	if _, err := w.add(p, "not mine"); !errors.Is(err, ErrNotLeader) {
+		t.Errorf("append without leading: %v", err)
+	}
+	change(1, 2, 2)
+	for asker, want := range map[record.Epoch]error{record.NoEpoch: nil, 1: ErrFencedEpoch, 2: nil, 3: ErrUnknownEpoch} {
+		if err := p.Leads(asker); !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("epoch %d: %v, want %v", asker, err, want)
+		}
+	}
+	if _, err := p.AppendBatch(oneRecord(t, "old epoch"), 0); !errors.Is(err, ErrNotLeader) {
+		t.Errorf("append in an old epoch: %v", err)
+	}
+	next, err := p.AppendBatch(oneRecord(t, "second"), 2)
+	if err != nil || next != 2 {
+		t.Fatalf("next %d, %v", next, err)
+	}
+	if e, end, err := p.EpochEnd(0); err != nil || e != 0 || end != 1 {
+		t.Errorf("epoch 0 ends at %d (epoch %d), %v", end, e, err)
+	}
+	if e, end, err := p.EpochEnd(2); err != nil || e != 2 || end != 2 {
+		t.Errorf("epoch 2 ends at %d (epoch %d), %v", end, e, err)
+	}
+}
+
+// TestHighWatermarkNeedsTheInSyncSet proves that nothing is committed by this node
+// alone while another replica counts as in sync, and that acks=all needs min.insync.replicas.
+func TestHighWatermarkNeedsTheInSyncSet(t *testing.T) {
+	w := newWorld(t)
+	id := meta.NewUUID()
+	w.apply(meta.TopicCreated{ID: id, Name: "events"},
+		meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1, 2}, ISR: []int32{1, 2}, Leader: 1}}},
+		meta.ConfigSet{Resource: meta.Resource{Type: meta.TopicResource, Name: "events"}, Key: "min.insync.replicas", Value: "2"})
+	p := w.set.Partition("events", 0)
+	if _, err := w.add(p, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if hw := p.HighWatermark(); hw != 0 || p.EnoughInSync() != nil {
+		t.Errorf("high watermark %d, %v", hw, p.EnoughInSync())
+	}
+	w.apply(meta.PartitionChanged{Topic: id, ISR: []int32{1}, Leader: 1, LeaderEpoch: 0, PartitionEpoch: 1})
+	if hw := p.HighWatermark(); hw != 1 || !errors.Is(p.EnoughInSync(), ErrNotEnoughReplicas) {
+		t.Errorf("alone: high watermark %d, %v", hw, p.EnoughInSync())
+	}
+}
+
+// TestPartitionIsALogForCoordinators proves that what a coordinator appends is
+// committed by waiting for it alone, and is read back in whole batches up to the high
+// watermark, however few bytes are asked for.
+func TestPartitionIsALogForCoordinators(t *testing.T) {
+	w := newWorld(t)
+	w.topic("__consumer_offsets", 1)
+	p := w.set.Partition("__consumer_offsets", 0)
+	var want int
+	for i := range 5 {
+		b := oneRecord(t, fmt.Sprint(i))
+		want += len(b)
+		next, err := p.AppendBatch(b, 0)
+		if err != nil || next != record.Offset(i+1) {
+			t.Fatalf("next %d, %v", next, err)
+		}
+	}
+	done := make(chan error, 1)
+	p.Await(5, func(err error) { done <- err })
+	if err := <-done; err != nil || p.HighWatermark() != 5 {
+		t.Fatalf("high watermark %d, %v", p.HighWatermark(), err)
+	}
+	all, err := p.ReadCommitted(0, 1<<20)
+	if err != nil || len(all) != want {
+		t.Fatalf("read %d bytes, want %d: %v", len(all), want, err)
+	}
+	var values string
+	for off := record.Offset(0); ; {
+		b, err := p.ReadCommitted(off, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b) == 0 {
+			break
+		}
+		for len(b) > 0 {
+			one, rest, err := record.Next(b)
+			if err != nil {
+				t.Fatalf("a batch is cut: %v", err)
+			}
+			values += string(one[len(one)-2])
+			off, b = one.NextOffset(), rest
+		}
+	}
+	if values != "01234" {
+		t.Errorf("read %q", values)
+	}
+}
+
+// TestManyTopicsAtOnce proves that a step that makes thousands of topics is followed
+// whole, and so is one that deletes them.
+func TestManyTopicsAtOnce(t *testing.T) {
+	const n = 3000
+	w := newWorld(t)
+	var makes, deletes []meta.Record
+	for i := range n {
+		id := meta.NewUUID()
+		makes = append(makes, meta.TopicCreated{ID: id, Name: fmt.Sprint("topic-", i)},
+			meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}}})
+		deletes = append(deletes, meta.TopicDeleted{ID: id})
+	}
+	count := func() (n int) {
+		for range w.set.Partitions() {
+			n++
+		}
+		return n
+	}
+	w.apply(makes...)
+	if got := count(); got != n || w.set.Topic([]byte("topic-2999")) == nil {
+		t.Errorf("%d partitions", got)
+	}
+	w.apply(deletes...)
+	if got := count(); got != 0 || w.set.Topic([]byte("topic-0")) != nil {
+		t.Errorf("%d partitions are left", got)
+	}
+}
