@@ -34,6 +34,7 @@ type keeper struct {
 	redo     bool             // guarded by mu: the last checkpoint failed
 	fill     bool             // guarded by mu: the journal's filler is to be started
 	dead     []*segment       // guarded by mu: below their log's start; removable once a checkpoint says so
+	doomed   []string         // guarded by mu: directories of deleted logs
 	removals []removal        // guarded by mu
 	replayed []replayedFile   // guarded by mu: written by recovery and not synced
 	sweep    func(LogID) bool // guarded by mu: see Store.Sweep
@@ -198,8 +199,8 @@ func (k *keeper) checkpointLocked(last bool) error {
 	at := s.journal.here()
 	k.bytes.Store(0)
 	k.mu.Lock()
-	logs, dead, replayed := k.changed, k.dead, k.replayed
-	k.changed, k.dead, k.replayed, k.redo = nil, nil, nil, false
+	logs, dead, doomed, replayed := k.changed, k.dead, k.doomed, k.replayed
+	k.changed, k.dead, k.doomed, k.replayed, k.redo = nil, nil, nil, nil, false
 	k.mu.Unlock()
 	if last {
 		logs = s.all()
@@ -239,9 +240,18 @@ func (k *keeper) checkpointLocked(last bool) error {
 	err := k.save(at)
 	if err != nil {
 		k.mu.Lock()
-		k.dead = append(k.dead, dead...)
+		k.dead, k.doomed = append(k.dead, dead...), append(k.doomed, doomed...)
 		k.mu.Unlock()
 		return err
+	}
+	if hold || s.journal.isPinned() {
+		k.mu.Lock()
+		k.doomed = append(k.doomed, doomed...)
+		k.mu.Unlock()
+		doomed = nil
+	}
+	for _, dir := range doomed {
+		k.remove(s.path(dir), 0)
 	}
 	for _, g := range dead {
 		err := g.log.change(func() error { return k.removeSegment(g, g.log.options().FileDeleteDelay) })
@@ -328,6 +338,9 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 		}
 		l.notePoint(nil)
 		return true, 0, nil
+	}
+	if err := l.trim(); err != nil {
+		return false, 0, err
 	}
 	if err := l.snapshot(last); err != nil {
 		return false, 0, asAppendError(err)
@@ -459,7 +472,7 @@ func (l *Log) snapshot(last bool) error {
 	ps := &l.writer.producers
 	at := record.Offset(l.end.Load())
 	l.pub.Lock()
-	due := ps.changed && (last || l.marks.snapBytes >= snapshotBytes)
+	due := ps.changed && (last || l.marks.wantSnap || l.marks.snapBytes >= snapshotBytes)
 	if !ps.changed {
 		l.marks.prodAt = at // what the last snapshot has is still the truth
 	}
@@ -484,11 +497,22 @@ func (l *Log) snapshot(last bool) error {
 	l.pub.Lock()
 	before := l.marks.snapOld
 	l.marks.snapAt, l.marks.prodAt, l.marks.snapOld, l.marks.snapBytes = at, at, old, 0
+	l.marks.wantSnap = false
 	l.pub.Unlock()
 	if before >= 0 && before != at {
 		l.s.keeper.remove(l.s.path(l.dir, fileName(before, snapshotSuffix)), 0)
 	}
 	return nil
+}
+
+// trim parts with segments below the start that an earlier run did not come to delete.
+func (l *Log) trim() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone.Load() {
+		return nil
+	}
+	return l.trimLocked()
 }
 
 // flushAll writes the indexes out.

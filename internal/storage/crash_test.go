@@ -3,6 +3,7 @@ package storage
 import (
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"strconv"
@@ -143,6 +144,9 @@ func (w *world) options(m *modelLog) Options {
 func (w *world) open() {
 	w.cfg.FS = vfs.NewFaulty(w.mem, w.hook)
 	w.cfg.BootID = "boot" + strconv.Itoa(w.boots)
+	if testing.Verbose() {
+		w.cfg.Logger = slog.New(slog.NewTextHandler(w.tb.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
 	s, err := open(w.cfg) // nothing runs beside the test: a seed always does the same
 	if err != nil {
 		w.tb.Fatalf("open: %v", err)

@@ -33,7 +33,7 @@ func (s *Store) Delete(id LogID) {
 
 // discard takes a directory's name away and has it removed.
 func (s *Store) discard(dir string) {
-	to := dir + "." + strings.ReplaceAll(randomHex(), "-", "") + deletedDir
+	to := dir + "." + randomHex() + deletedDir
 	err := s.fs.Rename(s.path(dir), s.path(to))
 	if errors.Is(err, vfs.ErrNotExist) {
 		return
@@ -42,7 +42,17 @@ func (s *Store) discard(dir string) {
 		s.log.Error("a deleted topic's directory could not be moved away", "dir", dir, "err", err)
 		return
 	}
-	s.keeper.remove(s.path(to), 0)
+	s.keeper.doom(to)
+}
+
+// doom has a directory removed once a checkpoint has left behind what the journal
+// has of it: until then its name says that it was deleted.
+func (k *keeper) doom(dir string) {
+	k.mu.Lock()
+	k.doomed = append(k.doomed, dir)
+	k.mu.Unlock()
+	k.again()
+	k.poke()
 }
 
 // Sweep deletes, in the background, the directories of logs for which live is
@@ -89,14 +99,10 @@ func (s *Store) sweepDirs(live func(id LogID) bool) {
 
 // sweepStray removes a directory that was moved aside, unless its topic lives.
 func (s *Store) sweepStray(dir string, live func(id LogID) bool) {
-	name, _, _ := strings.Cut(strings.TrimSuffix(dir, strayDir), ".")
-	if at := strings.LastIndexByte(strings.TrimSuffix(dir, strayDir), '.'); at > 0 {
-		name = dir[:at] // topics may have dots in their names
-	}
-	_, partition, ok := parseDirName(name)
+	_, partition, ok := parseDirName(dir[:max(strings.LastIndexByte(dir, '.'), 0)])
 	topic, owned, err := s.owner(dir)
 	if err != nil || ok && owned && live(LogID{topic, partition}) {
 		return
 	}
-	s.keeper.remove(s.path(dir), 0)
+	s.keeper.doom(dir)
 }

@@ -115,7 +115,7 @@ func (l *Log) openLocked() error {
 	}
 	infos, err := s.fs.ReadDir(s.path(l.dir))
 	if errors.Is(err, vfs.ErrNotExist) {
-		if known && pt.pos > 0 {
+		if known && pt.pos > 0 && pt.next > pt.start {
 			l.fail(fmt.Errorf("its directory is missing, though it had records up to offset %d", pt.next))
 		}
 		l.openEmpty(pt, known)
@@ -215,11 +215,6 @@ func (o *opening) list(infos []vfs.Info) {
 	slices.SortFunc(o.segs, func(a, b *segment) int { return int(min(max(a.base-b.base, -1), 1)) })
 	slices.Sort(o.snaps)
 	o.start = o.pt.start
-	// Segments below the start were to be deleted when the last run ended.
-	for len(o.segs) > 1 && o.segs[1].base <= o.start {
-		l.s.keeper.removeSegment(o.segs[0], 0)
-		o.segs = o.segs[1:]
-	}
 	if len(o.segs) > 0 {
 		o.start = max(o.start, o.segs[0].base)
 	}
@@ -237,7 +232,7 @@ func (o *opening) check() error {
 		i := slices.IndexFunc(o.segs, func(g *segment) bool { return g.base == o.pt.base })
 		if i >= 0 {
 			from, pos, vouched = i, o.pt.pos, true
-		} else if o.pt.pos > 0 && (len(o.segs) == 0 || o.pt.base > o.segs[0].base) {
+		} else if o.pt.pos > 0 && o.pt.next > o.start && (len(o.segs) == 0 || o.pt.base > o.segs[0].base) {
 			o.l.fail(fmt.Errorf("segment %d is missing, though it had %d bytes", o.pt.base, o.pt.pos))
 		}
 	}
@@ -446,7 +441,8 @@ func (o *opening) publish() error {
 	l.commitTo.Store(int64(o.next))
 	l.durable, l.stable = o.stable, o.stable
 	l.marks.snapAt, l.marks.prodAt = l.known.snap, l.known.prodAt
-	if !o.clean() && !l.marks.changed {
+	below := len(o.segs) > 1 && o.segs[1].base <= o.start // the last run did not come to delete them
+	if (below || !o.clean()) && !l.marks.changed {
 		l.marks.changed = true
 		l.s.keeper.add(l)
 	}

@@ -41,6 +41,7 @@ func (s *Store) recover() error {
 		return err
 	}
 	s.points.init(base, hot, s.cfg.BootID)
+	buried := s.tombstones()
 	if hot == nil {
 		return s.begin(base)
 	}
@@ -52,17 +53,13 @@ func (s *Store) recover() error {
 	}
 	keep := hot.at
 	if older != nil && older.journal == hot.journal && older.at.number < hot.at.number {
-		if _, err := s.journal.scan(older.at, nil); err != nil {
+		if _, err := s.journal.scan(older.at, func([]byte) error { return nil }); err != nil {
 			return err
 		}
 		keep = older.at // should the newest checkpoint rot, recovery begins there
 	}
 	alive := s.cfg.BootID != "" && hot.boot == s.cfg.BootID
-	if err := s.replay(hot.at, keep, alive); err != nil {
-		return err
-	}
-	s.leftovers()
-	return nil
+	return s.replay(hot.at, keep, alive, buried)
 }
 
 // begin starts a directory that has no checkpoint: a new one, or one whose
@@ -90,21 +87,33 @@ func (s *Store) begin(base *sheet) error {
 		return nil
 	}
 	s.journal.known.Store(err == nil)
-	s.leftovers()
 	return err
 }
 
-// leftovers has directories removed whose deletion an earlier run began.
-func (s *Store) leftovers() {
+// tombstones are the logs whose directories were renamed because they were deleted
+// or belong to no topic: what the journal has of them must not come back. The
+// directories go when a checkpoint has left those rounds behind.
+func (s *Store) tombstones() map[LogID]bool {
+	buried := map[LogID]bool{}
 	infos, err := s.fs.ReadDir(s.cfg.Dir)
 	if err != nil {
-		return
+		s.log.Warn("the data directory could not be listed", "err", err)
 	}
 	for _, i := range infos {
-		if i.Dir && strings.HasSuffix(i.Name, deletedDir) {
-			s.keeper.remove(s.path(i.Name), 0)
+		gone := strings.HasSuffix(i.Name, deletedDir)
+		if !i.Dir || !gone && !strings.HasSuffix(i.Name, strayDir) {
+			continue
+		}
+		name := i.Name[:max(strings.LastIndexByte(i.Name, '.'), 0)] // topics may have dots in their names
+		_, partition, ok := parseDirName(name)
+		if topic, owned, err := s.owner(i.Name); err == nil && ok && owned {
+			buried[LogID{topic, partition}] = true
+		}
+		if gone {
+			s.keeper.doom(i.Name)
 		}
 	}
+	return buried
 }
 
 // replayedFile is a segment that recovery wrote to.
@@ -117,9 +126,9 @@ type replayedFile struct {
 // stay in it. Where the kernel
 // lived, the files have everything that was written, and only what the journal
 // alone says is taken from it.
-func (s *Store) replay(from, keep mark, alive bool) error {
+func (s *Store) replay(from, keep mark, alive bool, buried map[LogID]bool) error {
 	r := &replay{
-		s: s, alive: alive, deleted: map[LogID]bool{}, dirs: map[string]verdict{},
+		s: s, alive: alive, deleted: buried, dirs: map[string]verdict{},
 		files: map[replayedFile]vfs.File{}, written: map[replayedFile]bool{}, lacking: map[LogID]bool{},
 	}
 	at, err := s.journal.scan(from, r.note)
@@ -132,6 +141,7 @@ func (s *Store) replay(from, keep mark, alive bool) error {
 	if err := r.close(); err != nil {
 		return err
 	}
+	s.log.Debug("the journal was read", "from", from.number, "keep", keep.number, "to", at.number, "alive", alive)
 	if err := s.journal.resume(keep, at); err != nil {
 		return err
 	}
@@ -166,7 +176,7 @@ func (s *Store) thaw() {
 	from := s.keeper.previous
 	s.keeper.run.Unlock()
 	r := &replay{
-		s: s, deleted: map[LogID]bool{}, dirs: map[string]verdict{}, only: s.frozenLogs(),
+		s: s, deleted: s.tombstones(), dirs: map[string]verdict{}, only: s.frozenLogs(),
 		files: map[replayedFile]vfs.File{}, written: map[replayedFile]bool{}, lacking: map[LogID]bool{},
 	}
 	_, err := s.journal.scan(from, r.note)
@@ -405,90 +415,87 @@ func (r *replay) close() error {
 	return err
 }
 
-// roundAt is a round's head, read and checked against what must come there.
-type roundAt struct {
-	payload int
-	sum     uint32 // of the head
-	crc     uint32 // of the payload
-}
-
-// head reads the head of the round at a place; ok is false where it is not the one
-// that at names.
-func (j *journal) head(f *ringFile, pos int64, at mark) (h roundAt, ok bool, err error) {
-	b := make([]byte, roundHead)
-	j.mu.Lock()
-	file := f.f
-	j.mu.Unlock()
-	if _, err := file.ReadAt(b, pos); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		return h, false, err
-	}
-	h = roundAt{payload: int(be.Uint32(b[40:])), sum: be.Uint32(b[4:]), crc: be.Uint32(b[36:])}
-	ok = be.Uint32(b) == roundMagic && h.sum == crc32.Checksum(b[8:], castagnoli) &&
-		[16]byte(b[8:24]) == j.id && be.Uint64(b[24:]) == at.number && be.Uint32(b[32:]) == at.prev &&
-		h.payload > 0 && h.payload <= 2*maxRound
-	return h, ok, nil
+// scanner reads rounds.
+type scanner struct {
+	j     *journal
+	files []*ringFile
+	buf   []byte // the payload of the round found last
+	sum   uint32 // the checksum of its head
 }
 
 // scan calls fn with the payloads of the rounds from a mark on, and returns the
-// mark of the one that is missing. Without fn it looks at the heads only.
-func (j *journal) scan(from mark, fn func(payload []byte) error) (mark, error) {
-	at := from
-	var buf []byte
+// mark of the one that is missing.
+func (j *journal) scan(at mark, fn func(payload []byte) error) (mark, error) {
+	j.mu.Lock()
+	sc := &scanner{j: j, files: slices.Clone(j.files)}
+	j.mu.Unlock()
 	for {
-		f, h, err := j.find(&at)
+		f, err := sc.find(&at)
 		if f == nil || err != nil {
 			return at, err
 		}
-		if fn != nil {
-			if cap(buf) < h.payload {
-				buf = make([]byte, h.payload, max(h.payload, 256<<10))
-			}
-			buf = buf[:h.payload]
-			n, err := f.f.ReadAt(buf, at.pos+roundHead)
-			if n < len(buf) && err != nil && !errors.Is(err, io.EOF) {
-				return at, err
-			}
-			if n < len(buf) || crc32.Checksum(buf, castagnoli) != h.crc {
-				return at, nil // torn: it was never acknowledged
-			}
-			if err := fn(buf); err != nil {
-				return at, err
-			}
+		if err := fn(sc.buf); err != nil {
+			return at, err
 		}
 		j.mu.Lock()
 		f.last = max(f.last, at.number)
 		j.mu.Unlock()
-		at.pos += (int64(roundHead+h.payload) + journalBlock - 1) / journalBlock * journalBlock
-		at.number, at.prev = at.number+1, h.sum
+		at.pos += (int64(roundHead+len(sc.buf)) + journalBlock - 1) / journalBlock * journalBlock
+		at.number, at.prev = at.number+1, sc.sum
 	}
 }
 
-// find is the file in which the round of a mark stands: where the mark says, or at
-// the beginning of a file, which the mark then says; nil: nowhere.
-func (j *journal) find(at *mark) (*ringFile, roundAt, error) {
-	j.mu.Lock()
-	files := slices.Clone(j.files)
-	j.mu.Unlock()
-	if at.file < len(files) {
-		h, ok, err := j.head(files[at.file], at.pos, *at)
-		if err != nil || ok {
-			return files[at.file], h, err
+// find reads the round of a mark: where the mark says, or at the beginning of a
+// file, which the mark then says. There may be a torn one with the same number,
+// too. nil: there is none.
+func (sc *scanner) find(at *mark) (*ringFile, error) {
+	if at.file < len(sc.files) {
+		if ok, err := sc.read(sc.files[at.file], at.pos, at); ok || err != nil {
+			return sc.files[at.file], err
 		}
 	}
-	for _, f := range files {
-		h, ok, err := j.head(f, 0, *at)
+	for _, f := range sc.files {
+		ok, err := sc.read(f, 0, at)
 		if err != nil {
-			return nil, h, err
+			return nil, err
 		}
 		if ok {
 			at.file, at.pos = f.number, 0
-			return f, h, nil
+			return f, nil
 		}
 	}
-	return nil, roundAt{}, nil
+	return nil, nil
+}
+
+// read reads the round at a place; ok is false where it is not the one that at
+// names, or not whole.
+func (sc *scanner) read(f *ringFile, pos int64, at *mark) (ok bool, err error) {
+	var b [roundHead]byte
+	sc.j.mu.Lock()
+	file := f.f
+	sc.j.mu.Unlock()
+	if _, err := file.ReadAt(b[:], pos); err != nil {
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		return false, err
+	}
+	n := int(be.Uint32(b[40:]))
+	sc.sum = be.Uint32(b[4:])
+	if be.Uint32(b[:]) != roundMagic || sc.sum != crc32.Checksum(b[8:], castagnoli) ||
+		[16]byte(b[8:24]) != sc.j.id || be.Uint64(b[24:]) != at.number || be.Uint32(b[32:]) != at.prev ||
+		n == 0 || n > 2*maxRound {
+		return false, nil
+	}
+	if cap(sc.buf) < n {
+		sc.buf = make([]byte, n, max(n, 256<<10))
+	}
+	sc.buf = sc.buf[:n]
+	got, err := file.ReadAt(sc.buf, pos+roundHead)
+	if got < n && err != nil && !errors.Is(err, io.EOF) {
+		return false, err
+	}
+	return got == n && crc32.Checksum(sc.buf, castagnoli) == be.Uint32(b[36:]), nil
 }
 
 // resume readies the journal for the round at a mark. The last rounds that a scan

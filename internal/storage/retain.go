@@ -45,28 +45,46 @@ func (l *Log) moveStart(o record.Offset) (moved bool, err error) {
 		return false, err
 	}
 	l.pub.Lock()
-	defer l.pub.Unlock()
 	l.start.Store(int64(o))
 	l.epochs = l.epochs.trim(o)
 	l.unwritten = true
-	n := 0
-	for n+1 < len(l.segs) && l.segs[n+1].base <= o {
-		n++
-	}
-	l.s.keeper.bury(l.segs[:n])
-	l.segs = append([]*segment(nil), l.segs[n:]...)
-	if len(l.segs) > 0 {
-		for _, p := range []*place{&l.durable, &l.stable} {
-			if p.seg != nil && p.seg.base < l.segs[0].base {
-				*p = place{l.segs[0], 0, l.segs[0].base}
-			}
-		}
-	}
 	if !l.marks.changed {
 		l.marks.changed = true
 		l.s.keeper.add(l)
 	}
-	return true, nil
+	l.pub.Unlock()
+	return true, l.trimLocked()
+}
+
+// trimLocked parts with the segments below the start. What the producers did in
+// them is known and will be written down before they go. mu is held.
+func (l *Log) trimLocked() error {
+	l.pub.Lock()
+	start, n := record.Offset(l.start.Load()), 0
+	for n+1 < len(l.segs) && l.segs[n+1].base <= start {
+		n++
+	}
+	ahead := n > 0 && l.marks.prodAt < l.segs[n].base
+	l.pub.Unlock()
+	if n == 0 {
+		return nil
+	}
+	if ahead {
+		if err := l.prepareLocked(); err != nil {
+			return err
+		}
+	}
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	l.marks.wantSnap = l.marks.wantSnap || ahead
+	l.s.keeper.bury(l.segs[:n])
+	l.segs = append([]*segment(nil), l.segs[n:]...)
+	for _, p := range []*place{&l.durable, &l.stable} {
+		if p.seg != nil && p.seg.base < l.segs[0].base {
+			*p = place{l.segs[0], 0, l.segs[0].base}
+		}
+	}
+	return nil
 }
 
 // emptyActive closes the active segment if all that it has is to go, so that its
