@@ -219,7 +219,8 @@ func (b *Broker) Close() {
 	b.done.Wait()
 }
 
-// expire ends produce requests that have waited longer than their clients allow.
+// expire ends produce requests that have waited longer than their clients allow, or
+// for a log that has failed.
 func (b *Broker) expire() {
 	t := time.NewTicker(expireEvery)
 	defer t.Stop()
