@@ -4,7 +4,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -32,11 +31,12 @@ func (b *Broker) deleteTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 	defer cancel()
 	errs, err := b.cfg.Controller.DeleteTopics(ctx, d.ids)
 	for i, id := range d.ids {
-		var refused *controller.Error
-		if err == nil {
-			refused = errs[i]
+		if err != nil {
+			code, message := outcome(nil, err)
+			d.answer(d.refs[i].name, d.refs[i].id, code, message)
+			continue
 		}
-		code, message := outcome(refused, err)
+		code, message := outcome(errs[i], nil)
 		d.answer(&d.names[i], id, code, message)
 	}
 	r.Reply(d.resp)
@@ -52,7 +52,12 @@ type deletion struct {
 	byID   map[meta.UUID]int
 
 	ids   []meta.UUID // to be deleted
-	names []string
+	names []string    // theirs
+	refs  []topicRef  // how they were asked for
+}
+
+func (d *deletion) choose(t *meta.Topic, ref topicRef) {
+	d.ids, d.names, d.refs = append(d.ids, t.ID), append(d.names, t.Name), append(d.refs, ref)
 }
 
 type topicRef struct {
@@ -143,12 +148,12 @@ func (d *deletion) resolve() {
 			both[t.ID] = true
 			d.refuse(ref.name, t.ID, kerr.InvalidRequest, "The provided topic name maps to an ID that was already supplied.")
 		default:
-			d.ids, d.names = append(d.ids, t.ID), append(d.names, t.Name)
+			d.choose(t, ref)
 		}
 	}
 	for id := range chosen {
 		if !both[id] {
-			d.ids, d.names = append(d.ids, id), append(d.names, d.m.TopicByID(id).Name)
+			d.choose(d.m.TopicByID(id), topicRef{id: id})
 		}
 	}
 }

@@ -156,7 +156,8 @@ func TestPrecedence(t *testing.T) {
 		{"retention.ms", []string{"log.retention.hours", "-1"}, nil, "-1 from 4: log.retention.hours=-1(4) log.retention.hours=168(5)"},
 		{"retention.ms", []string{"log.retention.hours", "2147483647"}, nil, "7730941129200000 from 4: log.retention.hours=2147483647(4) log.retention.hours=168(5)"},
 		{
-			"retention.ms", []string{"log.retention.ms", "4"},
+			"retention.ms",
+			[]string{"log.retention.ms", "4"},
 			[]string{"broker ", "log.retention.ms", "3", "broker 1", "log.retention.ms", "2", "broker 7", "log.retention.ms", "9", "topic t", "retention.ms", "1"},
 			"1 from 1: retention.ms=1(1) log.retention.ms=2(2) log.retention.ms=3(3) log.retention.ms=4(4) log.retention.hours=168(5)",
 		},
