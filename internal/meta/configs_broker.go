@@ -187,6 +187,10 @@ var brokerConfigs = []ConfigDef{
 		Doc: "How often the balance of leaderships is looked at; acts from the version with replication on.",
 	},
 	{
+		Name: "leader.imbalance.per.broker.percentage", Type: IntConfig, Default: "10", check: atLeast(0),
+		Doc: "How uneven leaderships may be before they are moved; acts from the version with replication on.",
+	},
+	{
 		Name: "leader.replication.throttled.rate", Type: LongConfig, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
 		Doc: "How many bytes a second leaders may send to throttled followers; acts from the version with replication on.",
 	},

@@ -267,6 +267,10 @@ var logConfigs = []ConfigDef{
 		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
 	},
 	{
+		Name: "remote.log.metadata.topic.min.isr", Type: IntConfig, Default: "2", check: atLeast(1),
+		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
+	},
+	{
 		Name: "remote.log.reader.max.pending.tasks", Type: IntConfig, Default: "100", check: atLeast(1),
 		Doc: "How many reads from object storage may wait; acts from the version with tiered storage on.",
 	},

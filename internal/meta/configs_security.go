@@ -3,6 +3,10 @@ package meta
 // securityConfigs concern authentication, authorisation and encryption.
 var securityConfigs = []ConfigDef{
 	{
+		Name: "allow.everyone.if.no.acl.found", Type: BoolConfig, Default: "false",
+		Doc: "Whether a resource without any ACL is open to everybody; acts from the version with ACLs on.",
+	},
+	{
 		Name: "authorizer.class.name", Type: StringConfig,
 		Doc: "Accepted for compatibility without effect: the authorizer is built in and acts from the version with ACLs on.",
 	},
@@ -321,5 +325,9 @@ var securityConfigs = []ConfigDef{
 	{
 		Name: "ssl.truststore.type", Type: StringConfig, Default: "JKS", Scope: PerBroker,
 		Doc: "The form of the file with the trusted certificates; acts from the version with TLS on.",
+	},
+	{
+		Name: "super.users", Type: StringConfig,
+		Doc: "Users that may do everything, as type:name pairs between semicolons; acts from the version with ACLs on.",
 	},
 }
