@@ -38,8 +38,8 @@ func accessLog() ([]accessLine, error) {
 	return lines, nil
 }
 
-// demoDirectory names a directory that is not there yet. Without a wish it is a new
-// one in a fixed place, so that the data of several demos lie side by side.
+// demoDirectory names a directory that is not there yet: the one that is wished for,
+// or one among the temporary files.
 func demoDirectory(wish string) (string, error) {
 	if wish == "" {
 		dir, err := os.MkdirTemp("", "leat-demo-"+time.Now().Format("0102-1504")+"-*")
