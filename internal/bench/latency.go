@@ -23,6 +23,10 @@ const (
 	maxSamples = 50_000_000
 )
 
+// errBehind is returned where records that were sent have not come back in time:
+// they are lost, or the broker is slower than the rate.
+var errBehind = errors.New("records have not come back")
+
 func latencyCommand() *cobra.Command {
 	o := defaults()
 	o.Size, o.Batch, o.InFlight = 100, 1, 1
@@ -78,7 +82,8 @@ func Latency(ctx context.Context, o Options) (*Result, error) {
 	// A record that never comes must not keep the run for ever.
 	limit := (warmUp + o.Duration + lostAfter)
 	watch := time.AfterFunc(limit, func() {
-		crew.fail(fmt.Errorf("%d of %d records have not come back", total-int(p.got.Load()), total))
+		crew.fail(fmt.Errorf("%d of %d %w within %s: the broker is slower than --rate, or has lost them",
+			total-int(p.got.Load()), total, errBehind, lostAfter))
 	})
 	defer watch.Stop()
 	r := &Result{Kind: "latency", Options: o}

@@ -116,6 +116,9 @@ where KAFKA_HOME names a directory whose libs has its jars. The servers and the 
 					return err
 				}
 			}
+			if floor == "" {
+				floor = filepath.Join(filepath.Dir(leat), "floor")
+			}
 			if s.rounds = rounds; quick {
 				s.rounds, s.run, s.bytes = min(rounds, 3), 2*time.Second, 1<<30
 			}
@@ -140,7 +143,7 @@ where KAFKA_HOME names a directory whose libs has its jars. The servers and the 
 	}
 	f := cmd.Flags()
 	f.StringVar(&leat, "leat", "", "the leat program (default: this one)")
-	f.StringVar(&floor, "floor", "", "the floor program")
+	f.StringVar(&floor, "floor", "", "the floor program (default: floor beside leat)")
 	f.StringVar(&kafka, "kafka-home", os.Getenv("KAFKA_HOME"), "directory of Apache Kafka")
 	f.StringVar(&dir, "dir", "", "directory for the servers' data (default: a temporary one)")
 	f.StringVar(&out, "out", "", "file to write (default: to the terminal)")
@@ -190,7 +193,9 @@ func (s *suite) say(format string, args ...any) { _, _ = fmt.Fprintf(s.log, form
 // outcome is what one contender did in all rounds of a workload.
 type outcome struct {
 	contender
+	topic   string // that it has now; "": none
 	results []*Result
+	behind  int // rounds in which it could not keep up
 }
 
 // measure runs a workload against all contenders, round after round. The first
@@ -202,25 +207,13 @@ func (s *suite) measure(ctx context.Context, w *workload) (all []*outcome, err e
 		}
 		all = append(all, &outcome{contender: c})
 	}
-	topics := make([]string, len(all))
 	for round := range s.rounds + 1 {
-		for i, c := range all {
-			srv, err := s.start(ctx, c.program)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.name, err)
-			}
-			o := s.options(w, srv, &c.contender)
-			if o.Topic = topics[i]; o.Topic == "" {
-				if o.Topic, err = s.topic(ctx, w, o); err != nil {
-					return nil, fmt.Errorf("%s: %w", c.name, err)
-				}
-				topics[i] = o.Topic
-			}
-			syncDisks() // what an earlier run left to write is not this one's cost
-			r, err := w.run(ctx, o)
-			if err == nil && !w.filled {
-				topics[i] = ""
-				err = s.finish(ctx, c.program, &o, r)
+		for _, c := range all {
+			r, err := s.turn(ctx, w, c)
+			if errors.Is(err, errBehind) {
+				s.say("%s, round %d of %d, %s: could not keep up", w.name, round, s.rounds, c.name)
+				c.behind++
+				continue
 			}
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
@@ -232,6 +225,28 @@ func (s *suite) measure(ctx context.Context, w *workload) (all []*outcome, err e
 		}
 	}
 	return all, nil
+}
+
+// turn is one measurement of one contender.
+func (s *suite) turn(ctx context.Context, w *workload, c *outcome) (*Result, error) {
+	srv, err := s.start(ctx, c.program)
+	if err != nil {
+		return nil, err
+	}
+	o := s.options(w, srv, &c.contender)
+	if o.Topic = c.topic; o.Topic == "" {
+		if o.Topic, err = s.topic(ctx, w, o); err != nil {
+			return nil, err
+		}
+		c.topic = o.Topic
+	}
+	syncDisks() // what an earlier run left to write is not this one's cost
+	r, err := w.run(ctx, o)
+	if w.filled || err != nil && !errors.Is(err, errBehind) {
+		return r, err
+	}
+	c.topic = ""
+	return r, errors.Join(err, s.finish(ctx, c.program, &o, r))
 }
 
 func (s *suite) options(w *workload, srv *server, c *contender) Options {
@@ -265,7 +280,7 @@ func (s *suite) topic(ctx context.Context, w *workload, o Options) (string, erro
 // finish counts what arrived and deletes the topic. The floor program keeps too
 // little to be asked.
 func (s *suite) finish(ctx context.Context, program string, o *Options, r *Result) error {
-	if r.Kind == "produce" && program != "floor" && program != "floor-sync" {
+	if r != nil && r.Kind == "produce" && program != "floor" && program != "floor-sync" {
 		if err := s.count(ctx, o, r); err != nil {
 			return err
 		}

@@ -47,8 +47,8 @@ func programs(leat, floor, kafka string) (have map[string]*program, missing map[
 		},
 	}
 	for name, flags := range map[string][]string{"floor": nil, "floor-sync": {"-sync"}} {
-		if _, err := os.Stat(floor); floor == "" || err != nil {
-			missing[name] = "--floor does not name it; \"make bench\" builds it"
+		if _, err := os.Stat(floor); err != nil {
+			missing[name] = "there is no " + floor + "; scripts/bench.sh builds it"
 			continue
 		}
 		have[name] = &program{

@@ -78,7 +78,12 @@ func mib(bytes float64) string { return digits(bytes/(1<<20)) + " MiB" }
 // writeTable shows what the contenders did in one workload, durable ones first.
 func writeTable(b *strings.Builder, w *workload, all []*outcome) {
 	fmt.Fprintf(b, "## %s\n\n", strings.ToUpper(w.name[:1])+w.name[1:])
-	cols := columns(w, all[0].results[0])
+	i := slices.IndexFunc(all, func(o *outcome) bool { return len(o.results) > 0 })
+	if i < 0 {
+		b.WriteString("Nobody could keep up.\n\n")
+		return
+	}
+	cols := columns(w, all[i].results[0])
 	b.WriteString("| contender |")
 	for _, c := range cols {
 		b.WriteString(" " + c.title + " |")
@@ -89,13 +94,18 @@ func writeTable(b *strings.Builder, w *workload, all []*outcome) {
 		if o.durable {
 			name += " (durable)"
 		}
+		if o.behind > 0 {
+			name += fmt.Sprintf("; could not keep up in %s", plural(o.behind, "round"))
+		}
 		fmt.Fprintf(b, "| %s |", name)
 		ratio := "-"
 		for _, c := range cols {
 			values := o.values(&c)
 			fmt.Fprintf(b, " %s |", cell(values, c.format))
 			if floor := floorOf(all, o.durable); c.floor && floor != nil {
-				ratio = digits(pairRatio(values, floor.values(&c)))
+				if r := pairRatio(values, floor.values(&c)); r > 0 {
+					ratio = digits(r)
+				}
 			}
 		}
 		fmt.Fprintf(b, " %s |\n", ratio)
