@@ -45,15 +45,45 @@ func (c *Conn) complete(r *Request) {
 	if c.out.size >= sendEarly {
 		c.pressed.Store(true)
 	}
-	write := !c.corked && !c.writing && c.out.size > 0
+	write := !c.corked && !c.writing && c.out.size > 0 && c.directLocked()
 	if write {
-		c.writing = true
+		c.writing, c.later = true, false
 	}
 	c.relieveLocked()
 	c.mu.Unlock()
 	c.srv.recycle(finished)
 	if write {
 		c.write(byOther)
+	}
+}
+
+// directLocked tells whether who completes an answer shall send it himself. While
+// more are outstanding he will likely complete those too, one after the other, as
+// a group commit does: then all go out with the last one's write, or by a
+// goroutine that comes to it first (BenchmarkParked).
+func (c *Conn) directLocked() bool {
+	if c.taken == c.done {
+		return true
+	}
+	c.later = true
+	if !c.laterRuns {
+		c.laterRuns = true
+		c.drains.Go(c.writeLater)
+	}
+	return false
+}
+
+// writeLater sends what was left to it, unless somebody else has.
+func (c *Conn) writeLater() {
+	c.mu.Lock()
+	write := c.later && !c.writing
+	c.later, c.laterRuns = false, false
+	if write {
+		c.writing = true
+	}
+	c.mu.Unlock()
+	if write {
+		c.write(byDrain)
 	}
 }
 

@@ -27,7 +27,9 @@ func floor(nc net.Conn) {
 	out := make([]byte, 0, 64<<10)
 	a, b := 0, 0
 	for {
-		if b == len(in) {
+		if b == len(in) && a == 0 {
+			in = append(in, make([]byte, len(in))...)
+		} else if b == len(in) {
 			a, b = 0, copy(in, in[a:b])
 		}
 		n, err := nc.Read(in[b:])

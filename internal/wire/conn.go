@@ -73,21 +73,23 @@ type Conn struct {
 	holds    atomic.Int64  // bytes of buffer held while waiting for that rest
 	pressed  atomic.Bool   // look at the bounds: sendEarly was reached, or the connection was closed
 
-	mu      sync.Mutex // guards what follows; Server.mu and memory.mu are never taken under it
-	out     outbox
-	ring    ring   // answers that are ready before it is their turn
-	held    int64  // bytes of those
-	done    uint64 // answers that are in out, or were sent
-	taken   uint64 // tail, as others may know it
-	counted int64  // of taken-done, what Server.parked counts
-	serving bool   // between a read and the end of its answers
-	corked  bool   // ready answers are left to the connection's goroutine
-	writing bool   // somebody is the writer
-	closed  bool
-	reason  error
-	relief  chan struct{} // closed when the connection is relieved, or closed
-	relieve bounds        // when that is
-	waiting *waiter       // for memory
+	mu        sync.Mutex // guards what follows; Server.mu and memory.mu are never taken under it
+	out       outbox
+	ring      ring   // answers that are ready before it is their turn
+	held      int64  // bytes of those
+	done      uint64 // answers that are in out, or were sent
+	taken     uint64 // tail, as others may know it
+	counted   int64  // of taken-done, what Server.parked counts
+	serving   bool   // between a read and the end of its answers
+	corked    bool   // ready answers are left to the connection's goroutine
+	writing   bool   // somebody is the writer
+	later     bool   // ready answers are left to writeLater
+	laterRuns bool   // it was started
+	closed    bool
+	reason    error
+	relief    chan struct{} // closed when the connection is relieved, or closed
+	relieve   bounds        // when that is
+	waiting   *waiter       // for memory
 
 	drains sync.WaitGroup // goroutines of drain; added to under mu while not closed
 }
@@ -348,7 +350,7 @@ func (c *Conn) uncork() {
 	c.recountLocked()
 	write := !c.writing && !c.closed && c.out.size > 0
 	if write {
-		c.writing = true
+		c.writing, c.later = true, false
 	} else if !c.writing {
 		c.out.close(&c.srv.boxes)
 	}
