@@ -12,6 +12,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"github.com/leatstream/leat/internal/bench"
 )
 
 // defaultBootstrap is where a node serves that nobody told otherwise.
@@ -67,7 +69,7 @@ named does not exist, 4 no broker could be reached.`,
 		}
 	}
 	group("run", newUp(), a.demo(startLocalNode))
-	group("data", a.produce(), a.consume())
+	group("data", a.produce(), a.consume(), bench.Command())
 	group("admin", a.topic(), a.group(), a.config(), a.cluster())
 	root.AddCommand(a.version())
 	a.noteRunning(root)
