@@ -81,6 +81,7 @@ type Broker struct {
 	produces, fetches sync.Pool // states of requests
 
 	stop chan struct{}
+	kick chan struct{} // size 1: something waits for b.commit
 	done sync.WaitGroup
 
 	mu       sync.Mutex
@@ -125,7 +126,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, cache: newFetchSessions(cfg.FetchSessions),
-		stop: make(chan struct{}), sessions: map[*session]struct{}{},
+		stop: make(chan struct{}), kick: make(chan struct{}, 1), sessions: map[*session]struct{}{},
 	}
 	b.produces.New = func() any { return &produce{b: b} }
 	b.fetches.New = func() any { return newFetch(b) }
@@ -135,6 +136,7 @@ func New(cfg Config) (*Broker, error) {
 		}
 	}
 	b.done.Go(b.expire)
+	b.done.Go(b.commit)
 	return b, nil
 }
 
@@ -230,6 +232,27 @@ func (b *Broker) expire() {
 			return
 		case now := <-t.C:
 			b.cfg.Set.Expire(now.UnixNano())
+		}
+	}
+}
+
+// commitSoon has what was appended committed in the background: nobody waits for it,
+// so the connection goes on reading. What comes while a commit runs is taken by the
+// next one.
+func (b *Broker) commitSoon() {
+	select {
+	case b.kick <- struct{}{}:
+	default: // one that has not begun yet covers it
+	}
+}
+
+func (b *Broker) commit() {
+	for {
+		select {
+		case <-b.stop:
+			return
+		case <-b.kick:
+			b.cfg.Store.Commit()
 		}
 	}
 }

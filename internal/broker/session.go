@@ -19,6 +19,8 @@ type session struct {
 	queue []*produce     // requests whose appends were collected, in order
 	pend  []pending      // their partitions
 	items []storage.Item // parallel to pend, in the order of appending
+	// durable tells that one of the partitions is committed by a sync only.
+	durable bool
 
 	mu     sync.Mutex
 	parked *fetch // list of parked fetches, guarded by mu
@@ -73,20 +75,24 @@ func (s *session) Flush() {
 		return
 	}
 	s.append()
-	early, commit := false, len(s.pend) > 0
+	early, waits := false, false
 	for i, p := range s.queue {
-		early = p.acks != acksAll || early
+		early, waits = early || p.acks != acksAll, waits || p.acks == acksAll
 		p.appended()
 		s.queue[i] = nil
 	}
+	commit, durable := len(s.pend) > 0, s.durable
 	s.reset()
-	if !commit {
-		return
+	switch {
+	case !commit:
+	case durable && !waits:
+		s.b.commitSoon()
+	default:
+		if durable && early {
+			s.conn.Uncork() // who asked not to wait for the disk does not
+		}
+		s.b.cfg.Store.Commit()
 	}
-	if early {
-		s.conn.Uncork() // who asked not to wait for the disk does not
-	}
-	s.b.cfg.Store.Commit()
 }
 
 // append brings the pending batches of each partition together, in the order in
@@ -129,6 +135,7 @@ func (s *session) append() {
 // appendTo appends the pending batches from..to to their partition. Those that ask
 // for all replicas are left out where there are too few in sync.
 func (s *session) appendTo(p *replica.Partition, from, to int) {
+	s.durable = s.durable || p.Topic().Settings().FlushMessages <= 1
 	if err := p.EnoughInSync(); err != nil {
 		for i := from; i < to; i++ {
 			if s.pend[i].all {
@@ -145,7 +152,7 @@ func (s *session) appendTo(p *replica.Partition, from, to int) {
 func (s *session) reset() {
 	clear(s.items)
 	clear(s.pend)
-	s.queue, s.pend, s.items = s.queue[:0], s.pend[:0], s.items[:0]
+	s.queue, s.pend, s.items, s.durable = s.queue[:0], s.pend[:0], s.items[:0], false
 	if cap(s.pend) > keepPending || cap(s.queue) > keepPending {
 		s.queue, s.pend, s.items = nil, nil, nil
 	}
