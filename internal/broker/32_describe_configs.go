@@ -2,7 +2,6 @@ package broker
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -19,23 +18,37 @@ import (
 // A topic, a group and this broker have every config there is, with its default; the
 // resource "" of brokers has what was set for all of them. Secrets have no value.
 
+// maxDescribed bounds one answer, in bytes: a resource takes a hundred bytes to ask
+// for and a hundred thousand to describe.
+const maxDescribed = 64 << 20
+
 func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeConfigsRequest)
 	resp := kmsg.NewPtrDescribeConfigsResponse()
 	m := b.cfg.Image()
+	size := 0
 	for i := range req.Resources {
 		asked := &req.Resources[i]
-		entries, err := b.entries(m, meta.ResourceType(asked.ResourceType), asked.ResourceName)
+		var entries []meta.Entry
+		err := &controller.Error{Kind: controller.PolicyViolation, Message: "The answer would be too large: ask for fewer resources or configs at a time."}
+		if size < maxDescribed {
+			entries, err = b.entries(m, meta.ResourceType(asked.ResourceType), asked.ResourceName)
+		}
 		rr := kmsg.NewDescribeConfigsResponseResource()
 		rr.ResourceType, rr.ResourceName = asked.ResourceType, asked.ResourceName
 		if rr.ErrorCode, rr.ErrorMessage = outcome(err, nil); err == nil || err.Message == "" {
 			rr.ErrorMessage = new(string) // Kafka's message is empty here, not null
 		}
+		wanted := make(map[string]struct{}, len(asked.ConfigNames))
+		for _, name := range asked.ConfigNames {
+			wanted[name] = struct{}{}
+		}
 		for j := range entries {
-			if len(asked.ConfigNames) > 0 && !slices.Contains(asked.ConfigNames, entries[j].Def.Name) {
+			if _, ok := wanted[entries[j].Def.Name]; !ok && len(wanted) > 0 {
 				continue
 			}
 			rr.Configs = append(rr.Configs, describedConfig(&entries[j], meta.ResourceType(asked.ResourceType), req))
+			size += describedSize(&entries[j], req)
 		}
 		resp.Resources = append(resp.Resources, rr)
 	}
@@ -103,6 +116,20 @@ func (b *Broker) thisBroker(t meta.ResourceType, name string) *controller.Error 
 	default:
 		return refuse("Unexpected broker id, expected %d or empty string, but received %s", b.cfg.NodeID, name)
 	}
+}
+
+// describedSize is about how many bytes a config takes in an answer.
+func describedSize(e *meta.Entry, req *kmsg.DescribeConfigsRequest) int {
+	n := len(e.Def.Name) + len(e.Value) + 20
+	if req.IncludeDocumentation {
+		n += len(e.Def.Doc)
+	}
+	if req.IncludeSynonyms {
+		for i := range e.Synonyms {
+			n += len(e.Synonyms[i].Name) + len(e.Synonyms[i].Value) + 8
+		}
+	}
+	return n
 }
 
 func describedConfig(e *meta.Entry, t meta.ResourceType, req *kmsg.DescribeConfigsRequest) kmsg.DescribeConfigsResponseResourceConfig {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"iter"
 	"slices"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -23,12 +24,12 @@ func (b *Broker) describeLogDirs(_ *session, r *wire.Request, kreq kmsg.Request)
 	m := b.cfg.Image()
 	if req.Topics == nil {
 		for t := range m.Topics() {
-			dir.Topics = appendTopicSizes(dir.Topics, t, b.cfg.NodeID, nil, logs)
+			dir.Topics = b.appendSizes(dir.Topics, t, numbers(len(t.Partitions)), logs)
 		}
 	}
 	for i := range req.Topics {
 		if t := m.Topic(req.Topics[i].Topic); t != nil {
-			dir.Topics = appendTopicSizes(dir.Topics, t, b.cfg.NodeID, req.Topics[i].Partitions, logs)
+			dir.Topics = b.appendSizes(dir.Topics, t, slices.Values(req.Topics[i].Partitions), logs)
 		}
 	}
 	resp := kmsg.NewPtrDescribeLogDirsResponse()
@@ -37,28 +38,31 @@ func (b *Broker) describeLogDirs(_ *session, r *wire.Request, kreq kmsg.Request)
 	return nil
 }
 
-// appendTopicSizes appends a topic with those of its partitions that are on this
-// node and asked for; nil asks for all.
-func appendTopicSizes(
-	list []kmsg.DescribeLogDirsResponseDirTopic, t *meta.Topic, node int32, asked []int32, logs map[storage.LogID]int64,
+// numbers counts from 0 to n-1.
+func numbers(n int) iter.Seq[int32] {
+	return func(yield func(int32) bool) {
+		for i := range int32(n) {
+			if !yield(i) {
+				return
+			}
+		}
+	}
+}
+
+// appendSizes appends a topic with those of the partitions asked for that are on
+// this node; a topic without any is left out.
+func (b *Broker) appendSizes(
+	list []kmsg.DescribeLogDirsResponseDirTopic, t *meta.Topic, asked iter.Seq[int32], logs map[storage.LogID]int64,
 ) []kmsg.DescribeLogDirsResponseDirTopic {
 	rt := kmsg.NewDescribeLogDirsResponseDirTopic()
 	rt.Topic = t.Name
-	add := func(n int32) {
-		if n < 0 || int(n) >= len(t.Partitions) || !slices.Contains(t.Partitions[n].Replicas, node) {
-			return
+	for n := range asked {
+		if n < 0 || int(n) >= len(t.Partitions) || !slices.Contains(t.Partitions[n].Replicas, b.cfg.NodeID) {
+			continue
 		}
 		rp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
 		rp.Partition, rp.Size = n, logs[storage.LogID{Topic: t.ID, Partition: n}]
 		rt.Partitions = append(rt.Partitions, rp)
-	}
-	if asked == nil {
-		for n := range t.Partitions {
-			add(int32(n))
-		}
-	}
-	for _, n := range asked {
-		add(n)
 	}
 	if len(rt.Partitions) == 0 {
 		return list

@@ -30,6 +30,8 @@ func (b *Broker) listConfigResources(_ *session, r *wire.Request, kreq kmsg.Requ
 		types = []int8{int8(meta.ClientMetricsResource)}
 	case len(types) == 0:
 		types = every
+	default:
+		types = slices.Compact(slices.Sorted(slices.Values(types)))
 	}
 	for _, t := range types {
 		if !slices.Contains(every, t) {

@@ -446,3 +446,27 @@ func TestEveryConfigIsDescribed(t *testing.T) {
 		}
 	}
 }
+
+// TestDescribedConfigsAreBounded proves that a small request cannot ask for an answer
+// that no memory holds.
+func TestDescribedConfigsAreBounded(t *testing.T) {
+	g := newAdminRig(t, nil)
+	req := described(4, true, int8(meta.BrokerResource), "1")
+	req.IncludeDocumentation = true
+	for range 3000 {
+		req.Resources = append(req.Resources, req.Resources[0])
+	}
+	resp := ask[*kmsg.DescribeConfigsResponse](dial(t, g.addr), req)
+	told := 0
+	for _, r := range resp.Resources {
+		if (r.ErrorCode == 0) != (len(r.Configs) > 0) || r.ErrorCode != 0 && r.ErrorCode != 44 {
+			t.Fatalf("%d configs with code %d", len(r.Configs), r.ErrorCode)
+		}
+		if r.ErrorCode == 0 {
+			told++
+		}
+	}
+	if len(resp.Resources) != 3001 || told < 500 || told > 2500 {
+		t.Errorf("%d of %d resources are described", told, len(resp.Resources))
+	}
+}

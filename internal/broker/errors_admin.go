@@ -74,6 +74,8 @@ func commandError(err error) *kerr.Error {
 		return kerr.NotController
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return kerr.RequestTimedOut
+	case errors.Is(err, quorum.ErrTooLarge):
+		return kerr.PolicyViolation
 	default:
 		return kerr.UnknownServerError
 	}

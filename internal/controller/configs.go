@@ -3,12 +3,22 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/leatstream/leat/internal/meta"
+)
+
+// Limits of what is kept for configs.
+const (
+	maxConfigValue = 64 << 10 // bytes
+	maxResource    = 32 << 10 // bytes of a name
+	// maxConfigured is how many groups, and how many metrics subscriptions, can have
+	// configs: they need not exist otherwise, so nothing else bounds them.
+	maxConfigured = 10_000
 )
 
 // Op is Kafka's number for how a config is changed.
@@ -71,18 +81,26 @@ func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, va
 func decideConfigs(m *meta.Image, static *meta.Static, asked []ConfigChanges) ([]byte, []*Error) {
 	var records []byte
 	results := make([]*Error, len(asked))
+	d := alteration{m: m, static: static, room: map[meta.ResourceType]int{}}
 	for i := range asked {
 		a := &asked[i]
 		old := m.Overrides(a.Resource)
 		set, err := changed(old, a)
 		if err == nil {
-			err = allowed(m, static, a, set)
+			err = d.allowed(a, set)
 		}
 		if results[i] = err; err == nil {
 			records = appendConfigs(records, a.Resource, old, set)
 		}
 	}
 	return records, results
+}
+
+// alteration decides a change of configs.
+type alteration struct {
+	m      *meta.Image
+	static *meta.Static
+	room   map[meta.ResourceType]int // how many more resources may get configs
 }
 
 // changed is what would be set after the changes.
@@ -136,7 +154,7 @@ func changedList(typ meta.ResourceType, set map[string]string, ch ConfigChange) 
 }
 
 // allowed tells whether a resource may have these configs.
-func allowed(m *meta.Image, static *meta.Static, a *ConfigChanges, set map[string]string) *Error {
+func (d *alteration) allowed(a *ConfigChanges, set map[string]string) *Error {
 	switch a.Resource.Type {
 	case meta.TopicResource:
 		if a.Resource.Name == "" {
@@ -149,9 +167,15 @@ func allowed(m *meta.Image, static *meta.Static, a *ConfigChanges, set map[strin
 		if a.Resource.Name == "" {
 			return refuse(InvalidRequest, "Default group resources are not allowed.")
 		}
+		if err := d.roomFor(a.Resource); err != nil {
+			return err
+		}
 	case meta.ClientMetricsResource:
 		if a.Resource.Name == "" {
 			return refuse(InvalidRequest, "Subscription name can't be empty")
+		}
+		if err := d.roomFor(a.Resource); err != nil {
+			return err
 		}
 	case meta.BrokerResource:
 		if err := allowedBroker(a, set); err != nil {
@@ -160,15 +184,50 @@ func allowed(m *meta.Image, static *meta.Static, a *ConfigChanges, set map[strin
 	default:
 		return refuse(InvalidRequest, "Unknown resource type %d", a.Resource.Type)
 	}
-	if err := meta.Check(m, static, a.Resource.Type, set); err != nil {
+	if err := checkConfigs(d.m, d.static, a.Resource.Type, set); err != nil {
 		e := configRefusal(err)
 		if a.Resource.Type == meta.BrokerResource {
 			e.Kind = InvalidRequest // Kafka calls a broker's bad value a bad request
 		}
 		return e
 	}
-	if a.Resource.Type == meta.TopicResource && m.Topic(a.Resource.Name) == nil {
+	if a.Resource.Type == meta.TopicResource && d.m.Topic(a.Resource.Name) == nil {
 		return refuse(UnknownTopic, "The topic '%s' does not exist.", a.Resource.Name)
+	}
+	return nil
+}
+
+// roomFor refuses configs of a resource that is not known yet where there are too many.
+func (d *alteration) roomFor(r meta.Resource) *Error {
+	if len(r.Name) > maxResource {
+		return refuse(InvalidRequest, "The name of a resource has at most %d bytes.", maxResource)
+	}
+	if d.m.Overrides(r) != nil {
+		return nil
+	}
+	room, counted := d.room[r.Type]
+	if !counted {
+		room = maxConfigured
+		for range d.m.Configured(r.Type) {
+			room--
+		}
+	}
+	d.room[r.Type] = room - 1
+	if room < 1 {
+		return refuse(PolicyViolation, "At most %d resources of type %v can have configs: remove those of some that are not used.", maxConfigured, r.Type)
+	}
+	return nil
+}
+
+// checkConfigs is meta.Check with a limit on what is kept.
+func checkConfigs(m *meta.Image, static *meta.Static, t meta.ResourceType, set map[string]string) error {
+	if err := meta.Check(m, static, t, set); err != nil {
+		return err
+	}
+	for k, v := range set {
+		if len(v) > maxConfigValue {
+			return fmt.Errorf("%w: the value of %s has %d bytes, at most %d are kept", meta.ErrInvalidConfig, k, len(v), maxConfigValue)
+		}
 	}
 	return nil
 }

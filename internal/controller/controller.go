@@ -89,9 +89,14 @@ func (c *Controller) do(ctx context.Context, decide func(m *meta.Image) []byte) 
 		return ctx.Err()
 	}
 	defer func() { c.turn <- struct{}{} }()
-	records := decide(c.cfg.Image())
+	m := c.cfg.Image()
+	records := decide(m)
 	if len(records) == 0 {
 		return nil
+	}
+	// What cannot be applied must never be committed: no node would get past it.
+	if _, _, err := meta.Apply(m, records); err != nil {
+		return fmt.Errorf("a decision that does not fit its image: %w", err)
 	}
 	return c.cfg.Propose(ctx, records)
 }

@@ -415,3 +415,38 @@ func BenchmarkCreateTopic(b *testing.B) {
 		n++
 	}
 }
+
+// TestLimits proves that what a client can have the cluster keep for ever is bounded:
+// the length of values and names, the number of groups with configs.
+func TestLimits(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0}); err != nil {
+		t.Fatal(err)
+	}
+	long := strings.Repeat("0:1,", maxConfigValue/4) + "0:1"
+	made, err := ctl.CreateTopics(t.Context(), []NewTopic{
+		{Name: "t", Partitions: 1, ReplicationFactor: 1, Configs: map[string]*string{"leader.replication.throttled.replicas": &long}},
+	}, false)
+	if err != nil || made[0].Err == nil || made[0].Err.Kind != InvalidConfig {
+		t.Errorf("a long value: %+v, %v", made, err)
+	}
+	group := func(name string) ConfigChanges {
+		return ConfigChanges{
+			Resource: meta.Resource{Type: meta.GroupResource, Name: name},
+			Changes:  []ConfigChange{{Set, "share.isolation.level", "read_committed"}},
+		}
+	}
+	many := make([]ConfigChanges, maxConfigured+1)
+	for i := range many {
+		many[i] = group(fmt.Sprint("g", i))
+	}
+	errs, err := ctl.AlterConfigs(t.Context(), many, false)
+	if err != nil || slices.ContainsFunc(errs[:maxConfigured], func(e *Error) bool { return e != nil }) || errs[maxConfigured] == nil {
+		t.Fatal(err, errs[0], errs[maxConfigured])
+	}
+	errs, err = ctl.AlterConfigs(t.Context(), []ConfigChanges{group("another"), group("g1"), group(strings.Repeat("g", maxResource+1))}, false)
+	if err != nil || errs[0] == nil || errs[0].Kind != PolicyViolation || errs[1] != nil || errs[2] == nil || errs[2].Kind != InvalidRequest {
+		t.Errorf("past the limit: %v, %v", errs, err)
+	}
+}

@@ -123,7 +123,7 @@ func (d *newTopics) configs(asked map[string]*string) (map[string]string, *Error
 		}
 		set[k] = *v
 	}
-	if err := meta.Check(d.m, d.static, meta.TopicResource, set); err != nil {
+	if err := checkConfigs(d.m, d.static, meta.TopicResource, set); err != nil {
 		return nil, configRefusal(err)
 	}
 	return set, nil
