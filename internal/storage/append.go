@@ -175,7 +175,7 @@ func (l *Log) cutBack(g *segment, f vfs.File, pos int64) {
 	l.pub.Unlock()
 	err := f.Truncate(pos)
 	if err == nil {
-		err = f.Sync()
+		err = l.s.sync(f)
 	}
 	if err != nil {
 		l.fail(fmt.Errorf("a failed write could not be taken back: %w", err))

@@ -551,7 +551,7 @@ func (l *Log) syncIndexes(g *segment) error {
 		if err != nil {
 			return err
 		}
-		err = f.Sync()
+		err = l.s.sync(f)
 		if err = errors.Join(err, f.Close()); err != nil {
 			return err
 		}

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -61,6 +62,10 @@ type world struct {
 	fallen   *vfs.Mem    // guarded by mu: what the crash left
 	expected []*modelLog // guarded by mu: what must be in it
 	boots    int
+
+	failIn  int   // guarded by mu: changing calls until one fails; 0: none will
+	failErr error // guarded by mu
+	sick    bool  // calls fail in this run
 }
 
 const modelLogs = 4
@@ -93,6 +98,14 @@ func (w *world) hook(op vfs.Op, path string) error {
 		w.crashIn--
 		if w.crashIn == 0 {
 			w.fall()
+		}
+	}
+	if w.failIn > 0 {
+		if w.failIn--; w.failIn == 0 {
+			if testing.Verbose() {
+				w.tb.Logf("%v %s fails: %v", op, path, w.failErr)
+			}
+			return w.failErr
 		}
 	}
 	if op == vfs.OpWrite { // a kill may find it half done
@@ -222,6 +235,9 @@ func (w *world) append(i int) {
 	}
 	first := int(m.written)
 	l.Append(record.Epoch(w.boots), items)
+	if w.sick && w.someFailed(m, items, first) {
+		return
+	}
 	for k := range items {
 		it := &items[k]
 		if it.Err != nil || int(it.Base) != first || it.Dup {
@@ -235,6 +251,50 @@ func (w *world) append(i int) {
 		m.committed = m.written
 	}
 	w.mu.Unlock()
+}
+
+// someFailed takes items that were refused out of the model.
+func (w *world) someFailed(m *modelLog, items []Item, first int) bool {
+	failed := false
+	for _, it := range items {
+		failed = failed || it.Err != nil
+	}
+	if !failed {
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	nums := m.records[first:]
+	m.records = append([]int64(nil), m.records[:first]...)
+	for len(m.sent) > 0 && int(m.sent[len(m.sent)-1].base) >= first {
+		m.seq -= m.sent[len(m.sent)-1].b.Count()
+		m.sent = m.sent[:len(m.sent)-1]
+	}
+	for _, it := range items {
+		n := int(it.Batch.Count())
+		if it.Err == nil {
+			if int(it.Base) != len(m.records) {
+				w.tb.Fatalf("%s: base %d, want %d", m.topic, it.Base, len(m.records))
+			}
+			if it.Batch.ProducerID() >= 0 {
+				if len(m.sent) == 0 {
+					m.seq = it.Batch.BaseSequence() // of an unknown producer any will do
+				}
+				if it.Batch.BaseSequence() != m.seq {
+					w.tb.Fatalf("%s: sequence %d was let in after %d", m.topic, it.Batch.BaseSequence(), m.seq)
+				}
+				m.sent = append(m.sent, sent{append(record.Batch(nil), it.Batch...), it.Base})
+				m.seq += int32(n)
+			}
+			m.records = append(m.records, nums[:n]...)
+		}
+		nums = nums[n:]
+	}
+	m.written = record.Offset(len(m.records))
+	if m.pageCache {
+		m.committed = m.written
+	}
+	return true
 }
 
 // step does one random thing.
@@ -260,6 +320,9 @@ func (w *world) step() {
 	case p < 97:
 		w.recreate(i)
 	case p < 98:
+		if w.sick {
+			return // what a Close that fails leaves is another story
+		}
 		if err := w.s.Close(); err != nil {
 			w.tb.Fatalf("close: %v", err)
 		}
@@ -286,7 +349,10 @@ func (w *world) setStart(i int) {
 	m.asked = max(m.asked, to)
 	w.mu.Unlock()
 	if err := w.logs[i].SetStart(to); err != nil {
-		w.tb.Fatalf("SetStart: %v", err)
+		if !w.sick {
+			w.tb.Fatalf("SetStart: %v", err)
+		}
+		return
 	}
 	w.mu.Lock()
 	m.start = max(m.start, to)
@@ -309,10 +375,15 @@ func (w *world) recreate(i int) {
 func (w *world) check(i int, m *modelLog, s *Store, exact bool) record.Offset {
 	l := s.Log(m.id, m.topic, w.options(m), func(*Log) {})
 	start, err := l.Start()
+	if err != nil && w.sick {
+		return 0
+	}
 	if err != nil {
 		w.tb.Fatalf("log %d: %v", i, err)
 	}
-	if f := l.Fault(); f != nil {
+	if f := l.Fault(); f != nil && w.sick {
+		return 0
+	} else if f != nil {
 		w.tb.Fatalf("log %d: %v", i, f)
 	}
 	end, _ := l.End()
@@ -344,12 +415,13 @@ func (w *world) check(i int, m *modelLog, s *Store, exact bool) record.Offset {
 
 // recovered starts on what a crash left, checks it, and goes on from there.
 func (w *world) recovered() {
-	if err := w.s.Close(); err != nil { // the one that lives in the past
+	if err := w.s.Close(); err != nil && !w.sick { // the one that lives in the past
 		w.tb.Fatalf("close: %v", err)
 	}
+	w.sick = false
 	w.mu.Lock()
 	w.mem, w.model, w.fallen = w.fallen, w.expected, nil
-	w.crashIn, w.before = 0, w.cloneModel()
+	w.crashIn, w.failIn, w.before = 0, 0, w.cloneModel()
 	if !w.kill {
 		w.boots++
 	}
@@ -428,15 +500,39 @@ func TestCrash(t *testing.T) {
 	}
 	from, to := seeds(t, n)
 	for seed := from; seed < to; seed++ {
-		t.Run(strconv.Itoa(seed), func(t *testing.T) { crashRun(t, uint64(seed)) })
+		t.Run(strconv.Itoa(seed), func(t *testing.T) { crashRun(t, uint64(seed), false) })
 	}
 }
 
-func crashRun(t *testing.T, seed uint64) {
+// TestCrashAfterError proves the same where calls of the file system fail before
+// the crash: syncs, short writes, a full disk.
+func TestCrashAfterError(t *testing.T) {
+	n := 300
+	if testing.Short() {
+		n = 50
+	}
+	from, to := seeds(t, n)
+	for seed := from; seed < to; seed++ {
+		t.Run(strconv.Itoa(seed), func(t *testing.T) { crashRun(t, uint64(seed), true) })
+	}
+}
+
+var errBadDisk = errors.New("input/output error")
+
+func crashRun(t *testing.T, seed uint64, sick bool) {
 	w := newWorld(t, seed)
 	w.open()
 	for range 2 + w.rng.IntN(4) {
 		w.mu.Lock()
+		if sick {
+			w.sick = true
+			w.failIn = 1 + w.rng.IntN(100)
+			w.failErr = [...]error{
+				errBadDisk, vfs.ErrNoSpace,
+				&vfs.ShortWriteError{N: w.rng.Int64N(1000), Err: vfs.ErrNoSpace},
+				&vfs.ShortWriteError{N: w.rng.Int64N(1000), Err: errBadDisk},
+			}[w.rng.IntN(4)]
+		}
 		w.kill = w.rng.IntN(3) == 0
 		w.crashIn = 1 + w.rng.IntN(1<<(2+w.rng.IntN(8)))
 		w.mu.Unlock()

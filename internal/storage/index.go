@@ -128,7 +128,7 @@ func (s *Store) replace(dir, name string, b []byte, sync bool) error {
 	}
 	_, err = f.WriteAt(b, 0)
 	if err == nil && sync {
-		err = f.Sync()
+		err = f.Sync() // what comes of it is thrown away if this fails
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, s.fs.Remove(tmp))

@@ -267,7 +267,7 @@ func (j *journal) put(parts []part) error {
 // sync makes the rounds durable that were written.
 func (j *journal) sync() error {
 	for _, f := range j.pending {
-		if err := f.f.Sync(); err != nil {
+		if err := j.s.sync(f.f); err != nil {
 			return err
 		}
 	}

@@ -301,6 +301,11 @@ func (o *opening) walk(g *segment, pos int64, vouched bool) (whole bool, err err
 	}
 	next, err = o.batches(w, next)
 	g.next, o.next = next, next
+	if l.s.distrust && (err == nil || errors.Is(err, errTorn)) && l.Fault() == nil {
+		if err := rewrite(h.f, pos, w.pos); err != nil {
+			return false, err
+		}
+	}
 	if err == nil {
 		return true, nil
 	}
@@ -317,7 +322,7 @@ func (o *opening) walk(g *segment, pos int64, vouched bool) (whole bool, err err
 	if err := h.f.Truncate(w.pos); err != nil {
 		return false, err
 	}
-	return false, h.f.Sync() // it must not come back behind what is appended next
+	return false, l.s.sync(h.f) // it must not come back behind what is appended next
 }
 
 // batches walks on from next and returns the offset after the last good batch.
@@ -359,7 +364,7 @@ func (o *opening) drop(i int) error {
 		}
 	}
 	o.cut = true
-	return o.l.s.fs.SyncDir(o.l.s.path(o.l.dir)) // they must not come back behind what is appended next
+	return o.l.s.syncDir(o.l.s.path(o.l.dir)) // they must not come back behind what is appended next
 }
 
 // readEpochs takes the epochs from their file and adds those of the walked batches.
@@ -487,7 +492,7 @@ func (g *segment) sync() error {
 		return err
 	}
 	defer h.drop()
-	return h.f.Sync()
+	return g.log.s.sync(h.f)
 }
 
 // syncNames makes the names in a log's directory durable, and, where the directory
@@ -498,13 +503,21 @@ func (s *Store) syncNames(dir string, fresh bool) error {
 		if err != nil {
 			return err
 		}
-		err = f.Sync()
+		if s.distrust {
+			var n int64
+			if n, err = f.Size(); err == nil {
+				err = rewrite(f, 0, n)
+			}
+		}
+		if err == nil {
+			err = s.sync(f)
+		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return err
 		}
 	}
-	if err := s.fs.SyncDir(s.path(dir)); err != nil || !fresh {
+	if err := s.syncDir(s.path(dir)); err != nil || !fresh {
 		return err
 	}
-	return s.fs.SyncDir(s.cfg.Dir)
+	return s.syncDir(s.cfg.Dir)
 }

@@ -188,7 +188,11 @@ func (p *pair) load(s *Store) (newest, older *sheet, err error) {
 	p.next = newest.sequence + 1
 	f, err := s.fs.Open(s.path(p.file(newest.sequence)), vfs.Existing)
 	if err == nil {
-		err = errors.Join(f.Sync(), f.Close(), s.fs.SyncDir(s.cfg.Dir))
+		_, err = f.WriteAt(newest.encode(), 0) // once more: a sync of it may have failed
+		if err == nil {
+			err = s.sync(f)
+		}
+		err = errors.Join(err, f.Close(), s.syncDir(s.cfg.Dir))
 	}
 	return newest, older, err
 }
@@ -203,13 +207,13 @@ func (p *pair) save(s *Store, h *sheet) error {
 	}
 	_, err = f.WriteAt(h.encode(), 0)
 	if err == nil {
-		err = f.Sync()
+		err = s.sync(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
 	if !p.made[i] {
-		if err := s.fs.SyncDir(s.cfg.Dir); err != nil {
+		if err := s.syncDir(s.cfg.Dir); err != nil {
 			return err
 		}
 		p.made[i] = true

@@ -40,7 +40,15 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
-	s.points.init(base, hot, s.cfg.BootID)
+	boot := s.cfg.BootID
+	if s.distrust, err = s.distrusts(); err != nil {
+		return err
+	}
+	if s.distrust {
+		s.log.Warn("a sync failed in the last run: nothing that came after the last checkpoint is trusted")
+		boot = ""
+	}
+	s.points.init(base, hot, boot)
 	buried := s.tombstones()
 	if hot == nil {
 		return s.begin(base)
@@ -58,7 +66,7 @@ func (s *Store) recover() error {
 		}
 		keep = older.at // should the newest checkpoint rot, recovery begins there
 	}
-	alive := s.cfg.BootID != "" && hot.boot == s.cfg.BootID
+	alive := boot != "" && hot.boot == boot
 	return s.replay(hot.at, keep, alive, buried)
 }
 
@@ -234,7 +242,7 @@ func (s *Store) syncReplayed(files []replayedFile) error {
 		if err != nil {
 			return err
 		}
-		err = f.Sync()
+		err = s.sync(f)
 		if err = errors.Join(err, f.Close()); err != nil {
 			return err
 		}
@@ -495,7 +503,13 @@ func (sc *scanner) read(f *ringFile, pos int64, at *mark) (ok bool, err error) {
 	if got < n && err != nil && !errors.Is(err, io.EOF) {
 		return false, err
 	}
-	return got == n && crc32.Checksum(sc.buf, castagnoli) == be.Uint32(b[36:]), nil
+	if got < n || crc32.Checksum(sc.buf, castagnoli) != be.Uint32(b[36:]) {
+		return false, nil // torn: it was never acknowledged
+	}
+	if sc.j.s.distrust {
+		err = rewrite(file, pos, pos+roundHead+int64(n))
+	}
+	return true, err
 }
 
 // resume readies the journal for the round at a mark. The last rounds that a scan
@@ -508,7 +522,7 @@ func (j *journal) resume(keep, at mark) error {
 			continue
 		}
 		f.state = ringUsed
-		if err := f.f.Sync(); err != nil {
+		if err := j.s.sync(f.f); err != nil {
 			return fmt.Errorf("syncing the journal: %w", err)
 		}
 		if f.number == at.file && at.pos < j.fileSize && f.last+1 == at.number {

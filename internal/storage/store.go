@@ -93,9 +93,11 @@ type Store struct {
 	lacking map[LogID]bool // guarded by mu: logs of which only the journal has the last records
 	closed  bool           // guarded by mu
 
-	closing atomic.Bool
-	quit    chan struct{}
-	work    sync.WaitGroup
+	closing    atomic.Bool
+	suspicious atomic.Bool // a sync failed
+	distrust   bool        // one failed in an earlier process on this kernel
+	quit       chan struct{}
+	work       sync.WaitGroup
 	// background runs what takes long beside the loops; the keeper calls it.
 	background func(func())
 }
