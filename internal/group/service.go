@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf16"
 
@@ -20,7 +21,8 @@ const Topic = "__consumer_offsets"
 // Config says how a Service works.
 type Config struct {
 	Logger *slog.Logger
-	// Settings are the configs as they are now; nil means Kafka's defaults.
+	// Settings are the configs as they are now; nil means Kafka's defaults. It is
+	// asked once a second at most, since computing them costs more than a commit.
 	Settings func() Settings
 	// Partitions is how many partitions Topic has; 0: the topic is not there yet.
 	Partitions func() int32
@@ -63,6 +65,7 @@ func New(cfg Config) *Service {
 	if cfg.NewID == nil {
 		cfg.NewID = newUUID
 	}
+	cfg.Settings = (&memo{ask: cfg.Settings}).get
 	return &Service{cfg: cfg, rt: coord.New(coord.Config[*Machine]{
 		Logger: cfg.Logger,
 		Commit: cfg.Commit,
@@ -70,6 +73,30 @@ func New(cfg Config) *Service {
 			return newMachine(t, cfg.Settings, cfg.NewID)
 		},
 	})}
+}
+
+// keepSettings is for how long settings are taken to be the same.
+const keepSettings = time.Second
+
+// memo remembers settings for a while.
+type memo struct {
+	ask  func() Settings
+	last atomic.Pointer[remembered]
+}
+
+type remembered struct {
+	Settings
+	until time.Time
+}
+
+func (m *memo) get() Settings {
+	now := time.Now()
+	if r := m.last.Load(); r != nil && now.Before(r.until) {
+		return r.Settings
+	}
+	r := &remembered{Settings: m.ask(), until: now.Add(keepSettings)}
+	m.last.Store(r)
+	return r.Settings
 }
 
 // newUUID is a random UUID (version 4), as Kafka puts into member ids.

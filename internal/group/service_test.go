@@ -422,6 +422,26 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// TestSettings proves that settings are asked for now and then, and that a change is
+// heard of.
+func TestSettings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked, set := 0, Settings{MaxSize: 1}
+		m := memo{ask: func() Settings { asked++; return set }}
+		for range 100 {
+			m.get()
+		}
+		set.MaxSize = 2
+		if got := m.get(); asked != 1 || got.MaxSize != 1 {
+			t.Errorf("asked %d times, max size %d", asked, got.MaxSize)
+		}
+		time.Sleep(keepSettings)
+		if got := m.get(); asked != 2 || got.MaxSize != 2 {
+			t.Errorf("asked %d times, max size %d", asked, got.MaxSize)
+		}
+	})
+}
+
 // TestMemberIDs proves that the random part of a member id is a UUID of version 4.
 func TestMemberIDs(t *testing.T) {
 	a, b := newUUID(), newUUID()
