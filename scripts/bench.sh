@@ -4,7 +4,7 @@
 #
 #   scripts/bench.sh            all workloads, 5 rounds, into docs/benchmarks.md
 #   scripts/bench.sh --quick    a few minutes
-#   scripts/bench.sh --only '^latency' --rounds 3 --out /tmp/latency.md
+#   scripts/bench.sh --only '^latency' --rounds 3 --out latency.md
 #
 # Arguments go to "leat bench suite"; the last of a flag wins.
 set -eu
