@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -28,7 +29,8 @@ func floor(nc net.Conn) {
 	a, b := 0, 0
 	for {
 		if b == len(in) && a == 0 {
-			in = append(in, make([]byte, len(in))...)
+			in = slices.Grow(in, len(in))
+			in = in[:cap(in)]
 		} else if b == len(in) {
 			a, b = 0, copy(in, in[a:b])
 		}
@@ -61,6 +63,7 @@ func floor(nc net.Conn) {
 
 // pipeline sends requests, some in flight, and reads their answers.
 func pipeline(b *testing.B, nc net.Conn, request []byte, inFlight int) {
+	b.Helper()
 	chunk := max(1, min(inFlight, 256<<10/len(request)))
 	all := []byte(strings.Repeat(string(request), chunk))
 	answers := make([]byte, 60*inFlight)

@@ -12,7 +12,7 @@ import (
 const (
 	apiVersions = 18 // its answers have the oldest header, and unknown versions get an answer
 
-	maxClientID   = 1 << 10 // bytes; real ones are names
+	maxClientID   = 1 << 10 // bytes of one that are kept; real ones are names
 	maxHeaderTags = 64      // Kafka knows none
 )
 
@@ -33,11 +33,11 @@ func (g *guard) header(frame []byte) (h header, body []byte, err error) {
 	h.correlationID = int32(binary.BigEndian.Uint32(frame[4:]))
 	n := int(int16(binary.BigEndian.Uint16(frame[8:])))
 	frame = frame[10:]
-	if n > maxClientID || n > len(frame) {
-		return h, nil, fmt.Errorf("%w: a client id of %d bytes", ErrMalformed, n)
+	if n > len(frame) {
+		return h, nil, fmt.Errorf("%w: a client id of %d bytes in a frame with %d", ErrMalformed, n, len(frame))
 	}
 	if n > 0 {
-		h.clientID, frame = frame[:n], frame[n:]
+		h.clientID, frame = frame[:min(n, maxClientID)], frame[n:]
 	}
 	if !g.flexible(h.key, h.version) {
 		return h, frame, nil
