@@ -208,11 +208,11 @@ var brokerConfigs = []ConfigDef{
 	},
 	{
 		Name: "max.connections", Type: IntConfig, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many connections this node has at most.",
+		Doc: "How many connections this node has at most; read when it starts.",
 	},
 	{
 		Name: "max.connections.per.ip", Type: IntConfig, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many connections one client address has at most.",
+		Doc: "How many connections one client address has at most; read when the node starts.",
 	},
 	{
 		Name: "max.connections.per.ip.overrides", Type: StringConfig, Scope: ClusterWide,
@@ -228,7 +228,7 @@ var brokerConfigs = []ConfigDef{
 	},
 	{
 		Name: "message.max.bytes", Type: IntConfig, Default: "1048588", Scope: ClusterWide, check: atLeast(0),
-		Doc: "The largest record batch that topics take which do not say.",
+		Doc: "The largest record batch that is taken, for topics that do not say.",
 	},
 	{
 		Name: "metadata.log.dir", Type: StringConfig, Null: true,
@@ -236,7 +236,7 @@ var brokerConfigs = []ConfigDef{
 	},
 	{
 		Name: "metadata.log.max.record.bytes.between.snapshots", Type: LongConfig, Default: "20971520", check: atLeast(1),
-		Doc: "How much metadata log is written before a snapshot replaces it.",
+		Doc: "Accepted for compatibility without effect: snapshots of metadata are made by a built-in size.",
 	},
 	{
 		Name: "metadata.log.max.snapshot.interval.ms", Type: LongConfig, Default: "3600000", check: atLeast(0),
@@ -404,7 +404,7 @@ var brokerConfigs = []ConfigDef{
 	},
 	{
 		Name: "socket.receive.buffer.bytes", Type: IntConfig, Default: "102400", check: atLeast(-1),
-		Doc: "The receive buffer of clients' connections, -1 leaves it to the operating system.",
+		Doc: "Accepted for compatibility without effect: the operating system sizes the buffers of sockets.",
 	},
 	{
 		Name: "socket.request.max.bytes", Type: IntConfig, Default: "104857600", check: atLeast(1),
@@ -412,7 +412,7 @@ var brokerConfigs = []ConfigDef{
 	},
 	{
 		Name: "socket.send.buffer.bytes", Type: IntConfig, Default: "102400", check: atLeast(-1),
-		Doc: "The send buffer of clients' connections, -1 leaves it to the operating system.",
+		Doc: "Accepted for compatibility without effect: the operating system sizes the buffers of sockets.",
 	},
 	{
 		Name: "telemetry.max.bytes", Type: IntConfig, Default: "1048576", check: atLeast(1),

@@ -244,11 +244,11 @@ var coordinatorConfigs = []ConfigDef{
 	},
 	{
 		Name: "offsets.commit.timeout.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
-		Doc: "How long a commit of offsets waits for the replicas.",
+		Doc: "How long a commit of offsets waits for the replicas; acts from the version with replication on.",
 	},
 	{
 		Name: "offsets.load.buffer.size", Type: IntConfig, Default: "5242880", check: atLeast(1),
-		Doc: "How much of __consumer_offsets is read at a time when a node becomes coordinator.",
+		Doc: "Accepted for compatibility without effect: __consumer_offsets is read in pieces of a built-in size.",
 	},
 	{
 		Name: "offsets.retention.check.interval.ms", Type: LongConfig, Default: "600000", check: atLeast(1),
@@ -260,7 +260,7 @@ var coordinatorConfigs = []ConfigDef{
 	},
 	{
 		Name: "offsets.topic.compression.codec", Type: IntConfig, Default: "0",
-		Doc: "The number of the codec in which offsets are stored: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.",
+		Doc: "Accepted for compatibility without effect: offsets are stored uncompressed.",
 	},
 	{
 		Name: "offsets.topic.num.partitions", Type: IntConfig, Default: "50", check: atLeast(1),

@@ -8,26 +8,22 @@ import (
 // Server are the settings of a broker that are not a topic's.
 type Server struct {
 	// Requests and connections.
-	MaxRequestBytes           int // socket.request.max.bytes
-	MaxConnections            int
-	MaxConnectionsPerIP       int
-	MaxIdle                   time.Duration // connections.max.idle.ms
-	RequestMemory             int64         // queued.max.request.bytes; -1: the built-in limit
-	FetchMaxBytes             int
-	FetchSessions             int // max.incremental.fetch.session.cache.slots
-	MaxDescribedPartitions    int // max.request.partition.size.limit
-	MaxMessageBytes           int // message.max.bytes
-	RetentionCheckInterval    time.Duration
-	ProducerExpiration        time.Duration
-	RequestTimeout            time.Duration
-	SendBuffer, ReceiveBuffer int // bytes of a socket; -1: the system's
+	MaxRequestBytes        int // socket.request.max.bytes
+	MaxConnections         int
+	MaxConnectionsPerIP    int
+	MaxIdle                time.Duration // connections.max.idle.ms
+	RequestMemory          int64         // queued.max.request.bytes; -1: the built-in limit
+	FetchMaxBytes          int
+	FetchSessions          int // max.incremental.fetch.session.cache.slots
+	MaxDescribedPartitions int // max.request.partition.size.limit
+	RetentionCheckInterval time.Duration
+	RequestTimeout         time.Duration
 
 	// Topics.
 	AutoCreateTopics  bool
 	DeleteTopics      bool // delete.topic.enable
 	NumPartitions     int32
 	ReplicationFactor int16
-	MinISR            int
 
 	// Groups and offsets.
 	GroupInitialDelay      time.Duration
@@ -37,9 +33,6 @@ type Server struct {
 	OffsetMetadataMaxBytes int
 	OffsetsRetention       time.Duration
 	OffsetsRetentionCheck  time.Duration
-	OffsetsCommitTimeout   time.Duration
-	OffsetsLoadBuffer      int
-	OffsetsCodec           int8 // as in a batch's attributes
 
 	// The topics in which coordinators keep their state, when they are made.
 	Offsets, Transactions, ShareState StateTopic
@@ -68,18 +61,13 @@ func ServerSettings(m *Image, s *Static) Server {
 		FetchMaxBytes:          int(r.int("fetch.max.bytes")),
 		FetchSessions:          int(r.int("max.incremental.fetch.session.cache.slots")),
 		MaxDescribedPartitions: int(r.int("max.request.partition.size.limit")),
-		MaxMessageBytes:        int(r.int("message.max.bytes")),
 		RetentionCheckInterval: r.millis("log.retention.check.interval.ms"),
-		ProducerExpiration:     r.millis("producer.id.expiration.ms"),
 		RequestTimeout:         r.millis("request.timeout.ms"),
-		SendBuffer:             int(r.int("socket.send.buffer.bytes")),
-		ReceiveBuffer:          int(r.int("socket.receive.buffer.bytes")),
 
 		AutoCreateTopics:  r.bool("auto.create.topics.enable"),
 		DeleteTopics:      r.bool("delete.topic.enable"),
 		NumPartitions:     int32(r.int("num.partitions")),
 		ReplicationFactor: int16(min(r.int("default.replication.factor"), math.MaxInt16)),
-		MinISR:            int(r.int("min.insync.replicas")),
 
 		GroupInitialDelay:      r.millis("group.initial.rebalance.delay.ms"),
 		GroupMinSession:        r.millis("group.min.session.timeout.ms"),
@@ -88,9 +76,6 @@ func ServerSettings(m *Image, s *Static) Server {
 		OffsetMetadataMaxBytes: int(r.int("offset.metadata.max.bytes")),
 		OffsetsRetention:       Millis(r.int("offsets.retention.minutes") * minuteMillis),
 		OffsetsRetentionCheck:  r.millis("offsets.retention.check.interval.ms"),
-		OffsetsCommitTimeout:   r.millis("offsets.commit.timeout.ms"),
-		OffsetsLoadBuffer:      int(r.int("offsets.load.buffer.size")),
-		OffsetsCodec:           int8(r.int("offsets.topic.compression.codec")),
 
 		Offsets:      r.stateTopic("offsets.topic.", ""),
 		Transactions: r.stateTopic("transaction.state.log.", "transaction.state.log.min.isr"),
