@@ -66,49 +66,60 @@ func (l *Log) place(it *Item, epoch record.Epoch, now int64) error {
 	if len(b) < record.HeaderLen || b.Size() != len(b) || b.LastOffsetDelta() < 0 {
 		return fmt.Errorf("%w: %d bytes", errTorn, len(b))
 	}
-	idempotent := b.ProducerID() >= 0
-	if idempotent {
-		known, err := w.producers.check(b)
-		if err == errDuplicate { //nolint:errorlint // check returns it as it is, and this is the fast path
-			it.Dup, it.Base, it.Next = true, known.lastOffset-record.Offset(known.delta), known.lastOffset+1
-			if known.appendTime {
-				it.Time = known.ms
-			}
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	if dup, err := w.judge(it); dup || err != nil {
+		return err
 	}
 	if err := l.s.space.take(int64(len(b))); err != nil {
 		return err
 	}
-	if err := l.makeRoom(b, now); err != nil {
+	rolled, err := l.makeRoom(b, now)
+	if err != nil {
 		return asAppendError(err)
 	}
-	if e := l.Fault(); e != nil {
-		return e // the write that made room failed for good
+	if rolled { // what was placed before this one may have failed
+		if err := l.Fault(); err != nil {
+			return err
+		}
+		if dup, err := w.judge(it); dup || err != nil {
+			return err
+		}
 	}
 	b.SetBaseOffset(w.next)
 	b.SetLeaderEpoch(epoch)
 	it.Base, it.Next = w.next, b.NextOffset()
 	w.next = it.Next
-	if idempotent {
+	if b.ProducerID() >= 0 {
 		w.producers.apply(b, now)
 	}
 	w.run, w.bufs, w.bytes = append(w.run, it), append(w.bufs, b), w.bytes+int64(len(b))
 	return nil
 }
 
+// judge tells whether an item is a duplicate, which it answers, or out of order.
+func (w *writer) judge(it *Item) (dup bool, err error) {
+	if it.Batch.ProducerID() < 0 {
+		return false, nil
+	}
+	known, err := w.producers.check(it.Batch)
+	if err != errDuplicate { //nolint:errorlint // check returns it as it is, and this is the fast path
+		return false, err
+	}
+	it.Dup, it.Base, it.Next = true, known.lastOffset-record.Offset(known.delta), known.lastOffset+1
+	if known.appendTime {
+		it.Time = known.ms
+	}
+	return true, nil
+}
+
 // makeRoom sees to it that the active segment can take the batch: the first one is
 // made, or a full or old one is closed after writing what was placed into it.
-func (l *Log) makeRoom(b record.Batch, now int64) error {
+func (l *Log) makeRoom(b record.Batch, now int64) (rolled bool, err error) {
 	w, o := l.writer, l.options()
 	l.pub.Lock()
 	g := l.activeLocked()
 	if g == nil {
 		l.pub.Unlock()
-		return l.roll()
+		return true, l.roll()
 	}
 	size := g.size + w.bytes
 	last := w.next + record.Offset(b.LastOffsetDelta())
@@ -124,10 +135,10 @@ func (l *Log) makeRoom(b record.Batch, now int64) error {
 		last-g.base > 1<<31-1) // an index's offsets are 32-bit
 	l.pub.Unlock()
 	if !roll {
-		return nil
+		return false, nil
 	}
 	l.writeRun()
-	return l.roll()
+	return true, l.roll()
 }
 
 // writeRun writes what was placed with one call, and publishes it. Where that

@@ -318,7 +318,15 @@ func (k *keeper) closing() error {
 // checkpoint makes the log durable in its own files, where that is due, and notes
 // its point. again is true where the next checkpoint must look at it, too.
 func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
-	if l.Fault() != nil || !l.ready.Load() || l.deleted.Load() {
+	if !l.ready.Load() || l.deleted.Load() {
+		return false, 0, nil
+	}
+	if l.Fault() != nil {
+		l.pub.Lock()
+		defer l.pub.Unlock()
+		if l.marks.journaled { // nobody else has it, and its files are not to be relied on
+			l.s.journal.pin()
+		}
 		return false, 0, nil
 	}
 	if last {

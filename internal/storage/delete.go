@@ -2,7 +2,6 @@ package storage
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -27,14 +26,14 @@ func (s *Store) Delete(id LogID) {
 	if topic, ok, err := s.owner(l.dir); err != nil || ok && topic != id.Topic {
 		return // there is another topic of that name by now
 	}
-	s.discard(l.dir)
+	s.discard(id, l.dir)
 	s.commit.noteDelete(id, l.dir)
 }
 
 // discard takes a directory's name away and has it removed.
-func (s *Store) discard(dir string) {
-	to := dir + "." + randomHex() + deletedDir
-	err := s.fs.Rename(s.path(dir), s.path(to))
+func (s *Store) discard(id LogID, dir string) {
+	to := asideName(dir, id.Topic, deletedDir)
+	err := s.moveAside(dir, to)
 	if errors.Is(err, vfs.ErrNotExist) {
 		return
 	}
@@ -79,8 +78,10 @@ func (s *Store) sweepDirs(live func(id LogID) bool) {
 		if !i.Dir || s.closing.Load() {
 			continue
 		}
-		if strings.HasSuffix(i.Name, strayDir) {
-			s.sweepStray(i.Name, live)
+		if id, ok := parseAside(i.Name, strayDir); ok {
+			if !live(id) {
+				s.keeper.doom(i.Name)
+			}
 			continue
 		}
 		_, partition, ok := parseDirName(i.Name)
@@ -92,17 +93,7 @@ func (s *Store) sweepDirs(live func(id LogID) bool) {
 			continue // it is not ours to judge
 		}
 		if id := (LogID{topic, partition}); !live(id) && s.lookup(id) == nil {
-			s.discard(i.Name)
+			s.discard(id, i.Name)
 		}
 	}
-}
-
-// sweepStray removes a directory that was moved aside, unless its topic lives.
-func (s *Store) sweepStray(dir string, live func(id LogID) bool) {
-	_, partition, ok := parseDirName(dir[:max(strings.LastIndexByte(dir, '.'), 0)])
-	topic, owned, err := s.owner(dir)
-	if err != nil || ok && owned && live(LogID{topic, partition}) {
-		return
-	}
-	s.keeper.doom(dir)
 }

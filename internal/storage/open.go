@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -93,14 +94,44 @@ func (s *Store) makeDir(dir string, topic [16]byte) error {
 	return s.writeAt(s.path(dir, metadataFile), encodeMetadata(topic), 0)
 }
 
-// stray moves a directory aside that does not belong to the log of its name.
-func (s *Store) stray(dir, why string) error {
-	to := dir + "." + randomHex() + strayDir
-	s.log.Warn("a directory belongs to no known log; it was moved aside", "dir", dir, "now", to, "why", why)
-	if err := s.fs.Rename(s.path(dir), s.path(to)); err != nil {
+// asideName is a directory's name when it is moved aside. It says whose it was:
+// until a checkpoint has left behind what the journal has of that log, nothing else
+// may, since what is in the directory may not be on disk.
+func asideName(dir string, topic [16]byte, suffix string) string {
+	return dir + "." + hex.EncodeToString(topic[:]) + suffix
+}
+
+// parseAside is the inverse of asideName.
+func parseAside(name, suffix string) (id LogID, ok bool) {
+	name, ok = strings.CutSuffix(name, suffix)
+	at := strings.LastIndexByte(name, '.')
+	if !ok || at < 0 {
+		return id, false
+	}
+	_, partition, ok := parseDirName(name[:at])
+	topic, err := hex.DecodeString(name[at+1:])
+	if !ok || err != nil || len(topic) != len(id.Topic) {
+		return id, false
+	}
+	return LogID{[16]byte(topic), partition}, true
+}
+
+// moveAside renames a directory, in place of an older one of that name.
+func (s *Store) moveAside(dir, to string) error {
+	if err := s.fs.Remove(s.path(to)); err != nil {
 		return err
 	}
-	return s.fs.SyncDir(s.cfg.Dir)
+	return s.fs.Rename(s.path(dir), s.path(to))
+}
+
+// stray moves a directory aside that does not belong to the log of its name.
+func (s *Store) stray(dir string, topic [16]byte, why string) error {
+	to := asideName(dir, topic, strayDir)
+	s.log.Warn("a directory belongs to no known log; it was moved aside", "dir", dir, "now", to, "why", why)
+	if err := s.moveAside(dir, to); err != nil {
+		return err
+	}
+	return s.syncDir(s.cfg.Dir)
 }
 
 // openLocked looks at the log's directory for the first time: which segments there
@@ -174,9 +205,9 @@ func (l *Log) identify(known bool) (bool, error) {
 		return true, s.replace(l.dir, metadataFile, encodeMetadata(l.id.Topic), true)
 	case ok: // what the journal has of that topic must not come back either
 		s.commit.noteDelete(LogID{topic, l.id.Partition}, l.dir)
-		return false, s.stray(l.dir, "it is of another topic of that name")
+		return false, s.stray(l.dir, topic, "it is of another topic of that name")
 	default:
-		return false, s.stray(l.dir, "it does not say of which topic it is")
+		return false, s.stray(l.dir, randomID(), "it does not say of which topic it is")
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
@@ -108,16 +107,12 @@ func (s *Store) tombstones() map[LogID]bool {
 		s.log.Warn("the data directory could not be listed", "err", err)
 	}
 	for _, i := range infos {
-		gone := strings.HasSuffix(i.Name, deletedDir)
-		if !i.Dir || !gone && !strings.HasSuffix(i.Name, strayDir) {
-			continue
+		if id, ok := parseAside(i.Name, strayDir); ok && i.Dir {
+			buried[id] = true
 		}
-		name := i.Name[:max(strings.LastIndexByte(i.Name, '.'), 0)] // topics may have dots in their names
-		_, partition, ok := parseDirName(name)
-		if topic, owned, err := s.owner(i.Name); err == nil && ok && owned {
-			buried[LogID{topic, partition}] = true
-		}
-		if gone {
+		id, ok := parseAside(i.Name, deletedDir)
+		if ok && i.Dir {
+			buried[id] = true
 			s.keeper.doom(i.Name)
 		}
 	}
@@ -381,7 +376,10 @@ func (r *replay) claim(h partHead) (bool, error) {
 			if err := r.close(); err != nil { // the files of that name will be others
 				return false, err
 			}
-			if err := s.stray(h.dir, "the journal has it as another topic's"); err != nil {
+			if !ok {
+				topic = randomID()
+			}
+			if err := s.stray(h.dir, topic, "the journal has it as another topic's"); err != nil {
 				return false, err
 			}
 		}

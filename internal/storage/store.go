@@ -2,7 +2,6 @@ package storage
 
 import (
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -235,11 +234,6 @@ func parseDirName(name string) (topic string, partition int32, ok bool) {
 func randomID() (id [16]byte) {
 	_, _ = rand.Read(id[:]) // it never fails
 	return id
-}
-
-func randomHex() string {
-	id := randomID()
-	return hex.EncodeToString(id[:])
 }
 
 // fileName is a segment's file for a base offset.
