@@ -87,6 +87,9 @@ func (s *session) produce(r *wire.Request) error {
 		from = t.end
 	}
 	s.queue = append(s.queue, p)
+	if s.held += len(p.parts); s.held > maxHeld {
+		s.Flush()
+	}
 	return nil
 }
 

@@ -52,8 +52,14 @@ func BenchmarkProduce(b *testing.B) {
 	for _, tc := range []struct {
 		flush, size, requests, partitions int
 	}{
-		{100_000, 1 << 10, 1, 1}, {100_000, 1 << 10, 64, 1}, {100_000, 16 << 10, 16, 1}, {100_000, 1 << 20, 1, 1},
-		{100_000, 1 << 10, 1, 500}, {1, 1 << 10, 1, 1}, {1, 16 << 10, 16, 1}, {1, 1 << 10, 1, 500},
+		{100_000, 1 << 10, 1, 1},
+		{100_000, 1 << 10, 64, 1},
+		{100_000, 16 << 10, 16, 1},
+		{100_000, 1 << 20, 1, 1},
+		{100_000, 1 << 10, 1, 500},
+		{1, 1 << 10, 1, 1},
+		{1, 16 << 10, 16, 1},
+		{1, 1 << 10, 1, 500},
 	} {
 		b.Run(fmt.Sprintf("flush=%d/size=%d/requests=%d/partitions=%d", tc.flush, tc.size, tc.requests, tc.partitions), func(b *testing.B) {
 			g := newRigOn(b, vfs.OS{}, b.TempDir())
@@ -79,8 +85,11 @@ func BenchmarkFetch(b *testing.B) {
 		name                      string
 		size, batches, partitions int
 	}{
-		{"1KiB", 1 << 10, 1, 1}, {"64KiB", 16 << 10, 4, 1}, {"1MiB", 16 << 10, 64, 1},
-		{"500x1KiB", 1 << 10, 1, 500}, {"500xEmpty", 0, 0, 500},
+		{"1KiB", 1 << 10, 1, 1},
+		{"64KiB", 16 << 10, 4, 1},
+		{"1MiB", 16 << 10, 64, 1},
+		{"500x1KiB", 1 << 10, 1, 500},
+		{"500xEmpty", 0, 0, 500},
 	} {
 		b.Run(tc.name, func(b *testing.B) {
 			g := newRigOn(b, vfs.OS{}, b.TempDir())

@@ -78,7 +78,8 @@ type Broker struct {
 	cache *fetchSessions
 	stats counters
 
-	produces, fetches sync.Pool // states of requests
+	produces, fetches sync.Pool    // states of requests
+	parked            atomic.Int64 // partitions that parked fetches wait for
 
 	stop chan struct{}
 	kick chan struct{} // size 1: something waits for b.commit

@@ -26,12 +26,18 @@ const (
 // long gives way to any new one; one that has lived so long to a larger one.
 const evictAfter = 2 * time.Minute
 
+// maxSessionPartitions bounds the partitions of all sessions together: each takes
+// some 300 bytes, and a client may name some that do not exist. Who finds no room
+// for a session goes on without one.
+const maxSessionPartitions = 500_000
+
 // fetchSessions are the sessions of all connections. A client may continue its
 // session on another connection.
 type fetchSessions struct {
-	mu   sync.Mutex
-	max  int
-	byID map[int32]*fetchSession
+	mu    sync.Mutex
+	max   int
+	parts int // of all sessions
+	byID  map[int32]*fetchSession
 	// oldest and newest end the list of all sessions by their last use.
 	oldest, newest *fetchSession
 }
@@ -127,7 +133,12 @@ func (c *fetchSessions) touch(s *fetchSession, size int) {
 	if c.byID[s.id] != s {
 		return // evicted meanwhile
 	}
+	c.parts += size - s.size
 	s.used, s.size = now, size
+	if c.parts > maxSessionPartitions {
+		c.removeLocked(s)
+		return
+	}
 	if c.newest != s {
 		c.unlink(s)
 		c.push(s)
@@ -167,6 +178,7 @@ func (c *fetchSessions) remove(id int32) {
 func (c *fetchSessions) removeLocked(s *fetchSession) {
 	if s != nil {
 		delete(c.byID, s.id)
+		c.parts -= s.size
 		c.unlink(s)
 	}
 }
@@ -199,6 +211,7 @@ func (c *fetchSessions) create(f *fetch) int32 {
 		s.id = rand.Int32()
 	}
 	c.byID[s.id] = s
+	c.parts += s.size
 	c.push(s)
 	return s.id
 }
@@ -207,7 +220,7 @@ func (c *fetchSessions) create(f *fetch) int32 {
 func (c *fetchSessions) room(size int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.byID) < c.max || c.victim(size, now) != nil
+	return c.parts+size <= maxSessionPartitions && (len(c.byID) < c.max || c.victim(size, now) != nil)
 }
 
 // victim is the session that gives way to one of so many partitions.

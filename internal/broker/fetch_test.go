@@ -425,3 +425,60 @@ func TestFetchSessionsAreBounded(t *testing.T) {
 		t.Fatalf("%d sessions", c.len())
 	}
 }
+
+// TestFetchSessionsAreBoundedByPartitions proves that sessions take no more memory than
+// the bound on all their partitions, whether they begin or grow.
+func TestFetchSessionsAreBoundedByPartitions(t *testing.T) {
+	c := newFetchSessions(10)
+	begin := func(parts int) int32 {
+		f := &fetch{version: 12}
+		f.growTopics(1)
+		f.topics = append(f.topics, fetchTopic{name: []byte("events")})
+		f.parts = make([]fetchPart, parts)
+		for i := range f.parts {
+			f.parts[i].fetchWant = fetchWant{topic: &f.topics[0], index: int32(i)}
+		}
+		return c.create(f)
+	}
+	c.parts = maxSessionPartitions - 10 // as if others had them
+	a := begin(8)
+	if a == 0 || begin(3) != 0 {
+		t.Fatal("the bound does not hold when a session begins")
+	}
+	s := c.get(a)
+	c.touch(s, 10)
+	if c.get(a) == nil {
+		t.Fatal("a session within the bound was removed")
+	}
+	c.touch(s, 11)
+	if c.get(a) != nil || c.parts != maxSessionPartitions-10 {
+		t.Fatalf("the bound does not hold when a session grows: %d", c.parts)
+	}
+}
+
+// TestParkedFetchesAreBounded proves that a connection cannot park fetches without end:
+// those above the bound are answered at once, and then all in order.
+func TestParkedFetchesAreBounded(t *testing.T) {
+	g := newRig(t)
+	g.topic("events", 1)
+	c := dial(t, g.addr)
+	req := waiting(get("events", 0, 0), 600_000, 1)
+	for range maxParkedFetches + 20 {
+		c.send(req)
+	}
+	g.parked(maxParkedFetches)
+	if n := g.broker.parked.Load(); n != maxParkedFetches {
+		t.Errorf("%d partitions are waited for", n)
+	}
+	ask[*kmsg.ProduceResponse](dial(t, g.addr), put("events", 0, -1, batch(t, "x")))
+	for i := range maxParkedFetches + 20 {
+		got := len(values(t, fetched(t, c.receive(req).(*kmsg.FetchResponse)).RecordBatches))
+		if want := min(1, max(0, maxParkedFetches-i)); got != want {
+			t.Fatalf("answer %d has %d records", i, got)
+		}
+	}
+	g.parked(0)
+	if n := g.broker.parked.Load(); n != 0 {
+		t.Errorf("%d partitions are waited for when nobody waits", n)
+	}
+}

@@ -21,10 +21,12 @@ type session struct {
 	items []storage.Item // parallel to pend, in the order of appending
 	// durable tells that one of the partitions is committed by a sync only.
 	durable bool
+	held    int // partitions of the requests in queue
 
-	mu     sync.Mutex
-	parked *fetch // list of parked fetches, guarded by mu
-	gone   bool   // the connection is closed, guarded by mu
+	mu      sync.Mutex
+	parked  *fetch // list of parked fetches, guarded by mu
+	waiting int    // its length, guarded by mu
+	gone    bool   // the connection is closed, guarded by mu
 }
 
 // pending is one partition of a produce request that waits for the session's flush.
@@ -36,8 +38,20 @@ type pending struct {
 	all  bool  // acks=all
 }
 
-// What a connection keeps of its scratch memory after a flush.
-const keepPending = 1024
+const (
+	// keepPending is for how many partitions a connection keeps memory after a flush.
+	keepPending = 1024
+	// maxHeld partitions of produce requests are collected before they are appended,
+	// even where one read brought more.
+	maxHeld = 50_000
+	// maxParkedFetches of a connection wait at a time; clients send the next one when
+	// the last was answered.
+	maxParkedFetches = 100
+	// maxParkedPartitions is how many partitions all parked fetches of a node may
+	// wait for; each takes some 250 bytes. Fetches above these bounds are answered
+	// at once with what there is.
+	maxParkedPartitions = 500_000
+)
 
 // Serve handles one request.
 func (s *session) Serve(r *wire.Request) error {
@@ -152,7 +166,8 @@ func (s *session) appendTo(p *replica.Partition, from, to int) {
 func (s *session) reset() {
 	clear(s.items)
 	clear(s.pend)
-	s.queue, s.pend, s.items, s.durable = s.queue[:0], s.pend[:0], s.items[:0], false
+	s.queue, s.pend, s.items = s.queue[:0], s.pend[:0], s.items[:0]
+	s.durable, s.held = false, 0
 	if cap(s.pend) > keepPending || cap(s.queue) > keepPending {
 		s.queue, s.pend, s.items = nil, nil, nil
 	}
@@ -173,9 +188,14 @@ func (s *session) Close() {
 func (s *session) park(f *fetch) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || s.b.closed.Load() {
+	if s.gone || s.b.closed.Load() || s.waiting >= maxParkedFetches {
 		return false
 	}
+	if s.b.parked.Add(int64(len(f.parts))) > maxParkedPartitions {
+		s.b.parked.Add(-int64(len(f.parts)))
+		return false
+	}
+	s.waiting++
 	f.before, f.after = nil, s.parked
 	if f.after != nil {
 		f.after.before = f
@@ -185,8 +205,10 @@ func (s *session) park(f *fetch) bool {
 }
 
 func (s *session) unpark(f *fetch) {
+	s.b.parked.Add(-int64(len(f.parts)))
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.waiting--
 	if f.before != nil {
 		f.before.after = f.after
 	} else {

@@ -104,6 +104,9 @@ type Waker interface {
 	Wake()
 }
 
+// keepSpots is how many partitions a poll keeps memory for when it has ended.
+const keepSpots = 1024
+
 // The states of a Poll.
 const (
 	pollIdle   = iota
@@ -181,6 +184,9 @@ func (w *Poll) End() {
 	}
 	clear(w.spots)
 	w.spots = w.spots[:0]
+	if cap(w.spots) > keepSpots {
+		w.spots = nil
+	}
 	w.state.Store(pollIdle)
 }
 
