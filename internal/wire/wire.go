@@ -83,7 +83,7 @@ type Config struct {
 	MaxConnsPerIP int           // max.connections.per.ip, no limit
 	IdleTimeout   time.Duration // connections.max.idle.ms, 10 minutes; also for a client that does not read its answers
 	RequestMemory int64         // bytes that all connections' receive buffers may take, 256 MiB; at least twice MaxFrame
-	MaxParked     int           // answers outstanding on one connection, 65,536
+	MaxParked     int           // answers outstanding on one connection, 65,536; four times as many on all of them
 	TCPCongestion string        // TCP_CONGESTION for accepted loopback connections; "" leaves the system's
 	DecodeBudget  int           // bytes one request may decode to, 64 MiB
 }
