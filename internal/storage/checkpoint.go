@@ -253,6 +253,12 @@ func (k *keeper) checkpointLocked(last bool) error {
 	for _, dir := range doomed {
 		k.remove(s.path(dir), 0)
 	}
+	if hold { // the point of some log is an old one
+		k.mu.Lock()
+		k.dead = append(k.dead, dead...)
+		k.mu.Unlock()
+		dead = nil
+	}
 	for _, g := range dead {
 		err := g.log.change(func() error { return k.removeSegment(g, g.log.options().FileDeleteDelay) })
 		if err != nil {

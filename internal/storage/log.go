@@ -112,6 +112,7 @@ type marks struct {
 	snapOld   record.Offset // the one before; -1: none
 	prodAt    record.Offset // the offset up to which it is the truth
 	snapBytes int64         // appended since
+	sureStart record.Offset // a start that is durable
 	wantSnap  bool          // one is needed before segments go
 }
 

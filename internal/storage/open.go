@@ -476,7 +476,7 @@ func (o *opening) publish() error {
 	l.end.Store(int64(o.next))
 	l.commitTo.Store(int64(o.next))
 	l.durable, l.stable = o.stable, o.stable
-	l.marks.snapAt, l.marks.prodAt = l.known.snap, l.known.prodAt
+	l.marks.snapAt, l.marks.prodAt, l.marks.sureStart = l.known.snap, l.known.prodAt, o.start
 	below := len(o.segs) > 1 && o.segs[1].base <= o.start // the last run did not come to delete them
 	if (below || !o.clean()) && !l.marks.changed {
 		l.marks.changed = true

@@ -243,8 +243,11 @@ func (p *points) init(base, hot *sheet, boot string) {
 			if boot == "" || h.boot != boot {
 				pt.live = false
 			}
-			if old, ok := p.all[id]; ok && old.next > pt.next {
+			if old, ok := p.all[id]; ok && old.next > pt.next { // the file is older: see pair.load
+				old.start = max(old.start, pt.start)
 				pt = old
+			} else if ok {
+				pt.start = max(old.start, pt.start)
 			}
 			p.all[id] = pt
 			if h == hot {

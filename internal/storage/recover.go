@@ -330,7 +330,14 @@ func (r *replay) write(key replayedFile, h partHead, data []byte) error {
 	if err != nil || !ok {
 		return err
 	}
-	f, err := r.open(key)
+	mode := vfs.Create
+	if h.pos > 0 {
+		mode = vfs.Existing
+	}
+	f, err := r.open(key, mode)
+	if errors.Is(err, vfs.ErrNotExist) {
+		return nil // it went with the log's start
+	}
 	if err != nil {
 		return err
 	}
@@ -396,7 +403,7 @@ func (r *replay) claim(h partHead) (bool, error) {
 // maxReplayFiles are open during recovery.
 const maxReplayFiles = 512
 
-func (r *replay) open(key replayedFile) (vfs.File, error) {
+func (r *replay) open(key replayedFile, mode vfs.Mode) (vfs.File, error) {
 	if f := r.files[key]; f != nil {
 		return f, nil
 	}
@@ -405,7 +412,7 @@ func (r *replay) open(key replayedFile) (vfs.File, error) {
 			return nil, err
 		}
 	}
-	f, err := r.s.fs.Open(r.s.path(key.dir, fileName(key.base, logSuffix)), vfs.Create)
+	f, err := r.s.fs.Open(r.s.path(key.dir, fileName(key.base, logSuffix)), mode)
 	if err == nil {
 		r.files[key] = f
 	}

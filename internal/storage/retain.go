@@ -12,37 +12,47 @@ import (
 
 // SetStart moves the start forward (DeleteRecords, retention), durably.
 func (l *Log) SetStart(o record.Offset) error {
-	moved, err := l.moveStart(o)
-	if err != nil || !moved {
+	if err := l.moveStart(o); err != nil {
 		return err
 	}
-	l.s.points.raise(l.id, o)
-	err = l.s.commit.putControl(appendPart(nil, partHead{kind: partStart, id: l.id, dir: l.dir, start: o}))
+	l.pub.Lock()
+	start, sure := record.Offset(l.start.Load()), l.marks.sureStart
+	l.pub.Unlock()
+	if o <= sure {
+		return nil
+	}
+	l.s.points.raise(l.id, start)
+	err := l.s.commit.putControl(appendPart(nil, partHead{kind: partStart, id: l.id, dir: l.dir, start: start}))
 	if errors.Is(err, errNoJournal) {
-		return l.s.keeper.savePoints()
+		err = l.s.keeper.savePoints()
+	}
+	if err == nil {
+		l.pub.Lock()
+		l.marks.sureStart = max(l.marks.sureStart, start)
+		l.pub.Unlock()
 	}
 	return err
 }
 
 // moveStart moves the start in memory. The segments below it go when a checkpoint
 // has said so.
-func (l *Log) moveStart(o record.Offset) (moved bool, err error) {
+func (l *Log) moveStart(o record.Offset) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.usableLocked(); err != nil {
-		return false, err
+		return err
 	}
 	if end := record.Offset(l.commitTo.Load()); o < 0 || o > end {
-		return false, fmt.Errorf("%w: the start cannot be %d where %d is the end", ErrOffsetOutOfRange, o, end)
+		return fmt.Errorf("%w: the start cannot be %d where %d is the end", ErrOffsetOutOfRange, o, end)
 	}
 	if o <= record.Offset(l.start.Load()) {
-		return false, nil
+		return nil
 	}
 	if err := l.Fault(); err != nil {
-		return false, err
+		return err
 	}
 	if err := l.emptyActive(o); err != nil {
-		return false, err
+		return err
 	}
 	l.pub.Lock()
 	l.start.Store(int64(o))
@@ -53,7 +63,7 @@ func (l *Log) moveStart(o record.Offset) (moved bool, err error) {
 		l.s.keeper.add(l)
 	}
 	l.pub.Unlock()
-	return true, l.trimLocked()
+	return l.trimLocked()
 }
 
 // trimLocked parts with the segments below the start. What the producers did in
@@ -151,8 +161,7 @@ func (l *Log) retain(now time.Time) error {
 	if start <= record.Offset(l.start.Load()) {
 		return nil
 	}
-	_, err := l.moveStart(start)
-	return err
+	return l.moveStart(start)
 }
 
 // mayExpire tells, without opening the log, whether retention could move its start.
