@@ -46,9 +46,10 @@ func (s *session) initProducerID(r *wire.Request, kreq kmsg.Request) error {
 
 // producerIDs hands out ids from a block that the controller reserved for this node.
 type producerIDs struct {
-	mu        sync.Mutex
-	id, end   int64 // guarded by mu: the ids id..end-1 are left
-	reserving sync.Mutex
+	turn chan struct{} // size 1: held by who reserves the next block
+
+	mu      sync.Mutex
+	id, end int64 // guarded by mu: the ids id..end-1 are left
 }
 
 // next hands out an id, reserving a new block where none is left.
@@ -56,8 +57,12 @@ func (p *producerIDs) next(ctx context.Context, reserve func(context.Context) (f
 	if id, ok := p.take(); ok {
 		return id, nil
 	}
-	p.reserving.Lock()
-	defer p.reserving.Unlock()
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
 	if id, ok := p.take(); ok {
 		return id, nil // somebody else has reserved meanwhile
 	}

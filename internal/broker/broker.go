@@ -127,6 +127,7 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, cache: newFetchSessions(cfg.FetchSessions),
+		ids:  producerIDs{turn: make(chan struct{}, 1)},
 		stop: make(chan struct{}), kick: make(chan struct{}, 1), sessions: map[*session]struct{}{},
 	}
 	b.produces.New = func() any { return &produce{b: b} }

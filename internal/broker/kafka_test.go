@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/record"
@@ -24,39 +28,85 @@ type script struct {
 	differs map[int]string
 }
 
-// TestAnswersAreKafkas sends the same requests to a real Kafka (LEAT_TEST_KAFKA, its
-// address) and to us, and proves that the answers are the same: codes, messages,
-// offsets, everything but ids and the time.
+// coreGolden holds what Apache Kafka 4.3.1 answered.
+const coreGolden = "testdata/kafka-4.3.1-core.txt"
+
+// TestAnswersAreKafkas proves that the scripts get the answers that Apache Kafka 4.3.1
+// gave to them, which are kept in testdata: codes, messages, offsets, everything but
+// ids and the time. With LEAT_TEST_KAFKA, the address of a Kafka with default settings,
+// it proves too that the record is Kafka's.
 func TestAnswersAreKafkas(t *testing.T) {
-	addr := kafka(t)
+	record, err := os.ReadFile(coreGolden)
+	if err != nil && !*record431 {
+		t.Fatal(err)
+	}
+	if addr := os.Getenv("LEAT_TEST_KAFKA"); addr != "" {
+		record = []byte(theirTranscript(t, addr, string(record)))
+	}
 	g := newRig(t)
+	want := sections(string(record))
+	for _, s := range scripts(t) {
+		t.Run(s.name, func(t *testing.T) {
+			name := "T-" + strings.ReplaceAll(s.name, " ", "-")
+			ours := s.play(t, g.addr, name, g.topic(name, 2, s.configs...))
+			s.compare(t, strings.Split(strings.TrimSpace(want[s.name]), "\n"), ours)
+		})
+	}
+}
+
+// theirTranscript plays the scripts on Kafka and holds the outcomes against the record,
+// or makes the record.
+func theirTranscript(t *testing.T, addr, record string) string {
+	t.Helper()
 	for c := dial(t, addr); ask[*kmsg.InitProducerIDResponse](c, initProducer(2, nil, -1, -1)).ErrorCode != 0; {
 		time.Sleep(10 * time.Millisecond) // Kafka's first answers are that it has no ids yet
 	}
-	for i, s := range scripts(t) {
-		t.Run(s.name, func(t *testing.T) {
-			topic := fmt.Sprintf("diff-%d-%d", time.Now().UnixNano(), i)
-			theirs, ours := dial(t, addr), dial(t, g.addr)
-			kafkaID := createOnKafka(t, theirs, topic, 2, s.configs)
-			ourID := g.topic(topic, 2, s.configs...)
-			asked, mine := s.reqs(topic, kafkaID), s.reqs(topic, ourID)
-			for i := range asked {
-				want, got := theirs.outcome(asked[i]), ours.outcome(mine[i])
-				why := s.differs[i] + s.differs[-1]
-				if want != got && why == "" {
-					t.Errorf("request %d, %s v%d: %s\nkafka: %s\nours:  %s", i, kmsg.NameForKey(asked[i].Key()), asked[i].GetVersion(),
-						asJSON(mine[i]), want, got)
-				} else if want == got && s.differs[i] != "" {
-					t.Errorf("request %d: we do not differ: %s", i, s.differs[i])
-				}
-				if want == closed {
-					theirs = dial(t, addr)
-				}
-				if got == closed {
-					ours = dial(t, g.addr)
-				}
-			}
-		})
+	all := scripts(t)
+	slices.SortFunc(all, func(a, b script) int { return strings.Compare(a.name, b.name) })
+	var out strings.Builder
+	run := "T" + strconv.FormatInt(time.Now().UnixNano(), 36) + "-"
+	for _, s := range all {
+		name := run + strings.ReplaceAll(s.name, " ", "-")
+		id := createOnKafka(t, dial(t, addr), name, 2, s.configs)
+		fmt.Fprintf(&out, "## %s\n%s\n\n", s.name, strings.Join(s.play(t, addr, name, id), "\n"))
+	}
+	if *record431 {
+		if err := os.WriteFile(coreGolden, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if d := cmp.Diff(strings.Split(record, "\n"), strings.Split(out.String(), "\n")); d != "" {
+		t.Errorf("Kafka answers otherwise than recorded: %s", d)
+	}
+	return out.String()
+}
+
+// play sends a script's requests and returns their outcomes, a line each.
+func (s script) play(t *testing.T, addr, topic string, id [16]byte) []string {
+	t.Helper()
+	c := dial(t, addr)
+	var out []string
+	for _, req := range s.reqs(topic, id) {
+		got := c.outcome(req)
+		out = append(out, fmt.Sprintf("%s v%d: %s", kmsg.NameForKey(req.Key()), req.GetVersion(), strings.ReplaceAll(got, topic, "T")))
+		if got == closed {
+			c = dial(t, addr)
+		}
+	}
+	return out
+}
+
+func (s script) compare(t *testing.T, theirs, ours []string) {
+	t.Helper()
+	if len(theirs) != len(ours) {
+		t.Fatalf("%d answers are recorded for %d requests: record them again", len(theirs), len(ours))
+	}
+	for i := range ours {
+		same := theirs[i] == ours[i]
+		if !same && s.differs[i]+s.differs[-1] == "" {
+			t.Errorf("request %d, (-kafka +ours)\n- %s\n+ %s", i, theirs[i], ours[i])
+		} else if same && s.differs[i] != "" {
+			t.Errorf("request %d: we do not differ: %s", i, s.differs[i])
+		}
 	}
 }
 
@@ -101,12 +151,44 @@ func createOnKafka(t *testing.T, c *client, topic string, partitions int32, conf
 // closed is the outcome of a request that closes its connection.
 const closed = "closed"
 
+// asJSON writes an answer without fields that are null, zero or empty, and without
+// structures that say nothing; an empty list is kept.
 func asJSON(v any) string {
 	b, err := json.Marshal(v)
+	var tree any
+	if err == nil {
+		err = json.Unmarshal(b, &tree)
+	}
+	if err == nil {
+		b, err = json.Marshal(withoutZeros(tree))
+	}
 	if err != nil {
 		return err.Error()
 	}
 	return string(b)
+}
+
+func withoutZeros(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		unknown := true // all fields are -1
+		for k, e := range v {
+			unknown = unknown && (e == float64(-1) || k == "UnknownTags")
+			if e = withoutZeros(e); e == nil || e == float64(0) || e == "" || k == "TopicID" {
+				delete(v, k)
+			} else {
+				v[k] = e
+			}
+		}
+		if len(v) == 0 || unknown {
+			return nil
+		}
+	case []any:
+		for i, e := range v {
+			v[i] = withoutZeros(e)
+		}
+	}
+	return v
 }
 
 // outcome is a request's answer without what must differ, or that the connection is
@@ -174,10 +256,10 @@ func normalise(resp kmsg.Response) {
 	}
 }
 
-// scrub takes the last digits of the time out of a message.
+// scrub takes times out of a message.
 func scrub(s *string) {
 	if s != nil {
-		*s = regexp.MustCompile(`\d{5}([\],])`).ReplaceAllString(*s, "$1")
+		*s = regexp.MustCompile(`-?\d{8,}`).ReplaceAllString(*s, "#")
 	}
 }
 
