@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -60,6 +62,10 @@ func appendPoint(b []byte, id LogID, p point) []byte {
 	return b
 }
 
+func (id LogID) compare(other LogID) int {
+	return cmp.Or(bytes.Compare(id.Topic[:], other.Topic[:]), cmp.Compare(id.Partition, other.Partition))
+}
+
 func decodePoint(b []byte) (LogID, point) {
 	id := LogID{Topic: [16]byte(b), Partition: int32(be.Uint32(b[16:]))}
 	v := func(i int) int64 { return int64(be.Uint64(b[21+8*i:])) }
@@ -106,8 +112,8 @@ func (h *sheet) encode() []byte {
 	b = be.AppendUint64(b, h.at.number)
 	b = be.AppendUint32(b, h.at.prev)
 	b = be.AppendUint32(b, uint32(len(h.points)))
-	for id, p := range h.points {
-		b = appendPoint(b, id, p)
+	for _, id := range slices.SortedFunc(maps.Keys(h.points), LogID.compare) { // the same points, the same bytes
+		b = appendPoint(b, id, h.points[id])
 	}
 	be.PutUint32(b[12:], uint32(len(b)-sheetHead))
 	be.PutUint64(b[16:], h.sequence)
@@ -162,6 +168,7 @@ func (p *pair) file(sequence uint64) string { return p.name + "-" + string("ab"[
 // load reads the two; nil: it is not there, or not whole. The newest is durable
 // when it returns: what a killed process wrote last may not be.
 func (p *pair) load(s *Store) (newest, older *sheet, err error) {
+	var raw []byte
 	for i := range uint64(2) {
 		b, err := s.readFile(s.path(p.file(i)))
 		if err != nil {
@@ -179,7 +186,7 @@ func (p *pair) load(s *Store) (newest, older *sheet, err error) {
 		}
 		older = h
 		if newest == nil || newest.sequence < h.sequence {
-			newest, older = h, newest
+			newest, older, raw = h, newest, b
 		}
 	}
 	if newest == nil {
@@ -188,7 +195,9 @@ func (p *pair) load(s *Store) (newest, older *sheet, err error) {
 	p.next = newest.sequence + 1
 	f, err := s.fs.Open(s.path(p.file(newest.sequence)), vfs.Existing)
 	if err == nil {
-		_, err = f.WriteAt(newest.encode(), 0) // once more: a sync of it may have failed
+		// Once more, since a sync of it may have failed: the same bytes, so that the
+		// file stays whole whatever happens here.
+		_, err = f.WriteAt(raw, 0)
 		if err == nil {
 			err = s.sync(f)
 		}

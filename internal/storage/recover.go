@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -8,6 +9,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
@@ -155,7 +157,7 @@ func (s *Store) replay(from, keep mark, alive bool, buried map[LogID]bool) error
 	}
 	k := &s.keeper
 	k.mu.Lock()
-	k.replayed = slices.Collect(maps.Keys(r.written))
+	k.replayed = r.list()
 	k.since = time.Now()
 	k.mu.Unlock()
 	k.retryAt = time.Time{}
@@ -196,7 +198,7 @@ func (s *Store) thaw() {
 	}
 	k.retryAt = time.Time{}
 	k.mu.Lock()
-	k.replayed = append(k.replayed, slices.Collect(maps.Keys(r.written))...)
+	k.replayed = append(k.replayed, r.list()...)
 	k.mu.Unlock()
 	s.freeze(nil)
 	s.journal.unpin()
@@ -228,7 +230,7 @@ func (s *Store) frozen(id LogID) error {
 
 // syncReplayed makes durable what recovery wrote.
 func (s *Store) syncReplayed(files []replayedFile) error {
-	dirs := map[string]bool{}
+	var dirs []string
 	for _, r := range files {
 		f, err := s.fs.Open(s.path(r.dir, fileName(r.base, logSuffix)), vfs.Existing)
 		if errors.Is(err, vfs.ErrNotExist) {
@@ -241,9 +243,11 @@ func (s *Store) syncReplayed(files []replayedFile) error {
 		if err = errors.Join(err, f.Close()); err != nil {
 			return err
 		}
-		dirs[r.dir] = true
+		if n := len(dirs); n == 0 || dirs[n-1] != r.dir {
+			dirs = append(dirs, r.dir)
+		}
 	}
-	for dir := range dirs {
+	for _, dir := range dirs {
 		if err := s.syncNames(dir, true); err != nil && !errors.Is(err, vfs.ErrNotExist) {
 			return err
 		}
@@ -262,6 +266,13 @@ type replay struct {
 	files   map[replayedFile]vfs.File
 	written map[replayedFile]bool
 	lacking map[LogID]bool
+}
+
+// list are the files written to, in order.
+func (r *replay) list() []replayedFile {
+	return slices.SortedFunc(maps.Keys(r.written), func(a, b replayedFile) int {
+		return cmp.Or(strings.Compare(a.dir, b.dir), cmp.Compare(a.base, b.base))
+	})
 }
 
 // verdict is whose a directory is.

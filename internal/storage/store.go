@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -157,6 +158,7 @@ func (s *Store) all() []*Log {
 	for _, l := range s.logs {
 		logs = append(logs, l)
 	}
+	slices.SortFunc(logs, func(a, b *Log) int { return a.id.compare(b.id) })
 	return logs
 }
 
