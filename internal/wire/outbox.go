@@ -5,12 +5,17 @@ import "sync"
 const (
 	boxSize  = 4 << 10  // an outbox's buffer at first
 	boxKept  = 64 << 10 // the largest one that is used again
+	cutsKept = 1 << 10  // and the longest list of cuts: an answer of 500 partitions fits
 	tailRoom = 512      // what an answer built in place finds at least
 	copyMax  = 8 << 10  // answers built elsewhere are copied up to this size
 )
 
-// box makes a buffer poolable without an allocation.
-type box struct{ b []byte }
+// box makes a buffer, and the list of cuts that goes with it, poolable without an
+// allocation.
+type box struct {
+	b    []byte
+	cuts []cut // empty
+}
 
 // cut is something that goes out before buf[at] of an outbox.
 type cut struct {
@@ -49,6 +54,9 @@ func (o *outbox) open(boxes *sync.Pool, writing bool) {
 	if o.box == nil {
 		o.box, _ = boxes.Get().(*box)
 		o.buf, o.sent = o.box.b[:0], 0
+		if len(o.cuts) == 0 { // else they wait for a buffer that bytes need only now
+			o.cuts = o.box.cuts
+		}
 	}
 	if !writing && o.size == 0 {
 		o.reset()
@@ -170,12 +178,12 @@ func (o *outbox) close(boxes *sync.Pool) {
 	if cap(o.buf) > boxKept {
 		o.buf = make([]byte, 0, boxSize)
 	}
-	o.box.b = o.buf
-	boxes.Put(o.box)
-	o.box, o.buf = nil, nil
-	if cap(o.cuts) > 64 {
+	if cap(o.cuts) > cutsKept {
 		o.cuts = nil
 	}
+	o.box.b, o.box.cuts = o.buf, o.cuts
+	boxes.Put(o.box)
+	o.box, o.buf, o.cuts = nil, nil, nil
 }
 
 // abandon empties the outbox and returns the cuts that were not sent.

@@ -61,7 +61,7 @@ func NewServer(cfg Config, h Handler) *Server {
 	s.stats.memory = s.memory
 	s.requests.New = func() any { return new(Request) }
 	s.writers.New = func() any { return &writer{pieces: make([][]byte, 0, 16)} }
-	s.boxes.New = func() any { return &box{make([]byte, 0, boxSize)} }
+	s.boxes.New = func() any { return &box{b: make([]byte, 0, boxSize)} }
 	if cfg.MaxConnsPerIP > 0 {
 		s.perIP = map[netip.Addr]int{}
 	}
