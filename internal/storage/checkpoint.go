@@ -212,8 +212,32 @@ func (k *keeper) checkpointLocked(last bool) error {
 		s.journal.pin()
 		s.log.Error("what recovery wrote could not be made durable; the journal keeps it", "err", err)
 	}
+	hold := k.syncLogs(logs, last)
+	if hold {
+		at = k.previous
+	}
+	err := k.save(at)
+	if err != nil || hold || s.journal.isPinned() { // the journal still has what is to be removed
+		k.mu.Lock()
+		k.doomed = append(k.doomed, doomed...)
+		k.mu.Unlock()
+		doomed = nil
+	}
+	if err != nil || hold { // the point of some log is an old one
+		k.bury(dead)
+		dead = nil
+	}
+	k.clear(dead, doomed)
+	if !last {
+		s.commit.run() // some log may have waited for this
+	}
+	return err
+}
+
+// syncLogs has each log make itself durable. hold is true where one could not, for
+// want of space: what the journal has of it must stay.
+func (k *keeper) syncLogs(logs []*Log, last bool) (hold bool) {
 	rest := restAfter
-	hold := false // what the journal has of some log must stay
 	for _, l := range logs {
 		again, synced, err := l.checkpoint(last)
 		switch {
@@ -224,7 +248,7 @@ func (k *keeper) checkpointLocked(last bool) error {
 		case errors.Is(err, ErrClosed):
 		case err != nil && !l.deleted.Load():
 			l.fail(err)
-			s.journal.pin() // it may be the only place that has what the log acknowledged
+			k.s.journal.pin() // it may be the only place that has what the log acknowledged
 		}
 		if again {
 			k.add(l)
@@ -234,38 +258,23 @@ func (k *keeper) checkpointLocked(last bool) error {
 			rest = restAfter
 		}
 	}
-	if hold {
-		at = k.previous
-	}
-	err := k.save(at)
-	if err != nil {
-		k.mu.Lock()
-		k.dead, k.doomed = append(k.dead, dead...), append(k.doomed, doomed...)
-		k.mu.Unlock()
-		return err
-	}
-	if hold || s.journal.isPinned() {
-		k.mu.Lock()
-		k.doomed = append(k.doomed, doomed...)
-		k.mu.Unlock()
-		doomed = nil
-	}
+	return hold
+}
+
+// clear removes what a checkpoint made superfluous.
+func (k *keeper) clear(dead []*segment, doomed []string) {
 	for _, dir := range doomed {
-		k.remove(s.path(dir), 0)
-	}
-	if hold { // the point of some log is an old one
-		k.mu.Lock()
-		k.dead = append(k.dead, dead...)
-		k.mu.Unlock()
-		dead = nil
+		k.remove(k.s.path(dir), 0)
 	}
 	for _, g := range dead {
+		if g.log.Fault() != nil {
+			continue // its point is an old one
+		}
 		err := g.log.change(func() error { return k.removeSegment(g, g.log.options().FileDeleteDelay) })
-		if err != nil {
-			s.log.Warn("a segment could not be removed", "log", g.log.dir, "segment", int64(g.base), "err", err)
+		if err != nil && !errors.Is(err, ErrClosed) {
+			k.s.log.Warn("a segment could not be removed", "log", g.log.dir, "segment", int64(g.base), "err", err)
 		}
 	}
-	return nil
 }
 
 // save writes the checkpoint file, and before it all points where too many changed.
@@ -293,6 +302,7 @@ func (k *keeper) save(at mark) error {
 	// is what came before that one.
 	s.journal.recycle(k.previous.number)
 	s.journal.known.Store(true)
+	s.journal.base.Store(at.number)
 	k.previous = at
 	return nil
 }
@@ -341,17 +351,7 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 		}
 	}
 	if !last && !l.syncDue(time.Now()) {
-		l.pub.Lock()
-		es, behind := l.epochs, l.unwritten && l.made
-		l.pub.Unlock()
-		if behind { // the point will say that nobody needs to look at these batches if the kernel lives
-			err := l.change(func() error { return l.s.replace(l.dir, epochFile, es.encode(), false) })
-			if err != nil {
-				return true, 0, asAppendError(err)
-			}
-		}
-		l.notePoint(nil)
-		return true, 0, nil
+		return true, 0, l.noteWritten()
 	}
 	if err := l.trim(); err != nil {
 		return false, 0, err
@@ -372,10 +372,10 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 		}
 	}
 	if c.names {
+		synced++
 		if err := l.s.syncNames(l.dir, c.fresh); err != nil {
 			return false, synced, fmt.Errorf("a sync of the directory failed: %w", err)
 		}
-		synced++
 	}
 	if c.epochs != nil {
 		err := l.change(func() error { return l.s.replace(l.dir, epochFile, c.epochs.encode(), true) })
@@ -385,6 +385,22 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 	}
 	l.notePoint(c)
 	return false, synced, nil
+}
+
+// noteWritten notes how far the log was written, though nothing was synced. If the
+// kernel lives, nobody needs to look at these batches: so their epochs are written.
+func (l *Log) noteWritten() error {
+	l.pub.Lock()
+	es, behind := l.epochs, l.unwritten && l.made
+	l.pub.Unlock()
+	if behind {
+		err := l.change(func() error { return l.s.replace(l.dir, epochFile, es.encode(), false) })
+		if err != nil {
+			return asAppendError(err)
+		}
+	}
+	l.notePoint(nil)
+	return nil
 }
 
 // checkpointing is one log within a checkpoint.

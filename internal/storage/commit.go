@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/leatstream/leat/internal/record"
@@ -217,7 +218,9 @@ func (l *Log) collect(r *round) (linked bool) {
 	if l.Fault() != nil || from.seg == nil {
 		return true
 	}
-	linked = l.linked
+	// Until a checkpoint has left them behind, a recovery would write bytes that were
+	// cut off again, over what has taken their place: unless that is in the journal, too.
+	linked = l.linked && l.marks.cutBelow <= l.s.journal.base.Load()
 	for _, g := range l.segs {
 		pos := int64(0)
 		switch {
@@ -235,13 +238,24 @@ func (l *Log) collect(r *round) (linked bool) {
 	return linked
 }
 
-// syncFiles makes the round durable by a sync of each of its files.
+// syncFiles makes the round durable by a sync of each of its files. A log of which
+// the journal has bytes that were cut off waits for the next checkpoint.
 func (s *Store) syncFiles(r *round) {
 	for _, p := range r.parts {
 		l := p.l
 		l.pub.Lock()
 		names, fresh, size := !p.g.linked, !l.linked, p.pos+p.n
+		wait := l.marks.cutBelow > s.journal.base.Load()
+		if wait && !l.marks.dirty {
+			l.marks.dirty = true
+			s.commit.add(l)
+		}
 		l.pub.Unlock()
+		if wait {
+			r.upTo[slices.Index(r.logs, l)] = place{}
+			s.keeper.hurry()
+			continue
+		}
 		err := p.g.sync()
 		if err == nil && (names || fresh) {
 			err = s.syncNames(l.dir, fresh)

@@ -95,11 +95,12 @@ type journal struct {
 	fileSize  int64
 	roundSize int // bytes of a round's payload, about
 
-	known   atomic.Bool // a checkpoint on disk names it: else nobody would find its rounds
-	dead    error       // why nothing is written any more
-	control []byte      // of the round under way
-	buf     []byte      // of the round under way: a head, then parts
-	current *ringFile   // changed under mu
+	base    atomic.Uint64 // the round with which a recovery begins
+	known   atomic.Bool   // a checkpoint on disk names it: else nobody would find its rounds
+	dead    error         // why nothing is written any more
+	control []byte        // of the round under way
+	buf     []byte        // of the round under way: a head, then parts
+	current *ringFile     // changed under mu
 	pos     int64
 	number  uint64
 	prev    uint32
@@ -159,23 +160,30 @@ func appendPart(b []byte, h partHead) []byte {
 // errRound is returned for bytes that are no round.
 var errRound = errors.New("not a round of the journal")
 
+// encodedPart is a part of a round with its bytes.
+type encodedPart struct {
+	partHead
+	data []byte
+}
+
 // cutPart cuts the first part off a payload.
-func cutPart(b []byte) (h partHead, data, rest []byte, err error) {
+func cutPart(b []byte) (p encodedPart, rest []byte, err error) {
 	if len(b) < partHeadLen {
-		return h, nil, nil, errRound
+		return p, nil, errRound
 	}
 	n := partHeadLen + int(b[1])
-	h = partHead{
+	p.partHead = partHead{
 		kind: partKind(b[0]),
 		id:   LogID{Topic: [16]byte(b[6:22]), Partition: int32(be.Uint32(b[2:]))},
 		base: record.Offset(be.Uint64(b[22:])), pos: int64(be.Uint64(b[30:])),
 		n: int(be.Uint32(b[38:])), start: record.Offset(be.Uint64(b[42:])),
 	}
-	if h.n < 0 || h.n > len(b)-n || h.base < 0 || h.pos < 0 || h.pos > maxSegmentBytes {
-		return h, nil, nil, errRound
+	if p.n > len(b)-n || p.base < 0 || p.pos < 0 || p.pos > maxSegmentBytes {
+		return p, nil, errRound
 	}
-	h.dir = string(b[partHeadLen:n])
-	return h, b[n : n+h.n], b[n+h.n:], nil
+	p.dir = string(b[partHeadLen:n])
+	p.data = b[n : n+p.n]
+	return p, b[n+p.n:], nil
 }
 
 // write makes parts, and what setControl took, durable with as few rounds as hold
@@ -228,7 +236,7 @@ func (l *Log) abandon(err error) {
 func (j *journal) put(parts []part) error {
 	j.begin()
 	for rest := j.control; len(rest) > 0; {
-		_, _, next, err := cutPart(rest)
+		_, next, err := cutPart(rest)
 		if err != nil {
 			panic("BUG: a control part that cannot be read")
 		}
@@ -480,6 +488,13 @@ func (j *journal) fillFile(f *ringFile, b []byte) error {
 		}
 	}
 	return nil
+}
+
+// next is the number of the next round.
+func (j *journal) next() uint64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.at.number
 }
 
 // here is where the next round will go, for a checkpoint that is about to begin.

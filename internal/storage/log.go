@@ -27,7 +27,7 @@ type Options struct {
 }
 
 // durable tells whether an append is committed only when it is on disk.
-func (o *Options) durable() bool { return o.FlushMessages <= 1 }
+func (o Options) durable() bool { return o.FlushMessages <= 1 }
 
 const (
 	minSegmentBytes = 1024
@@ -113,6 +113,7 @@ type marks struct {
 	prodAt    record.Offset // the offset up to which it is the truth
 	snapBytes int64         // appended since
 	sureStart record.Offset // a start that is durable
+	cutBelow  uint64        // rounds before this one may have bytes that were cut off since
 	wantSnap  bool          // one is needed before segments go
 }
 

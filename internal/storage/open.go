@@ -455,6 +455,9 @@ func (o *opening) publish() error {
 			o.stable = place{o.segs[n-1], o.segs[n-1].size, o.next}
 		}
 	}
+	if err := o.dropSnapshots(); err != nil {
+		return err
+	}
 	l.known = o.pt
 	if !o.known {
 		l.known = point{snap: -1}
@@ -477,6 +480,9 @@ func (o *opening) publish() error {
 	l.commitTo.Store(int64(o.next))
 	l.durable, l.stable = o.stable, o.stable
 	l.marks.snapAt, l.marks.prodAt, l.marks.sureStart = l.known.snap, l.known.prodAt, o.start
+	if o.cut {
+		l.marks.cutBelow = l.s.journal.next()
+	}
 	below := len(o.segs) > 1 && o.segs[1].base <= o.start // the last run did not come to delete them
 	if (below || !o.clean()) && !l.marks.changed {
 		l.marks.changed = true
@@ -484,6 +490,25 @@ func (o *opening) publish() error {
 	}
 	l.ready.Store(true)
 	return nil
+}
+
+// dropSnapshots removes producer snapshots of records that were lost, before others
+// take their offsets.
+func (o *opening) dropSnapshots() error {
+	l, lost := o.l, false
+	for _, at := range o.snaps {
+		if at <= o.next || l.Fault() != nil {
+			continue
+		}
+		if err := l.s.fs.Remove(l.s.path(l.dir, fileName(at, snapshotSuffix))); err != nil {
+			return err
+		}
+		lost = true
+	}
+	if !lost {
+		return nil
+	}
+	return l.s.syncDir(l.s.path(l.dir))
 }
 
 // clean tells whether the last checkpoint still says all there is to say.
@@ -530,20 +555,7 @@ func (g *segment) sync() error {
 // is new, its own and what it says of itself.
 func (s *Store) syncNames(dir string, fresh bool) error {
 	if fresh {
-		f, err := s.fs.Open(s.path(dir, metadataFile), vfs.Existing)
-		if err != nil {
-			return err
-		}
-		if s.distrust {
-			var n int64
-			if n, err = f.Size(); err == nil {
-				err = rewrite(f, 0, n)
-			}
-		}
-		if err == nil {
-			err = s.sync(f)
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
+		if err := s.syncMetadata(dir); err != nil {
 			return err
 		}
 	}
@@ -551,4 +563,22 @@ func (s *Store) syncNames(dir string, fresh bool) error {
 		return err
 	}
 	return s.syncDir(s.cfg.Dir)
+}
+
+// syncMetadata makes what a directory says of itself durable.
+func (s *Store) syncMetadata(dir string) error {
+	f, err := s.fs.Open(s.path(dir, metadataFile), vfs.Existing)
+	if err != nil {
+		return err
+	}
+	if s.distrust {
+		var n int64
+		if n, err = f.Size(); err == nil {
+			err = rewrite(f, 0, n)
+		}
+	}
+	if err == nil {
+		err = s.sync(f)
+	}
+	return errors.Join(err, f.Close())
 }

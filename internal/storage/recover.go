@@ -56,6 +56,7 @@ func (s *Store) recover() error {
 	}
 	s.journal = newJournal(s, hot.journal)
 	s.journal.known.Store(true)
+	s.journal.base.Store(hot.at.number)
 	k.previous = hot.at
 	if err := s.journal.open(); err != nil {
 		return err
@@ -282,13 +283,13 @@ type verdict struct {
 }
 
 // parts calls fn for each part of a round.
-func parts(payload []byte, fn func(h partHead, data []byte) error) error {
+func parts(payload []byte, fn func(p encodedPart) error) error {
 	for len(payload) > 0 {
-		h, data, rest, err := cutPart(payload)
+		p, rest, err := cutPart(payload)
 		if err != nil {
 			return err
 		}
-		if err := fn(h, data); err != nil {
+		if err := fn(p); err != nil {
 			return err
 		}
 		payload = rest
@@ -298,7 +299,7 @@ func parts(payload []byte, fn func(h partHead, data []byte) error) error {
 
 // note is the first pass: it finds out what was deleted later.
 func (r *replay) note(payload []byte) error {
-	return parts(payload, func(h partHead, _ []byte) error {
+	return parts(payload, func(h encodedPart) error {
 		switch h.kind {
 		case partDelete:
 			r.deleted[h.id] = true
@@ -315,7 +316,7 @@ func (r *replay) note(payload []byte) error {
 
 // apply is the second pass.
 func (r *replay) apply(payload []byte) error {
-	return parts(payload, func(h partHead, data []byte) error {
+	return parts(payload, func(h encodedPart) error {
 		if h.kind != partBytes || r.deleted[h.id] || r.lacking[h.id] || r.only != nil && !r.only[h.id] {
 			return nil
 		}
@@ -327,7 +328,7 @@ func (r *replay) apply(payload []byte) error {
 			r.written[key] = true // it may not be on disk
 			return nil
 		}
-		err := r.write(key, h, data)
+		err := r.write(key, h)
 		if full(err) {
 			r.lacking[h.id] = true
 			return nil
@@ -336,8 +337,8 @@ func (r *replay) apply(payload []byte) error {
 	})
 }
 
-func (r *replay) write(key replayedFile, h partHead, data []byte) error {
-	ok, err := r.claim(h)
+func (r *replay) write(key replayedFile, h encodedPart) error {
+	ok, err := r.claim(h.partHead)
 	if err != nil || !ok {
 		return err
 	}
@@ -361,7 +362,7 @@ func (r *replay) write(key replayedFile, h partHead, data []byte) error {
 			"segment", int64(h.base), "at", h.pos, "size", size)
 		return nil // what is missing was not acknowledged as durable, or it was deleted
 	}
-	_, err = f.WriteAt(data, h.pos)
+	_, err = f.WriteAt(h.data, h.pos)
 	r.written[key] = true
 	return err
 }

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"io"
+	"sort"
 
 	"github.com/leatstream/leat/internal/record"
 )
@@ -132,12 +133,10 @@ func (l *Log) timeClaim(g *segment, ms int64) record.Offset {
 	n := -1
 	l.pub.Lock()
 	if t := l.tail; t != nil && t.seg == g {
-		for i := len(t.times) - 1; i >= 0; i-- {
-			if !after(t.times[i]) {
-				o := g.base + record.Offset(t.times[i].rel)
-				l.pub.Unlock()
-				return o
-			}
+		if i := sort.Search(len(t.times), func(i int) bool { return after(t.times[i]) }); i > 0 {
+			o := g.base + record.Offset(t.times[i-1].rel)
+			l.pub.Unlock()
+			return o
 		}
 		n = t.inTime
 	}

@@ -14,10 +14,7 @@ import (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-var (
-	be = binary.BigEndian
-	le = binary.LittleEndian
-)
+var be = binary.BigEndian
 
 // errTorn says that a file does not go on with a whole batch at some position.
 var errTorn = errors.New("not a whole batch")
