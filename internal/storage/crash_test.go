@@ -105,6 +105,9 @@ func (w *world) hook(op vfs.Op, path string) error {
 			if testing.Verbose() {
 				w.tb.Logf("%v %s fails: %v", op, path, w.failErr)
 			}
+			if w.crashIn > 0 { // what failed is first dealt with: noted, taken out of the model
+				w.crashIn = max(w.crashIn, 30)
+			}
 			return w.failErr
 		}
 	}

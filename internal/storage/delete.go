@@ -11,6 +11,9 @@ func (s *Store) Delete(id LogID) {
 	s.mu.Lock()
 	l := s.logs[id]
 	delete(s.logs, id)
+	if l != nil {
+		delete(s.spoiled, l.dir)
+	}
 	s.mu.Unlock()
 	s.points.forget(id)
 	if l == nil {

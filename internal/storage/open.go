@@ -163,6 +163,12 @@ func (l *Log) openLocked() error {
 		l.openEmpty(pt, known)
 		return nil
 	}
+	s.mu.Lock()
+	spoiled := s.spoiled[l.dir]
+	s.mu.Unlock()
+	if spoiled != nil {
+		l.fail(spoiled)
+	}
 	o := &opening{l: l, pt: pt, known: known, now: time.Now().UnixMilli()}
 	o.list(infos)
 	if err := o.check(); err != nil {

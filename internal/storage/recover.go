@@ -241,6 +241,9 @@ func (s *Store) syncReplayed(files []replayedFile) error {
 			return err
 		}
 		err = s.sync(f)
+		if err != nil {
+			s.spoil(r.dir, err)
+		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return err
 		}
@@ -523,10 +526,9 @@ func (sc *scanner) read(f *ringFile, pos int64, at *mark) (ok bool, err error) {
 	if got < n || crc32.Checksum(sc.buf, castagnoli) != be.Uint32(b[36:]) {
 		return false, nil // torn: it was never acknowledged
 	}
-	if sc.j.s.distrust {
-		err = rewrite(file, pos, pos+roundHead+int64(n))
-	}
-	return true, err
+	// It is written once more, so that the next sync makes it durable even if one
+	// failed before. These are the same bytes: the round stays whole.
+	return true, rewrite(file, pos, pos+roundHead+int64(n))
 }
 
 // resume readies the journal for the round at a mark. The last rounds that a scan

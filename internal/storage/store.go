@@ -93,6 +93,8 @@ type Store struct {
 	lacking map[LogID]bool // guarded by mu: logs of which only the journal has the last records
 	closed  bool           // guarded by mu
 
+	spoiled map[string]error // guarded by mu: directories of whose files a sync failed before their log was opened
+
 	closing    atomic.Bool
 	suspicious atomic.Bool // a sync failed
 	distrust   bool        // one failed in an earlier process on this kernel

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -51,11 +52,26 @@ func (s *Store) distrusts() (bool, error) {
 	if b == nil || err != nil {
 		return false, err
 	}
-	if s.cfg.BootID != "" && string(b) != s.cfg.BootID {
+	if !strings.HasPrefix(s.cfg.BootID, string(b)) { // the note may have been cut short
 		return false, s.fs.Remove(s.path(suspectFile)) // what the kernel believed is gone
 	}
 	s.suspicious.Store(true)
 	return true, nil
+}
+
+// spoil makes the logs of a directory read-only, those that are opened later, too.
+func (s *Store) spoil(dir string, err error) {
+	s.mu.Lock()
+	if s.spoiled == nil {
+		s.spoiled = map[string]error{}
+	}
+	s.spoiled[dir] = err
+	s.mu.Unlock()
+	for _, l := range s.all() {
+		if l.dir == dir && !l.deleted.Load() {
+			l.fail(err)
+		}
+	}
 }
 
 // rewrite writes what a file has from one position to another once more, so that
