@@ -36,6 +36,7 @@ type Node struct {
 	cfg    Config
 	log    *slog.Logger
 	fs     vfs.FS
+	boot   string // id of the kernel's run
 	id     identity
 	static *meta.Static
 
@@ -60,7 +61,13 @@ type Node struct {
 
 // Start starts a node and returns when it serves. ctx is for the start alone.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, fs: vfs.OS{}, failed: make(chan error, 1)}
+	return startOn(ctx, cfg, vfs.OS{}, vfs.BootID())
+}
+
+// startOn starts a node on a file system; boot names the run of the kernel that
+// caches it.
+func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, error) {
+	n := &Node{cfg: cfg, log: cfg.Logger, fs: fsys, boot: boot, failed: make(chan error, 1)}
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}

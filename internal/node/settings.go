@@ -9,7 +9,6 @@ import (
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/storage"
-	"github.com/leatstream/leat/internal/vfs"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -18,7 +17,7 @@ func (n *Node) server() meta.Server { return meta.ServerSettings(n.image.Load(),
 
 func (n *Node) storageConfig() storage.Config {
 	return storage.Config{
-		FS: n.fs, Dir: path.Clean(n.cfg.Data), Logger: n.log, BootID: vfs.BootID(),
+		FS: n.fs, Dir: path.Clean(n.cfg.Data), Logger: n.log, BootID: n.boot,
 		RetentionEvery: n.server().RetentionCheckInterval,
 	}
 }
