@@ -152,8 +152,6 @@ func (l *Log) loadProducers(ps *producers) error {
 
 // walkProducers applies the batches from an offset on.
 func (l *Log) walkProducers(ps *producers, from record.Offset, now int64) error {
-	buf, _ := walkBuffers.Get().(*[]byte)
-	defer walkBuffers.Put(buf)
 	for _, g := range l.segments() {
 		l.pub.Lock()
 		size, next := g.size, g.next
@@ -161,34 +159,51 @@ func (l *Log) walkProducers(ps *producers, from record.Offset, now int64) error 
 		if next <= from || size == 0 {
 			continue
 		}
-		pos := int64(0)
-		if from > g.base {
-			sp, err := l.locate(g, from)
-			if err != nil {
-				return l.lost(g, from, err)
-			}
-			pos = sp.pos
+		err := l.walkProducersOf(ps, g, from, now)
+		switch {
+		case err == nil:
+		case next <= record.Offset(l.start.Load()) && errors.Is(err, errTorn):
+			// It was deleted, and came back in part.
+		case errors.Is(err, errTorn) || errors.Is(err, io.EOF):
+			return l.lost(g, from, err)
+		default:
+			return err
 		}
-		h, err := g.open()
+	}
+	return nil
+}
+
+func (l *Log) walkProducersOf(ps *producers, g *segment, from record.Offset, now int64) error {
+	h, err := g.open()
+	if err != nil {
+		return err
+	}
+	defer h.drop()
+	l.pub.Lock()
+	size := g.size
+	l.pub.Unlock()
+	pos := int64(0)
+	if from > g.base {
+		sp, err := l.locate(g, from)
 		if err != nil {
 			return err
 		}
-		w := walker{f: h.f, end: size, pos: pos, verify: size, buf: *buf}
-		for {
-			b, err := w.next()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				h.drop()
-				return l.lost(g, from, err)
-			}
-			if b.ProducerID() >= 0 && b.BaseOffset() >= from {
-				ps.apply(b, now)
-				ps.undo = ps.undo[:1] // only that there was one matters
-			}
-		}
-		h.drop()
+		pos = sp.pos
 	}
-	return nil
+	buf, _ := walkBuffers.Get().(*[]byte)
+	defer walkBuffers.Put(buf)
+	w := walker{f: h.f, end: size, pos: pos, verify: size, buf: *buf}
+	for {
+		b, err := w.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if b.ProducerID() >= 0 && b.BaseOffset() >= from {
+			ps.apply(b, now)
+			ps.undo = ps.undo[:1] // only that there was one matters
+		}
+	}
 }
