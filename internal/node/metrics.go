@@ -54,7 +54,7 @@ func newGauges(n *Node) *gauges {
 }
 
 // Describe sends nothing: the descriptions come with the values.
-func (g *gauges) Describe(chan<- *prometheus.Desc) {}
+func (*gauges) Describe(chan<- *prometheus.Desc) {}
 
 // Collect reads all figures.
 func (g *gauges) Collect(out chan<- prometheus.Metric) {

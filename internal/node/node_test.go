@@ -125,54 +125,44 @@ func TestRoundTrip(t *testing.T) {
 // TestDirectories proves that a directory that this node must not use is refused
 // with a sentence that says what to do.
 func TestDirectories(t *testing.T) {
-	f := func(name string, prepare func(t *testing.T, dir string) Config, want string) {
-		t.Run(name, func(t *testing.T) {
+	const cluster = "cluster.id=AAAAAAAAAAAAAAAAAAAAAA\nnode.id=1\n"
+	for _, c := range []struct {
+		name     string
+		before   string // what used the directory: nothing, a node that "stopped" or one that "runs"
+		identity string // written over what is there
+		id       int32
+		want     string
+	}{
+		{name: "in use", before: "runs", want: "another leat is running"},
+		{name: "of Apache Kafka", identity: "version=1\n" + cluster, want: "Apache Kafka"},
+		{name: "of a newer version", identity: "leat.format=99\n" + cluster, want: "newer leat"},
+		{name: "of another node", identity: "leat.format=1\n" + cluster, id: 2, want: "--id asks for 2"},
+		{name: "damaged", identity: "leat.format=1\ncluster.id=x\n", want: "damaged"},
+		{name: "without its secret", identity: "leat.format=1\n" + cluster, want: secretFile},
+		{name: "mixed", before: "stopped", identity: "leat.format=1\n" + cluster, want: "two clusters were mixed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			cfg := prepare(t, dir)
-			cfg.Data, cfg.Listen, cfg.HTTP = dir, []string{"127.0.0.1:0"}, "off"
-			n, err := Start(t.Context(), cfg)
+			if c.before != "" {
+				if n := start(t, Config{Data: dir}); c.before == "stopped" {
+					stop(t, n)
+				}
+			}
+			if c.identity != "" {
+				if err := os.WriteFile(filepath.Join(dir, identityFile), []byte(c.identity), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			n, err := Start(t.Context(), Config{Data: dir, ID: c.id, Listen: []string{"127.0.0.1:0"}, HTTP: "off"})
 			if err == nil {
 				stop(t, n)
 				t.Fatal("it started")
 			}
-			if !errors.Is(err, ErrDirectory) || !strings.Contains(err.Error(), want) {
-				t.Errorf("%q does not say %q", err, want)
+			if !errors.Is(err, ErrDirectory) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%q does not say %q", err, c.want)
 			}
 		})
 	}
-	write := func(t *testing.T, dir, name, text string) {
-		t.Helper()
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const cluster = "cluster.id=AAAAAAAAAAAAAAAAAAAAAA\nnode.id=1\n"
-	f("in use", func(t *testing.T, dir string) Config { start(t, Config{Data: dir}); return Config{} }, "another leat is running")
-	f("of Apache Kafka", func(t *testing.T, dir string) Config {
-		write(t, dir, identityFile, "version=1\n"+cluster)
-		return Config{}
-	}, "Apache Kafka")
-	f("of a newer version", func(t *testing.T, dir string) Config {
-		write(t, dir, identityFile, "leat.format=99\n"+cluster)
-		return Config{}
-	}, "newer leat")
-	f("of another node", func(t *testing.T, dir string) Config {
-		write(t, dir, identityFile, "leat.format=1\n"+cluster)
-		return Config{ID: 2}
-	}, "--id asks for 2")
-	f("damaged", func(t *testing.T, dir string) Config {
-		write(t, dir, identityFile, "leat.format=1\ncluster.id=x\n")
-		return Config{}
-	}, "damaged")
-	f("without its secret", func(t *testing.T, dir string) Config {
-		write(t, dir, identityFile, "leat.format=1\n"+cluster)
-		return Config{}
-	}, secretFile)
-	f("mixed", func(t *testing.T, dir string) Config {
-		stop(t, start(t, Config{Data: dir}))
-		write(t, dir, identityFile, "leat.format=1\n"+cluster)
-		return Config{}
-	}, "two clusters were mixed")
 }
 
 // TestTakenPort proves that a port in use is named with the flag that changes it.
