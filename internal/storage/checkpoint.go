@@ -321,12 +321,16 @@ func (k *keeper) closing() error {
 	k.run.Lock()
 	defer k.run.Unlock()
 	err := k.checkpointLocked(true)
-	if err == nil { // all points in one place, and the start offsets for Kafka's tools
+	if err == nil { // all points in one place
 		all := sheet{boot: k.s.cfg.BootID, journal: k.s.journal.id, at: k.previous, points: k.s.points.everything()}
 		if err = k.base.save(k.s, &all); err == nil {
 			k.s.points.settle(all.points)
 			err = k.save(k.previous)
 		}
+	}
+	if full(err) {
+		k.s.log.Warn("there is no room for the last checkpoint: the next start reads the journal instead", "err", err)
+		return nil
 	}
 	return err
 }
