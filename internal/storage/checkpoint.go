@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -267,7 +268,7 @@ func (k *keeper) clear(dead []*segment, doomed []string) {
 		k.remove(k.s.path(dir), 0)
 	}
 	for _, g := range dead {
-		if g.log.Fault() != nil {
+		if g.log.faulted() {
 			continue // its point is an old one
 		}
 		err := g.log.change(func() error { return k.removeSegment(g, g.log.options().FileDeleteDelay) })
@@ -328,11 +329,32 @@ func (k *keeper) closing() error {
 			err = k.save(k.previous)
 		}
 	}
+	if err == nil {
+		err = k.s.replace("", startFile, k.s.starts(), true)
+	}
 	if full(err) {
 		k.s.log.Warn("there is no room for the last checkpoint: the next start reads the journal instead", "err", err)
 		return nil
 	}
 	return err
+}
+
+// starts is log-start-offset-checkpoint's content: Kafka's tools and brokers take
+// from it the starts that no file's name tells. This package has them in its points.
+func (s *Store) starts() []byte {
+	var lines []byte
+	n := 0
+	for _, l := range s.all() {
+		l.pub.Lock()
+		start := record.Offset(l.start.Load())
+		if len(l.segs) > 0 && start > l.segs[0].base {
+			topic := strings.TrimSuffix(l.dir, fmt.Sprintf("-%d", l.id.Partition))
+			lines = fmt.Appendf(lines, "%s %d %d\n", topic, l.id.Partition, start)
+			n++
+		}
+		l.pub.Unlock()
+	}
+	return append(fmt.Appendf(nil, "0\n%d\n", n), lines...)
 }
 
 // checkpoint makes the log durable in its own files, where that is due, and notes
@@ -341,7 +363,7 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 	if !l.ready.Load() || l.deleted.Load() {
 		return false, 0, nil
 	}
-	if l.Fault() != nil {
+	if l.faulted() {
 		l.pub.Lock()
 		defer l.pub.Unlock()
 		if l.marks.journaled { // nobody else has it, and its files are not to be relied on

@@ -71,6 +71,7 @@ type world struct {
 const modelLogs = 4
 
 func newWorld(tb testing.TB, seed uint64) *world {
+	tb.Helper()
 	w := &world{tb: tb, rng: rand.New(rand.NewPCG(seed, 1)), mem: vfs.NewMem()}
 	w.cfg = testConfig(nil, "data")
 	w.cfg.Journal = 1 << 17
@@ -147,7 +148,7 @@ func (w *world) cloneModel() []*modelLog {
 	return c
 }
 
-func (w *world) options(m *modelLog) Options {
+func (m *modelLog) options() Options {
 	o := testOptions()
 	o.SegmentBytes = 3000
 	o.IndexInterval = 200
@@ -178,7 +179,7 @@ func (w *world) open() {
 // know makes the i-th log known to the store.
 func (w *world) know(i int) {
 	m := w.model[i]
-	w.logs[i] = w.s.Log(m.id, m.topic, w.options(m), func(l *Log) {
+	w.logs[i] = w.s.Log(m.id, m.topic, m.options(), func(l *Log) {
 		end, err := l.Committed()
 		if err != nil {
 			return
@@ -276,20 +277,7 @@ func (w *world) someFailed(m *modelLog, items []Item, first int) bool {
 	for _, it := range items {
 		n := int(it.Batch.Count())
 		if it.Err == nil {
-			if int(it.Base) != len(m.records) {
-				w.tb.Fatalf("%s: base %d, want %d", m.topic, it.Base, len(m.records))
-			}
-			if it.Batch.ProducerID() >= 0 {
-				if len(m.sent) == 0 {
-					m.seq = it.Batch.BaseSequence() // of an unknown producer any will do
-				}
-				if it.Batch.BaseSequence() != m.seq {
-					w.tb.Fatalf("%s: sequence %d was let in after %d", m.topic, it.Batch.BaseSequence(), m.seq)
-				}
-				m.sent = append(m.sent, sent{append(record.Batch(nil), it.Batch...), it.Base})
-				m.seq += int32(n)
-			}
-			m.records = append(m.records, nums[:n]...)
+			w.stored(m, it, nums[:n])
 		}
 		nums = nums[n:]
 	}
@@ -298,6 +286,25 @@ func (w *world) someFailed(m *modelLog, items []Item, first int) bool {
 		m.committed = m.written
 	}
 	return true
+}
+
+// stored puts one item back into the model. mu is held.
+func (w *world) stored(m *modelLog, it Item, nums []int64) {
+	if int(it.Base) != len(m.records) {
+		w.tb.Fatalf("%s: base %d, want %d", m.topic, it.Base, len(m.records))
+	}
+	m.records = append(m.records, nums...)
+	if it.Batch.ProducerID() < 0 {
+		return
+	}
+	if len(m.sent) == 0 {
+		m.seq = it.Batch.BaseSequence() // of an unknown producer any will do
+	}
+	if it.Batch.BaseSequence() != m.seq {
+		w.tb.Fatalf("%s: sequence %d was let in after %d", m.topic, it.Batch.BaseSequence(), m.seq)
+	}
+	m.sent = append(m.sent, sent{append(record.Batch(nil), it.Batch...), it.Base})
+	m.seq += int32(len(nums))
 }
 
 // step does one random thing.
@@ -376,7 +383,7 @@ func (w *world) recreate(i int) {
 
 // check compares a log with what it must hold; exact: nothing may be missing.
 func (w *world) check(i int, m *modelLog, s *Store, exact bool) record.Offset {
-	l := s.Log(m.id, m.topic, w.options(m), func(*Log) {})
+	l := s.Log(m.id, m.topic, m.options(), func(*Log) {})
 	start, err := l.Start()
 	if err != nil && w.sick {
 		return 0
@@ -523,6 +530,7 @@ func TestCrashAfterError(t *testing.T) {
 var errBadDisk = errors.New("input/output error")
 
 func crashRun(t *testing.T, seed uint64, sick bool) {
+	t.Helper()
 	w := newWorld(t, seed)
 	w.open()
 	for range 2 + w.rng.IntN(4) {

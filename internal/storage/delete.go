@@ -87,7 +87,7 @@ func (s *Store) sweepDirs(live func(id LogID) bool) {
 			}
 			continue
 		}
-		_, partition, ok := parseDirName(i.Name)
+		partition, ok := parseDirName(i.Name)
 		if !ok {
 			continue
 		}

@@ -11,13 +11,15 @@
 //	    00000000000000000000.timeindex
 //	    00000000000000000042.snapshot idempotent producers as of offset 42
 //	    leader-epoch-checkpoint       (epoch, first offset) of each leader's epoch
-//	log-start-offset-checkpoint       starts that lie above a log's first segment
+//	log-start-offset-checkpoint       starts above a log's first segment; written at a clean stop
+//	sync-failed *                     a sync failed since the kernel started
 //	checkpoint-a, checkpoint-b *      where recovery begins; written in turn
 //	points-a, points-b *              how far each log is known to be whole; in turn
 //	journal/0000.ring ... *           the shared journal, recycled
 //
 // A Store and its Logs are safe for concurrent use. Locks, outer before inner:
-// Log.mu (appends; held over their write), Log.pub (what readers see; held for
-// moments, never over I/O), then one of committer.mu, keeper.mu, points.mu,
-// files.mu, journal.mu. Store.mu is never held together with another one.
+// keeper.run (one checkpoint at a time), Log.mu (appends; held over their write),
+// Log.idx (the directory's small files), Log.pub (what readers see; held for moments,
+// never over I/O), then one of committer.mu, keeper.mu, points.mu, files.mu,
+// journal.mu, Store.mu.
 package storage

@@ -187,6 +187,8 @@ func (l *Log) fail(err error) {
 	}
 }
 
+func (l *Log) faulted() bool { return l.broken.Load() != nil }
+
 // Fault is why the log is read-only; nil where it is not.
 func (l *Log) Fault() error {
 	if f := l.broken.Load(); f != nil {

@@ -53,8 +53,14 @@ func TestProducers(t *testing.T) {
 		"in order": {{1, 0, 0, 2, 0, false, nil}, {1, 0, 2, 1, 2, false, nil}},
 		"retry":    {{1, 0, 0, 2, 0, false, nil}, {1, 0, 2, 1, 2, false, nil}, {1, 0, 0, 2, 0, true, nil}},
 		"a retry of what is too old is out of order": {
-			{1, 0, 0, 1, 0, false, nil}, {1, 0, 1, 1, 1, false, nil}, {1, 0, 2, 1, 2, false, nil}, {1, 0, 3, 1, 3, false, nil},
-			{1, 0, 4, 1, 4, false, nil}, {1, 0, 5, 1, 5, false, nil}, {1, 0, 1, 1, 1, true, nil}, {1, 0, 0, 1, -1, false, ErrOutOfOrderSequence},
+			{1, 0, 0, 1, 0, false, nil},
+			{1, 0, 1, 1, 1, false, nil},
+			{1, 0, 2, 1, 2, false, nil},
+			{1, 0, 3, 1, 3, false, nil},
+			{1, 0, 4, 1, 4, false, nil},
+			{1, 0, 5, 1, 5, false, nil},
+			{1, 0, 1, 1, 1, true, nil},
+			{1, 0, 0, 1, -1, false, ErrOutOfOrderSequence},
 		},
 		"a gap":                     {{1, 0, 0, 1, 0, false, nil}, {1, 0, 2, 1, -1, false, ErrOutOfOrderSequence}},
 		"an unknown producer":       {{1, 0, 17, 1, 0, false, nil}, {1, 0, 18, 1, 1, false, nil}},
@@ -166,7 +172,7 @@ func TestFullDisk(t *testing.T) {
 	cfg.Reserve = 100_000
 	mem.SetFree(1_000_000)
 	s := openStore(t, cfg)
-	a, b := testLog(s, 0, testOptions()), testLog(s, 1, testOptions())
+	a := testLog(s, 0, testOptions())
 	n := 0
 	for { // until it is refused
 		it := appendOne(t, a, batch(t, n, 1, 1000))
@@ -188,7 +194,8 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	s = openStore(t, cfg)
-	a, b = testLog(s, 0, testOptions()), testLog(s, 1, testOptions())
+	a = testLog(s, 0, testOptions())
+	b := testLog(s, 1, testOptions())
 	expectValues(t, a, n)
 	if it := appendOne(t, b, batch(t, 0, 1, 10)); !errors.Is(it.Err, ErrDiskFull) {
 		t.Errorf("an append on a full disk: %v", it.Err)

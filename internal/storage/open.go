@@ -108,7 +108,7 @@ func parseAside(name, suffix string) (id LogID, ok bool) {
 	if !ok || at < 0 {
 		return id, false
 	}
-	_, partition, ok := parseDirName(name[:at])
+	partition, ok := parseDirName(name[:at])
 	topic, err := hex.DecodeString(name[at+1:])
 	if !ok || err != nil || len(topic) != len(id.Topic) {
 		return id, false
@@ -338,7 +338,7 @@ func (o *opening) walk(g *segment, pos int64, vouched bool) (whole bool, err err
 	}
 	next, err = o.batches(w, next)
 	g.next, o.next = next, next
-	if l.s.distrust && (err == nil || errors.Is(err, errTorn)) && l.Fault() == nil {
+	if l.s.distrust && (err == nil || errors.Is(err, errTorn)) && !l.faulted() {
 		if err := rewrite(h.f, pos, w.pos); err != nil {
 			return false, err
 		}
@@ -349,7 +349,7 @@ func (o *opening) walk(g *segment, pos int64, vouched bool) (whole bool, err err
 	if !errors.Is(err, errTorn) {
 		return false, err
 	}
-	if l.Fault() != nil {
+	if l.faulted() {
 		g.size = w.pos // damage: leave the file as it is, for who wants to mend it
 		return false, nil
 	}
@@ -392,7 +392,7 @@ func (o *opening) batches(w *walker, next record.Offset) (record.Offset, error) 
 func (o *opening) drop(i int) error {
 	dropped := o.segs[min(i, len(o.segs)):]
 	o.segs = o.segs[:len(o.segs)-len(dropped)]
-	if o.l.Fault() != nil || len(dropped) == 0 {
+	if o.l.faulted() || len(dropped) == 0 {
 		return nil
 	}
 	for _, g := range dropped {
@@ -454,7 +454,7 @@ func (o *opening) publish() error {
 		}
 		o.stable = place{}
 	}
-	if l.Fault() == nil && l.options().durable() {
+	if !l.faulted() && l.options().durable() {
 		if err := o.sync(); err != nil {
 			l.fail(err)
 		} else if n := len(o.segs); n > 0 {
@@ -503,7 +503,7 @@ func (o *opening) publish() error {
 func (o *opening) dropSnapshots() error {
 	l, lost := o.l, false
 	for _, at := range o.snaps {
-		if at <= o.next || l.Fault() != nil {
+		if at <= o.next || l.faulted() {
 			continue
 		}
 		if err := l.s.fs.Remove(l.s.path(l.dir, fileName(at, snapshotSuffix))); err != nil {

@@ -323,7 +323,7 @@ func (r *replay) apply(payload []byte) error {
 		if h.kind != partBytes || r.deleted[h.id] || r.lacking[h.id] || r.only != nil && !r.only[h.id] {
 			return nil
 		}
-		if _, _, ok := parseDirName(h.dir); !ok {
+		if _, ok := parseDirName(h.dir); !ok {
 			return errRound
 		}
 		key := replayedFile{h.dir, h.base}

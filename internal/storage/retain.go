@@ -130,7 +130,7 @@ func (s *Store) retain(now time.Time) {
 
 func (l *Log) retain(now time.Time) error {
 	o := l.options()
-	if !o.Delete || l.Fault() != nil {
+	if !o.Delete || l.faulted() {
 		return nil
 	}
 	if !l.ready.Load() && !l.mayExpire(now) {

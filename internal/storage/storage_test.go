@@ -178,6 +178,13 @@ func values(tb testing.TB, batches []record.Batch) []int {
 
 func expectValues(tb testing.TB, l *Log, n int) {
 	tb.Helper()
+	for range 10_000 { // another goroutine may be running the round
+		end, _ := l.End()
+		if committed, _ := l.Committed(); committed == end {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
 	got := values(tb, readAll(tb, l, 0, 100_000))
 	if len(got) != n {
 		tb.Fatalf("%d records, want %d", len(got), n)

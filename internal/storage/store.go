@@ -221,18 +221,18 @@ func dirName(topic string, partition int32) string {
 	return topic + "-" + strconv.Itoa(int(partition))
 }
 
-// parseDirName is the inverse of dirName; ok is false for other directories, such
-// as those on their way out.
-func parseDirName(name string) (topic string, partition int32, ok bool) {
+// parseDirName is the partition of a directory that dirName named; ok is false for
+// other directories, such as those on their way out.
+func parseDirName(name string) (partition int32, ok bool) {
 	at := strings.LastIndexByte(name, '-')
 	if at <= 0 {
-		return "", 0, false
+		return 0, false
 	}
 	p, err := strconv.ParseInt(name[at+1:], 10, 32)
 	if err != nil || p < 0 || dirName(name[:at], int32(p)) != name {
-		return "", 0, false
+		return 0, false
 	}
-	return name[:at], int32(p), true
+	return int32(p), true
 }
 
 func randomID() (id [16]byte) {

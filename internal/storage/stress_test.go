@@ -23,6 +23,7 @@ func TestConcurrent(t *testing.T) {
 }
 
 func concurrent(t *testing.T, fs vfs.FS, name string) {
+	t.Helper()
 	cfg := testConfig(fs, t.TempDir())
 	if name == "mem" {
 		cfg.Dir = "data"
@@ -108,6 +109,7 @@ func concurrent(t *testing.T, fs vfs.FS, name string) {
 
 // follow reads a log as it grows.
 func follow(t *testing.T, l *Log, stop *atomic.Bool) {
+	t.Helper()
 	next := record.Offset(0)
 	for done := false; !done; {
 		done = stop.Load()
