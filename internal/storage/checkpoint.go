@@ -50,8 +50,9 @@ type keeper struct {
 
 // removal is a file or directory to be removed at its time.
 type removal struct {
-	path string
-	at   time.Time
+	path   string
+	at     time.Time
+	inside bool // a directory's files only: its name is needed
 }
 
 func (k *keeper) init(s *Store) {

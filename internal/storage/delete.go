@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"time"
 
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -52,6 +53,7 @@ func (s *Store) discard(id LogID, dir string) {
 func (k *keeper) doom(dir string) {
 	k.mu.Lock()
 	k.doomed = append(k.doomed, dir)
+	k.removals = append(k.removals, removal{path: k.s.path(dir), at: time.Now(), inside: true}) // a full disk cannot wait
 	k.mu.Unlock()
 	k.again()
 	k.poke()

@@ -98,6 +98,10 @@ const (
 	markLen    = 4 + 8 + 8 + 4
 )
 
+// sheetRoom is what a checkpoint file takes from the start, so that on a full disk
+// there is room for the next one.
+const sheetRoom = 32 << 10
+
 // errSheet is returned for bytes that are no checkpoint.
 var errSheet = errors.New("not a checkpoint")
 
@@ -213,6 +217,11 @@ func (p *pair) save(s *Store, h *sheet) error {
 	f, err := s.fs.Open(s.path(p.file(h.sequence)), vfs.Create)
 	if err != nil {
 		return err
+	}
+	if !p.made[i] {
+		if err := f.Allocate(0, sheetRoom); err != nil && !full(err) {
+			return errors.Join(err, f.Close())
+		}
 	}
 	_, err = f.WriteAt(h.encode(), 0)
 	if err == nil {

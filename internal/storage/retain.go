@@ -298,9 +298,20 @@ func (k *keeper) removeSegment(g *segment, after time.Duration) error {
 // remove has a file or directory removed after a time.
 func (k *keeper) remove(path string, after time.Duration) {
 	k.mu.Lock()
-	k.removals = append(k.removals, removal{path, time.Now().Add(after)})
+	k.removals = append(k.removals, removal{path: path, at: time.Now().Add(after)})
 	k.mu.Unlock()
 	k.poke()
+}
+
+func (k *keeper) removeOne(r removal) error {
+	if !r.inside {
+		return k.s.fs.Remove(r.path)
+	}
+	infos, err := k.s.fs.ReadDir(r.path)
+	for _, i := range infos {
+		err = errors.Join(err, k.s.fs.Remove(r.path+"/"+i.Name))
+	}
+	return err
 }
 
 // removeDue removes what is due. A large directory takes a while; nobody waits for it.
@@ -321,7 +332,7 @@ func (k *keeper) removeDue(now time.Time) {
 		if k.s.closing.Load() {
 			return // the next start goes on
 		}
-		if err := k.s.fs.Remove(r.path); err != nil {
+		if err := k.removeOne(r); err != nil {
 			k.s.log.Warn("what was deleted could not be removed", "path", r.path, "err", err)
 		}
 	}
