@@ -11,6 +11,7 @@ import (
 func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error) {
 	items := []storage.Item{{Batch: b}}
 	p.append(items, e)
+	p.count(items)
 	p.advance()
 	return items[0].Next, items[0].Err
 }

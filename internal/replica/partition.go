@@ -49,11 +49,35 @@ type Partition struct {
 
 	opened atomic.Bool  // hw has been taken from the log
 	hw     atomic.Int64 // high watermark; written with mu held, never falls
-	bytes  atomic.Int64 // appended by this leader: how polls guess what has come
 
-	mu    sync.Mutex // guards the lists; the innermost lock
+	mu    sync.Mutex // guards what follows; the innermost lock
 	acks  waitList
 	polls spot // head of a ring of watching polls
+	come  tally
+}
+
+// tally counts bytes for the polls of a partition. Bytes are counted when they
+// were appended, and readers see them when the high watermark has passed them:
+// a poll that begins between the two must still be told of them. Guarded by
+// Partition.mu.
+type tally struct {
+	bytes int64         // appended by this leader
+	end   record.Offset // all of those lie below
+	read  int64         // of bytes, those that surely lie below the high watermark
+	// The next step of read: marked bytes lie below mark.
+	mark   record.Offset
+	marked int64
+}
+
+// settle brings read up to a high watermark.
+func (c *tally) settle(hw record.Offset) {
+	if hw < c.mark {
+		return
+	}
+	c.read, c.mark, c.marked = c.marked, c.end, c.bytes
+	if hw >= c.end {
+		c.read = c.bytes
+	}
 }
 
 func newPartition(s *Set, t *Topic, n int32, l *Leadership) *Partition {
@@ -110,7 +134,35 @@ func (p *Partition) EnoughInSync() error {
 // stored counts as acknowledged when the high watermark passes it: see Wait.
 func (p *Partition) Append(items []storage.Item) {
 	p.append(items, record.NoEpoch)
+	p.count(items)
 	p.advance()
+}
+
+// count tells the polls of what was stored. Where somebody else's commit was faster
+// and has moved the high watermark already, they are told here.
+func (p *Partition) count(items []storage.Item) {
+	var n int64
+	var end record.Offset
+	for i := range items {
+		if items[i].Err == nil && !items[i].Dup {
+			n += int64(len(items[i].Batch))
+			end = max(end, items[i].Next)
+		}
+	}
+	if n == 0 {
+		return
+	}
+	var woken *Poll
+	p.mu.Lock()
+	p.come.bytes += n
+	p.come.end = max(p.come.end, end)
+	hw := record.Offset(p.hw.Load())
+	p.come.settle(hw)
+	if hw >= end {
+		woken = p.movedLocked(false)
+	}
+	p.mu.Unlock()
+	wakeAll(woken)
 }
 
 // append fails all items with ErrNotLeader unless this node leads in epoch e (NoEpoch: any).
@@ -132,13 +184,6 @@ func (p *Partition) append(items []storage.Item, e record.Epoch) {
 		return
 	}
 	p.log.Append(l.Epoch, items)
-	var n int64
-	for i := range items {
-		if items[i].Err == nil && !items[i].Dup {
-			n += int64(len(items[i].Batch))
-		}
-	}
-	p.bytes.Add(n)
 }
 
 // begin tells the log of a new epoch before its first append; a log that is never
@@ -193,6 +238,7 @@ func (p *Partition) advance() bool {
 		return true
 	}
 	p.hw.Store(int64(hw))
+	p.come.settle(hw)
 	done := p.acks.take(hw)
 	woken := p.movedLocked(false)
 	p.mu.Unlock()
@@ -215,7 +261,7 @@ func (p *Partition) inSyncEnd(own record.Offset) record.Offset {
 // (all: every one), fired, as a chain.
 func (p *Partition) movedLocked(all bool) *Poll {
 	var chain *Poll
-	bytes := p.bytes.Load()
+	bytes := p.come.bytes
 	for s := p.polls.next; s != &p.polls; s = s.next {
 		n := max(bytes-s.seen, 1) // what another leader appended is not counted: one byte at least
 		s.seen = bytes
@@ -231,7 +277,7 @@ func (p *Partition) movedLocked(all bool) *Poll {
 
 func (p *Partition) watch(s *spot, hw record.Offset) {
 	p.mu.Lock()
-	s.seen = p.bytes.Load()
+	s.seen = p.come.read // what was read, or less: being woken too early does no harm
 	s.prev, s.next = p.polls.prev, &p.polls
 	s.prev.next, s.next.prev = s, s
 	if record.Offset(p.hw.Load()) > hw || p.Leads(record.NoEpoch) != nil {

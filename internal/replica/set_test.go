@@ -294,3 +294,46 @@ func TestManyTopicsAtOnce(t *testing.T) {
 		t.Errorf("%d partitions are left", got)
 	}
 }
+
+// TestPollIsToldOfWhatWasAppendedBefore proves that a poll that begins between an
+// append and its commit is woken by the commit when that brings all it waits for: the
+// bytes were counted before it watched. The same holds for the next append, and where
+// the commit came before the bytes were counted.
+func TestPollIsToldOfWhatWasAppendedBefore(t *testing.T) {
+	w := newWorld(t)
+	w.topic("events", 1)
+	p := w.set.Partition("events", 0)
+	var n wakes
+	poll := Poll{Owner: &n}
+	watch := func(need int) {
+		t.Helper()
+		n.n.Store(0)
+		poll.Begin(int64(need), 1)
+		poll.Watch(p, p.HighWatermark())
+		if !poll.Park() {
+			t.Fatal("not parked although nothing was committed")
+		}
+	}
+	for round := range 3 {
+		items := []storage.Item{{Batch: oneRecord(t, "what was appended first")}}
+		p.Append(items)
+		watch(len(items[0].Batch))
+		if n.n.Load() != 0 {
+			t.Fatalf("round %d: woken before the commit", round)
+		}
+		w.store.Commit()
+		if n.n.Load() != 1 {
+			t.Fatalf("round %d: the commit woke the poll %d times", round, n.n.Load())
+		}
+		poll.End()
+	}
+	items := []storage.Item{{Batch: oneRecord(t, "committed by somebody else")}}
+	watch(len(items[0].Batch))
+	p.append(items, record.NoEpoch)
+	w.store.Commit()
+	p.count(items)
+	if n.n.Load() != 1 {
+		t.Fatalf("a commit before the count: woken %d times", n.n.Load())
+	}
+	poll.End()
+}

@@ -134,7 +134,7 @@ type Poll struct {
 type spot struct {
 	poll       *Poll
 	p          *Partition
-	seen       int64 // of Partition.bytes
+	seen       int64 // of tally.bytes
 	prev, next *spot
 }
 

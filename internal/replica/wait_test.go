@@ -89,9 +89,11 @@ func bare(s *Set) *Partition {
 
 // comes stands for bytes appended and committed.
 func (p *Partition) comes(n int64) {
-	p.bytes.Add(n)
 	p.mu.Lock()
-	p.hw.Add(1)
+	p.come.bytes += n
+	p.come.end++
+	hw := p.hw.Add(1)
+	p.come.settle(record.Offset(hw))
 	woken := p.movedLocked(false)
 	p.mu.Unlock()
 	wakeAll(woken)
