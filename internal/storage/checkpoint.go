@@ -398,16 +398,17 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 			}
 		}
 	}
-	if c.names {
+	if c.epochs != nil {
+		err := l.change(func() error { return l.s.replaceFile(l.dir, epochFile, c.epochs.encode(), true) })
+		if err != nil {
+			return false, synced, asAppendError(err)
+		}
+		synced++
+	}
+	if c.names || c.epochs != nil {
 		synced++
 		if err := l.s.syncNames(l.dir, c.fresh); err != nil {
 			return false, synced, fmt.Errorf("a sync of the directory failed: %w", err)
-		}
-	}
-	if c.epochs != nil {
-		err := l.change(func() error { return l.s.replace(l.dir, epochFile, c.epochs.encode(), true) })
-		if err != nil {
-			return false, synced, asAppendError(err)
 		}
 	}
 	l.notePoint(c)

@@ -121,6 +121,14 @@ func (s *Store) writeAt(name string, b []byte, off int64) error {
 
 // replace writes a file anew, in one step for who reads it: durably if sync.
 func (s *Store) replace(dir, name string, b []byte, sync bool) error {
+	if err := s.replaceFile(dir, name, b, sync); err != nil || !sync {
+		return err
+	}
+	return s.syncDir(s.path(dir))
+}
+
+// replaceFile does so but for the file's name: a sync of its directory has to follow.
+func (s *Store) replaceFile(dir, name string, b []byte, sync bool) error {
 	tmp := s.path(dir, name+".tmp")
 	f, err := s.fs.Open(tmp, vfs.Fresh)
 	if err != nil {
@@ -133,10 +141,7 @@ func (s *Store) replace(dir, name string, b []byte, sync bool) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, s.fs.Remove(tmp))
 	}
-	if err := s.fs.Rename(tmp, s.path(dir, name)); err != nil || !sync {
-		return err
-	}
-	return s.fs.SyncDir(s.path(dir))
+	return s.fs.Rename(tmp, s.path(dir, name))
 }
 
 // indexFile is a file of n entries, sorted by each of their fields.
