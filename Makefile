@@ -9,11 +9,11 @@ RACE     := wire storage replica coord group broker quorum controller
 # Packages with files of their own for Linux: their plain path is tested too.
 PORTABLE := vfs wire storage
 # golangci-lint is built from source, so that it knows this Go version.
-LINT         := bin/golangci-lint
 LINT_VERSION := v2.15.0
+LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 .NOTPARALLEL:
-.PHONY: help build run test test-unit test-race test-portable test-interop lint vet tidy cross bench bench-quick fuzz cover clean
+.PHONY: help build run test test-unit test-race test-portable test-interop lint golangci vet tidy cross bench bench-quick fuzz cover clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -39,7 +39,10 @@ test-portable: ## run the path that serves where a Linux call is missing
 test-interop: ## run clients that nobody here wrote against the binary
 	cd interop && $(GO) test -timeout 30m ./...
 
-lint: $(LINT) vet tidy ## run the linters, check formatting and go.mod
+lint: ## run the linters, check formatting and go.mod
+	@$(MAKE) --keep-going --no-print-directory vet tidy golangci
+
+golangci: $(LINT)
 	$(LINT) run --allow-parallel-runners ./...
 	cd interop && ../$(LINT) run --allow-parallel-runners --config ../.golangci.yml ./...
 
@@ -51,9 +54,9 @@ tidy:
 	$(GO) mod tidy -diff
 	cd interop && $(GO) mod tidy -diff
 
-$(LINT): Makefile
+$(LINT):
 	GOBIN="$(CURDIR)/bin" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
-	@touch $(LINT)
+	mv bin/golangci-lint $(LINT)
 
 cross: ## build and vet for every platform that people have on their desks
 	GO="$(GO)" scripts/cross.sh linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64
