@@ -7,7 +7,8 @@
 // image that the one before it left.
 //
 // All methods may be called concurrently. There is no lock: a command waits for its
-// turn on a channel, and gives up when its context ends.
+// turn on a channel, and its caller gives up when the context ends. What was proposed
+// by then keeps the turn until it is known what became of it.
 package controller
 
 import (
@@ -59,7 +60,8 @@ var ErrNoProducerIDs = errors.New("controller: there are no producer ids left")
 // Config hands the controller what it needs.
 type Config struct {
 	Image func() *meta.Image // the newest image; never nil
-	// Propose returns when the records were committed and Image shows them.
+	// Propose returns when the records were committed and Image shows them, or when
+	// they never will be. Its context does not end: see Controller.do.
 	Propose func(ctx context.Context, records []byte) error
 	Static  *meta.Static // this node's own settings
 }
@@ -88,15 +90,37 @@ func (c *Controller) do(ctx context.Context, decide func(m *meta.Image) []byte) 
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { c.turn <- struct{}{} }()
+	records, err := c.decide(decide)
+	if err != nil || len(records) == 0 {
+		c.turn <- struct{}{}
+		return err
+	}
+	// What is given up may be committed all the same, and what is decided next must
+	// know of it: the turn does not end with the caller's patience.
+	done := make(chan error, 1)
+	go func() { // it ends with the quorum at the latest
+		err := c.cfg.Propose(context.WithoutCancel(ctx), records)
+		c.turn <- struct{}{}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// decide runs a decision on the newest image. The caller has the turn.
+func (c *Controller) decide(decide func(m *meta.Image) []byte) ([]byte, error) {
 	m := c.cfg.Image()
 	records := decide(m)
 	if len(records) == 0 {
-		return nil
+		return nil, nil
 	}
 	// What cannot be applied must never be committed: no node would get past it.
 	if _, _, err := meta.Apply(m, records); err != nil {
-		return fmt.Errorf("a decision that does not fit its image: %w", err)
+		return nil, fmt.Errorf("a decision that does not fit its image: %w", err)
 	}
-	return c.cfg.Propose(ctx, records)
+	return records, nil
 }
