@@ -3,6 +3,7 @@ package broker
 import (
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -39,9 +40,15 @@ func TestAcknowledgementsWaitForTheDisk(t *testing.T) {
 	ask[*kmsg.ProduceResponse](c, put("events", 0, -1, batch(t, "before")))
 
 	hang := make(chan struct{})
+	release := sync.OnceFunc(func() {
+		disk.hold.Store(nil)
+		close(hang)
+	})
+	t.Cleanup(release) // or nothing could be closed after a failure
 	disk.hold.Store(&hang)
 	first, second, silent, all := dial(t, g.addr), dial(t, g.addr), dial(t, g.addr), put("events", 0, -1, batch(t, "all"))
 	first.send(all) // its connection runs the commit that hangs
+	appended(t, g, 2)
 	for disk.waiting.Load() == 0 {
 		time.Sleep(time.Millisecond)
 	}
@@ -52,15 +59,12 @@ func TestAcknowledgementsWaitForTheDisk(t *testing.T) {
 		t.Fatalf("read %q before it is on the disk", got)
 	}
 	second.send(all)
-	for end := record.Offset(0); end < 4; end, _ = g.set.Partition("events", 0).Log().End() {
-		time.Sleep(time.Millisecond)
-	}
+	appended(t, g, 4)
 	g.set.Expire(time.Now().Add(time.Hour).UnixNano())
 	if p := produced(t, second.receive(all).(*kmsg.ProduceResponse)); p.ErrorCode != kerr.RequestTimedOut.Code {
 		t.Fatalf("after its time-out: %+v", p)
 	}
-	disk.hold.Store(nil)
-	close(hang)
+	release()
 	if p := produced(t, first.receive(all).(*kmsg.ProduceResponse)); p.ErrorCode != kerr.RequestTimedOut.Code && p.ErrorCode != 0 {
 		t.Fatalf("acks=all: %+v", p)
 	}
@@ -69,6 +73,14 @@ func TestAcknowledgementsWaitForTheDisk(t *testing.T) {
 	}
 	if got := c.readAll("events", 0); !slices.Equal(got, []string{"before", "all", "one", "all", "after"}) {
 		t.Fatalf("read %q", got)
+	}
+}
+
+// appended waits until the partition's log has so many records, on the disk or not.
+func appended(t *testing.T, g *rig, records record.Offset) {
+	t.Helper()
+	for end := record.Offset(0); end < records; end, _ = g.set.Partition("events", 0).Log().End() {
+		time.Sleep(time.Millisecond)
 	}
 }
 

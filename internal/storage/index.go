@@ -70,13 +70,15 @@ func (l *Log) flushTail(t *tail) error {
 
 func (l *Log) flushTailLocked(t *tail) error {
 	g := t.seg
-	if len(t.offs) > 0 {
+	// Both files are made together: Kafka's tools take one without the other for damage.
+	first := t.inFile+t.inTime == 0 && len(t.offs)+len(t.times) > 0
+	if first || len(t.offs) > 0 {
 		b := appendEntries(make([]byte, 0, len(t.offs)*entryLen), t.offs)
 		if err := l.s.writeAt(g.path(indexSuffix), b, int64(t.inFile)*entryLen); err != nil {
 			return err
 		}
 	}
-	if len(t.times) > 0 {
+	if first || len(t.times) > 0 {
 		b := appendTimeEntries(make([]byte, 0, len(t.times)*timeEntryLen), t.times)
 		if err := l.s.writeAt(g.path(timeSuffix), b, int64(t.inTime)*timeEntryLen); err != nil {
 			return err

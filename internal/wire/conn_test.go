@@ -78,9 +78,13 @@ func TestOrder(t *testing.T) {
 			sizes[i] = rnd.IntN(600)
 		}
 	}
+	served := make(chan struct{}) // the last request has been: it may have no answer
 	_, addr := start(t, Config{}, &funcs{serve: func(r *Request) error {
 		conn, id := r.Conn, r.CorrelationID
 		size := sizes[id]
+		if id == requests-1 {
+			defer close(served)
+		}
 		switch {
 		case size < 0 && id%2 == 0:
 			r.Begin()
@@ -113,6 +117,7 @@ func TestOrder(t *testing.T) {
 		}
 		checkAnswer(t, body, id, size)
 	}
+	<-served
 	close(work)
 	workers.Wait()
 }
