@@ -514,6 +514,16 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// TestCrashAgain proves the same for seeds that once found something, which are too
+// rare to be among the first.
+func TestCrashAgain(t *testing.T) {
+	for _, seed := range []uint64{
+		17991, // half a commit was played back, cut off, and back after the next power cut
+	} {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { crashRun(t, seed, false) })
+	}
+}
+
 // TestCrashAfterError proves the same where calls of the file system fail before
 // the crash: syncs, short writes, a full disk.
 func TestCrashAfterError(t *testing.T) {

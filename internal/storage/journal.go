@@ -21,7 +21,7 @@ import (
 //	24  number 8
 //	32  checksum of the previous round's head 4
 //	36  checksum of the payload 4
-//	40  length of the payload 4, zeros to 64
+//	40  length of the payload 4, flags 1, zeros to 64
 //	64  payload: parts
 //	    zeros to a multiple of 4096
 //
@@ -34,6 +34,12 @@ import (
 // A round is part of the journal if it follows from the one before it: by number,
 // id and checksum. So a round of an earlier lap, or one that an earlier run of the
 // process wrote but never acknowledged, cannot be taken for the next one.
+//
+// The rounds of one write belong together, as their flags say: a batch may begin in
+// one and end in the next. Where a power cut took the last of them, none is played
+// back. Else the next run would find half a batch, cut it off and write something
+// else there, and after another power cut find that half in front of what is left of
+// the other: a batch that nobody may have any more, whole again.
 const (
 	roundMagic   = 0x4c4a3031
 	roundHead    = 64
@@ -46,6 +52,9 @@ const (
 	ringFiles   = 8       // that the ring is made of, when it is complete
 	minRingFile = 4 * journalBlock
 	spareFiles  = 8 // that the ring may have more of while a checkpoint is late
+
+	flagGoesOn  = 1 // the round goes on with the write of the one before
+	flagFollows = 2 // another round of the same write follows
 )
 
 type partKind uint8
@@ -54,6 +63,7 @@ const (
 	partBytes  partKind = 1 // bytes of a segment
 	partStart  partKind = 2 // the log's start moved
 	partDelete partKind = 3 // the log was deleted
+	partNone   partKind = 4 // nothing; it ends a write of which the rest could not be read
 )
 
 // partHead is a part as it stands in the journal, without its bytes.
@@ -104,6 +114,7 @@ type journal struct {
 	pos     int64
 	number  uint64
 	prev    uint32
+	goesOn  bool        // the next round belongs to the write of the last one
 	pending []*ringFile // written to and not synced
 
 	mu      sync.Mutex
@@ -235,18 +246,19 @@ func (l *Log) abandon(err error) {
 // put writes the rounds.
 func (j *journal) put(parts []part) error {
 	j.begin()
+	j.goesOn = false
 	for rest := j.control; len(rest) > 0; {
 		_, next, err := cutPart(rest)
 		if err != nil {
 			panic("BUG: a control part that cannot be read")
 		}
-		j.buf = append(j.buf, rest[:len(rest)-len(next)]...)
-		rest = next
 		if len(j.buf) >= j.roundSize {
-			if err := j.flush(); err != nil {
+			if err := j.flush(flagFollows); err != nil {
 				return err
 			}
 		}
+		j.buf = append(j.buf, rest[:len(rest)-len(next)]...)
+		rest = next
 	}
 	for _, p := range parts {
 		p.l.pub.Lock()
@@ -256,7 +268,7 @@ func (j *journal) put(parts []part) error {
 		for p.n > 0 {
 			room := int64(j.roundSize + roundHead - len(j.buf) - head)
 			if room < min(p.n, journalBlock/4) {
-				if err := j.flush(); err != nil {
+				if err := j.flush(flagFollows); err != nil {
 					return err
 				}
 				continue
@@ -269,7 +281,10 @@ func (j *journal) put(parts []part) error {
 			p.pos, p.n = p.pos+n, p.n-n
 		}
 	}
-	return j.flush()
+	if j.goesOn && len(j.buf) == roundHead {
+		j.buf = appendPart(j.buf, partHead{kind: partNone})
+	}
+	return j.flush(0)
 }
 
 // sync makes the rounds durable that were written.
@@ -310,8 +325,9 @@ func (j *journal) read(p part, n int) error {
 	return err
 }
 
-// flush writes the round, without a sync, and begins another one.
-func (j *journal) flush() error {
+// flush writes the round, without a sync, and begins another one. flags say whether
+// that is to be of the same write.
+func (j *journal) flush(flags byte) error {
 	payload := len(j.buf) - roundHead
 	if payload == 0 {
 		return nil
@@ -332,6 +348,10 @@ func (j *journal) flush() error {
 	be.PutUint32(b[32:], j.prev)
 	be.PutUint32(b[36:], crc32.Checksum(b[roundHead:roundHead+payload], castagnoli))
 	be.PutUint32(b[40:], uint32(payload))
+	b[44] = flags
+	if j.goesOn {
+		b[44] |= flagGoesOn
+	}
 	sum := crc32.Checksum(b[8:roundHead], castagnoli)
 	be.PutUint32(b[4:], sum)
 	if _, err := j.current.f.WriteAt(b, j.pos); err != nil {
@@ -355,6 +375,7 @@ func (j *journal) flush() error {
 	j.filling = true
 	j.mu.Unlock()
 	j.s.keeper.journaled(late, fill)
+	j.goesOn = flags&flagFollows != 0
 	j.begin()
 	return nil
 }

@@ -63,7 +63,7 @@ func (s *Store) recover() error {
 	}
 	keep := hot.at
 	if older != nil && older.journal == hot.journal && older.at.number < hot.at.number {
-		if _, err := s.journal.scan(older.at, func([]byte) error { return nil }); err != nil {
+		if _, err := s.journal.scan(older.at, func(encodedRound) error { return nil }); err != nil {
 			return err
 		}
 		keep = older.at // should the newest checkpoint rot, recovery begins there
@@ -136,15 +136,10 @@ func (s *Store) replay(from, keep mark, alive bool, buried map[LogID]bool) error
 	r := &replay{
 		s: s, alive: alive, deleted: buried, dirs: map[string]verdict{},
 		files: map[replayedFile]vfs.File{}, written: map[replayedFile]bool{}, lacking: map[LogID]bool{},
+		halves: map[uint64]bool{},
 	}
-	at, err := s.journal.scan(from, r.note)
+	at, err := r.play(from)
 	if err != nil {
-		return err
-	}
-	if _, err := s.journal.scan(from, r.apply); err != nil {
-		return errors.Join(err, r.close())
-	}
-	if err := r.close(); err != nil {
 		return err
 	}
 	s.log.Debug("the journal was read", "from", from.number, "keep", keep.number, "to", at.number, "alive", alive)
@@ -184,12 +179,9 @@ func (s *Store) thaw() {
 	r := &replay{
 		s: s, deleted: s.tombstones(), dirs: map[string]verdict{}, only: s.frozenLogs(),
 		files: map[replayedFile]vfs.File{}, written: map[replayedFile]bool{}, lacking: map[LogID]bool{},
+		halves: map[uint64]bool{},
 	}
-	_, err := s.journal.scan(from, r.note)
-	if err == nil {
-		_, err = s.journal.scan(from, r.apply)
-	}
-	err = errors.Join(err, r.close())
+	_, err := r.play(from)
 	k := &s.keeper
 	k.run.Lock()
 	defer k.run.Unlock()
@@ -270,6 +262,28 @@ type replay struct {
 	files   map[replayedFile]vfs.File
 	written map[replayedFile]bool
 	lacking map[LogID]bool
+	halves  map[uint64]bool // first rounds of writes that have no last one
+	began   uint64          // the first round of the write that has no last one yet; 0: there is none
+	half    bool            // the round belongs to a write that has none
+}
+
+// play brings the rounds from a mark on back, and returns where the next one goes.
+func (r *replay) play(from mark) (mark, error) {
+	at, err := r.s.journal.scan(from, r.note)
+	if err != nil {
+		return at, err
+	}
+	r.abandon()
+	_, err = r.s.journal.scan(from, r.apply)
+	return at, errors.Join(err, r.close())
+}
+
+// abandon notes that the write that has no last round will never have one.
+func (r *replay) abandon() {
+	if r.began != 0 {
+		r.halves[r.began] = true
+	}
+	r.began = 0
 }
 
 // list are the files written to, in order.
@@ -285,9 +299,16 @@ type verdict struct {
 	skip  bool // it is missing though it was there, so it is gone for good
 }
 
+// encodedRound is a round that a scan found.
+type encodedRound struct {
+	number  uint64
+	flags   byte
+	payload []byte
+}
+
 // parts calls fn for each part of a round.
-func parts(payload []byte, fn func(p encodedPart) error) error {
-	for len(payload) > 0 {
+func (e encodedRound) parts(fn func(p encodedPart) error) error {
+	for payload := e.payload; len(payload) > 0; {
 		p, rest, err := cutPart(payload)
 		if err != nil {
 			return err
@@ -300,9 +321,17 @@ func parts(payload []byte, fn func(p encodedPart) error) error {
 	return nil
 }
 
-// note is the first pass: it finds out what was deleted later.
-func (r *replay) note(payload []byte) error {
-	return parts(payload, func(h encodedPart) error {
+// note is the first pass: it finds out what was deleted later, and which writes
+// were never completed. Deletions and starts count in those, too: they happened.
+func (r *replay) note(e encodedRound) error {
+	if e.flags&flagGoesOn == 0 {
+		r.abandon()
+		r.began = e.number
+	}
+	if e.flags&flagFollows == 0 {
+		r.began = 0
+	}
+	return e.parts(func(h encodedPart) error {
 		switch h.kind {
 		case partDelete:
 			r.deleted[h.id] = true
@@ -311,15 +340,21 @@ func (r *replay) note(payload []byte) error {
 				r.starts = map[LogID]record.Offset{}
 			}
 			r.starts[h.id] = max(r.starts[h.id], h.start)
-		case partBytes:
+		case partBytes, partNone:
 		}
 		return nil
 	})
 }
 
 // apply is the second pass.
-func (r *replay) apply(payload []byte) error {
-	return parts(payload, func(h encodedPart) error {
+func (r *replay) apply(e encodedRound) error {
+	if e.flags&flagGoesOn == 0 {
+		r.half = r.halves[e.number]
+	}
+	if r.half {
+		return nil
+	}
+	return e.parts(func(h encodedPart) error {
 		if h.kind != partBytes || r.deleted[h.id] || r.lacking[h.id] || r.only != nil && !r.only[h.id] {
 			return nil
 		}
@@ -448,12 +483,13 @@ type scanner struct {
 	j     *journal
 	files []*ringFile
 	buf   []byte // the payload of the round found last
+	flags byte   // of its head
 	sum   uint32 // the checksum of its head
 }
 
-// scan calls fn with the payloads of the rounds from a mark on, and returns the
-// mark of the one that is missing.
-func (j *journal) scan(at mark, fn func(payload []byte) error) (mark, error) {
+// scan calls fn with the rounds from a mark on, and returns the mark of the one
+// that is missing.
+func (j *journal) scan(at mark, fn func(encodedRound) error) (mark, error) {
 	j.mu.Lock()
 	sc := &scanner{j: j, files: slices.Clone(j.files)}
 	j.mu.Unlock()
@@ -462,7 +498,7 @@ func (j *journal) scan(at mark, fn func(payload []byte) error) (mark, error) {
 		if f == nil || err != nil {
 			return at, err
 		}
-		if err := fn(sc.buf); err != nil {
+		if err := fn(encodedRound{at.number, sc.flags, sc.buf}); err != nil {
 			return at, err
 		}
 		j.mu.Lock()
@@ -509,7 +545,7 @@ func (sc *scanner) read(f *ringFile, pos int64, at *mark) (ok bool, err error) {
 		return false, err
 	}
 	n := int(be.Uint32(b[40:]))
-	sc.sum = be.Uint32(b[4:])
+	sc.sum, sc.flags = be.Uint32(b[4:]), b[44]
 	if be.Uint32(b[:]) != roundMagic || sc.sum != crc32.Checksum(b[8:], castagnoli) ||
 		[16]byte(b[8:24]) != sc.j.id || be.Uint64(b[24:]) != at.number || be.Uint32(b[32:]) != at.prev ||
 		n == 0 || n > 2*maxRound {

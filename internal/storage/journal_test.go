@@ -1,0 +1,108 @@
+package storage
+
+import (
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// rounds are the positions of the rounds in a ring file.
+func rounds(t *testing.T, f vfs.File) []int64 {
+	t.Helper()
+	size, err := f.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at []int64
+	var b [4]byte
+	for pos := int64(0); pos < size; pos += journalBlock {
+		if _, err := f.ReadAt(b[:], pos); err != nil && !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		if be.Uint32(b[:]) == roundMagic {
+			at = append(at, pos)
+		}
+	}
+	return at
+}
+
+// TestHalfCommit proves that a commit whose last round was lost in a power cut is
+// not played back at all: half a batch of it must not lie where the next run
+// appends. And that one that is whole comes back with all its rounds, also behind
+// one that is not.
+func TestHalfCommit(t *testing.T) {
+	for name, lost := range map[string]bool{"whole": false, "half": true} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(vfs.NewMem(), "data")
+			cfg.Journal = ringFiles * 16 * journalBlock
+			s := openStore(t, cfg)
+			appendOne(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
+			mustAppend(t, testLog(s, 1, testOptions()), batch(t, 0, 1, 5*journalBlock))
+			mustAppend(t, testLog(s, 1, testOptions()), batch(t, 1, 1, 5*journalBlock))
+			s.Commit()
+			mem, _ := cfg.FS.(*vfs.Mem)
+			mem = mem.KillClone(nil)
+			ring, err := mem.Open("data/journal/0000.ring", vfs.Existing)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := rounds(t, ring)
+			if len(at) != 2 {
+				t.Fatalf("rounds at %d, want two", at)
+			}
+			if lost {
+				if _, err := ring.WriteAt(zeros[:], at[1]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			size := dropLogs(t, mem, 2)
+			cfg.FS, cfg.BootID = mem, "after the power cut"
+			s = openStore(t, cfg)
+			for i := range 2 {
+				info, err := mem.Stat(s.path(dirName("topic", int32(i)), fileName(0, logSuffix)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if want := size[i]; !lost && info.Size != want || lost && info.Size != 0 {
+					t.Errorf("log %d: %d bytes were played back, of %d", i, info.Size, want)
+				}
+			}
+			if !lost {
+				expectValues(t, testLog(s, 1, testOptions()), 2)
+				return
+			}
+			for i := range 2 { // what is committed next follows the half one in the journal
+				mustAppend(t, testLog(s, i, testOptions()), batch(t, 0, 3, 50))
+			}
+			s.Commit()
+			mem = mem.KillClone(nil)
+			dropLogs(t, mem, 2)
+			cfg.FS, cfg.BootID = mem, "after another one"
+			s = openStore(t, cfg)
+			for i := range 2 {
+				expectValues(t, testLog(s, i, testOptions()), 3)
+			}
+		})
+	}
+}
+
+// dropLogs takes away what the first n logs have in their files, and returns how
+// much that was.
+func dropLogs(t *testing.T, mem *vfs.Mem, n int) []int64 {
+	t.Helper()
+	var sizes []int64
+	for i := range n {
+		f, err := mem.Open("data/"+dirName("topic", int32(i))+"/"+fileName(0, logSuffix), vfs.Existing)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size, err := f.Size()
+		if err = errors.Join(err, f.Truncate(0), f.Sync(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		sizes = append(sizes, size)
+	}
+	return sizes
+}
