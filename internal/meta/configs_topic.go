@@ -170,7 +170,7 @@ var topicConfigs = []ConfigDef{
 	},
 	{
 		Name: "retention.ms", Type: LongConfig, Default: aWeek, check: atLeast(-1), synonyms: retentionTime(),
-		Doc: "How long records are kept, exact to the batch, also in the newest segment; -1 means for ever.",
+		Doc: "How long records are kept, exact to the record, also in the newest segment; -1 means for ever.",
 	},
 	{
 		Name: "segment.bytes", Type: IntConfig, Default: "1073741824", check: atLeast(aMebi), synonyms: from("log.segment.bytes"),

@@ -1,0 +1,71 @@
+package meta
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var writePage = flag.Bool("write", false, "write docs/configs.md from the table")
+
+// TestConfigsPage proves that docs/configs.md is what the table of configs says; with
+// -write it makes it so.
+func TestConfigsPage(t *testing.T) {
+	const path = "../../docs/configs.md"
+	want := configsPage()
+	if *writePage {
+		if err := os.WriteFile(path, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, string(got)); d != "" {
+		t.Errorf("run: go test ./internal/meta -run TestConfigsPage -write\n%s", d)
+	}
+}
+
+func configsPage() string {
+	var b strings.Builder
+	b.WriteString("# Configs\n\nEvery config has Kafka's name, type and meaning; where Leat's default is another one than Kafka's, its sentence says what it gives. " +
+		"Set a topic's with\n`leat config set --topic NAME name=value`, a broker's in the file of `--config`, by `--set name=value`, or, where it can be changed while " +
+		"brokers\nrun, with `leat config set --broker ID` or `--cluster`. Kafka's own tools work as well.\n")
+	section := func(title string, typ ResourceType, mode bool) {
+		fmt.Fprintf(&b, "\n## %s\n\n| name | type | default |%s what it does |\n|---|---|---|%s---|\n", title, ifElse(mode, " set |", ""), ifElse(mode, "---|", ""))
+		for _, d := range Defs(typ) {
+			value := "`" + d.Default + "`"
+			switch {
+			case d.Null:
+				value = "none"
+			case d.Default == "":
+				value = "empty"
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |%s %s |\n", d.Name, typeNames[d.Type], value, ifElse(mode, " "+scopeNames[d.Scope]+" |", ""), strings.ReplaceAll(d.Doc, "|", "\\|"))
+		}
+	}
+	section("Topics", TopicResource, false)
+	section("Brokers", BrokerResource, true)
+	section("Groups", GroupResource, false)
+	section("Client metrics", ClientMetricsResource, false)
+	return b.String()
+}
+
+var typeNames = map[ConfigType]string{
+	BoolConfig: "boolean", StringConfig: "string", IntConfig: "int", ShortConfig: "short", LongConfig: "long",
+	DoubleConfig: "double", ListConfig: "list", ClassConfig: "class", PasswordConfig: "password",
+}
+
+var scopeNames = map[Scope]string{ReadOnly: "at the start", ClusterWide: "any time", PerBroker: "any time, one broker"}
+
+func ifElse(cond bool, yes, no string) string {
+	if cond {
+		return yes
+	}
+	return no
+}
