@@ -13,7 +13,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -456,52 +459,61 @@ func TestLimits(t *testing.T) {
 // knows the first. Otherwise a topic could be deleted twice, and no node could
 // apply, or start with, a metadata log that says so.
 func TestGivenUpCommandKeepsItsTurn(t *testing.T) {
-	c := newCluster(t, nil)
-	proposed, commit := make(chan struct{}, 1), make(chan struct{})
-	ctl := New(Config{Image: c.Image, Static: c.static, Propose: func(ctx context.Context, records []byte) error {
-		proposed <- struct{}{}
-		<-commit
-		return c.propose(ctx, records)
-	}})
-	go func() { commit <- struct{}{}; commit <- struct{}{} }()
-	if err := ctl.Bootstrap(t.Context(), "AAAAAAAAAAAAAAAAAAAAAA"); err != nil {
-		t.Fatal(err)
-	}
-	<-proposed
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, Host: "h", Port: 1}); err != nil {
-		t.Fatal(err)
-	}
-	<-proposed
-	go func() { commit <- struct{}{} }()
-	made, err := ctl.CreateTopics(t.Context(), []NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 1}}, false)
-	if err != nil || made[0].Err != nil {
-		t.Fatal(err, made[0].Err)
-	}
-	<-proposed
-	ids := []meta.UUID{c.Image().Topic("t").ID}
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil)
+		var slow atomic.Bool
+		var proposals atomic.Int32
+		commit := make(chan struct{})
+		ctl := New(Config{Image: c.Image, Static: c.static, Propose: func(ctx context.Context, records []byte) error {
+			proposals.Add(1)
+			done := make(chan error, 1)
+			go func() {
+				if slow.Load() {
+					<-commit
+				}
+				done <- c.propose(ctx, records)
+			}()
+			select {
+			case err := <-done:
+				return err
+			case <-ctx.Done(): // as the quorum does
+				return ctx.Err()
+			}
+		}})
+		if err := ctl.Bootstrap(t.Context(), "AAAAAAAAAAAAAAAAAAAAAA"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, Host: "h", Port: 1}); err != nil {
+			t.Fatal(err)
+		}
+		made, err := ctl.CreateTopics(t.Context(), []NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 1}}, false)
+		if err != nil || made[0].Err != nil {
+			t.Fatal(err, made[0].Err)
+		}
+		ids := []meta.UUID{c.Image().Topic("t").ID}
 
-	patience, lost := context.WithCancel(t.Context())
-	go func() { <-proposed; lost() }()
-	if _, err := ctl.DeleteTopics(patience, ids); !errors.Is(err, context.Canceled) {
-		t.Fatalf("the first: %v, want context.Canceled", err)
-	}
-	second := make(chan error, 1)
-	go func() {
-		errs, err := ctl.DeleteTopics(t.Context(), ids)
-		if err == nil && (errs[0] == nil || errs[0].Kind != UnknownTopicID) {
-			err = fmt.Errorf("the topic was deleted twice: %v", errs[0])
+		slow.Store(true)
+		patience, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := ctl.DeleteTopics(patience, ids); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("the first: %v, want context.DeadlineExceeded", err)
 		}
-		second <- err
-	}()
-	commit <- struct{}{} // the first one's
-	select {
-	case err := <-second:
-		if err != nil {
-			t.Error(err)
+		before := proposals.Load()
+		second := make(chan *Error, 1)
+		go func() {
+			errs, err := ctl.DeleteTopics(t.Context(), ids)
+			if err != nil {
+				t.Error(err)
+			}
+			second <- errs[0]
+		}()
+		synctest.Wait()
+		if n := proposals.Load(); n != before {
+			t.Errorf("%d proposals before the first was committed", n-before)
 		}
-	case <-proposed:
-		t.Error("the second was proposed too")
-		commit <- struct{}{}
-		<-second
-	}
+		close(commit)
+		if e := <-second; e == nil || e.Kind != UnknownTopicID {
+			t.Errorf("the second: %v, want UnknownTopicID", e)
+		}
+	})
 }
