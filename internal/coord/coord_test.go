@@ -334,13 +334,16 @@ func TestTimers(t *testing.T) {
 		l, r := &twin{}, newRuntime(t)
 		r.StartLeading(0, 1, l)
 		start := time.Now()
-		var fired []string
+		var mu sync.Mutex
+		var fired []string // guarded by mu: replies run without the shard's mutex
 		timers := map[string]*Timer{}
 		set := func(name string, in time.Duration) {
 			do(t, r, func(w *words, s *Step) {
 				if timers[name] == nil {
 					timers[name] = &Timer{Fire: func(s *Step) {
 						w.say(s, name, func(int, error) {
+							mu.Lock()
+							defer mu.Unlock()
 							fired = append(fired, fmt.Sprint(name, " ", time.Since(start)))
 						})
 					}}
@@ -357,15 +360,19 @@ func TestTimers(t *testing.T) {
 		do(t, r, func(w *words, _ *Step) { w.timers.Stop(timers["b"]) })
 		time.Sleep(time.Minute)
 		synctest.Wait()
+		mu.Lock()
 		if diff := cmp.Diff([]string{"c 6s", "a 15s"}, fired); diff != "" {
 			t.Error(diff)
 		}
+		mu.Unlock()
 		set("d", time.Second)
 		r.StopLeading(0)
 		time.Sleep(time.Minute)
+		mu.Lock()
 		if len(fired) != 2 {
 			t.Errorf("a timer fired after StopLeading: %v", fired)
 		}
+		mu.Unlock()
 		r.Close()
 	})
 }
