@@ -287,7 +287,7 @@ func (m *Machine) completeJoin(s *coord.Step, g *group) {
 	if leader := g.byID[g.leader]; leader == nil || leader.join == nil {
 		i := slices.IndexFunc(g.members, func(mb *member) bool { return mb.join != nil })
 		if i < 0 { // nobody is there to lead: sessions will end, or somebody comes
-			m.timers.Set(&g.joinTimer, s.Now.Add(g.rebalanceTimeout()))
+			m.timers.Set(&g.joinTimer, s.Now.Add(max(g.rebalanceTimeout(), lookAgain)))
 			return
 		}
 		g.leader = g.members[i].id
@@ -305,6 +305,10 @@ func (m *Machine) completeJoin(s *coord.Step, g *group) {
 	g.unsynced = len(g.members)
 	m.timers.Set(&g.syncTimer, s.Now.Add(g.rebalanceTimeout()))
 }
+
+// lookAgain is how soon, at the earliest, a group looks again for somebody to lead:
+// clients may ask for a rebalance timeout of nothing.
+const lookAgain = time.Second
 
 // recordAgain is how long a group that could not be recorded waits to try again.
 const recordAgain = time.Second

@@ -304,6 +304,58 @@ func TestPendingMembersAreBounded(t *testing.T) {
 	}
 }
 
+// TestNoRebalanceTimeoutDoesNotSpin proves that a group of static members which allow
+// no time for a rebalance, and of which none is there to lead, is not looked at over
+// and over at the same moment.
+func TestNoRebalanceTimeoutDoesNotSpin(t *testing.T) {
+	w := newWorld(t)
+	w.set.InitialDelay = 0
+	ids := map[string]string{}
+	join := func(instance string, rebalance int32) {
+		req := kmsg.NewPtrJoinGroupRequest()
+		req.Version, req.Group, req.ProtocolType, req.SessionTimeoutMillis = 5, "g", "consumer", 10_000
+		req.RebalanceTimeoutMillis, req.InstanceID = rebalance, &instance
+		req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range"}}
+		w.step(func(s *coord.Step) {
+			w.m.Join(s, Client{ID: "c"}, req, func(r *kmsg.JoinGroupResponse) { ids[instance] = r.MemberID })
+		})
+	}
+	join("a", 60_000)
+	join("b", 60_000)
+	fired := 0
+	fire := func() {
+		for t := w.tm.Due(w.now); t != nil && fired < 100; t = w.tm.Due(w.now) {
+			fired++
+			w.step(t.Fire)
+		}
+	}
+	fire()
+	if len(ids) != 2 {
+		t.Fatalf("joined: %v", ids)
+	}
+	for _, instance := range []string{"b", "a"} {
+		req := kmsg.NewPtrSyncGroupRequest()
+		req.Version, req.Group, req.MemberID, req.Generation = 3, "g", ids[instance], 1
+		w.step(func(s *coord.Step) { w.m.Sync(s, req, func(*kmsg.SyncGroupResponse) {}) })
+	}
+	join("a", 0) // both are restarted: nothing else changes in the group
+	join("b", 0)
+	leave := kmsg.NewPtrLeaveGroupRequest()
+	leave.Version, leave.Group = 3, "g"
+	leave.Members = []kmsg.LeaveGroupRequestMember{{MemberID: ids["a"]}}
+	w.step(func(s *coord.Step) { w.m.Leave(s, leave) })
+	fired = 0
+	fire()
+	if g := w.m.groups["g"]; fired >= 100 || g.state != preparing || len(g.members) != 1 {
+		t.Fatalf("%d timers fired; the group is %v with %d members", fired, g.state, len(g.members))
+	}
+	w.now = w.now.Add(11 * time.Second)
+	fire()
+	if g := w.m.groups["g"]; g.state != empty {
+		t.Errorf("the group is %v after its last member's session", g.state)
+	}
+}
+
 // TestRecordsAreKafkas proves that offsets written by hand are what kmsg writes, and
 // that what kmsg writes in any version is read.
 func TestRecordsAreKafkas(t *testing.T) {
