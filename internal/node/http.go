@@ -24,6 +24,8 @@ type admin struct {
 
 const (
 	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = 2 * time.Minute
+	writeTimeout      = 10 * time.Minute // a profile or a trace may be asked for that takes minutes
 	maxHeaderBytes    = 64 << 10
 )
 
@@ -46,7 +48,10 @@ func openAdmin(ctx context.Context, addr string, reg *prometheus.Registry) (*adm
 		return nil, fmt.Errorf("cannot listen on %s for health and metrics: %w; choose another address with --http HOST:PORT, or --http off", addr, err)
 	}
 	a := &admin{addr: l.Addr().String(), done: make(chan error, 1)}
-	a.server = &http.Server{Handler: a.mux(reg), ReadHeaderTimeout: readHeaderTimeout, MaxHeaderBytes: maxHeaderBytes}
+	a.server = &http.Server{
+		Handler: a.mux(reg), MaxHeaderBytes: maxHeaderBytes,
+		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
+	}
 	go func() { a.done <- a.server.Serve(l) }()
 	return a, nil
 }
