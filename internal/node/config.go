@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -96,6 +97,9 @@ func (c *Config) set(name, value string) error {
 	case "data":
 		if strings.Contains(value, ",") {
 			return fmt.Errorf("%w: one data directory is supported, %q names several", ErrConfig, value)
+		}
+		if value == "" {
+			return fmt.Errorf("%w: %s is empty; name a directory, or leave it out for ./%s", ErrConfig, name, DefaultData)
 		}
 		c.Data = value
 	case "listen":
@@ -204,7 +208,7 @@ func FromFile(path string) (Source, error) {
 
 func parseFile(path string, b []byte) (Source, error) {
 	src := Source{Name: path}
-	file, err := parser.ParseBytes(b, 0)
+	file, err := parser.ParseBytes(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), 0) // some editors write a mark in front
 	if err != nil {
 		return src, fmt.Errorf("%w: %s is not YAML: %w", ErrConfig, path, err)
 	}

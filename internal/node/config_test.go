@@ -58,7 +58,19 @@ func TestRefused(t *testing.T) {
 	f("listen: {a: b}\n", "line 1")
 	f("- a\n- b\n", "name: value")
 	f("data: [a, b]\n", "one data directory")
+	f("data:\n", "data is empty", "./leat-data")
 	f("data: \"unclosed\n", "not YAML")
+}
+
+// TestByteOrderMark proves that a file is read that an editor began with a mark.
+func TestByteOrderMark(t *testing.T) {
+	src, err := parseFile("leat.yaml", []byte("\xef\xbb\xbfrack: r1\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]Value{{"rack", "r1", "line 1, column 1"}}, src.Values); d != "" {
+		t.Error(d)
+	}
 }
 
 // FuzzConfigFile proves that no file makes the reader panic, and that what it
