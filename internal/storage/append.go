@@ -45,6 +45,12 @@ func (l *Log) Append(epoch record.Epoch, items []Item) {
 	if err == nil {
 		err = l.prepareLocked()
 	}
+	if err == nil {
+		l.pub.Lock()
+		// Epochs rise along the log, also where a leader's append was overtaken by the next one's begin.
+		epoch = max(epoch, l.epochs.last())
+		l.pub.Unlock()
+	}
 	now := time.Now().UnixMilli()
 	for i := range items {
 		it := &items[i]

@@ -45,6 +45,7 @@ type keeper struct {
 	base       pair       // guarded by run
 	previous   mark       // guarded by run: where recovery begins by the newest checkpoint
 	retainAt   time.Time  // guarded by run
+	scrubAt    time.Time  // guarded by run: when the next pass of scrub begins; zero: one is under way, or never
 	retryAt    time.Time  // guarded by run: when a recovery that found the disk full goes on; zero: it did not
 }
 
@@ -60,6 +61,9 @@ func (k *keeper) init(s *Store) {
 	k.wake = make(chan struct{}, 1)
 	k.checkpoint.name, k.base.name = "checkpoint", "points"
 	k.retainAt = time.Now().Add(s.cfg.RetentionEvery)
+	if s.cfg.Scrub > 0 {
+		k.scrubAt = time.Now().Add(scrubDelay)
+	}
 }
 
 func (k *keeper) poke() {
@@ -143,7 +147,14 @@ func (k *keeper) step() time.Duration {
 	if retain {
 		k.retainAt = time.Now().Add(k.s.cfg.RetentionEvery)
 	}
+	scrub := !k.scrubAt.IsZero() && !time.Now().Before(k.scrubAt)
+	if scrub {
+		k.scrubAt = time.Time{}
+	}
 	k.run.Unlock()
+	if scrub {
+		k.s.background(k.scrub)
+	}
 	if retry {
 		k.s.thaw()
 	}
@@ -157,11 +168,23 @@ func (k *keeper) step() time.Duration {
 	return k.untilNext()
 }
 
+// scrub runs one pass and says when the next one begins.
+func (k *keeper) scrub() {
+	next := time.Now().Add(scrubEvery)
+	k.s.scrub(k.s.cfg.Scrub)
+	k.run.Lock()
+	k.scrubAt = next
+	k.run.Unlock()
+	k.poke()
+}
+
 func (k *keeper) untilNext() time.Duration {
 	k.run.Lock()
 	next := k.retainAt
-	if !k.retryAt.IsZero() && k.retryAt.Before(next) {
-		next = k.retryAt
+	for _, at := range []time.Time{k.retryAt, k.scrubAt} {
+		if !at.IsZero() && at.Before(next) {
+			next = at
+		}
 	}
 	k.run.Unlock()
 	k.mu.Lock()
@@ -269,7 +292,7 @@ func (k *keeper) clear(dead []*segment, doomed []string) {
 		k.remove(k.s.path(dir), 0)
 	}
 	for _, g := range dead {
-		if g.log.faulted() {
+		if g.log.unsound() {
 			continue // its point is an old one
 		}
 		err := g.log.change(func() error { return k.removeSegment(g, g.log.options().FileDeleteDelay) })
@@ -364,7 +387,7 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 	if !l.ready.Load() || l.deleted.Load() {
 		return false, 0, nil
 	}
-	if l.faulted() {
+	if l.unsound() {
 		l.pub.Lock()
 		defer l.pub.Unlock()
 		if l.marks.journaled { // nobody else has it, and its files are not to be relied on
@@ -380,7 +403,7 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 	if !last && !l.syncDue(time.Now()) {
 		return true, 0, l.noteWritten()
 	}
-	if err := l.trim(); err != nil {
+	if err := l.trim(); err != nil && (!l.faulted() || l.unsound()) {
 		return false, 0, err
 	}
 	if err := l.snapshot(last); err != nil {
@@ -567,7 +590,7 @@ func (l *Log) snapshot(last bool) error {
 func (l *Log) trim() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.gone.Load() {
+	if l.gone.Load() || l.faulted() {
 		return nil
 	}
 	return l.trimLocked()

@@ -131,7 +131,7 @@ func (c *committer) finish(err error) {
 		}
 	}
 	for _, l := range logs {
-		if l != nil && !l.faulted() {
+		if l != nil && !l.unsound() {
 			l.committed(l)
 		}
 	}
@@ -161,7 +161,7 @@ func (c *committer) finish(err error) {
 func (l *Log) settle(to place) bool {
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	if l.faulted() || to.seg == nil {
+	if l.unsound() || to.seg == nil {
 		return false
 	}
 	l.durable = to
@@ -215,7 +215,7 @@ func (l *Log) collect(r *round) (linked bool) {
 		to.pos = to.seg.size
 	}
 	r.upTo = append(r.upTo, to)
-	if l.faulted() || from.seg == nil {
+	if l.unsound() || from.seg == nil {
 		return true
 	}
 	// Until a checkpoint has left them behind, a recovery would write bytes that were

@@ -573,6 +573,12 @@ func crashRun(t *testing.T, seed uint64, sick bool) {
 		w.mu.Unlock()
 		w.recovered()
 	}
+	w.s.scrub(unpaced) // whatever happened, what is left is whole
+	for i, l := range w.logs {
+		if err := l.Fault(); err != nil {
+			t.Errorf("log %d: %v", i, err)
+		}
+	}
 	if err := w.s.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -68,6 +68,14 @@ func (es epochs) end(e record.Epoch, end record.Offset) (record.Epoch, record.Of
 	}
 }
 
+// last is the latest epoch.
+func (es epochs) last() record.Epoch {
+	if len(es) == 0 {
+		return record.NoEpoch
+	}
+	return es[len(es)-1].epoch
+}
+
 // at is the epoch of the record at an offset.
 func (es epochs) at(o record.Offset) record.Epoch {
 	i := sort.Search(len(es), func(i int) bool { return es[i].start > o })

@@ -328,7 +328,7 @@ func (l *Log) walkTo(g *segment, from claim, o record.Offset) (sp spot, hops int
 	if from.pos > size {
 		return spot{}, 0, errTorn
 	}
-	w := walker{f: h.f, end: size, pos: from.pos, verify: size, buf: *buf}
+	w := walker{f: h.f, end: size, pos: from.pos, verify: size, buf: *buf, chained: from.pos == 0, expect: g.base}
 	for ; ; hops++ {
 		at := w.pos
 		b, err := w.next()
@@ -364,7 +364,9 @@ func (l *Log) mendIndexLocked(g *segment) error {
 	}
 	l.pub.Unlock()
 	t := &tail{seg: &segment{log: l, base: g.base, maxTime: record.NoTimestamp}, lastMS: record.NoTimestamp}
-	if err := t.index(h.f, 0, end, l.options().IndexInterval); err != nil {
+	if err := t.index(h.f, 0, end, l.options().IndexInterval); errors.Is(err, errTorn) {
+		return l.damaged(g, err)
+	} else if err != nil {
 		return err
 	}
 	if !active {
@@ -386,11 +388,12 @@ func (l *Log) mendIndexLocked(g *segment) error {
 	return nil
 }
 
-// index notes the batches of a file from pos to end.
+// index notes the batches of a file from pos to end. It verifies them, since what it
+// notes is believed from then on.
 func (t *tail) index(f vfs.File, pos, end int64, interval int) error {
 	buf, _ := walkBuffers.Get().(*[]byte)
 	defer walkBuffers.Put(buf)
-	w := walker{f: f, end: end, pos: pos, verify: end, buf: *buf}
+	w := walker{f: f, end: end, pos: pos, buf: *buf, chained: pos == 0, expect: t.seg.base}
 	for {
 		at := w.pos
 		b, err := w.next()

@@ -91,7 +91,10 @@ type Log struct {
 }
 
 // fault is why a log is read-only.
-type fault struct{ err error }
+type fault struct {
+	err    error
+	damage bool // some batch is not what it was. What else the log has can be relied on, and synced
+}
 
 // place is a position in a log's files and the offset there.
 type place struct {
@@ -181,13 +184,41 @@ func (l *Log) usableLocked() error {
 
 // fail makes the log read-only for good. What it has can still be read.
 func (l *Log) fail(err error) {
-	if l.broken.CompareAndSwap(nil, &fault{fmt.Errorf("%w: %w", ErrFaulted, err)}) {
-		l.s.log.Error("a log is read-only from now on; mend the disk and restart, or delete the topic",
-			"log", l.dir, "err", err)
+	l.setFault(&fault{err: fmt.Errorf("%w: %w", ErrFaulted, err)})
+}
+
+// damaged makes the log read-only because of a batch that is not what it was, and
+// returns why, in words for who has to mend it. What was appended before is still
+// made durable.
+func (l *Log) damaged(g *segment, err error) error {
+	err = fmt.Errorf("%w: %s is damaged: %w; put back a good copy of the file and restart, "+
+		"or copy what can be read and delete the topic", ErrFaulted, g.path(logSuffix), err)
+	l.setFault(&fault{err: err, damage: true})
+	return err
+}
+
+func (l *Log) setFault(f *fault) {
+	for {
+		old := l.broken.Load()
+		if old != nil && (!old.damage || f.damage) {
+			return
+		}
+		if l.broken.CompareAndSwap(old, f) {
+			l.s.log.Error("a log is read-only from now on; mend the disk and restart, or delete the topic",
+				"log", l.dir, "err", f.err)
+			return
+		}
 	}
 }
 
+// faulted tells whether the log is read-only.
 func (l *Log) faulted() bool { return l.broken.Load() != nil }
+
+// unsound tells whether what was written to the log's files last may not be there.
+func (l *Log) unsound() bool {
+	f := l.broken.Load()
+	return f != nil && !f.damage
+}
 
 // Fault is why the log is read-only; nil where it is not.
 func (l *Log) Fault() error {

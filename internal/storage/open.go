@@ -366,19 +366,14 @@ func (o *opening) walk(g *segment, pos int64, vouched bool) (whole bool, err err
 func (o *opening) batches(w *walker, next record.Offset) (record.Offset, error) {
 	buf, _ := walkBuffers.Get().(*[]byte)
 	defer walkBuffers.Put(buf)
-	w.buf = *buf
+	w.buf, w.chained, w.expect = *buf, true, next
 	for {
-		at := w.pos
 		b, err := w.next()
 		if errors.Is(err, io.EOF) {
 			return next, nil
 		}
 		if err != nil {
 			return next, err
-		}
-		if b.BaseOffset() != next {
-			w.pos = at
-			return next, fmt.Errorf("%w at %d: it begins with offset %d, not %d", errTorn, at, b.BaseOffset(), next)
 		}
 		if n := len(o.walked); n == 0 || o.walked[n-1].epoch < b.LeaderEpoch() {
 			o.walked = append(o.walked, epochStart{b.LeaderEpoch(), b.BaseOffset()})
@@ -434,9 +429,11 @@ func (o *opening) allEpochs() error {
 		if err != nil {
 			return err
 		}
-		_, err = o.batches(&walker{f: h.f, end: g.size, verify: g.size}, g.base)
+		_, err = o.batches(&walker{f: h.f, end: g.size}, g.base)
 		h.drop()
-		if err != nil && !errors.Is(err, errTorn) {
+		if errors.Is(err, errTorn) {
+			_ = o.l.damaged(g, err) // what was found is known, the log says the rest
+		} else if err != nil {
 			return err
 		}
 	}

@@ -54,13 +54,15 @@ func (l *Log) loadTail() error {
 	if err != nil {
 		return err
 	}
-	if err := t.index(h.f, pos, size, l.options().IndexInterval); err != nil && !errors.Is(err, errTorn) {
+	if err := t.index(h.f, pos, size, l.options().IndexInterval); errors.Is(err, errTorn) {
+		return l.damaged(g, err)
+	} else if err != nil {
 		return err
 	}
 	if pos > 0 { // the first batch was not among those
 		first, _, err := l.walkTo(g, claim{0, noClaim}, 0)
 		if err != nil {
-			return err
+			return l.lost(g, g.base, err)
 		}
 		twin.firstTime = first.maxTime
 	}
@@ -192,7 +194,7 @@ func (l *Log) walkProducersOf(ps *producers, g *segment, from record.Offset, now
 	}
 	buf, _ := walkBuffers.Get().(*[]byte)
 	defer walkBuffers.Put(buf)
-	w := walker{f: h.f, end: size, pos: pos, verify: size, buf: *buf}
+	w := walker{f: h.f, end: size, pos: pos, buf: *buf}
 	for {
 		b, err := w.next()
 		if errors.Is(err, io.EOF) {

@@ -186,6 +186,9 @@ func (l *Log) lookUp(sp *span, from record.Offset, maxBytes int64) error {
 		if err != nil {
 			return l.lost(g, from, err)
 		}
+		if first.base > from {
+			return l.lost(g, from, errTorn)
+		}
 		sp.pos, sp.one = first.pos, first.end
 	}
 	if sp.stop < 0 {
@@ -228,7 +231,8 @@ func (l *Log) lost(g *segment, o record.Offset, err error) error {
 	if !errors.Is(err, errTorn) && !errors.Is(err, io.EOF) {
 		return err
 	}
-	err = fmt.Errorf("segment %d is damaged: offset %d is not found: %w", g.base, o, err)
-	l.fail(err)
-	return fmt.Errorf("%w: %w", ErrFaulted, err)
+	if !errors.Is(err, errTorn) {
+		err = errTorn // there must be one
+	}
+	return l.damaged(g, fmt.Errorf("offset %d was looked for: %w", o, err))
 }

@@ -49,6 +49,8 @@ type Config struct {
 
 	CheckpointEvery time.Duration // 1 s
 	RetentionEvery  time.Duration // how often retention is looked at; 5 min
+
+	Scrub int64 // bytes a second that are read, once a day, to find damage; 8 MiB, negative: none
 }
 
 const (
@@ -72,6 +74,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.RetentionEvery <= 0 {
 		c.RetentionEvery = defaultRetention
+	}
+	if c.Scrub == 0 {
+		c.Scrub = defaultScrub
 	}
 	return c
 }

@@ -180,7 +180,7 @@ func (l *Log) findTimeIn(g *segment, ms int64) (Stamp, bool, error) {
 	l.pub.Unlock()
 	buf, _ := walkBuffers.Get().(*[]byte)
 	defer walkBuffers.Put(buf)
-	w := walker{f: h.f, end: size, pos: sp.pos, verify: size, buf: *buf}
+	w := walker{f: h.f, end: size, pos: sp.pos, buf: *buf}
 	for {
 		pos := w.pos
 		b, err := w.next()
@@ -194,8 +194,8 @@ func (l *Log) findTimeIn(g *segment, ms int64) (Stamp, bool, error) {
 			continue
 		}
 		whole := make(record.Batch, b.Size())
-		if _, err := h.f.ReadAt(whole, pos); err != nil {
-			return Stamp{}, false, err
+		if n, err := h.f.ReadAt(whole, pos); n < len(whole) {
+			return Stamp{}, false, l.lost(g, from, err)
 		}
 		at, ok, err := firstAt(whole, from, ms)
 		if ok || err != nil {

@@ -37,6 +37,10 @@ type walker struct {
 	pos    int64 // of the next batch
 	verify int64 // batches from this position on must have a right checksum
 
+	chained bool          // the next batch must begin with expect; known from the second one on at the latest
+	expect  record.Offset // for next
+	head    [record.HeaderLen]byte
+
 	buf []byte
 	at  int64 // where buf[:n] lies in the file
 	n   int
@@ -51,7 +55,7 @@ func (w *walker) next() (record.Batch, error) {
 		return nil, io.EOF
 	}
 	if left < record.HeaderLen {
-		return nil, fmt.Errorf("%w at %d: %d bytes are left", errTorn, w.pos, left)
+		return nil, fmt.Errorf("%w at byte %d: %d bytes are left", errTorn, w.pos, left)
 	}
 	if err := w.fill(record.HeaderLen); err != nil {
 		return nil, err
@@ -60,27 +64,27 @@ func (w *walker) next() (record.Batch, error) {
 	size := int64(b.Size())
 	switch {
 	case b.Magic() != record.Magic:
-		return nil, fmt.Errorf("%w at %d: its format is %d", errTorn, w.pos, b.Magic())
+		return nil, fmt.Errorf("%w at byte %d: its format is %d", errTorn, w.pos, b.Magic())
 	case size < record.HeaderLen || size > left:
-		return nil, fmt.Errorf("%w at %d: it says it has %d bytes of %d", errTorn, w.pos, size, left)
+		return nil, fmt.Errorf("%w at byte %d: it says it has %d bytes of %d", errTorn, w.pos, size, left)
+	case w.chained && b.BaseOffset() != w.expect:
+		return nil, fmt.Errorf("%w at byte %d: it begins with offset %d, not %d", errTorn, w.pos, b.BaseOffset(), w.expect)
 	case b.LastOffsetDelta() < 0:
-		return nil, fmt.Errorf("%w at %d: its last offset lies %d after its first", errTorn, w.pos, b.LastOffsetDelta())
+		return nil, fmt.Errorf("%w at byte %d: its last offset lies %d after its first", errTorn, w.pos, b.LastOffsetDelta())
 	}
 	if w.pos >= w.verify {
+		copy(w.head[:], b) // what is read on may come to lie over it
+		b = w.head[:]
 		sum, err := w.sum(size)
 		if err != nil {
 			return nil, err
 		}
-		// sum may have read on, over the header.
-		if err := w.fill(record.HeaderLen); err != nil {
-			return nil, err
-		}
-		b = record.Batch(w.buf[w.pos-w.at:][:record.HeaderLen])
 		if sum != b.CRC() {
-			return nil, fmt.Errorf("%w at %d: its checksum is wrong", errTorn, w.pos)
+			return nil, fmt.Errorf("%w at byte %d: its checksum is wrong", errTorn, w.pos)
 		}
 	}
 	w.pos += size
+	w.chained, w.expect = true, b.NextOffset()
 	return b, nil
 }
 
@@ -101,7 +105,7 @@ func (w *walker) read(at int64, n int) error {
 		return nil
 	}
 	if err == nil || errors.Is(err, io.EOF) {
-		return fmt.Errorf("%w at %d: the file ends", errTorn, w.pos)
+		return fmt.Errorf("%w at byte %d: the file ends", errTorn, w.pos)
 	}
 	return err
 }

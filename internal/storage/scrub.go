@@ -1,0 +1,213 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+const (
+	defaultScrub = 8 << 20        // bytes a second
+	scrubDelay   = time.Minute    // from the start to the first pass: others have more to do then
+	scrubEvery   = 24 * time.Hour // from one pass to the next, at least
+	scrubRests   = 8              // a second
+	scrubYield   = 8              // how many times as long it rests while more is appended than it reads
+	scrubOpen    = 64 << 10       // what opening a log counts as, in bytes
+)
+
+// scrub reads all logs' batches at rest and verifies them, so that damage is found
+// before somebody needs the record. It holds no lock while it reads, and stops
+// when the store is closed.
+func (s *Store) scrub(rate int64) {
+	p := &pacer{s: s, rate: max(rate, 1)}
+	p.left = p.burst()
+	began, found := time.Now(), 0
+	for _, l := range s.all() {
+		if p.take(scrubOpen) != nil {
+			return
+		}
+		was := l.faulted()
+		if err := l.scrub(p); errors.Is(err, ErrClosed) && s.closing.Load() {
+			return
+		} else if err != nil && !errors.Is(err, ErrClosed) {
+			s.log.Warn("a log could not be checked for damage; it is tried again tomorrow", "log", l.dir, "err", err)
+		}
+		if !was && l.faulted() {
+			found++
+		}
+	}
+	s.log.Info("all logs were checked for damage", "bytes", p.taken, "damaged", found, "took", time.Since(began))
+}
+
+// scrub verifies the log's batches that are at rest, until it finds damage.
+func (l *Log) scrub(p *pacer) error {
+	if err := l.usable(); err != nil {
+		return err
+	}
+	for at := record.Offset(-1); !l.faulted(); {
+		r, ok := l.resting(at)
+		if !ok {
+			return nil
+		}
+		at = r.g.base
+		if r.size == 0 {
+			continue
+		}
+		if err := l.scrubSegment(r, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resting is a segment whose bytes do not change any more.
+type resting struct {
+	g      *segment
+	size   int64
+	next   record.Offset
+	epochs epochs
+}
+
+// resting finds the next segment after the one that begins at an offset. Its size is
+// 0 where it is not to be read now: the active one while not all of it is on disk, and
+// those below the start, which were deleted and may be back in part after a crash.
+func (l *Log) resting(after record.Offset) (r resting, ok bool) {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	for _, g := range l.segs {
+		if g.base <= after {
+			continue
+		}
+		r = resting{g, g.size, g.next, l.epochs}
+		if g == l.activeLocked() && g.synced < g.size || g.next <= record.Offset(l.start.Load()) {
+			r.size = 0
+		}
+		return r, true
+	}
+	return r, false
+}
+
+// has tells whether the segment is still part of the log.
+func (l *Log) has(g *segment) bool {
+	if l.gone.Load() {
+		return false
+	}
+	r, ok := l.resting(g.base - 1)
+	return ok && r.g == g
+}
+
+// scrubSegment verifies one segment. Its file is opened anew, so that those that
+// readers and writers use stay open.
+func (l *Log) scrubSegment(r resting, p *pacer) error {
+	f, err := l.s.fs.Open(r.g.path(logSuffix), vfs.ReadOnly)
+	if errors.Is(err, vfs.ErrNotExist) {
+		if l.has(r.g) {
+			_ = l.damaged(r.g, errors.New("the file is missing")) // the log says it from now on
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }() // it was read only
+	buf, _ := walkBuffers.Get().(*[]byte)
+	defer walkBuffers.Put(buf)
+	w := &walker{f: pacedFile{f, p}, end: r.size, buf: *buf, chained: true, expect: r.g.base}
+	again := false
+	for {
+		err := r.verify(w)
+		switch {
+		case err == nil:
+			again = false
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.Is(err, ErrClosed):
+			return err
+		case !again: // it may be the memory that failed, or a disk that can do better
+			again, w.n = true, 0
+		case l.has(r.g):
+			_ = l.damaged(r.g, err) // the log says it from now on
+			return nil
+		default:
+			return nil // it was deleted meanwhile
+		}
+	}
+}
+
+// verify verifies the next batch; io.EOF: there is none and there must not be.
+func (r *resting) verify(w *walker) error {
+	at := w.pos
+	b, err := w.next()
+	if errors.Is(err, io.EOF) && w.expect != r.next {
+		return fmt.Errorf("%w at byte %d: it ends with offset %d, not %d", errTorn, at, w.expect, r.next)
+	}
+	if err != nil {
+		return err
+	}
+	// No checksum covers the leader's epoch: it is stamped by the broker.
+	if want := r.epochs.at(b.BaseOffset()); want != record.NoEpoch && b.LeaderEpoch() != want {
+		err := fmt.Errorf("%w at byte %d: its leader epoch is %d, not %d", errTorn, at, b.LeaderEpoch(), want)
+		w.pos, w.expect = at, b.BaseOffset()
+		return err
+	}
+	return nil
+}
+
+// pacedFile reads no faster than it may.
+type pacedFile struct {
+	vfs.File
+	p *pacer
+}
+
+func (f pacedFile) ReadAt(b []byte, off int64) (int, error) {
+	if err := f.p.take(int64(len(b))); err != nil {
+		return 0, err
+	}
+	return readCold(f.File, b, off)
+}
+
+// pacer bounds what is read in a second. It reads in bursts and rests in between,
+// which costs less than a wakeup for every read.
+type pacer struct {
+	s     *Store
+	rate  int64 // bytes a second
+	left  int64 // until it rests
+	seen  int64 // keeper.bytes when it rested last
+	taken int64
+}
+
+func (p *pacer) burst() int64 { return max(p.rate/scrubRests, 1) }
+
+// take waits until n bytes may be read; ErrClosed: the store is closing.
+func (p *pacer) take(n int64) error {
+	p.taken += n
+	if p.left -= n; p.left < 0 && p.rest() != nil || p.s.closing.Load() {
+		return ErrClosed
+	}
+	return nil
+}
+
+func (p *pacer) rest() error {
+	d := time.Duration(float64(p.burst()-p.left) / float64(p.rate) * float64(time.Second))
+	now := p.s.keeper.bytes.Load()
+	appended := now - p.seen
+	if appended < 0 { // a checkpoint began to count anew
+		appended = now
+	}
+	if appended > p.burst() {
+		d *= scrubYield
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-p.s.quit:
+		return ErrClosed
+	case <-timer.C:
+	}
+	p.left, p.seen = p.burst(), p.s.keeper.bytes.Load()
+	return nil
+}

@@ -1,0 +1,405 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+const (
+	unpaced     = 1 << 50
+	scrubbed    = 3  // logs of a scrubStore
+	scrubbedEnd = 60 // records in each
+)
+
+func scrubOptions(i int) Options {
+	o := testOptions()
+	o.SegmentBytes, o.IndexInterval = 3000, 200
+	if i == 2 {
+		o.FlushMessages = 1 << 40
+	}
+	return o
+}
+
+// scrubStore makes a data directory with some logs of several segments.
+func scrubStore(t *testing.T) *vfs.Mem {
+	t.Helper()
+	mem := vfs.NewMem()
+	s, err := Open(testConfig(mem, "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range scrubbed {
+		l := testLog(s, i, scrubOptions(i))
+		for n := range scrubbedEnd {
+			items := []Item{{Batch: batchAtTime(t, n, 1, 100, 1_700_000_000_000+int64(n))}}
+			if l.Append(record.Epoch(n/25), items); items[0].Err != nil {
+				t.Fatal(items[0].Err)
+			}
+			s.Commit()
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return mem
+}
+
+// flipIn changes one bit of some segment of a log and returns the file's name.
+func flipIn(t *testing.T, mem *vfs.Mem, rng *rand.Rand, i int) string {
+	t.Helper()
+	dir := "data/" + dirName("topic", int32(i))
+	infos, err := mem.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, info := range infos {
+		if _, ok := parseFileName(info.Name, logSuffix); ok && info.Size > 0 {
+			names = append(names, dir+"/"+info.Name)
+		}
+	}
+	name := names[rng.IntN(len(names))]
+	f, err := mem.Open(name, vfs.Existing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := f.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b [1]byte
+	at := rng.Int64N(size)
+	_, err = f.ReadAt(b[:], at)
+	b[0] ^= 1 << rng.IntN(8)
+	_, err2 := f.WriteAt(b[:], at)
+	if err := errors.Join(err, err2, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// TestScrub proves that one flipped bit anywhere in a segment makes exactly that log
+// read-only after a restart and a pass, with an error that says where, while what is
+// whole can be read and the other logs go on.
+func TestScrub(t *testing.T) {
+	whole := scrubStore(t)
+	for seed := range uint64(500) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		mem, bad := whole.KillClone(nil), rng.IntN(scrubbed)
+		name := flipIn(t, mem, rng, bad)
+		cfg := testConfig(mem, "data")
+		cfg.BootID = fmt.Sprint(seed % 2)
+		s, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var logs []*Log
+		for i := range scrubbed {
+			logs = append(logs, testLog(s, i, scrubOptions(i)))
+		}
+		s.scrub(unpaced)
+		for i, l := range logs {
+			fault := l.Fault()
+			it := appendOne(t, l, batch(t, scrubbedEnd, 1, 100))
+			s.Commit()
+			if i != bad {
+				if fault != nil || it.Err != nil {
+					t.Fatalf("seed %d: log %d: %v, %v", seed, i, fault, it.Err)
+				}
+				expectValues(t, l, scrubbedEnd+1)
+				continue
+			}
+			if !errors.Is(fault, ErrFaulted) || !errors.Is(it.Err, ErrFaulted) || !strings.Contains(fault.Error(), name+" is damaged: ") ||
+				!strings.Contains(fault.Error(), "at byte ") || !strings.Contains(fault.Error(), "put back") {
+				t.Fatalf("seed %d: %s: fault %v, append %v", seed, name, fault, it.Err)
+			}
+			readSome(t, l)
+		}
+		if s.journal.isPinned() {
+			t.Fatalf("seed %d: the journal is pinned", seed)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+	}
+}
+
+// TestScrubMissing proves the same of files that are missing or cut short.
+func TestScrubMissing(t *testing.T) {
+	for name, harm := range map[string]func(mem *vfs.Mem, file string) error{
+		"missing": func(mem *vfs.Mem, file string) error { return mem.Remove(file) },
+		"short": func(mem *vfs.Mem, file string) error {
+			f, err := mem.Open(file, vfs.Existing)
+			if err != nil {
+				return err
+			}
+			return errors.Join(f.Truncate(1000), f.Close())
+		},
+		"empty": func(mem *vfs.Mem, file string) error {
+			f, err := mem.Open(file, vfs.Fresh)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem := scrubStore(t)
+			s := openStore(t, testConfig(mem, "data"))
+			a, b := testLog(s, 0, scrubOptions(0)), testLog(s, 1, scrubOptions(1))
+			if _, err := a.End(); err != nil { // missing files are noticed while it is open
+				t.Fatal(err)
+			}
+			for i, l := range []*Log{a, b} {
+				if err := harm(mem, fmt.Sprintf("data/%s/%s", dirName("topic", int32(i)), fileName(a.segments()[1].base, logSuffix))); err != nil {
+					t.Fatal(err)
+				}
+				s.scrub(unpaced)
+				if err := l.Fault(); !errors.Is(err, ErrFaulted) {
+					t.Errorf("log %d: %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+// TestScrubDeleted proves that what retention and deletions take away under a pass
+// is no damage.
+func TestScrubDeleted(t *testing.T) {
+	s := openStore(t, testConfig(scrubStore(t), "data"))
+	a, b := testLog(s, 0, scrubOptions(0)), testLog(s, 1, scrubOptions(1))
+	if _, err := a.End(); err != nil {
+		t.Fatal(err)
+	}
+	r, ok := a.resting(-1)
+	if !ok {
+		t.Fatal("no segment")
+	}
+	if err := a.SetStart(scrubbedEnd - 1); err != nil {
+		t.Fatal(err)
+	}
+	s.keeper.checkpointNow()
+	p := &pacer{s: s, rate: unpaced, left: unpaced}
+	if err := a.scrubSegment(r, p); err != nil || a.Fault() != nil {
+		t.Errorf("a segment that retention took: %v, %v", err, a.Fault())
+	}
+	if _, err := b.End(); err != nil {
+		t.Fatal(err)
+	}
+	r, _ = b.resting(-1)
+	s.Delete(b.ID())
+	if err := b.scrubSegment(r, p); err != nil || b.Fault() != nil {
+		t.Errorf("a segment of a deleted log: %v, %v", err, b.Fault())
+	}
+	s.scrub(unpaced)
+	if err := a.Fault(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWalksMeetDamage proves that what looks for times, producers and places, also
+// while it makes indexes anew, either answers as if nothing had happened or makes
+// the log read-only and says so: never something wrong, never an unexplained error.
+func TestWalksMeetDamage(t *testing.T) {
+	whole := scrubStore(t)
+	faults := 0
+	for seed := range uint64(500) {
+		rng := rand.New(rand.NewPCG(seed, 4))
+		mem := whole.KillClone(nil)
+		name := flipIn(t, mem, rng, 0)
+		if rng.IntN(2) == 0 { // what is known beside the segments is lost, too
+			infos, err := mem.ReadDir("data/topic-0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, i := range infos {
+				if strings.HasSuffix(i.Name, "index") || strings.HasSuffix(i.Name, snapshotSuffix) || rng.IntN(2) == 0 && i.Name == epochFile {
+					if err := mem.Remove("data/topic-0/" + i.Name); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		s, err := Open(testConfig(mem, "data"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := testLog(s, 0, scrubOptions(0))
+		if _, err := l.End(); err != nil {
+			t.Fatal(err)
+		}
+		explained := func(what string, err error) bool {
+			if err == nil {
+				return false
+			}
+			faults++
+			if !errors.Is(err, ErrFaulted) || l.Fault() == nil || !strings.Contains(err.Error(), name+" is damaged: ") {
+				t.Fatalf("seed %d, %s: %s: %v, fault %v", seed, name, what, err, l.Fault())
+			}
+			return true
+		}
+		for range 20 {
+			want := record.Offset(rng.IntN(scrubbedEnd))
+			at, ok, err := l.FindTime(1_700_000_000_000 + int64(want))
+			if !explained("FindTime", err) && (!ok || at.Offset != want) {
+				t.Fatalf("seed %d, %s: time %d was found at %v %v", seed, name, want, at, ok)
+			}
+			c, err := l.Read(want, scrubbedEnd, 1)
+			if !explained("Read", err) {
+				c.Release()
+			}
+		}
+		_, err = l.Producers()
+		explained("Producers", err)
+		explained("Append", appendOne(t, l, batch(t, scrubbedEnd, 1, 100)).Err)
+		if err := s.Close(); err != nil {
+			t.Fatalf("seed %d, %s: %v", seed, name, err)
+		}
+	}
+	if faults < 500 {
+		t.Errorf("damage was met %d times only", faults)
+	}
+}
+
+// TestDamageKeepsPromises proves that what was appended before damage was found is
+// still committed and checkpointed, and that the journal is not held for it.
+func TestDamageKeepsPromises(t *testing.T) {
+	mem := scrubStore(t)
+	flipIn(t, mem, rand.New(rand.NewPCG(1, 5)), 0)
+	cfg := testConfig(mem, "data")
+	s := openStore(t, cfg)
+	l := testLog(s, 0, scrubOptions(0))
+	mustAppend(t, l, batch(t, scrubbedEnd, 1, 100))
+	s.scrub(unpaced)
+	if l.Fault() == nil {
+		t.Fatal("no fault")
+	}
+	s.Commit()
+	if end, _ := l.Committed(); end != scrubbedEnd+1 {
+		t.Errorf("committed to %d", end)
+	}
+	s.keeper.checkpointNow()
+	if s.journal.isPinned() {
+		t.Error("the journal is pinned")
+	}
+	cfg.FS, cfg.BootID = mem.Crash(rand.New(rand.NewPCG(2, 5))), "another"
+	s = openStore(t, cfg)
+	if end, _ := testLog(s, 0, scrubOptions(0)).End(); end != scrubbedEnd+1 {
+		t.Errorf("it ends at %d after a power cut", end)
+	}
+	// A failed sync weighs more than damage: then nothing is promised any more.
+	l.fail(errBadDisk)
+	if !l.unsound() || !errors.Is(l.Fault(), errBadDisk) {
+		t.Errorf("fault %v", l.Fault())
+	}
+}
+
+// TestScrubSchedule proves that passes begin a minute after the start and then once
+// a day, at the pace that was asked for, that nothing runs in between, and that a
+// pass under way does not hold up Close.
+func TestScrubSchedule(t *testing.T) {
+	mem := scrubStore(t)
+	synctest.Test(t, func(t *testing.T) {
+		reads := 0
+		cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+			if op == vfs.OpRead && strings.HasSuffix(path, logSuffix) {
+				reads++
+			}
+			return nil
+		}), "data")
+		cfg.RetentionEvery = 1000 * time.Hour
+		cfg.Scrub = 3 * scrubOpen / 60 // opening the logs takes a minute, about
+		s, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range scrubbed {
+			testLog(s, i, scrubOptions(i))
+		}
+		seen := func(d time.Duration) int {
+			time.Sleep(d)
+			synctest.Wait()
+			n := reads
+			reads = 0
+			return n
+		}
+		if n := seen(scrubDelay - time.Second); n != 0 {
+			t.Errorf("%d reads before the first pass", n)
+		}
+		half := seen(scrubDelay / 2)
+		rest := seen(time.Hour)
+		if half == 0 || rest == 0 {
+			t.Errorf("%d and %d reads: not paced", half, rest)
+		}
+		if n := seen(22 * time.Hour); n != 0 {
+			t.Errorf("%d reads after the first pass", n)
+		}
+		if n := seen(2 * time.Hour); n == 0 {
+			t.Error("no second pass")
+		}
+		time.Sleep(22*time.Hour + 30*time.Second)
+		began := time.Now()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if d := time.Since(began); d > time.Second {
+			t.Errorf("Close took %v", d)
+		}
+	})
+}
+
+// TestScrubOff proves that a negative pace means none.
+func TestScrubOff(t *testing.T) {
+	cfg := testConfig(vfs.NewMem(), "data")
+	cfg.Scrub = -1
+	if s := openStore(t, cfg); !s.keeper.scrubAt.IsZero() {
+		t.Error("a pass is planned")
+	}
+}
+
+// TestReadCold proves that reading around the page cache reads the same as any other
+// read, also where the cache has a part of it, and over the file's end.
+func TestReadCold(t *testing.T) {
+	name := t.TempDir() + "/file"
+	f, err := vfs.OS{}.Open(name, vfs.Fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }() // it is thrown away
+	rng := rand.New(rand.NewPCG(1, 6))
+	content := make([]byte, 300_000)
+	for i := range content {
+		content[i] = byte(rng.Uint32())
+	}
+	if _, err := f.WriteAt(content, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	for range 300 {
+		off := rng.Int64N(int64(len(content)) + 1000)
+		b := make([]byte, rng.IntN(150_000))
+		if _, err := f.ReadAt(make([]byte, 5000), rng.Int64N(int64(len(content))-5000)); err != nil { // some of it is cached
+			t.Fatal(err)
+		}
+		n, err := readCold(f, b, off)
+		want := content[min(off, int64(len(content))):]
+		want = want[:min(len(want), len(b))]
+		if n != len(want) || string(b[:n]) != string(want) {
+			t.Fatalf("%d bytes at %d: %d bytes, want %d", len(b), off, n, len(want))
+		}
+		if short := n < len(b); errors.Is(err, io.EOF) != short || !short && err != nil {
+			t.Fatalf("%d bytes at %d: %d, %v", len(b), off, n, err)
+		}
+	}
+}
