@@ -20,6 +20,7 @@ type admin struct {
 	addr   string
 	ready  atomic.Bool // /readyz answers 200
 	done   chan error  // Serve's result, buffered
+	cancel func()      // ends requests that take their time, as profiles do
 }
 
 const (
@@ -47,10 +48,12 @@ func openAdmin(ctx context.Context, addr string, reg *prometheus.Registry) (*adm
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s for health and metrics: %w; choose another address with --http HOST:PORT, or --http off", addr, err)
 	}
-	a := &admin{addr: l.Addr().String(), done: make(chan error, 1)}
+	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	a := &admin{addr: l.Addr().String(), done: make(chan error, 1), cancel: cancel}
 	a.server = &http.Server{
 		Handler: a.mux(reg), MaxHeaderBytes: maxHeaderBytes,
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
+		BaseContext: func(net.Listener) context.Context { return life },
 	}
 	go func() { a.done <- a.server.Serve(l) }()
 	return a, nil
@@ -86,6 +89,7 @@ func (a *admin) close(ctx context.Context) error {
 	if a == nil {
 		return nil
 	}
+	a.cancel()
 	err := a.server.Shutdown(ctx)
 	if err != nil {
 		err = a.server.Close()

@@ -1,7 +1,10 @@
 package node
 
 import (
+	"io"
+	"net/http"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -19,4 +22,37 @@ func TestHTTPClientsCannotStay(t *testing.T) {
 	if err := a.close(t.Context()); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestProfileEndsWithTheNode proves that a profile under way does not hold up a stop.
+func TestProfileEndsWithTheNode(t *testing.T) {
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+a.addr+"/debug/pprof/trace?seconds=300", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		resp, err := http.DefaultClient.Do(req)
+		close(begun) // the head of the answer comes when the trace runs
+		if err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body) // it is cut off
+			_ = resp.Body.Close()
+		}
+	}()
+	select {
+	case <-begun:
+	case <-time.After(patience):
+		t.Fatal("the trace does not begin")
+	}
+	ctx := deadline(t)
+	if err := a.close(ctx); err != nil || ctx.Err() != nil {
+		t.Errorf("the stop waited for the trace: %v, %v", err, ctx.Err())
+	}
+	<-ended
+	http.DefaultClient.CloseIdleConnections()
 }
