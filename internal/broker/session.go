@@ -21,7 +21,8 @@ type session struct {
 	items []storage.Item // parallel to pend, in the order of appending
 	// durable tells that one of the partitions is committed by a sync only.
 	durable bool
-	held    int // partitions of the requests in queue
+	held    int  // partitions of the requests in queue
+	broken  bool // a flush did not come to its end: it met a bug
 
 	mu      sync.Mutex
 	parked  *fetch // list of parked fetches, guarded by mu
@@ -88,6 +89,7 @@ func (s *session) Flush() {
 	if len(s.queue) == 0 {
 		return
 	}
+	s.broken = true // unless it comes to its end
 	s.append()
 	early, waits := false, false
 	for i, p := range s.queue {
@@ -107,6 +109,7 @@ func (s *session) Flush() {
 		}
 		s.b.cfg.Store.Commit()
 	}
+	s.broken = false
 }
 
 // append brings the pending batches of each partition together, in the order in
@@ -176,7 +179,9 @@ func (s *session) reset() {
 // Close tells that the connection is gone: nobody reads the answers of its parked
 // fetches any more.
 func (s *session) Close() {
-	s.Flush()
+	if !s.broken { // else what was appended would be appended again
+		s.Flush()
+	}
 	s.mu.Lock()
 	s.gone = true
 	s.mu.Unlock()

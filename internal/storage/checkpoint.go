@@ -13,6 +13,7 @@ import (
 )
 
 const (
+	closers         = 32               // goroutines that sync logs at the same time when a store closes
 	checkpointBytes = 256 << 20        // appended, after which a checkpoint does not wait for its time
 	snapshotBytes   = 16 << 20         // appended to a log, after which its producers are written again
 	lazySyncAge     = 30 * time.Second // how long a page-cache log may have bytes that no sync covered
@@ -262,28 +263,56 @@ func (k *keeper) checkpointLocked(last bool) error {
 // syncLogs has each log make itself durable. hold is true where one could not, for
 // want of space: what the journal has of it must stay.
 func (k *keeper) syncLogs(logs []*Log, last bool) (hold bool) {
+	if last && len(logs) > closers {
+		return k.syncTogether(logs)
+	}
 	rest := restAfter
 	for _, l := range logs {
-		again, synced, err := l.checkpoint(last)
-		switch {
-		case full(err):
-			l.pub.Lock()
-			l.marks.changed, l.unwritten, again, hold = true, l.made, true, true
-			l.pub.Unlock()
-		case errors.Is(err, ErrClosed):
-		case err != nil && !l.deleted.Load():
-			l.fail(err)
-			k.s.journal.pin() // it may be the only place that has what the log acknowledged
-		}
-		if again {
-			k.add(l)
-		}
-		if rest -= synced; rest <= 0 && !last && !k.hasten.Load() {
+		held, synced := k.syncLog(l, last)
+		hold = hold || held
+		if rest -= synced; rest <= 0 && !last && !k.hasten.Load() && !k.s.closing.Load() {
 			time.Sleep(restFor)
 			rest = restAfter
 		}
 	}
 	return hold
+}
+
+// syncTogether does the same for the last time. Syncs that are asked for at the same
+// time share the file system's own commits, so thousands of logs close in a moment.
+func (k *keeper) syncTogether(logs []*Log) bool {
+	var next, held atomic.Int64
+	var all sync.WaitGroup
+	for range closers {
+		all.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(logs)); i = next.Add(1) - 1 {
+				if hold, _ := k.syncLog(logs[i], true); hold {
+					held.Add(1)
+				}
+			}
+		})
+	}
+	all.Wait()
+	return held.Load() > 0
+}
+
+// syncLog has one log make itself durable, and sees to it where that fails.
+func (k *keeper) syncLog(l *Log, last bool) (hold bool, synced int) {
+	again, synced, err := l.checkpoint(last)
+	switch {
+	case full(err):
+		l.pub.Lock()
+		l.marks.changed, l.unwritten, again, hold = true, l.made, true, true
+		l.pub.Unlock()
+	case errors.Is(err, ErrClosed):
+	case err != nil && !l.deleted.Load():
+		l.fail(err)
+		k.s.journal.pin() // it may be the only place that has what the log acknowledged
+	}
+	if again {
+		k.add(l)
+	}
+	return hold, synced
 }
 
 // clear removes what a checkpoint made superfluous.
