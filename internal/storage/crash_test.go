@@ -482,8 +482,16 @@ func (w *world) retry(i int, m *modelLog) {
 	}
 }
 
-func seeds(tb testing.TB, n int) (from, to int) {
+// seeds are those that a test of crashes runs.
+func seeds(tb testing.TB) (from, to int) {
 	tb.Helper()
+	n := 1500
+	if raceDetector {
+		n = 150
+	}
+	if testing.Short() {
+		n = 50
+	}
 	if v := os.Getenv("LEAT_TEST_SEED"); v != "" {
 		seed, err := strconv.Atoi(v)
 		if err != nil {
@@ -504,11 +512,8 @@ func seeds(tb testing.TB, n int) (from, to int) {
 // a power cut or a kill -9 at any call, in order and once, that what survives is a
 // prefix of what was appended and of this topic, and that retries are recognised.
 func TestCrash(t *testing.T) {
-	n := 300
-	if testing.Short() {
-		n = 50
-	}
-	from, to := seeds(t, n)
+	t.Parallel()
+	from, to := seeds(t)
 	for seed := from; seed < to; seed++ {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) { crashRun(t, uint64(seed), false) })
 	}
@@ -527,11 +532,8 @@ func TestCrashAgain(t *testing.T) {
 // TestCrashAfterError proves the same where calls of the file system fail before
 // the crash: syncs, short writes, a full disk.
 func TestCrashAfterError(t *testing.T) {
-	n := 300
-	if testing.Short() {
-		n = 50
-	}
-	from, to := seeds(t, n)
+	t.Parallel()
+	from, to := seeds(t)
 	for seed := from; seed < to; seed++ {
 		t.Run(strconv.Itoa(seed), func(t *testing.T) { crashRun(t, uint64(seed), true) })
 	}

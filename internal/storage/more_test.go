@@ -343,3 +343,34 @@ func readSome(t *testing.T, l *Log) {
 		}
 	}
 }
+
+// TestKilledInPreallocated proves that a write cut short by a kill is found also
+// where the file was longer before, so that its size does not tell.
+func TestKilledInPreallocated(t *testing.T) {
+	o := testOptions()
+	o.Preallocate, o.SegmentBytes = true, 20_000
+	for seed := range uint64(100) {
+		rng := rand.New(rand.NewPCG(seed, 8))
+		mem := vfs.NewMem()
+		cfg := testConfig(mem, "data")
+		s := openStore(t, cfg)
+		l := testLog(s, 0, o)
+		n := 1 + rng.IntN(4)
+		for i := range n {
+			mustAppend(t, l, batch(t, i, 1, 500))
+			s.Commit()
+		}
+		s.keeper.checkpointNow() // from here on nothing is verified while the kernel lives
+		l.Append(1, []Item{{Batch: batch(t, n, 1, 500)}, {Batch: batch(t, n+1, 1, 500)}})
+		cfg.FS = mem.KillClone(rng)
+		s = openStore(t, cfg)
+		l = testLog(s, 0, o)
+		end, err := l.End()
+		if err != nil || int(end) < n || int(end) > n+2 {
+			t.Fatalf("seed %d: it ends at %d of %d, %v", seed, end, n, err)
+		}
+		mustAppend(t, l, batch(t, int(end), 1, 100))
+		s.Commit()
+		expectValues(t, l, int(end)+1)
+	}
+}

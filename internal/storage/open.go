@@ -328,7 +328,7 @@ func (o *opening) walk(g *segment, pos int64, vouched bool) (whole bool, err err
 		return false, err
 	}
 	defer h.drop()
-	w := &walker{f: h.f, end: g.size, pos: pos, verify: pos}
+	w := &walker{f: h.f, end: g.size, pos: pos, verify: pos, last: -1}
 	trusted := vouched && o.pt.live && o.pt.wbase == g.base && o.pt.wpos >= pos && o.pt.wpos <= g.size
 	if o.pt.live && o.known {
 		w.verify = g.size // the kernel lived: only the last write can be torn
@@ -337,6 +337,9 @@ func (o *opening) walk(g *segment, pos int64, vouched bool) (whole bool, err err
 		w.pos, next = o.pt.wpos, o.pt.wnext
 	}
 	next, err = o.batches(w, next)
+	if w.last >= 0 && w.last < w.verify && (err == nil || errors.Is(err, errTorn)) {
+		next, err = w.verifyLast(next, err)
+	}
 	g.next, o.next = next, next
 	if l.s.distrust && (err == nil || errors.Is(err, errTorn)) && !l.faulted() {
 		if err := rewrite(h.f, pos, w.pos); err != nil {

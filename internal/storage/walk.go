@@ -41,6 +41,9 @@ type walker struct {
 	expect  record.Offset // for next
 	head    [record.HeaderLen]byte
 
+	last     int64 // where the batch before pos begins
+	lastBase record.Offset
+
 	buf []byte
 	at  int64 // where buf[:n] lies in the file
 	n   int
@@ -83,9 +86,26 @@ func (w *walker) next() (record.Batch, error) {
 			return nil, fmt.Errorf("%w at byte %d: its checksum is wrong", errTorn, w.pos)
 		}
 	}
+	w.last, w.lastBase = w.pos, b.BaseOffset()
 	w.pos += size
 	w.chained, w.expect = true, b.NextOffset()
 	return b, nil
+}
+
+// verifyLast verifies the last batch of a walk that believed them all and ended in
+// was; where it is not whole the walk ends before it. Where the file was longer than
+// what was written, as with preallocation, a write that a kill cut short does not
+// show otherwise.
+func (w *walker) verifyLast(next record.Offset, was error) (record.Offset, error) {
+	buf, _ := walkBuffers.Get().(*[]byte)
+	defer walkBuffers.Put(buf)
+	one := walker{f: w.f, end: w.pos, pos: w.last, buf: *buf}
+	_, err := one.next()
+	if !errors.Is(err, errTorn) {
+		return next, errors.Join(was, err)
+	}
+	w.pos = w.last
+	return w.lastBase, err
 }
 
 // fill makes the n bytes at pos lie in the buffer.
