@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -309,10 +310,10 @@ func TestDamageKeepsPromises(t *testing.T) {
 func TestScrubSchedule(t *testing.T) {
 	mem := scrubStore(t)
 	synctest.Test(t, func(t *testing.T) {
-		reads := 0
+		var reads atomic.Int64
 		cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
 			if op == vfs.OpRead && strings.HasSuffix(path, logSuffix) {
-				reads++
+				reads.Add(1)
 			}
 			return nil
 		}), "data")
@@ -325,12 +326,10 @@ func TestScrubSchedule(t *testing.T) {
 		for i := range scrubbed {
 			testLog(s, i, scrubOptions(i))
 		}
-		seen := func(d time.Duration) int {
+		seen := func(d time.Duration) int64 {
 			time.Sleep(d)
 			synctest.Wait()
-			n := reads
-			reads = 0
-			return n
+			return reads.Swap(0)
 		}
 		if n := seen(scrubDelay - time.Second); n != 0 {
 			t.Errorf("%d reads before the first pass", n)
