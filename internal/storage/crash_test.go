@@ -523,6 +523,7 @@ func TestCrash(t *testing.T) {
 // rare to be among the first.
 func TestCrashAgain(t *testing.T) {
 	for _, seed := range []uint64{
+		11404, // a deleted segment that was back in part was taken for damage
 		17991, // half a commit was played back, cut off, and back after the next power cut
 	} {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { crashRun(t, seed, false) })

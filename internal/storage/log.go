@@ -193,6 +193,12 @@ func (l *Log) fail(err error) {
 func (l *Log) damaged(g *segment, err error) error {
 	err = fmt.Errorf("%w: %s is damaged: %w; put back a good copy of the file and restart, "+
 		"or copy what can be read and delete the topic", ErrFaulted, g.path(logSuffix), err)
+	l.pub.Lock()
+	deleted := g != l.activeLocked() && g.next <= record.Offset(l.start.Load()) && l.ready.Load()
+	l.pub.Unlock()
+	if deleted {
+		return err // after a crash it may be back in part: that is no damage
+	}
 	l.setFault(&fault{err: err, damage: true})
 	return err
 }

@@ -427,7 +427,10 @@ func (o *opening) readEpochs() error {
 // allEpochs walks the whole log for its epochs.
 func (o *opening) allEpochs() error {
 	o.walked = nil
-	for _, g := range o.segs {
+	for i, g := range o.segs {
+		if i+1 < len(o.segs) && g.next <= o.start {
+			continue // it was deleted, and may be back in part
+		}
 		h, err := g.open()
 		if err != nil {
 			return err

@@ -200,7 +200,7 @@ func (l *Log) startByAge(ms int64) (record.Offset, error) {
 		return at.Offset, nil
 	}
 	end := record.Offset(l.commitTo.Load())
-	for _, g := range l.segments() {
+	for _, g := range l.above() {
 		if latest, err := l.maxTimeOf(g); err != nil || latest >= 0 {
 			return end, err
 		}

@@ -34,7 +34,7 @@ func (l *Log) MaxTime() (at Stamp, ok bool, err error) {
 		return Stamp{}, false, err
 	}
 	latest := record.NoTimestamp
-	for _, g := range l.segments() {
+	for _, g := range l.above() {
 		ms, err := l.maxTimeOf(g)
 		if err != nil {
 			return Stamp{}, false, err
@@ -54,9 +54,21 @@ func (l *Log) segments() []*segment {
 	return l.segs
 }
 
+// above are those of them that have something at the start or above it. Others were
+// deleted, and may be back in part after a crash.
+func (l *Log) above() []*segment {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	i := 0
+	for i+1 < len(l.segs) && l.segs[i+1].base <= record.Offset(l.start.Load()) {
+		i++
+	}
+	return l.segs[i:]
+}
+
 // findTime looks at the segments that may have such a record, the oldest first.
 func (l *Log) findTime(ms int64) (at Stamp, ok bool, err error) {
-	for _, g := range l.segments() {
+	for _, g := range l.above() {
 		latest, err := l.maxTimeOf(g)
 		if err != nil {
 			return Stamp{}, false, err
