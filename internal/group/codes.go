@@ -21,6 +21,7 @@ const (
 	illegalGeneration         int16 = 22
 	inconsistentGroupProtocol int16 = 23
 	invalidGroupID            int16 = 24
+	invalidRequest            int16 = 42
 	unknownMemberID           int16 = 25
 	invalidSessionTimeout     int16 = 26
 	rebalanceInProgress       int16 = 27

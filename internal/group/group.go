@@ -59,6 +59,7 @@ type group struct {
 	pending    map[string]*pending // ids given out with which nobody has joined yet
 	subscribed map[string]struct{} // topics of the consumers of this generation; see knows
 	knows      bool                // subscribed is known
+	charged    int64               // what the account holds for subscribed
 	joinTimer  coord.Timer         // preparing: end of the wait for members; unsaved: see recordEmpty
 	syncTimer  coord.Timer         // completing, stable: end of the wait for SyncGroups
 	grown      bool                // a member came during the initial delay
@@ -70,6 +71,7 @@ type group struct {
 // pending is a member id that was given out and not used yet.
 type pending struct {
 	session coord.Timer
+	charged int64 // what the account holds for it
 }
 
 // member is one member of a group.
@@ -83,6 +85,7 @@ type member struct {
 	sessionTimeout   time.Duration
 	protocols        []kmsg.JoinGroupRequestProtocol
 	assignment       []byte
+	charged          int64 // what the account holds for it
 
 	session  coord.Timer
 	join     func(*kmsg.JoinGroupResponse) // a JoinGroup that waits; nil: none
@@ -145,6 +148,7 @@ func (m *Machine) remove(s *coord.Step, mb *member, code int16) {
 	mb.answerJoin(s, joinFailure("", code))
 	mb.answerSync(s, syncFailure(code))
 	m.timers.Stop(&mb.session)
+	m.refund(mb)
 	g.synced(mb)
 	g.count(mb, -1)
 	delete(g.byID, mb.id)
@@ -172,6 +176,7 @@ func (g *group) synced(mb *member) {
 func (m *Machine) removePending(g *group, id string) {
 	if p := g.pending[id]; p != nil {
 		m.timers.Stop(&p.session)
+		m.memory.add(-p.charged)
 		delete(g.pending, id)
 	}
 }
@@ -255,19 +260,26 @@ func (g *group) selectProtocol(of *member, protocols []kmsg.JoinGroupRequestProt
 }
 
 // learnSubscriptions notes which topics the members of a new generation consume,
-// where they speak the consumer protocol and it can be read.
-func (g *group) learnSubscriptions() {
-	g.subscribed, g.knows = nil, false
+// where they speak the consumer protocol, it can be read, and there is room for it:
+// a short name takes more in the set than in the metadata.
+func (m *Machine) learnSubscriptions(g *group) {
+	m.memory.add(-g.charged)
+	g.subscribed, g.knows, g.charged = nil, false, 0
 	if g.protocolType != consumerType || g.protocol == "" && len(g.members) > 0 {
 		return
 	}
 	topics := map[string]struct{}{}
+	room, total := m.memory.room(), int64(0)
 	for _, mb := range g.members {
-		if !subscription(topics, mb.metadata(g.protocol)) {
+		n, ok := subscription(topics, mb.metadata(g.protocol), room-total)
+		if !ok {
 			return
 		}
+		total += n
 	}
-	g.subscribed, g.knows = topics, true
+	if m.memory.take(total) {
+		g.subscribed, g.knows, g.charged = topics, true, total
+	}
 }
 
 // consumes tells whether the group's members may be consuming a topic.

@@ -31,6 +31,12 @@ func (j *joiner) timeouts() (session, rebalance time.Duration) {
 	return session, time.Duration(j.req.RebalanceTimeoutMillis) * time.Millisecond
 }
 
+// size is about what the client will take as a member.
+func (j *joiner) size() int64 {
+	ids := len(j.ID) + len(deref(j.req.InstanceID)) // each is in the member's id again
+	return int64(memberCost+2*ids+len(j.Host)) + protocolsSize(j.req.Protocols)
+}
+
 func (j *joiner) fail(s *coord.Step, memberID string, code int16) {
 	replyJoin(s, j.reply, joinFailure(memberID, code))
 }
@@ -47,6 +53,9 @@ func (m *Machine) Join(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, repl
 		j.fail(s, req.MemberID, unknownMemberID)
 	case req.ProtocolType == "" || len(req.Protocols) == 0:
 		j.fail(s, "", inconsistentGroupProtocol)
+	case j.size() > m.memory.room():
+		m.memory.total.refused(s.Now, req.Group, j.size())
+		j.fail(s, "", groupMaxSizeReached)
 	default:
 		// A group exists when its first record does.
 		putEmpty(s, req.Group)
@@ -122,7 +131,11 @@ func (m *Machine) joinNew(s *coord.Step, g *group, j *joiner) {
 	}
 	// KIP-394: the client must come back with its id. One that dies meanwhile does
 	// not become a member that nobody can be asked about.
-	p := &pending{}
+	p := &pending{charged: int64(pendingCost + len(id))}
+	if !m.reserve(s, g.id, p.charged) {
+		j.fail(s, "", groupMaxSizeReached)
+		return
+	}
 	p.session.Fire = func(s *coord.Step) { m.pendingExpired(s, g, id) }
 	g.pending[id] = p
 	session, _ := j.timeouts()
@@ -134,7 +147,6 @@ func (m *Machine) joinNew(s *coord.Step, g *group, j *joiner) {
 func (m *Machine) joinAgain(s *coord.Step, g *group, j *joiner) {
 	id := j.req.MemberID
 	if g.pending[id] != nil && j.req.InstanceID == nil {
-		m.removePending(g, id)
 		m.admit(s, g, id, j)
 		return
 	}
@@ -159,12 +171,17 @@ func (m *Machine) joinAgain(s *coord.Step, g *group, j *joiner) {
 	}
 }
 
-// admit takes a new member in and has the group rebalance.
+// admit takes a new member in, where there is room for it, and has the group rebalance.
 func (m *Machine) admit(s *coord.Step, g *group, id string, j *joiner) {
 	mb := m.newMember(g, id, j.req.InstanceID)
 	mb.clientID, mb.clientHost = j.ID, j.Host
 	mb.sessionTimeout, mb.rebalanceTimeout = j.timeouts()
-	mb.protocols = j.req.Protocols
+	if !m.charge(s, mb, id, j.req.Protocols) {
+		j.fail(s, id, groupMaxSizeReached)
+		return
+	}
+	m.removePending(g, id)
+	mb.protocols = own(j.req.Protocols)
 	mb.fresh = true
 	if len(g.members) == 0 {
 		g.protocolType = j.req.ProtocolType
@@ -182,15 +199,21 @@ func (m *Machine) admit(s *coord.Step, g *group, id string, j *joiner) {
 }
 
 // rejoin takes a member's new request for its old one and has the group rebalance.
+// Where it says more than there is room for, the member stays as it was.
 func (m *Machine) rejoin(s *coord.Step, mb *member, j *joiner) {
+	if !m.charge(s, mb, mb.id, j.req.Protocols) {
+		j.fail(s, mb.id, groupMaxSizeReached)
+		return
+	}
 	mb.update(s, j)
 	m.rebalance(s, mb.group)
 }
 
+// update takes over a request that the member was charged for.
 func (mb *member) update(s *coord.Step, j *joiner) {
 	g := mb.group
 	g.count(mb, -1)
-	mb.protocols = j.req.Protocols
+	mb.protocols = own(j.req.Protocols)
 	g.count(mb, 1)
 	mb.sessionTimeout, mb.rebalanceTimeout = j.timeouts()
 	mb.await(s, j.reply)
@@ -211,6 +234,7 @@ func (m *Machine) prepareRebalance(s *coord.Step, g *group) {
 	if g.state == completing {
 		for _, mb := range g.members {
 			mb.assignment = nil
+			m.settle(mb)
 			if mb.answerSync(s, syncFailure(rebalanceInProgress)) {
 				m.touch(s, mb)
 			}
@@ -294,7 +318,7 @@ func (m *Machine) completeJoin(s *coord.Step, g *group) {
 	}
 	g.generation++
 	g.protocol = g.selectProtocol(nil, nil)
-	g.learnSubscriptions()
+	m.learnSubscriptions(g)
 	g.enter(s, completing)
 	for _, mb := range g.members {
 		mb.answerJoin(s, g.joined(mb, true))

@@ -41,6 +41,7 @@ type Machine struct {
 	newID    func() string // of a member: the part after the client's name
 	timers   *coord.Timers
 	scan     coord.Timer // looks for expired offsets
+	memory   account     // what the members take
 
 	groups map[string]*group
 	last   record.Offset // the offset after the last record applied
@@ -49,8 +50,8 @@ type Machine struct {
 var _ coord.Machine = (*Machine)(nil)
 
 // newMachine makes the machine of a partition that has no records yet.
-func newMachine(t *coord.Timers, settings func() Settings, newID func() string) *Machine {
-	m := &Machine{settings: settings, newID: newID, timers: t, groups: map[string]*group{}}
+func newMachine(t *coord.Timers, total *budget, settings func() Settings, newID func() string) *Machine {
+	m := &Machine{settings: settings, newID: newID, timers: t, memory: account{total: total}, groups: map[string]*group{}}
 	m.scan.Fire = m.expireOffsets
 	return m
 }
@@ -71,6 +72,7 @@ func (m *Machine) Apply(s *coord.Step, r coord.Record) error {
 // Loaded starts the session timers of the members that the log knows: whoever does
 // not come back in time is taken out.
 func (m *Machine) Loaded(s *coord.Step) {
+	m.memory.enter()
 	set := m.settings()
 	m.timers.Set(&m.scan, s.Now.Add(set.RetentionScan))
 	for _, g := range m.groups {
@@ -85,6 +87,7 @@ func (m *Machine) Loaded(s *coord.Step) {
 
 // Unload tells everybody who waits that the coordinator is elsewhere.
 func (m *Machine) Unload(s *coord.Step) {
+	m.memory.leave()
 	for _, g := range m.groups {
 		for _, mb := range g.members {
 			mb.answerJoin(s, joinFailure(mb.id, notCoordinator))

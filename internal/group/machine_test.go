@@ -2,6 +2,7 @@ package group
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -53,8 +54,27 @@ func (m *Machine) recorded() map[string]recorded {
 	return out
 }
 
+// held counts what the machine keeps of its members, from nothing.
+func (m *Machine) held() (n int64) {
+	for _, g := range m.groups {
+		for _, mb := range g.members {
+			n += mb.size()
+		}
+		for id := range g.pending {
+			n += int64(pendingCost + len(id))
+		}
+		for topic := range g.subscribed {
+			n += topicSize([]byte(topic))
+		}
+	}
+	return n
+}
+
 // check fails where the machine's bookkeeping contradicts itself.
 func (m *Machine) check(fatalf func(string, ...any)) {
+	if n := m.held(); n != m.memory.held || n != m.memory.total.used.Load() {
+		fatalf("members take %d bytes; the account holds %d, the budget %d", n, m.memory.held, m.memory.total.used.Load())
+	}
 	for _, g := range m.groups {
 		waiting, unsynced, support := 0, 0, map[string]int{}
 		for _, mb := range g.members {
@@ -204,6 +224,7 @@ func TestReloadGivesTheSameState(t *testing.T) {
 		c := &crowd{world: newWorld(t), rt: rt}
 		c.set.InitialDelay = time.Second
 		c.set.MaxSize = 4
+		c.total.limit = rapid.SampledFrom([]int64{MaxMemory, 4000, 2000, 1000}).Draw(rt, "memory")
 		for range rapid.IntRange(0, 60).Draw(rt, "steps") {
 			c.act()
 			c.m.check(rt.Fatalf)
@@ -213,6 +234,9 @@ func TestReloadGivesTheSameState(t *testing.T) {
 		c.unload(nil, nil)
 		if c.asked != c.heard {
 			rt.Fatalf("%d requests, %d answers", c.asked, c.heard)
+		}
+		if n := c.total.used.Load(); n != 0 {
+			rt.Fatalf("%d bytes are held after the end", n)
 		}
 		c.reload(nil, nil)
 		c.m.check(rt.Fatalf)
@@ -411,7 +435,7 @@ func FuzzRecord(f *testing.F) {
 	}).AppendTo(nil))
 	f.Add([]byte{0, 3}, []byte{})
 	f.Fuzz(func(_ *testing.T, key, value []byte) {
-		m := newMachine(new(coord.Timers), DefaultSettings, func() string { return "" })
+		m := newMachine(new(coord.Timers), newBudget(slog.New(slog.DiscardHandler), 0), DefaultSettings, func() string { return "" })
 		s := coord.NewStep(time.UnixMilli(0))
 		if err := m.Apply(s, coord.Record{Key: key, Value: value}); err != nil {
 			return
@@ -429,11 +453,12 @@ func TestSubscription(t *testing.T) {
 	f := func(b []byte, want string, ok bool) {
 		t.Helper()
 		got := map[string]struct{}{}
-		if subscription(got, b) != ok {
+		took, read := subscription(got, b, MaxMemory)
+		if read != ok {
 			t.Errorf("%x: ok is %v", b, !ok)
 		}
-		if names := strings.Join(slices.Sorted(maps.Keys(got)), " "); ok && names != want {
-			t.Errorf("%x: %q", b, names)
+		if names := strings.Join(slices.Sorted(maps.Keys(got)), " "); ok && (names != want || took != int64(len(got)*(topicCost+1))) {
+			t.Errorf("%x: %q, %d bytes", b, names, took)
 		}
 	}
 	f(metadata("a+b"), "a b", true)

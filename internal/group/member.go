@@ -1,6 +1,7 @@
 package group
 
 import (
+	"bytes"
 	"maps"
 	"slices"
 
@@ -16,6 +17,8 @@ import (
 func (m *Machine) replaceStatic(s *coord.Step, old *member, id string, j *joiner) {
 	g := old.group
 	switch {
+	case !m.charge(s, old, id, j.req.Protocols):
+		j.fail(s, "", groupMaxSizeReached)
 	case g.state == stable && g.selectProtocol(old, j.req.Protocols) == g.protocol:
 		m.recordStatic(s, old, id, j)
 	default:
@@ -49,12 +52,16 @@ func (m *Machine) recordStatic(s *coord.Step, old *member, id string, j *joiner)
 		v.Leader = &id
 	}
 	putGroup(s, g.id, v)
-	s.Else(func(err error) { j.fail(s, "", code(err)) })
+	s.Else(func(err error) {
+		m.settle(old)
+		j.fail(s, "", code(err))
+	})
 	s.Then(func() {
 		mb := g.byID[id]
 		g.count(mb, -1)
-		mb.protocols = j.req.Protocols
+		mb.protocols = own(j.req.Protocols)
 		g.count(mb, 1)
+		m.settle(mb)
 		m.touch(s, mb)
 		skip := j.req.Version >= 9 && g.leader == id
 		resp := g.joined(mb, skip)
@@ -69,7 +76,8 @@ func (m *Machine) recordStatic(s *coord.Step, old *member, id string, j *joiner)
 }
 
 // swap puts a new member with another id in a static member's place. Whoever still
-// uses the old id is fenced.
+// uses the old id is fenced. What the old one was charged is the new one's: the caller
+// settles it.
 func (m *Machine) swap(s *coord.Step, old *member, id string) *member {
 	g := old.group
 	fenced := joinFailure(old.id, fencedInstanceID)
@@ -80,6 +88,7 @@ func (m *Machine) swap(s *coord.Step, old *member, id string) *member {
 	mb.clientID, mb.clientHost = old.clientID, old.clientHost
 	mb.sessionTimeout, mb.rebalanceTimeout = old.sessionTimeout, old.rebalanceTimeout
 	mb.protocols, mb.assignment, mb.unsynced = old.protocols, old.assignment, old.unsynced
+	mb.charged, old.charged = old.charged, 0
 	g.members[slices.Index(g.members, old)] = mb
 	delete(g.byID, old.id)
 	g.byID[id] = mb
@@ -129,8 +138,8 @@ func (m *Machine) Sync(s *coord.Step, req *kmsg.SyncGroupRequest, reply func(*km
 // differs tells whether a client states something else than is so.
 func differs(said *string, is string) bool { return said != nil && is != "" && *said != is }
 
-// recordAssignment completes the generation. Where it cannot be recorded the leader
-// is told so and will try again; the others go on waiting.
+// recordAssignment completes the generation. Where it cannot be recorded, or there is
+// no room for it, the leader is told so and will try again; the others go on waiting.
 func (m *Machine) recordAssignment(s *coord.Step, leader *member, assignment []kmsg.SyncGroupRequestGroupAssignment) {
 	g := leader.group
 	given := make(map[string][]byte, len(assignment))
@@ -138,11 +147,25 @@ func (m *Machine) recordAssignment(s *coord.Step, leader *member, assignment []k
 		given[a.MemberID] = a.MemberAssignment
 	}
 	v := g.value()
-	for i := range v.Members {
-		v.Members[i].Assignment = given[v.Members[i].MemberID]
+	var more int64
+	for i, mb := range g.members {
+		v.Members[i].Assignment = given[mb.id]
+		more += int64(len(given[mb.id]) - len(mb.assignment))
+	}
+	if !m.reserve(s, g.id, more) {
+		leader.answerSync(s, syncFailure(coordinatorNotAvailable))
+		return
+	}
+	for _, mb := range g.members { // ahead of the record, so that the room cannot go
+		mb.charged += int64(len(given[mb.id]) - len(mb.assignment))
 	}
 	putGroup(s, g.id, v)
-	s.Else(func(err error) { leader.answerSync(s, syncFailure(code(err))) })
+	s.Else(func(err error) {
+		for _, mb := range g.members {
+			m.settle(mb)
+		}
+		leader.answerSync(s, syncFailure(code(err)))
+	})
 	s.Then(func() {
 		for _, mb := range g.members {
 			if mb.answerSync(s, g.assigned(mb)) {
@@ -286,7 +309,7 @@ func (m *Machine) restore(s *coord.Step, g *group, v *kmsg.GroupMetadataValue) {
 		m.timers.Stop(&g.joinTimer)
 		m.stopSync(g)
 	}
-	g.learnSubscriptions()
+	m.learnSubscriptions(g)
 }
 
 func (m *Machine) restoreMember(s *coord.Step, g *group, rec *kmsg.GroupMetadataValueMember) {
@@ -304,12 +327,13 @@ func (m *Machine) restoreMember(s *coord.Step, g *group, rec *kmsg.GroupMetadata
 	if rec.RebalanceTimeoutMillis < 0 {
 		mb.rebalanceTimeout = mb.sessionTimeout
 	}
-	mb.assignment = rec.Assignment
+	mb.assignment = bytes.Clone(rec.Assignment)
 	if !g.supportsAs(mb, rec.Subscription) {
 		g.count(mb, -1)
-		mb.protocols = []kmsg.JoinGroupRequestProtocol{{Name: g.protocol, Metadata: rec.Subscription}}
+		mb.protocols = []kmsg.JoinGroupRequestProtocol{{Name: g.protocol, Metadata: bytes.Clone(rec.Subscription)}}
 		g.count(mb, 1)
 	}
+	m.settle(mb)
 }
 
 // supportsAs tells whether the member names the group's protocol with this metadata.

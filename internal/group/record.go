@@ -1,7 +1,6 @@
 package group
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -313,8 +312,9 @@ func (m *Machine) applyGroup(s *coord.Step, k key, value []byte) error {
 		return nil
 	}
 	var v kmsg.GroupMetadataValue
-	// What kmsg reads aliases the record, which is somebody else's buffer.
-	if err := v.ReadFrom(bytes.Clone(value)); err != nil {
+	// What kmsg reads aliases the record, which is somebody else's buffer: restore
+	// copies what it keeps.
+	if err := v.ReadFrom(value); err != nil {
 		return fmt.Errorf("a group's record cannot be decoded: %w", err)
 	}
 	g := m.obtain(string(k.group))
@@ -333,20 +333,27 @@ func (m *Machine) forget(s *coord.Step, g *group) {
 	}
 	m.timers.Stop(&g.joinTimer)
 	m.timers.Stop(&g.syncTimer)
+	m.memory.add(-g.charged)
 	delete(m.groups, g.id)
 }
 
-// subscription adds the topics that a consumer's metadata names; false where it
-// cannot be read. All versions begin alike: version i16, topics array of strings.
-func subscription(topics map[string]struct{}, metadata []byte) bool {
+// subscription adds the topics that a consumer's metadata names, and tells how many
+// bytes they take; false where it cannot be read or they take more than there is room
+// for. All versions begin alike: version i16, topics array of strings.
+func subscription(topics map[string]struct{}, metadata []byte, room int64) (took int64, ok bool) {
 	c := cursor{b: metadata}
 	c.int16()
 	for n := c.int32(); n > 0 && !c.short; n-- {
-		if t := c.string(); !c.short {
-			topics[string(t)] = struct{}{}
+		t := c.string()
+		if _, known := topics[string(t)]; known || c.short {
+			continue
 		}
+		if took += topicSize(t); took > room {
+			return 0, false
+		}
+		topics[string(t)] = struct{}{}
 	}
-	return !c.short
+	return took, !c.short
 }
 
 func millis(d time.Duration) int32 { return int32(d / time.Millisecond) }

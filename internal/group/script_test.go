@@ -3,6 +3,7 @@ package group
 import (
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -75,6 +76,7 @@ type world struct {
 	t     *testing.T
 	m     *Machine
 	tm    *coord.Timers
+	total *budget // of all machines that the world has had
 	set   Settings
 	now   time.Time
 	start time.Time
@@ -90,6 +92,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, set: DefaultSettings(), now: time.UnixMilli(1_000_000)}
 	w.start = w.now
+	w.total = newBudget(slog.New(slog.DiscardHandler), 0)
 	w.set.MaxMetadata = 8
 	w.fresh()
 	w.step(w.m.Loaded)
@@ -98,7 +101,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) fresh() {
 	w.tm = new(coord.Timers)
-	w.m = newMachine(w.tm, func() Settings { return w.set }, func() string {
+	w.m = newMachine(w.tm, w.total, func() Settings { return w.set }, func() string {
 		w.ids++
 		return strconv.Itoa(w.ids)
 	})
@@ -526,9 +529,13 @@ func (w *world) printLog(args, []string) {
 func (w *world) reload(args, []string) {
 	log := w.log
 	w.log = nil
+	w.m.memory.leave() // its node is gone
 	w.fresh()
 	for _, r := range log {
 		w.step(func(s *coord.Step) { s.Put(r.Key, r.Value) })
+	}
+	if n := w.total.used.Load(); n != 0 {
+		w.t.Errorf("%d bytes are taken for a machine that may never be opened", n)
 	}
 	w.step(w.m.Loaded)
 }

@@ -30,6 +30,8 @@ type Config struct {
 	Commit func()
 	// NewID makes the random part of a member id; nil means a UUID.
 	NewID func() string
+	// Memory is how many bytes the members of all groups may keep; 0 means MaxMemory.
+	Memory int64
 }
 
 // DefaultSettings are Kafka's.
@@ -46,8 +48,9 @@ func DefaultSettings() Settings {
 // whoever completes it. reply is called exactly once, with no lock held; it must not
 // block. Responses carry no version.
 type Service struct {
-	cfg Config
-	rt  *coord.Runtime[*Machine]
+	cfg     Config
+	rt      *coord.Runtime[*Machine]
+	members *budget
 
 	work sync.WaitGroup // the goroutine that forgets topics
 
@@ -66,11 +69,12 @@ func New(cfg Config) *Service {
 		cfg.NewID = newUUID
 	}
 	cfg.Settings = (&memo{ask: cfg.Settings}).get
-	return &Service{cfg: cfg, rt: coord.New(coord.Config[*Machine]{
+	members := newBudget(cfg.Logger, cfg.Memory)
+	return &Service{cfg: cfg, members: members, rt: coord.New(coord.Config[*Machine]{
 		Logger: cfg.Logger,
 		Commit: cfg.Commit,
 		New: func(_ int32, t *coord.Timers) *Machine {
-			return newMachine(t, cfg.Settings, cfg.NewID)
+			return newMachine(t, members, cfg.Settings, cfg.NewID)
 		},
 	})}
 }
@@ -212,6 +216,8 @@ func (sv *Service) Join(c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.J
 		fault = invalidGroupID
 	case session < set.MinSession || session > set.MaxSession:
 		fault = invalidSessionTimeout
+	case protocolsSize(req.Protocols) > maxMemberBytes:
+		fault = invalidRequest
 	default:
 		fault = sv.do(req.Group, func(m *Machine, s *coord.Step) { m.Join(s, c, req, reply) })
 	}

@@ -1,0 +1,286 @@
+package group
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/storage"
+)
+
+// newTightService is a service whose members may take little memory, and its log.
+func newTightService(t *testing.T, limit int64) (*Service, []*memory, *bytes.Buffer) {
+	t.Helper()
+	said := &bytes.Buffer{}
+	sv := New(Config{
+		Logger:     slog.New(slog.NewTextHandler(said, nil)),
+		Partitions: func() int32 { return testPartitions },
+		Memory:     limit,
+	})
+	t.Cleanup(sv.Close)
+	logs := make([]*memory, testPartitions)
+	for i := range logs {
+		logs[i] = &memory{}
+		sv.StartLeading(int32(i), 1, logs[i])
+	}
+	return sv, logs, said
+}
+
+func bigJoin(group string, version int16, size int) *kmsg.JoinGroupRequest {
+	req := kmsg.NewPtrJoinGroupRequest()
+	req.Version, req.Group, req.ProtocolType = version, group, "other"
+	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 1_800_000, 1_800_000
+	req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range", Metadata: make([]byte, size)}}
+	return req
+}
+
+// TestMembersMemoryIsBounded proves that members of any number of groups on any
+// partitions share one limit, that whoever would pass it is refused and makes no
+// group, that this is said once and not each time, and that there is room again when
+// members have left.
+func TestMembersMemoryIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const size, limit = 1 << 20, 4<<20 + 64<<10
+		sv, _, said := newTightService(t, limit)
+		var mu sync.Mutex // replies come from several partitions
+		codes := map[int16]int{}
+		ids := map[string]string{}
+		join := func(group string) {
+			sv.Join(Client{ID: "c"}, bigJoin(group, 3, size), func(r *kmsg.JoinGroupResponse) {
+				mu.Lock()
+				defer mu.Unlock()
+				if codes[r.ErrorCode]++; r.ErrorCode == 0 {
+					ids[group] = r.MemberID
+				}
+			})
+		}
+		for i := range 12 {
+			join(fmt.Sprint("g", i))
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if codes[0] != 4 || codes[groupMaxSizeReached] != 8 {
+			t.Fatalf("answers: %v", codes)
+		}
+		if n := sv.members.used.Load(); n < 4*size || n > limit {
+			t.Errorf("%d bytes are held", n)
+		}
+		if n := strings.Count(said.String(), "level=WARN"); n != 1 {
+			t.Errorf("it was said %d times:\n%s", n, said)
+		}
+		sv.List(kmsg.NewPtrListGroupsRequest(), func(r *kmsg.ListGroupsResponse) {
+			if len(r.Groups) != 4 {
+				t.Errorf("%d groups", len(r.Groups))
+			}
+		})
+		for group, id := range ids {
+			req := kmsg.NewPtrLeaveGroupRequest()
+			req.Group, req.MemberID = group, id
+			sv.Leave(req, func(*kmsg.LeaveGroupResponse) {})
+		}
+		if n := sv.members.used.Load(); n != 0 {
+			t.Errorf("%d bytes are held after all have left", n)
+		}
+		clear(codes)
+		join("later")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if codes[0] != 1 {
+			t.Errorf("answers when there was room: %v", codes)
+		}
+		sv.Close()
+		if n := sv.members.used.Load(); n != 0 {
+			t.Errorf("%d bytes are held after the end", n)
+		}
+	})
+}
+
+// TestLoadTakesWhatIsRecorded proves that a node over its limit loads groups that
+// were acknowledged, counts them, and takes no more.
+func TestLoadTakesWhatIsRecorded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sv, logs, _ := newTightService(t, 1<<20)
+		v := kmsg.NewGroupMetadataValue()
+		v.Version, v.ProtocolType, v.Protocol, v.Leader = groupRecord, "other", new(string("range")), new(string("a"))
+		v.Members = []kmsg.GroupMetadataValueMember{{
+			MemberID: "a", SessionTimeoutMillis: 60_000, Subscription: make([]byte, 3<<20), Assignment: make([]byte, 2<<20),
+		}}
+		err := sv.rt.Do(PartitionOf("g", testPartitions), func(_ *Machine, s *coord.Step) { putGroup(s, "g", &v) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 3 {
+			for i := range logs {
+				sv.StopLeading(int32(i))
+			}
+			if n := sv.members.used.Load(); n != 0 {
+				t.Errorf("%d bytes are held by nobody", n)
+			}
+			for i, l := range logs {
+				sv.StartLeading(int32(i), 2, l)
+			}
+			synctest.Wait()
+			if n := sv.members.used.Load(); n < 5<<20 || n > 5<<20+4096 {
+				t.Errorf("%d bytes are held after a load", n)
+			}
+		}
+		beat := kmsg.NewPtrHeartbeatRequest()
+		beat.Group, beat.MemberID = "g", "a"
+		sv.Heartbeat(beat, func(r *kmsg.HeartbeatResponse) {
+			if r.ErrorCode != 0 {
+				t.Errorf("heartbeat: %s", name(r.ErrorCode))
+			}
+		})
+		sv.Join(Client{ID: "c"}, bigJoin("h", 3, 1), func(r *kmsg.JoinGroupResponse) {
+			if r.ErrorCode != groupMaxSizeReached {
+				t.Errorf("join: %s", name(r.ErrorCode))
+			}
+		})
+		sv.Close()
+	})
+}
+
+// TestMemberMetadataIsBounded proves that a member which could never be recorded is
+// refused at once.
+func TestMemberMetadataIsBounded(t *testing.T) {
+	sv, _, _ := newTightService(t, 0)
+	f := func(req *kmsg.JoinGroupRequest, want int16) {
+		t.Helper()
+		sv.Join(Client{ID: "c"}, req, func(r *kmsg.JoinGroupResponse) {
+			if r.ErrorCode != want {
+				t.Errorf("join: %s, want %s", name(r.ErrorCode), name(want))
+			}
+		})
+	}
+	f(bigJoin("g", 9, maxMemberBytes), invalidRequest)
+	f(bigJoin("g", 9, maxMemberBytes-4096), memberIDRequired)
+	many := bigJoin("h", 9, 0)
+	for i := range maxMemberBytes / protocolCost {
+		many.Protocols = append(many.Protocols, kmsg.JoinGroupRequestProtocol{Name: fmt.Sprint(i)})
+	}
+	f(many, invalidRequest)
+}
+
+// TestGrowthIsRefused proves that neither an assignment nor a member's new metadata
+// may pass the limit, and that both leave the group as it was; the same again is not
+// refused, however full the memory is.
+func TestGrowthIsRefused(t *testing.T) {
+	w := newWorld(t)
+	w.set.InitialDelay = 0
+	var joined *kmsg.JoinGroupResponse
+	join := func(id string, size int) {
+		req := bigJoin("g", 3, size)
+		req.MemberID = id
+		w.step(func(s *coord.Step) {
+			w.m.Join(s, Client{ID: "c"}, req, func(r *kmsg.JoinGroupResponse) { joined = r })
+		})
+	}
+	join("", 1000)
+	w.pass(time.Second)
+	id := joined.MemberID
+	sync := func(size int, want int16) {
+		t.Helper()
+		req := kmsg.NewPtrSyncGroupRequest()
+		req.Group, req.MemberID, req.Generation = "g", id, joined.Generation
+		req.GroupAssignment = []kmsg.SyncGroupRequestGroupAssignment{{MemberID: id, MemberAssignment: make([]byte, size)}}
+		got := int16(-2)
+		w.step(func(s *coord.Step) {
+			w.m.Sync(s, req, func(r *kmsg.SyncGroupResponse) { got = r.ErrorCode })
+		})
+		if got != want {
+			t.Fatalf("sync of %d bytes: %d, want %s", size, got, name(want))
+		}
+		w.m.check(t.Fatalf)
+	}
+	w.total.limit = w.total.used.Load() + 500
+	sync(501, coordinatorNotAvailable)
+	w.fail = storage.ErrDiskFull
+	sync(500, coordinatorNotAvailable)
+	w.fail = nil
+	sync(500, 0)
+	used := w.total.used.Load()
+	join(id, 1001)
+	if joined.ErrorCode != groupMaxSizeReached || w.total.used.Load() != used || w.m.groups["g"].state != stable {
+		t.Fatalf("join: %s, %d bytes, %v", name(joined.ErrorCode), w.total.used.Load()-used, w.m.groups["g"].state)
+	}
+	w.total.limit = 1
+	join(id, 1000)
+	if joined.ErrorCode != 0 || joined.Generation != 2 {
+		t.Fatalf("join: %s", name(joined.ErrorCode))
+	}
+	w.m.check(t.Fatalf)
+}
+
+// TestSubscribedTopicsAreBounded proves that a set of topics, which takes more than
+// the metadata that names them, is not kept where there is no room for it: offsets
+// are then taken to be in use.
+func TestSubscribedTopicsAreBounded(t *testing.T) {
+	var topics []string
+	for i := range 10_000 {
+		topics = append(topics, fmt.Sprint(i))
+	}
+	w := newWorld(t)
+	w.total.limit = 200_000
+	w.join(args{"v": "3"}, []string{"a", "range=" + strings.Join(topics, "+")})
+	w.pass(10 * time.Second)
+	w.m.check(t.Fatalf)
+	if g := w.m.groups["g"]; g.state != completing || g.knows || len(g.subscribed) > 0 || !g.consumes("x") {
+		t.Errorf("the group is %v; %d topics are known", g.state, len(g.subscribed))
+	}
+}
+
+// TestWhatIsKeptIsAlone proves that a member's metadata does not keep the whole
+// request in memory.
+func TestWhatIsKeptIsAlone(t *testing.T) {
+	w := newWorld(t)
+	frame := make([]byte, 1000)
+	req := bigJoin("g", 3, 0)
+	req.Protocols[0].Metadata = frame[10:20]
+	w.step(func(s *coord.Step) { w.m.Join(s, Client{ID: "c"}, req, func(*kmsg.JoinGroupResponse) {}) })
+	kept := w.m.groups["g"].members[0].protocols
+	if len(kept) != 1 || cap(kept[0].Metadata) >= 1000-20 || &kept[0].Metadata[0] == &frame[10] {
+		t.Errorf("%d protocols, %d bytes", len(kept), cap(kept[0].Metadata))
+	}
+}
+
+// TestNothingIsChargedTwice proves that the books are right where random runs seldom
+// come: a static member that could not be recorded, a leader that joins again before
+// it has assigned, and a group with members that a record ends.
+func TestNothingIsChargedTwice(t *testing.T) {
+	w := newWorld(t)
+	w.set.InitialDelay = 0
+	run := func(cmds ...string) {
+		t.Helper()
+		for _, cmd := range cmds {
+			w.run(cmd)
+			w.m.check(t.Fatalf)
+		}
+	}
+	run("join a range=t static=i", "pass 1s", "sync a id=i-1 gen=1 static=i give=i-1:what")
+	if g := w.m.groups["g"]; g.state != stable {
+		t.Fatalf("the group is %v", g.state)
+	}
+	run("disk full", "join a range=t+u+v static=i", "disk ok", "join a range=t+u+v static=i")
+	id := w.m.groups["g"].members[0].id
+	run("join a range=t id=" + id + " static=i")
+	if g := w.m.groups["g"]; g.state != completing || len(g.members[0].assignment) == 0 {
+		t.Fatalf("the group is %v, with %d bytes assigned", g.state, len(g.members[0].assignment))
+	}
+	run("join a range=u id=" + id + " static=i")
+	if g := w.m.groups["g"]; len(g.members[0].assignment) != 0 || g.charged == 0 {
+		t.Fatalf("%d bytes are assigned, %d for topics", len(g.members[0].assignment), g.charged)
+	}
+	w.step(func(s *coord.Step) { putGroup(s, "g", nil) })
+	w.m.check(t.Fatalf)
+	if n := w.total.used.Load(); n != 0 {
+		t.Errorf("%d bytes are held", n)
+	}
+}
