@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -37,29 +38,47 @@ type server struct {
 	file  *os.File
 }
 
+// Names of programs.
+const (
+	programLeat      = "leat"
+	programFloor     = "floor"
+	programFloorSync = "floor -sync"
+	programKafka     = "Apache Kafka"
+)
+
+// programNames lists them in the order of the report.
+func programNames() []string {
+	return []string{programLeat, programFloor, programFloorSync, programKafka}
+}
+
+// asksNothing tells whether a program keeps too little to be asked for what it got.
+func asksNothing(program string) bool { return strings.HasPrefix(program, programFloor) }
+
 // programs names those that can be had, and why others cannot.
 func programs(leat, floor, kafka string) (have map[string]*program, missing map[string]string) {
 	have, missing = map[string]*program{}, map[string]string{}
-	have["leat"] = &program{
-		about: "leat up --data DIR --listen ADDR --http off",
+	have[programLeat] = &program{
+		about: "leat up --data DIR --listen ADDR --http off" + strings.Join(settings(" --set "), ""),
 		command: func(dir, addr string) (string, []string) {
-			return leat, []string{"up", "--data", dir, "--listen", addr, "--http", "off", "--log-level", "warn"}
+			args := []string{"up", "--data", dir, "--listen", addr, "--http", "off", "--log-level", "warn"}
+			return leat, append(args, settings("--set=")...)
 		},
 	}
-	for name, flags := range map[string][]string{"floor": nil, "floor-sync": {"-sync"}} {
+	for name, flags := range map[string][]string{programFloor: nil, programFloorSync: {"-sync"}} {
 		if _, err := os.Stat(floor); err != nil {
 			missing[name] = "there is no " + floor + "; scripts/bench.sh builds it"
 			continue
 		}
+		flags = append([]string{"-store", "file", "-serve", "sendfile"}, flags...)
 		have[name] = &program{
-			about: "floor -store file -serve sendfile " + strings.Join(flags, " ") + " -addr ADDR -dir DIR",
+			about: "floor " + strings.Join(flags, " ") + " -addr ADDR -dir DIR",
 			command: func(dir, addr string) (string, []string) {
-				return floor, append([]string{"-store", "file", "-serve", "sendfile", "-addr", addr, "-dir", dir}, flags...)
+				return floor, slices.Concat(flags, []string{"-addr", addr, "-dir", dir})
 			},
 		}
 	}
 	if why := kafkaMissing(kafka); why != "" {
-		missing["kafka"] = why
+		missing[programKafka] = why
 		return have, missing
 	}
 	java := func(dir string, class ...string) []string {
@@ -69,12 +88,32 @@ func programs(leat, floor, kafka string) (have map[string]*program, missing map[
 		}
 		return append(append(args, class...), filepath.Join(dir, "server.properties"))
 	}
-	have["kafka"] = &program{
-		about:   "Apache Kafka from " + kafka + ": one node (KRaft), 1 GB heap, defaults",
+	have[programKafka] = &program{
+		about: "java -Xmx1g -Xms1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 kafka.Kafka server.properties, " + kafkaVersion(kafka) +
+			", one KRaft node, defaults and" + strings.Join(settings(" "), ""),
 		prepare: func(ctx context.Context, dir, addr string) error { return formatKafka(ctx, dir, addr, java) },
 		command: func(dir, _ string) (string, []string) { return "java", java(dir, "kafka.Kafka") },
 	}
 	return have, missing
+}
+
+// settings are those of both brokers that differ from their defaults: a log that
+// has reached its retention must be cut while it is measured, and the time of a
+// group's rebalance is not the time that it is told to wait.
+func settings(before string) (all []string) {
+	for _, s := range []string{"log.retention.check.interval.ms=1000", "group.initial.rebalance.delay.ms=0"} {
+		all = append(all, before+s)
+	}
+	return all
+}
+
+// kafkaVersion is told by the name of a jar.
+func kafkaVersion(home string) string {
+	jars, _ := filepath.Glob(filepath.Join(home, "libs", "kafka-clients-*.jar")) // the pattern is fine
+	if len(jars) == 0 {
+		return "of an unknown version"
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(jars[0]), "kafka-clients-"), ".jar")
 }
 
 func kafkaMissing(home string) string {
@@ -105,7 +144,8 @@ advertised.listeners=PLAINTEXT://%[1]s
 controller.listener.names=CONTROLLER
 log.dirs=%[3]s
 offsets.topic.replication.factor=1
-`, addr, controller, filepath.Join(dir, "log"))
+%[4]s
+`, addr, controller, filepath.Join(dir, "log"), strings.Join(settings(""), "\n"))
 	if err := os.WriteFile(filepath.Join(dir, "server.properties"), []byte(properties), 0o600); err != nil {
 		return err
 	}

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"errors"
 	"net"
 	"os"
 	"regexp"
@@ -50,35 +51,103 @@ func TestSuite(t *testing.T) {
 	fake := func(_, addr string) (string, []string) { return "/usr/bin/env", []string{serverEnv + "=" + addr, exe} }
 	var log bytes.Buffer
 	s := &suite{
-		programs: map[string]*program{"leat": {about: "the fake", command: fake}, "floor": {about: "another", command: fake}},
-		missing:  map[string]string{"floor-sync": "not built", "kafka": "no java"},
+		programs: map[string]*program{programLeat: {about: "the fake", command: fake}, programFloor: {about: "another", command: fake}},
+		missing:  map[string]string{programFloorSync: "not built", programKafka: "no java"},
 		rounds:   2, run: 50 * time.Millisecond, bytes: 1 << 20, log: &log,
-		only: regexp.MustCompile("^(produce, 1 KiB records, 16|consume, 64)"),
+		only: regexp.MustCompile("^(" + produceBatches + "|" + consumeSmall + "|" + idleEmpty + ")$"),
 	}
+	written := 0
+	s.written = func(*report) error { written++; return nil }
+	s.report = s.head(nil, "make bench")
 	dir := t.TempDir()
-	report, err := s.all(t.Context(), dir)
-	if err != nil {
+	if err := s.all(t.Context(), dir); err != nil {
 		t.Fatal(err, log.String())
 	}
+	doc := s.report.document()
 	for _, want := range []string{
 		"## Produce, 1 KiB records, 16 a batch", "| Leat (durable) | **", "| Leat, page cache | **", "| floor program | **",
-		"## Consume, 64 KiB a request", "kafka did not take part: no java", "- `the fake`",
+		"## Consume, 64 KiB a request", "Apache Kafka did not take part: no java", "- leat: `the fake`", "`make bench`",
+		"| 1 | produce, 1 KiB records, 16 a batch, 32 in flight | server CPU, s/GB |", "| 22 | idle, one connection | RSS |",
 	} {
-		if !strings.Contains(report, want) {
-			t.Errorf("%q is missing in\n%s", want, report)
+		if !strings.Contains(doc, want) {
+			t.Errorf("%q is missing in\n%s", want, doc)
 		}
 	}
-	bars := 0
-	for line := range strings.Lines(report) { // every row of a table is as long as its head
-		if strings.HasPrefix(line, "| contender") {
-			bars = strings.Count(line, "|")
-		}
-		if strings.HasPrefix(line, "|") && strings.Count(line, "|") != bars {
-			t.Errorf("%d bars, not %d: %s", strings.Count(line, "|"), bars, line)
-		}
+	checkTables(t, doc)
+	if written != 3 {
+		t.Errorf("written after %d workloads, not 3", written)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// checkTables proves that every row of a table is as long as its head.
+func checkTables(t *testing.T, doc string) {
+	t.Helper()
+	bars := 0
+	for line := range strings.Lines(doc) {
+		n := strings.Count(line, "|")
+		if n == 0 {
+			bars = 0
+		} else if bars == 0 {
+			bars = n
+		}
+		if n != bars {
+			t.Errorf("%d bars, not %d: %s", n, bars, line)
+		}
+	}
+}
+
+// TestVerify proves that a run is void of which the offsets do not tell as much
+// as was acknowledged, and that one is not of which nothing is missing.
+func TestVerify(t *testing.T) {
+	_, o := fake(t, 1)
+	o.Partitions, o.Records, o.Batch = 3, 3000, 10
+	r, err := Produce(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, offsets := range []bool{false, true} {
+		if err := verify(t.Context(), &o, proof{records: r.Records, offsets: offsets}); err != nil {
+			t.Error(err)
+		}
+		if err := verify(t.Context(), &o, proof{records: r.Records + 1, offsets: offsets}); !errors.Is(err, errVoid) {
+			t.Error("one more was acknowledged:", err)
+		}
+	}
+}
+
+// TestTally proves that only records in order, from the first to the last, are all.
+func TestTally(t *testing.T) {
+	for name, test := range map[string]struct {
+		cut  bool
+		take []int64 // offsets of a partition that has 5, 6 and 7
+		open int
+		void bool
+	}{
+		"all":               {take: []int64{5, 6, 7}},
+		"not the last":      {take: []int64{5, 6}, open: 1},
+		"a gap":             {take: []int64{5, 7}, void: true},
+		"twice":             {take: []int64{5, 5}, void: true},
+		"not the first":     {take: []int64{6, 7}, void: true},
+		"the first deleted": {cut: true, take: []int64{6, 7}},
+		"a gap later":       {cut: true, take: []int64{5, 7}, void: true},
+		"one too many":      {take: []int64{5, 6, 7, 8}, void: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tally := newTally([]int64{0, 5}, []int64{0, 8}, test.cut)
+			var err error
+			for _, offset := range test.take {
+				err = errors.Join(err, tally.take(1, offset))
+			}
+			if errors.Is(err, errVoid) != test.void || !test.void && tally.open != test.open {
+				t.Errorf("%v, %d open", err, tally.open)
+			}
+		})
+	}
+	if err := newTally([]int64{0}, []int64{1}, false).take(1, 0); !errors.Is(err, errVoid) {
+		t.Error("a partition that is not there:", err)
 	}
 }
 
@@ -99,7 +168,7 @@ func TestSuiteVoid(t *testing.T) {
 // TestSpread proves medians, pairs and what a cell shows.
 func TestSpread(t *testing.T) {
 	for want, v := range map[spread][]float64{
-		{2, 1, 3}: {3, 1, 2}, {2.5, 1, 4}: {4, 1, 2, 3}, {7, 7, 7}: {7}, {}: nil,
+		{2, 1, 3}: {3, 1, 2}, {2.5, 1, 4}: {4, 1, unmeasured, 2, 3}, {7, 7, 7}: {7}, {-1, -1, -1}: nil,
 	} {
 		if got := spreadOf(v); got != want {
 			t.Errorf("%v: %v, expected %v", v, got, want)
@@ -108,7 +177,7 @@ func TestSpread(t *testing.T) {
 	if got := cell([]float64{1000, 10, 100}, digits); got != "**100** (10.0 .. 1000)" {
 		t.Error(got)
 	}
-	if got := pairRatio([]float64{2, 4, 9}, []float64{1, 2, 3}); got != 2 {
+	if got := pairRatio([]float64{2, 4, unmeasured, 9}, []float64{1, 2, 5, 3}); got != 2 {
 		t.Error(got)
 	}
 }

@@ -1,0 +1,132 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// readWithin is how long an ordinary client may wait for the next records.
+const readWithin = 30 * time.Second
+
+var errVoid = errors.New("the run is void")
+
+// ended is how many records the topic's partitions have had, those that are
+// deleted included.
+func ended(ctx context.Context, o *Options) (sum int64, err error) {
+	_, ends, err := bounds(ctx, o)
+	for _, n := range ends {
+		sum += n
+	}
+	return sum, err
+}
+
+// bounds are the first and the next offset of each partition.
+func bounds(ctx context.Context, o *Options) (first, next []int64, err error) {
+	c, err := dialAny(ctx, o.Brokers)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer c.close()
+	for p := range int32(o.Partitions) {
+		low, err := c.offset(ctx, o.Topic, p, earliest)
+		if err != nil {
+			return nil, nil, err
+		}
+		high, err := c.offset(ctx, o.Topic, p, latest)
+		if err != nil {
+			return nil, nil, err
+		}
+		first, next = append(first, low), append(next, high)
+	}
+	return first, next, nil
+}
+
+// proof is how a run is verified.
+type proof struct {
+	records int64 // that the topic must have had
+	cut     bool  // its oldest records are being deleted
+	offsets bool  // there is no time to read all: compare the offsets only
+}
+
+// verify makes a run void in which a record was lost: the offsets must tell of as
+// many records as the topic should have had, and an ordinary client, which checks
+// each checksum, must find every one of them, in order.
+func verify(ctx context.Context, o *Options, p proof) error {
+	first, next, err := bounds(ctx, o)
+	if err != nil {
+		return err
+	}
+	var had int64
+	for _, n := range next {
+		had += n
+	}
+	if had != p.records {
+		return fmt.Errorf("%w: %d records were acknowledged, but offsets tell of %d", errVoid, p.records, had)
+	}
+	t := newTally(first, next, p.cut)
+	if p.offsets || t.open == 0 {
+		return nil
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(o.Brokers...), kgo.ConsumeTopics(o.Topic), kgo.FetchMaxBytes(16<<20),
+		kgo.FetchMaxPartitionBytes(4<<20), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	for t.open > 0 {
+		wait, cancel := context.WithTimeout(ctx, readWithin)
+		fetches := cl.PollFetches(wait)
+		cancel()
+		if err := fetches.Err(); err != nil {
+			return fmt.Errorf("%w: of %d partitions %d were not read to their end: %w", errVoid, len(next), t.open, err)
+		}
+		for it := fetches.RecordIter(); !it.Done(); {
+			r := it.Next()
+			if err := t.take(r.Partition, r.Offset); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// tally checks that the records that come are all there are.
+type tally struct {
+	at, end []int64 // of each partition its next offset and the one after its last
+	begun   []bool
+	cut     bool
+	open    int // partitions that are not read to their end
+}
+
+func newTally(first, end []int64, cut bool) *tally {
+	t := &tally{at: first, end: end, begun: make([]bool, len(end)), cut: cut}
+	for p := range end {
+		if first[p] < end[p] {
+			t.open++
+		}
+	}
+	return t
+}
+
+// take takes the next record of a partition.
+func (t *tally) take(partition int32, offset int64) error {
+	p := int(partition)
+	if p >= len(t.at) {
+		return fmt.Errorf("%w: partition %d should not be there", errVoid, p)
+	}
+	if t.cut && !t.begun[p] && offset > t.at[p] && offset < t.end[p] {
+		t.at[p] = offset // what was before it was deleted since
+	}
+	if offset != t.at[p] || offset >= t.end[p] {
+		return fmt.Errorf("%w: partition %d has offset %d where %d should be", errVoid, p, offset, t.at[p])
+	}
+	t.begun[p] = true
+	if t.at[p]++; t.at[p] == t.end[p] {
+		t.open--
+	}
+	return nil
+}
