@@ -48,9 +48,16 @@ type Options struct {
 	Compression string        `json:"compression,omitempty"`
 	WriteBytes  int           `json:"write_bytes,omitempty"` // of requests sent by one call, at least one request
 	FetchBytes  int           `json:"fetch_bytes,omitempty"`
-	Passes      int           `json:"passes,omitempty"` // 0: until Duration is over
-	Rate        int           `json:"rate,omitempty"`   // records a second
-	PIDs        []int         `json:"-"`                // server processes to watch
+	Passes      int           `json:"passes,omitempty"`      // 0: until Duration is over
+	Rate        int           `json:"rate,omitempty"`        // records a second
+	PerRequest  int           `json:"per_request,omitempty"` // partitions in one produce request; 0: one
+	Congestion  string        `json:"congestion,omitempty"`  // TCP_CONGESTION of the client's sockets; "": the system's
+	Threads     int           `json:"threads,omitempty"`     // of the client; 0: as many as serve best
+	Members     int           `json:"members,omitempty"`     // of the group that is joined
+	Groups      int           `json:"groups,omitempty"`      // that commit
+	Interval    time.Duration `json:"interval_ns,omitempty"` // between two commits of a group
+	Data        string        `json:"data,omitempty"`        // the server's data directory, where this program may read
+	PIDs        []int         `json:"-"`                     // server processes to watch
 
 	progress io.Writer // nil: none
 }
@@ -71,7 +78,7 @@ figures, and they tell more than throughput does: client and server share the ma
   leat bench compare before.json after.json`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(produceCommand(), consumeCommand(), latencyCommand(), idleCommand(), compareCommand(), suiteCommand())
+	cmd.AddCommand(produceCommand(), consumeCommand(), latencyCommand(), idleCommand(), spreadCommand(), createCommand(), compareCommand(), suiteCommand())
 	return cmd
 }
 
@@ -148,6 +155,10 @@ func (o *Options) validate() error {
 		{"fetch-bytes", o.FetchBytes, 1},
 		{"passes", o.Passes, 0},
 		{"rate", o.Rate, 1},
+		{"per-request", o.PerRequest, 0},
+		{"threads", o.Threads, 0},
+		{"members", o.Members, 0},
+		{"groups", o.Groups, 0},
 	} {
 		if n.have < n.low {
 			return fmt.Errorf("--%s %d is too small: at least %d", n.flag, n.have, n.low)

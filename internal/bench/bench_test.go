@@ -292,15 +292,15 @@ func TestVersions(t *testing.T) {
 		rt.Partitions = append(rt.Partitions, kmsg.NewProduceResponseTopicPartition())
 		resp.Topics = append(resp.Topics, rt)
 		b := resp.AppendTo(make([]byte, 4)) // the request's number
-		if err := produceError(b); err != nil || len(b)+4 != produceAnswer(v, "topic") {
-			t.Errorf("produce %d: %v; %d bytes, expected %d", v, err, len(b)+4, produceAnswer(v, "topic"))
+		if err := produceError(v, b); err != nil || len(b)+4 != produceAnswer(v, "topic", 1) {
+			t.Errorf("produce %d: %v; %d bytes, expected %d", v, err, len(b)+4, produceAnswer(v, "topic", 1))
 		}
 		resp.Topics[0].Partitions[0].ErrorCode = kerr.InvalidTimestamp.Code
-		if err := produceError(resp.AppendTo(make([]byte, 4))); !errors.Is(err, kerr.InvalidTimestamp) {
+		if err := produceError(v, resp.AppendTo(make([]byte, 4))); !errors.Is(err, kerr.InvalidTimestamp) {
 			t.Errorf("produce %d: %v", v, err)
 		}
 		for n := range 20 {
-			if err := produceError(b[:n]); !errors.Is(err, errShort) {
+			if err := produceError(v, b[:n]); !errors.Is(err, errShort) {
 				t.Errorf("produce %d, %d bytes: %v", v, n, err)
 			}
 		}
@@ -439,7 +439,7 @@ func TestFlags(t *testing.T) {
 func FuzzAnswers(f *testing.F) {
 	f.Add(make([]byte, 100), int16(11))
 	f.Fuzz(func(_ *testing.T, b []byte, version int16) {
-		_ = produceError(b)
+		_ = produceError(version, b)
 		if len(b) >= 12 {
 			_, _ = parseFetchHead(version, b)
 		}

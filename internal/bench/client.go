@@ -2,13 +2,11 @@ package bench
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -95,6 +93,11 @@ func (c *client) call(ctx context.Context, req kmsg.Request) (kmsg.Response, err
 		}
 		req.SetVersion(v)
 	}
+	return c.exchange(ctx, c.format.AppendRequest(nil, req, 0), req)
+}
+
+// exchange sends a request that is encoded already, as b, and waits for its answer.
+func (c *client) exchange(ctx context.Context, b []byte, req kmsg.Request) (kmsg.Response, error) {
 	deadline := time.Now().Add(callWithin)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
 		deadline = d
@@ -105,14 +108,15 @@ func (c *client) call(ctx context.Context, req kmsg.Request) (kmsg.Response, err
 	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	c.sent++
-	if _, err := c.conn.Write(c.format.AppendRequest(nil, req, c.sent)); err != nil {
+	be.PutUint32(b[4+2+2:], uint32(c.sent)) // after its size, key and version
+	if _, err := c.conn.Write(b); err != nil {
 		return nil, err
 	}
 	var head [8]byte
 	if _, err := io.ReadFull(c.conn, head[:]); err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
-	size, id := int(binary.BigEndian.Uint32(head[:])), int32(binary.BigEndian.Uint32(head[4:]))
+	size, id := int(be.Uint32(head[:])), int32(be.Uint32(head[4:]))
 	if size < 4 || size > maxAnswer || id != c.sent {
 		return nil, fmt.Errorf("this is no broker: it answered %q", head)
 	}
@@ -236,28 +240,14 @@ func (c *client) atController(ctx context.Context, do func(c *client) error) err
 func (c *client) create(ctx context.Context, o *Options) error {
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.TimeoutMillis = int32(callWithin.Milliseconds())
-	t := kmsg.NewCreateTopicsRequestTopic()
-	t.Topic, t.NumPartitions, t.ReplicationFactor = o.Topic, int32(max(1, o.Partitions)), int16(o.Replication)
-	if have := c.versions[req.Key()]; have[1] < 4 && o.Replication < 0 {
-		t.ReplicationFactor = 1 // the broker's default cannot be asked for
-	}
-	for _, config := range o.Configs {
-		name, value, _ := strings.Cut(config, "=")
-		tc := kmsg.NewCreateTopicsRequestTopicConfig()
-		tc.Name, tc.Value = name, &value
-		t.Configs = append(t.Configs, tc)
-	}
-	req.Topics = append(req.Topics, t)
+	req.Topics = append(req.Topics, c.newTopic(o))
 	answer, err := c.call(ctx, req)
 	if err != nil {
 		return err
 	}
 	resp, _ := answer.(*kmsg.CreateTopicsResponse)
-	for _, t := range resp.Topics {
-		if err := kerr.ErrorForCode(t.ErrorCode); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
-			if t.ErrorMessage != nil && *t.ErrorMessage != "" {
-				return fmt.Errorf("%w (%s)", err, *t.ErrorMessage)
-			}
+	for i := range resp.Topics {
+		if err := createError(&resp.Topics[i]); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 			return err
 		}
 	}

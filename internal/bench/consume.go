@@ -45,7 +45,7 @@ func Consume(ctx context.Context, o Options) (*Result, error) {
 	defer c.close()
 	all = slicesOfPartitions(all)
 	o.Connections = len(all)
-	crew, err := connect(ctx, addresses(all))
+	crew, err := connect(ctx, &o, addresses(all))
 	if err != nil {
 		return nil, err
 	}

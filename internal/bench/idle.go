@@ -25,6 +25,10 @@ func idleCommand() *cobra.Command {
 // Idle measures what connections cost that do nothing.
 func Idle(ctx context.Context, o Options) (*Result, error) {
 	o.Connections = max(1, o.Connections)
+	before, _, err := processMemory(o.PIDs)
+	if err != nil {
+		return nil, err
+	}
 	resetPeak(o.PIDs)
 	conns := make([]*client, 0, o.Connections)
 	defer func() {
@@ -54,8 +58,11 @@ func Idle(ctx context.Context, o Options) (*Result, error) {
 	case <-time.After(o.Duration):
 	}
 	m.end(r)
-	if err := m.server(o.PIDs, r); err != nil {
+	if err := m.server(r); err != nil {
 		return nil, err
+	}
+	if r.Server != nil {
+		r.Server.Before = before
 	}
 	for i, c := range conns {
 		if err := c.learn(ctx); err != nil {

@@ -70,7 +70,7 @@ func Latency(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	crew, err := connect(ctx, []string{leader, leader})
+	crew, err := connect(ctx, &o, []string{leader, leader})
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func newPacer(ctx context.Context, o *Options, l *lane, total int) (*pacer, erro
 	if err != nil {
 		return nil, err
 	}
-	p.request = produceRequest(l.version, acks, o.Topic, 0, batch)
+	p.request = produceRequest(l.version, acks, o.Topic, []int32{0}, []record.Batch{batch})
 	p.batch = record.Batch(p.request[len(p.request)-len(batch):])
 	p.value = p.batch[len(batch)-1-o.Size:] // before the count of headers, one byte
 	return p, nil
@@ -208,7 +208,7 @@ func (p *pacer) confirm() error {
 			if have-at < 4+size {
 				break
 			}
-			if err := produceError(in[at+4 : at+4+size]); err != nil {
+			if err := produceError(p.version, in[at+4:at+4+size]); err != nil {
 				return err
 			}
 			p.acked[i] = p.since(i)

@@ -25,41 +25,55 @@ var be = binary.BigEndian
 // errShort is returned for an answer that is not what its version says.
 var errShort = errors.New("the broker's answer is cut short")
 
-// produceRequest encodes a request with one batch for one partition.
-func produceRequest(version, acks int16, topic string, partition int32, batch record.Batch) []byte {
+// produceRequest encodes a request with one batch for each partition.
+func produceRequest(version, acks int16, topic string, partitions []int32, batches []record.Batch) []byte {
 	req := kmsg.NewPtrProduceRequest()
 	req.SetVersion(version)
 	req.Acks, req.TimeoutMillis = acks, 30_000
 	t := kmsg.NewProduceRequestTopic()
 	t.Topic = topic
-	p := kmsg.NewProduceRequestTopicPartition()
-	p.Partition, p.Records = partition, batch
-	t.Partitions = append(t.Partitions, p)
+	for i, partition := range partitions {
+		p := kmsg.NewProduceRequestTopicPartition()
+		p.Partition, p.Records = partition, batches[i]
+		t.Partitions = append(t.Partitions, p)
+	}
 	req.Topics = append(req.Topics, t)
 	return kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID)).AppendRequest(nil, req, 0)
 }
 
-// produceAnswer is the length of the answer to produceRequest, with its size field.
-func produceAnswer(version int16, topic string) int {
-	n := 4 + 4 + 4 + 2 + len(topic) + 4 + 4 + 2 + 8 + 8 + 4
+// produceEntry is the length of a partition's part of an answer.
+func produceEntry(version int16) int {
 	if version >= 5 {
-		n += 8 // the log's start
+		return 4 + 2 + 8 + 8 + 8 // with the log's start
 	}
-	return n
+	return 4 + 2 + 8 + 8
 }
 
-// produceError reads the error of an answer, given without its size field.
-func produceError(b []byte) error {
+// produceAnswer is the length of the answer to produceRequest, with its size field.
+func produceAnswer(version int16, topic string, partitions int) int {
+	return 4 + 4 + 4 + 2 + len(topic) + 4 + partitions*produceEntry(version) + 4
+}
+
+// produceError reads the first error of an answer, given without its size field.
+func produceError(version int16, b []byte) error {
 	const topic = 4 + 4
 	if len(b) < topic+2 {
 		return errShort
 	}
-	p := topic + 2 + int(be.Uint16(b[topic:])) + 4 + 4
-	if len(b) < p+2 {
+	p := topic + 2 + int(be.Uint16(b[topic:]))
+	if len(b) < p+4 {
 		return errShort
 	}
-	if code := int16(be.Uint16(b[p:])); code != 0 {
-		return fmt.Errorf("the broker refused a request: %w", kerr.ErrorForCode(code))
+	n := int(int32(be.Uint32(b[p:])))
+	entry := produceEntry(version)
+	if p += 4; n < 0 || n > (len(b)-p)/entry {
+		return errShort
+	}
+	for range n {
+		if code := int16(be.Uint16(b[p+4:])); code != 0 {
+			return fmt.Errorf("the broker refused a request: %w", kerr.ErrorForCode(code))
+		}
+		p += entry
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 
 // Result is the outcome of a run.
 type Result struct {
-	Kind        string     `json:"kind"` // produce, consume, latency or idle
+	Kind        string     `json:"kind"` // the name of the command
 	Options     Options    `json:"options"`
 	Started     time.Time  `json:"started"`
 	Seconds     float64    `json:"seconds"`
@@ -21,6 +21,7 @@ type Result struct {
 	EndToEnd    *Quantiles `json:"end_to_end,omitempty"`
 	SenderLate  *Quantiles `json:"sender_late,omitempty"` // how late the client itself was
 	OpenSeconds float64    `json:"open_s,omitempty"`      // idle: to open the connections
+	Steps       []Step     `json:"steps,omitempty"`       // of a run that measures several things
 }
 
 // Server is what the server's processes used during a run.
@@ -28,6 +29,8 @@ type Server struct {
 	CPU     float64 `json:"cpu_s"`
 	RSS     int64   `json:"rss_bytes"` // at the end
 	PeakRSS int64   `json:"peak_rss_bytes"`
+	Before  int64   `json:"rss_before_bytes,omitempty"` // idle: without the connections
+	Written int64   `json:"written_bytes"`              // handed to the disk, or to the page cache to go there
 }
 
 // metric is one figure of a result.
@@ -61,6 +64,7 @@ func (r *Result) metrics() (all []metric) {
 			add("server CPU, s/GB", per(r.Server.CPU, gb), cpuText, -1)
 			add("server CPU, s/million records", per(r.Server.CPU, million), cpuText, -1)
 			add("server CPU, us/request", per(r.Server.CPU*1e6, requests), cpuText, -1)
+			add("server's disk bytes/byte", per(float64(r.Server.Written), float64(r.Bytes)), cpuText, 0)
 		}
 	case "latency":
 		for _, q := range []struct {
@@ -81,8 +85,14 @@ func (r *Result) metrics() (all []metric) {
 	case "idle":
 		add("time to open, s", r.OpenSeconds, cpuText, -1)
 		if r.Server != nil {
+			add("server memory, bytes/connection", per(float64(r.Server.RSS-r.Server.Before), requests), sizeText, -1)
+		}
+		if r.Server != nil {
 			add("server CPU, share of a core", per(r.Server.CPU, r.Seconds), cpuText, -1)
 		}
+	}
+	for i := range r.Steps {
+		all = append(all, r.Steps[i].metrics()...)
 	}
 	if r.Server != nil {
 		add("server RSS", float64(r.Server.RSS), sizeText, -1)

@@ -73,7 +73,7 @@ type crew struct {
 }
 
 // connect dials every address.
-func connect(ctx context.Context, addrs []string) (*crew, error) {
+func connect(ctx context.Context, o *Options, addrs []string) (*crew, error) {
 	c := &crew{counters: make([]counter, len(addrs)), begin: make(chan struct{})}
 	dialer := net.Dialer{Timeout: callWithin}
 	for _, a := range addrs {
@@ -86,7 +86,7 @@ func connect(ctx context.Context, addrs []string) (*crew, error) {
 		if !ok {
 			panic("BUG: a TCP connection is none")
 		}
-		s, err := newSocket(tcp)
+		s, err := newSocket(tcp, o.Congestion)
 		if err != nil {
 			c.close()
 			return nil, err
@@ -127,6 +127,24 @@ func (c *crew) total() (records, bytes, requests int64) {
 		requests += c.counters[i].requests.Load()
 	}
 	return records, bytes, requests
+}
+
+// manyConnections is from how many on a thread serves more than one: threads that
+// wake each other up cost more than one that finds much to do.
+const manyConnections = 5
+
+// threads is how many threads serve n connections.
+func threads(o *Options, n int) int {
+	switch {
+	case !sharesThreads || o.Acks == "0": // who waits for no answer never ends a turn
+		return n
+	case o.Threads > 0:
+		return min(o.Threads, n)
+	case n >= manyConnections:
+		return 2
+	default:
+		return n
+	}
 }
 
 // work runs the jobs, each in a thread of its own, from the start of the clock
@@ -176,7 +194,7 @@ func (c *crew) work(ctx context.Context, o *Options, r *Result, jobs []func() er
 		return c.err
 	}
 	r.Records, r.Bytes, r.Requests = c.total()
-	return meter.server(o.PIDs, r)
+	return meter.server(r)
 }
 
 // show draws a line about the run twice a second.
@@ -206,37 +224,51 @@ func (c *crew) show(o *Options, quiet <-chan struct{}) {
 
 // meter measures one stretch of time.
 type meter struct {
-	at          time.Time
-	client, cpu time.Duration
-	serverEnd   time.Duration
-	err         error
-	pids        []int
+	at                time.Time
+	client, cpu       time.Duration
+	written           int64
+	seconds           float64
+	clientEnd, cpuEnd time.Duration
+	writtenEnd        int64
+	err               error
+	pids              []int
 }
 
 func startMeter(pids []int) (*meter, error) {
 	cpu, err := processCPU(pids)
-	return &meter{cpu: cpu, pids: pids}, err
+	return &meter{cpu: cpu, written: processWritten(pids), pids: pids}, err
 }
 
 func (m *meter) begin() { m.at, m.client = time.Now(), ownCPU() }
 
 func (m *meter) end(r *Result) {
-	r.Seconds = time.Since(m.at).Seconds()
-	r.ClientCPU = (ownCPU() - m.client).Seconds()
-	m.serverEnd, m.err = processCPU(m.pids)
+	m.stop()
+	r.Seconds, r.ClientCPU = m.seconds, (m.clientEnd - m.client).Seconds()
+}
+
+func (m *meter) stop() {
+	m.seconds = time.Since(m.at).Seconds()
+	m.clientEnd = ownCPU()
+	m.cpuEnd, m.err = processCPU(m.pids)
+	m.writtenEnd = processWritten(m.pids)
 }
 
 // server adds what the servers cost.
-func (m *meter) server(pids []int, r *Result) error {
-	if len(pids) == 0 {
-		return nil
+func (m *meter) server(r *Result) (err error) {
+	r.Server, err = m.servers()
+	return err
+}
+
+// servers is what the servers used between begin and stop, nil where none is watched.
+func (m *meter) servers() (*Server, error) {
+	if len(m.pids) == 0 {
+		return nil, nil //nolint:nilnil // no server is no failure
 	}
-	now, peak, err := processMemory(pids)
+	now, peak, err := processMemory(m.pids)
 	if err = errors.Join(m.err, err); err != nil {
-		return err
+		return nil, err
 	}
-	r.Server = &Server{CPU: (m.serverEnd - m.cpu).Seconds(), RSS: now, PeakRSS: peak}
-	return nil
+	return &Server{CPU: (m.cpuEnd - m.cpu).Seconds(), RSS: now, PeakRSS: peak, Written: m.writtenEnd - m.written}, nil
 }
 
 // prepare asks for the topic, makes it where that is wanted, and plans the lanes.

@@ -4,6 +4,7 @@ package bench
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"runtime"
@@ -22,7 +23,7 @@ type socket struct {
 }
 
 // newSocket takes the connection away from Go's poller.
-func newSocket(c *net.TCPConn) (*socket, error) {
+func newSocket(c *net.TCPConn, congestion string) (*socket, error) {
 	f, err := c.File()
 	if err != nil {
 		return nil, err
@@ -30,6 +31,11 @@ func newSocket(c *net.TCPConn) (*socket, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err == nil {
 		err = unix.SetNonblock(fd, false)
+	}
+	if err == nil && congestion != "" {
+		if err = unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion); err != nil {
+			err = fmt.Errorf("--congestion %s: %w", congestion, err)
+		}
 	}
 	return &socket{fd: fd, low: 1}, errors.Join(err, f.Close(), c.Close())
 }
@@ -51,26 +57,32 @@ func (s *socket) write(b []byte) error {
 	return nil
 }
 
-// read reads what has come, at least a byte, and where setLow was called so much
-// that one wake-up brings many answers. It may return 0.
+// read reads what has come, at least a byte.
 func (s *socket) read(b []byte) (int, error) {
-	flags := 0
-	if s.low > 1 {
-		// A blocking recv would take what is there and wait for as much again.
-		s.fds[0] = unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN}
-		if _, err := unix.Poll(s.fds[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return 0, err
-		}
-		flags = unix.MSG_DONTWAIT
+	return recv(s.fd, unsafe.Pointer(unsafe.SliceData(b)), len(b), 0)
+}
+
+// wait waits for something to take, and where setLow was called for so much that
+// one wake-up brings many answers. It may end earlier.
+func (s *socket) wait() error {
+	s.fds[0] = unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN}
+	if _, err := unix.Poll(s.fds[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
+		return err
 	}
-	n, err := recv(s.fd, unsafe.Pointer(unsafe.SliceData(b)), len(b), flags)
-	if s.low > 1 && errors.Is(err, unix.EAGAIN) {
+	return nil
+}
+
+// take reads what has come, maybe nothing. A recv that waits would take what is
+// there and then wait for as much again as setLow says.
+func (s *socket) take(b []byte) (int, error) {
+	n, err := recv(s.fd, unsafe.Pointer(unsafe.SliceData(b)), len(b), unix.MSG_DONTWAIT)
+	if errors.Is(err, unix.EAGAIN) {
 		return 0, nil
 	}
 	return n, err
 }
 
-// setLow makes read wait for n bytes.
+// setLow sets for how many bytes wait waits.
 func (s *socket) setLow(n int) error {
 	if n = max(n, 1); n == s.low {
 		return nil

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"errors"
 	"net"
 	"time"
 )
@@ -13,7 +14,12 @@ type socket struct {
 	scratch []byte
 }
 
-func newSocket(c *net.TCPConn) (*socket, error) { return &socket{c: c}, nil }
+func newSocket(c *net.TCPConn, congestion string) (*socket, error) {
+	if congestion != "" {
+		return nil, errors.Join(errors.New("--congestion needs Linux"), c.Close())
+	}
+	return &socket{c: c}, nil
+}
 
 func ownThread() {}
 
@@ -23,6 +29,11 @@ func (s *socket) write(b []byte) error {
 }
 
 func (s *socket) read(b []byte) (int, error) { return s.c.Read(b) }
+
+// wait leaves it to take to wait.
+func (*socket) wait() error { return nil }
+
+func (s *socket) take(b []byte) (int, error) { return s.c.Read(b) }
 
 func (*socket) setLow(int) error { return nil }
 
