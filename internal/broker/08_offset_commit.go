@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -21,10 +22,17 @@ import (
 // What is committed for a topic that there is not, or for a partition beyond its
 // last, is refused here; the coordinator sees only the rest. It is told the topics'
 // ids in every version, so that a topic's offsets end with it.
+//
+// The commits that one read brought are decided at the session's flush, together,
+// and made durable with what that appends.
 
-func (b *Broker) offsetCommit(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (s *session) offsetCommit(r *wire.Request) error {
+	kreq, err := r.Decode()
+	if err != nil {
+		return err
+	}
 	req, _ := kreq.(*kmsg.OffsetCommitRequest)
-	image := b.cfg.Image()
+	image := s.b.cfg.Image()
 	refused := map[string]kmsg.OffsetCommitResponseTopic{}
 	good := req.Topics[:0]
 	for _, t := range req.Topics {
@@ -53,7 +61,7 @@ func (b *Broker) offsetCommit(_ *session, r *wire.Request, kreq kmsg.Request) er
 		r.Reply(resp)
 		return nil
 	}
-	b.cfg.Groups.Commit(req, func(resp *kmsg.OffsetCommitResponse) {
+	reply := func(resp *kmsg.OffsetCommitResponse) {
 		for i := range resp.Topics {
 			t := &resp.Topics[i]
 			key := topicKey(t.Topic, t.TopicID)
@@ -62,7 +70,14 @@ func (b *Broker) offsetCommit(_ *session, r *wire.Request, kreq kmsg.Request) er
 		}
 		resp.Topics = slices.AppendSeq(resp.Topics, maps.Values(refused))
 		r.Reply(resp)
-	})
+	}
+	s.commits = append(s.commits, group.OffsetCommit{Req: req, Reply: reply})
+	for i := range good {
+		s.held += len(good[i].Partitions)
+	}
+	if s.held > maxHeld {
+		s.Flush()
+	}
 	return nil
 }
 

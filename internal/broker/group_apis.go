@@ -13,7 +13,7 @@ func groupAPIs(b *Broker) []api {
 		return nil
 	}
 	return []api{
-		{key: 8, name: "OffsetCommit", min: 2, max: 10, serve: b.offsetCommit},
+		{key: 8, name: "OffsetCommit", min: 2, max: 10, raw: (*session).offsetCommit},
 		{key: 9, name: "OffsetFetch", min: 1, max: 10, serve: b.offsetFetch},
 		{key: 10, name: "FindCoordinator", min: 0, max: 6, serve: b.findCoordinator},
 		{key: 11, name: "JoinGroup", min: 0, max: 9, serve: b.joinGroup},

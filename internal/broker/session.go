@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/wire"
@@ -21,8 +22,9 @@ type session struct {
 	items []storage.Item // parallel to pend, in the order of appending
 	// durable tells that one of the partitions is committed by a sync only.
 	durable bool
-	held    int  // partitions of the requests in queue
-	broken  bool // a flush did not come to its end: it met a bug
+	commits []group.OffsetCommit // that were collected, in order
+	held    int                  // partitions of the requests in queue and commits
+	broken  bool                 // a flush did not come to its end: it met a bug
 
 	mu      sync.Mutex
 	parked  *fetch // list of parked fetches, guarded by mu
@@ -42,8 +44,8 @@ type pending struct {
 const (
 	// keepPending is for how many partitions a connection keeps memory after a flush.
 	keepPending = 1024
-	// maxHeld partitions of produce requests are collected before they are appended,
-	// even where one read brought more.
+	// maxHeld partitions of produce requests and commits are collected before they are
+	// appended, even where one read brought more.
 	maxHeld = 50_000
 	// maxParkedFetches of a connection wait at a time; clients send the next one when
 	// the last was answered.
@@ -86,7 +88,7 @@ func (b *Broker) api(key int16) *api {
 // Flush appends what the requests served since the last one brought, one write a
 // partition, answers those that wait for nothing more, and commits.
 func (s *session) Flush() {
-	if len(s.queue) == 0 {
+	if len(s.queue) == 0 && len(s.commits) == 0 {
 		return
 	}
 	s.broken = true // unless it comes to its end
@@ -98,6 +100,10 @@ func (s *session) Flush() {
 		s.queue[i] = nil
 	}
 	commit, durable := len(s.pend) > 0, s.durable
+	if len(s.commits) > 0 {
+		owed := s.b.cfg.Groups.Commit(s.commits)
+		commit, durable, waits = commit || owed, durable || owed, waits || owed
+	}
 	s.reset()
 	switch {
 	case !commit:
@@ -170,7 +176,7 @@ func (s *session) reset() {
 	clear(s.items)
 	clear(s.pend)
 	s.queue, s.pend, s.items = s.queue[:0], s.pend[:0], s.items[:0]
-	s.durable, s.held = false, 0
+	s.durable, s.held, s.commits = false, 0, nil
 	if cap(s.pend) > keepPending || cap(s.queue) > keepPending {
 		s.queue, s.pend, s.items = nil, nil, nil
 	}

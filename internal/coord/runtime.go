@@ -61,7 +61,8 @@ type Config[M Machine] struct {
 	// New makes the empty machine of a partition; its timers are t.
 	New func(partition int32, t *Timers) M
 	// Commit asks the storage to make what was appended durable, once for each
-	// step that appended, with no lock held; nil: the log needs no asking.
+	// step that appended and was not staged, with no lock held; nil: the log needs
+	// no asking.
 	Commit func()
 }
 
@@ -97,17 +98,38 @@ func New[M Machine](cfg Config[M]) *Runtime[M] {
 // partition is not led here or still loading. Otherwise every Reply of the step is
 // called, now or later.
 func (r *Runtime[M]) Do(partition int32, op func(m M, s *Step)) error {
-	sh := (*r.shards.Load())[partition]
-	if sh == nil {
-		return ErrNotLeading
-	}
-	s := r.step()
-	if err := sh.do(s, op); err != nil {
-		s.finish(err)
+	sh, s, err := r.decide(partition, op)
+	if err != nil {
 		return err
 	}
 	sh.release(s)
 	return nil
+}
+
+// Stage is Do, but leaves it to the caller to ask the storage for the commit, once
+// for all that he stages; owed tells that he must. Until then replies that rest on
+// what was appended are not called.
+func (r *Runtime[M]) Stage(partition int32, op func(m M, s *Step)) (owed bool, err error) {
+	sh, s, err := r.decide(partition, op)
+	if err != nil {
+		return false, err
+	}
+	owed = s.appended
+	sh.answer(s)
+	return owed, nil
+}
+
+func (r *Runtime[M]) decide(partition int32, op func(m M, s *Step)) (*shard[M], *Step, error) {
+	sh := (*r.shards.Load())[partition]
+	if sh == nil {
+		return nil, nil, ErrNotLeading
+	}
+	s := r.step()
+	if err := sh.do(s, op); err != nil {
+		s.finish(err)
+		return nil, nil, err
+	}
+	return sh, s, nil
 }
 
 // StartLeading gives the runtime a partition whose leader this node has become, in

@@ -101,12 +101,18 @@ func (sh *shard[M]) apply(s *Step, r Record) {
 	}
 }
 
-// release sends a step's replies as soon as what they rest on is committed. No
-// lock may be held.
+// release asks for the commit of what a step appended, and answers. No lock may be
+// held.
 func (sh *shard[M]) release(s *Step) {
 	if s.appended && sh.rt.cfg.Commit != nil {
 		sh.rt.cfg.Commit()
 	}
+	sh.answer(s)
+}
+
+// answer sends a step's replies as soon as what they rest on is committed. No lock
+// may be held.
+func (sh *shard[M]) answer(s *Step) {
 	if s.err != nil || len(s.replies) == 0 || s.after <= sh.log.HighWatermark() {
 		s.finish(nil)
 		return

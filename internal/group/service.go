@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,6 +28,7 @@ type Config struct {
 	// Partitions is how many partitions Topic has; 0: the topic is not there yet.
 	Partitions func() int32
 	// Commit asks the storage to make what was appended durable; see coord.Config.
+	// The Service's Commit leaves it to its caller.
 	Commit func()
 	// NewID makes the random part of a member id; nil means a UUID.
 	NewID func() string
@@ -301,27 +303,87 @@ func (sv *Service) Leave(req *kmsg.LeaveGroupRequest, reply func(*kmsg.LeaveGrou
 	}
 }
 
-// Commit handles OffsetCommit. The topics have their names and, where they are
-// known, their ids, whatever the version; the broker has seen to it that they exist.
-func (sv *Service) Commit(req *kmsg.OffsetCommitRequest, reply func(*kmsg.OffsetCommitResponse)) {
-	resp := kmsg.NewPtrOffsetCommitResponse()
-	var fault int16
-	c := sv.do(req.Group, func(m *Machine, s *coord.Step) {
-		resp.Topics, fault = m.Commit(s, req)
+// OffsetCommit is a request to commit offsets, and where its answer goes. The topics
+// have their names and, where they are known, their ids, whatever the version; the
+// broker has seen to it that they exist.
+type OffsetCommit struct {
+	Req   *kmsg.OffsetCommitRequest
+	Reply func(*kmsg.OffsetCommitResponse)
+
+	partition int32
+	resp      *kmsg.OffsetCommitResponse
+	fault     int16
+}
+
+// Commit handles OffsetCommits: all that one read of a connection brought. Those of
+// one partition are decided in one step and become one batch, since no commit rests
+// on what another one records (BenchmarkCommits: a third of the time of one after
+// the other). The caller must have the storage commit where it is told that this is
+// owed. The list is the Service's from here on.
+func (sv *Service) Commit(list []OffsetCommit) (owed bool) {
+	n := sv.cfg.Partitions()
+	for i := range list {
+		c := &list[i]
+		c.resp = kmsg.NewPtrOffsetCommitResponse()
+		if n > 0 {
+			c.partition = PartitionOf(c.Req.Group, n)
+		} else {
+			c.answer(notCoordinator)
+		}
+	}
+	if n <= 0 {
+		return false
+	}
+	if len(list) > 1 {
+		slices.SortStableFunc(list, func(a, b OffsetCommit) int { return int(a.partition - b.partition) })
+	}
+	for len(list) > 0 {
+		to := 1
+		for to < len(list) && list[to].partition == list[0].partition {
+			to++
+		}
+		for run := list[:to]; len(run) > 0; {
+			taken, o := sv.commitRun(run)
+			run, owed = run[taken:], owed || o
+		}
+		list = list[to:]
+	}
+	return owed
+}
+
+// maxTogether bounds the batch of several commits, in bytes.
+const maxTogether = 256 << 10
+
+// commitRun commits the first few of a list of one partition, in one step, and tells
+// how many those were.
+func (sv *Service) commitRun(run []OffsetCommit) (taken int, owed bool) {
+	owed, err := sv.rt.Stage(run[0].partition, func(m *Machine, s *coord.Step) {
+		for taken < len(run) && (taken == 0 || len(s.Buffer())+sizeOf(run[taken].Req) <= maxTogether) {
+			c := &run[taken]
+			c.resp.Topics, c.fault = m.Commit(s, c.Req)
+			taken++
+		}
+		together := run[:taken]
 		s.Reply(func(err error) {
-			if err != nil {
-				fault = code(err)
+			for i := range together {
+				together[i].answer(codeOr(err, together[i].fault))
 			}
-			if fault != 0 {
-				failCommit(req, resp, fault)
-			}
-			reply(resp)
 		})
 	})
-	if c != 0 {
-		failCommit(req, resp, c)
-		reply(resp)
+	if err != nil {
+		for i := range run {
+			run[i].answer(code(err))
+		}
+		return len(run), false
 	}
+	return taken, owed
+}
+
+func (c *OffsetCommit) answer(fault int16) {
+	if fault != 0 {
+		failCommit(c.Req, c.resp, fault)
+	}
+	c.Reply(c.resp)
 }
 
 // failCommit gives all partitions the same code.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -96,6 +97,11 @@ func (l *memory) HighWatermark() record.Offset {
 func (*memory) Start() record.Offset { return 0 }
 
 const testPartitions = 3
+
+// commitOne commits as a connection does that has brought one request.
+func commitOne(sv *Service, req *kmsg.OffsetCommitRequest, reply func(*kmsg.OffsetCommitResponse)) {
+	sv.Commit([]OffsetCommit{{Req: req, Reply: reply}})
+}
 
 // newService makes a service that leads all partitions, with a log for each.
 func newService(tb testing.TB) (*Service, []*memory) {
@@ -222,7 +228,7 @@ func TestTakeOver(t *testing.T) {
 		if got := b.sync(nil); got != "ok B" {
 			t.Fatalf("b syncs: %s", got)
 		}
-		a.sv.Commit(commitRequest("g", a.id, 1, 42), func(r *kmsg.OffsetCommitResponse) {
+		commitOne(a.sv, commitRequest("g", a.id, 1, 42), func(r *kmsg.OffsetCommitResponse) {
 			if c := r.Topics[0].Partitions[0].ErrorCode; c != 0 {
 				t.Errorf("commit: %s", name(c))
 			}
@@ -258,11 +264,11 @@ func TestFetchWaitsForTheCommitItSaw(t *testing.T) {
 		other += "h"
 	}
 	done := 0
-	sv.Commit(commitRequest(other, "", -1, 1), func(*kmsg.OffsetCommitResponse) { done++ })
+	commitOne(sv, commitRequest(other, "", -1, 1), func(*kmsg.OffsetCommitResponse) { done++ })
 	log.mu.Lock()
 	log.held = true
 	log.mu.Unlock()
-	sv.Commit(commitRequest("g", "", -1, 5), func(*kmsg.OffsetCommitResponse) { done++ })
+	commitOne(sv, commitRequest("g", "", -1, 5), func(*kmsg.OffsetCommitResponse) { done++ })
 	got := "no answer"
 	sv.Fetch([]kmsg.OffsetFetchRequestGroup{{Group: "g"}, {Group: other}}, func(r []kmsg.OffsetFetchResponseGroup) {
 		got = fmt.Sprint(r[0].Topics[0].Partitions[0].Offset, " ", r[1].Topics[0].Partitions[0].Offset)
@@ -301,7 +307,7 @@ func TestNotCoordinator(t *testing.T) {
 	if got := sv.fetchOne("g"); got != want {
 		t.Errorf("fetch: %s", got)
 	}
-	sv.Commit(commitRequest("g", "", -1, 1), func(r *kmsg.OffsetCommitResponse) {
+	commitOne(sv, commitRequest("g", "", -1, 1), func(r *kmsg.OffsetCommitResponse) {
 		if got := name(r.Topics[0].Partitions[0].ErrorCode); got != want {
 			t.Errorf("commit: %s", got)
 		}
@@ -331,11 +337,11 @@ func TestTopicDeleted(t *testing.T) {
 		var groups []string
 		for i := range 20 {
 			groups = append(groups, fmt.Sprint("group-", i))
-			sv.Commit(commitRequest(groups[i], "", -1, int64(i)), func(*kmsg.OffsetCommitResponse) {})
+			commitOne(sv, commitRequest(groups[i], "", -1, int64(i)), func(*kmsg.OffsetCommitResponse) {})
 		}
 		again := commitRequest("later", "", -1, 99)
 		again.Topics[0].TopicID = [16]byte{8}
-		sv.Commit(again, func(*kmsg.OffsetCommitResponse) {})
+		commitOne(sv, again, func(*kmsg.OffsetCommitResponse) {})
 		sv.TopicDeleted("t", [16]byte{7})
 		sv.TopicDeleted("u", [16]byte{9})
 		synctest.Wait()
@@ -364,7 +370,7 @@ func TestTopicDeleted(t *testing.T) {
 func TestList(t *testing.T) {
 	sv, _ := newService(t)
 	for i := range 10 {
-		sv.Commit(commitRequest(fmt.Sprint("g", i), "", -1, 1), func(*kmsg.OffsetCommitResponse) {})
+		commitOne(sv, commitRequest(fmt.Sprint("g", i), "", -1, 1), func(*kmsg.OffsetCommitResponse) {})
 	}
 	f := func(states, types []string, want int) {
 		t.Helper()
@@ -501,7 +507,7 @@ func TestHundredMembers(t *testing.T) {
 // and by id, and that offsets of an earlier topic of a name are not given out.
 func TestDecodedTopicsAreKept(t *testing.T) {
 	sv, _ := newService(t)
-	sv.Commit(commitRequest("g", "", -1, 3), func(r *kmsg.OffsetCommitResponse) {
+	commitOne(sv, commitRequest("g", "", -1, 3), func(r *kmsg.OffsetCommitResponse) {
 		if r.Topics[0].Topic != "t" || r.Topics[0].TopicID != [16]byte{7} {
 			t.Errorf("commit names %q %v", r.Topics[0].Topic, r.Topics[0].TopicID)
 		}
@@ -523,6 +529,124 @@ func TestDecodedTopicsAreKept(t *testing.T) {
 	f([16]byte{8}, -1)
 }
 
+// TestCommitsTogether proves that the commits of one read share a batch where they
+// share a partition, that each gets its own answer, that the caller is told to have
+// them committed, and that no answer comes before that.
+func TestCommitsTogether(t *testing.T) {
+	sv, logs := newService(t)
+	for _, l := range logs {
+		l.held = true
+	}
+	const n = 40
+	var got [n]string
+	answers := 0
+	list := make([]OffsetCommit, n)
+	for i := range list {
+		req := commitRequest(fmt.Sprint("g", i), "", -1, int64(i))
+		if i == 7 {
+			req.Generation = 3 // of a group that has none
+		}
+		list[i] = OffsetCommit{Req: req, Reply: func(r *kmsg.OffsetCommitResponse) {
+			answers++
+			got[i] = fmt.Sprint(r.Topics[0].Topic, " ", name(r.Topics[0].Partitions[0].ErrorCode))
+		}}
+	}
+	if !sv.Commit(list) {
+		t.Error("the caller is not told to have the storage commit")
+	}
+	if answers != 0 {
+		t.Errorf("%d answers before the high watermark moved", answers)
+	}
+	for i, l := range logs {
+		if len(l.batches) != 1 {
+			t.Errorf("partition %d has %d batches", i, len(l.batches))
+		}
+		l.commit()
+	}
+	for i := range got {
+		want, offset := "t ok", fmt.Sprint("ok t/0=", i)
+		if i == 7 {
+			want, offset = "t GROUP_ID_NOT_FOUND", "ok"
+		}
+		if got[i] != want {
+			t.Errorf("commit %d: %q, want %q", i, got[i], want)
+		}
+		if o := sv.fetchOne(fmt.Sprint("g", i)); o != offset {
+			t.Errorf("group %d: %s, want %s", i, o, offset)
+		}
+	}
+	if sv.Commit(nil) {
+		t.Error("nothing is owed a commit")
+	}
+}
+
+// TestCommitsTooLargeTogether proves that commits which would make a batch that is
+// too large are not refused for each other's size.
+func TestCommitsTooLargeTogether(t *testing.T) {
+	sv, logs := newService(t)
+	list := make([]OffsetCommit, 3)
+	metadata := strings.Repeat("m", 4096)
+	for i := range list {
+		req := commitRequest("g", "", -1, int64(i))
+		p := req.Topics[0].Partitions[0]
+		p.Metadata = &metadata
+		for n := range int32(maxTogether / 4096 / 2) {
+			p.Partition = n + 1
+			req.Topics[0].Partitions = append(req.Topics[0].Partitions, p)
+		}
+		list[i] = OffsetCommit{Req: req, Reply: func(r *kmsg.OffsetCommitResponse) {
+			for _, p := range r.Topics[0].Partitions {
+				if p.ErrorCode != 0 {
+					t.Errorf("partition %d: %s", p.Partition, name(p.ErrorCode))
+				}
+			}
+		}}
+	}
+	sv.Commit(list)
+	if n := len(logs[PartitionOf("g", testPartitions)].batches); n != len(list) {
+		t.Errorf("%d batches", n)
+	}
+}
+
+// BenchmarkCommits measures a commit among 64 that one read brought, together and
+// one after the other, with a log that does nothing.
+func BenchmarkCommits(b *testing.B) {
+	const n = 64
+	reqs := make([]*kmsg.OffsetCommitRequest, n)
+	for i := range reqs {
+		reqs[i] = commitRequest(fmt.Sprint("g", i), "", -1, 1)
+	}
+	reply := func(*kmsg.OffsetCommitResponse) {}
+	bench := func(b *testing.B, commit func(sv *Service)) {
+		b.Helper()
+		sv, logs := newService(b)
+		for _, l := range logs {
+			l.discard = true
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			commit(sv)
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/n, "ns/commit")
+	}
+	b.Run("together", func(b *testing.B) {
+		bench(b, func(sv *Service) {
+			list := make([]OffsetCommit, n)
+			for i, req := range reqs {
+				list[i] = OffsetCommit{Req: req, Reply: reply}
+			}
+			sv.Commit(list)
+		})
+	})
+	b.Run("single", func(b *testing.B) {
+		bench(b, func(sv *Service) {
+			for _, req := range reqs {
+				commitOne(sv, req, reply)
+			}
+		})
+	})
+}
+
 // BenchmarkService measures a commit of one partition and a heartbeat, with a log
 // that does nothing.
 func BenchmarkService(b *testing.B) {
@@ -539,12 +663,12 @@ func BenchmarkService(b *testing.B) {
 		reply := func(*kmsg.OffsetCommitResponse) {}
 		b.ReportAllocs()
 		for b.Loop() {
-			sv.Commit(req, reply)
+			commitOne(sv, req, reply)
 		}
 	})
 	b.Run("heartbeat", func(b *testing.B) {
 		sv, req := prepare(b), kmsg.NewPtrHeartbeatRequest()
-		sv.Commit(commitRequest("g", "", -1, 1), func(*kmsg.OffsetCommitResponse) {})
+		commitOne(sv, commitRequest("g", "", -1, 1), func(*kmsg.OffsetCommitResponse) {})
 		req.Group, req.MemberID = "g", "m"
 		err := sv.rt.Do(PartitionOf("g", testPartitions), func(m *Machine, _ *coord.Step) {
 			g := m.groups["g"]

@@ -17,13 +17,9 @@ func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Off
 }
 
 // Await calls fn(nil) once the high watermark has reached off, or fn(err) when this
-// node stops leading before. It runs a commit where one is needed, so that what was
-// appended before it does not wait for another's.
+// node stops leading before. Whoever appends asks for the commit.
 func (p *Partition) Await(off record.Offset, fn func(error)) {
 	p.Wait(&Waiter{Owner: awaiting(fn)}, off)
-	if record.Offset(p.hw.Load()) < off {
-		p.set.cfg.Store.Commit()
-	}
 }
 
 // awaiting is a function as a Completer.
