@@ -21,5 +21,5 @@
 // keeper.run (one checkpoint at a time), Log.mu (appends; held over their write),
 // Log.idx (the directory's small files), Log.pub (what readers see; held for moments,
 // never over I/O), then one of committer.mu, keeper.mu, points.mu, files.mu,
-// journal.mu, Store.mu.
+// cursors.mu, journal.mu, Store.mu.
 package storage

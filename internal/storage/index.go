@@ -178,15 +178,25 @@ func (x *indexFile) close() {
 // blockEntries are read at a time: one page of a file, about.
 const blockEntries = 340
 
-// last returns the last of the first n entries for which after is false, as bytes;
-// nil: there is none. It halves the file down to one block, then looks into that.
+// last returns the last entry for which after is false, as bytes; nil: there is none.
 func (x *indexFile) last(after func(b []byte) bool) ([]byte, error) {
+	i, err := x.search(after)
+	if err != nil || i == 0 {
+		return nil, err
+	}
+	b := make([]byte, x.size)
+	return b, x.read(b, i-1)
+}
+
+// search returns the number of the first entry for which after is true; n: there is
+// none. It halves the file down to one block, then looks into that.
+func (x *indexFile) search(after func(b []byte) bool) (int, error) {
 	lo, hi := 0, x.n // after is false for all below lo and true from hi on
-	b := make([]byte, (blockEntries+1)*x.size)
+	b := make([]byte, blockEntries*x.size)
 	for hi-lo > blockEntries {
 		mid := lo + (hi-lo)/2
 		if err := x.read(b[:x.size], mid); err != nil {
-			return nil, err
+			return 0, err
 		}
 		if after(b[:x.size]) {
 			hi = mid
@@ -194,16 +204,11 @@ func (x *indexFile) last(after func(b []byte) bool) ([]byte, error) {
 			lo = mid + 1
 		}
 	}
-	from := max(lo-1, 0) // it may be the one just before lo
-	b = b[:(hi-from)*x.size]
-	if err := x.read(b, from); err != nil {
-		return nil, err
+	b = b[:(hi-lo)*x.size]
+	if err := x.read(b, lo); err != nil {
+		return 0, err
 	}
-	i := sort.Search(hi-from, func(i int) bool { return after(b[i*x.size:][:x.size]) })
-	if i == 0 {
-		return nil, nil
-	}
-	return b[(i-1)*x.size : i*x.size], nil
+	return lo + sort.Search(hi-lo, func(i int) bool { return after(b[i*x.size:][:x.size]) }), nil
 }
 
 func (x *indexFile) read(b []byte, i int) error {
@@ -245,34 +250,54 @@ func (l *Log) searchPos(g *segment, pos int64) (claim, error) {
 
 // searchBy finds the last entry for which after is false.
 func (l *Log) searchBy(g *segment, after func(e entry) bool) (claim, error) {
-	n := -1 // entries of the file that count
-	l.pub.Lock()
-	if t := l.tail; t != nil && t.seg == g {
-		if i := sort.Search(len(t.offs), func(i int) bool { return after(t.offs[i]) }); i > 0 {
-			c := g.claim(t.offs[i-1])
-			l.pub.Unlock()
-			return c, nil
-		}
-		n = t.inFile
+	if c, ok := l.searchTail(g, after); ok {
+		return c, nil
 	}
-	l.pub.Unlock()
 	begin := claim{0, noClaim}
-	if n == 0 {
-		return begin, nil
-	}
-	x, err := l.s.openIndex(g.path(indexSuffix), entryLen)
+	x, err := l.indexOf(g)
 	if err != nil {
 		return begin, err
 	}
 	defer x.close()
-	if n >= 0 {
-		x.n = min(n, x.n)
-	}
 	b, err := x.last(func(b []byte) bool { return after(decodeEntry(b)) })
 	if err != nil || b == nil {
 		return begin, err
 	}
 	return g.claim(decodeEntry(b)), nil
+}
+
+// searchTail does so among the entries that are in memory; false: none of those.
+func (l *Log) searchTail(g *segment, after func(e entry) bool) (claim, bool) {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	t := l.tail
+	if t == nil || t.seg != g {
+		return claim{}, false
+	}
+	i := sort.Search(len(t.offs), func(i int) bool { return after(t.offs[i]) })
+	if i == 0 {
+		return claim{}, false
+	}
+	return g.claim(t.offs[i-1]), true
+}
+
+// indexOf opens a segment's index file, as far as its entries count; there is none
+// where they are all in memory.
+func (l *Log) indexOf(g *segment) (indexFile, error) {
+	n := -1 // entries of the file that count
+	l.pub.Lock()
+	if t := l.tail; t != nil && t.seg == g {
+		n = t.inFile
+	}
+	l.pub.Unlock()
+	if n == 0 {
+		return indexFile{size: entryLen}, nil
+	}
+	x, err := l.s.openIndex(g.path(indexSuffix), entryLen)
+	if err == nil && n >= 0 {
+		x.n = min(n, x.n)
+	}
+	return x, err
 }
 
 // spot is where a batch lies.
@@ -281,6 +306,10 @@ type spot struct {
 	base, next record.Offset
 	epoch      record.Epoch
 	maxTime    int64
+}
+
+func spotOf(b record.Batch, pos, end int64) spot {
+	return spot{pos, end, b.BaseOffset(), b.NextOffset(), b.LeaderEpoch(), b.MaxTimestamp()}
 }
 
 // maxHops is how many batches beyond the one that an index named a search walks
@@ -339,7 +368,7 @@ func (l *Log) walkTo(g *segment, from claim, o record.Offset) (sp spot, hops int
 			return spot{}, hops, errTorn
 		}
 		if b.LastOffset() >= o {
-			return spot{at, w.pos, b.BaseOffset(), b.NextOffset(), b.LeaderEpoch(), b.MaxTimestamp()}, hops, nil
+			return spotOf(b, at, w.pos), hops, nil
 		}
 	}
 }

@@ -86,8 +86,6 @@ type Log struct {
 	made      bool       // guarded by pub: the directory exists
 	linked    bool       // guarded by pub: and its name is durable
 	oldest    int64      // guarded by pub: ms, no record is older; timeUnknown
-	hints     [2]hint    // guarded by pub
-	hintNext  int        // guarded by pub
 }
 
 // fault is why a log is read-only.

@@ -75,18 +75,11 @@ func (r *recent) until(from, pos int64) (int64, bool) {
 	return r.get(i).pos, true
 }
 
-// hint remembers where a reader of older records will go on. Guarded by Log.pub.
-type hint struct {
-	seg  *segment
-	base record.Offset
-	pos  int64
-}
-
 // span is what a read found out so far.
 type span struct {
 	seg  *segment
 	pos  int64         // where it begins; -1: to be looked up
-	one  int64         // where the first batch ends; -1: to be looked up
+	one  int64         // where the first batch ends; -1: unknown, since cut or stop is enough
 	stop int64         // where the limit lies; -1: to be looked up
 	cut  int64         // where the last whole batch within maxBytes ends; -1: unknown
 	size int64         // of the segment
@@ -113,7 +106,7 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 	}
 	sp := l.spanLocked(from, limit, int64(maxBytes))
 	l.pub.Unlock()
-	if sp.pos < 0 || sp.one < 0 || sp.stop < 0 || sp.cut < 0 {
+	if sp.pos < 0 || sp.stop < 0 || sp.cut < 0 {
 		if err := l.lookUp(&sp, from, int64(maxBytes)); err != nil {
 			return nil, err
 		}
@@ -122,7 +115,7 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 		return nil, nil //nolint:nilnil // the batch is not below limit as a whole
 	}
 	to := min(sp.stop, max(sp.one, sp.pos+int64(maxBytes)))
-	if sp.cut >= sp.one && sp.cut < to {
+	if sp.cut > sp.pos && sp.cut < to {
 		to = sp.cut
 	}
 	h, err := sp.seg.open()
@@ -163,33 +156,28 @@ func (l *Log) spanLocked(from, limit record.Offset, maxBytes int64) span {
 			sp.stop = r.get(i).pos
 		}
 	}
-	for _, h := range l.hints {
-		if h.seg == g && h.base == from && sp.pos < 0 {
-			sp.pos = h.pos
-		}
-	}
 	return sp
 }
 
 // lookUp finds in the indexes and the file what memory did not have.
 func (l *Log) lookUp(sp *span, from record.Offset, maxBytes int64) error {
 	g := sp.seg
-	if sp.pos < 0 || sp.one < 0 {
-		var first spot
-		var err error
-		if sp.pos >= 0 {
-			first, err = l.spotAt(g, sp.pos, sp.size)
-		}
-		if sp.pos < 0 || err != nil || first.base > from || first.next <= from {
-			first, err = l.locate(g, from)
+	cur := l.s.cursors.take(cursorPlace{g, from})
+	switch {
+	case cur != nil:
+		sp.pos = cur.pos
+	case sp.pos < 0:
+		first, err := l.locate(g, from)
+		if err == nil && first.base > from {
+			err = errTorn
 		}
 		if err != nil {
 			return l.lost(g, from, err)
 		}
-		if first.base > from {
-			return l.lost(g, from, errTorn)
-		}
 		sp.pos, sp.one = first.pos, first.end
+		fallthrough
+	default:
+		cur = &cursor{place: cursorPlace{g, from}, pos: sp.pos}
 	}
 	if sp.stop < 0 {
 		last, err := l.locate(g, sp.end)
@@ -199,31 +187,58 @@ func (l *Log) lookUp(sp *span, from record.Offset, maxBytes int64) error {
 		sp.stop = last.pos
 	}
 	if sp.pos+maxBytes >= sp.stop {
-		return nil
+		return nil // all of it
 	}
-	// A reader of old records comes back for what follows: end where a batch begins,
-	// and remember where that is.
-	c, err := l.searchPos(g, sp.pos+maxBytes)
-	if err != nil || c.last == noClaim || c.pos <= sp.one {
-		return nil //nolint:nilerr // then the last batch is cut short
+	return l.cutSpan(sp, cur, maxBytes)
+}
+
+// cutSpan ends a read of old records where a batch begins, and remembers that place:
+// the reader will come back for what follows. Where the first batch is longer than
+// maxBytes it is all of the read.
+func (l *Log) cutSpan(sp *span, cur *cursor, maxBytes int64) error {
+	g := sp.seg
+	end, err := l.boundary(cur, sp.pos+maxBytes)
+	if err == nil && end.last != noClaim && end.pos > sp.pos {
+		if next, err := g.spotAt(end.pos, sp.size); err == nil && next.next == end.last+1 {
+			sp.cut = end.pos
+			l.moveCursor(cur, next.base, end.pos)
+			return nil
+		}
 	}
-	if next, err := l.spotAt(g, c.pos, sp.size); err == nil && next.next == c.last+1 {
-		sp.cut = c.pos
-		l.pub.Lock()
-		l.hints[l.hintNext] = hint{g, next.base, c.pos}
-		l.hintNext = (l.hintNext + 1) % len(l.hints)
-		l.pub.Unlock()
+	first, err := g.spotAt(sp.pos, sp.size) // else the last batch is cut short
+	if err != nil {
+		return l.lost(g, sp.end, err)
+	}
+	sp.one = first.end
+	if sp.one >= sp.pos+maxBytes && sp.one < sp.stop {
+		l.moveCursor(cur, first.next, first.end)
 	}
 	return nil
 }
 
-// spotAt reads the header of the batch at a position.
-func (l *Log) spotAt(g *segment, pos, size int64) (spot, error) {
-	sp, _, err := l.walkTo(g, claim{pos, noClaim}, 0)
-	if err == nil && sp.end > size {
+func (l *Log) moveCursor(c *cursor, base record.Offset, pos int64) {
+	c.place.base, c.pos = base, pos
+	l.s.cursors.put(c)
+}
+
+// spotAt reads the header of the batch at a position, and nothing else.
+func (g *segment) spotAt(pos, size int64) (spot, error) {
+	h, err := g.open()
+	if err != nil {
+		return spot{}, err
+	}
+	defer h.drop()
+	buf, _ := hopBuffers.Get().(*[]byte)
+	defer hopBuffers.Put(buf)
+	w := walker{f: h.f, end: size, pos: pos, verify: size, buf: (*buf)[:record.HeaderLen]}
+	b, err := w.next()
+	if err == nil && b.BaseOffset() < g.base {
 		err = errTorn
 	}
-	return sp, err
+	if err != nil {
+		return spot{}, err
+	}
+	return spotOf(b, pos, w.pos), nil
 }
 
 // lost reports that a batch that must be there was not found: damage.

@@ -244,7 +244,7 @@ func (l *Log) batchBefore(g *segment, pos, size int64) (record.Offset, error) {
 	if err != nil {
 		return -1, err
 	}
-	if sp, err := l.spotAt(g, c.pos, size); c.last != noClaim && (err != nil || sp.next != c.last+1) {
+	if sp, err := g.spotAt(c.pos, size); c.last != noClaim && (err != nil || sp.next != c.last+1) {
 		c = claim{0, noClaim}
 	}
 	h, err := g.open()

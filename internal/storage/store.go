@@ -87,6 +87,7 @@ type Store struct {
 	fs      vfs.FS
 	log     *slog.Logger
 	files   files
+	cursors cursors
 	points  points
 	space   space
 	commit  committer

@@ -1,0 +1,142 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// TestReadersOfOldRecords proves that readers who come back for what follows get
+// every byte of the log in its order, however much each asks for, how they take turns,
+// and although the log grows and their cursors are forgotten: each answer begins with
+// the batch asked for, ends where one ends, and is as long as it may be, or nearly so.
+func TestReadersOfOldRecords(t *testing.T) {
+	for seed := range uint64(30) {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		s := openStore(t, testConfig(vfs.NewMem(), "data"))
+		o := testOptions()
+		o.SegmentBytes, o.IndexInterval = 20_000+rng.Int64N(200_000), 100+rng.IntN(3000)
+		o.FlushMessages = 1 << 60 // committed when it is written
+		l := testLog(s, 0, o)
+		var all []record.Batch
+		grow := func(n int) {
+			for range n {
+				first := 0
+				if len(all) > 0 {
+					first = int(all[len(all)-1].NextOffset())
+				}
+				b := batch(t, first, 1+rng.IntN(20), 1+rng.IntN(200))
+				mustAppend(t, l, b)
+				all = append(all, b)
+			}
+		}
+		grow(1500)
+		readers := make([]struct{ at, max int }, 1+rng.IntN(5))
+		for i := range readers {
+			readers[i].max = 1 + rng.IntN(30_000)
+		}
+		for range 3000 {
+			r := &readers[rng.IntN(len(readers))]
+			if r.at == len(all) {
+				r.at = rng.IntN(len(all))
+			}
+			r.at += readBatches(t, l, all[r.at:], r.max)
+			switch rng.IntN(100) {
+			case 0:
+				grow(rng.IntN(20))
+			case 1:
+				s.cursors.take(cursorPlace{l.segments()[0], all[r.at%len(all)].BaseOffset()})
+			}
+		}
+	}
+}
+
+// readBatches reads what must begin with the batches of want, and tells how many
+// of them it got whole.
+func readBatches(t *testing.T, l *Log, want []record.Batch, maxBytes int) (n int) {
+	t.Helper()
+	end, err := l.Committed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := l.Read(want[0].BaseOffset(), end, maxBytes)
+	if err != nil || c == nil {
+		t.Fatalf("read at %d: %v", want[0].BaseOffset(), err)
+	}
+	defer c.Release()
+	b := make([]byte, c.Len())
+	if _, err := c.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	for len(b) > 0 && n < len(want) && bytes.HasPrefix(b, want[n]) {
+		b = b[len(want[n]):]
+		n++
+	}
+	if n == 0 {
+		t.Fatalf("a read of %d bytes at %d does not begin with that batch", maxBytes, want[0].BaseOffset())
+	}
+	if len(b) > 0 && !bytes.HasPrefix(want[n], b) {
+		t.Fatalf("a read of %d bytes at %d goes wrong after %d batches", maxBytes, want[0].BaseOffset(), n)
+	}
+	return n
+}
+
+// TestReaderOfOldRecordsNeedsNoIndex proves that who reads an old log through opens
+// its index files a few times, not at every read.
+func TestReaderOfOldRecordsNeedsNoIndex(t *testing.T) {
+	var opens atomic.Int64
+	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, path string) error {
+		if op == vfs.OpOpen && strings.HasSuffix(path, indexSuffix) {
+			opens.Add(1)
+		}
+		return nil
+	})
+	s := openStore(t, testConfig(fs, "data"))
+	o := testOptions()
+	o.SegmentBytes, o.IndexInterval, o.FlushMessages = 1<<20, 1000, 1<<60
+	l := testLog(s, 0, o)
+	var all []record.Batch
+	for i := range 6000 {
+		all = append(all, batch(t, i, 1, 1000))
+		mustAppend(t, l, all[i])
+	}
+	for _, size := range []int{1, 10_000, 60_000} {
+		opens.Store(0)
+		reads := 0
+		for at := 0; at < len(all)-maxRecent; reads++ {
+			at += readBatches(t, l, all[at:], size)
+		}
+		if n := int(opens.Load()); n*2 > reads {
+			t.Errorf("%d reads of %d bytes opened an index %d times", reads, size, n)
+		}
+	}
+}
+
+// TestCursorsAreBounded proves that readers who never come back leave a bounded
+// number of cursors, and that those used last are kept.
+func TestCursorsAreBounded(t *testing.T) {
+	var s cursors
+	g := &segment{}
+	for i := range 3 * maxCursors {
+		s.put(&cursor{place: cursorPlace{g, record.Offset(i)}})
+		s.put(&cursor{place: cursorPlace{g, record.Offset(i)}, pos: 1}) // another reader at the same place
+	}
+	if len(s.at) != maxCursors {
+		t.Fatalf("%d are kept, not %d", len(s.at), maxCursors)
+	}
+	for i := 2 * maxCursors; i < 3*maxCursors; i++ {
+		if c := s.take(cursorPlace{g, record.Offset(i)}); c == nil || c.pos != 0 {
+			t.Fatalf("the one at %d: %v", i, c)
+		}
+	}
+	if len(s.at) != 0 {
+		t.Errorf("%d are left", len(s.at))
+	}
+}
