@@ -78,7 +78,7 @@ figures, and they tell more than throughput does: client and server share the ma
   leat bench compare before.json after.json`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(produceCommand(), consumeCommand(), latencyCommand(), idleCommand(), spreadCommand(), createCommand(), compareCommand(), suiteCommand())
+	cmd.AddCommand(produceCommand(), consumeCommand(), latencyCommand(), idleCommand(), spreadCommand(), createCommand(), groupsCommand(), compareCommand(), suiteCommand())
 	return cmd
 }
 

@@ -5,7 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -71,5 +74,39 @@ func TestCreate(t *testing.T) {
 	o.Topic, o.Partitions = "bench-0", 0
 	if _, err := Consume(t.Context(), o); err == nil || !strings.Contains(err.Error(), "does not exist") {
 		t.Errorf("a topic is left: %v", err)
+	}
+}
+
+// TestGroups proves that a group has all its members in one generation at the end
+// of each step, and that every commit of the timed run has arrived.
+func TestGroups(t *testing.T) {
+	_, o := fake(t, 1, kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
+	o.Members, o.Groups, o.Interval, o.Duration, o.Size, o.Partitions = 10, 7, 10*time.Millisecond, 50*time.Millisecond, 10, 2
+	r, err := Groups(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := r.Step(groupsJoin); s == nil || s.Requests < 20 {
+		t.Errorf("%+v", s)
+	}
+	if s := r.Step(groupsLeave); s == nil || s.Requests < 18 {
+		t.Errorf("%+v", s)
+	}
+	for _, name := range []string{groupsCommit, groupsProduce} {
+		if s := r.Step(name); s == nil || s.Requests != 35 || s.Ack.Count != 35 {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+	if got := ends(t, &o); got != 35 {
+		t.Errorf("%d small requests arrived", got)
+	}
+	cl, err := kgo.NewClient(kgo.SeedBrokers(o.Brokers...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	groups, err := kadm.NewClient(cl).ListGroups(t.Context())
+	if err != nil || len(groups) != 8 {
+		t.Errorf("%d groups, %v", len(groups), err)
 	}
 }

@@ -1,0 +1,374 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// The steps of Groups.
+const (
+	groupsJoin    = "join"    // from the first member's request until all are in one generation
+	groupsLeave   = "leave"   // from one member's leaving until the others are
+	groupsCommit  = "commit"  // every group, once in each interval
+	groupsProduce = "produce" // as many small requests on as many connections, for comparison
+)
+
+// heartbeatEvery is how soon a member notices that others have come. Clients wait
+// for seconds, and the group with them; what is measured is the broker.
+const heartbeatEvery = 5 * time.Millisecond
+
+func groupsCommand() *cobra.Command {
+	o := groupsDefaults()
+	cmd := &cobra.Command{
+		Use:   "groups",
+		Short: "Fill a consumer group, and let a thousand groups commit",
+		Long: `Fill a consumer group from empty to stable, and let a thousand groups commit an offset each at a fixed rate, with as many small
+produce requests beside it for comparison.
+
+Start the broker with group.initial.rebalance.delay.ms=0, or the group waits for that long first.`,
+		Example: `  leat bench groups --members 100 --groups 1000 --interval 100ms --pid $(pidof leat)`,
+	}
+	f := cmd.Flags()
+	f.DurationVarP(&o.Duration, "duration", "d", o.Duration, "how long the groups commit")
+	f.IntVar(&o.Members, "members", o.Members, "members of the group that is filled")
+	f.IntVar(&o.Groups, "groups", o.Groups, "groups that commit, each on a connection of its own")
+	f.DurationVar(&o.Interval, "interval", o.Interval, "between two commits of a group")
+	bindTopic(cmd, &o)
+	return bind(cmd, &o, Groups)
+}
+
+func groupsDefaults() Options {
+	o := defaults()
+	o.Members, o.Groups, o.Interval, o.Duration = 100, 1000, 100*time.Millisecond, 5*time.Second
+	o.Size, o.Batch, o.InFlight, o.Partitions = 100, 1, 1, 1
+	return o
+}
+
+// Groups measures the coordinator.
+func Groups(ctx context.Context, o Options) (*Result, error) {
+	if o.Members < 1 || o.Groups < 1 || o.Interval <= 0 || o.Duration <= 0 {
+		return nil, errors.New("--members, --groups, --interval and --duration must be more than 0")
+	}
+	c, all, err := prepare(ctx, &o, true, kmsg.Produce.Int16(), produceLow, produceHigh)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	r := &Result{Kind: "groups", Options: o, Started: time.Now().Truncate(time.Second)}
+	name := fmt.Sprintf("bench-%08x", rand.Uint32())
+	addr, err := coordinator(ctx, c, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := fillGroup(ctx, &o, addr, name, r); err != nil {
+		return nil, err
+	}
+	commits, err := commitBeats(ctx, &o, addr, name)
+	if err != nil {
+		return nil, err
+	}
+	produces, err := produceBeats(&o, all[0])
+	if err != nil {
+		return nil, err
+	}
+	for _, step := range []struct {
+		name, addr string
+		beats      []*beat
+	}{{groupsCommit, addr, commits}, {groupsProduce, all[0].addr, produces}} {
+		one, err := pulsate(ctx, &o, step.addr, step.beats)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", step.name, err)
+		}
+		r.Steps = append(r.Steps, one.as(step.name))
+	}
+	r.sum()
+	return r, nil
+}
+
+// coordinator asks for the address of a group's coordinator, until there is one.
+func coordinator(ctx context.Context, c *client, group string) (string, error) {
+	deadline := time.Now().Add(callWithin)
+	for {
+		req := kmsg.NewPtrFindCoordinatorRequest()
+		req.CoordinatorKey, req.CoordinatorKeys = group, []string{group}
+		answer, err := c.call(ctx, req)
+		if err != nil {
+			return "", err
+		}
+		resp, _ := answer.(*kmsg.FindCoordinatorResponse)
+		code, host, port := resp.ErrorCode, resp.Host, resp.Port
+		if len(resp.Coordinators) == 1 {
+			code, host, port = resp.Coordinators[0].ErrorCode, resp.Coordinators[0].Host, resp.Coordinators[0].Port
+		}
+		err = kerr.ErrorForCode(code)
+		if err == nil {
+			return net.JoinHostPort(host, fmt.Sprint(port)), nil
+		}
+		if !kerr.IsRetriable(err) || time.Now().After(deadline) {
+			return "", fmt.Errorf("the coordinator of group %s: %w", group, err)
+		}
+		time.Sleep(askAgain)
+	}
+}
+
+// fillGroup lets all members join at once, and then one of them leave.
+func fillGroup(ctx context.Context, o *Options, addr, name string, r *Result) error {
+	g := &gathering{members: make([]*member, 0, o.Members)}
+	defer func() {
+		for _, m := range g.members {
+			m.c.close()
+		}
+	}()
+	for len(g.members) < o.Members {
+		c, err := dial(ctx, addr)
+		if err != nil {
+			return fmt.Errorf("after %d connections: %w", len(g.members), err)
+		}
+		g.members = append(g.members, &member{c: c, g: g, group: name, topic: o.Topic})
+	}
+	resetPeak(o.PIDs)
+	s, err := measured(groupsJoin, o.PIDs, func(s *Step) error { return g.settle(ctx, s) })
+	if err != nil {
+		return err
+	}
+	r.Steps = append(r.Steps, s)
+	if o.Members == 1 {
+		return nil
+	}
+	s, err = measured(groupsLeave, o.PIDs, func(s *Step) error {
+		leaver := g.members[0]
+		defer leaver.c.close()
+		g.members = g.members[1:]
+		if err := leaver.leave(ctx); err != nil {
+			return err
+		}
+		return g.settle(ctx, s)
+	})
+	r.Steps = append(r.Steps, s)
+	return err
+}
+
+// gathering is the members of one group.
+type gathering struct {
+	members  []*member
+	complete atomic.Int32 // the generation that has just these members, as its leader saw it
+}
+
+// settle returns when all members are in one generation, and nobody else is.
+func (g *gathering) settle(ctx context.Context, s *Step) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	for _, m := range g.members {
+		wg.Go(func() {
+			if err := m.settle(ctx); err != nil {
+				cancel(err) // the first one counts; it ends the others
+			}
+		})
+	}
+	wg.Wait()
+	for _, m := range g.members {
+		s.Requests += m.requests
+		m.requests = 0
+	}
+	return context.Cause(ctx)
+}
+
+// member is a member of a group, as a consumer is one.
+type member struct {
+	c            *client
+	g            *gathering
+	group, topic string
+	id           string
+	generation   int32 // 0: none
+	requests     int64
+}
+
+const groupProtocol = "range"
+
+// settle joins as often as it takes.
+func (m *member) settle(ctx context.Context) error {
+	joined := m.generation > 0
+	for {
+		if joined && m.g.complete.Load() == m.generation {
+			return nil
+		}
+		var err error
+		if joined {
+			err = m.heartbeat(ctx)
+		} else if err = m.join(ctx); err == nil {
+			joined = true
+			continue
+		}
+		switch {
+		case errors.Is(err, kerr.RebalanceInProgress):
+			joined = false
+		case err != nil:
+			return err
+		default:
+			time.Sleep(heartbeatEvery)
+		}
+	}
+}
+
+func (m *member) call(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+	m.requests++
+	return m.c.call(ctx, req)
+}
+
+// join gets the member into a generation and its assignment, or ends with
+// kerr.RebalanceInProgress.
+func (m *member) join(ctx context.Context) error {
+	req := kmsg.NewPtrJoinGroupRequest()
+	req.Group, req.MemberID, req.ProtocolType = m.group, m.id, "consumer"
+	req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 45_000, 20_000
+	meta := kmsg.NewConsumerMemberMetadata()
+	meta.Topics = []string{m.topic}
+	protocol := kmsg.NewJoinGroupRequestProtocol()
+	protocol.Name, protocol.Metadata = groupProtocol, meta.AppendTo(nil)
+	req.Protocols = append(req.Protocols, protocol)
+	answer, err := m.call(ctx, req)
+	if err != nil {
+		return err
+	}
+	joined, _ := answer.(*kmsg.JoinGroupResponse)
+	err = kerr.ErrorForCode(joined.ErrorCode)
+	if m.id == "" && errors.Is(err, kerr.MemberIDRequired) {
+		m.id = joined.MemberID
+		return m.join(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("join: %w", err)
+	}
+	m.id, m.generation = joined.MemberID, joined.Generation
+	sync := kmsg.NewPtrSyncGroupRequest()
+	sync.Group, sync.MemberID, sync.Generation = m.group, m.id, m.generation
+	sync.ProtocolType, sync.Protocol = &req.ProtocolType, &protocol.Name
+	for _, other := range joined.Members { // only the leader sees them
+		assigned := kmsg.NewConsumerMemberAssignment()
+		a := kmsg.NewSyncGroupRequestGroupAssignment()
+		a.MemberID, a.MemberAssignment = other.MemberID, assigned.AppendTo(nil)
+		sync.GroupAssignment = append(sync.GroupAssignment, a)
+	}
+	if answer, err = m.call(ctx, sync); err != nil {
+		return err
+	}
+	synced, _ := answer.(*kmsg.SyncGroupResponse)
+	if err := kerr.ErrorForCode(synced.ErrorCode); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	if len(joined.Members) == len(m.g.members) {
+		m.g.complete.Store(m.generation)
+	}
+	return nil
+}
+
+func (m *member) heartbeat(ctx context.Context) error {
+	req := kmsg.NewPtrHeartbeatRequest()
+	req.Group, req.MemberID, req.Generation = m.group, m.id, m.generation
+	answer, err := m.call(ctx, req)
+	if err != nil {
+		return err
+	}
+	resp, _ := answer.(*kmsg.HeartbeatResponse)
+	return kerr.ErrorForCode(resp.ErrorCode)
+}
+
+func (m *member) leave(ctx context.Context) error {
+	req := kmsg.NewPtrLeaveGroupRequest()
+	req.Group, req.MemberID = m.group, m.id
+	one := kmsg.NewLeaveGroupRequestMember()
+	one.MemberID = m.id
+	req.Members = append(req.Members, one)
+	answer, err := m.call(ctx, req)
+	if err != nil {
+		return err
+	}
+	resp, _ := answer.(*kmsg.LeaveGroupResponse)
+	m.g.complete.Store(0)
+	return kerr.ErrorForCode(resp.ErrorCode)
+}
+
+// The versions of a timed commit, those whose answer has its error at a fixed place.
+const commitLow, commitHigh = 2, 7
+
+// commitBeats are commits of an offset, each of a group of its own. Each group has
+// committed once before.
+func commitBeats(ctx context.Context, o *Options, addr, name string) ([]*beat, error) {
+	c, err := dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	version, err := c.pick(kmsg.OffsetCommit.Int16(), commitLow, commitHigh)
+	if err != nil {
+		return nil, err
+	}
+	at := 4 + 4 + 2 + len(o.Topic) + 4 + 4 // of the error, in the answer
+	if version >= 3 {
+		at += 4
+	}
+	var all []*beat
+	for i := range o.Groups {
+		req := kmsg.NewPtrOffsetCommitRequest()
+		req.SetVersion(version)
+		req.Group, req.Generation = fmt.Sprintf("%s-%d", name, i), -1
+		t := kmsg.NewOffsetCommitRequestTopic()
+		t.Topic = o.Topic
+		p := kmsg.NewOffsetCommitRequestTopicPartition()
+		p.Partition, p.Offset = int32(i%o.Partitions), 1
+		t.Partitions = append(t.Partitions, p)
+		req.Topics = append(req.Topics, t)
+		b := &beat{request: c.format.AppendRequest(nil, req, 0), check: func(answer []byte) error {
+			if len(answer) < at+2 {
+				return errShort
+			}
+			return kerr.ErrorForCode(int16(be.Uint16(answer[at:])))
+		}}
+		answer, err := c.exchange(ctx, b.request, req)
+		if err != nil {
+			return nil, err
+		}
+		if resp, _ := answer.(*kmsg.OffsetCommitResponse); len(resp.Topics) == 1 && len(resp.Topics[0].Partitions) == 1 {
+			err = kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("commit of group %s: %w", req.Group, err)
+		}
+		all = append(all, b)
+	}
+	return all, nil
+}
+
+// produceBeats are as many requests with one record.
+func produceBeats(o *Options, l *lane) ([]*beat, error) {
+	acks, err := o.acks()
+	if err != nil {
+		return nil, err
+	}
+	var all []*beat
+	for i := range o.Groups {
+		batch, err := makeBatch(record.None, 1, o.Size, time.Now().UnixMilli(), uint64(i))
+		if err != nil {
+			return nil, err
+		}
+		partition := l.partitions[i%len(l.partitions)]
+		all = append(all, &beat{
+			request: produceRequest(l.version, acks, o.Topic, []int32{partition}, []record.Batch{batch}),
+			check:   func(answer []byte) error { return produceError(l.version, answer) },
+		})
+	}
+	return all, nil
+}
