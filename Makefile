@@ -62,10 +62,10 @@ cross: ## build and vet for every platform that people have on their desks
 	GO="$(GO)" scripts/cross.sh linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64
 
 bench: ## measure side by side with the floor and other brokers, write docs/benchmarks.md
-	scripts/bench.sh
+	GO="$(GO)" scripts/bench.sh
 
 bench-quick: ## the same in under ten minutes
-	scripts/bench.sh --quick
+	GO="$(GO)" scripts/bench.sh --quick
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)

@@ -1,14 +1,27 @@
 #!/bin/sh
-# Builds leat and the floor program and compares them on this machine, with Apache
-# Kafka beside them where KAFKA_HOME names a directory whose libs has its jars.
+# Builds leat and the floor program and compares them on this machine, with what
+# else can be had beside them:
+#
+#   Apache Kafka   where KAFKA_HOME names a directory whose libs has its jars, such
+#                  as an unpacked https://kafka.apache.org/downloads
+#   NATS           nats-server, installed into bin unless it is on the path
+#   kcat           where it is on the path: the client with librdkafka
 #
 #   scripts/bench.sh            all workloads, 5 rounds, into docs/benchmarks.md
-#   scripts/bench.sh --quick    a few minutes
+#   scripts/bench.sh --quick    less than ten minutes
+#   scripts/bench.sh --no-nats  installs nothing
 #   scripts/bench.sh --only '^latency' --rounds 3 --out latency.md
 #
 # Arguments go to "leat bench suite"; the last of a flag wins.
 set -eu
 cd "$(dirname "$0")/.."
-go build -trimpath -o bin/leat ./cmd/leat
-go build -trimpath -o bin/floor ./internal/bench/floor
-exec bin/leat bench suite --floor bin/floor --out docs/benchmarks.md "$@"
+GO=${GO:-go}
+if [ "${1:-}" = --no-nats ]; then
+	shift
+elif ! command -v nats-server >/dev/null && [ ! -x bin/nats-server ]; then
+	GOBIN="$PWD/bin" "$GO" install github.com/nats-io/nats-server/v2@latest ||
+		echo "nats-server cannot be installed: NATS does not take part" >&2
+fi
+CGO_ENABLED=0 "$GO" build -trimpath -o bin/leat ./cmd/leat
+CGO_ENABLED=0 "$GO" build -trimpath -o bin/floor ./internal/bench/floor
+PATH="$PATH:$PWD/bin" exec bin/leat bench suite --floor bin/floor --out docs/benchmarks.md "$@"

@@ -47,20 +47,20 @@ type staleOne struct{ addr, topic string }
 
 // suiteFlags are the flags of the command.
 type suiteFlags struct {
-	leat, floor, kafka string
-	dir, out, only     string
-	rounds             int
-	quick              bool
-	run                time.Duration
-	mebibytes          int64
+	places
+	dir, out, only string
+	rounds         int
+	quick          bool
+	run            time.Duration
+	mebibytes      int64
 }
 
 func suiteCommand() *cobra.Command {
 	var flags suiteFlags
 	cmd := &cobra.Command{
 		Use:   "suite",
-		Short: "Compare Leat with the floor program and Apache Kafka on this machine",
-		Long: `Compare Leat with the floor program and Apache Kafka on this machine, and write a document in Markdown.
+		Short: "Compare Leat with the floor program, Apache Kafka and NATS on this machine",
+		Long: `Compare Leat with the floor program, Apache Kafka and NATS on this machine, and write a document in Markdown.
 
 The floor program does the least that a broker must do for its bytes. "make bench" builds it and runs this. Apache Kafka takes part
 where KAFKA_HOME names a directory whose libs has its jars. The servers and the load share the machine, so compare CPU, not only rates.
@@ -73,6 +73,7 @@ With --out benchmarks.md the figures are written to benchmarks/results.json, and
 	f.StringVar(&flags.leat, "leat", "", "the leat program (default: this one)")
 	f.StringVar(&flags.floor, "floor", "", "the floor program (default: floor beside leat)")
 	f.StringVar(&flags.kafka, "kafka-home", os.Getenv("KAFKA_HOME"), "directory of Apache Kafka")
+	f.StringVar(&flags.nats, "nats", "nats-server", "the nats-server program")
 	f.StringVar(&flags.dir, "dir", "", "directory for the servers' data (default: a temporary one)")
 	f.StringVar(&flags.out, "out", "", "file to write (default: to the terminal)")
 	f.StringVar(&flags.only, "only", "", "run only what matches this expression, say ^consume")
@@ -115,7 +116,7 @@ func (f *suiteFlags) suite(cmd *cobra.Command) (err error) {
 	if s.rounds < 1 || s.run <= 0 || s.bytes <= 0 {
 		return errors.New("--rounds, --run and --mib must be more than nothing")
 	}
-	s.programs, s.missing = programs(f.leat, f.floor, f.kafka)
+	s.programs, s.missing = programs(&f.places)
 	s.written = func(*report) error { return nil }
 	old := &report{}
 	if f.out != "" {
@@ -265,6 +266,12 @@ func (s *suite) turn(ctx context.Context, w *workload, c *runner, round int) (*R
 		return nil, err
 	}
 	o := s.options(w, srv, &c.contender)
+	if c.program == programNATS {
+		s.topics++
+		o.Topic = fmt.Sprintf("bench-%d", s.topics)
+		syncDisks()
+		return w.nats(ctx, o)
+	}
 	if o.Topic = c.topic; o.Topic == "" {
 		if o.Topic, err = s.topic(ctx, w, &o); err != nil {
 			return nil, err

@@ -13,6 +13,7 @@ const (
 	floorSync   = "floor-sync"
 	kafkaPlain  = "kafka"
 	kafkaFlush  = "kafka-flush"
+	natsFile    = "nats"
 )
 
 // pageCache makes a topic acknowledge what is written but not synced, as Kafka does.
@@ -35,6 +36,7 @@ func contenders() []contender {
 		{name: leatCache, title: "Leat, page cache", program: programLeat, configs: []string{pageCache}},
 		{name: floorCache, title: "floor program", program: programFloor},
 		{name: kafkaPlain, title: "Apache Kafka", program: programKafka},
+		{name: natsFile, title: "NATS JetStream, in files", program: programNATS},
 	}
 }
 
@@ -42,6 +44,7 @@ func contenders() []contender {
 type workload struct {
 	name    string // also its heading
 	run     func(context.Context, Options) (*Result, error)
+	nats    func(context.Context, Options) (*Result, error) // the same for NATS
 	set     func(o *Options)
 	who     []string // the contenders' names
 	figures []figure
@@ -114,6 +117,7 @@ func workloads() []workload {
 	durable := []string{leatDurable, floorSync, kafkaFlush}
 	cached := []string{leatCache, floorCache, kafkaPlain}
 	all := slices.Concat(durable, cached)
+	withNATS := func(who []string) []string { return slices.Concat(who, []string{natsFile}) }
 	bytes := []figure{rateFigure(), recordRateFigure(), cpuByteFigure(), cpuRecordFigure(), cpuRequestFigure(), clientByteFigure(), peakFigure()}
 	records := []figure{rateFigure(), recordRateFigure(), cpuRecordFigure(), cpuRequestFigure(), clientRecordFigure(), peakFigure()}
 	read := []figure{rateFigure(), cpuByteFigure(), cpuRequestFigure(), clientByteFigure(), peakFigure()}
@@ -121,9 +125,9 @@ func workloads() []workload {
 	return []workload{
 		{name: idleEmpty, run: Idle, who: cached, own: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 1 }},
 		{name: idleMany, run: Idle, who: cached, own: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 10_000 }},
-		{name: produceBatches, run: Produce, set: shape(1024, 16, 32), who: all, figures: bytes},
+		{name: produceBatches, run: Produce, nats: natsProduce, set: shape(1024, 16, 32), who: withNATS(all), figures: bytes},
 		{name: produceLarge, run: Produce, set: shape(1024, 1000, 5), who: cached, figures: bytes},
-		{name: produceSmall, run: Produce, set: shape(100, 160, 32), who: all, figures: bytes},
+		{name: produceSmall, run: Produce, nats: natsProduce, set: shape(100, 160, 32), who: withNATS(cached), figures: bytes},
 		{name: produceSingle, run: Produce, set: shape(1024, 1, 256), who: cached, figures: records},
 		{name: produceFew, run: Produce, set: shape(1024, 1, 5), who: cached, figures: records},
 		{name: produceDurable, run: Produce, set: shape(1024, 1, 64), who: durable, figures: records},
@@ -131,7 +135,7 @@ func workloads() []workload {
 		{name: produceMany, run: Produce, set: many, who: durable, figures: records},
 		{name: consumeLarge, run: Consume, set: fetch(1 << 20), who: cached, figures: read, topic: filled},
 		{name: consumeSmall, run: Consume, set: fetch(64 << 10), who: cached, figures: read, topic: filled},
-		{name: latencySmall, run: Latency, set: rate(1000, 100), who: all, figures: times},
+		{name: latencySmall, run: Latency, nats: natsLatency, set: rate(1000, 100), who: withNATS(all), figures: times},
 		{name: latencyLarge, run: Latency, set: rate(5000, 1024), who: cached, figures: times},
 	}
 }

@@ -27,6 +27,7 @@ type program struct {
 	// prepare is what must be done before a first start, and is not timed.
 	prepare func(ctx context.Context, dir, addr string) error
 	command func(dir, addr string) (name string, args []string)
+	probe   func(ctx context.Context, addr string) error // nil: asks as a client of Kafka
 }
 
 // server is a running program.
@@ -44,19 +45,29 @@ const (
 	programFloor     = "floor"
 	programFloorSync = "floor -sync"
 	programKafka     = "Apache Kafka"
+	programNATS      = "NATS"
 )
 
 // programNames lists them in the order of the report.
 func programNames() []string {
-	return []string{programLeat, programFloor, programFloorSync, programKafka}
+	return []string{programLeat, programFloor, programFloorSync, programKafka, programNATS}
 }
 
 // asksNothing tells whether a program keeps too little to be asked for what it got.
 func asksNothing(program string) bool { return strings.HasPrefix(program, programFloor) }
 
+// places is where programs are; "": not there.
+type places struct{ leat, floor, kafka, nats string }
+
 // programs names those that can be had, and why others cannot.
-func programs(leat, floor, kafka string) (have map[string]*program, missing map[string]string) {
+func programs(at *places) (have map[string]*program, missing map[string]string) {
 	have, missing = map[string]*program{}, map[string]string{}
+	leat, floor, kafka := at.leat, at.floor, at.kafka
+	if p, err := natsProgram(at.nats); err != nil {
+		missing[programNATS] = err.Error()
+	} else {
+		have[programNATS] = p
+	}
 	have[programLeat] = &program{
 		about: "leat up --data DIR --listen ADDR --http off" + strings.Join(settings(" --set "), ""),
 		command: func(dir, addr string) (string, []string) {
@@ -95,6 +106,22 @@ func programs(leat, floor, kafka string) (have map[string]*program, missing map[
 		command: func(dir, _ string) (string, []string) { return "java", java(dir, "kafka.Kafka") },
 	}
 	return have, missing
+}
+
+// natsProgram is NATS with JetStream, as it comes.
+func natsProgram(path string) (*program, error) {
+	said, err := exec.Command(path, "--version").Output() //nolint:gosec,noctx // whoever runs the suite names the programs, and this one ends at once
+	if err != nil {
+		return nil, errors.New("there is no nats-server; scripts/bench.sh installs it")
+	}
+	return &program{
+		about: "nats-server -js -sd DIR -a ADDR -p PORT, " + natsVersion(string(said)),
+		probe: natsReady,
+		command: func(dir, addr string) (string, []string) {
+			host, port, _ := net.SplitHostPort(addr) // it is one of ours
+			return path, []string{"-js", "-sd", dir, "-a", host, "-p", port}
+		},
+	}, nil
 }
 
 // settings are those of both brokers that differ from their defaults: a log that
@@ -194,11 +221,14 @@ func (p *program) start(ctx context.Context, dir string) (*server, error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, errors.Join(err, s.file.Close())
 	}
+	probe := p.probe
+	if probe == nil {
+		probe = answers
+	}
 	for {
-		c, err := dial(ctx, addr)
+		err := probe(ctx, addr)
 		if err == nil {
 			s.ready = time.Since(began)
-			c.close()
 			return s, nil
 		}
 		if ctx.Err() != nil || time.Since(began) > readyWithin || s.ended() {
@@ -206,6 +236,16 @@ func (p *program) start(ctx context.Context, dir string) (*server, error) {
 		}
 		time.Sleep(time.Millisecond)
 	}
+}
+
+// answers tells whether a broker answers.
+func answers(ctx context.Context, addr string) error {
+	c, err := dial(ctx, addr)
+	if err != nil {
+		return err
+	}
+	c.close()
+	return nil
 }
 
 // ended tells whether the process is gone; stop still has to wait for it.

@@ -52,7 +52,7 @@ func TestSuite(t *testing.T) {
 	var log bytes.Buffer
 	s := &suite{
 		programs: map[string]*program{programLeat: {about: "the fake", command: fake}, programFloor: {about: "another", command: fake}},
-		missing:  map[string]string{programFloorSync: "not built", programKafka: "no java"},
+		missing:  map[string]string{programFloorSync: "not built", programKafka: "no java", programNATS: "not installed"},
 		rounds:   2, run: 50 * time.Millisecond, bytes: 1 << 20, log: &log,
 		only: regexp.MustCompile("^(" + produceBatches + "|" + consumeSmall + "|" + idleEmpty + ")$"),
 	}
