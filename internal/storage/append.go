@@ -314,24 +314,9 @@ func (l *Log) roll() error {
 func (l *Log) finish(g *segment) error {
 	l.pub.Lock()
 	l.tail.noteTime()
-	size, allocated := g.size, g.allocated
 	l.pub.Unlock()
 	if err := l.flushTail(l.tail); err != nil {
 		return err
 	}
-	if !allocated {
-		return nil
-	}
-	h, err := g.open()
-	if err != nil {
-		return err
-	}
-	defer h.drop()
-	if err := h.f.Truncate(size); err != nil {
-		return err
-	}
-	l.pub.Lock()
-	g.allocated = false
-	l.pub.Unlock()
-	return nil
+	return l.trimFile(g)
 }

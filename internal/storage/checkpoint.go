@@ -263,8 +263,13 @@ func (k *keeper) checkpointLocked(last bool) error {
 // syncLogs has each log make itself durable. hold is true where one could not, for
 // want of space: what the journal has of it must stay.
 func (k *keeper) syncLogs(logs []*Log, last bool) (hold bool) {
+	if len(logs) >= k.s.cfg.atOnce && k.s.volume.usable() {
+		if logs, hold = k.syncAtOnce(logs, last); len(logs) == 0 {
+			return hold
+		}
+	}
 	if last && len(logs) > closers {
-		return k.syncTogether(logs)
+		return k.syncTogether(logs) || hold
 	}
 	rest := restAfter
 	for _, l := range logs {
@@ -299,6 +304,12 @@ func (k *keeper) syncTogether(logs []*Log) bool {
 // syncLog has one log make itself durable, and sees to it where that fails.
 func (k *keeper) syncLog(l *Log, last bool) (hold bool, synced int) {
 	again, synced, err := l.checkpoint(last)
+	return k.settle(l, again, err), synced
+}
+
+// settle deals with what became of one log: again is true where the next checkpoint
+// must look at it, hold where what the journal has of it must stay.
+func (k *keeper) settle(l *Log, again bool, err error) (hold bool) {
 	switch {
 	case full(err):
 		l.pub.Lock()
@@ -312,7 +323,7 @@ func (k *keeper) syncLog(l *Log, last bool) (hold bool, synced int) {
 	if again {
 		k.add(l)
 	}
-	return hold, synced
+	return hold
 }
 
 // clear removes what a checkpoint made superfluous.
@@ -413,8 +424,22 @@ func (s *Store) starts() []byte {
 // checkpoint makes the log durable in its own files, where that is due, and notes
 // its point. again is true where the next checkpoint must look at it, too.
 func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
+	c, again, err := l.beginCheckpoint(last, true)
+	if c == nil || err != nil {
+		return again, 0, err
+	}
+	if synced, err = l.sync(c); err == nil {
+		l.notePoint(c)
+	}
+	return false, synced, err
+}
+
+// beginCheckpoint writes what belongs to a checkpoint and is not written yet, and
+// takes what is to be synced; nil: nothing is, or it is not time. Without sync even
+// what is always synced as it is written waits for the caller's sync of the volume.
+func (l *Log) beginCheckpoint(last, sync bool) (c *checkpointing, again bool, err error) {
 	if !l.ready.Load() || l.deleted.Load() {
-		return false, 0, nil
+		return nil, false, nil
 	}
 	if l.unsound() {
 		l.pub.Lock()
@@ -422,49 +447,55 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 		if l.marks.journaled { // nobody else has it, and its files are not to be relied on
 			l.s.journal.pin()
 		}
-		return false, 0, nil
+		return nil, false, nil
 	}
 	if last {
 		if err := l.flushAll(); err != nil {
-			return false, 0, err
+			return nil, false, err
 		}
 	}
 	if !last && !l.syncDue(time.Now()) {
-		return true, 0, l.noteWritten()
+		return nil, true, l.noteWritten()
 	}
 	if err := l.trim(); err != nil && (!l.faulted() || l.unsound()) {
-		return false, 0, err
+		return nil, false, err
 	}
-	if err := l.snapshot(last); err != nil {
-		return false, 0, asAppendError(err)
+	snapped, err := l.snapshot(last, sync)
+	if err != nil {
+		return nil, false, asAppendError(err)
 	}
-	c := l.beginCheckpoint()
+	c = l.takeCheckpoint()
+	c.snapped = snapped
+	if c.epochs != nil {
+		err := l.change(func() error { return l.s.replaceFile(l.dir, epochFile, c.epochs.encode(), sync) })
+		if err != nil {
+			l.takeBack(c)
+			return nil, false, asAppendError(err)
+		}
+	}
+	return c, false, nil
+}
+
+// sync makes durable what a checkpoint took, file by file.
+func (l *Log) sync(c *checkpointing) (synced int, err error) {
 	for _, g := range c.segs {
 		if err := g.sync(); err != nil {
-			return false, synced, fmt.Errorf("a sync of segment %d failed: %w", g.base, err)
+			return synced, fmt.Errorf("a sync of segment %d failed: %w", g.base, err)
 		}
 		synced++
 		if g != c.to.seg {
 			if err := l.change(func() error { return l.syncIndexes(g) }); err != nil {
-				return false, synced, err
+				return synced, err
 			}
 		}
 	}
-	if c.epochs != nil {
-		err := l.change(func() error { return l.s.replaceFile(l.dir, epochFile, c.epochs.encode(), true) })
-		if err != nil {
-			return false, synced, asAppendError(err)
-		}
-		synced++
-	}
 	if c.names || c.epochs != nil {
-		synced++
+		synced += 2
 		if err := l.s.syncNames(l.dir, c.fresh); err != nil {
-			return false, synced, fmt.Errorf("a sync of the directory failed: %w", err)
+			return synced, fmt.Errorf("a sync of the directory failed: %w", err)
 		}
 	}
-	l.notePoint(c)
-	return false, synced, nil
+	return synced, nil
 }
 
 // noteWritten notes how far the log was written, though nothing was synced. If the
@@ -485,12 +516,14 @@ func (l *Log) noteWritten() error {
 
 // checkpointing is one log within a checkpoint.
 type checkpointing struct {
-	segs   []*segment // to be synced
-	sizes  []int64    // of them
-	to     place
-	names  bool   // the directory is to be synced
-	fresh  bool   // and its own name
-	epochs epochs // to be written; nil: they are
+	segs      []*segment // to be synced
+	sizes     []int64    // of them
+	to        place
+	names     bool   // the directory is to be synced
+	fresh     bool   // and its own name
+	epochs    epochs // written, to be synced; nil: they are
+	snapped   bool   // the producers were written
+	journaled bool   // the journal has bytes that this makes superfluous there
 }
 
 // syncDue tells whether the log's files are to be synced by this checkpoint: always
@@ -514,13 +547,16 @@ func (l *Log) syncDue(now time.Time) bool {
 		age >= lazySyncAge || o.FlushAge > 0 && age >= o.FlushAge
 }
 
-// beginCheckpoint takes what is to be synced.
-func (l *Log) beginCheckpoint() *checkpointing {
+// takeCheckpoint takes what is to be synced.
+func (l *Log) takeCheckpoint() *checkpointing {
 	l.pub.Lock()
 	defer l.pub.Unlock()
+	c := &checkpointing{
+		to:        place{seg: l.activeLocked(), next: record.Offset(l.end.Load())},
+		journaled: l.marks.journaled,
+	}
 	l.marks.changed, l.marks.journaled, l.marks.wantSync = false, false, false
 	l.marks.unsynced, l.marks.records = time.Time{}, 0
-	c := &checkpointing{to: place{seg: l.activeLocked(), next: record.Offset(l.end.Load())}}
 	if c.to.seg != nil {
 		c.to.pos = c.to.seg.size
 	}
@@ -573,11 +609,11 @@ func (l *Log) notePoint(c *checkpointing) {
 }
 
 // snapshot writes the producers' state where enough changed, or the log is closed.
-func (l *Log) snapshot(last bool) error {
+func (l *Log) snapshot(last, sync bool) (done bool, err error) {
 	l.mu.Lock()
 	if l.writer == nil {
 		l.mu.Unlock()
-		return nil
+		return false, nil
 	}
 	ps := &l.writer.producers
 	at := record.Offset(l.end.Load())
@@ -595,14 +631,14 @@ func (l *Log) snapshot(last bool) error {
 	}
 	l.mu.Unlock()
 	if b == nil {
-		return nil
+		return false, nil
 	}
-	err := l.change(func() error { return l.s.replace(l.dir, fileName(at, snapshotSuffix), b, true) })
+	err = l.change(func() error { return l.s.replace(l.dir, fileName(at, snapshotSuffix), b, sync) })
 	if err != nil {
 		l.mu.Lock()
 		ps.changed = true
 		l.mu.Unlock()
-		return err
+		return false, err
 	}
 	l.pub.Lock()
 	before := l.marks.snapOld
@@ -612,7 +648,7 @@ func (l *Log) snapshot(last bool) error {
 	if before >= 0 && before != at {
 		l.s.keeper.remove(l.s.path(l.dir, fileName(before, snapshotSuffix)), 0)
 	}
-	return nil
+	return true, nil
 }
 
 // trim parts with segments below the start that an earlier run did not come to delete.
@@ -625,7 +661,13 @@ func (l *Log) trim() error {
 	return l.trimLocked()
 }
 
-// flushAll writes the indexes out.
+// fewBytes is how much of a log is looked through as fast as an index of it is
+// opened: making two files for each of thousands of logs is most of what closing
+// them would take (BenchmarkClose).
+const fewBytes = 64 << 10
+
+// flushAll writes the indexes out, where they are worth it, and gives back what the
+// active segment's file has beyond its end.
 func (l *Log) flushAll() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -635,22 +677,38 @@ func (l *Log) flushAll() error {
 	if t == nil {
 		return nil
 	}
-	g := t.seg
+	if err := l.trimFile(t.seg); err != nil {
+		return err
+	}
+	l.pub.Lock()
+	few := t.seg.size <= fewBytes && t.inFile+t.inTime == 0
+	l.pub.Unlock()
+	if few {
+		return nil
+	}
+	return asAppendError(l.flushTail(t))
+}
+
+// trimFile cuts a file to what was written to it.
+func (l *Log) trimFile(g *segment) error {
 	l.pub.Lock()
 	size, allocated := g.size, g.allocated
 	l.pub.Unlock()
-	if allocated {
-		h, err := g.open()
-		if err != nil {
-			return err
-		}
-		err = h.f.Truncate(size)
-		h.drop()
-		if err != nil {
-			return err
-		}
+	if !allocated {
+		return nil
 	}
-	return asAppendError(l.flushTail(t))
+	h, err := g.open()
+	if err != nil {
+		return err
+	}
+	defer h.drop()
+	if err := h.f.Truncate(size); err != nil {
+		return err
+	}
+	l.pub.Lock()
+	g.allocated = false
+	l.pub.Unlock()
+	return nil
 }
 
 // syncIndexes makes a closed segment's indexes durable: its largest timestamp, by

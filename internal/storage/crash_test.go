@@ -75,6 +75,7 @@ func newWorld(tb testing.TB, seed uint64) *world {
 	w := &world{tb: tb, rng: rand.New(rand.NewPCG(seed, 1)), mem: vfs.NewMem()}
 	w.cfg = testConfig(nil, "data")
 	w.cfg.Journal = 1 << 17
+	w.cfg.atOnce = int(1 + seed%3) // so that the volume is synced as a whole, or not
 	for i := range modelLogs {
 		w.lastID++
 		w.model = append(w.model, &modelLog{id: testID(w.lastID * 10), topic: fmt.Sprintf("t%d", i), pageCache: i == 3})

@@ -49,6 +49,7 @@ func (s *Store) recover() error {
 		s.log.Warn("a sync failed in the last run: nothing that came after the last checkpoint is trusted")
 		boot = ""
 	}
+	s.volume.open(s)
 	s.points.init(base, hot, boot)
 	buried := s.tombstones()
 	if hot == nil {
@@ -223,6 +224,11 @@ func (s *Store) frozen(id LogID) error {
 
 // syncReplayed makes durable what recovery wrote.
 func (s *Store) syncReplayed(files []replayedFile) error {
+	if len(files) >= s.cfg.atOnce && s.volume.usable() {
+		if err := s.syncVolume(); err == nil {
+			return nil
+		}
+	}
 	var dirs []string
 	for _, r := range files {
 		f, err := s.fs.Open(s.path(r.dir, fileName(r.base, logSuffix)), vfs.Existing)

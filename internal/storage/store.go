@@ -50,6 +50,8 @@ type Config struct {
 	CheckpointEvery time.Duration // 1 s
 	RetentionEvery  time.Duration // how often retention is looked at; 5 min
 
+	atOnce int // see there; tests make it small
+
 	Scrub int64 // bytes a second that are read, once a day, to find damage; 8 MiB, negative: none
 }
 
@@ -75,6 +77,9 @@ func (c Config) withDefaults() Config {
 	if c.RetentionEvery <= 0 {
 		c.RetentionEvery = defaultRetention
 	}
+	if c.atOnce <= 0 {
+		c.atOnce = atOnce
+	}
 	if c.Scrub == 0 {
 		c.Scrub = defaultScrub
 	}
@@ -90,6 +95,7 @@ type Store struct {
 	cursors cursors
 	points  points
 	space   space
+	volume  volume
 	commit  committer
 	journal *journal
 	keeper  keeper
@@ -134,6 +140,7 @@ func open(cfg Config) (*Store, error) {
 	s.commit.init(s)
 	s.keeper.init(s)
 	if err := s.recover(); err != nil {
+		s.volume.end()
 		return nil, err
 	}
 	return s, nil
@@ -214,6 +221,7 @@ func (s *Store) Close() error {
 	err := s.keeper.closing()
 	s.journal.close()
 	s.files.closeAll()
+	s.volume.end()
 	return err
 }
 

@@ -344,3 +344,42 @@ func BenchmarkCrash(b *testing.B) {
 		m.Crash(rand.New(rand.NewPCG(seed, 0)))
 	}
 }
+
+// TestVolume proves that a sync of the volume makes all files and names on it
+// durable, and that one that fails does not, which the files' own syncs tell.
+func TestVolume(t *testing.T) {
+	mem := NewMem()
+	fails := false
+	fsys := NewFaulty(mem, func(op Op, path string) error {
+		if fails && op == OpSync && path == "d" {
+			return errors.New("input/output error")
+		}
+		return nil
+	})
+	must(t, fsys.MkdirAll("d/e"))
+	v, err := fsys.Volume("d")
+	must(t, err)
+	write(t, fsys, "d/e/one", "1")
+	must(t, fsys.Rename("d/e/one", "d/two"))
+	must(t, v.Sync())
+	write(t, fsys, "d/three", "3")
+	fails = true
+	if v.Sync() == nil {
+		t.Fatal("the sync did not fail")
+	}
+	f := open(t, fsys, "d/three", Existing)
+	defer f.Close()
+	if f.Sync() == nil {
+		t.Error("nobody told that the file was not written")
+	}
+	for seed := range uint64(20) {
+		after := mem.Crash(rand.New(rand.NewPCG(seed, 1)))
+		two := open(t, after, "d/two", Existing)
+		if got := text(t, two); got != "1" {
+			t.Errorf("seed %d: %q was left", seed, got)
+		}
+		if three, err := after.Open("d/three", Existing); err == nil && text(t, three) == "3" {
+			t.Errorf("seed %d: what could not be written is there", seed)
+		}
+	}
+}

@@ -33,9 +33,28 @@ func TestExam(t *testing.T) {
 			t.Run("parts", func(t *testing.T) { examParts(t, fsys, dir+"/parts") })
 			t.Run("directories", func(t *testing.T) { examDirectories(t, fsys, dir+"/dirs") })
 			t.Run("lock", func(t *testing.T) { examLock(t, fsys, dir+"/lock") })
+			t.Run("volume", func(t *testing.T) { examVolume(t, fsys, dir+"/volume") })
 			t.Run("concurrency", func(t *testing.T) { examConcurrency(t, fsys, dir+"/busy") })
 		})
 	}
+}
+
+// examVolume syncs all there is; what that is good for, TestVolume shows.
+func examVolume(t *testing.T, fsys FS, dir string) {
+	t.Helper()
+	must(t, fsys.MkdirAll(dir))
+	volumes, ok := fsys.(Volumer)
+	if !ok {
+		t.Skip("it has none on this system")
+	}
+	v, err := volumes.Volume(dir)
+	if errors.Is(err, ErrNoVolume) {
+		t.Skip(err)
+	}
+	must(t, err)
+	write(t, fsys, dir+"/f", "hello")
+	must(t, v.Sync())
+	must(t, v.Close())
 }
 
 func examModes(t *testing.T, fsys FS, dir string) {

@@ -72,8 +72,9 @@ type Faulty struct {
 func NewFaulty(fs FS, hook Hook) *Faulty { return &Faulty{fs: fs, hook: hook} }
 
 var (
-	_ FS     = (*Faulty)(nil)
-	_ Locker = (*Faulty)(nil)
+	_ FS      = (*Faulty)(nil)
+	_ Locker  = (*Faulty)(nil)
+	_ Volumer = (*Faulty)(nil)
 )
 
 func (f *Faulty) judge(op Op, path string) error {
@@ -161,6 +162,28 @@ func (f *Faulty) Lock(name string) (io.Closer, error) {
 		panic("BUG: Lock on a file system without locks")
 	}
 	return locker.Lock(name)
+}
+
+// Volume is the wrapped file system's. Its Sync is judged as that of the directory;
+// where that fails, files of Mem behave as on Linux: see loseAll.
+func (f *Faulty) Volume(dir string) (*Volume, error) {
+	volumes, ok := f.fs.(Volumer)
+	if !ok {
+		return nil, ErrNoVolume
+	}
+	v, err := volumes.Volume(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Volume{close: v.close, sync: func() error {
+		if err := f.judge(OpSync, dir); err != nil {
+			if mem, ok := f.fs.(*Mem); ok {
+				mem.loseAll()
+			}
+			return err
+		}
+		return v.sync()
+	}}, nil
 }
 
 // faultyFile is a file of Faulty. It embeds the wrapped file for Size only.

@@ -51,8 +51,9 @@ func NewMem() *Mem {
 }
 
 var (
-	_ FS     = (*Mem)(nil)
-	_ Locker = (*Mem)(nil)
+	_ FS      = (*Mem)(nil)
+	_ Locker  = (*Mem)(nil)
+	_ Volumer = (*Mem)(nil)
 )
 
 func newDir() *node { return &node{live: map[string]*node{}, durable: map[string]*node{}} }
@@ -241,6 +242,47 @@ func (m *Mem) SyncDir(dir string) error {
 	}
 	m.ops = left
 	return nil
+}
+
+// Volume is all of the file system.
+func (m *Mem) Volume(string) (*Volume, error) {
+	return &Volume{sync: m.syncAll, close: func() error { return nil }}, nil
+}
+
+func (m *Mem) syncAll() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.filesLocked(m.root, func(c *content) { c.sync(m) })
+	for _, op := range m.ops {
+		for _, e := range op {
+			e.apply(func(n *node) map[string]*node { return n.durable })
+		}
+	}
+	m.ops = nil
+	return nil
+}
+
+// filesLocked calls fn for each file.
+func (m *Mem) filesLocked(n *node, fn func(c *content)) {
+	if n.file != nil {
+		fn(n.file)
+	}
+	for _, child := range n.live {
+		m.filesLocked(child, fn)
+	}
+}
+
+// loseAll is what becomes of files whose changes could not be written when the
+// whole of it was synced: they are lost, and the next Sync of such a file says so.
+func (m *Mem) loseAll() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.filesLocked(m.root, func(c *content) {
+		if len(c.pending) > 0 {
+			c.lose(m)
+			c.failed = true
+		}
+	})
 }
 
 // Lock takes the lock that the named file stands for.

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"slices"
 	"sync/atomic"
+	"syscall"
 )
 
 // content is a file's bytes: as read now, as a power cut right now is sure to
@@ -16,6 +17,7 @@ type content struct {
 	taken   int64 // bytes of the file system's space
 	links   int   // names, 0 or 1
 	handles int
+	failed  bool // a sync of the whole file system failed here, and no sync of the file has told; nobody tells another process
 }
 
 // image is a file's bytes; what lies beyond b, up to size, is zeros.
@@ -172,32 +174,45 @@ func (f *memFile) Sync() error {
 	if f.closed.Load() {
 		return fail("fsync", f.name, fs.ErrClosed)
 	}
-	for _, c := range f.c.pending {
-		f.c.disk.apply(c)
+	if f.c.failed {
+		f.c.failed = false
+		return fail("fsync", f.name, syscall.EIO)
 	}
-	f.settledLocked()
+	f.c.sync(f.m)
 	return nil
 }
 
-// lose is what Linux does to a file whose sync failed: the pages count as clean,
-// so reads still see them, and no later sync writes them.
+// sync makes the file's bytes durable. The Mem's mu is held.
+func (c *content) sync(m *Mem) {
+	for _, ch := range c.pending {
+		c.disk.apply(ch)
+	}
+	c.settle(m)
+}
+
 func (f *memFile) lose() {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	for _, c := range f.c.pending {
-		if c.data == nil {
-			f.c.disk.resize(c.off)
-		} else {
-			f.c.disk.size = max(f.c.disk.size, c.off+int64(len(c.data)))
-		}
-	}
-	f.settledLocked()
+	f.c.lose(f.m)
 }
 
-func (f *memFile) settledLocked() {
-	f.c.pending = nil
-	if f.m.last != nil && f.m.last.c == f.c {
-		f.m.last = nil
+// lose is what Linux does to a file whose sync failed: the pages count as clean,
+// so reads still see them, and no later sync writes them. The Mem's mu is held.
+func (c *content) lose(m *Mem) {
+	for _, ch := range c.pending {
+		if ch.data == nil {
+			c.disk.resize(ch.off)
+		} else {
+			c.disk.size = max(c.disk.size, ch.off+int64(len(ch.data)))
+		}
+	}
+	c.settle(m)
+}
+
+func (c *content) settle(m *Mem) {
+	c.pending = nil
+	if m.last != nil && m.last.c == c {
+		m.last = nil
 	}
 }
 

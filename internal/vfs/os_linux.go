@@ -4,6 +4,7 @@ package vfs
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"runtime"
@@ -112,6 +113,43 @@ func (f *osFile) Sync() error {
 		return &fs.PathError{Op: "fdatasync", Path: f.f.Name(), Err: named(err)}
 	}
 	return nil
+}
+
+// errorsSince is the first kernel (5.8) whose syncfs tells that a write failed.
+var errorsSince = [2]int{5, 8}
+
+// Volume is the volume that a directory lies on, where it is a file system that
+// is known to make everything durable by syncfs.
+func (OS) Volume(dir string) (*Volume, error) {
+	var u unix.Utsname
+	var st unix.Statfs_t
+	if err := errors.Join(unix.Uname(&u), retry(func() error { return unix.Statfs(dir, &st) })); err != nil {
+		return nil, &fs.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	old := err != nil || major < errorsSince[0] || major == errorsSince[0] && minor < errorsSince[1]
+	switch uint32(st.Type) { // its type differs between systems
+	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC:
+	default:
+		old = true
+	}
+	if old {
+		return nil, ErrNoVolume
+	}
+	f, err := os.Open(dir) // for good: failures since then are told
+	if err != nil {
+		return nil, err
+	}
+	fd := int(f.Fd())
+	return &Volume{close: f.Close, sync: func() error {
+		err := retry(func() error { return unix.Syncfs(fd) })
+		runtime.KeepAlive(f)
+		if err != nil {
+			return &fs.PathError{Op: "syncfs", Path: dir, Err: named(err)}
+		}
+		return nil
+	}}, nil
 }
 
 func retry(call func() error) error {

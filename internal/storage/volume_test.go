@@ -1,0 +1,150 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// calls counts what a store asks of its file system.
+type calls struct{ syncs, opens, reads, lists atomic.Int64 }
+
+func (c *calls) hook(op vfs.Op, _ string) error {
+	switch op {
+	case vfs.OpSync, vfs.OpSyncDir:
+		c.syncs.Add(1)
+	case vfs.OpOpen:
+		c.opens.Add(1)
+	case vfs.OpRead:
+		c.reads.Add(1)
+	case vfs.OpReadDir:
+		c.lists.Add(1)
+	default: // not counted
+	}
+	return nil
+}
+
+// TestCloseMany proves that a store with thousands of freshly written logs, durable
+// and page-cache ones, closes with a handful of syncs, that the next start looks at
+// none of them, and that after a power cut all have what they had.
+func TestCloseMany(t *testing.T) {
+	const n = 3000
+	mem := vfs.NewMem()
+	var c calls
+	cfg := testConfig(vfs.NewFaulty(mem, c.hook), "data")
+	cfg.Journal = 16 << 20
+	s := openStore(t, cfg)
+	for i := range n {
+		o := testOptions()
+		if i%3 == 0 {
+			o.FlushMessages = 1 << 40
+		}
+		l := testLog(s, i, o)
+		mustAppend(t, l, batch(t, i, 1, 100))
+		mustAppend(t, l, produced(t, int64(i), 0, 0, 1))
+	}
+	s.Commit()
+	c.syncs.Store(0)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.syncs.Load(); got > 20 {
+		t.Errorf("closing %d logs took %d syncs", n, got)
+	}
+	c.opens.Store(0)
+	c.reads.Store(0)
+	c.lists.Store(0)
+	cfg.FS, cfg.BootID = vfs.NewFaulty(mem.Crash(rand.New(rand.NewPCG(1, 1))), c.hook), "another boot"
+	s = openStore(t, cfg)
+	if opens, reads, lists := c.opens.Load(), c.reads.Load(), c.lists.Load(); opens+reads+lists > 60 {
+		t.Errorf("a start after a clean stop opened %d files, read %d times and listed %d directories", opens, reads, lists)
+	}
+	for i := range n {
+		l := testLog(s, i, testOptions())
+		if got := readAll(t, l, 0, 1<<20); len(got) != 2 || values(t, got[:1])[0] != i {
+			t.Fatalf("log %d has %d batches", i, len(got))
+		}
+		if it := appendOne(t, l, produced(t, int64(i), 0, 0, 1)); !it.Dup || it.Base != 1 {
+			t.Fatalf("log %d does not know its producer's batch: %+v", i, it)
+		}
+	}
+}
+
+// TestVolumeFails proves that where a sync of the volume fails, each log is synced by
+// itself: those whose files could be written go on, the others say that they cannot.
+func TestVolumeFails(t *testing.T) {
+	const n, bad = 10, 3
+	mem := vfs.NewMem()
+	var failing atomic.Bool
+	hook := func(op vfs.Op, path string) error {
+		if failing.Load() && op == vfs.OpSync && (path == "data" || path == fmt.Sprintf("data/topic-%d/%s", bad, fileName(0, logSuffix))) {
+			return errBadDisk
+		}
+		return nil
+	}
+	cfg := testConfig(vfs.NewFaulty(keeping{mem}, hook), "data")
+	cfg.atOnce = 2
+	s := openStore(t, cfg)
+	var logs []*Log
+	for i := range n {
+		logs = append(logs, testLog(s, i, testOptions()))
+		mustAppend(t, logs[i], batch(t, i, 1, 100))
+	}
+	s.Commit()
+	failing.Store(true)
+	s.keeper.checkpointNow()
+	failing.Store(false)
+	for i, l := range logs {
+		if got, want := l.Fault() != nil, i == bad; got != want {
+			t.Errorf("log %d: fault %v", i, l.Fault())
+		}
+	}
+	if !s.journal.isPinned() {
+		t.Error("the journal gives back what it alone has")
+	}
+	if s.volume.usable() {
+		t.Error("a volume that failed is relied on")
+	}
+}
+
+// keeping is a memory file system whose files do not lose what a sync of the volume
+// failed to write: so a test can say which of them did.
+type keeping struct{ *vfs.Mem }
+
+// BenchmarkClose closes a store of 5,000 logs with one record each that no sync
+// covered: by a sync of the volume, and file by file.
+func BenchmarkClose(b *testing.B) {
+	for _, whole := range []bool{true, false} {
+		b.Run(fmt.Sprintf("volume=%v", whole), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				cfg := testConfig(vfs.OS{}, b.TempDir())
+				cfg.Journal, cfg.CheckpointEvery = 64<<20, time.Hour
+				s, err := Open(cfg)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if !whole {
+					s.volume.end()
+				}
+				items := []Item{{Batch: batch(b, 0, 1, 1<<10)}}
+				for i := range 5000 {
+					l := testLog(s, i, testOptions())
+					if l.Append(1, items); items[0].Err != nil {
+						b.Fatal(items[0].Err)
+					}
+				}
+				s.Commit()
+				b.StartTimer()
+				if err := s.Close(); err != nil && !errors.Is(err, ErrClosed) {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
