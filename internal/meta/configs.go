@@ -124,7 +124,7 @@ type table struct {
 // The tables. They are built once and never change.
 var (
 	topicTable   = newTable(topicConfigs)
-	brokerTable  = newTable(slices.Concat(brokerConfigs, logConfigs, securityConfigs, coordinatorConfigs))
+	brokerTable  = newTable(slices.Concat(brokerConfigs, logConfigs, securityConfigs, coordinatorConfigs, leatConfigs))
 	groupTable   = newTable(groupConfigs)
 	metricsTable = newTable(clientMetricsConfigs)
 )

@@ -33,7 +33,7 @@ func TestConfigsPage(t *testing.T) {
 
 func configsPage() string {
 	var b strings.Builder
-	b.WriteString("# Configs\n\nEvery config has Kafka's name, type and meaning; where Leat's default is another one than Kafka's, its sentence says what it gives. " +
+	b.WriteString("# Configs\n\nEvery config has Kafka's name, type and meaning, but for those that begin with `leat.`; where Leat's default is another one than Kafka's, its sentence says what it gives. " +
 		"Set a topic's with\n`leat config set --topic NAME name=value`, a broker's in the file of `--config`, by `--set name=value`, or, where it can be changed while " +
 		"brokers\nrun, with `leat config set --broker ID` or `--cluster`. Kafka's own tools work as well.\n")
 	section := func(title string, typ ResourceType, mode bool) {

@@ -18,6 +18,12 @@ type Server struct {
 	MaxDescribedPartitions int // max.request.partition.size.limit
 	RetentionCheckInterval time.Duration
 	RequestTimeout         time.Duration
+	Congestion             string // leat.tcp.congestion.control; "": the system's
+	LocalCongestion        string // of connections from this machine
+
+	// Storage.
+	JournalBytes int64
+	ScrubRate    int64 // bytes a second; 0: none
 
 	// Topics.
 	AutoCreateTopics  bool
@@ -30,6 +36,7 @@ type Server struct {
 	GroupMinSession        time.Duration
 	GroupMaxSession        time.Duration
 	GroupMaxSize           int
+	GroupMemory            int64 // bytes
 	OffsetMetadataMaxBytes int
 	OffsetsRetention       time.Duration
 	OffsetsRetentionCheck  time.Duration
@@ -63,6 +70,11 @@ func ServerSettings(m *Image, s *Static) Server {
 		MaxDescribedPartitions: int(r.int("max.request.partition.size.limit")),
 		RetentionCheckInterval: r.millis("log.retention.check.interval.ms"),
 		RequestTimeout:         r.millis("request.timeout.ms"),
+		Congestion:             r.text("leat.tcp.congestion.control"),
+		LocalCongestion:        r.text("leat.tcp.congestion.control.local"),
+
+		JournalBytes: r.int("leat.journal.bytes"),
+		ScrubRate:    r.int("leat.scrub.bytes.per.second"),
 
 		AutoCreateTopics:  r.bool("auto.create.topics.enable"),
 		DeleteTopics:      r.bool("delete.topic.enable"),
@@ -73,6 +85,7 @@ func ServerSettings(m *Image, s *Static) Server {
 		GroupMinSession:        r.millis("group.min.session.timeout.ms"),
 		GroupMaxSession:        r.millis("group.max.session.timeout.ms"),
 		GroupMaxSize:           int(r.int("group.max.size")),
+		GroupMemory:            r.int("leat.group.memory.bytes"),
 		OffsetMetadataMaxBytes: int(r.int("offset.metadata.max.bytes")),
 		OffsetsRetention:       Millis(r.int("offsets.retention.minutes") * minuteMillis),
 		OffsetsRetentionCheck:  r.millis("offsets.retention.check.interval.ms"),

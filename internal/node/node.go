@@ -152,6 +152,7 @@ func (n *Node) openEngine() error {
 		Settings:   n.groupSettings,
 		Partitions: n.offsetsPartitions,
 		Commit:     n.store.Commit,
+		Memory:     n.server().GroupMemory,
 	})
 	n.controller = controller.New(controller.Config{Image: n.image.Load, Propose: n.quorum.Propose, Static: n.static})
 	return nil

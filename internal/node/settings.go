@@ -16,10 +16,16 @@ import (
 func (n *Node) server() meta.Server { return meta.ServerSettings(n.image.Load(), n.static) }
 
 func (n *Node) storageConfig() storage.Config {
-	return storage.Config{
+	s := n.server()
+	c := storage.Config{
 		FS: n.fs, Dir: path.Clean(n.cfg.Data), Logger: n.log, BootID: n.boot,
-		RetentionEvery: n.server().RetentionCheckInterval,
+		RetentionEvery: s.RetentionCheckInterval,
+		Journal:        s.JournalBytes, Scrub: s.ScrubRate,
 	}
+	if c.Scrub == 0 {
+		c.Scrub = -1 // there, 0 is the default
+	}
+	return c
 }
 
 func (n *Node) wireConfig() wire.Config {
@@ -31,6 +37,7 @@ func (n *Node) wireConfig() wire.Config {
 		MaxConnsPerIP: s.MaxConnectionsPerIP,
 		IdleTimeout:   s.MaxIdle,
 		RequestMemory: max(0, s.RequestMemory), // 0: the built-in limit
+		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,
 	}
 }
 

@@ -130,9 +130,9 @@ func (s *Server) ServeConn(nc net.Conn) {
 func (s *Server) serveConn(c *Conn) {
 	defer s.running.Done()
 	defer s.leave(c)
-	if err := c.tune(s.cfg.TCPCongestion); err != nil {
+	if err := c.tune(); err != nil {
 		if log := s.lines.line(); log != nil {
-			log.Warn("the congestion control of a connection cannot be set", "congestion", s.cfg.TCPCongestion, "error", err)
+			log.Warn("the congestion control of a connection cannot be set", "client", c.nc.RemoteAddr(), "error", err)
 		}
 	}
 	c.run()

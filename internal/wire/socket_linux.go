@@ -4,6 +4,7 @@ package wire
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"syscall"
@@ -206,10 +207,17 @@ func (s *rawSocket) waitRoom() error {
 	})
 }
 
-// tune sets the congestion control of a connection from this machine.
-func (c *Conn) tune(congestion string) error {
+// tune sets the connection's congestion control.
+func (c *Conn) tune() error {
 	tc, ok := c.nc.(*net.TCPConn)
-	if !ok || congestion == "" || !remoteIP(tc).IsLoopback() {
+	if !ok {
+		return nil
+	}
+	name := c.srv.cfg.Congestion
+	if isLocal(tc) {
+		name = c.srv.cfg.LocalCongestion
+	}
+	if name == "" {
 		return nil
 	}
 	rc, err := tc.SyscallConn()
@@ -218,10 +226,18 @@ func (c *Conn) tune(congestion string) error {
 	}
 	var serr error
 	err = rc.Control(func(fd uintptr) {
-		serr = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, congestion)
+		serr = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name)
 	})
-	if err != nil {
-		return err
+	if err == nil && serr != nil {
+		err = fmt.Errorf("%s: %w", name, serr)
 	}
-	return serr
+	return err
+}
+
+// isLocal tells whether the client is on this machine: on the loopback, or on the
+// address that it reached us on.
+func isLocal(nc net.Conn) bool {
+	ip := remoteIP(nc)
+	here, ok := nc.LocalAddr().(*net.TCPAddr)
+	return ip.IsLoopback() || ok && ip == here.AddrPort().Addr().Unmap()
 }

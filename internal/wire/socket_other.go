@@ -11,5 +11,5 @@ func (c *Conn) attach() error {
 	return nil
 }
 
-// tune would set the congestion control of a connection from this machine.
-func (*Conn) tune(string) error { return nil }
+// tune would set the connection's congestion control.
+func (*Conn) tune() error { return nil }

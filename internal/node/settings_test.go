@@ -1,0 +1,49 @@
+package node
+
+import (
+	"testing"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// TestOwnSettings proves that the settings that Kafka does not have reach the parts
+// they are for, and what those get when nothing is set.
+func TestOwnSettings(t *testing.T) {
+	with := func(settings map[string]string) *Node {
+		t.Helper()
+		static, err := meta.NewStatic(1, settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := &Node{static: static}
+		n.image.Store(meta.Empty())
+		return n
+	}
+	f := func(settings map[string]string, journal, scrub, groups int64, other, local string) {
+		t.Helper()
+		n := with(settings)
+		sc, wc := n.storageConfig(), n.wireConfig()
+		if sc.Journal != journal || sc.Scrub != scrub {
+			t.Errorf("%v: journal %d, scrub %d", settings, sc.Journal, sc.Scrub)
+		}
+		if got := n.server().GroupMemory; got != groups {
+			t.Errorf("%v: groups' memory %d", settings, got)
+		}
+		if wc.Congestion != other || wc.LocalCongestion != local {
+			t.Errorf("%v: congestion control %q, on this machine %q", settings, wc.Congestion, wc.LocalCongestion)
+		}
+	}
+	f(nil, 64<<20, 8<<20, 256<<20, "", "reno")
+	f(map[string]string{
+		"leat.journal.bytes": "134217728", "leat.scrub.bytes.per.second": "0", "leat.group.memory.bytes": "2097152",
+		"leat.tcp.congestion.control": "cubic", "leat.tcp.congestion.control.local": "",
+	}, 128<<20, -1, 2<<20, "cubic", "")
+	for name, value := range map[string]string{
+		"leat.journal.bytes": "1000", "leat.scrub.bytes.per.second": "-1", "leat.group.memory.bytes": "0",
+		"leat.tcp.congestion.control": "not a name",
+	} {
+		if err := meta.Validate(meta.BrokerResource, name, value); err == nil {
+			t.Errorf("%s=%s is taken", name, value)
+		}
+	}
+}
