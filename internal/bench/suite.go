@@ -130,24 +130,35 @@ func (f *suiteFlags) suite(cmd *cobra.Command) (err error) {
 				return err
 			}
 		}
-		s.written = func(r *report) error { return r.write(f.out, results) }
+		s.written = func(r *report) error { return errors.Join(r.save(results), r.write(f.out, beside)) }
 	}
 	s.report = s.head(old, "leat bench suite "+strings.Join(os.Args[min(3, len(os.Args)):], " "))
 	if err := s.all(cmd.Context(), f.dir); err != nil {
 		return err
 	}
 	if f.out == "" {
-		_, err = io.WriteString(cmd.OutOrStdout(), s.report.document())
+		_, err = io.WriteString(cmd.OutOrStdout(), s.report.document(""))
 	}
 	return err
 }
 
-// write writes the document and the figures.
-func (r *report) write(document, results string) error {
-	if err := r.save(results); err != nil {
+// write writes the document, its plots and the figures. What people have written
+// below the document's last line stays.
+func (r *report) write(document, beside string) error {
+	for name, svg := range r.plots() {
+		if err := os.WriteFile(filepath.Join(beside, name), []byte(svg), 0o644); err != nil {
+			return err
+		}
+	}
+	text := r.document(filepath.Base(beside))
+	old, err := os.ReadFile(document)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return os.WriteFile(document, []byte(r.document()), 0o644)
+	if _, notes, ok := strings.Cut(string(old), kept+"\n"); ok {
+		text += notes
+	}
+	return os.WriteFile(document, []byte(text), 0o644)
 }
 
 // head describes this run; the figures of an earlier one stay until they are

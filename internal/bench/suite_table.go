@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -43,16 +44,25 @@ func pairRatio(a, b []float64) float64 {
 	return spreadOf(ratios).median
 }
 
-// document is the whole report for people.
-func (r *report) document() string {
+// kept begins what people have written at a document's end.
+const kept = "<!-- make bench writes all above this line and keeps what is below. -->"
+
+// document is the whole report for people; plots are in dir, "" for none.
+func (r *report) document(dir string) string {
 	var b strings.Builder
 	r.writeHead(&b)
 	r.writeClaims(&b)
+	if dir != "" {
+		b.WriteString("## Plots\n\n")
+		for _, name := range slices.Sorted(maps.Keys(r.plots())) {
+			fmt.Fprintf(&b, "![%s](%s)\n\n", strings.TrimSuffix(name, ".svg"), dir+"/"+name)
+		}
+	}
 	r.writeHow(&b)
 	for _, w := range workloads() {
 		r.writeWorkload(&b, &w)
 	}
-	return b.String()
+	return b.String() + kept + "\n"
 }
 
 func (r *report) writeHead(b *strings.Builder) {
@@ -158,7 +168,7 @@ func missText(short float64) string {
 	if short >= 1 || math.IsInf(short, 1) {
 		return digits(short+1) + "x"
 	}
-	return fmt.Sprintf("%.0f %%", math.Ceil(short*100))
+	return fmt.Sprintf("%.0f %%", max(1, math.Round(short*100)))
 }
 
 // writeHow tells how the figures came about.
@@ -185,7 +195,7 @@ func (r *report) writeWorkload(b *strings.Builder, w *workload) {
 	if len(all) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "## %s\n\n| contender |", strings.ToUpper(w.name[:1])+w.name[1:])
+	fmt.Fprintf(b, "## %s\n\n| contender |", capital(w.name))
 	for _, f := range w.figures {
 		b.WriteString(" " + f.name + " |")
 	}

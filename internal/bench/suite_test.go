@@ -2,11 +2,16 @@ package bench
 
 import (
 	"bytes"
+	"encoding/xml"
 	"errors"
+	"maps"
+	"math"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -63,7 +68,7 @@ func TestSuite(t *testing.T) {
 	if err := s.all(t.Context(), dir); err != nil {
 		t.Fatal(err, log.String())
 	}
-	doc := s.report.document()
+	doc := s.report.document("")
 	for _, want := range []string{
 		"## Produce, 1 KiB records, 16 a batch", "| Leat (durable) | **", "| Leat, page cache | **", "| floor program | **",
 		"## Consume, 64 KiB a request", "Apache Kafka did not take part: no java", "- leat: `the fake`", "`make bench`",
@@ -79,6 +84,115 @@ func TestSuite(t *testing.T) {
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// TestPlots proves that plots are SVG that shows each contender's median inside
+// its frame, and that a document keeps what people wrote below it.
+func TestPlots(t *testing.T) {
+	r := &report{}
+	cpu := cpuByteFigure()
+	for name, v := range map[string][]float64{leatCache: {1, 2, 3}, kafkaPlain: {9, unmeasured, 20}} {
+		r.set(produceBatches, name, &series{Figures: map[string][]float64{cpu.name: v}})
+	}
+	for i, f := range endFigures() {
+		for _, c := range []string{leatCache, natsFile} {
+			s := r.Workloads[latencySmall][c]
+			if s == nil {
+				s = &series{Figures: map[string][]float64{}}
+				r.set(latencySmall, c, s)
+			}
+			s.Figures[f.name] = []float64{math.Pow(10, float64(i+1))}
+		}
+	}
+	plots := r.plots()
+	if got := slices.Sorted(maps.Keys(plots)); !slices.Equal(got, []string{"cpu.svg", "latency.svg"}) {
+		t.Fatal(got)
+	}
+	for name, want := range map[string][]string{
+		"cpu.svg":     {"Leat, page cache", ">2.00<", ">14.5<", "server CPU, s/GB"},
+		"latency.svg": {"NATS JetStream", ">10.0 us<", ">100 ms<", "end to end, max: 100 ms"},
+	} {
+		for _, w := range want {
+			if !strings.Contains(plots[name], w) {
+				t.Errorf("%s: no %q in\n%s", name, w, plots[name])
+			}
+		}
+		var shapes struct {
+			Rect []struct {
+				X     float64 `xml:"x,attr"`
+				Width float64 `xml:"width,attr"`
+			} `xml:"rect"`
+			Circle []struct {
+				X float64 `xml:"cx,attr"`
+			} `xml:"circle"`
+		}
+		if err := xml.Unmarshal([]byte(plots[name]), &shapes); err != nil {
+			t.Fatal(name, err)
+		}
+		for _, s := range shapes.Rect {
+			if s.X < plotLeft || s.X+s.Width > plotRight+1 {
+				t.Errorf("%s: a bar from %v, %v wide", name, s.X, s.Width)
+			}
+		}
+		for _, s := range shapes.Circle {
+			if s.X < plotLeft || s.X > plotRight+1 {
+				t.Errorf("%s: a dot at %v", name, s.X)
+			}
+		}
+	}
+	dir := t.TempDir()
+	doc := filepath.Join(dir, "b.md")
+	if err := os.WriteFile(doc, []byte("old\n"+kept+"\nnotes\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.write(doc, dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(doc)
+	if err != nil || !strings.HasPrefix(string(got), "# Benchmarks") || !strings.HasSuffix(string(got), kept+"\nnotes\n") ||
+		strings.Count(string(got), "notes") != 1 || !strings.Contains(string(got), "cpu.svg)") {
+		t.Errorf("%v\n%s", err, got)
+	}
+}
+
+// TestClaims proves what is said of a target: met, missed and by how much, or not
+// measured; and that every claim is about what some workload measures.
+func TestClaims(t *testing.T) {
+	less, more := figure{less: true}, figure{}
+	for _, test := range []struct {
+		claim                claim
+		value, ratio, better float64
+		want                 string
+	}{
+		{claim{figure: less, toFloor: 1.4, toKafka: 7}, 1, 1.4, 7, "met"},
+		{claim{figure: less, toFloor: 1.4, toKafka: 7}, 1, 2.1, 6.5, "**missed** the floor's by 50 %, Kafka's by 8 %"},
+		{claim{figure: less, toFloor: 1.4, toKafka: 7}, 1, 1.3, unmeasured, "Kafka's not measured"},
+		{claim{figure: more, toFloor: 0.6}, 1, 0.7, 9, "met"},
+		{claim{figure: more, toFloor: 0.6, toKafka: 10}, 1, 0.2, 1, "**missed** the floor's by 3.00x, Kafka's by 10.0x"},
+		{claim{figure: less, most: 10}, 11, unmeasured, unmeasured, "**missed** its own by 10 %"},
+		{claim{figure: less}, 11, 1, 1, ""},
+	} {
+		if got := test.claim.mark(test.value, test.ratio, test.better); got != test.want {
+			t.Errorf("%+v: %q", test.claim, got)
+		}
+	}
+	all := map[string]workload{}
+	for _, w := range workloads() {
+		all[w.name] = w
+	}
+	for _, c := range claims() {
+		w := all[c.workload]
+		if !slices.ContainsFunc(w.figures, func(f figure) bool { return f.name == c.figure.name }) {
+			t.Errorf("row %s: %q has no %q", c.row, c.workload, c.figure.name)
+		}
+		for _, who := range []string{c.leat, c.floor, c.kafka} {
+			if who != "" && !slices.Contains(w.who, who) {
+				t.Errorf("row %s: %s does not take part in %q", c.row, who, c.workload)
+			}
+		}
 	}
 }
 

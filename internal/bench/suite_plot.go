@@ -1,0 +1,202 @@
+package bench
+
+import (
+	"fmt"
+	"html"
+	"math"
+	"slices"
+	"strings"
+)
+
+// Plots are SVG: a panel a workload, a row a contender. Their colours serve on
+// light and on dark paper.
+
+const (
+	plotWidth  = 860
+	plotLeft   = 270 // where bars begin; names are before
+	plotRight  = 720 // where they end; values are behind
+	plotRow    = 22
+	plotHead   = 34
+	plotMargin = 14
+)
+
+const plotStyle = `<style>
+text { font: 13px system-ui, sans-serif; fill: #1f2328 }
+.head { font-weight: 600 } .dim { fill: #59636e }
+.line { stroke: #59636e; stroke-width: 1.2; fill: none } .grid { stroke: #8c959f; stroke-opacity: .35 }
+.leat { fill: #0969da } .floor { fill: #8c959f } .kafka { fill: #d1242f } .nats { fill: #1a7f37 }
+@media (prefers-color-scheme: dark) {
+ text { fill: #f0f6fc } .dim { fill: #9198a1 } .line { stroke: #9198a1 }
+ .leat { fill: #4493f8 } .floor { fill: #656c76 } .kafka { fill: #f85149 } .nats { fill: #3fb950 }
+}
+</style>
+`
+
+// plot is a drawing that grows downwards.
+type plot struct {
+	b strings.Builder
+	y int
+}
+
+func (p *plot) text(x int, class, anchor, s string) {
+	fmt.Fprintf(&p.b, "<text x=%q y=%q class=%q text-anchor=%q>%s</text>\n", fmt.Sprint(x), fmt.Sprint(p.y+15), class, anchor, html.EscapeString(s))
+}
+
+func (p *plot) line(x1, y1, x2, y2 float64, class string) {
+	fmt.Fprintf(&p.b, `<line x1="%.1f" y1="%.1f" x2="%.1f" y2="%.1f" class="%s"/>`+"\n", x1, y1, x2, y2, class)
+}
+
+func (p *plot) dot(x, r float64, class, title string) {
+	fmt.Fprintf(&p.b, `<circle cx="%.1f" cy="%d" r="%.1f" class="%s"><title>%s</title></circle>`+"\n", x, p.y+plotRow/2, r, class, html.EscapeString(title))
+}
+
+func (p *plot) head(s string) {
+	p.y += plotMargin
+	p.text(plotMargin, "head", "start", s)
+	p.y += plotHead - plotMargin
+}
+
+func (p *plot) String() string {
+	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" width="%[1]d" height="%[2]d" viewBox="0 0 %[1]d %[2]d">`+"\n%[3]s%[4]s</svg>\n",
+		plotWidth, p.y+plotMargin, plotStyle, p.b.String())
+}
+
+// bars draws a figure's medians, with the least and the largest value as a line.
+func (r *report) bars(p *plot, workload string, f *figure) {
+	most := 0.0
+	for _, c := range contenders() {
+		most = max(most, spreadOf(r.of(workload, c.name, f.name)).high)
+	}
+	if most <= 0 {
+		return
+	}
+	p.head(capital(workload) + ": " + f.name)
+	at := func(v float64) float64 { return plotLeft + v/most*(plotRight-plotLeft) }
+	for _, c := range contenders() {
+		s := spreadOf(r.of(workload, c.name, f.name))
+		if s.median < 0 {
+			continue
+		}
+		p.text(plotLeft-8, "", "end", c.title)
+		fmt.Fprintf(&p.b, `<rect x="%d" y="%d" width="%.1f" height="%d" class="%s"/>`+"\n", plotLeft, p.y+4, at(s.median)-plotLeft, plotRow-8, c.class())
+		middle := float64(p.y) + plotRow/2
+		p.line(at(s.low), middle, at(s.high), middle, "line")
+		p.text(plotRight+8, "", "start", f.format(s.median))
+		p.y += plotRow
+	}
+}
+
+// times draws quantiles on a logarithmic axis: a large dot for p50, smaller ones
+// for the others, up to the largest value.
+func (r *report) times(p *plot, workload string, quantiles []figure) {
+	low, high := math.Inf(1), 0.0
+	for _, c := range contenders() {
+		for i := range quantiles {
+			if v := spreadOf(r.of(workload, c.name, quantiles[i].name)).median; v > 0 {
+				low, high = min(low, v), max(high, v)
+			}
+		}
+	}
+	if high == 0 {
+		return
+	}
+	first, last := math.Floor(math.Log10(low)), math.Ceil(math.Log10(high)+1e-9)
+	at := func(v float64) float64 { return plotLeft + (math.Log10(v)-first)/(last-first)*(plotRight-plotLeft) }
+	kind, _, _ := strings.Cut(quantiles[0].name, ",")
+	p.head(capital(workload) + ": " + kind + "; p50 (large), p90, p99, p99.9, max")
+	top := float64(p.y)
+	for _, c := range contenders() {
+		if spreadOf(r.of(workload, c.name, quantiles[0].name)).median <= 0 {
+			continue
+		}
+		p.text(plotLeft-8, "", "end", c.title)
+		var x []float64
+		for i := range quantiles {
+			if v := spreadOf(r.of(workload, c.name, quantiles[i].name)).median; v > 0 {
+				x = append(x, at(v))
+			}
+		}
+		middle := float64(p.y) + plotRow/2
+		p.line(slices.Min(x), middle, slices.Max(x), middle, "line")
+		for i := range quantiles {
+			v := spreadOf(r.of(workload, c.name, quantiles[i].name)).median
+			if v <= 0 {
+				continue
+			}
+			radius := 3.0
+			if i == 0 {
+				radius = 6
+			}
+			p.dot(at(v), radius, c.class(), quantiles[i].name+": "+microsText(v))
+		}
+		p.text(plotRight+8, "", "start", microsText(spreadOf(r.of(workload, c.name, quantiles[0].name)).median))
+		p.y += plotRow
+	}
+	for e := first; e <= last; e++ {
+		p.line(at(math.Pow(10, e)), top, at(math.Pow(10, e)), float64(p.y), "grid")
+		p.text(int(at(math.Pow(10, e))), "dim", "middle", decadeText(e))
+	}
+	p.y += plotRow
+}
+
+// decadeText names a power of ten of microseconds.
+func decadeText(e float64) string {
+	switch {
+	case e < 3:
+		return fmt.Sprintf("%.0f us", math.Pow(10, e))
+	case e < 6:
+		return fmt.Sprintf("%.0f ms", math.Pow(10, e-3))
+	default:
+		return fmt.Sprintf("%.0f s", math.Pow(10, e-6))
+	}
+}
+
+// class is the contender's colour.
+func (c *contender) class() string {
+	switch c.program {
+	case programLeat:
+		return "leat"
+	case programKafka:
+		return "kafka"
+	case programNATS:
+		return "nats"
+	default:
+		return "floor"
+	}
+}
+
+func capital(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+
+// plots are the drawings of a report by their files' names; one without figures is
+// left out.
+func (r *report) plots() map[string]string {
+	all := map[string]string{}
+	add := func(name string, draw func(p *plot)) {
+		p := &plot{}
+		if draw(p); p.y > 0 {
+			all[name] = p.String()
+		}
+	}
+	cpu, rate, record := cpuByteFigure(), rateFigure(), cpuRecordFigure()
+	add("cpu.svg", func(p *plot) {
+		r.bars(p, produceBatches, &cpu)
+		r.bars(p, produceSmall, &record)
+		r.bars(p, produceWide, &cpu)
+		r.bars(p, consumeLarge, &cpu)
+		r.bars(p, consumeSmall, &cpu)
+	})
+	add("rates.svg", func(p *plot) {
+		r.bars(p, produceBatches, &rate)
+		r.bars(p, produceSmall, &rate)
+		r.bars(p, produceWide, &rate)
+		r.bars(p, consumeLarge, &rate)
+		r.bars(p, consumeSmall, &rate)
+	})
+	add("latency.svg", func(p *plot) {
+		for _, w := range []string{latencySmall, latencyLarge} {
+			r.times(p, w, endFigures())
+			r.times(p, w, ackFigures())
+		}
+	})
+	return all
+}
