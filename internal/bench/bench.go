@@ -59,7 +59,8 @@ type Options struct {
 	Data        string        `json:"data,omitempty"`        // the server's data directory, where this program may read
 	PIDs        []int         `json:"-"`                     // server processes to watch
 
-	progress io.Writer // nil: none
+	progress  io.Writer // nil: none
+	kafkaHome string    // of the suite: where Apache Kafka's own client is
 }
 
 // Command returns the verb "bench".

@@ -116,3 +116,116 @@ func endFigures() []figure {
 func mib(bytes float64) string { return digits(bytes/(1<<20)) + " MiB" }
 
 func percent(share float64) string { return digits(share*100) + " %" }
+
+func diskFigure() figure {
+	return figure{name: "disk bytes/byte", format: digits, less: true, value: ofServer(func(r *Result, s *Server) float64 {
+		return quotient(float64(s.Written), float64(r.Bytes))
+	})}
+}
+
+func connectionFigure() figure {
+	return figure{name: "memory of a connection", format: sizeText, less: true, value: ofServer(func(r *Result, s *Server) float64 {
+		return quotient(float64(s.RSS-s.Before), float64(r.Options.Connections))
+	})}
+}
+
+// stepFigure is a figure of a run's step.
+func stepFigure(name, step string, format func(float64) string, value func(s *Step) float64) figure {
+	return figure{name: name, format: format, less: true, value: func(r *Result) float64 {
+		s := r.Step(step)
+		if s == nil {
+			return math.NaN()
+		}
+		return value(s)
+	}}
+}
+
+// stepTime is how long a step took.
+func stepTime(name, step string) figure {
+	return stepFigure(name, step, millis, func(s *Step) float64 { return s.Seconds })
+}
+
+// stepRate is how fast a step was.
+func stepRate(name, step string) figure {
+	f := stepFigure(name, step, digits, func(s *Step) float64 { return quotient(float64(s.Bytes)/1e6, s.Seconds) })
+	f.less = false
+	return f
+}
+
+// stepCPU is a step's server CPU by what per counts.
+func stepCPU(name, step string, format func(float64) string, per func(s *Step) float64) figure {
+	return stepFigure(name, step, format, func(s *Step) float64 {
+		if s.Server == nil {
+			return math.NaN()
+		}
+		return quotient(s.Server.CPU, per(s))
+	})
+}
+
+func stepRecords(s *Step) float64   { return float64(s.Records) }
+func stepRequests(s *Step) float64  { return float64(s.Requests) }
+func stepGigabytes(s *Step) float64 { return float64(s.Bytes) / 1e9 }
+
+// ratioFigure is one figure of a run over another one of the same run.
+func ratioFigure(name string, less bool, a, b figure) figure {
+	return figure{name: name, format: digits, less: less, value: func(r *Result) float64 { return quotient(a.value(r), b.value(r)) }}
+}
+
+// beyondFigure is by how much one figure of a run is more than another one.
+func beyondFigure(name string, a, b figure) figure {
+	return figure{name: name, format: a.format, less: true, value: func(r *Result) float64 { return a.value(r) - b.value(r) }}
+}
+
+func millis(seconds float64) string { return digits(seconds*1e3) + " ms" }
+
+// micros shows seconds.
+func micros(seconds float64) string { return microsText(seconds * 1e6) }
+
+// Figures of spread: what a record costs the server.
+func spreadFigures() []figure {
+	first, later := stepCPU("first pass, CPU/record", spreadFirst, micros, stepRecords), stepCPU("later passes, CPU/record", spreadLater, micros, stepRecords)
+	many, one := stepCPU("500 a request, CPU/record", spreadMany, micros, stepRecords), stepCPU("one partition, CPU/record", spreadOne, micros, stepRecords)
+	return []figure{first, later, many, one, beyondFigure("beyond one partition's", later, one)}
+}
+
+// Figures of create: times.
+func createFigures() []figure {
+	first, again := stepTime("all writable", createWritable), stepTime("all writable, again", createWritable+createAgain)
+	return []figure{
+		stepTime("answer", createAnswer), first, stepTime("deleted", createDelete),
+		stepTime("answer, again", createAnswer+createAgain), again, stepTime("deleted, again", createDelete+createAgain),
+		ratioFigure("again / first", true, again, first),
+	}
+}
+
+// Figures of groups.
+func groupFigures() []figure {
+	commit := stepCPU("CPU/commit", groupsCommit, micros, stepRequests)
+	produce := stepCPU("CPU/small produce", groupsProduce, micros, stepRequests)
+	return []figure{
+		stepTime("100 members, empty to stable", groupsJoin), stepTime("one leaves", groupsLeave),
+		commit, produce, ratioFigure("commit / small produce", true, commit, produce),
+		stepFigure("commit, p50", groupsCommit, microsText, stepAck(func(q *Quantiles) float64 { return q.P50 })),
+		stepFigure("commit, p99", groupsCommit, microsText, stepAck(func(q *Quantiles) float64 { return q.P99 })),
+	}
+}
+
+func stepAck(at func(q *Quantiles) float64) func(s *Step) float64 {
+	return func(s *Step) float64 {
+		if s.Ack == nil {
+			return math.NaN()
+		}
+		return at(s.Ack)
+	}
+}
+
+// Figures of an ordinary client.
+func clientFigures() (all []figure) {
+	for _, step := range []string{clientProduce, clientConsume} {
+		all = append(all,
+			stepRate(step+", MB/s", step),
+			stepCPU(step+", server CPU, s/GB", step, digits, stepGigabytes),
+			stepFigure(step+", client CPU, s/GB", step, digits, func(s *Step) float64 { return quotient(s.ClientCPU, stepGigabytes(s)) }))
+	}
+	return all
+}

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"slices"
 )
 
@@ -11,6 +12,9 @@ const (
 	leatCache   = "leat-cache"
 	floorCache  = "floor"
 	floorSync   = "floor-sync"
+	floorAgain  = "floor-recycle"
+	floorWide   = "floor-recycle-64"
+	floorNone   = "floor-discard"
 	kafkaPlain  = "kafka"
 	kafkaFlush  = "kafka-flush"
 	natsFile    = "nats"
@@ -35,6 +39,9 @@ func contenders() []contender {
 		{name: kafkaFlush, title: "Apache Kafka, flush.messages=1 (durable)", program: programKafka, configs: []string{"flush.messages=1"}},
 		{name: leatCache, title: "Leat, page cache", program: programLeat, configs: []string{pageCache}},
 		{name: floorCache, title: "floor program", program: programFloor},
+		{name: floorAgain, title: "floor program, recycled blocks", program: programRecycle},
+		{name: floorWide, title: "floor program, recycled blocks", program: programRecycle64},
+		{name: floorNone, title: "floor program, storing nothing", program: programDiscard},
 		{name: kafkaPlain, title: "Apache Kafka", program: programKafka},
 		{name: natsFile, title: "NATS JetStream, in files", program: programNATS},
 	}
@@ -51,8 +58,18 @@ type workload struct {
 	topic   topicState
 	long    bool // not in the quick suite
 	own     bool // each turn has a process of its own, and an empty directory
-	once    bool // one turn of each contender is enough
+	// heavy runs bring the machine into motion for seconds: none is thrown away, and
+	// the quick suite does one.
+	heavy    bool
+	pristine bool // it makes its topics itself
 }
+
+// steadyBytes is the retention of a steady topic, in segments of an eighth; with
+// wideSteady partitions each has its part of that.
+const (
+	steadyBytes = 1 << 30
+	wideSteady  = 64
+)
 
 // topicState says what a turn finds.
 type topicState int
@@ -62,22 +79,6 @@ const (
 	filled                   // the same records in every turn, to be read
 	steady                   // a topic that has reached its retention
 )
-
-// claim is a line of the headline table: a figure of a workload with what it has
-// to be. A ratio to the floor program counts how much less well Leat does than it,
-// one to Apache Kafka how much better.
-type claim struct {
-	row      string // its number
-	title    string // "": the workload's name
-	workload string
-	figure   figure
-	leat     string // the contenders that are compared; "": none
-	floor    string
-	kafka    string
-	toFloor  float64 // at most, or at least where more is better; 0: no target
-	toKafka  float64 // at least
-	most     float64 // of the figure itself; 0: no target
-}
 
 // Names of workloads that claims refer to.
 const (
@@ -95,6 +96,14 @@ const (
 	latencyLarge   = "latency, 1 KiB records, 5,000/s"
 	idleEmpty      = "idle, one connection"
 	idleMany       = "idle, 10,000 connections"
+	spreadThin     = "spread, one 1 KiB record each to 5,000 partitions in turn, two connections"
+	createMany     = "create 10,000 partitions, write to each, delete them, and again"
+	groupsMany     = "groups: one of 100 members, and 1,000 that commit each 100 ms"
+	generatorLarge = "the generator itself: 1 KiB records, 16 a batch, 32 in flight"
+	generatorSmall = "the generator itself: 100 B records, 160 a batch, 32 in flight"
+	clientJava     = "ordinary client: Apache Kafka's own, by its performance tools"
+	clientKcat     = "ordinary client: librdkafka, by kcat"
+	clientFranz    = "ordinary client: franz-go"
 	steadySuffix   = ", steady"
 )
 
@@ -118,13 +127,23 @@ func workloads() []workload {
 	cached := []string{leatCache, floorCache, kafkaPlain}
 	all := slices.Concat(durable, cached)
 	withNATS := func(who []string) []string { return slices.Concat(who, []string{natsFile}) }
-	bytes := []figure{rateFigure(), recordRateFigure(), cpuByteFigure(), cpuRecordFigure(), cpuRequestFigure(), clientByteFigure(), peakFigure()}
-	records := []figure{rateFigure(), recordRateFigure(), cpuRecordFigure(), cpuRequestFigure(), clientRecordFigure(), peakFigure()}
+	bytes := []figure{rateFigure(), recordRateFigure(), cpuByteFigure(), cpuRecordFigure(), cpuRequestFigure(), clientByteFigure(), diskFigure(), peakFigure()}
+	records := []figure{rateFigure(), recordRateFigure(), cpuRecordFigure(), cpuRequestFigure(), clientRecordFigure(), diskFigure(), peakFigure()}
 	read := []figure{rateFigure(), cpuByteFigure(), cpuRequestFigure(), clientByteFigure(), peakFigure()}
 	times := slices.Concat(ackFigures(), endFigures(), []figure{cpuRequestFigure()})
+	again := []string{leatCache, floorAgain, kafkaPlain}
+	kept := func(set func(o *Options)) func(o *Options) {
+		return func(o *Options) {
+			set(o)
+			o.Configs = append(o.Configs, fmt.Sprintf("retention.bytes=%d", steadyBytes/o.Partitions),
+				fmt.Sprintf("segment.bytes=%d", steadyBytes/8/o.Partitions))
+		}
+	}
+	clients := []string{leatDurable, leatCache, kafkaPlain}
+	client := func(o *Options) { o.Size, o.Records = 1024, 200_000 }
 	return []workload{
-		{name: idleEmpty, run: Idle, who: cached, own: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 1 }},
-		{name: idleMany, run: Idle, who: cached, own: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 10_000 }},
+		{name: idleEmpty, run: Idle, who: cached, own: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 1 }},
+		{name: idleMany, run: Idle, who: cached, own: true, heavy: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 10_000 }},
 		{name: produceBatches, run: Produce, nats: natsProduce, set: shape(1024, 16, 32), who: withNATS(all), figures: bytes},
 		{name: produceLarge, run: Produce, set: shape(1024, 1000, 5), who: cached, figures: bytes},
 		{name: produceSmall, run: Produce, nats: natsProduce, set: shape(100, 160, 32), who: withNATS(cached), figures: bytes},
@@ -137,64 +156,25 @@ func workloads() []workload {
 		{name: consumeSmall, run: Consume, set: fetch(64 << 10), who: cached, figures: read, topic: filled},
 		{name: latencySmall, run: Latency, nats: natsLatency, set: rate(1000, 100), who: withNATS(all), figures: times},
 		{name: latencyLarge, run: Latency, set: rate(5000, 1024), who: cached, figures: times},
+		{name: produceBatches + steadySuffix, run: Produce, set: kept(shape(1024, 16, 32)), who: again, figures: bytes, topic: steady},
+		{name: produceLarge + steadySuffix, run: Produce, set: kept(shape(1024, 1000, 5)), who: again, figures: bytes, topic: steady},
+		{name: produceSmall + steadySuffix, run: Produce, set: kept(shape(100, 160, 32)), who: again, figures: bytes, topic: steady, long: true},
+		{name: produceWide + steadySuffix, run: Produce, set: kept(wide), who: []string{leatCache, floorWide, kafkaPlain}, figures: bytes, topic: steady, long: true},
+		{name: generatorLarge, run: Produce, set: shape(1024, 16, 32), who: []string{floorNone}, figures: []figure{rateFigure(), clientByteFigure()}},
+		{name: generatorSmall, run: Produce, set: shape(100, 160, 32), who: []string{floorNone}, figures: []figure{rateFigure(), clientRecordFigure()}},
+		{name: clientJava, run: javaClient().run, set: client, who: clients, figures: clientFigures(), heavy: true},
+		{name: clientKcat, run: kcatClient().run, set: client, who: clients, figures: clientFigures(), heavy: true},
+		{name: clientFranz, run: franzClient().run, set: client, who: clients, figures: clientFigures(), heavy: true},
+		{name: groupsMany, run: Groups, set: from(groupsDefaults()), who: []string{leatCache, leatDurable, kafkaPlain}, figures: groupFigures(), heavy: true},
+		{name: spreadThin, run: Spread, set: from(spreadDefaults()), who: all, figures: spreadFigures(), heavy: true},
+		{name: createMany, run: Create, set: from(createDefaults()), who: []string{leatCache, kafkaPlain}, figures: createFigures(), heavy: true, pristine: true},
 	}
 }
 
-// claims are the targets, in the order of their table.
-func claims() []claim {
-	ack, end := ackFigures(), endFigures()
-	const p50, p99, p999 = 0, 2, 3
-	cached := func(row, workload string, f figure, toFloor, toKafka float64) claim {
-		return claim{
-			row: row, workload: workload, figure: f, leat: leatCache, floor: floorCache, kafka: kafkaPlain,
-			toFloor: toFloor, toKafka: toKafka,
-		}
-	}
-	durable := func(row, workload string, f figure, toFloor, toKafka float64) claim {
-		return claim{
-			row: row, workload: workload, figure: f, leat: leatDurable, floor: floorSync, kafka: kafkaFlush,
-			toFloor: toFloor, toKafka: toKafka, title: "durable: " + workload,
-		}
-	}
-	unflushed := func(workload string, f figure, toKafka float64) claim {
-		return claim{
-			row: "15", workload: workload, figure: f, leat: leatDurable, kafka: kafkaPlain, toKafka: toKafka,
-			title: "Leat durable, Kafka not: " + workload,
-		}
-	}
-	return []claim{
-		cached("1", produceBatches, cpuByteFigure(), 1.4, 7),
-		cached("1", produceBatches, rateFigure(), 0, 5),
-		cached("2", produceLarge, cpuByteFigure(), 1.4, 1.6),
-		cached("3", produceSmall, cpuRecordFigure(), 1.4, 5.5),
-		cached("4", produceSingle, cpuRequestFigure(), 2, 30),
-		cached("4", produceSingle, recordRateFigure(), 0, 15),
-		cached("5", produceFew, cpuRequestFigure(), 1.4, 10),
-		cached("6", produceWide, cpuByteFigure(), 1.35, 3),
-		cached("8", consumeLarge, cpuByteFigure(), 1.25, 2.2),
-		cached("9", consumeSmall, cpuByteFigure(), 1.15, 1.9),
-		cached("11", latencySmall, end[p50], 1.4, 1.5),
-		cached("11", latencySmall, end[p99], 1.5, 1.5),
-		cached("11", latencySmall, end[p999], 0, 1),
-		cached("11", latencyLarge, end[p50], 1.4, 1.5),
-		cached("11", latencyLarge, end[p99], 1.5, 1.5),
-		cached("11", latencyLarge, end[p999], 0, 1),
-		durable("12", latencySmall, ack[p50], 1.5, 1.3),
-		durable("12", latencySmall, ack[p99], 1.6, 1.8),
-		durable("13", produceBatches, rateFigure(), 0.6, 10),
-		durable("13", produceBatches, cpuByteFigure(), 0, 15),
-		durable("13b", produceDurable, recordRateFigure(), 0.5, 25),
-		durable("14", produceWide, rateFigure(), 0.8, 6),
-		durable("14", produceWide, cpuByteFigure(), 0, 10),
-		durable("14", produceMany, recordRateFigure(), 0.8, 6),
-		durable("14", produceMany, cpuRecordFigure(), 0, 10),
-		unflushed(produceBatches, cpuByteFigure(), 6),
-		unflushed(produceBatches, rateFigure(), 3),
-		unflushed(produceWide, cpuByteFigure(), 3),
-		unflushed(produceWide, rateFigure(), 1),
-		{row: "18", workload: idleMany, figure: memoryFigure(), leat: leatCache, floor: floorCache, kafka: kafkaPlain, toKafka: 6},
-		{row: "18", workload: idleMany, figure: cpuShareFigure(), leat: leatCache, floor: floorCache, kafka: kafkaPlain, most: 0.001},
-		{row: "22", workload: idleEmpty, figure: memoryFigure(), leat: leatCache, floor: floorCache, kafka: kafkaPlain, most: 15e6, toKafka: 25},
-		{row: "22", workload: idleEmpty, figure: cpuShareFigure(), leat: leatCache, floor: floorCache, kafka: kafkaPlain, most: 0.0005, toKafka: 25},
+// from takes over the settings that a kind of run has by itself.
+func from(d Options) func(o *Options) {
+	return func(o *Options) {
+		o.Size, o.Batch, o.InFlight, o.Partitions, o.Connections = d.Size, d.Batch, d.InFlight, d.Partitions, d.Connections
+		o.Records, o.Members, o.Groups, o.Interval = d.Records, d.Members, d.Groups, d.Interval
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -33,6 +34,7 @@ type program struct {
 // server is a running program.
 type server struct {
 	addr  string
+	dir   string
 	cmd   *exec.Cmd
 	ready time.Duration // from the process's start to its first answer
 	log   string
@@ -44,13 +46,16 @@ const (
 	programLeat      = "leat"
 	programFloor     = "floor"
 	programFloorSync = "floor -sync"
+	programRecycle   = "floor -recycle"
+	programRecycle64 = "floor -recycle, small"
+	programDiscard   = "floor -store discard"
 	programKafka     = "Apache Kafka"
 	programNATS      = "NATS"
 )
 
 // programNames lists them in the order of the report.
 func programNames() []string {
-	return []string{programLeat, programFloor, programFloorSync, programKafka, programNATS}
+	return []string{programLeat, programFloor, programFloorSync, programRecycle, programRecycle64, programDiscard, programKafka, programNATS}
 }
 
 // asksNothing tells whether a program keeps too little to be asked for what it got.
@@ -75,14 +80,17 @@ func programs(at *places) (have map[string]*program, missing map[string]string) 
 			return leat, append(args, settings("--set=")...)
 		},
 	}
-	for name, flags := range map[string][]string{programFloor: nil, programFloorSync: {"-sync"}} {
+	for name, flags := range map[string][]string{
+		programFloor: nil, programFloorSync: {"-sync"}, programDiscard: {"-store", "discard"},
+		programRecycle:   {"-recycle", "-ring", strconv.Itoa(steadyBytes >> 20)},
+		programRecycle64: {"-recycle", "-ring", strconv.Itoa(steadyBytes >> 20 / wideSteady)},
+	} {
 		if _, err := os.Stat(floor); err != nil {
 			missing[name] = "there is no " + floor + "; scripts/bench.sh builds it"
 			continue
 		}
-		flags = append([]string{"-store", "file", "-serve", "sendfile"}, flags...)
 		have[name] = &program{
-			about: "floor " + strings.Join(flags, " ") + " -addr ADDR -dir DIR",
+			about: strings.Join(append([]string{"floor"}, flags...), " ") + " -addr ADDR -dir DIR",
 			command: func(dir, addr string) (string, []string) {
 				return floor, slices.Concat(flags, []string{"-addr", addr, "-dir", dir})
 			},
@@ -208,7 +216,7 @@ func (p *program) start(ctx context.Context, dir string) (*server, error) {
 			return nil, err
 		}
 	}
-	s := &server{addr: addr, log: strings.TrimSuffix(dir, "/") + ".log"}
+	s := &server{addr: addr, dir: dir, log: strings.TrimSuffix(dir, "/") + ".log"}
 	if s.file, err = os.Create(s.log); err != nil {
 		return nil, err
 	}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // readWithin is how long an ordinary client may wait for the next records.
@@ -31,18 +33,41 @@ func bounds(ctx context.Context, o *Options) (first, next []int64, err error) {
 		return nil, nil, err
 	}
 	defer c.close()
-	for p := range int32(o.Partitions) {
-		low, err := c.offset(ctx, o.Topic, p, earliest)
-		if err != nil {
-			return nil, nil, err
-		}
-		high, err := c.offset(ctx, o.Topic, p, latest)
-		if err != nil {
-			return nil, nil, err
-		}
-		first, next = append(first, low), append(next, high)
+	if first, err = c.offsets(ctx, o.Topic, o.Partitions, earliest); err != nil {
+		return nil, nil, err
 	}
-	return first, next, nil
+	next, err = c.offsets(ctx, o.Topic, o.Partitions, latest)
+	return first, next, err
+}
+
+// offsets asks a broker that leads all of a topic's partitions for their first or
+// next offsets.
+func (c *client) offsets(ctx context.Context, topic string, partitions int, when int64) ([]int64, error) {
+	req := kmsg.NewPtrListOffsetsRequest()
+	t := kmsg.NewListOffsetsRequestTopic()
+	t.Topic = topic
+	for i := range int32(partitions) {
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.Timestamp = i, when
+		t.Partitions = append(t.Partitions, p)
+	}
+	req.Topics = append(req.Topics, t)
+	answer, err := c.call(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	resp, _ := answer.(*kmsg.ListOffsetsResponse)
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != partitions {
+		return nil, errors.New("the broker did not answer for all partitions")
+	}
+	all := make([]int64, partitions)
+	for _, p := range resp.Topics[0].Partitions {
+		if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+			return nil, fmt.Errorf("offsets of %s-%d: %w", topic, p.Partition, err)
+		}
+		all[p.Partition] = p.Offset
+	}
+	return all, nil
 }
 
 // proof is how a run is verified.
@@ -67,7 +92,16 @@ func verify(ctx context.Context, o *Options, p proof) error {
 	if had != p.records {
 		return fmt.Errorf("%w: %d records were acknowledged, but offsets tell of %d", errVoid, p.records, had)
 	}
-	t := newTally(first, next, p.cut)
+	t := newTally(first, next)
+	if p.cut {
+		t.earliest = func(partition int) (int64, error) {
+			now, _, err := bounds(ctx, o)
+			if err != nil {
+				return 0, err
+			}
+			return now[partition], nil
+		}
+	}
 	if p.offsets || t.open == 0 {
 		return nil
 	}
@@ -97,13 +131,14 @@ func verify(ctx context.Context, o *Options, p proof) error {
 // tally checks that the records that come are all there are.
 type tally struct {
 	at, end []int64 // of each partition its next offset and the one after its last
-	begun   []bool
-	cut     bool
-	open    int // partitions that are not read to their end
+	open    int     // partitions that are not read to their end
+	// earliest is a partition's first offset by now, where records are deleted while
+	// they are read; nil: they are not.
+	earliest func(partition int) (int64, error)
 }
 
-func newTally(first, end []int64, cut bool) *tally {
-	t := &tally{at: first, end: end, begun: make([]bool, len(end)), cut: cut}
+func newTally(first, end []int64) *tally {
+	t := &tally{at: first, end: end}
 	for p := range end {
 		if first[p] < end[p] {
 			t.open++
@@ -118,13 +153,18 @@ func (t *tally) take(partition int32, offset int64) error {
 	if p >= len(t.at) {
 		return fmt.Errorf("%w: partition %d should not be there", errVoid, p)
 	}
-	if t.cut && !t.begun[p] && offset > t.at[p] && offset < t.end[p] {
-		t.at[p] = offset // what was before it was deleted since
+	if offset > t.at[p] && t.earliest != nil {
+		first, err := t.earliest(p)
+		if err != nil {
+			return err
+		}
+		if offset <= first {
+			t.at[p] = offset // what was before it is deleted
+		}
 	}
 	if offset != t.at[p] || offset >= t.end[p] {
 		return fmt.Errorf("%w: partition %d has offset %d where %d should be", errVoid, p, offset, t.at[p])
 	}
-	t.begun[p] = true
 	if t.at[p]++; t.at[p] == t.end[p] {
 		t.open--
 	}

@@ -1,0 +1,196 @@
+package bench
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Ordinary clients: what people run, with the settings that it comes with. Each
+// costs several times what a broker should, so that it is the bottleneck, and its
+// own CPU stands beside the server's. Times are from its start to its end.
+
+// The steps of a run with an ordinary client.
+const (
+	clientProduce = "produce"
+	clientConsume = "consume"
+)
+
+// errNoClient is returned where a client is not on this machine.
+var errNoClient = errors.New("is not installed")
+
+// ordinaryClient produces records to a topic of one partition and reads them back.
+type ordinaryClient struct {
+	produce, consume func(ctx context.Context, o *Options) (cpu time.Duration, err error)
+}
+
+// run measures both directions.
+func (c *ordinaryClient) run(ctx context.Context, o Options) (*Result, error) {
+	r := &Result{Kind: "client", Options: o, Started: time.Now().Truncate(time.Second)}
+	resetPeak(o.PIDs)
+	for _, step := range []struct {
+		name string
+		do   func(ctx context.Context, o *Options) (time.Duration, error)
+	}{{clientProduce, c.produce}, {clientConsume, c.consume}} {
+		var cpu time.Duration
+		s, err := measured(step.name, o.PIDs, func(s *Step) (err error) {
+			s.Records, s.Bytes = o.Records, o.Records*int64(o.Size)
+			cpu, err = step.do(ctx, &o)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if cpu > 0 { // it was a process of its own
+			s.ClientCPU = cpu.Seconds()
+		}
+		r.Steps = append(r.Steps, s)
+	}
+	r.sum()
+	r.Records = o.Records
+	return r, nil
+}
+
+// tool runs a program to its end, its output into out, and tells the CPU that it used.
+func tool(ctx context.Context, out io.Writer, name string, args ...string) (time.Duration, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return 0, fmt.Errorf("%s %w", name, errNoClient)
+	}
+	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // one of two programs
+	said := &capped{max: 2000}
+	cmd.Stdout, cmd.Stderr = out, said
+	if err := cmd.Run(); err != nil {
+		return 0, fmt.Errorf("%s: %w: %s", name, err, said.b)
+	}
+	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), nil
+}
+
+// capped keeps the first bytes that are written to it.
+type capped struct {
+	b   []byte
+	max int
+}
+
+func (c *capped) Write(b []byte) (int, error) {
+	c.b = append(c.b, b[:min(len(b), c.max-len(c.b))]...)
+	return len(b), nil
+}
+
+// javaClient is Apache Kafka's own, by its performance tools.
+func javaClient() *ordinaryClient {
+	run := func(ctx context.Context, o *Options, class string, args ...string) (time.Duration, error) {
+		if why := kafkaMissing(o.kafkaHome); why != "" {
+			return 0, fmt.Errorf("apache Kafka's client %w: %s", errNoClient, why)
+		}
+		args = append([]string{
+			"-Xmx512m", "-cp", filepath.Join(o.kafkaHome, "libs", "*"), "org.apache.kafka.tools." + class,
+			"--bootstrap-server", o.Brokers[0], "--topic", o.Topic, "--num-records", strconv.FormatInt(o.Records, 10),
+		}, args...)
+		return tool(ctx, io.Discard, "java", args...)
+	}
+	return &ordinaryClient{
+		produce: func(ctx context.Context, o *Options) (time.Duration, error) {
+			return run(ctx, o, "ProducerPerformance", "--record-size", strconv.Itoa(o.Size), "--throughput", "-1",
+				"--command-property", "acks=all")
+		},
+		consume: func(ctx context.Context, o *Options) (time.Duration, error) {
+			return run(ctx, o, "ConsumerPerformance", "--command-property", "auto.offset.reset=earliest")
+		},
+	}
+}
+
+// kcatClient is librdkafka, by kcat.
+func kcatClient() *ordinaryClient {
+	return &ordinaryClient{
+		produce: func(ctx context.Context, o *Options) (cpu time.Duration, err error) {
+			name, err := linesFile(o)
+			if err != nil {
+				return 0, err
+			}
+			defer func() { err = errors.Join(err, os.Remove(name)) }()
+			return tool(ctx, io.Discard, "kcat", "-P", "-b", o.Brokers[0], "-t", o.Topic, "-p", "0", "-l", name)
+		},
+		consume: func(ctx context.Context, o *Options) (time.Duration, error) {
+			return tool(ctx, io.Discard, "kcat", "-C", "-b", o.Brokers[0], "-t", o.Topic, "-p", "0", "-o", "beginning", "-e", "-q")
+		},
+	}
+}
+
+// linesFile has a line for each record.
+func linesFile(o *Options) (name string, err error) {
+	f, err := os.CreateTemp("", "leat-bench-lines-")
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	value := make([]byte, o.Size)
+	_, _ = rand.Read(value) // it never fails
+	line := []byte(base64.StdEncoding.EncodeToString(value)[:o.Size] + "\n")
+	const many = 1000
+	block := make([]byte, 0, many*len(line))
+	for range many {
+		block = append(block, line...)
+	}
+	for left := o.Records; left > 0 && err == nil; left -= many {
+		_, err = f.Write(block[:min(left, many)*int64(len(line))])
+	}
+	return f.Name(), err
+}
+
+// franzClient is franz-go, in this process.
+func franzClient() *ordinaryClient {
+	return &ordinaryClient{produce: franzProduce, consume: franzConsume}
+}
+
+func franzProduce(ctx context.Context, o *Options) (time.Duration, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(o.Brokers...), kgo.DefaultProduceTopic(o.Topic), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	if err != nil {
+		return 0, err
+	}
+	defer cl.Close()
+	value := make([]byte, o.Size)
+	_, _ = rand.Read(value) // it never fails
+	var failed atomic.Pointer[error]
+	for range o.Records {
+		cl.Produce(ctx, &kgo.Record{Value: value}, func(_ *kgo.Record, err error) {
+			if err != nil {
+				failed.Store(&err)
+			}
+		})
+	}
+	if err := cl.Flush(ctx); err != nil {
+		return 0, err
+	}
+	if err := failed.Load(); err != nil {
+		return 0, *err
+	}
+	return 0, nil
+}
+
+func franzConsume(ctx context.Context, o *Options) (time.Duration, error) {
+	cl, err := kgo.NewClient(kgo.SeedBrokers(o.Brokers...), kgo.ConsumeTopics(o.Topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	if err != nil {
+		return 0, err
+	}
+	defer cl.Close()
+	for got := int64(0); got < o.Records; {
+		fetches := cl.PollFetches(ctx)
+		if err := fetches.Err(); err != nil {
+			return 0, err
+		}
+		got += int64(fetches.NumRecords())
+	}
+	return 0, nil
+}
