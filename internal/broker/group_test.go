@@ -615,6 +615,42 @@ func scenarioRefusals(s *side) {
 	s.do("admin", s.remove(2, s.group))
 }
 
+// TestPipelinedCommits proves that commits which come in one piece are answered one
+// by one, in order, and that a request behind them sees what they have committed.
+func TestPipelinedCommits(t *testing.T) {
+	g := newGroupRig(t)
+	s := &side{
+		t: t, addr: g.addr, topic: "t", topicID: g.topic("t", 2), group: "g",
+		clients: map[string]*client{}, ids: map[string]string{}, gen: map[string]int32{},
+	}
+	awaitCoordinator(s)
+	const n = 20
+	reqs := make([]kmsg.Request, 0, n+2)
+	for i := range int64(n) {
+		reqs = append(reqs, s.commit(8, "", -1, func(r *kmsg.OffsetCommitRequest) {
+			r.Group = fmt.Sprint("g", i%5)
+			r.Topics[0].Partitions[0].Offset = i
+		}))
+	}
+	reqs = append(reqs, put("t", 0, acksAll, batch(t, "a record")), s.fetch(8, "g3", 0))
+	c := s.client("m")
+	c.send(reqs...)
+	for _, req := range reqs[:n] {
+		r, _ := c.receive(req).(*kmsg.OffsetCommitResponse)
+		if code := r.Topics[0].Partitions[0].ErrorCode; code != none {
+			t.Errorf("a commit is refused: %d", code)
+		}
+	}
+	produced, _ := c.receive(reqs[n]).(*kmsg.ProduceResponse)
+	if code := produced.Topics[0].Partitions[0].ErrorCode; code != none {
+		t.Errorf("the record is refused: %d", code)
+	}
+	fetched, _ := c.receive(reqs[n+1]).(*kmsg.OffsetFetchResponse)
+	if off := fetched.Groups[0].Topics[0].Partitions[0].Offset; off != 18 {
+		t.Errorf("the last offset of the group is %d", off)
+	}
+}
+
 // TestOffsetsTopicIsKafkas proves that groups and offsets are written as records
 // that a consumer of the offsets topic can read, with the topic's id.
 func TestOffsetsTopicIsKafkas(t *testing.T) {
