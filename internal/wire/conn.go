@@ -36,6 +36,7 @@ var (
 	errIdle     = errors.New("nothing was sent for longer than the idle time-out")
 	errHalfSent = errors.New("the rest of a request did not come in time")
 	errNoReader = errors.New("the client does not read its answers")
+	errDozes    = errors.New("the connection was left to the dozer")
 	errNoMemory = errors.New("the memory for requests is exhausted, and this connection held the oldest unfinished one")
 )
 
@@ -86,6 +87,7 @@ type Conn struct {
 	later     bool   // ready answers are left to writeLater
 	laterRuns bool   // it was started
 	closed    bool
+	dozing    bool // it has no goroutine until somebody wakes it
 	reason    error
 	relief    chan struct{} // closed when the connection is relieved, or closed
 	relieve   bounds        // when that is
@@ -129,6 +131,7 @@ func (c *Conn) Close(reason error) {
 	}
 	c.mu.Unlock()
 	_ = c.nc.Close() // there is nobody left to tell
+	c.wake()
 	if w != nil {
 		c.srv.memory.cancel(w)
 	}
@@ -164,14 +167,45 @@ func (l leftovers) release(s *Server) {
 	}
 }
 
-// run serves the connection until it ends.
-func (c *Conn) run() {
-	err := guarded(func() error {
-		c.sess = c.srv.handler.Open(c)
-		return nil
-	})
+// nod lets the connection doze, unless it is to end. The caller's goroutine must
+// leave it alone then.
+func (c *Conn) nod() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dozing = !c.closed && !c.srv.stopping.Load()
+	return c.dozing
+}
+
+// rouse tells whether the connection dozed. Who is told so owns it.
+func (c *Conn) rouse() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	dozed := c.dozing
+	c.dozing = false
+	return dozed
+}
+
+// wake gives a connection that dozes a goroutine again.
+func (c *Conn) wake() {
+	if c.rouse() {
+		go c.srv.resume(c) // it is counted in Server.running as long as it is open
+	}
+}
+
+// run serves the connection until it ends; false: until it dozes.
+func (c *Conn) run() (ended bool) {
+	var err error
+	if c.sess == nil {
+		err = guarded(func() error {
+			c.sess = c.srv.handler.Open(c)
+			return nil
+		})
+	}
 	for err == nil && !c.srv.stopping.Load() {
 		if err = c.sock.read(c); err != nil {
+			if errors.Is(err, errDozes) {
+				return false
+			}
 			err = gone(err)
 			break
 		}
@@ -195,6 +229,7 @@ func (c *Conn) run() {
 		}
 	}
 	c.report(c.reason)
+	return true
 }
 
 // panicError is what a panic of a Session becomes.

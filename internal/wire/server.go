@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,7 +14,7 @@ import (
 
 const (
 	halfSentMax   = 30 * time.Second // how long the rest of a frame may make no progress
-	sweepMax      = 5 * time.Second  // between two sweeps, at most
+	sweepMax      = 2 * time.Second  // between two sweeps, at most
 	sweepsPer     = 8                // sweeps in the shortest time-out
 	acceptBackOff = time.Second      // the longest wait after an accept that failed
 	lightHolder   = 64 << 10         // bytes of an unfinished request for which nobody is closed
@@ -43,7 +44,9 @@ type Server struct {
 	count     int
 	perIP     map[netip.Addr]int // nil without a limit
 	sweeping  bool
-	running   sync.WaitGroup // connections and the sweeper; added to under mu while not stopping
+	doze      *dozer         // made for the first idle connection
+	sleepless bool           // it cannot be made
+	running   sync.WaitGroup // connections, the sweeper and the dozer; added to under mu while not stopping
 }
 
 // NewServer makes a server that hands requests to h.
@@ -120,7 +123,8 @@ func (s *Server) sleep(d time.Duration) bool {
 	}
 }
 
-// ServeConn serves one connection until it ends; any net.Conn will do.
+// ServeConn serves one connection; any net.Conn will do. It returns when that has
+// ended, or is idle and needs no goroutine.
 func (s *Server) ServeConn(nc net.Conn) {
 	if c := s.admit(nc); c != nil {
 		s.serveConn(c)
@@ -128,14 +132,38 @@ func (s *Server) ServeConn(nc net.Conn) {
 }
 
 func (s *Server) serveConn(c *Conn) {
-	defer s.running.Done()
-	defer s.leave(c)
 	if err := c.tune(); err != nil {
 		if log := s.lines.line(); log != nil {
 			log.Warn("the congestion control of a connection cannot be set", "client", c.nc.RemoteAddr(), "error", err)
 		}
 	}
-	c.run()
+	s.resume(c)
+}
+
+// resume serves a connection until it ends or dozes.
+func (s *Server) resume(c *Conn) {
+	if c.run() {
+		c.sock.forget()
+		s.leave(c)
+		s.running.Done()
+	}
+}
+
+// dozer is who waits for idle connections; nil where they wait themselves.
+func (s *Server) dozer() *dozer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.doze != nil || s.sleepless || s.stopping.Load() {
+		return s.doze
+	}
+	d, err := newDozer(s)
+	if err != nil {
+		s.sleepless = true // idle connections then take some more memory
+		return nil
+	}
+	s.doze = d
+	s.running.Go(d.run)
+	return d
 }
 
 // admit makes a connection of nc, or closes it and returns nil where a limit is
@@ -214,11 +242,11 @@ func (s *Server) leave(c *Conn) {
 	c.prev.next, c.next.prev = c.next, c.prev
 }
 
-// all lists the connections.
-func (s *Server) all() []*Conn {
+// all lists the connections, in the list's memory where that suffices.
+func (s *Server) all(list []*Conn) []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := make([]*Conn, 0, s.count)
+	list = slices.Grow(list[:0], s.count)
 	for c := s.conns; len(list) < s.count; c = c.next {
 		list = append(list, c)
 	}
@@ -241,6 +269,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	for l := range s.listeners {
 		listeners = append(listeners, l)
 	}
+	d := s.doze
 	s.mu.Unlock()
 	var err error
 	if first {
@@ -251,8 +280,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			}
 		}
 	}
-	for _, c := range s.all() {
+	for _, c := range s.all(nil) {
 		c.interrupt()
+	}
+	if first && d != nil {
+		err = errors.Join(err, d.close())
 	}
 	done := make(chan struct{})
 	go func() { // it ends with the connections, for which Shutdown waits in any case
@@ -264,7 +296,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	for _, c := range s.all() {
+	for _, c := range s.all(nil) {
 		c.Close(errShutdown)
 	}
 	<-done
@@ -280,4 +312,5 @@ func (c *Conn) interrupt() {
 	if w != nil {
 		c.srv.memory.cancel(w)
 	}
+	c.wake()
 }

@@ -5,8 +5,13 @@ import "net"
 // socket is how a connection reads and writes: through the kernel's readiness
 // where that is possible, else through any net.Conn.
 type socket interface {
-	// read waits for data and appends it to the receive buffer.
+	// read waits for data and appends it to the receive buffer. It returns errDozes,
+	// and the connection is not the caller's any more, after a call of drowse.
 	read(c *Conn) error
+	// drowse is called when nothing has come for some time: where the socket can, it
+	// has the connection's goroutine end until something comes. forget ends that.
+	drowse()
+	forget()
 	// tries tells that send does not wait for the client.
 	tries() bool
 	// files tells that send can send files.
@@ -88,3 +93,6 @@ func (s *plainSocket) send(w *writer) (int, error) {
 }
 
 func (*plainSocket) waitRoom() error { return nil }
+
+func (*plainSocket) drowse() {}
+func (*plainSocket) forget() {}

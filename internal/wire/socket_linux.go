@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -31,7 +32,7 @@ func (c *Conn) attachRaw(nc syscall.Conn) error {
 	if err != nil {
 		return err
 	}
-	s := &rawSocket{c: c, rc: rc}
+	s := &rawSocket{c: c, rc: rc, fd: -1, dozes: true}
 	s.ready = s.readReady
 	c.sock = s
 	return nil
@@ -49,13 +50,27 @@ type rawSocket struct {
 	// What readReady found. They belong to the connection's goroutine.
 	err   error
 	short bool // of memory
+
+	// They belong to the connection's goroutine.
+	fd    int32 // as the dozer knows it; -1: it does not
+	dozes bool  // it can be left to the dozer
 }
 
 func (s *rawSocket) read(c *Conn) error {
 	for {
 		s.err, s.short = nil, false
 		if err := s.rc.Read(s.ready); err != nil {
-			return err
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				return err
+			}
+			asleep, err := s.doze()
+			switch {
+			case asleep:
+				return errDozes
+			case err != nil:
+				return err
+			}
+			continue
 		}
 		if !s.short {
 			return s.err

@@ -2,8 +2,19 @@
 
 package wire
 
+import "errors"
+
 // sysWriter is what a writer needs for system calls: nothing here.
 type sysWriter struct{}
+
+// dozer would keep idle connections without a goroutine each.
+type dozer struct{}
+
+func newDozer(*Server) (*dozer, error) { return nil, errors.ErrUnsupported }
+
+func (*dozer) run() {}
+
+func (*dozer) close() error { return nil }
 
 // attach chooses the socket for the connection.
 func (c *Conn) attach() error {

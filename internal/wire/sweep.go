@@ -9,13 +9,20 @@ func (s *Server) sweep() {
 	period := min(sweepMax, max(half/sweepsPer, time.Millisecond))
 	ticks := func(d time.Duration) uint32 { return uint32((d + period - 1) / period) }
 	idle, stalled := ticks(s.cfg.IdleTimeout), ticks(half)
+	var conns []*Conn
+	var q quiet
 	for s.sleep(period) {
 		now := s.tick.Add(1)
 		unsent := int64(0)
-		conns := s.all()
+		conns = s.all(conns)
 		for _, c := range conns {
-			if age := now - c.progress.Load(); age > stalled {
+			age := now - c.progress.Load()
+			if age > stalled {
 				unsent += c.sweep(age > idle)
+			}
+			if age >= dozeAfter && c.idle() {
+				q.owed += dozeGain
+				c.sock.drowse()
 			}
 		}
 		if unsent > s.cfg.RequestMemory {
@@ -28,7 +35,55 @@ func (s *Server) sweep() {
 		if stuck := s.memory.sweep(); stuck != nil {
 			oldestHolder(conns, stuck, now).Close(errNoMemory)
 		}
+		clear(conns)
+		if q.now(s.stats.BytesIn.Load()+s.stats.BytesOut.Load()) && s.cfg.Quiet != nil {
+			s.cfg.Quiet()
+		}
 	}
+}
+
+const (
+	dozeAfter = 2       // sweeps that a connection is idle before it dozes
+	dozeGain  = 8 << 10 // bytes that this frees
+
+	quietSweeps = 3        // sweeps with little traffic until it counts as ceased
+	quietBytes  = 1 << 20  // little traffic, between two sweeps
+	quietOwed   = 16 << 20 // bytes of traffic, or freed, after which there is something to give back
+)
+
+// quiet finds the time to give memory back: when traffic has ceased that there was.
+type quiet struct {
+	last  int64 // bytes moved until the last sweep
+	owed  int64 // bytes moved or freed since the last time
+	still int   // sweeps in a row that saw little traffic
+}
+
+// now is told at each sweep how many bytes were moved in all.
+func (q *quiet) now(moved int64) bool {
+	n := moved - q.last
+	q.last = moved
+	q.owed += n
+	if n >= quietBytes {
+		q.still = 0
+		return false
+	}
+	if q.still++; q.still < quietSweeps || q.owed < quietOwed {
+		return false
+	}
+	q.owed = 0
+	return true
+}
+
+// idle tells that the connection waits for a request, has none unanswered, and does
+// not doze yet.
+func (c *Conn) idle() bool {
+	if c.holds.Load() > 0 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.dozing && !c.closed && !c.serving && !c.writing && c.taken == c.done && c.out.size == 0 &&
+		c.relief == nil && c.waiting == nil
 }
 
 // oldestHolder chooses the connection that is closed when those that wait for

@@ -91,6 +91,9 @@ type Config struct {
 	// the system's. bbr, where that is it, takes 1.6 to 2 times the CPU of reno to send
 	// answers of 1 MiB to the loopback (leat bench consume).
 	LocalCongestion string
+	// Quiet is called some seconds after traffic has ceased: a time to give memory
+	// back to the system. nil: nothing is done then.
+	Quiet func()
 }
 
 // withDefaults fills in what was left zero.
