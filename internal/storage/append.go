@@ -144,7 +144,13 @@ func (l *Log) makeRoom(b record.Batch, now int64) (rolled bool, err error) {
 		return false, nil
 	}
 	l.writeRun()
-	return true, l.roll()
+	if err := l.roll(); err != nil {
+		return true, err
+	}
+	if l.crowded() {
+		l.s.keeper.drop(l)
+	}
+	return true, nil
 }
 
 // writeRun writes what was placed with one call, and publishes it. Where that
@@ -167,6 +173,9 @@ func (l *Log) writeRun() {
 	h, err := g.open()
 	if err == nil {
 		defer h.drop()
+		if g.room > 0 {
+			w.bufs = append(w.bufs, g.ending(pos+w.bytes)...)
+		}
 		if _, err = h.f.WriteVAt(w.bufs, pos); err != nil {
 			l.cutBack(g, h.f, pos)
 		}
@@ -198,6 +207,7 @@ func (l *Log) cutBack(g *segment, f vfs.File, pos int64) {
 		l.fail(fmt.Errorf("a failed write could not be taken back: %w", err))
 		return
 	}
+	g.room = 0
 	if allocated {
 		l.pub.Lock()
 		g.allocated = false
@@ -277,7 +287,7 @@ func (l *Log) roll() error {
 		log: l, base: next, next: next, maxTime: record.NoTimestamp, firstTime: timeUnknown,
 		created: time.Now().UnixMilli(),
 	}
-	h, err := l.s.files.open(g, vfs.Fresh)
+	h, err := l.openNext(g)
 	if err != nil {
 		return err
 	}

@@ -35,6 +35,7 @@ type keeper struct {
 	since    time.Time        // guarded by mu: when the first of them came
 	redo     bool             // guarded by mu: the last checkpoint failed
 	fill     bool             // guarded by mu: the journal's filler is to be started
+	full     []*Log           // guarded by mu: logs with segments that retention by size drops
 	dead     []*segment       // guarded by mu: below their log's start; removable once a checkpoint says so
 	doomed   []string         // guarded by mu: directories of deleted logs
 	removals []removal        // guarded by mu
@@ -102,6 +103,16 @@ func (k *keeper) hurry() {
 	}
 }
 
+// drop has retention looked at for a log that has just grown by a segment: so its
+// size does not depend on how often that is done for all, and files are at hand for
+// its next segments.
+func (k *keeper) drop(l *Log) {
+	k.mu.Lock()
+	k.full = append(k.full, l)
+	k.mu.Unlock()
+	k.poke()
+}
+
 // journaled tells what the journal wants after a round.
 func (k *keeper) journaled(late, fill bool) {
 	if fill {
@@ -132,8 +143,8 @@ func (k *keeper) loop() {
 // step does what is due and returns the time until something else is.
 func (k *keeper) step() time.Duration {
 	k.mu.Lock()
-	fill, sweep := k.fill, k.sweep
-	k.fill, k.sweep = false, nil
+	fill, sweep, crowded := k.fill, k.sweep, k.full
+	k.fill, k.sweep, k.full = false, nil, nil
 	due := (len(k.changed) > 0 || k.redo) && time.Since(k.since) >= k.s.cfg.CheckpointEvery
 	k.mu.Unlock()
 	if fill {
@@ -141,6 +152,9 @@ func (k *keeper) step() time.Duration {
 	}
 	if sweep != nil {
 		k.s.sweepDirs(sweep)
+	}
+	for _, l := range crowded {
+		k.s.retainOne(l, time.Now())
 	}
 	k.run.Lock()
 	retry := !k.retryAt.IsZero() && !time.Now().Before(k.retryAt)
@@ -336,6 +350,9 @@ func (k *keeper) clear(dead []*segment, doomed []string) {
 			continue // its point is an old one
 		}
 		err := g.log.change(func() error { return k.removeSegment(g, g.log.options().FileDeleteDelay) })
+		if err == nil {
+			g.log.spare(g)
+		}
 		if err != nil && !errors.Is(err, ErrClosed) {
 			k.s.log.Warn("a segment could not be removed", "log", g.log.dir, "segment", int64(g.base), "err", err)
 		}
@@ -705,8 +722,10 @@ func (l *Log) trimFile(g *segment) error {
 	if err := h.f.Truncate(size); err != nil {
 		return err
 	}
+	g.room = 0
 	l.pub.Lock()
 	g.allocated = false
+	g.synced = min(g.synced, size-1) // the cut is to be synced, too
 	l.pub.Unlock()
 	return nil
 }

@@ -48,6 +48,9 @@ func (c *Chunk) Fd() (fd uintptr, pos int64, ok bool) {
 	if !ok {
 		return 0, 0, false
 	}
+	if !c.h.seg.usage.sent.Load() {
+		c.h.seg.usage.sent.Store(true)
+	}
 	return d.Fd(), c.pos, true
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/vfs"
@@ -75,6 +76,7 @@ func newWorld(tb testing.TB, seed uint64) *world {
 	w := &world{tb: tb, rng: rand.New(rand.NewPCG(seed, 1)), mem: vfs.NewMem()}
 	w.cfg = testConfig(nil, "data")
 	w.cfg.Journal = 1 << 17
+	w.cfg.block = 128
 	w.cfg.atOnce = int(1 + seed%3) // so that the volume is synced as a whole, or not
 	for i := range modelLogs {
 		w.lastID++
@@ -155,6 +157,9 @@ func (m *modelLog) options() Options {
 	o.IndexInterval = 200
 	if m.pageCache {
 		o.FlushMessages = 1 << 40
+	}
+	if m.topic != "t1" { // the next segment takes over a dropped one's file
+		o.FileDeleteDelay = time.Hour
 	}
 	return o
 }

@@ -86,6 +86,7 @@ type Log struct {
 	made      bool       // guarded by pub: the directory exists
 	linked    bool       // guarded by pub: and its name is durable
 	oldest    int64      // guarded by pub: ms, no record is older; timeUnknown
+	spares    []*segment // guarded by pub: dropped, their files wait to be taken over
 }
 
 // fault is why a log is read-only.

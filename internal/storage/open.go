@@ -295,9 +295,9 @@ func (o *opening) check() error {
 		if err != nil {
 			return err
 		}
-		if !whole {
+		if !whole && (o.l.faulted() || i+1 == len(o.segs) || o.segs[i+1].base != o.next) {
 			return o.drop(i + 1)
-		}
+		} // else the file was longer than the segment, since the cut at its closing was lost
 		pos, vouched = 0, false
 	}
 	return nil
@@ -336,7 +336,14 @@ func (o *opening) walk(g *segment, pos int64, vouched bool) (whole bool, err err
 	if trusted {
 		w.pos, next = o.pt.wpos, o.pt.wnext
 	}
+	from, begin, walked := w.pos, next, o.walked
 	next, err = o.batches(w, next)
+	if errors.Is(err, errTorn) && w.verify > from {
+		// The file goes on after its last batch, maybe with what it had before it was taken over.
+		o.walked = walked
+		w = &walker{f: h.f, end: g.size, pos: from, verify: from, last: -1}
+		next, err = o.batches(w, begin)
+	}
 	if w.last >= 0 && w.last < w.verify && (err == nil || errors.Is(err, errTorn)) {
 		next, err = w.verifyLast(next, err)
 	}

@@ -122,9 +122,13 @@ func (s *Store) retain(now time.Time) {
 		if s.closing.Load() {
 			return
 		}
-		if err := l.retain(now); err != nil && !errors.Is(err, ErrClosed) {
-			s.log.Warn("retention could not be applied to a log", "log", l.dir, "err", err)
-		}
+		s.retainOne(l, now)
+	}
+}
+
+func (s *Store) retainOne(l *Log, now time.Time) {
+	if err := l.retain(now); err != nil && !errors.Is(err, ErrClosed) {
+		s.log.Warn("retention could not be applied to a log", "log", l.dir, "err", err)
 	}
 }
 

@@ -103,6 +103,8 @@ func (l *Log) has(g *segment) bool {
 // scrubSegment verifies one segment. Its file is opened anew, so that those that
 // readers and writers use stay open.
 func (l *Log) scrubSegment(r resting, p *pacer) error {
+	r.g.usage.open.Add(1) // before it is opened: see takeSpare
+	defer r.g.usage.open.Add(-1)
 	f, err := l.s.fs.Open(r.g.path(logSuffix), vfs.ReadOnly)
 	if errors.Is(err, vfs.ErrNotExist) {
 		if l.has(r.g) {

@@ -14,6 +14,9 @@ type segment struct {
 	base record.Offset
 	h    atomic.Pointer[handle] // the file, where it is open
 
+	usage usage
+	room  int64 // bytes that the file had when it was taken over from a dropped segment; guarded by Log.mu
+
 	// Guarded by Log.pub. A closed segment's size and next do not change.
 	size      int64         // bytes of whole batches
 	next      record.Offset // after the last record
@@ -72,8 +75,13 @@ func (h *handle) take() bool {
 // drop takes a user away.
 func (h *handle) drop() {
 	if h.refs.Add(-1) == 0 {
-		_ = h.f.Close() // whatever must last was synced; nothing depends on this
+		h.close()
 	}
+}
+
+func (h *handle) close() {
+	_ = h.f.Close() // whatever must last was synced; nothing depends on this
+	h.seg.usage.open.Add(-1)
 }
 
 // files keeps segments' files open, a bounded number of them: the ones used last,
@@ -92,21 +100,23 @@ func (f *files) init(fs vfs.FS, limit int) { f.fs, f.max = fs, limit }
 // open opens a segment's file and keeps it open. Two callers may meet here: the
 // second one's file is closed again.
 func (f *files) open(g *segment, mode vfs.Mode) (*handle, error) {
+	g.usage.open.Add(1) // before it is opened: see takeSpare
 	file, err := f.fs.Open(g.path(logSuffix), mode)
 	if err != nil {
+		g.usage.open.Add(-1)
 		return nil, err
 	}
+	h := &handle{f: file, seg: g}
 	if g.log.deleted.Load() { // then the file may be another log's
-		_ = file.Close() // nothing was done with it
+		h.close()
 		return nil, ErrClosed
 	}
-	h := &handle{f: file, seg: g}
 	h.refs.Store(2)
 	h.used.Store(true)
 	f.mu.Lock()
 	if other := g.h.Load(); other != nil && other.take() {
 		f.mu.Unlock()
-		_ = file.Close() // nothing was done with it
+		h.close()
 		return other, nil
 	}
 	g.h.Store(h)
@@ -115,7 +125,7 @@ func (f *files) open(g *segment, mode vfs.Mode) (*handle, error) {
 	victim := f.evictLocked()
 	f.mu.Unlock()
 	if victim != nil {
-		_ = victim.f.Close() // as in drop
+		victim.close()
 	}
 	return h, nil
 }

@@ -50,7 +50,8 @@ type Config struct {
 	CheckpointEvery time.Duration // 1 s
 	RetentionEvery  time.Duration // how often retention is looked at; 5 min
 
-	atOnce int // see there; tests make it small
+	atOnce int   // see there; tests make it small
+	block  int64 // to the end of which the end of a file that was taken over is overwritten; tests make it small
 
 	Scrub int64 // bytes a second that are read, once a day, to find damage; 8 MiB, negative: none
 }
@@ -76,6 +77,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.RetentionEvery <= 0 {
 		c.RetentionEvery = defaultRetention
+	}
+	if c.block <= 0 {
+		c.block = journalBlock
 	}
 	if c.atOnce <= 0 {
 		c.atOnce = atOnce

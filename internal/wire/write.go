@@ -162,9 +162,11 @@ func (w *writer) gather(files bool) error {
 			continue
 		}
 		rest := k.n - pos
-		if fd, off, ok := k.sec.Fd(); ok && files && rest > readSection {
-			w.file, w.off, w.n = fd, off+int64(pos), rest
-			return nil
+		if files && rest > readSection { // asked for only where it is used: see storage's recycle.go
+			if fd, off, ok := k.sec.Fd(); ok {
+				w.file, w.off, w.n = fd, off+int64(pos), rest
+				return nil
+			}
 		}
 		n, err := w.readSome(k.sec, pos, rest)
 		if err != nil || n < rest {

@@ -1,0 +1,189 @@
+package storage
+
+import (
+	"bytes"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// takeovers counts how often a dropped segment's file became another one's.
+func takeovers(n *atomic.Int64) vfs.Hook {
+	return func(op vfs.Op, path string) error {
+		if op == vfs.OpRename && strings.HasSuffix(path, logSuffix+deletedSuffix) {
+			n.Add(1)
+		}
+		return nil
+	}
+}
+
+func steadyOptions() Options {
+	o := testOptions()
+	o.SegmentBytes, o.RetentionBytes, o.FileDeleteDelay = 32<<10, 64<<10, time.Hour
+	return o
+}
+
+// TestSteady proves that a log at its retention by size stays at it without waiting
+// for the round of retention, in the files that it has, and keeps what it must keep,
+// also over a kill at any of many moments.
+func TestSteady(t *testing.T) {
+	var taken atomic.Int64
+	mem := vfs.NewMem()
+	cfg := testConfig(nil, "data")
+	for round := range 20 {
+		cfg.FS = vfs.NewFaulty(mem, takeovers(&taken))
+		s, err := open(cfg) // no background: steps are made here
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.background = func(fn func()) { fn() }
+		l := testLog(s, 0, steadyOptions())
+		begin, err := l.End()
+		if err != nil || int(begin) != 101*round {
+			t.Fatalf("round %d begins at %d: %v", round, begin, err)
+		}
+		for i := range 101 {
+			mustAppend(t, l, batch(t, int(begin)+i, 1, 3000))
+			s.Commit()
+			s.keeper.step()
+			s.keeper.checkpointNow()
+		}
+		start, _ := l.Start()
+		for i, v := range values(t, readAll(t, l, start, 10_000)) {
+			if v != int(start)+i {
+				t.Fatalf("record %d is %d", int(start)+i, v)
+			}
+		}
+		if kept := int64(101*(round+1)-int(start)) * 3000; kept < 64<<10 || kept > 160<<10 {
+			t.Errorf("round %d: %d bytes were kept", round, kept)
+		}
+		if s.scrub(unpaced); l.Fault() != nil {
+			t.Fatal(l.Fault())
+		}
+		fallen := mem.KillClone(nil)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		mem = fallen
+	}
+	if n := taken.Load(); n < 100 {
+		t.Errorf("%d files were taken over", n)
+	}
+}
+
+// TestSteadyReader proves that a file from which somebody still reads is not taken over.
+func TestSteadyReader(t *testing.T) {
+	var taken atomic.Int64
+	s := openStore(t, testConfig(vfs.NewFaulty(vfs.NewMem(), takeovers(&taken)), "data"))
+	l := testLog(s, 0, steadyOptions())
+	first := append(record.Batch(nil), batch(t, 0, 1, 30_000)...)
+	mustAppend(t, l, first)
+	s.Commit()
+	c, err := l.Read(0, 1, 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 10 {
+		mustAppend(t, l, batch(t, 1+i, 1, 30_000))
+		s.Commit()
+		if err := l.SetStart(record.Offset(1 + i)); err != nil {
+			t.Fatal(err)
+		}
+		s.keeper.checkpointNow()
+	}
+	got := make([]byte, c.Len())
+	if _, err := c.ReadAt(got, 0); err != nil || !bytes.Equal(got[record.HeaderLen:], first[record.HeaderLen:]) {
+		t.Errorf("the reader's bytes have changed, or err %v", err)
+	}
+	c.Release()
+	if taken.Load() == 0 {
+		t.Error("no file was taken over at all")
+	}
+}
+
+// TestSteadyForged proves that bytes of a file's earlier life are not taken for
+// records, not even where a client made them a whole batch with the right offset.
+func TestSteadyForged(t *testing.T) {
+	const at, size = 5000, 30_000
+	mem := vfs.NewMem()
+	var taken atomic.Int64
+	cfg := testConfig(vfs.NewFaulty(mem, takeovers(&taken)), "data")
+	s := openStore(t, cfg)
+	l := testLog(s, 0, steadyOptions())
+	forged := append(record.Batch(nil), batch(t, 666, 1, 100)...)
+	forged.SetBaseOffset(3)
+	forged.SetLeaderEpoch(1)
+	hull := len(batch(t, 0, 1, size)) - size - 1 // what stands before a value of that size; a byte follows it
+	value := make([]byte, size)
+	copy(value[at-hull:], forged)
+	var bu record.Builder
+	bu.Append(1_700_000_000_000, nil, value)
+	old, err := bu.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(old[at:at+len(forged)], forged) {
+		t.Fatal("the forged batch is not where it should be")
+	}
+	mustAppend(t, l, old)
+	mustAppend(t, l, batch(t, 1, 1, size)) // another segment
+	s.Commit()
+	if err := l.SetStart(1); err != nil {
+		t.Fatal(err)
+	}
+	s.keeper.checkpointNow()
+	last := batch(t, 2, 1, 8)
+	for n := at - len(last); len(last) != at; n += at - len(last) {
+		last = batch(t, 2, 1, n)
+	}
+	mustAppend(t, l, last)
+	s.Commit()
+	if taken.Load() != 1 {
+		t.Fatalf("%d files were taken over", taken.Load())
+	}
+	cfg.FS = mem.KillClone(nil)
+	s = openStore(t, cfg)
+	l = testLog(s, 0, steadyOptions())
+	if end, err := l.End(); end != 3 || err != nil {
+		t.Errorf("after a kill the log ends at %d: %v", end, err)
+	}
+}
+
+// BenchmarkAppendSteady appends 16 KiB batches, 32 at a time, in the page-cache mode
+// to a log that grows for ever and to one at its retention.
+func BenchmarkAppendSteady(b *testing.B) {
+	for _, steady := range []bool{false, true} {
+		name := "grows"
+		if steady {
+			name = "steady"
+		}
+		b.Run(name, func(b *testing.B) {
+			s := benchStore(b)
+			o := testOptions()
+			o.FlushMessages, o.SegmentBytes, o.FileDeleteDelay = 1<<40, 32<<20, time.Minute
+			if steady {
+				o.RetentionBytes = 256 << 20
+			}
+			l := testLog(s, 0, o)
+			items := make([]Item, 32)
+			for i := range items {
+				items[i].Batch = append(record.Batch(nil), batch(b, 0, 16, 1000)...)
+			}
+			for range 1000 {
+				l.Append(1, items)
+			}
+			b.SetBytes(int64(len(items) * len(items[0].Batch)))
+			b.ReportAllocs()
+			for b.Loop() {
+				l.Append(1, items)
+			}
+			if items[0].Err != nil {
+				b.Fatal(items[0].Err)
+			}
+		})
+	}
+}
