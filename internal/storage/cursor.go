@@ -1,15 +1,24 @@
 package storage
 
 import (
+	"math"
 	"sort"
 	"sync"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/vfs"
 )
 
 const (
 	maxCursors    = 1024 // readers of old records that a store remembers
 	cursorEntries = 512  // 4 KiB, for 2 MiB of small batches or 8 MiB of batches of 16 KiB
+
+	// aheadBytes is how far a file is read ahead of a reader whose records are on disk
+	// only, and aheadStep how much of that at a time. The system's own reading ahead
+	// stays within 128 KiB and makes who sends the file wait for each of these: with
+	// ours the other connections wait half as long (leat bench latency beside consume).
+	aheadBytes = 8 << 20
+	aheadStep  = 4 << 20
 )
 
 // cursor is where a reader of old records will go on, and a stretch of the index
@@ -21,8 +30,12 @@ type cursor struct {
 	pos   int64   // of the batch that begins with place.base
 	offs  []entry // of the index file, in order
 	next  int     // the entry of the file that follows offs; 0: not known
+	ahead int64   // the file is read ahead up to here; 0: to be looked at; inCache
 	slot  int     // in cursors.ring; guarded by cursors.mu
 }
+
+// inCache stands for a reader who need not wait for the disk, as far as is known.
+const inCache = math.MaxInt64
 
 // cursorPlace names a batch by the offset that it begins with.
 type cursorPlace struct {
@@ -131,5 +144,25 @@ func (l *Log) refill(c *cursor) error {
 		c.offs = append(c.offs, decodeEntry(b))
 	}
 	c.next = from + n
+	if c.ahead == inCache {
+		c.ahead = 0 // look anew
+	}
 	return nil
+}
+
+// readAhead sees to it that what comes next is being read when its reader comes
+// back, where it is on disk only. end is where this read ends.
+func (c *cursor) readAhead(f vfs.File, end, size int64) {
+	if c.ahead == 0 {
+		if !isCold(f, end) {
+			c.ahead = inCache // until more of the index is read
+			return
+		}
+		c.ahead = end
+	}
+	for c.ahead < min(end+aheadBytes-aheadStep, size) {
+		n := min(aheadStep, size-c.ahead)
+		readAhead(f, c.ahead, n)
+		c.ahead += n
+	}
 }

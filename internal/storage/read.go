@@ -199,6 +199,10 @@ func (l *Log) cutSpan(sp *span, cur *cursor, maxBytes int64) error {
 	g := sp.seg
 	end, err := l.boundary(cur, sp.pos+maxBytes)
 	if err == nil && end.last != noClaim && end.pos > sp.pos {
+		if h, err := g.open(); err == nil {
+			cur.readAhead(h.f, end.pos, sp.size)
+			h.drop()
+		}
 		if next, err := g.spotAt(end.pos, sp.size); err == nil && next.next == end.last+1 {
 			sp.cut = end.pos
 			l.moveCursor(cur, next.base, end.pos)

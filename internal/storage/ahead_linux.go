@@ -1,0 +1,28 @@
+//go:build linux && !portable
+
+package storage
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// readAhead has the system read a stretch of a file into the page cache, without
+// waiting for it.
+func readAhead(f vfs.File, pos, n int64) {
+	if d, ok := f.(vfs.Descriptor); ok {
+		_ = unix.Fadvise(int(d.Fd()), pos, n, unix.FADV_WILLNEED) // it is a hint
+	}
+}
+
+// isCold tells whether a read at a position of a file would wait for the disk.
+func isCold(f vfs.File, pos int64) bool {
+	d, ok := f.(vfs.Descriptor)
+	if !ok {
+		return false
+	}
+	var b [1]byte
+	_, err := unix.Preadv2(int(d.Fd()), [][]byte{b[:]}, pos, unix.RWF_NOWAIT)
+	return err == unix.EAGAIN
+}
