@@ -5,13 +5,14 @@
 // Requests are encoded once, before the clock starts, and sent again and again
 // from a buffer that stays in the processor's cache, many a write, while answers
 // are read many a time. On Linux each connection is a blocking socket in a thread
-// of its own; elsewhere Go's sockets serve. Consuming looks at the head of each
-// answer and at its first batch, and lets the kernel throw the rest away as long
-// as batches are alike.
+// of its own, or one of many that a thread serves; elsewhere Go's sockets serve.
+// Consuming looks at the head of each answer and at its first batch, and lets the
+// kernel throw the rest away as long as batches are alike.
 //
-// A run (produce.go, consume.go, latency.go, idle.go) fills in a Result. The suite
-// (suite.go and what follows) starts servers, runs them in turns and writes a
-// table. All of it knows brokers only by the protocol; requests that are not
+// A run (produce.go, consume.go, latency.go, idle.go, syscalls.go) fills in a
+// Result; one that measures several things has steps (spread.go, create.go,
+// groups.go, load.go, cold.go, restart.go). The suite (suite.go and what follows)
+// starts servers, runs them in turns and writes a table. All of it knows brokers only by the protocol; requests that are not
 // timed are kmsg's (client.go), those that are timed are patched templates
 // (request.go).
 package bench
@@ -56,6 +57,7 @@ type Options struct {
 	Members     int           `json:"members,omitempty"`     // of the group that is joined
 	Groups      int           `json:"groups,omitempty"`      // that commit
 	Interval    time.Duration `json:"interval_ns,omitempty"` // between two commits of a group
+	Extra       int           `json:"extra,omitempty"`       // partitions with one record each, besides
 	Data        string        `json:"data,omitempty"`        // the server's data directory, where this program may read
 	PIDs        []int         `json:"-"`                     // server processes to watch
 
@@ -79,7 +81,8 @@ figures, and they tell more than throughput does: client and server share the ma
   leat bench compare before.json after.json`,
 		Args: cobra.NoArgs,
 	}
-	cmd.AddCommand(produceCommand(), consumeCommand(), latencyCommand(), idleCommand(), spreadCommand(), createCommand(), groupsCommand(), compareCommand(), suiteCommand())
+	cmd.AddCommand(produceCommand(), consumeCommand(), latencyCommand(), idleCommand(), spreadCommand(), createCommand(), groupsCommand(),
+		loadCommand(), coldCommand(), syscallsCommand(), restartCommand(), compareCommand(), suiteCommand())
 	return cmd
 }
 
@@ -129,7 +132,7 @@ func defaultBootstrap() string {
 // bindTopic adds the flags with which a missing topic is made.
 func bindTopic(cmd *cobra.Command, o *Options) {
 	f := cmd.Flags()
-	f.IntVarP(&o.Partitions, "partitions", "p", 0, "partitions to use (0: all that the topic has; one when it is made)")
+	f.IntVarP(&o.Partitions, "partitions", "p", o.Partitions, "partitions to use (0: all that the topic has; one when it is made)")
 	f.IntVar(&o.Replication, "replication", -1, "replicas of a topic that is made (-1: the broker's default)")
 	f.StringArrayVar(&o.Configs, "config", nil, "config of a topic that is made, name=value; may be repeated")
 }
@@ -160,6 +163,7 @@ func (o *Options) validate() error {
 		{"threads", o.Threads, 0},
 		{"members", o.Members, 0},
 		{"groups", o.Groups, 0},
+		{"extra", o.Extra, 0},
 	} {
 		if n.have < n.low {
 			return fmt.Errorf("--%s %d is too small: at least %d", n.flag, n.have, n.low)

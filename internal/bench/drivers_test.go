@@ -1,10 +1,14 @@
 package bench
 
 import (
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -108,5 +112,72 @@ func TestGroups(t *testing.T) {
 	groups, err := kadm.NewClient(cl).ListGroups(t.Context())
 	if err != nil || len(groups) != 8 {
 		t.Errorf("%d groups, %v", len(groups), err)
+	}
+}
+
+// TestLoad proves that as much arrives as the filling and the producing step say,
+// and that records are consumed meanwhile.
+func TestLoad(t *testing.T) {
+	_, o := fake(t, 1)
+	o.Partitions, o.Records, o.Size, o.Passes, o.Duration = 2, 1600, 10, 0, 100*time.Millisecond
+	r, err := loadAndRest(t.Context(), o, time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill, produced, consumed := r.Step(loadFill), r.Step(loadProduce), r.Step(loadConsume)
+	if got := ends(t, &o); fill.Records != 1600 || produced.Records == 0 || consumed.Records == 0 || got != fill.Records+produced.Records {
+		t.Errorf("%d arrived: %s", got, r.Text())
+	}
+}
+
+// TestFilesOf proves that a topic's files are found and no others, in the way in
+// which Leat and in that in which Kafka has them.
+func TestFilesOf(t *testing.T) {
+	dir := t.TempDir()
+	var want []string
+	for name, wanted := range map[string]bool{
+		"old-0/0.log": true, "old-12/5.log": true, "data/old-3/0.log": true,
+		"older-0/0.log": false, "old-0/0.index": false, "old/0.log": false, "quorum/old-.txt": false,
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if wanted {
+			want = append(want, path)
+		}
+	}
+	slices.Sort(want)
+	got, err := filesOf(dir, "old")
+	if diff := cmp.Diff(want, got); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+	if _, err := filesOf(dir, "new"); err == nil || !strings.Contains(err.Error(), "no files of topic new") {
+		t.Error(err)
+	}
+}
+
+// TestCallCounts proves that what perf and strace write is read right.
+func TestCallCounts(t *testing.T) {
+	perf := "# started on Sat\n\n123456,,raw_syscalls:sys_enter,1000,100.00,,\n"
+	if n, err := perfCalls(perf); n != 123456 || err != nil {
+		t.Error(n, err)
+	}
+	strace := "% time     seconds  usecs/call     calls    errors syscall\n" +
+		" 97.05    0.012  12   1000   1 futex\n" +
+		"100.00    0.013  12      1077        2 total\n"
+	if n, err := straceCalls(strace); n != 1077 || err != nil {
+		t.Error(n, err)
+	}
+	for _, count := range []func(string) (int64, error){perfCalls, straceCalls} {
+		if _, err := count("nothing\n"); err == nil {
+			t.Error("nothing was counted as something")
+		}
+	}
+	if _, err := perfCalls("<not counted>,,raw_syscalls:sys_enter,0,0.00,,\n"); err == nil {
+		t.Error("what was not counted was counted")
 	}
 }

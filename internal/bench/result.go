@@ -21,6 +21,7 @@ type Result struct {
 	EndToEnd    *Quantiles `json:"end_to_end,omitempty"`
 	SenderLate  *Quantiles `json:"sender_late,omitempty"` // how late the client itself was
 	OpenSeconds float64    `json:"open_s,omitempty"`      // idle: to open the connections
+	Syscalls    int64      `json:"syscalls,omitempty"`    // of the servers
 	Steps       []Step     `json:"steps,omitempty"`       // of a run that measures several things
 }
 
@@ -82,6 +83,9 @@ func (r *Result) metrics() (all []metric) {
 		if r.Server != nil {
 			add("server CPU, us/record", per(r.Server.CPU*1e6, float64(r.Records)), cpuText, -1)
 		}
+	case "syscalls":
+		add("server's system calls/request", per(float64(r.Syscalls), requests), cpuText, -1)
+		add("requests/s", per(requests, r.Seconds), countText, 0)
 	case "idle":
 		add("time to open, s", r.OpenSeconds, cpuText, -1)
 		if r.Server != nil {
@@ -132,6 +136,24 @@ func (r *Result) title() string {
 			plural(o.Connections, "connection"), sizeText(float64(o.FetchBytes)))
 	case "latency":
 		return fmt.Sprintf("latency: %s records at %d/s, %d B each, acks %s", countText(float64(r.Records)), o.Rate, o.Size, o.Acks)
+	case "spread":
+		return fmt.Sprintf("spread: %s records in %.1f s to %s; %s, %s, acks %s, %d in flight each", countText(float64(r.Records)), r.Seconds,
+			o.Topic, plural(o.Partitions, "partition"), plural(o.Connections, "connection"), o.Acks, o.InFlight)
+	case "create":
+		return fmt.Sprintf("create: %s, twice, in %.1f s", plural(o.Partitions, "partition"), r.Seconds)
+	case "groups":
+		return fmt.Sprintf("groups: one of %s; %s that commit each %s", plural(o.Members, "member"), plural(o.Groups, "group"), o.Interval)
+	case "load":
+		return fmt.Sprintf("load: %s to and from %s in %.1f s; acks %s, batches of %d x %d B, %s a fetch", plural(o.Partitions, "partition"),
+			o.Topic, r.Seconds, o.Acks, o.Batch, o.Size, sizeText(float64(o.FetchBytes)))
+	case "cold":
+		return fmt.Sprintf("cold: %s from the disk in %.1f s, beside %d records/s of %d B to another topic", sizeText(float64(r.Bytes)), r.Seconds, o.Rate, tailSize)
+	case "syscalls":
+		return fmt.Sprintf("syscalls: %s requests in %.1f s to %s; %s, acks %s, batches of %d x %d B, %d in flight each",
+			countText(float64(r.Requests)), r.Seconds, o.Topic, plural(o.Connections, "connection"), o.Acks, o.Batch, o.Size, o.InFlight)
+	case "restart":
+		return fmt.Sprintf("restart: %s with %s, and %s with a record each", plural(o.Partitions, "partition"),
+			sizeText(float64(o.Records*int64(o.Size))), plural(o.Extra, "more partition"))
 	default:
 		return fmt.Sprintf("%s: %s for %.1f s", r.Kind, plural(o.Connections, "connection"), r.Seconds)
 	}

@@ -76,7 +76,11 @@ func (s *Step) metrics() (all []metric) {
 	add := func(name string, value float64, format func(float64) string, better int) {
 		all = append(all, metric{s.Name + ": " + name, value, format, better})
 	}
-	add("time, ms", s.Seconds*1e3, digits, 0)
+	better := 0 // where much is done, less time means less of it
+	if s.Bytes == 0 && s.Ack == nil {
+		better = -1
+	}
+	add("time, ms", s.Seconds*1e3, digits, better)
 	if s.Bytes > 0 && s.Seconds > 0 {
 		add("throughput, bytes/s", float64(s.Bytes)/s.Seconds, sizeText, 1)
 	}

@@ -36,6 +36,7 @@ type server struct {
 	addr  string
 	dir   string
 	cmd   *exec.Cmd
+	began time.Time
 	ready time.Duration // from the process's start to its first answer
 	log   string
 	file  *os.File
@@ -216,6 +217,12 @@ func (p *program) start(ctx context.Context, dir string) (*server, error) {
 			return nil, err
 		}
 	}
+	return p.launch(ctx, dir, addr)
+}
+
+// launch starts the program where it may have run before.
+func (p *program) launch(ctx context.Context, dir, addr string) (*server, error) {
+	var err error
 	s := &server{addr: addr, dir: dir, log: strings.TrimSuffix(dir, "/") + ".log"}
 	if s.file, err = os.Create(s.log); err != nil {
 		return nil, err
@@ -225,7 +232,7 @@ func (p *program) start(ctx context.Context, dir string) (*server, error) {
 	s.cmd.Cancel = func() error { return s.cmd.Process.Signal(os.Interrupt) }
 	s.cmd.WaitDelay = stopWithin
 	s.cmd.Stdout, s.cmd.Stderr = s.file, s.file
-	began := time.Now()
+	s.began = time.Now()
 	if err := s.cmd.Start(); err != nil {
 		return nil, errors.Join(err, s.file.Close())
 	}
@@ -236,10 +243,10 @@ func (p *program) start(ctx context.Context, dir string) (*server, error) {
 	for {
 		err := probe(ctx, addr)
 		if err == nil {
-			s.ready = time.Since(began)
+			s.ready = time.Since(s.began)
 			return s, nil
 		}
-		if ctx.Err() != nil || time.Since(began) > readyWithin || s.ended() {
+		if ctx.Err() != nil || time.Since(s.began) > readyWithin || s.ended() {
 			return nil, errors.Join(fmt.Errorf("it does not answer: %w; it says: %s", err, s.tail()), s.stop())
 		}
 		time.Sleep(time.Millisecond)
@@ -271,6 +278,13 @@ func (s *server) tail() string {
 		return err.Error()
 	}
 	return strings.TrimSpace(string(b[max(0, len(b)-2000):]))
+}
+
+// kill ends the program as a crash does.
+func (s *server) kill() error {
+	err := s.cmd.Process.Kill()
+	_ = s.cmd.Wait() // it says that it was killed
+	return errors.Join(err, s.file.Close())
 }
 
 // stop ends the program.

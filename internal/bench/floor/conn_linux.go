@@ -4,7 +4,6 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
-	"net"
 	"syscall"
 	"time"
 
@@ -12,8 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxParts is how many batches one write takes (UIO_MAXIOV).
-const maxParts = 1024
+const (
+	maxParts     = 1024      // batches that one write takes (UIO_MAXIOV)
+	sendfileFrom = 256 << 10 // bytes of an answer from which on sendfile is cheaper than pread
+)
 
 var errShort = errors.New("a request is cut short")
 
@@ -21,21 +22,28 @@ var errShort = errors.New("a request is cut short")
 // one write a partition, one sync, one write of all answers.
 type conn struct {
 	s    *server
-	tcp  *net.TCPConn
-	raw  syscall.RawConn
+	sock socket
 	in   []byte
 	a, b int // in[a:b] is not handled yet
 	out  []byte
 
-	target  *part    // where batches go
-	batches [][]byte // into in
+	index   int32        // of target
+	target  *part        // where batches go; nil: none was asked for since the last flush
+	batches []unix.Iovec // into in
 	dirty   []*part
+}
+
+// socket is how a connection is read and written.
+type socket interface {
+	io.ReadWriter
+	// sendfile sends n bytes of a file from an offset on.
+	sendfile(fd int, off, n int64) error
 }
 
 func (c *conn) loop() error {
 	c.in = make([]byte, c.s.cfg.buffer<<10)
 	for {
-		n, err := c.tcp.Read(c.in[c.b:])
+		n, err := c.sock.Read(c.in[c.b:])
 		if err != nil {
 			if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
 				return nil
@@ -160,21 +168,22 @@ func (c *conn) produce(body []byte) (answered bool, err error) {
 }
 
 func (c *conn) take(i int32, batch []byte) (base int64, code int16, err error) {
-	p := c.s.part(i)
+	if i != c.index || c.target == nil || len(c.batches) == maxParts {
+		if err := c.write(); err != nil {
+			return -1, 0, err
+		}
+		c.index, c.target = i, c.s.part(i)
+	}
 	switch {
-	case p == nil:
+	case c.target == nil:
 		return -1, 3, nil // unknown partition
 	case len(batch) < batchHead || crc32.Checksum(batch[atAttributes:], crc32.MakeTable(crc32.Castagnoli)) != be.Uint32(batch[atCRC:]):
 		return -1, 2, nil // corrupt
 	}
-	if p != c.target || len(c.batches) == maxParts {
-		if err := c.write(); err != nil {
-			return -1, 0, err
-		}
-		c.target = p
-	}
-	c.batches = append(c.batches, batch)
-	return p.take(batch), 0, nil
+	v := unix.Iovec{Base: &batch[0]}
+	v.SetLen(len(batch))
+	c.batches = append(c.batches, v)
+	return c.target.take(batch), 0, nil
 }
 
 // write writes the batches that were taken.
@@ -202,7 +211,7 @@ func (c *conn) flush() error {
 			}
 		}
 	}
-	c.dirty = c.dirty[:0]
+	c.dirty, c.target = c.dirty[:0], nil
 	return c.send()
 }
 
@@ -210,7 +219,7 @@ func (c *conn) send() error {
 	if len(c.out) == 0 {
 		return nil
 	}
-	_, err := c.tcp.Write(c.out)
+	_, err := c.sock.Write(c.out)
 	c.out = c.out[:0]
 	return err
 }
@@ -261,11 +270,11 @@ func (c *conn) fetch(at int, id uint32, body []byte) error {
 	if found.size == 0 {
 		return nil
 	}
-	if c.s.cfg.serve == "sendfile" {
+	if serve := c.s.cfg.serve; serve == "sendfile" || serve == "auto" && found.size >= sendfileFrom {
 		if err := c.send(); err != nil {
 			return err
 		}
-		return c.sendfile(p.fd, found.at, found.size)
+		return c.sock.sendfile(p.fd, found.at, found.size)
 	}
 	n := len(c.out)
 	if cap(c.out) < n+int(found.size) {
@@ -276,24 +285,4 @@ func (c *conn) fetch(at int, id uint32, body []byte) error {
 		return errors.Join(err, errShort)
 	}
 	return c.send()
-}
-
-func (c *conn) sendfile(fd int, off, n int64) (err error) {
-	waitErr := c.raw.Write(func(s uintptr) bool {
-		for n > 0 {
-			var k int
-			k, err = unix.Sendfile(int(s), fd, &off, int(n))
-			switch {
-			case errors.Is(err, unix.EINTR):
-			case errors.Is(err, unix.EAGAIN):
-				err = nil
-				return false
-			case err != nil:
-				return true
-			}
-			n -= int64(max(0, k))
-		}
-		return true
-	})
-	return errors.Join(err, waitErr)
 }

@@ -7,13 +7,14 @@
 //
 //	floor -addr 127.0.0.1:9092 -dir D
 //	  -store discard|file   receive and answer only, or write
-//	  -ring N               MiB that a partition's file holds before it starts over:
+//	  -ring N               MiB that a partition's file holds before it starts over (0: it grows):
 //	  -recycle              on the blocks that it has (else on a new file)
 //	  -sync                 fdatasync before the answer, one for all that a read brought
-//	  -serve pread|sendfile how records leave
+//	  -serve how            records leave: pread, sendfile, or auto, the cheaper one for their size
+//	  -io thread|poll       a blocking thread for each connection, or Go's poller
 //	  -cc NAME              TCP_CONGESTION of accepted connections
 //
-// Each connection has a goroutine; a partition's mutex guards its file and its
+// Each connection has a goroutine. A partition's mutex guards its file and its
 // index. Connections that produce to one partition at the same time are not
 // served in the order of their offsets, so give each partition one of them.
 package main
@@ -29,13 +30,14 @@ func main() {
 	flag.StringVar(&cfg.addr, "addr", "127.0.0.1:9092", "address to listen on")
 	flag.StringVar(&cfg.dir, "dir", ".", "directory of the partitions' files")
 	flag.StringVar(&cfg.store, "store", "file", "discard or file")
-	flag.Int64Var(&cfg.ring, "ring", 1024, "MiB that a partition's file holds before it starts over")
+	flag.Int64Var(&cfg.ring, "ring", 0, "MiB that a partition's file holds before it starts over (0: it grows)")
 	flag.BoolVar(&cfg.recycle, "recycle", false, "start over on the same blocks")
 	flag.BoolVar(&cfg.allocate, "allocate", false, "reserve a new file's blocks at once")
 	flag.BoolVar(&cfg.sync, "sync", false, "fdatasync before the answer")
-	flag.StringVar(&cfg.serve, "serve", "sendfile", "pread or sendfile")
+	flag.StringVar(&cfg.serve, "serve", "auto", "auto, pread or sendfile")
+	flag.StringVar(&cfg.io, "io", "thread", "thread or poll")
 	flag.IntVar(&cfg.buffer, "buffer", 512, "KiB of a connection's receive buffer")
-	flag.StringVar(&cfg.congestion, "cc", "", "TCP_CONGESTION of accepted connections")
+	flag.StringVar(&cfg.congestion, "cc", "reno", "TCP_CONGESTION of accepted connections")
 	flag.Parse()
 	if err := run(&cfg); err != nil {
 		fmt.Fprintln(os.Stderr, "floor:", err)
@@ -45,8 +47,8 @@ func main() {
 
 // config is the flags.
 type config struct {
-	addr, dir, store, serve, congestion string
-	ring                                int64
-	recycle, allocate, sync             bool
-	buffer                              int
+	addr, dir, store, serve, io, congestion string
+	ring                                    int64
+	recycle, allocate, sync                 bool
+	buffer                                  int
 }

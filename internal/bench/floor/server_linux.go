@@ -7,12 +7,13 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
-	"golang.org/x/sys/unix"
 )
 
 var be = binary.BigEndian
@@ -23,10 +24,16 @@ const (
 	fetchVersion            = 11
 )
 
+// maxThreads is how many connections have a thread of their own. Those beyond are
+// many: the poller then finds several at once, and idle ones need no stack.
+const maxThreads = 4
+
 // server is the partitions; every topic has the same ones.
 type server struct {
 	cfg  *config
 	port int32
+
+	threads atomic.Int32 // connections that have one
 
 	mu    sync.RWMutex
 	topic string // the last that was made
@@ -35,8 +42,12 @@ type server struct {
 
 // run serves until a signal ends it.
 func run(cfg *config) error {
-	if cfg.store != "file" && cfg.store != "discard" || cfg.serve != "pread" && cfg.serve != "sendfile" {
-		return errors.New("-store is file or discard, -serve is pread or sendfile")
+	if cfg.store != "file" && cfg.store != "discard" || cfg.io != "thread" && cfg.io != "poll" ||
+		!slices.Contains([]string{"auto", "pread", "sendfile"}, cfg.serve) {
+		return errors.New("-store is file or discard, -io is thread or poll, -serve is auto, pread or sendfile")
+	}
+	if cfg.ring == 0 && (cfg.recycle || cfg.allocate) {
+		cfg.ring = 1024
 	}
 	l, err := net.Listen("tcp", cfg.addr) //nolint:noctx // it ends with the process
 	if err != nil {
@@ -107,22 +118,15 @@ func (s *server) part(i int32) *part {
 }
 
 func (s *server) serve(tcp *net.TCPConn) {
-	defer tcp.Close() //nolint:errcheck // nothing depends on it
-	raw, err := tcp.SyscallConn()
+	threads := s.threads.Add(1)
+	defer s.threads.Add(-1)
+	sock, end, err := newSocket(tcp, s.cfg, s.cfg.io == "thread" && threads <= maxThreads)
+	if err == nil {
+		defer end()
+		c := &conn{s: s, sock: sock}
+		err = c.loop()
+	}
 	if err != nil {
-		return
-	}
-	if s.cfg.congestion != "" {
-		_ = raw.Control(func(fd uintptr) {
-			err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, s.cfg.congestion)
-		})
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "floor: -cc:", err)
-			return
-		}
-	}
-	c := &conn{s: s, tcp: tcp, raw: raw}
-	if err := c.loop(); err != nil {
 		fmt.Fprintln(os.Stderr, "floor:", err)
 	}
 }

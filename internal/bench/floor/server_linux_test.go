@@ -14,7 +14,11 @@ import (
 // gets back what it produced, in order.
 func TestClient(t *testing.T) {
 	for _, cfg := range []config{
-		{serve: "pread"}, {serve: "sendfile"}, {serve: "sendfile", sync: true}, {serve: "sendfile", recycle: true, allocate: true},
+		{serve: "pread", io: "poll"},
+		{serve: "sendfile", io: "poll"},
+		{serve: "pread", io: "thread"},
+		{serve: "auto", io: "thread", sync: true},
+		{serve: "sendfile", io: "thread", recycle: true, allocate: true},
 	} {
 		t.Run(fmt.Sprintf("%+v", cfg), func(t *testing.T) {
 			cfg.dir, cfg.store, cfg.ring, cfg.buffer = t.TempDir(), "file", 16, 64
