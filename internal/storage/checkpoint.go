@@ -17,7 +17,7 @@ const (
 	checkpointBytes = 256 << 20        // appended, after which a checkpoint does not wait for its time
 	snapshotBytes   = 16 << 20         // appended to a log, after which its producers are written again
 	lazySyncAge     = 30 * time.Second // how long a page-cache log may have bytes that no sync covered
-	lazySyncBytes   = 1 << 30          // and how many
+	lazySyncBytes   = 2 << 30          // and how many; what retention drops before is never synced
 	restAfter       = 8                // files synced, after which a checkpoint that has time rests
 	restFor         = time.Millisecond
 )
@@ -472,6 +472,14 @@ func (l *Log) beginCheckpoint(last, sync bool) (c *checkpointing, again bool, er
 		}
 	}
 	if !last && !l.syncDue(time.Now()) {
+		l.pub.Lock()
+		snap := l.marks.wantSnap
+		l.pub.Unlock()
+		if snap { // segments wait for it
+			if _, err := l.snapshot(false, true); err != nil {
+				return nil, true, asAppendError(err)
+			}
+		}
 		return nil, true, l.noteWritten()
 	}
 	if err := l.trim(); err != nil && (!l.faulted() || l.unsound()) {
@@ -560,7 +568,7 @@ func (l *Log) syncDue(now time.Time) bool {
 		l.marks.unsynced = now
 	}
 	age := now.Sub(l.marks.unsynced)
-	return g != l.stable.seg || g.size-l.stable.pos >= lazySyncBytes ||
+	return l.unsyncedLocked() >= lazySyncBytes ||
 		age >= lazySyncAge || o.FlushAge > 0 && age >= o.FlushAge
 }
 
@@ -615,8 +623,8 @@ func (l *Log) notePoint(c *checkpointing) {
 		pt.base, pt.next = record.Offset(l.end.Load()), record.Offset(l.end.Load())
 	}
 	pt.wbase, pt.wpos, pt.wnext = pt.base, pt.pos, pt.next
-	if g := l.activeLocked(); g != nil && g == l.stable.seg {
-		pt.wpos, pt.wnext = g.size, g.next
+	if g := l.activeLocked(); g != nil && l.stable.seg != nil {
+		pt.wbase, pt.wpos, pt.wnext = g.base, g.size, g.next
 	}
 	vouched := l.linked
 	l.pub.Unlock()

@@ -287,9 +287,15 @@ func (o *opening) check() error {
 			o.stable = place{g, pos, o.pt.next}
 		}
 	}
+	alive := vouched && o.pt.live
 	for i := from; i < len(o.segs); i++ {
 		if i > from && o.segs[i].base != o.next {
 			return o.drop(i)
+		}
+		if g := o.segs[i]; alive && g.base < o.pt.wbase && i+1 < len(o.segs) && g.size >= pos {
+			g.synced, g.linked, o.next = pos, vouched, g.next // it was closed before, so it is whole
+			pos, vouched = 0, false
+			continue
 		}
 		whole, err := o.walk(o.segs[i], pos, vouched)
 		if err != nil {

@@ -23,7 +23,7 @@ import (
 //     open, or that sendfile was given, whose pages may wait in some socket, is not used.
 //   - A segment that is closed is cut to its length, and synced before a point lies
 //     beyond it.
-const maxSpares = 2
+const maxSpares = 4 // a checkpoint drops several at once
 
 // usage says who may still see what a segment's file has.
 type usage struct {

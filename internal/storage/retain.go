@@ -86,7 +86,7 @@ func (l *Log) trimLocked() error {
 	}
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	l.marks.wantSnap, l.marks.wantSync = l.marks.wantSnap || ahead, true
+	l.marks.wantSnap = l.marks.wantSnap || ahead
 	l.s.keeper.bury(l.segs[:n])
 	l.segs = append([]*segment(nil), l.segs[n:]...)
 	for _, p := range []*place{&l.durable, &l.stable} {

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -129,14 +130,18 @@ func (c *checkpointing) bytes() int64 {
 func (l *Log) unsynced() int64 {
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	g := l.activeLocked()
-	if g == nil {
-		return 0
+	return l.unsyncedLocked()
+}
+
+func (l *Log) unsyncedLocked() int64 {
+	n := int64(0)
+	for _, g := range slices.Backward(l.segs) {
+		n += g.size
+		if g == l.stable.seg {
+			return n - l.stable.pos
+		}
 	}
-	if g == l.stable.seg {
-		return g.size - l.stable.pos
-	}
-	return g.size
+	return n
 }
 
 // takeBack makes a checkpoint undone that was begun and is to be made in another way.
