@@ -196,3 +196,33 @@ func TestLocalNode(t *testing.T) {
 		t.Errorf("%s is not in\n%s", addr, out.String())
 	}
 }
+
+// TestListenAddsUp proves that several --listen flags and several addresses in one
+// are all served, and that they replace what the environment names.
+func TestListenAddsUp(t *testing.T) {
+	f := func(want string, args ...string) {
+		t.Helper()
+		cmd := newUp()
+		if err := cmd.ParseFlags(args); err != nil {
+			t.Fatal(err)
+		}
+		cfg, err := readSettings(cmd, []string{"LEAT_LISTEN=:1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Join(cfg.Listen, " "); got != want {
+			t.Errorf("%q: %s, want %s", args, got, want)
+		}
+	}
+	f(":1")
+	f(":9092", "--listen", ":9092")
+	f("a:1 b:2", "--listen", "a:1", "--listen", "b:2")
+	f("a:1 b:2 c:3", "--listen", "a:1,b:2", "--listen=c:3")
+	cmd := newUp()
+	if err := cmd.ParseFlags([]string{"--listen", ":9092", "--listen", "nonsense"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readSettings(cmd, nil); err == nil || !strings.Contains(err.Error(), "--listen :9092 --listen nonsense") {
+		t.Errorf("a bad address among good ones: %v", err)
+	}
+}

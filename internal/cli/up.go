@@ -36,7 +36,7 @@ configs with underscores for dots), and the environment wins over the config fil
 	}
 	f := cmd.Flags()
 	f.String("data", node.DefaultData, "data directory")
-	f.String("listen", "", "addresses to serve clients on, host:port or :port, with commas between (default: port 9092 of the loopback addresses)")
+	f.StringArray("listen", nil, "address to serve clients on, host:port or :port; may be repeated, or several with commas between (default: port 9092 of the loopback addresses)")
 	f.String("advertise", "", "host:port told to clients and other nodes (default: the address on which each client reached us)")
 	f.String("http", node.DefaultHTTP, `address of health, metrics and profiles, or "off"`)
 	f.Int32("id", 0, "node id (default: what the data directory says, 1 at the first start)")
@@ -96,7 +96,15 @@ func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 	}
 	sources = append(sources, node.FromEnv(environ))
 	flags := node.Source{Name: "flag"}
-	for _, name := range []string{"data", "listen", "advertise", "http", "id", "rack"} {
+	listen, err := cmd.Flags().GetStringArray("listen")
+	if err != nil {
+		return node.Config{}, err
+	}
+	if cmd.Flag("listen").Changed {
+		all := strings.Join(listen, ",") // the flag adds up, while a later source replaces an earlier one
+		flags.Values = append(flags.Values, node.Value{Name: "listen", Value: all, At: "--listen " + strings.Join(listen, " --listen ")})
+	}
+	for _, name := range []string{"data", "advertise", "http", "id", "rack"} {
 		if fl := cmd.Flag(name); fl.Changed {
 			flags.Values = append(flags.Values, node.Value{Name: name, Value: fl.Value.String(), At: "--" + name})
 		}

@@ -115,6 +115,7 @@ func (n *Node) start(ctx context.Context) error {
 	for _, l := range n.listeners {
 		n.serving.Go(func() { n.serve(l) })
 	}
+	n.serving.Go(n.settle)
 	if n.admin != nil {
 		n.admin.ready.Store(true)
 	}

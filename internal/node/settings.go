@@ -4,7 +4,6 @@ import (
 	"context"
 	"path"
 	"path/filepath"
-	"runtime/debug"
 
 	"github.com/leatstream/leat/internal/broker"
 	"github.com/leatstream/leat/internal/group"
@@ -39,9 +38,7 @@ func (n *Node) wireConfig() wire.Config {
 		IdleTimeout:   s.MaxIdle,
 		RequestMemory: max(0, s.RequestMemory), // 0: the built-in limit
 		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,
-		// Once when traffic has ceased: without it what a busy hour took stays with the
-		// process until a garbage collection that an idle heap never asks for.
-		Quiet: debug.FreeOSMemory,
+		Quiet: giveBack,
 	}
 }
 
