@@ -217,7 +217,7 @@ func (l *Log) cutBack(g *segment, f vfs.File, pos int64) {
 
 // publish shows what was written to readers and to the next commit and checkpoint.
 func (l *Log) publish(g *segment, pos int64) {
-	w, o := l.writer, l.options()
+	w, o, start := l.writer, l.options(), pos
 	l.pub.Lock()
 	if record.Offset(l.end.Load()) == record.Offset(l.start.Load()) {
 		first := w.run[0].Batch
@@ -239,10 +239,7 @@ func (l *Log) publish(g *segment, pos int64) {
 	l.marks.snapBytes += w.bytes
 	wake := false
 	if o.durable() {
-		if !l.marks.dirty {
-			l.marks.dirty = true
-			l.s.commit.add(l)
-		}
+		l.enterLocked(w.run[0].Base, start, w.bufs)
 	} else {
 		l.commitUpToLocked(w.next)
 		if l.marks.records >= o.FlushMessages && !l.marks.wantSync {

@@ -18,8 +18,9 @@ const (
 	snapshotBytes   = 16 << 20         // appended to a log, after which its producers are written again
 	lazySyncAge     = 30 * time.Second // how long a page-cache log may have bytes that no sync covered
 	lazySyncBytes   = 2 << 30          // and how many; what retention drops before is never synced
-	restAfter       = 8                // files synced, after which a checkpoint that has time rests
-	restFor         = time.Millisecond
+	togetherFiles   = 16               // that a checkpoint syncs at a time, about
+	togetherBytes   = 4 << 20          // and how many bytes
+	restFor         = time.Millisecond // between those, where it has time
 )
 
 // keeper is the store's background goroutine: checkpoints, retention, deletion.
@@ -174,6 +175,7 @@ func (k *keeper) step() time.Duration {
 		k.s.thaw()
 	}
 	if retain {
+		k.s.commit.relax()
 		k.s.retain(time.Now())
 	}
 	if k.hasten.Swap(false) || due {
@@ -269,6 +271,7 @@ func (k *keeper) checkpointLocked(last bool) error {
 	}
 	k.clear(dead, doomed)
 	if !last {
+		s.commit.relax()
 		s.commit.run() // some log may have waited for this
 	}
 	return err
@@ -285,16 +288,72 @@ func (k *keeper) syncLogs(logs []*Log, last bool) (hold bool) {
 	if last && len(logs) > closers {
 		return k.syncTogether(logs) || hold
 	}
-	rest := restAfter
-	for _, l := range logs {
-		held, synced := k.syncLog(l, last)
-		hold = hold || held
-		if rest -= synced; rest <= 0 && !last && !k.hasten.Load() && !k.s.closing.Load() {
-			time.Sleep(restFor)
-			rest = restAfter
+	for len(logs) > 0 {
+		n := startWriting(logs)
+		var held, synced atomic.Int64
+		sync := func(i int) {
+			h, n := k.syncLog(logs[i], last)
+			if h {
+				held.Add(1)
+			}
+			synced.Add(int64(n))
 		}
+		hurry := k.hasten.Load() || k.s.closing.Load() || last
+		if hurry {
+			spread(n, sync)
+		} else {
+			for i := range n {
+				sync(i)
+			}
+		}
+		hold = hold || held.Load() > 0
+		if !hurry && synced.Load() > 0 {
+			time.Sleep(restFor)
+		}
+		logs = logs[n:]
 	}
 	return hold
+}
+
+// startWriting has the system begin to write what the syncs of the first few logs
+// will wait for, and returns how many those are. So the files' bytes and sizes go
+// out together and not one after the other, which halves a checkpoint's time; not
+// more at a time, or a round's sync would wait behind them (BenchmarkCommit).
+func startWriting(logs []*Log) int {
+	bytes := int64(0)
+	for i, l := range logs[:min(len(logs), togetherFiles)] {
+		bytes += l.startWriting()
+		if bytes >= togetherBytes {
+			return i + 1
+		}
+	}
+	return min(len(logs), togetherFiles)
+}
+
+// startWriting begins to write what a sync of the active segment will wait for, and
+// returns how many bytes those are.
+func (l *Log) startWriting() int64 {
+	if !l.ready.Load() || l.gone.Load() || !l.options().durable() {
+		return 0
+	}
+	l.pub.Lock()
+	g, from, n := l.activeLocked(), int64(0), int64(0)
+	if g != nil {
+		from, n = g.synced, g.size-g.synced
+	}
+	l.pub.Unlock()
+	if n == 0 {
+		return 0
+	}
+	h, err := g.open()
+	if err != nil {
+		return 0 // the sync will tell
+	}
+	defer h.drop()
+	if f, ok := h.f.(vfs.Starter); ok {
+		f.StartSync(from, n)
+	}
+	return n
 }
 
 // syncTogether does the same for the last time. Syncs that are asked for at the same

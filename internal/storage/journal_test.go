@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"io"
+	"os"
 	"testing"
 
 	"github.com/leatstream/leat/internal/vfs"
@@ -105,4 +106,52 @@ func dropLogs(t *testing.T, mem *vfs.Mem, n int) []int64 {
 		sizes = append(sizes, size)
 	}
 	return sizes
+}
+
+// TestJournalOnDisk proves on a real file system, where rounds are written around
+// the page cache, that what was committed can be made again from the journal alone:
+// batches that their appends copied into a round, and those that were too large for
+// it and were read back.
+func TestJournalOnDisk(t *testing.T) {
+	cfg := testConfig(vfs.OS{}, t.TempDir())
+	s, err := open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.background = func(fn func()) { fn() }
+	const logs = 3
+	room := s.journal.roundSize
+	want := make([]int, logs)
+	commit := func(sizes ...int) {
+		for i, size := range sizes {
+			mustAppend(t, testLog(s, i, testOptions()), batch(t, want[i], 1, size))
+			want[i]++
+		}
+		s.Commit()
+	}
+	commit(10, 20, 30)
+	s.journal.fill()
+	for s.journal.current.direct == nil { // until the first file, which was not filled, is full
+		commit(room/4, 100, room/4)
+	}
+	if s.journal.current.direct == s.journal.current.f {
+		t.Log("the file system has no direct writes")
+	}
+	commit(10, 5000, 3*journalBlock)
+	commit(room/2, room, 100)
+	commit(2*room, 10, 2*room)
+	commit(1)
+	s.journal.close()
+	s.files.closeAll()
+	for i := range logs {
+		path := s.path(dirName("topic", int32(i)), fileName(0, logSuffix))
+		if err := os.Truncate(path, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg.BootID = "after the power cut"
+	s = openStore(t, cfg)
+	for i := range logs {
+		expectValues(t, testLog(s, i, testOptions()), want[i])
+	}
 }

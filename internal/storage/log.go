@@ -104,7 +104,8 @@ type place struct {
 
 // marks say on which lists of the store a log stands, so that it stands there once.
 type marks struct {
-	dirty     bool          // committer.dirty
+	round     int64         // the number of the round that it has entered
+	slot      int           // its place in round.shares
 	changed   bool          // keeper.changed
 	journaled bool          // the journal holds bytes of it that no sync of its files covered
 	wantSync  bool          // its files are to be synced at the next checkpoint

@@ -54,6 +54,8 @@ type Config struct {
 	block  int64 // to the end of which the end of a file that was taken over is overwritten; tests make it small
 
 	Scrub int64 // bytes a second that are read, once a day, to find damage; 8 MiB, negative: none
+
+	alone int64 // syncAlone; tests have other bounds
 }
 
 const (
@@ -83,6 +85,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.atOnce <= 0 {
 		c.atOnce = atOnce
+	}
+	if c.alone == 0 {
+		c.alone = syncAlone
 	}
 	if c.Scrub == 0 {
 		c.Scrub = defaultScrub
@@ -128,7 +133,9 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s.background = s.work.Go
-	s.work.Go(s.commit.loop)
+	for range loops {
+		s.work.Go(s.commit.loop)
+	}
 	s.work.Go(s.keeper.loop)
 	return s, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -104,6 +105,26 @@ func (f *osFile) Allocate(off, n int64) error {
 		return &fs.PathError{Op: "fallocate", Path: f.f.Name(), Err: named(err)}
 	}
 	return nil
+}
+
+var (
+	_ Starter  = (*osFile)(nil)
+	_ Director = OS{}
+)
+
+// OpenDirect opens a file that must be there for direct writes.
+func (OS) OpenDirect(name string) (File, error) {
+	f, err := openFile(filepath.FromSlash(name), os.O_RDWR|unix.O_DIRECT)
+	if err != nil {
+		return nil, named(err)
+	}
+	return &osFile{f: f, fd: f.Fd()}, nil
+}
+
+// StartSync begins to write a range to disk.
+func (f *osFile) StartSync(off, n int64) {
+	_ = unix.SyncFileRange(int(f.fd), off, n, unix.SYNC_FILE_RANGE_WRITE) // a hint: Sync will tell
+	runtime.KeepAlive(f.f)
 }
 
 func (f *osFile) Sync() error {

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"unsafe"
 )
 
 var (
@@ -98,6 +99,31 @@ type File interface {
 // sendfile. Only files of OS implement it.
 type Descriptor interface {
 	Fd() uintptr
+}
+
+// Starter is a file that can begin to write to disk what a Sync will wait for. That
+// makes nothing durable and reports no errors: Sync does both. Only files of OS may
+// implement it.
+type Starter interface {
+	StartSync(off, n int64)
+}
+
+// Director is a file system that can write around the page cache. What OpenDirect
+// returns takes whole blocks of DirectBlock bytes only, at multiples of that, from
+// memory that Aligned made; a file system below may refuse either call, and then the
+// same bytes can be written through Open's file. Only OS may implement it.
+type Director interface {
+	OpenDirect(name string) (File, error)
+}
+
+// DirectBlock is what positions, lengths and addresses of direct writes are multiples of.
+const DirectBlock = 4096
+
+// Aligned makes a buffer for direct writes.
+func Aligned(n int) []byte {
+	b := make([]byte, n+DirectBlock)
+	off := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) & (DirectBlock - 1)
+	return b[off : off+n : off+n]
 }
 
 // writeParts is WriteVAt for files that write one buffer at a time.
