@@ -239,7 +239,7 @@ func (l *Log) publish(g *segment, pos int64) {
 	l.marks.snapBytes += w.bytes
 	wake := false
 	if o.durable() {
-		l.enterLocked(w.run[0].Base, start, w.bufs)
+		l.enterLocked(w.run[0].Base, start, w.bufs[:len(w.run)]) // without the file's ending
 	} else {
 		l.commitUpToLocked(w.next)
 		if l.marks.records >= o.FlushMessages && !l.marks.wantSync {

