@@ -13,7 +13,7 @@ LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 .NOTPARALLEL:
-.PHONY: help build run test test-unit test-race test-portable test-interop lint golangci vet tidy cross bench bench-quick fuzz cover clean
+.PHONY: help build run test test-unit test-race test-portable test-interop lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -66,6 +66,9 @@ bench: ## measure side by side with the floor and other brokers, write docs/benc
 
 bench-quick: ## the same in under ten minutes
 	GO="$(GO)" scripts/bench.sh --quick
+
+bench-compare: ## micro-benchmarks of the hot packages at BASE (main~1) and here, by benchstat
+	GO="$(GO)" scripts/compare.sh
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)

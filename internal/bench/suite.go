@@ -237,10 +237,11 @@ func (s *suite) measure(ctx context.Context, w *workload) error {
 		}
 	}
 	first, rounds := 0, s.rounds
-	if w.heavy {
-		if first = 1; s.quick {
-			rounds = 1
-		}
+	if w.heavy || w.warms {
+		first = 1
+	}
+	if w.heavy && s.quick {
+		rounds = 1
 	}
 	for round := first; round <= rounds; round++ {
 		for _, c := range all {
@@ -267,11 +268,42 @@ func (s *suite) measure(ctx context.Context, w *workload) error {
 			}
 		}
 	}
+	if w.calls {
+		if err := s.countCalls(ctx, w, all); err != nil {
+			return err
+		}
+	}
 	for _, c := range all {
 		s.report.set(w.name, c.name, &c.series)
 		if c.topic != "" && w.topic != steady {
 			s.stale = append(s.stale, staleOne{s.running[c.program].addr, c.topic})
 		}
+	}
+	return nil
+}
+
+// countCalls counts each contender's system calls in one short run.
+func (s *suite) countCalls(ctx context.Context, w *workload, all []*runner) error {
+	short := *w
+	short.run = Syscalls
+	short.set = func(o *Options) {
+		w.set(o)
+		o.Duration = min(o.Duration, 500*time.Millisecond)
+	}
+	f := callsFigure()
+	for _, c := range all {
+		if c.program == programNATS || s.report.NoCalls != "" {
+			continue
+		}
+		r, err := s.turn(ctx, &short, c, s.rounds)
+		if errors.Is(err, errNoTracer) {
+			s.report.NoCalls = err.Error()
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: system calls: %w", c.name, err)
+		}
+		c.Figures[f.name] = []float64{f.value(r)}
 	}
 	return nil
 }
@@ -350,7 +382,15 @@ func (s *suite) clean(ctx context.Context) error {
 // alone gives a turn a process of its own.
 func (s *suite) alone(ctx context.Context, w *workload, c *runner) (r *Result, err error) {
 	s.topics++
-	dir := filepath.Join(s.dir, fmt.Sprintf("%s-%d", c.program, s.topics))
+	dir := filepath.Join(s.dir, fmt.Sprintf("own-%d", s.topics))
+	if w.restart != nil {
+		o := s.options(w, &server{}, &c.contender)
+		if s.quick {
+			o.Records /= 5
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+		return w.restart(ctx, s.programs[c.program], dir, o)
+	}
 	srv, err := s.programs[c.program].start(ctx, dir)
 	if err != nil {
 		return nil, err
@@ -362,7 +402,9 @@ func (s *suite) alone(ctx context.Context, w *workload, c *runner) (r *Result, e
 func (s *suite) options(w *workload, srv *server, c *contender) Options {
 	o := defaults()
 	o.Brokers, o.Duration, o.Partitions, o.Replication = []string{srv.addr}, s.run, 1, 1
-	o.PIDs, o.kafkaHome, o.Data = []int{srv.pid()}, s.kafka, srv.dir
+	if o.kafkaHome, o.Data = s.kafka, srv.dir; srv.cmd != nil {
+		o.PIDs = []int{srv.pid()}
+	}
 	// Deleted topics must give their space back at once.
 	o.Configs = append(slices.Clone(c.configs), "file.delete.delay.ms=0")
 	o.Records = 0

@@ -14,6 +14,7 @@ type claim struct {
 	toFloor  float64 // at most, or at least where more is better; 0: no target
 	toKafka  float64 // at least
 	most     float64 // of the figure itself; 0: no target
+	least    float64
 }
 
 // pair compares Leat with the floor and with Kafka, each in its page cache.
@@ -61,10 +62,16 @@ func itself(row, workload, who string, f figure, most, toKafka float64) claim {
 	return c
 }
 
+// least judges a figure that should be large.
+func least(row, workload, who string, f figure, least float64) claim {
+	return claim{row: row, workload: workload, figure: f, leat: who, least: least}
+}
+
 // claims are the targets, in the order of their table.
 func claims() []claim {
 	ack, end := ackFigures(), endFigures()
 	create, groups, thin := createFigures(), groupFigures(), spreadFigures()
+	cold, load, born := coldFigures(), loadFigures(), restartFigures()
 	const p50, p99, p999 = 0, 2, 3
 	return []claim{
 		pair("1", produceBatches, cpuByteFigure(), 1.4, 7),
@@ -81,6 +88,9 @@ func claims() []claim {
 		again("6", produceWide, cpuByteFigure(), 1.35, 4.5),
 		pair("8", consumeLarge, cpuByteFigure(), 1.25, 2.2),
 		pair("9", consumeSmall, cpuByteFigure(), 1.15, 1.9),
+		least("10", consumeCold, leatCache, cold[2], 0.85),
+		itself("10", consumeCold, leatCache, cold[7], 1.5, 0),
+		itself("10", consumeCold, leatCache, cold[6], 0, 10),
 		pair("11", latencySmall, end[p50], 1.4, 1.5),
 		pair("11", latencySmall, end[p99], 1.5, 1.5),
 		pair("11", latencySmall, end[p999], 0, 1),
@@ -108,8 +118,14 @@ func claims() []claim {
 		itself("18", idleMany, leatCache, connectionFigure(), 6144, 0),
 		itself("18", idleMany, leatCache, cpuShareFigure(), 0.001, 0),
 		itself("18", idleMany, leatCache, memoryFigure(), 0, 6),
+		itself("19", restartLarge, leatDurable, born[0], 0.02, 80),
+		itself("19", restartMany, leatDurable, born[2], 0.08, 25),
+		itself("20", restartLarge, leatDurable, born[1], 0.1, 100),
+		itself("20", restartMany, leatDurable, born[1], 0.1, 100),
 		itself("22", idleEmpty, leatCache, memoryFigure(), 15e6, 25),
 		itself("22", idleEmpty, leatCache, cpuShareFigure(), 0.0005, 25),
+		itself("23", loadBoth, leatCache, load[2], 100e6, 12),
+		itself("23", loadBoth, leatCache, load[3], 0, 0),
 		itself("26", groupsMany, leatCache, groups[0], 0.06, 5),
 		itself("26", groupsMany, leatCache, groups[4], 5, 0),
 		itself("-", generatorLarge, floorNone, clientByteFigure(), 0.15, 0),

@@ -229,3 +229,45 @@ func clientFigures() (all []figure) {
 	}
 	return all
 }
+
+// callsFigure is counted in a run of its own, which the tracer slows down.
+func callsFigure() figure {
+	return figure{name: "system calls/request", format: digits, less: true, value: func(r *Result) float64 {
+		if r.Kind != "syscalls" {
+			return math.NaN()
+		}
+		return quotient(float64(r.Syscalls), float64(r.Requests))
+	}}
+}
+
+// Figures of cold.
+func coldFigures() []figure {
+	disk, read := stepRate("the disk's MB/s", coldDisk), stepRate("cold MB/s", coldConsume)
+	tail := func(name, step string, at func(q *Quantiles) float64) figure {
+		return stepFigure(name, step, microsText, func(s *Step) float64 {
+			if s.EndToEnd == nil {
+				return math.NaN()
+			}
+			return at(s.EndToEnd)
+		})
+	}
+	p50, p99 := func(q *Quantiles) float64 { return q.P50 }, func(q *Quantiles) float64 { return q.P99 }
+	alone, beside := tail("tail alone, p99", coldAlone, p99), tail("tail beside the reader, p99", coldTail, p99)
+	return []figure{
+		disk, read, ratioFigure("cold / disk", false, read, disk),
+		tail("tail alone, p50", coldAlone, p50), alone, tail("tail beside the reader, p50", coldTail, p50), beside,
+		ratioFigure("tail's p99, beside / alone", true, beside, alone),
+	}
+}
+
+// Figures of load.
+func loadFigures() []figure {
+	rest := memoryFigure()
+	rest.name = "RSS after a rest"
+	return []figure{stepRate("produced, MB/s", loadProduce), stepRate("consumed, MB/s", loadConsume), peakFigure(), rest}
+}
+
+// Figures of restart: all from the start of the process.
+func restartFigures() []figure {
+	return []figure{stepTime(restartTopic, restartTopic), stepTime(restartKill, restartKill), stepTime(restartClean, restartClean)}
+}

@@ -20,6 +20,7 @@ type report struct {
 	Run       string                        `json:"run"`
 	MostBytes int64                         `json:"most_bytes"`
 	Programs  []about                       `json:"programs"`
+	NoCalls   string                        `json:"no_calls,omitempty"` // why system calls were not counted
 	Left      []string                      `json:"left_out,omitempty"` // workloads that were not run
 	Workloads map[string]map[string]*series `json:"workloads"`          // by the workload's name and the contender's
 }

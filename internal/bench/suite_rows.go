@@ -62,6 +62,10 @@ type workload struct {
 	// the quick suite does one.
 	heavy    bool
 	pristine bool // it makes its topics itself
+	warms    bool // it has a part that is not measured, so that no round is thrown away
+	calls    bool // system calls are counted too, in a run of its own
+	// restart is what runs instead of run, on a program that does not run yet.
+	restart func(ctx context.Context, p *program, dir string, o Options) (*Result, error)
 }
 
 // steadyBytes is the retention of a steady topic, in segments of an eighth; with
@@ -99,6 +103,10 @@ const (
 	spreadThin     = "spread, one 1 KiB record each to 5,000 partitions in turn, two connections"
 	createMany     = "create 10,000 partitions, write to each, delete them, and again"
 	groupsMany     = "groups: one of 100 members, and 1,000 that commit each 100 ms"
+	consumeCold    = "consume, cold, while another client reads a tail"
+	loadBoth       = "produce and consume at once, then rest"
+	restartLarge   = "start and restart, 10 GB in 10 partitions"
+	restartMany    = "start and restart, 10 GB in 10 partitions and 5,000 more partitions"
 	generatorLarge = "the generator itself: 1 KiB records, 16 a batch, 32 in flight"
 	generatorSmall = "the generator itself: 100 B records, 160 a batch, 32 in flight"
 	clientJava     = "ordinary client: Apache Kafka's own, by its performance tools"
@@ -127,8 +135,8 @@ func workloads() []workload {
 	cached := []string{leatCache, floorCache, kafkaPlain}
 	all := slices.Concat(durable, cached)
 	withNATS := func(who []string) []string { return slices.Concat(who, []string{natsFile}) }
-	bytes := []figure{rateFigure(), recordRateFigure(), cpuByteFigure(), cpuRecordFigure(), cpuRequestFigure(), clientByteFigure(), diskFigure(), peakFigure()}
-	records := []figure{rateFigure(), recordRateFigure(), cpuRecordFigure(), cpuRequestFigure(), clientRecordFigure(), diskFigure(), peakFigure()}
+	bytes := []figure{rateFigure(), recordRateFigure(), cpuByteFigure(), cpuRecordFigure(), cpuRequestFigure(), clientByteFigure(), diskFigure(), callsFigure(), peakFigure()}
+	records := []figure{rateFigure(), recordRateFigure(), cpuRecordFigure(), cpuRequestFigure(), clientRecordFigure(), diskFigure(), callsFigure(), peakFigure()}
 	read := []figure{rateFigure(), cpuByteFigure(), cpuRequestFigure(), clientByteFigure(), peakFigure()}
 	times := slices.Concat(ackFigures(), endFigures(), []figure{cpuRequestFigure()})
 	again := []string{leatCache, floorAgain, kafkaPlain}
@@ -144,30 +152,42 @@ func workloads() []workload {
 	return []workload{
 		{name: idleEmpty, run: Idle, who: cached, own: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 1 }},
 		{name: idleMany, run: Idle, who: cached, own: true, heavy: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 10_000 }},
-		{name: produceBatches, run: Produce, nats: natsProduce, set: shape(1024, 16, 32), who: withNATS(all), figures: bytes},
+		{name: produceBatches, run: Produce, nats: natsProduce, set: shape(1024, 16, 32), who: withNATS(all), figures: bytes, calls: true},
 		{name: produceLarge, run: Produce, set: shape(1024, 1000, 5), who: cached, figures: bytes},
-		{name: produceSmall, run: Produce, nats: natsProduce, set: shape(100, 160, 32), who: withNATS(cached), figures: bytes},
-		{name: produceSingle, run: Produce, set: shape(1024, 1, 256), who: cached, figures: records},
-		{name: produceFew, run: Produce, set: shape(1024, 1, 5), who: cached, figures: records},
+		{name: produceSmall, run: Produce, nats: natsProduce, set: shape(100, 160, 32), who: withNATS(cached), figures: bytes, calls: true},
+		{name: produceSingle, run: Produce, set: shape(1024, 1, 256), who: cached, figures: records, calls: true},
+		{name: produceFew, run: Produce, set: shape(1024, 1, 5), who: cached, figures: records, calls: true},
 		{name: produceDurable, run: Produce, set: shape(1024, 1, 64), who: durable, figures: records},
-		{name: produceWide, run: Produce, set: wide, who: all, figures: bytes},
-		{name: produceMany, run: Produce, set: many, who: durable, figures: records},
+		{name: produceWide, run: Produce, set: wide, who: all, figures: bytes, calls: true},
+		{name: produceMany, run: Produce, set: many, who: durable, figures: records, long: true},
 		{name: consumeLarge, run: Consume, set: fetch(1 << 20), who: cached, figures: read, topic: filled},
 		{name: consumeSmall, run: Consume, set: fetch(64 << 10), who: cached, figures: read, topic: filled},
-		{name: latencySmall, run: Latency, nats: natsLatency, set: rate(1000, 100), who: withNATS(all), figures: times},
-		{name: latencyLarge, run: Latency, set: rate(5000, 1024), who: cached, figures: times},
+		{name: latencySmall, run: Latency, nats: natsLatency, set: rate(1000, 100), who: withNATS(all), figures: times, warms: true},
+		{name: latencyLarge, run: Latency, set: rate(5000, 1024), who: cached, figures: times, warms: true},
 		{name: produceBatches + steadySuffix, run: Produce, set: kept(shape(1024, 16, 32)), who: again, figures: bytes, topic: steady},
-		{name: produceLarge + steadySuffix, run: Produce, set: kept(shape(1024, 1000, 5)), who: again, figures: bytes, topic: steady},
+		{name: produceLarge + steadySuffix, run: Produce, set: kept(shape(1024, 1000, 5)), who: again, figures: bytes, topic: steady, long: true},
 		{name: produceSmall + steadySuffix, run: Produce, set: kept(shape(100, 160, 32)), who: again, figures: bytes, topic: steady, long: true},
 		{name: produceWide + steadySuffix, run: Produce, set: kept(wide), who: []string{leatCache, floorWide, kafkaPlain}, figures: bytes, topic: steady, long: true},
 		{name: generatorLarge, run: Produce, set: shape(1024, 16, 32), who: []string{floorNone}, figures: []figure{rateFigure(), clientByteFigure()}},
 		{name: generatorSmall, run: Produce, set: shape(100, 160, 32), who: []string{floorNone}, figures: []figure{rateFigure(), clientRecordFigure()}},
-		{name: clientJava, run: javaClient().run, set: client, who: clients, figures: clientFigures(), heavy: true},
+		{name: consumeCold, run: Cold, set: from(coldDefaults()), who: []string{leatCache, kafkaPlain}, figures: coldFigures(), heavy: true, pristine: true},
+		{name: clientJava, run: javaClient().run, set: client, who: clients, figures: clientFigures(), heavy: true, long: true},
 		{name: clientKcat, run: kcatClient().run, set: client, who: clients, figures: clientFigures(), heavy: true},
 		{name: clientFranz, run: franzClient().run, set: client, who: clients, figures: clientFigures(), heavy: true},
+		{name: loadBoth, run: Load, set: from(loadDefaults()), who: []string{leatCache, kafkaPlain}, figures: loadFigures(), own: true, heavy: true},
+		{name: restartLarge, restart: restart, set: reborn(0), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true},
+		{name: restartMany, restart: restart, set: reborn(5000), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, long: true},
 		{name: groupsMany, run: Groups, set: from(groupsDefaults()), who: []string{leatCache, leatDurable, kafkaPlain}, figures: groupFigures(), heavy: true},
-		{name: spreadThin, run: Spread, set: from(spreadDefaults()), who: all, figures: spreadFigures(), heavy: true},
+		{name: spreadThin, run: Spread, set: from(spreadDefaults()), who: []string{leatDurable, leatCache, floorCache, kafkaPlain}, figures: spreadFigures(), heavy: true, long: true},
 		{name: createMany, run: Create, set: from(createDefaults()), who: []string{leatCache, kafkaPlain}, figures: createFigures(), heavy: true, pristine: true},
+	}
+}
+
+// reborn fills ten partitions, and more with one record each.
+func reborn(extra int) func(o *Options) {
+	return func(o *Options) {
+		from(restartDefaults())(o)
+		o.Partitions, o.Extra, o.Records, o.Batch, o.InFlight = 10, extra, 10_000_000_000/1024, 500, 5
 	}
 }
 
@@ -175,6 +195,6 @@ func workloads() []workload {
 func from(d Options) func(o *Options) {
 	return func(o *Options) {
 		o.Size, o.Batch, o.InFlight, o.Partitions, o.Connections = d.Size, d.Batch, d.InFlight, d.Partitions, d.Connections
-		o.Records, o.Members, o.Groups, o.Interval = d.Records, d.Members, d.Groups, d.Interval
+		o.Records, o.Passes, o.Members, o.Groups, o.Interval = d.Records, d.Passes, d.Members, d.Groups, d.Interval
 	}
 }

@@ -115,6 +115,8 @@ func floorTarget(c *claim) string {
 	switch {
 	case c.most > 0:
 		return "<= " + c.figure.format(c.most) + " itself"
+	case c.least > 0:
+		return ">= " + c.figure.format(c.least) + " itself"
 	case c.toFloor == 0:
 		return ""
 	case c.figure.less:
@@ -151,12 +153,13 @@ func (c *claim) mark(value, ratio, better float64) string {
 	judge("the floor's", c.toFloor, ratio, short)
 	judge("Kafka's", c.toKafka, better, c.toKafka/better-1)
 	judge("its own", c.most, value, value/c.most-1)
+	judge("its own", c.least, value, c.least/value-1)
 	switch {
 	case len(missed) > 0:
 		return "**missed** " + strings.Join(missed, ", ")
 	case len(unknown) > 0:
 		return strings.Join(unknown, ", ") + " not measured"
-	case c.toFloor == 0 && c.toKafka == 0 && c.most == 0:
+	case c.toFloor == 0 && c.toKafka == 0 && c.most == 0 && c.least == 0:
 		return ""
 	default:
 		return "met"
@@ -183,6 +186,9 @@ func (r *report) writeHow(b *strings.Builder) {
 	}
 	fmt.Fprintf(b, "\nOne run lasts %s, or until %s were produced; acks all, values that do not compress, one partition and one connection where\n"+
 		"nothing else is said. The first round is not counted.\n", r.Run, sizeText(float64(r.MostBytes)))
+	if r.NoCalls != "" {
+		fmt.Fprintf(b, "System calls were not counted: %s.\n", r.NoCalls)
+	}
 	if len(r.Left) > 0 {
 		fmt.Fprintf(b, "Not in this run: %s.\n", strings.Join(r.Left, "; "))
 	}
