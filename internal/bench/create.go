@@ -26,6 +26,7 @@ const (
 const (
 	topicPartitions = 1000                 // of each of the topics that are made
 	askAgain        = 2 * time.Millisecond // after an answer that said "not yet"
+	writableWithin  = 3 * time.Minute      // Kafka takes half of one on a busy machine
 )
 
 func createCommand() *cobra.Command {
@@ -180,7 +181,7 @@ func (m *maker) createSome(ctx context.Context, s *Step, topics []kmsg.CreateTop
 
 // write writes to each partition until all have acknowledged.
 func (m *maker) write(ctx context.Context, s *Step) error {
-	deadline := time.Now().Add(callWithin)
+	deadline := time.Now().Add(writableWithin)
 	for _, w := range m.writes {
 		for {
 			req := kmsg.NewPtrProduceRequest()
@@ -240,7 +241,7 @@ func (m *maker) remove(ctx context.Context, s *Step) error {
 			return err
 		}
 	}
-	deadline := time.Now().Add(callWithin)
+	deadline := time.Now().Add(writableWithin)
 	for _, t := range m.topics {
 		for {
 			_, err := m.c.lookup(ctx, t.Topic)
