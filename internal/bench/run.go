@@ -129,8 +129,10 @@ func (c *crew) total() (records, bytes, requests int64) {
 	return records, bytes, requests
 }
 
-// manyConnections is from how many on a thread serves more than one: threads that
-// wake each other up cost more than one that finds much to do.
+// manyConnections is from how many on a thread serves more than one. With 64 of
+// them, 5 requests in flight on each, it saves 18 % of the client's CPU, and a
+// third where each sends its requests by one write ("bench produce --partitions 64
+// --in-flight 5" with --threads 2 and 64).
 const manyConnections = 5
 
 // threads is how many threads serve n connections.

@@ -3,9 +3,9 @@ package main
 import (
 	"errors"
 	"os"
+	"slices"
 	"sort"
 	"sync"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -29,8 +29,8 @@ type part struct {
 	pos   int64 // where the next batch goes
 	next  int64 // offset
 	spans []span
-	wait  chan struct{} // closed by the next append; nil: nobody waits
-	wrote int64         // bytes
+	wrote int64     // bytes
+	idle  []*waiter // fetches that found nothing
 
 	syncing sync.Mutex
 	synced  int64 // as wrote, when the last sync began; guarded by syncing
@@ -108,11 +108,18 @@ func (p *part) append(batches []unix.Iovec) error {
 		p.pos += int64(len(b))
 	}
 	p.wrote += total
-	if p.wait != nil {
-		close(p.wait)
-		p.wait = nil
-	}
 	return nil
+}
+
+// wake answers the fetches that wait for what was appended.
+func (p *part) wake() {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle = nil
+	p.mu.Unlock()
+	for _, w := range idle {
+		w.answer()
+	}
 }
 
 // commit makes what was written so far durable: whoever holds the lock syncs for
@@ -137,45 +144,38 @@ func (p *part) commit() error {
 }
 
 // stretch is a part of the file, and the offset at which the partition ends.
-type stretch struct{ at, size, end int64 }
-
-// find gives the stretch of the file from an offset on, whole batches of at most
-// limit bytes, or one that is larger; its size is 0 where there is none. It waits
-// for one until the time is over, and calls before first.
-func (p *part) find(off, limit int64, patience time.Duration, before func() error) (stretch, error) {
-	if s, _ := p.look(off, limit); s.size > 0 || patience <= 0 {
-		return s, nil
-	}
-	if err := before(); err != nil {
-		return stretch{}, err
-	}
-	timer := time.NewTimer(patience)
-	defer timer.Stop()
-	for over := false; ; {
-		s, more := p.look(off, limit)
-		if s.size > 0 || over {
-			return s, nil
-		}
-		select {
-		case <-more:
-		case <-timer.C:
-			over = true
-		}
-	}
+type stretch struct {
+	fd            int
+	at, size, end int64
 }
 
-// look is find without waiting; more is closed by the next append.
-func (p *part) look(off, limit int64) (s stretch, more <-chan struct{}) {
+// find gives the stretch of the file from an offset on, whole batches of at most
+// limit bytes, or one that is larger; its size is 0 where there is none. Then w,
+// if there is one, is answered by the next append.
+func (p *part) find(off, limit int64, w *waiter) stretch {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s = p.stretchLocked(off, limit)
-	if s.size == 0 && p.wait == nil {
-		p.wait = make(chan struct{})
+	s := p.stretchLocked(off, limit)
+	if s.size == 0 && w != nil {
+		p.idle = append(p.idle, w)
 	}
-	return s, p.wait
+	return s
+}
+
+// forget tells whether the waiter was still there; if so it is the caller's.
+func (p *part) forget(w *waiter) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.Index(p.idle, w)
+	if i < 0 {
+		return false
+	}
+	p.idle = slices.Delete(p.idle, i, i+1)
+	return true
 }
 
 func (p *part) stretchLocked(off, limit int64) (s stretch) {
+	s.fd = p.fd
 	if len(p.spans) > 0 {
 		s.end = p.spans[len(p.spans)-1].next
 	}
