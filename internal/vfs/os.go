@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -119,16 +120,16 @@ type spaceError struct{ err error }
 func (e *spaceError) Error() string   { return e.err.Error() }
 func (e *spaceError) Unwrap() []error { return []error{e.err, ErrNoSpace, syscall.ENOSPC} }
 
-// osFile is a file of OS. Its plain methods are here; WriteVAt, Allocate and Sync
+// osFile is a file of OS. Its plain methods are here; ReadAt, WriteVAt, Allocate and Sync
 // are the systems'.
 type osFile struct {
 	f  *os.File
 	fd uintptr // of f, valid until Close
+
+	waits atomic.Bool // the file system cannot read without waiting
 }
 
 func (f *osFile) Fd() uintptr { return f.fd }
-
-func (f *osFile) ReadAt(b []byte, off int64) (int, error) { return f.f.ReadAt(b, off) }
 
 func (f *osFile) WriteAt(b []byte, off int64) (int, error) {
 	n, err := f.f.WriteAt(b, off)

@@ -146,10 +146,28 @@ func (w *writer) sendReady(fd uintptr) bool {
 			y.err = errAgain
 		}
 	}
-	if w.n > 0 && y.err == nil {
+	switch {
+	case w.n == 0 || y.err != nil:
+	case !w.mayNap && isCold(int(w.file), w.off+int64(w.n)-1):
+		y.err = errCold
+	default:
 		w.sendFile(int(fd))
 	}
 	return true
+}
+
+// isCold tells whether a read at a position of a file would wait for the disk. Where
+// the end of a section is there, all of it is, nearly always: files are read in order.
+// Who waits for the disk must be a goroutine that was started for it, which makes the
+// scheduler look after the others: else nobody may look at the network for 10 ms and
+// more (leat bench latency beside a cold consume).
+func isCold(fd int, pos int64) bool {
+	var b [1]byte
+	iov := unix.Iovec{Base: &b[0]}
+	iov.SetLen(1)
+	_, _, e := unix.Syscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1,
+		uintptr(pos), uintptr(uint64(pos)>>32>>(unsafe.Sizeof(uintptr(0))*8-32)), unix.RWF_NOWAIT)
+	return e == unix.EAGAIN
 }
 
 func (w *writer) sendPieces(fd int) (int, error) {

@@ -3,10 +3,12 @@
 package wire
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -85,3 +87,57 @@ type fromTo struct {
 
 func (c fromTo) RemoteAddr() net.Addr { return c.client }
 func (c fromTo) LocalAddr() net.Addr  { return c.server }
+
+// TestColdSections proves that files which are not in the page cache go out whole and
+// in their places, between answers that need no disk, and that who serves requests is
+// not the one who waits for the disk.
+func TestColdSections(t *testing.T) {
+	const size = 1 << 20
+	f, data := bytesFile(t, 8*size)
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	if !isCold(int(f.Fd()), 8*size-1) {
+		t.Skip("this file system keeps files in memory")
+	}
+	var released atomic.Int64
+	_, addr := start(t, Config{}, &funcs{serve: func(r *Request) error {
+		p := r.Begin()
+		p.B = append(p.B, "before"...)
+		if id := int(r.CorrelationID); id%2 == 0 {
+			p.Attach(&section{f: f, off: int64(id/2) * size, n: size, released: &released})
+		}
+		p.B = append(p.B, "behind"...)
+		r.Send(p)
+		return nil
+	}})
+	c := dial(t, addr)
+	for i := range int32(16) {
+		c.send(frame(0, 0, i, ""))
+	}
+	for i := range int32(16) {
+		want := "behind"
+		if i%2 == 0 {
+			want = string(data[int(i)/2*size:][:size]) + want
+		}
+		id, body := c.receive()
+		if id != i || body != "before"+want {
+			t.Fatalf("answer %d came in place of %d, or is wrong: %d bytes", id, i, len(body))
+		}
+	}
+	c.send(frame(0, 0, 1, ""))
+	c.receive() // what was sent before is settled
+	if n := released.Load(); n != 8 {
+		t.Errorf("%d sections were released", n)
+	}
+	w := &writer{file: f.Fd(), n: size}
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		t.Fatal(err)
+	}
+	if w.sendReady(^uintptr(0)); !errors.Is(w.sys.err, errCold) {
+		t.Errorf("a cold file is sent by who must not wait: %v", w.sys.err)
+	}
+}

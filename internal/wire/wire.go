@@ -6,7 +6,8 @@
 // sends all answers that are ready with one write. A request may be answered
 // later and by anybody (it is parked): whoever completes the oldest outstanding
 // answer sends it, and the ready ones behind it, without ever waiting for the
-// client to read.
+// client to read. Nor does it wait for the disk: sections that are not in the page
+// cache are sent by a goroutine that is started for it.
 //
 // The types: a Server owns the limits, the memory and the connections; a Handler
 // makes a Session for each Conn; a Request is answered with a Response, which is

@@ -29,6 +29,9 @@ var errTruncated = errors.New("a file ended within a section of an answer")
 // errAgain is what a socket returns that has no room now.
 var errAgain = errors.New("the socket is full")
 
+// errCold is what a socket returns that would have to wait for the disk.
+var errCold = errors.New("a section is not in the page cache")
+
 // writer sends an outbox. There is one for a connection at a time, taken from a
 // pool while it has something to send.
 type writer struct {
@@ -45,6 +48,7 @@ type writer struct {
 	file   uintptr
 	off    int64
 	n      int
+	mayNap bool // the call may wait for the disk
 
 	class   int
 	scratch []byte // sections that were read
@@ -73,6 +77,7 @@ func (c *Conn) write(who by) {
 			c.drainSoon()
 			return
 		}
+		w.mayNap = who == byDrain
 		err := w.gather(c.sock.files())
 		n := 0
 		if err == nil {
@@ -83,6 +88,9 @@ func (c *Conn) write(who by) {
 		w.settle(n)
 		switch {
 		case err == nil:
+		case errors.Is(err, errCold):
+			c.drainSoon()
+			return
 		case !errors.Is(err, errAgain):
 			c.Close(gone(err))
 		case who == byDrain:
