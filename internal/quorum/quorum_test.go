@@ -435,6 +435,53 @@ func TestRestartAfterFailedSync(t *testing.T) {
 	}
 }
 
+// TestRestartAfterUnsyncedNames proves that a name which a killed process has made
+// and not yet synced is made durable by the next start, before anything rests on it:
+// what is acknowledged after such a restart survives a power cut.
+func TestRestartAfterUnsyncedNames(t *testing.T) {
+	disk := newFS()
+	var killed []*vfs.Mem // as the process left it each time before it synced names
+	fs := vfs.NewFaulty(disk, func(op vfs.Op, _ string) error {
+		if op == vfs.OpSyncDir {
+			killed = append(killed, disk.KillClone(nil))
+		}
+		return nil
+	})
+	n, err := open(config(fs, &machine{}), small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	propose(t, n, count(0, 60)...)
+	n.Close()
+	if len(killed) < 6 {
+		t.Fatalf("names were synced %d times only: the log has hardly been rotated", len(killed))
+	}
+	for i, again := range killed {
+		n, err := open(config(again, &machine{}), small)
+		if err != nil {
+			t.Fatalf("killed before sync %d of names: %v", i, err)
+		}
+		propose(t, n, "acknowledged")
+		rng := rand.New(rand.NewPCG(uint64(i), 5))
+		var left []*vfs.Mem
+		for range 20 {
+			left = append(left, again.Crash(rng))
+		}
+		n.Close()
+		for j, fs := range left {
+			m := &machine{}
+			n, err := open(config(fs, m), small)
+			if err != nil {
+				t.Fatalf("killed before sync %d of names, outcome %d of the power cut: %v", i, j, err)
+			}
+			n.Close()
+			if got := m.state(); len(got) == 0 || got[len(got)-1] != "acknowledged" {
+				t.Fatalf("killed before sync %d of names, outcome %d of the power cut: %q", i, j, got)
+			}
+		}
+	}
+}
+
 // TestCutTail proves that a cut last write costs only itself, and that nothing of
 // it stays in the file, where later frames would be followed by its rest.
 func TestCutTail(t *testing.T) {
