@@ -47,7 +47,8 @@ type Conn struct {
 	sock socket
 	sess Session
 
-	prev, next *Conn // in the server's list, guarded by Server.mu
+	prev, next *Conn // in one of the server's rings, guarded by Server.mu
+	shelved    bool  // in that of those that doze, guarded by Server.mu
 
 	// What follows belongs to the connection's goroutine.
 
@@ -188,6 +189,7 @@ func (c *Conn) rouse() bool {
 // wake gives a connection that dozes a goroutine again.
 func (c *Conn) wake() {
 	if c.rouse() {
+		c.srv.shelve(c, false)
 		go c.srv.resume(c) // it is counted in Server.running as long as it is open
 	}
 }

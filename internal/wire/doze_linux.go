@@ -126,12 +126,15 @@ func (s *rawSocket) doze() (asleep bool, err error) {
 	}
 	// Once it dozes everything belongs to who wakes it, which may be at once.
 	rc := s.rc
+	c.srv.shelve(c, true)
 	if !c.nod() {
+		c.srv.shelve(c, false)
 		return false, nil
 	}
 	if d.watch(rc, op) == nil || !c.rouse() {
 		return true, nil
 	}
+	c.srv.shelve(c, false)
 	s.dozes = false // it is not tried again
 	return false, nil
 }

@@ -60,7 +60,7 @@ func TestDozeWithHalfARequest(t *testing.T) {
 	c.send(b[:10])
 	var conn *Conn
 	eventually(t, "the first half has come", func() bool {
-		conn = s.all(nil)[0]
+		conn = s.all(nil, true)[0]
 		return conn.holds.Load() > 0
 	})
 	if conn.idle() {
@@ -96,7 +96,7 @@ func TestDozeEnds(t *testing.T) {
 	}
 	f("idle", Config{IdleTimeout: 50 * time.Millisecond}, func(*Server) {})
 	f("closed", Config{}, func(s *Server) {
-		for _, c := range s.all(nil) {
+		for _, c := range s.all(nil, true) {
 			c.Close(errors.New("by a test"))
 		}
 	})
@@ -121,7 +121,7 @@ func TestDozeRace(t *testing.T) {
 				return
 			default:
 			}
-			for _, c := range s.all(nil) {
+			for _, c := range s.all(nil, true) {
 				if c.idle() {
 					c.sock.drowse()
 				}

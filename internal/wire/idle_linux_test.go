@@ -72,13 +72,13 @@ func TestIdleMemory(t *testing.T) {
 // sendToSleep does what the sweeper does, and waits until all connections doze.
 func sendToSleep(tb testing.TB, s *Server) {
 	tb.Helper()
-	for _, c := range s.all(nil) {
+	for _, c := range s.all(nil, true) {
 		if c.idle() {
 			c.sock.drowse()
 		}
 	}
 	eventually(tb, "all connections doze", func() bool {
-		for _, c := range s.all(nil) {
+		for _, c := range s.all(nil, true) {
 			c.mu.Lock()
 			dozing := c.dozing
 			c.mu.Unlock()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,8 +39,9 @@ type Server struct {
 
 	mu        sync.Mutex // guards what follows
 	listeners map[net.Listener]struct{}
-	conns     *Conn // a ring of all connections
-	count     int
+	awake     *Conn              // a ring of the connections that do not doze
+	dozing    *Conn              // and one of those that do
+	count     int                // of both
 	perIP     map[netip.Addr]int // nil without a limit
 	sweeping  bool
 	doze      *dozer         // made for the first idle connection
@@ -205,13 +205,7 @@ func (s *Server) enter(c *Conn) error {
 		s.perIP[ip]++
 	}
 	c.progress.Store(s.tick.Load())
-	if s.conns == nil {
-		c.prev, c.next = c, c
-	} else {
-		c.prev, c.next = s.conns.prev, s.conns
-		c.prev.next, c.next.prev = c, c
-	}
-	s.conns = c
+	link(&s.awake, c)
 	s.count++
 	s.running.Add(1)
 	if !s.sweeping {
@@ -232,23 +226,65 @@ func (s *Server) leave(c *Conn) {
 			delete(s.perIP, ip)
 		}
 	}
+	unlink(s.ringOf(c), c)
+}
+
+// shelve moves a connection to the ring of those that doze, or back.
+func (s *Server) shelve(c *Conn, doze bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.shelved != doze {
+		unlink(s.ringOf(c), c)
+		c.shelved = doze
+		link(s.ringOf(c), c)
+	}
+}
+
+func (s *Server) ringOf(c *Conn) **Conn {
+	if c.shelved {
+		return &s.dozing
+	}
+	return &s.awake
+}
+
+func link(ring **Conn, c *Conn) {
+	if *ring == nil {
+		c.prev, c.next = c, c
+	} else {
+		c.prev, c.next = (*ring).prev, *ring
+		c.prev.next, c.next.prev = c, c
+	}
+	*ring = c
+}
+
+func unlink(ring **Conn, c *Conn) {
 	if c.next == c {
-		s.conns = nil
+		*ring = nil
 		return
 	}
-	if s.conns == c {
-		s.conns = c.next
+	if *ring == c {
+		*ring = c.next
 	}
 	c.prev.next, c.next.prev = c.next, c.prev
 }
 
-// all lists the connections, in the list's memory where that suffices.
-func (s *Server) all(list []*Conn) []*Conn {
+// all lists the connections, those that doze only on demand, in the list's memory
+// where that suffices.
+func (s *Server) all(list []*Conn, dozing bool) []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list = slices.Grow(list[:0], s.count)
-	for c := s.conns; len(list) < s.count; c = c.next {
-		list = append(list, c)
+	list = list[:0]
+	rings := []*Conn{s.awake, s.dozing}
+	if !dozing {
+		rings = rings[:1]
+	}
+	for _, first := range rings {
+		for c := first; c != nil; {
+			list = append(list, c)
+			if c = c.next; c == first {
+				break
+			}
+		}
 	}
 	return list
 }
@@ -280,7 +316,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			}
 		}
 	}
-	for _, c := range s.all(nil) {
+	for _, c := range s.all(nil, true) {
 		c.interrupt()
 	}
 	if first && d != nil {
@@ -296,7 +332,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	for _, c := range s.all(nil) {
+	for _, c := range s.all(nil, true) {
 		c.Close(errShutdown)
 	}
 	<-done
