@@ -92,6 +92,9 @@ func restart(ctx context.Context, p *program, dir string, o Options) (r *Result,
 	if err := r.started(restartTopic, s); err != nil {
 		return nil, err
 	}
+	if err := makeTopic(ctx, &o); err != nil { // it is there; its leaders may not be
+		return nil, err
+	}
 	if err := fill(ctx, &o); err != nil {
 		return nil, err
 	}

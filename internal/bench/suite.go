@@ -396,7 +396,13 @@ func (s *suite) alone(ctx context.Context, w *workload, c *runner) (r *Result, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, srv.stop(), os.RemoveAll(dir)) }()
-	return w.run(ctx, s.options(w, srv, &c.contender))
+	o := s.options(w, srv, &c.contender)
+	if !w.pristine {
+		if err := makeTopic(ctx, &o); err != nil {
+			return nil, err
+		}
+	}
+	return w.run(ctx, o)
 }
 
 func (s *suite) options(w *workload, srv *server, c *contender) Options {
@@ -487,6 +493,9 @@ func (s *suite) start(ctx context.Context, name string) (*server, error) {
 		o.Batch = []int{16, 1, 16, 1000, 100}[i]
 		if o.Batch == 1 {
 			o.Records /= 8
+		}
+		if err := makeTopic(ctx, &o); err != nil {
+			return nil, err
 		}
 		if _, err := Produce(ctx, o); err != nil {
 			return nil, err

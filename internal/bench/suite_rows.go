@@ -61,7 +61,7 @@ type workload struct {
 	// heavy runs bring the machine into motion for seconds: none is thrown away, and
 	// the quick suite does one.
 	heavy    bool
-	pristine bool // it makes its topics itself
+	pristine bool // it makes its topics itself, or needs none
 	warms    bool // it has a part that is not measured, so that no round is thrown away
 	calls    bool // system calls are counted too, in a run of its own
 	// restart is what runs instead of run, on a program that does not run yet.
@@ -150,8 +150,8 @@ func workloads() []workload {
 	clients := []string{leatDurable, leatCache, kafkaPlain}
 	client := func(o *Options) { o.Size, o.Records = 1024, 200_000 }
 	return []workload{
-		{name: idleEmpty, run: Idle, who: cached, own: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 1 }},
-		{name: idleMany, run: Idle, who: cached, own: true, heavy: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 10_000 }},
+		{name: idleEmpty, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 1 }},
+		{name: idleMany, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 10_000 }},
 		{name: produceBatches, run: Produce, nats: natsProduce, set: shape(1024, 16, 32), who: withNATS(all), figures: bytes, calls: true},
 		{name: produceLarge, run: Produce, set: shape(1024, 1000, 5), who: cached, figures: bytes},
 		{name: produceSmall, run: Produce, nats: natsProduce, set: shape(100, 160, 32), who: withNATS(cached), figures: bytes, calls: true},
