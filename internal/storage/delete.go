@@ -79,8 +79,14 @@ func (s *Store) sweepDirs(live func(id LogID) bool) {
 		s.log.Warn("deleted topics' directories could not be looked for", "err", err)
 		return
 	}
+	own := map[string]bool{} // directories that a checkpoint knows to be a live log's: thousands need no look inside
+	for _, l := range s.all() {
+		if _, vouched := s.points.get(l.id); vouched {
+			own[l.dir] = true
+		}
+	}
 	for _, i := range infos {
-		if !i.Dir || s.closing.Load() {
+		if !i.Dir || own[i.Name] || s.closing.Load() {
 			continue
 		}
 		if id, ok := parseAside(i.Name, strayDir); ok {
