@@ -46,10 +46,10 @@ func TestBench(t *testing.T) {
 		return &r
 	}
 	server := []string{"-o", "json", "-b", p.addr, "--pid", strconv.Itoa(p.cmd.Process.Pid)}
-	const writes = "writable 1500, writable, again 1500, "
+	const writes = "writable 300, writable, again 300, "
 	for _, run := range []struct{ args, records string }{
 		{"spread -t spread --partitions 40 -d 50ms", "first pass 40, "},
-		{"create -t create --partitions 1500", writes},
+		{"create -t create --partitions 300", writes},
 		{"groups -t groups --members 20 --groups 30 --interval 20ms -d 100ms", "commit 150, produce 150, "},
 		{"cold -t cold --data " + dir + " --records 16000 -d 100ms", "tail alone 1100, tail beside the cold reader 1100, "},
 	} {
