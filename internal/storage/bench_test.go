@@ -53,8 +53,15 @@ func BenchmarkAppend(b *testing.B) {
 // BenchmarkCommit appends one batch to each of many logs and commits them together.
 func BenchmarkCommit(b *testing.B) {
 	for _, c := range []struct{ logs, bytes int }{
-		{1, 1 << 10}, {1, 16 << 10}, {1, 512 << 10}, {2, 16 << 10}, {8, 16 << 10}, {64, 16 << 10}, {64, 1 << 10},
-		{200, 1 << 10}, {5000, 1 << 10},
+		{1, 1 << 10},
+		{1, 16 << 10},
+		{1, 512 << 10},
+		{2, 16 << 10},
+		{8, 16 << 10},
+		{64, 16 << 10},
+		{64, 1 << 10},
+		{200, 1 << 10},
+		{5000, 1 << 10},
 	} {
 		b.Run(fmt.Sprintf("logs=%d/bytes=%d", c.logs, c.bytes), func(b *testing.B) {
 			s := benchStore(b)
