@@ -58,6 +58,7 @@ type Options struct {
 	Groups      int           `json:"groups,omitempty"`      // that commit
 	Interval    time.Duration `json:"interval_ns,omitempty"` // between two commits of a group
 	Extra       int           `json:"extra,omitempty"`       // partitions with one record each, besides
+	Settle      time.Duration `json:"settle_ns,omitempty"`   // before an idle server is looked at
 	Data        string        `json:"data,omitempty"`        // the server's data directory, where this program may read
 	PIDs        []int         `json:"-"`                     // server processes to watch
 

@@ -123,15 +123,14 @@ func filesOf(data, topic string) (files []string, err error) {
 	return files, err
 }
 
-// diskRate reads files that are not in the page cache.
+// diskRate reads files around the page cache.
 func diskRate(files []string) (Step, error) {
 	if err := dropFiles(files); err != nil {
 		return Step{}, err
 	}
 	return measured(coldDisk, nil, func(s *Step) error {
-		buf := make([]byte, 1<<20)
 		for _, name := range files {
-			n, err := readAll(name, buf)
+			n, err := readAll(name)
 			if s.Bytes += n; err != nil {
 				return err
 			}

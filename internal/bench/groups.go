@@ -97,29 +97,55 @@ func Groups(ctx context.Context, o Options) (*Result, error) {
 	return r, nil
 }
 
-// coordinator asks for the address of a group's coordinator, until there is one.
-func coordinator(ctx context.Context, c *client, group string) (string, error) {
-	deadline := time.Now().Add(callWithin)
-	for {
+// coordinator asks for the address of a group's coordinator, until there is one that
+// serves: Apache Kafka names one before it has loaded what it needs to.
+func coordinator(ctx context.Context, c *client, group string) (addr string, err error) {
+	err = insist(func() error {
 		req := kmsg.NewPtrFindCoordinatorRequest()
 		req.CoordinatorKey, req.CoordinatorKeys = group, []string{group}
 		answer, err := c.call(ctx, req)
 		if err != nil {
-			return "", err
+			return err
 		}
 		resp, _ := answer.(*kmsg.FindCoordinatorResponse)
 		code, host, port := resp.ErrorCode, resp.Host, resp.Port
 		if len(resp.Coordinators) == 1 {
 			code, host, port = resp.Coordinators[0].ErrorCode, resp.Coordinators[0].Host, resp.Coordinators[0].Port
 		}
-		err = kerr.ErrorForCode(code)
-		if err == nil {
-			return net.JoinHostPort(host, fmt.Sprint(port)), nil
+		if err := kerr.ErrorForCode(code); err != nil {
+			return err
 		}
-		if !kerr.IsRetriable(err) || time.Now().After(deadline) {
-			return "", fmt.Errorf("the coordinator of group %s: %w", group, err)
+		addr = net.JoinHostPort(host, fmt.Sprint(port))
+		return served(ctx, addr, group)
+	})
+	if err != nil {
+		return "", fmt.Errorf("the coordinator of group %s: %w", group, err)
+	}
+	return addr, nil
+}
+
+// served asks a coordinator about a member that does not exist, to see whether it
+// would know.
+func served(ctx context.Context, addr, group string) error {
+	c, err := dial(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	m := &member{c: c, group: group, id: "nobody"}
+	if err := m.heartbeat(ctx); !errors.Is(err, kerr.UnknownMemberID) && !errors.Is(err, kerr.GroupIDNotFound) {
+		return err
+	}
+	return nil
+}
+
+// insist does something again while it fails for a reason that passes.
+func insist(do func() error) error {
+	for deadline := time.Now().Add(callWithin); ; time.Sleep(askAgain) {
+		err := do()
+		if err == nil || !kerr.IsRetriable(err) || time.Now().After(deadline) {
+			return err
 		}
-		time.Sleep(askAgain)
 	}
 }
 
@@ -337,13 +363,16 @@ func commitBeats(ctx context.Context, o *Options, addr, name string) ([]*beat, e
 			}
 			return kerr.ErrorForCode(int16(be.Uint16(answer[at:])))
 		}}
-		answer, err := c.exchange(ctx, b.request, req)
-		if err != nil {
-			return nil, err
-		}
-		if resp, _ := answer.(*kmsg.OffsetCommitResponse); len(resp.Topics) == 1 && len(resp.Topics[0].Partitions) == 1 {
-			err = kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
-		}
+		err := insist(func() error {
+			answer, err := c.exchange(ctx, b.request, req)
+			if err != nil {
+				return err
+			}
+			if resp, _ := answer.(*kmsg.OffsetCommitResponse); len(resp.Topics) == 1 && len(resp.Topics[0].Partitions) == 1 {
+				return kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+			}
+			return nil
+		})
 		if err != nil {
 			return nil, fmt.Errorf("commit of group %s: %w", req.Group, err)
 		}

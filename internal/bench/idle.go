@@ -18,6 +18,7 @@ func idleCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.DurationVarP(&o.Duration, "duration", "d", o.Duration, "how long to hold them")
+	f.DurationVar(&o.Settle, "settle", o.Settle, "how long to wait before that: a server that was just busy still tidies up")
 	f.IntVar(&o.Connections, "connections", o.Connections, "connections")
 	return bind(cmd, &o, Idle)
 }
@@ -46,16 +47,17 @@ func Idle(ctx context.Context, o Options) (*Result, error) {
 		conns = append(conns, c)
 	}
 	opened := time.Since(began)
+	if err := pause(ctx, o.Settle); err != nil {
+		return nil, err
+	}
 	r := &Result{Kind: "idle", Options: o, Started: began.Truncate(time.Second), OpenSeconds: opened.Seconds()}
 	m, err := startMeter(o.PIDs)
 	if err != nil {
 		return nil, err
 	}
 	m.begin()
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(o.Duration):
+	if err := pause(ctx, o.Duration); err != nil {
+		return nil, err
 	}
 	m.end(r)
 	if err := m.server(r); err != nil {
@@ -71,4 +73,14 @@ func Idle(ctx context.Context, o Options) (*Result, error) {
 	}
 	r.Requests = int64(len(conns))
 	return r, nil
+}
+
+// pause waits, unless the run ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
 }

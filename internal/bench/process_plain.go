@@ -26,3 +26,5 @@ func processMemory(pids []int) (now, peak int64, err error) {
 func resetPeak([]int) {}
 
 func processWritten([]int) int64 { return 0 }
+
+func touchMemory(int64) {}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Names of contenders. A contender is a program with the settings of its topics.
@@ -150,8 +151,8 @@ func workloads() []workload {
 	clients := []string{leatDurable, leatCache, kafkaPlain}
 	client := func(o *Options) { o.Size, o.Records = 1024, 200_000 }
 	return []workload{
-		{name: idleEmpty, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 1 }},
-		{name: idleMany, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: func(o *Options) { o.Connections = 10_000 }},
+		{name: idleEmpty, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: still(1, 4*time.Second)},
+		{name: idleMany, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: still(10_000, 12*time.Second)},
 		{name: produceBatches, run: Produce, nats: natsProduce, set: shape(1024, 16, 32), who: withNATS(all), figures: bytes, calls: true},
 		{name: produceLarge, run: Produce, set: shape(1024, 1000, 5), who: cached, figures: bytes},
 		{name: produceSmall, run: Produce, nats: natsProduce, set: shape(100, 160, 32), who: withNATS(cached), figures: bytes, calls: true},
@@ -181,6 +182,11 @@ func workloads() []workload {
 		{name: spreadThin, run: Spread, set: from(spreadDefaults()), who: []string{leatDurable, leatCache, floorCache, kafkaPlain}, figures: spreadFigures(), heavy: true, long: true},
 		{name: createMany, run: Create, set: from(createDefaults()), who: []string{leatCache, kafkaPlain}, figures: createFigures(), heavy: true, pristine: true},
 	}
+}
+
+// still holds connections that do nothing, and looks when the server has come to rest.
+func still(connections int, settle time.Duration) func(o *Options) {
+	return func(o *Options) { o.Connections, o.Settle = connections, settle }
 }
 
 // reborn fills ten partitions, and more with one record each.
