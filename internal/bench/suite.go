@@ -139,9 +139,10 @@ func (f *suiteFlags) suite(cmd *cobra.Command) (err error) {
 	if err := s.all(cmd.Context(), f.dir); err != nil {
 		return err
 	}
-	if f.out == "" {
-		_, err = io.WriteString(cmd.OutOrStdout(), s.report.document(""))
+	if f.out != "" {
+		return nil // it was written after each workload
 	}
+	_, err = io.WriteString(cmd.OutOrStdout(), s.report.document(""))
 	return err
 }
 
