@@ -72,7 +72,7 @@ func claims() []claim {
 	ack, end := ackFigures(), endFigures()
 	create, groups, thin := createFigures(), groupFigures(), spreadFigures()
 	cold, load, born := coldFigures(), loadFigures(), restartFigures()
-	const p50, p99, p999 = 0, 2, 3
+	const p50, p99, p999 = quantileP50, quantileP99, quantileP999
 	return []claim{
 		pair("1", produceBatches, cpuByteFigure(), 1.4, 7),
 		pair("1", produceBatches, rateFigure(), 0, 5),

@@ -94,6 +94,9 @@ func quantileFigure(what, name string, of func(r *Result) *Quantiles, at func(q 
 	}}
 }
 
+// Places in quantileFigures.
+const quantileP50, quantileP99, quantileP999 = 0, 2, 3
+
 // quantileFigures are all of one kind: p50, p90, p99, p99.9 and max.
 func quantileFigures(what string, of func(r *Result) *Quantiles) []figure {
 	return []figure{

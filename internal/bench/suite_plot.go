@@ -8,26 +8,31 @@ import (
 	"strings"
 )
 
-// Plots are SVG: a panel a workload, a row a contender. Their colours serve on
-// light and on dark paper.
+// Plots are SVG: a panel a workload, a row a contender. They bring their own paper,
+// since the page around may be dark where the system is light and the other way round.
 
 const (
-	plotWidth  = 860
-	plotLeft   = 270 // where bars begin; names are before
-	plotRight  = 720 // where they end; values are behind
+	plotWidth  = 920
+	plotLeft   = 320 // where bars begin; names are before
+	plotRight  = 730 // where they end; values are behind
+	plotSecond = 820 // where a second value stands
 	plotRow    = 22
 	plotHead   = 34
-	plotMargin = 14
+	plotMargin = 16
 )
+
+// plotBeyond is how far a bar's panel reaches beyond the largest median: one round
+// that went wrong must not make all bars too short to be compared.
+const plotBeyond = 1.25
 
 const plotStyle = `<style>
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
-.head { font-weight: 600 } .dim { fill: #59636e }
-.line { stroke: #59636e; stroke-width: 1.2; fill: none } .grid { stroke: #8c959f; stroke-opacity: .35 }
-.leat { fill: #0969da } .floor { fill: #8c959f } .kafka { fill: #d1242f } .nats { fill: #1a7f37 }
+.paper { fill: #ffffff } .head { font-weight: 600 } .dim { fill: #59636e }
+.line { stroke: #1f2328; stroke-opacity: .6; stroke-width: 1.5; fill: none } .grid { stroke: #8c959f; stroke-opacity: .35 }
+.leat { fill: #0969da } .floor { fill: #8c959f } .kafka { fill: #e5534b } .nats { fill: #2da44e }
 @media (prefers-color-scheme: dark) {
- text { fill: #f0f6fc } .dim { fill: #9198a1 } .line { stroke: #9198a1 }
- .leat { fill: #4493f8 } .floor { fill: #656c76 } .kafka { fill: #f85149 } .nats { fill: #3fb950 }
+ text { fill: #f0f6fc } .paper { fill: #0d1117 } .dim { fill: #9198a1 } .line { stroke: #f0f6fc }
+ .leat { fill: #4493f8 } .floor { fill: #6e7681 } .kafka { fill: #da3633 } .nats { fill: #238636 }
 }
 </style>
 `
@@ -57,21 +62,25 @@ func (p *plot) head(s string) {
 }
 
 func (p *plot) String() string {
-	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" width="%[1]d" height="%[2]d" viewBox="0 0 %[1]d %[2]d">`+"\n%[3]s%[4]s</svg>\n",
+	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" width="%[1]d" height="%[2]d" viewBox="0 0 %[1]d %[2]d">`+
+		"\n%[3]s<path d=\"M0 0h%[1]dv%[2]dH0z\" class=\"paper\"/>\n%[4]s</svg>\n",
 		plotWidth, p.y+plotMargin, plotStyle, p.b.String())
 }
 
 // bars draws a figure's medians, with the least and the largest value as a line.
 func (r *report) bars(p *plot, workload string, f *figure) {
-	most := 0.0
+	most, high := 0.0, 0.0
 	for _, c := range contenders() {
-		most = max(most, spreadOf(r.of(workload, c.name, f.name)).high)
+		s := spreadOf(r.of(workload, c.name, f.name))
+		most, high = max(most, s.median), max(high, s.high)
 	}
 	if most <= 0 {
 		return
 	}
+	most = min(high, most*plotBeyond)
 	p.head(capital(workload) + ": " + f.name)
 	at := func(v float64) float64 { return plotLeft + v/most*(plotRight-plotLeft) }
+	unit := f.name[strings.LastIndex(f.name, ", ")+1:]
 	for _, c := range contenders() {
 		s := spreadOf(r.of(workload, c.name, f.name))
 		if s.median < 0 {
@@ -79,10 +88,23 @@ func (r *report) bars(p *plot, workload string, f *figure) {
 		}
 		p.text(plotLeft-8, "", "end", c.title)
 		fmt.Fprintf(&p.b, `<rect x="%d" y="%d" width="%.1f" height="%d" class="%s"/>`+"\n", plotLeft, p.y+4, at(s.median)-plotLeft, plotRow-8, c.class())
-		middle := float64(p.y) + plotRow/2
-		p.line(at(s.low), middle, at(s.high), middle, "line")
-		p.text(plotRight+8, "", "start", f.format(s.median))
+		p.whisker(at(s.low), at(s.high))
+		p.text(plotRight+8, "", "start", f.format(s.median)+" "+strings.TrimSpace(unit))
 		p.y += plotRow
+	}
+}
+
+// whisker draws a line between two values, with an end to each that is inside the panel.
+func (p *plot) whisker(low, high float64) {
+	const end = 4
+	middle := float64(p.y) + plotRow/2
+	p.line(low, middle, min(high, plotRight), middle, "line")
+	p.line(low, middle-end, low, middle+end, "line")
+	if high <= plotRight {
+		p.line(high, middle-end, high, middle+end, "line")
+	} else { // it goes on
+		p.line(plotRight-end, middle-end, plotRight, middle, "line")
+		p.line(plotRight-end, middle+end, plotRight, middle, "line")
 	}
 }
 
@@ -103,7 +125,11 @@ func (r *report) times(p *plot, workload string, quantiles []figure) {
 	first, last := math.Floor(math.Log10(low)), math.Ceil(math.Log10(high)+1e-9)
 	at := func(v float64) float64 { return plotLeft + (math.Log10(v)-first)/(last-first)*(plotRight-plotLeft) }
 	kind, _, _ := strings.Cut(quantiles[0].name, ",")
-	p.head(capital(workload) + ": " + kind + "; p50 (large), p90, p99, p99.9, max")
+	p.head(capital(workload) + ": " + kind)
+	p.text(plotLeft, "dim", "start", "p50 (large), p90, p99, p99.9, max")
+	p.text(plotRight+8, "dim", "start", "p50")
+	p.text(plotSecond, "dim", "start", "p99")
+	p.y += plotRow
 	top := float64(p.y)
 	for _, c := range contenders() {
 		if spreadOf(r.of(workload, c.name, quantiles[0].name)).median <= 0 {
@@ -129,7 +155,8 @@ func (r *report) times(p *plot, workload string, quantiles []figure) {
 			}
 			p.dot(at(v), radius, c.class(), quantiles[i].name+": "+microsText(v))
 		}
-		p.text(plotRight+8, "", "start", microsText(spreadOf(r.of(workload, c.name, quantiles[0].name)).median))
+		p.text(plotRight+8, "", "start", medianText(r.of(workload, c.name, quantiles[quantileP50].name)))
+		p.text(plotSecond, "", "start", medianText(r.of(workload, c.name, quantiles[quantileP99].name)))
 		p.y += plotRow
 	}
 	for e := first; e <= last; e++ {
@@ -137,6 +164,14 @@ func (r *report) times(p *plot, workload string, quantiles []figure) {
 		p.text(int(at(math.Pow(10, e))), "dim", "middle", decadeText(e))
 	}
 	p.y += plotRow
+}
+
+// medianText is a time's median, nothing where it was not measured.
+func medianText(values []float64) string {
+	if s := spreadOf(values); s.median > 0 {
+		return microsText(s.median)
+	}
+	return ""
 }
 
 // decadeText names a power of ten of microseconds.

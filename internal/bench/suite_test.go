@@ -110,7 +110,7 @@ func TestPlots(t *testing.T) {
 		t.Fatal(got)
 	}
 	for name, want := range map[string][]string{
-		"cpu.svg":     {"Leat, page cache", ">2.00<", ">14.5<", "server CPU, s/GB"},
+		"cpu.svg":     {"Leat, page cache", ">2.00 s/GB<", ">14.5 s/GB<", "server CPU, s/GB"},
 		"latency.svg": {"NATS JetStream", ">10.0 us<", ">100 ms<", "end to end, max: 100 ms"},
 	} {
 		for _, w := range want {
