@@ -40,7 +40,7 @@ func (c *Controller) AllocateProducerIDs(ctx context.Context, n int64) (first in
 		first = meta.ProducerID(m.Tag, at)
 		return meta.Append(nil, meta.ProducerIDsGiven{Next: at + n})
 	})
-	if full {
+	if err == nil && full {
 		return 0, ErrNoProducerIDs
 	}
 	return first, err

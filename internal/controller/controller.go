@@ -3,15 +3,17 @@
 // A command is decided by a pure function from the newest image to records and
 // results (topics.go, placement.go, configs.go, cluster.go); the records are proposed to the
 // metadata quorum, which applies them on every node; then the results are
-// returned. Controller runs one command at a time, so that each is decided on the
-// image that the one before it left.
+// returned. Commands are decided one at a time, each on the image that the one before
+// it leaves; those that come while a proposal is under way are proposed together
+// when it has ended, as one entry, which is there wholly or not at all.
 //
 // All methods may be called concurrently. There is no lock: a command waits for its
-// turn on a channel, and its caller gives up when the context ends. What was proposed
-// by then keeps the turn until it is known what became of it.
+// turn on a channel, and its caller gives up when the context ends. What it has
+// decided by then is proposed all the same, and what follows knows of it.
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,6 +59,9 @@ func refuse(kind Kind, format string, args ...any) *Error {
 // ErrNoProducerIDs is returned when the cluster has given out all its producer ids.
 var ErrNoProducerIDs = errors.New("controller: there are no producer ids left")
 
+// errNoRoom tells that a command is to be decided again when the open batch is under way.
+var errNoRoom = errors.New("the batch is full")
+
 // Config hands the controller what it needs.
 type Config struct {
 	Image func() *meta.Image // the newest image; never nil
@@ -66,61 +71,137 @@ type Config struct {
 	Static  *meta.Static // this node's own settings
 }
 
+const (
+	// maxBatch is how many bytes of records are proposed together: a command that does
+	// not fit is decided when the others are under way. A larger one is proposed alone.
+	maxBatch = 1 << 20
+	// maxTries is how often a command is decided that rests on what a proposal of
+	// others then did not make.
+	maxTries = 3
+)
+
 // Controller decides and proposes.
 type Controller struct {
-	cfg  Config
-	turn chan struct{} // holds one token: whoever has it decides
+	cfg Config
+	// turn holds one token: whoever has it decides, and owns the fields below. Where
+	// the open batch takes no more, full holds it until that is proposed.
+	turn, full chan struct{}
+
+	flying *batch      // being proposed; nil: nothing is
+	open   *batch      // to be proposed after that; nil: nothing is
+	image  *meta.Image // as both leave it; nil: as it is
+}
+
+// batch is the records of some commands, in the order in which they were decided.
+type batch struct {
+	records []byte
+	done    chan struct{} // closed when it is known what became of it:
+	err     error         // why it was not made
+	void    bool          // it was not proposed, since the one before it was not made
 }
 
 // New makes a controller.
 func New(cfg Config) *Controller {
-	c := &Controller{cfg: cfg, turn: make(chan struct{}, 1)}
+	c := &Controller{cfg: cfg, turn: make(chan struct{}, 1), full: make(chan struct{}, 1)}
 	c.turn <- struct{}{}
 	return c
 }
 
 // do runs one command: decide returns the records to propose, none where there is
-// nothing to change.
+// nothing to change. What decide notes is to be read only where do returns nil.
 func (c *Controller) do(ctx context.Context, decide func(m *meta.Image) []byte) error {
-	if err := ctx.Err(); err != nil { // a select might choose the turn all the same
-		return err
-	}
-	select {
-	case <-c.turn:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	records, err := c.decide(decide)
-	if err != nil || len(records) == 0 {
-		c.turn <- struct{}{}
-		return err
-	}
-	// What is given up may be committed all the same, and what is decided next must
-	// know of it: the turn does not end with the caller's patience.
-	done := make(chan error, 1)
-	go func() { // it ends with the quorum at the latest
-		err := c.cfg.Propose(context.WithoutCancel(ctx), records)
-		c.turn <- struct{}{}
-		done <- err
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
+	for tries := 1; ; {
+		if err := ctx.Err(); err != nil { // a select might choose the turn all the same
+			return err
+		}
+		select {
+		case <-c.turn:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		b, own, err := c.decide(ctx, decide)
+		if errors.Is(err, errNoRoom) {
+			continue
+		}
+		if err != nil || b == nil {
+			return err
+		}
+		select {
+		case <-b.done:
+		case <-ctx.Done(): // it may be committed all the same
+			return ctx.Err()
+		}
+		if b.err == nil || own && !b.void || tries == maxTries {
+			return b.err
+		}
+		tries++
 	}
 }
 
-// decide runs a decision on the newest image. The caller has the turn.
-func (c *Controller) decide(decide func(m *meta.Image) []byte) ([]byte, error) {
-	m := c.cfg.Image()
+// decide runs a decision on the newest image and returns the batch that it waits
+// for: its own, or the newest of others, on which an answer rests that changes
+// nothing; nil: none. The caller has the turn, and has it no more.
+func (c *Controller) decide(ctx context.Context, decide func(m *meta.Image) []byte) (b *batch, own bool, err error) {
+	m := c.image
+	if m == nil {
+		m = c.cfg.Image()
+	}
 	records := decide(m)
 	if len(records) == 0 {
-		return nil, nil
+		b = cmp.Or(c.open, c.flying)
+		c.turn <- struct{}{}
+		return b, false, nil
+	}
+	if c.open != nil && len(c.open.records)+len(records) > maxBatch {
+		c.full <- struct{}{}
+		return nil, false, errNoRoom
 	}
 	// What cannot be applied must never be committed: no node would get past it.
-	if _, _, err := meta.Apply(m, records); err != nil {
-		return nil, fmt.Errorf("a decision that does not fit its image: %w", err)
+	next, _, err := meta.Apply(m, records)
+	if err != nil {
+		c.turn <- struct{}{}
+		return nil, false, fmt.Errorf("a decision that does not fit its image: %w", err)
 	}
-	return records, nil
+	c.image = next
+	b = c.open
+	switch {
+	case c.flying == nil:
+		b = &batch{records: records, done: make(chan struct{})}
+		c.flying = b
+		go c.propose(context.WithoutCancel(ctx), b) // it ends with the quorum at the latest
+	case b == nil:
+		b = &batch{records: records, done: make(chan struct{})}
+		c.open = b
+	default:
+		b.records = append(b.records, records...)
+	}
+	c.turn <- struct{}{}
+	return b, true, nil
+}
+
+// propose proposes a batch, and then what has come meanwhile. Until it is known what
+// became of a batch, however long its commands' callers wait for that, nothing that
+// was decided on it is proposed, or answered.
+func (c *Controller) propose(ctx context.Context, b *batch) {
+	for b != nil {
+		b.err = c.cfg.Propose(ctx, b.records)
+		select {
+		case <-c.turn:
+		case <-c.full:
+		}
+		next := c.open
+		c.open = nil
+		if b.err != nil && next != nil {
+			next.err, next.void = b.err, true
+			close(next.done)
+			next = nil
+		}
+		if next == nil {
+			c.image = nil
+		}
+		c.flying = next
+		close(b.done)
+		c.turn <- struct{}{}
+		b = next
+	}
 }

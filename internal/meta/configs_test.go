@@ -309,6 +309,39 @@ func TestSettingsAreCached(t *testing.T) {
 	}
 }
 
+// TestServerSettingsAreCached proves the same of a broker's settings, some of which
+// follow the number of brokers, and that nodes with other files get others.
+func TestServerSettingsAreCached(t *testing.T) {
+	m, s := fixture(t), static(t)
+	first := ServerSettings(m, s)
+	step := func(r Record) *Server {
+		t.Helper()
+		var err error
+		if m, _, err = Apply(m, Append(nil, r)); err != nil {
+			t.Fatal(err)
+		}
+		return ServerSettings(m, s)
+	}
+	if step(TopicCreated{UUID{15: 2}, "u"}) != first || step(ConfigSet{Resource{GroupResource, "g"}, "share.isolation.level", "read_committed"}) != first {
+		t.Error("a change that has nothing to do with the broker drops its settings")
+	}
+	if got := ServerSettings(m, static(t, "fetch.max.bytes", "4000")).FetchMaxBytes; got != 4000 {
+		t.Errorf("another node's fetch.max.bytes is %d", got)
+	}
+	for i, r := range []Record{
+		ConfigSet{Resource{BrokerResource, ""}, "fetch.max.bytes", "2000"},
+		ConfigSet{Resource{BrokerResource, "1"}, "fetch.max.bytes", "3000"},
+		ConfigUnset{Resource{BrokerResource, "1"}, "fetch.max.bytes"},
+	} {
+		if got, want := step(r).FetchMaxBytes, []int{2000, 3000, 2000}[i]; got != want {
+			t.Errorf("%+v: fetch.max.bytes is %d, want %d", r, got, want)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { ServerSettings(m, s) }); n != 0 {
+		t.Errorf("asking again allocates %v times", n)
+	}
+}
+
 // TestCheck proves which sets of configs are refused, and in which words.
 func TestCheck(t *testing.T) {
 	for _, c := range []struct {
@@ -408,6 +441,22 @@ func BenchmarkTopicSettings(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			DefaultSettings(m, s)
+		}
+	})
+}
+
+func BenchmarkServerSettings(b *testing.B) {
+	m, s := fixture(b), static(b)
+	b.Run("cached", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			ServerSettings(m, s)
+		}
+	})
+	b.Run("computed", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			newServer(m, s)
 		}
 	})
 }

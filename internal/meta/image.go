@@ -45,6 +45,8 @@ type Image struct {
 	producer   int64                   // the first producer id not handed out, without the tag
 	features   map[string]int16
 	brokerTerm int64 // the largest broker epoch given so far
+
+	server *serverCache
 }
 
 // overrides are the configs set on one resource. They never change, so that an
@@ -284,7 +286,7 @@ func samePartition(a, b Partition) bool {
 }
 
 // Empty is the image before any record.
-func Empty() *Image { return &Image{} }
+func Empty() *Image { return &Image{server: &serverCache{}} }
 
 // Encode encodes the whole image as records; Apply(Empty(), Encode(m)) equals m.
 // Equal images encode to equal bytes.

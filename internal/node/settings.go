@@ -13,7 +13,7 @@ import (
 )
 
 // server are this broker's settings as they are now.
-func (n *Node) server() meta.Server { return meta.ServerSettings(n.image.Load(), n.static) }
+func (n *Node) server() *meta.Server { return meta.ServerSettings(n.image.Load(), n.static) }
 
 func (n *Node) storageConfig() storage.Config {
 	s := n.server()
