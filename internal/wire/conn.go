@@ -450,8 +450,12 @@ func (c *Conn) linger(b bounds) {
 	if c.await(b) != nil {
 		return // closed already
 	}
+	limit := lingerMax
+	if c.sock.delivered() { // an idle client does not hold up a stop
+		limit = lingerRead
+	}
 	if h, ok := c.nc.(interface{ CloseWrite() error }); ok && h.CloseWrite() == nil {
-		c.swallow()
+		c.swallow(limit)
 	}
 }
 
@@ -460,8 +464,8 @@ func (c *Conn) linger(b bounds) {
 // the client could lose answers that it has not read yet.
 const lingerBytes = 1 << 20
 
-func (c *Conn) swallow() {
-	if c.nc.SetReadDeadline(time.Now().Add(lingerMax)) == nil {
+func (c *Conn) swallow(limit time.Duration) {
+	if c.nc.SetReadDeadline(time.Now().Add(limit)) == nil {
 		_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
 	}
 }

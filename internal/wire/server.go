@@ -18,6 +18,7 @@ const (
 	acceptBackOff = time.Second      // the longest wait after an accept that failed
 	lightHolder   = 64 << 10         // bytes of an unfinished request for which nobody is closed
 	lingerMax     = 200 * time.Millisecond
+	lingerRead    = 10 * time.Millisecond // where the client's system has all answers
 )
 
 // Server accepts connections and serves them.

@@ -21,6 +21,8 @@ type socket interface {
 	send(w *writer) (int, error)
 	// waitRoom waits until there is some room again.
 	waitRoom() error
+	// delivered tells that the client's system surely has all that was sent.
+	delivered() bool
 }
 
 // peekSize is what a plain socket reads into while its connection is idle.
@@ -93,6 +95,8 @@ func (s *plainSocket) send(w *writer) (int, error) {
 }
 
 func (*plainSocket) waitRoom() error { return nil }
+
+func (*plainSocket) delivered() bool { return false }
 
 func (*plainSocket) drowse() {}
 func (*plainSocket) forget() {}

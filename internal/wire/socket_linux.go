@@ -240,6 +240,16 @@ func (s *rawSocket) waitRoom() error {
 	})
 }
 
+func (s *rawSocket) delivered() bool {
+	left := 1
+	err := s.rc.Control(func(fd uintptr) {
+		if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
+			left = n
+		}
+	})
+	return err == nil && left == 0
+}
+
 // tune sets the connection's congestion control.
 func (c *Conn) tune() error {
 	tc, ok := c.nc.(*net.TCPConn)

@@ -4,6 +4,7 @@ package wire
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -140,4 +141,31 @@ func TestColdSections(t *testing.T) {
 	if w.sendReady(^uintptr(0)); !errors.Is(w.sys.err, errCold) {
 		t.Errorf("a cold file is sent by who must not wait: %v", w.sys.err)
 	}
+}
+
+// TestDelivered proves that a connection knows when the client's system has all that
+// was sent, and when it has not, since the client does not read.
+func TestDelivered(t *testing.T) {
+	conns := make(chan *Conn, 1)
+	_, addr := start(t, Config{}, &funcs{
+		open: func(c *Conn) { conns <- c },
+		serve: func(r *Request) error {
+			answerWith(r, 64<<20)
+			return nil
+		},
+	})
+	c := dial(t, addr)
+	c.send(frame(0, 0, 0, ""))
+	var head [1]byte
+	if _, err := c.Read(head[:]); err != nil { // an answer that is larger than all buffers is on its way
+		t.Fatal(err)
+	}
+	served := <-conns
+	if served.sock.delivered() {
+		t.Error("64 MiB are delivered to a client that has read one byte")
+	}
+	if n, err := io.CopyN(io.Discard, c, 64<<20); err != nil {
+		t.Fatalf("%d bytes: %v", n, err)
+	}
+	eventually(t, "all is delivered", served.sock.delivered)
 }
