@@ -37,6 +37,7 @@ type Server struct {
 	stopping atomic.Bool
 	stop     chan struct{} // closed when stopping
 	parked   atomic.Int64  // answers outstanding, of connections that have many
+	vigil    vigil
 
 	mu        sync.Mutex // guards what follows
 	listeners map[net.Listener]struct{}

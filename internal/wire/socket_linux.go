@@ -100,6 +100,7 @@ func (s *rawSocket) readReady(fd uintptr) bool {
 			return true
 		case err == syscall.EAGAIN:
 			c.park()
+			c.srv.stir()
 			return false
 		case err != syscall.EINTR:
 			s.err = err
