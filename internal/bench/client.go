@@ -143,12 +143,21 @@ type layout struct {
 	id      [16]byte
 }
 
+// ledWithin is how long the leaders of a topic may take: of one that was there
+// before, and of one that was just made. Apache Kafka needs 10 ms for each partition.
+const ledWithin, madeWithin = 2 * time.Second, 3 * time.Minute
+
 // topic finds the topic of the options, and makes it where it is missing and may
-// be made.
+// be made. Then it waits until all its leaders serve, which Apache Kafka names in its
+// metadata before they do.
 func (c *client) topic(ctx context.Context, o *Options, create bool) (*layout, error) {
 	made := false
-	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+	deadline := time.Now().Add(ledWithin)
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second/2) {
 		l, err := c.lookup(ctx, o.Topic)
+		if err == nil && made {
+			err = led(ctx, o.Topic, l)
+		}
 		if err == nil {
 			if o.Partitions > len(l.leaders) {
 				return nil, fmt.Errorf("topic %s has %d partitions, not %d: use --partitions %d, or another --topic",
@@ -166,9 +175,9 @@ func (c *client) topic(ctx context.Context, o *Options, create bool) (*layout, e
 			if err := c.atController(ctx, func(c *client) error { return c.create(ctx, o) }); err != nil {
 				return nil, fmt.Errorf("make topic %s: %w", o.Topic, err)
 			}
-			made = true
+			made, deadline = true, time.Now().Add(madeWithin)
 			continue
-		case !kerr.IsRetriable(err) || wait == time.Second:
+		case !kerr.IsRetriable(err) || time.Now().After(deadline):
 			return nil, fmt.Errorf("topic %s: %w", o.Topic, err)
 		}
 		select { // its leaders are being chosen
@@ -177,6 +186,29 @@ func (c *client) topic(ctx context.Context, o *Options, create bool) (*layout, e
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// led asks all leaders of a topic for something that they only know once they serve.
+func led(ctx context.Context, topic string, l *layout) error {
+	of := map[string][]int32{}
+	for p, addr := range l.leaders {
+		of[addr] = append(of[addr], int32(p))
+	}
+	if len(of[""]) > 0 {
+		return fmt.Errorf("%s of %s: %w", plural(len(of[""]), "partition"), topic, kerr.LeaderNotAvailable)
+	}
+	for addr, partitions := range of {
+		leader, err := dial(ctx, addr)
+		if err != nil {
+			return err
+		}
+		_, err = leader.offsets(ctx, topic, partitions, latest)
+		leader.close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *client) lookup(ctx context.Context, topic string) (*layout, error) {

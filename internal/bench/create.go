@@ -24,10 +24,36 @@ const (
 )
 
 const (
-	topicPartitions = 1000                 // of each of the topics that are made
-	askAgain        = 2 * time.Millisecond // after an answer that said "not yet"
-	writableWithin  = 3 * time.Minute      // Kafka takes half of one on a busy machine
+	topicPartitions = 1000                  // of each of the topics that are made
+	askAgain        = 2 * time.Millisecond  // after an answer that said "not yet", and longer each time,
+	askSlowly       = 50 * time.Millisecond // up to this
 )
+
+// patience is how long something may take with so many partitions: Apache Kafka needs
+// 10 ms for each to be made, and twice that on a busy machine.
+func patience(partitions int) time.Duration {
+	return 30*time.Second + time.Duration(partitions)*20*time.Millisecond
+}
+
+// errPatience is returned when that was not enough.
+var errPatience = errors.New("that is as long as this run waits")
+
+// insist does something until it succeeds, fails for a reason that does not pass, or
+// the deadline is over.
+func insist(ctx context.Context, deadline time.Time, do func() error) error {
+	for wait := askAgain; ; wait = min(wait*3/2, askSlowly) {
+		err := do()
+		if err == nil || !kerr.IsRetriable(err) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: %w", errPatience, err)
+		}
+		if err := pause(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
 
 func createCommand() *cobra.Command {
 	o := createDefaults()
@@ -94,6 +120,8 @@ type maker struct {
 	c      *client
 	topics []kmsg.CreateTopicsRequestTopic
 	writes []write
+
+	partitions int // of all topics
 }
 
 // write is a request with a record for each partition of a topic.
@@ -125,8 +153,8 @@ func newMaker(ctx context.Context, c *client, o *Options) (*maker, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &maker{c: c}
-	for left := max(1, o.Partitions); left > 0; left -= topicPartitions {
+	m := &maker{c: c, partitions: max(1, o.Partitions)}
+	for left := m.partitions; left > 0; left -= topicPartitions {
 		part := *o
 		part.Partitions = min(left, topicPartitions)
 		part.Topic = fmt.Sprintf("%s-%d", o.Topic, len(m.topics))
@@ -181,9 +209,10 @@ func (m *maker) createSome(ctx context.Context, s *Step, topics []kmsg.CreateTop
 
 // write writes to each partition until all have acknowledged.
 func (m *maker) write(ctx context.Context, s *Step) error {
-	deadline := time.Now().Add(writableWithin)
+	began := time.Now()
+	deadline := began.Add(patience(m.partitions))
 	for _, w := range m.writes {
-		for {
+		err := insist(ctx, deadline, func() error {
 			req := kmsg.NewPtrProduceRequest()
 			req.SetVersion(w.version)
 			answer, err := m.c.exchange(ctx, w.request, req)
@@ -195,12 +224,11 @@ func (m *maker) write(ctx context.Context, s *Step) error {
 			if err == nil {
 				s.Records += int64(acknowledged)
 				s.Bytes += int64(len(w.request))
-				break
 			}
-			if !kerr.IsRetriable(err) || time.Now().After(deadline) {
-				return fmt.Errorf("write to topic %s: %w", w.topic, err)
-			}
-			time.Sleep(askAgain)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("after %s %d of %d partitions take records: %w", time.Since(began).Round(time.Second), s.Records, m.partitions, err)
 		}
 	}
 	return nil
@@ -241,18 +269,22 @@ func (m *maker) remove(ctx context.Context, s *Step) error {
 			return err
 		}
 	}
-	deadline := time.Now().Add(writableWithin)
-	for _, t := range m.topics {
-		for {
+	deadline := time.Now().Add(patience(m.partitions))
+	for i, t := range m.topics {
+		err := insist(ctx, deadline, func() error {
 			_, err := m.c.lookup(ctx, t.Topic)
 			s.Requests++
-			if errors.Is(err, kerr.UnknownTopicOrPartition) {
-				break
+			switch {
+			case errors.Is(err, kerr.UnknownTopicOrPartition):
+				return nil
+			case err == nil: // it is still there
+				return kerr.RequestTimedOut
+			default:
+				return err
 			}
-			if err != nil && !kerr.IsRetriable(err) || time.Now().After(deadline) {
-				return errors.Join(fmt.Errorf("topic %s is still there", t.Topic), err)
-			}
-			time.Sleep(askAgain)
+		})
+		if err != nil {
+			return fmt.Errorf("%d of %d topics are gone, but not %s: %w", i, len(m.topics), t.Topic, err)
 		}
 	}
 	return nil

@@ -100,7 +100,7 @@ func Groups(ctx context.Context, o Options) (*Result, error) {
 // coordinator asks for the address of a group's coordinator, until there is one that
 // serves: Apache Kafka names one before it has loaded what it needs to.
 func coordinator(ctx context.Context, c *client, group string) (addr string, err error) {
-	err = insist(func() error {
+	err = insist(ctx, time.Now().Add(callWithin), func() error {
 		req := kmsg.NewPtrFindCoordinatorRequest()
 		req.CoordinatorKey, req.CoordinatorKeys = group, []string{group}
 		answer, err := c.call(ctx, req)
@@ -137,16 +137,6 @@ func served(ctx context.Context, addr, group string) error {
 		return err
 	}
 	return nil
-}
-
-// insist does something again while it fails for a reason that passes.
-func insist(do func() error) error {
-	for deadline := time.Now().Add(callWithin); ; time.Sleep(askAgain) {
-		err := do()
-		if err == nil || !kerr.IsRetriable(err) || time.Now().After(deadline) {
-			return err
-		}
-	}
 }
 
 // fillGroup lets all members join at once, and then one of them leave.
@@ -363,7 +353,7 @@ func commitBeats(ctx context.Context, o *Options, addr, name string) ([]*beat, e
 			}
 			return kerr.ErrorForCode(int16(be.Uint16(answer[at:])))
 		}}
-		err := insist(func() error {
+		err := insist(ctx, time.Now().Add(callWithin), func() error {
 			answer, err := c.exchange(ctx, b.request, req)
 			if err != nil {
 				return err

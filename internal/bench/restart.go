@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/record"
@@ -92,9 +91,6 @@ func restart(ctx context.Context, p *program, dir string, o Options) (r *Result,
 	if err := r.started(restartTopic, s); err != nil {
 		return nil, err
 	}
-	if err := makeTopic(ctx, &o); err != nil { // it is there; its leaders may not be
-		return nil, err
-	}
 	if err := fill(ctx, &o); err != nil {
 		return nil, err
 	}
@@ -173,18 +169,15 @@ func firstAck(ctx context.Context, o *Options, r *Result, name string, s *server
 	req := kmsg.NewPtrProduceRequest()
 	req.SetVersion(version)
 	b := produceRequest(version, -1, o.Topic, []int32{0}, []record.Batch{batch})
-	for {
+	err = insist(ctx, s.began.Add(readyWithin), func() error {
 		answer, err := c.exchange(ctx, b, req)
-		if err != nil {
-			return err
+		if err == nil {
+			_, err = accepted(answer)
 		}
-		if _, err = accepted(answer); err == nil {
-			break
-		}
-		if !kerr.IsRetriable(err) || time.Since(s.began) > readyWithin {
-			return err
-		}
-		time.Sleep(askAgain)
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	if err := r.started(name, s); err != nil {
 		return err

@@ -90,7 +90,7 @@ func Spread(ctx context.Context, o Options) (*Result, error) {
 			p.InFlight = 5 // as clients have
 		}
 		if step.limits[0] > 0 {
-			p.Duration = 0
+			p.Duration = patience(o.Partitions) // it ends earlier when all have had a record
 		}
 		one := &Result{}
 		if err := produce(ctx, &p, step.lanes, step.limits, one); err != nil {

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kerr"
 )
 
 // A suite runs workloads against contenders in turns (A B C A B C ...), since a
@@ -37,9 +36,11 @@ type suite struct {
 	bytes    int64         // that one measurement produces at most
 	quick    bool
 	only     *regexp.Regexp
+	resume   bool // leave out what the report's run has measured already
 	log      io.Writer
 	topics   int        // made so far
 	stale    []staleOne // topics to delete before the next turn
+	began    takenOn
 	report   *report
 	written  func(*report) error // called after each workload
 }
@@ -52,7 +53,7 @@ type suiteFlags struct {
 	places
 	dir, out, only string
 	rounds         int
-	quick          bool
+	quick, resume  bool
 	run            time.Duration
 	mebibytes      int64
 }
@@ -67,7 +68,8 @@ func suiteCommand() *cobra.Command {
 The floor program does the least that a broker must do for its bytes. "make bench" builds it and runs this. Apache Kafka takes part
 where KAFKA_HOME names a directory whose libs has its jars. The servers and the load share the machine, so compare CPU, not only rates.
 
-With --out benchmarks.md the figures are written to benchmarks/results.json, and --only replaces what it measures there.`,
+With --out benchmarks.md the figures are written to benchmarks/results.json after each workload. What a run does not measure stays
+there as it was, and the document says when it was measured. A run that was cut goes on with --resume.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return flags.suite(cmd) },
 	}
@@ -80,9 +82,10 @@ With --out benchmarks.md the figures are written to benchmarks/results.json, and
 	f.StringVar(&flags.out, "out", "", "file to write (default: to the terminal)")
 	f.StringVar(&flags.only, "only", "", "run only what matches this expression, say ^consume")
 	f.IntVar(&flags.rounds, "rounds", 0, "how often each measurement is taken (default: 5, or 3 with --quick)")
-	f.DurationVar(&flags.run, "run", 0, "how long one run lasts (default: 4s, or 1s with --quick)")
+	f.DurationVar(&flags.run, "run", 0, "how long one run lasts (default: 3s, or 1s with --quick)")
 	f.Int64Var(&flags.mebibytes, "mib", 0, "MiB that one run produces at most (default: 2048, or 512 with --quick)")
 	f.BoolVar(&flags.quick, "quick", false, "short runs and fewer of them: less than ten minutes")
+	f.BoolVar(&flags.resume, "resume", false, "leave out what the last run into the same --out has measured, which was cut")
 	return cmd
 }
 
@@ -91,7 +94,7 @@ func (f *suiteFlags) suite(cmd *cobra.Command) (err error) {
 	if runtime.GOOS != "linux" {
 		return errSuiteLinux
 	}
-	s := &suite{rounds: 5, run: 4 * time.Second, bytes: 2 << 30, quick: f.quick, log: cmd.ErrOrStderr()}
+	s := &suite{rounds: 5, run: 3 * time.Second, bytes: 2 << 30, quick: f.quick, resume: f.resume, log: cmd.ErrOrStderr()}
 	if s.only, err = regexp.Compile(f.only); err != nil {
 		return fmt.Errorf("--only: %w", err)
 	}
@@ -128,14 +131,13 @@ func (f *suiteFlags) suite(cmd *cobra.Command) (err error) {
 			return err
 		}
 		results := filepath.Join(beside, "results.json")
-		if f.only != "" {
-			if old, err = loadReport(results); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
+		if old, err = loadReport(results); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
 		}
 		s.written = func(r *report) error { return errors.Join(r.save(results), r.write(f.out, beside)) }
 	}
-	s.report = s.head(old, "leat bench suite "+strings.Join(os.Args[min(3, len(os.Args)):], " "))
+	s.began = takenOn{Date: now(), Machine: machine(), Rounds: s.rounds, Run: s.run.String(), MostBytes: s.bytes}
+	s.report = s.head(old, "leat bench suite "+strings.Join(os.Args[min(3, len(os.Args)):], " "), f.only != "" || f.resume)
 	if err := s.all(cmd.Context(), f.dir); err != nil {
 		return err
 	}
@@ -165,15 +167,20 @@ func (r *report) write(document, beside string) error {
 	return os.WriteFile(document, []byte(text), 0o644)
 }
 
-// head describes this run; the figures of an earlier one stay until they are
-// measured again.
-func (s *suite) head(old *report, command string) *report {
+// head describes this run. The figures of an earlier one stay until they are measured
+// again, and one that measures some workloads only leaves its head as well.
+func (s *suite) head(old *report, command string, some bool) *report {
 	r := &report{
-		Date: today(), Machine: machine(), Command: strings.TrimSpace(command), Rounds: s.rounds, Run: s.run.String(),
-		MostBytes: s.bytes, Workloads: map[string]map[string]*series{},
+		takenOn: s.began, Command: strings.TrimSpace(command), Workloads: map[string]map[string]*series{}, Taken: map[string]takenOn{},
 	}
 	if old != nil && old.Workloads != nil {
-		r.Workloads = old.Workloads
+		r.Workloads, r.Taken = old.Workloads, old.Taken
+		if some {
+			r.takenOn, r.Command = old.takenOn, old.Command
+		}
+		if s.resume {
+			s.began.Date = old.Date // it is the same run
+		}
 	}
 	for _, name := range programNames() {
 		a := about{Name: name, Missing: s.missing[name]}
@@ -199,27 +206,7 @@ func (s *suite) all(ctx context.Context, dir string) (err error) {
 			err = errors.Join(err, srv.stop())
 		}
 	}()
-	for _, w := range workloads() {
-		if !s.only.MatchString(w.name) {
-			continue
-		}
-		if s.quick && w.long {
-			s.report.Left = append(s.report.Left, w.name)
-			continue
-		}
-		if s.quick && w.restart != nil {
-			s.report.Left = append(s.report.Left, "four fifths of the bytes of \""+w.name+"\"")
-		}
-		began := time.Now()
-		if err := s.measure(ctx, &w); err != nil {
-			return fmt.Errorf("%s: %w", w.name, err)
-		}
-		s.say("%s took %s", w.name, time.Since(began).Round(time.Second))
-		if err := s.written(s.report); err != nil {
-			return err
-		}
-	}
-	return nil
+	return s.plan().run(ctx, s)
 }
 
 func (s *suite) say(format string, args ...any) { _, _ = fmt.Fprintf(s.log, format+"\n", args...) }
@@ -231,45 +218,37 @@ type runner struct {
 	series
 }
 
-// measure runs a workload against its contenders, round after round. The first
-// round is not counted: it pays for memory that the system has to find.
+// measure runs a workload against its contenders, round after round.
 func (s *suite) measure(ctx context.Context, w *workload) error {
-	var all []*runner
-	for _, c := range contenders() {
-		if slices.Contains(w.who, c.name) && s.missing[c.program] == "" {
-			all = append(all, &runner{contender: c})
-		}
-	}
-	first, rounds := 0, s.rounds
-	if w.heavy || w.warms {
-		first = 1
-	}
-	if w.heavy && s.quick {
-		rounds = 1
-	}
+	all := s.runners(w)
+	first, rounds := s.roundsOf(w)
 	for round := first; round <= rounds; round++ {
 		for _, c := range all {
 			if c.Why != "" {
 				continue
 			}
+			began := time.Now()
 			r, err := s.turn(ctx, w, c, round)
+			about := fmt.Sprintf("  round %d of %d, %s", round, rounds, c.title)
 			switch {
 			case errors.Is(err, errBehind):
-				s.say("%s, round %d of %d, %s: could not keep up", w.name, round, rounds, c.name)
+				s.say("%s: could not keep up", about)
 				c.Behind++
 				r = nil
 			case errors.Is(err, errNoClient):
-				s.say("%s: %v", w.name, err)
+				s.say("%s: %v", about, err)
 				c.Why = err.Error()
 				continue
 			case err != nil && ctx.Err() == nil && (c.program == programKafka || c.program == programNATS):
-				s.say("%s: %s: %v", w.name, c.name, err) // the others can still be measured
+				s.say("%s: %v", about, err) // the others can still be measured
 				c.Why = err.Error()
 				continue
 			case err != nil:
 				return fmt.Errorf("%s: %w", c.name, err)
+			case round > 0:
+				s.say("%s: %s; took %.1f s", about, w.summary(r), time.Since(began).Seconds())
 			default:
-				s.say("%s, round %d of %d, %s:\n%s", w.name, round, rounds, c.name, r.Text())
+				s.say("  warm-up, %s: took %.1f s", c.title, time.Since(began).Seconds())
 			}
 			if round > 0 {
 				c.add(w.figures, r)
@@ -288,6 +267,16 @@ func (s *suite) measure(ctx context.Context, w *workload) error {
 		}
 	}
 	return nil
+}
+
+// runners are a workload's contenders as far as they can be had.
+func (s *suite) runners(w *workload) (all []*runner) {
+	for _, c := range contenders() {
+		if slices.Contains(w.who, c.name) && s.missing[c.program] == "" {
+			all = append(all, &runner{contender: c})
+		}
+	}
+	return all
 }
 
 // countCalls counts each contender's system calls in one short run.
@@ -329,6 +318,9 @@ func (s *suite) turn(ctx context.Context, w *workload, c *runner, round int) (*R
 		return nil, err
 	}
 	o := s.options(w, srv, &c.contender)
+	if round == 0 { // a quarter warms as well
+		o.Records, o.Duration = max(1, o.Records/4), o.Duration/4
+	}
 	if c.program == programNATS {
 		s.topics++
 		o.Topic = fmt.Sprintf("bench-%d", s.topics)
@@ -358,7 +350,7 @@ func (s *suite) turn(ctx context.Context, w *workload, c *runner, round int) (*R
 	if err != nil {
 		return nil, err
 	}
-	if r.produces() && !asksNothing(c.program) {
+	if r.produces() && !asksNothing(c.program) && (round > 0 || w.topic == steady) {
 		err = verify(ctx, &o, proof{records: before + r.Records, cut: w.topic == steady, offsets: s.quick && round < s.rounds})
 	}
 	if err == nil && w.heavy { // thousands of files are not deleted while others are measured
@@ -429,6 +421,9 @@ func (s *suite) options(w *workload, srv *server, c *contender) Options {
 	if w.set(&o); o.Records == 0 {
 		o.Records = s.bytes / int64(o.Size)
 	}
+	if w.fewer != nil && c.program == programKafka {
+		w.fewer(&o)
+	}
 	return o
 }
 
@@ -458,28 +453,15 @@ func (s *suite) topic(ctx context.Context, w *workload, c *contender, options *O
 	return o.Topic, err
 }
 
-// makeTopic makes a topic and waits until its leaders serve: Kafka names them in
-// its metadata before they do.
+// makeTopic makes a topic and waits until its leaders serve.
 func makeTopic(ctx context.Context, o *Options) error {
 	c, err := dialAny(ctx, o.Brokers)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	if _, err := c.topic(ctx, o, true); err != nil {
-		return err
-	}
-	for wait := 10 * time.Millisecond; ; wait *= 2 {
-		_, _, err := bounds(ctx, o)
-		if err == nil || !kerr.IsRetriable(err) || wait > readyWithin {
-			return err
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	_, err = c.topic(ctx, o, true)
+	return err
 }
 
 // start returns the program's server, started if it is not running. Java gets

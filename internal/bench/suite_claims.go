@@ -42,6 +42,15 @@ func synced(row, workload string, f figure, toFloor, toKafka float64) claim {
 	}
 }
 
+// grouped compares with the floor program that makes the records of all partitions
+// durable by one write, as Leat does.
+func grouped(row, workload string, f figure, toFloor float64) claim {
+	return claim{
+		row: row, workload: workload, figure: f, leat: leatDurable, floor: floorGroup, toFloor: toFloor,
+		title: "durable, beside a floor with a journal: " + workload,
+	}
+}
+
 // unflushed compares Leat as it comes with Kafka as it comes.
 func unflushed(workload string, f figure, toKafka float64) claim {
 	return claim{
@@ -99,12 +108,18 @@ func claims() []claim {
 		pair("11", latencyLarge, end[p999], 0, 1),
 		synced("12", latencySmall, ack[p50], 1.5, 1.3),
 		synced("12", latencySmall, ack[p99], 1.6, 1.8),
+		grouped("12", latencySmall, ack[p50], 1.5),
+		grouped("12", latencySmall, ack[p99], 1.6),
 		synced("13", produceBatches, rateFigure(), 0.6, 10),
 		synced("13", produceBatches, cpuByteFigure(), 0, 15),
+		grouped("13", produceBatches, rateFigure(), 0.6),
 		synced("13b", produceDurable, recordRateFigure(), 0.5, 25),
+		grouped("13b", produceDurable, recordRateFigure(), 0.5),
 		synced("14", produceWide, rateFigure(), 0.8, 6),
+		grouped("14", produceWide, rateFigure(), 0),
 		synced("14", produceWide, cpuByteFigure(), 0, 10),
 		synced("14", produceMany, recordRateFigure(), 0.8, 6),
+		grouped("14", produceMany, recordRateFigure(), 0),
 		synced("14", produceMany, cpuRecordFigure(), 0, 10),
 		unflushed(produceBatches, cpuByteFigure(), 6),
 		unflushed(produceBatches, rateFigure(), 3),
@@ -113,7 +128,8 @@ func claims() []claim {
 		itself("16", spreadThin, leatCache, thin[4], 1e-6, 0),
 		itself("16", spreadThin, leatCache, thin[1], 0, 150),
 		itself("16", spreadThin, leatDurable, thin[4], 1e-6, 0),
-		itself("17", createMany, leatCache, create[1], 0.3, 1),
+		itself("17", createMany, leatCache, create[1], 0.3, 0),
+		itself("17", createMany, leatCache, create[7], 0, 1),
 		itself("17", createMany, leatCache, create[6], 1.05, 0),
 		itself("18", idleMany, leatCache, connectionFigure(), 6144, 0),
 		itself("18", idleMany, leatCache, cpuShareFigure(), 0.001, 0),

@@ -198,7 +198,15 @@ func createFigures() []figure {
 		stepTime("answer", createAnswer), first, stepTime("deleted", createDelete),
 		stepTime("answer, again", createAnswer+createAgain), again, stepTime("deleted, again", createDelete+createAgain),
 		ratioFigure("again / first", true, again, first),
+		perPartition("writable, a partition", first),
 	}
+}
+
+// perPartition shares a time among partitions.
+func perPartition(name string, f figure) figure {
+	return figure{name: name, format: micros, less: true, value: func(r *Result) float64 {
+		return quotient(f.value(r), float64(r.Options.Partitions))
+	}}
 }
 
 // Figures of groups.

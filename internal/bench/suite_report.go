@@ -13,16 +13,27 @@ import (
 // report is what a suite has measured: figures, not text. It is kept beside the
 // document, so that single workloads can be measured again.
 type report struct {
-	Date      string                        `json:"date"`
-	Machine   string                        `json:"machine"`
+	takenOn                                 // of the last run of all workloads
 	Command   string                        `json:"command"`
-	Rounds    int                           `json:"rounds"`
-	Run       string                        `json:"run"`
-	MostBytes int64                         `json:"most_bytes"`
 	Programs  []about                       `json:"programs"`
 	NoCalls   string                        `json:"no_calls,omitempty"` // why system calls were not counted
-	Left      []string                      `json:"left_out,omitempty"` // workloads that were not run
 	Workloads map[string]map[string]*series `json:"workloads"`          // by the workload's name and the contender's
+	Taken     map[string]takenOn            `json:"taken"`              // by the workload's name
+}
+
+// takenOn says when, where and how something was measured.
+type takenOn struct {
+	Date      string  `json:"date"` // to the second, when the run began: it names the run
+	Machine   string  `json:"machine"`
+	Rounds    int     `json:"rounds"`
+	Run       string  `json:"run"`
+	MostBytes int64   `json:"most_bytes"`
+	Seconds   float64 `json:"seconds,omitempty"` // that a workload took
+}
+
+// like tells whether both were measured in the same way.
+func (t *takenOn) like(o *takenOn) bool {
+	return t.Machine == o.Machine && t.Rounds == o.Rounds && t.Run == o.Run && t.MostBytes == o.MostBytes
 }
 
 // about is what was run, or why it was not.
@@ -97,6 +108,14 @@ func loadReport(name string) (*report, error) {
 	if err := json.Unmarshal(b, r); err != nil {
 		return nil, fmt.Errorf("%s is no report of a suite: %w", name, err)
 	}
+	if r.Taken == nil {
+		r.Taken = map[string]takenOn{}
+	}
+	for w := range r.Workloads { // older reports tell of the run only
+		if _, ok := r.Taken[w]; !ok {
+			r.Taken[w] = r.takenOn
+		}
+	}
 	return r, nil
 }
 
@@ -129,4 +148,4 @@ func machine() string {
 	return strings.Join(append(parts, runtime.Version()), ", ")
 }
 
-func today() string { return time.Now().Format(time.DateOnly) }
+func now() string { return time.Now().Format(time.DateTime) }

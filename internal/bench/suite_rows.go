@@ -13,6 +13,7 @@ const (
 	leatCache   = "leat-cache"
 	floorCache  = "floor"
 	floorSync   = "floor-sync"
+	floorGroup  = "floor-journal"
 	floorAgain  = "floor-recycle"
 	floorWide   = "floor-recycle-64"
 	floorNone   = "floor-discard"
@@ -37,6 +38,7 @@ func contenders() []contender {
 	return []contender{
 		{name: leatDurable, title: "Leat (durable)", program: programLeat},
 		{name: floorSync, title: "floor program, -sync (durable)", program: programFloorSync},
+		{name: floorGroup, title: "floor program, -journal (durable)", program: programJournal},
 		{name: kafkaFlush, title: "Apache Kafka, flush.messages=1 (durable)", program: programKafka, configs: []string{"flush.messages=1"}},
 		{name: leatCache, title: "Leat, page cache", program: programLeat, configs: []string{pageCache}},
 		{name: floorCache, title: "floor program", program: programFloor},
@@ -50,23 +52,24 @@ func contenders() []contender {
 
 // workload is what is asked of each contender in turn.
 type workload struct {
-	name    string // also its heading
-	run     func(context.Context, Options) (*Result, error)
-	nats    func(context.Context, Options) (*Result, error) // the same for NATS
-	set     func(o *Options)
-	who     []string // the contenders' names
-	figures []figure
-	topic   topicState
-	long    bool // not in the quick suite
-	own     bool // each turn has a process of its own, and an empty directory
-	// heavy runs bring the machine into motion for seconds: none is thrown away, and
-	// the quick suite does one.
-	heavy    bool
+	name     string // also its heading
+	run      func(context.Context, Options) (*Result, error)
+	nats     func(context.Context, Options) (*Result, error) // the same for NATS
+	set      func(o *Options)
+	who      []string // the contenders' names
+	figures  []figure
+	topic    topicState
+	long     bool // not in the quick suite
+	own      bool // each turn has a process of its own, and an empty directory
+	heavy    bool // few rounds, and none is thrown away
 	pristine bool // it makes its topics itself, or needs none
 	warms    bool // it has a part that is not measured, so that no round is thrown away
 	calls    bool // system calls are counted too, in a run of its own
 	// restart is what runs instead of run, on a program that does not run yet.
 	restart func(ctx context.Context, p *program, dir string, o Options) (*Result, error)
+	turn    time.Duration    // that one contender's turn takes, about; 0: as long as produce
+	fewer   func(o *Options) // what Apache Kafka gets less of; the note says so
+	note    string           // for the reader of the table
 }
 
 // steadyBytes is the retention of a steady topic, in segments of an eighth; with
@@ -116,6 +119,14 @@ const (
 	steadySuffix   = ", steady"
 )
 
+// Apache Kafka needs about 10 ms to make a partition, so that it would be all that a
+// suite does to make thousands. Fewer are to its advantage in each figure.
+const (
+	fewerPartitions = 1000
+	fewerNote       = "Apache Kafka has 1,000 partitions here where the others have thousands, since it takes 10 ms and more to make each. Compare figures of one record or one partition."
+	restartNote     = "The quick suite fills a fifth of the bytes."
+)
+
 func workloads() []workload {
 	shape := func(size, batch, inFlight int) func(o *Options) {
 		return func(o *Options) { o.Size, o.Batch, o.InFlight = size, batch, inFlight }
@@ -132,7 +143,7 @@ func workloads() []workload {
 	many := func(o *Options) {
 		o.Batch, o.InFlight, o.Partitions, o.Connections = 1, 50, 200, 4
 	}
-	durable := []string{leatDurable, floorSync, kafkaFlush}
+	durable := []string{leatDurable, floorSync, floorGroup, kafkaFlush}
 	cached := []string{leatCache, floorCache, kafkaPlain}
 	all := slices.Concat(durable, cached)
 	withNATS := func(who []string) []string { return slices.Concat(who, []string{natsFile}) }
@@ -151,8 +162,8 @@ func workloads() []workload {
 	clients := []string{leatDurable, leatCache, kafkaPlain}
 	client := func(o *Options) { o.Size, o.Records = 1024, 200_000 }
 	return []workload{
-		{name: idleEmpty, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: still(1, 4*time.Second)},
-		{name: idleMany, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: still(10_000, 12*time.Second)},
+		{name: idleEmpty, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: still(1, 4*time.Second), turn: 12 * time.Second},
+		{name: idleMany, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: still(10_000, 12*time.Second), turn: 20 * time.Second},
 		{name: produceBatches, run: Produce, nats: natsProduce, set: shape(1024, 16, 32), who: withNATS(all), figures: bytes, calls: true},
 		{name: produceLarge, run: Produce, set: shape(1024, 1000, 5), who: cached, figures: bytes},
 		{name: produceSmall, run: Produce, nats: natsProduce, set: shape(100, 160, 32), who: withNATS(cached), figures: bytes, calls: true},
@@ -163,24 +174,24 @@ func workloads() []workload {
 		{name: produceMany, run: Produce, set: many, who: durable, figures: records, long: true},
 		{name: consumeLarge, run: Consume, set: fetch(1 << 20), who: cached, figures: read, topic: filled},
 		{name: consumeSmall, run: Consume, set: fetch(64 << 10), who: cached, figures: read, topic: filled},
-		{name: latencySmall, run: Latency, nats: natsLatency, set: rate(1000, 100), who: withNATS(all), figures: times, warms: true},
-		{name: latencyLarge, run: Latency, set: rate(5000, 1024), who: cached, figures: times, warms: true},
+		{name: latencySmall, run: Latency, nats: natsLatency, set: rate(1000, 100), who: withNATS(all), figures: times, warms: true, turn: 6 * time.Second},
+		{name: latencyLarge, run: Latency, set: rate(5000, 1024), who: cached, figures: times, warms: true, turn: 6 * time.Second},
 		{name: produceBatches + steadySuffix, run: Produce, set: kept(shape(1024, 16, 32)), who: again, figures: bytes, topic: steady},
 		{name: produceLarge + steadySuffix, run: Produce, set: kept(shape(1024, 1000, 5)), who: again, figures: bytes, topic: steady, long: true},
 		{name: produceSmall + steadySuffix, run: Produce, set: kept(shape(100, 160, 32)), who: again, figures: bytes, topic: steady, long: true},
 		{name: produceWide + steadySuffix, run: Produce, set: kept(wide), who: []string{leatCache, floorWide, kafkaPlain}, figures: bytes, topic: steady, long: true},
 		{name: generatorLarge, run: Produce, set: shape(1024, 16, 32), who: []string{floorNone}, figures: []figure{rateFigure(), clientByteFigure()}},
 		{name: generatorSmall, run: Produce, set: shape(100, 160, 32), who: []string{floorNone}, figures: []figure{rateFigure(), clientRecordFigure()}},
-		{name: consumeCold, run: Cold, set: from(coldDefaults()), who: []string{leatCache, kafkaPlain}, figures: coldFigures(), heavy: true, pristine: true},
-		{name: clientJava, run: javaClient().run, set: client, who: clients, figures: clientFigures(), heavy: true, long: true},
-		{name: clientKcat, run: kcatClient().run, set: client, who: clients, figures: clientFigures(), heavy: true},
-		{name: clientFranz, run: franzClient().run, set: client, who: clients, figures: clientFigures(), heavy: true},
-		{name: loadBoth, run: Load, set: from(loadDefaults()), who: []string{leatCache, kafkaPlain}, figures: loadFigures(), own: true, heavy: true},
-		{name: restartLarge, restart: restart, set: reborn(0), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true},
-		{name: restartMany, restart: restart, set: reborn(5000), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, long: true},
-		{name: groupsMany, run: Groups, set: from(groupsDefaults()), who: []string{leatCache, leatDurable, kafkaPlain}, figures: groupFigures(), heavy: true},
-		{name: spreadThin, run: Spread, set: from(spreadDefaults()), who: []string{leatDurable, leatCache, floorCache, kafkaPlain}, figures: spreadFigures(), heavy: true, long: true},
-		{name: createMany, run: Create, set: from(createDefaults()), who: []string{leatCache, kafkaPlain}, figures: createFigures(), heavy: true, pristine: true},
+		{name: consumeCold, run: Cold, set: from(coldDefaults()), who: []string{leatCache, kafkaPlain}, figures: coldFigures(), heavy: true, pristine: true, turn: 22 * time.Second},
+		{name: clientJava, run: javaClient().run, set: client, who: clients, figures: clientFigures(), heavy: true, long: true, turn: 8 * time.Second},
+		{name: clientKcat, run: kcatClient().run, set: client, who: clients, figures: clientFigures(), heavy: true, turn: 5 * time.Second},
+		{name: clientFranz, run: franzClient().run, set: client, who: clients, figures: clientFigures(), heavy: true, turn: 3 * time.Second},
+		{name: loadBoth, run: Load, set: from(loadDefaults()), who: []string{leatCache, kafkaPlain}, figures: loadFigures(), own: true, heavy: true, turn: 20 * time.Second},
+		{name: restartLarge, restart: restart, set: reborn(0), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, turn: 40 * time.Second, note: restartNote},
+		{name: restartMany, restart: restart, set: reborn(5000), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, long: true, turn: 90 * time.Second, fewer: func(o *Options) { o.Extra = fewerPartitions }, note: restartNote + " " + fewerNote},
+		{name: groupsMany, run: Groups, set: from(groupsDefaults()), who: []string{leatCache, leatDurable, kafkaPlain}, figures: groupFigures(), heavy: true, turn: 14 * time.Second},
+		{name: spreadThin, run: Spread, set: from(spreadDefaults()), who: []string{leatDurable, leatCache, floorCache, kafkaPlain}, figures: spreadFigures(), heavy: true, long: true, turn: 20 * time.Second, fewer: func(o *Options) { o.Partitions = fewerPartitions }, note: fewerNote},
+		{name: createMany, run: Create, set: from(createDefaults()), who: []string{leatCache, kafkaPlain}, figures: createFigures(), heavy: true, pristine: true, turn: 25 * time.Second, fewer: func(o *Options) { o.Partitions = fewerPartitions }, note: fewerNote},
 	}
 }
 

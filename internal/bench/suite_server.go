@@ -47,6 +47,7 @@ const (
 	programLeat      = "leat"
 	programFloor     = "floor"
 	programFloorSync = "floor -sync"
+	programJournal   = "floor -journal"
 	programRecycle   = "floor -recycle"
 	programRecycle64 = "floor -recycle, small"
 	programDiscard   = "floor -store discard"
@@ -56,7 +57,7 @@ const (
 
 // programNames lists them in the order of the report.
 func programNames() []string {
-	return []string{programLeat, programFloor, programFloorSync, programRecycle, programRecycle64, programDiscard, programKafka, programNATS}
+	return []string{programLeat, programFloor, programFloorSync, programJournal, programRecycle, programRecycle64, programDiscard, programKafka, programNATS}
 }
 
 // asksNothing tells whether a program keeps too little to be asked for what it got.
@@ -82,7 +83,7 @@ func programs(at *places) (have map[string]*program, missing map[string]string) 
 		},
 	}
 	for name, flags := range map[string][]string{
-		programFloor: nil, programFloorSync: {"-sync"}, programDiscard: {"-store", "discard"},
+		programFloor: nil, programFloorSync: {"-sync"}, programJournal: {"-journal", "256"}, programDiscard: {"-store", "discard"},
 		programRecycle:   {"-recycle", "-ring", strconv.Itoa(steadyBytes >> 20)},
 		programRecycle64: {"-recycle", "-ring", strconv.Itoa(steadyBytes >> 20 / wideSteady)},
 	} {

@@ -66,13 +66,20 @@ func (r *report) document(dir string) string {
 }
 
 func (r *report) writeHead(b *strings.Builder) {
-	fmt.Fprintf(b, "# Benchmarks\n\nMeasured on %s with `%s`: %s.\n\n", r.Date, r.Command, r.Machine)
-	fmt.Fprintf(b, `Each figure is the median of %d rounds, in which the contenders take turns on one machine (A B C A B C ...); behind it stand the least and
-the largest one. The load generator runs there too, so that server CPU tells more than rates do, and the machine's speed changes, so that
-only ratios are compared: each is the median of the rounds' own ratios. The *floor* is a program that does only what a broker must do for
-its bytes (receive, checksum, write, answer). Durable means that an acknowledged record is on disk; else it is in the page cache.
+	fmt.Fprintf(b, "# Benchmarks\n\nMeasured on %s with `%s`: %s.\n\n", r.day(), r.Command, r.Machine)
+	fmt.Fprintf(b, `Each figure is the median of %d rounds, or of as many as stand above its table, in which the contenders take turns on one machine
+(A B C A B C ...); behind it stand the least and the largest one. The load generator runs there too, so that server CPU tells more than
+rates do, and the machine's speed changes, so that only ratios are compared: each is the median of the rounds' own ratios. The *floor* is
+a program that does only what a broker must do for its bytes (receive, checksum, write, answer). Durable means that an acknowledged
+record is on disk; else it is in the page cache.
 
 `, r.Rounds)
+}
+
+// day is the date without the time.
+func (t *takenOn) day() string {
+	day, _, _ := strings.Cut(t.Date, " ")
+	return day
 }
 
 // writeClaims writes the headline table.
@@ -189,10 +196,38 @@ func (r *report) writeHow(b *strings.Builder) {
 	if r.NoCalls != "" {
 		fmt.Fprintf(b, "System calls were not counted: %s.\n", r.NoCalls)
 	}
-	if len(r.Left) > 0 {
-		fmt.Fprintf(b, "Not in this run: %s.\n", strings.Join(r.Left, "; "))
+	var left []string
+	for _, w := range workloads() {
+		if len(r.Workloads[w.name]) == 0 {
+			left = append(left, w.name)
+		}
+	}
+	if len(left) > 0 {
+		fmt.Fprintf(b, "Not measured: %s.\n", strings.Join(left, "; "))
 	}
 	b.WriteString("\n")
+}
+
+// writeNotes says what a workload's table has to be read with.
+func (r *report) writeNotes(b *strings.Builder, w *workload) {
+	var notes []string
+	if t := r.Taken[w.name]; t.Rounds > 0 {
+		if t.Date != r.Date {
+			notes = append(notes, "Measured on "+t.day()+" by another run.")
+		}
+		if t.Rounds != r.Rounds {
+			notes = append(notes, fmt.Sprintf("Measured in %s.", plural(t.Rounds, "round")))
+		}
+		if t.Run != r.Run || t.MostBytes != r.MostBytes {
+			notes = append(notes, fmt.Sprintf("One run lasts %s, or until %s were produced.", t.Run, sizeText(float64(t.MostBytes))))
+		}
+	}
+	if w.note != "" {
+		notes = append(notes, w.note)
+	}
+	if len(notes) > 0 {
+		b.WriteString(strings.Join(notes, " ") + "\n\n")
+	}
 }
 
 // writeWorkload shows what the contenders did in one workload.
@@ -201,7 +236,9 @@ func (r *report) writeWorkload(b *strings.Builder, w *workload) {
 	if len(all) == 0 {
 		return
 	}
-	fmt.Fprintf(b, "## %s\n\n| contender |", capital(w.name))
+	fmt.Fprintf(b, "## %s\n\n", capital(w.name))
+	r.writeNotes(b, w)
+	b.WriteString("| contender |")
 	for _, f := range w.figures {
 		b.WriteString(" " + f.name + " |")
 	}

@@ -57,13 +57,14 @@ func TestSuite(t *testing.T) {
 	var log bytes.Buffer
 	s := &suite{
 		programs: map[string]*program{programLeat: {about: "the fake", command: fake}, programFloor: {about: "another", command: fake}},
-		missing:  map[string]string{programFloorSync: "not built", programKafka: "no java", programNATS: "not installed"},
+		missing:  map[string]string{programFloorSync: "not built", programJournal: "not built", programKafka: "no java", programNATS: "not installed"},
 		rounds:   2, run: 50 * time.Millisecond, bytes: 1 << 20, log: &log,
 		only: regexp.MustCompile("^(" + produceBatches + "|" + consumeSmall + "|" + idleEmpty + ")$"),
 	}
 	written := 0
 	s.written = func(*report) error { written++; return nil }
-	s.report = s.head(nil, "make bench")
+	s.began = takenOn{Date: "2026-01-02 03:04:05", Rounds: 2}
+	s.report = s.head(nil, "make bench", false)
 	dir := t.TempDir()
 	if err := s.all(t.Context(), dir); err != nil {
 		t.Fatal(err, log.String())

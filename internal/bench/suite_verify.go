@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -33,20 +34,24 @@ func bounds(ctx context.Context, o *Options) (first, next []int64, err error) {
 		return nil, nil, err
 	}
 	defer c.close()
-	if first, err = c.offsets(ctx, o.Topic, o.Partitions, earliest); err != nil {
+	all := make([]int32, o.Partitions)
+	for i := range all {
+		all[i] = int32(i)
+	}
+	if first, err = c.offsets(ctx, o.Topic, all, earliest); err != nil {
 		return nil, nil, err
 	}
-	next, err = c.offsets(ctx, o.Topic, o.Partitions, latest)
+	next, err = c.offsets(ctx, o.Topic, all, latest)
 	return first, next, err
 }
 
-// offsets asks a broker that leads all of a topic's partitions for their first or
-// next offsets.
-func (c *client) offsets(ctx context.Context, topic string, partitions int, when int64) ([]int64, error) {
+// offsets asks a broker that leads some of a topic's partitions for their first or
+// next offsets. They stand at the partitions' places.
+func (c *client) offsets(ctx context.Context, topic string, partitions []int32, when int64) ([]int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	t := kmsg.NewListOffsetsRequestTopic()
 	t.Topic = topic
-	for i := range int32(partitions) {
+	for _, i := range partitions {
 		p := kmsg.NewListOffsetsRequestTopicPartition()
 		p.Partition, p.Timestamp = i, when
 		t.Partitions = append(t.Partitions, p)
@@ -57,13 +62,16 @@ func (c *client) offsets(ctx context.Context, topic string, partitions int, when
 		return nil, err
 	}
 	resp, _ := answer.(*kmsg.ListOffsetsResponse)
-	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != partitions {
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != len(partitions) {
 		return nil, errors.New("the broker did not answer for all partitions")
 	}
-	all := make([]int64, partitions)
+	all := make([]int64, slices.Max(partitions)+1)
 	for _, p := range resp.Topics[0].Partitions {
 		if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
 			return nil, fmt.Errorf("offsets of %s-%d: %w", topic, p.Partition, err)
+		}
+		if p.Partition < 0 || int(p.Partition) >= len(all) {
+			return nil, fmt.Errorf("the broker answered for partition %d, which nobody asked for", p.Partition)
 		}
 		all[p.Partition] = p.Offset
 	}

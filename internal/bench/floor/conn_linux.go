@@ -199,6 +199,9 @@ func (c *conn) write() error {
 		c.dirty = append(c.dirty, c.target)
 	}
 	err := c.target.append(c.batches)
+	if j := c.s.journal; j != nil {
+		j.add(c.index, c.batches)
+	}
 	c.batches = c.batches[:0]
 	return err
 }
@@ -209,14 +212,20 @@ func (c *conn) flush() error {
 	if err := c.write(); err != nil {
 		return err
 	}
-	sync := c.s.cfg.sync
+	sync := c.s.cfg.sync || c.s.journal != nil
+	if c.s.journal != nil && len(c.dirty) > 0 {
+		if err := c.s.journal.commit(); err != nil {
+			return err
+		}
+	}
 	for _, p := range c.dirty {
-		if sync {
+		switch {
+		case !sync:
+			p.wake()
+		case c.s.journal == nil:
 			if err := p.commit(); err != nil {
 				return err
 			}
-		} else {
-			p.wake()
 		}
 	}
 	if err := c.send(); err != nil {

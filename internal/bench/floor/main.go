@@ -10,6 +10,7 @@
 //	  -ring N               MiB that a partition's file holds before it starts over (0: it grows):
 //	  -recycle              on the blocks that it has (else on a new file)
 //	  -sync                 fdatasync before the answer, one for all that a read brought
+//	  -journal N            the same for all partitions by one write into a ring of N MiB
 //	  -serve how            records leave: pread, sendfile, or auto, the cheaper one for their size
 //	  -io thread|poll       a blocking thread for each connection, or Go's poller
 //	  -cc NAME              TCP_CONGESTION of accepted connections
@@ -34,6 +35,7 @@ func main() {
 	flag.BoolVar(&cfg.recycle, "recycle", false, "start over on the same blocks")
 	flag.BoolVar(&cfg.allocate, "allocate", false, "reserve a new file's blocks at once")
 	flag.BoolVar(&cfg.sync, "sync", false, "fdatasync before the answer")
+	flag.Int64Var(&cfg.journal, "journal", 0, "MiB of a journal that makes all partitions' records durable by one write (0: none)")
 	flag.StringVar(&cfg.serve, "serve", "auto", "auto, pread or sendfile")
 	flag.StringVar(&cfg.io, "io", "thread", "thread or poll")
 	flag.IntVar(&cfg.buffer, "buffer", 512, "KiB of a connection's receive buffer")
@@ -48,7 +50,7 @@ func main() {
 // config is the flags.
 type config struct {
 	addr, dir, store, serve, io, congestion string
-	ring                                    int64
+	ring, journal                           int64
 	recycle, allocate, sync                 bool
 	buffer                                  int
 }

@@ -54,6 +54,8 @@ func (p *part) open() error {
 }
 
 func (p *part) remove() error {
+	p.syncing.Lock()
+	defer p.syncing.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fd < 0 {
@@ -136,6 +138,9 @@ func (p *part) commit() error {
 	p.mu.Lock()
 	now, fd := p.wrote, p.fd
 	p.mu.Unlock()
+	if fd < 0 {
+		return nil // it was deleted
+	}
 	if err := unix.Fdatasync(fd); err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ type server struct {
 	port int32
 
 	threads atomic.Int32 // connections that have one
+	journal *journal     // nil: none
 
 	mu    sync.RWMutex
 	topic string // the last that was made
@@ -62,6 +63,9 @@ func run(cfg *config) error {
 		return err
 	}
 	s := &server{cfg: cfg, port: int32(n)}
+	if err := s.begin(); err != nil {
+		return err
+	}
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, os.Interrupt, syscall.SIGTERM)
 	go func() {
@@ -69,6 +73,27 @@ func run(cfg *config) error {
 		l.Close() //nolint:errcheck // the process ends
 	}()
 	return s.accept(l)
+}
+
+// begin makes what has to be there before the first request.
+func (s *server) begin() (err error) {
+	if s.cfg.journal > 0 {
+		s.journal, err = newJournal(s.cfg.dir+"/floor.journal", s.cfg.journal, s.checkpoint)
+	}
+	return err
+}
+
+// checkpoint syncs all partitions' files.
+func (s *server) checkpoint() error {
+	s.mu.RLock()
+	parts := slices.Clone(s.parts)
+	s.mu.RUnlock()
+	for _, p := range parts {
+		if err := p.commit(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // accept serves until the listener is closed.

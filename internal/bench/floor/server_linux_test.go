@@ -18,6 +18,7 @@ func TestClient(t *testing.T) {
 		{serve: "sendfile", io: "poll"},
 		{serve: "pread", io: "thread"},
 		{serve: "auto", io: "thread", sync: true},
+		{serve: "auto", io: "thread", journal: 16},
 		{serve: "sendfile", io: "thread", recycle: true, allocate: true},
 	} {
 		t.Run(fmt.Sprintf("%+v", cfg), func(t *testing.T) {
@@ -27,6 +28,9 @@ func TestClient(t *testing.T) {
 				t.Fatal(err)
 			}
 			s := &server{cfg: &cfg, port: int32(l.Addr().(*net.TCPAddr).Port)}
+			if err := s.begin(); err != nil {
+				t.Fatal(err)
+			}
 			ended := make(chan error, 1)
 			go func() { ended <- s.accept(l) }()
 			exchange(t, l.Addr().String())

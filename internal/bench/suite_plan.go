@@ -1,0 +1,141 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// A suite says before it starts how long it will take, and goes on saying it: who
+// waits for an hour wants to know. What a row took the last time is the best guess.
+
+// plan is the rows that a suite will measure.
+type plan struct {
+	rows []row
+	left time.Duration // expected of the rows that are not begun
+}
+
+// row is a workload with the time that it is expected to take.
+type row struct {
+	workload
+	expected time.Duration
+}
+
+// readRate is how many bytes a second an ordinary client gives back, and making the
+// topic, syncing the disks and finding memory take turnCosts besides.
+const (
+	readRate  = 800 << 20
+	turnCosts = 1500 * time.Millisecond
+)
+
+// heavyRounds is how often heavy workloads are measured at most: their figures are
+// far from their targets' limits, or of steps that repeat within a round.
+const heavyRounds = 2
+
+// plan lists what is to be measured.
+func (s *suite) plan() *plan {
+	p := &plan{}
+	for _, w := range workloads() {
+		if !s.only.MatchString(w.name) || s.quick && w.long {
+			continue
+		}
+		if taken, ok := s.report.Taken[w.name]; s.resume && ok && taken.Date == s.report.Date {
+			continue
+		}
+		r := row{workload: w, expected: s.expected(&w)}
+		p.rows = append(p.rows, r)
+		p.left += r.expected
+	}
+	return p
+}
+
+// roundsOf are the numbers of a workload's first and last round. Round 0 is not counted: it
+// pays for what the first one of its kind has to find. Heavy runs bring the machine
+// into motion for seconds; none is thrown away.
+func (s *suite) roundsOf(w *workload) (first, last int) {
+	switch {
+	case w.heavy && s.quick:
+		return 1, 1
+	case w.heavy:
+		return 1, min(s.rounds, heavyRounds)
+	case w.warms:
+		return 1, s.rounds
+	default:
+		return 0, s.rounds
+	}
+}
+
+// expected guesses how long a workload takes.
+func (s *suite) expected(w *workload) time.Duration {
+	if taken, ok := s.report.Taken[w.name]; ok && taken.Seconds > 0 && taken.like(s.taken(w)) {
+		return time.Duration(taken.Seconds * float64(time.Second))
+	}
+	first, last := s.roundsOf(w)
+	turn := w.turn
+	if turn == 0 {
+		turn = s.run + turnCosts + time.Duration(float64(s.bytes)/readRate*float64(time.Second))/2
+	}
+	rounds := float64(last)
+	if first == 0 {
+		rounds += 0.4
+	}
+	return time.Duration(float64(turn) * rounds * float64(len(s.runners(w)))).Round(time.Second)
+}
+
+// taken says how this run measures a workload.
+func (s *suite) taken(w *workload) *takenOn {
+	t := s.began
+	_, t.Rounds = s.roundsOf(w)
+	return &t
+}
+
+// run measures all rows.
+func (p *plan) run(ctx context.Context, s *suite) error {
+	began, due := time.Now(), p.left
+	s.say("%s to measure, about %s", plural(len(p.rows), "workload"), minutes(due))
+	for i := range p.rows {
+		w := &p.rows[i]
+		_, rounds := s.roundsOf(&w.workload)
+		s.say("[%d/%d] %s: %s, %s, about %s", i+1, len(p.rows), w.name, plural(len(s.runners(&w.workload)), "contender"),
+			plural(rounds, "round"), minutes(w.expected))
+		start := time.Now()
+		if err := s.measure(ctx, &w.workload); err != nil {
+			return fmt.Errorf("%s: %w", w.name, err)
+		}
+		took := time.Since(start)
+		t := s.taken(&w.workload)
+		t.Seconds = took.Seconds()
+		s.report.Taken[w.name] = *t
+		if err := s.written(s.report); err != nil {
+			return err
+		}
+		p.left -= w.expected
+		// A machine that is slow today stays so.
+		pace := float64(time.Since(began)) / float64(max(due-p.left, time.Second))
+		s.say("[%d/%d] took %s; %s in all, about %s to go", i+1, len(p.rows), minutes(took), minutes(time.Since(began)),
+			minutes(time.Duration(float64(p.left)*pace)))
+	}
+	return nil
+}
+
+// minutes shows a time that matters to people.
+func minutes(d time.Duration) string {
+	if d = d.Round(time.Second); d < time.Minute {
+		return fmt.Sprintf("%d s", d/time.Second)
+	}
+	return fmt.Sprintf("%d:%02d min", d/time.Minute, d%time.Minute/time.Second)
+}
+
+// summary is a line about a turn: the workload's first figures.
+func (w *workload) summary(r *Result) string {
+	const most = 4
+	var all []string
+	for i := range w.figures {
+		f := &w.figures[i]
+		if v := f.value(r); v == v && len(all) < most { // NaN is no figure
+			all = append(all, f.name+": "+f.format(v))
+		}
+	}
+	return strings.Join(all, "; ")
+}
