@@ -115,6 +115,12 @@ func (b toolbox) configs(t *testing.T) {
 	b.fails(t, "InvalidConfigurationException", configsTool, append(of, "--alter", "--add-config", "retention.ms=soon")...)
 	contains(t, b.do(t, configsTool, "", "--entity-type", "brokers", "--entity-name", "1", "--describe", "--all"),
 		"log.retention.hours=168", "num.partitions=1")
+	loggers := []string{"--entity-type", "broker-loggers", "--entity-name", "1"}
+	b.do(t, configsTool, "", append(loggers, "--alter", "--add-config", "storage=DEBUG")...)
+	contains(t, b.do(t, configsTool, "", append(loggers, "--describe")...), "storage=DEBUG", "root=INFO", "wire=INFO")
+	b.do(t, configsTool, "", append(loggers, "--alter", "--delete-config", "storage")...)
+	contains(t, b.do(t, configsTool, "", append(loggers, "--describe")...), "storage=INFO")
+	b.fails(t, "nonsense", configsTool, append(loggers, "--alter", "--add-config", "nonsense=DEBUG")...)
 }
 
 func (b toolbox) console(t *testing.T, codec string) {

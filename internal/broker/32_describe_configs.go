@@ -79,7 +79,7 @@ func (b *Broker) entries(m *meta.Image, t meta.ResourceType, name string) ([]met
 			return nil, err
 		}
 		if t == meta.BrokerLoggerResource {
-			return nil, nil // the log's level is not a config of the protocol's
+			return b.describeLoggers(), nil
 		}
 		return meta.BrokerEntries(m, b.cfg.Static), nil
 	case meta.GroupResource:
@@ -147,7 +147,7 @@ func describedConfig(e *meta.Entry, t meta.ResourceType, req *kmsg.DescribeConfi
 			c.ConfigSynonyms = append(c.ConfigSynonyms, s)
 		}
 	}
-	if req.IncludeDocumentation {
+	if req.IncludeDocumentation && e.Def.Doc != "" { // loggers have none
 		c.Documentation = &e.Def.Doc
 	}
 	return c

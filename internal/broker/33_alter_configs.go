@@ -77,21 +77,29 @@ func (b *Broker) wellFormed(c *controller.ConfigChanges, nulls []string, keys in
 	case len(nulls) > 0:
 		return refuse("Null value not supported for : %s", strings.Join(nulls, ", "))
 	}
-	switch c.Resource.Type {
-	case meta.BrokerResource:
-		if c.Resource.Name == "" {
-			return nil
-		}
-		id, err := strconv.ParseInt(c.Resource.Name, 10, 32)
-		if err != nil {
-			return refuse("Node id must be an integer, but it is: %s", c.Resource.Name)
-		}
-		if int32(id) != b.cfg.NodeID {
-			return refuse("Unexpected broker id, expected %d, but received %s", b.cfg.NodeID, c.Resource.Name)
-		}
-	case meta.TopicResource, meta.GroupResource, meta.ClientMetricsResource:
+	name := c.Resource.Name
+	switch t := c.Resource.Type; {
+	case t == meta.BrokerResource && name == "":
+		return nil
+	case t == meta.BrokerResource:
+		return b.itself(name, "Unexpected broker id, expected %d, but received %s")
+	case t == meta.BrokerLoggerResource && !c.Replace:
+		return b.itself(name, "Unexpected node id. Expected %d, but received %s")
+	case t == meta.TopicResource, t == meta.GroupResource, t == meta.ClientMetricsResource:
+		return nil
 	default:
-		return refuse("Unknown resource type %d", c.Resource.Type)
+		return refuse("Unknown resource type %d", t)
+	}
+}
+
+// itself refuses the name of any other broker, by a message about both ids.
+func (b *Broker) itself(name, other string) *controller.Error {
+	id, err := strconv.ParseInt(name, 10, 32)
+	switch {
+	case err != nil:
+		return &controller.Error{Kind: controller.InvalidRequest, Message: "Node id must be an integer, but it is: " + name}
+	case int32(id) != b.cfg.NodeID:
+		return &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(other, b.cfg.NodeID, name)}
 	}
 	return nil
 }
@@ -108,7 +116,11 @@ func (a *alteration) run(validateOnly bool) {
 		if times[a.items[i].Resource] > 1 {
 			a.refused[i] = &controller.Error{Kind: controller.InvalidRequest, Message: "Each resource must appear at most once."}
 		}
-		if a.refused[i] == nil {
+		switch {
+		case a.refused[i] != nil:
+		case a.items[i].Resource.Type == meta.BrokerLoggerResource:
+			a.refused[i] = a.b.alterLoggers(&a.items[i], validateOnly)
+		default:
 			good, at = append(good, a.items[i]), append(at, i)
 		}
 	}

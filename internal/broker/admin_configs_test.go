@@ -161,7 +161,48 @@ func configSteps() []step {
 	set("set group", alter(32, "grp", "consumer.session.timeout.ms", "50000"))
 	set("set brokers", alter(4, "", "log.retention.bytes", "123456", "log.cleanup.policy", "compact"))
 	set("set broker", alter(4, "1", "log.retention.bytes", "234567"))
-	return append(s, replaceSteps()...)
+	return append(append(s, loggerSteps()...), replaceSteps()...)
+}
+
+// loggerSteps set levels of loggers: of the root's, since the others have names of
+// their own here.
+func loggerSteps() []step {
+	null := alter(8, "1", "root", "")
+	null.Resources[0].Configs[0].Value = nil
+	op := alter(8, "1", "root", "INFO")
+	op.Resources[0].Configs[0].Op = 9
+	validate := alter(8, "1", "root", "FATAL")
+	validate.ValidateOnly = true
+	twice := alter(8, "1", "root", "FATAL")
+	twice.Resources = append(twice.Resources, twice.Resources[0])
+	both := alter(8, "1", "root", "ERROR")
+	both.Resources = append(both.Resources, alter(2, "configured", "segment.ms", "x").Resources...)
+	return []step{
+		one("loggers of all brokers", alter(8, "", "root", "INFO")),
+		one("loggers of another broker", alter(8, "7", "root", "INFO")),
+		one("loggers of no broker", alter(8, "x", "root", "INFO")),
+		one("set a logger", alter(8, "1", "root", "ERROR")),
+		one("logger", described(4, true, 8, "1", "root")),
+		one("unknown logger", alter(8, "1", "nonsense", "INFO")),
+		one("unset an unknown logger", alter(8, "1", "!nonsense", "")),
+		one("unknown level", alter(8, "1", "root", "LOUD")),
+		one("level in small letters", alter(8, "1", "root", "info")),
+		one("append to a logger", alter(8, "1", "+root", "INFO")),
+		one("subtract from a logger", alter(8, "1", "-root", "INFO")),
+		one("unknown operation on a logger", op),
+		one("unset the root", alter(8, "1", "!root", "")),
+		one("logger without a level", null),
+		one("logger twice", alter(8, "1", "root", "INFO", "root", "WARN")),
+		one("loggers twice", twice),
+		one("all loggers or none", alter(8, "1", "root", "FATAL", "nonsense", "INFO")),
+		one("validate a logger", validate),
+		one("the same logger", described(4, true, 8, "1", "root", "nonsense")),
+		one("a logger and a topic", both),
+		one("set a logger again", alter(8, "1", "root", "WARN")),
+		one("logger", described(1, true, 8, "1", "root")),
+		one("logger", described(2, true, 8, "1", "root")),
+		one("logger", described(3, false, 8, "1", "root")),
+	}
 }
 
 func replaceSteps() []step {

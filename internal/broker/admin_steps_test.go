@@ -13,6 +13,8 @@ func betterThanKafka() map[string]string {
 	return map[string]string{
 		"unknown operation: IncrementalAlterConfigs v1": `{"Resources":[{"ErrorCode":42,"ErrorMessage":"Unknown operations type 9",` +
 			`"ResourceName":"configured","ResourceType":"TOPIC"}]}`,
+		"unknown operation on a logger: IncrementalAlterConfigs v1": `{"Resources":[{"ErrorCode":42,` +
+			`"ErrorMessage":"Unknown operation type 9 is not allowed for the BROKER_LOGGER resource","ResourceName":"1","ResourceType":"BROKER_LOGGER"}]}`,
 		"too many: CreatePartitions v3": `{"Topics":[{"ErrorCode":44,"ErrorMessage":"Excessively large number of partitions per request.",` +
 			`"Topic":"make.v4"}]}`,
 		"by null name and no id: Metadata v12": `{"AuthorizedOperations":-2147483648,"ClusterID":"*","ControllerID":-1,"Topics":[` +

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -32,8 +34,11 @@ func newAdminRig(t *testing.T, static map[string]string) *rig {
 		t.Fatal(err)
 	}
 	var g *rig
+	levels := map[string]slog.Level{"root": slog.LevelInfo}
 	g = newRig(t, func(c *Config) {
 		c.Static, c.LogDir = st, "/data"
+		c.LogLevels = func() map[string]slog.Level { return maps.Clone(levels) }
+		c.SetLogLevel = func(name string, l *slog.Level) { levels[name] = *l }
 		c.Quorum = func() quorum.Status {
 			return quorum.Status{Leader: 1, Term: 1, Voters: []int32{1}, Commit: 7, Applied: 7}
 		}

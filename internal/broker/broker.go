@@ -54,6 +54,10 @@ type Config struct {
 	Static     *meta.Static         // this node's own settings
 	Quorum     func() quorum.Status // the metadata quorum as this node sees it
 	LogDir     string               // the data directory, for people
+	// LogLevels are the levels of this node's loggers by name, one of them "root";
+	// SetLogLevel changes one, nil gives it the root's. nil: there are none.
+	LogLevels   func() map[string]slog.Level
+	SetLogLevel func(name string, level *slog.Level)
 	// Advertised has clients be told this node's registered address, whatever
 	// address they came to.
 	Advertised bool

@@ -53,7 +53,7 @@ func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *ri
 	if g.store, err = storage.Open(storage.Config{FS: fs, Dir: dir, Logger: log}); err != nil {
 		tb.Fatal(err)
 	}
-	g.set = replica.NewSet(replica.Config{NodeID: 1, Store: g.store, Logger: log, Static: static})
+	g.set = replica.NewSet(replica.Config{NodeID: 1, Store: g.store, Static: static})
 	cfg := Config{
 		NodeID: 1, Logger: log, Image: g.image.Load, Store: g.store, Set: g.set,
 		Context: tb.Context, ProducerIDs: g.producerIDs,

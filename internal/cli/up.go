@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -44,7 +45,7 @@ configs with underscores for dots), and the environment wins over the config fil
 	f.String("rack", "", "rack or zone of this machine")
 	f.String("config", "", "YAML file with these settings and Kafka's broker configs (also LEAT_CONFIG)")
 	f.StringArray("set", nil, "a broker config by Kafka's name, as name=value; may be repeated")
-	f.String("log-level", "info", "debug, info, warn or error")
+	f.String("log-level", "info", "debug, info, warn or error; kafka-configs --entity-type broker-loggers changes it while the node runs")
 	f.String("join", "", "address of a node whose cluster to join (not served by this version)")
 	f.String("token", "", "proof of membership for --join")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runUp(cmd) }
@@ -60,10 +61,11 @@ func runUp(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	cfg.Logger, err = newLogger(cmd.ErrOrStderr(), cmd.Flag("log-level").Value.String())
-	if err != nil {
-		return err
+	level := cmd.Flag("log-level").Value.String()
+	if err := cfg.LogLevel.UnmarshalText([]byte(level)); err != nil {
+		return fmt.Errorf("--log-level %s: write debug, info, warn or error", level)
 	}
+	cfg.Logger = newLogger(cmd.ErrOrStderr())
 	spareProcessor(os.Getenv("GOMAXPROCS"))
 	n, err := node.Start(cmd.Context(), cfg)
 	if err != nil {
@@ -151,15 +153,12 @@ func announce(w io.Writer, info node.Info, took time.Duration) {
 	_, _ = fmt.Fprintf(w, "a second machine will join with: %s\n", info.Join)
 }
 
-// newLogger writes text to a terminal and JSON to everything else.
-func newLogger(w io.Writer, level string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("--log-level %s: write debug, info, warn or error", level)
-	}
-	opts := &slog.HandlerOptions{Level: l}
+// newLogger writes text to a terminal and JSON to everything else, all levels: the
+// node says which ones it wants.
+func newLogger(w io.Writer) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: slog.Level(math.MinInt)}
 	if _, ok := terminalWidth(w); ok {
-		return slog.New(slog.NewTextHandler(w, opts)), nil
+		return slog.New(slog.NewTextHandler(w, opts))
 	}
-	return slog.New(slog.NewJSONHandler(w, opts)), nil
+	return slog.New(slog.NewJSONHandler(w, opts))
 }

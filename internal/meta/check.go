@@ -3,6 +3,7 @@ package meta
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -142,6 +143,43 @@ func atLeast(lo int64) check {
 		}
 		return ""
 	}
+}
+
+// countsOfIPs wants pairs of an address and a number, as in 10.0.0.1:20,[::1]:5.
+func countsOfIPs(v value) string {
+	for _, pair := range splitList(v.s) {
+		if _, _, ok := countOfIP(pair); !ok {
+			return fmt.Sprintf("%q is not a client's IP address and its number of connections, as in 10.0.0.1:20", pair)
+		}
+	}
+	return ""
+}
+
+func countOfIP(pair string) (ip netip.Addr, n int, ok bool) {
+	at := strings.LastIndexByte(pair, ':')
+	if at < 0 {
+		return ip, 0, false
+	}
+	ip, err := netip.ParseAddr(strings.Trim(pair[:at], "[]"))
+	if err != nil {
+		return ip, 0, false
+	}
+	n, err = strconv.Atoi(pair[at+1:])
+	return ip.Unmap(), n, err == nil && n >= 0
+}
+
+// parseIPs reads what countsOfIPs accepted.
+func parseIPs(text string) map[netip.Addr]int {
+	var counts map[netip.Addr]int
+	for _, pair := range splitList(text) {
+		if ip, n, ok := countOfIP(pair); ok {
+			if counts == nil {
+				counts = map[netip.Addr]int{}
+			}
+			counts[ip] = n
+		}
+	}
+	return counts
 }
 
 func between(lo, hi int64) check {

@@ -208,15 +208,15 @@ var brokerConfigs = []ConfigDef{
 	},
 	{
 		Name: "max.connections", Type: IntConfig, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many connections this node has at most; read when it starts.",
+		Doc: "How many connections this node has at most; 0 means no limit. A smaller limit closes none of those that are there.",
 	},
 	{
 		Name: "max.connections.per.ip", Type: IntConfig, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many connections one client address has at most; read when the node starts.",
+		Doc: "How many connections one client address has at most; 0 means no limit, or, where max.connections.per.ip.overrides names addresses, that nobody else may connect.",
 	},
 	{
-		Name: "max.connections.per.ip.overrides", Type: StringConfig, Scope: ClusterWide,
-		Doc: "Other limits for single client addresses, as host:count pairs; acts from the version with quotas on.",
+		Name: "max.connections.per.ip.overrides", Type: StringConfig, Scope: ClusterWide, check: countsOfIPs,
+		Doc: "Other limits for single client addresses, as address:count pairs with commas between; names of hosts are not resolved.",
 	},
 	{
 		Name: "max.incremental.fetch.session.cache.slots", Type: IntConfig, Default: "1000", check: atLeast(0),

@@ -357,6 +357,8 @@ func TestCheck(t *testing.T) {
 		{BrokerResource, []string{"offsets.topic.replication.factor", "99999"}, "Invalid value 99999 for configuration offsets.topic.replication.factor: Not a number of type SHORT", ErrInvalidConfig},
 		{BrokerResource, []string{"log.cleaner.io.buffer.load.factor", "NaN"}, "Invalid value NaN for configuration log.cleaner.io.buffer.load.factor: Value must be at least 0", ErrInvalidConfig},
 		{BrokerResource, []string{"ssl.key.password", " x "}, "", nil},
+		{BrokerResource, []string{"max.connections.per.ip.overrides", "10.0.0.1:20, ::1:5,[fe80::1]:0"}, "", nil},
+		{BrokerResource, []string{"max.connections.per.ip.overrides", "a.example.org:20"}, `Invalid value a.example.org:20 for configuration max.connections.per.ip.overrides: "a.example.org:20" is not a client's IP address and its number of connections, as in 10.0.0.1:20`, ErrInvalidConfig},
 		{GroupResource, []string{"consumer.session.timeout.ms", "45000", "consumer.heartbeat.interval.ms", "15000"}, "", nil},
 		{ClientMetricsResource, []string{"interval.ms", "1"}, "Invalid value 1 for interval.ms, interval must be between 100 and 3600000 (1 hour)", ErrRefusedConfig},
 	} {

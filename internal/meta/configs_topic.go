@@ -166,7 +166,7 @@ var topicConfigs = []ConfigDef{
 	},
 	{
 		Name: "retention.bytes", Type: LongConfig, Default: "-1", synonyms: from("log.retention.bytes"),
-		Doc: "How many bytes a partition keeps before the oldest records go, exact to the batch; -1 means no limit.",
+		Doc: "How many bytes a partition keeps before the oldest records go, exact to the batch; -1 means no limit. Applied when a segment begins and a whole one can go, and at each log.retention.check.interval.ms: until then a log may be larger.",
 	},
 	{
 		Name: "retention.ms", Type: LongConfig, Default: aWeek, check: atLeast(-1), synonyms: retentionTime(),

@@ -53,6 +53,13 @@ func configsPage() string {
 	section("Brokers", BrokerResource, true)
 	section("Groups", GroupResource, false)
 	section("Client metrics", ClientMetricsResource, false)
+	b.WriteString(`
+## Loggers
+
+Kafka's broker loggers (` + "`kafka-configs --entity-type broker-loggers --entity-name ID`" + `) show and set from which level on the parts of a node log, while it runs
+and until it stops: ` + "`broker`, `group`, `quorum`, `storage` and `wire`" + `, and ` + "`root`" + `, whose level those have that were given none: that of ` + "`--log-level`" + ` at the start. The levels
+are TRACE, DEBUG, INFO, WARN, ERROR and FATAL; nothing is logged as FATAL, so a part with that level is silent. Each line says which logger wrote it.
+`)
 	return b.String()
 }
 

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"math"
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -13,8 +14,9 @@ type Server struct {
 	MaxRequestBytes        int // socket.request.max.bytes
 	MaxConnections         int
 	MaxConnectionsPerIP    int
-	MaxIdle                time.Duration // connections.max.idle.ms
-	RequestMemory          int64         // queued.max.request.bytes; -1: the built-in limit
+	MaxConnectionsOfIP     map[netip.Addr]int // max.connections.per.ip.overrides
+	MaxIdle                time.Duration      // connections.max.idle.ms
+	RequestMemory          int64              // queued.max.request.bytes; -1: the built-in limit
 	FetchMaxBytes          int
 	FetchSessions          int // max.incremental.fetch.session.cache.slots
 	MaxDescribedPartitions int // max.request.partition.size.limit
@@ -90,6 +92,7 @@ func newServer(m *Image, s *Static) Server {
 		MaxRequestBytes:        int(r.int("socket.request.max.bytes")),
 		MaxConnections:         int(r.int("max.connections")),
 		MaxConnectionsPerIP:    int(r.int("max.connections.per.ip")),
+		MaxConnectionsOfIP:     parseIPs(r.text("max.connections.per.ip.overrides")),
 		MaxIdle:                r.millis("connections.max.idle.ms"),
 		RequestMemory:          r.int("queued.max.request.bytes"),
 		FetchMaxBytes:          int(r.int("fetch.max.bytes")),

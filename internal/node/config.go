@@ -37,7 +37,10 @@ type Config struct {
 	// Settings are Kafka's broker configs that were given, by name (static configs).
 	Settings map[string]string
 
-	Logger *slog.Logger
+	// Logger writes what this node logs: from LogLevel on, until that is changed by
+	// Kafka's broker loggers, so Logger itself should let all pass.
+	Logger   *slog.Logger
+	LogLevel slog.Level
 }
 
 // Info tells where a running node can be reached.

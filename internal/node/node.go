@@ -33,12 +33,12 @@ import (
 
 // Node is a running node.
 type Node struct {
-	cfg    Config
-	log    *slog.Logger
-	fs     vfs.FS
-	boot   string // id of the kernel's run
-	id     identity
-	static *meta.Static
+	cfg     Config
+	loggers *loggers
+	fs      vfs.FS
+	boot    string // id of the kernel's run
+	id      identity
+	static  *meta.Static
 
 	ctx    context.Context //nolint:containedctx // the node's own life: handlers that wait do so under it
 	cancel context.CancelFunc
@@ -67,10 +67,12 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // startOn starts a node on a file system; boot names the run of the kernel that
 // caches it.
 func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, error) {
-	n := &Node{cfg: cfg, log: cfg.Logger, fs: fsys, boot: boot, failed: make(chan error, 1)}
-	if n.log == nil {
-		n.log = slog.New(slog.DiscardHandler)
+	n := &Node{cfg: cfg, fs: fsys, boot: boot, failed: make(chan error, 1)}
+	to := slog.DiscardHandler
+	if cfg.Logger != nil {
+		to = cfg.Logger.Handler()
 	}
+	n.loggers = newLoggers(to, cfg.LogLevel)
 	n.image.Store(meta.Empty())
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.start(ctx); err != nil {
@@ -125,7 +127,7 @@ func (n *Node) start(ctx context.Context) error {
 // openEngine replays the metadata, recovers the logs and builds the replicas.
 func (n *Node) openEngine() error {
 	q, err := quorum.Open(quorum.Config{
-		ID: n.id.nodeID, Dir: path.Join(n.cfg.Data, "quorum"), FS: n.fs, Logger: n.log,
+		ID: n.id.nodeID, Dir: path.Join(n.cfg.Data, "quorum"), FS: n.fs, Logger: n.loggers.logger("quorum"),
 		Apply:    n.apply,
 		Snapshot: func() []byte { return meta.Encode(n.image.Load()) },
 	})
@@ -147,9 +149,9 @@ func (n *Node) openEngine() error {
 	if err != nil {
 		return fmt.Errorf("cannot open the logs in %s: %w", n.cfg.Data, err)
 	}
-	n.set = replica.NewSet(replica.Config{NodeID: n.id.nodeID, Store: n.store, Logger: n.log, Static: n.static})
+	n.set = replica.NewSet(replica.Config{NodeID: n.id.nodeID, Store: n.store, Static: n.static})
 	n.groups = group.New(group.Config{
-		Logger:     n.log,
+		Logger:     n.loggers.logger("group"),
 		Settings:   n.groupSettings,
 		Partitions: n.offsetsPartitions,
 		Commit:     n.store.Commit,

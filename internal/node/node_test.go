@@ -31,7 +31,9 @@ func start(t *testing.T, cfg Config) *Node {
 	if cfg.Settings == nil {
 		cfg.Settings = map[string]string{"group.initial.rebalance.delay.ms": "0"}
 	}
-	cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
 	n, err := Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -53,6 +53,12 @@ func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 			n.groups.TopicDeleted(ch.Old.Name, ch.Old.ID)
 		}
 	}
+	for r := range d.Configs {
+		if r.Type == meta.BrokerResource && n.wire != nil {
+			n.wire.SetLimits(n.limits())
+			break
+		}
+	}
 }
 
 // lead starts and stops coordinators where this node leads the offsets topic.

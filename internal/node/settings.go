@@ -18,7 +18,7 @@ func (n *Node) server() *meta.Server { return meta.ServerSettings(n.image.Load()
 func (n *Node) storageConfig() storage.Config {
 	s := n.server()
 	c := storage.Config{
-		FS: n.fs, Dir: path.Clean(n.cfg.Data), Logger: n.log, BootID: n.boot,
+		FS: n.fs, Dir: path.Clean(n.cfg.Data), Logger: n.loggers.logger("storage"), BootID: n.boot,
 		RetentionEvery: s.RetentionCheckInterval,
 		Journal:        s.JournalBytes, Scrub: s.ScrubRate,
 	}
@@ -31,10 +31,9 @@ func (n *Node) storageConfig() storage.Config {
 func (n *Node) wireConfig() wire.Config {
 	s := n.server()
 	return wire.Config{
-		Logger:        n.log,
+		Logger:        n.loggers.logger("wire"),
 		MaxFrame:      s.MaxRequestBytes,
-		MaxConns:      s.MaxConnections,
-		MaxConnsPerIP: s.MaxConnectionsPerIP,
+		Limits:        n.limits(),
 		IdleTimeout:   s.MaxIdle,
 		RequestMemory: max(0, s.RequestMemory), // 0: the built-in limit
 		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,
@@ -42,18 +41,25 @@ func (n *Node) wireConfig() wire.Config {
 	}
 }
 
+// limits bound the connections of clients; they change while the node runs.
+func (n *Node) limits() wire.Limits {
+	s := n.server()
+	return wire.Limits{Conns: s.MaxConnections, ConnsPerIP: s.MaxConnectionsPerIP, IPs: s.MaxConnectionsOfIP}
+}
+
 func (n *Node) brokerConfig() broker.Config {
 	s := n.server()
 	return broker.Config{
-		NodeID: n.id.nodeID, Logger: n.log, Image: n.image.Load, Store: n.store, Set: n.set,
+		NodeID: n.id.nodeID, Logger: n.loggers.logger("broker"), Image: n.image.Load, Store: n.store, Set: n.set,
 		Context:     func() context.Context { return n.ctx },
 		ProducerIDs: n.producerIDs,
 		Controller:  n.controller, Groups: n.groups, Quorum: n.quorum.Status, Static: n.static,
 		EnsureOffsetsTopic: func(ctx context.Context) error { return n.controller.EnsureTopic(ctx, group.Topic) },
 		Advertised:         n.cfg.Advertise != "",
 		LogDir:             filepath.FromSlash(n.cfg.Data),
-		FetchMaxBytes:      s.FetchMaxBytes,
-		FetchSessions:      s.FetchSessions,
+		LogLevels:          n.loggers.effective, SetLogLevel: n.loggers.set,
+		FetchMaxBytes: s.FetchMaxBytes,
+		FetchSessions: s.FetchSessions,
 	}
 }
 

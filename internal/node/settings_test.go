@@ -1,6 +1,7 @@
 package node
 
 import (
+	"log/slog"
 	"testing"
 
 	"github.com/leatstream/leat/internal/meta"
@@ -15,7 +16,7 @@ func TestOwnSettings(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		n := &Node{static: static}
+		n := &Node{static: static, loggers: newLoggers(slog.DiscardHandler, 0)}
 		n.image.Store(meta.Empty())
 		return n
 	}

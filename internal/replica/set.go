@@ -12,7 +12,6 @@ package replica
 import (
 	"hash/maphash"
 	"iter"
-	"log/slog"
 	"maps"
 	"slices"
 	"sync/atomic"
@@ -26,7 +25,6 @@ import (
 type Config struct {
 	NodeID int32
 	Store  *storage.Store
-	Logger *slog.Logger
 	Static *meta.Static // the node's own settings, below the topics'
 }
 

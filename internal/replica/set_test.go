@@ -32,7 +32,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, image: meta.Empty(), store: store}
-	w.set = NewSet(Config{NodeID: 1, Store: store, Logger: log, Static: static})
+	w.set = NewSet(Config{NodeID: 1, Store: store, Static: static})
 	t.Cleanup(func() {
 		w.set.Close()
 		if err := store.Close(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -156,18 +157,21 @@ func TestFlood(t *testing.T) {
 }
 
 // TestMaxConns proves that connections beyond the limits are closed with a line,
-// and that a connection which ends makes room.
+// that a connection which ends makes room, and that limits can be set and taken back
+// while there are connections: those count, and stay.
 func TestMaxConns(t *testing.T) {
+	home := netip.MustParseAddr("127.0.0.1")
 	for _, test := range []struct {
-		cfg  Config
-		want string
+		limits Limits
+		want   string
 	}{
-		{Config{MaxConns: 2}, "max.connections allows"},
-		{Config{MaxConnsPerIP: 2}, "max.connections.per.ip allows"},
+		{Limits{Conns: 2}, "max.connections allows"},
+		{Limits{ConnsPerIP: 2}, "max.connections.per.ip allows"},
+		{Limits{ConnsPerIP: 1, IPs: map[netip.Addr]int{home: 2}}, "max.connections.per.ip allows"},
+		{Limits{IPs: map[netip.Addr]int{home: 2}}, "max.connections.per.ip allows"},
 	} {
 		var log logLines
-		test.cfg.Logger = log.logger()
-		s, addr := start(t, test.cfg, &funcs{serve: echo})
+		s, addr := start(t, Config{Logger: log.logger()}, &funcs{serve: echo})
 		try := func() *client {
 			c := dial(t, addr)
 			c.send(frame(0, 0, 1, ""))
@@ -176,6 +180,7 @@ func TestMaxConns(t *testing.T) {
 		first, second := try(), try()
 		first.receive()
 		second.receive()
+		s.SetLimits(test.limits)
 		third := dial(t, addr)
 		third.gone()
 		eventually(t, "it is logged and counted", func() bool {
@@ -184,6 +189,14 @@ func TestMaxConns(t *testing.T) {
 		first.Close()
 		eventually(t, "the first is gone", func() bool { return s.Stats().Conns.Load() == 1 })
 		try().receive()
+		second.send(frame(0, 0, 1, ""))
+		second.receive()
+		s.SetLimits(Limits{})
+		try().receive()
+		s.SetLimits(Limits{Conns: 1, ConnsPerIP: 1, IPs: map[netip.Addr]int{home: 4}})
+		s.SetLimits(Limits{ConnsPerIP: 4})
+		try().receive()
+		dial(t, addr).gone()
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,10 +43,11 @@ type Server struct {
 
 	mu        sync.Mutex // guards what follows
 	listeners map[net.Listener]struct{}
-	awake     *Conn              // a ring of the connections that do not doze
-	dozing    *Conn              // and one of those that do
-	count     int                // of both
-	perIP     map[netip.Addr]int // nil without a limit
+	awake     *Conn // a ring of the connections that do not doze
+	dozing    *Conn // and one of those that do
+	count     int   // of both
+	limits    Limits
+	perIP     map[netip.Addr]int // connections by address; nil without a limit
 	sweeping  bool
 	doze      *dozer         // made for the first idle connection
 	sleepless bool           // it cannot be made
@@ -63,14 +66,28 @@ func NewServer(cfg Config, h Handler) *Server {
 		stop:      make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 	}
+	s.SetLimits(cfg.Limits)
 	s.stats.memory = s.memory
 	s.requests.New = func() any { return new(Request) }
 	s.writers.New = func() any { return &writer{pieces: make([][]byte, 0, 16)} }
 	s.boxes.New = func() any { return &box{b: make([]byte, 0, boxSize)} }
-	if cfg.MaxConnsPerIP > 0 {
-		s.perIP = map[netip.Addr]int{}
-	}
 	return s
+}
+
+// SetLimits bounds the connections that are accepted from now on.
+func (s *Server) SetLimits(l Limits) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limits = l
+	switch {
+	case !l.perIP():
+		s.perIP = nil
+	case s.perIP == nil: // those that are there were not counted
+		s.perIP = map[netip.Addr]int{}
+		for c := range s.eachLocked(true) {
+			s.perIP[remoteIP(c.nc)]++
+		}
+	}
 }
 
 // Stats returns the server's counters.
@@ -195,12 +212,13 @@ func (s *Server) enter(c *Conn) error {
 	ip := remoteIP(c.nc)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.stopping.Load():
+	if s.stopping.Load() {
 		return errShutdown
-	case s.cfg.MaxConns > 0 && s.count >= s.cfg.MaxConns:
+	}
+	if s.limits.Conns > 0 && s.count >= s.limits.Conns {
 		return fmt.Errorf("there are %d connections, as many as max.connections allows", s.count)
-	case s.perIP != nil && ip.IsValid() && s.perIP[ip] >= s.cfg.MaxConnsPerIP:
+	}
+	if most, ok := s.limits.forIP(ip); ok && ip.IsValid() && s.perIP[ip] >= most {
 		return fmt.Errorf("this address has %d connections, as many as max.connections.per.ip allows", s.perIP[ip])
 	}
 	if s.perIP != nil {
@@ -275,20 +293,27 @@ func unlink(ring **Conn, c *Conn) {
 func (s *Server) all(list []*Conn, dozing bool) []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list = list[:0]
-	rings := []*Conn{s.awake, s.dozing}
-	if !dozing {
-		rings = rings[:1]
-	}
-	for _, first := range rings {
-		for c := first; c != nil; {
-			list = append(list, c)
-			if c = c.next; c == first {
-				break
+	return slices.AppendSeq(list[:0], s.eachLocked(dozing))
+}
+
+// eachLocked goes through the connections, those that doze only on demand.
+func (s *Server) eachLocked(dozing bool) iter.Seq[*Conn] {
+	return func(yield func(*Conn) bool) {
+		rings := []*Conn{s.awake, s.dozing}
+		if !dozing {
+			rings = rings[:1]
+		}
+		for _, first := range rings {
+			for c := first; c != nil; {
+				if !yield(c) {
+					return
+				}
+				if c = c.next; c == first {
+					break
+				}
 			}
 		}
 	}
-	return list
 }
 
 func remoteIP(nc net.Conn) netip.Addr {

@@ -33,6 +33,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 )
 
@@ -80,8 +81,7 @@ type Section interface {
 type Config struct {
 	Logger        *slog.Logger
 	MaxFrame      int           // bytes; socket.request.max.bytes, 100 MiB
-	MaxConns      int           // max.connections, no limit
-	MaxConnsPerIP int           // max.connections.per.ip, no limit
+	Limits        Limits        // at the start; SetLimits changes them
 	IdleTimeout   time.Duration // connections.max.idle.ms, 10 minutes; also for a client that does not read its answers
 	RequestMemory int64         // bytes that all connections' receive buffers may take, 256 MiB; at least twice MaxFrame
 	MaxParked     int           // answers outstanding on one connection, 65,536; four times as many on all of them
@@ -96,6 +96,25 @@ type Config struct {
 	// back to the system. nil: nothing is done then.
 	Quiet func()
 }
+
+// Limits bound the connections that are accepted; those that are there stay. The zero
+// value is no limit.
+type Limits struct {
+	Conns      int                // max.connections; 0: no limit
+	ConnsPerIP int                // max.connections.per.ip; 0: no limit, or none where IPs has some
+	IPs        map[netip.Addr]int // max.connections.per.ip.overrides
+}
+
+// forIP is how many connections an address may have; ok is false without a limit.
+func (l *Limits) forIP(ip netip.Addr) (n int, ok bool) {
+	if n, ok = l.IPs[ip]; ok {
+		return n, true
+	}
+	return l.ConnsPerIP, l.perIP()
+}
+
+// perIP tells whether connections are counted by address.
+func (l *Limits) perIP() bool { return l.ConnsPerIP > 0 || len(l.IPs) > 0 }
 
 // withDefaults fills in what was left zero.
 func (c Config) withDefaults() Config {

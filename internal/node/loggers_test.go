@@ -1,0 +1,139 @@
+package node
+
+import (
+	"bytes"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// lines keeps what is logged, and tells of each line.
+type lines struct {
+	mu    sync.Mutex
+	b     bytes.Buffer // guarded by mu
+	wrote chan struct{}
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case l.wrote <- struct{}{}:
+	default:
+	}
+	return l.b.Write(p)
+}
+
+// has waits until a line with this text was written.
+func (l *lines) has(t *testing.T, text string) {
+	t.Helper()
+	for ctx := deadline(t); ; {
+		l.mu.Lock()
+		found := strings.Contains(l.b.String(), text)
+		l.mu.Unlock()
+		if found {
+			return
+		}
+		select {
+		case <-l.wrote:
+		case <-ctx.Done():
+			t.Fatalf("no line says %q", text)
+		}
+	}
+}
+
+// TestLoggers proves whose lines are written from which level on: a logger without
+// a level has the root's, one of its own goes before that, and can be taken back.
+func TestLoggers(t *testing.T) {
+	var b bytes.Buffer
+	ls := newLoggers(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}), slog.LevelWarn)
+	storage, wire := ls.logger("storage").With("dir", "d").WithGroup("g"), ls.logger("wire")
+	f := func(want string) {
+		t.Helper()
+		b.Reset()
+		for _, l := range []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError} {
+			storage.Log(t.Context(), l, "s")
+			wire.Log(t.Context(), l, "w")
+		}
+		var got []string
+		for line := range strings.Lines(b.String()) {
+			_, rest, _ := strings.Cut(line, " ")
+			got = append(got, strings.TrimSpace(rest))
+		}
+		if got := strings.Join(got, "; "); got != want {
+			t.Errorf("got %s\nwant %s", got, want)
+		}
+	}
+	s, w := " msg=s logger=storage dir=d", " msg=w logger=wire"
+	f("level=WARN" + s + "; level=WARN" + w + "; level=ERROR" + s + "; level=ERROR" + w)
+	info, silent := slog.LevelInfo, slog.LevelError+4
+	ls.set("storage", &info)
+	ls.set("wire", &silent)
+	f("level=INFO" + s + "; level=WARN" + s + "; level=ERROR" + s)
+	ls.set("wire", nil)
+	ls.set(rootLogger, &silent)
+	f("level=INFO" + s + "; level=WARN" + s + "; level=ERROR" + s)
+	ls.set("storage", nil)
+	f("")
+	if got := ls.effective()["storage"]; got != silent {
+		t.Errorf("storage's level is %v", got)
+	}
+}
+
+// TestBrokerLoggers proves that a client sets the levels of a running node's loggers,
+// which has effect and is shown, and that limits of connections have effect too when
+// they are set while the node runs.
+func TestBrokerLoggers(t *testing.T) {
+	out := &lines{wrote: make(chan struct{}, 1)}
+	n := start(t, Config{Data: t.TempDir(), Logger: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	ctx := deadline(t)
+	cl := client(t, n)
+	set := func(kind kmsg.ConfigResourceType, config, value string) {
+		t.Helper()
+		req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+		r := kmsg.NewIncrementalAlterConfigsRequestResource()
+		r.ResourceType, r.ResourceName = kind, "1"
+		c := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+		c.Name, c.Value = config, &value
+		r.Configs = append(r.Configs, c)
+		req.Resources = append(req.Resources, r)
+		resp, err := req.RequestWith(ctx, cl)
+		if err != nil || resp.Resources[0].ErrorCode != 0 {
+			t.Fatalf("%s=%s: %v, %+v", config, value, err, resp)
+		}
+	}
+	set(kmsg.ConfigResourceTypeBrokerLogger, "wire", "DEBUG")
+	conn, err := net.Dial("tcp", n.Info().Addresses[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	out.has(t, "level=DEBUG msg=\"connection ended\" logger=wire")
+	req := kmsg.NewPtrDescribeConfigsRequest()
+	r := kmsg.NewDescribeConfigsRequestResource()
+	r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeBrokerLogger, "1"
+	req.Resources = append(req.Resources, r)
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := ""
+	for _, c := range resp.Resources[0].Configs {
+		shown += c.Name + "=" + *c.Value + " "
+	}
+	if want := "broker=INFO group=INFO quorum=INFO root=INFO storage=INFO wire=DEBUG "; shown != want {
+		t.Errorf("levels are %s, want %s", shown, want)
+	}
+	set(kmsg.ConfigResourceTypeBroker, "max.connections.per.ip.overrides", "127.0.0.1:1")
+	if conn, err = net.Dial("tcp", n.Info().Addresses[0]); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }() // the node has closed it
+	out.has(t, "max.connections.per.ip allows")
+}
