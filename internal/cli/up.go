@@ -66,6 +66,7 @@ func runUp(cmd *cobra.Command) error {
 		return fmt.Errorf("--log-level %s: write debug, info, warn or error", level)
 	}
 	cfg.Logger = newLogger(cmd.ErrOrStderr())
+	node.LimitMemory()
 	spareProcessor(os.Getenv("GOMAXPROCS"))
 	n, err := node.Start(cmd.Context(), cfg)
 	if err != nil {

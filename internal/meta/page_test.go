@@ -59,6 +59,12 @@ func configsPage() string {
 Kafka's broker loggers (` + "`kafka-configs --entity-type broker-loggers --entity-name ID`" + `) show and set from which level on the parts of a node log, while it runs
 and until it stops: ` + "`broker`, `group`, `quorum`, `storage` and `wire`" + `, and ` + "`root`" + `, whose level those have that were given none: that of ` + "`--log-level`" + ` at the start. The levels
 are TRACE, DEBUG, INFO, WARN, ERROR and FATAL; nothing is logged as FATAL, so a part with that level is silent. Each line says which logger wrote it.
+
+## Memory
+
+Go's collector runs at its own pace, GOGC=100: it takes no noticeable time here (docs/benchmarks.md). Where the system limits the memory of the process, by a
+container's limit or MemoryMax of a service, three quarters of that become Go's memory limit, before which it collects more often; the rest is for what the kernel
+charges to the process. The variables GOGC and GOMEMLIMIT of the environment go before both.
 `)
 	return b.String()
 }

@@ -1,0 +1,8 @@
+//go:build !linux || portable
+
+package node
+
+import "io/fs"
+
+// memoryLimit would be how much memory the system lets this process have.
+func memoryLimit(fs.FS) (limit int64, ok bool) { return 0, false }
