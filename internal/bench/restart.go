@@ -183,12 +183,12 @@ func firstAck(ctx context.Context, o *Options, r *Result, name string, s *server
 		return err
 	}
 	have := int64(0)
-	for p := range max(1, o.Partitions) {
-		next, err := c.offset(ctx, o.Topic, int32(p), latest)
-		if err != nil {
-			return err
-		}
-		have += next
+	err = insist(ctx, time.Now().Add(patience(o.Partitions+o.Extra)), func() (err error) { // the others may come later
+		have, err = ended(ctx, o)
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	batches := (o.Records + int64(o.Batch) - 1) / int64(o.Batch) * int64(o.Batch)
 	if want := batches + int64(len(r.Steps)-1); have != want { // and one record of each start

@@ -46,7 +46,10 @@ type suite struct {
 }
 
 // staleOne is a topic that was measured.
-type staleOne struct{ addr, topic string }
+type staleOne struct {
+	server *server
+	topic  string
+}
 
 // suiteFlags are the flags of the command.
 type suiteFlags struct {
@@ -221,6 +224,7 @@ type runner struct {
 // measure runs a workload against its contenders, round after round.
 func (s *suite) measure(ctx context.Context, w *workload) error {
 	all := s.runners(w)
+	var failed []error
 	first, rounds := s.roundsOf(w)
 	for round := first; round <= rounds; round++ {
 		for _, c := range all {
@@ -237,14 +241,15 @@ func (s *suite) measure(ctx context.Context, w *workload) error {
 				r = nil
 			case errors.Is(err, errNoClient):
 				s.say("%s: %v", about, err)
-				c.Why = err.Error()
+				c.fail(err)
 				continue
-			case err != nil && ctx.Err() == nil && (c.program == programKafka || c.program == programNATS):
-				s.say("%s: %v", about, err) // the others can still be measured
-				c.Why = err.Error()
+			case err != nil && ctx.Err() == nil: // the others can still be measured
+				s.say("%s: %v", about, err)
+				c.fail(err)
+				failed = append(failed, fmt.Errorf("%s: %w", c.name, err))
 				continue
 			case err != nil:
-				return fmt.Errorf("%s: %w", c.name, err)
+				return err
 			case round > 0:
 				s.say("%s: %s; took %.1f s", about, w.summary(r), time.Since(began).Seconds())
 			default:
@@ -256,17 +261,22 @@ func (s *suite) measure(ctx context.Context, w *workload) error {
 		}
 	}
 	if w.calls {
-		if err := s.countCalls(ctx, w, all); err != nil {
-			return err
-		}
+		failed = append(failed, s.countCalls(ctx, w, all))
 	}
 	for _, c := range all {
 		s.report.set(w.name, c.name, &c.series)
-		if c.topic != "" && w.topic != steady {
-			s.stale = append(s.stale, staleOne{s.running[c.program].addr, c.topic})
+		if srv := s.running[c.program]; srv != nil && c.topic != "" && w.topic != steady {
+			s.stale = append(s.stale, staleOne{srv, c.topic})
 		}
 	}
-	return nil
+	return errors.Join(failed...)
+}
+
+// fail notes why a contender has no figures, or no more of them.
+func (r *runner) fail(err error) {
+	const most = 300 // characters: it is a cell of a table
+	why := strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "|", "/")), " ")
+	r.Why = why[:min(len(why), most)]
 }
 
 // runners are a workload's contenders as far as they can be had.
@@ -287,9 +297,10 @@ func (s *suite) countCalls(ctx context.Context, w *workload, all []*runner) erro
 		w.set(o)
 		o.Duration = min(o.Duration, 500*time.Millisecond)
 	}
+	var failed []error
 	f := callsFigure()
 	for _, c := range all {
-		if c.program == programNATS || s.report.NoCalls != "" {
+		if c.program == programNATS || s.report.NoCalls != "" || c.Why != "" {
 			continue
 		}
 		r, err := s.turn(ctx, &short, c, s.rounds)
@@ -298,11 +309,15 @@ func (s *suite) countCalls(ctx context.Context, w *workload, all []*runner) erro
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("%s: system calls: %w", c.name, err)
+			failed = append(failed, fmt.Errorf("%s: system calls: %w", c.name, err))
+			continue
+		}
+		if c.Figures == nil { // it could never keep up
+			c.Figures = map[string][]float64{}
 		}
 		c.Figures[f.name] = []float64{f.value(r)}
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // turn is one measurement of one contender.
@@ -334,7 +349,7 @@ func (s *suite) turn(ctx context.Context, w *workload, c *runner, round int) (*R
 		}
 	}
 	if c.topic = o.Topic; w.topic == fresh {
-		c.topic, s.stale = "", append(s.stale, staleOne{srv.addr, o.Topic})
+		c.topic, s.stale = "", append(s.stale, staleOne{srv, o.Topic})
 	}
 	syncDisks() // what an earlier run left to write is not this one's cost
 	if w.topic == fresh && !w.heavy {
@@ -369,7 +384,10 @@ func (r *Result) produces() bool {
 // memory that was free for a while.
 func (s *suite) clean(ctx context.Context) error {
 	for _, t := range s.stale {
-		c, err := dial(ctx, t.addr)
+		if t.server.ended() {
+			continue
+		}
+		c, err := dial(ctx, t.server.addr)
 		if err != nil {
 			return err
 		}
@@ -468,7 +486,15 @@ func makeTopic(ctx context.Context, o *Options) error {
 // something to compile first.
 func (s *suite) start(ctx context.Context, name string) (*server, error) {
 	if srv := s.running[name]; srv != nil {
-		return srv, nil
+		if !srv.ended() {
+			return srv, nil
+		}
+		s.say("%s has ended by itself and is started again; it said: %s", name, srv.tail())
+		delete(s.running, name)
+		s.steady = map[string]string{} // others fill theirs again
+		if err := errors.Join(srv.stop(), os.RemoveAll(srv.dir)); err != nil {
+			return nil, err
+		}
 	}
 	srv, err := s.programs[name].start(ctx, filepath.Join(s.dir, name))
 	if err != nil {
@@ -497,7 +523,7 @@ func (s *suite) start(ctx context.Context, name string) (*server, error) {
 		if _, err := Consume(ctx, o); err != nil {
 			return nil, err
 		}
-		s.stale = append(s.stale, staleOne{srv.addr, o.Topic})
+		s.stale = append(s.stale, staleOne{srv, o.Topic})
 	}
 	return srv, nil
 }

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -90,8 +91,9 @@ func (s *suite) taken(w *workload) *takenOn {
 	return &t
 }
 
-// run measures all rows.
+// run measures all rows. One that fails does not keep others from being measured.
 func (p *plan) run(ctx context.Context, s *suite) error {
+	var failed []error
 	began, due := time.Now(), p.left
 	s.say("%s to measure, about %s", plural(len(p.rows), "workload"), minutes(due))
 	for i := range p.rows {
@@ -101,7 +103,10 @@ func (p *plan) run(ctx context.Context, s *suite) error {
 			plural(rounds, "round"), minutes(w.expected))
 		start := time.Now()
 		if err := s.measure(ctx, &w.workload); err != nil {
-			return fmt.Errorf("%s: %w", w.name, err)
+			if ctx.Err() != nil {
+				return err
+			}
+			failed = append(failed, fmt.Errorf("%s: %w", w.name, err))
 		}
 		took := time.Since(start)
 		t := s.taken(&w.workload)
@@ -116,7 +121,7 @@ func (p *plan) run(ctx context.Context, s *suite) error {
 		s.say("[%d/%d] took %s; %s in all, about %s to go", i+1, len(p.rows), minutes(took), minutes(time.Since(began)),
 			minutes(time.Duration(float64(p.left)*pace)))
 	}
-	return nil
+	return errors.Join(failed...)
 }
 
 // minutes shows a time that matters to people.

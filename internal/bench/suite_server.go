@@ -188,6 +188,7 @@ offsets.topic.replication.factor=1
 	}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // it never fails
+	id[0] &= 0x7f           // or one in 64 begins with a dash, which the tool takes for a flag
 	args := java(dir, "kafka.tools.StorageTool", "format", "-t", base64.RawURLEncoding.EncodeToString(id[:]), "-c")
 	if out, err := exec.CommandContext(ctx, "java", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("format: %w: %s", err, out)

@@ -44,7 +44,8 @@ func TestMain(m *testing.M) {
 }
 
 // TestSuite proves that the suite starts servers, measures them in turns, counts
-// what was produced, writes the tables, names who is missing and leaves nothing.
+// what was produced, writes the tables, names who is missing, goes on where a server
+// does not start, and leaves nothing.
 func TestSuite(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("the suite needs Linux")
@@ -56,8 +57,11 @@ func TestSuite(t *testing.T) {
 	fake := func(_, addr string) (string, []string) { return "/usr/bin/env", []string{serverEnv + "=" + addr, exe} }
 	var log bytes.Buffer
 	s := &suite{
-		programs: map[string]*program{programLeat: {about: "the fake", command: fake}, programFloor: {about: "another", command: fake}},
-		missing:  map[string]string{programFloorSync: "not built", programJournal: "not built", programKafka: "no java", programNATS: "not installed"},
+		programs: map[string]*program{
+			programLeat: {about: "the fake", command: fake}, programFloor: {about: "another", command: fake},
+			programJournal: {command: func(string, string) (string, []string) { return "/bin/sh", []string{"-c", "echo no disk; exit 3"} }},
+		},
+		missing:  map[string]string{programFloorSync: "not built", programKafka: "no java", programNATS: "not installed"},
 		rounds:   2, run: 50 * time.Millisecond, bytes: 1 << 20, log: &log,
 		only: regexp.MustCompile("^(" + produceBatches + "|" + consumeSmall + "|" + idleEmpty + ")$"),
 	}
@@ -66,12 +70,12 @@ func TestSuite(t *testing.T) {
 	s.began = takenOn{Date: "2026-01-02 03:04:05", Rounds: 2}
 	s.report = s.head(nil, "make bench", false)
 	dir := t.TempDir()
-	if err := s.all(t.Context(), dir); err != nil {
+	if err := s.all(t.Context(), dir); err == nil || strings.Count(err.Error(), "\n") > 3 || !strings.Contains(err.Error(), floorGroup) {
 		t.Fatal(err, log.String())
 	}
 	doc := s.report.document("")
 	for _, want := range []string{
-		"## Produce, 1 KiB records, 16 a batch", "| Leat (durable) | **", "| Leat, page cache | **", "| floor program | **",
+		"## Produce, 1 KiB records, 16 a batch", "| floor program, -journal (durable); it does not answer: ", "| Leat (durable) | **", "| Leat, page cache | **", "| floor program | **",
 		"## Consume, 64 KiB a request", "Apache Kafka did not take part: no java", "- leat: `the fake`", "`make bench`",
 		"| 1 | produce, 1 KiB records, 16 a batch, 32 in flight | server CPU, s/GB |", "| 22 | idle, one connection | RSS |",
 	} {
