@@ -42,14 +42,12 @@ func (c *Chunk) ReadAt(b []byte, off int64) (int, error) {
 	return c.h.f.ReadAt(b, c.pos+off)
 }
 
-// Fd is the file's descriptor and the chunk's position in it.
+// Fd is the file's descriptor and the chunk's position in it; ok is false where the
+// file is only to be read, by ReadAt.
 func (c *Chunk) Fd() (fd uintptr, pos int64, ok bool) {
 	d, ok := c.h.f.(vfs.Descriptor)
-	if !ok {
+	if !ok || !c.h.seg.usage.send() {
 		return 0, 0, false
-	}
-	if !c.h.seg.usage.sent.Load() {
-		c.h.seg.usage.sent.Store(true)
 	}
 	return d.Fd(), c.pos, true
 }

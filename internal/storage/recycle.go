@@ -21,14 +21,30 @@ import (
 //     something that is no batch and verifies all checksums again up to there.
 //   - Whoever may still read the old records must not read the new ones: a file that is
 //     open, or that sendfile was given, whose pages may wait in some socket, is not used.
+//     Nobody tells when they have left it. So what a log makes that takes files over is
+//     read for an answer and not sent: each reader of large answers pays 0.04 s/GB for
+//     it, and the producer saves 0.2 (leat bench produce behind a consume of 1 MiB answers).
 //   - A segment that is closed is cut to its length, and synced before a point lies
 //     beyond it.
 const maxSpares = 4 // a checkpoint drops several at once
 
 // usage says who may still see what a segment's file has.
 type usage struct {
-	open atomic.Int32 // uses of the file: open, or being opened
-	sent atomic.Bool  // sendfile was given it
+	open  atomic.Int32 // uses of the file: open, or being opened
+	sent  atomic.Bool  // sendfile was given it
+	again atomic.Bool  // the file is to be used again: sendfile is not given it
+}
+
+// send tells whether sendfile may be given the file, and notes that it was.
+func (u *usage) send() bool {
+	if u.sent.Load() {
+		return true
+	}
+	if u.again.Load() {
+		return false
+	}
+	u.sent.Store(true)
+	return true
 }
 
 // spare keeps a dropped segment's file for the log's next segment, if it is of use
@@ -55,6 +71,7 @@ func (l *Log) takeSpare(g *segment) bool {
 		old := l.spares[0]
 		l.spares = l.spares[1:]
 		l.pub.Unlock()
+		g.usage.again.Store(true)
 		if old.usage.open.Load() != 0 || old.usage.sent.Load() {
 			continue
 		}

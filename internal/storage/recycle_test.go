@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -102,6 +103,46 @@ func TestSteadyReader(t *testing.T) {
 	c.Release()
 	if taken.Load() == 0 {
 		t.Error("no file was taken over at all")
+	}
+}
+
+// TestSteadySent proves that a file that sendfile was given is not taken over, that
+// sendfile is given none that a steady log makes, and that those are taken over
+// however often they are read.
+func TestSteadySent(t *testing.T) {
+	s := openStore(t, testConfig(vfs.OS{}, t.TempDir()))
+	o := steadyOptions()
+	o.FlushMessages = 2 // what was appended can be read
+	l := testLog(s, 0, o)
+	const kept, segments = 2, 7 // those made before there was anything to be taken over; in all
+	var files [segments]os.FileInfo
+	for i := range files {
+		at := record.Offset(i)
+		mustAppend(t, l, batch(t, i, 1, 30_000))
+		c, err := l.Read(at, at+1, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, sent := c.Fd(); sent != (i < kept) {
+			t.Errorf("sendfile may have the file of segment %d: %v", i, sent)
+		}
+		got := make([]byte, c.Len())
+		if _, err := c.ReadAt(got, 0); err != nil || record.Batch(got).BaseOffset() != at {
+			t.Fatalf("offset %d is read as %d: %v", at, record.Batch(got).BaseOffset(), err)
+		}
+		c.Release()
+		if files[i], err = os.Stat(l.segments()[len(l.segments())-1].path(logSuffix)); err != nil {
+			t.Fatal(err)
+		}
+		for j := range i { // a file is dropped when the next one has begun
+			if took, want := os.SameFile(files[j], files[i]), (i-j)%2 == 0 && j >= kept; took != want {
+				t.Errorf("segment %d is in the file of segment %d: %v, expected %v", i, j, took, want)
+			}
+		}
+		if err := l.SetStart(at); err != nil {
+			t.Fatal(err)
+		}
+		s.keeper.checkpointNow()
 	}
 }
 
