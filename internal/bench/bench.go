@@ -63,6 +63,7 @@ type Options struct {
 	PIDs        []int         `json:"-"`                     // server processes to watch
 
 	progress  io.Writer // nil: none
+	step      string    // that the progress is of; "": the run has none
 	kafkaHome string    // of the suite: where Apache Kafka's own client is
 }
 

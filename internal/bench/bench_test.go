@@ -391,7 +391,7 @@ func TestCompare(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"note: the runs differ in acks (all and 1)", "throughput, bytes/s 100 MB 200 MB x 2.00 better",
+		"note: the runs differ in acks (all and 1)", "throughput 100 MB/s 200 MB/s x 2.00 better",
 		"server CPU, s/GB 4.00 5.00 x 1.25 worse", "client CPU, s/GB 1.00 1.00 x 1.00 client",
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(got), " "), want) {

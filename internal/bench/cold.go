@@ -61,7 +61,7 @@ func Cold(ctx context.Context, o Options) (*Result, error) {
 	r := &Result{Kind: "cold", Options: o, Started: time.Now().Truncate(time.Second)}
 	old := o
 	old.Topic = fmt.Sprintf("%s-cold-%08x", o.Topic, rand.Uint32())
-	old.Duration, old.PIDs = 0, nil
+	old.Duration, old.PIDs, old.step = 0, nil, loadFill
 	if _, err := Produce(ctx, old); err != nil {
 		return nil, err
 	}
@@ -77,6 +77,7 @@ func Cold(ctx context.Context, o Options) (*Result, error) {
 	r.Steps = append(r.Steps, disk)
 	tail := o
 	tail.Partitions, tail.Size, tail.Batch, tail.InFlight, tail.Records = 1, tailSize, 1, 1, 0
+	tail.step = coldAlone
 	alone, err := Latency(ctx, tail)
 	if err != nil {
 		return nil, err
@@ -84,7 +85,7 @@ func Cold(ctx context.Context, o Options) (*Result, error) {
 	r.Steps = append(r.Steps, alone.as(coldAlone))
 	old.Passes = 1
 	reader := readCold(ctx, &old, files, warmUp+o.Duration)
-	tail.progress = nil
+	tail.step = coldTail
 	beside, err := Latency(ctx, tail)
 	cold := <-reader
 	if err = errors.Join(err, cold.err); err != nil {

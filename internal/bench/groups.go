@@ -87,7 +87,9 @@ func Groups(ctx context.Context, o Options) (*Result, error) {
 		name, addr string
 		beats      []*beat
 	}{{groupsCommit, addr, commits}, {groupsProduce, all[0].addr, produces}} {
-		one, err := pulsate(ctx, &o, step.addr, step.beats)
+		p := o
+		p.step = step.name
+		one, err := pulsate(ctx, &p, step.addr, step.beats)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", step.name, err)
 		}

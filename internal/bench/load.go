@@ -62,7 +62,7 @@ func loadAndRest(ctx context.Context, o Options, rest time.Duration) (*Result, e
 		o.Connections = o.Partitions
 	}
 	fill := o
-	fill.Duration, fill.PIDs = 0, nil
+	fill.Duration, fill.PIDs, fill.step = 0, nil, loadFill
 	first, err := Produce(ctx, fill)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", loadFill, err)
@@ -70,6 +70,8 @@ func loadAndRest(ctx context.Context, o Options, rest time.Duration) (*Result, e
 	r := &Result{Kind: "load", Options: o, Started: time.Now().Truncate(time.Second)}
 	both := o
 	both.Records, both.Passes, both.PIDs, both.progress = 0, 0, nil, nil
+	sending := both
+	sending.progress, sending.step = o.progress, loadProduce
 	var produced, consumed *Result
 	resetPeak(o.PIDs)
 	all, err := measured("both", o.PIDs, func(*Step) error {
@@ -80,11 +82,15 @@ func loadAndRest(ctx context.Context, o Options, rest time.Duration) (*Result, e
 			failed <- err
 		}()
 		var err error
-		produced, err = Produce(ctx, both)
+		produced, err = Produce(ctx, sending)
 		return errors.Join(err, <-failed)
 	})
 	if err != nil {
 		return nil, err
+	}
+	if o.progress != nil {
+		_, _ = fmt.Fprintf(o.progress, "%s for %s", loadRest, rest)
+		defer func() { _, _ = fmt.Fprint(o.progress, "\r\x1b[K") }()
 	}
 	idle, err := measured(loadRest, o.PIDs, func(*Step) error {
 		select {

@@ -68,6 +68,7 @@ func restartDefaults() Options {
 // restart times a program's starts on dir, which is empty: with o.Records records
 // in o.Partitions partitions, and o.Extra more partitions with a record each.
 func restart(ctx context.Context, p *program, dir string, o Options) (r *Result, err error) {
+	o.Partitions = max(1, o.Partitions)
 	r = &Result{Kind: "restart", Options: o, Started: time.Now().Truncate(time.Second)}
 	s, err := p.start(ctx, dir)
 	if err != nil {

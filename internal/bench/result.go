@@ -56,7 +56,7 @@ func (r *Result) metrics() (all []metric) {
 	gb, million, requests := float64(r.Bytes)/1e9, float64(r.Records)/1e6, float64(r.Requests)
 	switch r.Kind {
 	case "produce", "consume":
-		add("throughput, bytes/s", per(float64(r.Bytes), r.Seconds), sizeText, 1)
+		add("throughput", per(float64(r.Bytes), r.Seconds), speedText, 1)
 		add("records/s", per(float64(r.Records), r.Seconds), countText, 1)
 		add("requests/s", per(requests, r.Seconds), countText, 1)
 		add("client CPU, s/GB", per(r.ClientCPU, gb), cpuText, -1)
@@ -87,9 +87,9 @@ func (r *Result) metrics() (all []metric) {
 		add("server's system calls/request", per(float64(r.Syscalls), requests), cpuText, -1)
 		add("requests/s", per(requests, r.Seconds), countText, 0)
 	case "idle":
-		add("time to open, s", r.OpenSeconds, cpuText, -1)
+		add("time to open", r.OpenSeconds, millis, -1)
 		if r.Server != nil {
-			add("server memory, bytes/connection", per(float64(r.Server.RSS-r.Server.Before), requests), sizeText, -1)
+			add("server memory of a connection", per(float64(r.Server.RSS-r.Server.Before), requests), sizeText, -1)
 		}
 		if r.Server != nil {
 			add("server CPU, share of a core", per(r.Server.CPU, r.Seconds), cpuText, -1)
@@ -127,12 +127,12 @@ func (r *Result) title() string {
 	o := &r.Options
 	switch r.Kind {
 	case "produce":
-		return fmt.Sprintf("produce: %s records in %.1f s to %s; %s, %s, acks %s, batches of %d x %d B, %d in flight each",
-			countText(float64(r.Records)), r.Seconds, o.Topic, plural(o.Partitions, "partition"),
+		return fmt.Sprintf("produce: %s records in %s s to %s; %s, %s, acks %s, batches of %d x %d B, %d in flight each",
+			countText(float64(r.Records)), digits(r.Seconds), o.Topic, plural(o.Partitions, "partition"),
 			plural(o.Connections, "connection"), o.Acks, o.Batch, o.Size, o.InFlight)
 	case "consume":
-		return fmt.Sprintf("consume: %s records in %.1f s from %s; %s, %s, %s a request",
-			countText(float64(r.Records)), r.Seconds, o.Topic, plural(o.Partitions, "partition"),
+		return fmt.Sprintf("consume: %s records in %s s from %s; %s, %s, %s a request",
+			countText(float64(r.Records)), digits(r.Seconds), o.Topic, plural(o.Partitions, "partition"),
 			plural(o.Connections, "connection"), sizeText(float64(o.FetchBytes)))
 	case "latency":
 		return fmt.Sprintf("latency: %s records at %d/s, %d B each, acks %s", countText(float64(r.Records)), o.Rate, o.Size, o.Acks)
@@ -175,6 +175,8 @@ func sizeText(n float64) string {
 	}
 	return digits(n) + " " + units[i]
 }
+
+func speedText(n float64) string { return sizeText(n) + "/s" }
 
 func countText(n float64) string {
 	switch {

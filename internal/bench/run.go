@@ -217,8 +217,12 @@ func (c *crew) show(o *Options, quiet <-chan struct{}) {
 		case now := <-tick.C:
 			records, bytes, _ := c.total()
 			s := now.Sub(before).Seconds()
-			_, _ = fmt.Fprintf(o.progress, "\r\x1b[K%4.0f s  %s  %s/s  %s records/s", now.Sub(began).Seconds(),
-				sizeText(float64(bytes)), sizeText(float64(bytes-lastBytes)/s), countText(float64(records-lastRecords)/s))
+			step := o.step
+			if step != "" {
+				step += ":"
+			}
+			_, _ = fmt.Fprintf(o.progress, "\r\x1b[K%s%5.1f s  %s  %s  %s records/s", step, now.Sub(began).Seconds(),
+				sizeText(float64(bytes)), speedText(float64(bytes-lastBytes)/s), countText(float64(records-lastRecords)/s))
 			before, lastRecords, lastBytes = now, records, bytes
 		}
 	}

@@ -85,7 +85,7 @@ func Spread(ctx context.Context, o Options) (*Result, error) {
 		{spreadOne, oneEach(all), make([]int64, len(all)), 1},
 	} {
 		p := o
-		p.PerRequest = step.perRequest
+		p.PerRequest, p.step = step.perRequest, step.name
 		if p.InFlight = o.InFlight; step.perRequest > 1 {
 			p.InFlight = 5 // as clients have
 		}

@@ -80,9 +80,9 @@ func (s *Step) metrics() (all []metric) {
 	if s.Bytes == 0 && s.Ack == nil {
 		better = -1
 	}
-	add("time, ms", s.Seconds*1e3, digits, better)
+	add("time", s.Seconds, millis, better)
 	if s.Bytes > 0 && s.Seconds > 0 {
-		add("throughput, bytes/s", float64(s.Bytes)/s.Seconds, sizeText, 1)
+		add("throughput", float64(s.Bytes)/s.Seconds, speedText, 1)
 	}
 	for _, q := range []struct {
 		name string

@@ -61,8 +61,8 @@ func TestSuite(t *testing.T) {
 			programLeat: {about: "the fake", command: fake}, programFloor: {about: "another", command: fake},
 			programJournal: {command: func(string, string) (string, []string) { return "/bin/sh", []string{"-c", "echo no disk; exit 3"} }},
 		},
-		missing:  map[string]string{programFloorSync: "not built", programKafka: "no java", programNATS: "not installed"},
-		rounds:   2, run: 50 * time.Millisecond, bytes: 1 << 20, log: &log,
+		missing: map[string]string{programFloorSync: "not built", programKafka: "no java", programNATS: "not installed"},
+		rounds:  2, run: 50 * time.Millisecond, bytes: 1 << 20, log: &log,
 		only: regexp.MustCompile("^(" + produceBatches + "|" + consumeSmall + "|" + idleEmpty + ")$"),
 	}
 	written := 0
