@@ -67,13 +67,13 @@ func (r *report) document(dir string) string {
 
 func (r *report) writeHead(b *strings.Builder) {
 	fmt.Fprintf(b, "# Benchmarks\n\nMeasured on %s with `%s`: %s.\n\n", r.day(), r.Command, r.Machine)
-	fmt.Fprintf(b, `Each figure is the median of %d rounds, or of as many as stand above its table, in which the contenders take turns on one machine
+	fmt.Fprintf(b, `Each figure is the median of %s, or of as many as stand above its table, in which the contenders take turns on one machine
 (A B C A B C ...); behind it stand the least and the largest one. The load generator runs there too, so that server CPU tells more than
 rates do, and the machine's speed changes, so that only ratios are compared: each is the median of the rounds' own ratios. The *floor* is
 a program that does only what a broker must do for its bytes (receive, checksum, write, answer). Durable means that an acknowledged
 record is on disk; else it is in the page cache.
 
-`, r.Rounds)
+`, plural(r.Rounds, "round"))
 }
 
 // day is the date without the time.
