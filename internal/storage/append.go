@@ -291,8 +291,7 @@ func (l *Log) roll() error {
 	defer h.drop()
 	if o.Preallocate {
 		if err := h.f.Allocate(0, o.SegmentBytes); err != nil {
-			g.forget()
-			return err
+			return l.unmake(g, err)
 		}
 		g.allocated = true
 	}

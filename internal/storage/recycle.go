@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/leatstream/leat/internal/vfs"
@@ -91,7 +93,7 @@ func (l *Log) openNext(g *segment) (*handle, error) {
 	}
 	h, err := l.s.files.open(g, vfs.Existing)
 	if err != nil {
-		return nil, err
+		return nil, l.unmake(g, err)
 	}
 	room, err := h.f.Size()
 	if err == nil { // it ends before it begins: zeros, however short the first write is cut
@@ -99,11 +101,21 @@ func (l *Log) openNext(g *segment) (*handle, error) {
 	}
 	if err != nil {
 		h.drop()
-		g.forget()
-		return nil, err
+		return nil, l.unmake(g, err)
 	}
 	g.room, g.allocated = room, true
 	return h, nil
+}
+
+// unmake removes the file of a segment that could not begin, and returns why. The one
+// before may go on beyond the offset in its name: where that file stayed, the next
+// start would take the rest of the one before for damage.
+func (l *Log) unmake(g *segment, err error) error {
+	g.forget()
+	if e := l.change(func() error { return l.s.fs.Remove(g.path(logSuffix)) }); e != nil && !errors.Is(e, ErrClosed) {
+		l.fail(fmt.Errorf("segment %d could not begin (%w), nor its file be removed: %w", g.base, err, e))
+	}
+	return err
 }
 
 // ending is the zeros behind what is written up to end; none where the file ends there.

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -143,6 +144,77 @@ func TestSteadySent(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.keeper.checkpointNow()
+	}
+}
+
+// TestSegmentThatCannotBegin proves that a file which could not be made ready for a
+// segment is gone: the segment before it goes on, and a start after a kill finds
+// all of its records and no damage.
+func TestSegmentThatCannotBegin(t *testing.T) {
+	broken := errors.New("input/output error")
+	for _, c := range []struct {
+		op          vfs.Op
+		preallocate bool
+	}{{vfs.OpWrite, false}, {vfs.OpOpen, false}, {vfs.OpAllocate, true}} {
+		t.Run(c.op.String(), func(t *testing.T) {
+			mem := vfs.NewMem()
+			var next string // the file that fails
+			cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+				if op == c.op && next != "" && strings.HasSuffix(path, next) {
+					return broken
+				}
+				return nil
+			}), "data")
+			s, err := open(cfg) // no background: steps are made here
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.background = func(fn func()) { fn() }
+			o := steadyOptions()
+			o.Preallocate = c.preallocate
+			l := testLog(s, 0, o)
+			n := 0
+			for ; n < 60; n++ {
+				mustAppend(t, l, batch(t, n, 1, 3000))
+				s.Commit()
+				s.keeper.step()
+				s.keeper.checkpointNow()
+			}
+			if len(l.spares) == 0 && !c.preallocate {
+				t.Fatal("there is no file to take over")
+			}
+			for ; ; n++ {
+				next = fileName(record.Offset(n), logSuffix)
+				if it := appendOne(t, l, batch(t, n, 1, 3000)); it.Err != nil {
+					break
+				}
+			}
+			mustAppend(t, l, batch(t, n, 1, 10)) // this one fits into the segment before
+			next = ""
+			for range 20 {
+				n++
+				mustAppend(t, l, batch(t, n, 1, 3000))
+			}
+			s.Commit()
+			s.keeper.checkpointNow()
+			cfg.FS = mem.KillClone(nil)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = openStore(t, cfg)
+			l = testLog(s, 0, o)
+			start, err := l.Start()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := values(t, readAll(t, l, start, 10_000))
+			if len(got) != n+1-int(start) || got[len(got)-1] != n {
+				t.Errorf("%d records from %d on, the last of them %d, want up to %d", len(got), start, got[len(got)-1], n)
+			}
+			if s.scrub(unpaced); l.Fault() != nil {
+				t.Error(l.Fault())
+			}
+		})
 	}
 }
 
