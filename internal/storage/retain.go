@@ -318,20 +318,15 @@ func (k *keeper) removeOne(r removal) error {
 	return err
 }
 
-// removeDue removes what is due. A large directory takes a while; nobody waits for it.
+// removalsAtOnce is how many directories or files the keeper removes until it looks
+// at its other work, and rests: 10,000 directories take a second, in which
+// checkpoints are due and rounds wait for the file system.
+const removalsAtOnce = 16
+
+// removeDue removes some of what is due; untilNext tells that the rest is. A large
+// directory takes a while; nobody waits for it.
 func (k *keeper) removeDue(now time.Time) {
-	k.mu.Lock()
-	var due []removal
-	left := k.removals[:0]
-	for _, r := range k.removals {
-		if r.at.After(now) {
-			left = append(left, r)
-		} else {
-			due = append(due, r)
-		}
-	}
-	k.removals = left
-	k.mu.Unlock()
+	due, more := k.takeRemovals(now)
 	for _, r := range due {
 		if k.s.closing.Load() {
 			return // the next start goes on
@@ -340,7 +335,33 @@ func (k *keeper) removeDue(now time.Time) {
 			k.s.log.Warn("what was deleted could not be removed", "path", r.path, "err", err)
 		}
 	}
-	if len(due) > 0 {
+	switch {
+	case more && !k.hasten.Load():
+		time.Sleep(restFor)
+	case len(due) > 0 && !more:
 		k.s.space.look()
 	}
+}
+
+// takeRemovals takes a few removals that are due; more is true where others may be.
+func (k *keeper) takeRemovals(now time.Time) (due []removal, more bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	left := k.removals[:0]
+	for i, r := range k.removals {
+		if len(due) == removalsAtOnce {
+			left, more = append(left, k.removals[i:]...), true
+			break
+		}
+		if r.at.After(now) {
+			left = append(left, r)
+		} else {
+			due = append(due, r)
+		}
+	}
+	clear(k.removals[len(left):])
+	if k.removals = left; len(left) == 0 {
+		k.removals = nil // it may have been long
+	}
+	return due, more
 }

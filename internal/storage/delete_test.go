@@ -1,0 +1,126 @@
+package storage
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// TestManyDeletions proves that the removal of many logs' directories leaves the
+// keeper time for other work, that all of them go all the same, and that the next
+// log of such a name begins empty.
+func TestManyDeletions(t *testing.T) {
+	mem := vfs.NewMem()
+	s, err := open(testConfig(mem, "data")) // nothing runs in the background
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	const logs = 3 * removalsAtOnce
+	for i := range logs {
+		mustAppend(t, testLog(s, i, testOptions()), batch(t, 0, 1, 100))
+	}
+	s.Commit()
+	s.keeper.checkpointNow()
+	for i := range logs {
+		s.Delete(testID(i))
+	}
+	directories := func() (n int, files bool) {
+		infos, err := mem.ReadDir("data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range infos {
+			if !strings.HasSuffix(d.Name, deletedDir) {
+				continue
+			}
+			n++
+			inside, err := mem.ReadDir("data/" + d.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = files || len(inside) > 0
+		}
+		return n, files
+	}
+	if n, _ := directories(); n != logs {
+		t.Fatalf("%d directories are on their way out, want %d", n, logs)
+	}
+	for _, want := range []bool{true, true, false} {
+		s.keeper.removeDue(time.Now())
+		if _, files := directories(); files != want {
+			t.Errorf("files are left: %v, want %v", files, want)
+		}
+		if want && s.keeper.untilNext() > 0 {
+			t.Error("the keeper takes what is left for not due")
+		}
+	}
+	s.keeper.checkpointNow() // from now on their names are not needed
+	for left := logs; left > 0; {
+		s.keeper.removeDue(time.Now())
+		n, _ := directories()
+		if n != left-removalsAtOnce {
+			t.Fatalf("%d directories of %d are left", n, left)
+		}
+		left = n
+	}
+	other := testID(0)
+	other.Topic[0]++
+	l := s.Log(other, "topic", testOptions(), func(*Log) {})
+	if it := mustAppend(t, l, batch(t, 0, 1, 100)); it.Base != 0 {
+		t.Errorf("the next log begins with offset %d", it.Base)
+	}
+}
+
+// TestDeletionInTheWay proves that a deletion does its work where what an earlier
+// run left has the name that it gives the directory.
+func TestDeletionInTheWay(t *testing.T) {
+	mem := vfs.NewMem()
+	s := openStore(t, testConfig(mem, "data"))
+	l := testLog(s, 0, testOptions())
+	mustAppend(t, l, batch(t, 0, 1, 100))
+	aside := "data/" + asideName(l.dir, l.id.Topic, deletedDir)
+	if err := mem.MkdirAll(aside + "/left"); err != nil {
+		t.Fatal(err)
+	}
+	s.Delete(l.ID())
+	infos, err := mem.ReadDir("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if slices.ContainsFunc(infos, func(i vfs.Info) bool { return i.Name == l.dir }) {
+		t.Error("the directory is still there")
+	}
+}
+
+// BenchmarkDelete deletes a log that was written to once. Removing what it leaves
+// is not part of it.
+func BenchmarkDelete(b *testing.B) {
+	const logs = 200
+	cfg := testConfig(vfs.OS{}, b.TempDir())
+	cfg.Journal = 64 << 20
+	s := openStore(b, cfg)
+	record := batch(b, 0, 1, 100)
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		first := n
+		for ; n < first+logs; n++ {
+			mustAppend(b, testLog(s, n, testOptions()), record)
+		}
+		s.Commit()
+		b.StartTimer()
+		for i := range logs {
+			s.Delete(testID(first + i))
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*logs), "us/log")
+}
