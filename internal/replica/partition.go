@@ -52,6 +52,7 @@ type Partition struct {
 
 	mu    sync.Mutex // guards what follows; the innermost lock
 	acks  waitList
+	noted bool // Set.waiting has it
 	polls spot // head of a ring of watching polls
 	come  tally
 }
@@ -213,11 +214,16 @@ func (p *Partition) Wait(w *Waiter, need record.Offset) {
 		err = p.broken()
 		done = err != nil
 	}
+	note := false
 	if !done {
 		w.need = need
 		p.acks.add(w)
+		note, p.noted = !p.noted, true
 	}
 	p.mu.Unlock()
+	if note {
+		p.set.watch(p)
+	}
 	if done {
 		w.Owner.Complete(w.Slot, err)
 	}
@@ -378,20 +384,21 @@ func (p *Partition) broken() error {
 }
 
 // expire ends the waits whose time is over, and all of them where the log has
-// failed meanwhile.
-func (p *Partition) expire(now int64) {
+// failed meanwhile. It tells whether somebody still waits.
+func (p *Partition) expire(now int64) bool {
 	p.mu.Lock()
-	if p.acks.head == nil {
-		p.mu.Unlock()
-		return
-	}
 	done := p.acks.expire(now)
 	var rest *Waiter
-	fault := p.broken()
-	if fault != nil {
-		rest = p.acks.all()
+	var fault error
+	if p.acks.head != nil {
+		if fault = p.broken(); fault != nil {
+			rest = p.acks.all()
+		}
 	}
+	p.noted = p.acks.head != nil
+	left := p.noted
 	p.mu.Unlock()
 	complete(done, ErrTimedOut)
 	complete(rest, fault)
+	return left
 }

@@ -1,0 +1,87 @@
+package replica
+
+import (
+	"errors"
+	"log/slog"
+	"testing"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// outcomes notes how waits end.
+type outcomes []error
+
+func (o *outcomes) Complete(slot int32, err error) { (*o)[slot] = err }
+
+var errPending = errors.New("it still waits")
+
+// TestExpireFindsWhoWaits proves that waits end when their time is over and no
+// sooner, on whichever partition and however often it was waited for before, and
+// that nobody is looked at for whom nobody waits.
+func TestExpireFindsWhoWaits(t *testing.T) {
+	w := newWorld(t)
+	w.topic("t", 1, 1, 1)
+	ends := outcomes{errPending, errPending, errPending, errPending}
+	waiters := make([]Waiter, len(ends))
+	wait := func(slot, partition int32, deadline int64) {
+		waiters[slot] = Waiter{Owner: &ends, Slot: slot, Deadline: deadline}
+		w.set.Partition("t", partition).Wait(&waiters[slot], 1)
+	}
+	check := func(now int64, partitions int, want ...error) {
+		t.Helper()
+		w.set.Expire(now)
+		for i := range want {
+			if !errors.Is(ends[i], want[i]) {
+				t.Errorf("at %d wait %d: %v, want %v", now, i, ends[i], want[i])
+			}
+		}
+		if n := len(w.set.waiting); n != partitions {
+			t.Errorf("at %d %d partitions are looked at, want %d", now, n, partitions)
+		}
+	}
+	check(1, 0)
+	wait(0, 0, 10)
+	wait(1, 0, 20)
+	wait(2, 2, 10)
+	check(5, 2, errPending, errPending, errPending)
+	check(10, 1, ErrTimedOut, errPending, ErrTimedOut)
+	wait(3, 2, 30)
+	check(20, 1, ErrTimedOut, ErrTimedOut, ErrTimedOut, errPending)
+	if _, err := w.add(w.set.Partition("t", 2), "v"); err != nil {
+		t.Fatal(err)
+	}
+	w.store.Commit()
+	check(21, 0, ErrTimedOut, ErrTimedOut, ErrTimedOut, nil)
+}
+
+// BenchmarkExpire is what a node with ten thousand partitions does each second while
+// nobody waits.
+func BenchmarkExpire(b *testing.B) {
+	log := slog.New(slog.DiscardHandler)
+	store, err := storage.Open(storage.Config{FS: vfs.NewMem(), Dir: "data", Logger: log})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = store.Close() })
+	static, err := meta.NewStatic(1, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	set := NewSet(Config{NodeID: 1, Store: store, Static: static})
+	parts := make([]meta.Partition, 10_000)
+	for i := range parts {
+		parts[i] = meta.Partition{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}
+	}
+	id := meta.NewUUID()
+	img, d, err := meta.Apply(meta.Empty(), meta.Append(meta.Append(nil, meta.TopicCreated{ID: id, Name: "t"}), meta.PartitionsSet{Topic: id, Partitions: parts}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	set.Apply(d, img)
+	b.ReportAllocs()
+	for now := int64(1); b.Loop(); now++ {
+		set.Expire(now)
+	}
+}
