@@ -132,7 +132,7 @@ func (s *session) append() {
 	}
 	for i := range s.pend {
 		e := &s.pend[i]
-		s.items = append(s.items, storage.Item{Batch: e.req.parts[e.slot].batch})
+		s.items = append(s.items, storage.Item{Batch: e.req.parts[e.slot].batch, Early: !e.all && e.req.acks != 0})
 	}
 	for from := 0; from < len(s.pend); {
 		p, to := s.pend[from].p, from+1

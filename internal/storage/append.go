@@ -12,6 +12,7 @@ import (
 // Item is one batch to append, and what became of it.
 type Item struct {
 	Batch record.Batch  // checked by the caller; offset and epoch are stamped in place
+	Early bool          // it is answered before it is committed: what survives the process has it when Append returns
 	Base  record.Offset // out: its base offset, or the earlier one's where it is a duplicate
 	Next  record.Offset // out: the offset after its last record
 	Start record.Offset // out: the log's start offset
@@ -33,8 +34,8 @@ type writer struct {
 // Append appends the items in order with one write. Each has its own outcome; a
 // failed item leaves nothing behind and does not stop those after it, unless the
 // log is unusable. Bytes are not used after it returns. In the page-cache mode
-// (FlushMessages > 1) what it stored is committed when it returns; else
-// Store.Commit makes it so.
+// (FlushMessages > 1) what it stored is committed when it returns, unless many logs
+// are written to; else Store.Commit makes it so.
 func (l *Log) Append(epoch record.Epoch, items []Item) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -170,6 +171,16 @@ func (l *Log) writeRun() {
 	g := l.activeLocked()
 	pos := g.size
 	l.pub.Unlock()
+	if l.late(g) {
+		w.producers.settle()
+		l.publish(g, pos, true)
+		if l.s.late.bytes.Load() > l.s.late.limit { // then what came together goes with one write
+			if err := g.writeOut(); err != nil {
+				l.s.log.Debug("a log's last records wait on", "log", l.dir, "err", err)
+			}
+		}
+		return
+	}
 	h, err := g.open()
 	if err == nil {
 		defer h.drop()
@@ -189,7 +200,7 @@ func (l *Log) writeRun() {
 		return
 	}
 	w.producers.settle()
-	l.publish(g, pos)
+	l.publish(g, pos, false)
 }
 
 // cutBack takes away what a failed write left. It must not come back after a crash
@@ -215,10 +226,14 @@ func (l *Log) cutBack(g *segment, f vfs.File, pos int64) {
 	}
 }
 
-// publish shows what was written to readers and to the next commit and checkpoint.
-func (l *Log) publish(g *segment, pos int64) {
+// publish shows what was written, or is late, to readers and to the next commit and checkpoint.
+func (l *Log) publish(g *segment, pos int64, late bool) {
 	w, o, start := l.writer, l.options(), pos
+	bufs := w.bufs[:len(w.run)] // without the file's ending
 	l.pub.Lock()
+	if late {
+		g.waitLocked(bufs, w.bytes)
+	}
 	if record.Offset(l.end.Load()) == record.Offset(l.start.Load()) {
 		first := w.run[0].Batch
 		l.oldest = min(first.BaseTimestamp(), first.MaxTimestamp())
@@ -238,13 +253,19 @@ func (l *Log) publish(g *segment, pos int64) {
 	l.marks.records += int64(len(w.run))
 	l.marks.snapBytes += w.bytes
 	wake := false
-	if o.durable() {
-		l.enterLocked(w.run[0].Base, start, w.bufs[:len(w.run)]) // without the file's ending
+	if o.durable() || late {
+		l.enterLocked(w.run[0].Base, start, bufs)
 	} else {
 		l.commitUpToLocked(w.next)
+	}
+	if !o.durable() {
 		if l.marks.records >= o.FlushMessages && !l.marks.wantSync {
 			l.marks.wantSync, wake = true, true
 		}
+	}
+	if period := l.s.late.period.Load(); l.marks.period != period {
+		l.marks.period = period
+		l.s.late.active.Add(1)
 	}
 	if !l.marks.changed {
 		l.marks.changed = true
@@ -276,7 +297,7 @@ func (l *Log) roll() error {
 		}
 	}
 	if !made {
-		if err := l.makeDir(); err != nil {
+		if err := l.s.commit.settleDeletes(l.dir); err != nil {
 			return err
 		}
 	}
@@ -284,16 +305,11 @@ func (l *Log) roll() error {
 		log: l, base: next, next: next, maxTime: record.NoTimestamp, firstTime: timeUnknown,
 		created: time.Now().UnixMilli(),
 	}
-	h, err := l.openNext(g)
-	if err != nil {
+	if old == nil && !o.Preallocate && l.mayWait() {
+		g.unmade = true
+		g.late.Store(true)
+	} else if err := l.makeFile(g, made); err != nil {
 		return err
-	}
-	defer h.drop()
-	if o.Preallocate {
-		if err := h.f.Allocate(0, o.SegmentBytes); err != nil {
-			return l.unmake(g, err)
-		}
-		g.allocated = true
 	}
 	w.jitter = 0
 	if j := o.SegmentJitter.Milliseconds(); j > 0 {
@@ -315,9 +331,34 @@ func (l *Log) roll() error {
 	return nil
 }
 
+// makeFile makes the file of a segment that begins, and the directory where that is
+// not made.
+func (l *Log) makeFile(g *segment, made bool) error {
+	if !made {
+		if err := l.makeDir(); err != nil {
+			return err
+		}
+	}
+	h, err := l.openNext(g)
+	if err != nil {
+		return err
+	}
+	defer h.drop()
+	if o := l.options(); o.Preallocate {
+		if err := h.f.Allocate(0, o.SegmentBytes); err != nil {
+			return l.unmake(g, err)
+		}
+		g.allocated = true
+	}
+	return nil
+}
+
 // finish writes out what a segment's closing needs: the last time index entry, its
 // indexes, its true length.
 func (l *Log) finish(g *segment) error {
+	if err := g.writeOut(); err != nil {
+		return err
+	}
 	l.pub.Lock()
 	l.tail.noteTime()
 	l.pub.Unlock()

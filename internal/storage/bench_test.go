@@ -2,6 +2,7 @@ package storage
 
 import (
 	"fmt"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -162,5 +163,70 @@ func BenchmarkRead(b *testing.B) {
 				c.Release()
 			}
 		})
+	}
+}
+
+// BenchmarkAppendCrowd appends a record to each of 5,000 logs in turn, 500 to a
+// commit. A checkpoint is made each second, or when the journal wants it.
+func BenchmarkAppendCrowd(b *testing.B) {
+	for _, durable := range []bool{false, true} {
+		b.Run(fmt.Sprintf("durable=%v", durable), func(b *testing.B) {
+			s := benchStore(b)
+			o := testOptions()
+			if !durable {
+				o.FlushMessages = 1 << 40
+			}
+			items := []Item{{Batch: append(record.Batch(nil), batch(b, 0, 1, 1<<10)...)}}
+			logs := make([]*Log, 5000)
+			n := 0
+			turn := func() {
+				l := logs[n%len(logs)]
+				l.Append(1, items)
+				if n++; n%500 != 0 {
+					return
+				}
+				s.Commit()
+				for c, _ := l.Committed(); c < items[0].Next; c, _ = l.Committed() {
+					runtime.Gosched()
+				}
+			}
+			for i := range logs {
+				logs[i] = testLog(s, i, o)
+			}
+			for range logs {
+				turn()
+			}
+			time.Sleep(100 * time.Millisecond) // the ring is being laid out
+			s.keeper.checkpointNow()
+			b.SetBytes(int64(len(items[0].Batch)))
+			b.ReportAllocs()
+			for b.Loop() {
+				turn()
+			}
+			if items[0].Err != nil {
+				b.Fatal(items[0].Err)
+			}
+		})
+	}
+}
+
+// BenchmarkAppendNew appends the first record to each of 5,000 new logs and commits
+// them together.
+func BenchmarkAppendNew(b *testing.B) {
+	s := benchStore(b)
+	items := []Item{{Batch: append(record.Batch(nil), batch(b, 0, 1, 100)...)}}
+	mustAppend(b, testLog(s, -1, testOptions()), batch(b, 0, 1, 10))
+	s.keeper.checkpointNow()
+	time.Sleep(100 * time.Millisecond) // the ring is being laid out
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		testLog(s, n, testOptions()).Append(1, items)
+		if n++; n%500 == 0 {
+			s.Commit()
+		}
+	}
+	if items[0].Err != nil {
+		b.Fatal(items[0].Err)
 	}
 }

@@ -23,7 +23,7 @@ func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
 		return again, 0, err
 	}
 	if synced, err = l.sync(c); err == nil {
-		l.notePoint(c)
+		l.notePoint(c, c.to)
 	}
 	return false, synced, err
 }
@@ -42,6 +42,9 @@ func (l *Log) beginCheckpoint(last, sync bool) (c *checkpointing, again bool, er
 			l.s.journal.pin()
 		}
 		return nil, false, nil
+	}
+	if err := l.writeOut(); err != nil {
+		return nil, false, err
 	}
 	if last {
 		if err := l.flushAll(); err != nil {
@@ -68,12 +71,13 @@ func (l *Log) beginCheckpoint(last, sync bool) (c *checkpointing, again bool, er
 	}
 	c = l.takeCheckpoint()
 	c.snapped = snapped
-	if c.epochs != nil {
-		err := l.change(func() error { return l.s.replaceFile(l.dir, epochFile, c.epochs.encode(), sync) })
-		if err != nil {
-			l.takeBack(c)
-			return nil, false, asAppendError(err)
-		}
+	err = l.writeOut() // what came since it began
+	if err == nil && c.epochs != nil {
+		err = l.change(func() error { return l.s.replaceFile(l.dir, epochFile, c.epochs.encode(), sync) })
+	}
+	if err != nil {
+		l.takeBack(c)
+		return nil, false, asAppendError(err)
 	}
 	return c, false, nil
 }
@@ -104,15 +108,20 @@ func (l *Log) sync(c *checkpointing) (synced int, err error) {
 // kernel lives, nobody needs to look at these batches: so their epochs are written.
 func (l *Log) noteWritten() error {
 	l.pub.Lock()
-	es, behind := l.epochs, l.unwritten && l.made
+	es, behind, end := l.epochs, l.unshown && l.made, l.endLocked()
+	l.unshown = l.unshown && !behind
 	l.pub.Unlock()
-	if behind {
-		err := l.change(func() error { return l.s.replace(l.dir, epochFile, es.encode(), false) })
-		if err != nil {
-			return asAppendError(err)
-		}
+	err := l.writeOut()
+	if err == nil && behind {
+		err = l.change(func() error { return l.s.replace(l.dir, epochFile, es.encode(), false) })
 	}
-	l.notePoint(nil)
+	if err != nil {
+		l.pub.Lock()
+		l.unshown = l.unshown || behind
+		l.pub.Unlock()
+		return asAppendError(err)
+	}
+	l.notePoint(nil, end)
 	return nil
 }
 
@@ -153,10 +162,7 @@ func (l *Log) syncDue(now time.Time) bool {
 func (l *Log) takeCheckpoint() *checkpointing {
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	c := &checkpointing{
-		to:        place{seg: l.activeLocked(), next: record.Offset(l.end.Load())},
-		journaled: l.marks.journaled,
-	}
+	c := &checkpointing{to: l.endLocked(), journaled: l.marks.journaled}
 	l.marks.changed, l.marks.journaled, l.marks.wantSync = false, false, false
 	l.marks.unsynced, l.marks.records = time.Time{}, 0
 	if c.to.seg != nil {
@@ -179,8 +185,8 @@ func (l *Log) takeCheckpoint() *checkpointing {
 }
 
 // notePoint notes what the checkpoint achieved; nil: the log is only known to have
-// been written further.
-func (l *Log) notePoint(c *checkpointing) {
+// been written, up to a place.
+func (l *Log) notePoint(c *checkpointing, written place) {
 	l.pub.Lock()
 	if c != nil {
 		for i, g := range c.segs {
@@ -200,14 +206,21 @@ func (l *Log) notePoint(c *checkpointing) {
 		pt.base, pt.next = record.Offset(l.end.Load()), record.Offset(l.end.Load())
 	}
 	pt.wbase, pt.wpos, pt.wnext = pt.base, pt.pos, pt.next
-	if g := l.activeLocked(); g != nil && l.stable.seg != nil {
-		pt.wbase, pt.wpos, pt.wnext = g.base, g.size, g.next
+	if written.seg != nil && l.stable.seg != nil {
+		pt.wbase, pt.wpos, pt.wnext = written.seg.base, written.pos, written.next
 	}
 	vouched := l.linked
 	l.pub.Unlock()
 	if vouched {
 		l.s.points.set(l.id, pt)
 	}
+}
+
+// vouched tells whether a checkpoint may say where the log begins.
+func (l *Log) vouched() bool {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	return l.linked
 }
 
 // snapshot writes the producers' state where enough changed, or the log is closed.

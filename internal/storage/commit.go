@@ -32,20 +32,20 @@ type committer struct {
 	kick chan struct{} // size 1: a loop has a round to run
 
 	mu      sync.Mutex
-	ended   sync.Cond // a round has ended
-	coming  *round    // guarded by mu: the next round, which appends enter
-	spare   []*round  // guarded by mu: rounds to be used again
-	peak    int       // guarded by mu: the largest image since relax
-	control []byte    // guarded by mu: encoded parts for the journal that are no batches
-	deleted []string  // guarded by mu: directories whose deletion is in control
-	running bool      // guarded by mu: a round is under way or handed to a loop
-	again   bool      // guarded by mu: another one must follow it
-	telling int       // guarded by mu: rounds that have ended and still call back
-	rounds  int64     // guarded by mu: begun
-	done    int64     // guarded by mu: ended
-	stopped bool      // guarded by mu: the store is closing
-	lost    int64     // guarded by mu: the last round whose control parts found no room in the journal
-	failed  error     // guarded by mu: why control parts cannot be made durable any more
+	ended   sync.Cond       // a round has ended
+	coming  *round          // guarded by mu: the next round, which appends enter
+	spare   []*round        // guarded by mu: rounds to be used again
+	peak    int             // guarded by mu: the largest image since relax
+	control []byte          // guarded by mu: encoded parts for the journal that are no batches
+	deleted map[string]bool // guarded by mu: directories whose deletion is in control
+	running bool            // guarded by mu: a round is under way or handed to a loop
+	again   bool            // guarded by mu: another one must follow it
+	telling int             // guarded by mu: rounds that have ended and still call back
+	rounds  int64           // guarded by mu: begun
+	done    int64           // guarded by mu: ended
+	stopped bool            // guarded by mu: the store is closing
+	lost    int64           // guarded by mu: the last round whose control parts found no room in the journal
+	failed  error           // guarded by mu: why control parts cannot be made durable any more
 }
 
 // loops is the number of goroutines that run rounds: one may still call back while
@@ -69,6 +69,7 @@ type share struct {
 	staged place         // how far the image has it; seg is nil where it has nothing
 	bytes  int64
 	parts  [2]int // of the round's
+	lazy   bool   // of a log in the page-cache mode: written is enough
 }
 
 func (c *committer) init(s *Store) {
@@ -76,6 +77,7 @@ func (c *committer) init(s *Store) {
 	c.kick = make(chan struct{}, 1)
 	c.ended.L = &c.mu
 	c.coming = &round{number: 1}
+	c.deleted = map[string]bool{}
 }
 
 // enterLocked has the coming round cover what was appended to the log: bufs, whose
@@ -89,12 +91,24 @@ func (l *Log) enterLocked(from record.Offset, pos int64, bufs [][]byte) {
 	r := c.coming
 	if l.marks.round != r.number {
 		l.marks.round, l.marks.slot = r.number, len(r.shares)
-		r.shares = append(r.shares, share{l: l, from: from})
+		r.shares = append(r.shares, share{l: l, from: from, lazy: !l.options().durable()})
 	}
 	e := &r.shares[l.marks.slot]
-	e.to = place{g, g.size, record.Offset(l.end.Load())}
+	if e.lazy && l.options().durable() { // what the image has of it is not enough
+		e.lazy, e.from = false, -1
+	}
+	if from < 0 {
+		e.from = from
+	}
+	e.to = l.endLocked()
 	e.bytes += n
 	h := partHead{kind: partBytes, id: l.id, dir: l.dir, base: g.base, pos: pos, n: int(n)}
+	switch {
+	case e.lazy:
+		h.kind, h.start = partLazy, l.s.late.boot
+	case g.late.Load():
+		h.kind = partLate
+	}
 	if n > 0 && r.image.add(h, bufs, l.s.journal.roundSize) {
 		e.staged = e.to
 	}
@@ -165,7 +179,7 @@ func (c *committer) beginLocked() *round {
 	c.coming = next
 	c.s.journal.setControl(c.control)
 	c.control = c.control[:0]
-	c.deleted = c.deleted[:0]
+	clear(c.deleted)
 	return r
 }
 
@@ -184,9 +198,12 @@ func (c *committer) relax() {
 
 // forFiles tells that a sync of the files is cheaper than the journal.
 func (r *round) forFiles(alone int64) bool {
-	n, bytes := int64(len(r.shares)), int64(0)
+	n, bytes := int64(0), int64(0)
 	for i := range r.shares {
-		bytes += r.shares[i].bytes
+		if !r.shares[i].lazy {
+			n++
+			bytes += r.shares[i].bytes
+		}
 	}
 	return n == 1 && bytes >= alone || n > 0 && bytes/n >= syncEach
 }
@@ -196,7 +213,7 @@ func (r *round) forFiles(alone int64) bool {
 func (c *committer) finish(r *round, err error) {
 	if err == nil || errors.Is(err, errNoJournal) {
 		for i := range r.shares {
-			if e := &r.shares[i]; !e.l.settle(e.to) {
+			if e := &r.shares[i]; !e.l.settle(e.to, e.lazy) {
 				e.l = nil // nothing moved
 			}
 		}
@@ -232,15 +249,17 @@ func (c *committer) finish(r *round, err error) {
 	c.mu.Unlock()
 }
 
-// settle notes that the log is durable up to a place, and tells whether that moved
-// the committed end.
-func (l *Log) settle(to place) bool {
+// settle notes that the log is durable up to a place, or, lazy, only written, and
+// tells whether that moved the committed end.
+func (l *Log) settle(to place, lazy bool) bool {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	if l.unsound() || to.seg == nil {
 		return false
 	}
-	l.durable = to
+	if !lazy {
+		l.durable = to
+	}
 	return l.commitUpToLocked(to.next)
 }
 
@@ -248,18 +267,24 @@ func (l *Log) settle(to place) bool {
 // some logs only, those are faulted, and it is no error of the round.
 func (c *committer) work(r *round) error {
 	s := c.s
-	linked := true
+	linked, lazy := true, false
 	for i := range r.shares {
+		if e := &r.shares[i]; e.lazy {
+			e.spill()
+			lazy = true
+			continue
+		}
 		linked = r.collect(i) && linked
 	}
-	if len(r.parts) == 0 && !s.journal.hasControl() {
+	durable := len(r.parts) > 0 || s.journal.hasControl()
+	if !durable && !lazy {
 		return nil
 	}
 	if linked && !s.journal.hasControl() && r.forFiles(s.cfg.alone) {
 		s.syncFiles(r)
 		return nil
 	}
-	err := s.journal.write(r)
+	err := s.journal.write(r, durable)
 	if errors.Is(err, errNoJournal) { // no room: the files themselves must do
 		s.syncFiles(r)
 		if s.journal.hasControl() {
@@ -329,6 +354,11 @@ func (r *round) collect(i int) (linked bool) {
 func (s *Store) syncFiles(r *round) {
 	spread(len(r.shares), func(i int) {
 		e := &r.shares[i]
+		if e.lazy {
+			e.staged = place{}
+			e.spill()
+			return
+		}
 		for _, p := range r.parts[e.parts[0]:e.parts[1]] {
 			if !s.syncPart(p) {
 				e.to = place{}
@@ -345,15 +375,15 @@ func (s *Store) syncPart(p part) bool {
 	l.pub.Lock()
 	names, fresh, size := !p.g.linked, !l.linked, p.pos+p.n
 	wait := l.marks.cutBelow > s.journal.base.Load()
-	if wait {
-		l.enterLocked(-1, l.activeLocked().size, nil)
-	}
 	l.pub.Unlock()
-	if wait {
-		s.keeper.hurry()
+	err := p.g.writeOut()
+	if wait || full(err) {
+		l.waitForCheckpoint()
 		return false
 	}
-	err := p.g.sync()
+	if err == nil {
+		err = p.g.sync()
+	}
 	if err == nil && (names || fresh) {
 		err = s.syncNames(l.dir, fresh)
 	}
@@ -427,17 +457,14 @@ func (c *committer) noteDelete(id LogID, dir string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.control = appendPart(c.control, partHead{kind: partDelete, id: id, dir: dir})
-	c.deleted = append(c.deleted, dir)
+	c.deleted[dir] = true
 }
 
 // settleDeletes makes the deletion of a directory's last log durable, before the
 // directory is made anew for another one.
 func (c *committer) settleDeletes(dir string) error {
 	c.mu.Lock()
-	found := false
-	for _, d := range c.deleted {
-		found = found || d == dir
-	}
+	found := c.deleted[dir]
 	need := c.rounds + 1
 	c.mu.Unlock()
 	if !found {

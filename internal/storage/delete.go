@@ -18,6 +18,7 @@ func (s *Store) Delete(id LogID) {
 	}
 	s.mu.Unlock()
 	s.points.forget(id)
+	s.dropHeld(id)
 	if l == nil {
 		return
 	}
@@ -33,27 +34,36 @@ func (s *Store) Delete(id LogID) {
 			return // there is another topic of that name by now
 		}
 	}
-	s.discard(id, l.dir)
+	if !s.discard(id, l.dir) && len(segs) > 0 { // its records are in the journal only: no directory says that they are to go
+		to := asideName(l.dir, id.Topic, deletedDir)
+		if err := s.fs.MkdirAll(s.path(to)); err != nil {
+			s.log.Warn("a deleted topic could not be marked", "dir", l.dir, "err", err)
+		} else {
+			s.keeper.doom(to)
+		}
+	}
 	s.commit.noteDelete(id, l.dir)
 }
 
 // discard takes a directory's name away and has it removed. What an earlier run may
 // have left under its new name is looked for only where that is in the way: it is
-// there nearly never, and a quarter of what a deletion takes (BenchmarkDelete).
-func (s *Store) discard(id LogID, dir string) {
+// there nearly never, and a quarter of what a deletion takes (BenchmarkDelete). It is
+// false where there is no such directory.
+func (s *Store) discard(id LogID, dir string) bool {
 	to := asideName(dir, id.Topic, deletedDir)
 	err := s.fs.Rename(s.path(dir), s.path(to))
 	if errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrPermission) { // as systems call it
 		err = s.moveAside(dir, to)
 	}
 	if errors.Is(err, vfs.ErrNotExist) {
-		return
+		return false
 	}
 	if err != nil {
 		s.log.Error("a deleted topic's directory could not be moved away", "dir", dir, "err", err)
-		return
+		return true
 	}
 	s.keeper.doom(to)
+	return true
 }
 
 // doom has a directory removed once a checkpoint has left behind what the journal
@@ -80,6 +90,11 @@ func (s *Store) sweepDirs(live func(id LogID) bool) {
 	for _, id := range s.points.ids() {
 		if !live(id) {
 			s.points.forget(id)
+		}
+	}
+	for _, id := range s.heldIDs() {
+		if !live(id) {
+			s.dropHeld(id)
 		}
 	}
 	infos, err := s.fs.ReadDir(s.cfg.Dir)

@@ -64,6 +64,8 @@ const (
 	partStart  partKind = 2 // the log's start moved
 	partDelete partKind = 3 // the log was deleted
 	partNone   partKind = 4 // nothing; it ends a write of which the rest could not be read
+	partLate   partKind = 5 // bytes of a segment that its file did not have then
+	partLazy   partKind = 6 // the same, of a log that a power cut may take them from; start stands for the kernel's run
 )
 
 // partHead is a part as it stands in the journal, without its bytes.
@@ -149,6 +151,8 @@ type journal struct {
 	base    atomic.Uint64 // the round with which a recovery begins
 	known   atomic.Bool   // a checkpoint on disk names it: else nobody would find its rounds
 	dead    error         // why nothing is written any more
+	lost    atomic.Bool   // there is a reason
+	lazy    bool          // the round under way is not synced
 	control []byte        // of the round under way
 	buf     []byte        // of the round under way: a head, then parts
 	summed  int           // the length of the parts of which sum is the checksum
@@ -243,9 +247,9 @@ func cutPart(b []byte) (p encodedPart, rest []byte, err error) {
 }
 
 // write makes a round, and what setControl took, durable with as few rounds of its
-// own as hold them and one sync. errNoJournal says that there is no room. After any other
+// own as hold them and one sync; or it writes the round only. errNoJournal says that there is no room. After any other
 // failure nobody can know what the disk has, so the journal is closed for good.
-func (j *journal) write(r *round) error {
+func (j *journal) write(r *round, durable bool) error {
 	if j.dead != nil {
 		return j.dead
 	}
@@ -253,13 +257,15 @@ func (j *journal) write(r *round) error {
 		return errNoJournal
 	}
 	j.buf, j.summed, j.sum = r.image.b, max(len(r.image.b)-roundHead, 0), r.image.sum
+	j.lazy = !durable
 	err := j.put(r.parts)
 	r.image.b, j.buf = j.buf, nil // it may have grown
-	if err == nil {
+	if err == nil && durable {
 		err = j.sync()
 	}
 	if err != nil && !errors.Is(err, errNoJournal) {
 		j.dead = err
+		j.lost.Store(true)
 	}
 	return err
 }
@@ -364,7 +370,7 @@ func (j *journal) begin() {
 	j.buf, j.summed, j.sum = j.buf[:roundHead], 0, 0
 }
 
-// read adds n bytes of a segment to the round. They are in the page cache.
+// read adds n bytes of a segment to the round. They are in the page cache, or wait.
 func (j *journal) read(p part, n int) error {
 	begin := len(j.buf)
 	j.buf = appendPart(j.buf, partHead{kind: partBytes, id: p.l.id, dir: p.l.dir, base: p.g.base, pos: p.pos, n: n})
@@ -373,6 +379,10 @@ func (j *journal) read(p part, n int) error {
 		j.buf = growAligned(j.buf, min(max(2*cap(j.buf), need+journalBlock), max(roundHead+maxRound+journalBlock, need+journalBlock)))
 	}
 	j.buf = j.buf[:at+n]
+	if p.g.late.Load() && p.g.readWaiting(j.buf[at:], p.pos) {
+		j.buf[begin] = byte(partLate)
+		return nil
+	}
 	err := p.g.read(j.buf[at:], p.pos)
 	if err != nil {
 		j.buf = j.buf[:begin]
@@ -409,7 +419,7 @@ func (j *journal) flush(flags byte) error {
 	}
 	sum := crc32.Checksum(b[8:roundHead], castagnoli)
 	be.PutUint32(b[4:], sum)
-	if err := j.current.write(j.s.fs, b, j.pos); err != nil {
+	if err := j.current.write(j.s.fs, b, j.pos, j.lazy); err != nil {
 		if full(err) {
 			err = fmt.Errorf("%w: %w", errNoJournal, err)
 		}
@@ -425,7 +435,11 @@ func (j *journal) flush(flags byte) error {
 	j.number, j.prev = j.number+1, sum
 	j.at = mark{j.current.number, j.pos, j.number, j.prev}
 	j.used += int64(len(b))
-	late := j.used >= j.fileSize*ringFiles/4
+	part := int64(4) // of the ring, after which a checkpoint is due
+	if j.s.late.crowded() {
+		part = 2 // the more comes together, the fewer writes that checkpoint takes
+	}
+	late := j.used >= j.fileSize*ringFiles/part
 	fill := !j.filling
 	j.filling = true
 	j.mu.Unlock()
@@ -438,10 +452,11 @@ func (j *journal) flush(flags byte) error {
 var zeros [journalBlock]byte
 
 // write writes a round, around the page cache where its blocks were written before:
-// that saves a copy, and the sync the search for what to write (BenchmarkCommit).
-func (f *ringFile) write(sys vfs.FS, b []byte, pos int64) error {
+// that saves a copy, and the sync the search for what to write (BenchmarkCommit). lazy:
+// the page cache is enough.
+func (f *ringFile) write(sys vfs.FS, b []byte, pos int64, lazy bool) error {
 	d, ok := sys.(vfs.Director)
-	if !ok || pos+int64(len(b)) > f.size {
+	if !ok || lazy || pos+int64(len(b)) > f.size {
 		_, err := f.f.WriteAt(b, pos)
 		return err
 	}

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -237,10 +238,15 @@ func (k *keeper) checkpointLocked(last bool) error {
 	s := k.s
 	at := s.journal.here()
 	k.bytes.Store(0)
+	s.late.turn()
+	held := s.restoreAll()
 	k.mu.Lock()
 	logs, dead, doomed, replayed := k.changed, k.dead, k.doomed, k.replayed
 	k.changed, k.dead, k.doomed, k.replayed, k.redo = nil, nil, nil, nil, false
 	k.mu.Unlock()
+	if held {
+		k.again()
+	}
 	if last {
 		logs = s.all()
 	}
@@ -251,21 +257,27 @@ func (k *keeper) checkpointLocked(last bool) error {
 		s.journal.pin()
 		s.log.Error("what recovery wrote could not be made durable; the journal keeps it", "err", err)
 	}
-	hold := k.syncLogs(logs, last)
+	hold := k.syncLogs(logs, last) || held
 	if hold {
 		at = k.previous
 	}
 	err := k.save(at)
-	if err != nil || hold || s.journal.isPinned() { // the journal still has what is to be removed
+	pinned := s.journal.isPinned()
+	if err != nil || hold || pinned { // the journal still has what is to be removed
 		k.mu.Lock()
 		k.doomed = append(k.doomed, doomed...)
 		k.mu.Unlock()
 		doomed = nil
 	}
-	if err != nil || hold { // the point of some log is an old one
-		k.bury(dead)
-		dead = nil
+	stay := func(g *segment) bool { // the log's point is an old one, or the journal could bring back segments without one
+		return err != nil || hold || pinned && !g.log.vouched()
 	}
+	for _, g := range dead {
+		if stay(g) {
+			k.bury([]*segment{g})
+		}
+	}
+	dead = slices.DeleteFunc(dead, stay)
 	k.clear(dead, doomed)
 	if !last {
 		s.commit.relax()

@@ -72,7 +72,8 @@ type Log struct {
 	writer *writer // guarded by mu; nil until the first append
 	known  point   // guarded by mu: what open started from, for the producers
 
-	idx sync.Mutex // held over changes of the directory's other files than .log; after mu, before pub
+	idx sync.Mutex // held over changes of the directory's other files than .log; after mu, before out and pub
+	out sync.Mutex // held while what waits is written into the active segment's file; before pub
 
 	pub       sync.Mutex
 	segs      []*segment // guarded by pub; the slice is replaced, never changed
@@ -82,7 +83,8 @@ type Log struct {
 	durable   place      // guarded by pub: everything before is on disk, in its files or the journal
 	stable    place      // guarded by pub: everything before is on disk in its files
 	marks     marks      // guarded by pub
-	unwritten bool       // guarded by pub: the epochs' file is behind
+	unwritten bool       // guarded by pub: the epochs' file is behind, or not on disk
+	unshown   bool       // guarded by pub: the epochs' file is behind
 	made      bool       // guarded by pub: the directory exists
 	linked    bool       // guarded by pub: and its name is durable
 	oldest    int64      // guarded by pub: ms, no record is older; timeUnknown
@@ -106,6 +108,7 @@ type place struct {
 type marks struct {
 	round     int64         // the number of the round that it has entered
 	slot      int           // its place in round.shares
+	period    int64         // see lateness: the last in which it was written to
 	changed   bool          // keeper.changed
 	journaled bool          // the journal holds bytes of it that no sync of its files covered
 	wantSync  bool          // its files are to be synced at the next checkpoint
@@ -138,7 +141,7 @@ func (l *Log) Configure(o Options) {
 	l.mu.Lock()
 	l.opts.Store(o.withDefaults())
 	moved := false
-	if l.ready.Load() && !l.options().durable() {
+	if l.ready.Load() && !l.options().durable() && l.writeOut() == nil {
 		l.pub.Lock()
 		moved = l.commitUpToLocked(record.Offset(l.end.Load()))
 		l.pub.Unlock()
@@ -273,7 +276,7 @@ func (l *Log) BeginEpoch(e record.Epoch) error {
 func (l *Log) beginEpochLocked(e record.Epoch, at record.Offset) {
 	es, ok := l.epochs.begin(e, at)
 	if ok && e >= 0 {
-		l.epochs, l.unwritten = es, true
+		l.epochs, l.unwritten, l.unshown = es, true, true
 	}
 }
 
@@ -358,8 +361,13 @@ func (l *Log) shut(deleted bool) {
 	defer l.mu.Unlock()
 	l.idx.Lock()
 	defer l.idx.Unlock()
+	l.out.Lock()
+	defer l.out.Unlock()
 	l.gone.Store(true)
 	l.deleted.Store(deleted)
+	if deleted {
+		l.forgetWaiting()
+	}
 }
 
 // change does something to the log's directory, unless that is not its own any more.

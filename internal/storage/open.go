@@ -144,6 +144,9 @@ func (l *Log) openLocked() error {
 	if err := s.frozen(l.id); err != nil {
 		return err
 	}
+	if err := s.restore(l.id); err != nil {
+		return err
+	}
 	infos, err := s.fs.ReadDir(s.path(l.dir))
 	if errors.Is(err, vfs.ErrNotExist) {
 		if known && pt.pos > 0 && pt.next > pt.start {
@@ -290,7 +293,11 @@ func (o *opening) check() error {
 	alive := vouched && o.pt.live
 	for i := from; i < len(o.segs); i++ {
 		if i > from && o.segs[i].base != o.next {
-			return o.drop(i)
+			if again, err := o.misfit(i); !again || err != nil {
+				return err
+			}
+			i--
+			continue
 		}
 		if g := o.segs[i]; alive && g.base < o.pt.wbase && i+1 < len(o.segs) && g.size >= pos {
 			g.synced, g.linked, o.next = pos, vouched, g.next // it was closed before, so it is whole
@@ -415,6 +422,25 @@ func (o *opening) drop(i int) error {
 	return o.l.s.syncDir(o.l.s.path(o.l.dir)) // they must not come back behind what is appended next
 }
 
+// misfit deals with the i-th segment, which does not begin where the one before ends.
+// again is true where it was never one: its making failed, and after a power cut its
+// file is back. Else the log ends before it.
+func (o *opening) misfit(i int) (again bool, err error) {
+	g := o.segs[i]
+	if g.base > o.next || !slices.ContainsFunc(o.segs[i+1:], func(g *segment) bool { return g.base == o.next }) {
+		return false, o.drop(i)
+	}
+	o.segs = slices.Delete(o.segs, i, i+1)
+	if o.l.faulted() {
+		return true, nil
+	}
+	o.cut = true
+	if err := o.l.s.keeper.removeSegment(g, 0); err != nil {
+		return false, err
+	}
+	return true, o.l.s.syncDir(o.l.s.path(o.l.dir))
+}
+
 // readEpochs takes the epochs from their file and adds those of the walked batches.
 func (o *opening) readEpochs() error {
 	s, l := o.l.s, o.l
@@ -493,6 +519,7 @@ func (o *opening) publish() error {
 	defer l.pub.Unlock()
 	l.segs, l.epochs, l.made = o.segs, o.epochs, true
 	l.unwritten = len(o.walked) > 0
+	l.unshown = l.unwritten
 	l.linked = o.known || o.synced
 	if o.known {
 		l.oldest = o.pt.oldest

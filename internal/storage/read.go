@@ -118,6 +118,11 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 	if sp.cut > sp.pos && sp.cut < to {
 		to = sp.cut
 	}
+	if sp.seg.late.Load() {
+		if c := sp.seg.copyWaiting(sp.pos, to); c != nil {
+			return c, nil
+		}
+	}
 	h, err := sp.seg.open()
 	if err != nil {
 		return nil, err

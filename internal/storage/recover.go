@@ -69,8 +69,10 @@ func (s *Store) recover() error {
 		}
 		keep = older.at // should the newest checkpoint rot, recovery begins there
 	}
-	alive := boot != "" && hot.boot == boot
-	return s.replay(hot.at, keep, alive, buried)
+	r := newReplay(s)
+	r.deleted = buried
+	r.alive = boot != "" && hot.boot == boot
+	return s.replay(hot.at, keep, r)
 }
 
 // begin starts a directory that has no checkpoint: a new one, or one whose
@@ -130,20 +132,15 @@ type replayedFile struct {
 }
 
 // replay plays the journal back from a checkpoint's mark on; rounds from keep on
-// stay in it. Where the kernel
-// lived, the files have everything that was written, and only what the journal
-// alone says is taken from it.
-func (s *Store) replay(from, keep mark, alive bool, buried map[LogID]bool) error {
-	r := &replay{
-		s: s, alive: alive, deleted: buried, dirs: map[string]verdict{},
-		files: map[replayedFile]vfs.File{}, written: map[replayedFile]bool{}, lacking: map[LogID]bool{},
-		halves: map[uint64]bool{},
-	}
+// stay in it. Where the kernel lived, the files have everything that was written, and
+// only what the journal alone has is taken from it.
+func (s *Store) replay(from, keep mark, r *replay) error {
 	at, err := r.play(from)
 	if err != nil {
 		return err
 	}
-	s.log.Debug("the journal was read", "from", from.number, "keep", keep.number, "to", at.number, "alive", alive)
+	s.held = r.held
+	s.log.Debug("the journal was read", "from", from.number, "keep", keep.number, "to", at.number, "alive", r.alive, "held", len(r.held))
 	if err := s.journal.resume(keep, at); err != nil {
 		return err
 	}
@@ -156,6 +153,7 @@ func (s *Store) replay(from, keep mark, alive bool, buried map[LogID]bool) error
 	k.mu.Lock()
 	k.replayed = r.list()
 	k.since = time.Now()
+	k.redo = k.redo || len(r.held) > 0
 	k.mu.Unlock()
 	k.retryAt = time.Time{}
 	s.freeze(r.lacking)
@@ -177,11 +175,8 @@ func (s *Store) thaw() {
 	s.keeper.run.Lock()
 	from := s.keeper.previous
 	s.keeper.run.Unlock()
-	r := &replay{
-		s: s, deleted: s.tombstones(), dirs: map[string]verdict{}, only: s.frozenLogs(),
-		files: map[replayedFile]vfs.File{}, written: map[replayedFile]bool{}, lacking: map[LogID]bool{},
-		halves: map[uint64]bool{},
-	}
+	r := newReplay(s)
+	r.deleted, r.only = s.tombstones(), s.frozenLogs()
 	_, err := r.play(from)
 	k := &s.keeper
 	k.run.Lock()
@@ -260,7 +255,7 @@ func (s *Store) syncReplayed(files []replayedFile) error {
 // replay is the journal on its way back into the segments.
 type replay struct {
 	s       *Store
-	alive   bool           // the kernel did not stop: bytes need not be written again
+	alive   bool           // the kernel did not stop: bytes that were in files need not be written again
 	only    map[LogID]bool // nil: all logs
 	deleted map[LogID]bool
 	starts  map[LogID]record.Offset
@@ -271,6 +266,19 @@ type replay struct {
 	halves  map[uint64]bool // first rounds of writes that have no last one
 	began   uint64          // the first round of the write that has no last one yet; 0: there is none
 	half    bool            // the round belongs to a write that has none
+
+	held      map[LogID]*heldLog // to be written later
+	heldBytes int
+	owners    map[string]LogID // of directories in held
+	late      bool             // this is later
+	eager     bool             // nothing is held any more
+}
+
+func newReplay(s *Store) *replay {
+	return &replay{
+		s: s, dirs: map[string]verdict{}, files: map[replayedFile]vfs.File{}, written: map[replayedFile]bool{},
+		lacking: map[LogID]bool{}, halves: map[uint64]bool{}, held: map[LogID]*heldLog{}, owners: map[string]LogID{},
+	}
 }
 
 // play brings the rounds from a mark on back, and returns where the next one goes.
@@ -346,7 +354,7 @@ func (r *replay) note(e encodedRound) error {
 				r.starts = map[LogID]record.Offset{}
 			}
 			r.starts[h.id] = max(r.starts[h.id], h.start)
-		case partBytes, partNone:
+		case partBytes, partLate, partLazy, partNone:
 		}
 		return nil
 	})
@@ -361,24 +369,37 @@ func (r *replay) apply(e encodedRound) error {
 		return nil
 	}
 	return e.parts(func(h encodedPart) error {
-		if h.kind != partBytes || r.deleted[h.id] || r.lacking[h.id] || r.only != nil && !r.only[h.id] {
+		bytes := h.kind == partBytes || h.kind == partLate || h.kind == partLazy && r.s.late.cached && h.start == r.s.late.boot
+		if !bytes || r.deleted[h.id] || r.lacking[h.id] || r.only != nil && !r.only[h.id] {
 			return nil
 		}
 		if _, ok := parseDirName(h.dir); !ok {
 			return errRound
 		}
-		key := replayedFile{h.dir, h.base}
-		if r.alive {
-			r.written[key] = true // it may not be on disk
+		switch {
+		case !r.alive:
+			return r.bring(h)
+		case h.kind == partBytes:
+			r.written[replayedFile{h.dir, h.base}] = true // it may not be on disk
+			return nil
+		case !r.eager && r.hold(h):
 			return nil
 		}
-		err := r.write(key, h)
-		if full(err) {
-			r.lacking[h.id] = true
-			return nil
+		if err := r.release(); err != nil {
+			return err
 		}
-		return err
+		return r.bring(h)
 	})
+}
+
+// bring writes a part, unless there is no room.
+func (r *replay) bring(h encodedPart) error {
+	err := r.write(replayedFile{h.dir, h.base}, h)
+	if full(err) {
+		r.lacking[h.id] = true
+		return nil
+	}
+	return err
 }
 
 func (r *replay) write(key replayedFile, h encodedPart) error {
@@ -435,7 +456,11 @@ func (r *replay) claim(h partHead) (bool, error) {
 			r.dirs[h.dir] = v
 			return true, nil
 		}
-		if !known {
+		switch {
+		case known:
+		case ok && r.late: // the log was deleted: another one of its name was made since
+			v.skip = true
+		default:
 			if err := r.close(); err != nil { // the files of that name will be others
 				return false, err
 			}

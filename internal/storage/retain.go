@@ -57,7 +57,7 @@ func (l *Log) moveStart(o record.Offset) error {
 	l.pub.Lock()
 	l.start.Store(int64(o))
 	l.epochs = l.epochs.trim(o)
-	l.unwritten = true
+	l.unwritten, l.unshown = true, true
 	if !l.marks.changed {
 		l.marks.changed = true
 		l.s.keeper.add(l)

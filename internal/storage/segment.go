@@ -17,6 +17,9 @@ type segment struct {
 	usage usage
 	room  int64 // bytes that the file had when it was taken over from a dropped segment; guarded by Log.mu
 
+	late   atomic.Bool // the file lacks bytes, or is not there yet: see writeOut
+	unmade bool        // it is not there yet; guarded by Log.out
+
 	// Guarded by Log.pub. A closed segment's size and next do not change.
 	size      int64         // bytes of whole batches
 	next      record.Offset // after the last record
@@ -27,6 +30,8 @@ type segment struct {
 	firstTime int64         // the first batch's largest timestamp, by which the segment ages; timeUnknown
 	created   int64         // ms, where firstTime is not known
 	allocated bool          // the file is longer than size: trim it when the segment is closed
+	waits     []byte        // the last bytes, which the file has not yet
+	flushing  bool          // waits is being written
 }
 
 // timeUnknown stands for a timestamp that was not looked up.
@@ -36,12 +41,23 @@ func (g *segment) path(suffix string) string {
 	return g.log.s.path(g.log.dir, fileName(g.base, suffix))
 }
 
-// open returns the segment's file with a use of it, which drop gives back.
+// open returns the segment's file, with all that the segment had when it was called,
+// and with a use of it, which drop gives back.
 func (g *segment) open() (*handle, error) {
+	if g.late.Load() {
+		if err := g.writeOut(); err != nil {
+			return nil, err
+		}
+	}
+	return g.openAs(vfs.Existing)
+}
+
+// openAs opens the file as it is, in a mode where it is not open.
+func (g *segment) openAs(mode vfs.Mode) (*handle, error) {
 	if h := g.h.Load(); h != nil && h.take() {
 		return h, nil
 	}
-	return g.log.s.files.open(g, vfs.Existing)
+	return g.log.s.files.open(g, mode)
 }
 
 // forget closes the file as soon as nobody uses it.

@@ -56,6 +56,8 @@ type Config struct {
 	Scrub int64 // bytes a second that are read, once a day, to find damage; 8 MiB, negative: none
 
 	alone int64 // syncAlone; tests have other bounds
+	crowd int64 // lateCrowd; likewise
+	late  int64 // lateAll; likewise
 }
 
 const (
@@ -89,6 +91,12 @@ func (c Config) withDefaults() Config {
 	if c.alone == 0 {
 		c.alone = syncAlone
 	}
+	if c.crowd == 0 {
+		c.crowd = lateCrowd
+	}
+	if c.late == 0 {
+		c.late = lateAll
+	}
 	if c.Scrub == 0 {
 		c.Scrub = defaultScrub
 	}
@@ -105,14 +113,16 @@ type Store struct {
 	points  points
 	space   space
 	volume  volume
+	late    lateness
 	commit  committer
 	journal *journal
 	keeper  keeper
 
 	mu      sync.Mutex
-	logs    map[LogID]*Log // guarded by mu
-	lacking map[LogID]bool // guarded by mu: logs of which only the journal has the last records
-	closed  bool           // guarded by mu
+	logs    map[LogID]*Log     // guarded by mu
+	lacking map[LogID]bool     // guarded by mu: logs of which only the journal has the last records
+	held    map[LogID]*heldLog // guarded by mu: what is to be written into logs' files before they are used
+	closed  bool               // guarded by mu
 
 	spoiled map[string]error // guarded by mu: directories of whose files a sync failed before their log was opened
 
@@ -148,6 +158,7 @@ func open(cfg Config) (*Store, error) {
 		logs: map[LogID]*Log{}, quit: make(chan struct{}),
 	}
 	s.files.init(cfg.FS, maxOpenFiles)
+	s.late.init(cfg)
 	s.commit.init(s)
 	s.keeper.init(s)
 	if err := s.recover(); err != nil {

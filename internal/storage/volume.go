@@ -114,7 +114,7 @@ func (k *keeper) syncAtOnce(logs []*Log, last bool) (rest []*Log, hold bool) {
 	}
 	if len(all) >= k.s.cfg.atOnce && idle <= max(idleBytes, due) && k.s.syncVolume() == nil {
 		for _, p := range all {
-			p.l.notePoint(p.c)
+			p.l.notePoint(p.c, p.c.to)
 		}
 		return nil, hold
 	}
@@ -167,4 +167,5 @@ func (l *Log) takeBack(c *checkpointing) {
 	l.marks.wantSync = true
 	l.marks.wantSnap = l.marks.wantSnap || c.snapped
 	l.unwritten = l.unwritten || c.epochs != nil
+	l.unshown = l.unwritten
 }
