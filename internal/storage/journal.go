@@ -435,11 +435,7 @@ func (j *journal) flush(flags byte) error {
 	j.number, j.prev = j.number+1, sum
 	j.at = mark{j.current.number, j.pos, j.number, j.prev}
 	j.used += int64(len(b))
-	part := int64(4) // of the ring, after which a checkpoint is due
-	if j.s.late.crowded() {
-		part = 2 // the more comes together, the fewer writes that checkpoint takes
-	}
-	late := j.used >= j.fileSize*ringFiles/part
+	late := j.used >= j.fileSize*ringFiles/4
 	fill := !j.filling
 	j.filling = true
 	j.mu.Unlock()

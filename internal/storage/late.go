@@ -13,28 +13,29 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// Where many logs are written to, a few records at a time, a write into each one's
-// file is most of what they cost, and a new log's directory and file take a hundred
-// times as long as its first record. So there the bytes wait in memory: the journal has
-// them, and the file gets what came together at the next checkpoint, or when somebody
-// is to read it (BenchmarkAppendCrowd). What must hold:
+// A new log's directory and file take a hundred times as long as its first record. So
+// where many logs are written to, those of new ones wait in memory: the journal has
+// them, and the file is made, with what came together, by the next checkpoint or when
+// somebody is to read it (BenchmarkAppendNew, leat bench create). Where the file is
+// there, appends go into it: to have them wait, too, saved no CPU over 5,000 logs in
+// turn, and took 200 MB (leat bench spread). What must hold:
 //
 //   - What waits is committed by a round of the journal only. In the page-cache mode
 //     that round is not synced: after a kill the page cache has the journal's file,
 //     and recovery takes from there what no file has (partLazy). After a power cut it
 //     takes nothing: the journal may have what the files lost, and the next kill
 //     would bring it back over what was written since.
-//   - Only an active segment has bytes that wait, those at its end, and whoever opens
-//     its file finds them there: segment.open writes them first.
+//   - Only a log's first segment has bytes that wait, until its file is made, and
+//     whoever opens the file finds them there: segment.open writes them first.
 //   - A checkpoint's mark never goes beyond bytes that wait.
 //   - A write into the file that fails loses nothing: the bytes wait on, and the journal
 //     keeps them.
 const (
-	lateCrowd = 64       // logs written to between two checkpoints, from which on appends are late
-	lateBytes = 4 << 10  // of an append: what is larger is written at once
-	lateEach  = 32 << 10 // that wait of a log; so its index is in memory, see fewBytes
-	lateAll   = 32 << 20 // that wait of all logs
-	minLate   = 2 << 10  // the smallest buffer that they wait in
+	lateCrowd = 64      // logs written to between two checkpoints, from which on those of new ones are late
+	lateBytes = 4 << 10 // of an append: what is larger is written at once
+	lateEach  = 8 << 10 // that wait of a log; so its index is in memory, see fewBytes
+	lateAll   = 8 << 20 // that wait of all logs
+	minLate   = 1 << 10 // the smallest buffer that they wait in
 )
 
 // lateness is what the logs of a store have to know of each other.
@@ -48,7 +49,7 @@ type lateness struct {
 	period atomic.Int64 // the number of checkpoints that began
 	active atomic.Int64 // logs written to since the last one
 	before atomic.Int64 // and between the two before
-	buffer [5]sync.Pool // of minLate bytes and twice, four times ... as many
+	buffer [4]sync.Pool // of minLate bytes and twice, four times ... as many
 }
 
 func (o *lateness) init(cfg Config) {
@@ -99,7 +100,7 @@ func (l *Log) mayWait() bool {
 // late tells whether what was placed is to wait. mu is held.
 func (l *Log) late(g *segment) bool {
 	w := l.writer
-	if w.bytes > lateBytes || g.room > 0 || !l.mayWait() {
+	if !g.late.Load() || w.bytes > lateBytes || !l.mayWait() {
 		return false
 	}
 	for _, it := range w.run {
@@ -109,7 +110,7 @@ func (l *Log) late(g *segment) bool {
 	}
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	return !g.allocated && int64(len(g.waits))+w.bytes <= lateEach
+	return int64(len(g.waits))+w.bytes <= lateEach
 }
 
 // waitLocked has what was placed wait. mu and pub are held.
