@@ -213,3 +213,47 @@ func commitUpwards(ctx context.Context, adm *kadm.Client) int64 {
 	}
 	return acked
 }
+
+// TestCrashNewPartitions proves that the first records of hundreds of new partitions,
+// whose files are made only after they were acknowledged, are there after a kill, after
+// another one while the node starts, and after a stop; in both modes.
+func TestCrashNewPartitions(t *testing.T) {
+	t.Parallel()
+	const partitions = 300
+	dir, addr := t.TempDir(), freeAddr(t)
+	p := upAt(t, dir, addr)
+	pageCache := "1000000"
+	topics := map[string]map[string]*string{"durable": nil, "cached": {"flush.messages": &pageCache}}
+	cl := p.client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RequiredAcks(kgo.AllISRAcks()))
+	for topic, configs := range topics {
+		if _, err := kadm.NewClient(cl).CreateTopic(t.Context(), partitions, 1, configs, topic); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var records []*kgo.Record
+	for topic := range topics {
+		for i := range partitions {
+			records = append(records, &kgo.Record{Topic: topic, Partition: int32(i), Value: []byte(strconv.Itoa(i))})
+		}
+	}
+	if err := cl.ProduceSync(t.Context(), records...).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	for _, stop := range []bool{false, false, true} {
+		if stop {
+			p.stop(t)
+		} else {
+			p.kill()
+			launch(t, dir, addr, "--http", "off").kill() // at some moment of its start
+		}
+		p = upAt(t, dir, addr)
+		for topic := range topics {
+			for _, r := range readAll(t, p, topic, partitions) {
+				if r.Offset != 0 || string(r.Value) != strconv.Itoa(int(r.Partition)) {
+					t.Errorf("%s-%d has %q at %d", topic, r.Partition, r.Value, r.Offset)
+				}
+			}
+		}
+	}
+	p.stop(t)
+}

@@ -18,7 +18,7 @@ func (s *Store) Delete(id LogID) {
 	}
 	s.mu.Unlock()
 	s.points.forget(id)
-	s.dropHeld(id)
+	s.deleteHeld(id)
 	if l == nil {
 		return
 	}
@@ -94,7 +94,7 @@ func (s *Store) sweepDirs(live func(id LogID) bool) {
 	}
 	for _, id := range s.heldIDs() {
 		if !live(id) {
-			s.dropHeld(id)
+			s.deleteHeld(id)
 		}
 	}
 	infos, err := s.fs.ReadDir(s.cfg.Dir)

@@ -25,8 +25,8 @@ import (
 //     and recovery takes from there what no file has (partLazy). After a power cut it
 //     takes nothing: the journal may have what the files lost, and the next kill
 //     would bring it back over what was written since.
-//   - Only a log's first segment has bytes that wait, until its file is made, and
-//     whoever opens the file finds them there: segment.open writes them first.
+//   - Only the last bytes of an active segment wait, and whoever opens its file finds
+//     them there: segment.open writes them first.
 //   - A checkpoint's mark never goes beyond bytes that wait.
 //   - A write into the file that fails loses nothing: the bytes wait on, and the journal
 //     keeps them.
@@ -126,7 +126,7 @@ func (g *segment) waitLocked(bufs [][]byte, n int64) {
 	for _, b := range bufs {
 		g.waits = append(g.waits, b...)
 	}
-	g.late.Store(true)
+	g.late.Store(true) // the file may have been made since
 	o.bytes.Add(n)
 }
 
@@ -329,10 +329,25 @@ func (s *Store) restore(id LogID) error {
 	return nil
 }
 
+// dropHeld forgets what is held of a log: it was written, or the log is deleted.
 func (s *Store) dropHeld(id LogID) {
 	s.mu.Lock()
 	delete(s.held, id)
 	s.mu.Unlock()
+}
+
+// deleteHeld has what is held of a deleted log not be written any more.
+func (s *Store) deleteHeld(id LogID) {
+	s.mu.Lock()
+	h := s.held[id]
+	s.mu.Unlock()
+	if h == nil {
+		return
+	}
+	h.mu.Lock() // it may be being written: its directory goes when it is whole
+	h.done, h.parts = true, nil
+	h.mu.Unlock()
+	s.dropHeld(id)
 }
 
 func (s *Store) heldIDs() []LogID {
@@ -348,9 +363,6 @@ func (s *Store) restoreAll() (hold bool) {
 			s.log.Error("recovery is not complete; it is tried again", "err", err)
 			hold = true
 		}
-	}
-	if hold {
-		s.keeper.again()
 	}
 	return hold
 }
