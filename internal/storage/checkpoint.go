@@ -203,7 +203,11 @@ func (l *Log) notePoint(c *checkpointing, written place) {
 	if l.stable.seg != nil {
 		pt.base = l.stable.seg.base
 	} else {
-		pt.base, pt.next = record.Offset(l.end.Load()), record.Offset(l.end.Load())
+		at := record.Offset(l.end.Load())
+		if len(l.segs) > 0 { // it was empty when its directory was synced, and nothing was since
+			at = l.segs[0].base
+		}
+		pt.base, pt.next = at, at
 	}
 	pt.wbase, pt.wpos, pt.wnext = pt.base, pt.pos, pt.next
 	if written.seg != nil && l.stable.seg != nil {

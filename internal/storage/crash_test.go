@@ -550,6 +550,7 @@ func TestCrashAgain(t *testing.T) {
 		{534, true},    // the file of a segment that could not begin was taken for one
 		{672, true},    // a dropped segment came back from the journal in front of a log without a point
 		{3085, true},   // as 534
+		{6419, true},   // a log that was empty at its last sync had a point at its end
 	} {
 		t.Run(strconv.FormatUint(c.seed, 10), func(t *testing.T) { crashRun(t, c.seed, c.sick) })
 	}

@@ -322,7 +322,7 @@ func (o *opening) check() error {
 func (o *opening) walk(g *segment, pos int64, vouched bool) (whole bool, err error) {
 	l := o.l
 	if vouched {
-		g.linked, g.synced = true, min(pos, g.size)
+		g.linked, g.synced = pos > 0, min(pos, g.size) // a point at its beginning does not vouch for the name
 	}
 	if g.size < pos {
 		l.fail(fmt.Errorf("segment %d has %d bytes and had %d", g.base, g.size, pos))
