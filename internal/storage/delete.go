@@ -22,6 +22,7 @@ func (s *Store) Delete(id LogID) {
 	if l == nil {
 		return
 	}
+	_ = l.writeOut() // so that a directory tells of the deletion; where that fails one is made for it below
 	l.shut(true)
 	l.pub.Lock()
 	segs, made := l.segs, l.made
