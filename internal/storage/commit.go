@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -32,20 +33,20 @@ type committer struct {
 	kick chan struct{} // size 1: a loop has a round to run
 
 	mu      sync.Mutex
-	ended   sync.Cond       // a round has ended
-	coming  *round          // guarded by mu: the next round, which appends enter
-	spare   []*round        // guarded by mu: rounds to be used again
-	peak    int             // guarded by mu: the largest image since relax
-	control []byte          // guarded by mu: encoded parts for the journal that are no batches
-	deleted map[string]bool // guarded by mu: directories whose deletion is in control
-	running bool            // guarded by mu: a round is under way or handed to a loop
-	again   bool            // guarded by mu: another one must follow it
-	telling int             // guarded by mu: rounds that have ended and still call back
-	rounds  int64           // guarded by mu: begun
-	done    int64           // guarded by mu: ended
-	stopped bool            // guarded by mu: the store is closing
-	lost    int64           // guarded by mu: the last round whose control parts found no room in the journal
-	failed  error           // guarded by mu: why control parts cannot be made durable any more
+	ended   sync.Cond        // a round has ended
+	coming  *round           // guarded by mu: the next round, which appends enter
+	spare   []*round         // guarded by mu: rounds to be used again
+	peak    int              // guarded by mu: the largest image since relax
+	control []byte           // guarded by mu: encoded parts for the journal that are no batches
+	deleted map[string]int64 // guarded by mu: directories whose deletion may not be durable, and the round that says so
+	running bool             // guarded by mu: a round is under way or handed to a loop
+	again   bool             // guarded by mu: another one must follow it
+	telling int              // guarded by mu: rounds that have ended and still call back
+	rounds  int64            // guarded by mu: begun
+	done    int64            // guarded by mu: ended
+	stopped bool             // guarded by mu: the store is closing
+	lost    int64            // guarded by mu: the last round whose control parts found no room in the journal
+	failed  error            // guarded by mu: why control parts cannot be made durable any more
 }
 
 // loops is the number of goroutines that run rounds: one may still call back while
@@ -77,7 +78,7 @@ func (c *committer) init(s *Store) {
 	c.kick = make(chan struct{}, 1)
 	c.ended.L = &c.mu
 	c.coming = &round{number: 1}
-	c.deleted = map[string]bool{}
+	c.deleted = map[string]int64{}
 }
 
 // enterLocked has the coming round cover what was appended to the log: bufs, whose
@@ -179,7 +180,9 @@ func (c *committer) beginLocked() *round {
 	c.coming = next
 	c.s.journal.setControl(c.control)
 	c.control = c.control[:0]
-	clear(c.deleted)
+	if c.failed == nil {
+		maps.DeleteFunc(c.deleted, func(_ string, n int64) bool { return n <= c.done && n > c.lost })
+	}
 	return r
 }
 
@@ -457,21 +460,31 @@ func (c *committer) noteDelete(id LogID, dir string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.control = appendPart(c.control, partHead{kind: partDelete, id: id, dir: dir})
-	c.deleted[dir] = true
+	c.deleted[dir] = c.rounds + 1
 }
 
 // settleDeletes makes the deletion of a directory's last log durable, before the
 // directory is made anew for another one.
 func (c *committer) settleDeletes(dir string) error {
 	c.mu.Lock()
-	found := c.deleted[dir]
-	need := c.rounds + 1
+	need, found := c.deleted[dir]
 	c.mu.Unlock()
 	if !found {
 		return nil
 	}
-	if err := c.await(need); !errors.Is(err, errNoJournal) {
+	err := c.await(need)
+	if errors.Is(err, ErrClosed) {
 		return err
 	}
-	return c.s.fs.SyncDir(c.s.cfg.Dir) // without a journal the deletion's rename must do
+	if err != nil { // without the journal the deletion's rename must do
+		if err := c.s.fs.SyncDir(c.s.cfg.Dir); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.deleted[dir] == need {
+		delete(c.deleted, dir)
+	}
+	return nil
 }
