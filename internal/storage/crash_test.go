@@ -551,6 +551,7 @@ func TestCrashAgain(t *testing.T) {
 		{672, true},    // a dropped segment came back from the journal in front of a log without a point
 		{3085, true},   // as 534
 		{6419, true},   // a log that was empty at its last sync had a point at its end
+		{6528, true},   // the mark of a deletion went while a round of the journal that had failed was in it
 	} {
 		t.Run(strconv.FormatUint(c.seed, 10), func(t *testing.T) { crashRun(t, c.seed, c.sick) })
 	}

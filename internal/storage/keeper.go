@@ -262,7 +262,8 @@ func (k *keeper) checkpointLocked(last bool) error {
 		at = k.previous
 	}
 	err := k.save(at)
-	pinned := s.journal.isPinned()
+	// Of a journal that is lost the round that failed may be whole, and recovery reads it.
+	pinned := s.journal.isPinned() || s.journal.lost.Load()
 	if err != nil || hold || pinned { // the journal still has what is to be removed
 		k.mu.Lock()
 		k.doomed = append(k.doomed, doomed...)
