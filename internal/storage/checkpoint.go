@@ -38,7 +38,8 @@ func (l *Log) beginCheckpoint(last, sync bool) (c *checkpointing, again bool, er
 	if l.unsound() {
 		l.pub.Lock()
 		defer l.pub.Unlock()
-		if l.marks.journaled { // nobody else has it, and its files are not to be relied on
+		g := l.activeLocked()
+		if l.marks.journaled || g != nil && g.late.Load() { // nobody else has it, and its files are not to be relied on
 			l.s.journal.pin()
 		}
 		return nil, false, nil

@@ -308,7 +308,7 @@ func (o *opening) check() error {
 		if err != nil {
 			return err
 		}
-		if !whole && (o.l.faulted() || i+1 == len(o.segs) || o.segs[i+1].base != o.next) {
+		if !whole && (o.l.faulted() || i+1 == len(o.segs) || o.segs[i+1].base != o.next && !o.below(i+1)) {
 			return o.drop(i + 1)
 		} // else the file was longer than the segment, since the cut at its closing was lost
 		pos, vouched = 0, false
@@ -424,9 +424,14 @@ func (o *opening) drop(i int) error {
 
 // misfit deals with the i-th segment, which does not begin where the one before ends.
 // again is true where it was never one: its making failed, and after a power cut its
-// file is back. Else the log ends before it.
+// file is back. It is true, too, where those before it were dropped, of which some
+// could not be removed. Else the log ends before it.
 func (o *opening) misfit(i int) (again bool, err error) {
 	g := o.segs[i]
+	if o.below(i) {
+		o.next = g.base
+		return true, nil
+	}
 	if g.base > o.next || !slices.ContainsFunc(o.segs[i+1:], func(g *segment) bool { return g.base == o.next }) {
 		return false, o.drop(i)
 	}
@@ -440,6 +445,9 @@ func (o *opening) misfit(i int) (again bool, err error) {
 	}
 	return true, o.l.s.syncDir(o.l.s.path(o.l.dir))
 }
+
+// below tells whether all that precedes the i-th segment lies below the log's start.
+func (o *opening) below(i int) bool { return o.segs[i].base <= o.start }
 
 // readEpochs takes the epochs from their file and adds those of the walked batches.
 func (o *opening) readEpochs() error {
