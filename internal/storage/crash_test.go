@@ -476,7 +476,8 @@ func (w *world) recovered() {
 		w.mu.Unlock()
 		cut := m.cut
 		m.cut = false
-		if cut && m.start == end {
+		below := len(m.sent) > 0 && m.sent[len(m.sent)-1].base < m.start
+		if cut && (m.start == end || below) {
 			w.recreate(i) // the model cannot tell what the log still knows of the producer
 			continue
 		}

@@ -418,8 +418,12 @@ func (k *keeper) clear(dead []*segment, doomed []string) {
 		if g.log.unsound() {
 			continue // its point is an old one
 		}
-		err := g.log.change(func() error { return k.removeSegment(g, g.log.options().FileDeleteDelay) })
-		if err == nil {
+		after, spare := g.log.options().FileDeleteDelay, g.log.fits(g)
+		if spare {
+			after = max(after, spareFor)
+		}
+		err := g.log.change(func() error { return k.removeSegment(g, after) })
+		if err == nil && spare {
 			g.log.spare(g)
 		}
 		if err != nil && !errors.Is(err, ErrClosed) {

@@ -3,7 +3,9 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -28,7 +30,10 @@ import (
 //     it, and the producer saves 0.2 (leat bench produce behind a consume of 1 MiB answers).
 //   - A segment that is closed is cut to its length, and synced before a point lies
 //     beyond it.
-const maxSpares = 4 // a checkpoint drops several at once
+const (
+	maxSpares = 64              // a checkpoint drops as many of a log as were made since the last one
+	spareFor  = 5 * time.Second // that a dropped file waits for its log's next segment at least
+)
 
 // usage says who may still see what a segment's file has.
 type usage struct {
@@ -49,15 +54,22 @@ func (u *usage) send() bool {
 	return true
 }
 
-// spare keeps a dropped segment's file for the log's next segment, if it is of use
-// for one. It was renamed, so that nobody opens it any more, and will be removed in
-// its time if it is not taken before.
-func (l *Log) spare(g *segment) {
+// fits tells whether a dropped segment's file is of use for the log's next one.
+func (l *Log) fits(g *segment) bool {
 	limit := l.options().SegmentBytes
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	if g.size > limit || g.size < limit/2 || len(l.spares) >= maxSpares {
-		return
+	return g.size <= limit && g.size >= limit/2
+}
+
+// spare keeps a dropped segment's file for the log's next segment. It was renamed, so
+// that nobody opens it any more, and will be removed in its time if it is not taken
+// before.
+func (l *Log) spare(g *segment) {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	if n := len(l.spares); n >= maxSpares {
+		l.spares = slices.Delete(l.spares, 0, n-maxSpares+1)
 	}
 	l.spares = append(l.spares, g)
 }
