@@ -463,7 +463,7 @@ func (s *suite) topic(ctx context.Context, w *workload, c *contender, options *O
 	fill := min(s.bytes, 900<<20)
 	if w.topic == steady {
 		s.steady[kind] = o.Topic
-		fill = steadyBytes * 3 / 2
+		fill = steadyTotal(o.Partitions) * 3 / 2
 	}
 	o.Size, o.Batch, o.InFlight, o.WriteBytes, o.Duration = 1024, 16, 32, 256<<10, 0
 	o.Records, o.PIDs = fill/int64(o.Size), nil

@@ -72,12 +72,23 @@ type workload struct {
 	note    string           // for the reader of the table
 }
 
-// steadyBytes is the retention of a steady topic, in segments of an eighth; with
-// wideSteady partitions each has its part of that.
+// steadyBytes is the retention of a steady topic with one partition, in segments of an
+// eighth. With wideSteady partitions each has a part of wideBytes: as many GiB as they
+// would not fit into the page cache, and smaller parts would be of segments that last
+// a tenth of a second.
 const (
 	steadyBytes = 1 << 30
+	wideBytes   = 4 << 30
 	wideSteady  = 64
 )
+
+// steadyTotal is what a steady topic keeps of all its partitions.
+func steadyTotal(partitions int) int64 {
+	if partitions > 1 {
+		return wideBytes
+	}
+	return steadyBytes
+}
 
 // topicState says what a turn finds.
 type topicState int
@@ -155,8 +166,8 @@ func workloads() []workload {
 	kept := func(set func(o *Options)) func(o *Options) {
 		return func(o *Options) {
 			set(o)
-			o.Configs = append(o.Configs, fmt.Sprintf("retention.bytes=%d", steadyBytes/o.Partitions),
-				fmt.Sprintf("segment.bytes=%d", steadyBytes/8/o.Partitions))
+			keep := steadyTotal(o.Partitions) / int64(o.Partitions)
+			o.Configs = append(o.Configs, fmt.Sprintf("retention.bytes=%d", keep), fmt.Sprintf("segment.bytes=%d", keep/8))
 		}
 	}
 	clients := []string{leatDurable, leatCache, kafkaPlain}

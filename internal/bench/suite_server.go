@@ -85,7 +85,7 @@ func programs(at *places) (have map[string]*program, missing map[string]string) 
 	for name, flags := range map[string][]string{
 		programFloor: nil, programFloorSync: {"-sync"}, programJournal: {"-journal", "256"}, programDiscard: {"-store", "discard"},
 		programRecycle:   {"-recycle", "-ring", strconv.Itoa(steadyBytes >> 20)},
-		programRecycle64: {"-recycle", "-ring", strconv.Itoa(steadyBytes >> 20 / wideSteady)},
+		programRecycle64: {"-recycle", "-ring", strconv.Itoa(wideBytes >> 20 / wideSteady)},
 	} {
 		if _, err := os.Stat(floor); err != nil {
 			missing[name] = "there is no " + floor + "; scripts/bench.sh builds it"

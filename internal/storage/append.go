@@ -149,6 +149,7 @@ func (l *Log) makeRoom(b record.Batch, now int64) (rolled bool, err error) {
 		return true, err
 	}
 	if l.crowded() {
+		l.keepFiles()
 		l.s.keeper.drop(l)
 	}
 	return true, nil

@@ -25,8 +25,8 @@ import (
 //     something that is no batch and verifies all checksums again up to there.
 //   - Whoever may still read the old records must not read the new ones: a file that is
 //     open, or that sendfile was given, whose pages may wait in some socket, is not used.
-//     Nobody tells when they have left it. So what a log makes that takes files over is
-//     read for an answer and not sent: each reader of large answers pays 0.04 s/GB for
+//     Nobody tells when they have left it. So what a log has that drops as much as it
+//     takes is read for an answer and not sent: each reader of large answers pays 0.04 s/GB for
 //     it, and the producer saves 0.2 (leat bench produce behind a consume of 1 MiB answers).
 //   - A segment that is closed is cut to its length, and synced before a point lies
 //     beyond it.
@@ -72,6 +72,14 @@ func (l *Log) spare(g *segment) {
 		l.spares = slices.Delete(l.spares, 0, n-maxSpares+1)
 	}
 	l.spares = append(l.spares, g)
+}
+
+// keepFiles has the files of all segments be of use again once they are dropped: from
+// here on they are read for answers.
+func (l *Log) keepFiles() {
+	for _, g := range l.segments() {
+		g.usage.again.Store(true)
+	}
 }
 
 // takeSpare gives a spare file the new segment's name. mu is held.

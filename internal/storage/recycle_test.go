@@ -147,6 +147,76 @@ func TestSteadySent(t *testing.T) {
 	}
 }
 
+// TestSteadyAtOnce proves that a log which drops many segments between two checkpoints,
+// and whose files are to be removed at once, takes nearly all of them over, with their
+// indexes, though readers have been everywhere.
+func TestSteadyAtOnce(t *testing.T) {
+	var logs, indexes atomic.Int64
+	s, err := open(testConfig(vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, path string) error {
+		if op == vfs.OpRename && strings.HasSuffix(path, timeSuffix+deletedSuffix) {
+			indexes.Add(1)
+		}
+		return takeovers(&logs)(op, path)
+	}), "data"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.background = func(fn func()) { fn() } // steps are made here
+	o := steadyOptions()
+	o.RetentionBytes, o.FileDeleteDelay = 20*int64(o.SegmentBytes), 0
+	o.IndexInterval = 4000 // so that each segment has indexes
+	l := testLog(s, 0, o)
+	n := 0
+	fill := func(segments int) {
+		for range 10 * segments { // of 3,000 bytes and more: ten fill one
+			mustAppend(t, l, batch(t, n, 1, 3000))
+			n++
+		}
+		s.Commit()
+	}
+	fill(26) // the last of them find the log at its size
+	for _, g := range l.segments() {
+		if g.usage.send() {
+			t.Fatalf("sendfile may have the file of segment %d", g.base)
+		}
+	}
+	for round := range 6 {
+		s.keeper.step()          // drops what is too much
+		s.keeper.checkpointNow() // renames it
+		s.keeper.step()          // removes what is due
+		if round == 1 {
+			logs.Store(0)
+			indexes.Store(0)
+		}
+		fill(10)
+	}
+	if n := logs.Load(); n < 45 {
+		t.Errorf("%d of 50 files were taken over", n)
+	}
+	if n := indexes.Load(); n < 45 {
+		t.Errorf("%d of 50 indexes were taken over", n)
+	}
+	start, _ := l.Start()
+	for i, v := range values(t, readAll(t, l, start, 10_000)) {
+		if v != int(start)+i {
+			t.Fatalf("record %d is %d", int(start)+i, v)
+		}
+	}
+	for o := start; o < record.Offset(n); o += 7 { // by the indexes, where they serve
+		for _, g := range l.segments() {
+			if o < g.base || o >= g.next {
+				continue
+			}
+			if sp, err := l.locate(g, o); err != nil || sp.base != o {
+				t.Fatalf("offset %d is found at %d: %v", o, sp.base, err)
+			}
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestSegmentThatCannotBegin proves that a file which could not be made ready for a
 // segment is gone: the segment before it goes on, and a start after a kill finds
 // all of its records and no damage.
