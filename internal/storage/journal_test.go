@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/leatstream/leat/internal/vfs"
@@ -153,5 +155,58 @@ func TestJournalOnDisk(t *testing.T) {
 	s = openStore(t, cfg)
 	for i := range logs {
 		expectValues(t, testLog(s, i, testOptions()), want[i])
+	}
+}
+
+// TestReadOnce proves that after a kill, where the files have all that was written,
+// recovery reads and writes each round once, and that of rounds that only an older
+// checkpoint needs it reads no more than the heads.
+func TestReadOnce(t *testing.T) {
+	mem := vfs.NewMem()
+	var reads, writes atomic.Int64
+	hook := func(op vfs.Op, path string) error {
+		switch {
+		case !strings.HasSuffix(path, ringSuffix):
+		case op == vfs.OpRead:
+			reads.Add(1)
+		case op == vfs.OpWrite:
+			writes.Add(1)
+		}
+		return nil
+	}
+	cfg := testConfig(mem, "data")
+	s, err := open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.background = func(fn func()) { fn() }
+	const rounds = 40
+	commit := func() {
+		for i := range rounds {
+			mustAppend(t, testLog(s, 0, testOptions()), batch(t, i, 1, 100))
+			s.Commit()
+		}
+	}
+	for range 2 {
+		commit()
+		s.keeper.checkpointNow()
+	}
+	commit()
+	fallen := mem.KillClone(nil)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg.FS = vfs.NewFaulty(fallen, hook)
+	s = openStore(t, cfg)
+	const files = 16 // looked into for the round that is missing
+	if n := reads.Load(); n < 3*rounds || n > 3*rounds+2*files {
+		t.Errorf("%d reads of %d rounds' heads and %d rounds", n, rounds, rounds)
+	}
+	if n := writes.Load(); n != rounds {
+		t.Errorf("%d writes of %d rounds", n, rounds)
+	}
+	l := testLog(s, 0, testOptions())
+	if end, err := l.End(); err != nil || end != 3*rounds {
+		t.Errorf("the log ends at %d: %v", end, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"maps"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -64,7 +65,7 @@ func (s *Store) recover() error {
 	}
 	keep := hot.at
 	if older != nil && older.journal == hot.journal && older.at.number < hot.at.number {
-		if _, err := s.journal.scan(older.at, func(encodedRound) error { return nil }); err != nil {
+		if _, err := s.journal.scan(older.at, scanHeads, hot.at.number, func(encodedRound) error { return nil }); err != nil {
 			return err
 		}
 		keep = older.at // should the newest checkpoint rot, recovery begins there
@@ -266,6 +267,7 @@ type replay struct {
 	halves  map[uint64]bool // first rounds of writes that have no last one
 	began   uint64          // the first round of the write that has no last one yet; 0: there is none
 	half    bool            // the round belongs to a write that has none
+	needed  bool            // there are bytes in the journal that the files may lack
 
 	held      map[LogID]*heldLog // to be written later
 	heldBytes int
@@ -282,14 +284,32 @@ func newReplay(s *Store) *replay {
 }
 
 // play brings the rounds from a mark on back, and returns where the next one goes.
+// After a kill the files have nearly always all of it: then one pass is enough.
 func (r *replay) play(from mark) (mark, error) {
-	at, err := r.s.journal.scan(from, r.note)
+	at, err := r.s.journal.scan(from, scanAnew, noRound, r.note)
 	if err != nil {
 		return at, err
 	}
 	r.abandon()
-	_, err = r.s.journal.scan(from, r.apply)
+	if !r.needed {
+		return at, nil
+	}
+	_, err = r.s.journal.scan(from, scanWhole, noRound, r.apply)
 	return at, errors.Join(err, r.close())
+}
+
+// fromJournal tells whether a part has bytes that the files may lack.
+func (r *replay) fromJournal(h partHead) bool {
+	switch h.kind {
+	case partBytes:
+		return !r.alive
+	case partLate:
+		return true
+	case partLazy:
+		return r.s.late.cached && h.start == r.s.late.boot
+	case partDelete, partStart, partNone:
+	}
+	return false
 }
 
 // abandon notes that the write that has no last round will never have one.
@@ -355,6 +375,13 @@ func (r *replay) note(e encodedRound) error {
 			}
 			r.starts[h.id] = max(r.starts[h.id], h.start)
 		case partBytes, partLate, partLazy, partNone:
+			if h.kind == partBytes && r.alive {
+				if _, ok := parseDirName(h.dir); !ok {
+					return errRound
+				}
+				r.written[replayedFile{h.dir, h.base}] = true // it may not be on disk
+			}
+			r.needed = r.needed || r.fromJournal(h.partHead)
 		}
 		return nil
 	})
@@ -369,8 +396,7 @@ func (r *replay) apply(e encodedRound) error {
 		return nil
 	}
 	return e.parts(func(h encodedPart) error {
-		bytes := h.kind == partBytes || h.kind == partLate || h.kind == partLazy && r.s.late.cached && h.start == r.s.late.boot
-		if !bytes || r.deleted[h.id] || r.lacking[h.id] || r.only != nil && !r.only[h.id] {
+		if !r.fromJournal(h.partHead) || r.deleted[h.id] || r.lacking[h.id] || r.only != nil && !r.only[h.id] {
 			return nil
 		}
 		if _, ok := parseDirName(h.dir); !ok {
@@ -379,9 +405,6 @@ func (r *replay) apply(e encodedRound) error {
 		switch {
 		case !r.alive:
 			return r.bring(h)
-		case h.kind == partBytes:
-			r.written[replayedFile{h.dir, h.base}] = true // it may not be on disk
-			return nil
 		case !r.eager && r.hold(h):
 			return nil
 		}
@@ -509,35 +532,51 @@ func (r *replay) close() error {
 	return err
 }
 
+// scanning is what a scan does with the rounds.
+type scanning int
+
+const (
+	scanHeads scanning = iota // finds out where they are
+	scanWhole                 // reads them
+	// scanAnew writes them once more, too, so that the next sync makes them durable even
+	// if one failed before. These are the same bytes: a round stays whole.
+	scanAnew
+)
+
+const noRound = math.MaxUint64 // a scan goes on to the last one
+
 // scanner reads rounds.
 type scanner struct {
 	j     *journal
+	how   scanning
 	files []*ringFile
-	buf   []byte // the payload of the round found last
+	buf   []byte // the round found last
 	flags byte   // of its head
 	sum   uint32 // the checksum of its head
+	size  int64  // of the round
 }
 
-// scan calls fn with the rounds from a mark on, and returns the mark of the one
-// that is missing.
-func (j *journal) scan(at mark, fn func(encodedRound) error) (mark, error) {
+// scan calls fn with the rounds from a mark on, up to the last one or before a given
+// number, and returns the mark of the next one.
+func (j *journal) scan(at mark, how scanning, before uint64, fn func(encodedRound) error) (mark, error) {
 	j.mu.Lock()
-	sc := &scanner{j: j, files: slices.Clone(j.files)}
+	sc := &scanner{j: j, how: how, files: slices.Clone(j.files)}
 	j.mu.Unlock()
-	for {
+	for at.number < before {
 		f, err := sc.find(&at)
 		if f == nil || err != nil {
 			return at, err
 		}
-		if err := fn(encodedRound{at.number, sc.flags, sc.buf}); err != nil {
+		if err := fn(encodedRound{at.number, sc.flags, sc.buf[roundHead:]}); err != nil {
 			return at, err
 		}
 		j.mu.Lock()
 		f.last = max(f.last, at.number)
 		j.mu.Unlock()
-		at.pos += (int64(roundHead+len(sc.buf)) + journalBlock - 1) / journalBlock * journalBlock
+		at.pos += (sc.size + journalBlock - 1) / journalBlock * journalBlock
 		at.number, at.prev = at.number+1, sc.sum
 	}
+	return at, nil
 }
 
 // find reads the round of a mark: where the mark says, or at the beginning of a
@@ -563,39 +602,46 @@ func (sc *scanner) find(at *mark) (*ringFile, error) {
 }
 
 // read reads the round at a place; ok is false where it is not the one that at
-// names, or not whole.
+// names, or not whole, as far as it was read.
 func (sc *scanner) read(f *ringFile, pos int64, at *mark) (ok bool, err error) {
-	var b [roundHead]byte
 	sc.j.mu.Lock()
 	file := f.f
 	sc.j.mu.Unlock()
-	if _, err := file.ReadAt(b[:], pos); err != nil {
+	if cap(sc.buf) < roundHead {
+		sc.buf = make([]byte, roundHead, 256<<10)
+	}
+	b := sc.buf[:roundHead]
+	if _, err := file.ReadAt(b, pos); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = nil
 		}
 		return false, err
 	}
 	n := int(be.Uint32(b[40:]))
-	sc.sum, sc.flags = be.Uint32(b[4:]), b[44]
+	sc.sum, sc.flags, sc.size = be.Uint32(b[4:]), b[44], int64(roundHead+n)
 	if be.Uint32(b[:]) != roundMagic || sc.sum != crc32.Checksum(b[8:], castagnoli) ||
 		[16]byte(b[8:24]) != sc.j.id || be.Uint64(b[24:]) != at.number || be.Uint32(b[32:]) != at.prev ||
 		n == 0 || n > 2*maxRound {
 		return false, nil
 	}
-	if cap(sc.buf) < n {
-		sc.buf = make([]byte, n, max(n, 256<<10))
+	if sc.buf = b; sc.how == scanHeads {
+		return true, nil
 	}
-	sc.buf = sc.buf[:n]
-	got, err := file.ReadAt(sc.buf, pos+roundHead)
+	sc.buf = slices.Grow(sc.buf, n)[:roundHead+n]
+	payload := sc.buf[roundHead:]
+	got, err := file.ReadAt(payload, pos+roundHead)
 	if got < n && err != nil && !errors.Is(err, io.EOF) {
 		return false, err
 	}
-	if got < n || crc32.Checksum(sc.buf, castagnoli) != be.Uint32(b[36:]) {
+	if got < n || crc32.Checksum(payload, castagnoli) != be.Uint32(sc.buf[36:]) {
 		return false, nil // torn: it was never acknowledged
 	}
-	// It is written once more, so that the next sync makes it durable even if one
-	// failed before. These are the same bytes: the round stays whole.
-	return true, rewrite(file, pos, pos+roundHead+int64(n))
+	if sc.how == scanAnew {
+		if _, err := file.WriteAt(sc.buf, pos); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // resume readies the journal for the round at a mark. The last rounds that a scan
