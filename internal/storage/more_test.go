@@ -1,10 +1,13 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -170,6 +173,8 @@ func TestFullDisk(t *testing.T) {
 	mem := vfs.NewMem()
 	cfg := testConfig(mem, "data")
 	cfg.Reserve = 100_000
+	var said bytes.Buffer
+	cfg.Logger = slog.New(slog.NewTextHandler(&said, nil))
 	mem.SetFree(1_000_000)
 	s := openStore(t, cfg)
 	a := testLog(s, 0, testOptions())
@@ -188,6 +193,12 @@ func TestFullDisk(t *testing.T) {
 	if n < 100 {
 		t.Fatalf("refused after %d", n)
 	}
+	for range 3 {
+		appendOne(t, a, batch(t, n, 1, 1000))
+	}
+	if got := strings.Count(said.String(), "the disk is full"); got != 1 {
+		t.Errorf("the operator was told %d times:\n%s", got, said.String())
+	}
 	expectValues(t, a, n)
 	mem.SetFree(0)
 	if err := s.Close(); err != nil {
@@ -205,6 +216,9 @@ func TestFullDisk(t *testing.T) {
 		s.keeper.checkpointNow()
 		s.keeper.removeDue(time.Now())
 		if it := appendOne(t, b, batch(t, 0, 1, 10)); it.Err == nil {
+			if !strings.Contains(said.String(), "there is room on the disk again") {
+				t.Errorf("nobody was told that there is room:\n%s", said.String())
+			}
 			return
 		}
 		time.Sleep(10 * time.Millisecond)

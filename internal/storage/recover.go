@@ -32,7 +32,7 @@ func (s *Store) recover() error {
 	} else if err != nil {
 		return err
 	}
-	s.space.init(s.fs, dir, s.cfg.Reserve)
+	s.space.init(s.fs, dir, s.cfg.Reserve, s.log)
 	k := &s.keeper
 	hot, older, err := k.checkpoint.load(s)
 	if err != nil {

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"fmt"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,20 +18,23 @@ type space struct {
 	fs      vfs.FS
 	dir     string
 	reserve int64
+	log     *slog.Logger
 	left    atomic.Int64 // bytes that appends may still take, as far as is known
 
 	mu     sync.Mutex
 	looked time.Time // guarded by mu: when the file system was last asked
 	tight  bool      // guarded by mu: there was less than lookEvery then
+	full   bool      // guarded by mu: appends were refused, and the operator was told
 }
 
 const (
 	lookEvery = 64 << 20               // bytes appended until the file system is asked again
 	lookPause = 100 * time.Millisecond // between two looks while it is full
+	roomAgain = 16 << 20               // free beyond the reserve, or as much as that: then there is room again
 )
 
-func (s *space) init(fs vfs.FS, dir string, reserve int64) {
-	s.fs, s.dir, s.reserve = fs, dir, reserve
+func (s *space) init(fs vfs.FS, dir string, reserve int64, log *slog.Logger) {
+	s.fs, s.dir, s.reserve, s.log = fs, dir, reserve, log
 	s.look()
 }
 
@@ -51,6 +55,23 @@ func (s *space) look() {
 	}
 	s.tight = avail-reserve < lookEvery
 	s.left.Store(min(avail-reserve, lookEvery))
+	if s.full && avail-reserve >= min(roomAgain, reserve) {
+		s.full = false
+		s.log.Info("there is room on the disk again", "dir", s.dir, "free", avail)
+	}
+}
+
+// tell has the operator know, once until there is room again.
+func (s *space) tell() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.full {
+		return
+	}
+	s.full = true
+	avail, _, _ := s.fs.Free(s.dir)
+	s.log.Error("the disk is full: records are refused until there is room; free some space or delete topics",
+		"dir", s.dir, "free", avail)
 }
 
 // take lets an append of n bytes through, or returns ErrDiskFull.
@@ -68,6 +89,7 @@ func (s *space) take(n int64) error {
 		}
 	}
 	s.left.Add(n)
+	s.tell()
 	return fmt.Errorf("%w: what is left of the file system is reserved; free some space or delete topics", ErrDiskFull)
 }
 
@@ -75,6 +97,7 @@ func (s *space) take(n int64) error {
 func (s *space) check(err error) {
 	if full(err) {
 		s.look()
+		s.tell()
 	}
 }
 
