@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -173,7 +174,7 @@ func TestFullDisk(t *testing.T) {
 	mem := vfs.NewMem()
 	cfg := testConfig(mem, "data")
 	cfg.Reserve = 100_000
-	var said bytes.Buffer
+	var said said
 	cfg.Logger = slog.New(slog.NewTextHandler(&said, nil))
 	mem.SetFree(1_000_000)
 	s := openStore(t, cfg)
@@ -216,6 +217,8 @@ func TestFullDisk(t *testing.T) {
 		s.keeper.checkpointNow()
 		s.keeper.removeDue(time.Now())
 		if it := appendOne(t, b, batch(t, 0, 1, 10)); it.Err == nil {
+			mem.SetFree(1_000_000)
+			s.space.look()
 			if !strings.Contains(said.String(), "there is room on the disk again") {
 				t.Errorf("nobody was told that there is room:\n%s", said.String())
 			}
@@ -224,6 +227,24 @@ func TestFullDisk(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Error("no append got through after a deletion")
+}
+
+// said is what a logger wrote.
+type said struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 // TestFirstStartOnFullDisk proves that a store starts where not even its first

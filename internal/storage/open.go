@@ -265,13 +265,13 @@ func (o *opening) list(infos []vfs.Info) {
 	}
 }
 
-// check walks what the last checkpoint does not vouch for.
-func (o *opening) check() error {
-	from, pos, vouched := 0, int64(0), false
+// vouched finds the place up to which the last checkpoint vouches for the log: in which
+// segment, and where there; ok is false where it does not for that.
+func (o *opening) vouched() (from int, pos int64, ok bool) {
 	if o.known {
 		i := slices.IndexFunc(o.segs, func(g *segment) bool { return g.base == o.pt.base })
 		if i >= 0 {
-			from, pos, vouched = i, o.pt.pos, true
+			from, pos, ok = i, o.pt.pos, true
 		} else if o.pt.pos > 0 && o.pt.next > o.start && (len(o.segs) == 0 || o.pt.base > o.segs[0].base) {
 			o.l.fail(fmt.Errorf("segment %d is missing, though it had %d bytes", o.pt.base, o.pt.pos))
 		}
@@ -286,10 +286,16 @@ func (o *opening) check() error {
 	if len(o.segs) > 0 {
 		g := o.segs[from]
 		o.stable = place{g, 0, g.base}
-		if vouched && g.size >= pos {
+		if ok && g.size >= pos {
 			o.stable = place{g, pos, o.pt.next}
 		}
 	}
+	return from, pos, ok
+}
+
+// check walks what the last checkpoint does not vouch for.
+func (o *opening) check() error {
+	from, pos, vouched := o.vouched()
 	alive := vouched && o.pt.live
 	for i := from; i < len(o.segs); i++ {
 		if i > from && o.segs[i].base != o.next {

@@ -163,7 +163,7 @@ func TestSteadyAtOnce(t *testing.T) {
 	}
 	s.background = func(fn func()) { fn() } // steps are made here
 	o := steadyOptions()
-	o.RetentionBytes, o.FileDeleteDelay = 20*int64(o.SegmentBytes), 0
+	o.RetentionBytes, o.FileDeleteDelay = 20*o.SegmentBytes, 0
 	o.IndexInterval = 4000 // so that each segment has indexes
 	l := testLog(s, 0, o)
 	n := 0
