@@ -31,8 +31,8 @@ import (
 //   - A segment that is closed is cut to its length, and synced before a point lies
 //     beyond it.
 const (
-	maxSpares = 64              // a checkpoint drops as many of a log as were made since the last one
-	spareFor  = 5 * time.Second // that a dropped file waits for its log's next segment at least
+	maxSpares = 64               // a checkpoint drops as many of a log as were made since the last one
+	spareFor  = 30 * time.Second // that a dropped file waits for its log's next segment at least, over a pause of the producer
 )
 
 // usage says who may still see what a segment's file has.
