@@ -418,8 +418,9 @@ func (k *keeper) clear(dead []*segment, doomed []string) {
 		if g.log.unsound() {
 			continue // its point is an old one
 		}
-		after, spare := g.log.options().FileDeleteDelay, g.log.fits(g)
-		if spare {
+		o, spare := g.log.options(), g.log.fits(g)
+		after := o.FileDeleteDelay
+		if spare && o.RetentionBytes >= 0 { // it drops as it grows
 			after = max(after, spareFor)
 		}
 		err := g.log.change(func() error { return k.removeSegment(g, after) })
