@@ -61,7 +61,7 @@ $(LINT):
 cross: ## build and vet for every platform that people have on their desks
 	GO="$(GO)" scripts/cross.sh linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64
 
-bench: ## measure side by side with the floor and other brokers (45 minutes), write docs/benchmarks.md
+bench: ## measure side by side with the floor and other brokers (65 minutes), write docs/benchmarks.md
 	GO="$(GO)" scripts/bench.sh
 
 bench-quick: ## the same in under ten minutes

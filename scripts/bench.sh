@@ -7,7 +7,7 @@
 #   NATS           nats-server, installed into bin unless it is on the path
 #   kcat           where it is on the path: the client with librdkafka
 #
-#   scripts/bench.sh            all workloads, 5 rounds, into docs/benchmarks.md: three quarters of an hour
+#   scripts/bench.sh            all workloads, 5 rounds, into docs/benchmarks.md: little more than an hour
 #   scripts/bench.sh --resume   goes on where the last run was cut
 #   scripts/bench.sh --quick    less than ten minutes
 #   scripts/bench.sh --no-nats  installs nothing

@@ -30,10 +30,6 @@ const (
 	turnCosts = 700 * time.Millisecond
 )
 
-// heavyRounds is how often heavy workloads are measured at most: their figures are
-// far from their targets' limits, or of steps that repeat within a round.
-const heavyRounds = 2
-
 // plan lists what is to be measured.
 func (s *suite) plan() *plan {
 	p := &plan{}
@@ -58,9 +54,7 @@ func (s *suite) roundsOf(w *workload) (first, last int) {
 	switch {
 	case w.heavy && s.quick:
 		return 1, 1
-	case w.heavy:
-		return 1, min(s.rounds, heavyRounds)
-	case w.warms:
+	case w.heavy, w.warms:
 		return 1, s.rounds
 	default:
 		return 0, s.rounds

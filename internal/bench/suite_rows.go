@@ -61,7 +61,7 @@ type workload struct {
 	topic    topicState
 	long     bool // not in the quick suite
 	own      bool // each turn has a process of its own, and an empty directory
-	heavy    bool // few rounds, and none is thrown away
+	heavy    bool // none of its rounds is thrown away, and the quick suite has one
 	pristine bool // it makes its topics itself, or needs none
 	warms    bool // it has a part that is not measured, so that no round is thrown away
 	calls    bool // system calls are counted too, in a run of its own

@@ -197,6 +197,10 @@ func TestFullDisk(t *testing.T) {
 	for range 3 {
 		appendOne(t, a, batch(t, n, 1, 1000))
 	}
+	mem.SetFree(1_000_000)
+	for range 3 { // refused though bytes are free, as by a quota
+		s.space.check(vfs.ErrNoSpace)
+	}
 	if got := strings.Count(said.String(), "the disk is full"); got != 1 {
 		t.Errorf("the operator was told %d times:\n%s", got, said.String())
 	}

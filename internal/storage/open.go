@@ -546,7 +546,7 @@ func (o *opening) publish() error {
 	if o.cut {
 		l.marks.cutBelow = l.s.journal.next()
 	}
-	below := len(o.segs) > 1 && o.segs[1].base <= o.start // the last run did not come to delete them
+	below := len(o.segs) > 1 && o.below(1) // the last run did not come to delete them
 	if (below || !o.clean()) && !l.marks.changed {
 		l.marks.changed = true
 		l.s.keeper.add(l)

@@ -25,11 +25,13 @@ type space struct {
 	looked time.Time // guarded by mu: when the file system was last asked
 	tight  bool      // guarded by mu: there was less than lookEvery then
 	full   bool      // guarded by mu: appends were refused, and the operator was told
+	told   time.Time // guarded by mu: when
 }
 
 const (
 	lookEvery = 64 << 20               // bytes appended until the file system is asked again
 	lookPause = 100 * time.Millisecond // between two looks while it is full
+	tellPause = time.Minute            // between two times that the operator is told: a quota or missing inodes refuse where bytes are free
 	roomAgain = 16 << 20               // free beyond the reserve, or as much as that: then there is room again
 )
 
@@ -61,14 +63,14 @@ func (s *space) look() {
 	}
 }
 
-// tell has the operator know, once until there is room again.
+// tell has the operator know, once until there is room again, and now and then.
 func (s *space) tell() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.full {
+	if s.full || time.Since(s.told) < tellPause {
 		return
 	}
-	s.full = true
+	s.full, s.told = true, time.Now()
 	avail, _, _ := s.fs.Free(s.dir)
 	s.log.Error("the disk is full: records are refused until there is room; free some space or delete topics",
 		"dir", s.dir, "free", avail)
