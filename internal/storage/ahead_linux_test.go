@@ -39,7 +39,7 @@ func TestReadAhead(t *testing.T) {
 	}
 	c = cursor{}
 	for _, at := range []struct{ end, ahead int64 }{
-		{1 << 20, 8 << 20}, {2 << 20, 9 << 20}, {5 << 19, 10 << 20}, {6 << 20, 13 << 20}, {14 << 20, 21 << 20}, {19 << 20, size},
+		{1 << 20, 17 << 19}, {2 << 20, 19 << 19}, {9 << 18, 10 << 20}, {6 << 20, 27 << 19}, {14 << 20, 21 << 20}, {19 << 20, size},
 	} {
 		if c.readAhead(f, at.end, size); c.ahead != min(at.ahead, size) {
 			t.Errorf("at %d it is read ahead up to %d, not %d", at.end, c.ahead, at.ahead)
