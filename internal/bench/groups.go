@@ -27,7 +27,7 @@ const (
 
 // heartbeatEvery is how soon a member notices that others have come. Clients wait
 // for seconds, and the group with them; what is measured is the broker.
-const heartbeatEvery = 1 * time.Millisecond
+const heartbeatEvery = time.Millisecond
 
 func groupsCommand() *cobra.Command {
 	o := groupsDefaults()
