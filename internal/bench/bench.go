@@ -65,6 +65,7 @@ type Options struct {
 	progress  io.Writer // nil: none
 	step      string    // that the progress is of; "": the run has none
 	kafkaHome string    // of the suite: where Apache Kafka's own client is
+	input     string    // of the suite: the file that an ordinary client produces
 }
 
 // Command returns the verb "bench".

@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,12 +31,19 @@ var errNoClient = errors.New("is not installed")
 
 // ordinaryClient produces records to a topic of one partition and reads them back.
 type ordinaryClient struct {
+	input            func(o *Options) (name string, err error) // makes the file that is produced, before time is taken; nil: there is none
 	produce, consume func(ctx context.Context, o *Options) (cpu time.Duration, err error)
 }
 
 // run measures both directions.
-func (c *ordinaryClient) run(ctx context.Context, o Options) (*Result, error) {
-	r := &Result{Kind: "client", Options: o, Started: time.Now().Truncate(time.Second)}
+func (c *ordinaryClient) run(ctx context.Context, o Options) (r *Result, err error) {
+	r = &Result{Kind: "client", Options: o, Started: time.Now().Truncate(time.Second)}
+	if c.input != nil {
+		if o.input, err = c.input(&o); err != nil {
+			return nil, err
+		}
+		defer func() { err = errors.Join(err, os.Remove(o.input)) }()
+	}
 	resetPeak(o.PIDs)
 	for _, step := range []struct {
 		name string
@@ -62,15 +68,16 @@ func (c *ordinaryClient) run(ctx context.Context, o Options) (*Result, error) {
 	return r, nil
 }
 
-// tool runs a program to its end, its output into out, and tells the CPU that it used.
-func tool(ctx context.Context, out io.Writer, name string, args ...string) (time.Duration, error) {
+// tool runs a program to its end, and tells the CPU that it used. Its output goes to
+// nobody: to read it would cost this process.
+func tool(ctx context.Context, name string, args ...string) (time.Duration, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		return 0, fmt.Errorf("%s %w", name, errNoClient)
 	}
 	cmd := exec.CommandContext(ctx, path, args...) //nolint:gosec // one of two programs
 	said := &capped{max: 2000}
-	cmd.Stdout, cmd.Stderr = out, said
+	cmd.Stderr = said
 	if err := cmd.Run(); err != nil {
 		return 0, fmt.Errorf("%s: %w: %s", name, err, said.b)
 	}
@@ -98,7 +105,7 @@ func javaClient() *ordinaryClient {
 			"-Xmx512m", "-cp", filepath.Join(o.kafkaHome, "libs", "*"), "org.apache.kafka.tools." + class,
 			"--bootstrap-server", o.Brokers[0], "--topic", o.Topic, "--num-records", strconv.FormatInt(o.Records, 10),
 		}, args...)
-		return tool(ctx, io.Discard, "java", args...)
+		return tool(ctx, "java", args...)
 	}
 	return &ordinaryClient{
 		produce: func(ctx context.Context, o *Options) (time.Duration, error) {
@@ -114,16 +121,13 @@ func javaClient() *ordinaryClient {
 // kcatClient is librdkafka, by kcat.
 func kcatClient() *ordinaryClient {
 	return &ordinaryClient{
-		produce: func(ctx context.Context, o *Options) (cpu time.Duration, err error) {
-			name, err := linesFile(o)
-			if err != nil {
-				return 0, err
-			}
-			defer func() { err = errors.Join(err, os.Remove(name)) }()
-			return tool(ctx, io.Discard, "kcat", "-P", "-b", o.Brokers[0], "-t", o.Topic, "-p", "0", "-l", name)
+		input: linesFile,
+		produce: func(ctx context.Context, o *Options) (time.Duration, error) {
+			return tool(ctx, "kcat", "-P", "-b", o.Brokers[0], "-t", o.Topic, "-p", "0", "-l", o.input)
 		},
 		consume: func(ctx context.Context, o *Options) (time.Duration, error) {
-			return tool(ctx, io.Discard, "kcat", "-C", "-b", o.Brokers[0], "-t", o.Topic, "-p", "0", "-o", "beginning", "-e", "-q")
+			// By -e it would end half a second after the last record: so long its last fetch waits for more.
+			return tool(ctx, "kcat", "-C", "-b", o.Brokers[0], "-t", o.Topic, "-p", "0", "-o", "beginning", "-c", strconv.FormatInt(o.Records, 10), "-q")
 		},
 	}
 }

@@ -171,7 +171,7 @@ func workloads() []workload {
 		}
 	}
 	clients := []string{leatDurable, leatCache, kafkaPlain}
-	client := func(o *Options) { o.Size, o.Records = 1024, 200_000 }
+	client := func(records int64) func(*Options) { return func(o *Options) { o.Size, o.Records = 1024, records } }
 	return []workload{
 		{name: idleEmpty, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: still(1, 4*time.Second), turn: 12 * time.Second},
 		{name: idleMany, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: still(10_000, 12*time.Second), turn: 20 * time.Second},
@@ -194,9 +194,9 @@ func workloads() []workload {
 		{name: generatorLarge, run: Produce, set: shape(1024, 16, 32), who: []string{floorNone}, figures: []figure{rateFigure(), clientByteFigure()}},
 		{name: generatorSmall, run: Produce, set: shape(100, 160, 32), who: []string{floorNone}, figures: []figure{rateFigure(), clientRecordFigure()}},
 		{name: consumeCold, run: Cold, set: from(coldDefaults()), who: []string{leatCache, kafkaPlain}, figures: coldFigures(), heavy: true, pristine: true, turn: 22 * time.Second},
-		{name: clientJava, run: javaClient().run, set: client, who: clients, figures: clientFigures(), heavy: true, long: true, turn: 12 * time.Second},
-		{name: clientKcat, run: kcatClient().run, set: client, who: clients, figures: clientFigures(), heavy: true, turn: 5 * time.Second},
-		{name: clientFranz, run: franzClient().run, set: client, who: clients, figures: clientFigures(), heavy: true, turn: 3 * time.Second},
+		{name: clientJava, run: javaClient().run, set: client(200_000), who: clients, figures: clientFigures(), heavy: true, long: true, turn: 12 * time.Second},
+		{name: clientKcat, run: kcatClient().run, set: client(1_000_000), who: clients, figures: clientFigures(), heavy: true, turn: 9 * time.Second},
+		{name: clientFranz, run: franzClient().run, set: client(1_000_000), who: clients, figures: clientFigures(), heavy: true, turn: 6 * time.Second},
 		{name: loadBoth, run: Load, set: from(loadDefaults()), who: []string{leatCache, kafkaPlain}, figures: loadFigures(), own: true, heavy: true, turn: 20 * time.Second},
 		{name: restartLarge, restart: restart, set: reborn(0), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, turn: 30 * time.Second, note: restartNote},
 		{name: restartMany, restart: restart, set: reborn(5000), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, long: true, turn: 60 * time.Second, fewer: func(o *Options) { o.Extra = fewerPartitions }, note: restartNote + " " + fewerNote},
