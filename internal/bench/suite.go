@@ -352,7 +352,7 @@ func (s *suite) turn(ctx context.Context, w *workload, c *runner, round int) (*R
 		c.topic, s.stale = "", append(s.stale, staleOne{srv, o.Topic})
 	}
 	syncDisks() // what an earlier run left to write is not this one's cost
-	if w.topic == fresh && !w.heavy {
+	if w.topic == fresh && !w.pristine {
 		touchMemory(s.bytes + s.bytes/4)
 	}
 	var before int64
@@ -438,6 +438,9 @@ func (s *suite) options(w *workload, srv *server, c *contender) Options {
 	o.Records = 0
 	if w.set(&o); o.Records == 0 {
 		o.Records = s.bytes / int64(o.Size)
+	}
+	if w.client && s.quick {
+		o.Records /= 5
 	}
 	if w.fewer != nil && c.program == programKafka {
 		w.fewer(&o)

@@ -150,7 +150,7 @@ func linesFile(o *Options) (name string, err error) {
 	for left := o.Records; left > 0 && err == nil; left -= many {
 		_, err = f.Write(block[:min(left, many)*int64(len(line))])
 	}
-	return f.Name(), err
+	return f.Name(), errors.Join(err, f.Sync()) // or the disk is busy with it while time is taken
 }
 
 // franzClient is franz-go, in this process.

@@ -69,7 +69,7 @@ func (s *suite) expected(w *workload) time.Duration {
 	first, last := s.roundsOf(w)
 	turn := w.turn
 	switch {
-	case turn > 0 && s.quick && w.restart != nil:
+	case turn > 0 && s.quick && (w.restart != nil || w.client):
 		turn /= 3 // it fills a fifth
 	case turn > 0:
 	case w.warms:
