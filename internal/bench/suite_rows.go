@@ -175,7 +175,7 @@ func workloads() []workload {
 	client := func(records int64) func(*Options) { return func(o *Options) { o.Size, o.Records = 1024, records } }
 	return []workload{
 		{name: idleEmpty, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: still(1, 4*time.Second), turn: 12 * time.Second},
-		{name: idleMany, run: Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: still(10_000, 12*time.Second), turn: 20 * time.Second},
+		{name: idleMany, run: Idle, who: cached, own: true, pristine: true, heavy: true, long: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: still(10_000, 12*time.Second), turn: 20 * time.Second},
 		{name: produceBatches, run: Produce, nats: natsProduce, set: shape(1024, 16, 32), who: withNATS(all), figures: bytes, calls: true},
 		{name: produceLarge, run: Produce, set: shape(1024, 1000, 5), who: cached, figures: bytes},
 		{name: produceSmall, run: Produce, nats: natsProduce, set: shape(100, 160, 32), who: withNATS(cached), figures: bytes, calls: true},
