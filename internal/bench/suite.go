@@ -407,9 +407,6 @@ func (s *suite) alone(ctx context.Context, w *workload, c *runner) (r *Result, e
 	dir := filepath.Join(s.dir, fmt.Sprintf("own-%d", s.topics))
 	if w.restart != nil {
 		o := s.options(w, &server{}, &c.contender)
-		if s.quick {
-			o.Records /= 5
-		}
 		defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 		return w.restart(ctx, s.programs[c.program], dir, o)
 	}
@@ -439,7 +436,7 @@ func (s *suite) options(w *workload, srv *server, c *contender) Options {
 	if w.set(&o); o.Records == 0 {
 		o.Records = s.bytes / int64(o.Size)
 	}
-	if w.client && s.quick {
+	if w.large && s.quick {
 		o.Records /= 5
 	}
 	if w.fewer != nil && c.program == programKafka {

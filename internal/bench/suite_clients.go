@@ -138,7 +138,11 @@ func linesFile(o *Options) (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
 	value := make([]byte, o.Size)
 	_, _ = rand.Read(value) // it never fails
 	line := []byte(base64.StdEncoding.EncodeToString(value)[:o.Size] + "\n")

@@ -69,8 +69,8 @@ func (s *suite) expected(w *workload) time.Duration {
 	first, last := s.roundsOf(w)
 	turn := w.turn
 	switch {
-	case turn > 0 && s.quick && (w.restart != nil || w.client):
-		turn /= 3 // it fills a fifth
+	case turn > 0 && s.quick && w.large:
+		turn /= 3 // much of it stays as it is
 	case turn > 0:
 	case w.warms:
 		turn = warmUp + s.run + turnCosts

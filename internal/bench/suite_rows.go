@@ -63,7 +63,7 @@ type workload struct {
 	own      bool // each turn has a process of its own, and an empty directory
 	heavy    bool // none of its rounds is thrown away, and the quick suite has one
 	pristine bool // it makes its topics itself, or needs none
-	client   bool // it is an ordinary client's; the quick suite sends a fifth
+	large    bool // the quick suite has a fifth of its records
 	warms    bool // it has a part that is not measured, so that no round is thrown away
 	calls    bool // system calls are counted too, in a run of its own
 	// restart is what runs instead of run, on a program that does not run yet.
@@ -196,11 +196,11 @@ func workloads() []workload {
 		{name: generatorSmall, run: Produce, set: shape(100, 160, 32), who: []string{floorNone}, figures: []figure{rateFigure(), clientRecordFigure()}},
 		{name: consumeCold, run: Cold, set: from(coldDefaults()), who: []string{leatCache, kafkaPlain}, figures: coldFigures(), heavy: true, pristine: true, turn: 22 * time.Second},
 		{name: clientJava, run: javaClient().run, set: client(200_000), who: clients, figures: clientFigures(), heavy: true, long: true, turn: 12 * time.Second},
-		{name: clientKcat, run: kcatClient().run, set: client(1_000_000), who: clients, figures: clientFigures(), heavy: true, client: true, turn: 9 * time.Second},
-		{name: clientFranz, run: franzClient().run, set: client(1_000_000), who: clients, figures: clientFigures(), heavy: true, client: true, turn: 6 * time.Second},
+		{name: clientKcat, run: kcatClient().run, set: client(1_000_000), who: clients, figures: clientFigures(), heavy: true, large: true, turn: 9 * time.Second},
+		{name: clientFranz, run: franzClient().run, set: client(1_000_000), who: clients, figures: clientFigures(), heavy: true, large: true, turn: 6 * time.Second},
 		{name: loadBoth, run: Load, set: from(loadDefaults()), who: []string{leatCache, kafkaPlain}, figures: loadFigures(), own: true, heavy: true, turn: 20 * time.Second},
-		{name: restartLarge, restart: restart, set: reborn(0), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, turn: 30 * time.Second, note: restartNote},
-		{name: restartMany, restart: restart, set: reborn(5000), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, long: true, turn: 60 * time.Second, fewer: func(o *Options) { o.Extra = fewerPartitions }, note: restartNote + " " + fewerNote},
+		{name: restartLarge, restart: restart, set: reborn(0), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, large: true, turn: 30 * time.Second, note: restartNote},
+		{name: restartMany, restart: restart, set: reborn(5000), who: []string{leatDurable, kafkaPlain}, figures: restartFigures(), own: true, heavy: true, large: true, long: true, turn: 60 * time.Second, fewer: func(o *Options) { o.Extra = fewerPartitions }, note: restartNote + " " + fewerNote},
 		{name: groupsMany, run: Groups, set: from(groupsDefaults()), who: []string{leatCache, leatDurable, kafkaPlain}, figures: groupFigures(), heavy: true, turn: 14 * time.Second},
 		{name: spreadThin, run: Spread, set: from(spreadDefaults()), who: []string{leatDurable, leatCache, floorCache, kafkaPlain}, figures: spreadFigures(), heavy: true, long: true, turn: 20 * time.Second, fewer: func(o *Options) { o.Partitions = fewerPartitions }, note: fewerNote},
 		{name: createMany, run: Create, set: from(createDefaults()), who: []string{leatCache, kafkaPlain}, figures: createFigures(), heavy: true, pristine: true, turn: 6 * time.Second, fewer: func(o *Options) { o.Partitions = fewerPartitions }, note: fewerNote},

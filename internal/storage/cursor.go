@@ -17,8 +17,9 @@ const (
 	// only, and aheadStep how much of that at a time. The system's own reading ahead
 	// stays within 128 KiB and makes who sends the file wait for each of these: with
 	// ours the other connections wait half as long (leat bench latency beside consume).
-	// The call takes 0.25 ms for each MiB, in which nobody may look at the network, and
-	// others go first after each: in steps of 256 KiB a tail's p99 was no lower.
+	// A step takes 0.1 to 0.2 ms, in which nobody may look at the network; others go first
+	// after it. In steps of 1 MiB a tail's p99 was 1.4 ms, in these it is 1.1, in steps of
+	// 256 KiB it was no lower (leat bench cold).
 	aheadBytes = 8 << 20
 	aheadStep  = 512 << 10
 )

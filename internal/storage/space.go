@@ -63,7 +63,7 @@ func (s *space) look() {
 	}
 }
 
-// tell has the operator know, once until there is room again, and now and then.
+// tell has the operator know: once until there is room again, and once in tellPause.
 func (s *space) tell() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
