@@ -1,0 +1,333 @@
+package budget_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/leatstream/leat/internal/budget"
+)
+
+const mebi = 1 << 20
+
+// reserve reserves what must be there at once.
+func reserve(t *testing.T, b *budget.Budget, c budget.Class, n int64) budget.Reservation {
+	t.Helper()
+	r, ok := b.TryReserve(c, n)
+	if !ok {
+		t.Fatalf("%d bytes of %s are not free: %+v", n, c, b.Usage(c))
+	}
+	return r
+}
+
+// TestClassesAreApart proves that a class that is full, with a line before it,
+// leaves every other class all of its own part.
+func TestClassesAreApart(t *testing.T) {
+	all := []budget.Class{budget.Peer, budget.Command, budget.Data, budget.Codec}
+	for _, flooded := range all {
+		b := budget.New(budget.Config{Bytes: 64 * mebi})
+		for ok := true; ok; {
+			_, ok = b.TryReserve(flooded, 16<<10)
+		}
+		for _, c := range all {
+			if c == flooded {
+				continue
+			}
+			r := reserve(t, b, c, b.Most(c))
+			r.Release()
+		}
+	}
+	sum := int64(0)
+	b := budget.New(budget.Config{Bytes: 64 * mebi})
+	for _, c := range all {
+		sum += b.Usage(c).Limit
+	}
+	if sum != 64*mebi {
+		t.Errorf("the classes have %d bytes in all", sum)
+	}
+}
+
+// TestTooLarge proves that work which could never fit is refused at once, and that
+// the largest that can is not.
+func TestTooLarge(t *testing.T) {
+	b := budget.New(budget.Config{Bytes: 64 * mebi})
+	most := b.Most(budget.Data)
+	if _, err := b.Reserve(t.Context(), budget.Data, most+1); !errors.Is(err, budget.ErrTooLarge) {
+		t.Errorf("one byte too many: %v", err)
+	}
+	r, err := b.Reserve(t.Context(), budget.Data, most)
+	if err != nil || r.Bytes() != most {
+		t.Fatalf("%d bytes: %v", r.Bytes(), err)
+	}
+	r.Release()
+	r.Release()
+	if u := b.Usage(budget.Data); u.Used != 0 {
+		t.Errorf("%+v after everything was released twice", u)
+	}
+}
+
+// TestFirstComeFirstServed proves that work that waits begins in the order in which
+// it came, also where a later piece would fit before.
+func TestFirstComeFirstServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := budget.New(budget.Config{Bytes: 64 * mebi})
+		held := reserve(t, b, budget.Data, b.Most(budget.Data))
+		order := make(chan int64, 4)
+		for _, n := range []int64{8, 2, 6, 3} {
+			go func() {
+				r, err := b.Reserve(context.Background(), budget.Data, n*mebi)
+				if err != nil {
+					t.Error(err)
+				}
+				order <- n
+				r.Release()
+			}()
+			synctest.Wait()
+		}
+		if u := b.Usage(budget.Data); u.Waiting != 4 {
+			t.Fatalf("%+v, and four pieces should wait", u)
+		}
+		held.Shrink(b.Most(budget.Data) - 3*mebi) // the second one would fit, the first does not
+		synctest.Wait()
+		if u := b.Usage(budget.Data); u.Waiting != 4 {
+			t.Fatalf("%+v: a later one overtook the first", u)
+		}
+		held.Shrink(4 * mebi)
+		synctest.Wait()
+		close(order)
+		got := slices.Collect(func(yield func(int64) bool) {
+			for n := range order {
+				yield(n)
+			}
+		})
+		if len(got) != 4 || got[0] != 8 {
+			t.Errorf("served in the order %v", got)
+		}
+	})
+}
+
+// TestSmallAndLarge proves that large work cannot take the quarter of small work,
+// and that a stream of small work does not keep large work waiting.
+func TestSmallAndLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := budget.New(budget.Config{Bytes: 64 * mebi}) // data: 16 MiB, of which 4 for small work
+		large := reserve(t, b, budget.Data, b.Most(budget.Data))
+		var small []budget.Reservation
+		for {
+			r, ok := b.TryReserve(budget.Data, mebi/2)
+			if !ok {
+				break
+			}
+			small = append(small, r)
+		}
+		if len(small) != 8 {
+			t.Errorf("%d pieces of half a MiB fit beside large work", len(small))
+		}
+		large.Release()
+		for range 20 { // small work takes what large work does not need
+			small = append(small, reserve(t, b, budget.Data, mebi/2))
+		}
+		served := make(chan budget.Reservation, 1)
+		go func() {
+			r, err := b.Reserve(context.Background(), budget.Data, 10*mebi)
+			if err != nil {
+				t.Error(err)
+			}
+			served <- r
+		}()
+		synctest.Wait()
+		for range 100 { // one leaves and one comes, as long as small work gets in at all
+			small[0].Release()
+			small = small[1:]
+			if r, ok := b.TryReserve(budget.Data, mebi/2); ok {
+				small = append(small, r)
+			}
+			if len(small) == 0 {
+				break
+			}
+		}
+		synctest.Wait()
+		select {
+		case r := <-served:
+			r.Release()
+		default:
+			t.Errorf("large work still waits: %+v", b.Usage(budget.Data))
+		}
+	})
+}
+
+// TestContextEndsTheWait proves that work whose client is gone leaves the line, and
+// that those behind it are served.
+func TestContextEndsTheWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := budget.New(budget.Config{Bytes: 64 * mebi})
+		held := reserve(t, b, budget.Command, b.Most(budget.Command)-2*mebi)
+		ctx, cancel := context.WithCancel(context.Background())
+		ended, served := make(chan error, 1), make(chan budget.Reservation, 1)
+		go func() {
+			_, err := b.Reserve(ctx, budget.Command, 8*mebi)
+			ended <- err
+		}()
+		synctest.Wait()
+		go func() {
+			r, _ := b.Reserve(context.Background(), budget.Command, 2*mebi)
+			served <- r
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("the wait ended with %v", err)
+		}
+		r := <-served
+		r.Release()
+		held.Release()
+		if u := b.Usage(budget.Command); u.Used != 0 || u.Waiting != 0 {
+			t.Errorf("%+v at the end", u)
+		}
+	})
+}
+
+// TestNoDeadlock proves that any mixture of work that asks for the classes in their
+// order comes to its end, that the bounds hold all the time, and that everything
+// is given back.
+func TestNoDeadlock(t *testing.T) {
+	const workers, rounds = 40, 200
+	b := budget.New(budget.Config{Bytes: mebi, Processors: 2})
+	var running atomic.Int32
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			rnd := rand.New(rand.NewPCG(1, uint64(w)))
+			for range rounds {
+				workOnce(t, b, rnd, &running)
+			}
+		})
+	}
+	wg.Wait()
+	for c := budget.Peer; c <= budget.Codec; c++ {
+		if u := b.Usage(c); u.Used != 0 || u.Waiting != 0 {
+			t.Errorf("%s at the end: %+v", c, u)
+		}
+	}
+}
+
+// workOnce is one piece of work: some of the classes, in their order, then a
+// processor. Now and then its client is gone before.
+func workOnce(t *testing.T, b *budget.Budget, rnd *rand.Rand, running *atomic.Int32) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if rnd.IntN(8) == 0 {
+		cancel()
+	}
+	var held [4]budget.Reservation
+	defer func() {
+		for i := range held {
+			held[i].Release()
+		}
+	}()
+	for c := budget.Peer; c <= budget.Codec; c++ {
+		if rnd.IntN(2) == 0 {
+			continue
+		}
+		var err error
+		if held[c], err = b.Reserve(ctx, c, 1+rnd.Int64N(b.Most(c))); err != nil {
+			return
+		}
+		if u := b.Usage(c); u.Used > u.Limit {
+			t.Errorf("of %s: %+v", c, u)
+		}
+	}
+	b.Enter()
+	defer b.Leave()
+	for range rnd.IntN(4) {
+		if n := running.Add(1); n > 2 {
+			t.Errorf("%d run codecs", n)
+		}
+		running.Add(-1)
+		b.Pass()
+	}
+}
+
+// TestTurns proves that codecs run on so many processors at a time, and that one
+// which passes its processor on comes back after all that waited.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := budget.New(budget.Config{Processors: 1})
+		var order []string
+		var wg sync.WaitGroup
+		b.Enter()
+		for _, name := range []string{"first", "second"} {
+			wg.Go(func() {
+				b.Enter()
+				order = append(order, name)
+				b.Leave()
+			})
+			synctest.Wait()
+		}
+		if len(order) > 0 {
+			t.Fatalf("%v ran beside another one", order)
+		}
+		b.Pass()
+		order = append(order, "long")
+		b.Leave()
+		wg.Wait()
+		if !slices.Equal(order, []string{"first", "second", "long"}) {
+			t.Errorf("the turns were %v", order)
+		}
+		b.Enter() // it is free again
+		b.Pass()
+		b.Leave()
+	})
+}
+
+// TestDefaults proves that the default budget follows the memory that there is,
+// within its bounds, and holds the window that every zstd decoder must accept.
+func TestDefaults(t *testing.T) {
+	for available, want := range map[int64]int64{
+		64 * mebi: budget.MinBytes, 384 * mebi: 64 * mebi, 24 << 30: budget.MaxBytes,
+	} {
+		if got := budget.DefaultBytes(available); got != want {
+			t.Errorf("%d of %d bytes", got, available)
+		}
+	}
+	if most := budget.New(budget.Config{Bytes: budget.MinBytes}).Most(budget.Codec); most < 8*mebi+mebi/2 {
+		t.Errorf("the least budget gives a codec %d bytes", most)
+	}
+}
+
+// TestReserveIsCheap proves that work which need not wait allocates nothing.
+func TestReserveIsCheap(t *testing.T) {
+	b := budget.New(budget.Config{})
+	n := testing.AllocsPerRun(100, func() {
+		r, err := b.Reserve(t.Context(), budget.Codec, 64<<10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Enter()
+		b.Pass()
+		b.Leave()
+		r.Release()
+	})
+	if n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkReserve(bm *testing.B) {
+	b := budget.New(budget.Config{})
+	bm.ReportAllocs()
+	bm.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			r, _ := b.Reserve(context.Background(), budget.Codec, 64<<10)
+			b.Enter()
+			b.Leave()
+			r.Release()
+		}
+	})
+}
