@@ -75,7 +75,8 @@ const metadataVersion = 30
 // and what is in force, since nothing here serves two of them. What is missing is
 // not served: without transaction.version a client leaves out KIP-890's second part.
 func (b *Broker) features(resp *kmsg.ApiVersionsResponse) {
-	resp.FinalizedFeaturesEpoch = 0 // the levels do not change while a node runs
+	m := b.cfg.Image()
+	resp.FinalizedFeaturesEpoch = int64(m.FeaturesEpoch())
 	add := func(name string, level int16) {
 		f := kmsg.NewApiVersionsResponseSupportedFeature()
 		f.Name, f.MinVersion, f.MaxVersion = name, level, level
@@ -85,7 +86,7 @@ func (b *Broker) features(resp *kmsg.ApiVersionsResponse) {
 		resp.FinalizedFeatures = append(resp.FinalizedFeatures, g)
 	}
 	add("metadata.version", metadataVersion)
-	for name, level := range b.cfg.Image().Features() {
+	for name, level := range m.Features() {
 		if name != "metadata.version" {
 			add(name, level)
 		}

@@ -52,7 +52,7 @@ func newAdminRig(t *testing.T, static map[string]string) *rig {
 			return nil
 		}})
 	})
-	g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, Host: "127.0.0.1", Port: 9092, Rack: "r0", Epoch: 1}})
+	g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, Listeners: []meta.Listener{{Host: "127.0.0.1", Port: 9092}}, Rack: "r0", Epoch: 1}})
 	return g
 }
 
@@ -315,8 +315,8 @@ func TestAddressIsTheClientsOwn(t *testing.T) {
 			c.Controller = controller.New(controller.Config{Image: c.Image, Static: c.Static})
 			c.Advertised = advertised
 		})
-		g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, Host: "public.example", Port: 1234, Epoch: 1}},
-			meta.BrokerRegistered{Broker: meta.Broker{ID: 2, Host: "other.example", Port: 5678, Epoch: 2}})
+		g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, Listeners: []meta.Listener{{Host: "public.example", Port: 1234}}, Epoch: 1}},
+			meta.BrokerRegistered{Broker: meta.Broker{ID: 2, Listeners: []meta.Listener{{Host: "other.example", Port: 5678}}, Epoch: 2}})
 		want := g.addr
 		if advertised {
 			want = "public.example:1234"
@@ -408,7 +408,7 @@ func TestTopicDeletionDisabled(t *testing.T) {
 func TestLeaderIsGone(t *testing.T) {
 	g := newAdminRig(t, nil)
 	id := g.topic("t", 1)
-	g.apply(meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{7, 1}, ISR: []int32{7}, Leader: 7}}})
+	g.apply(meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{7, 1}, ISR: []int32{7}, Leader: 7, PartitionEpoch: 1}}})
 	c := dial(t, g.addr)
 	p := ask[*kmsg.MetadataResponse](c, metadataOf(12, false, "t")).Topics[0].Partitions[0]
 	req := kmsg.NewPtrDescribeTopicPartitionsRequest()

@@ -34,7 +34,7 @@ func (s *session) address(n *meta.Broker) (host string, port int32) {
 	if a, ok := s.conn.LocalAddr().(*net.TCPAddr); ok && n.ID == s.b.cfg.NodeID && !s.b.cfg.Advertised {
 		return a.IP.String(), int32(a.Port)
 	}
-	return n.Host, n.Port
+	return n.Address()
 }
 
 // distinct drops names given a second time.

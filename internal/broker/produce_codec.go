@@ -150,8 +150,9 @@ func (b *Broker) appendEndpoints(dst []byte, wanted bool) []byte {
 	field = appendLen(field, true, len(brokers))
 	for _, n := range brokers {
 		field = be.AppendUint32(field, uint32(n.ID))
-		field = appendString(field, true, n.Host)
-		field = be.AppendUint32(field, uint32(n.Port))
+		host, port := n.Address()
+		field = appendString(field, true, host)
+		field = be.AppendUint32(field, uint32(port))
 		field = appendText(field, true, n.Rack)
 		field = append(field, 0)
 	}

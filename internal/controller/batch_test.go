@@ -28,7 +28,7 @@ func newGate(t *testing.T) (*gate, *Controller) {
 	t.Helper()
 	g := &gate{cluster: newCluster(t, nil), pass: make(chan error)}
 	ctl := New(Config{Image: g.Image, Static: g.static, Propose: g.propose})
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, Host: "h", Port: 1}); err != nil {
+	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, Listeners: []meta.Listener{{Host: "h", Port: 1}}}); err != nil {
 		t.Fatal(err)
 	}
 	g.shut.Store(true)
@@ -266,7 +266,7 @@ func TestConcurrentCommands(t *testing.T) {
 		return err
 	}})
 	for registered := false; !registered; {
-		_, err := ctl.Register(t.Context(), meta.Broker{ID: 0, Host: "h", Port: 1})
+		_, err := ctl.Register(t.Context(), meta.Broker{ID: 0, Listeners: []meta.Listener{{Host: "h", Port: 1}}})
 		registered = err == nil
 	}
 	const workers, rounds, names = 8, 200, 3

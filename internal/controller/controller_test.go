@@ -128,7 +128,7 @@ func (s *script) run(line string) string {
 	switch f[0] {
 	case "brokers":
 		for _, id := range f[1:] {
-			epoch, err := s.ctl.Register(s.t.Context(), meta.Broker{ID: number(s.t, id), Host: "h", Port: 9092})
+			epoch, err := s.ctl.Register(s.t.Context(), meta.Broker{ID: number(s.t, id), Listeners: []meta.Listener{{Host: "h", Port: 9092}}})
 			fmt.Fprintf(&out, "%s: epoch %d %v\n", id, epoch, err)
 		}
 	case "create":
@@ -483,7 +483,7 @@ func TestGivenUpCommandKeepsItsTurn(t *testing.T) {
 		if err := ctl.Bootstrap(t.Context(), "AAAAAAAAAAAAAAAAAAAAAA"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, Host: "h", Port: 1}); err != nil {
+		if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, Listeners: []meta.Listener{{Host: "h", Port: 1}}}); err != nil {
 			t.Fatal(err)
 		}
 		made, err := ctl.CreateTopics(t.Context(), []NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 1}}, false)

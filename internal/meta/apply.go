@@ -3,12 +3,14 @@ package meta
 import (
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 )
 
 // step builds the next image. What it has copied or made itself in this step it
 // may change; everything else is shared with the image before.
 type step struct {
+	index uint64 // of the entry; 0: it is not in the log
 	m     *Image
 	d     *Delta
 	names [shards]bool
@@ -25,11 +27,13 @@ type owned struct {
 	parts  bool   // its partitions are copied too
 }
 
-// Apply decodes a batch of records (one quorum entry) and applies it. It is all or
-// nothing: with an error, which is ErrNewer or ErrCorrupt, the image stays m.
-func Apply(m *Image, entry []byte) (*Image, *Delta, error) {
+// ApplyAt decodes a batch of records, which is the entry of this index in the
+// metadata log, and applies it. It is all or nothing: with an error, which is
+// ErrNewer, ErrOlder or ErrCorrupt, the image stays m.
+func ApplyAt(m *Image, index uint64, entry []byte) (*Image, *Delta, error) {
 	next := *m
 	s := step{
+		index: index,
 		m:     &next,
 		d:     &Delta{Topics: map[UUID]TopicChange{}, Configs: map[Resource]struct{}{}},
 		own:   map[UUID]*owned{},
@@ -41,6 +45,10 @@ func Apply(m *Image, entry []byte) (*Image, *Delta, error) {
 	return &next, s.d, nil
 }
 
+// Apply is ApplyAt for records that are not in the log: a snapshot, or a decision
+// that is tried out before it is proposed.
+func Apply(m *Image, entry []byte) (*Image, *Delta, error) { return ApplyAt(m, 0, entry) }
+
 func (s *step) apply(rec Record) error {
 	switch r := rec.(type) {
 	case ClusterCreated:
@@ -51,6 +59,8 @@ func (s *step) apply(rec Record) error {
 		return s.unregisterBroker(r.ID)
 	case BrokerEpochGiven:
 		s.m.brokerTerm = max(s.m.brokerTerm, r.Epoch)
+	case BrokerChanged:
+		return s.changeBroker(r)
 	case TopicCreated:
 		return s.createTopic(r)
 	case PartitionsSet:
@@ -70,6 +80,8 @@ func (s *step) apply(rec Record) error {
 		s.m.producer = r.Next
 	case FeatureSet:
 		s.setFeature(r)
+	case FeaturesChanged:
+		s.m.featuresAt = max(s.m.featuresAt, r.Epoch)
 	}
 	return nil
 }
@@ -94,12 +106,59 @@ func (s *step) ownBrokers() {
 }
 
 func (s *step) registerBroker(b Broker) error {
-	if b.ID < 0 || b.Port < 0 || b.Port > 65535 {
-		return fmt.Errorf("broker %d on port %d", b.ID, b.Port)
+	if err := b.check(); err != nil {
+		return err
+	}
+	old := s.m.Brokers[b.ID]
+	if old != nil && b.Epoch < old.Epoch {
+		return fmt.Errorf("broker %d goes back from epoch %d to %d", b.ID, old.Epoch, b.Epoch)
 	}
 	s.ownBrokers()
 	s.m.Brokers[b.ID] = &b
 	s.m.brokerTerm = max(s.m.brokerTerm, b.Epoch)
+	if b.State == BrokerFenced || old != nil && old.State != BrokerFenced && old.Incarnation == b.Incarnation {
+		return nil
+	}
+	return s.startBroker(b.ID)
+}
+
+func (s *step) changeBroker(r BrokerChanged) error {
+	old := s.m.Brokers[r.ID]
+	if old == nil || old.Epoch != r.Epoch {
+		return fmt.Errorf("broker %d is not registered with epoch %d", r.ID, r.Epoch)
+	}
+	b := *old
+	b.State = r.State
+	s.ownBrokers()
+	s.m.Brokers[r.ID] = &b
+	if old.State != BrokerFenced || r.State == BrokerFenced {
+		return nil
+	}
+	return s.startBroker(r.ID)
+}
+
+// startBroker raises the leader epoch of all partitions that a broker leads, since
+// it begins to serve: it may have appended in the present epoch in another life, or
+// may not know what became of the partition while it was fenced.
+func (s *step) startBroker(id int32) error {
+	led := func(p Partition) bool { return p.Leader == id }
+	for t := range s.m.Topics() {
+		if !slices.ContainsFunc(t.Partitions, led) {
+			continue
+		}
+		t = s.partitioned(t.ID)
+		for i := range t.Partitions {
+			p := &t.Partitions[i]
+			if !led(*p) {
+				continue
+			}
+			if p.LeaderEpoch == math.MaxInt32 || p.PartitionEpoch == math.MaxInt32 {
+				return fmt.Errorf("topic %q: partition %d has no epoch left", t.Name, i)
+			}
+			p.LeaderEpoch++
+			p.PartitionEpoch++
+		}
+	}
 	return nil
 }
 
@@ -194,6 +253,11 @@ func (s *step) setPartitions(r PartitionsSet) error {
 	if first > len(t.Partitions) {
 		return fmt.Errorf("topic %q: partition %d follows %d", t.Name, first, len(t.Partitions)-1)
 	}
+	for i := first; i < min(len(t.Partitions), first+len(r.Partitions)); i++ {
+		if err := follows(t, i, r.Partitions[i-first].LeaderEpoch, r.Partitions[i-first].PartitionEpoch); err != nil {
+			return err
+		}
+	}
 	n := copy(t.Partitions[first:], r.Partitions)
 	t.Partitions = append(t.Partitions, r.Partitions[n:]...)
 	s.m.partitions += len(r.Partitions) - n
@@ -205,12 +269,23 @@ func (s *step) changePartition(r PartitionChanged) error {
 	if t == nil || int(r.Partition) >= len(t.Partitions) {
 		return fmt.Errorf("partition %d of topic %x is not there", r.Partition, r.Topic)
 	}
-	p := &t.Partitions[r.Partition]
-	if r.PartitionEpoch <= p.PartitionEpoch || r.LeaderEpoch < p.LeaderEpoch {
-		return fmt.Errorf("topic %q: partition %d goes back from epoch %d to %d",
-			t.Name, r.Partition, p.PartitionEpoch, r.PartitionEpoch)
+	if err := follows(t, int(r.Partition), r.LeaderEpoch, r.PartitionEpoch); err != nil {
+		return err
 	}
+	p := &t.Partitions[r.Partition]
 	p.ISR, p.Leader, p.LeaderEpoch, p.PartitionEpoch = r.ISR, r.Leader, r.LeaderEpoch, r.PartitionEpoch
+	p.Eligible, p.LastEligible = r.Eligible, r.LastEligible
+	return nil
+}
+
+// follows wants a change of a partition to have a larger partition epoch, and a
+// leader epoch that is not smaller.
+func follows(t *Topic, partition int, leaderEpoch, partitionEpoch int32) error {
+	p := &t.Partitions[partition]
+	if partitionEpoch <= p.PartitionEpoch || leaderEpoch < p.LeaderEpoch {
+		return fmt.Errorf("topic %q: partition %d goes from leader epoch %d and partition epoch %d to %d and %d",
+			t.Name, partition, p.LeaderEpoch, p.PartitionEpoch, leaderEpoch, partitionEpoch)
+	}
 	return nil
 }
 
@@ -309,6 +384,7 @@ func (s *step) setFeature(r FeatureSet) {
 		s.flat.features = true
 		s.m.features = cloneMap(s.m.features)
 	}
+	s.m.featuresAt = max(s.m.featuresAt, s.index)
 	if r.Level == 0 {
 		delete(s.m.features, r.Name)
 		return

@@ -110,7 +110,7 @@ func TestTableIsWhole(t *testing.T) {
 // fixture is a cluster of one with a topic "t" and configs set as resource, key, value.
 func fixture(tb testing.TB, set ...string) *Image {
 	tb.Helper()
-	b := Append(nil, BrokerRegistered{Broker{ID: 1, Host: "h", Port: 1, Epoch: 1}})
+	b := Append(nil, BrokerRegistered{Broker{ID: 1, Epoch: 1}})
 	b = Append(b, TopicCreated{UUID{15: 1}, "t"})
 	for i := 0; i < len(set); i += 3 {
 		kind, name, _ := strings.Cut(set[i], " ")

@@ -1,18 +1,3 @@
-// Package meta is what the cluster *is*: an immutable Image, the records that
-// change it, Apply, and the table of all configs.
-//
-// An Image never changes once Apply has returned it, so any number of goroutines
-// may read one without a lock; whoever holds the newest keeps it in an atomic
-// pointer. Images share structure: topics live in shards, and a step copies only
-// the shards that it touches, so that making the ten-thousandth topic costs what
-// making the first one did.
-//
-// The only way from one Image to the next is a batch of records (record.go), which
-// is what the metadata quorum orders. Every key that a topic, a broker, a group or
-// a metrics subscription can be configured with stands in one table
-// (configs_topic.go, configs_broker.go, configs_group.go); what a key is worth for
-// a resource, and from where, is computed from the image and the node's own file
-// (configs.go); code that acts on settings reads typed views (settings.go).
 package meta
 
 import (
@@ -44,7 +29,8 @@ type Image struct {
 	configs    map[Resource]*overrides // of everything but topics, which hold their own
 	producer   int64                   // the first producer id not handed out, without the tag
 	features   map[string]int16
-	brokerTerm int64 // the largest broker epoch given so far
+	featuresAt uint64 // the index of the entry that was the last to change features
+	brokerTerm int64  // the largest broker epoch given so far
 
 	server *serverCache
 }
@@ -52,15 +38,6 @@ type Image struct {
 // overrides are the configs set on one resource. They never change, so that an
 // equal pointer means equal settings (see settings.go).
 type overrides struct{ m map[string]string }
-
-// Broker is a registered node.
-type Broker struct {
-	ID    int32
-	Host  string // for other nodes and where the asking client's own address is not ours
-	Port  int32
-	Rack  string
-	Epoch int64
-}
 
 // Topic is a topic with its partitions, index = partition number.
 type Topic struct {
@@ -86,11 +63,15 @@ func InternalTopic(name string) bool {
 
 // Partition says who has a partition and who leads it.
 type Partition struct {
-	Replicas       []int32
+	Replicas       []int32 // all of them, those that are being added or removed too
 	ISR            []int32
-	Leader         int32
+	Leader         int32 // -1: nobody
 	LeaderEpoch    int32
-	PartitionEpoch int32
+	PartitionEpoch int32 // rises with every change
+	Adding         []int32
+	Removing       []int32
+	Eligible       []int32 // not in sync, but with all that was acknowledged (KIP-966's ELR)
+	LastEligible   []int32 // those of whom that was last known before an unclean shutdown
 }
 
 // Topic finds a topic by name; nil: there is none.
@@ -162,6 +143,10 @@ func (m *Image) NextProducerID() int64 { return m.producer }
 
 // Feature is a feature's finalized level; 0: not set.
 func (m *Image) Feature(name string) int16 { return m.features[name] }
+
+// FeaturesEpoch is the index of the entry of the metadata log that was the last to
+// change a feature; 0: none has. It rises with every change.
+func (m *Image) FeaturesEpoch() uint64 { return m.featuresAt }
 
 // Features iterates over the finalized feature levels.
 func (m *Image) Features() iter.Seq2[string, int16] { return maps.All(m.features) }
@@ -270,7 +255,7 @@ func Diff(from, to *Image) *Delta {
 	for r := range to.configs {
 		d.noteConfigs(from, to, r)
 	}
-	d.Brokers = !maps.EqualFunc(from.Brokers, to.Brokers, func(a, b *Broker) bool { return *a == *b })
+	d.Brokers = !maps.EqualFunc(from.Brokers, to.Brokers, (*Broker).equal)
 	return d
 }
 
@@ -282,14 +267,17 @@ func (d *Delta) noteConfigs(from, to *Image, r Resource) {
 
 func samePartition(a, b Partition) bool {
 	return a.Leader == b.Leader && a.LeaderEpoch == b.LeaderEpoch && a.PartitionEpoch == b.PartitionEpoch &&
-		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR)
+		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR) &&
+		slices.Equal(a.Adding, b.Adding) && slices.Equal(a.Removing, b.Removing) &&
+		slices.Equal(a.Eligible, b.Eligible) && slices.Equal(a.LastEligible, b.LastEligible)
 }
 
 // Empty is the image before any record.
 func Empty() *Image { return &Image{server: &serverCache{}} }
 
 // Encode encodes the whole image as records; Apply(Empty(), Encode(m)) equals m.
-// Equal images encode to equal bytes.
+// Equal images encode to equal bytes. Brokers go before topics: a registration then
+// finds no partition whose leader epoch it would raise.
 func Encode(m *Image) []byte {
 	var b []byte
 	if m.ClusterID != "" {
@@ -297,6 +285,9 @@ func Encode(m *Image) []byte {
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.features)) {
 		b = Append(b, FeatureSet{Name: name, Level: m.features[name]})
+	}
+	if m.featuresAt != 0 {
+		b = Append(b, FeaturesChanged{Epoch: m.featuresAt})
 	}
 	if m.brokerTerm != 0 {
 		b = Append(b, BrokerEpochGiven{Epoch: m.brokerTerm})

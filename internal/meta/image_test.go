@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,6 +16,7 @@ import (
 // model is an image as plain as it can be: the records that still matter.
 type model struct {
 	topics  map[UUID]*modelTopic
+	brokers map[int32]*Broker
 	configs map[Resource]map[string]string
 }
 
@@ -24,14 +26,19 @@ type modelTopic struct {
 }
 
 func newModel() *model {
-	return &model{topics: map[UUID]*modelTopic{}, configs: map[Resource]map[string]string{}}
+	return &model{topics: map[UUID]*modelTopic{}, brokers: map[int32]*Broker{}, configs: map[Resource]map[string]string{}}
 }
 
 // draw makes a record that fits the model and applies it there.
 func (md *model) draw(t *rapid.T) Record {
 	ids := slices.SortedFunc(maps.Keys(md.topics), func(a, b UUID) int { return bytes.Compare(a[:], b[:]) })
-	kind := rapid.IntRange(0, 6).Draw(t, "kind")
-	if len(ids) == 0 && kind != 5 {
+	kind := rapid.IntRange(0, 8).Draw(t, "kind")
+	switch {
+	case kind == 7:
+		return md.register(t)
+	case kind == 8:
+		return md.changeBroker(t)
+	case len(ids) == 0 && kind != 5:
 		kind = 0
 	}
 	pick := func() UUID { return ids[rapid.IntRange(0, len(ids)-1).Draw(t, "topic")] }
@@ -51,6 +58,10 @@ func (md *model) draw(t *rapid.T) Record {
 		mt := md.topics[id]
 		first := rapid.IntRange(0, len(mt.parts)).Draw(t, "first")
 		run := rapid.SliceOfN(rapid.Custom(drawPartition), 1, 4).Draw(t, "run")
+		for i := first; i < min(len(mt.parts), first+len(run)); i++ {
+			run[i-first].LeaderEpoch += mt.parts[i].LeaderEpoch
+			run[i-first].PartitionEpoch += mt.parts[i].PartitionEpoch + 1
+		}
 		mt.parts = slices.Concat(mt.parts[:first], run, mt.parts[min(len(mt.parts), first+len(run)):])
 		return PartitionsSet{Topic: id, First: int32(first), Partitions: run}
 	case 2:
@@ -61,9 +72,10 @@ func (md *model) draw(t *rapid.T) Record {
 			p.ISR, p.Leader = []int32{9}, 9
 			p.LeaderEpoch++
 			p.PartitionEpoch++
+			p.Eligible, p.LastEligible = nil, []int32{4}
 			mt.parts = slices.Clone(mt.parts)
 			mt.parts[i] = p
-			return PartitionChanged{id, int32(i), p.ISR, p.Leader, p.LeaderEpoch, p.PartitionEpoch}
+			return PartitionChanged{id, int32(i), p.ISR, p.Leader, p.LeaderEpoch, p.PartitionEpoch, p.Eligible, p.LastEligible}
 		}
 		fallthrough
 	case 3:
@@ -88,6 +100,55 @@ func (md *model) draw(t *rapid.T) Record {
 	}
 }
 
+// register registers a broker: the same process again, or another one.
+func (md *model) register(t *rapid.T) Record {
+	b := Broker{
+		ID: rapid.Int32Range(0, 4).Draw(t, "id"), Epoch: 1, State: drawState(t),
+		Incarnation: UUID{rapid.Byte().Draw(t, "incarnation") % 3},
+		Listeners:   []Listener{{Name: "A", Host: "h", Port: 1, Security: SASLSSL}, {Name: "B", Port: 65535}},
+		Features:    []FeatureRange{{Name: "f", Min: 0, Max: 3}},
+	}
+	old := md.brokers[b.ID]
+	if old != nil {
+		b.Epoch = old.Epoch + 1
+	}
+	if old == nil || old.Incarnation != b.Incarnation || old.State == BrokerFenced {
+		md.started(&b)
+	}
+	md.brokers[b.ID] = &b
+	return BrokerRegistered{b}
+}
+
+func (md *model) changeBroker(t *rapid.T) Record {
+	if len(md.brokers) == 0 {
+		return md.register(t)
+	}
+	id := rapid.SampledFrom(slices.Sorted(maps.Keys(md.brokers))).Draw(t, "id")
+	b := *md.brokers[id]
+	b.State = drawState(t)
+	if md.brokers[id].State == BrokerFenced {
+		md.started(&b)
+	}
+	md.brokers[id] = &b
+	return BrokerChanged{id, b.Epoch, b.State}
+}
+
+func drawState(t *rapid.T) BrokerState {
+	return rapid.SampledFrom([]BrokerState{BrokerFenced, BrokerActive, BrokerLeaving}).Draw(t, "state")
+}
+
+func (md *model) started(b *Broker) {
+	for _, mt := range md.topics {
+		mt.parts = slices.Clone(mt.parts)
+		for i := range mt.parts {
+			if mt.parts[i].Leader == b.ID && b.State != BrokerFenced {
+				mt.parts[i].LeaderEpoch++
+				mt.parts[i].PartitionEpoch++
+			}
+		}
+	}
+}
+
 func (md *model) set(r Resource, k, v string) string {
 	if md.configs[r] == nil {
 		md.configs[r] = map[string]string{}
@@ -98,13 +159,24 @@ func (md *model) set(r Resource, k, v string) string {
 
 func drawPartition(t *rapid.T) Partition {
 	ids := rapid.SliceOfNDistinct(rapid.Int32Range(0, 9), 1, 3, rapid.ID)
+	some := rapid.SliceOfN(rapid.Int32Range(0, 9), -1, 2)
 	return Partition{
+		Adding: orNil(some.Draw(t, "adding")), Removing: orNil(some.Draw(t, "removing")),
+		Eligible: orNil(some.Draw(t, "eligible")), LastEligible: orNil(some.Draw(t, "last eligible")),
 		Replicas:       ids.Draw(t, "replicas"),
 		ISR:            ids.Draw(t, "isr"),
 		Leader:         rapid.Int32Range(-1, 9).Draw(t, "leader"),
 		LeaderEpoch:    rapid.Int32Range(0, 1<<20).Draw(t, "leader epoch"),
 		PartitionEpoch: rapid.Int32Range(0, 1<<20).Draw(t, "partition epoch"),
 	}
+}
+
+// orNil is how a list that is empty comes back from its bytes.
+func orNil(ids []int32) []int32 {
+	if len(ids) == 0 {
+		return nil
+	}
+	return ids
 }
 
 // check compares an image with the model through what users of an image call.
@@ -123,6 +195,11 @@ func (md *model) check(t *rapid.T, m *Image) {
 	if m.NumTopics() != len(topics) || m.NumPartitions() != partitions {
 		t.Fatalf("%d topics and %d partitions are counted, there are %d and %d", m.NumTopics(), m.NumPartitions(), len(topics), partitions)
 	}
+	brokers := map[int32]*Broker{}
+	maps.Copy(brokers, m.Brokers)
+	if d := cmp.Diff(md.brokers, brokers); d != "" {
+		t.Fatal(d)
+	}
 	configs := map[Resource]map[string]string{}
 	for _, typ := range []ResourceType{TopicResource, BrokerResource, GroupResource} {
 		for name := range m.Configured(typ) {
@@ -136,7 +213,8 @@ func (md *model) check(t *rapid.T, m *Image) {
 
 // TestApplyIsTheModel proves, for random histories, that an image holds what its
 // records say, that older images do not change when newer ones are made, that
-// Encode loses nothing, and that the delta of a step is the difference it made.
+// Encode loses nothing, that the delta of a step is the difference it made, and that
+// no partition's leader epoch ever falls.
 func TestApplyIsTheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		md, m := newModel(), Empty()
@@ -163,6 +241,7 @@ func TestApplyIsTheModel(t *testing.T) {
 				t.Fatal("encoding an image twice gives different bytes")
 			}
 			checkDelta(t, delta, Diff(m, next))
+			checkEpochs(t, m, next)
 			m = next
 		}
 	})
@@ -187,6 +266,20 @@ func checkDelta(t *rapid.T, got, want *Delta) {
 	}
 }
 
+func checkEpochs(t *rapid.T, before, after *Image) {
+	for mt := range before.Topics() {
+		next := after.TopicByID(mt.ID)
+		if next == nil || next.Name != mt.Name || len(next.Partitions) < len(mt.Partitions) { // deleted, and made again
+			continue
+		}
+		for i := range mt.Partitions {
+			if was, is := mt.Partitions[i].LeaderEpoch, next.Partitions[i].LeaderEpoch; is < was {
+				t.Fatalf("%s-%d goes back from leader epoch %d to %d", mt.Name, i, was, is)
+			}
+		}
+	}
+}
+
 // TestRecordsRoundTrip proves that each record comes back from its bytes as it was.
 func TestRecordsRoundTrip(t *testing.T) {
 	id := UUID{1, 2, 3, 15: 9}
@@ -196,13 +289,23 @@ func TestRecordsRoundTrip(t *testing.T) {
 	}
 	for _, r := range []Record{
 		ClusterCreated{"MkU3OEVBNTcwNTJENDM2Qk", MaxTag},
-		BrokerRegistered{Broker{ID: 3, Host: "h", Port: 9092, Rack: "r", Epoch: 1 << 40}},
+		BrokerRegistered{Broker{ID: 3, Listeners: []Listener{{Host: "h", Port: 9092}}, Rack: "r", Epoch: 1 << 40}},
+		BrokerRegistered{Broker{ID: 7}},
+		BrokerChanged{3, 1 << 40, BrokerLeaving},
+		FeaturesChanged{1 << 50},
 		BrokerUnregistered{4},
 		BrokerEpochGiven{99},
 		TopicCreated{id, "a.topic"},
 		PartitionsSet{Topic: id, First: 5, Partitions: []Partition{}},
 		PartitionsSet{Topic: id, First: 5, Partitions: long},
-		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6},
+		PartitionsSet{Topic: id, First: 5, Partitions: []Partition{
+			{Replicas: []int32{1, 2, 3}, Adding: []int32{3}, Removing: []int32{1}},
+			{Replicas: []int32{1, 2, 3}, LastEligible: []int32{9}},
+			{Leader: -1, Eligible: []int32{2}},
+		}},
+		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6, nil, nil},
+		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6, nil, []int32{2}},
+		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6, []int32{3}, []int32{2}},
 		TopicDeleted{id},
 		ConfigSet{Resource{BrokerResource, ""}, "k", "v"},
 		ConfigUnset{Resource{TopicResource, "t"}, "k"},
@@ -219,25 +322,142 @@ func TestRecordsRoundTrip(t *testing.T) {
 	}
 }
 
-// TestTrailingFieldsAreSkipped proves that a field added later to a record of the
-// same version does not disturb this version.
-func TestTrailingFieldsAreSkipped(t *testing.T) {
-	b := Append(nil, BrokerRegistered{Broker{ID: 1, Host: "h"}})
-	b[2] += 2 // its length
-	b = append(b, 77, 78)
-	b = Append(b, BrokerRegistered{Broker{ID: 2, Host: "g"}})
-	m, _, err := Apply(Empty(), b)
-	if err != nil || len(m.Brokers) != 2 || m.Brokers[1].Host != "h" {
-		t.Fatalf("brokers %v, %v", m.Brokers, err)
+// TestNewerIsRefused proves that a record of a later version, of a kind not known
+// here, or with a field not known here, in its body or in an element of one of its
+// lists, stops the program with a sentence: it is neither misread nor skipped, since
+// a snapshot would lose what was skipped.
+func TestNewerIsRefused(t *testing.T) {
+	id := UUID{15: 1}
+	grown := func(r Record, lengths ...int) []byte {
+		b := append(Append(nil, r), 77)
+		for _, at := range lengths {
+			b[at]++
+		}
+		return b
+	}
+	made := Append(nil, TopicCreated{id, "t"})
+	const head = 16 + 2 // bytes of a PartitionsSet before its first element
+	for name, b := range map[string][]byte{
+		"a kind":               {200, 1, 1, 0},
+		"the next kind":        {lastTag + 1, 1, 0},
+		"a version":            {tagTopicDeleted, 2, 0},
+		"a field":              grown(BrokerUnregistered{1}, 2),
+		"a field of a broker":  grown(BrokerRegistered{Broker{ID: 1}}, 2),
+		"a field of a feature": grown(BrokerRegistered{Broker{ID: 1, Features: []FeatureRange{{}}}}, 2, 2+1+22),
+		"a field of a partition": slices.Concat(made, grown(PartitionsSet{Topic: id, Partitions: []Partition{
+			{LastEligible: []int32{1}},
+		}}, 2, 2+1+head)),
+		"a state of a broker": grown(BrokerChanged{State: 7})[:6],
+	} {
+		if _, _, err := Apply(Empty(), b); !errors.Is(err, ErrNewer) {
+			t.Errorf("%s: % x: %v, want ErrNewer", name, b, err)
+		}
 	}
 }
 
-// TestNewerIsRefused proves that a record of a later version, or of a kind not
-// known here, stops the program with a sentence instead of being misread.
-func TestNewerIsRefused(t *testing.T) {
-	for _, b := range [][]byte{{200, 1, 0, 0}, {tagTopicDeleted, 1, 0}} {
-		if _, _, err := Apply(Empty(), b); !errors.Is(err, ErrNewer) {
-			t.Errorf("% x: %v, want ErrNewer", b, err)
+// TestOlderIsRefused proves that the metadata of a development version, whose
+// records were of version 0, is refused with a sentence.
+func TestOlderIsRefused(t *testing.T) {
+	old := append([]byte{tagClusterCreated, 0, 24, 22}, "MkU3OEVBNTcwNTJENDM2Qk\x01"...)
+	if _, _, err := Apply(Empty(), old); !errors.Is(err, ErrOlder) {
+		t.Errorf("%v, want ErrOlder", err)
+	}
+}
+
+// TestFieldsAreLeftOut proves that a partition without a value in its later fields
+// takes no byte for them, so that a version that does not know them can read it.
+func TestFieldsAreLeftOut(t *testing.T) {
+	size := func(p Partition) int {
+		return len(Append(nil, PartitionsSet{Topic: UUID{15: 1}, Partitions: []Partition{p}}))
+	}
+	plain := Partition{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}
+	if n := size(plain); n != 3+16+2+1+7 {
+		t.Errorf("a partition without them: %d bytes", n)
+	}
+	plain.Adding = []int32{1}
+	if n := size(plain); n != 3+16+2+1+7+2 {
+		t.Errorf("a partition with the first of them: %d bytes", n)
+	}
+}
+
+// TestStartRaisesLeaderEpochs proves that a node which starts anew, or whose fencing
+// ends, leads its partitions in a new leader epoch, and only then; that one record
+// does it; and that the epoch is the same after a snapshot and goes on from there
+// when the leadership moves.
+func TestStartRaisesLeaderEpochs(t *testing.T) {
+	id, one, two := UUID{15: 1}, UUID{1}, UUID{2}
+	broker := func(id int32, epoch int64, incarnation UUID, s BrokerState) Record {
+		return BrokerRegistered{Broker{ID: id, Epoch: epoch, Incarnation: incarnation, State: s}}
+	}
+	m := Empty()
+	for i, step := range []struct {
+		what string
+		r    Record
+		want string // the leader and the leader epoch of each partition
+	}{
+		{"node 1 registers", broker(1, 1, one, BrokerFenced), ""},
+		{"and is active", BrokerChanged{1, 1, BrokerActive}, ""},
+		{"node 2 is active at once", broker(2, 2, one, BrokerActive), ""},
+		{"a topic", TopicCreated{id, "t"}, ""},
+		{"its partitions", PartitionsSet{Topic: id, Partitions: []Partition{{Leader: 1}, {Leader: 2}, {Leader: 1, LeaderEpoch: 5}}}, "1:0 2:0 1:5"},
+		{"the same process registers again", broker(1, 3, one, BrokerActive), "1:0 2:0 1:5"},
+		{"node 1 shuts down", BrokerChanged{1, 3, BrokerLeaving}, "1:0 2:0 1:5"},
+		{"and starts again", broker(1, 4, two, BrokerFenced), "1:0 2:0 1:5"},
+		{"and is active", BrokerChanged{1, 4, BrokerActive}, "1:1 2:0 1:6"},
+		{"node 1 is fenced", BrokerChanged{1, 4, BrokerFenced}, "1:1 2:0 1:6"},
+		{"a partition moves to node 2", PartitionChanged{Topic: id, Partition: 2, Leader: 2, LeaderEpoch: 7, PartitionEpoch: 2}, "1:1 2:0 2:7"},
+		{"node 1 is back", BrokerChanged{1, 4, BrokerActive}, "1:2 2:0 2:7"},
+		{"node 2 is killed and is back", broker(2, 5, two, BrokerActive), "1:2 2:1 2:8"},
+		{"the partition moves back", PartitionChanged{Topic: id, Partition: 2, Leader: 1, LeaderEpoch: 9, PartitionEpoch: 4}, "1:2 2:1 1:9"},
+		{"node 2 is unregistered", BrokerUnregistered{2}, "1:2 2:1 1:9"},
+		{"and registers again", broker(2, 6, two, BrokerActive), "1:2 2:2 1:9"},
+	} {
+		var err error
+		if m, _, err = ApplyAt(m, uint64(i+1), Append(nil, step.r)); err != nil {
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		if m, _, err = Apply(Empty(), Encode(m)); err != nil { // every node may start from a snapshot here
+			t.Fatalf("%s: %v", step.what, err)
+		}
+		var got []string
+		if tp := m.Topic("t"); tp != nil {
+			for _, p := range tp.Partitions {
+				got = append(got, fmt.Sprintf("%d:%d", p.Leader, p.LeaderEpoch))
+			}
+		}
+		if g := strings.Join(got, " "); g != step.want {
+			t.Errorf("%s: %s, want %s", step.what, g, step.want)
+		}
+	}
+}
+
+// TestFeaturesEpochIsTheIndex proves that the epoch of the features is the index of
+// the entry that changed them last, also from a snapshot on, and that it does not
+// move with anything else, nor with a decision that is only tried out.
+func TestFeaturesEpochIsTheIndex(t *testing.T) {
+	set := Append(nil, FeatureSet{"f", 1})
+	m := Empty()
+	for _, step := range []struct {
+		index uint64
+		entry []byte
+		want  uint64
+	}{
+		{3, Append(nil, TopicCreated{UUID{15: 1}, "t"}), 0},
+		{5, set, 5},
+		{6, Append(nil, TopicCreated{UUID{15: 2}, "u"}), 5},
+		{0, set, 5},
+		{9, Append(set, FeatureSet{"g", 2}), 9},
+		{12, Append(nil, FeatureSet{"g", 0}), 12},
+	} {
+		var err error
+		if m, _, err = ApplyAt(m, step.index, step.entry); err != nil {
+			t.Fatal(err)
+		}
+		if m, _, err = Apply(Empty(), Encode(m)); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.FeaturesEpoch(); got != step.want {
+			t.Errorf("after entry %d: epoch %d, want %d", step.index, got, step.want)
 		}
 	}
 }
@@ -246,8 +466,9 @@ func TestNewerIsRefused(t *testing.T) {
 // leave it alone.
 func TestApplyRefuses(t *testing.T) {
 	id := UUID{15: 1}
-	m, _, err := Apply(Empty(), Append(Append(nil, TopicCreated{id, "t"}),
-		PartitionsSet{Topic: id, Partitions: []Partition{{LeaderEpoch: 4, PartitionEpoch: 4}}}))
+	entry := Append(nil, TopicCreated{id, "t"})
+	entry = Append(entry, BrokerRegistered{Broker{ID: 1, Epoch: 4}})
+	m, _, err := Apply(Empty(), Append(entry, PartitionsSet{Topic: id, Partitions: []Partition{{LeaderEpoch: 4, PartitionEpoch: 4}}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,6 +488,14 @@ func TestApplyRefuses(t *testing.T) {
 		ConfigUnset{Resource{TopicResource, "u"}, "k"},
 		BrokerUnregistered{7},
 		BrokerRegistered{Broker{ID: -1}},
+		BrokerRegistered{Broker{ID: 1, Epoch: 3}},
+		BrokerRegistered{Broker{ID: 2, Listeners: []Listener{{Port: 65536}}}},
+		BrokerRegistered{Broker{ID: 2, Listeners: make([]Listener, maxListeners+1)}},
+		BrokerRegistered{Broker{ID: 2, Features: []FeatureRange{{"f", 2, 1}}}},
+		BrokerChanged{ID: 1, Epoch: 3},
+		BrokerChanged{ID: 2, Epoch: 4},
+		PartitionsSet{Topic: id, Partitions: []Partition{{LeaderEpoch: 4, PartitionEpoch: 4}}},
+		PartitionsSet{Topic: id, Partitions: []Partition{{LeaderEpoch: 3, PartitionEpoch: 5}}},
 		ClusterCreated{"", 1},
 		ClusterCreated{"x", 0},
 		ClusterCreated{"x", MaxTag + 1},
@@ -291,7 +520,8 @@ func FuzzApply(f *testing.F) {
 	f.Add(b)
 	b = Append(b, ConfigUnset{Resource{TopicResource, "t"}, "k"})
 	b = Append(b, TopicDeleted{id})
-	b = Append(b, BrokerRegistered{Broker{ID: 1, Host: "h", Port: 1, Epoch: 3}})
+	b = Append(b, BrokerRegistered{Broker{ID: 1, Listeners: []Listener{{Host: "h", Port: 1}}, Epoch: 3}})
+	b = Append(b, BrokerChanged{1, 3, BrokerActive})
 	b = Append(b, BrokerUnregistered{1})
 	b = Append(b, ProducerIDsGiven{5})
 	f.Add(Append(b, FeatureSet{"f", 1}))
@@ -352,7 +582,7 @@ func manyTopics(b *testing.B, n, partitions int) *Image {
 	b.Helper()
 	var entry []byte
 	for i := range n {
-		id := UUID{0: byte(i), 1: byte(i >> 8), 2: 1, 15: byte(i * 7)}
+		id := UUID{0: byte(i), 1: byte(i >> 8), 2: byte(i >> 16), 3: 1, 15: byte(i * 7)}
 		entry = Append(entry, TopicCreated{id, fmt.Sprintf("topic-%d", i)})
 		entry = Append(entry, PartitionsSet{Topic: id, Partitions: slices.Repeat([]Partition{{Replicas: []int32{0}, ISR: []int32{0}}}, partitions)})
 	}
@@ -382,6 +612,23 @@ func BenchmarkCreatePartitions(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		manyTopics(b, 1, 10_000)
+	}
+}
+
+// BenchmarkStartBroker lets the only node of a cluster start again: the leader epoch
+// of all its partitions rises.
+func BenchmarkStartBroker(b *testing.B) {
+	for _, c := range []struct{ topics, partitions int }{{80_000, 1}, {20, 10_000}} {
+		b.Run(fmt.Sprintf("%dx%d", c.topics, c.partitions), func(b *testing.B) {
+			m := manyTopics(b, c.topics, c.partitions)
+			entry := Append(nil, BrokerRegistered{Broker{ID: 0, State: BrokerActive}})
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := Apply(m, entry); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
 

@@ -3,28 +3,15 @@ package meta
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"math"
 )
 
-// An entry of the metadata log is a batch of records, one after another:
-//
-//	entry  = { record }
-//	record = tag uvarint | version uvarint | length uvarint | body [length]
-//
-// Numbers in a body are varints (zigzag where they can be negative), strings and
-// lists carry their length, ids are 16 bytes. A tag keeps its meaning for ever.
-// A new field goes to the end of a body: who does not know it skips it. Where
-// skipping would be wrong, the record's version rises, and an older program
-// refuses the entry (ErrNewer) instead of misreading it.
-//
-// Records say what became of the decision, never what was asked for: applying them
-// needs no clock, no random number and no setting, so that every node arrives at
-// the same image.
-
 var (
-	// ErrNewer is returned for a record that a newer version of the program wrote.
+	// ErrNewer is returned for a record that a newer version of the program wrote: its
+	// kind, its version or one of its fields is not known here.
 	ErrNewer = errors.New("meta: written by a newer version of leat: start that version or a later one")
+	// ErrOlder is returned for a record from before the formats were promised.
+	ErrOlder = errors.New("meta: written by a development version of leat, from before its formats were promised: " +
+		"this version cannot read it; keep the directory for the version that wrote it, and start this one on a new directory")
 	// ErrCorrupt is returned for bytes that are no records, or records that do not
 	// fit the image they are applied to.
 	ErrCorrupt = errors.New("meta: corrupt metadata")
@@ -32,11 +19,17 @@ var (
 
 // Limits of what one record may hold; they bound memory before it is taken.
 const (
-	maxRun  = 1024    // partitions in one PartitionsSet
-	maxText = 1 << 20 // bytes in a string
+	maxRun       = 1024    // partitions in one PartitionsSet
+	maxText      = 1 << 20 // bytes in a string
+	maxListeners = 64      // listeners of a broker
+	maxFeatures  = 1024    // features that a broker supports
 
-	minPartition = 5 // bytes that a partition takes at least
+	minPartition = 6 // bytes that a partition takes at least, its length among them
 )
+
+// version is the version of every record. Version 0 belongs to the time before the
+// formats were promised.
+const version = 1
 
 // Tags of the records, for ever.
 const (
@@ -52,6 +45,10 @@ const (
 	tagProducerIDsGiven   = 10
 	tagFeatureSet         = 11
 	tagBrokerEpochGiven   = 12
+	tagBrokerChanged      = 13
+	tagFeaturesChanged    = 14
+
+	lastTag = tagFeaturesChanged
 )
 
 // Record is one change of the image: one of the types below.
@@ -66,8 +63,18 @@ type ClusterCreated struct {
 	Tag uint32
 }
 
-// BrokerRegistered adds a node, or replaces its registration.
+// BrokerRegistered adds a node, or replaces its registration. A node that becomes
+// active by it leads its partitions in a new leader epoch: see step.startBroker.
 type BrokerRegistered struct{ Broker }
+
+// BrokerChanged fences a registered node or lets it serve. Epoch is that of the
+// registration that it is about. A node that becomes active by it leads its
+// partitions in a new leader epoch: see step.startBroker.
+type BrokerChanged struct {
+	ID    int32
+	Epoch int64
+	State BrokerState
+}
 
 // BrokerUnregistered removes a node.
 type BrokerUnregistered struct{ ID int32 }
@@ -82,15 +89,17 @@ type TopicCreated struct {
 }
 
 // PartitionsSet sets a run of a topic's partitions from number First on. They
-// replace partitions that are there or follow the last one: there are no gaps.
+// follow the last one or replace partitions that are there, whose partition epoch
+// they must follow: there are no gaps.
 type PartitionsSet struct {
 	Topic      UUID
 	First      int32
 	Partitions []Partition
 }
 
-// PartitionChanged gives a partition another leader or another in-sync set; its
-// replicas stay. PartitionEpoch must follow the partition's own.
+// PartitionChanged gives a partition another leader or another in-sync set, and
+// sets both lists of eligible replicas; its replicas stay. PartitionEpoch must
+// follow the partition's own.
 type PartitionChanged struct {
 	Topic          UUID
 	Partition      int32
@@ -98,6 +107,8 @@ type PartitionChanged struct {
 	Leader         int32
 	LeaderEpoch    int32
 	PartitionEpoch int32
+	Eligible       []int32
+	LastEligible   []int32
 }
 
 // TopicDeleted removes a topic, its partitions and its configs.
@@ -124,6 +135,10 @@ type FeatureSet struct {
 	Level int16
 }
 
+// FeaturesChanged keeps, in a snapshot, the index of the entry that was the last to
+// set a feature.
+type FeaturesChanged struct{ Epoch uint64 }
+
 // Append appends one record to an entry (a long run of partitions as several).
 func Append(entry []byte, r Record) []byte {
 	if run, ok := r.(PartitionsSet); ok {
@@ -138,15 +153,21 @@ func Append(entry []byte, r Record) []byte {
 
 func appendOne(entry []byte, r Record) []byte {
 	entry = binary.AppendUvarint(entry, r.tag())
-	entry = binary.AppendUvarint(entry, 0) // every record is at its first version
-	at := len(entry)
-	entry = r.body(append(entry, 0, 0, 0, 0)) // the length is known afterwards: at most 4 bytes
-	n := len(entry) - at - 4
+	entry = binary.AppendUvarint(entry, version)
+	return appendSized(entry, r.body)
+}
+
+// appendSized appends what body appends, with its length in front.
+func appendSized(b []byte, body func(b []byte) []byte) []byte {
+	const room = 4 // the length is known afterwards and takes 4 bytes at most
+	at := len(b)
+	b = body(append(b, 0, 0, 0, 0))
+	n := len(b) - at - room
 	var size [binary.MaxVarintLen64]byte
 	w := binary.PutUvarint(size[:], uint64(n))
-	copy(entry[at:], size[:w])
-	copy(entry[at+w:], entry[at+4:])
-	return entry[:at+w+n]
+	copy(b[at:], size[:w])
+	copy(b[at+w:], b[at+room:])
+	return b[:at+w+n]
 }
 
 func (ClusterCreated) tag() uint64     { return tagClusterCreated }
@@ -161,15 +182,43 @@ func (ConfigSet) tag() uint64          { return tagConfigSet }
 func (ConfigUnset) tag() uint64        { return tagConfigUnset }
 func (ProducerIDsGiven) tag() uint64   { return tagProducerIDsGiven }
 func (FeatureSet) tag() uint64         { return tagFeatureSet }
+func (BrokerChanged) tag() uint64      { return tagBrokerChanged }
+func (FeaturesChanged) tag() uint64    { return tagFeaturesChanged }
 
 func (r ClusterCreated) body(b []byte) []byte {
 	return binary.AppendUvarint(appendText(b, r.ID), uint64(r.Tag))
 }
 
 func (r BrokerRegistered) body(b []byte) []byte {
-	b = appendText(binary.AppendVarint(b, int64(r.ID)), r.Host)
-	b = appendText(binary.AppendVarint(b, int64(r.Port)), r.Rack)
-	return binary.AppendVarint(b, r.Epoch)
+	b = binary.AppendVarint(binary.AppendVarint(b, int64(r.ID)), r.Epoch)
+	b = append(b, r.Incarnation[:]...)
+	b = binary.AppendUvarint(b, uint64(r.State))
+	b = appendText(b, r.Rack)
+	b = binary.AppendUvarint(b, uint64(len(r.Listeners)))
+	for i := range r.Listeners {
+		b = appendSized(b, r.Listeners[i].body)
+	}
+	b = binary.AppendUvarint(b, uint64(len(r.Features)))
+	for i := range r.Features {
+		b = appendSized(b, r.Features[i].body)
+	}
+	return b
+}
+
+func (l *Listener) body(b []byte) []byte {
+	b = appendText(appendText(b, l.Name), l.Host)
+	b = binary.AppendUvarint(b, uint64(l.Port))
+	return binary.AppendVarint(b, int64(l.Security))
+}
+
+func (f *FeatureRange) body(b []byte) []byte {
+	b = appendText(b, f.Name)
+	return binary.AppendVarint(binary.AppendVarint(b, int64(f.Min)), int64(f.Max))
+}
+
+func (r BrokerChanged) body(b []byte) []byte {
+	b = binary.AppendVarint(binary.AppendVarint(b, int64(r.ID)), r.Epoch)
+	return binary.AppendUvarint(b, uint64(r.State))
 }
 
 func (r BrokerUnregistered) body(b []byte) []byte { return binary.AppendVarint(b, int64(r.ID)) }
@@ -182,16 +231,21 @@ func (r PartitionsSet) body(b []byte) []byte {
 	b = binary.AppendUvarint(append(b, r.Topic[:]...), uint64(r.First))
 	b = binary.AppendUvarint(b, uint64(len(r.Partitions)))
 	for i := range r.Partitions {
-		p := &r.Partitions[i]
-		b = appendIDs(appendIDs(b, p.Replicas), p.ISR)
-		b = appendLeader(b, p.Leader, p.LeaderEpoch, p.PartitionEpoch)
+		b = appendSized(b, r.Partitions[i].body)
 	}
 	return b
 }
 
+func (p *Partition) body(b []byte) []byte {
+	b = appendIDs(appendIDs(b, p.Replicas), p.ISR)
+	b = appendLeader(b, p.Leader, p.LeaderEpoch, p.PartitionEpoch)
+	return appendOptional(b, p.Adding, p.Removing, p.Eligible, p.LastEligible)
+}
+
 func (r PartitionChanged) body(b []byte) []byte {
 	b = binary.AppendUvarint(append(b, r.Topic[:]...), uint64(r.Partition))
-	return appendLeader(appendIDs(b, r.ISR), r.Leader, r.LeaderEpoch, r.PartitionEpoch)
+	b = appendLeader(appendIDs(b, r.ISR), r.Leader, r.LeaderEpoch, r.PartitionEpoch)
+	return appendOptional(b, r.Eligible, r.LastEligible)
 }
 
 func (r TopicDeleted) body(b []byte) []byte { return append(b, r.ID[:]...) }
@@ -207,6 +261,8 @@ func (r ProducerIDsGiven) body(b []byte) []byte { return binary.AppendVarint(b, 
 func (r FeatureSet) body(b []byte) []byte {
 	return binary.AppendVarint(appendText(b, r.Name), int64(r.Level))
 }
+
+func (r FeaturesChanged) body(b []byte) []byte { return binary.AppendUvarint(b, r.Epoch) }
 
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
@@ -230,182 +286,14 @@ func appendLeader(b []byte, leader, leaderEpoch, partitionEpoch int32) []byte {
 	return binary.AppendVarint(b, int64(partitionEpoch))
 }
 
-// reader takes fields off a record's body. After the first field that is not
-// there it is bad, and every further field is zero.
-type reader struct {
-	b   []byte
-	bad bool
-	ids []int32 // one piece of memory for many short lists
-}
-
-func (r *reader) uvarint() uint64 {
-	v, n := binary.Uvarint(r.b)
-	if n <= 0 {
-		r.b, r.bad = nil, true
-		return 0
+// appendOptional ends a body with lists that are left out, from the last one on,
+// while they are empty.
+func appendOptional(b []byte, lists ...[]int32) []byte {
+	for len(lists) > 0 && len(lists[len(lists)-1]) == 0 {
+		lists = lists[:len(lists)-1]
 	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) varint(lo, hi int64) int64 {
-	v, n := binary.Varint(r.b)
-	if n <= 0 || v < lo || v > hi {
-		r.b, r.bad = nil, true
-		return 0
+	for _, ids := range lists {
+		b = appendIDs(b, ids)
 	}
-	r.b = r.b[n:]
-	return v
-}
-
-func (r *reader) int32() int32 { return int32(r.varint(math.MinInt32, math.MaxInt32)) }
-
-func (r *reader) int64() int64 { return r.varint(math.MinInt64, math.MaxInt64) }
-
-// index is a number that counts something: not negative.
-func (r *reader) index() int32 {
-	v := r.uvarint()
-	if v > math.MaxInt32 {
-		r.bad = true
-		return 0
-	}
-	return int32(v)
-}
-
-// count is how many things follow, each of which takes a byte or more.
-func (r *reader) count() int {
-	n := r.uvarint()
-	if n > uint64(len(r.b)) {
-		r.b, r.bad = nil, true
-		return 0
-	}
-	return int(n)
-}
-
-func (r *reader) text() string {
-	n := r.count()
-	if n > maxText {
-		r.b, r.bad = nil, true
-		return ""
-	}
-	s := string(r.b[:n])
-	r.b = r.b[n:]
-	return s
-}
-
-func (r *reader) uuid() (id UUID) {
-	if len(r.b) < len(id) {
-		r.b, r.bad = nil, true
-		return UUID{}
-	}
-	r.b = r.b[copy(id[:], r.b):]
-	return id
-}
-
-func (r *reader) resource() Resource {
-	t := r.uvarint()
-	if t > math.MaxInt8 {
-		r.bad = true
-	}
-	return Resource{ResourceType(t), r.text()}
-}
-
-func (r *reader) list() []int32 {
-	n := r.count()
-	if n == 0 {
-		return nil
-	}
-	if n > cap(r.ids)-len(r.ids) {
-		r.ids = make([]int32, 0, max(n, 64))
-	}
-	from := len(r.ids)
-	for range n {
-		r.ids = append(r.ids, r.int32())
-	}
-	return r.ids[from:len(r.ids):len(r.ids)]
-}
-
-func (r *reader) partition() Partition {
-	p := Partition{Replicas: r.list(), ISR: r.list()}
-	p.Leader, p.LeaderEpoch, p.PartitionEpoch = r.int32(), r.int32(), r.int32()
-	return p
-}
-
-// each hands the records of an entry to do, one after another, until one fails.
-func each(entry []byte, do func(Record) error) error {
-	var ids []int32 // memory for the lists of replicas
-	for len(entry) > 0 {
-		head := reader{b: entry}
-		tag, version := head.uvarint(), head.uvarint()
-		n := head.count()
-		if head.bad {
-			return fmt.Errorf("%w: an entry is cut short", ErrCorrupt)
-		}
-		if tag == 0 {
-			return fmt.Errorf("%w: a record without a tag", ErrCorrupt)
-		}
-		if tag > tagBrokerEpochGiven || version > 0 {
-			return fmt.Errorf("%w (record %d, version %d)", ErrNewer, tag, version)
-		}
-		r := reader{b: head.b[:n], ids: ids}
-		if err := r.record(tag, do); err != nil {
-			return fmt.Errorf("%w: record %d: %w", ErrCorrupt, tag, err)
-		}
-		ids, entry = r.ids, head.b[n:]
-	}
-	return nil
-}
-
-// errCut says that a record's body ends too early or has a number out of range.
-var errCut = errors.New("cut short or out of range")
-
-// record reads a record's body and hands it on.
-func (r *reader) record(tag uint64, do func(Record) error) error {
-	var rec Record
-	switch tag {
-	case tagClusterCreated:
-		rec = ClusterCreated{ID: r.text(), Tag: uint32(r.index())}
-	case tagBrokerRegistered:
-		rec = BrokerRegistered{Broker{ID: r.int32(), Host: r.text(), Port: r.int32(), Rack: r.text(), Epoch: r.int64()}}
-	case tagBrokerUnregistered:
-		rec = BrokerUnregistered{ID: r.int32()}
-	case tagBrokerEpochGiven:
-		rec = BrokerEpochGiven{Epoch: r.int64()}
-	case tagTopicCreated:
-		rec = TopicCreated{ID: r.uuid(), Name: r.text()}
-	case tagPartitionsSet:
-		rec = r.partitionsSet()
-	case tagPartitionChanged:
-		c := PartitionChanged{Topic: r.uuid(), Partition: r.index(), ISR: r.list()}
-		c.Leader, c.LeaderEpoch, c.PartitionEpoch = r.int32(), r.int32(), r.int32()
-		rec = c
-	case tagTopicDeleted:
-		rec = TopicDeleted{ID: r.uuid()}
-	case tagConfigSet:
-		rec = ConfigSet{Resource: r.resource(), Key: r.text(), Value: r.text()}
-	case tagConfigUnset:
-		rec = ConfigUnset{Resource: r.resource(), Key: r.text()}
-	case tagProducerIDsGiven:
-		rec = ProducerIDsGiven{Next: r.int64()}
-	case tagFeatureSet:
-		rec = FeatureSet{Name: r.text(), Level: int16(r.varint(0, math.MaxInt16))}
-	}
-	if r.bad {
-		return errCut
-	}
-	return do(rec)
-}
-
-func (r *reader) partitionsSet() PartitionsSet {
-	s := PartitionsSet{Topic: r.uuid(), First: r.index()}
-	n := r.count()
-	if n > maxRun || n > len(r.b)/minPartition {
-		r.bad = true
-		return s
-	}
-	s.Partitions = make([]Partition, n)
-	for i := range s.Partitions {
-		s.Partitions[i] = r.partition()
-	}
-	return s
+	return b
 }

@@ -168,7 +168,10 @@ func (n *Node) register(ctx context.Context) error {
 		return fmt.Errorf("cannot write the cluster's first metadata: %w", err)
 	}
 	host, port := n.advertised()
-	if _, err := n.controller.Register(ctx, meta.Broker{ID: n.id.nodeID, Host: host, Port: port, Rack: n.cfg.Rack}); err != nil {
+	if _, err := n.controller.Register(ctx, meta.Broker{
+		ID: n.id.nodeID, Incarnation: meta.NewUUID(), State: meta.BrokerActive, Rack: n.cfg.Rack,
+		Listeners: []meta.Listener{{Name: "PLAINTEXT", Host: host, Port: port}},
+	}); err != nil {
 		return fmt.Errorf("cannot register this node in its cluster: %w", err)
 	}
 	img := n.image.Load()

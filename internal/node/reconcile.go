@@ -20,7 +20,7 @@ func (n *Node) apply(u quorum.Update) {
 		n.publish(meta.Diff(n.image.Load(), img), img)
 	}
 	for _, e := range u.Entries {
-		img, d, err := meta.Apply(n.image.Load(), e.Data)
+		img, d, err := meta.ApplyAt(n.image.Load(), e.Index, e.Data)
 		if err != nil {
 			// What follows rests on this entry: better to stop than to guess.
 			n.fail(fmt.Errorf("cannot read entry %d of the metadata log: %w", e.Index, err))
