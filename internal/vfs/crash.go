@@ -10,14 +10,19 @@ import (
 const sector = 512
 
 // Crash returns what a power cut at this moment may leave, chosen by rng; m itself
-// goes on undisturbed. What was synced is there. Of what was not, directory
-// changes survive up to some point in their order, sizes up to some point in
+// goes on undisturbed. What was synced is there. Of what was not, changes of
+// directories survive up to some point in their order, or those of each directory
+// up to a point of its own (see surviving); sizes of files up to some point in
 // theirs, and written bytes sector by sector, each as some write since the last
 // sync left it: lost, torn, or on disk before what was written earlier. A file
 // that grew without its bytes reads as zeros there.
 func (m *Mem) Crash(rng *rand.Rand) *Mem {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	return m.crashLocked(rng)
+}
+
+func (m *Mem) crashLocked(rng *rand.Rand) *Mem {
 	entries := map[*node]map[string]*node{} // of directories that differ from durable
 	of := func(n *node) map[string]*node {
 		if entries[n] == nil {
@@ -25,7 +30,7 @@ func (m *Mem) Crash(rng *rand.Rand) *Mem {
 		}
 		return entries[n]
 	}
-	for _, op := range m.ops[:prefix(rng, len(m.ops))] {
+	for _, op := range surviving(rng, m.ops) {
 		for _, e := range op {
 			e.apply(of)
 		}
@@ -109,6 +114,49 @@ func (m *Mem) emptyLocked() *Mem {
 	after := NewMem()
 	after.avail, after.total = m.total, m.total
 	return after
+}
+
+// surviving chooses which changes of directories survive. A file system with one
+// journal keeps their order (ext4, XFS), and so does half of the outcomes. In the other
+// half each directory keeps a part of its own: where a change was lost, all later
+// ones of its directory are, and those of directories that a lost rename ties to it. A
+// rename is kept or lost as a whole.
+func surviving(rng *rand.Rand, ops []dirOp) []dirOp {
+	if rng.IntN(2) == 0 {
+		return ops[:prefix(rng, len(ops))]
+	}
+	loss := [...]float64{0.05, 0.3, 0.7}[rng.IntN(3)]
+	frozen := map[*node]bool{}
+	var kept []dirOp
+	for _, op := range ops {
+		lost := rng.Float64() < loss
+		for _, n := range op.touched() {
+			lost = lost || frozen[n]
+		}
+		if !lost {
+			kept = append(kept, op)
+			continue
+		}
+		for _, n := range op.touched() {
+			frozen[n] = true
+		}
+	}
+	return kept
+}
+
+// touched is the directories that a change concerns, also one that is moved or made:
+// else it might end up inside of itself.
+func (op dirOp) touched() []*node {
+	var dirs []*node
+	for _, e := range op {
+		if e.dir != nil {
+			dirs = append(dirs, e.dir)
+		}
+		if e.to != nil && e.to.live != nil {
+			dirs = append(dirs, e.to)
+		}
+	}
+	return dirs
 }
 
 // prefix chooses how many of n changes survive: often all or none, the two ends

@@ -3,6 +3,7 @@ package vfs
 import (
 	"bytes"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"strings"
 	"syscall"
@@ -89,6 +90,139 @@ func TestCrashRenameAcross(t *testing.T) {
 	must(t, m.SyncDir("b"))
 	expect(t, "new name", crashes(m, "b/f"), "")
 	expect(t, "old name", crashes(m, "a/f"), "-")
+}
+
+// TestCrashNamesApart proves that unsynced changes of two directories survive apart
+// from each other, those of one in their order, and a rename between them as a whole.
+func TestCrashNamesApart(t *testing.T) {
+	m := NewMem()
+	must(t, m.MkdirAll("a"))
+	must(t, m.MkdirAll("b"))
+	must(t, m.SyncDir("/"))
+	for _, name := range []string{"a/1", "b/1", "a/2", "b/2"} {
+		write(t, m, name, "")
+	}
+	must(t, m.Rename("a/1", "b/moved"))
+	seen := map[string]int{}
+	for seed := range uint64(2000) {
+		after := m.Crash(rand.New(rand.NewPCG(seed, 7)))
+		left := ""
+		for _, dir := range []string{"a", "b"} {
+			for _, f := range list(t, after, dir) {
+				left += dir + "/" + f.Name + " "
+			}
+		}
+		seen[left]++
+	}
+	expect(t, "two directories", seen, "", "a/1 ", "b/1 ", "a/1 b/1 ", "a/1 a/2 ", "b/1 b/2 ", "a/1 b/1 b/2 ", "a/1 a/2 b/1 ",
+		"a/1 a/2 b/1 b/2 ", "a/2 b/1 b/2 b/moved ")
+}
+
+// TestCrashDirectoryMoves proves that no directory is lost between two places, or ends
+// inside of itself, when moves survive apart from each other.
+func TestCrashDirectoryMoves(t *testing.T) {
+	m := NewMem()
+	for _, dir := range []string{"p/a", "y/b", "x"} {
+		must(t, m.MkdirAll(dir))
+	}
+	v, err := m.Volume("")
+	must(t, err)
+	must(t, v.Sync())
+	must(t, m.Rename("p/a", "y/b/a"))
+	must(t, m.Rename("y/b/a", "x/a"))
+	must(t, m.Rename("y/b", "x/a/b"))
+	for seed := range uint64(2000) {
+		after, found := m.Crash(rand.New(rand.NewPCG(seed, 8))), map[string]int{}
+		var walk func(dir string)
+		walk = func(dir string) {
+			for _, e := range list(t, after, dir) {
+				found[e.Name]++
+				walk(dir + "/" + e.Name)
+			}
+		}
+		walk("")
+		if found["a"] != 1 || found["b"] != 1 {
+			t.Fatalf("seed %d: %v", seed, found)
+		}
+	}
+}
+
+// TestDetach proves that a volume that was torn away fails all calls, and comes back
+// as after a power cut: with all that was synced, and without the files, locks and
+// the space of what was open.
+func TestDetach(t *testing.T) {
+	lost := false
+	for seed := range uint64(50) {
+		m := NewMem()
+		m.SetFree(1000)
+		must(t, m.MkdirAll("d"))
+		must(t, m.SyncDir(""))
+		l, err := m.Lock("d/lock")
+		must(t, err)
+		v, err := m.Volume("d")
+		must(t, err)
+		f := open(t, m, "d/f", Create)
+		_, err = f.WriteAt([]byte("synced"), 0)
+		must(t, err)
+		must(t, f.Sync())
+		must(t, m.SyncDir("d"))
+		_, err = f.WriteAt([]byte("SYNCED and more"), 0)
+		must(t, err)
+		write(t, m, "d/g", "unsynced")
+
+		dead := func(what string) {
+			t.Helper()
+			for call, err := range map[string]error{
+				"read": second(f.ReadAt(make([]byte, 1), 0)), "write": second(f.WriteAt([]byte("x"), 0)), "size": second(f.Size()),
+				"truncate": f.Truncate(1), "allocate": f.Allocate(0, 10), "sync": f.Sync(), "sync the volume": v.Sync(),
+			} {
+				if !errors.Is(err, syscall.EIO) {
+					t.Errorf("%s: %s: %v", what, call, err)
+				}
+			}
+		}
+		m.Detach()
+		dead("torn away")
+		for call, err := range map[string]error{
+			"open": second(m.Open("d/f", ReadOnly)), "create": second(m.Open("d/h", Create)), "remove": m.Remove("d/f"),
+			"rename": m.Rename("d/f", "d/h"), "mkdir": m.MkdirAll("e"), "list": second(m.ReadDir("d")), "stat": second(m.Stat("d/f")),
+			"sync": m.SyncDir("d"), "lock": second(m.Lock("d/other")), "volume": second(m.Volume("d")), "lock again": second(m.Lock("d/lock")),
+		} {
+			if !errors.Is(err, syscall.EIO) {
+				t.Errorf("torn away: %s: %v", call, err)
+			}
+		}
+		if _, _, err := m.Free(""); !errors.Is(err, syscall.EIO) {
+			t.Errorf("torn away: free: %v", err)
+		}
+		m.Attach(rand.New(rand.NewPCG(seed, 9)))
+		dead("back again")
+
+		got := text(t, openUntilEnd(t, m, "d/f", Existing))
+		if !strings.EqualFold(got[:6], "synced") {
+			t.Fatalf("%q was synced, %q is there", "synced", got)
+		}
+		lost = lost || got == "synced"
+		again, err := m.Lock("d/lock")
+		must(t, err)
+		for _, c := range []io.Closer{l, f, v} {
+			must(t, c.Close())
+		}
+		if _, err := m.Lock("d/lock"); !errors.Is(err, ErrLocked) {
+			t.Errorf("the dead lock's Close gave the new one back: %v", err)
+		}
+		must(t, again.Close())
+		if m.Handles() != 1 {
+			t.Errorf("%d handles are open, want 1", m.Handles())
+		}
+		must(t, m.Remove("d/g"))
+		if avail, total, err := m.Free(""); err != nil || total != 1000 || avail > total-6 || avail < total-15 {
+			t.Errorf("%d of %d bytes are free, %v", avail, total, err)
+		}
+	}
+	if !lost {
+		t.Error("no outcome lost what was not synced")
+	}
 }
 
 // TestCrashBytes proves that unsynced bytes survive by sectors, sizes apart from

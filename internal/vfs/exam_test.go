@@ -5,8 +5,12 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"math"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -18,8 +22,7 @@ func TestExam(t *testing.T) {
 		FS
 		Locker
 	}{
-		"OS": OS{}, "Mem": NewMem(),
-		"Faulty": NewFaulty(NewMem(), func(Op, string) error { return nil }),
+		"OS": OS{}, "Mem": NewMem(), "Faulty": NewFaulty(NewMem(), func(Op, string) error { return nil }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := "a/b"
@@ -32,6 +35,8 @@ func TestExam(t *testing.T) {
 			t.Run("bytes", func(t *testing.T) { examBytes(t, fsys, dir+"/bytes") })
 			t.Run("parts", func(t *testing.T) { examParts(t, fsys, dir+"/parts") })
 			t.Run("directories", func(t *testing.T) { examDirectories(t, fsys, dir+"/dirs") })
+			t.Run("names", func(t *testing.T) { examNames(t, fsys, dir+"/names") })
+			t.Run("handles", func(t *testing.T) { examHandles(t, fsys, dir+"/handles") })
 			t.Run("lock", func(t *testing.T) { examLock(t, fsys, dir+"/lock") })
 			t.Run("volume", func(t *testing.T) { examVolume(t, fsys, dir+"/volume") })
 			t.Run("concurrency", func(t *testing.T) { examConcurrency(t, fsys, dir+"/busy") })
@@ -171,9 +176,7 @@ func examDirectories(t *testing.T, fsys FS, dir string) {
 	write(t, fsys, dir+"/x/3", "three")
 	list := func(dir string, want ...Info) {
 		t.Helper()
-		got, err := fsys.ReadDir(dir)
-		must(t, err)
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, list(t, fsys, dir)); diff != "" {
 			t.Error(diff)
 		}
 	}
@@ -212,6 +215,123 @@ func examDirectories(t *testing.T, fsys FS, dir string) {
 	}
 }
 
+// examNames proves that a name of 255 bytes is good everywhere, and one of 256 nowhere.
+func examNames(t *testing.T, fsys FS, dir string) {
+	t.Helper()
+	must(t, fsys.MkdirAll(dir))
+	good, bad := strings.Repeat("n", 255), strings.Repeat("n", 256)
+	must(t, fsys.MkdirAll(dir+"/"+good))
+	write(t, fsys, dir+"/"+good+"/"+good, "hello")
+	must(t, fsys.Rename(dir+"/"+good+"/"+good, dir+"/f"))
+	must(t, fsys.Rename(dir+"/f", dir+"/"+good+"/"+good))
+	if got := text(t, openUntilEnd(t, fsys, dir+"/"+good+"/"+good, ReadOnly)); got != "hello" {
+		t.Errorf("under a name of 255 bytes: %q", got)
+	}
+	write(t, fsys, dir+"/f", "")
+	for _, name := range []string{dir + "/" + bad, dir + "/" + bad + "/f"} {
+		for what, err := range map[string]error{
+			"open": second(fsys.Open(name, ReadOnly)), "create": second(fsys.Open(name, Create)),
+			"mkdir": fsys.MkdirAll(name), "rename to": fsys.Rename(dir+"/f", name), "rename from": fsys.Rename(name, dir+"/g"),
+			"list": second(fsys.ReadDir(name)), "stat": second(fsys.Stat(name)), "sync": fsys.SyncDir(name),
+		} {
+			if err == nil || runtime.GOOS != "windows" && !errors.Is(err, syscall.ENAMETOOLONG) {
+				t.Errorf("%s: a name of 256 bytes: %v", what, err)
+			}
+		}
+	}
+	if diff := cmp.Diff([]Info{{"f", 0, false}, {good, 0, true}}, list(t, fsys, dir)); diff != "" {
+		t.Errorf("refused calls left something: %s", diff)
+	}
+}
+
+// examHandles proves that with as many files open as may be, calls that open one
+// fail and change nothing, all others succeed, and closing one file ends it.
+func examHandles(t *testing.T, fsys interface {
+	FS
+	Locker
+}, dir string,
+) {
+	t.Helper()
+	must(t, fsys.MkdirAll(dir+"/full/sub"))
+	write(t, fsys, dir+"/f", "hello")
+	write(t, fsys, dir+"/g", "")
+	before := list(t, fsys, dir)
+	limitHandles(t, fsys)
+	var files []File
+	defer func() {
+		for _, f := range files {
+			f.Close()
+		}
+	}()
+	var err error
+	for err == nil && len(files) < 1000 {
+		var f File
+		if f, err = fsys.Open(dir+"/f", Existing); err == nil {
+			files = append(files, f)
+		}
+	}
+	if len(files) == 0 {
+		t.Fatalf("not one file can be opened: %v", err)
+	}
+	volume := ErrNoHandles // where there are none
+	if v, ok := fsys.(Volumer); ok {
+		if _, volume = v.Volume(dir); errors.Is(volume, ErrNoVolume) {
+			volume = ErrNoHandles
+		}
+	}
+	for what, err := range map[string]error{
+		"open": err, "create": second(fsys.Open(dir+"/new", Create)), "empty": second(fsys.Open(dir+"/f", Fresh)),
+		"list": second(fsys.ReadDir(dir)), "sync": fsys.SyncDir(dir), "lock": second(fsys.Lock(dir + "/lock")),
+		"remove a full directory": fsys.Remove(dir + "/full"), "volume": volume,
+	} {
+		if !errors.Is(err, ErrNoHandles) {
+			t.Errorf("%s without a handle: %v", what, err)
+		}
+	}
+	if _, err := fsys.Stat(dir + "/f"); err != nil {
+		t.Error(err)
+	}
+	must(t, fsys.Rename(dir+"/g", dir+"/h"))
+	must(t, fsys.Rename(dir+"/h", dir+"/g"))
+	must(t, fsys.MkdirAll(dir+"/gone/sub"))
+	must(t, fsys.Remove(dir+"/gone/sub"))
+	must(t, fsys.Remove(dir+"/gone"))
+	_, err = files[0].WriteAt([]byte("H"), 0)
+	must(t, err)
+	if got := text(t, files[0]); got != "Hello" {
+		t.Errorf("the open file has %q", got)
+	}
+	must(t, files[0].Sync())
+	must(t, files[0].Close())
+	files = files[1:]
+	if diff := cmp.Diff(before, list(t, fsys, dir)); diff != "" {
+		t.Errorf("calls that failed changed something: %s", diff)
+	}
+	again := open(t, fsys, dir+"/f", Existing)
+	must(t, again.Close())
+}
+
+// limitMemHandles lets few more files be opened on a Mem, or on one that Faulty wraps.
+func limitMemHandles(t *testing.T, fsys FS) {
+	t.Helper()
+	if f, ok := fsys.(*Faulty); ok {
+		fsys = f.fs
+	}
+	m, ok := fsys.(*Mem)
+	if !ok {
+		t.Fatalf("BUG: no way to limit the handles of a %T", fsys)
+	}
+	m.LimitHandles(m.Handles() + 5)
+	t.Cleanup(func() { m.LimitHandles(math.MaxInt) })
+}
+
+func list(t *testing.T, fsys FS, dir string) []Info {
+	t.Helper()
+	infos, err := fsys.ReadDir(dir)
+	must(t, err)
+	return infos
+}
+
 func examLock(t *testing.T, fsys interface {
 	FS
 	Locker
@@ -225,6 +345,7 @@ func examLock(t *testing.T, fsys interface {
 		t.Fatalf("a second lock: %v", err)
 	}
 	must(t, l.Close())
+	must(t, l.Close(), true)
 	l, err = fsys.Lock(dir + "/l")
 	must(t, err)
 	must(t, l.Close())
@@ -274,6 +395,14 @@ func open(t *testing.T, fsys FS, name string, mode Mode) File {
 	t.Helper()
 	f, err := fsys.Open(name, mode)
 	must(t, err)
+	return f
+}
+
+// openUntilEnd opens a file for as long as the test runs.
+func openUntilEnd(t *testing.T, fsys FS, name string, mode Mode) File {
+	t.Helper()
+	f := open(t, fsys, name, mode)
+	t.Cleanup(func() { f.Close() })
 	return f
 }
 

@@ -1,11 +1,11 @@
 package vfs
 
 import (
-	"errors"
 	"io"
 	"io/fs"
 	"maps"
 	"math"
+	"math/rand/v2"
 	"path"
 	"path/filepath"
 	"slices"
@@ -24,6 +24,11 @@ type Mem struct {
 	total int64
 	locks map[string]bool
 	last  *lastWrite // nil: the last change was not a write
+
+	handles    int  // files, locks and volumes that are open
+	maxHandles int  // see LimitHandles
+	away       bool // between Detach and Attach
+	mount      int  // rises with each Attach: an open file of an earlier number is dead
 }
 
 // node is a file or a directory. What it holds is guarded by Mem.mu.
@@ -45,9 +50,12 @@ type entryOp struct {
 
 const unlimited = math.MaxInt64 / 4
 
+// maxName is how many bytes the name of a file or directory may have, as on ext4.
+const maxName = 255
+
 // NewMem returns an empty file system of unlimited size.
 func NewMem() *Mem {
-	return &Mem{root: newDir(), avail: unlimited, total: unlimited, locks: map[string]bool{}}
+	return &Mem{root: newDir(), avail: unlimited, total: unlimited, locks: map[string]bool{}, maxHandles: math.MaxInt}
 }
 
 var (
@@ -66,10 +74,79 @@ func (m *Mem) SetFree(n int64) {
 	m.avail = n
 }
 
+// LimitHandles lets at most n files, locks and volumes be open at a time from now
+// on. While there are as many, calls that open a file or a directory, also for a
+// moment as SyncDir does, fail with ErrNoHandles and change nothing.
+func (m *Mem) LimitHandles(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.maxHandles = n
+}
+
+// Handles tells how many files, locks and volumes are open.
+func (m *Mem) Handles() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.handles
+}
+
+// Detach tears the volume away from a system that runs on: from now on every call
+// fails with EIO, until Attach; Close alone succeeds. A real file system may go on to answer
+// Stat, ReadDir, Size and Free from its memory, so nothing may rest on those failing.
+func (m *Mem) Detach() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.away = true
+}
+
+// Attach brings a volume back that was torn away, to the same run of the system:
+// the page cache is lost, and the volume holds one outcome of Crash, chosen by rng.
+// All that was open is dead: its calls fail with EIO, and its locks are gone.
+func (m *Mem) Attach(rng *rand.Rand) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	after := m.crashLocked(rng)
+	m.root, m.ops, m.last = after.root, nil, nil
+	m.avail, m.total = after.avail, after.total
+	m.locks = map[string]bool{}
+	m.away = false
+	m.mount++
+}
+
+// admitLocked refuses a call while the volume is away, and names that no file
+// system takes.
+func (m *Mem) admitLocked(op string, names ...string) error {
+	for _, name := range names {
+		if m.away {
+			return fail(op, name, syscall.EIO)
+		}
+		for _, part := range parts(name) {
+			if len(part) > maxName {
+				return fail(op, name, syscall.ENAMETOOLONG)
+			}
+		}
+	}
+	return nil
+}
+
+// admitHandleLocked refuses a call that needs a handle where none is left, too.
+func (m *Mem) admitHandleLocked(op, name string) error {
+	if err := m.admitLocked(op, name); err != nil {
+		return err
+	}
+	if m.handles >= m.maxHandles {
+		return fail(op, name, ErrNoHandles)
+	}
+	return nil
+}
+
 // Free tells the space left.
 func (m *Mem) Free(dir string) (avail, total int64, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if err := m.admitLocked("statfs", dir); err != nil {
+		return 0, 0, err
+	}
 	if m.lookupLocked(dir) == nil {
 		return 0, 0, fail("statfs", dir, ErrNotExist)
 	}
@@ -80,15 +157,24 @@ func (m *Mem) Free(dir string) (avail, total int64, err error) {
 func (m *Mem) Open(name string, mode Mode) (File, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	n, err := m.openLocked(name, mode)
+	return m.openLocked(name, mode)
+}
+
+func (m *Mem) openLocked(name string, mode Mode) (*memFile, error) {
+	if err := m.admitHandleLocked("open", name); err != nil {
+		return nil, err
+	}
+	n, err := m.findLocked(name, mode)
 	if err != nil {
 		return nil, fail("open", name, err)
 	}
 	n.file.handles++
-	return &memFile{m: m, c: n.file, name: name, readOnly: mode == ReadOnly}, nil
+	m.handles++
+	return &memFile{m: m, c: n.file, mount: m.mount, name: name, readOnly: mode == ReadOnly}, nil
 }
 
-func (m *Mem) openLocked(name string, mode Mode) (*node, error) {
+// findLocked finds the file to be opened, or makes it.
+func (m *Mem) findLocked(name string, mode Mode) (*node, error) {
 	n := m.lookupLocked(name)
 	switch {
 	case n == nil && (mode == Create || mode == Fresh):
@@ -116,10 +202,18 @@ func (m *Mem) openLocked(name string, mode Mode) (*node, error) {
 func (m *Mem) Remove(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.admitLocked("remove", name); err != nil {
+		return err
+	}
 	dir, base := split(name)
 	parent := m.lookupLocked(dir)
 	if parent == nil || parent.live[base] == nil {
 		return nil
+	}
+	if len(parent.live[base].live) > 0 { // it has to be opened to be emptied
+		if err := m.admitHandleLocked("remove", name); err != nil {
+			return err
+		}
 	}
 	m.removeLocked(parent, base)
 	return nil
@@ -137,6 +231,9 @@ func (m *Mem) removeLocked(parent *node, name string) {
 func (m *Mem) Rename(from, to string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.admitLocked("rename", from, to); err != nil {
+		return err
+	}
 	fromDir, fromBase := split(from)
 	toDir, toBase := split(to)
 	src, dst := m.lookupLocked(fromDir), m.lookupLocked(toDir)
@@ -164,6 +261,9 @@ func (m *Mem) Rename(from, to string) error {
 func (m *Mem) MkdirAll(dir string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.admitLocked("mkdir", dir); err != nil {
+		return err
+	}
 	at := m.root
 	for _, name := range parts(dir) {
 		if at.live == nil {
@@ -184,6 +284,9 @@ func (m *Mem) MkdirAll(dir string) error {
 func (m *Mem) ReadDir(dir string) ([]Info, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if err := m.admitHandleLocked("readdir", dir); err != nil {
+		return nil, err
+	}
 	n := m.lookupLocked(dir)
 	if n == nil {
 		return nil, fail("readdir", dir, ErrNotExist)
@@ -202,6 +305,9 @@ func (m *Mem) ReadDir(dir string) ([]Info, error) {
 func (m *Mem) Stat(name string) (Info, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if err := m.admitLocked("stat", name); err != nil {
+		return Info{}, err
+	}
 	n := m.lookupLocked(name)
 	if n == nil {
 		return Info{}, fail("stat", name, ErrNotExist)
@@ -215,6 +321,9 @@ func (m *Mem) Stat(name string) (Info, error) {
 func (m *Mem) SyncDir(dir string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.admitHandleLocked("fsync", dir); err != nil {
+		return err
+	}
 	n := m.lookupLocked(dir)
 	if n == nil {
 		return fail("fsync", dir, ErrNotExist)
@@ -245,13 +354,35 @@ func (m *Mem) SyncDir(dir string) error {
 }
 
 // Volume is all of the file system.
-func (m *Mem) Volume(string) (*Volume, error) {
-	return &Volume{sync: m.syncAll, close: func() error { return nil }}, nil
-}
-
-func (m *Mem) syncAll() error {
+func (m *Mem) Volume(dir string) (*Volume, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if err := m.admitHandleLocked("open", dir); err != nil {
+		return nil, err
+	}
+	m.handles++
+	mount, closed := m.mount, false
+	return &Volume{
+		sync: func() error { return m.syncAll(mount) },
+		close: func() error {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if closed {
+				return fail("close", dir, fs.ErrClosed)
+			}
+			closed = true
+			m.handles--
+			return nil
+		},
+	}, nil
+}
+
+func (m *Mem) syncAll(mount int) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.away || m.mount != mount {
+		return fail("syncfs", "/", syscall.EIO)
+	}
 	m.filesLocked(m.root, func(c *content) { c.sync(m) })
 	for _, op := range m.ops {
 		for _, e := range op {
@@ -287,30 +418,35 @@ func (m *Mem) loseAll() {
 
 // Lock takes the lock that the named file stands for.
 func (m *Mem) Lock(name string) (io.Closer, error) {
-	f, err := m.Open(name, Create)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f, err := m.openLocked(name, Create)
 	if err != nil {
 		return nil, err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.locks[clean(name)] {
+		f.closed.Store(true)
+		f.releaseLocked()
 		return nil, fail("lock", name, ErrLocked)
 	}
 	m.locks[clean(name)] = true
-	return &memLock{File: f, m: m, name: clean(name)}, nil
+	return memLock{f}, nil
 }
 
-type memLock struct {
-	File
-	m    *Mem
-	name string
-}
+// memLock is the open file that holds a lock.
+type memLock struct{ f *memFile }
 
-func (l *memLock) Close() error {
-	l.m.mu.Lock()
-	delete(l.m.locks, l.name)
-	l.m.mu.Unlock()
-	return l.File.Close()
+func (l memLock) Close() error {
+	if l.f.closed.Swap(true) {
+		return fail("close", l.f.name, fs.ErrClosed)
+	}
+	l.f.m.mu.Lock()
+	defer l.f.m.mu.Unlock()
+	if l.f.mount == l.f.m.mount {
+		delete(l.f.m.locks, clean(l.f.name))
+	}
+	l.f.releaseLocked()
+	return nil
 }
 
 // doLocked changes the live directories and notes the change as not durable.
@@ -372,8 +508,5 @@ func split(name string) (dir, base string) {
 }
 
 func fail(op, name string, err error) error {
-	if errors.Is(err, ErrNoSpace) {
-		err = &spaceError{err}
-	}
-	return &fs.PathError{Op: op, Path: name, Err: err}
+	return &fs.PathError{Op: op, Path: name, Err: named(err)}
 }

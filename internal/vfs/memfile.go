@@ -74,6 +74,7 @@ func (i *image) clone() image { return image{b: slices.Clone(i.b), size: i.size}
 type memFile struct {
 	m        *Mem
 	c        *content
+	mount    int // of m, when it was opened
 	name     string
 	readOnly bool
 	closed   atomic.Bool
@@ -82,8 +83,8 @@ type memFile struct {
 func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
 	f.m.mu.RLock()
 	defer f.m.mu.RUnlock()
-	if f.closed.Load() {
-		return 0, fail("read", f.name, fs.ErrClosed)
+	if err := f.usableLocked("read"); err != nil {
+		return 0, err
 	}
 	if off < 0 {
 		return 0, fail("read", f.name, fs.ErrInvalid)
@@ -104,7 +105,7 @@ func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
 func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	if err := f.writable("write"); err != nil {
+	if err := f.writableLocked("write"); err != nil {
 		return 0, err
 	}
 	if off < 0 {
@@ -130,8 +131,8 @@ func (f *memFile) WriteVAt(bufs [][]byte, off int64) (int64, error) {
 func (f *memFile) Size() (int64, error) {
 	f.m.mu.RLock()
 	defer f.m.mu.RUnlock()
-	if f.closed.Load() {
-		return 0, fail("stat", f.name, fs.ErrClosed)
+	if err := f.usableLocked("stat"); err != nil {
+		return 0, err
 	}
 	return f.c.live.size, nil
 }
@@ -139,7 +140,7 @@ func (f *memFile) Size() (int64, error) {
 func (f *memFile) Truncate(size int64) error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	if err := f.writable("truncate"); err != nil {
+	if err := f.writableLocked("truncate"); err != nil {
 		return err
 	}
 	if size < 0 {
@@ -152,7 +153,7 @@ func (f *memFile) Truncate(size int64) error {
 func (f *memFile) Allocate(off, n int64) error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	if err := f.writable("allocate"); err != nil {
+	if err := f.writableLocked("allocate"); err != nil {
 		return err
 	}
 	if off < 0 || n <= 0 {
@@ -171,8 +172,8 @@ func (f *memFile) Allocate(off, n int64) error {
 func (f *memFile) Sync() error {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	if f.closed.Load() {
-		return fail("fsync", f.name, fs.ErrClosed)
+	if err := f.usableLocked("fsync"); err != nil {
+		return err
 	}
 	if f.c.failed {
 		f.c.failed = false
@@ -222,14 +223,33 @@ func (f *memFile) Close() error {
 	}
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	f.c.handles--
-	f.m.reclaimLocked(f.c)
+	f.releaseLocked()
 	return nil
 }
 
-func (f *memFile) writable(op string) error {
+// releaseLocked gives the handle back.
+func (f *memFile) releaseLocked() {
+	f.m.handles--
+	f.c.handles--
+	if f.mount == f.m.mount { // else the space of the file is counted no more
+		f.m.reclaimLocked(f.c)
+	}
+}
+
+// usableLocked refuses calls on a file that was closed, or whose volume was torn away.
+func (f *memFile) usableLocked(op string) error {
 	if f.closed.Load() {
 		return fail(op, f.name, fs.ErrClosed)
+	}
+	if f.m.away || f.mount != f.m.mount {
+		return fail(op, f.name, syscall.EIO)
+	}
+	return nil
+}
+
+func (f *memFile) writableLocked(op string) error {
+	if err := f.usableLocked(op); err != nil {
+		return err
 	}
 	if f.readOnly {
 		return fail(op, f.name, fs.ErrPermission)

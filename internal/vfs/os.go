@@ -53,7 +53,7 @@ func (OS) MkdirAll(dir string) error { return named(os.MkdirAll(filepath.FromSla
 func (OS) ReadDir(dir string) ([]Info, error) {
 	entries, err := os.ReadDir(filepath.FromSlash(dir))
 	if err != nil {
-		return nil, err
+		return nil, named(err)
 	}
 	infos := make([]Info, 0, len(entries))
 	for _, e := range entries {
@@ -109,20 +109,29 @@ func infoOf(info fs.FileInfo) Info {
 	return i
 }
 
-// named makes the system's ways to say that there is no space ErrNoSpace.
+// named makes the system's ways to say that there is no space ErrNoSpace, and its
+// ways to say that too many files are open ErrNoHandles.
 func named(err error) error {
-	if err == nil || !noSpace(err) {
-		return err
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, ErrNoSpace) || noSpace(err):
+		return &knownError{err, []error{err, ErrNoSpace, syscall.ENOSPC}}
+	case errors.Is(err, ErrNoHandles) || noHandles(err):
+		return &knownError{err, []error{err, ErrNoHandles}}
 	}
-	return &spaceError{err}
+	return err
 }
 
-// spaceError is an error of the system that is ErrNoSpace, whatever the system
-// calls it, and syscall.ENOSPC for who asks that way.
-type spaceError struct{ err error }
+// knownError is an error of the system that is an error of this package, too,
+// whatever the system calls it.
+type knownError struct {
+	err error
+	is  []error
+}
 
-func (e *spaceError) Error() string   { return e.err.Error() }
-func (e *spaceError) Unwrap() []error { return []error{e.err, ErrNoSpace, syscall.ENOSPC} }
+func (e *knownError) Error() string   { return e.err.Error() }
+func (e *knownError) Unwrap() []error { return e.is }
 
 // osFile is a file of OS. Its plain methods are here; ReadAt, WriteVAt, Allocate and Sync
 // are the systems'.

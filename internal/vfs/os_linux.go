@@ -207,7 +207,7 @@ func (OS) Volume(dir string) (*Volume, error) {
 	}
 	f, err := os.Open(dir) // for good: failures since then are told
 	if err != nil {
-		return nil, err
+		return nil, named(err)
 	}
 	fd := int(f.Fd())
 	return &Volume{close: f.Close, sync: func() error {

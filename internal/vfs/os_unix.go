@@ -14,6 +14,8 @@ func openFile(name string, flag int) (*os.File, error) { return os.OpenFile(name
 
 func noSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
+func noHandles(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
+
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

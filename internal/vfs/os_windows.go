@@ -37,6 +37,8 @@ func noSpace(err error) bool {
 		errors.Is(err, windows.ERROR_DISK_QUOTA_EXCEEDED)
 }
 
+func noHandles(err error) bool { return errors.Is(err, windows.ERROR_TOO_MANY_OPEN_FILES) }
+
 // syncDir has nothing to do: NTFS journals its directories itself, and no call
 // asks for it.
 func syncDir(dir string) error {

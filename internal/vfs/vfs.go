@@ -1,6 +1,7 @@
 // Package vfs is the file system that the engine writes to, as an interface with
-// three implementations: OS (the real one), Mem (in memory, and it can crash:
-// what was not synced is lost, torn or reordered) and Faulty (wraps another one
+// three implementations: OS (the real one), Mem (in memory; it can crash, and what
+// was not synced is lost, torn or reordered; its volume can be torn away and come
+// back; its space and its open files can be limited) and Faulty (wraps another one
 // and makes calls fail, hang or report a full disk).
 //
 // What durable means is the same in all of them: a file's contents and size last
@@ -24,6 +25,10 @@ var (
 	// ErrNoSpace is returned by calls that found the file system full, or a quota
 	// used up. What a failed write stored before it found out is not taken back.
 	ErrNoSpace = errors.New("no space left on the file system")
+	// ErrNoHandles is returned by calls that open a file or a directory while the
+	// process, or the whole system, has as many open as it may. Nothing was changed,
+	// and the same call succeeds once other files were closed.
+	ErrNoHandles = errors.New("too many open files")
 )
 
 // FS is a file system. Paths are slash-separated. Safe for concurrent use.
