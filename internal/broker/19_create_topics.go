@@ -4,6 +4,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
@@ -87,7 +88,7 @@ func newTopic(t *kmsg.CreateTopicsRequestTopic) controller.NewTopic {
 
 // createdConfigs are all configs of a new topic, as the answer shows them.
 func (b *Broker) createdConfigs(m *meta.Image, set map[string]string) []kmsg.CreateTopicsResponseTopicConfig {
-	entries := meta.NewTopicEntries(m, b.cfg.Static, set)
+	entries := m.View(b.cfg.Static).TopicEntries(set)
 	list := make([]kmsg.CreateTopicsResponseTopicConfig, len(entries))
 	for i := range entries {
 		e, c := &entries[i], &list[i]
@@ -100,7 +101,7 @@ func (b *Broker) createdConfigs(m *meta.Image, set map[string]string) []kmsg.Cre
 
 // shownValue is a config's value for the eyes of clients; nil: there is none, or it
 // is a secret.
-func shownValue(e *meta.Entry) *string {
+func shownValue(e *config.Entry) *string {
 	if e.Null || e.Def.Sensitive() {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
@@ -29,10 +30,10 @@ func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request)
 	size := 0
 	for i := range req.Resources {
 		asked := &req.Resources[i]
-		var entries []meta.Entry
+		var entries []config.Entry
 		err := &controller.Error{Kind: controller.PolicyViolation, Message: "The answer would be too large: ask for fewer resources or configs at a time."}
 		if size < maxDescribed {
-			entries, err = b.entries(m, meta.ResourceType(asked.ResourceType), asked.ResourceName)
+			entries, err = b.entries(m, config.ResourceType(asked.ResourceType), asked.ResourceName)
 		}
 		rr := kmsg.NewDescribeConfigsResponseResource()
 		rr.ResourceType, rr.ResourceName = asked.ResourceType, asked.ResourceName
@@ -47,7 +48,7 @@ func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request)
 			if _, ok := wanted[entries[j].Def.Name]; !ok && len(wanted) > 0 {
 				continue
 			}
-			rr.Configs = append(rr.Configs, describedConfig(&entries[j], meta.ResourceType(asked.ResourceType), req))
+			rr.Configs = append(rr.Configs, describedConfig(&entries[j], config.ResourceType(asked.ResourceType), req))
 			size += describedSize(&entries[j], req)
 		}
 		resp.Resources = append(resp.Resources, rr)
@@ -57,12 +58,13 @@ func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request)
 }
 
 // entries are the configs of a resource.
-func (b *Broker) entries(m *meta.Image, t meta.ResourceType, name string) ([]meta.Entry, *controller.Error) {
-	refuse := func(format string, args ...any) ([]meta.Entry, *controller.Error) {
+func (b *Broker) entries(m *meta.Image, t config.ResourceType, name string) ([]config.Entry, *controller.Error) {
+	refuse := func(format string, args ...any) ([]config.Entry, *controller.Error) {
 		return nil, &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}
 	}
+	view, set := m.View(b.cfg.Static), m.Overrides(config.Resource{Type: t, Name: name})
 	switch t {
-	case meta.TopicResource:
+	case config.Topic:
 		if err := controller.CheckTopicName(name); err != nil {
 			return nil, err
 		}
@@ -70,35 +72,35 @@ func (b *Broker) entries(m *meta.Image, t meta.ResourceType, name string) ([]met
 		if topic == nil {
 			return nil, &controller.Error{Kind: controller.UnknownTopic}
 		}
-		return meta.TopicEntries(m, b.cfg.Static, topic), nil
-	case meta.BrokerResource, meta.BrokerLoggerResource:
-		if name == "" && t == meta.BrokerResource {
-			return meta.DefaultBrokerEntries(m), nil
+		return view.TopicEntries(set), nil
+	case config.Broker, config.BrokerLogger:
+		if name == "" && t == config.Broker {
+			return view.DefaultBrokerEntries(), nil
 		}
 		if err := b.thisBroker(t, name); err != nil {
 			return nil, err
 		}
-		if t == meta.BrokerLoggerResource {
+		if t == config.BrokerLogger {
 			return b.describeLoggers(), nil
 		}
-		return meta.BrokerEntries(m, b.cfg.Static), nil
-	case meta.GroupResource:
+		return view.BrokerEntries(), nil
+	case config.Group:
 		if name == "" {
 			return refuse("Group name must not be empty")
 		}
-		return meta.GroupEntries(m, b.cfg.Static, name), nil
-	case meta.ClientMetricsResource:
+		return view.GroupEntries(set), nil
+	case config.ClientMetrics:
 		if name == "" {
 			return refuse("Client metrics subscription name must not be empty")
 		}
-		return meta.ClientMetricsEntries(m, b.cfg.Static, name), nil
+		return view.ClientMetricsEntries(set), nil
 	default:
 		return refuse("Unsupported resource type: %v", t)
 	}
 }
 
 // thisBroker refuses the name of a broker that is not this one.
-func (b *Broker) thisBroker(t meta.ResourceType, name string) *controller.Error {
+func (b *Broker) thisBroker(t config.ResourceType, name string) *controller.Error {
 	refuse := func(format string, args ...any) *controller.Error {
 		return &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}
 	}
@@ -111,7 +113,7 @@ func (b *Broker) thisBroker(t meta.ResourceType, name string) *controller.Error 
 		return refuse("Broker id must be an integer, but it is: %s", name)
 	case int32(id) == b.cfg.NodeID:
 		return nil
-	case t == meta.BrokerLoggerResource:
+	case t == config.BrokerLogger:
 		return refuse("Unexpected broker id, expected %d but received %s", b.cfg.NodeID, name)
 	default:
 		return refuse("Unexpected broker id, expected %d or empty string, but received %s", b.cfg.NodeID, name)
@@ -119,7 +121,7 @@ func (b *Broker) thisBroker(t meta.ResourceType, name string) *controller.Error 
 }
 
 // describedSize is about how many bytes a config takes in an answer.
-func describedSize(e *meta.Entry, req *kmsg.DescribeConfigsRequest) int {
+func describedSize(e *config.Entry, req *kmsg.DescribeConfigsRequest) int {
 	n := len(e.Def.Name) + len(e.Value) + 20
 	if req.IncludeDocumentation {
 		n += len(e.Def.Doc)
@@ -132,10 +134,10 @@ func describedSize(e *meta.Entry, req *kmsg.DescribeConfigsRequest) int {
 	return n
 }
 
-func describedConfig(e *meta.Entry, t meta.ResourceType, req *kmsg.DescribeConfigsRequest) kmsg.DescribeConfigsResponseResourceConfig {
+func describedConfig(e *config.Entry, t config.ResourceType, req *kmsg.DescribeConfigsRequest) kmsg.DescribeConfigsResponseResourceConfig {
 	c := kmsg.NewDescribeConfigsResponseResourceConfig()
 	c.Name, c.Value, c.IsSensitive = e.Def.Name, shownValue(e), e.Def.Sensitive()
-	c.ReadOnly = t == meta.BrokerResource && e.Def.Scope == meta.ReadOnly
+	c.ReadOnly = t == config.Broker && e.Def.Scope == config.ReadOnly
 	c.Source, c.ConfigType = kmsg.ConfigSource(e.Source), kmsg.ConfigType(e.Def.Type)
 	if req.IncludeSynonyms {
 		for i := range e.Synonyms {

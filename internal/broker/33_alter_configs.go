@@ -7,6 +7,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
@@ -20,7 +21,7 @@ func (b *Broker) alterConfigs(_ *session, r *wire.Request, kreq kmsg.Request) er
 	a := alteration{b: b}
 	for i := range req.Resources {
 		rs := &req.Resources[i]
-		c := controller.ConfigChanges{Resource: meta.Resource{Type: meta.ResourceType(rs.ResourceType), Name: rs.ResourceName}, Replace: true}
+		c := controller.ConfigChanges{Resource: config.Resource{Type: config.ResourceType(rs.ResourceType), Name: rs.ResourceName}, Replace: true}
 		var nulls []string
 		for j := range rs.Configs {
 			kv := &rs.Configs[j]
@@ -79,13 +80,13 @@ func (b *Broker) wellFormed(c *controller.ConfigChanges, nulls []string, keys in
 	}
 	name := c.Resource.Name
 	switch t := c.Resource.Type; {
-	case t == meta.BrokerResource && name == "":
+	case t == config.Broker && name == "":
 		return nil
-	case t == meta.BrokerResource:
+	case t == config.Broker:
 		return b.itself(name, "Unexpected broker id, expected %d, but received %s")
-	case t == meta.BrokerLoggerResource && !c.Replace:
+	case t == config.BrokerLogger && !c.Replace:
 		return b.itself(name, "Unexpected node id. Expected %d, but received %s")
-	case t == meta.TopicResource, t == meta.GroupResource, t == meta.ClientMetricsResource:
+	case t == config.Topic, t == config.Group, t == config.ClientMetrics:
 		return nil
 	default:
 		return refuse("Unknown resource type %d", t)
@@ -106,7 +107,7 @@ func (b *Broker) itself(name, other string) *controller.Error {
 
 // run has the controller do what is well-formed.
 func (a *alteration) run(validateOnly bool) {
-	times := make(map[meta.Resource]int, len(a.items))
+	times := make(map[config.Resource]int, len(a.items))
 	for i := range a.items {
 		times[a.items[i].Resource]++
 	}
@@ -118,7 +119,7 @@ func (a *alteration) run(validateOnly bool) {
 		}
 		switch {
 		case a.refused[i] != nil:
-		case a.items[i].Resource.Type == meta.BrokerLoggerResource:
+		case a.items[i].Resource.Type == config.BrokerLogger:
 			a.refused[i] = a.b.alterLoggers(&a.items[i], validateOnly)
 		default:
 			good, at = append(good, a.items[i]), append(at, i)

@@ -3,8 +3,8 @@ package broker
 import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
-	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -16,7 +16,7 @@ func (b *Broker) incrementalAlterConfigs(_ *session, r *wire.Request, kreq kmsg.
 	a := alteration{b: b}
 	for i := range req.Resources {
 		rs := &req.Resources[i]
-		c := controller.ConfigChanges{Resource: meta.Resource{Type: meta.ResourceType(rs.ResourceType), Name: rs.ResourceName}}
+		c := controller.ConfigChanges{Resource: config.Resource{Type: config.ResourceType(rs.ResourceType), Name: rs.ResourceName}}
 		var nulls []string
 		for j := range rs.Configs {
 			kv := &rs.Configs[j]

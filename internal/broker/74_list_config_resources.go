@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -22,12 +23,12 @@ func (b *Broker) listConfigResources(_ *session, r *wire.Request, kreq kmsg.Requ
 	m := b.cfg.Image()
 	types := req.ResourceTypes
 	every := []int8{
-		int8(meta.TopicResource), int8(meta.BrokerResource), int8(meta.BrokerLoggerResource),
-		int8(meta.ClientMetricsResource), int8(meta.GroupResource),
+		int8(config.Topic), int8(config.Broker), int8(config.BrokerLogger),
+		int8(config.ClientMetrics), int8(config.Group),
 	}
 	switch {
 	case r.Version == 0:
-		types = []int8{int8(meta.ClientMetricsResource)}
+		types = []int8{int8(config.ClientMetrics)}
 	case len(types) == 0:
 		types = every
 	default:
@@ -39,7 +40,7 @@ func (b *Broker) listConfigResources(_ *session, r *wire.Request, kreq kmsg.Requ
 			resp.ConfigResources = nil
 			break
 		}
-		for _, name := range resourceNames(m, meta.ResourceType(t)) {
+		for _, name := range resourceNames(m, config.ResourceType(t)) {
 			cr := kmsg.NewListConfigResourcesResponseConfigResource()
 			cr.Name, cr.Type = name, t
 			resp.ConfigResources = append(resp.ConfigResources, cr)
@@ -51,14 +52,14 @@ func (b *Broker) listConfigResources(_ *session, r *wire.Request, kreq kmsg.Requ
 
 // resourceNames are the resources of a kind: what exists where that is known, and
 // what has configs of its own.
-func resourceNames(m *meta.Image, t meta.ResourceType) []string {
+func resourceNames(m *meta.Image, t config.ResourceType) []string {
 	var names []string
 	switch t {
-	case meta.TopicResource:
+	case config.Topic:
 		for topic := range m.Topics() {
 			names = append(names, topic.Name)
 		}
-	case meta.BrokerResource, meta.BrokerLoggerResource:
+	case config.Broker, config.BrokerLogger:
 		for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
 			names = append(names, strconv.Itoa(int(id)))
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
@@ -29,7 +30,7 @@ const golden = "testdata/kafka-4.3.1-admin.txt"
 // newAdminRig is a rig with a controller; static are the node's own settings.
 func newAdminRig(t *testing.T, static map[string]string) *rig {
 	t.Helper()
-	st, err := meta.NewStatic(1, static)
+	st, err := config.NewStatic(1, static)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +219,7 @@ func TestControllerFails(t *testing.T) {
 		code int16
 	}{{quorum.ErrNotLeader, 41}, {context.DeadlineExceeded, 7}, {errors.New("disk"), -1}} {
 		g := newRig(t, func(cfg *Config) {
-			cfg.Static, _ = meta.NewStatic(1, nil)
+			cfg.Static, _ = config.NewStatic(1, nil)
 			cfg.Quorum = func() quorum.Status { return quorum.Status{} }
 			cfg.Controller = controller.New(controller.Config{
 				Image: cfg.Image, Static: cfg.Static,
@@ -296,7 +297,7 @@ func TestMetadataMakesTopics(t *testing.T) {
 				t.Fatalf("in the cluster: %v", made)
 			}
 			if made != nil {
-				got := g.image.Load().Overrides(meta.Resource{Type: meta.TopicResource, Name: c.topic})
+				got := g.image.Load().Overrides(config.Resource{Type: config.Topic, Name: c.topic})
 				if d := cmp.Diff(c.configs, got); d != "" {
 					t.Error(d)
 				}
@@ -310,7 +311,7 @@ func TestMetadataMakesTopics(t *testing.T) {
 func TestAddressIsTheClientsOwn(t *testing.T) {
 	for _, advertised := range []bool{false, true} {
 		g := newRig(t, func(c *Config) {
-			c.Static, _ = meta.NewStatic(1, nil)
+			c.Static, _ = config.NewStatic(1, nil)
 			c.Quorum = func() quorum.Status { return quorum.Status{Leader: 1} }
 			c.Controller = controller.New(controller.Config{Image: c.Image, Static: c.Static})
 			c.Advertised = advertised
@@ -431,12 +432,12 @@ func TestEveryConfigIsDescribed(t *testing.T) {
 	g := newAdminRig(t, map[string]string{"ssl.key.password": "secret", "log.retention.hours": "3"})
 	g.topic("t", 1)
 	c := dial(t, g.addr)
-	for typ, name := range map[meta.ResourceType]string{meta.TopicResource: "t", meta.BrokerResource: "1", meta.GroupResource: "g", meta.ClientMetricsResource: "m"} {
+	for typ, name := range map[config.ResourceType]string{config.Topic: "t", config.Broker: "1", config.Group: "g", config.ClientMetrics: "m"} {
 		req := described(4, true, int8(typ), name)
 		req.IncludeDocumentation = true
 		resp := ask[*kmsg.DescribeConfigsResponse](c, req)
-		if n := len(resp.Resources[0].Configs); n != len(meta.Defs(typ)) {
-			t.Errorf("%v: %d configs are shown, there are %d", typ, n, len(meta.Defs(typ)))
+		if n := len(resp.Resources[0].Configs); n != len(config.Defs(typ)) {
+			t.Errorf("%v: %d configs are shown, there are %d", typ, n, len(config.Defs(typ)))
 		}
 		for _, cfg := range resp.Resources[0].Configs {
 			if cfg.Documentation == nil || len(*cfg.Documentation) < 20 || cfg.ConfigType == 0 {
@@ -456,7 +457,7 @@ func TestEveryConfigIsDescribed(t *testing.T) {
 // that no memory holds.
 func TestDescribedConfigsAreBounded(t *testing.T) {
 	g := newAdminRig(t, nil)
-	req := described(4, true, int8(meta.BrokerResource), "1")
+	req := described(4, true, int8(config.Broker), "1")
 	req.IncludeDocumentation = true
 	for range 3000 {
 		req.Resources = append(req.Resources, req.Resources[0])

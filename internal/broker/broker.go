@@ -23,6 +23,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
@@ -51,7 +52,7 @@ type Config struct {
 	// Controller decides changes of topics and configs; nil: the APIs of topics,
 	// configs and the cluster are not served. With it Static and Quorum must be set.
 	Controller *controller.Controller
-	Static     *meta.Static         // this node's own settings
+	Static     *config.Static       // this node's own settings
 	Quorum     func() quorum.Status // the metadata quorum as this node sees it
 	LogDir     string               // the data directory, for people
 	// LogLevels are the levels of this node's loggers by name, one of them "root";

@@ -6,8 +6,8 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
-	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 )
 
@@ -83,5 +83,5 @@ func commandError(err error) *kerr.Error {
 
 // within is the time that a client gives a command, which ends with the node too.
 func (b *Broker) within(timeoutMillis int32) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(b.cfg.Context(), max(0, meta.Millis(int64(timeoutMillis))))
+	return context.WithTimeout(b.cfg.Context(), max(0, config.Millis(int64(timeoutMillis))))
 }

@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
-	"github.com/leatstream/leat/internal/meta"
 )
 
 // Broker loggers (KIP-412): resources of type BROKER_LOGGER, whose configs are the
@@ -55,14 +55,14 @@ func parseLevel(name string) (slog.Level, bool) {
 }
 
 // describeLoggers are the levels of this broker's loggers.
-func (b *Broker) describeLoggers() []meta.Entry {
+func (b *Broker) describeLoggers() []config.Entry {
 	if b.cfg.LogLevels == nil {
 		return nil
 	}
 	levels := b.cfg.LogLevels()
-	entries := make([]meta.Entry, 0, len(levels))
+	entries := make([]config.Entry, 0, len(levels))
 	for _, name := range slices.Sorted(maps.Keys(levels)) {
-		entries = append(entries, meta.Entry{Def: &meta.ConfigDef{Name: name}, Value: levelName(levels[name]), Source: meta.LoggerSource})
+		entries = append(entries, config.Entry{Def: &config.Def{Name: name}, Value: levelName(levels[name]), Source: config.LoggerSource})
 	}
 	return entries
 }

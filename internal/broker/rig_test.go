@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
@@ -46,7 +47,7 @@ func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *ri
 	g := &rig{t: tb, ids: 1000}
 	log := slog.New(slog.DiscardHandler)
 	g.image.Store(meta.Empty())
-	static, err := meta.NewStatic(1, nil)
+	static, err := config.NewStatic(1, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -125,7 +126,7 @@ func (g *rig) topic(name string, partitions int, configs ...string) meta.UUID {
 	recs := []meta.Record{meta.TopicCreated{ID: id, Name: name}, meta.PartitionsSet{Topic: id, Partitions: parts}}
 	for i := 0; i < len(configs); i += 2 {
 		recs = append(recs, meta.ConfigSet{
-			Resource: meta.Resource{Type: meta.TopicResource, Name: name}, Key: configs[i], Value: configs[i+1],
+			Resource: config.Resource{Type: config.Topic, Name: name}, Key: configs[i], Value: configs[i+1],
 		})
 	}
 	g.apply(recs...)

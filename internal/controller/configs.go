@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 )
 
@@ -57,7 +58,7 @@ type ConfigChange struct {
 
 // ConfigChanges change the configs of one resource, all of them or none.
 type ConfigChanges struct {
-	Resource meta.Resource
+	Resource config.Resource
 	Changes  []ConfigChange
 	// Replace removes what is set on the resource and not among the changes.
 	Replace bool
@@ -78,10 +79,10 @@ func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, va
 	return results, err
 }
 
-func decideConfigs(m *meta.Image, static *meta.Static, asked []ConfigChanges) ([]byte, []*Error) {
+func decideConfigs(m *meta.Image, static *config.Static, asked []ConfigChanges) ([]byte, []*Error) {
 	var records []byte
 	results := make([]*Error, len(asked))
-	d := alteration{m: m, static: static, room: map[meta.ResourceType]int{}}
+	d := alteration{m: m, static: static, room: map[config.ResourceType]int{}}
 	for i := range asked {
 		a := &asked[i]
 		old := m.Overrides(a.Resource)
@@ -99,8 +100,8 @@ func decideConfigs(m *meta.Image, static *meta.Static, asked []ConfigChanges) ([
 // alteration decides a change of configs.
 type alteration struct {
 	m      *meta.Image
-	static *meta.Static
-	room   map[meta.ResourceType]int // how many more resources may get configs
+	static *config.Static
+	room   map[config.ResourceType]int // how many more resources may get configs
 }
 
 // changed is what would be set after the changes.
@@ -128,10 +129,10 @@ func changed(old map[string]string, a *ConfigChanges) (map[string]string, *Error
 	return set, nil
 }
 
-func changedList(typ meta.ResourceType, set map[string]string, ch ConfigChange) (string, *Error) {
-	d := meta.Def(typ, ch.Key)
-	if d == nil || d.Type != meta.ListConfig {
-		if typ == meta.BrokerResource {
+func changedList(typ config.ResourceType, set map[string]string, ch ConfigChange) (string, *Error) {
+	d := config.Find(typ, ch.Key)
+	if d == nil || d.Type != config.List {
+		if typ == config.Broker {
 			return "", refuse(InvalidConfig, "Config value %s is not allowed for config key: %s", strings.ToLower(ch.Op.String()), ch.Key)
 		}
 		return "", refuse(InvalidConfig, "Can't %v to key %s because its type is not LIST.", ch.Op, ch.Key)
@@ -156,28 +157,28 @@ func changedList(typ meta.ResourceType, set map[string]string, ch ConfigChange) 
 // allowed tells whether a resource may have these configs.
 func (d *alteration) allowed(a *ConfigChanges, set map[string]string) *Error {
 	switch a.Resource.Type {
-	case meta.TopicResource:
+	case config.Topic:
 		if a.Resource.Name == "" {
 			return refuse(InvalidRequest, "Default topic resources are not allowed.")
 		}
 		if err := CheckTopicName(a.Resource.Name); err != nil {
 			return err
 		}
-	case meta.GroupResource:
+	case config.Group:
 		if a.Resource.Name == "" {
 			return refuse(InvalidRequest, "Default group resources are not allowed.")
 		}
 		if err := d.roomFor(a.Resource); err != nil {
 			return err
 		}
-	case meta.ClientMetricsResource:
+	case config.ClientMetrics:
 		if a.Resource.Name == "" {
 			return refuse(InvalidRequest, "Subscription name can't be empty")
 		}
 		if err := d.roomFor(a.Resource); err != nil {
 			return err
 		}
-	case meta.BrokerResource:
+	case config.Broker:
 		if err := allowedBroker(a, set); err != nil {
 			return err
 		}
@@ -186,19 +187,19 @@ func (d *alteration) allowed(a *ConfigChanges, set map[string]string) *Error {
 	}
 	if err := checkConfigs(d.m, d.static, a.Resource.Type, set); err != nil {
 		e := configRefusal(err)
-		if a.Resource.Type == meta.BrokerResource {
+		if a.Resource.Type == config.Broker {
 			e.Kind = InvalidRequest // Kafka calls a broker's bad value a bad request
 		}
 		return e
 	}
-	if a.Resource.Type == meta.TopicResource && d.m.Topic(a.Resource.Name) == nil {
+	if a.Resource.Type == config.Topic && d.m.Topic(a.Resource.Name) == nil {
 		return refuse(UnknownTopic, "The topic '%s' does not exist.", a.Resource.Name)
 	}
 	return nil
 }
 
 // roomFor refuses configs of a resource that is not known yet where there are too many.
-func (d *alteration) roomFor(r meta.Resource) *Error {
+func (d *alteration) roomFor(r config.Resource) *Error {
 	if len(r.Name) > maxResource {
 		return refuse(InvalidRequest, "The name of a resource has at most %d bytes.", maxResource)
 	}
@@ -219,14 +220,14 @@ func (d *alteration) roomFor(r meta.Resource) *Error {
 	return nil
 }
 
-// checkConfigs is meta.Check with a limit on what is kept.
-func checkConfigs(m *meta.Image, static *meta.Static, t meta.ResourceType, set map[string]string) error {
-	if err := meta.Check(m, static, t, set); err != nil {
+// checkConfigs is config.View.Check with a limit on what is kept.
+func checkConfigs(m *meta.Image, static *config.Static, t config.ResourceType, set map[string]string) error {
+	if err := m.View(static).Check(t, set); err != nil {
 		return err
 	}
 	for k, v := range set {
 		if len(v) > maxConfigValue {
-			return fmt.Errorf("%w: the value of %s has %d bytes, at most %d are kept", meta.ErrInvalidConfig, k, len(v), maxConfigValue)
+			return fmt.Errorf("%w: the value of %s has %d bytes, at most %d are kept", config.ErrInvalid, k, len(v), maxConfigValue)
 		}
 	}
 	return nil
@@ -244,7 +245,7 @@ func allowedBroker(a *ConfigChanges, set map[string]string) *Error {
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(set)) {
-		if err := meta.CheckDynamic(k, a.Resource.Name != ""); err != nil {
+		if err := config.CheckDynamic(k, a.Resource.Name != ""); err != nil {
 			return configRefusal(err)
 		}
 	}
@@ -252,14 +253,14 @@ func allowedBroker(a *ConfigChanges, set map[string]string) *Error {
 }
 
 func configRefusal(err error) *Error {
-	if errors.Is(err, meta.ErrRefusedConfig) {
+	if errors.Is(err, config.ErrRefused) {
 		return refuse(InvalidRequest, "%v", err)
 	}
 	return refuse(InvalidConfig, "%v", err)
 }
 
 // appendConfigs appends the records that lead from one set of configs to another.
-func appendConfigs(records []byte, r meta.Resource, from, to map[string]string) []byte {
+func appendConfigs(records []byte, r config.Resource, from, to map[string]string) []byte {
 	for _, k := range slices.Sorted(maps.Keys(from)) {
 		if _, ok := to[k]; !ok {
 			records = meta.Append(records, meta.ConfigUnset{Resource: r, Key: k})

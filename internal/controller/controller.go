@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 )
 
@@ -68,7 +69,7 @@ type Config struct {
 	// Propose returns when the records were committed and Image shows them, or when
 	// they never will be. Its context does not end: see Controller.do.
 	Propose func(ctx context.Context, records []byte) error
-	Static  *meta.Static // this node's own settings
+	Static  *config.Static // this node's own settings
 }
 
 const (

@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 )
 
@@ -29,14 +30,14 @@ var update = flag.Bool("update", false, "write what the scripts' commands answer
 type cluster struct {
 	mu     sync.Mutex
 	image  *meta.Image // guarded by mu
-	static *meta.Static
+	static *config.Static
 	log    int // proposals
 	fail   error
 }
 
 func newCluster(tb testing.TB, static map[string]string) *cluster {
 	tb.Helper()
-	s, err := meta.NewStatic(0, static)
+	s, err := config.NewStatic(0, static)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -228,11 +229,11 @@ func (s *script) partitions(out *strings.Builder, f []string, validate bool) {
 // alter takes alter|replace topic|broker|group|metrics name, and key=value, key (to
 // unset it), key+=value or key-=value.
 func (s *script) alter(out *strings.Builder, f []string, validate bool) {
-	types := map[string]meta.ResourceType{
-		"topic": meta.TopicResource, "broker": meta.BrokerResource, "group": meta.GroupResource,
-		"metrics": meta.ClientMetricsResource, "logger": meta.BrokerLoggerResource,
+	types := map[string]config.ResourceType{
+		"topic": config.Topic, "broker": config.Broker, "group": config.Group,
+		"metrics": config.ClientMetrics, "logger": config.BrokerLogger,
 	}
-	a := ConfigChanges{Resource: meta.Resource{Type: types[f[1]], Name: strings.Trim(f[2], `"`)}, Replace: f[0] == "replace"}
+	a := ConfigChanges{Resource: config.Resource{Type: types[f[1]], Name: strings.Trim(f[2], `"`)}, Replace: f[0] == "replace"}
 	for _, kv := range f[3:] {
 		k, v, ok := strings.Cut(kv, "=")
 		ch := ConfigChange{Op: Set, Key: k, Value: v}
@@ -436,7 +437,7 @@ func TestLimits(t *testing.T) {
 	}
 	group := func(name string) ConfigChanges {
 		return ConfigChanges{
-			Resource: meta.Resource{Type: meta.GroupResource, Name: name},
+			Resource: config.Resource{Type: config.Group, Name: name},
 			Changes:  []ConfigChange{{Set, "share.isolation.level", "read_committed"}},
 		}
 	}

@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 )
 
 // Auto is what a topic gets that a client asks for without saying more: the
 // defaults, or what the name is for where Kafka keeps its own state in it.
-func Auto(m *meta.Image, static *meta.Static, name string) NewTopic {
+func Auto(m *meta.Image, static *config.Static, name string) NewTopic {
 	t := NewTopic{Name: name, Partitions: -1, ReplicationFactor: -1}
 	set := func(key, value string) { t.Configs[key] = &value }
 	switch name {
@@ -27,7 +28,7 @@ func Auto(m *meta.Image, static *meta.Static, name string) NewTopic {
 		state = s.ShareState
 	}
 	t.Partitions, t.ReplicationFactor, t.Configs = state.Partitions, state.ReplicationFactor, map[string]*string{}
-	set("segment.bytes", strconv.FormatInt(max(state.SegmentBytes, meta.MinSegmentBytes), 10))
+	set("segment.bytes", strconv.FormatInt(max(state.SegmentBytes, config.MinSegmentBytes), 10))
 	if name == "__share_group_state" {
 		set("cleanup.policy", "delete")
 		set("retention.ms", "-1")

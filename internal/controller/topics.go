@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 )
 
@@ -60,7 +61,7 @@ func (c *Controller) CreateTopics(ctx context.Context, topics []NewTopic, valida
 // newTopics decides the making of topics.
 type newTopics struct {
 	m       *meta.Image
-	static  *meta.Static
+	static  *config.Static
 	newID   func() meta.UUID
 	records []byte
 	made    int // partitions
@@ -111,7 +112,7 @@ func (d *newTopics) create(t *NewTopic, r *CreatedTopic) *Error {
 	d.made += len(parts)
 	d.records = meta.Append(d.records, meta.TopicCreated{ID: r.ID, Name: t.Name})
 	d.records = meta.Append(d.records, meta.PartitionsSet{Topic: r.ID, Partitions: parts})
-	d.records = appendConfigs(d.records, meta.Resource{Type: meta.TopicResource, Name: t.Name}, nil, set)
+	d.records = appendConfigs(d.records, config.Resource{Type: config.Topic, Name: t.Name}, nil, set)
 	return nil
 }
 
@@ -123,7 +124,7 @@ func (d *newTopics) configs(asked map[string]*string) (map[string]string, *Error
 		}
 		set[k] = *v
 	}
-	if err := checkConfigs(d.m, d.static, meta.TopicResource, set); err != nil {
+	if err := checkConfigs(d.m, d.static, config.Topic, set); err != nil {
 		return nil, configRefusal(err)
 	}
 	return set, nil

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"math"
 	"slices"
+
+	"github.com/leatstream/leat/internal/config"
 )
 
 // step builds the next image. What it has copied or made itself in this step it
@@ -16,7 +18,7 @@ type step struct {
 	names [shards]bool
 	uuids [shards]bool
 	own   map[UUID]*owned
-	confs map[Resource]*overrides
+	confs map[config.Resource]*overrides
 	flat  struct{ brokers, configs, features bool }
 }
 
@@ -35,9 +37,9 @@ func ApplyAt(m *Image, index uint64, entry []byte) (*Image, *Delta, error) {
 	s := step{
 		index: index,
 		m:     &next,
-		d:     &Delta{Topics: map[UUID]TopicChange{}, Configs: map[Resource]struct{}{}},
+		d:     &Delta{Topics: map[UUID]TopicChange{}, Configs: map[config.Resource]struct{}{}},
 		own:   map[UUID]*owned{},
-		confs: map[Resource]*overrides{},
+		confs: map[config.Resource]*overrides{},
 	}
 	if err := each(entry, s.apply); err != nil {
 		return m, nil, err
@@ -310,7 +312,7 @@ func (s *step) deleteTopic(id UUID) error {
 		s.noteTopic(id, before, nil)
 	}
 	if t.conf != nil {
-		r := Resource{TopicResource, t.Name}
+		r := config.Resource{Type: config.Topic, Name: t.Name}
 		s.d.Configs[r] = struct{}{}
 		delete(s.confs, r)
 	}
@@ -318,7 +320,7 @@ func (s *step) deleteTopic(id UUID) error {
 }
 
 // setConfig sets a config, or removes it where value is nil.
-func (s *step) setConfig(r Resource, key string, value *string) error {
+func (s *step) setConfig(r config.Resource, key string, value *string) error {
 	if key == "" {
 		return fmt.Errorf("a config without a name on %v %q", r.Type, r.Name)
 	}
@@ -341,12 +343,12 @@ func (s *step) setConfig(r Resource, key string, value *string) error {
 }
 
 // ownOverrides are a resource's overrides in a copy that this step may change.
-func (s *step) ownOverrides(r Resource) (*overrides, error) {
+func (s *step) ownOverrides(r config.Resource) (*overrides, error) {
 	if o := s.confs[r]; o != nil {
 		return o, nil
 	}
 	old := s.m.configs[r]
-	if r.Type == TopicResource {
+	if r.Type == config.Topic {
 		t := s.m.Topic(r.Name)
 		if t == nil {
 			return nil, fmt.Errorf("configs of a topic that is not there: %q", r.Name)
@@ -362,8 +364,8 @@ func (s *step) ownOverrides(r Resource) (*overrides, error) {
 }
 
 // enterOverrides puts overrides where they are looked up; nil: there are none.
-func (s *step) enterOverrides(r Resource, o *overrides) {
-	if r.Type == TopicResource {
+func (s *step) enterOverrides(r config.Resource, o *overrides) {
+	if r.Type == config.Topic {
 		t := s.ownTopic(s.m.Topic(r.Name).ID).t
 		t.conf, t.cache = o, &settingsCache{}
 		return

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/leatstream/leat/internal/config"
 )
 
 // reader takes fields off a record's body. After the first field that is not
@@ -100,12 +102,12 @@ func (r *reader) state() BrokerState {
 	return BrokerState(s)
 }
 
-func (r *reader) resource() Resource {
+func (r *reader) resource() config.Resource {
 	t := r.uvarint()
 	if t > math.MaxInt8 {
 		r.bad = true
 	}
-	return Resource{ResourceType(t), r.text()}
+	return config.Resource{Type: config.ResourceType(t), Name: r.text()}
 }
 
 func (r *reader) list() []int32 {

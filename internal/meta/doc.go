@@ -1,5 +1,5 @@
 // Package meta is what the cluster *is*: an immutable Image, the records that
-// change it, Apply, and the table of all configs.
+// change it, and Apply.
 //
 // An Image never changes once Apply has returned it, so any number of goroutines
 // may read one without a lock; the newest one is kept in an atomic pointer by its
@@ -8,11 +8,9 @@
 // the first one did.
 //
 // The only way from one Image to the next is a batch of records (record.go), which
-// is what the metadata quorum orders. Every key that a topic, a broker, a group or
-// a metrics subscription can be configured with stands in one table
-// (configs_topic.go, configs_broker.go, configs_group.go); what a key is worth for
-// a resource, and from where, is computed from the image and the node's own file
-// (configs.go); code that acts on settings reads typed views (settings.go).
+// is what the metadata quorum orders. An image holds the configs that were set on
+// topics, brokers, groups and metrics subscriptions; config knows which there are and
+// what they are worth, and settings.go keeps the typed views until one changes.
 //
 // # Records
 //

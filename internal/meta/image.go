@@ -6,6 +6,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/leatstream/leat/internal/config"
 )
 
 // UUID is a topic id. The zero value stands for "no id".
@@ -26,8 +28,8 @@ type Image struct {
 	topics     int
 	partitions int
 
-	configs    map[Resource]*overrides // of everything but topics, which hold their own
-	producer   int64                   // the first producer id not handed out, without the tag
+	configs    map[config.Resource]*overrides // of everything but topics, which hold their own
+	producer   int64                          // the first producer id not handed out, without the tag
 	features   map[string]int16
 	featuresAt uint64 // the index of the entry that was the last to change features
 	brokerTerm int64  // the largest broker epoch given so far
@@ -38,6 +40,13 @@ type Image struct {
 // overrides are the configs set on one resource. They never change, so that an
 // equal pointer means equal settings (see settings.go).
 type overrides struct{ m map[string]string }
+
+func (o *overrides) values() map[string]string {
+	if o == nil {
+		return nil
+	}
+	return o.m
+}
 
 // Topic is a topic with its partitions, index = partition number.
 type Topic struct {
@@ -154,60 +163,21 @@ func (m *Image) Features() iter.Seq2[string, int16] { return maps.All(m.features
 // LastBrokerEpoch is the largest epoch that a registration was given so far.
 func (m *Image) LastBrokerEpoch() int64 { return m.brokerTerm }
 
-// ResourceType is Kafka's number for what a config belongs to.
-type ResourceType int8
-
-// Resource types.
-const (
-	TopicResource         ResourceType = 2
-	BrokerResource        ResourceType = 4
-	BrokerLoggerResource  ResourceType = 8
-	ClientMetricsResource ResourceType = 16
-	GroupResource         ResourceType = 32
-)
-
-// String is Kafka's name of the type, as it stands in its messages.
-func (t ResourceType) String() string {
-	switch t {
-	case TopicResource:
-		return "TOPIC"
-	case BrokerResource:
-		return "BROKER"
-	case BrokerLoggerResource:
-		return "BROKER_LOGGER"
-	case ClientMetricsResource:
-		return "CLIENT_METRICS"
-	case GroupResource:
-		return "GROUP"
-	default:
-		return "UNKNOWN"
-	}
-}
-
-// Resource is what configs are set on; a broker's name is its id, "" the cluster's default.
-type Resource struct {
-	Type ResourceType
-	Name string
-}
-
-// Overrides are the configs set on a resource (a copy is not needed: it never changes).
-func (m *Image) Overrides(r Resource) map[string]string {
+// Overrides are the configs set on a resource. The map never changes.
+func (m *Image) Overrides(r config.Resource) map[string]string {
 	o := m.configs[r]
-	if r.Type == TopicResource {
+	if r.Type == config.Topic {
 		if t := m.Topic(r.Name); t != nil {
 			o = t.conf
 		}
 	}
-	if o == nil {
-		return nil
-	}
-	return o.m
+	return o.values()
 }
 
 // Configured iterates over the resources of one type that have configs set, in no order.
-func (m *Image) Configured(typ ResourceType) iter.Seq[string] {
+func (m *Image) Configured(typ config.ResourceType) iter.Seq[string] {
 	return func(yield func(string) bool) {
-		if typ == TopicResource {
+		if typ == config.Topic {
 			for t := range m.Topics() {
 				if t.conf != nil && !yield(t.Name) {
 					return
@@ -227,7 +197,7 @@ func (m *Image) Configured(typ ResourceType) iter.Seq[string] {
 // topic's configs shows in Configs only.
 type Delta struct {
 	Topics  map[UUID]TopicChange // topics made, changed or deleted
-	Configs map[Resource]struct{}
+	Configs map[config.Resource]struct{}
 	Brokers bool
 }
 
@@ -236,17 +206,17 @@ type TopicChange struct{ Old, New *Topic }
 
 // Diff is the Delta of replacing one image by another, as a snapshot does.
 func Diff(from, to *Image) *Delta {
-	d := &Delta{Topics: map[UUID]TopicChange{}, Configs: map[Resource]struct{}{}}
+	d := &Delta{Topics: map[UUID]TopicChange{}, Configs: map[config.Resource]struct{}{}}
 	for t := range to.Topics() {
 		if old := from.TopicByID(t.ID); old == nil || !slices.EqualFunc(old.Partitions, t.Partitions, samePartition) {
 			d.Topics[t.ID] = TopicChange{Old: old, New: t}
 		}
-		d.noteConfigs(from, to, Resource{TopicResource, t.Name})
+		d.noteConfigs(from, to, config.Resource{Type: config.Topic, Name: t.Name})
 	}
 	for t := range from.Topics() {
 		if to.TopicByID(t.ID) == nil {
 			d.Topics[t.ID] = TopicChange{Old: t}
-			d.noteConfigs(from, to, Resource{TopicResource, t.Name})
+			d.noteConfigs(from, to, config.Resource{Type: config.Topic, Name: t.Name})
 		}
 	}
 	for r := range from.configs {
@@ -259,7 +229,7 @@ func Diff(from, to *Image) *Delta {
 	return d
 }
 
-func (d *Delta) noteConfigs(from, to *Image, r Resource) {
+func (d *Delta) noteConfigs(from, to *Image, r config.Resource) {
 	if !maps.Equal(from.Overrides(r), to.Overrides(r)) {
 		d.Configs[r] = struct{}{}
 	}
@@ -301,9 +271,9 @@ func Encode(m *Image) []byte {
 		if len(t.Partitions) > 0 {
 			b = Append(b, PartitionsSet{Topic: t.ID, Partitions: t.Partitions})
 		}
-		b = appendOverrides(b, Resource{TopicResource, t.Name}, t.conf)
+		b = appendOverrides(b, config.Resource{Type: config.Topic, Name: t.Name}, t.conf)
 	}
-	byName := func(x, y Resource) int {
+	byName := func(x, y config.Resource) int {
 		return bytes.Compare(append([]byte{byte(x.Type)}, x.Name...), append([]byte{byte(y.Type)}, y.Name...))
 	}
 	for _, r := range slices.SortedFunc(maps.Keys(m.configs), byName) {
@@ -315,7 +285,7 @@ func Encode(m *Image) []byte {
 	return b
 }
 
-func appendOverrides(b []byte, r Resource, o *overrides) []byte {
+func appendOverrides(b []byte, r config.Resource, o *overrides) []byte {
 	if o == nil {
 		return b
 	}

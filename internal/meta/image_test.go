@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/leatstream/leat/internal/config"
 	"pgregory.net/rapid"
 )
 
@@ -17,7 +19,7 @@ import (
 type model struct {
 	topics  map[UUID]*modelTopic
 	brokers map[int32]*Broker
-	configs map[Resource]map[string]string
+	configs map[config.Resource]map[string]string
 }
 
 type modelTopic struct {
@@ -26,7 +28,7 @@ type modelTopic struct {
 }
 
 func newModel() *model {
-	return &model{topics: map[UUID]*modelTopic{}, brokers: map[int32]*Broker{}, configs: map[Resource]map[string]string{}}
+	return &model{topics: map[UUID]*modelTopic{}, brokers: map[int32]*Broker{}, configs: map[config.Resource]map[string]string{}}
 }
 
 // draw makes a record that fits the model and applies it there.
@@ -48,7 +50,7 @@ func (md *model) draw(t *rapid.T) Record {
 		name := fmt.Sprintf("t%d", rapid.IntRange(0, 30).Draw(t, "name"))
 		for other, mt := range md.topics {
 			if mt.name == name || other == id {
-				return ConfigSet{Resource{GroupResource, "g"}, "k", md.set(Resource{GroupResource, "g"}, "k", name)}
+				return ConfigSet{config.Resource{Type: config.Group, Name: "g"}, "k", md.set(config.Resource{Type: config.Group, Name: "g"}, "k", name)}
 			}
 		}
 		md.topics[id] = &modelTopic{name: name}
@@ -80,18 +82,18 @@ func (md *model) draw(t *rapid.T) Record {
 		fallthrough
 	case 3:
 		id := pick()
-		delete(md.configs, Resource{TopicResource, md.topics[id].name})
+		delete(md.configs, config.Resource{Type: config.Topic, Name: md.topics[id].name})
 		delete(md.topics, id)
 		return TopicDeleted{ID: id}
 	case 4:
-		r := Resource{TopicResource, md.topics[pick()].name}
+		r := config.Resource{Type: config.Topic, Name: md.topics[pick()].name}
 		k := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "key")
 		return ConfigSet{r, k, md.set(r, k, rapid.String().Draw(t, "value"))}
 	case 5:
-		r := Resource{BrokerResource, rapid.SampledFrom([]string{"", "0"}).Draw(t, "broker")}
+		r := config.Resource{Type: config.Broker, Name: rapid.SampledFrom([]string{"", "0"}).Draw(t, "broker")}
 		return ConfigSet{r, "c", md.set(r, "c", rapid.String().Draw(t, "value"))}
 	default:
-		r := Resource{TopicResource, md.topics[pick()].name}
+		r := config.Resource{Type: config.Topic, Name: md.topics[pick()].name}
 		delete(md.configs[r], "a")
 		if len(md.configs[r]) == 0 {
 			delete(md.configs, r)
@@ -149,7 +151,7 @@ func (md *model) started(b *Broker) {
 	}
 }
 
-func (md *model) set(r Resource, k, v string) string {
+func (md *model) set(r config.Resource, k, v string) string {
 	if md.configs[r] == nil {
 		md.configs[r] = map[string]string{}
 	}
@@ -200,10 +202,10 @@ func (md *model) check(t *rapid.T, m *Image) {
 	if d := cmp.Diff(md.brokers, brokers); d != "" {
 		t.Fatal(d)
 	}
-	configs := map[Resource]map[string]string{}
-	for _, typ := range []ResourceType{TopicResource, BrokerResource, GroupResource} {
+	configs := map[config.Resource]map[string]string{}
+	for _, typ := range []config.ResourceType{config.Topic, config.Broker, config.Group} {
 		for name := range m.Configured(typ) {
-			configs[Resource{typ, name}] = m.Overrides(Resource{typ, name})
+			configs[config.Resource{Type: typ, Name: name}] = m.Overrides(config.Resource{Type: typ, Name: name})
 		}
 	}
 	if d := cmp.Diff(md.configs, configs); d != "" {
@@ -307,8 +309,8 @@ func TestRecordsRoundTrip(t *testing.T) {
 		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6, nil, []int32{2}},
 		PartitionChanged{id, 3, []int32{1, 2, 3}, -1, 5, 6, []int32{3}, []int32{2}},
 		TopicDeleted{id},
-		ConfigSet{Resource{BrokerResource, ""}, "k", "v"},
-		ConfigUnset{Resource{TopicResource, "t"}, "k"},
+		ConfigSet{config.Resource{Type: config.Broker, Name: ""}, "k", "v"},
+		ConfigUnset{config.Resource{Type: config.Topic, Name: "t"}, "k"},
 		ProducerIDsGiven{1000},
 		FeatureSet{"metadata.version", 30},
 	} {
@@ -483,9 +485,9 @@ func TestApplyRefuses(t *testing.T) {
 		PartitionChanged{Topic: id, Partition: 1, PartitionEpoch: 9},
 		PartitionChanged{Topic: id, PartitionEpoch: 4, LeaderEpoch: 4},
 		PartitionChanged{Topic: id, PartitionEpoch: 5, LeaderEpoch: 3},
-		ConfigSet{Resource{TopicResource, "u"}, "k", "v"},
-		ConfigSet{Resource{GroupResource, "u"}, "", "v"},
-		ConfigUnset{Resource{TopicResource, "u"}, "k"},
+		ConfigSet{config.Resource{Type: config.Topic, Name: "u"}, "k", "v"},
+		ConfigSet{config.Resource{Type: config.Group, Name: "u"}, "", "v"},
+		ConfigUnset{config.Resource{Type: config.Topic, Name: "u"}, "k"},
 		BrokerUnregistered{7},
 		BrokerRegistered{Broker{ID: -1}},
 		BrokerRegistered{Broker{ID: 1, Epoch: 3}},
@@ -516,9 +518,9 @@ func FuzzApply(f *testing.F) {
 	b = Append(b, TopicCreated{id, "t"})
 	b = Append(b, PartitionsSet{Topic: id, Partitions: []Partition{{Replicas: []int32{0}, ISR: []int32{0}}}})
 	b = Append(b, PartitionChanged{Topic: id, ISR: []int32{0}, PartitionEpoch: 1})
-	b = Append(b, ConfigSet{Resource{TopicResource, "t"}, "k", "v"})
+	b = Append(b, ConfigSet{config.Resource{Type: config.Topic, Name: "t"}, "k", "v"})
 	f.Add(b)
-	b = Append(b, ConfigUnset{Resource{TopicResource, "t"}, "k"})
+	b = Append(b, ConfigUnset{config.Resource{Type: config.Topic, Name: "t"}, "k"})
 	b = Append(b, TopicDeleted{id})
 	b = Append(b, BrokerRegistered{Broker{ID: 1, Listeners: []Listener{{Host: "h", Port: 1}}, Epoch: 3}})
 	b = Append(b, BrokerChanged{1, 3, BrokerActive})

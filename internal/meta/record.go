@@ -3,6 +3,8 @@ package meta
 import (
 	"encoding/binary"
 	"errors"
+
+	"github.com/leatstream/leat/internal/config"
 )
 
 var (
@@ -116,13 +118,13 @@ type TopicDeleted struct{ ID UUID }
 
 // ConfigSet sets one config.
 type ConfigSet struct {
-	Resource   Resource
+	Resource   config.Resource
 	Key, Value string
 }
 
 // ConfigUnset removes one config.
 type ConfigUnset struct {
-	Resource Resource
+	Resource config.Resource
 	Key      string
 }
 
@@ -268,7 +270,7 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-func appendResource(b []byte, r Resource) []byte {
+func appendResource(b []byte, r config.Resource) []byte {
 	return appendText(binary.AppendUvarint(b, uint64(r.Type)), r.Name)
 }
 

@@ -15,7 +15,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
-	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/config"
 )
 
 // Default addresses and places.
@@ -135,7 +135,7 @@ func (c *Config) set(name, value string) error {
 	case "rack":
 		c.Rack = value
 	default:
-		if err := meta.Validate(meta.BrokerResource, name, value); err != nil {
+		if err := config.Validate(config.Broker, name, value); err != nil {
 			return fmt.Errorf("%w: %w%s", ErrConfig, err, suggest(name))
 		}
 		c.Settings[name] = value
@@ -249,7 +249,7 @@ func mapping(n ast.Node) ([]*ast.MappingValueNode, error) {
 func pair(p *ast.MappingValueNode) (Value, error) {
 	at := position(p.Key)
 	name := p.Key.GetToken().Value
-	if !IsOwn(name) && meta.Def(meta.BrokerResource, name) == nil {
+	if !IsOwn(name) && config.Find(config.Broker, name) == nil {
 		return Value{}, fmt.Errorf("%w: %s: unknown setting %q%s", ErrConfig, at, name, suggest(name))
 	}
 	var values []string
@@ -293,12 +293,12 @@ func position(n ast.Node) string {
 
 // suggest names the known setting that is closest, for a misspelt one.
 func suggest(name string) string {
-	if IsOwn(name) || meta.Def(meta.BrokerResource, name) != nil {
+	if IsOwn(name) || config.Find(config.Broker, name) != nil {
 		return ""
 	}
 	best, least := "", len(name)/3+1
 	names := slices.Collect(maps.Keys(own))
-	for _, d := range meta.Defs(meta.BrokerResource) {
+	for _, d := range config.Defs(config.Broker) {
 		names = append(names, d.Name)
 	}
 	slices.Sort(names)

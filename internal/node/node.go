@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 
 	"github.com/leatstream/leat/internal/broker"
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
@@ -38,7 +39,7 @@ type Node struct {
 	fs      vfs.FS
 	boot    string // id of the kernel's run
 	id      identity
-	static  *meta.Static
+	static  *config.Static
 
 	ctx    context.Context //nolint:containedctx // the node's own life: handlers that wait do so under it
 	cancel context.CancelFunc
@@ -99,7 +100,7 @@ func (n *Node) start(ctx context.Context) error {
 	if n.id, err = loadIdentity(n.fs, n.cfg.Data, n.cfg.ID); err != nil {
 		return err
 	}
-	if n.static, err = meta.NewStatic(n.id.nodeID, n.cfg.Settings); err != nil {
+	if n.static, err = config.NewStatic(n.id.nodeID, n.cfg.Settings); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	if err := n.openEngine(); err != nil {

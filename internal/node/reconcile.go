@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
@@ -54,7 +55,7 @@ func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 		}
 	}
 	for r := range d.Configs {
-		if r.Type == meta.BrokerResource && n.wire != nil {
+		if r.Type == config.Broker && n.wire != nil {
 			n.wire.SetLimits(n.limits())
 			break
 		}

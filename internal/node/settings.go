@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 
 	"github.com/leatstream/leat/internal/broker"
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/storage"
@@ -13,7 +14,7 @@ import (
 )
 
 // server are this broker's settings as they are now.
-func (n *Node) server() *meta.Server { return meta.ServerSettings(n.image.Load(), n.static) }
+func (n *Node) server() *config.Server { return meta.ServerSettings(n.image.Load(), n.static) }
 
 func (n *Node) storageConfig() storage.Config {
 	s := n.server()

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 )
 
@@ -12,7 +13,7 @@ import (
 func TestOwnSettings(t *testing.T) {
 	with := func(settings map[string]string) *Node {
 		t.Helper()
-		static, err := meta.NewStatic(1, settings)
+		static, err := config.NewStatic(1, settings)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +44,7 @@ func TestOwnSettings(t *testing.T) {
 		"leat.journal.bytes": "1000", "leat.scrub.bytes.per.second": "-1", "leat.group.memory.bytes": "0",
 		"leat.tcp.congestion.control": "not a name",
 	} {
-		if err := meta.Validate(meta.BrokerResource, name, value); err == nil {
+		if err := config.Validate(config.Broker, name, value); err == nil {
 			t.Errorf("%s=%s is taken", name, value)
 		}
 	}

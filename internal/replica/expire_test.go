@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/vfs"
@@ -65,7 +66,7 @@ func BenchmarkExpire(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = store.Close() })
-	static, err := meta.NewStatic(1, nil)
+	static, err := config.NewStatic(1, nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage"
@@ -26,7 +27,7 @@ import (
 type Config struct {
 	NodeID int32
 	Store  *storage.Store
-	Static *meta.Static // the node's own settings, below the topics'
+	Static *config.Static // the node's own settings, below the topics'
 }
 
 // shards bounds what a change of one topic copies: one shard's maps.
@@ -202,14 +203,14 @@ func (s *Set) publish(added, removed *[shards][]*Topic) {
 func (s *Set) configure(d *meta.Delta, img *meta.Image) {
 	for r := range d.Configs {
 		switch r.Type {
-		case meta.BrokerResource:
+		case config.Broker:
 			for i := range shards {
 				for _, t := range *s.byID[i].Load() {
 					s.configureTopic(t, img)
 				}
 			}
 			return
-		case meta.TopicResource:
+		case config.Topic:
 			if t := s.Topic([]byte(r.Name)); t != nil {
 				s.configureTopic(t, img)
 			}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage"
@@ -27,7 +28,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	static, err := meta.NewStatic(1, nil)
+	static, err := config.NewStatic(1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,14 +140,14 @@ func TestSettingsFollowTheConfigs(t *testing.T) {
 	if s := topic.Settings(); s.MaxMessageBytes != 1048588 || s.Codec != KeepCompression || s.Storage.FlushMessages != 1 {
 		t.Errorf("defaults: %+v", s)
 	}
-	events := meta.Resource{Type: meta.TopicResource, Name: "events"}
+	events := config.Resource{Type: config.Topic, Name: "events"}
 	w.apply(meta.ConfigSet{Resource: events, Key: "max.message.bytes", Value: "77"},
 		meta.ConfigSet{Resource: events, Key: "compression.type", Value: "zstd"})
 	if s := topic.Settings(); s.MaxMessageBytes != 77 || s.Codec != record.Zstd || s.Level == 0 {
 		t.Errorf("the topic's: %+v", s)
 	}
 	w.apply(meta.ConfigUnset{Resource: events, Key: "max.message.bytes"},
-		meta.ConfigSet{Resource: meta.Resource{Type: meta.BrokerResource}, Key: "message.max.bytes", Value: "88"})
+		meta.ConfigSet{Resource: config.Resource{Type: config.Broker}, Key: "message.max.bytes", Value: "88"})
 	if s := topic.Settings(); s.MaxMessageBytes != 88 {
 		t.Errorf("the broker's: %d", s.MaxMessageBytes)
 	}
@@ -205,7 +206,7 @@ func TestHighWatermarkNeedsTheInSyncSet(t *testing.T) {
 	id := meta.NewUUID()
 	w.apply(meta.TopicCreated{ID: id, Name: "events"},
 		meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1, 2}, ISR: []int32{1, 2}, Leader: 1}}},
-		meta.ConfigSet{Resource: meta.Resource{Type: meta.TopicResource, Name: "events"}, Key: "min.insync.replicas", Value: "2"})
+		meta.ConfigSet{Resource: config.Resource{Type: config.Topic, Name: "events"}, Key: "min.insync.replicas", Value: "2"})
 	p := w.set.Partition("events", 0)
 	if _, err := w.add(p, "x"); err != nil {
 		t.Fatal(err)

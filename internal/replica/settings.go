@@ -4,6 +4,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage"
@@ -15,7 +16,7 @@ const KeepCompression record.Codec = -1
 // Settings are what a topic's configs mean to its partitions and to who appends to
 // them. They never change; a change of a config brings new ones.
 type Settings struct {
-	*meta.Settings
+	*config.Settings
 	Storage  storage.Options
 	Internal bool         // the topic is the broker's own
 	Codec    record.Codec // what batches are stored with
@@ -24,7 +25,7 @@ type Settings struct {
 	Before, After int64
 }
 
-func newSettings(m *meta.Settings, name string) *Settings {
+func newSettings(m *config.Settings, name string) *Settings {
 	s := &Settings{
 		Settings: m,
 		Storage: storage.Options{

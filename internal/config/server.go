@@ -1,9 +1,8 @@
-package meta
+package config
 
 import (
 	"math"
 	"net/netip"
-	"sync/atomic"
 	"time"
 )
 
@@ -60,34 +59,9 @@ type StateTopic struct {
 // MinSegmentBytes is the smallest segment.bytes that a topic may have.
 const MinSegmentBytes = aMebi
 
-// serverCache keeps the last Server with what it was computed from. The images that
-// follow each other share it.
-type serverCache struct {
-	last atomic.Pointer[cachedServer]
-}
-
-type cachedServer struct {
-	static   *Static
-	own, all *overrides // of the broker and of all brokers
-	brokers  int        // some defaults follow their number
-	settings Server
-}
-
-// ServerSettings are the settings of the broker that static belongs to. They are
-// computed once per change, since some requests ask for them each time
-// (BenchmarkServerSettings: 7 us and 43 allocations become 10 ns and none).
-func ServerSettings(m *Image, s *Static) *Server {
-	own, all := m.configs[s.resource], m.configs[Resource{Type: BrokerResource}]
-	if c := m.server.last.Load(); c != nil && c.static == s && c.own == own && c.all == all && c.brokers == len(m.Brokers) {
-		return &c.settings
-	}
-	c := &cachedServer{static: s, own: own, all: all, brokers: len(m.Brokers), settings: newServer(m, s)}
-	m.server.last.Store(c)
-	return &c.settings
-}
-
-func newServer(m *Image, s *Static) Server {
-	r := newReader(newView(m, s), brokerTable, nil)
+// Server are the settings of this broker.
+func (v View) Server() Server {
+	r := newReader(v, brokerTable, nil)
 	return Server{
 		MaxRequestBytes:        int(r.int("socket.request.max.bytes")),
 		MaxConnections:         int(r.int("max.connections")),

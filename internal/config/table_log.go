@@ -1,297 +1,297 @@
-package meta
+package config
 
 // logConfigs are the defaults of topics, and what concerns all logs.
-var logConfigs = []ConfigDef{
+var logConfigs = []Def{
 	{
-		Name: "compression.gzip.level", Type: IntConfig, Default: "-1", Scope: ClusterWide, check: gzipLevel,
+		Name: "compression.gzip.level", Type: Int, Default: "-1", Scope: ClusterWide, check: gzipLevel,
 		Doc: "The effort of gzip for topics that do not say: 1 to 9, or -1 for the codec's own choice.",
 	},
 	{
-		Name: "compression.lz4.level", Type: IntConfig, Default: "9", Scope: ClusterWide, check: between(1, 17),
+		Name: "compression.lz4.level", Type: Int, Default: "9", Scope: ClusterWide, check: between(1, 17),
 		Doc: "The effort of lz4 for topics that do not say: 1 to 17.",
 	},
 	{
-		Name: "compression.type", Type: StringConfig, Default: "producer", Scope: ClusterWide, check: oneOf(codecs...),
+		Name: "compression.type", Type: String, Default: "producer", Scope: ClusterWide, check: oneOf(codecs...),
 		Doc: "The codec in which topics that do not say store batches; producer keeps what the producer chose.",
 	},
 	{
-		Name: "compression.zstd.level", Type: IntConfig, Default: "3", Scope: ClusterWide, check: between(-131072, 22),
+		Name: "compression.zstd.level", Type: Int, Default: "3", Scope: ClusterWide, check: between(-131072, 22),
 		Doc: "The effort of zstd for topics that do not say: up to 22, negative values are faster still.",
 	},
 	{
-		Name: "cordoned.log.dirs", Type: ListConfig, Scope: PerBroker,
+		Name: "cordoned.log.dirs", Type: List, Scope: PerBroker,
 		Doc: "Directories that get no new partitions; acts from the version with more than one data directory on.",
 	},
 	{
-		Name: "log.cleaner.backoff.ms", Type: LongConfig, Default: "15000", Scope: ClusterWide, check: atLeast(0),
+		Name: "log.cleaner.backoff.ms", Type: Long, Default: "15000", Scope: ClusterWide, check: atLeast(0),
 		Doc: "How long compaction waits when there is nothing to do; acts from the version with compaction on.",
 	},
 	{
-		Name: "log.cleaner.dedupe.buffer.size", Type: LongConfig, Default: "134217728", Scope: ClusterWide,
+		Name: "log.cleaner.dedupe.buffer.size", Type: Long, Default: "134217728", Scope: ClusterWide,
 		Doc: "How much memory compaction uses for keys; acts from the version with compaction on.",
 	},
 	{
-		Name: "log.cleaner.delete.retention.ms", Type: LongConfig, Default: aDay, Scope: ClusterWide, check: atLeast(0),
+		Name: "log.cleaner.delete.retention.ms", Type: Long, Default: aDay, Scope: ClusterWide, check: atLeast(0),
 		Doc: "How long the marker of a deleted key stays readable, for topics that do not say; acts from the version with compaction on.",
 	},
 	{
-		Name: "log.cleaner.enable", Type: BoolConfig, Default: "true",
+		Name: "log.cleaner.enable", Type: Bool, Default: "true",
 		Doc: "Whether compaction runs at all; acts from the version with compaction on.",
 	},
 	{
-		Name: "log.cleaner.io.buffer.load.factor", Type: DoubleConfig, Default: "0.9", Scope: ClusterWide, check: ratio,
+		Name: "log.cleaner.io.buffer.load.factor", Type: Double, Default: "0.9", Scope: ClusterWide, check: ratio,
 		Doc: "How full compaction's memory for keys may get; acts from the version with compaction on.",
 	},
 	{
-		Name: "log.cleaner.io.buffer.size", Type: IntConfig, Default: "524288", Scope: ClusterWide, check: atLeast(0),
+		Name: "log.cleaner.io.buffer.size", Type: Int, Default: "524288", Scope: ClusterWide, check: atLeast(0),
 		Doc: "How much memory compaction uses for reading and writing; acts from the version with compaction on.",
 	},
 	{
-		Name: "log.cleaner.io.max.bytes.per.second", Type: DoubleConfig, Default: "1.7976931348623157E308", Scope: ClusterWide, check: positive,
+		Name: "log.cleaner.io.max.bytes.per.second", Type: Double, Default: "1.7976931348623157E308", Scope: ClusterWide, check: positive,
 		Doc: "How many bytes a second compaction reads and writes at most; acts from the version with compaction on.",
 	},
 	{
-		Name: "log.cleaner.max.compaction.lag.ms", Type: LongConfig, Default: noLimit, Scope: ClusterWide, check: atLeast(1),
+		Name: "log.cleaner.max.compaction.lag.ms", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(1),
 		Doc: "The longest time that a record stays uncompacted, for topics that do not say; acts from the version with compaction on.",
 	},
 	{
-		Name: "log.cleaner.min.cleanable.ratio", Type: DoubleConfig, Default: "0.5", Scope: ClusterWide, check: ratio,
+		Name: "log.cleaner.min.cleanable.ratio", Type: Double, Default: "0.5", Scope: ClusterWide, check: ratio,
 		Doc: "Which share of a log must be uncompacted before it is compacted, for topics that do not say; acts from the version with compaction on.",
 	},
 	{
-		Name: "log.cleaner.min.compaction.lag.ms", Type: LongConfig, Default: "0", Scope: ClusterWide, check: atLeast(0),
+		Name: "log.cleaner.min.compaction.lag.ms", Type: Long, Default: "0", Scope: ClusterWide, check: atLeast(0),
 		Doc: "The shortest time that a record stays uncompacted, for topics that do not say; acts from the version with compaction on.",
 	},
 	{
-		Name: "log.cleaner.threads", Type: IntConfig, Default: "1", Scope: ClusterWide, check: atLeast(1),
+		Name: "log.cleaner.threads", Type: Int, Default: "1", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How many logs are compacted at a time; acts from the version with compaction on.",
 	},
 	{
-		Name: "log.cleanup.policy", Type: ListConfig, Default: "delete", Scope: ClusterWide, check: listOf("compact", "delete"),
+		Name: "log.cleanup.policy", Type: List, Default: "delete", Scope: ClusterWide, check: listOf("compact", "delete"),
 		Doc: "What becomes of old records in topics that do not say: delete, compact, both, or an empty list to keep everything.",
 	},
 	{
-		Name: "log.dir", Type: ListConfig, Default: "./leat-data",
+		Name: "log.dir", Type: List, Default: "./leat-data",
 		Doc: "The data directory where log.dirs is not set.",
 	},
 	{
-		Name: "log.dir.failure.timeout.ms", Type: LongConfig, Default: "30000", check: atLeast(1),
+		Name: "log.dir.failure.timeout.ms", Type: Long, Default: "30000", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: a failing disk stops the partitions that it fails, at once.",
 	},
 	{
-		Name: "log.dirs", Type: ListConfig, Null: true,
+		Name: "log.dirs", Type: List, Null: true,
 		Doc: "The data directory of this node.",
 	},
 	{
-		Name: "log.flush.interval.messages", Type: LongConfig, Default: "1", Scope: ClusterWide, check: atLeast(1),
+		Name: "log.flush.interval.messages", Type: Long, Default: "1", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How many records may be acknowledged before they are on disk, for topics that do not say: 1 means that acknowledged is on disk.",
 	},
 	{
-		Name: "log.flush.interval.ms", Type: LongConfig, Null: true, Scope: ClusterWide, check: atLeast(0), synonyms: flushTime(),
+		Name: "log.flush.interval.ms", Type: Long, Null: true, Scope: ClusterWide, check: atLeast(0), synonyms: flushTime(),
 		Doc: "How long records may wait in the page cache before they are written to disk, for topics that do not say.",
 	},
 	{
-		Name: "log.flush.offset.checkpoint.interval.ms", Type: IntConfig, Default: "60000", check: atLeast(0),
+		Name: "log.flush.offset.checkpoint.interval.ms", Type: Int, Default: "60000", check: atLeast(0),
 		Doc: "Accepted for compatibility without effect: a checkpoint is made each second.",
 	},
 	{
-		Name: "log.flush.scheduler.interval.ms", Type: LongConfig, Default: noLimit, check: atLeast(0), synonyms: flushTime(),
+		Name: "log.flush.scheduler.interval.ms", Type: Long, Default: noLimit, check: atLeast(0), synonyms: flushTime(),
 		Doc: "How long records may wait in the page cache where log.flush.interval.ms is not set.",
 	},
 	{
-		Name: "log.flush.start.offset.checkpoint.interval.ms", Type: IntConfig, Default: "60000", check: atLeast(0),
+		Name: "log.flush.start.offset.checkpoint.interval.ms", Type: Int, Default: "60000", check: atLeast(0),
 		Doc: "Accepted for compatibility without effect: a log's start is on disk when it has moved.",
 	},
 	{
-		Name: "log.index.interval.bytes", Type: IntConfig, Default: "4096", Scope: ClusterWide, check: atLeast(0),
+		Name: "log.index.interval.bytes", Type: Int, Default: "4096", Scope: ClusterWide, check: atLeast(0),
 		Doc: "How many bytes of records lie between two index entries, for topics that do not say.",
 	},
 	{
-		Name: "log.index.size.max.bytes", Type: IntConfig, Default: "10485760", Scope: ClusterWide, check: atLeast(4),
+		Name: "log.index.size.max.bytes", Type: Int, Default: "10485760", Scope: ClusterWide, check: atLeast(4),
 		Doc: "The size of its indexes at which a log goes on in a new file, for topics that do not say.",
 	},
 	{
-		Name: "log.local.retention.bytes", Type: LongConfig, Default: "-2", Scope: ClusterWide, check: atLeast(-2),
+		Name: "log.local.retention.bytes", Type: Long, Default: "-2", Scope: ClusterWide, check: atLeast(-2),
 		Doc: "How many bytes of tiered partitions stay on local disk, for topics that do not say; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "log.local.retention.ms", Type: LongConfig, Default: "-2", Scope: ClusterWide, check: atLeast(-2),
+		Name: "log.local.retention.ms", Type: Long, Default: "-2", Scope: ClusterWide, check: atLeast(-2),
 		Doc: "How long records of tiered partitions stay on local disk, for topics that do not say; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "log.message.timestamp.after.max.ms", Type: LongConfig, Default: "3600000", Scope: ClusterWide, check: atLeast(0),
+		Name: "log.message.timestamp.after.max.ms", Type: Long, Default: "3600000", Scope: ClusterWide, check: atLeast(0),
 		Doc: "How far timestamps may lie ahead of the broker's clock, for topics that do not say.",
 	},
 	{
-		Name: "log.message.timestamp.before.max.ms", Type: LongConfig, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
+		Name: "log.message.timestamp.before.max.ms", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
 		Doc: "How far timestamps may lie behind the broker's clock, for topics that do not say.",
 	},
 	{
-		Name: "log.message.timestamp.type", Type: StringConfig, Default: "CreateTime", Scope: ClusterWide, check: oneOf("CreateTime", "LogAppendTime"),
+		Name: "log.message.timestamp.type", Type: String, Default: "CreateTime", Scope: ClusterWide, check: oneOf("CreateTime", "LogAppendTime"),
 		Doc: "Whose clock stamps records in topics that do not say: CreateTime the producer's, LogAppendTime the broker's.",
 	},
 	{
-		Name: "log.preallocate", Type: BoolConfig, Default: "false", Scope: ClusterWide,
+		Name: "log.preallocate", Type: Bool, Default: "false", Scope: ClusterWide,
 		Doc: "Whether a new segment's space is reserved on disk at once, for topics that do not say.",
 	},
 	{
-		Name: "log.remote.copy.lag.bytes", Type: LongConfig, Default: "-1", Scope: ClusterWide, check: atLeast(-1),
+		Name: "log.remote.copy.lag.bytes", Type: Long, Default: "-1", Scope: ClusterWide, check: atLeast(-1),
 		Doc: "How many bytes may wait for the upload to object storage, for topics that do not say; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "log.remote.copy.lag.ms", Type: LongConfig, Default: "0", Scope: ClusterWide, check: atLeast(-1),
+		Name: "log.remote.copy.lag.ms", Type: Long, Default: "0", Scope: ClusterWide, check: atLeast(-1),
 		Doc: "How long records may wait for the upload to object storage, for topics that do not say; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "log.retention.bytes", Type: LongConfig, Default: "-1", Scope: ClusterWide,
+		Name: "log.retention.bytes", Type: Long, Default: "-1", Scope: ClusterWide,
 		Doc: "How many bytes a partition keeps, for topics that do not say; -1 means no limit.",
 	},
 	{
-		Name: "log.retention.check.interval.ms", Type: LongConfig, Default: "300000", check: atLeast(1),
+		Name: "log.retention.check.interval.ms", Type: Long, Default: "300000", check: atLeast(1),
 		Doc: "How often retention is looked at.",
 	},
 	{
-		Name: "log.retention.hours", Type: IntConfig, Default: "168", check: atLeast(-1), synonyms: retentionTime(),
+		Name: "log.retention.hours", Type: Int, Default: "168", check: atLeast(-1), synonyms: retentionTime(),
 		Doc: "How many hours records are kept, where neither log.retention.ms nor log.retention.minutes is set.",
 	},
 	{
-		Name: "log.retention.minutes", Type: IntConfig, Null: true, check: atLeast(-1), synonyms: retentionTime(),
+		Name: "log.retention.minutes", Type: Int, Null: true, check: atLeast(-1), synonyms: retentionTime(),
 		Doc: "How many minutes records are kept, where log.retention.ms is not set.",
 	},
 	{
-		Name: "log.retention.ms", Type: LongConfig, Null: true, Scope: ClusterWide, check: atLeast(-1), synonyms: retentionTime(),
+		Name: "log.retention.ms", Type: Long, Null: true, Scope: ClusterWide, check: atLeast(-1), synonyms: retentionTime(),
 		Doc: "How many milliseconds records are kept, for topics that do not say; -1 means for ever.",
 	},
 	{
-		Name: "log.roll.hours", Type: IntConfig, Default: "168", check: atLeast(1), synonyms: rollTime(),
+		Name: "log.roll.hours", Type: Int, Default: "168", check: atLeast(1), synonyms: rollTime(),
 		Doc: "The age in hours at which a log goes on in a new file, where log.roll.ms is not set.",
 	},
 	{
-		Name: "log.roll.jitter.hours", Type: IntConfig, Default: "0", check: atLeast(0), synonyms: rollJitter(),
+		Name: "log.roll.jitter.hours", Type: Int, Default: "0", check: atLeast(0), synonyms: rollJitter(),
 		Doc: "How many hours earlier a log may go on in a new file, at random, where log.roll.jitter.ms is not set.",
 	},
 	{
-		Name: "log.roll.jitter.ms", Type: LongConfig, Null: true, Scope: ClusterWide, check: atLeast(0), synonyms: rollJitter(),
+		Name: "log.roll.jitter.ms", Type: Long, Null: true, Scope: ClusterWide, check: atLeast(0), synonyms: rollJitter(),
 		Doc: "How many milliseconds earlier a log may go on in a new file, at random, for topics that do not say.",
 	},
 	{
-		Name: "log.roll.ms", Type: LongConfig, Null: true, Scope: ClusterWide, check: atLeast(1), synonyms: rollTime(),
+		Name: "log.roll.ms", Type: Long, Null: true, Scope: ClusterWide, check: atLeast(1), synonyms: rollTime(),
 		Doc: "The age in milliseconds at which a log goes on in a new file, for topics that do not say.",
 	},
 	{
-		Name: "log.segment.bytes", Type: IntConfig, Default: "1073741824", Scope: ClusterWide, check: atLeast(1048576),
+		Name: "log.segment.bytes", Type: Int, Default: "1073741824", Scope: ClusterWide, check: atLeast(1048576),
 		Doc: "The size at which a log goes on in a new file, for topics that do not say.",
 	},
 	{
-		Name: "log.segment.delete.delay.ms", Type: LongConfig, Default: "60000", Scope: ClusterWide, check: atLeast(0),
+		Name: "log.segment.delete.delay.ms", Type: Long, Default: "60000", Scope: ClusterWide, check: atLeast(0),
 		Doc: "How long the file of a dropped segment stays on disk, for topics that do not say.",
 	},
 	{
-		Name: "max.decompressed.message.bytes", Type: IntConfig, Default: "2147483639", Scope: ClusterWide, check: atLeast(1),
+		Name: "max.decompressed.message.bytes", Type: Int, Default: "2147483639", Scope: ClusterWide, check: atLeast(1),
 		Doc: "The largest size that a batch may have when it is decompressed, for topics that do not say.",
 	},
 	{
-		Name: "remote.fetch.max.wait.ms", Type: IntConfig, Default: "500", Scope: ClusterWide, check: atLeast(1),
+		Name: "remote.fetch.max.wait.ms", Type: Int, Default: "500", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How long a fetch waits for object storage; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.list.offsets.request.timeout.ms", Type: LongConfig, Default: "30000", Scope: ClusterWide, check: atLeast(1),
+		Name: "remote.list.offsets.request.timeout.ms", Type: Long, Default: "30000", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How long ListOffsets waits for object storage; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.index.file.cache.total.size.bytes", Type: LongConfig, Default: "1073741824", Scope: ClusterWide, check: atLeast(1),
+		Name: "remote.log.index.file.cache.total.size.bytes", Type: Long, Default: "1073741824", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How much local disk the indexes of segments in object storage take; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.manager.copier.thread.pool.size", Type: IntConfig, Default: "10", Scope: ClusterWide, check: atLeast(1),
+		Name: "remote.log.manager.copier.thread.pool.size", Type: Int, Default: "10", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How many segments are uploaded at a time; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.manager.copy.max.bytes.per.second", Type: LongConfig, Default: noLimit, Scope: ClusterWide, check: atLeast(1),
+		Name: "remote.log.manager.copy.max.bytes.per.second", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(1),
 		Doc: "How many bytes a second are uploaded at most; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.manager.copy.quota.window.num", Type: IntConfig, Default: "11", check: atLeast(1),
+		Name: "remote.log.manager.copy.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
 		Doc: "How many windows the limit on uploads looks back; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.manager.copy.quota.window.size.seconds", Type: IntConfig, Default: "1", check: atLeast(1),
+		Name: "remote.log.manager.copy.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
 		Doc: "How long a window of the limit on uploads is; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.manager.expiration.thread.pool.size", Type: IntConfig, Default: "10", Scope: ClusterWide, check: atLeast(1),
+		Name: "remote.log.manager.expiration.thread.pool.size", Type: Int, Default: "10", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How many partitions expire in object storage at a time; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.manager.fetch.max.bytes.per.second", Type: LongConfig, Default: noLimit, Scope: ClusterWide, check: atLeast(1),
+		Name: "remote.log.manager.fetch.max.bytes.per.second", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(1),
 		Doc: "How many bytes a second are read from object storage at most; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.manager.fetch.quota.window.num", Type: IntConfig, Default: "11", check: atLeast(1),
+		Name: "remote.log.manager.fetch.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
 		Doc: "How many windows the limit on reads from object storage looks back; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.manager.fetch.quota.window.size.seconds", Type: IntConfig, Default: "1", check: atLeast(1),
+		Name: "remote.log.manager.fetch.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
 		Doc: "How long a window of the limit on reads from object storage is; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.manager.follower.thread.pool.size", Type: IntConfig, Default: "2", Scope: ClusterWide, check: atLeast(1),
+		Name: "remote.log.manager.follower.thread.pool.size", Type: Int, Default: "2", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How many followers follow object storage at a time; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.manager.task.interval.ms", Type: LongConfig, Default: "30000", check: atLeast(1),
+		Name: "remote.log.manager.task.interval.ms", Type: Long, Default: "30000", check: atLeast(1),
 		Doc: "How often segments are looked for that can be uploaded; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.manager.thread.pool.size", Type: IntConfig, Default: "2", check: atLeast(1),
+		Name: "remote.log.manager.thread.pool.size", Type: Int, Default: "2", check: atLeast(1),
 		Doc: "How many tasks for object storage run at a time; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.metadata.custom.metadata.max.bytes", Type: IntConfig, Default: "128", check: atLeast(0),
+		Name: "remote.log.metadata.custom.metadata.max.bytes", Type: Int, Default: "128", check: atLeast(0),
 		Doc: "How much a storage may note about one segment; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.metadata.manager.class.name", Type: StringConfig, Default: "org.apache.kafka.server.log.remote.metadata.storage.TopicBasedRemoteLogMetadataManager",
+		Name: "remote.log.metadata.manager.class.name", Type: String, Default: "org.apache.kafka.server.log.remote.metadata.storage.TopicBasedRemoteLogMetadataManager",
 		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
 	},
 	{
-		Name: "remote.log.metadata.manager.class.path", Type: StringConfig, Null: true,
+		Name: "remote.log.metadata.manager.class.path", Type: String, Null: true,
 		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
 	},
 	{
-		Name: "remote.log.metadata.manager.impl.prefix", Type: StringConfig, Default: "rlmm.config.",
+		Name: "remote.log.metadata.manager.impl.prefix", Type: String, Default: "rlmm.config.",
 		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
 	},
 	{
-		Name: "remote.log.metadata.manager.listener.name", Type: StringConfig, Null: true,
+		Name: "remote.log.metadata.manager.listener.name", Type: String, Null: true,
 		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
 	},
 	{
-		Name: "remote.log.metadata.topic.min.isr", Type: IntConfig, Default: "2", check: atLeast(1),
+		Name: "remote.log.metadata.topic.min.isr", Type: Int, Default: "2", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
 	},
 	{
-		Name: "remote.log.reader.max.pending.tasks", Type: IntConfig, Default: "100", check: atLeast(1),
+		Name: "remote.log.reader.max.pending.tasks", Type: Int, Default: "100", check: atLeast(1),
 		Doc: "How many reads from object storage may wait; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.reader.threads", Type: IntConfig, Default: "10", Scope: ClusterWide, check: atLeast(1),
+		Name: "remote.log.reader.threads", Type: Int, Default: "10", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How many reads from object storage run at a time; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.storage.manager.class.name", Type: StringConfig, Null: true,
+		Name: "remote.log.storage.manager.class.name", Type: String, Null: true,
 		Doc: "Accepted for compatibility without effect: the storages are compiled in.",
 	},
 	{
-		Name: "remote.log.storage.manager.class.path", Type: StringConfig, Null: true,
+		Name: "remote.log.storage.manager.class.path", Type: String, Null: true,
 		Doc: "Accepted for compatibility without effect: the storages are compiled in.",
 	},
 	{
-		Name: "remote.log.storage.manager.impl.prefix", Type: StringConfig, Default: "rsm.config.",
+		Name: "remote.log.storage.manager.impl.prefix", Type: String, Default: "rsm.config.",
 		Doc: "Accepted for compatibility without effect: the storages are compiled in.",
 	},
 	{
-		Name: "remote.log.storage.system.enable", Type: BoolConfig, Default: "false",
+		Name: "remote.log.storage.system.enable", Type: Bool, Default: "false",
 		Doc: "Whether topics may use object storage; can be set from the version with tiered storage on.",
 	},
 }

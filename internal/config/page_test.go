@@ -1,4 +1,4 @@
-package meta
+package config
 
 import (
 	"flag"
@@ -27,7 +27,7 @@ func TestConfigsPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := cmp.Diff(want, string(got)); d != "" {
-		t.Errorf("run: go test ./internal/meta -run TestConfigsPage -write\n%s", d)
+		t.Errorf("run: go test ./internal/config -run TestConfigsPage -write\n%s", d)
 	}
 }
 
@@ -49,10 +49,10 @@ func configsPage() string {
 			fmt.Fprintf(&b, "| `%s` | %s | %s |%s %s |\n", d.Name, typeNames[d.Type], value, ifElse(mode, " "+scopeNames[d.Scope]+" |", ""), strings.ReplaceAll(d.Doc, "|", "\\|"))
 		}
 	}
-	section("Topics", TopicResource, false)
-	section("Brokers", BrokerResource, true)
-	section("Groups", GroupResource, false)
-	section("Client metrics", ClientMetricsResource, false)
+	section("Topics", Topic, false)
+	section("Brokers", Broker, true)
+	section("Groups", Group, false)
+	section("Client metrics", ClientMetrics, false)
 	b.WriteString(`
 ## Loggers
 
@@ -69,9 +69,9 @@ charges to the process. The variables GOGC and GOMEMLIMIT of the environment go 
 	return b.String()
 }
 
-var typeNames = map[ConfigType]string{
-	BoolConfig: "boolean", StringConfig: "string", IntConfig: "int", ShortConfig: "short", LongConfig: "long",
-	DoubleConfig: "double", ListConfig: "list", ClassConfig: "class", PasswordConfig: "password",
+var typeNames = map[Type]string{
+	Bool: "boolean", String: "string", Int: "int", Short: "short", Long: "long",
+	Double: "double", List: "list", Class: "class", Password: "password",
 }
 
 var scopeNames = map[Scope]string{ReadOnly: "at the start", ClusterWide: "any time", PerBroker: "any time, one broker"}

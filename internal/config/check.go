@@ -1,4 +1,4 @@
-package meta
+package config
 
 import (
 	"fmt"
@@ -22,34 +22,34 @@ type value struct {
 // check looks at a parsed value and returns what is wrong with it, or "".
 type check func(v value) string
 
-// parse reads a value as Kafka does, and checks it. The error is ErrInvalidConfig.
-func (d *ConfigDef) parse(text string) (v value, err error) {
+// parse reads a value as Kafka does, and checks it. The error is ErrInvalid.
+func (d *Def) parse(text string) (v value, err error) {
 	trimmed := strings.TrimSpace(text)
 	shown := text
 	var wrong string
 	switch d.Type {
-	case BoolConfig:
+	case Bool:
 		v.b = strings.EqualFold(trimmed, "true")
 		if !v.b && !strings.EqualFold(trimmed, "false") {
 			wrong = "Expected value to be either true or false"
 		}
-	case IntConfig:
+	case Int:
 		v.n, wrong = parseNumber(trimmed, 32, "INT")
-	case ShortConfig:
+	case Short:
 		v.n, wrong = parseNumber(trimmed, 16, "SHORT")
-	case LongConfig:
+	case Long:
 		v.n, wrong = parseNumber(trimmed, 64, "LONG")
-	case DoubleConfig:
+	case Double:
 		if v.f, err = strconv.ParseFloat(trimmed, 64); err != nil {
 			wrong = "Not a number of type DOUBLE"
 		} else {
 			shown = javaDouble(v.f)
 		}
-	case ListConfig:
+	case List:
 		v.l = splitList(trimmed)
-	case StringConfig, ClassConfig, PasswordConfig:
+	case String, Class, Password:
 		v.s = trimmed
-		if d.Type == PasswordConfig {
+		if d.Type == Password {
 			shown = "[hidden]"
 		}
 	}
@@ -65,18 +65,18 @@ func (d *ConfigDef) parse(text string) (v value, err error) {
 	if whole, ok := strings.CutPrefix(wrong, alone); ok {
 		return v, badConfig("%s", strings.ReplaceAll(whole, "{}", d.Name))
 	}
-	if d.Type == ListConfig && strings.HasPrefix(wrong, inList) {
+	if d.Type == List && strings.HasPrefix(wrong, inList) {
 		item, rest, _ := strings.Cut(wrong[len(inList):], "\x00")
 		return v, badConfig("Invalid value %s for configuration %s: %s", item, d.Name, rest)
 	}
-	if d.Type == ListConfig {
+	if d.Type == List {
 		shown = "[" + strings.Join(v.l, ", ") + "]"
 	}
 	return v, badConfig("Invalid value %s for configuration %s: %s", shown, d.Name, strings.ReplaceAll(wrong, "{}", d.Name))
 }
 
 // What a check returns begins with alone where it is the whole message ({} stands
-// for the key), with refused where besides the error is ErrRefusedConfig, and with
+// for the key), with refused where besides the error is ErrRefused, and with
 // inList where it is about one item of a list: the item, a zero byte, what is wrong.
 const (
 	alone   = "\x01"

@@ -1,4 +1,4 @@
-package meta
+package config
 
 import "math"
 
@@ -43,159 +43,159 @@ func flushTime() []synonym {
 }
 
 // topicConfigs are the configs of topics.
-var topicConfigs = []ConfigDef{
+var topicConfigs = []Def{
 	{
-		Name: "cleanup.policy", Type: ListConfig, Default: "delete", check: listOf("compact", "delete"), synonyms: from("log.cleanup.policy"),
+		Name: "cleanup.policy", Type: List, Default: "delete", check: listOf("compact", "delete"), synonyms: from("log.cleanup.policy"),
 		Doc: "What becomes of old records: delete drops them by retention time and size, compact keeps the last one of each key, both do both, and an empty list keeps everything; compact acts from the version with compaction on.",
 	},
 	{
-		Name: "compression.type", Type: StringConfig, Default: "producer", check: oneOf(codecs...), synonyms: from("compression.type"),
+		Name: "compression.type", Type: String, Default: "producer", check: oneOf(codecs...), synonyms: from("compression.type"),
 		Doc: "The codec in which batches are stored: producer keeps what the producer chose, any other value re-encodes batches that came in another codec.",
 	},
 	{
-		Name: "compression.gzip.level", Type: IntConfig, Default: "-1", check: gzipLevel, synonyms: from("compression.gzip.level"),
+		Name: "compression.gzip.level", Type: Int, Default: "-1", check: gzipLevel, synonyms: from("compression.gzip.level"),
 		Doc: "The effort of gzip where compression.type is gzip: 1 to 9, or -1 for the codec's own choice.",
 	},
 	{
-		Name: "compression.lz4.level", Type: IntConfig, Default: "9", check: between(1, 17), synonyms: from("compression.lz4.level"),
+		Name: "compression.lz4.level", Type: Int, Default: "9", check: between(1, 17), synonyms: from("compression.lz4.level"),
 		Doc: "The effort of lz4 where compression.type is lz4: 1 to 17.",
 	},
 	{
-		Name: "compression.zstd.level", Type: IntConfig, Default: "3", check: between(-131072, 22), synonyms: from("compression.zstd.level"),
+		Name: "compression.zstd.level", Type: Int, Default: "3", check: between(-131072, 22), synonyms: from("compression.zstd.level"),
 		Doc: "The effort of zstd where compression.type is zstd: up to 22, negative values are faster still.",
 	},
 	{
-		Name: "delete.retention.ms", Type: LongConfig, Default: aDay, check: atLeast(0), synonyms: from("log.cleaner.delete.retention.ms"),
+		Name: "delete.retention.ms", Type: Long, Default: aDay, check: atLeast(0), synonyms: from("log.cleaner.delete.retention.ms"),
 		Doc: "How long the marker of a deleted key stays readable in a compacted topic; acts from the version with compaction on.",
 	},
 	{
-		Name: "errors.deadletterqueue.group.enable", Type: BoolConfig, Default: "false",
+		Name: "errors.deadletterqueue.group.enable", Type: Bool, Default: "false",
 		Doc: "Whether share groups may use this topic as their dead letter queue; acts from the version with share groups on.",
 	},
 	{
-		Name: "file.delete.delay.ms", Type: LongConfig, Default: "60000", check: atLeast(0), synonyms: from("log.segment.delete.delay.ms"),
+		Name: "file.delete.delay.ms", Type: Long, Default: "60000", check: atLeast(0), synonyms: from("log.segment.delete.delay.ms"),
 		Doc: "How long the file of a dropped segment stays on disk before it is removed. Where retention.bytes is set, a file that the next segment can use stays for 30 s at least.",
 	},
 	{
-		Name: "flush.messages", Type: LongConfig, Default: "1", check: atLeast(1), synonyms: from("log.flush.interval.messages"),
+		Name: "flush.messages", Type: Long, Default: "1", check: atLeast(1), synonyms: from("log.flush.interval.messages"),
 		Doc: "How many records may be acknowledged before they are on disk: 1 means that acknowledged is on disk, anything larger leaves it to the page cache as Kafka does.",
 	},
 	{
-		Name: "flush.ms", Type: LongConfig, Default: noLimit, check: atLeast(0), synonyms: flushTime(),
+		Name: "flush.ms", Type: Long, Default: noLimit, check: atLeast(0), synonyms: flushTime(),
 		Doc: "How long records may wait in the page cache before they are written to disk; setting it makes flush.messages unlimited unless that is set too.",
 	},
 	{
-		Name: "follower.replication.throttled.replicas", Type: ListConfig, check: throttled,
+		Name: "follower.replication.throttled.replicas", Type: List, check: throttled,
 		Doc: "Which replicas are throttled as followers, as partition:broker pairs or * for all; acts from the version with replication on.",
 	},
 	{
-		Name: "index.interval.bytes", Type: IntConfig, Default: "4096", check: atLeast(0), synonyms: from("log.index.interval.bytes"),
+		Name: "index.interval.bytes", Type: Int, Default: "4096", check: atLeast(0), synonyms: from("log.index.interval.bytes"),
 		Doc: "How many bytes of records lie between two entries of the offset index.",
 	},
 	{
-		Name: "leader.replication.throttled.replicas", Type: ListConfig, check: throttled,
+		Name: "leader.replication.throttled.replicas", Type: List, check: throttled,
 		Doc: "Which replicas are throttled as leaders, as partition:broker pairs or * for all; acts from the version with replication on.",
 	},
 	{
-		Name: "local.retention.bytes", Type: LongConfig, Default: "-2", check: atLeast(-2), synonyms: from("log.local.retention.bytes"),
+		Name: "local.retention.bytes", Type: Long, Default: "-2", check: atLeast(-2), synonyms: from("log.local.retention.bytes"),
 		Doc: "How many bytes of a tiered partition stay on local disk, -2 means as retention.bytes; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "local.retention.ms", Type: LongConfig, Default: "-2", check: atLeast(-2), synonyms: from("log.local.retention.ms"),
+		Name: "local.retention.ms", Type: Long, Default: "-2", check: atLeast(-2), synonyms: from("log.local.retention.ms"),
 		Doc: "How long records of a tiered partition stay on local disk, -2 means as retention.ms; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "max.compaction.lag.ms", Type: LongConfig, Default: noLimit, check: atLeast(1), synonyms: from("log.cleaner.max.compaction.lag.ms"),
+		Name: "max.compaction.lag.ms", Type: Long, Default: noLimit, check: atLeast(1), synonyms: from("log.cleaner.max.compaction.lag.ms"),
 		Doc: "The longest time that a record stays uncompacted; acts from the version with compaction on.",
 	},
 	{
-		Name: "max.decompressed.message.bytes", Type: IntConfig, Default: "2147483639", check: atLeast(1), synonyms: from("max.decompressed.message.bytes"),
+		Name: "max.decompressed.message.bytes", Type: Int, Default: "2147483639", check: atLeast(1), synonyms: from("max.decompressed.message.bytes"),
 		Doc: "The largest size that a batch may have when it is decompressed.",
 	},
 	{
-		Name: "max.message.bytes", Type: IntConfig, Default: "1048588", check: atLeast(0), synonyms: from("message.max.bytes"),
+		Name: "max.message.bytes", Type: Int, Default: "1048588", check: atLeast(0), synonyms: from("message.max.bytes"),
 		Doc: "The largest record batch that is taken, as it comes over the wire.",
 	},
 	{
-		Name: "message.timestamp.after.max.ms", Type: LongConfig, Default: "3600000", check: atLeast(0), synonyms: from("log.message.timestamp.after.max.ms"),
+		Name: "message.timestamp.after.max.ms", Type: Long, Default: "3600000", check: atLeast(0), synonyms: from("log.message.timestamp.after.max.ms"),
 		Doc: "How far a record's timestamp may lie ahead of the broker's clock where timestamps are the producer's.",
 	},
 	{
-		Name: "message.timestamp.before.max.ms", Type: LongConfig, Default: noLimit, check: atLeast(0), synonyms: from("log.message.timestamp.before.max.ms"),
+		Name: "message.timestamp.before.max.ms", Type: Long, Default: noLimit, check: atLeast(0), synonyms: from("log.message.timestamp.before.max.ms"),
 		Doc: "How far a record's timestamp may lie behind the broker's clock where timestamps are the producer's.",
 	},
 	{
-		Name: "message.timestamp.type", Type: StringConfig, Default: "CreateTime", check: oneOf("CreateTime", "LogAppendTime"), synonyms: from("log.message.timestamp.type"),
+		Name: "message.timestamp.type", Type: String, Default: "CreateTime", check: oneOf("CreateTime", "LogAppendTime"), synonyms: from("log.message.timestamp.type"),
 		Doc: "Whose clock stamps records: CreateTime the producer's, LogAppendTime the broker's at the append.",
 	},
 	{
-		Name: "min.cleanable.dirty.ratio", Type: DoubleConfig, Default: "0.5", check: ratio, synonyms: from("log.cleaner.min.cleanable.ratio"),
+		Name: "min.cleanable.dirty.ratio", Type: Double, Default: "0.5", check: ratio, synonyms: from("log.cleaner.min.cleanable.ratio"),
 		Doc: "Which share of a log must be uncompacted before it is compacted again; acts from the version with compaction on.",
 	},
 	{
-		Name: "min.compaction.lag.ms", Type: LongConfig, Default: "0", check: atLeast(0), synonyms: from("log.cleaner.min.compaction.lag.ms"),
+		Name: "min.compaction.lag.ms", Type: Long, Default: "0", check: atLeast(0), synonyms: from("log.cleaner.min.compaction.lag.ms"),
 		Doc: "The shortest time that a record stays uncompacted; acts from the version with compaction on.",
 	},
 	{
-		Name: "min.insync.replicas", Type: IntConfig, Default: "1", check: atLeast(1), synonyms: from("min.insync.replicas"),
+		Name: "min.insync.replicas", Type: Int, Default: "1", check: atLeast(1), synonyms: from("min.insync.replicas"),
 		Doc: "How many replicas must be in sync for a write with acks=all to be taken.",
 	},
 	{
-		Name: "preallocate", Type: BoolConfig, Default: "false", synonyms: from("log.preallocate"),
+		Name: "preallocate", Type: Bool, Default: "false", synonyms: from("log.preallocate"),
 		Doc: "Whether a new segment's space is reserved on disk at once.",
 	},
 	{
-		Name: "remote.copy.lag.bytes", Type: LongConfig, Default: "-1", check: atLeast(-1), synonyms: from("log.remote.copy.lag.bytes"),
+		Name: "remote.copy.lag.bytes", Type: Long, Default: "-1", check: atLeast(-1), synonyms: from("log.remote.copy.lag.bytes"),
 		Doc: "How many bytes may wait for the upload to object storage; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.copy.lag.ms", Type: LongConfig, Default: "0", check: atLeast(-1), synonyms: from("log.remote.copy.lag.ms"),
+		Name: "remote.copy.lag.ms", Type: Long, Default: "0", check: atLeast(-1), synonyms: from("log.remote.copy.lag.ms"),
 		Doc: "How long records may wait for the upload to object storage; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.copy.disable", Type: BoolConfig, Default: "false",
+		Name: "remote.log.copy.disable", Type: Bool, Default: "false",
 		Doc: "Whether uploads to object storage are stopped while what is there stays readable; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.log.delete.on.disable", Type: BoolConfig, Default: "false",
+		Name: "remote.log.delete.on.disable", Type: Bool, Default: "false",
 		Doc: "Whether switching tiered storage off deletes what is in object storage; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "remote.storage.enable", Type: BoolConfig, Default: "false",
+		Name: "remote.storage.enable", Type: Bool, Default: "false",
 		Doc: "Whether segments go to object storage; can be set from the version with tiered storage on.",
 	},
 	{
-		Name: "retention.bytes", Type: LongConfig, Default: "-1", synonyms: from("log.retention.bytes"),
+		Name: "retention.bytes", Type: Long, Default: "-1", synonyms: from("log.retention.bytes"),
 		Doc: "How many bytes a partition keeps before the oldest records go, exact to the batch; -1 means no limit. Applied when a segment begins and a whole one can go, and at each log.retention.check.interval.ms: until then a log may be larger.",
 	},
 	{
-		Name: "retention.ms", Type: LongConfig, Default: aWeek, check: atLeast(-1), synonyms: retentionTime(),
+		Name: "retention.ms", Type: Long, Default: aWeek, check: atLeast(-1), synonyms: retentionTime(),
 		Doc: "How long records are kept, exact to the record, also in the newest segment; -1 means for ever.",
 	},
 	{
-		Name: "segment.bytes", Type: IntConfig, Default: "1073741824", check: atLeast(aMebi), synonyms: from("log.segment.bytes"),
+		Name: "segment.bytes", Type: Int, Default: "1073741824", check: atLeast(aMebi), synonyms: from("log.segment.bytes"),
 		Doc: "The size at which a partition's log goes on in a new file.",
 	},
 	{
-		Name: "segment.index.bytes", Type: IntConfig, Default: "10485760", check: atLeast(4), synonyms: from("log.index.size.max.bytes"),
+		Name: "segment.index.bytes", Type: Int, Default: "10485760", check: atLeast(4), synonyms: from("log.index.size.max.bytes"),
 		Doc: "The size of its indexes at which a log goes on in a new file.",
 	},
 	{
-		Name: "segment.jitter.ms", Type: LongConfig, Default: "0", check: atLeast(0), synonyms: rollJitter(),
+		Name: "segment.jitter.ms", Type: Long, Default: "0", check: atLeast(0), synonyms: rollJitter(),
 		Doc: "How much earlier than segment.ms a log may go on in a new file, at random, so that not all do at once.",
 	},
 	{
-		Name: "segment.ms", Type: LongConfig, Default: aWeek, check: atLeast(1), synonyms: rollTime(),
+		Name: "segment.ms", Type: Long, Default: aWeek, check: atLeast(1), synonyms: rollTime(),
 		Doc: "The age at which a partition's log goes on in a new file.",
 	},
 	{
-		Name: "unclean.leader.election.enable", Type: BoolConfig, Default: "false", synonyms: from("unclean.leader.election.enable"),
+		Name: "unclean.leader.election.enable", Type: Bool, Default: "false", synonyms: from("unclean.leader.election.enable"),
 		Doc: "Whether a replica that is behind may become leader when no other is left, which loses records; acts from the version with replication on.",
 	},
 }
 
 // checkTopic checks what a topic's configs say together.
-func checkTopic(v view, set map[string]string) error {
+func checkTopic(v View, set map[string]string) error {
 	value := func(key string) value {
 		e := v.entry(topicTable.byName[key], set, TopicSource)
 		parsed, _ := e.Def.parse(e.Value) // what was set before has been checked

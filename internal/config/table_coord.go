@@ -1,373 +1,373 @@
-package meta
+package config
 
 // coordinatorConfigs concern groups, offsets and transactions.
-var coordinatorConfigs = []ConfigDef{
+var coordinatorConfigs = []Def{
 	{
-		Name: "add.partitions.to.txn.retry.backoff.max.ms", Type: IntConfig, Default: "100", check: atLeast(0),
+		Name: "add.partitions.to.txn.retry.backoff.max.ms", Type: Int, Default: "100", check: atLeast(0),
 		Doc: "The longest wait before a partition is added to a transaction again; acts from the version with transactions on.",
 	},
 	{
-		Name: "add.partitions.to.txn.retry.backoff.ms", Type: IntConfig, Default: "20", check: atLeast(1),
+		Name: "add.partitions.to.txn.retry.backoff.ms", Type: Int, Default: "20", check: atLeast(1),
 		Doc: "The first wait before a partition is added to a transaction again; acts from the version with transactions on.",
 	},
 	{
-		Name: "errors.deadletterqueue.auto.create.topics.enable", Type: BoolConfig, Default: "false", Scope: ClusterWide,
+		Name: "errors.deadletterqueue.auto.create.topics.enable", Type: Bool, Default: "false", Scope: ClusterWide,
 		Doc: "Whether dead letter topics of share groups are made when they are missing; acts from the version with share groups on.",
 	},
 	{
-		Name: "errors.deadletterqueue.topic.name.prefix", Type: StringConfig, Default: "dlq.", Scope: ClusterWide,
+		Name: "errors.deadletterqueue.topic.name.prefix", Type: String, Default: "dlq.", Scope: ClusterWide,
 		Doc: "What the names of dead letter topics begin with; acts from the version with share groups on.",
 	},
 	{
-		Name: "group.consumer.assignment.interval.ms", Type: IntConfig, Default: "1000", Scope: ClusterWide, check: atLeast(0),
+		Name: "group.consumer.assignment.interval.ms", Type: Int, Default: "1000", Scope: ClusterWide, check: atLeast(0),
 		Doc: "The shortest time between two new assignments of a consumer group that does not say; acts from the version with next-generation groups on.",
 	},
 	{
-		Name: "group.consumer.assignors", Type: ListConfig, Default: "uniform,range",
+		Name: "group.consumer.assignors", Type: List, Default: "uniform,range",
 		Doc: "The assignors that next-generation consumer groups may use, the first one by default; acts from the version with next-generation groups on.",
 	},
 	{
-		Name: "group.consumer.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Name: "group.consumer.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1),
 		Doc: "How often members of next-generation consumer groups send a heartbeat; acts from the version with next-generation groups on.",
 	},
 	{
-		Name: "group.consumer.max.assignment.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(0),
+		Name: "group.consumer.max.assignment.interval.ms", Type: Int, Default: "15000", check: atLeast(0),
 		Doc: "The largest value that a group may set for consumer.assignment.interval.ms.",
 	},
 	{
-		Name: "group.consumer.max.heartbeat.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(1),
+		Name: "group.consumer.max.heartbeat.interval.ms", Type: Int, Default: "15000", check: atLeast(1),
 		Doc: "The largest value that a group may set for consumer.heartbeat.interval.ms.",
 	},
 	{
-		Name: "group.consumer.max.session.timeout.ms", Type: IntConfig, Default: "60000", check: atLeast(1),
+		Name: "group.consumer.max.session.timeout.ms", Type: Int, Default: "60000", check: atLeast(1),
 		Doc: "The largest value that a group may set for consumer.session.timeout.ms.",
 	},
 	{
-		Name: "group.consumer.max.size", Type: IntConfig, Default: "2147483647", check: atLeast(1),
+		Name: "group.consumer.max.size", Type: Int, Default: "2147483647", check: atLeast(1),
 		Doc: "How many members a next-generation consumer group has at most; acts from the version with next-generation groups on.",
 	},
 	{
-		Name: "group.consumer.migration.policy", Type: StringConfig, Default: "bidirectional",
+		Name: "group.consumer.migration.policy", Type: String, Default: "bidirectional",
 		Doc: "Whether classic groups and next-generation groups turn into each other; acts from the version with next-generation groups on.",
 	},
 	{
-		Name: "group.consumer.min.assignment.interval.ms", Type: IntConfig, Default: "0", check: atLeast(0),
+		Name: "group.consumer.min.assignment.interval.ms", Type: Int, Default: "0", check: atLeast(0),
 		Doc: "The smallest value that a group may set for consumer.assignment.interval.ms.",
 	},
 	{
-		Name: "group.consumer.min.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Name: "group.consumer.min.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1),
 		Doc: "The smallest value that a group may set for consumer.heartbeat.interval.ms.",
 	},
 	{
-		Name: "group.consumer.min.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Name: "group.consumer.min.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
 		Doc: "The smallest value that a group may set for consumer.session.timeout.ms.",
 	},
 	{
-		Name: "group.consumer.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Name: "group.consumer.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
 		Doc: "How long a member of a next-generation consumer group may be silent; acts from the version with next-generation groups on.",
 	},
 	{
-		Name: "group.coordinator.append.linger.ms", Type: IntConfig, Default: "-1", check: atLeast(-1),
+		Name: "group.coordinator.append.linger.ms", Type: Int, Default: "-1", check: atLeast(-1),
 		Doc: "Accepted for compatibility without effect: changes of groups are committed together without waiting.",
 	},
 	{
-		Name: "group.coordinator.background.threads", Type: IntConfig, Default: "2", check: atLeast(1),
+		Name: "group.coordinator.background.threads", Type: Int, Default: "2", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
 	},
 	{
-		Name: "group.coordinator.cached.buffer.max.bytes", Type: IntConfig, Default: "1048588", Scope: ClusterWide, check: atLeast(524288),
+		Name: "group.coordinator.cached.buffer.max.bytes", Type: Int, Default: "1048588", Scope: ClusterWide, check: atLeast(524288),
 		Doc: "Accepted for compatibility without effect: buffers of coordinators are not cached by size.",
 	},
 	{
-		Name: "group.coordinator.rebalance.protocols", Type: ListConfig, Default: "classic,consumer,streams", check: listOf("consumer", "classic", "share", "streams"),
+		Name: "group.coordinator.rebalance.protocols", Type: List, Default: "classic,consumer,streams", check: listOf("consumer", "classic", "share", "streams"),
 		Doc: "The kinds of groups that are served.",
 	},
 	{
-		Name: "group.coordinator.threads", Type: IntConfig, Default: "4", check: atLeast(1),
+		Name: "group.coordinator.threads", Type: Int, Default: "4", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
 	},
 	{
-		Name: "group.initial.rebalance.delay.ms", Type: IntConfig, Default: "3000", check: atLeast(0),
+		Name: "group.initial.rebalance.delay.ms", Type: Int, Default: "3000", check: atLeast(0),
 		Doc: "How long a new classic group waits for more members before its first rebalance.",
 	},
 	{
-		Name: "group.max.session.timeout.ms", Type: IntConfig, Default: "1800000", check: atLeast(1),
+		Name: "group.max.session.timeout.ms", Type: Int, Default: "1800000", check: atLeast(1),
 		Doc: "The longest session timeout that a member of a classic group may ask for.",
 	},
 	{
-		Name: "group.max.size", Type: IntConfig, Default: "2147483647", check: atLeast(1),
+		Name: "group.max.size", Type: Int, Default: "2147483647", check: atLeast(1),
 		Doc: "How many members a classic group has at most.",
 	},
 	{
-		Name: "group.min.session.timeout.ms", Type: IntConfig, Default: "6000", check: atLeast(1),
+		Name: "group.min.session.timeout.ms", Type: Int, Default: "6000", check: atLeast(1),
 		Doc: "The shortest session timeout that a member of a classic group may ask for.",
 	},
 	{
-		Name: "group.share.assignment.interval.ms", Type: IntConfig, Default: "1000", Scope: ClusterWide, check: atLeast(0),
+		Name: "group.share.assignment.interval.ms", Type: Int, Default: "1000", Scope: ClusterWide, check: atLeast(0),
 		Doc: "The shortest time between two new assignments of a share group that does not say; acts from the version with share groups on.",
 	},
 	{
-		Name: "group.share.assignors", Type: ListConfig, Default: "simple",
+		Name: "group.share.assignors", Type: List, Default: "simple",
 		Doc: "The assignors that share groups may use; acts from the version with share groups on.",
 	},
 	{
-		Name: "group.share.delivery.count.limit", Type: IntConfig, Default: "5", check: between(2, 10),
+		Name: "group.share.delivery.count.limit", Type: Int, Default: "5", check: between(2, 10),
 		Doc: "How often a record is delivered before it is given up; acts from the version with share groups on.",
 	},
 	{
-		Name: "group.share.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Name: "group.share.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1),
 		Doc: "How often members of share groups send a heartbeat; acts from the version with share groups on.",
 	},
 	{
-		Name: "group.share.max.assignment.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(0),
+		Name: "group.share.max.assignment.interval.ms", Type: Int, Default: "15000", check: atLeast(0),
 		Doc: "The largest value that a group may set for share.assignment.interval.ms.",
 	},
 	{
-		Name: "group.share.max.delivery.count.limit", Type: IntConfig, Default: "10", check: between(5, 25),
+		Name: "group.share.max.delivery.count.limit", Type: Int, Default: "10", check: between(5, 25),
 		Doc: "The largest value that a group may set for share.delivery.count.limit.",
 	},
 	{
-		Name: "group.share.max.heartbeat.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(1),
+		Name: "group.share.max.heartbeat.interval.ms", Type: Int, Default: "15000", check: atLeast(1),
 		Doc: "The largest value that a group may set for share.heartbeat.interval.ms.",
 	},
 	{
-		Name: "group.share.max.partition.max.record.locks", Type: IntConfig, Default: "4000", check: between(2000, 10000),
+		Name: "group.share.max.partition.max.record.locks", Type: Int, Default: "4000", check: between(2000, 10000),
 		Doc: "The largest value that a group may set for share.partition.max.record.locks.",
 	},
 	{
-		Name: "group.share.max.record.lock.duration.ms", Type: IntConfig, Default: "60000", check: between(30000, 3600000),
+		Name: "group.share.max.record.lock.duration.ms", Type: Int, Default: "60000", check: between(30000, 3600000),
 		Doc: "The largest value that a group may set for share.record.lock.duration.ms.",
 	},
 	{
-		Name: "group.share.max.session.timeout.ms", Type: IntConfig, Default: "60000", check: atLeast(1),
+		Name: "group.share.max.session.timeout.ms", Type: Int, Default: "60000", check: atLeast(1),
 		Doc: "The largest value that a group may set for share.session.timeout.ms.",
 	},
 	{
-		Name: "group.share.max.share.sessions", Type: IntConfig, Default: "2000", check: atLeast(1),
+		Name: "group.share.max.share.sessions", Type: Int, Default: "2000", check: atLeast(1),
 		Doc: "How many share sessions this node keeps; acts from the version with share groups on.",
 	},
 	{
-		Name: "group.share.max.size", Type: IntConfig, Default: "200", check: between(1, 1000),
+		Name: "group.share.max.size", Type: Int, Default: "200", check: between(1, 1000),
 		Doc: "How many members a share group has at most; acts from the version with share groups on.",
 	},
 	{
-		Name: "group.share.min.assignment.interval.ms", Type: IntConfig, Default: "0", check: atLeast(0),
+		Name: "group.share.min.assignment.interval.ms", Type: Int, Default: "0", check: atLeast(0),
 		Doc: "The smallest value that a group may set for share.assignment.interval.ms.",
 	},
 	{
-		Name: "group.share.min.delivery.count.limit", Type: IntConfig, Default: "2", check: between(2, 5),
+		Name: "group.share.min.delivery.count.limit", Type: Int, Default: "2", check: between(2, 5),
 		Doc: "The smallest value that a group may set for share.delivery.count.limit.",
 	},
 	{
-		Name: "group.share.min.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Name: "group.share.min.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1),
 		Doc: "The smallest value that a group may set for share.heartbeat.interval.ms.",
 	},
 	{
-		Name: "group.share.min.partition.max.record.locks", Type: IntConfig, Default: "100", check: between(100, 2000),
+		Name: "group.share.min.partition.max.record.locks", Type: Int, Default: "100", check: between(100, 2000),
 		Doc: "The smallest value that a group may set for share.partition.max.record.locks.",
 	},
 	{
-		Name: "group.share.min.record.lock.duration.ms", Type: IntConfig, Default: "15000", check: between(1000, 30000),
+		Name: "group.share.min.record.lock.duration.ms", Type: Int, Default: "15000", check: between(1000, 30000),
 		Doc: "The smallest value that a group may set for share.record.lock.duration.ms.",
 	},
 	{
-		Name: "group.share.min.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Name: "group.share.min.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
 		Doc: "The smallest value that a group may set for share.session.timeout.ms.",
 	},
 	{
-		Name: "group.share.partition.max.record.locks", Type: IntConfig, Default: "2000", check: between(100, 10000),
+		Name: "group.share.partition.max.record.locks", Type: Int, Default: "2000", check: between(100, 10000),
 		Doc: "How many records of a partition may be with members of a share group at a time; acts from the version with share groups on.",
 	},
 	{
-		Name: "group.share.record.lock.duration.ms", Type: IntConfig, Default: "30000", check: between(1000, 3600000),
+		Name: "group.share.record.lock.duration.ms", Type: Int, Default: "30000", check: between(1000, 3600000),
 		Doc: "How long a member of a share group may keep a record; acts from the version with share groups on.",
 	},
 	{
-		Name: "group.share.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Name: "group.share.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
 		Doc: "How long a member of a share group may be silent; acts from the version with share groups on.",
 	},
 	{
-		Name: "group.streams.assignment.interval.ms", Type: IntConfig, Default: "1000", Scope: ClusterWide, check: atLeast(0),
+		Name: "group.streams.assignment.interval.ms", Type: Int, Default: "1000", Scope: ClusterWide, check: atLeast(0),
 		Doc: "The shortest time between two new assignments of a streams group that does not say; acts from the version with streams groups on.",
 	},
 	{
-		Name: "group.streams.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Name: "group.streams.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1),
 		Doc: "How often members of streams groups send a heartbeat; acts from the version with streams groups on.",
 	},
 	{
-		Name: "group.streams.initial.rebalance.delay.ms", Type: IntConfig, Default: "3000", check: atLeast(0),
+		Name: "group.streams.initial.rebalance.delay.ms", Type: Int, Default: "3000", check: atLeast(0),
 		Doc: "How long a new streams group waits for more members; acts from the version with streams groups on.",
 	},
 	{
-		Name: "group.streams.max.assignment.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(0),
+		Name: "group.streams.max.assignment.interval.ms", Type: Int, Default: "15000", check: atLeast(0),
 		Doc: "The largest value that a group may set for streams.assignment.interval.ms.",
 	},
 	{
-		Name: "group.streams.max.heartbeat.interval.ms", Type: IntConfig, Default: "15000", check: atLeast(1),
+		Name: "group.streams.max.heartbeat.interval.ms", Type: Int, Default: "15000", check: atLeast(1),
 		Doc: "The largest value that a group may set for streams.heartbeat.interval.ms.",
 	},
 	{
-		Name: "group.streams.max.session.timeout.ms", Type: IntConfig, Default: "60000", check: atLeast(1),
+		Name: "group.streams.max.session.timeout.ms", Type: Int, Default: "60000", check: atLeast(1),
 		Doc: "The largest value that a group may set for streams.session.timeout.ms.",
 	},
 	{
-		Name: "group.streams.max.size", Type: IntConfig, Default: "2147483647", check: atLeast(1),
+		Name: "group.streams.max.size", Type: Int, Default: "2147483647", check: atLeast(1),
 		Doc: "How many members a streams group has at most; acts from the version with streams groups on.",
 	},
 	{
-		Name: "group.streams.max.standby.replicas", Type: IntConfig, Default: "2", check: atLeast(0),
+		Name: "group.streams.max.standby.replicas", Type: Int, Default: "2", check: atLeast(0),
 		Doc: "The largest value that a group may set for streams.num.standby.replicas.",
 	},
 	{
-		Name: "group.streams.min.assignment.interval.ms", Type: IntConfig, Default: "0", check: atLeast(0),
+		Name: "group.streams.min.assignment.interval.ms", Type: Int, Default: "0", check: atLeast(0),
 		Doc: "The smallest value that a group may set for streams.assignment.interval.ms.",
 	},
 	{
-		Name: "group.streams.min.heartbeat.interval.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Name: "group.streams.min.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1),
 		Doc: "The smallest value that a group may set for streams.heartbeat.interval.ms.",
 	},
 	{
-		Name: "group.streams.min.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Name: "group.streams.min.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
 		Doc: "The smallest value that a group may set for streams.session.timeout.ms.",
 	},
 	{
-		Name: "group.streams.num.standby.replicas", Type: IntConfig, Default: "0", check: atLeast(0),
+		Name: "group.streams.num.standby.replicas", Type: Int, Default: "0", check: atLeast(0),
 		Doc: "How many warm copies of a task's state streams groups keep; acts from the version with streams groups on.",
 	},
 	{
-		Name: "group.streams.session.timeout.ms", Type: IntConfig, Default: "45000", check: atLeast(1),
+		Name: "group.streams.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
 		Doc: "How long a member of a streams group may be silent; acts from the version with streams groups on.",
 	},
 	{
-		Name: "offset.metadata.max.bytes", Type: IntConfig, Default: "4096", check: atLeast(0),
+		Name: "offset.metadata.max.bytes", Type: Int, Default: "4096", check: atLeast(0),
 		Doc: "The longest text that a consumer may commit with an offset.",
 	},
 	{
-		Name: "offsets.commit.timeout.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Name: "offsets.commit.timeout.ms", Type: Int, Default: "5000", check: atLeast(1),
 		Doc: "How long a commit of offsets waits for the replicas; acts from the version with replication on.",
 	},
 	{
-		Name: "offsets.load.buffer.size", Type: IntConfig, Default: "5242880", check: atLeast(1),
+		Name: "offsets.load.buffer.size", Type: Int, Default: "5242880", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: __consumer_offsets is read in pieces of a built-in size.",
 	},
 	{
-		Name: "offsets.retention.check.interval.ms", Type: LongConfig, Default: "600000", check: atLeast(1),
+		Name: "offsets.retention.check.interval.ms", Type: Long, Default: "600000", check: atLeast(1),
 		Doc: "How often expired offsets are looked for.",
 	},
 	{
-		Name: "offsets.retention.minutes", Type: IntConfig, Default: "10080", check: atLeast(1),
+		Name: "offsets.retention.minutes", Type: Int, Default: "10080", check: atLeast(1),
 		Doc: "How long committed offsets are kept after their group was left by all members.",
 	},
 	{
-		Name: "offsets.topic.compression.codec", Type: IntConfig, Default: "0",
+		Name: "offsets.topic.compression.codec", Type: Int, Default: "0",
 		Doc: "Accepted for compatibility without effect: offsets are stored uncompressed.",
 	},
 	{
-		Name: "offsets.topic.num.partitions", Type: IntConfig, Default: "50", check: atLeast(1),
+		Name: "offsets.topic.num.partitions", Type: Int, Default: "50", check: atLeast(1),
 		Doc: "How many partitions __consumer_offsets gets when it is made.",
 	},
 	{
-		Name: "offsets.topic.replication.factor", Type: ShortConfig, Default: "3", check: atLeast(1),
+		Name: "offsets.topic.replication.factor", Type: Short, Default: "3", check: atLeast(1),
 		Doc: "How many replicas __consumer_offsets gets when it is made; the default follows the cluster: as many as there are nodes, at most 3.",
 	},
 	{
-		Name: "offsets.topic.segment.bytes", Type: IntConfig, Default: "104857600", check: atLeast(1),
+		Name: "offsets.topic.segment.bytes", Type: Int, Default: "104857600", check: atLeast(1),
 		Doc: "The size at which a log of __consumer_offsets goes on in a new file.",
 	},
 	{
-		Name: "producer.id.expiration.ms", Type: IntConfig, Default: aDay, Scope: ClusterWide, check: atLeast(1),
+		Name: "producer.id.expiration.ms", Type: Int, Default: aDay, Scope: ClusterWide, check: atLeast(1),
 		Doc: "How long a partition remembers an idempotent producer after its last batch.",
 	},
 	{
-		Name: "share.coordinator.append.linger.ms", Type: IntConfig, Default: "-1", check: atLeast(-1),
+		Name: "share.coordinator.append.linger.ms", Type: Int, Default: "-1", check: atLeast(-1),
 		Doc: "Accepted for compatibility without effect: changes of groups are committed together without waiting.",
 	},
 	{
-		Name: "share.coordinator.cached.buffer.max.bytes", Type: IntConfig, Default: "1048588", Scope: ClusterWide, check: atLeast(524288),
+		Name: "share.coordinator.cached.buffer.max.bytes", Type: Int, Default: "1048588", Scope: ClusterWide, check: atLeast(524288),
 		Doc: "Accepted for compatibility without effect: buffers of coordinators are not cached by size.",
 	},
 	{
-		Name: "share.coordinator.load.buffer.size", Type: IntConfig, Default: "5242880", check: atLeast(1),
+		Name: "share.coordinator.load.buffer.size", Type: Int, Default: "5242880", check: atLeast(1),
 		Doc: "How much of __share_group_state is read at a time; acts from the version with share groups on.",
 	},
 	{
-		Name: "share.coordinator.snapshot.update.records.per.snapshot", Type: IntConfig, Default: "500", check: between(0, 500),
+		Name: "share.coordinator.snapshot.update.records.per.snapshot", Type: Int, Default: "500", check: between(0, 500),
 		Doc: "How many changes of a share partition lie between two snapshots of it; acts from the version with share groups on.",
 	},
 	{
-		Name: "share.coordinator.state.topic.compression.codec", Type: IntConfig, Default: "0",
+		Name: "share.coordinator.state.topic.compression.codec", Type: Int, Default: "0",
 		Doc: "The number of the codec of __share_group_state; acts from the version with share groups on.",
 	},
 	{
-		Name: "share.coordinator.state.topic.min.isr", Type: ShortConfig, Default: "2", check: atLeast(1),
+		Name: "share.coordinator.state.topic.min.isr", Type: Short, Default: "2", check: atLeast(1),
 		Doc: "How many replicas of __share_group_state must be in sync for a write; the default follows the cluster; acts from the version with share groups on.",
 	},
 	{
-		Name: "share.coordinator.state.topic.num.partitions", Type: IntConfig, Default: "50", check: atLeast(1),
+		Name: "share.coordinator.state.topic.num.partitions", Type: Int, Default: "50", check: atLeast(1),
 		Doc: "How many partitions __share_group_state gets; acts from the version with share groups on.",
 	},
 	{
-		Name: "share.coordinator.state.topic.replication.factor", Type: ShortConfig, Default: "3", check: atLeast(1),
+		Name: "share.coordinator.state.topic.replication.factor", Type: Short, Default: "3", check: atLeast(1),
 		Doc: "How many replicas __share_group_state gets; the default follows the cluster; acts from the version with share groups on.",
 	},
 	{
-		Name: "share.coordinator.state.topic.segment.bytes", Type: IntConfig, Default: "104857600", check: atLeast(1),
+		Name: "share.coordinator.state.topic.segment.bytes", Type: Int, Default: "104857600", check: atLeast(1),
 		Doc: "The size at which a log of __share_group_state goes on in a new file; acts from the version with share groups on.",
 	},
 	{
-		Name: "share.coordinator.threads", Type: IntConfig, Default: "1", check: atLeast(1),
+		Name: "share.coordinator.threads", Type: Int, Default: "1", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
 	},
 	{
-		Name: "share.coordinator.write.timeout.ms", Type: IntConfig, Default: "5000", check: atLeast(1),
+		Name: "share.coordinator.write.timeout.ms", Type: Int, Default: "5000", check: atLeast(1),
 		Doc: "How long a write to __share_group_state waits for the replicas; acts from the version with share groups on.",
 	},
 	{
-		Name: "share.fetch.purgatory.purge.interval.requests", Type: IntConfig, Default: "1000",
+		Name: "share.fetch.purgatory.purge.interval.requests", Type: Int, Default: "1000",
 		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
 	},
 	{
-		Name: "transaction.abort.timed.out.transaction.cleanup.interval.ms", Type: IntConfig, Default: "10000", check: atLeast(1),
+		Name: "transaction.abort.timed.out.transaction.cleanup.interval.ms", Type: Int, Default: "10000", check: atLeast(1),
 		Doc: "How often transactions over their time are looked for; acts from the version with transactions on.",
 	},
 	{
-		Name: "transaction.max.timeout.ms", Type: IntConfig, Default: "900000", check: atLeast(1),
+		Name: "transaction.max.timeout.ms", Type: Int, Default: "900000", check: atLeast(1),
 		Doc: "The longest timeout that a transaction may ask for; acts from the version with transactions on.",
 	},
 	{
-		Name: "transaction.partition.verification.enable", Type: BoolConfig, Default: "true", Scope: ClusterWide,
+		Name: "transaction.partition.verification.enable", Type: Bool, Default: "true", Scope: ClusterWide,
 		Doc: "Whether a write is checked to belong to an open transaction; acts from the version with transactions on.",
 	},
 	{
-		Name: "transaction.remove.expired.transaction.cleanup.interval.ms", Type: IntConfig, Default: "3600000", check: atLeast(1),
+		Name: "transaction.remove.expired.transaction.cleanup.interval.ms", Type: Int, Default: "3600000", check: atLeast(1),
 		Doc: "How often expired transactional ids are looked for; acts from the version with transactions on.",
 	},
 	{
-		Name: "transaction.state.log.load.buffer.size", Type: IntConfig, Default: "5242880", check: atLeast(1),
+		Name: "transaction.state.log.load.buffer.size", Type: Int, Default: "5242880", check: atLeast(1),
 		Doc: "How much of __transaction_state is read at a time; acts from the version with transactions on.",
 	},
 	{
-		Name: "transaction.state.log.min.isr", Type: IntConfig, Default: "2", check: atLeast(1),
+		Name: "transaction.state.log.min.isr", Type: Int, Default: "2", check: atLeast(1),
 		Doc: "How many replicas of __transaction_state must be in sync for a write; the default follows the cluster; acts from the version with transactions on.",
 	},
 	{
-		Name: "transaction.state.log.num.partitions", Type: IntConfig, Default: "50", check: atLeast(1),
+		Name: "transaction.state.log.num.partitions", Type: Int, Default: "50", check: atLeast(1),
 		Doc: "How many partitions __transaction_state gets; acts from the version with transactions on.",
 	},
 	{
-		Name: "transaction.state.log.replication.factor", Type: ShortConfig, Default: "3", check: atLeast(1),
+		Name: "transaction.state.log.replication.factor", Type: Short, Default: "3", check: atLeast(1),
 		Doc: "How many replicas __transaction_state gets; the default follows the cluster; acts from the version with transactions on.",
 	},
 	{
-		Name: "transaction.state.log.segment.bytes", Type: IntConfig, Default: "104857600", check: atLeast(1),
+		Name: "transaction.state.log.segment.bytes", Type: Int, Default: "104857600", check: atLeast(1),
 		Doc: "The size at which a log of __transaction_state goes on in a new file; acts from the version with transactions on.",
 	},
 	{
-		Name: "transaction.two.phase.commit.enable", Type: BoolConfig, Default: "false",
+		Name: "transaction.two.phase.commit.enable", Type: Bool, Default: "false",
 		Doc: "Whether clients may take part in two-phase commits; acts from the version with transactions on.",
 	},
 	{
-		Name: "transactional.id.expiration.ms", Type: IntConfig, Default: aWeek, check: atLeast(1),
+		Name: "transactional.id.expiration.ms", Type: Int, Default: aWeek, check: atLeast(1),
 		Doc: "How long an unused transactional id is remembered; acts from the version with transactions on.",
 	},
 }

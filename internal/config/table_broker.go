@@ -1,425 +1,425 @@
-package meta
+package config
 
 // brokerConfigs are a node's identity, network, metadata and replication.
-var brokerConfigs = []ConfigDef{
+var brokerConfigs = []Def{
 	{
-		Name: "advertised.listeners", Type: ListConfig, Null: true,
+		Name: "advertised.listeners", Type: List, Null: true,
 		Doc: "The addresses that clients are told; where it is not set a client is told the address on which it reached this node.",
 	},
 	{
-		Name: "alter.config.policy.class.name", Type: ClassConfig, Null: true,
+		Name: "alter.config.policy.class.name", Type: Class, Null: true,
 		Doc: "Accepted for compatibility without effect: policies for config changes are Java classes.",
 	},
 	{
-		Name: "alter.log.dirs.replication.quota.window.num", Type: IntConfig, Default: "11", check: atLeast(1),
+		Name: "alter.log.dirs.replication.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
 	},
 	{
-		Name: "alter.log.dirs.replication.quota.window.size.seconds", Type: IntConfig, Default: "1", check: atLeast(1),
+		Name: "alter.log.dirs.replication.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
 	},
 	{
-		Name: "auto.create.topics.enable", Type: BoolConfig, Default: "true",
+		Name: "auto.create.topics.enable", Type: Bool, Default: "true",
 		Doc: "Whether a client that asks for the metadata of an unknown topic creates it.",
 	},
 	{
-		Name: "auto.leader.rebalance.enable", Type: BoolConfig, Default: "true",
+		Name: "auto.leader.rebalance.enable", Type: Bool, Default: "true",
 		Doc: "Whether leadership returns to the first replica of a partition by itself; acts from the version with replication on.",
 	},
 	{
-		Name: "background.threads", Type: IntConfig, Default: "10", Scope: ClusterWide, check: atLeast(1),
+		Name: "background.threads", Type: Int, Default: "10", Scope: ClusterWide, check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
 	},
 	{
-		Name: "broker.heartbeat.interval.ms", Type: IntConfig, Default: "2000", check: atLeast(1),
+		Name: "broker.heartbeat.interval.ms", Type: Int, Default: "2000", check: atLeast(1),
 		Doc: "How often a node tells the controller that it is alive; acts from the version with replication on.",
 	},
 	{
-		Name: "broker.id", Type: IntConfig, Default: "-1",
+		Name: "broker.id", Type: Int, Default: "-1",
 		Doc: "The number of this node, the same as node.id.",
 	},
 	{
-		Name: "broker.rack", Type: StringConfig, Null: true,
+		Name: "broker.rack", Type: String, Null: true,
 		Doc: "The rack or zone in which this node stands, for placement and for reads from the nearest replica.",
 	},
 	{
-		Name: "broker.session.timeout.ms", Type: IntConfig, Default: "9000", check: atLeast(1),
+		Name: "broker.session.timeout.ms", Type: Int, Default: "9000", check: atLeast(1),
 		Doc: "How long a node may be silent before its partitions get other leaders; acts from the version with replication on.",
 	},
 	{
-		Name: "client.quota.callback.class", Type: ClassConfig, Null: true,
+		Name: "client.quota.callback.class", Type: Class, Null: true,
 		Doc: "Accepted for compatibility without effect: quota callbacks are Java classes.",
 	},
 	{
-		Name: "config.providers", Type: ListConfig, Scope: ClusterWide,
+		Name: "config.providers", Type: List, Scope: ClusterWide,
 		Doc: "Accepted for compatibility without effect: config providers are Java classes.",
 	},
 	{
-		Name: "connection.failed.authentication.delay.ms", Type: IntConfig, Default: "100", check: atLeast(0),
+		Name: "connection.failed.authentication.delay.ms", Type: Int, Default: "100", check: atLeast(0),
 		Doc: "How long a connection that failed to authenticate is kept before it is closed; acts from the version with authentication on.",
 	},
 	{
-		Name: "connections.max.idle.ms", Type: LongConfig, Default: "600000",
+		Name: "connections.max.idle.ms", Type: Long, Default: "600000",
 		Doc: "How long a connection may be idle before it is closed.",
 	},
 	{
-		Name: "connections.max.reauth.ms", Type: LongConfig, Default: "0",
+		Name: "connections.max.reauth.ms", Type: Long, Default: "0",
 		Doc: "How long a client's authentication is good for, 0 means as long as the connection; acts from the version with authentication on.",
 	},
 	{
-		Name: "controlled.shutdown.enable", Type: BoolConfig, Default: "true",
+		Name: "controlled.shutdown.enable", Type: Bool, Default: "true",
 		Doc: "Whether a node hands over its leaderships before it stops; acts from the version with replication on.",
 	},
 	{
-		Name: "controller.listener.names", Type: ListConfig, Null: true,
+		Name: "controller.listener.names", Type: List, Null: true,
 		Doc: "The listeners of controllers; here nodes and clients share one port.",
 	},
 	{
-		Name: "controller.quorum.append.linger.ms", Type: IntConfig, Default: "25", check: atLeast(0),
+		Name: "controller.quorum.append.linger.ms", Type: Int, Default: "25", check: atLeast(0),
 		Doc: "Accepted for compatibility without effect: changes of metadata are committed together without waiting.",
 	},
 	{
-		Name: "controller.quorum.auto.join.enable", Type: BoolConfig, Default: "false",
+		Name: "controller.quorum.auto.join.enable", Type: Bool, Default: "false",
 		Doc: "Accepted for compatibility without effect: which nodes vote is decided by the cluster itself.",
 	},
 	{
-		Name: "controller.quorum.bootstrap.servers", Type: ListConfig,
+		Name: "controller.quorum.bootstrap.servers", Type: List,
 		Doc: "Accepted for compatibility without effect: a node joins a cluster by leat up --join.",
 	},
 	{
-		Name: "controller.quorum.election.backoff.max.ms", Type: IntConfig, Default: "1000", check: atLeast(0),
+		Name: "controller.quorum.election.backoff.max.ms", Type: Int, Default: "1000", check: atLeast(0),
 		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
 	},
 	{
-		Name: "controller.quorum.election.timeout.ms", Type: IntConfig, Default: "1000", check: atLeast(0),
+		Name: "controller.quorum.election.timeout.ms", Type: Int, Default: "1000", check: atLeast(0),
 		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
 	},
 	{
-		Name: "controller.quorum.fetch.max.bytes", Type: IntConfig, Default: "1048576", check: atLeast(1),
+		Name: "controller.quorum.fetch.max.bytes", Type: Int, Default: "1048576", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: the quorum bounds its own messages.",
 	},
 	{
-		Name: "controller.quorum.fetch.snapshot.max.bytes", Type: IntConfig, Default: "1048576", check: atLeast(1),
+		Name: "controller.quorum.fetch.snapshot.max.bytes", Type: Int, Default: "1048576", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: the quorum bounds its own messages.",
 	},
 	{
-		Name: "controller.quorum.fetch.timeout.ms", Type: IntConfig, Default: "2000", check: atLeast(0),
+		Name: "controller.quorum.fetch.timeout.ms", Type: Int, Default: "2000", check: atLeast(0),
 		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
 	},
 	{
-		Name: "controller.quorum.request.timeout.ms", Type: IntConfig, Default: "2000", check: atLeast(0),
+		Name: "controller.quorum.request.timeout.ms", Type: Int, Default: "2000", check: atLeast(0),
 		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
 	},
 	{
-		Name: "controller.quorum.retry.backoff.ms", Type: IntConfig, Default: "20", check: atLeast(0),
+		Name: "controller.quorum.retry.backoff.ms", Type: Int, Default: "20", check: atLeast(0),
 		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
 	},
 	{
-		Name: "controller.quorum.voters", Type: ListConfig,
+		Name: "controller.quorum.voters", Type: List,
 		Doc: "Accepted for compatibility without effect: which nodes vote is decided by the cluster itself.",
 	},
 	{
-		Name: "controller.quota.window.num", Type: IntConfig, Default: "11", check: atLeast(1),
+		Name: "controller.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
 		Doc: "How many windows the quota on topic changes looks back; acts from the version with quotas on.",
 	},
 	{
-		Name: "controller.quota.window.size.seconds", Type: IntConfig, Default: "1", check: atLeast(1),
+		Name: "controller.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
 		Doc: "How long a window of the quota on topic changes is; acts from the version with quotas on.",
 	},
 	{
-		Name: "controller.socket.timeout.ms", Type: IntConfig, Default: "30000",
+		Name: "controller.socket.timeout.ms", Type: Int, Default: "30000",
 		Doc: "How long a node waits for the controller; acts from the version with replication on.",
 	},
 	{
-		Name: "create.topic.policy.class.name", Type: ClassConfig, Null: true,
+		Name: "create.topic.policy.class.name", Type: Class, Null: true,
 		Doc: "Accepted for compatibility without effect: policies for new topics are Java classes.",
 	},
 	{
-		Name: "default.replication.factor", Type: IntConfig, Default: "1", check: atLeast(1),
+		Name: "default.replication.factor", Type: Int, Default: "1", check: atLeast(1),
 		Doc: "How many replicas a topic gets that does not say; the default follows the cluster: as many as there are nodes, at most 3.",
 	},
 	{
-		Name: "delete.records.purgatory.purge.interval.requests", Type: IntConfig, Default: "1",
+		Name: "delete.records.purgatory.purge.interval.requests", Type: Int, Default: "1",
 		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
 	},
 	{
-		Name: "delete.topic.enable", Type: BoolConfig, Default: "true",
+		Name: "delete.topic.enable", Type: Bool, Default: "true",
 		Doc: "Whether topics can be deleted.",
 	},
 	{
-		Name: "early.start.listeners", Type: ListConfig, Null: true,
+		Name: "early.start.listeners", Type: List, Null: true,
 		Doc: "Accepted for compatibility without effect: all listeners open when the node serves.",
 	},
 	{
-		Name: "fetch.max.bytes", Type: IntConfig, Default: "57671680", check: atLeast(1024),
+		Name: "fetch.max.bytes", Type: Int, Default: "57671680", check: atLeast(1024),
 		Doc: "The most bytes that one fetch request is answered with.",
 	},
 	{
-		Name: "fetch.purgatory.purge.interval.requests", Type: IntConfig, Default: "1000",
+		Name: "fetch.purgatory.purge.interval.requests", Type: Int, Default: "1000",
 		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
 	},
 	{
-		Name: "follower.fetch.last.tiered.offset.enable", Type: BoolConfig, Default: "false", Scope: ClusterWide,
+		Name: "follower.fetch.last.tiered.offset.enable", Type: Bool, Default: "false", Scope: ClusterWide,
 		Doc: "Whether a new follower begins where object storage ends; acts from the version with tiered storage on.",
 	},
 	{
-		Name: "follower.replication.throttled.rate", Type: LongConfig, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
+		Name: "follower.replication.throttled.rate", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
 		Doc: "How many bytes a second throttled followers may read; acts from the version with replication on.",
 	},
 	{
-		Name: "initial.broker.registration.timeout.ms", Type: IntConfig, Default: "60000",
+		Name: "initial.broker.registration.timeout.ms", Type: Int, Default: "60000",
 		Doc: "Accepted for compatibility without effect: a node registers when it starts and serves afterwards.",
 	},
 	{
-		Name: "inter.broker.listener.name", Type: StringConfig, Null: true,
+		Name: "inter.broker.listener.name", Type: String, Null: true,
 		Doc: "The listener by which nodes talk to each other; here nodes and clients share one port.",
 	},
 	{
-		Name: "kafka.metrics.polling.interval.secs", Type: IntConfig, Default: "10", check: atLeast(1),
+		Name: "kafka.metrics.polling.interval.secs", Type: Int, Default: "10", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: metrics are read from /metrics.",
 	},
 	{
-		Name: "kafka.metrics.reporters", Type: ListConfig,
+		Name: "kafka.metrics.reporters", Type: List,
 		Doc: "Accepted for compatibility without effect: metrics are read from /metrics.",
 	},
 	{
-		Name: "leader.imbalance.check.interval.seconds", Type: LongConfig, Default: "300", check: atLeast(1),
+		Name: "leader.imbalance.check.interval.seconds", Type: Long, Default: "300", check: atLeast(1),
 		Doc: "How often the balance of leaderships is looked at; acts from the version with replication on.",
 	},
 	{
-		Name: "leader.imbalance.per.broker.percentage", Type: IntConfig, Default: "10", check: atLeast(0),
+		Name: "leader.imbalance.per.broker.percentage", Type: Int, Default: "10", check: atLeast(0),
 		Doc: "How uneven leaderships may be before they are moved; acts from the version with replication on.",
 	},
 	{
-		Name: "leader.replication.throttled.rate", Type: LongConfig, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
+		Name: "leader.replication.throttled.rate", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
 		Doc: "How many bytes a second leaders may send to throttled followers; acts from the version with replication on.",
 	},
 	{
-		Name: "listener.security.protocol.map", Type: StringConfig, Default: "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", Scope: PerBroker,
+		Name: "listener.security.protocol.map", Type: String, Default: "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", Scope: PerBroker,
 		Doc: "Which listener uses which security protocol; acts from the version with TLS on.",
 	},
 	{
-		Name: "listeners", Type: ListConfig, Default: "PLAINTEXT://:9092", Scope: PerBroker,
+		Name: "listeners", Type: List, Default: "PLAINTEXT://:9092", Scope: PerBroker,
 		Doc: "The addresses on which this node listens.",
 	},
 	{
-		Name: "max.connection.creation.rate", Type: IntConfig, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
+		Name: "max.connection.creation.rate", Type: Int, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
 		Doc: "How many connections a second are accepted; acts from the version with quotas on.",
 	},
 	{
-		Name: "max.connections", Type: IntConfig, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
+		Name: "max.connections", Type: Int, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
 		Doc: "How many connections this node has at most; 0 means no limit. A smaller limit closes none of those that are there.",
 	},
 	{
-		Name: "max.connections.per.ip", Type: IntConfig, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
+		Name: "max.connections.per.ip", Type: Int, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
 		Doc: "How many connections one client address has at most; 0 means no limit, or, where max.connections.per.ip.overrides names addresses, that nobody else may connect.",
 	},
 	{
-		Name: "max.connections.per.ip.overrides", Type: StringConfig, Scope: ClusterWide, check: countsOfIPs,
+		Name: "max.connections.per.ip.overrides", Type: String, Scope: ClusterWide, check: countsOfIPs,
 		Doc: "Other limits for single client addresses, as address:count pairs with commas between; names of hosts are not resolved.",
 	},
 	{
-		Name: "max.incremental.fetch.session.cache.slots", Type: IntConfig, Default: "1000", check: atLeast(0),
+		Name: "max.incremental.fetch.session.cache.slots", Type: Int, Default: "1000", check: atLeast(0),
 		Doc: "How many incremental fetch sessions this node keeps.",
 	},
 	{
-		Name: "max.request.partition.size.limit", Type: IntConfig, Default: "2000", check: atLeast(1),
+		Name: "max.request.partition.size.limit", Type: Int, Default: "2000", check: atLeast(1),
 		Doc: "How many partitions one DescribeTopicPartitions answer holds at most.",
 	},
 	{
-		Name: "message.max.bytes", Type: IntConfig, Default: "1048588", Scope: ClusterWide, check: atLeast(0),
+		Name: "message.max.bytes", Type: Int, Default: "1048588", Scope: ClusterWide, check: atLeast(0),
 		Doc: "The largest record batch that is taken, for topics that do not say.",
 	},
 	{
-		Name: "metadata.log.dir", Type: StringConfig, Null: true,
+		Name: "metadata.log.dir", Type: String, Null: true,
 		Doc: "Accepted for compatibility without effect: metadata lies in the data directory.",
 	},
 	{
-		Name: "metadata.log.max.record.bytes.between.snapshots", Type: LongConfig, Default: "20971520", check: atLeast(1),
+		Name: "metadata.log.max.record.bytes.between.snapshots", Type: Long, Default: "20971520", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: snapshots of metadata are made by a built-in size.",
 	},
 	{
-		Name: "metadata.log.max.snapshot.interval.ms", Type: LongConfig, Default: "3600000", check: atLeast(0),
+		Name: "metadata.log.max.snapshot.interval.ms", Type: Long, Default: "3600000", check: atLeast(0),
 		Doc: "Accepted for compatibility without effect: snapshots of metadata are made by size.",
 	},
 	{
-		Name: "metadata.log.segment.bytes", Type: IntConfig, Default: "1073741824", check: atLeast(8388608),
+		Name: "metadata.log.segment.bytes", Type: Int, Default: "1073741824", check: atLeast(8388608),
 		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
 	},
 	{
-		Name: "metadata.log.segment.ms", Type: LongConfig, Default: aWeek,
+		Name: "metadata.log.segment.ms", Type: Long, Default: aWeek,
 		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
 	},
 	{
-		Name: "metadata.max.idle.interval.ms", Type: IntConfig, Default: "500", check: atLeast(0),
+		Name: "metadata.max.idle.interval.ms", Type: Int, Default: "500", check: atLeast(0),
 		Doc: "Accepted for compatibility without effect: the metadata log has no empty records.",
 	},
 	{
-		Name: "metadata.max.retention.bytes", Type: LongConfig, Default: "104857600",
+		Name: "metadata.max.retention.bytes", Type: Long, Default: "104857600",
 		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
 	},
 	{
-		Name: "metadata.max.retention.ms", Type: LongConfig, Default: aWeek,
+		Name: "metadata.max.retention.ms", Type: Long, Default: aWeek,
 		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
 	},
 	{
-		Name: "metric.reporters", Type: ListConfig, Default: "org.apache.kafka.common.metrics.JmxReporter", Scope: ClusterWide,
+		Name: "metric.reporters", Type: List, Default: "org.apache.kafka.common.metrics.JmxReporter", Scope: ClusterWide,
 		Doc: "Accepted for compatibility without effect: metrics are read from /metrics.",
 	},
 	{
-		Name: "metrics.num.samples", Type: IntConfig, Default: "2", check: atLeast(1),
+		Name: "metrics.num.samples", Type: Int, Default: "2", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: metrics are counters that their reader samples.",
 	},
 	{
-		Name: "metrics.recording.level", Type: StringConfig, Default: "INFO",
+		Name: "metrics.recording.level", Type: String, Default: "INFO",
 		Doc: "Accepted for compatibility without effect: all metrics are always counted.",
 	},
 	{
-		Name: "metrics.sample.window.ms", Type: LongConfig, Default: "30000", check: atLeast(1),
+		Name: "metrics.sample.window.ms", Type: Long, Default: "30000", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: metrics are counters that their reader samples.",
 	},
 	{
-		Name: "min.insync.replicas", Type: IntConfig, Default: "1", Scope: ClusterWide, check: atLeast(1),
+		Name: "min.insync.replicas", Type: Int, Default: "1", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How many replicas must be in sync for a write with acks=all, for topics that do not say.",
 	},
 	{
-		Name: "node.id", Type: IntConfig, Null: true, check: atLeast(0),
+		Name: "node.id", Type: Int, Null: true, check: atLeast(0),
 		Doc: "The number of this node in its cluster.",
 	},
 	{
-		Name: "num.io.threads", Type: IntConfig, Default: "8", Scope: ClusterWide, check: atLeast(1),
+		Name: "num.io.threads", Type: Int, Default: "8", Scope: ClusterWide, check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: a request stays on its connection's goroutine.",
 	},
 	{
-		Name: "num.network.threads", Type: IntConfig, Default: "3", Scope: ClusterWide, check: atLeast(1),
+		Name: "num.network.threads", Type: Int, Default: "3", Scope: ClusterWide, check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: a request stays on its connection's goroutine.",
 	},
 	{
-		Name: "num.partitions", Type: IntConfig, Default: "1", check: atLeast(1),
+		Name: "num.partitions", Type: Int, Default: "1", check: atLeast(1),
 		Doc: "How many partitions a topic gets that does not say.",
 	},
 	{
-		Name: "num.recovery.threads.per.data.dir", Type: IntConfig, Default: "2", Scope: ClusterWide, check: atLeast(1),
+		Name: "num.recovery.threads.per.data.dir", Type: Int, Default: "2", Scope: ClusterWide, check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: partitions are recovered when they are first used.",
 	},
 	{
-		Name: "num.replica.alter.log.dirs.threads", Type: IntConfig, Null: true,
+		Name: "num.replica.alter.log.dirs.threads", Type: Int, Null: true,
 		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
 	},
 	{
-		Name: "num.replica.fetchers", Type: IntConfig, Default: "1", Scope: ClusterWide, check: atLeast(1),
+		Name: "num.replica.fetchers", Type: Int, Default: "1", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How many connections a follower reads from each leader; acts from the version with replication on.",
 	},
 	{
-		Name: "process.roles", Type: ListConfig, Default: "broker,controller", check: listOf("broker", "controller"),
+		Name: "process.roles", Type: List, Default: "broker,controller", check: listOf("broker", "controller"),
 		Doc: "What this node does; every node is a broker, and the cluster decides which ones vote as controllers.",
 	},
 	{
-		Name: "producer.purgatory.purge.interval.requests", Type: IntConfig, Default: "1000",
+		Name: "producer.purgatory.purge.interval.requests", Type: Int, Default: "1000",
 		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
 	},
 	{
-		Name: "queued.max.request.bytes", Type: LongConfig, Default: "-1",
+		Name: "queued.max.request.bytes", Type: Long, Default: "-1",
 		Doc: "How many bytes of requests all connections together may hold in memory, -1 means the built-in limit.",
 	},
 	{
-		Name: "queued.max.requests", Type: IntConfig, Default: "500", check: atLeast(1),
+		Name: "queued.max.requests", Type: Int, Default: "500", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: requests are not queued.",
 	},
 	{
-		Name: "quota.window.num", Type: IntConfig, Default: "11", check: atLeast(1),
+		Name: "quota.window.num", Type: Int, Default: "11", check: atLeast(1),
 		Doc: "How many windows client quotas look back; acts from the version with quotas on.",
 	},
 	{
-		Name: "quota.window.size.seconds", Type: IntConfig, Default: "1", check: atLeast(1),
+		Name: "quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
 		Doc: "How long a window of client quotas is; acts from the version with quotas on.",
 	},
 	{
-		Name: "replica.alter.log.dirs.io.max.bytes.per.second", Type: LongConfig, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
+		Name: "replica.alter.log.dirs.io.max.bytes.per.second", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
 		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
 	},
 	{
-		Name: "replica.fetch.backoff.ms", Type: IntConfig, Default: "1000", check: atLeast(0),
+		Name: "replica.fetch.backoff.ms", Type: Int, Default: "1000", check: atLeast(0),
 		Doc: "How long a follower waits after an error; acts from the version with replication on.",
 	},
 	{
-		Name: "replica.fetch.max.bytes", Type: IntConfig, Default: "1048576", check: atLeast(0),
+		Name: "replica.fetch.max.bytes", Type: Int, Default: "1048576", check: atLeast(0),
 		Doc: "How many bytes of a partition a follower asks for at once; acts from the version with replication on.",
 	},
 	{
-		Name: "replica.fetch.min.bytes", Type: IntConfig, Default: "1",
+		Name: "replica.fetch.min.bytes", Type: Int, Default: "1",
 		Doc: "How many bytes a leader waits for before it answers a follower; acts from the version with replication on.",
 	},
 	{
-		Name: "replica.fetch.response.max.bytes", Type: IntConfig, Default: "10485760", check: atLeast(0),
+		Name: "replica.fetch.response.max.bytes", Type: Int, Default: "10485760", check: atLeast(0),
 		Doc: "How many bytes a follower asks for at once in all; acts from the version with replication on.",
 	},
 	{
-		Name: "replica.fetch.wait.max.ms", Type: IntConfig, Default: "500",
+		Name: "replica.fetch.wait.max.ms", Type: Int, Default: "500",
 		Doc: "How long a leader waits for records before it answers a follower; acts from the version with replication on.",
 	},
 	{
-		Name: "replica.high.watermark.checkpoint.interval.ms", Type: LongConfig, Default: "5000",
+		Name: "replica.high.watermark.checkpoint.interval.ms", Type: Long, Default: "5000",
 		Doc: "Accepted for compatibility without effect: the high watermark is part of each checkpoint.",
 	},
 	{
-		Name: "replica.lag.time.max.ms", Type: LongConfig, Default: "30000",
+		Name: "replica.lag.time.max.ms", Type: Long, Default: "30000",
 		Doc: "How long a follower may be behind before it counts as out of sync; acts from the version with replication on.",
 	},
 	{
-		Name: "replica.selector.class", Type: StringConfig, Null: true,
+		Name: "replica.selector.class", Type: String, Null: true,
 		Doc: "Accepted for compatibility without effect: readers that name their rack are sent to the nearest replica, from the version with replication on.",
 	},
 	{
-		Name: "replica.socket.receive.buffer.bytes", Type: IntConfig, Default: "65536",
+		Name: "replica.socket.receive.buffer.bytes", Type: Int, Default: "65536",
 		Doc: "The receive buffer of a follower's connections; acts from the version with replication on.",
 	},
 	{
-		Name: "replica.socket.timeout.ms", Type: IntConfig, Default: "30000",
+		Name: "replica.socket.timeout.ms", Type: Int, Default: "30000",
 		Doc: "How long a follower waits for its leader; acts from the version with replication on.",
 	},
 	{
-		Name: "replication.quota.window.num", Type: IntConfig, Default: "11", check: atLeast(1),
+		Name: "replication.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
 		Doc: "How many windows replication quotas look back; acts from the version with replication on.",
 	},
 	{
-		Name: "replication.quota.window.size.seconds", Type: IntConfig, Default: "1", check: atLeast(1),
+		Name: "replication.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
 		Doc: "How long a window of replication quotas is; acts from the version with replication on.",
 	},
 	{
-		Name: "request.timeout.ms", Type: IntConfig, Default: "30000",
+		Name: "request.timeout.ms", Type: Int, Default: "30000",
 		Doc: "How long a node waits for another node's answer; acts from the version with replication on.",
 	},
 	{
-		Name: "socket.connection.setup.timeout.max.ms", Type: LongConfig, Default: "30000",
+		Name: "socket.connection.setup.timeout.max.ms", Type: Long, Default: "30000",
 		Doc: "The longest time that connecting to another node may take; acts from the version with replication on.",
 	},
 	{
-		Name: "socket.connection.setup.timeout.ms", Type: LongConfig, Default: "10000",
+		Name: "socket.connection.setup.timeout.ms", Type: Long, Default: "10000",
 		Doc: "How long connecting to another node may take at first; acts from the version with replication on.",
 	},
 	{
-		Name: "socket.listen.backlog.size", Type: IntConfig, Default: "50", check: atLeast(1),
+		Name: "socket.listen.backlog.size", Type: Int, Default: "50", check: atLeast(1),
 		Doc: "Accepted for compatibility without effect: the operating system's own limit holds.",
 	},
 	{
-		Name: "socket.receive.buffer.bytes", Type: IntConfig, Default: "102400", check: atLeast(-1),
+		Name: "socket.receive.buffer.bytes", Type: Int, Default: "102400", check: atLeast(-1),
 		Doc: "Accepted for compatibility without effect: the operating system sizes the buffers of sockets.",
 	},
 	{
-		Name: "socket.request.max.bytes", Type: IntConfig, Default: "104857600", check: atLeast(1),
+		Name: "socket.request.max.bytes", Type: Int, Default: "104857600", check: atLeast(1),
 		Doc: "The largest request that is read; a connection that announces more is closed.",
 	},
 	{
-		Name: "socket.send.buffer.bytes", Type: IntConfig, Default: "102400", check: atLeast(-1),
+		Name: "socket.send.buffer.bytes", Type: Int, Default: "102400", check: atLeast(-1),
 		Doc: "Accepted for compatibility without effect: the operating system sizes the buffers of sockets.",
 	},
 	{
-		Name: "telemetry.max.bytes", Type: IntConfig, Default: "1048576", check: atLeast(1),
+		Name: "telemetry.max.bytes", Type: Int, Default: "1048576", check: atLeast(1),
 		Doc: "The largest push of client metrics that is taken; acts from the version with client metrics on.",
 	},
 	{
-		Name: "unclean.leader.election.enable", Type: BoolConfig, Default: "false", Scope: ClusterWide,
+		Name: "unclean.leader.election.enable", Type: Bool, Default: "false", Scope: ClusterWide,
 		Doc: "Whether a replica that is behind may become leader when no other is left, for topics that do not say; acts from the version with replication on.",
 	},
 }

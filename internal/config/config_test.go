@@ -1,4 +1,4 @@
-package meta
+package config
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 )
 
 var configKinds = map[string]ResourceType{
-	"topic": TopicResource, "broker": BrokerResource, "group": GroupResource, "metrics": ClientMetricsResource,
+	"topic": Topic, "broker": Broker, "group": Group, "metrics": ClientMetrics,
 }
 
 // ownDefaults are the defaults in which we differ from Kafka on purpose, and why.
@@ -34,9 +34,9 @@ func TestTableIsKafkas(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	types := map[ConfigType]string{
-		BoolConfig: "BOOLEAN", StringConfig: "STRING", IntConfig: "INT", ShortConfig: "SHORT", LongConfig: "LONG",
-		DoubleConfig: "DOUBLE", ListConfig: "LIST", ClassConfig: "CLASS", PasswordConfig: "PASSWORD",
+	types := map[Type]string{
+		Bool: "BOOLEAN", String: "STRING", Int: "INT", Short: "SHORT", Long: "LONG",
+		Double: "DOUBLE", List: "LIST", Class: "CLASS", Password: "PASSWORD",
 	}
 	scopes := map[Scope]string{ReadOnly: "read-only", ClusterWide: "cluster-wide", PerBroker: "per-broker"}
 	seen := 0
@@ -47,7 +47,7 @@ func TestTableIsKafkas(t *testing.T) {
 		seen++
 		f := strings.Split(line, "|")
 		typ, name := configKinds[f[0]], f[1]
-		d := Def(typ, name)
+		d := Find(typ, name)
 		if d == nil {
 			t.Errorf("%s %s is missing", f[0], name)
 			continue
@@ -56,7 +56,7 @@ func TestTableIsKafkas(t *testing.T) {
 		if d.Null {
 			got[3] = "null"
 		}
-		if typ != BrokerResource {
+		if typ != Broker {
 			got[4] = "-"
 		}
 		if len(f[5]) > 0 && len(d.synonyms) > 0 {
@@ -96,31 +96,40 @@ func TestTableIsWhole(t *testing.T) {
 				t.Errorf("%v %s: its default is refused: %v", typ, d.Name, err)
 			}
 			for _, s := range d.synonyms {
-				if Def(BrokerResource, s.name) == nil {
+				if Find(Broker, s.name) == nil {
 					t.Errorf("%v %s: there is no broker config %s", typ, d.Name, s.name)
 				}
 			}
 		}
 	}
-	if n := len(Defs(TopicResource)); n != 37 {
+	if n := len(Defs(Topic)); n != 37 {
 		t.Errorf("%d topic configs", n)
 	}
 }
 
-// fixture is a cluster of one with a topic "t" and configs set as resource, key, value.
-func fixture(tb testing.TB, set ...string) *Image {
+// world is a broker, with id 1, in a cluster of one, and a topic "t".
+type world struct {
+	View
+	topic map[string]string
+}
+
+// newWorld has configs set as resource, key, value, and the node's own as key, value.
+func newWorld(tb testing.TB, own []string, set ...string) world {
 	tb.Helper()
-	b := Append(nil, BrokerRegistered{Broker{ID: 1, Epoch: 1}})
-	b = Append(b, TopicCreated{UUID{15: 1}, "t"})
+	w := world{View: View{Static: static(tb, own...), Own: map[string]string{}, All: map[string]string{}, Brokers: 1}, topic: map[string]string{}}
 	for i := 0; i < len(set); i += 3 {
-		kind, name, _ := strings.Cut(set[i], " ")
-		b = Append(b, ConfigSet{Resource{configKinds[kind], name}, set[i+1], set[i+2]})
+		switch set[i] {
+		case "topic t":
+			w.topic[set[i+1]] = set[i+2]
+		case "broker 1":
+			w.Own[set[i+1]] = set[i+2]
+		case "broker ":
+			w.All[set[i+1]] = set[i+2]
+		default:
+			tb.Fatalf("configs are set on %q", set[i])
+		}
 	}
-	m, _, err := Apply(Empty(), b)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return m
+	return w
 }
 
 func static(tb testing.TB, kv ...string) *Static {
@@ -158,7 +167,7 @@ func TestPrecedence(t *testing.T) {
 		{
 			"retention.ms",
 			[]string{"log.retention.ms", "4"},
-			[]string{"broker ", "log.retention.ms", "3", "broker 1", "log.retention.ms", "2", "broker 7", "log.retention.ms", "9", "topic t", "retention.ms", "1"},
+			[]string{"broker ", "log.retention.ms", "3", "broker 1", "log.retention.ms", "2", "topic t", "retention.ms", "1"},
 			"1 from 1: retention.ms=1(1) log.retention.ms=2(2) log.retention.ms=3(3) log.retention.ms=4(4) log.retention.hours=168(5)",
 		},
 		{
@@ -171,8 +180,8 @@ func TestPrecedence(t *testing.T) {
 		{"flush.ms", nil, nil, "9223372036854775807 from 5: log.flush.scheduler.interval.ms=9223372036854775807(5)"},
 		{"segment.jitter.ms", []string{"log.roll.jitter.hours", "1"}, nil, "3600000 from 4: log.roll.jitter.hours=1(4) log.roll.jitter.hours=0(5)"},
 	} {
-		m := fixture(t, c.set...)
-		e := TopicEntry(m, static(t, c.static...), m.Topic("t"), Def(TopicResource, c.key))
+		w := newWorld(t, c.static, c.set...)
+		e := w.entry(Find(Topic, c.key), w.topic, TopicSource)
 		got := fmt.Sprintf("%s from %d:", e.Value, e.Source)
 		for _, s := range e.Synonyms {
 			got += fmt.Sprintf(" %s=%s(%d)", s.Name, s.Value, s.Source)
@@ -186,9 +195,9 @@ func TestPrecedence(t *testing.T) {
 // TestBrokerEntriesShowOwnName proves that a broker's config does not show the value
 // of another one that says the same in another unit.
 func TestBrokerEntriesShowOwnName(t *testing.T) {
-	m := fixture(t, "broker ", "log.retention.ms", "5")
+	w := newWorld(t, []string{"log.retention.hours", "2", "ssl.key.password", "secret"}, "broker ", "log.retention.ms", "5")
 	got := map[string]string{}
-	for _, e := range BrokerEntries(m, static(t, "log.retention.hours", "2", "ssl.key.password", "secret")) {
+	for _, e := range w.BrokerEntries() {
 		if strings.HasPrefix(e.Def.Name, "log.retention.") || e.Def.Name == "default.replication.factor" {
 			got[e.Def.Name] = fmt.Sprintf("%s %v from %d, %d synonyms", e.Value, e.Null, e.Source, len(e.Synonyms))
 		}
@@ -204,7 +213,7 @@ func TestBrokerEntriesShowOwnName(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if n := len(DefaultBrokerEntries(m)); n != 1 {
+	if n := len(w.DefaultBrokerEntries()); n != 1 {
 		t.Errorf("%d configs are set for all brokers", n)
 	}
 }
@@ -212,20 +221,16 @@ func TestBrokerEntriesShowOwnName(t *testing.T) {
 // TestReplicationFollowsTheCluster proves that defaults which depend on how many
 // brokers there are grow with them, and give way to what is set.
 func TestReplicationFollowsTheCluster(t *testing.T) {
-	m := fixture(t)
-	s := static(t)
-	for id := int32(1); id <= 5; id++ {
-		var err error
-		if m, _, err = Apply(m, Append(nil, BrokerRegistered{Broker{ID: id, Epoch: int64(id)}})); err != nil {
-			t.Fatal(err)
-		}
-		v := ServerSettings(m, s)
-		want := int16(min(id, 3))
+	for n := range 5 {
+		w := newWorld(t, nil)
+		w.Brokers = n + 1
+		v := w.Server()
+		want := int16(min(w.Brokers, 3))
 		if v.ReplicationFactor != want || v.Offsets.ReplicationFactor != want || v.Transactions.ReplicationFactor != want || v.ShareState.MinISR != int(max(1, want-1)) {
-			t.Errorf("%d brokers: %+v", id, v)
+			t.Errorf("%d brokers: %+v", w.Brokers, v)
 		}
 	}
-	if v := ServerSettings(m, static(t, "default.replication.factor", "2")); v.ReplicationFactor != 2 {
+	if v := newWorld(t, []string{"default.replication.factor", "2"}).Server(); v.ReplicationFactor != 2 {
 		t.Errorf("set to 2, it is %d", v.ReplicationFactor)
 	}
 }
@@ -262,83 +267,12 @@ func TestTopicSettings(t *testing.T) {
 		// What a later version may have taken does not stop this one.
 		{nil, []string{"topic t", "segment.bytes", "12x", "topic t", "unheard.of", "1"}, func(*Settings) {}},
 	} {
-		m := fixture(t, c.set...)
+		w := newWorld(t, c.static, c.set...)
 		want := defaults
 		c.change(&want)
-		if d := cmp.Diff(&want, TopicSettings(m, static(t, c.static...), m.Topic("t"))); d != "" {
+		if d := cmp.Diff(want, w.Topic(w.topic)); d != "" {
 			t.Errorf("%q, %q: %s", c.static, c.set, d)
 		}
-	}
-	if got := DefaultSettings(fixture(t), static(t)); got != defaults {
-		t.Errorf("a topic without configs: %+v", got)
-	}
-}
-
-// TestSettingsAreCached proves that settings are computed once, and again only when
-// something that they rest on has changed.
-func TestSettingsAreCached(t *testing.T) {
-	m, s := fixture(t), static(t)
-	first := TopicSettings(m, s, m.Topic("t"))
-	step := func(r Record) *Settings {
-		t.Helper()
-		var err error
-		if m, _, err = Apply(m, Append(nil, r)); err != nil {
-			t.Fatal(err)
-		}
-		return TopicSettings(m, s, m.Topic("t"))
-	}
-	if step(TopicCreated{UUID{15: 2}, "u"}) != first || step(ConfigSet{Resource{TopicResource, "u"}, "segment.ms", "5"}) != first {
-		t.Error("another topic's change drops the settings")
-	}
-	if step(PartitionsSet{Topic: UUID{15: 1}, Partitions: make([]Partition, 1)}) != first {
-		t.Error("a change of partitions drops the settings")
-	}
-	for _, r := range []Record{
-		ConfigSet{Resource{BrokerResource, ""}, "log.segment.bytes", "2000000"},
-		ConfigSet{Resource{BrokerResource, "1"}, "log.segment.bytes", "3000000"},
-		ConfigSet{Resource{TopicResource, "t"}, "segment.bytes", "4000000"},
-		ConfigUnset{Resource{TopicResource, "t"}, "segment.bytes"},
-	} {
-		before := TopicSettings(m, s, m.Topic("t")).SegmentBytes
-		if after := step(r).SegmentBytes; after == before {
-			t.Errorf("%+v: segment.bytes is still %d", r, after)
-		}
-	}
-	if n := testing.AllocsPerRun(100, func() { TopicSettings(m, s, m.Topic("t")) }); n != 0 {
-		t.Errorf("asking again allocates %v times", n)
-	}
-}
-
-// TestServerSettingsAreCached proves the same of a broker's settings, some of which
-// follow the number of brokers, and that nodes with other files get others.
-func TestServerSettingsAreCached(t *testing.T) {
-	m, s := fixture(t), static(t)
-	first := ServerSettings(m, s)
-	step := func(r Record) *Server {
-		t.Helper()
-		var err error
-		if m, _, err = Apply(m, Append(nil, r)); err != nil {
-			t.Fatal(err)
-		}
-		return ServerSettings(m, s)
-	}
-	if step(TopicCreated{UUID{15: 2}, "u"}) != first || step(ConfigSet{Resource{GroupResource, "g"}, "share.isolation.level", "read_committed"}) != first {
-		t.Error("a change that has nothing to do with the broker drops its settings")
-	}
-	if got := ServerSettings(m, static(t, "fetch.max.bytes", "4000")).FetchMaxBytes; got != 4000 {
-		t.Errorf("another node's fetch.max.bytes is %d", got)
-	}
-	for i, r := range []Record{
-		ConfigSet{Resource{BrokerResource, ""}, "fetch.max.bytes", "2000"},
-		ConfigSet{Resource{BrokerResource, "1"}, "fetch.max.bytes", "3000"},
-		ConfigUnset{Resource{BrokerResource, "1"}, "fetch.max.bytes"},
-	} {
-		if got, want := step(r).FetchMaxBytes, []int{2000, 3000, 2000}[i]; got != want {
-			t.Errorf("%+v: fetch.max.bytes is %d, want %d", r, got, want)
-		}
-	}
-	if n := testing.AllocsPerRun(100, func() { ServerSettings(m, s) }); n != 0 {
-		t.Errorf("asking again allocates %v times", n)
 	}
 }
 
@@ -350,29 +284,50 @@ func TestCheck(t *testing.T) {
 		want string
 		kind error
 	}{
-		{TopicResource, nil, "", nil},
-		{TopicResource, []string{"segment.ms", "0", "zzz", "1"}, "Unknown topic config name: zzz", ErrInvalidConfig},
-		{TopicResource, []string{"max.compaction.lag.ms", "5", "min.compaction.lag.ms", "6"}, "conflict topic config setting min.compaction.lag.ms (6) > max.compaction.lag.ms (5)", ErrInvalidConfig},
-		{BrokerResource, []string{"nonsense", "5"}, "Unknown broker config name: nonsense", ErrInvalidConfig},
-		{BrokerResource, []string{"offsets.topic.replication.factor", "99999"}, "Invalid value 99999 for configuration offsets.topic.replication.factor: Not a number of type SHORT", ErrInvalidConfig},
-		{BrokerResource, []string{"log.cleaner.io.buffer.load.factor", "NaN"}, "Invalid value NaN for configuration log.cleaner.io.buffer.load.factor: Value must be at least 0", ErrInvalidConfig},
-		{BrokerResource, []string{"ssl.key.password", " x "}, "", nil},
-		{BrokerResource, []string{"max.connections.per.ip.overrides", "10.0.0.1:20, ::1:5,[fe80::1]:0"}, "", nil},
-		{BrokerResource, []string{"max.connections.per.ip.overrides", "a.example.org:20"}, `Invalid value a.example.org:20 for configuration max.connections.per.ip.overrides: "a.example.org:20" is not a client's IP address and its number of connections, as in 10.0.0.1:20`, ErrInvalidConfig},
-		{GroupResource, []string{"consumer.session.timeout.ms", "45000", "consumer.heartbeat.interval.ms", "15000"}, "", nil},
-		{ClientMetricsResource, []string{"interval.ms", "1"}, "Invalid value 1 for interval.ms, interval must be between 100 and 3600000 (1 hour)", ErrRefusedConfig},
+		{Topic, nil, "", nil},
+		{Topic, []string{"segment.ms", "0", "zzz", "1"}, "Unknown topic config name: zzz", ErrInvalid},
+		{Topic, []string{"max.compaction.lag.ms", "5", "min.compaction.lag.ms", "6"}, "conflict topic config setting min.compaction.lag.ms (6) > max.compaction.lag.ms (5)", ErrInvalid},
+		{Broker, []string{"nonsense", "5"}, "Unknown broker config name: nonsense", ErrInvalid},
+		{Broker, []string{"offsets.topic.replication.factor", "99999"}, "Invalid value 99999 for configuration offsets.topic.replication.factor: Not a number of type SHORT", ErrInvalid},
+		{Broker, []string{"log.cleaner.io.buffer.load.factor", "NaN"}, "Invalid value NaN for configuration log.cleaner.io.buffer.load.factor: Value must be at least 0", ErrInvalid},
+		{Broker, []string{"ssl.key.password", " x "}, "", nil},
+		{Broker, []string{"max.connections.per.ip.overrides", "10.0.0.1:20, ::1:5,[fe80::1]:0"}, "", nil},
+		{Broker, []string{"max.connections.per.ip.overrides", "a.example.org:20"}, `Invalid value a.example.org:20 for configuration max.connections.per.ip.overrides: "a.example.org:20" is not a client's IP address and its number of connections, as in 10.0.0.1:20`, ErrInvalid},
+		{Group, []string{"consumer.session.timeout.ms", "45000", "consumer.heartbeat.interval.ms", "15000"}, "", nil},
+		{ClientMetrics, []string{"interval.ms", "1"}, "Invalid value 1 for interval.ms, interval must be between 100 and 3600000 (1 hour)", ErrRefused},
 	} {
 		set := map[string]string{}
 		for i := 0; i < len(c.set); i += 2 {
 			set[c.set[i]] = c.set[i+1]
 		}
-		err := Check(fixture(t), static(t), c.typ, set)
+		err := newWorld(t, nil).Check(c.typ, set)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want || !errors.Is(err, c.kind)) {
 			t.Errorf("%v %q: %v, want %q", c.typ, c.set, err, c.want)
 		}
 	}
-	if _, err := NewStatic(1, map[string]string{"num.partitions": "0"}); !errors.Is(err, ErrInvalidConfig) {
-		t.Errorf("a bad setting of the node itself: %v", err)
+}
+
+// TestStaticIsChecked proves that a node's own settings are refused, with a sentence,
+// where one of them is no value of its config, or where they contradict each other
+// or the defaults of the rest.
+func TestStaticIsChecked(t *testing.T) {
+	for _, c := range []struct {
+		set  map[string]string
+		want string
+	}{
+		{map[string]string{"num.partitions": "0"}, "Invalid value 0 for configuration num.partitions: Value must be at least 1"},
+		{map[string]string{"group.min.session.timeout.ms": "60000", "group.max.session.timeout.ms": "30000"}, "group.max.session.timeout.ms must be greater than or equal to group.min.session.timeout.ms"},
+		{map[string]string{"group.min.session.timeout.ms": "1800001"}, "group.max.session.timeout.ms must be greater than or equal to group.min.session.timeout.ms"},
+		{map[string]string{"group.min.session.timeout.ms": "1800000"}, ""},
+		{map[string]string{"group.consumer.session.timeout.ms": "44999"}, "group.consumer.session.timeout.ms must be greater than or equal to group.consumer.min.session.timeout.ms"},
+		{map[string]string{"group.share.session.timeout.ms": "60001"}, "group.share.max.session.timeout.ms must be greater than or equal to group.share.session.timeout.ms"},
+		{map[string]string{"group.streams.num.standby.replicas": "3"}, "group.streams.max.standby.replicas must be greater than or equal to group.streams.num.standby.replicas"},
+		{map[string]string{"group.consumer.heartbeat.interval.ms": "15000", "group.consumer.min.session.timeout.ms": "100", "group.consumer.session.timeout.ms": "10000"}, "group.consumer.heartbeat.interval.ms must be less than group.consumer.session.timeout.ms"},
+	} {
+		_, err := NewStatic(1, c.set)
+		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want || !errors.Is(err, ErrInvalid)) {
+			t.Errorf("%v: %v, want %q", c.set, err, c.want)
+		}
 	}
 }
 
@@ -416,49 +371,32 @@ func TestJavaDoubles(t *testing.T) {
 // TestAnyValueIsParsedOrRefused proves that no text makes a check panic, and that
 // what is accepted can be used by the typed views.
 func TestAnyValueIsParsedOrRefused(t *testing.T) {
-	var all []*ConfigDef
-	for _, typ := range []ResourceType{TopicResource, BrokerResource, GroupResource, ClientMetricsResource} {
+	var all []*Def
+	for _, typ := range []ResourceType{Topic, Broker, Group, ClientMetrics} {
 		all = append(all, Defs(typ)...)
 	}
-	slices.SortFunc(all, func(a, b *ConfigDef) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(all, func(a, b *Def) int { return strings.Compare(a.Name, b.Name) })
 	rapid.Check(t, func(t *rapid.T) {
 		d := rapid.SampledFrom(all).Draw(t, "config")
 		text := rapid.OneOf(rapid.String(), rapid.StringMatching(`-?[0-9]{1,20}`), rapid.SampledFrom([]string{"", "true", "by_duration:", "*", ","})).Draw(t, "value")
-		if _, err := d.parse(text); err != nil && !errors.Is(err, ErrInvalidConfig) && !errors.Is(err, ErrRefusedConfig) {
+		if _, err := d.parse(text); err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrRefused) {
 			t.Fatal(err)
 		}
 	})
 }
 
 func BenchmarkTopicSettings(b *testing.B) {
-	m, s := fixture(b), static(b)
-	t := m.Topic("t")
-	b.Run("cached", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			TopicSettings(m, s, t)
-		}
-	})
-	b.Run("computed", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			DefaultSettings(m, s)
-		}
-	})
+	w := newWorld(b, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		w.Topic(nil)
+	}
 }
 
 func BenchmarkServerSettings(b *testing.B) {
-	m, s := fixture(b), static(b)
-	b.Run("cached", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			ServerSettings(m, s)
-		}
-	})
-	b.Run("computed", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			newServer(m, s)
-		}
-	})
+	w := newWorld(b, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		w.Server()
+	}
 }

@@ -1,27 +1,27 @@
-package meta
+package config
 
 import "regexp"
 
 // leatConfigs are settings that Kafka does not have. Their names begin with leat.
-var leatConfigs = []ConfigDef{
+var leatConfigs = []Def{
 	{
-		Name: "leat.group.memory.bytes", Type: LongConfig, Default: "268435456", check: atLeast(aMebi),
+		Name: "leat.group.memory.bytes", Type: Long, Default: "268435456", check: atLeast(aMebi),
 		Doc: "How many bytes the members of all consumer groups that this node coordinates may keep; who would need more is refused.",
 	},
 	{
-		Name: "leat.journal.bytes", Type: LongConfig, Default: "67108864", check: atLeast(4 * aMebi),
+		Name: "leat.journal.bytes", Type: Long, Default: "67108864", check: atLeast(4 * aMebi),
 		Doc: "The size of the journal into which commits of many partitions go; a larger one lets the files behind it be synced less often, and takes longer to recover from.",
 	},
 	{
-		Name: "leat.scrub.bytes.per.second", Type: LongConfig, Default: "8388608", check: atLeast(0),
+		Name: "leat.scrub.bytes.per.second", Type: Long, Default: "8388608", check: atLeast(0),
 		Doc: "How fast, once a day, everything at rest is read to find damage; an eighth of that while records come in, 0 means never.",
 	},
 	{
-		Name: "leat.tcp.congestion.control", Type: StringConfig, check: congestion,
+		Name: "leat.tcp.congestion.control", Type: String, check: congestion,
 		Doc: "The TCP congestion control of connections from other machines, such as cubic or bbr; empty leaves the system's. Linux only.",
 	},
 	{
-		Name: "leat.tcp.congestion.control.local", Type: StringConfig, Default: "reno", check: congestion,
+		Name: "leat.tcp.congestion.control.local", Type: String, Default: "reno", check: congestion,
 		Doc: "The same for connections from this machine, where nothing is ever congested and bbr, which many systems use, doubles the CPU of large answers.",
 	},
 }

@@ -1,0 +1,198 @@
+package config
+
+import "strings"
+
+// Ends of sentences about what a later version brings.
+const (
+	nextGen = "; acts from the version with next-generation groups on."
+	sharing = "; acts from the version with share groups on."
+	streams = "; acts from the version with streams groups on."
+	pushing = "; acts from the version with client metrics on."
+)
+
+// groupConfigs are the configs of groups.
+var groupConfigs = []Def{
+	{
+		Name: "consumer.assignment.interval.ms", Type: Int, Default: "1000", check: atLeast(0), synonyms: from("group.consumer.assignment.interval.ms"),
+		Doc: "The shortest time between two new assignments of a consumer group" + nextGen,
+	},
+	{
+		Name: "consumer.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1), synonyms: from("group.consumer.heartbeat.interval.ms"),
+		Doc: "How often members of a consumer group send a heartbeat" + nextGen,
+	},
+	{
+		Name: "consumer.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1), synonyms: from("group.consumer.session.timeout.ms"),
+		Doc: "How long a member of a consumer group may be silent before it is taken out" + nextGen,
+	},
+	{
+		Name: "errors.deadletterqueue.copy.record.enable", Type: Bool, Default: "false",
+		Doc: "Whether the dead letter queue gets the whole record or only where it is" + sharing,
+	},
+	{
+		Name: "errors.deadletterqueue.topic.name", Type: String,
+		Doc: "The topic for records that a share group gave up; empty means none" + sharing,
+	},
+	{
+		Name: "share.assignment.interval.ms", Type: Int, Default: "1000", check: atLeast(0), synonyms: from("group.share.assignment.interval.ms"),
+		Doc: "The shortest time between two new assignments of a share group" + sharing,
+	},
+	{
+		Name: "share.auto.offset.reset", Type: String, Default: "latest", check: offsetReset,
+		Doc: "Where a new share group begins: earliest, latest, or by_duration and how far back" + sharing,
+	},
+	{
+		Name: "share.delivery.count.limit", Type: Int, Default: "5", check: atLeast(2), synonyms: from("group.share.delivery.count.limit"),
+		Doc: "How often a record is delivered before it is given up" + sharing,
+	},
+	{
+		Name: "share.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1), synonyms: from("group.share.heartbeat.interval.ms"),
+		Doc: "How often members of a share group send a heartbeat" + sharing,
+	},
+	{
+		Name: "share.isolation.level", Type: String, Default: "read_uncommitted", check: oneOf("read_committed", "read_uncommitted"),
+		Doc: "Whether a share group sees records of transactions before they are committed" + sharing,
+	},
+	{
+		Name: "share.partition.max.record.locks", Type: Int, Default: "2000", check: atLeast(100), synonyms: from("group.share.partition.max.record.locks"),
+		Doc: "How many records of a partition may be with members of a share group at a time" + sharing,
+	},
+	{
+		Name: "share.record.lock.duration.ms", Type: Int, Default: "30000", check: atLeast(1000), synonyms: from("group.share.record.lock.duration.ms"),
+		Doc: "How long a member of a share group may keep a record before another one gets it" + sharing,
+	},
+	{
+		Name: "share.renew.acknowledge.enable", Type: Bool, Default: "true",
+		Doc: "Whether a member of a share group may ask for more time for a record" + sharing,
+	},
+	{
+		Name: "share.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1), synonyms: from("group.share.session.timeout.ms"),
+		Doc: "How long a member of a share group may be silent before it is taken out" + sharing,
+	},
+	{
+		Name: "streams.assignment.interval.ms", Type: Int, Default: "1000", check: atLeast(0), synonyms: from("group.streams.assignment.interval.ms"),
+		Doc: "The shortest time between two new assignments of a streams group" + streams,
+	},
+	{
+		Name: "streams.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1), synonyms: from("group.streams.heartbeat.interval.ms"),
+		Doc: "How often members of a streams group send a heartbeat" + streams,
+	},
+	{
+		Name: "streams.initial.rebalance.delay.ms", Type: Int, Default: "3000", check: atLeast(0), synonyms: from("group.streams.initial.rebalance.delay.ms"),
+		Doc: "How long a new streams group waits for more members before its first assignment" + streams,
+	},
+	{
+		Name: "streams.num.standby.replicas", Type: Int, Default: "0", check: atLeast(0), synonyms: from("group.streams.num.standby.replicas"),
+		Doc: "How many warm copies of a task's state a streams group keeps" + streams,
+	},
+	{
+		Name: "streams.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1), synonyms: from("group.streams.session.timeout.ms"),
+		Doc: "How long a member of a streams group may be silent before it is taken out" + streams,
+	},
+}
+
+// clientMetricsConfigs are the configs of metrics subscriptions.
+var clientMetricsConfigs = []Def{
+	{
+		Name: "interval.ms", Type: Int, Default: "300000", check: pushInterval,
+		Doc: "How often clients push their metrics" + pushing,
+	},
+	{
+		Name: "match", Type: List, check: clientMatch,
+		Doc: "Which clients are asked, as pairs of a property and a regular expression; empty means all" + pushing,
+	},
+	{
+		Name: "metrics", Type: List,
+		Doc: "The prefixes of the names of the metrics that clients push; * means all" + pushing,
+	},
+}
+
+// bounded are the group configs whose range brokers set, as group.<kind>.min.<rest>
+// and group.<kind>.max.<rest>.
+var bounded = []string{
+	"consumer.session.timeout.ms", "consumer.heartbeat.interval.ms", "consumer.assignment.interval.ms",
+	"share.session.timeout.ms", "share.heartbeat.interval.ms", "share.assignment.interval.ms",
+	"share.record.lock.duration.ms", "share.delivery.count.limit", "share.partition.max.record.locks",
+	"streams.session.timeout.ms", "streams.heartbeat.interval.ms", "streams.assignment.interval.ms",
+	"streams.num.standby.replicas",
+}
+
+// checkGroup checks a group's configs against the ranges that the brokers set, and
+// what they say together.
+func checkGroup(v View, set map[string]string) error {
+	number := func(key string) int64 {
+		e := v.entry(groupTable.byName[key], set, GroupSource)
+		parsed, _ := e.Def.parse(e.Value) // what was set before has been checked
+		return parsed.n
+	}
+	for _, key := range bounded {
+		if _, ok := set[key]; !ok {
+			continue
+		}
+		n := number(key)
+		lo, hi := rangeOf(key)
+		if least, ok := v.brokerNumber(lo); ok && n < least {
+			return badConfig("%s must be greater than or equal to %s", key, lo)
+		}
+		if most, ok := v.brokerNumber(hi); ok && n > most {
+			return badConfig("%s must be less than or equal to %s", key, hi)
+		}
+	}
+	for _, kind := range []string{"consumer", "share", "streams"} {
+		if number(kind+".session.timeout.ms") <= number(kind+".heartbeat.interval.ms") {
+			return badConfig("%s.session.timeout.ms must be greater than %s.heartbeat.interval.ms", kind, kind)
+		}
+	}
+	return nil
+}
+
+// checkBroker checks what a broker's configs say together.
+func checkBroker(v View) error {
+	ordered := func(lo, hi string) error {
+		a, aOK := v.brokerNumber(lo)
+		b, bOK := v.brokerNumber(hi)
+		if aOK && bOK && a > b {
+			return badConfig("%s must be greater than or equal to %s", hi, lo)
+		}
+		return nil
+	}
+	errs := []error{ordered("group.min.session.timeout.ms", "group.max.session.timeout.ms")}
+	for _, key := range bounded {
+		lo, hi := rangeOf(key)
+		errs = append(errs, ordered(lo, hi), ordered(lo, "group."+key), ordered("group."+key, hi))
+	}
+	for _, kind := range []string{"consumer", "share", "streams"} {
+		session, heartbeat := "group."+kind+".session.timeout.ms", "group."+kind+".heartbeat.interval.ms"
+		a, _ := v.brokerNumber(session)
+		if b, _ := v.brokerNumber(heartbeat); a <= b {
+			errs = append(errs, badConfig("%s must be less than %s", heartbeat, session))
+		}
+	}
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rangeOf names the broker configs that bound a group's config.
+func rangeOf(key string) (lo, hi string) {
+	kind, rest, _ := strings.Cut(key, ".")
+	rest = strings.TrimPrefix(rest, "num.")
+	return "group." + kind + ".min." + rest, "group." + kind + ".max." + rest
+}
+
+// brokerNumber is what a broker's config is worth on this node; false: there is no
+// such config.
+func (v View) brokerNumber(key string) (int64, bool) {
+	d := brokerTable.byName[key]
+	if d == nil {
+		return 0, false
+	}
+	found := v.chain([]synonym{{name: key}})
+	if len(found) == 0 {
+		return 0, false
+	}
+	parsed, err := d.parse(found[0].Value)
+	return parsed.n, err == nil
+}
