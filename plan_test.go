@@ -5,6 +5,7 @@ import (
 	"go/token"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,10 +19,11 @@ import (
 var floors = []struct{ wing, packages string }{
 	{"ground", "internal/budget internal/config"},
 	{"ground", "internal/record internal/vfs internal/wire internal/meta"},
-	{"engine", "internal/storage internal/quorum"},
+	{"engine", "internal/storage internal/quorum internal/replica/progress"},
 	{"engine", "internal/controller"},
 	{"engine", "internal/replica"},
 	{"engine", "internal/coord"},
+	{"engine", "internal/errcode"},
 	{"engine", "internal/group"},
 	{"engine", "internal/broker"},
 	{"apps", "internal/bench"},
@@ -31,7 +33,15 @@ var floors = []struct{ wing, packages string }{
 	{"roof", "cmd/leat"},
 }
 
-// TestFloors proves that imports run down only and that every package is on the plan.
+// doors are packages that only the named others may import: who wants something of a log
+// asks the partition.
+var doors = map[string]string{
+	"internal/storage":          "internal/replica internal/node",
+	"internal/replica/progress": "internal/replica",
+}
+
+// TestFloors proves that imports run down only, that nobody goes around a door, and that
+// every package is on the plan.
 func TestFloors(t *testing.T) {
 	const module = "github.com/leatstream/leat/"
 	floor, wing := map[string]int{}, map[string]string{}
@@ -66,6 +76,9 @@ func TestFloors(t *testing.T) {
 			}
 			if floor[to] >= floor[from] {
 				t.Errorf("%s: floor %d must not import %s on floor %d", path, floor[from], to, floor[to])
+			}
+			if allowed, door := doors[to]; door && !slices.Contains(strings.Fields(allowed), from) {
+				t.Errorf("%s: must not import %s, which is behind the door of %s", path, to, allowed)
 			}
 			if wing[from] == "apps" && wing[to] == "engine" {
 				t.Errorf("%s: must not import %s: apps know the engine only by the Kafka protocol", path, to)

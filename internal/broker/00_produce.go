@@ -10,7 +10,6 @@ import (
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
-	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -25,8 +24,9 @@ import (
 // A request is checked whole before any of it is stored. Its partitions are then
 // appended at the session's flush, together with those of other requests that the
 // same read brought. The answer is encoded there, while names still stand in the
-// receive buffer; what is parked on acks=all is a finished answer of which only
-// error codes may yet change.
+// receive buffer; what is parked is a finished answer of which only error codes may yet
+// change. acks=1 waits for this node's own commit, acks=all for that of all in-sync
+// replicas: either way a record that was acknowledged is on the leader's disk.
 
 // The acknowledgements that a producer can ask for.
 const (
@@ -51,13 +51,16 @@ type produce struct {
 	resp    *wire.Response
 	version int16
 
-	acks     int16
-	deadline int64 // Unix ns; as decoded: the time-out in ms
-	unnamed  bool  // it has transactional batches and no transactional id
-	moved    bool  // a partition is led by another node
-	topics   []produceTopic
-	parts    []producePart
-	rules    record.Rules // scratch: on the stack it would escape
+	acks      int16
+	timeoutMS int32
+	deadline  time.Duration // of acks=all, on the Set's clock; 0: none
+	unnamed   bool          // it has transactional batches and no transactional id
+	moved     bool          // a partition is led by another node
+	topics    []produceTopic
+	parts     []producePart
+	rules     record.Rules // scratch: on the stack it would escape
+
+	bytes, stored int64 // of the batches that were stored, as they were sent, and their records
 
 	waits atomic.Int32 // waits that have not ended, and one for the flush
 }
@@ -70,7 +73,9 @@ func (s *session) produce(r *wire.Request) error {
 		return wire.ErrMalformed
 	}
 	now := time.Now().UnixMilli()
-	p.deadline = (now + max(p.deadline, 1)) * int64(time.Millisecond)
+	if p.acks == acksAll {
+		p.deadline = s.b.cfg.Set.Now() + time.Duration(max(p.timeoutMS, 1))*time.Millisecond
+	}
 	from := 0
 	for i := range p.topics {
 		t := &p.topics[i]
@@ -80,9 +85,7 @@ func (s *session) produce(r *wire.Request) error {
 				p.refuse(q, err)
 				continue
 			}
-			s.pend = append(s.pend, pending{
-				p: q.part, req: p, slot: int32(j), seq: int32(len(s.pend)), all: p.acks == acksAll,
-			})
+			s.appends.Add(q.part, q.batch, p.acknowledgement(), p, int32(j))
 		}
 		from = t.end
 	}
@@ -91,6 +94,17 @@ func (s *session) produce(r *wire.Request) error {
 		s.Flush()
 	}
 	return nil
+}
+
+// acknowledgement is what acks asks for; check has seen to it that it is one of three.
+func (p *produce) acknowledgement() replica.Acks {
+	switch p.acks {
+	case acksAll:
+		return replica.AcksAll
+	case acksOne:
+		return replica.AcksLeader
+	}
+	return replica.AcksNone
 }
 
 // check judges one partition's data. Afterwards q.batch is what will be stored.
@@ -165,7 +179,7 @@ func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) e
 	if err := q.batch.Check(rules); err != nil {
 		return err
 	}
-	if int64(len(q.batch)) > set.Storage.SegmentBytes {
+	if int64(len(q.batch)) > set.SegmentBytes {
 		return kerr.RecordListTooLarge
 	}
 	if q.batch.TimestampType() == record.LogAppendTime {
@@ -218,48 +232,50 @@ func (p *produce) refuse(q *producePart, err error) {
 	}
 }
 
-// took notes what became of a partition's batch when it was appended.
-func (p *produce) took(slot int32, it *storage.Item) {
+// Appended notes what became of a partition's batch when it was appended.
+func (p *produce) Appended(slot int32, o replica.Outcome) {
 	q := &p.parts[slot]
-	if it.Err != nil {
-		p.refuse(q, it.Err)
+	if o.Err != nil {
+		p.refuse(q, o.Err)
 		return
 	}
-	q.base, q.next, q.start = it.Base, it.Next, it.Start
-	if it.Dup {
-		q.time = it.Time
+	q.base, q.next, q.start = o.Base, o.Next, o.Start
+	if o.Dup {
+		q.time = o.Time
+		return
 	}
+	p.bytes += int64(len(q.records))
+	p.stored += int64(q.batch.Count())
 }
 
-// appended answers a request whose appends are done, or leaves it to the last of
-// the partitions that it waits for.
-func (p *produce) appended() {
+// answer answers a request whose batches were written, or leaves it to the last of the
+// partitions that it waits for. From then on nothing refers to the receive buffer.
+func (p *produce) answer() {
 	if p.acks == acksNone {
 		p.finishSilent()
 		return
 	}
 	p.resp = p.r.Begin()
 	p.encode(p.resp)
-	if p.acks == acksAll {
-		p.waits.Store(1)
-		for i := range p.parts {
-			q := &p.parts[i]
-			if q.code != none {
-				continue
-			}
-			p.waits.Add(1)
-			q.waiter = replica.Waiter{Owner: p, Slot: int32(i), Deadline: p.deadline}
-			q.part.Wait(&q.waiter, q.next)
+	clear(p.topics)
+	p.waits.Store(1)
+	for i := range p.parts {
+		q := &p.parts[i]
+		q.records, q.batch = nil, nil
+		if q.code != none {
+			continue
 		}
-		p.Complete(-1, nil)
-		return
+		p.waits.Add(1)
+		q.waiter = replica.Waiter{Owner: p, Slot: int32(i), Acks: p.acknowledgement(), Deadline: p.deadline}
+		q.part.Wait(&q.waiter, q.next)
 	}
-	p.send()
+	p.Complete(-1, nil)
 }
 
 // Complete ends the wait of one partition (-1: the flush's own); the last one
 // sends the answer. Each may only touch its own error code in it.
 func (p *produce) Complete(slot int32, err error) {
+	defer p.r.Conn.Contain()
 	if err != nil {
 		be.PutUint16(p.resp.B[p.parts[slot].at:], uint16(codeOf(err)))
 	}
@@ -301,5 +317,6 @@ func (p *produce) free() {
 		p.topics, p.parts = nil, nil
 	}
 	p.r, p.resp, p.moved, p.unnamed = nil, nil, false, false
+	p.deadline, p.bytes, p.stored = 0, 0, 0
 	p.b.produces.Put(p)
 }

@@ -5,9 +5,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
-	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
-	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -27,6 +25,13 @@ import (
 
 // readCommitted is the isolation level of readers of committed transactions.
 const readCommitted = 1
+
+func isolationOf(level int8) replica.Isolation {
+	if level == readCommitted {
+		return replica.ReadCommitted
+	}
+	return replica.ReadUncommitted
+}
 
 // fetch is the state of one Fetch request; pooled. While it is parked it belongs
 // to whoever fires its poll.
@@ -118,7 +123,7 @@ func (f *fetch) park(need int64) bool {
 	f.poll.Begin(need, len(f.parts))
 	for i := range f.parts {
 		if q := &f.parts[i]; q.part != nil && q.code == none {
-			f.poll.Watch(q.part, q.hw)
+			f.poll.Watch(q.part, q.found.HighWatermark)
 		}
 	}
 	if !f.s.park(f) {
@@ -140,6 +145,7 @@ func (f *fetch) park(need int64) bool {
 
 // expire is the timer's.
 func (f *fetch) expire() {
+	defer f.r.Conn.Contain()
 	if f.poll.Expire() {
 		f.Wake()
 	}
@@ -153,6 +159,7 @@ func (f *fetch) unpark() {
 
 // Wake goes on with a parked fetch whose poll the caller has fired.
 func (f *fetch) Wake() {
+	defer f.r.Conn.Contain()
 	f.unpark()
 	f.run()
 }
@@ -160,7 +167,7 @@ func (f *fetch) Wake() {
 // read reads all partitions. ready tells that the answer should not wait: a
 // partition failed, or there is none to wait for.
 func (f *fetch) read() (bytes int, ready bool) {
-	left, whole, known := int(f.maxBytes), true, false
+	left, whole, known, isolation := int(f.maxBytes), true, false, isolationOf(f.isolation)
 	for i := range f.parts {
 		q := &f.parts[i]
 		known = f.resolve(q) || known
@@ -168,7 +175,7 @@ func (f *fetch) read() (bytes int, ready bool) {
 			ready = ready || q.part != nil
 			continue
 		}
-		if err := q.read(left, whole); err != nil {
+		if err := q.read(left, whole, isolation); err != nil {
 			q.fail(codeOf(err))
 			ready = true
 		}
@@ -177,7 +184,7 @@ func (f *fetch) read() (bytes int, ready bool) {
 			left = max(0, left-q.chunkSize)
 			whole = false
 		}
-		ready = ready || q.divEnd >= 0
+		ready = ready || q.found.DivergingEnd >= 0
 		f.moved = f.moved || q.code == notLeader
 	}
 	return bytes, ready || !known
@@ -186,7 +193,7 @@ func (f *fetch) read() (bytes int, ready bool) {
 // resolve finds a partition, anew where the one found before is gone, and clears
 // what was read from it. It returns false for one that does not exist here.
 func (f *fetch) resolve(q *fetchPart) bool {
-	q.code, q.skip, q.chunkSize, q.hw, q.start, q.divEnd = none, false, 0, -1, -1, -1
+	q.code, q.skip, q.chunkSize, q.found = none, false, 0, replica.Nothing()
 	if q.part != nil && !q.part.Gone() {
 		return true
 	}
@@ -233,60 +240,27 @@ func (b *Broker) missing(name []byte, id [16]byte, byID bool) int16 {
 // fail makes the partition's answer an error.
 func (q *fetchPart) fail(code int16) {
 	q.release()
-	q.code, q.skip, q.hw, q.start, q.divEnd = code, false, -1, -1, -1
+	q.code, q.skip, q.found = code, false, replica.Nothing()
 }
 
 // read reads one partition: at most left bytes of it, but for its first batch
 // where whole is set.
-func (q *fetchPart) read(left int, whole bool) error {
-	if err := q.part.Leads(q.epoch); err != nil {
-		return err
+func (q *fetchPart) read(left int, whole bool, i replica.Isolation) (err error) {
+	query := replica.Query{
+		Epoch: q.epoch, LastEpoch: q.lastFetchedEpoch, Offset: q.offset,
+		Isolation: i, MaxBytes: max(0, min(int(q.maxBytes), left)), Whole: whole,
 	}
-	if q.lastFetchedEpoch != record.NoEpoch {
-		if done, err := q.diverges(); done || err != nil {
-			return err
-		}
+	q.found, err = q.part.Read(query)
+	if q.found.Chunk.Exists() {
+		q.chunkSize = q.found.Chunk.Len()
 	}
-	hw := q.part.HighWatermark()
-	q.hw, q.start = hw, q.part.Start()
-	limit := max(0, min(int(q.maxBytes), left))
-	if q.offset == hw && q.start <= hw || !whole && limit == 0 && q.start <= q.offset && q.offset < hw {
-		return nil // the tail: nobody need look into a file
-	}
-	c, err := q.part.Log().Read(q.offset, hw, limit)
-	if err != nil || c == nil {
-		return err
-	}
-	if c.Len() > limit && !whole {
-		c.Release()
-		return nil
-	}
-	q.chunk, q.chunkSize = c, c.Len()
-	return nil
-}
-
-// diverges compares the epoch of the asker's last record with the log's (KIP-595).
-// done is true where the logs have parted and where is noted.
-func (q *fetchPart) diverges() (done bool, err error) {
-	e, end, err := q.part.EpochEnd(q.lastFetchedEpoch)
-	start := q.part.Start()
-	switch {
-	case err != nil:
-		return false, err
-	case e == record.NoEpoch || end < 0 || q.offset < start:
-		return false, storage.ErrOffsetOutOfRange
-	case e < q.lastFetchedEpoch || end < q.offset:
-		q.divEpoch, q.divEnd = e, end
-		q.hw, q.start = q.part.HighWatermark(), start
-		return true, nil
-	}
-	return false, nil
+	return err
 }
 
 func (q *fetchPart) release() {
-	if q.chunk != nil {
-		q.chunk.Release()
-		q.chunk = nil
+	if q.found.Chunk.Exists() {
+		q.found.Chunk.Release()
+		q.found.Chunk = replica.Chunk{}
 	}
 	q.chunkSize = 0
 }

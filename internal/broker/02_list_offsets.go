@@ -66,7 +66,7 @@ func (s *session) listOffsets(r *wire.Request, kreq kmsg.Request) error {
 				rp.Offset, rp.Timestamp, rp.LeaderEpoch = -1, -1, -1
 				rp.ErrorCode = kerr.InvalidRequest.Code
 			} else {
-				s.b.listOffset(t.Topic, &q, r.Version, &rp)
+				s.b.listOffset(t.Topic, &q, r.Version, isolationOf(req.IsolationLevel), &rp)
 			}
 			times[q.Partition] = 0
 			rt.Partitions = append(rt.Partitions, rp)
@@ -77,7 +77,7 @@ func (s *session) listOffsets(r *wire.Request, kreq kmsg.Request) error {
 	return nil
 }
 
-func (b *Broker) listOffset(topic string, q *kmsg.ListOffsetsRequestTopicPartition, version int16, rp *kmsg.ListOffsetsResponseTopicPartition) {
+func (b *Broker) listOffset(topic string, q *kmsg.ListOffsetsRequestTopicPartition, version int16, isolation replica.Isolation, rp *kmsg.ListOffsetsResponseTopicPartition) {
 	rp.Offset, rp.Timestamp, rp.LeaderEpoch = -1, -1, -1
 	if since := specialSince(q.Timestamp); q.Timestamp < 0 && (since == 0 || version < since) {
 		rp.ErrorCode = kerr.UnsupportedVersion.Code
@@ -88,53 +88,25 @@ func (b *Broker) listOffset(topic string, q *kmsg.ListOffsetsRequestTopicPartiti
 		rp.ErrorCode = code
 		return
 	}
-	at, err := findOffset(p, q)
+	at, err := findOffset(p, q, isolation)
 	if err != nil {
 		rp.ErrorCode = codeOf(err)
 		return
 	}
-	rp.Offset, rp.Timestamp, rp.LeaderEpoch = int64(at.offset), at.time, int32(at.epoch)
+	rp.Offset, rp.Timestamp, rp.LeaderEpoch = int64(at.Offset), at.Time, int32(at.Epoch)
 }
 
-// place is an answer of ListOffsets; nowhere stands for "there is no such record".
-type place struct {
-	offset record.Offset
-	time   int64
-	epoch  record.Epoch
-}
-
-func nowhere() place { return place{offset: -1, time: -1, epoch: record.NoEpoch} }
-
-func findOffset(p *replica.Partition, q *kmsg.ListOffsetsRequestTopicPartition) (place, error) {
-	if err := p.Leads(record.Epoch(q.CurrentLeaderEpoch)); err != nil {
-		return place{}, err
-	}
-	log, end := p.Log(), p.LastStableOffset()
-	at := nowhere()
+func findOffset(p *replica.Partition, q *kmsg.ListOffsetsRequestTopicPartition, i replica.Isolation) (replica.Position, error) {
+	epoch := record.Epoch(q.CurrentLeaderEpoch)
 	switch q.Timestamp {
 	case latestOffset:
-		at.offset, at.epoch = end, p.Leadership().Epoch
-		return at, nil
+		return p.FindEnd(epoch, i)
 	case earliestOffset, earliestLocalOffset:
-		start, err := log.Start()
-		at.offset, at.epoch = start, log.EpochAt(start)
-		return at, err
+		return p.FindStart(epoch)
 	case latestTieredOffset, earliestPendingOffset:
-		return at, nil
+		return replica.Nowhere(), p.Leads(epoch)
+	case maxTimestampOffset:
+		return p.FindNewest(epoch, i)
 	}
-	find := func() (place, bool, error) {
-		s, ok, err := log.FindTime(q.Timestamp)
-		return place{s.Offset, s.Time, s.Epoch}, ok, err
-	}
-	if q.Timestamp == maxTimestampOffset {
-		find = func() (place, bool, error) {
-			s, ok, err := log.MaxTime()
-			return place{s.Offset, s.Time, s.Epoch}, ok, err
-		}
-	}
-	found, ok, err := find()
-	if err != nil || !ok || found.offset >= end {
-		return at, err
-	}
-	return found, nil
+	return p.FindTime(epoch, i, q.Timestamp)
 }

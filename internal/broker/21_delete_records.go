@@ -44,23 +44,8 @@ func (b *Broker) trim(topic string, n int32, to record.Offset) (record.Offset, e
 	if err := p.Leads(record.NoEpoch); err != nil {
 		return -1, err
 	}
-	if !p.Topic().Settings().Storage.Delete {
+	if !p.Topic().Settings().Delete {
 		return -1, kerr.PolicyViolation
 	}
-	hw := p.HighWatermark()
-	if to == -1 {
-		to = hw
-	}
-	if to < 0 || to > hw {
-		return -1, kerr.OffsetOutOfRange
-	}
-	start, err := p.Log().Start()
-	if err == nil && start < to {
-		err = p.Log().SetStart(to)
-		start = to
-	}
-	if err != nil {
-		return -1, err
-	}
-	return start, nil
+	return p.Trim(to)
 }

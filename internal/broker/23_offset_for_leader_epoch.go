@@ -24,13 +24,8 @@ func (s *session) offsetForLeaderEpoch(r *wire.Request, kreq kmsg.Request) error
 			p, code := s.b.find([]byte(t.Topic), [16]byte{}, q.Partition, false)
 			rp.ErrorCode = code
 			if p != nil {
-				err := p.Leads(record.Epoch(q.CurrentLeaderEpoch))
-				if err == nil {
-					var e record.Epoch
-					var end record.Offset
-					e, end, err = p.EpochEnd(record.Epoch(q.LeaderEpoch))
-					rp.LeaderEpoch, rp.EndOffset = int32(e), int64(end)
-				}
+				e, end, err := p.EpochEnd(record.Epoch(q.CurrentLeaderEpoch), record.Epoch(q.LeaderEpoch))
+				rp.LeaderEpoch, rp.EndOffset = int32(e), int64(end)
 				if err != nil {
 					rp.ErrorCode, rp.LeaderEpoch, rp.EndOffset = codeOf(err), -1, -1
 				}

@@ -7,7 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/meta"
-	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -18,18 +18,18 @@ import (
 
 func (b *Broker) describeLogDirs(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeLogDirsRequest)
-	logs, avail, total := b.cfg.Store.Usage()
+	usage := b.cfg.Set.Usage()
 	dir := kmsg.NewDescribeLogDirsResponseDir()
-	dir.Dir, dir.TotalBytes, dir.UsableBytes = b.cfg.LogDir, total, avail
+	dir.Dir, dir.TotalBytes, dir.UsableBytes = b.cfg.LogDir, usage.Total, usage.Free
 	m := b.cfg.Image()
 	if req.Topics == nil {
 		for t := range m.Topics() {
-			dir.Topics = b.appendSizes(dir.Topics, t, numbers(len(t.Partitions)), logs)
+			dir.Topics = b.appendSizes(dir.Topics, t, numbers(len(t.Partitions)), &usage)
 		}
 	}
 	for i := range req.Topics {
 		if t := m.Topic(req.Topics[i].Topic); t != nil {
-			dir.Topics = b.appendSizes(dir.Topics, t, slices.Values(req.Topics[i].Partitions), logs)
+			dir.Topics = b.appendSizes(dir.Topics, t, slices.Values(req.Topics[i].Partitions), &usage)
 		}
 	}
 	resp := kmsg.NewPtrDescribeLogDirsResponse()
@@ -52,7 +52,7 @@ func numbers(n int) iter.Seq[int32] {
 // appendSizes appends a topic with those of the partitions asked for that are on
 // this node; a topic without any is left out.
 func (b *Broker) appendSizes(
-	list []kmsg.DescribeLogDirsResponseDirTopic, t *meta.Topic, asked iter.Seq[int32], logs map[storage.LogID]int64,
+	list []kmsg.DescribeLogDirsResponseDirTopic, t *meta.Topic, asked iter.Seq[int32], usage *replica.Usage,
 ) []kmsg.DescribeLogDirsResponseDirTopic {
 	rt := kmsg.NewDescribeLogDirsResponseDirTopic()
 	rt.Topic = t.Name
@@ -61,7 +61,7 @@ func (b *Broker) appendSizes(
 			continue
 		}
 		rp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
-		rp.Partition, rp.Size = n, logs[storage.LogID{Topic: t.ID, Partition: n}]
+		rp.Partition, rp.Size = n, usage.Of(t.ID, n)
 		rt.Partitions = append(rt.Partitions, rp)
 	}
 	if len(rt.Partitions) == 0 {

@@ -3,7 +3,6 @@ package broker
 import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -35,11 +34,7 @@ func (b *Broker) producersOf(topic string, n int32) kmsg.DescribeProducersRespon
 		}
 		return rp
 	}
-	if err := p.Leads(record.NoEpoch); err != nil {
-		rp.ErrorCode = codeOf(err)
-		return rp
-	}
-	active, err := p.Log().Producers()
+	active, err := p.Producers()
 	rp.ErrorCode = codeOf(err)
 	for _, a := range active {
 		ap := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()

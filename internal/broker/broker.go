@@ -29,7 +29,6 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/replica"
-	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -38,7 +37,6 @@ type Config struct {
 	NodeID int32
 	Logger *slog.Logger
 	Image  func() *meta.Image // the newest image; never nil
-	Store  *storage.Store
 	Set    *replica.Set
 	// Context returns what handlers wait under; it ends when the node stops.
 	Context func() context.Context
@@ -87,7 +85,6 @@ type Broker struct {
 	parked            atomic.Int64 // partitions that parked fetches wait for
 
 	stop chan struct{}
-	kick chan struct{} // size 1: something waits for b.commit
 	done sync.WaitGroup
 
 	mu       sync.Mutex
@@ -133,7 +130,7 @@ func New(cfg Config) (*Broker, error) {
 	b := &Broker{
 		cfg: cfg, cache: newFetchSessions(cfg.FetchSessions),
 		ids:  producerIDs{turn: make(chan struct{}, 1)},
-		stop: make(chan struct{}), kick: make(chan struct{}, 1), sessions: map[*session]struct{}{},
+		stop: make(chan struct{}), sessions: map[*session]struct{}{},
 	}
 	b.produces.New = func() any { return &produce{b: b} }
 	b.fetches.New = func() any { return newFetch(b) }
@@ -143,13 +140,12 @@ func New(cfg Config) (*Broker, error) {
 		}
 	}
 	b.done.Go(b.expire)
-	b.done.Go(b.commit)
 	return b, nil
 }
 
 func (c *Config) validate() error {
-	if c.Logger == nil || c.Image == nil || c.Store == nil || c.Set == nil || c.Context == nil || c.ProducerIDs == nil {
-		return errors.New("broker: Logger, Image, Store, Set, Context and ProducerIDs must be set")
+	if c.Logger == nil || c.Image == nil || c.Set == nil || c.Context == nil || c.ProducerIDs == nil {
+		return errors.New("broker: Logger, Image, Set, Context and ProducerIDs must be set")
 	}
 	if c.FetchMaxBytes == 0 {
 		c.FetchMaxBytes = defaultFetchMaxBytes
@@ -192,7 +188,7 @@ func (b *Broker) register(list []api) error {
 
 // Open begins a connection's session.
 func (b *Broker) Open(c *wire.Conn) wire.Session { //nolint:ireturn // wire.Handler asks for it
-	s := &session{b: b, conn: c}
+	s := &session{b: b, conn: c, appends: replica.Appends{Set: b.cfg.Set}}
 	b.mu.Lock()
 	b.sessions[s] = struct{}{}
 	b.mu.Unlock()
@@ -237,29 +233,8 @@ func (b *Broker) expire() {
 		select {
 		case <-b.stop:
 			return
-		case now := <-t.C:
-			b.cfg.Set.Expire(now.UnixNano())
-		}
-	}
-}
-
-// commitSoon has what was appended committed in the background: nobody waits for it,
-// so the connection goes on reading. What comes while a commit runs is taken by the
-// next one.
-func (b *Broker) commitSoon() {
-	select {
-	case b.kick <- struct{}{}:
-	default: // one that has not begun yet covers it
-	}
-}
-
-func (b *Broker) commit() {
-	for {
-		select {
-		case <-b.stop:
-			return
-		case <-b.kick:
-			b.cfg.Store.Commit()
+		case <-t.C:
+			b.cfg.Set.Expire(b.cfg.Set.Now())
 		}
 	}
 }

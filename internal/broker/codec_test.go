@@ -85,7 +85,7 @@ func seenByKmsg(req *kmsg.ProduceRequest) seenProduce {
 }
 
 func seenByUs(p *produce) seenProduce {
-	s := seenProduce{Acks: p.acks, Timeout: p.deadline}
+	s := seenProduce{Acks: p.acks, Timeout: int64(p.timeoutMS)}
 	from := 0
 	for _, t := range p.topics {
 		st := seenTopic{Name: string(t.name), ID: t.id}
@@ -356,11 +356,12 @@ func randomFetchAnswer(r *rand.Rand, version int16) (*fetch, *kmsg.FetchResponse
 		wt := kmsg.NewFetchResponseTopic()
 		wt.Topic, wt.TopicID = string(ft.name), ft.id
 		for range r.IntN(4) {
-			q := fetchPart{hw: record.Offset(r.Int64()), start: record.Offset(r.Int64()), divEnd: -1, code: int16(r.IntN(2) * 3), skip: r.IntN(3) == 0}
+			q := fetchPart{found: replica.Nothing(), code: int16(r.IntN(2) * 3), skip: r.IntN(3) == 0}
+			q.found.HighWatermark, q.found.LastStable, q.found.Start = record.Offset(r.Int64()), record.Offset(r.Int64()), record.Offset(r.Int64())
 			q.topic, q.index = &f.topics[i], r.Int32()
 			wp := kmsg.NewFetchResponseTopicPartition()
-			wp.Partition, wp.ErrorCode, wp.HighWatermark, wp.LogStartOffset = q.index, q.code, int64(q.hw), int64(q.start)
-			wp.LastStableOffset, wp.PreferredReadReplica, wp.RecordBatches = wp.HighWatermark, -1, []byte{}
+			wp.Partition, wp.ErrorCode, wp.HighWatermark, wp.LogStartOffset = q.index, q.code, int64(q.found.HighWatermark), int64(q.found.Start)
+			wp.LastStableOffset, wp.PreferredReadReplica, wp.RecordBatches = int64(q.found.LastStable), -1, []byte{}
 			if r.IntN(3) > 0 {
 				q.part = new(replica.Partition)
 			}
@@ -368,8 +369,8 @@ func randomFetchAnswer(r *rand.Rand, version int16) (*fetch, *kmsg.FetchResponse
 				wp.AbortedTransactions = []kmsg.FetchResponseTopicPartitionAbortedTransaction{}
 			}
 			if version >= 12 && r.IntN(3) == 0 {
-				q.divEpoch, q.divEnd = 3, record.Offset(r.Int64N(1000))
-				wp.DivergingEpoch.Epoch, wp.DivergingEpoch.EndOffset = 3, int64(q.divEnd)
+				q.found.DivergingEpoch, q.found.DivergingEnd = 3, record.Offset(r.Int64N(1000))
+				wp.DivergingEpoch.Epoch, wp.DivergingEpoch.EndOffset = 3, int64(q.found.DivergingEnd)
 			}
 			f.parts = append(f.parts, q)
 			if !q.skip {

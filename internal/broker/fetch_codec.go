@@ -6,7 +6,6 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
-	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -38,11 +37,7 @@ type fetchPart struct {
 	skip   bool // nothing changed since the session's last answer
 
 	code      int16
-	hw        record.Offset
-	start     record.Offset
-	divEpoch  record.Epoch  // with divEnd: where the client's log leaves ours
-	divEnd    record.Offset // -1: it does not
-	chunk     *storage.Chunk
+	found     replica.Found
 	chunkSize int
 }
 
@@ -244,10 +239,10 @@ func (f *fetch) group(i int) (end, n int) {
 func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 	b := be.AppendUint32(resp.B, uint32(q.index))
 	b = be.AppendUint16(b, uint16(q.code))
-	b = be.AppendUint64(b, uint64(q.hw))
-	b = be.AppendUint64(b, uint64(q.hw)) // last stable offset: there are no transactions yet
+	b = be.AppendUint64(b, uint64(q.found.HighWatermark))
+	b = be.AppendUint64(b, uint64(q.found.LastStable))
 	if f.version >= 5 {
-		b = be.AppendUint64(b, uint64(q.start))
+		b = be.AppendUint64(b, uint64(q.found.Start))
 	}
 	// Aborted transactions: none for a reader of committed ones, null for others. Kafka
 	// has none, too, where it has not found the partition.
@@ -264,9 +259,9 @@ func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 	}
 	b = appendLen(b, flexible, q.chunkSize)
 	resp.B = b
-	if q.chunk != nil {
-		resp.Attach(q.chunk)
-		q.chunk = nil // the response's to release
+	if c := q.found.Chunk; c.Exists() {
+		q.found.Chunk = replica.Chunk{} // the response's to release
+		resp.Attach(c)
 	}
 	if flexible {
 		resp.B = f.appendPartTags(resp.B, q)
@@ -277,7 +272,7 @@ func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 const noReplica = 0xffffffff
 
 func (f *fetch) appendPartTags(b []byte, q *fetchPart) []byte {
-	diverges := q.divEnd >= 0
+	diverges := q.found.DivergingEnd >= 0
 	leader := f.version >= 16 && q.code == notLeader && q.part != nil
 	n := byte(0)
 	if diverges {
@@ -290,8 +285,8 @@ func (f *fetch) appendPartTags(b []byte, q *fetchPart) []byte {
 	if diverges {
 		b = append(b, 0)
 		b = binary.AppendUvarint(b, 13)
-		b = be.AppendUint32(b, uint32(q.divEpoch))
-		b = be.AppendUint64(b, uint64(q.divEnd))
+		b = be.AppendUint32(b, uint32(q.found.DivergingEpoch))
+		b = be.AppendUint64(b, uint64(q.found.DivergingEnd))
 		b = append(b, 0)
 	}
 	if leader {

@@ -374,9 +374,9 @@ func (s *fetchSession) answered(f *fetch) int16 {
 // changed tells whether an answer differs from the one before, and keeps it for
 // the next time. An error is always told, and told again when it is over.
 func (c *cachedPart) changed(q *fetchPart) bool {
-	told := q.chunkSize > 0 || q.hw != c.hw || q.start != c.start || q.code != none || q.divEnd >= 0
-	c.part, c.hw, c.start = q.part, q.hw, q.start
-	if q.code != none || q.divEnd >= 0 {
+	told := q.chunkSize > 0 || q.found.HighWatermark != c.hw || q.found.Start != c.start || q.code != none || q.found.DivergingEnd >= 0
+	c.part, c.hw, c.start = q.part, q.found.HighWatermark, q.found.Start
+	if q.code != none || q.found.DivergingEnd >= 0 {
 		c.hw = -1
 	}
 	return told

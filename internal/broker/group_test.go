@@ -37,7 +37,6 @@ func newGroupRig(tb testing.TB) *rig {
 			}
 			return 0
 		},
-		Commit: func() { g.store.Commit() },
 	})
 	var once sync.Once
 	g = newRig(tb, func(c *Config) {

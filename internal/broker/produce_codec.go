@@ -46,8 +46,8 @@ func (p *produce) decode(body []byte) bool {
 	r := reader{b: body}
 	_, noTransaction := r.string(flexible)
 	p.acks = r.int16()
-	p.deadline = int64(r.int32()) // made a time by who decodes
-	least := 6                    // of a topic: a name's and an array's length
+	p.timeoutMS = r.int32()
+	least := 6 // of a topic: a name's and an array's length
 	if p.version >= 13 {
 		least = 18
 	} else if flexible {

@@ -56,7 +56,7 @@ func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *ri
 	}
 	g.set = replica.NewSet(replica.Config{NodeID: 1, Store: g.store, Static: static})
 	cfg := Config{
-		NodeID: 1, Logger: log, Image: g.image.Load, Store: g.store, Set: g.set,
+		NodeID: 1, Logger: log, Image: g.image.Load, Set: g.set,
 		Context: tb.Context, ProducerIDs: g.producerIDs,
 	}
 	for _, f := range change {

@@ -2,12 +2,11 @@ package broker
 
 import (
 	"fmt"
-	"slices"
 	"sync"
 
+	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/replica"
-	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -17,14 +16,10 @@ type session struct {
 	b    *Broker
 	conn *wire.Conn
 
-	queue []*produce     // requests whose appends were collected, in order
-	pend  []pending      // their partitions
-	items []storage.Item // parallel to pend, in the order of appending
-	// durable tells that one of the partitions is committed by a sync only.
-	durable bool
+	appends replica.Appends      // what the requests in queue bring
+	queue   []*produce           // requests whose appends were collected, in order
 	commits []group.OffsetCommit // that were collected, in order
 	held    int                  // partitions of the requests in queue and commits
-	broken  bool                 // a flush did not come to its end: it met a bug
 
 	mu      sync.Mutex
 	parked  *fetch // list of parked fetches, guarded by mu
@@ -32,18 +27,9 @@ type session struct {
 	gone    bool   // the connection is closed, guarded by mu
 }
 
-// pending is one partition of a produce request that waits for the session's flush.
-type pending struct {
-	p    *replica.Partition
-	req  *produce
-	slot int32 // index in req.parts
-	seq  int32 // place in the order of arrival
-	all  bool  // acks=all
-}
-
 const (
-	// keepPending is for how many partitions a connection keeps memory after a flush.
-	keepPending = 1024
+	// keepQueued is for how many requests a connection keeps memory after a flush.
+	keepQueued = 1024
 	// maxHeld partitions of produce requests and commits are collected before they are
 	// appended, even where one read brought more.
 	maxHeld = 50_000
@@ -91,103 +77,40 @@ func (s *session) Flush() {
 	if len(s.queue) == 0 && len(s.commits) == 0 {
 		return
 	}
-	s.broken = true // unless it comes to its end
-	s.append()
-	early, waits := false, false
-	for i, p := range s.queue {
-		early, waits = early || p.acks != acksAll, waits || p.acks == acksAll
-		p.appended()
-		s.queue[i] = nil
-	}
-	commit, durable := len(s.pend) > 0, s.durable
-	if len(s.commits) > 0 {
-		owed := s.b.cfg.Groups.Commit(s.commits)
-		commit, durable, waits = commit || owed, durable || owed, waits || owed
-	}
-	s.reset()
-	switch {
-	case !commit:
-	case durable && !waits:
-		s.b.commitSoon()
-	default:
-		if durable && early {
-			s.conn.Uncork() // who asked not to wait for the disk does not
-		}
-		s.b.cfg.Store.Commit()
-	}
-	s.broken = false
-}
-
-// append brings the pending batches of each partition together, in the order in
-// which they came, and appends them.
-func (s *session) append() {
-	byPartition := func(a, b pending) int {
-		if a.p != b.p {
-			return a.p.Compare(b.p)
-		}
-		return int(a.seq - b.seq)
-	}
-	if !slices.IsSortedFunc(s.pend, byPartition) {
-		slices.SortFunc(s.pend, byPartition)
-	}
-	for i := range s.pend {
-		e := &s.pend[i]
-		s.items = append(s.items, storage.Item{Batch: e.req.parts[e.slot].batch, Early: !e.all && e.req.acks != 0})
-	}
-	for from := 0; from < len(s.pend); {
-		p, to := s.pend[from].p, from+1
-		for to < len(s.pend) && s.pend[to].p == p {
-			to++
-		}
-		s.appendTo(p, from, to)
-		from = to
-	}
+	s.appends.Write()
 	var bytes, records int64
-	for i := range s.pend {
-		e, it := &s.pend[i], &s.items[i]
-		e.req.took(e.slot, it)
-		if it.Err == nil && !it.Dup {
-			bytes += int64(len(e.req.parts[e.slot].records))
-			records += int64(it.Batch.Count())
-		}
+	for i, p := range s.queue {
+		bytes, records = bytes+p.bytes, records+p.stored
+		p.answer()
+		s.queue[i] = nil
 	}
 	s.b.stats.bytesIn.Add(bytes)
 	s.b.stats.recordsIn.Add(records)
-}
-
-// appendTo appends the pending batches from..to to their partition. Those that ask
-// for all replicas are left out where there are too few in sync.
-func (s *session) appendTo(p *replica.Partition, from, to int) {
-	s.durable = s.durable || p.Topic().Settings().FlushMessages <= 1
-	if err := p.EnoughInSync(); err != nil {
-		for i := from; i < to; i++ {
-			if s.pend[i].all {
-				s.items[i].Err = err
-				continue
-			}
-			p.Append(s.items[i : i+1])
-		}
-		return
+	var owed coord.Owed
+	if len(s.commits) > 0 {
+		owed = s.b.cfg.Groups.Commit(s.commits)
 	}
-	p.Append(s.items[from:to])
+	s.forget()
+	s.appends.Commit()
+	owed.Commit()
 }
 
-func (s *session) reset() {
-	clear(s.items)
-	clear(s.pend)
-	s.queue, s.pend, s.items = s.queue[:0], s.pend[:0], s.items[:0]
-	s.durable, s.held, s.commits = false, 0, nil
-	if cap(s.pend) > keepPending || cap(s.queue) > keepPending {
-		s.queue, s.pend, s.items = nil, nil, nil
+// forget ends the collection of requests.
+func (s *session) forget() {
+	clear(s.queue)
+	s.queue, s.held, s.commits = s.queue[:0], 0, nil
+	if cap(s.queue) > keepQueued {
+		s.queue = nil
 	}
 }
 
 // Close tells that the connection is gone: nobody reads the answers of its parked
-// fetches any more.
+// fetches any more. Where a request met a bug, what was collected and not flushed is
+// dropped: the buffer that it stands in may be another connection's by now. Nobody has
+// acknowledged it.
 func (s *session) Close() {
-	if !s.broken { // else what was appended would be appended again
-		s.Flush()
-	}
+	s.appends.Drop()
+	s.forget()
 	s.mu.Lock()
 	s.gone = true
 	s.mu.Unlock()

@@ -303,6 +303,7 @@ func TestBadRecord(t *testing.T) {
 		if _, err := l.AppendBatch(b, 0); err != nil {
 			t.Fatal(err)
 		}
+		l.Commit()
 		r := newRuntime(t)
 		r.StartLeading(0, 1, l)
 		synctest.Wait()
@@ -500,6 +501,7 @@ func (l *nullLog) AppendBatch(b record.Batch, _ record.Epoch) (record.Offset, er
 	l.end += record.Offset(b.Count())
 	return l.end, nil
 }
+func (*nullLog) Commit()                                          {}
 func (*nullLog) Await(_ record.Offset, fn func(error))            { fn(nil) }
 func (*nullLog) ReadCommitted(record.Offset, int) ([]byte, error) { return nil, nil }
 func (l *nullLog) HighWatermark() record.Offset                   { return l.end }

@@ -9,7 +9,10 @@ import "github.com/leatstream/leat/internal/record"
 type Log interface {
 	// AppendBatch appends one batch (built with base offset 0; it is stamped) as
 	// the leader of the given epoch and returns the offset after its last record.
+	// Whoever calls it owes a Commit afterwards.
 	AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error)
+	// Commit commits what was appended to any log of this node so far. No lock may be held.
+	Commit()
 	// Await calls fn(nil) once the high watermark has reached off (at once where it
 	// has), or fn(err) when this node stops leading before. fn must not block.
 	Await(off record.Offset, fn func(error))
@@ -19,4 +22,18 @@ type Log interface {
 	// HighWatermark is the end of what is committed; Start the first offset kept.
 	HighWatermark() record.Offset
 	Start() record.Offset
+}
+
+// Owed is the commit that who has staged steps owes: what is appended is committed, and
+// waits for it end, when somebody asks. The zero value is owed nothing.
+type Owed struct{ log Log }
+
+// Exists tells whether something is owed.
+func (o Owed) Exists() bool { return o.log != nil }
+
+// Commit commits what is owed. No lock may be held.
+func (o Owed) Commit() {
+	if o.log != nil {
+		o.log.Commit()
+	}
 }

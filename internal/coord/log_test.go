@@ -8,7 +8,8 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// twin is a Log in memory. Its high watermark follows its end, unless it is held.
+// twin is a Log in memory. Its high watermark follows its end at a Commit, unless it is
+// held: so nothing ends that waits for a commit which nobody has asked for.
 type twin struct {
 	mu      sync.Mutex
 	batches []record.Batch
@@ -38,10 +39,16 @@ func (l *twin) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error
 	l.batches = append(l.batches, b)
 	l.end = b.NextOffset()
 	l.appends++
-	if !l.held {
-		l.hw = l.end
-	}
 	return l.end, nil
+}
+
+func (l *twin) Commit() {
+	l.mu.Lock()
+	held, end := l.held, l.end
+	l.mu.Unlock()
+	if !held {
+		l.commit(end)
+	}
 }
 
 func (l *twin) Await(off record.Offset, fn func(error)) {

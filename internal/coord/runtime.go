@@ -10,7 +10,7 @@
 // rolled back.
 //
 // Decide, append and apply run under the shard's mutex, on the caller's goroutine;
-// replies, and the storage's commit, run after it, with no lock held. Timers are a
+// replies, and the log's commit, run after it, with no lock held. Timers are a
 // heap per shard and one runtime timer. When a node begins to lead a partition, a
 // background goroutine reads the log through the same Apply; the shard answers
 // ErrLoading meanwhile.
@@ -60,10 +60,6 @@ type Config[M Machine] struct {
 	Logger *slog.Logger
 	// New makes the empty machine of a partition; its timers are t.
 	New func(partition int32, t *Timers) M
-	// Commit asks the storage to make what was appended durable, once for each
-	// step that appended and was not staged, with no lock held; nil: the log needs
-	// no asking.
-	Commit func()
 }
 
 // maxLoaders bounds how many shards read their logs at the same time.
@@ -106,15 +102,17 @@ func (r *Runtime[M]) Do(partition int32, op func(m M, s *Step)) error {
 	return nil
 }
 
-// Stage is Do, but leaves it to the caller to ask the storage for the commit, once
-// for all that he stages; owed tells that he must. Until then replies that rest on
-// what was appended are not called.
-func (r *Runtime[M]) Stage(partition int32, op func(m M, s *Step)) (owed bool, err error) {
+// Stage is Do, but leaves the commit of what the step appends to the caller, who is
+// handed what he owes. One commit is enough for all
+// that he stages. Until then replies that rest on what was appended are not called.
+func (r *Runtime[M]) Stage(partition int32, op func(m M, s *Step)) (owed Owed, err error) {
 	sh, s, err := r.decide(partition, op)
 	if err != nil {
-		return false, err
+		return Owed{}, err
 	}
-	owed = s.appended
+	if s.appended {
+		owed = Owed{sh.log}
+	}
 	sh.answer(s)
 	return owed, nil
 }

@@ -104,8 +104,8 @@ func (sh *shard[M]) apply(s *Step, r Record) {
 // release asks for the commit of what a step appended, and answers. No lock may be
 // held.
 func (sh *shard[M]) release(s *Step) {
-	if s.appended && sh.rt.cfg.Commit != nil {
-		sh.rt.cfg.Commit()
+	if s.appended {
+		sh.log.Commit()
 	}
 	sh.answer(s)
 }

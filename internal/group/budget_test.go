@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
-	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/replica"
 )
 
 // newTightService is a service whose members may take little memory, and its log.
@@ -202,7 +202,7 @@ func TestGrowthIsRefused(t *testing.T) {
 	}
 	w.total.limit = w.total.used.Load() + 500
 	sync(501, coordinatorNotAvailable)
-	w.fail = storage.ErrDiskFull
+	w.fail = replica.ErrDiskFull
 	sync(500, coordinatorNotAvailable)
 	w.fail = nil
 	sync(500, 0)

@@ -1,13 +1,10 @@
 package group
 
 import (
-	"errors"
-
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
-	"github.com/leatstream/leat/internal/replica"
-	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/errcode"
 )
 
 // Kafka's codes for what a coordinator answers.
@@ -33,23 +30,8 @@ const (
 	groupSubscribedToTopic    int16 = 86
 )
 
-// code is what a client gets for an error of the coordinator's log: where this node
-// leads no longer or its disk is broken it should look for another coordinator,
-// where there is no room or too few replicas it should try again.
-func code(err error) int16 {
-	switch {
-	case err == nil:
-		return 0
-	case errors.Is(err, coord.ErrLoading):
-		return loadInProgress
-	case errors.Is(err, storage.ErrDiskFull), errors.Is(err, replica.ErrNotEnoughReplicas), errors.Is(err, replica.ErrTimedOut):
-		return coordinatorNotAvailable
-	case errors.Is(err, coord.ErrNotLeading), errors.Is(err, replica.ErrNotLeader), errors.Is(err, replica.ErrFencedEpoch),
-		errors.Is(err, storage.ErrFaulted), errors.Is(err, storage.ErrClosed):
-		return notCoordinator
-	}
-	return unknownServerError
-}
+// code is what a client gets for an error of the coordinator's log.
+func code(err error) int16 { return errcode.OfCoordinator(err) }
 
 // codeOr is the code of an error, where there is one, else c.
 func codeOr(err error, c int16) int16 {

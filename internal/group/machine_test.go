@@ -14,7 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/leatstream/leat/internal/coord"
-	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/replica"
 )
 
 // recorded is what must be the same after a failover: all of a group that is empty
@@ -190,7 +190,7 @@ func (c *crowd) syncs() {
 func (c *crowd) act() {
 	c.fail = nil
 	if rapid.IntRange(0, 9).Draw(c.rt, "full") == 0 {
-		c.fail = storage.ErrDiskFull
+		c.fail = replica.ErrDiskFull
 	}
 	id := c.id()
 	switch rapid.IntRange(0, 9).Draw(c.rt, "action") {

@@ -17,7 +17,7 @@ import (
 
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/record"
-	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/replica"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the machine says into testdata; read the difference before you commit it")
@@ -486,7 +486,7 @@ func (w *world) change(a args, _ []string) {
 func (w *world) disk(_ args, rest []string) {
 	w.fail = nil
 	if rest[0] == "full" {
-		w.fail = storage.ErrDiskFull
+		w.fail = replica.ErrDiskFull
 	}
 }
 

@@ -27,9 +27,6 @@ type Config struct {
 	Settings func() Settings
 	// Partitions is how many partitions Topic has; 0: the topic is not there yet.
 	Partitions func() int32
-	// Commit asks the storage to make what was appended durable; see coord.Config.
-	// The Service's Commit leaves it to its caller.
-	Commit func()
 	// NewID makes the random part of a member id; nil means a UUID.
 	NewID func() string
 	// Memory is how many bytes the members of all groups may keep; 0 means MaxMemory.
@@ -74,7 +71,6 @@ func New(cfg Config) *Service {
 	members := newBudget(cfg.Logger, cfg.Memory)
 	return &Service{cfg: cfg, members: members, rt: coord.New(coord.Config[*Machine]{
 		Logger: cfg.Logger,
-		Commit: cfg.Commit,
 		New: func(_ int32, t *coord.Timers) *Machine {
 			return newMachine(t, members, cfg.Settings, cfg.NewID)
 		},
@@ -318,9 +314,9 @@ type OffsetCommit struct {
 // Commit handles OffsetCommits: all that one read of a connection brought. Those of
 // one partition are decided in one step and become one batch, since no commit rests
 // on what another one records (BenchmarkCommits: a third of the time of one after
-// the other). The caller must have the storage commit where it is told that this is
-// owed. The list is the Service's from here on.
-func (sv *Service) Commit(list []OffsetCommit) (owed bool) {
+// the other). The commit of the log is left to the caller, who may have more to commit: he
+// is handed what he owes. The list is the Service's from here on.
+func (sv *Service) Commit(list []OffsetCommit) (owed coord.Owed) {
 	n := sv.cfg.Partitions()
 	for i := range list {
 		c := &list[i]
@@ -332,7 +328,7 @@ func (sv *Service) Commit(list []OffsetCommit) (owed bool) {
 		}
 	}
 	if n <= 0 {
-		return false
+		return coord.Owed{}
 	}
 	if len(list) > 1 {
 		slices.SortStableFunc(list, func(a, b OffsetCommit) int { return int(a.partition - b.partition) })
@@ -344,7 +340,10 @@ func (sv *Service) Commit(list []OffsetCommit) (owed bool) {
 		}
 		for run := list[:to]; len(run) > 0; {
 			taken, o := sv.commitRun(run)
-			run, owed = run[taken:], owed || o
+			run = run[taken:]
+			if o.Exists() {
+				owed = o
+			}
 		}
 		list = list[to:]
 	}
@@ -356,7 +355,7 @@ const maxTogether = 256 << 10
 
 // commitRun commits the first few of a list of one partition, in one step, and tells
 // how many those were.
-func (sv *Service) commitRun(run []OffsetCommit) (taken int, owed bool) {
+func (sv *Service) commitRun(run []OffsetCommit) (taken int, owed coord.Owed) {
 	owed, err := sv.rt.Stage(run[0].partition, func(m *Machine, s *coord.Step) {
 		for taken < len(run) && (taken == 0 || len(s.Buffer())+sizeOf(run[taken].Req) <= maxTogether) {
 			c := &run[taken]
@@ -374,7 +373,7 @@ func (sv *Service) commitRun(run []OffsetCommit) (taken int, owed bool) {
 		for i := range run {
 			run[i].answer(code(err))
 		}
-		return len(run), false
+		return len(run), coord.Owed{}
 	}
 	return taken, owed
 }

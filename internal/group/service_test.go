@@ -18,7 +18,8 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// memory is a coord.Log in memory whose high watermark can be held back.
+// memory is a coord.Log in memory. Its high watermark follows its end at a Commit, unless
+// it is held back.
 type memory struct {
 	mu      sync.Mutex
 	batches []record.Batch
@@ -39,10 +40,16 @@ func (l *memory) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, err
 	if !l.discard {
 		l.batches = append(l.batches, bytes.Clone(b))
 	}
-	if !l.held {
-		l.hw = l.end
-	}
 	return l.end, nil
+}
+
+func (l *memory) Commit() {
+	l.mu.Lock()
+	held := l.held
+	l.mu.Unlock()
+	if !held {
+		l.commit()
+	}
 }
 
 func (l *memory) Await(off record.Offset, fn func(error)) {
@@ -100,7 +107,7 @@ const testPartitions = 3
 
 // commitOne commits as a connection does that has brought one request.
 func commitOne(sv *Service, req *kmsg.OffsetCommitRequest, reply func(*kmsg.OffsetCommitResponse)) {
-	sv.Commit([]OffsetCommit{{Req: req, Reply: reply}})
+	sv.Commit([]OffsetCommit{{Req: req, Reply: reply}}).Commit()
 }
 
 // newService makes a service that leads all partitions, with a log for each.
@@ -551,7 +558,7 @@ func TestCommitsTogether(t *testing.T) {
 			got[i] = fmt.Sprint(r.Topics[0].Topic, " ", name(r.Topics[0].Partitions[0].ErrorCode))
 		}}
 	}
-	if !sv.Commit(list) {
+	if !sv.Commit(list).Exists() {
 		t.Error("the caller is not told to have the storage commit")
 	}
 	if answers != 0 {
@@ -575,7 +582,7 @@ func TestCommitsTogether(t *testing.T) {
 			t.Errorf("group %d: %s, want %s", i, o, offset)
 		}
 	}
-	if sv.Commit(nil) {
+	if sv.Commit(nil).Exists() {
 		t.Error("nothing is owed a commit")
 	}
 }

@@ -82,19 +82,15 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	img := g.n.image.Load()
 	value(g.topics, now, int64(img.NumTopics()))
 	value(g.partitions, now, int64(img.NumPartitions()))
-	logs, free, total := g.n.store.Usage()
-	var sum int64
-	for _, n := range logs {
-		sum += n
-	}
-	value(g.logBytes, now, sum)
+	usage := g.n.set.Usage()
+	value(g.logBytes, now, usage.Bytes)
 	var faulted int64
 	for p := range g.n.set.Partitions() {
-		if p.Log().Fault() != nil {
+		if p.Fault() != nil {
 			faulted++
 		}
 	}
 	value(g.faulted, now, faulted)
-	value(g.diskFree, now, free)
-	value(g.diskTotal, now, total)
+	value(g.diskFree, now, usage.Free)
+	value(g.diskTotal, now, usage.Total)
 }

@@ -155,7 +155,6 @@ func (n *Node) openEngine() error {
 		Logger:     n.loggers.logger("group"),
 		Settings:   n.groupSettings,
 		Partitions: n.offsetsPartitions,
-		Commit:     n.store.Commit,
 		Memory:     n.server().GroupMemory,
 	})
 	n.controller = controller.New(controller.Config{Image: n.image.Load, Propose: n.quorum.Propose, Static: n.static})
@@ -263,6 +262,9 @@ func (n *Node) stop(ctx context.Context) error {
 	}
 	if n.quorum != nil {
 		errs = append(errs, n.quorum.Close())
+	}
+	if n.set != nil {
+		n.set.Close()
 	}
 	if n.store != nil {
 		errs = append(errs, n.store.Close())

@@ -51,7 +51,7 @@ func (n *Node) limits() wire.Limits {
 func (n *Node) brokerConfig() broker.Config {
 	s := n.server()
 	return broker.Config{
-		NodeID: n.id.nodeID, Logger: n.loggers.logger("broker"), Image: n.image.Load, Store: n.store, Set: n.set,
+		NodeID: n.id.nodeID, Logger: n.loggers.logger("broker"), Image: n.image.Load, Set: n.set,
 		Context:     func() context.Context { return n.ctx },
 		ProducerIDs: n.producerIDs,
 		Controller:  n.controller, Groups: n.groups, Quorum: n.quorum.Status, Static: n.static,

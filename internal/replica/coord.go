@@ -7,19 +7,26 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// AppendBatch appends one batch as the leader of the given epoch; it is coord.Log's.
+// What follows makes a Partition a coord.Log: a coordinator appends for itself.
+
+// AppendBatch appends one batch as the leader of the given epoch, as acks=all would.
+// Whoever calls it owes Commit.
 func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error) {
+	if err := p.EnoughInSync(); err != nil {
+		return -1, err
+	}
 	items := []storage.Item{{Batch: b}}
 	p.append(items, e)
-	p.count(items)
-	p.advance()
 	return items[0].Next, items[0].Err
 }
 
+// Commit makes durable what was appended to this and all other partitions of its Set.
+func (p *Partition) Commit() { p.set.Commit() }
+
 // Await calls fn(nil) once the high watermark has reached off, or fn(err) when this
-// node stops leading before. Whoever appends asks for the commit.
+// node stops leading before.
 func (p *Partition) Await(off record.Offset, fn func(error)) {
-	p.Wait(&Waiter{Owner: awaiting(fn)}, off)
+	p.Wait(&Waiter{Owner: awaiting(fn), Acks: AcksAll}, off)
 }
 
 // awaiting is a function as a Completer.
@@ -31,7 +38,7 @@ func (f awaiting) Complete(_ int32, err error) { f(err) }
 // ReadCommitted returns whole batches from the one that holds off on, below the
 // high watermark, at most about maxBytes; none at the end.
 func (p *Partition) ReadCommitted(off record.Offset, maxBytes int) ([]byte, error) {
-	c, _, err := p.Read(off, maxBytes)
+	c, err := p.log.Read(off, p.HighWatermark(), maxBytes)
 	if err != nil || c == nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
@@ -26,11 +27,11 @@ func TestExpireFindsWhoWaits(t *testing.T) {
 	w.topic("t", 1, 1, 1)
 	ends := outcomes{errPending, errPending, errPending, errPending}
 	waiters := make([]Waiter, len(ends))
-	wait := func(slot, partition int32, deadline int64) {
-		waiters[slot] = Waiter{Owner: &ends, Slot: slot, Deadline: deadline}
+	wait := func(slot, partition int32, deadline time.Duration) {
+		waiters[slot] = Waiter{Owner: &ends, Slot: slot, Acks: AcksAll, Deadline: deadline}
 		w.set.Partition("t", partition).Wait(&waiters[slot], 1)
 	}
-	check := func(now int64, partitions int, want ...error) {
+	check := func(now time.Duration, partitions int, want ...error) {
 		t.Helper()
 		w.set.Expire(now)
 		for i := range want {
@@ -71,6 +72,7 @@ func BenchmarkExpire(b *testing.B) {
 		b.Fatal(err)
 	}
 	set := NewSet(Config{NodeID: 1, Store: store, Static: static})
+	b.Cleanup(set.Close)
 	parts := make([]meta.Partition, 10_000)
 	for i := range parts {
 		parts[i] = meta.Partition{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}
@@ -82,7 +84,7 @@ func BenchmarkExpire(b *testing.B) {
 	}
 	set.Apply(d, img)
 	b.ReportAllocs()
-	for now := int64(1); b.Loop(); now++ {
+	for now := time.Duration(1); b.Loop(); now++ {
 		set.Expire(now)
 	}
 }

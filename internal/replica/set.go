@@ -1,12 +1,13 @@
 // Package replica keeps this node's replicas of partitions: Set is all of them,
 // built from the cluster's metadata, Topic groups those of a topic, Partition is
-// one: it appends as the leader, moves the high watermark and tells who waits for
-// it, a Waiter (an acknowledgement of one partition) or a Poll (a Fetch parked on
-// many).
+// one, and the only door to its log: nobody else imports package storage. It reads for
+// those whose epoch it accepts, up to where they may see; it takes what Appends bring,
+// moves the high watermark by the rules of package progress, and tells who waits for it,
+// a Waiter (an acknowledgement of one partition) or a Poll (a Fetch parked on many).
 //
-// Everything here may be used by any goroutine; Apply and Close of the Set by one
-// at a time. Locks, in order: Partition.fence, the log's own, Partition.mu; Set.mu is
-// taken without any other. No lock is held while a Completer or a Waker runs.
+// Everything here may be used by any goroutine, but for Appends; Apply and Close of the
+// Set by one at a time. Locks, in order: Partition.fence, the log's own, Partition.mu;
+// Set.mu is taken without any other. No lock is held while a Completer or a Waker runs.
 package replica
 
 import (
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
@@ -40,6 +42,11 @@ type Set struct {
 	byName [shards]atomic.Pointer[map[string]*Topic]
 	byID   [shards]atomic.Pointer[map[meta.UUID]*Topic]
 	made   atomic.Int64 // partitions made so far
+	began  time.Time    // what Now counts from
+
+	kick chan struct{} // size 1: something waits for the background's commit
+	stop chan struct{}
+	work sync.WaitGroup
 
 	mu      sync.Mutex
 	waiting []*Partition // guarded by mu: those that somebody waits for, and some of whom that was so a moment ago
@@ -54,15 +61,23 @@ type Topic struct {
 	parts    atomic.Pointer[[]*Partition] // index = number; nil: not on this node
 }
 
-// NewSet makes an empty set.
+// NewSet makes an empty set. It must be closed.
 func NewSet(cfg Config) *Set {
-	s := &Set{cfg: cfg, seed: maphash.MakeSeed()}
+	s := &Set{
+		cfg: cfg, seed: maphash.MakeSeed(), began: time.Now(),
+		kick: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
 	for i := range shards {
 		s.byName[i].Store(&map[string]*Topic{})
 		s.byID[i].Store(&map[meta.UUID]*Topic{})
 	}
+	s.work.Go(s.commitLoop)
 	return s
 }
+
+// Now is the Set's clock, which deadlines of Waiters are on: it counts from the Set's
+// beginning and knows no steps of the wall clock.
+func (s *Set) Now() time.Duration { return time.Since(s.began) }
 
 // Topic finds a topic by name; nil: this node has nothing of it.
 func (s *Set) Topic(name []byte) *Topic {
@@ -230,21 +245,24 @@ func (s *Set) configureTopic(t *Topic, img *meta.Image) {
 	}
 	set := s.settings(img, mt)
 	old := t.settings.Swap(set)
-	if old.Storage == set.Storage {
-		return
-	}
 	for _, p := range *t.parts.Load() {
-		if p != nil {
-			p.log.Configure(set.Storage)
+		if p == nil {
+			continue
+		}
+		if old.log != set.log {
+			p.log.Configure(set.log)
+		}
+		if old.MinISR != set.MinISR {
+			p.reconsider()
 		}
 	}
 }
 
-// Expire ends the waits whose deadline (Unix ns) has passed, and those whose log has
-// failed. It is to be called about once a second. It looks only at partitions that
+// Expire ends the waits whose deadline is not after now, which is Now's, and those whose
+// log has failed. It is to be called about once a second. It looks only at partitions that
 // somebody waits for: to look at all of them is the most that an idle node with
 // thousands would do (BenchmarkExpire: 10,000 of them took 110 us, now 20 ns).
-func (s *Set) Expire(now int64) {
+func (s *Set) Expire(now time.Duration) {
 	s.mu.Lock()
 	ps := s.waiting
 	s.waiting = nil
@@ -265,8 +283,58 @@ func (s *Set) watch(p *Partition) {
 	s.mu.Unlock()
 }
 
-// Close fails whoever still waits; the logs are the store's to close.
+// Commit makes durable what was appended to any partition so far, or sees to it that a
+// commit which covers it follows the one under way. Waits that rest on it end then.
+func (s *Set) Commit() { s.cfg.Store.Commit() }
+
+// commitSoon has what was appended committed in the background: nobody waits for it,
+// so the caller goes on. What comes while a commit runs is taken by the next one.
+func (s *Set) commitSoon() {
+	select {
+	case s.kick <- struct{}{}:
+	default: // one that has not begun yet covers it
+	}
+}
+
+func (s *Set) commitLoop() {
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-s.kick:
+			s.Commit()
+		}
+	}
+}
+
+// Usage is what the partitions of this node take on its disk.
+type Usage struct {
+	logs map[storage.LogID]int64
+
+	Bytes       int64 // all partitions together
+	Free, Total int64 // of the file system; -1: unknown
+}
+
+// Usage tells what is used and what is free.
+func (s *Set) Usage() Usage {
+	var u Usage
+	u.logs, u.Free, u.Total = s.cfg.Store.Usage()
+	for _, n := range u.logs {
+		u.Bytes += n
+	}
+	return u
+}
+
+// Of is the size in bytes of one partition.
+func (u *Usage) Of(topic meta.UUID, n int32) int64 {
+	return u.logs[storage.LogID{Topic: topic, Partition: n}]
+}
+
+// Close fails whoever still waits and ends the background's commits; the logs are the
+// store's to close, which makes durable what is left.
 func (s *Set) Close() {
+	close(s.stop)
+	s.work.Wait()
 	for p := range s.Partitions() {
 		p.drop()
 	}

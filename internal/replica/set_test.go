@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 
 	"github.com/leatstream/leat/internal/config"
@@ -84,8 +85,8 @@ func oneRecord(t *testing.T, value string) record.Batch {
 func (w *world) add(p *Partition, value string) (record.Offset, error) {
 	w.t.Helper()
 	items := []storage.Item{{Batch: oneRecord(w.t, value)}}
-	p.Append(items)
-	w.store.Commit()
+	p.append(items, record.NoEpoch)
+	w.set.Commit()
 	return items[0].Base, items[0].Err
 }
 
@@ -137,7 +138,7 @@ func TestSettingsFollowTheConfigs(t *testing.T) {
 	w := newWorld(t)
 	w.topic("events", 1)
 	topic := w.set.Topic([]byte("events"))
-	if s := topic.Settings(); s.MaxMessageBytes != 1048588 || s.Codec != KeepCompression || s.Storage.FlushMessages != 1 {
+	if s := topic.Settings(); s.MaxMessageBytes != 1048588 || s.Codec != KeepCompression || s.log.FlushMessages != 1 {
 		t.Errorf("defaults: %+v", s)
 	}
 	events := config.Resource{Type: config.Topic, Name: "events"}
@@ -163,8 +164,8 @@ func TestLeadershipFences(t *testing.T) {
 		t.Fatal(err)
 	}
 	var c called
-	p.Wait(&Waiter{Owner: &c, Slot: 7}, 1)
-	p.Wait(&Waiter{Owner: &c, Slot: 8}, 2)
+	p.Wait(&Waiter{Owner: &c, Slot: 7, Acks: AcksAll}, 1)
+	p.Wait(&Waiter{Owner: &c, Slot: 8, Acks: AcksAll}, 2)
 	if len(c.slots) != 1 || c.slots[0] != 7 || c.errs[0] != nil {
 		t.Fatalf("waits ended: %v %v", c.slots, c.errs)
 	}
@@ -191,37 +192,53 @@ func TestLeadershipFences(t *testing.T) {
 	if err != nil || next != 2 {
 		t.Fatalf("next %d, %v", next, err)
 	}
-	if e, end, err := p.EpochEnd(0); err != nil || e != 0 || end != 1 {
+	if e, end, err := p.EpochEnd(record.NoEpoch, 0); err != nil || e != 0 || end != 1 {
 		t.Errorf("epoch 0 ends at %d (epoch %d), %v", end, e, err)
 	}
-	if e, end, err := p.EpochEnd(2); err != nil || e != 2 || end != 2 {
+	if e, end, err := p.EpochEnd(2, 2); err != nil || e != 2 || end != 2 {
 		t.Errorf("epoch 2 ends at %d (epoch %d), %v", end, e, err)
 	}
 }
 
 // TestHighWatermarkNeedsTheInSyncSet proves that nothing is committed by this node
-// alone while another replica counts as in sync, and that acks=all needs min.insync.replicas.
+// alone while another replica counts as in sync; that acks=all and coordinators need
+// min.insync.replicas; that the high watermark stands still without them (KIP-966), and
+// goes on when fewer are asked for. acks=1 waits for this node alone.
 func TestHighWatermarkNeedsTheInSyncSet(t *testing.T) {
 	w := newWorld(t)
 	id := meta.NewUUID()
+	minISR := meta.ConfigSet{Resource: config.Resource{Type: config.Topic, Name: "events"}, Key: "min.insync.replicas", Value: "2"}
 	w.apply(meta.TopicCreated{ID: id, Name: "events"},
-		meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1, 2}, ISR: []int32{1, 2}, Leader: 1}}},
-		meta.ConfigSet{Resource: config.Resource{Type: config.Topic, Name: "events"}, Key: "min.insync.replicas", Value: "2"})
+		meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1, 2}, ISR: []int32{1, 2}, Leader: 1}}}, minISR)
 	p := w.set.Partition("events", 0)
 	if _, err := w.add(p, "x"); err != nil {
 		t.Fatal(err)
 	}
+	var c called
+	p.Wait(&Waiter{Owner: &c, Slot: 1, Acks: AcksLeader}, 1)
+	p.Wait(&Waiter{Owner: &c, Slot: 2, Acks: AcksAll}, 1)
 	if hw := p.HighWatermark(); hw != 0 || p.EnoughInSync() != nil {
 		t.Errorf("high watermark %d, %v", hw, p.EnoughInSync())
 	}
+	if !slices.Equal(c.slots, []int32{1}) || c.errs[0] != nil {
+		t.Errorf("waits ended: %v %v", c.slots, c.errs)
+	}
 	w.apply(meta.PartitionChanged{Topic: id, ISR: []int32{1}, Leader: 1, LeaderEpoch: 0, PartitionEpoch: 1})
-	if hw := p.HighWatermark(); hw != 1 || !errors.Is(p.EnoughInSync(), ErrNotEnoughReplicas) {
+	if hw := p.HighWatermark(); hw != 0 || !errors.Is(p.EnoughInSync(), ErrNotEnoughReplicas) {
 		t.Errorf("alone: high watermark %d, %v", hw, p.EnoughInSync())
+	}
+	if _, err := p.AppendBatch(oneRecord(t, "a coordinator's"), 0); !errors.Is(err, ErrNotEnoughReplicas) {
+		t.Errorf("a coordinator's append: %v", err)
+	}
+	minISR.Value = "1"
+	w.apply(minISR)
+	if hw := p.HighWatermark(); hw != 1 || p.EnoughInSync() != nil || len(c.slots) != 2 {
+		t.Errorf("alone, and one is enough: high watermark %d, %v, waits ended: %v", hw, p.EnoughInSync(), c.slots)
 	}
 }
 
 // TestPartitionIsALogForCoordinators proves that what a coordinator appends is
-// committed by waiting for it alone, and is read back in whole batches up to the high
+// committed when it asks, and is read back in whole batches up to the high
 // watermark, however few bytes are asked for.
 func TestPartitionIsALogForCoordinators(t *testing.T) {
 	w := newWorld(t)
@@ -236,6 +253,7 @@ func TestPartitionIsALogForCoordinators(t *testing.T) {
 			t.Fatalf("next %d, %v", next, err)
 		}
 	}
+	p.Commit()
 	done := make(chan error, 1)
 	p.Await(5, func(err error) { done <- err })
 	if err := <-done; err != nil || p.HighWatermark() != 5 {
@@ -317,7 +335,7 @@ func TestPollIsToldOfWhatWasAppendedBefore(t *testing.T) {
 	}
 	for round := range 3 {
 		items := []storage.Item{{Batch: oneRecord(t, "what was appended first")}}
-		p.Append(items)
+		p.append(items, record.NoEpoch)
 		watch(len(items[0].Batch))
 		if n.n.Load() != 0 {
 			t.Fatalf("round %d: woken before the commit", round)
@@ -330,7 +348,7 @@ func TestPollIsToldOfWhatWasAppendedBefore(t *testing.T) {
 	}
 	items := []storage.Item{{Batch: oneRecord(t, "committed by somebody else")}}
 	watch(len(items[0].Batch))
-	p.append(items, record.NoEpoch)
+	p.write(items, record.NoEpoch)
 	w.store.Commit()
 	p.count(items)
 	if n.n.Load() != 1 {

@@ -17,18 +17,19 @@ const KeepCompression record.Codec = -1
 // them. They never change; a change of a config brings new ones.
 type Settings struct {
 	*config.Settings
-	Storage  storage.Options
 	Internal bool         // the topic is the broker's own
 	Codec    record.Codec // what batches are stored with
 	Level    int          // of the codec
 	// Before and After bound the timestamps of records, in ms from the clock.
 	Before, After int64
+
+	log storage.Options
 }
 
 func newSettings(m *config.Settings, name string) *Settings {
 	s := &Settings{
 		Settings: m,
-		Storage: storage.Options{
+		log: storage.Options{
 			SegmentBytes: m.SegmentBytes, SegmentAge: m.SegmentAge, SegmentJitter: m.SegmentJitter,
 			IndexInterval: m.IndexInterval, IndexBytes: m.IndexBytes, Preallocate: m.Preallocate,
 			RetentionAge: m.RetentionAge, RetentionBytes: m.RetentionBytes, Delete: m.Delete,

@@ -2,23 +2,26 @@ package replica
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/leatstream/leat/internal/record"
 )
 
-// Completer is told that a wait for a high watermark has ended. Complete must not
-// block; it runs on the goroutine that moved the high watermark, no lock held.
+// Completer is told that a wait has ended. Complete must not block or panic; it runs on
+// the goroutine that moved the partition's end, no lock held.
 type Completer interface {
 	Complete(slot int32, err error)
 }
 
-// Waiter waits for a partition's high watermark. It stands in the memory of the
-// request that waits, so that waiting allocates nothing; it must not be moved or
+// Waiter waits for an acknowledgement that a partition can give. It stands in the memory
+// of the request that waits, so that waiting allocates nothing; it must not be moved or
 // used again before Complete was called.
 type Waiter struct {
-	Owner    Completer
-	Slot     int32 // handed to Complete: which of the owner's waits has ended
-	Deadline int64 // Unix ns at which Set.Expire ends the wait; 0: never
+	Owner Completer
+	Slot  int32 // handed to Complete: which of the owner's waits has ended
+	Acks  Acks  // what it waits for; not AcksNone
+	// Deadline is when Set.Expire ends the wait, on the Set's clock; 0: never.
+	Deadline time.Duration
 
 	need record.Offset
 	next *Waiter
@@ -46,11 +49,11 @@ func (l *waitList) add(w *Waiter) {
 	w.next, *at = *at, w
 }
 
-// take removes the waiters that a high watermark of hw satisfies and returns them as a chain.
-func (l *waitList) take(hw record.Offset) *Waiter {
+// take removes the waiters that an end satisfies and returns them as a chain.
+func (l *waitList) take(end record.Offset) *Waiter {
 	head, at := l.head, &l.head
 	var last *Waiter
-	for *at != nil && (*at).need <= hw {
+	for *at != nil && (*at).need <= end {
 		last, at = *at, &(*at).next
 	}
 	if last == nil {
@@ -71,7 +74,7 @@ func (l *waitList) all() *Waiter {
 }
 
 // expire removes the waiters whose deadline is not after now.
-func (l *waitList) expire(now int64) *Waiter {
+func (l *waitList) expire(now time.Duration) *Waiter {
 	var head, last *Waiter
 	end := &head
 	for at := &l.head; *at != nil; {
@@ -85,6 +88,28 @@ func (l *waitList) expire(now int64) *Waiter {
 	}
 	l.tail = last
 	return head
+}
+
+// expire ends the waits whose time is over, and all of them where the log has
+// failed meanwhile. It tells whether somebody still waits.
+func (p *Partition) expire(now time.Duration) bool {
+	p.mu.Lock()
+	done := [...]*Waiter{p.onLeader.expire(now), p.inSync.expire(now)}
+	var rest [2]*Waiter
+	var fault error
+	if p.onLeader.head != nil || p.inSync.head != nil {
+		if fault = p.broken(); fault != nil {
+			rest = [...]*Waiter{p.onLeader.all(), p.inSync.all()}
+		}
+	}
+	p.noted = p.onLeader.head != nil || p.inSync.head != nil
+	left := p.noted
+	p.mu.Unlock()
+	for i := range done {
+		complete(done[i], ErrTimedOut)
+		complete(rest[i], fault)
+	}
+	return left
 }
 
 // complete ends the waits of a chain. A waiter belongs to its owner again before

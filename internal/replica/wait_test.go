@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -29,7 +30,7 @@ func TestWaitListReleasesInOrder(t *testing.T) {
 		type model struct {
 			need record.Offset
 			slot int32
-			dead int64
+			dead time.Duration
 		}
 		var l waitList
 		var want []model
@@ -60,7 +61,7 @@ func TestWaitListReleasesInOrder(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"add": func(t *rapid.T) {
-				m := model{record.Offset(rapid.IntRange(0, 20).Draw(t, "need")), next, rapid.Int64Range(0, 5).Draw(t, "deadline")}
+				m := model{record.Offset(rapid.IntRange(0, 20).Draw(t, "need")), next, time.Duration(rapid.Int64Range(0, 5).Draw(t, "deadline"))}
 				next++
 				l.add(&Waiter{Slot: m.slot, Deadline: m.dead, need: m.need})
 				at, _ := slices.BinarySearchFunc(want, m.need+1, func(m model, o record.Offset) int { return int(m.need - o) })
@@ -71,7 +72,7 @@ func TestWaitListReleasesInOrder(t *testing.T) {
 				match(l.take(hw), func(m model) bool { return m.need > hw })
 			},
 			"expire": func(t *rapid.T) {
-				now := rapid.Int64Range(0, 5).Draw(t, "now")
+				now := time.Duration(rapid.Int64Range(0, 5).Draw(t, "now"))
 				match(l.expire(now), func(m model) bool { return m.dead == 0 || m.dead > now })
 			},
 			"all": func(*rapid.T) { match(l.all(), func(model) bool { return false }) },
