@@ -661,7 +661,7 @@ func TestOffsetsTopicIsKafkas(t *testing.T) {
 	awaitCoordinator(s)
 	s.do("m", s.commit(8, "", -1))
 	p := g.set.Partition(group.Topic, group.PartitionOf("g", 50))
-	b, err := p.ReadCommitted(0, 1<<20)
+	b, err := p.ReadBatches(0, p.HighWatermark(), 1<<20)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,6 +43,7 @@ type Server struct {
 	OffsetMetadataMaxBytes int
 	OffsetsRetention       time.Duration
 	OffsetsRetentionCheck  time.Duration
+	OffsetsCommitTimeout   time.Duration
 
 	// The topics in which coordinators keep their state, when they are made.
 	Offsets, Transactions, ShareState StateTopic
@@ -93,6 +94,7 @@ func (v View) Server() Server {
 		OffsetMetadataMaxBytes: int(r.int("offset.metadata.max.bytes")),
 		OffsetsRetention:       Millis(r.int("offsets.retention.minutes") * minuteMillis),
 		OffsetsRetentionCheck:  r.millis("offsets.retention.check.interval.ms"),
+		OffsetsCommitTimeout:   r.millis("offsets.commit.timeout.ms"),
 
 		Offsets:      r.stateTopic("offsets.topic.", ""),
 		Transactions: r.stateTopic("transaction.state.log.", "transaction.state.log.min.isr"),

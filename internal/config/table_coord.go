@@ -244,7 +244,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "offsets.commit.timeout.ms", Type: Int, Default: "5000", check: atLeast(1),
-		Doc: "How long a commit of offsets waits for the replicas; acts from the version with replication on.",
+		Doc: "How long a commit of offsets, or another change of a group, waits until it is on disk on all replicas that are in sync.",
 	},
 	{
 		Name: "offsets.load.buffer.size", Type: Int, Default: "5242880", check: atLeast(1),

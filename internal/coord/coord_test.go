@@ -1,11 +1,13 @@
 package coord
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -287,24 +289,28 @@ func TestLoadRetries(t *testing.T) {
 	})
 }
 
-// TestBadRecord proves that a record which the machine does not understand is
-// skipped, and that the others count.
-func TestBadRecord(t *testing.T) {
+// TestUnknownRecords proves that records which the machine does not understand are
+// skipped, that the others count, and that one line tells of all of them.
+func TestUnknownRecords(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &twin{}
-		var bu record.Builder
-		bu.Append(1, []byte("a"), []byte{1})
-		bu.Append(1, nil, []byte{1})
-		bu.Append(1, []byte("b"), []byte{1})
-		b, err := bu.Build()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := l.AppendBatch(b, 0); err != nil {
-			t.Fatal(err)
+		for range 100 {
+			var bu record.Builder
+			bu.Append(1, []byte("a"), []byte{1})
+			bu.Append(1, nil, []byte{1})
+			bu.Append(1, []byte("b"), []byte{1})
+			b, err := bu.Build()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.AppendBatch(b, 0); err != nil {
+				t.Fatal(err)
+			}
 		}
 		l.Commit()
+		var log bytes.Buffer
 		r := newRuntime(t)
+		r.cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		r.StartLeading(0, 1, l)
 		synctest.Wait()
 		do(t, r, func(w *words, _ *Step) {
@@ -312,20 +318,180 @@ func TestBadRecord(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+		said := log.String()
+		if strings.Count(said, "\n") != 1 || !strings.Contains(said, "partition=0 records=100 first=1") {
+			t.Errorf("it was logged:\n%s", said)
+		}
 		r.Close()
 	})
 }
 
-// TestNewEpoch proves that a leader which stays leader goes on without loading.
+// TestNothingIsServedBeforeItIsCommitted proves that a new leader has all that a former
+// one may have acknowledged before it answers anything, though the high watermark that
+// its own replica knows of is behind.
+func TestNothingIsServedBeforeItIsCommitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, h := &twin{}, &heard{}
+		old := newRuntime(t)
+		old.StartLeading(0, 1, l)
+		for range 3 {
+			do(t, old, func(w *words, s *Step) { w.say(s, "a", h.reply("write")) })
+		}
+		h.want(t, "write 1 <nil>", "write 2 <nil>", "write 3 <nil>")
+		old.StopLeading(0)
+		l.set(func() { l.hw, l.held = 1, true })
+		r := newRuntime(t)
+		r.StartLeading(0, 2, l)
+		for hw := range record.Offset(3) {
+			l.commit(hw)
+			synctest.Wait()
+			if err := r.Do(0, nil); !errors.Is(err, ErrLoading) {
+				t.Errorf("Do with the high watermark at %d of 3: %v", hw, err)
+			}
+		}
+		l.commit(3)
+		synctest.Wait()
+		do(t, r, func(w *words, s *Step) { w.read(s, "a", h.reply("read")) })
+		h.want(t, "read 3 <nil>")
+		old.Close()
+		r.Close()
+	})
+}
+
+// TestCommitThatFailsIsAwaitedAgain proves that a shard which could not wait for the
+// high watermark, since its log had failed, loads again.
+func TestCommitThatFailsIsAwaitedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, r := &twin{}, newRuntime(t)
+		r.StartLeading(0, 1, l)
+		do(t, r, func(w *words, s *Step) { w.say(s, "a", func(int, error) {}) })
+		r.StopLeading(0)
+		l.set(func() { l.hw, l.held = 0, true })
+		r.StartLeading(0, 2, l)
+		synctest.Wait()
+		l.lose(errors.New("bad disk"))
+		time.Sleep(firstRetry + time.Millisecond)
+		if err := r.Do(0, nil); !errors.Is(err, ErrLoading) {
+			t.Errorf("Do though nothing is committed: %v", err)
+		}
+		l.commit(1)
+		synctest.Wait()
+		do(t, r, func(w *words, _ *Step) {
+			if w.said["a"] != 1 {
+				t.Errorf("a was said %d times", w.said["a"])
+			}
+		})
+		r.Close()
+	})
+}
+
+// TestNewEpoch proves that a leader which stays leader goes on without a load, in the
+// next epoch, and that it loads where another leader may have been in between: after an
+// epoch that it did not lead, or where somebody else has appended.
 func TestNewEpoch(t *testing.T) {
-	l, r := &twin{}, newRuntime(t)
-	r.StartLeading(0, 1, l)
-	do(t, r, func(w *words, s *Step) { w.say(s, "x", func(int, error) {}) })
-	r.StartLeading(0, 7, l)
-	do(t, r, func(w *words, s *Step) { w.say(s, "x", func(int, error) {}) })
-	if e := l.batches[1].LeaderEpoch(); e != 7 {
-		t.Errorf("appended in epoch %d", e)
+	for _, c := range []struct {
+		name    string
+		epoch   record.Epoch
+		foreign bool // somebody else appends in epoch 2
+		loads   bool
+	}{
+		{"told again", 1, false, false},
+		{"the next epoch", 2, false, false},
+		{"an epoch was skipped", 3, false, true},
+		{"an epoch was another's", 3, true, true},
+		{"the next epoch, and another one has appended", 2, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, machines := &twin{}, 0
+				r := newRuntime(t, func(*words) { machines++ })
+				r.StartLeading(0, 1, l)
+				do(t, r, func(w *words, s *Step) { w.say(s, "x", func(int, error) {}) })
+				want := 1
+				if c.foreign {
+					other := newRuntime(t)
+					other.StartLeading(0, 2, l)
+					synctest.Wait()
+					do(t, other, func(w *words, s *Step) { w.say(s, "x", func(int, error) {}) })
+					other.Close()
+					want = 2
+				}
+				r.StartLeading(0, c.epoch, l)
+				synctest.Wait()
+				do(t, r, func(w *words, s *Step) {
+					if w.said["x"] != want {
+						t.Errorf("x was said %d times, want %d", w.said["x"], want)
+					}
+					w.say(s, "x", func(int, error) {})
+				})
+				if e := l.batches[len(l.batches)-1].LeaderEpoch(); e != c.epoch {
+					t.Errorf("appended in epoch %d", e)
+				}
+				if (machines == 2) != c.loads {
+					t.Errorf("%d machines were made", machines)
+				}
+				r.Close()
+			})
+		})
 	}
+}
+
+// TestLoadInOldEpochIsReplaced proves that a shard which is still loading when a new epoch
+// begins loads anew: it does not know where the new epoch began.
+func TestLoadInOldEpochIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, r := &twin{}, newRuntime(t)
+		r.StartLeading(0, 1, l)
+		do(t, r, func(w *words, s *Step) { w.say(s, "x", func(int, error) {}) })
+		r.StopLeading(0)
+		l.set(func() { l.held, l.hw = true, 0 })
+		r.StartLeading(0, 2, l)
+		synctest.Wait()
+		r.StartLeading(0, 3, l)
+		l.commit(1)
+		synctest.Wait()
+		do(t, r, func(w *words, s *Step) { w.say(s, "x", func(int, error) {}) })
+		if e := l.batches[1].LeaderEpoch(); e != 3 {
+			t.Errorf("appended in epoch %d", e)
+		}
+		r.Close()
+	})
+}
+
+// TestPatience proves that a reply does not wait for the high watermark for ever.
+func TestPatience(t *testing.T) {
+	l, h := &twin{held: true}, &heard{}
+	r := newRuntime(t)
+	r.cfg.Patience = func() time.Duration { return 5 * time.Second }
+	r.StartLeading(0, 1, l)
+	do(t, r, func(w *words, s *Step) { w.say(s, "x", h.reply("write")) })
+	slow := errors.New("timed out")
+	l.pass(4*time.Second, slow)
+	h.want(t)
+	l.pass(5*time.Second, slow)
+	h.want(t, "write 1 timed out")
+	do(t, r, func(w *words, s *Step) { w.say(s, "x", h.reply("again")) })
+	l.commit(2)
+	h.want(t, "again 2 <nil>")
+}
+
+// TestStartLeadingAfterClose proves that a step of the metadata that comes after the
+// node began to stop starts nothing that nobody would stop.
+func TestStartLeadingAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &twin{}
+		r := newRuntime(t)
+		r.StartLeading(0, 1, l)
+		do(t, r, func(w *words, s *Step) { w.say(s, "x", func(int, error) {}) })
+		r.Close()
+		r.StartLeading(0, 2, l)
+		if p := r.Partitions(); len(p) != 0 {
+			t.Errorf("partitions %v are led", p)
+		}
+		if err := r.Do(0, nil); !errors.Is(err, ErrNotLeading) {
+			t.Errorf("Do: %v", err)
+		}
+	}) // which fails where a goroutine is left
 }
 
 // TestTimers proves that timers fire at their deadlines, as steps whose records are
@@ -501,8 +667,9 @@ func (l *nullLog) AppendBatch(b record.Batch, _ record.Epoch) (record.Offset, er
 	l.end += record.Offset(b.Count())
 	return l.end, nil
 }
-func (*nullLog) Commit()                                          {}
-func (*nullLog) Await(_ record.Offset, fn func(error))            { fn(nil) }
-func (*nullLog) ReadCommitted(record.Offset, int) ([]byte, error) { return nil, nil }
-func (l *nullLog) HighWatermark() record.Offset                   { return l.end }
-func (*nullLog) Start() record.Offset                             { return 0 }
+func (*nullLog) Commit()                                                {}
+func (*nullLog) Await(_ record.Offset, _ time.Duration, fn func(error)) { fn(nil) }
+func (*nullLog) ReadBatches(_, _ record.Offset, _ int) ([]byte, error)  { return nil, nil }
+func (l *nullLog) HighWatermark() record.Offset                         { return l.end }
+func (l *nullLog) End() (record.Offset, error)                          { return l.end, nil }
+func (*nullLog) Start() record.Offset                                   { return 0 }

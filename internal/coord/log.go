@@ -2,7 +2,11 @@
 // apply, replies released when the high watermark passes what they saw.
 package coord
 
-import "github.com/leatstream/leat/internal/record"
+import (
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+)
 
 // Log is the partition on which a shard keeps its records: *replica.Partition, or
 // a twin in memory in tests.
@@ -14,14 +18,17 @@ type Log interface {
 	// Commit commits what was appended to any log of this node so far. No lock may be held.
 	Commit()
 	// Await calls fn(nil) once the high watermark has reached off (at once where it
-	// has), or fn(err) when this node stops leading before. fn must not block.
-	Await(off record.Offset, fn func(error))
-	// ReadCommitted returns whole batches from the one that holds off on, below the
-	// high watermark, at most about maxBytes; none at the end.
-	ReadCommitted(off record.Offset, maxBytes int) ([]byte, error)
-	// HighWatermark is the end of what is committed; Start the first offset kept.
-	HighWatermark() record.Offset
+	// has), or fn(err) when this node stops leading before, or when the limit has
+	// passed; 0: there is none. fn must not block.
+	Await(off record.Offset, limit time.Duration, fn func(error))
+	// ReadBatches returns whole batches from the one that holds off on, below the
+	// offset end, at most about maxBytes; none at the end. They need not be committed.
+	ReadBatches(off, end record.Offset, maxBytes int) ([]byte, error)
+	// Start is the first offset kept, HighWatermark the end of what is committed, End
+	// the end of what this replica has.
 	Start() record.Offset
+	HighWatermark() record.Offset
+	End() (record.Offset, error)
 }
 
 // Owed is the commit that who has staged steps owes: what is appended is committed, and

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/leatstream/leat/internal/record"
 )
@@ -23,8 +24,9 @@ type twin struct {
 }
 
 type wait struct {
-	off record.Offset
-	fn  func(error)
+	off   record.Offset
+	limit time.Duration
+	fn    func(error)
 }
 
 func (l *twin) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error) {
@@ -51,10 +53,10 @@ func (l *twin) Commit() {
 	}
 }
 
-func (l *twin) Await(off record.Offset, fn func(error)) {
+func (l *twin) Await(off record.Offset, limit time.Duration, fn func(error)) {
 	l.mu.Lock()
 	if l.hw < off {
-		l.waits = append(l.waits, wait{off, fn})
+		l.waits = append(l.waits, wait{off, limit, fn})
 		l.mu.Unlock()
 		return
 	}
@@ -90,7 +92,24 @@ func (l *twin) lose(err error) {
 	}
 }
 
-func (l *twin) ReadCommitted(off record.Offset, _ int) ([]byte, error) {
+// pass ends the waits whose limit is not more than d.
+func (l *twin) pass(d time.Duration, err error) {
+	l.mu.Lock()
+	var due []wait
+	l.waits = slices.DeleteFunc(l.waits, func(w wait) bool {
+		over := w.limit != 0 && w.limit <= d
+		if over {
+			due = append(due, w)
+		}
+		return over
+	})
+	l.mu.Unlock()
+	for _, w := range due {
+		w.fn(err)
+	}
+}
+
+func (l *twin) ReadBatches(off, end record.Offset, _ int) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.unread != nil {
@@ -98,7 +117,7 @@ func (l *twin) ReadCommitted(off record.Offset, _ int) ([]byte, error) {
 	}
 	var out []byte
 	for _, b := range l.batches {
-		if b.NextOffset() > off && b.NextOffset() <= l.hw {
+		if b.NextOffset() > off && b.NextOffset() <= end {
 			out = append(out, b...)
 			if len(out) > 200 { // a few batches at a time, so that loading takes several reads
 				break
@@ -112,6 +131,12 @@ func (l *twin) HighWatermark() record.Offset {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.hw
+}
+
+func (l *twin) End() (record.Offset, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.end, l.unread
 }
 
 func (l *twin) Start() record.Offset {

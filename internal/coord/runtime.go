@@ -11,13 +11,28 @@
 //
 // Decide, append and apply run under the shard's mutex, on the caller's goroutine;
 // replies, and the log's commit, run after it, with no lock held. Timers are a
-// heap per shard and one runtime timer. When a node begins to lead a partition, a
-// background goroutine reads the log through the same Apply; the shard answers
-// ErrLoading meanwhile.
+// heap per shard and one runtime timer.
 //
-// Lock order: a shard's mutex, then whatever AppendBatch takes. Runtime.mu guards
-// only the table of shards and is held with nothing else. StartLeading and
-// StopLeading are called by one goroutine; everything else by any.
+// # The life of a shard
+//
+//	StartLeading -> loading -> catching up -> active -> stopped
+//	                                           |  ^
+//	                                           +--+ the next epoch, and nobody else has appended
+//
+// When a node begins to lead a partition, a background goroutine reads the log, up to
+// the end that it has then, through the same Apply. Not all of that is known to be
+// committed: a former leader may have acknowledged more than the high watermark that
+// this replica knows of. The shard therefore answers ErrLoading until the high
+// watermark has reached that end. Nothing of it can be lost then, since a leader never
+// truncates its log.
+//
+// A shard goes on without a load when this node stays the leader: in the epoch that
+// follows its own, and if the log ends where the shard has left it. Otherwise another
+// leader may have been in between, and the shard is made anew.
+//
+// Lock order: a shard's mutex, then whatever the Log takes. Runtime.mu guards only the
+// table of shards and is held with nothing else. StartLeading and StopLeading are
+// called by one goroutine; everything else by any.
 package coord
 
 import (
@@ -60,6 +75,9 @@ type Config[M Machine] struct {
 	Logger *slog.Logger
 	// New makes the empty machine of a partition; its timers are t.
 	New func(partition int32, t *Timers) M
+	// Patience is for how long a reply waits for the high watermark; nil, or 0: for as
+	// long as this node leads.
+	Patience func() time.Duration
 }
 
 // maxLoaders bounds how many shards read their logs at the same time.
@@ -78,12 +96,16 @@ type Runtime[M Machine] struct {
 	loaders sync.WaitGroup
 	slots   chan struct{} // one for each loader at work
 
-	mu     sync.Mutex                          // guards changes of shards
+	mu     sync.Mutex                          // guards changes of shards, and closed
+	closed bool                                // no shard is taken any more
 	shards atomic.Pointer[map[int32]*shard[M]] // never changes in place
 }
 
 // New makes a runtime without shards.
 func New[M Machine](cfg Config[M]) *Runtime[M] {
+	if cfg.Patience == nil {
+		cfg.Patience = func() time.Duration { return 0 }
+	}
 	r := &Runtime[M]{cfg: cfg, slots: make(chan struct{}, maxLoaders)}
 	r.shards.Store(&map[int32]*shard[M]{})
 	return r
@@ -131,28 +153,36 @@ func (r *Runtime[M]) decide(partition int32, op func(m M, s *Step)) (*shard[M], 
 }
 
 // StartLeading gives the runtime a partition whose leader this node has become, in
-// the given epoch. One that it leads already just goes on in that epoch.
+// the given epoch. It may be told again of an epoch that it knows.
 func (r *Runtime[M]) StartLeading(partition int32, e record.Epoch, log Log) {
-	if old := (*r.shards.Load())[partition]; old != nil && old.log == log {
-		old.continueIn(e)
+	old := (*r.shards.Load())[partition]
+	if old != nil && old.log == log && old.continueIn(e) {
 		return
 	}
 	sh := &shard[M]{
 		rt: r, partition: partition, log: log, epoch: e, timers: new(Timers), stop: make(chan struct{}),
 	}
 	sh.machine = r.cfg.New(partition, sh.timers)
-	if old := r.swap(partition, sh); old != nil {
+	if !r.enter(sh) {
+		return
+	}
+	if old != nil {
 		old.halt()
 	}
-	if log.Start() >= log.HighWatermark() && sh.load() {
-		return // nothing to read: the first group of a new cluster does not wait
+	if end, err := log.End(); err == nil && log.Start() >= end && log.HighWatermark() >= end {
+		sh.open(end) // nothing to read: the first group of a new cluster does not wait
+		r.loaders.Done()
+		return
 	}
-	r.loaders.Go(func() { r.loadLoop(sh) })
+	go func() {
+		defer r.loaders.Done()
+		r.loadLoop(sh)
+	}()
 }
 
-// StopLeading takes a partition away; whoever waits for an answer is told so.
+// StopLeading takes a partition away; its pending answers are told so.
 func (r *Runtime[M]) StopLeading(partition int32) {
-	if old := r.swap(partition, nil); old != nil {
+	if old := r.leave(partition); old != nil {
 		old.halt()
 	}
 }
@@ -162,26 +192,40 @@ func (r *Runtime[M]) Partitions() []int32 {
 	return slices.Sorted(maps.Keys(*r.shards.Load()))
 }
 
-// Close stops leading everything and waits for the loaders.
+// Close stops leading everything and waits for the loaders. A StartLeading that comes
+// afterwards does nothing.
 func (r *Runtime[M]) Close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
 	for _, p := range r.Partitions() {
 		r.StopLeading(p)
 	}
 	r.loaders.Wait()
 }
 
-// swap publishes a new set of shards, with sh as the partition's, or without one,
-// and returns the one that it replaces.
-func (r *Runtime[M]) swap(partition int32, sh *shard[M]) (old *shard[M]) {
+// enter publishes a shard, in the place of the one that the partition has, and counts
+// its loader; false: the runtime is closed.
+func (r *Runtime[M]) enter(sh *shard[M]) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	r.loaders.Add(1)
+	next := maps.Clone(*r.shards.Load())
+	next[sh.partition] = sh
+	r.shards.Store(&next)
+	return true
+}
+
+// leave takes a partition's shard out and returns it; nil: there is none.
+func (r *Runtime[M]) leave(partition int32) (old *shard[M]) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	next := maps.Clone(*r.shards.Load())
 	old = next[partition]
-	if sh == nil {
-		delete(next, partition)
-	} else {
-		next[partition] = sh
-	}
+	delete(next, partition)
 	r.shards.Store(&next)
 	return old
 }
@@ -194,9 +238,13 @@ func (r *Runtime[M]) loadLoop(sh *shard[M]) {
 		case <-sh.stop:
 			return
 		}
-		ok := sh.load()
-		<-r.slots
-		if ok {
+		end, err := sh.replayAll()
+		<-r.slots // what follows only waits
+		if err == nil {
+			err = sh.catchUp(end)
+		}
+		if err == nil {
+			sh.open(end)
 			return
 		}
 		retry := time.NewTimer(wait)

@@ -10,11 +10,11 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// phase is where a shard is in its life.
+// phase is where a shard is in its life; the package doc draws it.
 type phase uint8
 
 const (
-	loading phase = iota // the machine belongs to the loader
+	loading phase = iota // the machine belongs to the loader, which reads or waits
 	active               // the machine belongs to the holder of mu
 	stopped              // the machine is nobody's
 )
@@ -43,13 +43,24 @@ type shard[M Machine] struct {
 
 	mu      sync.Mutex
 	phase   phase
-	epoch   record.Epoch // of our leadership
+	epoch   record.Epoch  // of our leadership
+	end     record.Offset // active: where the log ends as far as this shard has written it
+	unknown unknown       // records that the machine did not understand
 	machine M
 	timers  *Timers
 	alarm   *time.Timer // wakes fire; nil until the first timer is set
 	alarmAt time.Time   // zero: it is not set
 	builder record.Builder
 	warned  time.Time // when it was last said that nothing can be appended
+}
+
+// unknown counts the records of a log that the machine did not understand. They are
+// skipped, as they would be at every load, and one line tells of all of them.
+type unknown struct {
+	count    int
+	first    record.Offset
+	err      error // of the first one
+	reported bool
 }
 
 // do runs one operation. The step is released by the caller.
@@ -84,6 +95,9 @@ func (sh *shard[M]) append(now time.Time, records []Record) (record.Offset, erro
 		return 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(b))
 	}
 	next, err := sh.log.AppendBatch(b, sh.epoch)
+	if err == nil {
+		sh.end = next
+	}
 	if err != nil && now.Sub(sh.warned) >= warnEvery {
 		sh.warned = now
 		sh.rt.cfg.Logger.Warn("a coordinator's records could not be appended",
@@ -92,13 +106,34 @@ func (sh *shard[M]) append(now time.Time, records []Record) (record.Offset, erro
 	return next, err
 }
 
-// apply is the machine's Apply with what goes wrong logged: a record that cannot
-// be read is skipped, as it would be at every load.
+// apply is the machine's Apply for what a step has decided. The caller holds mu.
 func (sh *shard[M]) apply(s *Step, r Record) {
-	if err := sh.machine.Apply(s, r); err != nil {
-		sh.rt.cfg.Logger.Error("a coordinator's record cannot be understood and is skipped",
-			slog.Int("partition", int(sh.partition)), slog.Int64("offset", int64(s.next-1)), slog.Any("error", err))
+	sh.applyCounted(s, r)
+	sh.reportUnknown()
+}
+
+// applyCounted counts a record that the machine does not understand.
+func (sh *shard[M]) applyCounted(s *Step, r Record) {
+	err := sh.machine.Apply(s, r)
+	if err == nil {
+		return
 	}
+	if sh.unknown.count == 0 {
+		sh.unknown.first, sh.unknown.err = s.next-1, err
+	}
+	sh.unknown.count++
+}
+
+// reportUnknown says, once in the shard's life, that there are records which are not
+// understood.
+func (sh *shard[M]) reportUnknown() {
+	if sh.unknown.count == 0 || sh.unknown.reported {
+		return
+	}
+	sh.unknown.reported = true
+	sh.rt.cfg.Logger.Error("a coordinator's log has records that this version does not understand; they are skipped",
+		slog.Int("partition", int(sh.partition)), slog.Int("records", sh.unknown.count),
+		slog.Int64("first", int64(sh.unknown.first)), slog.Any("error", sh.unknown.err))
 }
 
 // release asks for the commit of what a step appended, and answers. No lock may be
@@ -117,7 +152,7 @@ func (sh *shard[M]) answer(s *Step) {
 		s.finish(nil)
 		return
 	}
-	sh.log.Await(s.after, s.done)
+	sh.log.Await(s.after, sh.rt.cfg.Patience(), s.done)
 }
 
 // armLocked sets the alarm to the earliest deadline. An alarm that rings too early
@@ -170,62 +205,85 @@ func (sh *shard[M]) fireSome() (steps []*Step, more bool) {
 	return steps, true
 }
 
-// load replays the log into the machine and opens the shard. It is false where
-// the log could not be read.
-func (sh *shard[M]) load() bool {
+// replayAll applies the whole log, up to the end that it has now, which it returns.
+// Only the loader calls it, and nobody else has the machine yet.
+func (sh *shard[M]) replayAll() (end record.Offset, err error) {
 	began := time.Now()
+	end, err = sh.log.End()
 	s := sh.rt.step()
 	s.Now = began
-	n, err := sh.replay(s)
-	if errors.Is(err, ErrNotLeading) {
-		s.finish(err)
-		return true
+	n := 0
+	if err == nil {
+		n, err = sh.replay(s, end)
 	}
-	if err != nil {
-		s.finish(err)
+	s.finish(err)
+	if err != nil && !errors.Is(err, ErrNotLeading) {
 		sh.rt.cfg.Logger.Error("a coordinator's log cannot be read; its groups are unavailable until it can",
 			slog.Int("partition", int(sh.partition)), slog.Any("error", err))
-		return false
 	}
-	sh.open(s)
-	sh.release(s)
-	if n > 0 {
+	if err == nil && n > 0 {
 		sh.rt.cfg.Logger.Info("loaded a coordinator's partition", slog.Int("partition", int(sh.partition)),
 			slog.Int("records", n), slog.Duration("took", time.Since(began)))
 	}
-	return true
+	return end, err
 }
 
-// open makes a loaded shard active, unless it was stopped meanwhile.
-func (sh *shard[M]) open(s *Step) {
+// catchUp waits until the high watermark has reached what was loaded.
+func (sh *shard[M]) catchUp(end record.Offset) error {
+	if sh.log.HighWatermark() >= end {
+		return nil
+	}
+	sh.log.Commit() // what this node has appended in another epoch may not be on disk yet
+	reached := make(chan error, 1)
+	sh.log.Await(end, 0, func(err error) { reached <- err })
+	select {
+	case err := <-reached:
+		if err != nil {
+			return fmt.Errorf("waiting until what was loaded is committed: %w", err)
+		}
+	case <-sh.stop:
+		return ErrNotLeading
+	}
+	return nil
+}
+
+// open makes a shard active that has loaded its log up to the end, unless it was
+// stopped meanwhile.
+func (sh *shard[M]) open(end record.Offset) {
+	s := sh.rt.step()
+	sh.openLocking(s, end)
+	sh.release(s)
+}
+
+func (sh *shard[M]) openLocking(s *Step, end record.Offset) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.phase == stopped {
 		return
 	}
-	sh.phase = active
+	sh.phase, sh.end = active, end
+	sh.reportUnknown()
 	s.Now = time.Now()
 	sh.machine.Loaded(s)
 	s.decide(sh)
 	sh.armLocked(s.Now)
 }
 
-// replay applies the committed log, counting records. Only the loader calls it,
-// and nobody else has the machine yet.
-func (sh *shard[M]) replay(s *Step) (n int, err error) {
+// replay applies the log up to an offset, counting records.
+func (sh *shard[M]) replay(s *Step, end record.Offset) (n int, err error) {
 	off := sh.log.Start()
-	for off < sh.log.HighWatermark() {
+	for off < end {
 		select {
 		case <-sh.stop:
 			return n, ErrNotLeading
 		default:
 		}
-		b, err := sh.log.ReadCommitted(off, loadBytes)
+		b, err := sh.log.ReadBatches(off, end, loadBytes)
 		if err != nil {
 			return n, fmt.Errorf("at offset %d: %w", off, err)
 		}
 		if len(b) == 0 {
-			return n, nil
+			return n, fmt.Errorf("at offset %d of %d: %w", off, end, errNoProgress)
 		}
 		next, read, err := sh.replayBatches(s, b, off)
 		n += read
@@ -264,7 +322,7 @@ func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next re
 				continue
 			}
 			s.next = r.Record.Offset + 1
-			sh.apply(s, Record{Key: r.Record.Key, Value: r.Record.Value})
+			sh.applyCounted(s, Record{Key: r.Record.Key, Value: r.Record.Value})
 			n++
 		}
 		if err := r.Err(); err != nil {
@@ -274,17 +332,29 @@ func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next re
 	return next, n, nil
 }
 
-var errNoProgress = errors.New("the log gave a batch that lies below the offset asked for")
+var errNoProgress = errors.New("the log gives no batch that goes on from there")
 
-// continueIn goes on in a newer epoch of the same leadership.
-func (sh *shard[M]) continueIn(e record.Epoch) {
+// continueIn tells whether the shard may go on in this epoch without a load: where it
+// is the shard's own, or the one after it and the log ends where the shard left it.
+func (sh *shard[M]) continueIn(e record.Epoch) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
+	if e == sh.epoch {
+		return true
+	}
+	if sh.phase != active || e != sh.epoch+1 {
+		return false
+	}
+	if end, err := sh.log.End(); err != nil || end != sh.end {
+		return false
+	}
 	sh.epoch = e
+	return true
 }
 
 // startOver forgets what a failed load has applied. Only the loader calls it.
 func (sh *shard[M]) startOver() {
+	sh.unknown = unknown{}
 	sh.timers = new(Timers)
 	sh.machine = sh.rt.cfg.New(sh.partition, sh.timers)
 }

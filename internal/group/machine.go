@@ -33,6 +33,7 @@ type Settings struct {
 	MaxMetadata   int           // offset.metadata.max.bytes
 	Retention     time.Duration // offsets.retention.minutes
 	RetentionScan time.Duration // offsets.retention.check.interval.ms
+	CommitTimeout time.Duration // offsets.commit.timeout.ms: how long an answer waits for the replicas
 }
 
 // Machine holds the groups of one partition of __consumer_offsets.

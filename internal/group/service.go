@@ -38,7 +38,7 @@ func DefaultSettings() Settings {
 	return Settings{
 		MinSession: 6 * time.Second, MaxSession: 30 * time.Minute, InitialDelay: 3 * time.Second,
 		MaxSize: 1<<31 - 1, MaxMetadata: 4096,
-		Retention: 7 * 24 * time.Hour, RetentionScan: 10 * time.Minute,
+		Retention: 7 * 24 * time.Hour, RetentionScan: 10 * time.Minute, CommitTimeout: 5 * time.Second,
 	}
 }
 
@@ -70,7 +70,8 @@ func New(cfg Config) *Service {
 	cfg.Settings = (&memo{ask: cfg.Settings}).get
 	members := newBudget(cfg.Logger, cfg.Memory)
 	return &Service{cfg: cfg, members: members, rt: coord.New(coord.Config[*Machine]{
-		Logger: cfg.Logger,
+		Logger:   cfg.Logger,
+		Patience: func() time.Duration { return cfg.Settings().CommitTimeout },
 		New: func(_ int32, t *coord.Timers) *Machine {
 			return newMachine(t, members, cfg.Settings, cfg.NewID)
 		},

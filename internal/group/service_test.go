@@ -52,7 +52,7 @@ func (l *memory) Commit() {
 	}
 }
 
-func (l *memory) Await(off record.Offset, fn func(error)) {
+func (l *memory) Await(off record.Offset, _ time.Duration, fn func(error)) {
 	l.mu.Lock()
 	if l.hw >= off {
 		l.mu.Unlock()
@@ -84,7 +84,7 @@ func (l *memory) commit() {
 	}
 }
 
-func (l *memory) ReadCommitted(off record.Offset, _ int) ([]byte, error) {
+func (l *memory) ReadBatches(off, _ record.Offset, _ int) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, b := range l.batches {
@@ -99,6 +99,12 @@ func (l *memory) HighWatermark() record.Offset {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.hw
+}
+
+func (l *memory) End() (record.Offset, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.end, nil
 }
 
 func (*memory) Start() record.Offset { return 0 }
@@ -290,6 +296,37 @@ func TestFetchWaitsForTheCommitItSaw(t *testing.T) {
 	if got != "5 1" || done != 2 {
 		t.Errorf("fetched %s, %d commits answered", got, done)
 	}
+}
+
+// TestHeartbeatDoesNotWait proves that a member's heartbeat is answered while the log
+// is slow: it tells nothing that could be lost, and a member that waited for it would
+// take itself for dead.
+func TestHeartbeatDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sv, logs := newService(t)
+		c := &client{t: t, sv: sv, name: "a"}
+		c.join(func(*kmsg.JoinGroupResponse) {}) // gets its id
+		c.join(func(*kmsg.JoinGroupResponse) {})
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if got := c.sync(map[string]string{c.id: "A"}); got != "ok A" {
+			t.Fatalf("sync: %s", got)
+		}
+		log := logs[PartitionOf("g", testPartitions)]
+		log.mu.Lock()
+		log.held = true
+		log.mu.Unlock()
+		committed := false
+		commitOne(sv, commitRequest("g", c.id, c.gen, 5), func(*kmsg.OffsetCommitResponse) { committed = true })
+		if got := c.beat(); got != 0 || committed {
+			t.Errorf("heartbeat: %d; the commit is answered: %v", got, committed)
+		}
+		log.commit()
+		if !committed {
+			t.Error("the commit is not answered")
+		}
+		sv.Close()
+	})
 }
 
 // TestNotCoordinator proves what a node answers for a partition that it does not lead.

@@ -10,9 +10,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"github.com/leatstream/leat/internal/config"
-	"pgregory.net/rapid"
 )
 
 // model is an image as plain as it can be: the records that still matter.

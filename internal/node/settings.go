@@ -77,6 +77,6 @@ func (n *Node) groupSettings() group.Settings {
 	return group.Settings{
 		MinSession: s.GroupMinSession, MaxSession: s.GroupMaxSession, InitialDelay: s.GroupInitialDelay,
 		MaxSize: s.GroupMaxSize, MaxMetadata: s.OffsetMetadataMaxBytes,
-		Retention: s.OffsetsRetention, RetentionScan: s.OffsetsRetentionCheck,
+		Retention: s.OffsetsRetention, RetentionScan: s.OffsetsRetentionCheck, CommitTimeout: s.OffsetsCommitTimeout,
 	}
 }

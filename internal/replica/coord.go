@@ -2,6 +2,7 @@ package replica
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage"
@@ -24,10 +25,17 @@ func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Off
 func (p *Partition) Commit() { p.set.Commit() }
 
 // Await calls fn(nil) once the high watermark has reached off, or fn(err) when this
-// node stops leading before.
-func (p *Partition) Await(off record.Offset, fn func(error)) {
-	p.Wait(&Waiter{Owner: awaiting(fn), Acks: AcksAll}, off)
+// node stops leading before, or when the limit has passed; 0: there is none.
+func (p *Partition) Await(off record.Offset, limit time.Duration, fn func(error)) {
+	w := &Waiter{Owner: awaiting(fn), Acks: AcksAll}
+	if limit > 0 {
+		w.Deadline = p.set.Now() + limit
+	}
+	p.Wait(w, off)
 }
+
+// End is the offset after the last record that this replica has.
+func (p *Partition) End() (record.Offset, error) { return p.log.End() }
 
 // awaiting is a function as a Completer.
 type awaiting func(error)
@@ -35,25 +43,25 @@ type awaiting func(error)
 // Complete calls the function.
 func (f awaiting) Complete(_ int32, err error) { f(err) }
 
-// ReadCommitted returns whole batches from the one that holds off on, below the
-// high watermark, at most about maxBytes; none at the end.
-func (p *Partition) ReadCommitted(off record.Offset, maxBytes int) ([]byte, error) {
-	c, err := p.log.Read(off, p.HighWatermark(), maxBytes)
+// ReadBatches returns whole batches from the one that holds off on, below the offset
+// end, at most about maxBytes; none at the end. They need not be committed.
+func (p *Partition) ReadBatches(off, end record.Offset, maxBytes int) ([]byte, error) {
+	c, err := p.log.Read(off, end, maxBytes)
 	if err != nil || c == nil {
 		return nil, err
 	}
 	defer c.Release()
 	b := make([]byte, c.Len())
 	if n, err := c.ReadAt(b, 0); n < len(b) {
-		return nil, fmt.Errorf("read committed batches from offset %d on: %w", off, err)
+		return nil, fmt.Errorf("read batches from offset %d on: %w", off, err)
 	}
-	end := 0
-	for len(b)-end >= record.HeaderLen {
-		n := record.Batch(b[end:]).Size()
-		if n < record.HeaderLen || n > len(b)-end {
+	whole := 0
+	for len(b)-whole >= record.HeaderLen {
+		n := record.Batch(b[whole:]).Size()
+		if n < record.HeaderLen || n > len(b)-whole {
 			break // the last one may be cut short
 		}
-		end += n
+		whole += n
 	}
-	return b[:end], nil
+	return b[:whole], nil
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
@@ -237,6 +238,42 @@ func TestHighWatermarkNeedsTheInSyncSet(t *testing.T) {
 	}
 }
 
+// TestCoordinatorsSeeTheWholeLog proves that a coordinator can read what this replica
+// has above the high watermark, and that it does not wait for ever until that moves.
+func TestCoordinatorsSeeTheWholeLog(t *testing.T) {
+	w := newWorld(t)
+	id := meta.NewUUID()
+	w.apply(meta.TopicCreated{ID: id, Name: "t"},
+		meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1, 2}, ISR: []int32{1, 2}, Leader: 1}}})
+	p := w.set.Partition("t", 0)
+	b := oneRecord(t, "x")
+	if _, err := p.AppendBatch(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	p.Commit()
+	end, err := p.End()
+	if err != nil || end != 1 || p.HighWatermark() != 0 {
+		t.Fatalf("the log ends at %d, %v; its high watermark is %d", end, err, p.HighWatermark())
+	}
+	if got, err := p.ReadBatches(0, end, 1<<20); err != nil || len(got) != len(b) {
+		t.Errorf("read %d bytes, want %d: %v", len(got), len(b), err)
+	}
+	var got, endless error
+	p.Await(1, 5*time.Second, func(err error) { got = err })
+	p.Await(1, 0, func(err error) { endless = err })
+	w.set.Expire(w.set.Now() + 4*time.Second)
+	if got != nil {
+		t.Errorf("it ends too early: %v", got)
+	}
+	w.set.Expire(w.set.Now() + 6*time.Second)
+	if !errors.Is(got, ErrTimedOut) {
+		t.Errorf("it ends with %v", got)
+	}
+	if endless != nil {
+		t.Errorf("a wait without a limit ends: %v", endless)
+	}
+}
+
 // TestPartitionIsALogForCoordinators proves that what a coordinator appends is
 // committed when it asks, and is read back in whole batches up to the high
 // watermark, however few bytes are asked for.
@@ -255,17 +292,17 @@ func TestPartitionIsALogForCoordinators(t *testing.T) {
 	}
 	p.Commit()
 	done := make(chan error, 1)
-	p.Await(5, func(err error) { done <- err })
+	p.Await(5, 0, func(err error) { done <- err })
 	if err := <-done; err != nil || p.HighWatermark() != 5 {
 		t.Fatalf("high watermark %d, %v", p.HighWatermark(), err)
 	}
-	all, err := p.ReadCommitted(0, 1<<20)
+	all, err := p.ReadBatches(0, 5, 1<<20)
 	if err != nil || len(all) != want {
 		t.Fatalf("read %d bytes, want %d: %v", len(all), want, err)
 	}
 	var values string
 	for off := record.Offset(0); ; {
-		b, err := p.ReadCommitted(off, 100)
+		b, err := p.ReadBatches(off, 5, 100)
 		if err != nil {
 			t.Fatal(err)
 		}
