@@ -12,7 +12,7 @@ import (
 // waiting for it, and then lets other threads go first. A kernel that is not preemptible
 // (PREEMPT_NONE) takes the processor from a thread that makes one system call after the
 // other at a tick only, up to 4 ms later: beside a cold reader a tail's p99 was 2.9 ms
-// without the yield, and is 1.1 with it; the reader is as fast (leat bench cold).
+// without the yield, and is 1.1 with it; the reader is as fast (scripts/bench.sh --only cold).
 func readAhead(f vfs.File, pos, n int64) {
 	if d, ok := f.(vfs.Descriptor); ok {
 		_ = unix.Fadvise(int(d.Fd()), pos, n, unix.FADV_WILLNEED) // it is a hint

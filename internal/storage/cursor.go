@@ -19,7 +19,7 @@ const (
 	// ours the other connections wait half as long (leat bench latency beside consume).
 	// A step takes 0.1 to 0.2 ms, in which nobody may look at the network; others go first
 	// after it. In steps of 1 MiB a tail's p99 was 1.4 ms, in these it is 1.1, in steps of
-	// 256 KiB it was no lower (leat bench cold).
+	// 256 KiB it was no lower (scripts/bench.sh --only cold).
 	aheadBytes = 8 << 20
 	aheadStep  = 512 << 10
 )

@@ -16,9 +16,9 @@ import (
 // A new log's directory and file take a hundred times as long as its first record. So
 // where many logs are written to, those of new ones wait in memory: the journal has
 // them, and the file is made, with what came together, by the next checkpoint or when
-// somebody is to read it (BenchmarkAppendNew, leat bench create). Where the file is
+// somebody is to read it (BenchmarkAppendNew, scripts/bench.sh --only create). Where the file is
 // there, appends go into it: to have them wait, too, saved no CPU over 5,000 logs in
-// turn, and took 200 MB (leat bench spread). What must hold:
+// turn, and took 200 MB (scripts/bench.sh --only spread). What must hold:
 //
 //   - What waits is committed by a round of the journal only. In the page-cache mode
 //     that round is not synced: after a kill the page cache has the journal's file,

@@ -113,7 +113,7 @@ func (l *Log) takeSpare(g *segment) bool {
 
 // takeIndex gives the new segment the other one's index file, emptied: of segments of
 // a few MiB, to make both files costs a tenth of what their bytes do, and a third on
-// ext4 without a journal (leat bench suite, row 6 steady). Where that fails one is
+// ext4 without a journal (row 6 of docs/benchmarks.md, steady). Where that fails one is
 // made when there are entries.
 func (l *Log) takeIndex(old, g *segment, suffix string) {
 	name := old.path(suffix) + deletedSuffix
