@@ -7,13 +7,15 @@ FUZZTIME ?= 10s
 # Packages in which goroutines meet: tested with the race detector too.
 RACE     := wire storage replica coord group broker quorum controller
 # Packages with files of their own for Linux: their plain path is tested too.
-PORTABLE := vfs wire storage
+PORTABLE := vfs wire storage bench
+# Modules of their own beside the main one.
+MODULES  := interop tools/suite
 # golangci-lint is built from source, so that it knows this Go version.
 LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 .NOTPARALLEL:
-.PHONY: help build run test test-unit test-race test-portable test-interop lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
+.PHONY: help build run test test-unit test-race test-portable test-suite test-interop lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -24,8 +26,8 @@ build: ## build bin/leat
 run: build ## run a node on localhost:9092 with its data in ./leat-data
 	bin/leat up
 
-test: ## run all tests: unit, race, portable, real clients
-	@$(MAKE) --keep-going --no-print-directory test-unit test-race test-portable test-interop
+test: ## run all tests: unit, race, portable, the benchmark suite, real clients
+	@$(MAKE) --keep-going --no-print-directory test-unit test-race test-portable test-suite test-interop
 
 test-unit: ## run the tests of all packages, and of the binary as a process
 	$(GO) test -timeout 15m ./...
@@ -36,6 +38,9 @@ test-race: ## run the concurrent packages with the race detector
 test-portable: ## run the path that serves where a Linux call is missing
 	$(GO) test -timeout 10m -tags portable $(PORTABLE:%=./internal/%)
 
+test-suite: ## run the tests of the benchmark suite, which measure the binary
+	cd tools/suite && $(GO) test -timeout 10m ./...
+
 test-interop: ## run clients that nobody here wrote against the binary
 	cd interop && $(GO) test -timeout 30m ./...
 
@@ -44,15 +49,15 @@ lint: ## run the linters, check formatting and go.mod
 
 golangci: $(LINT)
 	$(LINT) run --allow-parallel-runners ./...
-	cd interop && ../$(LINT) run --allow-parallel-runners --config ../.golangci.yml ./...
+	for m in $(MODULES); do (cd $$m && "$(CURDIR)/$(LINT)" run --allow-parallel-runners --config "$(CURDIR)/.golangci.yml" ./...) || exit; done
 
 vet:
 	$(GO) vet ./...
-	cd interop && $(GO) vet ./...
+	for m in $(MODULES); do (cd $$m && $(GO) vet ./...) || exit; done
 
 tidy:
 	$(GO) mod tidy -diff
-	cd interop && $(GO) mod tidy -diff
+	for m in $(MODULES); do (cd $$m && $(GO) mod tidy -diff) || exit; done
 
 $(LINT):
 	GOBIN="$(CURDIR)/bin" $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)

@@ -1,19 +1,19 @@
 #!/bin/sh
-# Builds leat and the floor program and compares them on this machine, with what
-# else can be had beside them:
+# Builds leat, the suite (tools/suite) and the floor program, and compares them on this
+# machine with the brokers and clients that are installed:
 #
-#   Apache Kafka   where KAFKA_HOME names a directory whose libs has its jars, such
-#                  as an unpacked https://kafka.apache.org/downloads
+#   Apache Kafka   if KAFKA_HOME names a directory whose libs has its jars, such as
+#                  an unpacked https://kafka.apache.org/downloads
 #   NATS           nats-server, installed into bin unless it is on the path
-#   kcat           where it is on the path: the client with librdkafka
+#   kcat           if it is on the path: the client with librdkafka
 #
 #   scripts/bench.sh            all workloads, 5 rounds, into docs/benchmarks.md: little more than an hour
-#   scripts/bench.sh --resume   goes on where the last run was cut
+#   scripts/bench.sh --resume   goes on after the last run was cut
 #   scripts/bench.sh --quick    less than ten minutes
 #   scripts/bench.sh --no-nats  installs nothing
 #   scripts/bench.sh --only '^latency' --rounds 3 --out latency.md
 #
-# Arguments go to "leat bench suite"; the last of a flag wins.
+# Arguments go to the suite ("--help" lists them); the last of a flag wins.
 set -eu
 cd "$(dirname "$0")/.."
 GO=${GO:-go}
@@ -24,5 +24,5 @@ elif ! command -v nats-server >/dev/null && [ ! -x bin/nats-server ]; then
 		echo "nats-server cannot be installed: NATS does not take part" >&2
 fi
 CGO_ENABLED=0 "$GO" build -trimpath -o bin/leat ./cmd/leat
-CGO_ENABLED=0 "$GO" build -trimpath -o bin/floor ./internal/bench/floor
-PATH="$PATH:$PWD/bin" exec bin/leat bench suite --floor bin/floor --out docs/benchmarks.md "$@"
+(cd tools/suite && CGO_ENABLED=0 "$GO" build -trimpath -o ../../bin/suite . && CGO_ENABLED=0 "$GO" build -trimpath -o ../../bin/floor ./floor)
+PATH="$PATH:$PWD/bin" exec bin/suite --out docs/benchmarks.md "$@"

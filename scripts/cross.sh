@@ -7,4 +7,5 @@ for platform in "$@"; do
   echo "$platform"
   GOOS=${platform%/*} GOARCH=${platform#*/} "$GO" build -o /dev/null ./cmd/leat
   GOOS=${platform%/*} GOARCH=${platform#*/} "$GO" vet ./...
+  (cd tools/suite && GOOS=${platform%/*} GOARCH=${platform#*/} "$GO" vet ./...)
 done

@@ -1,34 +1,27 @@
-// Package bench is a load generator for brokers that speak Kafka's protocol:
-// "leat bench". It shares the machine with the broker that it measures, so it is
-// made to cost far less than any broker does.
+// Package bench is a load generator for brokers that speak Kafka's protocol: "leat
+// bench" and the suite in tools/suite use it. It shares the machine with the broker
+// that it measures, so it is made to cost far less than any broker does.
 //
 // Requests are encoded once, before the clock starts, and sent again and again
 // from a buffer that stays in the processor's cache, many a write, while answers
-// are read many a time. On Linux each connection is a blocking socket in a thread
-// of its own, or one of many that a thread serves; elsewhere Go's sockets serve.
-// Consuming looks at the head of each answer and at its first batch, and lets the
-// kernel throw the rest away as long as batches are alike.
+// are read many a time. Consuming looks at the head of each answer and at its first
+// batch, and lets the kernel throw the rest away as long as batches are alike.
 //
-// A run (produce.go, consume.go, latency.go, idle.go, syscalls.go) fills in a
-// Result; one that measures several things has steps (spread.go, create.go,
-// groups.go, load.go, cold.go, restart.go). The suite (suite.go and what follows)
-// starts servers, runs them in turns and writes a table. All of it knows brokers only by the protocol; requests that are not
-// timed are kmsg's (client.go), those that are timed are patched templates
-// (request.go).
+// Produce, Consume and Latency measure a topic that exists, as Options say, and
+// return a Result; Compare tells two of them apart. Each makes a Run, which has the
+// connections (package socket) and the clock. Requests that are not timed are kmsg's
+// (package client), those that are timed are patched templates (request.go). All of it
+// knows brokers only by the protocol. Runs may go on at the same time.
 package bench
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
-	"github.com/spf13/cobra"
-
+	"github.com/leatstream/leat/internal/bench/client"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -54,100 +47,68 @@ type Options struct {
 	PerRequest  int           `json:"per_request,omitempty"` // partitions in one produce request; 0: one
 	Congestion  string        `json:"congestion,omitempty"`  // TCP_CONGESTION of the client's sockets; "": the system's
 	Threads     int           `json:"threads,omitempty"`     // of the client; 0: as many as serve best
-	Members     int           `json:"members,omitempty"`     // of the group that is joined
-	Groups      int           `json:"groups,omitempty"`      // that commit
-	Interval    time.Duration `json:"interval_ns,omitempty"` // between two commits of a group
-	Extra       int           `json:"extra,omitempty"`       // partitions with one record each, besides
-	Settle      time.Duration `json:"settle_ns,omitempty"`   // before an idle server is looked at
-	Data        string        `json:"data,omitempty"`        // the server's data directory, where this program may read
 	PIDs        []int         `json:"-"`                     // server processes to watch
-
-	progress  io.Writer // nil: none
-	step      string    // that the progress is of; "": the run has none
-	kafkaHome string    // of the suite: where Apache Kafka's own client is
-	input     string    // of the suite: the file that an ordinary client produces
+	Progress    io.Writer     `json:"-"`                     // a terminal that shows how far the run is; nil: none
 }
 
-// Command returns the verb "bench".
-func Command() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "bench",
-		Short: "Measure a broker: throughput, latency, CPU",
-		Long: `Measure a broker that speaks Kafka's protocol: Leat, Apache Kafka, or any other.
+// OptionError says which option cannot be used, and why. No broker was asked.
+type OptionError struct{ Why string }
 
-The topic is made when it is missing. With --pid the CPU and memory of a server process on this machine are shown beside the
-figures, and they tell more than throughput does: client and server share the machine.`,
-		Example: `  leat bench produce --size 1024 --batch 16 --duration 10s
-  leat bench consume --fetch-bytes 1048576
-  leat bench latency --rate 1000 --size 100 --acks all
-  leat bench produce -o json > before.json
-  leat bench compare before.json after.json`,
-		Args: cobra.NoArgs,
+func (e *OptionError) Error() string { return e.Why }
+
+func optionErrorf(format string, args ...any) error {
+	return &OptionError{fmt.Sprintf(format, args...)}
+}
+
+// Defaults are the settings of a run that says nothing else.
+func Defaults() Options {
+	return Options{
+		Replication: -1, Duration: 10 * time.Second,
+		Size: 1024, Batch: 16, InFlight: 32, Acks: "all", Compression: "none",
+		WriteBytes: 256 << 10, FetchBytes: 1 << 20, Passes: 1, Rate: 1000,
 	}
-	cmd.AddCommand(produceCommand(), consumeCommand(), latencyCommand(), idleCommand(), spreadCommand(), createCommand(), groupsCommand(),
-		loadCommand(), coldCommand(), syscallsCommand(), restartCommand(), compareCommand(), suiteCommand())
-	return cmd
 }
 
-// bind adds the flags that all runs have and makes run the command's action.
-func bind(cmd *cobra.Command, o *Options, run func(context.Context, Options) (*Result, error)) *cobra.Command {
-	var output, bootstrap string
-	f := cmd.Flags()
-	f.StringVarP(&bootstrap, "bootstrap", "b", defaultBootstrap(), "brokers to ask first, host:port, with commas between (also LEAT_BOOTSTRAP)")
-	f.StringVarP(&o.Topic, "topic", "t", "bench", "topic; it should hold nothing but what this program made")
-	f.IntSliceVar(&o.PIDs, "pid", nil, "process ids of servers on this machine: show their CPU and memory (Linux)")
-	f.StringVarP(&output, "output", "o", "table", `"table" for people or "json" for programs`)
-	cmd.Args = cobra.NoArgs
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if output != "table" && output != "json" {
-			return fmt.Errorf("--output %s: write table or json", output)
-		}
-		o.Brokers = strings.FieldsFunc(bootstrap, func(r rune) bool { return r == ',' || r == ' ' })
-		if err := o.validate(); err != nil {
-			return err
-		}
-		if stderr, ok := cmd.ErrOrStderr().(*os.File); ok && isTerminal(stderr) {
-			o.progress = stderr
-		}
-		r, err := run(cmd.Context(), *o)
-		if err != nil {
-			return err
-		}
-		if output == "json" {
-			enc := json.NewEncoder(cmd.OutOrStdout())
-			enc.SetIndent("", "  ")
-			return enc.Encode(r)
-		}
-		_, err = io.WriteString(cmd.OutOrStdout(), r.Text())
+// Kind is what a run measures.
+type Kind string
+
+// The kinds of runs.
+const (
+	KindProduce Kind = "produce"
+	KindConsume Kind = "consume"
+	KindLatency Kind = "latency"
+)
+
+// Validate refuses settings that a run of a kind cannot have with an OptionError.
+func (o *Options) Validate(k Kind) error {
+	if err := o.validateRanges(); err != nil {
 		return err
 	}
-	return cmd
-}
-
-// defaultBootstrap is what all verbs that are clients ask first.
-func defaultBootstrap() string {
-	if b := os.Getenv("LEAT_BOOTSTRAP"); b != "" {
-		return b
+	endless, timed := false, o.countTimed()
+	switch k {
+	case KindProduce:
+		endless = o.Duration == 0 && o.Records == 0
+	case KindConsume:
+		endless = o.Duration == 0 && o.Passes == 0
+	case KindLatency:
+		endless = o.Duration == 0
+		if o.Size < stampSize {
+			return optionErrorf("--size %d is too small: at least %d", o.Size, stampSize)
+		}
+		if timed > maxSamples {
+			return optionErrorf("%d records are too many to time: use a lower --rate or --duration", timed)
+		}
 	}
-	return "localhost:9092"
+	if endless {
+		return optionErrorf("the run would never end: use --duration")
+	}
+	return nil
 }
 
-// bindTopic adds the flags with which a missing topic is made.
-func bindTopic(cmd *cobra.Command, o *Options) {
-	f := cmd.Flags()
-	f.IntVarP(&o.Partitions, "partitions", "p", o.Partitions, "partitions to use (0: all that the topic has; one when it is made)")
-	f.IntVar(&o.Replication, "replication", -1, "replicas of a topic that is made (-1: the broker's default)")
-	f.StringArrayVar(&o.Configs, "config", nil, "config of a topic that is made, name=value; may be repeated")
-}
-
-func isTerminal(f *os.File) bool {
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-func (o *Options) validate() error {
+// validateRanges refuses settings that no run can have.
+func (o *Options) validateRanges() error {
 	if len(o.Brokers) == 0 {
-		return errors.New("--bootstrap is empty: name a broker as HOST:PORT")
+		return optionErrorf("--bootstrap is empty: name a broker as HOST:PORT")
 	}
 	for _, n := range []struct {
 		flag string
@@ -159,21 +120,19 @@ func (o *Options) validate() error {
 		{"size", o.Size, 0},
 		{"batch", o.Batch, 1},
 		{"in-flight", o.InFlight, 1},
+		{"write-bytes", o.WriteBytes, 0},
 		{"fetch-bytes", o.FetchBytes, 1},
 		{"passes", o.Passes, 0},
 		{"rate", o.Rate, 1},
 		{"per-request", o.PerRequest, 0},
 		{"threads", o.Threads, 0},
-		{"members", o.Members, 0},
-		{"groups", o.Groups, 0},
-		{"extra", o.Extra, 0},
 	} {
 		if n.have < n.low {
-			return fmt.Errorf("--%s %d is too small: at least %d", n.flag, n.have, n.low)
+			return optionErrorf("--%s %d is too small: at least %d", n.flag, n.have, n.low)
 		}
 	}
 	if o.Records < 0 || o.Duration < 0 {
-		return errors.New("--records and --duration cannot be negative")
+		return optionErrorf("--records and --duration cannot be negative")
 	}
 	if _, err := o.acks(); err != nil {
 		return err
@@ -183,19 +142,10 @@ func (o *Options) validate() error {
 	}
 	for _, c := range o.Configs {
 		if name, _, ok := strings.Cut(c, "="); !ok || name == "" {
-			return fmt.Errorf("--config %q is not name=value", c)
+			return optionErrorf("--config %q is not name=value", c)
 		}
 	}
 	return nil
-}
-
-// defaults are the settings of what a command has no flags for.
-func defaults() Options {
-	return Options{
-		Brokers: []string{defaultBootstrap()}, Topic: "bench", Replication: -1, Duration: 10 * time.Second,
-		Size: 1024, Batch: 16, InFlight: 32, Acks: "all", Compression: "none",
-		WriteBytes: 256 << 10, FetchBytes: 1 << 20, Passes: 1, Rate: 1000,
-	}
 }
 
 func (o *Options) acks() (int16, error) {
@@ -207,14 +157,37 @@ func (o *Options) acks() (int16, error) {
 	case "all", "-1":
 		return -1, nil
 	default:
-		return 0, fmt.Errorf("--acks %q is not known: use 0, 1 or all", o.Acks)
+		return 0, optionErrorf("--acks %q is not known: use 0, 1 or all", o.Acks)
 	}
 }
 
 func (o *Options) codec() (record.Codec, error) {
 	c, err := record.ParseCodec(o.Compression)
 	if err != nil {
-		return 0, fmt.Errorf("--compression %q is not known: use none, gzip, snappy, lz4 or zstd", o.Compression)
+		return 0, optionErrorf("--compression %q is not known: use none, gzip, snappy, lz4 or zstd", o.Compression)
 	}
 	return c, nil
+}
+
+// MakeTopic makes the topic of the options, with one partition where they name no
+// number, and waits until its leaders serve.
+func MakeTopic(ctx context.Context, o *Options) error {
+	c, err := client.DialAny(ctx, o.Brokers)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.MakeTopic(ctx, client.Topic{
+		Name: o.Topic, Partitions: max(1, o.Partitions), Replication: o.Replication, Configs: o.Configs,
+	})
+}
+
+// DeleteTopic deletes the topic of the options; one that is not there is fine.
+func DeleteTopic(ctx context.Context, o *Options) error {
+	c, err := client.DialAny(ctx, o.Brokers)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.DeleteTopic(ctx, o.Topic)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +17,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/bench/client"
+	"github.com/leatstream/leat/internal/bench/process"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -29,9 +30,17 @@ func fake(t *testing.T, brokers int, opts ...kfake.Opt) (*kfake.Cluster, Options
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	o := defaults()
-	o.Brokers, o.Duration = c.ListenAddrs(), time.Minute
+	o := Defaults()
+	o.Brokers, o.Topic, o.Duration = c.ListenAddrs(), "bench", time.Minute
 	return c, o
+}
+
+// makeTopic makes the topic of the options.
+func makeTopic(t *testing.T, o *Options) {
+	t.Helper()
+	if err := MakeTopic(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func ends(t *testing.T, o *Options) (sum int64) {
@@ -71,6 +80,7 @@ func TestProduceConsume(t *testing.T) {
 			_, o := fake(t, 3)
 			o.Records = 5000
 			set(&o)
+			makeTopic(t, &o)
 			r, err := Produce(t.Context(), o)
 			if err != nil {
 				t.Fatal(err)
@@ -120,6 +130,7 @@ func readBack(t *testing.T, o *Options, want int64) {
 func TestAcks0(t *testing.T) {
 	_, o := fake(t, 1)
 	o.Acks, o.Records = "0", 1600
+	makeTopic(t, &o)
 	r, err := Produce(t.Context(), o)
 	if err != nil || r.Records != 1600 {
 		t.Fatal(r, err)
@@ -136,6 +147,7 @@ func TestAcks0(t *testing.T) {
 // partition, are counted right: nothing is taken for granted that is not so.
 func TestConsumeMixed(t *testing.T) {
 	_, o := fake(t, 1)
+	makeTopic(t, &o)
 	var records, bytes int64
 	for i, shape := range []struct{ batch, size, records int }{
 		{16, 100, 1600}, {16, 99, 160}, {1, 10, 50}, {7, 100, 700}, {16, 100, 1600}, {1, 3000, 40}, {16, 100, 16},
@@ -167,6 +179,7 @@ func TestConsumeMixed(t *testing.T) {
 func TestLatency(t *testing.T) {
 	_, o := fake(t, 1)
 	o.Records = 160
+	makeTopic(t, &o)
 	if _, err := Produce(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
@@ -185,29 +198,28 @@ func TestLatency(t *testing.T) {
 	}
 }
 
-// TestIdle proves that as many connections are open as are asked for.
-func TestIdle(t *testing.T) {
-	_, o := fake(t, 1)
-	o.Connections, o.Duration = 50, time.Millisecond
-	r, err := Idle(t.Context(), o)
-	if err != nil || r.Requests != 50 {
-		t.Fatal(r, err)
-	}
-}
-
 // TestRefusals proves that what a broker refuses ends a run with its reason.
 func TestRefusals(t *testing.T) {
 	cluster, o := fake(t, 1)
 	o.Records = 160
-	if _, err := Consume(t.Context(), o); err == nil || !strings.Contains(err.Error(), "does not exist") {
-		t.Errorf("a missing topic: %v", err)
+	for name, run := range map[string]func(context.Context, Options) (*Result, error){"produce": Produce, "consume": Consume, "latency": Latency} {
+		if _, err := run(t.Context(), o); !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			t.Errorf("%s: a missing topic: %v", name, err)
+		}
+	}
+	makeTopic(t, &o)
+	if err := MakeTopic(t.Context(), &o); !errors.Is(err, kerr.TopicAlreadyExists) {
+		t.Errorf("a topic that is there was made: %v", err)
+	}
+	if _, err := Consume(t.Context(), o); !errors.Is(err, ErrEmpty) {
+		t.Errorf("an empty topic: %v", err)
 	}
 	if _, err := Produce(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	more := o
 	more.Partitions = 5
-	if _, err := Produce(t.Context(), more); err == nil || !strings.Contains(err.Error(), "has 1 partitions, not 5") {
+	if _, err := Produce(t.Context(), more); err == nil || !strings.Contains(err.Error(), "has 1 partition: use --partitions 1") {
 		t.Errorf("too many partitions: %v", err)
 	}
 	cluster.ControlKey(kmsg.Produce.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
@@ -232,7 +244,7 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("a refused fetch: %v", err)
 	}
 	cluster.Close()
-	if _, err := Produce(t.Context(), o); err == nil || !strings.Contains(err.Error(), "no broker answers") {
+	if _, err := Produce(t.Context(), o); !errors.Is(err, client.ErrNoBroker) {
 		t.Errorf("no broker: %v", err)
 	}
 }
@@ -240,6 +252,7 @@ func TestRefusals(t *testing.T) {
 // TestCancel proves that a run ends when its context does, though it waits for an answer.
 func TestCancel(t *testing.T) {
 	cluster, o := fake(t, 1)
+	makeTopic(t, &o)
 	ctx, cancel := context.WithCancel(t.Context())
 	cluster.ControlKey(kmsg.Produce.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
 		cluster.KeepControl()
@@ -254,9 +267,9 @@ func TestCancel(t *testing.T) {
 // TestLanes proves that every partition has a connection to its leader, whatever
 // the number of connections.
 func TestLanes(t *testing.T) {
-	l := &layout{leaders: []string{"a", "b", "a", "a", "c"}}
+	l := &client.Layout{Leaders: []string{"a", "b", "a", "a", "c"}}
 	for n, want := range map[int]int{0: 5, 1: 3, 3: 3, 5: 5, 20: 20} {
-		all := lanes(l, n)
+		all := planLanes(l, n)
 		if len(all) != want {
 			t.Errorf("%d connections wanted, %d made", want, len(all))
 		}
@@ -266,12 +279,12 @@ func TestLanes(t *testing.T) {
 				t.Errorf("%d connections: one has no work", n)
 			}
 			for _, p := range lane.partitions {
-				if seen[p] = true; l.leaders[p] != lane.addr {
-					t.Errorf("partition %d is led by %s, asked of %s", p, l.leaders[p], lane.addr)
+				if seen[p] = true; l.Leaders[p] != lane.addr {
+					t.Errorf("partition %d is led by %s, asked of %s", p, l.Leaders[p], lane.addr)
 				}
 			}
 		}
-		if len(seen) != len(l.leaders) {
+		if len(seen) != len(l.Leaders) {
 			t.Errorf("%d connections serve %d partitions", n, len(seen))
 		}
 	}
@@ -280,11 +293,11 @@ func TestLanes(t *testing.T) {
 // TestVersions proves that answers are read right in every version that is used,
 // and that what is cut short is refused, not read beyond.
 func TestVersions(t *testing.T) {
-	batch, err := makeBatch(record.None, 3, 10, 1, 1)
+	batch, err := MakeBatch(record.None, 3, 10, 1, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for v := int16(produceLow); v <= produceHigh; v++ {
+	for v := int16(ProduceLow); v <= ProduceHigh; v++ {
 		resp := kmsg.NewPtrProduceResponse()
 		resp.SetVersion(v)
 		rt := kmsg.NewProduceResponseTopic()
@@ -292,15 +305,15 @@ func TestVersions(t *testing.T) {
 		rt.Partitions = append(rt.Partitions, kmsg.NewProduceResponseTopicPartition())
 		resp.Topics = append(resp.Topics, rt)
 		b := resp.AppendTo(make([]byte, 4)) // the request's number
-		if err := produceError(v, b); err != nil || len(b)+4 != produceAnswer(v, "topic", 1) {
+		if err := ProduceError(v, b); err != nil || len(b)+4 != produceAnswer(v, "topic", 1) {
 			t.Errorf("produce %d: %v; %d bytes, expected %d", v, err, len(b)+4, produceAnswer(v, "topic", 1))
 		}
 		resp.Topics[0].Partitions[0].ErrorCode = kerr.InvalidTimestamp.Code
-		if err := produceError(v, resp.AppendTo(make([]byte, 4))); !errors.Is(err, kerr.InvalidTimestamp) {
+		if err := ProduceError(v, resp.AppendTo(make([]byte, 4))); !errors.Is(err, kerr.InvalidTimestamp) {
 			t.Errorf("produce %d: %v", v, err)
 		}
 		for n := range 20 {
-			if err := produceError(v, b[:n]); !errors.Is(err, errShort) {
+			if err := ProduceError(v, b[:n]); !errors.Is(err, ErrShort) {
 				t.Errorf("produce %d, %d bytes: %v", v, n, err)
 			}
 		}
@@ -325,7 +338,7 @@ func TestVersions(t *testing.T) {
 			t.Errorf("fetch %d: the head is not %d bytes long", v, head)
 		}
 		for n := 12; n < head; n++ {
-			if _, err := parseFetchHead(v, b[:n]); !errors.Is(err, errShort) {
+			if _, err := parseFetchHead(v, b[:n]); !errors.Is(err, ErrShort) {
 				t.Errorf("fetch %d, %d bytes: %v", v, n, err)
 			}
 		}
@@ -338,7 +351,7 @@ func TestFetchTemplate(t *testing.T) {
 		b := newFetchTemplate(v, "topic", 5, 1000).at(123456789)
 		req := kmsg.NewPtrFetchRequest()
 		req.SetVersion(v)
-		if err := req.ReadFrom(b[4+8+2+len(clientID):]); err != nil {
+		if err := req.ReadFrom(b[4+8+2+len(client.ID):]); err != nil {
 			t.Fatal(err)
 		}
 		if p := req.Topics[0].Partitions[0]; p.FetchOffset != 123456789 || p.Partition != 5 || p.PartitionMaxBytes != 1000 {
@@ -354,7 +367,7 @@ func TestQuantiles(t *testing.T) {
 		d = append(d, time.Duration(i)*time.Microsecond)
 	}
 	want := &Quantiles{Count: 10_000, P50: 5000, P90: 9000, P99: 9900, P999: 9990, Max: 10_000}
-	if diff := cmp.Diff(want, quantiles(d)); diff != "" {
+	if diff := cmp.Diff(want, NewQuantiles(d)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -362,9 +375,9 @@ func TestQuantiles(t *testing.T) {
 // TestCompare proves that two results that went through files are compared figure
 // by figure, with what makes them different, and that other files are refused.
 func TestCompare(t *testing.T) {
-	a := Result{Kind: "produce", Options: defaults(), Seconds: 10, Records: 1e6, Bytes: 1e9, Requests: 1e5, ClientCPU: 1, Server: &Server{CPU: 4}}
+	a := Result{Kind: "produce", Options: Defaults(), Seconds: 10, Records: 1e6, Bytes: 1e9, Requests: 1e5, ClientCPU: 1, Server: &process.Usage{CPU: 4}}
 	b := a
-	b.Seconds, b.Server, b.Options.Acks = 5, &Server{CPU: 5}, "1"
+	b.Seconds, b.Server, b.Options.Acks = 5, &process.Usage{CPU: 5}, "1"
 	dir := t.TempDir()
 	var names []string
 	for i, r := range []Result{a, b, {Kind: "latency"}} {
@@ -377,13 +390,17 @@ func TestCompare(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	run := func(args ...string) (string, error) {
+	run := func(before, after string) (string, error) {
+		b, err := LoadResult(before)
+		if err != nil {
+			return "", err
+		}
+		a, err := LoadResult(after)
+		if err != nil {
+			return "", err
+		}
 		var out strings.Builder
-		cmd := Command()
-		cmd.SetArgs(append([]string{"compare"}, args...))
-		cmd.SetOut(&out)
-		cmd.SetErr(io.Discard)
-		err := cmd.ExecuteContext(t.Context())
+		err = Compare(&out, b, a)
 		return out.String(), err
 	}
 	got, err := run(names[0], names[1])
@@ -409,28 +426,58 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// TestFlags proves that bad values are refused before anything is dialled.
-func TestFlags(t *testing.T) {
-	for _, args := range [][]string{
-		{"produce", "--acks", "2"},
-		{"produce", "--batch", "0"},
-		{"produce", "--compression", "rar"},
-		{"produce", "-o", "xml"},
-		{"produce", "--config", "retention"},
-		{"latency", "--rate", "0"},
-		{"produce", "-b", ","},
-		{"produce", "more"},
-		{"consume", "--passes", "-1"},
-		{"latency", "--size", "8"},
-		{"produce", "--duration", "0"},
-		{"consume", "--passes", "0"},
+// TestOptions proves that bad settings are refused before anything is dialled.
+func TestOptions(t *testing.T) {
+	type run = func(context.Context, Options) (*Result, error)
+	for name, test := range map[string]struct {
+		run run
+		set func(o *Options)
+	}{
+		"acks":           {Produce, func(o *Options) { o.Acks = "2" }},
+		"batch":          {Produce, func(o *Options) { o.Batch = 0 }},
+		"compression":    {Produce, func(o *Options) { o.Compression = "rar" }},
+		"config":         {Produce, func(o *Options) { o.Configs = []string{"retention"} }},
+		"rate":           {Latency, func(o *Options) { o.Rate = 0 }},
+		"brokers":        {Produce, func(o *Options) { o.Brokers = nil }},
+		"passes":         {Consume, func(o *Options) { o.Passes = -1 }},
+		"size":           {Latency, func(o *Options) { o.Size = 8 }},
+		"write bytes":    {Produce, func(o *Options) { o.WriteBytes = -1 }},
+		"negative time":  {Consume, func(o *Options) { o.Duration = -1 }},
+		"endless":        {Produce, func(o *Options) { o.Duration = 0 }},
+		"endless passes": {Consume, func(o *Options) { o.Passes, o.Duration = 0, 0 }},
+		"endless timing": {Latency, func(o *Options) { o.Duration = 0 }},
+		"too many":       {Latency, func(o *Options) { o.Rate, o.Duration = 1_000_000, time.Hour }},
 	} {
-		cmd := Command()
-		cmd.SetArgs(args)
-		cmd.SetOut(io.Discard)
-		cmd.SetErr(io.Discard)
-		if err := cmd.ExecuteContext(t.Context()); err == nil || strings.Contains(err.Error(), "no broker answers") {
-			t.Errorf("%v: %v", args, err)
+		o := Defaults()
+		o.Brokers, o.Topic = []string{"127.0.0.1:1"}, "bench"
+		test.set(&o)
+		var refused *OptionError
+		if _, err := test.run(t.Context(), o); !errors.As(err, &refused) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestShareRequests proves that all records are sent where they do not come out even,
+// and none twice.
+func TestShareRequests(t *testing.T) {
+	for _, test := range []struct {
+		records           int64
+		batch, perRequest int
+		partitions        int
+		want              []int64
+	}{
+		{23, 1, 1, 1, []int64{12, 11}},
+		{1, 16, 1, 1, []int64{1, 0}},
+		{33, 16, 0, 1, []int64{2, 1}},
+		{100, 1, 10, 10, []int64{5, 5}},
+		{100, 1, 500, 10, []int64{5, 5}}, // a request has no more partitions than its lane
+		{0, 1, 1, 1, []int64{unlimited, unlimited}},
+	} {
+		all := []*lane{{partitions: make([]int32, test.partitions)}, {partitions: make([]int32, test.partitions)}}
+		o := &Options{Records: test.records, Batch: test.batch, PerRequest: test.perRequest}
+		if diff := cmp.Diff(test.want, shareRequests(o, all)); diff != "" {
+			t.Errorf("%+v: %s", test, diff)
 		}
 	}
 }
@@ -439,7 +486,7 @@ func TestFlags(t *testing.T) {
 func FuzzAnswers(f *testing.F) {
 	f.Add(make([]byte, 100), int16(11))
 	f.Fuzz(func(_ *testing.T, b []byte, version int16) {
-		_ = produceError(version, b)
+		_ = ProduceError(version, b)
 		if len(b) >= 12 {
 			_, _ = parseFetchHead(version, b)
 		}

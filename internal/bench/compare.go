@@ -5,46 +5,26 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
-
-	"github.com/spf13/cobra"
 )
 
-func compareCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:     "compare BEFORE.json AFTER.json",
-		Short:   "Compare two runs that were written with -o json",
-		Example: `  leat bench compare before.json after.json`,
-		Args:    cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			before, err := load(args[0])
-			if err != nil {
-				return err
-			}
-			after, err := load(args[1])
-			if err != nil {
-				return err
-			}
-			return compare(cmd.OutOrStdout(), before, after)
-		},
-	}
-}
-
-func load(name string) (*Result, error) {
+// LoadResult reads a result that "leat bench" wrote with -o json.
+func LoadResult(name string) (*Result, error) {
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return nil, err
 	}
 	r := &Result{}
-	if err := json.Unmarshal(b, r); err != nil || r.Kind == "" {
+	if err := json.Unmarshal(b, r); err != nil || !slices.Contains([]Kind{KindProduce, KindConsume, KindLatency}, r.Kind) {
 		return nil, fmt.Errorf("%s is not a result: write one with \"leat bench produce -o json > %s\"", name, name)
 	}
 	return r, nil
 }
 
-// compare writes a table of the figures that both results have.
-func compare(w io.Writer, before, after *Result) error {
+// Compare writes a table of the figures that both results have.
+func Compare(w io.Writer, before, after *Result) error {
 	if before.Kind != after.Kind {
 		return fmt.Errorf("a %s run cannot be compared with a %s run", before.Kind, after.Kind)
 	}
@@ -56,7 +36,7 @@ func compare(w io.Writer, before, after *Result) error {
 	for _, m := range before.metrics() {
 		old[m.name] = m
 	}
-	fmt.Fprintln(&rows, strings.ToUpper(before.Kind)+"\tBEFORE\tAFTER\tCHANGE")
+	fmt.Fprintln(&rows, strings.ToUpper(string(before.Kind))+"\tBEFORE\tAFTER\tCHANGE")
 	for _, m := range after.metrics() {
 		if b, ok := old[m.name]; ok {
 			fmt.Fprintf(&rows, "%s\t%s\t%s\t%s\n", m.name, b.format(b.value), m.format(m.value), change(b.value, m.value, m.better))
@@ -74,16 +54,16 @@ func compare(w io.Writer, before, after *Result) error {
 
 // change says how a figure changed, and whether that is good. Below 3 % it is
 // taken for noise.
-func change(before, after float64, better int) string {
+func change(before, after float64, better judgement) string {
 	if before == 0 || after == 0 {
 		return "-"
 	}
 	ratio := after / before
 	s := fmt.Sprintf("x %.2f", ratio)
 	switch {
-	case ratio > 0.97 && ratio < 1.03 || better == 0:
+	case ratio > 0.97 && ratio < 1.03 || better == neither:
 		return s
-	case ratio > 1 == (better > 0):
+	case ratio > 1 == (better == more):
 		return s + "  better"
 	default:
 		return s + "  worse"
@@ -103,6 +83,7 @@ func differences(a, b *Options) (names []string) {
 		{"in-flight", a.InFlight, b.InFlight},
 		{"acks", a.Acks, b.Acks},
 		{"compression", a.Compression, b.Compression},
+		{"config", strings.Join(a.Configs, " "), strings.Join(b.Configs, " ")},
 		{"fetch-bytes", a.FetchBytes, b.FetchBytes},
 		{"rate", a.Rate, b.Rate},
 	} {

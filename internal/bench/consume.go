@@ -6,71 +6,56 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/bench/client"
+	"github.com/leatstream/leat/internal/bench/socket"
 	"github.com/leatstream/leat/internal/record"
 )
 
 // pipeline is how many fetches are in flight where the next offset can be foreseen.
 const pipeline = 2
 
-func consumeCommand() *cobra.Command {
-	o := defaults()
-	o.Duration = 0
-	cmd := &cobra.Command{
-		Use:   "consume",
-		Short: "Read a topic from its start to its end as fast as the broker gives it",
-		Example: `  leat bench consume --topic bench
-  leat bench consume --passes 0 --duration 10s --fetch-bytes 65536`,
-	}
-	f := cmd.Flags()
-	f.DurationVarP(&o.Duration, "duration", "d", o.Duration, "end after this long (0: by --passes only)")
-	f.IntVar(&o.Passes, "passes", o.Passes, "how often to read the topic (0: until --duration is over)")
-	f.IntVar(&o.FetchBytes, "fetch-bytes", o.FetchBytes, "bytes asked for in one request")
-	f.IntVar(&o.Connections, "connections", 0, "connections (0: one for each partition)")
-	f.IntVarP(&o.Partitions, "partitions", "p", 0, "partitions to read (0: all)")
-	return bind(cmd, &o, Consume)
-}
+// ErrEmpty is returned where a topic has nothing to be consumed.
+var ErrEmpty = errors.New("the topic is empty")
 
-// Consume runs the load generator that consumes.
+// Consume reads a topic from its start to its end as fast as the broker gives it.
 func Consume(ctx context.Context, o Options) (*Result, error) {
-	if o.Duration == 0 && o.Passes == 0 {
-		return nil, errors.New("it would never end: use --duration or --passes")
+	if err := o.Validate(KindConsume); err != nil {
+		return nil, err
 	}
-	c, all, err := prepare(ctx, &o, false, kmsg.Fetch.Int16(), fetchLow, fetchHigh)
+	all, err := prepare(ctx, &o, kmsg.Fetch.Int16(), fetchLow, fetchHigh)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
-	all = slicesOfPartitions(all)
+	all = dropRepeatedReaders(all)
 	o.Connections = len(all)
-	crew, err := connect(ctx, &o, addresses(all))
+	run, err := Connect(ctx, &o, addresses(all))
 	if err != nil {
 		return nil, err
 	}
 	jobs := make([]func() error, len(all))
 	for i, l := range all {
-		r := newReader(&o, l, crew, i)
-		if err := r.find(ctx, l.addr); err != nil {
-			crew.close()
+		r := newReader(&o, l, run, i)
+		if err := r.findOffsets(ctx, l.addr); err != nil {
+			run.Close()
 			return nil, err
 		}
 		jobs[i] = r.run
 	}
-	r := &Result{Kind: "consume", Options: o}
-	if err := crew.work(ctx, &o, r, jobs); err != nil {
+	r := &Result{Kind: KindConsume, Options: o}
+	if err := run.Work(ctx, &o, r, jobs); err != nil {
 		return nil, err
 	}
 	if r.Records == 0 {
-		return nil, fmt.Errorf("topic %s is empty: fill it with \"leat bench produce\" first", o.Topic)
+		return nil, fmt.Errorf("topic %s: %w", o.Topic, ErrEmpty)
 	}
 	return r, nil
 }
 
-// slicesOfPartitions drops connections to a partition that another one reads:
+// dropRepeatedReaders drops connections to a partition that another one reads:
 // several readers of one partition would read the same.
-func slicesOfPartitions(all []*lane) (out []*lane) {
+func dropRepeatedReaders(all []*lane) (out []*lane) {
 	seen := map[int32]bool{}
 	for _, l := range all {
 		if !seen[l.partitions[0]] {
@@ -86,9 +71,9 @@ func slicesOfPartitions(all []*lane) (out []*lane) {
 // reader reads partitions, one after another, on one connection.
 type reader struct {
 	o       *Options
-	s       *socket
-	stop    func() bool
-	count   *counter
+	s       *socket.Socket
+	stopped func() bool
+	count   *Counter
 	version int16
 	head    int // bytes before the records of an answer
 	parts   []*stretch
@@ -109,9 +94,9 @@ type stretch struct {
 // shape is what batches look like while they are all alike.
 type shape struct{ bytes, count int }
 
-func newReader(o *Options, l *lane, c *crew, i int) *reader {
+func newReader(o *Options, l *lane, run *Run, i int) *reader {
 	r := &reader{
-		o: o, s: c.sockets[i], stop: c.stop.Load, count: &c.counters[i],
+		o: o, s: run.Sockets[i], stopped: run.Stopped, count: &run.Counters[i],
 		version: l.version, head: fetchHeadLen(l.version, o.Topic),
 	}
 	r.buf = make([]byte, r.head+record.HeaderLen)
@@ -121,18 +106,18 @@ func newReader(o *Options, l *lane, c *crew, i int) *reader {
 	return r
 }
 
-// find asks for the partitions' offsets.
-func (r *reader) find(ctx context.Context, addr string) error {
-	c, err := dial(ctx, addr)
+// findOffsets asks where the partitions begin and end.
+func (r *reader) findOffsets(ctx context.Context, addr string) error {
+	c, err := client.Dial(ctx, addr)
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer c.Close()
 	for _, p := range r.parts {
-		if p.start, err = c.offset(ctx, r.o.Topic, p.partition, earliest); err != nil {
+		if p.start, err = c.Offset(ctx, r.o.Topic, p.partition, client.Earliest); err != nil {
 			return err
 		}
-		if p.end, err = c.offset(ctx, r.o.Topic, p.partition, latest); err != nil {
+		if p.end, err = c.Offset(ctx, r.o.Topic, p.partition, client.Latest); err != nil {
 			return err
 		}
 	}
@@ -147,7 +132,7 @@ func (r *reader) run() error {
 				return fmt.Errorf("partition %d: %w", p.partition, err)
 			}
 		}
-		if r.stop() || r.records == before {
+		if r.stopped() || r.records == before {
 			break
 		}
 	}
@@ -159,10 +144,10 @@ func (r *reader) read(p *stretch) error {
 	var alike shape
 	asked := make([]int64, 0, pipeline) // offsets of the fetches in flight, oldest first
 	pos, next := p.start, p.start
-	for pos < p.end && !r.stop() {
+	for pos < p.end && !r.stopped() {
 		step := int64(max(1, r.o.FetchBytes/max(1, alike.bytes)) * alike.count)
 		for len(asked) == 0 || step > 0 && len(asked) < pipeline && next < p.end {
-			if err := r.s.write(p.ask.at(next)); err != nil {
+			if err := r.s.WriteAll(p.ask.at(next)); err != nil {
 				return err
 			}
 			asked = append(asked, next)
@@ -187,9 +172,9 @@ func (r *reader) read(p *stretch) error {
 		}
 		r.records += now - pos
 		r.reqs++
-		r.count.records.Store(r.records)
-		r.count.bytes.Store(r.bytes)
-		r.count.requests.Store(r.reqs)
+		r.count.Records.Store(r.records)
+		r.count.Bytes.Store(r.bytes)
+		r.count.Requests.Store(r.reqs)
 		pos = now
 	}
 	for range asked { // the next partition's answers come after these
@@ -209,7 +194,7 @@ func (r *reader) answer(pos int64, alike *shape) (next, end int64, err error) {
 		return pos, h.end, err
 	}
 	if h.records < record.HeaderLen {
-		return 0, 0, errShort
+		return 0, 0, ErrShort
 	}
 	if have, err = r.fill(r.buf, have, r.head+record.HeaderLen); err != nil {
 		return 0, 0, err
@@ -243,7 +228,7 @@ func (r *reader) skim(h fetchHead, pos int64, alike *shape) (next int64, err err
 	n := h.records / alike.bytes
 	done := record.HeaderLen // of the records, read
 	if n > 1 {
-		if err := r.s.discard((n-1)*alike.bytes - done); err != nil {
+		if err := r.s.Discard((n-1)*alike.bytes - done); err != nil {
 			return 0, err
 		}
 		if _, err := r.fill(r.buf[:record.HeaderLen], 0, record.HeaderLen); err != nil {
@@ -254,7 +239,7 @@ func (r *reader) skim(h fetchHead, pos int64, alike *shape) (next int64, err err
 			*alike = shape{}
 		}
 	}
-	if err := r.s.discard(h.size - r.head - done); err != nil || alike.count == 0 {
+	if err := r.s.Discard(h.size - r.head - done); err != nil || alike.count == 0 {
 		return pos, err
 	}
 	r.bytes += int64(n * alike.bytes)
@@ -296,7 +281,7 @@ func (r *reader) drop() error {
 	if err != nil {
 		return err
 	}
-	return r.s.discard(h.size - have)
+	return r.s.Discard(h.size - have)
 }
 
 // readHead reads what stands before the records into buf, and maybe the first of
@@ -309,7 +294,7 @@ func (r *reader) readHead() (have int, h fetchHead, err error) {
 	}
 	size := 4 + int(int32(be.Uint32(r.buf)))
 	if size < 4 {
-		return 0, h, errShort
+		return 0, h, ErrShort
 	}
 	if have, err = r.fill(r.buf[:r.head], have, min(size, r.head)); err != nil {
 		return 0, h, err
@@ -321,7 +306,7 @@ func (r *reader) readHead() (have int, h fetchHead, err error) {
 // fill reads into b, which has the first have bytes, until it has want.
 func (r *reader) fill(b []byte, have, want int) (int, error) {
 	for have < want {
-		n, err := r.s.read(b[have:])
+		n, err := r.s.Read(b[have:])
 		if err != nil {
 			return have, err
 		}

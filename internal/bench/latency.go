@@ -10,94 +10,80 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/bench/client"
+	"github.com/leatstream/leat/internal/bench/socket"
 	"github.com/leatstream/leat/internal/record"
 )
 
+// WarmUp is the begin of a timed run that is not measured, and LostAfter how long
+// after the last record was due a run gives up those that have not come back.
 const (
-	stampSize  = 16               // of a value's begin: the run's mark and the record's number
-	warmUp     = time.Second      // not measured
-	lostAfter  = 10 * time.Second // the last record was due so long ago
+	WarmUp    = time.Second
+	LostAfter = 10 * time.Second
+)
+
+const (
+	stampSize  = 16 // of a value's begin: the run's mark and the record's number
 	maxSamples = 50_000_000
 )
 
-// errBehind is returned where records that were sent have not come back in time:
+// ErrBehind is returned where records that were sent have not come back in time:
 // they are lost, or the broker is slower than the rate.
-var errBehind = errors.New("records have not come back")
+var ErrBehind = errors.New("records have not come back")
 
-func latencyCommand() *cobra.Command {
-	o := defaults()
-	o.Size, o.Batch, o.InFlight = 100, 1, 1
-	cmd := &cobra.Command{
-		Use:   "latency",
-		Short: "Send records at a fixed rate and time their acknowledgement and their arrival at a consumer",
-		Long: `Send records at a fixed rate, each in a request of its own, and time their acknowledgement and their arrival at a consumer.
-
-Times count from the moment at which a record was due, not from the one at which it could be sent: a stall of the broker is seen
-in every record that it delays. The first second is not counted.`,
-		Example: `  leat bench latency --rate 1000 --size 100
-  leat bench latency --rate 5000 --size 1024 --acks 1 --duration 30s`,
-	}
-	f := cmd.Flags()
-	f.DurationVarP(&o.Duration, "duration", "d", o.Duration, "how long to run")
-	f.IntVar(&o.Rate, "rate", o.Rate, "records a second")
-	f.IntVar(&o.Size, "size", o.Size, "bytes of a record's value, at least 16")
-	f.StringVar(&o.Acks, "acks", o.Acks, "0, 1 or all")
-	bindTopic(cmd, &o)
-	return bind(cmd, &o, Latency)
-}
-
-// Latency measures times at a fixed rate.
+// Latency sends records to a topic's first partition at a fixed rate, each in a request
+// of its own, and times their acknowledgement and their arrival at a consumer. Times
+// count from the moment at which a record was due, not from the one at which it could
+// be sent: a stall of the broker is seen in every record that it delays.
 func Latency(ctx context.Context, o Options) (*Result, error) {
-	warm, total := int(float64(o.Rate)*warmUp.Seconds()), int(float64(o.Rate)*(warmUp+o.Duration).Seconds())
-	switch {
-	case o.Size < stampSize:
-		return nil, fmt.Errorf("--size %d is too small: at least %d", o.Size, stampSize)
-	case o.Duration <= 0:
-		return nil, errors.New("it would never end: use --duration")
-	case total > maxSamples:
-		return nil, fmt.Errorf("%d records are too many to time: use a lower --rate or --duration", total)
+	o.Partitions, o.Connections, o.Batch, o.InFlight = 1, 1, 1, 1
+	if err := o.Validate(KindLatency); err != nil {
+		return nil, err
 	}
-	c, all, err := prepare(ctx, &o, true, kmsg.Produce.Int16(), produceLow, produceHigh)
+	warm, total := int(float64(o.Rate)*WarmUp.Seconds()), o.countTimed()
+	all, err := prepare(ctx, &o, kmsg.Produce.Int16(), ProduceLow, ProduceHigh)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
 	leader := all[0].addr
 	p, err := newPacer(ctx, &o, all[0], total)
 	if err != nil {
 		return nil, err
 	}
-	crew, err := connect(ctx, &o, []string{leader, leader})
+	run, err := Connect(ctx, &o, []string{leader, leader})
 	if err != nil {
 		return nil, err
 	}
-	p.producer, p.consumer, p.count = crew.sockets[0], crew.sockets[1], &crew.counters[0]
+	p.producer, p.consumer, p.count = run.Sockets[0], run.Sockets[1], &run.Counters[0]
 	jobs := []func() error{p.send, p.consume}
 	if p.acks != 0 {
 		jobs = append(jobs, p.confirm)
 	}
 	// A record that never comes must not keep the run for ever.
-	limit := (warmUp + o.Duration + lostAfter)
-	watch := time.AfterFunc(limit, func() {
-		crew.fail(fmt.Errorf("%d of %d %w within %s: the broker is slower than --rate, or has lost them",
-			total-int(p.got.Load()), total, errBehind, lostAfter))
+	giveUp := time.AfterFunc(WarmUp+o.Duration+LostAfter, func() {
+		run.Fail(fmt.Errorf("%d of %d %w within %s: the broker is slower than --rate, or has lost them",
+			total-int(p.got.Load()), total, ErrBehind, LostAfter))
 	})
-	defer watch.Stop()
-	r := &Result{Kind: "latency", Options: o}
+	defer giveUp.Stop()
+	r := &Result{Kind: KindLatency, Options: o}
 	untimed := o
 	untimed.Duration = 0
-	if err := crew.work(ctx, &untimed, r, jobs); err != nil {
+	if err := run.Work(ctx, &untimed, r, jobs); err != nil {
 		return nil, err
 	}
-	r.EndToEnd = quantiles(p.arrived[warm:])
-	r.SenderLate = quantiles(p.late[warm:])
+	r.EndToEnd = NewQuantiles(p.arrived[warm:])
+	r.SenderLate = NewQuantiles(p.late[warm:])
 	if p.acks != 0 {
-		r.Ack = quantiles(p.acked[warm:])
+		r.Ack = NewQuantiles(p.acked[warm:])
 	}
 	return r, nil
+}
+
+// countTimed is how many records a timed run sends.
+func (o *Options) countTimed() int {
+	return int(float64(o.Rate) * (WarmUp + o.Duration).Seconds())
 }
 
 // pacer sends records when they are due, on one connection, and reads them on
@@ -110,9 +96,9 @@ type pacer struct {
 	total   int
 
 	begin    atomic.Pointer[time.Time] // set by send; nothing is answered before
-	producer *socket                   // written by send, read by confirm
-	consumer *socket
-	count    *counter
+	producer *socket.Socket            // written by send, read by confirm
+	consumer *socket.Socket
+	count    *Counter
 	got      atomic.Int64
 
 	request []byte
@@ -131,45 +117,45 @@ func newPacer(ctx context.Context, o *Options, l *lane, total int) (*pacer, erro
 	if err != nil {
 		return nil, err
 	}
-	c, err := dial(ctx, l.addr)
+	c, err := client.Dial(ctx, l.addr)
 	if err != nil {
 		return nil, err
 	}
-	defer c.close()
+	defer c.Close()
 	p := &pacer{
 		o: o, acks: acks, version: l.version, gap: time.Second / time.Duration(o.Rate), total: total,
 		mark: rand.Uint64(), late: make([]time.Duration, total), acked: make([]time.Duration, total),
 		arrived: make([]time.Duration, total),
 	}
-	if p.fetchV, err = c.pick(kmsg.Fetch.Int16(), fetchLow, fetchHigh); err != nil {
+	if p.fetchV, err = c.PickVersion(kmsg.Fetch.Int16(), fetchLow, fetchHigh); err != nil {
 		return nil, err
 	}
-	if p.from, err = c.offset(ctx, o.Topic, 0, latest); err != nil {
+	if p.from, err = c.Offset(ctx, o.Topic, 0, client.Latest); err != nil {
 		return nil, err
 	}
 	p.fetch = newFetchTemplate(p.fetchV, o.Topic, 0, 1<<20)
-	batch, err := makeBatch(record.None, 1, o.Size, time.Now().UnixMilli(), p.mark)
+	batch, err := MakeBatch(record.None, 1, o.Size, time.Now().UnixMilli(), p.mark)
 	if err != nil {
 		return nil, err
 	}
-	p.request = produceRequest(l.version, acks, o.Topic, []int32{0}, []record.Batch{batch})
+	p.request = EncodeProduce(l.version, acks, o.Topic, []int32{0}, []record.Batch{batch})
 	p.batch = record.Batch(p.request[len(p.request)-len(batch):])
 	p.value = p.batch[len(batch)-1-o.Size:] // before the count of headers, one byte
 	return p, nil
 }
 
 func (p *pacer) send() error {
-	sharpTimers()
+	socket.SharpenTimers()
 	begin := time.Now().Add(50 * time.Millisecond)
 	p.begin.Store(&begin)
 	for i := range p.total {
 		due := begin.Add(time.Duration(i) * p.gap)
-		preciseSleep(due)
+		socket.SleepUntil(due)
 		p.late[i] = time.Since(due)
 		be.PutUint64(p.value, p.mark)
 		be.PutUint64(p.value[8:], uint64(i))
 		stamp(p.batch, time.Now().UnixMilli())
-		if err := p.producer.write(p.request); err != nil {
+		if err := p.producer.WriteAll(p.request); err != nil {
 			return err
 		}
 	}
@@ -194,7 +180,7 @@ func (p *pacer) confirm() error {
 	in := make([]byte, 64<<10)
 	have := 0
 	for i := 0; i < p.total; {
-		n, err := p.producer.read(in[have:])
+		n, err := p.producer.Read(in[have:])
 		if err != nil {
 			return err
 		}
@@ -203,12 +189,12 @@ func (p *pacer) confirm() error {
 		for have-at >= 4 {
 			size := int(int32(be.Uint32(in[at:])))
 			if size < 0 || size > len(in)-4 || i == p.total {
-				return errShort
+				return ErrShort
 			}
 			if have-at < 4+size {
 				break
 			}
-			if err := produceError(p.version, in[at+4:at+4+size]); err != nil {
+			if err := ProduceError(p.version, in[at+4:at+4+size]); err != nil {
 				return err
 			}
 			p.acked[i] = p.since(i)
@@ -229,7 +215,7 @@ func (p *pacer) consume() error {
 	body := make([]byte, 1<<20)
 	pos := p.from
 	for i := 0; i < p.total; {
-		if err := p.consumer.write(p.fetch.at(pos)); err != nil {
+		if err := p.consumer.WriteAll(p.fetch.at(pos)); err != nil {
 			return err
 		}
 		_, h, err := r.readHead()
@@ -265,7 +251,7 @@ func (p *pacer) match(b []byte, i int, pos int64) (int, int64, error) {
 		value := b[max(0, size-1-p.o.Size):size] // where the record of a batch of this run has it
 		b = b[size:]
 		if size != len(p.batch) || be.Uint64(value) != p.mark {
-			continue // somebody else's
+			continue // of another run
 		}
 		if n := be.Uint64(value[8:]); n != uint64(i) {
 			return 0, 0, fmt.Errorf("record %d came where record %d was due: the broker has lost, repeated or reordered some", n, i)
@@ -273,9 +259,9 @@ func (p *pacer) match(b []byte, i int, pos int64) (int, int64, error) {
 		p.arrived[i] = p.since(i)
 		i++
 		p.got.Store(int64(i))
-		p.count.records.Add(1)
-		p.count.requests.Add(1)
-		p.count.bytes.Add(int64(size))
+		p.count.Records.Add(1)
+		p.count.Requests.Add(1)
+		p.count.Bytes.Add(int64(size))
 	}
 	return i, pos, nil
 }
@@ -290,8 +276,8 @@ type Quantiles struct {
 	Max   float64 `json:"max_us"`
 }
 
-// quantiles sorts d.
-func quantiles(d []time.Duration) *Quantiles {
+// NewQuantiles describes d, which it sorts; nil where there are none.
+func NewQuantiles(d []time.Duration) *Quantiles {
 	if len(d) == 0 {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/bench/client"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -16,17 +17,19 @@ import (
 // fixed places, before flexible versions. Every broker of the last years serves
 // some of them; records are of magic 2 in all of them.
 const (
-	produceLow, produceHigh = 3, 7
-	fetchLow, fetchHigh     = 4, 11
+	ProduceLow  = 3
+	ProduceHigh = 7
+	fetchLow    = 4
+	fetchHigh   = 11
 )
 
 var be = binary.BigEndian
 
-// errShort is returned for an answer that is not what its version says.
-var errShort = errors.New("the broker's answer is cut short")
+// ErrShort is returned for an answer that is shorter than its version says.
+var ErrShort = errors.New("the broker's answer is cut short")
 
-// produceRequest encodes a request with one batch for each partition.
-func produceRequest(version, acks int16, topic string, partitions []int32, batches []record.Batch) []byte {
+// EncodeProduce encodes a request with one batch for each partition.
+func EncodeProduce(version, acks int16, topic string, partitions []int32, batches []record.Batch) []byte {
 	req := kmsg.NewPtrProduceRequest()
 	req.SetVersion(version)
 	req.Acks, req.TimeoutMillis = acks, 30_000
@@ -38,7 +41,7 @@ func produceRequest(version, acks int16, topic string, partitions []int32, batch
 		t.Partitions = append(t.Partitions, p)
 	}
 	req.Topics = append(req.Topics, t)
-	return kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID)).AppendRequest(nil, req, 0)
+	return client.Encode(req)
 }
 
 // produceEntry is the length of a partition's part of an answer.
@@ -49,25 +52,25 @@ func produceEntry(version int16) int {
 	return 4 + 2 + 8 + 8
 }
 
-// produceAnswer is the length of the answer to produceRequest, with its size field.
+// produceAnswer is the length of the answer to EncodeProduce, with its size field.
 func produceAnswer(version int16, topic string, partitions int) int {
 	return 4 + 4 + 4 + 2 + len(topic) + 4 + partitions*produceEntry(version) + 4
 }
 
-// produceError reads the first error of an answer, given without its size field.
-func produceError(version int16, b []byte) error {
+// ProduceError reads the first error of an answer, given without its size field.
+func ProduceError(version int16, b []byte) error {
 	const topic = 4 + 4
 	if len(b) < topic+2 {
-		return errShort
+		return ErrShort
 	}
 	p := topic + 2 + int(be.Uint16(b[topic:]))
 	if len(b) < p+4 {
-		return errShort
+		return ErrShort
 	}
 	n := int(int32(be.Uint32(b[p:])))
 	entry := produceEntry(version)
 	if p += 4; n < 0 || n > (len(b)-p)/entry {
-		return errShort
+		return ErrShort
 	}
 	for range n {
 		if code := int16(be.Uint16(b[p+4:])); code != 0 {
@@ -97,7 +100,7 @@ func newFetchTemplate(version int16, topic string, partition int32, maxBytes int
 	p.CurrentLeaderEpoch, p.LogStartOffset = -1, -1
 	t.Partitions = append(t.Partitions, p)
 	req.Topics = append(req.Topics, t)
-	b := kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID)).AppendRequest(nil, req, 0)
+	b := client.Encode(req)
 	return &fetchTemplate{b: b, offset: bytes.LastIndex(b, be.AppendUint64(nil, mark))}
 }
 
@@ -135,7 +138,7 @@ func parseFetchHead(version int16, b []byte) (h fetchHead, err error) {
 	p := 4 + 4 + 4
 	if version >= 7 {
 		if len(b) < p+6 {
-			return h, errShort
+			return h, ErrShort
 		}
 		if code := int16(be.Uint16(b[p:])); code != 0 {
 			return h, fmt.Errorf("the broker refused a fetch: %w", kerr.ErrorForCode(code))
@@ -144,11 +147,11 @@ func parseFetchHead(version int16, b []byte) (h fetchHead, err error) {
 	}
 	p += 4
 	if len(b) < p+2 {
-		return h, errShort
+		return h, ErrShort
 	}
 	p += 2 + int(be.Uint16(b[p:])) + 4 + 4
 	if len(b) < p+2+8+8 {
-		return h, errShort
+		return h, ErrShort
 	}
 	if code := int16(be.Uint16(b[p:])); code != 0 {
 		return h, fmt.Errorf("the broker refused a fetch: %w", kerr.ErrorForCode(code))
@@ -159,7 +162,7 @@ func parseFetchHead(version int16, b []byte) (h fetchHead, err error) {
 		p += 8
 	}
 	if len(b) < p+8 {
-		return h, errShort
+		return h, ErrShort
 	}
 	if aborted := int32(be.Uint32(b[p:])); aborted > 0 {
 		return h, errors.New("the topic has aborted transactions: measure with another one")
@@ -169,18 +172,18 @@ func parseFetchHead(version int16, b []byte) (h fetchHead, err error) {
 		p += 4
 	}
 	if len(b) < p+4 {
-		return h, errShort
+		return h, ErrShort
 	}
 	h.records = max(0, int(int32(be.Uint32(b[p:]))))
 	if h.size < p+4+h.records {
-		return h, errShort
+		return h, ErrShort
 	}
 	return h, nil
 }
 
-// makeBatch builds a batch of n records. Their values are random and do not
+// MakeBatch builds a batch of n records. Their values are random and do not
 // compress, except that with a codec each second half is the same text.
-func makeBatch(codec record.Codec, n, size int, ms int64, seed uint64) (record.Batch, error) {
+func MakeBatch(codec record.Codec, n, size int, ms int64, seed uint64) (record.Batch, error) {
 	b := record.Builder{Codec: codec}
 	value := make([]byte, size)
 	random := seed*0x9e3779b97f4a7c15 | 1

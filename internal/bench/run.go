@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"runtime"
@@ -10,6 +9,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/leatstream/leat/internal/bench/client"
+	"github.com/leatstream/leat/internal/bench/process"
+	"github.com/leatstream/leat/internal/bench/socket"
 )
 
 // lane is the work of one connection: partitions that one broker leads.
@@ -19,25 +22,25 @@ type lane struct {
 	version    int16 // of the timed requests
 }
 
-// lanes spreads partitions over connections; 0 connections is one for each
+// planLanes spreads partitions over connections; 0 connections is one for each
 // partition. Every leader gets its share, and where there are more connections
 // than partitions several use the same one.
-func lanes(l *layout, connections int) []*lane {
+func planLanes(l *client.Layout, connections int) []*lane {
 	byLeader := map[string][]int32{}
 	var leaders []string
-	for p, addr := range l.leaders {
+	for p, addr := range l.Leaders {
 		if byLeader[addr] == nil {
 			leaders = append(leaders, addr)
 		}
 		byLeader[addr] = append(byLeader[addr], int32(p))
 	}
 	if connections == 0 {
-		connections = len(l.leaders)
+		connections = len(l.Leaders)
 	}
 	var all []*lane
 	for _, addr := range leaders {
 		have := byLeader[addr]
-		n := max(1, connections*len(have)/len(l.leaders))
+		n := max(1, connections*len(have)/len(l.Leaders))
 		mine := make([]*lane, n)
 		for i := range mine {
 			mine[i] = &lane{addr: addr}
@@ -53,260 +56,205 @@ func lanes(l *layout, connections int) []*lane {
 	return all
 }
 
-// counter is what one connection has done so far. Its size keeps two of them off
+func addresses(all []*lane) (addrs []string) {
+	for _, l := range all {
+		addrs = append(addrs, l.addr)
+	}
+	return addrs
+}
+
+// prepare asks for the topic and plans the lanes, whose requests have the largest version of an API between low and high.
+func prepare(ctx context.Context, o *Options, key, low, high int16) ([]*lane, error) {
+	c, err := client.DialAny(ctx, o.Brokers)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	l, err := c.FindTopic(ctx, o.Topic)
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: %w", o.Topic, err)
+	}
+	if have := len(l.Leaders); o.Partitions > have {
+		return nil, optionErrorf("topic %s has %s: use --partitions %d, or another --topic", o.Topic, FormatCounted(have, "partition"), have)
+	}
+	if o.Partitions > 0 {
+		l.Leaders = l.Leaders[:o.Partitions]
+	}
+	if slices.Contains(l.Leaders, "") {
+		return nil, fmt.Errorf("topic %s has partitions without a leader", o.Topic)
+	}
+	version, err := c.PickVersion(key, low, high)
+	if err != nil {
+		return nil, err
+	}
+	o.Partitions = len(l.Leaders)
+	all := planLanes(l, o.Connections)
+	for _, lane := range all {
+		lane.version = version
+	}
+	o.Connections = len(all)
+	return all, nil
+}
+
+// Counter is how much one connection has done so far. Its size keeps two of them off
 // one cache line.
-type counter struct {
-	records, bytes, requests atomic.Int64
+type Counter struct {
+	Records, Bytes, Requests atomic.Int64
 	_                        [104]byte
 }
 
-// crew is the connections of a run and who works on them.
-type crew struct {
-	sockets  []*socket
-	counters []counter
-	begin    chan struct{} // closed when the clock starts
-	stop     atomic.Bool   // set when it ends
+// Run is the connections of one measurement, which jobs work on until they have
+// ended or the run is stopped. Connect makes it, and Work uses it up:
+//
+//	connected --Work--> working --duration over--> stopping --all jobs ended--> closed
+//	    |                  '-------Fail------------> failed ---all jobs ended----^
+//	    '----------------------------Close---------------------------------------^
+//
+// A job looks at Stopped from time to time. Fail wakes the jobs that wait for answers,
+// and counts only while the sockets are open.
+type Run struct {
+	Sockets  []*socket.Socket // in the order of Connect's addresses
+	Counters []Counter        // one for each socket
+
+	begin chan struct{} // closed when the clock starts
+	stop  atomic.Bool   // set when jobs are to end
 
 	mu     sync.Mutex
-	err    error // the first
-	closed bool  // the sockets are no more
+	err    error // guarded by mu: the first failure
+	closed bool  // guarded by mu: the sockets are closed
 }
 
-// connect dials every address.
-func connect(ctx context.Context, o *Options, addrs []string) (*crew, error) {
-	c := &crew{counters: make([]counter, len(addrs)), begin: make(chan struct{})}
-	dialer := net.Dialer{Timeout: callWithin}
+// Connect dials every address.
+func Connect(ctx context.Context, o *Options, addrs []string) (*Run, error) {
+	r := &Run{Counters: make([]Counter, len(addrs)), begin: make(chan struct{})}
+	dialer := net.Dialer{Timeout: client.DialWithin}
 	for _, a := range addrs {
 		conn, err := dialer.DialContext(ctx, "tcp", a)
 		if err != nil {
-			c.close()
+			r.Close()
 			return nil, err
 		}
 		tcp, ok := conn.(*net.TCPConn)
 		if !ok {
 			panic("BUG: a TCP connection is none")
 		}
-		s, err := newSocket(tcp, o.Congestion)
+		s, err := socket.New(tcp, o.Congestion)
 		if err != nil {
-			c.close()
+			r.Close()
 			return nil, err
 		}
-		c.sockets = append(c.sockets, s)
+		r.Sockets = append(r.Sockets, s)
 	}
-	return c, nil
+	return r, nil
 }
 
-func (c *crew) close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.closed = true
-	for _, s := range c.sockets {
-		s.close()
+// Close ends a run that Work was not called for.
+func (r *Run) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	for _, s := range r.Sockets {
+		s.Close()
 	}
 }
 
-// fail keeps the first error and wakes everyone.
-func (c *crew) fail(err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err == nil {
-		c.err = err
+// Stopped tells whether jobs are to end. It may be called by all of them.
+func (r *Run) Stopped() bool { return r.stop.Load() }
+
+// Fail keeps the first error and ends all jobs. It may be called by any goroutine.
+func (r *Run) Fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.err = err
 	}
-	c.stop.Store(true)
-	if !c.closed {
-		for _, s := range c.sockets {
-			s.shutdown()
+	r.stop.Store(true)
+	if !r.closed {
+		for _, s := range r.Sockets {
+			s.Shutdown()
 		}
 	}
 }
 
-func (c *crew) total() (records, bytes, requests int64) {
-	for i := range c.counters {
-		records += c.counters[i].records.Load()
-		bytes += c.counters[i].bytes.Load()
-		requests += c.counters[i].requests.Load()
+// Work runs the jobs, each in a thread of its own, from the start of the clock
+// until all have ended, and writes into the result how much they did. After the
+// options' duration (0: never) the run is stopped.
+func (r *Run) Work(ctx context.Context, o *Options, result *Result, jobs []func() error) error {
+	defer r.Close()
+	var wg sync.WaitGroup
+	for _, job := range jobs {
+		wg.Go(func() {
+			socket.OwnThread()
+			<-r.begin
+			if err := job(); err != nil {
+				r.Fail(err)
+			}
+		})
+	}
+	cancelled := context.AfterFunc(ctx, func() { r.Fail(ctx.Err()) })
+	defer cancelled()
+	runtime.GC()
+	process.ResetPeak(o.PIDs)
+	meter, err := process.Start(o.PIDs)
+	if err != nil {
+		r.Fail(err)
+		close(r.begin)
+		wg.Wait()
+		return err
+	}
+	if o.Duration > 0 {
+		defer time.AfterFunc(o.Duration, func() { r.stop.Store(true) }).Stop()
+	}
+	ended := make(chan struct{})
+	var display sync.WaitGroup
+	if o.Progress != nil {
+		display.Go(func() { r.showProgress(o, ended) })
+	}
+	result.Started = time.Now().Truncate(time.Second)
+	meter.Begin()
+	close(r.begin)
+	wg.Wait()
+	meter.End()
+	close(ended)
+	display.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return r.err
+	}
+	result.Records, result.Bytes, result.Requests = r.total()
+	result.Seconds, result.ClientCPU = meter.Seconds, meter.OwnCPU
+	result.Server, err = meter.Usage()
+	return err
+}
+
+// total is how much all connections have done so far.
+func (r *Run) total() (records, bytes, requests int64) {
+	for i := range r.Counters {
+		records += r.Counters[i].Records.Load()
+		bytes += r.Counters[i].Bytes.Load()
+		requests += r.Counters[i].Requests.Load()
 	}
 	return records, bytes, requests
 }
 
-// manyConnections is from how many on a thread serves more than one. With 64 of
-// them, 5 requests in flight on each, it saves 18 % of the client's CPU, and a
-// third where each sends its requests by one write ("bench produce --partitions 64
-// --in-flight 5" with --threads 2 and 64).
-const manyConnections = 5
-
-// threads is how many threads serve n connections.
-func threads(o *Options, n int) int {
-	switch {
-	case !sharesThreads || o.Acks == "0": // who waits for no answer never ends a turn
-		return n
-	case o.Threads > 0:
-		return min(o.Threads, n)
-	case n >= manyConnections:
-		return 2
-	default:
-		return n
-	}
-}
-
-// work runs the jobs, each in a thread of its own, from the start of the clock
-// until all have ended, and measures. After the duration (0: never) stop is set.
-func (c *crew) work(ctx context.Context, o *Options, r *Result, jobs []func() error) error {
-	defer c.close()
-	var wg sync.WaitGroup
-	for _, job := range jobs {
-		wg.Go(func() {
-			ownThread()
-			<-c.begin
-			if err := job(); err != nil {
-				c.fail(err)
-			}
-		})
-	}
-	cancelled := context.AfterFunc(ctx, func() { c.fail(ctx.Err()) })
-	defer cancelled()
-	runtime.GC()
-	resetPeak(o.PIDs)
-	meter, err := startMeter(o.PIDs)
-	if err != nil {
-		c.fail(err)
-	}
-	if o.Duration > 0 {
-		defer time.AfterFunc(o.Duration, func() { c.stop.Store(true) }).Stop()
-	}
-	quiet := make(chan struct{})
-	shown := make(chan struct{})
-	go func() {
-		defer close(shown)
-		c.show(o, quiet)
-	}()
-	r.Started = time.Now().Truncate(time.Second)
-	meter.begin()
-	close(c.begin)
-	wg.Wait()
-	meter.end(r)
-	close(quiet)
-	<-shown
-	if err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
-		return c.err
-	}
-	r.Records, r.Bytes, r.Requests = c.total()
-	return meter.server(r)
-}
-
-// show draws a line about the run twice a second.
-func (c *crew) show(o *Options, quiet <-chan struct{}) {
-	if o.progress == nil {
-		<-quiet
-		return
-	}
+// showProgress draws a line about the run twice a second until it has ended.
+func (r *Run) showProgress(o *Options, ended <-chan struct{}) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
 	began := time.Now()
 	before, lastRecords, lastBytes := began, int64(0), int64(0)
 	for {
 		select {
-		case <-quiet:
-			_, _ = fmt.Fprint(o.progress, "\r\x1b[K")
+		case <-ended:
+			_, _ = fmt.Fprint(o.Progress, "\r\x1b[K")
 			return
 		case now := <-tick.C:
-			records, bytes, _ := c.total()
+			records, bytes, _ := r.total()
 			s := now.Sub(before).Seconds()
-			step := o.step
-			if step != "" {
-				step += ":"
-			}
-			_, _ = fmt.Fprintf(o.progress, "\r\x1b[K%s%5.1f s  %s  %s  %s records/s", step, now.Sub(began).Seconds(),
-				sizeText(float64(bytes)), speedText(float64(bytes-lastBytes)/s), countText(float64(records-lastRecords)/s))
+			_, _ = fmt.Fprintf(o.Progress, "\r\x1b[K%5.1f s  %s  %s/s  %s records/s", now.Sub(began).Seconds(),
+				FormatSize(float64(bytes)), FormatSize(float64(bytes-lastBytes)/s), FormatNumber(float64(records-lastRecords)/s))
 			before, lastRecords, lastBytes = now, records, bytes
 		}
 	}
-}
-
-// meter measures one stretch of time.
-type meter struct {
-	at                time.Time
-	client, cpu       time.Duration
-	written           int64
-	seconds           float64
-	clientEnd, cpuEnd time.Duration
-	writtenEnd        int64
-	err               error
-	pids              []int
-}
-
-func startMeter(pids []int) (*meter, error) {
-	cpu, err := processCPU(pids)
-	return &meter{cpu: cpu, written: processWritten(pids), pids: pids}, err
-}
-
-func (m *meter) begin() { m.at, m.client = time.Now(), ownCPU() }
-
-func (m *meter) end(r *Result) {
-	m.stop()
-	r.Seconds, r.ClientCPU = m.seconds, (m.clientEnd - m.client).Seconds()
-}
-
-func (m *meter) stop() {
-	m.seconds = time.Since(m.at).Seconds()
-	m.clientEnd = ownCPU()
-	m.cpuEnd, m.err = processCPU(m.pids)
-	m.writtenEnd = processWritten(m.pids)
-}
-
-// server adds what the servers cost.
-func (m *meter) server(r *Result) (err error) {
-	r.Server, err = m.servers()
-	return err
-}
-
-// servers is what the servers used between begin and stop, nil where none is watched.
-func (m *meter) servers() (*Server, error) {
-	if len(m.pids) == 0 {
-		return nil, nil //nolint:nilnil // no server is no failure
-	}
-	now, peak, err := processMemory(m.pids)
-	if err = errors.Join(m.err, err); err != nil {
-		return nil, err
-	}
-	return &Server{CPU: (m.cpuEnd - m.cpu).Seconds(), RSS: now, PeakRSS: peak, Written: m.writtenEnd - m.written}, nil
-}
-
-// prepare asks for the topic, makes it where that is wanted, and plans the lanes.
-func prepare(ctx context.Context, o *Options, create bool, key, low, high int16) (*client, []*lane, error) {
-	c, err := dialAny(ctx, o.Brokers)
-	if err != nil {
-		return nil, nil, err
-	}
-	l, err := c.topic(ctx, o, create)
-	if err == nil && slices.Contains(l.leaders, "") {
-		err = fmt.Errorf("topic %s has partitions without a leader", o.Topic)
-	}
-	var version int16
-	if err == nil {
-		version, err = c.pick(key, low, high)
-	}
-	if err != nil {
-		c.close()
-		return nil, nil, err
-	}
-	o.Partitions = len(l.leaders)
-	all := lanes(l, o.Connections)
-	for _, lane := range all {
-		lane.version = version
-	}
-	o.Connections = len(all)
-	return c, all, nil
-}
-
-func addresses(all []*lane) (addrs []string) {
-	for _, l := range all {
-		addrs = append(addrs, l.addr)
-	}
-	return addrs
 }

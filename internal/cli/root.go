@@ -12,8 +12,6 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-
-	"github.com/leatstream/leat/internal/bench"
 )
 
 // defaultBootstrap is where a node serves that nobody told otherwise.
@@ -69,7 +67,7 @@ named does not exist, 4 no broker could be reached.`,
 		}
 	}
 	group("run", newUp(), a.demo(startLocalNode))
-	group("data", a.produce(), a.consume(), bench.Command())
+	group("data", a.produce(), a.consume(), a.bench())
 	group("admin", a.topic(), a.group(), a.config(), a.cluster())
 	root.AddCommand(a.version())
 	a.noteRunning(root)

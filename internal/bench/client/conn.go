@@ -1,0 +1,168 @@
+// Package client is a connection to a broker for requests that are not timed: a
+// benchmark makes, finds and deletes its topics with it. A Conn sends kmsg's
+// requests one at a time, so it belongs to one goroutine.
+package client
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// ID is the client id that brokers see.
+const ID = "leat-bench"
+
+// A broker may take DialWithin to accept a connection, and CallWithin to answer a
+// request.
+const (
+	DialWithin = 5 * time.Second
+	CallWithin = 30 * time.Second
+)
+
+// maxAnswer is the size in bytes that an answer may announce.
+const maxAnswer = 256 << 20
+
+// ErrNoBroker is returned where none of the brokers that were named answers.
+var ErrNoBroker = errors.New("no broker answers; is it running, and on this address?")
+
+// Conn is a connection to one broker.
+type Conn struct {
+	conn     net.Conn
+	versions map[int16][2]int16 // of each API key the broker's least and largest
+	sent     int32
+}
+
+// DialAny connects to the first broker that answers.
+func DialAny(ctx context.Context, addrs []string) (*Conn, error) {
+	var errs []error
+	for _, a := range addrs {
+		c, err := Dial(ctx, a)
+		if err == nil {
+			return c, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, fmt.Errorf("%w %w", ErrNoBroker, errors.Join(errs...))
+}
+
+// Dial connects to a broker and learns which versions it serves.
+func Dial(ctx context.Context, addr string) (*Conn, error) {
+	conn, err := (&net.Dialer{Timeout: DialWithin}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{conn: conn}
+	if err := c.AskVersions(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", addr, err), conn.Close())
+	}
+	return c, nil
+}
+
+// Close ends the connection.
+func (c *Conn) Close() { c.conn.Close() } //nolint:errcheck // nothing depends on it
+
+// AskVersions asks which versions the broker serves.
+func (c *Conn) AskVersions(ctx context.Context) error {
+	req := kmsg.NewPtrApiVersionsRequest() // of version 0, which every broker answers
+	answer, err := c.Exchange(ctx, Encode(req), req)
+	if err != nil {
+		return err
+	}
+	resp, _ := answer.(*kmsg.ApiVersionsResponse)
+	if err := kerr.ErrorForCode(resp.ErrorCode); err != nil {
+		return err
+	}
+	c.versions = make(map[int16][2]int16, len(resp.ApiKeys))
+	for _, k := range resp.ApiKeys {
+		c.versions[k.ApiKey] = [2]int16{k.MinVersion, k.MaxVersion}
+	}
+	return nil
+}
+
+// PickVersion chooses the largest version of an API between low and high that the
+// broker serves.
+func (c *Conn) PickVersion(key, low, high int16) (int16, error) {
+	have, ok := c.versions[key]
+	v := min(high, have[1])
+	if !ok || v < max(low, have[0]) {
+		return 0, fmt.Errorf("the broker does not serve %s in a version between %d and %d", kmsg.NameForKey(key), low, high)
+	}
+	return v, nil
+}
+
+// Encode is a request in the version that is set in it, ready to be sent.
+func Encode(req kmsg.Request) []byte {
+	return kmsg.NewRequestFormatter(kmsg.FormatterClientID(ID)).AppendRequest(nil, req, 0)
+}
+
+// Call sends a request in the largest version that both sides know, and waits for
+// its answer.
+func (c *Conn) Call(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
+	v, err := c.PickVersion(req.Key(), 0, req.MaxVersion())
+	if err != nil {
+		return nil, err
+	}
+	req.SetVersion(v)
+	return c.Exchange(ctx, Encode(req), req)
+}
+
+// Exchange sends the request that Encode has made b of, and waits for its answer.
+// The request's number is written into b.
+func (c *Conn) Exchange(ctx context.Context, b []byte, req kmsg.Request) (kmsg.Response, error) {
+	deadline := time.Now().Add(CallWithin)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	if err := c.conn.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	body, err := c.sendAndRead(b)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, ctx.Err() // the reason for the time-out
+	case err != nil:
+		return nil, err
+	}
+	resp := req.ResponseKind()
+	if resp.IsFlexible() && req.Key() != kmsg.ApiVersions.Int16() {
+		if len(body) == 0 || body[0] != 0 {
+			return nil, errors.New("the answer's head has tags that nobody knows")
+		}
+		body = body[1:]
+	}
+	if err := resp.ReadFrom(body); err != nil {
+		return nil, fmt.Errorf("%s: %w", kmsg.NameForKey(req.Key()), err)
+	}
+	return resp, nil
+}
+
+// sendAndRead sends the request b and reads its answer, without the request's number.
+func (c *Conn) sendAndRead(b []byte) ([]byte, error) {
+	c.sent++
+	binary.BigEndian.PutUint32(b[4+2+2:], uint32(c.sent)) // after its size, key and version
+	if _, err := c.conn.Write(b); err != nil {
+		return nil, err
+	}
+	var head [8]byte
+	if _, err := io.ReadFull(c.conn, head[:]); err != nil {
+		return nil, fmt.Errorf("read the answer: %w", err)
+	}
+	size, id := int(binary.BigEndian.Uint32(head[:])), int32(binary.BigEndian.Uint32(head[4:]))
+	if size < 4 || size > maxAnswer || id != c.sent {
+		return nil, fmt.Errorf("this is no broker: it answered %q", head)
+	}
+	body := make([]byte, size-4)
+	if _, err := io.ReadFull(c.conn, body); err != nil {
+		return nil, fmt.Errorf("read the answer: %w", err)
+	}
+	return body, nil
+}

@@ -1,0 +1,256 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/leatstream/leat/internal/bench"
+	"github.com/leatstream/leat/internal/bench/client"
+)
+
+// benchPrefix begins the name of each topic that bench makes. It is how bench knows
+// its own topics again, those of killed runs too: no user's topic has junk written into
+// it without being asked for.
+const benchPrefix = "leat-bench-"
+
+// deleteWithin is how long a run that has ended, or was interrupted, may take to delete
+// its topic.
+const deleteWithin = 15 * time.Second
+
+func (a *app) bench() *cobra.Command {
+	cmd := parent("bench", "Measure a broker: throughput, latency, CPU", a.benchProduce(), a.benchConsume(), a.benchLatency(), a.benchCompare())
+	cmd.Long = `Measure a broker that speaks Kafka's protocol: Leat, Apache Kafka, or any other.
+
+Each run makes a topic of its own, whose name begins with ` + benchPrefix + `, and deletes it at the end
+unless --keep is given. A run that was killed leaves its topic behind; "leat topic delete" removes it.
+
+With --pid the CPU and memory of a server process on this machine stand beside the figures. They tell
+more than throughput does: client and server share the machine.`
+	cmd.Example = `  leat bench produce --size 1024 --batch 16 --duration 10s
+  leat bench consume --fetch-bytes 1048576
+  leat bench latency --rate 1000 --size 100 --acks all
+  leat bench produce -o json > before.json
+  leat bench compare before.json after.json`
+	return cmd
+}
+
+func (a *app) benchProduce() *cobra.Command {
+	r := newBenchRun(bench.KindProduce, bench.Produce)
+	cmd := &cobra.Command{
+		Use: "produce", Short: "Produce as fast as the broker takes it", Args: cobra.NoArgs,
+		Example: `  leat bench produce --size 1024 --batch 16 --in-flight 32
+  leat bench produce --partitions 64 --acks 1 --duration 30s --pid $(pidof leat)`,
+	}
+	f, o := cmd.Flags(), &r.o
+	f.DurationVarP(&o.Duration, "duration", "d", o.Duration, "how long to run")
+	f.Int64Var(&o.Records, "records", 0, "end after so many records (0: by --duration only)")
+	f.IntVar(&o.Size, "size", o.Size, "bytes of a record's value")
+	f.IntVar(&o.Batch, "batch", o.Batch, "records in a batch; a batch is a request")
+	f.IntVar(&o.InFlight, "in-flight", o.InFlight, "requests in flight on each connection")
+	f.IntVar(&o.Connections, "connections", 0, "connections (0: one for each partition)")
+	f.IntVar(&o.PerRequest, "per-request", 1, "partitions in one request, a batch for each")
+	f.IntVar(&o.Threads, "threads", 0, "threads of this program that send (0: one for each of a few connections, two for many)")
+	f.StringVar(&o.Congestion, "congestion", "", "TCP congestion control of this side's sockets, say reno (Linux; default: the system's)")
+	f.StringVar(&o.Acks, "acks", o.Acks, "0, 1 or all")
+	f.StringVar(&o.Compression, "compression", o.Compression, "none, gzip, snappy, lz4 or zstd; done once, before the clock starts")
+	f.IntVar(&o.WriteBytes, "write-bytes", o.WriteBytes, "requests sent by one write, in bytes (0: each request by itself, as ordinary clients do)")
+	f.IntVarP(&o.Partitions, "partitions", "p", 0, "partitions to use (0: all that the topic has; one when it is made)")
+	f.BoolVar(&r.yes, "yes", false, "write junk records into a --topic that bench did not make")
+	a.complete(cmd, "acks", words("all", "1", "0"))
+	a.complete(cmd, "compression", words("none", "gzip", "snappy", "lz4", "zstd"))
+	return a.asBench(cmd, r)
+}
+
+func (a *app) benchConsume() *cobra.Command {
+	r := newBenchRun(bench.KindConsume, bench.Consume)
+	r.o.Duration, r.o.Records = 0, 500_000
+	cmd := &cobra.Command{
+		Use: "consume", Short: "Read a topic from its start to its end as fast as the broker gives it", Args: cobra.NoArgs,
+		Long: `Read a topic from its start to its end as fast as the broker gives it.
+
+Without --topic the run makes a topic and fills it before the clock starts. A topic that is named is
+only read.`,
+		Example: `  leat bench consume --records 1000000
+  leat bench consume --topic orders --passes 0 --duration 10s --fetch-bytes 65536`,
+	}
+	f, o := cmd.Flags(), &r.o
+	f.DurationVarP(&o.Duration, "duration", "d", o.Duration, "end after this long (0: by --passes only)")
+	f.IntVar(&o.Passes, "passes", o.Passes, "how often to read the topic (0: until --duration is over)")
+	f.IntVar(&o.FetchBytes, "fetch-bytes", o.FetchBytes, "bytes asked for in one request")
+	f.IntVar(&o.Connections, "connections", 0, "connections (0: one for each partition)")
+	f.IntVarP(&o.Partitions, "partitions", "p", 0, "partitions to read (0: all; one when the topic is made)")
+	f.Int64Var(&o.Records, "records", o.Records, "records to fill the topic with")
+	f.IntVar(&o.Size, "size", o.Size, "bytes of a value that it is filled with")
+	f.IntVar(&o.Batch, "batch", o.Batch, "records in a batch that it is filled with")
+	r.making = []string{"records", "size", "batch"}
+	return a.asBench(cmd, r)
+}
+
+func (a *app) benchLatency() *cobra.Command {
+	r := newBenchRun(bench.KindLatency, bench.Latency)
+	r.o.Size = 100
+	cmd := &cobra.Command{
+		Use: "latency", Short: "Send records at a fixed rate and time their acknowledgement and their arrival", Args: cobra.NoArgs,
+		Long: `Send records at a fixed rate, each in a request of its own, and time their acknowledgement and their
+arrival at a consumer. All go to one partition, the first.
+
+Times count from the moment at which a record was due, not from the one at which it could be sent: a
+stall of the broker is seen in every record that it delays. The first second is not counted.`,
+		Example: `  leat bench latency --rate 1000 --size 100
+  leat bench latency --rate 5000 --size 1024 --acks 1 --duration 30s`,
+	}
+	f, o := cmd.Flags(), &r.o
+	f.DurationVarP(&o.Duration, "duration", "d", o.Duration, "how long to run")
+	f.IntVar(&o.Rate, "rate", o.Rate, "records a second")
+	f.IntVar(&o.Size, "size", o.Size, "bytes of a record's value, at least 16")
+	f.StringVar(&o.Acks, "acks", o.Acks, "0, 1 or all")
+	f.BoolVar(&r.yes, "yes", false, "write junk records into a --topic that bench did not make")
+	a.complete(cmd, "acks", words("all", "1", "0"))
+	return a.asBench(cmd, r)
+}
+
+func (a *app) benchCompare() *cobra.Command {
+	return &cobra.Command{
+		Use: "compare BEFORE.json AFTER.json", Short: "Compare two runs that were written with -o json", Args: cobra.ExactArgs(2),
+		Example: `  leat bench compare before.json after.json`,
+		RunE: func(_ *cobra.Command, args []string) error {
+			var results [2]*bench.Result
+			for i, name := range args {
+				var err error
+				if results[i], err = bench.LoadResult(name); errors.Is(err, fs.ErrNotExist) {
+					return notFoundf("file %s does not exist", name)
+				} else if err != nil {
+					return err
+				}
+			}
+			return bench.Compare(a.out, results[0], results[1])
+		},
+	}
+}
+
+// benchRun is a run of bench, and how it comes to its topic.
+type benchRun struct {
+	kind    bench.Kind
+	measure func(context.Context, bench.Options) (*bench.Result, error)
+	o       bench.Options
+	yes     bool     // junk may be written into a topic that bench did not make
+	keep    bool     // the topic that was made stays
+	making  []string // flags that only matter for a topic that the run makes
+}
+
+func newBenchRun(kind bench.Kind, measure func(context.Context, bench.Options) (*bench.Result, error)) *benchRun {
+	return &benchRun{kind: kind, measure: measure, o: bench.Defaults()}
+}
+
+// asBench gives a verb the flags that all runs have, and makes the run its action.
+func (a *app) asBench(cmd *cobra.Command, r *benchRun) *cobra.Command {
+	f, o := cmd.Flags(), &r.o
+	f.StringVarP(&o.Topic, "topic", "t", "", "topic to use instead of one that the run makes and deletes")
+	f.BoolVar(&r.keep, "keep", false, "do not delete the topic that the run made")
+	f.IntVar(&o.Replication, "replication", o.Replication, "replicas of the topic that is made (-1: the broker's default)")
+	f.StringArrayVar(&o.Configs, "config", nil, "config of the topic that is made, name=value; may be repeated")
+	f.IntSliceVar(&o.PIDs, "pid", nil, "process ids of servers on this machine: show their CPU and memory (Linux)")
+	a.complete(cmd, "topic", a.topics(0))
+	r.making = append(r.making, "keep", "replication", "config")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		// A flag that would have no effect is refused.
+		topicExists := func() error {
+			for _, name := range r.making {
+				if cmd.Flags().Changed(name) {
+					return usagef("--%s is for a topic that the run makes: it has no effect on topic %s", name, o.Topic)
+				}
+			}
+			return nil
+		}
+		return a.benchError(r, a.runBench(cmd.Context(), r, topicExists))
+	}
+	return a.asClient(a.withOutput(cmd))
+}
+
+// runBench measures, and shows the result. The topic that it makes is gone afterwards,
+// unless it is to be kept.
+func (a *app) runBench(ctx context.Context, r *benchRun, topicExists func() error) (err error) {
+	o := &r.o
+	o.Brokers = strings.FieldsFunc(a.bootstrap, func(c rune) bool { return c == ',' || c == ' ' })
+	if _, terminal := terminalWidth(a.err); terminal {
+		o.Progress = a.err
+	}
+	if a.output != "table" && a.output != "json" {
+		return usagef("--output %s: write table or json", a.output)
+	}
+	if err := o.Validate(r.kind); err != nil {
+		return err
+	}
+	made, err := r.findOrMakeTopic(ctx, topicExists)
+	if made && !r.keep {
+		defer func() {
+			// An interrupted run deletes its topic too.
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteWithin)
+			defer cancel()
+			if gone := bench.DeleteTopic(ctx, o); gone != nil {
+				err = errors.Join(err, fmt.Errorf("topic %s is left behind: %w", o.Topic, gone))
+			}
+		}()
+	}
+	if err != nil {
+		return err
+	}
+	if made && r.kind == bench.KindConsume {
+		fill := *o
+		fill.Duration, fill.PIDs = 0, nil
+		if _, err := bench.Produce(ctx, fill); err != nil {
+			return fmt.Errorf("fill topic %s: %w", o.Topic, err)
+		}
+	}
+	result, err := r.measure(ctx, *o)
+	if err != nil {
+		return err
+	}
+	return a.show(result, result.Text)
+}
+
+// findOrMakeTopic makes the topic of the run, or finds that it is there and may be used.
+// Where it fails made tells whether a topic may have been made nevertheless.
+func (r *benchRun) findOrMakeTopic(ctx context.Context, topicExists func() error) (made bool, err error) {
+	o, reads, unnamed := &r.o, r.kind == bench.KindConsume, r.o.Topic == ""
+	switch {
+	case reads && !unnamed:
+		return false, topicExists() // where it is missing, the run will say so
+	case reads && o.Records == 0:
+		return false, usagef("--records 0: a topic without records cannot be read")
+	case unnamed:
+		o.Topic = fmt.Sprintf("%s%s-%dp-%06x", benchPrefix, r.kind, max(1, o.Partitions), rand.Uint32()>>8)
+	case !r.yes && !strings.HasPrefix(o.Topic, benchPrefix):
+		return false, usagef("bench would write junk records into topic %s, which it did not make: leave --topic out, or add --yes", o.Topic)
+	}
+	err = bench.MakeTopic(ctx, o)
+	if errors.Is(err, kerr.TopicAlreadyExists) {
+		return false, topicExists()
+	}
+	return err == nil || unnamed && !errors.Is(err, client.ErrNoBroker), err
+}
+
+// benchError makes a sentence and an exit code of the failure of a run.
+func (a *app) benchError(r *benchRun, err error) error {
+	var option *bench.OptionError
+	switch {
+	case errors.As(err, &option):
+		return usagef("%s", option.Why)
+	case errors.Is(err, client.ErrNoBroker):
+		return a.unreachable(err)
+	case errors.Is(err, kerr.UnknownTopicOrPartition):
+		return about("topic "+r.o.Topic, err, "")
+	case errors.Is(err, bench.ErrEmpty):
+		return fmt.Errorf("topic %s is empty: there is nothing to read", r.o.Topic)
+	default:
+		return err
+	}
+}
