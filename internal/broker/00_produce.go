@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
@@ -58,7 +59,8 @@ type produce struct {
 	moved     bool          // a partition is led by another node
 	topics    []produceTopic
 	parts     []producePart
-	rules     record.Rules // scratch: on the stack it would escape
+	rules     record.Rules  // scratch: on the stack it would escape
+	target    record.Target // likewise
 
 	bytes, stored int64 // of the batches that were stored, as they were sent, and their records
 
@@ -76,12 +78,17 @@ func (s *session) produce(r *wire.Request) error {
 	if p.acks == acksAll {
 		p.deadline = s.b.cfg.Set.Now() + time.Duration(max(p.timeoutMS, 1))*time.Millisecond
 	}
+	s.queue = append(s.queue, p)
 	from := 0
 	for i := range p.topics {
 		t := &p.topics[i]
 		for j := from; j < t.end; j++ {
 			q := &p.parts[j]
-			if err := p.check(q, t, now); err != nil {
+			err := p.check(q, t, now)
+			if err == nil {
+				err = s.encode(p, q)
+			}
+			if err != nil {
 				p.refuse(q, err)
 				continue
 			}
@@ -89,7 +96,6 @@ func (s *session) produce(r *wire.Request) error {
 		}
 		from = t.end
 	}
-	s.queue = append(s.queue, p)
 	if s.held += len(p.parts); s.held > maxHeld {
 		s.Flush()
 	}
@@ -185,24 +191,49 @@ func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) e
 	if q.batch.TimestampType() == record.LogAppendTime {
 		q.batch.SetMaxTimestamp(q.batch.MaxTimestamp()) // the topic has the say, not the producer
 	}
-	found, err := q.batch.CheckRecords(rules)
+	found, err := q.batch.CheckRecords(p.b.cfg.Context(), p.b.cfg.Work, rules)
 	if err != nil {
 		return err
 	}
+	p.target.Records = found.Bytes
 	if set.LogAppendTime {
 		q.batch.SetLogAppendTime(now)
 		q.time = now
 	} else {
 		q.batch.SetMaxTimestamp(found.MaxTimestamp)
 	}
+	return nil
+}
+
+// encode compresses the records of a batch that was checked as its topic wants them.
+// The new batch takes work memory until it is written. Where that is short, the
+// batches collected so far are written first, so that nothing is held while it waits.
+func (s *session) encode(p *produce, q *producePart) error {
+	set, to := q.part.Topic().Settings(), &p.target
 	if set.Codec == replica.KeepCompression || set.Codec == q.batch.Codec() {
 		return nil
 	}
-	q.batch, err = record.Recompress(nil, q.batch, set.Codec, set.Level, int64(set.MaxDecompressedBytes))
-	if err == nil && len(q.batch) > set.MaxMessageBytes {
-		return kerr.MessageTooLarge
+	to.Codec, to.Level, to.MaxBytes = set.Codec, set.Level, set.MaxMessageBytes
+	work, ctx := s.b.cfg.Work, s.b.cfg.Context()
+	need := min(to.Memory(), work.Most(budget.Batch)) // the topic allows it: a larger one is the only large one
+	held, ok := work.TryReserve(budget.Batch, need)
+	if !ok {
+		s.write()
+		s.appends.Commit()
+		var err error
+		if held, err = work.Reserve(ctx, budget.Batch, need); err != nil {
+			return err
+		}
 	}
-	return err
+	batch, err := q.batch.Recompress(ctx, work, to)
+	if err != nil {
+		held.Release()
+		return err
+	}
+	q.batch = batch
+	held.Shrink(int64(cap(batch)))
+	s.encoded = append(s.encoded, held)
+	return nil
 }
 
 // refuse notes why a partition's data are not stored. The answer tells the log's
@@ -221,6 +252,9 @@ func (p *produce) refuse(q *producePart, err error) {
 	}
 	if e, ok := errors.AsType[*explainedError](err); ok {
 		q.message = e.message
+	}
+	if errors.Is(err, budget.ErrTooLarge) {
+		q.message = err.Error()
 	}
 	if bad, ok := errors.AsType[*record.RejectedError](err); ok {
 		if errors.Is(err, record.ErrInvalid) { // a key is missing; Kafka tells where

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"context"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -88,7 +90,7 @@ func (b *Broker) listOffset(topic string, q *kmsg.ListOffsetsRequestTopicPartiti
 		rp.ErrorCode = code
 		return
 	}
-	at, err := findOffset(p, q, isolation)
+	at, err := findOffset(b.cfg.Context(), p, q, isolation)
 	if err != nil {
 		rp.ErrorCode = codeOf(err)
 		return
@@ -96,7 +98,7 @@ func (b *Broker) listOffset(topic string, q *kmsg.ListOffsetsRequestTopicPartiti
 	rp.Offset, rp.Timestamp, rp.LeaderEpoch = int64(at.Offset), at.Time, int32(at.Epoch)
 }
 
-func findOffset(p *replica.Partition, q *kmsg.ListOffsetsRequestTopicPartition, i replica.Isolation) (replica.Position, error) {
+func findOffset(ctx context.Context, p *replica.Partition, q *kmsg.ListOffsetsRequestTopicPartition, i replica.Isolation) (replica.Position, error) {
 	epoch := record.Epoch(q.CurrentLeaderEpoch)
 	switch q.Timestamp {
 	case latestOffset:
@@ -106,7 +108,7 @@ func findOffset(p *replica.Partition, q *kmsg.ListOffsetsRequestTopicPartition, 
 	case latestTieredOffset, earliestPendingOffset:
 		return replica.Nowhere(), p.Leads(epoch)
 	case maxTimestampOffset:
-		return p.FindNewest(epoch, i)
+		return p.FindNewest(ctx, epoch, i)
 	}
-	return p.FindTime(epoch, i, q.Timestamp)
+	return p.FindTime(ctx, epoch, i, q.Timestamp)
 }

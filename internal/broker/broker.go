@@ -23,6 +23,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
@@ -60,6 +61,9 @@ type Config struct {
 	// Advertised has clients be told this node's registered address, whatever
 	// address they came to.
 	Advertised bool
+
+	// Work is the memory on which requests draw; nil: no bounds.
+	Work *budget.Budget
 
 	FetchMaxBytes int // fetch.max.bytes, 55 MiB
 	FetchSessions int // max.incremental.fetch.session.cache.slots, 1000; negative: none

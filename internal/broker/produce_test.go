@@ -226,7 +226,7 @@ func TestTopicCodecIsWhatIsStored(t *testing.T) {
 		}
 		g.topic(name, 1, "compression.type", config)
 		for _, from := range []record.Codec{record.None, record.Zstd} {
-			b, err := record.Recompress(nil, batch(t, "x", "y"), from, 0, 0)
+			b, err := record.Batch(batch(t, "x", "y")).Recompress(t.Context(), nil, &record.Target{Codec: from})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
@@ -26,6 +27,7 @@ import (
 type rig struct {
 	t      testing.TB
 	image  atomic.Pointer[meta.Image]
+	work   *budget.Budget
 	store  *storage.Store
 	set    *replica.Set
 	broker *Broker
@@ -44,20 +46,20 @@ func newRig(tb testing.TB, change ...func(*Config)) *rig {
 // newRigOn starts a broker on a directory of a file system.
 func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *rig {
 	tb.Helper()
-	g := &rig{t: tb, ids: 1000}
+	g := &rig{t: tb, ids: 1000, work: budget.New(budget.Config{Bytes: budget.MinBytes})}
 	log := slog.New(slog.DiscardHandler)
 	g.image.Store(meta.Empty())
 	static, err := config.NewStatic(1, nil)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	if g.store, err = storage.Open(storage.Config{FS: fs, Dir: dir, Logger: log}); err != nil {
+	if g.store, err = storage.Open(storage.Config{FS: fs, Dir: dir, Logger: log, Work: g.work}); err != nil {
 		tb.Fatal(err)
 	}
 	g.set = replica.NewSet(replica.Config{NodeID: 1, Store: g.store, Static: static})
 	cfg := Config{
 		NodeID: 1, Logger: log, Image: g.image.Load, Set: g.set,
-		Context: tb.Context, ProducerIDs: g.producerIDs,
+		Context: tb.Context, ProducerIDs: g.producerIDs, Work: g.work,
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -83,6 +85,11 @@ func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *ri
 		}
 		serving.Wait()
 		g.broker.Close()
+		for c := budget.Peer; c <= budget.Codec; c++ {
+			if u := g.work.Usage(c); u.Used != 0 || u.Waiting != 0 {
+				tb.Errorf("work memory of %s at the end: %+v", c, u)
+			}
+		}
 		g.set.Close()
 		if err := g.store.Close(); err != nil {
 			tb.Errorf("close the store: %v", err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/replica"
@@ -18,6 +19,7 @@ type session struct {
 
 	appends replica.Appends      // what the requests in queue bring
 	queue   []*produce           // requests whose appends were collected, in order
+	encoded []budget.Reservation // of the collected batches that were encoded anew
 	commits []group.OffsetCommit // that were collected, in order
 	held    int                  // partitions of the requests in queue and commits
 
@@ -77,7 +79,7 @@ func (s *session) Flush() {
 	if len(s.queue) == 0 && len(s.commits) == 0 {
 		return
 	}
-	s.appends.Write()
+	s.write()
 	var bytes, records int64
 	for i, p := range s.queue {
 		bytes, records = bytes+p.bytes, records+p.stored
@@ -95,6 +97,20 @@ func (s *session) Flush() {
 	owed.Commit()
 }
 
+// write appends the collected batches, and gives back the memory of those that were
+// encoded anew.
+func (s *session) write() {
+	s.appends.Write()
+	s.release()
+}
+
+func (s *session) release() {
+	for i := range s.encoded {
+		s.encoded[i].Release()
+	}
+	s.encoded = s.encoded[:0]
+}
+
 // forget ends the collection of requests.
 func (s *session) forget() {
 	clear(s.queue)
@@ -110,6 +126,7 @@ func (s *session) forget() {
 // acknowledged it.
 func (s *session) Close() {
 	s.appends.Drop()
+	s.release()
 	s.forget()
 	s.mu.Lock()
 	s.gone = true

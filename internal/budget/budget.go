@@ -50,7 +50,8 @@ type Class uint8
 const (
 	Peer    Class = iota // requests of other nodes of the cluster
 	Command              // clients' commands: metadata, topics, configs, groups
-	Data                 // records: produce, fetch and look-ups, without codecs
+	Data                 // requests for records: produce, fetch and look-ups
+	Batch                // whole batches of records, beside those that a request brought
 	Codec                // decompressing and compressing of records
 
 	classes = int(Codec) + 1
@@ -58,35 +59,40 @@ const (
 
 // String is the class's name in metrics.
 func (c Class) String() string {
-	return [classes]string{"peer", "command", "data", "codec"}[c]
+	return [classes]string{"peer", "command", "data", "batch", "codec"}[c]
 }
 
 // sixteenths is the part of the budget that the class has.
 func (c Class) sixteenths() int64 {
-	return [classes]int64{Peer: 2, Command: 4, Data: 4, Codec: 6}[c]
+	return [classes]int64{Peer: 1, Command: 3, Data: 2, Batch: 3, Codec: 7}[c]
 }
 
-// Bounds of the budget that DefaultBytes gives. Below the least, a zstd frame
-// with the window of 8 MiB that every decoder must accept would not fit.
+// MinBytes is the least that DefaultBytes gives. With less, a zstd frame with the
+// window of 8 MiB that every decoder must accept would not fit.
+const MinBytes = 32 << 20
+
+// What DefaultBytes gives at most: codecs need so much more with each processor.
 const (
-	MinBytes = 32 << 20
-	MaxBytes = 128 << 20
+	availableShare = 6 // of the memory that the process may use, one in so many
+	mostBytes      = 64 << 20
+	perProcessor   = 16 << 20
 )
 
-// availableShare is the part of the available memory that work may take by default.
-const availableShare = 6
-
-// DefaultBytes is the budget for a process that may use so much memory in all.
-func DefaultBytes(available int64) int64 {
-	return min(max(available/availableShare, MinBytes), MaxBytes)
+// DefaultBytes is the budget of a process that may use so much memory in all, on so
+// many processors.
+func DefaultBytes(available int64, processors int) int64 {
+	return min(max(available/availableShare, MinBytes), mostBytes+perProcessor*int64(processors))
 }
+
+// defaultBytes is the budget where nothing is known of the machine.
+const defaultBytes = mostBytes + 2*perProcessor
 
 // ErrTooLarge is returned for work that needs more memory than its class ever has.
 var ErrTooLarge = errors.New("more work memory is needed than leat.work.memory.bytes allows")
 
 // Config is what a budget is made from; zero means the default.
 type Config struct {
-	Bytes      int64 // of all classes together; MaxBytes
+	Bytes      int64 // of all classes together; 96 MiB
 	Processors int   // that may run codecs at a time; half of the machine's, at least one
 }
 
@@ -100,10 +106,10 @@ type Budget struct {
 // New makes a budget of which nothing is held.
 func New(cfg Config) *Budget {
 	if cfg.Bytes <= 0 {
-		cfg.Bytes = MaxBytes
+		cfg.Bytes = defaultBytes
 	}
 	if cfg.Processors <= 0 {
-		cfg.Processors = max(1, runtime.GOMAXPROCS(0)/2)
+		cfg.Processors = max(1, min(runtime.GOMAXPROCS(0), runtime.NumCPU())/2)
 	}
 	b := new(Budget)
 	for c := range b.parts {

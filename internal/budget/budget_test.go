@@ -28,7 +28,7 @@ func reserve(t *testing.T, b *budget.Budget, c budget.Class, n int64) budget.Res
 // TestClassesAreApart proves that a class that is full, with a line before it,
 // leaves every other class all of its own part.
 func TestClassesAreApart(t *testing.T) {
-	all := []budget.Class{budget.Peer, budget.Command, budget.Data, budget.Codec}
+	all := []budget.Class{budget.Peer, budget.Command, budget.Data, budget.Batch, budget.Codec}
 	for _, flooded := range all {
 		b := budget.New(budget.Config{Bytes: 64 * mebi})
 		for ok := true; ok; {
@@ -75,7 +75,7 @@ func TestTooLarge(t *testing.T) {
 // it came, also where a later piece would fit before.
 func TestFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := budget.New(budget.Config{Bytes: 64 * mebi})
+		b := budget.New(budget.Config{Bytes: 128 * mebi})
 		held := reserve(t, b, budget.Data, b.Most(budget.Data))
 		order := make(chan int64, 4)
 		for _, n := range []int64{8, 2, 6, 3} {
@@ -115,7 +115,7 @@ func TestFirstComeFirstServed(t *testing.T) {
 // and that a stream of small work does not keep large work waiting.
 func TestSmallAndLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		b := budget.New(budget.Config{Bytes: 64 * mebi}) // data: 16 MiB, of which 4 for small work
+		b := budget.New(budget.Config{Bytes: 128 * mebi}) // data: 16 MiB, of which 4 for small work
 		large := reserve(t, b, budget.Data, b.Most(budget.Data))
 		var small []budget.Reservation
 		for {
@@ -225,7 +225,7 @@ func workOnce(t *testing.T, b *budget.Budget, rnd *rand.Rand, running *atomic.In
 	if rnd.IntN(8) == 0 {
 		cancel()
 	}
-	var held [4]budget.Reservation
+	var held [5]budget.Reservation
 	defer func() {
 		for i := range held {
 			held[i].Release()
@@ -289,12 +289,13 @@ func TestTurns(t *testing.T) {
 // TestDefaults proves that the default budget follows the memory that there is,
 // within its bounds, and holds the window that every zstd decoder must accept.
 func TestDefaults(t *testing.T) {
-	for available, want := range map[int64]int64{
-		64 * mebi: budget.MinBytes, 384 * mebi: 64 * mebi, 24 << 30: budget.MaxBytes,
-	} {
-		if got := budget.DefaultBytes(available); got != want {
+	for available, want := range map[int64]int64{64 * mebi: budget.MinBytes, 384 * mebi: 64 * mebi, 24 << 30: 96 * mebi} {
+		if got := budget.DefaultBytes(available, 2); got != want {
 			t.Errorf("%d of %d bytes", got, available)
 		}
+	}
+	if two, many := budget.DefaultBytes(1<<40, 2), budget.DefaultBytes(1<<40, 64); many < 8*two {
+		t.Errorf("%d bytes for 2 processors, %d for 64", two, many)
 	}
 	if most := budget.New(budget.Config{Bytes: budget.MinBytes}).Most(budget.Codec); most < 8*mebi+mebi/2 {
 		t.Errorf("the least budget gives a codec %d bytes", most)

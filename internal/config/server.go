@@ -16,6 +16,7 @@ type Server struct {
 	MaxConnectionsOfIP     map[netip.Addr]int // max.connections.per.ip.overrides
 	MaxIdle                time.Duration      // connections.max.idle.ms
 	RequestMemory          int64              // queued.max.request.bytes; -1: the built-in limit
+	WorkMemory             int64              // bytes; 0: a share of the memory that there is
 	FetchMaxBytes          int
 	FetchSessions          int // max.incremental.fetch.session.cache.slots
 	MaxDescribedPartitions int // max.request.partition.size.limit
@@ -70,6 +71,7 @@ func (v View) Server() Server {
 		MaxConnectionsOfIP:     parseIPs(r.text("max.connections.per.ip.overrides")),
 		MaxIdle:                r.millis("connections.max.idle.ms"),
 		RequestMemory:          r.int("queued.max.request.bytes"),
+		WorkMemory:             r.int("leat.work.memory.bytes"),
 		FetchMaxBytes:          int(r.int("fetch.max.bytes")),
 		FetchSessions:          int(r.int("max.incremental.fetch.session.cache.slots")),
 		MaxDescribedPartitions: int(r.int("max.request.partition.size.limit")),

@@ -24,6 +24,21 @@ var leatConfigs = []Def{
 		Name: "leat.tcp.congestion.control.local", Type: String, Default: "reno", check: congestion,
 		Doc: "The same for connections from this machine, where nothing is ever congested and bbr, which many systems use, doubles the CPU of large answers.",
 	},
+	{
+		Name: "leat.work.memory.bytes", Type: Long, Default: "0", check: zeroOr(32 * aMebi),
+		Doc: "How much memory requests may take beyond their own bytes: to decompress and compress, to be decoded, and for answers; work that does not fit waits its turn, and work that never could is refused. " +
+			"0 takes a sixth of the memory that the process may use, at least 32 MiB and at most 64 MiB and 16 MiB for each processor.",
+	},
+}
+
+// zeroOr allows 0 and everything from a bound on.
+func zeroOr(least int64) func(value) string {
+	return func(v value) string {
+		if v.n == 0 {
+			return ""
+		}
+		return atLeast(least)(v)
+	}
 }
 
 // congestionName is how Linux names an algorithm: the length is TCP_CA_NAME_MAX.

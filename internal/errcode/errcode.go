@@ -10,6 +10,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
@@ -37,6 +38,7 @@ func table() []row {
 		{replica.ErrClosed, kerr.NotLeaderForPartition, kerr.NotCoordinator},
 		{coord.ErrLoading, kerr.CoordinatorLoadInProgress, kerr.CoordinatorLoadInProgress},
 		{coord.ErrNotLeading, kerr.NotCoordinator, kerr.NotCoordinator},
+		{budget.ErrTooLarge, kerr.MessageTooLarge, kerr.PolicyViolation},
 		{record.ErrTimestamp, kerr.InvalidTimestamp, nil},
 		{record.ErrTooLarge, kerr.MessageTooLarge, nil},
 		{record.ErrCorrupt, kerr.CorruptMessage, nil},

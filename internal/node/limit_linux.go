@@ -47,3 +47,18 @@ func leastLimit(root fs.FS, mount, group, file string) int64 {
 		}
 	}
 }
+
+// machineMemory is how much memory the machine has.
+func machineMemory(root fs.FS) (total int64, ok bool) {
+	b, err := fs.ReadFile(root, "proc/meminfo")
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, found := strings.CutPrefix(line, "MemTotal:"); found {
+			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			return n << 10, err == nil
+		}
+	}
+	return 0, false
+}

@@ -3,6 +3,8 @@ package node
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // gauges reads a node's figures when somebody asks for them; keeping them costs
@@ -12,6 +14,7 @@ type gauges struct {
 
 	conns, accepted, turned, refused, panics  *prometheus.Desc
 	bytesIn, bytesOut, requestMemory          *prometheus.Desc
+	workLimit, workUsed, workWaiting          *prometheus.Desc
 	requests                                  *prometheus.Desc
 	appendedBytes, appendedRecords, readBytes *prometheus.Desc
 	sessions, topics, partitions              *prometheus.Desc
@@ -39,6 +42,9 @@ func newGauges(n *Node) *gauges {
 		bytesIn:         desc("network_received_bytes_total", "Bytes received from clients."),
 		bytesOut:        desc("network_sent_bytes_total", "Bytes sent to clients."),
 		requestMemory:   desc("request_memory_bytes", "Memory that requests being received take."),
+		workLimit:       desc("work_memory_limit_bytes", "Memory that work on requests may take, by kind of work.", "class"),
+		workUsed:        desc("work_memory_bytes", "Memory that work on requests has reserved, by kind of work.", "class"),
+		workWaiting:     desc("work_waiting", "Pieces of work that wait for memory, by kind of work.", "class"),
 		requests:        desc("requests_total", "Requests by API.", "api"),
 		appendedBytes:   desc("produced_bytes_total", "Bytes of record batches appended for producers."),
 		appendedRecords: desc("produced_records_total", "Records appended for producers."),
@@ -71,6 +77,12 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	value(g.bytesIn, count, w.BytesIn.Load())
 	value(g.bytesOut, count, w.BytesOut.Load())
 	value(g.requestMemory, now, w.RequestMemory())
+	for c := budget.Peer; c <= budget.Codec; c++ {
+		u := g.n.work.Usage(c)
+		value(g.workLimit, now, u.Limit, c.String())
+		value(g.workUsed, now, u.Used, c.String())
+		value(g.workWaiting, now, int64(u.Waiting), c.String())
+	}
 	b := g.n.broker.Stats()
 	for api, n := range b.Requests {
 		value(g.requests, count, n, api)

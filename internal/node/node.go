@@ -21,6 +21,7 @@ import (
 	"sync/atomic"
 
 	"github.com/leatstream/leat/internal/broker"
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
@@ -45,6 +46,7 @@ type Node struct {
 	cancel context.CancelFunc
 	failed chan error // the first failure that the node cannot outlive; buffered
 
+	work       *budget.Budget // of all memory that requests take beyond their own bytes
 	image      atomic.Pointer[meta.Image]
 	lock       io.Closer
 	listeners  []net.Listener
@@ -103,6 +105,7 @@ func (n *Node) start(ctx context.Context) error {
 	if n.static, err = config.NewStatic(n.id.nodeID, n.cfg.Settings); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
+	n.work = newBudget(n.server().WorkMemory)
 	if err := n.openEngine(); err != nil {
 		return err
 	}

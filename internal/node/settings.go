@@ -20,6 +20,7 @@ func (n *Node) storageConfig() storage.Config {
 	s := n.server()
 	c := storage.Config{
 		FS: n.fs, Dir: path.Clean(n.cfg.Data), Logger: n.loggers.logger("storage"), BootID: n.boot,
+		Work:           n.work,
 		RetentionEvery: s.RetentionCheckInterval,
 		Journal:        s.JournalBytes, Scrub: s.ScrubRate,
 	}
@@ -38,7 +39,6 @@ func (n *Node) wireConfig() wire.Config {
 		IdleTimeout:   s.MaxIdle,
 		RequestMemory: max(0, s.RequestMemory), // 0: the built-in limit
 		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,
-		Quiet: giveBack,
 	}
 }
 
@@ -56,6 +56,7 @@ func (n *Node) brokerConfig() broker.Config {
 		ProducerIDs: n.producerIDs,
 		Controller:  n.controller, Groups: n.groups, Quorum: n.quorum.Status, Static: n.static,
 		EnsureOffsetsTopic: func(ctx context.Context) error { return n.controller.EnsureTopic(ctx, group.Topic) },
+		Work:               n.work,
 		Advertised:         n.cfg.Advertise != "",
 		LogDir:             filepath.FromSlash(n.cfg.Data),
 		LogLevels:          n.loggers.effective, SetLogLevel: n.loggers.set,

@@ -91,7 +91,7 @@ func TestGolden(t *testing.T) {
 					if err := b.Check(lax); err != nil {
 						t.Fatal(err)
 					}
-					found, err := b.CheckRecords(lax)
+					found, err := b.CheckRecords(t.Context(), nil, lax)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -160,12 +160,12 @@ func TestRoundTrip(t *testing.T) {
 		}
 		b.SetBaseOffset(100)
 		to := Codec(rapid.IntRange(0, 4).Draw(rt, "to"))
-		again, err := Recompress(nil, b, to, 0, 0)
+		again, err := b.Recompress(t.Context(), nil, &Target{Codec: to})
 		if err != nil {
 			rt.Fatal(err)
 		}
 		for _, b := range []Batch{b, again} {
-			found, err := b.CheckRecords(lax)
+			found, err := b.CheckRecords(t.Context(), nil, lax)
 			if err != nil {
 				rt.Fatal(err)
 			}

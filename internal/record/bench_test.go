@@ -45,7 +45,7 @@ func BenchmarkCheck(b *testing.B) {
 		b.Run(shapeName(s.n, s.size)+"/records", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := batch.CheckRecords(rules); err != nil {
+				if _, err := batch.CheckRecords(b.Context(), nil, rules); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -58,7 +58,7 @@ func BenchmarkCheck(b *testing.B) {
 				if err := batch.Check(rules); err != nil {
 					b.Fatal(err)
 				}
-				if _, err := batch.CheckRecords(rules); err != nil {
+				if _, err := batch.CheckRecords(b.Context(), nil, rules); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -88,7 +88,7 @@ func BenchmarkCodecs(b *testing.B) {
 	plain := textBatch(b, None)
 	rules := &Rules{Before: -1, After: -1, MaxDecompressed: 1 << 24}
 	for c := None; c <= Zstd; c++ {
-		packed, err := Recompress(nil, plain, c, 0, 0)
+		packed, err := plain.Recompress(b.Context(), nil, &Target{Codec: c})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -96,7 +96,7 @@ func BenchmarkCodecs(b *testing.B) {
 			b.SetBytes(int64(len(plain)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := packed.CheckRecords(rules); err != nil {
+				if _, err := packed.CheckRecords(b.Context(), nil, rules); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -116,9 +116,9 @@ func BenchmarkCodecs(b *testing.B) {
 		b.Run(c.String()+"/make", func(b *testing.B) {
 			b.SetBytes(int64(len(plain)))
 			b.ReportAllocs()
-			dst := make([]byte, 0, 2*len(plain))
+			to := &Target{Codec: c, Records: int64(len(plain) - HeaderLen)}
 			for b.Loop() {
-				if _, err := Recompress(dst, plain, c, 0, 0); err != nil {
+				if _, err := plain.Recompress(b.Context(), nil, to); err != nil {
 					b.Fatal(err)
 				}
 			}

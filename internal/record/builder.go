@@ -135,39 +135,3 @@ func (b Batch) finish() (Batch, error) {
 	b.seal()
 	return b, nil
 }
-
-// Recompress encodes the records of b with another codec into dst, whose memory is
-// used where it is large enough. Everything else in the batch stays. A batch that
-// has the codec already is returned as it is. limit bounds the records
-// decompressed (0: no bound).
-func Recompress(dst []byte, b Batch, c Codec, level int, limit int64) (Batch, error) {
-	if err := b.checkSize(); err != nil {
-		return nil, err
-	}
-	if b.Codec() == c {
-		return b, nil
-	}
-	dst = append(dst[:0], b[:HeaderLen]...)
-	var err error
-	switch {
-	case b.Codec() == None:
-		dst, err = compress(dst, b.payload(), c, level)
-	case c == None:
-		dst, err = decompress(dst, b, limit)
-	default:
-		plain, _ := buffers.Get().(*[]byte)
-		*plain, err = decompress((*plain)[:0], b, limit)
-		if err == nil {
-			dst, err = compress(dst, *plain, c, level)
-		}
-		if cap(*plain) <= keepBuffer {
-			buffers.Put(plain)
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	out := Batch(dst)
-	out[atAttributes+1] = out[atAttributes+1]&^attrCodec | byte(c)
-	return out.finish()
-}

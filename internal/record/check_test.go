@@ -103,7 +103,7 @@ func remake(t *testing.T, c Codec, change func(b Batch) Batch) Batch {
 	b := change(sample(t, None))
 	be.PutUint32(b[atLength:], uint32(len(b)-prefixLen))
 	b.seal()
-	b, err := Recompress(nil, b, c, 0, 0)
+	b, err := b.Recompress(t.Context(), nil, &Target{Codec: c})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestCheckRecords(t *testing.T) {
 		f := func(name string, want error, change func(b Batch) Batch) {
 			t.Helper()
 			b := remake(t, c, change)
-			_, err := b.CheckRecords(rules())
+			_, err := b.CheckRecords(t.Context(), nil, rules())
 			if !errors.Is(err, want) || want == nil && err != nil {
 				t.Errorf("%s, %s: %v, want %v", c, name, err, want)
 			}
@@ -149,7 +149,7 @@ func TestCheckRecords(t *testing.T) {
 
 		b := sample(t, c)
 		b[atAttributes+1] |= attrLogAppendTime
-		if _, err := b.CheckRecords(rules()); !errors.Is(err, ErrTimestamp) {
+		if _, err := b.CheckRecords(t.Context(), nil, rules()); !errors.Is(err, ErrTimestamp) {
 			t.Errorf("%s, log append time: %v", c, err)
 		}
 	}
@@ -166,7 +166,7 @@ func TestRecordErrors(t *testing.T) {
 		f := func(r Rules, kind error, want ...int) {
 			t.Helper()
 			r.Now = now
-			found, err := b.CheckRecords(&r)
+			found, err := b.CheckRecords(t.Context(), nil, &r)
 			var list *RejectedError
 			if len(want) == 0 {
 				if err != nil || found.MaxTimestamp != now+11 {
@@ -208,13 +208,17 @@ func TestBomb(t *testing.T) {
 			}
 			r := rules()
 			r.MaxDecompressed = limit
-			if _, err := b.CheckRecords(r); !errors.Is(err, want) || want == nil && err != nil {
+			if _, err := b.CheckRecords(t.Context(), nil, r); !errors.Is(err, want) || want == nil && err != nil {
 				t.Errorf("%s: check with %d: %v, want %v", c, limit, err, want)
 			}
 			if _, err := read(b, limit); !errors.Is(err, want) || want == nil && err != nil {
 				t.Errorf("%s: read with %d: %v, want %v", c, limit, err, want)
 			}
-			if _, err := Recompress(nil, b, (c+1)%5, 0, limit); !errors.Is(err, want) || want == nil && err != nil {
+			to := &Target{Codec: (c + 1) % 5, Records: limit}
+			if c == None {
+				to.Records = 0
+			}
+			if _, err := b.Recompress(t.Context(), nil, to); !errors.Is(err, want) || want == nil && err != nil {
 				t.Errorf("%s: recompress with %d: %v, want %v", c, limit, err, want)
 			}
 		}
@@ -235,7 +239,7 @@ func TestClaims(t *testing.T) {
 		for _, r.MaxDecompressed = range []int64{0, 1 << 20} {
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			_, err := b.CheckRecords(r)
+			_, err := b.CheckRecords(t.Context(), nil, r)
 			runtime.ReadMemStats(&after)
 			if !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrTooLarge) {
 				t.Errorf("%s: %v", c, err)
@@ -267,18 +271,25 @@ func TestXerialStreams(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := b.CheckRecords(rules()); err != nil {
+		if _, err := b.CheckRecords(t.Context(), nil, rules()); err != nil {
 			t.Error(err)
 		}
 		if got := mustRead(t, b); len(got) != 3 {
 			t.Errorf("%d records", len(got))
 		}
 	}
-	one := compressSnappy(nil, records)
+	snappy := func(records []byte) []byte {
+		b, err := compress(nil, records, Snappy, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	one := snappy(records)
 	f(one)
 	f(one[xerialHeaderLen+4:])
-	f(append(compressSnappy(nil, records[:half]), compressSnappy(nil, records[half:])...))
-	f(append(compressSnappy(nil, records[:half]), compressSnappy(nil, records[half:])[xerialHeaderLen:]...))
+	f(append(snappy(records[:half]), snappy(records[half:])...))
+	f(append(snappy(records[:half]), snappy(records[half:])[xerialHeaderLen:]...))
 }
 
 // TestCodecNames proves that the names are Kafka's and that others are refused.

@@ -1,8 +1,10 @@
 package record
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -10,6 +12,8 @@ import (
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // Codec is how the records of a batch are compressed.
@@ -61,37 +65,122 @@ const (
 	defZstdLevel               = 3
 )
 
-// Compressors are kept for the next batch. They hold no goroutine, so the garbage
+// Encoders are kept for the next batch. They hold no goroutine, so the garbage
 // collector may drop them.
 var (
-	gzipWriters  [maxGzipLevel + 1]sync.Pool // by level; 0 is the default
-	lz4Writers   sync.Pool
-	zstdEncoders [zstd.SpeedBestCompression + 1]sync.Pool // by the library's level
+	gzipEncoders   [maxGzipLevel + 1]sync.Pool // by level; 0 is the default
+	snappyEncoders sync.Pool
+	lz4Encoders    sync.Pool
+	zstdEncoders   [zstd.SpeedBestCompression + 1]sync.Pool // by the library's level
 )
 
-// compress appends src, compressed, to dst.
-func compress(dst, src []byte, c Codec, level int) ([]byte, error) {
+// encoder writes records, compressed, to its destination. Close writes what is left;
+// free must be called after it, whatever it returned.
+type encoder struct {
+	io.WriteCloser
+
+	pool *sync.Pool // to which the writer goes back; nil: to none
+}
+
+func (e *encoder) free() {
+	if e.pool != nil {
+		e.pool.Put(e.WriteCloser)
+	}
+	e.WriteCloser = nil
+}
+
+// newEncoder makes an encoder that writes to w.
+func newEncoder(w io.Writer, c Codec, level int) (encoder, error) {
 	switch c {
 	case None:
-		return append(dst, src...), nil
+		return encoder{WriteCloser: plainWriter{w}}, nil
 	case Gzip:
-		return compressGzip(dst, src, level)
+		return gzipEncoder(w, level)
 	case Snappy:
-		return compressSnappy(dst, src), nil
+		e, ok := snappyEncoders.Get().(*snappyWriter)
+		if !ok {
+			e = new(snappyWriter)
+		}
+		e.reset(w)
+		return encoder{e, &snappyEncoders}, nil
 	case LZ4:
-		return compressLZ4(dst, src, level)
+		return lz4Encoder(w, level)
 	case Zstd:
-		return compressZstd(dst, src, level)
+		return zstdEncoder(w, level)
 	default:
-		return dst, fmt.Errorf("%w: it is %d", ErrCodec, c)
+		return encoder{}, fmt.Errorf("%w: it is %d", ErrCodec, c)
 	}
 }
 
-func compressGzip(dst, src []byte, level int) ([]byte, error) {
+// compress appends src, compressed, to dst.
+func compress(dst, src []byte, c Codec, level int) ([]byte, error) {
+	out := &encoded{b: dst}
+	e, err := newEncoder(out, c, level)
+	if err != nil {
+		return dst, err
+	}
+	_, err = e.Write(src)
+	err = errors.Join(err, e.Close())
+	e.free()
+	return out.b, err
+}
+
+// Memory that encoders take at most (TestEncoderMemory).
+const (
+	plainEncoderMemory  = 0
+	gzipEncoderMemory   = 1536 << 10
+	snappyEncoderMemory = 160 << 10
+	lz4EncoderMemory    = 512 << 10
+)
+
+// encoderMemory is how many bytes an encoder takes at most, without what it writes.
+func encoderMemory(c Codec, level int) int64 {
+	switch c {
+	case Gzip:
+		return gzipEncoderMemory
+	case Snappy:
+		return snappyEncoderMemory
+	case LZ4:
+		return lz4EncoderMemory
+	case Zstd:
+		return [...]int64{
+			zstd.SpeedFastest: 2 << 20, zstd.SpeedDefault: 4 << 20,
+			zstd.SpeedBetterCompression: 8 << 20, zstd.SpeedBestCompression: 38 << 20,
+		}[zstdLevel(level)]
+	default:
+		return plainEncoderMemory
+	}
+}
+
+// fittingLevel is the level itself, or the best one whose encoder leaves the budget
+// some room for a decoder beside it: a small node compresses less rather than not at
+// all. Only zstd's levels differ that much.
+func fittingLevel(work *budget.Budget, c Codec, level int) int {
+	if c != Zstd {
+		return level
+	}
+	most := work.Most(budget.Codec) / 4 * 3
+	for _, lower := range []int{9, 5, 1} { // of each of the library's levels the highest
+		if encoderMemory(c, level) <= most {
+			break
+		}
+		level = min(lower, level)
+	}
+	return level
+}
+
+// plainWriter is the encoder of records that are not compressed.
+type plainWriter struct{ io.Writer }
+
+// Close does nothing.
+func (plainWriter) Close() error { return nil }
+
+func gzipEncoder(to io.Writer, level int) (encoder, error) {
 	if level < minGzipLevel || level > maxGzipLevel {
 		level = 0
 	}
-	w, ok := gzipWriters[level].Get().(*gzip.Writer)
+	pool := &gzipEncoders[level]
+	w, ok := pool.Get().(*gzip.Writer)
 	if !ok {
 		l := level
 		if l == 0 {
@@ -99,42 +188,23 @@ func compressGzip(dst, src []byte, level int) ([]byte, error) {
 		}
 		var err error
 		if w, err = gzip.NewWriterLevel(nil, l); err != nil {
-			return dst, err
+			return encoder{}, err
 		}
 	}
-	defer gzipWriters[level].Put(w)
-	out := bytes.NewBuffer(dst)
-	w.Reset(out)
-	if _, err := w.Write(src); err != nil {
-		return dst, err
-	}
-	if err := w.Close(); err != nil {
-		return dst, err
-	}
-	return out.Bytes(), nil
+	w.Reset(to)
+	return encoder{w, pool}, nil
 }
 
-// compressLZ4 writes one frame as Kafka's own producers do (KIP-57): independent
+// lz4Encoder writes one frame as Kafka's own producers do (KIP-57): independent
 // blocks of 64 KiB, no checksums.
-func compressLZ4(dst, src []byte, level int) ([]byte, error) {
-	w, ok := lz4Writers.Get().(*lz4.Writer)
+func lz4Encoder(to io.Writer, level int) (encoder, error) {
+	w, ok := lz4Encoders.Get().(*lz4.Writer)
 	if !ok {
 		w = lz4.NewWriter(nil)
 	}
-	defer lz4Writers.Put(w)
-	out := bytes.NewBuffer(dst)
-	w.Reset(out)
+	w.Reset(to)
 	err := w.Apply(lz4.BlockSizeOption(lz4.Block64Kb), lz4.ChecksumOption(false), lz4.CompressionLevelOption(lz4Level(level)))
-	if err != nil {
-		return dst, err
-	}
-	if _, err := w.Write(src); err != nil {
-		return dst, err
-	}
-	if err := w.Close(); err != nil {
-		return dst, err
-	}
-	return out.Bytes(), nil
+	return encoder{w, &lz4Encoders}, err
 }
 
 // lz4Level maps Kafka's levels, of which 9, the default, stands for the fast
@@ -152,22 +222,27 @@ func lz4Level(level int) lz4.CompressionLevel {
 // zstdWindow bounds what a consumer must keep to decompress.
 const zstdWindow = 1 << 20
 
-func compressZstd(dst, src []byte, level int) ([]byte, error) {
+// zstdLevel is the library's level for one of Kafka's.
+func zstdLevel(level int) zstd.EncoderLevel {
 	if level == 0 || level < minZstdLevel || level > maxZstdLevel {
 		level = defZstdLevel
 	}
-	l := zstd.EncoderLevelFromZstd(level)
+	return zstd.EncoderLevelFromZstd(level)
+}
+
+func zstdEncoder(to io.Writer, level int) (encoder, error) {
+	l := zstdLevel(level)
 	e, ok := zstdEncoders[l].Get().(*zstd.Encoder)
 	if !ok {
 		var err error
-		e, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(l), zstd.WithEncoderConcurrency(1),
+		e, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(l), zstd.WithEncoderConcurrency(1), zstd.WithLowerEncoderMem(true),
 			zstd.WithEncoderCRC(false), zstd.WithWindowSize(zstdWindow), zstd.WithZeroFrames(true))
 		if err != nil {
-			return dst, err
+			return encoder{}, err
 		}
 	}
-	defer zstdEncoders[l].Put(e)
-	return e.EncodeAll(src, dst), nil
+	e.Reset(to)
+	return encoder{e, &zstdEncoders[l]}, nil
 }
 
 // The framing of the xerial library, in which Kafka's Java clients and brokers
@@ -180,17 +255,50 @@ const (
 
 var xerialHeader = [xerialHeaderLen]byte{0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0, 0, 0, 0, 1, 0, 0, 0, 1}
 
-func compressSnappy(dst, src []byte) []byte {
-	dst = append(dst, xerialHeader[:]...)
-	for len(src) > 0 {
-		block := src[:min(len(src), xerialBlock)]
-		src = src[len(block):]
-		at := len(dst)
-		need := 4 + s2.MaxEncodedLen(len(block))
-		dst = append(dst, make([]byte, need)...)
-		n := len(s2.EncodeSnappy(dst[at+4:], block))
-		be.PutUint32(dst[at:], uint32(n))
-		dst = dst[:at+4+n]
+// snappyWriter writes the framing of the xerial library.
+type snappyWriter struct {
+	w      io.Writer
+	block  []byte // of the next block, not yet compressed
+	packed []byte // scratch
+}
+
+func (s *snappyWriter) reset(w io.Writer) {
+	s.w, s.block, s.packed = w, s.block[:0], append(s.packed[:0], xerialHeader[:]...)
+}
+
+// Write compresses whole blocks and keeps the rest.
+func (s *snappyWriter) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		k := min(len(p), xerialBlock-len(s.block))
+		s.block = append(s.block, p[:k]...)
+		p = p[k:]
+		if len(s.block) == xerialBlock {
+			if err := s.flush(); err != nil {
+				return 0, err
+			}
+		}
 	}
-	return dst
+	return n, nil
+}
+
+// Close writes the last block, or the header alone where nothing was written.
+func (s *snappyWriter) Close() error {
+	err := s.flush()
+	s.w = nil
+	return err
+}
+
+// flush writes a block, the first one with the header before it.
+func (s *snappyWriter) flush() error {
+	if len(s.block) > 0 {
+		at := len(s.packed)
+		s.packed = slices.Grow(s.packed, 4+s2.MaxEncodedLen(xerialBlock))
+		n := len(s2.EncodeSnappy(s.packed[at+4:cap(s.packed)], s.block))
+		s.packed = s.packed[:at+4+n]
+		be.PutUint32(s.packed[at:], uint32(n))
+	}
+	_, err := s.w.Write(s.packed)
+	s.block, s.packed = s.block[:0], s.packed[:0]
+	return err
 }

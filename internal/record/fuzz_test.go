@@ -53,7 +53,7 @@ func FuzzCheck(f *testing.F) {
 		if b.Check(rules()) != nil {
 			return
 		}
-		found, err := b.CheckRecords(rules())
+		found, err := b.CheckRecords(t.Context(), nil, rules())
 		got, readErr := read(b, rules().MaxDecompressed)
 		if err != nil {
 			return
@@ -91,8 +91,8 @@ func FuzzRecords(f *testing.F) {
 		const limit = 1 << 20
 		r := *lax
 		r.MaxDecompressed = limit
-		found, err := b.CheckRecords(&r)
-		plain, plainErr := Recompress(nil, b, None, 0, limit)
+		found, err := b.CheckRecords(t.Context(), nil, &r)
+		plain, plainErr := b.Recompress(t.Context(), nil, &Target{Records: limit})
 		if plainErr != nil {
 			if err == nil {
 				t.Fatalf("it passed, but does not decompress: %v", plainErr)
@@ -103,11 +103,11 @@ func FuzzRecords(f *testing.F) {
 			return
 		}
 		for c := None; c <= Zstd; c++ {
-			again, err2 := Recompress(nil, plain, c, 0, limit)
+			again, err2 := plain.Recompress(t.Context(), nil, &Target{Codec: c})
 			if err2 != nil {
 				t.Fatal(err2)
 			}
-			found2, err2 := again.CheckRecords(&r)
+			found2, err2 := again.CheckRecords(t.Context(), nil, &r)
 			if (err == nil) != (err2 == nil) || err == nil && found != found2 {
 				t.Fatalf("%s: %+v, %v; %s: %+v, %v", b.Codec(), found, err, c, found2, err2)
 			}

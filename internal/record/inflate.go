@@ -13,21 +13,17 @@ import (
 	"github.com/pierrec/lz4/v4"
 )
 
-// Windows of zstd: the largest that is accepted, which is also the reference
-// library's limit, and the largest whose decoder is kept for the next batch.
-const (
-	maxWindow  = 128 << 20
-	keepWindow = 8 << 20
-)
+// keepWindow is the largest window of a zstd decoder that is kept for the next batch.
+const keepWindow = 2 << 20
 
-// keepBuffer is the largest buffer that a pool keeps.
+// keepBuffer is the largest snappy block whose memory is kept for the next batch.
 const keepBuffer = 1 << 20
 
-// inflater streams what a compressed batch decompresses to. Exactly one of the
-// decoders is set, the one of its codec.
+// inflater streams the bytes that a compressed batch decompresses to. Exactly one
+// of the decoders is set, the one of its codec.
 type inflater struct {
 	codec  Codec
-	src    bytes.Reader
+	src    source
 	gzip   *gzip.Reader
 	snappy *snappyReader
 	lz4    *lz4.Reader
@@ -36,29 +32,44 @@ type inflater struct {
 	r      io.Reader
 }
 
+// source reads the bytes of a plan.
+type source struct {
+	bytes.Reader
+
+	narrow byte
+}
+
+// Read reads the next bytes. The first read covers the header of a zstd frame.
+func (s *source) Read(p []byte) (int, error) {
+	at := s.Size() - int64(s.Len())
+	n, err := s.Reader.Read(p)
+	if s.narrow != 0 && at <= atZstdWindow && at+int64(n) > atZstdWindow {
+		p[atZstdWindow-at] = s.narrow
+	}
+	return n, err
+}
+
 // inflaters are kept for the next batch, by codec. None holds a goroutine, so the
 // garbage collector may drop them.
 var inflaters [len(codecNames)]sync.Pool
 
 // inflate begins to decompress. Errors here and of Read wrap ErrInvalid.
-func inflate(c Codec, src []byte, limit int64) (*inflater, error) {
-	if !c.Known() {
-		return nil, fmt.Errorf("%w: it is %d", ErrCodec, c)
-	}
+func inflate(c Codec, p *plan) (*inflater, error) {
 	f, ok := inflaters[c].Get().(*inflater)
 	if !ok {
 		f = &inflater{codec: c}
 	}
-	f.keep = true
-	f.src.Reset(src)
-	if err := f.open(src, limit); err != nil {
+	f.keep = p.window <= keepWindow
+	f.src.Reset(p.src)
+	f.src.narrow = p.narrow
+	if err := f.open(p.src); err != nil {
 		f.close()
-		return nil, f.wrap(err)
+		return nil, wrapInflate(c, err)
 	}
 	return f, nil
 }
 
-func (f *inflater) open(src []byte, limit int64) error {
+func (f *inflater) open(src []byte) error {
 	switch f.codec {
 	case Gzip:
 		f.r = f.gzip
@@ -66,13 +77,13 @@ func (f *inflater) open(src []byte, limit int64) error {
 			f.gzip = new(gzip.Reader)
 			f.r = f.gzip
 		}
-		return f.gzip.Reset(&f.src)
+		return f.gzip.Reset(&f.src.Reader) // for which the library has a faster loop
 	case Snappy:
 		if f.snappy == nil {
 			f.snappy = new(snappyReader)
 		}
 		f.r = f.snappy
-		f.snappy.reset(src, limit)
+		f.snappy.reset(src)
 		return nil
 	case LZ4:
 		if f.lz4 == nil {
@@ -80,65 +91,44 @@ func (f *inflater) open(src []byte, limit int64) error {
 		}
 		f.r = f.lz4
 		f.lz4.Reset(&f.src)
-		return checkLZ4(src)
+		return nil
 	case Zstd:
-		return f.openZstd(src, limit)
+		if f.zstd == nil {
+			var err error
+			f.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+				zstd.WithDecoderMaxWindow(maxWindow), zstd.WithDecoderMaxMemory(maxWindow))
+			if err != nil {
+				return err
+			}
+		}
+		f.r = f.zstd
+		return f.zstd.Reset(&f.src)
 	default:
 		f.r = &f.src
 		return nil
 	}
 }
 
-// openZstd takes a decoder whose window is bounded by what the frame asks for and
-// by what the batch may decompress to, because the window is taken at once.
-func (f *inflater) openZstd(src []byte, limit int64) error {
-	var h zstd.Header
-	if err := h.Decode(src); err != nil {
-		return err
-	}
-	window := h.WindowSize
-	if h.SingleSegment {
-		window = h.FrameContentSize
-	}
-	if limit > 0 && window > uint64(limit) && window > keepWindow {
-		return fmt.Errorf("%w: it needs a window of %d bytes", ErrTooLarge, window)
-	}
-	largest := uint64(keepWindow)
-	if window > keepWindow {
-		f.zstd, f.keep, largest = nil, false, maxWindow
-	}
-	if f.zstd == nil {
-		var err error
-		f.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(largest), zstd.WithDecoderMaxMemory(largest))
-		if err != nil {
-			return err
-		}
-	}
-	f.r = f.zstd
-	return f.zstd.Reset(&f.src)
-}
-
 // Read gives the next decompressed bytes.
 func (f *inflater) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = f.wrap(err)
+		err = wrapInflate(f.codec, err)
 	}
 	return n, err
 }
 
-func (f *inflater) wrap(err error) error {
-	if errors.Is(err, ErrTooLarge) {
+func wrapInflate(c Codec, err error) error {
+	if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrCodec) {
 		return err
 	}
-	return fmt.Errorf("%w: its %s data does not decompress: %w", ErrInvalid, f.codec, err)
+	return fmt.Errorf("%w: its %s data does not decompress: %w", ErrInvalid, c, err)
 }
 
 func (f *inflater) close() {
 	f.src.Reset(nil)
 	if f.snappy != nil {
-		f.snappy.reset(nil, 0)
+		f.snappy.reset(nil)
 		f.keep = cap(f.snappy.buf) <= keepBuffer
 	}
 	if !f.keep {
@@ -150,34 +140,16 @@ func (f *inflater) close() {
 	inflaters[f.codec].Put(f)
 }
 
-// checkLZ4 refuses frames that Kafka's Java clients cannot read, although the
-// library here can: old framings and blocks that depend on each other.
-func checkLZ4(src []byte) error {
-	const magic, version, independent = 0x184d2204, 0xc0, 0x60
-	if len(src) < 7 {
-		return io.ErrUnexpectedEOF
-	}
-	le := uint32(src[0]) | uint32(src[1])<<8 | uint32(src[2])<<16 | uint32(src[3])<<24
-	if le != magic {
-		return errors.New("not an lz4 frame")
-	}
-	if src[4]&(version|independent&^version) != independent {
-		return errors.New("an lz4 frame of another version or with dependent blocks")
-	}
-	return nil
-}
-
 // snappyReader reads snappy in the xerial framing and as one bare block.
 type snappyReader struct {
-	src   []byte
-	limit int64 // of a block decompressed; 0: none
-	bare  bool
-	buf   []byte
-	out   []byte // decompressed and not yet read, in buf
+	src  []byte
+	bare bool
+	buf  []byte
+	out  []byte // decompressed and not yet read, in buf
 }
 
-func (s *snappyReader) reset(src []byte, limit int64) {
-	s.limit, s.out = limit, nil
+func (s *snappyReader) reset(src []byte) {
+	s.out = nil
 	s.bare = len(src) < xerialHeaderLen || !bytes.Equal(src[:8], xerialHeader[:8])
 	if !s.bare {
 		src = src[xerialHeaderLen:]
@@ -230,21 +202,12 @@ func (s *snappyReader) block() ([]byte, error) {
 	return block, nil
 }
 
-// maxSnappyRatio is more than any block can grow: 3 bytes make at most 64.
-const maxSnappyRatio = 22
-
 // decode decompresses a block. Its length is stated in front and taken at once, so
 // it is bounded first.
 func (s *snappyReader) decode(block []byte) error {
-	n, err := snappy.DecodedLen(block)
+	n, err := snappyLen(block)
 	if err != nil {
 		return err
-	}
-	if n > maxSnappyRatio*len(block) {
-		return snappy.ErrCorrupt
-	}
-	if s.limit > 0 && int64(n) > s.limit {
-		return ErrTooLarge
 	}
 	if cap(s.buf) < n {
 		s.buf = make([]byte, n)

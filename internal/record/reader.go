@@ -1,12 +1,6 @@
 package record
 
-import (
-	"errors"
-	"fmt"
-	"io"
-	"math"
-	"sync"
-)
+import "context"
 
 // Header is a record's header: a name and bytes of the application's own.
 type Header struct {
@@ -33,26 +27,27 @@ type Record struct {
 //	}
 //	if err := r.Err(); err != nil { ... }
 //
-// The zero value is ready for Reset; one Reader serves many batches.
+// Compressed records are decompressed as they are asked for, one at a time; those
+// of a node's own batches, so that it draws on no budget. The zero value is ready
+// for Reset; one Reader serves many batches.
 type Reader struct {
 	Record Record // the current one, valid until the next call
 
 	batch  Batch
-	data   []byte // the records, decompressed
-	p      int
+	data   []byte  // the records; where they are compressed, the current one
+	p      int     // the next record's place in data
+	stream *stream // nil: they are not compressed
 	i, n   int64
-	pooled *[]byte // what data was decompressed into; nil: data is the batch's own
 	err    error
 }
 
-// buffers are what batches are decompressed into; larger ones than keepBuffer are
-// not kept.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
-
-// Reset begins with the first record of b. Compressed records are decompressed
-// here, to at most limit bytes (0: no bound); more is ErrTooLarge.
+// Reset begins with the first record of b. Compressed records may be decompressed
+// to limit bytes (0: MaxInflated); more is ErrTooLarge.
 func (r *Reader) Reset(b Batch, limit int64) {
-	headers := r.Record.Headers
+	headers, data := r.Record.Headers, r.data
+	if r.stream == nil {
+		data = nil // it is the last batch's own
+	}
 	r.Close()
 	r.Record.Headers = headers
 	if r.err = b.checkSize(); r.err != nil {
@@ -62,12 +57,8 @@ func (r *Reader) Reset(b Batch, limit int64) {
 	if b.Codec() == None {
 		return
 	}
-	r.pooled, _ = buffers.Get().(*[]byte)
-	*r.pooled, r.err = decompress((*r.pooled)[:0], b, limit)
-	r.data = *r.pooled
-	if r.err != nil {
-		r.n = 0
-	}
+	r.data = data[:0]
+	r.stream, r.err = openStream(context.Background(), nil, b, limit, 0) //nolint:forbidigo // without a budget nothing waits
 }
 
 // Next moves to the next record. It returns false at the end and at the first
@@ -75,6 +66,11 @@ func (r *Reader) Reset(b Batch, limit int64) {
 func (r *Reader) Next() bool {
 	if r.err != nil || r.i >= r.n {
 		return false
+	}
+	if r.stream != nil {
+		if r.err = r.load(); r.err != nil {
+			return false
+		}
 	}
 	if p := r.parse(); p != badPos {
 		r.p = p
@@ -88,12 +84,24 @@ func (r *Reader) Next() bool {
 // Err is the fault that ended the iteration, nil where all records were read.
 func (r *Reader) Err() error { return r.err }
 
-// Close gives the Reader's buffer back. It may be used again by Reset.
+// Close gives back what the Reader holds. It may be used again by Reset.
 func (r *Reader) Close() {
-	if r.pooled != nil && cap(*r.pooled) <= keepBuffer {
-		buffers.Put(r.pooled)
+	if r.stream != nil {
+		r.stream.close()
 	}
 	*r = Reader{}
+}
+
+// load decompresses the next record into data.
+func (r *Reader) load() error {
+	s := r.stream
+	size := s.varint()
+	if s.err == nil && (size < 0 || size > s.left+int64(s.n)) {
+		s.fail(badRecord(uint64(r.i), "its length is wrong"))
+	}
+	r.data = s.copyTo(appendVarint(r.data[:0], size), size)
+	r.p = 0
+	return s.err
 }
 
 // parse reads the record at p and returns the position after it, or badPos.
@@ -147,36 +155,4 @@ func field(b []byte, p int) ([]byte, int) {
 	}
 	end := p + int(n)
 	return b[p:end:end], end
-}
-
-// decompress appends the records of b, decompressed, to dst. The buffer grows with
-// what comes, not with what is promised.
-func decompress(dst []byte, b Batch, limit int64) ([]byte, error) {
-	if limit <= 0 {
-		limit = math.MaxInt64
-	}
-	src, err := inflate(b.Codec(), b.payload(), limit)
-	if err != nil {
-		return dst, err
-	}
-	defer src.close()
-	start := len(dst)
-	for empty := 0; empty < maxEmptyReads; empty++ {
-		if len(dst) == cap(dst) {
-			dst = append(dst, make([]byte, max(4<<10, len(dst)))...)[:len(dst)]
-		}
-		n, err := src.Read(dst[len(dst):cap(dst)])
-		dst = dst[:len(dst)+n]
-		switch {
-		case int64(len(dst)-start) > limit:
-			return dst, fmt.Errorf("%w when it is decompressed", ErrTooLarge)
-		case errors.Is(err, io.EOF):
-			return dst, nil
-		case err != nil:
-			return dst, err
-		case n > 0:
-			empty = 0
-		}
-	}
-	return dst, io.ErrNoProgress
 }

@@ -1,11 +1,12 @@
 package record
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"sync"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // minRecordLen is the length of the least record: seven fields of one byte.
@@ -21,6 +22,7 @@ type walk struct {
 
 	minTime, maxTime int64
 	nullKeys         uint64
+	bytes            int64 // of the records when they are decompressed
 
 	rules *Rules         // where set, each record is judged
 	bad   *RejectedError // and this lists the bad ones
@@ -29,36 +31,38 @@ type walk struct {
 // Found is what CheckRecords saw in the records.
 type Found struct {
 	MaxTimestamp int64 // the largest of the records' timestamps; NoTimestamp: none has one
+	Bytes        int64 // of the records when they are decompressed
 }
 
 // CheckRecords judges the records of a batch that passed Check: the offset deltas
 // count from 0, every length is inside its bounds, nothing follows the last one,
 // timestamps lie within the rules' bounds, and there are keys where the topic
-// needs them. Compressed records are decompressed in pieces. The errors are
-// ErrInvalid, ErrTimestamp, ErrTooLarge, and *RejectedError where some records are
-// to blame.
-func (b Batch) CheckRecords(r *Rules) (Found, error) {
+// needs them. Compressed records are decompressed in pieces, with memory and a
+// processor of the budget, for which the call may wait. The errors are ErrInvalid,
+// ErrTimestamp, ErrTooLarge, *RejectedError where some records are to blame, and the
+// context's.
+func (b Batch) CheckRecords(ctx context.Context, work *budget.Budget, r *Rules) (Found, error) {
 	if b.TimestampType() == LogAppendTime && !r.Internal {
 		return Found{}, fmt.Errorf("%w: producers should not set the timestamp type to LogAppendTime", ErrTimestamp)
 	}
 	w := newWalk(b)
-	if err := w.run(b, r); err != nil {
+	if err := w.run(ctx, work, b, r); err != nil {
 		return Found{}, err
 	}
 	if w.within(r) {
-		return Found{MaxTimestamp: w.maxTime}, nil
+		return w.found(), nil
 	}
 	// Somebody breaks the rules: walk again and note who. Records without a
 	// timestamp may have made the first look too strict.
 	w = newWalk(b)
 	w.rules, w.bad = r, new(RejectedError)
-	if err := w.run(b, r); err != nil {
+	if err := w.run(ctx, work, b, r); err != nil {
 		return Found{}, err
 	}
 	if w.bad.Total > 0 {
 		return Found{}, w.bad
 	}
-	return Found{MaxTimestamp: w.maxTime}, nil
+	return w.found(), nil
 }
 
 func newWalk(b Batch) walk {
@@ -72,17 +76,20 @@ func newWalk(b Batch) walk {
 	return w
 }
 
-func (w *walk) run(b Batch, r *Rules) error {
+func (w *walk) run(ctx context.Context, work *budget.Budget, b Batch, r *Rules) error {
 	if b.Codec() == None {
+		w.bytes = int64(len(b.payload()))
 		return w.slice(b.payload())
 	}
-	s, err := openStream(b, r.MaxDecompressed)
+	s, err := openStream(ctx, work, b, r.MaxDecompressed, 0)
 	if err != nil {
 		return err
 	}
 	defer s.close()
 	return w.stream(s)
 }
+
+func (w *walk) found() Found { return Found{MaxTimestamp: w.maxTime, Bytes: w.bytes} }
 
 // within tells whether all records keep the rules for sure.
 func (w *walk) within(r *Rules) bool {
@@ -260,6 +267,7 @@ func (w *walk) stream(s *stream) error {
 		}
 		w.note(i, delta, key >= 0)
 	}
+	w.bytes = s.read()
 	if s.p < s.n || s.fill() {
 		return fmt.Errorf("%w: bytes follow its last record", ErrInvalid)
 	}
@@ -267,131 +275,4 @@ func (w *walk) stream(s *stream) error {
 		return nil
 	}
 	return s.err
-}
-
-// errEnd stands for the end of a stream, where another byte is wanted.
-var errEnd = fmt.Errorf("%w: its records end early", ErrInvalid)
-
-// stream is a window on the decompressed records of a batch. After the first
-// error all that it reads is zero.
-type stream struct {
-	src  *inflater
-	buf  [32 << 10]byte
-	p, n int   // buf[p:n] is unread
-	past int64 // bytes that left the window
-	left int64 // bytes that may still come
-	err  error
-}
-
-// streams are windows kept for the next batch.
-var streams = sync.Pool{New: func() any { return new(stream) }}
-
-func openStream(b Batch, limit int64) (*stream, error) {
-	src, err := inflate(b.Codec(), b.payload(), limit)
-	if err != nil {
-		return nil, err
-	}
-	if limit <= 0 {
-		limit = math.MaxInt64
-	}
-	s, _ := streams.Get().(*stream)
-	s.src, s.p, s.n, s.past, s.left, s.err = src, 0, 0, 0, limit, nil
-	return s, nil
-}
-
-func (s *stream) close() {
-	s.src.close()
-	s.src = nil
-	streams.Put(s)
-}
-
-// read is the number of bytes read so far.
-func (s *stream) read() int64 { return s.past + int64(s.p) }
-
-func (s *stream) fail(err error) {
-	if s.err == nil {
-		s.err = err
-	}
-	s.p, s.n = 0, 0
-}
-
-// maxEmptyReads bounds how often a decompressor may give nothing and no error.
-const maxEmptyReads = 100
-
-// fill brings the next bytes into the empty window and tells whether there are any.
-func (s *stream) fill() bool {
-	if s.err != nil {
-		return false
-	}
-	s.past += int64(s.n)
-	s.p, s.n = 0, 0
-	for range maxEmptyReads {
-		n, err := s.src.Read(s.buf[:])
-		s.left -= int64(n)
-		switch {
-		case s.left < 0:
-			s.fail(fmt.Errorf("%w when it is decompressed", ErrTooLarge))
-			return false
-		case n > 0:
-			s.n = n
-			return true // an error comes again with the next read
-		case errors.Is(err, io.EOF):
-			s.fail(errEnd)
-			return false
-		case err != nil:
-			s.fail(err)
-			return false
-		}
-	}
-	s.fail(io.ErrNoProgress)
-	return false
-}
-
-func (s *stream) varint() int64 {
-	if s.p < s.n && s.buf[s.p] < 0x80 {
-		v := s.buf[s.p]
-		s.p++
-		return int64(v>>1) ^ -int64(v&1)
-	}
-	var u uint64
-	for shift := 0; shift < 64; shift += 7 {
-		if s.p == s.n && !s.fill() {
-			return 0
-		}
-		c := s.buf[s.p]
-		s.p++
-		if shift == 63 && c > 1 {
-			break
-		}
-		u |= uint64(c&0x7f) << shift
-		if c < 0x80 {
-			return unzigzag(u)
-		}
-	}
-	s.fail(fmt.Errorf("%w: a number in its records is too long", ErrInvalid))
-	return 0
-}
-
-// bytes moves over a length and that many bytes and returns the length.
-func (s *stream) bytes() int64 {
-	n := s.varint()
-	if n > math.MaxInt32 {
-		s.fail(errEnd)
-		return 0
-	}
-	if n > 0 {
-		s.skip(n)
-	}
-	return n
-}
-
-func (s *stream) skip(n int64) {
-	for n > int64(s.n-s.p) {
-		n -= int64(s.n - s.p)
-		s.p = s.n
-		if !s.fill() {
-			return
-		}
-	}
-	s.p += int(n)
 }

@@ -1,6 +1,8 @@
 package replica
 
 import (
+	"context"
+
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage"
 )
@@ -153,13 +155,15 @@ func (p *Partition) FindStart(asker record.Epoch) (Position, error) {
 }
 
 // FindTime is the first record that a reader may see with a timestamp of at least ms.
-func (p *Partition) FindTime(asker record.Epoch, i Isolation, ms int64) (Position, error) {
-	return p.find(asker, i, func() (storage.Stamp, bool, error) { return p.log.FindTime(ms) })
+// It may wait for work memory; the context ends that.
+func (p *Partition) FindTime(ctx context.Context, asker record.Epoch, i Isolation, ms int64) (Position, error) {
+	return p.find(asker, i, func() (storage.Stamp, bool, error) { return p.log.FindTime(ctx, ms) })
 }
 
-// FindNewest is the record with the largest timestamp, where a reader may see it.
-func (p *Partition) FindNewest(asker record.Epoch, i Isolation) (Position, error) {
-	return p.find(asker, i, p.log.MaxTime)
+// FindNewest is the record with the largest timestamp, where a reader may see it. It
+// may wait for work memory; the context ends that.
+func (p *Partition) FindNewest(ctx context.Context, asker record.Epoch, i Isolation) (Position, error) {
+	return p.find(asker, i, func() (storage.Stamp, bool, error) { return p.log.MaxTime(ctx) })
 }
 
 func (p *Partition) find(asker record.Epoch, i Isolation, lookUp func() (storage.Stamp, bool, error)) (Position, error) {

@@ -311,7 +311,7 @@ func TestFlips(t *testing.T) {
 			readSome(t, l)
 		} else {
 			expectValues(t, l, n)
-			if at, ok, err := l.MaxTime(); err != nil || !ok || at.Offset != 0 && at.Time < 1_700_000_000_000 {
+			if at, ok, err := l.MaxTime(t.Context()); err != nil || !ok || at.Offset != 0 && at.Time < 1_700_000_000_000 {
 				t.Errorf("seed %d, %s: %v %v %v", seed, name, at, ok, err)
 			}
 			mustAppend(t, l, batch(t, n, 1, 100))

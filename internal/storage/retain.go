@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -191,7 +192,8 @@ func (l *Log) startByAge(ms int64) (record.Offset, error) {
 	if oldest != timeUnknown && oldest >= ms {
 		return -1, nil
 	}
-	at, ok, err := l.findTime(max(ms, 0))
+	ctx := context.Background() //nolint:forbidigo // the store's own look-up draws on no budget, so that nothing waits
+	at, ok, err := l.findTime(ctx, nil, max(ms, 0))
 	if err != nil {
 		return -1, err
 	}

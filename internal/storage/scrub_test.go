@@ -250,7 +250,7 @@ func TestWalksMeetDamage(t *testing.T) {
 		}
 		for range 20 {
 			want := record.Offset(rng.IntN(scrubbedEnd))
-			at, ok, err := l.FindTime(1_700_000_000_000 + int64(want))
+			at, ok, err := l.FindTime(t.Context(), 1_700_000_000_000+int64(want))
 			if !explained("FindTime", err) && (!ok || at.Offset != want) {
 				t.Fatalf("seed %d, %s: time %d was found at %v %v", seed, name, want, at, ok)
 			}

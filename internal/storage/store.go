@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -52,6 +53,8 @@ type Config struct {
 
 	atOnce int   // see there; tests make it small
 	block  int64 // to the end of which the end of a file that was taken over is overwritten; tests make it small
+
+	Work *budget.Budget // on which look-ups into batches draw; nil: no bounds
 
 	Scrub int64 // bytes a second that are read, once a day, to find damage; 8 MiB, negative: none
 

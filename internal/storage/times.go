@@ -1,10 +1,12 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"io"
 	"sort"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -15,21 +17,18 @@ type Stamp struct {
 	Epoch  record.Epoch
 }
 
-// maxDecompressed bounds what one batch may decompress to when its records'
-// timestamps are read: far beyond what a broker lets in.
-const maxDecompressed = 1 << 30
-
 // FindTime finds the first record with a timestamp of at least ms (ListOffsets);
-// ok is false where there is none.
-func (l *Log) FindTime(ms int64) (at Stamp, ok bool, err error) {
+// ok is false where there is none. It may wait for work memory; the context ends that.
+func (l *Log) FindTime(ctx context.Context, ms int64) (at Stamp, ok bool, err error) {
 	if err := l.usable(); err != nil {
 		return Stamp{}, false, err
 	}
-	return l.findTime(max(ms, 0))
+	return l.findTime(ctx, l.s.cfg.Work, max(ms, 0))
 }
 
-// MaxTime finds the first record with the largest timestamp.
-func (l *Log) MaxTime() (at Stamp, ok bool, err error) {
+// MaxTime finds the first record with the largest timestamp. It may wait for work
+// memory; the context ends that.
+func (l *Log) MaxTime(ctx context.Context) (at Stamp, ok bool, err error) {
 	if err := l.usable(); err != nil {
 		return Stamp{}, false, err
 	}
@@ -44,7 +43,7 @@ func (l *Log) MaxTime() (at Stamp, ok bool, err error) {
 	if latest < 0 {
 		return Stamp{}, false, nil
 	}
-	return l.findTime(latest)
+	return l.findTime(ctx, l.s.cfg.Work, latest)
 }
 
 // segments are the log's segments now.
@@ -67,7 +66,7 @@ func (l *Log) above() []*segment {
 }
 
 // findTime looks at the segments that may have such a record, the oldest first.
-func (l *Log) findTime(ms int64) (at Stamp, ok bool, err error) {
+func (l *Log) findTime(ctx context.Context, work *budget.Budget, ms int64) (at Stamp, ok bool, err error) {
 	for _, g := range l.above() {
 		latest, err := l.maxTimeOf(g)
 		if err != nil {
@@ -76,7 +75,7 @@ func (l *Log) findTime(ms int64) (at Stamp, ok bool, err error) {
 		if latest < ms {
 			continue
 		}
-		at, ok, err = l.findTimeIn(g, ms)
+		at, ok, err = l.findTimeIn(ctx, work, g, ms)
 		if ok || err != nil {
 			return at, ok, err
 		}
@@ -173,7 +172,7 @@ func (l *Log) timeClaim(g *segment, ms int64) record.Offset {
 
 // findTimeIn finds the first record of a segment, not below the log's start, with
 // a timestamp of at least ms.
-func (l *Log) findTimeIn(g *segment, ms int64) (Stamp, bool, error) {
+func (l *Log) findTimeIn(ctx context.Context, work *budget.Budget, g *segment, ms int64) (Stamp, bool, error) {
 	from := max(l.timeClaim(g, ms)+1, record.Offset(l.start.Load()))
 	sp, err := l.locate(g, from)
 	if errors.Is(err, io.EOF) {
@@ -205,11 +204,14 @@ func (l *Log) findTimeIn(g *segment, ms int64) (Stamp, bool, error) {
 		if b.MaxTimestamp() < ms {
 			continue
 		}
-		whole := make(record.Batch, b.Size())
-		if n, err := h.f.ReadAt(whole, pos); n < len(whole) {
-			return Stamp{}, false, l.lost(g, from, err)
+		read := func(whole []byte) error {
+			n, err := h.f.ReadAt(whole, pos)
+			if n < len(whole) {
+				return l.lost(g, from, err)
+			}
+			return nil
 		}
-		at, ok, err := firstAt(whole, from, ms)
+		at, ok, err := firstAt(ctx, work, b, read, from, ms)
 		if ok || err != nil {
 			return at, ok, err
 		}
@@ -217,16 +219,19 @@ func (l *Log) findTimeIn(g *segment, ms int64) (Stamp, bool, error) {
 }
 
 // firstAt is the first record of a batch from an offset on that is as late as ms.
-func firstAt(b record.Batch, from record.Offset, ms int64) (Stamp, bool, error) {
-	if b.TimestampType() == record.LogAppendTime {
-		return Stamp{max(from, b.BaseOffset()), b.MaxTimestamp(), b.LeaderEpoch()}, b.LastOffset() >= from, nil
+// Only the batch's header is known; read reads all of it. A batch that is larger
+// than any reservation was allowed by somebody: it takes the largest, and is read
+// while no other large one is.
+func firstAt(ctx context.Context, work *budget.Budget, header record.Batch, read func([]byte) error, from record.Offset, ms int64) (Stamp, bool, error) {
+	held, err := work.Reserve(ctx, budget.Batch, min(int64(header.Size()), work.Most(budget.Batch)))
+	if err != nil {
+		return Stamp{}, false, err
 	}
-	var r record.Reader
-	defer r.Close()
-	for r.Reset(b, maxDecompressed); r.Next(); {
-		if r.Record.Offset >= from && r.Record.Timestamp >= ms {
-			return Stamp{r.Record.Offset, r.Record.Timestamp, b.LeaderEpoch()}, true, nil
-		}
+	defer held.Release()
+	whole := make(record.Batch, header.Size())
+	if err := read(whole); err != nil {
+		return Stamp{}, false, err
 	}
-	return Stamp{}, false, r.Err()
+	at, ok, err := whole.FirstAt(ctx, work, from, ms)
+	return Stamp{at.Offset, at.Timestamp, whole.LeaderEpoch()}, ok, err
 }
