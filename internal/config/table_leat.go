@@ -6,7 +6,7 @@ import "regexp"
 var leatConfigs = []Def{
 	{
 		Name: "leat.group.memory.bytes", Type: Long, Default: "268435456", check: atLeast(aMebi),
-		Doc: "How many bytes the members of all consumer groups that this node coordinates may keep; who would need more is refused.",
+		Doc: "How many bytes the consumer groups that this node coordinates may keep, for their members and their committed offsets, of which one takes about 100; what would need more is refused.",
 	},
 	{
 		Name: "leat.journal.bytes", Type: Long, Default: "67108864", check: atLeast(4 * aMebi),

@@ -11,9 +11,9 @@ import (
 	"github.com/leatstream/leat/internal/coord"
 )
 
-// MaxMemory is how many bytes the members of all groups that a node coordinates may
-// keep there, unless a Config says otherwise: their names, ids, protocols and
-// assignments, and the topics that they consume.
+// MaxMemory is how many bytes the groups that a node coordinates may keep there, unless
+// a Config says otherwise: their members' names, ids, protocols and assignments, the
+// topics that they consume, and the offsets that they have committed.
 const MaxMemory = 256 << 20
 
 // maxMemberBytes bounds one member's protocols: with more the group could not be
@@ -26,12 +26,15 @@ const (
 	pendingCost  = 256 // an id that was given out
 	protocolCost = 128 // a protocol of a member, and its place in the group's count
 	topicCost    = 64  // a topic that is consumed
+	groupCost    = 896 // a group: its struct, tables and timers
 )
+
+func groupSize(id string) int64 { return int64(groupCost + len(id)) }
 
 // fullEvery is how often it is said that members are refused.
 const fullEvery = 10 * time.Second
 
-// budget is the memory that members may take on this node. All machines of a
+// budget is the memory that groups may take on this node. All machines of a
 // Service share it. What is recorded is always taken, so that it may be overdrawn.
 // Safe for concurrent use.
 type budget struct {
@@ -68,7 +71,7 @@ func (b *budget) refused(now time.Time, group string, n int64) {
 		return
 	}
 	const shown = 100 // bytes of a group's name
-	b.log.Warn("the memory for members of consumer groups is full: who would need more of it is refused; look for groups with too many members or too much metadata",
+	b.log.Warn("the memory for consumer groups is full: what would need more of it is refused; look for groups with too many members, offsets or too much metadata, or raise leat.group.memory.bytes",
 		slog.String("group", group[:min(len(group), shown)]), slog.Int64("needed", n),
 		slog.Int64("used", b.used.Load()), slog.Int64("limit", b.limit))
 }

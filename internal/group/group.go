@@ -48,9 +48,9 @@ type group struct {
 	leader       string // a member's id; "": none
 	members      []*member
 	byID         map[string]*member
-	statics      map[string]*member          // by instance id
-	support      map[string]int              // how many members have a protocol
-	offsets      map[string]map[int32]offset // by topic and partition
+	statics      map[string]*member // by instance id
+	support      map[string]int     // how many members have a protocol
+	offsets      committed
 
 	// What they do not hold.
 	before     state               // the state before this one
@@ -101,11 +101,12 @@ func (m *Machine) obtain(id string) *group {
 		g = &group{
 			id: id, since: -1,
 			byID: map[string]*member{}, statics: map[string]*member{}, support: map[string]int{},
-			offsets: map[string]map[int32]offset{}, pending: map[string]*pending{},
+			offsets: newCommitted(m.names), pending: map[string]*pending{},
 		}
 		g.joinTimer.Fire = func(s *coord.Step) { m.joinTimedOut(s, g) }
 		g.syncTimer.Fire = func(s *coord.Step) { m.syncTimedOut(s, g) }
 		m.groups[id] = g
+		m.memory.add(groupSize(id))
 	}
 	return g
 }

@@ -53,8 +53,8 @@ func (m *Machine) Join(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, repl
 		j.fail(s, req.MemberID, unknownMemberID)
 	case req.ProtocolType == "" || len(req.Protocols) == 0:
 		j.fail(s, "", inconsistentGroupProtocol)
-	case j.size() > m.memory.room():
-		m.memory.total.refused(s.Now, req.Group, j.size())
+	case j.size()+groupSize(req.Group) > m.memory.room():
+		m.memory.total.refused(s.Now, req.Group, j.size()+groupSize(req.Group))
 		j.fail(s, "", groupMaxSizeReached)
 	default:
 		// A group exists when its first record does.

@@ -42,7 +42,8 @@ type Machine struct {
 	newID    func() string // of a member: the part after the client's name
 	timers   *coord.Timers
 	scan     coord.Timer // looks for expired offsets
-	memory   account     // what the members take
+	memory   account     // what the groups take
+	names    *names      // of the topics that groups have offsets of
 
 	groups map[string]*group
 	last   record.Offset // the offset after the last record applied
@@ -53,6 +54,7 @@ var _ coord.Machine = (*Machine)(nil)
 // newMachine makes the machine of a partition that has no records yet.
 func newMachine(t *coord.Timers, total *budget, settings func() Settings, newID func() string) *Machine {
 	m := &Machine{settings: settings, newID: newID, timers: t, memory: account{total: total}, groups: map[string]*group{}}
+	m.names = newNames(&m.memory)
 	m.scan.Fire = m.expireOffsets
 	return m
 }

@@ -31,12 +31,12 @@ func (m *Machine) recorded() map[string]recorded {
 	out := map[string]recorded{}
 	for id, g := range m.groups {
 		r := recorded{Unsaved: g.unsaved}
-		for topic, known := range g.offsets {
-			for p, o := range known {
+		for topic, list := range g.offsets.topics {
+			for i := range list {
 				if r.Offsets == nil {
 					r.Offsets = map[string]offset{}
 				}
-				r.Offsets[fmt.Sprint(topic, "/", p)] = o
+				r.Offsets[fmt.Sprint(topic.text, "/", list[i].partition)] = list[i].offset()
 			}
 		}
 		if g.state == empty || g.state == stable {
@@ -54,9 +54,18 @@ func (m *Machine) recorded() map[string]recorded {
 	return out
 }
 
-// held counts what the machine keeps of its members, from nothing.
+// held counts what the machine keeps of its groups, from nothing.
 func (m *Machine) held() (n int64) {
+	users := map[*topicName]int{}
 	for _, g := range m.groups {
+		n += groupSize(g.id)
+		for topic, list := range g.offsets.topics {
+			users[topic]++
+			n += placeCost
+			for i := range list {
+				n += list[i].size()
+			}
+		}
 		for _, mb := range g.members {
 			n += mb.size()
 		}
@@ -67,13 +76,24 @@ func (m *Machine) held() (n int64) {
 			n += topicSize([]byte(topic))
 		}
 	}
+	for topic, n := range users {
+		if topic.users != n || m.names.byText[topic.text] != topic {
+			return -1
+		}
+	}
+	for text := range m.names.byText {
+		n += nameSize(len(text))
+	}
+	if len(users) != len(m.names.byText) {
+		return -1
+	}
 	return n
 }
 
 // check fails where the machine's bookkeeping contradicts itself.
 func (m *Machine) check(fatalf func(string, ...any)) {
 	if n := m.held(); n != m.memory.held || n != m.memory.total.used.Load() {
-		fatalf("members take %d bytes; the account holds %d, the budget %d", n, m.memory.held, m.memory.total.used.Load())
+		fatalf("the groups take %d bytes; the account holds %d, the budget %d", n, m.memory.held, m.memory.total.used.Load())
 	}
 	for _, g := range m.groups {
 		waiting, unsynced, support := 0, 0, map[string]int{}
@@ -224,7 +244,7 @@ func TestReloadGivesTheSameState(t *testing.T) {
 		c := &crowd{world: newWorld(t), rt: rt}
 		c.set.InitialDelay = time.Second
 		c.set.MaxSize = 4
-		c.total.limit = rapid.SampledFrom([]int64{MaxMemory, 4000, 2000, 1000}).Draw(rt, "memory")
+		c.total.limit = rapid.SampledFrom([]int64{MaxMemory, 5000, 3000, 2000}).Draw(rt, "memory")
 		for range rapid.IntRange(0, 60).Draw(rt, "steps") {
 			c.act()
 			c.m.check(rt.Fatalf)
@@ -278,12 +298,12 @@ func TestManyOffsets(t *testing.T) {
 				req.Topics[0].Partitions = append(req.Topics[0].Partitions, p)
 			}
 			w.step(func(s *coord.Step) { w.m.Commit(s, req) })
-			if got := len(w.m.groups["g"].offsets["t"]); got != n {
+			if got := len(w.m.groups["g"].offsets.of("t")); got != n {
 				t.Fatalf("%d offsets", got)
 			}
 			way(w)
 			if len(w.m.groups) > 0 {
-				t.Errorf("%d offsets are left", len(w.m.groups["g"].offsets["t"]))
+				t.Errorf("%d offsets are left", len(w.m.groups["g"].offsets.of("t")))
 			}
 			if len(w.log) != 2*n+1 {
 				t.Errorf("%d records", len(w.log))

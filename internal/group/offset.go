@@ -1,8 +1,6 @@
 package group
 
 import (
-	"maps"
-	"slices"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -22,6 +20,10 @@ func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.O
 	}
 	if sizeOf(req) > coord.MaxBatch {
 		return nil, invalidCommitOffsetSize
+	}
+	if n := m.growth(g, req); n > m.memory.room() {
+		m.memory.total.refused(s.Now, req.Group, n)
+		return nil, coordinatorNotAvailable
 	}
 	limit := m.settings().MaxMetadata
 	o := offset{time: s.Now.UnixMilli(), expires: noExpiry}
@@ -60,6 +62,28 @@ func sizeOf(req *kmsg.OffsetCommitRequest) (n int) {
 		for j := range t.Partitions {
 			n += len(deref(t.Partitions[j].Metadata))
 		}
+	}
+	return n
+}
+
+// growth is about how many bytes more the machine keeps when a commit is applied. The
+// group may be nil. Where there is room for all of it, as if nothing had been committed
+// before, it is not looked at more closely.
+func (m *Machine) growth(g *group, req *kmsg.OffsetCommitRequest) int64 {
+	expires, most := req.RetentionTimeMillis >= 0, groupSize(req.Group)
+	for i := range req.Topics {
+		t := &req.Topics[i]
+		most += placeCost + nameSize(len(t.Topic))
+		for j := range t.Partitions {
+			most += keptSize(len(deref(t.Partitions[j].Metadata)), expires)
+		}
+	}
+	if g == nil || most <= m.memory.room() {
+		return most
+	}
+	n := int64(0)
+	for i := range req.Topics {
+		n += g.offsets.growth(&req.Topics[i], expires)
 	}
 	return n
 }
@@ -122,12 +146,12 @@ func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup) kmsg.O
 		out := &resp.Topics[i]
 		out.Topic, out.TopicID = t.Topic, t.TopicID
 		out.Partitions = make([]kmsg.OffsetFetchResponseGroupTopicPartition, len(t.Partitions))
-		var known map[int32]offset
-		if g != nil {
-			known = g.offsets[t.Topic]
-		}
 		for j, p := range t.Partitions {
-			o, ok := known[p]
+			var o offset
+			ok := false
+			if g != nil {
+				o, ok = g.offsets.get(t.Topic, p)
+			}
 			if ok && otherTopic(o.topic, t.TopicID) {
 				ok = false // a topic of that name was deleted and made again
 			}
@@ -145,15 +169,14 @@ func (g *group) all() []kmsg.OffsetFetchResponseGroupTopic {
 	if g == nil {
 		return []kmsg.OffsetFetchResponseGroupTopic{}
 	}
-	topics := make([]kmsg.OffsetFetchResponseGroupTopic, 0, len(g.offsets))
-	for _, name := range slices.Sorted(maps.Keys(g.offsets)) {
+	topics := make([]kmsg.OffsetFetchResponseGroupTopic, 0, len(g.offsets.topics))
+	for _, name := range g.offsets.sorted() {
 		t := kmsg.NewOffsetFetchResponseGroupTopic()
-		t.Topic = name
-		known := g.offsets[name]
-		for _, p := range slices.Sorted(maps.Keys(known)) {
-			o := known[p]
-			t.TopicID = o.topic
-			t.Partitions = append(t.Partitions, fetched(p, o, true))
+		t.Topic = name.text
+		for i := range g.offsets.topics[name] {
+			k := &g.offsets.topics[name][i]
+			t.TopicID = k.topic
+			t.Partitions = append(t.Partitions, fetched(k.partition, k.offset(), true))
 		}
 		topics = append(topics, t)
 	}
@@ -192,7 +215,7 @@ func (m *Machine) DeleteOffsets(s *coord.Step, req *kmsg.OffsetDeleteRequest) ([
 				out.ErrorCode = groupSubscribedToTopic
 				continue
 			}
-			if _, ok := g.offsets[t.Topic][p.Partition]; ok {
+			if _, ok := g.offsets.get(t.Topic, p.Partition); ok {
 				putOffset(s, g.id, t.Topic, p.Partition, nil)
 			}
 		}
@@ -215,13 +238,13 @@ func (m *Machine) Delete(s *coord.Step, id string) int16 {
 
 // bury decides that a group and its offsets are gone, in as many batches as it takes.
 func (g *group) bury(s *coord.Step) {
-	for topic, known := range g.offsets {
-		for p := range known {
+	for topic, list := range g.offsets.topics {
+		for i := range list {
 			if full(s) {
 				s.Then(func() { g.bury(s) })
 				return
 			}
-			putOffset(s, g.id, topic, p, nil)
+			putOffset(s, g.id, topic.text, list[i].partition, nil)
 		}
 	}
 	putGroup(s, g.id, nil)
@@ -244,19 +267,19 @@ func full(s *coord.Step) bool {
 // to a later topic of such a name stay.
 func (m *Machine) TopicsDeleted(s *coord.Step, gone map[string][16]byte) (more bool) {
 	for _, g := range m.groups {
-		for topic, known := range g.offsets {
-			id, deleted := gone[topic]
+		for topic, list := range g.offsets.topics {
+			id, deleted := gone[topic.text]
 			if !deleted {
 				continue
 			}
-			for p, o := range known {
-				if otherTopic(o.topic, id) {
+			for i := range list {
+				if otherTopic(list[i].topic, id) {
 					continue
 				}
 				if full(s) {
 					return true
 				}
-				putOffset(s, g.id, topic, p, nil)
+				putOffset(s, g.id, topic.text, list[i].partition, nil)
 			}
 		}
 	}
@@ -285,13 +308,14 @@ func (m *Machine) expireOffsets(s *coord.Step) {
 
 // expire deletes a group's expired offsets and counts those that are left.
 func (g *group) expire(s *coord.Step, retention time.Duration) (left int) {
-	for topic, known := range g.offsets {
-		for p, o := range known {
-			if full(s) || !g.expired(s.Now, topic, &o, retention) {
+	for topic, list := range g.offsets.topics {
+		for i := range list {
+			o := list[i].offset()
+			if full(s) || !g.expired(s.Now, topic.text, &o, retention) {
 				left++
 				continue
 			}
-			putOffset(s, g.id, topic, p, nil)
+			putOffset(s, g.id, topic.text, list[i].partition, nil)
 		}
 	}
 	return left

@@ -229,7 +229,10 @@ func putOffset(s *coord.Step, group, topic string, partition int32, o *offset) {
 func (m *Machine) applyOffset(s *coord.Step, k key, value []byte) error {
 	g := m.groups[string(k.group)]
 	if value == nil {
-		g.drop(s, string(k.topic), k.partition)
+		if g != nil {
+			g.last = s.Next()
+			g.offsets.drop(k.topic, k.partition)
+		}
 		return nil
 	}
 	o, err := decodeOffset(value)
@@ -240,26 +243,8 @@ func (m *Machine) applyOffset(s *coord.Step, k key, value []byte) error {
 		g = m.obtain(string(k.group))
 	}
 	g.last = s.Next()
-	t := g.offsets[string(k.topic)]
-	if t == nil {
-		t = map[int32]offset{}
-		g.offsets[string(k.topic)] = t
-	}
-	t[k.partition] = o
+	g.offsets.set(k.topic, k.partition, &o)
 	return nil
-}
-
-// drop forgets an offset. The group may be nil.
-func (g *group) drop(s *coord.Step, topic string, partition int32) {
-	if g == nil {
-		return
-	}
-	g.last = s.Next()
-	known := g.offsets[topic]
-	delete(known, partition)
-	if len(known) == 0 {
-		delete(g.offsets, topic)
-	}
 }
 
 func appendGroupKey(b []byte, group string) []byte {
@@ -333,7 +318,8 @@ func (m *Machine) forget(s *coord.Step, g *group) {
 	}
 	m.timers.Stop(&g.joinTimer)
 	m.timers.Stop(&g.syncTimer)
-	m.memory.add(-g.charged)
+	g.offsets.clear()
+	m.memory.add(-g.charged - groupSize(g.id))
 	delete(m.groups, g.id)
 }
 

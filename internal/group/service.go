@@ -29,7 +29,7 @@ type Config struct {
 	Partitions func() int32
 	// NewID makes the random part of a member id; nil means a UUID.
 	NewID func() string
-	// Memory is how many bytes the members of all groups may keep; 0 means MaxMemory.
+	// Memory is how many bytes all groups may keep; 0 means MaxMemory.
 	Memory int64
 }
 
@@ -47,9 +47,9 @@ func DefaultSettings() Settings {
 // whoever completes it. reply is called exactly once, with no lock held; it must not
 // block. Responses carry no version.
 type Service struct {
-	cfg     Config
-	rt      *coord.Runtime[*Machine]
-	members *budget
+	cfg    Config
+	rt     *coord.Runtime[*Machine]
+	memory *budget
 
 	work sync.WaitGroup // the goroutine that forgets topics
 
@@ -68,12 +68,12 @@ func New(cfg Config) *Service {
 		cfg.NewID = newUUID
 	}
 	cfg.Settings = (&memo{ask: cfg.Settings}).get
-	members := newBudget(cfg.Logger, cfg.Memory)
-	return &Service{cfg: cfg, members: members, rt: coord.New(coord.Config[*Machine]{
+	memory := newBudget(cfg.Logger, cfg.Memory)
+	return &Service{cfg: cfg, memory: memory, rt: coord.New(coord.Config[*Machine]{
 		Logger:   cfg.Logger,
 		Patience: func() time.Duration { return cfg.Settings().CommitTimeout },
 		New: func(_ int32, t *coord.Timers) *Machine {
-			return newMachine(t, members, cfg.Settings, cfg.NewID)
+			return newMachine(t, memory, cfg.Settings, cfg.NewID)
 		},
 	})}
 }

@@ -26,9 +26,7 @@ type memory struct {
 	end, hw record.Offset
 	held    bool
 	discard bool // keep nothing, for benchmarks
-	waits   map[int]func(error)
-	offs    map[int]record.Offset
-	n       int
+	waits   []func(error)
 }
 
 func (l *memory) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error) {
@@ -60,24 +58,15 @@ func (l *memory) Await(off record.Offset, _ time.Duration, fn func(error)) {
 		return
 	}
 	defer l.mu.Unlock()
-	if l.waits == nil {
-		l.waits, l.offs = map[int]func(error){}, map[int]record.Offset{}
-	}
-	l.waits[l.n], l.offs[l.n] = fn, off
-	l.n++
+	l.waits = append(l.waits, fn)
 }
 
 // commit lets the high watermark go, and wakes in order who waited.
 func (l *memory) commit() {
 	l.mu.Lock()
 	l.held, l.hw = false, l.end
-	var due []func(error)
-	for i := range l.n {
-		if fn := l.waits[i]; fn != nil {
-			due = append(due, fn)
-			delete(l.waits, i)
-		}
-	}
+	due := l.waits
+	l.waits = nil
 	l.mu.Unlock()
 	for _, fn := range due {
 		fn(nil)
