@@ -74,7 +74,7 @@ func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *ri
 	}
 	g.addr = l.Addr().String()
 	var serving sync.WaitGroup
-	serving.Go(func() { _ = server.Serve(l) })
+	serving.Go(func() { _ = server.Serve(&wire.Listener{Listener: l}) })
 	tb.Cleanup(func() {
 		g.broker.Drain()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)

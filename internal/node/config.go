@@ -41,6 +41,10 @@ type Config struct {
 	// Kafka's broker loggers, so Logger itself should let all pass.
 	Logger   *slog.Logger
 	LogLevel slog.Level
+
+	// KeepMonitorAwake tunes Go's scheduler for the whole process while the node runs:
+	// requests that come one by one take less CPU (Linux).
+	KeepMonitorAwake bool
 }
 
 // Info tells where a running node can be reached.

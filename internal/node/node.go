@@ -122,6 +122,9 @@ func (n *Node) start(ctx context.Context) error {
 		n.serving.Go(func() { n.serve(l) })
 	}
 	n.serving.Go(n.settle)
+	if n.cfg.KeepMonitorAwake {
+		n.serving.Go(n.keepMonitorAwake)
+	}
 	if n.admin != nil {
 		n.admin.ready.Store(true)
 	}
@@ -173,7 +176,7 @@ func (n *Node) register(ctx context.Context) error {
 	host, port := n.advertised()
 	if _, err := n.controller.Register(ctx, meta.Broker{
 		ID: n.id.nodeID, Incarnation: meta.NewUUID(), State: meta.BrokerActive, Rack: n.cfg.Rack,
-		Listeners: []meta.Listener{{Name: "PLAINTEXT", Host: host, Port: port}},
+		Listeners: []meta.Listener{{Name: plaintext, Host: host, Port: port}},
 	}); err != nil {
 		return fmt.Errorf("cannot register this node in its cluster: %w", err)
 	}
@@ -193,9 +196,12 @@ func (n *Node) openBroker() error {
 	return nil
 }
 
+// plaintext is Kafka's name of a listener without encryption.
+const plaintext = "PLAINTEXT"
+
 // serve accepts connections until the listener is closed.
 func (n *Node) serve(l net.Listener) {
-	if err := n.wire.Serve(l); err != nil && n.ctx.Err() == nil {
+	if err := n.wire.Serve(&wire.Listener{Listener: l, Name: plaintext}); err != nil && n.ctx.Err() == nil {
 		n.fail(fmt.Errorf("cannot accept connections on %s any more: %w", l.Addr(), err))
 	}
 }

@@ -1,107 +1,91 @@
 package wire
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"net"
-	"runtime/debug"
-	"sync"
-	"sync/atomic"
+	"os"
 	"time"
 )
 
-const (
-	// sendEarly bytes of answers go out before the rest of a read is served.
-	sendEarly = 256 << 10
-	// maxUnsent bytes of answers may wait for a client that does not read them;
-	// behind them its requests are not read.
-	maxUnsent = 1 << 20
-	// relieved is the share of its bounds by which a connection must get below
-	// them before its requests are read again: a quarter.
-	relieved = 4
-	// parkedStep answers outstanding cost a connection nothing; those beyond are
-	// counted for the server, in steps of this size.
-	parkedStep = 64
-	// parkedShare times MaxParked answers may be outstanding on all connections.
-	parkedShare = 4
-)
-
-// Reasons why connections end.
-var (
-	errGone     = errors.New("the client is gone")
-	errShutdown = errors.New("the server shuts down")
-	errIdle     = errors.New("nothing was sent for longer than the idle time-out")
-	errHalfSent = errors.New("the rest of a request did not come in time")
-	errNoReader = errors.New("the client does not read its answers")
-	errDozes    = errors.New("the connection was left to the dozer")
-	errNoMemory = errors.New("the memory for requests is exhausted, and this connection held the oldest unfinished one")
-)
-
-// Conn is one client's connection.
-type Conn struct {
-	srv  *Server
-	nc   net.Conn
-	sock socket
-	sess Session
-
-	prev, next *Conn // in one of the server's rings, guarded by Server.mu
-	shelved    bool  // in that of those that doze, guarded by Server.mu
-
-	// What follows belongs to the connection's goroutine.
-
-	in        []byte // receive buffer; nil while the connection is idle
-	a, b      int    // in[a:b] has come and was not served yet
-	need      int    // bytes of the frame at in[a], once they are known
-	class     int8   // of in
-	hint      int8   // the class to begin with
-	small     int8   // how often in a row the buffer was much too large
-	filled    bool   // the last read filled the buffer
-	peak      int    // the most that in has held
-	tail      uint64 // answers that requests were taken for
-	seen      uint64 // done, as last looked up
-	clientID  string
-	halfOf    uint64 // tail when holds was last set
-	uncorked  bool   // by the Session
-	unflushed bool   // requests were served since the last Flush
-	refused   bool   // the session ended the connection
-	key       int16  // of the last requests
-	requests  int64  // of that key which Stats do not know yet
-
-	progress atomic.Uint32 // the server's tick when bytes last moved
-	began    atomic.Uint32 // the tick when the rest of a request was first waited for
-	holds    atomic.Int64  // bytes of buffer held while waiting for that rest
-	pressed  atomic.Bool   // look at the bounds: sendEarly was reached, or the connection was closed
-
-	mu        sync.Mutex // guards what follows; Server.mu and memory.mu are never taken under it
-	out       outbox
-	ring      ring   // answers that are ready before it is their turn
-	held      int64  // bytes of those
-	done      uint64 // answers that are in out, or were sent
-	taken     uint64 // tail, as others may know it
-	counted   int64  // of taken-done, what Server.parked counts
-	serving   bool   // between a read and the end of its answers
-	corked    bool   // ready answers are left to the connection's goroutine
-	writing   bool   // somebody is the writer
-	later     bool   // ready answers are left to writeLater
-	laterRuns bool   // it was started
-	closed    bool
-	dozing    bool // it has no goroutine until somebody wakes it
-	reason    error
-	relief    chan struct{} // closed when the connection is relieved, or closed
-	relieve   bounds        // when that is
-	waiting   *waiter       // for memory
-
-	drains sync.WaitGroup // goroutines of drain; added to under mu while not closed
+// Handler opens a Session for every accepted connection.
+type Handler interface {
+	Open(c *Conn) Session
 }
 
-// bounds say how much may be outstanding.
-type bounds struct {
-	parked uint64 // answers that are not ready
-	unsent int64  // bytes to be sent
-	held   int64  // bytes of answers that are ready before it is their turn
+// Session is what a Handler knows of one connection. Its methods run on the
+// connection's goroutine, one at a time.
+type Session interface {
+	// Serve handles one request. Exactly one of the request's Reply, Send or
+	// NoReply must be called, now or later, from any goroutine. Returning an
+	// error closes the connection with one log line.
+	Serve(r *Request) error
+	// Flush ends what one read brought: after it returns, the Body of requests
+	// served so far is used for something else, unless they kept it.
+	Flush()
+	// Close tells that the connection is gone. Bodies for which Flush was not called,
+	// or did not return, are still valid.
+	Close()
+}
+
+const (
+	lingerMax  = 200 * time.Millisecond // for the client to read its last answers
+	lingerRead = 10 * time.Millisecond  // the same when the client's system has all of them
+	// lingerBytes bounds how much is read of a client that has been told that no more
+	// answers will come. Closing with unread bytes would reset the connection, and
+	// the client could lose answers that it has not read yet.
+	lingerBytes = 1 << 20
+)
+
+// Conn is one client's connection. It has three parts: input reads, output answers,
+// and the lifecycle says what the connection does. The connection's goroutine goes
+// round: it reads, hands the requests of that read to the session, and sends the
+// answers that are ready.
+type Conn struct {
+	srv      *Server
+	listener *Listener
+	nc       net.Conn
+	sock     socket
+
+	in   input
+	out  output
+	life lifecycle
+
+	activity activity
+
+	entry  connEntry  // the registry's
+	sample heldSample // the sweeper's
+
+	// The fields below belong to the connection's goroutine.
+
+	sess     Session
+	lease    *buffer // keeps the bodies that the session may still use: from Serve until Flush returns
+	clientID string
+	key      int16 // of the last requests
+	requests int64 // with that key, which Stats do not know yet
+}
+
+// refusedError marks that the session refused a request.
+type refusedError struct{ err error }
+
+func (e *refusedError) Error() string { return e.err.Error() }
+
+func (e *refusedError) Unwrap() error { return e.err }
+
+// newConn makes a connection of nc.
+func newConn(s *Server, l *Listener, nc net.Conn) (*Conn, error) {
+	sock, err := newSocket(nc)
+	if err != nil {
+		return nil, err
+	}
+	c := &Conn{srv: s, listener: l, nc: nc, sock: sock, activity: activity{sweeps: &s.sweeps}}
+	c.in.pool, c.in.activity, c.in.received = s.buffers, &c.activity, &s.stats.BytesIn
+	c.in.startClass = firstClass
+	c.SetMaxFrame(l.MaxFrame)
+	c.out.sock, c.out.shared, c.out.activity, c.out.conn = sock, &s.shared, &c.activity, c
+	return c, nil
 }
 
 // LocalAddr is the address on which the client reached us.
@@ -110,203 +94,133 @@ func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 // RemoteAddr is the client's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 
+// Listener is the one that accepted the connection.
+func (c *Conn) Listener() *Listener { return c.listener }
+
+// SetMaxFrame bounds the requests that are read from now on: a session may ask for
+// less than its listener allows while it does not know the client. 0 or more than
+// Config.MaxFrame means that limit. Only the Handler and the Session may call it.
+func (c *Conn) SetMaxFrame(bytes int) {
+	c.in.maxFrame = c.srv.cfg.MaxFrame
+	if bytes > 0 {
+		c.in.maxFrame = min(c.in.maxFrame, bytes)
+	}
+}
+
+// Uncork sends what is ready now, in order, before a handler that may take long.
+// Only the Session may call it.
+func (c *Conn) Uncork() { c.out.uncork() }
+
+// Protect calls f, which works on behalf of the connection on another goroutine than
+// its own: a timer, or somebody who completes what a request waits for. A panic of f
+// ends the connection, as one in Serve does.
+func (c *Conn) Protect(f func()) {
+	defer func() { closeOnPanic(c, recover()) }()
+	f()
+}
+
 // Close ends the connection, with a reason for the log.
 func (c *Conn) Close(reason error) {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
+	before, first := c.life.close(reason)
+	if !first {
 		return
 	}
-	c.closed, c.reason = true, reason
-	c.pressed.Store(true)
-	c.srv.parked.Add(-c.counted)
-	c.counted = 0
-	if c.relief != nil {
-		close(c.relief)
-		c.relief = nil
-	}
-	w := c.waiting
-	var l leftovers
-	if !c.writing {
-		l = c.abandonLocked()
-	}
-	c.mu.Unlock()
+	c.out.close()
 	_ = c.nc.Close() // there is nobody left to tell
-	c.wake()
-	if w != nil {
-		c.srv.memory.cancel(w)
-	}
-	l.release(c.srv)
-}
-
-// leftovers are answers that are not sent any more.
-type leftovers struct {
-	cuts  []cut
-	ready []*Request
-}
-
-func (c *Conn) abandonLocked() leftovers {
-	l := leftovers{c.out.abandon(), c.ring.list}
-	c.ring, c.held = ring{}, 0
-	return l
-}
-
-func (l leftovers) release(s *Server) {
-	for _, k := range l.cuts {
-		if k.sec != nil {
-			k.sec.Release()
-		}
-		if k.owner != nil {
-			s.recycle(k.owner)
-		}
-	}
-	for _, r := range l.ready {
-		if r != nil {
-			r.resp.discard()
-			s.recycle(r)
-		}
+	c.in.stop()
+	if before == connSuspended {
+		c.restart()
 	}
 }
 
-// nod lets the connection doze, unless it is to end. The caller's goroutine must
-// leave it alone then.
-func (c *Conn) nod() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.dozing = !c.closed && !c.srv.stopping.Load()
-	return c.dozing
-}
-
-// rouse tells whether the connection dozed. Who is told so owns it.
-func (c *Conn) rouse() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	dozed := c.dozing
-	c.dozing = false
-	return dozed
-}
-
-// wake gives a connection that dozes a goroutine again.
-func (c *Conn) wake() {
-	if c.rouse() {
-		c.srv.shelve(c, false)
-		go c.srv.resume(c) // it is counted in Server.running as long as it is open
-	}
-}
-
-// run serves the connection until it ends; false: until it dozes.
+// run serves the connection until it ends; false: until it is suspended.
 func (c *Conn) run() (ended bool) {
-	var err error
-	if c.sess == nil {
-		err = guarded(func() error {
-			c.sess = c.srv.handler.Open(c)
-			return nil
-		})
-	}
-	for err == nil && !c.srv.stopping.Load() {
-		if err = c.sock.read(c); err != nil {
-			if errors.Is(err, errDozes) {
+	err := c.open()
+	for err == nil && !c.srv.isStopping() {
+		switch err = c.sock.read(&c.in); {
+		case err == nil:
+			if c.in.hasFrame() {
+				err = catchPanic(c.serveInput)
+			}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			var suspended bool
+			if suspended, err = c.trySuspend(); suspended {
 				return false
 			}
-			err = gone(err)
-			break
-		}
-		if c.whole() {
-			err = guarded(c.cycle)
+		default:
+			err = markGone(err)
 		}
 	}
-	switch {
-	case c.srv.stopping.Load():
-		err = errShutdown
-		c.linger(bounds{})
-	case c.refused: // what was parked is given up
-		c.linger(bounds{math.MaxUint64, 0, math.MaxInt64})
-	}
-	c.Close(err)
-	c.drains.Wait()
-	c.giveBuffer()
-	if c.sess != nil {
-		if err := guarded(func() error { c.sess.Close(); return nil }); err != nil {
-			c.report(err)
-		}
-	}
-	c.report(c.reason)
+	c.end(err)
 	return true
 }
 
-// panicError is what a panic of a Session becomes.
-type panicError struct {
-	value any
-	stack []byte
-}
-
-func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
-
-// guarded calls f and makes an error of its panic: a bug costs one connection,
-// not the process.
-func guarded(f func() error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &panicError{v, debug.Stack()}
-		}
-	}()
-	return f()
-}
-
-// whole tells whether the buffer begins with something to be done: a whole
-// request, or a size that must be refused.
-func (c *Conn) whole() bool {
-	if c.b-c.a < 4 {
-		return false
+// open has the handler make the session, if there is none yet.
+func (c *Conn) open() error {
+	if c.sess != nil {
+		return nil
 	}
-	n := int(int32(binary.BigEndian.Uint32(c.in[c.a:])))
-	c.need = n + 4
-	return n <= 0 || n > c.srv.cfg.MaxFrame || c.b-c.a >= n+4
-}
-
-// cycle serves what one read brought and sends the answers that are ready.
-func (c *Conn) cycle() error {
-	c.cork()
-	err := c.serve()
-	c.count()
-	c.flush()
-	c.uncork()
-	if err == nil && c.much() {
-		err = c.await(c.limits())
+	err := catchPanic(func() error {
+		c.sess = c.srv.handler.Open(c)
+		return nil
+	})
+	if err == nil {
+		c.life.enter(connReading)
 	}
 	return err
 }
 
-// limits are the bounds of the connection. When too many answers are outstanding
-// on all connections, those which have many must wait.
-func (c *Conn) limits() bounds {
-	parked := c.srv.cfg.MaxParked
-	if c.srv.parked.Load() > int64(parked)*parkedShare {
-		parked = min(parked, parkedStep)
+// end closes the connection after its last answers, if they may be sent, and gives
+// everything back.
+func (c *Conn) end(err error) {
+	refused := new(*refusedError)
+	switch {
+	case c.srv.isStopping():
+		err = errShutdown
+		c.drain(bounds{})
+	case errors.As(err, refused): // parked answers are given up
+		err = (*refused).err
+		c.drain(bounds{math.MaxUint64, 0, math.MaxInt64})
 	}
-	return bounds{uint64(parked) - 1, maxUnsent, maxUnsent}
-}
-
-// much tells that so much is outstanding that the limits must be looked at.
-func (c *Conn) much() bool {
-	parked := c.tail - c.seen
-	return parked >= parkedStep && parked > c.limits().parked || c.pressed.Load()
-}
-
-// serve hands all whole requests in the buffer to the session.
-func (c *Conn) serve() error {
-	for c.whole() {
-		n := c.need - 4
-		if n <= 0 || n > c.srv.cfg.MaxFrame {
-			c.srv.stats.Refused.Add(1)
-			return refuse(c.in[c.a:c.b], c.srv.cfg.MaxFrame)
+	c.Close(err)
+	c.out.helpers.Wait()
+	if c.sess != nil {
+		if err := catchPanic(func() error { c.sess.Close(); return nil }); err != nil {
+			c.report(err)
 		}
-		frame := c.in[c.a+4 : c.a+c.need : c.a+c.need]
-		c.a += c.need
+	}
+	c.endLease() // not before the session is closed: it may use the bodies until then
+	c.in.dropBuffer()
+	c.report(c.life.closeReason())
+}
+
+// serveInput serves what one read brought and sends the answers that are ready.
+func (c *Conn) serveInput() error {
+	c.life.enter(connServing)
+	c.out.cork()
+	err := c.serveFrames()
+	c.countRequests()
+	c.flushSession()
+	c.out.uncork()
+	if err == nil && c.out.mustCheckLimits() {
+		err = c.awaitRoom(c.out.limits())
+	}
+	c.life.enter(connReading)
+	return err
+}
+
+// serveFrames hands all whole requests in the buffer to the session.
+func (c *Conn) serveFrames() error {
+	for c.in.hasFrame() {
+		frame, err := c.in.nextFrame()
+		if err != nil {
+			c.srv.stats.Refused.Add(1)
+			return err
+		}
 		if err := c.serveFrame(frame); err != nil {
 			return err
 		}
-		if c.much() {
+		if c.out.mustCheckLimits() {
 			if err := c.pause(); err != nil {
 				return err
 			}
@@ -316,7 +230,7 @@ func (c *Conn) serve() error {
 }
 
 func (c *Conn) serveFrame(frame []byte) error {
-	h, body, err := c.srv.guard.header(frame)
+	h, body, err := c.srv.guard.parseHeader(frame)
 	if err != nil {
 		c.srv.stats.Refused.Add(1)
 		return err
@@ -325,35 +239,43 @@ func (c *Conn) serveFrame(frame []byte) error {
 		c.clientID = string(h.clientID)
 	}
 	if h.key != c.key {
-		c.count()
+		c.countRequests()
 		c.key = h.key
 	}
 	c.requests++
-	r, _ := c.srv.requests.Get().(*Request)
-	r.Conn, r.Key, r.Version, r.CorrelationID, r.ClientID = c, h.key, h.version, h.correlationID, c.clientID
-	r.Body, r.seq = body, c.tail
-	c.tail++
-	c.unflushed = true
-	if c.uncorked {
-		c.cork()
+	if c.lease == nil {
+		c.lease = c.in.buf.retain()
 	}
+	if !c.out.collects {
+		c.out.cork()
+	}
+	r := c.srv.shared.requests.take()
+	r.Conn, r.Key, r.Version, r.CorrelationID, r.ClientID = c, h.key, h.version, h.correlationID, c.clientID
+	r.Body, r.buf, r.seq = body, c.in.buf, c.out.issue()
 	if err := c.sess.Serve(r); err != nil {
-		c.refused = true
-		return fmt.Errorf("%s v%d: %w", keyName(h.key), h.version, err)
+		return &refusedError{fmt.Errorf("%s v%d: %w", nameOfKey(h.key), h.version, err)}
 	}
 	return nil
 }
 
-// flush tells the session that the bodies served so far go away.
-func (c *Conn) flush() {
-	if c.unflushed {
-		c.unflushed = false
+// flushSession tells the session that the bodies served so far go away.
+func (c *Conn) flushSession() {
+	if c.lease != nil {
 		c.sess.Flush()
+		c.endLease()
 	}
 }
 
-// count tells Stats of the requests served.
-func (c *Conn) count() {
+// endLease lets go of the bodies that the session has used.
+func (c *Conn) endLease() {
+	if c.lease != nil {
+		c.lease.release()
+		c.lease = nil
+	}
+}
+
+// countRequests tells Stats of the requests served.
+func (c *Conn) countRequests() {
 	if c.requests > 0 {
 		c.srv.stats.requests[slot(c.key)].Add(c.requests)
 		c.requests = 0
@@ -361,111 +283,112 @@ func (c *Conn) count() {
 }
 
 // pause sends what is ready in the midst of a read, when it is much, and waits
-// where the bounds of the connection are reached.
+// when the bounds of the connection are reached.
 func (c *Conn) pause() error {
-	c.flush()
-	c.uncork()
-	err := c.await(c.limits())
-	c.cork()
+	c.flushSession()
+	c.out.uncork()
+	err := c.awaitRoom(c.out.limits())
+	c.life.enter(connServing)
+	c.out.cork()
 	return err
 }
 
-// cork leaves ready answers to the connection's goroutine.
-func (c *Conn) cork() {
-	c.uncorked = false
-	c.mu.Lock()
-	c.corked, c.serving = true, true
-	c.mu.Unlock()
+// awaitRoom waits until no more is outstanding than the bounds allow.
+func (c *Conn) awaitRoom(limit bounds) error {
+	c.in.publishHeld()
+	c.life.enter(connBlocked)
+	if !c.out.awaitRoom(limit) {
+		return c.life.closeReason()
+	}
+	return nil
 }
 
-// uncork sends what is ready, and lets others send what they complete.
-func (c *Conn) uncork() {
-	c.uncorked = true
-	c.mu.Lock()
-	c.corked, c.serving = false, false
-	c.taken, c.seen = c.tail, c.done
-	c.recountLocked()
-	write := !c.writing && !c.closed && c.out.size > 0
-	if write {
-		c.writing, c.later = true, false
-	} else if !c.writing {
-		c.out.close(&c.srv.boxes)
-	}
-	c.mu.Unlock()
-	if write {
-		c.write(byOwner)
-	}
-}
-
-// Uncork sends what is ready now, in order, before a handler that may take long.
-// Only the Session may call it.
-func (c *Conn) Uncork() {
-	c.uncork()
-	c.mu.Lock()
-	c.serving = true
-	c.mu.Unlock()
-}
-
-// await waits until no more is outstanding than the bounds allow, and where they
-// were passed, until there is some room.
-func (c *Conn) await(limit bounds) error {
-	c.mu.Lock()
-	if c.closed {
-		defer c.mu.Unlock()
-		return c.reason
-	}
-	c.seen = c.done
-	c.pressed.Store(c.out.size+c.held >= sendEarly)
-	if c.withinLocked(limit) {
-		c.mu.Unlock()
-		return nil
-	}
-	relief := make(chan struct{})
-	c.relief = relief
-	c.relieve = bounds{
-		limit.parked - limit.parked/relieved,
-		limit.unsent - limit.unsent/relieved,
-		limit.held - limit.held/relieved,
-	}
-	c.mu.Unlock()
-	<-relief
-	return c.await(limit)
-}
-
-func (c *Conn) withinLocked(b bounds) bool {
-	return c.taken-c.done <= b.parked && c.out.size <= b.unsent && c.held <= b.held
-}
-
-// recountLocked tells the server how many answers are outstanding, when that has
-// changed much.
-func (c *Conn) recountLocked() {
-	if d := int64(c.taken-c.done) - c.counted; d >= parkedStep || d <= -parkedStep {
-		c.srv.parked.Add(d)
-		c.counted += d
-	}
-}
-
-// linger lets the client read its last answers before the connection is closed.
-func (c *Conn) linger(b bounds) {
-	if c.await(b) != nil {
+// drain lets the client read its last answers before the connection is closed.
+func (c *Conn) drain(limit bounds) {
+	if !c.life.enter(connDraining) || !c.out.awaitRoom(limit) {
 		return // closed already
 	}
-	limit := lingerMax
-	if c.sock.delivered() { // an idle client does not hold up a stop
-		limit = lingerRead
+	patience := lingerMax
+	if c.sock.isDelivered() { // an idle client does not hold up a stop
+		patience = lingerRead
 	}
-	if h, ok := c.nc.(interface{ CloseWrite() error }); ok && h.CloseWrite() == nil {
-		c.swallow(limit)
+	h, ok := c.nc.(interface{ CloseWrite() error })
+	if ok && h.CloseWrite() == nil && c.nc.SetReadDeadline(time.Now().Add(patience)) == nil {
+		_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
 	}
 }
 
-// lingerBytes bounds what is read of a client that has been told that no more
-// answers will come. Closing with unread bytes would reset the connection, and
-// the client could lose answers that it has not read yet.
-const lingerBytes = 1 << 20
+// isIdle tells that the connection waits for a request, has none unanswered, and has
+// a goroutine.
+func (c *Conn) isIdle() bool {
+	return c.life.current() == connReading && c.in.held.bytes.Load() == 0 && !c.in.isWaitingForBuffer() && c.out.load().isNothing()
+}
 
-func (c *Conn) swallow(limit time.Duration) {
-	if c.nc.SetReadDeadline(time.Now().Add(limit)) == nil {
-		_, _ = io.CopyN(io.Discard, c.nc, lingerBytes)
+// interruptRead ends the goroutine's waiting for requests; it is then suspended, or ends
+// if the server stops.
+func (c *Conn) interruptRead() {
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // of a closed connection: it is not waiting
+}
+
+// stopReading is called when the server stops: the connection reads no more requests.
+func (c *Conn) stopReading() {
+	c.interruptRead()
+	c.in.stop()
+	c.wake()
+}
+
+// trySuspend is called when the wait for requests was interrupted. It tells whether
+// the connection is left to the idle poller, and the goroutine's no more; if it is
+// not, it is read on.
+func (c *Conn) trySuspend() (suspended bool, err error) {
+	if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
+		return false, markGone(err)
+	}
+	if c.srv.isStopping() { // the deadline may have been that of Shutdown
+		return false, errShutdown
+	}
+	c.in.prepareToWait()
+	p := c.srv.idlePoller()
+	if p == nil || c.in.buf != nil || !p.enroll(c.sock, c.wake) {
+		return false, nil
+	}
+	c.srv.conns.setSuspended(c, true)
+	if c.life.enter(connSuspended) {
+		// From here on the connection belongs to the one who wakes it, maybe already.
+		if !c.srv.isStopping() && p.arm(c.sock) || !c.life.wake() {
+			return true, nil
+		}
+	}
+	c.srv.conns.setSuspended(c, false)
+	return false, nil
+}
+
+// wake gives a suspended connection a goroutine again.
+func (c *Conn) wake() {
+	if c.life.wake() {
+		c.restart()
+	}
+}
+
+// restart gives the connection, which was suspended, a goroutine.
+func (c *Conn) restart() {
+	c.srv.conns.setSuspended(c, false)
+	go c.srv.resume(c) // it is counted in Server.running as long as it is open
+}
+
+// report writes the one line about why a connection ended.
+func (c *Conn) report(reason error) {
+	s := c.srv
+	var p *panicError
+	switch {
+	case errors.As(reason, &p):
+		s.stats.Panics.Add(1)
+		s.cfg.Logger.Error("BUG: a handler panicked; its connection was closed", "client", c.RemoteAddr(), "panic", p.value, "stack", string(p.stack))
+	case reason == nil, errors.Is(reason, errShutdown), errors.Is(reason, errIdle), errors.Is(reason, errGone):
+		s.cfg.Logger.Debug("connection ended", "client", c.RemoteAddr(), "reason", reason)
+	default:
+		if log := s.lines.line(); log != nil {
+			log.Warn("connection closed", "client", c.RemoteAddr(), "reason", reason)
+		}
 	}
 }

@@ -308,7 +308,7 @@ func TestMaxParked(t *testing.T) {
 	if n := flushed.Load(); n != limit {
 		t.Errorf("%d requests were flushed before waiting, want %d", n, limit)
 	}
-	if n := s.parked.Load(); n < limit-parkedStep || n > limit {
+	if n := s.shared.parked.Load(); n < limit-parkedStep || n > limit {
 		t.Errorf("the server counts %d outstanding answers, of %d", n, limit)
 	}
 	for i := range int32(requests) {
@@ -318,7 +318,7 @@ func TestMaxParked(t *testing.T) {
 		}
 	}
 	c.Close()
-	eventually(t, "the server's count of outstanding answers goes back to 0", func() bool { return s.parked.Load() == 0 })
+	eventually(t, "the server's count of outstanding answers goes back to 0", func() bool { return s.shared.parked.Load() == 0 })
 }
 
 // TestParkedOnAllConnections proves that the server bounds the outstanding
@@ -502,7 +502,7 @@ func TestShutdown(t *testing.T) {
 			parked := make(chan *Request, 1)
 			s := NewServer(Config{}, &funcs{serve: func(r *Request) error { parked <- r; return nil }})
 			served := make(chan error, 1)
-			go func() { served <- s.Serve(l) }()
+			go func() { served <- s.Serve(&Listener{Listener: l}) }()
 			c := dial(t, l.Addr().String())
 			c.send(frame(0, 0, 0, ""))
 			r := <-parked
@@ -534,7 +534,7 @@ func TestShutdown(t *testing.T) {
 			}
 			a, b := net.Pipe()
 			defer a.Close()
-			s.ServeConn(b) // returns: the server is closed
+			s.ServeConn(b, new(Listener)) // returns: the server is closed
 		})
 	}
 }
@@ -544,7 +544,7 @@ func TestShutdown(t *testing.T) {
 func TestPipe(t *testing.T) {
 	s := NewServer(Config{}, &funcs{serve: echo})
 	a, b := net.Pipe()
-	go s.ServeConn(b)
+	go s.ServeConn(b, new(Listener))
 	c := &client{t, a}
 	go func() {
 		var all []byte
@@ -580,7 +580,7 @@ func TestIdle(t *testing.T) {
 		half, halfEnd := net.Pipe()
 		busy, busyEnd := net.Pipe()
 		for _, end := range []net.Conn{idleEnd, halfEnd, busyEnd} {
-			go s.ServeConn(end)
+			go s.ServeConn(end, new(Listener))
 		}
 		half.Write(frame(0, 0, 0, "some body")[:9])
 		busy.Write(frame(0, 0, 0, ""))
@@ -616,7 +616,7 @@ func TestNoReader(t *testing.T) {
 			done:  func() { open.Add(-1) },
 		})
 		a, b := net.Pipe()
-		go s.ServeConn(b)
+		go s.ServeConn(b, new(Listener))
 		a.Write(frame(0, 0, 0, ""))
 		time.Sleep(50 * time.Minute)
 		synctest.Wait()
@@ -670,7 +670,7 @@ func TestAccept(t *testing.T) {
 	var log logLines
 	s := NewServer(Config{Logger: log.logger()}, &funcs{serve: echo})
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(&failing{Listener: l, left: 3}) }()
+	go func() { done <- s.Serve(&Listener{Listener: &failing{Listener: l, left: 3}}) }()
 	c := dial(t, l.Addr().String())
 	c.send(frame(0, 0, 1, "served"))
 	c.receive()

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -16,15 +17,22 @@ const (
 	maxHeaderTags = 64      // Kafka knows none
 )
 
-// header is what stands before a request's body.
+// errForeign closes a connection whose first bytes belong to another protocol.
+var errForeign = errors.New("not the Kafka protocol")
+
+// errFrameSize closes a connection that announces a frame of a size that is not
+// accepted.
+var errFrameSize = errors.New("bad frame size")
+
+// header is the part of a request that stands before its body.
 type header struct {
 	key, version  int16
 	correlationID int32
 	clientID      []byte
 }
 
-// header parses a request's header and returns the body behind it.
-func (g *guard) header(frame []byte) (h header, body []byte, err error) {
+// parseHeader parses a request's header and returns the body behind it.
+func (g *guard) parseHeader(frame []byte) (h header, body []byte, err error) {
 	if len(frame) < 10 {
 		return h, nil, fmt.Errorf("%w: a frame of %d bytes has no room for a header", ErrMalformed, len(frame))
 	}
@@ -67,20 +75,20 @@ func skipTags(b []byte) (rest []byte, ok bool) {
 	return w.b, w.err == nil
 }
 
-// refuse says why a frame's size is not accepted, and what it may be instead.
-func refuse(b []byte, limit int) error {
+// describeBadSize says why the size of the frame at the beginning of b is not accepted.
+func describeBadSize(b []byte, limit int) error {
 	n := int32(binary.BigEndian.Uint32(b))
-	if what := looksLike(b); what != "" && (n <= 0 || int(n) > limit) {
+	if what := nameForeignProtocol(b); what != "" && (n <= 0 || int(n) > limit) {
 		return fmt.Errorf("%w: this looks like %s", errForeign, what)
 	}
 	if n <= 0 {
 		return fmt.Errorf("%w: its size is %d", errFrameSize, n)
 	}
-	return fmt.Errorf("%w: its size is %d, and socket.request.max.bytes is %d", errFrameSize, n, limit)
+	return fmt.Errorf("%w: its size is %d, and the limit is %d (socket.request.max.bytes, or the part of queued.max.request.bytes that one request may take)", errFrameSize, n, limit)
 }
 
-// looksLike names the protocol that these first bytes belong to, if any.
-func looksLike(b []byte) string {
+// nameForeignProtocol names the protocol that these first bytes belong to, if any.
+func nameForeignProtocol(b []byte) string {
 	if b[0] == 0x16 && b[1] == 0x03 {
 		return "a TLS handshake, and this port does not speak TLS"
 	}
@@ -95,8 +103,8 @@ func looksLike(b []byte) string {
 	return ""
 }
 
-// keyName is the name of an API.
-func keyName(key int16) string {
+// nameOfKey is the name of an API.
+func nameOfKey(key int16) string {
 	if name := kmsg.NameForKey(key); name != "Unknown" {
 		return name
 	}

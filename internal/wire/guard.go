@@ -10,6 +10,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+// ErrMalformed is returned when a request's body has not the shape of its API
+// and version, or would decode to more memory than allowed.
+var ErrMalformed = errors.New("malformed request")
+
 // errBudget is what a body gets that would decode to too much memory.
 var errBudget = errors.New("it would decode to more memory than allowed")
 

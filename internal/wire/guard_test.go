@@ -277,7 +277,7 @@ func FuzzHeader(f *testing.F) {
 	f.Add(frame(18, 99, 1, "\xff\xff")[4:], int16(3), int16(1), "a client")
 	f.Add(frame(3, 12, 1, "\x01\x05\x01x")[4:], int16(3), int16(12), "x")
 	f.Fuzz(func(t *testing.T, b []byte, key, version int16, id string) {
-		h, body, err := g.header(b)
+		h, body, err := g.parseHeader(b)
 		if err == nil && len(h.clientID)+len(body)+10 > len(b) {
 			t.Fatalf("%d bytes have a client id of %d and a body of %d", len(b), len(h.clientID), len(body))
 		}
@@ -287,7 +287,7 @@ func FuzzHeader(f *testing.F) {
 		q := kmsg.RequestForKey(key)
 		q.SetVersion(version)
 		whole := kmsg.NewRequestFormatter(kmsg.FormatterClientID(id)).AppendRequest(nil, q, 9)
-		h, body, err = g.header(whole[4:])
+		h, body, err = g.parseHeader(whole[4:])
 		if key == 7 && version == 0 {
 			return // ControlledShutdown v0 has a header of its own
 		}

@@ -23,7 +23,7 @@ func TestIdleMemory(t *testing.T) {
 	conns := int(min(10_000, (limit.Cur-100)/2))
 	var plain atomic.Bool
 	s, addr := start(t, Config{}, &funcs{serve: echo, open: func(c *Conn) {
-		plain.Store(!c.sock.tries())
+		plain.Store(!c.sock.isNonblocking())
 	}})
 	to := netip.MustParseAddrPort(addr)
 	warm := dial(t, addr)
@@ -59,7 +59,7 @@ func TestIdleMemory(t *testing.T) {
 	if plain.Load() {
 		bound = 6<<10 + 2*peekSize // it keeps what it waits with
 	} else {
-		sendToSleep(t, s)
+		suspendAll(t, s)
 	}
 	grown := footprint() - before
 	each := grown / int64(conns)
@@ -69,20 +69,17 @@ func TestIdleMemory(t *testing.T) {
 	}
 }
 
-// sendToSleep does what the sweeper does, and waits until all connections doze.
-func sendToSleep(tb testing.TB, s *Server) {
+// suspendAll does what the sweeper does, and waits until all connections are suspended.
+func suspendAll(tb testing.TB, s *Server) {
 	tb.Helper()
-	for _, c := range s.all(nil, true) {
-		if c.idle() {
-			c.sock.drowse()
+	for _, c := range s.conns.list(nil, true) {
+		if c.isIdle() {
+			c.interruptRead()
 		}
 	}
-	eventually(tb, "all connections doze", func() bool {
-		for _, c := range s.all(nil, true) {
-			c.mu.Lock()
-			dozing := c.dozing
-			c.mu.Unlock()
-			if !dozing {
+	eventually(tb, "all connections are suspended", func() bool {
+		for _, c := range s.conns.list(nil, true) {
+			if c.life.current() != connSuspended {
 				return false
 			}
 		}

@@ -117,7 +117,7 @@ func TestForeign(t *testing.T) {
 		{"SSH", "SSH-2.0-OpenSSH_9.2\r\n", "SSH"},
 		{"zero", "\x00\x00\x00\x00", "its size is 0"},
 		{"negative", "\xff\xff\xff\xff", "its size is -1"},
-		{"large", "\x7f\xff\xff\xff", "socket.request.max.bytes is 104857600"},
+		{"large", "\x7f\xff\xff\xff", "the limit is 104857600"},
 		{"short header", "\x00\x00\x00\x09123456789", "no room for a header"},
 		{"client id", "\x00\x00\x00\x0a\x00\x00\x00\x00\x00\x00\x00\x00\x01\x00", "client id of 256"},
 		{"tags", "\x00\x00\x00\x10\x00\x12\x00\x03\x00\x00\x00\x00\x00\x00\xff\xff\xff\xff\x07\x00", "tagged fields"},
@@ -221,66 +221,65 @@ func TestStats(t *testing.T) {
 	eventually(t, "the connection is gone", func() bool { return st.Conns.Load() == 0 })
 }
 
-// TestMemory proves the accounts of the receive buffers: what is taken and given
+// TestBufferPool proves the accounts of the receive buffers: which are taken and given
 // back, the share that large buffers cannot take, the order of waiting, and that
 // unused buffers go.
-func TestMemory(t *testing.T) {
-	m := newMemory(8<<20, 4<<20)
-	if top := m.sizes[len(m.sizes)-1]; top < 4<<20+4 || top > 4<<20+8192 {
+func TestBufferPool(t *testing.T) {
+	p := newBufferPool(8<<20, 4<<20)
+	if top := p.sizes[len(p.sizes)-1]; top < 4<<20+4 || top > 4<<20+8192 {
 		t.Fatalf("the largest buffer has %d bytes", top)
 	}
-	mib := m.classFor(1 << 20)
-	var large [][]byte
-	for {
-		b := m.take(mib, 0)
-		if b == nil {
-			break
+	mib := p.classFor(1 << 20)
+	takeAll := func(class int) (list []*buffer) {
+		for b := p.take(class, 0); b != nil; b = p.take(class, 0) {
+			list = append(list, b)
 		}
-		large = append(large, b)
+		return list
 	}
+	large := takeAll(mib)
 	if len(large) != 6 {
 		t.Errorf("%d large buffers were given, of 6", len(large))
 	}
-	var small [][]byte
-	for {
-		b := m.take(firstClass, 0)
-		if b == nil {
-			break
-		}
-		small = append(small, b)
+	small := takeAll(firstClass)
+	if len(small) != 32 || p.inUse() != p.limit {
+		t.Errorf("%d small buffers were given, %d bytes are used", len(small), p.inUse())
 	}
-	if len(small) != 32 || m.inUse() != m.limit {
-		t.Errorf("%d small buffers were given, %d bytes are used", len(small), m.inUse())
-	}
-	a, b, c := m.wait(nil, mib, 0), m.wait(nil, mib, 0), m.wait(nil, firstClass, 0)
-	m.give(firstClass, small[0])
+	a, b, c := p.enqueue(mib, 0), p.enqueue(mib, 0), p.enqueue(firstClass, 0)
+	small[0].release()
 	<-c.ready // before the large ones: those must leave the share
-	m.give(mib, large[0])
-	m.cancel(a)
+	large[0].retain().release()
+	select {
+	case <-a.ready:
+		t.Error("a buffer was given back to which somebody refers")
+	default:
+	}
+	p.cancel(a)
 	<-a.ready
-	if m.collect(a, mib) != nil {
+	if p.collect(a) != nil {
 		t.Error("a cancelled waiter got a buffer")
 	}
 	for _, s := range small[1:] {
-		m.give(firstClass, s)
+		s.release()
 	}
-	m.give(mib, large[1])
+	large[0].release()
+	large[1].release()
 	<-b.ready
-	if got := m.collect(b, mib); len(got) != 1<<20 {
+	got := p.collect(b)
+	if len(got.bytes) != 1<<20 {
 		t.Error("the next waiter got nothing")
 	}
-	m.give(firstClass, m.collect(c, firstClass))
-	m.give(mib, make([]byte, 1<<20))
+	p.collect(c).release()
+	got.release()
 	for _, l := range large[2:] {
-		m.give(mib, l)
+		l.release()
 	}
-	if m.inUse() != 0 || m.kept == 0 {
-		t.Errorf("%d bytes are used, %d kept", m.inUse(), m.kept)
+	if p.inUse() != 0 || p.kept == 0 {
+		t.Errorf("%d bytes are used, %d kept", p.inUse(), p.kept)
 	}
-	m.sweep()
-	m.sweep()
-	if m.kept != 0 {
-		t.Errorf("%d bytes are kept though unused", m.kept)
+	p.sweep()
+	p.sweep()
+	if p.kept != 0 {
+		t.Errorf("%d bytes are kept though unused", p.kept)
 	}
 }
 
@@ -324,7 +323,7 @@ func FuzzStream(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte, step uint8) {
 		near, far := net.Pipe()
 		done := make(chan struct{})
-		go func() { s.ServeConn(far); close(done) }()
+		go func() { s.ServeConn(far, new(Listener)); close(done) }()
 		go func() {
 			for c := b; len(c) > 0; {
 				n := min(len(c), int(step)+1)

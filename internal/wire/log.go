@@ -1,13 +1,8 @@
 package wire
 
 import (
-	"errors"
-	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -44,41 +39,4 @@ func (l *lineLimit) line() *slog.Logger {
 		return l.log
 	}
 	return l.log.With("lines_dropped", dropped)
-}
-
-// report writes the one line about why a connection ended.
-func (c *Conn) report(reason error) {
-	s := c.srv
-	var p *panicError
-	switch {
-	case errors.As(reason, &p):
-		s.stats.Panics.Add(1)
-		s.cfg.Logger.Error("BUG: a handler panicked; its connection was closed", "client", c.RemoteAddr(), "panic", p.value, "stack", string(p.stack))
-	case reason == nil, errors.Is(reason, errShutdown), errors.Is(reason, errIdle), errors.Is(reason, errGone):
-		s.cfg.Logger.Debug("connection ended", "client", c.RemoteAddr(), "reason", reason)
-	default:
-		if log := s.lines.line(); log != nil {
-			log.Warn("connection closed", "client", c.RemoteAddr(), "reason", reason)
-		}
-	}
-}
-
-// gone marks an error of the network as the end of the client, which is nobody's
-// fault; others, of files and limits, are as they were.
-func gone(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) || ended(err) {
-		return fmt.Errorf("%w: %w", errGone, err)
-	}
-	for _, e := range []syscall.Errno{syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED, syscall.ETIMEDOUT, syscall.EHOSTUNREACH} {
-		if errors.Is(err, e) {
-			return fmt.Errorf("%w: %w", errGone, err)
-		}
-	}
-	return err
-}
-
-// ended tells that an error only means that a connection or listener was closed.
-func ended(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
 }

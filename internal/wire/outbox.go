@@ -3,10 +3,10 @@ package wire
 import "sync"
 
 const (
-	boxSize  = 4 << 10  // an outbox's buffer at first
-	boxKept  = 64 << 10 // the largest one that is used again
-	cutsKept = 1 << 10  // and the longest list of cuts: an answer of 500 partitions fits
-	tailRoom = 512      // what an answer built in place finds at least
+	boxSize  = 4 << 10  // the size of a new outbox's buffer
+	boxKept  = 64 << 10 // the largest buffer that is used again
+	cutsKept = 1 << 10  // the longest list of cuts that is used again: an answer of 500 partitions fits
+	tailRoom = 512      // the least room for an answer that is built in place
 	copyMax  = 8 << 10  // answers built elsewhere are copied up to this size
 )
 
@@ -33,10 +33,20 @@ func (c *cut) size() int {
 	return len(c.body)
 }
 
-// outbox is what a connection has to send: the bytes of buf, and between them
-// cuts. Its connection's mutex guards it. One goroutine at a time, the writer,
-// removes from its front, and reads what waits without the mutex; all others
-// append only, so that nothing which the writer reads is ever moved or changed.
+// release ends the cut's use of its section and its request.
+func (c *cut) release(requests *requestPool) {
+	if c.sec != nil {
+		c.sec.Release()
+	}
+	if c.owner != nil {
+		requests.recycle(c.owner)
+	}
+}
+
+// outbox holds the bytes that a connection has to send: those of buf, and between
+// them cuts. The mutex of the connection's output guards it. One goroutine at a time,
+// the sender, removes from its front, and reads what waits without the mutex; all
+// others append only, so that nothing which the sender reads is ever moved or changed.
 type outbox struct {
 	box  *box
 	buf  []byte // buf[sent:] waits
@@ -49,33 +59,51 @@ type outbox struct {
 	claimed bool
 }
 
-// open sees to it that there is a buffer, and starts it anew when all was sent.
-func (o *outbox) open(boxes *sync.Pool, writing bool) {
+// sentTo is a position in an outbox, counted from its front.
+type sentTo struct {
+	sent  int // the new front of buf
+	cuts  int // that were sent whole
+	pos   int // bytes that were sent of the next cut
+	bytes int // all in all
+}
+
+// boxPool keeps the buffers of outboxes that are empty.
+type boxPool struct{ pool sync.Pool }
+
+func (p *boxPool) take() *box {
+	if b, ok := p.pool.Get().(*box); ok {
+		return b
+	}
+	return &box{b: make([]byte, 0, boxSize)}
+}
+
+// ensureBuffer sees to it that there is a buffer, and starts it anew when all was sent.
+func (o *outbox) ensureBuffer(boxes *boxPool, sending bool) {
 	if o.box == nil {
-		o.box, _ = boxes.Get().(*box)
+		o.box = boxes.take()
 		o.buf, o.sent = o.box.b[:0], 0
 		if len(o.cuts) == 0 { // else they wait for a buffer that bytes need only now
 			o.cuts = o.box.cuts
 		}
 	}
-	if !writing && o.size == 0 {
+	if !sending && o.size == 0 {
 		o.reset()
 	}
 }
 
-// tail claims the place behind buf for the answer that comes next.
-func (o *outbox) tail(boxes *sync.Pool, writing bool) []byte {
-	o.open(boxes, writing)
+// claimTail claims the place behind buf for the answer that comes next.
+func (o *outbox) claimTail(boxes *boxPool, sending bool) []byte {
+	o.ensureBuffer(boxes, sending)
 	if n := len(o.buf); cap(o.buf)-n < tailRoom {
-		o.buf = append(make([]byte, 0, 2*cap(o.buf)), o.buf...) // the writer may still read the old one
+		o.buf = append(make([]byte, 0, 2*cap(o.buf)), o.buf...) // the sender may still read the old one
 	}
 	o.claimed = true
 	return o.buf[len(o.buf):]
 }
 
-// add appends the answer of r, which is the oldest outstanding one. It tells
+// appendAnswer appends the answer of r, which is the oldest outstanding one. It tells
 // whether r is not needed any more.
-func (o *outbox) add(r *Request, boxes *sync.Pool, writing bool) (done bool) {
+func (o *outbox) appendAnswer(r *Request, boxes *boxPool, sending bool) (done bool) {
 	p := &r.resp
 	b, at := p.B, len(o.buf)
 	o.size += int64(p.size())
@@ -85,16 +113,16 @@ func (o *outbox) add(r *Request, boxes *sync.Pool, writing bool) (done bool) {
 	switch {
 	case len(b) == 0:
 		return true // NoReply
-	case p.claimed && o.inPlace(b):
+	case p.claimed && o.isInPlace(b):
 		o.buf = o.buf[:at+len(b)]
-	case p.claimed && !writing && o.size == int64(p.size()):
+	case p.claimed && !sending && o.size == int64(p.size()):
 		o.buf, o.sent, at = b, 0, 0 // it outgrew the buffer: it is the buffer now
 	case len(b) <= copyMax:
-		o.open(boxes, writing)
+		o.ensureBuffer(boxes, sending)
 		at = len(o.buf)
 		o.buf = append(o.buf, b...)
 	default:
-		o.addBody(r)
+		o.appendLarge(r)
 		return p.claimed
 	}
 	for _, s := range p.sections {
@@ -103,9 +131,9 @@ func (o *outbox) add(r *Request, boxes *sync.Pool, writing bool) (done bool) {
 	return true
 }
 
-// addBody adds a large answer that was built elsewhere as cuts. Its bytes belong
+// appendLarge appends a large answer that was built elsewhere as cuts. Its bytes belong
 // to r until they are sent, unless they outgrew the place that they were given.
-func (o *outbox) addBody(r *Request) {
+func (o *outbox) appendLarge(r *Request) {
 	p := &r.resp
 	at, prev := len(o.buf), 0
 	for _, s := range p.sections {
@@ -123,8 +151,8 @@ func (o *outbox) addBody(r *Request) {
 	}
 }
 
-// inPlace tells whether b still lies where tail put it.
-func (o *outbox) inPlace(b []byte) bool {
+// isInPlace tells whether b still lies in the place that claimTail handed out.
+func (o *outbox) isInPlace(b []byte) bool {
 	n := len(o.buf)
 	return len(b) <= cap(o.buf)-n && &b[0] == &o.buf[: n+1 : cap(o.buf)][n]
 }
@@ -139,13 +167,13 @@ func (o *outbox) reset() {
 	o.cuts, o.gone = o.cuts[:0], 0
 }
 
-// advance sets the front after the writer sent n bytes, and drops what lies
-// before it when that is most of the buffer.
-func (o *outbox) advance(sent, gone, pos, n int) {
-	o.sent, o.pos = sent, pos
-	clear(o.cuts[o.gone : o.gone+gone])
-	o.gone += gone
-	o.size -= int64(n)
+// dropSent sets the front after the sender sent bytes up to there, and drops the bytes
+// before it when they are most of the buffer.
+func (o *outbox) dropSent(to sentTo) {
+	o.sent, o.pos = to.sent, to.pos
+	clear(o.cuts[o.gone : o.gone+to.cuts])
+	o.gone += to.cuts
+	o.size -= int64(to.bytes)
 	if o.size == 0 {
 		o.reset()
 	}
@@ -161,7 +189,7 @@ func (o *outbox) advance(sent, gone, pos, n int) {
 		o.cuts[i].at -= o.sent
 	}
 	rest := o.buf[o.sent:]
-	if o.claimed { // the old buffer is left to the one who builds in it
+	if o.claimed { // the old buffer is left to the answer that is being built in it
 		o.buf = append(make([]byte, 0, max(boxSize, 2*len(rest))), rest...)
 	} else {
 		o.buf = append(o.buf[:0], rest...)
@@ -169,8 +197,8 @@ func (o *outbox) advance(sent, gone, pos, n int) {
 	o.sent = 0
 }
 
-// close gives the buffer back when all was sent, so that an idle connection has none.
-func (o *outbox) close(boxes *sync.Pool) {
+// releaseBuffer gives the buffer back when all was sent, so that an idle connection has none.
+func (o *outbox) releaseBuffer(boxes *boxPool) {
 	if o.size > 0 || o.claimed || o.box == nil {
 		return
 	}
@@ -182,12 +210,12 @@ func (o *outbox) close(boxes *sync.Pool) {
 		o.cuts = nil
 	}
 	o.box.b, o.box.cuts = o.buf, o.cuts
-	boxes.Put(o.box)
+	boxes.pool.Put(o.box)
 	o.box, o.buf, o.cuts = nil, nil, nil
 }
 
-// abandon empties the outbox and returns the cuts that were not sent.
-func (o *outbox) abandon() []cut {
+// takeUnsent empties the outbox and returns the cuts that were not sent.
+func (o *outbox) takeUnsent() []cut {
 	cuts := o.cuts[o.gone:]
 	*o = outbox{}
 	return cuts

@@ -2,15 +2,12 @@ package wire
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
-
-// errResponseTooLarge closes a connection whose answer does not fit in a frame.
-var errResponseTooLarge = errors.New("the answer is larger than 2 GiB")
 
 // Request is one request of a connection. It may be used until it is answered.
 type Request struct {
@@ -20,17 +17,29 @@ type Request struct {
 	CorrelationID int32
 	ClientID      string
 	// Body is the request after its header. It aliases the receive buffer and is
-	// valid until the Session's Flush returns.
+	// valid until the Session's Flush returns, or, after KeepBody, until the request
+	// is answered.
 	Body []byte
 
 	seq  uint64 // its place in the order of answers
 	resp Response
 	own  []byte   // B of an answer that is not built in the outbox
 	next *Request // in a list of requests to be recycled
+	buf  *buffer  // holds Body
+	kept bool     // the request has a reference to buf
+}
+
+// KeepBody keeps Body as it is until the request is answered. Only Serve and Flush
+// may call it. The memory for requests is used up by what is kept.
+func (r *Request) KeepBody() {
+	if !r.kept {
+		r.buf.retain()
+		r.kept = true
+	}
 }
 
 // Decode checks the body's shape and memory (the guard), then decodes it with
-// kmsg. The result aliases nothing. It returns ErrMalformed for what does not
+// kmsg. The result aliases nothing. It returns ErrMalformed for a body that does not
 // fit. Bytes behind the body are ignored, as Kafka does.
 func (r *Request) Decode() (kmsg.Request, error) {
 	s := r.Conn.srv
@@ -52,6 +61,7 @@ func (r *Request) Decode() (kmsg.Request, error) {
 
 // Reply encodes and sends a response; its version is set from the request.
 func (r *Request) Reply(resp kmsg.Response) {
+	defer func() { closeOnPanic(r.Conn, recover()) }()
 	resp.SetVersion(r.Version)
 	p := r.Begin()
 	p.B = resp.AppendTo(p.B)
@@ -62,7 +72,7 @@ func (r *Request) Reply(resp kmsg.Response) {
 // Begin started is dropped.
 func (r *Request) NoReply() {
 	r.resp.discard()
-	r.Conn.complete(r)
+	r.Conn.out.complete(r)
 }
 
 // Begin starts a hand-coded response: B holds the frame's header already, the
@@ -71,7 +81,7 @@ func (r *Request) NoReply() {
 func (r *Request) Begin() *Response {
 	p := &r.resp
 	p.discard()
-	if p.B = r.Conn.claim(r); p.B == nil {
+	if p.B = r.Conn.out.claim(r); p.B == nil {
 		p.B = r.own[:0]
 	}
 	p.B = append(p.B, 0, 0, 0, 0)
@@ -87,7 +97,7 @@ func (r *Request) Send(p *Response) {
 	if p != &r.resp || len(p.B) < 8 {
 		panic("BUG: Send of a response that this request did not begin")
 	}
-	n := p.size() - 4
+	n := p.size() - lengthSize
 	if n > maxResponse {
 		r.Conn.Close(errResponseTooLarge)
 		r.NoReply()
@@ -97,20 +107,33 @@ func (r *Request) Send(p *Response) {
 	if !p.claimed && cap(p.B) <= ownKept {
 		r.own = p.B
 	}
-	r.Conn.complete(r)
+	r.Conn.out.complete(r)
+}
+
+// requestPool keeps requests for the next ones.
+type requestPool struct{ pool sync.Pool }
+
+func (p *requestPool) take() *Request {
+	if r, ok := p.pool.Get().(*Request); ok {
+		return r
+	}
+	return new(Request)
 }
 
 // recycle makes requests reusable that are answered, a list linked by next.
-func (s *Server) recycle(r *Request) {
+func (p *requestPool) recycle(r *Request) {
 	for r != nil {
 		next := r.next
-		r.resp.forget()
+		if r.kept {
+			r.buf.release()
+		}
+		r.resp.forgetSections()
 		sections := r.resp.sections
-		if cap(sections) > 1024 {
+		if cap(sections) > sectionsKept {
 			sections = nil
 		}
 		*r = Request{own: r.own[:0], resp: Response{sections: sections}}
-		s.requests.Put(r)
+		p.pool.Put(r)
 		r = next
 	}
 }

@@ -1,12 +1,32 @@
 package wire
 
-import "math"
+import (
+	"errors"
+	"io"
+	"math"
+)
 
-// maxResponse is what the length in front of a frame can say.
-const maxResponse = math.MaxInt32
+const (
+	// maxResponse is the largest length that can be written in front of a frame.
+	maxResponse = math.MaxInt32
+	// ownKept is the largest buffer that a recycled request keeps for its next answer.
+	ownKept = 16 << 10
+	// sectionsKept is the longest list of sections that it keeps.
+	sectionsKept = 1 << 10
+)
 
-// ownKept is the largest buffer that a recycled request keeps for its next answer.
-const ownKept = 16 << 10
+// errResponseTooLarge closes a connection whose answer does not fit in a frame.
+var errResponseTooLarge = errors.New("the answer is larger than 2 GiB")
+
+// Section is a stretch of a file that goes out as it is.
+type Section interface {
+	io.ReaderAt // 0 is the section's start
+	Len() int
+	// Fd is the file's descriptor and the section's position in it. ok is false for a
+	// section that has none and must be read by ReadAt.
+	Fd() (fd uintptr, pos int64, ok bool)
+	Release()
+}
 
 // Response is an answer under construction: bytes, and between them sections of
 // files that are sent without passing through B.
@@ -44,11 +64,11 @@ func (p *Response) discard() {
 	for _, s := range p.sections {
 		s.sec.Release()
 	}
-	p.forget()
+	p.forgetSections()
 }
 
-// forget empties the response; its sections have another owner, or are released.
-func (p *Response) forget() {
+// forgetSections empties the response; its sections have another owner, or are released.
+func (p *Response) forgetSections() {
 	clear(p.sections)
 	p.B, p.sections, p.attached = nil, p.sections[:0], 0
 }

@@ -163,9 +163,7 @@ func TestSectionsReleased(t *testing.T) {
 			if end == "late" {
 				r := first.Load()
 				eventually(t, "the connection is closed", func() bool {
-					r.Conn.mu.Lock()
-					defer r.Conn.mu.Unlock()
-					return r.Conn.closed
+					return r.Conn.life.current() == connClosed
 				})
 				attach(r.Begin())
 				r.Send(&r.resp)

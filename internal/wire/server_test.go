@@ -86,7 +86,7 @@ func start(tb testing.TB, cfg Config, h Handler) (*Server, string) {
 	}
 	s := NewServer(cfg, h)
 	done := make(chan error, 1)
-	go func() { done <- s.Serve(l) }()
+	go func() { done <- s.Serve(&Listener{Listener: l}) }()
 	tb.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()

@@ -7,35 +7,22 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// attach chooses the socket for the connection.
-func (c *Conn) attach() error {
-	switch nc := c.nc.(type) {
+// newSocket chooses the socket for a connection.
+func newSocket(nc net.Conn) (socket, error) { //nolint:ireturn // there are two kinds
+	switch nc := nc.(type) {
 	case *net.TCPConn:
-		return c.attachRaw(nc)
+		return newRawSocket(nc)
 	case *net.UnixConn:
-		return c.attachRaw(nc)
+		return newRawSocket(nc)
 	default:
-		c.sock = &plainSocket{nc: c.nc}
-		return nil
+		return &plainSocket{nc: nc}, nil
 	}
-}
-
-func (c *Conn) attachRaw(nc syscall.Conn) error {
-	rc, err := nc.SyscallConn()
-	if err != nil {
-		return err
-	}
-	s := &rawSocket{c: c, rc: rc, fd: -1, dozes: true}
-	s.ready = s.readReady
-	c.sock = s
-	return nil
 }
 
 // rawSocket works on the file descriptor when the runtime's poller says that it
@@ -43,64 +30,60 @@ func (c *Conn) attachRaw(nc syscall.Conn) error {
 // are sent without passing through memory, and a full socket can be noticed
 // without waiting.
 type rawSocket struct {
-	c     *Conn
 	rc    syscall.RawConn
 	ready func(fd uintptr) bool // readReady; made once
 
-	// What readReady found. They belong to the connection's goroutine.
-	err   error
-	short bool // of memory
-
 	// They belong to the connection's goroutine.
-	fd    int32 // as the dozer knows it; -1: it does not
-	dozes bool  // it can be left to the dozer
+	in      *input         // that read was called with
+	err     error          // that readReady found
+	short   bool           // readReady found that memory is short
+	watched *watchedSocket // by the idle poller; nil: it was never suspended
 }
 
-func (s *rawSocket) read(c *Conn) error {
+func newRawSocket(nc syscall.Conn) (*rawSocket, error) {
+	rc, err := nc.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := &rawSocket{rc: rc}
+	s.ready = s.readReady
+	return s, nil
+}
+
+func (s *rawSocket) read(in *input) error {
+	s.in = in
 	for {
 		s.err, s.short = nil, false
 		if err := s.rc.Read(s.ready); err != nil {
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				return err
-			}
-			asleep, err := s.doze()
-			switch {
-			case asleep:
-				return errDozes
-			case err != nil:
-				return err
-			}
-			continue
+			return err
 		}
 		if !s.short {
 			return s.err
 		}
-		if err := c.awaitMemory(); err != nil {
+		if err := in.awaitBuffer(); err != nil {
 			return err
 		}
 	}
 }
 
 // readReady reads when there is something to be read; false makes the poller
-// wait. A first read tries its luck, so that a busy connection keeps its buffer.
+// wait. The first call tries to read, so that a busy connection keeps its buffer.
 func (s *rawSocket) readReady(fd uintptr) bool {
-	c := s.c
-	if !c.room() {
+	if !s.in.makeRoom() {
 		s.short = true
 		return true
 	}
 	for {
-		n, err := syscall.Read(int(fd), c.in[c.b:])
+		n, err := syscall.Read(int(fd), s.in.room())
 		switch {
 		case n > 0:
-			c.got(n)
+			s.in.addReceived(n)
 			return true
 		case n == 0 && err == nil:
 			s.err = io.EOF
 			return true
 		case err == syscall.EAGAIN:
-			c.park()
-			c.srv.stir()
+			s.in.prepareToWait()
 			return false
 		case err != syscall.EINTR:
 			s.err = err
@@ -109,11 +92,10 @@ func (s *rawSocket) readReady(fd uintptr) bool {
 	}
 }
 
-func (*rawSocket) tries() bool { return true }
-func (*rawSocket) files() bool { return true }
+func (*rawSocket) isNonblocking() bool { return true }
 
-// sysWriter is what a writer needs for system calls.
-type sysWriter struct {
+// sysBatch is what a batch needs for system calls.
+type sysBatch struct {
 	iov   [maxPieces]unix.Iovec
 	msg   unix.Msghdr
 	ready func(fd uintptr) bool // sendReady; made once
@@ -121,10 +103,10 @@ type sysWriter struct {
 	err   error
 }
 
-func (s *rawSocket) send(w *writer) (int, error) {
-	y := &w.sys
+func (s *rawSocket) send(b *sendBatch) (int, error) {
+	y := &b.sys
 	if y.ready == nil {
-		y.ready = w.sendReady
+		y.ready = b.sendReady
 	}
 	y.sent, y.err = 0, nil
 	if err := s.rc.Write(y.ready); err != nil {
@@ -133,34 +115,34 @@ func (s *rawSocket) send(w *writer) (int, error) {
 	return y.sent, y.err
 }
 
-// sendReady sends what was gathered without waiting. It always returns true: the
+// sendReady sends the batch without waiting. It always returns true: the
 // poller must not wait here.
-func (w *writer) sendReady(fd uintptr) bool {
-	y := &w.sys
+func (b *sendBatch) sendReady(fd uintptr) bool {
+	y := &b.sys
 	want := 0
-	for _, b := range w.pieces {
-		want += len(b)
+	for _, piece := range b.pieces {
+		want += len(piece)
 	}
 	if want > 0 {
-		y.sent, y.err = w.sendPieces(int(fd))
+		y.sent, y.err = b.sendPieces(int(fd))
 		if y.err == nil && y.sent < want {
 			y.err = errAgain
 		}
 	}
 	switch {
-	case w.n == 0 || y.err != nil:
-	case !w.mayNap && isCold(int(w.file), w.off+int64(w.n)-1):
+	case b.fileLen == 0 || y.err != nil:
+	case !b.mayWait && isCold(int(b.file), b.offset+int64(b.fileLen)-1):
 		y.err = errCold
 	default:
-		w.sendFile(int(fd))
+		b.sendFile(int(fd))
 	}
 	return true
 }
 
-// isCold tells whether a read at a position of a file would wait for the disk. Where
+// isCold tells whether a read at a position of a file would wait for the disk. When
 // the end of a section is there, all of it is, nearly always: files are read in order.
-// Who waits for the disk must be a goroutine that was started for it, which makes the
-// scheduler look after the others: else nobody may look at the network for 10 ms and
+// The goroutine that waits for the disk must be one that was started for it, which makes
+// the scheduler look after the others: else nobody may look at the network for 10 ms and
 // more (leat bench latency beside a cold consume).
 func isCold(fd int, pos int64) bool {
 	var b [1]byte
@@ -171,51 +153,51 @@ func isCold(fd int, pos int64) bool {
 	return e == unix.EAGAIN
 }
 
-func (w *writer) sendPieces(fd int) (int, error) {
-	if len(w.pieces) == 1 && w.n == 0 {
+func (b *sendBatch) sendPieces(fd int) (int, error) {
+	if len(b.pieces) == 1 && b.fileLen == 0 {
 		for {
-			n, err := syscall.Write(fd, w.pieces[0])
+			n, err := syscall.Write(fd, b.pieces[0])
 			if err != syscall.EINTR {
-				return max(n, 0), again(err)
+				return max(n, 0), markAgain(err)
 			}
 		}
 	}
-	y := &w.sys
-	for i, b := range w.pieces {
-		y.iov[i].Base = unsafe.SliceData(b)
-		y.iov[i].SetLen(len(b))
+	y := &b.sys
+	for i, piece := range b.pieces {
+		y.iov[i].Base = unsafe.SliceData(piece)
+		y.iov[i].SetLen(len(piece))
 	}
 	y.msg.Iov = &y.iov[0]
-	y.msg.SetIovlen(len(w.pieces))
+	y.msg.SetIovlen(len(b.pieces))
 	flags := unix.MSG_NOSIGNAL
-	if w.n > 0 {
+	if b.fileLen > 0 {
 		flags |= unix.MSG_MORE // the file's bytes go into the same packets
 	}
 	for {
 		// x/sys has no call for this that takes flags and allocates nothing.
 		n, _, e := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&y.msg)), uintptr(flags))
 		if e == 0 {
-			clear(y.iov[:len(w.pieces)])
+			clear(y.iov[:len(b.pieces)])
 			return int(n), nil
 		}
 		if e != unix.EINTR {
-			clear(y.iov[:len(w.pieces)])
-			return 0, again(e)
+			clear(y.iov[:len(b.pieces)])
+			return 0, markAgain(e)
 		}
 	}
 }
 
-func (w *writer) sendFile(fd int) {
-	y := &w.sys
-	for w.n > 0 {
-		n, err := unix.Sendfile(fd, int(w.file), &w.off, w.n)
+func (b *sendBatch) sendFile(fd int) {
+	y := &b.sys
+	for b.fileLen > 0 {
+		n, err := unix.Sendfile(fd, int(b.file), &b.offset, b.fileLen)
 		switch {
 		case n > 0:
 			y.sent += n
-			w.n -= n
+			b.fileLen -= n
 		case err == unix.EINTR:
 		case err != nil:
-			y.err = again(err)
+			y.err = markAgain(err)
 			return
 		default:
 			y.err = errTruncated
@@ -224,16 +206,17 @@ func (w *writer) sendFile(fd int) {
 	}
 }
 
-func again(err error) error {
+// markAgain gives the error of a full socket its name.
+func markAgain(err error) error {
 	if errors.Is(err, syscall.EAGAIN) {
 		return errAgain
 	}
 	return err
 }
 
-// waitRoom waits until the socket has room. It asks before it waits: the poller
+// awaitRoom waits until the socket has room. It asks before it waits: the poller
 // only tells of changes since the call began.
-func (s *rawSocket) waitRoom() error {
+func (s *rawSocket) awaitRoom() error {
 	return s.rc.Write(func(fd uintptr) bool {
 		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 		n, err := unix.Poll(p[:], 0)
@@ -241,7 +224,7 @@ func (s *rawSocket) waitRoom() error {
 	})
 }
 
-func (s *rawSocket) delivered() bool {
+func (s *rawSocket) isDelivered() bool {
 	left := 1
 	err := s.rc.Control(func(fd uintptr) {
 		if n, err := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ); err == nil {
@@ -251,17 +234,10 @@ func (s *rawSocket) delivered() bool {
 	return err == nil && left == 0
 }
 
-// tune sets the connection's congestion control.
-func (c *Conn) tune() error {
-	tc, ok := c.nc.(*net.TCPConn)
-	if !ok {
-		return nil
-	}
-	name := c.srv.cfg.Congestion
-	if isLocal(tc) {
-		name = c.srv.cfg.LocalCongestion
-	}
-	if name == "" {
+// setCongestion sets the connection's congestion control.
+func setCongestion(nc net.Conn, name string) error {
+	tc, ok := nc.(*net.TCPConn)
+	if !ok || name == "" {
 		return nil
 	}
 	rc, err := tc.SyscallConn()
@@ -276,12 +252,4 @@ func (c *Conn) tune() error {
 		err = fmt.Errorf("%s: %w", name, serr)
 	}
 	return err
-}
-
-// isLocal tells whether the client is on this machine: on the loopback, or on the
-// address that it reached us on.
-func isLocal(nc net.Conn) bool {
-	ip := remoteIP(nc)
-	here, ok := nc.LocalAddr().(*net.TCPAddr)
-	return ip.IsLoopback() || ok && ip == here.AddrPort().Addr().Unmap()
 }

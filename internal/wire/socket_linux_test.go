@@ -134,12 +134,12 @@ func TestColdSections(t *testing.T) {
 	if n := released.Load(); n != 8 {
 		t.Errorf("%d sections were released", n)
 	}
-	w := &writer{file: f.Fd(), n: size}
+	batch := &sendBatch{file: f.Fd(), fileLen: size}
 	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
 		t.Fatal(err)
 	}
-	if w.sendReady(^uintptr(0)); !errors.Is(w.sys.err, errCold) {
-		t.Errorf("a cold file is sent by who must not wait: %v", w.sys.err)
+	if batch.sendReady(^uintptr(0)); !errors.Is(batch.sys.err, errCold) {
+		t.Errorf("a cold file is sent by a call that must not wait: %v", batch.sys.err)
 	}
 }
 
@@ -161,11 +161,11 @@ func TestDelivered(t *testing.T) {
 		t.Fatal(err)
 	}
 	served := <-conns
-	if served.sock.delivered() {
+	if served.sock.isDelivered() {
 		t.Error("64 MiB are delivered to a client that has read one byte")
 	}
 	if n, err := io.CopyN(io.Discard, c, 64<<20); err != nil {
 		t.Fatalf("%d bytes: %v", n, err)
 	}
-	eventually(t, "all is delivered", served.sock.delivered)
+	eventually(t, "all is delivered", served.sock.isDelivered)
 }

@@ -2,28 +2,33 @@
 
 package wire
 
-import "errors"
+import (
+	"errors"
+	"net"
+)
 
-// sysWriter is what a writer needs for system calls: nothing here.
-type sysWriter struct{}
+// sysBatch is what a batch needs for system calls: nothing here.
+type sysBatch struct{}
 
-// dozer would keep idle connections without a goroutine each.
-type dozer struct{}
+// idlePoller would watch suspended connections, so that they need no goroutine each.
+type idlePoller struct{}
 
-func newDozer(*Server) (*dozer, error) { return nil, errors.ErrUnsupported }
+func newIdlePoller() (*idlePoller, error) { return nil, errors.ErrUnsupported }
 
-func (*dozer) run() {}
+func (*idlePoller) run() {}
 
-func (*dozer) close() error { return nil }
+func (*idlePoller) close() error { return nil }
 
-// vigil would keep the runtime's monitor thread from falling asleep between requests.
-type vigil struct{}
+func (*idlePoller) enroll(socket, func()) bool { return false }
 
-// attach chooses the socket for the connection.
-func (c *Conn) attach() error {
-	c.sock = &plainSocket{nc: c.nc}
-	return nil
+func (*idlePoller) arm(socket) bool { return false }
+
+func (*idlePoller) forget(socket) {}
+
+// newSocket chooses the socket for a connection.
+func newSocket(nc net.Conn) (socket, error) { //nolint:ireturn // there are two kinds
+	return &plainSocket{nc: nc}, nil
 }
 
-// tune would set the connection's congestion control.
-func (*Conn) tune() error { return nil }
+// setCongestion would set the connection's congestion control.
+func setCongestion(net.Conn, string) error { return nil }

@@ -16,7 +16,7 @@ type Stats struct {
 	Refused  atomic.Int64 // frames that were malformed or too large
 	Panics   atomic.Int64 // of handlers
 	requests [countedKeys]atomic.Int64
-	memory   *memory
+	buffers  *bufferPool
 }
 
 // Requests is how many requests of the API were read.
@@ -25,7 +25,7 @@ func (s *Stats) Requests(key int16) int64 {
 }
 
 // RequestMemory is how many bytes the receive buffers in use take.
-func (s *Stats) RequestMemory() int64 { return s.memory.inUse() }
+func (s *Stats) RequestMemory() int64 { return s.buffers.inUse() }
 
 func slot(key int16) int {
 	if key < 0 || key >= countedKeys {

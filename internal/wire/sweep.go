@@ -1,142 +1,189 @@
 package wire
 
-import "time"
-
-// sweep looks after idle connections and unused buffers, for all connections at
-// once: a timer for each would cost memory.
-func (s *Server) sweep() {
-	half := min(halfSentMax, s.cfg.IdleTimeout)
-	period := min(sweepMax, max(half/sweepsPer, time.Millisecond))
-	ticks := func(d time.Duration) uint32 { return uint32((d + period - 1) / period) }
-	idle, stalled := ticks(s.cfg.IdleTimeout), ticks(half)
-	var conns []*Conn
-	var q quiet
-	for s.sleep(period) {
-		now := s.tick.Add(1)
-		unsent := int64(0)
-		conns = s.all(conns, now%dozingEvery(idle) == 0)
-		for _, c := range conns {
-			age := now - c.progress.Load()
-			if age > stalled {
-				unsent += c.sweep(age > idle)
-			}
-			if age >= dozeAfter && c.idle() {
-				q.owed += dozeGain
-				c.sock.drowse()
-			}
-		}
-		if unsent > s.cfg.RequestMemory {
-			for _, c := range conns {
-				if now-c.progress.Load() > stalled {
-					c.closeUnread()
-				}
-			}
-		}
-		if stuck := s.memory.sweep(); stuck != nil {
-			oldestHolder(conns, stuck, now).Close(errNoMemory)
-		}
-		clear(conns)
-		if q.now(s.stats.BytesIn.Load()+s.stats.BytesOut.Load()) && s.cfg.Quiet != nil {
-			s.cfg.Quiet()
-		}
-	}
-}
-
-// dozingEvery is how often a sweep looks at connections that doze, too: only the
-// idle time-out can end them, and their memory is in no cache (9,900 of them took
-// 0.2 % of a core when each sweep looked, and take 0.06 %).
-func dozingEvery(idle uint32) uint32 { return min(16, max(1, idle/4)) }
-
-const (
-	dozeAfter = 2       // sweeps that a connection is idle before it dozes
-	dozeGain  = 8 << 10 // bytes that this frees
-
-	quietSweeps = 3        // sweeps with little traffic until it counts as ceased
-	quietBytes  = 1 << 20  // little traffic, between two sweeps
-	quietOwed   = 16 << 20 // bytes of traffic, or freed, after which there is something to give back
+import (
+	"cmp"
+	"slices"
+	"time"
 )
 
-// quiet finds the time to give memory back: when traffic has ceased that there was.
-type quiet struct {
-	last  int64 // bytes moved until the last sweep
-	owed  int64 // bytes moved or freed since the last time
-	still int   // sweeps in a row that saw little traffic
+const (
+	halfSentMax = 30 * time.Second // how long the rest of a frame may make no progress
+	sweepMax    = 2 * time.Second  // between two sweeps, at most
+	sweepsPer   = 8                // sweeps in the shortest time-out
+
+	suspendAfter = 2 // sweeps that a connection is idle before it is suspended
+
+	// never is a pace, in sweeps, at which a request is not complete in any time.
+	never = 1 << 40
+)
+
+// sweeper looks after idle connections and unused buffers, for all connections at
+// once. It counts time in sweeps.
+type sweeper struct {
+	srv     *Server
+	idle    uint32 // sweeps in the idle time-out
+	stalled uint32 // sweeps in the time-out of half a request
+
+	conns   []*Conn  // scratch
+	holders []holder // scratch
 }
 
-// now is told at each sweep how many bytes were moved in all.
-func (q *quiet) now(moved int64) bool {
-	n := moved - q.last
-	q.last = moved
-	q.owed += n
-	if n >= quietBytes {
-		q.still = 0
-		return false
+// runSweeper sweeps until the server stops.
+func (s *Server) runSweeper() {
+	half := min(halfSentMax, s.cfg.IdleTimeout)
+	period := min(sweepMax, max(half/sweepsPer, time.Millisecond))
+	count := func(d time.Duration) uint32 { return uint32((d + period - 1) / period) }
+	w := sweeper{srv: s, idle: count(s.cfg.IdleTimeout), stalled: count(half)}
+	for s.sleep(period) {
+		w.sweep(s.sweeps.Add(1))
 	}
-	if q.still++; q.still < quietSweeps || q.owed < quietOwed {
-		return false
-	}
-	q.owed = 0
-	return true
 }
 
-// idle tells that the connection waits for a request, has none unanswered, and does
-// not doze yet.
-func (c *Conn) idle() bool {
-	if c.holds.Load() > 0 {
-		return false
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return !c.dozing && !c.closed && !c.serving && !c.writing && c.taken == c.done && c.out.size == 0 &&
-		c.relief == nil && c.waiting == nil
-}
+// suspendedEvery is how often a sweep looks at suspended connections, too: only the
+// idle time-out can end them, and their memory is in no cache (9,900 of them took
+// 0.2 % of a core when each sweep looked, and take 0.06 %).
+func (w *sweeper) suspendedEvery() uint32 { return min(16, max(1, w.idle/4)) }
 
-// oldestHolder chooses the connection that is closed when those that wait for
-// memory wait for each other: that which takes longest to send a large request,
-// or else the one that waits and holds most.
-func oldestHolder(conns []*Conn, oldest *Conn, now uint32) *Conn {
-	age := uint32(0)
-	for _, c := range conns {
-		if c.holds.Load() <= lightHolder {
-			continue
+func (w *sweeper) sweep(now uint32) {
+	s := w.srv
+	w.conns = s.conns.list(w.conns, now%w.suspendedEvery() == 0)
+	w.holders = w.holders[:0]
+	unsent := int64(0)
+	for _, c := range w.conns {
+		age := now - c.activity.last.Load()
+		if age > w.stalled {
+			unsent += c.checkTimeouts(age > w.idle)
 		}
-		if a := now - c.began.Load(); a > age {
-			oldest, age = c, a
+		if age >= suspendAfter && c.sock.isNonblocking() && c.isIdle() {
+			c.interruptRead()
+		}
+		if h := c.measureHeld(now); h.bytes > 0 {
+			w.holders = append(w.holders, h)
 		}
 	}
-	return oldest
+	if unsent > s.cfg.RequestMemory {
+		w.closeUnread(now)
+	}
+	w.relieve(s.buffers.sweep())
+	clear(w.conns)
+	clear(w.holders)
 }
 
-// sweep is called for a connection that made no progress for some time. It ends
-// it where nothing can be hoped for, else it returns the bytes that it holds.
-func (c *Conn) sweep(idle bool) (unsent int64) {
-	c.mu.Lock()
-	unsent = c.out.size + c.held
-	reading := !c.serving && c.relief == nil
-	parked := c.taken != c.done
-	waiting := c.waiting != nil
-	c.mu.Unlock()
+// checkTimeouts is called for a connection that made no progress for some time. It
+// closes it when nothing can be hoped for, else it returns the unsent bytes of its
+// answers. A connection that waits for a buffer is not closed: the client is not the
+// one to blame.
+func (c *Conn) checkTimeouts(idle bool) (unsent int64) {
+	state, load := c.life.current(), c.out.load()
+	waits := (state == connReading || state == connSuspended) && !c.in.isWaitingForBuffer()
 	switch {
-	case c.holds.Load() > 0 && waiting:
-		c.Close(errNoMemory)
-	case c.holds.Load() > 0 && reading:
+	case waits && c.in.held.bytes.Load() > 0:
 		c.Close(errHalfSent)
 	case !idle:
-		return unsent
-	case unsent > 0:
+		return load.unsent
+	case load.unsent > 0:
 		c.Close(errNoReader)
-	case reading && !parked:
+	case waits && !load.parked:
 		c.Close(errIdle)
 	}
 	return 0
 }
 
-// closeUnread ends a connection whose client does not read, when memory is short.
-func (c *Conn) closeUnread() {
-	c.mu.Lock()
-	unread := c.out.size > boxSize
-	c.mu.Unlock()
-	if unread {
-		c.Close(errNoReader)
+// closeUnread closes connections whose clients do not read, when memory is short.
+func (w *sweeper) closeUnread(now uint32) {
+	for _, c := range w.conns {
+		if now-c.activity.last.Load() > w.stalled && c.out.load().unsent > boxSize {
+			c.Close(errNoReader)
+		}
 	}
+}
+
+// holder is a connection that holds memory for requests while it waits.
+type holder struct {
+	c     *Conn
+	bytes int64
+	// pace is how many sweeps its request takes from its first byte to its last, if the
+	// rest comes as the bytes since the last sweep did.
+	pace   int64
+	age    uint32 // sweeps that its request is old
+	queued bool   // it waits for a larger buffer, not for its client
+}
+
+// heldSample is what the last sweep saw of an unfinished request.
+type heldSample struct {
+	frame   uint64
+	arrived int64
+}
+
+// measureHeld tells how much memory a connection holds for an unfinished request, or
+// for requests whose turn does not come since the client does not read its answers.
+func (c *Conn) measureHeld(now uint32) holder {
+	held := &c.in.held
+	h := holder{c: c, bytes: held.bytes.Load(), queued: c.in.isWaitingForBuffer()}
+	state := c.life.current()
+	if h.bytes == 0 || state != connReading && state != connBlocked {
+		return holder{}
+	}
+	last := c.sample
+	c.sample = heldSample{held.frame.Load(), held.arrived.Load()}
+	if state == connBlocked {
+		h.age = now - c.activity.last.Load()
+		h.pace = never + int64(h.age)
+		return h
+	}
+	h.age = now - held.since.Load()
+	h.pace = int64(h.age)
+	if c.sample.frame != last.frame {
+		return h // it is new
+	}
+	if gained := c.sample.arrived - last.arrived; gained > 0 {
+		h.pace += held.missing.Load() / gained
+	} else {
+		h.pace += never
+	}
+	return h
+}
+
+// relieve makes room in the memory for requests when others wait for it, or when the
+// last quarter is held, too, which small requests pass through.
+func (w *sweeper) relieve(short shortage) {
+	need := short.wanted
+	held := int64(0)
+	for i := range w.holders {
+		held += w.holders[i].bytes
+	}
+	need = max(need, held-bulkShare(w.srv.cfg.RequestMemory))
+	if need <= 0 && !short.stuck {
+		return
+	}
+	for _, h := range chooseVictims(w.holders, need, w.stalled, short.stuck) {
+		h.c.Close(errNoMemory)
+	}
+}
+
+// chooseVictims chooses the holders that are closed so that need bytes come free. It
+// takes those that would take longer than slow sweeps to send a request, the slowest
+// first. If there are none, and stuck says that nobody was served since the last sweep,
+// all wait for each other: then it takes the slowest in any case, or else the one whose
+// request began last and waits for a larger buffer, so that the others go on.
+func chooseVictims(holders []holder, need int64, slow uint32, stuck bool) []holder {
+	slices.SortFunc(holders, func(a, b holder) int { return cmp.Compare(b.pace, a.pace) })
+	take := func(need int64, mayTake func(holder) bool) (list []holder) {
+		for _, h := range holders {
+			if need > 0 && mayTake(h) {
+				list = append(list, h)
+				need -= h.bytes
+			}
+		}
+		return list
+	}
+	list := take(need, func(h holder) bool { return !h.queued && h.age >= agedSweeps && h.pace > int64(slow) })
+	if len(list) == 0 && stuck {
+		list = take(max(need, 1), func(h holder) bool { return !h.queued && h.age > 0 })
+	}
+	if len(list) == 0 && stuck {
+		slices.SortFunc(holders, func(a, b holder) int { return cmp.Compare(a.age, b.age) })
+		list = take(1, func(h holder) bool { return h.queued })
+	}
+	return list
 }

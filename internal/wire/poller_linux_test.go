@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// TestDoze proves that a connection which dozes is served as before when something
+// TestSuspend proves that a suspended connection is served as before when something
 // comes, again and again, and that its session sees one Open and one Close.
-func TestDoze(t *testing.T) {
+func TestSuspend(t *testing.T) {
 	var opened, done atomic.Int64
 	s, addr := start(t, Config{}, &funcs{
 		serve: echo, open: func(*Conn) { opened.Add(1) }, done: func() { done.Add(1) },
 	})
-	clients := make([]*client, 3*dozeBatch) // more than one look takes
+	clients := make([]*client, 3*pollBatch) // more than one look takes
 	for i := range clients {
 		clients[i] = dial(t, addr)
 	}
@@ -34,7 +34,7 @@ func TestDoze(t *testing.T) {
 				t.Fatalf("round %d, client %d: answer %d: %q", round, i, id, body)
 			}
 		}
-		sendToSleep(t, s)
+		suspendAll(t, s)
 	}
 	for _, c := range clients[1:] {
 		c.Close()
@@ -49,9 +49,9 @@ func TestDoze(t *testing.T) {
 	}
 }
 
-// TestDozeWithHalfARequest proves that a connection does not doze while the rest of
+// TestSuspendWithHalfARequest proves that a connection is not suspended while the rest of
 // a request is to come.
-func TestDozeWithHalfARequest(t *testing.T) {
+func TestSuspendWithHalfARequest(t *testing.T) {
 	s, addr := start(t, Config{}, &funcs{serve: echo})
 	c := dial(t, addr)
 	c.send(frame(3, 1, 1, "whole"))
@@ -60,22 +60,22 @@ func TestDozeWithHalfARequest(t *testing.T) {
 	c.send(b[:10])
 	var conn *Conn
 	eventually(t, "the first half has come", func() bool {
-		conn = s.all(nil, true)[0]
-		return conn.holds.Load() > 0
+		conn = s.conns.list(nil, true)[0]
+		return conn.in.held.bytes.Load() > 0
 	})
-	if conn.idle() {
+	if conn.isIdle() {
 		t.Error("it counts as idle")
 	}
-	conn.sock.drowse() // as if the sweeper had looked just before
+	conn.interruptRead() // as if the sweeper had looked just before
 	c.send(b[10:])
 	if id, body := c.receive(); id != 2 || body != "cut in two" {
 		t.Errorf("answer %d: %q", id, body)
 	}
 }
 
-// TestDozeEnds proves that connections that doze end with the idle time-out, when
+// TestSuspendedEnds proves that suspended connections end with the idle time-out, when
 // they are closed, and with the server.
-func TestDozeEnds(t *testing.T) {
+func TestSuspendedEnds(t *testing.T) {
 	f := func(name string, cfg Config, end func(s *Server)) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +88,7 @@ func TestDozeEnds(t *testing.T) {
 				c.receive()
 			}
 			if cfg.IdleTimeout == 0 {
-				sendToSleep(t, s)
+				suspendAll(t, s)
 			}
 			end(s)
 			eventually(t, "all have ended", func() bool { return done.Load() == n && s.Stats().Conns.Load() == 0 })
@@ -96,7 +96,7 @@ func TestDozeEnds(t *testing.T) {
 	}
 	f("idle", Config{IdleTimeout: 50 * time.Millisecond}, func(*Server) {})
 	f("closed", Config{}, func(s *Server) {
-		for _, c := range s.all(nil, true) {
+		for _, c := range s.conns.list(nil, true) {
 			c.Close(errors.New("by a test"))
 		}
 	})
@@ -109,8 +109,8 @@ func TestDozeEnds(t *testing.T) {
 	})
 }
 
-// TestDozeRace proves that nothing is lost however sleep and requests meet.
-func TestDozeRace(t *testing.T) {
+// TestSuspendRace proves that nothing is lost however suspending and requests meet.
+func TestSuspendRace(t *testing.T) {
 	s, addr := start(t, Config{}, &funcs{serve: echo})
 	stop := make(chan struct{})
 	var sweeper, clients sync.WaitGroup
@@ -121,9 +121,9 @@ func TestDozeRace(t *testing.T) {
 				return
 			default:
 			}
-			for _, c := range s.all(nil, true) {
-				if c.idle() {
-					c.sock.drowse()
+			for _, c := range s.conns.list(nil, true) {
+				if c.isIdle() {
+					c.interruptRead()
 				}
 			}
 		}
@@ -153,25 +153,4 @@ func TestDozeRace(t *testing.T) {
 	clients.Wait()
 	close(stop)
 	sweeper.Wait()
-}
-
-// TestQuiet proves when memory is given back: once, some sweeps after the end of
-// traffic worth it.
-func TestQuiet(t *testing.T) {
-	var q quiet
-	moved, calls := int64(0), ""
-	f := func(bytes int64) {
-		moved += bytes
-		if q.now(moved) {
-			calls += "+"
-		} else {
-			calls += "-"
-		}
-	}
-	for _, n := range []int64{0, 0, 0, 0, quietOwed, 1, 2, 3, 4, 0, 0, quietBytes, 0, 0, 0, 0, quietOwed, 0, 0, quietOwed, 0, 0, 0, 0} {
-		f(n)
-	}
-	if want := "-------+--------------+-"; calls != want {
-		t.Errorf("%s, want %s", calls, want)
-	}
 }

@@ -1,0 +1,78 @@
+package wire
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Config holds a server's limits; the zero value of a field means its default.
+type Config struct {
+	Logger        *slog.Logger
+	MaxFrame      int           // bytes of a request; socket.request.max.bytes, 100 MiB
+	Limits        Limits        // at the start; SetLimits changes them
+	IdleTimeout   time.Duration // connections.max.idle.ms, 10 minutes; also for a client that does not read its answers
+	RequestMemory int64         // bytes that all connections' receive buffers may take, 256 MiB; a request may take three quarters of it
+	MaxParked     int           // answers outstanding on one connection, 65,536; four times as many on all of them
+	Congestion    string        // TCP_CONGESTION of accepted connections; "" leaves the system's
+	DecodeBudget  int           // bytes one request may decode to, 64 MiB
+
+	// LocalCongestion is the TCP_CONGESTION of connections from this machine; "" leaves
+	// the system's. If that is bbr, it takes 1.6 to 2 times the CPU of reno to send
+	// answers of 1 MiB to the loopback (leat bench consume).
+	LocalCongestion string
+}
+
+// Listener is an address on which a server accepts connections, and the rules of
+// those that come by it.
+type Listener struct {
+	net.Listener
+
+	Name     string // Kafka's name of the listener: "PLAINTEXT"
+	MaxFrame int    // bytes of a request; 0: Config.MaxFrame, which is also the most
+}
+
+// Limits bound the connections that are accepted; those that are there stay. The zero
+// value is no limit.
+type Limits struct {
+	Conns      int                // max.connections; 0: no limit
+	ConnsPerIP int                // max.connections.per.ip; 0: no limit, or none where IPs has some
+	IPs        map[netip.Addr]int // max.connections.per.ip.overrides
+}
+
+// forIP is how many connections an address may have; ok is false without a limit.
+func (l *Limits) forIP(ip netip.Addr) (n int, ok bool) {
+	if n, ok = l.IPs[ip]; ok {
+		return n, true
+	}
+	return l.ConnsPerIP, l.perIP()
+}
+
+// perIP tells whether connections are counted by address.
+func (l *Limits) perIP() bool { return l.ConnsPerIP > 0 || len(l.IPs) > 0 }
+
+// withDefaults fills in what was left zero.
+func (c Config) withDefaults() Config {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.IdleTimeout <= 0 {
+		c.IdleTimeout = 10 * time.Minute
+	}
+	if c.RequestMemory <= 0 {
+		c.RequestMemory = 256 << 20
+	}
+	c.RequestMemory = max(c.RequestMemory, 1<<20)
+	if c.MaxFrame <= 0 {
+		c.MaxFrame = 100 << 20
+	}
+	c.MaxFrame = min(c.MaxFrame, 1<<30, largestFrame(c.RequestMemory))
+	if c.MaxParked <= 0 {
+		c.MaxParked = 1 << 16
+	}
+	if c.DecodeBudget <= 0 {
+		c.DecodeBudget = 64 << 20
+	}
+	return c
+}

@@ -1,0 +1,95 @@
+package wire
+
+import (
+	"errors"
+	"sync"
+)
+
+// Reasons why connections end.
+var (
+	errShutdown = errors.New("the server shuts down")
+	errIdle     = errors.New("nothing was sent for longer than the idle time-out")
+	errHalfSent = errors.New("the rest of a request did not come in time")
+	errNoReader = errors.New("the client does not read its answers")
+)
+
+// connState is what a connection does.
+//
+//	opening --> reading <--> serving <--> blocked
+//	             |   ^          |
+//	             v   |          |
+//	          suspended         |
+//	                            v
+//	reading, serving ------> draining
+//	any -------------------> closed
+//
+// The connection's goroutine makes all transitions but two: anybody may close the
+// connection, and the one who wakes or closes a suspended connection starts a
+// goroutine for it again.
+type connState uint8
+
+const (
+	connOpening   connState = iota // the handler makes its session
+	connReading                    // its goroutine waits for requests, or for a buffer to read them into
+	connServing                    // its goroutine hands requests to the session
+	connBlocked                    // its goroutine waits until there is room for more answers
+	connSuspended                  // it has no goroutine: the idle poller waits for requests
+	connDraining                   // no more is read of it; its last answers are sent
+	connClosed                     // nothing is read or sent any more
+)
+
+// lifecycle is a connection's state.
+type lifecycle struct {
+	mu     sync.Mutex
+	state  connState // guarded by mu
+	reason error     // why it was closed; guarded by mu
+}
+
+// enter makes a transition. It returns false when the connection is closed.
+func (l *lifecycle) enter(state connState) (open bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state == connClosed {
+		return false
+	}
+	l.state = state
+	return true
+}
+
+// wake makes a suspended connection one that reads. If it returns true the connection
+// is the caller's, who must give it a goroutine.
+func (l *lifecycle) wake() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.state != connSuspended {
+		return false
+	}
+	l.state = connReading
+	return true
+}
+
+// close makes the last transition. first is true for the one who closed it.
+func (l *lifecycle) close(reason error) (before connState, first bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before = l.state
+	if before == connClosed {
+		return before, false
+	}
+	l.state, l.reason = connClosed, reason
+	return before, true
+}
+
+// current is the state now.
+func (l *lifecycle) current() connState {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state
+}
+
+// closeReason is why the connection was closed.
+func (l *lifecycle) closeReason() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reason
+}

@@ -1,0 +1,481 @@
+package wire
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+)
+
+const (
+	// sendEarly bytes of answers go out before the rest of a read is served.
+	sendEarly = 256 << 10
+	// maxUnsent bytes of answers may wait for a client that does not read them;
+	// behind them its requests are not read.
+	maxUnsent = 1 << 20
+	// reliefShare is the share of its bounds by which a connection must get below
+	// them before its requests are read again: a quarter.
+	reliefShare = 4
+	// parkedStep answers outstanding cost a connection nothing; those beyond are
+	// counted for the server, in steps of this size.
+	parkedStep = 64
+	// parkedShare times MaxParked answers may be outstanding on all connections.
+	parkedShare = 4
+	// completerMax is how much somebody who completes an answer sends without a helper.
+	completerMax = 256 << 10
+)
+
+// output sends the answers of a connection in the order of its requests.
+//
+// The answer whose turn it is goes to the outbox, with the ready ones behind it; one
+// that is ready earlier waits among the early ones. Its flow says whose task it is to
+// send the outbox:
+//
+//	corked --uncork--> open      corked: the connection's goroutine serves requests, and
+//	   '<-----cork-------'       sends all their answers at uncork
+//	any --close--> closed        open: the one who completes the oldest answer sends
+//
+// There is one sender at a time, and its place has three states:
+//
+//	none ------> active      by uncork, or by complete when no more is outstanding
+//	none ------> deferred    by complete when more is outstanding: those answers will
+//	                         likely be completed too, one after the other, as a group
+//	                         commit does; then all go out with the last one's write, or
+//	                         by the helper that was started (BenchmarkParked)
+//	deferred --> active      by the helper, or by whoever comes before it
+//	active ----> none        when nothing is left to send
+//
+// The sender may hand its place over to a helper, a goroutine that may wait for the
+// client and for the disk, which others must not.
+type output struct {
+	sock     socket
+	shared   *outputShared
+	activity *activity
+	conn     closer // ended when something cannot be sent
+
+	// The connection's goroutine owns these fields.
+	issued   uint64 // requests for whose answers places were given out
+	seenDone uint64 // done, as last looked up
+	collects bool   // it has corked the output
+
+	pressed atomic.Bool // look at the bounds: sendEarly was reached, or the output was closed
+
+	mu      sync.Mutex // guards the fields below
+	box     outbox
+	early   earlyAnswers
+	done    uint64 // answers that are in box, or were sent
+	taken   uint64 // issued, as others may know it
+	counted int64  // of taken-done, the part that shared.parked counts
+	flow    outputFlow
+	sender  senderState
+	helper  bool          // the helper of a deferred sender runs
+	relief  chan struct{} // closed when the output is below the bounds in relieve, or closed
+	relieve bounds
+
+	helpers sync.WaitGroup // added to under mu while not closed
+}
+
+type outputFlow uint8
+
+const (
+	flowOpen outputFlow = iota
+	flowCorked
+	flowClosed
+)
+
+type senderState uint8
+
+const (
+	senderNone senderState = iota
+	senderDeferred
+	senderActive
+)
+
+// outputShared is what the outputs of a server have in common.
+type outputShared struct {
+	requests  requestPool
+	writers   writerPool
+	boxes     boxPool
+	buffers   *bufferPool
+	sent      *atomic.Int64 // bytes
+	parked    atomic.Int64  // answers outstanding, of connections that have many
+	maxParked int           // on one connection
+}
+
+// bounds say how much may be outstanding.
+type bounds struct {
+	parked uint64 // answers that are not ready
+	unsent int64  // bytes to be sent
+	early  int64  // bytes of answers that are ready before it is their turn
+}
+
+// relieved are the bounds below which a connection goes on.
+func (b bounds) relieved() bounds {
+	return bounds{b.parked - b.parked/reliefShare, b.unsent - b.unsent/reliefShare, b.early - b.early/reliefShare}
+}
+
+// issue gives out the next place in the order of answers.
+func (o *output) issue() uint64 {
+	seq := o.issued
+	o.issued++
+	return seq
+}
+
+// limits are the bounds of the connection. When too many answers are outstanding
+// on all connections, those which have many must wait.
+func (o *output) limits() bounds {
+	parked := o.shared.maxParked
+	if o.shared.parked.Load() > int64(parked)*parkedShare {
+		parked = min(parked, parkedStep)
+	}
+	return bounds{uint64(parked) - 1, maxUnsent, maxUnsent}
+}
+
+// mustCheckLimits tells that so much is outstanding that awaitRoom must be called.
+func (o *output) mustCheckLimits() bool {
+	parked := o.issued - o.seenDone
+	return parked >= parkedStep && parked > o.limits().parked || o.pressed.Load()
+}
+
+// cork leaves ready answers to the connection's goroutine.
+func (o *output) cork() {
+	o.collects = true
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.flow == flowOpen {
+		o.flow = flowCorked
+	}
+}
+
+// uncork sends what is ready, and lets others send what they complete.
+func (o *output) uncork() {
+	o.collects = false
+	o.mu.Lock()
+	if o.flow == flowCorked {
+		o.flow = flowOpen
+	}
+	o.taken, o.seenDone = o.issued, o.done
+	o.countParkedLocked()
+	mine := o.sender != senderActive && o.flow != flowClosed && o.box.size > 0
+	if mine {
+		o.sender = senderActive
+	} else if o.sender != senderActive {
+		o.box.releaseBuffer(&o.shared.boxes)
+	}
+	o.mu.Unlock()
+	if mine {
+		o.send(asOwner)
+	}
+}
+
+// awaitRoom waits until no more is outstanding than the bounds allow, and if they
+// were passed, until there is some room. It returns false when the output is closed.
+func (o *output) awaitRoom(limit bounds) (open bool) {
+	for {
+		o.mu.Lock()
+		if o.flow == flowClosed {
+			o.mu.Unlock()
+			return false
+		}
+		o.seenDone = o.done
+		o.pressed.Store(o.box.size+o.early.bytes >= sendEarly)
+		if o.isWithinLocked(limit) {
+			o.mu.Unlock()
+			return true
+		}
+		relief := make(chan struct{})
+		o.relief, o.relieve = relief, limit.relieved()
+		o.mu.Unlock()
+		<-relief
+	}
+}
+
+func (o *output) isWithinLocked(b bounds) bool {
+	return o.taken-o.done <= b.parked && o.box.size <= b.unsent && o.early.bytes <= b.early
+}
+
+// countParkedLocked tells the server how many answers are outstanding, when that has
+// changed much.
+func (o *output) countParkedLocked() {
+	if d := int64(o.taken-o.done) - o.counted; d >= parkedStep || d <= -parkedStep {
+		o.shared.parked.Add(d)
+		o.counted += d
+	}
+}
+
+// relieveLocked wakes the connection's goroutine if it waits for room and there is some.
+func (o *output) relieveLocked() {
+	if o.relief != nil && o.isWithinLocked(o.relieve) {
+		close(o.relief)
+		o.relief = nil
+	}
+}
+
+// claim hands out the place behind the outbox when r's answer is the next one.
+func (o *output) claim(r *Request) []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if r.seq != o.done || o.flow == flowClosed {
+		return nil
+	}
+	r.resp.claimed = true
+	return o.box.claimTail(&o.shared.boxes, o.sender == senderActive)
+}
+
+// complete takes the answer of r; it goes out when all before it have.
+func (o *output) complete(r *Request) {
+	o.mu.Lock()
+	if o.flow == flowClosed {
+		o.mu.Unlock()
+		r.resp.discard()
+		o.shared.requests.recycle(r)
+		return
+	}
+	if r.seq != o.done {
+		first := o.early.put(r, o.done)
+		if o.early.bytes >= sendEarly {
+			o.pressed.Store(true)
+		}
+		o.mu.Unlock()
+		if !first {
+			panic("BUG: a request was answered twice")
+		}
+		return
+	}
+	finished := o.appendReadyLocked(r)
+	mine := o.becomeSenderLocked()
+	o.relieveLocked()
+	o.mu.Unlock()
+	o.shared.requests.recycle(finished)
+	if mine {
+		o.send(asCompleter)
+	}
+}
+
+// appendReadyLocked puts the answer of r and those that are ready behind it into the
+// outbox. It returns the requests that are not needed any more.
+func (o *output) appendReadyLocked(r *Request) (finished *Request) {
+	for ; r != nil; r = o.early.take(o.done) {
+		o.done++
+		if o.box.appendAnswer(r, &o.shared.boxes, o.sender == senderActive) {
+			r.next, finished = finished, r
+		}
+	}
+	if o.counted > 0 && o.flow != flowCorked {
+		o.countParkedLocked()
+	}
+	if o.box.size >= sendEarly {
+		o.pressed.Store(true)
+	}
+	return finished
+}
+
+// becomeSenderLocked makes the caller, who has completed an answer, the sender, or
+// defers that (see output). It tells whether the caller must send.
+func (o *output) becomeSenderLocked() bool {
+	switch {
+	case o.flow != flowOpen || o.sender == senderActive || o.box.size == 0:
+		return false
+	case o.taken == o.done:
+		o.sender = senderActive
+		return true
+	}
+	o.sender = senderDeferred
+	if !o.helper {
+		o.helper = true
+		o.helpers.Go(o.sendDeferred)
+	}
+	return false
+}
+
+// sendDeferred sends what was left to a helper, unless somebody else has.
+func (o *output) sendDeferred() {
+	o.mu.Lock()
+	o.helper = false
+	mine := o.sender == senderDeferred
+	if mine {
+		o.sender = senderActive
+	}
+	o.mu.Unlock()
+	if mine {
+		o.send(asHelper)
+	}
+}
+
+// senderRole says who sends, and so how long it may take.
+type senderRole uint8
+
+const (
+	asOwner     senderRole = iota // the connection's goroutine
+	asCompleter                   // somebody who completed an answer: never waits
+	asHelper                      // a goroutine for this only: waits for the client and the disk
+)
+
+// send sends what waits. The caller is the active sender, and is not afterwards.
+func (o *output) send(as senderRole) {
+	w := o.shared.writers.take(o.shared.buffers)
+	completed := false
+	defer func() {
+		o.shared.writers.put(w)
+		if !completed { // a section panicked
+			o.stopSending()
+		}
+	}()
+	defer func() { closeOnPanic(o.conn, recover()) }()
+	for o.viewUnsent(w, as) {
+		if as != asHelper && !o.sock.isNonblocking() {
+			o.handOver()
+			break
+		}
+		err := o.sendBatch(w, as)
+		if errors.Is(err, errAgain) && as == asHelper {
+			err = o.sock.awaitRoom()
+		}
+		if errors.Is(err, errAgain) || errors.Is(err, errCold) {
+			o.handOver()
+			break
+		}
+		if err != nil {
+			o.conn.Close(markGone(err))
+		}
+	}
+	completed = true
+}
+
+// sendBatch sends one batch and takes off the outbox what went out.
+func (o *output) sendBatch(w *writer, as senderRole) error {
+	w.batch.mayWait = as == asHelper
+	n, err := 0, w.gather(o.sock.isNonblocking())
+	if err == nil {
+		n, err = o.sock.send(&w.batch)
+		o.shared.sent.Add(int64(n))
+	}
+	w.dropScratch()
+	if n == 0 {
+		return err
+	}
+	to := w.releaseSent(n, &o.shared.requests)
+	o.activity.note()
+	o.mu.Lock()
+	o.box.dropSent(to)
+	o.relieveLocked()
+	o.mu.Unlock()
+	return err
+}
+
+// viewUnsent shows the writer what waits. It is false, and the caller not the sender
+// any more, when there is nothing for it to send.
+func (o *output) viewUnsent(w *writer, as senderRole) bool {
+	o.mu.Lock()
+	if o.flow == flowClosed {
+		o.mu.Unlock()
+		o.stopSending()
+		return false
+	}
+	if o.box.size == 0 || as != asOwner && o.flow == flowCorked {
+		o.sender = senderNone
+		if o.box.size == 0 && o.flow == flowOpen {
+			o.box.releaseBuffer(&o.shared.boxes)
+		}
+		o.mu.Unlock()
+		return false
+	}
+	w.view(&o.box)
+	tooMuch := as == asCompleter && o.box.size > completerMax
+	o.mu.Unlock()
+	if tooMuch {
+		o.handOver()
+		return false
+	}
+	return true
+}
+
+// handOver makes a helper the sender in place of the caller.
+func (o *output) handOver() {
+	o.mu.Lock()
+	if o.flow != flowClosed {
+		o.helpers.Go(o.sendAsHelper)
+		o.mu.Unlock()
+		return
+	}
+	o.mu.Unlock()
+	o.stopSending()
+}
+
+func (o *output) sendAsHelper() { o.send(asHelper) }
+
+// stopSending ends the caller's being the sender of an output that is closed, or is
+// about to be.
+func (o *output) stopSending() {
+	var left unsent
+	o.mu.Lock()
+	o.sender = senderNone
+	if o.flow == flowClosed {
+		left = o.takeUnsentLocked()
+	}
+	o.mu.Unlock()
+	left.release(&o.shared.requests)
+}
+
+// close drops what was not sent, now or when the sender notices it.
+func (o *output) close() {
+	var left unsent
+	o.mu.Lock()
+	if o.flow == flowClosed {
+		o.mu.Unlock()
+		return
+	}
+	o.flow = flowClosed
+	o.pressed.Store(true)
+	o.shared.parked.Add(-o.counted)
+	o.counted = 0
+	if o.relief != nil {
+		close(o.relief)
+		o.relief = nil
+	}
+	if o.sender != senderActive {
+		left = o.takeUnsentLocked()
+	}
+	o.mu.Unlock()
+	left.release(&o.shared.requests)
+}
+
+// unsent are answers that are not sent any more.
+type unsent struct {
+	cuts  []cut
+	ready []*Request
+}
+
+func (o *output) takeUnsentLocked() unsent {
+	u := unsent{o.box.takeUnsent(), o.early.list}
+	o.early = earlyAnswers{}
+	return u
+}
+
+func (u unsent) release(requests *requestPool) {
+	for i := range u.cuts {
+		u.cuts[i].release(requests)
+	}
+	for _, r := range u.ready {
+		if r != nil {
+			r.resp.discard()
+			requests.recycle(r)
+		}
+	}
+}
+
+// outputLoad is what an output has to do.
+type outputLoad struct {
+	unsent int64 // bytes
+	parked bool  // answers are outstanding
+	busy   bool  // somebody sends, or will
+}
+
+// isNothing tells that the output has nothing to do.
+func (l outputLoad) isNothing() bool { return l == outputLoad{} }
+
+// load tells the sweeper what the output has to do.
+func (o *output) load() outputLoad {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return outputLoad{o.box.size + o.early.bytes, o.taken != o.done, o.sender == senderActive || o.relief != nil}
+}

@@ -1,0 +1,202 @@
+package wire
+
+import (
+	"context"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// openPipe connects a client to a server without a network: in a bubble of synctest.
+func openPipe(t *testing.T, s *Server) *client {
+	t.Helper()
+	near, far := net.Pipe()
+	go s.ServeConn(far, new(Listener))
+	return &client{t, near}
+}
+
+// TestTrickle proves that connections which hold all memory for requests, since each
+// has sent a part of one and sends the rest a byte at a time, starve nobody: a client
+// with a small request is served, one that sends a request of the same size at an
+// honest pace is not the one that is closed, and neither is a client that waits.
+func TestTrickle(t *testing.T) {
+	for name, trickle := range map[string]int{"a byte now and then": 1, "nothing": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const memory = 8 << 20
+				var log logLines
+				s := NewServer(Config{MaxFrame: 1 << 20, RequestMemory: memory, IdleTimeout: 10 * time.Minute, Logger: log.logger()}, &funcs{serve: echo})
+				var tricklers sync.WaitGroup
+				for range memory / (64 << 10) {
+					c := openPipe(t, s)
+					c.send(announce(60_000, make([]byte, 33_000)...))
+					tricklers.Go(func() {
+						for {
+							time.Sleep(time.Second)
+							if _, err := c.Write(make([]byte, trickle)); err != nil {
+								return
+							}
+						}
+					})
+				}
+				synctest.Wait()
+				if used := s.Stats().RequestMemory(); used != memory {
+					t.Fatalf("%d bytes are used, of %d: the test lost its sense", used, memory)
+				}
+				began := time.Now()
+				honest := openPipe(t, s)
+				go func() { // 60 KB at 10 KB a second
+					all := frame(0, 0, 7, strings.Repeat("h", 60_000))
+					for len(all) > 0 {
+						n := min(len(all), 10_000)
+						honest.send(all[:n])
+						all = all[n:]
+						time.Sleep(time.Second)
+					}
+				}()
+				for id := range int32(20) {
+					c := openPipe(t, s)
+					c.send(frame(0, 0, id, "small"))
+					if _, body := c.receive(); body != "small" {
+						t.Errorf("got %q", body)
+					}
+					c.Close()
+				}
+				if d := time.Since(began); d > 10*time.Second {
+					t.Errorf("20 small requests took %v", d)
+				}
+				if _, body := honest.receive(); len(body) != 60_000 {
+					t.Errorf("got %d bytes", len(body))
+				}
+				if d := time.Since(began); d > 20*time.Second {
+					t.Errorf("an honest request took %v", d)
+				}
+				if !strings.Contains(log.String(), "memory for requests is exhausted") || strings.Contains(log.String(), "idle") {
+					t.Errorf("the log says %s", log.String())
+				}
+				honest.Close()
+				shutdown(t, s)
+				tricklers.Wait()
+			})
+		})
+	}
+}
+
+// TestWaitingIsNotIdle proves that a connection which waits for memory is not closed
+// as idle, however long it waits, and is served when there is memory again.
+func TestWaitingIsNotIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		s := NewServer(Config{MaxFrame: 1 << 18, RequestMemory: 1 << 20, IdleTimeout: time.Minute}, &funcs{serve: func(r *Request) error {
+			if r.Key == 1 {
+				<-hold
+			}
+			return echo(r)
+		}})
+		for range 16 { // all buffers are in use by handlers that take long
+			openPipe(t, s).send(frame(1, 0, 1, ""))
+		}
+		synctest.Wait()
+		waits := openPipe(t, s)
+		waits.send(frame(0, 0, 2, "waits"))
+		time.Sleep(time.Hour)
+		close(hold)
+		if _, body := waits.receive(); body != "waits" {
+			t.Errorf("got %q", body)
+		}
+		waits.Close()
+		shutdown(t, s)
+	})
+}
+
+// TestUnreadAndHeld proves that clients which send many requests and read no answer do
+// not keep the memory for requests from others.
+func TestUnreadAndHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const memory = 2 << 20
+		s := NewServer(Config{MaxFrame: 1 << 18, RequestMemory: memory, IdleTimeout: 10 * time.Minute}, &funcs{serve: func(r *Request) error {
+			answerWith(r, 40_000)
+			return nil
+		}})
+		for range memory / (64 << 10) {
+			c := openPipe(t, s)
+			go func() {
+				for {
+					if _, err := c.Write(frame(0, 0, 1, strings.Repeat("u", 30_000))); err != nil {
+						return
+					}
+				}
+			}()
+		}
+		synctest.Wait()
+		for id := range int32(5) {
+			c := openPipe(t, s)
+			c.send(frame(0, 0, id, "small"))
+			if got, body := c.receive(); got != id || len(body) != 40_004 {
+				t.Errorf("answer %d has %d bytes", got, len(body))
+			}
+			c.Close()
+		}
+		shutdown(t, s)
+	})
+}
+
+// TestVictims proves who is closed when memory for requests is short: the slowest,
+// no more than needed, nobody who makes progress unless all wait for each other.
+func TestVictims(t *testing.T) {
+	const slow = 15
+	byAge := map[uint32]string{10: "trickles", 11: "trickles more", 12: "stalled", 3: "quick", 4: "queued", 2: "queued later", 1: "new"}
+	trickles := holder{bytes: 64, age: 10, pace: 500}
+	more := holder{bytes: 64, age: 11, pace: 700}
+	stalled := holder{bytes: 64, age: 12, pace: never + 12}
+	quick := holder{bytes: 64, age: 3, pace: 5}
+	queued := holder{bytes: 512, age: 4, pace: never, queued: true}
+	later := holder{bytes: 256, age: 2, pace: never, queued: true}
+	fresh := holder{bytes: 64, age: 1, pace: never}
+	f := func(want string, need int64, stuck bool, holders ...holder) {
+		t.Helper()
+		var got []string
+		for _, h := range chooseVictims(holders, need, slow, stuck) {
+			got = append(got, byAge[h.age])
+		}
+		if list := strings.Join(got, ", "); list != want {
+			t.Errorf("%q, want %q", list, want)
+		}
+	}
+	f("stalled", 64, false, quick, trickles, stalled, queued)
+	f("stalled, trickles more", 65, false, quick, more, trickles, stalled, queued)
+	f("stalled, trickles more, trickles", 1<<20, true, quick, trickles, stalled, queued, more)
+	f("", 1<<20, false, quick, queued, fresh)
+	f("quick", 64, true, quick, queued)
+	f("queued later", 1<<20, true, queued, later)
+	f("queued later", 0, true, queued, later)
+	f("", 64, true)
+}
+
+// TestReserve proves that connections which hold more than three quarters of the memory
+// for requests, and are slow, are closed before anybody has to wait.
+func TestReserve(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const memory = 4 << 20
+		s := NewServer(Config{MaxFrame: 1 << 20, RequestMemory: memory, IdleTimeout: 10 * time.Minute}, &funcs{serve: echo})
+		for range memory/(64<<10) - 1 {
+			openPipe(t, s).send(announce(60_000, make([]byte, 33_000)...))
+		}
+		time.Sleep(3 * sweepMax)
+		if used := s.Stats().RequestMemory(); used != bulkShare(memory) {
+			t.Errorf("%d bytes are used, want %d", used, bulkShare(memory))
+		}
+		shutdown(t, s)
+	})
+}
+
+// shutdown ends a server that has connections which would not end by themselves.
+func shutdown(t *testing.T, s *Server) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = s.Shutdown(ctx) // it has closed what was left
+}
