@@ -2,14 +2,10 @@ package replica
 
 import (
 	"errors"
-	"log/slog"
 	"testing"
 	"time"
 
-	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
-	"github.com/leatstream/leat/internal/storage"
-	"github.com/leatstream/leat/internal/vfs"
 )
 
 // outcomes notes how waits end.
@@ -61,30 +57,11 @@ func TestExpireFindsWhoWaits(t *testing.T) {
 // BenchmarkExpire is what a node with ten thousand partitions does each second while
 // nobody waits.
 func BenchmarkExpire(b *testing.B) {
-	log := slog.New(slog.DiscardHandler)
-	store, err := storage.Open(storage.Config{FS: vfs.NewMem(), Dir: "data", Logger: log})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = store.Close() })
-	static, err := config.NewStatic(1, nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	set := NewSet(Config{NodeID: 1, Store: store, Static: static})
-	b.Cleanup(set.Close)
-	parts := make([]meta.Partition, 10_000)
-	for i := range parts {
-		parts[i] = meta.Partition{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}
-	}
+	w := newWorld(b)
 	id := meta.NewUUID()
-	img, d, err := meta.Apply(meta.Empty(), meta.Append(meta.Append(nil, meta.TopicCreated{ID: id, Name: "t"}), meta.PartitionsSet{Topic: id, Partitions: parts}))
-	if err != nil {
-		b.Fatal(err)
-	}
-	set.Apply(d, img)
+	w.apply(meta.TopicCreated{ID: id, Name: "t"}, meta.PartitionsSet{Topic: id, Partitions: onOneNode(10_000)})
 	b.ReportAllocs()
 	for now := time.Duration(1); b.Loop(); now++ {
-		set.Expire(now)
+		w.set.Expire(now)
 	}
 }

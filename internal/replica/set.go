@@ -113,38 +113,52 @@ func (s *Set) Partitions() iter.Seq[*Partition] {
 	}
 }
 
-// Apply follows a step of the metadata: img is what the cluster is after it.
+// Apply follows a step of the metadata: img is what the cluster is after it. It touches
+// only the partitions that the step has changed, and opens no log.
+//
+// Deleted topics go first, their logs included: a topic that the same step makes again
+// under that name is not there before the old one's directories have lost theirs.
 func (s *Set) Apply(d *meta.Delta, img *meta.Image) {
-	var added, removed [shards][]*Topic
+	var removed, added [shards][]*Topic
 	for _, ch := range d.Topics {
-		switch {
-		case ch.New != nil:
-			if t := s.follow(ch.New, img); t != nil {
-				added[idShard(t.ID)] = append(added[idShard(t.ID)], t)
-			}
-		case ch.Old != nil:
-			if t := s.TopicByID(ch.Old.ID); t != nil {
-				removed[idShard(t.ID)] = append(removed[idShard(t.ID)], t)
-			}
+		if ch.New != nil || ch.Old == nil {
+			continue
+		}
+		if t := s.TopicByID(ch.Old.ID); t != nil {
+			removed[idShard(t.ID)] = append(removed[idShard(t.ID)], t)
 		}
 	}
-	s.publish(&added, &removed)
+	s.hide(&removed)
 	for _, ts := range removed {
 		for _, t := range ts {
 			for _, p := range *t.parts.Load() {
 				if p != nil {
-					p.drop()
-					s.cfg.Store.Delete(p.id)
+					s.remove(p)
 				}
 			}
 		}
 	}
+	for _, ch := range d.Topics {
+		if ch.New == nil {
+			continue
+		}
+		if t := s.follow(ch.Old, ch.New, img); t != nil {
+			added[idShard(t.ID)] = append(added[idShard(t.ID)], t)
+		}
+	}
+	s.show(&added)
 	s.configure(d, img)
 }
 
-// follow brings one topic's partitions to where the metadata has them. It returns
-// the topic where it is new to this node.
-func (s *Set) follow(mt *meta.Topic, img *meta.Image) *Topic {
+// remove ends a replica of this node, and deletes its log.
+func (s *Set) remove(p *Partition) {
+	p.drop()
+	s.cfg.Store.Delete(p.id)
+}
+
+// follow brings one topic's partitions to where the metadata has them; old is the topic
+// before the step, nil: it was not there. It returns the topic where it is new to this node.
+func (s *Set) follow(old, mt *meta.Topic, img *meta.Image) *Topic {
 	t, added := s.TopicByID(mt.ID), false
 	if t == nil {
 		if !slices.ContainsFunc(mt.Partitions, func(p meta.Partition) bool { return slices.Contains(p.Replicas, s.cfg.NodeID) }) {
@@ -154,61 +168,102 @@ func (s *Set) follow(mt *meta.Topic, img *meta.Image) *Topic {
 		t.parts.Store(&[]*Partition{})
 		t.settings.Store(s.settings(img, mt))
 	}
-	parts := slices.Grow(slices.Clone(*t.parts.Load()), len(mt.Partitions))
+	known := 0 // partitions of which the step may have changed nothing
+	if old != nil && !added {
+		known = min(len(old.Partitions), len(mt.Partitions))
+	}
+	parts := *t.parts.Load()
+	own := false // parts is a copy, which nobody reads yet
 	for i := range mt.Partitions {
 		mp := &mt.Partitions[i]
-		if i == len(parts) {
+		if i < known && unchanged(&old.Partitions[i], mp) {
+			continue
+		}
+		var p *Partition
+		if i < len(parts) {
+			p = parts[i]
+		}
+		next := s.followPartition(t, int32(i), p, mp)
+		if i < len(parts) && next == p {
+			continue
+		}
+		if !own {
+			parts, own = append(make([]*Partition, 0, len(mt.Partitions)), parts...), true
+		}
+		for len(parts) <= i {
 			parts = append(parts, nil)
 		}
-		here := slices.Contains(mp.Replicas, s.cfg.NodeID)
-		l := &Leadership{Leader: mp.Leader, Epoch: record.Epoch(mp.LeaderEpoch), Replicas: mp.Replicas, ISR: mp.ISR}
-		switch p := parts[i]; {
-		case p != nil && here:
-			p.become(l)
-		case p != nil:
-			p.drop()
-			s.cfg.Store.Delete(p.id)
-			parts[i] = nil
-		case here:
-			parts[i] = newPartition(s, t, int32(i), l)
-		}
+		parts[i] = next
 	}
-	t.parts.Store(&parts)
+	if own {
+		t.parts.Store(&parts)
+	}
 	if added {
 		return t
 	}
 	return nil
 }
 
-// publish makes new topics visible and removes deleted ones, copying each shard's
-// maps once at most.
-func (s *Set) publish(added, removed *[shards][]*Topic) {
-	byName := map[uint64]map[string]*Topic{}
-	named := func(name string) map[string]*Topic {
-		i := maphash.String(s.seed, name) % shards
-		if byName[i] == nil {
-			byName[i] = maps.Clone(*s.byName[i].Load())
-		}
-		return byName[i]
+// unchanged tells whether a step left a partition alone.
+func unchanged(a, b *meta.Partition) bool {
+	return a.PartitionEpoch == b.PartitionEpoch && a.LeaderEpoch == b.LeaderEpoch && a.Leader == b.Leader &&
+		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR)
+}
+
+// followPartition brings one partition to where the metadata has it, and returns this
+// node's replica of it, nil: there is none any more. p is the one that it has.
+func (s *Set) followPartition(t *Topic, n int32, p *Partition, mp *meta.Partition) *Partition {
+	here := slices.Contains(mp.Replicas, s.cfg.NodeID)
+	l := &Leadership{Leader: mp.Leader, Epoch: record.Epoch(mp.LeaderEpoch), Replicas: mp.Replicas, ISR: mp.ISR}
+	switch {
+	case p != nil && here:
+		p.become(l)
+	case p != nil:
+		s.remove(p)
+		return nil
+	case here:
+		return newPartition(s, t, n, l)
 	}
+	return p
+}
+
+// hide takes topics out of the maps in which they are found.
+func (s *Set) hide(topics *[shards][]*Topic) {
+	s.change(topics, func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic) {
+		delete(byID, t.ID)
+		if byName[t.Name] == t {
+			delete(byName, t.Name)
+		}
+	})
+}
+
+// show puts topics into the maps in which they are found.
+func (s *Set) show(topics *[shards][]*Topic) {
+	s.change(topics, func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic) {
+		byID[t.ID] = t
+		byName[t.Name] = t
+	})
+}
+
+// change changes the maps for some topics, which are sorted by their ids' shards, copying
+// each shard's maps once at most.
+func (s *Set) change(topics *[shards][]*Topic, do func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic)) {
+	names := map[uint64]map[string]*Topic{}
 	for i := range shards {
-		if len(added[i])+len(removed[i]) == 0 {
+		if len(topics[i]) == 0 {
 			continue
 		}
 		byID := maps.Clone(*s.byID[i].Load())
-		for _, t := range removed[i] {
-			delete(byID, t.ID)
-			if m := named(t.Name); m[t.Name] == t {
-				delete(m, t.Name)
+		for _, t := range topics[i] {
+			shard := maphash.String(s.seed, t.Name) % shards
+			if names[shard] == nil {
+				names[shard] = maps.Clone(*s.byName[shard].Load())
 			}
-		}
-		for _, t := range added[i] {
-			byID[t.ID] = t
-			named(t.Name)[t.Name] = t
+			do(byID, names[shard], t)
 		}
 		s.byID[i].Store(&byID)
 	}
-	for i, m := range byName {
+	for i, m := range names {
 		s.byName[i].Store(&m)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,33 +16,40 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// world is a set on a store in memory, with the metadata that it follows.
+// world is a set on a store, with the metadata that it follows.
 type world struct {
-	t     *testing.T
+	t     testing.TB
 	image *meta.Image
 	store *storage.Store
 	set   *Set
+	close func()
 }
 
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	log := slog.New(slog.DiscardHandler)
-	store, err := storage.Open(storage.Config{FS: vfs.NewMem(), Dir: "data", Logger: log})
+func newWorld(tb testing.TB) *world {
+	tb.Helper()
+	return newWorldOn(tb, vfs.NewMem(), "data")
+}
+
+// newWorldOn makes a world on a directory of a file system.
+func newWorldOn(tb testing.TB, fs vfs.FS, dir string) *world {
+	tb.Helper()
+	store, err := storage.Open(storage.Config{FS: fs, Dir: dir, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	static, err := config.NewStatic(1, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	w := &world{t: t, image: meta.Empty(), store: store}
+	w := &world{t: tb, image: meta.Empty(), store: store}
 	w.set = NewSet(Config{NodeID: 1, Store: store, Static: static})
-	t.Cleanup(func() {
+	w.close = sync.OnceFunc(func() {
 		w.set.Close()
 		if err := store.Close(); err != nil {
-			t.Error(err)
+			tb.Error(err)
 		}
 	})
+	tb.Cleanup(w.close)
 	return w
 }
 
@@ -71,7 +79,7 @@ func (w *world) topic(name string, leaders ...int32) meta.UUID {
 	return id
 }
 
-func oneRecord(t *testing.T, value string) record.Batch {
+func oneRecord(t testing.TB, value string) record.Batch {
 	t.Helper()
 	var b record.Builder
 	b.Append(1, nil, []byte(value))
