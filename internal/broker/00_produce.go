@@ -188,8 +188,8 @@ func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) e
 	if int64(len(q.batch)) > set.SegmentBytes {
 		return kerr.RecordListTooLarge
 	}
-	if q.batch.TimestampType() == record.LogAppendTime {
-		q.batch.SetMaxTimestamp(q.batch.MaxTimestamp()) // the topic has the say, not the producer
+	if q.batch.TimestampType() == record.LogAppendTime && !set.LogAppendTime && q.batch.MaxTimestamp() != record.NoTimestamp {
+		q.batch.SetMaxTimestamp(q.batch.MaxTimestamp()) // Kafka takes it there, and no notice of it
 	}
 	found, err := q.batch.CheckRecords(p.b.cfg.Context(), p.b.cfg.Work, rules)
 	if err != nil {

@@ -19,7 +19,9 @@ import (
 // The first batch of the first partition that has any is given whole, however
 // small the limits are; the others only as far as they fit (KIP-74). A request that
 // finds less than it asks for is parked: it watches all its partitions, and whoever
-// moves one of their high watermarks far enough reads again and sends the answer.
+// moves one of their high watermarks far enough reads again and sends the answer. Where
+// the node watches as many as it may, a request is asleep until its time is over: it is
+// never answered at once for that, or its client would ask again and again.
 //
 // No node may fetch as a follower yet, so a replica id is refused.
 
@@ -50,9 +52,14 @@ type fetch struct {
 	open  *fetchSession // of an incremental fetch
 	moved bool          // a partition is led by another node
 
-	poll          replica.Poll
-	timer         *time.Timer
-	deadline      time.Time
+	poll     replica.Poll
+	timer    *time.Timer
+	deadline time.Time
+
+	// What it holds of the node's bounds while it is parked.
+	watched int            // partitions that it watches
+	asleep  *wire.Response // nil: it is not asleep
+
 	before, after *fetch // in the session's list, guarded by its mu
 }
 
@@ -95,6 +102,12 @@ func (f *fetch) refuse(code int16) {
 }
 
 // run reads, and answers or parks. The caller owns the fetch.
+//
+//	reading --nothing there--> watching --woken, or its time is over--> reading
+//	   |
+//	   |------nothing there, and no room to watch--> asleep --its time is over--> answered
+//	   |
+//	   `------something, or nobody waits--> answered
 func (f *fetch) run() {
 	for {
 		bytes, ready := f.read()
@@ -102,8 +115,22 @@ func (f *fetch) run() {
 			f.finish()
 			return
 		}
-		f.release()
-		if f.park(int64(f.minBytes) - int64(bytes)) {
+		switch f.s.admit(f, int64(f.minBytes)-int64(bytes)) {
+		case mayNotWait:
+			f.finish()
+			return
+		case mayWatch:
+			f.release()
+			if f.watch() {
+				return
+			}
+		case maySleep:
+			if bytes == 0 {
+				f.sleep()
+			} else {
+				f.s.leave(f)
+				f.finish()
+			}
 			return
 		}
 	}
@@ -114,22 +141,50 @@ func (f *fetch) over() bool {
 	return !f.deadline.IsZero() && !time.Now().Before(f.deadline)
 }
 
-// park waits for need more bytes. It returns false where they are there, or nobody
-// should wait; the caller owns the fetch then, and only then.
-func (f *fetch) park(need int64) bool {
-	if f.deadline.IsZero() {
-		f.deadline = time.Now().Add(time.Duration(f.maxWait) * time.Millisecond)
-	}
-	f.poll.Begin(need, len(f.parts))
+// watch waits for as many bytes as are missing. It returns false where they are there by
+// now; the caller owns the fetch then, and only then.
+func (f *fetch) watch() bool {
 	for i := range f.parts {
-		if q := &f.parts[i]; q.part != nil && q.code == none {
+		if q := &f.parts[i]; q.part != nil {
 			f.poll.Watch(q.part, q.found.HighWatermark)
 		}
 	}
-	if !f.s.park(f) {
-		f.poll.End()
-		f.maxWait = 0
-		return false
+	return f.park()
+}
+
+// sleep waits for nothing but the end of the client's time, with no memory but the
+// answer's, which tells what there is now: nothing. What comes meanwhile is found by the
+// client's next request. Where that answer is too large to be kept it goes out at once.
+func (f *fetch) sleep() {
+	code, id := f.conclude()
+	resp := f.build(code, id)
+	f.drop()
+	n := int64(len(resp.B))
+	if code != none || f.b.asleep.Add(n) > maxAsleep {
+		if code == none {
+			f.b.asleep.Add(-n)
+		}
+		f.s.leave(f)
+		f.send(resp)
+		return
+	}
+	f.asleep = resp
+	if !f.park() {
+		f.rise()
+	}
+}
+
+// rise ends a sleep.
+func (f *fetch) rise() {
+	f.b.asleep.Add(-int64(len(f.asleep.B)))
+	f.send(f.asleep)
+}
+
+// park arms the poll and its timer. It returns false where the wait is over already; the
+// caller owns the fetch then, and only then.
+func (f *fetch) park() bool {
+	if f.deadline.IsZero() {
+		f.deadline = time.Now().Add(time.Duration(f.maxWait) * time.Millisecond)
 	}
 	if wait := time.Until(f.deadline); f.timer == nil {
 		f.timer = time.AfterFunc(wait, f.expire)
@@ -143,9 +198,9 @@ func (f *fetch) park(need int64) bool {
 	return false
 }
 
-// expire is the timer's.
+// expire is the timer's. It may come late, when the fetch is another request's: only who
+// has fired the poll may look at it.
 func (f *fetch) expire() {
-	defer f.r.Conn.Contain()
 	if f.poll.Expire() {
 		f.Wake()
 	}
@@ -153,14 +208,17 @@ func (f *fetch) expire() {
 
 func (f *fetch) unpark() {
 	f.timer.Stop()
-	f.poll.End()
-	f.s.unpark(f)
+	f.s.leave(f)
 }
 
 // Wake goes on with a parked fetch whose poll the caller has fired.
 func (f *fetch) Wake() {
 	defer f.r.Conn.Contain()
 	f.unpark()
+	if f.asleep != nil {
+		f.rise()
+		return
+	}
 	f.run()
 }
 
@@ -271,40 +329,59 @@ func (f *fetch) release() {
 	}
 }
 
-// finish brings the fetch session up to date and answers.
+// finish answers with what was read.
 func (f *fetch) finish() {
+	f.answer(f.conclude())
+}
+
+// conclude brings the fetch session up to date. It returns the answer's code, and the
+// session's id.
+func (f *fetch) conclude() (code int16, session int32) {
 	switch {
 	case f.open != nil:
-		code := f.open.answered(f)
-		if code != none {
+		if code := f.open.answered(f); code != none {
 			f.release()
 			f.parts = f.parts[:0]
-			f.answer(code, 0)
-			return
+			return code, 0
 		}
-		f.answer(none, f.open.id)
+		return none, f.open.id
 	case f.version >= 7 && f.epoch == initialEpoch:
-		f.answer(none, f.b.cache.create(f))
-	default:
-		f.answer(none, 0)
+		return none, f.b.cache.create(f)
 	}
+	return none, 0
 }
 
 func (f *fetch) answer(code int16, session int32) {
-	r := f.r
-	resp := r.Begin()
+	f.send(f.build(code, session))
+}
+
+// build makes the answer of what was read.
+func (f *fetch) build(code int16, session int32) *wire.Response {
+	resp := f.r.Begin()
 	bytes := 0
 	for i := range f.parts {
 		bytes += f.parts[i].chunkSize
 	}
 	f.b.stats.bytesOut.Add(int64(bytes))
 	f.encode(resp, code, session)
+	return resp
+}
+
+func (f *fetch) send(resp *wire.Response) {
+	r := f.r
 	f.free()
 	r.Send(resp)
 }
 
 // free gives the state back, without what refers to other memory.
 func (f *fetch) free() {
+	f.drop()
+	f.s, f.r, f.open, f.moved, f.asleep = nil, nil, nil, false, nil
+	f.b.fetches.Put(f)
+}
+
+// drop forgets the partitions.
+func (f *fetch) drop() {
 	f.release()
 	clear(f.parts)
 	clear(f.forgotten)
@@ -313,6 +390,4 @@ func (f *fetch) free() {
 	if cap(f.parts) > keepParts || cap(f.topics) > keepParts || cap(f.forgotten) > keepParts {
 		f.parts, f.forgotten, f.topics, f.names = nil, nil, nil, nil
 	}
-	f.s, f.r, f.open, f.moved = nil, nil, nil, false
-	f.b.fetches.Put(f)
 }

@@ -49,28 +49,47 @@ func specialSince(timestamp int64) int16 {
 
 func (s *session) listOffsets(r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ListOffsetsRequest)
-	resp := kmsg.NewPtrListOffsetsResponse()
-	times := make(map[int32]int) // how often a partition of one topic is named: more than once is an error
+	// Partitions are answered once each, topics in the order in which they are first
+	// named. A partition that is named more than once is an error.
+	type asked struct {
+		kmsg.ListOffsetsRequestTopicPartition
+		times int
+	}
+	type named struct {
+		name  string
+		parts []*asked
+		index map[int32]*asked
+	}
+	var topics []*named
+	byName := make(map[string]*named, len(req.Topics))
 	for _, t := range req.Topics {
-		clear(times)
-		for _, q := range t.Partitions {
-			times[q.Partition]++
+		n := byName[t.Topic]
+		if n == nil {
+			n = &named{name: t.Topic, index: make(map[int32]*asked, len(t.Partitions))}
+			topics, byName[t.Topic] = append(topics, n), n
 		}
-		rt := kmsg.NewListOffsetsResponseTopic()
-		rt.Topic = t.Topic
 		for _, q := range t.Partitions {
-			if times[q.Partition] == 0 {
-				continue // answered
+			a := n.index[q.Partition]
+			if a == nil {
+				a = &asked{ListOffsetsRequestTopicPartition: q}
+				n.parts, n.index[q.Partition] = append(n.parts, a), a
 			}
+			a.times++
+		}
+	}
+	resp := kmsg.NewPtrListOffsetsResponse()
+	for _, n := range topics {
+		rt := kmsg.NewListOffsetsResponseTopic()
+		rt.Topic = n.name
+		for _, a := range n.parts {
 			rp := kmsg.NewListOffsetsResponseTopicPartition()
-			rp.Partition = q.Partition
-			if times[q.Partition] > 1 {
-				rp.Offset, rp.Timestamp, rp.LeaderEpoch = -1, -1, -1
+			rp.Partition = a.Partition
+			rp.Offset, rp.Timestamp, rp.LeaderEpoch = -1, -1, -1
+			if a.times > 1 {
 				rp.ErrorCode = kerr.InvalidRequest.Code
 			} else {
-				s.b.listOffset(t.Topic, &q, r.Version, isolationOf(req.IsolationLevel), &rp)
+				s.b.listOffset(n.name, &a.ListOffsetsRequestTopicPartition, r.Version, isolationOf(req.IsolationLevel), &rp)
 			}
-			times[q.Partition] = 0
 			rt.Partitions = append(rt.Partitions, rp)
 		}
 		resp.Topics = append(resp.Topics, rt)
@@ -80,7 +99,6 @@ func (s *session) listOffsets(r *wire.Request, kreq kmsg.Request) error {
 }
 
 func (b *Broker) listOffset(topic string, q *kmsg.ListOffsetsRequestTopicPartition, version int16, isolation replica.Isolation, rp *kmsg.ListOffsetsResponseTopicPartition) {
-	rp.Offset, rp.Timestamp, rp.LeaderEpoch = -1, -1, -1
 	if since := specialSince(q.Timestamp); q.Timestamp < 0 && (since == 0 || version < since) {
 		rp.ErrorCode = kerr.UnsupportedVersion.Code
 		return

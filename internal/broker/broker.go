@@ -86,7 +86,8 @@ type Broker struct {
 	stats counters
 
 	produces, fetches sync.Pool    // states of requests
-	parked            atomic.Int64 // partitions that parked fetches wait for
+	watched           atomic.Int64 // partitions that parked fetches watch
+	asleep            atomic.Int64 // bytes of the answers of fetches that are asleep
 
 	stop chan struct{}
 	done sync.WaitGroup

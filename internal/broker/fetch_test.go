@@ -467,7 +467,7 @@ func TestParkedFetchesAreBounded(t *testing.T) {
 		c.send(req)
 	}
 	g.parked(maxParkedFetches)
-	if n := g.broker.parked.Load(); n != maxParkedFetches {
+	if n := g.broker.watched.Load(); n != maxParkedFetches {
 		t.Errorf("%d partitions are waited for", n)
 	}
 	ask[*kmsg.ProduceResponse](dial(t, g.addr), put("events", 0, -1, batch(t, "x")))
@@ -478,7 +478,7 @@ func TestParkedFetchesAreBounded(t *testing.T) {
 		}
 	}
 	g.parked(0)
-	if n := g.broker.parked.Load(); n != 0 {
+	if n := g.broker.watched.Load(); n != 0 {
 		t.Errorf("%d partitions are waited for when nobody waits", n)
 	}
 }

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
@@ -410,13 +411,47 @@ func produceScripts(tb testing.TB, one []byte) []script {
 			put(topic, 0, -1, idempotent(tb, 77, 0, 0, "a")),
 		}
 	}}
+	logged := func(b []byte) []byte { return mend(b, func(b []byte) { be16(b[21:], 0x08) }) }
+	untimed := batchAt(tb, -1, "x")
+	described := "Kafka describes each record"
+	stamper := script{name: "producer says log append time", differs: map[int]string{1: described}, configs: []string{"message.timestamp.type", "LogAppendTime"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{at(7, put(topic, 0, -1, logged(one))), put(topic, 0, -1, logged(one)), put(topic, 0, -1, one)}
+	}}
+	untimely := script{name: "producer says log append time of none", differs: map[int]string{1: described}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{at(7, put(topic, 0, -1, logged(untimed))), put(topic, 0, -1, logged(untimed)), put(topic, 0, -1, logged(one))}
+	}}
 	bounds := script{name: "timestamp bounds", configs: []string{"message.timestamp.before.max.ms", "1000", "message.timestamp.after.max.ms", "1000"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
 		return []kmsg.Request{put(topic, 0, -1, batch(tb, "now")), at(7, put(topic, 0, -1, one))}
 	}}
 	minISR := script{name: "min insync replicas", configs: []string{"min.insync.replicas", "2"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
 		return []kmsg.Request{put(topic, 0, -1, one), put(topic, 0, 1, one)}
 	}}
-	return append(list, acks, idem, large, segment, compact, stamped, bounds, minISR)
+	return append(list, acks, idem, large, segment, compact, stamped, stamper, untimely, bounds, minISR)
+}
+
+// batchOf makes a batch of records with the given times.
+func batchOf(tb testing.TB, times ...int64) []byte {
+	tb.Helper()
+	var b record.Builder
+	for _, ms := range times {
+		b.Append(ms, []byte("key"), []byte("v"))
+	}
+	out, err := b.Build()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return append([]byte(nil), out...)
+}
+
+// inZstd is a compressed batch of two records. It is kept as bytes: another version of
+// the encoder may make others.
+func inZstd(tb testing.TB) []byte {
+	tb.Helper()
+	b, err := base64.StdEncoding.DecodeString("AAAAAAAAAAAAAABQAAAAAAKqlhmZAAQAAAABAAABi8/laAAAAAGLz+VoAP//////////////////AAAAAii1L/0AALEAABQAAAAGa2V5AmEAFAAAAgZrZXkCYgA=")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
 }
 
 func keyless(tb testing.TB, n int) []byte {
@@ -480,6 +515,9 @@ func readScripts(tb testing.TB, one []byte) []script {
 		}
 		twice := listOffset(topic, 6, 0, -1, -1)
 		twice.Topics[0].Partitions = append(twice.Topics[0].Partitions, twice.Topics[0].Partitions[0])
+		for _, v := range []int16{1, 4, 8} { // of a partition that has nothing
+			reqs = append(reqs, listOffset(topic, v, 1, -1, -2), listOffset(topic, v, 1, 0, -2))
+		}
 		return append(reqs, listOffset(topic, 6, 9, -1, -1), listOffset("none-"+topic, 6, 0, -1, -1), twice,
 			at(6, listOffset(topic, 6, 0, -1, -1), func(r *kmsg.ListOffsetsRequest) { r.ReplicaID = 5 }))
 	}}
@@ -501,6 +539,24 @@ func readScripts(tb testing.TB, one []byte) []script {
 			deleteRecords(topic, 9, 1), deleteRecords("none-"+topic, 0, 1), get(topic, 0, 4), listOffset(topic, 6, 0, -1, -2),
 			listOffset(topic, 7, 0, -1, -3), listOffset(topic, 7, 0, -1, 0))
 	}}
+	twice := script{name: "topics named twice", reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		named := func(version int16, partitions ...int32) kmsg.Request {
+			req := listOffset(topic, version, partitions[0], -1, -2)
+			for _, n := range partitions[1:] {
+				more := listOffset(topic, version, n, -1, -1)
+				req.Topics = append(req.Topics, more.Topics[0])
+			}
+			return req
+		}
+		return filled(topic, named(1, 0, 1), named(7, 0, 0), named(7, 0, 1, 0), named(7, 0, 1, 1))
+	}}
+	older := "Kafka finds the largest timestamp among records that were deleted, we among those that are left"
+	newest := script{name: "newest is deleted", differs: map[int]string{4: older, 6: older}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{
+			put(topic, 0, -1, later), put(topic, 0, -1, one), put(topic, 0, -1, batchOf(tb, base+500, base+3, base+1)),
+			deleteRecords(topic, 0, 1), listOffset(topic, 7, 0, -1, -3), deleteRecords(topic, 0, 5), listOffset(topic, 7, 0, -1, -3),
+		}
+	}}
 	ids := script{name: "producer ids", reqs: func(topic string, _ [16]byte) []kmsg.Request {
 		empty := ""
 		describe := kmsg.NewPtrDescribeProducersRequest()
@@ -515,10 +571,10 @@ func readScripts(tb testing.TB, one []byte) []script {
 			put(topic, 0, -1, idempotent(tb, 77, 3, 0, "a", "b")), describe,
 		}
 	}}
-	return append([]script{offsets, epochs, trims, ids}, fetchScripts(filled)...)
+	return append([]script{offsets, epochs, trims, twice, newest, ids}, fetchScripts(inZstd(tb), filled)...)
 }
 
-func fetchScripts(filled func(string, ...kmsg.Request) []kmsg.Request) []script {
+func fetchScripts(zstdBatch []byte, filled func(string, ...kmsg.Request) []kmsg.Request) []script {
 	type F = *kmsg.FetchRequest
 	plain := script{name: "fetch", reqs: func(topic string, id [16]byte) []kmsg.Request {
 		part := func(f func(p *kmsg.FetchRequestTopicPartition)) func(F) {
@@ -555,5 +611,10 @@ func fetchScripts(filled func(string, ...kmsg.Request) []kmsg.Request) []script 
 			at(12, get(topic, 0, 0), in(12345, 1)), at(12, get(topic, 0, 0), in(0, 5)), at(12, get(topic, 0, 0), in(12345, -1)),
 			at(12, get(topic, 0, 0), in(12345, 0)), at(12, get("none-"+topic, 0, 0), in(0, 0)), at(7, get(topic, 0, 3), in(0, 0)))
 	}}
-	return []script{plain, session}
+	zstd := script{name: "zstd for old readers", configs: []string{"compression.type", "zstd"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {
+		return []kmsg.Request{
+			put(topic, 0, -1, zstdBatch), at(4, get(topic, 0, 0)), at(9, get(topic, 0, 0)), at(10, get(topic, 0, 0)), at(12, get(topic, 0, 0)),
+		}
+	}}
+	return []script{plain, session, zstd}
 }

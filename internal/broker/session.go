@@ -36,12 +36,16 @@ const (
 	// appended, even where one read brought more.
 	maxHeld = 50_000
 	// maxParkedFetches of a connection wait at a time; clients send the next one when
-	// the last was answered.
+	// the last was answered. Those above are answered at once with what there is.
 	maxParkedFetches = 100
-	// maxParkedPartitions is how many partitions all parked fetches of a node may
-	// wait for; each takes some 250 bytes. Fetches above these bounds are answered
-	// at once with what there is.
-	maxParkedPartitions = 500_000
+	// maxWatched is how many partitions all parked fetches of a node may watch; each
+	// takes some 200 bytes.
+	maxWatched = 1 << 20
+	// maxUnknown is how many partitions that do not exist a fetch may name, beyond as
+	// many as exist, and still be parked with all of them.
+	maxUnknown = 1000
+	// maxAsleep is how many bytes the answers of fetches may have that are asleep.
+	maxAsleep = 64 << 20
 )
 
 // Serve handles one request.
@@ -135,28 +139,54 @@ func (s *session) Close() {
 	s.b.forget(s)
 }
 
-// park enters a fetch into the list; false: nobody is to wait any more.
-func (s *session) park(f *fetch) bool {
+// permission says how a fetch may wait.
+type permission uint8
+
+const (
+	mayNotWait permission = iota
+	mayWatch              // it is woken by what comes
+	maySleep              // until its time is over
+)
+
+// admit begins the poll of a fetch that lacks bytes and enters it into the list, if it may
+// wait at all, and takes what it needs of the node's bounds. A list of partitions of which
+// hardly any exists is not kept in memory to be looked up again and again.
+func (s *session) admit(f *fetch, need int64) permission {
+	watched := 0
+	for i := range f.parts {
+		if f.parts[i].part != nil {
+			watched++
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone || s.b.closed.Load() || s.waiting >= maxParkedFetches {
-		return false
+		return mayNotWait
 	}
-	if s.b.parked.Add(int64(len(f.parts))) > maxParkedPartitions {
-		s.b.parked.Add(-int64(len(f.parts)))
-		return false
+	p := mayWatch
+	if len(f.parts)-watched > watched+maxUnknown {
+		p, watched = maySleep, 0
+	} else if s.b.watched.Add(int64(watched)) > maxWatched {
+		s.b.watched.Add(-int64(watched))
+		p, watched = maySleep, 0
 	}
+	f.watched = watched
+	f.poll.Begin(need, watched) // before anybody finds it in the list, to end it
 	s.waiting++
 	f.before, f.after = nil, s.parked
 	if f.after != nil {
 		f.after.before = f
 	}
 	s.parked = f
-	return true
+	return p
 }
 
-func (s *session) unpark(f *fetch) {
-	s.b.parked.Add(-int64(len(f.parts)))
+// leave ends the poll of a fetch that was admitted, takes it out of the list, and gives
+// back what it had of the node's bounds.
+func (s *session) leave(f *fetch) {
+	f.poll.End()
+	s.b.watched.Add(-int64(f.watched))
+	f.watched = 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting--

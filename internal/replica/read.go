@@ -151,7 +151,16 @@ func (p *Partition) FindStart(asker record.Epoch) (Position, error) {
 		return Nowhere(), err
 	}
 	start, err := p.log.Start()
-	return Position{Offset: start, Time: record.NoTimestamp, Epoch: p.log.EpochAt(start)}, err
+	if err != nil {
+		return Nowhere(), err
+	}
+	at := Position{Offset: start, Time: record.NoTimestamp}
+	if end, err := p.log.End(); err == nil && start < end {
+		at.Epoch = p.log.EpochAt(start)
+	} else { // the next record will be this epoch's; the log may not have heard of it yet
+		at.Epoch = p.lead.Load().Epoch
+	}
+	return at, err
 }
 
 // FindTime is the first record that a reader may see with a timestamp of at least ms.

@@ -79,13 +79,13 @@ func (w *world) topic(name string, leaders ...int32) meta.UUID {
 	return id
 }
 
-func oneRecord(t testing.TB, value string) record.Batch {
-	t.Helper()
+func oneRecord(tb testing.TB, value string) record.Batch {
+	tb.Helper()
 	var b record.Builder
 	b.Append(1, nil, []byte(value))
 	out, err := b.Build()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return append(record.Batch(nil), out...)
 }

@@ -35,6 +35,9 @@ func (l *Log) MaxTime(ctx context.Context) (at Stamp, ok bool, err error) {
 	latest := record.NoTimestamp
 	for _, g := range l.above() {
 		ms, err := l.maxTimeOf(g)
+		if start := record.Offset(l.start.Load()); err == nil && ms > latest && g.base < start {
+			ms, err = l.maxTimeFrom(ctx, g, start, ms)
+		}
 		if err != nil {
 			return Stamp{}, false, err
 		}
@@ -44,6 +47,77 @@ func (l *Log) MaxTime(ctx context.Context) (at Stamp, ok bool, err error) {
 		return Stamp{}, false, nil
 	}
 	return l.findTime(ctx, l.s.cfg.Work, latest)
+}
+
+// maxTimeFrom is the largest timestamp of a segment's records from an offset on; whole is
+// that of all of them. Only where that one lies below is the rest looked at.
+func (l *Log) maxTimeFrom(ctx context.Context, g *segment, from record.Offset, whole int64) (int64, error) {
+	work := l.s.cfg.Work
+	if _, ok, err := l.findTimeIn(ctx, work, g, whole); ok || err != nil {
+		return whole, err
+	}
+	sp, err := l.locate(g, from)
+	if errors.Is(err, io.EOF) {
+		return record.NoTimestamp, nil
+	}
+	if err != nil {
+		return 0, l.lost(g, from, err)
+	}
+	h, err := g.open()
+	if err != nil {
+		return 0, err
+	}
+	defer h.drop()
+	l.pub.Lock()
+	size := g.size
+	l.pub.Unlock()
+	buf, _ := walkBuffers.Get().(*[]byte)
+	defer walkBuffers.Put(buf)
+	w := walker{f: h.f, end: size, pos: sp.pos, buf: *buf}
+	latest := record.NoTimestamp
+	for {
+		pos := w.pos
+		b, err := w.next()
+		if errors.Is(err, io.EOF) {
+			return latest, nil
+		}
+		if err != nil {
+			return 0, l.lost(g, from, err)
+		}
+		ms := b.MaxTimestamp()
+		if b.BaseOffset() < from { // its newest record may lie below
+			ms, err = maxTimeIn(ctx, work, b, func(whole []byte) error {
+				n, err := h.f.ReadAt(whole, pos)
+				if n < len(whole) {
+					return l.lost(g, from, err)
+				}
+				return nil
+			}, from)
+			if err != nil {
+				return 0, err
+			}
+		}
+		latest = max(latest, ms)
+	}
+}
+
+// maxTimeIn is the largest timestamp of a batch's records from an offset on, by
+// bisection; the rest is as with firstAt.
+func maxTimeIn(ctx context.Context, work *budget.Budget, header record.Batch, read func([]byte) error, from record.Offset) (int64, error) {
+	lo, hi := record.NoTimestamp, header.MaxTimestamp()
+	for lo < hi {
+		mid := hi - (hi-lo)/2
+		at, ok, err := firstAt(ctx, work, header, read, from, mid)
+		switch {
+		case err != nil:
+			return 0, err
+		case ok:
+			lo = at.Time
+		default:
+			hi = mid - 1
+		}
+	}
+	return lo, nil
 }
 
 // segments are the log's segments now.

@@ -402,7 +402,7 @@ func TestUncork(t *testing.T) {
 // TestPanics proves that a panic costs its connection only, and is logged with
 // where it happened.
 func TestPanics(t *testing.T) {
-	for _, where := range []string{"open", "serve", "flush", "close"} {
+	for _, where := range []string{"open", "serve", "flush", "close", "parked work"} {
 		t.Run(where, func(t *testing.T) {
 			var armed atomic.Bool
 			boom := func(at string) {
@@ -412,8 +412,20 @@ func TestPanics(t *testing.T) {
 			}
 			var log logLines
 			s, addr := start(t, Config{Logger: log.logger()}, &funcs{
-				open:  func(*Conn) { boom("open") },
-				serve: func(r *Request) error { r.Begin(); boom("serve"); return echo(r) },
+				open: func(*Conn) { boom("open") },
+				serve: func(r *Request) error {
+					r.Begin()
+					boom("serve")
+					if where == "parked work" {
+						go func() { // somebody else's goroutine
+							defer r.Conn.Contain()
+							boom(where)
+							_ = echo(r)
+						}()
+						return nil
+					}
+					return echo(r)
+				},
 				flush: func() { boom("flush") },
 				done:  func() { boom("close") },
 			})

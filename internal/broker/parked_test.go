@@ -1,0 +1,269 @@
+package broker
+
+import (
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// many makes a fetch of n partitions of a topic, from the first one on.
+func many(topic string, n int, ms int32) *kmsg.FetchRequest {
+	req := waiting(get(topic, 0, 0), ms, 1)
+	req.MaxBytes = 1 << 20
+	for i := 1; i < n; i++ {
+		wantPart(req, topic, int32(i), 0)
+	}
+	return req
+}
+
+// asleep waits until the answers that are asleep have at least so many bytes, and returns
+// how many they have.
+func (g *rig) asleep(least int64) int64 {
+	g.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		if n := g.broker.asleep.Load(); n >= least {
+			return n
+		}
+		if time.Now().After(deadline) {
+			g.t.Fatal("no fetch is asleep")
+		}
+	}
+}
+
+// TestMillionWatchedPartitions proves that a million partitions, watched by many readers,
+// are served: all wait, and an append wakes each of them. A reader above the bound is
+// asleep until its own time is over; it is not answered at once, again and again.
+func TestMillionWatchedPartitions(t *testing.T) {
+	const each = 20_000
+	const readers = maxWatched / each // a million and more
+	g := newRig(t)
+	g.topic("events", each)
+	req := many("events", each, 600_000)
+	clients := make([]*client, readers)
+	for i := range clients {
+		clients[i] = dial(t, g.addr)
+		clients[i].send(req)
+	}
+	g.parked(readers)
+	if n := g.broker.watched.Load(); n != readers*each || n < 1_000_000 {
+		t.Fatalf("%d partitions are watched", n)
+	}
+	above := dial(t, g.addr)
+	above.send(req)
+	g.asleep(1)
+	short := many("events", each, 50)
+	if resp := ask[*kmsg.FetchResponse](dial(t, g.addr), short); resp.ErrorCode != 0 || len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != each {
+		t.Fatalf("who was asleep is answered %d, %d topics", resp.ErrorCode, len(resp.Topics))
+	}
+	ask[*kmsg.ProduceResponse](dial(t, g.addr), put("events", each-1, 1, batch(t, "x")))
+	for i, c := range clients {
+		resp, _ := c.receive(req).(*kmsg.FetchResponse)
+		if p := resp.Topics[0].Partitions[each-1]; len(p.RecordBatches) == 0 {
+			t.Fatalf("reader %d was woken without the record", i)
+		}
+	}
+	g.parked(1)
+	if n := g.broker.watched.Load(); n != 0 {
+		t.Errorf("%d partitions are watched by nobody", n)
+	}
+	g.broker.Drain()
+	above.receive(req)
+	g.parked(0)
+	if n := g.broker.asleep.Load(); n != 0 {
+		t.Errorf("%d bytes of answers are asleep", n)
+	}
+}
+
+// TestBogusPartitionsAreNotWatched proves that partitions which do not exist take nothing
+// of what the node may watch, however many are named, so that nobody else is kept from
+// waiting; and that a fetch which names hardly any other is asleep, without its list.
+func TestBogusPartitionsAreNotWatched(t *testing.T) {
+	g := newRig(t)
+	g.topic("events", 1)
+	bogus := waiting(get("events", 0, 0), 600_000, 1)
+	bogus.Topics = append(bogus.Topics, many("none", 99_000, 0).Topics...)
+	few := waiting(get("events", 0, 0), 600_000, 1)
+	few.Topics = append(few.Topics, many("none", 100, 0).Topics...)
+	const attackers = 8
+	dial(t, g.addr).send(bogus)
+	one := g.asleep(1)
+	for range attackers - 1 {
+		dial(t, g.addr).send(bogus)
+	}
+	g.asleep(attackers * one)
+	g.parked(attackers)
+	if n := g.broker.watched.Load(); n != 0 {
+		t.Fatalf("%d partitions are watched", n)
+	}
+	g.broker.mu.Lock()
+	for s := range g.broker.sessions {
+		s.mu.Lock()
+		for f := s.parked; f != nil; f = f.after {
+			if cap(f.parts) > keepParts {
+				t.Errorf("a sleeping fetch keeps memory for %d partitions", cap(f.parts))
+			}
+		}
+		s.mu.Unlock()
+	}
+	g.broker.mu.Unlock()
+	honest := dial(t, g.addr)
+	honest.send(few)
+	g.parked(attackers + 1)
+	if n := g.broker.watched.Load(); n != 1 {
+		t.Fatalf("%d partitions are watched", n)
+	}
+	ask[*kmsg.ProduceResponse](dial(t, g.addr), put("events", 0, 1, batch(t, "x")))
+	resp, _ := honest.receive(few).(*kmsg.FetchResponse)
+	if got := values(t, resp.Topics[0].Partitions[0].RecordBatches); len(got) != 1 {
+		t.Fatalf("read %q", got)
+	}
+	g.parked(attackers)
+}
+
+// newFragileRig is a rig whose image cannot be asked for while broken is set: a bug.
+func newFragileRig(t *testing.T) (g *rig, broken *atomic.Bool) {
+	t.Helper()
+	broken = new(atomic.Bool)
+	g = newRig(t, func(c *Config) {
+		image := c.Image
+		c.Image = func() *meta.Image {
+			if broken.Load() {
+				panic("a bug that the test has made")
+			}
+			return image()
+		}
+	})
+	return g, broken
+}
+
+// ends proves that a connection is closed without another answer.
+func (c *client) ends() {
+	c.t.Helper()
+	if b, err := c.frame(); err != io.EOF { //nolint:errorlint // exactly that
+		c.t.Fatalf("the connection is not closed: %x, %v", b, err)
+	}
+}
+
+// TestPanicOfParkedWorkCostsItsConnection proves that a bug which a parked fetch meets,
+// on the goroutine of whoever woke it or on its timer's, closes its connection and does
+// nothing to others.
+func TestPanicOfParkedWorkCostsItsConnection(t *testing.T) {
+	g, broken := newFragileRig(t)
+	id := g.topic("events", 1)
+	g.topic("other", 1)
+	bystander, other := dial(t, g.addr), waiting(get("other", 0, 0), 600_000, 1)
+	bystander.send(other)
+
+	woken := dial(t, g.addr)
+	woken.send(waiting(get("events", 0, 0), 600_000, 1))
+	g.parked(2)
+	broken.Store(true)
+	g.apply(meta.TopicDeleted{ID: id}) // wakes it, on this goroutine
+	woken.ends()
+
+	broken.Store(false)
+	timed := dial(t, g.addr)
+	req := waiting(get("other", 0, 0), 300, 1)
+	wantPart(req, "none", 0, 0)
+	timed.send(req)
+	g.parked(2)
+	broken.Store(true)
+	timed.ends()
+
+	broken.Store(false)
+	ask[*kmsg.ProduceResponse](dial(t, g.addr), put("other", 0, -1, batch(t, "x")))
+	if got := values(t, fetched(t, bystander.receive(other).(*kmsg.FetchResponse)).RecordBatches); len(got) != 1 {
+		t.Fatalf("the bystander read %q", got)
+	}
+}
+
+// TestBugDropsWhatWasCollected proves that of requests which came together with one that
+// met a bug nothing is stored later: their bytes have gone back, and nobody was told that
+// they are kept. Those that were answered before are.
+func TestBugDropsWhatWasCollected(t *testing.T) {
+	g, broken := newFragileRig(t)
+	g.topic("events", 1)
+	c := dial(t, g.addr)
+	ask[*kmsg.ProduceResponse](c, put("events", 0, -1, batch(t, "before")))
+	broken.Store(true)
+	c.send(put("events", 0, -1, batch(t, "collected")), put("none", 0, -1, batch(t, "met the bug")))
+	c.ends()
+	broken.Store(false)
+	other := dial(t, g.addr)
+	if p := produced(t, ask[*kmsg.ProduceResponse](other, put("events", 0, -1, batch(t, "after")))); p.ErrorCode != 0 || p.BaseOffset != 1 {
+		t.Fatalf("after the bug: %+v", p)
+	}
+	if got := other.readAll("events", 0); fmt.Sprint(got) != "[before after]" {
+		t.Fatalf("stored: %q", got)
+	}
+}
+
+// TestProduceDeadlineIsOnTheSetsClock proves that acks=all waits for as long as its client
+// allows on a clock that only goes forward: no time of day comes into it, whose steps
+// would end all that waits.
+func TestProduceDeadlineIsOnTheSetsClock(t *testing.T) {
+	g := newRig(t)
+	id := meta.NewUUID()
+	g.apply(meta.TopicCreated{ID: id, Name: "events"},
+		meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1, 2}, ISR: []int32{1, 2}, Leader: 1}}})
+	c, req := dial(t, g.addr), put("events", 0, -1, batch(t, "x"))
+	req.TimeoutMillis = 3_600_000
+	before := g.set.Now()
+	c.send(req)
+	appended(t, g, 1)
+	g.set.Expire(before + time.Hour - 1)
+	g.apply(meta.PartitionChanged{Topic: id, ISR: []int32{1}, Leader: 1, PartitionEpoch: 1})
+	if p := produced(t, c.receive(req).(*kmsg.ProduceResponse)); p.ErrorCode != 0 {
+		t.Fatalf("ended before its time: %+v", p)
+	}
+	g.apply(meta.PartitionChanged{Topic: id, ISR: []int32{1, 2}, Leader: 1, PartitionEpoch: 2})
+	c.send(req)
+	appended(t, g, 2)
+	answered := make(chan struct{})
+	var expiring sync.WaitGroup
+	expiring.Go(func() {
+		for { // it may not have begun to wait yet
+			select {
+			case <-answered:
+				return
+			case <-time.After(time.Millisecond):
+				g.set.Expire(g.set.Now() + 2*time.Hour)
+			}
+		}
+	})
+	defer expiring.Wait()
+	defer close(answered)
+	if p := produced(t, c.receive(req).(*kmsg.ProduceResponse)); p.ErrorCode != kerr.RequestTimedOut.Code {
+		t.Fatalf("after its time: %+v", p)
+	}
+}
+
+// TestNewestOfWhatIsLeft proves that the record with the largest timestamp is looked for
+// among those that are left, where newer ones were deleted: in the same segment, and in
+// the same batch.
+func TestNewestOfWhatIsLeft(t *testing.T) {
+	g := newRig(t)
+	g.topic("events", 1)
+	c := dial(t, g.addr)
+	for _, b := range [][]byte{batchOf(t, base+1000), batchOf(t, base, base+1), batchOf(t, base+500, base+3, base+2)} {
+		ask[*kmsg.ProduceResponse](c, put("events", 0, -1, b))
+	}
+	for _, tc := range []struct {
+		start, offset int64
+		ms            int64
+	}{{0, 0, base + 1000}, {1, 3, base + 500}, {4, 4, base + 3}, {5, 5, base + 2}, {6, -1, -1}} {
+		ask[*kmsg.DeleteRecordsResponse](c, deleteRecords("events", 0, tc.start))
+		p := ask[*kmsg.ListOffsetsResponse](c, listOffset("events", 7, 0, -1, maxTimestampOffset)).Topics[0].Partitions[0]
+		if p.ErrorCode != 0 || p.Offset != tc.offset || p.Timestamp != tc.ms {
+			t.Errorf("from %d on: %+v, want offset %d", tc.start, p, tc.offset)
+		}
+	}
+}
