@@ -3,6 +3,8 @@
 package main_test
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -44,7 +46,7 @@ func TestUnknownVerb(t *testing.T) {
 }
 
 // TestFirstStart proves that a directory that does not exist is enough: the
-// node serves, says where, and says how a second machine joins.
+// node serves and says where, and that the secret of the cluster is not shown.
 func TestFirstStart(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "new", "data")
@@ -53,8 +55,8 @@ func TestFirstStart(t *testing.T) {
 	if err := cl.Ping(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the address line", func() bool { return strings.Contains(p.out.String(), "--join") })
-	for _, want := range []string{p.addr, dir, "leat up --join", "this machine only"} {
+	eventually(t, "the address line", func() bool { return strings.Contains(p.out.String(), "data in") })
+	for _, want := range []string{p.addr, dir, "this machine only"} {
 		if !strings.Contains(p.out.String(), want) {
 			t.Errorf("it does not say %q:\n%s", want, p.out)
 		}
@@ -63,6 +65,16 @@ func TestFirstStart(t *testing.T) {
 		t.Error(err)
 	}
 	p.stop(t)
+	secret, err := os.ReadFile(filepath.Join(dir, "cluster.secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 { // base64 begins at any of three places
+		text := base64.RawURLEncoding.EncodeToString(secret[i:])
+		if out := p.out.String(); strings.Contains(out, text[:16]) || strings.Contains(out, hex.EncodeToString(secret[:8])) {
+			t.Error("the cluster's secret is shown")
+		}
+	}
 }
 
 // TestHTTPPort proves that health and metrics are served beside Kafka's port.

@@ -4,6 +4,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -70,6 +71,12 @@ func unknownVersion(r *wire.Request, a *api) {
 // metadataVersion is the level of metadata.version that tools show as the cluster's
 // version: that of Kafka 4.3. Nothing here depends on it.
 const metadataVersion = 30
+
+// SupportedFeatures are the levels of features that this version serves, which a node
+// registers with.
+func SupportedFeatures() []meta.FeatureRange {
+	return []meta.FeatureRange{{Name: "metadata.version", Min: metadataVersion, Max: metadataVersion}}
+}
 
 // features lists what the cluster has agreed on. A level is both what is supported
 // and what is in force, since nothing here serves two of them. What is missing is

@@ -43,7 +43,7 @@ func newAdminRig(t *testing.T, static map[string]string) *rig {
 		c.Quorum = func() quorum.Status {
 			return quorum.Status{Leader: 1, Term: 1, Voters: []int32{1}, Commit: 7, Applied: 7}
 		}
-		c.Controller = controller.New(controller.Config{Image: c.Image, Static: st, Propose: func(_ context.Context, b []byte) error {
+		c.Controller = controller.New(controller.Config{Image: c.Image, Static: st, Leading: leads, Propose: func(_ context.Context, _ uint64, b []byte) error {
 			img, d, err := meta.Apply(c.Image(), b)
 			if err != nil {
 				return err
@@ -53,9 +53,12 @@ func newAdminRig(t *testing.T, static map[string]string) *rig {
 			return nil
 		}})
 	})
-	g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, Listeners: []meta.Listener{{Host: "127.0.0.1", Port: 9092}}, Rack: "r0", Epoch: 1}})
+	g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "127.0.0.1", Port: 9092}}, Rack: "r0", Epoch: 1}})
 	return g
 }
+
+// leads is a quorum that this node always leads.
+func leads() (term uint64, ok bool) { return 1, true }
 
 // step is a request in a series; id tells the id of a topic made before.
 type step struct {
@@ -222,8 +225,8 @@ func TestControllerFails(t *testing.T) {
 			cfg.Static, _ = config.NewStatic(1, nil)
 			cfg.Quorum = func() quorum.Status { return quorum.Status{} }
 			cfg.Controller = controller.New(controller.Config{
-				Image: cfg.Image, Static: cfg.Static,
-				Propose: func(context.Context, []byte) error { return c.err },
+				Image: cfg.Image, Static: cfg.Static, Leading: leads,
+				Propose: func(context.Context, uint64, []byte) error { return c.err },
 			})
 		})
 		g.topic("there", 1)
@@ -313,11 +316,11 @@ func TestAddressIsTheClientsOwn(t *testing.T) {
 		g := newRig(t, func(c *Config) {
 			c.Static, _ = config.NewStatic(1, nil)
 			c.Quorum = func() quorum.Status { return quorum.Status{Leader: 1} }
-			c.Controller = controller.New(controller.Config{Image: c.Image, Static: c.Static})
+			c.Controller = controller.New(controller.Config{Image: c.Image, Static: c.Static, Leading: leads})
 			c.Advertised = advertised
 		})
-		g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, Listeners: []meta.Listener{{Host: "public.example", Port: 1234}}, Epoch: 1}},
-			meta.BrokerRegistered{Broker: meta.Broker{ID: 2, Listeners: []meta.Listener{{Host: "other.example", Port: 5678}}, Epoch: 2}})
+		g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "public.example", Port: 1234}}, Epoch: 1}},
+			meta.BrokerRegistered{Broker: meta.Broker{ID: 2, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "other.example", Port: 5678}}, Epoch: 2}})
 		want := g.addr
 		if advertised {
 			want = "public.example:1234"

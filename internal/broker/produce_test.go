@@ -253,7 +253,7 @@ func TestTopicCodecIsWhatIsStored(t *testing.T) {
 func TestLostLeadershipFailsProduce(t *testing.T) {
 	g := newRig(t)
 	id := g.topic("events", 1)
-	g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 2, Listeners: []meta.Listener{{Host: "other", Port: 9093}}, Rack: "r", Epoch: 2}},
+	g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 2, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "other", Port: 9093}}, Rack: "r", Epoch: 2}},
 		meta.PartitionChanged{Topic: id, Partition: 0, ISR: []int32{1}, Leader: 2, LeaderEpoch: 1, PartitionEpoch: 1})
 	c := dial(t, g.addr)
 	resp := ask[*kmsg.ProduceResponse](c, at(12, put("events", 0, -1, batch(t, "x"))))

@@ -96,7 +96,7 @@ func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *ri
 		}
 	})
 	g.apply(meta.ClusterCreated{ID: "MkU3OEVBNTcwNTJENDM2Qk", Tag: 5},
-		meta.BrokerRegistered{Broker: meta.Broker{ID: 1, Listeners: []meta.Listener{{Host: "127.0.0.1", Port: 9092}}, Epoch: 1}})
+		meta.BrokerRegistered{Broker: meta.Broker{ID: 1, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "127.0.0.1", Port: 9092}}, Epoch: 1}})
 	return g
 }
 

@@ -140,7 +140,6 @@ func announce(w io.Writer, info node.Info, took time.Duration) {
 	// A terminal that is gone does not stop the node.
 	_, _ = fmt.Fprintf(w, "leat is ready after %d ms: Kafka clients on %s%s%s, data in %s\n",
 		took.Milliseconds(), strings.Join(info.Addresses, " and "), reach, health, info.Data)
-	_, _ = fmt.Fprintf(w, "a second machine will join with: %s\n", info.Join)
 }
 
 // newLogger writes text to a terminal and JSON to everything else, all levels: the

@@ -27,22 +27,22 @@ type gate struct {
 func newGate(t *testing.T) (*gate, *Controller) {
 	t.Helper()
 	g := &gate{cluster: newCluster(t, nil), pass: make(chan error)}
-	ctl := New(Config{Image: g.Image, Static: g.static, Propose: g.propose})
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, Listeners: []meta.Listener{{Host: "h", Port: 1}}}); err != nil {
+	ctl := New(Config{Image: g.Image, Static: g.static, Leading: g.leading, Propose: g.propose})
+	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "h", Port: 1}}}); err != nil {
 		t.Fatal(err)
 	}
 	g.shut.Store(true)
 	return g, ctl
 }
 
-func (g *gate) propose(ctx context.Context, records []byte) error {
+func (g *gate) propose(ctx context.Context, term uint64, records []byte) error {
 	if g.shut.Load() {
 		g.batches = append(g.batches, records)
 		if err := <-g.pass; err != nil {
 			return err
 		}
 	}
-	return g.cluster.propose(ctx, records)
+	return g.cluster.propose(ctx, term, records)
 }
 
 // command is a command under way.
@@ -255,18 +255,18 @@ func TestLargeCommandsAreProposedApart(t *testing.T) {
 func TestConcurrentCommands(t *testing.T) {
 	c := newCluster(t, nil)
 	lost := errors.New("lost")
-	ctl := New(Config{Image: c.Image, Static: c.static, Propose: func(ctx context.Context, records []byte) error {
+	ctl := New(Config{Image: c.Image, Static: c.static, Leading: c.leading, Propose: func(ctx context.Context, term uint64, records []byte) error {
 		if rand.IntN(4) == 0 {
 			return lost
 		}
-		err := c.propose(ctx, records)
+		err := c.propose(ctx, term, records)
 		if err != nil {
 			t.Error(err)
 		}
 		return err
 	}})
 	for registered := false; !registered; {
-		_, err := ctl.Register(t.Context(), meta.Broker{ID: 0, Listeners: []meta.Listener{{Host: "h", Port: 1}}})
+		_, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "h", Port: 1}}})
 		registered = err == nil
 	}
 	const workers, rounds, names = 8, 200, 3
@@ -318,7 +318,7 @@ func count(t *testing.T, done, unsure *atomic.Int64, err, lost error, did bool) 
 func BenchmarkConcurrentCreates(b *testing.B) {
 	c := newCluster(b, nil)
 	ctl := c.controller()
-	_, _ = ctl.Register(b.Context(), meta.Broker{ID: 0})
+	_, _ = ctl.Register(b.Context(), meta.Broker{ID: 0, State: meta.BrokerActive})
 	var n atomic.Int64
 	b.ReportAllocs()
 	b.SetParallelism(8)

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 
 	"github.com/leatstream/leat/internal/meta"
 )
@@ -26,6 +27,25 @@ func (c *Controller) Register(ctx context.Context, b meta.Broker) (epoch int64, 
 		return meta.Append(nil, meta.BrokerRegistered{Broker: b})
 	})
 	return b.Epoch, err
+}
+
+// ErrStaleRegistration is returned where a broker has been registered anew since.
+var ErrStaleRegistration = errors.New("controller: the broker has been registered by another process since")
+
+// Unfence lets a registered broker serve; epoch is that of its registration.
+func (c *Controller) Unfence(ctx context.Context, id int32, epoch int64) error {
+	var stale bool
+	err := c.do(ctx, func(m *meta.Image) []byte {
+		b := m.Brokers[id]
+		if stale = b == nil || b.Epoch != epoch; stale || b.State != meta.BrokerFenced {
+			return nil
+		}
+		return meta.Append(nil, meta.BrokerChanged{ID: id, Epoch: epoch, State: meta.BrokerActive})
+	})
+	if err == nil && stale {
+		return ErrStaleRegistration
+	}
+	return err
 }
 
 // AllocateProducerIDs reserves a block of n producer ids that nobody else gets. An

@@ -7,6 +7,11 @@
 // it leaves; those that come while a proposal is under way are proposed together
 // when it has ended, as one entry, which is there wholly or not at all.
 //
+// A decision belongs to a term of the quorum: it is made on an image that has all
+// that was committed in earlier terms, and proposed for that term only. What another
+// leader may have committed meanwhile therefore never meets a decision that does not
+// know it.
+//
 // All methods may be called concurrently. There is no lock: a command waits for its
 // turn on a channel, and its caller gives up when the context ends. What it has
 // decided by then is proposed all the same, and what follows knows of it.
@@ -20,6 +25,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quorum"
 )
 
 // Kind says why a command, or one item of it, was refused.
@@ -66,9 +72,12 @@ var errNoRoom = errors.New("the batch is full")
 // Config hands the controller what it needs.
 type Config struct {
 	Image func() *meta.Image // the newest image; never nil
-	// Propose returns when the records were committed and Image shows them, or when
-	// they never will be. Its context does not end: see Controller.do.
-	Propose func(ctx context.Context, records []byte) error
+	// Leading returns the term in which this node leads the quorum, once Image shows all
+	// that was committed in earlier ones; false: it does not lead, and decides nothing.
+	Leading func() (term uint64, ok bool)
+	// Propose returns when the records were committed in that term and Image shows them,
+	// or when they never will be. Its context does not end: see Controller.do.
+	Propose func(ctx context.Context, term uint64, records []byte) error
 	Static  *config.Static // this node's own settings
 }
 
@@ -91,10 +100,12 @@ type Controller struct {
 	flying *batch      // being proposed; nil: nothing is
 	open   *batch      // to be proposed after that; nil: nothing is
 	image  *meta.Image // as both leave it; nil: as it is
+	term   uint64      // in which both were decided
 }
 
 // batch is the records of some commands, in the order in which they were decided.
 type batch struct {
+	term    uint64
 	records []byte
 	done    chan struct{} // closed when it is known what became of it:
 	err     error         // why it was not made
@@ -143,9 +154,14 @@ func (c *Controller) do(ctx context.Context, decide func(m *meta.Image) []byte) 
 // for: its own, or the newest of others, on which an answer rests that changes
 // nothing; nil: none. The caller has the turn, and has it no more.
 func (c *Controller) decide(ctx context.Context, decide func(m *meta.Image) []byte) (b *batch, own bool, err error) {
-	m := c.image
+	m, term := c.image, c.term
 	if m == nil {
-		m = c.cfg.Image()
+		var leads bool
+		if term, leads = c.cfg.Leading(); !leads {
+			c.turn <- struct{}{}
+			return nil, false, quorum.ErrNotLeader
+		}
+		m = c.cfg.Image() // after the term: it may know more, never less
 	}
 	records := decide(m)
 	if len(records) == 0 {
@@ -163,15 +179,15 @@ func (c *Controller) decide(ctx context.Context, decide func(m *meta.Image) []by
 		c.turn <- struct{}{}
 		return nil, false, fmt.Errorf("a decision that does not fit its image: %w", err)
 	}
-	c.image = next
+	c.image, c.term = next, term
 	b = c.open
 	switch {
 	case c.flying == nil:
-		b = &batch{records: records, done: make(chan struct{})}
+		b = &batch{term: term, records: records, done: make(chan struct{})}
 		c.flying = b
 		go c.propose(context.WithoutCancel(ctx), b) // it ends with the quorum at the latest
 	case b == nil:
-		b = &batch{records: records, done: make(chan struct{})}
+		b = &batch{term: term, records: records, done: make(chan struct{})}
 		c.open = b
 	default:
 		b.records = append(b.records, records...)
@@ -185,7 +201,7 @@ func (c *Controller) decide(ctx context.Context, decide func(m *meta.Image) []by
 // was decided on it is proposed, or answered.
 func (c *Controller) propose(ctx context.Context, b *batch) {
 	for b != nil {
-		b.err = c.cfg.Propose(ctx, b.records)
+		b.err = c.cfg.Propose(ctx, b.term, b.records)
 		select {
 		case <-c.turn:
 		case <-c.full:

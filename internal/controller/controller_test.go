@@ -22,6 +22,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quorum"
 )
 
 var update = flag.Bool("update", false, "write what the scripts' commands answer into the scripts")
@@ -33,6 +34,8 @@ type cluster struct {
 	static *config.Static
 	log    int // proposals
 	fail   error
+	term   uint64 // guarded by mu
+	away   bool   // another one leads; guarded by mu
 }
 
 func newCluster(tb testing.TB, static map[string]string) *cluster {
@@ -50,11 +53,21 @@ func (c *cluster) Image() *meta.Image {
 	return c.image
 }
 
-func (c *cluster) propose(_ context.Context, records []byte) error {
+// leading is false while another one leads.
+func (c *cluster) leading() (uint64, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.term, !c.away
+}
+
+func (c *cluster) propose(_ context.Context, term uint64, records []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.fail != nil {
 		return c.fail
+	}
+	if c.away || term != c.term {
+		return quorum.ErrNotLeader
 	}
 	m, _, err := meta.Apply(c.image, records)
 	if err == nil {
@@ -65,7 +78,7 @@ func (c *cluster) propose(_ context.Context, records []byte) error {
 }
 
 func (c *cluster) controller() *Controller {
-	return New(Config{Image: c.Image, Propose: c.propose, Static: c.static})
+	return New(Config{Image: c.Image, Leading: c.leading, Propose: c.propose, Static: c.static})
 }
 
 // TestScripts runs the scripts in testdata: a command, "----", and what it answers.
@@ -129,7 +142,7 @@ func (s *script) run(line string) string {
 	switch f[0] {
 	case "brokers":
 		for _, id := range f[1:] {
-			epoch, err := s.ctl.Register(s.t.Context(), meta.Broker{ID: number(s.t, id), Listeners: []meta.Listener{{Host: "h", Port: 9092}}})
+			epoch, err := s.ctl.Register(s.t.Context(), meta.Broker{ID: number(s.t, id), State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "h", Port: 9092}}})
 			fmt.Fprintf(&out, "%s: epoch %d %v\n", id, epoch, err)
 		}
 	case "create":
@@ -377,7 +390,7 @@ func TestTurnEndsWithContext(t *testing.T) {
 func TestTenThousandPartitions(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0}); err != nil {
+	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
 		t.Fatal(err)
 	}
 	list := make([]NewTopic, 10)
@@ -403,7 +416,7 @@ func TestTenThousandPartitions(t *testing.T) {
 func BenchmarkCreateTopic(b *testing.B) {
 	c := newCluster(b, nil)
 	ctl := c.controller()
-	_, _ = ctl.Register(b.Context(), meta.Broker{ID: 0})
+	_, _ = ctl.Register(b.Context(), meta.Broker{ID: 0, State: meta.BrokerActive})
 	topic := func(i int) []NewTopic {
 		return []NewTopic{{Name: fmt.Sprint("topic.", i), Partitions: 1, ReplicationFactor: 1}}
 	}
@@ -425,7 +438,7 @@ func BenchmarkCreateTopic(b *testing.B) {
 func TestLimits(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0}); err != nil {
+	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
 		t.Fatal(err)
 	}
 	long := strings.Repeat("0:1,", maxConfigValue/4) + "0:1"
@@ -465,14 +478,14 @@ func TestGivenUpCommandKeepsItsTurn(t *testing.T) {
 		var slow atomic.Bool
 		var proposals atomic.Int32
 		commit := make(chan struct{})
-		ctl := New(Config{Image: c.Image, Static: c.static, Propose: func(ctx context.Context, records []byte) error {
+		ctl := New(Config{Image: c.Image, Static: c.static, Leading: c.leading, Propose: func(ctx context.Context, term uint64, records []byte) error {
 			proposals.Add(1)
 			done := make(chan error, 1)
 			go func() {
 				if slow.Load() {
 					<-commit
 				}
-				done <- c.propose(ctx, records)
+				done <- c.propose(ctx, term, records)
 			}()
 			select {
 			case err := <-done:
@@ -484,7 +497,7 @@ func TestGivenUpCommandKeepsItsTurn(t *testing.T) {
 		if err := ctl.Bootstrap(t.Context(), "AAAAAAAAAAAAAAAAAAAAAA"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, Listeners: []meta.Listener{{Host: "h", Port: 1}}}); err != nil {
+		if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "h", Port: 1}}}); err != nil {
 			t.Fatal(err)
 		}
 		made, err := ctl.CreateTopics(t.Context(), []NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 1}}, false)

@@ -1,18 +1,29 @@
 package controller
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/leatstream/leat/internal/meta"
 )
 
-// place puts count partitions, the first of them number first, on brokers in a
+// active are the brokers that serve, by id: the others get no replica and lead nothing.
+func active(m *meta.Image) []int32 {
+	ids := make([]int32, 0, len(m.Brokers))
+	for id, b := range m.Brokers {
+		if b.State == meta.BrokerActive {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// place puts count partitions, the first of them number first, on active brokers in a
 // circle: a partition begins one broker after the one before it, and its replicas
 // are neighbours. start turns the circle, so that topics of one partition do not
 // all begin at the same broker.
 func place(m *meta.Image, start, first, count int, factor int16) ([]meta.Partition, *Error) {
-	ids := slices.Sorted(maps.Keys(m.Brokers))
+	ids := active(m)
 	n := len(ids)
 	if n == 0 {
 		return nil, refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): "+
@@ -32,7 +43,7 @@ func place(m *meta.Image, start, first, count int, factor int16) ([]meta.Partiti
 				circle[at] = append(circle[at], ids[(at+r)%n])
 			}
 		}
-		parts[i] = newPartition(circle[at])
+		parts[i] = meta.Partition{Replicas: circle[at], ISR: circle[at], Leader: circle[at][0]}
 	}
 	return parts, nil
 }
@@ -40,13 +51,10 @@ func place(m *meta.Image, start, first, count int, factor int16) ([]meta.Partiti
 // follow turns the circle so that a topic's next partition begins one broker after
 // its last one.
 func follow(m *meta.Image, t *meta.Topic) int {
-	n, have := len(m.Brokers), len(t.Partitions)
-	at, _ := slices.BinarySearch(slices.Sorted(maps.Keys(m.Brokers)), t.Partitions[have-1].Replicas[0])
+	ids, have := active(m), len(t.Partitions)
+	n := len(ids)
+	at, _ := slices.BinarySearch(ids, t.Partitions[have-1].Replicas[0])
 	return at + 1 + have*n - have // have*n keeps it from being negative
-}
-
-func newPartition(replicas []int32) meta.Partition {
-	return meta.Partition{Replicas: replicas, ISR: replicas, Leader: replicas[0]}
 }
 
 // assigned checks a list of replicas that the client chose. factor is the number of
@@ -70,5 +78,16 @@ func assigned(m *meta.Image, replicas []int32, factor int) (meta.Partition, *Err
 		return meta.Partition{}, refuse(InvalidAssignment, "The manual partition assignment includes a partition with %d replica(s), "+
 			"but this is not consistent with previous partitions, which have %d replica(s).", len(replicas), factor)
 	}
-	return newPartition(slices.Clone(replicas)), nil
+	p := meta.Partition{Replicas: slices.Clone(replicas)}
+	for _, id := range p.Replicas {
+		if m.Brokers[id].State == meta.BrokerActive {
+			p.ISR = append(p.ISR, id)
+		}
+	}
+	if len(p.ISR) == 0 {
+		return meta.Partition{}, refuse(InvalidAssignment, "All brokers specified in the manual partition assignment "+
+			"are fenced or in controlled shutdown.")
+	}
+	p.Leader = p.ISR[0]
+	return p, nil
 }

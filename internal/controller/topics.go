@@ -263,6 +263,10 @@ func morePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions) ([]meta.Par
 	if t == nil {
 		return nil, refuse(UnknownTopic, "")
 	}
+	if t.Internal() {
+		return nil, refuse(InvalidPartitions, "The partitions of %s cannot be increased: what is kept in it is found by the number of "+
+			"partitions, and would be lost.", t.Name)
+	}
 	have := len(t.Partitions)
 	more := int(a.Count) - have
 	switch {

@@ -53,8 +53,7 @@ type Info struct {
 	HTTP         string   // "" where there is none
 	Data         string
 	ClusterID    string
-	Join         string // the command that will add a machine
-	LoopbackOnly bool   // serves the loopback addresses only
+	LoopbackOnly bool // serves the loopback addresses only
 }
 
 // Source is one place that settings come from, as name and value: the names of

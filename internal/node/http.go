@@ -30,9 +30,9 @@ const (
 	maxHeaderBytes    = 64 << 10
 )
 
-// openAdmin listens on addr. The default address gives way to a free port where
+// openAdmin listens on addr; health tells why the node cannot do all that it should. The default address gives way to a free port where
 // something else has it: nobody asked for that port.
-func openAdmin(ctx context.Context, addr string, reg *prometheus.Registry) (*admin, error) {
+func openAdmin(ctx context.Context, addr string, reg *prometheus.Registry, health func() error) (*admin, error) {
 	if addr == "off" {
 		return nil, nil
 	}
@@ -51,7 +51,7 @@ func openAdmin(ctx context.Context, addr string, reg *prometheus.Registry) (*adm
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	a := &admin{addr: l.Addr().String(), done: make(chan error, 1), cancel: cancel}
 	a.server = &http.Server{
-		Handler: a.mux(reg), MaxHeaderBytes: maxHeaderBytes,
+		Handler: a.mux(reg, health), MaxHeaderBytes: maxHeaderBytes,
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
 		BaseContext: func(net.Listener) context.Context { return life },
 	}
@@ -59,15 +59,19 @@ func openAdmin(ctx context.Context, addr string, reg *prometheus.Registry) (*adm
 	return a, nil
 }
 
-func (a *admin) mux(reg *prometheus.Registry) *http.ServeMux {
+func (a *admin) mux(reg *prometheus.Registry, health func() error) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if a.ready.Load() {
-			answer(w, http.StatusOK, "ready")
+		if !a.ready.Load() {
+			answer(w, http.StatusServiceUnavailable, "starting or stopping")
 			return
 		}
-		answer(w, http.StatusServiceUnavailable, "starting or stopping")
+		if err := health(); err != nil {
+			answer(w, http.StatusServiceUnavailable, err.Error())
+			return
+		}
+		answer(w, http.StatusOK, "ready")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

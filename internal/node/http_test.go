@@ -12,7 +12,7 @@ import (
 // TestHTTPClientsCannotStay proves that no client of the HTTP port can hold its
 // connection for ever: not by sending nothing, nor by not reading.
 func TestHTTPClientsCannotStay(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", prometheus.NewRegistry())
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", prometheus.NewRegistry(), func() error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -26,7 +26,7 @@ func TestHTTPClientsCannotStay(t *testing.T) {
 
 // TestProfileEndsWithTheNode proves that a profile under way does not hold up a stop.
 func TestProfileEndsWithTheNode(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", prometheus.NewRegistry())
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", prometheus.NewRegistry(), func() error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -21,8 +22,10 @@ const (
 	lockFile     = ".lock"
 	identityFile = "meta.properties" // Kafka's name and form, with our keys beside its own
 	secretFile   = "cluster.secret"
-	// formatVersion is what this binary writes; a directory with a larger one is refused.
-	formatVersion = 1
+	quorumDir    = "quorum"
+	// formatVersion is what this binary writes; a directory with another one is refused.
+	// 1 was that of the versions before the formats were promised.
+	formatVersion = 2
 	secretLen     = 32
 )
 
@@ -59,11 +62,15 @@ func lockDirectory(fsys vfs.FS, dir string) (io.Closer, error) {
 // loadIdentity reads the directory's identity, or makes one where there is none.
 // wantID is the id asked for; 0 takes whatever the directory has, 1 at first.
 //
-// The identity file is written last, in one rename: a directory without it has
-// never served, so whatever a power cut left there may be made again.
+// The identity file is written before any metadata or log, in one rename: a directory
+// that has neither may be made anew. Another one has lost its identity, and must not get
+// a new one.
 func loadIdentity(fsys vfs.FS, dir string, wantID int32) (identity, error) {
 	b, err := readFile(fsys, path.Join(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := refuseUsed(fsys, dir); err != nil {
+			return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
+		}
 		return makeIdentity(fsys, dir, wantID)
 	}
 	if err != nil {
@@ -78,8 +85,8 @@ func loadIdentity(fsys vfs.FS, dir string, wantID int32) (identity, error) {
 			ErrDirectory, dir, id.nodeID, wantID)
 	}
 	id.secret, err = readFile(fsys, path.Join(dir, secretFile))
-	if err == nil && len(id.secret) != secretLen {
-		err = fmt.Errorf("%s has %d bytes instead of %d; restore it from a backup", secretFile, len(id.secret), secretLen)
+	if err == nil {
+		err = checkSecret(id.secret)
 	}
 	if err != nil {
 		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
@@ -108,6 +115,10 @@ func parseIdentity(b []byte) (identity, error) {
 	if format > formatVersion {
 		return identity{}, fmt.Errorf("it has format %d, which a newer leat wrote, and this one reads up to %d; start it with the newer leat", format, formatVersion)
 	}
+	if format < formatVersion {
+		return identity{}, fmt.Errorf("it has format %d, which a leat from before the formats were promised wrote, and this one reads %d; "+
+			"choose another directory with --data", format, formatVersion)
+	}
 	nodeID, err := strconv.ParseInt(props["node.id"], 10, 32)
 	if err != nil || nodeID < 0 || len(props["cluster.id"]) != 22 {
 		return identity{}, fmt.Errorf("%s is damaged (cluster.id=%q, node.id=%q); restore it from a backup", identityFile, props["cluster.id"], props["node.id"])
@@ -115,20 +126,41 @@ func parseIdentity(b []byte) (identity, error) {
 	return identity{clusterID: props["cluster.id"], nodeID: int32(nodeID)}, nil
 }
 
+// partitionDir is the name of a partition's directory.
+var partitionDir = regexp.MustCompile(`^[a-zA-Z0-9._-]+-[0-9]+$`)
+
+// refuseUsed refuses to make an identity beside what only a node with one has written.
+func refuseUsed(fsys vfs.FS, dir string) error {
+	infos, err := fsys.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		switch {
+		case i.Name == quorumDir, i.Name == "checkpoint", i.Name == "journal", i.Dir && partitionDir.MatchString(i.Name):
+			return fmt.Errorf("%s is missing, but %s is there, so a node has used it; restore %s and %s from a backup, or choose another directory with --data",
+				identityFile, i.Name, identityFile, secretFile)
+		}
+	}
+	return nil
+}
+
+// makeIdentity makes a new identity. A secret that is there already is kept: it may be
+// the only copy.
 func makeIdentity(fsys vfs.FS, dir string, wantID int32) (identity, error) {
-	id := identity{nodeID: max(wantID, 1), secret: make([]byte, secretLen), fresh: true}
+	id := identity{nodeID: max(wantID, 1), fresh: true}
 	var cluster [16]byte
 	// crypto/rand never fails: it ends the program where it cannot go on.
 	_, _ = rand.Read(cluster[:])
-	_, _ = rand.Read(id.secret)
 	// An id must not start with a dash: command lines would take it for a flag.
 	cluster[0] &= 0x7f
 	id.clusterID = base64.RawURLEncoding.EncodeToString(cluster[:])
-	text := fmt.Sprintf("version=1\nleat.format=%d\ncluster.id=%s\nnode.id=%d\n", formatVersion, id.clusterID, id.nodeID)
-	err := writeFile(fsys, path.Join(dir, secretFile), id.secret)
-	if err == nil {
-		err = writeFile(fsys, path.Join(dir, identityFile), []byte(text))
+	var err error
+	if id.secret, err = keepOrMakeSecret(fsys, path.Join(dir, secretFile)); err != nil {
+		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
 	}
+	text := fmt.Sprintf("version=1\nleat.format=%d\ncluster.id=%s\nnode.id=%d\n", formatVersion, id.clusterID, id.nodeID)
+	err = writeFile(fsys, path.Join(dir, identityFile), []byte(text))
 	if err == nil {
 		err = fsys.SyncDir(dir)
 	}
@@ -141,9 +173,39 @@ func makeIdentity(fsys vfs.FS, dir string, wantID int32) (identity, error) {
 	return id, nil
 }
 
-// token is what another machine shows to join: the cluster and its secret.
-func (id identity) token() string {
-	return base64.RawURLEncoding.EncodeToString(append([]byte(id.clusterID), id.secret...))
+// keepOrMakeSecret reads the secret, or makes one where there is none.
+func keepOrMakeSecret(fsys vfs.FS, name string) ([]byte, error) {
+	secret, err := readFile(fsys, name)
+	switch {
+	case err == nil:
+		return secret, checkSecret(secret)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	secret = make([]byte, secretLen)
+	_, _ = rand.Read(secret)
+	if err := writeFile(fsys, name, secret); err != nil {
+		return nil, fmt.Errorf("cannot write to it: %w", err)
+	}
+	return secret, nil
+}
+
+func checkSecret(secret []byte) error {
+	if len(secret) != secretLen {
+		return fmt.Errorf("%s has %d bytes instead of %d; restore it from a backup", secretFile, len(secret), secretLen)
+	}
+	return nil
+}
+
+// checkMetadataAge refuses metadata that is older than the logs beside it: remembered is
+// the last entry of the metadata log that was applied when these were last written. Such
+// metadata lacks topics that were made since.
+func checkMetadataAge(dir string, applied, remembered uint64) error {
+	if applied >= remembered {
+		return nil
+	}
+	return fmt.Errorf("%w %s: its metadata ends with entry %d, but its logs were written when entry %d had been applied, so %s is an older copy; "+
+		"put the newer one back, or restore the whole data directory from a backup", ErrDirectory, dir, applied, remembered, quorumDir)
 }
 
 // writeFile replaces a file in one step that a power cut cannot tear; the caller

@@ -5,6 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/leatstream/leat/internal/budget"
+	"github.com/leatstream/leat/internal/quorum"
 )
 
 // gauges reads a node's figures when somebody asks for them; keeping them costs
@@ -19,6 +20,7 @@ type gauges struct {
 	appendedBytes, appendedRecords, readBytes *prometheus.Desc
 	sessions, topics, partitions              *prometheus.Desc
 	logBytes, faulted, diskFree, diskTotal    *prometheus.Desc
+	metaFaulted, metaFull, metaApplied        *prometheus.Desc
 }
 
 // registry holds what /metrics shows.
@@ -54,6 +56,9 @@ func newGauges(n *Node) *gauges {
 		partitions:      desc("partitions", "Partitions of the cluster."),
 		logBytes:        desc("log_bytes", "Bytes of the logs on this node that are in use."),
 		faulted:         desc("logs_faulted", "Logs that are read-only after damage or a failed write."),
+		metaFaulted:     desc("metadata_log_faulted", "1 after a failed write of the metadata log: metadata is read-only until a restart."),
+		metaFull:        desc("metadata_log_full", "1 while the metadata log has no room: changes of metadata are refused."),
+		metaApplied:     desc("metadata_applied_index", "Index of the last entry of the metadata log that this node has applied."),
 		diskFree:        desc("disk_free_bytes", "Bytes free where the data directory is."),
 		diskTotal:       desc("disk_total_bytes", "Size of the file system of the data directory."),
 	}
@@ -91,6 +96,10 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	value(g.appendedRecords, count, b.RecordsIn)
 	value(g.readBytes, count, b.BytesOut)
 	value(g.sessions, now, int64(b.FetchSessions))
+	q := g.n.quorum.Status()
+	value(g.metaFaulted, now, oneIf(q.State == quorum.Faulted))
+	value(g.metaFull, now, oneIf(q.State == quorum.Full))
+	value(g.metaApplied, now, int64(q.Applied))
 	img := g.n.image.Load()
 	value(g.topics, now, int64(img.NumTopics()))
 	value(g.partitions, now, int64(img.NumPartitions()))
@@ -105,4 +114,23 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	value(g.faulted, now, faulted)
 	value(g.diskFree, now, usage.Free)
 	value(g.diskTotal, now, usage.Total)
+}
+
+func oneIf(is bool) int64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// health tells why the node cannot do all that it should; nil: it can.
+func (n *Node) health() error {
+	switch n.quorum.Status().State {
+	case quorum.Faulted:
+		return quorum.ErrFaulted
+	case quorum.Ended:
+		return n.quorum.Err()
+	default:
+		return nil
+	}
 }

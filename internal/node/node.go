@@ -4,7 +4,8 @@
 // the environment.
 //
 // A Node's methods may be used by any goroutine. The image of the metadata is
-// written by the quorum's goroutine alone, in apply.
+// written by the quorum's applier alone, in apply, and so is all that follows it: see
+// follower.
 package node
 
 import (
@@ -16,7 +17,6 @@ import (
 	"net"
 	"path"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -42,17 +42,22 @@ type Node struct {
 	id      identity
 	static  *config.Static
 
+	incarnation meta.UUID // of this start
+
 	ctx    context.Context //nolint:containedctx // the node's own life: handlers that wait do so under it
 	cancel context.CancelFunc
 	failed chan error // the first failure that the node cannot outlive; buffered
 
-	work       *budget.Budget // of all memory that requests take beyond their own bytes
-	image      atomic.Pointer[meta.Image]
+	work     *budget.Budget // of all memory that requests take beyond their own bytes
+	image    atomic.Pointer[meta.Image]
+	built    atomic.Bool // what follows below is there, for the applier too
+	follower follower    // the applier's
+
 	lock       io.Closer
 	listeners  []net.Listener
 	quorum     *quorum.Node
 	store      *storage.Store
-	set        *replica.Set // nil until the image was replayed
+	set        *replica.Set
 	controller *controller.Controller
 	groups     *group.Service
 	broker     *broker.Broker
@@ -70,7 +75,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // startOn starts a node on a file system; boot names the run of the kernel that
 // caches it.
 func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, error) {
-	n := &Node{cfg: cfg, fs: fsys, boot: boot, failed: make(chan error, 1)}
+	n := &Node{cfg: cfg, fs: fsys, boot: boot, failed: make(chan error, 1), incarnation: meta.NewUUID()}
 	to := slog.DiscardHandler
 	if cfg.Logger != nil {
 		to = cfg.Logger.Handler()
@@ -109,13 +114,17 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.openEngine(); err != nil {
 		return err
 	}
-	if err := n.register(ctx); err != nil {
+	epoch, err := n.register(ctx)
+	if err != nil {
 		return err
 	}
 	if err := n.openBroker(); err != nil {
 		return err
 	}
-	if n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.registry()); err != nil {
+	if err := n.activate(ctx, epoch); err != nil {
+		return err
+	}
+	if n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.registry(), n.health); err != nil {
 		return err
 	}
 	for _, l := range n.listeners {
@@ -131,22 +140,17 @@ func (n *Node) start(ctx context.Context) error {
 	return nil
 }
 
-// openEngine replays the metadata, recovers the logs and builds the replicas.
+// openEngine replays the metadata and recovers the logs.
 func (n *Node) openEngine() error {
 	q, err := quorum.Open(quorum.Config{
-		ID: n.id.nodeID, Dir: path.Join(n.cfg.Data, "quorum"), FS: n.fs, Logger: n.loggers.logger("quorum"),
-		Apply:    n.apply,
-		Snapshot: func() []byte { return meta.Encode(n.image.Load()) },
+		ID: n.id.nodeID, Dir: path.Join(n.cfg.Data, quorumDir), FS: n.fs, Logger: n.loggers.logger("quorum"),
+		Apply: n.apply, Capture: n.capture,
 	})
 	if err != nil {
 		return fmt.Errorf("cannot open the metadata log: %w", err)
 	}
 	n.quorum = q
-	select {
-	case err := <-n.failed:
-		return err
-	default:
-	}
+	n.serving.Go(n.watchQuorum)
 	img := n.image.Load()
 	if img.ClusterID != "" && img.ClusterID != n.id.clusterID {
 		return fmt.Errorf("%w %s: it belongs to cluster %s, but its metadata is of cluster %s; the directories of two clusters were mixed: restore one from a backup",
@@ -163,26 +167,54 @@ func (n *Node) openEngine() error {
 		Partitions: n.offsetsPartitions,
 		Memory:     n.server().GroupMemory,
 	})
-	n.controller = controller.New(controller.Config{Image: n.image.Load, Propose: n.quorum.Propose, Static: n.static})
+	n.controller = controller.New(controller.Config{
+		Image: n.image.Load, Leading: n.quorum.Leading, Propose: n.quorum.Propose, Static: n.static,
+	})
 	return nil
 }
 
-// register makes the cluster known at its first start, and this broker at each;
-// then all replicas follow from the image.
-func (n *Node) register(ctx context.Context) error {
+// capture notes the image and returns what encodes it; an image never changes.
+func (n *Node) capture() (encode func() []byte) {
+	img := n.image.Load()
+	return func() []byte { return meta.Encode(img) }
+}
+
+// watchQuorum ends the node when its quorum has ended: it would not hear of any change.
+func (n *Node) watchQuorum() {
+	select {
+	case <-n.quorum.Done():
+		n.fail(fmt.Errorf("the node cannot follow the metadata any more: %w", n.quorum.Err()))
+	case <-n.ctx.Done():
+	}
+}
+
+// register makes the cluster known at its first start, and at each start this node,
+// under a new incarnation and fenced: it leads nothing yet.
+func (n *Node) register(ctx context.Context) (epoch int64, err error) {
 	if err := n.controller.Bootstrap(ctx, n.id.clusterID); err != nil {
-		return fmt.Errorf("cannot write the cluster's first metadata: %w", err)
+		return 0, fmt.Errorf("cannot write the cluster's first metadata: %w", err)
 	}
 	host, port := n.advertised()
-	if _, err := n.controller.Register(ctx, meta.Broker{
-		ID: n.id.nodeID, Incarnation: meta.NewUUID(), State: meta.BrokerActive, Rack: n.cfg.Rack,
+	epoch, err = n.controller.Register(ctx, meta.Broker{
+		ID: n.id.nodeID, Incarnation: n.incarnation, State: meta.BrokerFenced, Rack: n.cfg.Rack,
 		Listeners: []meta.Listener{{Name: plaintext, Host: host, Port: port}},
-	}); err != nil {
-		return fmt.Errorf("cannot register this node in its cluster: %w", err)
+		Features:  broker.SupportedFeatures(),
+	})
+	if err != nil {
+		return 0, fmt.Errorf("cannot register this node in its cluster: %w", err)
 	}
-	img := n.image.Load()
-	n.reconcile(meta.Diff(meta.Empty(), img), img)
-	n.store.Sweep(func(id storage.LogID) bool { return img.TopicByID(id.Topic) != nil })
+	return epoch, nil
+}
+
+// activate ends the fencing, when all is built and before the first client is served:
+// it gives the partitions that this node leads a new leader epoch. When it returns, all
+// that is on this node follows the image.
+func (n *Node) activate(ctx context.Context, epoch int64) error {
+	n.built.Store(true)
+	if err := n.controller.Unfence(ctx, n.id.nodeID, epoch); err != nil {
+		return fmt.Errorf("cannot become active in the cluster: %w", err)
+	}
+	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil })
 	return nil
 }
 
@@ -228,11 +260,6 @@ func (n *Node) Info() Info {
 	if n.admin != nil {
 		info.HTTP = n.admin.addr
 	}
-	host, port := n.advertised()
-	if info.LoopbackOnly && n.cfg.Advertise == "" {
-		host = hostname() // the address that another machine will need once this node is opened
-	}
-	info.Join = fmt.Sprintf("leat up --join %s --token %s", net.JoinHostPort(host, strconv.Itoa(int(port))), n.id.token())
 	return info
 }
 
@@ -270,7 +297,7 @@ func (n *Node) stop(ctx context.Context) error {
 		n.broker.Close()
 	}
 	if n.quorum != nil {
-		errs = append(errs, n.quorum.Close())
+		errs = append(errs, n.quorum.Close(ctx))
 	}
 	if n.set != nil {
 		n.set.Close()

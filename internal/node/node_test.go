@@ -138,10 +138,11 @@ func TestDirectories(t *testing.T) {
 		{name: "in use", before: "runs", want: "another leat is running"},
 		{name: "of Apache Kafka", identity: "version=1\n" + cluster, want: "Apache Kafka"},
 		{name: "of a newer version", identity: "leat.format=99\n" + cluster, want: "newer leat"},
-		{name: "of another node", identity: "leat.format=1\n" + cluster, id: 2, want: "--id asks for 2"},
-		{name: "damaged", identity: "leat.format=1\ncluster.id=x\n", want: "damaged"},
-		{name: "without its secret", identity: "leat.format=1\n" + cluster, want: secretFile},
-		{name: "mixed", before: "stopped", identity: "leat.format=1\n" + cluster, want: "two clusters were mixed"},
+		{name: "of an older format", identity: "leat.format=1\n" + cluster, want: "before the formats were promised"},
+		{name: "of another node", identity: "leat.format=2\n" + cluster, id: 2, want: "--id asks for 2"},
+		{name: "damaged", identity: "leat.format=2\ncluster.id=x\n", want: "damaged"},
+		{name: "without its secret", identity: "leat.format=2\n" + cluster, want: secretFile},
+		{name: "mixed", before: "stopped", identity: "leat.format=2\n" + cluster, want: "two clusters were mixed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()

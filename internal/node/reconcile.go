@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"iter"
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/group"
@@ -10,42 +11,78 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// apply follows the metadata log, on the quorum's goroutine.
-func (n *Node) apply(u quorum.Update) {
+// follower is how far the node acts on the metadata. Only the goroutine that applies
+// it changes it.
+//
+//	replaying --- everything is built, and the image has this start active ---> following
+//
+// While it is replaying only the image moves. The step to following brings everything
+// on this node to where the image is, and from then on each change does: no change is
+// lost between the two, and nothing is led or deleted before the image has all that was
+// decided in this node's former lives.
+type follower uint8
+
+const (
+	replaying follower = iota
+	following
+)
+
+// apply follows the metadata log, on the quorum's goroutine. With an error the image
+// stays, and the node ends: see Node.watchQuorum.
+func (n *Node) apply(u quorum.Update) error {
+	before := n.image.Load()
+	base := before
 	if u.Snapshot != nil {
-		img, _, err := meta.Apply(meta.Empty(), u.Snapshot)
-		if err != nil {
-			n.fail(fmt.Errorf("cannot read the metadata snapshot: %w", err))
-			return
+		var err error
+		if base, _, err = meta.Apply(meta.Empty(), u.Snapshot); err != nil {
+			return fmt.Errorf("the metadata snapshot: %w", err)
 		}
-		n.publish(meta.Diff(n.image.Load(), img), img)
 	}
-	for _, e := range u.Entries {
-		img, d, err := meta.ApplyAt(n.image.Load(), e.Index, e.Data)
-		if err != nil {
-			// What follows rests on this entry: better to stop than to guess.
-			n.fail(fmt.Errorf("cannot read entry %d of the metadata log: %w", e.Index, err))
-			return
+	img, d, err := meta.ApplyAll(base, records(u.Entries))
+	if err != nil {
+		return err
+	}
+	if u.Snapshot != nil {
+		d = meta.Diff(before, img)
+	}
+	n.publish(d, img)
+	return nil
+}
+
+func records(entries []quorum.Entry) iter.Seq2[uint64, []byte] {
+	return func(yield func(uint64, []byte) bool) {
+		for i := range entries {
+			if !yield(entries[i].Index, entries[i].Data) {
+				return
+			}
 		}
-		n.publish(d, img)
 	}
 }
 
 func (n *Node) publish(d *meta.Delta, img *meta.Image) {
 	n.image.Store(img)
-	if n.set != nil && n.broker != nil {
-		n.reconcile(d, img)
+	if n.follower == replaying {
+		if !n.built.Load() || !n.isActive(img) {
+			return
+		}
+		n.follower, d = following, meta.Diff(meta.Empty(), img)
 	}
+	n.reconcile(d, img)
+}
+
+// isActive tells whether the image has this very start of the node as one that serves.
+func (n *Node) isActive(img *meta.Image) bool {
+	b := img.Brokers[n.id.nodeID]
+	return b != nil && b.Incarnation == n.incarnation && b.State != meta.BrokerFenced
 }
 
 // reconcile brings everything on this node to where the image has it, in this order:
-// partitions first, then what runs on them.
+// partitions first, then what runs on them; of the latter what is gone first, since a
+// topic may be deleted and made again under its name in one step.
 func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 	n.set.Apply(d, img)
 	for _, ch := range d.Topics {
 		switch {
-		case ch.New != nil && ch.New.Name == group.Topic:
-			n.lead(ch.New)
 		case ch.New == nil && ch.Old.Name == group.Topic:
 			for i := range ch.Old.Partitions {
 				n.groups.StopLeading(int32(i))
@@ -54,19 +91,28 @@ func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 			n.groups.TopicDeleted(ch.Old.Name, ch.Old.ID)
 		}
 	}
+	for _, ch := range d.Topics {
+		if ch.New != nil && ch.New.Name == group.Topic {
+			n.lead(ch)
+		}
+	}
 	for r := range d.Configs {
-		if r.Type == config.Broker && n.wire != nil {
+		if r.Type == config.Broker {
 			n.wire.SetLimits(n.limits())
 			break
 		}
 	}
 }
 
-// lead starts and stops coordinators where this node leads the offsets topic.
-func (n *Node) lead(t *meta.Topic) {
-	for i := range t.Partitions {
-		mp := &t.Partitions[i]
-		if p := n.set.Partition(t.Name, int32(i)); p != nil && mp.Leader == n.id.nodeID {
+// lead starts and stops coordinators where the leadership of the offsets topic has
+// changed.
+func (n *Node) lead(ch meta.TopicChange) {
+	for i := range ch.New.Partitions {
+		mp := &ch.New.Partitions[i]
+		if ch.Old != nil && i < len(ch.Old.Partitions) && ch.Old.Partitions[i].Leader == mp.Leader && ch.Old.Partitions[i].LeaderEpoch == mp.LeaderEpoch {
+			continue
+		}
+		if p := n.set.Partition(ch.New.Name, int32(i)); p != nil && mp.Leader == n.id.nodeID {
 			n.groups.StartLeading(int32(i), record.Epoch(mp.LeaderEpoch), p)
 		} else {
 			n.groups.StopLeading(int32(i))

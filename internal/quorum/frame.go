@@ -1,6 +1,7 @@
 package quorum
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -9,44 +10,68 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
-// A log file is a row of frames, each the work of one write and one sync, then
-// zeros. Numbers are little-endian.
+// A log file is a head and a row of frames, each the work of one write and one
+// sync, then zeros. Numbers are little-endian, every crc is a CRC-32C.
 //
-//	frame  = crc u32 | size u32 | number u64 | records (size bytes) | zeros to a multiple of 8
+//	file   = "leatqlog" | version u8 | zeros (19) | crc u32 of the 28 bytes before it
+//	frame  = crc u32 of the 28 bytes after it | size u32 | number u64 | raft id u64 |
+//	         crc u32 of the records | zeros (3) | mark
+//	         records (size bytes) | zeros | mark
 //	record = kind u8 | size u32 | body
-//	head   = version u8 | raft id u64 | count u16 | voters u64...    first record of a file
-//	state  = term u64 | vote u64 | commit u64                        second record of a file
-//	entry  = term u64 | index u64 | type u8 | data
+//	boot   = node id u32 | members               first record of frame 1
+//	state  = term u64 | vote u64 | commit u64    in the first frame of each file, and where term or vote have changed
+//	entry  = term u64 | index u64 | type u8 | content
+//	an ordinary entry has version u8 | term in which it was decided u64 | what was proposed
 //
-// The crc is CRC-32C of what follows it in the frame's head, and of the records.
-// Frames are numbered through all files, and a frame is written when the one
-// before it is on disk. So a frame that is not whole, with a whole one somewhere
-// after it, is damage; with none it is the write that a crash has cut.
+// A frame begins at a multiple of 32 bytes and is as long as one. Its last byte is a
+// mark, and so is every last byte of a sector (512 bytes of the file) within it; the
+// records are parted around these. A disk writes a sector wholly or not at all, and a
+// killed process leaves a beginning of its write: so a write that was cut lacks a mark
+// (a byte is zero there), and a frame that has all its marks was written whole. That
+// tells a torn write, which was never acknowledged, from damage:
+//
+//	at the end of the whole frames                   behind that             verdict
+//	nothing but zeros                                the same                the end
+//	a head without its mark                          no head of a frame      torn
+//	a sound head, and a mark is missing behind it    no head of a frame      torn
+//	anything else                                    anything                damage
+//
+// Frames are numbered through all files, and a frame is written when the one before it
+// is on disk: hence a later frame proves that the one before it was whole.
 const (
-	frameHead  = 16
-	frameAlign = 8
+	sector     = 512
+	fileHead   = 32
+	frameHead  = 32
+	frameAlign = 32
 	recordHead = 5
 	entryHead  = recordHead + 17
 	stateSize  = 24
+	mark       = 0xa5
 
-	formatVersion = 1
+	fileMagic     = "leatqlog"
+	formatVersion = 2
+
+	entryVersion      = 1
+	proposalHead      = 9
+	maxConfMembers    = 1 << 10 // more than any cluster has, to bound memory
+	minMembersEncoded = 4*2 + 1
 )
 
 const (
-	kindHead  = 1
+	kindBoot  = 1
 	kindState = 2
 	kindEntry = 3
 )
 
-// fileHead is what the first record of a file says.
-type fileHead struct {
-	id     uint64
-	voters []uint64
+// boot is what the first frame says of the directory.
+type boot struct {
+	nodeID int32
+	conf   *pb.ConfState
 }
 
 // records is what a frame holds.
 type records struct {
-	head    *fileHead
+	boot    *boot
 	state   *pb.HardState
 	entries []*pb.Entry
 }
@@ -59,49 +84,254 @@ func castagnoli(parts ...[]byte) (sum uint32) {
 	return sum
 }
 
-// beginFrame starts a frame in an empty buffer; endFrame ends it.
-func beginFrame(b []byte) []byte { return append(b[:0], make([]byte, frameHead)...) }
-
-func endFrame(b []byte, number uint64) []byte {
-	size := len(b) - frameHead
-	binary.LittleEndian.PutUint32(b[4:], uint32(size))
-	binary.LittleEndian.PutUint64(b[8:], number)
-	binary.LittleEndian.PutUint32(b, castagnoli(b[4:]))
-	return append(b, make([]byte, frameLen(size)-len(b))...)
+// newFileHead is what every log file begins with.
+func newFileHead() []byte {
+	b := make([]byte, fileHead)
+	b[copy(b, fileMagic)] = formatVersion
+	binary.LittleEndian.PutUint32(b[fileHead-4:], castagnoli(b[:fileHead-4]))
+	return b
 }
 
-// frameLen is the length in the file of a frame with so many bytes of records.
-func frameLen(size int) int { return (frameHead + size + frameAlign - 1) &^ (frameAlign - 1) }
+// checkFileHead refuses a file that this version does not read.
+func checkFileHead(b []byte) error {
+	switch {
+	case len(b) < fileHead, !bytes.HasPrefix(b, []byte(fileMagic)), castagnoli(b[:fileHead-4]) != binary.LittleEndian.Uint32(b[fileHead-4:]):
+		return fmt.Errorf("%w: the file's head is not as it was written", ErrDamaged)
+	case b[len(fileMagic)] > formatVersion:
+		return fmt.Errorf("%w: format %d of the metadata log", ErrNewer, b[len(fileMagic)])
+	case b[len(fileMagic)] < formatVersion:
+		return fmt.Errorf("%w: format %d of the metadata log", ErrOlder, b[len(fileMagic)])
+	}
+	return nil
+}
+
+// appendFrame appends the frame that has these records and stands at offset off of
+// its file.
+func appendFrame(b []byte, off int64, number, raftID uint64, body []byte) []byte {
+	from := len(b)
+	b = append(b, make([]byte, frameHead)...)
+	head := b[from:]
+	binary.LittleEndian.PutUint32(head[4:], uint32(len(body)))
+	binary.LittleEndian.PutUint64(head[8:], number)
+	binary.LittleEndian.PutUint64(head[16:], raftID)
+	binary.LittleEndian.PutUint32(head[24:], castagnoli(body))
+	head[frameHead-1] = mark
+	binary.LittleEndian.PutUint32(head, castagnoli(head[4:]))
+	end := off + frameLen(off, len(body))
+	for at := off + frameHead; at < end; {
+		stop := nextMark(at, end)
+		n := min(int64(len(body)), stop-at)
+		b = append(b, body[:n]...)
+		b = append(b, make([]byte, stop-at-n)...)
+		b = append(b, mark)
+		body, at = body[n:], stop+1
+	}
+	return b
+}
+
+// nextMark is where the next mark of a frame stands that ends at end.
+func nextMark(at, end int64) int64 { return min(at|(sector-1), end-1) }
+
+// frameLen is the length in the file of a frame at off with so many bytes of records.
+func frameLen(off int64, size int) int64 {
+	at := off + frameHead
+	left := int64(size)
+	room := (at | (sector - 1)) - at // up to the first sector's mark
+	if left > room {
+		full := (left - room - 1) / (sector - 1) // sectors that are full of records besides
+		at += room + 1 + full*sector
+		left -= room + full*(sector-1)
+	}
+	return (at+left+1+frameAlign-1)&^(frameAlign-1) - off
+}
+
+// frameSpace bounds the length of a frame with so many bytes of records, wherever it stands.
+func frameSpace(size int64) int64 {
+	return frameHead + size + size/(sector-1) + 2 + frameAlign
+}
+
+// frameHeader is a frame's head, read and found sound.
+type frameHeader struct {
+	size    int
+	number  uint64
+	raftID  uint64
+	bodyCRC uint32
+}
+
+// headAt reads the head of a frame at off, a multiple of 32; ok is false where no
+// sound one is.
+func headAt(b []byte, off int64) (h frameHeader, ok bool) {
+	if int64(len(b))-off < frameHead {
+		return h, false
+	}
+	head := b[off : off+frameHead]
+	if head[frameHead-1] != mark || castagnoli(head[4:]) != binary.LittleEndian.Uint32(head) {
+		return h, false
+	}
+	size := binary.LittleEndian.Uint32(head[4:])
+	return frameHeader{
+		size: int(size), number: binary.LittleEndian.Uint64(head[8:]),
+		raftID: binary.LittleEndian.Uint64(head[16:]), bodyCRC: binary.LittleEndian.Uint32(head[24:]),
+	}, true
+}
+
+// bodyOf takes the records of the frame at off together. torn tells that a mark is
+// missing; err, that the frame is not as it was written although all are there.
+func bodyOf(b []byte, off int64, h frameHeader) (body []byte, torn bool, err error) {
+	end := off + frameLen(off, h.size)
+	if end > int64(len(b)) {
+		return nil, false, fmt.Errorf("%w: a frame of %d bytes ends behind its file", ErrDamaged, h.size)
+	}
+	sound := true
+	body = make([]byte, 0, end-off-frameHead)
+	for at := off + frameHead; at < end; {
+		stop := nextMark(at, end)
+		body = append(body, b[at:stop]...)
+		torn = torn || b[stop] == 0
+		sound = sound && b[stop] == mark
+		at = stop + 1
+	}
+	if torn {
+		return nil, true, nil
+	}
+	if !sound || !isZero(body[h.size:]) || castagnoli(body[:h.size]) != h.bodyCRC {
+		return nil, false, fmt.Errorf("%w: the frame was written whole, and its checksum is wrong", ErrDamaged)
+	}
+	return body[:h.size], false, nil
+}
+
+func isZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// extent is how far the whole frames of a file go.
+type extent struct {
+	end  int64  // where they end
+	next uint64 // number of the frame that follows
+	torn int64  // bytes that a torn write has left behind the end
+}
+
+// scan calls each for every frame of a file's bytes, which begin with frame number
+// first. raftID is 0 where it is not known yet.
+func scan(b []byte, first, raftID uint64, each func(at, size int64, h frameHeader, r *records) error) (extent, error) {
+	x := extent{end: fileHead, next: first}
+	if err := checkFileHead(b); err != nil {
+		return x, err
+	}
+	for {
+		h, ok := headAt(b, x.end)
+		if !ok {
+			break
+		}
+		if raftID == 0 {
+			raftID = h.raftID
+		}
+		if h.number != x.next || h.raftID != raftID {
+			return x, fmt.Errorf("%w: byte %d has frame %d of directory %016x, and frame %d of directory %016x is due",
+				ErrDamaged, x.end, h.number, h.raftID, x.next, raftID)
+		}
+		size := frameLen(x.end, h.size)
+		body, torn, err := bodyOf(b, x.end, h)
+		if err == nil && torn {
+			return tornAt(b, x, x.end+size, raftID)
+		}
+		var r *records
+		if err == nil {
+			r, err = parse(body)
+		}
+		if err == nil {
+			err = each(x.end, size, h, r)
+		}
+		if err != nil {
+			return x, fmt.Errorf("frame %d at byte %d: %w", h.number, x.end, err)
+		}
+		x.end += size
+		x.next++
+	}
+	if isZero(b[x.end:]) {
+		return x, nil
+	}
+	if int64(len(b))-x.end < frameHead || b[x.end+frameHead-1] != 0 {
+		return x, fmt.Errorf("%w: byte %d is neither a frame nor free", ErrDamaged, x.end)
+	}
+	return tornAt(b, x, int64(len(b)), raftID)
+}
+
+// tornAt is scan's result where a write was cut that began at the end of x and could
+// not reach beyond limit. A frame that stands behind it proves that it was whole once.
+func tornAt(b []byte, x extent, limit int64, raftID uint64) (extent, error) {
+	if !isZero(b[limit:]) {
+		return x, fmt.Errorf("%w: the frame at byte %d is not whole, and more was written behind it", ErrDamaged, x.end)
+	}
+	for at := x.end + frameAlign; at < limit; at += frameAlign {
+		if h, ok := headAt(b, at); ok && h.raftID == raftID && h.number >= x.next {
+			return x, fmt.Errorf("%w: no whole frame is at byte %d, and frame %d at byte %d", ErrDamaged, x.end, h.number, at)
+		}
+	}
+	last := int64(len(b))
+	for last > x.end && b[last-1] == 0 {
+		last--
+	}
+	x.torn = last - x.end
+	return x, nil
+}
 
 func beginRecord(b []byte, kind byte, size int) []byte {
 	return binary.LittleEndian.AppendUint32(append(b, kind), uint32(size))
 }
 
-func (h *fileHead) append(b []byte) []byte {
-	b = beginRecord(b, kindHead, 11+8*len(h.voters))
-	b = append(b, formatVersion)
-	b = binary.LittleEndian.AppendUint64(b, h.id)
-	return appendVoters(b, h.voters)
+func appendBoot(b []byte, o *boot) []byte {
+	b = beginRecord(b, kindBoot, 4+confSize(o.conf))
+	b = binary.LittleEndian.AppendUint32(b, uint32(o.nodeID))
+	return appendConf(b, o.conf)
 }
 
-func appendVoters(b []byte, voters []uint64) []byte {
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(voters)))
-	for _, v := range voters {
-		b = binary.LittleEndian.AppendUint64(b, v)
+// Members are raft's whole ConfState: who votes, who learns, and both for a change
+// that is under way.
+//
+//	members = 4 times (count u16 | ids u64...): voters, learners, outgoing voters, next learners | auto leave u8
+func appendConf(b []byte, c *pb.ConfState) []byte {
+	for _, ids := range [][]uint64{c.GetVoters(), c.GetLearners(), c.GetVotersOutgoing(), c.GetLearnersNext()} {
+		b = binary.LittleEndian.AppendUint16(b, uint16(len(ids)))
+		for _, id := range ids {
+			b = binary.LittleEndian.AppendUint64(b, id)
+		}
 	}
-	return b
+	if c.GetAutoLeave() {
+		return append(b, 1)
+	}
+	return append(b, 0)
 }
 
-func cutVoters(b []byte) (voters []uint64, rest []byte, ok bool) {
-	if len(b) < 2 || len(b) < 2+8*int(binary.LittleEndian.Uint16(b)) {
+func confSize(c *pb.ConfState) int {
+	return minMembersEncoded + 8*(len(c.GetVoters())+len(c.GetLearners())+len(c.GetVotersOutgoing())+len(c.GetLearnersNext()))
+}
+
+func cutConf(b []byte) (c *pb.ConfState, rest []byte, ok bool) {
+	c = &pb.ConfState{}
+	for _, ids := range []*[]uint64{&c.Voters, &c.Learners, &c.VotersOutgoing, &c.LearnersNext} {
+		if len(b) < 2 {
+			return nil, nil, false
+		}
+		n := int(binary.LittleEndian.Uint16(b))
+		if b = b[2:]; n > maxConfMembers || len(b) < 8*n {
+			return nil, nil, false
+		}
+		for ; n > 0; n-- {
+			*ids = append(*ids, binary.LittleEndian.Uint64(b))
+			b = b[8:]
+		}
+	}
+	if len(b) < 1 || b[0] > 1 {
 		return nil, nil, false
 	}
-	n := int(binary.LittleEndian.Uint16(b))
-	for b = b[2:]; n > 0; n-- {
-		voters = append(voters, binary.LittleEndian.Uint64(b))
-		b = b[8:]
-	}
-	return voters, b, true
+	c.AutoLeave = new(b[0] == 1)
+	return c, b[1:], true
 }
 
 func appendState(b []byte, s *pb.HardState) []byte {
@@ -119,56 +349,6 @@ func appendEntry(b []byte, e *pb.Entry) []byte {
 	return append(b, e.GetData()...)
 }
 
-// frameAt returns the records of the frame at off, which is a multiple of 8, and
-// its number; ok is false where no whole frame is.
-func frameAt(b []byte, off int) (body []byte, number uint64, ok bool) {
-	if len(b)-off < frameHead {
-		return nil, 0, false
-	}
-	b = b[off:]
-	size := binary.LittleEndian.Uint32(b[4:])
-	if size == 0 || uint64(size) > uint64(len(b)-frameHead) {
-		return nil, 0, false
-	}
-	end := frameHead + int(size)
-	if castagnoli(b[4:end]) != binary.LittleEndian.Uint32(b) {
-		return nil, 0, false
-	}
-	return b[frameHead:end], binary.LittleEndian.Uint64(b[8:]), true
-}
-
-// scan calls each for every frame of a file's bytes, which begin with frame
-// number first, and returns where they end and the number that follows.
-func scan(b []byte, first uint64, each func(at, size int, r *records) error) (end int, next uint64, err error) {
-	next = first
-	for {
-		body, number, ok := frameAt(b, end)
-		if !ok || number != next {
-			break
-		}
-		r, err := parse(body)
-		if err == nil {
-			err = each(end, frameLen(len(body)), r)
-		}
-		if err != nil {
-			return end, next, fmt.Errorf("frame %d at byte %d: %w", number, end, err)
-		}
-		end += frameLen(len(body))
-		next++
-	}
-	for off := end; len(b)-off >= frameHead; off += frameAlign {
-		// Looking at the number first keeps this from checksumming at every place.
-		number := binary.LittleEndian.Uint64(b[off+8:])
-		if number < next || number-next > uint64(len(b)) {
-			continue
-		}
-		if _, _, ok := frameAt(b, off); ok {
-			return end, next, fmt.Errorf("%w: no whole frame at byte %d, but one at byte %d", ErrDamaged, end, off)
-		}
-	}
-	return end, next, nil
-}
-
 // parse reads the records of a frame. The checksum was right, so what is wrong
 // here was written so.
 func parse(b []byte) (*records, error) {
@@ -182,13 +362,12 @@ func parse(b []byte) (*records, error) {
 		b = b[end:]
 		var ok bool
 		switch kind {
-		case kindHead:
-			if len(body) > 0 && body[0] != formatVersion {
-				return nil, fmt.Errorf("%w: format %d", ErrNewer, body[0])
-			}
-			if ok = len(body) >= 9; ok {
-				r.head = &fileHead{id: binary.LittleEndian.Uint64(body[1:])}
-				r.head.voters, _, ok = cutVoters(body[9:])
+		case kindBoot:
+			if ok = len(body) >= 4; ok {
+				r.boot = &boot{nodeID: int32(binary.LittleEndian.Uint32(body))}
+				var rest []byte
+				r.boot.conf, rest, ok = cutConf(body[4:])
+				ok = ok && len(rest) == 0
 			}
 		case kindState:
 			if ok = len(body) == stateSize; ok {
@@ -226,4 +405,22 @@ func parseEntry(b []byte) *pb.Entry {
 		e.Data = slices.Clone(b[17:]) // else one small entry would keep a whole file in memory
 	}
 	return e
+}
+
+// wrapProposal puts in front of a proposal what every voter decides by whether the
+// entry counts: the term that it was decided in.
+func wrapProposal(term uint64, data []byte) []byte {
+	b := append(make([]byte, 0, proposalHead+len(data)), entryVersion)
+	return append(binary.LittleEndian.AppendUint64(b, term), data...)
+}
+
+// unwrapProposal takes apart what wrapProposal made.
+func unwrapProposal(b []byte) (term uint64, data []byte, err error) {
+	switch {
+	case len(b) <= proposalHead:
+		return 0, nil, fmt.Errorf("%w: an entry of %d bytes", ErrDamaged, len(b))
+	case b[0] != entryVersion:
+		return 0, nil, fmt.Errorf("%w: format %d of an entry", ErrNewer, b[0])
+	}
+	return binary.LittleEndian.Uint64(b[1:]), b[proposalHead:], nil
 }

@@ -2,14 +2,18 @@ package quorum
 
 import (
 	"cmp"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
 
+	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 
 	"github.com/leatstream/leat/internal/vfs"
@@ -43,7 +47,8 @@ type diskLog struct {
 	dir    string
 	logger *slog.Logger
 	tune   tuning
-	head   fileHead
+	raftID uint64 // of this directory, for ever
+	boot   boot   // as of the first frame
 
 	files  []logFile // oldest first; the last is being written
 	f      vfs.File  // the last of files; nil: there is none yet
@@ -54,7 +59,8 @@ type diskLog struct {
 
 	state *pb.HardState // as of the next frame
 	saved *pb.HardState // the last that was written
-	buf   []byte        // the frame being built
+
+	body, frame []byte // of the frame being built
 }
 
 // logFile is one file of the log.
@@ -65,33 +71,60 @@ type logFile struct {
 
 // recovered is what a directory holds.
 type recovered struct {
-	base     position // the entries follow this one
-	snapshot []byte   // the state at base; nil: none
-	voters   []uint64
+	base     position      // the entries follow this one
+	conf     *pb.ConfState // the members as of base
+	snapshot []byte        // the state at base; nil: none
 	state    *pb.HardState
 	entries  []*pb.Entry
 	bytes    int64 // of the entries' frames
 }
 
-// openLog reads the directory and makes sure that what was read is on disk.
+// lastFrame is the newest whole frame of the log.
+type lastFrame struct {
+	file  int // in diskLog.files
+	at    int64
+	bytes []byte
+}
+
+// restoreAdvice ends each refusal of damaged files. The metadata alone must not go
+// back: it would know nothing of the topics that were made since.
+const restoreAdvice = "restore the whole data directory from a backup; an older copy of this directory alone would not know the newest topics"
+
+// openLog reads the directory and makes sure that what was read is on disk. A new
+// directory gets its raft id here; it counts from the first frame on.
 func openLog(cfg Config, tune tuning) (l *diskLog, found *recovered, err error) {
-	self := uint64(cfg.ID) + 1
-	l = &diskLog{
-		fs: cfg.FS, dir: cfg.Dir, logger: cfg.Logger, tune: tune, number: 1,
-		head: fileHead{id: self, voters: []uint64{self}},
-	}
+	l = &diskLog{fs: cfg.FS, dir: cfg.Dir, logger: cfg.Logger, tune: tune, number: 1, boot: boot{nodeID: cfg.ID}}
 	if err := l.fs.MkdirAll(l.dir); err != nil {
 		return nil, nil, fmt.Errorf("quorum: %w", err)
 	}
-	found = &recovered{base: bootBase, voters: l.head.voters, state: &pb.HardState{}}
+	found = &recovered{base: bootBase, state: &pb.HardState{}}
 	if err := l.load(found); err != nil {
+		if errors.Is(err, ErrDamaged) {
+			err = fmt.Errorf("%w; %s", err, restoreAdvice)
+		}
 		if l.f != nil {
 			err = errors.Join(err, l.f.Close())
 		}
-		return nil, nil, fmt.Errorf("quorum: %s: %w", l.dir, err)
+		return nil, nil, fmt.Errorf("%w (in %s)", err, l.dir)
 	}
-	l.head.voters, l.state, l.saved = found.voters, found.state, found.state
+	if l.raftID == 0 {
+		l.raftID = newRaftID()
+		found.conf = &pb.ConfState{Voters: []uint64{l.raftID}}
+	}
+	l.boot.conf, l.state, l.saved = found.conf, found.state, found.state
 	return l, found, nil
+}
+
+// newRaftID draws an id that no other directory has: raft wants that an id never
+// comes back with another log. The ids that raft keeps for itself are left out.
+func newRaftID() uint64 {
+	for {
+		var b [8]byte
+		_, _ = rand.Read(b[:]) // never fails, as its documentation promises
+		if id := binary.LittleEndian.Uint64(b[:]); id != raft.None && id < math.MaxUint64-1 {
+			return id
+		}
+	}
 }
 
 func (l *diskLog) load(found *recovered) error {
@@ -137,98 +170,94 @@ func (l *diskLog) loadSnapshot(indexes []uint64, found *recovered) error {
 	if len(indexes) == 0 {
 		return nil
 	}
-	newest := slices.Max(indexes)
-	name := fileName(newest, snapshotSuffix)
-	f, err := l.fs.Open(l.path(name), vfs.ReadOnly)
+	s, err := readSnapshot(l.fs, l.dir, slices.Max(indexes))
 	if err != nil {
 		return err
 	}
-	b, err := readAll(f)
-	err = errors.Join(err, f.Close())
-	if err != nil {
+	if err := l.checkOwner(s.nodeID); err != nil {
 		return err
 	}
-	s, err := parseSnapshot(b)
-	if err == nil && s.at.index != newest {
-		err = fmt.Errorf("%w: it is the snapshot of another entry", ErrDamaged)
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w; restore the directory from a copy", name, err)
-	}
-	found.base, found.voters, found.snapshot = s.at, s.voters, s.data
+	l.raftID = s.raftID
+	found.base, found.conf, found.snapshot = s.at, s.conf, s.data
 	if found.snapshot == nil {
 		found.snapshot = []byte{}
 	}
-	return l.dropSnapshots(newest)
+	return l.dropSnapshots(s.at.index)
+}
+
+// checkOwner refuses the metadata of another node.
+func (l *diskLog) checkOwner(nodeID int32) error {
+	if nodeID == l.boot.nodeID {
+		return nil
+	}
+	return fmt.Errorf("the metadata is node %d's, but this is node %d: start with --id %d", nodeID, l.boot.nodeID, nodeID)
 }
 
 // loadFiles reads all frames and makes the last file ready for more.
 func (l *diskLog) loadFiles(found *recovered) error {
 	l.number = l.files[0].first
-	var lastFrame []byte // the bytes of the last frame, which is in file number in
-	var at int64
-	in := 0
+	var last lastFrame
 	for i := range l.files {
-		name := fileName(l.files[i].first, logSuffix)
-		if l.files[i].first != l.number {
-			return fmt.Errorf("%w: frames %d to %d are missing before %s; restore the directory from a copy",
-				ErrDamaged, l.number, l.files[i].first-1, name)
-		}
-		f, err := l.fs.Open(l.path(name), vfs.Existing)
-		if err != nil {
-			return err
-		}
-		b, err := readAll(f)
-		if err != nil {
-			return errors.Join(err, f.Close())
-		}
-		end, next, err := scan(b, l.number, func(off, size int, r *records) error {
-			lastFrame, at, in = b[off:min(off+size, len(b))], int64(off), i
-			if len(r.entries) > 0 && r.entries[0].GetIndex() > found.base.index {
-				found.bytes += int64(size)
-			}
-			return l.take(found, r, off == 0)
-		})
-		l.number = next
-		if i > 0 {
-			l.files[i].last = l.files[i-1].last
-		}
-		if n := len(found.entries); n > 0 {
-			l.files[i].last = found.entries[n-1].GetIndex()
-		}
-		if err != nil {
-			return errors.Join(fmt.Errorf("%s: %w; restore the directory from a copy", name, err), f.Close())
-		}
-		if i < len(l.files)-1 {
-			if err := f.Close(); err != nil {
-				return err
-			}
-			continue
-		}
-		l.f, l.off, l.size = f, int64(end), int64(len(b))
-		if err := l.wipe(b); err != nil {
-			return err
+		if err := l.loadFile(i, found, &last); err != nil {
+			return fmt.Errorf("%s: %w", fileName(l.files[i].first, logSuffix), err)
 		}
 	}
-	if lastFrame == nil {
-		return fmt.Errorf("%w: %s has no whole frame; restore the directory from a copy",
-			ErrDamaged, fileName(l.files[0].first, logSuffix))
+	if last.bytes == nil {
+		return fmt.Errorf("%w: %s has no whole frame", ErrDamaged, fileName(l.files[0].first, logSuffix))
 	}
-	return l.settle(in, lastFrame, at)
+	return l.makeDurable(last)
+}
+
+func (l *diskLog) loadFile(i int, found *recovered, last *lastFrame) error {
+	file := &l.files[i]
+	if file.first != l.number {
+		return fmt.Errorf("%w: frames %d to %d are missing before it", ErrDamaged, l.number, file.first-1)
+	}
+	f, err := l.fs.Open(l.path(fileName(file.first, logSuffix)), vfs.Existing)
+	if err != nil {
+		return err
+	}
+	b, err := readAll(f)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	x, err := scan(b, l.number, l.raftID, func(at, size int64, h frameHeader, r *records) error {
+		*last = lastFrame{i, at, b[at : at+size]}
+		l.raftID = h.raftID
+		if len(r.entries) > 0 && r.entries[0].GetIndex() > found.base.index {
+			found.bytes += size
+		}
+		return l.take(found, h, r, at == fileHead)
+	})
+	l.number = x.next
+	if i > 0 {
+		file.last = l.files[i-1].last
+	}
+	if n := len(found.entries); n > 0 {
+		file.last = found.entries[n-1].GetIndex()
+	}
+	newest := i == len(l.files)-1
+	if err == nil && x.torn > 0 && !newest {
+		err = fmt.Errorf("%w: the frame at byte %d is not whole, and a newer file was begun after it", ErrDamaged, x.end)
+	}
+	if err != nil || !newest {
+		return errors.Join(err, f.Close())
+	}
+	l.f, l.off, l.size = f, x.end, int64(len(b))
+	return l.wipe(x.torn)
 }
 
 // take adds a frame's records to what was found.
-func (l *diskLog) take(found *recovered, r *records, first bool) error {
-	if first != (r.head != nil) || first && r.state == nil {
-		return fmt.Errorf("%w: the file's head is missing or misplaced", ErrDamaged)
+func (l *diskLog) take(found *recovered, h frameHeader, r *records, first bool) error {
+	if first && r.state == nil || (h.number == 1) != (r.boot != nil) {
+		return fmt.Errorf("%w: the records that a file begins with are missing or misplaced", ErrDamaged)
 	}
-	if first {
-		if r.head.id != l.head.id {
-			return fmt.Errorf("the metadata is node %d's, but this is node %d: start with --id %d",
-				int64(r.head.id)-1, l.head.id-1, int64(r.head.id)-1)
+	if r.boot != nil {
+		if err := l.checkOwner(r.boot.nodeID); err != nil {
+			return err
 		}
 		if found.snapshot == nil {
-			found.voters = r.head.voters
+			found.conf = r.boot.conf
 		}
 	}
 	if r.state != nil {
@@ -252,7 +281,7 @@ func (l *diskLog) take(found *recovered, r *records, first bool) error {
 func (*diskLog) check(found *recovered) error {
 	s, last := found.state, found.base.index+uint64(len(found.entries))
 	if s.GetCommit() > last {
-		return fmt.Errorf("%w: entry %d was committed, but the log ends with %d; restore the directory from a copy",
+		return fmt.Errorf("%w: entry %d was committed, but the log ends with %d",
 			ErrDamaged, s.GetCommit(), last)
 	}
 	found.state = &pb.HardState{
@@ -262,37 +291,40 @@ func (*diskLog) check(found *recovered) error {
 	return nil
 }
 
-// wipe removes what a cut write left behind the last frame, so that it can never
-// be taken for a frame again.
-func (l *diskLog) wipe(b []byte) error {
-	rest := len(b)
-	for rest > int(l.off) && b[rest-1] == 0 {
-		rest--
-	}
-	if rest == int(l.off) {
+// wipe removes what a torn write left behind the last frame, so that it can never
+// be taken for a frame again. The mark of the frame's head goes before the head: a
+// wipe that is cut itself leaves a torn write too.
+func (l *diskLog) wipe(torn int64) error {
+	if torn == 0 {
 		return nil
 	}
 	l.logger.Warn("the metadata log's last write was cut by a crash; it was never acknowledged",
-		"file", fileName(l.files[len(l.files)-1].first, logSuffix), "bytes", rest-int(l.off))
-	if _, err := l.f.WriteAt(make([]byte, rest-int(l.off)), l.off); err != nil {
-		return err
+		"file", fileName(l.files[len(l.files)-1].first, logSuffix), "offset", l.off, "bytes", torn)
+	const toMark = frameHead - 1
+	for _, part := range []struct{ from, bytes int64 }{{toMark, max(torn-toMark, 1)}, {0, toMark}} {
+		if _, err := l.f.WriteAt(make([]byte, part.bytes), l.off+part.from); err != nil {
+			return err
+		}
+		if err := l.f.Sync(); err != nil {
+			return err
+		}
 	}
-	return l.f.Sync()
+	return nil
 }
 
-// settle makes durable what a killed process may have left to the page cache: the
+// makeDurable syncs what a killed process may have left to the page cache: the
 // last frame, and the names. The frame is written anew, since after a failed sync
 // the system takes pages for clean that never reached the disk.
-func (l *diskLog) settle(in int, frame []byte, at int64) error {
+func (l *diskLog) makeDurable(last lastFrame) error {
 	f := l.f
-	if in < len(l.files)-1 {
+	if last.file < len(l.files)-1 {
 		var err error
-		if f, err = l.fs.Open(l.path(fileName(l.files[in].first, logSuffix)), vfs.Existing); err != nil {
+		if f, err = l.fs.Open(l.path(fileName(l.files[last.file].first, logSuffix)), vfs.Existing); err != nil {
 			return err
 		}
 		defer f.Close() //nolint:errcheck // it was synced
 	}
-	if _, err := f.WriteAt(frame, at); err != nil {
+	if _, err := f.WriteAt(last.bytes, last.at); err != nil {
 		return err
 	}
 	return errors.Join(f.Sync(), l.syncNames())
@@ -302,38 +334,47 @@ func (l *diskLog) syncNames() error {
 	return errors.Join(l.fs.SyncDir(l.dir), l.fs.SyncDir(path.Dir(path.Clean(l.dir))))
 }
 
+// isStateDue tells that a term or a vote is not on disk yet. A commit index alone is
+// a hint, which goes with the next frame.
+func (l *diskLog) isStateDue() bool {
+	return l.state.GetTerm() != l.saved.GetTerm() || l.state.GetVote() != l.saved.GetVote()
+}
+
 // save writes entries and the state as one frame, and syncs it. It returns the
 // frame's size. Unless room was called for them they may use the reserve.
 func (l *diskLog) save(entries []*pb.Entry) (int64, error) {
-	size := 0
+	size := int64(0)
 	for _, e := range entries {
-		size += entryHead + len(e.GetData())
+		size += entryHead + int64(len(e.GetData()))
 	}
-	if l.f != nil && l.off+l.overhead()+int64(size) > l.size {
-		if err := l.rotate(int64(size)); err != nil {
+	if l.f != nil && l.off+l.frameSpace(size) > l.size {
+		if err := l.rotate(size); err != nil {
 			return 0, err
 		}
 	}
-	b := beginFrame(l.buf)
-	if l.off == 0 {
-		b = l.head.append(b)
+	off := max(l.off, fileHead) // a new directory has no file yet
+	body := l.body[:0]
+	if l.number == 1 {
+		body = appendBoot(body, &l.boot)
 	}
-	if l.off == 0 || l.state != l.saved {
-		b = appendState(b, l.state)
+	if off == fileHead || l.state != l.saved {
+		body = appendState(body, l.state)
 	}
 	for _, e := range entries {
-		b = appendEntry(b, e)
+		body = appendEntry(body, e)
 	}
-	b = endFrame(b, l.number)
+	b := appendFrame(l.frame[:0], off, l.number, l.raftID, body)
 	if err := l.write(b); err != nil {
 		return 0, err
 	}
-	l.off += int64(len(b))
+	l.off = off + int64(len(b))
 	l.number++
 	l.saved = l.state
-	l.files[len(l.files)-1].last = entries[len(entries)-1].GetIndex()
-	if l.buf = b; cap(b) > maxBatchBytes {
-		l.buf = nil
+	if n := len(entries); n > 0 {
+		l.files[len(l.files)-1].last = entries[n-1].GetIndex()
+	}
+	if l.body, l.frame = body, b; cap(b) > maxBatchBytes {
+		l.body, l.frame = nil, nil
 	}
 	return int64(len(b)), nil
 }
@@ -352,14 +393,14 @@ func (l *diskLog) write(frame []byte) error {
 // it is whole, so that a cut start leaves a directory that is still new.
 func (l *diskLog) bootstrap(frame []byte) error {
 	name := fileName(l.number, logSuffix)
-	size := max(l.tune.first, int64(len(frame))+l.tune.reserve)
+	size := max(l.tune.first, fileHead+int64(len(frame))+l.tune.reserve)
 	f, err := l.fs.Open(l.path(name+tmpSuffix), vfs.Fresh)
 	if err != nil {
 		return err
 	}
 	err = fill(f, size)
 	if err == nil {
-		_, err = f.WriteAt(frame, 0)
+		_, err = f.WriteAt(frame, fileHead)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -378,15 +419,15 @@ func (l *diskLog) bootstrap(frame []byte) error {
 	return nil
 }
 
-// overhead is the most that a frame takes beside its entries.
-func (l *diskLog) overhead() int64 {
-	return frameHead + frameAlign + 2*recordHead + 11 + 8*int64(len(l.head.voters)) + stateSize
+// frameSpace is the most that a frame with entries of so many bytes takes.
+func (l *diskLog) frameSpace(entries int64) int64 {
+	return frameSpace(entries + 2*recordHead + stateSize + 4 + int64(confSize(l.boot.conf)))
 }
 
 // room makes sure that a frame with entries of so many bytes can be saved and that
 // the reserve is left. An error that is vfs.ErrNoSpace has changed nothing.
 func (l *diskLog) room(entries int64) error {
-	if l.off+l.overhead()+entries+l.tune.reserve <= l.size {
+	if l.off+l.frameSpace(entries)+l.tune.reserve <= l.size {
 		return nil
 	}
 	return l.rotate(entries)
@@ -394,7 +435,7 @@ func (l *diskLog) room(entries int64) error {
 
 // rotate begins a new file.
 func (l *diskLog) rotate(entries int64) error {
-	if err := l.makeSpare(max(l.tune.segment, l.overhead()+entries+l.tune.reserve)); err != nil {
+	if err := l.makeSpare(max(l.tune.segment, fileHead+l.frameSpace(entries)+l.tune.reserve)); err != nil {
 		return err
 	}
 	name := l.path(fileName(l.number, logSuffix))
@@ -409,7 +450,7 @@ func (l *diskLog) rotate(entries int64) error {
 		return err
 	}
 	old := l.f
-	l.f, l.off, l.size, l.spare = f, 0, l.spare, 0
+	l.f, l.off, l.size, l.spare = f, fileHead, l.spare, 0
 	l.files = append(l.files, logFile{first: l.number, last: l.files[len(l.files)-1].last})
 	return old.Close()
 }
@@ -451,30 +492,6 @@ func (l *diskLog) makeSpare(size int64) error {
 	}
 	l.spare = size
 	return nil
-}
-
-// snapshot makes s durable and removes what it replaces.
-func (l *diskLog) snapshot(s snapshot) error {
-	name := l.path(fileName(s.at.index, snapshotSuffix))
-	f, err := l.fs.Open(name+tmpSuffix, vfs.Fresh)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteVAt([][]byte{s.head(), s.data}, 0)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = l.fs.Rename(name+tmpSuffix, name)
-	}
-	if err != nil {
-		return errors.Join(err, l.fs.Remove(name+tmpSuffix))
-	}
-	if err := l.fs.SyncDir(l.dir); err != nil {
-		return err
-	}
-	return l.drop(s.at.index)
 }
 
 // drop removes the log files and snapshots that the snapshot at index replaces,
@@ -522,14 +539,14 @@ func split(name string) (stem, suffix string) {
 	return strings.TrimSuffix(name, suffix), suffix
 }
 
-// fill writes n zeros.
+// fill writes a file's head and zeros, n bytes in all.
 func fill(f vfs.File, n int64) error {
 	if err := f.Allocate(0, n); err != nil {
 		return err // said at once where there is no space
 	}
-	zeros := make([]byte, min(n, 64<<10))
-	var bufs [][]byte
-	for left := n; left > 0; left -= int64(len(bufs[len(bufs)-1])) {
+	zeros := make([]byte, 64<<10)
+	bufs := [][]byte{newFileHead()}
+	for left := n - fileHead; left > 0; left -= int64(len(bufs[len(bufs)-1])) {
 		bufs = append(bufs, zeros[:min(left, int64(len(zeros)))])
 	}
 	_, err := f.WriteVAt(bufs, 0)

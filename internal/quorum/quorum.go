@@ -1,13 +1,20 @@
 // Package quorum hosts the metadata quorum on etcd's raft library: log on disk,
 // snapshots, membership; it proposes entries and hands on what was committed.
 //
-// Node is one voter; so far it is always the only one, and the code that sends
-// raft's messages to others has no place here yet: see Node.step, where it joins.
-// A sole voter needs no clock, so an idle Node costs nothing.
+// Node is one voter; so far it is always the only one that votes, and raft's messages
+// to others are dropped: see loop.step, where a transport joins. A sole voter needs no
+// clock, so an idle Node costs nothing.
 //
-// One goroutine, the loop, owns raft, the log and the snapshots, and calls Apply
-// and Snapshot. Propose, Status and Close may be called from any goroutine, but
-// Propose from within Apply or Snapshot waits for itself for ever.
+// Three goroutines share the work, and each owns its part:
+//
+//	loop      orders: raft and the log on disk (loop.go); it waits for the disk only
+//	applier   applies what was committed, as many entries at a time as have come, and
+//	          answers their proposals (applier.go); it alone calls Apply and Capture
+//	writer    encodes and syncs one snapshot, then ends
+//
+// The loop never waits for the applier or for the writer. Propose, Status, Leading,
+// Applied and Close may be called from any goroutine, but Propose from within Apply
+// waits for itself for ever. There is no lock.
 //
 // The directory holds (frame.go and snapshot.go draw the formats)
 //
@@ -26,15 +33,13 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"go.etcd.io/raft/v3"
-	pb "go.etcd.io/raft/v3/raftpb"
-
 	"github.com/leatstream/leat/internal/vfs"
 )
 
 var (
-	// ErrNotLeader is returned for a proposal that this node cannot make, or that was
-	// lost with leadership; it may or may not have been committed.
+	// ErrNotLeader is returned for a proposal of another term than the one in which this
+	// node leads, and for one that was lost with leadership; the latter may or may not
+	// have been committed.
 	ErrNotLeader = errors.New("quorum: not the leader")
 	// ErrTooLarge is returned for a proposal above MaxProposal; it was not made.
 	ErrTooLarge = errors.New("quorum: proposal too large")
@@ -44,34 +49,35 @@ var (
 	// ErrFaulted is returned for every proposal after a write or sync of the log
 	// failed, and for those under way; these may be found committed by the next start.
 	ErrFaulted = errors.New("quorum: the metadata log cannot be written, restart the node when the disk is repaired")
+	// ErrNotApplied is returned by Open, and for every proposal from then on, where a
+	// committed entry cannot be applied. Nothing that follows it is applied.
+	ErrNotApplied = errors.New("quorum: an entry of the metadata log cannot be applied")
 	// ErrDamaged is returned by Open where the directory's files are not as they were written.
 	ErrDamaged = errors.New("quorum: damaged metadata")
 	// ErrNewer is returned by Open for a directory that a newer version has written.
 	ErrNewer = errors.New("quorum: written by a newer version of leat, start that one")
+	// ErrOlder is returned by Open for a directory of a format that is not read any more.
+	ErrOlder = errors.New("quorum: written by a version of leat whose format is not read any more, start with an empty data directory")
 )
 
 // MaxProposal is the largest proposal, in bytes.
 const MaxProposal = 16 << 20
 
-const (
-	maxBatchProposals = 1024    // in one frame of the log
-	maxBatchBytes     = 4 << 20 // in one frame, unless a single proposal is larger
-	keepEntries       = 1024    // applied ones in memory; a sole voter sends them to nobody
-	keepBytes         = 1 << 20
-)
-
 // Config says how a node takes part.
 type Config struct {
-	ID     int32 // of this node; raft's id is ID+1, since raft reserves 0
+	ID     int32 // of this node; raft's id is another one, drawn for the directory
 	Dir    string
 	FS     vfs.FS
 	Logger *slog.Logger
-	// Apply gets committed updates in order, on the node's own goroutine (during
-	// Open on the caller's), before the Propose that made them returns.
-	Apply func(Update)
-	// Snapshot returns the whole state after the last Apply, encoded. It is called
-	// on the node's own goroutine when the log has grown enough.
-	Snapshot func() []byte
+	// Apply gets committed updates in order, on the applier's goroutine (during Open on
+	// the caller's), before the Propose that made them returns. An error, which must say
+	// what is wrong with which entry, ends the node: no entry of the update counts as
+	// applied, none that follows is handed on, and no snapshot is made of them.
+	Apply func(Update) error
+	// Capture notes the state after the last Apply and returns what encodes it. It is
+	// called on the applier's goroutine; the encoding runs on another one, while more is
+	// applied.
+	Capture func() (encode func() []byte)
 	// SnapshotBytes is how much log triggers a snapshot; 0 means 16 MiB.
 	SnapshotBytes int64
 }
@@ -90,8 +96,34 @@ type Entry struct {
 	Data  []byte
 }
 
-// Status is what DescribeQuorum shows.
+// State says what a node does with proposals.
+//
+//	           the disk is full
+//	Serving  <------------------>  Full
+//	   |      there is room again    |
+//	   | a write or a sync fails     |
+//	   +----------> Faulted <--------+
+//	   |               |
+//	   | Close, or an entry cannot be applied
+//	   +----------> Ended
+type State uint8
+
+// States of a node.
+const (
+	Serving State = iota // takes proposals
+	Full                 // refuses them with ErrDiskFull, until there is room
+	Faulted              // refuses them with ErrFaulted, until a restart
+	Ended                // the loop has ended: see Node.Err
+)
+
+// String is the state's name in messages.
+func (s State) String() string {
+	return [...]string{"serving", "full", "faulted", "ended"}[s]
+}
+
+// Status is what DescribeQuorum and the node's health show.
 type Status struct {
+	State   State
 	Leader  int32 // -1: none known
 	Term    uint64
 	Voters  []int32
@@ -101,29 +133,28 @@ type Status struct {
 
 // Node is one voter.
 type Node struct {
-	cfg    Config
-	props  chan *proposal
-	stop   chan struct{}
-	done   chan struct{} // closed when the loop has ended
-	closed sync.Once
-	err    error // of closing; read after done
-	status atomic.Pointer[Status]
+	cfg     Config
+	loop    *loop
+	applier *applier
+	props   chan *proposal
+	stop    chan struct{}
+	done    chan struct{} // closed when the loop has ended
+	closing sync.Once
+	err     error // why the loop has ended, read after done
+	disk    error // of closing the log, read after done
+	status  atomic.Pointer[office]
+}
 
-	// The rest belongs to the loop.
-	raft     *raft.RawNode
-	memory   *raft.MemoryStorage
-	log      *diskLog
-	voters   []uint64
-	waiting  []*proposal // taken by raft, in the order of their entries
-	applied  uint64
-	since    int64 // bytes of log since the last snapshot, or the last try
-	held     int64 // bytes of applied entries in memory
-	faulted  bool
-	diskFull bool // said in the log
+// office is what the loop shows of itself after each of its rounds.
+type office struct {
+	Status
+	leads     bool
+	termStart uint64 // the first entry of the newest term in the log
 }
 
 // proposal is one call of Propose.
 type proposal struct {
+	term  uint64
 	data  []byte
 	index uint64     // of its entry; 0: not known yet
 	done  chan error // size 1
@@ -141,22 +172,20 @@ func open(cfg Config, tune tuning) (*Node, error) {
 	if cfg.SnapshotBytes == 0 {
 		cfg.SnapshotBytes = 16 << 20
 	}
-	self := uint64(cfg.ID) + 1
 	log, found, err := openLog(cfg, tune)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{
-		cfg: cfg, log: log, voters: found.voters,
-		props: make(chan *proposal), stop: make(chan struct{}), done: make(chan struct{}),
+	n := &Node{cfg: cfg, props: make(chan *proposal), stop: make(chan struct{}), done: make(chan struct{})}
+	n.applier = newApplier(cfg)
+	if n.loop, err = newLoop(n, log, found); err == nil {
+		err = n.loop.takeOffice(found)
 	}
-	if len(n.voters) != 1 || n.voters[0] != self {
-		return nil, errors.Join(fmt.Errorf("%w: the quorum has several voters", ErrNewer), log.close())
-	}
-	if err := n.start(self, found); err != nil {
+	if err != nil {
 		return nil, errors.Join(err, log.close())
 	}
-	go n.run()
+	go n.applier.run()
+	go n.loop.run()
 	return n, nil
 }
 
@@ -164,68 +193,37 @@ func (c *Config) validate() error {
 	if c.ID < 0 {
 		return fmt.Errorf("quorum: node id %d is negative", c.ID)
 	}
-	if c.Dir == "" || c.FS == nil || c.Logger == nil || c.Apply == nil || c.Snapshot == nil {
+	if c.Dir == "" || c.FS == nil || c.Logger == nil || c.Apply == nil || c.Capture == nil {
 		panic("BUG: quorum: incomplete Config")
 	}
 	return nil
 }
 
-// start brings raft up to what was found on disk and takes office.
-func (n *Node) start(self uint64, found *recovered) error {
-	n.memory = raft.NewMemoryStorage()
-	base := &pb.Snapshot{Metadata: &pb.SnapshotMetadata{
-		Index: &found.base.index, Term: &found.base.term,
-		ConfState: &pb.ConfState{Voters: n.voters},
-	}}
-	err := errors.Join(n.memory.ApplySnapshot(base), n.memory.SetHardState(found.state), n.memory.Append(found.entries))
-	if err != nil {
-		return fmt.Errorf("quorum: %w", err)
-	}
-	n.raft, err = raft.NewRawNode(&raft.Config{
-		ID: self, Storage: n.memory, Applied: found.base.index, Logger: raftLogger{n.cfg.Logger},
-		ElectionTick: 10, HeartbeatTick: 2, PreVote: true, CheckQuorum: true,
-		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 16 << 20, MaxInflightMsgs: 256,
-	})
-	if err != nil {
-		return fmt.Errorf("quorum: %w", err)
-	}
-	n.applied, n.since = found.base.index, found.bytes
-	if found.snapshot != nil {
-		n.cfg.Apply(Update{Snapshot: found.snapshot})
-	}
-	// Waiting for an election would cost a sole voter a second: it takes office.
-	err = n.drain()
-	if err == nil {
-		err = n.raft.Campaign()
-	}
-	if err == nil {
-		err = n.drain()
-	}
-	if err != nil {
-		return fmt.Errorf("quorum: start: %w", err)
-	}
-	last, err := n.memory.LastIndex()
-	if err != nil || n.applied != last || n.raft.BasicStatus().RaftState != raft.StateLeader {
-		panic(fmt.Sprintf("BUG: a sole voter did not take office: applied %d of %d, %v", n.applied, last, err))
-	}
-	return nil
+// Leading returns the term in which this node leads, once it has applied that term's
+// first entry, and with it all that was committed in earlier terms. A decision for
+// Propose must be made on a state that was read after this.
+func (n *Node) Leading() (term uint64, ok bool) {
+	o := n.status.Load()
+	return o.Term, o.leads && o.State != Ended && n.Applied() >= o.termStart
 }
 
-// Propose returns when data was committed, is on disk, and has been applied. It
-// keeps data. Where ctx ends first the proposal may still be committed. Callers
-// that propose at the same time share a sync.
-func (n *Node) Propose(ctx context.Context, data []byte) error {
+// Propose returns when data was committed, is on disk, and has been applied. It is
+// refused with ErrNotLeader unless this node leads in the term that Leading returned
+// before data was decided: what was decided in another term may not fit. Where ctx
+// ends first the proposal may still be committed. Callers that propose at the same
+// time share a sync.
+func (n *Node) Propose(ctx context.Context, term uint64, data []byte) error {
 	if len(data) == 0 {
 		panic("BUG: quorum: empty proposal")
 	}
 	if len(data) > MaxProposal {
 		return fmt.Errorf("%w: %d bytes, at most %d can be proposed", ErrTooLarge, len(data), MaxProposal)
 	}
-	p := &proposal{data: data, done: make(chan error, 1)}
+	p := &proposal{term: term, data: wrapProposal(term, data), done: make(chan error, 1)}
 	select {
 	case n.props <- p:
 	case <-n.done:
-		return ErrNotLeader
+		return n.err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -238,228 +236,43 @@ func (n *Node) Propose(ctx context.Context, data []byte) error {
 }
 
 // Status describes the quorum as this node sees it.
-func (n *Node) Status() Status { return *n.status.Load() }
-
-// Close stops the node; proposals under way fail with ErrNotLeader.
-func (n *Node) Close() error {
-	n.closed.Do(func() { close(n.stop) })
-	<-n.done
-	return n.err
+func (n *Node) Status() Status {
+	s := n.status.Load().Status
+	s.Applied = n.Applied()
+	return s
 }
 
-// run is the loop.
-func (n *Node) run() {
-	defer close(n.done)
-	for {
-		select {
-		case p := <-n.props:
-			n.serve(n.gather(p))
-		case <-n.stop:
-			n.fail(ErrNotLeader)
-			n.err = n.log.close()
-			return
-		}
-	}
-}
+// Applied is the index of the last entry that was applied.
+func (n *Node) Applied() uint64 { return n.applier.applied.Load() }
 
-// gather adds to the first proposal those that others are waiting to hand over.
-func (n *Node) gather(first *proposal) []*proposal {
-	batch := []*proposal{first}
-	for bytes := len(first.data); len(batch) < maxBatchProposals && bytes < maxBatchBytes; {
-		select {
-		case p := <-n.props:
-			batch = append(batch, p)
-			bytes += len(p.data)
-		default:
-			return batch
-		}
-	}
-	return batch
-}
+// Done is closed when the node has ended: after Close, or since an entry cannot be
+// applied.
+func (n *Node) Done() <-chan struct{} { return n.done }
 
-// serve makes a batch of proposals durable and applied, with one sync, or fails it.
-func (n *Node) serve(batch []*proposal) {
-	if err := n.room(batch); err != nil {
-		for _, p := range batch {
-			p.done <- err
-		}
-		return
-	}
-	for _, p := range batch {
-		if err := n.raft.Propose(p.data); err != nil {
-			p.done <- fmt.Errorf("%w: %w", ErrNotLeader, err)
-			continue
-		}
-		n.waiting = append(n.waiting, p)
-	}
-	if err := n.drain(); err != nil {
-		n.fault(err)
-		return
-	}
-	n.forget()
-	if n.since >= n.cfg.SnapshotBytes {
-		n.snapshot()
-	}
-	n.log.prepare()
-}
-
-// room makes sure that the log takes the batch before raft does: raft cannot give
-// an entry back.
-func (n *Node) room(batch []*proposal) error {
-	if n.faulted {
-		return ErrFaulted
-	}
-	var size int64
-	for _, p := range batch {
-		size += entryHead + int64(len(p.data))
-	}
-	err := n.log.room(size)
-	switch {
-	case errors.Is(err, vfs.ErrNoSpace):
-		if !n.diskFull {
-			n.cfg.Logger.Error("disk full: metadata changes are refused until there is room", "err", err)
-		}
-		n.diskFull = true
-		return ErrDiskFull
-	case err != nil:
-		n.fault(err)
-		return ErrFaulted
-	}
-	n.diskFull = false
-	return nil
-}
-
-// drain does what raft wants done until it wants nothing.
-func (n *Node) drain() error {
-	for n.raft.HasReady() {
-		rd := n.raft.Ready()
-		if err := n.step(rd); err != nil {
-			return err
-		}
-		n.raft.Advance(rd)
-	}
-	st := n.raft.BasicStatus()
-	s := &Status{Leader: int32(st.Lead) - 1, Term: st.GetTerm(), Commit: st.GetCommit(), Applied: n.applied}
-	for _, v := range n.voters {
-		s.Voters = append(s.Voters, int32(v)-1)
-	}
-	n.status.Store(s)
-	for len(n.waiting) > 0 && n.waiting[0].index != 0 && n.waiting[0].index <= n.applied {
-		n.waiting[0].done <- nil
-		n.waiting = n.waiting[1:]
-	}
-	return nil
-}
-
-// step handles one Ready. rd.Messages are for other voters: with the sole one
-// there are none, and with more a transport takes them here, after the save.
-func (n *Node) step(rd raft.Ready) error {
-	if rd.SoftState != nil && rd.RaftState != raft.StateLeader {
-		n.fail(ErrNotLeader) // what raft dropped with its office is never answered otherwise
-	}
-	if !raft.IsEmptySnap(rd.Snapshot) || len(rd.Messages) > 0 {
-		panic("BUG: raft of a sole voter speaks of others")
-	}
-	if !raft.IsEmptyHardState(rd.HardState) {
-		// It goes to disk with the next entries. Before those nobody hears of a
-		// term or a vote, as there is nobody; a commit index is only a hint.
-		n.log.state = rd.HardState
-	}
-	if len(rd.Entries) > 0 {
-		written, err := n.log.save(rd.Entries)
-		if err != nil {
-			return err
-		}
-		n.since += written
-		if err := n.memory.Append(rd.Entries); err != nil {
-			return err
-		}
-		n.number(rd.Entries)
-	}
-	return n.apply(rd.CommittedEntries)
-}
-
-// number notes which entries the waiting proposals became.
-func (n *Node) number(entries []*pb.Entry) {
-	i := 0
-	for i < len(n.waiting) && n.waiting[i].index != 0 {
-		i++
-	}
-	for _, e := range entries {
-		if len(e.GetData()) == 0 {
-			continue // a new leader's own
-		}
-		if i == len(n.waiting) || len(n.waiting[i].data) != len(e.GetData()) {
-			panic("BUG: raft has appended what nobody proposed")
-		}
-		n.waiting[i].index = e.GetIndex()
-		i++
-	}
-}
-
-func (n *Node) apply(committed []*pb.Entry) error {
-	if len(committed) == 0 {
+// Err tells why the node has ended: ErrNotLeader after Close, else ErrNotApplied; nil
+// while it has not.
+func (n *Node) Err() error {
+	select {
+	case <-n.done:
+		return n.err
+	default:
 		return nil
 	}
-	entries := make([]Entry, 0, len(committed))
-	for _, e := range committed {
-		if e.GetType() != pb.EntryNormal {
-			return fmt.Errorf("%w: entry %d changes the membership", ErrNewer, e.GetIndex())
-		}
-		if data := e.GetData(); len(data) > 0 {
-			entries = append(entries, Entry{Index: e.GetIndex(), Term: e.GetTerm(), Data: data})
-			n.held += int64(len(data))
-		}
-	}
-	if len(entries) > 0 {
-		n.cfg.Apply(Update{Entries: entries})
-	}
-	n.applied = committed[len(committed)-1].GetIndex()
-	return nil
 }
 
-// forget drops applied entries from memory.
-func (n *Node) forget() {
-	first, err := n.memory.FirstIndex()
-	if err != nil {
-		panic("BUG: " + err.Error())
+// Close stops the node; proposals under way fail with ErrNotLeader. Where ctx ends
+// first the node stops when the disk lets it.
+func (n *Node) Close(ctx context.Context) error {
+	n.closing.Do(func() { close(n.stop) })
+	select {
+	case <-n.done:
+		return n.disk
+	default:
 	}
-	if n.held < keepBytes && n.applied < first+keepEntries {
-		return
+	select {
+	case <-n.done:
+		return n.disk
+	case <-ctx.Done():
+		return fmt.Errorf("quorum: the metadata log does not close: %w", ctx.Err())
 	}
-	if err := n.memory.Compact(n.applied); err != nil && !errors.Is(err, raft.ErrCompacted) {
-		panic("BUG: " + err.Error())
-	}
-	n.held = 0
-}
-
-// snapshot writes the state to disk and drops the log that made it. A failure
-// costs disk space only, and is tried again when the log has grown by a part.
-func (n *Node) snapshot() {
-	term, err := n.memory.Term(n.applied)
-	if err != nil {
-		panic("BUG: " + err.Error())
-	}
-	n.since = 0
-	s := snapshot{at: position{n.applied, term}, voters: n.voters, data: n.cfg.Snapshot()}
-	if err := n.log.snapshot(s); err != nil {
-		n.cfg.Logger.Error("the metadata's snapshot failed, its log goes on growing", "err", err)
-		n.since = n.cfg.SnapshotBytes - n.cfg.SnapshotBytes/4
-	}
-}
-
-// fault ends the node's writing: after a failed write or sync nobody knows what
-// is on disk, so nothing is acknowledged any more.
-func (n *Node) fault(err error) {
-	n.faulted = true
-	n.cfg.Logger.Error("the metadata log cannot be written, metadata is read-only until a restart", "err", err)
-	n.fail(ErrFaulted)
-}
-
-// fail answers everyone who waits.
-func (n *Node) fail(err error) {
-	for _, p := range n.waiting {
-		p.done <- err
-	}
-	n.waiting = nil
 }

@@ -2,22 +2,34 @@ package quorum
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"path"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/leatstream/leat/internal/vfs"
 )
 
 // A snapshot file; numbers are little-endian, the crc is CRC-32C of what follows it:
 //
-//	"leatsnap" | version u8 | crc u32 | index u64 | term u64 | count u16 | voters u64... | data
-const snapshotMagic = "leatsnap"
+//	"leatsnap" | version u8 | crc u32 | index u64 | term u64 | raft id u64 | node id u32 | members | data
+const (
+	snapshotMagic = "leatsnap"
+	snapshotHead  = len(snapshotMagic) + 5
+	snapshotFixed = 28 // up to the members
+)
 
 // position is an entry's place in raft's log.
 type position struct{ index, term uint64 }
 
-// snapshot is the whole state after the entry at a position.
+// snapshot is the whole state after the entry at a position, with all members as
+// of that entry.
 type snapshot struct {
 	at     position
-	voters []uint64
-	data   []byte
+	raftID uint64
+	boot
+	data []byte
 }
 
 // head encodes what stands before data.
@@ -25,30 +37,83 @@ func (s *snapshot) head() []byte {
 	b := append([]byte(snapshotMagic), formatVersion, 0, 0, 0, 0)
 	b = binary.LittleEndian.AppendUint64(b, s.at.index)
 	b = binary.LittleEndian.AppendUint64(b, s.at.term)
-	b = appendVoters(b, s.voters)
-	binary.LittleEndian.PutUint32(b[9:], castagnoli(b[13:], s.data))
+	b = binary.LittleEndian.AppendUint64(b, s.raftID)
+	b = binary.LittleEndian.AppendUint32(b, uint32(s.nodeID))
+	b = appendConf(b, s.conf)
+	binary.LittleEndian.PutUint32(b[snapshotHead-4:], castagnoli(b[snapshotHead:], s.data))
 	return b
 }
 
 // parseSnapshot reads a file.
 func parseSnapshot(b []byte) (*snapshot, error) {
-	const head = len(snapshotMagic) + 5
-	if len(b) < head+16 || string(b[:len(snapshotMagic)]) != snapshotMagic {
+	if len(b) < snapshotHead+snapshotFixed || string(b[:len(snapshotMagic)]) != snapshotMagic {
 		return nil, fmt.Errorf("%w: not a snapshot", ErrDamaged)
 	}
-	if v := b[len(snapshotMagic)]; v != formatVersion {
-		return nil, fmt.Errorf("%w: snapshot format %d", ErrNewer, v)
+	switch v := b[len(snapshotMagic)]; {
+	case v > formatVersion:
+		return nil, fmt.Errorf("%w: format %d of a snapshot", ErrNewer, v)
+	case v < formatVersion:
+		return nil, fmt.Errorf("%w: format %d of a snapshot", ErrOlder, v)
 	}
-	if castagnoli(b[head:]) != binary.LittleEndian.Uint32(b[head-4:]) {
+	if castagnoli(b[snapshotHead:]) != binary.LittleEndian.Uint32(b[snapshotHead-4:]) {
 		return nil, fmt.Errorf("%w: the snapshot's checksum is wrong", ErrDamaged)
 	}
-	s := &snapshot{at: position{
-		index: binary.LittleEndian.Uint64(b[head:]),
-		term:  binary.LittleEndian.Uint64(b[head+8:]),
-	}}
+	b = b[snapshotHead:]
+	s := &snapshot{
+		at:     position{index: binary.LittleEndian.Uint64(b), term: binary.LittleEndian.Uint64(b[8:])},
+		raftID: binary.LittleEndian.Uint64(b[16:]),
+		boot:   boot{nodeID: int32(binary.LittleEndian.Uint32(b[24:]))},
+	}
 	var ok bool
-	if s.voters, s.data, ok = cutVoters(b[head+16:]); !ok {
+	if s.conf, s.data, ok = cutConf(b[snapshotFixed:]); !ok {
 		return nil, fmt.Errorf("%w: the snapshot's head is cut short", ErrDamaged)
 	}
 	return s, nil
+}
+
+// readSnapshot reads the snapshot at an index.
+func readSnapshot(fs vfs.FS, dir string, index uint64) (*snapshot, error) {
+	name := fileName(index, snapshotSuffix)
+	f, err := fs.Open(path.Join(dir, name), vfs.ReadOnly)
+	if err != nil {
+		return nil, err
+	}
+	b, err := readAll(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	s, err := parseSnapshot(b)
+	if err == nil && s.at.index != index {
+		err = fmt.Errorf("%w: it is the snapshot of another entry", ErrDamaged)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return s, nil
+}
+
+// writeSnapshot makes a snapshot durable. It touches nothing that the log uses.
+func writeSnapshot(fs vfs.FS, dir string, s *snapshot) error {
+	name := path.Join(dir, fileName(s.at.index, snapshotSuffix))
+	f, err := fs.Open(name+tmpSuffix, vfs.Fresh)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteVAt([][]byte{s.head(), s.data}, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = fs.Rename(name+tmpSuffix, name)
+	}
+	if err != nil {
+		return errors.Join(err, fs.Remove(name+tmpSuffix))
+	}
+	return fs.SyncDir(dir)
+}
+
+// raftSnapshot is what raft sends to a member that lacks the entries.
+func (s *snapshot) raftSnapshot() *pb.Snapshot {
+	return &pb.Snapshot{Data: s.data, Metadata: &pb.SnapshotMetadata{ConfState: s.conf, Index: &s.at.index, Term: &s.at.term}}
 }

@@ -1,0 +1,137 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quorum"
+)
+
+// change has another leader make an entry in the next term, after which this node leads
+// again in the one after that.
+func (c *cluster) change(t *testing.T, records []byte) {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	m, _, err := meta.Apply(c.image, records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.image, c.term = m, c.term+2
+}
+
+// TestDecisionOfAnEarlierTermIsNotProposed proves that a decision comes to nothing where
+// another leader has had a term in between, which it may not fit, and that commands
+// which were decided on it are decided again in the new term.
+func TestDecisionOfAnEarlierTermIsNotProposed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g, ctl := newGate(t)
+		g.shut.Store(false)
+		create(t.Context(), ctl, "shared").check(t, "before", nil, 0)
+		id := g.Image().Topic("shared").ID
+		g.shut.Store(true)
+
+		flying := remove(t.Context(), ctl, id)                   // decided, and on its way
+		open := create(t.Context(), ctl, "after")                // decided on what that leaves
+		g.change(t, meta.Append(nil, meta.TopicDeleted{ID: id})) // another leader deletes it first
+		g.pass <- nil
+		synctest.Wait()
+		flying.check(t, "the delete", quorum.ErrNotLeader, 0)
+		if m := g.Image(); m.NumTopics() != 0 {
+			t.Errorf("%d topics", m.NumTopics())
+		}
+		g.pass <- nil // the create again, decided in the new term
+		synctest.Wait()
+		open.check(t, "the create", nil, 0)
+
+		g.shut.Store(false)
+		remove(t.Context(), ctl, id).check(t, "in the new term", nil, UnknownTopicID)
+	})
+}
+
+// TestNothingIsDecidedWithoutOffice proves that a node that does not lead, or has not
+// applied what was committed before its term, does not decide at all: also no answer
+// that changes nothing is given, since it could be out of date.
+func TestNothingIsDecidedWithoutOffice(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	c.away = true
+	decided := false
+	err := ctl.do(t.Context(), func(*meta.Image) []byte {
+		decided = true
+		return nil
+	})
+	if !errors.Is(err, quorum.ErrNotLeader) || decided {
+		t.Errorf("decided: %v, %v", decided, err)
+	}
+	c.away = false
+	if err := ctl.Bootstrap(context.Background(), "AAAAAAAAAAAAAAAAAAAAAA"); err != nil {
+		t.Errorf("in office: %v", err)
+	}
+}
+
+// TestCoordinatorTopicsKeepTheirPartitions proves that no partition is added to a
+// topic in which a coordinator finds its state by the number of partitions.
+func TestCoordinatorTopicsKeepTheirPartitions(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"__consumer_offsets", "__transaction_state", "__share_group_state"} {
+		if err := ctl.EnsureTopic(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		have := len(c.Image().Topic(name).Partitions)
+		for _, validateOnly := range []bool{true, false} {
+			errs, err := ctl.CreatePartitions(t.Context(), []MorePartitions{{Topic: name, Count: int32(have) + 1}}, validateOnly)
+			if err != nil || errs[0] == nil || errs[0].Kind != InvalidPartitions || errs[0].Message == "" {
+				t.Errorf("%s: %v, %v", name, errs, err)
+			}
+		}
+		if got := len(c.Image().Topic(name).Partitions); got != have {
+			t.Errorf("%s has %d partitions instead of %d", name, got, have)
+		}
+	}
+}
+
+// TestOnlyActiveBrokersGetReplicas proves that a broker that is fenced or leaves gets no
+// replica that the cluster places, and leads none that a client has placed on it.
+func TestOnlyActiveBrokersGetReplicas(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	for id, state := range []meta.BrokerState{meta.BrokerFenced, meta.BrokerActive, meta.BrokerLeaving} {
+		if _, err := ctl.Register(t.Context(), meta.Broker{ID: int32(id), State: state}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	on := func(replicas ...int32) []Assignment { return []Assignment{{Partition: 0, Replicas: replicas}} }
+	made, err := ctl.CreateTopics(t.Context(), []NewTopic{
+		{Name: "placed", Partitions: 3, ReplicationFactor: 1},
+		{Name: "wide", Partitions: 1, ReplicationFactor: 2},
+		{Name: "chosen", Partitions: -1, ReplicationFactor: -1, Assignments: on(0, 1, 2)},
+		{Name: "nobody", Partitions: -1, ReplicationFactor: -1, Assignments: on(0, 2)},
+	}, false)
+	if err != nil || made[0].Err != nil || made[1].Err == nil || made[1].Err.Kind != InvalidReplicationFactor ||
+		made[2].Err != nil || made[3].Err == nil || made[3].Err.Kind != InvalidAssignment {
+		t.Fatal(made, err)
+	}
+	m := c.Image()
+	for i, p := range m.Topic("placed").Partitions {
+		if len(p.Replicas) != 1 || p.Leader != 1 {
+			t.Errorf("partition %d: %+v", i, p)
+		}
+	}
+	if p := m.Topic("chosen").Partitions[0]; len(p.Replicas) != 3 || len(p.ISR) != 1 || p.Leader != 1 {
+		t.Errorf("%+v", p)
+	}
+	if errs, err := ctl.CreatePartitions(t.Context(), []MorePartitions{{Topic: "chosen", Count: 2}}, false); err != nil || errs[0] == nil {
+		t.Errorf("three replicas on one active broker: %v, %v", errs, err)
+	}
+	if errs, err := ctl.CreatePartitions(t.Context(), []MorePartitions{{Topic: "placed", Count: 5}}, false); err != nil || errs[0] != nil {
+		t.Errorf("%v, %v", errs, err)
+	}
+}

@@ -1,0 +1,510 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// proposeRecords proposes in the term in which the node leads.
+func proposeRecords(t *testing.T, n *Node, records []byte) error {
+	t.Helper()
+	term, ok := n.quorum.Leading()
+	if !ok {
+		t.Fatal("the node does not lead its quorum")
+	}
+	return n.quorum.Propose(t.Context(), term, records)
+}
+
+func topicRecords(name string) []byte {
+	id := meta.NewUUID()
+	r := meta.Append(nil, meta.TopicCreated{ID: id, Name: name})
+	return meta.Append(r, meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}}})
+}
+
+// startFails is the error with which a node does not start.
+func startFails(t *testing.T, dir string) error {
+	t.Helper()
+	n, err := Start(t.Context(), Config{Data: dir, Listen: []string{"127.0.0.1:0"}, HTTP: "off"})
+	if err == nil {
+		stop(t, n)
+		t.Fatal("it starts")
+	}
+	return err
+}
+
+// TestUnknownRecordStopsTheNode proves that metadata which this version cannot read
+// ends the node with a sentence, is not acknowledged, and is not passed by a later start.
+func TestUnknownRecordStopsTheNode(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	n := start(t, Config{Data: dir})
+	if err := proposeRecords(t, n, topicRecords("before")); err != nil {
+		t.Fatal(err)
+	}
+	body := bytes.Repeat([]byte{7}, 100)
+	newer := binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(nil, 99), 1), uint64(len(body)))
+	if err := proposeRecords(t, n, append(newer, body...)); !errors.Is(err, quorum.ErrNotApplied) || !errors.Is(err, meta.ErrNewer) {
+		t.Errorf("its proposer: %v", err)
+	}
+	failure := <-n.Failed()
+	for _, want := range []string{"cannot follow the metadata", "entry", "newer version of leat"} {
+		if !strings.Contains(failure.Error(), want) {
+			t.Errorf("%q does not say %q", failure, want)
+		}
+	}
+	if err := n.health(); err == nil {
+		t.Error("the node calls itself healthy")
+	}
+	if _, err := n.controller.CreateTopics(t.Context(), []controller.NewTopic{{Name: "after", Partitions: 1, ReplicationFactor: 1}}, false); err == nil {
+		t.Error("a command after it succeeds")
+	}
+	stop(t, n)
+	for range 2 {
+		if err := startFails(t, dir); !errors.Is(err, meta.ErrNewer) {
+			t.Errorf("a later start: %v", err)
+		}
+	}
+}
+
+// TestDamagedMetadataDeletesNothing proves that one flipped bit in the last entry that
+// was acknowledged is refused by the start, which leaves the topics' directories alone.
+func TestDamagedMetadataDeletesNothing(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	n := start(t, Config{Data: dir})
+	ctx := deadline(t)
+	cl := client(t, n)
+	if _, err := kadm.NewClient(cl).CreateTopic(ctx, 1, 1, nil, "precious"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "precious", Value: []byte("v")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	cl.Close()
+	stop(t, n)
+	logs, _ := filepath.Glob(filepath.Join(dir, quorumDir, "*.log"))
+	name := logs[len(logs)-1]
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[len(bytes.TrimRight(b, "\x00"))-3] ^= 1
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err = startFails(t, dir)
+	for _, want := range []string{filepath.Base(name), "byte", "restore the whole data directory"} {
+		if !errors.Is(err, quorum.ErrDamaged) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not say %q", err, want)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "precious-0")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOldMetadataIsRefused proves that metadata is refused which knows less than the
+// logs beside it.
+func TestOldMetadataIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		applied, remembered uint64
+		ok                  bool
+	}{{7, 0, true}, {7, 7, true}, {8, 7, true}, {6, 7, false}, {0, 1, false}} {
+		err := checkMetadataAge("/data", c.applied, c.remembered)
+		if (err == nil) != c.ok || err != nil && (!errors.Is(err, ErrDirectory) || !strings.Contains(err.Error(), "backup")) {
+			t.Errorf("metadata up to %d, logs of %d: %v", c.applied, c.remembered, err)
+		}
+	}
+}
+
+// TestLostIdentityIsNotReplaced proves that a directory which has been used gets no new
+// identity when it has lost its own, and that its secret stays as it is; a first start
+// that was cut short after the secret is taken up again.
+func TestLostIdentityIsNotReplaced(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	stop(t, start(t, Config{Data: dir}))
+	before, err := os.ReadFile(filepath.Join(dir, secretFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(dir, identityFile)); err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string) {
+		t.Helper()
+		if err := startFails(t, dir); !errors.Is(err, ErrDirectory) || !strings.Contains(err.Error(), identityFile+" is missing") {
+			t.Errorf("%s: %v", what, err)
+		}
+		if after, _ := os.ReadFile(filepath.Join(dir, secretFile)); !bytes.Equal(before, after) {
+			t.Errorf("%s: the secret has changed", what)
+		}
+	}
+	check("metadata and logs")
+	if err := os.RemoveAll(filepath.Join(dir, quorumDir)); err != nil {
+		t.Fatal(err)
+	}
+	check("the store's files")
+	for _, name := range []string{"checkpoint", "journal"} {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "topic-0"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	check("a partition's directory")
+	if err := os.Remove(filepath.Join(dir, "topic-0")); err != nil {
+		t.Fatal(err)
+	}
+	stop(t, start(t, Config{Data: dir}))
+	if after, _ := os.ReadFile(filepath.Join(dir, secretFile)); !bytes.Equal(before, after) {
+		t.Error("a first start that was cut short: the secret has changed")
+	}
+}
+
+// TestFaultedMetadataLogShows proves that a failed write of the metadata log shows on
+// /readyz, in the metrics and in the log, while clients are served on.
+func TestFaultedMetadataLogShows(t *testing.T) {
+	var broken atomic.Bool
+	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, name string) error {
+		if broken.Load() && op == vfs.OpSync && strings.Contains(name, "/"+quorumDir+"/") {
+			return errors.New("medium error")
+		}
+		return nil
+	})
+	var mu sync.Mutex
+	var text strings.Builder
+	n, err := startOn(t.Context(), Config{
+		Data: "/data", Listen: []string{"127.0.0.1:0"}, HTTP: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(lockedWriter{&mu, &text}, nil)),
+	}, fs, "boot")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(t, n) })
+	ctx := deadline(t)
+	adm := kadm.NewClient(client(t, n))
+	if _, err := adm.CreateTopic(ctx, 1, 1, nil, "before"); err != nil {
+		t.Fatal(err)
+	}
+	get := func(path string) (int, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.Info().HTTP+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(body)
+	}
+	if status, body := get("/readyz"); status != http.StatusOK {
+		t.Fatalf("before: %d %s", status, body)
+	}
+	broken.Store(true)
+	if _, err := n.controller.CreateTopics(ctx, []controller.NewTopic{{Name: "after", Partitions: 1, ReplicationFactor: 1}}, false); !errors.Is(err, quorum.ErrFaulted) {
+		t.Errorf("a command: %v", err)
+	}
+	if status, body := get("/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "metadata log cannot be written") {
+		t.Errorf("/readyz: %d %s", status, body)
+	}
+	if _, body := get("/metrics"); !strings.Contains(body, "leat_metadata_log_faulted 1") {
+		t.Error("/metrics does not have leat_metadata_log_faulted 1")
+	}
+	mu.Lock()
+	if !strings.Contains(text.String(), "the metadata log cannot be written") {
+		t.Errorf("the log does not tell:\n%s", text.String())
+	}
+	mu.Unlock()
+	if topics, err := adm.ListTopics(ctx); err != nil || !topics.Has("before") {
+		t.Errorf("clients are not served on: %v, %v", topics, err)
+	}
+	http.DefaultClient.CloseIdleConnections()
+	broken.Store(false)
+}
+
+type lockedWriter struct {
+	mu *sync.Mutex
+	b  *strings.Builder
+}
+
+func (w lockedWriter) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
+
+// TestNoChangeIsLostBeforeFollowing proves that changes which are applied between the
+// replay and the moment from which the node follows the metadata are followed all the
+// same, and that nothing is before.
+func TestNoChangeIsLostBeforeFollowing(t *testing.T) {
+	n := start(t, Config{Data: filepath.Join(t.TempDir(), "data")})
+	ctx := t.Context()
+	// The node as it is between the two. Nothing is applied now.
+	n.follower = replaying
+	n.built.Store(false)
+	n.incarnation = meta.NewUUID()
+	do := func(records []byte) {
+		t.Helper()
+		if err := proposeRecords(t, n, records); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(topicRecords("replayed"))
+	epoch, err := n.controller.Register(ctx, meta.Broker{ID: 1, Incarnation: n.incarnation})
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(topicRecords("registered"))
+	n.built.Store(true)
+	do(topicRecords("built"))
+	if err := n.controller.EnsureTopic(ctx, group.Topic); err == nil {
+		t.Error("a fenced node gets replicas")
+	}
+	for _, name := range []string{"replayed", "registered", "built"} {
+		if n.set.Partition(name, 0) != nil {
+			t.Errorf("%s is followed by a node that is fenced", name)
+		}
+	}
+	if err := n.controller.Unfence(ctx, 1, epoch-1); !errors.Is(err, controller.ErrStaleRegistration) {
+		t.Errorf("another registration: %v", err)
+	}
+	if err := n.controller.Unfence(ctx, 1, epoch); err != nil {
+		t.Fatal(err)
+	}
+	do(topicRecords("active"))
+	for _, name := range []string{"replayed", "registered", "built", "active"} {
+		p := n.set.Partition(name, 0)
+		if p == nil {
+			t.Errorf("%s is not followed", name)
+			continue
+		}
+		want := int32(1)
+		if name == "active" {
+			want = 0
+		}
+		if l := p.Leadership(); int32(l.Epoch) != want {
+			t.Errorf("%s has leader epoch %d, want %d", name, l.Epoch, want)
+		}
+	}
+}
+
+// TestLostTailIsDetected proves what KIP-320 promises: a power cut that loses the tail
+// of a topic which is not synced with each message shows in the end of the leader epoch
+// in which a client has read that tail.
+func TestLostTailIsDetected(t *testing.T) {
+	cfg := Config{Data: "/data", Listen: []string{"127.0.0.1:0"}, HTTP: "off", Logger: slog.New(slog.DiscardHandler)}
+	disk := vfs.NewMem()
+	n, err := startOn(t.Context(), cfg, disk, "before")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx := deadline(t)
+	cl := client(t, n)
+	many := "1000000"
+	if _, err := kadm.NewClient(cl).CreateTopic(ctx, 1, 1, map[string]*string{"flush.messages": &many}, "cached"); err != nil {
+		t.Fatal(err)
+	}
+	const records = 200
+	for i := range records {
+		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "cached", Value: fmt.Appendf(nil, "value %d of a topic in the page cache", i)}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cl.Close()
+	lost := 0
+	for seed := range uint64(20) {
+		after := disk.Crash(rand.New(rand.NewPCG(seed, 9)))
+		again, err := startOn(t.Context(), cfg, after, "after")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cl := client(t, again)
+		if err := cl.ProduceSync(ctx, &kgo.Record{Topic: "cached", Value: []byte("after")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		end, current := epochEnd(ctx, t, cl)
+		if current != 1 {
+			t.Fatalf("seed %d: leader epoch %d", seed, current)
+		}
+		if end < records {
+			lost++
+		}
+		if got, err := kadm.NewClient(cl).ListEndOffsets(ctx, "cached"); err != nil || got["cached"][0].Offset != end+1 {
+			t.Errorf("seed %d: epoch 0 ends at %d, and the log with one more record at %d, %v", seed, end, got["cached"][0].Offset, err)
+		}
+		cl.Close()
+		stop(t, again)
+	}
+	stop(t, n)
+	if lost < 5 {
+		t.Errorf("%d of 20 power cuts have lost something: this proves little", lost)
+	}
+}
+
+// epochEnd asks where leader epoch 0 ends, and what the current one is.
+func epochEnd(ctx context.Context, t *testing.T, cl *kgo.Client) (end int64, current int32) {
+	t.Helper()
+	topics, err := kadm.NewClient(cl).ListTopics(ctx, "cached")
+	if err != nil {
+		t.Fatal(err)
+	}
+	current = topics["cached"].Partitions[0].LeaderEpoch
+	req := kmsg.NewPtrOffsetForLeaderEpochRequest()
+	rt := kmsg.NewOffsetForLeaderEpochRequestTopic()
+	rt.Topic = "cached"
+	rp := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
+	rp.CurrentLeaderEpoch, rp.LeaderEpoch = current, 0
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	for _, shard := range cl.RequestSharded(ctx, req) {
+		if shard.Err != nil {
+			t.Fatal(shard.Err)
+		}
+		resp, _ := shard.Resp.(*kmsg.OffsetForLeaderEpochResponse)
+		p := resp.Topics[0].Partitions[0]
+		if p.ErrorCode != 0 || p.LeaderEpoch != 0 {
+			t.Fatalf("%+v", p)
+		}
+		end = p.EndOffset
+	}
+	return end, current
+}
+
+// TestOnePartitionMoreTouchesItself proves that a partition that is added opens no log
+// of the others, of which there may be thousands.
+func TestOnePartitionMoreTouchesItself(t *testing.T) {
+	cfg := Config{Data: "/data", Listen: []string{"127.0.0.1:0"}, HTTP: "off", Logger: slog.New(slog.DiscardHandler)}
+	var watched atomic.Bool
+	var opened atomic.Int64
+	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, name string) error {
+		if watched.Load() && op == vfs.OpOpen && strings.Contains(name, "/wide-") {
+			opened.Add(1)
+		}
+		return nil
+	})
+	const parts = 300
+	for life := range 2 {
+		n, err := startOn(t.Context(), cfg, fs, "boot")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := deadline(t)
+		if life == 1 {
+			watched.Store(true)
+			before := n.set.Partition("wide", 0).Leadership()
+			errs, err := n.controller.CreatePartitions(ctx, []controller.MorePartitions{{Topic: "wide", Count: parts + 1}}, false)
+			if err != nil || errs[0] != nil {
+				t.Fatal(err, errs)
+			}
+			if n.set.Partition("wide", parts) == nil || n.set.Partition("wide", 0).Leadership() != before {
+				t.Error("the new partition is missing, or an old one was touched")
+			}
+			if got := opened.Load(); got > 8 {
+				t.Errorf("%d files of the topic were opened", got)
+			}
+			watched.Store(false)
+			stop(t, n)
+			return
+		}
+		cl := client(t, n, kgo.RecordPartitioner(kgo.ManualPartitioner()))
+		if _, err := kadm.NewClient(cl).CreateTopic(ctx, parts, 1, nil, "wide"); err != nil {
+			t.Fatal(err)
+		}
+		for i := range int32(parts) {
+			cl.Produce(ctx, &kgo.Record{Topic: "wide", Partition: i, Value: []byte("v")}, nil)
+		}
+		if err := cl.Flush(ctx); err != nil {
+			t.Fatal(err)
+		}
+		cl.Close()
+		stop(t, n)
+	}
+}
+
+// TestGroupsKeepTheirOffsets proves that no partition can be added to the topic in
+// which groups keep their offsets: they would look for them in another partition.
+func TestGroupsKeepTheirOffsets(t *testing.T) {
+	n := start(t, Config{Data: filepath.Join(t.TempDir(), "data")})
+	ctx := deadline(t)
+	adm := kadm.NewClient(client(t, n))
+	if _, err := adm.CreateTopic(ctx, 1, 1, nil, "t"); err != nil {
+		t.Fatal(err)
+	}
+	var offsets kadm.Offsets
+	offsets.AddOffset("t", 0, 42, -1)
+	if err := adm.CommitAllOffsets(ctx, "g", offsets); err != nil {
+		t.Fatal(err)
+	}
+	got, err := adm.CreatePartitions(ctx, 1, group.Topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := got[group.Topic]; r.Err == nil || !strings.Contains(r.ErrMessage, "cannot be increased") {
+		t.Errorf("%v: %s", r.Err, r.ErrMessage)
+	}
+	r, err := adm.FetchOffsets(ctx, "g")
+	if o, ok := r.Lookup("t", 0); err != nil || !ok || o.At != 42 {
+		t.Errorf("offset %v, %v", o, err)
+	}
+}
+
+// BenchmarkRestart shows what a start costs after thousands of topics that were made
+// one at a time.
+func BenchmarkRestart(b *testing.B) {
+	const topics = 80_000
+	cfg := Config{Data: b.TempDir(), Listen: []string{"127.0.0.1:0"}, HTTP: "off"}
+	begin := func() *Node {
+		n, err := Start(b.Context(), cfg)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return n
+	}
+	n := begin()
+	term, _ := n.quorum.Leading()
+	var wg sync.WaitGroup
+	for w := range 64 {
+		wg.Go(func() {
+			for i := w; i < topics; i += 64 {
+				if err := n.quorum.Propose(b.Context(), term, topicRecords(fmt.Sprintf("topic-%d", i))); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	_ = n.Stop(b.Context())
+	for b.Loop() {
+		n = begin()
+		b.StopTimer()
+		_ = n.Stop(b.Context())
+		b.StartTimer()
+	}
+}

@@ -1,0 +1,117 @@
+package quorum
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	pb "go.etcd.io/raft/v3/raftpb"
+)
+
+// job is committed entries on their way from the loop to the applier. Jobs that the
+// applier has no time for yet become one.
+type job struct {
+	snapshot []byte      // replaces all state; nil: none
+	entries  []*pb.Entry // ordinary ones, with data
+	waiting  []*proposal // whose entries are in it, or were before it
+	bytes    int         // of entries
+	at       position    // the last entry of the log that the job brings the state to
+	conf     *pb.ConfState
+	capture  bool // capture the state afterwards
+}
+
+func (j *job) isEmpty() bool { return j.at.index == 0 && !j.capture }
+
+// capture is the state at a position, not encoded yet.
+type capture struct {
+	at     position
+	conf   *pb.ConfState
+	encode func() []byte
+}
+
+// applier applies jobs. Its goroutine owns at and conf.
+type applier struct {
+	apply     func(Update) error
+	capturing func() func() []byte
+	logger    *slog.Logger
+
+	jobs     chan job     // from the loop, which closes it when it ends
+	captured chan capture // to the loop; size 1, and one is asked for at a time
+	failed   chan error   // to the loop; size 1, and nothing is applied after it
+	done     chan struct{}
+
+	applied atomic.Uint64 // index of the last entry that was applied
+	at      position
+	conf    *pb.ConfState
+}
+
+func newApplier(cfg Config) *applier {
+	return &applier{
+		apply: cfg.Apply, capturing: cfg.Capture, logger: cfg.Logger,
+		jobs: make(chan job), captured: make(chan capture, 1), failed: make(chan error, 1), done: make(chan struct{}),
+	}
+}
+
+func (a *applier) run() {
+	defer close(a.done)
+	for j := range a.jobs {
+		if err := a.do(&j); err != nil {
+			a.failed <- err
+			return
+		}
+	}
+}
+
+// do applies a job and answers its proposals. With an error the position stays.
+func (a *applier) do(j *job) error {
+	u := Update{Snapshot: j.snapshot, Entries: make([]Entry, 0, len(j.entries))}
+	stale := map[uint64]bool{} // indexes
+	var err error
+	for _, e := range j.entries {
+		term, data, unwrapErr := unwrapProposal(e.GetData())
+		if unwrapErr != nil {
+			err = fmt.Errorf("entry %d: %w", e.GetIndex(), unwrapErr)
+			break
+		}
+		if term != e.GetTerm() {
+			// The same on every voter, since both numbers are in the log.
+			a.logger.Warn("an entry of the metadata log was decided in another term than it was made in, it changes nothing",
+				"entry", e.GetIndex(), "term", e.GetTerm(), "decided", term)
+			stale[e.GetIndex()] = true
+			continue
+		}
+		u.Entries = append(u.Entries, Entry{Index: e.GetIndex(), Term: term, Data: data})
+	}
+	if err == nil && (u.Snapshot != nil || len(u.Entries) > 0) {
+		err = a.apply(u)
+	}
+	if err != nil {
+		if !errors.Is(err, ErrNotApplied) {
+			err = fmt.Errorf("%w: %w", ErrNotApplied, err)
+		}
+		failAll(j.waiting, err)
+		return err
+	}
+	if j.at.index != 0 {
+		a.at, a.conf = j.at, j.conf
+		a.applied.Store(a.at.index)
+	}
+	for _, p := range j.waiting {
+		if stale[p.index] {
+			p.done <- ErrNotLeader
+			continue
+		}
+		p.done <- nil
+	}
+	if j.capture {
+		a.captured <- capture{a.at, a.conf, a.capturing()}
+	}
+	return nil
+}
+
+func failAll(waiting []*proposal, err error) {
+	for _, p := range waiting {
+		p.done <- err
+	}
+}
