@@ -22,7 +22,8 @@ type contender struct {
 	can    abilities
 }
 
-// abilities name what a client does not offer. The zero value offers all.
+// abilities name what a client does not offer, or what its driver does besides. The zero
+// value offers all that each must.
 type abilities struct {
 	noIdempotence     bool
 	noAdmin           bool // creates topics by the broker's auto-creation only
@@ -34,6 +35,7 @@ type abilities struct {
 	emptyIsNull       bool // reads what is empty as null
 	noNullHeaders     bool
 	noRepeatedHeaders bool
+	tellsEnd          bool  // its driver asks for a partition's end after each record: see tail
 	checksPartitions  bool  // never sends a wrong number of partitions
 	unknownTopic      []int // codes of its own for a topic that does not exist
 }
@@ -45,7 +47,7 @@ var contenders = []contender{
 		can:    abilities{noAdmin: true, noTimestamps: true, noCommit: true, noOffsets: true, textOnly: true},
 	},
 	{name: "franz-go", driver: func(*testing.T) *exec.Cmd { return goDriver("franz-go") }},
-	{name: "sarama", driver: func(*testing.T) *exec.Cmd { return goDriver("sarama") }},
+	{name: "sarama", driver: func(*testing.T) *exec.Cmd { return goDriver("sarama") }, can: abilities{tellsEnd: true}},
 	{
 		name: "kafka-go", driver: func(*testing.T) *exec.Cmd { return goDriver("kafka-go") },
 		can: abilities{noIdempotence: true, noOffsets: true, emptyIsNull: true},
@@ -56,9 +58,9 @@ var contenders = []contender{
 	},
 	{
 		name: "confluent-kafka", kits: []*kit{&pythonKit}, driver: python("confluent_driver.py"),
-		can: abilities{unknownTopic: []int{-188, -190}, checksPartitions: true},
+		can: abilities{unknownTopic: []int{-188, -190}, checksPartitions: true, tellsEnd: true},
 	},
-	{name: "kafka-python", kits: []*kit{&pythonKit}, driver: python("kafka_python_driver.py"), can: abilities{noNullHeaders: true}},
+	{name: "kafka-python", kits: []*kit{&pythonKit}, driver: python("kafka_python_driver.py"), can: abilities{noNullHeaders: true, tellsEnd: true}},
 	{name: "aiokafka", kits: []*kit{&pythonKit}, driver: python("aiokafka_driver.py")},
 	{name: "kafkajs", kits: []*kit{&kafkajsKit}, driver: node(&kafkajsKit, "kafkajs_driver.js"), can: abilities{noNullHeaders: true}},
 	{
@@ -107,6 +109,7 @@ func TestClients(t *testing.T) {
 				s := scenario{c, b, start(t, c.name, c.driver(t))}
 				t.Run("topics", s.topics)
 				t.Run("produce", s.produce)
+				t.Run("tail", s.tail)
 				t.Run("time", s.time)
 				t.Run("errors", s.errors)
 			})
@@ -196,6 +199,21 @@ func (s scenario) produce(t *testing.T) {
 				compare(t, c.name, want, got, 0)
 			})
 		}
+	}
+}
+
+// tail proves that who writes with acks=1, as some clients do unless told otherwise, and
+// then reads up to the partition's end, finds each record: the end that the client is told
+// covers what was acknowledged.
+func (s scenario) tail(t *testing.T) {
+	if !s.c.can.tellsEnd {
+		t.Skip("its driver does not ask for ends")
+	}
+	topic := topicName(s.c, "tail")
+	createTopic(t, s.b, topic, 1, nil)
+	const rounds = 200
+	if a := s.d.must(t, request{Op: "tail", Addr: s.b.addr, Topic: topic, Acks: "1", Count: rounds}); a.Count > 0 {
+		t.Errorf("%d of %d acknowledged records lay beyond the end", a.Count, rounds)
 	}
 }
 

@@ -65,7 +65,7 @@ func saramaDriver() ops {
 	s := &saramaClient{inbox: newInbox()}
 	return ops{
 		"create": s.create, "describe": s.describe, "produce": s.produce, "consume": s.consume,
-		"time": s.time, "join": s.join, "poll": s.poll, "commit": s.commit,
+		"time": s.time, "tail": s.tail, "join": s.join, "poll": s.poll, "commit": s.commit,
 	}
 }
 
@@ -222,6 +222,38 @@ func (*saramaClient) time(q request) (response, error) {
 	defer cl.Close()
 	offset, err := cl.GetOffset(q.Topic, q.Partition, q.Timestamp)
 	return response{Offset: offset}, saramaCoded(err)
+}
+
+// tail counts how often a partition's end did not cover a record that was acknowledged
+// just before.
+func (*saramaClient) tail(q request) (response, error) {
+	c := saramaConfig()
+	c.Producer.RequiredAcks = sarama.WaitForLocal // its default
+	producer, err := sarama.NewSyncProducer([]string{q.Addr}, c)
+	if err != nil {
+		return response{}, saramaCoded(err)
+	}
+	defer producer.Close()
+	reader, err := sarama.NewClient([]string{q.Addr}, saramaConfig())
+	if err != nil {
+		return response{}, saramaCoded(err)
+	}
+	defer reader.Close()
+	var a response
+	for range q.Count {
+		_, stored, err := producer.SendMessage(&sarama.ProducerMessage{Topic: q.Topic, Partition: q.Partition, Value: sarama.StringEncoder("v")})
+		if err != nil {
+			return response{}, saramaCoded(err)
+		}
+		end, err := reader.GetOffset(q.Topic, q.Partition, sarama.OffsetNewest)
+		if err != nil {
+			return response{}, saramaCoded(err)
+		}
+		if end <= stored {
+			a.Count++
+		}
+	}
+	return a, nil
 }
 
 func (s *saramaClient) join(q request) (response, error) {

@@ -71,7 +71,7 @@ func (s *session) offsetCommit(r *wire.Request) error {
 		resp.Topics = slices.AppendSeq(resp.Topics, maps.Values(refused))
 		r.Reply(resp)
 	}
-	s.commits = append(s.commits, group.OffsetCommit{Req: req, Reply: reply})
+	s.commits = append(s.commits, group.OffsetCommit{Req: req, Reply: contained(r, reply)})
 	for i := range good {
 		s.held += len(good[i].Partitions)
 	}

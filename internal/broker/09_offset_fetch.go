@@ -31,7 +31,7 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 	for i := range req.Groups {
 		unknown[i] = resolve(image, &req.Groups[i], r.Version >= 10)
 	}
-	b.cfg.Groups.Fetch(req.Groups, func(groups []kmsg.OffsetFetchResponseGroup) {
+	b.cfg.Groups.Fetch(req.Groups, contained(r, func(groups []kmsg.OffsetFetchResponseGroup) {
 		resp := kmsg.NewPtrOffsetFetchResponse()
 		resp.Groups = groups
 		for i := range groups {
@@ -45,7 +45,7 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 			g.Topics = append(g.Topics, unknown[i]...)
 		}
 		r.Reply(resp)
-	})
+	}))
 	return nil
 }
 
@@ -108,9 +108,9 @@ func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) {
 		}
 	}
 	_ = resolve(b.cfg.Image(), &g, false) // by name nothing is taken out
-	b.cfg.Groups.Fetch([]kmsg.OffsetFetchRequestGroup{g}, func(groups []kmsg.OffsetFetchResponseGroup) {
+	b.cfg.Groups.Fetch([]kmsg.OffsetFetchRequestGroup{g}, contained(r, func(groups []kmsg.OffsetFetchResponseGroup) {
 		r.Reply(oneGroup(req, r.Version, &groups[0]))
-	})
+	}))
 }
 
 // oneGroup puts a group's answer into the older form. Version 1 has no place for

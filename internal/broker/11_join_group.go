@@ -18,7 +18,7 @@ import (
 
 func (b *Broker) joinGroup(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.JoinGroupRequest)
-	b.cfg.Groups.Join(s.client(r), req, func(resp *kmsg.JoinGroupResponse) { r.Reply(resp) })
+	b.cfg.Groups.Join(s.client(r), req, contained(r, func(resp *kmsg.JoinGroupResponse) { r.Reply(resp) }))
 	return nil
 }
 

@@ -13,6 +13,6 @@ import (
 
 func (b *Broker) syncGroup(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.SyncGroupRequest)
-	b.cfg.Groups.Sync(req, func(resp *kmsg.SyncGroupResponse) { r.Reply(resp) })
+	b.cfg.Groups.Sync(req, contained(r, func(resp *kmsg.SyncGroupResponse) { r.Reply(resp) }))
 	return nil
 }

@@ -20,7 +20,7 @@ const groupOperations = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 
 func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeGroupsRequest)
-	b.cfg.Groups.Describe(distinct(req.Groups), r.Version, func(groups []kmsg.DescribeGroupsResponseGroup) {
+	b.cfg.Groups.Describe(distinct(req.Groups), r.Version, contained(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
 		resp := kmsg.NewPtrDescribeGroupsResponse()
 		resp.Groups = groups
 		if r.Version >= 3 && req.IncludeAuthorizedOperations {
@@ -31,6 +31,6 @@ func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) 
 			}
 		}
 		r.Reply(resp)
-	})
+	}))
 	return nil
 }

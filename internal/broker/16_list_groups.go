@@ -12,6 +12,6 @@ import (
 
 func (b *Broker) listGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ListGroupsRequest)
-	b.cfg.Groups.List(req, func(resp *kmsg.ListGroupsResponse) { r.Reply(resp) })
+	b.cfg.Groups.List(req, contained(r, func(resp *kmsg.ListGroupsResponse) { r.Reply(resp) }))
 	return nil
 }

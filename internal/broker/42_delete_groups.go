@@ -12,10 +12,10 @@ import (
 
 func (b *Broker) deleteGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DeleteGroupsRequest)
-	b.cfg.Groups.Delete(distinct(req.Groups), func(groups []kmsg.DeleteGroupsResponseGroup) {
+	b.cfg.Groups.Delete(distinct(req.Groups), contained(r, func(groups []kmsg.DeleteGroupsResponseGroup) {
 		resp := kmsg.NewPtrDeleteGroupsResponse()
 		resp.Groups = groups
 		r.Reply(resp)
-	})
+	}))
 	return nil
 }

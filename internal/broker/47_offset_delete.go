@@ -32,13 +32,13 @@ func (b *Broker) offsetDelete(_ *session, r *wire.Request, kreq kmsg.Request) er
 			return true
 		})
 	}
-	b.cfg.Groups.DeleteOffsets(req, func(resp *kmsg.OffsetDeleteResponse) {
+	b.cfg.Groups.DeleteOffsets(req, contained(r, func(resp *kmsg.OffsetDeleteResponse) {
 		for i := range resp.Topics {
 			t := &resp.Topics[i]
 			t.Partitions = append(t.Partitions, refused[t.Topic]...)
 			delete(refused, t.Topic)
 		}
 		r.Reply(resp)
-	})
+	}))
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
 )
 
 // groupAPIs are those of consumer groups and their offsets.
@@ -24,6 +25,15 @@ func groupAPIs(b *Broker) []api {
 		{key: 16, name: "ListGroups", min: 0, max: 5, serve: b.listGroups},
 		{key: 42, name: "DeleteGroups", min: 0, max: 2, serve: b.deleteGroups},
 		{key: 47, name: "OffsetDelete", min: 0, max: 0, serve: b.offsetDelete},
+	}
+}
+
+// contained is a reply to a request whose bugs cost that request's connection, on whatever
+// goroutine the answer becomes known.
+func contained[R any](r *wire.Request, reply func(R)) func(R) {
+	return func(answer R) {
+		defer r.Conn.Contain()
+		reply(answer)
 	}
 }
 

@@ -3,6 +3,8 @@ package broker
 import (
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
 )
 
 // many makes a fetch of n partitions of a topic, from the first one on.
@@ -267,3 +270,47 @@ func TestNewestOfWhatIsLeft(t *testing.T) {
 		}
 	}
 }
+
+// TestPanicOfAReplyCostsItsConnection proves the same of the replies that coordinators
+// give from wherever a wait ends.
+func TestPanicOfAReplyCostsItsConnection(t *testing.T) {
+	var parked *wire.Request
+	ready := make(chan struct{})
+	server := wire.NewServer(wire.Config{Logger: slog.New(slog.DiscardHandler)}, handler(func(r *wire.Request) error {
+		parked = r
+		close(ready)
+		return nil
+	}))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { _ = server.Serve(&wire.Listener{Listener: l}) })
+	t.Cleanup(func() {
+		_ = l.Close()
+		if err := server.Shutdown(t.Context()); err != nil && t.Context().Err() == nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		serving.Wait()
+	})
+	c := dial(t, l.Addr().String())
+	c.send(kmsg.NewPtrHeartbeatRequest())
+	<-ready
+	contained(parked, func(*kmsg.HeartbeatResponse) { panic("a bug that the test has made") })(nil)
+	c.ends()
+	if n := server.Stats().Panics.Load(); n != 1 {
+		t.Errorf("%d panics are counted", n)
+	}
+}
+
+// handler serves requests by a function.
+type handler func(r *wire.Request) error
+
+func (h handler) Open(*wire.Conn) wire.Session { return h }
+
+func (h handler) Serve(r *wire.Request) error { return h(r) }
+
+func (handler) Flush() {}
+
+func (handler) Close() {}

@@ -92,6 +92,23 @@ def by_time(q):
     return {"offset": found.offset}
 
 
+def tail(q):
+    """Counts how often a partition's end did not cover a record that was acknowledged just before."""
+    told = []
+    producer = Producer(config(q, acks=q["acks"], linger_ms=0))
+    c = consumer(q)
+    stale = 0
+    for i in range(q["count"]):
+        producer.produce(q["topic"], b"%d" % i, None, q["partition"], on_delivery=lambda error, message: told.append((error, message)))
+        producer.flush(30)
+        error, message = told.pop()
+        if error is not None:
+            raise coded(error)
+        stale += c.get_watermark_offsets(TopicPartition(q["topic"], q["partition"]), timeout=10)[1] <= message.offset()
+    c.close()
+    return {"count": stale}
+
+
 def join(q):
     global member
     member = consumer(q, group_id=q["group"], session_timeout_ms=q["session_ms"], heartbeat_interval_ms=500)
@@ -114,6 +131,6 @@ def commit(q):
     return {"offset": offset}
 
 
-serve({"create": create, "describe": describe, "produce": produce, "consume": consume, "time": by_time,
+serve({"create": create, "describe": describe, "produce": produce, "consume": consume, "time": by_time, "tail": tail,
        "join": join, "poll": poll, "commit": commit})
 os._exit(0)  # a member must not leave its group politely

@@ -71,6 +71,23 @@ def by_time(q):
     return {"offset": -1 if found is None else found.offset}
 
 
+def tail(q):
+    """Counts how often a partition's end did not cover a record that was acknowledged just before."""
+    tp = TopicPartition(q["topic"], q["partition"])
+    producer = KafkaProducer(bootstrap_servers=q["addr"], acks=int(q["acks"]), enable_idempotence=False, linger_ms=0,
+                             allow_auto_create_topics=False)
+    c = consumer(q)
+    stale = 0
+    try:
+        for i in range(q["count"]):
+            stored = producer.send(q["topic"], b"%d" % i, partition=q["partition"]).get(30).offset
+            stale += c.end_offsets([tp])[tp] <= stored
+    finally:
+        producer.close(10)
+        c.close()
+    return {"count": stale}
+
+
 def join(q):
     global member
     member = consumer(q, group_id=q["group"], session_timeout_ms=q["session_ms"], heartbeat_interval_ms=500)
@@ -92,6 +109,6 @@ def commit(q):
     return {"offset": offset}
 
 
-serve({"create": create, "describe": describe, "produce": produce, "consume": consume, "time": by_time,
+serve({"create": create, "describe": describe, "produce": produce, "consume": consume, "time": by_time, "tail": tail,
        "join": join, "poll": poll, "commit": commit})
 os._exit(0)  # a member must not leave its group politely
