@@ -24,6 +24,8 @@ var floors = []struct{ wing, packages string }{
 	{"engine", "internal/replica"},
 	{"engine", "internal/coord"},
 	{"engine", "internal/errcode"},
+	{"engine", "internal/group/memory"},
+	{"engine", "internal/group/classic"},
 	{"engine", "internal/group"},
 	{"engine", "internal/broker"},
 	{"apps", "internal/bench/client internal/bench/socket internal/bench/process"},

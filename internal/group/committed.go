@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -15,6 +16,7 @@ const (
 	rareCost   = 32  // what few offsets have, beside the bytes of the metadata
 	placeCost  = 64  // a topic of a group
 	nameCost   = 128 // a topic's name, beside its bytes
+	groupCost  = 192 // a group, beside what its kind takes
 )
 
 // committed are the offsets that one group has committed. Most groups commit the same
@@ -45,7 +47,7 @@ type rare struct {
 
 // names are the names of the topics that the groups of one machine have offsets of.
 type names struct {
-	memory *account
+	memory *memory.Account
 	byText map[string]*topicName
 }
 
@@ -54,7 +56,9 @@ type topicName struct {
 	users int // groups that have offsets of it
 }
 
-func newNames(memory *account) *names { return &names{memory: memory, byText: map[string]*topicName{}} }
+func newNames(memory *memory.Account) *names {
+	return &names{memory: memory, byText: map[string]*topicName{}}
+}
 
 // join finds a name, or enters it, for one more group.
 func (n *names) join(text []byte) *topicName {
@@ -62,7 +66,7 @@ func (n *names) join(text []byte) *topicName {
 	if t == nil {
 		t = &topicName{text: string(text)}
 		n.byText[t.text] = t
-		n.memory.add(nameSize(len(text)))
+		n.memory.Add(nameSize(len(text)))
 	}
 	t.users++
 	return t
@@ -72,7 +76,7 @@ func (n *names) join(text []byte) *topicName {
 func (n *names) leave(t *topicName) {
 	if t.users--; t.users == 0 {
 		delete(n.byText, t.text)
-		n.memory.add(-nameSize(len(t.text)))
+		n.memory.Add(-nameSize(len(t.text)))
 	}
 }
 
@@ -106,7 +110,7 @@ func (c *committed) set(topic []byte, partition int32, o *offset) {
 			c.topics = map[*topicName][]kept{}
 		}
 		t = c.names.join(topic)
-		c.names.memory.add(placeCost)
+		c.names.memory.Add(placeCost)
 	}
 	k := kept{partition: partition, epoch: o.epoch, at: o.at, time: o.time, topic: o.topic}
 	if o.metadata != "" || o.expires != noExpiry {
@@ -114,11 +118,11 @@ func (c *committed) set(topic []byte, partition int32, o *offset) {
 	}
 	i, ok := seek(list, partition)
 	if ok {
-		c.names.memory.add(k.size() - list[i].size())
+		c.names.memory.Add(k.size() - list[i].size())
 		list[i] = k
 		return
 	}
-	c.names.memory.add(k.size())
+	c.names.memory.Add(k.size())
 	c.topics[t] = slices.Insert(list, i, k)
 }
 
@@ -130,7 +134,7 @@ func (c *committed) drop(topic []byte, partition int32) {
 	if !ok {
 		return
 	}
-	c.names.memory.add(-list[i].size())
+	c.names.memory.Add(-list[i].size())
 	if len(list) == 1 {
 		c.forget(t)
 		return
@@ -150,7 +154,7 @@ func (c *committed) drop(topic []byte, partition int32) {
 // forget drops the place of a topic whose offsets are gone.
 func (c *committed) forget(t *topicName) {
 	delete(c.topics, t)
-	c.names.memory.add(-placeCost)
+	c.names.memory.Add(-placeCost)
 	c.names.leave(t)
 }
 
@@ -158,7 +162,7 @@ func (c *committed) forget(t *topicName) {
 func (c *committed) clear() {
 	for t, list := range c.topics {
 		for i := range list {
-			c.names.memory.add(-list[i].size())
+			c.names.memory.Add(-list[i].size())
 		}
 		c.forget(t)
 	}

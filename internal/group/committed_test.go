@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -59,7 +60,7 @@ func TestOffsetsMemoryIsBounded(t *testing.T) {
 			if got := ask(commit(n)); got != coordinatorNotAvailable || n < 8 {
 				t.Fatalf("commit %d: %s", n, name(got))
 			}
-			if used := sv.memory.used.Load(); used > limit || used < limit*8/10 {
+			if used := sv.memory.Used(); used > limit || used < limit*8/10 {
 				t.Errorf("%d bytes are held", used)
 			}
 			if got := ask(commit(0)); got != 0 {
@@ -77,13 +78,13 @@ func TestOffsetsMemoryIsBounded(t *testing.T) {
 			if said := strings.Count(said.String(), "level=WARN"); said != 1 {
 				t.Errorf("it was said %d times", said)
 			}
-			before := sv.memory.used.Load()
+			before := sv.memory.Used()
 			for i, l := range logs {
 				sv.StopLeading(int32(i))
 				sv.StartLeading(int32(i), 3, l)
 			}
 			awaitLoaded(sv)
-			if got := sv.memory.used.Load(); got != before {
+			if got := sv.memory.Used(); got != before {
 				t.Errorf("%d bytes are held after a load, %d before", got, before)
 			}
 			sv.Delete([]string{commit(0).Group}, func([]kmsg.DeleteGroupsResponseGroup) {})
@@ -131,7 +132,7 @@ func heap() int64 {
 }
 
 func emptyMachine() *Machine {
-	return newMachine(new(coord.Timers), newBudget(slog.New(slog.DiscardHandler), 0), DefaultSettings, func() string { return "" })
+	return newMachine(new(coord.Timers), memory.NewBudget(slog.New(slog.DiscardHandler), 0), DefaultSettings, func() string { return "" })
 }
 
 // TestOffsetsAreCountedAsTheyAre proves that the account says about what offsets take
@@ -143,7 +144,7 @@ func TestOffsetsAreCountedAsTheyAre(t *testing.T) {
 		before := heap()
 		fill(m, c.groups, c.topics, c.partitions)
 		took, n := heap()-before, int64(c.groups*c.topics*c.partitions)
-		counted := m.memory.held
+		counted := m.memory.Held()
 		t.Logf("%v: %d bytes an offset, counted as %d", c, took/n, counted/n)
 		if counted < took*2/3 || counted > took*3/2 {
 			t.Errorf("%v: %d bytes are taken, %d are counted", c, took, counted)
@@ -179,7 +180,7 @@ func TestCommittedIsAMap(t *testing.T) {
 		m := emptyMachine()
 		groups := []*group{m.obtain("a"), m.obtain("b")}
 		want := []map[string]map[int32]offset{{}, {}}
-		empty := m.memory.held
+		none := m.memory.Held()
 		for range rapid.IntRange(0, 60).Draw(t, "operations") {
 			i := rapid.IntRange(0, 1).Draw(t, "group")
 			topic := rapid.SampledFrom([]string{"t", "u"}).Draw(t, "topic")
@@ -221,14 +222,12 @@ func TestCommittedIsAMap(t *testing.T) {
 				}
 			}
 		}
-		if m.held() != m.memory.held {
-			t.Fatalf("%d bytes are taken, %d are counted", m.held(), m.memory.held)
-		}
+		m.check(t.Fatalf)
 		for _, g := range groups {
 			g.offsets.clear()
 		}
-		if m.memory.held != empty {
-			t.Fatalf("%d bytes are counted for nothing", m.memory.held-empty)
+		if n := m.memory.Held() - none; n != 0 {
+			t.Fatalf("%d bytes are counted for nothing", n)
 		}
 	})
 }

@@ -26,44 +26,30 @@ func (m *Machine) Describe(s *coord.Step, id string, version int16) kmsg.Describ
 		}
 		return resp
 	}
-	resp.State, resp.ProtocolType = g.state.String(), g.protocolType
-	if g.state == stable {
-		resp.Protocol = g.protocol
-	}
-	resp.Members = make([]kmsg.DescribeGroupsResponseGroupMember, len(g.members))
-	for i, mb := range g.members {
-		out := kmsg.DescribeGroupsResponseGroupMember{
-			MemberID: mb.id, InstanceID: mb.instance, ClientID: mb.clientID, ClientHost: mb.clientHost,
-			MemberAssignment: mb.assignment,
-		}
-		if g.state == stable {
-			out.ProtocolMetadata = mb.metadata(g.protocol)
-		}
-		resp.Members[i] = out
-	}
+	g.classic.Describe(&resp)
 	return resp
 }
 
-// classic is the type of all groups so far.
-const classic = "classic"
+// classicType is the type of all groups so far.
+const classicType = "classic"
 
 // List answers ListGroups: groups in one of the states and of one of the types;
 // none given means any.
 func (m *Machine) List(s *coord.Step, states, types []string) []kmsg.ListGroupsResponseGroup {
 	s.After(m.last)
-	if len(types) > 0 && !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, classic) }) {
+	if len(types) > 0 && !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, classicType) }) {
 		return nil
 	}
 	var groups []kmsg.ListGroupsResponseGroup
 	for _, g := range m.groups {
-		name := g.state.String()
+		name := g.classic.State()
 		if len(states) > 0 && !slices.ContainsFunc(states, func(f string) bool {
 			return strings.EqualFold(strings.TrimSpace(f), name)
 		}) {
 			continue
 		}
 		groups = append(groups, kmsg.ListGroupsResponseGroup{
-			Group: g.id, ProtocolType: g.protocolType, GroupState: name, GroupType: classic,
+			Group: g.id, ProtocolType: g.classic.ProtocolType(), GroupState: name, GroupType: classicType,
 		})
 	}
 	return groups

@@ -1,28 +1,15 @@
-// Package group coordinates consumer groups: who is a member, which generation it
-// is, who gets what (classic groups: the members' leader decides), and which offsets
-// a group has committed. Machine is the pure state machine of one partition of
-// __consumer_offsets, run by a coord.Runtime; Service is its face for the broker.
-//
-// The records are Kafka's own (OffsetCommitKey and GroupMetadataKey with their
-// values), so that its tools read them and a log of Kafka's can be taken over. What
-// they hold is a group's last complete generation and its offsets. What they do not
-// hold, members that are joining, requests that wait and timers, lives in the
-// machine only; after a failover members come back by themselves.
-//
-// A Machine is guarded by its shard's mutex and knows no clock but its Step's. A
-// Service is safe for concurrent use.
 package group
 
 import (
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/group/classic"
+	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/record"
 )
-
-// joinWait is how long the request of a new member that does not know its id yet
-// may wait: no heartbeat can tell that the client has gone. As in Kafka.
-const joinWait = 5 * time.Minute
 
 // Settings are what the cluster's configs say about groups.
 type Settings struct {
@@ -36,14 +23,22 @@ type Settings struct {
 	CommitTimeout time.Duration // offsets.commit.timeout.ms: how long an answer waits for the replicas
 }
 
+// group is one group with the offsets that it has committed, whatever kind it is of.
+type group struct {
+	id      string
+	last    record.Offset // the offset after the group's last record
+	offsets committed
+	classic *classic.Group
+}
+
 // Machine holds the groups of one partition of __consumer_offsets.
 type Machine struct {
 	settings func() Settings
-	newID    func() string // of a member: the part after the client's name
 	timers   *coord.Timers
-	scan     coord.Timer // looks for expired offsets
-	memory   account     // what the groups take
-	names    *names      // of the topics that groups have offsets of
+	scan     coord.Timer     // looks for expired offsets
+	memory   *memory.Account // what the groups take
+	names    *names          // of the topics that groups have offsets of
+	classic  *classic.Host
 
 	groups map[string]*group
 	last   record.Offset // the offset after the last record applied
@@ -52,9 +47,16 @@ type Machine struct {
 var _ coord.Machine = (*Machine)(nil)
 
 // newMachine makes the machine of a partition that has no records yet.
-func newMachine(t *coord.Timers, total *budget, settings func() Settings, newID func() string) *Machine {
-	m := &Machine{settings: settings, newID: newID, timers: t, memory: account{total: total}, groups: map[string]*group{}}
-	m.names = newNames(&m.memory)
+func newMachine(t *coord.Timers, total *memory.Budget, settings func() Settings, newID func() string) *Machine {
+	m := &Machine{settings: settings, timers: t, memory: memory.NewAccount(total), groups: map[string]*group{}}
+	m.names = newNames(m.memory)
+	m.classic = &classic.Host{
+		Timers: t, Memory: m.memory, NewID: newID,
+		Settings: func() classic.Settings {
+			set := settings()
+			return classic.Settings{InitialDelay: set.InitialDelay, MaxSize: set.MaxSize}
+		},
+	}
 	m.scan.Fire = m.expireOffsets
 	return m
 }
@@ -66,36 +68,47 @@ func (m *Machine) Apply(s *coord.Step, r coord.Record) error {
 	if err != nil {
 		return err
 	}
-	if k.kind == groupKey {
+	if k.kind == classic.Key {
 		return m.applyGroup(s, k, r.Value)
 	}
 	return m.applyOffset(s, k, r.Value)
 }
 
-// Loaded starts the session timers of the members that the log knows: whoever does
-// not come back in time is taken out.
+// applyGroup takes over a classic group, or the end of a group.
+func (m *Machine) applyGroup(s *coord.Step, k key, value []byte) error {
+	if value == nil {
+		if g := m.groups[string(k.group)]; g != nil {
+			g.classic.Close(s)
+			g.offsets.clear()
+			delete(m.groups, g.id)
+			m.memory.Add(-groupCost)
+		}
+		return nil
+	}
+	v, err := classic.Decode(value)
+	if err != nil {
+		return err
+	}
+	g := m.obtain(string(k.group))
+	g.last = s.Next()
+	g.classic.Apply(s, v)
+	return nil
+}
+
+// Loaded begins to count the time of members and offsets.
 func (m *Machine) Loaded(s *coord.Step) {
-	m.memory.enter()
-	set := m.settings()
-	m.timers.Set(&m.scan, s.Now.Add(set.RetentionScan))
+	m.memory.Enter()
+	m.timers.Set(&m.scan, s.Now.Add(m.settings().RetentionScan))
 	for _, g := range m.groups {
-		for _, mb := range g.members {
-			m.touch(s, mb)
-		}
-		if set.MaxSize > 0 && len(g.members) > set.MaxSize {
-			m.prepareRebalance(s, g)
-		}
+		g.classic.Loaded(s)
 	}
 }
 
-// Unload tells everybody who waits that the coordinator is elsewhere.
+// Unload answers all requests that wait: the coordinator is elsewhere.
 func (m *Machine) Unload(s *coord.Step) {
-	m.memory.leave()
+	m.memory.Leave()
 	for _, g := range m.groups {
-		for _, mb := range g.members {
-			mb.answerJoin(s, joinFailure(mb.id, notCoordinator))
-			mb.answerSync(s, syncFailure(notCoordinator))
-		}
+		g.classic.Unload(s)
 	}
 }
 
@@ -112,7 +125,52 @@ func (m *Machine) find(s *coord.Step, id string) *group {
 	return g
 }
 
-// touch grants a member another session.
-func (m *Machine) touch(s *coord.Step, mb *member) {
-	m.timers.Set(&mb.session, s.Now.Add(mb.sessionTimeout))
+// obtain finds a group or makes an empty one.
+func (m *Machine) obtain(id string) *group {
+	g := m.groups[id]
+	if g == nil {
+		g = &group{id: id, offsets: newCommitted(m.names), classic: classic.New(m.classic, id)}
+		m.groups[id] = g
+		m.memory.Add(groupCost)
+	}
+	return g
+}
+
+// Join handles JoinGroup.
+func (m *Machine) Join(s *coord.Step, c classic.Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse)) {
+	if g := m.find(s, req.Group); g != nil {
+		g.classic.Join(s, c, req, reply)
+		return
+	}
+	m.classic.Found(s, c, req, reply, func() *classic.Group { return m.obtain(req.Group).classic })
+}
+
+// Sync handles SyncGroup.
+func (m *Machine) Sync(s *coord.Step, req *kmsg.SyncGroupRequest, reply func(*kmsg.SyncGroupResponse)) {
+	if g := m.find(s, req.Group); g != nil {
+		g.classic.Sync(s, req, reply)
+		return
+	}
+	s.Reply(func(err error) { reply(classic.SyncFailure(codeOr(err, unknownMemberID))) })
+}
+
+// Heartbeat handles Heartbeat. The answer tells nothing that a failover could take back,
+// so that it waits for no record: while the log is slow, members stay members.
+func (m *Machine) Heartbeat(s *coord.Step, req *kmsg.HeartbeatRequest) int16 {
+	if g := m.groups[req.Group]; g != nil {
+		return g.classic.Heartbeat(s, req)
+	}
+	return unknownMemberID
+}
+
+// Leave handles LeaveGroup: each member has its own code.
+func (m *Machine) Leave(s *coord.Step, req *kmsg.LeaveGroupRequest) []kmsg.LeaveGroupResponseMember {
+	if g := m.find(s, req.Group); g != nil {
+		return g.classic.Leave(s, req)
+	}
+	resp := make([]kmsg.LeaveGroupResponseMember, len(req.Members))
+	for i, who := range req.Members {
+		resp[i] = kmsg.LeaveGroupResponseMember{MemberID: who.MemberID, InstanceID: who.InstanceID, ErrorCode: unknownMemberID}
+	}
+	return resp
 }

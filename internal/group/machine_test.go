@@ -2,8 +2,6 @@ package group
 
 import (
 	"fmt"
-	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -14,23 +12,22 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/group/classic"
+	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/replica"
 )
 
 // recorded is what must be the same after a failover: all of a group that is empty
 // or stable, and every group's offsets.
 type recorded struct {
-	State, Protocol, Leader string
-	Unsaved                 bool
-	Generation              int32
-	Members                 []string
-	Offsets                 map[string]offset
+	Group   []byte // as its record says it
+	Offsets map[string]offset
 }
 
 func (m *Machine) recorded() map[string]recorded {
 	out := map[string]recorded{}
 	for id, g := range m.groups {
-		r := recorded{Unsaved: g.unsaved}
+		var r recorded
 		for topic, list := range g.offsets.topics {
 			for i := range list {
 				if r.Offsets == nil {
@@ -39,14 +36,12 @@ func (m *Machine) recorded() map[string]recorded {
 				r.Offsets[fmt.Sprint(topic.text, "/", list[i].partition)] = list[i].offset()
 			}
 		}
-		if g.state == empty || g.state == stable {
-			r.State, r.Protocol, r.Leader, r.Generation = g.state.String(), g.protocol, g.leader, g.generation
-			for _, mb := range g.members {
-				r.Members = append(r.Members, fmt.Sprint(mb.id, text(mb.instance), mb.clientID, mb.clientHost,
-					mb.sessionTimeout, mb.rebalanceTimeout, string(mb.metadata(g.protocol)), string(mb.assignment)))
-			}
+		if state := g.classic.State(); state == "Empty" || state == "Stable" {
+			v := g.classic.Record()
+			v.CurrentStateTimestamp = 0 // a group that could not be recorded at once has another one
+			r.Group = v.AppendTo(nil)
 		}
-		if g.state == empty && g.protocolType == "" && len(r.Offsets) == 0 {
+		if g.classic.Empty() && g.classic.ProtocolType() == "" && len(r.Offsets) == 0 {
 			continue // an empty simple group may be there or not: nobody can tell
 		}
 		out[id] = r
@@ -55,10 +50,14 @@ func (m *Machine) recorded() map[string]recorded {
 }
 
 // held counts what the machine keeps of its groups, from nothing.
-func (m *Machine) held() (n int64) {
+func (m *Machine) held() (n int64, err error) {
 	users := map[*topicName]int{}
 	for _, g := range m.groups {
-		n += groupSize(g.id)
+		took, err := g.classic.Check()
+		if err != nil {
+			return 0, err
+		}
+		n += groupCost + took
 		for topic, list := range g.offsets.topics {
 			users[topic]++
 			n += placeCost
@@ -66,85 +65,29 @@ func (m *Machine) held() (n int64) {
 				n += list[i].size()
 			}
 		}
-		for _, mb := range g.members {
-			n += mb.size()
-		}
-		for id := range g.pending {
-			n += int64(pendingCost + len(id))
-		}
-		for topic := range g.subscribed {
-			n += topicSize([]byte(topic))
-		}
 	}
 	for topic, n := range users {
 		if topic.users != n || m.names.byText[topic.text] != topic {
-			return -1
+			return 0, fmt.Errorf("%d groups have offsets of %s, not %d", n, topic.text, topic.users)
 		}
 	}
 	for text := range m.names.byText {
 		n += nameSize(len(text))
 	}
 	if len(users) != len(m.names.byText) {
-		return -1
+		return 0, fmt.Errorf("%d topics have offsets, not %d", len(users), len(m.names.byText))
 	}
-	return n
+	return n, nil
 }
 
 // check fails where the machine's bookkeeping contradicts itself.
 func (m *Machine) check(fatalf func(string, ...any)) {
-	if n := m.held(); n != m.memory.held || n != m.memory.total.used.Load() {
-		fatalf("the groups take %d bytes; the account holds %d, the budget %d", n, m.memory.held, m.memory.total.used.Load())
+	n, err := m.held()
+	if err != nil {
+		fatalf("%v", err)
 	}
-	for _, g := range m.groups {
-		waiting, unsynced, support := 0, 0, map[string]int{}
-		for _, mb := range g.members {
-			if mb.join != nil {
-				waiting++
-			}
-			if mb.unsynced {
-				unsynced++
-			}
-			for _, p := range mb.protocols {
-				support[p.Name]++
-			}
-			if g.byID[mb.id] != mb || mb.instance != nil && g.statics[*mb.instance] != mb || mb.group != g {
-				fatalf("member %s is not found", mb.id)
-			}
-			if mb.sync != nil && g.state != completing {
-				fatalf("a SyncGroup waits in a group that is %v", g.state)
-			}
-			if mb.join != nil && g.state != preparing {
-				fatalf("a JoinGroup waits in a group that is %v", g.state)
-			}
-			if !mb.session.IsSet() && mb.join == nil && mb.sync == nil {
-				fatalf("member %s can stay for ever", mb.id)
-			}
-		}
-		if waiting != g.waiting || unsynced != g.unsynced || !maps.Equal(support, g.support) || len(g.byID) != len(g.members) {
-			fatalf("counts are wrong: %d %d %v, want %d %d %v", g.waiting, g.unsynced, g.support, waiting, unsynced, support)
-		}
-		switch g.state {
-		case empty:
-			if len(g.members) > 0 {
-				fatalf("an empty group has members")
-			}
-		case preparing:
-			if !g.joinTimer.IsSet() {
-				fatalf("a group prepares for ever")
-			}
-		case completing:
-			if !g.syncTimer.IsSet() && g.unsynced > 0 {
-				fatalf("a group completes for ever")
-			}
-			fallthrough
-		case stable:
-			if g.byID[g.leader] == nil {
-				fatalf("the leader %q is no member", g.leader)
-			}
-			if g.support[g.protocol] != len(g.members) {
-				fatalf("not all members have the protocol %q", g.protocol)
-			}
-		}
+	if n != m.memory.Held() {
+		fatalf("the groups take %d bytes; the account holds %d", n, m.memory.Held())
 	}
 }
 
@@ -167,7 +110,7 @@ func (c *crowd) instance() *string {
 
 func (c *crowd) generation() int32 {
 	if g := c.m.groups["g"]; g != nil && rapid.IntRange(0, 4).Draw(c.rt, "right") > 0 {
-		return g.generation
+		return g.classic.Record().Generation
 	}
 	return rapid.Int32Range(-1, 3).Draw(c.rt, "generation")
 }
@@ -244,25 +187,26 @@ func TestReloadGivesTheSameState(t *testing.T) {
 		c := &crowd{world: newWorld(t), rt: rt}
 		c.set.InitialDelay = time.Second
 		c.set.MaxSize = 4
-		c.total.limit = rapid.SampledFrom([]int64{MaxMemory, 5000, 3000, 2000}).Draw(rt, "memory")
+		c.room(rapid.SampledFrom([]int64{memory.Max, 5000, 3000, 2000}).Draw(rt, "memory"))
 		for range rapid.IntRange(0, 60).Draw(rt, "steps") {
 			c.act()
 			c.m.check(rt.Fatalf)
 		}
-		live := c.m.recorded()
 		c.fail = nil
+		c.pass(2 * time.Second) // a group that has become empty and could not be recorded is by now
+		live := c.m.recorded()
 		c.unload(nil, nil)
 		if c.asked != c.heard {
 			rt.Fatalf("%d requests, %d answers", c.asked, c.heard)
 		}
-		if n := c.total.used.Load(); n != 0 {
+		if n := c.total.Used() - c.taken; n != 0 {
 			rt.Fatalf("%d bytes are held after the end", n)
 		}
 		c.reload(nil, nil)
 		c.m.check(rt.Fatalf)
 		again := c.m.recorded()
 		for id, r := range live {
-			if r.State == "" || r.Unsaved { // only offsets are recorded
+			if r.Group == nil { // it is in between: only offsets are recorded
 				live[id], again[id] = recorded{Offsets: r.Offsets}, recorded{Offsets: again[id].Offsets}
 			}
 		}
@@ -329,9 +273,10 @@ func TestCommitTooLarge(t *testing.T) {
 // TestPendingMembersAreBounded proves that clients which ask for ids and never use
 // them do not fill the memory.
 func TestPendingMembersAreBounded(t *testing.T) {
+	const manyIDs = 10_000
 	w := newWorld(t)
 	codes := map[int16]int{}
-	for range maxPending + 10 {
+	for range manyIDs + 10 {
 		req := kmsg.NewPtrJoinGroupRequest()
 		req.Version, req.Group, req.ProtocolType, req.SessionTimeoutMillis = 9, "g", "consumer", 10_000
 		req.Protocols = []kmsg.JoinGroupRequestProtocol{{Name: "range"}}
@@ -339,12 +284,12 @@ func TestPendingMembersAreBounded(t *testing.T) {
 			w.m.Join(s, Client{ID: "c"}, req, func(r *kmsg.JoinGroupResponse) { codes[r.ErrorCode]++ })
 		})
 	}
-	if codes[memberIDRequired] != maxPending || codes[groupMaxSizeReached] != 10 {
+	if codes[memberIDRequired] != manyIDs || codes[groupMaxSizeReached] != 10 {
 		t.Errorf("answers: %v", codes)
 	}
 	w.pass(11 * time.Second)
-	if n := len(w.m.groups["g"].pending); n != 0 {
-		t.Errorf("%d ids are remembered", n)
+	if n := w.total.Used(); n != groupCost+classic.Size("g") {
+		t.Errorf("%d bytes are held when the ids are forgotten", n)
 	}
 }
 
@@ -390,13 +335,13 @@ func TestNoRebalanceTimeoutDoesNotSpin(t *testing.T) {
 	w.step(func(s *coord.Step) { w.m.Leave(s, leave) })
 	fired = 0
 	fire()
-	if g := w.m.groups["g"]; fired >= 100 || g.state != preparing || len(g.members) != 1 {
-		t.Fatalf("%d timers fired; the group is %v with %d members", fired, g.state, len(g.members))
+	if g := w.m.groups["g"].classic; fired >= 100 || g.State() != "PreparingRebalance" || len(g.Record().Members) != 1 {
+		t.Fatalf("%d timers fired; the group is %v with %d members", fired, g.State(), len(g.Record().Members))
 	}
 	w.now = w.now.Add(11 * time.Second)
 	fire()
-	if g := w.m.groups["g"]; g.state != empty {
-		t.Errorf("the group is %v after its last member's session", g.state)
+	if g := w.m.groups["g"].classic; !g.Empty() {
+		t.Errorf("the group is %v after its last member's session", g.State())
 	}
 }
 
@@ -449,13 +394,13 @@ func TestRecordsAreKafkas(t *testing.T) {
 func FuzzRecord(f *testing.F) {
 	o := offset{at: 1, epoch: 2, time: 3, expires: noExpiry, topic: [16]byte{1}, metadata: "m"}
 	f.Add(appendOffsetKey(nil, "g", "t", 0), o.appendTo(nil))
-	f.Add(appendGroupKey(nil, "g"), (&kmsg.GroupMetadataValue{
+	f.Add([]byte("\x00\x02\x00\x01g"), (&kmsg.GroupMetadataValue{
 		Version: 3, ProtocolType: consumerType, Protocol: new(string("range")), Leader: new(string("a")),
 		Members: []kmsg.GroupMetadataValueMember{{MemberID: "a", Subscription: metadata("t")}},
 	}).AppendTo(nil))
 	f.Add([]byte{0, 3}, []byte{})
 	f.Fuzz(func(_ *testing.T, key, value []byte) {
-		m := newMachine(new(coord.Timers), newBudget(slog.New(slog.DiscardHandler), 0), DefaultSettings, func() string { return "" })
+		m := emptyMachine()
 		s := coord.NewStep(time.UnixMilli(0))
 		if err := m.Apply(s, coord.Record{Key: key, Value: value}); err != nil {
 			return
@@ -467,23 +412,9 @@ func FuzzRecord(f *testing.F) {
 	})
 }
 
-// TestSubscription proves that topics are read off a consumer's metadata, and that
-// metadata which is something else says nothing.
-func TestSubscription(t *testing.T) {
-	f := func(b []byte, want string, ok bool) {
-		t.Helper()
-		got := map[string]struct{}{}
-		took, read := subscription(got, b, MaxMemory)
-		if read != ok {
-			t.Errorf("%x: ok is %v", b, !ok)
-		}
-		if names := strings.Join(slices.Sorted(maps.Keys(got)), " "); ok && (names != want || took != int64(len(got)*(topicCost+1))) {
-			t.Errorf("%x: %q, %d bytes", b, names, took)
-		}
-	}
-	f(metadata("a+b"), "a b", true)
-	f(metadata(""), "", true)
-	f(nil, "", false)
-	f([]byte{0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 1, 'a'}, "", false)
-	f(metadata("a+b")[:9], "", false)
-}
+// Codes that only the kinds of groups answer.
+const (
+	rebalanceInProgress int16 = 27
+	memberIDRequired    int16 = 79
+	groupMaxSizeReached int16 = 81
+)

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/group/classic"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -15,14 +16,14 @@ import (
 // partitions are in the topics. The topics must exist; their names are filled in.
 func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.OffsetCommitResponseTopic, int16) {
 	g := m.find(s, req.Group)
-	if fault := m.mayCommit(s, g, req); fault != 0 {
+	if fault := mayCommit(s, g, req); fault != 0 {
 		return nil, fault
 	}
 	if sizeOf(req) > coord.MaxBatch {
 		return nil, invalidCommitOffsetSize
 	}
-	if n := m.growth(g, req); n > m.memory.room() {
-		m.memory.total.refused(s.Now, req.Group, n)
+	if n := m.growth(g, req); n > m.memory.Room() {
+		m.memory.Refuse(s.Now, req.Group, n)
 		return nil, coordinatorNotAvailable
 	}
 	limit := m.settings().MaxMetadata
@@ -70,7 +71,7 @@ func sizeOf(req *kmsg.OffsetCommitRequest) (n int) {
 // group may be nil. Where there is room for all of it, as if nothing had been committed
 // before, it is not looked at more closely.
 func (m *Machine) growth(g *group, req *kmsg.OffsetCommitRequest) int64 {
-	expires, most := req.RetentionTimeMillis >= 0, groupSize(req.Group)
+	expires, most := req.RetentionTimeMillis >= 0, groupCost+classic.Size(req.Group)
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		most += placeCost + nameSize(len(t.Topic))
@@ -78,7 +79,7 @@ func (m *Machine) growth(g *group, req *kmsg.OffsetCommitRequest) int64 {
 			most += keptSize(len(deref(t.Partitions[j].Metadata)), expires)
 		}
 	}
-	if g == nil || most <= m.memory.room() {
+	if g == nil || most <= m.memory.Room() {
 		return most
 	}
 	n := int64(0)
@@ -88,31 +89,17 @@ func (m *Machine) growth(g *group, req *kmsg.OffsetCommitRequest) int64 {
 	return n
 }
 
-// mayCommit tells whether a commit is accepted. A member's keeps its session alive.
-func (m *Machine) mayCommit(s *coord.Step, g *group, req *kmsg.OffsetCommitRequest) int16 {
+// mayCommit tells whether a commit is accepted: 0, or the answer's code.
+func mayCommit(s *coord.Step, g *group, req *kmsg.OffsetCommitRequest) int16 {
 	switch {
-	case g == nil && req.Generation < 0:
+	case g != nil:
+		return g.classic.MayCommit(s, req)
+	case req.Generation < 0:
 		return 0 // a simple group comes to be
-	case g == nil && req.Version >= 9:
+	case req.Version >= 9:
 		return groupIDNotFound
-	case g == nil:
-		return illegalGeneration
-	case g.state == empty && req.Generation < 0:
-		return 0
-	case req.Generation < 0 && req.MemberID == "" && req.InstanceID == nil:
-		return unknownMemberID // somebody outside, and the group has members
 	}
-	mb, fault := g.check(req.MemberID, req.InstanceID)
-	switch {
-	case fault != 0:
-		return fault
-	case req.Generation != g.generation:
-		return illegalGeneration
-	case g.state == completing:
-		return rebalanceInProgress
-	}
-	m.touch(s, mb)
-	return 0
+	return illegalGeneration
 }
 
 // tooLong tells whether metadata passes the limit, counted as Java does: in UTF-16.
@@ -193,6 +180,9 @@ func fetched(partition int32, o offset, ok bool) kmsg.OffsetFetchResponseGroupTo
 	}
 }
 
+// consumerType is the protocol type of members whose topics the coordinator knows.
+const consumerType = "consumer"
+
 // DeleteOffsets handles OffsetDelete: offsets of topics that the group's members
 // consume stay.
 func (m *Machine) DeleteOffsets(s *coord.Step, req *kmsg.OffsetDeleteRequest) ([]kmsg.OffsetDeleteResponseTopic, int16) {
@@ -200,14 +190,14 @@ func (m *Machine) DeleteOffsets(s *coord.Step, req *kmsg.OffsetDeleteRequest) ([
 	switch {
 	case g == nil:
 		return nil, groupIDNotFound
-	case g.state != empty && g.protocolType != consumerType:
+	case !g.classic.Empty() && g.classic.ProtocolType() != consumerType:
 		return nil, nonEmptyGroup
 	}
 	topics := make([]kmsg.OffsetDeleteResponseTopic, len(req.Topics))
 	for i, t := range req.Topics {
 		topics[i].Topic = t.Topic
 		topics[i].Partitions = make([]kmsg.OffsetDeleteResponseTopicPartition, len(t.Partitions))
-		consumed := g.consumes(t.Topic)
+		consumed := g.classic.Consumes(t.Topic)
 		for j, p := range t.Partitions {
 			out := &topics[i].Partitions[j]
 			out.Partition = p.Partition
@@ -229,7 +219,7 @@ func (m *Machine) Delete(s *coord.Step, id string) int16 {
 	switch {
 	case g == nil:
 		return groupIDNotFound
-	case g.state != empty:
+	case !g.classic.Empty():
 		return nonEmptyGroup
 	}
 	g.bury(s)
@@ -247,7 +237,7 @@ func (g *group) bury(s *coord.Step) {
 			putOffset(s, g.id, topic.text, list[i].partition, nil)
 		}
 	}
-	putGroup(s, g.id, nil)
+	classic.Put(s, g.id, nil)
 }
 
 // What deletes offsets decides only so many records and bytes at a time, so that no
@@ -299,8 +289,8 @@ func (m *Machine) expireOffsets(s *coord.Step) {
 			m.timers.Set(&m.scan, s.Now.Add(scanPause))
 			return
 		}
-		if left == 0 && g.state == empty && len(g.pending) == 0 {
-			putGroup(s, g.id, nil)
+		if left == 0 && g.classic.Idle() {
+			classic.Put(s, g.id, nil)
 		}
 	}
 	m.timers.Set(&m.scan, s.Now.Add(set.RetentionScan))
@@ -326,15 +316,15 @@ func (g *group) expire(s *coord.Step, retention time.Duration) (left int) {
 // so long after the commit; in a stable group of consumers likewise, for topics that
 // they do not consume any more.
 func (g *group) expired(now time.Time, topic string, o *offset, retention time.Duration) bool {
-	if g.state != empty && (g.state != stable || !g.knows) || g.state != empty && g.consumes(topic) {
+	if g.classic.InUse(topic) {
 		return false
 	}
 	if o.expires != noExpiry {
 		return now.UnixMilli() >= o.expires
 	}
 	since := o.time
-	if g.state == empty && g.protocolType != "" && g.since >= 0 {
-		since = g.since
+	if ms, ok := g.classic.EmptySince(); ok {
+		since = ms
 	}
 	return now.UnixMilli()-since >= retention.Milliseconds()
 }

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"time"
-
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/group/classic"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -22,9 +20,7 @@ import (
 // A string is an i16 length and bytes. Offsets are written and read by hand, since
 // every commit is one; groups by kmsg.
 const (
-	offsetKey   = 1
-	groupKey    = 2
-	groupRecord = 3 // the version of GroupMetadataValue that Kafka writes
+	offsetKey = 1
 
 	offsetRecord         = 3 // of OffsetCommitValue, without a topic id
 	offsetRecordWithID   = 4 // flexible
@@ -40,7 +36,7 @@ var (
 
 // key is a decoded record key; its slices alias the record.
 type key struct {
-	kind      int16 // offsetKey or groupKey
+	kind      int16 // offsetKey or classic.Key
 	group     []byte
 	topic     []byte
 	partition int32
@@ -112,7 +108,7 @@ func decodeKey(b []byte) (key, error) {
 	case 0, offsetKey:
 		k.kind = offsetKey
 		k.group, k.topic, k.partition = c.string(), c.string(), c.int32()
-	case groupKey:
+	case classic.Key:
 		k.group = c.string()
 	default:
 		return key{}, fmt.Errorf("%w: %d", errUnknownKind, k.kind)
@@ -246,102 +242,3 @@ func (m *Machine) applyOffset(s *coord.Step, k key, value []byte) error {
 	g.offsets.set(k.topic, k.partition, &o)
 	return nil
 }
-
-func appendGroupKey(b []byte, group string) []byte {
-	return appendString(be.AppendUint16(b, groupKey), group)
-}
-
-// putGroup decides what a group is; nil: that it is gone.
-func putGroup(s *coord.Step, group string, v *kmsg.GroupMetadataValue) {
-	b := appendGroupKey(s.Buffer(), group)
-	n := len(b)
-	if v != nil {
-		b = v.AppendTo(b)
-	}
-	s.PutBuffer(b, n)
-}
-
-// putEmpty decides that there is a group in which nothing has happened yet.
-func putEmpty(s *coord.Step, group string) {
-	v := kmsg.NewGroupMetadataValue()
-	v.Version, v.CurrentStateTimestamp = groupRecord, s.Now.UnixMilli()
-	putGroup(s, group, &v)
-}
-
-// value is the group as a record, in the generation and with the assignment it has.
-func (g *group) value() *kmsg.GroupMetadataValue {
-	v := kmsg.NewGroupMetadataValue()
-	v.Version = groupRecord
-	v.ProtocolType, v.Generation = g.protocolType, g.generation
-	v.Protocol, v.Leader = optional(g.protocol), optional(g.leader)
-	v.CurrentStateTimestamp = g.since
-	v.Members = make([]kmsg.GroupMetadataValueMember, len(g.members))
-	for i, mb := range g.members {
-		v.Members[i] = kmsg.GroupMetadataValueMember{
-			MemberID: mb.id, InstanceID: mb.instance,
-			ClientID: mb.clientID, ClientHost: mb.clientHost,
-			RebalanceTimeoutMillis: millis(mb.rebalanceTimeout),
-			SessionTimeoutMillis:   millis(mb.sessionTimeout),
-			Subscription:           mb.metadata(g.protocol), Assignment: mb.assignment,
-		}
-	}
-	return &v
-}
-
-// applyGroup takes over a group, or its end.
-func (m *Machine) applyGroup(s *coord.Step, k key, value []byte) error {
-	if value == nil {
-		if g := m.groups[string(k.group)]; g != nil {
-			m.forget(s, g)
-		}
-		return nil
-	}
-	var v kmsg.GroupMetadataValue
-	// What kmsg reads aliases the record, which is somebody else's buffer: restore
-	// copies what it keeps.
-	if err := v.ReadFrom(value); err != nil {
-		return fmt.Errorf("a group's record cannot be decoded: %w", err)
-	}
-	g := m.obtain(string(k.group))
-	g.last = s.Next()
-	m.restore(s, g, &v)
-	return nil
-}
-
-// forget drops a group with everything that belongs to it.
-func (m *Machine) forget(s *coord.Step, g *group) {
-	for len(g.members) > 0 {
-		m.remove(s, g.members[len(g.members)-1], unknownMemberID)
-	}
-	for id := range g.pending {
-		m.removePending(g, id)
-	}
-	m.timers.Stop(&g.joinTimer)
-	m.timers.Stop(&g.syncTimer)
-	g.offsets.clear()
-	m.memory.add(-g.charged - groupSize(g.id))
-	delete(m.groups, g.id)
-}
-
-// subscription adds the topics that a consumer's metadata names, and tells how many
-// bytes they take; false where it cannot be read or they take more than there is room
-// for. All versions begin alike: version i16, topics array of strings.
-func subscription(topics map[string]struct{}, metadata []byte, room int64) (took int64, ok bool) {
-	c := cursor{b: metadata}
-	c.int16()
-	for n := c.int32(); n > 0 && !c.short; n-- {
-		t := c.string()
-		if _, known := topics[string(t)]; known || c.short {
-			continue
-		}
-		if took += topicSize(t); took > room {
-			return 0, false
-		}
-		topics[string(t)] = struct{}{}
-	}
-	return took, !c.short
-}
-
-func millis(d time.Duration) int32 { return int32(d / time.Millisecond) }
-
-func fromMillis(ms int32) time.Duration { return time.Duration(ms) * time.Millisecond }

@@ -16,6 +16,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/group/classic"
+	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
 )
@@ -76,7 +78,9 @@ type world struct {
 	t     *testing.T
 	m     *Machine
 	tm    *coord.Timers
-	total *budget // of all machines that the world has had
+	total *memory.Budget  // of all machines that the world has had
+	other *memory.Account // what somebody else takes of it
+	taken int64
 	set   Settings
 	now   time.Time
 	start time.Time
@@ -92,11 +96,19 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, set: DefaultSettings(), now: time.UnixMilli(1_000_000)}
 	w.start = w.now
-	w.total = newBudget(slog.New(slog.DiscardHandler), 0)
+	w.total = memory.NewBudget(slog.New(slog.DiscardHandler), 0)
+	w.other = memory.NewAccount(w.total)
+	w.other.Enter()
 	w.set.MaxMetadata = 8
 	w.fresh()
 	w.step(w.m.Loaded)
 	return w
+}
+
+// room leaves so many bytes of the budget to the machine.
+func (w *world) room(n int64) {
+	w.other.Add(w.total.Free() - n)
+	w.taken = w.other.Held()
 }
 
 func (w *world) fresh() {
@@ -183,7 +195,7 @@ func (a args) ms(name string, or time.Duration) int32 {
 		}
 		or = d
 	}
-	return millis(or)
+	return int32(or / time.Millisecond)
 }
 
 func (a args) opt(name string) *string {
@@ -474,9 +486,9 @@ func (w *world) change(a args, _ []string) {
 		case "size":
 			w.set.MaxSize = a.int(name, 0)
 		case "retention":
-			w.set.Retention = fromMillis(a.ms(name, 0))
+			w.set.Retention = time.Duration(a.ms(name, 0)) * time.Millisecond
 		case "delay":
-			w.set.InitialDelay = fromMillis(a.ms(name, 0))
+			w.set.InitialDelay = time.Duration(a.ms(name, 0)) * time.Millisecond
 		default:
 			w.t.Fatalf("unknown setting %s", name)
 		}
@@ -498,9 +510,9 @@ func (w *world) printLog(args, []string) {
 			w.t.Fatal(err)
 		}
 		switch {
-		case k.kind == groupKey && r.Value == nil:
+		case k.kind == classic.Key && r.Value == nil:
 			w.say("group %s: gone", k.group)
-		case k.kind == groupKey:
+		case k.kind == classic.Key:
 			var v kmsg.GroupMetadataValue
 			if err := v.ReadFrom(r.Value); err != nil {
 				w.t.Fatal(err)
@@ -529,12 +541,12 @@ func (w *world) printLog(args, []string) {
 func (w *world) reload(args, []string) {
 	log := w.log
 	w.log = nil
-	w.m.memory.leave() // its node is gone
+	w.m.memory.Leave() // its node is gone
 	w.fresh()
 	for _, r := range log {
 		w.step(func(s *coord.Step) { s.Put(r.Key, r.Value) })
 	}
-	if n := w.total.used.Load(); n != 0 {
+	if n := w.total.Used() - w.taken; n != 0 {
 		w.t.Errorf("%d bytes are taken for a machine that may never be opened", n)
 	}
 	w.step(w.m.Loaded)

@@ -13,6 +13,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/group/classic"
+	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -29,9 +31,12 @@ type Config struct {
 	Partitions func() int32
 	// NewID makes the random part of a member id; nil means a UUID.
 	NewID func() string
-	// Memory is how many bytes all groups may keep; 0 means MaxMemory.
+	// Memory is how many bytes all groups may keep; 0 means memory.Max.
 	Memory int64
 }
+
+// Client is whose request it is.
+type Client = classic.Client
 
 // DefaultSettings are Kafka's.
 func DefaultSettings() Settings {
@@ -49,7 +54,7 @@ func DefaultSettings() Settings {
 type Service struct {
 	cfg    Config
 	rt     *coord.Runtime[*Machine]
-	memory *budget
+	memory *memory.Budget
 
 	work sync.WaitGroup // the goroutine that forgets topics
 
@@ -68,12 +73,12 @@ func New(cfg Config) *Service {
 		cfg.NewID = newUUID
 	}
 	cfg.Settings = (&memo{ask: cfg.Settings}).get
-	memory := newBudget(cfg.Logger, cfg.Memory)
-	return &Service{cfg: cfg, memory: memory, rt: coord.New(coord.Config[*Machine]{
+	total := memory.NewBudget(cfg.Logger, cfg.Memory)
+	return &Service{cfg: cfg, memory: total, rt: coord.New(coord.Config[*Machine]{
 		Logger:   cfg.Logger,
 		Patience: func() time.Duration { return cfg.Settings().CommitTimeout },
 		New: func(_ int32, t *coord.Timers) *Machine {
-			return newMachine(t, memory, cfg.Settings, cfg.NewID)
+			return newMachine(t, total, cfg.Settings, cfg.NewID)
 		},
 	})}
 }
@@ -208,20 +213,20 @@ func (sv *Service) do(group string, op func(m *Machine, s *coord.Step)) int16 {
 // Join handles JoinGroup.
 func (sv *Service) Join(c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse)) {
 	set := sv.cfg.Settings()
-	session := fromMillis(req.SessionTimeoutMillis)
+	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
 	var fault int16
 	switch {
 	case req.Group == "":
 		fault = invalidGroupID
 	case session < set.MinSession || session > set.MaxSession:
 		fault = invalidSessionTimeout
-	case protocolsSize(req.Protocols) > maxMemberBytes:
+	case !classic.Recordable(req.Protocols):
 		fault = invalidRequest
 	default:
 		fault = sv.do(req.Group, func(m *Machine, s *coord.Step) { m.Join(s, c, req, reply) })
 	}
 	if fault != 0 {
-		reply(joinFailure(req.MemberID, fault))
+		reply(classic.JoinFailure(req.MemberID, fault))
 	}
 }
 
@@ -237,7 +242,7 @@ func (sv *Service) Sync(req *kmsg.SyncGroupRequest, reply func(*kmsg.SyncGroupRe
 		fault = sv.do(req.Group, func(m *Machine, s *coord.Step) { m.Sync(s, req, reply) })
 	}
 	if fault != 0 {
-		reply(syncFailure(fault))
+		reply(classic.SyncFailure(fault))
 	}
 }
 

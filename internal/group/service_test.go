@@ -15,12 +15,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/group/classic"
 	"github.com/leatstream/leat/internal/record"
 )
 
-// memory is a coord.Log in memory. Its high watermark follows its end at a Commit, unless
+// memLog is a coord.Log in memory. Its high watermark follows its end at a Commit, unless
 // it is held back.
-type memory struct {
+type memLog struct {
 	mu      sync.Mutex
 	batches []record.Batch
 	end, hw record.Offset
@@ -29,7 +30,7 @@ type memory struct {
 	waits   []func(error)
 }
 
-func (l *memory) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error) {
+func (l *memLog) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b.SetBaseOffset(l.end)
@@ -41,7 +42,7 @@ func (l *memory) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, err
 	return l.end, nil
 }
 
-func (l *memory) Commit() {
+func (l *memLog) Commit() {
 	l.mu.Lock()
 	held := l.held
 	l.mu.Unlock()
@@ -50,7 +51,7 @@ func (l *memory) Commit() {
 	}
 }
 
-func (l *memory) Await(off record.Offset, _ time.Duration, fn func(error)) {
+func (l *memLog) Await(off record.Offset, _ time.Duration, fn func(error)) {
 	l.mu.Lock()
 	if l.hw >= off {
 		l.mu.Unlock()
@@ -62,7 +63,7 @@ func (l *memory) Await(off record.Offset, _ time.Duration, fn func(error)) {
 }
 
 // commit lets the high watermark go, and wakes in order who waited.
-func (l *memory) commit() {
+func (l *memLog) commit() {
 	l.mu.Lock()
 	l.held, l.hw = false, l.end
 	due := l.waits
@@ -73,7 +74,7 @@ func (l *memory) commit() {
 	}
 }
 
-func (l *memory) ReadBatches(off, _ record.Offset, _ int) ([]byte, error) {
+func (l *memLog) ReadBatches(off, _ record.Offset, _ int) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, b := range l.batches {
@@ -84,19 +85,19 @@ func (l *memory) ReadBatches(off, _ record.Offset, _ int) ([]byte, error) {
 	return nil, nil
 }
 
-func (l *memory) HighWatermark() record.Offset {
+func (l *memLog) HighWatermark() record.Offset {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.hw
 }
 
-func (l *memory) End() (record.Offset, error) {
+func (l *memLog) End() (record.Offset, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.end, nil
 }
 
-func (*memory) Start() record.Offset { return 0 }
+func (*memLog) Start() record.Offset { return 0 }
 
 const testPartitions = 3
 
@@ -106,7 +107,7 @@ func commitOne(sv *Service, req *kmsg.OffsetCommitRequest, reply func(*kmsg.Offs
 }
 
 // newService makes a service that leads all partitions, with a log for each.
-func newService(tb testing.TB) (*Service, []*memory) {
+func newService(tb testing.TB) (*Service, []*memLog) {
 	tb.Helper()
 	sv := New(Config{
 		Logger:     slog.New(slog.DiscardHandler),
@@ -114,9 +115,9 @@ func newService(tb testing.TB) (*Service, []*memory) {
 		Partitions: func() int32 { return testPartitions },
 	})
 	tb.Cleanup(sv.Close)
-	logs := make([]*memory, testPartitions)
+	logs := make([]*memLog, testPartitions)
 	for i := range logs {
-		logs[i] = &memory{}
+		logs[i] = &memLog{}
 		sv.StartLeading(int32(i), 1, logs[i])
 	}
 	return sv, logs
@@ -703,13 +704,10 @@ func BenchmarkService(b *testing.B) {
 		sv, req := prepare(b), kmsg.NewPtrHeartbeatRequest()
 		commitOne(sv, commitRequest("g", "", -1, 1), func(*kmsg.OffsetCommitResponse) {})
 		req.Group, req.MemberID = "g", "m"
-		err := sv.rt.Do(PartitionOf("g", testPartitions), func(m *Machine, _ *coord.Step) {
-			g := m.groups["g"]
-			mb := m.newMember(g, "m", nil)
-			mb.sessionTimeout = time.Hour
-			g.add(mb)
-			g.state, g.generation, req.Generation = stable, 1, 1
-		})
+		v := kmsg.NewGroupMetadataValue()
+		v.Version, v.Generation, v.Leader, req.Generation = 3, 1, &req.MemberID, 1
+		v.Members = []kmsg.GroupMetadataValueMember{{MemberID: "m", SessionTimeoutMillis: 3_600_000}}
+		err := sv.rt.Do(PartitionOf("g", testPartitions), func(_ *Machine, s *coord.Step) { classic.Put(s, "g", &v) })
 		if err != nil {
 			b.Fatal(err)
 		}

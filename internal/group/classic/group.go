@@ -1,4 +1,4 @@
-package group
+package classic
 
 import (
 	"slices"
@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -33,9 +34,24 @@ func (s state) String() string {
 // consumerType is the protocol type whose metadata the coordinator understands.
 const consumerType = "consumer"
 
-// group is one classic group. A simple group, which only commits offsets, is one
-// that is empty and has no protocol type.
-type group struct {
+// Settings are what the cluster's configs say about classic groups.
+type Settings struct {
+	InitialDelay time.Duration // group.initial.rebalance.delay.ms
+	MaxSize      int           // group.max.size
+}
+
+// Host is what the groups of a machine share. It does not change.
+type Host struct {
+	Settings func() Settings
+	NewID    func() string // of a member: the part after the client's name
+	Timers   *coord.Timers
+	Memory   *memory.Account
+}
+
+// Group is one classic group. A simple group, which only commits offsets, is one that
+// is empty and has no protocol type.
+type Group struct {
+	host *Host
 	id   string
 	last record.Offset // the offset after the group's last record
 
@@ -50,7 +66,6 @@ type group struct {
 	byID         map[string]*member
 	statics      map[string]*member // by instance id
 	support      map[string]int     // how many members have a protocol
-	offsets      committed
 
 	// What they do not hold.
 	before     state               // the state before this one
@@ -76,7 +91,7 @@ type pending struct {
 
 // member is one member of a group.
 type member struct {
-	group            *group
+	group            *Group
 	id               string
 	instance         *string // nil: a dynamic member
 	clientID         string
@@ -94,49 +109,112 @@ type member struct {
 	unsynced bool                          // has not sent the SyncGroup of this generation
 }
 
-// obtain finds a group or makes an empty one.
-func (m *Machine) obtain(id string) *group {
-	g := m.groups[id]
-	if g == nil {
-		g = &group{
-			id: id, since: -1,
-			byID: map[string]*member{}, statics: map[string]*member{}, support: map[string]int{},
-			offsets: newCommitted(m.names), pending: map[string]*pending{},
-		}
-		g.joinTimer.Fire = func(s *coord.Step) { m.joinTimedOut(s, g) }
-		g.syncTimer.Fire = func(s *coord.Step) { m.syncTimedOut(s, g) }
-		m.groups[id] = g
-		m.memory.add(groupSize(id))
-	}
+// New makes an empty group. It must be closed.
+func New(h *Host, id string) *Group {
+	g := &Group{host: h, id: id, since: -1}
+	g.joinTimer.Fire, g.syncTimer.Fire = g.joinTimedOut, g.syncTimedOut
+	h.Memory.Add(Size(id))
 	return g
 }
 
+// Loaded starts the session timers of the members that the log knows: one that does not
+// come back in time is taken out.
+func (g *Group) Loaded(s *coord.Step) {
+	for _, mb := range g.members {
+		g.touch(s, mb)
+	}
+	if limit := g.host.Settings().MaxSize; limit > 0 && len(g.members) > limit {
+		g.prepareRebalance(s)
+	}
+}
+
+// Unload answers all members whose requests wait: the coordinator is elsewhere.
+func (g *Group) Unload(s *coord.Step) {
+	for _, mb := range g.members {
+		mb.answerJoin(s, JoinFailure(mb.id, notCoordinator))
+		mb.answerSync(s, SyncFailure(notCoordinator))
+	}
+}
+
+// Close ends a group that is gone, with everything that belongs to it.
+func (g *Group) Close(s *coord.Step) {
+	for len(g.members) > 0 {
+		g.remove(s, g.members[len(g.members)-1], unknownMemberID)
+	}
+	for id := range g.pending {
+		g.removePending(id)
+	}
+	g.host.Timers.Stop(&g.joinTimer)
+	g.host.Timers.Stop(&g.syncTimer)
+	g.host.Memory.Add(-g.charged - Size(g.id))
+}
+
+// State is Kafka's name for the group's state.
+func (g *Group) State() string { return g.state.String() }
+
+// ProtocolType is what the members have in common, such as "consumer"; "": there have
+// been none.
+func (g *Group) ProtocolType() string { return g.protocolType }
+
+// Empty tells whether the group has no members.
+func (g *Group) Empty() bool { return g.state == empty }
+
+// Idle tells whether the group has no members and expects none.
+func (g *Group) Idle() bool { return g.state == empty && len(g.pending) == 0 }
+
+// InUse tells whether members may need the offsets of a topic, so that these do not
+// expire: any members, unless it is a stable group of consumers that are known not to
+// consume it.
+func (g *Group) InUse(topic string) bool {
+	return g.state != empty && (g.state != stable || !g.knows || g.Consumes(topic))
+}
+
+// EmptySince is when (ms) the last member has left; false: there have been none, or it
+// is not known.
+func (g *Group) EmptySince() (ms int64, ok bool) {
+	return g.since, g.state == empty && g.protocolType != "" && g.since >= 0
+}
+
+// touch grants a member another session.
+func (g *Group) touch(s *coord.Step, mb *member) {
+	g.host.Timers.Set(&mb.session, s.Now.Add(mb.sessionTimeout))
+}
+
 // newMember makes a member of g, outside of it.
-func (m *Machine) newMember(g *group, id string, instance *string) *member {
+func (g *Group) newMember(id string, instance *string) *member {
 	mb := &member{group: g, id: id, instance: instance}
-	mb.session.Fire = func(s *coord.Step) { m.sessionExpired(s, mb) }
+	mb.session.Fire = func(s *coord.Step) { g.sessionExpired(s, mb) }
 	return mb
 }
 
 // enter changes the state.
-func (g *group) enter(s *coord.Step, next state) {
+func (g *Group) enter(s *coord.Step, next state) {
 	g.before, g.state, g.since = g.state, next, s.Now.UnixMilli()
 }
 
 // add takes a member in.
-func (g *group) add(mb *member) {
+func (g *Group) add(mb *member) {
 	g.members = append(g.members, mb)
-	g.byID[mb.id] = mb
+	put(&g.byID, mb.id, mb)
 	if mb.instance != nil {
-		g.statics[*mb.instance] = mb
+		put(&g.statics, *mb.instance, mb)
 	}
 	g.count(mb, 1)
 }
 
+// put enters into a table, which most groups never have.
+func put[V any](m *map[string]V, key string, v V) {
+	if *m == nil {
+		*m = map[string]V{}
+	}
+	(*m)[key] = v
+}
+
 // count adds a member's protocols to, or takes them from, those supported.
-func (g *group) count(mb *member, n int) {
+func (g *Group) count(mb *member, n int) {
 	for _, p := range mb.protocols {
-		if g.support[p.Name] += n; g.support[p.Name] == 0 {
+		put(&g.support, p.Name, g.support[p.Name]+n)
+		if g.support[p.Name] == 0 {
 			delete(g.support, p.Name)
 		}
 	}
@@ -144,12 +222,11 @@ func (g *group) count(mb *member, n int) {
 
 // remove takes a member out, answering what still waits with the error. Where it
 // led, the oldest member leads.
-func (m *Machine) remove(s *coord.Step, mb *member, code int16) {
-	g := mb.group
-	mb.answerJoin(s, joinFailure("", code))
-	mb.answerSync(s, syncFailure(code))
-	m.timers.Stop(&mb.session)
-	m.refund(mb)
+func (g *Group) remove(s *coord.Step, mb *member, code int16) {
+	mb.answerJoin(s, JoinFailure("", code))
+	mb.answerSync(s, SyncFailure(code))
+	g.host.Timers.Stop(&mb.session)
+	g.refund(mb)
 	g.synced(mb)
 	g.count(mb, -1)
 	delete(g.byID, mb.id)
@@ -166,7 +243,7 @@ func (m *Machine) remove(s *coord.Step, mb *member, code int16) {
 }
 
 // synced notes that a member's SyncGroup is not waited for any more.
-func (g *group) synced(mb *member) {
+func (g *Group) synced(mb *member) {
 	if mb.unsynced {
 		mb.unsynced = false
 		g.unsynced--
@@ -174,16 +251,16 @@ func (g *group) synced(mb *member) {
 }
 
 // removePending forgets an id that was given out.
-func (m *Machine) removePending(g *group, id string) {
+func (g *Group) removePending(id string) {
 	if p := g.pending[id]; p != nil {
-		m.timers.Stop(&p.session)
-		m.memory.add(-p.charged)
+		g.host.Timers.Stop(&p.session)
+		g.host.Memory.Add(-p.charged)
 		delete(g.pending, id)
 	}
 }
 
 // check finds the member that a request speaks for, or the error that it gets.
-func (g *group) check(id string, instance *string) (*member, int16) {
+func (g *Group) check(id string, instance *string) (*member, int16) {
 	if instance != nil {
 		switch mb := g.statics[*instance]; {
 		case mb == nil:
@@ -200,10 +277,10 @@ func (g *group) check(id string, instance *string) (*member, int16) {
 }
 
 // allJoined tells whether nobody is missing for the next generation.
-func (g *group) allJoined() bool { return len(g.pending) == 0 && g.waiting == len(g.members) }
+func (g *Group) allJoined() bool { return len(g.pending) == 0 && g.waiting == len(g.members) }
 
 // rebalanceTimeout is the longest of the members'.
-func (g *group) rebalanceTimeout() (d time.Duration) {
+func (g *Group) rebalanceTimeout() (d time.Duration) {
 	for _, mb := range g.members {
 		d = max(d, mb.rebalanceTimeout)
 	}
@@ -212,7 +289,7 @@ func (g *group) rebalanceTimeout() (d time.Duration) {
 
 // supports tells whether a joining member of these protocols could work with the
 // members that are there: the same type, and one protocol that all of them have.
-func (g *group) supports(protocolType string, protocols []kmsg.JoinGroupRequestProtocol) bool {
+func (g *Group) supports(protocolType string, protocols []kmsg.JoinGroupRequestProtocol) bool {
 	if g.state == empty {
 		return protocolType != "" && len(protocols) > 0
 	}
@@ -228,7 +305,7 @@ func (g *group) supports(protocolType string, protocols []kmsg.JoinGroupRequestP
 // every member has, each votes for the one that it names first; a tie goes to the
 // one that an older member names first. Where a member is given, protocols stand in
 // for its own. "" is returned where there is none that all have.
-func (g *group) selectProtocol(of *member, protocols []kmsg.JoinGroupRequestProtocol) string {
+func (g *Group) selectProtocol(of *member, protocols []kmsg.JoinGroupRequestProtocol) string {
 	ballot := func(mb *member) []kmsg.JoinGroupRequestProtocol {
 		if mb == of {
 			return protocols
@@ -263,14 +340,14 @@ func (g *group) selectProtocol(of *member, protocols []kmsg.JoinGroupRequestProt
 // learnSubscriptions notes which topics the members of a new generation consume,
 // where they speak the consumer protocol, it can be read, and there is room for it:
 // a short name takes more in the set than in the metadata.
-func (m *Machine) learnSubscriptions(g *group) {
-	m.memory.add(-g.charged)
+func (g *Group) learnSubscriptions() {
+	g.host.Memory.Add(-g.charged)
 	g.subscribed, g.knows, g.charged = nil, false, 0
 	if g.protocolType != consumerType || g.protocol == "" && len(g.members) > 0 {
 		return
 	}
 	topics := map[string]struct{}{}
-	room, total := m.memory.room(), int64(0)
+	room, total := g.host.Memory.Room(), int64(0)
 	for _, mb := range g.members {
 		n, ok := subscription(topics, mb.metadata(g.protocol), room-total)
 		if !ok {
@@ -278,13 +355,13 @@ func (m *Machine) learnSubscriptions(g *group) {
 		}
 		total += n
 	}
-	if m.memory.take(total) {
+	if g.host.Memory.Take(total) {
 		g.subscribed, g.knows, g.charged = topics, true, total
 	}
 }
 
-// consumes tells whether the group's members may be consuming a topic.
-func (g *group) consumes(topic string) bool {
+// Consumes tells whether the group's members may be consuming a topic.
+func (g *Group) Consumes(topic string) bool {
 	if !g.knows {
 		return g.protocolType == consumerType
 	}
@@ -321,14 +398,14 @@ func (mb *member) answerJoin(s *coord.Step, resp *kmsg.JoinGroupResponse) {
 // await parks a JoinGroup; a client that repeats its request has given the earlier
 // one up, but a request must be answered.
 func (mb *member) await(s *coord.Step, reply func(*kmsg.JoinGroupResponse)) {
-	mb.answerJoin(s, joinFailure(mb.id, rebalanceInProgress))
+	mb.answerJoin(s, JoinFailure(mb.id, rebalanceInProgress))
 	mb.join = reply
 	mb.group.waiting++
 }
 
 // awaitSync parks a SyncGroup, in the same way.
 func (mb *member) awaitSync(s *coord.Step, reply func(*kmsg.SyncGroupResponse)) {
-	mb.answerSync(s, syncFailure(rebalanceInProgress))
+	mb.answerSync(s, SyncFailure(rebalanceInProgress))
 	mb.sync = reply
 }
 

@@ -1,4 +1,4 @@
-package group
+package classic
 
 import (
 	"slices"
@@ -14,6 +14,10 @@ type Client struct {
 	ID   string // client.id
 	Host string // its address, written as Kafka does: "/127.0.0.1"
 }
+
+// joinWait is how long the request of a new member that does not know its id yet
+// may wait: no heartbeat can tell that the client has gone. As in Kafka.
+const joinWait = 5 * time.Minute
 
 // joiner is a JoinGroup under way.
 type joiner struct {
@@ -38,29 +42,35 @@ func (j *joiner) size() int64 {
 }
 
 func (j *joiner) fail(s *coord.Step, memberID string, code int16) {
-	replyJoin(s, j.reply, joinFailure(memberID, code))
+	replyJoin(s, j.reply, JoinFailure(memberID, code))
 }
 
 // Join handles JoinGroup.
-func (m *Machine) Join(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse)) {
+func (g *Group) Join(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse)) {
+	req.Protocols = distinct(req.Protocols)
+	g.join(s, &joiner{Client: c, req: req, reply: reply})
+}
+
+// Found handles JoinGroup for a group that is not there: it makes one, where a first
+// member may join. obtain finds the group when
+// its record was applied.
+func (h *Host) Found(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse), obtain func() *Group) {
 	j := &joiner{Client: c, req: req, reply: reply}
 	req.Protocols = distinct(req.Protocols)
-	g := m.find(s, req.Group)
+	need := j.size() + Size(req.Group)
 	switch {
-	case g != nil:
-		m.join(s, g, j)
 	case req.MemberID != "":
 		j.fail(s, req.MemberID, unknownMemberID)
 	case req.ProtocolType == "" || len(req.Protocols) == 0:
 		j.fail(s, "", inconsistentGroupProtocol)
-	case j.size()+groupSize(req.Group) > m.memory.room():
-		m.memory.total.refused(s.Now, req.Group, j.size()+groupSize(req.Group))
+	case need > h.Memory.Room():
+		h.Memory.Refuse(s.Now, req.Group, need)
 		j.fail(s, "", groupMaxSizeReached)
 	default:
 		// A group exists when its first record does.
 		putEmpty(s, req.Group)
 		s.Else(func(err error) { j.fail(s, "", code(err)) })
-		s.Then(func() { m.join(s, m.obtain(req.Group), j) })
+		s.Then(func() { obtain().join(s, j) })
 	}
 }
 
@@ -74,28 +84,28 @@ func distinct(protocols []kmsg.JoinGroupRequestProtocol) []kmsg.JoinGroupRequest
 	})
 }
 
-func (m *Machine) join(s *coord.Step, g *group, j *joiner) {
+func (g *Group) join(s *coord.Step, j *joiner) {
 	id := j.req.MemberID
 	switch {
-	case !m.hasRoom(g, id):
-		m.removePending(g, id)
+	case !g.hasRoom(id):
+		g.removePending(id)
 		if mb := g.byID[id]; mb != nil {
-			m.remove(s, mb, groupMaxSizeReached)
+			g.remove(s, mb, groupMaxSizeReached)
 		}
 		j.fail(s, "", groupMaxSizeReached)
 	case !g.supports(j.req.ProtocolType, j.req.Protocols):
 		j.fail(s, id, inconsistentGroupProtocol)
 	case id == "":
-		m.joinNew(s, g, j)
+		g.joinNew(s, j)
 	default:
-		m.joinAgain(s, g, j)
+		g.joinAgain(s, j)
 	}
 }
 
 // hasRoom tells whether the group may take this member in. While members are being
 // gathered those that wait count, so that a group that is too large shrinks.
-func (m *Machine) hasRoom(g *group, id string) bool {
-	limit, mb := m.settings().MaxSize, g.byID[id]
+func (g *Group) hasRoom(id string) bool {
+	limit, mb := g.host.Settings().MaxSize, g.byID[id]
 	switch {
 	case limit <= 0 || g.state == empty:
 		return true
@@ -110,19 +120,19 @@ func (m *Machine) hasRoom(g *group, id string) bool {
 const maxPending = 10_000
 
 // joinNew handles a client that has no member id.
-func (m *Machine) joinNew(s *coord.Step, g *group, j *joiner) {
+func (g *Group) joinNew(s *coord.Step, j *joiner) {
 	if j.req.InstanceID != nil {
-		id := *j.req.InstanceID + "-" + m.newID()
+		id := *j.req.InstanceID + "-" + g.host.NewID()
 		if old := g.statics[*j.req.InstanceID]; old != nil {
-			m.replaceStatic(s, old, id, j)
+			g.replaceStatic(s, old, id, j)
 			return
 		}
-		m.admit(s, g, id, j)
+		g.admit(s, id, j)
 		return
 	}
-	id := j.ID + "-" + m.newID()
+	id := j.ID + "-" + g.host.NewID()
 	if j.req.Version < 4 {
-		m.admit(s, g, id, j)
+		g.admit(s, id, j)
 		return
 	}
 	if len(g.pending) >= maxPending {
@@ -132,22 +142,22 @@ func (m *Machine) joinNew(s *coord.Step, g *group, j *joiner) {
 	// KIP-394: the client must come back with its id. One that dies meanwhile does
 	// not become a member that nobody can be asked about.
 	p := &pending{charged: int64(pendingCost + len(id))}
-	if !m.reserve(s, g.id, p.charged) {
+	if !g.host.Memory.Reserve(s.Now, g.id, p.charged) {
 		j.fail(s, "", groupMaxSizeReached)
 		return
 	}
-	p.session.Fire = func(s *coord.Step) { m.pendingExpired(s, g, id) }
-	g.pending[id] = p
+	p.session.Fire = func(s *coord.Step) { g.pendingExpired(s, id) }
+	put(&g.pending, id, p)
 	session, _ := j.timeouts()
-	m.timers.Set(&p.session, s.Now.Add(session))
+	g.host.Timers.Set(&p.session, s.Now.Add(session))
 	j.fail(s, id, memberIDRequired)
 }
 
 // joinAgain handles a client that has a member id.
-func (m *Machine) joinAgain(s *coord.Step, g *group, j *joiner) {
+func (g *Group) joinAgain(s *coord.Step, j *joiner) {
 	id := j.req.MemberID
 	if g.pending[id] != nil && j.req.InstanceID == nil {
-		m.admit(s, g, id, j)
+		g.admit(s, id, j)
 		return
 	}
 	mb, fault := g.check(id, j.req.InstanceID)
@@ -164,7 +174,7 @@ func (m *Machine) joinAgain(s *coord.Step, g *group, j *joiner) {
 		// A leader that joins again wants a new assignment, though nothing about
 		// itself has changed: it has seen new partitions.
 		g.state == stable && g.leader == id:
-		m.rejoin(s, mb, j)
+		g.rejoin(s, mb, j)
 	default:
 		// It missed the answer, or asks without need: the generation as it is.
 		replyJoin(s, j.reply, g.joined(mb, g.state == completing))
@@ -172,15 +182,15 @@ func (m *Machine) joinAgain(s *coord.Step, g *group, j *joiner) {
 }
 
 // admit takes a new member in, where there is room for it, and has the group rebalance.
-func (m *Machine) admit(s *coord.Step, g *group, id string, j *joiner) {
-	mb := m.newMember(g, id, j.req.InstanceID)
+func (g *Group) admit(s *coord.Step, id string, j *joiner) {
+	mb := g.newMember(id, j.req.InstanceID)
 	mb.clientID, mb.clientHost = j.ID, j.Host
 	mb.sessionTimeout, mb.rebalanceTimeout = j.timeouts()
-	if !m.charge(s, mb, id, j.req.Protocols) {
+	if !g.charge(s, mb, id, j.req.Protocols) {
 		j.fail(s, id, groupMaxSizeReached)
 		return
 	}
-	m.removePending(g, id)
+	g.removePending(id)
 	mb.protocols = own(j.req.Protocols)
 	mb.fresh = true
 	if len(g.members) == 0 {
@@ -194,91 +204,90 @@ func (m *Machine) admit(s *coord.Step, g *group, id string, j *joiner) {
 	}
 	g.add(mb)
 	mb.await(s, j.reply)
-	m.timers.Set(&mb.session, s.Now.Add(joinWait))
-	m.rebalance(s, g)
+	g.host.Timers.Set(&mb.session, s.Now.Add(joinWait))
+	g.rebalance(s)
 }
 
 // rejoin takes a member's new request for its old one and has the group rebalance.
 // Where it says more than there is room for, the member stays as it was.
-func (m *Machine) rejoin(s *coord.Step, mb *member, j *joiner) {
-	if !m.charge(s, mb, mb.id, j.req.Protocols) {
+func (g *Group) rejoin(s *coord.Step, mb *member, j *joiner) {
+	if !g.charge(s, mb, mb.id, j.req.Protocols) {
 		j.fail(s, mb.id, groupMaxSizeReached)
 		return
 	}
 	mb.update(s, j)
-	m.rebalance(s, mb.group)
+	g.rebalance(s)
 }
 
 // update takes over a request that the member was charged for.
 func (mb *member) update(s *coord.Step, j *joiner) {
-	g := mb.group
-	g.count(mb, -1)
+	mb.group.count(mb, -1)
 	mb.protocols = own(j.req.Protocols)
-	g.count(mb, 1)
+	mb.group.count(mb, 1)
 	mb.sessionTimeout, mb.rebalanceTimeout = j.timeouts()
 	mb.await(s, j.reply)
 }
 
 // rebalance begins one, or goes on with the one under way.
-func (m *Machine) rebalance(s *coord.Step, g *group) {
+func (g *Group) rebalance(s *coord.Step) {
 	if g.state == preparing {
-		m.maybeCompleteJoin(s, g)
+		g.maybeCompleteJoin(s)
 		return
 	}
-	m.prepareRebalance(s, g)
+	g.prepareRebalance(s)
 }
 
 // prepareRebalance asks all members to join again. In a group that was empty the
 // first generation waits a little, so that members that start together are in it.
-func (m *Machine) prepareRebalance(s *coord.Step, g *group) {
+func (g *Group) prepareRebalance(s *coord.Step) {
 	if g.state == completing {
 		for _, mb := range g.members {
 			mb.assignment = nil
-			m.settle(mb)
-			if mb.answerSync(s, syncFailure(rebalanceInProgress)) {
-				m.touch(s, mb)
+			g.settle(mb)
+			if mb.answerSync(s, SyncFailure(rebalanceInProgress)) {
+				g.touch(s, mb)
 			}
 		}
 	}
-	m.stopSync(g)
+	g.stopSync()
 	g.unsaved = false // the next generation is recorded instead
 	if g.state == empty {
-		initial := m.settings().InitialDelay
+		initial := g.host.Settings().InitialDelay
 		g.grown = false
 		g.delay, g.remaining = initial, max(g.rebalanceTimeout()-initial, 0)
-		m.timers.Set(&g.joinTimer, s.Now.Add(g.delay))
+		g.host.Timers.Set(&g.joinTimer, s.Now.Add(g.delay))
 		g.enter(s, preparing)
 		return
 	}
 	g.enter(s, preparing)
 	if g.allJoined() {
-		m.completeJoin(s, g)
+		g.completeJoin(s)
 		return
 	}
-	m.timers.Set(&g.joinTimer, s.Now.Add(g.rebalanceTimeout()))
+	g.host.Timers.Set(&g.joinTimer, s.Now.Add(g.rebalanceTimeout()))
 }
 
 // stopSync ends the wait for SyncGroups.
-func (m *Machine) stopSync(g *group) {
+func (g *Group) stopSync() {
 	for _, mb := range g.members {
 		g.synced(mb)
 	}
-	m.timers.Stop(&g.syncTimer)
+	g.host.Timers.Stop(&g.syncTimer)
 }
 
 // maybeCompleteJoin completes the join when nobody is missing; the initial delay
 // runs its course, however.
-func (m *Machine) maybeCompleteJoin(s *coord.Step, g *group) {
+func (g *Group) maybeCompleteJoin(s *coord.Step) {
 	if g.state == preparing && g.before != empty && g.allJoined() {
-		m.completeJoin(s, g)
+		g.completeJoin(s)
 	}
 }
 
 // joinTimedOut ends the wait for members, or extends the initial delay where
 // members came during it and the rebalance timeout allows it.
-func (m *Machine) joinTimedOut(s *coord.Step, g *group) {
+func (g *Group) joinTimedOut(s *coord.Step) {
 	if g.state == empty && g.unsaved {
-		m.recordEmpty(s, g, g.value())
+		g.recordEmpty(s, g.Record())
 	}
 	if g.state != preparing {
 		return
@@ -287,47 +296,47 @@ func (m *Machine) joinTimedOut(s *coord.Step, g *group) {
 	if g.before == empty && g.grown && g.remaining > 0 {
 		g.grown = false
 		ran := g.delay
-		g.delay = min(m.settings().InitialDelay, g.remaining)
+		g.delay = min(g.host.Settings().InitialDelay, g.remaining)
 		g.remaining = max(g.remaining-ran, 0)
-		m.timers.Set(&g.joinTimer, s.Now.Add(g.delay))
+		g.host.Timers.Set(&g.joinTimer, s.Now.Add(g.delay))
 		return
 	}
-	m.completeJoin(s, g)
+	g.completeJoin(s)
 }
 
 // completeJoin begins the next generation with the members that have joined.
 // Dynamic members that have not are out; static ones stay until their session ends.
-func (m *Machine) completeJoin(s *coord.Step, g *group) {
-	m.timers.Stop(&g.joinTimer)
+func (g *Group) completeJoin(s *coord.Step) {
+	g.host.Timers.Stop(&g.joinTimer)
 	for _, mb := range slices.Clone(g.members) {
 		if mb.join == nil && mb.instance == nil {
-			m.remove(s, mb, unknownMemberID)
+			g.remove(s, mb, unknownMemberID)
 		}
 	}
 	if len(g.members) == 0 {
-		m.becomeEmpty(s, g)
+		g.becomeEmpty(s)
 		return
 	}
 	if leader := g.byID[g.leader]; leader == nil || leader.join == nil {
 		i := slices.IndexFunc(g.members, func(mb *member) bool { return mb.join != nil })
 		if i < 0 { // nobody is there to lead: sessions will end, or somebody comes
-			m.timers.Set(&g.joinTimer, s.Now.Add(max(g.rebalanceTimeout(), lookAgain)))
+			g.host.Timers.Set(&g.joinTimer, s.Now.Add(max(g.rebalanceTimeout(), lookAgain)))
 			return
 		}
 		g.leader = g.members[i].id
 	}
 	g.generation++
 	g.protocol = g.selectProtocol(nil, nil)
-	m.learnSubscriptions(g)
+	g.learnSubscriptions()
 	g.enter(s, completing)
 	for _, mb := range g.members {
 		mb.answerJoin(s, g.joined(mb, true))
 		mb.fresh = false
 		mb.unsynced = true
-		m.touch(s, mb)
+		g.touch(s, mb)
 	}
 	g.unsynced = len(g.members)
-	m.timers.Set(&g.syncTimer, s.Now.Add(g.rebalanceTimeout()))
+	g.host.Timers.Set(&g.syncTimer, s.Now.Add(g.rebalanceTimeout()))
 }
 
 // lookAgain is how soon, at the earliest, a group looks again for somebody to lead:
@@ -338,29 +347,29 @@ const lookAgain = time.Second
 const recordAgain = time.Second
 
 // becomeEmpty ends the last generation.
-func (m *Machine) becomeEmpty(s *coord.Step, g *group) {
-	v := g.value()
+func (g *Group) becomeEmpty(s *coord.Step) {
+	v := g.Record()
 	v.Generation = g.generation + 1
 	v.Protocol, v.Leader = nil, nil
 	v.CurrentStateTimestamp = s.Now.UnixMilli()
-	m.recordEmpty(s, g, v)
+	g.recordEmpty(s, v)
 }
 
 // recordEmpty records that a group is empty. Where it cannot be recorded it is empty
 // all the same, since its members are gone, and is recorded as soon as possible.
-func (m *Machine) recordEmpty(s *coord.Step, g *group, v *kmsg.GroupMetadataValue) {
-	putGroup(s, g.id, v)
+func (g *Group) recordEmpty(s *coord.Step, v *kmsg.GroupMetadataValue) {
+	Put(s, g.id, v)
 	s.Then(func() { g.unsaved = false })
 	s.Else(func(error) {
-		m.restore(s, g, v)
+		g.restore(s, v)
 		g.unsaved = true
-		m.timers.Set(&g.joinTimer, s.Now.Add(recordAgain))
+		g.host.Timers.Set(&g.joinTimer, s.Now.Add(recordAgain))
 	})
 }
 
 // joined is the answer to a member that is in the generation. Only the leader
 // learns who else is, and only while it is to assign.
-func (g *group) joined(mb *member, all bool) *kmsg.JoinGroupResponse {
+func (g *Group) joined(mb *member, all bool) *kmsg.JoinGroupResponse {
 	resp := kmsg.NewPtrJoinGroupResponse()
 	resp.Generation = g.generation
 	resp.ProtocolType, resp.Protocol = optional(g.protocolType), optional(g.protocol)

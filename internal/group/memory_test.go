@@ -13,11 +13,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/coord"
+	"github.com/leatstream/leat/internal/group/classic"
 	"github.com/leatstream/leat/internal/replica"
 )
 
 // newTightService is a service whose members may take little memory, and its log.
-func newTightService(t *testing.T, limit int64) (*Service, []*memory, *bytes.Buffer) {
+func newTightService(t *testing.T, limit int64) (*Service, []*memLog, *bytes.Buffer) {
 	t.Helper()
 	said := &bytes.Buffer{}
 	sv := New(Config{
@@ -26,9 +27,9 @@ func newTightService(t *testing.T, limit int64) (*Service, []*memory, *bytes.Buf
 		Memory:     limit,
 	})
 	t.Cleanup(sv.Close)
-	logs := make([]*memory, testPartitions)
+	logs := make([]*memLog, testPartitions)
 	for i := range logs {
-		logs[i] = &memory{}
+		logs[i] = &memLog{}
 		sv.StartLeading(int32(i), 1, logs[i])
 	}
 	return sv, logs, said
@@ -70,7 +71,7 @@ func TestMembersMemoryIsBounded(t *testing.T) {
 		if codes[0] != 4 || codes[groupMaxSizeReached] != 8 {
 			t.Fatalf("answers: %v", codes)
 		}
-		if n := sv.memory.used.Load(); n < 4*size || n > limit {
+		if n := sv.memory.Used(); n < 4*size || n > limit {
 			t.Errorf("%d bytes are held", n)
 		}
 		if n := strings.Count(said.String(), "level=WARN"); n != 1 {
@@ -86,7 +87,7 @@ func TestMembersMemoryIsBounded(t *testing.T) {
 			req.Group, req.MemberID = group, id
 			sv.Leave(req, func(*kmsg.LeaveGroupResponse) {})
 		}
-		if n := sv.memory.used.Load(); n > int64(len(ids))*groupSize("g11") {
+		if n := sv.memory.Used(); n > int64(len(ids))*(groupCost+classic.Size("g11")) {
 			t.Errorf("%d bytes are held after all have left", n)
 		}
 		clear(codes)
@@ -97,7 +98,7 @@ func TestMembersMemoryIsBounded(t *testing.T) {
 			t.Errorf("answers when there was room: %v", codes)
 		}
 		sv.Close()
-		if n := sv.memory.used.Load(); n != 0 {
+		if n := sv.memory.Used(); n != 0 {
 			t.Errorf("%d bytes are held after the end", n)
 		}
 	})
@@ -109,11 +110,11 @@ func TestLoadTakesWhatIsRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sv, logs, _ := newTightService(t, 1<<20)
 		v := kmsg.NewGroupMetadataValue()
-		v.Version, v.ProtocolType, v.Protocol, v.Leader = groupRecord, "other", new(string("range")), new(string("a"))
+		v.Version, v.ProtocolType, v.Protocol, v.Leader = 3, "other", new(string("range")), new(string("a"))
 		v.Members = []kmsg.GroupMetadataValueMember{{
 			MemberID: "a", SessionTimeoutMillis: 60_000, Subscription: make([]byte, 3<<20), Assignment: make([]byte, 2<<20),
 		}}
-		err := sv.rt.Do(PartitionOf("g", testPartitions), func(_ *Machine, s *coord.Step) { putGroup(s, "g", &v) })
+		err := sv.rt.Do(PartitionOf("g", testPartitions), func(_ *Machine, s *coord.Step) { classic.Put(s, "g", &v) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -121,14 +122,14 @@ func TestLoadTakesWhatIsRecorded(t *testing.T) {
 			for i := range logs {
 				sv.StopLeading(int32(i))
 			}
-			if n := sv.memory.used.Load(); n != 0 {
+			if n := sv.memory.Used(); n != 0 {
 				t.Errorf("%d bytes are held by nobody", n)
 			}
 			for i, l := range logs {
 				sv.StartLeading(int32(i), 2, l)
 			}
 			synctest.Wait()
-			if n := sv.memory.used.Load(); n < 5<<20 || n > 5<<20+4096 {
+			if n := sv.memory.Used(); n < 5<<20 || n > 5<<20+4096 {
 				t.Errorf("%d bytes are held after a load", n)
 			}
 		}
@@ -160,10 +161,10 @@ func TestMemberMetadataIsBounded(t *testing.T) {
 			}
 		})
 	}
-	f(bigJoin("g", 9, maxMemberBytes), invalidRequest)
-	f(bigJoin("g", 9, maxMemberBytes-4096), memberIDRequired)
+	f(bigJoin("g", 9, coord.MaxBatch), invalidRequest)
+	f(bigJoin("g", 9, coord.MaxBatch-4096), memberIDRequired)
 	many := bigJoin("h", 9, 0)
-	for i := range maxMemberBytes / protocolCost {
+	for i := range coord.MaxBatch / 128 {
 		many.Protocols = append(many.Protocols, kmsg.JoinGroupRequestProtocol{Name: fmt.Sprint(i)})
 	}
 	f(many, invalidRequest)
@@ -200,18 +201,18 @@ func TestGrowthIsRefused(t *testing.T) {
 		}
 		w.m.check(t.Fatalf)
 	}
-	w.total.limit = w.total.used.Load() + 500
+	w.room(500)
 	sync(501, coordinatorNotAvailable)
 	w.fail = replica.ErrDiskFull
 	sync(500, coordinatorNotAvailable)
 	w.fail = nil
 	sync(500, 0)
-	used := w.total.used.Load()
+	used, g := w.total.Used(), w.m.groups["g"].classic
 	join(id, 1001)
-	if joined.ErrorCode != groupMaxSizeReached || w.total.used.Load() != used || w.m.groups["g"].state != stable {
-		t.Fatalf("join: %s, %d bytes, %v", name(joined.ErrorCode), w.total.used.Load()-used, w.m.groups["g"].state)
+	if joined.ErrorCode != groupMaxSizeReached || w.total.Used() != used || g.State() != "Stable" {
+		t.Fatalf("join: %s, %d bytes, %v", name(joined.ErrorCode), w.total.Used()-used, g.State())
 	}
-	w.total.limit = 1
+	w.room(-1000)
 	join(id, 1000)
 	if joined.ErrorCode != 0 || joined.Generation != 2 {
 		t.Fatalf("join: %s", name(joined.ErrorCode))
@@ -228,26 +229,12 @@ func TestSubscribedTopicsAreBounded(t *testing.T) {
 		topics = append(topics, fmt.Sprint(i))
 	}
 	w := newWorld(t)
-	w.total.limit = 200_000
+	w.room(200_000)
 	w.join(args{"v": "3"}, []string{"a", "range=" + strings.Join(topics, "+")})
 	w.pass(10 * time.Second)
 	w.m.check(t.Fatalf)
-	if g := w.m.groups["g"]; g.state != completing || g.knows || len(g.subscribed) > 0 || !g.consumes("x") {
-		t.Errorf("the group is %v; %d topics are known", g.state, len(g.subscribed))
-	}
-}
-
-// TestWhatIsKeptIsAlone proves that a member's metadata does not keep the whole
-// request in memory.
-func TestWhatIsKeptIsAlone(t *testing.T) {
-	w := newWorld(t)
-	frame := make([]byte, 1000)
-	req := bigJoin("g", 3, 0)
-	req.Protocols[0].Metadata = frame[10:20]
-	w.step(func(s *coord.Step) { w.m.Join(s, Client{ID: "c"}, req, func(*kmsg.JoinGroupResponse) {}) })
-	kept := w.m.groups["g"].members[0].protocols
-	if len(kept) != 1 || cap(kept[0].Metadata) >= 1000-20 || &kept[0].Metadata[0] == &frame[10] {
-		t.Errorf("%d protocols, %d bytes", len(kept), cap(kept[0].Metadata))
+	if g := w.m.groups["g"].classic; g.State() != "CompletingRebalance" || !g.Consumes("x") {
+		t.Errorf("the group is %v; it is known not to consume a topic: %v", g.State(), !g.Consumes("x"))
 	}
 }
 
@@ -265,22 +252,27 @@ func TestNothingIsChargedTwice(t *testing.T) {
 		}
 	}
 	run("join a range=t static=i", "pass 1s", "sync a id=i-1 gen=1 static=i give=i-1:what")
-	if g := w.m.groups["g"]; g.state != stable {
-		t.Fatalf("the group is %v", g.state)
+	group := func() kmsg.DescribeGroupsResponseGroup {
+		d := kmsg.NewDescribeGroupsResponseGroup()
+		w.m.groups["g"].classic.Describe(&d)
+		return d
+	}
+	if g := group(); g.State != "Stable" {
+		t.Fatalf("the group is %v", g.State)
 	}
 	run("disk full", "join a range=t+u+v static=i", "disk ok", "join a range=t+u+v static=i")
-	id := w.m.groups["g"].members[0].id
+	id := group().Members[0].MemberID
 	run("join a range=t id=" + id + " static=i")
-	if g := w.m.groups["g"]; g.state != completing || len(g.members[0].assignment) == 0 {
-		t.Fatalf("the group is %v, with %d bytes assigned", g.state, len(g.members[0].assignment))
+	if g := group(); g.State != "CompletingRebalance" || len(g.Members[0].MemberAssignment) == 0 {
+		t.Fatalf("the group is %v, with %d bytes assigned", g.State, len(g.Members[0].MemberAssignment))
 	}
 	run("join a range=u id=" + id + " static=i")
-	if g := w.m.groups["g"]; len(g.members[0].assignment) != 0 || g.charged == 0 {
-		t.Fatalf("%d bytes are assigned, %d for topics", len(g.members[0].assignment), g.charged)
+	if g := group(); len(g.Members[0].MemberAssignment) != 0 || w.m.groups["g"].classic.Consumes("t") {
+		t.Fatalf("%d bytes are assigned; it consumes t: %v", len(g.Members[0].MemberAssignment), w.m.groups["g"].classic.Consumes("t"))
 	}
-	w.step(func(s *coord.Step) { putGroup(s, "g", nil) })
+	w.step(func(s *coord.Step) { classic.Put(s, "g", nil) })
 	w.m.check(t.Fatalf)
-	if n := w.total.used.Load(); n != 0 {
+	if n := w.total.Used(); n != 0 {
 		t.Errorf("%d bytes are held", n)
 	}
 }
