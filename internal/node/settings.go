@@ -39,6 +39,7 @@ func (n *Node) wireConfig() wire.Config {
 		IdleTimeout:   s.MaxIdle,
 		RequestMemory: max(0, s.RequestMemory), // 0: the built-in limit
 		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,
+		Work: n.work,
 	}
 }
 

@@ -97,6 +97,9 @@ type bufferQueue struct {
 	head *bufferWaiter // the first one at the last sweep
 }
 
+// scratchSize is how much of sections is read for one call that sends.
+const scratchSize = 256 << 10
+
 // pageSize is the size of which the largest buffer is a multiple.
 const pageSize = 4 << 10
 

@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // Config holds a server's limits; the zero value of a field means its default.
@@ -16,7 +18,10 @@ type Config struct {
 	RequestMemory int64         // bytes that all connections' receive buffers may take, 256 MiB; a request may take three quarters of it
 	MaxParked     int           // answers outstanding on one connection, 65,536; four times as many on all of them
 	Congestion    string        // TCP_CONGESTION of accepted connections; "" leaves the system's
-	DecodeBudget  int           // bytes one request may decode to, 64 MiB
+	DecodeBudget  int           // bytes one request may decode to, 64 MiB; no more than Work can grant to one
+
+	// Work is the memory that decoded requests take while they are served; nil: no bounds.
+	Work *budget.Budget
 
 	// LocalCongestion is the TCP_CONGESTION of connections from this machine; "" leaves
 	// the system's. If that is bbr, it takes 1.6 to 2 times the CPU of reno to send

@@ -7,7 +7,10 @@ import (
 	"math"
 	"net"
 	"os"
+	"runtime/debug"
 	"time"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // Handler opens a Session for every accepted connection.
@@ -61,7 +64,8 @@ type Conn struct {
 	// The fields below belong to the connection's goroutine.
 
 	sess     Session
-	lease    *buffer // keeps the bodies that the session may still use: from Serve until Flush returns
+	lease    *buffer            // keeps the bodies that the session may still use: from Serve until Flush returns
+	work     budget.Reservation // of the request that was decoded last, while it is served
 	clientID string
 	key      int16 // of the last requests
 	requests int64 // with that key, which Stats do not know yet
@@ -111,12 +115,14 @@ func (c *Conn) SetMaxFrame(bytes int) {
 // Only the Session may call it.
 func (c *Conn) Uncork() { c.out.uncork() }
 
-// Protect calls f, which works on behalf of the connection on another goroutine than
-// its own: a timer, or somebody who completes what a request waits for. A panic of f
-// ends the connection, as one in Serve does.
-func (c *Conn) Protect(f func()) {
-	defer func() { closeOnPanic(c, recover()) }()
-	f()
+// Contain is to be deferred: it makes a panic of work that a request has left behind end
+// its connection, not the process. Such work runs on whatever goroutine ends its wait: a
+// timer's, the storage's, another connection's, which must not pay for it. The first
+// thing that is called there for a request defers it.
+func (c *Conn) Contain() {
+	if v := recover(); v != nil { //nolint:revive // callers defer it
+		c.Close(&panicError{v, debug.Stack()})
+	}
 }
 
 // Close ends the connection, with a reason for the log.
@@ -189,6 +195,7 @@ func (c *Conn) end(err error) {
 			c.report(err)
 		}
 	}
+	c.work.Release()
 	c.endLease() // not before the session is closed: it may use the bodies until then
 	c.in.dropBuffer()
 	c.report(c.life.closeReason())
@@ -252,9 +259,25 @@ func (c *Conn) serveFrame(frame []byte) error {
 	r := c.srv.shared.requests.take()
 	r.Conn, r.Key, r.Version, r.CorrelationID, r.ClientID = c, h.key, h.version, h.correlationID, c.clientID
 	r.Body, r.buf, r.seq = body, c.in.buf, c.out.issue()
-	if err := c.sess.Serve(r); err != nil {
+	err = c.sess.Serve(r)
+	c.work.Release()
+	if err != nil {
 		return &refusedError{fmt.Errorf("%s v%d: %w", nameOfKey(h.key), h.version, err)}
 	}
+	return nil
+}
+
+// reserveWork waits until n bytes of work memory are free for a decoded request.
+func (c *Conn) reserveWork(n int64) error {
+	c.work.Release() // of an earlier call
+	held, ok := c.srv.cfg.Work.TryReserve(budget.Command, n)
+	if !ok {
+		var err error
+		if held, err = c.srv.cfg.Work.Reserve(connContext{c.life.done()}, budget.Command, n); err != nil {
+			return err
+		}
+	}
+	c.work = held
 	return nil
 }
 

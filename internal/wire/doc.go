@@ -32,7 +32,7 @@
 // MaxParked requests, no further request of that connection is read.
 //
 // A panic of a Session, of an answer's encoding, of a Section, or of somebody who works
-// for a connection under Conn.Protect ends that connection, not the process.
+// for a connection and defers Conn.Contain ends that connection, not the process.
 //
 // Concurrency: everything of a Server, a Conn and the methods that answer a
 // Request may be called from any goroutine; Uncork, SetMaxFrame and what a Session does

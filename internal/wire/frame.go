@@ -11,6 +11,8 @@ import (
 )
 
 const (
+	lengthSize = 4 // bytes of the length in front of each frame
+
 	apiVersions = 18 // its answers have the oldest header, and unknown versions get an answer
 
 	maxClientID   = 1 << 10 // bytes of one that are kept; real ones are names

@@ -17,9 +17,12 @@ var ErrMalformed = errors.New("malformed request")
 // errBudget is what a body gets that would decode to too much memory.
 var errBudget = errors.New("it would decode to more memory than allowed")
 
-// Memory that decoding takes beyond the elements of arrays.
 const (
-	tagCost = 64 // an unknown tagged field: a place in a map
+	// tagCost is the memory that an unknown tagged field takes: a place in a map.
+	tagCost = 128
+	// maxElements of one array, and maxTags tagged fields of one section, are Kafka's limits.
+	maxElements = 1_000_000
+	maxTags     = 10_000
 )
 
 // guard checks the shape of request bodies before kmsg decodes them. kmsg trusts
@@ -70,12 +73,13 @@ func (g *guard) knows(key, version int16) bool {
 // shape is what the guard found out about a body.
 type shape struct {
 	size    int  // bytes that belong to it
-	aliases bool // what kmsg decodes will point into it
+	aliases bool // the decoded request will point into it
+	memory  int  // bytes that the decoded request takes at most, a copy of body included that it points into
 }
 
 // check reports whether kmsg can decode body as a request of that API and
-// version within budget bytes of memory.
-func (g *guard) check(key, version int16, body []byte, budget int) (shape, error) {
+// version, and whether the result takes at most limit bytes of memory.
+func (g *guard) check(key, version int16, body []byte, limit int) (shape, error) {
 	if !g.knows(key, version) {
 		return shape{}, fmt.Errorf("%w: there is no such version", ErrMalformed)
 	}
@@ -83,14 +87,19 @@ func (g *guard) check(key, version int16, body []byte, budget int) (shape, error
 	l := at.Load()
 	if l == nil {
 		l = learn(key, version)
-		at.Store(l) // whoever comes second stores the same
+		at.Store(l) // another goroutine that does this at the same time stores the same
 	}
-	w := walker{b: body, flexible: l.flexible, budget: budget}
+	w := walker{b: body, flexible: l.flexible, left: limit}
+	w.spend(l.root.size)
 	w.walk(l.root)
+	size := len(body) - len(w.b)
+	if w.aliases {
+		w.spend(size)
+	}
 	if w.err != nil {
 		return shape{}, w.err
 	}
-	return shape{len(body) - len(w.b), w.aliases}, nil
+	return shape{size, w.aliases, limit - w.left}, nil
 }
 
 // walker walks through a body along its layout.
@@ -98,14 +107,14 @@ type walker struct {
 	b        []byte
 	flexible bool
 	aliases  bool
-	budget   int
+	left     int // bytes of memory that may still be spent
 	err      error
 }
 
 func (w *walker) fail() { w.b, w.err = nil, ErrMalformed }
 
 func (w *walker) spend(n int) {
-	if w.budget -= n; w.budget < 0 && w.err == nil {
+	if w.left -= n; w.left < 0 && w.err == nil {
 		w.b, w.err = nil, fmt.Errorf("%w: %w", ErrMalformed, errBudget)
 	}
 }
@@ -158,6 +167,7 @@ func (w *walker) walk(n *node) {
 	case stringNode:
 		if l := w.length(false); l > 0 {
 			w.skip(l)
+			w.spend(l) // it is copied
 		}
 	case bytesNode:
 		if l := w.length(true); l > 0 {
@@ -193,7 +203,7 @@ func (w *walker) maybe(n *node) {
 
 func (w *walker) array(n *node) {
 	l := w.length(true)
-	if l > len(w.b) {
+	if l > len(w.b) || l > maxElements {
 		w.fail() // an element takes a byte at least
 		return
 	}
@@ -217,7 +227,7 @@ func (w *walker) tags(n *node) {
 	if w.err != nil {
 		return
 	}
-	if count*2 > len(w.b) {
+	if count*2 > len(w.b) || count > maxTags {
 		w.fail() // a tagged field takes two bytes at least
 		return
 	}
@@ -230,12 +240,12 @@ func (w *walker) tags(n *node) {
 			return
 		}
 		if f := n.tags[key]; f != nil { // kmsg decodes this one: look inside
-			in := walker{b: w.b[:l], flexible: w.flexible, budget: w.budget}
+			in := walker{b: w.b[:l], flexible: w.flexible, left: w.left}
 			if in.walk(f); in.err != nil {
 				w.b, w.err = nil, in.err
 				return
 			}
-			w.budget, w.aliases = in.budget, w.aliases || in.aliases
+			w.left, w.aliases = in.left, w.aliases || in.aliases
 		} else {
 			w.spend(tagCost)
 			w.aliases = true

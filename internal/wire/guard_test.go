@@ -178,7 +178,8 @@ func TestGuardHostile(t *testing.T) {
 				continue
 			}
 			b = mutate(r, b)
-			if _, err := g.check(key, version, b, budget); err != nil {
+			shape, err := g.check(key, version, b, budget)
+			if err != nil {
 				if !errors.Is(err, ErrMalformed) {
 					t.Fatalf("the error is %v", err)
 				}
@@ -186,7 +187,7 @@ func TestGuardHostile(t *testing.T) {
 				continue
 			}
 			accepted++
-			harmless(t, key, version, b, budget)
+			harmless(t, key, version, b, shape)
 		}
 	})
 	if accepted < 1000 || refused < 10_000 {
@@ -215,8 +216,9 @@ func TestGuardHostile(t *testing.T) {
 	}
 }
 
-// harmless checks what decoding an accepted body costs.
-func harmless(t *testing.T, key, version int16, b []byte, budget int) {
+// harmless checks that decoding an accepted body takes no longer, and no more memory,
+// than the guard has said.
+func harmless(t *testing.T, key, version int16, b []byte, s shape) {
 	t.Helper()
 	var before, after runtime.MemStats
 	big := len(b) > 4096
@@ -232,10 +234,53 @@ func harmless(t *testing.T, key, version int16, b []byte, budget int) {
 		return
 	}
 	runtime.ReadMemStats(&after)
-	// Twice, since a slice that grows is allocated twice, and strings are copies.
-	if n := after.TotalAlloc - before.TotalAlloc; n > uint64(2*budget+2*len(b)+1<<20) {
-		t.Fatalf("%s v%d: %d bytes allocated %d", kmsg.NameForKey(key), version, len(b), n)
+	// Half as much again, since memory comes in sizes of its own. The copy of the body,
+	// which the guard counts, is not made here.
+	if n := after.TotalAlloc - before.TotalAlloc; n > uint64(s.memory+s.memory/2+64<<10) {
+		t.Fatalf("%s v%d: %d bytes allocated %d, not %d", kmsg.NameForKey(key), version, len(b), n, s.memory)
 	}
+}
+
+// TestGuardLimits proves that Kafka's limits of array lengths and of tagged fields hold
+// to the element, and that the memory which a request takes is what is refused.
+func TestGuardLimits(t *testing.T) {
+	g := newGuard()
+	offsets := func(partitions int) []byte {
+		q := kmsg.NewPtrOffsetFetchRequest()
+		q.Version = 1
+		topic := kmsg.NewOffsetFetchRequestTopic()
+		topic.Partitions = make([]int32, partitions)
+		q.Topics = append(q.Topics, topic)
+		return q.AppendTo(nil)
+	}
+	tags := func(n int) []byte {
+		q := kmsg.NewPtrApiVersionsRequest()
+		q.Version = 3
+		for key := range uint32(n) {
+			q.UnknownTags.Set(1000+key, nil)
+		}
+		return q.AppendTo(nil)
+	}
+	f := func(key, version int16, body []byte, limit int, ok bool) {
+		t.Helper()
+		shape, err := g.check(key, version, body, limit)
+		if (err == nil) != ok || err != nil && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v, want it accepted: %v", kmsg.NameForKey(key), err, ok)
+		}
+		if err == nil {
+			harmless(t, key, version, body, shape)
+			if _, err := g.check(key, version, body, shape.memory); err != nil {
+				t.Errorf("%s: %v in the memory that it takes", kmsg.NameForKey(key), err)
+			}
+			if _, err := g.check(key, version, body, shape.memory-1); !errors.Is(err, errBudget) {
+				t.Errorf("%s: %v in less memory than it takes", kmsg.NameForKey(key), err)
+			}
+		}
+	}
+	f(9, 1, offsets(maxElements), 1<<30, true)
+	f(9, 1, offsets(maxElements+1), 1<<30, false)
+	f(18, 3, tags(maxTags), 1<<30, true)
+	f(18, 3, tags(maxTags+1), 1<<30, false)
 }
 
 // FuzzGuard proves for all APIs that the guard neither panics nor lets through
@@ -256,7 +301,7 @@ func FuzzGuard(f *testing.F) {
 		if shape.size < 0 || shape.size > len(b) {
 			t.Fatalf("%d bytes of %d", shape.size, len(b))
 		}
-		harmless(t, key, version, b, budget)
+		harmless(t, key, version, b, shape)
 		q, err := decode(key, version, b)
 		if err != nil {
 			return

@@ -9,9 +9,6 @@ import (
 // errNoMemory ends a connection to which no memory was given.
 var errNoMemory = errors.New("the memory for requests is exhausted, and this connection was slower than others to send the rest of a request")
 
-// lengthSize is the size of the length in front of each frame.
-const lengthSize = 4
-
 // input is what a connection reads: its receive buffer, and the frames that are cut
 // from it. An idle connection has no buffer; one is taken when data have come and
 // grows with what has come, never with what is announced.

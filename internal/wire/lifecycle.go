@@ -1,8 +1,10 @@
 package wire
 
 import (
+	"context"
 	"errors"
 	"sync"
+	"time"
 )
 
 // Reasons why connections end.
@@ -41,8 +43,9 @@ const (
 // lifecycle is a connection's state.
 type lifecycle struct {
 	mu     sync.Mutex
-	state  connState // guarded by mu
-	reason error     // why it was closed; guarded by mu
+	state  connState     // guarded by mu
+	reason error         // why it was closed; guarded by mu
+	ended  chan struct{} // closed with it; made when it is first asked for; guarded by mu
 }
 
 // enter makes a transition. It returns false when the connection is closed.
@@ -77,8 +80,42 @@ func (l *lifecycle) close(reason error) (before connState, first bool) {
 		return before, false
 	}
 	l.state, l.reason = connClosed, reason
+	if l.ended != nil {
+		close(l.ended)
+	}
 	return before, true
 }
+
+// done is closed when the connection is.
+func (l *lifecycle) done() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended == nil {
+		l.ended = make(chan struct{})
+		if l.state == connClosed {
+			close(l.ended)
+		}
+	}
+	return l.ended
+}
+
+// connContext is a context that ends with a connection.
+type connContext struct{ done <-chan struct{} }
+
+func (c connContext) Done() <-chan struct{} { return c.done }
+
+func (c connContext) Err() error {
+	select {
+	case <-c.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+func (connContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+func (connContext) Value(any) any { return nil }
 
 // current is the state now.
 func (l *lifecycle) current() connState {

@@ -3,12 +3,15 @@ package wire
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // announce is the beginning of a frame that announces n bytes.
@@ -280,6 +283,89 @@ func TestBufferPool(t *testing.T) {
 	p.sweep()
 	if p.kept != 0 {
 		t.Errorf("%d bytes are kept though unused", p.kept)
+	}
+}
+
+// TestWorkMemory proves that requests which together decode to more than the node's work
+// memory wait for each other, and that the memory which they take is given back, after a
+// panic, too.
+func TestWorkMemory(t *testing.T) {
+	work := budget.New(budget.Config{Bytes: 32 << 20})
+	var serving, most, served atomic.Int64
+	next := make(chan struct{})
+	s, addr := start(t, Config{Work: work}, &funcs{serve: func(r *Request) error {
+		if _, err := r.Decode(); err != nil {
+			return err
+		}
+		if n := serving.Add(1); n > most.Load() {
+			most.Store(n)
+		}
+		<-next
+		serving.Add(-1)
+		if served.Add(1)%2 == 0 {
+			panic("a bug in a handler")
+		}
+		r.NoReply()
+		return nil
+	}})
+	body := append([]byte{0, 0, 0x40, 0}, make([]byte, 2*0x4000)...) // 16,384 topics without a name
+	alone, err := s.guard.check(3, 1, body, s.decodeLimit())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const clients = 60
+	for range clients {
+		dial(t, addr).send(frame(3, 1, 1, string(body)))
+	}
+	fit := work.Usage(budget.Command).Limit / int64(alone.memory)
+	if fit > clients/2 {
+		t.Fatalf("%d requests fit at a time: the test lost its sense", fit)
+	}
+	eventually(t, "all others wait", func() bool {
+		n := serving.Load()
+		return n > 0 && work.Usage(budget.Command).Waiting == int(clients-n)
+	})
+	for range clients {
+		next <- struct{}{}
+	}
+	eventually(t, "the memory is given back", func() bool { return work.Usage(budget.Command).Used == 0 })
+	if most.Load() > fit {
+		t.Errorf("%d requests were served at a time, and %d fit", most.Load(), fit)
+	}
+}
+
+// TestWorkMemoryOfTheGone proves that a request which waits for work memory ends with
+// its connection, and that one which can never fit is refused.
+func TestWorkMemoryOfTheGone(t *testing.T) {
+	work := budget.New(budget.Config{Bytes: 32 << 20})
+	errs := make(chan error, 2)
+	s, addr := start(t, Config{Work: work}, &funcs{serve: func(r *Request) error {
+		_, err := r.Decode()
+		errs <- err
+		return err
+	}})
+	var held []budget.Reservation
+	for n := work.Most(budget.Command); n > 0; {
+		if r, ok := work.TryReserve(budget.Command, n); ok {
+			held = append(held, r)
+		} else {
+			n /= 2
+		}
+	}
+	c := dial(t, addr)
+	c.send(frame(3, 1, 1, "\x00\x00\x00\x00"))
+	eventually(t, "it waits", func() bool { return work.Usage(budget.Command).Waiting == 1 })
+	s.conns.list(nil, true)[0].Close(errGone)
+	if err := <-errs; !errors.Is(err, context.Canceled) {
+		t.Errorf("the request of a client that is gone: %v", err)
+	}
+	for i := range held {
+		held[i].Release()
+	}
+	large := append([]byte{0, 0x08, 0, 0}, make([]byte, 2*0x80000)...)
+	dial(t, addr).send(frame(3, 1, 1, string(large)))
+	if err := <-errs; !errors.Is(err, errBudget) {
+		t.Errorf("a request larger than the work memory: %v", err)
 	}
 }
 

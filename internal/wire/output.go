@@ -50,7 +50,7 @@ type output struct {
 	sock     socket
 	shared   *outputShared
 	activity *activity
-	conn     closer // ended when something cannot be sent
+	conn     conn // ended when something cannot be sent
 
 	// The connection's goroutine owns these fields.
 	issued   uint64 // requests for whose answers places were given out
@@ -72,6 +72,12 @@ type output struct {
 	relieve bounds
 
 	helpers sync.WaitGroup // added to under mu while not closed
+}
+
+// conn is the connection of an output.
+type conn interface {
+	Close(reason error)
+	Contain() // see Conn
 }
 
 type outputFlow uint8
@@ -320,7 +326,7 @@ func (o *output) send(as senderRole) {
 			o.stopSending()
 		}
 	}()
-	defer func() { closeOnPanic(o.conn, recover()) }()
+	defer o.conn.Contain()
 	for o.viewUnsent(w, as) {
 		if as != asHelper && !o.sock.isNonblocking() {
 			o.handOver()

@@ -132,7 +132,12 @@ func TestKeepBody(t *testing.T) {
 // waits for, one that encodes an answer, and a section that is read or sent.
 func TestPanicsElsewhere(t *testing.T) {
 	for name, answer := range map[string]func(r *Request){
-		"completer": func(r *Request) { r.Conn.Protect(func() { panic("a bug elsewhere") }) },
+		"completer": func(r *Request) {
+			func() {
+				defer r.Conn.Contain()
+				panic("a bug elsewhere")
+			}()
+		},
 		"section": func(r *Request) {
 			p := r.Begin()
 			p.Attach(&panicking{section{n: 100, noFd: true, released: new(atomic.Int64)}})

@@ -41,9 +41,15 @@ func (r *Request) KeepBody() {
 // Decode checks the body's shape and memory (the guard), then decodes it with
 // kmsg. The result aliases nothing. It returns ErrMalformed for a body that does not
 // fit. Bytes behind the body are ignored, as Kafka does.
+//
+// It waits until the result fits into the node's work memory, which it takes up until
+// Serve returns. Only Serve may call it, once for a request, and not while the session
+// keeps others waiting.
 func (r *Request) Decode() (kmsg.Request, error) {
-	s := r.Conn.srv
-	shape, err := s.guard.check(r.Key, r.Version, r.Body, s.cfg.DecodeBudget)
+	shape, err := r.Conn.srv.guard.check(r.Key, r.Version, r.Body, r.Conn.srv.decodeLimit())
+	if err == nil {
+		err = r.Conn.reserveWork(int64(shape.memory))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s v%d: %w", kmsg.NameForKey(r.Key), r.Version, err)
 	}
@@ -61,7 +67,7 @@ func (r *Request) Decode() (kmsg.Request, error) {
 
 // Reply encodes and sends a response; its version is set from the request.
 func (r *Request) Reply(resp kmsg.Response) {
-	defer func() { closeOnPanic(r.Conn, recover()) }()
+	defer r.Conn.Contain()
 	resp.SetVersion(r.Version)
 	p := r.Begin()
 	p.B = resp.AppendTo(p.B)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 const (
@@ -107,6 +109,11 @@ func (s *Server) removeListener(l *Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.listeners, l.Listener)
+}
+
+// decodeLimit is how many bytes of memory one request may decode to.
+func (s *Server) decodeLimit() int {
+	return int(min(int64(s.cfg.DecodeBudget), s.cfg.Work.Most(budget.Command)))
 }
 
 // sleep is false when the server stops.

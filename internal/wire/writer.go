@@ -13,8 +13,6 @@ const (
 	// sendfile takes, 64 KiB the same, 128 KiB 0.74, 256 KiB 0.88, and 1 MiB 1.1 (leat
 	// bench consume --fetch-bytes).
 	readSection = 256 << 10
-	// scratchSize is how much of sections is read for one call.
-	scratchSize = 256 << 10
 	// maxPieces is how many pieces of memory one call sends.
 	maxPieces = 256
 	// tinyPiece is the size up to which bytes between two sections that are read
