@@ -179,14 +179,16 @@ func (c *Conn) open() error {
 // end closes the connection after its last answers, if they may be sent, and gives
 // everything back.
 func (c *Conn) end(err error) {
-	refused := new(*refusedError)
+	var refused *refusedError
+	var panicked *panicError
 	switch {
+	case errors.As(err, &refused): // parked answers are given up
+		err = refused.err
+		c.drain(bounds{math.MaxUint64, 0, math.MaxInt64})
+	case errors.As(err, &panicked): // the request that panicked is never answered
 	case c.srv.isStopping():
 		err = errShutdown
 		c.drain(bounds{})
-	case errors.As(err, refused): // parked answers are given up
-		err = (*refused).err
-		c.drain(bounds{math.MaxUint64, 0, math.MaxInt64})
 	}
 	c.Close(err)
 	c.out.helpers.Wait()

@@ -551,6 +551,39 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// TestShutdownAfterFailure proves that Shutdown does not wait for the answer of a request
+// that was refused, or whose handler panicked, while the server stops, and that the
+// panic is counted.
+func TestShutdownAfterFailure(t *testing.T) {
+	for name, fail := range map[string]func() error{
+		"refused": func() error { return errors.New("not served") },
+		"panic":   func() error { panic("a bug") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			served, stopping := make(chan struct{}), make(chan struct{})
+			s, addr := start(t, Config{}, &funcs{serve: func(*Request) error {
+				close(served)
+				<-stopping
+				return fail()
+			}})
+			dial(t, addr).send(frame(0, 0, 1, ""))
+			<-served
+			go func() {
+				<-s.stopping
+				close(stopping)
+			}()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if err := s.Shutdown(ctx); err != nil {
+				t.Error(err)
+			}
+			if n := s.Stats().Panics.Load(); (n == 1) != (name == "panic") {
+				t.Errorf("%d panics", n)
+			}
+		})
+	}
+}
+
 // TestPipe proves that any net.Conn is served, also by a client that sends much
 // before it reads.
 func TestPipe(t *testing.T) {
