@@ -71,7 +71,7 @@ func (s *session) produce(r *wire.Request) error {
 	p, _ := s.b.produces.Get().(*produce)
 	p.r, p.version = r, r.Version
 	if !p.decode(r.Body) {
-		p.free()
+		p.recycle()
 		return wire.ErrMalformed
 	}
 	now := time.Now().UnixMilli()
@@ -218,7 +218,7 @@ func (s *session) encode(p *produce, q *producePart) error {
 	need := min(to.Memory(), work.Most(budget.Batch)) // the topic allows it: a larger one is the only large one
 	held, ok := work.TryReserve(budget.Batch, need)
 	if !ok {
-		s.write()
+		s.writeAppends()
 		s.appends.Commit()
 		var err error
 		if held, err = work.Reserve(ctx, budget.Batch, need); err != nil {
@@ -282,9 +282,9 @@ func (p *produce) Appended(slot int32, o replica.Outcome) {
 	p.stored += int64(q.batch.Count())
 }
 
-// answer answers a request whose batches were written, or leaves it to the last of the
+// answerOrWait answers a request whose batches were written, or leaves it to the last of the
 // partitions that it waits for. From then on nothing refers to the receive buffer.
-func (p *produce) answer() {
+func (p *produce) answerOrWait() {
 	if p.acks == acksNone {
 		p.finishSilent()
 		return
@@ -320,7 +320,7 @@ func (p *produce) Complete(slot int32, err error) {
 
 func (p *produce) send() {
 	r, resp := p.r, p.resp
-	p.free()
+	p.recycle()
 	r.Send(resp)
 }
 
@@ -334,16 +334,16 @@ func (p *produce) finishSilent() {
 			code = p.parts[i].code
 		}
 	}
-	p.free()
+	p.recycle()
 	if code != none {
 		r.Conn.Close(fmt.Errorf("%w: %w", ErrNoAnswer, kerr.ErrorForCode(code)))
 	}
 	r.NoReply()
 }
 
-// free gives the state back. What refers to other memory is dropped, so that the
+// recycle gives the state back. What refers to other memory is dropped, so that the
 // pool keeps neither receive buffers nor partitions alive.
-func (p *produce) free() {
+func (p *produce) recycle() {
 	clear(p.topics)
 	clear(p.parts)
 	p.topics, p.parts = p.topics[:0], p.parts[:0]

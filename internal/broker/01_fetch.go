@@ -74,115 +74,115 @@ func (s *session) fetch(r *wire.Request) error {
 	f, _ := s.b.fetches.Get().(*fetch)
 	f.s, f.r, f.version = s, r, r.Version
 	if !f.decode(r.Body) {
-		f.free()
+		f.recycle()
 		return wire.ErrMalformed
 	}
 	if f.replica >= 0 {
-		f.refuse(kerr.TopicAuthorizationFailed.Code)
+		f.refuseAll(kerr.TopicAuthorizationFailed.Code)
 		return nil
 	}
 	if code := f.join(); code != none {
 		f.parts = f.parts[:0]
-		f.answer(code, 0)
+		f.sendAnswer(code, 0)
 		return nil
 	}
 	f.maxBytes = max(0, min(f.maxBytes, int32(min(s.b.cfg.FetchMaxBytes, 1<<31-1))))
 	f.minBytes = min(f.minBytes, f.maxBytes)
 	f.deadline = time.Time{}
-	f.run()
+	f.readOrPark()
 	return nil
 }
 
-// refuse answers every partition with the same code.
-func (f *fetch) refuse(code int16) {
+// refuseAll answers every partition with the same code.
+func (f *fetch) refuseAll(code int16) {
 	for i := range f.parts {
-		f.parts[i].fail(code)
+		f.parts[i].setError(code)
 	}
-	f.answer(none, 0)
+	f.sendAnswer(none, 0)
 }
 
-// run reads, and answers or parks. The caller owns the fetch.
+// readOrPark reads, and answers or parks. The caller owns the fetch.
 //
 //	reading --nothing there--> watching --woken, or its time is over--> reading
 //	   |
 //	   |------nothing there, and no room to watch--> asleep --its time is over--> answered
 //	   |
 //	   `------something, or nobody waits--> answered
-func (f *fetch) run() {
+func (f *fetch) readOrPark() {
 	for {
-		bytes, ready := f.read()
-		if ready || bytes >= int(f.minBytes) || f.maxWait <= 0 || f.over() {
-			f.finish()
+		bytes, ready := f.readPartitions()
+		if ready || bytes >= int(f.minBytes) || f.maxWait <= 0 || f.timeIsOver() {
+			f.answerNow()
 			return
 		}
-		switch f.s.admit(f, int64(f.minBytes)-int64(bytes)) {
+		switch f.s.admitFetch(f, int64(f.minBytes)-int64(bytes)) {
 		case mayNotWait:
-			f.finish()
+			f.answerNow()
 			return
 		case mayWatch:
-			f.release()
-			if f.watch() {
+			f.releaseChunks()
+			if f.watchPartitions() {
 				return
 			}
 		case maySleep:
 			if bytes == 0 {
-				f.sleep()
+				f.sleepUntilOver()
 			} else {
-				f.s.leave(f)
-				f.finish()
+				f.s.dismissFetch(f)
+				f.answerNow()
 			}
 			return
 		}
 	}
 }
 
-// over tells whether the time to wait is up.
-func (f *fetch) over() bool {
+// timeIsOver tells whether the time to wait is up.
+func (f *fetch) timeIsOver() bool {
 	return !f.deadline.IsZero() && !time.Now().Before(f.deadline)
 }
 
-// watch waits for as many bytes as are missing. It returns false where they are there by
+// watchPartitions waits for as many bytes as are missing. It returns false where they are there by
 // now; the caller owns the fetch then, and only then.
-func (f *fetch) watch() bool {
+func (f *fetch) watchPartitions() bool {
 	for i := range f.parts {
 		if q := &f.parts[i]; q.part != nil {
 			f.poll.Watch(q.part, q.found.HighWatermark)
 		}
 	}
-	return f.park()
+	return f.armPoll()
 }
 
-// sleep waits for nothing but the end of the client's time, with no memory but the
+// sleepUntilOver waits for nothing but the end of the client's time, with no memory but the
 // answer's, which tells what there is now: nothing. What comes meanwhile is found by the
 // client's next request. Where that answer is too large to be kept it goes out at once.
-func (f *fetch) sleep() {
-	code, id := f.conclude()
-	resp := f.build(code, id)
-	f.drop()
+func (f *fetch) sleepUntilOver() {
+	code, id := f.updateSession()
+	resp := f.buildAnswer(code, id)
+	f.forgetPartitions()
 	n := int64(len(resp.B))
 	if code != none || f.b.asleep.Add(n) > maxAsleep {
 		if code == none {
 			f.b.asleep.Add(-n)
 		}
-		f.s.leave(f)
+		f.s.dismissFetch(f)
 		f.send(resp)
 		return
 	}
 	f.asleep = resp
-	if !f.park() {
-		f.rise()
+	if !f.armPoll() {
+		f.sendAsleep()
 	}
 }
 
-// rise ends a sleep.
-func (f *fetch) rise() {
+// sendAsleep ends a sleep.
+func (f *fetch) sendAsleep() {
 	f.b.asleep.Add(-int64(len(f.asleep.B)))
 	f.send(f.asleep)
 }
 
-// park arms the poll and its timer. It returns false where the wait is over already; the
+// armPoll arms the poll and its timer. It returns false where the wait is over already; the
 // caller owns the fetch then, and only then.
-func (f *fetch) park() bool {
+func (f *fetch) armPoll() bool {
 	if f.deadline.IsZero() {
 		f.deadline = time.Now().Add(time.Duration(f.maxWait) * time.Millisecond)
 	}
@@ -194,7 +194,7 @@ func (f *fetch) park() bool {
 	if f.poll.Park() {
 		return true
 	}
-	f.unpark()
+	f.disarm()
 	return false
 }
 
@@ -206,35 +206,35 @@ func (f *fetch) expire() {
 	}
 }
 
-func (f *fetch) unpark() {
+func (f *fetch) disarm() {
 	f.timer.Stop()
-	f.s.leave(f)
+	f.s.dismissFetch(f)
 }
 
 // Wake goes on with a parked fetch whose poll the caller has fired.
 func (f *fetch) Wake() {
 	defer f.r.Conn.Contain()
-	f.unpark()
+	f.disarm()
 	if f.asleep != nil {
-		f.rise()
+		f.sendAsleep()
 		return
 	}
-	f.run()
+	f.readOrPark()
 }
 
-// read reads all partitions. ready tells that the answer should not wait: a
+// readPartitions reads all partitions. ready tells that the answer should not wait: a
 // partition failed, or there is none to wait for.
-func (f *fetch) read() (bytes int, ready bool) {
+func (f *fetch) readPartitions() (bytes int, ready bool) {
 	left, whole, known, isolation := int(f.maxBytes), true, false, isolationOf(f.isolation)
 	for i := range f.parts {
 		q := &f.parts[i]
-		known = f.resolve(q) || known
+		known = f.resolvePartition(q) || known
 		if q.part == nil || q.code != none {
 			ready = ready || q.part != nil
 			continue
 		}
-		if err := q.read(left, whole, isolation); err != nil {
-			q.fail(codeOf(err))
+		if err := q.readPartition(left, whole, isolation); err != nil {
+			q.setError(codeOf(err))
 			ready = true
 		}
 		if q.chunkSize > 0 {
@@ -248,9 +248,9 @@ func (f *fetch) read() (bytes int, ready bool) {
 	return bytes, ready || !known
 }
 
-// resolve finds a partition, anew where the one found before is gone, and clears
+// resolvePartition finds a partition, anew where the one found before is gone, and clears
 // what was read from it. It returns false for one that does not exist here.
-func (f *fetch) resolve(q *fetchPart) bool {
+func (f *fetch) resolvePartition(q *fetchPart) bool {
 	q.code, q.skip, q.chunkSize, q.found = none, false, 0, replica.Nothing()
 	if q.part != nil && !q.part.Gone() {
 		return true
@@ -258,7 +258,7 @@ func (f *fetch) resolve(q *fetchPart) bool {
 	var code int16
 	q.part, code = f.b.find(q.topic.name, q.topic.id, q.index, f.version >= 13)
 	if q.part == nil {
-		q.fail(code)
+		q.setError(code)
 	}
 	return q.part != nil
 }
@@ -295,15 +295,15 @@ func (b *Broker) missing(name []byte, id [16]byte, byID bool) int16 {
 	return notLeader
 }
 
-// fail makes the partition's answer an error.
-func (q *fetchPart) fail(code int16) {
-	q.release()
+// setError makes the partition's answer an error.
+func (q *fetchPart) setError(code int16) {
+	q.releaseChunk()
 	q.code, q.skip, q.found = code, false, replica.Nothing()
 }
 
-// read reads one partition: at most left bytes of it, but for its first batch
+// readPartition reads one partition: at most left bytes of it, but for its first batch
 // where whole is set.
-func (q *fetchPart) read(left int, whole bool, i replica.Isolation) (err error) {
+func (q *fetchPart) readPartition(left int, whole bool, i replica.Isolation) (err error) {
 	query := replica.Query{
 		Epoch: q.epoch, LastEpoch: q.lastFetchedEpoch, Offset: q.offset,
 		Isolation: i, MaxBytes: max(0, min(int(q.maxBytes), left)), Whole: whole,
@@ -315,7 +315,7 @@ func (q *fetchPart) read(left int, whole bool, i replica.Isolation) (err error) 
 	return err
 }
 
-func (q *fetchPart) release() {
+func (q *fetchPart) releaseChunk() {
 	if q.found.Chunk.Exists() {
 		q.found.Chunk.Release()
 		q.found.Chunk = replica.Chunk{}
@@ -323,24 +323,24 @@ func (q *fetchPart) release() {
 	q.chunkSize = 0
 }
 
-func (f *fetch) release() {
+func (f *fetch) releaseChunks() {
 	for i := range f.parts {
-		f.parts[i].release()
+		f.parts[i].releaseChunk()
 	}
 }
 
-// finish answers with what was read.
-func (f *fetch) finish() {
-	f.answer(f.conclude())
+// answerNow answers with what was read.
+func (f *fetch) answerNow() {
+	f.sendAnswer(f.updateSession())
 }
 
-// conclude brings the fetch session up to date. It returns the answer's code, and the
+// updateSession brings the fetch session up to date. It returns the answer's code, and the
 // session's id.
-func (f *fetch) conclude() (code int16, session int32) {
+func (f *fetch) updateSession() (code int16, session int32) {
 	switch {
 	case f.open != nil:
 		if code := f.open.answered(f); code != none {
-			f.release()
+			f.releaseChunks()
 			f.parts = f.parts[:0]
 			return code, 0
 		}
@@ -351,12 +351,12 @@ func (f *fetch) conclude() (code int16, session int32) {
 	return none, 0
 }
 
-func (f *fetch) answer(code int16, session int32) {
-	f.send(f.build(code, session))
+func (f *fetch) sendAnswer(code int16, session int32) {
+	f.send(f.buildAnswer(code, session))
 }
 
-// build makes the answer of what was read.
-func (f *fetch) build(code int16, session int32) *wire.Response {
+// buildAnswer makes the answer of what was read.
+func (f *fetch) buildAnswer(code int16, session int32) *wire.Response {
 	resp := f.r.Begin()
 	bytes := 0
 	for i := range f.parts {
@@ -369,20 +369,20 @@ func (f *fetch) build(code int16, session int32) *wire.Response {
 
 func (f *fetch) send(resp *wire.Response) {
 	r := f.r
-	f.free()
+	f.recycle()
 	r.Send(resp)
 }
 
-// free gives the state back, without what refers to other memory.
-func (f *fetch) free() {
-	f.drop()
+// recycle gives the state back, without what refers to other memory.
+func (f *fetch) recycle() {
+	f.forgetPartitions()
 	f.s, f.r, f.open, f.moved, f.asleep = nil, nil, nil, false, nil
 	f.b.fetches.Put(f)
 }
 
-// drop forgets the partitions.
-func (f *fetch) drop() {
-	f.release()
+// forgetPartitions forgets the partitions.
+func (f *fetch) forgetPartitions() {
+	f.releaseChunks()
 	clear(f.parts)
 	clear(f.forgotten)
 	clear(f.topics)

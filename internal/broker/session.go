@@ -83,11 +83,11 @@ func (s *session) Flush() {
 	if len(s.queue) == 0 && len(s.commits) == 0 {
 		return
 	}
-	s.write()
+	s.writeAppends()
 	var bytes, records int64
 	for i, p := range s.queue {
 		bytes, records = bytes+p.bytes, records+p.stored
-		p.answer()
+		p.answerOrWait()
 		s.queue[i] = nil
 	}
 	s.b.stats.bytesIn.Add(bytes)
@@ -96,27 +96,27 @@ func (s *session) Flush() {
 	if len(s.commits) > 0 {
 		owed = s.b.cfg.Groups.Commit(s.commits)
 	}
-	s.forget()
+	s.forgetRequests()
 	s.appends.Commit()
 	owed.Commit()
 }
 
-// write appends the collected batches, and gives back the memory of those that were
+// writeAppends appends the collected batches, and gives back the memory of those that were
 // encoded anew.
-func (s *session) write() {
+func (s *session) writeAppends() {
 	s.appends.Write()
-	s.release()
+	s.releaseEncoded()
 }
 
-func (s *session) release() {
+func (s *session) releaseEncoded() {
 	for i := range s.encoded {
 		s.encoded[i].Release()
 	}
 	s.encoded = s.encoded[:0]
 }
 
-// forget ends the collection of requests.
-func (s *session) forget() {
+// forgetRequests ends the collection of requests.
+func (s *session) forgetRequests() {
 	clear(s.queue)
 	s.queue, s.held, s.commits = s.queue[:0], 0, nil
 	if cap(s.queue) > keepQueued {
@@ -130,8 +130,8 @@ func (s *session) forget() {
 // acknowledged it.
 func (s *session) Close() {
 	s.appends.Drop()
-	s.release()
-	s.forget()
+	s.releaseEncoded()
+	s.forgetRequests()
 	s.mu.Lock()
 	s.gone = true
 	s.mu.Unlock()
@@ -148,10 +148,10 @@ const (
 	maySleep              // until its time is over
 )
 
-// admit begins the poll of a fetch that lacks bytes and enters it into the list, if it may
+// admitFetch begins the poll of a fetch that lacks bytes and enters it into the list, if it may
 // wait at all, and takes what it needs of the node's bounds. A list of partitions of which
 // hardly any exists is not kept in memory to be looked up again and again.
-func (s *session) admit(f *fetch, need int64) permission {
+func (s *session) admitFetch(f *fetch, need int64) permission {
 	watched := 0
 	for i := range f.parts {
 		if f.parts[i].part != nil {
@@ -181,9 +181,9 @@ func (s *session) admit(f *fetch, need int64) permission {
 	return p
 }
 
-// leave ends the poll of a fetch that was admitted, takes it out of the list, and gives
+// dismissFetch ends the poll of a fetch that was admitted, takes it out of the list, and gives
 // back what it had of the node's bounds.
-func (s *session) leave(f *fetch) {
+func (s *session) dismissFetch(f *fetch) {
 	f.poll.End()
 	s.b.watched.Add(-int64(f.watched))
 	f.watched = 0

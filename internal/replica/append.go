@@ -36,9 +36,9 @@ type Appender interface {
 // They are the only way to append for a producer: one write a partition, and one
 // commit for all, which cannot be forgotten, since nothing more is taken before.
 //
-//	empty --Add--> collected --Write--> owed --Commit--> empty
-//	                   |                 |
-//	                   +------ Drop -----+-------------> empty
+//	empty --Add--> collected --Write--> in debt --Commit--> empty
+//	                   |                   |
+//	                   +------- Drop ------+--------------> empty
 //
 // Bytes of batches are used by Write only. The zero value, with Set filled in, is
 // ready for use, by one goroutine at a time.
@@ -48,10 +48,17 @@ type Appends struct {
 	list  []added
 	items []storage.Item // parallel to list while it is written
 
-	owed    bool // something was written that no commit was asked for
-	awaited bool // somebody waits for that commit
-	durable bool // one of the partitions is committed by a sync only
+	debt debt
 }
+
+// debt is the commit that is owed for what was written.
+type debt uint8
+
+const (
+	noDebt    debt = iota
+	quietDebt      // nobody waits for it
+	openDebt       // somebody does
+)
 
 // added is a batch on its way to a partition.
 type added struct {
@@ -69,14 +76,11 @@ const keepAdded = 1024
 // Add collects a batch. It is checked by the caller; its offset and its epoch are
 // stamped in place. The owner is told what became of it by Write.
 func (a *Appends) Add(p *Partition, b record.Batch, acks Acks, owner Appender, slot int32) {
-	if a.owed {
+	if a.debt != noDebt {
 		panic("BUG: what was appended before was not committed")
 	}
 	a.list = append(a.list, added{p: p, batch: b, owner: owner, slot: slot, seq: int32(len(a.list)), acks: acks})
 }
-
-// Len is the number of batches collected.
-func (a *Appends) Len() int { return len(a.list) }
 
 // Write appends the batches, those of each partition together in the order in which
 // they were added, and tells their owners. The caller owes the Commit from here on.
@@ -96,7 +100,7 @@ func (a *Appends) Write() {
 	for i := range a.list {
 		a.items = append(a.items, storage.Item{Batch: a.list[i].batch})
 	}
-	a.owed = true
+	a.debt = max(a.debt, quietDebt)
 	for from := 0; from < len(a.list); {
 		p, to := a.list[from].p, from+1
 		for to < len(a.list) && a.list[to].p == p {
@@ -107,16 +111,17 @@ func (a *Appends) Write() {
 	}
 	for i := range a.list {
 		e, it := &a.list[i], &a.items[i]
-		a.awaited = a.awaited || e.acks != AcksNone
+		if e.acks != AcksNone {
+			a.debt = openDebt
+		}
 		e.owner.Appended(e.slot, Outcome{it.Base, it.Next, it.Start, it.Time, it.Dup, it.Err})
 	}
-	a.forget()
+	a.forgetBatches()
 }
 
 // writeTo appends the batches from..to to their partition. Those that ask for all
 // replicas are left out where too few are in sync.
 func (a *Appends) writeTo(p *Partition, from, to int) {
-	a.durable = a.durable || p.topic.Settings().FlushMessages <= 1
 	if err := p.EnoughInSync(); err != nil {
 		for i := from; i < to; i++ {
 			if a.list[i].acks == AcksAll {
@@ -131,15 +136,15 @@ func (a *Appends) writeTo(p *Partition, from, to int) {
 }
 
 // Commit makes what was written durable. Waits that rest on it end then, perhaps
-// before it returns. Where nobody waits for a sync it is left to the background.
+// before it returns. Where nobody waits it is left to the background.
 func (a *Appends) Commit() {
-	owed, soon := a.owed, a.durable && !a.awaited
-	a.owed, a.awaited, a.durable = false, false, false
-	switch {
-	case !owed:
-	case soon:
+	owed := a.debt
+	a.debt = noDebt
+	switch owed {
+	case noDebt:
+	case quietDebt:
 		a.Set.commitSoon()
-	default:
+	case openDebt:
 		a.Set.Commit()
 	}
 }
@@ -147,11 +152,11 @@ func (a *Appends) Commit() {
 // Drop forgets the batches that were not written, whose owners are told nothing, and
 // commits what was. It uses no bytes of either: they may be something else by now.
 func (a *Appends) Drop() {
-	a.forget()
+	a.forgetBatches()
 	a.Commit()
 }
 
-func (a *Appends) forget() {
+func (a *Appends) forgetBatches() {
 	clear(a.list)
 	clear(a.items)
 	a.list, a.items = a.list[:0], a.items[:0]
@@ -164,8 +169,8 @@ func (a *Appends) forget() {
 // outcome. Whoever calls it owes the commit.
 func (p *Partition) append(items []storage.Item, e record.Epoch) {
 	p.write(items, e)
-	p.count(items)
-	p.advance()
+	p.countForPolls(items)
+	p.advanceEnds()
 }
 
 // write fails all items with ErrNotLeader unless this node leads in epoch e (NoEpoch: any).
@@ -178,7 +183,7 @@ func (p *Partition) write(items []storage.Item, e record.Epoch) {
 		err = ErrNotLeader
 	}
 	if err == nil {
-		err = p.begin(l.Epoch)
+		err = p.beginEpoch(l.Epoch)
 	}
 	if err != nil {
 		for i := range items {
@@ -189,9 +194,9 @@ func (p *Partition) write(items []storage.Item, e record.Epoch) {
 	p.log.Append(l.Epoch, items)
 }
 
-// begin tells the log of a new epoch before its first append; a log that is never
+// beginEpoch tells the log of a new epoch before its first append; a log that is never
 // written to is never opened for it.
-func (p *Partition) begin(e record.Epoch) error {
+func (p *Partition) beginEpoch(e record.Epoch) error {
 	p.mu.Lock()
 	known := p.begun == e
 	p.mu.Unlock()
@@ -207,9 +212,9 @@ func (p *Partition) begin(e record.Epoch) error {
 	return nil
 }
 
-// count tells the polls of what was stored. Where somebody else's commit was faster
+// countForPolls tells the polls of what was stored. Where somebody else's commit was faster
 // and has moved the high watermark already, they are told here.
-func (p *Partition) count(items []storage.Item) {
+func (p *Partition) countForPolls(items []storage.Item) {
 	var n int64
 	var end record.Offset
 	for i := range items {
@@ -223,13 +228,13 @@ func (p *Partition) count(items []storage.Item) {
 	}
 	var woken *Poll
 	p.mu.Lock()
-	p.come.bytes += n
-	p.come.end = max(p.come.end, end)
+	p.arrived.bytes += n
+	p.arrived.end = max(p.arrived.end, end)
 	hw := record.Offset(p.hw.Load())
-	p.come.settle(hw)
+	p.arrived.advanceTo(hw)
 	if hw >= end {
-		woken = p.movedLocked(false)
+		woken = p.countForPollsLocked(false)
 	}
 	p.mu.Unlock()
-	wakeAll(woken)
+	wakePolls(woken)
 }

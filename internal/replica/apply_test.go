@@ -29,7 +29,7 @@ func (s *spy) judge(op vfs.Op, path string) error {
 	return nil
 }
 
-func (s *spy) forget() {
+func (s *spy) forgetSeen() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.seen = nil
@@ -61,7 +61,7 @@ func TestApplyOpensNoLog(t *testing.T) {
 
 	watcher := &spy{}
 	w = newWorldOn(t, vfs.NewFaulty(fs, watcher.judge), dir)
-	watcher.forget()
+	watcher.forgetSeen()
 	w.apply(create...)
 	w.apply(meta.PartitionsSet{Topic: id, First: 20, Partitions: onOneNode(1)})
 	w.apply(meta.PartitionChanged{Topic: id, Partition: 3, ISR: []int32{1}, Leader: 1, PartitionEpoch: 1})

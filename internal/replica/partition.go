@@ -43,8 +43,8 @@ type Partition struct {
 	onLeader  waitList      // of those who wait for committed
 	inSync    waitList      // of those who wait for the high watermark
 	noted     bool          // Set.waiting has it
-	polls     spot          // head of a ring of watching polls
-	come      tally
+	polls     watcher       // head of a ring of watching polls
+	arrived   tally
 }
 
 // tally counts bytes for the polls of a partition. Bytes are counted when they
@@ -61,8 +61,8 @@ type tally struct {
 	marked int64
 }
 
-// settle brings read up to a high watermark.
-func (c *tally) settle(hw record.Offset) {
+// advanceTo brings read up to a high watermark.
+func (c *tally) advanceTo(hw record.Offset) {
 	if hw < c.mark {
 		return
 	}
@@ -76,7 +76,7 @@ func newPartition(s *Set, t *Topic, n int32, l *Leadership) *Partition {
 	p := &Partition{id: storage.LogID{Topic: t.ID, Partition: n}, ord: s.made.Add(1), topic: t, set: s, begun: record.NoEpoch}
 	p.polls.prev, p.polls.next = &p.polls, &p.polls
 	p.lead.Store(l)
-	p.log = s.cfg.Store.Log(p.id, t.Name, t.Settings().log, func(*storage.Log) { p.advance() })
+	p.log = s.cfg.Store.Log(p.id, t.Name, t.Settings().log, func(*storage.Log) { p.advanceEnds() })
 	return p
 }
 
@@ -110,15 +110,15 @@ func (p *Partition) Leads(asker record.Epoch) error {
 	return nil
 }
 
-// state is what the rules of progress look at, but for the ends that are known.
-func (p *Partition) state() progress.State {
+// progressState is what the rules of progress look at, but for the ends that are known.
+func (p *Partition) progressState() progress.State {
 	l := p.lead.Load()
 	return progress.State{ISR: l.ISR, Replicas: len(l.Replicas), MinISR: p.topic.Settings().MinISR}
 }
 
 // EnoughInSync returns ErrNotEnoughReplicas where acks=all cannot be promised.
 func (p *Partition) EnoughInSync() error {
-	if s := p.state(); !s.EnoughInSync() {
+	if s := p.progressState(); !s.EnoughInSync() {
 		return ErrNotEnoughReplicas
 	}
 	return nil
@@ -132,7 +132,7 @@ func (p *Partition) Wait(w *Waiter, need record.Offset) {
 	var err error
 	done := end >= need
 	if !done {
-		err = p.broken()
+		err = p.whyStuck()
 		done = err != nil
 	}
 	note := false
@@ -163,9 +163,9 @@ func (p *Partition) waitsLocked(a Acks) (*waitList, record.Offset) {
 	panic("BUG: a wait for an acknowledgement that is not given")
 }
 
-// advance takes the log's committed end, moves the high watermark as the rules of
+// advanceEnds takes the log's committed end, moves the high watermark as the rules of
 // progress have it, and releases and wakes who waited for either.
-func (p *Partition) advance() {
+func (p *Partition) advanceEnds() {
 	end, err := p.log.Committed()
 	if err != nil {
 		return // closed or faulted: the high watermark stays
@@ -173,8 +173,8 @@ func (p *Partition) advance() {
 	p.opened.Store(true)
 	p.mu.Lock()
 	p.committed = max(p.committed, end)
-	done := p.onLeader.take(p.committed)
-	s := p.state()
+	done := p.onLeader.takeReached(p.committed)
+	s := p.progressState()
 	known := [1]progress.Member{{ID: p.set.cfg.NodeID, End: p.committed}}
 	s.Known = known[:]
 	now := record.Offset(p.hw.Load())
@@ -182,37 +182,37 @@ func (p *Partition) advance() {
 	var woken *Poll
 	if hw := s.HighWatermark(now); hw > now {
 		p.hw.Store(int64(hw))
-		p.come.settle(hw)
-		readable = p.inSync.take(hw)
-		woken = p.movedLocked(false)
+		p.arrived.advanceTo(hw)
+		readable = p.inSync.takeReached(hw)
+		woken = p.countForPollsLocked(false)
 	}
 	p.mu.Unlock()
-	complete(done, nil)
-	complete(readable, nil)
-	wakeAll(woken)
+	completeWaits(done, nil)
+	completeWaits(readable, nil)
+	wakePolls(woken)
 }
 
-// movedLocked tells the polls how much came and returns those that have enough now
+// countForPollsLocked tells the polls how much came and returns those that have enough now
 // (all: every one), fired, as a chain.
-func (p *Partition) movedLocked(all bool) *Poll {
+func (p *Partition) countForPollsLocked(all bool) *Poll {
 	var chain *Poll
-	bytes := p.come.bytes
+	bytes := p.arrived.bytes
 	for s := p.polls.next; s != &p.polls; s = s.next {
 		n := max(bytes-s.seen, 1) // what another leader appended is not counted: one byte at least
 		s.seen = bytes
 		if all {
 			n = s.poll.need.Load()
 		}
-		if s.poll.moved(n) {
+		if s.poll.countArrived(n) {
 			s.poll.next, chain = chain, s.poll
 		}
 	}
 	return chain
 }
 
-func (p *Partition) watch(s *spot, hw record.Offset) {
+func (p *Partition) watch(s *watcher, hw record.Offset) {
 	p.mu.Lock()
-	s.seen = p.come.read // what was read, or less: being woken too early does no harm
+	s.seen = p.arrived.read // what was read, or less: being woken too early does no harm
 	s.prev, s.next = p.polls.prev, &p.polls
 	s.prev.next, s.next.prev = s, s
 	if record.Offset(p.hw.Load()) > hw || p.Leads(record.NoEpoch) != nil {
@@ -221,52 +221,52 @@ func (p *Partition) watch(s *spot, hw record.Offset) {
 	p.mu.Unlock()
 }
 
-func (p *Partition) unwatch(s *spot) {
+func (p *Partition) unwatch(s *watcher) {
 	p.mu.Lock()
 	s.prev.next, s.next.prev = s.next, s.prev
 	s.prev, s.next = nil, nil
 	p.mu.Unlock()
 }
 
-// become changes who leads. Who waits is told when this node does not lead any more. A
+// setLeadership changes who leads. Who waits is told when this node does not lead any more. A
 // log that nobody has asked for anything is left alone.
-func (p *Partition) become(l *Leadership) {
+func (p *Partition) setLeadership(l *Leadership) {
 	p.fence.Lock()
 	old := p.lead.Swap(l)
 	p.fence.Unlock()
 	if l.Leader != p.set.cfg.NodeID || l.Epoch != old.Epoch {
-		p.fail()
+		p.endWaits()
 		return
 	}
-	p.reconsider()
+	p.reapplyRules()
 }
 
-// reconsider moves the high watermark where what the rules look at has changed: the
+// reapplyRules moves the high watermark where what the rules look at has changed: the
 // in-sync set may have shrunk, or may be large enough now.
-func (p *Partition) reconsider() {
+func (p *Partition) reapplyRules() {
 	if p.opened.Load() {
-		p.advance()
+		p.advanceEnds()
 	}
 }
 
-// drop ends the replica: its topic was deleted, or the node stops.
-func (p *Partition) drop() {
+// retire ends the replica: its topic was deleted, or the node stops.
+func (p *Partition) retire() {
 	p.gone.Store(true)
-	p.fail()
+	p.endWaits()
 }
 
-func (p *Partition) fail() {
+func (p *Partition) endWaits() {
 	p.mu.Lock()
-	onLeader, inSync := p.onLeader.all(), p.inSync.all()
-	woken := p.movedLocked(true)
+	onLeader, inSync := p.onLeader.takeAll(), p.inSync.takeAll()
+	woken := p.countForPollsLocked(true)
 	p.mu.Unlock()
-	complete(onLeader, ErrNotLeader)
-	complete(inSync, ErrNotLeader)
-	wakeAll(woken)
+	completeWaits(onLeader, ErrNotLeader)
+	completeWaits(inSync, ErrNotLeader)
+	wakePolls(woken)
 }
 
-// broken says why neither end will move any more.
-func (p *Partition) broken() error {
+// whyStuck says why neither end will move any more.
+func (p *Partition) whyStuck() error {
 	if p.Leads(record.NoEpoch) != nil {
 		return ErrNotLeader
 	}

@@ -78,7 +78,7 @@ func (p *Partition) Read(q Query) (Found, error) {
 			return f, err
 		}
 	}
-	end := p.measure(&f, q.Isolation)
+	end := p.fillOffsets(&f, q.Isolation)
 	if q.Offset == end && f.Start <= end || !q.Whole && q.MaxBytes == 0 && f.Start <= q.Offset && q.Offset < end {
 		return f, nil // the tail: nobody need look into a file
 	}
@@ -94,8 +94,8 @@ func (p *Partition) Read(q Query) (Found, error) {
 	return f, nil
 }
 
-// measure fills in the partition's offsets and returns the end of what a reader may see.
-func (p *Partition) measure(f *Found, i Isolation) (end record.Offset) {
+// fillOffsets fills in the partition's offsets and returns the end of what a reader may see.
+func (p *Partition) fillOffsets(f *Found, i Isolation) (end record.Offset) {
 	f.HighWatermark = p.HighWatermark()
 	f.LastStable = f.HighWatermark // there are no transactions yet
 	f.Start = p.Start()
@@ -116,7 +116,7 @@ func (p *Partition) findDivergence(q *Query, f *Found) (bool, error) {
 	case e == record.NoEpoch || end < 0 || q.Offset < start:
 		return false, ErrOffsetOutOfRange
 	case e < q.LastEpoch || end < q.Offset:
-		p.measure(f, q.Isolation)
+		p.fillOffsets(f, q.Isolation)
 		f.DivergingEpoch, f.DivergingEnd = e, end
 		return true, nil
 	}
@@ -129,7 +129,7 @@ func (p *Partition) FindEnd(asker record.Epoch, i Isolation) (Position, error) {
 		return Nowhere(), err
 	}
 	var f Found
-	return Position{Offset: p.measure(&f, i), Time: record.NoTimestamp, Epoch: p.lead.Load().Epoch}, nil
+	return Position{Offset: p.fillOffsets(&f, i), Time: record.NoTimestamp, Epoch: p.lead.Load().Epoch}, nil
 }
 
 // Position is an offset that was looked up, with the timestamp and the epoch of the
@@ -166,21 +166,21 @@ func (p *Partition) FindStart(asker record.Epoch) (Position, error) {
 // FindTime is the first record that a reader may see with a timestamp of at least ms.
 // It may wait for work memory; the context ends that.
 func (p *Partition) FindTime(ctx context.Context, asker record.Epoch, i Isolation, ms int64) (Position, error) {
-	return p.find(asker, i, func() (storage.Stamp, bool, error) { return p.log.FindTime(ctx, ms) })
+	return p.findRecord(asker, i, func() (storage.Stamp, bool, error) { return p.log.FindTime(ctx, ms) })
 }
 
 // FindNewest is the record with the largest timestamp, where a reader may see it. It
 // may wait for work memory; the context ends that.
 func (p *Partition) FindNewest(ctx context.Context, asker record.Epoch, i Isolation) (Position, error) {
-	return p.find(asker, i, func() (storage.Stamp, bool, error) { return p.log.MaxTime(ctx) })
+	return p.findRecord(asker, i, func() (storage.Stamp, bool, error) { return p.log.MaxTime(ctx) })
 }
 
-func (p *Partition) find(asker record.Epoch, i Isolation, lookUp func() (storage.Stamp, bool, error)) (Position, error) {
+func (p *Partition) findRecord(asker record.Epoch, i Isolation, lookUp func() (storage.Stamp, bool, error)) (Position, error) {
 	if err := p.Leads(asker); err != nil {
 		return Nowhere(), err
 	}
 	var f Found
-	end := p.measure(&f, i)
+	end := p.fillOffsets(&f, i)
 	s, ok, err := lookUp()
 	if err != nil || !ok || s.Offset >= end {
 		return Nowhere(), err
@@ -253,7 +253,7 @@ func (p *Partition) Producers() ([]Producer, error) {
 
 // HighWatermark is the end of what is committed.
 func (p *Partition) HighWatermark() record.Offset {
-	p.open()
+	p.readEnds()
 	return record.Offset(p.hw.Load())
 }
 
@@ -266,11 +266,11 @@ func (p *Partition) Start() record.Offset {
 	return o
 }
 
-// open takes the ends from the log at first use: what a sole replica recovered is
+// readEnds takes the ends from the log at first use: what a sole replica recovered is
 // committed. Several callers may do it at once.
-func (p *Partition) open() {
+func (p *Partition) readEnds() {
 	if !p.opened.Load() {
-		p.advance()
+		p.advanceEnds()
 	}
 }
 

@@ -128,12 +128,12 @@ func (s *Set) Apply(d *meta.Delta, img *meta.Image) {
 			removed[idShard(t.ID)] = append(removed[idShard(t.ID)], t)
 		}
 	}
-	s.hide(&removed)
+	s.hideTopics(&removed)
 	for _, ts := range removed {
 		for _, t := range ts {
 			for _, p := range *t.parts.Load() {
 				if p != nil {
-					s.remove(p)
+					s.removePartition(p)
 				}
 			}
 		}
@@ -142,23 +142,23 @@ func (s *Set) Apply(d *meta.Delta, img *meta.Image) {
 		if ch.New == nil {
 			continue
 		}
-		if t := s.follow(ch.Old, ch.New, img); t != nil {
+		if t := s.followTopic(ch.Old, ch.New, img); t != nil {
 			added[idShard(t.ID)] = append(added[idShard(t.ID)], t)
 		}
 	}
-	s.show(&added)
-	s.configure(d, img)
+	s.showTopics(&added)
+	s.configureTopics(d, img)
 }
 
-// remove ends a replica of this node, and deletes its log.
-func (s *Set) remove(p *Partition) {
-	p.drop()
+// removePartition ends a replica of this node, and deletes its log.
+func (s *Set) removePartition(p *Partition) {
+	p.retire()
 	s.cfg.Store.Delete(p.id)
 }
 
-// follow brings one topic's partitions to where the metadata has them; old is the topic
+// followTopic brings one topic's partitions to where the metadata has them; old is the topic
 // before the step, nil: it was not there. It returns the topic where it is new to this node.
-func (s *Set) follow(old, mt *meta.Topic, img *meta.Image) *Topic {
+func (s *Set) followTopic(old, mt *meta.Topic, img *meta.Image) *Topic {
 	t, added := s.TopicByID(mt.ID), false
 	if t == nil {
 		if !slices.ContainsFunc(mt.Partitions, func(p meta.Partition) bool { return slices.Contains(p.Replicas, s.cfg.NodeID) }) {
@@ -217,9 +217,9 @@ func (s *Set) followPartition(t *Topic, n int32, p *Partition, mp *meta.Partitio
 	l := &Leadership{Leader: mp.Leader, Epoch: record.Epoch(mp.LeaderEpoch), Replicas: mp.Replicas, ISR: mp.ISR}
 	switch {
 	case p != nil && here:
-		p.become(l)
+		p.setLeadership(l)
 	case p != nil:
-		s.remove(p)
+		s.removePartition(p)
 		return nil
 	case here:
 		return newPartition(s, t, n, l)
@@ -227,9 +227,9 @@ func (s *Set) followPartition(t *Topic, n int32, p *Partition, mp *meta.Partitio
 	return p
 }
 
-// hide takes topics out of the maps in which they are found.
-func (s *Set) hide(topics *[shards][]*Topic) {
-	s.change(topics, func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic) {
+// hideTopics takes topics out of the maps in which they are found.
+func (s *Set) hideTopics(topics *[shards][]*Topic) {
+	s.changeMaps(topics, func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic) {
 		delete(byID, t.ID)
 		if byName[t.Name] == t {
 			delete(byName, t.Name)
@@ -237,17 +237,17 @@ func (s *Set) hide(topics *[shards][]*Topic) {
 	})
 }
 
-// show puts topics into the maps in which they are found.
-func (s *Set) show(topics *[shards][]*Topic) {
-	s.change(topics, func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic) {
+// showTopics puts topics into the maps in which they are found.
+func (s *Set) showTopics(topics *[shards][]*Topic) {
+	s.changeMaps(topics, func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic) {
 		byID[t.ID] = t
 		byName[t.Name] = t
 	})
 }
 
-// change changes the maps for some topics, which are sorted by their ids' shards, copying
+// changeMaps changes the maps for some topics, which are sorted by their ids' shards, copying
 // each shard's maps once at most.
-func (s *Set) change(topics *[shards][]*Topic, do func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic)) {
+func (s *Set) changeMaps(topics *[shards][]*Topic, do func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic)) {
 	names := map[uint64]map[string]*Topic{}
 	for i := range shards {
 		if len(topics[i]) == 0 {
@@ -268,9 +268,9 @@ func (s *Set) change(topics *[shards][]*Topic, do func(byID map[meta.UUID]*Topic
 	}
 }
 
-// configure resolves again the settings of the topics whose configs, or the
+// configureTopics resolves again the settings of the topics whose configs, or the
 // broker's that they fall back to, have changed.
-func (s *Set) configure(d *meta.Delta, img *meta.Image) {
+func (s *Set) configureTopics(d *meta.Delta, img *meta.Image) {
 	for r := range d.Configs {
 		switch r.Type {
 		case config.Broker:
@@ -308,7 +308,7 @@ func (s *Set) configureTopic(t *Topic, img *meta.Image) {
 			p.log.Configure(set.log)
 		}
 		if old.MinISR != set.MinISR {
-			p.reconsider()
+			p.reapplyRules()
 		}
 	}
 }
@@ -322,7 +322,7 @@ func (s *Set) Expire(now time.Duration) {
 	ps := s.waiting
 	s.waiting = nil
 	s.mu.Unlock()
-	left := slices.DeleteFunc(ps, func(p *Partition) bool { return !p.expire(now) })
+	left := slices.DeleteFunc(ps, func(p *Partition) bool { return !p.expireWaits(now) })
 	if len(left) == 0 {
 		return
 	}
@@ -391,7 +391,7 @@ func (s *Set) Close() {
 	close(s.stop)
 	s.work.Wait()
 	for p := range s.Partitions() {
-		p.drop()
+		p.retire()
 	}
 }
 

@@ -395,7 +395,7 @@ func TestPollIsToldOfWhatWasAppendedBefore(t *testing.T) {
 	watch(len(items[0].Batch))
 	p.write(items, record.NoEpoch)
 	w.store.Commit()
-	p.count(items)
+	p.countForPolls(items)
 	if n.n.Load() != 1 {
 		t.Fatalf("a commit before the count: woken %d times", n.n.Load())
 	}

@@ -49,8 +49,8 @@ func (l *waitList) add(w *Waiter) {
 	w.next, *at = *at, w
 }
 
-// take removes the waiters that an end satisfies and returns them as a chain.
-func (l *waitList) take(end record.Offset) *Waiter {
+// takeReached removes the waiters that an end satisfies and returns them as a chain.
+func (l *waitList) takeReached(end record.Offset) *Waiter {
 	head, at := l.head, &l.head
 	var last *Waiter
 	for *at != nil && (*at).need <= end {
@@ -66,15 +66,15 @@ func (l *waitList) take(end record.Offset) *Waiter {
 	return head
 }
 
-// all removes all waiters.
-func (l *waitList) all() *Waiter {
+// takeAll removes all waiters.
+func (l *waitList) takeAll() *Waiter {
 	head := l.head
 	l.head, l.tail = nil, nil
 	return head
 }
 
-// expire removes the waiters whose deadline is not after now.
-func (l *waitList) expire(now time.Duration) *Waiter {
+// takeExpired removes the waiters whose deadline is not after now.
+func (l *waitList) takeExpired(now time.Duration) *Waiter {
 	var head, last *Waiter
 	end := &head
 	for at := &l.head; *at != nil; {
@@ -90,31 +90,31 @@ func (l *waitList) expire(now time.Duration) *Waiter {
 	return head
 }
 
-// expire ends the waits whose time is over, and all of them where the log has
+// expireWaits ends the waits whose time is over, and all of them where the log has
 // failed meanwhile. It tells whether somebody still waits.
-func (p *Partition) expire(now time.Duration) bool {
+func (p *Partition) expireWaits(now time.Duration) bool {
 	p.mu.Lock()
-	done := [...]*Waiter{p.onLeader.expire(now), p.inSync.expire(now)}
+	done := [...]*Waiter{p.onLeader.takeExpired(now), p.inSync.takeExpired(now)}
 	var rest [2]*Waiter
 	var fault error
 	if p.onLeader.head != nil || p.inSync.head != nil {
-		if fault = p.broken(); fault != nil {
-			rest = [...]*Waiter{p.onLeader.all(), p.inSync.all()}
+		if fault = p.whyStuck(); fault != nil {
+			rest = [...]*Waiter{p.onLeader.takeAll(), p.inSync.takeAll()}
 		}
 	}
 	p.noted = p.onLeader.head != nil || p.inSync.head != nil
 	left := p.noted
 	p.mu.Unlock()
 	for i := range done {
-		complete(done[i], ErrTimedOut)
-		complete(rest[i], fault)
+		completeWaits(done[i], ErrTimedOut)
+		completeWaits(rest[i], fault)
 	}
 	return left
 }
 
-// complete ends the waits of a chain. A waiter belongs to its owner again before
+// completeWaits ends the waits of a chain. A waiter belongs to its owner again before
 // Complete is called, hence the look ahead.
-func complete(w *Waiter, err error) {
+func completeWaits(w *Waiter, err error) {
 	for w != nil {
 		next := w.next
 		w.next = nil
@@ -129,8 +129,8 @@ type Waker interface {
 	Wake()
 }
 
-// keepSpots is how many partitions a poll keeps memory for when it has ended.
-const keepSpots = 1024
+// keepWatchers is how many partitions a poll keeps memory for when it has ended.
+const keepWatchers = 1024
 
 // The states of a Poll.
 const (
@@ -148,19 +148,19 @@ const (
 type Poll struct {
 	Owner Waker
 
-	state atomic.Uint32
-	over  atomic.Bool  // the wait is to end whatever comes
-	need  atomic.Int64 // bytes still to come
-	spots []spot       // one for each watched partition
-	next  *Poll        // in a chain of polls to wake; belongs to whoever fired it
+	state    atomic.Uint32
+	over     atomic.Bool  // the wait is to end whatever comes
+	need     atomic.Int64 // bytes still to come
+	watchers []watcher    // one for each watched partition
+	next     *Poll        // in a chain of polls to wake; belongs to whoever fired it
 }
 
-// spot is a poll's place in one partition's list, guarded by that partition's mu.
-type spot struct {
+// watcher is a poll's place in one partition's list, guarded by that partition's mu.
+type watcher struct {
 	poll       *Poll
 	p          *Partition
 	seen       int64 // of tally.bytes
-	prev, next *spot
+	prev, next *watcher
 }
 
 // Begin prepares a wait for need bytes in at most n partitions.
@@ -168,10 +168,10 @@ func (w *Poll) Begin(need int64, n int) {
 	if w.state.Load() == pollArmed {
 		panic("BUG: a poll begins that has not ended")
 	}
-	if cap(w.spots) < n {
-		w.spots = make([]spot, 0, n)
+	if cap(w.watchers) < n {
+		w.watchers = make([]watcher, 0, n)
 	}
-	w.spots = w.spots[:0]
+	w.watchers = w.watchers[:0]
 	w.need.Store(need)
 	w.over.Store(false)
 	w.state.Store(pollArming)
@@ -179,8 +179,8 @@ func (w *Poll) Begin(need int64, n int) {
 
 // Watch adds a partition that was read up to the high watermark hw.
 func (w *Poll) Watch(p *Partition, hw record.Offset) {
-	w.spots = append(w.spots, spot{poll: w, p: p})
-	p.watch(&w.spots[len(w.spots)-1], hw)
+	w.watchers = append(w.watchers, watcher{poll: w, p: p})
+	p.watch(&w.watchers[len(w.watchers)-1], hw)
 }
 
 // Park arms the poll. It returns false where what was waited for is there already,
@@ -204,23 +204,23 @@ func (w *Poll) Fire() bool { return w.state.CompareAndSwap(pollArmed, pollFired)
 // End unlinks the poll from its partitions. Only who fired it may call it, or who
 // began it and did not park it.
 func (w *Poll) End() {
-	for i := range w.spots {
-		w.spots[i].p.unwatch(&w.spots[i])
+	for i := range w.watchers {
+		w.watchers[i].p.unwatch(&w.watchers[i])
 	}
-	clear(w.spots)
-	w.spots = w.spots[:0]
-	if cap(w.spots) > keepSpots {
-		w.spots = nil
+	clear(w.watchers)
+	w.watchers = w.watchers[:0]
+	if cap(w.watchers) > keepWatchers {
+		w.watchers = nil
 	}
 	w.state.Store(pollIdle)
 }
 
-// moved counts bytes and tells whether the caller has fired the poll by that.
-func (w *Poll) moved(bytes int64) bool {
+// countArrived counts bytes and tells whether the caller has fired the poll by that.
+func (w *Poll) countArrived(bytes int64) bool {
 	return w.need.Add(-bytes) <= 0 && w.Fire()
 }
 
-func wakeAll(w *Poll) {
+func wakePolls(w *Poll) {
 	for w != nil {
 		next := w.next
 		w.next = nil

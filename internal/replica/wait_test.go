@@ -49,7 +49,7 @@ func TestWaitListReleasesInOrder(t *testing.T) {
 			for w := got; w != nil; w = w.next {
 				w.Owner = &c
 			}
-			complete(got, nil)
+			completeWaits(got, nil)
 			if len(c.slots) != len(out) {
 				t.Fatalf("released %v, want %v", c.slots, out)
 			}
@@ -69,13 +69,13 @@ func TestWaitListReleasesInOrder(t *testing.T) {
 			},
 			"take": func(t *rapid.T) {
 				hw := record.Offset(rapid.IntRange(0, 20).Draw(t, "hw"))
-				match(l.take(hw), func(m model) bool { return m.need > hw })
+				match(l.takeReached(hw), func(m model) bool { return m.need > hw })
 			},
 			"expire": func(t *rapid.T) {
 				now := time.Duration(rapid.Int64Range(0, 5).Draw(t, "now"))
-				match(l.expire(now), func(m model) bool { return m.dead == 0 || m.dead > now })
+				match(l.takeExpired(now), func(m model) bool { return m.dead == 0 || m.dead > now })
 			},
-			"all": func(*rapid.T) { match(l.all(), func(model) bool { return false }) },
+			"all": func(*rapid.T) { match(l.takeAll(), func(model) bool { return false }) },
 		})
 	})
 }
@@ -91,13 +91,13 @@ func bare(s *Set) *Partition {
 // comes stands for bytes appended and committed.
 func (p *Partition) comes(n int64) {
 	p.mu.Lock()
-	p.come.bytes += n
-	p.come.end++
+	p.arrived.bytes += n
+	p.arrived.end++
 	hw := p.hw.Add(1)
-	p.come.settle(record.Offset(hw))
-	woken := p.movedLocked(false)
+	p.arrived.advanceTo(record.Offset(hw))
+	woken := p.countForPollsLocked(false)
 	p.mu.Unlock()
-	wakeAll(woken)
+	wakePolls(woken)
 }
 
 type wakes struct{ n atomic.Int32 }
