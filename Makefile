@@ -15,7 +15,7 @@ LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 .NOTPARALLEL:
-.PHONY: help build run test test-unit test-race test-portable test-suite test-interop lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
+.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-crash lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -74,6 +74,9 @@ bench-quick: ## the same in under ten minutes
 
 bench-compare: ## micro-benchmarks of the hot packages at BASE (main~1) and here, by benchstat
 	GO="$(GO)" scripts/compare.sh
+
+test-crash: ## run the crash model of the storage engine over 50,000 seeds, clean and after errors (half an hour)
+	LEAT_TEST_SEEDS=50000 $(GO) test -timeout 3h -run 'TestCrash$$|TestCrashAfterError$$' ./internal/storage
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)

@@ -1,12 +1,15 @@
 package leat
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/leatstream/leat/internal/storage"
 )
 
 // TestGuaranteesAreTested proves that every test that docs/guarantees.md names
@@ -48,4 +51,18 @@ func declares(t *testing.T, dir, test string) bool {
 		}
 	}
 	return false
+}
+
+// TestGuaranteesHaveTheCodesNumbers proves that the numbers which docs/guarantees.md
+// promises are those of the code.
+func TestGuaranteesHaveTheCodesNumbers(t *testing.T) {
+	b, err := os.ReadFile("docs/guarantees.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(string(b)), " ")
+	want := fmt.Sprintf("after %d seconds or %d MiB", int(storage.PageCacheAge.Seconds()), storage.PageCacheBytes>>20)
+	if !strings.Contains(text, want) {
+		t.Errorf("docs/guarantees.md does not say %q", want)
+	}
 }

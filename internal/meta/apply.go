@@ -306,6 +306,7 @@ func (s *step) deleteTopic(id UUID) error {
 	}
 	s.m.topics--
 	s.m.partitions -= len(t.Partitions)
+	s.d.Deleted = append(s.d.Deleted, id)
 	if before == nil && s.d.Topics[id].Old == nil { // made in this very step
 		delete(s.d.Topics, id)
 	} else {

@@ -9,8 +9,8 @@ import (
 
 // ApplyAll applies entries of the metadata log, given as index and records, in one
 // step: the result is that of ApplyAt for one after another, at the cost of one image
-// (BenchmarkApplyAll). The Delta is from m to the image that is returned, so that what
-// came and went within the step is not in it. It is all or nothing: an error, which
+// (BenchmarkApplyAll). The Delta is from m to the image that is returned, so that a topic
+// that came and went within the step is in Deleted only. It is all or nothing: an error, which
 // names the entry, leaves the image m.
 func ApplyAll(m *Image, entries iter.Seq2[uint64, []byte]) (*Image, *Delta, error) {
 	next := *m

@@ -197,6 +197,7 @@ func (m *Image) Configured(typ config.ResourceType) iter.Seq[string] {
 // topic's configs shows in Configs only.
 type Delta struct {
 	Topics  map[UUID]TopicChange // topics made, changed or deleted
+	Deleted []UUID               // topics that a record deleted, also those that were made in the same step
 	Configs map[config.Resource]struct{}
 	Brokers bool
 }

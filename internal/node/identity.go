@@ -137,7 +137,7 @@ func refuseUsed(fsys vfs.FS, dir string) error {
 	}
 	for _, i := range infos {
 		switch {
-		case i.Name == quorumDir, i.Name == "checkpoint", i.Name == "journal", i.Dir && partitionDir.MatchString(i.Name):
+		case i.Name == quorumDir, strings.HasPrefix(i.Name, "checkpoint-"), i.Name == "journal", i.Dir && partitionDir.MatchString(i.Name):
 			return fmt.Errorf("%s is missing, but %s is there, so a node has used it; restore %s and %s from a backup, or choose another directory with --data",
 				identityFile, i.Name, identityFile, secretFile)
 		}
@@ -195,17 +195,6 @@ func checkSecret(secret []byte) error {
 		return fmt.Errorf("%s has %d bytes instead of %d; restore it from a backup", secretFile, len(secret), secretLen)
 	}
 	return nil
-}
-
-// checkMetadataAge refuses metadata that is older than the logs beside it: remembered is
-// the last entry of the metadata log that was applied when these were last written. Such
-// metadata lacks topics that were made since.
-func checkMetadataAge(dir string, applied, remembered uint64) error {
-	if applied >= remembered {
-		return nil
-	}
-	return fmt.Errorf("%w %s: its metadata ends with entry %d, but its logs were written when entry %d had been applied, so %s is an older copy; "+
-		"put the newer one back, or restore the whole data directory from a backup", ErrDirectory, dir, applied, remembered, quorumDir)
 }
 
 // writeFile replaces a file in one step that a power cut cannot tear; the caller

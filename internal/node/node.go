@@ -52,6 +52,7 @@ type Node struct {
 	image    atomic.Pointer[meta.Image]
 	built    atomic.Bool // what follows below is there, for the applier too
 	follower follower    // the applier's
+	deleted  deletedTopics
 
 	lock       io.Closer
 	listeners  []net.Listener
@@ -156,7 +157,9 @@ func (n *Node) openEngine() error {
 		return fmt.Errorf("%w %s: it belongs to cluster %s, but its metadata is of cluster %s; the directories of two clusters were mixed: restore one from a backup",
 			ErrDirectory, n.cfg.Data, n.id.clusterID, img.ClusterID)
 	}
-	n.store, err = storage.Open(n.storageConfig())
+	cfg := n.storageConfig()
+	cfg.Metadata = n.quorum.Applied()
+	n.store, err = storage.Open(cfg)
 	if err != nil {
 		return fmt.Errorf("cannot open the logs in %s: %w", n.cfg.Data, err)
 	}
@@ -214,7 +217,7 @@ func (n *Node) activate(ctx context.Context, epoch int64) error {
 	if err := n.controller.Unfence(ctx, n.id.nodeID, epoch); err != nil {
 		return fmt.Errorf("cannot become active in the cluster: %w", err)
 	}
-	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil })
+	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil }, n.deleted.has)
 	return nil
 }
 

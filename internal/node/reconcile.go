@@ -42,10 +42,17 @@ func (n *Node) apply(u quorum.Update) error {
 	if err != nil {
 		return err
 	}
+	deleted := d.Deleted
 	if u.Snapshot != nil {
 		d = meta.Diff(before, img)
 	}
+	if n.follower == replaying {
+		n.deleted.add(deleted)
+	}
 	n.publish(d, img)
+	if n.follower == following && len(u.Entries) > 0 {
+		n.store.NoteMetadata(u.Entries[len(u.Entries)-1].Index)
+	}
 	return nil
 }
 

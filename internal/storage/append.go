@@ -1,18 +1,20 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
-	"github.com/leatstream/leat/internal/vfs"
+	"github.com/leatstream/leat/internal/storage/producer"
+	"github.com/leatstream/leat/internal/storage/segment"
 )
 
 // Item is one batch to append, and what became of it.
 type Item struct {
-	Batch record.Batch  // checked by the caller; offset and epoch are stamped in place
-	Early bool          // it is answered before it is committed: what survives the process has it when Append returns
+	Batch record.Batch  // checked by the caller; Append stamps offset and epoch in place
 	Base  record.Offset // out: its base offset, or the earlier one's where it is a duplicate
 	Next  record.Offset // out: the offset after its last record
 	Start record.Offset // out: the log's start offset
@@ -21,35 +23,53 @@ type Item struct {
 	Err   error         // out: why it was not stored
 }
 
-// writer is what only a log that is appended to needs. Guarded by Log.mu.
+// errInvalid is returned for an item that the caller should not have handed over.
+var errInvalid = errors.New("not a batch that can be appended")
+
+// writer is the part of a log that only a log that is appended to needs. Guarded by Log.mu.
 type writer struct {
-	producers producers
-	run       []*Item  // placed behind each other, not written yet
-	bufs      [][]byte // their bytes
+	mode      mode
+	producers producer.State
+	run       []placed // judged and not written yet
+	bufs      [][]byte // the batches of those that are to be stored
 	bytes     int64    // of bufs
+	gap       bool     // their offsets leave gaps, or one before them
 	next      record.Offset
 	jitter    int64 // ms that the active segment is rolled earlier
 }
 
-// Append appends the items in order with one write. Each has its own outcome; a
-// failed item leaves nothing behind and does not stop those after it, unless the
-// log is unusable. Bytes are not used after it returns. In the page-cache mode
-// (FlushMessages > 1) what it stored is committed when it returns, unless many logs
-// are written to; else Store.Commit makes it so.
-func (l *Log) Append(epoch record.Epoch, items []Item) {
+// placed is an item of a run. A retry of a batch in the same run shares that one's fate.
+type placed struct {
+	it    *Item
+	retry bool
+}
+
+// stamp says which offset and epoch a batch gets.
+type stamp struct {
+	given bool         // those that it has (AppendAt)
+	epoch record.Epoch // else this epoch
+}
+
+// Append appends the items in order with one write, as the leader in an epoch: each gets the
+// next offsets. Each has its own outcome; a failed item leaves nothing behind and does not
+// stop those after it, unless the log is unusable. Bytes are not used after it returns. Of a
+// log whose FlushMessages is above 1 everything stored is committed when it returns; else
+// Store.Commit makes it so.
+func (l *Log) Append(epoch record.Epoch, items []Item) { l.append(items, stamp{epoch: epoch}) }
+
+// AppendAt appends the items in order with one write, with the offsets and epochs that
+// their batches have, as a follower or a mirror does. Offsets may leave gaps but must not
+// lie below the log's end, and epochs must not fall. Sequences of producers are not judged.
+func (l *Log) AppendAt(items []Item) { l.append(items, stamp{given: true}) }
+
+func (l *Log) append(items []Item, st stamp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	err := l.usableLocked()
-	if err == nil {
-		err = l.Fault()
-	}
-	if err == nil {
-		err = l.prepareLocked()
-	}
-	if err == nil {
+	err := l.makeWritableLocked()
+	if err == nil && !st.given {
 		l.pub.Lock()
 		// Epochs rise along the log, also where a leader's append was overtaken by the next one's begin.
-		epoch = max(epoch, l.epochs.last())
+		st.epoch = max(st.epoch, l.epochs.last())
 		l.pub.Unlock()
 	}
 	now := time.Now().UnixMilli()
@@ -58,313 +78,352 @@ func (l *Log) Append(epoch record.Epoch, items []Item) {
 		it.Base, it.Next, it.Time, it.Dup, it.Err = -1, -1, -1, false, err
 		it.Start = record.Offset(l.start.Load())
 		if err == nil {
-			it.Err = l.place(it, epoch, now)
+			it.Err = l.placeItem(it, st, now)
 		}
 	}
 	if err == nil {
 		l.writeRun()
-		l.writer.producers.expire(now, l.options().ProducerExpiration.Milliseconds())
+		l.writer.producers.Expire(now, l.options().ProducerExpiration.Milliseconds())
 	}
 }
 
-// place judges an item and puts it behind those placed before it, or says why not.
-func (l *Log) place(it *Item, epoch record.Epoch, now int64) error {
+// makeWritableLocked readies the log for an append. mu is held.
+func (l *Log) makeWritableLocked() error {
+	if err := l.makeUsableLocked(); err != nil {
+		return err
+	}
+	if err := l.Fault(); err != nil {
+		return err
+	}
+	if err := l.prepareWriterLocked(); err != nil {
+		return err
+	}
+	return l.switchModeLocked(l.options().mode())
+}
+
+// switchModeLocked brings the log into a mode. On the way everything that the log has is
+// made durable in its own files: so the journal never has later bytes of a log whose earlier
+// ones a power cut may take. A failure leaves the log in the mode that it was in. mu is held.
+func (l *Log) switchModeLocked(to mode) error {
+	w := l.writer
+	if w.mode == to {
+		return nil
+	}
+	if w.mode == modeUnset && to == pageCached {
+		w.mode = to
+		return nil
+	}
+	if err := l.syncFiles(); err != nil {
+		if classify(err) == tainted {
+			l.taint(err)
+			return l.Fault()
+		}
+		return nameError(err)
+	}
+	l.pub.Lock()
+	l.moveCommittedLocked(record.Offset(l.end.Load()))
+	l.pub.Unlock()
+	w.mode = to
+	return nil
+}
+
+// placeItem judges an item and puts it behind those placed before it, or says why not.
+func (l *Log) placeItem(it *Item, st stamp, now int64) error {
 	w, b := l.writer, it.Batch
 	if len(b) < record.HeaderLen || b.Size() != len(b) || b.LastOffsetDelta() < 0 {
-		return fmt.Errorf("%w: %d bytes", errTorn, len(b))
+		return fmt.Errorf("%w: %d bytes", errInvalid, len(b))
 	}
-	if dup, err := w.judge(it); dup || err != nil {
+	if st.given {
+		if err := l.checkGiven(b); err != nil {
+			return err
+		}
+	} else if done, err := w.judge(it); done || err != nil {
 		return err
 	}
 	if err := l.s.space.take(int64(len(b))); err != nil {
 		return err
 	}
-	rolled, err := l.makeRoom(b, now)
-	if err != nil {
-		return asAppendError(err)
+	base := w.next
+	if st.given {
+		base = b.BaseOffset()
 	}
-	if rolled { // what was placed before this one may have failed
+	rolled, err := l.makeRoom(b, base, now)
+	if err != nil {
+		return nameError(err)
+	}
+	if rolled { // items that were placed before this one may have failed
 		if err := l.Fault(); err != nil {
 			return err
 		}
-		if dup, err := w.judge(it); dup || err != nil {
-			return err
+		if !st.given {
+			if done, err := w.judge(it); done || err != nil {
+				return err
+			}
+			base = w.next
 		}
 	}
-	b.SetBaseOffset(w.next)
-	b.SetLeaderEpoch(epoch)
-	it.Base, it.Next = w.next, b.NextOffset()
+	if !st.given {
+		b.SetBaseOffset(base)
+		b.SetLeaderEpoch(st.epoch)
+	}
+	end := w.next
+	it.Base, it.Next = base, b.NextOffset()
 	w.next = it.Next
 	if b.ProducerID() >= 0 {
-		w.producers.apply(b, now)
+		w.producers.Apply(b, now)
 	}
-	w.run, w.bufs, w.bytes = append(w.run, it), append(w.bufs, b), w.bytes+int64(len(b))
+	w.gap = w.gap || base != end
+	w.run, w.bufs, w.bytes = append(w.run, placed{it: it}), append(w.bufs, b), w.bytes+int64(len(b))
 	return nil
 }
 
-// judge tells whether an item is a duplicate, which it answers, or out of order.
-func (w *writer) judge(it *Item) (dup bool, err error) {
+// checkGiven judges the offset and the epoch that a batch brought along.
+func (l *Log) checkGiven(b record.Batch) error {
+	w := l.writer
+	l.pub.Lock()
+	epoch := l.epochs.last()
+	l.pub.Unlock()
+	if n := len(w.bufs); n > 0 {
+		epoch = record.Batch(w.bufs[n-1]).LeaderEpoch()
+	}
+	switch {
+	case b.BaseOffset() < w.next:
+		return fmt.Errorf("%w: a batch begins with %d where the log ends at %d", ErrOffsetOutOfRange, b.BaseOffset(), w.next)
+	case b.LeaderEpoch() < epoch:
+		return fmt.Errorf("%w: a batch of leader epoch %d follows one of %d", errInvalid, b.LeaderEpoch(), epoch)
+	}
+	return nil
+}
+
+// judge tells whether an item's outcome is known already: it is a duplicate, which judge
+// answers, or out of order. A duplicate of a batch that is not written yet waits for it.
+func (w *writer) judge(it *Item) (done bool, err error) {
 	if it.Batch.ProducerID() < 0 {
 		return false, nil
 	}
-	known, err := w.producers.check(it.Batch)
-	if err != errDuplicate { //nolint:errorlint // check returns it as it is, and this is the fast path
+	earlier, duplicate, err := w.producers.Check(it.Batch)
+	if err != nil || !duplicate {
 		return false, err
 	}
-	it.Dup, it.Base, it.Next = true, known.lastOffset-record.Offset(known.delta), known.lastOffset+1
-	if known.appendTime {
-		it.Time = known.ms
+	it.Dup, it.Base, it.Next = true, earlier.Base(), earlier.LastOffset+1
+	if earlier.AppendTime {
+		it.Time = earlier.Time
+	}
+	if len(w.run) > 0 && it.Base >= w.run[0].it.Base {
+		w.run = append(w.run, placed{it: it, retry: true})
 	}
 	return true, nil
 }
 
-// makeRoom sees to it that the active segment can take the batch: the first one is
-// made, or a full or old one is closed after writing what was placed into it.
-func (l *Log) makeRoom(b record.Batch, now int64) (rolled bool, err error) {
-	w, o := l.writer, l.options()
-	l.pub.Lock()
-	g := l.activeLocked()
+// makeRoom sees to it that the active segment can take a batch that begins with an offset:
+// the first segment is made, or a full or old one is closed, after the items that were
+// placed into it were written.
+func (l *Log) makeRoom(b record.Batch, base record.Offset, now int64) (rolled bool, err error) {
+	g := l.active()
 	if g == nil {
-		l.pub.Unlock()
 		return true, l.roll()
 	}
-	size := g.size + w.bytes
-	last := w.next + record.Offset(b.LastOffsetDelta())
-	offs, times := l.tail.entries()
-	age := now - g.created
-	if g.firstTime >= 0 && b.MaxTimestamp() >= 0 {
-		age = b.MaxTimestamp() - g.firstTime
+	if last := base + record.Offset(b.LastOffsetDelta()); last-max(g.Base(), l.writer.next) > math.MaxInt32 {
+		return false, fmt.Errorf("%w: a gap of more than 2^31 offsets before %d", errInvalid, base)
 	}
-	limit := o.SegmentAge.Milliseconds() - w.jitter
-	roll := size > 0 && (size+int64(len(b)) > o.SegmentBytes || // by size
-		o.SegmentAge > 0 && age > limit || // by age, of the records where they have times
-		offs+len(w.run) >= o.IndexBytes/entryLen || times+len(w.run) >= o.IndexBytes/timeEntryLen-1 ||
-		last-g.base > 1<<31-1) // an index's offsets are 32-bit
-	l.pub.Unlock()
-	if !roll {
+	if !l.isRollDue(g, b, base, now) {
 		return false, nil
 	}
 	l.writeRun()
+	if g.Size() == 0 { // nothing was written into it: it has room
+		return true, nil
+	}
 	if err := l.roll(); err != nil {
 		return true, err
 	}
-	if l.crowded() {
-		l.keepFiles()
-		l.s.keeper.drop(l)
+	if l.isOverRetention() {
+		l.s.keeper.retainSoon(l)
 	}
 	return true, nil
 }
 
-// writeRun writes what was placed with one call, and publishes it. Where that
-// fails nothing is left behind.
+// isRollDue tells whether a batch is to begin another segment.
+func (l *Log) isRollDue(g *segment.Segment, b record.Batch, base record.Offset, now int64) bool {
+	w, o := l.writer, l.options()
+	size := g.Size() + w.bytes
+	if size == 0 {
+		return false
+	}
+	last := base + record.Offset(b.LastOffsetDelta())
+	if size+int64(len(b)) > o.SegmentBytes || last-g.Base() > math.MaxInt32 { // an index's offsets are 32-bit
+		return true
+	}
+	offsets, times := g.IndexEntries()
+	if offsets+len(w.bufs) >= o.IndexBytes/8 || times+len(w.bufs) >= o.IndexBytes/12-1 {
+		return true
+	}
+	return o.SegmentAge > 0 && g.Age(b.MaxTimestamp(), now) > o.SegmentAge.Milliseconds()-w.jitter
+}
+
+// writeRun writes the items that were placed with one call, and publishes them. Where that
+// fails nothing is left behind, and all of them fail.
 func (l *Log) writeRun() {
 	w := l.writer
 	if len(w.run) == 0 {
 		return
 	}
-	defer func() {
-		clear(w.run) // neither items nor bytes are held on to
-		clear(w.bufs)
-		w.run, w.bufs, w.bytes = w.run[:0], w.bufs[:0], 0
-		w.next = record.Offset(l.end.Load())
-	}()
-	l.pub.Lock()
-	g := l.activeLocked()
-	pos := g.size
-	l.pub.Unlock()
-	if l.late(g) {
-		w.producers.settle()
-		l.publish(g, pos, true)
-		if l.s.late.bytes.Load() > l.s.late.limit { // then what came together goes with one write
-			if err := g.writeOut(); err != nil {
-				l.s.log.Debug("a log's last records wait on", "log", l.dir, "err", err)
-			}
+	if len(w.bufs) > 0 {
+		g := l.active()
+		pos := g.Size()
+		if w.gap {
+			g.AllowGaps()
 		}
-		return
-	}
-	h, err := g.open()
-	if err == nil {
-		defer h.drop()
-		if g.room > 0 {
-			w.bufs = append(w.bufs, g.ending(pos+w.bytes)...)
-		}
-		if _, err = h.f.WriteVAt(w.bufs, pos); err != nil {
-			l.cutBack(g, h.f, pos)
+		if err := g.Append(w.bufs, l.options().IndexInterval); err != nil {
+			l.failRun(err)
+		} else {
+			w.producers.Settle()
+			l.publish(g, pos)
 		}
 	}
-	if err != nil {
-		l.s.space.check(err)
-		w.producers.revert()
-		for _, it := range w.run {
-			it.Base, it.Next, it.Err = -1, -1, asAppendError(err)
-		}
-		return
-	}
-	w.producers.settle()
-	l.publish(g, pos, false)
+	clear(w.run) // neither items nor bytes are held on to
+	clear(w.bufs)
+	w.run, w.bufs, w.bytes, w.gap = w.run[:0], w.bufs[:0], 0, false
+	w.next = record.Offset(l.end.Load())
 }
 
-// cutBack takes away what a failed write left. It must not come back after a crash
-// either, behind what is written there next: so the cut is synced. Where that
-// fails, too, the log is closed to writers.
-func (l *Log) cutBack(g *segment, f vfs.File, pos int64) {
-	l.pub.Lock()
-	allocated := g.allocated
-	l.pub.Unlock()
-	err := f.Truncate(pos)
-	if err == nil {
-		err = l.s.sync(f)
+// failRun answers a run that could not be written.
+func (l *Log) failRun(err error) {
+	w := l.writer
+	if errors.Is(err, segment.ErrTainted) {
+		l.taint(err)
 	}
-	if err != nil {
-		l.fail(fmt.Errorf("a failed write could not be taken back: %w", err))
-		return
-	}
-	g.room = 0
-	if allocated {
-		l.pub.Lock()
-		g.allocated = false
-		l.pub.Unlock()
+	l.s.space.check(err)
+	w.producers.Revert()
+	err = nameError(err)
+	for _, p := range w.run {
+		p.it.Base, p.it.Next, p.it.Time, p.it.Dup, p.it.Err = -1, -1, -1, false, err
 	}
 }
 
-// publish shows what was written, or is late, to readers and to the next commit and checkpoint.
-func (l *Log) publish(g *segment, pos int64, late bool) {
-	w, o, start := l.writer, l.options(), pos
-	bufs := w.bufs[:len(w.run)] // without the file's ending
+// publish shows a run that was written at pos to readers and to the next commit and
+// checkpoint.
+func (l *Log) publish(g *segment.Segment, pos int64) {
+	w, o := l.writer, l.options()
+	first := record.Batch(w.bufs[0])
+	end := record.Offset(l.end.Load())
 	l.pub.Lock()
-	if late {
-		g.waitLocked(bufs, w.bytes)
-	}
-	if record.Offset(l.end.Load()) == record.Offset(l.start.Load()) {
-		first := w.run[0].Batch
+	if end == record.Offset(l.start.Load()) {
 		l.oldest = min(first.BaseTimestamp(), first.MaxTimestamp())
 	}
-	for _, it := range w.run {
-		b := it.Batch
-		if len(l.epochs) == 0 || l.epochs[len(l.epochs)-1].epoch < b.LeaderEpoch() {
-			l.beginEpochLocked(b.LeaderEpoch(), it.Base)
+	for _, buf := range w.bufs {
+		b := record.Batch(buf)
+		if l.epochs.last() < b.LeaderEpoch() {
+			l.beginEpochLocked(b.LeaderEpoch(), b.BaseOffset())
 		}
-		g.noteTime(b)
-		l.tail.note(b, pos, o.IndexInterval)
-		l.recent.push(g, it.Base, pos)
-		pos += int64(len(b))
+		if b.BaseOffset() != end {
+			l.hasGaps = true
+		}
+		end = b.NextOffset()
 	}
-	g.size, g.next = pos, w.next
 	l.end.Store(int64(w.next))
-	l.marks.records += int64(len(w.run))
-	l.marks.snapBytes += w.bytes
-	wake := false
-	if o.durable() || late {
-		l.enterLocked(w.run[0].Base, start, bufs)
+	l.snapshots.bytes += w.bytes
+	wantsSync := false
+	if w.mode == durable {
+		if l.due.journal == 0 {
+			l.due.journal = l.s.journal.Next()
+		}
 	} else {
-		l.commitUpToLocked(w.next)
-	}
-	if !o.durable() {
-		if l.marks.records >= o.FlushMessages && !l.marks.wantSync {
-			l.marks.wantSync, wake = true, true
+		l.moveCommittedLocked(w.next)
+		l.due.batches += int64(len(w.bufs))
+		if wantsSync = l.due.batches >= o.FlushMessages && !l.due.sync; wantsSync {
+			l.due.sync = true
 		}
 	}
-	if period := l.s.late.period.Load(); l.marks.period != period {
-		l.marks.period = period
-		l.s.late.active.Add(1)
+	l.listLocked()
+	if w.mode == durable { // after it was listed: a checkpoint that begins now must know of it
+		l.s.commit.enter(l, g, pos, w.bufs, w.bytes, w.next)
 	}
-	if !l.marks.changed {
-		l.marks.changed = true
-		l.s.keeper.add(l)
-	}
-	full := len(l.tail.offs) >= tailEntries || len(l.tail.times) >= tailEntries
 	l.pub.Unlock()
-	l.s.keeper.written(w.bytes, wake)
-	if full {
-		if err := l.flushTail(l.tail); err != nil {
-			l.s.log.Debug("an index could not be written; it stays in memory", "log", l.dir, "err", err)
-		}
+	l.s.keeper.countWritten(w.bytes, wantsSync)
+}
+
+// listLocked has the next checkpoint look at the log. pub is held.
+func (l *Log) listLocked() {
+	if !l.due.listed {
+		l.due.listed = true
+		l.s.keeper.list(l)
 	}
 }
 
-// roll closes the active segment and makes the next one, which begins at the log's
-// end. Whatever of it fails, the log is as it was.
+// roll closes the active segment and makes the next one, which goes on from the log's end.
+// Whatever of it fails, the log is as it was.
 func (l *Log) roll() error {
 	w, o := l.writer, l.options()
 	next := record.Offset(l.end.Load())
 	w.next = next
 	l.pub.Lock()
-	old := l.activeLocked()
-	made := l.made
+	old, made := l.activeLocked(), l.dirState != dirMissing
 	l.pub.Unlock()
 	if old != nil {
-		if err := l.finish(old); err != nil {
-			return err
+		if err := old.Seal(); err != nil {
+			return l.explainTorn(old, err)
 		}
 	}
 	if !made {
-		if err := l.s.commit.settleDeletes(l.dir); err != nil {
+		if err := l.s.dirs.make(l.name, l.id); err != nil {
 			return err
 		}
+		l.pub.Lock()
+		l.dirState = dirMade
+		l.pub.Unlock()
 	}
-	g := &segment{
-		log: l, base: next, next: next, maxTime: record.NoTimestamp, firstTime: timeUnknown,
-		created: time.Now().UnixMilli(),
+	prealloc := int64(0)
+	if o.Preallocate {
+		prealloc = o.SegmentBytes
 	}
-	if old == nil && !o.Preallocate && l.mayWait() {
-		g.unmade = true
-		g.late.Store(true)
-	} else if err := l.makeFile(g, made); err != nil {
+	g, err := segment.Create(l.s.files, l.dir, next, prealloc, time.Now().UnixMilli())
+	if err != nil {
+		if errors.Is(err, segment.ErrTainted) {
+			l.taint(err)
+		}
 		return err
 	}
 	w.jitter = 0
 	if j := o.SegmentJitter.Milliseconds(); j > 0 {
 		w.jitter = rand.Int64N(j)
 	}
+	if old != nil {
+		old.Close()
+	}
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	segs := make([]*segment, len(l.segs), len(l.segs)+1)
+	segs := make([]*segment.Segment, len(l.segs), len(l.segs)+1)
 	copy(segs, l.segs)
 	l.segs = append(segs, g)
-	if l.tail == nil {
-		l.tail = &tail{}
-	}
-	*l.tail = tail{seg: g, offs: l.tail.offs[:0], times: l.tail.times[:0], lastMS: record.NoTimestamp}
-	l.recent.reset(g)
-	if l.durable.seg == nil {
-		l.durable = place{g, 0, next}
+	if l.stable.Segment == nil {
+		l.stable = Position{g, 0, next}
 	}
 	return nil
 }
 
-// makeFile makes the file of a segment that begins, and the directory where that is
-// not made.
-func (l *Log) makeFile(g *segment, made bool) error {
-	if !made {
-		if err := l.makeDir(); err != nil {
-			return err
-		}
+// explainTorn reports damage where an error of a segment says that a batch is not what it
+// was, and returns the error.
+func (l *Log) explainTorn(g *segment.Segment, err error) error {
+	if errors.Is(err, segment.ErrTorn) {
+		return l.reportDamage(g, err)
 	}
-	h, err := l.openNext(g)
-	if err != nil {
-		return err
-	}
-	defer h.drop()
-	if o := l.options(); o.Preallocate {
-		if err := h.f.Allocate(0, o.SegmentBytes); err != nil {
-			return l.unmake(g, err)
-		}
-		g.allocated = true
-	}
-	return nil
+	return err
 }
 
-// finish writes out what a segment's closing needs: the last time index entry, its
-// indexes, its true length.
-func (l *Log) finish(g *segment) error {
-	if err := g.writeOut(); err != nil {
-		return err
+// isOverRetention tells whether the log has segments that retention by size drops as a
+// whole.
+func (l *Log) isOverRetention() bool {
+	o := l.options()
+	if !o.Delete || o.RetentionBytes < 0 {
+		return false
 	}
-	l.pub.Lock()
-	l.tail.noteTime()
-	l.pub.Unlock()
-	if err := l.flushTail(l.tail); err != nil {
-		return err
+	segs := l.segments()
+	if len(segs) < 2 {
+		return false
 	}
-	return l.trimFile(g)
+	n := int64(0)
+	for _, g := range segs[1:] {
+		n += g.Size()
+	}
+	return n >= o.RetentionBytes
 }

@@ -6,230 +6,251 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
-	"github.com/leatstream/leat/internal/vfs"
+	"github.com/leatstream/leat/internal/storage/checkpoint"
+	"github.com/leatstream/leat/internal/storage/segment"
 )
 
 const (
-	snapshotBytes = 16 << 20         // appended to a log, after which its producers are written again
-	lazySyncAge   = 30 * time.Second // how long a page-cache log may have bytes that no sync covered
-	lazySyncBytes = 2 << 30          // and how many; what retention drops before is never synced
+	// SnapshotBytes is how many bytes are appended to a log before its producers are written
+	// again.
+	SnapshotBytes = 16 << 20
+	// PageCacheAge is how long a log that is committed when it is written may have bytes
+	// that no sync covered.
+	PageCacheAge = 10 * time.Second
+	// PageCacheBytes is how many bytes of such a log no sync may have covered.
+	PageCacheBytes = 512 << 20
 )
 
-// checkpoint makes the log durable in its own files, where that is due, and notes
-// its point. again is true where the next checkpoint must look at it, too.
-func (l *Log) checkpoint(last bool) (again bool, synced int, err error) {
-	c, again, err := l.beginCheckpoint(last, true)
-	if c == nil || err != nil {
-		return again, 0, err
-	}
-	if synced, err = l.sync(c); err == nil {
-		l.notePoint(c, c.to)
-	}
-	return false, synced, err
+// syncing is one log within a checkpoint: the files that are to be synced, and the work that
+// was due and is done by that.
+type syncing struct {
+	to      Position
+	segs    []*segment.Segment
+	sizes   []int64 // of segs
+	names   bool    // the directory is to be synced
+	isNew   bool    // and its own name
+	epochs  bool    // the epochs' file was written
+	snapped bool    // the producers were written
+	took    due
 }
 
-// beginCheckpoint writes what belongs to a checkpoint and is not written yet, and
-// takes what is to be synced; nil: nothing is, or it is not time. Without sync even
-// what is always synced as it is written waits for the caller's sync of the volume.
-func (l *Log) beginCheckpoint(last, sync bool) (c *checkpointing, again bool, err error) {
-	if !l.ready.Load() || l.deleted.Load() {
-		return nil, false, nil
+// bytes is the number of bytes that are to be synced.
+func (c *syncing) bytes() int64 {
+	n := int64(0)
+	for i, g := range c.segs {
+		synced, _ := g.Synced()
+		n += c.sizes[i] - min(synced, c.sizes[i])
 	}
-	if l.unsound() {
-		l.pub.Lock()
-		defer l.pub.Unlock()
-		g := l.activeLocked()
-		if l.marks.journaled || g != nil && g.late.Load() { // nobody else has it, and its files are not to be relied on
-			l.s.journal.pin()
-		}
-		return nil, false, nil
+	return n
+}
+
+// checkpoint makes the log durable in its own files, where that is due, and notes its point.
+// It returns how many files were synced.
+func (l *Log) checkpoint(last bool) (synced int, err error) {
+	c, err := l.beginCheckpoint(last, true)
+	if c == nil || err != nil {
+		return 0, err
 	}
-	if err := l.writeOut(); err != nil {
-		return nil, false, err
+	if synced, err = l.syncAll(c); err != nil {
+		l.giveBack(c)
+		return synced, err
+	}
+	l.endCheckpoint(c)
+	return synced, nil
+}
+
+// beginCheckpoint writes the small files that belong to a checkpoint and takes the files that
+// are to be synced; nil: it is not time. Without sync even files that are always synced as
+// they are written wait for the caller's sync of the volume.
+func (l *Log) beginCheckpoint(last, sync bool) (*syncing, error) {
+	if logState(l.state.Load()) == logDeleted {
+		return nil, nil //nolint:nilnil // there is nothing to be done
+	}
+	if l.isTainted() {
+		return nil, l.Fault()
 	}
 	if last {
-		if err := l.flushAll(); err != nil {
-			return nil, false, err
+		if err := l.closeIndexes(); err != nil {
+			return nil, err
 		}
 	}
-	if !last && !l.syncDue(time.Now()) {
-		l.pub.Lock()
-		snap := l.marks.wantSnap
-		l.pub.Unlock()
-		if snap { // segments wait for it
-			if _, err := l.snapshot(false, true); err != nil {
-				return nil, true, asAppendError(err)
-			}
-		}
-		return nil, true, l.noteWritten()
+	if !last && !l.isSyncDue(time.Now()) {
+		l.keepListed()
+		return nil, nil //nolint:nilnil // it waits
 	}
-	if err := l.trim(); err != nil && (!l.faulted() || l.unsound()) {
-		return nil, false, err
+	c := l.takeSyncing()
+	if err := l.writeSmallFiles(c, last, sync); err != nil {
+		l.giveBack(c)
+		return nil, err
 	}
-	snapped, err := l.snapshot(last, sync)
-	if err != nil {
-		return nil, false, asAppendError(err)
-	}
-	c = l.takeCheckpoint()
-	c.snapped = snapped
-	err = l.writeOut() // what came since it began
-	if err == nil && c.epochs != nil {
-		err = l.change(func() error { return l.s.replaceFile(l.dir, epochFile, c.epochs.encode(), sync) })
-	}
-	if err != nil {
-		l.takeBack(c)
-		return nil, false, asAppendError(err)
-	}
-	return c, false, nil
+	return c, nil
 }
 
-// sync makes durable what a checkpoint took, file by file.
-func (l *Log) sync(c *checkpointing) (synced int, err error) {
+// keepListed has the next checkpoint look at a page-cached log again. Its point follows its
+// start meanwhile, so that segments below that can go.
+func (l *Log) keepListed() {
+	l.pub.Lock()
+	at, named := l.stable, l.dirState == dirNamed
+	l.due.listed = false
+	l.listLocked()
+	l.pub.Unlock()
+	if named {
+		l.notePoint(at)
+	}
+}
+
+// writeSmallFiles writes the producers and the epochs.
+func (l *Log) writeSmallFiles(c *syncing, last, sync bool) (err error) {
+	if c.snapped, err = l.writeSnapshot(last || c.took.snapshot, sync); err != nil {
+		return err
+	}
+	l.pub.Lock()
+	es, made := l.epochs, l.dirState != dirMissing
+	l.pub.Unlock()
+	if c.took.epochs && made {
+		c.epochs = true
+		return l.dir.Do(func() error { return l.s.replaceFile(l.dir.Path(epochFile), es.encode(), sync) })
+	}
+	return nil
+}
+
+// isSyncDue tells whether the log's files are to be synced by this checkpoint: always for a
+// durable log, now and then for a page-cached one.
+func (l *Log) isSyncDue(now time.Time) bool {
+	o := l.options()
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	if o.mode() == durable || l.due.journal != 0 || l.due.sync || l.due.snapshot || len(l.segs) == 0 {
+		return true
+	}
+	if l.due.since.IsZero() {
+		l.due.since = now
+	}
+	age := now.Sub(l.due.since)
+	return l.unsyncedLocked() >= PageCacheBytes || age >= PageCacheAge || o.FlushAge > 0 && age >= o.FlushAge
+}
+
+// unsyncedLocked is the number of bytes beyond the stable place. pub is held.
+func (l *Log) unsyncedLocked() int64 {
+	n := int64(0)
+	for _, g := range l.segs {
+		synced, _ := g.Synced()
+		n += g.Size() - synced
+	}
+	return n
+}
+
+// takeSyncing takes the files that are to be synced and the work that is due.
+func (l *Log) takeSyncing() *syncing {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	c := &syncing{to: l.endPositionLocked(), took: l.due, isNew: l.dirState == dirMade}
+	c.names = c.isNew
+	l.due = due{}
+	for _, g := range l.segs {
+		size := g.Size()
+		if synced, named := g.Synced(); synced < size || !named {
+			c.names = c.names || !named
+			c.segs = append(c.segs, g)
+			c.sizes = append(c.sizes, size)
+		}
+	}
+	return c
+}
+
+// giveBack makes a checkpoint undone that was begun and did not come to its end.
+func (l *Log) giveBack(c *syncing) {
+	if c.snapped {
+		l.mu.Lock()
+		if l.writer != nil {
+			l.writer.producers.SetChanged(true)
+		}
+		l.mu.Unlock()
+	}
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	d := &l.due
+	if c.took.journal != 0 && (d.journal == 0 || c.took.journal < d.journal) {
+		d.journal = c.took.journal
+	}
+	d.epochs = d.epochs || c.took.epochs
+	d.snapshot = d.snapshot || c.took.snapshot || c.snapped
+	d.sync, d.since = true, c.took.since
+	d.batches += c.took.batches
+	l.listLocked()
+}
+
+// syncAll makes durable the files that a checkpoint took, one by one.
+func (l *Log) syncAll(c *syncing) (synced int, err error) {
 	for _, g := range c.segs {
-		if err := g.sync(); err != nil {
-			return synced, fmt.Errorf("a sync of segment %d failed: %w", g.base, err)
+		if err := g.Sync(); err != nil && l.has(g) {
+			return synced, fmt.Errorf("a sync of segment %d failed: %w", g.Base(), err)
 		}
 		synced++
-		if g != c.to.seg {
-			if err := l.change(func() error { return l.syncIndexes(g) }); err != nil {
+		if g != c.to.Segment {
+			if err := g.SyncIndexes(); err != nil && l.has(g) {
 				return synced, err
 			}
 		}
 	}
-	if c.names || c.epochs != nil {
+	if c.names || c.epochs || c.snapped {
 		synced += 2
-		if err := l.s.syncNames(l.dir, c.fresh); err != nil {
+		if err := l.dir.Do(func() error { return l.s.syncLogDir(l.name, c.isNew) }); err != nil {
 			return synced, fmt.Errorf("a sync of the directory failed: %w", err)
 		}
 	}
 	return synced, nil
 }
 
-// noteWritten notes how far the log was written, though nothing was synced. If the
-// kernel lives, nobody needs to look at these batches: so their epochs are written.
-func (l *Log) noteWritten() error {
+// endCheckpoint notes that everything that a checkpoint took is on disk, and commits it.
+func (l *Log) endCheckpoint(c *syncing) {
+	for i, g := range c.segs {
+		g.MarkSynced(c.sizes[i])
+		g.SetNamed()
+	}
 	l.pub.Lock()
-	es, behind, end := l.epochs, l.unshown && l.made, l.endLocked()
-	l.unshown = l.unshown && !behind
+	if c.isNew {
+		l.dirState = dirNamed
+	}
+	named := l.dirState == dirNamed
 	l.pub.Unlock()
-	err := l.writeOut()
-	if err == nil && behind {
-		err = l.change(func() error { return l.s.replace(l.dir, epochFile, es.encode(), false) })
+	if named {
+		l.notePoint(c.to)
 	}
-	if err != nil {
-		l.pub.Lock()
-		l.unshown = l.unshown || behind
-		l.pub.Unlock()
-		return asAppendError(err)
+	l.settleDebt(c.to.Next)
+	if l.moveCommitted(c.to.Next) {
+		l.committed(l)
 	}
-	l.notePoint(nil, end)
-	return nil
 }
 
-// checkpointing is one log within a checkpoint.
-type checkpointing struct {
-	segs      []*segment // to be synced
-	sizes     []int64    // of them
-	to        place
-	names     bool   // the directory is to be synced
-	fresh     bool   // and its own name
-	epochs    epochs // written, to be synced; nil: they are
-	snapped   bool   // the producers were written
-	journaled bool   // the journal has bytes that this makes superfluous there
-}
-
-// syncDue tells whether the log's files are to be synced by this checkpoint: always
-// in the durable mode, now and then in the page-cache mode.
-func (l *Log) syncDue(now time.Time) bool {
-	o := l.options()
+// notePoint notes up to where the log is on disk.
+func (l *Log) notePoint(to Position) {
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	if o.durable() || l.marks.journaled || l.marks.wantSync {
-		return true
+	if to.Segment != nil && to.Next >= l.stable.Next {
+		l.stable = to
 	}
-	g := l.activeLocked()
-	if g == nil {
-		return true
+	start := record.Offset(l.start.Load())
+	p := checkpoint.Point{
+		Vouched: true, Gaps: l.hasGaps, Next: l.stable.Next, Pos: l.stable.Pos,
+		Start: start, HighWatermark: record.Offset(l.highWatermark.Load()),
+		Snapshot: l.snapshots.newest, ProducersAt: l.snapshots.truthTo, Oldest: l.oldest,
 	}
-	if l.marks.unsynced.IsZero() {
-		l.marks.unsynced = now
+	if l.stable.Segment != nil {
+		p.Base = l.stable.Segment.Base()
+	} else { // it is empty
+		p.Base, p.Next = record.Offset(l.end.Load()), record.Offset(l.end.Load())
 	}
-	age := now.Sub(l.marks.unsynced)
-	return l.unsyncedLocked() >= lazySyncBytes ||
-		age >= lazySyncAge || o.FlushAge > 0 && age >= o.FlushAge
-}
-
-// takeCheckpoint takes what is to be synced.
-func (l *Log) takeCheckpoint() *checkpointing {
-	l.pub.Lock()
-	defer l.pub.Unlock()
-	c := &checkpointing{to: l.endLocked(), journaled: l.marks.journaled}
-	l.marks.changed, l.marks.journaled, l.marks.wantSync = false, false, false
-	l.marks.unsynced, l.marks.records = time.Time{}, 0
-	if c.to.seg != nil {
-		c.to.pos = c.to.seg.size
-	}
-	for _, g := range l.segs {
-		if g.synced < g.size || !g.linked {
-			c.names = c.names || !g.linked
-			c.segs = append(c.segs, g)
-			c.sizes = append(c.sizes, g.size)
-		}
-	}
-	if l.made && !l.linked {
-		c.names, c.fresh = true, true
-	}
-	if l.unwritten && l.made {
-		c.epochs, l.unwritten = l.epochs, false
-	}
-	return c
-}
-
-// notePoint notes what the checkpoint achieved; nil: the log is only known to have
-// been written, up to a place.
-func (l *Log) notePoint(c *checkpointing, written place) {
-	l.pub.Lock()
-	if c != nil {
-		for i, g := range c.segs {
-			g.synced, g.linked = max(g.synced, c.sizes[i]), true
-		}
-		l.linked = l.linked || c.fresh
-		l.stable = c.to
-	}
-	pt := point{
-		vouched: true, live: true, next: l.stable.next, pos: l.stable.pos,
-		start: record.Offset(l.start.Load()), oldest: l.oldest,
-		snap: l.marks.snapAt, prodAt: l.marks.prodAt,
-	}
-	if l.stable.seg != nil {
-		pt.base = l.stable.seg.base
-	} else {
-		at := record.Offset(l.end.Load())
-		if len(l.segs) > 0 { // it was empty when its directory was synced, and nothing was since
-			at = l.segs[0].base
-		}
-		pt.base, pt.next = at, at
-	}
-	pt.wbase, pt.wpos, pt.wnext = pt.base, pt.pos, pt.next
-	if written.seg != nil && l.stable.seg != nil {
-		pt.wbase, pt.wpos, pt.wnext = written.seg.base, written.pos, written.next
-	}
-	vouched := l.linked
-	l.pub.Unlock()
-	if vouched {
-		l.s.points.set(l.id, pt)
+	// Records that a power cut takes must not count as looked at by then.
+	p.ProducersAt = min(p.ProducersAt, p.Next)
+	if logState(l.state.Load()) != logDeleted {
+		l.s.points.Set(l.id, p)
 	}
 }
 
-// vouched tells whether a checkpoint may say where the log begins.
-func (l *Log) vouched() bool {
-	l.pub.Lock()
-	defer l.pub.Unlock()
-	return l.linked
-}
-
-// snapshot writes the producers' state where enough changed, or the log is closed.
-func (l *Log) snapshot(last, sync bool) (done bool, err error) {
+// writeSnapshot writes the producers' state if it is wanted and changed, or enough was
+// appended since it was written last.
+func (l *Log) writeSnapshot(wanted, sync bool) (done bool, err error) {
 	l.mu.Lock()
 	if l.writer == nil {
 		l.mu.Unlock()
@@ -238,113 +259,63 @@ func (l *Log) snapshot(last, sync bool) (done bool, err error) {
 	ps := &l.writer.producers
 	at := record.Offset(l.end.Load())
 	l.pub.Lock()
-	due := ps.changed && (last || l.marks.wantSnap || l.marks.snapBytes >= snapshotBytes)
-	if !ps.changed {
-		l.marks.prodAt = at // what the last snapshot has is still the truth
+	due := ps.Changed() && (wanted || l.snapshots.bytes >= SnapshotBytes)
+	if !ps.Changed() {
+		l.snapshots.truthTo = at // the last snapshot is still the truth
 	}
-	old := l.marks.snapAt
 	l.pub.Unlock()
 	var b []byte
 	if due {
-		b = ps.encode()
-		ps.changed = false
+		b = ps.Encode()
+		ps.SetChanged(false)
 	}
 	l.mu.Unlock()
-	if b == nil {
+	if b == nil || len(b) > maxSmallFile { // it could not be read again: the log is walked instead
 		return false, nil
 	}
-	err = l.change(func() error { return l.s.replace(l.dir, fileName(at, snapshotSuffix), b, sync) })
+	name := segment.FileName(at, snapshotSuffix)
+	err = l.dir.Do(func() error { return l.s.replaceFile(l.dir.Path(name), b, sync) })
 	if err != nil {
 		l.mu.Lock()
-		ps.changed = true
+		ps.SetChanged(true)
 		l.mu.Unlock()
 		return false, err
 	}
 	l.pub.Lock()
-	before := l.marks.snapOld
-	l.marks.snapAt, l.marks.prodAt, l.marks.snapOld, l.marks.snapBytes = at, at, old, 0
-	l.marks.wantSnap = false
+	old := l.snapshots
+	l.snapshots = snapshots{newest: at, previous: old.newest, truthTo: at}
+	if old.newest == at {
+		l.snapshots.previous = old.previous
+	}
 	l.pub.Unlock()
-	if before >= 0 && before != at {
-		l.s.keeper.remove(l.s.path(l.dir, fileName(before, snapshotSuffix)), 0)
+	if old.previous >= 0 && old.newest != at {
+		l.removeSnapshot(old.previous)
 	}
 	return true, nil
 }
 
-// trim parts with segments below the start that an earlier run did not come to delete.
-func (l *Log) trim() error {
+// snapshotSuffix is the suffix of a producer snapshot's name, after the offset.
+const snapshotSuffix = ".snapshot"
+
+// removeSnapshot has a producer snapshot removed that is not needed any more.
+func (l *Log) removeSnapshot(at record.Offset) {
+	err := l.dir.Do(func() error { return l.s.fs.Remove(l.dir.Path(segment.FileName(at, snapshotSuffix))) })
+	if err != nil && !errors.Is(err, segment.ErrGone) {
+		l.s.log.Warn("an old producer snapshot could not be removed", "log", l.name, "err", err)
+	}
+}
+
+// closeIndexes writes the indexes out, where they are worth it, and gives back the space
+// that the active segment's file has beyond its end.
+func (l *Log) closeIndexes() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.gone.Load() || l.faulted() {
+	g := l.active()
+	if g == nil {
 		return nil
 	}
-	return l.trimLocked()
-}
-
-// fewBytes is how much of a log is looked through as fast as an index of it is
-// opened: making two files for each of thousands of logs is most of what closing
-// them would take (BenchmarkClose).
-const fewBytes = 64 << 10
-
-// flushAll writes the indexes out, where they are worth it, and gives back what the
-// active segment's file has beyond its end.
-func (l *Log) flushAll() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.pub.Lock()
-	t := l.tail
-	l.pub.Unlock()
-	if t == nil {
-		return nil
-	}
-	if err := l.trimFile(t.seg); err != nil {
+	if err := g.Trim(); err != nil {
 		return err
 	}
-	l.pub.Lock()
-	few := t.seg.size <= fewBytes && t.inFile+t.inTime == 0
-	l.pub.Unlock()
-	if few {
-		return nil
-	}
-	return asAppendError(l.flushTail(t))
-}
-
-// trimFile cuts a file to what was written to it.
-func (l *Log) trimFile(g *segment) error {
-	l.pub.Lock()
-	size, allocated := g.size, g.allocated
-	l.pub.Unlock()
-	if !allocated {
-		return nil
-	}
-	h, err := g.open()
-	if err != nil {
-		return err
-	}
-	defer h.drop()
-	if err := h.f.Truncate(size); err != nil {
-		return err
-	}
-	g.room = 0
-	l.pub.Lock()
-	g.allocated = false
-	g.synced = min(g.synced, size-1) // the cut is to be synced, too
-	l.pub.Unlock()
-	return nil
-}
-
-// syncIndexes makes a closed segment's indexes durable: its largest timestamp, by
-// which it will be deleted, stands there only.
-func (l *Log) syncIndexes(g *segment) error {
-	for _, suffix := range []string{indexSuffix, timeSuffix} {
-		f, err := l.s.fs.Open(g.path(suffix), vfs.Create)
-		if err != nil {
-			return err
-		}
-		err = l.s.sync(f)
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-	}
-	return nil
+	return g.FlushIndexesAtEnd()
 }

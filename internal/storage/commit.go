@@ -2,75 +2,79 @@ package storage
 
 import (
 	"errors"
-	"fmt"
-	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/journal"
+	"github.com/leatstream/leat/internal/storage/segment"
 )
 
 const (
-	// syncEach is the number of bytes a dirty file from which on a sync of each file is
-	// cheaper than a second write of its bytes into the journal.
+	// syncEach is the number of bytes of a log from which on a sync of each file is cheaper
+	// than a second write of its bytes into the journal.
 	syncEach = 1 << 20
-	// syncAlone is the same where only one file is dirty. Below it the journal is
-	// faster: a file that grew has its new size and blocks committed by the file
-	// system, which costs as much again as the bytes do (BenchmarkCommit/logs=1).
+	// syncAlone is the same where only one log was written to. Below it the journal is
+	// faster: a file that grew has its new size and blocks committed by the file system,
+	// which costs as much again as the bytes do (BenchmarkCommit/logs=1).
 	syncAlone = 192 << 10
+	// maxImage is how many bytes a round may have in memory for the journal; one that has
+	// more is for the files.
+	maxImage = 16 << 20
 )
 
-// committer makes appends durable, in rounds: whatever came while one round ran is
-// taken by the next. There are no timers. A round is one sync of the journal,
-// into which the new bytes of all logs go; where only one file has many, it is a
-// sync of that file.
+// committer makes appends durable, in rounds: everything that came while one round ran is
+// taken by the next. There are no timers. A round is one sync of the journal, into which
+// the new bytes of all logs go; where few files have many bytes, it is a sync of those.
 //
-// The next round begins when the bytes of this one are durable, while those who
-// wait for this one are being told: the disk works while answers are written
+// The next round begins when the bytes of this one are durable, while those who wait for
+// this one are being told: the disk works while answers are written
 // (BenchmarkCommitConcurrent).
 type committer struct {
 	s    *Store
 	kick chan struct{} // size 1: a loop has a round to run
 
 	mu      sync.Mutex
-	ended   sync.Cond        // a round has ended
-	coming  *round           // guarded by mu: the next round, which appends enter
-	spare   []*round         // guarded by mu: rounds to be used again
-	peak    int              // guarded by mu: the largest image since relax
-	control []byte           // guarded by mu: encoded parts for the journal that are no batches
-	deleted map[string]int64 // guarded by mu: directories whose deletion may not be durable, and the round that says so
-	running bool             // guarded by mu: a round is under way or handed to a loop
-	again   bool             // guarded by mu: another one must follow it
-	telling int              // guarded by mu: rounds that have ended and still call back
-	rounds  int64            // guarded by mu: begun
-	done    int64            // guarded by mu: ended
-	stopped bool             // guarded by mu: the store is closing
-	lost    int64            // guarded by mu: the last round whose control parts found no room in the journal
-	failed  error            // guarded by mu: why control parts cannot be made durable any more
+	ended   sync.Cond      // a round has ended
+	coming  *round         // guarded by mu: the next round, which appends enter
+	spare   []*round       // guarded by mu: rounds to be used again
+	peak    int            // guarded by mu: the largest image since relax
+	control []journal.Part // guarded by mu: notes for the journal
+	running bool           // guarded by mu: a round is under way or handed to a loop
+	again   bool           // guarded by mu: another one must follow it
+	telling int            // guarded by mu: rounds that have ended and still call back
+	begun   int64          // guarded by mu: the number of rounds that began
+	done    int64          // guarded by mu: the number of rounds that ended
+	stopped bool           // guarded by mu: the store is closing
+	noNotes int64          // guarded by mu: the last round whose notes did not get into the journal
 }
 
-// loops is the number of goroutines that run rounds: one may still call back while
-// the next one's round is under way.
-const loops = 2
+// committers is the number of goroutines that run rounds: one may still call back while the
+// next one's round is under way.
+const committers = 2
 
 // round is one group commit. Its slices are used again and again.
 type round struct {
-	number int64   // guarded by committer.mu until the round begins
-	shares []share // likewise; the rest is the round's own
-	image  image   // likewise
+	number int64         // guarded by committer.mu until the round begins
+	shares []share       // guarded by committer.mu until the round begins
+	image  journal.Image // guarded by committer.mu until the round begins
+	files  bool          // guarded by committer.mu until the round begins: the image is not complete
+	notes  bool          // it has notes for the journal
+}
 
-	parts []part // what the files are lacking, for them or the journal
+// entered says which round a log has entered last, and its place in round.shares.
+type entered struct {
+	round int64
+	slot  int
 }
 
 // share is what a round covers of one log.
 type share struct {
-	l      *Log
-	from   record.Offset // of the first batch that entered
-	to     place         // what the round makes durable
-	staged place         // how far the image has it; seg is nil where it has nothing
-	bytes  int64
-	parts  [2]int // of the round's
-	lazy   bool   // of a log in the page-cache mode: written is enough
+	l     *Log
+	first *segment.Segment // that was written to
+	to    record.Offset    // what the round makes durable; -1: it failed to
+	bytes int64
 }
 
 func (c *committer) init(s *Store) {
@@ -78,44 +82,33 @@ func (c *committer) init(s *Store) {
 	c.kick = make(chan struct{}, 1)
 	c.ended.L = &c.mu
 	c.coming = &round{number: 1}
-	c.deleted = map[string]int64{}
 }
 
-// enterLocked has the coming round cover what was appended to the log: bufs, whose
-// first record has the offset from, up to the log's end. pub is held.
-func (l *Log) enterLocked(from record.Offset, pos int64, bufs [][]byte) {
-	g := l.activeLocked()
-	n := g.size - pos
-	c := &l.s.commit
+// enter has the coming round cover bytes that were appended to a log's segment at pos, up to
+// the log's end. The log's pub is held.
+func (c *committer) enter(l *Log, g *segment.Segment, pos int64, bufs [][]byte, n int64, end record.Offset) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.coming
-	if l.marks.round != r.number {
-		l.marks.round, l.marks.slot = r.number, len(r.shares)
-		r.shares = append(r.shares, share{l: l, from: from, lazy: !l.options().durable()})
+	if l.entered.round != r.number {
+		l.entered = entered{r.number, len(r.shares)}
+		r.shares = append(r.shares, share{l: l, first: g})
 	}
-	e := &r.shares[l.marks.slot]
-	if e.lazy && l.options().durable() { // what the image has of it is not enough
-		e.lazy, e.from = false, -1
-	}
-	if from < 0 {
-		e.from = from
-	}
-	e.to = l.endLocked()
+	e := &r.shares[l.entered.slot]
+	e.to = end
 	e.bytes += n
-	h := partHead{kind: partBytes, id: l.id, dir: l.dir, base: g.base, pos: pos, n: int(n)}
 	switch {
-	case e.lazy:
-		h.kind, h.start = partLazy, l.s.late.boot
-	case g.late.Load():
-		h.kind = partLate
-	}
-	if n > 0 && r.image.add(h, bufs, l.s.journal.roundSize) {
-		e.staged = e.to
+	case r.files:
+	case r.image.Bytes()+n > maxImage:
+		r.files = true
+		r.image.Reset()
+	default:
+		p := journal.Part{Kind: journal.Bytes, ID: l.id, Dir: l.name, Base: g.Base(), Pos: pos}
+		r.image.Add(p, bufs, c.s.journal.RoundSize)
 	}
 }
 
-// run makes what was added durable, or sees to it that another goroutine does.
+// run makes everything durable that entered, or sees to it that another goroutine does.
 func (c *committer) run() {
 	c.mu.Lock()
 	switch {
@@ -150,8 +143,8 @@ func (c *committer) loop() {
 	}
 }
 
-// last runs a round when nothing is appended any more and the loops have ended.
-func (c *committer) last() {
+// runLast runs a round when nothing is appended any more and the loops have ended.
+func (c *committer) runLast() {
 	c.mu.Lock()
 	c.stopped = true
 	for c.running && len(c.kick) == 0 || c.telling > 0 { // an inline round may still be under way
@@ -163,26 +156,30 @@ func (c *committer) last() {
 	c.finish(r, c.work(r))
 }
 
-// beginLocked takes what is to be done.
+// beginLocked takes what is to be done. mu is held.
 func (c *committer) beginLocked() *round {
 	c.again = false
-	c.rounds++
+	c.begun++
 	r, next := c.coming, new(round)
-	c.peak = max(c.peak, len(r.image.b))
 	if n := len(c.spare); n > 0 {
 		next, c.spare = c.spare[n-1], c.spare[:n-1]
 	}
 	next.number = r.number + 1
-	next.image.reset()
-	// Where this round is not for the journal, the next one will hardly be: its bytes
-	// are not copied. Should it be all the same, they are read back.
-	next.image.closed = r.forFiles(c.s.cfg.alone)
-	c.coming = next
-	c.s.journal.setControl(c.control)
-	c.control = c.control[:0]
-	if c.failed == nil {
-		maps.DeleteFunc(c.deleted, func(_ string, n int64) bool { return n <= c.done && n > c.lost })
+	// Where this round is for the files, the next one will hardly be for the journal: its
+	// bytes are not copied.
+	next.files = r.prefersFiles(c.s.cfg.SyncAlone)
+	r.files = r.files || next.files || r.hasDebts()
+	if r.files {
+		r.image.Reset()
 	}
+	c.peak = max(c.peak, r.image.FirstRound())
+	c.coming = next
+	r.notes = len(c.control) > 0
+	for _, p := range c.control {
+		r.image.Add(p, nil, c.s.journal.RoundSize)
+	}
+	clear(c.control)
+	c.control = c.control[:0]
 	return r
 }
 
@@ -191,44 +188,60 @@ func (c *committer) relax() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range c.spare {
-		r.image.shrink(c.peak)
-	}
-	if len(c.coming.shares) == 0 {
-		c.coming.image.shrink(c.peak)
+		r.image.Shrink(c.peak)
 	}
 	c.peak = 0
 }
 
-// forFiles tells that a sync of the files is cheaper than the journal.
-func (r *round) forFiles(alone int64) bool {
-	n, bytes := int64(0), int64(0)
+// prefersFiles tells that a sync of the files is cheaper than the journal.
+func (r *round) prefersFiles(alone int64) bool {
+	n, bytes := int64(len(r.shares)), int64(0)
 	for i := range r.shares {
-		if !r.shares[i].lazy {
-			n++
-			bytes += r.shares[i].bytes
-		}
+		bytes += r.shares[i].bytes
 	}
 	return n == 1 && bytes >= alone || n > 0 && bytes/n >= syncEach
 }
 
-// finish ends the round, hands the next one, if there must be one, to a loop, and
-// tells whose committed ends moved.
-func (c *committer) finish(r *round, err error) {
-	if err == nil || errors.Is(err, errNoJournal) {
-		for i := range r.shares {
-			if e := &r.shares[i]; !e.l.settle(e.to, e.lazy) {
-				e.l = nil // nothing moved
-			}
+// hasDebts tells whether an earlier round could not make bytes of one of the logs durable.
+// The journal must not have later bytes of a log that a power cut may take earlier ones from.
+func (r *round) hasDebts() bool {
+	for i := range r.shares {
+		if r.shares[i].l.owed.Load() != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// work makes a round durable. It returns false where its notes did not get into the journal.
+func (c *committer) work(r *round) (noted bool) {
+	inJournal := false
+	if !r.image.Empty() {
+		err := c.s.journal.Write(&r.image)
+		inJournal = err == nil
+		if err != nil && !errors.Is(err, journal.ErrNoRoom) && c.s.journalLost.CompareAndSwap(false, true) {
+			c.s.log.Error("the journal cannot be written any more: each commit syncs its files; restart when the disk is mended", "err", err)
+		}
+	}
+	if r.files || !inJournal {
+		r.syncShares()
+	}
+	return inJournal || !r.notes
+}
+
+// finish ends the round, hands the next one, if there must be one, to a loop, and tells
+// whose committed ends moved.
+func (c *committer) finish(r *round, noted bool) {
+	for i := range r.shares {
+		if e := &r.shares[i]; e.to < 0 || !e.l.moveCommitted(e.to) {
+			e.l = nil // nothing moved
 		}
 	}
 	c.mu.Lock()
 	c.done++
 	c.telling++
-	switch {
-	case errors.Is(err, errNoJournal):
-		c.lost = c.done
-	case err != nil && c.failed == nil:
-		c.failed = err
+	if !noted {
+		c.noNotes = c.done
 	}
 	if c.again && !c.stopped {
 		c.kick <- struct{}{} // it has room: only this round could fill it
@@ -238,13 +251,13 @@ func (c *committer) finish(r *round, err error) {
 	c.ended.Broadcast()
 	c.mu.Unlock()
 	for i := range r.shares {
-		if l := r.shares[i].l; l != nil && !l.unsound() {
+		if l := r.shares[i].l; l != nil {
 			l.committed(l)
 		}
 	}
 	clear(r.shares)
-	clear(r.parts)
-	r.shares, r.parts = r.shares[:0], r.parts[:0]
+	r.shares, r.files = r.shares[:0], false
+	r.image.Reset()
 	c.mu.Lock()
 	c.telling--
 	c.spare = append(c.spare, r)
@@ -252,155 +265,101 @@ func (c *committer) finish(r *round, err error) {
 	c.mu.Unlock()
 }
 
-// settle notes that the log is durable up to a place, or, lazy, only written, and
-// tells whether that moved the committed end.
-func (l *Log) settle(to place, lazy bool) bool {
+// moveCommitted notes that the log is durable up to an offset; it returns true where that
+// moved the committed end. A tainted log's does not move any more.
+func (l *Log) moveCommitted(to record.Offset) bool {
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	if l.unsound() || to.seg == nil {
-		return false
-	}
-	if !lazy {
-		l.durable = to
-	}
-	return l.commitUpToLocked(to.next)
+	return !l.isTainted() && to <= record.Offset(l.end.Load()) && l.moveCommittedLocked(to)
 }
 
-// work collects the round's bytes and makes them durable. Where that fails for
-// some logs only, those are faulted, and it is no error of the round.
-func (c *committer) work(r *round) error {
-	s := c.s
-	linked, lazy := true, false
-	for i := range r.shares {
-		if e := &r.shares[i]; e.lazy {
-			e.spill()
-			lazy = true
-			continue
-		}
-		linked = r.collect(i) && linked
-	}
-	durable := len(r.parts) > 0 || s.journal.hasControl()
-	if !durable && !lazy {
-		return nil
-	}
-	if linked && !s.journal.hasControl() && r.forFiles(s.cfg.alone) {
-		s.syncFiles(r)
-		return nil
-	}
-	err := s.journal.write(r, durable)
-	if errors.Is(err, errNoJournal) { // no room: the files themselves must do
-		s.syncFiles(r)
-		if s.journal.hasControl() {
-			return err
-		}
-		return nil
-	}
-	if err != nil {
-		err = fmt.Errorf("the journal could not be written: %w", err)
-		s.log.Error("group commit failed; restart when the disk is mended", "err", err)
-		for i := range r.shares {
-			r.shares[i].l.fail(err)
-		}
-	}
-	return err
-}
-
-// collect adds what a share's log has beyond its durable place to the round. It
-// returns false where a file's name is not durable yet, so that a sync of the file
-// alone would not do.
-func (r *round) collect(i int) (linked bool) {
-	e := &r.shares[i]
-	l := e.l
-	e.parts = [2]int{len(r.parts), len(r.parts)}
-	l.pub.Lock()
-	defer l.pub.Unlock()
-	from, imaged := l.durable, e.staged
-	if l.unsound() || from.seg == nil {
-		return true
-	}
-	if from.next != e.from { // something before is not durable: it goes with this round
-		imaged = place{}
-	}
-	// Until a checkpoint has left them behind, a recovery would write bytes that were
-	// cut off again, over what has taken their place: unless that is in the journal, too.
-	linked = l.linked && l.marks.cutBelow <= l.s.journal.base.Load()
-	for _, g := range l.segs {
-		if g.base < from.seg.base || g.base > e.to.seg.base {
-			continue
-		}
-		pos, end := int64(0), g.size
-		if g == from.seg {
-			pos = from.pos
-		}
-		if g == e.to.seg {
-			end = e.to.pos
-		}
-		if end <= pos {
-			continue
-		}
-		switch { // what the image has need not be read back
-		case imaged.seg == nil || g.base > imaged.seg.base:
-		case g == imaged.seg:
-			pos = max(pos, min(imaged.pos, end))
-		default:
-			pos = end
-		}
-		r.parts = append(r.parts, part{l: l, g: g, pos: pos, n: end - pos})
-		linked = linked && g.linked
-	}
-	e.parts[1] = len(r.parts)
-	return linked
-}
-
-// syncFiles makes the round durable by a sync of each of its files. Many are synced
-// at the same time: they share the file system's own commits.
-func (s *Store) syncFiles(r *round) {
+// syncShares makes a round durable by a sync of each of its files. Many are synced at the
+// same time: they share the file system's own commits.
+func (r *round) syncShares() {
 	spread(len(r.shares), func(i int) {
 		e := &r.shares[i]
-		if e.lazy {
-			e.staged = place{}
-			e.spill()
+		var err error
+		if e.l.owed.Load() != 0 {
+			err = e.l.syncFiles()
+		} else {
+			err = e.l.syncFrom(e.first)
+		}
+		if err != nil {
+			e.l.owed.Store(int64(e.to))
+			e.to = -1
+			e.l.handleSyncError(err)
 			return
 		}
-		for _, p := range r.parts[e.parts[0]:e.parts[1]] {
-			if !s.syncPart(p) {
-				e.to = place{}
-				return
-			}
-		}
+		e.l.settleDebt(e.to)
 	})
 }
 
-// syncPart syncs a part's file. It is false where that would not do: a log of which
-// the journal has bytes that were cut off waits for the next checkpoint.
-func (s *Store) syncPart(p part) bool {
-	l := p.l
+// syncFiles makes everything durable in the log's own files that was written before.
+func (l *Log) syncFiles() error {
+	segs := l.segments()
+	if len(segs) == 0 {
+		return nil
+	}
+	return l.syncFrom(segs[0])
+}
+
+// syncFrom makes a segment and those after it durable, and their names.
+func (l *Log) syncFrom(first *segment.Segment) error {
 	l.pub.Lock()
-	names, fresh, size := !p.g.linked, !l.linked, p.pos+p.n
-	wait := l.marks.cutBelow > s.journal.base.Load()
+	segs, isNew := l.segs, l.dirState != dirNamed
 	l.pub.Unlock()
-	err := p.g.writeOut()
-	if wait || full(err) {
-		l.waitForCheckpoint()
-		return false
+	i := max(slices.Index(segs, first), 0)
+	names := isNew
+	for _, g := range segs[i:] {
+		synced, named := g.Synced()
+		if synced < g.Size() {
+			if err := g.Sync(); err != nil && l.has(g) { // else retention took it meanwhile
+				return err
+			}
+		}
+		names = names || !named
 	}
-	if err == nil {
-		err = p.g.sync()
+	if !names {
+		return nil
 	}
-	if err == nil && (names || fresh) {
-		err = s.syncNames(l.dir, fresh)
+	if err := l.dir.Do(func() error { return l.s.syncLogDir(l.name, isNew) }); err != nil {
+		return err
 	}
-	if err != nil {
-		l.abandon(fmt.Errorf("a sync of segment %d failed: %w", p.g.base, err))
-		return true
+	for _, g := range segs[i:] {
+		g.SetNamed()
 	}
+	if isNew {
+		l.setNamed()
+	}
+	return nil
+}
+
+// settleDebt notes that everything up to an offset is durable.
+func (l *Log) settleDebt(to record.Offset) {
+	if owed := l.owed.Load(); owed != 0 && owed <= int64(to) {
+		l.owed.CompareAndSwap(owed, 0)
+	}
+}
+
+// setNamed notes that the name of the log's directory is durable.
+func (l *Log) setNamed() {
 	l.pub.Lock()
-	p.g.synced = max(p.g.synced, size)
-	if names || fresh {
-		p.g.linked, l.linked = true, true
+	defer l.pub.Unlock()
+	l.dirState = dirNamed
+}
+
+// handleSyncError deals with files that a commit could not make durable. A checkpoint tries
+// again where that can help, and commits what it synced.
+func (l *Log) handleSyncError(err error) {
+	switch classify(err) {
+	case none, gone:
+	case full, transient:
+		l.s.keeper.hurry()
+	case tainted:
+		if logState(l.state.Load()) != logDeleted {
+			l.taint(err)
+		}
 	}
-	l.pub.Unlock()
-	return true
 }
 
 const (
@@ -408,7 +367,7 @@ const (
 	syncers  = 8 // goroutines that sync more of them
 )
 
-// spread calls fn with 0 to n-1, from several goroutines where that are many.
+// spread calls fn with 0 to n-1, from several goroutines where n is large.
 func spread(n int, fn func(i int)) {
 	if n <= fewFiles {
 		for i := range n {
@@ -416,9 +375,14 @@ func spread(n int, fn func(i int)) {
 		}
 		return
 	}
+	spreadOver(syncers, n, fn)
+}
+
+// spreadOver calls fn with 0 to n-1 from a number of goroutines.
+func spreadOver(goroutines, n int, fn func(i int)) {
 	var next atomic.Int64
 	var all sync.WaitGroup
-	for range syncers {
+	for range min(goroutines, n) {
 		all.Go(func() {
 			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
 				fn(int(i))
@@ -428,13 +392,38 @@ func spread(n int, fn func(i int)) {
 	all.Wait()
 }
 
-// control makes an encoded part durable before it returns.
-func (c *committer) putControl(b []byte) error {
+// errNotNoted is returned where a note did not get into the journal.
+var errNotNoted = errors.New("the journal has no room for a note")
+
+// putNote makes a note durable before it returns.
+func (c *committer) putNote(p journal.Part) error {
 	c.mu.Lock()
-	c.control = append(c.control, b...)
-	need := c.rounds + 1
+	c.control = append(c.control, p)
+	need := c.begun + 1
 	c.mu.Unlock()
 	return c.await(need)
+}
+
+// noteLater puts a note into the next round.
+func (c *committer) noteLater(p journal.Part) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.control = append(c.control, p)
+}
+
+// settle returns when every round that has begun or has something to do has ended.
+func (c *committer) settle() error {
+	c.mu.Lock()
+	need := c.begun
+	if len(c.coming.shares) > 0 || len(c.control) > 0 {
+		need++
+	}
+	c.mu.Unlock()
+	err := c.await(need)
+	if errors.Is(err, errNotNoted) { // the notes were others'
+		return nil
+	}
+	return err
 }
 
 // await returns when the given round has ended.
@@ -448,43 +437,8 @@ func (c *committer) await(need int64) error {
 	switch {
 	case c.done < need:
 		return ErrClosed
-	case c.lost >= need:
-		return errNoJournal
-	}
-	return c.failed
-}
-
-// noteDelete puts a deletion into the next round: replay must not bring back what
-// the journal has of a log that is gone.
-func (c *committer) noteDelete(id LogID, dir string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.control = appendPart(c.control, partHead{kind: partDelete, id: id, dir: dir})
-	c.deleted[dir] = c.rounds + 1
-}
-
-// settleDeletes makes the deletion of a directory's last log durable, before the
-// directory is made anew for another one.
-func (c *committer) settleDeletes(dir string) error {
-	c.mu.Lock()
-	need, found := c.deleted[dir]
-	c.mu.Unlock()
-	if !found {
-		return nil
-	}
-	err := c.await(need)
-	if errors.Is(err, ErrClosed) {
-		return err
-	}
-	if err != nil { // without the journal the deletion's rename must do
-		if err := c.s.fs.SyncDir(c.s.cfg.Dir); err != nil {
-			return err
-		}
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.deleted[dir] == need {
-		delete(c.deleted, dir)
+	case c.noNotes >= need:
+		return errNotNoted
 	}
 	return nil
 }

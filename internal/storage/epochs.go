@@ -85,10 +85,7 @@ func (es epochs) at(o record.Offset) record.Epoch {
 	return es[i-1].epoch
 }
 
-const (
-	epochFile = "leader-epoch-checkpoint"
-	startFile = "log-start-offset-checkpoint"
-)
+const epochFile = "leader-epoch-checkpoint"
 
 // errEpochs is returned for bytes that are no leader-epoch-checkpoint.
 var errEpochs = errors.New("not a leader epoch checkpoint")

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -36,7 +37,7 @@ func FuzzSegment(f *testing.F) {
 		}
 		id := testID(0)
 		put(t, mem, "data/topic-0/"+metadataFile, encodeMetadata(id.Topic))
-		put(t, mem, "data/topic-0/"+fileName(0, logSuffix), b)
+		put(t, mem, "data/topic-0/"+segment.FileName(0, segment.LogSuffix), b)
 		s := openStore(t, testConfig(mem, "data"))
 		l := testLog(s, 0, testOptions())
 		if it := appendOne(t, l, batch(t, 0, 1, 10)); it.Err != nil {
@@ -66,8 +67,8 @@ func FuzzIndexes(f *testing.F) {
 			t.Fatal(err)
 		}
 		for _, g := range l.segments() {
-			put(t, mem, g.path(indexSuffix), offs)
-			put(t, mem, g.path(timeSuffix), times)
+			put(t, mem, g.Path(segment.IndexSuffix), offs)
+			put(t, mem, g.Path(segment.TimeSuffix), times)
 		}
 		s = openStore(t, cfg)
 		l = testLog(s, 0, o)
@@ -80,38 +81,6 @@ func FuzzIndexes(f *testing.F) {
 			}
 		}
 		mustAppend(t, l, batch(t, 30, 1, 100))
-	})
-}
-
-// FuzzSheet proves that reading a checkpoint file never panics and that what it
-// accepts is written the same.
-func FuzzSheet(f *testing.F) {
-	h := &sheet{boot: "b", sequence: 3, points: map[LogID]point{testID(1): {next: 5, snap: -1}}}
-	f.Add(h.encode())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := decodeSheet(b)
-		if err != nil {
-			return
-		}
-		if again, err := decodeSheet(h.encode()); err != nil || len(again.points) != len(h.points) {
-			t.Fatal(err)
-		}
-	})
-}
-
-// FuzzSnapshot proves the same of producer snapshots.
-func FuzzSnapshot(f *testing.F) {
-	var ps producers
-	ps.apply(produced(f, 1, 0, 0, 2), 5)
-	f.Add(ps.encode())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var ps producers
-		if ps.decode(b, 0) == nil {
-			var again producers
-			if err := again.decode(ps.encode(), 0); err != nil {
-				t.Fatal(err)
-			}
-		}
 	})
 }
 

@@ -10,120 +10,174 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
-	"github.com/leatstream/leat/internal/vfs"
+	"github.com/leatstream/leat/internal/storage/checkpoint"
+	"github.com/leatstream/leat/internal/storage/segment"
 )
 
 const (
-	closers         = 32               // goroutines that sync logs at the same time when a store closes
-	checkpointBytes = 256 << 20        // appended, after which a checkpoint does not wait for its time
-	togetherFiles   = 16               // that a checkpoint syncs at a time, about
-	togetherBytes   = 4 << 20          // and how many bytes
-	restFor         = time.Millisecond // between those, where it has time
+	closers = 32 // goroutines that sync logs at the same time when a store closes
+
+	// CheckpointBytes is how many bytes are appended after which a checkpoint does not wait
+	// for its time.
+	CheckpointBytes = 256 << 20
+
+	togetherFiles = 16               // that a checkpoint syncs at a time, about
+	togetherBytes = 4 << 20          // that a checkpoint syncs at a time, about
+	restFor       = time.Millisecond // between those, where it has time
+
+	waitingEvery = time.Second // between two tries to bring back records on a full disk
+	strayEvery   = time.Hour   // between two looks for directories that were set aside long ago
 )
 
-// keeper is the store's background goroutine: checkpoints, retention, deletion.
+// keeper is the store's background goroutine: checkpoints, retention, removal of files.
 type keeper struct {
 	s    *Store
 	wake chan struct{} // size 1
 
-	bytes  atomic.Int64 // appended since the last checkpoint
-	hasten atomic.Bool  // a checkpoint is wanted now
+	bytes   atomic.Int64 // appended since the last checkpoint
+	hastens atomic.Bool  // a checkpoint is wanted now
 
-	mu       sync.Mutex
-	changed  []*Log           // guarded by mu: logs that the next checkpoint looks at
-	since    time.Time        // guarded by mu: when the first of them came
-	redo     bool             // guarded by mu: the last checkpoint failed
-	fill     bool             // guarded by mu: the journal's filler is to be started
-	full     []*Log           // guarded by mu: logs with segments that retention by size drops
-	dead     []*segment       // guarded by mu: below their log's start; removable once a checkpoint says so
-	doomed   []string         // guarded by mu: directories of deleted logs
-	removals []removal        // guarded by mu
-	replayed []replayedFile   // guarded by mu: written by recovery and not synced
-	sweep    func(LogID) bool // guarded by mu: see Store.Sweep
+	mu        sync.Mutex
+	listed    []*Log          // guarded by mu: logs that the next checkpoint looks at
+	since     time.Time       // guarded by mu: when the first of them came
+	redo      bool            // guarded by mu: a checkpoint is wanted although no log changed
+	fill      bool            // guarded by mu: the journal's ring is to be filled
+	crowded   []*Log          // guarded by mu: logs with segments that retention by size drops
+	dropped   []droppedFile   // guarded by mu: segments below their log's start
+	deleted   []deletedLogDir // guarded by mu: directories of deleted logs
+	removals  []removal       // guarded by mu
+	recovered []recoveredFile // guarded by mu: written or compared by recovery and not synced
+	sweep     *sweep          // guarded by mu: see Store.Sweep
 
 	run        sync.Mutex // one checkpoint at a time; before Log.mu
-	checkpoint pair       // guarded by run
-	base       pair       // guarded by run
-	previous   mark       // guarded by run: where recovery begins by the newest checkpoint
-	retainAt   time.Time  // guarded by run
-	scrubAt    time.Time  // guarded by run: when the next pass of scrub begins; zero: one is under way, or never
-	retryAt    time.Time  // guarded by run: when a recovery that found the disk full goes on; zero: it did not
+	disk       *checkpoint.Disk
+	checkpoint *checkpoint.Pair // guarded by run
+	base       *checkpoint.Pair // guarded by run
+	previous   checkpoint.Mark  // guarded by run: where recovery begins by the newest checkpoint
+	saves      int              // guarded by run: checkpoints that were saved
+	held       uint64           // guarded by run: rounds from here on stay in the journal, since files that recovery wrote are tainted; 0: none must
+	tainted    []*Log           // guarded by mu: whose bytes in the journal must stay there
+	retainAt   time.Time        // guarded by run
+	scrubAt    time.Time        // guarded by run: when the next pass of scrub begins; zero: one is under way, or never
+	waitingAt  time.Time        // guarded by run: when a recovery that found the disk full goes on; zero: it did not
+	strayAt    time.Time        // guarded by run
+}
+
+// droppedFile is a segment that is to be removed. Its log's start is on disk in both
+// checkpoint files before: so that recovery, whichever it begins with, does not miss it.
+type droppedFile struct {
+	l     *Log
+	g     *segment.Segment
+	after int // checkpoints that have to be saved first, as keeper.saves counts them
+}
+
+// deletedLogDir is a directory whose name says that its log was deleted. It is needed until
+// recovery does not read the rounds of the journal any more that have bytes of that log.
+type deletedLogDir struct {
+	name  string
+	round uint64 // they all come before this one
 }
 
 // removal is a file or directory to be removed at its time.
 type removal struct {
 	path   string
 	at     time.Time
-	inside bool // a directory's files only: its name is needed
+	inside bool // the files in a directory only: its name is needed
+}
+
+// recoveredFile is a segment that recovery wrote to, or found to have what it would have
+// written.
+type recoveredFile struct {
+	dir  string
+	id   LogID
+	base record.Offset
 }
 
 func (k *keeper) init(s *Store) {
 	k.s = s
 	k.wake = make(chan struct{}, 1)
-	k.checkpoint.name, k.base.name = "checkpoint", "points"
-	k.retainAt = time.Now().Add(s.cfg.RetentionEvery)
+	k.disk = &checkpoint.Disk{FS: s.fs, Dir: s.cfg.Dir, Log: s.log, Sync: s.syncs.file, SyncDir: s.syncs.dir, IsFull: isFull}
+	k.checkpoint = checkpoint.NewPair(k.disk, "checkpoint")
+	k.base = checkpoint.NewPair(k.disk, "points")
+	now := time.Now()
+	k.retainAt, k.strayAt = now.Add(s.cfg.RetentionEvery), now.Add(strayEvery)
 	if s.cfg.Scrub > 0 {
-		k.scrubAt = time.Now().Add(scrubDelay)
+		k.scrubAt = now.Add(scrubDelay)
 	}
 }
 
-func (k *keeper) poke() {
+func (k *keeper) wakeUp() {
 	select {
 	case k.wake <- struct{}{}:
 	default: // it will look anyway
 	}
 }
 
-// add notes that a log changed. Its pub may be held.
-func (k *keeper) add(l *Log) {
+// list has the next checkpoint look at a log. The log's pub may be held.
+func (k *keeper) list(l *Log) {
 	k.mu.Lock()
-	k.changed = append(k.changed, l)
-	first := len(k.changed) == 1
+	k.listed = append(k.listed, l)
+	first := len(k.listed) == 1
 	if first {
 		k.since = time.Now()
 	}
 	k.mu.Unlock()
 	if first {
-		k.poke()
+		k.wakeUp()
 	}
 }
 
-// written counts appended bytes; now is true where a log wants to be synced.
-func (k *keeper) written(n int64, now bool) {
-	if k.bytes.Add(n) >= checkpointBytes || now {
+// countWritten counts appended bytes; wantsSync is true where a log wants to be synced now.
+func (k *keeper) countWritten(n int64, wantsSync bool) {
+	if k.bytes.Add(n) >= CheckpointBytes || wantsSync {
 		k.hurry()
 	}
 }
 
 // hurry has a checkpoint made without waiting for its time.
 func (k *keeper) hurry() {
-	if !k.hasten.Swap(true) {
-		k.poke()
+	if !k.hastens.Swap(true) {
+		k.wakeUp()
 	}
 }
 
-// drop has retention looked at for a log that has just grown by a segment: so its
-// size does not depend on how often that is done for all, and files are at hand for
-// its next segments.
-func (k *keeper) drop(l *Log) {
+// checkpointLater has a checkpoint made at its time even if no log changes.
+func (k *keeper) checkpointLater() {
 	k.mu.Lock()
-	k.full = append(k.full, l)
+	first := !k.redo && len(k.listed) == 0
+	if first {
+		k.since = time.Now()
+	}
+	k.redo = true
 	k.mu.Unlock()
-	k.poke()
+	if first {
+		k.wakeUp()
+	}
 }
 
-// journaled tells what the journal wants after a round.
-func (k *keeper) journaled(late, fill bool) {
+// retainSoon has retention looked at for a log that has just grown by a segment: so its size
+// does not depend on how often that is done for all.
+func (k *keeper) retainSoon(l *Log) {
+	k.mu.Lock()
+	k.crowded = append(k.crowded, l)
+	k.mu.Unlock()
+	k.wakeUp()
+}
+
+// noteWritten tells what the journal wants after a round.
+func (k *keeper) noteWritten(late, fill bool) {
 	if fill {
 		k.mu.Lock()
 		k.fill = true
 		k.mu.Unlock()
-		k.poke()
+		k.wakeUp()
 	}
 	if late {
 		k.hurry()
 	}
 }
+
+func (k *keeper) isHurried() bool { return k.hastens.Load() || k.s.closing.Load() }
 
 func (k *keeper) loop() {
 	timer := time.NewTimer(0)
@@ -139,44 +193,52 @@ func (k *keeper) loop() {
 	}
 }
 
-// step does what is due and returns the time until something else is.
+// isTime tells whether a time has come, and sets it to the next one.
+func isTime(at *time.Time, now, next time.Time) bool {
+	if at.IsZero() || now.Before(*at) {
+		return false
+	}
+	*at = next
+	return true
+}
+
+// step does the work that is due and returns the time until other work is.
 func (k *keeper) step() time.Duration {
+	now := time.Now()
 	k.mu.Lock()
-	fill, sweep, crowded := k.fill, k.sweep, k.full
-	k.fill, k.sweep, k.full = false, nil, nil
-	due := (len(k.changed) > 0 || k.redo) && time.Since(k.since) >= k.s.cfg.CheckpointEvery
+	fill, sweep, crowded := k.fill, k.sweep, k.crowded
+	k.fill, k.sweep, k.crowded = false, nil, nil
+	due := (len(k.listed) > 0 || k.redo) && now.Sub(k.since) >= k.s.cfg.CheckpointEvery
 	k.mu.Unlock()
 	if fill {
-		k.s.background(k.s.journal.fill)
+		k.s.background(func() { k.s.journal.Fill(&k.s.closing) })
 	}
 	if sweep != nil {
 		k.s.sweepDirs(sweep)
 	}
 	for _, l := range crowded {
-		k.s.retainOne(l, time.Now())
+		k.s.retainOne(l, now)
 	}
 	k.run.Lock()
-	retry := !k.retryAt.IsZero() && !time.Now().Before(k.retryAt)
-	retain := !time.Now().Before(k.retainAt)
-	if retain {
-		k.retainAt = time.Now().Add(k.s.cfg.RetentionEvery)
-	}
-	scrub := !k.scrubAt.IsZero() && !time.Now().Before(k.scrubAt)
-	if scrub {
-		k.scrubAt = time.Time{}
-	}
+	waiting := isTime(&k.waitingAt, now, now.Add(waitingEvery))
+	retain := isTime(&k.retainAt, now, now.Add(k.s.cfg.RetentionEvery))
+	scrub := isTime(&k.scrubAt, now, time.Time{})
+	strays := isTime(&k.strayAt, now, now.Add(strayEvery))
 	k.run.Unlock()
 	if scrub {
 		k.s.background(k.scrub)
 	}
-	if retry {
-		k.s.thaw()
+	if waiting {
+		k.s.recoverWaiting()
 	}
 	if retain {
 		k.s.commit.relax()
-		k.s.retain(time.Now())
+		k.s.retain(now)
 	}
-	if k.hasten.Swap(false) || due {
+	if strays {
+		k.s.removeOldStrays(now)
+	}
+	if k.hastens.Swap(false) || due {
 		k.checkpointNow()
 	}
 	k.removeDue(time.Now())
@@ -190,13 +252,13 @@ func (k *keeper) scrub() {
 	k.run.Lock()
 	k.scrubAt = next
 	k.run.Unlock()
-	k.poke()
+	k.wakeUp()
 }
 
 func (k *keeper) untilNext() time.Duration {
 	k.run.Lock()
 	next := k.retainAt
-	for _, at := range []time.Time{k.retryAt, k.scrubAt} {
+	for _, at := range []time.Time{k.waitingAt, k.scrubAt, k.strayAt} {
 		if !at.IsZero() && at.Before(next) {
 			next = at
 		}
@@ -204,7 +266,7 @@ func (k *keeper) untilNext() time.Duration {
 	k.run.Unlock()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if at := k.since.Add(k.s.cfg.CheckpointEvery); (len(k.changed) > 0 || k.redo) && at.Before(next) {
+	if at := k.since.Add(k.s.cfg.CheckpointEvery); (len(k.listed) > 0 || k.redo) && at.Before(next) {
 		next = at
 	}
 	for _, r := range k.removals {
@@ -215,100 +277,101 @@ func (k *keeper) untilNext() time.Duration {
 	return max(time.Until(next), 0)
 }
 
-// checkpointNow makes one checkpoint: it syncs what changed, then writes down where
-// a recovery begins and how far each log is on disk, then gives back what that
-// makes superfluous: journal files, segments.
+// checkpointNow makes one checkpoint: it syncs the files that changed, then writes down
+// where a recovery begins and how far each log is on disk, then gives back what that makes
+// superfluous: files of the journal, segments, directories.
 func (k *keeper) checkpointNow() {
 	k.run.Lock()
 	defer k.run.Unlock()
-	if err := k.checkpointLocked(false); err != nil {
+	if err := k.checkpointLocked(nil); err != nil {
 		k.s.log.Error("a checkpoint failed; it is tried again", "err", err)
-		k.again()
+		k.checkpointLater()
 	}
 }
 
-// again has a checkpoint made after a while even if nothing changes.
-func (k *keeper) again() {
+// checkpointLocked makes a checkpoint; last has the logs to be closed, nil while the store is
+// in use. The journal's mark moves to where the checkpoint began, but not beyond rounds with
+// bytes that some log's files may lack. run is held.
+func (k *keeper) checkpointLocked(last []*Log) error {
+	s := k.s
+	at := s.journal.BeginCheckpoint()
+	k.bytes.Store(0)
 	k.mu.Lock()
-	k.redo, k.since = true, time.Now()
+	logs, recovered := k.listed, k.recovered
+	k.listed, k.recovered, k.redo = nil, nil, false
 	k.mu.Unlock()
+	for _, l := range logs {
+		l.setUnlisted()
+	}
+	oldest := at.Round
+	if left := k.syncRecovered(recovered); len(left) > 0 {
+		k.mu.Lock()
+		k.recovered = append(k.recovered, left...)
+		k.mu.Unlock()
+		k.checkpointLater()
+		oldest = min(oldest, k.previous.Round)
+	}
+	if k.held > 0 {
+		oldest = min(oldest, k.held)
+	}
+	if last != nil {
+		logs = last
+	}
+	k.syncLogs(logs, last != nil)
+	k.mu.Lock()
+	tainted := slices.Clone(k.tainted)
+	k.mu.Unlock()
+	for _, l := range append(logs, tainted...) {
+		oldest = min(oldest, l.oldestRound(at.Round))
+	}
+	if s.hasWaiting() {
+		oldest = min(oldest, k.previous.Round)
+	}
+	if oldest < at.Round {
+		at = s.journal.MarkBefore(oldest)
+	}
+	if err := k.save(at); err != nil {
+		return err
+	}
+	k.removeSuperfluous()
+	if last == nil {
+		s.commit.relax()
+	}
+	return nil
 }
 
-func (k *keeper) checkpointLocked(last bool) error {
-	s := k.s
-	at := s.journal.here()
-	k.bytes.Store(0)
-	s.late.turn()
-	held := s.restoreAll()
-	k.mu.Lock()
-	logs, dead, doomed, replayed := k.changed, k.dead, k.doomed, k.replayed
-	k.changed, k.dead, k.doomed, k.replayed, k.redo = nil, nil, nil, nil, false
-	k.mu.Unlock()
-	if held {
-		k.again()
+// setUnlisted notes that no checkpoint has the log on its list.
+func (l *Log) setUnlisted() {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	l.due.listed = false
+}
+
+// oldestRound is the first round of the journal that may have bytes which the log's files
+// lack; none: there is no such round.
+func (l *Log) oldestRound(none uint64) uint64 {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	if l.due.journal == 0 || logState(l.state.Load()) == logDeleted {
+		return none
+	}
+	return l.due.journal
+}
+
+// syncLogs has each log make itself durable.
+func (k *keeper) syncLogs(logs []*Log, last bool) {
+	if len(logs) >= k.s.cfg.SyncTogether && k.s.volume.isUsable() {
+		logs = k.syncAsVolume(logs, last)
 	}
 	if last {
-		logs = s.all()
-	}
-	if err := s.syncReplayed(replayed); err != nil {
-		k.mu.Lock()
-		k.replayed = append(k.replayed, replayed...)
-		k.mu.Unlock()
-		s.journal.pin()
-		s.log.Error("what recovery wrote could not be made durable; the journal keeps it", "err", err)
-	}
-	hold := k.syncLogs(logs, last) || held
-	if hold {
-		at = k.previous
-	}
-	err := k.save(at)
-	// Of a journal that is lost the round that failed may be whole, and recovery reads it.
-	pinned := s.journal.isPinned() || s.journal.lost.Load()
-	if err != nil || hold || pinned { // the journal still has what is to be removed
-		k.mu.Lock()
-		k.doomed = append(k.doomed, doomed...)
-		k.mu.Unlock()
-		doomed = nil
-	}
-	stay := func(g *segment) bool { // the log's point is an old one, or the journal could bring back segments without one
-		return err != nil || hold || pinned && !g.log.vouched()
-	}
-	for _, g := range dead {
-		if stay(g) {
-			k.bury([]*segment{g})
-		}
-	}
-	dead = slices.DeleteFunc(dead, stay)
-	k.clear(dead, doomed)
-	if !last {
-		s.commit.relax()
-		s.commit.run() // some log may have waited for this
-	}
-	return err
-}
-
-// syncLogs has each log make itself durable. hold is true where one could not, for
-// want of space: what the journal has of it must stay.
-func (k *keeper) syncLogs(logs []*Log, last bool) (hold bool) {
-	if len(logs) >= k.s.cfg.atOnce && k.s.volume.usable() {
-		if logs, hold = k.syncAtOnce(logs, last); len(logs) == 0 {
-			return hold
-		}
-	}
-	if last && len(logs) > closers {
-		return k.syncTogether(logs) || hold
+		spreadOver(closers, len(logs), func(i int) { k.syncLog(logs[i], true) })
+		return
 	}
 	for len(logs) > 0 {
 		n := startWriting(logs)
-		var held, synced atomic.Int64
-		sync := func(i int) {
-			h, n := k.syncLog(logs[i], last)
-			if h {
-				held.Add(1)
-			}
-			synced.Add(int64(n))
-		}
-		hurry := k.hasten.Load() || k.s.closing.Load() || last
+		var synced atomic.Int64
+		sync := func(i int) { synced.Add(int64(k.syncLog(logs[i], false))) }
+		hurry := k.isHurried()
 		if hurry {
 			spread(n, sync)
 		} else {
@@ -316,19 +379,17 @@ func (k *keeper) syncLogs(logs []*Log, last bool) (hold bool) {
 				sync(i)
 			}
 		}
-		hold = hold || held.Load() > 0
 		if !hurry && synced.Load() > 0 {
 			time.Sleep(restFor)
 		}
 		logs = logs[n:]
 	}
-	return hold
 }
 
-// startWriting has the system begin to write what the syncs of the first few logs
-// will wait for, and returns how many those are. So the files' bytes and sizes go
-// out together and not one after the other, which halves a checkpoint's time; not
-// more at a time, or a round's sync would wait behind them (BenchmarkCommit).
+// startWriting has the system begin to write what the syncs of the first few logs will wait
+// for, and returns how many those are. So the files' bytes and sizes go out together and not
+// one after the other, which halves a checkpoint's time; not more at a time, or a round's
+// sync would wait behind them (BenchmarkCommit).
 func startWriting(logs []*Log) int {
 	bytes := int64(0)
 	for i, l := range logs[:min(len(logs), togetherFiles)] {
@@ -340,174 +401,122 @@ func startWriting(logs []*Log) int {
 	return min(len(logs), togetherFiles)
 }
 
-// startWriting begins to write what a sync of the active segment will wait for, and
-// returns how many bytes those are.
-func (l *Log) startWriting() int64 {
-	if !l.ready.Load() || l.gone.Load() || !l.options().durable() {
-		return 0
-	}
-	l.pub.Lock()
-	g, from, n := l.activeLocked(), int64(0), int64(0)
-	if g != nil {
-		from, n = g.synced, g.size-g.synced
-	}
-	l.pub.Unlock()
-	if n == 0 {
-		return 0
-	}
-	h, err := g.open()
+// syncLog has one log make itself durable, and returns how many files were synced.
+func (k *keeper) syncLog(l *Log, last bool) (synced int) {
+	synced, err := l.checkpoint(last)
 	if err != nil {
-		return 0 // the sync will tell
+		k.handleFailure(l, err)
 	}
-	defer h.drop()
-	if f, ok := h.f.(vfs.Starter); ok {
-		f.StartSync(from, n)
-	}
-	return n
+	return synced
 }
 
-// syncTogether does the same for the last time. Syncs that are asked for at the same
-// time share the file system's own commits, so thousands of logs close in a moment.
-func (k *keeper) syncTogether(logs []*Log) bool {
-	var next, held atomic.Int64
-	var all sync.WaitGroup
-	for range closers {
-		all.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(logs)); i = next.Add(1) - 1 {
-				if hold, _ := k.syncLog(logs[i], true); hold {
-					held.Add(1)
-				}
-			}
-		})
-	}
-	all.Wait()
-	return held.Load() > 0
-}
-
-// syncLog has one log make itself durable, and sees to it where that fails.
-func (k *keeper) syncLog(l *Log, last bool) (hold bool, synced int) {
-	again, synced, err := l.checkpoint(last)
-	return k.settle(l, again, err), synced
-}
-
-// settle deals with what became of one log: again is true where the next checkpoint
-// must look at it, hold where what the journal has of it must stay.
-func (k *keeper) settle(l *Log, again bool, err error) (hold bool) {
-	switch {
-	case full(err):
+// handleFailure deals with a log that could not be made durable.
+func (k *keeper) handleFailure(l *Log, err error) {
+	switch classify(err) {
+	case none, gone:
+	case full, transient:
+		l.s.space.check(err)
 		l.pub.Lock()
-		l.marks.changed, l.unwritten, again, hold = true, l.made, true, true
+		l.listLocked()
 		l.pub.Unlock()
-	case errors.Is(err, ErrClosed):
-	case err != nil && !l.deleted.Load():
-		l.fail(err)
-		k.s.journal.pin() // it may be the only place that has what the log acknowledged
-	}
-	if again {
-		k.add(l)
-	}
-	return hold
-}
-
-// clear removes what a checkpoint made superfluous.
-func (k *keeper) clear(dead []*segment, doomed []string) {
-	for _, dir := range doomed {
-		k.remove(k.s.path(dir), 0)
-	}
-	for _, g := range dead {
-		if g.log.unsound() {
-			continue // its point is an old one
+	case tainted:
+		if logState(l.state.Load()) == logDeleted {
+			return
 		}
-		o, spare := g.log.options(), g.log.fits(g)
-		after := o.FileDeleteDelay
-		if spare && o.RetentionBytes >= 0 { // it drops as it grows
-			after = max(after, spareFor)
+		if !errors.Is(err, ErrFaulted) {
+			l.taint(err)
 		}
-		err := g.log.change(func() error { return k.removeSegment(g, after) })
-		if err == nil && spare {
-			g.log.spare(g)
-		}
-		if err != nil && !errors.Is(err, ErrClosed) {
-			k.s.log.Warn("a segment could not be removed", "log", g.log.dir, "segment", int64(g.base), "err", err)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if !slices.Contains(k.tainted, l) {
+			k.tainted = append(k.tainted, l)
 		}
 	}
 }
 
 // save writes the checkpoint file, and before it all points where too many changed.
-func (k *keeper) save(at mark) error {
+func (k *keeper) save(at checkpoint.Mark) error {
 	s := k.s
-	if s.journal.isPinned() {
-		at = k.previous
-	}
-	h := sheet{boot: s.cfg.BootID, journal: s.journal.id, at: at}
-	hot, many := s.points.changed()
+	sheet := checkpoint.Sheet{Journal: s.journal.ID(), At: at, Metadata: s.metadata.Load()}
+	points, many := s.points.Changed()
 	if many {
-		all := h
-		all.points = s.points.everything()
-		if err := k.base.save(s, &all); err != nil {
+		all := sheet
+		all.Points = s.points.All()
+		if err := k.base.Save(&all); err != nil {
 			return fmt.Errorf("writing the points file: %w", err)
 		}
-		s.points.settle(all.points)
-		hot, _ = s.points.changed()
+		s.points.Written(all.Points)
+		points, _ = s.points.Changed()
+		if points == nil {
+			points = map[LogID]checkpoint.Point{}
+		}
 	}
-	h.points = hot
-	if err := k.checkpoint.save(s, &h); err != nil {
+	sheet.Points = points
+	if err := k.checkpoint.Save(&sheet); err != nil {
 		return fmt.Errorf("writing the checkpoint file: %w", err)
 	}
-	// The file before this one may be needed, should this one rot: so what may go
-	// is what came before that one.
-	s.journal.recycle(k.previous.number)
-	s.journal.known.Store(true)
-	s.journal.base.Store(at.number)
+	// The file before this one may be needed, should this one rot: so the rounds that may go
+	// are those that came before that one.
+	s.journal.Recycle(min(k.previous.Round, at.Round))
+	s.journal.Named()
+	s.log.Debug("a checkpoint was saved", "at", at, "points", len(points))
 	k.previous = at
+	k.saves++
 	return nil
 }
 
-// savePoints writes the checkpoint file as it is, without syncing logs, so that
-// what points.raise did lasts.
+// savePoints writes the checkpoint file as it is, without syncing logs, so that a start that
+// moved lasts.
 func (k *keeper) savePoints() error {
 	k.run.Lock()
 	defer k.run.Unlock()
 	return k.save(k.previous)
 }
 
-// closing is the last checkpoint: all logs are on disk whole, with their producers
-// and indexes, so that the next start reads nothing else.
-func (k *keeper) closing() error {
+// checkpointLast is the last checkpoint: all logs are on disk whole, with their producers and
+// indexes, so that the next start reads nothing else.
+func (k *keeper) checkpointLast(opened []*Log) error {
 	k.run.Lock()
 	defer k.run.Unlock()
-	err := k.checkpointLocked(true)
+	if opened == nil {
+		opened = []*Log{}
+	}
+	err := k.checkpointLocked(opened)
 	if err == nil { // all points in one place
-		all := sheet{boot: k.s.cfg.BootID, journal: k.s.journal.id, at: k.previous, points: k.s.points.everything()}
-		if err = k.base.save(k.s, &all); err == nil {
-			k.s.points.settle(all.points)
+		all := checkpoint.Sheet{Journal: k.s.journal.ID(), At: k.previous, Metadata: k.s.metadata.Load(), Points: k.s.points.All()}
+		if err = k.base.Save(&all); err == nil {
+			k.s.points.Written(all.Points)
 			err = k.save(k.previous)
 		}
 	}
 	if err == nil {
-		err = k.s.replace("", startFile, k.s.starts(), true)
+		err = k.s.replaceFile(k.s.path(startFile), k.s.encodeStarts(), true)
 	}
-	if full(err) {
+	if err == nil {
+		err = k.s.syncs.dir(k.s.cfg.Dir)
+	}
+	if isFull(err) {
 		k.s.log.Warn("there is no room for the last checkpoint: the next start reads the journal instead", "err", err)
 		return nil
 	}
 	return err
 }
 
-// starts is log-start-offset-checkpoint's content: Kafka's tools and brokers take
-// from it the starts that no file's name tells. This package has them in its points.
-func (s *Store) starts() []byte {
+// startFile is Kafka's file of the starts that no segment's name tells; its tools and
+// brokers read it. This package has the starts in its points.
+const startFile = "log-start-offset-checkpoint"
+
+// encodeStarts is the contents of that file.
+func (s *Store) encodeStarts() []byte {
 	var lines []byte
 	n := 0
 	for _, l := range s.all() {
-		l.pub.Lock()
-		start := record.Offset(l.start.Load())
-		if len(l.segs) > 0 && start > l.segs[0].base {
-			topic := strings.TrimSuffix(l.dir, fmt.Sprintf("-%d", l.id.Partition))
+		segs, start := l.segments(), record.Offset(l.start.Load())
+		if len(segs) > 0 && start > segs[0].Base() {
+			topic := strings.TrimSuffix(l.name, fmt.Sprintf("-%d", l.id.Partition))
 			lines = fmt.Appendf(lines, "%s %d %d\n", topic, l.id.Partition, start)
 			n++
 		}
-		l.pub.Unlock()
 	}
 	return append(fmt.Appendf(nil, "0\n%d\n", n), lines...)
 }

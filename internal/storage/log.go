@@ -1,12 +1,15 @@
 package storage
 
 import (
-	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/checkpoint"
+	"github.com/leatstream/leat/internal/storage/producer"
+	"github.com/leatstream/leat/internal/storage/segment"
 )
 
 // Options are one log's settings, from its topic's configs.
@@ -26,16 +29,31 @@ type Options struct {
 	ProducerExpiration time.Duration
 }
 
-// durable tells whether an append is committed only when it is on disk.
-func (o Options) durable() bool { return o.FlushMessages <= 1 }
+// mode says when an append to a log is committed. A log has one mode at a time; switchMode
+// takes it from one to the other.
+type mode uint8
+
+const (
+	modeUnset  mode = iota // the log was not appended to since it was opened
+	durable                // when it is on disk: in the journal or in its file
+	pageCached             // when it is written; a checkpoint makes it durable now and then
+)
+
+// mode is the mode that the settings ask for.
+func (o Options) mode() mode {
+	if o.FlushMessages <= 1 {
+		return durable
+	}
+	return pageCached
+}
 
 const (
 	minSegmentBytes = 1024
 	maxSegmentBytes = 1<<31 - 1 // an index's positions are 32-bit
-	minIndexBytes   = 2 * timeEntryLen
 )
 
-// withDefaults bounds what the format bounds, and fills in what may be left out.
+// withDefaults bounds the numbers that the format bounds, and fills in those that may be
+// left out.
 func (o Options) withDefaults() *Options {
 	if o.SegmentBytes <= 0 || o.SegmentBytes > maxSegmentBytes {
 		o.SegmentBytes = 1 << 30
@@ -47,87 +65,100 @@ func (o Options) withDefaults() *Options {
 	if o.IndexBytes <= 0 {
 		o.IndexBytes = 10 << 20
 	}
-	o.IndexBytes = max(o.IndexBytes, minIndexBytes)
+	o.IndexBytes = max(o.IndexBytes, segment.MinIndexBytes)
 	return &o
 }
+
+// logState says what can be done with a log:
+//
+//	unopened ----> open ----> closed      the store is closed
+//	    |           |
+//	    +-----------+-------> deleted     the directory may be another log's by now
+type logState int32
+
+const (
+	logUnopened logState = iota // the directory was not looked at yet
+	logOpen
+	logClosed
+	logDeleted
+)
+
+// dirState says what is known of a log's directory:
+//
+//	missing ----> made ----> named
+type dirState uint8
+
+const (
+	dirMissing dirState = iota
+	dirMade             // it is there; its name may not be durable
+	dirNamed            // its name and what it says of itself are durable
+)
 
 // Log is one partition's log. Safe for concurrent use.
 type Log struct {
 	s         *Store
 	id        LogID
-	dir       string // its directory's name
+	name      string // of its directory
+	dir       *segment.Dir
 	committed func(*Log)
 	opts      atomic.Pointer[Options]
+	state     atomic.Int32          // logState; changed with mu held
+	fault     atomic.Pointer[fault] // the log is read-only, with the reason
 
-	ready   atomic.Bool           // the directory was looked at
-	gone    atomic.Bool           // closed or deleted
-	deleted atomic.Bool           // deleted: the directory may be another log's by now; set under mu and idx
-	broken  atomic.Pointer[fault] // read-only, with the reason
+	start         atomic.Int64 // written with pub held
+	end           atomic.Int64 // written with pub held; the offset after the last record
+	commitTo      atomic.Int64 // the committed end; only Truncate lowers it
+	highWatermark atomic.Int64 // as the leader last said
+	owed          atomic.Int64 // up to here a commit failed to make the log durable; 0: none did
 
-	start    atomic.Int64 // written under pub
-	end      atomic.Int64 // written under pub
-	commitTo atomic.Int64 // the committed end; it never falls
+	mu     sync.Mutex       // held over an append and its write; the outermost but for keeper.run
+	writer *writer          // guarded by mu; nil until the first append
+	opened checkpoint.Point // guarded by mu: what the log was opened from, for its producers
 
-	mu     sync.Mutex
-	writer *writer // guarded by mu; nil until the first append
-	known  point   // guarded by mu: what open started from, for the producers
-
-	idx sync.Mutex // held over changes of the directory's other files than .log; after mu, before out and pub
-	out sync.Mutex // held while what waits is written into the active segment's file; before pub
-
-	pub       sync.Mutex
-	segs      []*segment // guarded by pub; the slice is replaced, never changed
-	tail      *tail      // guarded by pub; of the active segment, nil until it is needed
-	recent    recent     // guarded by pub
-	epochs    epochs     // guarded by pub
-	durable   place      // guarded by pub: everything before is on disk, in its files or the journal
-	stable    place      // guarded by pub: everything before is on disk in its files
-	marks     marks      // guarded by pub
-	unwritten bool       // guarded by pub: the epochs' file is behind, or not on disk
-	unshown   bool       // guarded by pub: the epochs' file is behind
-	made      bool       // guarded by pub: the directory exists
-	linked    bool       // guarded by pub: and its name is durable
-	oldest    int64      // guarded by pub: ms, no record is older; timeUnknown
-	spares    []*segment // guarded by pub: dropped, their files wait to be taken over
+	pub       sync.Mutex         // held for moments, never over input and output
+	segs      []*segment.Segment // guarded by pub; the slice is replaced, never changed
+	epochs    epochs             // guarded by pub: also those below the start, until the log is opened again
+	stable    Position           // guarded by pub: everything before is on disk in its files
+	dirState  dirState           // guarded by pub
+	hasGaps   bool               // guarded by pub: offsets may have gaps
+	oldest    int64              // guarded by pub: ms, no record is older; segment.TimeUnknown
+	snapshots snapshots          // guarded by pub
+	due       due                // guarded by pub
+	entered   entered            // guarded by pub
 }
 
-// fault is why a log is read-only.
-type fault struct {
-	err    error
-	damage bool // some batch is not what it was. What else the log has can be relied on, and synced
+// Position is a place in a log's files and the offset there.
+type Position struct {
+	Segment *segment.Segment // nil: the log has no segment yet
+	Pos     int64
+	Next    record.Offset
 }
 
-// place is a position in a log's files and the offset there.
-type place struct {
-	seg  *segment // nil: the log has no segment yet
-	pos  int64
-	next record.Offset
+// due is the work that the next checkpoint has with a log.
+type due struct {
+	listed   bool      // the keeper's list has the log
+	journal  uint64    // no round of the journal before this one has bytes that the log's files may lack; 0: none has
+	epochs   bool      // the epochs' file is behind
+	sync     bool      // a page-cached log is to be synced now
+	snapshot bool      // the producers are to be written before segments go
+	since    time.Time // since when a page-cached log has bytes that no sync covered; zero: it has none
+	batches  int64     // that were appended since then, for FlushMessages
 }
 
-// marks say on which lists of the store a log stands, so that it stands there once.
-type marks struct {
-	round     int64         // the number of the round that it has entered
-	slot      int           // its place in round.shares
-	period    int64         // see lateness: the last in which it was written to
-	changed   bool          // keeper.changed
-	journaled bool          // the journal holds bytes of it that no sync of its files covered
-	wantSync  bool          // its files are to be synced at the next checkpoint
-	unsynced  time.Time     // since when files have bytes that no sync covered; zero: they have not
-	records   int64         // batches appended since then, for FlushMessages
-	snapAt    record.Offset // the newest snapshot; -1: none
-	snapOld   record.Offset // the one before; -1: none
-	prodAt    record.Offset // the offset up to which it is the truth
-	snapBytes int64         // appended since
-	sureStart record.Offset // a start that is durable
-	cutBelow  uint64        // rounds before this one may have bytes that were cut off since
-	wantSnap  bool          // one is needed before segments go
+// snapshots are the log's producer snapshots.
+type snapshots struct {
+	newest   record.Offset // -1: there is none
+	previous record.Offset // -1: there is none
+	truthTo  record.Offset // the offset up to which the newest one is the truth
+	bytes    int64         // appended since
 }
 
 func newLog(s *Store, id LogID, topic string, o Options, committed func(*Log)) *Log {
-	l := &Log{s: s, id: id, dir: dirName(topic, id.Partition), committed: committed}
+	name := dirName(topic, id.Partition)
+	l := &Log{s: s, id: id, name: name, dir: segment.NewDir(s.path(name)), committed: committed}
 	l.opts.Store(o.withDefaults())
-	l.oldest = timeUnknown
-	l.marks.snapAt, l.marks.snapOld = -1, -1
+	l.oldest = segment.TimeUnknown
+	l.snapshots = snapshots{newest: -1, previous: -1, truthTo: -1}
 	return l
 }
 
@@ -136,24 +167,12 @@ func (l *Log) ID() LogID { return l.id }
 
 func (l *Log) options() *Options { return l.opts.Load() }
 
-// Configure changes the settings.
-func (l *Log) Configure(o Options) {
-	l.mu.Lock()
-	l.opts.Store(o.withDefaults())
-	moved := false
-	if l.ready.Load() && !l.options().durable() && l.writeOut() == nil {
-		l.pub.Lock()
-		moved = l.commitUpToLocked(record.Offset(l.end.Load()))
-		l.pub.Unlock()
-	}
-	l.mu.Unlock()
-	if moved {
-		l.committed(l)
-	}
-}
+// Configure changes the settings. It opens nothing and waits for nothing: a change of the
+// mode takes place with the next append or checkpoint (switchMode).
+func (l *Log) Configure(o Options) { l.opts.Store(o.withDefaults()) }
 
-// commitUpToLocked moves the committed end forward. pub is held.
-func (l *Log) commitUpToLocked(o record.Offset) bool {
+// moveCommittedLocked moves the committed end forward. pub is held.
+func (l *Log) moveCommittedLocked(o record.Offset) bool {
 	if record.Offset(l.commitTo.Load()) >= o {
 		return false
 	}
@@ -161,107 +180,70 @@ func (l *Log) commitUpToLocked(o record.Offset) bool {
 	return true
 }
 
-// usable opens the log at its first use and returns why it cannot be read. A
-// faulted log can.
-func (l *Log) usable() error {
-	if l.gone.Load() {
-		return ErrClosed
-	}
-	if l.ready.Load() {
+// makeUsable opens the log at its first use and returns why it cannot be read. A log with
+// a fault can.
+func (l *Log) makeUsable() error {
+	if logState(l.state.Load()) == logOpen {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.usableLocked()
+	return l.makeUsableLocked()
 }
 
-func (l *Log) usableLocked() error {
-	if l.gone.Load() {
-		return ErrClosed
-	}
-	if l.ready.Load() {
+func (l *Log) makeUsableLocked() error {
+	switch logState(l.state.Load()) {
+	case logUnopened:
+		return l.openLocked()
+	case logOpen:
 		return nil
+	case logClosed, logDeleted:
 	}
-	return l.openLocked()
+	return ErrClosed
 }
 
-// fail makes the log read-only for good. What it has can still be read.
-func (l *Log) fail(err error) {
-	l.setFault(&fault{err: fmt.Errorf("%w: %w", ErrFaulted, err)})
-}
-
-// damaged makes the log read-only because of a batch that is not what it was, and
-// returns why, in words for who has to mend it. What was appended before is still
-// made durable.
-func (l *Log) damaged(g *segment, err error) error {
-	err = fmt.Errorf("%w: %s is damaged: %w; put back a good copy of the file and restart, "+
-		"or copy what can be read and delete the topic", ErrFaulted, g.path(logSuffix), err)
-	l.pub.Lock()
-	deleted := g != l.activeLocked() && g.next <= record.Offset(l.start.Load()) && l.ready.Load()
-	l.pub.Unlock()
-	if deleted {
-		return err // after a crash it may be back in part: that is no damage
-	}
-	l.setFault(&fault{err: err, damage: true})
-	return err
-}
-
-func (l *Log) setFault(f *fault) {
-	for {
-		old := l.broken.Load()
-		if old != nil && (!old.damage || f.damage) {
-			return
-		}
-		if l.broken.CompareAndSwap(old, f) {
-			l.s.log.Error("a log is read-only from now on; mend the disk and restart, or delete the topic",
-				"log", l.dir, "err", f.err)
-			return
-		}
-	}
-}
-
-// faulted tells whether the log is read-only.
-func (l *Log) faulted() bool { return l.broken.Load() != nil }
-
-// unsound tells whether what was written to the log's files last may not be there.
-func (l *Log) unsound() bool {
-	f := l.broken.Load()
-	return f != nil && !f.damage
-}
-
-// Fault is why the log is read-only; nil where it is not.
-func (l *Log) Fault() error {
-	if f := l.broken.Load(); f != nil {
-		return f.err
-	}
-	return nil
-}
+// isOpen tells whether the log was opened and not closed since.
+func (l *Log) isOpen() bool { return logState(l.state.Load()) == logOpen }
 
 // Start is the first offset that can be read.
 func (l *Log) Start() (record.Offset, error) {
-	err := l.usable()
+	err := l.makeUsable()
 	return record.Offset(l.start.Load()), err
 }
 
 // End is the offset after the last record.
 func (l *Log) End() (record.Offset, error) {
-	err := l.usable()
+	err := l.makeUsable()
 	return record.Offset(l.end.Load()), err
 }
 
 // Committed is the offset after the last record that an acknowledgement may rest on.
 func (l *Log) Committed() (record.Offset, error) {
-	err := l.usable()
+	err := l.makeUsable()
 	return record.Offset(l.commitTo.Load()), err
 }
 
-// BeginEpoch notes that a leader's epoch begins at the log's end. The note is in
-// memory; its file follows with the next checkpoint that the log's records are
-// part of. An epoch lost before that had no record on disk.
+// HighWatermark is the offset that SetHighWatermark set last, in this process or before a
+// restart; a restart may bring back an older one.
+func (l *Log) HighWatermark() (record.Offset, error) {
+	err := l.makeUsable()
+	return record.Offset(l.highWatermark.Load()), err
+}
+
+// SetHighWatermark notes the offset after the last record that all in-sync replicas have.
+// It becomes durable with the next checkpoint of the log, and retention does not go
+// beyond it.
+func (l *Log) SetHighWatermark(o record.Offset) {
+	l.highWatermark.Store(int64(o))
+}
+
+// BeginEpoch notes that a leader's epoch begins at the log's end. The note is in memory;
+// its file follows with the next checkpoint that the log's records are part of. An epoch
+// that is lost before that had no record on disk.
 func (l *Log) BeginEpoch(e record.Epoch) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.usableLocked(); err != nil {
+	if err := l.makeUsableLocked(); err != nil {
 		return err
 	}
 	if err := l.Fault(); err != nil {
@@ -276,27 +258,27 @@ func (l *Log) BeginEpoch(e record.Epoch) error {
 func (l *Log) beginEpochLocked(e record.Epoch, at record.Offset) {
 	es, ok := l.epochs.begin(e, at)
 	if ok && e >= 0 {
-		l.epochs, l.unwritten, l.unshown = es, true, true
+		l.epochs, l.due.epochs = es, true
 	}
 }
 
-// EpochEnd answers OffsetForLeaderEpoch: the largest known epoch not above e, and
-// the offset at which the next one begins (the log's end for the latest). Both
-// are -1 where nothing is known, as of an epoch above the latest.
+// EpochEnd answers OffsetForLeaderEpoch: the largest known epoch not above e, and the
+// offset at which the next one begins (the log's end for the latest). Both are -1 where
+// nothing is known, as of an epoch above the latest.
 func (l *Log) EpochEnd(e record.Epoch) (record.Epoch, record.Offset, error) {
-	if err := l.usable(); err != nil {
+	if err := l.makeUsable(); err != nil {
 		return record.NoEpoch, -1, err
 	}
 	l.pub.Lock()
-	es, end := l.epochs, record.Offset(l.end.Load())
+	es, start, end := l.epochs, record.Offset(l.start.Load()), record.Offset(l.end.Load())
 	l.pub.Unlock()
-	epoch, at := es.end(e, end)
+	epoch, at := es.trim(start).end(e, end)
 	return epoch, at, nil
 }
 
 // EpochAt is the leader epoch of the record at an offset (NoEpoch: unknown).
 func (l *Log) EpochAt(o record.Offset) record.Epoch {
-	if l.usable() != nil {
+	if l.makeUsable() != nil {
 		return record.NoEpoch
 	}
 	l.pub.Lock()
@@ -308,74 +290,83 @@ func (l *Log) EpochAt(o record.Offset) record.Epoch {
 	return es.at(o)
 }
 
+// Producer is one idempotent producer's state in a log.
+type Producer = producer.Description
+
 // Producers lists the active producers (DescribeProducers).
 func (l *Log) Producers() ([]Producer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.usableLocked(); err != nil {
+	if err := l.makeUsableLocked(); err != nil {
 		return nil, err
 	}
-	if err := l.prepareLocked(); err != nil {
+	if err := l.prepareWriterLocked(); err != nil {
 		return nil, err
 	}
 	ps := &l.writer.producers
-	ps.expire(time.Now().UnixMilli(), l.options().ProducerExpiration.Milliseconds())
-	return ps.export(), nil
+	ps.Expire(time.Now().UnixMilli(), l.options().ProducerExpiration.Milliseconds())
+	return ps.Describe(), nil
 }
 
-// active is the segment that is appended to; nil: there is none yet.
-func (l *Log) activeLocked() *segment {
+// segments are the log's segments now.
+func (l *Log) segments() []*segment.Segment {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	return l.segs
+}
+
+// activeLocked is the segment that is appended to; nil: there is none yet. pub is held.
+func (l *Log) activeLocked() *segment.Segment {
 	if len(l.segs) == 0 {
 		return nil
 	}
 	return l.segs[len(l.segs)-1]
 }
 
-// usage is what the log takes on disk: its records, about.
-func (l *Log) usage() int64 {
-	if !l.ready.Load() {
-		infos, err := l.s.fs.ReadDir(l.s.path(l.dir))
-		if err != nil {
-			return 0
-		}
-		var n int64
-		for _, i := range infos {
-			if _, ok := parseFileName(i.Name, logSuffix); ok {
-				n += i.Size
-			}
-		}
-		return n
-	}
+// active is the segment that is appended to; nil: there is none yet.
+func (l *Log) active() *segment.Segment {
 	l.pub.Lock()
 	defer l.pub.Unlock()
+	return l.activeLocked()
+}
+
+// endPositionLocked is where the log ends. pub is held.
+func (l *Log) endPositionLocked() Position {
+	p := Position{Segment: l.activeLocked(), Next: record.Offset(l.end.Load())}
+	if p.Segment != nil {
+		p.Pos = p.Segment.Size()
+	}
+	return p
+}
+
+// usage is about the number of bytes that the log's records take on disk.
+func (l *Log) usage() int64 {
+	if !l.isOpen() {
+		return l.s.dirSize(l.name)
+	}
 	var n int64
-	for _, g := range l.segs {
-		n += g.size
+	for _, g := range l.segments() {
+		n += g.Size()
 	}
 	return n
 }
 
-// shut ends the log's use: what comes later gets ErrClosed.
-func (l *Log) shut(deleted bool) {
-	l.mu.Lock() // an append under way ends first
+// endUse ends the log's use: later calls get ErrClosed. An append that is under way comes to
+// its end first, and of a deleted log also every change in its directory. It returns whether
+// the log was open.
+func (l *Log) endUse(to logState) (wasOpen bool) {
+	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.idx.Lock()
-	defer l.idx.Unlock()
-	l.out.Lock()
-	defer l.out.Unlock()
-	l.gone.Store(true)
-	l.deleted.Store(deleted)
-	if deleted {
-		l.forgetWaiting()
+	wasOpen = logState(l.state.Swap(int32(to))) == logOpen
+	if to == logDeleted {
+		l.dir.Leave()
 	}
+	return wasOpen
 }
 
-// change does something to the log's directory, unless that is not its own any more.
-func (l *Log) change(fn func() error) error {
-	l.idx.Lock()
-	defer l.idx.Unlock()
-	if l.deleted.Load() {
-		return ErrClosed
-	}
-	return fn()
+// has tells whether a segment is still part of the log.
+func (l *Log) has(g *segment.Segment) bool {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	return slices.Contains(l.segs, g)
 }

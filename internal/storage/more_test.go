@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -24,7 +25,10 @@ func TestFirstStart(t *testing.T) {
 	for _, kill := range []bool{false, true} {
 		for n, done := 1, false; !done; n++ {
 			w := newWorld(t, uint64(n))
-			w.kill, w.crashIn = kill, n
+			w.crashIn = n
+			if w.ending = powerCut; kill {
+				w.ending = killed
+			}
 			w.open()
 			w.append(0)
 			w.s.Commit()
@@ -307,9 +311,12 @@ func TestFlips(t *testing.T) {
 			t.Fatalf("seed %d, %s: %v", seed, name, err)
 		}
 		l := testLog(s, 0, o)
-		if _, isLog := parseFileName(name[len(name)-24:], logSuffix); isLog {
+		if _, isLog := segment.ParseFileName(name[len(name)-24:], segment.LogSuffix); isLog {
 			readSome(t, l)
 		} else {
+			if start, err := l.Start(); start != 0 || err != nil {
+				t.Fatalf("seed %d, %s: it starts at %d, %v, %v", seed, name, start, err, l.Fault())
+			}
 			expectValues(t, l, n)
 			if at, ok, err := l.MaxTime(t.Context()); err != nil || !ok || at.Offset != 0 && at.Time < 1_700_000_000_000 {
 				t.Errorf("seed %d, %s: %v %v %v", seed, name, at, ok, err)

@@ -1,320 +1,200 @@
 package storage
 
 import (
-	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/checkpoint"
+	"github.com/leatstream/leat/internal/storage/producer"
+	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-const metadataFile = "partition.metadata"
-
-// encodeMetadata is partition.metadata's content in Kafka's format.
-func encodeMetadata(topic [16]byte) []byte {
-	return fmt.Appendf(nil, "version: 0\ntopic_id: %s", base64.RawURLEncoding.EncodeToString(topic[:]))
-}
-
-func decodeMetadata(b []byte) (topic [16]byte, ok bool) {
-	lines := strings.Fields(string(b))
-	if len(lines) != 4 || lines[0] != "version:" || lines[1] != "0" || lines[2] != "topic_id:" {
-		return topic, false
-	}
-	id, err := base64.RawURLEncoding.DecodeString(lines[3])
-	if err != nil || len(id) != len(topic) {
-		return topic, false
-	}
-	return [16]byte(id), true
-}
-
-// readFile reads a small file whole; nil where it is missing.
-func (s *Store) readFile(name string) ([]byte, error) {
-	f, err := s.fs.Open(name, vfs.ReadOnly)
-	if errors.Is(err, vfs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }() // it was read only
-	n, err := f.Size()
-	if err != nil {
-		return nil, err
-	}
-	if n > maxSmallFile {
-		return nil, fmt.Errorf("%s has %d bytes, which is more than it can have", name, n)
-	}
-	b := make([]byte, n)
-	got, err := f.ReadAt(b, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return b[:got], nil
-}
-
-// maxSmallFile bounds files that are read at once: a million producers' snapshot.
-const maxSmallFile = 1 << 29
-
-// owner is the topic id that a directory's metadata names; ok is false where there
-// is none, or it cannot be read.
-func (s *Store) owner(dir string) (topic [16]byte, ok bool, err error) {
-	b, err := s.readFile(s.path(dir, metadataFile))
-	if err != nil {
-		return topic, false, err
-	}
-	topic, ok = decodeMetadata(b)
-	return topic, ok, nil
-}
-
-// makeDir makes the log's directory. Its name need not be durable: until the next
-// checkpoint makes it so, the journal can make the directory again.
-func (l *Log) makeDir() error {
-	if err := l.s.commit.settleDeletes(l.dir); err != nil {
-		return err
-	}
-	if err := l.s.makeDir(l.dir, l.id.Topic); err != nil {
-		return err
-	}
-	l.pub.Lock()
-	l.made = true
-	l.pub.Unlock()
-	return nil
-}
-
-func (s *Store) makeDir(dir string, topic [16]byte) error {
-	if err := s.fs.MkdirAll(s.path(dir)); err != nil {
-		return err
-	}
-	return s.writeAt(s.path(dir, metadataFile), encodeMetadata(topic), 0)
-}
-
-// asideName is a directory's name when it is moved aside. It says whose it was:
-// until a checkpoint has left behind what the journal has of that log, nothing else
-// may, since what is in the directory may not be on disk.
-func asideName(dir string, topic [16]byte, suffix string) string {
-	return dir + "." + hex.EncodeToString(topic[:]) + suffix
-}
-
-// parseAside is the inverse of asideName.
-func parseAside(name, suffix string) (id LogID, ok bool) {
-	name, ok = strings.CutSuffix(name, suffix)
-	at := strings.LastIndexByte(name, '.')
-	if !ok || at < 0 {
-		return id, false
-	}
-	partition, ok := parseDirName(name[:at])
-	topic, err := hex.DecodeString(name[at+1:])
-	if !ok || err != nil || len(topic) != len(id.Topic) {
-		return id, false
-	}
-	return LogID{[16]byte(topic), partition}, true
-}
-
-// moveAside renames a directory, in place of an older one of that name.
-func (s *Store) moveAside(dir, to string) error {
-	if err := s.fs.Remove(s.path(to)); err != nil {
-		return err
-	}
-	return s.fs.Rename(s.path(dir), s.path(to))
-}
-
-// stray moves a directory aside that does not belong to the log of its name.
-func (s *Store) stray(dir string, topic [16]byte, why string) error {
-	to := asideName(dir, topic, strayDir)
-	s.log.Warn("a directory belongs to no known log; it was moved aside", "dir", dir, "now", to, "why", why)
-	if err := s.moveAside(dir, to); err != nil {
-		return err
-	}
-	return s.syncDir(s.cfg.Dir)
-}
-
-// openLocked looks at the log's directory for the first time: which segments there
-// are, and, where the last checkpoint does not vouch for the log's tail, whether
-// that is whole. What is not is cut off; damage to what was vouched for makes the
-// log read-only. mu is held.
+// openLocked looks at the log's directory for the first time: which segments there are, and
+// whether the part beyond the last checkpoint is whole. The part that is not is cut off;
+// damage to the part that was vouched for makes the log read-only. mu is held.
 func (l *Log) openLocked() error {
 	s := l.s
-	pt, known := s.points.get(l.id)
-	if err := s.frozen(l.id); err != nil {
+	if err := s.waitingError(l.id); err != nil {
 		return err
 	}
-	if err := s.restore(l.id); err != nil {
-		return err
+	point := s.points.Get(l.id)
+	if err := s.faults.get(l.id); err != nil {
+		l.taint(err)
 	}
-	infos, err := s.fs.ReadDir(s.path(l.dir))
+	infos, err := s.fs.ReadDir(s.path(l.name))
 	if errors.Is(err, vfs.ErrNotExist) {
-		if known && pt.pos > 0 && pt.next > pt.start {
-			l.fail(fmt.Errorf("its directory is missing, though it had records up to offset %d", pt.next))
+		if point.Vouched && point.Pos > 0 && point.Next > point.Start {
+			l.taint(fmt.Errorf("its directory is missing, though it had records up to offset %d", point.Next))
 		}
-		l.openEmpty(pt, known)
+		l.openEmpty(point)
 		return nil
 	}
 	if err != nil {
-		return err
+		return nameError(err)
 	}
-	mine, err := l.identify(known)
+	mine, err := l.identifyDir(point.Vouched)
 	if err != nil {
-		return err
+		return nameError(err)
 	}
 	if !mine {
-		l.openEmpty(pt, known)
+		l.openEmpty(point)
 		return nil
 	}
-	s.mu.Lock()
-	spoiled := s.spoiled[l.dir]
-	s.mu.Unlock()
-	if spoiled != nil {
-		l.fail(spoiled)
-	}
-	o := &opening{l: l, pt: pt, known: known, now: time.Now().UnixMilli()}
+	o := &opening{l: l, point: point, now: time.Now().UnixMilli()}
 	o.list(infos)
-	if err := o.check(); err != nil {
-		return err
+	if err := o.checkSegments(); err != nil {
+		return nameError(err)
 	}
 	if err := o.readEpochs(); err != nil {
-		return err
+		return nameError(err)
 	}
-	return o.publish()
+	return nameError(o.finish())
 }
 
-// openEmpty is a log without a directory.
-func (l *Log) openEmpty(pt point, known bool) {
-	next := max(pt.next, pt.start)
+// openEmpty opens a log that has no directory.
+func (l *Log) openEmpty(p checkpoint.Point) {
+	next := max(p.Next, p.Start)
 	l.start.Store(int64(next))
 	l.end.Store(int64(next))
 	l.commitTo.Store(int64(next))
-	l.known = pt
-	if known {
-		l.marks.snapAt, l.marks.prodAt = pt.snap, pt.prodAt
-	}
-	l.ready.Store(true)
+	l.highWatermark.Store(int64(min(p.HighWatermark, next)))
+	l.opened = p
+	l.opened.Snapshot, l.opened.ProducersAt = -1, next
+	l.state.Store(int32(logOpen))
 }
 
-// identify tells whether the directory is the log's own, and moves a foreign one
-// aside. A directory that a checkpoint vouched for is the log's even where its
-// metadata was damaged; any other without valid metadata was never part of a
-// checkpoint, and all that counts of it is in the journal, which made it anew.
-func (l *Log) identify(known bool) (bool, error) {
-	s := l.s
-	topic, ok, err := s.owner(l.dir)
-	if err != nil {
-		return false, err
+// identifyDir tells whether the directory is the log's own, and sets a foreign one aside. A
+// directory that a checkpoint vouched for is the log's even where its metadata were damaged;
+// any other without valid metadata was never part of a checkpoint, and the journal made it
+// anew if records in it count.
+func (l *Log) identifyDir(vouched bool) (bool, error) {
+	d := &l.s.dirs
+	unlock := d.lock(l.name)
+	defer unlock()
+	if vouched {
+		b, err := l.s.readFile(l.s.path(l.name, metadataFile))
+		if err != nil {
+			return false, err
+		}
+		if _, ok := decodeMetadata(b); !ok || isOneBitOff(b, encodeMetadata(l.id.Topic)) {
+			l.s.log.Warn("a directory's metadata were damaged; they are written anew", "log", l.name)
+			return true, d.writeMetadata(l.name, l.id)
+		}
 	}
-	switch {
-	case ok && topic == l.id.Topic:
-		return true, nil
-	case known:
-		s.log.Warn("a directory's metadata was damaged; it was written anew", "log", l.dir)
-		return true, s.replace(l.dir, metadataFile, encodeMetadata(l.id.Topic), true)
-	case ok: // what the journal has of that topic must not come back either
-		s.commit.noteDelete(LogID{topic, l.id.Partition}, l.dir)
-		return false, s.stray(l.dir, topic, "it is of another topic of that name")
-	default:
-		return false, s.stray(l.dir, randomID(), "it does not say of which topic it is")
+	return d.identifyLocked(l.name, l.id)
+}
+
+// isOneBitOff tells whether bytes differ from those that they should be in one bit.
+func isOneBitOff(got, want []byte) bool {
+	if len(got) != len(want) {
+		return false
 	}
+	n := 0
+	for i := range got {
+		n += bits.OnesCount8(got[i] ^ want[i])
+	}
+	return n == 1
 }
 
 // opening is a log while it is opened.
 type opening struct {
 	l     *Log
-	pt    point // what the last checkpoint knew of it
-	known bool
-	now   int64
+	point checkpoint.Point // as the last checkpoint knew the log
+	now   int64            // ms
 
-	segs   []*segment
-	start  record.Offset
-	next   record.Offset // the end, as far as it was walked
-	epochs epochs
-	walked epochs // as the walked batches have them
-	snaps  []record.Offset
-	stable place // what a checkpoint vouched for
-	cut    bool  // files were cut or removed
-	synced bool  // names were
+	segs      []*segment.Segment
+	start     record.Offset
+	next      record.Offset // the end, as far as the log was walked
+	epochs    epochs
+	walked    epochs // as the walked batches have them
+	snapshots []record.Offset
+	stable    Position // up to where the last checkpoint vouched for the log
+	hasGaps   bool
+	wasCut    bool // files were cut or removed
 }
 
 // list sorts out the directory's files.
 func (o *opening) list(infos []vfs.Info) {
 	l := o.l
 	for _, i := range infos {
-		if base, ok := parseFileName(i.Name, logSuffix); ok {
-			o.segs = append(o.segs, &segment{
-				log: l, base: base, size: i.Size, maxTime: timeUnknown, firstTime: timeUnknown, created: o.now,
-			})
-		} else if at, ok := parseFileName(i.Name, snapshotSuffix); ok {
-			o.snaps = append(o.snaps, at)
-		} else if strings.HasSuffix(i.Name, deletedSuffix) || strings.HasSuffix(i.Name, ".tmp") {
-			l.s.keeper.remove(l.s.path(l.dir, i.Name), 0)
+		if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
+			o.segs = append(o.segs, segment.Attach(l.s.files, l.dir, base, i.Size, o.now))
+		} else if at, ok := segment.ParseFileName(i.Name, snapshotSuffix); ok {
+			o.snapshots = append(o.snapshots, at)
+		} else if strings.HasSuffix(i.Name, segment.DeletedSuffix) || strings.HasSuffix(i.Name, ".tmp") {
+			l.s.keeper.remove(l.dir.Path(i.Name), 0)
 		}
 	}
-	slices.SortFunc(o.segs, func(a, b *segment) int { return int(min(max(a.base-b.base, -1), 1)) })
-	slices.Sort(o.snaps)
-	o.start = o.pt.start
+	slices.SortFunc(o.segs, func(a, b *segment.Segment) int { return int(min(max(a.Base()-b.Base(), -1), 1)) })
+	slices.Sort(o.snapshots)
+	o.start, o.hasGaps = o.point.Start, o.point.Gaps
 	if len(o.segs) > 0 {
-		o.start = max(o.start, o.segs[0].base)
+		o.start = max(o.start, o.segs[0].Base())
 	}
 	for i, g := range o.segs {
+		if o.hasGaps {
+			g.AllowGaps()
+		}
 		if i+1 < len(o.segs) {
-			g.next = o.segs[i+1].base
+			g.Found(g.Size(), o.segs[i+1].Base(), 0, false)
 		}
 	}
 }
 
-// vouched finds the place up to which the last checkpoint vouches for the log: in which
-// segment, and where there; ok is false where it does not for that.
-func (o *opening) vouched() (from int, pos int64, ok bool) {
-	if o.known {
-		i := slices.IndexFunc(o.segs, func(g *segment) bool { return g.base == o.pt.base })
+// findStable finds the place up to which the last checkpoint vouches for the log: in which
+// segment, and where there; ok is false where it vouches for nothing in it.
+func (o *opening) findStable() (from int, pos int64, ok bool) {
+	p := &o.point
+	if p.Vouched {
+		i := slices.IndexFunc(o.segs, func(g *segment.Segment) bool { return g.Base() == p.Base })
 		if i >= 0 {
-			from, pos, ok = i, o.pt.pos, true
-		} else if o.pt.pos > 0 && o.pt.next > o.start && (len(o.segs) == 0 || o.pt.base > o.segs[0].base) {
-			o.l.fail(fmt.Errorf("segment %d is missing, though it had %d bytes", o.pt.base, o.pt.pos))
+			from, pos, ok = i, p.Pos, true
+		} else if p.Pos > 0 && p.Next > o.start && (len(o.segs) == 0 || p.Base > o.segs[0].Base()) {
+			o.l.taint(fmt.Errorf("segment %d is missing, though it had %d bytes", p.Base, p.Pos))
 		}
 	}
-	for _, g := range o.segs[:from] { // vouched for, like their names
-		g.synced, g.linked = g.size, true
+	for i, g := range o.segs[:from] { // vouched for, like their names
+		g.Found(g.Size(), o.segs[i+1].Base(), g.Size(), true)
 	}
 	o.next = o.start
-	if o.known {
-		o.next = max(o.next, o.pt.next)
+	if p.Vouched {
+		o.next = max(o.next, p.Next)
 	}
 	if len(o.segs) > 0 {
 		g := o.segs[from]
-		o.stable = place{g, 0, g.base}
-		if ok && g.size >= pos {
-			o.stable = place{g, pos, o.pt.next}
+		o.stable = Position{g, 0, g.Base()}
+		if ok && g.Size() >= pos {
+			o.stable = Position{g, pos, p.Next}
 		}
 	}
 	return from, pos, ok
 }
 
-// check walks what the last checkpoint does not vouch for.
-func (o *opening) check() error {
-	from, pos, vouched := o.vouched()
-	alive := vouched && o.pt.live
+// checkSegments walks the segments that the last checkpoint does not vouch for.
+func (o *opening) checkSegments() error {
+	from, pos, vouched := o.findStable()
 	for i := from; i < len(o.segs); i++ {
-		if i > from && o.segs[i].base != o.next {
-			if again, err := o.misfit(i); !again || err != nil {
+		if i > from && o.segs[i].Base() != o.next {
+			again, err := o.handleMisfit(i)
+			if !again || err != nil {
 				return err
 			}
 			i--
-			continue
-		}
-		if g := o.segs[i]; alive && g.base < o.pt.wbase && i+1 < len(o.segs) && g.size >= pos {
-			g.synced, g.linked, o.next = pos, vouched, g.next // it was closed before, so it is whole
-			pos, vouched = 0, false
 			continue
 		}
 		whole, err := o.walk(o.segs[i], pos, vouched)
 		if err != nil {
 			return err
 		}
-		if !whole && (o.l.faulted() || i+1 == len(o.segs) || o.segs[i+1].base != o.next && !o.below(i+1)) {
+		goesOn := i+1 < len(o.segs) && (o.segs[i+1].Base() == o.next || o.isBelowStart(i+1))
+		if !whole && (o.l.isFaulted() || !goesOn) {
 			return o.drop(i + 1)
 		} // else the file was longer than the segment, since the cut at its closing was lost
 		pos, vouched = 0, false
@@ -322,176 +202,159 @@ func (o *opening) check() error {
 	return nil
 }
 
-// walk goes through a segment from pos on and cuts it where its batches end; whole
-// is false where that was not the file's end. vouched says that the bytes before
-// pos are known to be right and on disk.
-func (o *opening) walk(g *segment, pos int64, vouched bool) (whole bool, err error) {
-	l := o.l
+// walk goes through a segment from pos on and cuts it where its batches end; whole is false
+// where that was not the file's end. vouched says that the bytes before pos are known to be
+// right and on disk.
+func (o *opening) walk(g *segment.Segment, pos int64, vouched bool) (whole bool, err error) {
+	l, size := o.l, g.Size()
+	synced, named := int64(0), false
 	if vouched {
-		g.linked, g.synced = pos > 0, min(pos, g.size) // a point at its beginning does not vouch for the name
+		synced, named = pos, pos > 0 // a point at its beginning does not vouch for the name
 	}
-	if g.size < pos {
-		l.fail(fmt.Errorf("segment %d has %d bytes and had %d", g.base, g.size, pos))
-		pos = 0 // find what is left
+	if size < pos {
+		l.taint(fmt.Errorf("segment %d has %d bytes and had %d", g.Base(), size, pos))
+		pos = 0 // find the rest
 	}
-	next := g.base
+	next := g.Base()
 	if pos > 0 {
-		next = o.pt.next
+		next = o.point.Next
 	}
-	if pos == g.size {
-		g.next, o.next = next, next
+	if pos == size {
+		g.Found(size, next, synced, named)
+		o.next = next
 		return true, nil
 	}
-	h, err := g.open()
+	w, closeWalk, err := g.Walk(pos, next, false)
 	if err != nil {
 		return false, err
 	}
-	defer h.drop()
-	w := &walker{f: h.f, end: g.size, pos: pos, verify: pos, last: -1}
-	trusted := vouched && o.pt.live && o.pt.wbase == g.base && o.pt.wpos >= pos && o.pt.wpos <= g.size
-	if o.pt.live && o.known {
-		w.verify = g.size // the kernel lived: only the last write can be torn
-	}
-	if trusted {
-		w.pos, next = o.pt.wpos, o.pt.wnext
-	}
-	from, begin, walked := w.pos, next, o.walked
-	next, err = o.batches(w, next)
-	if errors.Is(err, errTorn) && w.verify > from {
-		// The file goes on after its last batch, maybe with what it had before it was taken over.
-		o.walked = walked
-		w = &walker{f: h.f, end: g.size, pos: from, verify: from, last: -1}
-		next, err = o.batches(w, begin)
-	}
-	if w.last >= 0 && w.last < w.verify && (err == nil || errors.Is(err, errTorn)) {
-		next, err = w.verifyLast(next, err)
-	}
-	g.next, o.next = next, next
-	if l.s.distrust && (err == nil || errors.Is(err, errTorn)) && !l.faulted() {
-		if err := rewrite(h.f, pos, w.pos); err != nil {
+	defer closeWalk()
+	next, err = o.walkBatches(w, next)
+	end := w.Pos()
+	o.next = next
+	if l.s.syncs.distrust && (err == nil || errors.Is(err, segment.ErrTorn)) && !l.isFaulted() {
+		if err := g.Rewrite(pos, end); err != nil {
 			return false, err
 		}
 	}
+	g.Found(end, next, synced, named)
 	if err == nil {
 		return true, nil
 	}
-	if !errors.Is(err, errTorn) {
+	if !errors.Is(err, segment.ErrTorn) {
 		return false, err
 	}
-	if l.faulted() {
-		g.size = w.pos // damage: leave the file as it is, for who wants to mend it
+	if l.isFaulted() { // damage: leave the file as it is, for who wants to mend it
 		return false, nil
 	}
-	l.s.log.Info("a log's torn end was cut off", "log", l.dir, "segment", int64(g.base),
-		"at", w.pos, "bytes", g.size-w.pos, "why", err)
-	g.size, o.cut = w.pos, true
-	if err := h.f.Truncate(w.pos); err != nil {
-		return false, err
-	}
-	return false, l.s.sync(h.f) // it must not come back behind what is appended next
+	l.s.log.Info("a log's torn end was cut off", "log", l.name, "segment", int64(g.Base()),
+		"at", end, "bytes", size-end, "why", err)
+	o.wasCut = true
+	return false, l.s.truncateFile(g.Path(segment.LogSuffix), end) // it must not come back behind bytes that are appended next
 }
 
-// batches walks on from next and returns the offset after the last good batch.
-func (o *opening) batches(w *walker, next record.Offset) (record.Offset, error) {
-	buf, _ := walkBuffers.Get().(*[]byte)
-	defer walkBuffers.Put(buf)
-	w.buf, w.chained, w.expect = *buf, true, next
+// walkBatches walks on from next and returns the offset after the last good batch.
+func (o *opening) walkBatches(w *segment.Walker, next record.Offset) (record.Offset, error) {
 	for {
-		b, err := w.next()
+		b, err := w.Next()
 		if errors.Is(err, io.EOF) {
 			return next, nil
 		}
 		if err != nil {
 			return next, err
 		}
-		if n := len(o.walked); n == 0 || o.walked[n-1].epoch < b.LeaderEpoch() {
+		if o.walked.last() < b.LeaderEpoch() {
 			o.walked = append(o.walked, epochStart{b.LeaderEpoch(), b.BaseOffset()})
 		}
+		o.hasGaps = o.hasGaps || b.BaseOffset() != next
 		next = b.NextOffset()
 	}
 }
 
-// drop removes the segments from the i-th on: what precedes them is torn, so
-// nothing of them was acknowledged.
+// drop removes the segments from the i-th on: the one before them is torn, so nothing of
+// them was acknowledged.
 func (o *opening) drop(i int) error {
 	dropped := o.segs[min(i, len(o.segs)):]
 	o.segs = o.segs[:len(o.segs)-len(dropped)]
-	if o.l.faulted() || len(dropped) == 0 {
+	if o.l.isFaulted() || len(dropped) == 0 {
 		return nil
 	}
 	for _, g := range dropped {
-		if err := o.l.s.keeper.removeSegment(g, 0); err != nil {
+		if err := o.l.s.keeper.removeSegment(o.l, g); err != nil {
 			return err
 		}
 	}
-	o.cut = true
-	return o.l.s.syncDir(o.l.s.path(o.l.dir)) // they must not come back behind what is appended next
+	o.wasCut = true
+	return o.l.s.syncs.dir(o.l.dir.Path()) // they must not come back behind bytes that are appended next
 }
 
-// misfit deals with the i-th segment, which does not begin where the one before ends.
-// again is true where it was never one: its making failed, and after a power cut its
-// file is back. It is true, too, where those before it were dropped, of which some
-// could not be removed. Else the log ends before it.
-func (o *opening) misfit(i int) (again bool, err error) {
+// handleMisfit deals with the i-th segment, which does not begin where the one before ends.
+// again is true where it was never one: its making failed, and after a power cut its file is
+// back. It is true, too, where the segments before it were dropped, of which some could not
+// be removed. Else the log ends before it.
+func (o *opening) handleMisfit(i int) (again bool, err error) {
 	g := o.segs[i]
-	if o.below(i) {
-		o.next = g.base
+	if o.isBelowStart(i) {
+		o.next = g.Base()
 		return true, nil
 	}
-	if g.base > o.next || !slices.ContainsFunc(o.segs[i+1:], func(g *segment) bool { return g.base == o.next }) {
+	follows := func(g *segment.Segment) bool { return g.Base() == o.next }
+	if g.Base() > o.next || !slices.ContainsFunc(o.segs[i+1:], follows) {
 		return false, o.drop(i)
 	}
 	o.segs = slices.Delete(o.segs, i, i+1)
-	if o.l.faulted() {
+	if o.l.isFaulted() {
 		return true, nil
 	}
-	o.cut = true
-	if err := o.l.s.keeper.removeSegment(g, 0); err != nil {
+	o.wasCut = true
+	if err := o.l.s.keeper.removeSegment(o.l, g); err != nil {
 		return false, err
 	}
-	return true, o.l.s.syncDir(o.l.s.path(o.l.dir))
+	return true, o.l.s.syncs.dir(o.l.dir.Path())
 }
 
-// below tells whether all that precedes the i-th segment lies below the log's start.
-func (o *opening) below(i int) bool { return o.segs[i].base <= o.start }
+// isBelowStart tells whether everything that precedes the i-th segment lies below the log's
+// start.
+func (o *opening) isBelowStart(i int) bool { return o.segs[i].Base() <= o.start }
 
 // readEpochs takes the epochs from their file and adds those of the walked batches.
 func (o *opening) readEpochs() error {
 	s, l := o.l.s, o.l
-	b, err := s.readFile(s.path(l.dir, epochFile))
+	b, err := s.readFile(l.dir.Path(epochFile))
 	if err != nil {
 		return err
 	}
-	if b != nil {
+	if b != nil || o.stable.Next > o.start {
 		if o.epochs, err = decodeEpochs(b); err != nil {
-			s.log.Warn("a log's leader epochs were damaged; they are made anew from its batches", "log", l.dir, "err", err)
-			if err := o.allEpochs(); err != nil {
+			s.log.Warn("a log's leader epochs were damaged; they are made anew from its batches", "log", l.name, "err", err)
+			if err := o.walkForEpochs(); err != nil {
 				return err
 			}
 		}
 	}
-	o.epochs = o.epochs.cut(o.next)
+	// The file may have epochs of records that are gone. Those of the walked batches count.
+	o.epochs = o.epochs.cut(o.stable.Next).trim(o.point.Start) // a start that is on disk does not come back
 	for _, e := range o.walked {
 		o.epochs, _ = o.epochs.begin(e.epoch, e.start)
 	}
 	return nil
 }
 
-// allEpochs walks the whole log for its epochs.
-func (o *opening) allEpochs() error {
+// walkForEpochs walks the whole log for its epochs.
+func (o *opening) walkForEpochs() error {
 	o.walked = nil
 	for i, g := range o.segs {
-		if i+1 < len(o.segs) && g.next <= o.start {
+		if i+1 < len(o.segs) && o.segs[i+1].Base() <= o.start {
 			continue // it was deleted, and may be back in part
 		}
-		h, err := g.open()
+		w, closeWalk, err := g.Walk(0, g.Base(), false)
 		if err != nil {
 			return err
 		}
-		_, err = o.batches(&walker{f: h.f, end: g.size}, g.base)
-		h.drop()
-		if errors.Is(err, errTorn) {
-			_ = o.l.damaged(g, err) // what was found is known, the log says the rest
+		_, err = o.walkBatches(w, g.Base())
+		closeWalk()
+		if errors.Is(err, segment.ErrTorn) {
+			_ = o.l.reportDamage(g, err) // the batches that were found count, the log says the rest
 		} else if err != nil {
 			return err
 		}
@@ -499,149 +362,202 @@ func (o *opening) allEpochs() error {
 	return nil
 }
 
-// publish makes the log ready. In the durable mode what was found counts as
+// finish makes the log usable. Everything that was found in a durable log counts as
 // committed, so it is made durable first.
-func (o *opening) publish() error {
+func (o *opening) finish() error {
 	l := o.l
-	if o.next < o.start { // what lay above the start was lost: nothing may follow what lies below it
+	if o.next < o.start { // the records above the start were lost: nothing may follow those below it
 		o.next = o.start
 		if err := o.drop(0); err != nil {
 			return err
 		}
-		o.stable = place{}
+		o.stable = Position{}
 	}
-	if !l.faulted() && l.options().durable() {
-		if err := o.sync(); err != nil {
-			l.fail(err)
-		} else if n := len(o.segs); n > 0 {
-			o.stable = place{o.segs[n-1], o.segs[n-1].size, o.next}
+	if o.hasGaps {
+		for _, g := range o.segs {
+			g.AllowGaps()
+		}
+	}
+	l.pub.Lock()
+	l.segs, l.epochs, l.dirState, l.hasGaps = o.segs, o.epochs, dirMade, o.hasGaps
+	if o.point.Vouched {
+		l.dirState, l.oldest = dirNamed, o.point.Oldest
+	}
+	l.stable = o.stable
+	l.due.epochs = len(o.walked) > 0
+	l.pub.Unlock()
+	if !l.isFaulted() && l.options().mode() == durable {
+		if err := l.syncFiles(); classify(err) == tainted {
+			l.taint(err)
+		} else if err != nil {
+			return err
 		}
 	}
 	if err := o.dropSnapshots(); err != nil {
 		return err
 	}
-	l.known = o.pt
-	if !o.known {
-		l.known = point{snap: -1}
-		for _, at := range o.snaps {
-			if at <= o.next {
-				l.known.snap, l.known.prodAt = at, at
-			}
-		}
-	}
-	l.pub.Lock()
-	defer l.pub.Unlock()
-	l.segs, l.epochs, l.made = o.segs, o.epochs, true
-	l.unwritten = len(o.walked) > 0
-	l.unshown = l.unwritten
-	l.linked = o.known || o.synced
-	if o.known {
-		l.oldest = o.pt.oldest
-	}
 	l.start.Store(int64(o.start))
 	l.end.Store(int64(o.next))
 	l.commitTo.Store(int64(o.next))
-	l.durable, l.stable = o.stable, o.stable
-	l.marks.snapAt, l.marks.prodAt, l.marks.sureStart = l.known.snap, l.known.prodAt, o.start
-	if o.cut {
-		l.marks.cutBelow = l.s.journal.next()
+	l.highWatermark.Store(int64(min(o.point.HighWatermark, o.next)))
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	if len(o.segs) > 1 && o.isBelowStart(1) { // the last run did not come to delete them
+		l.s.keeper.dropSegments(l, l.cutSegmentsLocked(o.start))
 	}
-	below := len(o.segs) > 1 && o.below(1) // the last run did not come to delete them
-	if (below || !o.clean()) && !l.marks.changed {
-		l.marks.changed = true
-		l.s.keeper.add(l)
+	if !o.isClean() {
+		l.listLocked()
 	}
-	l.ready.Store(true)
+	l.state.Store(int32(logOpen))
 	return nil
 }
 
-// dropSnapshots removes producer snapshots of records that were lost, before others
-// take their offsets.
+// dropSnapshots removes producer snapshots of records that were lost, before others take
+// their offsets, and older ones than the two newest.
 func (o *opening) dropSnapshots() error {
 	l, lost := o.l, false
-	for _, at := range o.snaps {
-		if at <= o.next || l.faulted() {
+	var kept []record.Offset
+	for _, at := range o.snapshots {
+		if at <= o.next || l.isFaulted() {
+			kept = append(kept, at)
 			continue
 		}
-		if err := l.s.fs.Remove(l.s.path(l.dir, fileName(at, snapshotSuffix))); err != nil {
+		if err := l.s.fs.Remove(l.dir.Path(segment.FileName(at, snapshotSuffix))); err != nil {
 			return err
 		}
 		lost = true
 	}
+	l.opened = o.point
+	l.opened.ProducersAt = min(l.opened.ProducersAt, o.next)
+	known := slices.Contains(kept, l.opened.Snapshot)
+	if l.opened.Snapshot >= 0 && !known || !o.point.Vouched {
+		l.opened.Snapshot, l.opened.ProducersAt = -1, -1
+		if len(kept) > 0 {
+			l.opened.Snapshot = kept[len(kept)-1]
+		}
+	}
+	l.pub.Lock()
+	l.snapshots = snapshots{newest: l.opened.Snapshot, previous: -1, truthTo: l.opened.ProducersAt}
+	for _, at := range kept {
+		if at < l.snapshots.newest {
+			l.snapshots.previous = at
+		}
+	}
+	newest, previous := l.snapshots.newest, l.snapshots.previous
+	l.pub.Unlock()
+	for _, at := range kept {
+		if at != newest && at != previous && !l.isFaulted() {
+			l.removeSnapshot(at)
+		}
+	}
 	if !lost {
 		return nil
 	}
-	return l.s.syncDir(l.s.path(l.dir))
+	return l.s.syncs.dir(l.dir.Path())
 }
 
-// clean tells whether the last checkpoint still says all there is to say.
-func (o *opening) clean() bool {
+// isClean tells whether the last checkpoint still says all there is to say.
+func (o *opening) isClean() bool {
 	g := o.l.activeLocked()
-	return o.known && !o.cut && g != nil && g.base == o.pt.base && g.size == o.pt.pos && o.l.start.Load() == int64(o.pt.start)
+	return o.point.Vouched && !o.wasCut && g != nil && g.Base() == o.point.Base && g.Size() == o.point.Pos && o.start == o.point.Start
 }
 
-// sync makes what was walked durable, and the names of its files.
-func (o *opening) sync() error {
-	l := o.l
-	names := false
-	for _, g := range o.segs {
-		if g.synced >= g.size && g.linked {
-			continue
-		}
-		if g.synced < g.size {
-			if err := g.sync(); err != nil {
-				return err
-			}
-			g.synced = g.size
-		}
-		names = names || !g.linked
-		g.linked = true
-	}
-	if !names {
+// prepareWriterLocked readies an open log for its first append. mu is held.
+func (l *Log) prepareWriterLocked() error {
+	if l.writer != nil {
 		return nil
 	}
-	o.synced = true
-	return l.s.syncNames(l.dir, !o.known)
-}
-
-// sync makes the segment's file durable.
-func (g *segment) sync() error {
-	h, err := g.open()
-	if err != nil {
-		return err
-	}
-	defer h.drop()
-	return g.log.s.sync(h.f)
-}
-
-// syncNames makes the names in a log's directory durable, and, where the directory
-// is new, its own and what it says of itself.
-func (s *Store) syncNames(dir string, fresh bool) error {
-	if fresh {
-		if err := s.syncMetadata(dir); err != nil {
-			return err
+	if g := l.active(); g != nil {
+		if err := g.Activate(l.options().IndexInterval); err != nil {
+			return l.explainTorn(g, err)
 		}
 	}
-	if err := s.syncDir(s.path(dir)); err != nil || !fresh {
+	w := &writer{next: record.Offset(l.end.Load())}
+	if err := l.loadProducers(&w.producers); err != nil {
 		return err
 	}
-	return s.syncDir(s.cfg.Dir)
+	l.writer = w
+	return nil
 }
 
-// syncMetadata makes what a directory says of itself durable.
-func (s *Store) syncMetadata(dir string) error {
-	f, err := s.fs.Open(s.path(dir, metadataFile), vfs.Existing)
-	if err != nil {
-		return err
-	}
-	if s.distrust {
-		var n int64
-		if n, err = f.Size(); err == nil {
-			err = rewrite(f, 0, n)
+// loadProducers builds the producers' state: the newest snapshot that can be read, then the
+// batches that came after it.
+func (l *Log) loadProducers(ps *producer.State) error {
+	now := time.Now().UnixMilli()
+	from := max(l.opened.ProducersAt, 0) // without a snapshot: there were no producers up to there
+	if at := l.opened.Snapshot; at >= 0 {
+		b, err := l.s.readFile(l.dir.Path(segment.FileName(at, snapshotSuffix)))
+		if err == nil {
+			err = ps.Decode(b, now)
+		}
+		if classify(err) == transient {
+			return nameError(err)
+		}
+		if from = max(from, at); err != nil {
+			l.s.log.Warn("a producer snapshot is damaged or missing; the log is read instead", "log", l.name, "err", err)
+			from = 0
 		}
 	}
-	if err == nil {
-		err = s.sync(f)
+	if err := l.walkProducers(ps, from, now); err != nil {
+		return err
 	}
-	return errors.Join(err, f.Close())
+	ps.Settle()
+	return nil
+}
+
+// walkProducers applies the batches from an offset on.
+func (l *Log) walkProducers(ps *producer.State, from record.Offset, now int64) error {
+	changed := false
+	for _, g := range l.segments() {
+		size, next := g.End()
+		if next <= from || size == 0 {
+			continue
+		}
+		found, err := applyBatches(ps, g, from, now)
+		changed = changed || found
+		switch {
+		case err == nil:
+		case next <= record.Offset(l.start.Load()) && errors.Is(err, segment.ErrTorn):
+			// It was deleted, and came back in part.
+		default:
+			return l.explainTorn(g, err)
+		}
+	}
+	ps.SetChanged(changed)
+	return nil
+}
+
+// applyBatches applies the batches of a segment from an offset on; found tells whether there were any
+// of producers.
+func applyBatches(ps *producer.State, g *segment.Segment, from record.Offset, now int64) (found bool, err error) {
+	pos, least := int64(0), g.Base()
+	if from > g.Base() {
+		at, err := g.Locate(from)
+		if errors.Is(err, io.EOF) {
+			return false, nil // a gap at the segment's end
+		}
+		if err != nil {
+			return false, err
+		}
+		pos, least = at.Pos, at.Base
+	}
+	w, closeWalk, err := g.Walk(pos, least, false)
+	if err != nil {
+		return false, err
+	}
+	defer closeWalk()
+	for {
+		b, err := w.Next()
+		if errors.Is(err, io.EOF) {
+			return found, nil
+		}
+		if err != nil {
+			return found, err
+		}
+		if b.ProducerID() >= 0 && b.BaseOffset() >= from {
+			ps.Apply(b, now)
+			ps.Settle()
+			found = true
+		}
+	}
 }

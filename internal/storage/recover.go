@@ -4,22 +4,26 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"hash/crc32"
-	"io"
 	"maps"
-	"math"
 	"path"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/checkpoint"
+	"github.com/leatstream/leat/internal/storage/journal"
+	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// recover makes the directory what it was, as far as it was acknowledged: it reads
-// the newest checkpoint and plays back the journal from there. Logs are looked at
-// when they are used.
+// ErrMetadataBehind is returned by Open where the directory was used with later metadata
+// than the cluster's metadata that are known at the start.
+var ErrMetadataBehind = errors.New("the cluster's metadata are older than the logs")
+
+// recover makes the directory have everything that was acknowledged: it reads the newest
+// checkpoint and compares the journal from there on with the files, whatever ended the last
+// run. Logs are looked at when they are used.
 func (s *Store) recover() error {
 	dir := s.cfg.Dir
 	if _, err := s.fs.Stat(dir); errors.Is(err, vfs.ErrNotExist) {
@@ -34,496 +38,519 @@ func (s *Store) recover() error {
 	}
 	s.space.init(s.fs, dir, s.cfg.Reserve, s.log)
 	k := &s.keeper
-	hot, older, err := k.checkpoint.load(s)
+	hot, older, err := k.checkpoint.Load()
 	if err != nil {
 		return err
 	}
-	base, _, err := k.base.load(s)
+	base, _, err := k.base.Load()
 	if err != nil {
 		return err
 	}
-	boot := s.cfg.BootID
-	if s.distrust, err = s.distrusts(); err != nil {
+	if hot != nil && s.cfg.Metadata > 0 && hot.Metadata > s.cfg.Metadata {
+		return fmt.Errorf("%w: %s was used up to entry %d of the metadata log, which ends at entry %d: "+
+			"bring back the newest copy of the quorum directory; with the older one, topics that were made since would be taken for unknown",
+			ErrMetadataBehind, dir, hot.Metadata, s.cfg.Metadata)
+	}
+	if err := s.syncs.readNote(); err != nil {
 		return err
 	}
-	if s.distrust {
-		s.log.Warn("a sync failed in the last run: nothing that came after the last checkpoint is trusted")
-		boot = ""
+	if s.syncs.distrust {
+		s.log.Warn("a sync failed in the last run: everything that came after the last checkpoint is written anew")
 	}
 	s.volume.open(s)
-	s.points.init(base, hot, boot)
-	buried := s.tombstones()
+	s.points = checkpoint.NewTable(base, hot)
 	if hot == nil {
 		return s.begin(base)
 	}
-	s.journal = newJournal(s, hot.journal)
-	s.journal.known.Store(true)
-	s.journal.base.Store(hot.at.number)
-	k.previous = hot.at
-	if err := s.journal.open(); err != nil {
+	s.metadata.Store(hot.Metadata)
+	if s.journal, err = journal.Open(s.journalConfig(hot.Journal)); err != nil {
 		return err
 	}
-	keep := hot.at
-	if older != nil && older.journal == hot.journal && older.at.number < hot.at.number {
-		if _, err := s.journal.scan(older.at, scanHeads, hot.at.number, func(encodedRound) error { return nil }); err != nil {
-			return err
-		}
-		keep = older.at // should the newest checkpoint rot, recovery begins there
+	s.journal.Named()
+	k.previous = hot.At
+	keep := hot.At
+	if older != nil && older.Journal == hot.Journal && older.At.Round < hot.At.Round {
+		keep = older.At // should the newest checkpoint rot, recovery begins there
 	}
-	r := newReplay(s)
-	r.deleted = buried
-	r.alive = boot != "" && hot.boot == boot
-	return s.replay(hot.at, keep, r)
+	return s.replayAll(hot.At, keep)
 }
 
-// begin starts a directory that has no checkpoint: a new one, or one whose
-// checkpoints are lost. In the latter the logs are checked whole as they are used.
-func (s *Store) begin(base *sheet) error {
+func (s *Store) journalConfig(id [16]byte) journal.Config {
+	return journal.Config{
+		FS: s.fs, Dir: s.cfg.Dir, ID: id, Size: s.cfg.Journal, Log: s.log,
+		Sync: s.syncs.file, IsFull: isFull, HasRoom: s.space.hasRoomFor, Written: s.keeper.noteWritten,
+	}
+}
+
+// begin starts a directory that has no checkpoint: a new one, or one whose checkpoints are
+// lost. In the latter the logs are checked whole as they are used.
+func (s *Store) begin(base *checkpoint.Sheet) (err error) {
 	if base != nil {
 		s.log.Error("both checkpoint files are damaged; logs are checked whole at their first use, "+
-			"and what only the journal has is lost", "dir", s.cfg.Dir)
+			"and records that only the journal has are lost", "dir", s.cfg.Dir)
+		s.damaged.Store(true)
 	}
-	s.journal = newJournal(s, randomID())
-	s.journal.number, s.journal.at.number, s.keeper.previous.number = 1, 1, 1
-	if err := s.journal.open(); err != nil {
+	if s.journal, err = journal.Open(s.journalConfig(randomID())); err != nil {
 		return err
 	}
-	if err := s.fs.MkdirAll(s.path(journalDir)); err != nil && !full(err) {
+	k := &s.keeper
+	k.previous = s.journal.Start()
+	if err := s.fs.MkdirAll(s.path(journal.DirName)); err != nil && !isFull(err) {
 		return err
 	}
+	s.listAside(map[LogID]bool{}, map[LogID]string{})
 	// The first checkpoint makes the names in the directory durable, too.
-	s.keeper.checkpoint.made = [2]bool{}
-	h := sheet{boot: s.cfg.BootID, journal: s.journal.id, at: s.keeper.previous, points: s.points.everything()}
-	err := s.keeper.checkpoint.save(s, &h)
-	if full(err) {
+	k.checkpoint.MakeNamesDurable()
+	err = k.checkpoint.Save(&checkpoint.Sheet{Journal: s.journal.ID(), At: k.previous, Points: s.points.All()})
+	if isFull(err) {
 		s.log.Error("the disk is full: nothing can be written until there is room", "dir", s.cfg.Dir)
-		s.keeper.again()
+		k.checkpointLater()
 		return nil
 	}
-	s.journal.known.Store(err == nil)
+	if err == nil {
+		s.journal.Named()
+	}
 	return err
 }
 
-// tombstones are the logs whose directories were renamed because they were deleted
-// or belong to no topic: what the journal has of them must not come back. The
-// directories go when a checkpoint has left those rounds behind.
-func (s *Store) tombstones() map[LogID]bool {
-	buried := map[LogID]bool{}
+// listAside finds the directories that were renamed because their logs were deleted, or are
+// not known to the metadata.
+func (s *Store) listAside(deleted map[LogID]bool, stray map[LogID]string) {
 	infos, err := s.fs.ReadDir(s.cfg.Dir)
 	if err != nil {
 		s.log.Warn("the data directory could not be listed", "err", err)
 	}
 	for _, i := range infos {
-		if id, ok := parseAside(i.Name, strayDir); ok && i.Dir {
-			buried[id] = true
-		}
-		id, ok := parseAside(i.Name, deletedDir)
-		if ok && i.Dir {
-			buried[id] = true
-			s.keeper.doom(i.Name)
+		if id, since, ok := parseStray(i.Name); ok && i.Dir {
+			stray[id] = i.Name
+			s.strays.add(i.Name, since)
+		} else if id, ok := parseAside(i.Name, deletedDir); ok && i.Dir {
+			deleted[id] = true
+			s.keeper.removeDir(i.Name)
 		}
 	}
-	return buried
 }
 
-// replayedFile is a segment that recovery wrote to.
-type replayedFile struct {
-	dir  string
-	base record.Offset
-}
-
-// replay plays the journal back from a checkpoint's mark on; rounds from keep on
-// stay in it. Where the kernel lived, the files have everything that was written, and
-// only what the journal alone has is taken from it.
-func (s *Store) replay(from, keep mark, r *replay) error {
-	at, err := r.play(from)
+// replayAll plays the journal back from a mark on; rounds from keep on stay in it.
+func (s *Store) replayAll(from, keep checkpoint.Mark) error {
+	r := newReplay(s)
+	s.listAside(r.deleted, r.stray)
+	at, err := r.play(from, s.syncs.distrust)
 	if err != nil {
 		return err
 	}
-	s.held = r.held
-	s.log.Debug("the journal was read", "from", from.number, "keep", keep.number, "to", at.number, "alive", r.alive, "held", len(r.held))
-	if err := s.journal.resume(keep, at); err != nil {
+	s.log.Debug("the journal was read", "from", from, "keep", keep, "to", at, "broken", r.broken)
+	if err := s.journal.Resume(keep, from, at); err != nil {
 		return err
 	}
-	for id, start := range r.starts {
-		if !r.deleted[id] {
-			s.points.raise(id, start)
-		}
-	}
 	k := &s.keeper
-	k.mu.Lock()
-	k.replayed = r.list()
+	for i := range k.deleted { // listed before the journal's end was known
+		k.deleted[i].round = at.Round
+	}
+	k.recovered = r.list()
 	k.since = time.Now()
-	k.redo = k.redo || len(r.held) > 0
-	k.mu.Unlock()
-	k.retryAt = time.Time{}
-	s.freeze(r.lacking)
-	if len(r.lacking) > 0 {
-		s.journal.pin()
-		k.retryAt = time.Now().Add(thawEvery)
-		s.log.Error("the disk is too full to recover; the logs that lack records wait for room", "logs", len(r.lacking))
-	} else if len(r.written) > 0 {
-		k.hasten.Store(true)
-		s.log.Info("the journal was played back", "rounds", at.number-from.number, "files", len(r.written))
+	k.redo = true
+	s.setWaiting(r.waiting)
+	if len(r.waiting) > 0 {
+		k.waitingAt = time.Now().Add(waitingEvery)
+		s.log.Error("the disk is too full to recover; the logs that lack records wait for room", "logs", len(r.waiting))
+	}
+	if len(k.recovered) > 0 {
+		k.hastens.Store(true)
+		s.log.Info("the journal was compared with the logs", "rounds", at.Round-from.Round, "files", len(k.recovered), "written", r.written)
+	}
+	s.noteFinishedCuts(r.finished)
+	if r.broken > 0 {
+		s.damaged.Store(true)
+		s.log.Error("the journal is damaged: records that were acknowledged just before the last stop may be missing; "+
+			"check the disk, and compare with the producers' own records", "rounds", r.broken)
+		// These rounds must not be played back once more, over records that are appended next.
+		return k.checkpointRecovered()
 	}
 	return nil
 }
 
-const thawEvery = time.Second
+// checkpointRecovered makes everything durable that recovery found, and moves the mark behind it.
+func (k *keeper) checkpointRecovered() error {
+	k.run.Lock()
+	defer k.run.Unlock()
+	return k.checkpointLocked(nil)
+}
 
-// thaw goes on with a recovery that found the disk full.
-func (s *Store) thaw() {
-	s.keeper.run.Lock()
-	from := s.keeper.previous
-	s.keeper.run.Unlock()
-	r := newReplay(s)
-	r.deleted, r.only = s.tombstones(), s.frozenLogs()
-	_, err := r.play(from)
+// recoverWaiting goes on with a recovery that found the disk full.
+func (s *Store) recoverWaiting() {
 	k := &s.keeper
 	k.run.Lock()
 	defer k.run.Unlock()
-	if err != nil || len(r.lacking) > 0 {
-		k.retryAt = time.Now().Add(thawEvery)
+	r := newReplay(s)
+	s.mu.Lock()
+	r.only = maps.Clone(s.waiting)
+	s.mu.Unlock()
+	if len(r.only) == 0 {
+		k.waitingAt = time.Time{}
 		return
 	}
-	k.retryAt = time.Time{}
+	_, err := r.play(k.previous, false)
+	if err != nil || len(r.waiting) > 0 {
+		return // the time of the next try is set
+	}
+	k.waitingAt = time.Time{}
 	k.mu.Lock()
-	k.replayed = append(k.replayed, r.list()...)
+	k.recovered = append(k.recovered, r.list()...)
 	k.mu.Unlock()
-	s.freeze(nil)
-	s.journal.unpin()
-	k.hasten.Store(true)
+	s.setWaiting(nil)
+	k.hastens.Store(true)
 	s.log.Info("there is room again: recovery is complete")
 }
 
-// freeze says which logs lack records that only the journal has.
-func (s *Store) freeze(logs map[LogID]bool) {
-	s.mu.Lock()
-	s.lacking = logs
-	s.mu.Unlock()
-}
-
-func (s *Store) frozenLogs() map[LogID]bool {
+// setWaiting says which logs lack records that only the journal has.
+func (s *Store) setWaiting(logs map[LogID]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lacking
+	s.waiting = logs
 }
 
-func (s *Store) frozen(id LogID) error {
+func (s *Store) hasWaiting() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lacking[id] {
+	return len(s.waiting) > 0
+}
+
+// waitingError is why a log cannot be opened yet; nil: it can.
+func (s *Store) waitingError(id LogID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.waiting[id] {
 		return fmt.Errorf("%w: this log's last records wait in the journal until there is room", ErrDiskFull)
 	}
 	return nil
 }
 
-// syncReplayed makes durable what recovery wrote.
-func (s *Store) syncReplayed(files []replayedFile) error {
-	if len(files) >= s.cfg.atOnce && s.volume.usable() {
-		if err := s.syncVolume(); err == nil {
-			return nil
-		}
+// syncRecovered makes the files durable that recovery wrote, or found to be as the journal
+// has them. It returns those that are to be tried again; the journal keeps the contents of
+// those of which a sync failed. run is held.
+func (k *keeper) syncRecovered(files []recoveredFile) (left []recoveredFile) {
+	s := k.s
+	if len(files) >= s.cfg.SyncTogether && s.volume.isUsable() && s.syncVolume() == nil {
+		return nil
 	}
-	var dirs []string
-	for _, r := range files {
-		f, err := s.fs.Open(s.path(r.dir, fileName(r.base, logSuffix)), vfs.Existing)
-		if errors.Is(err, vfs.ErrNotExist) {
-			continue // deleted meanwhile
+	for i, r := range files {
+		err := s.syncFile(s.path(r.dir, segment.FileName(r.base, segment.LogSuffix)))
+		if last := i+1 == len(files) || files[i+1].dir != r.dir; err == nil && last {
+			err = s.syncLogDir(r.dir, true)
 		}
-		if err != nil {
-			return err
+		switch {
+		case err == nil || errors.Is(err, vfs.ErrNotExist): // it was deleted meanwhile
+			continue
+		case classify(err) != tainted:
+			left = append(left, r)
+		default:
+			s.faults.set(r.id, err)
+			if l := s.lookup(r.id); l != nil {
+				l.taint(err)
+			}
+			if k.held == 0 {
+				k.held = max(k.previous.Round, 1)
+			}
 		}
-		err = s.sync(f)
-		if err != nil {
-			s.spoil(r.dir, err)
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
-		if n := len(dirs); n == 0 || dirs[n-1] != r.dir {
-			dirs = append(dirs, r.dir)
-		}
+		s.log.Error("a file that recovery wrote could not be made durable; the journal keeps its contents", "dir", r.dir, "err", err)
 	}
-	for _, dir := range dirs {
-		if err := s.syncNames(dir, true); err != nil && !errors.Is(err, vfs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
+	return left
 }
 
-// replay is the journal on its way back into the segments.
-type replay struct {
-	s       *Store
-	alive   bool           // the kernel did not stop: bytes that were in files need not be written again
-	only    map[LogID]bool // nil: all logs
-	deleted map[LogID]bool
-	starts  map[LogID]record.Offset
-	dirs    map[string]verdict
-	files   map[replayedFile]vfs.File
-	written map[replayedFile]bool
-	lacking map[LogID]bool
-	halves  map[uint64]bool // first rounds of writes that have no last one
-	began   uint64          // the first round of the write that has no last one yet; 0: there is none
-	half    bool            // the round belongs to a write that has none
-	needed  bool            // there are bytes in the journal that the files may lack
+// syncFile makes a file durable.
+func (s *Store) syncFile(name string) error {
+	f, err := s.fs.Open(name, vfs.Existing)
+	if err != nil {
+		return err
+	}
+	err = s.syncs.file(f)
+	return errors.Join(err, f.Close())
+}
 
-	held      map[LogID]*heldLog // to be written later
-	heldBytes int
-	owners    map[string]LogID // of directories in held
-	late      bool             // this is later
-	eager     bool             // nothing is held any more
+// replay is the journal on its way back into the segments. It goes through the journal
+// twice: the first pass finds out what was deleted or truncated later, and which writes
+// were never complete; the second one compares the rest with the files and writes the bytes
+// that differ.
+type replay struct {
+	s        *Store
+	only     map[LogID]bool // nil: all logs
+	deleted  map[LogID]bool
+	stray    map[LogID]string // the names of directories that were set aside
+	cuts     map[LogID][]cut
+	halves   map[uint64]bool // first rounds of writes that are not complete
+	began    uint64          // the first round of the write that has no last one yet; 0: there is none
+	isHalf   bool            // the round belongs to a write that is not complete
+	part     int             // the number of parts seen in this pass
+	rewrite  bool            // bytes are written even where the file has them
+	broken   int             // rounds that cannot be read
+	written  int             // parts that were written
+	verdicts map[string]verdict
+	files    map[recoveredFile]vfs.File
+	touched  map[recoveredFile]bool
+	waiting  map[LogID]bool // logs that lack records since there is no room
+	finished []journal.Part // truncations that this recovery brought to their end
+}
+
+// cut is a truncation that the journal has. No byte of a part before it may be brought back
+// beyond it.
+type cut struct {
+	part int // its number
+	at   journal.Part
+	done bool // the files were cut
 }
 
 func newReplay(s *Store) *replay {
 	return &replay{
-		s: s, dirs: map[string]verdict{}, files: map[replayedFile]vfs.File{}, written: map[replayedFile]bool{},
-		lacking: map[LogID]bool{}, halves: map[uint64]bool{}, held: map[LogID]*heldLog{}, owners: map[string]LogID{},
+		s: s, deleted: map[LogID]bool{}, stray: map[LogID]string{}, cuts: map[LogID][]cut{}, halves: map[uint64]bool{},
+		verdicts: map[string]verdict{}, files: map[recoveredFile]vfs.File{}, touched: map[recoveredFile]bool{},
+		waiting: map[LogID]bool{},
 	}
 }
 
 // play brings the rounds from a mark on back, and returns where the next one goes.
-// After a kill the files have nearly always all of it: then one pass is enough.
-func (r *replay) play(from mark) (mark, error) {
-	at, err := r.s.journal.scan(from, scanAnew, noRound, r.note)
+func (r *replay) play(from checkpoint.Mark, rewrite bool) (checkpoint.Mark, error) {
+	r.rewrite = rewrite
+	at, err := r.s.journal.Scan(from, rewrite, r.noteRound)
 	if err != nil {
 		return at, err
 	}
-	r.abandon()
-	if !r.needed {
-		return at, nil
+	r.abandonWrite()
+	r.part = 0
+	if _, err := r.s.journal.Scan(from, false, r.applyRound); err != nil {
+		return at, errors.Join(err, r.closeFiles())
 	}
-	_, err = r.s.journal.scan(from, scanWhole, noRound, r.apply)
-	return at, errors.Join(err, r.close())
+	if err := r.closeFiles(); err != nil {
+		return at, err
+	}
+	return at, r.finishCuts()
 }
 
-// fromJournal tells whether a part has bytes that the files may lack.
-func (r *replay) fromJournal(h partHead) bool {
-	switch h.kind {
-	case partBytes:
-		return !r.alive
-	case partLate:
-		return true
-	case partLazy:
-		return r.s.late.cached && h.start == r.s.late.boot
-	case partDelete, partStart, partNone:
-	}
-	return false
-}
-
-// abandon notes that the write that has no last round will never have one.
-func (r *replay) abandon() {
+// abandonWrite notes that the write that has no last round will never have one.
+func (r *replay) abandonWrite() {
 	if r.began != 0 {
 		r.halves[r.began] = true
 	}
 	r.began = 0
 }
 
-// list are the files written to, in order.
-func (r *replay) list() []replayedFile {
-	return slices.SortedFunc(maps.Keys(r.written), func(a, b replayedFile) int {
+// list are the files that have bytes of the journal, in order.
+func (r *replay) list() []recoveredFile {
+	return slices.SortedFunc(maps.Keys(r.touched), func(a, b recoveredFile) int {
 		return cmp.Or(strings.Compare(a.dir, b.dir), cmp.Compare(a.base, b.base))
 	})
+}
+
+// noteRound is the first pass. Notes count in writes that are not complete, too: they say
+// what was done.
+func (r *replay) noteRound(e *journal.Round) error {
+	switch {
+	case e.Broken:
+		r.broken++
+		r.began = 0 // it was complete once: the next write is there
+	case e.Begins():
+		r.abandonWrite()
+		r.began = e.Number
+	}
+	if e.Ends() {
+		r.began = 0
+	}
+	for _, p := range e.Parts {
+		r.part++
+		switch p.Kind {
+		case journal.Delete:
+			r.deleted[p.ID] = true
+		case journal.Start:
+			if r.only == nil && !r.deleted[p.ID] {
+				r.s.points.RaiseStart(p.ID, p.Offset)
+			}
+		case journal.Truncate:
+			r.cuts[p.ID] = append(r.cuts[p.ID], cut{part: r.part, at: p})
+			if r.only == nil {
+				r.s.points.Lower(p.ID, p.Base, p.Pos, p.Offset)
+			}
+		case journal.Truncated:
+			for i := range r.cuts[p.ID] {
+				r.cuts[p.ID][i].done = true
+			}
+		case journal.Bytes:
+		}
+	}
+	return nil
+}
+
+// applyRound is the second pass.
+func (r *replay) applyRound(e *journal.Round) error {
+	if e.Begins() || e.Broken {
+		r.isHalf = r.halves[e.Number]
+	}
+	for _, p := range e.Parts {
+		r.part++
+		if r.isHalf || p.Kind != journal.Bytes || r.deleted[p.ID] || r.waiting[p.ID] || r.only != nil && !r.only[p.ID] {
+			continue
+		}
+		if _, ok := parseDirName(p.Dir); !ok {
+			r.s.log.Warn("the journal names a directory that is no log's", "dir", p.Dir)
+			continue
+		}
+		if p, ok := r.clip(p); ok {
+			if err := r.bring(p); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// clip takes away the bytes of a part that were truncated later, and those that the last
+// checkpoint vouches for; ok is false where none are left.
+func (r *replay) clip(p journal.Part) (_ journal.Part, ok bool) {
+	for _, c := range r.cuts[p.ID] {
+		switch {
+		case c.part < r.part || p.Base < c.at.Base:
+		case p.Base > c.at.Base || p.Pos >= c.at.Pos:
+			return p, false
+		default:
+			p.Data = p.Data[:min(int64(len(p.Data)), c.at.Pos-p.Pos)]
+		}
+	}
+	known := r.s.points.Get(p.ID)
+	if !known.Vouched || p.Base > known.Base {
+		return p, len(p.Data) > 0
+	}
+	if p.Base < known.Base {
+		return p, false
+	}
+	if skip := min(known.Pos-p.Pos, int64(len(p.Data))); skip > 0 {
+		p.Pos, p.Data = p.Pos+skip, p.Data[skip:]
+	}
+	return p, len(p.Data) > 0
+}
+
+// bring has a file have a part's bytes. A log for which there is no room waits.
+func (r *replay) bring(p journal.Part) error {
+	key := recoveredFile{p.Dir, p.ID, p.Base}
+	if name, ok := r.stray[p.ID]; ok {
+		key.dir = name
+	}
+	err := r.write(key, p)
+	if isFull(err) {
+		r.waiting[p.ID] = true
+		return nil
+	}
+	return err
+}
+
+func (r *replay) write(key recoveredFile, p journal.Part) error {
+	if ok, err := r.claim(key.dir, p); err != nil || !ok {
+		return err
+	}
+	mode := vfs.Create
+	if p.Pos > 0 {
+		mode = vfs.Existing
+	}
+	f, err := r.open(key, mode)
+	size := int64(0)
+	if err == nil {
+		size, err = f.Size()
+	}
+	if errors.Is(err, vfs.ErrNotExist) || err == nil && size < p.Pos {
+		r.s.faults.set(p.ID, fmt.Errorf("segment %d has %d bytes where the journal goes on at byte %d", p.Base, size, p.Pos))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.touched[key] = true
+	if !r.rewrite && size >= p.Pos+int64(len(p.Data)) && hasBytes(f, p.Data, p.Pos) {
+		return nil
+	}
+	r.written++
+	_, err = f.WriteAt(p.Data, p.Pos)
+	return err
+}
+
+// hasBytes tells whether a file has these bytes at a position.
+func hasBytes(f vfs.File, want []byte, pos int64) bool {
+	var buf [64 << 10]byte
+	for len(want) > 0 {
+		b := buf[:min(len(buf), len(want))]
+		if n, _ := f.ReadAt(b, pos); n < len(b) || string(b) != string(want[:len(b)]) {
+			return false
+		}
+		want, pos = want[len(b):], pos+int64(len(b))
+	}
+	return true
 }
 
 // verdict is whose a directory is.
 type verdict struct {
 	topic [16]byte
-	skip  bool // it is missing though it was there, so it is gone for good
+	skip  bool // it is gone although it was there, so it was deleted
 }
 
-// encodedRound is a round that a scan found.
-type encodedRound struct {
-	number  uint64
-	flags   byte
-	payload []byte
-}
-
-// parts calls fn for each part of a round.
-func (e encodedRound) parts(fn func(p encodedPart) error) error {
-	for payload := e.payload; len(payload) > 0; {
-		p, rest, err := cutPart(payload)
-		if err != nil {
-			return err
-		}
-		if err := fn(p); err != nil {
-			return err
-		}
-		payload = rest
-	}
-	return nil
-}
-
-// note is the first pass: it finds out what was deleted later, and which writes
-// were never completed. Deletions and starts count in those, too: they happened.
-func (r *replay) note(e encodedRound) error {
-	if e.flags&flagGoesOn == 0 {
-		r.abandon()
-		r.began = e.number
-	}
-	if e.flags&flagFollows == 0 {
-		r.began = 0
-	}
-	return e.parts(func(h encodedPart) error {
-		switch h.kind {
-		case partDelete:
-			r.deleted[h.id] = true
-		case partStart:
-			if r.starts == nil {
-				r.starts = map[LogID]record.Offset{}
-			}
-			r.starts[h.id] = max(r.starts[h.id], h.start)
-		case partBytes, partLate, partLazy, partNone:
-			if h.kind == partBytes && r.alive {
-				if _, ok := parseDirName(h.dir); !ok {
-					return errRound
-				}
-				r.written[replayedFile{h.dir, h.base}] = true // it may not be on disk
-			}
-			r.needed = r.needed || r.fromJournal(h.partHead)
-		}
-		return nil
-	})
-}
-
-// apply is the second pass.
-func (r *replay) apply(e encodedRound) error {
-	if e.flags&flagGoesOn == 0 {
-		r.half = r.halves[e.number]
-	}
-	if r.half {
-		return nil
-	}
-	return e.parts(func(h encodedPart) error {
-		if !r.fromJournal(h.partHead) || r.deleted[h.id] || r.lacking[h.id] || r.only != nil && !r.only[h.id] {
-			return nil
-		}
-		if _, ok := parseDirName(h.dir); !ok {
-			return errRound
-		}
-		switch {
-		case !r.alive:
-			return r.bring(h)
-		case !r.eager && r.hold(h):
-			return nil
-		}
-		if err := r.release(); err != nil {
-			return err
-		}
-		return r.bring(h)
-	})
-}
-
-// bring writes a part, unless there is no room.
-func (r *replay) bring(h encodedPart) error {
-	err := r.write(replayedFile{h.dir, h.base}, h)
-	if full(err) {
-		r.lacking[h.id] = true
-		return nil
-	}
-	return err
-}
-
-func (r *replay) write(key replayedFile, h encodedPart) error {
-	ok, err := r.claim(h.partHead)
-	if err != nil || !ok {
-		return err
-	}
-	mode := vfs.Create
-	if h.pos > 0 {
-		mode = vfs.Existing
-	}
-	f, err := r.open(key, mode)
-	if errors.Is(err, vfs.ErrNotExist) {
-		return nil // it went with the log's start
-	}
-	if err != nil {
-		return err
-	}
-	size, err := f.Size()
-	if err != nil {
-		return err
-	}
-	if size < h.pos {
-		r.s.log.Warn("the journal has bytes of a file that lacks those before them", "log", h.dir,
-			"segment", int64(h.base), "at", h.pos, "size", size)
-		return nil // what is missing was not acknowledged as durable, or it was deleted
-	}
-	_, err = f.WriteAt(h.data, h.pos)
-	r.written[key] = true
-	return err
-}
-
-// claim sees to it that the directory is there and the log's own. In the journal
-// the order of things is right: a directory of another topic is an older one.
-func (r *replay) claim(h partHead) (bool, error) {
-	s := r.s
-	if v, ok := r.dirs[h.dir]; ok && v.topic == h.id.Topic {
+// claim sees to it that the directory is there and the log's own. A directory of another
+// topic is an older one: it is set aside.
+func (r *replay) claim(dir string, p journal.Part) (bool, error) {
+	if v, ok := r.verdicts[dir]; ok && v.topic == p.ID.Topic {
 		return !v.skip, nil
 	}
-	v := verdict{topic: h.id.Topic}
-	_, known := s.points.get(h.id)
-	_, err := s.fs.Stat(s.path(h.dir))
+	v := verdict{topic: p.ID.Topic}
+	_, err := r.s.fs.Stat(r.s.path(dir))
 	switch {
-	case errors.Is(err, vfs.ErrNotExist):
-		v.skip = known || h.pos > 0
-	case err != nil:
+	case errors.Is(err, vfs.ErrNotExist) && (r.s.points.Get(p.ID).Vouched || p.Pos > 0):
+		v.skip = true
+		r.s.faults.set(p.ID, fmt.Errorf("its directory is missing, though the journal has records of it in segment %d", p.Base))
+	case err != nil && !errors.Is(err, vfs.ErrNotExist):
 		return false, err
 	default:
-		topic, ok, err := s.owner(h.dir)
-		if err != nil {
-			return false, err
-		}
-		if ok && topic == h.id.Topic {
-			r.dirs[h.dir] = v
-			return true, nil
-		}
-		switch {
-		case known:
-		case ok && r.late: // the log was deleted: another one of its name was made since
-			v.skip = true
-		default:
-			if err := r.close(); err != nil { // the files of that name will be others
-				return false, err
-			}
-			if !ok {
-				topic = randomID()
-			}
-			if err := s.stray(h.dir, topic, "the journal has it as another topic's"); err != nil {
-				return false, err
-			}
-		}
-	}
-	if !v.skip {
-		if err := s.makeDir(h.dir, h.id.Topic); err != nil {
+		if err := r.prepareDir(dir, p.ID, err == nil); err != nil {
 			return false, err
 		}
 	}
-	r.dirs[h.dir] = v
+	r.verdicts[dir] = v
 	return !v.skip, nil
 }
 
-// maxReplayFiles are open during recovery.
-const maxReplayFiles = 512
+// prepareDir makes a log's directory, or sees to it that the one that exists is the log's
+// own. One that does not say whose it is is: a power cut took its metadata, and others of
+// its name were renamed away, durably, before it was made.
+func (r *replay) prepareDir(dir string, id LogID, exists bool) error {
+	if exists {
+		topic, ok, err := r.s.dirs.owner(dir)
+		if err != nil || ok && topic == id.Topic {
+			return err
+		}
+		if !ok {
+			return r.s.dirs.writeMetadata(dir, id)
+		}
+		if err := r.closeFiles(); err != nil { // the files of that name will be others
+			return err
+		}
+	}
+	return r.s.dirs.make(dir, id)
+}
 
-func (r *replay) open(key replayedFile, mode vfs.Mode) (vfs.File, error) {
+// maxReplayFiles is how many files are open during recovery.
+const maxReplayFiles = 256
+
+func (r *replay) open(key recoveredFile, mode vfs.Mode) (vfs.File, error) {
 	if f := r.files[key]; f != nil {
 		return f, nil
 	}
 	if len(r.files) >= maxReplayFiles {
-		if err := r.close(); err != nil {
+		if err := r.closeFiles(); err != nil {
 			return nil, err
 		}
 	}
-	f, err := r.s.fs.Open(r.s.path(key.dir, fileName(key.base, logSuffix)), mode)
+	f, err := r.s.fs.Open(r.s.path(key.dir, segment.FileName(key.base, segment.LogSuffix)), mode)
 	if err == nil {
 		r.files[key] = f
 	}
 	return f, err
 }
 
-func (r *replay) close() error {
+func (r *replay) closeFiles() error {
 	var err error
 	for _, f := range r.files {
 		err = errors.Join(err, f.Close())
@@ -532,134 +559,78 @@ func (r *replay) close() error {
 	return err
 }
 
-// scanning is what a scan does with the rounds.
-type scanning int
-
-const (
-	scanHeads scanning = iota // finds out where they are
-	scanWhole                 // reads them
-	// scanAnew writes them once more, too, so that the next sync makes them durable even
-	// if one failed before. These are the same bytes: a round stays whole.
-	scanAnew
-)
-
-const noRound = math.MaxUint64 // a scan goes on to the last one
-
-// scanner reads rounds.
-type scanner struct {
-	j     *journal
-	how   scanning
-	files []*ringFile
-	buf   []byte // the round found last
-	flags byte   // of its head
-	sum   uint32 // the checksum of its head
-	size  int64  // of the round
-}
-
-// scan calls fn with the rounds from a mark on, up to the last one or before a given
-// number, and returns the mark of the next one.
-func (j *journal) scan(at mark, how scanning, before uint64, fn func(encodedRound) error) (mark, error) {
-	j.mu.Lock()
-	sc := &scanner{j: j, how: how, files: slices.Clone(j.files)}
-	j.mu.Unlock()
-	for at.number < before {
-		f, err := sc.find(&at)
-		if f == nil || err != nil {
-			return at, err
-		}
-		if err := fn(encodedRound{at.number, sc.flags, sc.buf[roundHead:]}); err != nil {
-			return at, err
-		}
-		j.mu.Lock()
-		f.last = max(f.last, at.number)
-		j.mu.Unlock()
-		at.pos += (sc.size + journalBlock - 1) / journalBlock * journalBlock
-		at.number, at.prev = at.number+1, sc.sum
-	}
-	return at, nil
-}
-
-// find reads the round of a mark: where the mark says, or at the beginning of a
-// file, which the mark then says. There may be a torn one with the same number,
-// too. nil: there is none.
-func (sc *scanner) find(at *mark) (*ringFile, error) {
-	if at.file < len(sc.files) {
-		if ok, err := sc.read(sc.files[at.file], at.pos, at); ok || err != nil {
-			return sc.files[at.file], err
-		}
-	}
-	for _, f := range sc.files {
-		ok, err := sc.read(f, 0, at)
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			at.file, at.pos = f.number, 0
-			return f, nil
-		}
-	}
-	return nil, nil
-}
-
-// read reads the round at a place; ok is false where it is not the one that at
-// names, or not whole, as far as it was read.
-func (sc *scanner) read(f *ringFile, pos int64, at *mark) (ok bool, err error) {
-	sc.j.mu.Lock()
-	file := f.f
-	sc.j.mu.Unlock()
-	if cap(sc.buf) < roundHead {
-		sc.buf = make([]byte, roundHead, 256<<10)
-	}
-	b := sc.buf[:roundHead]
-	if _, err := file.ReadAt(b, pos); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = nil
-		}
-		return false, err
-	}
-	n := int(be.Uint32(b[40:]))
-	sc.sum, sc.flags, sc.size = be.Uint32(b[4:]), b[44], int64(roundHead+n)
-	if be.Uint32(b[:]) != roundMagic || sc.sum != crc32.Checksum(b[8:], castagnoli) ||
-		[16]byte(b[8:24]) != sc.j.id || be.Uint64(b[24:]) != at.number || be.Uint32(b[32:]) != at.prev ||
-		n == 0 || n > 2*maxRound {
-		return false, nil
-	}
-	if sc.buf = b; sc.how == scanHeads {
-		return true, nil
-	}
-	sc.buf = slices.Grow(sc.buf, n)[:roundHead+n]
-	payload := sc.buf[roundHead:]
-	got, err := file.ReadAt(payload, pos+roundHead)
-	if got < n && err != nil && !errors.Is(err, io.EOF) {
-		return false, err
-	}
-	if got < n || crc32.Checksum(payload, castagnoli) != be.Uint32(sc.buf[36:]) {
-		return false, nil // torn: it was never acknowledged
-	}
-	if sc.how == scanAnew {
-		if _, err := file.WriteAt(sc.buf, pos); err != nil {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// resume readies the journal for the round at a mark. The last rounds that a scan
-// found may not be on disk yet, and what follows must not rest on them before. The
-// files with rounds from keep on stay as they are.
-func (j *journal) resume(keep, at mark) error {
-	j.number, j.prev, j.at = at.number, at.prev, at
-	for _, f := range j.files {
-		if f.last < keep.number || f.last == 0 {
+// finishCuts cuts the files of logs whose truncation was under way: it is in the journal, so
+// it counts.
+func (r *replay) finishCuts() error {
+	for id, cuts := range r.cuts {
+		last := cuts[len(cuts)-1]
+		if last.done || r.deleted[id] || r.only != nil {
 			continue
 		}
-		f.state = ringUsed
-		if err := j.s.sync(f.f); err != nil {
-			return fmt.Errorf("syncing the journal: %w", err)
-		}
-		if f.number == at.file && at.pos < j.fileSize && f.last+1 == at.number {
-			j.current, j.pos = f, at.pos
-		}
+		if topic, ok, err := r.s.dirs.owner(last.at.Dir); err != nil {
+			return err
+		} else if ok && topic == id.Topic {
+			if err := r.s.cutFiles(last.at.Dir, last.at.Base, last.at.Pos); err != nil {
+				return fmt.Errorf("truncating %s to offset %d: %w", last.at.Dir, last.at.Offset, err)
+			}
+		} // else nothing of it is left to be cut
+		r.finished = append(r.finished, last.at)
 	}
 	return nil
+}
+
+// noteFinishedCuts notes that truncations came to their end, before anything is appended to
+// their logs: else the next recovery would make them once more.
+func (s *Store) noteFinishedCuts(cuts []journal.Part) {
+	if len(cuts) == 0 {
+		return
+	}
+	var m journal.Image
+	for _, p := range cuts {
+		p.Kind = journal.Truncated
+		m.Add(p, nil, s.journal.RoundSize)
+	}
+	err := s.journal.Write(&m)
+	if err == nil {
+		return
+	}
+	for _, p := range cuts {
+		s.faults.set(p.ID, fmt.Errorf("its truncation to offset %d could not be noted: %w", p.Offset, err))
+	}
+}
+
+// cutFiles cuts a log's files behind a place, durably.
+func (s *Store) cutFiles(dir string, base record.Offset, pos int64) error {
+	infos, err := s.fs.ReadDir(s.path(dir))
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		at, ok := segment.ParseFileName(i.Name, segment.LogSuffix)
+		switch {
+		case !ok || at < base:
+		case at > base:
+			for _, suffix := range []string{segment.LogSuffix, segment.IndexSuffix, segment.TimeSuffix} {
+				if err := s.fs.Remove(s.path(dir, segment.FileName(at, suffix))); err != nil {
+					return err
+				}
+			}
+		case i.Size > pos:
+			if err := s.truncateFile(s.path(dir, i.Name), pos); err != nil {
+				return err
+			}
+		}
+	}
+	return s.syncs.dir(s.path(dir))
+}
+
+func (s *Store) truncateFile(name string, size int64) error {
+	f, err := s.fs.Open(name, vfs.Existing)
+	if err != nil {
+		return err
+	}
+	if err = f.Truncate(size); err == nil {
+		err = s.syncs.file(f)
+	}
+	return errors.Join(err, f.Close())
 }

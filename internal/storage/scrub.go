@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -30,13 +31,13 @@ func (s *Store) scrub(rate int64) {
 		if p.take(scrubOpen) != nil {
 			return
 		}
-		was := l.faulted()
+		was := l.isFaulted()
 		if err := l.scrub(p); errors.Is(err, ErrClosed) && s.closing.Load() {
 			return
 		} else if err != nil && !errors.Is(err, ErrClosed) {
-			s.log.Warn("a log could not be checked for damage; it is tried again tomorrow", "log", l.dir, "err", err)
+			s.log.Warn("a log could not be checked for damage; it is tried again tomorrow", "log", l.name, "err", err)
 		}
-		if !was && l.faulted() {
+		if !was && l.isFaulted() {
 			found++
 		}
 	}
@@ -45,15 +46,15 @@ func (s *Store) scrub(rate int64) {
 
 // scrub verifies the log's batches that are at rest, until it finds damage.
 func (l *Log) scrub(p *pacer) error {
-	if err := l.usable(); err != nil {
+	if err := l.makeUsable(); err != nil {
 		return err
 	}
-	for at := record.Offset(-1); !l.faulted(); {
-		r, ok := l.resting(at)
+	for at := record.Offset(-1); !l.isFaulted(); {
+		r, ok := l.findResting(at)
 		if !ok {
 			return nil
 		}
-		at = r.g.base
+		at = r.g.Base()
 		if r.size == 0 {
 			continue
 		}
@@ -66,24 +67,26 @@ func (l *Log) scrub(p *pacer) error {
 
 // resting is a segment whose bytes do not change any more.
 type resting struct {
-	g      *segment
+	g      *segment.Segment
 	size   int64
 	next   record.Offset
 	epochs epochs
+	strict bool // offsets have no gaps
 }
 
-// resting finds the next segment after the one that begins at an offset. Its size is
-// 0 where it is not to be read now: the active one while not all of it is on disk, and
-// those below the start, which were deleted and may be back in part after a crash.
-func (l *Log) resting(after record.Offset) (r resting, ok bool) {
+// findResting finds the next segment after the one that begins at an offset. Its size is 0
+// where it is not to be read now: the active one while not all of it is on disk, and those
+// below the start, which were deleted and may be back in part after a crash.
+func (l *Log) findResting(after record.Offset) (r resting, ok bool) {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	for _, g := range l.segs {
-		if g.base <= after {
+		if g.Base() <= after {
 			continue
 		}
-		r = resting{g, g.size, g.next, l.epochs}
-		if g == l.activeLocked() && g.synced < g.size || g.next <= record.Offset(l.start.Load()) {
+		size, next := g.End()
+		r = resting{g, size, next, l.epochs, !l.hasGaps}
+		if synced, _ := g.Synced(); g == l.activeLocked() && synced < size || next <= record.Offset(l.start.Load()) {
 			r.size = 0
 		}
 		return r, true
@@ -91,48 +94,40 @@ func (l *Log) resting(after record.Offset) (r resting, ok bool) {
 	return r, false
 }
 
-// has tells whether the segment is still part of the log.
-func (l *Log) has(g *segment) bool {
-	if l.gone.Load() {
-		return false
-	}
-	r, ok := l.resting(g.base - 1)
-	return ok && r.g == g
-}
-
-// scrubSegment verifies one segment. Its file is opened anew, so that those that
-// readers and writers use stay open.
+// scrubSegment verifies one segment. Its file is opened anew, so that those that readers and
+// writers use stay open.
 func (l *Log) scrubSegment(r resting, p *pacer) error {
-	r.g.usage.open.Add(1) // before it is opened: see takeSpare
-	defer r.g.usage.open.Add(-1)
-	f, err := l.s.fs.Open(r.g.path(logSuffix), vfs.ReadOnly)
+	f, err := r.g.OpenApart()
 	if errors.Is(err, vfs.ErrNotExist) {
 		if l.has(r.g) {
-			_ = l.damaged(r.g, errors.New("the file is missing")) // the log says it from now on
+			_ = l.reportDamage(r.g, errors.New("the file is missing")) // the log says it from now on
 		}
 		return nil
 	}
-	if err != nil {
-		return err
+	if classify(err) == gone {
+		return nil // it was deleted meanwhile
 	}
-	defer func() { _ = f.Close() }() // it was read only
-	buf, _ := walkBuffers.Get().(*[]byte)
-	defer walkBuffers.Put(buf)
-	w := &walker{f: pacedFile{f, p}, end: r.size, buf: *buf, chained: true, expect: r.g.base}
-	again := false
+	if err != nil {
+		return nameError(err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	w := segment.NewWalker(pacedFile{f, p}, 0, r.size, r.g.Base(), r.strict)
+	defer w.Close()
+	reread := false
 	for {
-		err := r.verify(w)
+		err := r.verifyNext(w)
 		switch {
 		case err == nil:
-			again = false
+			reread = false
 		case errors.Is(err, io.EOF):
 			return nil
 		case errors.Is(err, ErrClosed):
 			return err
-		case !again: // it may be the memory that failed, or a disk that can do better
-			again, w.n = true, 0
+		case !reread: // it may be the memory that failed, or a disk that can do better
+			reread = true
+			w.Reread()
 		case l.has(r.g):
-			_ = l.damaged(r.g, err) // the log says it from now on
+			_ = l.reportDamage(r.g, err) // the log says it from now on
 			return nil
 		default:
 			return nil // it was deleted meanwhile
@@ -140,20 +135,20 @@ func (l *Log) scrubSegment(r resting, p *pacer) error {
 	}
 }
 
-// verify verifies the next batch; io.EOF: there is none and there must not be.
-func (r *resting) verify(w *walker) error {
-	at := w.pos
-	b, err := w.next()
-	if errors.Is(err, io.EOF) && w.expect != r.next {
-		return fmt.Errorf("%w at byte %d: it ends with offset %d, not %d", errTorn, at, w.expect, r.next)
+// verifyNext verifies the next batch; io.EOF: there is none and there must not be.
+func (r *resting) verifyNext(w *segment.Walker) error {
+	at, from := w.Pos(), w.Least()
+	b, err := w.Next()
+	if errors.Is(err, io.EOF) && r.strict && from != r.next {
+		return fmt.Errorf("%w at byte %d: it ends with offset %d, not %d", segment.ErrTorn, at, from, r.next)
 	}
 	if err != nil {
 		return err
 	}
 	// No checksum covers the leader's epoch: it is stamped by the broker.
 	if want := r.epochs.at(b.BaseOffset()); want != record.NoEpoch && b.LeaderEpoch() != want {
-		err := fmt.Errorf("%w at byte %d: its leader epoch is %d, not %d", errTorn, at, b.LeaderEpoch(), want)
-		w.pos, w.expect = at, b.BaseOffset()
+		err := fmt.Errorf("%w at byte %d: its leader epoch is %d, not %d", segment.ErrTorn, at, b.LeaderEpoch(), want)
+		w.StepBack(at, from)
 		return err
 	}
 	return nil
@@ -169,7 +164,7 @@ func (f pacedFile) ReadAt(b []byte, off int64) (int, error) {
 	if err := f.p.take(int64(len(b))); err != nil {
 		return 0, err
 	}
-	return readCold(f.File, b, off)
+	return vfs.ReadPassing(f.File, b, off)
 }
 
 // pacer bounds what is read in a second. It reads in bursts and rests in between,

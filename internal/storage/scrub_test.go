@@ -3,7 +3,6 @@ package storage
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -64,7 +64,7 @@ func flipIn(t *testing.T, mem *vfs.Mem, rng *rand.Rand, i int) string {
 	}
 	var names []string
 	for _, info := range infos {
-		if _, ok := parseFileName(info.Name, logSuffix); ok && info.Size > 0 {
+		if _, ok := segment.ParseFileName(info.Name, segment.LogSuffix); ok && info.Size > 0 {
 			names = append(names, dir+"/"+info.Name)
 		}
 	}
@@ -125,8 +125,9 @@ func TestScrub(t *testing.T) {
 			}
 			readSome(t, l)
 		}
-		if s.journal.isPinned() {
-			t.Fatalf("seed %d: the journal is pinned", seed)
+		s.keeper.checkpointNow()
+		if s.keeper.previous.Round != s.journal.Next() {
+			t.Fatalf("seed %d: the journal is held", seed)
 		}
 		if err := s.Close(); err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
@@ -161,7 +162,7 @@ func TestScrubMissing(t *testing.T) {
 				t.Fatal(err)
 			}
 			for i, l := range []*Log{a, b} {
-				if err := harm(mem, fmt.Sprintf("data/%s/%s", dirName("topic", int32(i)), fileName(a.segments()[1].base, logSuffix))); err != nil {
+				if err := harm(mem, fmt.Sprintf("data/%s/%s", dirName("topic", int32(i)), segment.FileName(a.segments()[1].Base(), segment.LogSuffix))); err != nil {
 					t.Fatal(err)
 				}
 				s.scrub(unpaced)
@@ -181,7 +182,7 @@ func TestScrubDeleted(t *testing.T) {
 	if _, err := a.End(); err != nil {
 		t.Fatal(err)
 	}
-	r, ok := a.resting(-1)
+	r, ok := a.findResting(-1)
 	if !ok {
 		t.Fatal("no segment")
 	}
@@ -196,7 +197,7 @@ func TestScrubDeleted(t *testing.T) {
 	if _, err := b.End(); err != nil {
 		t.Fatal(err)
 	}
-	r, _ = b.resting(-1)
+	r, _ = b.findResting(-1)
 	s.Delete(b.ID())
 	if err := b.scrubSegment(r, p); err != nil || b.Fault() != nil {
 		t.Errorf("a segment of a deleted log: %v, %v", err, b.Fault())
@@ -289,8 +290,8 @@ func TestDamageKeepsPromises(t *testing.T) {
 		t.Errorf("committed to %d", end)
 	}
 	s.keeper.checkpointNow()
-	if s.journal.isPinned() {
-		t.Error("the journal is pinned")
+	if s.keeper.previous.Round != s.journal.Next() {
+		t.Error("the journal is held")
 	}
 	cfg.FS, cfg.BootID = mem.Crash(rand.New(rand.NewPCG(2, 5))), "another"
 	s = openStore(t, cfg)
@@ -298,8 +299,8 @@ func TestDamageKeepsPromises(t *testing.T) {
 		t.Errorf("it ends at %d after a power cut", end)
 	}
 	// A failed sync weighs more than damage: then nothing is promised any more.
-	l.fail(errBadDisk)
-	if !l.unsound() || !errors.Is(l.Fault(), errBadDisk) {
+	l.taint(errBadDisk)
+	if !l.isTainted() || !errors.Is(l.Fault(), errBadDisk) {
 		t.Errorf("fault %v", l.Fault())
 	}
 }
@@ -312,7 +313,7 @@ func TestScrubSchedule(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var reads atomic.Int64
 		cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
-			if op == vfs.OpRead && strings.HasSuffix(path, logSuffix) {
+			if op == vfs.OpRead && strings.HasSuffix(path, segment.LogSuffix) {
 				reads.Add(1)
 			}
 			return nil
@@ -362,43 +363,5 @@ func TestScrubOff(t *testing.T) {
 	cfg.Scrub = -1
 	if s := openStore(t, cfg); !s.keeper.scrubAt.IsZero() {
 		t.Error("a pass is planned")
-	}
-}
-
-// TestReadCold proves that reading around the page cache reads the same as any other
-// read, also where the cache has a part of it, and over the file's end.
-func TestReadCold(t *testing.T) {
-	name := t.TempDir() + "/file"
-	f, err := vfs.OS{}.Open(name, vfs.Fresh)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = f.Close() }() // it is thrown away
-	rng := rand.New(rand.NewPCG(1, 6))
-	content := make([]byte, 300_000)
-	for i := range content {
-		content[i] = byte(rng.Uint32())
-	}
-	if _, err := f.WriteAt(content, 0); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Sync(); err != nil {
-		t.Fatal(err)
-	}
-	for range 300 {
-		off := rng.Int64N(int64(len(content)) + 1000)
-		b := make([]byte, rng.IntN(150_000))
-		if _, err := f.ReadAt(make([]byte, 5000), rng.Int64N(int64(len(content))-5000)); err != nil { // some of it is cached
-			t.Fatal(err)
-		}
-		n, err := readCold(f, b, off)
-		want := content[min(off, int64(len(content))):]
-		want = want[:min(len(want), len(b))]
-		if n != len(want) || string(b[:n]) != string(want) {
-			t.Fatalf("%d bytes at %d: %d bytes, want %d", len(b), off, n, len(want))
-		}
-		if short := n < len(b); errors.Is(err, io.EOF) != short || !short && err != nil {
-			t.Fatalf("%d bytes at %d: %d, %v", len(b), off, n, err)
-		}
 	}
 }

@@ -92,19 +92,26 @@ func (s *space) take(n int64) error {
 	}
 	s.left.Add(n)
 	s.tell()
-	return fmt.Errorf("%w: what is left of the file system is reserved; free some space or delete topics", ErrDiskFull)
+	return fmt.Errorf("%w: the rest of the file system is reserved; free some space or delete topics", ErrDiskFull)
 }
 
 // check looks again where an error says that the disk is full.
 func (s *space) check(err error) {
-	if full(err) {
+	if isFull(err) {
 		s.look()
 		s.tell()
 	}
 }
 
-// roomFor tells whether n bytes may be taken for something that can be done without.
-func (s *space) roomFor(n int64) bool {
+// isFull tells whether appends are refused.
+func (s *space) isFull() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.full
+}
+
+// hasRoomFor tells whether n bytes may be taken for something that can be done without.
+func (s *space) hasRoomFor(n int64) bool {
 	avail, total, err := s.fs.Free(s.dir)
 	return err == nil && avail > n+2*max(s.reserve, min(defaultReserve, total/16))
 }

@@ -10,12 +10,13 @@ import (
 	"testing"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
 // TestReadersOfOldRecords proves that readers who come back for what follows get
-// every byte of the log in its order, however much each asks for, how they take turns,
-// and although the log grows and their cursors are forgotten: each answer begins with
+// every byte of the log in its order, however much each asks for, however they take turns,
+// and although the log grows: each answer begins with
 // the batch asked for, ends where one ends, and is as long as it may be, or nearly so.
 func TestReadersOfOldRecords(t *testing.T) {
 	for seed := range uint64(30) {
@@ -48,11 +49,8 @@ func TestReadersOfOldRecords(t *testing.T) {
 				r.at = rng.IntN(len(all))
 			}
 			r.at += readBatches(t, l, all[r.at:], r.max)
-			switch rng.IntN(100) {
-			case 0:
+			if rng.IntN(100) == 0 {
 				grow(rng.IntN(20))
-			case 1:
-				s.cursors.take(cursorPlace{l.segments()[0], all[r.at%len(all)].BaseOffset()})
 			}
 		}
 	}
@@ -93,7 +91,7 @@ func readBatches(t *testing.T, l *Log, want []record.Batch, maxBytes int) (n int
 func TestReaderOfOldRecordsNeedsNoIndex(t *testing.T) {
 	var opens atomic.Int64
 	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, path string) error {
-		if op == vfs.OpOpen && strings.HasSuffix(path, indexSuffix) {
+		if op == vfs.OpOpen && strings.HasSuffix(path, segment.IndexSuffix) {
 			opens.Add(1)
 		}
 		return nil
@@ -110,33 +108,11 @@ func TestReaderOfOldRecordsNeedsNoIndex(t *testing.T) {
 	for _, size := range []int{1, 10_000, 60_000} {
 		opens.Store(0)
 		reads := 0
-		for at := 0; at < len(all)-maxRecent; reads++ {
+		for at := 0; at < len(all)-512; reads++ {
 			at += readBatches(t, l, all[at:], size)
 		}
 		if n := int(opens.Load()); n*2 > reads {
 			t.Errorf("%d reads of %d bytes opened an index %d times", reads, size, n)
 		}
-	}
-}
-
-// TestCursorsAreBounded proves that readers who never come back leave a bounded
-// number of cursors, and that those used last are kept.
-func TestCursorsAreBounded(t *testing.T) {
-	var s cursors
-	g := &segment{}
-	for i := range 3 * maxCursors {
-		s.put(&cursor{place: cursorPlace{g, record.Offset(i)}})
-		s.put(&cursor{place: cursorPlace{g, record.Offset(i)}, pos: 1}) // another reader at the same place
-	}
-	if len(s.at) != maxCursors {
-		t.Fatalf("%d are kept, not %d", len(s.at), maxCursors)
-	}
-	for i := 2 * maxCursors; i < 3*maxCursors; i++ {
-		if c := s.take(cursorPlace{g, record.Offset(i)}); c == nil || c.pos != 0 {
-			t.Fatalf("the one at %d: %v", i, c)
-		}
-	}
-	if len(s.at) != 0 {
-		t.Errorf("%d are left", len(s.at))
 	}
 }

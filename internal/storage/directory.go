@@ -1,0 +1,381 @@
+package storage
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/leatstream/leat/internal/storage/segment"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+const (
+	metadataFile = "partition.metadata"
+
+	deletedDir = "-delete" // a directory of a deleted log, on its way out
+	strayDir   = "-stray"  // a directory of a log that the metadata does not know
+
+	maxName = 255 // bytes of a file's name, on all file systems in use
+
+	// maxSmallFile bounds files that are read at once, in bytes.
+	maxSmallFile = 1 << 29
+)
+
+// directories says whose a log's directory is. A directory is made, taken over or renamed
+// away only with its name locked, and only after its metadata have been read: so a topic
+// that is deleted and one of the same name that is made again never touch each other's
+// files.
+type directories struct {
+	s     *Store
+	seed  maphash.Seed
+	locks [64]sync.Mutex
+
+	mu      sync.Mutex
+	renamed map[string]struct{} // guarded by mu: names of logs' directories whose renaming may not be durable
+}
+
+func (d *directories) init(s *Store) {
+	d.s, d.seed, d.renamed = s, maphash.MakeSeed(), map[string]struct{}{}
+}
+
+// lock locks a directory's name.
+func (d *directories) lock(name string) (unlock func()) {
+	mu := &d.locks[maphash.String(d.seed, name)%uint64(len(d.locks))]
+	mu.Lock()
+	return mu.Unlock
+}
+
+// dirName is the name of a partition's directory.
+func dirName(topic string, partition int32) string {
+	return topic + "-" + strconv.Itoa(int(partition))
+}
+
+// parseDirName is the partition of a directory that dirName named; ok is false for other
+// directories, such as those on their way out.
+func parseDirName(name string) (partition int32, ok bool) {
+	at := strings.LastIndexByte(name, '-')
+	if at <= 0 {
+		return 0, false
+	}
+	p, err := strconv.ParseInt(name[at+1:], 10, 32)
+	if err != nil || p < 0 || dirName(name[:at], int32(p)) != name {
+		return 0, false
+	}
+	return int32(p), true
+}
+
+// asideName is a directory's name when it is moved aside. It says whose it was: topic id
+// and partition. A long name is shortened, since a file's name has 255 bytes at most.
+func asideName(dir string, id LogID, suffix string) string {
+	tail := fmt.Sprintf(".%s.%d%s", hex.EncodeToString(id.Topic[:]), id.Partition, suffix)
+	return dir[:min(len(dir), maxName-len(tail))] + tail
+}
+
+// strayName is the same for a directory that is kept: it also says since when, in ms, so
+// that no two have the same name.
+func strayName(dir string, id LogID, now int64) string {
+	since := "." + strconv.FormatInt(now, 10)
+	short := dir[:min(len(dir), maxName-len(asideName("", id, strayDir))-len(since))]
+	return asideName(short+since, id, strayDir)
+}
+
+// parseStray finds out whose a stray directory is, and since when, in ms, it is one.
+func parseStray(name string) (id LogID, since int64, ok bool) {
+	id, ok = parseAside(name, strayDir)
+	if !ok {
+		return id, 0, false
+	}
+	parts := strings.Split(name, ".")
+	since, err := strconv.ParseInt(parts[len(parts)-3], 10, 64)
+	return id, since, err == nil && len(parts) > 3
+}
+
+// parseAside finds out whose a directory was that asideName named.
+func parseAside(name, suffix string) (id LogID, ok bool) {
+	name, ok = strings.CutSuffix(name, suffix)
+	parts := strings.Split(name, ".")
+	if !ok || len(parts) < 3 {
+		return id, false
+	}
+	topic, err := hex.DecodeString(parts[len(parts)-2])
+	partition, err2 := strconv.ParseInt(parts[len(parts)-1], 10, 32)
+	if errors.Join(err, err2) != nil || len(topic) != len(id.Topic) || partition < 0 {
+		return id, false
+	}
+	return LogID{Topic: [16]byte(topic), Partition: int32(partition)}, true
+}
+
+// encodeMetadata is the contents of partition.metadata, in Kafka's format.
+func encodeMetadata(topic [16]byte) []byte {
+	return fmt.Appendf(nil, "version: 0\ntopic_id: %s", base64.RawURLEncoding.EncodeToString(topic[:]))
+}
+
+func decodeMetadata(b []byte) (topic [16]byte, ok bool) {
+	lines := strings.Fields(string(b))
+	if len(lines) != 4 || lines[0] != "version:" || lines[1] != "0" || lines[2] != "topic_id:" {
+		return topic, false
+	}
+	id, err := base64.RawURLEncoding.DecodeString(lines[3])
+	if err != nil || len(id) != len(topic) {
+		return topic, false
+	}
+	return [16]byte(id), true
+}
+
+// owner is the topic id that a directory's metadata name; ok is false where there are
+// none, or they cannot be read.
+func (d *directories) owner(dir string) (topic [16]byte, ok bool, err error) {
+	b, err := d.s.readFile(d.s.path(dir, metadataFile))
+	if err != nil {
+		return topic, false, err
+	}
+	topic, ok = decodeMetadata(b)
+	return topic, ok, nil
+}
+
+// make makes a log's directory. Its name need not be durable: until the next checkpoint
+// makes it so, the journal can make the directory again. A directory of that name that is
+// not the log's own is set aside, durably, and so is the renaming of an earlier one: else a
+// power cut could bring it back in place of this one.
+func (d *directories) make(dir string, id LogID) error {
+	unlock := d.lock(dir)
+	defer unlock()
+	_, err := d.s.fs.Stat(d.s.path(dir))
+	if err != nil && !errors.Is(err, vfs.ErrNotExist) {
+		return err
+	}
+	if err == nil {
+		if mine, err := d.identifyLocked(dir, id); mine || err != nil {
+			return err
+		}
+	}
+	d.mu.Lock()
+	_, wait := d.renamed[dir]
+	d.mu.Unlock()
+	if wait {
+		if err := d.syncNames(); err != nil {
+			return err
+		}
+	}
+	if err := d.s.fs.MkdirAll(d.s.path(dir)); err != nil {
+		return err
+	}
+	return d.writeMetadata(dir, id)
+}
+
+// writeMetadata says whose a directory is.
+func (d *directories) writeMetadata(dir string, id LogID) error {
+	return d.s.writeFile(d.s.path(dir, metadataFile), encodeMetadata(id.Topic))
+}
+
+// identifyLocked tells whether a directory that is there is a log's own, and sets it aside
+// where it is not. Its name is locked.
+func (d *directories) identifyLocked(dir string, id LogID) (mine bool, err error) {
+	topic, ok, err := d.owner(dir)
+	switch {
+	case err != nil:
+		return false, err
+	case ok && topic == id.Topic:
+		return true, nil
+	case ok:
+		return false, d.setAsideLocked(dir, LogID{Topic: topic, Partition: id.Partition}, "another topic has its name now")
+	default: // its making, or its deletion, was cut short
+		return false, d.setAsideLocked(dir, LogID{Topic: randomID(), Partition: id.Partition}, "it does not say of which topic it is")
+	}
+}
+
+// syncNames makes the names of all directories durable.
+func (d *directories) syncNames() error {
+	d.mu.Lock()
+	names := make([]string, 0, len(d.renamed))
+	for name := range d.renamed {
+		names = append(names, name)
+	}
+	d.mu.Unlock()
+	if err := d.s.syncs.dir(d.s.cfg.Dir); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, name := range names {
+		delete(d.renamed, name)
+	}
+	return nil
+}
+
+// discard takes the name of a deleted log's directory away and has the directory removed.
+// It does nothing where the directory is not that log's.
+func (d *directories) discard(id LogID, dir string) error {
+	unlock := d.lock(dir)
+	defer unlock()
+	topic, ok, err := d.owner(dir)
+	if err != nil || !ok || topic != id.Topic {
+		return err
+	}
+	to := asideName(dir, id, deletedDir)
+	if _, err := d.s.fs.Stat(d.s.path(to)); err == nil { // of an earlier run, in part
+		if err := d.s.fs.Remove(d.s.path(to)); err != nil {
+			return err
+		}
+	}
+	if err := d.renameLocked(dir, to); err != nil {
+		return err
+	}
+	d.s.keeper.removeDir(to)
+	return nil
+}
+
+// setAside moves a directory aside whose log the metadata do not know. Nothing of it is
+// deleted.
+func (d *directories) setAside(id LogID, dir, why string) error {
+	unlock := d.lock(dir)
+	defer unlock()
+	if d.s.lookup(id) != nil {
+		return nil // it is known by now
+	}
+	topic, ok, err := d.owner(dir)
+	if err != nil || !ok || topic != id.Topic {
+		return err
+	}
+	return d.setAsideLocked(dir, id, why)
+}
+
+func (d *directories) setAsideLocked(dir string, id LogID, why string) error {
+	now := time.Now().UnixMilli()
+	to := strayName(dir, id, now)
+	if err := d.renameLocked(dir, to); err != nil {
+		return err
+	}
+	d.s.log.Error("a directory was set aside: no topic of this cluster is known to own it; restore the cluster's metadata "+
+		"or remove the directory", "dir", dir, "now", to, "why", why)
+	d.s.strays.add(to, now)
+	return nil
+}
+
+// renameLocked renames a directory. Its name is locked.
+func (d *directories) renameLocked(dir, to string) error {
+	d.mu.Lock()
+	d.renamed[dir] = struct{}{}
+	d.mu.Unlock()
+	return d.s.fs.Rename(d.s.path(dir), d.s.path(to))
+}
+
+// path joins names below the data directory.
+func (s *Store) path(names ...string) string {
+	return path.Join(append([]string{s.cfg.Dir}, names...)...)
+}
+
+// readFile reads a small file whole; nil where it is missing.
+func (s *Store) readFile(name string) ([]byte, error) {
+	f, err := s.fs.Open(name, vfs.ReadOnly)
+	if errors.Is(err, vfs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	n, err := f.Size()
+	if err != nil {
+		return nil, err
+	}
+	if n > maxSmallFile {
+		return nil, fmt.Errorf("%s has %d bytes, which is more than it can have", name, n)
+	}
+	b := make([]byte, n)
+	got, err := f.ReadAt(b, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	return b[:got], nil
+}
+
+// writeFile writes a file's first bytes, making the file where it is missing.
+func (s *Store) writeFile(name string, b []byte) error {
+	f, err := s.fs.Open(name, vfs.Create)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	return errors.Join(err, f.Close())
+}
+
+// replaceFile gives a file new contents in one step for who reads it. With durable the
+// contents are on disk before they get their name; a sync of the directory has to follow
+// in any case.
+func (s *Store) replaceFile(name string, b []byte, durable bool) error {
+	tmp := name + ".tmp"
+	f, err := s.fs.Open(tmp, vfs.Fresh)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	if err == nil && durable {
+		err = s.syncs.file(f)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return errors.Join(err, s.fs.Remove(tmp))
+	}
+	return s.fs.Rename(tmp, name)
+}
+
+// syncLogDir makes the names in a log's directory durable, and where the directory is
+// new, also its own name and its metadata.
+func (s *Store) syncLogDir(dir string, isNew bool) error {
+	if isNew {
+		f, err := s.fs.Open(s.path(dir, metadataFile), vfs.Existing)
+		if err != nil {
+			return err
+		}
+		if s.syncs.distrust {
+			err = rewriteFile(f)
+		}
+		if err == nil {
+			err = s.syncs.file(f)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	if err := s.syncs.dir(s.path(dir)); err != nil || !isNew {
+		return err
+	}
+	return s.dirs.syncNames()
+}
+
+// rewriteFile writes a small file once more as it is, so that the next sync writes it.
+func rewriteFile(f vfs.File) error {
+	n, err := f.Size()
+	if err != nil {
+		return err
+	}
+	b := make([]byte, n)
+	if got, err := f.ReadAt(b, 0); got < len(b) {
+		return err
+	}
+	_, err = f.WriteAt(b, 0)
+	return err
+}
+
+// dirSize is the number of bytes of the segments in a directory.
+func (s *Store) dirSize(dir string) int64 {
+	infos, err := s.fs.ReadDir(s.path(dir))
+	if err != nil {
+		return 0
+	}
+	var n int64
+	for _, i := range infos {
+		if _, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
+			n += i.Size
+		}
+	}
+	return n
+}

@@ -1,0 +1,263 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/leatstream/leat/internal/storage/producer"
+	"github.com/leatstream/leat/internal/storage/segment"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+var (
+	// ErrOffsetOutOfRange is returned for a read below the log's start or beyond its end.
+	ErrOffsetOutOfRange = errors.New("offset out of range")
+	// ErrOutOfOrderSequence is returned for a batch whose producer sequence does not follow.
+	ErrOutOfOrderSequence = producer.ErrOutOfOrderSequence
+	// ErrProducerFenced is returned for a batch with an older producer epoch than one seen before.
+	ErrProducerFenced = producer.ErrFenced
+	// ErrDiskFull is returned for an append that would use the reserved space; nothing was stored.
+	ErrDiskFull = errors.New("disk full")
+	// ErrBusy is returned where the system lacks something for a moment, such as file
+	// descriptors or memory; nothing was stored, and the same call may succeed later.
+	ErrBusy = errors.New("the system is short of files or memory")
+	// ErrFaulted is returned by a log that met damage or a failed write or sync and is
+	// read-only until that is mended and the node restarted.
+	ErrFaulted = errors.New("log is read-only after a fault")
+	// ErrClosed is returned by a closed or deleted log.
+	ErrClosed = errors.New("log is closed")
+)
+
+// errSync is returned where a sync failed. It never counts as a full disk or a busy
+// system, since trying again would not help.
+var errSync = errors.New("sync failed")
+
+// failure is the kind of an error of the file system, and with it what the store does:
+//
+//	transient  the same call is made again later; nothing is read-only for it
+//	full       records are refused, retriable, until there is room
+//	gone       the log was deleted or closed: nobody waits for it
+//	tainted    nobody knows what the disk has: the log is read-only until a restart
+type failure uint8
+
+const (
+	none failure = iota
+	transient
+	full
+	gone
+	tainted
+)
+
+// classify is the one place where errors of the file system are told apart.
+func classify(err error) failure {
+	switch {
+	case err == nil:
+		return none
+	case errors.Is(err, errSync), errors.Is(err, segment.ErrTainted):
+		return tainted
+	case errors.Is(err, ErrClosed), errors.Is(err, segment.ErrGone):
+		return gone
+	case errors.Is(err, vfs.ErrNoSpace), errors.Is(err, ErrDiskFull):
+		return full
+	case errors.Is(err, ErrBusy), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE),
+		errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
+		return transient
+	default:
+		return tainted
+	}
+}
+
+func isFull(err error) bool { return classify(err) == full }
+
+// nameError names an error of the file system so that callers can act on it.
+func nameError(err error) error {
+	switch classify(err) {
+	case full:
+		return fmt.Errorf("%w: %w", ErrDiskFull, err)
+	case transient:
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	case gone:
+		return fmt.Errorf("%w: %w", ErrClosed, err)
+	case none, tainted:
+	}
+	return err
+}
+
+// After a sync that failed, the kernel counts the file's pages as clean though the disk
+// does not have them: reads see them and later syncs report no error, also those of the
+// next process. So nothing of that file is relied on any more in this process, and the
+// next one, as long as the kernel is the same, trusts nothing that was not vouched for
+// before: it writes it anew before it syncs it. A note in the data directory says so.
+const noteFile = "sync-failed"
+
+// syncs makes files and directories durable and takes notice where that fails.
+type syncs struct {
+	s      *Store
+	failed atomic.Bool // a sync failed
+	// distrust says that a sync failed in an earlier process on this kernel. It is set
+	// before anything else runs.
+	distrust bool
+	// note is the file of the note, open and with room for it, since when it is needed there
+	// may be neither space nor descriptors; nil: it could not be made.
+	note vfs.File
+}
+
+// file makes a file durable.
+func (y *syncs) file(f vfs.File) error {
+	if err := f.Sync(); err != nil {
+		return y.take(err)
+	}
+	return nil
+}
+
+// dir makes the names in a directory durable; a missing one is vfs.ErrNotExist.
+func (y *syncs) dir(dir string) error {
+	err := y.s.fs.SyncDir(dir)
+	if err == nil || errors.Is(err, vfs.ErrNotExist) || classify(err) == transient {
+		return err
+	}
+	return y.take(err)
+}
+
+// take takes notice of a sync that failed: it writes the note for the next process.
+func (y *syncs) take(err error) error {
+	if !y.failed.Swap(true) {
+		if err := y.writeNote(y.s.cfg.BootID); err != nil {
+			y.s.log.Error("a failed sync could not be noted; restart the machine before the next start", "err", err)
+		}
+	}
+	return fmt.Errorf("%w: %v", errSync, err) //nolint:errorlint // it must not be taken for a full disk
+}
+
+// allSynced is the contents of the note where no sync failed.
+const allSynced = "none"
+
+// noteLen is the length of the note's file: a boot id, a line's end and spaces.
+const noteLen = 128
+
+func (y *syncs) writeNote(boot string) error {
+	if y.note == nil {
+		return errors.New("there was no room for the note")
+	}
+	b := []byte(boot + "\n" + strings.Repeat(" ", max(noteLen-1-len(boot), 0)))
+	_, err := y.note.WriteAt(b, 0)
+	return err
+}
+
+// readNote finds out whether an earlier process on this kernel left the note, and makes
+// ready for one of this process. A note that was cut short counts for this kernel, since
+// another one cannot be told from it.
+func (y *syncs) readNote() error {
+	name := y.s.path(noteFile)
+	b, err := y.s.readFile(name)
+	if err != nil {
+		return err
+	}
+	boot, _, whole := strings.Cut(string(b), "\n")
+	y.distrust = len(b) > 0 && (!whole || boot == y.s.cfg.BootID)
+	y.failed.Store(y.distrust)
+	if y.note, err = y.s.fs.Open(name, vfs.Create); err != nil {
+		y.s.log.Warn("a note of failed syncs has no room", "err", err)
+		return nil
+	}
+	boot = allSynced
+	if y.distrust {
+		boot = y.s.cfg.BootID
+	}
+	if err := y.writeNote(boot); err != nil {
+		y.s.log.Warn("a note of failed syncs has no room", "err", err)
+	}
+	return nil
+}
+
+func (y *syncs) close() {
+	if y.note != nil {
+		_ = y.note.Close() // it need not outlive the kernel
+	}
+}
+
+// fault is why a log is read-only.
+type fault struct {
+	err    error
+	damage bool // some batch is not what it was. Everything else that the log has can be relied on, and synced
+}
+
+// faults are those of logs that were found before the logs were opened. Safe for
+// concurrent use.
+type faults struct {
+	mu   sync.Mutex
+	logs map[LogID]error // guarded by mu
+}
+
+func (f *faults) set(id LogID, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.logs == nil {
+		f.logs = map[LogID]error{}
+	}
+	f.logs[id] = err
+}
+
+func (f *faults) get(id LogID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.logs[id]
+}
+
+func (f *faults) forget(id LogID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.logs, id)
+}
+
+// taint makes the log read-only for good, since nobody knows what the disk has of its
+// last bytes. Its records can still be read.
+func (l *Log) taint(err error) {
+	l.setFault(&fault{err: fmt.Errorf("%w: %w", ErrFaulted, err)})
+}
+
+// reportDamage makes the log read-only because of a batch that is not what it was, and
+// returns why, in words for who has to mend it. Appends from before are still made
+// durable.
+func (l *Log) reportDamage(g *segment.Segment, err error) error {
+	err = fmt.Errorf("%w: %s is damaged: %w; put back a good copy of the file and restart, "+
+		"or copy the records that can be read and delete the topic", ErrFaulted, g.Path(segment.LogSuffix), err)
+	l.setFault(&fault{err: err, damage: true})
+	return err
+}
+
+func (l *Log) setFault(f *fault) {
+	for {
+		old := l.fault.Load()
+		if old != nil && (!old.damage || f.damage) {
+			return
+		}
+		if l.fault.CompareAndSwap(old, f) {
+			l.s.log.Error("a log is read-only from now on; mend the disk and restart, or delete the topic",
+				"log", l.name, "err", f.err)
+			return
+		}
+	}
+}
+
+// isFaulted tells whether the log is read-only.
+func (l *Log) isFaulted() bool { return l.fault.Load() != nil }
+
+// isTainted tells whether the bytes that were written to the log's files last may not be
+// there.
+func (l *Log) isTainted() bool {
+	f := l.fault.Load()
+	return f != nil && !f.damage
+}
+
+// Fault is why the log is read-only; nil where it is not.
+func (l *Log) Fault() error {
+	if f := l.fault.Load(); f != nil {
+		return f.err
+	}
+	return nil
+}

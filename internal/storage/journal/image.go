@@ -1,0 +1,149 @@
+package journal
+
+import (
+	"hash/crc32"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+const (
+	roundHead = 64
+	block     = 4096
+	maxRound  = 4 << 20 // bytes of a round's parts, about; a larger write is split
+
+	minBuffer = 64 << 10
+)
+
+// Image is a write in the making: rounds with room for their heads, and parts. Appends
+// copy their bytes into it while those are in the processor's cache (BenchmarkCommit).
+// The zero Image is empty. It is for one goroutine at a time.
+type Image struct {
+	rounds []roundImage
+	spare  []byte // a buffer to be used again
+	bytes  int64  // of data
+}
+
+// roundImage is one round of an Image.
+type roundImage struct {
+	b   []byte // roundHead bytes of room, then parts
+	sum uint32 // of the checksums of the parts' heads
+}
+
+// Empty tells whether there is nothing to write.
+func (m *Image) Empty() bool { return len(m.rounds) == 0 }
+
+// Bytes is the number of bytes of segments in it.
+func (m *Image) Bytes() int64 { return m.bytes }
+
+// Reset empties the image; the memory of its first round is kept.
+func (m *Image) Reset() {
+	if len(m.rounds) > 0 {
+		m.spare = m.rounds[0].b[:0]
+	}
+	clear(m.rounds)
+	m.rounds, m.bytes = m.rounds[:0], 0
+}
+
+// Shrink lets go of memory of an empty image that is much more than need.
+func (m *Image) Shrink(need int) {
+	if len(m.rounds) == 0 && cap(m.spare) > 4*max(need, minBuffer) {
+		m.spare = nil
+	}
+}
+
+// FirstRound is the number of bytes of the first round: what Reset would keep.
+func (m *Image) FirstRound() int {
+	if len(m.rounds) == 0 {
+		return 0
+	}
+	return len(m.rounds[0].b)
+}
+
+// Add adds a part. bufs are the bytes of a Bytes part; they are copied. Where they do not
+// fit into a round they go on in the next one.
+func (m *Image) Add(p Part, bufs [][]byte, roundSize int) {
+	left := 0
+	for _, b := range bufs {
+		left += len(b)
+	}
+	m.bytes += int64(left)
+	room := m.openRound(&p, min(left, block/4), roundSize)
+	if left <= room {
+		m.addPart(p, bufs, left)
+		return
+	}
+	for left > 0 {
+		room := m.openRound(&p, min(left, block/4), roundSize)
+		n := min(left, room)
+		var now [][]byte
+		now, bufs = splitBuffers(bufs, n)
+		m.addPart(p, now, n)
+		p.Pos, left = p.Pos+int64(n), left-n
+	}
+}
+
+// splitBuffers parts buffers into those with the first n bytes and the rest.
+func splitBuffers(bufs [][]byte, n int) (first, rest [][]byte) {
+	for i, b := range bufs {
+		if len(b) >= n {
+			first = append(append(first, bufs[:i]...), b[:n])
+			rest = append(append(rest, b[n:]), bufs[i+1:]...)
+			return first, rest
+		}
+		n -= len(b)
+	}
+	return bufs, nil
+}
+
+// openRound sees to it that the last round has room for a part with at least n bytes, and
+// returns for how many it has.
+func (m *Image) openRound(p *Part, n, roundSize int) int {
+	need := partHead + len(p.Dir) + n
+	if k := len(m.rounds); k > 0 {
+		if left := roundHead + roundSize - len(m.rounds[k-1].b); left >= need {
+			return left - partHead - len(p.Dir)
+		}
+	}
+	b := m.spare
+	m.spare = nil
+	if cap(b) < roundHead {
+		b = vfs.Aligned(minBuffer)
+	}
+	m.rounds = append(m.rounds, roundImage{b: b[:roundHead]})
+	return roundSize - partHead - len(p.Dir)
+}
+
+// addPart adds a part that fits into the last round.
+func (m *Image) addPart(p Part, bufs [][]byte, n int) {
+	r := &m.rounds[len(m.rounds)-1]
+	end := len(r.b) + partHead + len(p.Dir) + n
+	if padded := end + block; padded > cap(r.b) {
+		r.b = growAligned(r.b, max(2*cap(r.b), padded))
+	}
+	var dataSum uint32
+	for _, b := range bufs {
+		dataSum = crc32.Update(dataSum, castagnoli, b)
+	}
+	var headSum uint32
+	r.b, headSum = appendHead(r.b, &p, n, dataSum)
+	for _, b := range bufs {
+		r.b = append(r.b, b...)
+	}
+	if len(r.b) != end {
+		panic("BUG: a part of the journal is not as long as its head says")
+	}
+	r.sum = addSum(r.sum, headSum)
+}
+
+// addSum adds the checksum of a part's head to those of the parts before it.
+func addSum(sum, headSum uint32) uint32 {
+	var b [4]byte
+	be.PutUint32(b[:], headSum)
+	return crc32.Update(sum, castagnoli, b[:])
+}
+
+// growAligned gives a buffer a larger capacity.
+func growAligned(b []byte, n int) []byte {
+	grown := vfs.Aligned(n)
+	return grown[:copy(grown, b)]
+}

@@ -1,0 +1,242 @@
+package journal
+
+import (
+	"hash/crc32"
+	"slices"
+)
+
+// Round is a round that Scan found.
+type Round struct {
+	Number uint64
+	Parts  []Part // valid during the visit
+	// Broken says that the round cannot be read whole: Parts are those that can. It was
+	// durable once, so acknowledged appends may be missing.
+	Broken bool
+
+	flags byte
+}
+
+// Begins tells whether the round is the first one of a write, Ends whether it is the last.
+func (r *Round) Begins() bool { return r.flags&flagGoesOn == 0 }
+
+// Ends tells whether the round is the last one of a write.
+func (r *Round) Ends() bool { return r.flags&flagFollows == 0 }
+
+// head is the head of a round and where it lies.
+type head struct {
+	file    *ringFile
+	pos     int64
+	number  uint64
+	prev    uint32
+	sum     uint32 // the head's own
+	parts   uint32 // checksum of the checksums of the parts' heads
+	payload int
+	flags   byte
+}
+
+// blocks is the number of bytes that the round takes in its file.
+func (h *head) blocks() int64 {
+	return (int64(roundHead+h.payload) + block - 1) / block * block
+}
+
+// scanner reads rounds.
+type scanner struct {
+	j     *Journal
+	files []*ringFile
+	buf   []byte
+	parts []Part
+}
+
+// Scan visits the rounds from a mark on and returns the mark of the next one. rewrite has
+// each round written once more as it is, so that the next sync makes it durable even if
+// one failed before.
+func (j *Journal) Scan(from Mark, rewrite bool, visit func(*Round) error) (Mark, error) {
+	j.mu.Lock()
+	s := &scanner{j: j, files: slices.Clone(j.files)}
+	j.mu.Unlock()
+	at := from
+	for {
+		h, r := s.find(at)
+		if r == nil {
+			if h, r = s.findBeyond(at); r == nil {
+				return at, nil
+			}
+		}
+		if err := visit(r); err != nil {
+			return at, err
+		}
+		if rewrite && !r.Broken {
+			if _, err := h.file.f.WriteAt(s.buf, h.pos); err != nil {
+				return at, err
+			}
+		}
+		j.mu.Lock()
+		h.file.last = max(h.file.last, h.number)
+		j.mu.Unlock()
+		at = Mark{File: h.file.number, Pos: h.pos + h.blocks(), Round: h.number + 1, Prev: h.sum}
+	}
+}
+
+// find reads the round of a mark: where the mark says, or at the beginning of a file.
+// There may be a torn one with the same number, too. nil: there is none.
+func (s *scanner) find(at Mark) (*head, *Round) {
+	follows := func(h *head) bool { return h.number == at.Round && h.prev == at.Prev }
+	if at.File < len(s.files) {
+		if h, r := s.readRound(s.files[at.File], at.Pos, follows); r != nil && !r.Broken {
+			return h, r
+		}
+	}
+	for _, f := range s.files {
+		if h, r := s.readRound(f, 0, follows); r != nil && !r.Broken {
+			return h, r
+		}
+	}
+	return nil, nil
+}
+
+// readHead reads the head of the round at a place; nil: there is none of this journal.
+func (s *scanner) readHead(f *ringFile, pos int64) *head {
+	var b [roundHead]byte
+	if !s.j.readAt(f, b[:], pos) {
+		return nil
+	}
+	return s.decodeHead(f, pos, b[:])
+}
+
+func (s *scanner) decodeHead(f *ringFile, pos int64, b []byte) *head {
+	h := &head{
+		file: f, pos: pos, number: be.Uint64(b[24:]), prev: be.Uint32(b[32:]), sum: be.Uint32(b[4:]),
+		parts: be.Uint32(b[36:]), payload: int(be.Uint32(b[40:])), flags: b[44],
+	}
+	if be.Uint32(b) != magicAndVersion || h.sum != crc32.Checksum(b[8:roundHead], castagnoli) ||
+		[16]byte(b[8:24]) != s.j.cfg.ID || h.payload == 0 || h.payload > 2*maxRound {
+		return nil
+	}
+	return h
+}
+
+// readRound reads the round at a place if its head is as wanted; nil: there is none. The
+// round is broken where its parts are not whole.
+func (s *scanner) readRound(f *ringFile, pos int64, wanted func(*head) bool) (*head, *Round) {
+	h := s.readHead(f, pos)
+	if h == nil || !wanted(h) {
+		return nil, nil
+	}
+	return h, s.readParts(h)
+}
+
+// readParts reads the parts of a round.
+func (s *scanner) readParts(h *head) *Round {
+	n := roundHead + h.payload
+	s.buf = slices.Grow(s.buf[:0], n)[:n]
+	r := &Round{Number: h.number, flags: h.flags}
+	s.parts = s.parts[:0]
+	if !s.j.readAt(h.file, s.buf, h.pos) {
+		r.Broken = true
+		return r
+	}
+	sum := uint32(0)
+	for rest := s.buf[roundHead:]; len(rest) > 0; {
+		f, after, err := cutPart(rest)
+		if err != nil {
+			r.Broken = true
+			break
+		}
+		if f.damaged {
+			r.Broken = true
+		} else {
+			s.parts = append(s.parts, f.part)
+		}
+		sum, rest = addSum(sum, f.headSum), after
+	}
+	r.Parts = s.parts
+	r.Broken = r.Broken || sum != h.parts
+	return r
+}
+
+// findBeyond looks for rounds that were written after the one of a mark, which is not
+// there or not whole. If the first round of a later write is found, the missing one was
+// durable once: it is damaged, and its number is the one that is returned, broken, with
+// the parts that can be read. The head's place is then such that the scan goes on with
+// the first round behind it that is whole.
+func (s *scanner) findBeyond(at Mark) (*head, *Round) {
+	later := s.laterHeads(at)
+	if !slices.ContainsFunc(later, func(h *head) bool { return h.flags&flagGoesOn == 0 }) {
+		return nil, nil // it was never complete: it is the journal's end
+	}
+	slices.SortFunc(later, func(a, b *head) int { return int(int64(a.number) - int64(b.number)) })
+	next := later[0]
+	// A scan of the next mark finds the round at its place, as if the broken one had ended there.
+	before := &head{file: next.file, pos: next.pos, number: next.number - 1, sum: next.prev, payload: -roundHead}
+	broken := &Round{Number: at.Round, Broken: true}
+	if h := s.headOf(at); h != nil {
+		if r := s.readParts(h); h.number == at.Round {
+			broken.Parts = r.Parts
+		}
+	}
+	return before, broken
+}
+
+// headOf finds the head of the round of a mark, whose parts may not be whole.
+func (s *scanner) headOf(at Mark) *head {
+	follows := func(h *head) bool { return h != nil && h.number == at.Round && h.prev == at.Prev }
+	if at.File < len(s.files) {
+		if h := s.readHead(s.files[at.File], at.Pos); follows(h) {
+			return h
+		}
+	}
+	for _, f := range s.files {
+		if h := s.readHead(f, 0); follows(h) {
+			return h
+		}
+	}
+	return nil
+}
+
+// laterHeads finds the heads of rounds with higher numbers than a mark's. Where the mark's
+// file has room for any round, they lie behind the mark or at the beginnings of other
+// files. Else the mark's round may have gone into a file whose beginning cannot be read:
+// then all files are looked through.
+func (s *scanner) laterHeads(at Mark) []*head {
+	fits := at.Pos+int64(s.j.RoundSize+roundHead+2*block) <= s.j.fileSize
+	var found []*head
+	for _, f := range s.files {
+		switch {
+		case f.number == at.File:
+			found = s.headsFrom(f, at.Pos, at.Round, found)
+		case !fits:
+			found = s.headsFrom(f, 0, at.Round, found)
+		default:
+			if h := s.readHead(f, 0); h != nil && h.number > at.Round {
+				found = append(found, h)
+			}
+		}
+	}
+	return found
+}
+
+// headsFrom finds heads in a file from a position on. It looks at each block only as long
+// as it does not know where the rounds lie.
+func (s *scanner) headsFrom(f *ringFile, pos int64, after uint64, found []*head) []*head {
+	b := make([]byte, 64*block)
+	for pos < s.j.fileSize {
+		n := int64(len(b))
+		for n > 0 && !s.j.readAt(f, b[:n], pos) {
+			n = n / 2 / block * block // near the file's end, or before bytes that cannot be read
+		}
+		if n == 0 {
+			pos += block
+			if size := f.size; pos >= size {
+				return found
+			}
+			continue
+		}
+		for k := int64(0); k < n; k += block {
+			if h := s.decodeHead(f, pos+k, b[k:k+roundHead]); h != nil && h.number > after {
+				found = append(found, h)
+			}
+		}
+		pos += n
+	}
+	return found
+}

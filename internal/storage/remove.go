@@ -1,0 +1,222 @@
+package storage
+
+import (
+	"errors"
+	"time"
+
+	"github.com/leatstream/leat/internal/storage/journal"
+	"github.com/leatstream/leat/internal/storage/segment"
+)
+
+// Delete forgets a log and frees its space in the background. Its directory is not known
+// under its name any more when Delete returns, so that a log of the same name can be made.
+func (s *Store) Delete(id LogID) {
+	s.mu.Lock()
+	l := s.logs[id]
+	delete(s.logs, id)
+	delete(s.waiting, id)
+	s.mu.Unlock()
+	s.faults.forget(id)
+	if l == nil {
+		s.points.Forget(id)
+		return
+	}
+	l.endUse(logDeleted)
+	l.pub.Lock() // a checkpoint may be noting its point
+	s.points.Forget(id)
+	l.pub.Unlock()
+	for _, g := range append(s.keeper.takeDropped(l), l.segments()...) {
+		g.CloseFile() // an open file's space is not free
+	}
+	// Recovery must not bring back the bytes that the journal has of it.
+	s.commit.noteLater(journal.Part{Kind: journal.Delete, ID: id, Dir: l.name})
+	if err := s.dirs.discard(id, l.name); err != nil {
+		s.log.Error("a deleted topic's directory could not be moved away; the next start does it", "dir", l.name, "err", err)
+	}
+	s.keeper.checkpointLater()
+}
+
+// removeDir has a deleted log's directory removed: the files in it now, since a full disk
+// cannot wait, the directory itself once its name is not needed any more.
+func (k *keeper) removeDir(name string) {
+	k.mu.Lock()
+	k.deleted = append(k.deleted, deletedLogDir{name, k.s.nextRound()})
+	k.removals = append(k.removals, removal{path: k.s.path(name), at: time.Now(), inside: true})
+	k.mu.Unlock()
+	k.checkpointLater()
+	k.wakeUp()
+}
+
+// nextRound is the number of the journal's next round; 0: recovery has not found it yet.
+func (s *Store) nextRound() uint64 {
+	if s.journal == nil {
+		return 0
+	}
+	return s.journal.Next()
+}
+
+// dropSegments has segments removed once both checkpoint files have the start that lies
+// above them. The log's pub is held.
+func (k *keeper) dropSegments(l *Log, segs []*segment.Segment) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, g := range segs {
+		k.dropped = append(k.dropped, droppedFile{l: l, g: g, after: -1})
+	}
+}
+
+// takeDropped takes a deleted log's segments off the list: they go with its directory.
+func (k *keeper) takeDropped(l *Log) (segs []*segment.Segment) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	kept := k.dropped[:0]
+	for _, d := range k.dropped {
+		if d.l == l {
+			segs = append(segs, d.g)
+		} else {
+			kept = append(kept, d)
+		}
+	}
+	clear(k.dropped[len(kept):])
+	k.dropped = kept
+	return segs
+}
+
+// removeSuperfluous removes segments and directories of which recovery needs nothing any
+// more. run is held.
+func (k *keeper) removeSuperfluous() {
+	k.mu.Lock()
+	var remove []droppedFile
+	kept := k.dropped[:0]
+	for _, d := range k.dropped {
+		if d.after < 0 && d.l.isStartSaved(d.g) {
+			d.after = k.saves + 2 // the start may have moved since this checkpoint took the points
+		}
+		switch {
+		case d.after < 0 || d.after > k.saves:
+			kept = append(kept, d)
+		default:
+			remove = append(remove, d)
+		}
+	}
+	clear(k.dropped[len(kept):])
+	k.dropped = kept
+	var names []string
+	dirs := k.deleted[:0]
+	for _, d := range k.deleted {
+		if d.round <= k.previous.Round {
+			names = append(names, d.name)
+		} else {
+			dirs = append(dirs, d)
+		}
+	}
+	k.deleted = dirs
+	more := len(kept)+len(dirs) > 0
+	k.mu.Unlock()
+	if more {
+		k.checkpointLater()
+	}
+	if len(names) > 0 {
+		if err := k.s.dirs.syncNames(); err != nil { // else a power cut could bring it back under its old name
+			k.s.log.Warn("deleted topics' directories stay for now", "err", err)
+			return
+		}
+	}
+	for _, name := range names {
+		k.remove(k.s.path(name), 0)
+	}
+	for _, d := range remove {
+		if err := k.removeSegment(d.l, d.g); err != nil && classify(err) != gone {
+			k.s.log.Warn("a segment could not be removed; it is tried again", "log", d.l.name, "segment", int64(d.g.Base()), "err", err)
+			k.mu.Lock()
+			k.dropped = append(k.dropped, d)
+			k.mu.Unlock()
+		}
+	}
+}
+
+// isStartSaved tells whether the log's point has a start above a segment.
+func (l *Log) isStartSaved(g *segment.Segment) bool {
+	p := l.s.points.Get(l.id)
+	_, next := g.End()
+	return p.Vouched && p.Start >= next && !l.isTainted()
+}
+
+// removeSegment takes a segment's files out of the log's directory and has them removed
+// after the topic's file.delete.delay.ms.
+func (k *keeper) removeSegment(l *Log, g *segment.Segment) error {
+	names, err := g.Discard()
+	for _, name := range names {
+		k.remove(name, l.options().FileDeleteDelay)
+	}
+	return err
+}
+
+// remove has a file or directory removed after a time.
+func (k *keeper) remove(path string, after time.Duration) {
+	k.mu.Lock()
+	k.removals = append(k.removals, removal{path: path, at: time.Now().Add(after)})
+	k.mu.Unlock()
+	k.wakeUp()
+}
+
+func (k *keeper) removeOne(r removal) error {
+	if !r.inside {
+		return k.s.fs.Remove(r.path)
+	}
+	infos, err := k.s.fs.ReadDir(r.path)
+	for _, i := range infos {
+		if i.Name != metadataFile {
+			err = errors.Join(err, k.s.fs.Remove(r.path+"/"+i.Name))
+		}
+	}
+	return err
+}
+
+// removalsAtOnce is how many directories or files the keeper removes until it looks at its
+// other work, and rests: 10,000 directories take a second, in which checkpoints are due and
+// rounds wait for the file system.
+const removalsAtOnce = 16
+
+// removeDue removes some of the files that are due; untilNext tells that the rest is. A large
+// directory takes a while; nobody waits for it.
+func (k *keeper) removeDue(now time.Time) {
+	due, more := k.takeRemovals(now)
+	for _, r := range due {
+		if k.s.closing.Load() {
+			return // the next start goes on
+		}
+		if err := k.removeOne(r); err != nil {
+			k.s.log.Warn("a deleted file could not be removed", "path", r.path, "err", err)
+		}
+	}
+	switch {
+	case more && !k.hastens.Load():
+		time.Sleep(restFor)
+	case len(due) > 0 && !more:
+		k.s.space.look()
+	}
+}
+
+// takeRemovals takes a few removals that are due; more is true where others may be.
+func (k *keeper) takeRemovals(now time.Time) (due []removal, more bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	left := k.removals[:0]
+	for i, r := range k.removals {
+		if len(due) == removalsAtOnce {
+			left, more = append(left, k.removals[i:]...), true
+			break
+		}
+		if r.at.After(now) {
+			left = append(left, r)
+		} else {
+			due = append(due, r)
+		}
+	}
+	clear(k.removals[len(left):])
+	if k.removals = left; len(left) == 0 {
+		k.removals = nil // it may have been long
+	}
+	return due, more
+}

@@ -1,0 +1,29 @@
+package segment
+
+import (
+	"testing"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// TestCursorsAreBounded proves that readers who never come back leave a bounded
+// number of cursors, and that those used last are kept.
+func TestCursorsAreBounded(t *testing.T) {
+	var s cursors
+	g := &Segment{}
+	for i := range 3 * maxCursors {
+		s.put(&cursor{place: cursorKey{g, record.Offset(i)}})
+		s.put(&cursor{place: cursorKey{g, record.Offset(i)}, pos: 1}) // another reader at the same place
+	}
+	if len(s.at) != maxCursors {
+		t.Fatalf("%d are kept, not %d", len(s.at), maxCursors)
+	}
+	for i := 2 * maxCursors; i < 3*maxCursors; i++ {
+		if c := s.take(cursorKey{g, record.Offset(i)}); c == nil || c.pos != 0 {
+			t.Fatalf("the one at %d: %v", i, c)
+		}
+	}
+	if len(s.at) != 0 {
+		t.Errorf("%d are left", len(s.at))
+	}
+}

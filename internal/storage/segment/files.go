@@ -1,0 +1,205 @@
+package segment
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// Files keeps segment files of all logs of a store open, a bounded number of them: about
+// those that were used last (the clock algorithm). It also remembers where readers of
+// old records will go on (cursors).
+type Files struct {
+	fs    vfs.FS
+	limit int
+	log   *slog.Logger
+	sync  func(vfs.File) error
+
+	cursors cursors
+
+	mu   sync.Mutex
+	kept []*handle // guarded by mu
+	hand int       // guarded by mu: where the clock stands
+}
+
+// NewFiles makes an empty set of open files. limit is how many may be open at a time,
+// syncFile makes a file durable and takes notice where that fails.
+func NewFiles(fs vfs.FS, limit int, log *slog.Logger, syncFile func(vfs.File) error) *Files {
+	return &Files{fs: fs, limit: limit, log: log, sync: syncFile}
+}
+
+// handle is an open file and the number of its users. The last one closes it.
+type handle struct {
+	f    vfs.File
+	refs atomic.Int32 // its users, and one for Files, which keeps it open; 0: closed
+	used atomic.Bool  // since Files last looked for one to close
+	at   int          // its place in Files.kept; guarded by Files.mu
+	seg  *Segment
+}
+
+// acquire adds a user; it returns false where the file was closed meanwhile.
+func (h *handle) acquire() bool {
+	for {
+		n := h.refs.Load()
+		if n == 0 {
+			return false
+		}
+		if h.refs.CompareAndSwap(n, n+1) {
+			if !h.used.Load() {
+				h.used.Store(true)
+			}
+			return true
+		}
+	}
+}
+
+// release takes a user away.
+func (h *handle) release() {
+	if h.refs.Add(-1) == 0 {
+		h.close()
+	}
+}
+
+// close ends the use of the file. Bytes that must last were synced, so that nothing
+// depends on its outcome.
+func (h *handle) close() { _ = h.f.Close() }
+
+// open opens a segment's file and keeps it open. Two callers may do so at a time: the
+// second one's file is closed again.
+func (f *Files) open(g *Segment, mode vfs.Mode) (*handle, error) {
+	var file vfs.File
+	err := g.dir.Do(func() (err error) {
+		file, err = f.openFile(g.Path(LogSuffix), mode)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	h := &handle{f: file, seg: g}
+	h.refs.Store(2)
+	h.used.Store(true)
+	f.mu.Lock()
+	if other := g.h.Load(); other != nil && other.acquire() {
+		f.mu.Unlock()
+		h.close()
+		return other, nil
+	}
+	g.h.Store(h)
+	h.at = len(f.kept)
+	f.kept = append(f.kept, h)
+	victim := f.evictLocked(f.limit)
+	f.mu.Unlock()
+	if victim != nil {
+		victim.close()
+	}
+	return h, nil
+}
+
+// outOfFiles tells whether the process or the system has too many open files.
+func outOfFiles(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// openFile opens a file, and makes room for it where the process has too many open.
+func (f *Files) openFile(name string, mode vfs.Mode) (vfs.File, error) {
+	file, err := f.fs.Open(name, mode)
+	for outOfFiles(err) && f.closeUnused() {
+		file, err = f.fs.Open(name, mode)
+	}
+	return file, err
+}
+
+// closeUnused closes one file that nobody uses; it returns false where there is none.
+func (f *Files) closeUnused() bool {
+	f.mu.Lock()
+	victim := f.evictLocked(0)
+	f.mu.Unlock()
+	if victim == nil {
+		return false
+	}
+	victim.close()
+	return true
+}
+
+// evictLocked takes an unused file out where more than limit are open. All of them may
+// be in use, so it looks at each twice at most. mu is held.
+func (f *Files) evictLocked(limit int) *handle {
+	if len(f.kept) <= limit {
+		return nil
+	}
+	for range 2 * len(f.kept) {
+		f.hand = (f.hand + 1) % len(f.kept)
+		h := f.kept[f.hand]
+		if h.used.Swap(false) || !h.refs.CompareAndSwap(1, 0) {
+			continue
+		}
+		h.seg.h.CompareAndSwap(h, nil)
+		f.removeLocked(h)
+		return h
+	}
+	return nil
+}
+
+// removeLocked takes a file out of the list. mu is held.
+func (f *Files) removeLocked(h *handle) {
+	last := f.kept[len(f.kept)-1]
+	f.kept[h.at], last.at = last, h.at
+	f.kept[len(f.kept)-1] = nil
+	f.kept = f.kept[:len(f.kept)-1]
+}
+
+// forget closes a segment's file as soon as nobody uses it.
+func (f *Files) forget(g *Segment) {
+	f.mu.Lock()
+	h := g.h.Swap(nil)
+	if h != nil {
+		f.removeLocked(h)
+	}
+	f.mu.Unlock()
+	if h != nil {
+		h.release()
+	}
+}
+
+// Close closes all files; those that are in use when their users release them.
+func (f *Files) Close() {
+	f.mu.Lock()
+	kept := f.kept
+	f.kept = nil
+	for _, h := range kept {
+		h.seg.h.Store(nil)
+	}
+	f.mu.Unlock()
+	for _, h := range kept {
+		h.release()
+	}
+}
+
+// writeFile writes b into a file from off on, making it where it is missing.
+func (f *Files) writeFile(name string, b []byte, off int64) error {
+	file, err := f.openFile(name, vfs.Create)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(b, off)
+	return errors.Join(err, file.Close())
+}
+
+// replaceFile gives a file new contents in one step for who reads it. A crash may leave
+// the old contents, the new ones or an empty file.
+func (f *Files) replaceFile(name string, b []byte) error {
+	tmp := name + ".tmp"
+	file, err := f.openFile(tmp, vfs.Fresh)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt(b, 0)
+	if err = errors.Join(err, file.Close()); err != nil {
+		return errors.Join(err, f.fs.Remove(tmp))
+	}
+	return f.fs.Rename(tmp, name)
+}

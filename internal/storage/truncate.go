@@ -1,0 +1,205 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/journal"
+	"github.com/leatstream/leat/internal/storage/segment"
+)
+
+// Truncate cuts the log, so that no record lies at an offset or beyond it: it ends with the
+// last batch that lies below as a whole. The committed end falls with it. It is durable when
+// Truncate returns.
+//
+// The cut goes through these states, of which the journal has two, so that whatever happens
+// on the way no byte comes back from beyond the cut, and no byte that is appended after it is
+// lost:
+//
+//	settled      no round under way has bytes of the log
+//	announced    the journal has the cut (Truncate): a recovery makes it
+//	cut          the files are cut, durably
+//	confirmed    the journal says so (Truncated): a recovery leaves the files as they are
+//
+// A failure between announced and confirmed makes the log read-only until a restart.
+func (l *Log) Truncate(to record.Offset) error {
+	l.s.keeper.run.Lock() // a checkpoint may be about to vouch for the bytes that go
+	defer l.s.keeper.run.Unlock()
+	l.mu.Lock() // held over it all: nothing may be appended meanwhile
+	defer l.mu.Unlock()
+	if err := l.makeUsableLocked(); err != nil {
+		return err
+	}
+	if err := l.Fault(); err != nil {
+		return err
+	}
+	start, end := record.Offset(l.start.Load()), record.Offset(l.end.Load())
+	if to >= end {
+		return nil
+	}
+	if to < start {
+		return fmt.Errorf("%w: %d lies below the log's start, %d", ErrOffsetOutOfRange, to, start)
+	}
+	if l.s.journal.Lost() != nil {
+		return fmt.Errorf("%w: the log cannot be truncated while the journal cannot be written; restart the node", ErrBusy)
+	}
+	at, err := l.findCut(to)
+	if err != nil {
+		return err
+	}
+	at.Next = max(at.Next, start) // the start is known to be durable, and lies in a gap
+	if err := l.s.commit.settle(); err != nil {
+		return err
+	}
+	note := journal.Part{Kind: journal.Truncate, ID: l.id, Dir: l.name, Base: at.Segment.Base(), Pos: at.Pos, Offset: at.Next}
+	l.pub.Lock()
+	if l.due.journal == 0 { // the note is to stay in the journal until a checkpoint has the log's new end
+		l.due.journal = l.s.journal.Next()
+	}
+	l.listLocked()
+	l.pub.Unlock()
+	if err := l.s.commit.putNote(note); errors.Is(err, errNotNoted) {
+		if err := l.s.journal.Lost(); err != nil { // nobody knows whether it has the note
+			l.taint(err)
+			return l.Fault()
+		}
+		return fmt.Errorf("%w: the log cannot be truncated while the journal takes no notes", ErrBusy)
+	} else if err != nil {
+		return err
+	}
+	err = l.cut(at)
+	if err == nil {
+		note.Kind = journal.Truncated
+		err = l.s.commit.putNote(note)
+	}
+	if err != nil {
+		l.taint(fmt.Errorf("truncating to offset %d: %w", at.Next, err))
+		return l.Fault()
+	}
+	return nil
+}
+
+// findCut finds the end of the last batch before the one that holds an offset, or before the
+// first one after it. A log ends where a batch ends, never within a gap: no file would tell.
+func (l *Log) findCut(to record.Offset) (Position, error) {
+	segs := l.segments()
+	i := len(segs) - 1
+	for i > 0 && segs[i].Base() > to {
+		i--
+	}
+	g := segs[i]
+	found, err := g.Locate(to)
+	if errors.Is(err, io.EOF) {
+		size, next := g.End()
+		return Position{g, size, next}, nil
+	}
+	if err != nil {
+		return Position{}, l.explainRead(g, to, err)
+	}
+	if found.Pos == 0 {
+		return Position{g, 0, g.Base()}, nil
+	}
+	base, err := g.LastBaseAt(found.Pos - 1)
+	if err == nil {
+		found, err = g.Locate(base)
+	}
+	if err != nil {
+		return Position{}, l.explainRead(g, to, err)
+	}
+	return Position{g, found.End, found.Next}, nil
+}
+
+// cut cuts the files and everything in memory. mu is held.
+func (l *Log) cut(at Position) error {
+	l.pub.Lock()
+	l.end.Store(int64(at.Next)) // from here on no reader gets beyond the cut
+	l.commitTo.Store(min(l.commitTo.Load(), int64(at.Next)))
+	l.highWatermark.Store(min(l.highWatermark.Load(), int64(at.Next)))
+	l.owed.Store(0)
+	l.epochs = l.epochs.cut(at.Next)
+	l.due.epochs = true
+	n := slices.Index(l.segs, at.Segment)
+	kept, dropped := l.segs[:n:n], l.segs[n+1:]
+	snaps := l.snapshots
+	l.pub.Unlock()
+	l.s.points.Lower(l.id, at.Segment.Base(), at.Pos, at.Next)
+	last, err := at.Segment.Truncate(at.Pos, at.Next, time.Now().UnixMilli())
+	if err != nil {
+		return err
+	}
+	l.pub.Lock()
+	l.segs = append(kept, last)
+	switch {
+	case l.stable.Next >= at.Next:
+		l.stable = Position{last, at.Pos, at.Next}
+	case l.stable.Segment == at.Segment:
+		l.stable.Segment = last
+	}
+	l.pub.Unlock()
+	for _, g := range dropped {
+		if err := l.s.keeper.removeSegment(l, g); err != nil {
+			return err
+		}
+	}
+	if err := l.cutSnapshots(snaps, at.Next); err != nil {
+		return err
+	}
+	l.writer = nil // its producers are read anew
+	return l.s.syncs.dir(l.dir.Path())
+}
+
+// cutSnapshots removes the producer snapshots that have more than the log has.
+func (l *Log) cutSnapshots(old snapshots, end record.Offset) error {
+	left := old
+	if old.newest > end {
+		left.newest, left.previous = old.previous, -1
+	}
+	if left.newest > end {
+		left.newest = -1
+	}
+	left.truthTo = min(old.truthTo, end)
+	if left.newest != old.newest {
+		left.truthTo = left.newest // -1: all of the log is read
+	}
+	l.opened.Snapshot, l.opened.ProducersAt = left.newest, left.truthTo
+	l.pub.Lock()
+	l.snapshots = left
+	l.pub.Unlock()
+	for _, at := range []record.Offset{old.newest, old.previous} {
+		if at > end {
+			if err := l.s.fs.Remove(l.dir.Path(segment.FileName(at, snapshotSuffix))); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// StartAt has an empty log begin with an offset, as a mirror of a log does whose first
+// records are gone. It is durable when StartAt returns.
+func (l *Log) StartAt(o record.Offset) error {
+	l.mu.Lock()
+	if err := l.makeUsableLocked(); err != nil {
+		l.mu.Unlock()
+		return err
+	}
+	if len(l.segments()) > 0 || o < record.Offset(l.end.Load()) {
+		l.mu.Unlock()
+		return fmt.Errorf("%w: the log has records, or ends beyond %d", ErrOffsetOutOfRange, o)
+	}
+	l.start.Store(int64(o))
+	l.end.Store(int64(o))
+	l.commitTo.Store(int64(o))
+	l.writer = nil
+	l.mu.Unlock()
+	l.s.points.RaiseStart(l.id, o)
+	err := l.s.commit.putNote(journal.Part{Kind: journal.Start, ID: l.id, Dir: l.name, Offset: o})
+	if errors.Is(err, errNotNoted) {
+		err = l.s.keeper.savePoints()
+	}
+	return err
+}
