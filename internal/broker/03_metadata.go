@@ -50,18 +50,20 @@ func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error 
 	if r.Version >= 8 && r.Version <= 10 && req.IncludeClusterAuthorizedOperations {
 		resp.AuthorizedOperations = clusterOperations
 	}
-	d := topicDescriber{m: m, operations: r.Version >= 8 && req.IncludeTopicAuthorizedOperations}
+	d := topicDescriber{m: m, operations: r.Version >= 8 && req.IncludeTopicAuthorizedOperations, codes: codes}
 	if all {
-		resp.Topics = make([]kmsg.MetadataResponseTopic, 0, m.NumTopics())
+		d.list = make([]describedTopic, 0, m.NumTopics())
 		for t := range m.Topics() {
-			resp.Topics = append(resp.Topics, d.topic(t))
+			d.list = append(d.list, describedTopic{topic: t})
 		}
 	} else {
-		resp.Topics = d.asked(req.Topics, codes)
+		d.ask(req.Topics)
 	}
-	r.Reply(resp)
-	return nil
+	return b.replyList(r, resp, list{n: len(d.list), memory: topicMemory * int64(len(d.list)), with: d.answer})
 }
+
+// topicMemory is about what a topic of an answer keeps in memory until it is sent.
+const topicMemory = 64
 
 // badMetadata tells what is wrong with a request as a whole: topics cannot be asked
 // for by id before version 12, nor by nothing at all.
@@ -136,17 +138,37 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 	return b.cfg.Image(), codes
 }
 
-// topicDescriber writes topics into answers.
+// topicDescriber writes topics into answers, in any order and as often as it is
+// asked to, always the same way.
 type topicDescriber struct {
 	m          *meta.Image
 	operations bool
+	codes      map[string]int16 // why topics could not be made
+	list       []describedTopic
 }
 
-// asked are the topics that a client named, each of them once. Where ids are given,
+// describedTopic is a topic of an answer: one that there is, or the name or the id
+// of one that there is not.
+type describedTopic struct {
+	topic *meta.Topic
+	name  *string
+	id    meta.UUID
+}
+
+// answer is the answer with topic i alone; none for -1.
+func (d *topicDescriber) answer(i int) kmsg.Response {
+	resp := kmsg.NewPtrMetadataResponse()
+	if i >= 0 {
+		resp.Topics = []kmsg.MetadataResponseTopic{d.described(&d.list[i])}
+	}
+	return resp
+}
+
+// ask enters the topics that a client named, each of them once. Where ids are given,
 // names are not looked at.
-func (d *topicDescriber) asked(topics []kmsg.MetadataRequestTopic, codes map[string]int16) []kmsg.MetadataResponseTopic {
+func (d *topicDescriber) ask(topics []kmsg.MetadataRequestTopic) {
 	byID := slices.ContainsFunc(topics, func(t kmsg.MetadataRequestTopic) bool { return t.TopicID != [16]byte{} })
-	list := make([]kmsg.MetadataResponseTopic, 0, len(topics))
+	d.list = make([]describedTopic, 0, len(topics))
 	names := make(map[string]struct{}, len(topics))
 	ids := make(map[meta.UUID]struct{})
 	for i := range topics {
@@ -157,34 +179,36 @@ func (d *topicDescriber) asked(topics []kmsg.MetadataRequestTopic, codes map[str
 				continue
 			}
 			ids[t.TopicID] = struct{}{}
-			if found := d.m.TopicByID(t.TopicID); found != nil {
-				list = append(list, d.topic(found))
-			} else {
-				missing := kmsg.NewMetadataResponseTopic()
-				missing.TopicID, missing.ErrorCode = t.TopicID, kerr.UnknownTopicID.Code
-				list = append(list, missing)
-			}
+			d.list = append(d.list, describedTopic{topic: d.m.TopicByID(t.TopicID), id: t.TopicID})
 		case !byID && t.Topic != nil:
 			if _, twice := names[*t.Topic]; twice {
 				continue
 			}
 			names[*t.Topic] = struct{}{}
-			list = append(list, d.named(*t.Topic, codes))
+			d.list = append(d.list, describedTopic{topic: d.m.Topic(*t.Topic), name: t.Topic})
 		}
 	}
-	return list
 }
 
-func (d *topicDescriber) named(name string, codes map[string]int16) kmsg.MetadataResponseTopic {
-	if t := d.m.Topic(name); t != nil {
-		return d.topic(t)
+func (d *topicDescriber) described(t *describedTopic) kmsg.MetadataResponseTopic {
+	switch {
+	case t.topic != nil:
+		return d.topic(t.topic)
+	case t.name != nil:
+		return d.missing(*t.name)
 	}
+	missing := kmsg.NewMetadataResponseTopic()
+	missing.TopicID, missing.ErrorCode = t.id, kerr.UnknownTopicID.Code
+	return missing
+}
+
+func (d *topicDescriber) missing(name string) kmsg.MetadataResponseTopic {
 	missing := kmsg.NewMetadataResponseTopic()
 	missing.Topic, missing.IsInternal = &name, meta.InternalTopic(name)
 	missing.ErrorCode = kerr.UnknownTopicOrPartition.Code
 	if controller.CheckTopicName(name) != nil {
 		missing.ErrorCode = kerr.InvalidTopicException.Code
-	} else if code, ok := codes[name]; ok {
+	} else if code, ok := d.codes[name]; ok {
 		missing.ErrorCode = code
 	}
 	if d.operations {

@@ -42,9 +42,11 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 	ctx, cancel := b.within(req.TimeoutMillis)
 	defer cancel()
 	made, err := b.cfg.Controller.CreateTopics(ctx, asked, req.ValidateOnly)
-	resp := kmsg.NewPtrCreateTopicsResponse()
-	m := b.cfg.Image()
-	for i := range asked {
+	m, withConfigs := b.cfg.Image(), r.Version >= 5
+	topic := func(i int) kmsg.CreateTopicsResponseTopic {
+		if i >= len(asked) {
+			return refused[i-len(asked)]
+		}
 		rt := kmsg.NewCreateTopicsResponseTopic()
 		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = asked[i].Name, -1, -1
 		var c controller.CreatedTopic
@@ -54,16 +56,24 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 		rt.ErrorCode, rt.ErrorMessage = outcome(c.Err, err)
 		if rt.ErrorCode == none {
 			rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = c.ID, c.Partitions, c.ReplicationFactor
-			if r.Version >= 5 {
+			if withConfigs {
 				rt.Configs = b.createdConfigs(m, c.Configs)
 			}
 		}
-		resp.Topics = append(resp.Topics, rt)
+		return rt
 	}
-	resp.Topics = append(resp.Topics, refused...)
-	r.Reply(resp)
-	return nil
+	n := len(asked) + len(refused)
+	return b.replyList(r, kmsg.NewPtrCreateTopicsResponse(), list{n: n, memory: newTopicMemory * int64(n), with: func(i int) kmsg.Response {
+		resp := kmsg.NewPtrCreateTopicsResponse()
+		if i >= 0 {
+			resp.Topics = []kmsg.CreateTopicsResponseTopic{topic(i)}
+		}
+		return resp
+	}})
 }
+
+// newTopicMemory is about what a topic of an answer keeps in memory until it is sent.
+const newTopicMemory = 512
 
 func refusedTopic(name, message string) kmsg.CreateTopicsResponseTopic {
 	rt := kmsg.NewCreateTopicsResponseTopic()

@@ -19,49 +19,89 @@ import (
 // A topic, a group and this broker have every config there is, with its default; the
 // resource "" of brokers has what was set for all of them. Secrets have no value.
 
-// maxDescribed bounds one answer, in bytes: a resource takes a hundred bytes to ask
-// for and a hundred thousand to describe.
-const maxDescribed = 64 << 20
-
 func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeConfigsRequest)
-	resp := kmsg.NewPtrDescribeConfigsResponse()
-	m := b.cfg.Image()
-	size := 0
+	d := configDescriber{b: b, m: b.cfg.Image(), req: req, refused: make(map[int]bool)}
+	memory, repeated, seen := int64(0), 0, make(map[config.Resource]struct{}, len(req.Resources))
 	for i := range req.Resources {
 		asked := &req.Resources[i]
-		var entries []config.Entry
-		err := &controller.Error{Kind: controller.PolicyViolation, Message: "The answer would be too large: ask for fewer resources or configs at a time."}
-		if size < maxDescribed {
-			entries, err = b.entries(m, config.ResourceType(asked.ResourceType), asked.ResourceName)
-		}
-		rr := kmsg.NewDescribeConfigsResponseResource()
-		rr.ResourceType, rr.ResourceName = asked.ResourceType, asked.ResourceName
-		if rr.ErrorCode, rr.ErrorMessage = outcome(err, nil); err == nil || err.Message == "" {
-			rr.ErrorMessage = new(string) // Kafka's message is empty here, not null
-		}
-		wanted := make(map[string]struct{}, len(asked.ConfigNames))
+		memory += resourceMemory + int64(len(asked.ResourceName))
 		for _, name := range asked.ConfigNames {
-			wanted[name] = struct{}{}
+			memory += configNameMemory + int64(len(name))
 		}
-		for j := range entries {
-			if _, ok := wanted[entries[j].Def.Name]; !ok && len(wanted) > 0 {
-				continue
-			}
-			rr.Configs = append(rr.Configs, describedConfig(&entries[j], config.ResourceType(asked.ResourceType), req))
-			size += describedSize(&entries[j], req)
+		at := config.Resource{Type: config.ResourceType(asked.ResourceType), Name: asked.ResourceName}
+		if _, again := seen[at]; again {
+			repeated++
+			d.refused[i] = repeated > maxRepeated
 		}
-		resp.Resources = append(resp.Resources, rr)
+		seen[at] = struct{}{}
 	}
-	r.Reply(resp)
-	return nil
+	d.loggers = b.describeLoggers()
+	return b.replyList(r, kmsg.NewPtrDescribeConfigsResponse(), list{n: len(req.Resources), memory: memory, with: d.answer})
+}
+
+// maxRepeated resources may be named again in one request: a node has some hundred
+// kilobytes to tell of itself, and nobody has to hear that thousands of times.
+const maxRepeated = 100
+
+// About what a request keeps in memory for each resource that it names, and for
+// each of the configs.
+const (
+	resourceMemory   = 160
+	configNameMemory = 16
+)
+
+// configDescriber describes the resources of a request, in any order and as often
+// as it is asked to, always the same way.
+type configDescriber struct {
+	b       *Broker
+	m       *meta.Image
+	req     *kmsg.DescribeConfigsRequest
+	loggers []config.Entry
+	refused map[int]bool // resources that were named before too often
+}
+
+// answer is the answer with resource i alone; none for -1.
+func (d *configDescriber) answer(i int) kmsg.Response {
+	resp := kmsg.NewPtrDescribeConfigsResponse()
+	if i >= 0 {
+		resp.Resources = append(resp.Resources, d.resource(i))
+	}
+	return resp
+}
+
+func (d *configDescriber) resource(i int) kmsg.DescribeConfigsResponseResource {
+	asked := &d.req.Resources[i]
+	t := config.ResourceType(asked.ResourceType)
+	var entries []config.Entry
+	err := &controller.Error{Kind: controller.InvalidRequest, Message: "The same resources are named too often."}
+	if !d.refused[i] {
+		entries, err = d.entries(t, asked.ResourceName)
+	}
+	rr := kmsg.NewDescribeConfigsResponseResource()
+	rr.ResourceType, rr.ResourceName = asked.ResourceType, asked.ResourceName
+	if rr.ErrorCode, rr.ErrorMessage = outcome(err, nil); err == nil || err.Message == "" {
+		rr.ErrorMessage = new(string) // Kafka's message is empty here, not null
+	}
+	wanted := make(map[string]struct{}, len(asked.ConfigNames))
+	for _, name := range asked.ConfigNames {
+		wanted[name] = struct{}{}
+	}
+	for j := range entries {
+		if _, ok := wanted[entries[j].Def.Name]; !ok && len(wanted) > 0 {
+			continue
+		}
+		rr.Configs = append(rr.Configs, describedConfig(&entries[j], t, d.req))
+	}
+	return rr
 }
 
 // entries are the configs of a resource.
-func (b *Broker) entries(m *meta.Image, t config.ResourceType, name string) ([]config.Entry, *controller.Error) {
+func (d *configDescriber) entries(t config.ResourceType, name string) ([]config.Entry, *controller.Error) {
 	refuse := func(format string, args ...any) ([]config.Entry, *controller.Error) {
 		return nil, &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}
 	}
+	b, m := d.b, d.m
 	view, set := m.View(b.cfg.Static), m.Overrides(config.Resource{Type: t, Name: name})
 	switch t {
 	case config.Topic:
@@ -81,7 +121,7 @@ func (b *Broker) entries(m *meta.Image, t config.ResourceType, name string) ([]c
 			return nil, err
 		}
 		if t == config.BrokerLogger {
-			return b.describeLoggers(), nil
+			return d.loggers, nil
 		}
 		return view.BrokerEntries(), nil
 	case config.Group:
@@ -118,20 +158,6 @@ func (b *Broker) thisBroker(t config.ResourceType, name string) *controller.Erro
 	default:
 		return refuse("Unexpected broker id, expected %d or empty string, but received %s", b.cfg.NodeID, name)
 	}
-}
-
-// describedSize is about how many bytes a config takes in an answer.
-func describedSize(e *config.Entry, req *kmsg.DescribeConfigsRequest) int {
-	n := len(e.Def.Name) + len(e.Value) + 20
-	if req.IncludeDocumentation {
-		n += len(e.Def.Doc)
-	}
-	if req.IncludeSynonyms {
-		for i := range e.Synonyms {
-			n += len(e.Synonyms[i].Name) + len(e.Synonyms[i].Value) + 8
-		}
-	}
-	return n
 }
 
 func describedConfig(e *config.Entry, t config.ResourceType, req *kmsg.DescribeConfigsRequest) kmsg.DescribeConfigsResponseResourceConfig {
