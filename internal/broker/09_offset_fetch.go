@@ -22,16 +22,23 @@ import (
 func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.OffsetFetchRequest)
 	if r.Version < 8 {
-		b.offsetFetchOne(r, req)
-		return nil
+		return b.offsetFetchOne(r, req)
 	}
 	req.Groups = onceAll(req.Groups)
+	for i := range req.Groups {
+		onceEach(req.Groups[i].Topics)
+	}
+	held, err := b.reserveAnswer(b.groupAnswer())
+	if err != nil {
+		return err
+	}
 	image := b.cfg.Image()
 	unknown := make([][]kmsg.OffsetFetchResponseGroupTopic, len(req.Groups))
 	for i := range req.Groups {
 		unknown[i] = resolve(image, &req.Groups[i], r.Version >= 10)
 	}
 	b.cfg.Groups.Fetch(req.Groups, contained(r, func(groups []kmsg.OffsetFetchResponseGroup) {
+		defer held.Release()
 		resp := kmsg.NewPtrOffsetFetchResponse()
 		resp.Groups = groups
 		for i := range groups {
@@ -44,7 +51,7 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 			}
 			g.Topics = append(g.Topics, unknown[i]...)
 		}
-		r.Reply(resp)
+		b.replyHeld(r, resp, &held)
 	}))
 	return nil
 }
@@ -61,6 +68,31 @@ func onceAll(groups []kmsg.OffsetFetchRequestGroup) []kmsg.OffsetFetchRequestGro
 		seen[g.Group] = struct{}{}
 		return again
 	})
+}
+
+// onceEach drops partitions that are asked for a second time, for the same reason.
+func onceEach(topics []kmsg.OffsetFetchRequestGroupTopic) {
+	type place struct {
+		topic     string
+		id        [16]byte
+		partition int32
+	}
+	seen := make(map[place]struct{})
+	for i := range topics {
+		t := &topics[i]
+		t.Partitions = slices.DeleteFunc(t.Partitions, func(n int32) bool {
+			at := place{t.Topic, t.TopicID, n}
+			_, again := seen[at]
+			seen[at] = struct{}{}
+			return again
+		})
+	}
+}
+
+// groupAnswer bounds what an answer about groups takes while it is built: none tells
+// more than the groups keep, as structures and as bytes.
+func (b *Broker) groupAnswer() int64 {
+	return elementMemory + 2*b.cfg.Groups.MemoryUsed()
 }
 
 // resolve completes the names and ids of the topics that a group is asked for.
@@ -98,7 +130,8 @@ func identify(image *meta.Image, topics []kmsg.OffsetFetchResponseGroupTopic) []
 }
 
 // offsetFetchOne answers the versions that ask for one group.
-func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) {
+func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) error {
+	version := r.Version
 	g := kmsg.NewOffsetFetchRequestGroup()
 	g.Group = req.Group
 	if req.Topics != nil || r.Version < 2 {
@@ -107,10 +140,17 @@ func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) {
 			g.Topics[i].Topic, g.Topics[i].Partitions = t.Topic, t.Partitions
 		}
 	}
+	onceEach(g.Topics)
 	_ = resolve(b.cfg.Image(), &g, false) // by name nothing is taken out
+	held, err := b.reserveAnswer(b.groupAnswer())
+	if err != nil {
+		return err
+	}
 	b.cfg.Groups.Fetch([]kmsg.OffsetFetchRequestGroup{g}, contained(r, func(groups []kmsg.OffsetFetchResponseGroup) {
-		r.Reply(oneGroup(req, r.Version, &groups[0]))
+		defer held.Release()
+		b.replyHeld(r, oneGroup(req, version, &groups[0]), &held)
 	}))
+	return nil
 }
 
 // oneGroup puts a group's answer into the older form. Version 1 has no place for

@@ -20,7 +20,12 @@ const groupOperations = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 
 func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeGroupsRequest)
+	held, err := b.reserveAnswer(b.groupAnswer())
+	if err != nil {
+		return err
+	}
 	b.cfg.Groups.Describe(distinct(req.Groups), r.Version, contained(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
+		defer held.Release()
 		resp := kmsg.NewPtrDescribeGroupsResponse()
 		resp.Groups = groups
 		if r.Version >= 3 && req.IncludeAuthorizedOperations {
@@ -30,7 +35,7 @@ func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) 
 				}
 			}
 		}
-		r.Reply(resp)
+		b.replyHeld(r, resp, &held)
 	}))
 	return nil
 }

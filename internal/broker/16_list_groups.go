@@ -12,6 +12,13 @@ import (
 
 func (b *Broker) listGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ListGroupsRequest)
-	b.cfg.Groups.List(req, contained(r, func(resp *kmsg.ListGroupsResponse) { r.Reply(resp) }))
+	held, err := b.reserveAnswer(b.groupAnswer())
+	if err != nil {
+		return err
+	}
+	b.cfg.Groups.List(req, contained(r, func(resp *kmsg.ListGroupsResponse) {
+		defer held.Release()
+		b.replyHeld(r, resp, &held)
+	}))
 	return nil
 }

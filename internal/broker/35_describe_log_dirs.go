@@ -18,10 +18,14 @@ import (
 
 func (b *Broker) describeLogDirs(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeLogDirsRequest)
+	m := b.cfg.Image()
+	held, err := b.reserveAnswer(logDirMemory * int64(m.NumPartitions()))
+	if err != nil {
+		return err
+	}
 	usage := b.cfg.Set.Usage()
 	dir := kmsg.NewDescribeLogDirsResponseDir()
 	dir.Dir, dir.TotalBytes, dir.UsableBytes = b.cfg.LogDir, usage.Total, usage.Free
-	m := b.cfg.Image()
 	if req.Topics == nil {
 		for t := range m.Topics() {
 			dir.Topics = b.appendSizes(dir.Topics, t, numbers(len(t.Partitions)), &usage)
@@ -34,9 +38,13 @@ func (b *Broker) describeLogDirs(_ *session, r *wire.Request, kreq kmsg.Request)
 	}
 	resp := kmsg.NewPtrDescribeLogDirsResponse()
 	resp.Dirs = append(resp.Dirs, dir)
-	r.Reply(resp)
+	b.replyHeld(r, resp, &held)
 	return nil
 }
+
+// logDirMemory is about what a partition takes in an answer, as a structure and as
+// bytes, with its part of its topic.
+const logDirMemory = 192
 
 // numbers counts from 0 to n-1.
 func numbers(n int) iter.Seq[int32] {

@@ -92,8 +92,10 @@ func (b *Broker) reserveAnswer(n int64) (budget.Reservation, error) {
 }
 
 // replyHeld sends an answer that was built whole in reserved memory, which goes back
-// when it was sent.
-func (b *Broker) replyHeld(r *wire.Request, resp kmsg.Response, held budget.Reservation) {
+// when it was sent. The caller's reservation is empty afterwards.
+func (b *Broker) replyHeld(r *wire.Request, resp kmsg.Response, from *budget.Reservation) {
+	held := *from
+	*from = budget.Reservation{}
 	resp.SetVersion(r.Version)
 	body := resp.AppendTo(nil)
 	held.Shrink(int64(cap(body)))

@@ -124,6 +124,9 @@ func (sv *Service) StartLeading(partition int32, e record.Epoch, log coord.Log) 
 // StopLeading takes a partition away.
 func (sv *Service) StopLeading(partition int32) { sv.rt.StopLeading(partition) }
 
+// MemoryUsed is about how many bytes all groups that are coordinated here keep.
+func (sv *Service) MemoryUsed() int64 { return sv.memory.Used() }
+
 // Close stops leading everything.
 func (sv *Service) Close() {
 	sv.mu.Lock()
