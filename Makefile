@@ -41,6 +41,9 @@ test-portable: ## run the path that serves where a Linux call is missing
 test-suite: ## run the tests of the benchmark suite, which measure the binary
 	cd tools/suite && $(GO) test -timeout 10m ./...
 
+test-flood: ## send the worst requests of each kind for FLOOD (60s) and look at memory
+	LEAT_FLOOD=$(or $(FLOOD),60s) $(GO) test -timeout 60m -run TestFlood -v ./cmd/leat
+
 test-interop: ## run clients that nobody here wrote against the binary
 	cd interop && $(GO) test -timeout 30m ./...
 

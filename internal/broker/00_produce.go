@@ -42,6 +42,10 @@ const produceAdvertisedMin = 0
 // adminClientID is the client id that may write to internal topics, as in Kafka.
 const adminClientID = "__admin_client"
 
+// heavyBytes of records that were decompressed for one request are answered before
+// the next request of the same read is looked at.
+const heavyBytes = 4 << 20
+
 // What a pooled state may keep of its memory.
 const keepParts = 1024
 
@@ -61,6 +65,7 @@ type produce struct {
 	parts     []producePart
 	rules     record.Rules  // scratch: on the stack it would escape
 	target    record.Target // likewise
+	inflated  int64         // bytes of compressed records that were looked at
 
 	bytes, stored int64 // of the batches that were stored, as they were sent, and their records
 
@@ -96,8 +101,12 @@ func (s *session) produce(r *wire.Request) error {
 		}
 		from = t.end
 	}
-	if s.held += len(p.parts); s.held > maxHeld {
+	heavy := p.inflated > heavyBytes
+	if s.held += len(p.parts); s.held > maxHeld || heavy {
 		s.Flush()
+	}
+	if heavy { // others of the same read may take as long, and the client may be gone
+		s.conn.Uncork()
 	}
 	return nil
 }
@@ -196,6 +205,9 @@ func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) e
 		return err
 	}
 	p.target.Records = found.Bytes
+	if q.batch.Codec() != record.None {
+		p.inflated += found.Bytes
+	}
 	if set.LogAppendTime {
 		q.batch.SetLogAppendTime(now)
 		q.time = now
@@ -351,6 +363,7 @@ func (p *produce) recycle() {
 		p.topics, p.parts = nil, nil
 	}
 	p.r, p.resp, p.moved, p.unnamed = nil, nil, false, false
+	p.inflated = 0
 	p.deadline, p.bytes, p.stored = 0, 0, 0
 	p.b.produces.Put(p)
 }

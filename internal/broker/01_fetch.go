@@ -69,8 +69,23 @@ func newFetch(b *Broker) *fetch {
 	return f
 }
 
+// A request of more bytes than bigFetch reserves fetchGrowth times its size while it is
+// decoded and read for; at least 16 bytes name a partition, which takes some 250.
+const (
+	bigFetch    = 64 << 10
+	fetchGrowth = 16
+)
+
 func (s *session) fetch(r *wire.Request) error {
 	s.Flush() // what this connection has produced before, it may read
+
+	if len(r.Body) > bigFetch { // it names many partitions, which take more as structures
+		held, err := s.b.reserveAnswer(fetchGrowth * int64(len(r.Body)))
+		if err != nil {
+			return err
+		}
+		defer held.Release()
+	}
 	f, _ := s.b.fetches.Get().(*fetch)
 	f.s, f.r, f.version = s, r, r.Version
 	if !f.decode(r.Body) {

@@ -21,6 +21,7 @@
 // does not fit waits, first come first served. Small work (at most a sixteenth of
 // its class) has a line of its own and a quarter that large work cannot take; while
 // large work waits, small work has only that quarter, so neither starves the other.
+// Work that takes long counts as large whatever it needs (ReserveLarge).
 //
 // No deadlock is possible by construction: the classes are ordered, and who holds
 // a reservation may ask for one of a later class only. The holder of a
@@ -132,6 +133,16 @@ type Reservation struct {
 // ErrTooLarge, where that will never be, and the context's. It allocates only
 // where it has to wait.
 func (b *Budget) Reserve(ctx context.Context, c Class, n int64) (Reservation, error) {
+	return b.reserve(ctx, c, n, false)
+}
+
+// ReserveLarge is Reserve for work that counts as large whatever it needs, since it
+// takes long: small work must not wait for it.
+func (b *Budget) ReserveLarge(ctx context.Context, c Class, n int64) (Reservation, error) {
+	return b.reserve(ctx, c, n, true)
+}
+
+func (b *Budget) reserve(ctx context.Context, c Class, n int64, long bool) (Reservation, error) {
 	if b == nil || n <= 0 {
 		return Reservation{}, nil
 	}
@@ -140,6 +151,7 @@ func (b *Budget) Reserve(ctx context.Context, c Class, n int64) (Reservation, er
 	if err != nil {
 		return Reservation{}, err
 	}
+	large = large || long
 	if w := p.take(large, n); w != nil {
 		select {
 		case <-w.granted:

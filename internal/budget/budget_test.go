@@ -161,6 +161,23 @@ func TestSmallAndLarge(t *testing.T) {
 	})
 }
 
+// TestLongWorkCountsAsLarge proves that work which takes long waits with large work
+// even where it needs little, and that short work does not wait for it.
+func TestLongWorkCountsAsLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := budget.New(budget.Config{Bytes: 128 * mebi}) // data: 16 MiB, of which 12 for large work
+		for b.Usage(budget.Data).Waiting == 0 {
+			go func() { _, _ = b.ReserveLarge(t.Context(), budget.Data, mebi/2) }()
+			synctest.Wait()
+		}
+		if u := b.Usage(budget.Data); u.Used != 12*mebi {
+			t.Errorf("%+v: long work took another part than large work's", u)
+		}
+		small := reserve(t, b, budget.Data, mebi/2)
+		small.Release()
+	})
+}
+
 // TestContextEndsTheWait proves that work whose client is gone leaves the line, and
 // that those behind it are served.
 func TestContextEndsTheWait(t *testing.T) {

@@ -17,6 +17,7 @@ import (
 type plan struct {
 	src    []byte // the bytes to be read
 	memory int64  // bytes that the decoder takes at most
+	most   int64  // bytes that the records have at most when they are decompressed; gzip's may lie
 	window int64  // of a zstd decoder
 	// narrow replaces the window descriptor of the first zstd frame, where its
 	// content is known to be smaller than the window that it claims; 0: nothing is
@@ -40,11 +41,12 @@ const maxWindow = 128 << 20
 func makePlan(c Codec, src []byte) (plan, error) {
 	switch c {
 	case None:
-		return plan{src: src}, nil
+		return plan{src: src, most: int64(len(src))}, nil
 	case Gzip:
-		return plan{src: src, memory: gzipMemory}, nil
+		return plan{src: src, memory: gzipMemory, most: gzipLen(src)}, nil
 	case Snappy:
-		return plan{src: src, memory: snappyMemory + snappyBlock(src)}, nil
+		block, most := snappyLens(src)
+		return plan{src: src, memory: snappyMemory + block, most: most}, nil
 	case LZ4:
 		return planLZ4(src)
 	case Zstd:
@@ -54,23 +56,32 @@ func makePlan(c Codec, src []byte) (plan, error) {
 	}
 }
 
-// snappyBlock is the size of the largest block decompressed. Blocks that claim what
-// they cannot hold count as nothing: the decoder refuses them before it takes
-// memory.
-func snappyBlock(src []byte) int64 {
+// gzipLen is how long the data say at their end that they are, or the most that
+// they can be: 1,032 bytes for each one.
+func gzipLen(src []byte) int64 {
+	const trailer, ratio = 4, 1032
+	if len(src) < trailer {
+		return 0
+	}
+	return min(int64(binary.LittleEndian.Uint32(src[len(src)-trailer:])), ratio*int64(len(src)))
+}
+
+// snappyLens are the size of the largest block decompressed, and that of all.
+// Blocks that claim what they cannot hold count as nothing: the decoder refuses
+// them before it takes memory.
+func snappyLens(src []byte) (block, all int64) {
 	var s snappyReader
 	s.reset(src)
-	largest := 0
 	for len(s.src) > 0 {
-		block, err := s.block()
+		packed, err := s.block()
 		if err != nil {
 			break
 		}
-		if n, err := snappyLen(block); err == nil {
-			largest = max(largest, n)
+		if n, err := snappyLen(packed); err == nil {
+			block, all = max(block, int64(n)), all+int64(n)
 		}
 	}
-	return int64(largest)
+	return block, all
 }
 
 // maxSnappyRatio is more than any block can grow: 3 bytes make at most 64.
@@ -108,6 +119,7 @@ func planLZ4(src []byte) (plan, error) {
 		return plan{}, errors.New("an lz4 frame of another version or with dependent blocks")
 	}
 	block := int64(1) << (8 + 2*(src[5]>>4&7)) // 64 KiB to 4 MiB are allowed, and the decoder refuses others
+	most := int64(0)
 	p := leastHeader + 8*int(flags&sized/sized) + 4*int(flags&dict)
 	for p+4 <= len(src) {
 		n := int(le.Uint32(src[p:]) &^ uncompressed)
@@ -117,12 +129,16 @@ func planLZ4(src []byte) (plan, error) {
 			break
 		}
 		p += n + 4*int(flags&blockSum/blockSum)
+		most += min(block, maxLZ4Ratio*int64(n))
 	}
 	if p < len(src) {
 		return plan{}, errors.New("bytes follow the lz4 frame")
 	}
-	return plan{src: src, memory: lz4Memory + 2*block}, nil
+	return plan{src: src, memory: lz4Memory + 2*block, most: most}, nil
 }
+
+// maxLZ4Ratio is more than any block can grow: a byte stands for 255 at most.
+const maxLZ4Ratio = 256
 
 // maxZstdBlock is the most that one block decompresses to.
 const maxZstdBlock = 128 << 10
@@ -151,6 +167,7 @@ func planZstd(src []byte) (plan, error) {
 		}
 		var content uint64
 		rest, content = skipZstdFrame(rest[h.HeaderSize:], min(window, maxZstdBlock), h.HasCheckSum)
+		p.most += int64(min(content, MaxInflated+1))
 		need := min(window, max(content, maxZstdBlock))
 		if need > maxWindow {
 			return plan{}, fmt.Errorf("%w: it needs a window of %d bytes", ErrTooLarge, need)

@@ -32,6 +32,10 @@ var errEnd = fmt.Errorf("%w: its records end early", ErrInvalid)
 // processor: less than a millisecond's work with the slowest codec.
 const passEvery = 64 << 10
 
+// longFrom is how many bytes records decompress to for it to count as long: short
+// work does not wait for the memory of long work.
+const longFrom = 1 << 20
+
 // windowLen is how many decompressed bytes are held at a time.
 const windowLen = 32 << 10
 
@@ -48,6 +52,7 @@ type stream struct {
 	past  int64 // bytes that left the window
 	left  int64 // bytes that may still come
 	stint int   // bytes decompressed since others had the processor
+	short bool  // it was taken for short work
 	err   error
 }
 
@@ -62,7 +67,11 @@ func openStream(ctx context.Context, work *budget.Budget, b Batch, limit, extra 
 	if err != nil {
 		return nil, wrapInflate(b.Codec(), err)
 	}
-	held, err := work.Reserve(ctx, budget.Codec, p.memory+windowLen+extra)
+	reserve, short := work.Reserve, true
+	if p.most > longFrom {
+		reserve, short = work.ReserveLarge, false
+	}
+	held, err := reserve(ctx, budget.Codec, p.memory+windowLen+extra)
 	if errors.Is(err, budget.ErrTooLarge) {
 		return nil, fmt.Errorf("%w to be decompressed: %w", ErrTooLarge, err)
 	}
@@ -78,7 +87,7 @@ func openStream(ctx context.Context, work *budget.Budget, b Batch, limit, extra 
 	}
 	s, _ := streams.Get().(*stream)
 	s.src, s.work, s.held = src, work, held
-	s.p, s.n, s.past, s.left, s.stint, s.err = 0, 0, 0, inflateLimit(limit), 0, nil
+	s.p, s.n, s.past, s.left, s.stint, s.err, s.short = 0, 0, 0, inflateLimit(limit), 0, nil, short
 	return s, nil
 }
 
@@ -119,6 +128,9 @@ func (s *stream) fill() bool {
 		s.left -= int64(n)
 		s.stint += n
 		switch {
+		case s.short && s.past+int64(n) > longFrom:
+			s.fail(fmt.Errorf("%w: its records are longer than they say", ErrInvalid))
+			return false
 		case s.left < 0:
 			s.fail(fmt.Errorf("%w when it is decompressed", ErrTooLarge))
 			return false

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -203,6 +204,30 @@ func TestNeverFits(t *testing.T) {
 		t.Errorf("with more memory: %v", err)
 	}
 	nothingHeld(t, work)
+}
+
+// TestShortWorkIsShort proves that data which say that they are short, and so go
+// before long ones, are refused where they are long, and that honest ones are read.
+func TestShortWorkIsShort(t *testing.T) {
+	long := foreign(t, zeros(t, 3<<20))["our gzip"]
+	if _, err := long.CheckRecords(t.Context(), nil, lax); err != nil {
+		t.Fatal(err)
+	}
+	lies := append(Batch{}, long...)
+	copy(lies[len(lies)-4:], []byte{100, 0, 0, 0})
+	lies, err := lies.finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lies.CheckRecords(t.Context(), nil, lax); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "longer than they say") {
+		t.Error(err)
+	}
+	for name, b := range foreign(t, zeros(t, 500<<10)) {
+		p, err := makePlan(b.Codec(), b.payload())
+		if err != nil || p.most > longFrom || p.most < 500<<10 {
+			t.Errorf("%s: %d bytes at most, %v", name, p.most, err)
+		}
+	}
 }
 
 // TestBadBatchesHoldNothing proves that everything goes back where a batch is

@@ -1,0 +1,382 @@
+//go:build linux
+
+package main_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// The flood: connections that send the worst request of each kind, over and over,
+// before anybody has logged in. A minute for each kind: LEAT_FLOOD=60s, one of them: LEAT_FLOOD_ONLY.
+const (
+	floodConns   = 100
+	floodShort   = 2 * time.Second // for all kinds together, unless LEAT_FLOOD says otherwise
+	floodTopics  = 1000            // ordinary topics beside; 10,000 in the long form
+	floodLimit   = 400             // MiB of resident memory that a node on a large machine may take
+	floodSmall   = 200             // and with GOMEMLIMIT=256MiB
+	honestPauses = 10 * time.Millisecond
+)
+
+// TestFlood proves that the worst requests that can be sent leave a node within its
+// memory, and that honest clients beside them are served without an error. How fast
+// they are is logged.
+func TestFlood(t *testing.T) {
+	for _, c := range []struct {
+		name, memLimit string
+		most           int
+	}{{"large machine", "", floodLimit}, {"256 MiB", "256MiB", floodSmall}} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.memLimit != "" {
+				t.Setenv("GOMEMLIMIT", c.memLimit)
+			}
+			flood(t, c.most)
+		})
+	}
+}
+
+func flood(t *testing.T, mostMiB int) {
+	t.Helper()
+	topics, each, long := floodTopics, time.Duration(0), os.Getenv("LEAT_FLOOD")
+	if long != "" {
+		topics = 9_990 // with the others as many as one request may make
+		var err error
+		if each, err = time.ParseDuration(long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kinds := floodKinds(topics)
+	if each > 0 {
+		for _, k := range kinds {
+			if only := os.Getenv("LEAT_FLOOD_ONLY"); only != "" && only != k.name {
+				continue
+			}
+			floodOne(t, k.name, []floodKind{k}, topics, each, mostMiB)
+		}
+	}
+	if each == 0 { // those that take memory by what they ask for, not by how they are sent
+		kinds = slices.DeleteFunc(kinds, func(k floodKind) bool { return k.long })
+	}
+	floodOne(t, "all kinds", kinds, topics, max(each, floodShort), mostMiB)
+}
+
+// floodOne floods a node of its own with requests of the kinds.
+func floodOne(t *testing.T, name string, kinds []floodKind, topics int, d time.Duration, mostMiB int) {
+	t.Helper()
+	p := up(t, t.TempDir())
+	prepareFlood(t, p, topics)
+	runFlood(t, p, name, kinds, d, mostMiB)
+	p.kill()
+}
+
+// runFlood sends requests of the kinds for some time and looks at what becomes of
+// the node and of honest clients.
+func runFlood(t *testing.T, p *process, name string, kinds []floodKind, d time.Duration, mostMiB int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	var attackers, honest sync.WaitGroup
+	var answers, closed atomic.Int64
+	var took [2][]time.Duration
+	for i, codec := range []kgo.CompressionCodec{kgo.NoCompression(), kgo.SnappyCompression()} {
+		ready := make(chan struct{})
+		honest.Go(func() { took[i] = beHonest(ctx, t, p, codec, ready) })
+		<-ready
+	}
+	for i := range floodConns {
+		attackers.Go(func() { attack(ctx, p.addr, kinds[i%len(kinds)], &answers, &closed) })
+	}
+	most := 0
+	for ctx.Err() == nil {
+		most = max(most, residentMiB(t, p.cmd.Process.Pid))
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+		case <-p.done:
+			t.Fatalf("the node has ended: %v", p.err)
+		}
+	}
+	honest.Wait()
+	attackers.Wait()
+	t.Logf("%-18s %4d MiB at most; %d answers, %d connections ended; honest clients' p99 %v plain, %v compressed",
+		name, most, answers.Load(), closed.Load(), p99(took[0]), p99(took[1]))
+	if most > mostMiB {
+		t.Errorf("%s: the node took %d MiB, more than %d", name, most, mostMiB)
+	}
+}
+
+func p99(took []time.Duration) time.Duration {
+	if len(took) == 0 {
+		return 0
+	}
+	slices.Sort(took)
+	return took[len(took)*99/100].Round(100 * time.Microsecond)
+}
+
+// beHonest produces and waits for each record, and returns how long that took.
+func beHonest(ctx context.Context, t *testing.T, p *process, codec kgo.CompressionCodec, ready chan<- struct{}) (took []time.Duration) {
+	t.Helper()
+	cl := p.client(t, kgo.DefaultProduceTopic("honest"), kgo.DisableIdempotentWrite(), kgo.ProducerBatchCompression(codec), kgo.ProducerLinger(0))
+	value := make([]byte, 4<<10)
+	if err := cl.ProduceSync(t.Context(), kgo.SliceRecord(value)).FirstErr(); err != nil {
+		t.Error(err)
+	}
+	close(ready)
+	for ctx.Err() == nil {
+		begin := time.Now()
+		patient, cancel := context.WithTimeout(t.Context(), time.Minute)
+		err := cl.ProduceSync(patient, kgo.SliceRecord(value)).FirstErr()
+		cancel()
+		if err != nil {
+			t.Errorf("an honest client was refused: %v", err)
+			return took
+		}
+		took = append(took, time.Since(begin))
+		select {
+		case <-time.After(honestPauses):
+		case <-ctx.Done():
+		}
+	}
+	return took
+}
+
+// floodKind is a kind of request. Its bytes are sent as they are, again and again.
+type floodKind struct {
+	name   string
+	bytes  []byte
+	unread bool // the answers are not read
+	long   bool // only in the long form
+}
+
+// attack sends a kind's requests on one connection at a time, until the time is over.
+func attack(ctx context.Context, addr string, k floodKind, answers, closed *atomic.Int64) {
+	for ctx.Err() == nil {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			time.Sleep(honestPauses) // the node has many connections to look after
+			continue
+		}
+		end := context.AfterFunc(ctx, func() { _ = c.Close() })
+		var reading sync.WaitGroup
+		if !k.unread {
+			reading.Go(func() { countAnswers(c, answers) })
+		}
+		for err == nil {
+			_, err = c.Write(k.bytes)
+			if k.unread && err == nil {
+				answers.Add(1)
+			}
+		}
+		closed.Add(1)
+		end()
+		_ = c.Close()
+		reading.Wait()
+	}
+}
+
+func countAnswers(c net.Conn, answers *atomic.Int64) {
+	r := bufio.NewReaderSize(c, 64<<10)
+	for {
+		var size [4]byte
+		if _, err := io.ReadFull(r, size[:]); err != nil {
+			return
+		}
+		if _, err := io.CopyN(io.Discard, r, int64(binary.BigEndian.Uint32(size[:]))); err != nil {
+			return
+		}
+		answers.Add(1)
+	}
+}
+
+// prepareFlood makes the topics, and puts a batch that decompresses to a gigabyte
+// into one of them.
+func prepareFlood(t *testing.T, p *process, topics int) {
+	t.Helper()
+	cl := p.client(t)
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.TimeoutMillis = 60_000
+	names := []string{"honest", "bombs", "packed"}
+	for i := range topics {
+		names = append(names, fmt.Sprintf("topic-%d", i))
+	}
+	for _, name := range names {
+		rt := kmsg.NewCreateTopicsRequestTopic()
+		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = name, 1, 1
+		if name == "packed" {
+			c := kmsg.NewCreateTopicsRequestTopicConfig()
+			c.Name, c.Value = "compression.type", new("gzip")
+			rt.Configs = append(rt.Configs, c)
+		}
+		req.Topics = append(req.Topics, rt)
+	}
+	resp, err := req.RequestWith(t.Context(), cl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rt := range resp.Topics {
+		if rt.ErrorCode != 0 {
+			t.Fatalf("topic %s: code %d", rt.Topic, rt.ErrorCode)
+		}
+	}
+	c, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write(requestOf(9, produceOf("bombs", bomb(1000, 7)))); err != nil {
+		t.Fatal(err)
+	}
+	answer := make([]byte, 4)
+	if _, err := io.ReadFull(c, answer); err == nil {
+		answer = make([]byte, binary.BigEndian.Uint32(answer))
+		_, err = io.ReadFull(c, answer)
+	}
+	made := kmsg.NewPtrProduceResponse()
+	made.SetVersion(9)
+	if err := made.ReadFrom(answer[5:]); err != nil || made.Topics[0].Partitions[0].ErrorCode != 0 {
+		t.Fatalf("the bomb was not stored: %v, %+v", err, made)
+	}
+}
+
+// floodKinds are the worst requests.
+func floodKinds(topics int) []floodKind {
+	describe := kmsg.NewPtrDescribeConfigsRequest()
+	describe.IncludeSynonyms, describe.IncludeDocumentation = true, true
+	for i := range 300 {
+		r := kmsg.NewDescribeConfigsRequestResource()
+		r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeBroker, "1"
+		if i%2 == 0 {
+			r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeTopic, fmt.Sprintf("topic-%d", i%topics)
+		}
+		describe.Resources = append(describe.Resources, r)
+	}
+	create := kmsg.NewPtrCreateTopicsRequest()
+	create.ValidateOnly = true
+	for i := range 2000 {
+		rt := kmsg.NewCreateTopicsRequestTopic()
+		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = fmt.Sprintf("not-%d", i), 1, 1
+		create.Topics = append(create.Topics, rt)
+	}
+	lookUp := kmsg.NewPtrListOffsetsRequest()
+	lt := kmsg.NewListOffsetsRequestTopic()
+	lt.Topic = "bombs"
+	lp := kmsg.NewListOffsetsRequestTopicPartition()
+	lp.Timestamp = bombTime + 1 // of its last record
+	lt.Partitions = append(lt.Partitions, lp)
+	lookUp.Topics = append(lookUp.Topics, lt)
+	fetch := kmsg.NewPtrFetchRequest()
+	fetch.MaxWaitMillis, fetch.MinBytes, fetch.MaxBytes = 1000, 1, 1<<20
+	ft := kmsg.NewFetchRequestTopic()
+	ft.Topic = "nowhere"
+	for i := range int32(20_000) {
+		fp := kmsg.NewFetchRequestTopicPartition()
+		fp.Partition = i
+		ft.Partitions = append(ft.Partitions, fp)
+	}
+	fetch.Topics = append(fetch.Topics, ft)
+	offsets := kmsg.NewPtrOffsetFetchRequest()
+	og := kmsg.NewOffsetFetchRequestGroup()
+	og.Group = "nobody"
+	ot := kmsg.NewOffsetFetchRequestGroupTopic()
+	ot.Topic, ot.Partitions = "topic-1", make([]int32, 100_000)
+	og.Topics = append(og.Topics, ot)
+	offsets.Groups = append(offsets.Groups, og)
+	return []floodKind{
+		{name: "claimed window", bytes: requestOf(9, produceOf("bombs", claim()))},
+		{name: "window of 8 MiB", bytes: requestOf(9, produceOf("bombs", bomb(40, 13)))},
+		{name: "gigabyte", bytes: requestOf(9, produceOf("bombs", bomb(1000, 7)))},
+		{name: "encoded anew", bytes: requestOf(9, produceOf("packed", bomb(1000, 7)))},
+		{name: "look-up", bytes: requestOf(7, lookUp)},
+		{name: "configs", bytes: requestOf(4, describe)},
+		{name: "configs unread", bytes: requestOf(4, describe), unread: true},
+		{name: "all topics", bytes: requestOf(12, kmsg.NewPtrMetadataRequest())},
+		{name: "all topics unread", bytes: requestOf(12, kmsg.NewPtrMetadataRequest()), unread: true},
+		{name: "would be made", bytes: requestOf(7, create), long: true},
+		{name: "bogus partitions", bytes: requestOf(12, fetch), long: true},
+		{name: "offsets", bytes: requestOf(8, offsets), long: true},
+		{name: "log dirs unread", bytes: requestOf(4, kmsg.NewPtrDescribeLogDirsRequest()), unread: true},
+		{name: "half sent", bytes: append(frame(90<<20, 0, 0, 0, 9, 0, 0, 0, 1, 0, 1, 'x', 0), make([]byte, 80<<20)...), long: true},
+	}
+}
+
+// requestOf is a request of a version as a frame.
+func requestOf(version int16, req kmsg.Request) []byte {
+	req.SetVersion(version)
+	return kmsg.NewRequestFormatter(kmsg.FormatterClientID("flood")).AppendRequest(nil, req, 1)
+}
+
+func produceOf(topic string, batch []byte) *kmsg.ProduceRequest {
+	req := kmsg.NewPtrProduceRequest()
+	req.Acks, req.TimeoutMillis = -1, 60_000
+	rt := kmsg.NewProduceRequestTopic()
+	rt.Topic = topic
+	rp := kmsg.NewProduceRequestTopicPartition()
+	rp.Records = batch
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	return req
+}
+
+const bombTime = 1_700_000_000_000
+
+// claim is a batch of some bytes whose zstd frame claims a window of 128 MiB.
+func claim() []byte {
+	record := []byte{12, 0, 0, 0, 1, 1, 0}
+	frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, byte(len(record)<<3 | 1), 0, 0}
+	return zstdBatch(append(frame, record...), 1)
+}
+
+// bomb is a batch of two records, the first with so many MiB of zeros and the second
+// one a millisecond later, in blocks of four bytes for each 128 KiB; its window is
+// 1 KiB shifted by windowLog.
+func bomb(mebi, windowLog int) []byte {
+	size := mebi << 20
+	var head []byte
+	body := []byte{0, 0, 0, 1}
+	body = binary.AppendVarint(body, int64(size))
+	head = binary.AppendVarint(head, int64(len(body)+size+1))
+	head = append(head, body...)
+	frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, byte(windowLog << 3)}
+	block := func(h uint32, b ...byte) {
+		frame = append(append(frame, byte(h), byte(h>>8), byte(h>>16)), b...)
+	}
+	block(uint32(len(head))<<3, head...)
+	const most = 128 << 10
+	for range size / most {
+		block(most<<3|1<<1, 0)
+	}
+	last := []byte{0, 12, 0, 2, 2, 1, 1, 0}
+	block(uint32(len(last))<<3|1, last...)
+	return zstdBatch(frame, 2)
+}
+
+func zstdBatch(payload []byte, count int) []byte {
+	b := make([]byte, 61, 61+len(payload))
+	b = append(b, payload...)
+	be := binary.BigEndian
+	be.PutUint32(b[8:], uint32(len(b)-12))
+	b[16], b[22] = 2, 4
+	be.PutUint32(b[23:], uint32(count-1))
+	be.PutUint64(b[27:], bombTime)
+	be.PutUint64(b[35:], bombTime+uint64(count-1))
+	for i := 43; i < 57; i++ {
+		b[i] = 0xff
+	}
+	be.PutUint32(b[57:], uint32(count))
+	be.PutUint32(b[17:], crc32.Checksum(b[21:], crc32.MakeTable(crc32.Castagnoli)))
+	return b
+}
