@@ -9,8 +9,8 @@ type activity struct {
 	last   atomic.Uint32  // sweeps when bytes last moved
 }
 
-// note is called when bytes moved.
-func (a *activity) note() {
+// noteProgress is called when bytes moved.
+func (a *activity) noteProgress() {
 	if now := a.sweeps.Load(); a.last.Load() != now {
 		a.last.Store(now)
 	}

@@ -69,7 +69,7 @@ type freeList struct {
 	low  int // the shortest that list was since the last trim
 }
 
-// waiterState is what became of a bufferWaiter:
+// waiterState is the state of a bufferWaiter:
 //
 //	queued --> granted     its bytes are counted, and ready is closed
 //	   '-----> cancelled   ready is closed
@@ -163,7 +163,7 @@ func (p *bufferPool) take(class, replaced int) *buffer {
 	p.used += size
 	b := p.reuseLocked(class)
 	p.mu.Unlock()
-	return p.prepare(b, class)
+	return p.ownBuffer(b, class)
 }
 
 // takeScratch returns a buffer for sections that are on their way out. It is counted,
@@ -174,11 +174,11 @@ func (p *bufferPool) takeScratch() *buffer {
 	p.used += int64(p.sizes[class])
 	b := p.reuseLocked(class)
 	p.mu.Unlock()
-	return p.prepare(b, class)
+	return p.ownBuffer(b, class)
 }
 
-// prepare makes the buffer where no free one was found, and the caller its owner.
-func (p *bufferPool) prepare(b *buffer, class int) *buffer {
+// ownBuffer makes the caller the owner of a buffer, which is made if no free one was found.
+func (p *bufferPool) ownBuffer(b *buffer, class int) *buffer {
 	if b == nil {
 		b = &buffer{pool: p, bytes: make([]byte, p.sizes[class]), class: class}
 	}
@@ -186,7 +186,7 @@ func (p *bufferPool) prepare(b *buffer, class int) *buffer {
 	return b
 }
 
-// reuseLocked takes a free buffer of the class. Where there is none, it makes
+// reuseLocked takes a free buffer of the class. If there is none, it makes
 // sure that the new one and the free ones of other classes stay within the limit.
 func (p *bufferPool) reuseLocked(class int) *buffer {
 	f := &p.free[class]
@@ -250,9 +250,9 @@ func (p *bufferPool) grantNextLocked() *bufferWaiter {
 	return nil
 }
 
-// enqueue waits in line for a buffer of the class; the caller then waits for ready,
-// and calls collect.
-func (p *bufferPool) enqueue(class, replaced int) *bufferWaiter {
+// awaitTurn waits in line for a buffer of the class; the caller then waits for ready,
+// and calls takeGranted.
+func (p *bufferPool) awaitTurn(class, replaced int) *bufferWaiter {
 	w := &bufferWaiter{class: class, size: int64(p.sizes[class]), replaced: int64(replaced), ready: make(chan struct{})}
 	queue := queueOf(class)
 	p.mu.Lock()
@@ -268,8 +268,8 @@ func (p *bufferPool) enqueue(class, replaced int) *bufferWaiter {
 	return w
 }
 
-// collect returns the buffer that w was granted, or nil when it was cancelled.
-func (p *bufferPool) collect(w *bufferWaiter) *buffer {
+// takeGranted returns the buffer that w was granted, or nil when it was cancelled.
+func (p *bufferPool) takeGranted(w *bufferWaiter) *buffer {
 	p.mu.Lock()
 	if w.state != waiterGranted {
 		p.mu.Unlock()
@@ -277,11 +277,11 @@ func (p *bufferPool) collect(w *bufferWaiter) *buffer {
 	}
 	b := p.reuseLocked(w.class)
 	p.mu.Unlock()
-	return p.prepare(b, w.class)
+	return p.ownBuffer(b, w.class)
 }
 
-// cancel ends w's waiting without a buffer, unless it was granted already.
-func (p *bufferPool) cancel(w *bufferWaiter) {
+// cancelWait ends w's waiting without a buffer, unless it was granted already.
+func (p *bufferPool) cancelWait(w *bufferWaiter) {
 	p.mu.Lock()
 	queued := w.state == waiterQueued
 	if queued {
@@ -313,9 +313,9 @@ type shortage struct {
 // looked at that hold one and make too little of it.
 const agedSweeps = 2
 
-// sweep drops free buffers that nobody needed since the last sweep, and tells how
+// sweepUnused drops free buffers that nobody needed since the last sweep, and tells how
 // scarce memory is.
-func (p *bufferPool) sweep() (s shortage) {
+func (p *bufferPool) sweepUnused() (s shortage) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range p.free {

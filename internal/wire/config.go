@@ -42,7 +42,7 @@ type Listener struct {
 // value is no limit.
 type Limits struct {
 	Conns      int                // max.connections; 0: no limit
-	ConnsPerIP int                // max.connections.per.ip; 0: no limit, or none where IPs has some
+	ConnsPerIP int                // max.connections.per.ip; 0: no limit, but for addresses in IPs
 	IPs        map[netip.Addr]int // max.connections.per.ip.overrides
 }
 
@@ -57,7 +57,7 @@ func (l *Limits) forIP(ip netip.Addr) (n int, ok bool) {
 // perIP tells whether connections are counted by address.
 func (l *Limits) perIP() bool { return l.ConnsPerIP > 0 || len(l.IPs) > 0 }
 
-// withDefaults fills in what was left zero.
+// withDefaults replaces zero values.
 func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

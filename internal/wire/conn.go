@@ -18,14 +18,14 @@ type Handler interface {
 	Open(c *Conn) Session
 }
 
-// Session is what a Handler knows of one connection. Its methods run on the
+// Session is a Handler's side of one connection. Its methods run on the
 // connection's goroutine, one at a time.
 type Session interface {
 	// Serve handles one request. Exactly one of the request's Reply, Send or
 	// NoReply must be called, now or later, from any goroutine. Returning an
 	// error closes the connection with one log line.
 	Serve(r *Request) error
-	// Flush ends what one read brought: after it returns, the Body of requests
+	// Flush is called after the last request of a read: after it returns, the Body of requests
 	// served so far is used for something else, unless they kept it.
 	Flush()
 	// Close tells that the connection is gone. Bodies for which Flush was not called,
@@ -111,7 +111,7 @@ func (c *Conn) SetMaxFrame(bytes int) {
 	}
 }
 
-// Uncork sends what is ready now, in order, before a handler that may take long.
+// Uncork sends the ready answers now, in order, before a handler that may take long.
 // Only the Session may call it.
 func (c *Conn) Uncork() { c.out.uncork() }
 
@@ -135,13 +135,13 @@ func (c *Conn) Close(reason error) {
 	_ = c.nc.Close() // there is nobody left to tell
 	c.in.stop()
 	if before == connSuspended {
-		c.restart()
+		c.startAgain()
 	}
 }
 
-// run serves the connection until it ends; false: until it is suspended.
-func (c *Conn) run() (ended bool) {
-	err := c.open()
+// serveRequests serves the connection until it ends; false: until it is suspended.
+func (c *Conn) serveRequests() (ended bool) {
+	err := c.openSession()
 	for err == nil && !c.srv.isStopping() {
 		switch err = c.sock.read(&c.in); {
 		case err == nil:
@@ -157,12 +157,12 @@ func (c *Conn) run() (ended bool) {
 			err = markGone(err)
 		}
 	}
-	c.end(err)
+	c.endConn(err)
 	return true
 }
 
-// open has the handler make the session, if there is none yet.
-func (c *Conn) open() error {
+// openSession has the handler make the session, if there is none yet.
+func (c *Conn) openSession() error {
 	if c.sess != nil {
 		return nil
 	}
@@ -176,34 +176,34 @@ func (c *Conn) open() error {
 	return err
 }
 
-// end closes the connection after its last answers, if they may be sent, and gives
+// endConn closes the connection after its last answers, if they may be sent, and gives
 // everything back.
-func (c *Conn) end(err error) {
+func (c *Conn) endConn(err error) {
 	var refused *refusedError
 	var panicked *panicError
 	switch {
 	case errors.As(err, &refused): // parked answers are given up
 		err = refused.err
-		c.drain(bounds{math.MaxUint64, 0, math.MaxInt64})
+		c.drainAnswers(bounds{math.MaxUint64, 0, math.MaxInt64})
 	case errors.As(err, &panicked): // the request that panicked is never answered
 	case c.srv.isStopping():
 		err = errShutdown
-		c.drain(bounds{})
+		c.drainAnswers(bounds{})
 	}
 	c.Close(err)
 	c.out.helpers.Wait()
 	if c.sess != nil {
 		if err := catchPanic(func() error { c.sess.Close(); return nil }); err != nil {
-			c.report(err)
+			c.reportEnd(err)
 		}
 	}
 	c.work.Release()
 	c.endLease() // not before the session is closed: it may use the bodies until then
 	c.in.dropBuffer()
-	c.report(c.life.closeReason())
+	c.reportEnd(c.life.closeReason())
 }
 
-// serveInput serves what one read brought and sends the answers that are ready.
+// serveInput serves the requests of one read and sends the answers that are ready.
 func (c *Conn) serveInput() error {
 	c.life.enter(connServing)
 	c.out.cork()
@@ -211,8 +211,8 @@ func (c *Conn) serveInput() error {
 	c.countRequests()
 	c.flushSession()
 	c.out.uncork()
-	if err == nil && c.out.mustCheckLimits() {
-		err = c.awaitRoom(c.out.limits())
+	if err == nil && c.out.isNearLimits() {
+		err = c.awaitRoom(c.out.currentLimits())
 	}
 	c.life.enter(connReading)
 	return err
@@ -229,8 +229,8 @@ func (c *Conn) serveFrames() error {
 		if err := c.serveFrame(frame); err != nil {
 			return err
 		}
-		if c.out.mustCheckLimits() {
-			if err := c.pause(); err != nil {
+		if c.out.isNearLimits() {
+			if err := c.pauseServing(); err != nil {
 				return err
 			}
 		}
@@ -260,7 +260,7 @@ func (c *Conn) serveFrame(frame []byte) error {
 	}
 	r := c.srv.shared.requests.take()
 	r.Conn, r.Key, r.Version, r.CorrelationID, r.ClientID = c, h.key, h.version, h.correlationID, c.clientID
-	r.Body, r.buf, r.seq = body, c.in.buf, c.out.issue()
+	r.Body, r.buf, r.seq = body, c.in.buf, c.out.issuePlace()
 	err = c.sess.Serve(r)
 	c.work.Release()
 	if err != nil {
@@ -275,7 +275,7 @@ func (c *Conn) reserveWork(n int64) error {
 	held, ok := c.srv.cfg.Work.TryReserve(budget.Command, n)
 	if !ok {
 		var err error
-		if held, err = c.srv.cfg.Work.Reserve(connContext{c.life.done()}, budget.Command, n); err != nil {
+		if held, err = c.srv.cfg.Work.Reserve(connContext{c.life.closedChan()}, budget.Command, n); err != nil {
 			return err
 		}
 	}
@@ -302,17 +302,17 @@ func (c *Conn) endLease() {
 // countRequests tells Stats of the requests served.
 func (c *Conn) countRequests() {
 	if c.requests > 0 {
-		c.srv.stats.requests[slot(c.key)].Add(c.requests)
+		c.srv.stats.requests[slotOfKey(c.key)].Add(c.requests)
 		c.requests = 0
 	}
 }
 
-// pause sends what is ready in the midst of a read, when it is much, and waits
+// pauseServing sends the ready answers in the midst of a read, when they are many, and waits
 // when the bounds of the connection are reached.
-func (c *Conn) pause() error {
+func (c *Conn) pauseServing() error {
 	c.flushSession()
 	c.out.uncork()
-	err := c.awaitRoom(c.out.limits())
+	err := c.awaitRoom(c.out.currentLimits())
 	c.life.enter(connServing)
 	c.out.cork()
 	return err
@@ -328,8 +328,8 @@ func (c *Conn) awaitRoom(limit bounds) error {
 	return nil
 }
 
-// drain lets the client read its last answers before the connection is closed.
-func (c *Conn) drain(limit bounds) {
+// drainAnswers lets the client read its last answers before the connection is closed.
+func (c *Conn) drainAnswers(limit bounds) {
 	if !c.life.enter(connDraining) || !c.out.awaitRoom(limit) {
 		return // closed already
 	}
@@ -391,18 +391,18 @@ func (c *Conn) trySuspend() (suspended bool, err error) {
 // wake gives a suspended connection a goroutine again.
 func (c *Conn) wake() {
 	if c.life.wake() {
-		c.restart()
+		c.startAgain()
 	}
 }
 
-// restart gives the connection, which was suspended, a goroutine.
-func (c *Conn) restart() {
+// startAgain gives the connection, which was suspended, a goroutine.
+func (c *Conn) startAgain() {
 	c.srv.conns.setSuspended(c, false)
-	go c.srv.resume(c) // it is counted in Server.running as long as it is open
+	go c.srv.serveConn(c) // it is counted in Server.running as long as it is open
 }
 
-// report writes the one line about why a connection ended.
-func (c *Conn) report(reason error) {
+// reportEnd writes the one line about why a connection ended.
+func (c *Conn) reportEnd(reason error) {
 	s := c.srv
 	var p *panicError
 	switch {
@@ -412,7 +412,7 @@ func (c *Conn) report(reason error) {
 	case reason == nil, errors.Is(reason, errShutdown), errors.Is(reason, errIdle), errors.Is(reason, errGone):
 		s.cfg.Logger.Debug("connection ended", "client", c.RemoteAddr(), "reason", reason)
 	default:
-		if log := s.lines.line(); log != nil {
+		if log := s.lines.nextLine(); log != nil {
 			log.Warn("connection closed", "client", c.RemoteAddr(), "reason", reason)
 		}
 	}

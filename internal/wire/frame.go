@@ -49,13 +49,13 @@ func (g *guard) parseHeader(frame []byte) (h header, body []byte, err error) {
 	if n > 0 {
 		h.clientID, frame = frame[:min(n, maxClientID)], frame[n:]
 	}
-	if !g.flexible(h.key, h.version) {
+	if !g.isFlexible(h.key, h.version) {
 		return h, frame, nil
 	}
 	body, ok := skipTags(frame)
 	switch {
 	case ok:
-	case h.key == apiVersions && !g.knows(h.key, h.version):
+	case h.key == apiVersions && !g.knowsVersion(h.key, h.version):
 		body = nil // a version from the future; the answer says which ones are known
 	default:
 		return h, nil, fmt.Errorf("%w: the tagged fields of its header do not fit", ErrMalformed)
@@ -66,13 +66,13 @@ func (g *guard) parseHeader(frame []byte) (h header, body []byte, err error) {
 // skipTags skips the tagged fields of a header.
 func skipTags(b []byte) (rest []byte, ok bool) {
 	w := walker{b: b}
-	count := w.uvarint()
+	count := w.readUvarint()
 	if count > maxHeaderTags {
 		return nil, false
 	}
 	for ; count > 0; count-- {
-		w.uvarint()
-		w.skip(w.uvarint())
+		w.readUvarint()
+		w.skipBytes(w.readUvarint())
 	}
 	return w.b, w.err == nil
 }

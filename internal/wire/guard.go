@@ -14,7 +14,7 @@ import (
 // and version, or would decode to more memory than allowed.
 var ErrMalformed = errors.New("malformed request")
 
-// errBudget is what a body gets that would decode to too much memory.
+// errBudget is returned for a body that would decode to too much memory.
 var errBudget = errors.New("it would decode to more memory than allowed")
 
 const (
@@ -59,42 +59,42 @@ func newGuard() *guard {
 	return g
 }
 
-// flexible tells whether this version of the API has tagged fields, in its
-// headers too. Versions to come are what the last one is.
-func (g *guard) flexible(key, version int16) bool {
+// isFlexible tells whether this version of the API has tagged fields, in its
+// headers too. Versions that are not known yet are taken for flexible if the last known one is.
+func (g *guard) isFlexible(key, version int16) bool {
 	return key >= 0 && int(key) < len(g.keys) && version >= g.keys[key].flexFrom && g.keys[key].flexFrom != math.MaxInt16
 }
 
-// knows tells whether kmsg can decode this version of the API.
-func (g *guard) knows(key, version int16) bool {
+// knowsVersion tells whether kmsg can decode this version of the API.
+func (g *guard) knowsVersion(key, version int16) bool {
 	return key >= 0 && int(key) < len(g.keys) && version >= 0 && int(version) < len(g.keys[key].layouts)
 }
 
-// shape is what the guard found out about a body.
+// shape is the guard's result for a body.
 type shape struct {
 	size    int  // bytes that belong to it
 	aliases bool // the decoded request will point into it
 	memory  int  // bytes that the decoded request takes at most, a copy of body included that it points into
 }
 
-// check reports whether kmsg can decode body as a request of that API and
+// checkBody reports whether kmsg can decode body as a request of that API and
 // version, and whether the result takes at most limit bytes of memory.
-func (g *guard) check(key, version int16, body []byte, limit int) (shape, error) {
-	if !g.knows(key, version) {
+func (g *guard) checkBody(key, version int16, body []byte, limit int) (shape, error) {
+	if !g.knowsVersion(key, version) {
 		return shape{}, fmt.Errorf("%w: there is no such version", ErrMalformed)
 	}
 	at := &g.keys[key].layouts[version]
 	l := at.Load()
 	if l == nil {
-		l = learn(key, version)
+		l = deriveLayout(key, version)
 		at.Store(l) // another goroutine that does this at the same time stores the same
 	}
 	w := walker{b: body, flexible: l.flexible, left: limit}
-	w.spend(l.root.size)
-	w.walk(l.root)
+	w.spendMemory(l.root.size)
+	w.walkNode(l.root)
 	size := len(body) - len(w.b)
 	if w.aliases {
-		w.spend(size)
+		w.spendMemory(size)
 	}
 	if w.err != nil {
 		return shape{}, w.err
@@ -111,38 +111,38 @@ type walker struct {
 	err      error
 }
 
-func (w *walker) fail() { w.b, w.err = nil, ErrMalformed }
+func (w *walker) markMalformed() { w.b, w.err = nil, ErrMalformed }
 
-func (w *walker) spend(n int) {
+func (w *walker) spendMemory(n int) {
 	if w.left -= n; w.left < 0 && w.err == nil {
 		w.b, w.err = nil, fmt.Errorf("%w: %w", ErrMalformed, errBudget)
 	}
 }
 
-func (w *walker) skip(n int) {
+func (w *walker) skipBytes(n int) {
 	if n < 0 || n > len(w.b) {
-		w.fail()
+		w.markMalformed()
 		return
 	}
 	w.b = w.b[n:]
 }
 
-func (w *walker) uvarint() int {
+func (w *walker) readUvarint() int {
 	v, n := binary.Uvarint(w.b)
 	if n <= 0 || n > 5 || v > math.MaxUint32 {
-		w.fail()
+		w.markMalformed()
 		return 0
 	}
 	w.b = w.b[n:]
 	return int(v)
 }
 
-// length reads the length of something nullable, with four bytes or two where the
+// readLength reads the length of something nullable, with four bytes or two if the
 // version is not flexible; negative is null.
-func (w *walker) length(wide bool) int {
+func (w *walker) readLength(wide bool) int {
 	switch {
 	case w.flexible:
-		return w.uvarint() - 1
+		return w.readUvarint() - 1
 	case wide && len(w.b) >= 4:
 		n := int(int32(binary.BigEndian.Uint32(w.b)))
 		w.b = w.b[4:]
@@ -152,104 +152,104 @@ func (w *walker) length(wide bool) int {
 		w.b = w.b[2:]
 		return n
 	default:
-		w.fail()
+		w.markMalformed()
 		return 0
 	}
 }
 
-func (w *walker) walk(n *node) {
+func (w *walker) walkNode(n *node) {
 	if w.err != nil {
 		return
 	}
 	switch n.kind {
 	case fixedNode:
-		w.skip(n.width)
+		w.skipBytes(n.width)
 	case stringNode:
-		if l := w.length(false); l > 0 {
-			w.skip(l)
-			w.spend(l) // it is copied
+		if l := w.readLength(false); l > 0 {
+			w.skipBytes(l)
+			w.spendMemory(l) // it is copied
 		}
 	case bytesNode:
-		if l := w.length(true); l > 0 {
-			w.skip(l)
+		if l := w.readLength(true); l > 0 {
+			w.skipBytes(l)
 			w.aliases = true
 		}
 	case maybeNode:
-		w.maybe(n)
+		w.walkOptional(n)
 	case arrayNode:
-		w.array(n)
+		w.walkArray(n)
 	case structNode:
 		for _, f := range n.fields {
-			w.walk(f)
+			w.walkNode(f)
 		}
 		if n.tagged {
-			w.tags(n)
+			w.walkTags(n)
 		}
 	}
 }
 
-func (w *walker) maybe(n *node) {
+func (w *walker) walkOptional(n *node) {
 	if len(w.b) == 0 {
-		w.fail()
+		w.markMalformed()
 		return
 	}
 	null := int8(w.b[0]) < 0
 	w.b = w.b[1:]
 	if !null {
-		w.spend(n.elem.size)
-		w.walk(n.elem)
+		w.spendMemory(n.elem.size)
+		w.walkNode(n.elem)
 	}
 }
 
-func (w *walker) array(n *node) {
-	l := w.length(true)
+func (w *walker) walkArray(n *node) {
+	l := w.readLength(true)
 	if l > len(w.b) || l > maxElements {
-		w.fail() // an element takes a byte at least
+		w.markMalformed() // an element takes a byte at least
 		return
 	}
 	if l <= 0 {
 		return
 	}
-	if w.spend(l * n.elem.size); w.err != nil {
+	if w.spendMemory(l * n.elem.size); w.err != nil {
 		return
 	}
 	if n.elem.kind == fixedNode {
-		w.skip(l * n.elem.width)
+		w.skipBytes(l * n.elem.width)
 		return
 	}
 	for ; l > 0 && w.err == nil; l-- {
-		w.walk(n.elem)
+		w.walkNode(n.elem)
 	}
 }
 
-func (w *walker) tags(n *node) {
-	count := w.uvarint()
+func (w *walker) walkTags(n *node) {
+	count := w.readUvarint()
 	if w.err != nil {
 		return
 	}
 	if count*2 > len(w.b) || count > maxTags {
-		w.fail() // a tagged field takes two bytes at least
+		w.markMalformed() // a tagged field takes two bytes at least
 		return
 	}
 	for ; count > 0 && w.err == nil; count-- {
-		key, l := w.uvarint(), w.uvarint()
+		key, l := w.readUvarint(), w.readUvarint()
 		if l > len(w.b) {
-			w.fail()
+			w.markMalformed()
 		}
 		if w.err != nil {
 			return
 		}
 		if f := n.tags[key]; f != nil { // kmsg decodes this one: look inside
 			in := walker{b: w.b[:l], flexible: w.flexible, left: w.left}
-			if in.walk(f); in.err != nil {
+			if in.walkNode(f); in.err != nil {
 				w.b, w.err = nil, in.err
 				return
 			}
 			w.left, w.aliases = in.left, w.aliases || in.aliases
 		} else {
-			w.spend(tagCost)
+			w.spendMemory(tagCost)
 			w.aliases = true
 		}
-		w.skip(l)
+		w.skipBytes(l)
 	}
 }

@@ -106,7 +106,7 @@ func TestGuardAccepts(t *testing.T) {
 			}
 			accepted++
 			for _, behind := range []int{0, 3} {
-				shape, err := g.check(key, version, append(b, make([]byte, behind)...), 1<<30)
+				shape, err := g.checkBody(key, version, append(b, make([]byte, behind)...), 1<<30)
 				if err != nil || shape.size != len(b) {
 					t.Fatalf("%s v%d of %d bytes: %+v, %v", kmsg.NameForKey(key), version, len(b), shape, err)
 				}
@@ -178,7 +178,7 @@ func TestGuardHostile(t *testing.T) {
 				continue
 			}
 			b = mutate(r, b)
-			shape, err := g.check(key, version, b, budget)
+			shape, err := g.checkBody(key, version, b, budget)
 			if err != nil {
 				if !errors.Is(err, ErrMalformed) {
 					t.Fatalf("the error is %v", err)
@@ -210,7 +210,7 @@ func TestGuardHostile(t *testing.T) {
 		{3, -1, nil},
 		{500, 0, nil},
 	} {
-		if _, err := g.check(bomb.key, bomb.version, bomb.body, budget); !errors.Is(err, ErrMalformed) {
+		if _, err := g.checkBody(bomb.key, bomb.version, bomb.body, budget); !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s v%d %.20x: %v", kmsg.NameForKey(bomb.key), bomb.version, bomb.body, err)
 		}
 	}
@@ -267,16 +267,16 @@ func TestGuardLimits(t *testing.T) {
 	}
 	f := func(key, version int16, body []byte, limit int, ok bool) {
 		t.Helper()
-		shape, err := g.check(key, version, body, limit)
+		shape, err := g.checkBody(key, version, body, limit)
 		if (err == nil) != ok || err != nil && !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v, want it accepted: %v", kmsg.NameForKey(key), err, ok)
 		}
 		if err == nil {
 			harmless(t, key, version, body, shape)
-			if _, err := g.check(key, version, body, shape.memory); err != nil {
+			if _, err := g.checkBody(key, version, body, shape.memory); err != nil {
 				t.Errorf("%s: %v in the memory that it takes", kmsg.NameForKey(key), err)
 			}
-			if _, err := g.check(key, version, body, shape.memory-1); !errors.Is(err, errBudget) {
+			if _, err := g.checkBody(key, version, body, shape.memory-1); !errors.Is(err, errBudget) {
 				t.Errorf("%s: %v in less memory than it takes", kmsg.NameForKey(key), err)
 			}
 		}
@@ -295,7 +295,7 @@ func FuzzGuard(f *testing.F) {
 	g := newGuard()
 	const budget = 4 << 20
 	f.Fuzz(func(t *testing.T, key, version int16, b []byte) {
-		shape, err := g.check(key, version, b, budget)
+		shape, err := g.checkBody(key, version, b, budget)
 		if err != nil {
 			if !errors.Is(err, ErrMalformed) {
 				t.Fatal(err)
@@ -311,7 +311,7 @@ func FuzzGuard(f *testing.F) {
 			return
 		}
 		again := q.AppendTo(nil)
-		if _, err := g.check(key, version, again, 1<<30); err != nil {
+		if _, err := g.checkBody(key, version, again, 1<<30); err != nil {
 			t.Fatalf("%s v%d: what kmsg writes is refused: %v", kmsg.NameForKey(key), version, err)
 		}
 	})
@@ -330,7 +330,7 @@ func FuzzHeader(f *testing.F) {
 		if err == nil && len(h.clientID)+len(body)+10 > len(b) {
 			t.Fatalf("%d bytes have a client id of %d and a body of %d", len(b), len(h.clientID), len(body))
 		}
-		if !g.knows(key, version) || len(id) > math.MaxInt16 {
+		if !g.knowsVersion(key, version) || len(id) > math.MaxInt16 {
 			return
 		}
 		q := kmsg.RequestForKey(key)
@@ -361,7 +361,7 @@ func BenchmarkGuard(b *testing.B) {
 	b.Run("check", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			if _, err := g.check(3, 12, body, 1<<20); err != nil {
+			if _, err := g.checkBody(3, 12, body, 1<<20); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -72,13 +72,13 @@ func TestIdleMemory(t *testing.T) {
 // suspendAll does what the sweeper does, and waits until all connections are suspended.
 func suspendAll(tb testing.TB, s *Server) {
 	tb.Helper()
-	for _, c := range s.conns.list(nil, true) {
+	for _, c := range s.conns.listConns(nil, true) {
 		if c.isIdle() {
 			c.interruptRead()
 		}
 	}
 	eventually(tb, "all connections are suspended", func() bool {
-		for _, c := range s.conns.list(nil, true) {
+		for _, c := range s.conns.listConns(nil, true) {
 			if c.life.current() != connSuspended {
 				return false
 			}

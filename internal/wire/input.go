@@ -9,13 +9,11 @@ import (
 // errNoMemory ends a connection to which no memory was given.
 var errNoMemory = errors.New("the memory for requests is exhausted, and this connection was slower than others to send the rest of a request")
 
-// input is what a connection reads: its receive buffer, and the frames that are cut
-// from it. An idle connection has no buffer; one is taken when data have come and
+// input reads for a connection: it owns the receive buffer and cuts frames from it. An idle connection has no buffer; one is taken when data have come and
 // grows with what has come, never with what is announced.
 //
-// Frames alias the buffer. Whoever needs one for longer than the next call of
-// makeRoom or prepareToWait retains the buffer (see buffer): the input then goes on
-// in another one.
+// Frames alias the buffer. To use one for longer than until the next call of makeRoom
+// or prepareToWait, retain the buffer (see buffer): the input then goes on in another one.
 //
 // The methods and fields belong to the connection's goroutine, except for stop and
 // the fields that are marked as shared.
@@ -38,7 +36,7 @@ type input struct {
 	held    unfinished                   // shared
 }
 
-// unfinished is what an input holds while it waits for the rest of a request, or
+// unfinished tells how much memory an input holds while it waits for the rest of a request, or
 // while its requests wait until there is room for their answers: for the sweeper.
 // The input writes it, the sweeper reads it.
 type unfinished struct {
@@ -49,12 +47,12 @@ type unfinished struct {
 	since   atomic.Uint32 // sweeps of the server when its rest was first waited for
 }
 
-// rest is how many bytes have come and were not cut.
-func (in *input) rest() int { return in.end - in.start }
+// restSize is how many bytes have come and were not cut.
+func (in *input) restSize() int { return in.end - in.start }
 
 // frameSize is the size that the next frame announces, if that has come.
 func (in *input) frameSize() (size int, known bool) {
-	if in.rest() < lengthSize {
+	if in.restSize() < lengthSize {
 		return 0, false
 	}
 	return int(int32(binary.BigEndian.Uint32(in.buf.bytes[in.start:]))), true
@@ -67,7 +65,7 @@ func (in *input) isAcceptable(size int) bool { return size > 0 && size <= in.max
 // its size.
 func (in *input) hasFrame() bool {
 	size, known := in.frameSize()
-	return known && (!in.isAcceptable(size) || in.rest() >= lengthSize+size)
+	return known && (!in.isAcceptable(size) || in.restSize() >= lengthSize+size)
 }
 
 // nextFrame cuts the next frame off.
@@ -82,8 +80,8 @@ func (in *input) nextFrame() ([]byte, error) {
 	return in.buf.bytes[from:in.start:in.start], nil
 }
 
-// room is the part of the buffer into which the next bytes are read.
-func (in *input) room() []byte { return in.buf.bytes[in.end:] }
+// freeRoom is the part of the buffer into which the next bytes are read.
+func (in *input) freeRoom() []byte { return in.buf.bytes[in.end:] }
 
 // makeRoom sees to it that the buffer has room for what comes next: it takes one,
 // moves the rest to its front, or replaces it when it is full. It returns false when
@@ -93,7 +91,7 @@ func (in *input) makeRoom() bool {
 	if b == nil {
 		return in.replaceBuffer(in.startClass) || in.replaceBuffer(firstClass)
 	}
-	rest := in.rest()
+	rest := in.restSize()
 	switch {
 	case b.class < firstClass: // it holds a rest only
 		return in.replaceBuffer(max(in.startClass, firstClass)) || in.replaceBuffer(firstClass)
@@ -127,7 +125,7 @@ func (in *input) replaceBuffer(class int) bool {
 	if b == nil {
 		return false
 	}
-	in.adopt(b)
+	in.adoptBuffer(b)
 	return true
 }
 
@@ -139,8 +137,8 @@ func (in *input) replaceable() int {
 	return len(in.buf.bytes)
 }
 
-// adopt goes on in another buffer.
-func (in *input) adopt(b *buffer) {
+// adoptBuffer goes on in another buffer.
+func (in *input) adoptBuffer(b *buffer) {
 	n := 0
 	if in.buf != nil {
 		n = copy(b.bytes, in.buf.bytes[in.start:in.end])
@@ -157,13 +155,13 @@ func (in *input) dropBuffer() {
 	}
 }
 
-// addReceived notes that n bytes were read into room.
+// addReceived notes that n bytes were read into freeRoom.
 func (in *input) addReceived(n int) {
 	in.filled = n == len(in.buf.bytes)-in.end
 	in.end += n
 	in.peak = max(in.peak, in.end)
 	in.received.Add(int64(n))
-	in.activity.note()
+	in.activity.noteProgress()
 }
 
 // prepareToWait is called when nothing is there to be read: it gives the buffer back,
@@ -179,7 +177,7 @@ func (in *input) prepareToWait() {
 // shrinkBuffer changes the buffer for the smallest that holds the rest, when that
 // saves more than copying it twice costs.
 func (in *input) shrinkBuffer() {
-	rest := in.rest()
+	rest := in.restSize()
 	if rest == 0 {
 		in.dropBuffer()
 		return
@@ -192,7 +190,7 @@ func (in *input) shrinkBuffer() {
 
 // publishHeld tells the sweeper how much is held.
 func (in *input) publishHeld() {
-	h, rest := &in.held, in.rest()
+	h, rest := &in.held, in.restSize()
 	if rest == 0 {
 		if h.bytes.Load() != 0 {
 			h.bytes.Store(0)
@@ -232,23 +230,23 @@ func (in *input) awaitBuffer() error {
 	class := firstClass
 	if in.buf != nil && in.buf.class >= firstClass {
 		class = in.buf.class
-		if in.rest() == len(in.buf.bytes) {
+		if in.restSize() == len(in.buf.bytes) {
 			class = in.pool.nextClass(class)
 		}
 	}
 	in.publishHeld()
-	w := in.pool.enqueue(class, in.replaceable())
+	w := in.pool.awaitTurn(class, in.replaceable())
 	in.waiting.Store(w)
 	if in.stopped.Load() { // stop came before it could see w
-		in.pool.cancel(w)
+		in.pool.cancelWait(w)
 	}
 	<-w.ready
 	in.waiting.Store(nil)
-	b := in.pool.collect(w)
+	b := in.pool.takeGranted(w)
 	if b == nil {
 		return errNoMemory
 	}
-	in.adopt(b)
+	in.adoptBuffer(b)
 	return nil
 }
 
@@ -259,6 +257,6 @@ func (in *input) isWaitingForBuffer() bool { return in.waiting.Load() != nil }
 func (in *input) stop() {
 	in.stopped.Store(true)
 	if w := in.waiting.Load(); w != nil {
-		in.pool.cancel(w)
+		in.pool.cancelWait(w)
 	}
 }

@@ -37,13 +37,13 @@ type layout struct {
 	flexible bool
 }
 
-// learn finds a request's layout: it encodes the request with one field changed
+// deriveLayout finds a request's layout: it encodes the request with one field changed
 // at a time and looks where the bytes differ. kmsg must know the version.
-func learn(key, version int16) *layout {
+func deriveLayout(key, version int16) *layout {
 	r := kmsg.RequestForKey(key)
 	r.SetVersion(version)
 	p := probe{key: key, version: version, flexible: r.IsFlexible()}
-	return &layout{p.structure(reflect.TypeOf(r).Elem(), nil), p.flexible}
+	return &layout{p.probeStruct(reflect.TypeOf(r).Elem(), nil), p.flexible}
 }
 
 type probe struct {
@@ -58,17 +58,17 @@ const (
 	markValue = "\xa5where the tags are\x5a"
 )
 
-func (p probe) structure(t reflect.Type, path []int) *node {
+func (p probe) probeStruct(t reflect.Type, path []int) *node {
 	n := &node{kind: structNode, size: int(t.Size())}
 	f, ok := t.FieldByName("UnknownTags")
 	n.tagged = ok && p.flexible && isTags(f.Type)
-	base, tagsAt := p.encode(path, n.tagged, nil)
+	base, tagsAt := p.encodeChanged(path, n.tagged, nil)
 	for i := range t.NumField() {
 		f := t.Field(i)
 		if isTags(f.Type) || len(path) == 0 && f.Name == "Version" {
 			continue
 		}
-		got, _ := p.encode(path, n.tagged, func(s reflect.Value) { change(s.Field(i)) })
+		got, _ := p.encodeChanged(path, n.tagged, func(s reflect.Value) { changeField(s.Field(i)) })
 		at := 0
 		for at < len(base) && at < len(got) && base[at] == got[at] {
 			at++
@@ -76,7 +76,7 @@ func (p probe) structure(t reflect.Type, path []int) *node {
 		if at == len(base) && at == len(got) {
 			continue // this version does not have it
 		}
-		field := p.field(f.Type, append(slices.Clip(path), i))
+		field := p.probeField(f.Type, append(slices.Clip(path), i))
 		if !n.tagged || at != tagsAt {
 			n.fields = append(n.fields, field)
 			continue
@@ -91,7 +91,7 @@ func (p probe) structure(t reflect.Type, path []int) *node {
 	return n
 }
 
-func (p probe) field(t reflect.Type, path []int) *node {
+func (p probe) probeField(t reflect.Type, path []int) *node {
 	size := int(t.Size())
 	switch t.Kind() {
 	case reflect.String:
@@ -100,26 +100,26 @@ func (p probe) field(t reflect.Type, path []int) *node {
 		if t.Elem().Kind() == reflect.String {
 			return &node{kind: stringNode, size: size + int(t.Elem().Size())}
 		}
-		return &node{kind: maybeNode, elem: p.structure(t.Elem(), path), size: size}
+		return &node{kind: maybeNode, elem: p.probeStruct(t.Elem(), path), size: size}
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
 			return &node{kind: bytesNode, size: size}
 		}
-		return &node{kind: arrayNode, elem: p.field(t.Elem(), path), size: size}
+		return &node{kind: arrayNode, elem: p.probeField(t.Elem(), path), size: size}
 	case reflect.Struct:
-		return p.structure(t, path)
+		return p.probeStruct(t, path)
 	default: // numbers and ids are as wide on the wire as in memory
 		return &node{kind: fixedNode, width: size, size: size}
 	}
 }
 
-// encode returns the request with the struct at path changed, and where that
+// encodeChanged returns the request with the struct at path changed, and where that
 // struct's section of tagged fields begins.
-func (p probe) encode(path []int, tagged bool, change func(reflect.Value)) (b []byte, tagsAt int) {
+func (p probe) encodeChanged(path []int, tagged bool, change func(reflect.Value)) (b []byte, tagsAt int) {
 	r := kmsg.RequestForKey(p.key)
 	setDefaults(reflect.ValueOf(r))
 	r.SetVersion(p.version)
-	v := reach(reflect.ValueOf(r).Elem(), path)
+	v := reachField(reflect.ValueOf(r).Elem(), path)
 	if change != nil {
 		change(v)
 	}
@@ -135,9 +135,9 @@ func (p probe) encode(path []int, tagged bool, change func(reflect.Value)) (b []
 	return b, bytes.Index(b, append(mark, markValue...)) - 1 // before it stands the count
 }
 
-// reach walks from v along the fields of path and puts one element with its
+// reachField walks from v along the fields of path and puts one element with its
 // defaults into every array and pointer on the way.
-func reach(v reflect.Value, path []int) reflect.Value {
+func reachField(v reflect.Value, path []int) reflect.Value {
 	for _, i := range path {
 		switch v = v.Field(i); v.Kind() {
 		case reflect.Slice:
@@ -162,8 +162,8 @@ func setDefaults(p reflect.Value) {
 	}
 }
 
-// change gives a field another value than the one it has.
-func change(f reflect.Value) {
+// changeField gives a field another value than the one it has.
+func changeField(f reflect.Value) {
 	switch f.Kind() {
 	case reflect.Bool:
 		f.SetBool(!f.Bool())
@@ -189,7 +189,7 @@ func change(f reflect.Value) {
 	case reflect.Struct:
 		for _, in := range f.Fields() {
 			if !isTags(in.Type()) {
-				change(in)
+				changeField(in)
 			}
 		}
 	default:

@@ -15,7 +15,7 @@ var (
 	errNoReader = errors.New("the client does not read its answers")
 )
 
-// connState is what a connection does.
+// connState is the state of a connection.
 //
 //	opening --> reading <--> serving <--> blocked
 //	             |   ^          |
@@ -71,7 +71,7 @@ func (l *lifecycle) wake() bool {
 	return true
 }
 
-// close makes the last transition. first is true for the one who closed it.
+// close makes the last transition. first is true for the first call.
 func (l *lifecycle) close(reason error) (before connState, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -86,8 +86,8 @@ func (l *lifecycle) close(reason error) (before connState, first bool) {
 	return before, true
 }
 
-// done is closed when the connection is.
-func (l *lifecycle) done() <-chan struct{} {
+// closedChan is closed when the connection is.
+func (l *lifecycle) closedChan() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ended == nil {

@@ -247,7 +247,7 @@ func TestBufferPool(t *testing.T) {
 	if len(small) != 32 || p.inUse() != p.limit {
 		t.Errorf("%d small buffers were given, %d bytes are used", len(small), p.inUse())
 	}
-	a, b, c := p.enqueue(mib, 0), p.enqueue(mib, 0), p.enqueue(firstClass, 0)
+	a, b, c := p.awaitTurn(mib, 0), p.awaitTurn(mib, 0), p.awaitTurn(firstClass, 0)
 	small[0].release()
 	<-c.ready // before the large ones: those must leave the share
 	large[0].retain().release()
@@ -256,9 +256,9 @@ func TestBufferPool(t *testing.T) {
 		t.Error("a buffer was given back to which somebody refers")
 	default:
 	}
-	p.cancel(a)
+	p.cancelWait(a)
 	<-a.ready
-	if p.collect(a) != nil {
+	if p.takeGranted(a) != nil {
 		t.Error("a cancelled waiter got a buffer")
 	}
 	for _, s := range small[1:] {
@@ -267,11 +267,11 @@ func TestBufferPool(t *testing.T) {
 	large[0].release()
 	large[1].release()
 	<-b.ready
-	got := p.collect(b)
+	got := p.takeGranted(b)
 	if len(got.bytes) != 1<<20 {
 		t.Error("the next waiter got nothing")
 	}
-	p.collect(c).release()
+	p.takeGranted(c).release()
 	got.release()
 	for _, l := range large[2:] {
 		l.release()
@@ -279,8 +279,8 @@ func TestBufferPool(t *testing.T) {
 	if p.inUse() != 0 || p.kept == 0 {
 		t.Errorf("%d bytes are used, %d kept", p.inUse(), p.kept)
 	}
-	p.sweep()
-	p.sweep()
+	p.sweepUnused()
+	p.sweepUnused()
 	if p.kept != 0 {
 		t.Errorf("%d bytes are kept though unused", p.kept)
 	}
@@ -309,7 +309,7 @@ func TestWorkMemory(t *testing.T) {
 		return nil
 	}})
 	body := append([]byte{0, 0, 0x40, 0}, make([]byte, 2*0x4000)...) // 16,384 topics without a name
-	alone, err := s.guard.check(3, 1, body, s.decodeLimit())
+	alone, err := s.guard.checkBody(3, 1, body, s.decodeLimit())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -355,7 +355,7 @@ func TestWorkMemoryOfTheGone(t *testing.T) {
 	c := dial(t, addr)
 	c.send(frame(3, 1, 1, "\x00\x00\x00\x00"))
 	eventually(t, "it waits", func() bool { return work.Usage(budget.Command).Waiting == 1 })
-	s.conns.list(nil, true)[0].Close(errGone)
+	s.conns.listConns(nil, true)[0].Close(errGone)
 	if err := <-errs; !errors.Is(err, context.Canceled) {
 		t.Errorf("the request of a client that is gone: %v", err)
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// logBurst lines a second are written about what clients do wrong: a flood of
+// logBurst lines a second are written about mistakes of clients: a flood of
 // bad clients must not become a flood of lines.
 const logBurst = 10
 
@@ -14,15 +14,15 @@ const logBurst = 10
 type lineLimit struct {
 	log *slog.Logger
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	second  int64
 	lines   int
 	dropped int
 }
 
-// line returns the logger for one more line, which says how many were dropped
+// nextLine returns the logger for one more line, which says how many were dropped
 // before it; nil when this one is to be dropped too.
-func (l *lineLimit) line() *slog.Logger {
+func (l *lineLimit) nextLine() *slog.Logger {
 	now := time.Now().Unix()
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -87,7 +87,7 @@ func (o *outbox) ensureBuffer(boxes *boxPool, sending bool) {
 		}
 	}
 	if !sending && o.size == 0 {
-		o.reset()
+		o.startAnew()
 	}
 }
 
@@ -157,8 +157,8 @@ func (o *outbox) isInPlace(b []byte) bool {
 	return len(b) <= cap(o.buf)-n && &b[0] == &o.buf[: n+1 : cap(o.buf)][n]
 }
 
-// reset starts anew when all was sent and nobody builds behind buf.
-func (o *outbox) reset() {
+// startAnew starts anew when all was sent and nobody builds behind buf.
+func (o *outbox) startAnew() {
 	if o.claimed {
 		return
 	}
@@ -175,7 +175,7 @@ func (o *outbox) dropSent(to sentTo) {
 	o.gone += to.cuts
 	o.size -= int64(to.bytes)
 	if o.size == 0 {
-		o.reset()
+		o.startAnew()
 	}
 	if o.gone > 64 && o.gone > len(o.cuts)/2 {
 		k := copy(o.cuts, o.cuts[o.gone:])
@@ -202,7 +202,7 @@ func (o *outbox) releaseBuffer(boxes *boxPool) {
 	if o.size > 0 || o.claimed || o.box == nil {
 		return
 	}
-	o.reset()
+	o.startAnew()
 	if cap(o.buf) > boxKept {
 		o.buf = make([]byte, 0, boxSize)
 	}

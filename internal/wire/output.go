@@ -36,12 +36,12 @@ const (
 //
 // There is one sender at a time, and its place has three states:
 //
-//	none ------> active      by uncork, or by complete when no more is outstanding
-//	none ------> deferred    by complete when more is outstanding: those answers will
+//	none ------> active      by uncork, or by completeAnswer when no more is outstanding
+//	none ------> deferred    by completeAnswer when more is outstanding: those answers will
 //	                         likely be completed too, one after the other, as a group
 //	                         commit does; then all go out with the last one's write, or
 //	                         by the helper that was started (BenchmarkParked)
-//	deferred --> active      by the helper, or by whoever comes before it
+//	deferred --> active      by the helper, or by somebody who comes before it
 //	active ----> none        when nothing is left to send
 //
 // The sender may hand its place over to a helper, a goroutine that may wait for the
@@ -96,7 +96,7 @@ const (
 	senderActive
 )
 
-// outputShared is what the outputs of a server have in common.
+// outputShared is shared by the outputs of a server.
 type outputShared struct {
 	requests  requestPool
 	writers   writerPool
@@ -119,16 +119,16 @@ func (b bounds) relieved() bounds {
 	return bounds{b.parked - b.parked/reliefShare, b.unsent - b.unsent/reliefShare, b.early - b.early/reliefShare}
 }
 
-// issue gives out the next place in the order of answers.
-func (o *output) issue() uint64 {
+// issuePlace gives out the next place in the order of answers.
+func (o *output) issuePlace() uint64 {
 	seq := o.issued
 	o.issued++
 	return seq
 }
 
-// limits are the bounds of the connection. When too many answers are outstanding
+// currentLimits are the bounds of the connection. When too many answers are outstanding
 // on all connections, those which have many must wait.
-func (o *output) limits() bounds {
+func (o *output) currentLimits() bounds {
 	parked := o.shared.maxParked
 	if o.shared.parked.Load() > int64(parked)*parkedShare {
 		parked = min(parked, parkedStep)
@@ -136,10 +136,10 @@ func (o *output) limits() bounds {
 	return bounds{uint64(parked) - 1, maxUnsent, maxUnsent}
 }
 
-// mustCheckLimits tells that so much is outstanding that awaitRoom must be called.
-func (o *output) mustCheckLimits() bool {
+// isNearLimits tells that so much is outstanding that awaitRoom must be called.
+func (o *output) isNearLimits() bool {
 	parked := o.issued - o.seenDone
-	return parked >= parkedStep && parked > o.limits().parked || o.pressed.Load()
+	return parked >= parkedStep && parked > o.currentLimits().parked || o.pressed.Load()
 }
 
 // cork leaves ready answers to the connection's goroutine.
@@ -152,7 +152,7 @@ func (o *output) cork() {
 	}
 }
 
-// uncork sends what is ready, and lets others send what they complete.
+// uncork sends the ready answers, and lets others send those that they complete.
 func (o *output) uncork() {
 	o.collects = false
 	o.mu.Lock()
@@ -216,8 +216,8 @@ func (o *output) relieveLocked() {
 	}
 }
 
-// claim hands out the place behind the outbox when r's answer is the next one.
-func (o *output) claim(r *Request) []byte {
+// claimPlace hands out the place behind the outbox when r's answer is the next one.
+func (o *output) claimPlace(r *Request) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if r.seq != o.done || o.flow == flowClosed {
@@ -227,8 +227,8 @@ func (o *output) claim(r *Request) []byte {
 	return o.box.claimTail(&o.shared.boxes, o.sender == senderActive)
 }
 
-// complete takes the answer of r; it goes out when all before it have.
-func (o *output) complete(r *Request) {
+// completeAnswer takes the answer of r; it goes out when all before it have.
+func (o *output) completeAnswer(r *Request) {
 	o.mu.Lock()
 	if o.flow == flowClosed {
 		o.mu.Unlock()
@@ -316,7 +316,7 @@ const (
 	asHelper                      // a goroutine for this only: waits for the client and the disk
 )
 
-// send sends what waits. The caller is the active sender, and is not afterwards.
+// send sends the outbox. The caller is the active sender, and is not afterwards.
 func (o *output) send(as senderRole) {
 	w := o.shared.writers.take(o.shared.buffers)
 	completed := false
@@ -332,7 +332,7 @@ func (o *output) send(as senderRole) {
 			o.handOver()
 			break
 		}
-		err := o.sendBatch(w, as)
+		err := o.sendNext(w, as)
 		if errors.Is(err, errAgain) && as == asHelper {
 			err = o.sock.awaitRoom()
 		}
@@ -347,8 +347,8 @@ func (o *output) send(as senderRole) {
 	completed = true
 }
 
-// sendBatch sends one batch and takes off the outbox what went out.
-func (o *output) sendBatch(w *writer, as senderRole) error {
+// sendNext sends one batch and takes the bytes that went out off the outbox.
+func (o *output) sendNext(w *writer, as senderRole) error {
 	w.batch.mayWait = as == asHelper
 	n, err := 0, w.gather(o.sock.isNonblocking())
 	if err == nil {
@@ -360,7 +360,7 @@ func (o *output) sendBatch(w *writer, as senderRole) error {
 		return err
 	}
 	to := w.releaseSent(n, &o.shared.requests)
-	o.activity.note()
+	o.activity.noteProgress()
 	o.mu.Lock()
 	o.box.dropSent(to)
 	o.relieveLocked()
@@ -419,10 +419,10 @@ func (o *output) stopSending() {
 		left = o.takeUnsentLocked()
 	}
 	o.mu.Unlock()
-	left.release(&o.shared.requests)
+	left.releaseAll(&o.shared.requests)
 }
 
-// close drops what was not sent, now or when the sender notices it.
+// close drops all answers that were not sent, now or when the sender notices it.
 func (o *output) close() {
 	var left unsent
 	o.mu.Lock()
@@ -442,7 +442,7 @@ func (o *output) close() {
 		left = o.takeUnsentLocked()
 	}
 	o.mu.Unlock()
-	left.release(&o.shared.requests)
+	left.releaseAll(&o.shared.requests)
 }
 
 // unsent are answers that are not sent any more.
@@ -457,7 +457,7 @@ func (o *output) takeUnsentLocked() unsent {
 	return u
 }
 
-func (u unsent) release(requests *requestPool) {
+func (u unsent) releaseAll(requests *requestPool) {
 	for i := range u.cuts {
 		u.cuts[i].release(requests)
 	}
@@ -469,7 +469,7 @@ func (u unsent) release(requests *requestPool) {
 	}
 }
 
-// outputLoad is what an output has to do.
+// outputLoad tells how much an output has to do.
 type outputLoad struct {
 	unsent int64 // bytes
 	parked bool  // answers are outstanding
@@ -479,7 +479,7 @@ type outputLoad struct {
 // isNothing tells that the output has nothing to do.
 func (l outputLoad) isNothing() bool { return l == outputLoad{} }
 
-// load tells the sweeper what the output has to do.
+// load tells the sweeper how much the output has to do.
 func (o *output) load() outputLoad {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -50,8 +50,8 @@ func newIdlePoller() (*idlePoller, error) {
 	return p, nil
 }
 
-// run wakes connections until the poller is closed.
-func (p *idlePoller) run() {
+// wakeReady wakes connections until the poller is closed.
+func (p *idlePoller) wakeReady() {
 	for {
 		err := p.rc.Read(func(fd uintptr) bool {
 			n, err := unix.EpollWait(int(fd), p.events[:], 0)

@@ -60,7 +60,7 @@ func TestSuspendWithHalfARequest(t *testing.T) {
 	c.send(b[:10])
 	var conn *Conn
 	eventually(t, "the first half has come", func() bool {
-		conn = s.conns.list(nil, true)[0]
+		conn = s.conns.listConns(nil, true)[0]
 		return conn.in.held.bytes.Load() > 0
 	})
 	if conn.isIdle() {
@@ -96,7 +96,7 @@ func TestSuspendedEnds(t *testing.T) {
 	}
 	f("idle", Config{IdleTimeout: 50 * time.Millisecond}, func(*Server) {})
 	f("closed", Config{}, func(s *Server) {
-		for _, c := range s.conns.list(nil, true) {
+		for _, c := range s.conns.listConns(nil, true) {
 			c.Close(errors.New("by a test"))
 		}
 	})
@@ -121,7 +121,7 @@ func TestSuspendRace(t *testing.T) {
 				return
 			default:
 			}
-			for _, c := range s.conns.list(nil, true) {
+			for _, c := range s.conns.listConns(nil, true) {
 				if c.isIdle() {
 					c.interruptRead()
 				}

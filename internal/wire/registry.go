@@ -55,7 +55,7 @@ func (g *registry) enter(c *Conn) error {
 	if g.perIP != nil {
 		g.perIP[ip]++
 	}
-	link(&g.awake, c)
+	linkConn(&g.awake, c)
 	g.count++
 	return nil
 }
@@ -71,7 +71,7 @@ func (g *registry) leave(c *Conn) {
 			delete(g.perIP, ip)
 		}
 	}
-	unlink(g.ringOf(c), c)
+	unlinkConn(g.ringOf(c), c)
 }
 
 // setSuspended moves a connection to the ring of those that are suspended, or back.
@@ -79,9 +79,9 @@ func (g *registry) setSuspended(c *Conn, suspended bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if c.entry.suspended != suspended {
-		unlink(g.ringOf(c), c)
+		unlinkConn(g.ringOf(c), c)
 		c.entry.suspended = suspended
-		link(g.ringOf(c), c)
+		linkConn(g.ringOf(c), c)
 	}
 }
 
@@ -92,7 +92,7 @@ func (g *registry) ringOf(c *Conn) **Conn {
 	return &g.awake
 }
 
-func link(ring **Conn, c *Conn) {
+func linkConn(ring **Conn, c *Conn) {
 	e := &c.entry
 	if *ring == nil {
 		e.prev, e.next = c, c
@@ -103,7 +103,7 @@ func link(ring **Conn, c *Conn) {
 	*ring = c
 }
 
-func unlink(ring **Conn, c *Conn) {
+func unlinkConn(ring **Conn, c *Conn) {
 	e := &c.entry
 	if e.next == c {
 		*ring = nil
@@ -115,9 +115,9 @@ func unlink(ring **Conn, c *Conn) {
 	e.prev.entry.next, e.next.entry.prev = e.next, e.prev
 }
 
-// list lists the connections, suspended ones only on demand, in the memory of into if
+// listConns lists the connections, suspended ones only on demand, in the memory of into if
 // that suffices.
-func (g *registry) list(into []*Conn, suspended bool) []*Conn {
+func (g *registry) listConns(into []*Conn, suspended bool) []*Conn {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.AppendSeq(into[:0], g.eachLocked(suspended))

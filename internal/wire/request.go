@@ -30,7 +30,7 @@ type Request struct {
 }
 
 // KeepBody keeps Body as it is until the request is answered. Only Serve and Flush
-// may call it. The memory for requests is used up by what is kept.
+// may call it. Kept bodies use up the memory for requests.
 func (r *Request) KeepBody() {
 	if !r.kept {
 		r.buf.retain()
@@ -46,7 +46,7 @@ func (r *Request) KeepBody() {
 // Serve returns. Only Serve may call it, once for a request, and not while the session
 // keeps others waiting.
 func (r *Request) Decode() (kmsg.Request, error) {
-	shape, err := r.Conn.srv.guard.check(r.Key, r.Version, r.Body, r.Conn.srv.decodeLimit())
+	shape, err := r.Conn.srv.guard.checkBody(r.Key, r.Version, r.Body, r.Conn.srv.decodeLimit())
 	if err == nil {
 		err = r.Conn.reserveWork(int64(shape.memory))
 	}
@@ -74,11 +74,11 @@ func (r *Request) Reply(resp kmsg.Response) {
 	r.Send(p)
 }
 
-// NoReply completes a request that has no answer (Produce with acks=0). What
-// Begin started is dropped.
+// NoReply completes a request that has no answer (Produce with acks=0). A response
+// that Begin started is dropped.
 func (r *Request) NoReply() {
 	r.resp.discard()
-	r.Conn.out.complete(r)
+	r.Conn.out.completeAnswer(r)
 }
 
 // Begin starts a hand-coded response: B holds the frame's header already, the
@@ -87,12 +87,12 @@ func (r *Request) NoReply() {
 func (r *Request) Begin() *Response {
 	p := &r.resp
 	p.discard()
-	if p.B = r.Conn.out.claim(r); p.B == nil {
+	if p.B = r.Conn.out.claimPlace(r); p.B == nil {
 		p.B = r.own[:0]
 	}
 	p.B = append(p.B, 0, 0, 0, 0)
 	p.B = binary.BigEndian.AppendUint32(p.B, uint32(r.CorrelationID))
-	if r.Key != apiVersions && r.Conn.srv.guard.flexible(r.Key, r.Version) {
+	if r.Key != apiVersions && r.Conn.srv.guard.isFlexible(r.Key, r.Version) {
 		p.B = append(p.B, 0) // no tagged fields
 	}
 	return p
@@ -113,7 +113,7 @@ func (r *Request) Send(p *Response) {
 	if !p.claimed && cap(p.B) <= ownKept {
 		r.own = p.B
 	}
-	r.Conn.out.complete(r)
+	r.Conn.out.completeAnswer(r)
 }
 
 // requestPool keeps requests for the next ones.

@@ -59,7 +59,7 @@ func (p *Response) Attach(s Section) {
 // size is how many bytes the answer takes on the wire.
 func (p *Response) size() int { return len(p.B) + p.attached }
 
-// discard gives up what was built so far.
+// discard gives up the bytes and sections so far.
 func (p *Response) discard() {
 	for _, s := range p.sections {
 		s.sec.Release()

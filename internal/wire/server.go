@@ -77,16 +77,16 @@ func (s *Server) Serve(l *Listener) error {
 		switch {
 		case err == nil:
 			pause = acceptPause
-			if c := s.admit(nc, l); c != nil {
-				go s.serveNew(c) // admit counts it in running
+			if c := s.admitConn(nc, l); c != nil {
+				go s.serveNew(c) // admitConn counts it in running
 			}
 		case isClosed(err):
 			return nil
 		default:
-			if log := s.lines.line(); log != nil {
+			if log := s.lines.nextLine(); log != nil {
 				log.Warn("accept failed; trying again", "listener", l.Addr(), "error", err)
 			}
-			if !s.sleep(pause) {
+			if !s.sleepUnlessStopped(pause) {
 				return nil
 			}
 			pause = min(2*pause, acceptBackOff)
@@ -116,8 +116,8 @@ func (s *Server) decodeLimit() int {
 	return int(min(int64(s.cfg.DecodeBudget), s.cfg.Work.Most(budget.Command)))
 }
 
-// sleep is false when the server stops.
-func (s *Server) sleep(d time.Duration) bool {
+// sleepUnlessStopped is false when the server stops.
+func (s *Server) sleepUnlessStopped(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
@@ -141,7 +141,7 @@ func (s *Server) isStopping() bool {
 // ServeConn serves one connection by the rules of a listener; any net.Conn will do. It
 // returns when that has ended, or is idle and needs no goroutine.
 func (s *Server) ServeConn(nc net.Conn, l *Listener) {
-	if c := s.admit(nc, l); c != nil {
+	if c := s.admitConn(nc, l); c != nil {
 		s.serveNew(c)
 	}
 }
@@ -152,16 +152,16 @@ func (s *Server) serveNew(c *Conn) {
 		name = s.cfg.LocalCongestion
 	}
 	if err := setCongestion(c.nc, name); err != nil {
-		if log := s.lines.line(); log != nil {
+		if log := s.lines.nextLine(); log != nil {
 			log.Warn("the congestion control of a connection cannot be set", "client", c.nc.RemoteAddr(), "error", err)
 		}
 	}
-	s.resume(c)
+	s.serveConn(c)
 }
 
-// resume serves a connection until it ends or is suspended.
-func (s *Server) resume(c *Conn) {
-	if !c.run() {
+// serveConn serves a connection until it ends or is suspended.
+func (s *Server) serveConn(c *Conn) {
+	if !c.serveRequests() {
 		return
 	}
 	s.mu.Lock()
@@ -189,22 +189,22 @@ func (s *Server) idlePoller() *idlePoller {
 		return nil
 	}
 	s.poller = p
-	s.running.Go(p.run)
+	s.running.Go(p.wakeReady)
 	return p
 }
 
-// admit makes a connection of nc, or closes it and returns nil when a limit is
+// admitConn makes a connection of nc, or closes it and returns nil when a limit is
 // reached.
-func (s *Server) admit(nc net.Conn, l *Listener) *Conn {
+func (s *Server) admitConn(nc net.Conn, l *Listener) *Conn {
 	c, err := newConn(s, l, nc)
 	if err == nil {
-		err = s.enter(c)
+		err = s.registerConn(c)
 	}
 	if err != nil {
 		_ = nc.Close() // it was not served
 		if !errors.Is(err, errShutdown) {
 			s.stats.Turned.Add(1)
-			if log := s.lines.line(); log != nil {
+			if log := s.lines.nextLine(); log != nil {
 				log.Warn("connection turned away", "client", nc.RemoteAddr(), "reason", err)
 			}
 		}
@@ -215,8 +215,8 @@ func (s *Server) admit(nc net.Conn, l *Listener) *Conn {
 	return c
 }
 
-// enter registers a connection, and starts the sweeper with the first one.
-func (s *Server) enter(c *Conn) error {
+// registerConn registers a connection, and starts the sweeper with the first one.
+func (s *Server) registerConn(c *Conn) error {
 	c.activity.last.Store(s.sweeps.Load())
 	if err := s.startWork(); err != nil {
 		return err
@@ -246,8 +246,8 @@ func (s *Server) startWork() error {
 // Shutdown closes the listeners, lets requests already read be answered until
 // ctx ends, then closes the connections and waits for their goroutines.
 func (s *Server) Shutdown(ctx context.Context) error {
-	err := s.stop()
-	for _, c := range s.conns.list(nil, true) {
+	err := s.stopAccepting()
+	for _, c := range s.conns.listConns(nil, true) {
 		c.stopReading()
 	}
 	done := make(chan struct{})
@@ -260,15 +260,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return err
 	case <-ctx.Done():
 	}
-	for _, c := range s.conns.list(nil, true) {
+	for _, c := range s.conns.listConns(nil, true) {
 		c.Close(errShutdown)
 	}
 	<-done
 	return errors.Join(err, ctx.Err())
 }
 
-// stop lets nothing new begin: no connections, no suspending, no listening.
-func (s *Server) stop() (err error) {
+// stopAccepting lets nothing new begin: no connections, no suspending, no listening.
+func (s *Server) stopAccepting() (err error) {
 	s.mu.Lock()
 	if s.stopped {
 		s.mu.Unlock()

@@ -39,7 +39,7 @@ type socket interface {
 	isDelivered() bool
 }
 
-// sendBatch is what one call sends: pieces of memory, and behind them bytes of a file.
+// sendBatch is sent by one call: pieces of memory, and behind them bytes of a file.
 type sendBatch struct {
 	pieces  [][]byte
 	file    uintptr
@@ -68,7 +68,7 @@ func (s *plainSocket) read(in *input) error {
 		if err := awaitRoomFor(in); err != nil {
 			return err
 		}
-		n, err := s.nc.Read(in.room())
+		n, err := s.nc.Read(in.freeRoom())
 		if n == 0 {
 			return err
 		}
@@ -89,7 +89,7 @@ func (s *plainSocket) read(in *input) error {
 		if err := awaitRoomFor(in); err != nil {
 			return err
 		}
-		k := copy(in.room(), b)
+		k := copy(in.freeRoom(), b)
 		in.addReceived(k)
 		b = b[k:]
 	}

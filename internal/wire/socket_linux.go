@@ -74,7 +74,7 @@ func (s *rawSocket) readReady(fd uintptr) bool {
 		return true
 	}
 	for {
-		n, err := syscall.Read(int(fd), s.in.room())
+		n, err := syscall.Read(int(fd), s.in.freeRoom())
 		switch {
 		case n > 0:
 			s.in.addReceived(n)
@@ -94,7 +94,7 @@ func (s *rawSocket) readReady(fd uintptr) bool {
 
 func (*rawSocket) isNonblocking() bool { return true }
 
-// sysBatch is what a batch needs for system calls.
+// sysBatch is the part of a batch for system calls.
 type sysBatch struct {
 	iov   [maxPieces]unix.Iovec
 	msg   unix.Msghdr

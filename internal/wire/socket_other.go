@@ -7,7 +7,7 @@ import (
 	"net"
 )
 
-// sysBatch is what a batch needs for system calls: nothing here.
+// sysBatch is the part of a batch for system calls: nothing here.
 type sysBatch struct{}
 
 // idlePoller would watch suspended connections, so that they need no goroutine each.
@@ -15,7 +15,7 @@ type idlePoller struct{}
 
 func newIdlePoller() (*idlePoller, error) { return nil, errors.ErrUnsupported }
 
-func (*idlePoller) run() {}
+func (*idlePoller) wakeReady() {}
 
 func (*idlePoller) close() error { return nil }
 

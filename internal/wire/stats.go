@@ -21,13 +21,13 @@ type Stats struct {
 
 // Requests is how many requests of the API were read.
 func (s *Stats) Requests(key int16) int64 {
-	return s.requests[slot(key)].Load()
+	return s.requests[slotOfKey(key)].Load()
 }
 
 // RequestMemory is how many bytes the receive buffers in use take.
 func (s *Stats) RequestMemory() int64 { return s.buffers.inUse() }
 
-func slot(key int16) int {
+func slotOfKey(key int16) int {
 	if key < 0 || key >= countedKeys {
 		return countedKeys - 1
 	}

@@ -34,8 +34,8 @@ func (s *Server) runSweeper() {
 	period := min(sweepMax, max(half/sweepsPer, time.Millisecond))
 	count := func(d time.Duration) uint32 { return uint32((d + period - 1) / period) }
 	w := sweeper{srv: s, idle: count(s.cfg.IdleTimeout), stalled: count(half)}
-	for s.sleep(period) {
-		w.sweep(s.sweeps.Add(1))
+	for s.sleepUnlessStopped(period) {
+		w.sweepOnce(s.sweeps.Add(1))
 	}
 }
 
@@ -44,9 +44,9 @@ func (s *Server) runSweeper() {
 // 0.2 % of a core when each sweep looked, and take 0.06 %).
 func (w *sweeper) suspendedEvery() uint32 { return min(16, max(1, w.idle/4)) }
 
-func (w *sweeper) sweep(now uint32) {
+func (w *sweeper) sweepOnce(now uint32) {
 	s := w.srv
-	w.conns = s.conns.list(w.conns, now%w.suspendedEvery() == 0)
+	w.conns = s.conns.listConns(w.conns, now%w.suspendedEvery() == 0)
 	w.holders = w.holders[:0]
 	unsent := int64(0)
 	for _, c := range w.conns {
@@ -64,7 +64,7 @@ func (w *sweeper) sweep(now uint32) {
 	if unsent > s.cfg.RequestMemory {
 		w.closeUnread(now)
 	}
-	w.relieve(s.buffers.sweep())
+	w.relieveMemory(s.buffers.sweepUnused())
 	clear(w.conns)
 	clear(w.holders)
 }
@@ -109,7 +109,7 @@ type holder struct {
 	queued bool   // it waits for a larger buffer, not for its client
 }
 
-// heldSample is what the last sweep saw of an unfinished request.
+// heldSample is the last sweep's view of an unfinished request.
 type heldSample struct {
 	frame   uint64
 	arrived int64
@@ -144,9 +144,9 @@ func (c *Conn) measureHeld(now uint32) holder {
 	return h
 }
 
-// relieve makes room in the memory for requests when others wait for it, or when the
+// relieveMemory makes room in the memory for requests when others wait for it, or when the
 // last quarter is held, too, which small requests pass through.
-func (w *sweeper) relieve(short shortage) {
+func (w *sweeper) relieveMemory(short shortage) {
 	need := short.wanted
 	held := int64(0)
 	for i := range w.holders {

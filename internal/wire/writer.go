@@ -20,7 +20,7 @@ const (
 	tinyPiece = 1 << 10
 )
 
-// writer makes batches of what waits in an outbox. The sender of a connection takes one
+// writer makes batches of an outbox. The sender of a connection takes one
 // from a pool while it has something to send.
 type writer struct {
 	buffers *bufferPool
@@ -83,7 +83,7 @@ func (w *writer) gather(files bool) error {
 			continue
 		}
 		rest := k.n - pos
-		if files && rest > readSection { // asked for only where it is used: see storage's recycle.go
+		if files && rest > readSection { // asked for only when it is used: see storage's recycle.go
 			if fd, off, ok := k.sec.Fd(); ok {
 				w.batch.file, w.batch.offset, w.batch.fileLen = fd, off+int64(pos), rest
 				return nil
