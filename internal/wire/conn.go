@@ -214,6 +214,7 @@ func (c *Conn) serveInput() error {
 	if err == nil && c.out.isNearLimits() {
 		err = c.awaitRoom(c.out.currentLimits())
 	}
+	c.activity.noteProgress() // the time that handlers took is not the client's
 	c.life.enter(connReading)
 	return err
 }

@@ -241,6 +241,7 @@ func (in *input) awaitBuffer() error {
 		in.pool.cancelWait(w)
 	}
 	<-w.ready
+	in.activity.noteProgress() // the client was not the one to be waited for
 	in.waiting.Store(nil)
 	b := in.pool.takeGranted(w)
 	if b == nil {

@@ -29,11 +29,11 @@ func TestTrickle(t *testing.T) {
 				const memory = 8 << 20
 				var log logLines
 				s := NewServer(Config{MaxFrame: 1 << 20, RequestMemory: memory, IdleTimeout: 10 * time.Minute, Logger: log.logger()}, &funcs{serve: echo})
-				var tricklers sync.WaitGroup
+				var senders sync.WaitGroup
 				for range memory / (64 << 10) {
 					c := openPipe(t, s)
 					c.send(announce(60_000, make([]byte, 33_000)...))
-					tricklers.Go(func() {
+					senders.Go(func() {
 						for {
 							time.Sleep(time.Second)
 							if _, err := c.Write(make([]byte, trickle)); err != nil {
@@ -48,7 +48,7 @@ func TestTrickle(t *testing.T) {
 				}
 				began := time.Now()
 				honest := openPipe(t, s)
-				go func() { // 60 KB at 10 KB a second
+				senders.Go(func() { // 60 KB at 10 KB a second
 					all := frame(0, 0, 7, strings.Repeat("h", 60_000))
 					for len(all) > 0 {
 						n := min(len(all), 10_000)
@@ -56,7 +56,7 @@ func TestTrickle(t *testing.T) {
 						all = all[n:]
 						time.Sleep(time.Second)
 					}
-				}()
+				})
 				for id := range int32(20) {
 					c := openPipe(t, s)
 					c.send(frame(0, 0, id, "small"))
@@ -79,7 +79,7 @@ func TestTrickle(t *testing.T) {
 				}
 				honest.Close()
 				shutdown(t, s)
-				tricklers.Wait()
+				senders.Wait()
 			})
 		})
 	}
@@ -108,6 +108,30 @@ func TestWaitingIsNotIdle(t *testing.T) {
 			t.Errorf("got %q", body)
 		}
 		waits.Close()
+		shutdown(t, s)
+	})
+}
+
+// TestServingIsNotIdle proves that the time which a handler takes does not count as the
+// client's, when no answer says that there was progress.
+func TestServingIsNotIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewServer(Config{IdleTimeout: time.Minute}, &funcs{serve: func(r *Request) error {
+			if r.Key == 1 {
+				time.Sleep(time.Hour)
+				r.NoReply()
+				return nil
+			}
+			return echo(r)
+		}})
+		c := openPipe(t, s)
+		c.send(frame(1, 0, 1, ""))
+		time.Sleep(time.Hour + 30*time.Second)
+		c.send(frame(0, 0, 2, "still here"))
+		if _, body := c.receive(); body != "still here" {
+			t.Errorf("got %q", body)
+		}
+		c.Close()
 		shutdown(t, s)
 	})
 }

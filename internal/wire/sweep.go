@@ -52,7 +52,7 @@ func (w *sweeper) sweepOnce(now uint32) {
 	for _, c := range w.conns {
 		age := now - c.activity.last.Load()
 		if age > w.stalled {
-			unsent += c.checkTimeouts(age > w.idle)
+			unsent += w.checkTimeouts(c, now)
 		}
 		if age >= suspendAfter && c.sock.isNonblocking() && c.isIdle() {
 			c.interruptRead()
@@ -69,17 +69,21 @@ func (w *sweeper) sweepOnce(now uint32) {
 	clear(w.holders)
 }
 
-// checkTimeouts is called for a connection that made no progress for some time. It
-// closes it when nothing can be hoped for, else it returns the unsent bytes of its
-// answers. A connection that waits for a buffer is not closed: the client is not the
-// one to blame.
-func (c *Conn) checkTimeouts(idle bool) (unsent int64) {
+// checkTimeouts closes a connection that made no progress for so long that nothing can
+// be hoped for, else it returns the unsent bytes of its answers. A connection that waits
+// for a buffer is not closed: the client is not the one to blame.
+func (w *sweeper) checkTimeouts(c *Conn, now uint32) (unsent int64) {
 	state, load := c.life.current(), c.out.load()
 	waits := (state == connReading || state == connSuspended) && !c.in.isWaitingForBuffer()
+	// The age is read last: a connection notes its progress before it begins to wait for
+	// its client, so that the time in which it waited for others is not counted.
+	age := now - c.activity.last.Load()
 	switch {
+	case age <= w.stalled:
+		return 0
 	case waits && c.in.held.bytes.Load() > 0:
 		c.Close(errHalfSent)
-	case !idle:
+	case age <= w.idle:
 		return load.unsent
 	case load.unsent > 0:
 		c.Close(errNoReader)
