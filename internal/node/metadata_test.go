@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -57,7 +58,8 @@ func startFails(t *testing.T, dir string) error {
 }
 
 // TestUnknownRecordStopsTheNode proves that metadata which this version cannot read
-// ends the node with a sentence, is not acknowledged, and is not passed by a later start.
+// ends the node with a sentence, is not acknowledged, and is not passed by a later start,
+// which changes nothing.
 func TestUnknownRecordStopsTheNode(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	n := start(t, Config{Data: dir})
@@ -82,9 +84,13 @@ func TestUnknownRecordStopsTheNode(t *testing.T) {
 		t.Error("a command after it succeeds")
 	}
 	stop(t, n)
+	before := contents(t, dir)
 	for range 2 {
 		if err := startFails(t, dir); !errors.Is(err, meta.ErrNewer) {
 			t.Errorf("a later start: %v", err)
+		}
+		if diff := cmp.Diff(before, contents(t, dir)); diff != "" {
+			t.Errorf("the refused start changed files: %s", diff)
 		}
 	}
 }

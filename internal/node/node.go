@@ -143,6 +143,10 @@ func (n *Node) start(ctx context.Context) error {
 
 // openEngine replays the metadata and recovers the logs.
 func (n *Node) openEngine() error {
+	// The metadata log is written as soon as it is open: a directory that is refused for its logs stays as it is.
+	if err := storage.CheckVersion(n.fs, n.cfg.Data, n.loggers.logger("storage")); err != nil {
+		return fmt.Errorf("cannot open the logs in %s: %w", n.cfg.Data, err)
+	}
 	q, err := quorum.Open(quorum.Config{
 		ID: n.id.nodeID, Dir: path.Join(n.cfg.Data, quorumDir), FS: n.fs, Logger: n.loggers.logger("quorum"),
 		Apply: n.apply, Capture: n.capture,

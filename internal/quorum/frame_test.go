@@ -231,6 +231,7 @@ func TestFormats(t *testing.T) {
 		s := snapshot{boot: boot{1, &pb.ConfState{}}}
 		b = s.head()
 		b[len(snapshotMagic)] = version
+		binary.LittleEndian.PutUint32(b[snapshotHead-4:], castagnoli(b[:snapshotHead-4], b[snapshotHead:]))
 		if _, err := parseSnapshot(b); !errors.Is(err, want) {
 			t.Errorf("snapshot format %d: %v", version, err)
 		}

@@ -55,7 +55,9 @@ type diskLog struct {
 	off    int64     // where the next frame goes
 	size   int64     // of f
 	number uint64    // of the next frame
-	spare  int64     // bytes of the spare file; 0: there is none
+	spare  int64     // bytes of the spare file; 0: there is none that can be used
+
+	unfinished []string // files that an earlier run did not finish
 
 	state *pb.HardState // as of the next frame
 	saved *pb.HardState // the last that was written
@@ -138,21 +140,54 @@ func (l *diskLog) load(found *recovered) error {
 		number, numberErr := strconv.ParseUint(name, 10, 64)
 		switch {
 		case suffix == tmpSuffix:
-			err = l.fs.Remove(l.path(info.Name))
+			l.unfinished = append(l.unfinished, info.Name)
 		case info.Name == spareName:
-			l.spare = info.Size
+			l.spare = l.spareSize(info)
 		case suffix == logSuffix && numberErr == nil:
 			l.files = append(l.files, logFile{first: number})
 		case suffix == snapshotSuffix && numberErr == nil:
 			snapshots = append(snapshots, number)
 		}
-		if err != nil {
-			return err
-		}
 	}
 	if err := l.loadSnapshot(snapshots, found); err != nil {
 		return err
 	}
+	return l.loadLog(found)
+}
+
+// removeLeftovers removes the files of earlier runs that a start does not need: those that
+// were not finished, and snapshots older than the newest. It is called when it is clear that
+// this version reads the directory; one that is refused stays as it is.
+func (l *diskLog) removeLeftovers(found *recovered) error {
+	for _, name := range l.unfinished {
+		if err := l.fs.Remove(l.path(name)); err != nil {
+			return err
+		}
+	}
+	l.unfinished = nil
+	if found.snapshot == nil {
+		return nil
+	}
+	return l.dropSnapshots(found.base.index)
+}
+
+// spareSize is the size of the spare file; 0 where it cannot be used, since another version
+// made it: frames under the head of another format could not be read again.
+func (l *diskLog) spareSize(info vfs.Info) int64 {
+	f, err := l.fs.Open(l.path(info.Name), vfs.ReadOnly)
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	head := make([]byte, fileHead)
+	if _, err := f.ReadAt(head, 0); err != nil || checkFileHead(head) != nil {
+		return 0
+	}
+	return info.Size
+}
+
+// loadLog reads the log files.
+func (l *diskLog) loadLog(found *recovered) error {
 	if len(l.files) == 0 && found.snapshot == nil {
 		return nil // a new directory, or one whose first start was cut short
 	}
@@ -165,7 +200,7 @@ func (l *diskLog) load(found *recovered) error {
 	return l.check(found)
 }
 
-// loadSnapshot reads the newest snapshot and removes older ones.
+// loadSnapshot reads the newest snapshot.
 func (l *diskLog) loadSnapshot(indexes []uint64, found *recovered) error {
 	if len(indexes) == 0 {
 		return nil
@@ -182,7 +217,7 @@ func (l *diskLog) loadSnapshot(indexes []uint64, found *recovered) error {
 	if found.snapshot == nil {
 		found.snapshot = []byte{}
 	}
-	return l.dropSnapshots(s.at.index)
+	return nil
 }
 
 // checkOwner refuses the metadata of another node.
@@ -277,16 +312,29 @@ func (l *diskLog) take(found *recovered, h frameHeader, r *records, first bool) 
 	return nil
 }
 
+// isAlone tells whether this node was the only voter at each entry that was found. The
+// entries are committed then, since they are on its disk. They are applied before the node
+// runs for office, which writes: so an entry of a newer version is refused by a start that
+// has changed nothing.
+func (l *diskLog) isAlone(found *recovered) bool {
+	c := found.conf
+	return len(c.GetVoters()) == 1 && c.GetVoters()[0] == l.raftID && len(c.GetVotersOutgoing()) == 0 &&
+		!slices.ContainsFunc(found.entries, func(e *pb.Entry) bool { return e.GetType() != pb.EntryNormal })
+}
+
 // check makes the state fit raft's rules, or says that it cannot.
-func (*diskLog) check(found *recovered) error {
+func (l *diskLog) check(found *recovered) error {
 	s, last := found.state, found.base.index+uint64(len(found.entries))
 	if s.GetCommit() > last {
 		return fmt.Errorf("%w: entry %d was committed, but the log ends with %d",
 			ErrDamaged, s.GetCommit(), last)
 	}
+	commit := max(s.GetCommit(), found.base.index)
+	if l.isAlone(found) {
+		commit = last
+	}
 	found.state = &pb.HardState{
-		Term: new(max(s.GetTerm(), found.base.term)), Vote: new(s.GetVote()),
-		Commit: new(max(s.GetCommit(), found.base.index)),
+		Term: new(max(s.GetTerm(), found.base.term)), Vote: new(s.GetVote()), Commit: new(commit),
 	}
 	return nil
 }

@@ -117,6 +117,9 @@ func (l *loop) takeOffice(found *recovered) error {
 	}
 	l.applier.at, l.applier.conf = found.base, found.conf
 	err := l.drain()
+	if err == nil {
+		err = l.applyPending()
+	}
 	if err == nil && l.isSoleVoter() {
 		err = l.raft.Campaign()
 	}
@@ -131,7 +134,12 @@ func (l *loop) takeOffice(found *recovered) error {
 	case !l.leads:
 		return fmt.Errorf("%w: its only voter cannot lead it", ErrDamaged)
 	}
-	err = l.applier.do(&l.pending)
+	return l.applyPending()
+}
+
+// applyPending applies on the caller's goroutine, before the applier has its own.
+func (l *loop) applyPending() error {
+	err := l.applier.do(&l.pending)
 	l.pending = job{}
 	return err
 }

@@ -181,6 +181,9 @@ func open(cfg Config, tune tuning) (*Node, error) {
 	if n.loop, err = newLoop(n, log, found); err == nil {
 		err = n.loop.takeOffice(found)
 	}
+	if err == nil {
+		err = log.removeLeftovers(found)
+	}
 	if err != nil {
 		return nil, errors.Join(err, log.close())
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// A snapshot file; numbers are little-endian, the crc is CRC-32C of what follows it:
+// A snapshot file; numbers are little-endian, the crc is CRC-32C of what is before and behind it:
 //
 //	"leatsnap" | version u8 | crc u32 | index u64 | term u64 | raft id u64 | node id u32 | members | data
 const (
@@ -40,7 +40,7 @@ func (s *snapshot) head() []byte {
 	b = binary.LittleEndian.AppendUint64(b, s.raftID)
 	b = binary.LittleEndian.AppendUint32(b, uint32(s.nodeID))
 	b = appendConf(b, s.conf)
-	binary.LittleEndian.PutUint32(b[snapshotHead-4:], castagnoli(b[snapshotHead:], s.data))
+	binary.LittleEndian.PutUint32(b[snapshotHead-4:], castagnoli(b[:snapshotHead-4], b[snapshotHead:], s.data))
 	return b
 }
 
@@ -49,14 +49,14 @@ func parseSnapshot(b []byte) (*snapshot, error) {
 	if len(b) < snapshotHead+snapshotFixed || string(b[:len(snapshotMagic)]) != snapshotMagic {
 		return nil, fmt.Errorf("%w: not a snapshot", ErrDamaged)
 	}
+	if castagnoli(b[:snapshotHead-4], b[snapshotHead:]) != binary.LittleEndian.Uint32(b[snapshotHead-4:]) {
+		return nil, fmt.Errorf("%w: the snapshot's checksum is wrong", ErrDamaged)
+	}
 	switch v := b[len(snapshotMagic)]; {
 	case v > formatVersion:
 		return nil, fmt.Errorf("%w: format %d of a snapshot", ErrNewer, v)
 	case v < formatVersion:
 		return nil, fmt.Errorf("%w: format %d of a snapshot", ErrOlder, v)
-	}
-	if castagnoli(b[snapshotHead:]) != binary.LittleEndian.Uint32(b[snapshotHead-4:]) {
-		return nil, fmt.Errorf("%w: the snapshot's checksum is wrong", ErrDamaged)
 	}
 	b = b[snapshotHead:]
 	s := &snapshot{

@@ -97,8 +97,8 @@ func (k *keeper) init(s *Store) {
 	k.s = s
 	k.wake = make(chan struct{}, 1)
 	k.disk = &checkpoint.Disk{FS: s.fs, Dir: s.cfg.Dir, Log: s.log, Sync: s.syncs.file, SyncDir: s.syncs.dir, IsFull: isFull}
-	k.checkpoint = checkpoint.NewPair(k.disk, "checkpoint")
-	k.base = checkpoint.NewPair(k.disk, "points")
+	k.checkpoint = checkpoint.NewPair(k.disk, checkpointName)
+	k.base = checkpoint.NewPair(k.disk, pointsName)
 	now := time.Now()
 	k.retainAt, k.strayAt = now.Add(s.cfg.RetentionEvery), now.Add(strayEvery)
 	if s.cfg.Scrub > 0 {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"path"
 	"slices"
@@ -20,6 +21,19 @@ import (
 // ErrMetadataBehind is returned by Open where the directory was used with later metadata
 // than the cluster's metadata that are known at the start.
 var ErrMetadataBehind = errors.New("the cluster's metadata are older than the logs")
+
+// The names of the pairs of files that say where recovery begins.
+const (
+	checkpointName = "checkpoint"
+	pointsName     = "points"
+)
+
+// CheckVersion refuses a directory of a version that Open would refuse, and changes nothing.
+// Callers that write elsewhere before they call Open ask it first.
+func CheckVersion(fsys vfs.FS, dir string, log *slog.Logger) error {
+	d := checkpoint.Disk{FS: fsys, Dir: dir, Log: log}
+	return errors.Join(checkpoint.NewPair(&d, checkpointName).CheckVersion(), checkpoint.NewPair(&d, pointsName).CheckVersion())
+}
 
 // recover makes the directory have everything that was acknowledged: it reads the newest
 // checkpoint and compares the journal from there on with the files, whatever ended the last

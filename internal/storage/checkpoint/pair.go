@@ -48,7 +48,7 @@ func (p *Pair) Load() (newest, older *Sheet, err error) {
 	var raw []byte
 	at := 0
 	for i := range 2 {
-		b, err := p.read(p.path(i))
+		b, err := p.read(p.path(i), maxFile)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -78,6 +78,27 @@ func (p *Pair) Load() (newest, older *Sheet, err error) {
 	return newest, older, p.writeAgain(at, raw)
 }
 
+// CheckVersion reads as much of the two files as tells their versions, and refuses those that
+// Load would refuse. It changes nothing.
+func (p *Pair) CheckVersion() error {
+	for i := range 2 {
+		b, err := p.read(p.path(i), headLen)
+		if err != nil {
+			return err
+		}
+		if !isOtherVersion(b) {
+			continue
+		}
+		if b, err = p.read(p.path(i), maxFile); err != nil {
+			return err
+		}
+		if _, err = Decode(b); errors.Is(err, ErrNewer) || errors.Is(err, ErrOlder) {
+			return err
+		}
+	}
+	return nil
+}
+
 // writeAgain writes a file once more and makes it durable, since an earlier sync of it
 // may have failed. These are the same bytes, so the file stays whole whatever happens.
 func (p *Pair) writeAgain(i int, raw []byte) error {
@@ -91,8 +112,8 @@ func (p *Pair) writeAgain(i int, raw []byte) error {
 	return errors.Join(err, f.Close(), p.disk.SyncDir(p.disk.Dir))
 }
 
-// read reads a file whole; nil: it is missing.
-func (p *Pair) read(name string) ([]byte, error) {
+// read reads a file up to a limit in bytes; nil: it is missing.
+func (p *Pair) read(name string, limit int64) ([]byte, error) {
 	f, err := p.disk.FS.Open(name, vfs.ReadOnly)
 	if errors.Is(err, vfs.ErrNotExist) {
 		return nil, nil
@@ -105,7 +126,7 @@ func (p *Pair) read(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, min(n, maxFile))
+	b := make([]byte, min(n, limit))
 	got, err := f.ReadAt(b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		// The other file may be whole; where it is not, that one's error is as good.

@@ -13,7 +13,7 @@
 //
 //	0   magic "LEATCKPT"
 //	8   version 2, zeros 2
-//	12  checksum (CRC-32C) of everything from 16 on 4
+//	12  checksum (CRC-32C) of the bytes from 8 to 12 and from 16 on 4
 //	16  length of everything from 28 on 4
 //	20  generation 8: it rises with each file written, over both pairs
 //	28  journal id 16
@@ -30,8 +30,12 @@
 //	61  snapshot 8, producers' offset 8
 //	77  oldest time 8
 //
-// A file that was written by a newer version is refused (ErrNewer). Everything here is
-// safe for concurrent use, except Pair.
+// A file that was written by a newer version is refused (ErrNewer). The version is that of the
+// whole store: whoever changes the layout of any of its files raises it, and saves a
+// checkpoint before the first of the new files is written. The first 28 bytes and the
+// checksum stay as they are in every version.
+//
+// Everything here is safe for concurrent use, except Pair.
 package checkpoint
 
 import (
@@ -169,8 +173,22 @@ func (s *Sheet) Encode() []byte {
 	}
 	be.PutUint32(b[16:], uint32(len(b)-headLen))
 	be.PutUint64(b[20:], s.Generation)
-	be.PutUint32(b[12:], crc32.Checksum(b[16:], castagnoli))
+	be.PutUint32(b[12:], checksum(b))
 	return b
+}
+
+// checksum is that of a file. It covers the version, so that a flipped bit in it is not taken
+// for another version.
+func checksum(b []byte) uint32 {
+	return crc32.Update(crc32.Checksum(b[8:12], castagnoli), castagnoli, b[16:])
+}
+
+// isOtherVersion tells whether a file's first bytes say that another version wrote it.
+func isOtherVersion(b []byte) bool {
+	if len(b) < headLen {
+		return false
+	}
+	return string(b[:len(magic)]) != magic || be.Uint16(b[8:]) != version
 }
 
 // Decode reads the contents of a file. Bytes beyond its end do not matter.
@@ -186,7 +204,7 @@ func Decode(b []byte) (*Sheet, error) {
 		return nil, fmt.Errorf("%w: it is cut short", ErrNotWhole)
 	}
 	b = b[:headLen+n]
-	if be.Uint32(b[12:]) != crc32.Checksum(b[16:], castagnoli) {
+	if be.Uint32(b[12:]) != checksum(b) {
 		return nil, fmt.Errorf("%w: its checksum is wrong", ErrNotWhole)
 	}
 	if v := be.Uint16(b[8:]); v > version {

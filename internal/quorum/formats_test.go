@@ -1,0 +1,136 @@
+package quorum
+
+import (
+	"encoding/binary"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	pb "go.etcd.io/raft/v3/raftpb"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// contents are all files of the directory.
+func contents(t *testing.T, fs vfs.FS) map[string]string {
+	t.Helper()
+	infos, err := fs.ReadDir("data/meta")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, i := range infos {
+		f, err := fs.Open("data/meta/"+i.Name, vfs.ReadOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := readAll(f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		all[i.Name] = string(b)
+	}
+	return all
+}
+
+// newest is the name of the newest file with a suffix.
+func newest(t *testing.T, fs vfs.FS, suffix string) (name string) {
+	t.Helper()
+	for n := range contents(t, fs) {
+		if strings.HasSuffix(n, suffix) {
+			name = max(name, n)
+		}
+	}
+	if name == "" {
+		t.Fatalf("no file with the suffix %s", suffix)
+	}
+	return name
+}
+
+// TestRefusedStartChangesNothing proves that a directory that a newer version has written to
+// is refused with a sentence that says what to do, and that not a byte of it is changed by
+// that, also where an earlier start was cut short and left its work.
+func TestRefusedStartChangesNothing(t *testing.T) {
+	for name, spoil := range map[string]func(fs *vfs.Mem){
+		"log": func(fs *vfs.Mem) {
+			b := append([]byte(fileMagic), formatVersion+1)
+			b = append(b, make([]byte, fileHead-4-len(b))...)
+			write(t, fs, "data/meta/"+newest(t, fs, logSuffix), binary.LittleEndian.AppendUint32(b, castagnoli(b)), 0)
+		},
+		"snapshot": func(fs *vfs.Mem) {
+			name := newest(t, fs, snapshotSuffix)
+			b := []byte(contents(t, fs)[name])
+			b[len(snapshotMagic)] = formatVersion + 1
+			binary.LittleEndian.PutUint32(b[snapshotHead-4:], castagnoli(b[:snapshotHead-4], b[snapshotHead:]))
+			write(t, fs, "data/meta/"+name, b, 0)
+		},
+		"entry": func(fs *vfs.Mem) {
+			craft(t, fs, &pb.Entry{Type: pb.EntryNormal.Enum(), Data: append([]byte{entryVersion + 1}, "of a newer version"...)})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := newFS()
+			n, _ := start(t, fs)
+			propose(t, n, count(0, 400)...)
+			closeNode(n)
+			spoil(fs)
+			write(t, fs, "data/meta/"+fileName(2, snapshotSuffix), []byte("an older snapshot that was not removed"), 0)
+			write(t, fs, "data/meta/"+spareName+tmpSuffix, []byte("a file that was not finished"), 0)
+			before := contents(t, fs)
+			for range 2 {
+				n, err := open(config(fs, &machine{}), small)
+				if err == nil {
+					closeNode(n)
+				}
+				if !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "start that one") {
+					t.Errorf("the start says %v", err)
+				}
+				if diff := cmp.Diff(before, contents(t, fs)); diff != "" {
+					t.Errorf("the refused start changed the directory (%d bytes of difference)", len(diff))
+				}
+			}
+		})
+	}
+}
+
+// TestFlippedVersions proves that a flipped bit in the version of a snapshot is taken for
+// damage, not for another version, whose advice would be wrong.
+func TestFlippedVersions(t *testing.T) {
+	s := snapshot{boot: boot{1, &pb.ConfState{}}}
+	for bit := range 8 {
+		b := s.head()
+		b[len(snapshotMagic)] ^= 1 << bit
+		if _, err := parseSnapshot(b); !errors.Is(err, ErrDamaged) {
+			t.Errorf("bit %d: %v", bit, err)
+		}
+	}
+}
+
+// TestSpareOfAnotherVersion proves that a spare file that another version made is not used:
+// the head of a file has to fit its frames.
+func TestSpareOfAnotherVersion(t *testing.T) {
+	fs := newFS()
+	n, _ := start(t, fs)
+	for i := 0; contents(t, fs)[spareName] == ""; i++ {
+		propose(t, n, count(i, i+1)...)
+	}
+	closeNode(n)
+	want := n.Applied()
+	b := []byte(contents(t, fs)[spareName])
+	b[len(fileMagic)] = formatVersion + 1
+	binary.LittleEndian.PutUint32(b[fileHead-4:], castagnoli(b[:fileHead-4]))
+	write(t, fs, "data/meta/"+spareName, b, 0)
+	for range 2 {
+		n, m := start(t, fs)
+		if n.Applied() < want {
+			t.Fatalf("%d entries of %d", n.Applied(), want)
+		}
+		propose(t, n, count(0, 40)...) // several files
+		if got := m.state(); got[len(got)-1] != "line 39" {
+			t.Errorf("the last line is %q", got[len(got)-1])
+		}
+		want = n.Applied()
+		closeNode(n)
+	}
+}
