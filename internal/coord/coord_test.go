@@ -39,6 +39,9 @@ func (w *words) Apply(s *Step, r Record) error {
 	if len(r.Key) == 0 {
 		return errNotAWord
 	}
+	if string(r.Key) == "newer" {
+		return fmt.Errorf("a word of another language: %w", ErrNewer)
+	}
 	if r.Value == nil {
 		delete(w.said, string(r.Key))
 		return nil
@@ -323,6 +326,40 @@ func TestUnknownRecords(t *testing.T) {
 			t.Errorf("it was logged:\n%s", said)
 		}
 		r.Close()
+	})
+}
+
+// TestNewerRecordsAreNotLeftOut proves that a partition with a record of a newer version, of
+// a kind that cannot be left out, is not served, and that a line says what to do.
+func TestNewerRecordsAreNotLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &twin{}
+		var bu record.Builder
+		for _, word := range []string{"a", "newer", "b"} {
+			bu.Append(1, []byte(word), []byte{1})
+		}
+		b, err := bu.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.AppendBatch(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		l.Commit()
+		var log bytes.Buffer
+		r := newRuntime(t)
+		r.cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		r.StartLeading(0, 1, l)
+		time.Sleep(time.Minute)
+		if err := r.Do(0, nil); !errors.Is(err, ErrLoading) {
+			t.Errorf("Do: %v", err)
+		}
+		r.Close()
+		for _, want := range []string{"partition=0", "offset 1", "newer version of leat; start that version"} {
+			if !strings.Contains(log.String(), want) {
+				t.Errorf("it was logged without %q:\n%s", want, log.String())
+			}
+		}
 	})
 }
 

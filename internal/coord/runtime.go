@@ -53,6 +53,10 @@ var (
 	ErrNotLeading = errors.New("coord: this node does not lead the partition")
 	// ErrLoading is returned while a shard still reads its log.
 	ErrLoading = errors.New("coord: the partition is being loaded")
+	// ErrNewer is wrapped by a Machine for a record that a newer version of leat wrote and
+	// that cannot be left out: without it the state would be another one. The partition is
+	// not served then.
+	ErrNewer = errors.New("written by a newer version of leat; start that version, or a newer one")
 	// ErrTooLarge fails a step whose records are larger together than MaxBatch.
 	ErrTooLarge = errors.New("coord: the records are too large")
 )
@@ -62,7 +66,8 @@ var (
 type Machine interface {
 	// Apply changes the state by one record, at a load and after a step has appended
 	// it. It is the only way in which what is recorded changes. An error means that
-	// the record was not understood and changed nothing.
+	// the record was not understood and changed nothing: it is left out, unless the error
+	// is ErrNewer.
 	Apply(s *Step, r Record) error
 	// Loaded tells that the whole log was applied and that time begins.
 	Loaded(s *Step)

@@ -55,7 +55,8 @@ type shard[M Machine] struct {
 }
 
 // unknown counts the records of a log that the machine did not understand. They are
-// skipped, as they would be at every load, and one line tells of all of them.
+// skipped, as they would be at every load, and one line tells of all of them. One that is
+// ErrNewer ends the load instead.
 type unknown struct {
 	count    int
 	first    record.Offset
@@ -108,20 +109,21 @@ func (sh *shard[M]) append(now time.Time, records []Record) (record.Offset, erro
 
 // apply is the machine's Apply for what a step has decided. The caller holds mu.
 func (sh *shard[M]) apply(s *Step, r Record) {
-	sh.applyCounted(s, r)
+	_ = sh.applyCounted(s, r) // it is reported
 	sh.reportUnknown()
 }
 
-// applyCounted counts a record that the machine does not understand.
-func (sh *shard[M]) applyCounted(s *Step, r Record) {
+// applyCounted applies a record, and counts it where the machine does not understand it.
+func (sh *shard[M]) applyCounted(s *Step, r Record) error {
 	err := sh.machine.Apply(s, r)
 	if err == nil {
-		return
+		return nil
 	}
 	if sh.unknown.count == 0 {
 		sh.unknown.first, sh.unknown.err = s.next-1, err
 	}
 	sh.unknown.count++
+	return err
 }
 
 // reportUnknown says, once in the shard's life, that there are records which are not
@@ -322,7 +324,10 @@ func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next re
 				continue
 			}
 			s.next = r.Record.Offset + 1
-			sh.applyCounted(s, Record{Key: r.Record.Key, Value: r.Record.Value})
+			err := sh.applyCounted(s, Record{Key: r.Record.Key, Value: r.Record.Value})
+			if errors.Is(err, ErrNewer) {
+				return r.Record.Offset, n, err
+			}
 			n++
 		}
 		if err := r.Err(); err != nil {

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -388,6 +389,27 @@ func TestRecordsAreKafkas(t *testing.T) {
 			t.Fatal(diff)
 		}
 	})
+}
+
+// TestRecordsOfNewerVersions proves that a value of a version that is not known here is
+// refused for all that follows, while records of other kinds are left out, as Kafka does.
+func TestRecordsOfNewerVersions(t *testing.T) {
+	offsetKey := appendOffsetKey(nil, "g", "t", 0)
+	groupKey := append(be.AppendUint16(nil, classic.Key), 0, 1, 'g')
+	value := func(version uint16) []byte { return append(be.AppendUint16(nil, version), make([]byte, 100)...) }
+	for name, c := range map[string]struct {
+		r     coord.Record
+		newer bool
+	}{
+		"an offset":    {coord.Record{Key: offsetKey, Value: value(offsetRecordWithID + 1)}, true},
+		"a group":      {coord.Record{Key: groupKey, Value: value(5)}, true},
+		"another kind": {coord.Record{Key: value(99), Value: value(0)}, false},
+	} {
+		err := emptyMachine().Apply(coord.NewStep(time.UnixMilli(0)), c.r)
+		if err == nil || errors.Is(err, coord.ErrNewer) != c.newer {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }
 
 // FuzzRecord proves that no record can harm a machine: neither its key nor its value.

@@ -17,6 +17,10 @@ import (
 //	2     a group:    version i16, group string
 //	3...  groups of other kinds; not ours yet
 //
+// Records of other kinds are left out, as Kafka does. A value begins with a version, i16; one
+// that is newer than those known here is not left out (coord.ErrNewer): a group would go on
+// from an older offset.
+//
 // A string is an i16 length and bytes. Offsets are written and read by hand, since
 // every commit is one; groups by kmsg.
 const (
@@ -180,7 +184,10 @@ func (o *offset) appendTo(b []byte) []byte {
 func decodeOffset(b []byte) (offset, error) {
 	c := cursor{b: b}
 	v := c.int16()
-	if v < 0 || v > offsetRecordWithID {
+	if v > offsetRecordWithID {
+		return offset{}, fmt.Errorf("a committed offset of version %d: %w", v, coord.ErrNewer)
+	}
+	if v < 0 {
 		return offset{}, fmt.Errorf("%w: an offset of version %d", errUnknownKind, v)
 	}
 	o := offset{at: record.Offset(c.int64()), epoch: record.NoEpoch, expires: noExpiry}

@@ -16,8 +16,11 @@ import (
 // version, i16, is followed by the group's name, a string with an i16 length.
 const Key = 2
 
-// recordVersion is the version of GroupMetadataValue that Kafka writes.
-const recordVersion = 3
+// Versions of GroupMetadataValue.
+const (
+	recordVersion  = 3 // that Kafka writes
+	newestReadable = 4 // with tagged fields
+)
 
 // Put decides what a group is; nil: that it is gone.
 func Put(s *coord.Step, group string, v *kmsg.GroupMetadataValue) {
@@ -59,6 +62,11 @@ func (g *Group) Record() *kmsg.GroupMetadataValue {
 
 // Decode reads a group's record. The result aliases it.
 func Decode(value []byte) (*kmsg.GroupMetadataValue, error) {
+	if len(value) >= 2 {
+		if version := int16(binary.BigEndian.Uint16(value)); version > newestReadable {
+			return nil, fmt.Errorf("a group of version %d: %w", version, coord.ErrNewer)
+		}
+	}
 	v := new(kmsg.GroupMetadataValue)
 	if err := v.ReadFrom(value); err != nil {
 		return nil, fmt.Errorf("a group's record cannot be decoded: %w", err)
