@@ -2,12 +2,14 @@ package quorum
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	pb "go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -132,5 +134,34 @@ func TestSpareOfAnotherVersion(t *testing.T) {
 		}
 		want = n.Applied()
 		closeNode(n)
+	}
+}
+
+// TestSnapshotFormat proves that a snapshot has the bytes that it had when its format was
+// promised, and is read as what it was.
+func TestSnapshotFormat(t *testing.T) {
+	for _, c := range []struct {
+		want snapshot
+		hex  string
+	}{
+		{snapshot{
+			at: position{index: 7, term: 8}, raftID: 9, data: []byte("data"),
+			boot: boot{nodeID: 1, conf: &pb.ConfState{
+				Voters: []uint64{9}, Learners: []uint64{10}, VotersOutgoing: []uint64{11}, LearnersNext: []uint64{12}, AutoLeave: new(true),
+			}},
+		}, "6c656174736e617002b2eb4806070000000000000008000000000000000900000000000000010000000100090000000000000001000a0000000000000001000b0000000000000001000c000000000000000164617461"},
+	} {
+		b, err := hex.DecodeString(c.hex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := hex.EncodeToString(append(c.want.head(), c.want.data...)); got != c.hex {
+			t.Errorf("it is written as %s, and was %s", got, c.hex)
+		}
+		got, err := parseSnapshot(b)
+		if err != nil || got.at != c.want.at || got.raftID != c.want.raftID || got.nodeID != c.want.nodeID ||
+			string(got.data) != string(c.want.data) || !proto.Equal(got.conf, c.want.conf) {
+			t.Errorf("it is read as %+v: %v", got, err)
+		}
 	}
 }

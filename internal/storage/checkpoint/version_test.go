@@ -1,9 +1,12 @@
 package checkpoint
 
 import (
+	"encoding/hex"
 	"errors"
 	"log/slog"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/vfs"
@@ -88,5 +91,36 @@ func TestNoFilesHaveNoVersion(t *testing.T) {
 	d := &Disk{FS: vfs.NewMem(), Dir: "data", Log: slog.New(slog.DiscardHandler)}
 	if err := NewPair(d, "points").CheckVersion(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestFormat proves that a file has the bytes that it had when its format was promised, and
+// is read as what it was.
+func TestFormat(t *testing.T) {
+	s := Sheet{
+		Generation: 3, Journal: [16]byte{1, 15: 2}, At: Mark{File: 4, Pos: 8192, Round: 5, Prev: 0x01020304}, Metadata: 6,
+		Points: map[record.LogID]Point{
+			{Topic: [16]byte{7}, Partition: 8}: {
+				Vouched: true, Gaps: true, Base: 9, Pos: 10, Next: 11, Start: 12, HighWatermark: 13, Snapshot: 14, ProducersAt: 15, Oldest: 16,
+			},
+			{Topic: [16]byte{7}, Partition: 9}: noPoint(),
+		},
+	}
+	for _, c := range []struct {
+		want Sheet
+		hex  string
+	}{
+		{s, "4c454154434b505400010000e3f60b4a000000de0000000000000003010000000000000000000000000000020000000400000000000020000000000000000005010203040000000000000006000000020700000000000000000000000000000000000008030000000000000009000000000000000a000000000000000b000000000000000c000000000000000d000000000000000e000000000000000f000000000000001007000000000000000000000000000000000000090000000000000000000000000000000000000000000000000000000000000000000000000000000000fffffffffffffffffffffffffffffffffffffffffffffffe"},
+	} {
+		b, err := hex.DecodeString(c.hex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := hex.EncodeToString(c.want.Encode()); got != c.hex {
+			t.Errorf("it is written as %s, and was %s", got, c.hex)
+		}
+		if got, err := Decode(b); err != nil || cmp.Diff(&c.want, got) != "" {
+			t.Errorf("%v: (-was +is)\n%s", err, cmp.Diff(&c.want, got))
+		}
 	}
 }
