@@ -1,7 +1,11 @@
 package leat
 
 import (
+	"archive/tar"
+	"compress/gzip"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,12 +16,16 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// TestGuaranteesAreTested proves that every test that docs/guarantees.md names
-// exists in its package.
+// TestGuaranteesAreTested proves that every test that docs/guarantees.md and
+// docs/formats.md name exists in its package.
 func TestGuaranteesAreTested(t *testing.T) {
-	text, err := os.ReadFile("docs/guarantees.md")
-	if err != nil {
-		t.Fatal(err)
+	var text []byte
+	for _, page := range []string{"docs/guarantees.md", "docs/formats.md"} {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, b...)
 	}
 	named := regexp.MustCompile("`([a-z/]+)\\.((?:Test|Fuzz)[A-Za-z]+)`").FindAllSubmatch(text, -1)
 	if len(named) < 20 {
@@ -64,5 +72,58 @@ func TestGuaranteesHaveTheCodesNumbers(t *testing.T) {
 	want := fmt.Sprintf("after %d seconds or %d MiB", int(storage.PageCacheAge.Seconds()), storage.PageCacheBytes>>20)
 	if !strings.Contains(text, want) {
 		t.Errorf("docs/guarantees.md does not say %q", want)
+	}
+}
+
+// TestFormatsHaveEveryFile proves that docs/formats.md names every file of the data
+// directories that are kept for TestEarlierDirectories.
+func TestFormatsHaveEveryFile(t *testing.T) {
+	page, err := os.ReadFile("docs/formats.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, m := range regexp.MustCompile("`([^`]+)`").FindAllSubmatch(page, -1) {
+		known[regexp.MustCompile("<[a-z]+>").ReplaceAllString(string(m[1]), "*")] = true
+	}
+	// A name without what differs from one directory, or file, to another.
+	general := func(name string) string {
+		name = regexp.MustCompile(`^[^/]+-[0-9]+/`).ReplaceAllString(name, "*-*/")
+		return regexp.MustCompile(`[0-9]{4,}`).ReplaceAllString(name, "*")
+	}
+	archives, _ := filepath.Glob("cmd/leat/testdata/formats/*.tar.gz")
+	if len(archives) == 0 {
+		t.Fatal("there are no directories")
+	}
+	for _, archive := range archives {
+		for _, name := range listArchive(t, archive) {
+			if !known[general(name)] {
+				t.Errorf("%s: %s is not in docs/formats.md", archive, name)
+			}
+		}
+	}
+}
+
+// listArchive lists the files of an archive, and its directories with a slash at the end.
+func listArchive(t *testing.T, archive string) (names []string) {
+	t.Helper()
+	f, err := os.Open(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for r := tar.NewReader(z); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return names
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, h.Name)
 	}
 }

@@ -23,6 +23,10 @@
 //	56  checksum of the bytes from 0 to 56 and of the name 4
 //	60  the directory's name, the data
 //
+// A round of another version is no round. That is safe since the checkpoint's version is the
+// version of the rounds, too: a program that writes rounds of a new kind has saved a
+// checkpoint of a new version before, which older programs refuse.
+//
 // A round is part of the journal if it follows from the one before it: by number, id and
 // checksum. So a round of an earlier lap, or one that an earlier run of the process wrote
 // but never acknowledged, is never taken for the next one.
