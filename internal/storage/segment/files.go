@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -99,15 +98,10 @@ func (f *Files) open(g *Segment, mode vfs.Mode) (*handle, error) {
 	return h, nil
 }
 
-// outOfFiles tells whether the process or the system has too many open files.
-func outOfFiles(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
-}
-
 // openFile opens a file, and makes room for it where the process has too many open.
 func (f *Files) openFile(name string, mode vfs.Mode) (vfs.File, error) {
 	file, err := f.fs.Open(name, mode)
-	for outOfFiles(err) && f.closeUnused() {
+	for errors.Is(err, vfs.ErrNoHandles) && f.closeUnused() {
 		file, err = f.fs.Open(name, mode)
 	}
 	return file, err
