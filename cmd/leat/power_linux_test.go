@@ -1,0 +1,198 @@
+package main_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// disk is an ext4 in a file, mounted, whose power can be cut: what the file system has
+// not written to the file is lost.
+type disk struct {
+	image string
+	dir   string // where it is mounted
+}
+
+const diskPrefix = "leat-power-" // then the id of the process that made it
+
+// newDisk makes and mounts a disk of so many MiB until the test ends.
+func newDisk(t *testing.T, mib int64) *disk {
+	t.Helper()
+	if _, err := os.Stat("/dev/loop-control"); err != nil || os.Geteuid() != 0 {
+		t.Skip("a file system whose power can be cut needs root and loop devices")
+	}
+	skip := t.Skipf
+	if os.Getenv("LEAT_TEST_REQUIRE_ALL") == "1" {
+		skip = t.Fatalf
+	}
+	removeDisksOfTheDead(t)
+	box, err := os.MkdirTemp("", diskPrefix+strconv.Itoa(os.Getpid())+"-") //nolint:usetesting // a later test must know it by its name
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(box); err != nil {
+			t.Error(err)
+		}
+	})
+	d := &disk{filepath.Join(box, "image"), filepath.Join(box, "mounted")}
+	if err := os.Mkdir(d.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(d.image, mib<<20); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := exec.LookPath("mkfs.ext4"); err != nil {
+		skip("mkfs.ext4 is missing, which is in the package e2fsprogs: %v", err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-E", "lazy_itable_init=1,nodiscard", d.image).CombinedOutput(); err != nil {
+		skip("mkfs.ext4: %v\n%s", err, out)
+	}
+	if err := d.mount(); err != nil {
+		skip("an ext4 in a file cannot be mounted here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(d.dir, 0); err != nil && !errors.Is(err, syscall.EINVAL) { // it may not be mounted
+			t.Errorf("unmount: %v", err)
+			_ = syscall.Unmount(d.dir, syscall.MNT_DETACH)
+		}
+	})
+	return d
+}
+
+// mount mounts the disk; its loop device goes when it is unmounted.
+func (d *disk) mount() error {
+	if out, err := exec.Command("mount", "-t", "ext4", "-o", "loop", d.image, d.dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+// A file system that is shut down with one of these does not write any more, not what
+// it holds in memory either; with the first its own journal is still written.
+const (
+	shutdownLogFlush   = 1
+	shutdownNoLogFlush = 2
+)
+
+// cut cuts the power: from now on the file system fails with input/output errors.
+func (d *disk) cut(t *testing.T, how uint32) {
+	t.Helper()
+	const shutdown = 0x8004587d // EXT4_IOC_SHUTDOWN
+	f, err := os.Open(d.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), shutdown, uintptr(unsafe.Pointer(&how))); errno != 0 {
+		t.Fatalf("the file system cannot be shut down: %v", errno)
+	}
+}
+
+// again brings the disk back after a cut, as a start of the machine does. Nobody has a
+// file open there.
+func (d *disk) again(t *testing.T) {
+	t.Helper()
+	if err := syscall.Unmount(d.dir, 0); err != nil {
+		t.Fatalf("unmount: %v", err)
+	}
+	if err := d.mount(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// removeDisksOfTheDead removes the nodes and disks of tests that could not clean up.
+func removeDisksOfTheDead(t *testing.T) {
+	t.Helper()
+	boxes, err := filepath.Glob(filepath.Join(os.TempDir(), diskPrefix+"*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, box := range boxes {
+		id, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(box), diskPrefix), "-")
+		pid, err := strconv.Atoi(id)
+		if err != nil || !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			continue
+		}
+		killNodesOn(box)
+		_ = syscall.Unmount(filepath.Join(box, "mounted"), syscall.MNT_DETACH) // or it was not mounted
+		if err := os.RemoveAll(box); err != nil {
+			t.Logf("left by an earlier test: %v", err)
+		}
+	}
+}
+
+// killNodesOn kills the processes that were started with a data directory below box.
+func killNodesOn(box string) {
+	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, c := range commands {
+		b, err := os.ReadFile(c)
+		if err != nil || !bytes.Contains(b, []byte("\x00--data\x00"+box+"/")) {
+			continue
+		}
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(c))); err == nil {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+}
+
+// TestPowerCut proves what acknowledgements mean on a real file system: its power is cut
+// under load, also while the node stands still or goes on for a moment on a disk
+// that fails, and the node starts again under the same kernel. What was promised is there,
+// once; no offset is used again; what consumers saw stays; of what rests on the page
+// cache a whole prefix is left.
+func TestPowerCut(t *testing.T) {
+	t.Parallel()
+	d := newDisk(t, 2048)
+	seed, rounds := seedAndRounds(t, 3)
+	rng := rand.New(rand.NewPCG(seed, 2))
+	data, addr := filepath.Join(d.dir, "data"), freeAddr(t)
+	p := upAt(t, data, addr)
+	l := startLoad(t, p, true)
+	for round := range rounds {
+		l.beginLife(t, rng)
+		l.awaitSure(t, 200+rng.IntN(2000))
+		still, how := rng.IntN(2) == 0, uint32(shutdownNoLogFlush)
+		if rng.IntN(4) == 0 {
+			how = shutdownLogFlush
+		}
+		l.dying.Store(true)
+		if still {
+			signal(t, p, syscall.SIGSTOP)
+		}
+		d.cut(t, how)
+		if !still {
+			// It waits for nothing: how long a node goes on without its disk is what varies.
+			time.Sleep(time.Duration(rng.IntN(20_000)) * time.Microsecond)
+		}
+		p.kill()
+		l.endLife(t)
+		d.again(t)
+		l.inspect(t, data, rng, true)
+		if t.Failed() {
+			t.Fatalf("round %d of seed %d: node stopped before the cut: %v, way of the cut: %d; %v", round+1, seed, still, how, l.book)
+		}
+		p = upAt(t, data, addr)
+	}
+	l.finish(t, p)
+	p.stop(t)
+	p = up(t, data)
+	l.compare(t, p, false)
+	p.stop(t)
+	t.Log(l.book)
+}
