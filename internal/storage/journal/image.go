@@ -124,22 +124,20 @@ func (m *Image) addPart(p Part, bufs [][]byte, n int) {
 	for _, b := range bufs {
 		dataSum = crc32.Update(dataSum, castagnoli, b)
 	}
-	var headSum uint32
-	r.b, headSum = appendHead(r.b, &p, n, dataSum)
+	at := len(r.b)
+	r.b = appendHead(r.b, &p, n, dataSum)
+	r.sum = addHeadSum(r.sum, r.b[at:])
 	for _, b := range bufs {
 		r.b = append(r.b, b...)
 	}
 	if len(r.b) != end {
 		panic("BUG: a part of the journal is not as long as its head says")
 	}
-	r.sum = addSum(r.sum, headSum)
 }
 
-// addSum adds the checksum of a part's head to those of the parts before it.
-func addSum(sum, headSum uint32) uint32 {
-	var b [4]byte
-	be.PutUint32(b[:], headSum)
-	return crc32.Update(sum, castagnoli, b[:])
+// addHeadSum adds the checksum of a part's head to those of the parts before it.
+func addHeadSum(sum uint32, head []byte) uint32 {
+	return crc32.Update(sum, castagnoli, head[partHead-4:partHead])
 }
 
 // growAligned gives a buffer a larger capacity.

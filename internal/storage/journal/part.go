@@ -47,9 +47,8 @@ const (
 	maxPos   = 1<<31 - 1 // a segment's positions are 32-bit
 )
 
-// appendHead encodes the head of a part with n bytes of data and its checksum. It also
-// returns the head's own checksum.
-func appendHead(b []byte, p *Part, n int, dataSum uint32) ([]byte, uint32) {
+// appendHead encodes the head of a part with n bytes of data and their checksum.
+func appendHead(b []byte, p *Part, n int, dataSum uint32) []byte {
 	at := len(b)
 	b = append(b, byte(p.Kind), 0)
 	b = be.AppendUint16(b, uint16(len(p.Dir)))
@@ -65,7 +64,7 @@ func appendHead(b []byte, p *Part, n int, dataSum uint32) ([]byte, uint32) {
 	b = append(b, p.Dir...)
 	sum = crc32.Update(sum, castagnoli, b[at+partHead:])
 	be.PutUint32(b[at+partHead-4:], sum)
-	return b, sum
+	return b
 }
 
 // errPart is returned for bytes that are no part.
@@ -74,7 +73,6 @@ var errPart = errors.New("not a part of the journal")
 // found is a part that was cut off the parts of a round.
 type found struct {
 	part    Part
-	headSum uint32
 	damaged bool // the data are not what they were
 }
 
@@ -89,9 +87,8 @@ func cutPart(b []byte) (f found, rest []byte, err error) {
 	if int64(len(b)) < int64(partHead+name)+n {
 		return f, nil, errPart
 	}
-	f.headSum = be.Uint32(b[56:])
-	sum := crc32.Checksum(b[:56], castagnoli)
-	if crc32.Update(sum, castagnoli, b[partHead:partHead+name]) != f.headSum {
+	sum := crc32.Checksum(b[:partHead-4], castagnoli)
+	if crc32.Update(sum, castagnoli, b[partHead:partHead+name]) != be.Uint32(b[partHead-4:]) {
 		return f, nil, errPart
 	}
 	f.part = Part{

@@ -147,7 +147,7 @@ func (s *scanner) readParts(h *head) *Round {
 		} else {
 			s.parts = append(s.parts, f.part)
 		}
-		sum, rest = addSum(sum, f.headSum), after
+		sum, rest = addHeadSum(sum, rest), after
 	}
 	r.Parts = s.parts
 	r.Broken = r.Broken || sum != h.parts
