@@ -6,7 +6,7 @@ GO       ?= go
 FUZZTIME ?= 10s
 ROUNDS   ?= 20
 # Packages in which goroutines meet: tested with the race detector too.
-RACE     := wire storage replica coord group broker quorum controller
+RACE     := wire storage storage/segment storage/journal replica coord group broker quorum controller
 # Packages with files of their own for Linux: their plain path is tested too.
 PORTABLE := vfs wire storage bench
 # Modules of their own beside the main one.

@@ -69,7 +69,7 @@ func (l *Log) append(items []Item, st stamp) {
 	if err == nil && !st.given {
 		l.pub.Lock()
 		// Epochs rise along the log, also where a leader's append was overtaken by the next one's begin.
-		st.epoch = max(st.epoch, l.epochs.last())
+		st.epoch = max(st.epoch, l.epochs.Last())
 		l.pub.Unlock()
 	}
 	now := time.Now().UnixMilli()
@@ -140,7 +140,7 @@ func (l *Log) placeItem(it *Item, st stamp, now int64) error {
 	} else if done, err := w.judge(it); done || err != nil {
 		return err
 	}
-	if err := l.s.space.take(int64(len(b))); err != nil {
+	if err := l.s.space.Take(int64(len(b))); err != nil {
 		return err
 	}
 	base := w.next
@@ -181,7 +181,7 @@ func (l *Log) placeItem(it *Item, st stamp, now int64) error {
 func (l *Log) checkGiven(b record.Batch) error {
 	w := l.writer
 	l.pub.Lock()
-	epoch := l.epochs.last()
+	epoch := l.epochs.Last()
 	l.pub.Unlock()
 	if n := len(w.bufs); n > 0 {
 		epoch = record.Batch(w.bufs[n-1]).LeaderEpoch()
@@ -292,7 +292,7 @@ func (l *Log) failRun(err error) {
 	if errors.Is(err, segment.ErrTainted) {
 		l.taint(err)
 	}
-	l.s.space.check(err)
+	l.s.noteRefusal(err)
 	w.producers.Revert()
 	err = nameError(err)
 	for _, p := range w.run {
@@ -312,7 +312,7 @@ func (l *Log) publish(g *segment.Segment, pos int64) {
 	}
 	for _, buf := range w.bufs {
 		b := record.Batch(buf)
-		if l.epochs.last() < b.LeaderEpoch() {
+		if l.epochs.Last() < b.LeaderEpoch() {
 			l.beginEpochLocked(b.LeaderEpoch(), b.BaseOffset())
 		}
 		if b.BaseOffset() != end {

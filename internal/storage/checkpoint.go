@@ -7,6 +7,7 @@ import (
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/checkpoint"
+	"github.com/leatstream/leat/internal/storage/epoch"
 	"github.com/leatstream/leat/internal/storage/segment"
 )
 
@@ -109,7 +110,7 @@ func (l *Log) writeSmallFiles(c *syncing, last, sync bool) (err error) {
 	l.pub.Unlock()
 	if c.took.epochs && made {
 		c.epochs = true
-		return l.dir.Do(func() error { return l.s.replaceFile(l.dir.Path(epochFile), es.encode(), sync) })
+		return l.dir.Do(func() error { return l.s.replaceFile(l.dir.Path(epoch.FileName), es.Encode(), sync) })
 	}
 	return nil
 }

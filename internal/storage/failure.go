@@ -10,6 +10,7 @@ import (
 
 	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/storage/segment"
+	"github.com/leatstream/leat/internal/storage/space"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -21,7 +22,7 @@ var (
 	// ErrProducerFenced is returned for a batch with an older producer epoch than one seen before.
 	ErrProducerFenced = producer.ErrFenced
 	// ErrDiskFull is returned for an append that would use the reserved space; nothing was stored.
-	ErrDiskFull = errors.New("disk full")
+	ErrDiskFull = space.ErrFull
 	// ErrBusy is returned where the system lacks something for a moment, such as file
 	// descriptors or memory; nothing was stored, and the same call may succeed later.
 	ErrBusy = errors.New("the system is short of files or memory")

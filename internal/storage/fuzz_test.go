@@ -84,18 +84,6 @@ func FuzzIndexes(f *testing.F) {
 	})
 }
 
-// FuzzEpochs proves the same of the leader epoch file.
-func FuzzEpochs(f *testing.F) {
-	f.Add([]byte("0\n2\n0 0\n3 17\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if es, err := decodeEpochs(b); err == nil {
-			if _, err := decodeEpochs(es.encode()); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
-}
-
 // FuzzJournal proves that a start with any bytes in the journal's files works.
 func FuzzJournal(f *testing.F) {
 	f.Add([]byte{}, uint16(0))

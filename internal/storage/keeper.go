@@ -415,7 +415,7 @@ func (k *keeper) handleFailure(l *Log, err error) {
 	switch classify(err) {
 	case none, gone:
 	case full, transient:
-		l.s.space.check(err)
+		l.s.noteRefusal(err)
 		l.pub.Lock()
 		l.listLocked()
 		l.pub.Unlock()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/checkpoint"
+	"github.com/leatstream/leat/internal/storage/epoch"
 	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/storage/segment"
 )
@@ -117,7 +118,7 @@ type Log struct {
 
 	pub       sync.Mutex         // held for moments, never over input and output
 	segs      []*segment.Segment // guarded by pub; the slice is replaced, never changed
-	epochs    epochs             // guarded by pub: also those below the start, until the log is opened again
+	epochs    epoch.List         // guarded by pub: also those below the start, until the log is opened again
 	stable    Position           // guarded by pub: everything before is on disk in its files
 	dirState  dirState           // guarded by pub
 	hasGaps   bool               // guarded by pub: offsets may have gaps
@@ -256,7 +257,7 @@ func (l *Log) BeginEpoch(e record.Epoch) error {
 }
 
 func (l *Log) beginEpochLocked(e record.Epoch, at record.Offset) {
-	es, ok := l.epochs.begin(e, at)
+	es, ok := l.epochs.Begin(e, at)
 	if ok && e >= 0 {
 		l.epochs, l.due.epochs = es, true
 	}
@@ -272,7 +273,7 @@ func (l *Log) EpochEnd(e record.Epoch) (record.Epoch, record.Offset, error) {
 	l.pub.Lock()
 	es, start, end := l.epochs, record.Offset(l.start.Load()), record.Offset(l.end.Load())
 	l.pub.Unlock()
-	epoch, at := es.trim(start).end(e, end)
+	epoch, at := es.Trim(start).End(e, end)
 	return epoch, at, nil
 }
 
@@ -287,7 +288,7 @@ func (l *Log) EpochAt(o record.Offset) record.Epoch {
 	if o < 0 || o > end {
 		return record.NoEpoch
 	}
-	return es.at(o)
+	return es.At(o)
 }
 
 // Producer is one idempotent producer's state in a log.

@@ -203,7 +203,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	mem.SetFree(1_000_000)
 	for range 3 { // refused though bytes are free, as by a quota
-		s.space.check(vfs.ErrNoSpace)
+		s.noteRefusal(vfs.ErrNoSpace)
 	}
 	if got := strings.Count(said.String(), "the disk is full"); got != 1 {
 		t.Errorf("the operator was told %d times:\n%s", got, said.String())
@@ -226,7 +226,7 @@ func TestFullDisk(t *testing.T) {
 		s.keeper.removeDue(time.Now())
 		if it := appendOne(t, b, batch(t, 0, 1, 10)); it.Err == nil {
 			mem.SetFree(1_000_000)
-			s.space.look()
+			s.space.Look()
 			if !strings.Contains(said.String(), "there is room on the disk again") {
 				t.Errorf("nobody was told that there is room:\n%s", said.String())
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/checkpoint"
+	"github.com/leatstream/leat/internal/storage/epoch"
 	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
@@ -112,8 +113,8 @@ type opening struct {
 	segs      []*segment.Segment
 	start     record.Offset
 	next      record.Offset // the end, as far as the log was walked
-	epochs    epochs
-	walked    epochs // as the walked batches have them
+	epochs    epoch.List
+	walked    epoch.List // as the walked batches have them
 	snapshots []record.Offset
 	stable    Position // up to where the last checkpoint vouched for the log
 	hasGaps   bool
@@ -263,8 +264,8 @@ func (o *opening) walkBatches(w *segment.Walker, next record.Offset) (record.Off
 		if err != nil {
 			return next, err
 		}
-		if o.walked.last() < b.LeaderEpoch() {
-			o.walked = append(o.walked, epochStart{b.LeaderEpoch(), b.BaseOffset()})
+		if o.walked.Last() < b.LeaderEpoch() {
+			o.walked = append(o.walked, epoch.Start{Epoch: b.LeaderEpoch(), Offset: b.BaseOffset()})
 		}
 		o.hasGaps = o.hasGaps || b.BaseOffset() != next
 		next = b.NextOffset()
@@ -320,12 +321,12 @@ func (o *opening) isBelowStart(i int) bool { return o.segs[i].Base() <= o.start 
 // readEpochs takes the epochs from their file and adds those of the walked batches.
 func (o *opening) readEpochs() error {
 	s, l := o.l.s, o.l
-	b, err := s.readFile(l.dir.Path(epochFile))
+	b, err := s.readFile(l.dir.Path(epoch.FileName))
 	if err != nil {
 		return err
 	}
 	if b != nil || o.stable.Next > o.start {
-		if o.epochs, err = decodeEpochs(b); err != nil {
+		if o.epochs, err = epoch.Decode(b); err != nil {
 			s.log.Warn("a log's leader epochs were damaged; they are made anew from its batches", "log", l.name, "err", err)
 			if err := o.walkForEpochs(); err != nil {
 				return err
@@ -333,9 +334,9 @@ func (o *opening) readEpochs() error {
 		}
 	}
 	// The file may have epochs of records that are gone. Those of the walked batches count.
-	o.epochs = o.epochs.cut(o.stable.Next).trim(o.point.Start) // a start that is on disk does not come back
+	o.epochs = o.epochs.Cut(o.stable.Next).Trim(o.point.Start) // a start that is on disk does not come back
 	for _, e := range o.walked {
-		o.epochs, _ = o.epochs.begin(e.epoch, e.start)
+		o.epochs, _ = o.epochs.Begin(e.Epoch, e.Offset)
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 	"github.com/leatstream/leat/internal/storage/journal"
 	"github.com/leatstream/leat/internal/storage/segment"
+	"github.com/leatstream/leat/internal/storage/space"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -50,7 +51,7 @@ func (s *Store) recover() error {
 	} else if err != nil {
 		return err
 	}
-	s.space.init(s.fs, dir, s.cfg.Reserve, s.log)
+	s.space = space.New(s.fs, dir, s.cfg.Reserve, s.log)
 	k := &s.keeper
 	hot, older, err := k.checkpoint.Load()
 	if err != nil {
@@ -92,7 +93,7 @@ func (s *Store) recover() error {
 func (s *Store) journalConfig(id [16]byte) journal.Config {
 	return journal.Config{
 		FS: s.fs, Dir: s.cfg.Dir, ID: id, Size: s.cfg.Journal, Log: s.log,
-		Sync: s.syncs.file, IsFull: isFull, HasRoom: s.space.hasRoomFor, Written: s.keeper.noteWritten,
+		Sync: s.syncs.file, IsFull: isFull, HasRoom: s.space.HasRoomFor, Written: s.keeper.noteWritten,
 	}
 }
 

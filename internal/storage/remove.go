@@ -194,7 +194,7 @@ func (k *keeper) removeDue(now time.Time) {
 	case more && !k.hastens.Load():
 		time.Sleep(restFor)
 	case len(due) > 0 && !more:
-		k.s.space.look()
+		k.s.space.Look()
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/epoch"
 	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -70,7 +71,7 @@ type resting struct {
 	g      *segment.Segment
 	size   int64
 	next   record.Offset
-	epochs epochs
+	epochs epoch.List
 	strict bool // offsets have no gaps
 }
 
@@ -146,7 +147,7 @@ func (r *resting) verifyNext(w *segment.Walker) error {
 		return err
 	}
 	// No checksum covers the leader's epoch: it is stamped by the broker.
-	if want := r.epochs.at(b.BaseOffset()); want != record.NoEpoch && b.LeaderEpoch() != want {
+	if want := r.epochs.At(b.BaseOffset()); want != record.NoEpoch && b.LeaderEpoch() != want {
 		err := fmt.Errorf("%w at byte %d: its leader epoch is %d, not %d", segment.ErrTorn, at, b.LeaderEpoch(), want)
 		w.StepBack(at, from)
 		return err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/epoch"
 	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -224,7 +225,7 @@ func TestWalksMeetDamage(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, i := range infos {
-				if strings.HasSuffix(i.Name, "index") || strings.HasSuffix(i.Name, snapshotSuffix) || rng.IntN(2) == 0 && i.Name == epochFile {
+				if strings.HasSuffix(i.Name, "index") || strings.HasSuffix(i.Name, snapshotSuffix) || rng.IntN(2) == 0 && i.Name == epoch.FileName {
 					if err := mem.Remove("data/topic-0/" + i.Name); err != nil {
 						t.Fatal(err)
 					}

@@ -14,6 +14,7 @@ import (
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 	"github.com/leatstream/leat/internal/storage/journal"
 	"github.com/leatstream/leat/internal/storage/segment"
+	"github.com/leatstream/leat/internal/storage/space"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -59,7 +60,6 @@ type Config struct {
 }
 
 const (
-	defaultReserve = 128 << 20
 	defaultJournal = 64 << 20
 	defaultOpen    = 1024
 	week           = 7 * 24 * time.Hour
@@ -94,7 +94,7 @@ type Store struct {
 	log    *slog.Logger
 	files  *segment.Files
 	points *checkpoint.Table
-	space  space
+	space  *space.Space
 	volume volume
 	syncs  syncs
 	dirs   directories
@@ -237,7 +237,14 @@ func (s *Store) Usage() (logs map[LogID]int64, avail, total int64) {
 }
 
 // IsFull tells whether records are refused because the disk is full.
-func (s *Store) IsFull() bool { return s.space.isFull() }
+func (s *Store) IsFull() bool { return s.space.IsFull() }
+
+// noteRefusal has the space be looked at again where an error says that there is none.
+func (s *Store) noteRefusal(err error) {
+	if isFull(err) {
+		s.space.NoteRefusal()
+	}
+}
 
 // Close makes everything durable and closes all files.
 func (s *Store) Close() error {

@@ -120,7 +120,7 @@ func (l *Log) cut(at Position) error {
 	l.commitTo.Store(min(l.commitTo.Load(), int64(at.Next)))
 	l.highWatermark.Store(min(l.highWatermark.Load(), int64(at.Next)))
 	l.owed.Store(0)
-	l.epochs = l.epochs.cut(at.Next)
+	l.epochs = l.epochs.Cut(at.Next)
 	l.due.epochs = true
 	n := slices.Index(l.segs, at.Segment)
 	kept, dropped := l.segs[:n:n], l.segs[n+1:]
