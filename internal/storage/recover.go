@@ -504,8 +504,7 @@ type verdict struct {
 	skip  bool // it is gone although it was there, so it was deleted
 }
 
-// claim sees to it that the directory is there and the log's own. A directory of another
-// topic is an older one: it is set aside.
+// claim sees to it that the directory is there and the log's own.
 func (r *replay) claim(dir string, p journal.Part) (bool, error) {
 	if v, ok := r.verdicts[dir]; ok && v.topic == p.ID.Topic {
 		return !v.skip, nil
@@ -519,31 +518,36 @@ func (r *replay) claim(dir string, p journal.Part) (bool, error) {
 	case err != nil && !errors.Is(err, vfs.ErrNotExist):
 		return false, err
 	default:
-		if err := r.prepareDir(dir, p.ID, err == nil); err != nil {
+		mine, err := r.prepareDir(dir, p.ID, err == nil)
+		if err != nil {
 			return false, err
 		}
+		v.skip = !mine
 	}
 	r.verdicts[dir] = v
 	return !v.skip, nil
 }
 
-// prepareDir makes a log's directory, or sees to it that the one that exists is the log's
-// own. One that does not say whose it is is: a power cut took its metadata, and others of
-// its name were renamed away, durably, before it was made.
-func (r *replay) prepareDir(dir string, id LogID, exists bool) error {
-	if exists {
-		topic, ok, err := r.s.dirs.owner(dir)
-		if err != nil || ok && topic == id.Topic {
-			return err
-		}
-		if !ok {
-			return r.s.dirs.writeMetadata(dir, id)
-		}
-		if err := r.closeFiles(); err != nil { // the files of that name will be others
-			return err
-		}
+// prepareDir makes a log's directory, or sees whether the one that exists is the log's own. One
+// that does not say whose it is is: a power cut took its metadata, and others of its name were
+// renamed away, durably, before it was made. By the same rule one that is another log's is the
+// younger one, and stays: only somebody who moved directories by hand can have brought it there
+// in place of a log that is still wanted, and that log says so.
+func (r *replay) prepareDir(dir string, id LogID, exists bool) (mine bool, err error) {
+	if !exists {
+		return true, r.s.dirs.make(dir, id)
 	}
-	return r.s.dirs.make(dir, id)
+	topic, ok, err := r.s.dirs.owner(dir)
+	if err != nil {
+		return false, err
+	}
+	if !ok {
+		return true, r.s.dirs.writeMetadata(dir, id)
+	}
+	if topic != id.Topic {
+		r.s.faults.set(id, fmt.Errorf("its directory, %s, is another topic's, and the journal has records of it", dir))
+	}
+	return topic == id.Topic, nil
 }
 
 // maxReplayFiles is how many files are open during recovery.
