@@ -26,8 +26,10 @@ type Item struct {
 // errInvalid is returned for an item that the caller should not have handed over.
 var errInvalid = errors.New("not a batch that can be appended")
 
-// writer is the part of a log that only a log that is appended to needs. Guarded by Log.mu.
+// writer is the part of a log that only a log that is appended to needs. It is guarded by
+// Log.mu, which is held while any of its methods runs.
 type writer struct {
+	l         *Log
 	mode      mode
 	producers producer.State
 	run       []placed // judged and not written yet
@@ -78,11 +80,11 @@ func (l *Log) append(items []Item, st stamp) {
 		it.Base, it.Next, it.Time, it.Dup, it.Err = -1, -1, -1, false, err
 		it.Start = record.Offset(l.start.Load())
 		if err == nil {
-			it.Err = l.placeItem(it, st, now)
+			it.Err = l.writer.placeItem(it, st, now)
 		}
 	}
 	if err == nil {
-		l.writeRun()
+		l.writer.writeRun()
 		l.writer.producers.Expire(now, l.options().ProducerExpiration.Milliseconds())
 	}
 }
@@ -98,14 +100,14 @@ func (l *Log) makeWritableLocked() error {
 	if err := l.prepareWriterLocked(); err != nil {
 		return err
 	}
-	return l.switchModeLocked(l.options().mode())
+	return l.writer.switchMode(l.options().mode())
 }
 
-// switchModeLocked brings the log into a mode. On the way everything that the log has is
+// switchMode brings the log into a mode. On the way everything that the log has is
 // made durable in its own files: so the journal never has later bytes of a log whose earlier
-// ones a power cut may take. A failure leaves the log in the mode that it was in. mu is held.
-func (l *Log) switchModeLocked(to mode) error {
-	w := l.writer
+// ones a power cut may take. A failure leaves the log in the mode that it was in.
+func (w *writer) switchMode(to mode) error {
+	l := w.l
 	if w.mode == to {
 		return nil
 	}
@@ -128,13 +130,13 @@ func (l *Log) switchModeLocked(to mode) error {
 }
 
 // placeItem judges an item and puts it behind those placed before it, or says why not.
-func (l *Log) placeItem(it *Item, st stamp, now int64) error {
-	w, b := l.writer, it.Batch
+func (w *writer) placeItem(it *Item, st stamp, now int64) error {
+	l, b := w.l, it.Batch
 	if len(b) < record.HeaderLen || b.Size() != len(b) || b.LastOffsetDelta() < 0 {
 		return fmt.Errorf("%w: %d bytes", errInvalid, len(b))
 	}
 	if st.given {
-		if err := l.checkGiven(b); err != nil {
+		if err := w.checkGiven(b); err != nil {
 			return err
 		}
 	} else if done, err := w.judge(it); done || err != nil {
@@ -147,7 +149,7 @@ func (l *Log) placeItem(it *Item, st stamp, now int64) error {
 	if st.given {
 		base = b.BaseOffset()
 	}
-	rolled, err := l.makeRoom(b, base, now)
+	rolled, err := w.makeRoom(b, base, now)
 	if err != nil {
 		return nameError(err)
 	}
@@ -178,8 +180,8 @@ func (l *Log) placeItem(it *Item, st stamp, now int64) error {
 }
 
 // checkGiven judges the offset and the epoch that a batch brought along.
-func (l *Log) checkGiven(b record.Batch) error {
-	w := l.writer
+func (w *writer) checkGiven(b record.Batch) error {
+	l := w.l
 	l.pub.Lock()
 	epoch := l.epochs.Last()
 	l.pub.Unlock()
@@ -218,33 +220,34 @@ func (w *writer) judge(it *Item) (done bool, err error) {
 // makeRoom sees to it that the active segment can take a batch that begins with an offset:
 // the first segment is made, or a full or old one is closed, after the items that were
 // placed into it were written.
-func (l *Log) makeRoom(b record.Batch, base record.Offset, now int64) (rolled bool, err error) {
+func (w *writer) makeRoom(b record.Batch, base record.Offset, now int64) (rolled bool, err error) {
+	l := w.l
 	g := l.active()
 	if g == nil {
-		return true, l.roll()
+		return true, w.roll()
 	}
-	if last := base + record.Offset(b.LastOffsetDelta()); last-max(g.Base(), l.writer.next) > math.MaxInt32 {
+	if last := base + record.Offset(b.LastOffsetDelta()); last-max(g.Base(), w.next) > math.MaxInt32 {
 		return false, fmt.Errorf("%w: a gap of more than 2^31 offsets before %d", errInvalid, base)
 	}
-	if !l.isRollDue(g, b, base, now) {
+	if !w.isRollDue(g, b, base, now) {
 		return false, nil
 	}
-	l.writeRun()
+	w.writeRun()
 	if g.Size() == 0 { // nothing was written into it: it has room
 		return true, nil
 	}
-	if err := l.roll(); err != nil {
+	if err := w.roll(); err != nil {
 		return true, err
 	}
-	if l.isOverRetention() {
+	if (&retention{l: l}).isExceeded() {
 		l.s.keeper.retainSoon(l)
 	}
 	return true, nil
 }
 
 // isRollDue tells whether a batch is to begin another segment.
-func (l *Log) isRollDue(g *segment.Segment, b record.Batch, base record.Offset, now int64) bool {
-	w, o := l.writer, l.options()
+func (w *writer) isRollDue(g *segment.Segment, b record.Batch, base record.Offset, now int64) bool {
+	o := w.l.options()
 	size := g.Size() + w.bytes
 	if size == 0 {
 		return false
@@ -262,8 +265,8 @@ func (l *Log) isRollDue(g *segment.Segment, b record.Batch, base record.Offset, 
 
 // writeRun writes the items that were placed with one call, and publishes them. Where that
 // fails nothing is left behind, and all of them fail.
-func (l *Log) writeRun() {
-	w := l.writer
+func (w *writer) writeRun() {
+	l := w.l
 	if len(w.run) == 0 {
 		return
 	}
@@ -274,10 +277,10 @@ func (l *Log) writeRun() {
 			g.AllowGaps()
 		}
 		if err := g.Append(w.bufs, l.options().IndexInterval); err != nil {
-			l.failRun(err)
+			w.failRun(err)
 		} else {
 			w.producers.Settle()
-			l.publish(g, pos)
+			w.publish(g, pos)
 		}
 	}
 	clear(w.run) // neither items nor bytes are held on to
@@ -287,8 +290,8 @@ func (l *Log) writeRun() {
 }
 
 // failRun answers a run that could not be written.
-func (l *Log) failRun(err error) {
-	w := l.writer
+func (w *writer) failRun(err error) {
+	l := w.l
 	if errors.Is(err, segment.ErrTainted) {
 		l.taint(err)
 	}
@@ -302,8 +305,8 @@ func (l *Log) failRun(err error) {
 
 // publish shows a run that was written at pos to readers and to the next commit and
 // checkpoint.
-func (l *Log) publish(g *segment.Segment, pos int64) {
-	w, o := l.writer, l.options()
+func (w *writer) publish(g *segment.Segment, pos int64) {
+	l, o := w.l, w.l.options()
 	first := record.Batch(w.bufs[0])
 	end := record.Offset(l.end.Load())
 	l.pub.Lock()
@@ -352,8 +355,8 @@ func (l *Log) listLocked() {
 
 // roll closes the active segment and makes the next one, which goes on from the log's end.
 // Whatever of it fails, the log is as it was.
-func (l *Log) roll() error {
-	w, o := l.writer, l.options()
+func (w *writer) roll() error {
+	l, o := w.l, w.l.options()
 	next := record.Offset(l.end.Load())
 	w.next = next
 	l.pub.Lock()
@@ -361,7 +364,7 @@ func (l *Log) roll() error {
 	l.pub.Unlock()
 	if old != nil {
 		if err := old.Seal(); err != nil {
-			return l.explainTorn(old, err)
+			return l.explain(old, err)
 		}
 	}
 	if !made {
@@ -399,31 +402,4 @@ func (l *Log) roll() error {
 		l.stable = Position{g, 0, next}
 	}
 	return nil
-}
-
-// explainTorn reports damage where an error of a segment says that a batch is not what it
-// was, and returns the error.
-func (l *Log) explainTorn(g *segment.Segment, err error) error {
-	if errors.Is(err, segment.ErrTorn) {
-		return l.reportDamage(g, err)
-	}
-	return err
-}
-
-// isOverRetention tells whether the log has segments that retention by size drops as a
-// whole.
-func (l *Log) isOverRetention() bool {
-	o := l.options()
-	if !o.Delete || o.RetentionBytes < 0 {
-		return false
-	}
-	segs := l.segments()
-	if len(segs) < 2 {
-		return false
-	}
-	n := int64(0)
-	for _, g := range segs[1:] {
-		n += g.Size()
-	}
-	return n >= o.RetentionBytes
 }

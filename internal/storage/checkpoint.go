@@ -25,6 +25,7 @@ const (
 // syncing is one log within a checkpoint: the files that are to be synced, and the work that
 // was due and is done by that.
 type syncing struct {
+	l       *Log
 	to      Position
 	segs    []*segment.Segment
 	sizes   []int64 // of segs
@@ -52,11 +53,11 @@ func (l *Log) checkpoint(last bool) (synced int, err error) {
 	if c == nil || err != nil {
 		return 0, err
 	}
-	if synced, err = l.syncAll(c); err != nil {
-		l.giveBack(c)
+	if synced, err = c.syncAll(); err != nil {
+		c.giveBack()
 		return synced, err
 	}
-	l.endCheckpoint(c)
+	c.end()
 	return synced, nil
 }
 
@@ -80,8 +81,8 @@ func (l *Log) beginCheckpoint(last, sync bool) (*syncing, error) {
 		return nil, nil //nolint:nilnil // it waits
 	}
 	c := l.takeSyncing()
-	if err := l.writeSmallFiles(c, last, sync); err != nil {
-		l.giveBack(c)
+	if err := c.writeSmallFiles(last, sync); err != nil {
+		c.giveBack()
 		return nil, err
 	}
 	return c, nil
@@ -101,8 +102,9 @@ func (l *Log) keepListed() {
 }
 
 // writeSmallFiles writes the producers and the epochs.
-func (l *Log) writeSmallFiles(c *syncing, last, sync bool) (err error) {
-	if c.snapped, err = l.writeSnapshot(last || c.took.snapshot, sync); err != nil {
+func (c *syncing) writeSmallFiles(last, sync bool) (err error) {
+	l := c.l
+	if c.snapped, err = c.writeSnapshot(last || c.took.snapshot, sync); err != nil {
 		return err
 	}
 	l.pub.Lock()
@@ -145,7 +147,7 @@ func (l *Log) unsyncedLocked() int64 {
 func (l *Log) takeSyncing() *syncing {
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	c := &syncing{to: l.endPositionLocked(), took: l.due, isNew: l.dirState == dirMade}
+	c := &syncing{l: l, to: l.endPositionLocked(), took: l.due, isNew: l.dirState == dirMade}
 	c.names = c.isNew
 	l.due = due{}
 	for _, g := range l.segs {
@@ -160,7 +162,8 @@ func (l *Log) takeSyncing() *syncing {
 }
 
 // giveBack makes a checkpoint undone that was begun and did not come to its end.
-func (l *Log) giveBack(c *syncing) {
+func (c *syncing) giveBack() {
+	l := c.l
 	if c.snapped {
 		l.mu.Lock()
 		if l.writer != nil {
@@ -182,7 +185,8 @@ func (l *Log) giveBack(c *syncing) {
 }
 
 // syncAll makes durable the files that a checkpoint took, one by one.
-func (l *Log) syncAll(c *syncing) (synced int, err error) {
+func (c *syncing) syncAll() (synced int, err error) {
+	l := c.l
 	for _, g := range c.segs {
 		if err := g.Sync(); err != nil && l.has(g) {
 			return synced, fmt.Errorf("a sync of segment %d failed: %w", g.Base(), err)
@@ -203,8 +207,9 @@ func (l *Log) syncAll(c *syncing) (synced int, err error) {
 	return synced, nil
 }
 
-// endCheckpoint notes that everything that a checkpoint took is on disk, and commits it.
-func (l *Log) endCheckpoint(c *syncing) {
+// end notes that everything that a checkpoint took is on disk, and commits it.
+func (c *syncing) end() {
+	l := c.l
 	for i, g := range c.segs {
 		g.MarkSynced(c.sizes[i])
 		g.SetNamed()
@@ -251,7 +256,8 @@ func (l *Log) notePoint(to Position) {
 
 // writeSnapshot writes the producers' state if it is wanted and changed, or enough was
 // appended since it was written last.
-func (l *Log) writeSnapshot(wanted, sync bool) (done bool, err error) {
+func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
+	l := c.l
 	l.mu.Lock()
 	if l.writer == nil {
 		l.mu.Unlock()

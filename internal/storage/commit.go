@@ -287,7 +287,7 @@ func (r *round) syncShares() {
 		if err != nil {
 			e.l.owed.Store(int64(e.to))
 			e.to = -1
-			e.l.handleSyncError(err)
+			e.l.s.handleSyncError(e.l, err)
 			return
 		}
 		e.l.settleDebt(e.to)
@@ -350,11 +350,11 @@ func (l *Log) setNamed() {
 
 // handleSyncError deals with files that a commit could not make durable. A checkpoint tries
 // again where that can help, and commits what it synced.
-func (l *Log) handleSyncError(err error) {
+func (s *Store) handleSyncError(l *Log, err error) {
 	switch classify(err) {
 	case none, gone:
 	case full, transient:
-		l.s.keeper.hurry()
+		s.keeper.hurry()
 	case tainted:
 		if logState(l.state.Load()) != logDeleted {
 			l.taint(err)

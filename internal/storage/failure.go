@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -187,6 +188,17 @@ type fault struct {
 	damage bool // some batch is not what it was. Everything else that the log has can be relied on, and synced
 }
 
+// health says whether a log can be written to. Safe for concurrent use.
+//
+//	sound ----> damaged ----> tainted
+//	  |                         ^
+//	  +-------------------------+
+type health struct {
+	log   *slog.Logger
+	name  string                // of the log's directory
+	fault atomic.Pointer[fault] // nil: sound
+}
+
 // faults are those of logs that were found before the logs were opened. Safe for
 // concurrent use.
 type faults struct {
@@ -217,47 +229,49 @@ func (f *faults) forget(id LogID) {
 
 // taint makes the log read-only for good, since nobody knows what the disk has of its
 // last bytes. Its records can still be read.
-func (l *Log) taint(err error) {
-	l.setFault(&fault{err: fmt.Errorf("%w: %w", ErrFaulted, err)})
+func (h *health) taint(err error) {
+	h.set(&fault{err: fmt.Errorf("%w: %w", ErrFaulted, err)})
 }
 
 // reportDamage makes the log read-only because of a batch that is not what it was, and
 // returns why, in words for who has to mend it. Appends from before are still made
 // durable.
-func (l *Log) reportDamage(g *segment.Segment, err error) error {
+func (h *health) reportDamage(g *segment.Segment, err error) error {
 	err = fmt.Errorf("%w: %s is damaged: %w; put back a good copy of the file and restart, "+
 		"or copy the records that can be read and delete the topic", ErrFaulted, g.Path(segment.LogSuffix), err)
-	l.setFault(&fault{err: err, damage: true})
+	h.set(&fault{err: err, damage: true})
 	return err
 }
 
-func (l *Log) setFault(f *fault) {
+// set notes a fault. A tainted log stays so, a damaged one may become tainted; the first
+// reason of each kind counts.
+func (h *health) set(f *fault) {
 	for {
-		old := l.fault.Load()
+		old := h.fault.Load()
 		if old != nil && (!old.damage || f.damage) {
 			return
 		}
-		if l.fault.CompareAndSwap(old, f) {
-			l.s.log.Error("a log is read-only from now on; mend the disk and restart, or delete the topic",
-				"log", l.name, "err", f.err)
+		if h.fault.CompareAndSwap(old, f) {
+			h.log.Error("a log is read-only from now on; mend the disk and restart, or delete the topic",
+				"log", h.name, "err", f.err)
 			return
 		}
 	}
 }
 
 // isFaulted tells whether the log is read-only.
-func (l *Log) isFaulted() bool { return l.fault.Load() != nil }
+func (h *health) isFaulted() bool { return h.fault.Load() != nil }
 
 // isTainted tells whether the bytes that were written to the log's files last may not be
 // there.
-func (l *Log) isTainted() bool {
-	f := l.fault.Load()
+func (h *health) isTainted() bool {
+	f := h.fault.Load()
 	return f != nil && !f.damage
 }
 
 // Fault is why the log is read-only; nil where it is not.
-func (l *Log) Fault() error {
-	if f := l.fault.Load(); f != nil {
+func (h *health) Fault() error {
+	if f := h.fault.Load(); f != nil {
 		return f.err
 	}
 	return nil

@@ -301,7 +301,7 @@ func (k *keeper) checkpointLocked(last []*Log) error {
 	k.listed, k.recovered, k.redo = nil, nil, false
 	k.mu.Unlock()
 	for _, l := range logs {
-		l.setUnlisted()
+		k.unlist(l)
 	}
 	oldest := at.Round
 	if left := k.syncRecovered(recovered); len(left) > 0 {
@@ -322,7 +322,7 @@ func (k *keeper) checkpointLocked(last []*Log) error {
 	tainted := slices.Clone(k.tainted)
 	k.mu.Unlock()
 	for _, l := range append(logs, tainted...) {
-		oldest = min(oldest, l.oldestRound(at.Round))
+		oldest = min(oldest, oldestRound(l, at.Round))
 	}
 	if s.hasWaiting() {
 		oldest = min(oldest, k.previous.Round)
@@ -340,8 +340,8 @@ func (k *keeper) checkpointLocked(last []*Log) error {
 	return nil
 }
 
-// setUnlisted notes that no checkpoint has the log on its list.
-func (l *Log) setUnlisted() {
+// unlist notes that no checkpoint has a log on its list.
+func (*keeper) unlist(l *Log) {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	l.due.listed = false
@@ -349,7 +349,7 @@ func (l *Log) setUnlisted() {
 
 // oldestRound is the first round of the journal that may have bytes which the log's files
 // lack; none: there is no such round.
-func (l *Log) oldestRound(none uint64) uint64 {
+func oldestRound(l *Log, none uint64) uint64 {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	if l.due.journal == 0 || logState(l.state.Load()) == logDeleted {

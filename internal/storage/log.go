@@ -97,14 +97,13 @@ const (
 
 // Log is one partition's log. Safe for concurrent use.
 type Log struct {
+	health    // whether it can be written to, and its name
 	s         *Store
 	id        LogID
-	name      string // of its directory
 	dir       *segment.Dir
 	committed func(*Log)
 	opts      atomic.Pointer[Options]
-	state     atomic.Int32          // logState; changed with mu held
-	fault     atomic.Pointer[fault] // the log is read-only, with the reason
+	state     atomic.Int32 // logState; changed with mu held
 
 	start         atomic.Int64 // written with pub held
 	end           atomic.Int64 // written with pub held; the offset after the last record
@@ -156,7 +155,7 @@ type snapshots struct {
 
 func newLog(s *Store, id LogID, topic string, o Options, committed func(*Log)) *Log {
 	name := dirName(topic, id.Partition)
-	l := &Log{s: s, id: id, name: name, dir: segment.NewDir(s.path(name)), committed: committed}
+	l := &Log{health: health{log: s.log, name: name}, s: s, id: id, dir: segment.NewDir(s.path(name)), committed: committed}
 	l.opts.Store(o.withDefaults())
 	l.oldest = segment.TimeUnknown
 	l.snapshots = snapshots{newest: -1, previous: -1, truthTo: -1}

@@ -29,26 +29,26 @@ func (l *Log) openLocked() error {
 	if err := s.faults.get(l.id); err != nil {
 		l.taint(err)
 	}
+	o := &opening{l: l, point: point, now: time.Now().UnixMilli()}
 	infos, err := s.fs.ReadDir(s.path(l.name))
 	if errors.Is(err, vfs.ErrNotExist) {
 		if point.Vouched && point.Pos > 0 && point.Next > point.Start {
 			l.taint(fmt.Errorf("its directory is missing, though it had records up to offset %d", point.Next))
 		}
-		l.openEmpty(point)
+		o.finishEmpty()
 		return nil
 	}
 	if err != nil {
 		return nameError(err)
 	}
-	mine, err := l.identifyDir(point.Vouched)
+	mine, err := o.identifyDir()
 	if err != nil {
 		return nameError(err)
 	}
 	if !mine {
-		l.openEmpty(point)
+		o.finishEmpty()
 		return nil
 	}
-	o := &opening{l: l, point: point, now: time.Now().UnixMilli()}
 	o.list(infos)
 	if err := o.checkSegments(); err != nil {
 		return nameError(err)
@@ -59,8 +59,9 @@ func (l *Log) openLocked() error {
 	return nameError(o.finish())
 }
 
-// openEmpty opens a log that has no directory.
-func (l *Log) openEmpty(p checkpoint.Point) {
+// finishEmpty opens a log that has no directory.
+func (o *opening) finishEmpty() {
+	l, p := o.l, o.point
 	next := max(p.Next, p.Start)
 	l.start.Store(int64(next))
 	l.end.Store(int64(next))
@@ -75,11 +76,12 @@ func (l *Log) openEmpty(p checkpoint.Point) {
 // directory that a checkpoint vouched for is the log's even where its metadata were damaged;
 // any other without valid metadata was never part of a checkpoint, and the journal made it
 // anew if records in it count.
-func (l *Log) identifyDir(vouched bool) (bool, error) {
+func (o *opening) identifyDir() (bool, error) {
+	l := o.l
 	d := &l.s.dirs
 	unlock := d.lock(l.name)
 	defer unlock()
-	if vouched {
+	if o.point.Vouched {
 		b, err := l.s.readFile(l.s.path(l.name, metadataFile))
 		if err != nil {
 			return false, err
@@ -470,11 +472,11 @@ func (l *Log) prepareWriterLocked() error {
 	}
 	if g := l.active(); g != nil {
 		if err := g.Activate(l.options().IndexInterval); err != nil {
-			return l.explainTorn(g, err)
+			return l.explain(g, err)
 		}
 	}
-	w := &writer{next: record.Offset(l.end.Load())}
-	if err := l.loadProducers(&w.producers); err != nil {
+	w := &writer{l: l, next: record.Offset(l.end.Load())}
+	if err := loadProducers(l, &w.producers); err != nil {
 		return err
 	}
 	l.writer = w
@@ -483,7 +485,7 @@ func (l *Log) prepareWriterLocked() error {
 
 // loadProducers builds the producers' state: the newest snapshot that can be read, then the
 // batches that came after it.
-func (l *Log) loadProducers(ps *producer.State) error {
+func loadProducers(l *Log, ps *producer.State) error {
 	now := time.Now().UnixMilli()
 	from := max(l.opened.ProducersAt, 0) // without a snapshot: there were no producers up to there
 	if at := l.opened.Snapshot; at >= 0 {
@@ -499,15 +501,15 @@ func (l *Log) loadProducers(ps *producer.State) error {
 			from = 0
 		}
 	}
-	if err := l.walkProducers(ps, from, now); err != nil {
+	if err := applySegments(l, ps, from, now); err != nil {
 		return err
 	}
 	ps.Settle()
 	return nil
 }
 
-// walkProducers applies the batches from an offset on.
-func (l *Log) walkProducers(ps *producer.State, from record.Offset, now int64) error {
+// applySegments applies the batches of a log from an offset on.
+func applySegments(l *Log, ps *producer.State, from record.Offset, now int64) error {
 	changed := false
 	for _, g := range l.segments() {
 		size, next := g.End()
@@ -521,7 +523,7 @@ func (l *Log) walkProducers(ps *producer.State, from record.Offset, now int64) e
 		case next <= record.Offset(l.start.Load()) && errors.Is(err, segment.ErrTorn):
 			// It was deleted, and came back in part.
 		default:
-			return l.explainTorn(g, err)
+			return l.explain(g, err)
 		}
 	}
 	ps.SetChanged(changed)

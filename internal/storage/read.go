@@ -39,15 +39,15 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 			return c, nil
 		case errors.Is(err, vfs.ErrNotExist) && !l.has(segs[i]): // retention took it meanwhile: look again
 		default:
-			return nil, l.explainRead(segs[i], from, err)
+			return nil, l.explain(segs[i], err)
 		}
 	}
 }
 
-// explainRead names an error of a read.
-func (l *Log) explainRead(g *segment.Segment, o record.Offset, err error) error {
+// explain names an error of a segment; a batch that is not what it was is damage.
+func (l *Log) explain(g *segment.Segment, err error) error {
 	if errors.Is(err, segment.ErrTorn) && l.has(g) {
-		return l.reportDamage(g, fmt.Errorf("offset %d was looked for: %w", o, err))
+		return l.reportDamage(g, err)
 	}
 	return nameError(err)
 }
@@ -69,7 +69,7 @@ func (l *Log) FindTime(ctx context.Context, ms int64) (at Stamp, ok bool, err er
 	if err := l.makeUsable(); err != nil {
 		return Stamp{}, false, err
 	}
-	return l.findTime(segment.Work{Ctx: ctx, Budget: l.s.cfg.Work}, max(ms, 0))
+	return findTime(l, segment.Work{Ctx: ctx, Budget: l.s.cfg.Work}, max(ms, 0))
 }
 
 // MaxTime finds the first record with the largest timestamp. It may wait for work memory;
@@ -81,13 +81,13 @@ func (l *Log) MaxTime(ctx context.Context) (at Stamp, ok bool, err error) {
 	work := segment.Work{Ctx: ctx, Budget: l.s.cfg.Work}
 	latest := record.NoTimestamp
 	for _, g := range l.segmentsFromStart() {
-		ms, err := l.maxTimeOf(g)
+		ms, err := maxTimeOf(l, g)
 		if err != nil {
 			return Stamp{}, false, err
 		}
 		if start := record.Offset(l.start.Load()); ms > latest && g.Base() < start {
 			if ms, err = g.MaxTimeFrom(work, start, ms); err != nil {
-				return Stamp{}, false, l.explainRead(g, start, err)
+				return Stamp{}, false, l.explain(g, err)
 			}
 		}
 		latest = max(latest, ms)
@@ -95,13 +95,13 @@ func (l *Log) MaxTime(ctx context.Context) (at Stamp, ok bool, err error) {
 	if latest < 0 {
 		return Stamp{}, false, nil
 	}
-	return l.findTime(work, latest)
+	return findTime(l, work, latest)
 }
 
 // findTime looks at the segments that may have such a record, the oldest first.
-func (l *Log) findTime(work segment.Work, ms int64) (at Stamp, ok bool, err error) {
+func findTime(l *Log, work segment.Work, ms int64) (at Stamp, ok bool, err error) {
 	for _, g := range l.segmentsFromStart() {
-		latest, err := l.maxTimeOf(g)
+		latest, err := maxTimeOf(l, g)
 		if err != nil {
 			return Stamp{}, false, err
 		}
@@ -111,7 +111,7 @@ func (l *Log) findTime(work segment.Work, ms int64) (at Stamp, ok bool, err erro
 		start := record.Offset(l.start.Load())
 		at, ok, err = g.FindTime(work, ms, start)
 		if err != nil {
-			return Stamp{}, false, l.explainRead(g, start, err)
+			return Stamp{}, false, l.explain(g, err)
 		}
 		if ok {
 			return at, true, nil
@@ -121,10 +121,10 @@ func (l *Log) findTime(work segment.Work, ms int64) (at Stamp, ok bool, err erro
 }
 
 // maxTimeOf is the largest timestamp of a segment's records.
-func (l *Log) maxTimeOf(g *segment.Segment) (int64, error) {
+func maxTimeOf(l *Log, g *segment.Segment) (int64, error) {
 	ms, err := g.MaxTime(g == l.active())
 	if err != nil {
-		return 0, l.explainRead(g, g.Base(), err)
+		return 0, l.explain(g, err)
 	}
 	return ms, nil
 }

@@ -89,7 +89,7 @@ func (k *keeper) removeSuperfluous() {
 	var remove []droppedFile
 	kept := k.dropped[:0]
 	for _, d := range k.dropped {
-		if d.after < 0 && d.l.isStartSaved(d.g) {
+		if d.after < 0 && d.isStartSaved() {
 			d.after = k.saves + 2 // the start may have moved since this checkpoint took the points
 		}
 		switch {
@@ -135,11 +135,11 @@ func (k *keeper) removeSuperfluous() {
 	}
 }
 
-// isStartSaved tells whether the log's point has a start above a segment.
-func (l *Log) isStartSaved(g *segment.Segment) bool {
-	p := l.s.points.Get(l.id)
-	_, next := g.End()
-	return p.Vouched && p.Start >= next && !l.isTainted()
+// isStartSaved tells whether the log's point has a start above the segment.
+func (d *droppedFile) isStartSaved() bool {
+	p := d.l.s.points.Get(d.l.id)
+	_, next := d.g.End()
+	return p.Vouched && p.Start >= next && !d.l.isTainted()
 }
 
 // removeSegment takes a segment's files out of the log's directory and has them removed

@@ -109,7 +109,7 @@ func (l *Log) emptyActive(o record.Offset) error {
 	if err := l.prepareWriterLocked(); err != nil {
 		return err
 	}
-	if err := l.roll(); err != nil && classify(err) != full {
+	if err := l.writer.roll(); err != nil && classify(err) != full {
 		return err
 	}
 	return nil
@@ -126,17 +126,25 @@ func (s *Store) retain(now time.Time) {
 }
 
 func (s *Store) retainOne(l *Log, now time.Time) {
-	if err := l.retain(now); err != nil && classify(err) != gone {
+	if err := (&retention{l, now}).apply(); err != nil && classify(err) != gone {
 		s.log.Warn("retention could not be applied to a log", "log", l.name, "err", err)
 	}
 }
 
-func (l *Log) retain(now time.Time) error {
+// retention finds out how much of a log goes by time and by size.
+type retention struct {
+	l   *Log
+	now time.Time
+}
+
+// apply moves the log's start as its settings say.
+func (r *retention) apply() error {
+	l, now := r.l, r.now
 	o := l.options()
 	if !o.Delete || l.isFaulted() {
 		return nil
 	}
-	if !l.isOpen() && !l.mayExpire(now) {
+	if !l.isOpen() && !r.mayApply() {
 		return nil
 	}
 	if err := l.makeUsable(); err != nil {
@@ -147,20 +155,20 @@ func (l *Log) retain(now time.Time) error {
 	}
 	start := record.Offset(-1)
 	if o.RetentionBytes >= 0 {
-		at, err := l.startBySize(o.RetentionBytes)
+		at, err := r.startBySize(o.RetentionBytes)
 		if err != nil {
 			return err
 		}
 		start = at
 	}
 	if o.RetentionAge >= 0 {
-		at, err := l.startByAge(now.Add(-o.RetentionAge).UnixMilli())
+		at, err := r.startByAge(now.Add(-o.RetentionAge).UnixMilli())
 		if err != nil {
 			return err
 		}
 		start = max(start, at)
 	}
-	start = min(start, l.retentionLimit())
+	start = min(start, r.limit())
 	if start <= record.Offset(l.start.Load()) {
 		return nil
 	}
@@ -168,9 +176,10 @@ func (l *Log) retain(now time.Time) error {
 	return err
 }
 
-// retentionLimit is the offset beyond which retention does not go: the committed end, or the
+// limit is the offset beyond which retention does not go: the committed end, or the
 // high watermark where a leader has set one.
-func (l *Log) retentionLimit() record.Offset {
+func (r *retention) limit() record.Offset {
+	l := r.l
 	limit := record.Offset(l.commitTo.Load())
 	if hw := record.Offset(l.highWatermark.Load()); hw > 0 {
 		limit = min(limit, hw)
@@ -178,22 +187,24 @@ func (l *Log) retentionLimit() record.Offset {
 	return limit
 }
 
-// mayExpire tells, without opening the log, whether retention could move its start. By size
+// mayApply tells, without opening the log, whether retention could move its start. By size
 // it was looked at when the log was last written to.
-func (l *Log) mayExpire(now time.Time) bool {
+func (r *retention) mayApply() bool {
+	l := r.l
 	p := l.s.points.Get(l.id)
 	if !p.Vouched {
 		_, err := l.s.fs.Stat(l.s.path(l.name))
 		return err == nil
 	}
 	age := l.options().RetentionAge
-	return l.options().RetentionBytes >= 0 || age >= 0 && (p.Oldest == segment.TimeUnknown || p.Oldest < now.Add(-age).UnixMilli())
+	return l.options().RetentionBytes >= 0 || age >= 0 && (p.Oldest == segment.TimeUnknown || p.Oldest < r.now.Add(-age).UnixMilli())
 }
 
 // startByAge is the first offset that retention by time keeps: that of the first record not
 // older than a time; -1: nothing goes. Records with times out of order stay as long as one
 // before them does. A log of which no record has a time keeps them all.
-func (l *Log) startByAge(ms int64) (record.Offset, error) {
+func (r *retention) startByAge(ms int64) (record.Offset, error) {
+	l := r.l
 	l.pub.Lock()
 	oldest := l.oldest
 	l.pub.Unlock()
@@ -201,7 +212,7 @@ func (l *Log) startByAge(ms int64) (record.Offset, error) {
 		return -1, nil
 	}
 	ctx := context.Background() //nolint:forbidigo // the store's own look-up draws on no budget, so that nothing waits
-	at, ok, err := l.findTime(segment.Work{Ctx: ctx}, max(ms, 0))
+	at, ok, err := findTime(l, segment.Work{Ctx: ctx}, max(ms, 0))
 	if err != nil {
 		return -1, err
 	}
@@ -214,7 +225,7 @@ func (l *Log) startByAge(ms int64) (record.Offset, error) {
 		return at.Offset, nil
 	}
 	for _, g := range l.segmentsFromStart() {
-		if latest, err := l.maxTimeOf(g); err != nil || latest >= 0 {
+		if latest, err := maxTimeOf(l, g); err != nil || latest >= 0 {
 			return record.Offset(l.commitTo.Load()), err
 		}
 	}
@@ -223,7 +234,8 @@ func (l *Log) startByAge(ms int64) (record.Offset, error) {
 
 // startBySize is the first offset that retention by size keeps: that of the last batch from
 // which on the log still has the bytes that it may have; -1: nothing goes.
-func (l *Log) startBySize(limit int64) (record.Offset, error) {
+func (r *retention) startBySize(limit int64) (record.Offset, error) {
+	l := r.l
 	segs := l.segments()
 	over := -limit
 	for _, g := range segs {
@@ -237,7 +249,7 @@ func (l *Log) startBySize(limit int64) (record.Offset, error) {
 		if over < size {
 			o, err := g.LastBaseAt(over)
 			if err != nil {
-				return -1, l.explainRead(g, g.Base(), err)
+				return -1, l.explain(g, err)
 			}
 			return o, nil
 		}
@@ -246,4 +258,23 @@ func (l *Log) startBySize(limit int64) (record.Offset, error) {
 		}
 	}
 	return -1, nil
+}
+
+// isExceeded tells whether the log has segments that retention by size drops as a
+// whole.
+func (r *retention) isExceeded() bool {
+	l := r.l
+	o := l.options()
+	if !o.Delete || o.RetentionBytes < 0 {
+		return false
+	}
+	segs := l.segments()
+	if len(segs) < 2 {
+		return false
+	}
+	n := int64(0)
+	for _, g := range segs[1:] {
+		n += g.Size()
+	}
+	return n >= o.RetentionBytes
 }

@@ -33,7 +33,7 @@ func (s *Store) scrub(rate int64) {
 			return
 		}
 		was := l.isFaulted()
-		if err := l.scrub(p); errors.Is(err, ErrClosed) && s.closing.Load() {
+		if err := p.scrubLog(l); errors.Is(err, ErrClosed) && s.closing.Load() {
 			return
 		} else if err != nil && !errors.Is(err, ErrClosed) {
 			s.log.Warn("a log could not be checked for damage; it is tried again tomorrow", "log", l.name, "err", err)
@@ -45,13 +45,13 @@ func (s *Store) scrub(rate int64) {
 	s.log.Info("all logs were checked for damage", "bytes", p.taken, "damaged", found, "took", time.Since(began))
 }
 
-// scrub verifies the log's batches that are at rest, until it finds damage.
-func (l *Log) scrub(p *pacer) error {
+// scrubLog verifies a log's batches that are at rest, until it finds damage.
+func (p *pacer) scrubLog(l *Log) error {
 	if err := l.makeUsable(); err != nil {
 		return err
 	}
 	for at := record.Offset(-1); !l.isFaulted(); {
-		r, ok := l.findResting(at)
+		r, ok := findResting(l, at)
 		if !ok {
 			return nil
 		}
@@ -59,7 +59,7 @@ func (l *Log) scrub(p *pacer) error {
 		if r.size == 0 {
 			continue
 		}
-		if err := l.scrubSegment(r, p); err != nil {
+		if err := p.scrubSegment(l, r); err != nil {
 			return err
 		}
 	}
@@ -78,7 +78,7 @@ type resting struct {
 // findResting finds the next segment after the one that begins at an offset. Its size is 0
 // where it is not to be read now: the active one while not all of it is on disk, and those
 // below the start, which were deleted and may be back in part after a crash.
-func (l *Log) findResting(after record.Offset) (r resting, ok bool) {
+func findResting(l *Log, after record.Offset) (r resting, ok bool) {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	for _, g := range l.segs {
@@ -97,7 +97,7 @@ func (l *Log) findResting(after record.Offset) (r resting, ok bool) {
 
 // scrubSegment verifies one segment. Its file is opened anew, so that those that readers and
 // writers use stay open.
-func (l *Log) scrubSegment(r resting, p *pacer) error {
+func (p *pacer) scrubSegment(l *Log, r resting) error {
 	f, err := r.g.OpenApart()
 	if errors.Is(err, vfs.ErrNotExist) {
 		if l.has(r.g) {

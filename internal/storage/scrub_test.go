@@ -183,7 +183,7 @@ func TestScrubDeleted(t *testing.T) {
 	if _, err := a.End(); err != nil {
 		t.Fatal(err)
 	}
-	r, ok := a.findResting(-1)
+	r, ok := findResting(a, -1)
 	if !ok {
 		t.Fatal("no segment")
 	}
@@ -192,15 +192,15 @@ func TestScrubDeleted(t *testing.T) {
 	}
 	s.keeper.checkpointNow()
 	p := &pacer{s: s, rate: unpaced, left: unpaced}
-	if err := a.scrubSegment(r, p); err != nil || a.Fault() != nil {
+	if err := p.scrubSegment(a, r); err != nil || a.Fault() != nil {
 		t.Errorf("a segment that retention took: %v, %v", err, a.Fault())
 	}
 	if _, err := b.End(); err != nil {
 		t.Fatal(err)
 	}
-	r, _ = b.findResting(-1)
+	r, _ = findResting(b, -1)
 	s.Delete(b.ID())
-	if err := b.scrubSegment(r, p); err != nil || b.Fault() != nil {
+	if err := p.scrubSegment(b, r); err != nil || b.Fault() != nil {
 		t.Errorf("a segment of a deleted log: %v, %v", err, b.Fault())
 	}
 	s.scrub(unpaced)

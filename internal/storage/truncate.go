@@ -47,7 +47,7 @@ func (l *Log) Truncate(to record.Offset) error {
 	if l.s.journal.Lost() != nil {
 		return fmt.Errorf("%w: the log cannot be truncated while the journal cannot be written; restart the node", ErrBusy)
 	}
-	at, err := l.findCut(to)
+	at, err := findCut(l, to)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,8 @@ func (l *Log) Truncate(to record.Offset) error {
 	} else if err != nil {
 		return err
 	}
-	err = l.cut(at)
+	t := &truncation{l, at}
+	err = t.cut()
 	if err == nil {
 		note.Kind = journal.Truncated
 		err = l.s.commit.putNote(note)
@@ -85,7 +86,7 @@ func (l *Log) Truncate(to record.Offset) error {
 
 // findCut finds the end of the last batch before the one that holds an offset, or before the
 // first one after it. A log ends where a batch ends, never within a gap: no file would tell.
-func (l *Log) findCut(to record.Offset) (Position, error) {
+func findCut(l *Log, to record.Offset) (Position, error) {
 	segs := l.segments()
 	i := len(segs) - 1
 	for i > 0 && segs[i].Base() > to {
@@ -98,7 +99,7 @@ func (l *Log) findCut(to record.Offset) (Position, error) {
 		return Position{g, size, next}, nil
 	}
 	if err != nil {
-		return Position{}, l.explainRead(g, to, err)
+		return Position{}, l.explain(g, err)
 	}
 	if found.Pos == 0 {
 		return Position{g, 0, g.Base()}, nil
@@ -108,13 +109,20 @@ func (l *Log) findCut(to record.Offset) (Position, error) {
 		found, err = g.Locate(base)
 	}
 	if err != nil {
-		return Position{}, l.explainRead(g, to, err)
+		return Position{}, l.explain(g, err)
 	}
 	return Position{g, found.End, found.Next}, nil
 }
 
-// cut cuts the files and everything in memory. mu is held.
-func (l *Log) cut(at Position) error {
+// truncation cuts a log at a place. Log.mu is held over it.
+type truncation struct {
+	l  *Log
+	at Position
+}
+
+// cut cuts the files and everything in memory.
+func (t *truncation) cut() error {
+	l, at := t.l, t.at
 	l.pub.Lock()
 	l.end.Store(int64(at.Next)) // from here on no reader gets beyond the cut
 	l.commitTo.Store(min(l.commitTo.Load(), int64(at.Next)))
@@ -145,7 +153,7 @@ func (l *Log) cut(at Position) error {
 			return err
 		}
 	}
-	if err := l.cutSnapshots(snaps, at.Next); err != nil {
+	if err := t.cutSnapshots(snaps); err != nil {
 		return err
 	}
 	l.writer = nil // its producers are read anew
@@ -153,7 +161,8 @@ func (l *Log) cut(at Position) error {
 }
 
 // cutSnapshots removes the producer snapshots that have more than the log has.
-func (l *Log) cutSnapshots(old snapshots, end record.Offset) error {
+func (t *truncation) cutSnapshots(old snapshots) error {
+	l, end := t.l, t.at.Next
 	left := old
 	if old.newest > end {
 		left.newest, left.previous = old.previous, -1

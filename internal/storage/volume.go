@@ -75,16 +75,10 @@ func (o *volume) end() {
 	}
 }
 
-// prepared is a log within a checkpoint that waits for the sync of the volume.
-type prepared struct {
-	l *Log
-	c *syncing
-}
-
 // syncAsVolume has many logs made durable by one sync of the volume. Where that is not the
 // way it returns those that are to be synced one by one, as they were before.
 func (k *keeper) syncAsVolume(logs []*Log, last bool) (rest []*Log) {
-	var all []prepared
+	var all []*syncing
 	idle, dueBytes, begun := int64(0), int64(0), int64(0)
 	for i, l := range logs {
 		hurry := last || k.isHurried()
@@ -98,7 +92,7 @@ func (k *keeper) syncAsVolume(logs []*Log, last bool) (rest []*Log) {
 			k.handleFailure(l, err)
 		}
 		if c != nil {
-			all = append(all, prepared{l, c})
+			all = append(all, c)
 			dueBytes += c.bytes()
 		} else if err == nil {
 			idle += l.unsynced()
@@ -112,14 +106,14 @@ func (k *keeper) syncAsVolume(logs []*Log, last bool) (rest []*Log) {
 		return nil
 	}
 	if len(all) >= k.s.cfg.SyncTogether && idle <= max(idleBytes, dueBytes) && k.s.syncVolume() == nil {
-		for _, p := range all {
-			p.l.endCheckpoint(p.c)
+		for _, c := range all {
+			c.end()
 		}
 		return nil
 	}
-	for _, p := range all {
-		p.l.giveBack(p.c)
-		rest = append(rest, p.l)
+	for _, c := range all {
+		c.giveBack()
+		rest = append(rest, c.l)
 	}
 	return rest
 }
