@@ -323,7 +323,7 @@ func (q *fetchPart) readPartition(left int, whole bool, i replica.Isolation) (er
 		Epoch: q.epoch, LastEpoch: q.lastFetchedEpoch, Offset: q.offset,
 		Isolation: i, MaxBytes: max(0, min(int(q.maxBytes), left)), Whole: whole,
 	}
-	q.found, err = q.part.Read(query)
+	err = q.part.Read(&query, &q.found)
 	if q.found.Chunk.Exists() {
 		q.chunkSize = q.found.Chunk.Len()
 	}

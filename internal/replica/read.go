@@ -67,31 +67,31 @@ func (c Chunk) Release() { c.c.Release() }
 
 // Read finds batches for a reader: it holds the reader's epochs against this node's,
 // shows what the isolation level allows, and nothing beyond. A last batch may be cut
-// short by MaxBytes, as in Kafka.
-func (p *Partition) Read(q Query) (Found, error) {
-	f := Nothing()
+// short by MaxBytes, as in Kafka. f is Nothing before, and filled in: readers ask for
+// thousands of partitions at a time. What it has after an error counts for nothing.
+func (p *Partition) Read(q *Query, f *Found) error {
 	if err := p.Leads(q.Epoch); err != nil {
-		return f, err
+		return err
 	}
 	if q.LastEpoch != record.NoEpoch {
-		if diverged, err := p.findDivergence(&q, &f); diverged || err != nil {
-			return f, err
+		if diverged, err := p.findDivergence(q, f); diverged || err != nil {
+			return err
 		}
 	}
-	end := p.fillOffsets(&f, q.Isolation)
+	end := p.fillOffsets(f, q.Isolation)
 	if q.Offset == end && f.Start <= end || !q.Whole && q.MaxBytes == 0 && f.Start <= q.Offset && q.Offset < end {
-		return f, nil // the tail: nobody need look into a file
+		return nil // the tail: nobody need look into a file
 	}
 	c, err := p.log.Read(q.Offset, end, q.MaxBytes)
 	if err != nil {
-		return Nothing(), err
+		return err
 	}
 	if c != nil && c.Len() > q.MaxBytes && !q.Whole {
 		c.Release()
 		c = nil
 	}
 	f.Chunk = Chunk{c}
-	return f, nil
+	return nil
 }
 
 // fillOffsets fills in the partition's offsets and returns the end of what a reader may see.
