@@ -52,6 +52,41 @@ func TestDecisionOfAnEarlierTermIsNotProposed(t *testing.T) {
 	})
 }
 
+// TestBatchKeepsItsTerm proves that commands which were decided while a proposal was
+// under way are proposed for the term in which they were decided, also where that
+// proposal was made and another leader has had a term since.
+func TestBatchKeepsItsTerm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, nil)
+		var id meta.UUID
+		hold := make(chan struct{})
+		close(hold)
+		held := false
+		ctl := New(Config{Image: c.Image, Static: c.static, Leading: c.leading, Propose: func(ctx context.Context, term uint64, records []byte) error {
+			<-hold
+			err := c.propose(ctx, term, records)
+			if held {
+				held = false
+				c.change(t, meta.Append(nil, meta.TopicDeleted{ID: id}))
+			}
+			return err
+		}})
+		if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
+			t.Fatal(err)
+		}
+		create(t.Context(), ctl, "shared").check(t, "before", nil, 0)
+		id = c.Image().Topic("shared").ID
+		hold, held = make(chan struct{}), true
+		flying := create(t.Context(), ctl, "flying")
+		open := remove(t.Context(), ctl, id)
+		close(hold)
+		synctest.Wait()
+		flying.check(t, "made in the old term", nil, 0)
+		open.check(t, "decided in the old term", quorum.ErrNotLeader, 0)
+		remove(t.Context(), ctl, id).check(t, "decided in the new term", nil, UnknownTopicID)
+	})
+}
+
 // TestNothingIsDecidedWithoutOffice proves that a node that does not lead, or has not
 // applied what was committed before its term, does not decide at all: also no answer
 // that changes nothing is given, since it could be out of date.

@@ -306,6 +306,9 @@ func TestNoChangeIsLostBeforeFollowing(t *testing.T) {
 		}
 	}
 	do(topicRecords("replayed"))
+	id := meta.NewUUID() // led by another node: its start changes nothing of it
+	do(meta.Append(meta.Append(nil, meta.TopicCreated{ID: id, Name: "of another leader"}),
+		meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{2, 1}, ISR: []int32{2}, Leader: 2}}}))
 	epoch, err := n.controller.Register(ctx, meta.Broker{ID: 1, Incarnation: n.incarnation})
 	if err != nil {
 		t.Fatal(err)
@@ -328,6 +331,9 @@ func TestNoChangeIsLostBeforeFollowing(t *testing.T) {
 		t.Fatal(err)
 	}
 	do(topicRecords("active"))
+	if n.set.Partition("of another leader", 0) == nil {
+		t.Error("a replica whose leader is another node is not followed")
+	}
 	for _, name := range []string{"replayed", "registered", "built", "active"} {
 		p := n.set.Partition(name, 0)
 		if p == nil {
