@@ -289,6 +289,25 @@ func (w lockedWriter) Write(p []byte) (int, error) {
 	return w.b.Write(p)
 }
 
+// TestStopWithoutTime proves that a stop whose time is over before it begins closes the
+// metadata log all the same, so that the directory can be used again at once.
+func TestStopWithoutTime(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	n := start(t, Config{Data: dir})
+	if err := proposeRecords(t, n, topicRecords("t")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_ = n.Stop(ctx) // clients and the HTTP port may complain
+	if s := n.quorum.Status(); s.State != quorum.Ended {
+		t.Errorf("the quorum is %v", s.State)
+	}
+	if again := start(t, Config{Data: dir}); again.image.Load().Topic("t") == nil {
+		t.Error("the topic is gone")
+	}
+}
+
 // TestNoChangeIsLostBeforeFollowing proves that changes which are applied between the
 // replay and the moment from which the node follows the metadata are followed all the
 // same, and that nothing is before.

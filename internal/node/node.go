@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/leatstream/leat/internal/broker"
 	"github.com/leatstream/leat/internal/budget"
@@ -279,6 +280,19 @@ func (n *Node) Stop(ctx context.Context) error {
 	return err
 }
 
+// closeGrace is how long the metadata log may take to close where the time of a stop is
+// over: clients may have used it up, and the log takes a moment unless its disk hangs.
+const closeGrace = 3 * time.Second
+
+func (n *Node) closeQuorum(ctx context.Context) error {
+	if ctx.Err() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), closeGrace)
+		defer cancel()
+	}
+	return n.quorum.Close(ctx)
+}
+
 func (n *Node) stop(ctx context.Context) error {
 	if n.admin != nil {
 		n.admin.ready.Store(false)
@@ -304,7 +318,7 @@ func (n *Node) stop(ctx context.Context) error {
 		n.broker.Close()
 	}
 	if n.quorum != nil {
-		errs = append(errs, n.quorum.Close(ctx))
+		errs = append(errs, n.closeQuorum(ctx))
 	}
 	if n.set != nil {
 		n.set.Close()
