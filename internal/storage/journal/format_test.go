@@ -28,7 +28,7 @@ func TestPartsKeepTheirFormat(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		head, _ := appendHead(nil, &c.want, len(c.want.Data), crc32.Checksum(c.want.Data, castagnoli))
+		head := appendHead(nil, &c.want, len(c.want.Data), crc32.Checksum(c.want.Data, castagnoli))
 		if got := hex.EncodeToString(append(head, c.want.Data...)); got != c.hex {
 			t.Errorf("kind %d is written as %s, and was %s", c.want.Kind, got, c.hex)
 		}
