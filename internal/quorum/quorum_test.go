@@ -148,21 +148,27 @@ func TestRestart(t *testing.T) {
 func TestSnapshots(t *testing.T) {
 	fs := newFS()
 	n, m := start(t, fs)
-	propose(t, n, count(0, 1000)...)
-	closeNode(n)
-	var bytes int64
-	snapshots := 0
-	infos, _ := fs.ReadDir("data/meta")
-	for _, i := range infos {
-		switch _, suffix := split(i.Name); suffix {
-		case logSuffix:
-			bytes += i.Size
-		case snapshotSuffix:
-			snapshots++
+	look := func() (snapshots int, bytes int64) {
+		infos, _ := fs.ReadDir("data/meta")
+		for _, i := range infos {
+			switch _, suffix := split(i.Name); suffix {
+			case logSuffix:
+				bytes += i.Size
+			case snapshotSuffix:
+				snapshots++
+			}
 		}
+		return snapshots, bytes
 	}
+	propose(t, n, count(0, 1000)...)
+	snapshots, bytes := look()
+	for i := 1000; i < 5000 && (snapshots != 1 || bytes > 4*4096); i++ { // snapshots are made beside the loop
+		propose(t, n, count(i, i+1)...)
+		snapshots, bytes = look()
+	}
+	closeNode(n)
 	if snapshots != 1 || bytes > 4*4096 {
-		t.Errorf("%d snapshots, %d bytes of log: %v", snapshots, bytes, infos)
+		t.Errorf("%d snapshots, %d bytes of log", snapshots, bytes)
 	}
 	n, again := start(t, fs)
 	if diff := cmp.Diff(m.state(), again.state()); diff != "" {

@@ -2,8 +2,10 @@ package storage
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"math/rand/v2"
 	"strings"
@@ -775,11 +777,13 @@ func TestFormatsOfOtherVersions(t *testing.T) {
 	}
 }
 
-// newerSheet raises the version in a checkpoint file; the checksum does not cover it, so that
-// it tells even where the rest is laid out in another way.
+// newerSheet raises the version in a checkpoint file, checksum and all.
 func newerSheet(b []byte) []byte {
 	b = bytes.Clone(b)
 	b[9]++
+	end := 28 + binary.BigEndian.Uint32(b[16:])
+	table := crc32.MakeTable(crc32.Castagnoli)
+	binary.BigEndian.PutUint32(b[12:], crc32.Update(crc32.Checksum(b[8:12], table), table, b[16:end]))
 	return b
 }
 
