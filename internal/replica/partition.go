@@ -182,6 +182,7 @@ func (p *Partition) advanceEnds() {
 	var woken *Poll
 	if hw := s.HighWatermark(now); hw > now {
 		p.hw.Store(int64(hw))
+		p.log.SetHighWatermark(hw) // a checkpoint keeps it
 		p.arrived.advanceTo(hw)
 		readable = p.inSync.takeReached(hw)
 		woken = p.countForPollsLocked(false)
