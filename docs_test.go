@@ -127,3 +127,52 @@ func listArchive(t *testing.T, archive string) (names []string) {
 		names = append(names, h.Name)
 	}
 }
+
+// TestWalksAreTrue proves that every function that the walks in ARCHITECTURE.md name with its
+// package is there.
+func TestWalksAreTrue(t *testing.T) {
+	b, err := os.ReadFile("ARCHITECTURE.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, walks, _ := strings.Cut(string(b), "## Four walks")
+	walks, _, _ = strings.Cut(walks, "\n## ")
+	dirs := map[string]string{"journal": "internal/storage/journal", "segment": "internal/storage/segment"}
+	named := regexp.MustCompile("`([a-z]+)\\.([A-Za-z]+)`").FindAllStringSubmatch(walks, -1)
+	if len(named) < 30 {
+		t.Fatalf("only %d functions are named", len(named))
+	}
+	for _, m := range named {
+		pkg, name := m[1], m[2]
+		if name == "go" { // a file
+			continue
+		}
+		dir := dirs[pkg]
+		if dir == "" {
+			dir = filepath.Join("internal", pkg)
+		}
+		if !defines(t, dir, name) {
+			t.Errorf("%s has no %s", dir, name)
+		}
+	}
+}
+
+// defines tells whether a package has a function, method or type of a name.
+func defines(t *testing.T, dir, name string) bool {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wanted := regexp.MustCompile(`(?m)^(func (\([^)]*\) )?|type )` + name + `\b`)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(file, "_test.go") && wanted.Match(text) {
+			return true
+		}
+	}
+	return false
+}
