@@ -173,13 +173,15 @@ func (f *Files) Close() {
 	}
 }
 
-// writeFile writes b into a file from off on, making it where it is missing.
-func (f *Files) writeFile(name string, b []byte, off int64) error {
+// writeEnd writes b into a file from off on, making it where it is missing, and ends it there.
+func (f *Files) writeEnd(name string, b []byte, off int64) error {
 	file, err := f.openFile(name, vfs.Create)
 	if err != nil {
 		return err
 	}
-	_, err = file.WriteAt(b, off)
+	if _, err = file.WriteAt(b, off); err == nil {
+		err = file.Truncate(off + int64(len(b)))
+	}
 	return errors.Join(err, file.Close())
 }
 

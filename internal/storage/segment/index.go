@@ -3,6 +3,8 @@ package segment
 import (
 	"errors"
 	"io"
+	"math"
+	"slices"
 	"sort"
 
 	"github.com/leatstream/leat/internal/record"
@@ -79,7 +81,12 @@ func (g *Segment) IndexEntries() (offsets, times int) {
 
 // FlushIndexes writes the entries that are in memory to the index files. Readers see
 // each entry in one place or the other.
-func (g *Segment) FlushIndexes() error {
+func (g *Segment) FlushIndexes() error { return g.flushIndexes(false) }
+
+// flushIndexes writes the entries that are in memory to the index files, which end with them
+// then: bytes of an earlier life of the files may have followed, and would count once the
+// segment is closed. all has it end both files also where no entry is to be written.
+func (g *Segment) flushIndexes(all bool) error {
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
 	g.mu.Lock()
@@ -89,19 +96,19 @@ func (g *Segment) FlushIndexes() error {
 		return nil
 	}
 	// Both files are made together: Kafka's tools take one without the other for damage.
-	first := t.inIndex+t.inTimes == 0
-	offsets, times := t.offsets, t.times // nobody adds to them meanwhile, nor takes any away
+	all = all || t.inIndex+t.inTimes == 0
+	offsets, times := t.offsets, t.times // entries may be added to them meanwhile, but none is taken away
 	g.mu.Unlock()
 	err := g.dir.Do(func() error {
-		if first || len(offsets) > 0 {
+		if all || len(offsets) > 0 {
 			b := appendEntries(make([]byte, 0, len(offsets)*entryLen), offsets)
-			if err := g.files.writeFile(g.Path(IndexSuffix), b, int64(t.inIndex)*entryLen); err != nil {
+			if err := g.files.writeEnd(g.Path(IndexSuffix), b, int64(t.inIndex)*entryLen); err != nil {
 				return err
 			}
 		}
-		if first || len(times) > 0 {
+		if all || len(times) > 0 {
 			b := appendTimeEntries(make([]byte, 0, len(times)*timeEntryLen), times)
-			return g.files.writeFile(g.Path(TimeSuffix), b, int64(t.inTimes)*timeEntryLen)
+			return g.files.writeEnd(g.Path(TimeSuffix), b, int64(t.inTimes)*timeEntryLen)
 		}
 		return nil
 	})
@@ -110,8 +117,8 @@ func (g *Segment) FlushIndexes() error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	t.inIndex, t.offsets = t.inIndex+len(offsets), t.offsets[:0]
-	t.inTimes, t.times = t.inTimes+len(times), t.times[:0]
+	t.inIndex, t.offsets = t.inIndex+len(offsets), slices.Delete(t.offsets, 0, len(offsets))
+	t.inTimes, t.times = t.inTimes+len(times), slices.Delete(t.times, 0, len(times))
 	return nil
 }
 
@@ -318,9 +325,9 @@ func (g *Segment) Locate(o record.Offset) (BatchInfo, error) {
 	}
 	found, hops, err := g.walkTo(c, o)
 	switch {
-	case err == nil && hops <= maxHops, errors.Is(err, io.EOF) && c.last == noHint:
+	case err == nil && hops <= maxHops, errors.Is(err, io.EOF):
 		return found, err
-	case err != nil && !errors.Is(err, ErrTorn) && !errors.Is(err, io.EOF):
+	case err != nil && !errors.Is(err, ErrTorn):
 		return BatchInfo{}, err
 	}
 	if err := g.rebuildIndexes(); errors.Is(err, ErrTorn) {
@@ -354,6 +361,9 @@ func (g *Segment) walkTo(from hint, o record.Offset) (found BatchInfo, hops int,
 	for ; ; hops++ {
 		at := w.pos
 		b, err := w.Next()
+		if errors.Is(err, io.EOF) && hops == 0 && from.last != noHint {
+			err = ErrTorn // no batch begins there
+		}
 		if err != nil {
 			return BatchInfo{}, hops, err
 		}
@@ -539,11 +549,13 @@ func (g *Segment) resumeTail(twin *Segment, t *tail) (int64, error) {
 		if err != nil || hops > 0 {
 			continue
 		}
-		if ok, err := g.resumeTimes(twin, t, e); err != nil || !ok {
+		from, ok, err := g.resumeTimes(twin, t, e)
+		if err != nil || !ok {
 			return 0, err
 		}
-		if found.MaxTime > twin.maxTime {
-			twin.maxTime, twin.maxTimeAt = found.MaxTime, found.Next-1
+		// The time index may have lost entries that the other one's file still has.
+		if err := g.scan(twin, &tail{}, from, found.End, math.MaxInt); err != nil {
+			return 0, err
 		}
 		t.inIndex, t.since = n, int(found.End-found.Pos)
 		return found.End, nil
@@ -551,23 +563,28 @@ func (g *Segment) resumeTail(twin *Segment, t *tail) (int64, error) {
 	return 0, nil
 }
 
-// resumeTimes does the same for the time index; e is the last entry of the other.
-func (g *Segment) resumeTimes(twin *Segment, t *tail, e entry) (ok bool, err error) {
+// resumeTimes takes up the time index at its last entry that fits and is not beyond the other
+// index's entry e. It returns the position after the batch which that entry names.
+func (g *Segment) resumeTimes(twin *Segment, t *tail, e entry) (pos int64, ok bool, err error) {
 	x, err := g.openIndex(TimeSuffix, timeEntryLen)
 	if err != nil {
-		return false, err
+		return 0, false, err
 	}
 	defer x.close()
 	b := make([]byte, timeEntryLen)
 	for n := x.n; n > 0 && n > x.n-maxBadEntries; n-- {
 		if err := x.read(b, n-1); err != nil {
-			return false, err
+			return 0, false, err
 		}
-		if te := decodeTimeEntry(b); te.rel <= e.rel && g.timeFits(te) {
+		te := decodeTimeEntry(b)
+		if te.rel > e.rel {
+			continue
+		}
+		if end, fits := g.timeFits(te); fits {
 			t.inTimes, t.lastMS = n, te.ms
 			twin.maxTime, twin.maxTimeAt = te.ms, g.base+record.Offset(te.rel)
-			return true, nil
+			return end, true, nil
 		}
 	}
-	return false, nil
+	return 0, false, nil
 }

@@ -70,6 +70,9 @@ func (r *recent) until(from, pos int64) (int64, bool) {
 	return r.get(i).pos, true
 }
 
+// maxSegment is more bytes than a segment can have, since its index has positions of 32 bits.
+const maxSegment = 1 << 32
+
 // span is what a read has found out so far.
 type span struct {
 	pos  int64         // where it begins; -1: to be looked up
@@ -85,9 +88,10 @@ type span struct {
 // is. A last batch may be cut short by maxBytes, as in Kafka. nil: the segment has none
 // below limit. The error is ErrTorn where the file is damaged.
 func (g *Segment) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
-	sp := g.spanInMemory(from, limit, int64(maxBytes))
+	most := min(int64(maxBytes), maxSegment) // so that no position overflows
+	sp := g.spanInMemory(from, limit, most)
 	if sp.pos < 0 || sp.stop < 0 || sp.cut < 0 {
-		err := g.lookUp(&sp, from, int64(maxBytes))
+		err := g.lookUp(&sp, from, most)
 		if errors.Is(err, io.EOF) {
 			return nil, nil //nolint:nilnil // the caller is told: nothing
 		}
@@ -98,7 +102,7 @@ func (g *Segment) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) 
 	if sp.pos >= sp.stop || sp.one > sp.stop {
 		return nil, nil //nolint:nilnil // no batch is below limit as a whole
 	}
-	to := min(sp.stop, max(sp.one, sp.pos+int64(maxBytes)))
+	to := min(sp.stop, max(sp.one, sp.pos+most))
 	if sp.cut > sp.pos && sp.cut < to {
 		to = sp.cut
 	}

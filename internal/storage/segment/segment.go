@@ -327,7 +327,7 @@ func (g *Segment) Seal() error {
 	g.mu.Lock()
 	g.tail.noteTime(g)
 	g.mu.Unlock()
-	if err := g.FlushIndexes(); err != nil {
+	if err := g.flushIndexes(true); err != nil {
 		return err
 	}
 	return g.Trim()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sort"
 
 	"github.com/leatstream/leat/internal/budget"
@@ -51,7 +52,7 @@ func (g *Segment) loadMaxTime() error {
 		if err := x.read(b, x.n-1); err != nil {
 			return err
 		}
-		if e := decodeTimeEntry(b); g.timeFits(e) {
+		if e := decodeTimeEntry(b); g.endsTimes(e) {
 			g.mu.Lock()
 			g.maxTime, g.maxTimeAt = e.ms, g.base+record.Offset(e.rel)
 			g.mu.Unlock()
@@ -61,15 +62,29 @@ func (g *Segment) loadMaxTime() error {
 	return g.rebuildIndexes()
 }
 
-// timeFits tells whether the batch that a time index names has that timestamp.
-func (g *Segment) timeFits(e timeEntry) bool {
+// endsTimes tells whether an entry is the last one that a closed segment's time index needs:
+// it fits, and no later batch has a larger timestamp. Were entries behind it lost, records
+// would be deleted too early.
+func (g *Segment) endsTimes(e timeEntry) bool {
+	pos, ok := g.timeFits(e)
+	if !ok {
+		return false
+	}
+	rest := &Segment{base: g.base, maxTime: e.ms, firstTime: TimeUnknown}
+	err := g.scan(rest, &tail{}, pos, g.Size(), math.MaxInt)
+	return err == nil && rest.maxTime == e.ms
+}
+
+// timeFits tells whether the batch that a time index names has that timestamp, and where
+// it ends.
+func (g *Segment) timeFits(e timeEntry) (end int64, fits bool) {
 	o := g.base + record.Offset(e.rel)
 	c, err := g.search(o)
 	if err != nil {
-		return false
+		return 0, false
 	}
 	found, _, err := g.walkTo(c, o)
-	return err == nil && found.Next == o+1 && found.MaxTime == e.ms
+	return found.End, err == nil && found.Next == o+1 && found.MaxTime == e.ms
 }
 
 // lastBefore is the last offset up to which, by the time index, no record is as late as
@@ -99,7 +114,8 @@ func (g *Segment) lastBefore(ms int64) record.Offset {
 	if err != nil || b == nil {
 		return g.base - 1
 	}
-	if e := decodeTimeEntry(b); g.timeFits(e) {
+	e := decodeTimeEntry(b)
+	if _, fits := g.timeFits(e); fits {
 		return g.base + record.Offset(e.rel)
 	}
 	return g.base - 1
