@@ -69,6 +69,6 @@ func ParseFileName(name, suffix string) (record.Offset, bool) {
 	if !ok || len(digits) != 20 {
 		return 0, false
 	}
-	base, err := strconv.ParseInt(digits, 10, 64)
-	return record.Offset(base), err == nil && base >= 0
+	base, err := strconv.ParseUint(digits, 10, 63) // without a sign
+	return record.Offset(base), err == nil
 }

@@ -87,13 +87,21 @@ func (f *Files) open(g *Segment, mode vfs.Mode) (*handle, error) {
 		h.close()
 		return other, nil
 	}
+	if g.retired {
+		f.mu.Unlock()
+		h.refs.Store(1) // the caller's use is the last one
+		return h, nil
+	}
 	g.h.Store(h)
 	h.at = len(f.kept)
 	f.kept = append(f.kept, h)
-	victim := f.evictLocked(f.limit)
+	var victims []*handle // several where many were in use at a time before
+	for v := f.evictLocked(f.limit); v != nil; v = f.evictLocked(f.limit) {
+		victims = append(victims, v)
+	}
 	f.mu.Unlock()
-	if victim != nil {
-		victim.close()
+	for _, v := range victims {
+		v.close()
 	}
 	return h, nil
 }
@@ -149,14 +157,33 @@ func (f *Files) removeLocked(h *handle) {
 // forget closes a segment's file as soon as nobody uses it.
 func (f *Files) forget(g *Segment) {
 	f.mu.Lock()
-	h := g.h.Swap(nil)
-	if h != nil {
-		f.removeLocked(h)
-	}
+	h := f.takeOutLocked(g)
 	f.mu.Unlock()
 	if h != nil {
 		h.release()
 	}
+}
+
+// retire has the segment's file not be kept open any more, as its name is gone or about to
+// be: late readers may open it once more, and each closes it again. The space of a file that
+// was removed is free only when nobody has it open.
+func (f *Files) retire(g *Segment) {
+	f.mu.Lock()
+	g.retired = true
+	h := f.takeOutLocked(g)
+	f.mu.Unlock()
+	if h != nil {
+		h.release()
+	}
+}
+
+// takeOutLocked takes a segment's file out of the list, if it is there. mu is held.
+func (f *Files) takeOutLocked(g *Segment) *handle {
+	h := g.h.Swap(nil)
+	if h != nil {
+		f.removeLocked(h)
+	}
+	return h
 }
 
 // Close closes all files; those that are in use when their users release them.

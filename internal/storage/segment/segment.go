@@ -24,7 +24,9 @@ type Segment struct {
 	files *Files
 	dir   *Dir
 	base  record.Offset
-	h     atomic.Pointer[handle] // the file, while it is open
+	h     atomic.Pointer[handle] // the file, while it is kept open
+
+	retired bool // guarded by files.mu: the file is not kept open any more
 
 	indexFiles sync.Mutex // held over changes of the index files; before mu
 
@@ -71,7 +73,7 @@ func Create(files *Files, dir *Dir, base record.Offset, prealloc, now int64) (*S
 // segment before it may go on beyond the offset in its name: were that file left, the
 // next start would take it for the segment that follows.
 func (g *Segment) unmake(err error) error {
-	g.files.forget(g)
+	g.files.retire(g)
 	e := g.dir.Do(func() error { return g.files.fs.Remove(g.Path(LogSuffix)) })
 	if e != nil && !errors.Is(e, ErrGone) {
 		return fmt.Errorf("%w: segment %d could not begin (%w), nor its file be removed: %w", ErrTainted, g.base, err, e)
@@ -304,7 +306,7 @@ func (g *Segment) Truncate(size int64, next record.Offset, now int64) (*Segment,
 	if err := g.files.sync(h.f); err != nil {
 		return nil, err
 	}
-	g.files.forget(g)
+	g.files.retire(g)
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
 	// Old entries may name positions that later batches come to lie at.
@@ -387,7 +389,7 @@ func (g *Segment) SyncIndexes() error {
 // Discard takes the segment's files out of the log, as far as names go, and returns the
 // names under which they are to be removed.
 func (g *Segment) Discard() (names []string, err error) {
-	g.files.forget(g)
+	g.files.retire(g)
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
 	err = g.dir.Do(func() error {
