@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"path"
@@ -25,7 +26,7 @@ type Disk struct {
 	SyncDir func(dir string) error
 	IsFull  func(error) bool
 
-	generation uint64 // of the file written last, over all pairs of the directory
+	generation uint64 // the largest that any file of the directory may have, over all pairs
 }
 
 // Pair is two files that are written in turn and in place, so that one of them is always
@@ -37,18 +38,28 @@ type Pair struct {
 	made [2]bool // they are there, with room
 }
 
+// errUnreadable says that a file is there, but that its bytes cannot be read.
+var errUnreadable = errors.New("a checkpoint file cannot be read")
+
 // NewPair names a pair of files.
 func NewPair(disk *Disk, name string) *Pair { return &Pair{disk: disk, name: name} }
 
 func (p *Pair) path(i int) string { return path.Join(p.disk.Dir, p.name+"-"+string("ab"[i])) }
 
 // Load reads the two files; nil: there is none, or it is not whole. The newest is durable
-// when Load returns: the last bytes that a killed process wrote may not have been.
+// when Load returns: the last bytes that a killed process wrote may not have been. A file
+// that cannot be read is an error unless the other one is whole.
 func (p *Pair) Load() (newest, older *Sheet, err error) {
 	var raw []byte
+	var unreadable error
 	at := 0
 	for i := range 2 {
 		b, err := p.read(p.path(i), maxFile)
+		if errors.Is(err, errUnreadable) {
+			p.disk.Log.Error("a checkpoint file cannot be read", "file", p.path(i), "err", err)
+			p.made[i], unreadable = true, errors.Join(unreadable, err)
+			continue
+		}
 		if err != nil {
 			return nil, nil, err
 		}
@@ -72,7 +83,7 @@ func (p *Pair) Load() (newest, older *Sheet, err error) {
 		}
 	}
 	if newest == nil {
-		return nil, nil, nil
+		return nil, nil, unreadable
 	}
 	p.next = 1 - at
 	return newest, older, p.writeAgain(at, raw)
@@ -83,6 +94,9 @@ func (p *Pair) Load() (newest, older *Sheet, err error) {
 func (p *Pair) CheckVersion() error {
 	for i := range 2 {
 		b, err := p.read(p.path(i), headLen)
+		if errors.Is(err, errUnreadable) {
+			continue // Load judges that
+		}
 		if err != nil {
 			return err
 		}
@@ -129,16 +143,16 @@ func (p *Pair) read(name string, limit int64) ([]byte, error) {
 	b := make([]byte, min(n, limit))
 	got, err := f.ReadAt(b, 0)
 	if err != nil && !errors.Is(err, io.EOF) {
-		// The other file may be whole; where it is not, that one's error is as good.
-		p.disk.Log.Error("a checkpoint file cannot be read", "file", name, "err", err)
-		return []byte{}, nil
+		return nil, fmt.Errorf("%w: %w", errUnreadable, err)
 	}
 	return b[:got], nil
 }
 
-// Save writes the sheet into the older one of the two files, durably.
+// Save writes the sheet into the older one of the two files, durably. A save that fails may
+// have written all of it, so its generation is used up.
 func (p *Pair) Save(s *Sheet) error {
-	s.Generation = p.disk.generation + 1
+	p.disk.generation++
+	s.Generation = p.disk.generation
 	f, err := p.disk.FS.Open(p.path(p.next), vfs.Create)
 	if err != nil {
 		return err
@@ -160,7 +174,6 @@ func (p *Pair) Save(s *Sheet) error {
 		}
 		p.made[p.next] = true
 	}
-	p.disk.generation++
 	p.next = 1 - p.next
 	return nil
 }
