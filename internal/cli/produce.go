@@ -243,6 +243,9 @@ func (s *sender) finish() error {
 	defer cancel()
 	if err := s.cl.Flush(ctx); err != nil {
 		// This ends the wait for the rest, too.
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = errors.New("the broker's own log says why, for example that the disk is full or that a partition is read-only")
+		}
 		s.fail(fmt.Errorf("no acknowledgement came in %s: %w", duration(2*requestTimeout), err))
 	}
 	s.flight.Wait()

@@ -46,7 +46,7 @@ configs with underscores for dots), and the environment wins over the config fil
 	f.StringArray("set", nil, "a broker config by Kafka's name, as name=value; may be repeated")
 	f.String("log-level", "info", "debug, info, warn or error; kafka-configs --entity-type broker-loggers changes it while the node runs")
 	f.String("join", "", "address of a node whose cluster to join (not served by this version)")
-	f.String("token", "", "proof of membership for --join")
+	f.String("token", "", "proof of membership for --join (not served by this version)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runUp(cmd) }
 	return cmd
 }

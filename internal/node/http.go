@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,6 +45,9 @@ func openAdmin(ctx context.Context, addr string, reg *prometheus.Registry, healt
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil && byDefault {
 		l, err = lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("cannot serve health and metrics: %s is taken by another program; stop that one, or choose another address with --http HOST:PORT, or --http off", addr)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s for health and metrics: %w; choose another address with --http HOST:PORT, or --http off", addr, err)

@@ -85,7 +85,10 @@ func loadIdentity(fsys vfs.FS, dir string, wantID int32) (identity, error) {
 			ErrDirectory, dir, id.nodeID, wantID)
 	}
 	id.secret, err = readFile(fsys, path.Join(dir, secretFile))
-	if err == nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		err = fmt.Errorf("%s is missing; restore it from a backup, or choose another directory with --data", secretFile)
+	case err == nil:
 		err = checkSecret(id.secret)
 	}
 	if err != nil {
@@ -106,7 +109,8 @@ func parseIdentity(b []byte) (identity, error) {
 		if props["cluster.id"] != "" {
 			return identity{}, errors.New("it was written by Apache Kafka; choose another directory with --data")
 		}
-		return identity{}, fmt.Errorf("%s says nothing of Leat; restore it from a backup, or choose another directory with --data", identityFile)
+		return identity{}, fmt.Errorf("%s has no leat.format: it is damaged, or not a file of Leat; restore it from a backup, or choose another directory with --data",
+			identityFile)
 	}
 	format, err := strconv.Atoi(props["leat.format"])
 	if err != nil || format < 1 {
@@ -116,8 +120,8 @@ func parseIdentity(b []byte) (identity, error) {
 		return identity{}, fmt.Errorf("it has format %d, which a newer leat wrote, and this one reads up to %d; start it with the newer leat", format, formatVersion)
 	}
 	if format < formatVersion {
-		return identity{}, fmt.Errorf("it has format %d, which a leat from before the formats were promised wrote, and this one reads %d; "+
-			"choose another directory with --data", format, formatVersion)
+		return identity{}, fmt.Errorf("it has format %d, which a development version of leat wrote, and this one reads only %d; "+
+			"read its records out with that version, or choose another directory with --data", format, formatVersion)
 	}
 	nodeID, err := strconv.ParseInt(props["node.id"], 10, 32)
 	if err != nil || nodeID < 0 || len(props["cluster.id"]) != 22 {

@@ -21,6 +21,7 @@ type gauges struct {
 	sessions, topics, partitions              *prometheus.Desc
 	logBytes, faulted, diskFree, diskTotal    *prometheus.Desc
 	metaFaulted, metaFull, metaApplied        *prometheus.Desc
+	aside, damaged, diskFull                  *prometheus.Desc
 }
 
 // registry holds what /metrics shows.
@@ -59,6 +60,9 @@ func newGauges(n *Node) *gauges {
 		metaFaulted:     desc("metadata_log_faulted", "1 after a failed write of the metadata log: metadata is read-only until a restart."),
 		metaFull:        desc("metadata_log_full", "1 while the metadata log has no room: changes of metadata are refused."),
 		metaApplied:     desc("metadata_applied_index", "Index of the last entry of the metadata log that this node has applied."),
+		aside:           desc("directories_set_aside", "Directories of partitions that the metadata do not know; each is removed a week after it was set aside."),
+		damaged:         desc("journal_damaged", "1 where the journal was damaged at the start: acknowledged records may be missing."),
+		diskFull:        desc("disk_full", "1 while records are refused because the disk is full."),
 		diskFree:        desc("disk_free_bytes", "Bytes free where the data directory is."),
 		diskTotal:       desc("disk_total_bytes", "Size of the file system of the data directory."),
 	}
@@ -112,6 +116,9 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 		}
 	}
 	value(g.faulted, now, faulted)
+	value(g.aside, now, int64(g.n.store.Strays()))
+	value(g.damaged, now, oneIf(g.n.store.Damage() != nil))
+	value(g.diskFull, now, oneIf(g.n.store.IsFull()))
 	value(g.diskFree, now, usage.Free)
 	value(g.diskTotal, now, usage.Total)
 }

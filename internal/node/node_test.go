@@ -138,10 +138,11 @@ func TestDirectories(t *testing.T) {
 		{name: "in use", before: "runs", want: "another leat is running"},
 		{name: "of Apache Kafka", identity: "version=1\n" + cluster, want: "Apache Kafka"},
 		{name: "of a newer version", identity: "leat.format=99\n" + cluster, want: "newer leat"},
-		{name: "of an older format", identity: "leat.format=1\n" + cluster, want: "before the formats were promised"},
+		{name: "of an older format", identity: "leat.format=1\n" + cluster, want: "read its records out with that version"},
 		{name: "of another node", identity: "leat.format=2\n" + cluster, id: 2, want: "--id asks for 2"},
 		{name: "damaged", identity: "leat.format=2\ncluster.id=x\n", want: "damaged"},
-		{name: "without its secret", identity: "leat.format=2\n" + cluster, want: secretFile},
+		{name: "without its secret", identity: "leat.format=2\n" + cluster, want: secretFile + " is missing; restore it"},
+		{name: "without a format", identity: "# nothing", want: "has no leat.format"},
 		{name: "mixed", before: "stopped", identity: "leat.format=2\n" + cluster, want: "two clusters were mixed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -214,6 +215,9 @@ func TestHTTP(t *testing.T) {
 	f("/readyz", "ready")
 	f("/metrics", `leat_requests_total{api="ApiVersions"}`)
 	f("/metrics", "leat_connections 1")
+	f("/metrics", "leat_disk_full 0")
+	f("/metrics", "leat_journal_damaged 0")
+	f("/metrics", "leat_directories_set_aside 0")
 	f("/debug/pprof/", "goroutine")
 	http.DefaultClient.CloseIdleConnections()
 }
