@@ -20,11 +20,11 @@ const dirName = "data"
 var errInjected = errors.New("injected")
 
 // newMem is a file system with the durable directory of the files.
-func newMem(t testing.TB) *vfs.Mem {
-	t.Helper()
+func newMem(tb testing.TB) *vfs.Mem {
+	tb.Helper()
 	mem := vfs.NewMem()
-	must(t, mem.MkdirAll(dirName))
-	must(t, mem.SyncDir("."))
+	must(tb, mem.MkdirAll(dirName))
+	must(tb, mem.SyncDir("."))
 	return mem
 }
 
@@ -45,20 +45,20 @@ func numbered(n uint64) *checkpoint.Sheet {
 }
 
 // newest loads the newest sheet's number; 0: there is none.
-func newest(t testing.TB, fs vfs.FS) uint64 {
-	t.Helper()
+func newest(tb testing.TB, fs vfs.FS) uint64 {
+	tb.Helper()
 	s, older, err := newPair(fs).Load()
-	must(t, err)
+	must(tb, err)
 	if s == nil {
 		return 0
 	}
 	want := numbered(s.Metadata)
 	want.Generation = s.Generation
 	if d := diff(want, s); d != "" {
-		t.Fatal(d)
+		tb.Fatal(d)
 	}
 	if older != nil && older.Generation >= s.Generation {
-		t.Errorf("the older sheet is of generation %d, the newest of %d", older.Generation, s.Generation)
+		tb.Errorf("the older sheet is of generation %d, the newest of %d", older.Generation, s.Generation)
 	}
 	return s.Metadata
 }

@@ -17,10 +17,10 @@ import (
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 )
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
@@ -251,12 +251,16 @@ func TestTableOfTwoFiles(t *testing.T) {
 		{"points only", sheet(1, map[int]record.Offset{1: 10}), nil, map[int]record.Offset{1: 10}, 0},
 		{"a checkpoint only", nil, sheet(1, map[int]record.Offset{1: 10}), map[int]record.Offset{1: 10}, 1},
 		{
-			"a newer checkpoint", sheet(1, map[int]record.Offset{1: 10, 2: 20}), sheet(2, map[int]record.Offset{1: 11, 3: 30}),
-			map[int]record.Offset{1: 11, 2: 20, 3: 30}, 2,
+			"a newer checkpoint",
+			sheet(1, map[int]record.Offset{1: 10, 2: 20}), sheet(2, map[int]record.Offset{1: 11, 3: 30}),
+			map[int]record.Offset{1: 11, 2: 20, 3: 30},
+			2,
 		},
 		{
-			"newer points", sheet(3, map[int]record.Offset{1: 10, 2: 20}), sheet(2, map[int]record.Offset{1: 11, 2: 19}),
-			map[int]record.Offset{1: 10, 2: 20}, 2,
+			"newer points",
+			sheet(3, map[int]record.Offset{1: 10, 2: 20}), sheet(2, map[int]record.Offset{1: 11, 2: 19}),
+			map[int]record.Offset{1: 10, 2: 20},
+			2,
 		},
 	} {
 		tb := checkpoint.NewTable(c.base, c.hot)

@@ -5,7 +5,7 @@
 // A producer id is in one of three states here: unknown (any sequence is right, since its
 // records may all have been deleted), known with batches (the next sequence must follow,
 // or the batch be one of the last five), and known without batches (after a control
-// batch of a new epoch: any sequence is right).
+// batch of a new epoch: the next sequence must be 0).
 //
 // A State is for one goroutine at a time.
 package producer
@@ -93,7 +93,7 @@ func (s *State) Check(b record.Batch) (earlier Batch, duplicate bool, err error)
 		return Batch{}, false, fmt.Errorf("%w: producer %d came with epoch %d after %d", ErrFenced, p.id, epoch, p.epoch)
 	case b.Control():
 		return Batch{}, false, nil
-	case epoch > p.epoch && first != 0:
+	case (epoch > p.epoch || p.n == 0) && first != 0:
 		return Batch{}, false, fmt.Errorf("%w: producer %d began its epoch %d with sequence %d", ErrOutOfOrderSequence, p.id, epoch, first)
 	case epoch > p.epoch || p.n == 0:
 		return Batch{}, false, nil
@@ -172,8 +172,9 @@ func (s *State) Revert() {
 const sweepEvery = 60_000
 
 // Expire forgets producers that were not seen for a time. now and after are in ms;
-// after <= 0: for ever.
+// after <= 0: for ever. It makes everything that was applied final.
 func (s *State) Expire(now, after int64) {
+	s.Settle()         // what was applied is undone by its place in the list
 	if now < s.swept { // the clock was set back
 		s.swept = now
 	}

@@ -14,17 +14,17 @@ import (
 )
 
 // manySegments makes closed segments of one batch each.
-func manySegments(t testing.TB, files *segment.Files, n int) []*segment.Segment {
-	t.Helper()
+func manySegments(tb testing.TB, files *segment.Files, n int) []*segment.Segment {
+	tb.Helper()
 	dir := segment.NewDir(dirName)
 	segs := make([]*segment.Segment, n)
 	for i := range segs {
 		h := newHistory(seeded(uint64(i)), record.Offset(1000*i))
 		h.gaps = false
 		g, err := segment.Create(files, dir, h.base, 0, 1)
-		must(t, err)
-		must(t, g.Append(h.grow(t, 1), 100))
-		must(t, g.Seal())
+		must(tb, err)
+		must(tb, g.Append(h.grow(tb, 1), 100))
+		must(tb, g.Seal())
 		g.Close()
 		segs[i] = g
 	}
@@ -32,26 +32,26 @@ func manySegments(t testing.TB, files *segment.Files, n int) []*segment.Segment 
 }
 
 // chunkOf reads a segment's only batch.
-func chunkOf(t testing.TB, g *segment.Segment) *segment.Chunk {
-	t.Helper()
+func chunkOf(tb testing.TB, g *segment.Segment) *segment.Chunk {
+	tb.Helper()
 	_, next := g.End()
 	c, err := g.Read(g.Base(), next, 1)
 	if err != nil || c == nil {
-		t.Fatalf("segment %d: %v", g.Base(), err)
+		tb.Fatalf("segment %d: %v", g.Base(), err)
 	}
 	return c
 }
 
 // expectWhole proves that a chunk is one whole batch with an offset.
-func expectWhole(t testing.TB, c *segment.Chunk, base record.Offset) {
-	t.Helper()
+func expectWhole(tb testing.TB, c *segment.Chunk, base record.Offset) {
+	tb.Helper()
 	b := make(record.Batch, c.Len())
 	if _, err := c.ReadAt(b, 0); err != nil {
-		t.Error(err)
+		tb.Error(err)
 		return
 	}
 	if err := b.Verify(); err != nil || b.BaseOffset() != base {
-		t.Errorf("batch %d of segment %d: %v", b.BaseOffset(), base, err)
+		tb.Errorf("batch %d of segment %d: %v", b.BaseOffset(), base, err)
 	}
 }
 

@@ -41,19 +41,19 @@ func (s *subject) checkAnyIndexes(what string, mem *vfs.Mem, offsets, times []by
 }
 
 // closedSubject is a closed segment of n batches, with the contents of its index files.
-func closedSubject(t testing.TB, mem *vfs.Mem, rng *rand.Rand, n int) (s *subject, offsets, times []byte) {
-	t.Helper()
-	s = newSubject(t, newFiles(t, mem, 4), rng, 0)
+func closedSubject(tb testing.TB, mem *vfs.Mem, rng *rand.Rand, n int) (s *subject, offsets, times []byte) {
+	tb.Helper()
+	s = newSubject(tb, newFiles(tb, mem, 4), rng, 0)
 	s.append(n)
 	s.close()
-	return s, contents(t, mem, s.g.Path(segment.IndexSuffix)), contents(t, mem, s.g.Path(segment.TimeSuffix))
+	return s, contents(tb, mem, s.g.Path(segment.IndexSuffix)), contents(tb, mem, s.g.Path(segment.TimeSuffix))
 }
 
 // TestIndexesCutShort proves that index files that end too early, as a power cut leaves
 // them, each somewhere else, lead to the same answers: also to the same largest time, by
 // which records are deleted.
 func TestIndexesCutShort(t *testing.T) {
-	for seed := range uint64(5) {
+	for seed := range uint64(3) {
 		mem := vfs.NewMem()
 		s, offsets, times := closedSubject(t, mem, seeded(seed), 25)
 		for i := 0; i <= len(offsets); i += 1 + s.rng.IntN(12) {
@@ -94,7 +94,7 @@ func mangle(rng *rand.Rand, own, other []byte) (what string, b []byte) {
 
 // TestIndexesMangled proves that index files may have any contents.
 func TestIndexesMangled(t *testing.T) {
-	for seed := range uint64(80) {
+	for seed := range uint64(40) {
 		rng := seeded(seed)
 		_, otherOffsets, otherTimes := closedSubject(t, vfs.NewMem(), rng, 1+rng.IntN(40))
 		mem := vfs.NewMem()
@@ -112,7 +112,7 @@ func TestIndexesMangled(t *testing.T) {
 // their index entries stayed, keeps no trace of those: the batches that came in their
 // place have other times at the same offsets.
 func TestIndexesOfLostBatches(t *testing.T) {
-	for seed := range uint64(50) {
+	for seed := range uint64(30) {
 		rng := seeded(seed)
 		mem := vfs.NewMem()
 		s, offsets, times := closedSubject(t, mem, rng, 20+rng.IntN(30))

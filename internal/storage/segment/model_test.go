@@ -17,21 +17,21 @@ import (
 
 const dirName = "topic-0"
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }
 
 func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 23)) }
 
 // newFiles makes a set of open files which is closed at the test's end.
-func newFiles(t testing.TB, fs vfs.FS, limit int) *segment.Files {
-	t.Helper()
-	must(t, fs.MkdirAll(dirName))
+func newFiles(tb testing.TB, fs vfs.FS, limit int) *segment.Files {
+	tb.Helper()
+	must(tb, fs.MkdirAll(dirName))
 	files := segment.NewFiles(fs, limit, slog.New(slog.DiscardHandler), vfs.File.Sync)
-	t.Cleanup(files.Close)
+	tb.Cleanup(files.Close)
 	return files
 }
 
@@ -93,17 +93,17 @@ func (h *history) time() int64 {
 }
 
 // grow makes some more batches and returns them.
-func (h *history) grow(t testing.TB, n int) [][]byte {
-	t.Helper()
+func (h *history) grow(tb testing.TB, n int) [][]byte {
+	tb.Helper()
 	bufs := make([][]byte, n)
 	for i := range bufs {
-		bufs[i] = h.batch(t)
+		bufs[i] = h.batch(tb)
 	}
 	return bufs
 }
 
-func (h *history) batch(t testing.TB) record.Batch {
-	t.Helper()
+func (h *history) batch(tb testing.TB) record.Batch {
+	tb.Helper()
 	if h.gaps && h.rng.IntN(3) == 0 {
 		h.next += record.Offset(h.rng.IntN(4))
 	}
@@ -116,7 +116,7 @@ func (h *history) batch(t testing.TB) record.Batch {
 		bu.Append(ms, nil, bytes.Repeat([]byte{byte(i)}, h.rng.IntN(h.value)))
 	}
 	b, err := bu.Build()
-	must(t, err)
+	must(tb, err)
 	b.SetBaseOffset(h.next)
 	b.SetLeaderEpoch(h.epoch)
 	h.add(b, stamps)
@@ -196,14 +196,14 @@ type subject struct {
 }
 
 // newSubject makes an active segment without a record.
-func newSubject(t testing.TB, files *segment.Files, rng *rand.Rand, prealloc int64) *subject {
-	t.Helper()
+func newSubject(tb testing.TB, files *segment.Files, rng *rand.Rand, prealloc int64) *subject {
+	tb.Helper()
 	s := &subject{
-		history: newHistory(rng, record.Offset(rng.IntN(3))*1000), t: t, files: files, dir: segment.NewDir(dirName),
+		history: newHistory(rng, record.Offset(rng.IntN(3))*1000), t: tb, files: files, dir: segment.NewDir(dirName),
 		interval: 100 + rng.IntN(1000),
 	}
 	g, err := segment.Create(files, s.dir, s.base, prealloc, 1)
-	must(t, err)
+	must(tb, err)
 	s.g = g
 	s.allowGaps()
 	return s
@@ -398,34 +398,34 @@ func (s *subject) checkLastBase(what string) {
 }
 
 // contents reads a file whole; nil: it is missing.
-func contents(t testing.TB, fs vfs.FS, name string) []byte {
-	t.Helper()
+func contents(tb testing.TB, fs vfs.FS, name string) []byte {
+	tb.Helper()
 	f, err := fs.Open(name, vfs.ReadOnly)
 	if errors.Is(err, vfs.ErrNotExist) {
 		return nil
 	}
-	must(t, err)
-	defer func() { must(t, f.Close()) }()
+	must(tb, err)
+	defer func() { must(tb, f.Close()) }()
 	n, err := f.Size()
-	must(t, err)
+	must(tb, err)
 	b := make([]byte, n)
 	if _, err := f.ReadAt(b, 0); err != nil && !errors.Is(err, io.EOF) {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return b
 }
 
 // put gives a file new contents; nil: it is removed.
-func put(t testing.TB, fs vfs.FS, name string, b []byte) {
-	t.Helper()
+func put(tb testing.TB, fs vfs.FS, name string, b []byte) {
+	tb.Helper()
 	if b == nil {
-		must(t, fs.Remove(name))
+		must(tb, fs.Remove(name))
 		return
 	}
 	f, err := fs.Open(name, vfs.Fresh)
-	must(t, err)
+	must(tb, err)
 	_, err = f.WriteAt(b, 0)
-	must(t, errors.Join(err, f.Close()))
+	must(tb, errors.Join(err, f.Close()))
 }
 
 // truncate keeps the first n batches.

@@ -19,10 +19,10 @@ type memSubject struct {
 	fs *vfs.Mem
 }
 
-func newMemSubject(t testing.TB, seed uint64) memSubject {
-	t.Helper()
+func newMemSubject(tb testing.TB, seed uint64) memSubject {
+	tb.Helper()
 	mem := vfs.NewMem()
-	return memSubject{newSubject(t, newFiles(t, mem, 4), seeded(seed), 0), mem}
+	return memSubject{newSubject(tb, newFiles(tb, mem, 4), seeded(seed), 0), mem}
 }
 
 // expectPrefix proves that a chunk has whole bytes of a history from a batch on.

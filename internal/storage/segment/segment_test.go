@@ -67,7 +67,7 @@ func TestReaders(t *testing.T) {
 // is appended to, with its indexes in memory or in files, sealed, closed, taken up again
 // as a closed one, and taken up again to be appended to.
 func TestLife(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			rng := seeded(seed)
 			s := newSubject(t, newFiles(t, vfs.NewMem(), 4), rng, int64(rng.IntN(2)*5000))
