@@ -10,8 +10,12 @@ import (
 	"hash/crc32"
 	"io"
 	"net"
+	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,6 +27,7 @@ import (
 
 // The flood: connections that send the worst request of each kind, over and over,
 // before anybody has logged in. A minute for each kind: LEAT_FLOOD=60s, one of them: LEAT_FLOOD_ONLY.
+// LEAT_FLOOD_PROFILES names a directory for profiles of the heap.
 const (
 	floodConns   = 100
 	floodShort   = 2 * time.Second // for all kinds together, unless LEAT_FLOOD says otherwise
@@ -77,10 +82,46 @@ func flood(t *testing.T, mostMiB int) {
 // floodOne floods a node of its own with requests of the kinds.
 func floodOne(t *testing.T, name string, kinds []floodKind, topics int, d time.Duration, mostMiB int) {
 	t.Helper()
-	p := up(t, t.TempDir())
+	var args []string
+	web := freeAddr(t)
+	if floodProfiles() != "" {
+		args = []string{"--http", web}
+	}
+	p := up(t, t.TempDir(), args...)
 	prepareFlood(t, p, topics)
+	if dir := floodProfiles(); dir != "" {
+		ended := make(chan struct{})
+		defer close(ended)
+		go saveProfiles(t, web, filepath.Join(dir, strings.ReplaceAll(name, " ", "-")+"-"+strconv.Itoa(mostMiB)), ended)
+	}
 	runFlood(t, p, name, kinds, d, mostMiB)
 	p.kill()
+}
+
+// floodProfiles is the directory for profiles of the heap, each second one; "" for none.
+func floodProfiles() string { return os.Getenv("LEAT_FLOOD_PROFILES") }
+
+func saveProfiles(t *testing.T, web, file string, ended <-chan struct{}) {
+	for i := 0; ; i++ {
+		select {
+		case <-time.After(time.Second):
+		case <-ended:
+			return
+		}
+		resp, err := http.Get("http://" + web + "/debug/pprof/heap")
+		if err != nil {
+			return
+		}
+		b, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err == nil {
+			err = os.WriteFile(fmt.Sprintf("%s-%d.heap", file, i), b, 0o644)
+		}
+		if err != nil {
+			t.Logf("no profile: %v", err)
+			return
+		}
+	}
 }
 
 // runFlood sends requests of the kinds for some time and looks at what becomes of

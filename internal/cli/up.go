@@ -66,6 +66,7 @@ func runUp(cmd *cobra.Command) error {
 	}
 	cfg.Logger = newLogger(cmd.ErrOrStderr())
 	node.LimitMemory()
+	cfg.OwnsProcess = true
 	cfg.KeepMonitorAwake = os.Getenv("GOMAXPROCS") == "" // else the environment has the say over the scheduler
 	n, err := node.Start(cmd.Context(), cfg)
 	if err != nil {

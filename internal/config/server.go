@@ -15,7 +15,7 @@ type Server struct {
 	MaxConnectionsPerIP    int
 	MaxConnectionsOfIP     map[netip.Addr]int // max.connections.per.ip.overrides
 	MaxIdle                time.Duration      // connections.max.idle.ms
-	RequestMemory          int64              // queued.max.request.bytes; -1: the built-in limit
+	RequestMemory          int64              // queued.max.request.bytes; -1: a share of the memory that there is
 	WorkMemory             int64              // bytes; 0: a share of the memory that there is
 	FetchMaxBytes          int
 	FetchSessions          int // max.incremental.fetch.session.cache.slots
@@ -40,7 +40,7 @@ type Server struct {
 	GroupMinSession        time.Duration
 	GroupMaxSession        time.Duration
 	GroupMaxSize           int
-	GroupMemory            int64 // bytes
+	GroupMemory            int64 // bytes; 0: a share of the memory that there is
 	OffsetMetadataMaxBytes int
 	OffsetsRetention       time.Duration
 	OffsetsRetentionCheck  time.Duration

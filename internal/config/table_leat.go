@@ -5,8 +5,9 @@ import "regexp"
 // leatConfigs are settings that Kafka does not have. Their names begin with leat.
 var leatConfigs = []Def{
 	{
-		Name: "leat.group.memory.bytes", Type: Long, Default: "268435456", check: atLeast(aMebi),
-		Doc: "How many bytes the consumer groups that this node coordinates may keep, for their members and their committed offsets, of which one takes about 100; what would need more is refused.",
+		Name: "leat.group.memory.bytes", Type: Long, Default: "0", check: zeroOr(aMebi),
+		Doc: "How many bytes the consumer groups that this node coordinates may keep, for their members and their committed offsets, of which one takes about 100; what would need more is refused. " +
+			"0 takes a quarter of the memory that the process may use, at most 256 MiB.",
 	},
 	{
 		Name: "leat.journal.bytes", Type: Long, Default: "67108864", check: atLeast(4 * aMebi),

@@ -45,6 +45,9 @@ type Config struct {
 	// KeepMonitorAwake tunes Go's scheduler for the whole process while the node runs:
 	// requests that come one by one take less CPU (Linux).
 	KeepMonitorAwake bool
+
+	// OwnsProcess lets the node set Go's memory limit for the whole process.
+	OwnsProcess bool
 }
 
 // Info tells where a running node can be reached.

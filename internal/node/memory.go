@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/budget"
+	"github.com/leatstream/leat/internal/config"
 )
 
 // settleAfter is how long after its start a node gives back what only that needed.
@@ -45,18 +46,49 @@ func availableMemory(root fs.FS) int64 {
 	return limit
 }
 
-// newBudget makes the budget of all work memory, as the settings have it.
-func newBudget(bytes int64) *budget.Budget {
-	if bytes == 0 {
-		bytes = budget.DefaultBytes(availableMemory(os.DirFS("/")), runtime.NumCPU())
+// sizes are how many bytes each kind of work may take, in a process that may use
+// available bytes in all.
+type sizes struct {
+	available int64
+	requests  int64 // receive buffers
+	work      int64 // see budget
+	groups    int64 // what consumer groups keep
+}
+
+// How the memory that is available is shared, where the settings do not say.
+const (
+	requestShare  = 8 // receive buffers take one part in so many,
+	leastRequests = 16 << 20
+	manyRequests  = 64 << 20 // enough for a thousand busy connections, where no request is large
+	groupShare    = 4 // and groups one in so many,
+	mostGroups    = 256 << 20
+)
+
+// sizesFor shares the memory that is available, as far as the settings leave it open.
+// Receive buffers take no more than the largest request needs: a request may take
+// three quarters of them.
+func sizesFor(available int64, s *config.Server) sizes {
+	z := sizes{available: available, requests: s.RequestMemory, work: s.WorkMemory, groups: s.GroupMemory}
+	if z.requests <= 0 {
+		largest := int64(s.MaxRequestBytes)
+		z.requests = max(leastRequests, min(available/requestShare, max(manyRequests, largest+largest/5*2)))
 	}
-	return budget.New(budget.Config{Bytes: bytes})
+	if z.work == 0 {
+		z.work = budget.DefaultBytes(available, runtime.NumCPU())
+	}
+	if z.groups == 0 {
+		z.groups = min(available/groupShare, mostGroups)
+	}
+	return z
 }
 
 // settle returns memory to the system that the process does not use: once after the
 // start, and whenever the heap has kept much more than it uses.
 func (n *Node) settle() {
 	var h heap
+	limit := heapLimit{outer: debug.SetMemoryLimit(-1)}
+	limit.set(n)
+	defer limit.lift(n)
 	start := time.NewTimer(settleAfter)
 	defer start.Stop()
 	t := time.NewTicker(lookEvery)
@@ -67,6 +99,7 @@ func (n *Node) settle() {
 			giveBack()
 			h.settled(readHeap())
 		case <-t.C:
+			limit.set(n)
 			if h.look(readHeap()) {
 				giveBack()
 				h.settled(readHeap())
@@ -75,6 +108,64 @@ func (n *Node) settle() {
 			return
 		}
 	}
+}
+
+// heapLimit sets Go's memory limit for as long as a node runs that has the process to
+// itself. It never raises the limit of the environment or the container.
+type heapLimit struct{ outer int64 }
+
+func (l heapLimit) set(n *Node) {
+	if n.cfg.OwnsProcess {
+		debug.SetMemoryLimit(min(l.outer, n.sizes.limitHeap(readLive(), n.heldForRequests())))
+	}
+}
+
+func (l heapLimit) lift(n *Node) {
+	if n.cfg.OwnsProcess {
+		debug.SetMemoryLimit(l.outer)
+	}
+}
+
+// heldForRequests is how much requests hold now.
+func (n *Node) heldForRequests() int64 {
+	held := n.wire.Stats().RequestMemory()
+	for c := budget.Peer; c <= budget.Codec; c++ {
+		held += n.work.Usage(c).Used
+	}
+	return held
+}
+
+// mostSlack is how much garbage there may be beside all that requests may hold, unless
+// what is live without them is large.
+const mostSlack = 48 << 20
+
+// limitHeap is the memory limit with which Go's collector keeps the garbage of a flood
+// of requests within what requests may hold. It allows for all of that, beside what is
+// live without them; where requests hold little the collector runs at its own pace,
+// long before the limit. It is never less than what is live and the slack, since
+// requests cannot hold more than their sizes.
+func (z *sizes) limitHeap(live, held int64) int64 {
+	base := max(0, live-held)
+	return base + z.requests + z.work + max(min(mostSlack, z.available/requestShare), base/2)
+}
+
+// readLive is how much memory the last collection found live, with stacks and what
+// Go needs beside.
+func readLive() int64 {
+	s := []metrics.Sample{
+		{Name: "/gc/heap/live:bytes"},
+		{Name: "/memory/classes/total:bytes"},
+		{Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"},
+		{Name: "/memory/classes/heap/free:bytes"},
+		{Name: "/memory/classes/heap/released:bytes"},
+	}
+	metrics.Read(s)
+	live := int64(s[0].Value.Uint64() + s[1].Value.Uint64())
+	for i := range s[2:] {
+		live -= int64(s[2+i].Value.Uint64())
+	}
+	return live
 }
 
 // How the heap is looked at.

@@ -5,6 +5,7 @@ import (
 	"testing/fstest"
 
 	"github.com/leatstream/leat/internal/budget"
+	"github.com/leatstream/leat/internal/config"
 )
 
 // TestHeapDecides proves when memory is returned to the system: when the heap has
@@ -72,14 +73,52 @@ func TestWorkMemory(t *testing.T) {
 		}
 		return n
 	}
-	if got := sum(newBudget(160 << 20)); got != 160<<20 {
+	if got := sum(budget.New(budget.Config{Bytes: 160 << 20})); got != 160<<20 {
 		t.Errorf("160 MiB were set, the classes have %d", got)
 	}
-	if got := sum(newBudget(0)); got < budget.MinBytes {
-		t.Errorf("by default the classes have %d", got)
+	if got := sum(budget.New(budget.Config{Bytes: sizesFor(64<<20, &config.Server{MaxRequestBytes: 100 << 20}).work})); got != budget.MinBytes {
+		t.Errorf("in 64 MiB the classes have %d", got)
+	}
+	const mebi = 1 << 20
+	for _, c := range []struct {
+		available                int64
+		s                        config.Server
+		requests, groups, frames int64
+	}{
+		{12 << 30, config.Server{MaxRequestBytes: 100 * mebi}, 140 * mebi, 256 * mebi, 100 * mebi},
+		{256 * mebi, config.Server{MaxRequestBytes: 100 * mebi}, 32 * mebi, 64 * mebi, 23 * mebi},
+		{64 * mebi, config.Server{MaxRequestBytes: 100 * mebi}, 16 * mebi, 16 * mebi, 11 * mebi},
+		{12 << 30, config.Server{MaxRequestBytes: 1 * mebi}, 64 * mebi, 256 * mebi, 1 * mebi},
+		{256 * mebi, config.Server{MaxRequestBytes: mebi, RequestMemory: 99 * mebi, GroupMemory: mebi}, 99 * mebi, mebi, mebi},
+	} {
+		z := sizesFor(c.available, &c.s)
+		if z.requests != c.requests || z.groups != c.groups || z.requests/4*3 < c.frames {
+			t.Errorf("%d: %+v", c.available, z)
+		}
 	}
 	small := fstest.MapFS{"proc/meminfo": {Data: []byte("MemTotal:         524288 kB\nMemFree: 1 kB\n")}}
 	if got := availableMemory(small); got > 256<<20 {
 		t.Errorf("of a machine of 512 MiB %d bytes are available", got)
+	}
+}
+
+// TestHeapLimit proves that the collector is held to what requests may take beside what
+// is live without them, and is always left the slack.
+func TestHeapLimit(t *testing.T) {
+	const mebi = 1 << 20
+	z := sizes{available: 12 << 30, requests: 140 * mebi, work: 96 * mebi}
+	for _, c := range []struct{ live, held, want int64 }{
+		{50 * mebi, 0, (50 + 140 + 96 + 48) * mebi},
+		{250 * mebi, 200 * mebi, (50 + 140 + 96 + 48) * mebi}, // requests hold most of it
+		{30 * mebi, 200 * mebi, (140 + 96 + 48) * mebi},       // not used yet
+		{1000 * mebi, 0, (1500 + 140 + 96) * mebi},            // many partitions
+	} {
+		got := z.limitHeap(c.live, c.held)
+		if got != c.want || got < c.live+mostSlack {
+			t.Errorf("%d live, %d held: %d, want %d", c.live, c.held, got, c.want)
+		}
+	}
+	if live := readLive(); live <= 0 || live > 1<<40 {
+		t.Errorf("%d are live", live)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path"
 	"path/filepath"
 	"sync"
@@ -49,6 +50,7 @@ type Node struct {
 	cancel context.CancelFunc
 	failed chan error // the first failure that the node cannot outlive; buffered
 
+	sizes    sizes
 	work     *budget.Budget // of all memory that requests take beyond their own bytes
 	image    atomic.Pointer[meta.Image]
 	built    atomic.Bool // what follows below is there, for the applier too
@@ -112,7 +114,8 @@ func (n *Node) start(ctx context.Context) error {
 	if n.static, err = config.NewStatic(n.id.nodeID, n.cfg.Settings); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
-	n.work = newBudget(n.server().WorkMemory)
+	n.sizes = sizesFor(availableMemory(os.DirFS("/")), n.server())
+	n.work = budget.New(budget.Config{Bytes: n.sizes.work})
 	if err := n.openEngine(); err != nil {
 		return err
 	}
@@ -173,7 +176,7 @@ func (n *Node) openEngine() error {
 		Logger:     n.loggers.logger("group"),
 		Settings:   n.groupSettings,
 		Partitions: n.offsetsPartitions,
-		Memory:     n.server().GroupMemory,
+		Memory:     n.sizes.groups,
 	})
 	n.controller = controller.New(controller.Config{
 		Image: n.image.Load, Leading: n.quorum.Leading, Propose: n.quorum.Propose, Static: n.static,

@@ -37,7 +37,7 @@ func (n *Node) wireConfig() wire.Config {
 		MaxFrame:      s.MaxRequestBytes,
 		Limits:        n.limits(),
 		IdleTimeout:   s.MaxIdle,
-		RequestMemory: max(0, s.RequestMemory), // 0: the built-in limit
+		RequestMemory: n.sizes.requests,
 		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,
 		Work: n.work,
 	}

@@ -35,13 +35,13 @@ func TestOwnSettings(t *testing.T) {
 			t.Errorf("%v: congestion control %q, on this machine %q", settings, wc.Congestion, wc.LocalCongestion)
 		}
 	}
-	f(nil, 64<<20, 8<<20, 256<<20, "", "reno")
+	f(nil, 64<<20, 8<<20, 0, "", "reno")
 	f(map[string]string{
 		"leat.journal.bytes": "134217728", "leat.scrub.bytes.per.second": "0", "leat.group.memory.bytes": "2097152",
 		"leat.tcp.congestion.control": "cubic", "leat.tcp.congestion.control.local": "",
 	}, 128<<20, -1, 2<<20, "cubic", "")
 	for name, value := range map[string]string{
-		"leat.journal.bytes": "1000", "leat.scrub.bytes.per.second": "-1", "leat.group.memory.bytes": "0",
+		"leat.journal.bytes": "1000", "leat.scrub.bytes.per.second": "-1", "leat.group.memory.bytes": "1",
 		"leat.tcp.congestion.control": "not a name",
 	} {
 		if err := config.Validate(config.Broker, name, value); err == nil {
