@@ -5,6 +5,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -85,6 +86,8 @@ func (s *session) fetch(r *wire.Request) error {
 			return err
 		}
 		defer held.Release()
+		s.b.cfg.Work.Enter(budget.Data) // nothing of what follows waits
+		defer s.b.cfg.Work.Leave()
 	}
 	f, _ := s.b.fetches.Get().(*fetch)
 	f.s, f.r, f.version = s, r, r.Version

@@ -54,17 +54,14 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 		r.Reply(whole)
 		return nil
 	}
-	e := elements{list: l, at: -1, version: r.Version, flexible: whole.IsFlexible()}
+	e := elements{list: l, at: -1, version: r.Version, flexible: whole.IsFlexible(), work: b.cfg.Work}
 	e.learn()
 	head := whole.AppendTo(nil)
 	head, tail := head[:len(head)-e.tail-e.countLen()], slices.Clone(head[len(head)-e.tail:])
 	if l.n <= shortAnswer {
 		p := r.Begin()
 		p.B = appendLen(append(p.B, head...), e.flexible, l.n)
-		for i := range l.n {
-			p.B = e.appendTo(p.B, i)
-		}
-		p.B = append(p.B, tail...)
+		p.B = append(e.appendAll(p.B), tail...)
 		r.Send(p)
 		return nil
 	}
@@ -97,11 +94,17 @@ func (b *Broker) replyHeld(r *wire.Request, resp kmsg.Response, from *budget.Res
 	held := *from
 	*from = budget.Reservation{}
 	resp.SetVersion(r.Version)
-	body := resp.AppendTo(nil)
+	body := b.encodeWhole(resp)
 	held.Shrink(int64(cap(body)))
 	p := r.Begin()
 	p.Attach(b.unsent.enter(r.Conn, bytesAt(body), int64(len(body)), held))
 	r.Send(p)
+}
+
+func (b *Broker) encodeWhole(resp kmsg.Response) []byte {
+	b.cfg.Work.Enter(budget.Command)
+	defer b.cfg.Work.Leave()
+	return resp.AppendTo(nil)
 }
 
 // elements are a list's elements as they are encoded.
@@ -112,6 +115,9 @@ type elements struct {
 	flexible bool
 	skip     int // bytes before the first element in an answer with one
 	tail     int // bytes after the last one
+
+	work  *budget.Budget
+	stint int // bytes encoded since others had the processor
 
 	ends []int64 // where each element ends, counted from the first one's begin
 	at   int     // the element in buf; -1: none
@@ -148,15 +154,41 @@ func (e *elements) learn() {
 func (e *elements) appendTo(dst []byte, i int) []byte {
 	start := len(dst)
 	dst = e.encode(dst, i)
+	e.stint += len(dst) - start
 	n := copy(dst[start:], dst[start+e.skip:len(dst)-e.tail])
 	return dst[:start+n]
+}
+
+// appendAll appends all elements.
+func (e *elements) appendAll(dst []byte) []byte {
+	e.work.Enter(budget.Command)
+	defer e.work.Leave()
+	for i := range e.n {
+		e.passOn()
+		dst = e.appendTo(dst, i)
+	}
+	return dst
+}
+
+// encodeEvery is how many bytes are encoded until others have the processor.
+const encodeEvery = 32 << 10
+
+// passOn lets others have the processor after each stretch.
+func (e *elements) passOn() {
+	if e.stint >= encodeEvery {
+		e.stint = 0
+		e.work.Pass(budget.Command)
+	}
 }
 
 // measure adds up the lengths of all elements.
 func (e *elements) measure() int64 {
 	e.ends = make([]int64, e.n)
 	sum := int64(0)
+	e.work.Enter(budget.Command)
+	defer e.work.Leave()
 	for i := range e.n {
+		e.passOn()
 		e.buf = e.appendTo(e.buf[:0], i)
 		sum += int64(len(e.buf))
 		e.ends[i] = sum
@@ -166,6 +198,8 @@ func (e *elements) measure() int64 {
 
 // ReadAt encodes the elements that the bytes from off on are of.
 func (e *elements) ReadAt(p []byte, off int64) (n int, err error) {
+	e.work.Enter(budget.Command)
+	defer e.work.Leave()
 	i := sort.Search(e.n, func(i int) bool { return e.ends[i] > off })
 	for ; n < len(p) && i < e.n; i++ {
 		begin := int64(0)
@@ -173,6 +207,7 @@ func (e *elements) ReadAt(p []byte, off int64) (n int, err error) {
 			begin = e.ends[i-1]
 		}
 		if e.at != i {
+			e.passOn()
 			e.at, e.buf = i, e.appendTo(e.buf[:0], i)
 		}
 		if int64(len(e.buf)) != e.ends[i]-begin {
@@ -229,6 +264,9 @@ func (a *longAnswer) Len() int { return a.size }
 
 // Fd tells that the section is not in a file.
 func (*longAnswer) Fd() (fd uintptr, pos int64, ok bool) { return 0, 0, false }
+
+// Computed tells that the section is encoded as it is sent.
+func (*longAnswer) Computed() {}
 
 // Release gives the memory back.
 func (a *longAnswer) Release() {

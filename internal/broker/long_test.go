@@ -236,3 +236,37 @@ func (g *rig) answerLen(t *testing.T, req kmsg.Request) int64 {
 	}
 	return n
 }
+
+// TestLongWorkTakesTurns proves that requests which are large wait for a processor, and
+// that small ones are served meanwhile.
+func TestLongWorkTakesTurns(t *testing.T) {
+	g := newRig(t)
+	g.topic("topic-0", 1)
+	large := get("topic-0", 0, 0)
+	large.MaxWaitMillis = 0
+	for i := range int32(bigFetch / 16) {
+		wantPart(large, "topic-0", i, 0)
+	}
+	names := kmsg.NewPtrListOffsetsRequest()
+	names.ReplicaID = -1
+	names.Topics = append(names.Topics, kmsg.NewListOffsetsRequestTopic())
+	names.Topics[0].Topic = "topic-0"
+	for i := range int32(4096) {
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.Timestamp = i, -1
+		names.Topics[0].Partitions = append(names.Topics[0].Partitions, p)
+	}
+	for _, req := range []kmsg.Request{at(11, large), at(7, names)} {
+		g.work.Enter(budget.Codec)
+		c, other := dial(t, g.addr), dial(t, g.addr)
+		c.send(req)
+		for g.work.WaitingTurns() == 0 { // it is on its way
+			runtime.Gosched()
+		}
+		if p := produced(t, ask[*kmsg.ProduceResponse](other, put("topic-0", 0, -1, batch(t, "value")))); p.ErrorCode != 0 {
+			t.Errorf("%T: code %d", req, p.ErrorCode)
+		}
+		g.work.Leave()
+		c.receive(req)
+	}
+}

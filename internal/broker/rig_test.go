@@ -46,7 +46,7 @@ func newRig(tb testing.TB, change ...func(*Config)) *rig {
 // newRigOn starts a broker on a directory of a file system.
 func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *rig {
 	tb.Helper()
-	g := &rig{t: tb, ids: 1000, work: budget.New(budget.Config{Bytes: budget.MinBytes})}
+	g := &rig{t: tb, ids: 1000, work: budget.New(budget.Config{Bytes: budget.MinBytes, Processors: 1})}
 	log := slog.New(slog.DiscardHandler)
 	g.image.Store(meta.Empty())
 	static, err := config.NewStatic(1, nil)
@@ -67,7 +67,7 @@ func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *ri
 	if g.broker, err = New(cfg); err != nil {
 		tb.Fatal(err)
 	}
-	server := wire.NewServer(wire.Config{Logger: log}, g.broker)
+	server := wire.NewServer(wire.Config{Logger: log, Work: g.work}, g.broker)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)

@@ -28,9 +28,11 @@
 // reservation of the last class, Codec, waits for nothing but its turn on a
 // processor, and who has that waits for nothing at all.
 //
-// Processors are shared likewise: at most half of them run codecs at a time
-// (Enter), and long work passes its processor on after each stretch (Pass), so that
-// a batch that decompresses to a gigabyte does not hold up one of a kilobyte.
+// Processors are shared likewise: at most half of them run codecs, decode large
+// commands or encode long answers at a time (Enter), and long work passes its
+// processor on after each stretch (Pass), so that a batch that decompresses to a
+// gigabyte does not hold up one of a kilobyte, and a hundred clients that ask for all
+// topics do not hold up those that produce.
 //
 // Everything here may be called by any goroutine. Each class has one mutex and the
 // processors have one; none of them is held while another one is taken.
@@ -94,7 +96,7 @@ var ErrTooLarge = errors.New("more work memory is needed than leat.work.memory.b
 // Config is what a budget is made from; zero means the default.
 type Config struct {
 	Bytes      int64 // of all classes together; 96 MiB
-	Processors int   // that may run codecs at a time; half of the machine's, at least one
+	Processors int   // that may run work of length at a time; half of the machine's, at least one
 }
 
 // Budget is the work memory of a node. The nil Budget has no limits: it is for

@@ -260,14 +260,14 @@ func workOnce(t *testing.T, b *budget.Budget, rnd *rand.Rand, running *atomic.In
 			t.Errorf("of %s: %+v", c, u)
 		}
 	}
-	b.Enter()
+	b.Enter(budget.Codec)
 	defer b.Leave()
 	for range rnd.IntN(4) {
 		if n := running.Add(1); n > 2 {
 			t.Errorf("%d run codecs", n)
 		}
 		running.Add(-1)
-		b.Pass()
+		b.Pass(budget.Codec)
 	}
 }
 
@@ -278,10 +278,10 @@ func TestTurns(t *testing.T) {
 		b := budget.New(budget.Config{Processors: 1})
 		var order []string
 		var wg sync.WaitGroup
-		b.Enter()
+		b.Enter(budget.Codec)
 		for _, name := range []string{"first", "second"} {
 			wg.Go(func() {
-				b.Enter()
+				b.Enter(budget.Codec)
 				order = append(order, name)
 				b.Leave()
 			})
@@ -290,16 +290,40 @@ func TestTurns(t *testing.T) {
 		if len(order) > 0 {
 			t.Fatalf("%v ran beside another one", order)
 		}
-		b.Pass()
+		b.Pass(budget.Codec)
 		order = append(order, "long")
 		b.Leave()
 		wg.Wait()
 		if !slices.Equal(order, []string{"first", "second", "long"}) {
 			t.Errorf("the turns were %v", order)
 		}
-		b.Enter() // it is free again
-		b.Pass()
+		b.Enter(budget.Codec) // it is free again
+		b.Pass(budget.Codec)
 		b.Leave()
+	})
+}
+
+// TestTurnsOfCommands proves that a codec waits for one stretch of commands only,
+// however many wait, and that commands are not held up by codecs either.
+func TestTurnsOfCommands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := budget.New(budget.Config{Processors: 1})
+		var order []budget.Class
+		var wg sync.WaitGroup
+		b.Enter(budget.Command)
+		for _, c := range []budget.Class{budget.Command, budget.Command, budget.Command, budget.Codec, budget.Codec} {
+			wg.Go(func() {
+				b.Enter(c)
+				order = append(order, c)
+				b.Leave()
+			})
+			synctest.Wait()
+		}
+		b.Leave()
+		wg.Wait()
+		if want := []budget.Class{budget.Command, budget.Codec, budget.Command, budget.Codec, budget.Command}; !slices.Equal(order, want) {
+			t.Errorf("the turns were %v", order)
+		}
 	})
 }
 
@@ -327,8 +351,8 @@ func TestReserveIsCheap(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b.Enter()
-		b.Pass()
+		b.Enter(budget.Codec)
+		b.Pass(budget.Codec)
 		b.Leave()
 		r.Release()
 	})
@@ -343,7 +367,7 @@ func BenchmarkReserve(bm *testing.B) {
 	bm.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			r, _ := b.Reserve(context.Background(), budget.Codec, 64<<10)
-			b.Enter()
+			b.Enter(budget.Codec)
 			b.Leave()
 			r.Release()
 		}

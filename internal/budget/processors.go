@@ -5,19 +5,29 @@ import (
 	"sync/atomic"
 )
 
-// processors are those that may run codecs. Who has one waits for nothing until it
-// passes it on or leaves.
+// processors are those that may run work of length. Who has one waits for nothing
+// until it passes it on or leaves. Codecs wait in one line and all other work in
+// another, and the lines take turns, so that a flood of commands leaves codecs alone.
 type processors struct {
 	mu      sync.Mutex // guards what follows
 	free    int
-	waiting []chan struct{} // in the order in which they came; closed when it is their turn
+	waiting [2][]chan struct{} // each in the order of coming; closed when it is their turn
+	last    int                // the line that was served last
 
-	queued atomic.Int32 // length of waiting: Pass looks at it without the mutex
+	queued atomic.Int32 // length of both lines: Pass looks at it without the mutex
 }
 
-// Enter waits for a processor on which codecs may run. The wait needs no context:
-// whoever has one passes it on after a short stretch.
-func (b *Budget) Enter() {
+// turnOf is the line in which work of the class waits for a processor.
+func turnOf(c Class) int {
+	if c == Codec {
+		return 0
+	}
+	return 1
+}
+
+// Enter waits for a processor on which work of the class may run. The wait needs no
+// context: whoever has one passes it on after a short stretch.
+func (b *Budget) Enter(c Class) {
 	if b == nil {
 		return
 	}
@@ -28,25 +38,21 @@ func (b *Budget) Enter() {
 		p.mu.Unlock()
 		return
 	}
-	turn := p.queueLocked()
+	turn := p.queueLocked(c)
 	p.mu.Unlock()
 	<-turn
 }
 
-// Pass hands the caller's processor to the one that has waited longest, and waits
-// for another turn. It returns at once where nobody waits.
-func (b *Budget) Pass() {
+// Pass hands the caller's processor to the next one that waits, and waits for another
+// turn. It returns at once where nobody waits.
+func (b *Budget) Pass(c Class) {
 	if b == nil || b.processors.queued.Load() == 0 {
 		return
 	}
 	p := &b.processors
 	p.mu.Lock()
-	if len(p.waiting) == 0 {
-		p.mu.Unlock()
-		return
-	}
+	turn := p.queueLocked(c)
 	p.nextLocked()
-	turn := p.queueLocked()
 	p.mu.Unlock()
 	<-turn
 }
@@ -59,25 +65,39 @@ func (b *Budget) Leave() {
 	p := &b.processors
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.waiting) == 0 {
+	if p.queued.Load() == 0 {
 		p.free++
 		return
 	}
 	p.nextLocked()
 }
 
-func (p *processors) queueLocked() chan struct{} {
+// WaitingTurns is how much work waits for a processor.
+func (b *Budget) WaitingTurns() int {
+	if b == nil {
+		return 0
+	}
+	return int(b.processors.queued.Load())
+}
+
+func (p *processors) queueLocked(c Class) chan struct{} {
 	turn := make(chan struct{})
-	p.waiting = append(p.waiting, turn)
-	p.queued.Store(int32(len(p.waiting)))
+	l := &p.waiting[turnOf(c)]
+	*l = append(*l, turn)
+	p.queued.Add(1)
 	return turn
 }
 
+// nextLocked gives a processor to the line whose turn it is, or the other one.
 func (p *processors) nextLocked() {
-	close(p.waiting[0])
-	p.waiting[0] = nil
-	if p.waiting = p.waiting[1:]; len(p.waiting) == 0 {
-		p.waiting = nil
+	if other := 1 - p.last; len(p.waiting[other]) > 0 {
+		p.last = other
 	}
-	p.queued.Store(int32(len(p.waiting)))
+	l := &p.waiting[p.last]
+	close((*l)[0])
+	(*l)[0] = nil
+	if *l = (*l)[1:]; len(*l) == 0 {
+		*l = nil
+	}
+	p.queued.Add(-1)
 }

@@ -60,7 +60,7 @@ const (
 	requestShare  = 8 // receive buffers take one part in so many,
 	leastRequests = 16 << 20
 	manyRequests  = 64 << 20 // enough for a thousand busy connections, where no request is large
-	groupShare    = 4 // and groups one in so many,
+	groupShare    = 4        // and groups one in so many,
 	mostGroups    = 256 << 20
 )
 

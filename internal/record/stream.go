@@ -78,7 +78,7 @@ func openStream(ctx context.Context, work *budget.Budget, b Batch, limit, extra 
 	if err != nil {
 		return nil, err
 	}
-	work.Enter()
+	work.Enter(budget.Codec)
 	src, err := inflate(b.Codec(), &p)
 	if err != nil {
 		work.Leave()
@@ -121,7 +121,7 @@ func (s *stream) fill() bool {
 	s.p, s.n = 0, 0
 	if s.stint >= passEvery {
 		s.stint = 0
-		s.work.Pass()
+		s.work.Pass(budget.Codec)
 	}
 	for range maxEmptyReads {
 		n, err := s.src.Read(s.buf[:])

@@ -386,7 +386,7 @@ func (o *output) viewUnsent(w *writer, as senderRole) bool {
 		return false
 	}
 	w.view(&o.box)
-	tooMuch := as == asCompleter && o.box.size > completerMax
+	tooMuch := as == asCompleter && (o.box.size > completerMax || w.hasComputed())
 	o.mu.Unlock()
 	if tooMuch {
 		o.handOver()

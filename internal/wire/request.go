@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // Request is one request of a connection. It may be used until it is answered.
@@ -46,13 +48,14 @@ func (r *Request) KeepBody() {
 // Serve returns. Only Serve may call it, once for a request, and not while the session
 // keeps others waiting.
 func (r *Request) Decode() (kmsg.Request, error) {
-	shape, err := r.Conn.srv.guard.checkBody(r.Key, r.Version, r.Body, r.Conn.srv.decodeLimit())
+	shape, err := r.checkShape()
 	if err == nil {
 		err = r.Conn.reserveWork(int64(shape.memory))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s v%d: %w", kmsg.NameForKey(r.Key), r.Version, err)
 	}
+	defer r.enterLarge()()
 	body := r.Body[:shape.size]
 	if shape.aliases {
 		body = slices.Clone(body)
@@ -63,6 +66,26 @@ func (r *Request) Decode() (kmsg.Request, error) {
 		return nil, fmt.Errorf("%w: %s v%d: %w", ErrMalformed, kmsg.NameForKey(r.Key), r.Version, err)
 	}
 	return req, nil
+}
+
+func (r *Request) checkShape() (shape, error) {
+	defer r.enterLarge()()
+	return r.Conn.srv.guard.checkBody(r.Key, r.Version, r.Body, r.Conn.srv.decodeLimit())
+}
+
+// largeBody is the size from which a body waits for a processor to be decoded on. It
+// takes no longer than the few hundred microseconds of other work that is not shared.
+const largeBody = 16 << 10
+
+// enterLarge waits for a processor where the body is large. The caller calls leave, and
+// waits for nothing before that.
+func (r *Request) enterLarge() (leave func()) {
+	if len(r.Body) < largeBody {
+		return func() {}
+	}
+	work := r.Conn.srv.cfg.Work
+	work.Enter(budget.Command)
+	return work.Leave
 }
 
 // Reply encodes and sends a response; its version is set from the request.

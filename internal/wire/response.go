@@ -28,6 +28,13 @@ type Section interface {
 	Release()
 }
 
+// Computed is a section whose ReadAt waits for its turn on a processor. Who completes
+// an answer for others does not send it, but leaves it to a helper.
+type Computed interface {
+	Section
+	Computed()
+}
+
 // Response is an answer under construction: bytes, and between them sections of
 // files that are sent without passing through B.
 type Response struct {

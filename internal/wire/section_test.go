@@ -225,3 +225,49 @@ type broken struct{ section }
 func (*broken) Fd() (uintptr, int64, bool) { return 0, 0, false }
 
 func (*broken) ReadAt([]byte, int64) (int, error) { return 0, errors.New("the disk is broken") }
+
+// computed is a section that is read only when it is its turn.
+type computed struct {
+	turn     chan struct{}
+	released chan struct{}
+}
+
+func (*computed) Len() int { return 4 }
+
+func (c *computed) ReadAt(b []byte, off int64) (int, error) {
+	<-c.turn
+	return copy(b, "late"[off:]), nil
+}
+
+func (*computed) Fd() (fd uintptr, pos int64, ok bool) { return 0, 0, false }
+
+func (c *computed) Release() { close(c.released) }
+
+func (*computed) Computed() {}
+
+// TestComputedSectionsHoldUpNobody proves that who completes an answer for others does
+// not wait for the turn of a section that is computed.
+func TestComputedSectionsHoldUpNobody(t *testing.T) {
+	parked := make(chan *Request, 1)
+	_, addr := start(t, Config{}, &funcs{serve: func(r *Request) error {
+		parked <- r
+		return nil
+	}})
+	c := dial(t, addr)
+	c.send(frame(1, 0, 7, ""))
+	r := <-parked
+	eventually(t, "the request is parked", func() bool {
+		r.Conn.out.mu.Lock()
+		defer r.Conn.out.mu.Unlock()
+		return r.Conn.out.flow == flowOpen && r.Conn.out.taken == 1
+	})
+	sec := &computed{make(chan struct{}), make(chan struct{})}
+	p := r.Begin()
+	p.Attach(sec)
+	r.Send(p) // it returns, though it is not the section's turn
+	close(sec.turn)
+	if id, body := c.receive(); id != 7 || body != "late" {
+		t.Errorf("answer %d: %q", id, body)
+	}
+	<-sec.released
+}

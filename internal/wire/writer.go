@@ -60,6 +60,16 @@ func (w *writer) view(o *outbox) {
 	w.buf, w.sent, w.cuts, w.pos = o.buf, o.sent, o.cuts[o.gone:], o.pos
 }
 
+// hasComputed tells whether something waits that is yet to be computed.
+func (w *writer) hasComputed() bool {
+	for i := range w.cuts {
+		if _, ok := w.cuts[i].sec.(Computed); ok {
+			return true
+		}
+	}
+	return false
+}
+
 func (w *writer) resetBatch() {
 	clear(w.batch.pieces)
 	w.batch.pieces, w.batch.fileLen, w.used = w.batch.pieces[:0], 0, 0
