@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"path"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -33,6 +34,8 @@ var (
 	ErrNoRoom = errors.New("the journal is full")
 	// ErrLost is returned once a write or a sync has failed.
 	ErrLost = errors.New("the journal cannot be written any more")
+
+	errNotErased = errors.New("a round that found no room may be there in part")
 )
 
 // Config hands a Journal what it needs.
@@ -60,6 +63,7 @@ type Journal struct {
 	next    atomic.Uint64 // the number of the next round
 	started atomic.Bool   // a checkpoint on disk names this journal: else nobody would find its rounds
 	lost    atomic.Pointer[error]
+	isNamed atomic.Bool // the directory's own name is durable
 
 	// The writer's alone.
 	pos     int64 // in current
@@ -82,7 +86,7 @@ type ringFile struct {
 	name   string
 	f      vfs.File  // nil: it could not be opened
 	direct vfs.File  // the same, written around the page cache; nil: not opened yet; f: that cannot be done
-	size   int64     // blocks written before
+	size   int64     // blocks written before; changed by its user, with Journal.mu held
 	state  ringState // guarded by Journal.mu
 	last   uint64    // guarded by Journal.mu: the number of the last round in it
 }
@@ -124,7 +128,21 @@ func Open(cfg Config) (*Journal, error) {
 		}
 		j.files[n].f, j.files[n].size, j.files[n].state = f, i.Size/block*block, ringFree
 	}
-	return j, cfg.FS.SyncDir(j.path()) // a killed process may have left names that are not durable
+	// A killed process may have left names that are not durable.
+	return j, j.syncNames()
+}
+
+// syncNames makes the names of the ring's files durable, and the directory's own.
+func (j *Journal) syncNames() error {
+	if err := j.cfg.FS.SyncDir(j.path()); err != nil {
+		return err
+	}
+	if j.isNamed.Load() {
+		return nil
+	}
+	err := j.cfg.FS.SyncDir(j.cfg.Dir)
+	j.isNamed.Store(err == nil)
+	return err
 }
 
 func (j *Journal) path(names ...string) string {
@@ -148,7 +166,17 @@ func (j *Journal) Resume(keep, from, at Mark) error {
 	j.next.Store(at.Round)
 	j.prev, j.at = at.Prev, at
 	j.marks = []Mark{keep, from}
+	if err := j.eraseFrom(at); err != nil {
+		return err
+	}
 	j.keepFiles(keep)
+	if at.Pos > 0 && at.File < len(j.files) { // the round before the mark is in that file
+		f := j.files[at.File]
+		f.last = max(f.last, at.Round-1)
+		if f.f != nil && at.Pos < j.fileSize {
+			j.current, j.pos, f.state = f, at.Pos, ringUsed
+		}
+	}
 	for _, f := range j.files {
 		if f.f == nil || f.last < keep.Round || f.last == 0 {
 			continue
@@ -157,8 +185,30 @@ func (j *Journal) Resume(keep, from, at Mark) error {
 		if err := j.cfg.Sync(f.f); err != nil {
 			return fmt.Errorf("syncing the journal: %w", err)
 		}
-		if f.number == at.File && at.Pos < j.fileSize && f.last+1 == at.Round {
-			j.current, j.pos = f, at.Pos
+	}
+	return nil
+}
+
+// eraseFrom makes the rounds from a mark on unreadable, durably. They are of a write that was
+// never complete. Rounds with the same numbers are written next, in other places perhaps:
+// should one of those be damaged, the scan must not take an old one for it.
+func (j *Journal) eraseFrom(at Mark) error {
+	s := &scanner{j: j, files: j.files}
+	below := at
+	below.Round--
+	if len(s.likelyHeads(below)) == 0 {
+		return nil
+	}
+	touched := map[*ringFile]bool{}
+	for _, h := range s.allHeads(below.Round) {
+		if _, err := h.file.f.WriteAt(zeros[:], h.pos); err != nil {
+			return fmt.Errorf("erasing rounds that were not complete: %w", err)
+		}
+		touched[h.file] = true
+	}
+	for f := range touched {
+		if err := j.cfg.Sync(f.f); err != nil {
+			return fmt.Errorf("syncing the journal: %w", err)
 		}
 	}
 	return nil
@@ -256,14 +306,19 @@ func (j *Journal) writeRound(r *roundImage, flags byte) error {
 	}
 	number := j.next.Load()
 	sum := j.encodeHead(b, &head{number: number, parts: r.sum, payload: payload, flags: flags})
-	if err := j.writeBlocks(f, b); err != nil {
-		if j.cfg.IsFull(err) {
-			err = fmt.Errorf("%w: %w", ErrNoRoom, err)
-		}
-		return err
-	}
-	if n := len(j.pending); n == 0 || j.pending[n-1] != f {
+	n, err := j.writeBlocks(f, b)
+	if n > 0 && !slices.Contains(j.pending, f) {
 		j.pending = append(j.pending, f)
+	}
+	if err != nil && j.cfg.IsFull(err) {
+		// The next round has the same number and may go elsewhere: this one must not be found.
+		if _, eraseErr := f.f.WriteAt(zeros[:min(n, block)], j.pos); eraseErr != nil {
+			return errors.Join(eraseErr, errNotErased)
+		}
+		err = fmt.Errorf("%w: %w", ErrNoRoom, err)
+	}
+	if err != nil {
+		return err
 	}
 	j.pos, j.prev = j.pos+int64(len(b)), sum
 	j.goesOn = flags&flagFollows != 0
@@ -298,12 +353,11 @@ func (j *Journal) encodeHead(b []byte, h *head) uint32 {
 
 // writeBlocks writes a round behind the last one: around the page cache where its blocks
 // were written before, which saves a copy, and the sync the search for dirty pages
-// (BenchmarkCommit).
-func (j *Journal) writeBlocks(f *ringFile, b []byte) error {
+// (BenchmarkCommit). It returns how many bytes may be there.
+func (j *Journal) writeBlocks(f *ringFile, b []byte) (int, error) {
 	d, ok := j.cfg.FS.(vfs.Director)
 	if !ok || j.pos+int64(len(b)) > f.size {
-		_, err := f.f.WriteAt(b, j.pos)
-		return err
+		return f.f.WriteAt(b, j.pos)
 	}
 	if f.direct == nil {
 		var err error
@@ -311,13 +365,13 @@ func (j *Journal) writeBlocks(f *ringFile, b []byte) error {
 			f.direct = f.f
 		}
 	}
-	_, err := f.direct.WriteAt(b, j.pos)
+	n, err := f.direct.WriteAt(b, j.pos)
 	if err != nil && f.direct != f.f && !j.cfg.IsFull(err) {
 		_ = f.direct.Close() // it was only to save time
 		f.direct = f.f
-		_, err = f.f.WriteAt(b, j.pos)
+		return f.f.WriteAt(b, j.pos)
 	}
-	return err
+	return n, err
 }
 
 // makeRoom makes room for n bytes: behind the last round, or in another file.
@@ -366,15 +420,13 @@ func (j *Journal) makeFile(state ringState, limit int) (*ringFile, error) {
 	}
 	file, err := j.cfg.FS.Open(f.name, vfs.Fresh)
 	if errors.Is(err, vfs.ErrNotExist) { // the directory is missing
+		j.isNamed.Store(false)
 		if err = j.cfg.FS.MkdirAll(j.path()); err == nil {
-			err = j.cfg.FS.SyncDir(j.cfg.Dir)
-		}
-		if err == nil {
 			file, err = j.cfg.FS.Open(f.name, vfs.Fresh)
 		}
 	}
 	if err == nil {
-		if err = j.cfg.FS.SyncDir(j.path()); err != nil {
+		if err = j.syncNames(); err != nil {
 			_ = file.Close() // nothing was written to it
 		}
 	}
@@ -455,7 +507,9 @@ func (j *Journal) fillFile(f *ringFile, b []byte, stop *atomic.Bool) error {
 		if _, err := f.f.WriteAt(b[:n], f.size); err != nil {
 			return err
 		}
+		j.mu.Lock()
 		f.size += n
+		j.mu.Unlock()
 		if err := f.f.Sync(); err != nil {
 			return err
 		}
@@ -532,6 +586,13 @@ func (j *Journal) readAt(f *ringFile, b []byte, pos int64) (ok bool) {
 		j.cfg.Log.Error("the journal cannot be read", "file", f.name, "at", pos, "err", err)
 	}
 	return n == len(b)
+}
+
+// sizeOf is the number of bytes of a file's whole blocks.
+func (j *Journal) sizeOf(f *ringFile) int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return f.size
 }
 
 // ID is the journal's identity.

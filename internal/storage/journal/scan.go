@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"cmp"
 	"hash/crc32"
 	"slices"
 )
@@ -21,6 +22,9 @@ func (r *Round) Begins() bool { return r.flags&flagGoesOn == 0 }
 
 // Ends tells whether the round is the last one of a write.
 func (r *Round) Ends() bool { return r.flags&flagFollows == 0 }
+
+// maxNumber bounds the numbers of rounds: each scan comes to an end, whatever is in the files.
+const maxNumber = 1 << 62
 
 // head is the head of a round and where it lies.
 type head struct {
@@ -44,7 +48,9 @@ type scanner struct {
 	j     *Journal
 	files []*ringFile
 	buf   []byte
+	heads []byte // a buffer of blocks that may begin with heads
 	parts []Part
+	later []*head // of rounds behind one that is missing, in order; nil: all were found so far
 }
 
 // Scan visits the rounds from a mark on and returns the mark of the next one. rewrite has
@@ -109,7 +115,7 @@ func (s *scanner) decodeHead(f *ringFile, pos int64, b []byte) *head {
 		parts: be.Uint32(b[36:]), payload: int(be.Uint32(b[40:])), flags: b[44],
 	}
 	if be.Uint32(b) != magicAndVersion || h.sum != crc32.Checksum(b[8:roundHead], castagnoli) ||
-		[16]byte(b[8:24]) != s.j.cfg.ID || h.payload == 0 || h.payload > 2*maxRound {
+		[16]byte(b[8:24]) != s.j.cfg.ID || h.number == 0 || h.number > maxNumber || h.payload == 0 || h.payload > 2*maxRound {
 		return nil
 	}
 	return h
@@ -160,12 +166,19 @@ func (s *scanner) readParts(h *head) *Round {
 // the parts that can be read. The head's place is then such that the scan goes on with
 // the first round behind it that is whole.
 func (s *scanner) findBeyond(at Mark) (*head, *Round) {
-	later := s.laterHeads(at)
-	if !slices.ContainsFunc(later, func(h *head) bool { return h.flags&flagGoesOn == 0 }) {
+	if s.later == nil {
+		if len(s.likelyHeads(at)) == 0 {
+			return nil, nil
+		}
+		s.later = s.allHeads(at.Round) // that of a later write need not be a likely one
+	}
+	for len(s.later) > 0 && s.later[0].number <= at.Round {
+		s.later = s.later[1:]
+	}
+	if !slices.ContainsFunc(s.later, func(h *head) bool { return h.flags&flagGoesOn == 0 }) {
 		return nil, nil // it was never complete: it is the journal's end
 	}
-	slices.SortFunc(later, func(a, b *head) int { return int(int64(a.number) - int64(b.number)) })
-	next := later[0]
+	next := s.later[0]
 	// A scan of the next mark finds the round at its place, as if the broken one had ended there.
 	before := &head{file: next.file, pos: next.pos, number: next.number - 1, sum: next.prev, payload: -roundHead}
 	broken := &Round{Number: at.Round, Broken: true}
@@ -193,12 +206,16 @@ func (s *scanner) headOf(at Mark) *head {
 	return nil
 }
 
-// laterHeads finds the heads of rounds with higher numbers than a mark's. Where the mark's
-// file has room for any round, they lie behind the mark or at the beginnings of other
-// files. Else the mark's round may have gone into a file whose beginning cannot be read:
-// then all files are looked through.
-func (s *scanner) laterHeads(at Mark) []*head {
-	fits := at.Pos+int64(s.j.RoundSize+roundHead+2*block) <= s.j.fileSize
+// likelyHeads finds heads of rounds with higher numbers than a mark's where some are if there
+// are any. Where the mark's file has room for any round, they lie behind the mark or at the
+// beginnings of other files. Else the mark's round may have gone into a file whose beginning
+// cannot be read: then all files are looked through. A file that was not filled may have its
+// full size, by the settings of an earlier run.
+func (s *scanner) likelyHeads(at Mark) []*head {
+	fits := false
+	if at.Pos > 0 && at.File < len(s.files) { // else it is the mark of an empty journal
+		fits = at.Pos+int64(s.j.RoundSize+roundHead+2*block) <= min(s.j.fileSize, s.j.sizeOf(s.files[at.File]))
+	}
 	var found []*head
 	for _, f := range s.files {
 		switch {
@@ -215,20 +232,33 @@ func (s *scanner) laterHeads(at Mark) []*head {
 	return found
 }
 
+// allHeads finds all heads of rounds with numbers above one, in their order.
+func (s *scanner) allHeads(above uint64) []*head {
+	found := []*head{}
+	for _, f := range s.files {
+		found = s.headsFrom(f, 0, above, found)
+	}
+	slices.SortStableFunc(found, func(a, b *head) int { return cmp.Compare(a.number, b.number) })
+	return found
+}
+
 // headsFrom finds heads in a file from a position on. It looks at each block only as long
 // as it does not know where the rounds lie.
 func (s *scanner) headsFrom(f *ringFile, pos int64, after uint64, found []*head) []*head {
-	b := make([]byte, 64*block)
-	for pos < s.j.fileSize {
+	if s.heads == nil {
+		s.heads = make([]byte, 64*block)
+	}
+	b := s.heads
+	for end := s.j.sizeOf(f) + block; pos < end; {
 		n := int64(len(b))
 		for n > 0 && !s.j.readAt(f, b[:n], pos) {
 			n = n / 2 / block * block // near the file's end, or before bytes that cannot be read
 		}
-		if n == 0 {
-			pos += block
-			if size := f.size; pos >= size {
-				return found
+		if n == 0 { // the file may end within this block
+			if h := s.readHead(f, pos); h != nil && h.number > after {
+				found = append(found, h)
 			}
+			pos += block
 			continue
 		}
 		for k := int64(0); k < n; k += block {
