@@ -4,9 +4,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -55,5 +58,59 @@ func TestAttackTrimTriedAgain(t *testing.T) {
 	w2.apply(meta.TopicCreated{ID: id, Name: "a"}, meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}}})
 	if start := w2.set.Partition("a", 0).Start(); start < at {
 		t.Fatalf("DeleteRecords answered %d, after a kill the log starts at %d", at, start)
+	}
+}
+
+// TestAttackTrimBelowRetention: retention has moved the start in memory only. A DeleteRecords below
+// that is answered with success though nothing says so on disk; after a kill the records are back.
+func TestAttackTrimBelowRetention(t *testing.T) {
+	mem := vfs.NewMem()
+	store, err := storage.Open(storage.Config{FS: mem, Dir: "data", CheckpointEvery: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	static, err := config.NewStatic(1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, image: meta.Empty(), store: store, set: NewSet(Config{NodeID: 1, Store: store, Static: static})}
+	t.Cleanup(func() { w.set.Close(); _ = store.Close() })
+	id := w.topic("a", 1)
+	res := config.Resource{Type: config.Topic, Name: "a"}
+	settings := []meta.Record{
+		meta.ConfigSet{Resource: res, Key: "segment.bytes", Value: "1048576"},
+		meta.ConfigSet{Resource: res, Key: "retention.bytes", Value: "1048576"},
+	}
+	w.apply(settings...)
+	p := w.set.Partition("a", 0)
+	moved := false
+	for i := 0; i < 200 && !moved; i++ {
+		var bu record.Builder
+		bu.Append(1_700_000_000_000, nil, make([]byte, 100_000))
+		b, err := bu.Build()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.AppendBatch(b, 0); err != nil {
+			t.Fatal(err)
+		}
+		p.Commit()
+		if i > 25 {
+			time.Sleep(5 * time.Millisecond) // retention looks after a roll
+			moved = p.Start() > 3
+		}
+	}
+	if !moved {
+		t.Fatal("retention did nothing: the test proves nothing")
+	}
+	at, err := p.Trim(3)
+	crashed := mem.KillClone(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w2 := newWorldOn(t, crashed, "data")
+	w2.apply(append([]meta.Record{meta.TopicCreated{ID: id, Name: "a"}, meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}}}}, settings...)...)
+	if start := w2.set.Partition("a", 0).Start(); start < 3 {
+		t.Fatalf("DeleteRecords to 3 answered %d, after a kill the log starts at %d", at, start)
 	}
 }
