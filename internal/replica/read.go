@@ -219,15 +219,10 @@ func (p *Partition) Trim(to record.Offset) (record.Offset, error) {
 	if to < 0 || to > hw {
 		return -1, ErrOffsetOutOfRange
 	}
-	start, err := p.log.Start()
-	if err == nil && start < to {
-		err = p.log.SetStart(to)
-		start = to
-	}
-	if err != nil {
+	if err := p.log.SetStart(to); err != nil { // also where it lies there already: it may not be durable
 		return -1, err
 	}
-	return start, nil
+	return p.log.Start()
 }
 
 // Producer is an idempotent producer that has written to the partition of late.

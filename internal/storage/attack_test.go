@@ -1,9 +1,12 @@
 package storage
 
 import (
+	"errors"
 	"math/rand/v2"
 	"path"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -140,24 +143,36 @@ func TestAttackSecondDeleteRecordsIsAcknowledgedEarly(t *testing.T) {
 		}
 		return nil
 	}), "data")
-	s := quietStore(t, cfg)
+	s := openStore(t, cfg)
 	l := testLog(s, 0, testOptions())
 	for i := range 5 {
 		mustAppend(t, l, batch(t, i, 1, 100))
 	}
 	s.Commit()
+	expectValues(t, l, 5)
 	s.keeper.checkpointNow()
 	holding = true
-	first := make(chan error, 1)
+	first, second := make(chan error, 1), make(chan error, 1)
 	go func() { first <- l.SetStart(3) }()
 	<-held
-	err := l.SetStart(3)
-	crashed := mem.KillClone(nil) // at the moment at which the second caller was answered
+	var released, early atomic.Bool
+	go func() {
+		err := l.SetStart(3)
+		early.Store(!released.Load())
+		second <- err
+	}()
+	for range 1000 { // it may run on if it does not wait
+		runtime.Gosched()
+	}
+	released.Store(true)
 	close(hold)
-	<-first
-	if err != nil {
+	if err := errors.Join(<-first, <-second); err != nil {
 		t.Fatal(err)
 	}
+	if early.Load() {
+		t.Error("the second caller was answered before anything was durable")
+	}
+	crashed := mem.KillClone(nil)
 	cfg.FS = crashed
 	l = testLog(quietStore(t, cfg), 0, testOptions())
 	if start, err := l.Start(); err != nil || start != 3 {

@@ -71,6 +71,9 @@ func (l *Log) beginCheckpoint(last, sync bool) (*syncing, error) {
 	if l.isTainted() {
 		return nil, l.Fault()
 	}
+	if err := l.trimBelowStart(); err != nil {
+		return nil, err
+	}
 	if last {
 		if err := l.closeIndexes(); err != nil {
 			return nil, err
@@ -289,26 +292,38 @@ func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
 		return false, err
 	}
 	l.pub.Lock()
-	old := l.snapshots
-	l.snapshots = snapshots{newest: at, previous: old.newest, truthTo: at}
-	if old.newest == at {
-		l.snapshots.previous = old.previous
+	defer l.pub.Unlock()
+	if l.snapshots.newest >= 0 && l.snapshots.newest != at {
+		l.snapshots.older = append(l.snapshots.older, l.snapshots.newest)
 	}
-	l.pub.Unlock()
-	if old.previous >= 0 && old.newest != at {
-		l.removeSnapshot(old.previous)
-	}
+	l.snapshots.newest, l.snapshots.truthTo, l.snapshots.bytes = at, at, 0
 	return true, nil
 }
 
 // snapshotSuffix is the suffix of a producer snapshot's name, after the offset.
 const snapshotSuffix = ".snapshot"
 
-// removeSnapshot has a producer snapshot removed that is not needed any more.
-func (l *Log) removeSnapshot(at record.Offset) {
-	err := l.dir.Do(func() error { return l.s.fs.Remove(l.dir.Path(segment.FileName(at, snapshotSuffix))) })
-	if err != nil && !errors.Is(err, segment.ErrGone) {
-		l.s.log.Warn("an old producer snapshot could not be removed", "log", l.name, "err", err)
+// keptSnapshots is how many producer snapshots are kept before the one that a point on disk
+// names: the point in the older checkpoint file names an older one.
+const keptSnapshots = 2
+
+// removeOldSnapshots removes producer snapshots that no point on disk names. It is called when
+// a checkpoint file was saved.
+func (l *Log) removeOldSnapshots() {
+	saved := l.s.points.Get(l.id).Snapshot
+	l.pub.Lock()
+	n := 0
+	for n < len(l.snapshots.older) && l.snapshots.older[n] < saved {
+		n++
+	}
+	remove := l.snapshots.older[:max(n-keptSnapshots, 0)]
+	l.snapshots.older = l.snapshots.older[len(remove):]
+	l.pub.Unlock()
+	for _, at := range remove {
+		err := l.dir.Do(func() error { return l.s.fs.Remove(l.dir.Path(segment.FileName(at, snapshotSuffix))) })
+		if err != nil && !errors.Is(err, segment.ErrGone) {
+			l.s.log.Warn("an old producer snapshot could not be removed", "log", l.name, "err", err)
+		}
 	}
 }
 

@@ -334,6 +334,9 @@ func (k *keeper) checkpointLocked(last []*Log) error {
 		return err
 	}
 	k.removeSuperfluous()
+	for _, l := range logs {
+		l.removeOldSnapshots()
+	}
 	if last == nil {
 		s.commit.relax()
 	}

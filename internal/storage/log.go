@@ -106,6 +106,7 @@ type Log struct {
 	state     atomic.Int32 // logState; changed with mu held
 
 	start         atomic.Int64 // written with pub held
+	sureStart     atomic.Int64 // a start that is durable
 	end           atomic.Int64 // written with pub held; the offset after the last record
 	commitTo      atomic.Int64 // the committed end; only Truncate lowers it
 	highWatermark atomic.Int64 // as the leader last said
@@ -147,10 +148,10 @@ type due struct {
 
 // snapshots are the log's producer snapshots.
 type snapshots struct {
-	newest   record.Offset // -1: there is none
-	previous record.Offset // -1: there is none
-	truthTo  record.Offset // the offset up to which the newest one is the truth
-	bytes    int64         // appended since
+	newest  record.Offset   // -1: there is none
+	older   []record.Offset // the others that are there, the oldest first
+	truthTo record.Offset   // the offset up to which the newest one is the truth
+	bytes   int64           // appended since
 }
 
 func newLog(s *Store, id LogID, topic string, o Options, committed func(*Log)) *Log {
@@ -158,7 +159,7 @@ func newLog(s *Store, id LogID, topic string, o Options, committed func(*Log)) *
 	l := &Log{health: health{log: s.log, name: name}, s: s, id: id, dir: segment.NewDir(s.path(name)), committed: committed}
 	l.opts.Store(o.withDefaults())
 	l.oldest = segment.TimeUnknown
-	l.snapshots = snapshots{newest: -1, previous: -1, truthTo: -1}
+	l.snapshots = snapshots{newest: -1, truthTo: -1}
 	return l
 }
 

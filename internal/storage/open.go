@@ -64,6 +64,7 @@ func (o *opening) finishEmpty() {
 	l, p := o.l, o.point
 	next := max(p.Next, p.Start)
 	l.start.Store(int64(next))
+	l.sureStart.Store(int64(p.Start))
 	l.end.Store(int64(next))
 	l.commitTo.Store(int64(next))
 	l.highWatermark.Store(int64(min(p.HighWatermark, next)))
@@ -89,6 +90,9 @@ func (o *opening) identifyDir() (bool, error) {
 		if _, ok := decodeMetadata(b); !ok || isOneBitOff(b, encodeMetadata(l.id.Topic)) {
 			l.s.log.Warn("a directory's metadata were damaged; they are written anew", "log", l.name)
 			return true, d.writeMetadata(l.name, l.id)
+		} else if topic, _ := decodeMetadata(b); topic != l.id.Topic && o.point.Next > o.point.Start {
+			l.taint(fmt.Errorf("its directory says that it belongs to topic %x; if that is not so, remove the file %s in it and restart", topic, metadataFile))
+			return false, nil // somebody has to say whose it is
 		}
 	}
 	return d.identifyLocked(l.name, l.id)
@@ -400,15 +404,13 @@ func (o *opening) finish() error {
 		return err
 	}
 	l.start.Store(int64(o.start))
+	l.sureStart.Store(int64(o.point.Start))
 	l.end.Store(int64(o.next))
 	l.commitTo.Store(int64(o.next))
 	l.highWatermark.Store(int64(min(o.point.HighWatermark, o.next)))
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	if len(o.segs) > 1 && o.isBelowStart(1) { // the last run did not come to delete them
-		l.s.keeper.dropSegments(l, l.cutSegmentsLocked(o.start))
-	}
-	if !o.isClean() {
+	if !o.isClean() || len(o.segs) > 1 && o.isBelowStart(1) { // the last run did not come to delete them
 		l.listLocked()
 	}
 	l.state.Store(int32(logOpen))
@@ -416,7 +418,7 @@ func (o *opening) finish() error {
 }
 
 // dropSnapshots removes producer snapshots of records that were lost, before others take
-// their offsets, and older ones than the two newest.
+// their offsets.
 func (o *opening) dropSnapshots() error {
 	l, lost := o.l, false
 	var kept []record.Offset
@@ -440,19 +442,13 @@ func (o *opening) dropSnapshots() error {
 		}
 	}
 	l.pub.Lock()
-	l.snapshots = snapshots{newest: l.opened.Snapshot, previous: -1, truthTo: l.opened.ProducersAt}
+	l.snapshots = snapshots{newest: l.opened.Snapshot, truthTo: l.opened.ProducersAt}
 	for _, at := range kept {
-		if at < l.snapshots.newest {
-			l.snapshots.previous = at
+		if at != l.snapshots.newest {
+			l.snapshots.older = append(l.snapshots.older, at)
 		}
 	}
-	newest, previous := l.snapshots.newest, l.snapshots.previous
 	l.pub.Unlock()
-	for _, at := range kept {
-		if at != newest && at != previous && !l.isFaulted() {
-			l.removeSnapshot(at)
-		}
-	}
 	if !lost {
 		return nil
 	}
@@ -461,8 +457,11 @@ func (o *opening) dropSnapshots() error {
 
 // isClean tells whether the last checkpoint still says all there is to say.
 func (o *opening) isClean() bool {
-	g := o.l.activeLocked()
-	return o.point.Vouched && !o.wasCut && g != nil && g.Base() == o.point.Base && g.Size() == o.point.Pos && o.start == o.point.Start
+	if len(o.segs) == 0 {
+		return false
+	}
+	g := o.segs[len(o.segs)-1]
+	return o.point.Vouched && !o.wasCut && g.Base() == o.point.Base && g.Size() == o.point.Pos && o.start == o.point.Start
 }
 
 // prepareWriterLocked readies an open log for its first append. mu is held.

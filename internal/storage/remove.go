@@ -135,11 +135,12 @@ func (k *keeper) removeSuperfluous() {
 	}
 }
 
-// isStartSaved tells whether the log's point has a start above the segment.
+// isStartSaved tells whether the log's point has a start above the segment, and a producer
+// snapshot that is the truth up to its end.
 func (d *droppedFile) isStartSaved() bool {
 	p := d.l.s.points.Get(d.l.id)
 	_, next := d.g.End()
-	return p.Vouched && p.Start >= next && !d.l.isTainted()
+	return p.Vouched && p.Start >= next && p.ProducersAt >= next && !d.l.isTainted()
 }
 
 // removeSegment takes a segment's files out of the log's directory and has them removed

@@ -13,47 +13,78 @@ import (
 
 // SetStart moves the start forward (DeleteRecords), durably.
 func (l *Log) SetStart(o record.Offset) error {
-	moved, err := l.moveStart(o)
-	if err != nil || !moved {
+	if err := l.moveStart(o); err != nil {
 		return err
 	}
+	return l.keepStart(o)
+}
+
+// keepStart makes a start durable that the log has in memory, or a higher one is durable.
+func (l *Log) keepStart(o record.Offset) error {
+	if o <= record.Offset(l.sureStart.Load()) {
+		return nil
+	}
 	l.s.points.RaiseStart(l.id, o)
-	err = l.s.commit.putNote(journal.Part{Kind: journal.Start, ID: l.id, Dir: l.name, Offset: o})
+	err := l.s.commit.putNote(journal.Part{Kind: journal.Start, ID: l.id, Dir: l.name, Offset: o})
 	if errors.Is(err, errNotNoted) {
 		err = l.s.keeper.savePoints()
+	}
+	for err == nil {
+		sure := l.sureStart.Load()
+		if sure >= int64(o) || l.sureStart.CompareAndSwap(sure, int64(o)) {
+			break
+		}
 	}
 	return err
 }
 
-// moveStart moves the start in memory; it returns false where the start lies there or higher
-// already. The segments below it go when a checkpoint has said so.
-func (l *Log) moveStart(o record.Offset) (moved bool, err error) {
+// moveStart moves the start in memory, unless it lies there or higher already. The segments
+// below it go when a checkpoint has said so.
+func (l *Log) moveStart(o record.Offset) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.makeUsableLocked(); err != nil {
-		return false, err
+		return err
 	}
 	if end := record.Offset(l.commitTo.Load()); o < 0 || o > end {
-		return false, fmt.Errorf("%w: the start cannot be %d where %d is the end", ErrOffsetOutOfRange, o, end)
+		return fmt.Errorf("%w: the start cannot be %d where %d is the end", ErrOffsetOutOfRange, o, end)
 	}
 	if o <= record.Offset(l.start.Load()) {
-		return l.s.points.Get(l.id).Start < o, nil // a try before this one may have failed to make it durable
+		return nil
 	}
 	if err := l.Fault(); err != nil {
-		return false, err
+		return err
 	}
 	if err := l.emptyActive(o); err != nil {
-		return false, nameError(err)
+		return nameError(err)
 	}
 	if err := l.prepareProducersFor(o); err != nil {
-		return false, err
+		return err
 	}
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	l.start.Store(int64(o))
 	l.s.keeper.dropSegments(l, l.cutSegmentsLocked(o))
 	l.listLocked()
-	return true, nil
+	return nil
+}
+
+// trimBelowStart parts with segments below the start that an earlier run did not come to
+// delete, once their producers are known.
+func (l *Log) trimBelowStart() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	start := record.Offset(l.start.Load())
+	if segs := l.segments(); len(segs) < 2 || segs[1].Base() > start || l.isFaulted() {
+		return nil
+	}
+	if err := l.prepareProducersFor(start); err != nil {
+		return err
+	}
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	l.s.keeper.dropSegments(l, l.cutSegmentsLocked(start))
+	return nil
 }
 
 // cutSegmentsLocked takes the segments below a start out of the log and returns them. pub is
@@ -172,8 +203,7 @@ func (r *retention) apply() error {
 	if start <= record.Offset(l.start.Load()) {
 		return nil
 	}
-	_, err := l.moveStart(start)
-	return err
+	return l.moveStart(start)
 }
 
 // limit is the offset beyond which retention does not go: the committed end, or the

@@ -105,6 +105,7 @@ type Store struct {
 	journal *journal.Journal
 	keeper  keeper
 
+	opened   time.Time     // when the store was
 	metadata atomic.Uint64 // see NoteMetadata
 	damaged  atomic.Bool   // the journal lost rounds that were acknowledged
 
@@ -141,7 +142,7 @@ func Open(cfg Config) (*Store, error) {
 // open recovers the directory. Nothing runs in the background yet.
 func open(cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
-	s := &Store{cfg: cfg, fs: cfg.FS, log: cfg.Logger, logs: map[LogID]*Log{}, quit: make(chan struct{})}
+	s := &Store{cfg: cfg, fs: cfg.FS, log: cfg.Logger, logs: map[LogID]*Log{}, quit: make(chan struct{}), opened: time.Now()}
 	s.syncs.s = s
 	s.files = segment.NewFiles(cfg.FS, cfg.OpenFiles, cfg.Logger, s.syncs.file)
 	s.dirs.init(s)

@@ -106,9 +106,17 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 	}
 }
 
+// strayGrace is how long a process runs before it removes a directory that was set aside.
+const strayGrace = 24 * time.Hour
+
 // removeOldStrays removes directories that were set aside long ago.
 func (s *Store) removeOldStrays(now time.Time) {
 	if s.cfg.StrayRetention < 0 {
+		return
+	}
+	// A clock that was wrong when the directory was set aside, or is now, must not end its time:
+	// this process has to have seen a day of it, too.
+	if now.Sub(s.opened) < min(s.cfg.StrayRetention, strayGrace) {
 		return
 	}
 	for _, name := range s.strays.takeOld(now.Add(-s.cfg.StrayRetention).UnixMilli()) {

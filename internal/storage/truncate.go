@@ -132,7 +132,6 @@ func (t *truncation) cut() error {
 	l.due.epochs = true
 	n := slices.Index(l.segs, at.Segment)
 	kept, dropped := l.segs[:n:n], l.segs[n+1:]
-	snaps := l.snapshots
 	l.pub.Unlock()
 	l.s.points.Lower(l.id, at.Segment.Base(), at.Pos, at.Next)
 	last, err := at.Segment.Truncate(at.Pos, at.Next, time.Now().UnixMilli())
@@ -153,7 +152,7 @@ func (t *truncation) cut() error {
 			return err
 		}
 	}
-	if err := t.cutSnapshots(snaps); err != nil {
+	if err := t.cutSnapshots(); err != nil {
 		return err
 	}
 	l.writer = nil // its producers are read anew
@@ -161,28 +160,30 @@ func (t *truncation) cut() error {
 }
 
 // cutSnapshots removes the producer snapshots that have more than the log has.
-func (t *truncation) cutSnapshots(old snapshots) error {
+func (t *truncation) cutSnapshots() error {
 	l, end := t.l, t.at.Next
-	left := old
-	if old.newest > end {
-		left.newest, left.previous = old.previous, -1
+	l.pub.Lock()
+	all := l.snapshots.older
+	if l.snapshots.newest >= 0 {
+		all = append(all, l.snapshots.newest)
 	}
-	if left.newest > end {
-		left.newest = -1
+	n := len(all)
+	for n > 0 && all[n-1] > end {
+		n--
 	}
-	left.truthTo = min(old.truthTo, end)
-	if left.newest != old.newest {
+	left := snapshots{newest: -1, truthTo: min(l.snapshots.truthTo, end)}
+	if n > 0 {
+		left.newest, left.older = all[n-1], all[:n-1:n-1]
+	}
+	if left.newest != l.snapshots.newest {
 		left.truthTo = left.newest // -1: all of the log is read
 	}
-	l.opened.Snapshot, l.opened.ProducersAt = left.newest, left.truthTo
-	l.pub.Lock()
 	l.snapshots = left
 	l.pub.Unlock()
-	for _, at := range []record.Offset{old.newest, old.previous} {
-		if at > end {
-			if err := l.s.fs.Remove(l.dir.Path(segment.FileName(at, snapshotSuffix))); err != nil {
-				return err
-			}
+	l.opened.Snapshot, l.opened.ProducersAt = left.newest, left.truthTo
+	for _, at := range all[n:] {
+		if err := l.s.fs.Remove(l.dir.Path(segment.FileName(at, snapshotSuffix))); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -196,6 +197,10 @@ func (l *Log) StartAt(o record.Offset) error {
 		l.mu.Unlock()
 		return err
 	}
+	if o == record.Offset(l.start.Load()) && o == record.Offset(l.end.Load()) { // a try before this one may have failed to make it durable
+		l.mu.Unlock()
+		return l.keepStart(o)
+	}
 	if len(l.segments()) > 0 || o < record.Offset(l.end.Load()) {
 		l.mu.Unlock()
 		return fmt.Errorf("%w: the log has records, or ends beyond %d", ErrOffsetOutOfRange, o)
@@ -205,10 +210,5 @@ func (l *Log) StartAt(o record.Offset) error {
 	l.commitTo.Store(int64(o))
 	l.writer = nil
 	l.mu.Unlock()
-	l.s.points.RaiseStart(l.id, o)
-	err := l.s.commit.putNote(journal.Part{Kind: journal.Start, ID: l.id, Dir: l.name, Offset: o})
-	if errors.Is(err, errNotNoted) {
-		err = l.s.keeper.savePoints()
-	}
-	return err
+	return l.keepStart(o)
 }

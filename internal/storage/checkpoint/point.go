@@ -236,6 +236,9 @@ type Table struct {
 	mu      sync.Mutex
 	all     map[record.LogID]Point    // guarded by mu
 	changed map[record.LogID]struct{} // guarded by mu: since all of them were written
+	// Those that had changed when all of them were written last: the file with all of them
+	// that was written before that one lacks them, should that one rot. Guarded by mu.
+	before map[record.LogID]struct{}
 }
 
 // manyChanged is how many points a checkpoint file has before all points are written.
@@ -326,9 +329,13 @@ func (t *Table) Changed() (points map[record.LogID]Point, many bool) {
 	if len(t.changed) > max(manyChanged, len(t.all)/4) {
 		return nil, true
 	}
-	points = make(map[record.LogID]Point, len(t.changed))
-	for id := range t.changed {
-		points[id] = t.all[id]
+	points = make(map[record.LogID]Point, len(t.changed)+len(t.before))
+	for _, ids := range []map[record.LogID]struct{}{t.before, t.changed} {
+		for id := range ids {
+			if p, ok := t.all[id]; ok {
+				points[id] = p
+			}
+		}
 	}
 	return points, false
 }
@@ -344,6 +351,7 @@ func (t *Table) All() map[record.LogID]Point {
 func (t *Table) Written(points map[record.LogID]Point) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.before = maps.Clone(t.changed)
 	maps.DeleteFunc(t.changed, func(id record.LogID, _ struct{}) bool {
 		p, ok := points[id]
 		return ok && p == t.all[id]
