@@ -191,7 +191,8 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// TestTableChanged proves that a point counts as changed until it was written as it is, and
+// TestTableChanged proves that a point counts as changed until all points were written twice
+// since (the older of the two files with all points lacks it, should the newer one rot), and
 // that so many changes that all points are to be written are told.
 func TestTableChanged(t *testing.T) {
 	rng := seeded(4)
@@ -214,8 +215,16 @@ func TestTableChanged(t *testing.T) {
 	tb.Forget(logID(4))
 	tb.RaiseStart(logID(5), all[logID(5)].Start) // not a change
 	tb.Written(all)
+	if points, many := tb.Changed(); many || cmp.Diff(tb.All(), points) != "" || points[logID(3)] != late {
+		t.Errorf("after all were written: %d of %d, many: %v", len(points), len(tb.All()), many)
+	}
+	tb.Written(tb.All())
 	if points, many := tb.Changed(); many || cmp.Diff(map[record.LogID]checkpoint.Point{logID(3): late}, points) != "" {
-		t.Errorf("%v changed, many: %v", points, many)
+		t.Errorf("after all were written twice: %d, many: %v", len(points), many)
+	}
+	tb.Written(tb.All())
+	if points, many := tb.Changed(); many || len(points) > 0 {
+		t.Errorf("without a change: %d, many: %v", len(points), many)
 	}
 	for i := range 499 {
 		tb.Set(logID(i), randomPoint(rng))
