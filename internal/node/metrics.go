@@ -61,7 +61,7 @@ func newGauges(n *Node) *gauges {
 		metaFull:        desc("metadata_log_full", "1 while the metadata log has no room: changes of metadata are refused."),
 		metaApplied:     desc("metadata_applied_index", "Index of the last entry of the metadata log that this node has applied."),
 		aside:           desc("directories_set_aside", "Directories of partitions that the metadata do not know; each is removed a week after it was set aside."),
-		damaged:         desc("journal_damaged", "1 where the journal was damaged at the start: acknowledged records may be missing."),
+		damaged:         desc("journal_damaged", "1 where the journal was damaged at the start (acknowledged records may be missing), or cannot be written any more."),
 		diskFull:        desc("disk_full", "1 while records are refused because the disk is full."),
 		diskFree:        desc("disk_free_bytes", "Bytes free where the data directory is."),
 		diskTotal:       desc("disk_total_bytes", "Size of the file system of the data directory."),
