@@ -147,13 +147,16 @@ func (n *Node) start(ctx context.Context) error {
 
 // openEngine replays the metadata and recovers the logs.
 func (n *Node) openEngine() error {
-	// The metadata log is written as soon as it is open: a directory that is refused for its logs stays as it is.
-	if err := storage.CheckVersion(n.fs, n.cfg.Data, n.loggers.logger("storage")); err != nil {
+	// The metadata log is written as soon as it is open: a directory that is refused stays as
+	// it is, however often the start is tried.
+	used, err := storage.CheckVersion(n.fs, n.cfg.Data, n.loggers.logger("storage"))
+	if err != nil {
 		return fmt.Errorf("cannot open the logs in %s: %w", n.cfg.Data, err)
 	}
 	q, err := quorum.Open(quorum.Config{
 		ID: n.id.nodeID, Dir: path.Join(n.cfg.Data, quorumDir), FS: n.fs, Logger: n.loggers.logger("quorum"),
 		Apply: n.apply, Capture: n.capture,
+		CheckEnd: func(last uint64) error { return storage.CheckMetadata(n.cfg.Data, used, last) },
 	})
 	if err != nil {
 		return fmt.Errorf("cannot open the metadata log: %w", err)

@@ -81,6 +81,9 @@ type recovered struct {
 	bytes    int64 // of the entries' frames
 }
 
+// end is the index of the last entry.
+func (r *recovered) end() uint64 { return r.base.index + uint64(len(r.entries)) }
+
 // lastFrame is the newest whole frame of the log.
 type lastFrame struct {
 	file  int // in diskLog.files
@@ -302,7 +305,7 @@ func (l *diskLog) take(found *recovered, h frameHeader, r *records, first bool) 
 		if e.GetIndex() <= found.base.index {
 			continue // the snapshot has it
 		}
-		have := found.base.index + uint64(len(found.entries))
+		have := found.end()
 		if e.GetIndex() > have+1 {
 			return fmt.Errorf("%w: entry %d follows entry %d", ErrDamaged, e.GetIndex(), have)
 		}
@@ -324,7 +327,7 @@ func (l *diskLog) isAlone(found *recovered) bool {
 
 // check makes the state fit raft's rules, or says that it cannot.
 func (l *diskLog) check(found *recovered) error {
-	s, last := found.state, found.base.index+uint64(len(found.entries))
+	s, last := found.state, found.end()
 	if s.GetCommit() > last {
 		return fmt.Errorf("%w: entry %d was committed, but the log ends with %d",
 			ErrDamaged, s.GetCommit(), last)

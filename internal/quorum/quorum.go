@@ -80,6 +80,9 @@ type Config struct {
 	Capture func() (encode func() []byte)
 	// SnapshotBytes is how much log triggers a snapshot; 0 means 16 MiB.
 	SnapshotBytes int64
+	// CheckEnd is asked by Open before it writes into the log, with the index of the last
+	// entry there; an error refuses the start. It may be nil.
+	CheckEnd func(last uint64) error
 }
 
 // Update is what was committed: first a snapshot that replaces all state (nil
@@ -175,6 +178,11 @@ func open(cfg Config, tune tuning) (*Node, error) {
 	log, found, err := openLog(cfg, tune)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.CheckEnd != nil {
+		if err := cfg.CheckEnd(found.end()); err != nil {
+			return nil, errors.Join(err, log.close())
+		}
 	}
 	n := &Node{cfg: cfg, props: make(chan *proposal), stop: make(chan struct{}), done: make(chan struct{})}
 	n.applier = newApplier(cfg)

@@ -30,10 +30,30 @@ const (
 )
 
 // CheckVersion refuses a directory of a version that Open would refuse, and changes nothing.
-// Callers that write elsewhere before they call Open ask it first.
-func CheckVersion(fsys vfs.FS, dir string, log *slog.Logger) error {
+// Callers that write elsewhere before they call Open ask it first. It returns the entry of
+// the metadata log up to which the directory was used; 0 where that is not known.
+func CheckVersion(fsys vfs.FS, dir string, log *slog.Logger) (metadata uint64, err error) {
 	d := checkpoint.Disk{FS: fsys, Dir: dir, Log: log}
-	return errors.Join(checkpoint.NewPair(&d, checkpointName).CheckVersion(), checkpoint.NewPair(&d, pointsName).CheckVersion())
+	hot, err := checkpoint.NewPair(&d, checkpointName).Look()
+	if err != nil {
+		return 0, err
+	}
+	if hot != nil {
+		metadata = hot.Metadata
+	}
+	_, err = checkpoint.NewPair(&d, pointsName).Look()
+	return metadata, err
+}
+
+// CheckMetadata returns ErrMetadataBehind where the metadata log ends, with entry end, before
+// the one up to which a directory was used.
+func CheckMetadata(dir string, used, end uint64) error {
+	if used <= end {
+		return nil
+	}
+	return fmt.Errorf("%w: %s was used up to entry %d of the metadata log, which ends at entry %d: "+
+		"bring back the newest copy of the quorum directory; with the older one, topics that were made since would be taken for unknown",
+		ErrMetadataBehind, dir, used, end)
 }
 
 // recover makes the directory have everything that was acknowledged: it reads the newest
@@ -61,10 +81,10 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
-	if hot != nil && s.cfg.Metadata > 0 && hot.Metadata > s.cfg.Metadata {
-		return fmt.Errorf("%w: %s was used up to entry %d of the metadata log, which ends at entry %d: "+
-			"bring back the newest copy of the quorum directory; with the older one, topics that were made since would be taken for unknown",
-			ErrMetadataBehind, dir, hot.Metadata, s.cfg.Metadata)
+	if hot != nil && s.cfg.Metadata > 0 {
+		if err := CheckMetadata(dir, hot.Metadata, s.cfg.Metadata); err != nil {
+			return err
+		}
 	}
 	if err := s.syncs.readNote(); err != nil {
 		return err

@@ -89,28 +89,26 @@ func (p *Pair) Load() (newest, older *Sheet, err error) {
 	return newest, older, p.writeAgain(at, raw)
 }
 
-// CheckVersion reads as much of the two files as tells their versions, and refuses those that
-// Load would refuse. It changes nothing.
-func (p *Pair) CheckVersion() error {
+// Look returns the newest sheet as Load would, nil where none is whole, and refuses the
+// versions that Load would refuse. It changes nothing.
+func (p *Pair) Look() (newest *Sheet, err error) {
 	for i := range 2 {
-		b, err := p.read(p.path(i), headLen)
-		if errors.Is(err, errUnreadable) {
+		b, err := p.read(p.path(i), maxFile)
+		if b == nil && err == nil || errors.Is(err, errUnreadable) {
 			continue // Load judges that
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if !isOtherVersion(b) {
-			continue
+		s, err := Decode(b)
+		if errors.Is(err, ErrNewer) || errors.Is(err, ErrOlder) {
+			return nil, err
 		}
-		if b, err = p.read(p.path(i), maxFile); err != nil {
-			return err
-		}
-		if _, err = Decode(b); errors.Is(err, ErrNewer) || errors.Is(err, ErrOlder) {
-			return err
+		if err == nil && (newest == nil || newest.Generation < s.Generation) {
+			newest = s
 		}
 	}
-	return nil
+	return newest, nil
 }
 
 // writeAgain writes a file once more and makes it durable, since an earlier sync of it

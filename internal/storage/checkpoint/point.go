@@ -183,14 +183,6 @@ func checksum(b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(b[8:12], castagnoli), castagnoli, b[16:])
 }
 
-// isOtherVersion tells whether a file's first bytes say that another version wrote it.
-func isOtherVersion(b []byte) bool {
-	if len(b) < headLen {
-		return false
-	}
-	return string(b[:len(magic)]) != magic || be.Uint16(b[8:]) != version
-}
-
 // Decode reads the contents of a file. Bytes beyond its end do not matter.
 func Decode(b []byte) (*Sheet, error) {
 	if len(b) >= len(magic) && string(b[:len(oldMagic)]) == oldMagic && string(b[:len(magic)]) != magic {

@@ -72,7 +72,7 @@ func TestVersions(t *testing.T) {
 		for _, file := range []string{"data/checkpoint-a", "data/checkpoint-b"} {
 			d := newDisk(t)
 			change(t, d, file, c.sound, c.do)
-			if err := NewPair(d, "checkpoint").CheckVersion(); !errors.Is(err, c.want) {
+			if _, err := NewPair(d, "checkpoint").Look(); !errors.Is(err, c.want) {
 				t.Errorf("%s %s: the check says %v", name, file, err)
 			}
 			newest, _, err := NewPair(d, "checkpoint").Load()
@@ -89,7 +89,7 @@ func TestVersions(t *testing.T) {
 // TestNoFilesHaveNoVersion proves that a new directory passes.
 func TestNoFilesHaveNoVersion(t *testing.T) {
 	d := &Disk{FS: vfs.NewMem(), Dir: "data", Log: slog.New(slog.DiscardHandler)}
-	if err := NewPair(d, "points").CheckVersion(); err != nil {
+	if _, err := NewPair(d, "points").Look(); err != nil {
 		t.Error(err)
 	}
 }
