@@ -328,3 +328,32 @@ var (
 	_ record.Offset
 	_ = syscall.EIO
 )
+
+// TestAttackSetAsideComesBack proves that a log whose directory was set aside has its records
+// again, or is refused, once the metadata know it again: the line that reports the directory
+// asks the operator to restore the metadata. An empty log in its place lets clients write
+// other records at the same offsets, and a week later the real ones are removed.
+func TestAttackSetAsideComesBack(t *testing.T) {
+	cfg := testConfig(vfs.NewMem(), "data")
+	s := quietStore(t, cfg)
+	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
+	s.Commit()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = quietStore(t, cfg)
+	s.Sweep(func(LogID) bool { return false }, func(LogID) bool { return false })
+	s.keeper.step()
+	if s.Strays() != 1 {
+		t.Fatalf("%d directories were set aside", s.Strays())
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = quietStore(t, cfg) // with the metadata that the operator brought back
+	l := testLog(s, 0, testOptions())
+	it := appendOne(t, l, batch(t, 0, 1, 100))
+	if end, err := l.End(); it.Err == nil && err == nil && end == 1 {
+		t.Errorf("a record was stored at offset 0, where another one was acknowledged; %d directories are still aside", s.Strays())
+	}
+}

@@ -260,6 +260,23 @@ func (d *directories) setAsideLocked(dir string, id LogID, why string) error {
 	return nil
 }
 
+// takeBack renames a log's directory back that was set aside when the metadata did not know
+// the log. Where there is none, it does nothing.
+func (d *directories) takeBack(dir string, id LogID) error {
+	aside, since, ok := d.s.strays.take(id)
+	if !ok {
+		return nil
+	}
+	unlock := d.lock(dir)
+	defer unlock()
+	if err := d.renameLocked(aside, dir); err != nil {
+		d.s.strays.add(aside, since)
+		return err
+	}
+	d.s.log.Warn("a directory that was set aside is used again: the cluster's metadata know its topic now", "dir", dir, "was", aside)
+	return nil
+}
+
 // renameLocked renames a directory. Its name is locked.
 func (d *directories) renameLocked(dir, to string) error {
 	d.mu.Lock()

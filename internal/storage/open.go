@@ -32,6 +32,12 @@ func (l *Log) openLocked() error {
 	o := &opening{l: l, point: point, now: time.Now().UnixMilli()}
 	infos, err := s.fs.ReadDir(s.path(l.name))
 	if errors.Is(err, vfs.ErrNotExist) {
+		if err := s.dirs.takeBack(l.name, l.id); err != nil {
+			return nameError(err)
+		}
+		infos, err = s.fs.ReadDir(s.path(l.name))
+	}
+	if errors.Is(err, vfs.ErrNotExist) {
 		if point.Vouched && point.Pos > 0 && point.Next > point.Start {
 			l.taint(fmt.Errorf("its directory is missing, though it had records up to offset %d", point.Next))
 		}

@@ -22,6 +22,19 @@ func (t *strays) add(name string, since int64) {
 	t.dirs[name] = since
 }
 
+// take takes out the one of a log that was set aside last.
+func (t *strays) take(id LogID) (name string, since int64, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for n, at := range t.dirs {
+		if whose, _, isStray := parseStray(n); isStray && whose == id && (!ok || at > since) {
+			name, since, ok = n, at, true
+		}
+	}
+	delete(t.dirs, name)
+	return name, since, ok
+}
+
 // takeOld takes out those that are older than a time in ms.
 func (t *strays) takeOld(before int64) (names []string) {
 	t.mu.Lock()
