@@ -325,6 +325,7 @@ func TestMembers(t *testing.T) {
 	for range 3 {
 		n, m := start(t, fs)
 		propose(t, n, "more")
+		awaitSnapshot(fs) // the first life makes one, since the members have changed
 		closeNode(n)
 		if c := n.loop.conf; !slices.Equal(c.GetVoters(), []uint64{self}) || !slices.Equal(c.GetLearners(), []uint64{77}) {
 			t.Fatalf("members: %v", c)
