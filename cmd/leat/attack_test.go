@@ -58,7 +58,7 @@ func TestAttackRetryAfterDeleteRecordsAndAKill(t *testing.T) {
 	for i := range int32(3) {
 		send(i)
 	}
-	var del kadm.Offsets = kadm.Offsets{}
+	del := kadm.Offsets{}
 	del.AddOffset("t", 0, 3, -1)
 	if got, err := adm.DeleteRecords(t.Context(), del); err != nil || got.Error() != nil {
 		t.Fatal(err, got)

@@ -102,6 +102,7 @@ func floodOne(t *testing.T, name string, kinds []floodKind, topics int, d time.D
 func floodProfiles() string { return os.Getenv("LEAT_FLOOD_PROFILES") }
 
 func saveProfiles(t *testing.T, web, file string, ended <-chan struct{}) {
+	t.Helper()
 	for i := 0; ; i++ {
 		select {
 		case <-time.After(time.Second):
@@ -282,9 +283,13 @@ func prepareFlood(t *testing.T, p *process, topics int) {
 		t.Fatal(err)
 	}
 	answer := make([]byte, 4)
-	if _, err := io.ReadFull(c, answer); err == nil {
+	_, err = io.ReadFull(c, answer)
+	if err == nil {
 		answer = make([]byte, binary.BigEndian.Uint32(answer))
 		_, err = io.ReadFull(c, answer)
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 	made := kmsg.NewPtrProduceResponse()
 	made.SetVersion(9)

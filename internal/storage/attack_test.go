@@ -6,6 +6,7 @@ import (
 	"path"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -133,10 +134,9 @@ func TestAttackDeleteRecordsTriedAgainIsNotDurable(t *testing.T) {
 func TestAttackSecondDeleteRecordsIsAcknowledgedEarly(t *testing.T) {
 	mem := vfs.NewMem()
 	hold, held := make(chan struct{}), make(chan struct{})
-	holding := false
+	var holding atomic.Bool
 	cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
-		if holding && op == vfs.OpWrite && strings.Contains(name, "/journal/") {
-			holding = false
+		if op == vfs.OpWrite && strings.Contains(name, "/journal/") && holding.CompareAndSwap(true, false) {
 			close(held)
 			<-hold
 		}
@@ -150,7 +150,7 @@ func TestAttackSecondDeleteRecordsIsAcknowledgedEarly(t *testing.T) {
 	s.Commit()
 	expectValues(t, l, 5)
 	s.keeper.checkpointNow()
-	holding = true
+	holding.Store(true)
 	first, second := make(chan error, 1), make(chan error, 1)
 	go func() { first <- l.SetStart(3) }()
 	<-held

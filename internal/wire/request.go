@@ -55,7 +55,8 @@ func (r *Request) Decode() (kmsg.Request, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s v%d: %w", kmsg.NameForKey(r.Key), r.Version, err)
 	}
-	defer r.enterLarge()()
+	leave := r.enterLarge()
+	defer leave()
 	body := r.Body[:shape.size]
 	if shape.aliases {
 		body = slices.Clone(body)
@@ -69,7 +70,8 @@ func (r *Request) Decode() (kmsg.Request, error) {
 }
 
 func (r *Request) checkShape() (shape, error) {
-	defer r.enterLarge()()
+	leave := r.enterLarge()
+	defer leave()
 	return r.Conn.srv.guard.checkBody(r.Key, r.Version, r.Body, r.Conn.srv.decodeLimit())
 }
 
