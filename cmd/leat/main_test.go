@@ -87,8 +87,15 @@ func freeAddr(t *testing.T) string {
 // launch starts "leat up" on dir and addr and does not wait for anything.
 func launch(t *testing.T, dir, addr string, args ...string) *process {
 	t.Helper()
-	p := &process{addr: addr, out: &output{}, done: make(chan struct{})}
-	p.cmd = exec.Command(leat, append([]string{"up", "--data", dir, "--listen", addr}, args...)...)
+	p := &process{addr: addr, cmd: exec.Command(leat, append([]string{"up", "--data", dir, "--listen", addr}, args...)...)}
+	p.start(t, dir)
+	return p
+}
+
+// start begins what p.cmd says and does not wait for anything.
+func (p *process) start(t *testing.T, dir string) {
+	t.Helper()
+	p.out, p.done = &output{}, make(chan struct{})
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -104,7 +111,6 @@ func launch(t *testing.T, dir, addr string, args ...string) *process {
 			t.Logf("leat up --data %s said:\n%s", dir, text[max(0, len(text)-4000):])
 		}
 	})
-	return p
 }
 
 // up starts a node on dir and waits until it answers.

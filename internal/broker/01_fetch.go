@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -251,7 +252,11 @@ func (f *fetch) readPartitions() (bytes int, ready bool) {
 			ready = ready || q.part != nil
 			continue
 		}
-		if err := q.readPartition(left, whole, isolation); err != nil {
+		err := q.readPartition(left, whole, isolation)
+		if errors.Is(err, replica.ErrBusy) && bytes > 0 { // the next request will find it, as where there is no room in this answer
+			err = q.readPartition(0, false, isolation)
+		}
+		if err != nil {
 			q.setError(codeOf(err))
 			ready = true
 		}

@@ -34,6 +34,7 @@ func table() []row {
 		{replica.ErrOutOfOrderSequence, kerr.OutOfOrderSequenceNumber, nil},
 		{replica.ErrProducerFenced, kerr.InvalidProducerEpoch, nil},
 		{replica.ErrDiskFull, kerr.KafkaStorageError, kerr.CoordinatorNotAvailable}, // there may be room later
+		{replica.ErrBusy, kerr.KafkaStorageError, kerr.CoordinatorNotAvailable},     // it may pass
 		{replica.ErrFaulted, kerr.KafkaStorageError, kerr.NotCoordinator},           // it will not be better here
 		{replica.ErrClosed, kerr.NotLeaderForPartition, kerr.NotCoordinator},
 		{coord.ErrLoading, kerr.CoordinatorLoadInProgress, kerr.CoordinatorLoadInProgress},

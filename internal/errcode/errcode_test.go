@@ -22,6 +22,7 @@ func TestCodes(t *testing.T) {
 		{"not the leader", replica.ErrNotLeader, kerr.NotLeaderForPartition, kerr.NotCoordinator},
 		{"too few in sync", replica.ErrNotEnoughReplicas, kerr.NotEnoughReplicas, kerr.CoordinatorNotAvailable},
 		{"a full disk", fmt.Errorf("append: %w", replica.ErrDiskFull), kerr.KafkaStorageError, kerr.CoordinatorNotAvailable},
+		{"a system short of files", fmt.Errorf("append: %w", replica.ErrBusy), kerr.KafkaStorageError, kerr.CoordinatorNotAvailable},
 		{"a broken disk", fmt.Errorf("append: %w", replica.ErrFaulted), kerr.KafkaStorageError, kerr.NotCoordinator},
 		{"a deleted partition", replica.ErrClosed, kerr.NotLeaderForPartition, kerr.NotCoordinator},
 		{"out of range", fmt.Errorf("%w: 7", replica.ErrOffsetOutOfRange), kerr.OffsetOutOfRange, kerr.UnknownServerError},

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -31,9 +32,9 @@ const (
 	maxHeaderBytes    = 64 << 10
 )
 
-// openAdmin listens on addr; health tells why the node cannot do all that it should. The default address gives way to a free port where
-// something else has it: nobody asked for that port.
-func openAdmin(ctx context.Context, addr string, reg *prometheus.Registry, health func() error) (*admin, error) {
+// openAdmin listens on addr, for at most conns connections at a time (0: no bound); health tells why the node cannot do all that it
+// should. The default address gives way to a free port where something else has it: nobody asked for that port.
+func openAdmin(ctx context.Context, addr string, conns int, reg *prometheus.Registry, health func() error) (*admin, error) {
 	if addr == "off" {
 		return nil, nil
 	}
@@ -58,6 +59,9 @@ func openAdmin(ctx context.Context, addr string, reg *prometheus.Registry, healt
 		Handler: a.mux(reg, health), MaxHeaderBytes: maxHeaderBytes,
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
 		BaseContext: func(net.Listener) context.Context { return life },
+	}
+	if conns > 0 {
+		l = &boundedListener{Listener: l, most: int64(conns)}
 	}
 	go func() { a.done <- a.server.Serve(l) }()
 	return a, nil
@@ -105,5 +109,40 @@ func (a *admin) close(ctx context.Context) error {
 	if serve := <-a.done; !errors.Is(serve, http.ErrServerClosed) {
 		err = errors.Join(err, serve)
 	}
+	return err
+}
+
+// boundedListener closes connections beyond a number as soon as they come.
+type boundedListener struct {
+	net.Listener
+
+	most int64
+	open atomic.Int64
+}
+
+func (l *boundedListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		if l.open.Add(1) <= l.most {
+			return &boundedConn{Conn: c, ended: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
+		}
+		l.open.Add(-1)
+		_ = c.Close() // it was not served
+	}
+}
+
+// boundedConn tells its listener when it is closed.
+type boundedConn struct {
+	net.Conn
+
+	ended func()
+}
+
+func (c *boundedConn) Close() error {
+	err := c.Conn.Close()
+	c.ended()
 	return err
 }

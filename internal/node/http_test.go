@@ -2,6 +2,7 @@ package node
 
 import (
 	"io"
+	"net"
 	"net/http"
 	"testing"
 	"time"
@@ -12,7 +13,7 @@ import (
 // TestHTTPClientsCannotStay proves that no client of the HTTP port can hold its
 // connection for ever: not by sending nothing, nor by not reading.
 func TestHTTPClientsCannotStay(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", prometheus.NewRegistry(), func() error { return nil })
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, prometheus.NewRegistry(), func() error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,9 +25,53 @@ func TestHTTPClientsCannotStay(t *testing.T) {
 	}
 }
 
+// TestHTTPConnectionsAreBounded proves that clients of the HTTP port cannot take more
+// descriptors than there are for them, and that one which goes makes room.
+func TestHTTPConnectionsAreBounded(t *testing.T) {
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", 2, prometheus.NewRegistry(), func() error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := a.close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	ask := func() (net.Conn, bool) {
+		c, err := net.Dial("tcp", a.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") // it may be closed already
+		n, _ := c.Read(make([]byte, 1))
+		return c, n == 1
+	}
+	first, ok := ask()
+	_, also := ask()
+	if !ok || !also {
+		t.Fatal("the first two were not served")
+	}
+	if _, ok := ask(); ok {
+		t.Error("a third connection was served")
+	}
+	_ = first.Close()
+	for until := time.Now().Add(patience); ; {
+		if _, ok := ask(); ok {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatal("a connection that ended made no room")
+		}
+	}
+}
+
 // TestProfileEndsWithTheNode proves that a profile under way does not hold up a stop.
 func TestProfileEndsWithTheNode(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", prometheus.NewRegistry(), func() error { return nil })
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, prometheus.NewRegistry(), func() error { return nil })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,8 @@ import (
 type gauges struct {
 	n *Node
 
-	conns, accepted, turned, refused, panics  *prometheus.Desc
+	conns, connsMost, accepted, turned        *prometheus.Desc
+	refused, panics                           *prometheus.Desc
 	bytesIn, bytesOut, requestMemory          *prometheus.Desc
 	workLimit, workUsed, workWaiting          *prometheus.Desc
 	requests                                  *prometheus.Desc
@@ -38,8 +39,9 @@ func newGauges(n *Node) *gauges {
 	return &gauges{
 		n:               n,
 		conns:           desc("connections", "Client connections open now."),
+		connsMost:       desc("connections_limit", "Client connections that may be open: the least of max.connections and what the limit of open files allows; 0: no limit."),
 		accepted:        desc("connections_accepted_total", "Client connections accepted."),
-		turned:          desc("connections_refused_total", "Client connections turned away by max.connections and its like."),
+		turned:          desc("connections_refused_total", "Client connections turned away by max.connections and its like, or for want of file descriptors."),
 		refused:         desc("frames_refused_total", "Frames that were malformed or too large; each ended its connection."),
 		panics:          desc("handler_panics_total", "Requests that met a bug; each ended its connection."),
 		bytesIn:         desc("network_received_bytes_total", "Bytes received from clients."),
@@ -79,6 +81,7 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	count, now := prometheus.CounterValue, prometheus.GaugeValue
 	w := g.n.wire.Stats()
 	value(g.conns, now, w.Conns.Load())
+	value(g.connsMost, now, int64(g.n.wire.MaxConns()))
 	value(g.accepted, count, w.Accepted.Load())
 	value(g.turned, count, w.Turned.Load())
 	value(g.refused, count, w.Refused.Load())

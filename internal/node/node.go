@@ -44,6 +44,8 @@ type Node struct {
 	id      identity
 	static  *config.Static
 
+	descriptors descriptors // who may have how many
+
 	incarnation meta.UUID // of this start
 
 	ctx    context.Context //nolint:containedctx // the node's own life: handlers that wait do so under it
@@ -97,6 +99,9 @@ func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, 
 // start is the order in which a node comes up: first what may be refused, then
 // what is durable, then what serves. Stop is the list backwards.
 func (n *Node) start(ctx context.Context) error {
+	if err := n.planDescriptors(); err != nil {
+		return err
+	}
 	dir, err := filepath.Abs(n.cfg.Data)
 	if err != nil {
 		return fmt.Errorf("%w %s: %w", ErrDirectory, n.cfg.Data, err)
@@ -129,7 +134,7 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.activate(ctx, epoch); err != nil {
 		return err
 	}
-	if n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.registry(), n.health); err != nil {
+	if n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.descriptors.http, n.registry(), n.health); err != nil {
 		return err
 	}
 	for _, l := range n.listeners {

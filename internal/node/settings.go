@@ -21,6 +21,7 @@ func (n *Node) storageConfig() storage.Config {
 	c := storage.Config{
 		FS: n.fs, Dir: path.Clean(n.cfg.Data), Logger: n.loggers.logger("storage"), BootID: n.boot,
 		Work:           n.work,
+		OpenFiles:      n.descriptors.logs,
 		RetentionEvery: s.RetentionCheckInterval,
 		Journal:        s.JournalBytes, Scrub: s.ScrubRate,
 	}
@@ -36,6 +37,7 @@ func (n *Node) wireConfig() wire.Config {
 		Logger:        n.loggers.logger("wire"),
 		MaxFrame:      s.MaxRequestBytes,
 		Limits:        n.limits(),
+		MaxConns:      n.descriptors.connections,
 		IdleTimeout:   s.MaxIdle,
 		RequestMemory: n.sizes.requests,
 		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,

@@ -30,6 +30,8 @@ var (
 	ErrProducerFenced = storage.ErrProducerFenced
 	// ErrDiskFull is returned for an append that finds no room; nothing was stored.
 	ErrDiskFull = storage.ErrDiskFull
+	// ErrBusy is returned where the system lacks files or memory for a moment; nothing was stored.
+	ErrBusy = storage.ErrBusy
 	// ErrFaulted is returned by a partition whose log met damage or a failed sync: it can only be read.
 	ErrFaulted = storage.ErrFaulted
 	// ErrClosed is returned where the partition was deleted, or its node stops.

@@ -65,7 +65,7 @@ func classify(err error) failure {
 		return gone
 	case errors.Is(err, vfs.ErrNoSpace), errors.Is(err, ErrDiskFull):
 		return full
-	case errors.Is(err, ErrBusy), errors.Is(err, vfs.ErrNoHandles),
+	case errors.Is(err, ErrBusy), errors.Is(err, segment.ErrManyReaders), errors.Is(err, vfs.ErrNoHandles),
 		errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.EINTR):
 		return transient
 	default:

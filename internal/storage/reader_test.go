@@ -116,3 +116,81 @@ func TestReaderOfOldRecordsNeedsNoIndex(t *testing.T) {
 		}
 	}
 }
+
+// TestReadersLeaveFilesForAppends proves that readers which do not let go of their chunks
+// keep no more files open than they may, that appends find files all the same, and that
+// the same read succeeds when others have let go.
+func TestReadersLeaveFilesForAppends(t *testing.T) {
+	fs := &countingFS{FS: vfs.NewMem()}
+	cfg := testConfig(fs, "data")
+	cfg.OpenFiles = 8
+	s := openStore(t, cfg)
+	const logs = 20
+	read := func(n int) (*Chunk, error) { return testLog(s, n, testOptions()).Read(0, 1, 1<<20) }
+	for n := range logs {
+		mustAppend(t, testLog(s, n, testOptions()), batch(t, 0, 1, 100))
+	}
+	s.Commit()
+	before := fs.open.Load()
+	var held []*Chunk
+	for n := range logs {
+		c, err := read(n)
+		switch {
+		case err == nil:
+			held = append(held, c)
+		case !errors.Is(err, ErrBusy):
+			t.Errorf("log %d: %v", n, err)
+		}
+	}
+	if len(held) != 6 {
+		t.Errorf("readers hold %d files of 8", len(held))
+	}
+	c, err := read(0) // a file that is open for a chunk serves others as well
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Release()
+	for n := range logs {
+		mustAppend(t, testLog(s, n, testOptions()), batch(t, 1, 1, 100))
+	}
+	if more := fs.open.Load() - before; more > 1 {
+		t.Errorf("%d files more are open than before", more)
+	}
+	for _, c := range held {
+		c.Release()
+	}
+	for n := range logs {
+		c, err := read(n)
+		if err != nil {
+			t.Fatalf("nobody holds anything, but log %d: %v", n, err)
+		}
+		c.Release()
+	}
+}
+
+// countingFS counts the files that are open.
+type countingFS struct {
+	vfs.FS
+
+	open atomic.Int64
+}
+
+func (c *countingFS) Open(name string, mode vfs.Mode) (vfs.File, error) {
+	f, err := c.FS.Open(name, mode)
+	if err != nil {
+		return nil, err
+	}
+	c.open.Add(1)
+	return &countedFile{f, &c.open}, nil
+}
+
+type countedFile struct {
+	vfs.File
+
+	open *atomic.Int64
+}
+
+func (f *countedFile) Close() error {
+	f.open.Add(-1)
+	return f.File.Close()
+}

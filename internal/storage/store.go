@@ -38,7 +38,8 @@ type Config struct {
 
 	Work *budget.Budget // on which look-ups into batches draw; nil: no bounds
 
-	// OpenFiles is how many segment files are kept open; 1,024.
+	// OpenFiles is how many segment files are kept open; 1,024. Chunks that were not released
+	// keep at most three quarters of them open; beyond that Read returns ErrBusy.
 	OpenFiles int
 	// Metadata is the index up to which the cluster's metadata are known at the start. A
 	// directory that was used with later metadata is refused; 0: it is not compared.

@@ -5,12 +5,23 @@ package vfs
 import (
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
 func openFile(name string, flag int) (*os.File, error) { return os.OpenFile(name, flag, 0o640) }
+
+// OpenFileLimit is how many files this process may have open; ok is false where the system
+// has no limit, or does not tell.
+func OpenFileLimit() (n int, ok bool) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil || limit.Cur > math.MaxInt32 {
+		return 0, false
+	}
+	return int(limit.Cur), true
+}
 
 func noSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 

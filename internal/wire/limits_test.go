@@ -203,6 +203,40 @@ func TestMaxConns(t *testing.T) {
 	}
 }
 
+// TestConnectionsHaveDescriptors proves that connections for which there is no file descriptor
+// are closed, with one line for all of them that says what to raise; that one which ends
+// makes room; and that max.connections may only be less.
+func TestConnectionsHaveDescriptors(t *testing.T) {
+	var log logLines
+	s, addr := start(t, Config{Logger: log.logger(), MaxConns: 2}, &funcs{serve: echo})
+	try := func() *client {
+		c := dial(t, addr)
+		c.send(frame(0, 0, 1, ""))
+		return c
+	}
+	first, second := try(), try()
+	first.receive()
+	second.receive()
+	for range 20 {
+		dial(t, addr).gone()
+	}
+	if n := s.Stats().Turned.Load(); n != 20 {
+		t.Errorf("%d are counted, 20 were turned away", n)
+	}
+	if n := strings.Count(log.String(), "LimitNOFILE"); n != 1 {
+		t.Errorf("%d lines say what to raise, want 1: %s", n, log.String())
+	}
+	first.Close()
+	eventually(t, "the first is gone", func() bool { return s.Stats().Conns.Load() == 1 })
+	try().receive()
+	for _, tc := range []struct{ limit, want int }{{0, 2}, {1, 1}, {3, 2}} {
+		s.SetLimits(Limits{Conns: tc.limit})
+		if got := s.MaxConns(); got != tc.want {
+			t.Errorf("with max.connections=%d there may be %d, want %d", tc.limit, got, tc.want)
+		}
+	}
+}
+
 // TestStats proves that the counters tell what happened.
 func TestStats(t *testing.T) {
 	s, addr := start(t, Config{}, &funcs{serve: echo})

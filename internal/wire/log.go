@@ -10,26 +10,35 @@ import (
 // bad clients must not become a flood of lines.
 const logBurst = 10
 
-// lineLimit bounds the number of lines a second.
+// scarcityPause is the time between two lines that say that file descriptors are short.
+const scarcityPause = 10 * time.Second
+
+// lineLimit bounds the number of lines in a period. Safe for concurrent use.
 type lineLimit struct {
-	log *slog.Logger
+	log    *slog.Logger
+	burst  int
+	period time.Duration
 
 	mu      sync.Mutex // guards the fields below
-	second  int64
+	began   time.Time  // the period of the last line
 	lines   int
 	dropped int
+}
+
+func newLineLimit(log *slog.Logger, burst int, period time.Duration) *lineLimit {
+	return &lineLimit{log: log, burst: burst, period: period}
 }
 
 // nextLine returns the logger for one more line, which says how many were dropped
 // before it; nil when this one is to be dropped too.
 func (l *lineLimit) nextLine() *slog.Logger {
-	now := time.Now().Unix()
+	now := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if now != l.second {
-		l.second, l.lines = now, 0
+	if now.Sub(l.began) >= l.period {
+		l.began, l.lines = now, 0
 	}
-	if l.lines++; l.lines > logBurst {
+	if l.lines++; l.lines > l.burst {
 		l.dropped++
 		return nil
 	}

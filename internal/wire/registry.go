@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"errors"
 	"fmt"
 	"iter"
 	"net"
@@ -21,8 +22,23 @@ type registry struct {
 	awake     *Conn      // a ring of the connections that have a goroutine
 	suspended *Conn      // a ring of those that have none
 	count     int        // of both
+	most      int        // connections for which there are file descriptors; 0: no bound
 	limits    Limits
 	perIP     map[netip.Addr]int // connections by address; nil without a limit
+}
+
+// errNoDescriptors is why a connection is turned away where the file descriptors that are
+// meant for connections are in use.
+var errNoDescriptors = errors.New("as many as the limit of open files")
+
+// bound is how many connections there may be; 0: there is no bound.
+func (g *registry) bound() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.most <= 0 || g.limits.Conns > 0 && g.limits.Conns < g.most {
+		return g.limits.Conns
+	}
+	return g.most
 }
 
 // setLimits bounds the connections that are entered from now on.
@@ -46,6 +62,9 @@ func (g *registry) enter(c *Conn) error {
 	ip := remoteIP(c.nc)
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.most > 0 && g.count >= g.most {
+		return fmt.Errorf("there are %d connections, %w (ulimit -n, or LimitNOFILE= in a systemd unit) allows: raise it", g.count, errNoDescriptors)
+	}
 	if g.limits.Conns > 0 && g.count >= g.limits.Conns {
 		return fmt.Errorf("there are %d connections, as many as max.connections allows", g.count)
 	}

@@ -26,8 +26,12 @@ type Server struct {
 	buffers *bufferPool
 	shared  outputShared
 	stats   Stats
-	lines   lineLimit
-	conns   registry
+	lines   *lineLimit
+
+	// scarcity are the lines about connections for which there is no file descriptor: that
+	// goes on for as long as the limit is what it is.
+	scarcity *lineLimit
+	conns    registry
 
 	sweeps   atomic.Uint32 // so far
 	stopping chan struct{} // closed by Shutdown
@@ -49,11 +53,13 @@ func NewServer(cfg Config, h Handler) *Server {
 		handler:   h,
 		guard:     newGuard(),
 		buffers:   newBufferPool(cfg.RequestMemory, cfg.MaxFrame),
-		lines:     lineLimit{log: cfg.Logger},
+		lines:     newLineLimit(cfg.Logger, logBurst, time.Second),
+		scarcity:  newLineLimit(cfg.Logger, 1, scarcityPause),
 		stopping:  make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 	}
 	s.conns.setLimits(cfg.Limits)
+	s.conns.most = cfg.MaxConns // nobody else knows the server yet
 	s.stats.buffers = s.buffers
 	s.shared.buffers, s.shared.sent, s.shared.maxParked = s.buffers, &s.stats.BytesOut, cfg.MaxParked
 	return s
@@ -61,6 +67,9 @@ func NewServer(cfg Config, h Handler) *Server {
 
 // SetLimits bounds the connections that are accepted from now on.
 func (s *Server) SetLimits(l Limits) { s.conns.setLimits(l) }
+
+// MaxConns is how many connections there may be now; 0: there is no bound.
+func (s *Server) MaxConns() int { return s.conns.bound() }
 
 // Stats returns the server's counters.
 func (s *Server) Stats() *Stats { return &s.stats }
@@ -204,7 +213,11 @@ func (s *Server) admitConn(nc net.Conn, l *Listener) *Conn {
 		_ = nc.Close() // it was not served
 		if !errors.Is(err, errShutdown) {
 			s.stats.Turned.Add(1)
-			if log := s.lines.nextLine(); log != nil {
+			lines := s.lines
+			if errors.Is(err, errNoDescriptors) {
+				lines = s.scarcity
+			}
+			if log := lines.nextLine(); log != nil {
 				log.Warn("connection turned away", "client", nc.RemoteAddr(), "reason", err)
 			}
 		}

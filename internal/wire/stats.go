@@ -10,7 +10,7 @@ const countedKeys = 128
 type Stats struct {
 	Conns    atomic.Int64 // open now
 	Accepted atomic.Int64 // connections
-	Turned   atomic.Int64 // connections turned away by the limits
+	Turned   atomic.Int64 // connections turned away by the limits, or for want of file descriptors
 	BytesIn  atomic.Int64
 	BytesOut atomic.Int64
 	Refused  atomic.Int64 // frames that were malformed or too large

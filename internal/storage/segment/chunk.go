@@ -9,14 +9,14 @@ import (
 
 // Chunk is a stretch of a segment's file, which it keeps open until Release.
 type Chunk struct {
-	h   *handle
+	h   *handle // pinned
 	pos int64
 	n   int
 }
 
 var chunks = sync.Pool{New: func() any { return new(Chunk) }}
 
-// chunkOf makes the chunk from pos to end. It takes over the caller's use of h.
+// chunkOf makes the chunk from pos to end. It takes over the caller's use of h, which is pinned.
 func chunkOf(h *handle, pos, end int64) *Chunk {
 	c, _ := chunks.Get().(*Chunk)
 	c.h, c.pos, c.n = h, pos, int(end-pos)
@@ -53,6 +53,7 @@ func (c *Chunk) Fd() (fd uintptr, pos int64, ok bool) {
 
 // Release gives the chunk back; it must not be used any more.
 func (c *Chunk) Release() {
+	c.h.seg.files.unpin(c.h)
 	c.h.release()
 	*c = Chunk{}
 	chunks.Put(c)

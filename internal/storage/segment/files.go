@@ -14,11 +14,13 @@ import (
 // old records will go on (cursors).
 type Files struct {
 	fs    vfs.FS
-	limit int
+	limit int // of files that are open at a time
 	log   *slog.Logger
 	sync  func(vfs.File) error
 
 	cursors cursors
+
+	pinned atomic.Int64 // files with chunks
 
 	mu   sync.Mutex
 	kept []*handle // guarded by mu
@@ -31,13 +33,41 @@ func NewFiles(fs vfs.FS, limit int, log *slog.Logger, syncFile func(vfs.File) er
 	return &Files{fs: fs, limit: limit, log: log, sync: syncFile}
 }
 
+// ErrManyReaders is returned for a read where as many files as may be are open for chunks
+// that were not released yet.
+var ErrManyReaders = errors.New("as many segment files as readers may have are open for them")
+
+// forReaders is how many of n open files chunks may keep open. The rest is for appends: a
+// client that does not read its answers cannot take those.
+func forReaders(n int) int64 { return int64(max(n/4*3, 1)) }
+
+// pin keeps a file open for one more chunk; it returns false where it would be one more
+// file than chunks may keep open.
+func (f *Files) pin(h *handle) bool {
+	if h.chunks.Add(1) > 1 || f.pinned.Add(1) <= forReaders(f.limit) {
+		return true
+	}
+	f.unpin(h)
+	return false
+}
+
+// unpin takes a chunk away.
+func (f *Files) unpin(h *handle) {
+	if h.chunks.Add(-1) == 0 {
+		f.pinned.Add(-1)
+	}
+}
+
 // handle is an open file and the number of its users. The last one closes it.
 type handle struct {
 	f    vfs.File
 	refs atomic.Int32 // its users, and one for Files, which keeps it open; 0: closed
 	used atomic.Bool  // since Files last looked for one to close
-	at   int          // its place in Files.kept; guarded by Files.mu
-	seg  *Segment
+
+	chunks atomic.Int32 // that keep it open, and are users, too
+
+	at  int // its place in Files.kept; guarded by Files.mu
+	seg *Segment
 }
 
 // acquire adds a user; it returns false where the file was closed meanwhile.

@@ -86,7 +86,8 @@ type span struct {
 // Read finds the batches from the one that holds offset from, or the first one after it,
 // below limit; at most maxBytes of them, but the first one is given whole however long it
 // is. A last batch may be cut short by maxBytes, as in Kafka. nil: the segment has none
-// below limit. The error is ErrTorn where the file is damaged.
+// below limit. The error is ErrTorn where the file is damaged, ErrManyReaders where it may
+// succeed once other readers have got theirs.
 func (g *Segment) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 	most := min(int64(maxBytes), maxSegment) // so that no position overflows
 	sp := g.spanInMemory(from, limit, most)
@@ -109,6 +110,10 @@ func (g *Segment) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) 
 	h, err := g.open()
 	if err != nil {
 		return nil, err
+	}
+	if !g.files.pin(h) {
+		h.release()
+		return nil, ErrManyReaders
 	}
 	return chunkOf(h, sp.pos, to), nil
 }
