@@ -10,9 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/storage"
 )
 
@@ -69,9 +72,17 @@ func TestGuaranteesHaveTheCodesNumbers(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Join(strings.Fields(string(b)), " ")
-	want := fmt.Sprintf("after %d seconds or %d MiB", int(storage.PageCacheAge.Seconds()), storage.PageCacheBytes>>20)
-	if !strings.Contains(text, want) {
-		t.Errorf("docs/guarantees.md does not say %q", want)
+	stray, err := strconv.ParseInt(config.Find(config.Broker, "leat.stray.retention.ms").Default, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		fmt.Sprintf("after %d seconds or %d MiB", int(storage.PageCacheAge.Seconds()), storage.PageCacheBytes>>20),
+		fmt.Sprintf("`leat.stray.retention.ms`: %d days unless set", config.Millis(stray)/(24*time.Hour)),
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("docs/guarantees.md does not say %q", want)
+		}
 	}
 }
 

@@ -29,6 +29,9 @@ type Server struct {
 	JournalBytes int64
 	ScrubRate    int64 // bytes a second; 0: none
 
+	// StrayRetention is how long directories of unknown topics are kept; -1: for ever.
+	StrayRetention time.Duration
+
 	// Topics.
 	AutoCreateTopics  bool
 	DeleteTopics      bool // delete.topic.enable
@@ -82,6 +85,8 @@ func (v View) Server() Server {
 
 		JournalBytes: r.int("leat.journal.bytes"),
 		ScrubRate:    r.int("leat.scrub.bytes.per.second"),
+
+		StrayRetention: r.millis("leat.stray.retention.ms"),
 
 		AutoCreateTopics:  r.bool("auto.create.topics.enable"),
 		DeleteTopics:      r.bool("delete.topic.enable"),

@@ -18,6 +18,10 @@ var leatConfigs = []Def{
 		Doc: "How fast, once a day, everything at rest is read to find damage; an eighth of that while records come in, 0 means never.",
 	},
 	{
+		Name: "leat.stray.retention.ms", Type: Long, Default: "604800000", check: strayRetention,
+		Doc: "How long a directory is kept that was set aside since the cluster's metadata do not know its topic; -1 keeps it for ever.",
+	},
+	{
 		Name: "leat.tcp.congestion.control", Type: String, check: congestion,
 		Doc: "The TCP congestion control of connections from other machines, such as cubic or bbr; empty leaves the system's. Linux only.",
 	},
@@ -30,6 +34,15 @@ var leatConfigs = []Def{
 		Doc: "How much memory requests may take beyond their own bytes: to decompress and compress, to be decoded, and for answers; work that does not fit waits its turn, and work that never could is refused. " +
 			"0 takes a sixth of the memory that the process may use, at least 32 MiB and at most 64 MiB and 16 MiB for each processor.",
 	},
+}
+
+// strayRetention allows -1, and times from a minute on: long enough to see the line that says
+// what was set aside.
+func strayRetention(v value) string {
+	if v.n == -1 {
+		return ""
+	}
+	return atLeast(60_000)(v)
 }
 
 // zeroOr allows 0 and everything from a bound on.

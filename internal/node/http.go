@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -32,9 +33,9 @@ const (
 	maxHeaderBytes    = 64 << 10
 )
 
-// openAdmin listens on addr, for at most conns connections at a time (0: no bound); health tells why the node cannot do all that it
-// should. The default address gives way to a free port where something else has it: nobody asked for that port.
-func openAdmin(ctx context.Context, addr string, conns int, reg *prometheus.Registry, health func() error) (*admin, error) {
+// openAdmin listens on addr, for at most conns connections at a time (0: no bound); health tells what the node cannot
+// do. The default address gives way to a free port where something else has it: nobody asked for that port.
+func openAdmin(ctx context.Context, addr string, conns int, reg *prometheus.Registry, health func() health) (*admin, error) {
 	if addr == "off" {
 		return nil, nil
 	}
@@ -67,7 +68,7 @@ func openAdmin(ctx context.Context, addr string, conns int, reg *prometheus.Regi
 	return a, nil
 }
 
-func (a *admin) mux(reg *prometheus.Registry, health func() error) *http.ServeMux {
+func (a *admin) mux(reg *prometheus.Registry, health func() health) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -75,11 +76,14 @@ func (a *admin) mux(reg *prometheus.Registry, health func() error) *http.ServeMu
 			answer(w, http.StatusServiceUnavailable, "starting or stopping")
 			return
 		}
-		if err := health(); err != nil {
-			answer(w, http.StatusServiceUnavailable, err.Error())
-			return
+		switch h := health(); {
+		case h.unready != nil:
+			answer(w, http.StatusServiceUnavailable, h.unready.Error())
+		case len(h.degraded) > 0:
+			answer(w, http.StatusOK, "ready, but degraded:\n- "+strings.Join(h.degraded, "\n- "))
+		default:
+			answer(w, http.StatusOK, "ready")
 		}
-		answer(w, http.StatusOK, "ready")
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	mux.HandleFunc("/debug/pprof/", pprof.Index)

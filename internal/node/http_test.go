@@ -13,7 +13,7 @@ import (
 // TestHTTPClientsCannotStay proves that no client of the HTTP port can hold its
 // connection for ever: not by sending nothing, nor by not reading.
 func TestHTTPClientsCannotStay(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, prometheus.NewRegistry(), func() error { return nil })
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, prometheus.NewRegistry(), func() health { return health{} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func TestHTTPClientsCannotStay(t *testing.T) {
 // TestHTTPConnectionsAreBounded proves that clients of the HTTP port cannot take more
 // descriptors than there are for them, and that one which goes makes room.
 func TestHTTPConnectionsAreBounded(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", 2, prometheus.NewRegistry(), func() error { return nil })
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", 2, prometheus.NewRegistry(), func() health { return health{} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 
 // TestProfileEndsWithTheNode proves that a profile under way does not hold up a stop.
 func TestProfileEndsWithTheNode(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, prometheus.NewRegistry(), func() error { return nil })
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, prometheus.NewRegistry(), func() health { return health{} })
 	if err != nil {
 		t.Fatal(err)
 	}

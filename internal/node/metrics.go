@@ -20,9 +20,10 @@ type gauges struct {
 	requests                                  *prometheus.Desc
 	appendedBytes, appendedRecords, readBytes *prometheus.Desc
 	sessions, topics, partitions              *prometheus.Desc
-	logBytes, faulted, diskFree, diskTotal    *prometheus.Desc
-	metaFaulted, metaFull, metaApplied        *prometheus.Desc
-	aside, damaged, diskFull                  *prometheus.Desc
+	logBytes, faulted, journalDamaged, strays *prometheus.Desc
+	diskFree, diskTotal, diskFull             *prometheus.Desc
+	metaFaulted, metaFull                     *prometheus.Desc
+	metaApplied, metaRemembered               *prometheus.Desc
 }
 
 // registry holds what /metrics shows.
@@ -58,12 +59,13 @@ func newGauges(n *Node) *gauges {
 		topics:          desc("topics", "Topics of the cluster."),
 		partitions:      desc("partitions", "Partitions of the cluster."),
 		logBytes:        desc("log_bytes", "Bytes of the logs on this node that are in use."),
-		faulted:         desc("logs_faulted", "Logs that are read-only after damage or a failed write."),
+		faulted:         desc("logs_faulted", "Logs that are read-only, by reason: damage (some batch is not what it was) or tainted (nobody knows what the disk has of the last bytes).", "reason"),
+		journalDamaged:  desc("journal_damaged", "1 where the journal was damaged at the start (acknowledged records may be missing), or cannot be written any more."),
+		strays:          desc("directories_set_aside", "Directories of partitions that the metadata do not know; each is removed when leat.stray.retention.ms is over."),
 		metaFaulted:     desc("metadata_log_faulted", "1 after a failed write of the metadata log: metadata is read-only until a restart."),
 		metaFull:        desc("metadata_log_full", "1 while the metadata log has no room: changes of metadata are refused."),
 		metaApplied:     desc("metadata_applied_index", "Index of the last entry of the metadata log that this node has applied."),
-		aside:           desc("directories_set_aside", "Directories of partitions that the metadata do not know; each is removed a week after it was set aside."),
-		damaged:         desc("journal_damaged", "1 where the journal was damaged at the start (acknowledged records may be missing), or cannot be written any more."),
+		metaRemembered:  desc("metadata_remembered_index", "Index of the metadata log up to which, by the newest checkpoint, the logs on this node followed it: a start with less is refused."),
 		diskFull:        desc("disk_full", "1 while records are refused because the disk is full."),
 		diskFree:        desc("disk_free_bytes", "Bytes free where the data directory is."),
 		diskTotal:       desc("disk_total_bytes", "Size of the file system of the data directory."),
@@ -107,23 +109,32 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	value(g.metaFaulted, now, oneIf(q.State == quorum.Faulted))
 	value(g.metaFull, now, oneIf(q.State == quorum.Full))
 	value(g.metaApplied, now, int64(q.Applied))
+	value(g.metaRemembered, now, int64(g.n.store.RememberedMetadata()))
 	img := g.n.image.Load()
 	value(g.topics, now, int64(img.NumTopics()))
 	value(g.partitions, now, int64(img.NumPartitions()))
 	usage := g.n.set.Usage()
 	value(g.logBytes, now, usage.Bytes)
-	var faulted int64
-	for p := range g.n.set.Partitions() {
-		if p.Fault() != nil {
-			faulted++
-		}
-	}
-	value(g.faulted, now, faulted)
-	value(g.aside, now, int64(g.n.store.Strays()))
-	value(g.damaged, now, oneIf(g.n.store.Damage() != nil))
-	value(g.diskFull, now, oneIf(g.n.store.IsFull()))
+	g.collectFaults(value)
 	value(g.diskFree, now, usage.Free)
 	value(g.diskTotal, now, usage.Total)
+}
+
+// collectFaults reads the figures of what is wrong with the disk.
+func (g *gauges) collectFaults(value func(d *prometheus.Desc, kind prometheus.ValueType, v int64, labels ...string)) {
+	var damaged, tainted int64
+	for _, f := range g.n.store.Faults() {
+		if f.Damage {
+			damaged++
+		} else {
+			tainted++
+		}
+	}
+	value(g.faulted, prometheus.GaugeValue, damaged, "damage")
+	value(g.faulted, prometheus.GaugeValue, tainted, "tainted")
+	value(g.journalDamaged, prometheus.GaugeValue, oneIf(g.n.store.Damage() != nil))
+	value(g.strays, prometheus.GaugeValue, int64(g.n.store.Strays()))
+	value(g.diskFull, prometheus.GaugeValue, oneIf(g.n.store.IsFull()))
 }
 
 func oneIf(is bool) int64 {
@@ -131,16 +142,4 @@ func oneIf(is bool) int64 {
 		return 1
 	}
 	return 0
-}
-
-// health tells why the node cannot do all that it should; nil: it can.
-func (n *Node) health() error {
-	switch n.quorum.Status().State {
-	case quorum.Faulted:
-		return quorum.ErrFaulted
-	case quorum.Ended:
-		return n.quorum.Err()
-	default:
-		return nil
-	}
 }

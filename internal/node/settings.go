@@ -23,6 +23,7 @@ func (n *Node) storageConfig() storage.Config {
 		Work:           n.work,
 		OpenFiles:      n.descriptors.logs,
 		RetentionEvery: s.RetentionCheckInterval,
+		StrayRetention: s.StrayRetention,
 		Journal:        s.JournalBytes, Scrub: s.ScrubRate,
 	}
 	if c.Scrub == 0 {

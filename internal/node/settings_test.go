@@ -3,6 +3,7 @@ package node
 import (
 	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
@@ -40,9 +41,18 @@ func TestOwnSettings(t *testing.T) {
 		"leat.journal.bytes": "134217728", "leat.scrub.bytes.per.second": "0", "leat.group.memory.bytes": "2097152",
 		"leat.tcp.congestion.control": "cubic", "leat.tcp.congestion.control.local": "",
 	}, 128<<20, -1, 2<<20, "cubic", "")
+	for value, want := range map[string]time.Duration{"": 7 * 24 * time.Hour, "60000": time.Minute, "-1": -1} {
+		settings := map[string]string{}
+		if value != "" {
+			settings["leat.stray.retention.ms"] = value
+		}
+		if got := with(settings).storageConfig().StrayRetention; got != want {
+			t.Errorf("leat.stray.retention.ms=%s: %v, want %v", value, got, want)
+		}
+	}
 	for name, value := range map[string]string{
 		"leat.journal.bytes": "1000", "leat.scrub.bytes.per.second": "-1", "leat.group.memory.bytes": "1",
-		"leat.tcp.congestion.control": "not a name",
+		"leat.tcp.congestion.control": "not a name", "leat.stray.retention.ms": "0",
 	} {
 		if err := config.Validate(config.Broker, name, value); err == nil {
 			t.Errorf("%s=%s is taken", name, value)

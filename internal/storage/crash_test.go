@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -168,7 +167,7 @@ func canFail(op vfs.Op, path string, err error) bool {
 	switch {
 	case strings.HasSuffix(path, noteFile): // it is open, and its blocks are there
 		return false
-	case errors.Is(err, syscall.EMFILE):
+	case errors.Is(err, vfs.ErrNoHandles):
 		return op == vfs.OpOpen || op == vfs.OpSyncDir
 	case errors.Is(err, vfs.ErrNoSpace):
 		return op != vfs.OpTruncate && op != vfs.OpRemove && op != vfs.OpSyncDir
@@ -854,11 +853,11 @@ func (w *world) makeSick() {
 	w.sick = true
 	w.failIn, w.failFor = 1+w.rng.IntN(100), 1
 	w.failErr = [...]error{
-		errBadDisk, vfs.ErrNoSpace, syscall.EMFILE,
+		errBadDisk, vfs.ErrNoSpace, vfs.ErrNoHandles,
 		&vfs.ShortWriteError{N: w.rng.Int64N(1000), Err: vfs.ErrNoSpace},
 		&vfs.ShortWriteError{N: w.rng.Int64N(1000), Err: errBadDisk},
 	}[w.rng.IntN(5)]
-	if errors.Is(w.failErr, syscall.EMFILE) || errors.Is(w.failErr, vfs.ErrNoSpace) {
+	if errors.Is(w.failErr, vfs.ErrNoHandles) || errors.Is(w.failErr, vfs.ErrNoSpace) {
 		w.failFor = 1 + w.rng.IntN(5)
 	}
 }

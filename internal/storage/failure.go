@@ -269,6 +269,25 @@ func (h *health) isTainted() bool {
 	return f != nil && !f.damage
 }
 
+// LogFault says why a log is read-only.
+type LogFault struct {
+	Log    string // its topic and partition, as its directory is named
+	Damage bool   // some batch is not what it was; else nobody knows what the disk has of its last bytes
+	Err    error
+}
+
+// Faults lists the logs that are known to be read-only: damage shows when a log is used.
+func (s *Store) Faults() (found []LogFault) {
+	for _, l := range s.all() {
+		if f := l.fault.Load(); f != nil {
+			found = append(found, LogFault{l.name, f.damage, f.err})
+		} else if err := s.faults.get(l.id); err != nil { // it was not opened yet
+			found = append(found, LogFault{l.name, false, err})
+		}
+	}
+	return found
+}
+
 // Fault is why the log is read-only; nil where it is not.
 func (h *health) Fault() error {
 	if f := h.fault.Load(); f != nil {

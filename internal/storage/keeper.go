@@ -458,6 +458,7 @@ func (k *keeper) save(at checkpoint.Mark) error {
 	if err := k.checkpoint.Save(&sheet); err != nil {
 		return fmt.Errorf("writing the checkpoint file: %w", err)
 	}
+	s.remembered.Store(sheet.Metadata)
 	// The file before this one may be needed, should this one rot: so the rounds that may go
 	// are those that came before that one.
 	s.journal.Recycle(min(k.previous.Round, at.Round))

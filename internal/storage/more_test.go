@@ -205,6 +205,9 @@ func TestFullDisk(t *testing.T) {
 	for range 3 { // refused though bytes are free, as by a quota
 		s.noteRefusal(vfs.ErrNoSpace)
 	}
+	if !s.IsFull() {
+		t.Error("writes find no room, and it does not count as full")
+	}
 	if got := strings.Count(said.String(), "the disk is full"); got != 1 {
 		t.Errorf("the operator was told %d times:\n%s", got, said.String())
 	}

@@ -168,7 +168,7 @@ func TestReadersLeaveFilesForAppends(t *testing.T) {
 	}
 }
 
-// countingFS counts the files that are open.
+// countingFS counts the segment files that are open.
 type countingFS struct {
 	vfs.FS
 
@@ -177,8 +177,8 @@ type countingFS struct {
 
 func (c *countingFS) Open(name string, mode vfs.Mode) (vfs.File, error) {
 	f, err := c.FS.Open(name, mode)
-	if err != nil {
-		return nil, err
+	if err != nil || !strings.HasSuffix(name, segment.LogSuffix) {
+		return f, err
 	}
 	c.open.Add(1)
 	return &countedFile{f, &c.open}, nil

@@ -98,6 +98,7 @@ func (s *Store) recover() error {
 		return s.begin(base)
 	}
 	s.metadata.Store(hot.Metadata)
+	s.remembered.Store(hot.Metadata)
 	if s.journal, err = journal.Open(s.journalConfig(hot.Journal)); err != nil {
 		return err
 	}

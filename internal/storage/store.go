@@ -106,9 +106,10 @@ type Store struct {
 	journal *journal.Journal
 	keeper  keeper
 
-	opened   time.Time     // when the store was
-	metadata atomic.Uint64 // see NoteMetadata
-	damaged  atomic.Bool   // the journal lost rounds that were acknowledged
+	opened     time.Time     // when the store was
+	metadata   atomic.Uint64 // see NoteMetadata
+	remembered atomic.Uint64 // of metadata, what the newest checkpoint has
+	damaged    atomic.Bool   // the journal lost rounds that were acknowledged
 
 	journalLost atomic.Bool // the operator was told that the journal cannot be written
 
@@ -146,6 +147,7 @@ func open(cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, fs: cfg.FS, log: cfg.Logger, logs: map[LogID]*Log{}, quit: make(chan struct{}), opened: time.Now()}
 	s.syncs.s = s
 	s.files = segment.NewFiles(cfg.FS, cfg.OpenFiles, cfg.Logger, s.syncs.file)
+	s.files.BoundReaders(max(cfg.OpenFiles*3/4, 1))
 	s.dirs.init(s)
 	s.commit.init(s)
 	s.keeper.init(s)
@@ -214,6 +216,10 @@ func (s *Store) NoteMetadata(index uint64) {
 		}
 	}
 }
+
+// RememberedMetadata is the index up to which, by the newest checkpoint, this store followed
+// the cluster's metadata: a start with older ones is refused.
+func (s *Store) RememberedMetadata() uint64 { return s.remembered.Load() }
 
 // Damage is why the store may lack acknowledged records without knowing of which logs; nil:
 // it does not.

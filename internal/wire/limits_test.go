@@ -220,9 +220,7 @@ func TestConnectionsHaveDescriptors(t *testing.T) {
 	for range 20 {
 		dial(t, addr).gone()
 	}
-	if n := s.Stats().Turned.Load(); n != 20 {
-		t.Errorf("%d are counted, 20 were turned away", n)
-	}
+	eventually(t, "all are counted", func() bool { return s.Stats().Turned.Load() == 20 })
 	if n := strings.Count(log.String(), "LimitNOFILE"); n != 1 {
 		t.Errorf("%d lines say what to raise, want 1: %s", n, log.String())
 	}

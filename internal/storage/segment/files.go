@@ -20,7 +20,8 @@ type Files struct {
 
 	cursors cursors
 
-	pinned atomic.Int64 // files with chunks
+	forReaders int64        // files that chunks may keep open; 0: no bound
+	pinned     atomic.Int64 // files with chunks
 
 	mu   sync.Mutex
 	kept []*handle // guarded by mu
@@ -37,14 +38,14 @@ func NewFiles(fs vfs.FS, limit int, log *slog.Logger, syncFile func(vfs.File) er
 // that were not released yet.
 var ErrManyReaders = errors.New("as many segment files as readers may have are open for them")
 
-// forReaders is how many of n open files chunks may keep open. The rest is for appends: a
-// client that does not read its answers cannot take those.
-func forReaders(n int) int64 { return int64(max(n/4*3, 1)) }
+// BoundReaders bounds how many files chunks may keep open: a client that does not take its
+// answers must leave some for appends. It is to be called before any file is open.
+func (f *Files) BoundReaders(n int) { f.forReaders = int64(n) }
 
 // pin keeps a file open for one more chunk; it returns false where it would be one more
 // file than chunks may keep open.
 func (f *Files) pin(h *handle) bool {
-	if h.chunks.Add(1) > 1 || f.pinned.Add(1) <= forReaders(f.limit) {
+	if h.chunks.Add(1) > 1 || f.pinned.Add(1) <= f.forReaders || f.forReaders <= 0 {
 		return true
 	}
 	f.unpin(h)

@@ -42,6 +42,7 @@ const (
 	lookEvery = 64 << 20               // bytes appended until the file system is asked again
 	lookPause = 100 * time.Millisecond // between two looks while it is full
 	tellPause = time.Minute            // between two times that the operator is told: a quota or missing inodes refuse where bytes are free
+	stayFull  = 2 * time.Second        // after a refusal, even where bytes are free: a quota or missing inodes show for as long as somebody appends
 	roomAgain = 16 << 20               // free beyond the reserve, or as much as that: then there is room again
 )
 
@@ -119,8 +120,15 @@ func (s *Space) NoteRefusal() {
 	s.tell()
 }
 
-// IsFull tells whether appends are refused.
+// IsFull tells whether appends are refused. Room that was made while nobody appends is found
+// here.
 func (s *Space) IsFull() bool {
+	s.mu.Lock()
+	again := s.full && time.Since(s.looked) >= stayFull
+	s.mu.Unlock()
+	if again {
+		s.Look()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.full

@@ -1,0 +1,63 @@
+package node
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/storage"
+)
+
+// health is what a node cannot do. A node that is not ready is of no use to any client, and
+// an orchestrator should send it none. One that is degraded serves what it can, often reads
+// and deletions, which is what its operator needs then: it must neither lose its clients nor
+// be started again and again for that.
+type health struct {
+	unready  error    // nil: it is ready
+	degraded []string // sentences for the operator
+}
+
+// maxFaultsNamed is how many logs with a fault /readyz names.
+const maxFaultsNamed = 10
+
+// health tells what the node cannot do.
+func (n *Node) health() (h health) {
+	degraded := func(format string, args ...any) { h.degraded = append(h.degraded, fmt.Sprintf(format, args...)) }
+	switch n.quorum.Status().State {
+	case quorum.Faulted:
+		h.unready = quorum.ErrFaulted
+	case quorum.Ended:
+		h.unready = n.quorum.Err()
+	case quorum.Full:
+		degraded("the metadata log has no room: topics and configs cannot be changed until there is room on the disk")
+	default:
+	}
+	if n.store.IsFull() {
+		degraded("the disk is full: records are refused until there is room; free some space or delete topics")
+	}
+	if faults := n.store.Faults(); len(faults) > 0 {
+		degraded("%d logs are read-only: %s", len(faults), describeFaults(faults))
+	}
+	if err := n.store.Damage(); err != nil {
+		degraded("%v", err)
+	}
+	if strays := n.store.Strays(); strays > 0 {
+		degraded("%d directories of topics that the metadata do not know were set aside; their names end with -stray", strays)
+	}
+	return h
+}
+
+func describeFaults(faults []storage.LogFault) string {
+	var b strings.Builder
+	for i, f := range faults {
+		switch {
+		case i == maxFaultsNamed:
+			fmt.Fprintf(&b, "; and %d more", len(faults)-i)
+			return b.String()
+		case i > 0:
+			b.WriteString("; ")
+		}
+		fmt.Fprintf(&b, "%s (%v)", f.Log, f.Err)
+	}
+	return b.String()
+}
