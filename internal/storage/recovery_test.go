@@ -1,0 +1,464 @@
+package storage
+
+import (
+	"errors"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/leatstream/leat/internal/storage/checkpoint"
+	"github.com/leatstream/leat/internal/storage/journal"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// aged is a world in which a seed's first things have happened, and nothing has failed yet.
+func aged(t *testing.T, seed uint64) *world {
+	t.Helper()
+	w := newWorld(t, seed)
+	w.open()
+	for range 60 {
+		w.step()
+	}
+	return w
+}
+
+// sampled returns how many seeds a test of this file runs.
+func sampled(n int) uint64 {
+	if testing.Short() || raceDetector {
+		n = 1
+	}
+	return uint64(n)
+}
+
+// atEveryCall does something again and again, each time in the same world, and ends that world
+// at the first changing call, at the second, and so on until it comes to its end without; each
+// time it starts again and compares. The world ends in all three ways.
+func atEveryCall(t *testing.T, world func() *world, do func(w *world)) {
+	t.Helper()
+	for _, end := range []ending{powerCut, killed, tornAway} {
+		for n := 1; ; n++ {
+			w := world()
+			w.rng = rand.New(rand.NewPCG(uint64(n), uint64(end)))
+			w.crashIn, w.ending, w.before = n, end, w.cloneModel()
+			do(w)
+			done := w.fallen == nil
+			if done {
+				w.fall()
+			}
+			w.recovered()
+			if err := w.s.Close(); err != nil {
+				t.Fatalf("%v, call %d: %v", end, n, err)
+			}
+			if done {
+				break
+			}
+			if n > 1000 {
+				t.Fatal("it does not come to its end")
+			}
+		}
+	}
+}
+
+// TestCrashAtEveryCall proves that no call of the file system within a truncation, a change of
+// a log's start or of its mode, a deletion, retention and a checkpoint is one at which a crash
+// loses or brings back a record.
+func TestCrashAtEveryCall(t *testing.T) {
+	t.Parallel()
+	const mirror, cached = 4, 3
+	for name, do := range map[string]func(w *world){
+		"truncate": func(w *world) { w.truncate(mirror) },
+		"truncate cached": func(w *world) {
+			w.changeMode(mirror)
+			w.append(mirror)
+			w.truncate(mirror)
+		},
+		"truncate and append": func(w *world) {
+			w.truncate(mirror)
+			w.append(mirror)
+			w.s.Commit()
+		},
+		"start": func(w *world) { w.setStart(0) },
+		"start at": func(w *world) {
+			if w.recreate(mirror); w.model[mirror].written == 0 {
+				w.startAt(mirror)
+			}
+		},
+		"delete": func(w *world) { w.recreate(1); w.append(1); w.s.Commit() },
+		"delete twice": func(w *world) {
+			w.recreate(0)
+			w.append(0)
+			w.s.Commit()
+			w.recreate(0)
+			w.append(0)
+		},
+		"become durable": func(w *world) { w.changeMode(cached); w.append(cached); w.s.Commit() },
+		"become cached":  func(w *world) { w.changeMode(0); w.append(0); w.changeMode(0); w.append(0); w.s.Commit() },
+		"retention":      func(w *world) { w.retain(2); w.s.keeper.checkpointNow(); w.s.keeper.step() },
+		"close":          func(w *world) { w.append(0); w.restart() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for seed := range sampled(2) {
+				atEveryCall(t, func() *world { return aged(t, seed) }, func(w *world) {
+					if w.model[mirror].written == 0 {
+						w.append(mirror)
+					}
+					do(w)
+				})
+			}
+		})
+	}
+}
+
+// TestCrashInRecovery proves that a recovery that is itself ended at any of its calls leaves
+// what the next one needs.
+func TestCrashInRecovery(t *testing.T) {
+	t.Parallel()
+	for seed := range sampled(9) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			first := ending(seed % 3)
+			atEveryCall(t, func() *world {
+				w := aged(t, seed)
+				w.ending = first
+				w.append(0)
+				w.append(4)
+				w.fall()
+				if err := w.s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				w.mem, w.model, w.fallen = w.fallen, w.expected, nil
+				if first == powerCut {
+					w.boots++
+				}
+				if first != killed {
+					for _, m := range w.model {
+						m.lossy = m.lossy || m.committed > m.sure
+						m.committed = m.sure
+					}
+				}
+				return w
+			}, func(w *world) { w.open() })
+		})
+	}
+}
+
+// TestNewestCheckpointRots proves that the older one of the two checkpoint files leads to the
+// same records, whatever happened between the two.
+func TestNewestCheckpointRots(t *testing.T) {
+	t.Parallel()
+	n := uint64(120)
+	if testing.Short() || raceDetector {
+		n = 20
+	}
+	for seed := range n {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
+			w := aged(t, seed)
+			if seed%2 == 0 { // a start between the two keeps what the older one needs
+				w.ending = killed
+				w.fall()
+				w.recovered()
+				for range 40 {
+					if i := w.rng.IntN(len(w.logs)); !w.model[i].unopened {
+						w.append(i)
+						w.s.Commit()
+					}
+				}
+			}
+			w.ending = ending(seed % 3)
+			w.fall()
+			if name := newestCheckpoint(t, w.fallen); name != "" {
+				flipAt(t, w.fallen, name, 12+w.rng.Int64N(80), w.rng)
+			}
+			w.recovered()
+			for range 20 {
+				w.step()
+			}
+			w.ending = powerCut
+			w.fall()
+			w.recovered()
+			if err := w.s.Damage(); err != nil {
+				t.Error(err)
+			}
+			if err := w.s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// newestCheckpoint is the name of the newest of two checkpoint files; "": there are not two.
+func newestCheckpoint(t *testing.T, mem *vfs.Mem) string {
+	t.Helper()
+	newest, generation := "", uint64(0)
+	for _, name := range []string{"data/checkpoint-a", "data/checkpoint-b"} {
+		f, err := mem.Open(name, vfs.ReadOnly)
+		if err != nil {
+			return ""
+		}
+		size, _ := f.Size()
+		b, err := io.ReadAll(io.NewSectionReader(f, 0, size))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		sheet, err := checkpoint.Decode(b)
+		if err != nil {
+			return ""
+		}
+		if sheet.Generation > generation {
+			newest, generation = name, sheet.Generation
+		}
+	}
+	return newest
+}
+
+// TestFailureAtEveryCall proves that a call of a commit, a change of mode, a truncation or a
+// start that fails, any of them, loses nothing that was acknowledged before or is after it:
+// what could not be made durable is owed, and no later round makes it seem so.
+func TestFailureAtEveryCall(t *testing.T) {
+	t.Parallel()
+	for name, failure := range map[string]error{"no descriptors": syscall.EMFILE, "no space": vfs.ErrNoSpace, "bad disk": errBadDisk} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for seed := range sampled(2) {
+				atEveryFailure(t, seed, failure)
+			}
+		})
+	}
+}
+
+func atEveryFailure(t *testing.T, seed uint64, failure error) {
+	t.Helper()
+	for n := 1; n < 60; n++ {
+		w := aged(t, seed)
+		w.rng = rand.New(rand.NewPCG(uint64(n), seed))
+		w.sick, w.failIn, w.failFor, w.failErr = true, n, 1+n%3, failure
+		for range 3 {
+			for _, i := range []int{0, 3, 4} {
+				w.append(i)
+			}
+			w.s.Commit()
+			w.changeMode(3)
+			w.append(3)
+			w.setStart(0)
+			w.append(0)
+			w.s.Commit()
+			w.truncate(4)
+			w.append(4)
+			w.s.keeper.checkpointNow()
+		}
+		w.append(0)
+		w.s.Commit()
+		w.ending = ending(n % 3)
+		w.fall()
+		w.recovered()
+		if err := w.s.Close(); err != nil {
+			t.Fatalf("call %d: %v", n, err)
+		}
+	}
+}
+
+// TestDebtsStayOutOfTheJournal proves that a log whose files could not be made durable for want
+// of descriptors has no later bytes in the journal: a power cut would take the earlier ones,
+// and nothing could be played back onto them.
+func TestDebtsStayOutOfTheJournal(t *testing.T) {
+	for seed := range uint64(20) {
+		mem := vfs.NewMem()
+		short := false
+		cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+			if short && op == vfs.OpSyncDir && !strings.HasSuffix(path, journal.DirName) {
+				return syscall.EMFILE
+			}
+			return nil
+		}), "data")
+		cfg.SyncAlone = 1
+		s := quietStore(t, cfg)
+		l, other := testLog(s, 0, testOptions()), testLog(s, 1, testOptions())
+		for range 3 { // the journal is there
+			mustAppend(t, other, batch(t, 0, 1, 10))
+			mustAppend(t, testLog(s, 2, testOptions()), batch(t, 0, 1, 10))
+			s.Commit()
+		}
+		mustAppend(t, l, batch(t, 0, 1, 10))
+		short = true
+		s.Commit() // alone: its file is to be synced, and its names
+		if end, _ := l.Committed(); end != 0 {
+			t.Fatalf("%d are committed, and nothing is durable", end)
+		}
+		for i := range 3 {
+			mustAppend(t, l, batch(t, 1+i, 1, 10))
+			mustAppend(t, other, batch(t, 1+i, 1, 10))
+			s.Commit() // together: the journal would do
+		}
+		if seed%2 == 0 {
+			short = false
+			mustAppend(t, l, batch(t, 4, 1, 10))
+			s.Commit()
+		}
+		end, _ := l.Committed()
+		cfg.FS = mem.Crash(rand.New(rand.NewPCG(seed, 1)))
+		again := testLog(quietStore(t, cfg), 0, testOptions())
+		if found, err := again.End(); err != nil || found < end || again.Fault() != nil {
+			t.Fatalf("seed %d: %d are found of %d that were committed: %v, %v", seed, found, end, err, again.Fault())
+		}
+	}
+}
+
+// ringHeads are the places in a file of the ring where rounds begin.
+func ringHeads(t *testing.T, f vfs.File) (at []int64) {
+	t.Helper()
+	size, err := f.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pos := int64(0); pos < size; pos += 4096 {
+		var b [2]byte
+		if _, err := f.ReadAt(b[:], pos); err != nil {
+			t.Fatal(err)
+		}
+		if string(b[:]) == "LJ" {
+			at = append(at, pos)
+		}
+	}
+	return at
+}
+
+// TestHalfCommit proves that a commit of which a power cut took a part is not played back at
+// all, though some of its rounds are there, and that the next ones are.
+func TestHalfCommit(t *testing.T) {
+	for name, lost := range map[string]bool{"whole": false, "half": true} {
+		t.Run(name, func(t *testing.T) {
+			mem := vfs.NewMem()
+			cfg := testConfig(mem, "data")
+			cfg.Journal = 8 * 16 * 4096
+			s := quietStore(t, cfg)
+			mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
+			mustAppend(t, testLog(s, 1, testOptions()), batch(t, 0, 2, 5*4096))
+			s.Commit()
+			mem = mem.KillClone(nil)
+			ring, err := mem.Open("data/journal/0000.ring", vfs.Existing)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := ringHeads(t, ring)
+			if len(at) != 2 {
+				t.Fatalf("rounds at %d, want two", at)
+			}
+			if lost {
+				_, err = ring.WriteAt(make([]byte, 4096), at[1])
+			}
+			if err := errors.Join(err, ring.Close()); err != nil {
+				t.Fatal(err)
+			}
+			for i := range 2 {
+				emptyFile(t, mem, segmentFile(i))
+			}
+			cfg.FS = mem
+			s = quietStore(t, cfg)
+			if !lost {
+				expectValues(t, testLog(s, 0, testOptions()), 1)
+				expectValues(t, testLog(s, 1, testOptions()), 2)
+				return
+			}
+			for i := range 2 {
+				if info, err := mem.Stat(segmentFile(i)); err != nil || info.Size != 0 {
+					t.Errorf("log %d: %d bytes were played back: %v", i, info.Size, err)
+				}
+				mustAppend(t, testLog(s, i, testOptions()), batch(t, 0, 3, 50))
+			}
+			s.Commit() // it follows the half one in the journal
+			mem = mem.KillClone(nil)
+			for i := range 2 {
+				emptyFile(t, mem, segmentFile(i))
+			}
+			cfg.FS = mem
+			s = quietStore(t, cfg)
+			for i := range 2 {
+				expectValues(t, testLog(s, i, testOptions()), 3)
+			}
+		})
+	}
+}
+
+// TestJournalOnDisk proves that commits of all sizes come back from the journal of a real file
+// system, where they are written around the page cache once the ring was filled.
+func TestJournalOnDisk(t *testing.T) {
+	dir := t.TempDir()
+	cfg := testConfig(vfs.OS{}, filepath.Join(dir, "data"))
+	s := quietStore(t, cfg)
+	const logs = 3
+	want := make([]int, logs)
+	commit := func(sizes ...int) {
+		for i, size := range sizes {
+			mustAppend(t, testLog(s, i, testOptions()), batch(t, want[i], 1, size))
+			want[i]++
+		}
+		s.Commit()
+	}
+	room := int(cfg.Journal / 16)
+	commit(10, 20, 30)
+	s.keeper.step() // it fills the ring
+	for range 4 {
+		commit(room/4, 100, room/4)
+	}
+	commit(10, 5000, 3*4096)
+	commit(room/2, room, 100)
+	commit(2*room, 10, 2*room)
+	commit(1)
+	fallen := filepath.Join(dir, "fallen")
+	if err := os.CopyFS(fallen, os.DirFS(cfg.Dir)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range logs {
+		if err := os.Truncate(strings.Replace(segmentFile(i), "data", fallen, 1), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg.Dir = fallen
+	s = quietStore(t, cfg)
+	for i := range logs {
+		expectValues(t, testLog(s, i, testOptions()), want[i])
+	}
+}
+
+// TestReadsOfARecovery proves that a start reads the journal from the last checkpoint on, a
+// bounded number of times, and writes nothing into it where every write came to its end.
+func TestReadsOfARecovery(t *testing.T) {
+	mem := vfs.NewMem()
+	cfg := testConfig(mem, "data")
+	s := quietStore(t, cfg)
+	const rounds = 40
+	for range 3 {
+		s.keeper.checkpointNow()
+		for i := range rounds {
+			mustAppend(t, testLog(s, 0, testOptions()), batch(t, i, 1, 100))
+			s.Commit()
+		}
+	}
+	reads, writes := 0, 0
+	cfg.FS = vfs.NewFaulty(mem.KillClone(nil), func(op vfs.Op, path string) error {
+		switch {
+		case !strings.HasSuffix(path, ".ring"):
+		case op == vfs.OpRead:
+			reads++
+		case op == vfs.OpWrite:
+			writes++
+		}
+		return nil
+	})
+	s = quietStore(t, cfg)
+	const passes, files = 2, 16 // a head and a round each; some files are looked into at the end
+	if reads < 2*passes*rounds || reads > 2*passes*rounds+8*files || writes != 0 {
+		t.Errorf("%d reads and %d writes of the ring for %d rounds", reads, writes, rounds)
+	}
+	if end, err := testLog(s, 0, testOptions()).End(); err != nil || end != 3*rounds {
+		t.Errorf("the log ends at %d: %v", end, err)
+	}
+}
