@@ -242,19 +242,18 @@ func (s *scanner) allHeads(above uint64) []*head {
 	return found
 }
 
-// headsFrom finds heads in a file from a position on. It looks at each block only as long
-// as it does not know where the rounds lie.
+// headsFrom finds heads in a file from a position on, at any block.
 func (s *scanner) headsFrom(f *ringFile, pos int64, after uint64, found []*head) []*head {
 	if s.heads == nil {
 		s.heads = make([]byte, 64*block)
 	}
 	b := s.heads
-	for end := s.j.sizeOf(f) + block; pos < end; {
-		n := int64(len(b))
+	for size := s.j.sizeOf(f); pos < size+block; {
+		n := min(int64(len(b)), size-pos)
 		for n > 0 && !s.j.readAt(f, b[:n], pos) {
-			n = n / 2 / block * block // near the file's end, or before bytes that cannot be read
+			n = n / 2 / block * block // there are bytes that cannot be read
 		}
-		if n == 0 { // the file may end within this block
+		if n <= 0 { // the file may end within this block
 			if h := s.readHead(f, pos); h != nil && h.number > after {
 				found = append(found, h)
 			}
