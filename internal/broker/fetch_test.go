@@ -18,6 +18,16 @@ func waiting(req *kmsg.FetchRequest, ms, minBytes int32) *kmsg.FetchRequest {
 	return req
 }
 
+// eventually waits until something is so.
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			tb.Fatalf("not so: %s", what)
+		}
+	}
+}
+
 // parked waits until so many fetches wait in the broker.
 func (g *rig) parked(n int) {
 	g.t.Helper()
@@ -467,6 +477,9 @@ func TestParkedFetchesAreBounded(t *testing.T) {
 		c.send(req)
 	}
 	g.parked(maxParkedFetches)
+	eventually(t, "the fetches above the bound are read", func() bool {
+		return g.stats.Requests(req.Key()) == maxParkedFetches+20
+	})
 	if n := g.broker.watched.Load(); n != maxParkedFetches {
 		t.Errorf("%d partitions are waited for", n)
 	}

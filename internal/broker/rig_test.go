@@ -31,6 +31,7 @@ type rig struct {
 	store  *storage.Store
 	set    *replica.Set
 	broker *Broker
+	stats  *wire.Stats
 	addr   string
 
 	mu  sync.Mutex
@@ -68,6 +69,7 @@ func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *ri
 		tb.Fatal(err)
 	}
 	server := wire.NewServer(wire.Config{Logger: log, Work: g.work}, g.broker)
+	g.stats = server.Stats()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		tb.Fatal(err)
