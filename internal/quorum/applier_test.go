@@ -404,31 +404,17 @@ func TestVoteIsOnDiskFirst(t *testing.T) {
 
 // TestCloseHonoursItsDeadline proves that a disk that hangs does not hold a stop.
 func TestCloseHonoursItsDeadline(t *testing.T) {
-	hang, entered := make(chan struct{}), make(chan struct{}, 10)
-	var mu sync.Mutex
-	stuck := false
-	fs := vfs.NewFaulty(newFS(), func(op vfs.Op, _ string) error {
-		mu.Lock()
-		s := stuck
-		mu.Unlock()
-		if s && op == vfs.OpSync {
-			entered <- struct{}{}
-			<-hang
-		}
-		return nil
-	})
+	fs, disk := newHangingFS()
 	n, _ := start(t, fs)
-	mu.Lock()
-	stuck = true
-	mu.Unlock()
+	disk.hang.Store(true)
 	go func() { _ = put(t.Context(), n, []byte("x")) }()
-	<-entered
+	<-disk.entered
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := n.Close(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("close: %v", err)
 	}
-	close(hang)
+	close(disk.goOn)
 	if err := closeNode(n); err != nil {
 		t.Error(err)
 	}

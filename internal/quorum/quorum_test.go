@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -665,31 +666,34 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
+// hangingDisk lets syncs wait while hang is set, until goOn is closed.
+type hangingDisk struct {
+	hang    atomic.Bool
+	entered chan struct{} // one for each sync that waits
+	goOn    chan struct{}
+}
+
+func newHangingFS() (vfs.FS, *hangingDisk) {
+	d := &hangingDisk{entered: make(chan struct{}, 100), goOn: make(chan struct{})}
+	return vfs.NewFaulty(newFS(), func(op vfs.Op, _ string) error {
+		if op == vfs.OpSync && d.hang.Load() {
+			d.entered <- struct{}{}
+			<-d.goOn
+		}
+		return nil
+	}), d
+}
+
 // TestHanging proves that a disk that hangs keeps a caller no longer than its
 // context, that Close answers who waits, and that what the disk took is not lost.
 func TestHanging(t *testing.T) {
-	hang := make(chan struct{})
-	entered := make(chan struct{}, 100)
-	var mu sync.Mutex
-	stuck := false
-	fs := vfs.NewFaulty(newFS(), func(op vfs.Op, _ string) error {
-		mu.Lock()
-		s := stuck
-		mu.Unlock()
-		if s && op == vfs.OpSync {
-			entered <- struct{}{}
-			<-hang
-		}
-		return nil
-	})
+	fs, disk := newHangingFS()
 	n, _ := start(t, fs)
-	mu.Lock()
-	stuck = true
-	mu.Unlock()
+	disk.hang.Store(true)
 	ctx, cancel := context.WithCancel(t.Context())
 	first, second := make(chan error, 1), make(chan error, 1)
 	go func() { first <- put(ctx, n, []byte("first")) }()
-	<-entered
+	<-disk.entered
 	go func() { second <- put(ctx, n, []byte("second")) }() // never handed over
 	cancel()
 	for _, c := range []chan error{first, second} {
@@ -700,7 +704,7 @@ func TestHanging(t *testing.T) {
 	third := make(chan error, 1)
 	go func() { third <- put(t.Context(), n, []byte("third")) }()
 	n.closing.Do(func() { close(n.stop) })
-	close(hang)
+	close(disk.goOn)
 	closeNode(n)
 	if err := <-third; err != nil && !errors.Is(err, ErrNotLeader) {
 		t.Error(err)
