@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 		defer os.RemoveAll(dir)
 		leat = filepath.Join(dir, "leat")
 		var out []byte
-		if out, err = exec.Command("go", "build", "-o", leat, ".").CombinedOutput(); err != nil {
+		if out, err = exec.Command("go", "build", "-buildvcs=auto", "-o", leat, ".").CombinedOutput(); err != nil {
 			err = fmt.Errorf("%w\n%s", err, out)
 		}
 	}

@@ -3,6 +3,7 @@
 package main_test
 
 import (
+	"debug/buildinfo"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -11,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,20 +22,37 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// TestVersion proves that the binary tells which it is, to people and to programs.
+// TestVersion proves that the binary tells which it is, to people and to programs: of
+// which commit it was built where the Go tool knows it, as it does in a clone.
 func TestVersion(t *testing.T) {
 	t.Parallel()
-	out, err := exec.Command(leat, "version").Output()
-	if err != nil || !strings.HasPrefix(string(out), "leat ") {
-		t.Errorf("leat version: %v, %q", err, out)
+	var versions [2]string
+	for i, args := range []string{"version", "--version"} {
+		out, err := exec.Command(leat, args).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		versions[i] = string(out)
 	}
-	out, err = exec.Command(leat, "version", "-o", "json").Output()
+	out, err := exec.Command(leat, "version", "-o", "json").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var v map[string]any
-	if err := json.Unmarshal(out, &v); err != nil || v["version"] == "" || v["go"] == "" {
+	var v struct{ Version, Revision, Go string }
+	if err := json.Unmarshal(out, &v); err != nil || v.Version == "" || v.Go == "" {
 		t.Errorf("leat version -o json: %v, %s", err, out)
+	}
+	commit := "commit unknown"
+	if info, err := buildinfo.ReadFile(leat); err != nil {
+		t.Fatal(err)
+	} else if i := slices.IndexFunc(info.Settings, func(s debug.BuildSetting) bool { return s.Key == "vcs.revision" }); i >= 0 {
+		commit = "commit " + info.Settings[i].Value[:12]
+		if v.Revision != info.Settings[i].Value {
+			t.Errorf("the revision is %s, want %s", v.Revision, info.Settings[i].Value)
+		}
+	}
+	if versions[0] != versions[1] || !strings.HasPrefix(versions[0], "leat") || !strings.Contains(versions[0], commit) {
+		t.Errorf("leat version and leat --version say %q; want one sentence with %q", versions, commit)
 	}
 }
 

@@ -13,6 +13,35 @@ import (
 // completeTimeout bounds how long a key press waits for a broker.
 const completeTimeout = time.Second
 
+// newCompletion makes the verb that writes a script for a shell.
+func newCompletion() *cobra.Command {
+	shells := []string{"bash", "zsh", "fish", "powershell"}
+	return &cobra.Command{
+		Use: "completion SHELL", Short: "Write the script by which a shell completes verbs and names", Args: cobra.ExactArgs(1),
+		Long: `Write the script by which a shell completes verbs, flags, and the names of topics, groups and configs.
+SHELL is bash, zsh, fish or powershell.`,
+		Example: `  source <(leat completion bash)
+  leat completion zsh > "${fpath[1]}/_leat"
+  leat completion fish > ~/.config/fish/completions/leat.fish`,
+		ValidArgs: shells,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			root, out := cmd.Root(), cmd.OutOrStdout()
+			switch args[0] {
+			case "bash":
+				return root.GenBashCompletionV2(out, true)
+			case "zsh":
+				return root.GenZshCompletion(out)
+			case "fish":
+				return root.GenFishCompletion(out, true)
+			case "powershell":
+				return root.GenPowerShellCompletionWithDesc(out)
+			default:
+				return usagef("there is no script for %s: name %s", args[0], joinWords(shells, "or"))
+			}
+		},
+	}
+}
+
 // completer proposes words for the shell.
 type completer = func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective)
 

@@ -50,12 +50,18 @@ func notFoundf(format string, args ...any) error {
 
 // finish tells what went wrong, if anything, and gives the exit code.
 func (a *app) finish(cmd *cobra.Command, err error) int {
+	if cmd.Flag("bootstrap") != nil && lostBroker(err) {
+		err = a.unreachable(err)
+	}
 	code := a.codeOf(err)
 	if err == nil {
 		return code
 	}
 	if errors.Is(err, context.Canceled) {
 		err = errors.New("interrupted")
+	}
+	if !a.running {
+		err = explainFlagRule(err)
 	}
 	// Nobody reads a message about a stream that nobody reads.
 	_, _ = fmt.Fprintf(a.err, "leat: %s\n", oneLine(err))
@@ -79,6 +85,15 @@ func (a *app) codeOf(err error) int {
 	default:
 		return exitFailed
 	}
+}
+
+// lostBroker tells whether a client verb failed since its broker did not answer any more.
+func lostBroker(err error) bool {
+	if _, ok := errors.AsType[*told](err); ok {
+		return false
+	}
+	network, ok := errors.AsType[*net.OpError](err)
+	return errors.Is(err, context.DeadlineExceeded) || ok && (network.Op == "dial" || network.Op == "read" || network.Op == "write")
 }
 
 // closedPipe tells whether the reader of our output went away, as "| head" does.

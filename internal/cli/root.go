@@ -8,8 +8,11 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -69,22 +72,44 @@ named does not exist, 4 no broker could be reached.`,
 	group("run", newUp(), a.demo(startLocalNode))
 	group("data", a.produce(), a.consume(), a.bench())
 	group("admin", a.topic(), a.group(), a.config(), a.cluster())
-	root.AddCommand(a.version())
-	a.noteRunning(root)
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(newHelp())
+	root.AddCommand(newCompletion(), a.version())
+	root.Version = readVersion().String()
+	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetFlagErrorFunc(explainFlag)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
+	a.prepare(root)
 	return root
 }
 
-// noteRunning makes cmd and those below it note that their arguments and flags were
-// fine, which cobra has checked when it runs them.
-func (a *app) noteRunning(cmd *cobra.Command) {
-	if run := cmd.RunE; run != nil {
-		cmd.RunE = func(cmd *cobra.Command, args []string) error {
-			a.running = true
-			return run(cmd, args)
-		}
-	}
-	for _, c := range cmd.Commands() {
-		a.noteRunning(c)
+// newHelp makes the verb that shows the help of another.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [VERB...]", Short: "Show how a verb is used",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+			var names []string
+			if of, rest, err := cmd.Root().Find(args); err == nil && len(rest) == 0 {
+				for _, c := range of.Commands() {
+					if c.IsAvailableCommand() && strings.HasPrefix(c.Name(), prefix) {
+						names = append(names, c.Name())
+					}
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			of := cmd.Root()
+			for _, name := range args {
+				at := slices.IndexFunc(of.Commands(), func(c *cobra.Command) bool { return c.Name() == name || c.HasAlias(name) })
+				if at < 0 {
+					return notVerb(of, name)
+				}
+				of = of.Commands()[at]
+			}
+			of.InitDefaultHelpFlag()
+			return of.Help()
+		},
 	}
 }
 
@@ -98,7 +123,7 @@ func parent(use, short string, subs ...*cobra.Command) *cobra.Command {
 // onlySubcommands shows the help of a verb that does nothing by itself.
 func onlySubcommands(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef("%q is not a verb of %q", args[0], cmd.CommandPath())
+		return notVerb(cmd, args[0])
 	}
 	return cmd.Help()
 }
@@ -115,7 +140,8 @@ func (a *app) asClient(cmd *cobra.Command) *cobra.Command {
 
 // withOutput gives a verb and those below it the choice between tables and JSON.
 func (a *app) withOutput(cmd *cobra.Command) *cobra.Command {
-	cmd.PersistentFlags().StringVarP(&a.output, "output", "o", "table", `"table" for people or "json" for programs`)
+	a.output = "table"
+	cmd.PersistentFlags().VarP(choice{&a.output, []string{"table", "json"}}, "output", "o", `"table" for people or "json" for programs`)
 	a.complete(cmd, "output", words("table", "json"))
 	return cmd
 }

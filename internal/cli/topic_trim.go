@@ -23,6 +23,7 @@ func (a *app) topicTrim() *cobra.Command {
 	var partitions []int32
 	cmd := &cobra.Command{
 		Use: "trim TOPIC --before PLACE", Short: "Delete a topic's oldest records", Args: cobra.ExactArgs(1),
+		SuggestFor: []string{"trim-prefix", "delete-records", "truncate"},
 		Long: `Delete the records that stand before a place in each partition.
 
 PLACE is ` + positionHelp + ".",

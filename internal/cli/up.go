@@ -22,7 +22,7 @@ const stopTimeout = 10 * time.Second
 // newUp makes the verb that runs a node until ctx ends.
 func newUp() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "up",
+		Use: "up", SuggestFor: []string{"start", "serve", "server", "run", "broker"},
 		Short: "Run a node: a broker on localhost:9092 with its data in ./leat-data",
 		Long: `Run a node until it is stopped (Ctrl-C or SIGTERM).
 
