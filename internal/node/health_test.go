@@ -25,8 +25,15 @@ import (
 // startMem runs a node on a file system in memory until the test ends.
 func startMem(t *testing.T, fs vfs.FS) *Node {
 	t.Helper()
+	return startMemWith(t, fs, nil)
+}
+
+// startMemWith runs a node with settings of its own.
+func startMemWith(t *testing.T, fs vfs.FS, settings map[string]string) *Node {
+	t.Helper()
 	n, err := startOn(t.Context(), Config{
 		Data: "/data", Listen: []string{"127.0.0.1:0"}, HTTP: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Settings: settings,
 	}, fs, "boot")
 	if err != nil {
 		t.Fatal(err)
@@ -236,5 +243,57 @@ func TestMetricsAreDocumented(t *testing.T) {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("docs/monitoring.md does not say %q", want)
 		}
+	}
+}
+
+// TestStartBesideManyStrays proves that a start asks the file system the same few questions
+// whether one directory was set aside or thousands were, also where their time is over: none
+// of them is looked into.
+func TestStartBesideManyStrays(t *testing.T) {
+	opsOf := func(strays int) (all, inside int64) {
+		mem := vfs.NewMem()
+		stop(t, startMem(t, mem))
+		ghost := []byte("version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAABQ")
+		for i := range strays {
+			if err := mem.MkdirAll(fmt.Sprintf("/data/old-%d.1700000000000.00000000000000000000000000000007.%d-stray", i, i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := mem.MkdirAll("/data/zzz-0"); err != nil { // the last one that the node looks at
+			t.Fatal(err)
+		}
+		f, err := mem.Open("/data/zzz-0/partition.metadata", vfs.Create)
+		if err == nil {
+			_, err = f.WriteAt(ghost, 0)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		var total, withStrays atomic.Int64
+		fs := vfs.NewFaulty(mem, func(_ vfs.Op, name string) error {
+			total.Add(1)
+			if strings.Contains(name, "/old-") {
+				withStrays.Add(1)
+			}
+			return nil
+		})
+		n := startMemWith(t, fs, map[string]string{"leat.stray.retention.ms": "60000"})
+		ctx := deadline(t)
+		adm := kadm.NewClient(client(t, n))
+		for ctx.Err() == nil && n.store.Strays() <= strays { // until it has looked at all directories
+			if _, err := adm.ListTopics(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		expectDegraded(t, n, fmt.Sprintf("%d directories of topics", strays+1), fmt.Sprintf("leat_directories_set_aside %d", strays+1))
+		return total.Load(), withStrays.Load()
+	}
+	few, _ := opsOf(1)
+	many, inside := opsOf(5000)
+	if inside > 0 {
+		t.Errorf("%d calls of the file system were made for directories that were set aside", inside)
+	}
+	if many > few+500 { // checkpoints run beside it
+		t.Errorf("a start beside 5000 directories that were set aside made %d calls of the file system, and %d beside one", many, few)
 	}
 }

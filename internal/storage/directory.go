@@ -251,30 +251,32 @@ func (d *directories) setAside(id LogID, dir, why string) error {
 func (d *directories) setAsideLocked(dir string, id LogID, why string) error {
 	now := time.Now().UnixMilli()
 	to := strayName(dir, id, now)
+	d.s.strays.add(to, id, now) // first: its point is kept from now on
 	if err := d.renameLocked(dir, to); err != nil {
+		d.s.strays.forget(to, id)
 		return err
 	}
 	d.s.log.Error("a directory was set aside: no topic of this cluster is known to own it; restore the cluster's metadata "+
 		"or remove the directory", "dir", dir, "now", to, "why", why)
-	d.s.strays.add(to, now)
 	return nil
 }
 
 // takeBack renames a log's directory back that was set aside when the metadata did not know
-// the log. Where there is none, it does nothing.
+// the log. Where there is none, it does nothing. The name is durable when it returns, since
+// the log's point says so.
 func (d *directories) takeBack(dir string, id LogID) error {
-	aside, since, ok := d.s.strays.take(id)
+	aside, ok := d.s.strays.take(id)
 	if !ok {
 		return nil
 	}
 	unlock := d.lock(dir)
 	defer unlock()
-	if err := d.renameLocked(aside, dir); err != nil {
-		d.s.strays.add(aside, since)
+	if err := d.renameLocked(aside.name, dir); err != nil {
+		d.s.strays.add(aside.name, id, aside.since)
 		return err
 	}
-	d.s.log.Warn("a directory that was set aside is used again: the cluster's metadata know its topic now", "dir", dir, "was", aside)
-	return nil
+	d.s.log.Warn("a directory that was set aside is used again: the cluster's metadata know its topic now", "dir", dir, "was", aside.name)
+	return d.syncNames()
 }
 
 // renameLocked renames a directory. Its name is locked.

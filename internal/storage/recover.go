@@ -159,7 +159,7 @@ func (s *Store) listAside(deleted map[LogID]bool, stray map[LogID]string) {
 	for _, i := range infos {
 		if id, since, ok := parseStray(i.Name); ok && i.Dir {
 			stray[id] = i.Name
-			s.strays.add(i.Name, since)
+			s.strays.add(i.Name, id, since)
 		} else if id, ok := parseAside(i.Name, deletedDir); ok && i.Dir {
 			deleted[id] = true
 			s.keeper.removeDir(i.Name)

@@ -1,59 +1,103 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
 
 // strays are directories that were set aside because the metadata did not know their logs.
-// They are kept for Config.StrayRetention. Safe for concurrent use.
+// They are kept for Config.StrayRetention, and the points of their logs with them: who takes
+// a directory back finds the log's start, high watermark and end as they were. Safe for
+// concurrent use.
 type strays struct {
 	mu   sync.Mutex
-	dirs map[string]int64 // guarded by mu: by name, since when they are strays, in ms
+	dirs map[LogID][]stray // guarded by mu; no list is empty
+	n    int               // guarded by mu: how many directories there are
 }
 
-func (t *strays) add(name string, since int64) {
+// stray is a directory that was set aside.
+type stray struct {
+	name  string
+	since int64 // ms
+}
+
+func (t *strays) add(name string, id LogID, since int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.dirs == nil {
-		t.dirs = map[string]int64{}
+	if slices.ContainsFunc(t.dirs[id], func(d stray) bool { return d.name == name }) {
+		return
 	}
-	t.dirs[name] = since
+	if t.dirs == nil {
+		t.dirs = map[LogID][]stray{}
+	}
+	t.dirs[id] = append(t.dirs[id], stray{name, since})
+	t.n++
 }
 
 // take takes out the one of a log that was set aside last.
-func (t *strays) take(id LogID) (name string, since int64, ok bool) {
+func (t *strays) take(id LogID) (last stray, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for n, at := range t.dirs {
-		if whose, _, isStray := parseStray(n); isStray && whose == id && (!ok || at > since) {
-			name, since, ok = n, at, true
-		}
+	dirs := t.dirs[id]
+	if len(dirs) == 0 {
+		return last, false
 	}
-	delete(t.dirs, name)
-	return name, since, ok
+	last = slices.MaxFunc(dirs, func(a, b stray) int { return cmp.Compare(a.since, b.since) })
+	t.keepLocked(id, func(d stray) bool { return d != last })
+	return last, true
 }
 
-// takeOld takes out those that are older than a time in ms.
-func (t *strays) takeOld(before int64) (names []string) {
+// keepLocked takes out those of a log that are not to be kept. mu is held.
+func (t *strays) keepLocked(id LogID, keep func(stray) bool) {
+	kept := slices.DeleteFunc(t.dirs[id], func(d stray) bool { return !keep(d) })
+	t.n -= len(t.dirs[id]) - len(kept)
+	if t.dirs[id] = kept; len(kept) == 0 {
+		delete(t.dirs, id)
+	}
+}
+
+// listOld lists those that are older than a time in ms.
+func (t *strays) listOld(before int64) map[LogID][]stray {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for name, since := range t.dirs {
-		if since < before {
-			names = append(names, name)
-			delete(t.dirs, name)
+	old := map[LogID][]stray{}
+	for id, dirs := range t.dirs {
+		for _, d := range dirs {
+			if d.since < before {
+				old[id] = append(old[id], d)
+			}
 		}
 	}
-	return names
+	return old
+}
+
+// forget takes out a directory that is not one of these any more; was is false where it was not.
+func (t *strays) forget(name string, id LogID) (was bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.n
+	t.keepLocked(id, func(d stray) bool { return d.name != name })
+	return t.n < n
+}
+
+// has tells whether a log's directory was set aside.
+func (t *strays) has(id LogID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.dirs[id]) > 0
+}
+
+func (t *strays) len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n
 }
 
 // Strays is the number of directories that were set aside.
-func (s *Store) Strays() int {
-	s.strays.mu.Lock()
-	defer s.strays.mu.Unlock()
-	return len(s.strays.dirs)
-}
+func (s *Store) Strays() int { return s.strays.len() }
 
 // Sweep deals, in the background, with directories of logs that the metadata do not know.
 // Those of topics that are known to be deleted go; the others are set aside.
@@ -71,11 +115,6 @@ type sweep struct {
 
 // sweepDirs looks at all directories once, at the start.
 func (s *Store) sweepDirs(w *sweep) {
-	for _, id := range s.points.IDs() {
-		if !w.isKnown(id) && s.lookup(id) == nil {
-			s.points.Forget(id)
-		}
-	}
 	infos, err := s.fs.ReadDir(s.cfg.Dir)
 	if err != nil {
 		s.log.Warn("directories of unknown topics could not be looked for", "err", err)
@@ -87,6 +126,7 @@ func (s *Store) sweepDirs(w *sweep) {
 			own[l.name] = true
 		}
 	}
+	all := true // directories were looked at with success
 	for _, i := range infos {
 		if s.closing.Load() {
 			return
@@ -94,7 +134,21 @@ func (s *Store) sweepDirs(w *sweep) {
 		if i.Dir && !own[i.Name] {
 			if err := s.sweepDir(i.Name, w); err != nil && !errors.Is(err, ErrClosed) {
 				s.log.Warn("a directory could not be looked at", "dir", i.Name, "err", err)
+				all = false
 			}
+		}
+	}
+	if all {
+		s.forgetPoints(w)
+	}
+}
+
+// forgetPoints forgets the points of logs that are not known and of which there is no directory,
+// set aside or not. Every directory of an unknown log has been set aside before.
+func (s *Store) forgetPoints(w *sweep) {
+	for _, id := range s.points.IDs() {
+		if !w.isKnown(id) && s.lookup(id) == nil && !s.strays.has(id) {
+			s.points.Forget(id)
 		}
 	}
 }
@@ -132,8 +186,18 @@ func (s *Store) removeOldStrays(now time.Time) {
 	if now.Sub(s.opened) < min(s.cfg.StrayRetention, strayGrace) {
 		return
 	}
-	for _, name := range s.strays.takeOld(now.Add(-s.cfg.StrayRetention).UnixMilli()) {
-		s.log.Warn("a directory that was set aside is removed: nobody wanted it back", "dir", name, "after", s.cfg.StrayRetention)
-		s.keeper.remove(s.path(name), 0)
+	for id, dirs := range s.strays.listOld(now.Add(-s.cfg.StrayRetention).UnixMilli()) {
+		if s.lookup(id) != nil {
+			continue // its first use takes the directory back
+		}
+		for _, d := range dirs {
+			if s.strays.forget(d.name, id) {
+				s.log.Warn("a directory that was set aside is removed: nobody wanted it back", "dir", d.name, "after", s.cfg.StrayRetention)
+				s.keeper.remove(s.path(d.name), 0)
+			}
+		}
+		if !s.strays.has(id) {
+			s.points.Forget(id)
+		}
 	}
 }

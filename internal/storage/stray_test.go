@@ -1,0 +1,227 @@
+package storage
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+func isNone(LogID) bool { return false }
+
+// strayWorld is a directory with a log of 20 records, of which DeleteRecords took 7 and all
+// in-sync replicas have 15, and whose topic the metadata do not know any more.
+func strayWorld(t *testing.T) *vfs.Mem {
+	t.Helper()
+	mem := vfs.NewMem()
+	s := quietStore(t, testConfig(mem, "data"))
+	l := testLog(s, 0, testOptions())
+	for i := range 20 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+	}
+	s.Commit()
+	l.SetHighWatermark(15)
+	if err := l.SetStart(7); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return mem
+}
+
+// expectStrayWorld checks that the log is as strayWorld left it.
+func expectStrayWorld(t *testing.T, what string, mem *vfs.Mem) {
+	t.Helper()
+	s := quietStore(t, testConfig(mem, "data"))
+	l := testLog(s, 0, testOptions())
+	start, err := l.Start()
+	end, _ := l.End()
+	high, _ := l.HighWatermark()
+	if err != nil || start != 7 || end != 20 || high != 15 {
+		t.Fatalf("%s: the log goes from %d to %d with high watermark %d, and went from 7 to 20 with 15; %v, %v",
+			what, start, end, high, err, l.Fault())
+	}
+	if got := values(t, readAll(t, l, 7, 1000)); len(got) != 13 || got[0] != 7 {
+		t.Fatalf("%s: the records are %v", what, got)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSetAsideKeepsItsPoint proves that a log whose directory was set aside has, when it is
+// used again, the start that DeleteRecords gave it and its high watermark: also where the
+// power goes or the process is killed at any call of setting it aside or of taking it back.
+func TestSetAsideKeepsItsPoint(t *testing.T) {
+	world := strayWorld(t)
+	var clones []*vfs.Mem
+	var mem *vfs.Mem
+	seed := uint64(0)
+	watched := func(base *vfs.Mem) vfs.FS {
+		mem = base
+		return vfs.NewFaulty(base, func(op vfs.Op, _ string) error {
+			if op.Changes() {
+				seed++
+				clones = append(clones, mem.Crash(rand.New(rand.NewPCG(seed, 1))), mem.KillClone(rand.New(rand.NewPCG(seed, 2))))
+			}
+			return nil
+		})
+	}
+	setAside := func(base *vfs.Mem) *vfs.Mem {
+		for range 2 { // the second start writes checkpoints, too
+			s := quietStore(t, testConfig(watched(base), "data"))
+			s.Sweep(isNone, isNone)
+			s.keeper.step()
+			s.keeper.checkpointNow()
+			s.keeper.checkpointNow()
+			if s.Strays() != 1 {
+				t.Fatalf("%d directories were set aside", s.Strays())
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return base
+	}
+	aside := setAside(world.KillClone(nil))
+	half := clones
+	for i, c := range half {
+		expectStrayWorld(t, fmt.Sprintf("moment %d of setting it aside", i), c)
+	}
+	expectStrayWorld(t, "after it was set aside", aside.KillClone(nil))
+	clones = nil
+	s := quietStore(t, testConfig(watched(aside), "data"))
+	if _, err := testLog(s, 0, testOptions()).End(); err != nil {
+		t.Fatal(err)
+	}
+	s.keeper.checkpointNow()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range clones {
+		expectStrayWorld(t, fmt.Sprintf("moment %d of taking it back", i), c)
+	}
+	if len(half) < 20 || len(clones) < 10 {
+		t.Errorf("only %d and %d moments", len(half), len(clones))
+	}
+}
+
+// TestPointsOfGoneDirectoriesGo proves that points are not kept for ever: those of deleted
+// topics go, and those of directories that were set aside go with them.
+func TestPointsOfGoneDirectoriesGo(t *testing.T) {
+	mem := vfs.NewMem()
+	cfg := testConfig(mem, "data")
+	cfg.StrayRetention = time.Hour
+	s := quietStore(t, cfg)
+	for i := range 3 {
+		mustAppend(t, testLog(s, i, testOptions()), batch(t, 0, 1, 100))
+	}
+	s.Commit()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = quietStore(t, cfg)
+	testLog(s, 0, testOptions())
+	s.Sweep(func(id LogID) bool { return id == testID(0) }, func(id LogID) bool { return id == testID(1) })
+	s.keeper.step()
+	if got := fmt.Sprint(vouched(s)); got != "[0 2]" {
+		t.Errorf("there are points of the logs %s, want those of the known one and the one that was set aside", got)
+	}
+	s.removeOldStrays(time.Now().Add(2 * time.Hour))
+	if got := fmt.Sprint(vouched(s)); got != "[0]" {
+		t.Errorf("there are points of the logs %s after the directory's time", got)
+	}
+}
+
+// vouched are the numbers of the test logs of which there are points.
+func vouched(s *Store) (logs []int) {
+	for i := range 10 {
+		if s.points.Get(testID(i)).Vouched {
+			logs = append(logs, i)
+		}
+	}
+	return logs
+}
+
+// TestKnownStrayIsNotRemoved proves that a directory that was set aside is not removed at its
+// time where the metadata know its log again, though nobody has used that yet.
+func TestKnownStrayIsNotRemoved(t *testing.T) {
+	mem := strayWorld(t)
+	s := quietStore(t, testConfig(mem, "data"))
+	s.Sweep(isNone, isNone)
+	s.keeper.step()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = quietStore(t, testConfig(mem, "data"))
+	testLog(s, 0, testOptions())
+	s.removeOldStrays(time.Now().Add(30 * 24 * time.Hour))
+	s.keeper.removeDue(time.Now().Add(31 * 24 * time.Hour))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	expectStrayWorld(t, "after its time", mem)
+}
+
+// withStrays is a data directory with directories that were set aside.
+func withStrays(tb testing.TB, n int) *vfs.Mem {
+	tb.Helper()
+	mem := vfs.NewMem()
+	for i := range n {
+		if err := mem.MkdirAll("data/" + strayName(dirName("other", int32(i)), LogID{Topic: [16]byte{9}, Partition: int32(i)}, 1_700_000_000_000)); err != nil {
+			tb.Fatal(err)
+		}
+	}
+	return mem
+}
+
+// TestNewLogsDoNotLookAtAllStrays proves that what a new partition costs does not depend on how
+// many directories were set aside. It counts allocations: looking at one takes some.
+func TestNewLogsDoNotLookAtAllStrays(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector allocates, too")
+	}
+	cost := func(strays int) float64 {
+		s := quietStore(t, testConfig(withStrays(t, strays), "data"))
+		if s.Strays() != strays {
+			t.Fatalf("%d directories were set aside, want %d", s.Strays(), strays)
+		}
+		n := 0
+		return testing.AllocsPerRun(20, func() {
+			n++
+			if _, err := testLog(s, n, testOptions()).End(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	if few, many := cost(1), cost(3000); many > few+10 {
+		t.Errorf("a new log takes %v allocations beside one directory that was set aside, %v beside 3000", few, many)
+	}
+}
+
+// TestLastStrayIsTakenBack proves that of several directories that were set aside for a log, which
+// takes a copy made by hand, the last one is used again, once.
+func TestLastStrayIsTakenBack(t *testing.T) {
+	var st strays
+	id, other := testID(1), testID(2)
+	for _, since := range []int64{5, 9, 7} {
+		st.add(strayName("topic-1", id, since), id, since)
+	}
+	st.add(strayName("topic-2", other, 8), other, 8)
+	st.add(strayName("topic-2", other, 8), other, 8) // the same one
+	if st.len() != 4 || !st.has(id) {
+		t.Fatalf("%d are known", st.len())
+	}
+	for _, want := range []int64{9, 7, 5} {
+		if got, ok := st.take(id); !ok || got.since != want || !strings.Contains(got.name, fmt.Sprintf(".%d.", want)) {
+			t.Errorf("%+v was taken, want the one since %d", got, want)
+		}
+	}
+	if got, ok := st.take(id); ok || st.has(id) || st.len() != 1 {
+		t.Errorf("%+v is left", got)
+	}
+}
