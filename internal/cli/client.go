@@ -2,11 +2,13 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -68,13 +70,31 @@ func topicDetails(ctx context.Context, adm *kadm.Client, topics ...string) (kadm
 	for _, t := range topics {
 		d, ok := details[t]
 		if !ok {
-			return nil, notFoundf("topic %s does not exist: \"leat topic list\" shows what there is", t)
+			return nil, noTopic(ctx, adm, t)
 		}
 		if d.Err != nil {
-			return nil, about("topic "+t, d.Err, "")
+			return nil, aboutTopic(ctx, adm, t, d.Err, "")
 		}
 	}
 	return details, nil
+}
+
+// aboutTopic wraps what a broker said on a topic. Where the topic does not exist it names
+// the one that may have been meant.
+func aboutTopic(ctx context.Context, adm *kadm.Client, topic string, err error, message string) error {
+	if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
+		return noTopic(ctx, adm, topic)
+	}
+	return about("topic "+topic, err, message)
+}
+
+// noTopic says that a topic does not exist, and which one may have been meant.
+func noTopic(ctx context.Context, adm *kadm.Client, topic string) error {
+	list, err := adm.ListTopicsWithInternal(ctx)
+	if hint := didYouMean(topic, list.Names()); err == nil && hint != "" {
+		return notFoundf("topic %s does not exist%s", topic, hint)
+	}
+	return notFoundf("topic %s does not exist: \"leat topic list\" shows what there is", topic)
 }
 
 // pairs reads name=value arguments; flag is for the complaint.

@@ -3,11 +3,14 @@ package cli
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/leatstream/leat/internal/config"
 )
 
 // completeTimeout bounds how long a key press waits for a broker.
@@ -78,6 +81,47 @@ func (a *app) groups(limit int) completer {
 		list, err := adm.ListGroups(ctx)
 		return list.Groups(), err
 	})
+}
+
+// brokers proposes the ids of the brokers.
+func (a *app) brokers() completer {
+	return a.names(0, func(ctx context.Context, adm *kadm.Client) ([]string, error) {
+		list, err := adm.ListBrokers(ctx)
+		var names []string
+		for _, id := range list.NodeIDs() {
+			names = append(names, strconv.Itoa(int(id)))
+		}
+		return names, err
+	})
+}
+
+// configNames proposes the names of Kafka's configs, with after behind each.
+func configNames(of config.ResourceType, after string) completer {
+	return func(_ *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		var all []string
+		for _, d := range config.Defs(of) {
+			if strings.HasPrefix(d.Name, prefix) && !slices.Contains(args, d.Name) {
+				all = append(all, d.Name+after)
+			}
+		}
+		directive := cobra.ShellCompDirectiveNoFileComp
+		if after != "" {
+			directive |= cobra.ShellCompDirectiveNoSpace
+		}
+		return all, directive
+	}
+}
+
+// completeConfigs proposes the names of the configs that the target has, with after
+// behind each.
+func completeConfigs(t *target, after string) completer {
+	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		of := config.Broker
+		if t.topic != "" {
+			of = config.Topic
+		}
+		return configNames(of, after)(cmd, args, prefix)
+	}
 }
 
 // names proposes what a broker lists. A broker that does not answer proposes

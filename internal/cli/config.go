@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
@@ -34,6 +35,7 @@ func (a *app) asTarget(cmd *cobra.Command, t *target) *cobra.Command {
 	cmd.MarkFlagsMutuallyExclusive("topic", "broker", "cluster")
 	cmd.MarkFlagsOneRequired("topic", "broker", "cluster")
 	a.complete(cmd, "topic", a.topics(0))
+	a.complete(cmd, "broker", a.brokers())
 	return cmd
 }
 
@@ -70,6 +72,9 @@ func (t target) describe(ctx context.Context, adm *kadm.Client) ([]kadm.Config, 
 		return nil, fmt.Errorf("asking for the configs of %s: the broker gave %d answers instead of one", t, len(res))
 	}
 	if rc := res[0]; rc.Err != nil {
+		if t.topic != "" {
+			return nil, aboutTopic(ctx, adm, t.topic, rc.Err, rc.ErrMessage)
+		}
 		return nil, about(t.String(), rc.Err, rc.ErrMessage)
 	}
 	configs := res[0].Configs
@@ -90,67 +95,166 @@ func (t target) checkBroker(ctx context.Context, adm *kadm.Client) error {
 }
 
 // alter changes the target's configs.
-func (t target) alter(ctx context.Context, adm *kadm.Client, change []kadm.AlterConfig, dryRun bool) (kadm.AlterConfigsResponses, error) {
+func (t target) alter(ctx context.Context, adm *kadm.Client, c change) error {
 	topics, brokers := adm.AlterTopicConfigs, adm.AlterBrokerConfigs
-	if dryRun {
+	if c.dryRun {
 		topics, brokers = adm.ValidateAlterTopicConfigs, adm.ValidateAlterBrokerConfigs
 	}
+	var res kadm.AlterConfigsResponses
+	var err error
 	switch {
 	case t.topic != "":
-		if _, err := topicDetails(ctx, adm, t.topic); err != nil {
-			return nil, err
-		}
-		return topics(ctx, change, t.topic)
+		res, err = topics(ctx, c.ops(), t.topic)
 	case t.all:
-		return brokers(ctx, change)
+		res, err = brokers(ctx, c.ops())
 	default:
 		if err := t.checkBroker(ctx, adm); err != nil {
-			return nil, err
-		}
-		return brokers(ctx, change, t.broker)
-	}
-}
-
-// configChange makes the list of changes of name=value and of names.
-func configChange(set, unset []string) ([]kadm.AlterConfig, error) {
-	values, err := pairs("", set)
-	if err != nil {
-		return nil, err
-	}
-	var change []kadm.AlterConfig
-	for _, k := range sortedKeys(values) {
-		change = append(change, kadm.AlterConfig{Op: kadm.SetConfig, Name: k, Value: values[k]})
-	}
-	for _, k := range unset {
-		change = append(change, kadm.AlterConfig{Op: kadm.DeleteConfig, Name: k})
-	}
-	return change, nil
-}
-
-// showAltered tells what became of a change; kind stands before each name.
-func (a *app) showAltered(kind string, res kadm.AlterConfigsResponses, err error, dryRun bool) error {
-	if err != nil {
-		if _, ok := errors.AsType[*told](err); ok {
 			return err
 		}
+		res, err = brokers(ctx, c.ops(), t.broker)
+	}
+	if err != nil {
 		return fmt.Errorf("changing configs: %w", err)
 	}
-	var failed []error
 	for _, r := range res {
-		name := kind + r.Name
-		if r.Err != nil {
-			failed = append(failed, about(name, r.Err, r.ErrMessage))
+		if r.Err == nil {
 			continue
 		}
-		did := "changed "
-		if dryRun {
-			did = "would change "
+		if errors.Is(r.Err, kerr.InvalidConfig) { // perhaps since there is no such config
+			if err := t.checkNames(ctx, adm, sortedKeys(c.set)); errors.Is(err, errNotFound) {
+				return err
+			}
 		}
-		if err := a.say("%s%s", did, name); err != nil {
+		return about(t.String(), r.Err, r.ErrMessage)
+	}
+	return nil
+}
+
+// change is what is to be done to configs.
+type change struct {
+	set    map[string]*string
+	unset  []string
+	dryRun bool
+}
+
+// ops is the change as a broker is asked for it.
+func (c change) ops() []kadm.AlterConfig {
+	var ops []kadm.AlterConfig
+	for _, k := range sortedKeys(c.set) {
+		ops = append(ops, kadm.AlterConfig{Op: kadm.SetConfig, Name: k, Value: c.set[k]})
+	}
+	for _, k := range c.unset {
+		ops = append(ops, kadm.AlterConfig{Op: kadm.DeleteConfig, Name: k})
+	}
+	return ops
+}
+
+// checkNames fails where a config that is to be unset does not exist: a broker would say
+// that it was done.
+func (t target) checkNames(ctx context.Context, adm *kadm.Client, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	known, err := t.configNames(ctx, adm)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if !slices.Contains(known, n) {
+			return t.noConfig(n, known)
+		}
+	}
+	return nil
+}
+
+// noConfig says that a config does not exist, and which one may have been meant.
+func (t target) noConfig(name string, known []string) error {
+	if hint := didYouMean(name, known); hint != "" {
+		return notFoundf("there is no config %s for %s%s", name, t, hint)
+	}
+	return notFoundf("there is no config %s for %s: \"leat config get\" without a name shows what there is", name, t)
+}
+
+// configNames are the configs that the target may have. Those for all brokers are the
+// ones that a broker has: the cluster itself lists only what is set.
+func (t target) configNames(ctx context.Context, adm *kadm.Client) ([]string, error) {
+	of := []target{t}
+	if t.all {
+		brokers, err := adm.ListBrokers(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("asking for brokers: %w", err)
+		}
+		if len(brokers) > 0 {
+			of = append(of, target{broker: brokers[0].NodeID})
+		}
+	}
+	var names []string
+	for _, t := range of {
+		configs, err := t.describe(ctx, adm)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range configs {
+			names = append(names, c.Key)
+		}
+	}
+	return names, nil
+}
+
+// alteredConfigs is what the verbs tell that change configs. One of Topic, Broker and
+// Cluster says whose configs.
+type alteredConfigs struct {
+	Topic   string            `json:"topic,omitempty"`
+	Broker  *int32            `json:"broker,omitempty"`
+	Cluster bool              `json:"cluster,omitempty"`
+	Set     map[string]string `json:"set,omitempty"`
+	Unset   []string          `json:"unset,omitempty"`
+	DryRun  bool              `json:"dry_run,omitempty"` // nothing was changed: the broker would do it
+}
+
+// alterConfigs changes the configs of targets, and tells what became of it.
+func (a *app) alterConfigs(ctx context.Context, adm *kadm.Client, c change, targets ...target) error {
+	for _, t := range targets {
+		if t.topic != "" {
+			if _, err := topicDetails(ctx, adm, t.topic); err != nil {
+				return err
+			}
+		}
+		if err := t.checkNames(ctx, adm, c.unset); err != nil {
 			return err
 		}
 	}
-	return errors.Join(failed...)
+	var failed []error
+	all := []alteredConfigs{}
+	for _, t := range targets {
+		if err := t.alter(ctx, adm, c); err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		done := alteredConfigs{Topic: t.topic, Cluster: t.all, Unset: c.unset, Set: map[string]string{}, DryRun: c.dryRun}
+		if t.topic == "" && !t.all {
+			done.Broker = &t.broker
+		}
+		for k, v := range c.set {
+			done.Set[k] = *v
+		}
+		all = append(all, done)
+	}
+	did := "changed "
+	if c.dryRun {
+		did = "would change "
+	}
+	err := showEach(a, all, func(i int) string { return did + all[i].target().String() })
+	return errors.Join(append(failed, err)...)
+}
+
+// target is whose configs were changed.
+func (d alteredConfigs) target() target {
+	t := target{topic: d.Topic, all: d.Cluster}
+	if d.Broker != nil {
+		t.broker = *d.Broker
+	}
+	return t
 }
 
 // isSet tells whether somebody set a config, here or in a broker's file.

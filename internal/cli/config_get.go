@@ -13,15 +13,25 @@ import (
 type gotConfig struct {
 	Name      string  `json:"name"`
 	Value     *string `json:"value"`
-	Source    string  `json:"source"`
+	Source    string  `json:"source"` // Kafka's word for who set it
 	Sensitive bool    `json:"sensitive,omitempty"`
+	// Synonyms are all values that it was given, in Kafka's order: the one that counts first,
+	// the default last.
+	Synonyms []configSource `json:"synonyms,omitempty"`
+}
+
+// configSource is a value that a config has from somewhere.
+type configSource struct {
+	Name   string  `json:"name"`
+	Value  *string `json:"value"`
+	Source string  `json:"source"`
 }
 
 func (a *app) configGet() *cobra.Command {
 	var t target
 	var set bool
 	cmd := &cobra.Command{
-		Use: "get [NAME...]", Short: "Show configs, all of them or those named", ValidArgsFunction: none,
+		Use: "get [NAME...]", Short: "Show configs, all of them or those named", ValidArgsFunction: completeConfigs(&t, ""),
 		Example: `  leat config get --topic orders
   leat config get --topic orders retention.ms`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -39,9 +49,13 @@ func (a *app) getConfigs(ctx context.Context, adm *kadm.Client, t target, onlySe
 	if err != nil {
 		return err
 	}
+	var known []string
+	for _, c := range configs {
+		known = append(known, c.Key)
+	}
 	for _, n := range names {
-		if !slices.ContainsFunc(configs, func(c kadm.Config) bool { return c.Key == n }) {
-			return notFoundf("%s has no config %s: \"leat config get\" without a name shows what there is", t, n)
+		if !slices.Contains(known, n) {
+			return t.noConfig(n, known)
 		}
 	}
 	all := []gotConfig{}
@@ -49,9 +63,11 @@ func (a *app) getConfigs(ctx context.Context, adm *kadm.Client, t target, onlySe
 		if len(names) > 0 && !slices.Contains(names, c.Key) || onlySet && !isSet(c) {
 			continue
 		}
-		all = append(all, gotConfig{
-			Name: c.Key, Value: c.Value, Source: strings.ToLower(c.Source.String()), Sensitive: c.Sensitive,
-		})
+		got := gotConfig{Name: c.Key, Value: c.Value, Source: strings.ToLower(c.Source.String()), Sensitive: c.Sensitive}
+		for _, s := range c.Synonyms {
+			got.Synonyms = append(got.Synonyms, configSource{Name: s.Key, Value: s.Value, Source: strings.ToLower(s.Source.String())})
+		}
+		all = append(all, got)
 	}
 	return a.show(all, func() string {
 		t := columns{head: []string{"NAME", "VALUE", "SOURCE"}}

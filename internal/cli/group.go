@@ -15,6 +15,19 @@ func (a *app) group() *cobra.Command {
 		a.groupList(), a.groupDescribe(), a.groupReset(), a.groupDelete())))
 }
 
+// aboutGroup wraps what a broker said on a group. Where the group does not exist it names
+// the one that may have been meant.
+func aboutGroup(ctx context.Context, adm *kadm.Client, group string, err error, message string) error {
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		list, listErr := adm.ListGroups(ctx)
+		if hint := didYouMean(group, list.Groups()); listErr == nil && hint != "" {
+			return notFoundf("group %s does not exist%s", group, hint)
+		}
+		return notFoundf("group %s does not exist: \"leat group list\" shows what there is", group)
+	}
+	return about("group "+group, err, message)
+}
+
 // lagOf asks for a group's state, commits and lag, and fails with a sentence where
 // there is no such group.
 func lagOf(ctx context.Context, adm *kadm.Client, group string) (kadm.DescribedGroupLag, error) {

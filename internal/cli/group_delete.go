@@ -9,6 +9,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
+// deletedGroup is what group delete tells.
+type deletedGroup struct {
+	Group   string `json:"group"`
+	Deleted bool   `json:"deleted"`
+}
+
 func (a *app) groupDelete() *cobra.Command {
 	return &cobra.Command{
 		Use: "delete GROUP...", Short: "Delete groups with their committed offsets", Args: cobra.MinimumNArgs(1),
@@ -20,14 +26,16 @@ func (a *app) groupDelete() *cobra.Command {
 					return fmt.Errorf("deleting groups: %w", err)
 				}
 				var failed []error
+				all := []deletedGroup{}
 				for _, name := range args {
 					if r := res[name]; r.Err != nil {
-						failed = append(failed, about("group "+name, r.Err, r.ErrMessage))
-					} else if err := a.say("deleted group %s", name); err != nil {
-						return err
+						failed = append(failed, aboutGroup(ctx, adm, name, r.Err, r.ErrMessage))
+						continue
 					}
+					all = append(all, deletedGroup{Group: name, Deleted: true})
 				}
-				return errors.Join(failed...)
+				err = showEach(a, all, func(i int) string { return "deleted group " + all[i].Group })
+				return errors.Join(append(failed, err)...)
 			})
 		},
 	}

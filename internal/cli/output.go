@@ -68,13 +68,15 @@ func (a *app) show(v any, text func() string) error {
 	return err
 }
 
-// say writes a line for people; programs that asked for JSON are spared it.
-func (a *app) say(format string, args ...any) error {
-	if a.output == "json" {
-		return nil
-	}
-	_, err := fmt.Fprintf(a.out, format+"\n", args...)
-	return err
+// showEach writes a list as JSON for programs, or else a line for each of its elements.
+func showEach[T any](a *app, all []T, line func(i int) string) error {
+	return a.show(all, func() string {
+		var sb strings.Builder
+		for i := range all {
+			sb.WriteString(line(i) + "\n")
+		}
+		return sb.String()
+	})
 }
 
 // number writes n with commas between the thousands.

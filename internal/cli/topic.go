@@ -10,7 +10,7 @@ import (
 
 func (a *app) topic() *cobra.Command {
 	cmd := parent("topic", "Create, list, describe, alter and delete topics",
-		a.topicCreate(), a.topicList(), a.topicDescribe(), a.topicAlter(), a.topicDelete(), a.topicAddPartitions(), a.topicTrim())
+		a.topicCreate(), a.topicList(), a.topicDescribe(), a.topicAlter(), a.topicDelete(), a.topicAddPartitions(), a.topicTrim(), a.topicOffsets())
 	return a.withOutput(a.asClient(cmd))
 }
 

@@ -9,6 +9,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/leatstream/leat/internal/config"
 )
 
 // createdTopic is what topic create tells.
@@ -49,6 +51,7 @@ func (a *app) topicCreate() *cobra.Command {
 	f.Int16VarP(&replication, "replication", "r", -1, "number of replicas (-1: the broker's default)")
 	f.StringArrayVarP(&configs, "config", "c", nil, "a topic config, as name=value; may be repeated")
 	f.BoolVar(&ifNotExists, "if-not-exists", false, "be content with a topic that exists")
+	a.complete(cmd, "config", configNames(config.Topic, "="))
 	return cmd
 }
 

@@ -9,6 +9,12 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
+// deletedTopic is what topic delete tells.
+type deletedTopic struct {
+	Topic   string `json:"topic"`
+	Deleted bool   `json:"deleted"`
+}
+
 func (a *app) topicDelete() *cobra.Command {
 	return &cobra.Command{
 		Use: "delete TOPIC...", Short: "Delete topics with all their records", Args: cobra.MinimumNArgs(1),
@@ -20,14 +26,16 @@ func (a *app) topicDelete() *cobra.Command {
 					return fmt.Errorf("deleting topics: %w", err)
 				}
 				var failed []error
+				all := []deletedTopic{}
 				for _, name := range args {
 					if r := res[name]; r.Err != nil {
-						failed = append(failed, about("topic "+name, r.Err, r.ErrMessage))
-					} else if err := a.say("deleted topic %s", name); err != nil {
-						return err
+						failed = append(failed, aboutTopic(ctx, adm, name, r.Err, r.ErrMessage))
+						continue
 					}
+					all = append(all, deletedTopic{Topic: name, Deleted: true})
 				}
-				return errors.Join(failed...)
+				err = showEach(a, all, func(i int) string { return "deleted topic " + all[i].Topic })
+				return errors.Join(append(failed, err)...)
 			})
 		},
 	}

@@ -2,7 +2,8 @@ package cli
 
 import (
 	"context"
-	"fmt"
+	"regexp"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -20,28 +21,64 @@ type listedTopic struct {
 	Internal   bool   `json:"internal,omitempty"`
 }
 
+// topicFilter says which topics to list, and how.
+type topicFilter struct {
+	names    []string // empty: all
+	match    string   // a regular expression; empty: all
+	internal bool
+	quiet    bool // names only
+}
+
 func (a *app) topicList() *cobra.Command {
-	var internal bool
+	var f topicFilter
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the topics", Args: cobra.NoArgs, ValidArgsFunction: none,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use: "list [TOPIC...]", Short: "List the topics, all of them or those named", ValidArgsFunction: a.topics(0),
+		Example: `  leat topic list
+  leat topic list --match '^orders' -q`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.names = args
+			pattern, err := regexp.Compile(f.match)
+			if err != nil {
+				return usagef("--match %s: that is not a regular expression", f.match)
+			}
 			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
-				return a.listTopics(ctx, adm, internal)
+				details, err := f.find(ctx, adm, pattern)
+				if err != nil {
+					return err
+				}
+				if f.quiet {
+					names := append([]string{}, details.Names()...)
+					slices.Sort(names)
+					return showEach(a, names, func(i int) string { return names[i] })
+				}
+				return a.listTopics(ctx, adm, details)
 			})
 		},
 	}
-	cmd.Flags().BoolVarP(&internal, "internal", "i", false, "list the internal topics too")
+	cmd.Flags().StringVarP(&f.match, "match", "m", "", "only topics whose name has a match of this regular expression")
+	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "only the names, one a line")
+	cmd.Flags().BoolVarP(&f.internal, "internal", "i", false, "list the internal topics too")
 	return cmd
 }
 
-func (a *app) listTopics(ctx context.Context, adm *kadm.Client, internal bool) error {
-	details, err := adm.ListTopicsWithInternal(ctx)
+// find asks for the topics that are wanted. One that is named is found, internal or not.
+func (f topicFilter) find(ctx context.Context, adm *kadm.Client, pattern *regexp.Regexp) (kadm.TopicDetails, error) {
+	details, err := topicDetails(ctx, adm, f.names...)
 	if err != nil {
-		return fmt.Errorf("asking for topics: %w", err)
+		return nil, err
 	}
-	if !internal {
+	if !f.internal && len(f.names) == 0 {
 		details.FilterInternal()
 	}
+	for name := range details {
+		if !pattern.MatchString(name) {
+			delete(details, name)
+		}
+	}
+	return details, nil
+}
+
+func (a *app) listTopics(ctx context.Context, adm *kadm.Client, details kadm.TopicDetails) error {
 	all := []listedTopic{}
 	if len(details) > 0 {
 		offsets, err := spans(ctx, adm, details.Names()...)
@@ -66,7 +103,7 @@ func (a *app) listTopics(ctx context.Context, adm *kadm.Client, internal bool) e
 			t.add(l.Topic, strconv.Itoa(l.Partitions), strconv.Itoa(l.Replicas), number(l.Records), size(float64(l.Bytes)))
 		}
 		if len(all) == 0 {
-			return "no topics: \"leat topic create NAME\" makes one\n"
+			return "no topics\n"
 		}
 		return t.String()
 	})

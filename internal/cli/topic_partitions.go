@@ -9,6 +9,13 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
+// grownTopic is what topic add-partitions tells.
+type grownTopic struct {
+	Topic      string `json:"topic"`
+	Partitions int    `json:"partitions"` // that it has now
+	Added      int    `json:"added"`
+}
+
 func (a *app) topicAddPartitions() *cobra.Command {
 	var total bool
 	cmd := &cobra.Command{
@@ -42,7 +49,8 @@ func (a *app) addPartitions(ctx context.Context, adm *kadm.Client, topic string,
 		return fmt.Errorf("adding partitions: %w", err)
 	}
 	if r := res[topic]; r.Err != nil {
-		return about("topic "+topic, r.Err, r.ErrMessage)
+		return aboutTopic(ctx, adm, topic, r.Err, r.ErrMessage)
 	}
-	return a.say("topic %s has %s now", topic, count(n, "partition"))
+	now := grownTopic{Topic: topic, Partitions: n, Added: n - len(details[topic].Partitions)}
+	return a.show(now, func() string { return fmt.Sprintf("topic %s has %s now\n", topic, count(n, "partition")) })
 }

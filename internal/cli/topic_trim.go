@@ -15,66 +15,116 @@ import (
 type trimmed struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
-	Start     int64  `json:"start"` // the first offset now
+	Start     int64  `json:"start"`             // the first offset now, or after a trim that is only tried
+	Deleted   int64  `json:"deleted"`           // offsets that are gone
+	DryRun    bool   `json:"dry_run,omitempty"` // nothing was deleted
+}
+
+// trim is what topic trim is to do.
+type trim struct {
+	topic      string
+	before     position
+	partitions []int32
+	dryRun     bool
 }
 
 func (a *app) topicTrim() *cobra.Command {
 	var before string
-	var partitions []int32
+	var t trim
 	cmd := &cobra.Command{
 		Use: "trim TOPIC --before PLACE", Short: "Delete a topic's oldest records", Args: cobra.ExactArgs(1),
 		SuggestFor: []string{"trim-prefix", "delete-records", "truncate"},
 		Long: `Delete the records that stand before a place in each partition.
 
-PLACE is ` + positionHelp + ".",
-		Example: `  leat topic trim orders --before -24h
+PLACE is ` + positionHelp + `.
+An offset that a partition does not have yet is refused, for all partitions.`,
+		Example: `  leat topic trim orders --before -24h --dry-run
   leat topic trim orders --before 1000 --partition 2`,
 		ValidArgsFunction: a.topics(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			pos, err := parsePosition(before, time.Now())
-			if err != nil {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			t.topic = args[0]
+			if t.before, err = parsePosition(before, time.Now()); err != nil {
 				return err
 			}
 			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
-				return a.trim(ctx, adm, args[0], pos, partitions)
+				return a.trimTopic(ctx, adm, t)
 			})
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&before, "before", "", "the place before which records go")
-	f.Int32SliceVarP(&partitions, "partition", "p", nil, "only these partitions, with commas between")
+	f.StringVar(&before, "before", "", "the `PLACE` before which records go")
+	f.Int32SliceVarP(&t.partitions, "partition", "p", nil, "only these partitions, with commas between")
+	f.BoolVar(&t.dryRun, "dry-run", false, "only show what would be deleted")
 	if err := cmd.MarkFlagRequired("before"); err != nil {
 		panic("BUG: " + err.Error())
 	}
 	return cmd
 }
 
-func (a *app) trim(ctx context.Context, adm *kadm.Client, topic string, pos position, partitions []int32) error {
-	offsets, err := placesIn(ctx, adm, topic, pos, partitions)
+func (a *app) trimTopic(ctx context.Context, adm *kadm.Client, t trim) error {
+	offsets, err := placesIn(ctx, adm, t.topic, t.before, t.partitions)
 	if err != nil {
 		return err
 	}
-	res, err := adm.DeleteRecords(ctx, offsets)
+	all, err := spans(ctx, adm, t.topic)
 	if err != nil {
-		return fmt.Errorf("trimming %s: %w", topic, err)
+		return err
+	}
+	now := all[t.topic]
+	if err := t.checkEnds(offsets, now); err != nil {
+		return err
 	}
 	var failed []error
-	all := []trimmed{}
-	for _, r := range res.Sorted() {
-		if r.Err != nil {
-			failed = append(failed, about(fmt.Sprintf("%s, partition %d", r.Topic, r.Partition), r.Err, ""))
-			continue
+	done := []trimmed{}
+	if t.dryRun {
+		for _, o := range offsets.Sorted() {
+			done = append(done, trimmed{Topic: t.topic, Partition: o.Partition, Start: o.At, DryRun: true})
 		}
-		all = append(all, trimmed{Topic: r.Topic, Partition: r.Partition, Start: r.LowWatermark})
+	} else {
+		res, err := adm.DeleteRecords(ctx, offsets)
+		if err != nil {
+			return fmt.Errorf("trimming %s: %w", t.topic, err)
+		}
+		for _, r := range res.Sorted() {
+			if r.Err != nil {
+				failed = append(failed, about(fmt.Sprintf("%s, partition %d", r.Topic, r.Partition), r.Err, ""))
+				continue
+			}
+			done = append(done, trimmed{Topic: r.Topic, Partition: r.Partition, Start: r.LowWatermark})
+		}
 	}
-	err = a.show(all, func() string {
-		t := columns{head: []string{">PARTITION", ">START"}}
-		for _, l := range all {
-			t.add(strconv.Itoa(int(l.Partition)), number(l.Start))
+	for i := range done {
+		done[i].Deleted = max(0, done[i].Start-now[done[i].Partition].start)
+	}
+	return errors.Join(append(failed, a.showTrimmed(done, t.dryRun))...)
+}
+
+// checkEnds refuses an offset beyond a partition's end, as Kafka's brokers do: it is more
+// likely a mistake than the wish to delete everything, for which there is "end".
+func (t trim) checkEnds(offsets kadm.Offsets, now map[int32]span) error {
+	if t.before.kind != atOffset {
+		return nil
+	}
+	for _, o := range offsets.Sorted() {
+		if end := now[o.Partition].end; t.before.n > end {
+			return fmt.Errorf("%s, partition %d ends at offset %s, before %s: nothing was deleted; \"--before end\" deletes all records",
+				t.topic, o.Partition, number(end), number(t.before.n))
+		}
+	}
+	return nil
+}
+
+func (a *app) showTrimmed(done []trimmed, dryRun bool) error {
+	return a.show(done, func() string {
+		t := columns{head: []string{">PARTITION", ">START", ">DELETED"}}
+		if dryRun {
+			t.head = []string{">PARTITION", ">WOULD START", ">WOULD DELETE"}
+		}
+		for _, l := range done {
+			t.add(strconv.Itoa(int(l.Partition)), number(l.Start), number(l.Deleted))
 		}
 		return t.String()
 	})
-	return errors.Join(append(failed, err)...)
 }
 
 // placesIn resolves a position in a topic's partitions, or in some of them.

@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/twmb/franz-go/pkg/kadm"
+)
+
+// offsetRange is one line of topic offsets.
+type offsetRange struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	Start     int64  `json:"start"`
+	At        *int64 `json:"at,omitempty"` // the place that was asked for
+	End       int64  `json:"end"`
+}
+
+func (a *app) topicOffsets() *cobra.Command {
+	var at string
+	cmd := &cobra.Command{
+		Use: "offsets TOPIC...", Short: "Show the first and last offsets of partitions, or those at a time", Args: cobra.MinimumNArgs(1),
+		SuggestFor: []string{"get-offsets", "watermarks"},
+		Long: `Show where the partitions of topics start and end, and with --at the offset at a place, such as a time.
+
+PLACE is ` + positionHelp + ".",
+		Example: `  leat topic offsets orders
+  leat topic offsets orders --at 2026-05-17T10:05:03Z`,
+		ValidArgsFunction: a.topics(0),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var pos *position
+			if cmd.Flags().Changed("at") {
+				p, err := parsePosition(at, time.Now())
+				if err != nil {
+					return err
+				}
+				pos = &p
+			}
+			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
+				return a.showOffsets(ctx, adm, args, pos)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&at, "at", "", "show the offset at this `PLACE` too")
+	return cmd
+}
+
+func (a *app) showOffsets(ctx context.Context, adm *kadm.Client, topics []string, pos *position) error {
+	if _, err := topicDetails(ctx, adm, topics...); err != nil {
+		return err
+	}
+	all, err := spans(ctx, adm, topics...)
+	if err != nil {
+		return err
+	}
+	var places kadm.Offsets
+	if pos != nil {
+		if places, err = pos.resolve(ctx, adm, topics...); err != nil {
+			return err
+		}
+	}
+	lines := []offsetRange{}
+	for _, topic := range sortedKeys(all) {
+		for _, p := range sortedIDs(all[topic]) {
+			l := offsetRange{Topic: topic, Partition: p, Start: all[topic][p].start, End: all[topic][p].end}
+			if o, ok := places.Lookup(topic, p); ok {
+				l.At = &o.At
+			}
+			lines = append(lines, l)
+		}
+	}
+	return a.show(lines, func() string {
+		t := columns{head: []string{"TOPIC", ">PARTITION", ">START", ">END"}}
+		if pos != nil {
+			t.head = append(t.head, ">AT")
+		}
+		for _, l := range lines {
+			cells := []string{l.Topic, strconv.Itoa(int(l.Partition)), number(l.Start), number(l.End)}
+			if pos != nil {
+				at := "-"
+				if l.At != nil {
+					at = number(*l.At)
+				}
+				cells = append(cells, at)
+			}
+			t.add(cells...)
+		}
+		return t.String()
+	})
+}
