@@ -9,49 +9,52 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-// step builds the next image. What it has copied or made itself in this step it
-// may change; everything else is shared with the image before.
+// step builds the next image by copy on write. It may change only the structures
+// that it has copied or made itself; all others are shared with the image before.
 type step struct {
-	index uint64 // of the entry; 0: it is not in the log
-	m     *Image
-	d     *Delta
-	names [shards]bool
-	uuids [shards]bool
-	own   map[UUID]*owned
-	confs map[config.Resource]*overrides
-	flat  struct{ brokers, configs, features bool }
+	index     uint64 // of the entry; 0 if it is not in the log
+	m         *Image // the next image
+	delta     *Delta
+	topics    map[UUID]*topicCopy            // the step's own copies
+	overrides map[config.Resource]*overrides // the step's own copies
+
+	// copied tells which maps of the image are the step's own copies by now.
+	copied struct {
+		brokers, configs, features bool
+		names, ids                 [shards]bool
+	}
 }
 
-// owned is a topic that this step has copied or made, and may change.
-type owned struct {
-	t      *Topic
-	before *Topic // nil: made in this step
-	parts  bool   // its partitions are copied too
+// topicCopy is a topic that this step has copied or made, and may change.
+type topicCopy struct {
+	topic            *Topic
+	before           *Topic // in the image before; nil if the topic was made in this step
+	partitionsCopied bool   // topic.Partitions is the step's own, too
 }
 
-// ApplyAt decodes a batch of records, which is the entry of this index in the
-// metadata log, and applies it. It is all or nothing: with an error, which is
-// ErrNewer, ErrOlder or ErrCorrupt, the image stays m.
+// ApplyAt decodes the records of one entry of the metadata log and applies them to
+// m; index is the entry's. It applies all of them or none: with an error, which is
+// ErrNewer, ErrOlder or ErrCorrupt, it returns m.
 func ApplyAt(m *Image, index uint64, entry []byte) (*Image, *Delta, error) {
 	next := *m
 	s := step{
-		index: index,
-		m:     &next,
-		d:     &Delta{Topics: map[UUID]TopicChange{}, Configs: map[config.Resource]struct{}{}},
-		own:   map[UUID]*owned{},
-		confs: map[config.Resource]*overrides{},
+		index:     index,
+		m:         &next,
+		delta:     &Delta{Topics: map[UUID]TopicChange{}, Configs: map[config.Resource]struct{}{}},
+		topics:    map[UUID]*topicCopy{},
+		overrides: map[config.Resource]*overrides{},
 	}
-	if err := each(entry, s.apply); err != nil {
+	if err := decodeEach(entry, s.applyRecord); err != nil {
 		return m, nil, err
 	}
-	return &next, s.d, nil
+	return &next, s.delta, nil
 }
 
 // Apply is ApplyAt for records that are not in the log: a snapshot, or a decision
 // that is tried out before it is proposed.
 func Apply(m *Image, entry []byte) (*Image, *Delta, error) { return ApplyAt(m, 0, entry) }
 
-func (s *step) apply(rec Record) error {
+func (s *step) applyRecord(rec Record) error {
 	switch r := rec.(type) {
 	case ClusterCreated:
 		return s.createCluster(r)
@@ -60,7 +63,7 @@ func (s *step) apply(rec Record) error {
 	case BrokerUnregistered:
 		return s.unregisterBroker(r.ID)
 	case BrokerEpochGiven:
-		s.m.brokerTerm = max(s.m.brokerTerm, r.Epoch)
+		s.m.lastBrokerEpoch = max(s.m.lastBrokerEpoch, r.Epoch)
 	case BrokerChanged:
 		return s.changeBroker(r)
 	case TopicCreated:
@@ -76,14 +79,14 @@ func (s *step) apply(rec Record) error {
 	case ConfigUnset:
 		return s.setConfig(r.Resource, r.Key, nil)
 	case ProducerIDsGiven:
-		if r.Next < s.m.producer {
-			return fmt.Errorf("producer ids go back from %d to %d", s.m.producer, r.Next)
+		if r.Next < s.m.nextProducerID {
+			return fmt.Errorf("producer ids go back from %d to %d", s.m.nextProducerID, r.Next)
 		}
-		s.m.producer = r.Next
+		s.m.nextProducerID = r.Next
 	case FeatureSet:
 		s.setFeature(r)
 	case FeaturesChanged:
-		s.m.featuresAt = max(s.m.featuresAt, r.Epoch)
+		s.m.featuresEpoch = max(s.m.featuresEpoch, r.Epoch)
 	}
 	return nil
 }
@@ -99,12 +102,13 @@ func (s *step) createCluster(r ClusterCreated) error {
 	return nil
 }
 
-func (s *step) ownBrokers() {
-	if !s.flat.brokers {
-		s.flat.brokers = true
+// copyBrokers gives the step its own map of brokers, once a step.
+func (s *step) copyBrokers() {
+	if !s.copied.brokers {
+		s.copied.brokers = true
 		s.m.Brokers = cloneMap(s.m.Brokers)
 	}
-	s.d.Brokers = true
+	s.delta.Brokers = true
 }
 
 func (s *step) registerBroker(b Broker) error {
@@ -115,13 +119,13 @@ func (s *step) registerBroker(b Broker) error {
 	if old != nil && b.Epoch < old.Epoch {
 		return fmt.Errorf("broker %d goes back from epoch %d to %d", b.ID, old.Epoch, b.Epoch)
 	}
-	s.ownBrokers()
+	s.copyBrokers()
 	s.m.Brokers[b.ID] = &b
-	s.m.brokerTerm = max(s.m.brokerTerm, b.Epoch)
+	s.m.lastBrokerEpoch = max(s.m.lastBrokerEpoch, b.Epoch)
 	if b.State == BrokerFenced || old != nil && old.State != BrokerFenced && old.Incarnation == b.Incarnation {
 		return nil
 	}
-	return s.startBroker(b.ID)
+	return s.raiseLeaderEpochs(b.ID)
 }
 
 func (s *step) changeBroker(r BrokerChanged) error {
@@ -131,24 +135,25 @@ func (s *step) changeBroker(r BrokerChanged) error {
 	}
 	b := *old
 	b.State = r.State
-	s.ownBrokers()
+	s.copyBrokers()
 	s.m.Brokers[r.ID] = &b
 	if old.State != BrokerFenced || r.State == BrokerFenced {
 		return nil
 	}
-	return s.startBroker(r.ID)
+	return s.raiseLeaderEpochs(r.ID)
 }
 
-// startBroker raises the leader epoch of all partitions that a broker leads, since
-// it begins to serve: it may have appended in the present epoch in another life, or
-// may not know what became of the partition while it was fenced.
-func (s *step) startBroker(id int32) error {
+// raiseLeaderEpochs raises the leader epoch of all partitions that a broker leads. It
+// is called when the broker begins to serve: an earlier process of it may have
+// appended in the present epoch, or the partition may have changed while the broker
+// was fenced.
+func (s *step) raiseLeaderEpochs(id int32) error {
 	led := func(p Partition) bool { return p.Leader == id }
 	for t := range s.m.Topics() {
 		if !slices.ContainsFunc(t.Partitions, led) {
 			continue
 		}
-		t = s.partitioned(t.ID)
+		t = s.copyPartitions(t.ID)
 		for i := range t.Partitions {
 			p := &t.Partitions[i]
 			if !led(*p) {
@@ -168,7 +173,7 @@ func (s *step) unregisterBroker(id int32) error {
 	if s.m.Brokers[id] == nil {
 		return fmt.Errorf("broker %d is not registered", id)
 	}
-	s.ownBrokers()
+	s.copyBrokers()
 	delete(s.m.Brokers, id)
 	return nil
 }
@@ -180,45 +185,49 @@ func (s *step) createTopic(r TopicCreated) error {
 	if s.m.Topic(r.Name) != nil || s.m.TopicByID(r.ID) != nil {
 		return fmt.Errorf("topic %q or id %x is there already", r.Name, r.ID)
 	}
-	t := &Topic{Name: r.Name, ID: r.ID, cache: &settingsCache{}}
-	s.own[t.ID] = &owned{t: t, parts: true}
-	s.put(t)
+	t := &Topic{Name: r.Name, ID: r.ID, settings: &settingsCache{}}
+	s.topics[t.ID] = &topicCopy{topic: t, partitionsCopied: true}
+	s.putTopic(t)
 	s.m.topics++
 	s.noteTopic(t.ID, nil, t)
 	return nil
 }
 
-// put enters a topic, copying the shards that it falls into once a step.
-func (s *step) put(t *Topic) {
-	i, j := s.ownShards(t)
+// putTopic enters a topic into the shards of its name and its id.
+func (s *step) putTopic(t *Topic) {
+	i, j := s.copyShards(t)
 	s.m.byName[i][t.Name] = t
 	s.m.byID[j][t.ID] = t
 }
 
-func (s *step) ownShards(t *Topic) (name, id int) {
+// copyShards gives the step its own copies of a topic's shards, once a step, and
+// returns which they are.
+func (s *step) copyShards(t *Topic) (name, id int) {
 	name, id = shardOfName(t.Name), shardOfID(t.ID)
-	if !s.names[name] {
-		s.names[name] = true
+	if !s.copied.names[name] {
+		s.copied.names[name] = true
 		s.m.byName[name] = cloneMap(s.m.byName[name])
 	}
-	if !s.uuids[id] {
-		s.uuids[id] = true
+	if !s.copied.ids[id] {
+		s.copied.ids[id] = true
 		s.m.byID[id] = cloneMap(s.m.byID[id])
 	}
 	return name, id
 }
 
-// noteTopic enters a change into the delta; the earliest state is kept as the old one.
+// noteTopic enters a change into the delta. If the topic has changed in this step
+// before, the old state stays that of before the step.
 func (s *step) noteTopic(id UUID, before, after *Topic) {
-	if c, ok := s.d.Topics[id]; ok {
+	if c, ok := s.delta.Topics[id]; ok {
 		before = c.Old
 	}
-	s.d.Topics[id] = TopicChange{Old: before, New: after}
+	s.delta.Topics[id] = TopicChange{Old: before, New: after}
 }
 
-// ownTopic is the topic in a copy that this step may change; nil: there is none.
-func (s *step) ownTopic(id UUID) *owned {
-	if o := s.own[id]; o != nil {
+// copyTopic returns the step's own copy of a topic, made once a step, or nil if there
+// is no such topic. The copy shares its partitions with the original.
+func (s *step) copyTopic(id UUID) *topicCopy {
+	if o := s.topics[id]; o != nil {
 		return o
 	}
 	t := s.m.TopicByID(id)
@@ -226,28 +235,29 @@ func (s *step) ownTopic(id UUID) *owned {
 		return nil
 	}
 	c := *t
-	o := &owned{t: &c, before: t}
-	s.own[id] = o
-	s.put(&c)
+	o := &topicCopy{topic: &c, before: t}
+	s.topics[id] = o
+	s.putTopic(&c)
 	return o
 }
 
-// partitioned is ownTopic with its partitions copied too, noted as changed.
-func (s *step) partitioned(id UUID) *Topic {
-	o := s.ownTopic(id)
+// copyPartitions is copyTopic for a change of partitions: it copies those too, once a
+// step, and enters the topic into the delta.
+func (s *step) copyPartitions(id UUID) *Topic {
+	o := s.copyTopic(id)
 	if o == nil {
 		return nil
 	}
-	if !o.parts {
-		o.parts = true
-		o.t.Partitions = slices.Clone(o.t.Partitions)
-		s.noteTopic(id, o.before, o.t)
+	if !o.partitionsCopied {
+		o.partitionsCopied = true
+		o.topic.Partitions = slices.Clone(o.topic.Partitions)
+		s.noteTopic(id, o.before, o.topic)
 	}
-	return o.t
+	return o.topic
 }
 
 func (s *step) setPartitions(r PartitionsSet) error {
-	t := s.partitioned(r.Topic)
+	t := s.copyPartitions(r.Topic)
 	if t == nil {
 		return fmt.Errorf("partitions of a topic that is not there: %x", r.Topic)
 	}
@@ -256,7 +266,7 @@ func (s *step) setPartitions(r PartitionsSet) error {
 		return fmt.Errorf("topic %q: partition %d follows %d", t.Name, first, len(t.Partitions)-1)
 	}
 	for i := first; i < min(len(t.Partitions), first+len(r.Partitions)); i++ {
-		if err := follows(t, i, r.Partitions[i-first].LeaderEpoch, r.Partitions[i-first].PartitionEpoch); err != nil {
+		if err := checkEpochsRise(t, i, r.Partitions[i-first].LeaderEpoch, r.Partitions[i-first].PartitionEpoch); err != nil {
 			return err
 		}
 	}
@@ -267,11 +277,11 @@ func (s *step) setPartitions(r PartitionsSet) error {
 }
 
 func (s *step) changePartition(r PartitionChanged) error {
-	t := s.partitioned(r.Topic)
+	t := s.copyPartitions(r.Topic)
 	if t == nil || int(r.Partition) >= len(t.Partitions) {
 		return fmt.Errorf("partition %d of topic %x is not there", r.Partition, r.Topic)
 	}
-	if err := follows(t, int(r.Partition), r.LeaderEpoch, r.PartitionEpoch); err != nil {
+	if err := checkEpochsRise(t, int(r.Partition), r.LeaderEpoch, r.PartitionEpoch); err != nil {
 		return err
 	}
 	p := &t.Partitions[r.Partition]
@@ -280,9 +290,9 @@ func (s *step) changePartition(r PartitionChanged) error {
 	return nil
 }
 
-// follows wants a change of a partition to have a larger partition epoch, and a
-// leader epoch that is not smaller.
-func follows(t *Topic, partition int, leaderEpoch, partitionEpoch int32) error {
+// checkEpochsRise refuses a change of a partition unless its partition epoch is larger
+// than the partition's, and its leader epoch is not smaller.
+func checkEpochsRise(t *Topic, partition int, leaderEpoch, partitionEpoch int32) error {
 	p := &t.Partitions[partition]
 	if partitionEpoch <= p.PartitionEpoch || leaderEpoch < p.LeaderEpoch {
 		return fmt.Errorf("topic %q: partition %d goes from leader epoch %d and partition epoch %d to %d and %d",
@@ -296,56 +306,57 @@ func (s *step) deleteTopic(id UUID) error {
 	if t == nil {
 		return fmt.Errorf("topic %x is not there", id)
 	}
-	i, j := s.ownShards(t)
+	i, j := s.copyShards(t)
 	delete(s.m.byName[i], t.Name)
 	delete(s.m.byID[j], id)
 	before := t
-	if o := s.own[id]; o != nil {
+	if o := s.topics[id]; o != nil {
 		before = o.before
-		delete(s.own, id)
+		delete(s.topics, id)
 	}
 	s.m.topics--
 	s.m.partitions -= len(t.Partitions)
-	s.d.Deleted = append(s.d.Deleted, id)
-	if before == nil && s.d.Topics[id].Old == nil { // made in this very step
-		delete(s.d.Topics, id)
+	s.delta.Deleted = append(s.delta.Deleted, id)
+	if before == nil && s.delta.Topics[id].Old == nil { // made in this very step
+		delete(s.delta.Topics, id)
 	} else {
 		s.noteTopic(id, before, nil)
 	}
-	if t.conf != nil {
+	if t.overrides != nil {
 		r := config.Resource{Type: config.Topic, Name: t.Name}
-		s.d.Configs[r] = struct{}{}
-		delete(s.confs, r)
+		s.delta.Configs[r] = struct{}{}
+		delete(s.overrides, r)
 	}
 	return nil
 }
 
-// setConfig sets a config, or removes it where value is nil.
+// setConfig sets a config, or removes it if value is nil.
 func (s *step) setConfig(r config.Resource, key string, value *string) error {
 	if key == "" {
 		return fmt.Errorf("a config without a name on %v %q", r.Type, r.Name)
 	}
-	o, err := s.ownOverrides(r)
+	o, err := s.copyOverrides(r)
 	if err != nil {
 		return err
 	}
 	if value != nil {
-		o.m[key] = *value
+		o.byKey[key] = *value
 	} else {
-		delete(o.m, key)
+		delete(o.byKey, key)
 	}
-	if len(o.m) == 0 { // no overrides are no entry, so that equal images encode alike
-		delete(s.confs, r)
+	if len(o.byKey) == 0 { // an empty set is not kept, so that equal images encode alike
+		delete(s.overrides, r)
 		o = nil
 	}
 	s.enterOverrides(r, o)
-	s.d.Configs[r] = struct{}{}
+	s.delta.Configs[r] = struct{}{}
 	return nil
 }
 
-// ownOverrides are a resource's overrides in a copy that this step may change.
-func (s *step) ownOverrides(r config.Resource) (*overrides, error) {
-	if o := s.confs[r]; o != nil {
+// copyOverrides returns the step's own copy of a resource's overrides, made once a
+// step.
+func (s *step) copyOverrides(r config.Resource) (*overrides, error) {
+	if o := s.overrides[r]; o != nil {
 		return o, nil
 	}
 	old := s.m.configs[r]
@@ -354,25 +365,25 @@ func (s *step) ownOverrides(r config.Resource) (*overrides, error) {
 		if t == nil {
 			return nil, fmt.Errorf("configs of a topic that is not there: %q", r.Name)
 		}
-		old = t.conf
+		old = t.overrides
 	}
-	o := &overrides{m: map[string]string{}}
+	o := &overrides{byKey: map[string]string{}}
 	if old != nil {
-		maps.Copy(o.m, old.m)
+		maps.Copy(o.byKey, old.byKey)
 	}
-	s.confs[r] = o
+	s.overrides[r] = o
 	return o, nil
 }
 
-// enterOverrides puts overrides where they are looked up; nil: there are none.
+// enterOverrides sets a resource's overrides in the image; nil removes them.
 func (s *step) enterOverrides(r config.Resource, o *overrides) {
 	if r.Type == config.Topic {
-		t := s.ownTopic(s.m.Topic(r.Name).ID).t
-		t.conf, t.cache = o, &settingsCache{}
+		t := s.copyTopic(s.m.Topic(r.Name).ID).topic
+		t.overrides, t.settings = o, &settingsCache{}
 		return
 	}
-	if !s.flat.configs {
-		s.flat.configs = true
+	if !s.copied.configs {
+		s.copied.configs = true
 		s.m.configs = cloneMap(s.m.configs)
 	}
 	if o == nil {
@@ -383,11 +394,11 @@ func (s *step) enterOverrides(r config.Resource, o *overrides) {
 }
 
 func (s *step) setFeature(r FeatureSet) {
-	if !s.flat.features {
-		s.flat.features = true
+	if !s.copied.features {
+		s.copied.features = true
 		s.m.features = cloneMap(s.m.features)
 	}
-	s.m.featuresAt = max(s.m.featuresAt, s.index)
+	s.m.featuresEpoch = max(s.m.featuresEpoch, s.index)
 	if r.Level == 0 {
 		delete(s.m.features, r.Name)
 		return
@@ -395,7 +406,7 @@ func (s *step) setFeature(r FeatureSet) {
 	s.m.features[r.Name] = r.Level
 }
 
-// cloneMap copies a map; nil becomes an empty one.
+// cloneMap copies a map. The copy of nil is an empty map.
 func cloneMap[K comparable, V any](m map[K]V) map[K]V {
 	c := make(map[K]V, len(m)+1)
 	maps.Copy(c, m)

@@ -13,10 +13,10 @@ type Broker struct {
 	State       BrokerState
 	Rack        string
 	Listeners   []Listener     // the first one is for other nodes
-	Features    []FeatureRange // what this node's version supports
+	Features    []FeatureRange // that this node's version supports
 }
 
-// BrokerState says what a registered node is used for:
+// BrokerState says whether a registered node serves:
 //
 //	registration -> fenced <-> active -> leaving
 //	                  ^                     |
@@ -25,12 +25,13 @@ type BrokerState uint8
 
 // States of a broker.
 const (
-	// BrokerFenced is a node that has not caught up yet, or is not heard of any more:
-	// it leads nothing and gets no replicas.
+	// BrokerFenced is a node that has not caught up yet, or that is no longer heard
+	// from: it leads no partition and gets no replicas.
 	BrokerFenced BrokerState = iota
 	// BrokerActive is a node that serves.
 	BrokerActive
-	// BrokerLeaving is a node that shuts down: it serves, but gets no leadership.
+	// BrokerLeaving is a node that is shutting down: it serves, but becomes the leader
+	// of no further partition.
 	BrokerLeaving
 )
 
@@ -45,8 +46,8 @@ const (
 	SASLSSL       SecurityProtocol = 3
 )
 
-// Listener is an address on which a node is reached where the asking client's own
-// address for it is not ours.
+// Listener is an address that a node has registered, for clients that ask another node
+// where it is.
 type Listener struct {
 	Name     string
 	Host     string
@@ -60,7 +61,8 @@ type FeatureRange struct {
 	Min, Max int16
 }
 
-// Address is where other nodes reach the broker; "" and 0: it registered no listener.
+// Address returns the host and the port at which other nodes reach the broker; they
+// are "" and 0 if it registered no listener.
 func (b *Broker) Address() (host string, port int32) {
 	if len(b.Listeners) == 0 {
 		return "", 0

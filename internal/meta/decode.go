@@ -8,16 +8,17 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-// reader takes fields off a record's body. After the first field that is not
-// there it is bad, and every further field is zero.
+// reader reads the fields of a record's body, or of an element in it, in their order.
+// Its methods return zero for a field that is missing or out of range, and for all
+// that follow; bad tells of it at the end.
 type reader struct {
-	b     []byte
-	bad   bool
-	newer bool    // there is something that a newer version wrote
-	ids   []int32 // one piece of memory for many short lists
+	b     []byte  // the bytes that are not read yet
+	bad   bool    // a field is missing or out of range
+	newer bool    // a newer version wrote a value or a field that is unknown here
+	ids   []int32 // memory that the lists of replicas share
 }
 
-func (r *reader) uvarint() uint64 {
+func (r *reader) readUvarint() uint64 {
 	v, n := binary.Uvarint(r.b)
 	if n <= 0 {
 		r.b, r.bad = nil, true
@@ -27,7 +28,7 @@ func (r *reader) uvarint() uint64 {
 	return v
 }
 
-func (r *reader) varint(lo, hi int64) int64 {
+func (r *reader) readVarint(lo, hi int64) int64 {
 	v, n := binary.Varint(r.b)
 	if n <= 0 || v < lo || v > hi {
 		r.b, r.bad = nil, true
@@ -37,15 +38,15 @@ func (r *reader) varint(lo, hi int64) int64 {
 	return v
 }
 
-func (r *reader) int32() int32 { return int32(r.varint(math.MinInt32, math.MaxInt32)) }
+func (r *reader) readInt32() int32 { return int32(r.readVarint(math.MinInt32, math.MaxInt32)) }
 
-func (r *reader) int16() int16 { return int16(r.varint(math.MinInt16, math.MaxInt16)) }
+func (r *reader) readInt16() int16 { return int16(r.readVarint(math.MinInt16, math.MaxInt16)) }
 
-func (r *reader) int64() int64 { return r.varint(math.MinInt64, math.MaxInt64) }
+func (r *reader) readInt64() int64 { return r.readVarint(math.MinInt64, math.MaxInt64) }
 
-// index is a number that counts something: not negative.
-func (r *reader) index() int32 {
-	v := r.uvarint()
+// readNonNegative reads a number from 0 to math.MaxInt32.
+func (r *reader) readNonNegative() int32 {
+	v := r.readUvarint()
 	if v > math.MaxInt32 {
 		r.bad = true
 		return 0
@@ -53,9 +54,10 @@ func (r *reader) index() int32 {
 	return int32(v)
 }
 
-// count is how many things follow, each of which takes a byte or more.
-func (r *reader) count() int {
-	n := r.uvarint()
+// readCount reads how many elements or bytes follow. Each takes at least a byte, so a
+// count that is larger than the rest of the body is bad.
+func (r *reader) readCount() int {
+	n := r.readUvarint()
 	if n > uint64(len(r.b)) {
 		r.b, r.bad = nil, true
 		return 0
@@ -63,9 +65,9 @@ func (r *reader) count() int {
 	return int(n)
 }
 
-// bounded is a count that is at most limit.
-func (r *reader) bounded(limit int) int {
-	n := r.count()
+// readCountUpTo reads a count that must not be larger than limit.
+func (r *reader) readCountUpTo(limit int) int {
+	n := r.readCount()
 	if n > limit {
 		r.b, r.bad = nil, true
 		return 0
@@ -73,8 +75,8 @@ func (r *reader) bounded(limit int) int {
 	return n
 }
 
-func (r *reader) text() string {
-	n := r.count()
+func (r *reader) readText() string {
+	n := r.readCount()
 	if n > maxText {
 		r.b, r.bad = nil, true
 		return ""
@@ -84,7 +86,7 @@ func (r *reader) text() string {
 	return s
 }
 
-func (r *reader) uuid() (id UUID) {
+func (r *reader) readUUID() (id UUID) {
 	if len(r.b) < len(id) {
 		r.b, r.bad = nil, true
 		return UUID{}
@@ -93,8 +95,8 @@ func (r *reader) uuid() (id UUID) {
 	return id
 }
 
-func (r *reader) state() BrokerState {
-	s := r.uvarint()
+func (r *reader) readBrokerState() BrokerState {
+	s := r.readUvarint()
 	if s > uint64(BrokerLeaving) {
 		r.newer = true
 		return 0
@@ -102,16 +104,16 @@ func (r *reader) state() BrokerState {
 	return BrokerState(s)
 }
 
-func (r *reader) resource() config.Resource {
-	t := r.uvarint()
+func (r *reader) readResource() config.Resource {
+	t := r.readUvarint()
 	if t > math.MaxInt8 {
 		r.bad = true
 	}
-	return config.Resource{Type: config.ResourceType(t), Name: r.text()}
+	return config.Resource{Type: config.ResourceType(t), Name: r.readText()}
 }
 
-func (r *reader) list() []int32 {
-	n := r.count()
+func (r *reader) readIDs() []int32 {
+	n := r.readCount()
 	if n == 0 {
 		return nil
 	}
@@ -120,22 +122,24 @@ func (r *reader) list() []int32 {
 	}
 	from := len(r.ids)
 	for range n {
-		r.ids = append(r.ids, r.int32())
+		r.ids = append(r.ids, r.readInt32())
 	}
 	return r.ids[from:len(r.ids):len(r.ids)]
 }
 
-// optional is a list of a body's end, where the empty ones are left out.
-func (r *reader) optional() []int32 {
+// readOptionalIDs reads a list that appendOptional wrote: at the end of the body it
+// is empty.
+func (r *reader) readOptionalIDs() []int32 {
 	if len(r.b) == 0 {
 		return nil
 	}
-	return r.list()
+	return r.readIDs()
 }
 
-// sized reads one element of a list, which stands there with its length.
-func (r *reader) sized(read func(*reader)) {
-	n := r.count()
+// readElement hands read a reader of one element, which has its length in front. A
+// field that read leaves over is a newer version's.
+func (r *reader) readElement(read func(*reader)) {
+	n := r.readCount()
 	element := reader{b: r.b[:n], ids: r.ids}
 	read(&element)
 	r.bad = r.bad || element.bad
@@ -143,48 +147,50 @@ func (r *reader) sized(read func(*reader)) {
 	r.b, r.ids = r.b[n:], element.ids
 }
 
-func (r *reader) partition() Partition {
-	p := Partition{Replicas: r.list(), ISR: r.list()}
-	p.Leader, p.LeaderEpoch, p.PartitionEpoch = r.int32(), r.int32(), r.int32()
-	p.Adding, p.Removing, p.Eligible, p.LastEligible = r.optional(), r.optional(), r.optional(), r.optional()
+func (r *reader) readPartition() Partition {
+	p := Partition{Replicas: r.readIDs(), ISR: r.readIDs()}
+	p.Leader, p.LeaderEpoch, p.PartitionEpoch = r.readInt32(), r.readInt32(), r.readInt32()
+	p.Adding, p.Removing, p.Eligible, p.LastEligible = r.readOptionalIDs(), r.readOptionalIDs(), r.readOptionalIDs(), r.readOptionalIDs()
 	return p
 }
 
-func (r *reader) partitionChanged() PartitionChanged {
-	c := PartitionChanged{Topic: r.uuid(), Partition: r.index(), ISR: r.list()}
-	c.Leader, c.LeaderEpoch, c.PartitionEpoch = r.int32(), r.int32(), r.int32()
-	c.Eligible, c.LastEligible = r.optional(), r.optional()
+func (r *reader) readPartitionChanged() PartitionChanged {
+	c := PartitionChanged{Topic: r.readUUID(), Partition: r.readNonNegative(), ISR: r.readIDs()}
+	c.Leader, c.LeaderEpoch, c.PartitionEpoch = r.readInt32(), r.readInt32(), r.readInt32()
+	c.Eligible, c.LastEligible = r.readOptionalIDs(), r.readOptionalIDs()
 	return c
 }
 
-func (r *reader) broker() Broker {
-	b := Broker{ID: r.int32(), Epoch: r.int64(), Incarnation: r.uuid(), State: r.state(), Rack: r.text()}
-	if n := r.bounded(maxListeners); n > 0 {
+func (r *reader) readBroker() Broker {
+	b := Broker{ID: r.readInt32(), Epoch: r.readInt64(), Incarnation: r.readUUID(), State: r.readBrokerState(), Rack: r.readText()}
+	if n := r.readCountUpTo(maxListeners); n > 0 {
 		b.Listeners = make([]Listener, n)
 		for i := range b.Listeners {
-			r.sized(func(r *reader) {
+			r.readElement(func(r *reader) {
 				b.Listeners[i] = Listener{
-					Name: r.text(), Host: r.text(), Port: r.index(), Security: SecurityProtocol(r.int16()),
+					Name: r.readText(), Host: r.readText(), Port: r.readNonNegative(), Security: SecurityProtocol(r.readInt16()),
 				}
 			})
 		}
 	}
-	if n := r.bounded(maxFeatures); n > 0 {
+	if n := r.readCountUpTo(maxFeatures); n > 0 {
 		b.Features = make([]FeatureRange, n)
 		for i := range b.Features {
-			r.sized(func(r *reader) { b.Features[i] = FeatureRange{Name: r.text(), Min: r.int16(), Max: r.int16()} })
+			r.readElement(func(r *reader) {
+				b.Features[i] = FeatureRange{Name: r.readText(), Min: r.readInt16(), Max: r.readInt16()}
+			})
 		}
 	}
 	return b
 }
 
-// each hands the records of an entry to do, one after another, until one fails.
-func each(entry []byte, do func(Record) error) error {
-	var ids []int32 // memory for the lists of replicas
+// decodeEach decodes the records of an entry and hands each to do, until one fails.
+func decodeEach(entry []byte, do func(Record) error) error {
+	var ids []int32 // see reader.ids
 	for len(entry) > 0 {
 		head := reader{b: entry}
-		tag, written := head.uvarint(), head.uvarint()
-		n := head.count()
+		tag, written := head.readUvarint(), head.readUvarint()
+		n := head.readCount()
 		if head.bad {
 			return fmt.Errorf("%w: an entry is cut short", ErrCorrupt)
 		}
@@ -198,7 +204,7 @@ func each(entry []byte, do func(Record) error) error {
 			return fmt.Errorf("%w (record %d, version %d)", ErrNewer, tag, written)
 		}
 		r := reader{b: head.b[:n], ids: ids}
-		if err := r.record(tag, do); err != nil {
+		if err := r.readRecord(tag, do); err != nil {
 			return fmt.Errorf("record %d: %w", tag, err)
 		}
 		ids, entry = r.ids, head.b[n:]
@@ -206,38 +212,38 @@ func each(entry []byte, do func(Record) error) error {
 	return nil
 }
 
-// record reads a record's body and hands the record to do.
-func (r *reader) record(tag uint64, do func(Record) error) error {
+// readRecord reads a record's body and hands the record to do.
+func (r *reader) readRecord(tag uint64, do func(Record) error) error {
 	var rec Record
 	switch tag {
 	case tagClusterCreated:
-		rec = ClusterCreated{ID: r.text(), Tag: uint32(r.index())}
+		rec = ClusterCreated{ID: r.readText(), Tag: uint32(r.readNonNegative())}
 	case tagBrokerRegistered:
-		rec = BrokerRegistered{r.broker()}
+		rec = BrokerRegistered{r.readBroker()}
 	case tagBrokerUnregistered:
-		rec = BrokerUnregistered{ID: r.int32()}
+		rec = BrokerUnregistered{ID: r.readInt32()}
 	case tagBrokerEpochGiven:
-		rec = BrokerEpochGiven{Epoch: r.int64()}
+		rec = BrokerEpochGiven{Epoch: r.readInt64()}
 	case tagBrokerChanged:
-		rec = BrokerChanged{ID: r.int32(), Epoch: r.int64(), State: r.state()}
+		rec = BrokerChanged{ID: r.readInt32(), Epoch: r.readInt64(), State: r.readBrokerState()}
 	case tagTopicCreated:
-		rec = TopicCreated{ID: r.uuid(), Name: r.text()}
+		rec = TopicCreated{ID: r.readUUID(), Name: r.readText()}
 	case tagPartitionsSet:
-		rec = r.partitionsSet()
+		rec = r.readPartitionsSet()
 	case tagPartitionChanged:
-		rec = r.partitionChanged()
+		rec = r.readPartitionChanged()
 	case tagTopicDeleted:
-		rec = TopicDeleted{ID: r.uuid()}
+		rec = TopicDeleted{ID: r.readUUID()}
 	case tagConfigSet:
-		rec = ConfigSet{Resource: r.resource(), Key: r.text(), Value: r.text()}
+		rec = ConfigSet{Resource: r.readResource(), Key: r.readText(), Value: r.readText()}
 	case tagConfigUnset:
-		rec = ConfigUnset{Resource: r.resource(), Key: r.text()}
+		rec = ConfigUnset{Resource: r.readResource(), Key: r.readText()}
 	case tagProducerIDsGiven:
-		rec = ProducerIDsGiven{Next: r.int64()}
+		rec = ProducerIDsGiven{Next: r.readInt64()}
 	case tagFeatureSet:
-		rec = FeatureSet{Name: r.text(), Level: int16(r.varint(0, math.MaxInt16))}
+		rec = FeatureSet{Name: r.readText(), Level: int16(r.readVarint(0, math.MaxInt16))}
 	case tagFeaturesChanged:
-		rec = FeaturesChanged{Epoch: r.uvarint()}
+		rec = FeaturesChanged{Epoch: r.readUvarint()}
 	default:
 		panic(fmt.Sprintf("BUG: record %d has a tag and no reader", tag))
 	}
@@ -253,16 +259,16 @@ func (r *reader) record(tag uint64, do func(Record) error) error {
 	return nil
 }
 
-func (r *reader) partitionsSet() PartitionsSet {
-	s := PartitionsSet{Topic: r.uuid(), First: r.index()}
-	n := r.count()
-	if n > maxRun || n > len(r.b)/minPartition {
+func (r *reader) readPartitionsSet() PartitionsSet {
+	s := PartitionsSet{Topic: r.readUUID(), First: r.readNonNegative()}
+	n := r.readCount()
+	if n > maxPartitionsInRecord || n > len(r.b)/minPartitionBytes {
 		r.bad = true
 		return s
 	}
 	s.Partitions = make([]Partition, n)
 	for i := range s.Partitions {
-		r.sized(func(r *reader) { s.Partitions[i] = r.partition() })
+		r.readElement(func(r *reader) { s.Partitions[i] = r.readPartition() })
 	}
 	return s
 }

@@ -46,7 +46,7 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 		{BrokerChanged{ID: 1, Epoch: 300, State: BrokerActive}, "0d010402d80401"},
 		{FeaturesChanged{Epoch: 42}, "0e01012a"},
 	} {
-		seen[c.want.tag()] = true
+		seen[c.want.recordTag()] = true
 		b, err := hex.DecodeString(c.hex)
 		if err != nil {
 			t.Fatal(err)
@@ -54,7 +54,7 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 		if got := hex.EncodeToString(Append(nil, c.want)); got != c.hex {
 			t.Errorf("%T is written as %s, and was %s", c.want, got, c.hex)
 		}
-		err = each(b, func(got Record) error {
+		err = decodeEach(b, func(got Record) error {
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("%T is read otherwise: (-was +is)\n%s", c.want, diff)
 			}

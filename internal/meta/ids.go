@@ -6,8 +6,9 @@ import (
 	"encoding/binary"
 )
 
-// A producer id tells which cluster gave it, so that batches carried verbatim from
-// one cluster to another never meet a producer of the same number there:
+// A producer id contains the tag of the cluster that gave it, so that batches which are
+// copied unchanged from one cluster to another never meet a producer with the same id
+// there:
 //
 //	bit 63    62 .. 43              42 .. 0
 //	0         the cluster's tag     counter
@@ -34,13 +35,13 @@ func NewClusterID() (id string, tag uint32) {
 	for {
 		u := NewUUID()
 		if tag = binary.BigEndian.Uint32(u[:]) & MaxTag; tag != 0 {
-			u = NewUUID() // the tag says nothing about the id
+			u = NewUUID() // so that the tag tells nothing about the id
 			return u.String(), tag
 		}
 	}
 }
 
-// NewUUID draws a topic id as Kafka does: version 4, and its text never begins
+// NewUUID draws a topic id as Kafka does: it has version 4, and its text never begins
 // with a dash, which tools would take for an option.
 func NewUUID() UUID {
 	for {

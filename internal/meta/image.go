@@ -10,17 +10,17 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-// UUID is a topic id. The zero value stands for "no id".
+// UUID is a topic id, or a broker's incarnation. The zero value stands for "no id".
 type UUID [16]byte
 
 // shards is how many maps the topics are spread over; a power of two.
 const shards = 256
 
-// Image is the cluster's state after some record. It never changes; a reader may
+// Image is the cluster's metadata after some record. It never changes, so a reader may
 // keep it as long as it likes.
 type Image struct {
 	ClusterID string // 22 characters, as Kafka's
-	Tag       uint32 // the cluster's tag in producer ids (D16), 20 bits, not zero
+	Tag       uint32 // the cluster's part of producer ids (see ProducerID), 20 bits, not zero
 	Brokers   map[int32]*Broker
 
 	byName     [shards]map[string]*Topic
@@ -28,34 +28,34 @@ type Image struct {
 	topics     int
 	partitions int
 
-	configs    map[config.Resource]*overrides // of everything but topics, which hold their own
-	producer   int64                          // the first producer id not handed out, without the tag
-	features   map[string]int16
-	featuresAt uint64 // the index of the entry that was the last to change features
-	brokerTerm int64  // the largest broker epoch given so far
+	configs         map[config.Resource]*overrides // of everything but topics, which have their own
+	nextProducerID  int64                          // without the tag; all below it were given
+	features        map[string]int16
+	featuresEpoch   uint64 // see FeaturesEpoch
+	lastBrokerEpoch int64  // see LastBrokerEpoch
 
-	server *serverCache
+	serverSettings *serverCache
 }
 
-// overrides are the configs set on one resource. They never change, so that an
-// equal pointer means equal settings (see settings.go).
-type overrides struct{ m map[string]string }
+// overrides are the configs set on one resource. They never change once the step that
+// made them has ended, so that an equal pointer means equal settings (see settings.go).
+type overrides struct{ byKey map[string]string }
 
 func (o *overrides) values() map[string]string {
 	if o == nil {
 		return nil
 	}
-	return o.m
+	return o.byKey
 }
 
-// Topic is a topic with its partitions, index = partition number.
+// Topic is a topic with its partitions, which are indexed by their number.
 type Topic struct {
 	Name       string
 	ID         UUID
 	Partitions []Partition
 
-	conf  *overrides // nil: none
-	cache *settingsCache
+	overrides *overrides // nil: none
+	settings  *settingsCache
 }
 
 // Internal tells whether Kafka calls the topic internal (__consumer_offsets and the like).
@@ -70,20 +70,20 @@ func InternalTopic(name string) bool {
 	return false
 }
 
-// Partition says who has a partition and who leads it.
+// Partition says which brokers have a replica of a partition, and which one leads it.
 type Partition struct {
-	Replicas       []int32 // all of them, those that are being added or removed too
+	Replicas       []int32 // all of them, with those that are being added or removed
 	ISR            []int32
-	Leader         int32 // -1: nobody
+	Leader         int32 // -1 if no broker leads it
 	LeaderEpoch    int32
 	PartitionEpoch int32 // rises with every change
 	Adding         []int32
 	Removing       []int32
-	Eligible       []int32 // not in sync, but with all that was acknowledged (KIP-966's ELR)
-	LastEligible   []int32 // those of whom that was last known before an unclean shutdown
+	Eligible       []int32 // not in sync, but known to have all acknowledged records (KIP-966's ELR)
+	LastEligible   []int32 // were eligible until an unclean shutdown (KIP-966's LastKnownELR)
 }
 
-// Topic finds a topic by name; nil: there is none.
+// Topic returns the topic of a name, or nil if there is none.
 func (m *Image) Topic(name string) *Topic { return m.byName[shardOfName(name)][name] }
 
 // TopicBytes is Topic without making a string of the name.
@@ -91,37 +91,36 @@ func (m *Image) TopicBytes(name []byte) *Topic {
 	return m.byName[shardOfName(name)][string(name)]
 }
 
-// TopicByID finds a topic by id; nil: there is none.
+// TopicByID returns the topic of an id, or nil if there is none.
 func (m *Image) TopicByID(id UUID) *Topic { return m.byID[shardOfID(id)][id] }
 
-// Colliding finds another topic whose name differs from this one only by dots in
-// the place of underscores: names of metrics would not tell them apart. nil: there
-// is none.
+// Colliding returns another topic whose name equals this one once dots are replaced by
+// underscores, or nil if there is none. The names of their metrics would be the same.
 func (m *Image) Colliding(name string) *Topic {
 	if !strings.ContainsAny(name, "._") {
 		return nil
 	}
 	for other, t := range m.byName[shardOfName(name)] {
-		if other != name && collide(other, name) {
+		if other != name && namesCollide(other, name) {
 			return t
 		}
 	}
 	return nil
 }
 
-func collide(a, b string) bool {
+func namesCollide(a, b string) bool {
 	if len(a) != len(b) {
 		return false
 	}
 	for i := range len(a) {
-		if unify(a[i]) != unify(b[i]) {
+		if dotToUnderscore(a[i]) != dotToUnderscore(b[i]) {
 			return false
 		}
 	}
 	return true
 }
 
-func unify(c byte) byte {
+func dotToUnderscore(c byte) byte {
 	if c == '.' {
 		return '_'
 	}
@@ -147,28 +146,29 @@ func (m *Image) NumTopics() int { return m.topics }
 // NumPartitions counts the partitions of all topics.
 func (m *Image) NumPartitions() int { return m.partitions }
 
-// NextProducerID is the first producer id not handed out, without the cluster's tag.
-func (m *Image) NextProducerID() int64 { return m.producer }
+// NextProducerID is the first producer id that was not given yet, without the
+// cluster's tag.
+func (m *Image) NextProducerID() int64 { return m.nextProducerID }
 
-// Feature is a feature's finalized level; 0: not set.
+// Feature is a feature's finalized level; it is 0 for one that is not set.
 func (m *Image) Feature(name string) int16 { return m.features[name] }
 
-// FeaturesEpoch is the index of the entry of the metadata log that was the last to
-// change a feature; 0: none has. It rises with every change.
-func (m *Image) FeaturesEpoch() uint64 { return m.featuresAt }
+// FeaturesEpoch is the index of the last entry of the metadata log that changed a
+// feature; it is 0 before there is one. It rises with every change.
+func (m *Image) FeaturesEpoch() uint64 { return m.featuresEpoch }
 
 // Features iterates over the finalized feature levels.
 func (m *Image) Features() iter.Seq2[string, int16] { return maps.All(m.features) }
 
-// LastBrokerEpoch is the largest epoch that a registration was given so far.
-func (m *Image) LastBrokerEpoch() int64 { return m.brokerTerm }
+// LastBrokerEpoch is the largest epoch that a registration was ever given.
+func (m *Image) LastBrokerEpoch() int64 { return m.lastBrokerEpoch }
 
 // Overrides are the configs set on a resource. The map never changes.
 func (m *Image) Overrides(r config.Resource) map[string]string {
 	o := m.configs[r]
 	if r.Type == config.Topic {
 		if t := m.Topic(r.Name); t != nil {
-			o = t.conf
+			o = t.overrides
 		}
 	}
 	return o.values()
@@ -179,7 +179,7 @@ func (m *Image) Configured(typ config.ResourceType) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		if typ == config.Topic {
 			for t := range m.Topics() {
-				if t.conf != nil && !yield(t.Name) {
+				if t.overrides != nil && !yield(t.Name) {
 					return
 				}
 			}
@@ -193,19 +193,21 @@ func (m *Image) Configured(typ config.ResourceType) iter.Seq[string] {
 	}
 }
 
-// Delta says what a step changed, for whoever reconciles with it. Setting a
-// topic's configs shows in Configs only.
+// Delta is the difference between two images. A change of a topic's configs is in
+// Configs only.
 type Delta struct {
-	Topics  map[UUID]TopicChange // topics made, changed or deleted
-	Deleted []UUID               // topics that a record deleted, also those that were made in the same step
-	Configs map[config.Resource]struct{}
-	Brokers bool
+	Topics  map[UUID]TopicChange         // topics that were made, changed or deleted
+	Deleted []UUID                       // topics that a record deleted, also those that were made in the same step
+	Configs map[config.Resource]struct{} // resources whose configs changed
+	Brokers bool                         // a broker changed
 }
 
-// TopicChange holds a topic before and after; nil: it was not there, it is gone.
+// TopicChange is a topic before and after a change. Old is nil if the topic was made,
+// New is nil if it was deleted.
 type TopicChange struct{ Old, New *Topic }
 
-// Diff is the Delta of replacing one image by another, as a snapshot does.
+// Diff returns the Delta between two images. It is for a snapshot, which replaces an
+// image as a whole.
 func Diff(from, to *Image) *Delta {
 	d := &Delta{Topics: map[UUID]TopicChange{}, Configs: map[config.Resource]struct{}{}}
 	for t := range to.Topics() {
@@ -243,12 +245,12 @@ func samePartition(a, b Partition) bool {
 		slices.Equal(a.Eligible, b.Eligible) && slices.Equal(a.LastEligible, b.LastEligible)
 }
 
-// Empty is the image before any record.
-func Empty() *Image { return &Image{server: &serverCache{}} }
+// Empty returns the image before the first record.
+func Empty() *Image { return &Image{serverSettings: &serverCache{}} }
 
-// Encode encodes the whole image as records; Apply(Empty(), Encode(m)) equals m.
-// Equal images encode to equal bytes. Brokers go before topics: a registration then
-// finds no partition whose leader epoch it would raise.
+// Encode encodes the whole image as records: Apply(Empty(), Encode(m)) equals m.
+// Equal images encode to equal bytes. Brokers come before topics, so that a
+// registration finds no partition whose leader epoch it would raise.
 func Encode(m *Image) []byte {
 	var b []byte
 	if m.ClusterID != "" {
@@ -257,11 +259,11 @@ func Encode(m *Image) []byte {
 	for _, name := range slices.Sorted(maps.Keys(m.features)) {
 		b = Append(b, FeatureSet{Name: name, Level: m.features[name]})
 	}
-	if m.featuresAt != 0 {
-		b = Append(b, FeaturesChanged{Epoch: m.featuresAt})
+	if m.featuresEpoch != 0 {
+		b = Append(b, FeaturesChanged{Epoch: m.featuresEpoch})
 	}
-	if m.brokerTerm != 0 {
-		b = Append(b, BrokerEpochGiven{Epoch: m.brokerTerm})
+	if m.lastBrokerEpoch != 0 {
+		b = Append(b, BrokerEpochGiven{Epoch: m.lastBrokerEpoch})
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
 		b = Append(b, BrokerRegistered{*m.Brokers[id]})
@@ -272,7 +274,7 @@ func Encode(m *Image) []byte {
 		if len(t.Partitions) > 0 {
 			b = Append(b, PartitionsSet{Topic: t.ID, Partitions: t.Partitions})
 		}
-		b = appendOverrides(b, config.Resource{Type: config.Topic, Name: t.Name}, t.conf)
+		b = appendOverrides(b, config.Resource{Type: config.Topic, Name: t.Name}, t.overrides)
 	}
 	byName := func(x, y config.Resource) int {
 		return bytes.Compare(append([]byte{byte(x.Type)}, x.Name...), append([]byte{byte(y.Type)}, y.Name...))
@@ -280,8 +282,8 @@ func Encode(m *Image) []byte {
 	for _, r := range slices.SortedFunc(maps.Keys(m.configs), byName) {
 		b = appendOverrides(b, r, m.configs[r])
 	}
-	if m.producer != 0 {
-		b = Append(b, ProducerIDsGiven{Next: m.producer})
+	if m.nextProducerID != 0 {
+		b = Append(b, ProducerIDsGiven{Next: m.nextProducerID})
 	}
 	return b
 }
@@ -290,21 +292,22 @@ func appendOverrides(b []byte, r config.Resource, o *overrides) []byte {
 	if o == nil {
 		return b
 	}
-	for _, k := range slices.Sorted(maps.Keys(o.m)) {
-		b = Append(b, ConfigSet{Resource: r, Key: k, Value: o.m[k]})
+	for _, k := range slices.Sorted(maps.Keys(o.byKey)) {
+		b = Append(b, ConfigSet{Resource: r, Key: k, Value: o.byKey[k]})
 	}
 	return b
 }
 
-// shardOfName spreads names (FNV-1a), those that collide into the same shard. It
-// must not be seeded, since images of one process are built from each other.
+// shardOfName spreads names over the shards by their FNV-1a hash. Names that collide
+// (see Colliding) are in the same shard. The hash has no random seed, since an image
+// shares its shards with the next one.
 func shardOfName[S string | []byte](name S) int {
 	h := uint32(2166136261)
 	for i := range len(name) {
-		h = (h ^ uint32(unify(name[i]))) * 16777619
+		h = (h ^ uint32(dotToUnderscore(name[i]))) * 16777619
 	}
 	return int((h ^ h>>16) % shards)
 }
 
-// shardOfID takes a byte of the id's random part.
+// shardOfID spreads ids over the shards by a byte of their random part.
 func shardOfID(id UUID) int { return int(id[15]) }

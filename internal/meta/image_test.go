@@ -285,7 +285,7 @@ func checkEpochs(t *rapid.T, before, after *Image) {
 // TestRecordsRoundTrip proves that each record comes back from its bytes as it was.
 func TestRecordsRoundTrip(t *testing.T) {
 	id := UUID{1, 2, 3, 15: 9}
-	long := make([]Partition, maxRun)
+	long := make([]Partition, maxPartitionsInRecord)
 	for i := range long {
 		long[i] = Partition{Replicas: []int32{1, 2}, ISR: []int32{1}, Leader: 1, LeaderEpoch: int32(i), PartitionEpoch: 7}
 	}
@@ -315,7 +315,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 		FeatureSet{"metadata.version", 30},
 	} {
 		var got []Record
-		if err := each(Append(nil, r), func(r Record) error { got = append(got, r); return nil }); err != nil {
+		if err := decodeEach(Append(nil, r), func(r Record) error { got = append(got, r); return nil }); err != nil {
 			t.Errorf("%T: %v", r, err)
 		}
 		if d := cmp.Diff([]Record{r}, got); d != "" {

@@ -19,21 +19,21 @@ var (
 	ErrCorrupt = errors.New("meta: corrupt metadata")
 )
 
-// Limits of what one record may hold; they bound memory before it is taken.
+// Limits of one record. They are checked before memory is allocated for its contents.
 const (
-	maxRun       = 1024    // partitions in one PartitionsSet
-	maxText      = 1 << 20 // bytes in a string
-	maxListeners = 64      // listeners of a broker
-	maxFeatures  = 1024    // features that a broker supports
+	maxPartitionsInRecord = 1024    // partitions in one PartitionsSet
+	maxText               = 1 << 20 // bytes in a string
+	maxListeners          = 64      // listeners of a broker
+	maxFeatures           = 1024    // features that a broker supports
 
-	minPartition = 6 // bytes that a partition takes at least, its length among them
+	minPartitionBytes = 6 // the least that an encoded partition takes, with its length
 )
 
 // version is the version of every record. Version 0 belongs to the time before the
 // formats were promised.
 const version = 1
 
-// Tags of the records, for ever.
+// Tags of the records. A tag never gets another meaning.
 const (
 	tagClusterCreated     = 1
 	tagBrokerRegistered   = 2
@@ -55,8 +55,8 @@ const (
 
 // Record is one change of the image: one of the types below.
 type Record interface {
-	tag() uint64
-	body(b []byte) []byte
+	recordTag() uint64
+	appendBody(b []byte) []byte
 }
 
 // ClusterCreated is the first record of a cluster.
@@ -65,13 +65,14 @@ type ClusterCreated struct {
 	Tag uint32
 }
 
-// BrokerRegistered adds a node, or replaces its registration. A node that becomes
-// active by it leads its partitions in a new leader epoch: see step.startBroker.
+// BrokerRegistered adds a node, or replaces its registration. If the node becomes
+// active by it, the leader epochs of the partitions that it leads rise: see
+// step.raiseLeaderEpochs.
 type BrokerRegistered struct{ Broker }
 
-// BrokerChanged fences a registered node or lets it serve. Epoch is that of the
-// registration that it is about. A node that becomes active by it leads its
-// partitions in a new leader epoch: see step.startBroker.
+// BrokerChanged changes the state of a registered node; Epoch is that of its
+// registration. If the node is no longer fenced by it, the leader epochs of the
+// partitions that it leads rise: see step.raiseLeaderEpochs.
 type BrokerChanged struct {
 	ID    int32
 	Epoch int64
@@ -81,7 +82,8 @@ type BrokerChanged struct {
 // BrokerUnregistered removes a node.
 type BrokerUnregistered struct{ ID int32 }
 
-// BrokerEpochGiven keeps the largest epoch given where its broker is gone.
+// BrokerEpochGiven keeps the largest epoch that a registration was ever given, also
+// when that broker is gone. It is in snapshots.
 type BrokerEpochGiven struct{ Epoch int64 }
 
 // TopicCreated adds a topic without partitions.
@@ -90,18 +92,18 @@ type TopicCreated struct {
 	Name string
 }
 
-// PartitionsSet sets a run of a topic's partitions from number First on. They
-// follow the last one or replace partitions that are there, whose partition epoch
-// they must follow: there are no gaps.
+// PartitionsSet adds or replaces a topic's partitions from number First on. There must
+// be no gap between them and those that the topic has, and a partition that replaces
+// another must have a larger partition epoch.
 type PartitionsSet struct {
 	Topic      UUID
 	First      int32
 	Partitions []Partition
 }
 
-// PartitionChanged gives a partition another leader or another in-sync set, and
-// sets both lists of eligible replicas; its replicas stay. PartitionEpoch must
-// follow the partition's own.
+// PartitionChanged sets everything about a partition that changes when its leader or
+// its in-sync set does; its replicas stay. PartitionEpoch must be larger than the
+// partition's own.
 type PartitionChanged struct {
 	Topic          UUID
 	Partition      int32
@@ -128,7 +130,8 @@ type ConfigUnset struct {
 	Key      string
 }
 
-// ProducerIDsGiven moves the first producer id that was not handed out.
+// ProducerIDsGiven says that all producer ids below Next, which is without the
+// cluster's tag, were given.
 type ProducerIDsGiven struct{ Next int64 }
 
 // FeatureSet finalizes a feature's level; 0 removes it.
@@ -137,16 +140,17 @@ type FeatureSet struct {
 	Level int16
 }
 
-// FeaturesChanged keeps, in a snapshot, the index of the entry that was the last to
-// set a feature.
+// FeaturesChanged keeps, in a snapshot, the index of the last entry that set a
+// feature.
 type FeaturesChanged struct{ Epoch uint64 }
 
-// Append appends one record to an entry (a long run of partitions as several).
+// Append appends a record to an entry. A PartitionsSet that is too long for one record
+// becomes several.
 func Append(entry []byte, r Record) []byte {
 	if run, ok := r.(PartitionsSet); ok {
-		for len(run.Partitions) > maxRun {
-			entry = appendOne(entry, PartitionsSet{Topic: run.Topic, First: run.First, Partitions: run.Partitions[:maxRun]})
-			run.First, run.Partitions = run.First+maxRun, run.Partitions[maxRun:]
+		for len(run.Partitions) > maxPartitionsInRecord {
+			entry = appendOne(entry, PartitionsSet{Topic: run.Topic, First: run.First, Partitions: run.Partitions[:maxPartitionsInRecord]})
+			run.First, run.Partitions = run.First+maxPartitionsInRecord, run.Partitions[maxPartitionsInRecord:]
 		}
 		r = run
 	}
@@ -154,14 +158,14 @@ func Append(entry []byte, r Record) []byte {
 }
 
 func appendOne(entry []byte, r Record) []byte {
-	entry = binary.AppendUvarint(entry, r.tag())
+	entry = binary.AppendUvarint(entry, r.recordTag())
 	entry = binary.AppendUvarint(entry, version)
-	return appendSized(entry, r.body)
+	return appendSized(entry, r.appendBody)
 }
 
-// appendSized appends what body appends, with its length in front.
+// appendSized appends the bytes that body appends, with their length in front.
 func appendSized(b []byte, body func(b []byte) []byte) []byte {
-	const room = 4 // the length is known afterwards and takes 4 bytes at most
+	const room = 4 // for the length, which is known afterwards and takes at most 4 bytes
 	at := len(b)
 	b = body(append(b, 0, 0, 0, 0))
 	n := len(b) - at - room
@@ -172,99 +176,101 @@ func appendSized(b []byte, body func(b []byte) []byte) []byte {
 	return b[:at+w+n]
 }
 
-func (ClusterCreated) tag() uint64     { return tagClusterCreated }
-func (BrokerRegistered) tag() uint64   { return tagBrokerRegistered }
-func (BrokerUnregistered) tag() uint64 { return tagBrokerUnregistered }
-func (BrokerEpochGiven) tag() uint64   { return tagBrokerEpochGiven }
-func (TopicCreated) tag() uint64       { return tagTopicCreated }
-func (PartitionsSet) tag() uint64      { return tagPartitionsSet }
-func (PartitionChanged) tag() uint64   { return tagPartitionChanged }
-func (TopicDeleted) tag() uint64       { return tagTopicDeleted }
-func (ConfigSet) tag() uint64          { return tagConfigSet }
-func (ConfigUnset) tag() uint64        { return tagConfigUnset }
-func (ProducerIDsGiven) tag() uint64   { return tagProducerIDsGiven }
-func (FeatureSet) tag() uint64         { return tagFeatureSet }
-func (BrokerChanged) tag() uint64      { return tagBrokerChanged }
-func (FeaturesChanged) tag() uint64    { return tagFeaturesChanged }
+func (ClusterCreated) recordTag() uint64     { return tagClusterCreated }
+func (BrokerRegistered) recordTag() uint64   { return tagBrokerRegistered }
+func (BrokerUnregistered) recordTag() uint64 { return tagBrokerUnregistered }
+func (BrokerEpochGiven) recordTag() uint64   { return tagBrokerEpochGiven }
+func (TopicCreated) recordTag() uint64       { return tagTopicCreated }
+func (PartitionsSet) recordTag() uint64      { return tagPartitionsSet }
+func (PartitionChanged) recordTag() uint64   { return tagPartitionChanged }
+func (TopicDeleted) recordTag() uint64       { return tagTopicDeleted }
+func (ConfigSet) recordTag() uint64          { return tagConfigSet }
+func (ConfigUnset) recordTag() uint64        { return tagConfigUnset }
+func (ProducerIDsGiven) recordTag() uint64   { return tagProducerIDsGiven }
+func (FeatureSet) recordTag() uint64         { return tagFeatureSet }
+func (BrokerChanged) recordTag() uint64      { return tagBrokerChanged }
+func (FeaturesChanged) recordTag() uint64    { return tagFeaturesChanged }
 
-func (r ClusterCreated) body(b []byte) []byte {
+func (r ClusterCreated) appendBody(b []byte) []byte {
 	return binary.AppendUvarint(appendText(b, r.ID), uint64(r.Tag))
 }
 
-func (r BrokerRegistered) body(b []byte) []byte {
+func (r BrokerRegistered) appendBody(b []byte) []byte {
 	b = binary.AppendVarint(binary.AppendVarint(b, int64(r.ID)), r.Epoch)
 	b = append(b, r.Incarnation[:]...)
 	b = binary.AppendUvarint(b, uint64(r.State))
 	b = appendText(b, r.Rack)
 	b = binary.AppendUvarint(b, uint64(len(r.Listeners)))
 	for i := range r.Listeners {
-		b = appendSized(b, r.Listeners[i].body)
+		b = appendSized(b, r.Listeners[i].appendFields)
 	}
 	b = binary.AppendUvarint(b, uint64(len(r.Features)))
 	for i := range r.Features {
-		b = appendSized(b, r.Features[i].body)
+		b = appendSized(b, r.Features[i].appendFields)
 	}
 	return b
 }
 
-func (l *Listener) body(b []byte) []byte {
+func (l *Listener) appendFields(b []byte) []byte {
 	b = appendText(appendText(b, l.Name), l.Host)
 	b = binary.AppendUvarint(b, uint64(l.Port))
 	return binary.AppendVarint(b, int64(l.Security))
 }
 
-func (f *FeatureRange) body(b []byte) []byte {
+func (f *FeatureRange) appendFields(b []byte) []byte {
 	b = appendText(b, f.Name)
 	return binary.AppendVarint(binary.AppendVarint(b, int64(f.Min)), int64(f.Max))
 }
 
-func (r BrokerChanged) body(b []byte) []byte {
+func (r BrokerChanged) appendBody(b []byte) []byte {
 	b = binary.AppendVarint(binary.AppendVarint(b, int64(r.ID)), r.Epoch)
 	return binary.AppendUvarint(b, uint64(r.State))
 }
 
-func (r BrokerUnregistered) body(b []byte) []byte { return binary.AppendVarint(b, int64(r.ID)) }
+func (r BrokerUnregistered) appendBody(b []byte) []byte { return binary.AppendVarint(b, int64(r.ID)) }
 
-func (r BrokerEpochGiven) body(b []byte) []byte { return binary.AppendVarint(b, r.Epoch) }
+func (r BrokerEpochGiven) appendBody(b []byte) []byte { return binary.AppendVarint(b, r.Epoch) }
 
-func (r TopicCreated) body(b []byte) []byte { return appendText(append(b, r.ID[:]...), r.Name) }
+func (r TopicCreated) appendBody(b []byte) []byte { return appendText(append(b, r.ID[:]...), r.Name) }
 
-func (r PartitionsSet) body(b []byte) []byte {
+func (r PartitionsSet) appendBody(b []byte) []byte {
 	b = binary.AppendUvarint(append(b, r.Topic[:]...), uint64(r.First))
 	b = binary.AppendUvarint(b, uint64(len(r.Partitions)))
 	for i := range r.Partitions {
-		b = appendSized(b, r.Partitions[i].body)
+		b = appendSized(b, r.Partitions[i].appendFields)
 	}
 	return b
 }
 
-func (p *Partition) body(b []byte) []byte {
+func (p *Partition) appendFields(b []byte) []byte {
 	b = appendIDs(appendIDs(b, p.Replicas), p.ISR)
 	b = appendLeader(b, p.Leader, p.LeaderEpoch, p.PartitionEpoch)
 	return appendOptional(b, p.Adding, p.Removing, p.Eligible, p.LastEligible)
 }
 
-func (r PartitionChanged) body(b []byte) []byte {
+func (r PartitionChanged) appendBody(b []byte) []byte {
 	b = binary.AppendUvarint(append(b, r.Topic[:]...), uint64(r.Partition))
 	b = appendLeader(appendIDs(b, r.ISR), r.Leader, r.LeaderEpoch, r.PartitionEpoch)
 	return appendOptional(b, r.Eligible, r.LastEligible)
 }
 
-func (r TopicDeleted) body(b []byte) []byte { return append(b, r.ID[:]...) }
+func (r TopicDeleted) appendBody(b []byte) []byte { return append(b, r.ID[:]...) }
 
-func (r ConfigSet) body(b []byte) []byte {
+func (r ConfigSet) appendBody(b []byte) []byte {
 	return appendText(appendText(appendResource(b, r.Resource), r.Key), r.Value)
 }
 
-func (r ConfigUnset) body(b []byte) []byte { return appendText(appendResource(b, r.Resource), r.Key) }
+func (r ConfigUnset) appendBody(b []byte) []byte {
+	return appendText(appendResource(b, r.Resource), r.Key)
+}
 
-func (r ProducerIDsGiven) body(b []byte) []byte { return binary.AppendVarint(b, r.Next) }
+func (r ProducerIDsGiven) appendBody(b []byte) []byte { return binary.AppendVarint(b, r.Next) }
 
-func (r FeatureSet) body(b []byte) []byte {
+func (r FeatureSet) appendBody(b []byte) []byte {
 	return binary.AppendVarint(appendText(b, r.Name), int64(r.Level))
 }
 
-func (r FeaturesChanged) body(b []byte) []byte { return binary.AppendUvarint(b, r.Epoch) }
+func (r FeaturesChanged) appendBody(b []byte) []byte { return binary.AppendUvarint(b, r.Epoch) }
 
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
@@ -288,8 +294,8 @@ func appendLeader(b []byte, leader, leaderEpoch, partitionEpoch int32) []byte {
 	return binary.AppendVarint(b, int64(partitionEpoch))
 }
 
-// appendOptional ends a body with lists that are left out, from the last one on,
-// while they are empty.
+// appendOptional appends the lists at the end of a body. The last ones are left out
+// if they are empty.
 func appendOptional(b []byte, lists ...[]int32) []byte {
 	for len(lists) > 0 && len(lists[len(lists)-1]) == 0 {
 		lists = lists[:len(lists)-1]

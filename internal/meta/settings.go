@@ -6,7 +6,8 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-// View is where the node that static belongs to finds the values of its configs.
+// View returns the sources from which the node that static belongs to takes the values
+// of its configs.
 func (m *Image) View(static *config.Static) config.View {
 	return config.View{
 		Static: static, Brokers: len(m.Brokers),
@@ -14,34 +15,35 @@ func (m *Image) View(static *config.Static) config.View {
 	}
 }
 
-// allBrokers is the resource whose configs hold for every broker.
+// allBrokers is the resource whose configs apply to every broker.
 var allBrokers = config.Resource{Type: config.Broker}
 
-// settingsCache keeps a topic's last Settings with what they were computed from.
+// settingsCache keeps a topic's last Settings together with their sources.
 type settingsCache struct {
 	last atomic.Pointer[cachedSettings]
 }
 
 type cachedSettings struct {
 	static   *config.Static
-	own, all *overrides // of the broker and of all brokers; the topic's own are the topic's
+	own, all *overrides // of the broker and of all brokers; a change of the topic's own makes a new cache
 	settings config.Settings
 }
 
 // TopicSettings are a topic's settings on the node that static belongs to. They are
-// computed once per change; asking again costs two look-ups.
+// computed again only when one of their sources has changed; otherwise they cost two
+// look-ups.
 func TopicSettings(m *Image, static *config.Static, t *Topic) *config.Settings {
 	own, all := m.configs[static.Broker()], m.configs[allBrokers]
-	if c := t.cache.last.Load(); c != nil && c.static == static && c.own == own && c.all == all {
+	if c := t.settings.last.Load(); c != nil && c.static == static && c.own == own && c.all == all {
 		return &c.settings
 	}
-	c := &cachedSettings{static: static, own: own, all: all, settings: m.View(static).Topic(t.conf.values())}
-	t.cache.last.Store(c)
+	c := &cachedSettings{static: static, own: own, all: all, settings: m.View(static).Topic(t.overrides.values())}
+	t.settings.last.Store(c)
 	return &c.settings
 }
 
-// serverCache keeps the last Server with what it was computed from. The images that
-// follow each other share it.
+// serverCache keeps the last Server settings together with their sources. All images
+// that were made from one another share it.
 type serverCache struct {
 	last atomic.Pointer[cachedServer]
 }
@@ -49,19 +51,19 @@ type serverCache struct {
 type cachedServer struct {
 	static   *config.Static
 	own, all *overrides // of the broker and of all brokers
-	brokers  int        // some defaults follow their number
+	brokers  int        // how many there are: some defaults depend on it
 	settings config.Server
 }
 
 // ServerSettings are the settings of the broker that static belongs to. They are
-// computed once per change, since some requests ask for them each time
-// (BenchmarkServerSettings: 7 us and 43 allocations become 10 ns and none).
+// computed again only when one of their sources has changed, since some requests ask
+// for them each time (BenchmarkServerSettings).
 func ServerSettings(m *Image, static *config.Static) *config.Server {
 	own, all := m.configs[static.Broker()], m.configs[allBrokers]
-	if c := m.server.last.Load(); c != nil && c.static == static && c.own == own && c.all == all && c.brokers == len(m.Brokers) {
+	if c := m.serverSettings.last.Load(); c != nil && c.static == static && c.own == own && c.all == all && c.brokers == len(m.Brokers) {
 		return &c.settings
 	}
 	c := &cachedServer{static: static, own: own, all: all, brokers: len(m.Brokers), settings: m.View(static).Server()}
-	m.server.last.Store(c)
+	m.serverSettings.last.Store(c)
 	return &c.settings
 }
