@@ -92,13 +92,13 @@ func (s *session) Flush() {
 	}
 	s.b.stats.bytesIn.Add(bytes)
 	s.b.stats.recordsIn.Add(records)
-	var owed coord.Owed
+	var pending coord.PendingCommit
 	if len(s.commits) > 0 {
-		owed = s.b.cfg.Groups.Commit(s.commits)
+		pending = s.b.cfg.Groups.Commit(s.commits)
 	}
 	s.forgetRequests()
 	s.appends.Commit()
-	owed.Commit()
+	pending.Commit()
 }
 
 // writeAppends appends the collected batches, and gives back the memory of those that were

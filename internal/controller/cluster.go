@@ -7,10 +7,10 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 )
 
-// Bootstrap makes the cluster known under its id, where that was not done before.
-// The cluster's tag (see meta.ProducerID) is drawn here, once for ever.
+// Bootstrap records the cluster's id, unless the cluster has one. The cluster's tag
+// (see meta.ProducerID) is drawn here and never changes.
 func (c *Controller) Bootstrap(ctx context.Context, clusterID string) error {
-	return c.do(ctx, func(m *meta.Image) []byte {
+	return c.runCommand(ctx, func(m *meta.Image) []byte {
 		if m.ClusterID != "" {
 			return nil
 		}
@@ -19,23 +19,24 @@ func (c *Controller) Bootstrap(ctx context.Context, clusterID string) error {
 	})
 }
 
-// Register registers a broker, which has just started, and returns the epoch of
-// this registration; the Epoch of b is ignored.
+// Register registers a broker that has just started and returns the epoch of this
+// registration. It ignores b.Epoch.
 func (c *Controller) Register(ctx context.Context, b meta.Broker) (epoch int64, err error) {
-	err = c.do(ctx, func(m *meta.Image) []byte {
+	err = c.runCommand(ctx, func(m *meta.Image) []byte {
 		b.Epoch = m.LastBrokerEpoch() + 1
 		return meta.Append(nil, meta.BrokerRegistered{Broker: b})
 	})
 	return b.Epoch, err
 }
 
-// ErrStaleRegistration is returned where a broker has been registered anew since.
+// ErrStaleRegistration is returned if the broker was registered again since the epoch
+// that the caller names.
 var ErrStaleRegistration = errors.New("controller: the broker has been registered by another process since")
 
-// Unfence lets a registered broker serve; epoch is that of its registration.
+// Unfence makes a registered broker active; epoch is that of its registration.
 func (c *Controller) Unfence(ctx context.Context, id int32, epoch int64) error {
 	var stale bool
-	err := c.do(ctx, func(m *meta.Image) []byte {
+	err := c.runCommand(ctx, func(m *meta.Image) []byte {
 		b := m.Brokers[id]
 		if stale = b == nil || b.Epoch != epoch; stale || b.State != meta.BrokerFenced {
 			return nil
@@ -48,11 +49,11 @@ func (c *Controller) Unfence(ctx context.Context, id int32, epoch int64) error {
 	return err
 }
 
-// AllocateProducerIDs reserves a block of n producer ids that nobody else gets. An
-// allocation that fails half way may lose ids, never give them twice.
+// AllocateProducerIDs reserves a block of n producer ids that nobody else gets, and
+// returns the first. If it fails, the ids may be lost, but they are never given twice.
 func (c *Controller) AllocateProducerIDs(ctx context.Context, n int64) (first int64, err error) {
 	var full bool
-	err = c.do(ctx, func(m *meta.Image) []byte {
+	err = c.runCommand(ctx, func(m *meta.Image) []byte {
 		at := m.NextProducerID()
 		if full = n < 1 || n > meta.MaxProducers-at; full {
 			return nil
@@ -68,7 +69,7 @@ func (c *Controller) AllocateProducerIDs(ctx context.Context, n int64) (first in
 
 // SetFeature finalizes a feature's level; 0 removes it.
 func (c *Controller) SetFeature(ctx context.Context, name string, level int16) error {
-	return c.do(ctx, func(m *meta.Image) []byte {
+	return c.runCommand(ctx, func(m *meta.Image) []byte {
 		if m.Feature(name) == level {
 			return nil
 		}

@@ -13,19 +13,19 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 )
 
-// Limits of what is kept for configs.
+// Limits of the configs that a cluster keeps.
 const (
-	maxConfigValue = 64 << 10 // bytes
-	maxResource    = 32 << 10 // bytes of a name
-	// maxConfigured is how many groups, and how many metrics subscriptions, can have
-	// configs: they need not exist otherwise, so nothing else bounds them.
-	maxConfigured = 10_000
+	maxConfigValue  = 64 << 10 // bytes
+	maxResourceName = 32 << 10 // bytes of a name
+	// maxConfiguredResources is how many groups, and how many metrics subscriptions, can
+	// have configs. They need not exist, so nothing else bounds them.
+	maxConfiguredResources = 10_000
 )
 
 // Op is Kafka's number for how a config is changed.
 type Op int8
 
-// Operations. Append and Subtract are for lists.
+// Ops. Append and Subtract are for lists.
 const (
 	Set Op = iota
 	Delete
@@ -60,15 +60,16 @@ type ConfigChange struct {
 type ConfigChanges struct {
 	Resource config.Resource
 	Changes  []ConfigChange
-	// Replace removes what is set on the resource and not among the changes.
+	// Replace removes the configs of the resource that are not among the changes.
 	Replace bool
 }
 
-// AlterConfigs changes configs; the errors are in the order of what was asked.
-// Resources must not repeat, nor keys within one.
+// AlterConfigs changes configs. The errors are in the order of the requests; nil means
+// that all changes of the resource were made. Neither a resource nor a key of one may
+// be there twice.
 func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, validateOnly bool) ([]*Error, error) {
 	var results []*Error
-	err := c.do(ctx, func(m *meta.Image) []byte {
+	err := c.runCommand(ctx, func(m *meta.Image) []byte {
 		records, errs := decideConfigs(m, c.cfg.Static, asked)
 		results = errs
 		if validateOnly {
@@ -82,13 +83,13 @@ func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, va
 func decideConfigs(m *meta.Image, static *config.Static, asked []ConfigChanges) ([]byte, []*Error) {
 	var records []byte
 	results := make([]*Error, len(asked))
-	d := alteration{m: m, static: static, room: map[config.ResourceType]int{}}
+	d := configsDecision{m: m, static: static, room: map[config.ResourceType]int{}}
 	for i := range asked {
 		a := &asked[i]
 		old := m.Overrides(a.Resource)
-		set, err := changed(old, a)
+		set, err := applyChanges(old, a)
 		if err == nil {
-			err = d.allowed(a, set)
+			err = d.checkChanges(a, set)
 		}
 		if results[i] = err; err == nil {
 			records = appendConfigs(records, a.Resource, old, set)
@@ -97,15 +98,15 @@ func decideConfigs(m *meta.Image, static *config.Static, asked []ConfigChanges) 
 	return records, results
 }
 
-// alteration decides a change of configs.
-type alteration struct {
+// configsDecision decides the changes of configs of one request.
+type configsDecision struct {
 	m      *meta.Image
 	static *config.Static
-	room   map[config.ResourceType]int // how many more resources may get configs
+	room   map[config.ResourceType]int // how many more resources of a type may get configs; see takeRoom
 }
 
-// changed is what would be set after the changes.
-func changed(old map[string]string, a *ConfigChanges) (map[string]string, *Error) {
+// applyChanges returns the configs of a resource after the changes.
+func applyChanges(old map[string]string, a *ConfigChanges) (map[string]string, *Error) {
 	set := make(map[string]string, len(old)+len(a.Changes))
 	if !a.Replace {
 		maps.Copy(set, old)
@@ -117,7 +118,7 @@ func changed(old map[string]string, a *ConfigChanges) (map[string]string, *Error
 		case Delete:
 			delete(set, ch.Key)
 		case Append, Subtract:
-			v, err := changedList(a.Resource.Type, set, ch)
+			v, err := changeList(a.Resource.Type, set, ch)
 			if err != nil {
 				return nil, err
 			}
@@ -129,7 +130,8 @@ func changed(old map[string]string, a *ConfigChanges) (map[string]string, *Error
 	return set, nil
 }
 
-func changedList(typ config.ResourceType, set map[string]string, ch ConfigChange) (string, *Error) {
+// changeList returns the value of a list after items were appended or removed.
+func changeList(typ config.ResourceType, set map[string]string, ch ConfigChange) (string, *Error) {
 	d := config.Find(typ, ch.Key)
 	if d == nil || d.Type != config.List {
 		if typ == config.Broker {
@@ -154,8 +156,9 @@ func changedList(typ config.ResourceType, set map[string]string, ch ConfigChange
 	return strings.Join(list, ","), nil
 }
 
-// allowed tells whether a resource may have these configs.
-func (d *alteration) allowed(a *ConfigChanges, set map[string]string) *Error {
+// checkChanges refuses configs that the resource may not have; set is all that it
+// would have.
+func (d *configsDecision) checkChanges(a *ConfigChanges, set map[string]string) *Error {
 	switch a.Resource.Type {
 	case config.Topic:
 		if a.Resource.Name == "" {
@@ -168,18 +171,18 @@ func (d *alteration) allowed(a *ConfigChanges, set map[string]string) *Error {
 		if a.Resource.Name == "" {
 			return refuse(InvalidRequest, "Default group resources are not allowed.")
 		}
-		if err := d.roomFor(a.Resource); err != nil {
+		if err := d.takeRoom(a.Resource); err != nil {
 			return err
 		}
 	case config.ClientMetrics:
 		if a.Resource.Name == "" {
 			return refuse(InvalidRequest, "Subscription name can't be empty")
 		}
-		if err := d.roomFor(a.Resource); err != nil {
+		if err := d.takeRoom(a.Resource); err != nil {
 			return err
 		}
 	case config.Broker:
-		if err := allowedBroker(a, set); err != nil {
+		if err := checkBrokerConfigs(a, set); err != nil {
 			return err
 		}
 	default:
@@ -188,7 +191,7 @@ func (d *alteration) allowed(a *ConfigChanges, set map[string]string) *Error {
 	if err := checkConfigs(d.m, d.static, a.Resource.Type, set); err != nil {
 		e := configRefusal(err)
 		if a.Resource.Type == config.Broker {
-			e.Kind = InvalidRequest // Kafka calls a broker's bad value a bad request
+			e.Kind = InvalidRequest // as in Kafka, for a broker's configs only
 		}
 		return e
 	}
@@ -198,29 +201,30 @@ func (d *alteration) allowed(a *ConfigChanges, set map[string]string) *Error {
 	return nil
 }
 
-// roomFor refuses configs of a resource that is not known yet where there are too many.
-func (d *alteration) roomFor(r config.Resource) *Error {
-	if len(r.Name) > maxResource {
-		return refuse(InvalidRequest, "The name of a resource has at most %d bytes.", maxResource)
+// takeRoom counts a resource that has no configs yet, and refuses it if as many as
+// possible have some.
+func (d *configsDecision) takeRoom(r config.Resource) *Error {
+	if len(r.Name) > maxResourceName {
+		return refuse(InvalidRequest, "The name of a resource has at most %d bytes.", maxResourceName)
 	}
 	if d.m.Overrides(r) != nil {
 		return nil
 	}
 	room, counted := d.room[r.Type]
 	if !counted {
-		room = maxConfigured
+		room = maxConfiguredResources
 		for range d.m.Configured(r.Type) {
 			room--
 		}
 	}
 	d.room[r.Type] = room - 1
 	if room < 1 {
-		return refuse(PolicyViolation, "At most %d resources of type %v can have configs: remove those of some that are not used.", maxConfigured, r.Type)
+		return refuse(PolicyViolation, "At most %d resources of type %v can have configs: remove those of some that are not used.", maxConfiguredResources, r.Type)
 	}
 	return nil
 }
 
-// checkConfigs is config.View.Check with a limit on what is kept.
+// checkConfigs is config.View.Check, with a limit on the length of values.
 func checkConfigs(m *meta.Image, static *config.Static, t config.ResourceType, set map[string]string) error {
 	if err := m.View(static).Check(t, set); err != nil {
 		return err
@@ -233,8 +237,8 @@ func checkConfigs(m *meta.Image, static *config.Static, t config.ResourceType, s
 	return nil
 }
 
-// allowedBroker tells whether brokers may have these configs while they run.
-func allowedBroker(a *ConfigChanges, set map[string]string) *Error {
+// checkBrokerConfigs refuses configs that cannot be changed while a broker runs.
+func checkBrokerConfigs(a *ConfigChanges, set map[string]string) *Error {
 	if name := a.Resource.Name; name != "" {
 		id, err := strconv.ParseInt(name, 10, 32)
 		if err != nil {

@@ -1,20 +1,20 @@
 // Package controller decides every change of the cluster's metadata.
 //
-// A command is decided by a pure function from the newest image to records and
-// results (topics.go, placement.go, configs.go, cluster.go); the records are proposed to the
-// metadata quorum, which applies them on every node; then the results are
-// returned. Commands are decided one at a time, each on the image that the one before
-// it leaves; those that come while a proposal is under way are proposed together
-// when it has ended, as one entry, which is there wholly or not at all.
+// Each exported method of a Controller is a command. A pure function makes records and
+// results of the newest image and the command (topics.go, placement.go, configs.go,
+// cluster.go). The records are proposed to the metadata quorum, which applies them on
+// every node, and then the results are returned. Commands are decided one at a time,
+// each on the image that the one before it leaves. Those that come while a proposal is
+// under way make one batch, which is the next proposal: a single entry of the metadata
+// log, which is committed as a whole or not at all.
 //
 // A decision belongs to a term of the quorum: it is made on an image that has all
-// that was committed in earlier terms, and proposed for that term only. What another
-// leader may have committed meanwhile therefore never meets a decision that does not
-// know it.
+// entries of earlier terms, and is proposed for that term only. So it is never applied
+// behind an entry of another leader that it did not know.
 //
 // All methods may be called concurrently. There is no lock: a command waits for its
-// turn on a channel, and its caller gives up when the context ends. What it has
-// decided by then is proposed all the same, and what follows knows of it.
+// turn on a channel, and its caller gives up when the context ends. Records that it
+// has decided by then are proposed all the same, and later decisions know of them.
 package controller
 
 import (
@@ -45,8 +45,8 @@ const (
 	PolicyViolation
 )
 
-// Error is a refusal. Its message goes to the client as it is; it may be empty,
-// where Kafka gives none but the code's own.
+// Error is a refusal. Its message goes to the client unchanged. If it is empty, the
+// client gets the message of the code.
 type Error struct {
 	Kind    Kind
 	Message string
@@ -66,50 +66,58 @@ func refuse(kind Kind, format string, args ...any) *Error {
 // ErrNoProducerIDs is returned when the cluster has given out all its producer ids.
 var ErrNoProducerIDs = errors.New("controller: there are no producer ids left")
 
-// errNoRoom tells that a command is to be decided again when the open batch is under way.
+// errNoRoom means that a command must be decided again once the open batch is being
+// proposed.
 var errNoRoom = errors.New("the batch is full")
 
-// Config hands the controller what it needs.
+// Config connects the controller with the quorum and this node.
 type Config struct {
-	Image func() *meta.Image // the newest image; never nil
+	// Image returns the newest image, never nil.
+	Image func() *meta.Image
 	// Leading returns the term in which this node leads the quorum, once Image shows all
-	// that was committed in earlier ones; false: it does not lead, and decides nothing.
+	// entries that were committed in earlier terms. If ok is false this node does not lead,
+	// and decides nothing.
 	Leading func() (term uint64, ok bool)
-	// Propose returns when the records were committed in that term and Image shows them,
-	// or when they never will be. Its context does not end: see Controller.do.
+	// Propose returns nil when the records were committed in that term and Image shows
+	// them, or an error when they never will be. Its context never ends, since later
+	// decisions depend on the outcome.
 	Propose func(ctx context.Context, term uint64, records []byte) error
-	Static  *config.Static // this node's own settings
+	// Static are this node's own settings.
+	Static *config.Static
 }
 
 const (
-	// maxBatch is how many bytes of records are proposed together: a command that does
-	// not fit is decided when the others are under way. A larger one is proposed alone.
+	// maxBatch bounds the bytes of records that are proposed together. A command that does
+	// not fit into the open batch is decided when that is being proposed; the records of a
+	// larger command are proposed alone.
 	maxBatch = 1 << 20
-	// maxTries is how often a command is decided that rests on what a proposal of
-	// others then did not make.
+	// maxTries is how often a command is decided at most. It is decided again if a batch
+	// of other commands, on which the decision depended, was not committed.
 	maxTries = 3
 )
 
-// Controller decides and proposes.
+// Controller decides commands and proposes their records. See the package doc.
 type Controller struct {
 	cfg Config
-	// turn holds one token: whoever has it decides, and owns the fields below. Where
-	// the open batch takes no more, full holds it until that is proposed.
+	// One token goes round in two channels. A goroutine that has received it owns the
+	// fields below, until it sends it back. The token is in turn while commands can be
+	// decided, and in full while the open batch is full: then only the goroutine of
+	// proposeBatches takes it.
 	turn, full chan struct{}
 
-	flying *batch      // being proposed; nil: nothing is
-	open   *batch      // to be proposed after that; nil: nothing is
-	image  *meta.Image // as both leave it; nil: as it is
-	term   uint64      // in which both were decided
+	inFlight *batch      // is being proposed; nil if none is
+	open     *batch      // is proposed after that; nil if it has no records yet
+	image    *meta.Image // the image after both batches; nil if inFlight is
+	term     uint64      // the term in which both were decided
 }
 
-// batch is the records of some commands, in the order in which they were decided.
+// batch has the records of some commands, in the order in which they were decided.
 type batch struct {
-	term    uint64
-	records []byte
-	done    chan struct{} // closed when it is known what became of it:
-	err     error         // why it was not made
-	void    bool          // it was not proposed, since the one before it was not made
+	term        uint64
+	records     []byte
+	done        chan struct{} // closed when the outcome is known; err and notProposed are read after that
+	err         error         // why it was not committed; nil if it was
+	notProposed bool          // it was not proposed, since the batch before it was not committed
 }
 
 // New makes a controller.
@@ -119,9 +127,10 @@ func New(cfg Config) *Controller {
 	return c
 }
 
-// do runs one command: decide returns the records to propose, none where there is
-// nothing to change. What decide notes is to be read only where do returns nil.
-func (c *Controller) do(ctx context.Context, decide func(m *meta.Image) []byte) error {
+// runCommand runs one command: decide returns the records to propose, or none if there
+// is nothing to change. It may be called several times. The results that it leaves
+// behind are valid only if runCommand returns nil.
+func (c *Controller) runCommand(ctx context.Context, decide func(m *meta.Image) []byte) error {
 	for tries := 1; ; {
 		if err := ctx.Err(); err != nil { // a select might choose the turn all the same
 			return err
@@ -131,7 +140,7 @@ func (c *Controller) do(ctx context.Context, decide func(m *meta.Image) []byte) 
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		b, own, err := c.decide(ctx, decide)
+		b, own, err := c.decideCommand(ctx, decide)
 		if errors.Is(err, errNoRoom) {
 			continue
 		}
@@ -143,17 +152,19 @@ func (c *Controller) do(ctx context.Context, decide func(m *meta.Image) []byte) 
 		case <-ctx.Done(): // it may be committed all the same
 			return ctx.Err()
 		}
-		if b.err == nil || own && !b.void || tries == maxTries {
+		if b.err == nil || own && !b.notProposed || tries == maxTries {
 			return b.err
 		}
 		tries++
 	}
 }
 
-// decide runs a decision on the newest image and returns the batch that it waits
-// for: its own, or the newest of others, on which an answer rests that changes
-// nothing; nil: none. The caller has the turn, and has it no more.
-func (c *Controller) decide(ctx context.Context, decide func(m *meta.Image) []byte) (b *batch, own bool, err error) {
+// decideCommand runs a decision on the newest image and returns the batch whose
+// outcome the command must wait for. That is the batch with its own records (own is
+// true); or, if there is nothing to change, the newest batch of other commands, since
+// the decision has seen their records; or nil. The caller has the token, which
+// decideCommand passes on.
+func (c *Controller) decideCommand(ctx context.Context, decide func(m *meta.Image) []byte) (b *batch, own bool, err error) {
 	m, term := c.image, c.term
 	if m == nil {
 		var leads bool
@@ -165,7 +176,7 @@ func (c *Controller) decide(ctx context.Context, decide func(m *meta.Image) []by
 	}
 	records := decide(m)
 	if len(records) == 0 {
-		b = cmp.Or(c.open, c.flying)
+		b = cmp.Or(c.open, c.inFlight)
 		c.turn <- struct{}{}
 		return b, false, nil
 	}
@@ -173,7 +184,7 @@ func (c *Controller) decide(ctx context.Context, decide func(m *meta.Image) []by
 		c.full <- struct{}{}
 		return nil, false, errNoRoom
 	}
-	// What cannot be applied must never be committed: no node would get past it.
+	// Records that cannot be applied must never be committed: no node could get past them.
 	next, _, err := meta.Apply(m, records)
 	if err != nil {
 		c.turn <- struct{}{}
@@ -182,10 +193,10 @@ func (c *Controller) decide(ctx context.Context, decide func(m *meta.Image) []by
 	c.image, c.term = next, term
 	b = c.open
 	switch {
-	case c.flying == nil:
+	case c.inFlight == nil:
 		b = &batch{term: term, records: records, done: make(chan struct{})}
-		c.flying = b
-		go c.propose(context.WithoutCancel(ctx), b) // it ends with the quorum at the latest
+		c.inFlight = b
+		go c.proposeBatches(context.WithoutCancel(ctx), b) // it ends with the quorum at the latest
 	case b == nil:
 		b = &batch{term: term, records: records, done: make(chan struct{})}
 		c.open = b
@@ -196,10 +207,10 @@ func (c *Controller) decide(ctx context.Context, decide func(m *meta.Image) []by
 	return b, true, nil
 }
 
-// propose proposes a batch, and then what has come meanwhile. Until it is known what
-// became of a batch, however long its commands' callers wait for that, nothing that
-// was decided on it is proposed, or answered.
-func (c *Controller) propose(ctx context.Context, b *batch) {
+// proposeBatches proposes a batch and then, one after another, the batches that were
+// filled meanwhile. A batch was decided on top of the one before it. It is proposed only
+// if that one was committed; otherwise its commands are decided again.
+func (c *Controller) proposeBatches(ctx context.Context, b *batch) {
 	for b != nil {
 		b.err = c.cfg.Propose(ctx, b.term, b.records)
 		select {
@@ -209,14 +220,14 @@ func (c *Controller) propose(ctx context.Context, b *batch) {
 		next := c.open
 		c.open = nil
 		if b.err != nil && next != nil {
-			next.err, next.void = b.err, true
+			next.err, next.notProposed = b.err, true
 			close(next.done)
 			next = nil
 		}
 		if next == nil {
 			c.image = nil
 		}
-		c.flying = next
+		c.inFlight = next
 		close(b.done)
 		c.turn <- struct{}{}
 		b = next

@@ -454,15 +454,15 @@ func TestLimits(t *testing.T) {
 			Changes:  []ConfigChange{{Set, "share.isolation.level", "read_committed"}},
 		}
 	}
-	many := make([]ConfigChanges, maxConfigured+1)
+	many := make([]ConfigChanges, maxConfiguredResources+1)
 	for i := range many {
 		many[i] = group(fmt.Sprint("g", i))
 	}
 	errs, err := ctl.AlterConfigs(t.Context(), many, false)
-	if err != nil || slices.ContainsFunc(errs[:maxConfigured], func(e *Error) bool { return e != nil }) || errs[maxConfigured] == nil {
-		t.Fatal(err, errs[0], errs[maxConfigured])
+	if err != nil || slices.ContainsFunc(errs[:maxConfiguredResources], func(e *Error) bool { return e != nil }) || errs[maxConfiguredResources] == nil {
+		t.Fatal(err, errs[0], errs[maxConfiguredResources])
 	}
-	errs, err = ctl.AlterConfigs(t.Context(), []ConfigChanges{group("another"), group("g1"), group(strings.Repeat("g", maxResource+1))}, false)
+	errs, err = ctl.AlterConfigs(t.Context(), []ConfigChanges{group("another"), group("g1"), group(strings.Repeat("g", maxResourceName+1))}, false)
 	if err != nil || errs[0] == nil || errs[0].Kind != PolicyViolation || errs[1] != nil || errs[2] == nil || errs[2].Kind != InvalidRequest {
 		t.Errorf("past the limit: %v, %v", errs, err)
 	}

@@ -9,8 +9,9 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 )
 
-// Auto is what a topic gets that a client asks for without saying more: the
-// defaults, or what the name is for where Kafka keeps its own state in it.
+// Auto returns the request for a topic of which only the name is known: it has the
+// defaults or, if it is one of Kafka's internal topics, the partitions and configs that
+// belong to it.
 func Auto(m *meta.Image, static *config.Static, name string) NewTopic {
 	t := NewTopic{Name: name, Partitions: -1, ReplicationFactor: -1}
 	set := func(key, value string) { t.Configs[key] = &value }
@@ -47,7 +48,7 @@ func Auto(m *meta.Image, static *config.Static, name string) NewTopic {
 	return t
 }
 
-// EnsureTopic makes a topic as Auto says, where it is missing.
+// EnsureTopic makes the topic that Auto describes, unless there is one of that name.
 func (c *Controller) EnsureTopic(ctx context.Context, name string) error {
 	m := c.cfg.Image()
 	if m.Topic(name) != nil {

@@ -6,8 +6,9 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 )
 
-// active are the brokers that serve, by id: the others get no replica and lead nothing.
-func active(m *meta.Image) []int32 {
+// activeBrokers are the ids of the active brokers, in order. Others get no replicas and
+// lead no partitions.
+func activeBrokers(m *meta.Image) []int32 {
 	ids := make([]int32, 0, len(m.Brokers))
 	for id, b := range m.Brokers {
 		if b.State == meta.BrokerActive {
@@ -18,12 +19,12 @@ func active(m *meta.Image) []int32 {
 	return ids
 }
 
-// place puts count partitions, the first of them number first, on active brokers in a
-// circle: a partition begins one broker after the one before it, and its replicas
-// are neighbours. start turns the circle, so that topics of one partition do not
-// all begin at the same broker.
-func place(m *meta.Image, start, first, count int, factor int16) ([]meta.Partition, *Error) {
-	ids := active(m)
+// placeReplicas chooses brokers for count partitions, the first of which has the number
+// first. The active brokers form a circle: the replicas of a partition are neighbours
+// in it, and each partition begins one broker after the one before. start turns the
+// circle, so that topics with one partition do not all begin at the same broker.
+func placeReplicas(m *meta.Image, start, first, count int, factor int16) ([]meta.Partition, *Error) {
+	ids := activeBrokers(m)
 	n := len(ids)
 	if n == 0 {
 		return nil, refuse(InvalidReplicationFactor, "Unable to replicate the partition %d time(s): "+
@@ -35,7 +36,7 @@ func place(m *meta.Image, start, first, count int, factor int16) ([]meta.Partiti
 			"or some brokers have all their log directories cordoned.", factor, factor, n)
 	}
 	parts := make([]meta.Partition, count)
-	circle := make([][]int32, n) // one list of replicas for each beginning, shared
+	circle := make([][]int32, n) // the replicas of the partitions that begin at each broker; they share the list
 	for i := range parts {
 		at := (start + first + i) % n
 		if circle[at] == nil {
@@ -48,18 +49,19 @@ func place(m *meta.Image, start, first, count int, factor int16) ([]meta.Partiti
 	return parts, nil
 }
 
-// follow turns the circle so that a topic's next partition begins one broker after
-// its last one.
-func follow(m *meta.Image, t *meta.Topic) int {
-	ids, have := active(m), len(t.Partitions)
+// nextStart returns the start with which placeReplicas puts a topic's next partition
+// one broker after its last one.
+func nextStart(m *meta.Image, t *meta.Topic) int {
+	ids, have := activeBrokers(m), len(t.Partitions)
 	n := len(ids)
 	at, _ := slices.BinarySearch(ids, t.Partitions[have-1].Replicas[0])
 	return at + 1 + have*n - have // have*n keeps it from being negative
 }
 
-// assigned checks a list of replicas that the client chose. factor is the number of
-// replicas that the topic's other partitions have; 0: there are none yet.
-func assigned(m *meta.Image, replicas []int32, factor int) (meta.Partition, *Error) {
+// checkAssignment makes a partition of a list of replicas that the client chose, or
+// refuses it. factor is the number of replicas of the topic's other partitions, or 0 if
+// there are none yet.
+func checkAssignment(m *meta.Image, replicas []int32, factor int) (meta.Partition, *Error) {
 	if len(replicas) == 0 {
 		return meta.Partition{}, refuse(InvalidAssignment, "The manual partition assignment includes an empty replica list.")
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 )
 
-// Limits of what one cluster and one request may make.
+// Limits of one request and of the cluster.
 const (
 	// MaxNewPartitions is how many partitions one request may make, as in Kafka.
 	MaxNewPartitions = 10_000
@@ -22,8 +22,8 @@ type Assignment struct {
 	Replicas  []int32
 }
 
-// NewTopic asks for a topic. Partitions and ReplicationFactor are -1 for the
-// default, and where Assignments are given.
+// NewTopic asks for a topic. Partitions and ReplicationFactor are -1 for the default;
+// they must be -1 if there are Assignments.
 type NewTopic struct {
 	Name              string
 	Partitions        int32
@@ -32,23 +32,23 @@ type NewTopic struct {
 	Configs           map[string]*string // nil values are refused
 }
 
-// CreatedTopic is what became of a NewTopic.
+// CreatedTopic is the result of a NewTopic.
 type CreatedTopic struct {
 	Name              string
 	ID                meta.UUID
 	Partitions        int32
 	ReplicationFactor int16
 	Configs           map[string]string // set on the topic
-	Err               *Error            // nil: it was made
+	Err               *Error            // nil if it was made
 }
 
-// CreateTopics makes topics, each one wholly or not at all. With validateOnly it
-// tells what it would do. Names must not repeat.
+// CreateTopics makes topics, each one wholly or not at all. With validateOnly it only
+// tells what it would do. No name may be there twice.
 func (c *Controller) CreateTopics(ctx context.Context, topics []NewTopic, validateOnly bool) ([]CreatedTopic, error) {
 	var results []CreatedTopic
-	err := c.do(ctx, func(m *meta.Image) []byte {
-		d := newTopics{m: m, static: c.cfg.Static, newID: meta.NewUUID}
-		records := d.decide(topics)
+	err := c.runCommand(ctx, func(m *meta.Image) []byte {
+		d := topicsDecision{m: m, static: c.cfg.Static, newID: meta.NewUUID}
+		records := d.decideTopics(topics)
 		results = d.results
 		if validateOnly {
 			return nil
@@ -58,17 +58,17 @@ func (c *Controller) CreateTopics(ctx context.Context, topics []NewTopic, valida
 	return results, err
 }
 
-// newTopics decides the making of topics.
-type newTopics struct {
-	m       *meta.Image
-	static  *config.Static
-	newID   func() meta.UUID
-	records []byte
-	made    int // partitions
-	results []CreatedTopic
+// topicsDecision decides the topics of one request.
+type topicsDecision struct {
+	m             *meta.Image
+	static        *config.Static
+	newID         func() meta.UUID
+	records       []byte
+	newPartitions int // partitions
+	results       []CreatedTopic
 }
 
-func (d *newTopics) decide(topics []NewTopic) []byte {
+func (d *topicsDecision) decideTopics(topics []NewTopic) []byte {
 	total := 0
 	for i := range topics {
 		total += max(int(topics[i].Partitions), len(topics[i].Assignments), 1)
@@ -79,14 +79,15 @@ func (d *newTopics) decide(topics []NewTopic) []byte {
 		if total > MaxNewPartitions {
 			r.Err = refuse(PolicyViolation, "Excessively large number of partitions per request.")
 		} else {
-			r.Err = d.create(t, &r)
+			r.Err = d.decideTopic(t, &r)
 		}
 		d.results = append(d.results, r)
 	}
 	return d.records
 }
 
-func (d *newTopics) create(t *NewTopic, r *CreatedTopic) *Error {
+// decideTopic decides one topic. It adds the topic's records, or refuses it.
+func (d *topicsDecision) decideTopic(t *NewTopic, r *CreatedTopic) *Error {
 	if err := CheckTopicName(t.Name); err != nil {
 		return err
 	}
@@ -96,27 +97,27 @@ func (d *newTopics) create(t *NewTopic, r *CreatedTopic) *Error {
 	if d.m.Topic(t.Name) != nil {
 		return refuse(TopicExists, "Topic '%s' already exists.", t.Name)
 	}
-	set, err := d.configs(t.Configs)
+	set, err := d.checkTopicConfigs(t.Configs)
 	if err != nil {
 		return err
 	}
-	parts, err := d.partitions(t)
+	parts, err := d.placePartitions(t)
 	if err != nil {
 		return err
 	}
-	if d.m.NumPartitions()+d.made+len(parts) > MaxPartitions {
+	if d.m.NumPartitions()+d.newPartitions+len(parts) > MaxPartitions {
 		return refuse(PolicyViolation, "A cluster has at most %d partitions: delete topics that are not used, or ask for fewer.", MaxPartitions)
 	}
 	r.ID, r.Configs = d.newID(), set
 	r.Partitions, r.ReplicationFactor = int32(len(parts)), int16(len(parts[0].Replicas))
-	d.made += len(parts)
+	d.newPartitions += len(parts)
 	d.records = meta.Append(d.records, meta.TopicCreated{ID: r.ID, Name: t.Name})
 	d.records = meta.Append(d.records, meta.PartitionsSet{Topic: r.ID, Partitions: parts})
 	d.records = appendConfigs(d.records, config.Resource{Type: config.Topic, Name: t.Name}, nil, set)
 	return nil
 }
 
-func (d *newTopics) configs(asked map[string]*string) (map[string]string, *Error) {
+func (d *topicsDecision) checkTopicConfigs(asked map[string]*string) (map[string]string, *Error) {
 	set := make(map[string]string, len(asked))
 	for k, v := range asked {
 		if v == nil {
@@ -130,9 +131,9 @@ func (d *newTopics) configs(asked map[string]*string) (map[string]string, *Error
 	return set, nil
 }
 
-func (d *newTopics) partitions(t *NewTopic) ([]meta.Partition, *Error) {
+func (d *topicsDecision) placePartitions(t *NewTopic) ([]meta.Partition, *Error) {
 	if len(t.Assignments) > 0 {
-		return d.assigned(t)
+		return d.takeAssignments(t)
 	}
 	if t.ReplicationFactor < -1 || t.ReplicationFactor == 0 {
 		return nil, refuse(InvalidReplicationFactor, "Replication factor must be larger than 0, or -1 to use the default value.")
@@ -153,11 +154,11 @@ func (d *newTopics) partitions(t *NewTopic) ([]meta.Partition, *Error) {
 	if int(count) > MaxNewPartitions { // num.partitions may be anything
 		return nil, refuse(PolicyViolation, "Excessively large number of partitions per request.")
 	}
-	return place(d.m, d.m.NumPartitions()+d.made, 0, int(count), factor)
+	return placeReplicas(d.m, d.m.NumPartitions()+d.newPartitions, 0, int(count), factor)
 }
 
-// assigned are the partitions of a topic whose replicas the client chose.
-func (d *newTopics) assigned(t *NewTopic) ([]meta.Partition, *Error) {
+// takeAssignments makes the partitions of a topic whose replicas the client chose.
+func (d *topicsDecision) takeAssignments(t *NewTopic) ([]meta.Partition, *Error) {
 	if t.ReplicationFactor != -1 {
 		return nil, refuse(InvalidRequest, "A manual partition assignment was specified, but replication factor was not set to -1.")
 	}
@@ -170,7 +171,7 @@ func (d *newTopics) assigned(t *NewTopic) ([]meta.Partition, *Error) {
 		if _, twice := byNumber[a.Partition]; twice {
 			return nil, refuse(InvalidAssignment, "Found multiple manual partition assignments for partition %d", a.Partition)
 		}
-		p, err := assigned(d.m, a.Replicas, factor)
+		p, err := checkAssignment(d.m, a.Replicas, factor)
 		if err != nil {
 			return nil, err
 		}
@@ -187,11 +188,11 @@ func (d *newTopics) assigned(t *NewTopic) ([]meta.Partition, *Error) {
 	return parts, nil
 }
 
-// DeleteTopics deletes topics by id; the errors are in the order of the ids, nil for
-// those that are gone.
+// DeleteTopics deletes topics by id. The errors are in the order of the ids; nil means
+// that the topic was deleted.
 func (c *Controller) DeleteTopics(ctx context.Context, ids []meta.UUID) ([]*Error, error) {
 	var results []*Error
-	err := c.do(ctx, func(m *meta.Image) []byte {
+	err := c.runCommand(ctx, func(m *meta.Image) []byte {
 		records, errs := decideDelete(m, ids)
 		results = errs
 		return records
@@ -214,20 +215,20 @@ func decideDelete(m *meta.Image, ids []meta.UUID) ([]byte, []*Error) {
 	return records, results
 }
 
-// MorePartitions asks that a topic have Count partitions. Assignments are the
-// replicas of the new ones, in order; nil leaves them to the cluster.
+// MorePartitions asks that a topic have Count partitions. Assignments are the replicas
+// of the new ones, in order; if it is nil the controller chooses them.
 type MorePartitions struct {
 	Topic       string
 	Count       int32
 	Assignments [][]int32
 }
 
-// CreatePartitions adds partitions to topics; the errors are in the order of what
-// was asked. Topics must not repeat.
+// CreatePartitions adds partitions to topics. The errors are in the order of the
+// requests; nil means that the partitions were added. No topic may be there twice.
 func (c *Controller) CreatePartitions(ctx context.Context, asked []MorePartitions, validateOnly bool) ([]*Error, error) {
 	var results []*Error
-	err := c.do(ctx, func(m *meta.Image) []byte {
-		records, errs := decidePartitions(m, asked)
+	err := c.runCommand(ctx, func(m *meta.Image) []byte {
+		records, errs := decideCreatePartitions(m, asked)
 		results = errs
 		if validateOnly {
 			return nil
@@ -237,14 +238,14 @@ func (c *Controller) CreatePartitions(ctx context.Context, asked []MorePartition
 	return results, err
 }
 
-func decidePartitions(m *meta.Image, asked []MorePartitions) ([]byte, []*Error) {
+func decideCreatePartitions(m *meta.Image, asked []MorePartitions) ([]byte, []*Error) {
 	var records []byte
 	results := make([]*Error, len(asked))
 	total := 0
 	for i := range asked {
 		a := &asked[i]
 		t := m.Topic(a.Topic)
-		parts, err := morePartitions(m, t, a)
+		parts, err := decideMorePartitions(m, t, a)
 		if total += len(parts); err == nil && total > MaxNewPartitions {
 			err = refuse(PolicyViolation, "Excessively large number of partitions per request.")
 		}
@@ -259,12 +260,12 @@ func decidePartitions(m *meta.Image, asked []MorePartitions) ([]byte, []*Error) 
 	return records, results
 }
 
-func morePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions) ([]meta.Partition, *Error) {
+func decideMorePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions) ([]meta.Partition, *Error) {
 	if t == nil {
 		return nil, refuse(UnknownTopic, "")
 	}
 	if t.Internal() {
-		return nil, refuse(InvalidPartitions, "The partitions of %s cannot be increased: what is kept in it is found by the number of "+
+		return nil, refuse(InvalidPartitions, "The partitions of %s cannot be increased: its records are found by the number of "+
 			"partitions, and would be lost.", t.Name)
 	}
 	have := len(t.Partitions)
@@ -282,11 +283,11 @@ func morePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions) ([]meta.Par
 	}
 	factor := len(t.Partitions[0].Replicas)
 	if a.Assignments == nil {
-		return place(m, follow(m, t), have, more, int16(factor))
+		return placeReplicas(m, nextStart(m, t), have, more, int16(factor))
 	}
 	parts := make([]meta.Partition, more)
 	for i := range parts {
-		p, err := assigned(m, a.Assignments[i], factor)
+		p, err := checkAssignment(m, a.Assignments[i], factor)
 		if err != nil {
 			return nil, err
 		}
@@ -295,7 +296,8 @@ func morePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions) ([]meta.Par
 	return parts, nil
 }
 
-// CheckTopicName tells what is wrong with a topic's name, in Kafka's words; nil: nothing.
+// CheckTopicName returns why a topic cannot have this name, in Kafka's words, or nil if
+// it can.
 func CheckTopicName(name string) *Error {
 	switch {
 	case name == "":

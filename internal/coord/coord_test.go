@@ -499,7 +499,7 @@ func TestLoadInOldEpochIsReplaced(t *testing.T) {
 func TestPatience(t *testing.T) {
 	l, h := &twin{held: true}, &heard{}
 	r := newRuntime(t)
-	r.cfg.Patience = func() time.Duration { return 5 * time.Second }
+	r.cfg.ReplyTimeout = func() time.Duration { return 5 * time.Second }
 	r.StartLeading(0, 1, l)
 	do(t, r, func(w *words, s *Step) { w.say(s, "x", h.reply("write")) })
 	slow := errors.New("timed out")
@@ -589,13 +589,13 @@ func TestManyTimers(t *testing.T) {
 		r.StartLeading(0, 1, &twin{})
 		n := 0
 		do(t, r, func(w *words, s *Step) {
-			for range 10 * maxFired {
+			for range 10 * maxTimersFired {
 				w.timers.Set(&Timer{Fire: func(*Step) { n++ }}, s.Now.Add(time.Second))
 			}
 		})
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if n != 10*maxFired {
+		if n != 10*maxTimersFired {
 			t.Errorf("%d timers fired", n)
 		}
 		r.Close()

@@ -1,5 +1,3 @@
-// Package coord runs a state machine on a partition's log: decide -> append ->
-// apply, replies released when the high watermark passes what they saw.
 package coord
 
 import (
@@ -11,36 +9,40 @@ import (
 // Log is the partition on which a shard keeps its records: *replica.Partition, or
 // a twin in memory in tests.
 type Log interface {
-	// AppendBatch appends one batch (built with base offset 0; it is stamped) as
-	// the leader of the given epoch and returns the offset after its last record.
-	// Whoever calls it owes a Commit afterwards.
+	// AppendBatch appends one batch as the leader of the given epoch and returns the
+	// offset after its last record. The batch was built with base offset 0; the log
+	// writes the real offset and the epoch into it. The caller must call Commit
+	// afterwards.
 	AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error)
-	// Commit commits what was appended to any log of this node so far. No lock may be held.
+	// Commit commits all that was appended so far, to any log of this node. No lock may
+	// be held.
 	Commit()
-	// Await calls fn(nil) once the high watermark has reached off (at once where it
-	// has), or fn(err) when this node stops leading before, or when the limit has
-	// passed; 0: there is none. fn must not block.
+	// Await calls fn(nil) once the high watermark has reached off, which may be at once.
+	// It calls fn(err) if this node stops leading before, or if the limit passes; a limit
+	// of 0 is none. fn must not block.
 	Await(off record.Offset, limit time.Duration, fn func(error))
-	// ReadBatches returns whole batches from the one that holds off on, below the
-	// offset end, at most about maxBytes; none at the end. They need not be committed.
+	// ReadBatches returns whole batches below the offset end, about maxBytes of them at
+	// most, beginning with the one that contains off; it returns none if off is the end.
+	// They need not be committed.
 	ReadBatches(off, end record.Offset, maxBytes int) ([]byte, error)
-	// Start is the first offset kept, HighWatermark the end of what is committed, End
-	// the end of what this replica has.
+	// Start is the first offset that is kept, HighWatermark the end of the committed
+	// records, End the end of all records that this replica has.
 	Start() record.Offset
 	HighWatermark() record.Offset
 	End() (record.Offset, error)
 }
 
-// Owed is the commit that who has staged steps owes: what is appended is committed, and
-// waits for it end, when somebody asks. The zero value is owed nothing.
-type Owed struct{ log Log }
+// PendingCommit is a commit that the caller of Stage has to make: until then the
+// appended records are not committed, and replies wait for them. The zero value means
+// that there is nothing to commit.
+type PendingCommit struct{ log Log }
 
-// Exists tells whether something is owed.
-func (o Owed) Exists() bool { return o.log != nil }
+// Exists tells whether there is something to commit.
+func (c PendingCommit) Exists() bool { return c.log != nil }
 
-// Commit commits what is owed. No lock may be held.
-func (o Owed) Commit() {
-	if o.log != nil {
-		o.log.Commit()
+// Commit makes the commit. No lock may be held.
+func (c PendingCommit) Commit() {
+	if c.log != nil {
+		c.log.Commit()
 	}
 }

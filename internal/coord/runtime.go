@@ -1,17 +1,17 @@
 // Package coord runs state machines on partitions' logs. A Runtime has a shard for
-// each partition that this node leads; a shard owns a Machine, and everything that
-// happens to it goes
+// each partition that this node leads, and a shard owns a Machine. Everything that
+// happens to a machine is a Step, which goes
 //
-//	decide -> append one batch -> apply -> release the replies
+//	decide -> append one batch -> apply -> call the replies
 //
-// A reply is released when the high watermark has passed the last record that it
-// saw, also a reply that only reads: it waits behind the writes it has read. So no
-// answer rests on what a failover could take back, and no state ever has to be
-// rolled back.
+// A reply is called when the high watermark has passed the last record that its step
+// has read or written; a reply that only reads waits, too, behind the writes that it
+// has read. So no answer depends on a record that a failover could take back, and the
+// machine's state is never rolled back.
 //
 // Decide, append and apply run under the shard's mutex, on the caller's goroutine;
-// replies, and the log's commit, run after it, with no lock held. Timers are a
-// heap per shard and one runtime timer.
+// the log's commit and the replies run afterwards, with no lock held. The timers of a
+// machine are one heap with one timer of Go's runtime.
 //
 // # The life of a shard
 //
@@ -19,20 +19,20 @@
 //	                                           |  ^
 //	                                           +--+ the next epoch, and nobody else has appended
 //
-// When a node begins to lead a partition, a background goroutine reads the log, up to
-// the end that it has then, through the same Apply. Not all of that is known to be
-// committed: a former leader may have acknowledged more than the high watermark that
-// this replica knows of. The shard therefore answers ErrLoading until the high
-// watermark has reached that end. Nothing of it can be lost then, since a leader never
-// truncates its log.
+// When a node begins to lead a partition, a background goroutine reads the log up to
+// its present end, and gives the records to the same Apply. Some of them may lie above
+// the high watermark that this replica knows, although a former leader acknowledged
+// them. The shard therefore returns ErrLoading until the high watermark has reached
+// that end. From then on no record that it has applied can be lost, since a leader
+// never truncates its log.
 //
-// A shard goes on without a load when this node stays the leader: in the epoch that
-// follows its own, and if the log ends where the shard has left it. Otherwise another
-// leader may have been in between, and the shard is made anew.
+// A shard goes on without a load if this node has stayed the leader, that is, if the
+// new epoch follows the shard's own and the log ends at the shard's last record.
+// Otherwise another leader may have been in between, and a new shard is made.
 //
-// Lock order: a shard's mutex, then whatever the Log takes. Runtime.mu guards only the
-// table of shards and is held with nothing else. StartLeading and StopLeading are
-// called by one goroutine; everything else by any.
+// Lock order: a shard's mutex, then the locks of its Log. Runtime.mu guards only the
+// table of shards; no other lock is taken under it. StartLeading and StopLeading are
+// called by one goroutine, all other methods by any.
 package coord
 
 import (
@@ -48,30 +48,31 @@ import (
 )
 
 var (
-	// ErrNotLeading is returned for a partition that this node does not lead; replies
-	// get it when the node stops leading before they could be released.
+	// ErrNotLeading is returned for a partition that this node does not lead. A reply
+	// gets it if the node stops leading before the reply's records are committed.
 	ErrNotLeading = errors.New("coord: this node does not lead the partition")
 	// ErrLoading is returned while a shard still reads its log.
 	ErrLoading = errors.New("coord: the partition is being loaded")
 	// ErrNewer is wrapped by a Machine for a record that a newer version of leat wrote and
-	// that cannot be left out: without it the state would be another one. The partition is
-	// not served then.
+	// that must not be skipped, since the state would be wrong without it. The partition
+	// is not served then.
 	ErrNewer = errors.New("written by a newer version of leat; start that version, or a newer one")
-	// ErrTooLarge fails a step whose records are larger together than MaxBatch.
+	// ErrTooLarge is the error of a step whose records make a batch larger than MaxBatch.
 	ErrTooLarge = errors.New("coord: the records are too large")
 )
 
-// Machine is a state machine. It does nothing but compute: time comes with the
-// Step, records and replies go into it. The shard's mutex guards it.
+// Machine is a state machine. It only computes: it takes the time from the Step, and
+// puts records and replies into it. The shard's mutex guards it.
 type Machine interface {
 	// Apply changes the state by one record, at a load and after a step has appended
-	// it. It is the only way in which what is recorded changes. An error means that
-	// the record was not understood and changed nothing: it is left out, unless the error
-	// is ErrNewer.
+	// it. Nothing else changes the recorded part of the state. An error means that the
+	// record was not understood and changed nothing: it is skipped, unless the error is
+	// ErrNewer.
 	Apply(s *Step, r Record) error
-	// Loaded tells that the whole log was applied and that time begins.
+	// Loaded is called once, when the whole log was applied. The machine sets its timers
+	// then.
 	Loaded(s *Step)
-	// Unload answers everything that waits, since this node leads no longer.
+	// Unload answers all requests that wait, since this node no longer leads.
 	Unload(s *Step)
 }
 
@@ -80,9 +81,9 @@ type Config[M Machine] struct {
 	Logger *slog.Logger
 	// New makes the empty machine of a partition; its timers are t.
 	New func(partition int32, t *Timers) M
-	// Patience is for how long a reply waits for the high watermark; nil, or 0: for as
-	// long as this node leads.
-	Patience func() time.Duration
+	// ReplyTimeout is how long a reply waits for the high watermark at most. If it is nil,
+	// or returns 0, a reply waits for as long as this node leads.
+	ReplyTimeout func() time.Duration
 }
 
 // maxLoaders bounds how many shards read their logs at the same time.
@@ -96,86 +97,87 @@ const (
 
 // Runtime is the set of shards of this node. Safe for concurrent use.
 type Runtime[M Machine] struct {
-	cfg     Config[M]
-	pool    sync.Pool // of *Step
-	loaders sync.WaitGroup
-	slots   chan struct{} // one for each loader at work
+	cfg         Config[M]
+	steps       sync.Pool // of *Step
+	loaders     sync.WaitGroup
+	loaderSlots chan struct{} // has one element for each loader that reads
 
 	mu     sync.Mutex                          // guards changes of shards, and closed
-	closed bool                                // no shard is taken any more
-	shards atomic.Pointer[map[int32]*shard[M]] // never changes in place
+	closed bool                                // no shard is added any more
+	shards atomic.Pointer[map[int32]*shard[M]] // the map never changes: a new one replaces it
 }
 
 // New makes a runtime without shards.
 func New[M Machine](cfg Config[M]) *Runtime[M] {
-	if cfg.Patience == nil {
-		cfg.Patience = func() time.Duration { return 0 }
+	if cfg.ReplyTimeout == nil {
+		cfg.ReplyTimeout = func() time.Duration { return 0 }
 	}
-	r := &Runtime[M]{cfg: cfg, slots: make(chan struct{}, maxLoaders)}
+	r := &Runtime[M]{cfg: cfg, loaderSlots: make(chan struct{}, maxLoaders)}
 	r.shards.Store(&map[int32]*shard[M]{})
 	return r
 }
 
-// Do runs op on a partition's machine, on the caller's goroutine, and appends and
-// applies what it decides. It returns an error, and op has not run, where the
-// partition is not led here or still loading. Otherwise every Reply of the step is
-// called, now or later.
+// Do runs op on a partition's machine, on the caller's goroutine, appends and applies
+// the records that it decides, and commits them. If the partition is not led here, or
+// is still loading, it returns an error and op does not run. Otherwise every Reply of
+// the step is called, now or later.
 func (r *Runtime[M]) Do(partition int32, op func(m M, s *Step)) error {
-	sh, s, err := r.decide(partition, op)
+	sh, s, err := r.decideStep(partition, op)
 	if err != nil {
 		return err
 	}
-	sh.release(s)
+	sh.commitAndReply(s)
 	return nil
 }
 
-// Stage is Do, but leaves the commit of what the step appends to the caller, who is
-// handed what he owes. One commit is enough for all
-// that he stages. Until then replies that rest on what was appended are not called.
-func (r *Runtime[M]) Stage(partition int32, op func(m M, s *Step)) (owed Owed, err error) {
-	sh, s, err := r.decide(partition, op)
+// Stage is Do without the commit, which it leaves to the caller. One commit is enough
+// for all steps that were staged before it, and until then the replies that depend on
+// their records are not called.
+func (r *Runtime[M]) Stage(partition int32, op func(m M, s *Step)) (pending PendingCommit, err error) {
+	sh, s, err := r.decideStep(partition, op)
 	if err != nil {
-		return Owed{}, err
+		return PendingCommit{}, err
 	}
 	if s.appended {
-		owed = Owed{sh.log}
+		pending = PendingCommit{sh.log}
 	}
-	sh.answer(s)
-	return owed, nil
+	sh.replyWhenCommitted(s)
+	return pending, nil
 }
 
-func (r *Runtime[M]) decide(partition int32, op func(m M, s *Step)) (*shard[M], *Step, error) {
+// decideStep runs op as a step on a partition's shard, up to apply.
+func (r *Runtime[M]) decideStep(partition int32, op func(m M, s *Step)) (*shard[M], *Step, error) {
 	sh := (*r.shards.Load())[partition]
 	if sh == nil {
 		return nil, nil, ErrNotLeading
 	}
-	s := r.step()
-	if err := sh.do(s, op); err != nil {
-		s.finish(err)
+	s := r.takeStep()
+	if err := sh.runStep(s, op); err != nil {
+		s.replyAndRecycle(err)
 		return nil, nil, err
 	}
 	return sh, s, nil
 }
 
 // StartLeading gives the runtime a partition whose leader this node has become, in
-// the given epoch. It may be told again of an epoch that it knows.
+// the given epoch. It may be called again for the same epoch, and changes nothing then.
 func (r *Runtime[M]) StartLeading(partition int32, e record.Epoch, log Log) {
 	old := (*r.shards.Load())[partition]
-	if old != nil && old.log == log && old.continueIn(e) {
+	if old != nil && old.log == log && old.continueInEpoch(e) {
 		return
 	}
 	sh := &shard[M]{
 		rt: r, partition: partition, log: log, epoch: e, timers: new(Timers), stop: make(chan struct{}),
 	}
 	sh.machine = r.cfg.New(partition, sh.timers)
-	if !r.enter(sh) {
+	if !r.addShard(sh) {
 		return
 	}
 	if old != nil {
-		old.halt()
+		old.stopServing()
 	}
 	if end, err := log.End(); err == nil && log.Start() >= end && log.HighWatermark() >= end {
-		sh.open(end) // nothing to read: the first group of a new cluster does not wait
+		sh.activate(end) // nothing to read: the first group of a new cluster does not wait
 		r.loaders.Done()
 		return
 	}
@@ -185,14 +187,14 @@ func (r *Runtime[M]) StartLeading(partition int32, e record.Epoch, log Log) {
 	}()
 }
 
-// StopLeading takes a partition away; its pending answers are told so.
+// StopLeading takes a partition from the runtime. Replies that wait get ErrNotLeading.
 func (r *Runtime[M]) StopLeading(partition int32) {
-	if old := r.leave(partition); old != nil {
-		old.halt()
+	if old := r.removeShard(partition); old != nil {
+		old.stopServing()
 	}
 }
 
-// Partitions are those that this node leads, in order.
+// Partitions are the partitions that this node leads, in order.
 func (r *Runtime[M]) Partitions() []int32 {
 	return slices.Sorted(maps.Keys(*r.shards.Load()))
 }
@@ -209,9 +211,9 @@ func (r *Runtime[M]) Close() {
 	r.loaders.Wait()
 }
 
-// enter publishes a shard, in the place of the one that the partition has, and counts
-// its loader; false: the runtime is closed.
-func (r *Runtime[M]) enter(sh *shard[M]) bool {
+// addShard publishes a shard, replacing the one that the partition has, and counts its
+// loader. It returns false if the runtime is closed.
+func (r *Runtime[M]) addShard(sh *shard[M]) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
@@ -224,8 +226,8 @@ func (r *Runtime[M]) enter(sh *shard[M]) bool {
 	return true
 }
 
-// leave takes a partition's shard out and returns it; nil: there is none.
-func (r *Runtime[M]) leave(partition int32) (old *shard[M]) {
+// removeShard removes a partition's shard and returns it, or nil if there is none.
+func (r *Runtime[M]) removeShard(partition int32) (old *shard[M]) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	next := maps.Clone(*r.shards.Load())
@@ -235,21 +237,22 @@ func (r *Runtime[M]) leave(partition int32) (old *shard[M]) {
 	return old
 }
 
-// loadLoop loads a shard, trying again while its log cannot be read.
+// loadLoop loads a shard and makes it active. It tries again while its log cannot be
+// read, until the shard is stopped.
 func (r *Runtime[M]) loadLoop(sh *shard[M]) {
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		select {
-		case r.slots <- struct{}{}:
+		case r.loaderSlots <- struct{}{}:
 		case <-sh.stop:
 			return
 		}
 		end, err := sh.replayAll()
-		<-r.slots // what follows only waits
+		<-r.loaderSlots // the rest only waits
 		if err == nil {
 			err = sh.catchUp(end)
 		}
 		if err == nil {
-			sh.open(end)
+			sh.activate(end)
 			return
 		}
 		retry := time.NewTimer(wait)
@@ -259,16 +262,16 @@ func (r *Runtime[M]) loadLoop(sh *shard[M]) {
 			retry.Stop()
 			return
 		}
-		sh.startOver()
+		sh.discardLoad()
 	}
 }
 
-// step takes a step from the pool.
-func (r *Runtime[M]) step() *Step {
-	if s, ok := r.pool.Get().(*Step); ok {
+// takeStep takes a step from the pool, or makes one. replyAndRecycle gives it back.
+func (r *Runtime[M]) takeStep() *Step {
+	if s, ok := r.steps.Get().(*Step); ok {
 		return s
 	}
 	s := NewStep(time.Time{})
-	s.put = func(s *Step) { r.pool.Put(s) }
+	s.recycle = func(s *Step) { r.steps.Put(s) }
 	return s
 }

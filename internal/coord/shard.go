@@ -14,25 +14,25 @@ import (
 type phase uint8
 
 const (
-	loading phase = iota // the machine belongs to the loader, which reads or waits
-	active               // the machine belongs to the holder of mu
-	stopped              // the machine is nobody's
+	loading phase = iota // only the loader uses the machine
+	active               // only the holder of mu uses the machine
+	stopped              // the machine is not used any more
 )
 
-// loadBytes is how much of the log one read of the loader asks for.
+// loadBytes is how many bytes of the log one read of the loader asks for.
 const loadBytes = 1 << 20
 
-// maxInflated bounds what a compressed batch of a log may decompress to.
+// maxInflated bounds the decompressed size of a log's batch.
 const maxInflated = 256 << 20
 
 // MaxBatch bounds the records of one step, in bytes.
 const MaxBatch = 16 << 20
 
-// warnEvery is how often a shard says that it cannot append.
+// warnEvery is how often, at most, a shard logs that it cannot append.
 const warnEvery = 10 * time.Second
 
-// maxFired bounds how many timers run under one hold of the mutex.
-const maxFired = 64
+// maxTimersFired bounds how many timers run under one hold of the mutex.
+const maxTimersFired = 64
 
 // shard runs one machine on one partition's log.
 type shard[M Machine] struct {
@@ -43,20 +43,21 @@ type shard[M Machine] struct {
 
 	mu      sync.Mutex
 	phase   phase
-	epoch   record.Epoch  // of our leadership
-	end     record.Offset // active: where the log ends as far as this shard has written it
+	epoch   record.Epoch  // of this node's leadership
+	end     record.Offset // while active: the offset after the last record that the shard has loaded or appended
 	unknown unknown       // records that the machine did not understand
 	machine M
 	timers  *Timers
-	alarm   *time.Timer // wakes fire; nil until the first timer is set
-	alarmAt time.Time   // zero: it is not set
+	alarm   *time.Timer // calls fireTimers; nil until the first timer is set
+	alarmAt time.Time   // when the alarm rings; zero if it is not set
 	builder record.Builder
-	warned  time.Time // when it was last said that nothing can be appended
+
+	lastWarning time.Time // when it was last logged that a batch could not be appended
 }
 
 // unknown counts the records of a log that the machine did not understand. They are
-// skipped, as they would be at every load, and one line tells of all of them. One that is
-// ErrNewer ends the load instead.
+// skipped, and one line in the log tells of all of them. A record that is ErrNewer is
+// not among them: it fails the load.
 type unknown struct {
 	count    int
 	first    record.Offset
@@ -64,8 +65,9 @@ type unknown struct {
 	reported bool
 }
 
-// do runs one operation. The step is released by the caller.
-func (sh *shard[M]) do(s *Step, op func(m M, s *Step)) error {
+// runStep runs op as a step: it decides, appends and applies. The caller sees to the
+// step's replies.
+func (sh *shard[M]) runStep(s *Step, op func(m M, s *Step)) error {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	switch sh.phase {
@@ -77,13 +79,14 @@ func (sh *shard[M]) do(s *Step, op func(m M, s *Step)) error {
 	}
 	s.Now = time.Now()
 	op(sh.machine, s)
-	s.decide(sh)
+	s.appendAndApply(sh)
 	sh.armLocked(s.Now)
 	return nil
 }
 
-// append makes one batch of the records and appends it. The caller holds mu.
-func (sh *shard[M]) append(now time.Time, records []Record) (record.Offset, error) {
+// appendRecords makes one batch of the records and appends it. It returns the offset
+// after the last one. The caller holds mu.
+func (sh *shard[M]) appendRecords(now time.Time, records []Record) (record.Offset, error) {
 	sh.builder.Reset()
 	for _, r := range records {
 		sh.builder.Append(now.UnixMilli(), r.Key, r.Value)
@@ -99,22 +102,22 @@ func (sh *shard[M]) append(now time.Time, records []Record) (record.Offset, erro
 	if err == nil {
 		sh.end = next
 	}
-	if err != nil && now.Sub(sh.warned) >= warnEvery {
-		sh.warned = now
+	if err != nil && now.Sub(sh.lastWarning) >= warnEvery {
+		sh.lastWarning = now
 		sh.rt.cfg.Logger.Warn("a coordinator's records could not be appended",
 			slog.Int("partition", int(sh.partition)), slog.Any("error", err))
 	}
 	return next, err
 }
 
-// apply is the machine's Apply for what a step has decided. The caller holds mu.
-func (sh *shard[M]) apply(s *Step, r Record) {
-	_ = sh.applyCounted(s, r) // it is reported
+// applyRecord applies a record that a step has appended. The caller holds mu.
+func (sh *shard[M]) applyRecord(s *Step, r Record) {
+	_ = sh.applyOrCount(s, r) // reportUnknown reports the error
 	sh.reportUnknown()
 }
 
-// applyCounted applies a record, and counts it where the machine does not understand it.
-func (sh *shard[M]) applyCounted(s *Step, r Record) error {
+// applyOrCount applies a record, and counts it if the machine does not understand it.
+func (sh *shard[M]) applyOrCount(s *Step, r Record) error {
 	err := sh.machine.Apply(s, r)
 	if err == nil {
 		return nil
@@ -126,8 +129,8 @@ func (sh *shard[M]) applyCounted(s *Step, r Record) error {
 	return err
 }
 
-// reportUnknown says, once in the shard's life, that there are records which are not
-// understood.
+// reportUnknown logs, once in the shard's life, that there are records which the
+// machine did not understand.
 func (sh *shard[M]) reportUnknown() {
 	if sh.unknown.count == 0 || sh.unknown.reported {
 		return
@@ -138,28 +141,29 @@ func (sh *shard[M]) reportUnknown() {
 		slog.Int64("first", int64(sh.unknown.first)), slog.Any("error", sh.unknown.err))
 }
 
-// release asks for the commit of what a step appended, and answers. No lock may be
-// held.
-func (sh *shard[M]) release(s *Step) {
+// commitAndReply commits the records that a step has appended, and sees to its replies.
+// No lock may be held.
+func (sh *shard[M]) commitAndReply(s *Step) {
 	if s.appended {
 		sh.log.Commit()
 	}
-	sh.answer(s)
+	sh.replyWhenCommitted(s)
 }
 
-// answer sends a step's replies as soon as what they rest on is committed. No lock
-// may be held.
-func (sh *shard[M]) answer(s *Step) {
+// replyWhenCommitted calls a step's replies once the records that they depend on are
+// committed, which may be at once. No lock may be held.
+func (sh *shard[M]) replyWhenCommitted(s *Step) {
 	if s.err != nil || len(s.replies) == 0 || s.after <= sh.log.HighWatermark() {
-		s.finish(nil)
+		s.replyAndRecycle(nil)
 		return
 	}
-	sh.log.Await(s.after, sh.rt.cfg.Patience(), s.done)
+	sh.log.Await(s.after, sh.rt.cfg.ReplyTimeout(), s.replyFunc)
 }
 
-// armLocked sets the alarm to the earliest deadline. An alarm that rings too early
-// finds nothing due and is set again: heartbeats, which move deadlines away, then
-// cost no call of the runtime's timers.
+// armLocked sets the alarm so that it rings at the earliest deadline or before. It
+// never moves the alarm to a later time: one that rings too early finds no timer due
+// and is set again. Heartbeats, which move deadlines to later times, then cost no call
+// of the runtime's timers.
 func (sh *shard[M]) armLocked(now time.Time) {
 	at, ok := sh.timers.Next()
 	if !ok || !sh.alarmAt.IsZero() && !at.Before(sh.alarmAt) {
@@ -167,24 +171,26 @@ func (sh *shard[M]) armLocked(now time.Time) {
 	}
 	sh.alarmAt = at
 	if sh.alarm == nil {
-		sh.alarm = time.AfterFunc(at.Sub(now), sh.fire)
+		sh.alarm = time.AfterFunc(at.Sub(now), sh.fireTimers)
 		return
 	}
 	sh.alarm.Reset(at.Sub(now))
 }
 
-// fire runs the timers that are due, each as a step of its own.
-func (sh *shard[M]) fire() {
+// fireTimers runs all timers that are due, each as a step of its own.
+func (sh *shard[M]) fireTimers() {
 	for more := true; more; {
 		var steps []*Step
-		steps, more = sh.fireSome()
+		steps, more = sh.fireDueTimers()
 		for _, s := range steps {
-			sh.release(s)
+			sh.commitAndReply(s)
 		}
 	}
 }
 
-func (sh *shard[M]) fireSome() (steps []*Step, more bool) {
+// fireDueTimers runs up to maxTimersFired timers that are due, up to apply, and
+// returns their steps. more tells that there may be further ones.
+func (sh *shard[M]) fireDueTimers() (steps []*Step, more bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.phase != active {
@@ -192,33 +198,33 @@ func (sh *shard[M]) fireSome() (steps []*Step, more bool) {
 	}
 	sh.alarmAt = time.Time{}
 	now := time.Now()
-	for len(steps) < maxFired {
+	for len(steps) < maxTimersFired {
 		t := sh.timers.Due(now)
 		if t == nil {
 			sh.armLocked(now)
 			return steps, false
 		}
-		s := sh.rt.step()
+		s := sh.rt.takeStep()
 		s.Now = now
 		t.Fire(s)
-		s.decide(sh)
+		s.appendAndApply(sh)
 		steps = append(steps, s)
 	}
 	return steps, true
 }
 
-// replayAll applies the whole log, up to the end that it has now, which it returns.
-// Only the loader calls it, and nobody else has the machine yet.
+// replayAll applies the whole log up to its present end, which it returns. Only the
+// loader calls it.
 func (sh *shard[M]) replayAll() (end record.Offset, err error) {
 	began := time.Now()
 	end, err = sh.log.End()
-	s := sh.rt.step()
+	s := sh.rt.takeStep()
 	s.Now = began
 	n := 0
 	if err == nil {
-		n, err = sh.replay(s, end)
+		n, err = sh.replayUpTo(s, end)
 	}
-	s.finish(err)
+	s.replyAndRecycle(err)
 	if err != nil && !errors.Is(err, ErrNotLeading) {
 		sh.rt.cfg.Logger.Error("a coordinator's log cannot be read; its groups are unavailable until it can",
 			slog.Int("partition", int(sh.partition)), slog.Any("error", err))
@@ -230,18 +236,18 @@ func (sh *shard[M]) replayAll() (end record.Offset, err error) {
 	return end, err
 }
 
-// catchUp waits until the high watermark has reached what was loaded.
+// catchUp waits until the high watermark has reached the end of the loaded records.
 func (sh *shard[M]) catchUp(end record.Offset) error {
 	if sh.log.HighWatermark() >= end {
 		return nil
 	}
-	sh.log.Commit() // what this node has appended in another epoch may not be on disk yet
+	sh.log.Commit() // records that this node has appended in an earlier epoch may not be on disk yet
 	reached := make(chan error, 1)
 	sh.log.Await(end, 0, func(err error) { reached <- err })
 	select {
 	case err := <-reached:
 		if err != nil {
-			return fmt.Errorf("waiting until what was loaded is committed: %w", err)
+			return fmt.Errorf("waiting until the loaded records are committed: %w", err)
 		}
 	case <-sh.stop:
 		return ErrNotLeading
@@ -249,15 +255,15 @@ func (sh *shard[M]) catchUp(end record.Offset) error {
 	return nil
 }
 
-// open makes a shard active that has loaded its log up to the end, unless it was
-// stopped meanwhile.
-func (sh *shard[M]) open(end record.Offset) {
-	s := sh.rt.step()
-	sh.openLocking(s, end)
-	sh.release(s)
+// activate makes a shard active that has loaded its log up to the end, unless the
+// shard was stopped meanwhile.
+func (sh *shard[M]) activate(end record.Offset) {
+	s := sh.rt.takeStep()
+	sh.activateLocking(s, end)
+	sh.commitAndReply(s)
 }
 
-func (sh *shard[M]) openLocking(s *Step, end record.Offset) {
+func (sh *shard[M]) activateLocking(s *Step, end record.Offset) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.phase == stopped {
@@ -267,12 +273,12 @@ func (sh *shard[M]) openLocking(s *Step, end record.Offset) {
 	sh.reportUnknown()
 	s.Now = time.Now()
 	sh.machine.Loaded(s)
-	s.decide(sh)
+	s.appendAndApply(sh)
 	sh.armLocked(s.Now)
 }
 
-// replay applies the log up to an offset, counting records.
-func (sh *shard[M]) replay(s *Step, end record.Offset) (n int, err error) {
+// replayUpTo applies the log's records below the offset end, and counts them.
+func (sh *shard[M]) replayUpTo(s *Step, end record.Offset) (n int, err error) {
 	off := sh.log.Start()
 	for off < end {
 		select {
@@ -300,9 +306,9 @@ func (sh *shard[M]) replay(s *Step, end record.Offset) (n int, err error) {
 	return n, nil
 }
 
-// replayBatches applies whole batches, from offset off on, and returns the offset
-// after them. Control batches hold no records of ours; a transaction's records do
-// not count before its end, and no transaction can write here yet.
+// replayBatches applies the records of whole batches, from offset off on, and returns
+// the offset after them. It skips control batches, which have no records of a machine,
+// and batches of transactions, since no transaction can write to such a log yet.
 func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next record.Offset, n int, err error) {
 	next = off
 	var r record.Reader
@@ -324,7 +330,7 @@ func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next re
 				continue
 			}
 			s.next = r.Record.Offset + 1
-			err := sh.applyCounted(s, Record{Key: r.Record.Key, Value: r.Record.Value})
+			err := sh.applyOrCount(s, Record{Key: r.Record.Key, Value: r.Record.Value})
 			if errors.Is(err, ErrNewer) {
 				return r.Record.Offset, n, err
 			}
@@ -339,9 +345,10 @@ func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next re
 
 var errNoProgress = errors.New("the log gives no batch that goes on from there")
 
-// continueIn tells whether the shard may go on in this epoch without a load: where it
-// is the shard's own, or the one after it and the log ends where the shard left it.
-func (sh *shard[M]) continueIn(e record.Epoch) bool {
+// continueInEpoch takes the shard into an epoch without a load, and tells whether that
+// was possible: the epoch must be the shard's own, or the one after it while the log
+// ends at the shard's last record.
+func (sh *shard[M]) continueInEpoch(e record.Epoch) bool {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if e == sh.epoch {
@@ -357,22 +364,24 @@ func (sh *shard[M]) continueIn(e record.Epoch) bool {
 	return true
 }
 
-// startOver forgets what a failed load has applied. Only the loader calls it.
-func (sh *shard[M]) startOver() {
+// discardLoad throws away the state that a failed load has made. Only the loader calls
+// it.
+func (sh *shard[M]) discardLoad() {
 	sh.unknown = unknown{}
 	sh.timers = new(Timers)
 	sh.machine = sh.rt.cfg.New(sh.partition, sh.timers)
 }
 
-// halt ends the shard: whoever waits for an answer is told to look elsewhere.
-func (sh *shard[M]) halt() {
-	s := sh.rt.step()
+// stopServing ends the shard. Requests that wait are answered: the clients look for
+// the coordinator elsewhere.
+func (sh *shard[M]) stopServing() {
+	s := sh.rt.takeStep()
 	s.Now = time.Now()
-	sh.haltLocking(s)
-	s.finish(nil)
+	sh.stopServingLocking(s)
+	s.replyAndRecycle(nil)
 }
 
-func (sh *shard[M]) haltLocking(s *Step) {
+func (sh *shard[M]) stopServingLocking(s *Step) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.phase == stopped {

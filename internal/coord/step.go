@@ -12,35 +12,36 @@ type Record struct {
 	Value []byte
 }
 
-// Step is one decision of a machine under way: what it reads the time from, and
-// what it decided. A machine must not keep it. It belongs to whoever holds the
-// shard's mutex and, afterwards, to whoever releases the replies.
+// Step is one decision of a machine, while it is made: it has the time, and collects
+// the decided records and the replies. A machine must not keep it. It belongs to the
+// holder of the shard's mutex and, afterwards, to the goroutine that calls the replies.
 //
-// The order is: the operation decides (Put, Reply, After, Then, Else); the records
-// are appended as one batch; Apply is called with each; the functions given to
-// Then run, and may decide more, in the same way. When the append fails, nothing
-// is applied, the functions given to Else run instead, and every reply gets the error.
+// A step goes as follows. An operation decides, by Put, Reply, After, Then and Else.
+// The records are appended as one batch, and Apply is called with each. Then the
+// functions given to Then run; they may decide more, which is appended and applied in
+// the same way. If the append fails, no record is applied, the functions given to Else
+// run instead, and every reply gets the error.
 type Step struct {
 	Now time.Time
 
 	next    record.Offset // see Next
-	after   record.Offset // what the replies wait for: the end of the last record they rest on
-	records []Record
-	buf     []byte // holds the records' bytes
+	after   record.Offset // the replies wait until the high watermark has reached it
+	records []Record      // decided and not appended yet
+	buf     []byte        // the bytes of the records that PutBuffer added
 	replies []func(error)
 	then    []func()
 	orElse  []func(error)
 
-	err      error
-	appended bool
-	done     func(error) // s.finish, made once: parking a step then costs nothing
-	put      func(*Step) // gives the step back; nil: it is nobody's
+	err       error       // why the append failed
+	appended  bool        // some records were appended
+	replyFunc func(error) // s.finish, made once: parking a step then costs nothing
+	recycle   func(*Step) // gives the step back; nil: it is nobody's
 }
 
-// NewStep makes a step outside of a shard, for tests of machines.
+// NewStep makes a step that belongs to no shard, for tests of machines.
 func NewStep(now time.Time) *Step {
 	s := &Step{Now: now}
-	s.done = s.finish
+	s.replyFunc = s.replyAndRecycle
 	return s
 }
 
@@ -49,12 +50,12 @@ func (s *Step) Put(key, value []byte) {
 	s.records = append(s.records, Record{Key: key, Value: value})
 }
 
-// Buffer is scratch space that the step owns: append a record's key and then its
-// value to it, and hand the result to PutBuffer.
+// Buffer returns a buffer that the step owns. The caller appends a record's key and
+// then its value to it, and hands the result to PutBuffer.
 func (s *Step) Buffer() []byte { return s.buf }
 
-// PutBuffer adds the record that was appended to Buffer, of which the value begins
-// at b[value]; it is a tombstone where nothing follows the key.
+// PutBuffer adds the record that was appended to Buffer. Its value begins at b[value];
+// if nothing follows the key, the record is a tombstone.
 func (s *Step) PutBuffer(b []byte, value int) {
 	r := Record{Key: b[len(s.buf):value:value]}
 	if value < len(b) {
@@ -64,44 +65,46 @@ func (s *Step) PutBuffer(b []byte, value int) {
 	s.buf = b
 }
 
-// Reply adds an answer. It is called once, with no lock held: with nil when the
-// high watermark has passed what the step saw, else with why that cannot be.
+// Reply adds an answer. fn is called once, with no lock held: with nil when the high
+// watermark has passed the records that the step has read and written, or with the
+// error that prevents this.
 func (s *Step) Reply(fn func(err error)) { s.replies = append(s.replies, fn) }
 
-// After makes the replies wait until everything below off is committed. What the
-// step itself appends needs no call.
+// After makes the replies wait until all records below off are committed. The records
+// that the step itself appends need no call.
 func (s *Step) After(off record.Offset) { s.after = max(s.after, off) }
 
-// Then runs fn after the step's records were applied.
+// Then has fn run after the step's records were applied.
 func (s *Step) Then(fn func()) { s.then = append(s.then, fn) }
 
-// Else runs fn when the step's records could not be appended.
+// Else has fn run if the step's records cannot be appended.
 func (s *Step) Else(fn func(err error)) { s.orElse = append(s.orElse, fn) }
 
-// Next is, within Apply, the offset after the record that is applied.
+// Next is the offset after the record that is being applied; it is for Apply only.
 func (s *Step) Next() record.Offset { return s.next }
 
 // Records are the records put so far.
 func (s *Step) Records() []Record { return s.records }
 
-// Run ends a step outside of a shard, for tests of machines: m gets the records as
-// if they were the log's from offset next on, unless the append fails with err; the
-// replies are called. It returns the offset after the records.
+// Run ends a step that belongs to no shard, for tests of machines. If err is nil, m
+// gets the records as if they had been appended to a log from offset next on; else the
+// append fails with err. Then the replies are called. Run returns the offset after the
+// records.
 func (s *Step) Run(m Machine, next record.Offset, err error) record.Offset {
 	t := &trial{m: m, next: next, err: err}
-	s.decide(t)
-	s.finish(nil)
+	s.appendAndApply(t)
+	s.replyAndRecycle(nil)
 	return t.next
 }
 
-// trial stands in for a shard and its log.
+// trial takes the place of a shard and its log in Run.
 type trial struct {
 	m    Machine
 	next record.Offset
 	err  error
 }
 
-func (t *trial) append(_ time.Time, records []Record) (record.Offset, error) {
+func (t *trial) appendRecords(_ time.Time, records []Record) (record.Offset, error) {
 	if t.err != nil {
 		return 0, t.err
 	}
@@ -109,32 +112,34 @@ func (t *trial) append(_ time.Time, records []Record) (record.Offset, error) {
 	return t.next, nil
 }
 
-func (t *trial) apply(s *Step, r Record) {
+func (t *trial) applyRecord(s *Step, r Record) {
 	if err := t.m.Apply(s, r); err != nil {
 		panic("BUG: a machine does not understand its own record: " + err.Error())
 	}
 }
 
-// ledger is where decided records go: a shard, or a trial.
+// ledger takes the decided records: a shard does, or a trial.
 type ledger interface {
-	append(now time.Time, records []Record) (next record.Offset, err error)
-	apply(s *Step, r Record)
+	appendRecords(now time.Time, records []Record) (next record.Offset, err error)
+	applyRecord(s *Step, r Record)
 }
 
-// decide appends and applies what was put, until nothing more is.
-func (s *Step) decide(l ledger) {
+// appendAndApply appends and applies the records that were put, runs the functions
+// given to Then, and does so again for the records that these put, until there are no
+// more.
+func (s *Step) appendAndApply(l ledger) {
 	for {
 		if n := len(s.records); n > 0 {
-			next, err := l.append(s.Now, s.records)
+			next, err := l.appendRecords(s.Now, s.records)
 			if err != nil {
-				s.fail(err)
+				s.failAppend(err)
 				return
 			}
 			s.appended = true
 			s.After(next)
 			for i, r := range s.records {
 				s.next = next - record.Offset(n-i-1)
-				l.apply(s, r)
+				l.applyRecord(s, r)
 			}
 			clear(s.records)
 			s.records = s.records[:0]
@@ -152,7 +157,7 @@ func (s *Step) decide(l ledger) {
 	}
 }
 
-func (s *Step) fail(err error) {
+func (s *Step) failAppend(err error) {
 	s.err = err
 	for _, fn := range s.orElse {
 		fn(err)
@@ -161,23 +166,24 @@ func (s *Step) fail(err error) {
 	s.records = s.records[:0]
 }
 
-// finish releases the replies and gives the step back.
-func (s *Step) finish(err error) {
+// replyAndRecycle calls the replies, with the step's own error if it has one, and gives
+// the step back to the pool.
+func (s *Step) replyAndRecycle(err error) {
 	if s.err != nil {
 		err = s.err
 	}
 	for _, reply := range s.replies {
 		reply(err)
 	}
-	put := s.put
+	put := s.recycle
 	s.reset()
 	if put != nil {
 		put(s)
 	}
 }
 
-// maxKept bounds the scratch space that a pooled step keeps, in bytes.
-const maxKept = 64 << 10
+// maxRecycledBytes bounds the buffer that a step keeps when it goes back to the pool.
+const maxRecycledBytes = 64 << 10
 
 func (s *Step) reset() {
 	clear(s.records)
@@ -185,11 +191,11 @@ func (s *Step) reset() {
 	clear(s.then)
 	clear(s.orElse)
 	buf := s.buf[:0]
-	if cap(buf) > maxKept {
+	if cap(buf) > maxRecycledBytes {
 		buf = nil
 	}
 	*s = Step{
 		records: s.records[:0], replies: s.replies[:0], then: s.then[:0], orElse: s.orElse[:0],
-		buf: buf, done: s.done, put: s.put,
+		buf: buf, replyFunc: s.replyFunc, recycle: s.recycle,
 	}
 }

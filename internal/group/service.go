@@ -76,7 +76,7 @@ func New(cfg Config) *Service {
 	total := memory.NewBudget(cfg.Logger, cfg.Memory)
 	return &Service{cfg: cfg, memory: total, rt: coord.New(coord.Config[*Machine]{
 		Logger:   cfg.Logger,
-		Patience: func() time.Duration { return cfg.Settings().CommitTimeout },
+		ReplyTimeout: func() time.Duration { return cfg.Settings().CommitTimeout },
 		New: func(_ int32, t *coord.Timers) *Machine {
 			return newMachine(t, total, cfg.Settings, cfg.NewID)
 		},
@@ -325,7 +325,7 @@ type OffsetCommit struct {
 // on what another one records (BenchmarkCommits: a third of the time of one after
 // the other). The commit of the log is left to the caller, who may have more to commit: he
 // is handed what he owes. The list is the Service's from here on.
-func (sv *Service) Commit(list []OffsetCommit) (owed coord.Owed) {
+func (sv *Service) Commit(list []OffsetCommit) (owed coord.PendingCommit) {
 	n := sv.cfg.Partitions()
 	for i := range list {
 		c := &list[i]
@@ -337,7 +337,7 @@ func (sv *Service) Commit(list []OffsetCommit) (owed coord.Owed) {
 		}
 	}
 	if n <= 0 {
-		return coord.Owed{}
+		return coord.PendingCommit{}
 	}
 	if len(list) > 1 {
 		slices.SortStableFunc(list, func(a, b OffsetCommit) int { return int(a.partition - b.partition) })
@@ -364,7 +364,7 @@ const maxTogether = 256 << 10
 
 // commitRun commits the first few of a list of one partition, in one step, and tells
 // how many those were.
-func (sv *Service) commitRun(run []OffsetCommit) (taken int, owed coord.Owed) {
+func (sv *Service) commitRun(run []OffsetCommit) (taken int, owed coord.PendingCommit) {
 	owed, err := sv.rt.Stage(run[0].partition, func(m *Machine, s *coord.Step) {
 		for taken < len(run) && (taken == 0 || len(s.Buffer())+sizeOf(run[taken].Req) <= maxTogether) {
 			c := &run[taken]
@@ -382,7 +382,7 @@ func (sv *Service) commitRun(run []OffsetCommit) (taken int, owed coord.Owed) {
 		for i := range run {
 			run[i].answer(code(err))
 		}
-		return len(run), coord.Owed{}
+		return len(run), coord.PendingCommit{}
 	}
 	return taken, owed
 }
