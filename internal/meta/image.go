@@ -35,6 +35,7 @@ type Image struct {
 	lastBrokerEpoch int64  // see LastBrokerEpoch
 
 	serverSettings *serverCache
+	plainSettings  *settingsCache // of topics on which no configs are set
 }
 
 // overrides are the configs set on one resource. They never change once the step that
@@ -246,7 +247,7 @@ func samePartition(a, b Partition) bool {
 }
 
 // Empty returns the image before the first record.
-func Empty() *Image { return &Image{serverSettings: &serverCache{}} }
+func Empty() *Image { return &Image{serverSettings: &serverCache{}, plainSettings: &settingsCache{}} }
 
 // Encode encodes the whole image as records: Apply(Empty(), Encode(m)) equals m.
 // Equal images encode to equal bytes. Brokers come before topics, so that a

@@ -18,7 +18,9 @@ func (m *Image) View(static *config.Static) config.View {
 // allBrokers is the resource whose configs apply to every broker.
 var allBrokers = config.Resource{Type: config.Broker}
 
-// settingsCache keeps a topic's last Settings together with their sources.
+// settingsCache keeps the last Settings of a topic together with their sources, or those of
+// all topics on which no configs are set. All images that were made from one another share
+// the latter.
 type settingsCache struct {
 	last atomic.Pointer[cachedSettings]
 }
@@ -30,15 +32,19 @@ type cachedSettings struct {
 }
 
 // TopicSettings are a topic's settings on the node that static belongs to. They are
-// computed again only when one of their sources has changed; otherwise they cost two
-// look-ups.
+// computed again only when one of their sources has changed, and once for all topics on
+// which no configs are set; otherwise they cost two look-ups.
 func TopicSettings(m *Image, static *config.Static, t *Topic) *config.Settings {
 	own, all := m.configs[static.Broker()], m.configs[allBrokers]
-	if c := t.settings.last.Load(); c != nil && c.static == static && c.own == own && c.all == all {
+	cache := t.settings
+	if t.overrides == nil {
+		cache = m.plainSettings
+	}
+	if c := cache.last.Load(); c != nil && c.static == static && c.own == own && c.all == all {
 		return &c.settings
 	}
 	c := &cachedSettings{static: static, own: own, all: all, settings: m.View(static).Topic(t.overrides.values())}
-	t.settings.last.Store(c)
+	cache.last.Store(c)
 	return &c.settings
 }
 

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"testing"
+	"time"
 
 	"github.com/leatstream/leat/internal/config"
 )
@@ -62,6 +63,29 @@ func TestSettingsAreCached(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() { TopicSettings(m, s, m.Topic("t")) }); n != 0 {
 		t.Errorf("asking again allocates %v times", n)
+	}
+}
+
+// TestPlainTopicsShareSettings proves that topics on which nothing is set have their settings
+// computed once for all of them: a start does so for each topic of the cluster.
+func TestPlainTopicsShareSettings(t *testing.T) {
+	m, s := fixture(t), static(t)
+	b := Append(nil, TopicCreated{UUID{15: 2}, "u"})
+	b = Append(b, TopicCreated{UUID{15: 3}, "own"})
+	b = Append(b, ConfigSet{config.Resource{Type: config.Topic, Name: "own"}, "segment.ms", "5"})
+	m, _, err := Apply(m, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := TopicSettings(m, s, m.Topic("t"))
+	if TopicSettings(m, s, m.Topic("u")) != plain {
+		t.Error("two topics without configs have two settings")
+	}
+	if own := TopicSettings(m, s, m.Topic("own")); own == plain || own.SegmentAge != 5*time.Millisecond {
+		t.Errorf("a topic with a config has %+v", own)
+	}
+	if other := TopicSettings(m, static(t, "log.segment.bytes", "2000000"), m.Topic("t")); other.SegmentBytes != 2_000_000 {
+		t.Errorf("on another node segment.bytes is %d", other.SegmentBytes)
 	}
 }
 

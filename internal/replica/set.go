@@ -42,6 +42,7 @@ type Set struct {
 	byName [shards]atomic.Pointer[map[string]*Topic]
 	byID   [shards]atomic.Pointer[map[meta.UUID]*Topic]
 	made   atomic.Int64 // partitions made so far
+	latest *Settings    // those that were made last; Apply's alone
 	began  time.Time    // what Now counts from
 
 	kick chan struct{} // size 1: something waits for the background's commit
@@ -289,8 +290,14 @@ func (s *Set) configureTopics(d *meta.Delta, img *meta.Image) {
 	}
 }
 
+// settings are what the topic's configs mean here. Topics with equal configs that follow
+// each other share them.
 func (s *Set) settings(img *meta.Image, t *meta.Topic) *Settings {
-	return newSettings(meta.TopicSettings(img, s.cfg.Static, t), t.Name)
+	from, internal := meta.TopicSettings(img, s.cfg.Static, t), meta.InternalTopic(t.Name)
+	if l := s.latest; l == nil || l.Settings != from || l.Internal != internal {
+		s.latest = newSettings(from, internal)
+	}
+	return s.latest
 }
 
 func (s *Set) configureTopic(t *Topic, img *meta.Image) {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/config"
-	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage"
 )
@@ -26,7 +25,7 @@ type Settings struct {
 	log storage.Options
 }
 
-func newSettings(m *config.Settings, name string) *Settings {
+func newSettings(m *config.Settings, internal bool) *Settings {
 	s := &Settings{
 		Settings: m,
 		log: storage.Options{
@@ -36,7 +35,7 @@ func newSettings(m *config.Settings, name string) *Settings {
 			FlushMessages: m.FlushMessages, FlushAge: m.FlushAge,
 			FileDeleteDelay: m.FileDeleteDelay, ProducerExpiration: m.ProducerExpiration,
 		},
-		Internal: meta.InternalTopic(name),
+		Internal: internal,
 		Codec:    KeepCompression,
 		Before:   bound(m.TimestampBefore),
 		After:    bound(m.TimestampAfter),
