@@ -57,12 +57,22 @@ type diskLog struct {
 	number uint64    // of the next frame
 	spare  int64     // bytes of the spare file; 0: there is none that can be used
 
+	// making has the size of the spare file, or why there is none, when it is made; nil: none
+	// is being made. Only one is made at a time, so that nobody else has its temporary name.
+	making chan madeSpare
+
 	unfinished []string // files that an earlier run did not finish
 
 	state *pb.HardState // as of the next frame
 	saved *pb.HardState // the last that was written
 
 	body, frame []byte // of the frame being built
+}
+
+// madeSpare is what became of making a spare file.
+type madeSpare struct {
+	size int64
+	err  error
 }
 
 // logFile is one file of the log.
@@ -228,7 +238,8 @@ func (l *diskLog) checkOwner(nodeID int32) error {
 	if nodeID == l.boot.nodeID {
 		return nil
 	}
-	return fmt.Errorf("the metadata is node %d's, but this is node %d: start with --id %d", nodeID, l.boot.nodeID, nodeID)
+	return fmt.Errorf("the metadata is node %d's, but this is node %d: the files of two nodes were mixed; restore the whole data directory of node %d from a backup, or start with an empty one",
+		nodeID, l.boot.nodeID, l.boot.nodeID)
 }
 
 // loadFiles reads all frames and makes the last file ready for more.
@@ -506,27 +517,56 @@ func (l *diskLog) rotate(entries int64) error {
 	return old.Close()
 }
 
-// prepare makes the next file ahead, so that on a full disk there is room for
-// deleting topics. It is no error where that cannot be done now.
+// prepare has the next file made ahead, on a goroutine of its own, so that on a full disk
+// there is room for deleting topics and no proposal waits for the file. It is no error where
+// that cannot be done now.
 func (l *diskLog) prepare() {
-	if l.spare > 0 || l.size-l.off-l.tune.reserve > l.size/2 {
+	if l.making != nil && len(l.making) > 0 {
+		l.awaitSpare()
+	}
+	if l.making != nil || l.spare > 0 || l.size-l.off-l.tune.reserve > l.size/2 {
 		return
 	}
-	if avail, _, err := l.fs.Free(l.dir); err != nil || avail < l.tune.segment {
+	size := l.tune.segment
+	if avail, _, err := l.fs.Free(l.dir); err != nil || avail < size {
 		return
 	}
-	if err := l.makeSpare(l.tune.segment); err != nil {
-		l.logger.Warn("no spare file for the metadata log", "err", err)
+	making := make(chan madeSpare, 1)
+	l.making = making
+	go func() { making <- madeSpare{size, writeSpare(l.fs, l.dir, size)} }()
+}
+
+// awaitSpare waits for the spare file that is being made, if one is.
+func (l *diskLog) awaitSpare() {
+	if l.making == nil {
+		return
 	}
+	made := <-l.making
+	l.making = nil
+	if made.err != nil {
+		l.logger.Warn("no spare file for the metadata log", "err", made.err)
+		return
+	}
+	l.spare = made.size
 }
 
 // makeSpare makes the spare file of at least so many bytes.
 func (l *diskLog) makeSpare(size int64) error {
+	l.awaitSpare()
 	if l.spare >= size {
 		return nil
 	}
-	tmp := l.path(spareName + tmpSuffix)
-	f, err := l.fs.Open(tmp, vfs.Fresh)
+	if err := writeSpare(l.fs, l.dir, size); err != nil {
+		return err
+	}
+	l.spare = size
+	return nil
+}
+
+// writeSpare makes a spare file durable. It touches nothing that the log uses.
+func writeSpare(fs vfs.FS, dir string, size int64) error {
+	name := path.Join(dir, spareName)
+	f, err := fs.Open(name+tmpSuffix, vfs.Fresh)
 	if err != nil {
 		return err
 	}
@@ -536,12 +576,11 @@ func (l *diskLog) makeSpare(size int64) error {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = l.fs.Rename(tmp, l.path(spareName))
+		err = fs.Rename(name+tmpSuffix, name)
 	}
 	if err != nil {
-		return errors.Join(err, l.fs.Remove(tmp)) // on a full disk what it took is needed
+		return errors.Join(err, fs.Remove(name+tmpSuffix)) // on a full disk what it took is needed
 	}
-	l.spare = size
 	return nil
 }
 
@@ -575,6 +614,7 @@ func (l *diskLog) dropSnapshots(before uint64) error {
 }
 
 func (l *diskLog) close() error {
+	l.awaitSpare()
 	if l.f == nil {
 		return nil
 	}

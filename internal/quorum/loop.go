@@ -206,8 +206,8 @@ func gather(first *proposal, props <-chan *proposal) []*proposal {
 // serve makes a batch of proposals durable, with one sync, or fails it.
 func (l *loop) serve(batch []*proposal) {
 	if err := l.makeRoom(batch); err != nil {
-		failAll(batch, err)
 		l.show()
+		failAll(batch, err)
 		return
 	}
 	for _, p := range batch {
@@ -272,7 +272,8 @@ func (l *loop) drain() error {
 	return nil
 }
 
-// show publishes what others may see.
+// show publishes what others may see. It comes before the answer of a proposal that
+// failed: the caller may look at once for the reason.
 func (l *loop) show() {
 	st := l.raft.BasicStatus()
 	o := &office{leads: l.leads, termStart: l.termStart}
@@ -500,8 +501,8 @@ func (l *loop) fault(err error) {
 	}
 	l.state = Faulted
 	l.node.cfg.Logger.Error("the metadata log cannot be written, metadata is read-only until a restart", "err", err)
-	l.failWaiting(ErrFaulted)
 	l.show()
+	l.failWaiting(ErrFaulted)
 }
 
 // end fails all who wait, and closes what the loop has opened.

@@ -5,14 +5,16 @@
 // to others are dropped: see loop.step, where a transport joins. A sole voter needs no
 // clock, so an idle Node costs nothing.
 //
-// Three goroutines share the work, and each owns its part:
+// Four goroutines share the work, and each owns its part:
 //
 //	loop      orders: raft and the log on disk (loop.go); it waits for the disk only
 //	applier   applies what was committed, as many entries at a time as have come, and
 //	          answers their proposals (applier.go); it alone calls Apply and Capture
 //	writer    encodes and syncs one snapshot, then ends
+//	spare     makes the log's next file ahead, then ends (log.go)
 //
-// The loop never waits for the applier or for the writer. Propose, Status, Leading,
+// The loop never waits for the applier or for the writer, and for the spare file only
+// where the log goes on in it. Propose, Status, Leading,
 // Applied and Close may be called from any goroutine, but Propose from within Apply
 // waits for itself for ever. There is no lock.
 //
