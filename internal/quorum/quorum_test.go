@@ -111,9 +111,15 @@ func propose(t *testing.T, n *Node, lines ...string) {
 // awaitSnapshot returns when a snapshot that was asked for is on disk: a stop does not
 // wait for one that has not been begun.
 func awaitSnapshot(fs vfs.FS) {
-	isSnapshot := func(i vfs.Info) bool { return strings.HasSuffix(i.Name, snapshotSuffix) }
+	awaitFile(fs, func(name string) bool { return strings.HasSuffix(name, snapshotSuffix) })
+}
+
+// awaitSpare returns when the log's next file is made.
+func awaitSpare(fs vfs.FS) { awaitFile(fs, func(name string) bool { return name == spareName }) }
+
+func awaitFile(fs vfs.FS, isIt func(name string) bool) {
 	for {
-		if infos, _ := fs.ReadDir("data/meta"); slices.ContainsFunc(infos, isSnapshot) {
+		if infos, _ := fs.ReadDir("data/meta"); slices.ContainsFunc(infos, func(i vfs.Info) bool { return isIt(i.Name) }) {
 			return
 		}
 		runtime.Gosched()
@@ -557,6 +563,7 @@ func TestFullDisk(t *testing.T) {
 	fs := newFS()
 	n, _ := start(t, fs)
 	propose(t, n, count(0, 5)...)
+	awaitSpare(fs)
 	fs.SetFree(0)
 	acked := 5
 	var err error
