@@ -11,6 +11,7 @@
 #   scripts/bench.sh --resume   goes on after the last run was cut
 #   scripts/bench.sh --quick    less than ten minutes
 #   scripts/bench.sh --no-nats  installs nothing
+#   scripts/bench.sh --quick --before OLD/bin/leat --out before.md   another leat in turns with this one
 #   scripts/bench.sh --only '^latency' --rounds 3 --out latency.md
 #
 # Arguments go to the suite ("--help" lists them); the last of a flag wins.

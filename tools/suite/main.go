@@ -61,6 +61,7 @@ func parseFlags(args []string, stderr io.Writer) (*flags, error) {
 	set := flag.NewFlagSet("suite", flag.ContinueOnError)
 	set.SetOutput(stderr)
 	set.StringVar(&f.leat, "leat", filepath.Join(beside, "leat"), "the leat program")
+	set.StringVar(&f.before, "before", "", "another leat program, measured in turns with the first: what a change costs or gains")
 	set.StringVar(&f.floor, "floor", filepath.Join(beside, "floor"), "the floor program")
 	set.StringVar(&f.kafka, "kafka-home", os.Getenv("KAFKA_HOME"), "directory of Apache Kafka, whose libs has its jars")
 	set.StringVar(&f.nats, "nats", "nats-server", "the nats-server program")
@@ -140,6 +141,11 @@ func (f *flags) newSuite(log io.Writer) (*suite, error) {
 	}
 	if _, err := os.Stat(f.leat); err != nil {
 		return nil, fmt.Errorf("-leat: %w", err)
+	}
+	if f.before != "" {
+		if _, err := os.Stat(f.before); err != nil {
+			return nil, fmt.Errorf("-before: %w", err)
+		}
 	}
 	s.programs, s.missing = findPrograms(&f.places)
 	s.written = func(*report) error { return nil }

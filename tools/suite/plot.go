@@ -191,7 +191,7 @@ func decadeText(e float64) string {
 // class is the contender's colour.
 func (c *contender) class() string {
 	switch c.program {
-	case programLeat:
+	case programLeat, programBefore:
 		return "leat"
 	case programKafka:
 		return "kafka"

@@ -20,6 +20,7 @@ import (
 // Names of programs.
 const (
 	programLeat      = "leat"
+	programBefore    = "leat before"
 	programFloor     = "floor"
 	programFloorSync = "floor -sync"
 	programJournal   = "floor -journal"
@@ -32,14 +33,15 @@ const (
 
 // programNames lists them in the order of the report.
 func programNames() []string {
-	return []string{programLeat, programFloor, programFloorSync, programJournal, programRecycle, programRecycle64, programDiscard, programKafka, programNATS}
+	return []string{programLeat, programBefore, programFloor, programFloorSync, programJournal, programRecycle, programRecycle64, programDiscard, programKafka, programNATS}
 }
 
 // forgets tells whether a program keeps too little for its records to be verified.
 func forgets(program string) bool { return strings.HasPrefix(program, programFloor) }
 
-// places is where programs are; "": not there.
-type places struct{ leat, floor, kafka, nats string }
+// places is where programs are; "": not there. before is another leat, such as the
+// one of the last release, that is measured in turns with leat.
+type places struct{ leat, before, floor, kafka, nats string }
 
 // findPrograms names those that can be had, and why others cannot.
 func findPrograms(at *places) (have map[string]*server.Program, missing map[string]string) {
@@ -50,12 +52,9 @@ func findPrograms(at *places) (have map[string]*server.Program, missing map[stri
 	} else {
 		have[programNATS] = p
 	}
-	have[programLeat] = &server.Program{
-		About: "leat up --data DIR --listen ADDR --http off" + strings.Join(settings(" --set "), ""),
-		Command: func(dir, addr string) (string, []string) {
-			args := []string{"up", "--data", dir, "--listen", addr, "--http", "off", "--log-level", "warn"}
-			return leat, append(args, settings("--set=")...)
-		},
+	have[programLeat] = leatProgram(leat)
+	if at.before != "" {
+		have[programBefore] = leatProgram(at.before)
 	}
 	for name, flags := range map[string][]string{
 		programFloor: nil, programFloorSync: {"-sync"}, programJournal: {"-journal", "256"}, programDiscard: {"-store", "discard"},
@@ -91,6 +90,17 @@ func findPrograms(at *places) (have map[string]*server.Program, missing map[stri
 		Command: func(dir, _ string) (string, []string) { return "java", java(dir, "kafka.Kafka") },
 	}
 	return have, missing
+}
+
+// leatProgram starts the leat at path.
+func leatProgram(path string) *server.Program {
+	return &server.Program{
+		About: "leat up --data DIR --listen ADDR --http off" + strings.Join(settings(" --set "), ""),
+		Command: func(dir, addr string) (string, []string) {
+			args := []string{"up", "--data", dir, "--listen", addr, "--http", "off", "--log-level", "warn"}
+			return path, append(args, settings("--set=")...)
+		},
+	}
 }
 
 // settings are those of both brokers that differ from their defaults: a log that

@@ -15,6 +15,8 @@ import (
 const (
 	leatDurable = "leat"
 	leatCache   = "leat-cache"
+	leatBefore  = "leat-before"
+	cacheBefore = "leat-cache-before"
 	floorCache  = "floor"
 	floorSync   = "floor-sync"
 	floorGroup  = "floor-journal"
@@ -35,16 +37,19 @@ type contender struct {
 	title   string
 	program string
 	configs []string
+	beside  string // the contender in whose workloads it takes part too; "": only in those that name it
 }
 
 // contenders lists all, in the order of the tables.
 func contenders() []contender {
 	return []contender{
 		{name: leatDurable, title: "Leat (durable)", program: programLeat},
+		{name: leatBefore, title: "Leat before (durable)", program: programBefore, beside: leatDurable},
 		{name: floorSync, title: "floor program, -sync (durable)", program: programFloorSync},
 		{name: floorGroup, title: "floor program, -journal (durable)", program: programJournal},
 		{name: kafkaFlush, title: "Apache Kafka, flush.messages=1 (durable)", program: programKafka, configs: []string{"flush.messages=1"}},
 		{name: leatCache, title: "Leat, page cache", program: programLeat, configs: []string{pageCache}},
+		{name: cacheBefore, title: "Leat before, page cache", program: programBefore, configs: []string{pageCache}, beside: leatCache},
 		{name: floorCache, title: "floor program", program: programFloor},
 		{name: floorAgain, title: "floor program, recycled blocks", program: programRecycle},
 		{name: floorWide, title: "floor program, recycled blocks", program: programRecycle64},

@@ -162,7 +162,7 @@ func (r *runner) fail(err error) {
 // runners are a workload's contenders as far as they can be had.
 func (s *suite) runners(w *row) (all []*runner) {
 	for _, c := range contenders() {
-		if slices.Contains(w.who, c.name) && s.missing[c.program] == "" {
+		if (slices.Contains(w.who, c.name) || slices.Contains(w.who, c.beside)) && s.programs[c.program] != nil {
 			all = append(all, &runner{contender: c})
 		}
 	}
