@@ -11,12 +11,13 @@ const (
 	// monitorNap must stay well below the 10 ms after which the runtime takes the
 	// processor from a goroutine that is in a system call.
 	monitorNap = 5 * time.Millisecond
-	// monitorStill naps in which nothing was received end a vigil.
+	// monitorStill naps in which nothing was received end the watch.
 	monitorStill = 8
-	// monitorLook is the time between two looks for traffic while there is none.
-	monitorLook = 250 * time.Millisecond
+	// monitorLook is the time between two looks for traffic while there is none: each
+	// wakes an idle process.
+	monitorLook = time.Second
 	// monitorTraffic bytes between two looks are traffic: some hundred requests a second.
-	monitorTraffic = 8 << 10
+	monitorTraffic = 32 << 10
 )
 
 // keepMonitorAwake keeps the monitor thread of Go's runtime from falling asleep while
