@@ -1,0 +1,145 @@
+package leat
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"unicode"
+)
+
+// Measures of the binary's code. They are limits that a reader feels: a package that
+// has grown too large to know, a file too long to read at once, a type that does
+// everything, names that must be decoded. When one fails, look for the seam; do not
+// chop a file to please it.
+const (
+	maxPackagePercent = 12 // of all lines
+	maxFileLines      = 400
+	maxLongFiles      = 10 // percent of the files that may be longer
+	maxFields         = 30
+	maxMethods        = 40
+	maxOneWordPercent = 40 // of the names of unexported functions
+)
+
+// manyMethods names the types that may have more methods than the rest, and how many.
+var manyMethods = map[string]int{
+	"internal/storage.Log": 60, // every question that a log answers is asked of it
+}
+
+// TestShape holds the code of the binary against the measures.
+func TestShape(t *testing.T) {
+	s := measureShape(t)
+	for name, lines := range s.packages {
+		if 100*lines > maxPackagePercent*s.lines {
+			t.Errorf("%s has %d of %d lines: more than %d %%", name, lines, s.lines, maxPackagePercent)
+		}
+	}
+	if 100*s.long > maxLongFiles*s.files {
+		t.Errorf("%d of %d files have more than %d lines", s.long, s.files, maxFileLines)
+	}
+	for name, fields := range s.fields {
+		if fields > maxFields {
+			t.Errorf("%s has %d fields, more than %d", name, fields, maxFields)
+		}
+	}
+	for name, methods := range s.methods {
+		if methods > max(maxMethods, manyMethods[name]) {
+			t.Errorf("%s has %d methods, more than %d", name, methods, max(maxMethods, manyMethods[name]))
+		}
+	}
+	if 100*s.oneWord > maxOneWordPercent*s.unexported {
+		t.Errorf("%d of %d unexported functions have a name of one word: more than %d %%", s.oneWord, s.unexported, maxOneWordPercent)
+	}
+}
+
+// shape is what was counted. Tests do not count, nor do the modules beside the binary's.
+type shape struct {
+	lines, files, long  int
+	unexported, oneWord int
+	packages            map[string]int // lines
+	fields, methods     map[string]int // by "package.Type"
+}
+
+func measureShape(t *testing.T) *shape {
+	t.Helper()
+	s := &shape{packages: map[string]int{}, fields: map[string]int{}, methods: map[string]int{}}
+	for _, root := range []string{"cmd", "internal"} {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			set := token.NewFileSet()
+			file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			s.add(filepath.ToSlash(filepath.Dir(path)), file, set.File(file.Pos()).LineCount())
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.files < 100 || s.unexported < 500 {
+		t.Fatalf("only %d files with %d functions were found", s.files, s.unexported)
+	}
+	return s
+}
+
+// add counts one file of a package.
+func (s *shape) add(pkg string, file *ast.File, lines int) {
+	s.files++
+	s.lines += lines
+	s.packages[pkg] += lines
+	if lines > maxFileLines {
+		s.long++
+	}
+	for _, decl := range file.Decls {
+		switch d := decl.(type) {
+		case *ast.FuncDecl:
+			s.addFunc(pkg, d)
+		case *ast.GenDecl:
+			for _, spec := range d.Specs {
+				if typ, ok := spec.(*ast.TypeSpec); ok {
+					if st, ok := typ.Type.(*ast.StructType); ok {
+						s.fields[pkg+"."+typ.Name.Name] = st.Fields.NumFields()
+					}
+				}
+			}
+		}
+	}
+}
+
+func (s *shape) addFunc(pkg string, d *ast.FuncDecl) {
+	if d.Recv != nil {
+		s.methods[pkg+"."+receiverName(d.Recv.List[0].Type)]++
+	}
+	name := d.Name.Name
+	if d.Name.IsExported() || name == "main" || name == "_" {
+		return
+	}
+	s.unexported++
+	if !slices.ContainsFunc([]rune(name), func(r rune) bool { return unicode.IsUpper(r) || unicode.IsDigit(r) }) {
+		s.oneWord++
+	}
+}
+
+// receiverName is the name of a receiver's type, such as Log for *Log[T].
+func receiverName(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.StarExpr:
+		return receiverName(e.X)
+	case *ast.IndexExpr:
+		return receiverName(e.X)
+	case *ast.IndexListExpr:
+		return receiverName(e.X)
+	case *ast.Ident:
+		return e.Name
+	default:
+		return "?"
+	}
+}
