@@ -38,19 +38,22 @@ type Server struct {
 	NumPartitions     int32
 	ReplicationFactor int16
 
-	// Groups and offsets.
-	GroupInitialDelay      time.Duration
-	GroupMinSession        time.Duration
-	GroupMaxSession        time.Duration
-	GroupMaxSize           int
-	GroupMemory            int64 // bytes; 0: a share of the memory that there is
-	OffsetMetadataMaxBytes int
-	OffsetsRetention       time.Duration
-	OffsetsRetentionCheck  time.Duration
-	OffsetsCommitTimeout   time.Duration
+	Groups Groups
 
 	// The topics in which coordinators keep their state, when they are made.
 	Offsets, Transactions, ShareState StateTopic
+}
+
+// Groups are the settings of groups and their committed offsets.
+type Groups struct {
+	InitialDelay           time.Duration // before the first rebalance of an empty group
+	MinSession, MaxSession time.Duration // what a member may ask for
+	MaxSize                int           // members
+	Memory                 int64         // bytes; 0: a share of the memory that there is
+	MaxOffsetMetadata      int           // bytes
+	OffsetsRetention       time.Duration
+	OffsetsRetentionCheck  time.Duration
+	OffsetsCommitTimeout   time.Duration
 }
 
 // StateTopic is what a topic of a coordinator is made with.
@@ -93,15 +96,17 @@ func (v View) Server() Server {
 		NumPartitions:     int32(r.int("num.partitions")),
 		ReplicationFactor: int16(min(r.int("default.replication.factor"), math.MaxInt16)),
 
-		GroupInitialDelay:      r.millis("group.initial.rebalance.delay.ms"),
-		GroupMinSession:        r.millis("group.min.session.timeout.ms"),
-		GroupMaxSession:        r.millis("group.max.session.timeout.ms"),
-		GroupMaxSize:           int(r.int("group.max.size")),
-		GroupMemory:            r.int("leat.group.memory.bytes"),
-		OffsetMetadataMaxBytes: int(r.int("offset.metadata.max.bytes")),
-		OffsetsRetention:       Millis(r.int("offsets.retention.minutes") * minuteMillis),
-		OffsetsRetentionCheck:  r.millis("offsets.retention.check.interval.ms"),
-		OffsetsCommitTimeout:   r.millis("offsets.commit.timeout.ms"),
+		Groups: Groups{
+			InitialDelay:          r.millis("group.initial.rebalance.delay.ms"),
+			MinSession:            r.millis("group.min.session.timeout.ms"),
+			MaxSession:            r.millis("group.max.session.timeout.ms"),
+			MaxSize:               int(r.int("group.max.size")),
+			Memory:                r.int("leat.group.memory.bytes"),
+			MaxOffsetMetadata:     int(r.int("offset.metadata.max.bytes")),
+			OffsetsRetention:      Millis(r.int("offsets.retention.minutes") * minuteMillis),
+			OffsetsRetentionCheck: r.millis("offsets.retention.check.interval.ms"),
+			OffsetsCommitTimeout:  r.millis("offsets.commit.timeout.ms"),
+		},
 
 		Offsets:      r.stateTopic("offsets.topic.", ""),
 		Transactions: r.stateTopic("transaction.state.log.", "transaction.state.log.min.isr"),

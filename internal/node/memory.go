@@ -68,7 +68,7 @@ const (
 // Receive buffers take no more than the largest request needs: a request may take
 // three quarters of them.
 func sizesFor(available int64, s *config.Server) sizes {
-	z := sizes{available: available, requests: s.RequestMemory, work: s.WorkMemory, groups: s.GroupMemory}
+	z := sizes{available: available, requests: s.RequestMemory, work: s.WorkMemory, groups: s.Groups.Memory}
 	if z.requests <= 0 {
 		largest := int64(s.MaxRequestBytes)
 		z.requests = max(leastRequests, min(available/requestShare, max(manyRequests, largest+largest/5*2)))

@@ -89,7 +89,7 @@ func TestWorkMemory(t *testing.T) {
 		{256 * mebi, config.Server{MaxRequestBytes: 100 * mebi}, 32 * mebi, 64 * mebi, 23 * mebi},
 		{64 * mebi, config.Server{MaxRequestBytes: 100 * mebi}, 16 * mebi, 16 * mebi, 11 * mebi},
 		{12 << 30, config.Server{MaxRequestBytes: 1 * mebi}, 64 * mebi, 256 * mebi, 1 * mebi},
-		{256 * mebi, config.Server{MaxRequestBytes: mebi, RequestMemory: 99 * mebi, GroupMemory: mebi}, 99 * mebi, mebi, mebi},
+		{256 * mebi, config.Server{MaxRequestBytes: mebi, RequestMemory: 99 * mebi, Groups: config.Groups{Memory: mebi}}, 99 * mebi, mebi, mebi},
 	} {
 		z := sizesFor(c.available, &c.s)
 		if z.requests != c.requests || z.groups != c.groups || z.requests/4*3 < c.frames {

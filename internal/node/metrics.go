@@ -12,10 +12,8 @@ import (
 // the hot path nothing but the counters that are there anyway.
 type gauges struct {
 	n *Node
+	connectionGauges
 
-	conns, connsMost, accepted, turned        *prometheus.Desc
-	refused, panics                           *prometheus.Desc
-	bytesIn, bytesOut, requestMemory          *prometheus.Desc
 	workLimit, workUsed, workWaiting          *prometheus.Desc
 	requests                                  *prometheus.Desc
 	appendedBytes, appendedRecords, readBytes *prometheus.Desc
@@ -24,6 +22,13 @@ type gauges struct {
 	diskFree, diskTotal, diskFull             *prometheus.Desc
 	metaFaulted, metaFull                     *prometheus.Desc
 	metaApplied, metaRemembered               *prometheus.Desc
+}
+
+// connectionGauges are those of clients' connections.
+type connectionGauges struct {
+	conns, connsMost, accepted, turned *prometheus.Desc
+	refused, panics                    *prometheus.Desc
+	bytesIn, bytesOut, requestMemory   *prometheus.Desc
 }
 
 // registry holds what /metrics shows.
@@ -38,16 +43,18 @@ func newGauges(n *Node) *gauges {
 		return prometheus.NewDesc("leat_"+name, help, labels, nil)
 	}
 	return &gauges{
-		n:               n,
-		conns:           desc("connections", "Client connections open now."),
-		connsMost:       desc("connections_limit", "Client connections that may be open: the least of max.connections and what the limit of open files allows; 0: no limit."),
-		accepted:        desc("connections_accepted_total", "Client connections accepted."),
-		turned:          desc("connections_refused_total", "Client connections turned away by max.connections and its like, or for want of file descriptors."),
-		refused:         desc("frames_refused_total", "Frames that were malformed or too large; each ended its connection."),
-		panics:          desc("handler_panics_total", "Requests that met a bug; each ended its connection."),
-		bytesIn:         desc("network_received_bytes_total", "Bytes received from clients."),
-		bytesOut:        desc("network_sent_bytes_total", "Bytes sent to clients."),
-		requestMemory:   desc("request_memory_bytes", "Memory that requests being received take."),
+		n: n,
+		connectionGauges: connectionGauges{
+			conns:         desc("connections", "Client connections open now."),
+			connsMost:     desc("connections_limit", "Client connections that may be open: the least of max.connections and what the limit of open files allows; 0: no limit."),
+			accepted:      desc("connections_accepted_total", "Client connections accepted."),
+			turned:        desc("connections_refused_total", "Client connections turned away by max.connections and its like, or for want of file descriptors."),
+			refused:       desc("frames_refused_total", "Frames that were malformed or too large; each ended its connection."),
+			panics:        desc("handler_panics_total", "Requests that met a bug; each ended its connection."),
+			bytesIn:       desc("network_received_bytes_total", "Bytes received from clients."),
+			bytesOut:      desc("network_sent_bytes_total", "Bytes sent to clients."),
+			requestMemory: desc("request_memory_bytes", "Memory that requests being received take."),
+		},
 		workLimit:       desc("work_memory_limit_bytes", "Memory that work on requests may take, by kind of work.", "class"),
 		workUsed:        desc("work_memory_bytes", "Memory that work on requests has reserved, by kind of work.", "class"),
 		workWaiting:     desc("work_waiting", "Pieces of work that wait for memory, by kind of work.", "class"),

@@ -78,10 +78,10 @@ func (n *Node) producerIDs(ctx context.Context) (first, count int64, err error) 
 }
 
 func (n *Node) groupSettings() group.Settings {
-	s := n.server()
+	g := &n.server().Groups
 	return group.Settings{
-		MinSession: s.GroupMinSession, MaxSession: s.GroupMaxSession, InitialDelay: s.GroupInitialDelay,
-		MaxSize: s.GroupMaxSize, MaxMetadata: s.OffsetMetadataMaxBytes,
-		Retention: s.OffsetsRetention, RetentionScan: s.OffsetsRetentionCheck, CommitTimeout: s.OffsetsCommitTimeout,
+		MinSession: g.MinSession, MaxSession: g.MaxSession, InitialDelay: g.InitialDelay,
+		MaxSize: g.MaxSize, MaxMetadata: g.MaxOffsetMetadata,
+		Retention: g.OffsetsRetention, RetentionScan: g.OffsetsRetentionCheck, CommitTimeout: g.OffsetsCommitTimeout,
 	}
 }

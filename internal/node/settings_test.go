@@ -29,7 +29,7 @@ func TestOwnSettings(t *testing.T) {
 		if sc.Journal != journal || sc.Scrub != scrub {
 			t.Errorf("%v: journal %d, scrub %d", settings, sc.Journal, sc.Scrub)
 		}
-		if got := n.server().GroupMemory; got != groups {
+		if got := n.server().Groups.Memory; got != groups {
 			t.Errorf("%v: groups' memory %d", settings, got)
 		}
 		if wc.Congestion != other || wc.LocalCongestion != local {
