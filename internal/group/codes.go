@@ -4,7 +4,7 @@ import (
 	"github.com/leatstream/leat/internal/errcode"
 )
 
-// Kafka's codes for what a coordinator answers.
+// Kafka's error codes in a coordinator's answers.
 const (
 	invalidCommitOffsetSize   int16 = 28
 	loadInProgress            int16 = 14
@@ -22,18 +22,18 @@ const (
 	groupSubscribedToTopic    int16 = 86
 )
 
-// code is what a client gets for an error of the coordinator's log.
-func code(err error) int16 { return errcode.OfCoordinator(err) }
+// codeOf is the error code that a client gets for an error of the coordinator's log.
+func codeOf(err error) int16 { return errcode.OfCoordinator(err) }
 
-// codeOr is the code of an error, where there is one, else c.
+// codeOr is the code of an error, or c if the error is nil.
 func codeOr(err error, c int16) int16 {
 	if err != nil {
-		return code(err)
+		return codeOf(err)
 	}
 	return c
 }
 
-func deref(s *string) string {
+func stringOrEmpty(s *string) string {
 	if s == nil {
 		return ""
 	}

@@ -178,7 +178,7 @@ func BenchmarkOffsetMemory(b *testing.B) {
 func TestCommittedIsAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := emptyMachine()
-		groups := []*group{m.obtain("a"), m.obtain("b")}
+		groups := []*group{m.findOrAddGroup("a"), m.findOrAddGroup("b")}
 		want := []map[string]map[int32]offset{{}, {}}
 		none := m.memory.Held()
 		for range rapid.IntRange(0, 60).Draw(t, "operations") {
@@ -186,7 +186,7 @@ func TestCommittedIsAMap(t *testing.T) {
 			topic := rapid.SampledFrom([]string{"t", "u"}).Draw(t, "topic")
 			p := rapid.Int32Range(0, 12).Draw(t, "partition")
 			if rapid.IntRange(0, 2).Draw(t, "drop") == 0 {
-				groups[i].offsets.drop([]byte(topic), p)
+				groups[i].offsets.deleteOffset([]byte(topic), p)
 				if delete(want[i][topic], p); len(want[i][topic]) == 0 {
 					delete(want[i], topic)
 				}
@@ -196,18 +196,18 @@ func TestCommittedIsAMap(t *testing.T) {
 				at: record.Offset(rapid.Int64().Draw(t, "at")), epoch: 3, time: 4, expires: rapid.Int64Range(-1, 1).Draw(t, "expires"),
 				topic: [16]byte{rapid.Byte().Draw(t, "id")}, metadata: rapid.SampledFrom([]string{"", "m", "mm"}).Draw(t, "metadata"),
 			}
-			groups[i].offsets.set([]byte(topic), p, &o)
+			groups[i].offsets.setOffset([]byte(topic), p, &o)
 			if want[i][topic] == nil {
 				want[i][topic] = map[int32]offset{}
 			}
 			want[i][topic][p] = o
 		}
 		for i, g := range groups {
-			if len(g.offsets.sorted()) != len(want[i]) {
-				t.Fatalf("%d topics, want %d", len(g.offsets.sorted()), len(want[i]))
+			if len(g.offsets.sortTopics()) != len(want[i]) {
+				t.Fatalf("%d topics, want %d", len(g.offsets.sortTopics()), len(want[i]))
 			}
 			for topic, offsets := range want[i] {
-				list := g.offsets.of(topic)
+				list := g.offsets.ofTopic(topic)
 				var got []int32
 				for j := range list {
 					got = append(got, list[j].partition)
@@ -216,7 +216,7 @@ func TestCommittedIsAMap(t *testing.T) {
 					t.Fatalf("%s has %v, want %v", topic, got, parts)
 				}
 				for p, o := range offsets {
-					if got, ok := g.offsets.get(topic, p); !ok || got != o {
+					if got, ok := g.offsets.getOffset(topic, p); !ok || got != o {
 						t.Fatalf("%s/%d is %+v %v, want %+v", topic, p, got, ok, o)
 					}
 				}
@@ -224,7 +224,7 @@ func TestCommittedIsAMap(t *testing.T) {
 		}
 		m.check(t.Fatalf)
 		for _, g := range groups {
-			g.offsets.clear()
+			g.offsets.deleteAll()
 		}
 		if n := m.memory.Held() - none; n != 0 {
 			t.Fatalf("%d bytes are counted for nothing", n)

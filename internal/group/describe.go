@@ -9,15 +9,15 @@ import (
 	"github.com/leatstream/leat/internal/coord"
 )
 
-// dead is the state that DescribeGroups gives a group that is not there.
+// dead is the state that DescribeGroups reports for a group that does not exist.
 const dead = "Dead"
 
-// Describe answers DescribeGroups for one group. Before version 6 a group that is
-// not there is no error, but dead.
+// Describe answers DescribeGroups for one group. A group that does not exist is an
+// error from version 6 on; before, it is reported as dead.
 func (m *Machine) Describe(s *coord.Step, id string, version int16) kmsg.DescribeGroupsResponseGroup {
 	resp := kmsg.NewDescribeGroupsResponseGroup()
 	resp.Group = id
-	g := m.find(s, id)
+	g := m.findGroup(s, id)
 	if g == nil {
 		resp.State = dead
 		if version >= 6 {
@@ -33,8 +33,8 @@ func (m *Machine) Describe(s *coord.Step, id string, version int16) kmsg.Describ
 // classicType is the type of all groups so far.
 const classicType = "classic"
 
-// List answers ListGroups: groups in one of the states and of one of the types;
-// none given means any.
+// List answers ListGroups: the groups that are in one of the states and of one of the
+// types. An empty list means any.
 func (m *Machine) List(s *coord.Step, states, types []string) []kmsg.ListGroupsResponseGroup {
 	s.After(m.last)
 	if len(types) > 0 && !slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, classicType) }) {

@@ -1,16 +1,17 @@
 // Package group coordinates consumer groups, and keeps the offsets that they commit.
 // Machine is the pure state machine of one partition of __consumer_offsets, run by a
-// coord.Runtime; Service is its face for the broker. This package has what groups of all
-// kinds share: the service, the offsets and their records. Who is a member of a group and
-// who gets what is up to the kind: package classic is the classic protocol; the others
-// will stand beside it. Package memory counts what all of them keep.
+// coord.Runtime; the broker calls it through a Service. This package has the parts that
+// groups of all kinds share: the service, the offsets and their records. Each kind has
+// a package of its own, which decides who is a member and which partitions the members
+// get; package classic is the classic protocol. Package memory counts the bytes that
+// all groups keep.
 //
 // The records are Kafka's own (OffsetCommitKey and GroupMetadataKey with their
-// values), so that its tools read them and a log of Kafka's can be taken over. They
-// hold a group's last complete generation and its offsets. Members that are joining,
-// requests that wait, and timers live in the machine only; after a failover members
-// come back by themselves.
+// values), so that Kafka's tools can read them, and Leat can read a log that Kafka
+// wrote. They have a group's last complete generation and its offsets. Members that are
+// joining, requests that wait, and timers are only in memory; after a failover members
+// join again by themselves.
 //
-// A Machine is guarded by its shard's mutex and knows no clock but its Step's. A
-// Service is safe for concurrent use.
+// A Machine is guarded by its shard's mutex and takes the time from its Step. A Service
+// may be used by any number of goroutines.
 package group

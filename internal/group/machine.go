@@ -11,7 +11,7 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// Settings are what the cluster's configs say about groups.
+// Settings are the values of the cluster's configs for groups.
 type Settings struct {
 	MinSession    time.Duration // group.min.session.timeout.ms
 	MaxSession    time.Duration // group.max.session.timeout.ms
@@ -20,10 +20,10 @@ type Settings struct {
 	MaxMetadata   int           // offset.metadata.max.bytes
 	Retention     time.Duration // offsets.retention.minutes
 	RetentionScan time.Duration // offsets.retention.check.interval.ms
-	CommitTimeout time.Duration // offsets.commit.timeout.ms: how long an answer waits for the replicas
+	CommitTimeout time.Duration // offsets.commit.timeout.ms
 }
 
-// group is one group with the offsets that it has committed, whatever kind it is of.
+// group is one group of any kind, with the offsets that it has committed.
 type group struct {
 	id      string
 	last    record.Offset // the offset after the group's last record
@@ -36,8 +36,8 @@ type Machine struct {
 	settings func() Settings
 	timers   *coord.Timers
 	scan     coord.Timer     // looks for expired offsets
-	memory   *memory.Account // what the groups take
-	names    *names          // of the topics that groups have offsets of
+	memory   *memory.Account // has the bytes of all groups
+	names    *topicNames
 	classic  *classic.Host
 
 	groups map[string]*group
@@ -46,10 +46,10 @@ type Machine struct {
 
 var _ coord.Machine = (*Machine)(nil)
 
-// newMachine makes the machine of a partition that has no records yet.
+// newMachine makes the machine of a partition, before any record is applied.
 func newMachine(t *coord.Timers, total *memory.Budget, settings func() Settings, newID func() string) *Machine {
 	m := &Machine{settings: settings, timers: t, memory: memory.NewAccount(total), groups: map[string]*group{}}
-	m.names = newNames(m.memory)
+	m.names = newTopicNames(m.memory)
 	m.classic = &classic.Host{
 		Timers: t, Memory: m.memory, NewID: newID,
 		Settings: func() classic.Settings {
@@ -74,14 +74,14 @@ func (m *Machine) Apply(s *coord.Step, r coord.Record) error {
 	return m.applyOffset(s, k, r.Value)
 }
 
-// applyGroup takes over a classic group, or the end of a group.
+// applyGroup applies a classic group's record; a nil value deletes the group.
 func (m *Machine) applyGroup(s *coord.Step, k key, value []byte) error {
 	if value == nil {
 		if g := m.groups[string(k.group)]; g != nil {
 			g.classic.Close(s)
-			g.offsets.clear()
+			g.offsets.deleteAll()
 			delete(m.groups, g.id)
-			m.memory.Add(-groupCost)
+			m.memory.Add(-groupBytes)
 		}
 		return nil
 	}
@@ -89,33 +89,33 @@ func (m *Machine) applyGroup(s *coord.Step, k key, value []byte) error {
 	if err != nil {
 		return err
 	}
-	g := m.obtain(string(k.group))
+	g := m.findOrAddGroup(string(k.group))
 	g.last = s.Next()
 	g.classic.Apply(s, v)
 	return nil
 }
 
-// Loaded begins to count the time of members and offsets.
+// Loaded sets the timers of members and offsets.
 func (m *Machine) Loaded(s *coord.Step) {
-	m.memory.Enter()
+	m.memory.JoinBudget()
 	m.timers.Set(&m.scan, s.Now.Add(m.settings().RetentionScan))
 	for _, g := range m.groups {
 		g.classic.Loaded(s)
 	}
 }
 
-// Unload answers all requests that wait: the coordinator is elsewhere.
+// Unload answers all requests that wait: this node is no longer the coordinator.
 func (m *Machine) Unload(s *coord.Step) {
-	m.memory.Leave()
+	m.memory.LeaveBudget()
 	for _, g := range m.groups {
 		g.classic.Unload(s)
 	}
 }
 
-// find is the group of a name, nil where there is none. What is decided then rests
-// on the group's last record, or on the partition's where the group is not there:
-// it may just have been deleted.
-func (m *Machine) find(s *coord.Step, id string) *group {
+// findGroup returns the group of a name, or nil if there is none. The step's replies
+// then wait for the group's last record or, if there is no group, for the partition's:
+// that record may have deleted the group.
+func (m *Machine) findGroup(s *coord.Step, id string) *group {
 	g := m.groups[id]
 	if g == nil {
 		s.After(m.last)
@@ -125,37 +125,38 @@ func (m *Machine) find(s *coord.Step, id string) *group {
 	return g
 }
 
-// obtain finds a group or makes an empty one.
-func (m *Machine) obtain(id string) *group {
+// findOrAddGroup returns the group of a name, and adds an empty one if there is none.
+func (m *Machine) findOrAddGroup(id string) *group {
 	g := m.groups[id]
 	if g == nil {
 		g = &group{id: id, offsets: newCommitted(m.names), classic: classic.New(m.classic, id)}
 		m.groups[id] = g
-		m.memory.Add(groupCost)
+		m.memory.Add(groupBytes)
 	}
 	return g
 }
 
 // Join handles JoinGroup.
 func (m *Machine) Join(s *coord.Step, c classic.Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse)) {
-	if g := m.find(s, req.Group); g != nil {
+	if g := m.findGroup(s, req.Group); g != nil {
 		g.classic.Join(s, c, req, reply)
 		return
 	}
-	m.classic.Found(s, c, req, reply, func() *classic.Group { return m.obtain(req.Group).classic })
+	m.classic.JoinNewGroup(s, c, req, reply, func() *classic.Group { return m.findOrAddGroup(req.Group).classic })
 }
 
 // Sync handles SyncGroup.
 func (m *Machine) Sync(s *coord.Step, req *kmsg.SyncGroupRequest, reply func(*kmsg.SyncGroupResponse)) {
-	if g := m.find(s, req.Group); g != nil {
+	if g := m.findGroup(s, req.Group); g != nil {
 		g.classic.Sync(s, req, reply)
 		return
 	}
 	s.Reply(func(err error) { reply(classic.SyncFailure(codeOr(err, unknownMemberID))) })
 }
 
-// Heartbeat handles Heartbeat. The answer tells nothing that a failover could take back,
-// so that it waits for no record: while the log is slow, members stay members.
+// Heartbeat handles Heartbeat. The answer tells nothing that a failover could take
+// back, so it waits for no record, and members keep their sessions while the log is
+// slow.
 func (m *Machine) Heartbeat(s *coord.Step, req *kmsg.HeartbeatRequest) int16 {
 	if g := m.groups[req.Group]; g != nil {
 		return g.classic.Heartbeat(s, req)
@@ -163,9 +164,9 @@ func (m *Machine) Heartbeat(s *coord.Step, req *kmsg.HeartbeatRequest) int16 {
 	return unknownMemberID
 }
 
-// Leave handles LeaveGroup: each member has its own code.
+// Leave handles LeaveGroup. Each member of the answer has a code of its own.
 func (m *Machine) Leave(s *coord.Step, req *kmsg.LeaveGroupRequest) []kmsg.LeaveGroupResponseMember {
-	if g := m.find(s, req.Group); g != nil {
+	if g := m.findGroup(s, req.Group); g != nil {
 		return g.classic.Leave(s, req)
 	}
 	resp := make([]kmsg.LeaveGroupResponseMember, len(req.Members))

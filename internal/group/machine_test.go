@@ -34,7 +34,7 @@ func (m *Machine) recorded() map[string]recorded {
 				if r.Offsets == nil {
 					r.Offsets = map[string]offset{}
 				}
-				r.Offsets[fmt.Sprint(topic.text, "/", list[i].partition)] = list[i].offset()
+				r.Offsets[fmt.Sprint(topic.text, "/", list[i].partition)] = list[i].toOffset()
 			}
 		}
 		if state := g.classic.State(); state == "Empty" || state == "Stable" {
@@ -58,18 +58,18 @@ func (m *Machine) held() (n int64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		n += groupCost + took
+		n += groupBytes + took
 		for topic, list := range g.offsets.topics {
 			users[topic]++
-			n += placeCost
+			n += topicEntryBytes
 			for i := range list {
 				n += list[i].size()
 			}
 		}
 	}
 	for topic, n := range users {
-		if topic.users != n || m.names.byText[topic.text] != topic {
-			return 0, fmt.Errorf("%d groups have offsets of %s, not %d", n, topic.text, topic.users)
+		if topic.groups != n || m.names.byText[topic.text] != topic {
+			return 0, fmt.Errorf("%d groups have offsets of %s, not %d", n, topic.text, topic.groups)
 		}
 	}
 	for text := range m.names.byText {
@@ -243,12 +243,12 @@ func TestManyOffsets(t *testing.T) {
 				req.Topics[0].Partitions = append(req.Topics[0].Partitions, p)
 			}
 			w.step(func(s *coord.Step) { w.m.Commit(s, req) })
-			if got := len(w.m.groups["g"].offsets.of("t")); got != n {
+			if got := len(w.m.groups["g"].offsets.ofTopic("t")); got != n {
 				t.Fatalf("%d offsets", got)
 			}
 			way(w)
 			if len(w.m.groups) > 0 {
-				t.Errorf("%d offsets are left", len(w.m.groups["g"].offsets.of("t")))
+				t.Errorf("%d offsets are left", len(w.m.groups["g"].offsets.ofTopic("t")))
 			}
 			if len(w.log) != 2*n+1 {
 				t.Errorf("%d records", len(w.log))
@@ -289,7 +289,7 @@ func TestPendingMembersAreBounded(t *testing.T) {
 		t.Errorf("answers: %v", codes)
 	}
 	w.pass(11 * time.Second)
-	if n := w.total.Used(); n != groupCost+classic.Size("g") {
+	if n := w.total.Used(); n != groupBytes+classic.Size("g") {
 		t.Errorf("%d bytes are held when the ids are forgotten", n)
 	}
 }

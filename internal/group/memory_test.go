@@ -87,7 +87,7 @@ func TestMembersMemoryIsBounded(t *testing.T) {
 			req.Group, req.MemberID = group, id
 			sv.Leave(req, func(*kmsg.LeaveGroupResponse) {})
 		}
-		if n := sv.memory.Used(); n > int64(len(ids))*(groupCost+classic.Size("g11")) {
+		if n := sv.memory.Used(); n > int64(len(ids))*(groupBytes+classic.Size("g11")) {
 			t.Errorf("%d bytes are held after all have left", n)
 		}
 		clear(codes)

@@ -12,18 +12,18 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// Commit handles OffsetCommit: the code is for the whole request, those of the
-// partitions are in the topics. The topics must exist; their names are filled in.
+// Commit handles OffsetCommit. The code is that of the whole request; those of the
+// partitions are in the topics. The topics of req must exist and have their names.
 func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.OffsetCommitResponseTopic, int16) {
-	g := m.find(s, req.Group)
-	if fault := mayCommit(s, g, req); fault != 0 {
+	g := m.findGroup(s, req.Group)
+	if fault := acceptCommit(s, g, req); fault != 0 {
 		return nil, fault
 	}
-	if sizeOf(req) > coord.MaxBatch {
+	if recordsSize(req) > coord.MaxBatch {
 		return nil, invalidCommitOffsetSize
 	}
-	if n := m.growth(g, req); n > m.memory.Room() {
-		m.memory.Refuse(s.Now, req.Group, n)
+	if n := m.commitGrowth(g, req); n > m.memory.Room() {
+		m.memory.WarnFull(s.Now, req.Group, n)
 		return nil, coordinatorNotAvailable
 	}
 	limit := m.settings().MaxMetadata
@@ -41,8 +41,8 @@ func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.O
 			p := &t.Partitions[j]
 			out := &topics[i].Partitions[j]
 			out.Partition = p.Partition
-			o.metadata = deref(p.Metadata)
-			if tooLong(o.metadata, limit) {
+			o.metadata = stringOrEmpty(p.Metadata)
+			if isTooLong(o.metadata, limit) {
 				out.ErrorCode = offsetMetadataTooLarge
 				continue
 			}
@@ -53,30 +53,30 @@ func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.O
 	return topics, 0
 }
 
-// sizeOf is about how many bytes a commit's records take. Each of them names the
-// group: a small request can ask for large ones.
-func sizeOf(req *kmsg.OffsetCommitRequest) (n int) {
-	const fixed = 80 // bytes of an offset's record besides names and metadata
+// recordsSize is about how many bytes a commit's records take. Each record has the
+// group's name, so that a small request can make large records.
+func recordsSize(req *kmsg.OffsetCommitRequest) (n int) {
+	const fixed = 80 // bytes of an offset's record without names and metadata
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		n += len(t.Partitions) * (fixed + len(req.Group) + len(t.Topic))
 		for j := range t.Partitions {
-			n += len(deref(t.Partitions[j].Metadata))
+			n += len(stringOrEmpty(t.Partitions[j].Metadata))
 		}
 	}
 	return n
 }
 
-// growth is about how many bytes more the machine keeps when a commit is applied. The
-// group may be nil. Where there is room for all of it, as if nothing had been committed
-// before, it is not looked at more closely.
-func (m *Machine) growth(g *group, req *kmsg.OffsetCommitRequest) int64 {
-	expires, most := req.RetentionTimeMillis >= 0, groupCost+classic.Size(req.Group)
+// commitGrowth is about how many more bytes the machine keeps when a commit is applied.
+// The group may be nil. It compares the commit with the group's offsets only if there
+// is no room for the commit of a group that has none.
+func (m *Machine) commitGrowth(g *group, req *kmsg.OffsetCommitRequest) int64 {
+	expires, most := req.RetentionTimeMillis >= 0, groupBytes+classic.Size(req.Group)
 	for i := range req.Topics {
 		t := &req.Topics[i]
-		most += placeCost + nameSize(len(t.Topic))
+		most += topicEntryBytes + nameSize(len(t.Topic))
 		for j := range t.Partitions {
-			most += keptSize(len(deref(t.Partitions[j].Metadata)), expires)
+			most += storedOffsetSize(len(stringOrEmpty(t.Partitions[j].Metadata)), expires)
 		}
 	}
 	if g == nil || most <= m.memory.Room() {
@@ -84,26 +84,28 @@ func (m *Machine) growth(g *group, req *kmsg.OffsetCommitRequest) int64 {
 	}
 	n := int64(0)
 	for i := range req.Topics {
-		n += g.offsets.growth(&req.Topics[i], expires)
+		n += g.offsets.topicGrowth(&req.Topics[i], expires)
 	}
 	return n
 }
 
-// mayCommit tells whether a commit is accepted: 0, or the answer's code.
-func mayCommit(s *coord.Step, g *group, req *kmsg.OffsetCommitRequest) int16 {
+// acceptCommit returns the code of a commit that is refused, or 0 if it is accepted,
+// which restarts its member's session. The group may be nil.
+func acceptCommit(s *coord.Step, g *group, req *kmsg.OffsetCommitRequest) int16 {
 	switch {
 	case g != nil:
-		return g.classic.MayCommit(s, req)
+		return g.classic.AcceptCommit(s, req)
 	case req.Generation < 0:
-		return 0 // a simple group comes to be
+		return 0 // the commit makes a simple group
 	case req.Version >= 9:
 		return groupIDNotFound
 	}
 	return illegalGeneration
 }
 
-// tooLong tells whether metadata passes the limit, counted as Java does: in UTF-16.
-func tooLong(s string, limit int) bool {
+// isTooLong tells whether metadata is longer than the limit, which counts UTF-16 units
+// as Java does.
+func isTooLong(s string, limit int) bool {
 	if len(s) <= limit {
 		return false
 	}
@@ -117,14 +119,14 @@ func tooLong(s string, limit int) bool {
 	return n > limit
 }
 
-// Fetch answers OffsetFetch for one group: the topics asked for, or, where none are
-// named (nil), all that the group has.
+// Fetch answers OffsetFetch for one group: the topics that the request names, or all
+// that the group has if its list is nil.
 func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup) kmsg.OffsetFetchResponseGroup {
 	resp := kmsg.NewOffsetFetchResponseGroup()
 	resp.Group = req.Group
-	g := m.find(s, req.Group)
+	g := m.findGroup(s, req.Group)
 	if req.Topics == nil {
-		resp.Topics = g.all()
+		resp.Topics = g.listOffsets()
 		return resp
 	}
 	resp.Topics = make([]kmsg.OffsetFetchResponseGroupTopic, len(req.Topics))
@@ -137,41 +139,41 @@ func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup) kmsg.O
 			var o offset
 			ok := false
 			if g != nil {
-				o, ok = g.offsets.get(t.Topic, p)
+				o, ok = g.offsets.getOffset(t.Topic, p)
 			}
-			if ok && otherTopic(o.topic, t.TopicID) {
-				ok = false // a topic of that name was deleted and made again
+			if ok && isOtherTopic(o.topic, t.TopicID) {
+				ok = false // the offset is that of a deleted topic with the same name
 			}
-			out.Partitions[j] = fetched(p, o, ok)
+			out.Partitions[j] = fetchedPartition(p, o, ok)
 		}
 	}
 	return resp
 }
 
-// otherTopic tells whether two ids, where both are known, are not the same.
-func otherTopic(a, b [16]byte) bool { return a != b && a != [16]byte{} && b != [16]byte{} }
+// isOtherTopic tells whether two topic ids are known and differ.
+func isOtherTopic(a, b [16]byte) bool { return a != b && a != [16]byte{} && b != [16]byte{} }
 
-// all are the group's offsets, in order. The group may be nil.
-func (g *group) all() []kmsg.OffsetFetchResponseGroupTopic {
+// listOffsets returns all offsets of the group, in order. The group may be nil.
+func (g *group) listOffsets() []kmsg.OffsetFetchResponseGroupTopic {
 	if g == nil {
 		return []kmsg.OffsetFetchResponseGroupTopic{}
 	}
 	topics := make([]kmsg.OffsetFetchResponseGroupTopic, 0, len(g.offsets.topics))
-	for _, name := range g.offsets.sorted() {
+	for _, name := range g.offsets.sortTopics() {
 		t := kmsg.NewOffsetFetchResponseGroupTopic()
 		t.Topic = name.text
 		for i := range g.offsets.topics[name] {
 			k := &g.offsets.topics[name][i]
 			t.TopicID = k.topic
-			t.Partitions = append(t.Partitions, fetched(k.partition, k.offset(), true))
+			t.Partitions = append(t.Partitions, fetchedPartition(k.partition, k.toOffset(), true))
 		}
 		topics = append(topics, t)
 	}
 	return topics
 }
 
-// fetched is the answer for a partition; the offset is -1 where there is none.
-func fetched(partition int32, o offset, ok bool) kmsg.OffsetFetchResponseGroupTopicPartition {
+// fetchedPartition is the answer for a partition. Its offset is -1 if ok is false.
+func fetchedPartition(partition int32, o offset, ok bool) kmsg.OffsetFetchResponseGroupTopicPartition {
 	if !ok {
 		o = offset{at: -1, epoch: record.NoEpoch}
 	}
@@ -180,13 +182,14 @@ func fetched(partition int32, o offset, ok bool) kmsg.OffsetFetchResponseGroupTo
 	}
 }
 
-// consumerType is the protocol type of members whose topics the coordinator knows.
+// consumerType is the protocol type of consumers. The coordinator knows which topics
+// they consume.
 const consumerType = "consumer"
 
-// DeleteOffsets handles OffsetDelete: offsets of topics that the group's members
-// consume stay.
+// DeleteOffsets handles OffsetDelete. It refuses to delete offsets of topics that the
+// group's members consume.
 func (m *Machine) DeleteOffsets(s *coord.Step, req *kmsg.OffsetDeleteRequest) ([]kmsg.OffsetDeleteResponseTopic, int16) {
-	g := m.find(s, req.Group)
+	g := m.findGroup(s, req.Group)
 	switch {
 	case g == nil:
 		return nil, groupIDNotFound
@@ -205,7 +208,7 @@ func (m *Machine) DeleteOffsets(s *coord.Step, req *kmsg.OffsetDeleteRequest) ([
 				out.ErrorCode = groupSubscribedToTopic
 				continue
 			}
-			if _, ok := g.offsets.get(t.Topic, p.Partition); ok {
+			if _, ok := g.offsets.getOffset(t.Topic, p.Partition); ok {
 				putOffset(s, g.id, t.Topic, p.Partition, nil)
 			}
 		}
@@ -215,23 +218,24 @@ func (m *Machine) DeleteOffsets(s *coord.Step, req *kmsg.OffsetDeleteRequest) ([
 
 // Delete handles DeleteGroups for one group.
 func (m *Machine) Delete(s *coord.Step, id string) int16 {
-	g := m.find(s, id)
+	g := m.findGroup(s, id)
 	switch {
 	case g == nil:
 		return groupIDNotFound
 	case !g.classic.Empty():
 		return nonEmptyGroup
 	}
-	g.bury(s)
+	g.deleteInBatches(s)
 	return 0
 }
 
-// bury decides that a group and its offsets are gone, in as many batches as it takes.
-func (g *group) bury(s *coord.Step) {
+// deleteInBatches deletes a group's offsets and then the group, in as many batches as
+// that needs.
+func (g *group) deleteInBatches(s *coord.Step) {
 	for topic, list := range g.offsets.topics {
 		for i := range list {
-			if full(s) {
-				s.Then(func() { g.bury(s) })
+			if isBatchFull(s) {
+				s.Then(func() { g.deleteInBatches(s) })
 				return
 			}
 			putOffset(s, g.id, topic.text, list[i].partition, nil)
@@ -240,21 +244,21 @@ func (g *group) bury(s *coord.Step) {
 	classic.Put(s, g.id, nil)
 }
 
-// What deletes offsets decides only so many records and bytes at a time, so that no
-// batch grows with the group or the partition.
+// A step deletes at most about this many offsets, so that no batch grows with the group
+// or with the partition.
 const (
 	maxTombstones     = 10_000
 	maxTombstoneBytes = 1 << 20
 )
 
-// full tells whether a step has decided enough deletions for one batch.
-func full(s *coord.Step) bool {
+// isBatchFull tells whether a step has enough deletions for one batch.
+func isBatchFull(s *coord.Step) bool {
 	return len(s.Records()) >= maxTombstones || len(s.Buffer()) >= maxTombstoneBytes
 }
 
-// TopicsDeleted deletes what any group has committed for topics that are gone, named
-// with their ids, and tells whether more is left to delete. Offsets known to belong
-// to a later topic of such a name stay.
+// TopicsDeleted deletes the offsets of all groups for topics that were deleted, given
+// as names and ids, and tells whether more offsets are left to delete. It keeps
+// offsets that are known to belong to a later topic of the same name.
 func (m *Machine) TopicsDeleted(s *coord.Step, gone map[string][16]byte) (more bool) {
 	for _, g := range m.groups {
 		for topic, list := range g.offsets.topics {
@@ -263,10 +267,10 @@ func (m *Machine) TopicsDeleted(s *coord.Step, gone map[string][16]byte) (more b
 				continue
 			}
 			for i := range list {
-				if otherTopic(list[i].topic, id) {
+				if isOtherTopic(list[i].topic, id) {
 					continue
 				}
-				if full(s) {
+				if isBatchFull(s) {
 					return true
 				}
 				putOffset(s, g.id, topic.text, list[i].partition, nil)
@@ -276,16 +280,16 @@ func (m *Machine) TopicsDeleted(s *coord.Step, gone map[string][16]byte) (more b
 	return false
 }
 
-// scanPause is the time between two steps of one scan.
+// scanPause is the time between two batches of one scan.
 const scanPause = time.Millisecond
 
-// expireOffsets deletes offsets whose time is over, and groups that are left with
-// nothing (KIP-211). It runs by the timer.
+// expireOffsets deletes offsets that have expired, and idle groups that have no offsets
+// left (KIP-211). The timer scan calls it.
 func (m *Machine) expireOffsets(s *coord.Step) {
 	set := m.settings()
 	for _, g := range m.groups {
-		left := g.expire(s, set.Retention)
-		if full(s) {
+		left := g.expireOffsets(s, set.Retention)
+		if isBatchFull(s) {
 			m.timers.Set(&m.scan, s.Now.Add(scanPause))
 			return
 		}
@@ -296,12 +300,12 @@ func (m *Machine) expireOffsets(s *coord.Step) {
 	m.timers.Set(&m.scan, s.Now.Add(set.RetentionScan))
 }
 
-// expire deletes a group's expired offsets and counts those that are left.
-func (g *group) expire(s *coord.Step, retention time.Duration) (left int) {
+// expireOffsets deletes the group's expired offsets and counts those that are left.
+func (g *group) expireOffsets(s *coord.Step, retention time.Duration) (left int) {
 	for topic, list := range g.offsets.topics {
 		for i := range list {
-			o := list[i].offset()
-			if full(s) || !g.expired(s.Now, topic.text, &o, retention) {
+			o := list[i].toOffset()
+			if isBatchFull(s) || !g.isExpired(s.Now, topic.text, &o, retention) {
 				left++
 				continue
 			}
@@ -311,11 +315,11 @@ func (g *group) expire(s *coord.Step, retention time.Duration) (left int) {
 	return left
 }
 
-// expired tells whether an offset's time is over: as its commit demanded; or, for a
-// group that has had members, so long after the last one left; for a simple group
-// so long after the commit; in a stable group of consumers likewise, for topics that
-// they do not consume any more.
-func (g *group) expired(now time.Time, topic string, o *offset, retention time.Duration) bool {
+// isExpired tells whether an offset has expired. An offset whose topic is in use never
+// does. A commit may have named a time of its own; otherwise an offset expires when the
+// retention has passed since the group's last member left or, in a group that has or
+// never had members, since the commit.
+func (g *group) isExpired(now time.Time, topic string, o *offset, retention time.Duration) bool {
 	if g.classic.InUse(topic) {
 		return false
 	}

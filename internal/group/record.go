@@ -11,24 +11,25 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// A record's key begins with a version that tells its kind:
+// A record's key begins with a version, which tells the kind of the record:
 //
 //	0, 1  an offset:  version i16, group string, topic string, partition i32
 //	2     a group:    version i16, group string
-//	3...  groups of other kinds; not ours yet
+//	3...  groups of kinds that this version does not have
 //
-// Records of other kinds are left out, as Kafka does. A value begins with a version, i16; one
-// that is newer than those known here is not left out (coord.ErrNewer): a group would go on
-// from an older offset.
+// Records of unknown kinds are skipped, as in Kafka. A value begins with a version, i16.
+// A record with an unknown version is not skipped (see coord.ErrNewer), since the group
+// would go on from an older offset.
 //
-// A string is an i16 length and bytes. Offsets are written and read by hand, since
-// every commit is one; groups by kmsg.
+// A string is an i16 length and bytes. Offsets are encoded and decoded by the functions
+// below, since every commit has some; groups by kmsg.
 const (
 	offsetKey = 1
 
-	offsetRecord         = 3 // of OffsetCommitValue, without a topic id
-	offsetRecordWithID   = 4 // flexible
-	offsetRecordExpiring = 1 // for requests that state a retention
+	// Versions of OffsetCommitValue.
+	offsetRecord         = 3 // without a topic id
+	offsetRecordWithID   = 4 // flexible, with a topic id
+	offsetRecordExpiring = 1 // for requests with a retention of their own
 )
 
 var be = binary.BigEndian
@@ -46,13 +47,14 @@ type key struct {
 	partition int32
 }
 
-// cursor reads fields off a record; after a short one everything is zero.
-type cursor struct {
+// fieldReader reads the fields of a record in their order. It returns zero for a field
+// that is cut short, and for all that follow; short tells of it at the end.
+type fieldReader struct {
 	b     []byte
 	short bool
 }
 
-func (c *cursor) take(n int) []byte {
+func (c *fieldReader) readBytes(n int) []byte {
 	if n < 0 || n > len(c.b) {
 		c.b, c.short = nil, true
 		return nil
@@ -62,28 +64,28 @@ func (c *cursor) take(n int) []byte {
 	return v
 }
 
-func (c *cursor) int16() int16 {
-	if v := c.take(2); v != nil {
+func (c *fieldReader) readInt16() int16 {
+	if v := c.readBytes(2); v != nil {
 		return int16(be.Uint16(v))
 	}
 	return 0
 }
 
-func (c *cursor) int32() int32 {
-	if v := c.take(4); v != nil {
+func (c *fieldReader) readInt32() int32 {
+	if v := c.readBytes(4); v != nil {
 		return int32(be.Uint32(v))
 	}
 	return 0
 }
 
-func (c *cursor) int64() int64 {
-	if v := c.take(8); v != nil {
+func (c *fieldReader) readInt64() int64 {
+	if v := c.readBytes(8); v != nil {
 		return int64(be.Uint64(v))
 	}
 	return 0
 }
 
-func (c *cursor) uvarint() uint64 {
+func (c *fieldReader) readUvarint() uint64 {
 	v, n := binary.Uvarint(c.b)
 	if n <= 0 {
 		c.b, c.short = nil, true
@@ -93,27 +95,27 @@ func (c *cursor) uvarint() uint64 {
 	return v
 }
 
-func (c *cursor) string() []byte { return c.take(int(c.int16())) }
+func (c *fieldReader) readString() []byte { return c.readBytes(int(c.readInt16())) }
 
-// compact is a string of a flexible version.
-func (c *cursor) compact() []byte {
-	n := c.uvarint()
+// readCompactString reads a string of a flexible version.
+func (c *fieldReader) readCompactString() []byte {
+	n := c.readUvarint()
 	if n == 0 || n > math.MaxInt32 {
 		c.b, c.short = nil, true
 		return nil
 	}
-	return c.take(int(n - 1))
+	return c.readBytes(int(n - 1))
 }
 
 func decodeKey(b []byte) (key, error) {
-	c := cursor{b: b}
-	k := key{kind: c.int16()}
+	c := fieldReader{b: b}
+	k := key{kind: c.readInt16()}
 	switch k.kind {
 	case 0, offsetKey:
 		k.kind = offsetKey
-		k.group, k.topic, k.partition = c.string(), c.string(), c.int32()
+		k.group, k.topic, k.partition = c.readString(), c.readString(), c.readInt32()
 	case classic.Key:
-		k.group = c.string()
+		k.group = c.readString()
 	default:
 		return key{}, fmt.Errorf("%w: %d", errUnknownKind, k.kind)
 	}
@@ -123,20 +125,22 @@ func decodeKey(b []byte) (key, error) {
 	return k, nil
 }
 
-// offset is what a group has committed for a partition.
+// offset is a committed offset of a group for a partition.
 type offset struct {
-	at       record.Offset // the offset committed
-	epoch    record.Epoch  // of the record before it
-	time     int64         // ms; of the commit
-	expires  int64         // ms; -1: as the settings say
-	topic    [16]byte      // its id, as far as it is known
+	at       record.Offset
+	epoch    record.Epoch // of the record before it
+	time     int64        // of the commit, ms
+	expires  int64        // ms, or noExpiry
+	topic    [16]byte     // the topic's id; zero if it is not known
 	metadata string
 }
 
+// noExpiry means that the settings say when an offset expires.
 const noExpiry = -1
 
-// version is the oldest version of OffsetCommitValue that holds all of it, as in Kafka.
-func (o *offset) version() int16 {
+// valueVersion is the oldest version of OffsetCommitValue that has all fields of the
+// offset, as in Kafka.
+func (o *offset) valueVersion() int16 {
 	switch {
 	case o.expires != noExpiry:
 		return offsetRecordExpiring
@@ -158,7 +162,7 @@ func appendOffsetKey(b []byte, group, topic string, partition int32) []byte {
 }
 
 func (o *offset) appendTo(b []byte) []byte {
-	v := o.version()
+	v := o.valueVersion()
 	b = be.AppendUint16(b, uint16(v))
 	b = be.AppendUint64(b, uint64(o.at))
 	if v >= 3 {
@@ -182,31 +186,31 @@ func (o *offset) appendTo(b []byte) []byte {
 }
 
 func decodeOffset(b []byte) (offset, error) {
-	c := cursor{b: b}
-	v := c.int16()
+	c := fieldReader{b: b}
+	v := c.readInt16()
 	if v > offsetRecordWithID {
 		return offset{}, fmt.Errorf("a committed offset of version %d: %w", v, coord.ErrNewer)
 	}
 	if v < 0 {
 		return offset{}, fmt.Errorf("%w: an offset of version %d", errUnknownKind, v)
 	}
-	o := offset{at: record.Offset(c.int64()), epoch: record.NoEpoch, expires: noExpiry}
+	o := offset{at: record.Offset(c.readInt64()), epoch: record.NoEpoch, expires: noExpiry}
 	if v >= 3 {
-		o.epoch = record.Epoch(c.int32())
+		o.epoch = record.Epoch(c.readInt32())
 	}
 	if v >= 4 {
-		o.metadata = string(c.compact())
+		o.metadata = string(c.readCompactString())
 	} else {
-		o.metadata = string(c.string())
+		o.metadata = string(c.readString())
 	}
-	o.time = c.int64()
+	o.time = c.readInt64()
 	if v == offsetRecordExpiring {
-		o.expires = c.int64()
+		o.expires = c.readInt64()
 	}
 	if v >= 4 {
-		for n := c.uvarint(); n > 0 && !c.short; n-- {
-			tag, size := c.uvarint(), c.uvarint()
-			value := c.take(int(min(size, math.MaxInt32)))
+		for n := c.readUvarint(); n > 0 && !c.short; n-- {
+			tag, size := c.readUvarint(), c.readUvarint()
+			value := c.readBytes(int(min(size, math.MaxInt32)))
 			if tag == 0 && len(value) == len(o.topic) {
 				o.topic = [16]byte(value)
 			}
@@ -218,7 +222,8 @@ func decodeOffset(b []byte) (offset, error) {
 	return o, nil
 }
 
-// putOffset decides that a group's offset is o; nil: that there is none.
+// putOffset adds a record to the step that sets a group's offset, or deletes it if o is
+// nil.
 func putOffset(s *coord.Step, group, topic string, partition int32, o *offset) {
 	b := appendOffsetKey(s.Buffer(), group, topic, partition)
 	n := len(b)
@@ -228,13 +233,13 @@ func putOffset(s *coord.Step, group, topic string, partition int32, o *offset) {
 	s.PutBuffer(b, n)
 }
 
-// applyOffset takes over a committed offset, or its end.
+// applyOffset applies the record of a committed offset; a nil value deletes the offset.
 func (m *Machine) applyOffset(s *coord.Step, k key, value []byte) error {
 	g := m.groups[string(k.group)]
 	if value == nil {
 		if g != nil {
 			g.last = s.Next()
-			g.offsets.drop(k.topic, k.partition)
+			g.offsets.deleteOffset(k.topic, k.partition)
 		}
 		return nil
 	}
@@ -242,10 +247,10 @@ func (m *Machine) applyOffset(s *coord.Step, k key, value []byte) error {
 	if err != nil {
 		return err
 	}
-	if g == nil { // whoever commits without being a member makes a simple group
-		g = m.obtain(string(k.group))
+	if g == nil { // a commit without a member makes a simple group
+		g = m.findOrAddGroup(string(k.group))
 	}
 	g.last = s.Next()
-	g.offsets.set(k.topic, k.partition, &o)
+	g.offsets.setOffset(k.topic, k.partition, &o)
 	return nil
 }

@@ -98,7 +98,7 @@ func newWorld(t *testing.T) *world {
 	w.start = w.now
 	w.total = memory.NewBudget(slog.New(slog.DiscardHandler), 0)
 	w.other = memory.NewAccount(w.total)
-	w.other.Enter()
+	w.other.JoinBudget()
 	w.set.MaxMetadata = 8
 	w.fresh()
 	w.step(w.m.Loaded)
@@ -348,7 +348,7 @@ func (w *world) leave(a args, _ []string) {
 		resp := w.m.Leave(s, req)
 		s.Reply(func(err error) {
 			if err != nil {
-				w.say("left: %s", name(code(err)))
+				w.say("left: %s", name(codeOf(err)))
 			}
 			for _, r := range resp {
 				w.say("left %s %s: %s", r.MemberID, text(r.InstanceID), name(r.ErrorCode))
@@ -530,7 +530,7 @@ func (w *world) printLog(args, []string) {
 			if err != nil {
 				w.t.Fatal(err)
 			}
-			w.say("offset %s v%d %s/%d = %d@%d %q expires=%d", k.group, o.version(), k.topic, k.partition,
+			w.say("offset %s v%d %s/%d = %d@%d %q expires=%d", k.group, o.valueVersion(), k.topic, k.partition,
 				o.at, o.epoch, o.metadata, o.expires)
 		}
 	}
@@ -541,7 +541,7 @@ func (w *world) printLog(args, []string) {
 func (w *world) reload(args, []string) {
 	log := w.log
 	w.log = nil
-	w.m.memory.Leave() // its node is gone
+	w.m.memory.LeaveBudget() // its node is gone
 	w.fresh()
 	for _, r := range log {
 		w.step(func(s *coord.Step) { s.Put(r.Key, r.Value) })

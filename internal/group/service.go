@@ -18,24 +18,24 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// Topic is the name of the topic that holds groups and offsets.
+// Topic is the name of the topic that has the records of groups and offsets.
 const Topic = "__consumer_offsets"
 
-// Config says how a Service works.
+// Config configures a Service.
 type Config struct {
 	Logger *slog.Logger
-	// Settings are the configs as they are now; nil means Kafka's defaults. It is
-	// asked once a second at most, since computing them costs more than a commit.
+	// Settings returns the present configs; nil means Kafka's defaults. It is called once
+	// a second at most, since it costs more than a commit.
 	Settings func() Settings
-	// Partitions is how many partitions Topic has; 0: the topic is not there yet.
+	// Partitions returns how many partitions Topic has, or 0 if the topic does not exist.
 	Partitions func() int32
-	// NewID makes the random part of a member id; nil means a UUID.
+	// NewID makes the random part of a member id; nil makes UUIDs.
 	NewID func() string
 	// Memory is how many bytes all groups may keep; 0 means memory.Max.
 	Memory int64
 }
 
-// Client is whose request it is.
+// Client is the client that sent a request.
 type Client = classic.Client
 
 // DefaultSettings are Kafka's.
@@ -47,21 +47,21 @@ func DefaultSettings() Settings {
 	}
 }
 
-// Service coordinates the groups whose partitions this node leads. Its methods run
-// on the caller's goroutine and never wait: an answer that has to is given later, by
-// whoever completes it. reply is called exactly once, with no lock held; it must not
-// block. Responses carry no version.
+// Service coordinates the groups whose partitions this node leads. Its methods run on
+// the caller's goroutine and never wait. reply is called exactly once, by the caller's
+// goroutine or later by another, with no lock held; it must not block. Responses have
+// no version.
 type Service struct {
 	cfg    Config
 	rt     *coord.Runtime[*Machine]
 	memory *memory.Budget
 
-	work sync.WaitGroup // the goroutine that forgets topics
+	work sync.WaitGroup // for deleteTopicOffsets
 
-	mu     sync.Mutex
-	gone   map[string][16]byte // deleted topics that are not forgotten yet; guarded by mu
-	busy   bool                // a goroutine forgets topics; guarded by mu
-	closed bool                // guarded by mu
+	mu            sync.Mutex
+	deletedTopics map[string][16]byte // ids of deleted topics whose offsets are still to be deleted; guarded by mu
+	deleting      bool                // deleteTopicOffsets runs; guarded by mu
+	closed        bool                // guarded by mu
 }
 
 // New makes a service that leads nothing yet.
@@ -72,10 +72,10 @@ func New(cfg Config) *Service {
 	if cfg.NewID == nil {
 		cfg.NewID = newUUID
 	}
-	cfg.Settings = (&memo{ask: cfg.Settings}).get
+	cfg.Settings = (&settingsCache{compute: cfg.Settings}).load
 	total := memory.NewBudget(cfg.Logger, cfg.Memory)
 	return &Service{cfg: cfg, memory: total, rt: coord.New(coord.Config[*Machine]{
-		Logger:   cfg.Logger,
+		Logger:       cfg.Logger,
 		ReplyTimeout: func() time.Duration { return cfg.Settings().CommitTimeout },
 		New: func(_ int32, t *coord.Timers) *Machine {
 			return newMachine(t, total, cfg.Settings, cfg.NewID)
@@ -83,31 +83,31 @@ func New(cfg Config) *Service {
 	})}
 }
 
-// keepSettings is for how long settings are taken to be the same.
+// keepSettings is for how long computed settings are used.
 const keepSettings = time.Second
 
-// memo remembers settings for a while.
-type memo struct {
-	ask  func() Settings
-	last atomic.Pointer[remembered]
+// settingsCache keeps settings for keepSettings, since computing them is costly.
+type settingsCache struct {
+	compute func() Settings
+	last    atomic.Pointer[cachedSettings]
 }
 
-type remembered struct {
+type cachedSettings struct {
 	Settings
 	until time.Time
 }
 
-func (m *memo) get() Settings {
+func (m *settingsCache) load() Settings {
 	now := time.Now()
 	if r := m.last.Load(); r != nil && now.Before(r.until) {
 		return r.Settings
 	}
-	r := &remembered{Settings: m.ask(), until: now.Add(keepSettings)}
+	r := &cachedSettings{Settings: m.compute(), until: now.Add(keepSettings)}
 	m.last.Store(r)
 	return r.Settings
 }
 
-// newUUID is a random UUID (version 4), as Kafka puts into member ids.
+// newUUID makes a random UUID of version 4, as Kafka has in member ids.
 func newUUID() string {
 	var u [16]byte
 	_, _ = rand.Read(u[:]) // it never fails
@@ -116,12 +116,12 @@ func newUUID() string {
 	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
 }
 
-// StartLeading gives the service a partition of Topic that this node leads now.
+// StartLeading gives the service a partition of Topic that this node now leads.
 func (sv *Service) StartLeading(partition int32, e record.Epoch, log coord.Log) {
 	sv.rt.StartLeading(partition, e, log)
 }
 
-// StopLeading takes a partition away.
+// StopLeading takes a partition from the service.
 func (sv *Service) StopLeading(partition int32) { sv.rt.StopLeading(partition) }
 
 // MemoryUsed is about how many bytes all groups that are coordinated here keep.
@@ -136,29 +136,29 @@ func (sv *Service) Close() {
 	sv.work.Wait()
 }
 
-// TopicDeleted has the offsets deleted that groups have committed for a topic, in
-// the background. What a crash or a failover leaves over is never given to readers
-// of a later topic of that name, and ends with the retention.
+// TopicDeleted deletes the offsets that groups have committed for a deleted topic, in
+// the background. A crash or a failover may leave some of them. These are never given
+// to a later topic of the same name, whose id differs, and expire.
 func (sv *Service) TopicDeleted(topic string, id [16]byte) {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
 	if sv.closed {
 		return
 	}
-	if sv.gone == nil {
-		sv.gone = map[string][16]byte{}
+	if sv.deletedTopics == nil {
+		sv.deletedTopics = map[string][16]byte{}
 	}
-	sv.gone[topic] = id
-	if !sv.busy {
-		sv.busy = true
-		sv.work.Go(sv.forgetTopics)
+	sv.deletedTopics[topic] = id
+	if !sv.deleting {
+		sv.deleting = true
+		sv.work.Go(sv.deleteTopicOffsets)
 	}
 }
 
-// forgetTopics works until no deleted topic is left.
-func (sv *Service) forgetTopics() {
+// deleteTopicOffsets deletes offsets until no deleted topic is left.
+func (sv *Service) deleteTopicOffsets() {
 	for {
-		gone := sv.takeGone()
+		gone := sv.takeDeletedTopics()
 		if gone == nil {
 			return
 		}
@@ -175,17 +175,19 @@ func (sv *Service) forgetTopics() {
 	}
 }
 
-func (sv *Service) takeGone() map[string][16]byte {
+// takeDeletedTopics returns the deleted topics that have come, or nil, and then
+// deleting is false.
+func (sv *Service) takeDeletedTopics() map[string][16]byte {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
-	gone := sv.gone
-	sv.gone = nil
-	sv.busy = gone != nil
+	gone := sv.deletedTopics
+	sv.deletedTopics = nil
+	sv.deleting = gone != nil
 	return gone
 }
 
-// PartitionOf is the partition of Topic that a group belongs to: Java's hash of its
-// name (over UTF-16, whatever characters it has), made positive, modulo n.
+// PartitionOf is the partition of Topic that a group belongs to, of n: Java's hash of
+// the group's name, over its UTF-16 units, made positive, modulo n.
 func PartitionOf(group string, n int32) int32 {
 	var h int32
 	for _, r := range group {
@@ -204,13 +206,13 @@ func PartitionOf(group string, n int32) int32 {
 	return h % n
 }
 
-// do runs op on the machine of a group. The code is not 0 where it did not run.
-func (sv *Service) do(group string, op func(m *Machine, s *coord.Step)) int16 {
+// runOnGroup runs op on the machine of a group. If the code is not 0, op did not run.
+func (sv *Service) runOnGroup(group string, op func(m *Machine, s *coord.Step)) int16 {
 	n := sv.cfg.Partitions()
 	if n <= 0 {
 		return notCoordinator
 	}
-	return code(sv.rt.Do(PartitionOf(group, n), op))
+	return codeOf(sv.rt.Do(PartitionOf(group, n), op))
 }
 
 // Join handles JoinGroup.
@@ -226,7 +228,7 @@ func (sv *Service) Join(c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.J
 	case !classic.Recordable(req.Protocols):
 		fault = invalidRequest
 	default:
-		fault = sv.do(req.Group, func(m *Machine, s *coord.Step) { m.Join(s, c, req, reply) })
+		fault = sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) { m.Join(s, c, req, reply) })
 	}
 	if fault != 0 {
 		reply(classic.JoinFailure(req.MemberID, fault))
@@ -242,15 +244,15 @@ func (sv *Service) Sync(req *kmsg.SyncGroupRequest, reply func(*kmsg.SyncGroupRe
 	case req.Group == "":
 		fault = invalidGroupID
 	default:
-		fault = sv.do(req.Group, func(m *Machine, s *coord.Step) { m.Sync(s, req, reply) })
+		fault = sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) { m.Sync(s, req, reply) })
 	}
 	if fault != 0 {
 		reply(classic.SyncFailure(fault))
 	}
 }
 
-// Heartbeat handles Heartbeat. While the coordinator loads, members are told that
-// all is well: their sessions begin when it is done.
+// Heartbeat handles Heartbeat. While the coordinator loads it answers without an error,
+// since sessions begin only after the load.
 func (sv *Service) Heartbeat(req *kmsg.HeartbeatRequest, reply func(*kmsg.HeartbeatResponse)) {
 	resp := kmsg.NewPtrHeartbeatResponse()
 	if req.Group == "" {
@@ -258,11 +260,11 @@ func (sv *Service) Heartbeat(req *kmsg.HeartbeatRequest, reply func(*kmsg.Heartb
 		reply(resp)
 		return
 	}
-	fault := sv.do(req.Group, func(m *Machine, s *coord.Step) {
+	fault := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
 		resp.ErrorCode = m.Heartbeat(s, req)
 		s.Reply(func(err error) {
 			if err != nil {
-				resp.ErrorCode = code(err)
+				resp.ErrorCode = codeOf(err)
 			}
 			reply(resp)
 		})
@@ -275,8 +277,8 @@ func (sv *Service) Heartbeat(req *kmsg.HeartbeatRequest, reply func(*kmsg.Heartb
 	}
 }
 
-// Leave handles LeaveGroup. Before version 3 it is about one member, whose code is
-// the answer's.
+// Leave handles LeaveGroup. Before version 3 a request has one member, and the code of
+// the answer is the member's.
 func (sv *Service) Leave(req *kmsg.LeaveGroupRequest, reply func(*kmsg.LeaveGroupResponse)) {
 	resp := kmsg.NewPtrLeaveGroupResponse()
 	fail := func(c int16) {
@@ -290,11 +292,11 @@ func (sv *Service) Leave(req *kmsg.LeaveGroupRequest, reply func(*kmsg.LeaveGrou
 	if req.Version < 3 {
 		req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: req.MemberID}}
 	}
-	fault := sv.do(req.Group, func(m *Machine, s *coord.Step) {
+	fault := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
 		resp.Members = m.Leave(s, req)
 		s.Reply(func(err error) {
 			if err != nil {
-				fail(code(err))
+				fail(codeOf(err))
 				return
 			}
 			if req.Version < 3 {
@@ -308,9 +310,9 @@ func (sv *Service) Leave(req *kmsg.LeaveGroupRequest, reply func(*kmsg.LeaveGrou
 	}
 }
 
-// OffsetCommit is a request to commit offsets, and where its answer goes. The topics
-// have their names and, where they are known, their ids, whatever the version; the
-// broker has seen to it that they exist.
+// OffsetCommit is a request to commit offsets with the function that takes its answer.
+// In every version of the request the topics have their names and, if they are known,
+// their ids; the broker has checked that they exist.
 type OffsetCommit struct {
 	Req   *kmsg.OffsetCommitRequest
 	Reply func(*kmsg.OffsetCommitResponse)
@@ -320,12 +322,12 @@ type OffsetCommit struct {
 	fault     int16
 }
 
-// Commit handles OffsetCommits: all that one read of a connection brought. Those of
-// one partition are decided in one step and become one batch, since no commit rests
-// on what another one records (BenchmarkCommits: a third of the time of one after
-// the other). The commit of the log is left to the caller, who may have more to commit: he
-// is handed what he owes. The list is the Service's from here on.
-func (sv *Service) Commit(list []OffsetCommit) (owed coord.PendingCommit) {
+// Commit handles several OffsetCommits, all that came with one read of a connection.
+// Those of one partition are decided in one step and become one batch, since no commit
+// depends on the records of another (BenchmarkCommits). The caller must make the
+// pending commit of the log, and may do so after more appends. The list belongs to the
+// Service from here on.
+func (sv *Service) Commit(list []OffsetCommit) (pending coord.PendingCommit) {
 	n := sv.cfg.Partitions()
 	for i := range list {
 		c := &list[i]
@@ -333,7 +335,7 @@ func (sv *Service) Commit(list []OffsetCommit) (owed coord.PendingCommit) {
 		if n > 0 {
 			c.partition = PartitionOf(c.Req.Group, n)
 		} else {
-			c.answer(notCoordinator)
+			c.sendAnswer(notCoordinator)
 		}
 	}
 	if n <= 0 {
@@ -348,25 +350,25 @@ func (sv *Service) Commit(list []OffsetCommit) (owed coord.PendingCommit) {
 			to++
 		}
 		for run := list[:to]; len(run) > 0; {
-			taken, o := sv.commitRun(run)
+			taken, o := sv.commitSome(run)
 			run = run[taken:]
 			if o.Exists() {
-				owed = o
+				pending = o
 			}
 		}
 		list = list[to:]
 	}
-	return owed
+	return pending
 }
 
-// maxTogether bounds the batch of several commits, in bytes.
-const maxTogether = 256 << 10
+// maxCommitBatch bounds the batch of several commits, in bytes.
+const maxCommitBatch = 256 << 10
 
-// commitRun commits the first few of a list of one partition, in one step, and tells
-// how many those were.
-func (sv *Service) commitRun(run []OffsetCommit) (taken int, owed coord.PendingCommit) {
-	owed, err := sv.rt.Stage(run[0].partition, func(m *Machine, s *coord.Step) {
-		for taken < len(run) && (taken == 0 || len(s.Buffer())+sizeOf(run[taken].Req) <= maxTogether) {
+// commitSome handles the first commits of a list, as many as fit into one batch, in one
+// step. All of the list have the same partition. It returns how many it has handled.
+func (sv *Service) commitSome(run []OffsetCommit) (taken int, pending coord.PendingCommit) {
+	pending, err := sv.rt.Stage(run[0].partition, func(m *Machine, s *coord.Step) {
+		for taken < len(run) && (taken == 0 || len(s.Buffer())+recordsSize(run[taken].Req) <= maxCommitBatch) {
 			c := &run[taken]
 			c.resp.Topics, c.fault = m.Commit(s, c.Req)
 			taken++
@@ -374,20 +376,20 @@ func (sv *Service) commitRun(run []OffsetCommit) (taken int, owed coord.PendingC
 		together := run[:taken]
 		s.Reply(func(err error) {
 			for i := range together {
-				together[i].answer(codeOr(err, together[i].fault))
+				together[i].sendAnswer(codeOr(err, together[i].fault))
 			}
 		})
 	})
 	if err != nil {
 		for i := range run {
-			run[i].answer(code(err))
+			run[i].sendAnswer(codeOf(err))
 		}
 		return len(run), coord.PendingCommit{}
 	}
-	return taken, owed
+	return taken, pending
 }
 
-func (c *OffsetCommit) answer(fault int16) {
+func (c *OffsetCommit) sendAnswer(fault int16) {
 	if fault != 0 {
 		failCommit(c.Req, c.resp, fault)
 	}
@@ -408,25 +410,25 @@ func failCommit(req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, 
 	}
 }
 
-// Fetch answers OffsetFetch's groups, in order, each with its own code.
+// Fetch answers the groups of an OffsetFetch, in order, each with its own code.
 func (sv *Service) Fetch(groups []kmsg.OffsetFetchRequestGroup, reply func([]kmsg.OffsetFetchResponseGroup)) {
 	out := newGather(len(groups), reply)
 	for i := range groups {
 		req := &groups[i]
 		resp := kmsg.NewOffsetFetchResponseGroup()
 		resp.Group = req.Group
-		fault := sv.do(req.Group, func(m *Machine, s *coord.Step) {
+		fault := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
 			resp = m.Fetch(s, req)
 			s.Reply(func(err error) {
 				if err != nil {
-					resp.Topics, resp.ErrorCode = nil, code(err)
+					resp.Topics, resp.ErrorCode = nil, codeOf(err)
 				}
-				out.set(i, resp)
+				out.setPart(i, resp)
 			})
 		})
 		if fault != 0 {
 			resp.ErrorCode = fault
-			out.set(i, resp)
+			out.setPart(i, resp)
 		}
 	}
 }
@@ -442,11 +444,11 @@ func (sv *Service) DeleteOffsets(req *kmsg.OffsetDeleteRequest, reply func(*kmsg
 		fail(invalidGroupID)
 		return
 	}
-	fault := sv.do(req.Group, func(m *Machine, s *coord.Step) {
+	fault := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
 		resp.Topics, resp.ErrorCode = m.DeleteOffsets(s, req)
 		s.Reply(func(err error) {
 			if err != nil {
-				fail(code(err))
+				fail(codeOf(err))
 				return
 			}
 			reply(resp)
@@ -457,31 +459,31 @@ func (sv *Service) DeleteOffsets(req *kmsg.OffsetDeleteRequest, reply func(*kmsg
 	}
 }
 
-// Describe answers DescribeGroups' groups, in order.
+// Describe answers the groups of a DescribeGroups, in order.
 func (sv *Service) Describe(ids []string, version int16, reply func([]kmsg.DescribeGroupsResponseGroup)) {
 	out := newGather(len(ids), reply)
 	for i, id := range ids {
 		resp := kmsg.NewDescribeGroupsResponseGroup()
 		resp.Group = id
-		fault := sv.do(id, func(m *Machine, s *coord.Step) {
+		fault := sv.runOnGroup(id, func(m *Machine, s *coord.Step) {
 			resp = m.Describe(s, id, version)
 			s.Reply(func(err error) {
 				if err != nil {
 					resp = kmsg.NewDescribeGroupsResponseGroup()
-					resp.Group, resp.ErrorCode = id, code(err)
+					resp.Group, resp.ErrorCode = id, codeOf(err)
 				}
-				out.set(i, resp)
+				out.setPart(i, resp)
 			})
 		})
 		if fault != 0 {
 			resp.ErrorCode = fault
-			out.set(i, resp)
+			out.setPart(i, resp)
 		}
 	}
 }
 
-// List answers ListGroups with the groups of all partitions that this node leads.
-// The first code that is not 0, if any, is the answer's.
+// List answers ListGroups with the groups of all partitions that this node leads. If
+// one of them has a code that is not 0, the first such code is the answer's.
 func (sv *Service) List(req *kmsg.ListGroupsRequest, reply func(*kmsg.ListGroupsResponse)) {
 	type part struct {
 		groups []kmsg.ListGroupsResponseGroup
@@ -505,31 +507,31 @@ func (sv *Service) List(req *kmsg.ListGroupsRequest, reply func(*kmsg.ListGroups
 			p.groups = m.List(s, req.StatesFilter, req.TypesFilter)
 			s.Reply(func(err error) {
 				// A partition that has moved away is listed by its new leader.
-				if p.code = code(err); p.code == notCoordinator {
+				if p.code = codeOf(err); p.code == notCoordinator {
 					p = part{}
 				}
-				out.set(i, p)
+				out.setPart(i, p)
 			})
 		})
 		if err != nil {
-			if p.code = code(err); p.code == notCoordinator {
+			if p.code = codeOf(err); p.code == notCoordinator {
 				p = part{}
 			}
-			out.set(i, p)
+			out.setPart(i, p)
 		}
 	}
 }
 
-// Delete answers DeleteGroups' groups, in order.
+// Delete answers the groups of a DeleteGroups, in order.
 func (sv *Service) Delete(ids []string, reply func([]kmsg.DeleteGroupsResponseGroup)) {
 	out := newGather(len(ids), reply)
 	for i, id := range ids {
 		set := func(c int16) {
 			resp := kmsg.NewDeleteGroupsResponseGroup()
 			resp.Group, resp.ErrorCode = id, c
-			out.set(i, resp)
+			out.setPart(i, resp)
 		}
-		fault := sv.do(id, func(m *Machine, s *coord.Step) {
+		fault := sv.runOnGroup(id, func(m *Machine, s *coord.Step) {
 			c := m.Delete(s, id)
 			s.Reply(func(err error) { set(codeOr(err, c)) })
 		})
@@ -539,15 +541,16 @@ func (sv *Service) Delete(ids []string, reply func([]kmsg.DeleteGroupsResponseGr
 	}
 }
 
-// gather collects the parts of an answer that come in any order.
+// gather collects the parts of an answer, which come in any order, and calls done with
+// all of them after the last one.
 type gather[T any] struct {
 	mu    sync.Mutex
-	parts []T
-	left  int
+	parts []T // guarded by mu
+	left  int // how many parts are missing; guarded by mu
 	done  func([]T)
 }
 
-// newGather calls done at once where there is nothing to wait for.
+// newGather makes a gather of n parts. It calls done at once if n is 0.
 func newGather[T any](n int, done func([]T)) *gather[T] {
 	if n == 0 {
 		done([]T{})
@@ -555,13 +558,14 @@ func newGather[T any](n int, done func([]T)) *gather[T] {
 	return &gather[T]{parts: make([]T, n), left: n, done: done}
 }
 
-func (g *gather[T]) set(i int, part T) {
-	if g.put(i, part) {
+// setPart stores a part, and calls done after the last one.
+func (g *gather[T]) setPart(i int, part T) {
+	if g.storePart(i, part) {
 		g.done(g.parts)
 	}
 }
 
-func (g *gather[T]) put(i int, part T) (last bool) {
+func (g *gather[T]) storePart(i int, part T) (last bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.parts[i] = part

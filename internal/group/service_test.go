@@ -467,16 +467,16 @@ func TestRefusals(t *testing.T) {
 func TestSettings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked, set := 0, Settings{MaxSize: 1}
-		m := memo{ask: func() Settings { asked++; return set }}
+		m := settingsCache{compute: func() Settings { asked++; return set }}
 		for range 100 {
-			m.get()
+			m.load()
 		}
 		set.MaxSize = 2
-		if got := m.get(); asked != 1 || got.MaxSize != 1 {
+		if got := m.load(); asked != 1 || got.MaxSize != 1 {
 			t.Errorf("asked %d times, max size %d", asked, got.MaxSize)
 		}
 		time.Sleep(keepSettings)
-		if got := m.get(); asked != 2 || got.MaxSize != 2 {
+		if got := m.load(); asked != 2 || got.MaxSize != 2 {
 			t.Errorf("asked %d times, max size %d", asked, got.MaxSize)
 		}
 	})
@@ -624,7 +624,7 @@ func TestCommitsTooLargeTogether(t *testing.T) {
 		req := commitRequest("g", "", -1, int64(i))
 		p := req.Topics[0].Partitions[0]
 		p.Metadata = &metadata
-		for n := range int32(maxTogether / 4096 / 2) {
+		for n := range int32(maxCommitBatch / 4096 / 2) {
 			p.Partition = n + 1
 			req.Topics[0].Partitions = append(req.Topics[0].Partitions, p)
 		}

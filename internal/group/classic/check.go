@@ -5,12 +5,12 @@ import (
 	"maps"
 )
 
-// Check says where the group's bookkeeping contradicts itself, and counts anew how many
-// bytes it takes. It is for those who test machines.
+// Check returns an error if the group's counts and tables contradict each other, and the
+// bytes that it should be charged for. It is for tests of machines.
 func (g *Group) Check() (bytes int64, err error) {
 	bytes = Size(g.id)
 	for id, p := range g.pending {
-		bytes += int64(pendingCost + len(id))
+		bytes += int64(pendingBytes + len(id))
 		if !p.session.IsSet() {
 			return bytes, fmt.Errorf("id %s is pending for ever", id)
 		}
@@ -34,15 +34,15 @@ func (g *Group) Check() (bytes int64, err error) {
 			return bytes, err
 		}
 	}
-	if waiting != g.waiting || unsynced != g.unsynced || !maps.Equal(support, g.support) || len(g.byID) != len(g.members) {
-		return bytes, fmt.Errorf("counts are wrong: %d %d %v, want %d %d %v", g.waiting, g.unsynced, g.support, waiting, unsynced, support)
+	if waiting != g.waiting || unsynced != g.unsynced || !maps.Equal(support, g.supporters) || len(g.byID) != len(g.members) {
+		return bytes, fmt.Errorf("counts are wrong: %d %d %v, want %d %d %v", g.waiting, g.unsynced, g.supporters, waiting, unsynced, support)
 	}
 	return bytes, g.checkState()
 }
 
 func (g *Group) checkMember(mb *member) error {
 	switch {
-	case g.byID[mb.id] != mb, mb.instance != nil && g.statics[*mb.instance] != mb, mb.group != g:
+	case g.byID[mb.id] != mb, mb.instance != nil && g.byInstance[*mb.instance] != mb, mb.group != g:
 		return fmt.Errorf("member %s is not found", mb.id)
 	case mb.sync != nil && g.state != completing:
 		return fmt.Errorf("a SyncGroup waits in a group that is %v", g.state)
@@ -66,7 +66,7 @@ func (g *Group) checkState() error {
 		return nil
 	case g.byID[g.leader] == nil:
 		return fmt.Errorf("the leader %q is no member", g.leader)
-	case g.support[g.protocol] != len(g.members):
+	case g.supporters[g.protocol] != len(g.members):
 		return fmt.Errorf("not all members have the protocol %q", g.protocol)
 	}
 	return nil

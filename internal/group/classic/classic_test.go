@@ -52,11 +52,11 @@ func TestSubscription(t *testing.T) {
 	f := func(b []byte, want string, ok bool) {
 		t.Helper()
 		got := map[string]struct{}{}
-		took, read := subscription(got, b, memory.Max)
+		took, read := addSubscribedTopics(got, b, memory.Max)
 		if read != ok {
 			t.Errorf("%x: ok is %v", b, !ok)
 		}
-		if names := strings.Join(slices.Sorted(maps.Keys(got)), " "); ok && (names != want || took != int64(len(got)*(topicCost+1))) {
+		if names := strings.Join(slices.Sorted(maps.Keys(got)), " "); ok && (names != want || took != int64(len(got)*(topicBytes+1))) {
 			t.Errorf("%x: %q, %d bytes", b, names, took)
 		}
 	}

@@ -11,18 +11,20 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// state is a classic group's state. Dead has no value: a dead group is not there.
+// state is a classic group's state; the package doc draws it. There is no value for
+// Kafka's Dead, since a dead group does not exist.
 type state uint8
 
 const (
-	// empty: no members; the group is there for its offsets, or for a member that
-	// was given an id and has not joined with it yet.
+	// empty: there are no members. The group exists for its offsets, or for a member
+	// that was given an id and has not joined with it yet.
 	empty state = iota
-	// preparing: members are asked to join again; their requests wait.
+	// preparing: members must join again, and their JoinGroups wait for each other.
 	preparing
-	// completing: everybody has joined; the leader computes the assignment.
+	// completing: all members have joined, and SyncGroups wait for the leader's
+	// assignment.
 	completing
-	// stable: everybody can have the assignment.
+	// stable: the assignment is recorded, and SyncGroups are answered with it.
 	stable
 )
 
@@ -31,104 +33,109 @@ func (s state) String() string {
 	return [...]string{"Empty", "PreparingRebalance", "CompletingRebalance", "Stable"}[s]
 }
 
-// consumerType is the protocol type whose metadata the coordinator understands.
+// consumerType is the protocol type of consumers. The coordinator reads the topics in
+// their metadata.
 const consumerType = "consumer"
 
-// Settings are what the cluster's configs say about classic groups.
+// Settings are the values of the cluster's configs for classic groups.
 type Settings struct {
 	InitialDelay time.Duration // group.initial.rebalance.delay.ms
 	MaxSize      int           // group.max.size
 }
 
-// Host is what the groups of a machine share. It does not change.
+// Host is shared by the groups of a machine. It does not change.
 type Host struct {
 	Settings func() Settings
-	NewID    func() string // of a member: the part after the client's name
+	NewID    func() string // makes the random part of a member id
 	Timers   *coord.Timers
 	Memory   *memory.Account
 }
 
-// Group is one classic group. A simple group, which only commits offsets, is one that
-// is empty and has no protocol type.
+// Group is one classic group. A simple group, which only commits offsets, is a group
+// that is empty and has no protocol type.
 type Group struct {
 	host *Host
 	id   string
 	last record.Offset // the offset after the group's last record
 
-	// What records hold.
+	// These are in the record.
 	state        state
-	since        int64 // ms; when the group came to its state; -1: unknown
+	stateSince   int64 // when the group came into its state, ms; -1 if that is not known
 	generation   int32
-	protocolType string // "": none yet
-	protocol     string // "": none chosen
-	leader       string // a member's id; "": none
+	protocolType string // "" before the first member
+	protocol     string // "" before one is chosen
+	leader       string // a member id; "" if there is no leader
 	members      []*member
-	byID         map[string]*member
-	statics      map[string]*member // by instance id
-	support      map[string]int     // how many members have a protocol
+	byID         map[string]*member // by member id
+	byInstance   map[string]*member // by instance id; static members only
+	supporters   map[string]int     // how many members have a protocol
 
-	// What they do not hold.
-	before     state               // the state before this one
-	waiting    int                 // members whose JoinGroup waits
-	unsynced   int                 // members whose SyncGroup of this generation has not come
-	pending    map[string]*pending // ids given out with which nobody has joined yet
-	subscribed map[string]struct{} // topics of the consumers of this generation; see knows
-	knows      bool                // subscribed is known
-	charged    int64               // what the account holds for subscribed
-	joinTimer  coord.Timer         // preparing: end of the wait for members; unsaved: see recordEmpty
-	syncTimer  coord.Timer         // completing, stable: end of the wait for SyncGroups
-	grown      bool                // a member came during the initial delay
-	delay      time.Duration       // the part of the initial delay that runs
-	unsaved    bool                // it is empty, and that could not be recorded yet
-	remaining  time.Duration       // by how much the initial delay may still be extended
+	// These are only in memory.
+	previousState    state
+	waiting          int                 // how many members have a JoinGroup that waits
+	unsynced         int                 // how many members have unsynced set
+	pending          map[string]*pending // member ids that were given out and not used yet
+	subscribed       map[string]struct{} // the topics that the members of this generation consume, if subscribedKnown
+	subscribedKnown  bool
+	subscribedCharge int64       // bytes of subscribed in the account
+	joinTimer        coord.Timer // ends the wait for members while preparing; while emptyUnrecorded, tries recordEmpty again
+	syncTimer        coord.Timer // ends the wait for SyncGroups while completing or stable
+	emptyUnrecorded  bool        // the group is empty, and the record of that could not be appended yet
+
+	// These belong to the initial delay, the wait of an empty group's first members for
+	// further ones.
+	initialDelay      time.Duration // how long the present part of it takes
+	delayLeft         time.Duration // by how much it may be extended in all
+	joinedDuringDelay bool          // a member has joined during the present part
 }
 
 // pending is a member id that was given out and not used yet.
 type pending struct {
 	session coord.Timer
-	charged int64 // what the account holds for it
+	charged int64 // its bytes in the account
 }
 
 // member is one member of a group.
 type member struct {
 	group            *Group
 	id               string
-	instance         *string // nil: a dynamic member
+	instance         *string // the instance id of a static member; nil for a dynamic one
 	clientID         string
 	clientHost       string
 	rebalanceTimeout time.Duration
 	sessionTimeout   time.Duration
 	protocols        []kmsg.JoinGroupRequestProtocol
 	assignment       []byte
-	charged          int64 // what the account holds for it
+	charged          int64 // its bytes in the account
 
-	session  coord.Timer
-	join     func(*kmsg.JoinGroupResponse) // a JoinGroup that waits; nil: none
-	sync     func(*kmsg.SyncGroupResponse) // a SyncGroup that waits; nil: none
-	fresh    bool                          // joined without knowing its id, and has had no answer yet
-	unsynced bool                          // has not sent the SyncGroup of this generation
+	session   coord.Timer
+	join      func(*kmsg.JoinGroupResponse) // answers the JoinGroup that waits; nil if none does
+	sync      func(*kmsg.SyncGroupResponse) // answers the SyncGroup that waits; nil if none does
+	firstJoin bool                          // its first JoinGroup was not answered yet
+	unsynced  bool                          // its SyncGroup of this generation has not come
 }
 
 // New makes an empty group. It must be closed.
 func New(h *Host, id string) *Group {
-	g := &Group{host: h, id: id, since: -1}
+	g := &Group{host: h, id: id, stateSince: -1}
 	g.joinTimer.Fire, g.syncTimer.Fire = g.joinTimedOut, g.syncTimedOut
 	h.Memory.Add(Size(id))
 	return g
 }
 
-// Loaded starts the session timers of the members that the log knows: one that does not
-// come back in time is taken out.
+// Loaded starts the sessions of the members that the log has. A member that does not
+// come back in time is removed.
 func (g *Group) Loaded(s *coord.Step) {
 	for _, mb := range g.members {
-		g.touch(s, mb)
+		g.restartSession(s, mb)
 	}
 	if limit := g.host.Settings().MaxSize; limit > 0 && len(g.members) > limit {
 		g.prepareRebalance(s)
 	}
 }
 
-// Unload answers all members whose requests wait: the coordinator is elsewhere.
+// Unload answers all members whose requests wait: this node is no longer the
+// coordinator.
 func (g *Group) Unload(s *coord.Step) {
 	for _, mb := range g.members {
 		mb.answerJoin(s, JoinFailure(mb.id, notCoordinator))
@@ -136,102 +143,103 @@ func (g *Group) Unload(s *coord.Step) {
 	}
 }
 
-// Close ends a group that is gone, with everything that belongs to it.
+// Close ends a group that was deleted: it answers requests that wait, stops its timers,
+// and gives back its memory.
 func (g *Group) Close(s *coord.Step) {
 	for len(g.members) > 0 {
-		g.remove(s, g.members[len(g.members)-1], unknownMemberID)
+		g.removeMember(s, g.members[len(g.members)-1], unknownMemberID)
 	}
 	for id := range g.pending {
 		g.removePending(id)
 	}
 	g.host.Timers.Stop(&g.joinTimer)
 	g.host.Timers.Stop(&g.syncTimer)
-	g.host.Memory.Add(-g.charged - Size(g.id))
+	g.host.Memory.Add(-g.subscribedCharge - Size(g.id))
 }
 
 // State is Kafka's name for the group's state.
 func (g *Group) State() string { return g.state.String() }
 
-// ProtocolType is what the members have in common, such as "consumer"; "": there have
-// been none.
+// ProtocolType is the protocol type of the members, such as "consumer"; it is "" if
+// there have been none.
 func (g *Group) ProtocolType() string { return g.protocolType }
 
 // Empty tells whether the group has no members.
 func (g *Group) Empty() bool { return g.state == empty }
 
-// Idle tells whether the group has no members and expects none.
+// Idle tells whether the group has neither members nor pending ids.
 func (g *Group) Idle() bool { return g.state == empty && len(g.pending) == 0 }
 
-// InUse tells whether members may need the offsets of a topic, so that these do not
-// expire: any members, unless it is a stable group of consumers that are known not to
-// consume it.
+// InUse tells whether members may need the offsets of a topic, which do not expire then.
+// That is so in every group with members, unless it is stable and its consumers are
+// known not to consume the topic.
 func (g *Group) InUse(topic string) bool {
-	return g.state != empty && (g.state != stable || !g.knows || g.Consumes(topic))
+	return g.state != empty && (g.state != stable || !g.subscribedKnown || g.Consumes(topic))
 }
 
-// EmptySince is when (ms) the last member has left; false: there have been none, or it
-// is not known.
+// EmptySince is when, in ms, the last member has left; ok is false if the group has
+// members, has never had any, or does not know.
 func (g *Group) EmptySince() (ms int64, ok bool) {
-	return g.since, g.state == empty && g.protocolType != "" && g.since >= 0
+	return g.stateSince, g.state == empty && g.protocolType != "" && g.stateSince >= 0
 }
 
-// touch grants a member another session.
-func (g *Group) touch(s *coord.Step, mb *member) {
+// restartSession begins a member's session anew.
+func (g *Group) restartSession(s *coord.Step, mb *member) {
 	g.host.Timers.Set(&mb.session, s.Now.Add(mb.sessionTimeout))
 }
 
-// newMember makes a member of g, outside of it.
+// newMember makes a member for g, which addMember or replaceMember adds to it.
 func (g *Group) newMember(id string, instance *string) *member {
 	mb := &member{group: g, id: id, instance: instance}
 	mb.session.Fire = func(s *coord.Step) { g.sessionExpired(s, mb) }
 	return mb
 }
 
-// enter changes the state.
-func (g *Group) enter(s *coord.Step, next state) {
-	g.before, g.state, g.since = g.state, next, s.Now.UnixMilli()
+// changeState brings the group into another state.
+func (g *Group) changeState(s *coord.Step, next state) {
+	g.previousState, g.state, g.stateSince = g.state, next, s.Now.UnixMilli()
 }
 
-// add takes a member in.
-func (g *Group) add(mb *member) {
+// addMember adds a member to the group's tables.
+func (g *Group) addMember(mb *member) {
 	g.members = append(g.members, mb)
-	put(&g.byID, mb.id, mb)
+	putInto(&g.byID, mb.id, mb)
 	if mb.instance != nil {
-		put(&g.statics, *mb.instance, mb)
+		putInto(&g.byInstance, *mb.instance, mb)
 	}
-	g.count(mb, 1)
+	g.countProtocols(mb, 1)
 }
 
-// put enters into a table, which most groups never have.
-func put[V any](m *map[string]V, key string, v V) {
+// putInto sets a key of a map. It makes the map first, since most groups never need it.
+func putInto[V any](m *map[string]V, key string, v V) {
 	if *m == nil {
 		*m = map[string]V{}
 	}
 	(*m)[key] = v
 }
 
-// count adds a member's protocols to, or takes them from, those supported.
-func (g *Group) count(mb *member, n int) {
+// countProtocols adds n, which is 1 or -1, to the supporters of a member's protocols.
+func (g *Group) countProtocols(mb *member, n int) {
 	for _, p := range mb.protocols {
-		put(&g.support, p.Name, g.support[p.Name]+n)
-		if g.support[p.Name] == 0 {
-			delete(g.support, p.Name)
+		putInto(&g.supporters, p.Name, g.supporters[p.Name]+n)
+		if g.supporters[p.Name] == 0 {
+			delete(g.supporters, p.Name)
 		}
 	}
 }
 
-// remove takes a member out, answering what still waits with the error. Where it
-// led, the oldest member leads.
-func (g *Group) remove(s *coord.Step, mb *member, code int16) {
+// removeMember removes a member, and answers its requests that wait with the code. If it
+// was the leader, the oldest member becomes the leader.
+func (g *Group) removeMember(s *coord.Step, mb *member, code int16) {
 	mb.answerJoin(s, JoinFailure("", code))
 	mb.answerSync(s, SyncFailure(code))
 	g.host.Timers.Stop(&mb.session)
-	g.refund(mb)
-	g.synced(mb)
-	g.count(mb, -1)
+	g.refundMember(mb)
+	g.noteSync(mb)
+	g.countProtocols(mb, -1)
 	delete(g.byID, mb.id)
-	if mb.instance != nil && g.statics[*mb.instance] == mb {
-		delete(g.statics, *mb.instance)
+	if mb.instance != nil && g.byInstance[*mb.instance] == mb {
+		delete(g.byInstance, *mb.instance)
 	}
 	g.members = slices.DeleteFunc(g.members, func(o *member) bool { return o == mb })
 	if g.leader == mb.id {
@@ -242,15 +250,15 @@ func (g *Group) remove(s *coord.Step, mb *member, code int16) {
 	}
 }
 
-// synced notes that a member's SyncGroup is not waited for any more.
-func (g *Group) synced(mb *member) {
+// noteSync notes that the group no longer waits for a member's SyncGroup.
+func (g *Group) noteSync(mb *member) {
 	if mb.unsynced {
 		mb.unsynced = false
 		g.unsynced--
 	}
 }
 
-// removePending forgets an id that was given out.
+// removePending removes a pending id, if it is one.
 func (g *Group) removePending(id string) {
 	if p := g.pending[id]; p != nil {
 		g.host.Timers.Stop(&p.session)
@@ -259,10 +267,11 @@ func (g *Group) removePending(id string) {
 	}
 }
 
-// check finds the member that a request speaks for, or the error that it gets.
-func (g *Group) check(id string, instance *string) (*member, int16) {
+// findMember returns the member that sent a request, or the code of the answer if its
+// ids are wrong.
+func (g *Group) findMember(id string, instance *string) (*member, int16) {
 	if instance != nil {
-		switch mb := g.statics[*instance]; {
+		switch mb := g.byInstance[*instance]; {
 		case mb == nil:
 			return nil, unknownMemberID
 		case mb.id != id:
@@ -276,10 +285,11 @@ func (g *Group) check(id string, instance *string) (*member, int16) {
 	return mb, 0
 }
 
-// allJoined tells whether nobody is missing for the next generation.
+// allJoined tells whether no member, and no client with a pending id, is missing for the
+// next generation.
 func (g *Group) allJoined() bool { return len(g.pending) == 0 && g.waiting == len(g.members) }
 
-// rebalanceTimeout is the longest of the members'.
+// rebalanceTimeout is the longest rebalance timeout of the members.
 func (g *Group) rebalanceTimeout() (d time.Duration) {
 	for _, mb := range g.members {
 		d = max(d, mb.rebalanceTimeout)
@@ -287,9 +297,9 @@ func (g *Group) rebalanceTimeout() (d time.Duration) {
 	return d
 }
 
-// supports tells whether a joining member of these protocols could work with the
-// members that are there: the same type, and one protocol that all of them have.
-func (g *Group) supports(protocolType string, protocols []kmsg.JoinGroupRequestProtocol) bool {
+// supportsProtocols tells whether a client with these protocols can join: its type must
+// be the group's, and all members must have one of its protocols.
+func (g *Group) supportsProtocols(protocolType string, protocols []kmsg.JoinGroupRequestProtocol) bool {
 	if g.state == empty {
 		return protocolType != "" && len(protocols) > 0
 	}
@@ -297,14 +307,14 @@ func (g *Group) supports(protocolType string, protocols []kmsg.JoinGroupRequestP
 		return false
 	}
 	return slices.ContainsFunc(protocols, func(p kmsg.JoinGroupRequestProtocol) bool {
-		return g.support[p.Name] == len(g.members)
+		return g.supporters[p.Name] == len(g.members)
 	})
 }
 
-// selectProtocol holds the vote for the next generation's protocol: of those that
-// every member has, each votes for the one that it names first; a tie goes to the
-// one that an older member names first. Where a member is given, protocols stand in
-// for its own. "" is returned where there is none that all have.
+// selectProtocol chooses the next generation's protocol by a vote. Each member votes for
+// the first of its protocols that all members have. After a tie the protocol wins that
+// an older member names first. If of is not nil, protocols take the place of that
+// member's own. The result is "" if there is no protocol that all members have.
 func (g *Group) selectProtocol(of *member, protocols []kmsg.JoinGroupRequestProtocol) string {
 	ballot := func(mb *member) []kmsg.JoinGroupRequestProtocol {
 		if mb == of {
@@ -337,40 +347,40 @@ func (g *Group) selectProtocol(of *member, protocols []kmsg.JoinGroupRequestProt
 	return best
 }
 
-// learnSubscriptions notes which topics the members of a new generation consume,
-// where they speak the consumer protocol, it can be read, and there is room for it:
-// a short name takes more in the set than in the metadata.
+// learnSubscriptions sets the topics that the members of a new generation consume. They
+// are known only if the members have the consumer protocol, their metadata can be read,
+// and there is room for the set, which may be larger than the metadata.
 func (g *Group) learnSubscriptions() {
-	g.host.Memory.Add(-g.charged)
-	g.subscribed, g.knows, g.charged = nil, false, 0
+	g.host.Memory.Add(-g.subscribedCharge)
+	g.subscribed, g.subscribedKnown, g.subscribedCharge = nil, false, 0
 	if g.protocolType != consumerType || g.protocol == "" && len(g.members) > 0 {
 		return
 	}
 	topics := map[string]struct{}{}
 	room, total := g.host.Memory.Room(), int64(0)
 	for _, mb := range g.members {
-		n, ok := subscription(topics, mb.metadata(g.protocol), room-total)
+		n, ok := addSubscribedTopics(topics, mb.protocolMetadata(g.protocol), room-total)
 		if !ok {
 			return
 		}
 		total += n
 	}
 	if g.host.Memory.Take(total) {
-		g.subscribed, g.knows, g.charged = topics, true, total
+		g.subscribed, g.subscribedKnown, g.subscribedCharge = topics, true, total
 	}
 }
 
-// Consumes tells whether the group's members may be consuming a topic.
+// Consumes tells whether members of the group may consume a topic.
 func (g *Group) Consumes(topic string) bool {
-	if !g.knows {
+	if !g.subscribedKnown {
 		return g.protocolType == consumerType
 	}
 	_, ok := g.subscribed[topic]
 	return ok
 }
 
-// metadata is what the member said with a protocol.
-func (mb *member) metadata(protocol string) []byte {
+// protocolMetadata is the metadata that the member has sent with a protocol.
+func (mb *member) protocolMetadata(protocol string) []byte {
 	for _, p := range mb.protocols {
 		if p.Name == protocol {
 			return p.Metadata
@@ -379,8 +389,8 @@ func (mb *member) metadata(protocol string) []byte {
 	return nil
 }
 
-// matches tells whether the member would say nothing new by these protocols.
-func (mb *member) matches(protocols []kmsg.JoinGroupRequestProtocol) bool {
+// hasProtocols tells whether the member's protocols equal these.
+func (mb *member) hasProtocols(protocols []kmsg.JoinGroupRequestProtocol) bool {
 	return slices.EqualFunc(mb.protocols, protocols, func(a, b kmsg.JoinGroupRequestProtocol) bool {
 		return a.Name == b.Name && slices.Equal(a.Metadata, b.Metadata)
 	})
@@ -395,15 +405,16 @@ func (mb *member) answerJoin(s *coord.Step, resp *kmsg.JoinGroupResponse) {
 	}
 }
 
-// await parks a JoinGroup; a client that repeats its request has given the earlier
-// one up, but a request must be answered.
-func (mb *member) await(s *coord.Step, reply func(*kmsg.JoinGroupResponse)) {
+// awaitJoin keeps a JoinGroup until it is answered. An earlier one of the member is
+// answered now: the client has given it up, but each request must get an answer.
+func (mb *member) awaitJoin(s *coord.Step, reply func(*kmsg.JoinGroupResponse)) {
 	mb.answerJoin(s, JoinFailure(mb.id, rebalanceInProgress))
 	mb.join = reply
 	mb.group.waiting++
 }
 
-// awaitSync parks a SyncGroup, in the same way.
+// awaitSync keeps a SyncGroup until it is answered. An earlier one of the member is
+// answered now.
 func (mb *member) awaitSync(s *coord.Step, reply func(*kmsg.SyncGroupResponse)) {
 	mb.answerSync(s, SyncFailure(rebalanceInProgress))
 	mb.sync = reply

@@ -9,25 +9,27 @@ import (
 	"github.com/leatstream/leat/internal/coord"
 )
 
-// Client is whose request it is.
+// Client is the client that sent a request.
 type Client struct {
 	ID   string // client.id
 	Host string // its address, written as Kafka does: "/127.0.0.1"
 }
 
-// joinWait is how long the request of a new member that does not know its id yet
-// may wait: no heartbeat can tell that the client has gone. As in Kafka.
+// joinWait is how long, as in Kafka, the first JoinGroup of a member may wait. The
+// client does not know its member id yet and sends no heartbeats, so nothing else tells
+// that it has gone.
 const joinWait = 5 * time.Minute
 
-// joiner is a JoinGroup under way.
-type joiner struct {
+// joinRequest is a JoinGroup while it is handled.
+type joinRequest struct {
 	Client
 	req   *kmsg.JoinGroupRequest
 	reply func(*kmsg.JoinGroupResponse)
 }
 
-// timeouts are the request's session and rebalance timeouts; version 0 knew but one.
-func (j *joiner) timeouts() (session, rebalance time.Duration) {
+// memberTimeouts are the request's session and rebalance timeouts. Version 0 has only
+// one for both.
+func (j *joinRequest) memberTimeouts() (session, rebalance time.Duration) {
 	session = time.Duration(j.req.SessionTimeoutMillis) * time.Millisecond
 	if j.req.Version == 0 {
 		return session, session
@@ -35,47 +37,47 @@ func (j *joiner) timeouts() (session, rebalance time.Duration) {
 	return session, time.Duration(j.req.RebalanceTimeoutMillis) * time.Millisecond
 }
 
-// size is about what the client will take as a member.
-func (j *joiner) size() int64 {
-	ids := len(j.ID) + len(deref(j.req.InstanceID)) // each is in the member's id again
-	return int64(memberCost+2*ids+len(j.Host)) + protocolsSize(j.req.Protocols)
+// memberSize is about how many bytes the client will take as a member.
+func (j *joinRequest) memberSize() int64 {
+	ids := len(j.ID) + len(stringOrEmpty(j.req.InstanceID)) // twice: each is part of the member id, too
+	return int64(memberBytes+2*ids+len(j.Host)) + protocolsSize(j.req.Protocols)
 }
 
-func (j *joiner) fail(s *coord.Step, memberID string, code int16) {
+func (j *joinRequest) replyFailure(s *coord.Step, memberID string, code int16) {
 	replyJoin(s, j.reply, JoinFailure(memberID, code))
 }
 
 // Join handles JoinGroup.
 func (g *Group) Join(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse)) {
-	req.Protocols = distinct(req.Protocols)
-	g.join(s, &joiner{Client: c, req: req, reply: reply})
+	req.Protocols = dropDuplicates(req.Protocols)
+	g.handleJoin(s, &joinRequest{Client: c, req: req, reply: reply})
 }
 
-// Found handles JoinGroup for a group that is not there: it makes one, where a first
-// member may join. obtain finds the group when
-// its record was applied.
-func (h *Host) Found(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse), obtain func() *Group) {
-	j := &joiner{Client: c, req: req, reply: reply}
-	req.Protocols = distinct(req.Protocols)
-	need := j.size() + Size(req.Group)
+// JoinNewGroup handles JoinGroup for a group that does not exist. If the client may join
+// it makes the group by its first record; obtain returns the group when that was
+// applied.
+func (h *Host) JoinNewGroup(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse), obtain func() *Group) {
+	j := &joinRequest{Client: c, req: req, reply: reply}
+	req.Protocols = dropDuplicates(req.Protocols)
+	need := j.memberSize() + Size(req.Group)
 	switch {
 	case req.MemberID != "":
-		j.fail(s, req.MemberID, unknownMemberID)
+		j.replyFailure(s, req.MemberID, unknownMemberID)
 	case req.ProtocolType == "" || len(req.Protocols) == 0:
-		j.fail(s, "", inconsistentGroupProtocol)
+		j.replyFailure(s, "", inconsistentGroupProtocol)
 	case need > h.Memory.Room():
-		h.Memory.Refuse(s.Now, req.Group, need)
-		j.fail(s, "", groupMaxSizeReached)
+		h.Memory.WarnFull(s.Now, req.Group, need)
+		j.replyFailure(s, "", groupMaxSizeReached)
 	default:
 		// A group exists when its first record does.
 		putEmpty(s, req.Group)
-		s.Else(func(err error) { j.fail(s, "", code(err)) })
-		s.Then(func() { obtain().join(s, j) })
+		s.Else(func(err error) { j.replyFailure(s, "", codeOf(err)) })
+		s.Then(func() { obtain().handleJoin(s, j) })
 	}
 }
 
-// distinct drops protocols named a second time.
-func distinct(protocols []kmsg.JoinGroupRequestProtocol) []kmsg.JoinGroupRequestProtocol {
+// dropDuplicates removes protocols that were named before in the list.
+func dropDuplicates(protocols []kmsg.JoinGroupRequestProtocol) []kmsg.JoinGroupRequestProtocol {
 	seen := make(map[string]struct{}, len(protocols))
 	return slices.DeleteFunc(protocols, func(p kmsg.JoinGroupRequestProtocol) bool {
 		_, again := seen[p.Name]
@@ -84,17 +86,18 @@ func distinct(protocols []kmsg.JoinGroupRequestProtocol) []kmsg.JoinGroupRequest
 	})
 }
 
-func (g *Group) join(s *coord.Step, j *joiner) {
+// handleJoin handles a JoinGroup whose protocols are distinct.
+func (g *Group) handleJoin(s *coord.Step, j *joinRequest) {
 	id := j.req.MemberID
 	switch {
 	case !g.hasRoom(id):
 		g.removePending(id)
 		if mb := g.byID[id]; mb != nil {
-			g.remove(s, mb, groupMaxSizeReached)
+			g.removeMember(s, mb, groupMaxSizeReached)
 		}
-		j.fail(s, "", groupMaxSizeReached)
-	case !g.supports(j.req.ProtocolType, j.req.Protocols):
-		j.fail(s, id, inconsistentGroupProtocol)
+		j.replyFailure(s, "", groupMaxSizeReached)
+	case !g.supportsProtocols(j.req.ProtocolType, j.req.Protocols):
+		j.replyFailure(s, id, inconsistentGroupProtocol)
 	case id == "":
 		g.joinNew(s, j)
 	default:
@@ -102,8 +105,9 @@ func (g *Group) join(s *coord.Step, j *joiner) {
 	}
 }
 
-// hasRoom tells whether the group may take this member in. While members are being
-// gathered those that wait count, so that a group that is too large shrinks.
+// hasRoom tells whether a client with this member id may join under group.max.size.
+// While the group is preparing only members whose JoinGroup waits count, so that a
+// group which is too large shrinks.
 func (g *Group) hasRoom(id string) bool {
 	limit, mb := g.host.Settings().MaxSize, g.byID[id]
 	switch {
@@ -116,120 +120,122 @@ func (g *Group) hasRoom(id string) bool {
 	}
 }
 
-// maxPending bounds the ids that a group has given out and that nobody uses yet.
+// maxPending bounds the pending ids of a group.
 const maxPending = 10_000
 
 // joinNew handles a client that has no member id.
-func (g *Group) joinNew(s *coord.Step, j *joiner) {
+func (g *Group) joinNew(s *coord.Step, j *joinRequest) {
 	if j.req.InstanceID != nil {
 		id := *j.req.InstanceID + "-" + g.host.NewID()
-		if old := g.statics[*j.req.InstanceID]; old != nil {
+		if old := g.byInstance[*j.req.InstanceID]; old != nil {
 			g.replaceStatic(s, old, id, j)
 			return
 		}
-		g.admit(s, id, j)
+		g.admitMember(s, id, j)
 		return
 	}
 	id := j.ID + "-" + g.host.NewID()
 	if j.req.Version < 4 {
-		g.admit(s, id, j)
+		g.admitMember(s, id, j)
 		return
 	}
 	if len(g.pending) >= maxPending {
-		j.fail(s, "", groupMaxSizeReached)
+		j.replyFailure(s, "", groupMaxSizeReached)
 		return
 	}
-	// KIP-394: the client must come back with its id. One that dies meanwhile does
-	// not become a member that nobody can be asked about.
-	p := &pending{charged: int64(pendingCost + len(id))}
+	// KIP-394: the client must join again with the id. If it dies before, the group has
+	// only a pending id of it, and no member.
+	p := &pending{charged: int64(pendingBytes + len(id))}
 	if !g.host.Memory.Reserve(s.Now, g.id, p.charged) {
-		j.fail(s, "", groupMaxSizeReached)
+		j.replyFailure(s, "", groupMaxSizeReached)
 		return
 	}
 	p.session.Fire = func(s *coord.Step) { g.pendingExpired(s, id) }
-	put(&g.pending, id, p)
-	session, _ := j.timeouts()
+	putInto(&g.pending, id, p)
+	session, _ := j.memberTimeouts()
 	g.host.Timers.Set(&p.session, s.Now.Add(session))
-	j.fail(s, id, memberIDRequired)
+	j.replyFailure(s, id, memberIDRequired)
 }
 
 // joinAgain handles a client that has a member id.
-func (g *Group) joinAgain(s *coord.Step, j *joiner) {
+func (g *Group) joinAgain(s *coord.Step, j *joinRequest) {
 	id := j.req.MemberID
 	if g.pending[id] != nil && j.req.InstanceID == nil {
-		g.admit(s, id, j)
+		g.admitMember(s, id, j)
 		return
 	}
-	mb, fault := g.check(id, j.req.InstanceID)
+	mb, fault := g.findMember(id, j.req.InstanceID)
 	if fault != 0 {
-		j.fail(s, id, fault)
+		j.replyFailure(s, id, fault)
 		return
 	}
-	news := !mb.matches(j.req.Protocols)
+	changed := !mb.hasProtocols(j.req.Protocols)
 	switch {
 	case g.state == empty:
-		j.fail(s, id, unknownMemberID)
+		j.replyFailure(s, id, unknownMemberID)
 	case g.state == preparing,
-		news,
-		// A leader that joins again wants a new assignment, though nothing about
-		// itself has changed: it has seen new partitions.
+		changed,
+		// A leader that joins again without a change wants a new assignment, since it
+		// has seen new partitions.
 		g.state == stable && g.leader == id:
-		g.rejoin(s, mb, j)
+		g.rejoinMember(s, mb, j)
 	default:
-		// It missed the answer, or asks without need: the generation as it is.
-		replyJoin(s, j.reply, g.joined(mb, g.state == completing))
+		// The member missed the answer, or asks without need. It gets the present generation.
+		replyJoin(s, j.reply, g.joinResponse(mb, g.state == completing))
 	}
 }
 
-// admit takes a new member in, where there is room for it, and has the group rebalance.
-func (g *Group) admit(s *coord.Step, id string, j *joiner) {
+// admitMember adds a new member, if there is room for it, and rebalances the group.
+func (g *Group) admitMember(s *coord.Step, id string, j *joinRequest) {
 	mb := g.newMember(id, j.req.InstanceID)
 	mb.clientID, mb.clientHost = j.ID, j.Host
-	mb.sessionTimeout, mb.rebalanceTimeout = j.timeouts()
-	if !g.charge(s, mb, id, j.req.Protocols) {
-		j.fail(s, id, groupMaxSizeReached)
+	mb.sessionTimeout, mb.rebalanceTimeout = j.memberTimeouts()
+	if !g.chargeMember(s, mb, id, j.req.Protocols) {
+		j.replyFailure(s, id, groupMaxSizeReached)
 		return
 	}
 	g.removePending(id)
-	mb.protocols = own(j.req.Protocols)
-	mb.fresh = true
+	mb.protocols = copyProtocols(j.req.Protocols)
+	mb.firstJoin = true
 	if len(g.members) == 0 {
 		g.protocolType = j.req.ProtocolType
 	}
 	if g.leader == "" {
 		g.leader = id
 	}
-	if g.state == preparing && g.before == empty {
-		g.grown = true
+	if g.state == preparing && g.previousState == empty {
+		g.joinedDuringDelay = true
 	}
-	g.add(mb)
-	mb.await(s, j.reply)
+	g.addMember(mb)
+	mb.awaitJoin(s, j.reply)
 	g.host.Timers.Set(&mb.session, s.Now.Add(joinWait))
-	g.rebalance(s)
+	g.continueRebalance(s)
 }
 
-// rejoin takes a member's new request for its old one and has the group rebalance.
-// Where it says more than there is room for, the member stays as it was.
-func (g *Group) rejoin(s *coord.Step, mb *member, j *joiner) {
-	if !g.charge(s, mb, mb.id, j.req.Protocols) {
-		j.fail(s, mb.id, groupMaxSizeReached)
+// rejoinMember takes over a member's new JoinGroup and rebalances the group. If there is
+// no room for the new protocols, the member stays as it is.
+func (g *Group) rejoinMember(s *coord.Step, mb *member, j *joinRequest) {
+	if !g.chargeMember(s, mb, mb.id, j.req.Protocols) {
+		j.replyFailure(s, mb.id, groupMaxSizeReached)
 		return
 	}
-	mb.update(s, j)
-	g.rebalance(s)
+	mb.takeOverRequest(s, j)
+	g.continueRebalance(s)
 }
 
-// update takes over a request that the member was charged for.
-func (mb *member) update(s *coord.Step, j *joiner) {
-	mb.group.count(mb, -1)
-	mb.protocols = own(j.req.Protocols)
-	mb.group.count(mb, 1)
-	mb.sessionTimeout, mb.rebalanceTimeout = j.timeouts()
-	mb.await(s, j.reply)
+// takeOverRequest gives the member the protocols and timeouts of a JoinGroup, for which
+// it was charged, and lets the JoinGroup wait.
+func (mb *member) takeOverRequest(s *coord.Step, j *joinRequest) {
+	mb.group.countProtocols(mb, -1)
+	mb.protocols = copyProtocols(j.req.Protocols)
+	mb.group.countProtocols(mb, 1)
+	mb.sessionTimeout, mb.rebalanceTimeout = j.memberTimeouts()
+	mb.awaitJoin(s, j.reply)
 }
 
-// rebalance begins one, or goes on with the one under way.
-func (g *Group) rebalance(s *coord.Step) {
+// continueRebalance begins a rebalance or, if one is under way, completes the join when
+// no member is missing.
+func (g *Group) continueRebalance(s *coord.Step) {
 	if g.state == preparing {
 		g.maybeCompleteJoin(s)
 		return
@@ -237,29 +243,30 @@ func (g *Group) rebalance(s *coord.Step) {
 	g.prepareRebalance(s)
 }
 
-// prepareRebalance asks all members to join again. In a group that was empty the
-// first generation waits a little, so that members that start together are in it.
+// prepareRebalance begins a rebalance, so that all members must join again. The first
+// generation of a group that was empty waits for the initial delay, so that members
+// which start together are all in it.
 func (g *Group) prepareRebalance(s *coord.Step) {
 	if g.state == completing {
 		for _, mb := range g.members {
 			mb.assignment = nil
-			g.settle(mb)
+			g.adjustCharge(mb)
 			if mb.answerSync(s, SyncFailure(rebalanceInProgress)) {
-				g.touch(s, mb)
+				g.restartSession(s, mb)
 			}
 		}
 	}
 	g.stopSync()
-	g.unsaved = false // the next generation is recorded instead
+	g.emptyUnrecorded = false // the next generation's record replaces that of the empty group
 	if g.state == empty {
 		initial := g.host.Settings().InitialDelay
-		g.grown = false
-		g.delay, g.remaining = initial, max(g.rebalanceTimeout()-initial, 0)
-		g.host.Timers.Set(&g.joinTimer, s.Now.Add(g.delay))
-		g.enter(s, preparing)
+		g.joinedDuringDelay = false
+		g.initialDelay, g.delayLeft = initial, max(g.rebalanceTimeout()-initial, 0)
+		g.host.Timers.Set(&g.joinTimer, s.Now.Add(g.initialDelay))
+		g.changeState(s, preparing)
 		return
 	}
-	g.enter(s, preparing)
+	g.changeState(s, preparing)
 	if g.allJoined() {
 		g.completeJoin(s)
 		return
@@ -267,50 +274,51 @@ func (g *Group) prepareRebalance(s *coord.Step) {
 	g.host.Timers.Set(&g.joinTimer, s.Now.Add(g.rebalanceTimeout()))
 }
 
-// stopSync ends the wait for SyncGroups.
+// stopSync ends the wait for the SyncGroups of this generation.
 func (g *Group) stopSync() {
 	for _, mb := range g.members {
-		g.synced(mb)
+		g.noteSync(mb)
 	}
 	g.host.Timers.Stop(&g.syncTimer)
 }
 
-// maybeCompleteJoin completes the join when nobody is missing; the initial delay
-// runs its course, however.
+// maybeCompleteJoin completes the join if no member is missing, but never before the end
+// of an initial delay.
 func (g *Group) maybeCompleteJoin(s *coord.Step) {
-	if g.state == preparing && g.before != empty && g.allJoined() {
+	if g.state == preparing && g.previousState != empty && g.allJoined() {
 		g.completeJoin(s)
 	}
 }
 
-// joinTimedOut ends the wait for members, or extends the initial delay where
-// members came during it and the rebalance timeout allows it.
+// joinTimedOut ends the wait for members. If members have joined during the initial
+// delay, and the rebalance timeout allows it, it extends the delay instead. In an empty
+// group it tries again to record that the group is empty.
 func (g *Group) joinTimedOut(s *coord.Step) {
-	if g.state == empty && g.unsaved {
+	if g.state == empty && g.emptyUnrecorded {
 		g.recordEmpty(s, g.Record())
 	}
 	if g.state != preparing {
 		return
 	}
 	s.After(g.last)
-	if g.before == empty && g.grown && g.remaining > 0 {
-		g.grown = false
-		ran := g.delay
-		g.delay = min(g.host.Settings().InitialDelay, g.remaining)
-		g.remaining = max(g.remaining-ran, 0)
-		g.host.Timers.Set(&g.joinTimer, s.Now.Add(g.delay))
+	if g.previousState == empty && g.joinedDuringDelay && g.delayLeft > 0 {
+		g.joinedDuringDelay = false
+		ran := g.initialDelay
+		g.initialDelay = min(g.host.Settings().InitialDelay, g.delayLeft)
+		g.delayLeft = max(g.delayLeft-ran, 0)
+		g.host.Timers.Set(&g.joinTimer, s.Now.Add(g.initialDelay))
 		return
 	}
 	g.completeJoin(s)
 }
 
-// completeJoin begins the next generation with the members that have joined.
-// Dynamic members that have not are out; static ones stay until their session ends.
+// completeJoin begins the next generation with the members that have joined. It removes
+// dynamic members that have not; static ones stay until their session ends.
 func (g *Group) completeJoin(s *coord.Step) {
 	g.host.Timers.Stop(&g.joinTimer)
 	for _, mb := range slices.Clone(g.members) {
 		if mb.join == nil && mb.instance == nil {
-			g.remove(s, mb, unknownMemberID)
+			g.removeMember(s, mb, unknownMemberID)
 		}
 	}
 	if len(g.members) == 0 {
@@ -319,7 +327,7 @@ func (g *Group) completeJoin(s *coord.Step) {
 	}
 	if leader := g.byID[g.leader]; leader == nil || leader.join == nil {
 		i := slices.IndexFunc(g.members, func(mb *member) bool { return mb.join != nil })
-		if i < 0 { // nobody is there to lead: sessions will end, or somebody comes
+		if i < 0 { // no member can lead: wait until one joins, or all sessions end
 			g.host.Timers.Set(&g.joinTimer, s.Now.Add(max(g.rebalanceTimeout(), lookAgain)))
 			return
 		}
@@ -328,25 +336,25 @@ func (g *Group) completeJoin(s *coord.Step) {
 	g.generation++
 	g.protocol = g.selectProtocol(nil, nil)
 	g.learnSubscriptions()
-	g.enter(s, completing)
+	g.changeState(s, completing)
 	for _, mb := range g.members {
-		mb.answerJoin(s, g.joined(mb, true))
-		mb.fresh = false
+		mb.answerJoin(s, g.joinResponse(mb, true))
+		mb.firstJoin = false
 		mb.unsynced = true
-		g.touch(s, mb)
+		g.restartSession(s, mb)
 	}
 	g.unsynced = len(g.members)
 	g.host.Timers.Set(&g.syncTimer, s.Now.Add(g.rebalanceTimeout()))
 }
 
-// lookAgain is how soon, at the earliest, a group looks again for somebody to lead:
-// clients may ask for a rebalance timeout of nothing.
+// lookAgain is the least time after which a group looks again for a member that can
+// lead: clients may ask for a rebalance timeout of 0.
 const lookAgain = time.Second
 
-// recordAgain is how long a group that could not be recorded waits to try again.
+// recordAgain is the time after which recordEmpty is tried again.
 const recordAgain = time.Second
 
-// becomeEmpty ends the last generation.
+// becomeEmpty ends the last generation of a group that has lost all members.
 func (g *Group) becomeEmpty(s *coord.Step) {
 	v := g.Record()
 	v.Generation = g.generation + 1
@@ -355,38 +363,38 @@ func (g *Group) becomeEmpty(s *coord.Step) {
 	g.recordEmpty(s, v)
 }
 
-// recordEmpty records that a group is empty. Where it cannot be recorded it is empty
-// all the same, since its members are gone, and is recorded as soon as possible.
+// recordEmpty records that the group is empty. If that fails the group is empty all the
+// same, since its members are gone, and is recorded later.
 func (g *Group) recordEmpty(s *coord.Step, v *kmsg.GroupMetadataValue) {
 	Put(s, g.id, v)
-	s.Then(func() { g.unsaved = false })
+	s.Then(func() { g.emptyUnrecorded = false })
 	s.Else(func(error) {
-		g.restore(s, v)
-		g.unsaved = true
+		g.restoreFrom(s, v)
+		g.emptyUnrecorded = true
 		g.host.Timers.Set(&g.joinTimer, s.Now.Add(recordAgain))
 	})
 }
 
-// joined is the answer to a member that is in the generation. Only the leader
-// learns who else is, and only while it is to assign.
-func (g *Group) joined(mb *member, all bool) *kmsg.JoinGroupResponse {
+// joinResponse is the answer to the JoinGroup of a member of the generation. Only the
+// leader's lists the members, and only if all is true, which asks it for an assignment.
+func (g *Group) joinResponse(mb *member, all bool) *kmsg.JoinGroupResponse {
 	resp := kmsg.NewPtrJoinGroupResponse()
 	resp.Generation = g.generation
-	resp.ProtocolType, resp.Protocol = optional(g.protocolType), optional(g.protocol)
+	resp.ProtocolType, resp.Protocol = stringOrNil(g.protocolType), stringOrNil(g.protocol)
 	resp.LeaderID, resp.MemberID = g.leader, mb.id
 	if all && g.leader == mb.id {
 		resp.Members = make([]kmsg.JoinGroupResponseMember, len(g.members))
 		for i, o := range g.members {
 			resp.Members[i] = kmsg.JoinGroupResponseMember{
-				MemberID: o.id, InstanceID: o.instance, ProtocolMetadata: o.metadata(g.protocol),
+				MemberID: o.id, InstanceID: o.instance, ProtocolMetadata: o.protocolMetadata(g.protocol),
 			}
 		}
 	}
 	return resp
 }
 
-// optional is nil for "".
-func optional(s string) *string {
+// stringOrNil returns nil for "".
+func stringOrNil(s string) *string {
 	if s == "" {
 		return nil
 	}

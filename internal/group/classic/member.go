@@ -10,38 +10,38 @@ import (
 	"github.com/leatstream/leat/internal/coord"
 )
 
-// replaceStatic handles a static member that comes without its member id, mostly
-// since its process was restarted: it gets a new id and the old one is fenced. In a
-// stable group nothing else changes, as long as the members would still choose the
+// replaceStatic handles a static member that joins without its member id, mostly
+// because its process was restarted. It gets a new id and the old one is fenced. A
+// stable group does not rebalance, provided that the members would still choose the
 // same protocol.
-func (g *Group) replaceStatic(s *coord.Step, old *member, id string, j *joiner) {
+func (g *Group) replaceStatic(s *coord.Step, old *member, id string, j *joinRequest) {
 	switch {
-	case !g.charge(s, old, id, j.req.Protocols):
-		j.fail(s, "", groupMaxSizeReached)
+	case !g.chargeMember(s, old, id, j.req.Protocols):
+		j.replyFailure(s, "", groupMaxSizeReached)
 	case g.state == stable && g.selectProtocol(old, j.req.Protocols) == g.protocol:
 		g.recordStatic(s, old, id, j)
 	default:
-		mb := g.swap(s, old, id)
-		g.touch(s, mb)
-		mb.update(s, j)
+		mb := g.replaceMember(s, old, id)
+		g.restartSession(s, mb)
+		mb.takeOverRequest(s, j)
 		if g.state == preparing {
 			g.maybeCompleteJoin(s)
 			return
 		}
-		// While the leader assigns it may know the old id already: all must start over.
+		// The leader may be computing an assignment for the old id: all must join again.
 		g.prepareRebalance(s)
 	}
 }
 
 // recordStatic replaces a static member without a rebalance.
-func (g *Group) recordStatic(s *coord.Step, old *member, id string, j *joiner) {
+func (g *Group) recordStatic(s *coord.Step, old *member, id string, j *joinRequest) {
 	formerLeader := g.leader
-	session, rebalance := j.timeouts()
+	session, rebalance := j.memberTimeouts()
 	v := g.Record()
 	i := slices.Index(g.members, old)
 	stand := &v.Members[i]
 	stand.MemberID = id
-	stand.SessionTimeoutMillis, stand.RebalanceTimeoutMillis = millis(session), millis(rebalance)
+	stand.SessionTimeoutMillis, stand.RebalanceTimeoutMillis = toMillis(session), toMillis(rebalance)
 	for _, p := range j.req.Protocols {
 		if p.Name == g.protocol {
 			stand.Subscription = p.Metadata
@@ -52,32 +52,32 @@ func (g *Group) recordStatic(s *coord.Step, old *member, id string, j *joiner) {
 	}
 	Put(s, g.id, v)
 	s.Else(func(err error) {
-		g.settle(old)
-		j.fail(s, "", code(err))
+		g.adjustCharge(old)
+		j.replyFailure(s, "", codeOf(err))
 	})
 	s.Then(func() {
 		mb := g.byID[id]
-		g.count(mb, -1)
-		mb.protocols = own(j.req.Protocols)
-		g.count(mb, 1)
-		g.settle(mb)
-		g.touch(s, mb)
+		g.countProtocols(mb, -1)
+		mb.protocols = copyProtocols(j.req.Protocols)
+		g.countProtocols(mb, 1)
+		g.adjustCharge(mb)
+		g.restartSession(s, mb)
 		skip := j.req.Version >= 9 && g.leader == id
-		resp := g.joined(mb, skip)
+		resp := g.joinResponse(mb, skip)
 		resp.SkipAssignment = skip
 		if j.req.Version < 9 {
-			// KIP-814: such a client would assign if it saw that it leads, and nobody
-			// would hear of it.
+			// KIP-814: such a client would compute an assignment if it saw that it leads,
+			// although none is wanted.
 			resp.LeaderID = formerLeader
 		}
 		replyJoin(s, j.reply, resp)
 	})
 }
 
-// swap puts a new member with another id in a static member's place. Whoever still
-// uses the old id is fenced. What the old one was charged is the new one's: the caller
-// settles it.
-func (g *Group) swap(s *coord.Step, old *member, id string) *member {
+// replaceMember replaces a static member by a new one with another id. Requests that
+// wait under the old id are answered with FENCED_INSTANCE_ID. The new member takes over
+// the old one's charge, and the caller adjusts it.
+func (g *Group) replaceMember(s *coord.Step, old *member, id string) *member {
 	fenced := JoinFailure(old.id, fencedInstanceID)
 	old.answerJoin(s, fenced)
 	old.answerSync(s, SyncFailure(fencedInstanceID))
@@ -90,7 +90,7 @@ func (g *Group) swap(s *coord.Step, old *member, id string) *member {
 	g.members[slices.Index(g.members, old)] = mb
 	delete(g.byID, old.id)
 	g.byID[id] = mb
-	g.statics[*mb.instance] = mb
+	g.byInstance[*mb.instance] = mb
 	if g.leader == old.id {
 		g.leader = id
 	}
@@ -103,12 +103,12 @@ func (g *Group) Sync(s *coord.Step, req *kmsg.SyncGroupRequest, reply func(*kmsg
 		replySync(s, reply, SyncFailure(unknownMemberID))
 		return
 	}
-	mb, fault := g.check(req.MemberID, req.InstanceID)
+	mb, fault := g.findMember(req.MemberID, req.InstanceID)
 	switch {
 	case fault != 0:
 	case req.Generation != g.generation:
 		fault = illegalGeneration
-	case differs(req.ProtocolType, g.protocolType), differs(req.Protocol, g.protocol):
+	case contradicts(req.ProtocolType, g.protocolType), contradicts(req.Protocol, g.protocol):
 		fault = inconsistentGroupProtocol
 	case g.state == preparing:
 		fault = rebalanceInProgress
@@ -117,13 +117,13 @@ func (g *Group) Sync(s *coord.Step, req *kmsg.SyncGroupRequest, reply func(*kmsg
 		replySync(s, reply, SyncFailure(fault))
 		return
 	}
-	g.synced(mb)
+	g.noteSync(mb)
 	if g.unsynced == 0 {
 		g.host.Timers.Stop(&g.syncTimer)
 	}
 	switch {
 	case g.state == stable:
-		replySync(s, reply, g.assigned(mb))
+		replySync(s, reply, g.syncResponse(mb))
 	case g.leader == mb.id:
 		mb.awaitSync(s, reply)
 		g.recordAssignment(s, mb, req.GroupAssignment)
@@ -132,11 +132,13 @@ func (g *Group) Sync(s *coord.Step, req *kmsg.SyncGroupRequest, reply func(*kmsg
 	}
 }
 
-// differs tells whether a client states something else than is so.
-func differs(said *string, is string) bool { return said != nil && is != "" && *said != is }
+// contradicts tells whether a client has named a protocol, or a type, other than the
+// group's.
+func contradicts(said *string, is string) bool { return said != nil && is != "" && *said != is }
 
-// recordAssignment completes the generation. Where it cannot be recorded, or there is
-// no room for it, the leader is told so and will try again; the others go on waiting.
+// recordAssignment records the leader's assignment, which makes the group stable. If it
+// cannot be recorded, or there is no room for it, the leader gets an error and will try
+// again, while the other members wait.
 func (g *Group) recordAssignment(s *coord.Step, leader *member, assignment []kmsg.SyncGroupRequestGroupAssignment) {
 	given := make(map[string][]byte, len(assignment))
 	for _, a := range assignment {
@@ -152,35 +154,35 @@ func (g *Group) recordAssignment(s *coord.Step, leader *member, assignment []kms
 		leader.answerSync(s, SyncFailure(coordinatorNotAvailable))
 		return
 	}
-	for _, mb := range g.members { // ahead of the record, so that the room cannot go
+	for _, mb := range g.members { // before the record is applied, so that the room cannot be lost
 		mb.charged += int64(len(given[mb.id]) - len(mb.assignment))
 	}
 	Put(s, g.id, v)
 	s.Else(func(err error) {
 		for _, mb := range g.members {
-			g.settle(mb)
+			g.adjustCharge(mb)
 		}
-		leader.answerSync(s, SyncFailure(code(err)))
+		leader.answerSync(s, SyncFailure(codeOf(err)))
 	})
 	s.Then(func() {
 		for _, mb := range g.members {
-			if mb.answerSync(s, g.assigned(mb)) {
-				g.touch(s, mb)
+			if mb.answerSync(s, g.syncResponse(mb)) {
+				g.restartSession(s, mb)
 			}
 		}
 	})
 }
 
-// assigned is the answer to a member of a stable group.
-func (g *Group) assigned(mb *member) *kmsg.SyncGroupResponse {
+// syncResponse is the answer to a SyncGroup in a stable group.
+func (g *Group) syncResponse(mb *member) *kmsg.SyncGroupResponse {
 	resp := kmsg.NewPtrSyncGroupResponse()
-	resp.ProtocolType, resp.Protocol = optional(g.protocolType), optional(g.protocol)
+	resp.ProtocolType, resp.Protocol = stringOrNil(g.protocolType), stringOrNil(g.protocol)
 	resp.MemberAssignment = mb.assignment
 	return resp
 }
 
-// syncTimedOut takes out the members that joined and then did not ask for their
-// assignment within the rebalance timeout.
+// syncTimedOut removes the members that have joined and then sent no SyncGroup within
+// the rebalance timeout.
 func (g *Group) syncTimedOut(s *coord.Step) {
 	if g.unsynced == 0 || g.state != completing && g.state != stable {
 		return
@@ -188,17 +190,17 @@ func (g *Group) syncTimedOut(s *coord.Step) {
 	s.After(g.last)
 	for _, mb := range slices.Clone(g.members) {
 		if mb.unsynced {
-			g.remove(s, mb, unknownMemberID)
+			g.removeMember(s, mb, unknownMemberID)
 		}
 	}
 	g.prepareRebalance(s)
 }
 
-// Heartbeat answers a member's heartbeat: its session goes on. The answer tells
-// nothing that a failover could take back, so that it waits for no record: while the
-// log is slow, members stay members.
+// Heartbeat handles Heartbeat: it restarts the member's session. The answer tells
+// nothing that a failover could take back, so it waits for no record, and members keep
+// their sessions while the log is slow.
 func (g *Group) Heartbeat(s *coord.Step, req *kmsg.HeartbeatRequest) int16 {
-	mb, fault := g.check(req.MemberID, req.InstanceID)
+	mb, fault := g.findMember(req.MemberID, req.InstanceID)
 	switch {
 	case fault != 0:
 		return fault
@@ -207,23 +209,23 @@ func (g *Group) Heartbeat(s *coord.Step, req *kmsg.HeartbeatRequest) int16 {
 	case g.state == empty:
 		return unknownMemberID
 	}
-	g.touch(s, mb)
+	g.restartSession(s, mb)
 	if g.state == preparing {
 		return rebalanceInProgress
 	}
 	return 0
 }
 
-// MayCommit tells whether a commit of offsets is accepted: 0, or the answer's code. A
-// member's keeps its session alive.
-func (g *Group) MayCommit(s *coord.Step, req *kmsg.OffsetCommitRequest) int16 {
+// AcceptCommit returns the code of a commit of offsets that is refused, or 0 if it is
+// accepted. An accepted commit restarts the member's session.
+func (g *Group) AcceptCommit(s *coord.Step, req *kmsg.OffsetCommitRequest) int16 {
 	switch {
 	case g.state == empty && req.Generation < 0:
 		return 0
 	case req.Generation < 0 && req.MemberID == "" && req.InstanceID == nil:
-		return unknownMemberID // somebody outside, and the group has members
+		return unknownMemberID // a simple consumer must not commit for a group with members
 	}
-	mb, fault := g.check(req.MemberID, req.InstanceID)
+	mb, fault := g.findMember(req.MemberID, req.InstanceID)
 	switch {
 	case fault != 0:
 		return fault
@@ -232,11 +234,11 @@ func (g *Group) MayCommit(s *coord.Step, req *kmsg.OffsetCommitRequest) int16 {
 	case g.state == completing:
 		return rebalanceInProgress
 	}
-	g.touch(s, mb)
+	g.restartSession(s, mb)
 	return 0
 }
 
-// Describe fills in what DescribeGroups tells of the group.
+// Describe fills in the group's part of an answer to DescribeGroups.
 func (g *Group) Describe(resp *kmsg.DescribeGroupsResponseGroup) {
 	resp.State, resp.ProtocolType = g.state.String(), g.protocolType
 	if g.state == stable {
@@ -249,33 +251,34 @@ func (g *Group) Describe(resp *kmsg.DescribeGroupsResponseGroup) {
 			MemberAssignment: mb.assignment,
 		}
 		if g.state == stable {
-			out.ProtocolMetadata = mb.metadata(g.protocol)
+			out.ProtocolMetadata = mb.protocolMetadata(g.protocol)
 		}
 		resp.Members[i] = out
 	}
 }
 
-// Leave handles LeaveGroup: members leave, or an administrator takes static members
-// out by their instance ids. Each has its own code.
+// Leave handles LeaveGroup: members leave, or an administrator removes static members
+// by their instance ids. Each member of the answer has a code of its own.
 func (g *Group) Leave(s *coord.Step, req *kmsg.LeaveGroupRequest) []kmsg.LeaveGroupResponseMember {
 	left := false
 	resp := make([]kmsg.LeaveGroupResponseMember, len(req.Members))
 	for i, who := range req.Members {
 		resp[i] = kmsg.LeaveGroupResponseMember{MemberID: who.MemberID, InstanceID: who.InstanceID}
-		if resp[i].ErrorCode = g.leave(s, who); resp[i].ErrorCode == 0 {
+		if resp[i].ErrorCode = g.removeLeaving(s, who); resp[i].ErrorCode == 0 {
 			left = true
 		}
 	}
 	if left && g.state != empty {
-		g.rebalance(s)
+		g.continueRebalance(s)
 	}
 	return resp
 }
 
-func (g *Group) leave(s *coord.Step, who kmsg.LeaveGroupRequestMember) int16 {
+// removeLeaving removes one member, or one pending id, and returns its code.
+func (g *Group) removeLeaving(s *coord.Step, who kmsg.LeaveGroupRequestMember) int16 {
 	id := who.MemberID
 	if id == "" && who.InstanceID != nil {
-		if mb := g.statics[*who.InstanceID]; mb != nil {
+		if mb := g.byInstance[*who.InstanceID]; mb != nil {
 			id = mb.id
 		}
 	}
@@ -283,21 +286,21 @@ func (g *Group) leave(s *coord.Step, who kmsg.LeaveGroupRequestMember) int16 {
 		g.removePending(id)
 		return 0
 	}
-	mb, fault := g.check(id, who.InstanceID)
+	mb, fault := g.findMember(id, who.InstanceID)
 	if fault == 0 {
-		g.remove(s, mb, unknownMemberID)
+		g.removeMember(s, mb, unknownMemberID)
 	}
 	return fault
 }
 
-// sessionExpired takes out a member that was not heard of, unless it is the
-// coordinator that owes it an answer.
+// sessionExpired removes a member whose session has ended, unless a request of the
+// member waits. The first JoinGroup of a member does not count: see joinWait.
 func (g *Group) sessionExpired(s *coord.Step, mb *member) {
-	if !mb.fresh && (mb.join != nil || mb.sync != nil) {
+	if !mb.firstJoin && (mb.join != nil || mb.sync != nil) {
 		return
 	}
 	s.After(g.last)
-	g.remove(s, mb, unknownMemberID)
+	g.removeMember(s, mb, unknownMemberID)
 	switch {
 	case g.state == stable || g.state == completing:
 		g.prepareRebalance(s)
@@ -306,7 +309,7 @@ func (g *Group) sessionExpired(s *coord.Step, mb *member) {
 	}
 }
 
-// pendingExpired forgets an id with which nobody has joined.
+// pendingExpired removes a pending id whose session has ended.
 func (g *Group) pendingExpired(s *coord.Step, id string) {
 	s.After(g.last)
 	g.removePending(id)
@@ -315,12 +318,12 @@ func (g *Group) pendingExpired(s *coord.Step, id string) {
 	}
 }
 
-// restore makes the group what a record says. Members that are in both keep what
-// the record does not hold.
-func (g *Group) restore(s *coord.Step, v *kmsg.GroupMetadataValue) {
+// restoreFrom brings the group into the state of a record. Members that are in both
+// keep the fields that are not in records.
+func (g *Group) restoreFrom(s *coord.Step, v *kmsg.GroupMetadataValue) {
 	g.generation, g.protocolType = v.Generation, v.ProtocolType
-	g.protocol = deref(v.Protocol)
-	g.before, g.state, g.since = g.state, empty, v.CurrentStateTimestamp
+	g.protocol = stringOrEmpty(v.Protocol)
+	g.previousState, g.state, g.stateSince = g.state, empty, v.CurrentStateTimestamp
 	gone := maps.Clone(g.byID)
 	for i := range v.Members {
 		rec := &v.Members[i]
@@ -329,10 +332,10 @@ func (g *Group) restore(s *coord.Step, v *kmsg.GroupMetadataValue) {
 	}
 	for _, mb := range gone {
 		if g.byID[mb.id] == mb {
-			g.remove(s, mb, unknownMemberID)
+			g.removeMember(s, mb, unknownMemberID)
 		}
 	}
-	g.leader = deref(v.Leader)
+	g.leader = stringOrEmpty(v.Leader)
 	if len(g.members) > 0 {
 		g.state = stable
 	} else {
@@ -344,12 +347,12 @@ func (g *Group) restore(s *coord.Step, v *kmsg.GroupMetadataValue) {
 
 func (g *Group) restoreMember(s *coord.Step, rec *kmsg.GroupMetadataValueMember) {
 	mb := g.byID[rec.MemberID]
-	if mb == nil && rec.InstanceID != nil && g.statics[*rec.InstanceID] != nil {
-		mb = g.swap(s, g.statics[*rec.InstanceID], rec.MemberID)
+	if mb == nil && rec.InstanceID != nil && g.byInstance[*rec.InstanceID] != nil {
+		mb = g.replaceMember(s, g.byInstance[*rec.InstanceID], rec.MemberID)
 	}
 	if mb == nil {
 		mb = g.newMember(rec.MemberID, rec.InstanceID)
-		g.add(mb)
+		g.addMember(mb)
 	}
 	mb.clientID, mb.clientHost = rec.ClientID, rec.ClientHost
 	mb.sessionTimeout = fromMillis(rec.SessionTimeoutMillis)
@@ -358,22 +361,22 @@ func (g *Group) restoreMember(s *coord.Step, rec *kmsg.GroupMetadataValueMember)
 		mb.rebalanceTimeout = mb.sessionTimeout
 	}
 	mb.assignment = bytes.Clone(rec.Assignment)
-	if !g.supportsAs(mb, rec.Subscription) {
-		g.count(mb, -1)
+	if !g.memberSupports(mb, rec.Subscription) {
+		g.countProtocols(mb, -1)
 		mb.protocols = []kmsg.JoinGroupRequestProtocol{{Name: g.protocol, Metadata: bytes.Clone(rec.Subscription)}}
-		g.count(mb, 1)
+		g.countProtocols(mb, 1)
 	}
-	g.settle(mb)
+	g.adjustCharge(mb)
 }
 
-// supportsAs tells whether the member names the group's protocol with this metadata.
-func (g *Group) supportsAs(mb *member, metadata []byte) bool {
+// memberSupports tells whether the member has the group's protocol with this metadata.
+func (g *Group) memberSupports(mb *member, metadata []byte) bool {
 	return slices.ContainsFunc(mb.protocols, func(p kmsg.JoinGroupRequestProtocol) bool {
 		return p.Name == g.protocol && slices.Equal(p.Metadata, metadata)
 	})
 }
 
-func deref(s *string) string {
+func stringOrEmpty(s *string) string {
 	if s == nil {
 		return ""
 	}

@@ -12,17 +12,17 @@ import (
 	"github.com/leatstream/leat/internal/coord"
 )
 
-// Key is the version of a record's key that says that it is a classic group's: the
-// version, i16, is followed by the group's name, a string with an i16 length.
+// Key is the version with which the key of a classic group's record begins. The version,
+// i16, is followed by the group's name, a string with an i16 length.
 const Key = 2
 
 // Versions of GroupMetadataValue.
 const (
-	recordVersion  = 3 // that Kafka writes
+	recordVersion  = 3 // is written, as by Kafka
 	newestReadable = 4 // with tagged fields
 )
 
-// Put decides what a group is; nil: that it is gone.
+// Put adds a group's record to a step; a nil v deletes the group.
 func Put(s *coord.Step, group string, v *kmsg.GroupMetadataValue) {
 	b := binary.BigEndian.AppendUint16(s.Buffer(), Key)
 	b = append(binary.BigEndian.AppendUint16(b, uint16(len(group))), group...)
@@ -33,34 +33,34 @@ func Put(s *coord.Step, group string, v *kmsg.GroupMetadataValue) {
 	s.PutBuffer(b, n)
 }
 
-// putEmpty decides that there is a group in which nothing has happened yet.
+// putEmpty adds the record of a new group, without members, to a step.
 func putEmpty(s *coord.Step, group string) {
 	v := kmsg.NewGroupMetadataValue()
 	v.Version, v.CurrentStateTimestamp = recordVersion, s.Now.UnixMilli()
 	Put(s, group, &v)
 }
 
-// Record is the group as a record, in the generation and with the assignment it has.
+// Record is the group's record, with its present generation and assignment.
 func (g *Group) Record() *kmsg.GroupMetadataValue {
 	v := kmsg.NewGroupMetadataValue()
 	v.Version = recordVersion
 	v.ProtocolType, v.Generation = g.protocolType, g.generation
-	v.Protocol, v.Leader = optional(g.protocol), optional(g.leader)
-	v.CurrentStateTimestamp = g.since
+	v.Protocol, v.Leader = stringOrNil(g.protocol), stringOrNil(g.leader)
+	v.CurrentStateTimestamp = g.stateSince
 	v.Members = make([]kmsg.GroupMetadataValueMember, len(g.members))
 	for i, mb := range g.members {
 		v.Members[i] = kmsg.GroupMetadataValueMember{
 			MemberID: mb.id, InstanceID: mb.instance,
 			ClientID: mb.clientID, ClientHost: mb.clientHost,
-			RebalanceTimeoutMillis: millis(mb.rebalanceTimeout),
-			SessionTimeoutMillis:   millis(mb.sessionTimeout),
-			Subscription:           mb.metadata(g.protocol), Assignment: mb.assignment,
+			RebalanceTimeoutMillis: toMillis(mb.rebalanceTimeout),
+			SessionTimeoutMillis:   toMillis(mb.sessionTimeout),
+			Subscription:           mb.protocolMetadata(g.protocol), Assignment: mb.assignment,
 		}
 	}
 	return &v
 }
 
-// Decode reads a group's record. The result aliases it.
+// Decode decodes a group's record. The result refers to the bytes of value.
 func Decode(value []byte) (*kmsg.GroupMetadataValue, error) {
 	if len(value) >= 2 {
 		if version := int16(binary.BigEndian.Uint16(value)); version > newestReadable {
@@ -74,17 +74,17 @@ func Decode(value []byte) (*kmsg.GroupMetadataValue, error) {
 	return v, nil
 }
 
-// Apply takes over what a record says. The record is somebody else's buffer: what is
-// kept of it is copied.
+// Apply brings the group into the state of a record. It copies all that it keeps, since
+// the record's bytes are the caller's.
 func (g *Group) Apply(s *coord.Step, v *kmsg.GroupMetadataValue) {
 	g.last = s.Next()
-	g.restore(s, v)
+	g.restoreFrom(s, v)
 }
 
-// subscription adds the topics that a consumer's metadata names, and tells how many
-// bytes they take; false where it cannot be read or they take more than there is room
-// for. All versions begin alike: version i16, topics array of strings.
-func subscription(topics map[string]struct{}, metadata []byte, room int64) (took int64, ok bool) {
+// addSubscribedTopics adds the topics in a consumer's metadata to a set, and returns how
+// many bytes they take. ok is false if the metadata cannot be read, or the topics take
+// more than room. All versions of it begin with: version i16, topics array of strings.
+func addSubscribedTopics(topics map[string]struct{}, metadata []byte, room int64) (took int64, ok bool) {
 	r := kbin.Reader{Src: metadata}
 	r.Int16()
 	for n := r.Int32(); n > 0 && r.Ok(); n-- {
@@ -100,6 +100,6 @@ func subscription(topics map[string]struct{}, metadata []byte, room int64) (took
 	return took, r.Ok()
 }
 
-func millis(d time.Duration) int32 { return int32(d / time.Millisecond) }
+func toMillis(d time.Duration) int32 { return int32(d / time.Millisecond) }
 
 func fromMillis(ms int32) time.Duration { return time.Duration(ms) * time.Millisecond }

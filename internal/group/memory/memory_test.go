@@ -18,7 +18,7 @@ func TestAccountsShareABudget(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range accounts {
 		a := NewAccount(b)
-		a.Enter()
+		a.JoinBudget()
 		accounts[i] = a
 		all.Go(func() {
 			for a.Take(3) {
@@ -34,8 +34,8 @@ func TestAccountsShareABudget(t *testing.T) {
 		t.Errorf("%d bytes are free of an overdrawn budget", b.Free())
 	}
 	for _, a := range accounts {
-		a.Leave()
-		a.Leave()
+		a.LeaveBudget()
+		a.LeaveBudget()
 	}
 	if b.Used() != 0 {
 		t.Errorf("%d bytes are taken by nobody", b.Used())
@@ -50,7 +50,7 @@ func TestLoadingAccountIsItsOwn(t *testing.T) {
 	if !a.Take(150) || b.Used() != 0 || a.Held() != 150 || a.Room() != -50 {
 		t.Errorf("it holds %d bytes, of which %d are the budget's", a.Held(), b.Used())
 	}
-	a.Enter()
+	a.JoinBudget()
 	if b.Used() != 150 || a.Room() != -50 {
 		t.Errorf("%d bytes are taken when it is open", b.Used())
 	}
@@ -60,7 +60,7 @@ func TestLoadingAccountIsItsOwn(t *testing.T) {
 func TestFullIsSaidNowAndThen(t *testing.T) {
 	var said bytes.Buffer
 	a := NewAccount(NewBudget(slog.New(slog.NewTextHandler(&said, nil)), 1))
-	a.Enter()
+	a.JoinBudget()
 	start := time.Unix(100, 0)
 	for i := range 25 {
 		if a.Reserve(start.Add(time.Duration(i)*time.Second), "g", 5) {
