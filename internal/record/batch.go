@@ -12,14 +12,14 @@ type Offset int64
 // Epoch is a partition leader's epoch (KIP-101). NoEpoch stands for "unknown".
 type Epoch int32
 
-// NoEpoch is what the protocol sends where no leader epoch is known.
+// NoEpoch means that a leader epoch is not known.
 const NoEpoch Epoch = -1
 
-// What a field holds that was not set.
+// The values of fields that are not set.
 const (
-	NoTimestamp int64 = -1 // a record without a time
-	NoProducer  int64 = -1 // a batch of a producer that is not idempotent
-	NoSequence  int32 = -1 // the base sequence of such a batch
+	NoTimestamp int64 = -1 // the timestamp of a record without one
+	NoProducer  int64 = -1 // the producer id of a producer that is not idempotent
+	NoSequence  int32 = -1 // the base sequence of such a producer's batch
 )
 
 // Magic is the only batch format that Kafka 4 accepts.
@@ -28,10 +28,11 @@ const Magic int8 = 2
 // HeaderLen is the length of a batch's header, base offset and length included.
 const HeaderLen = 61
 
-// prefixLen is the length of base offset and length, which the length leaves out.
+// prefixLen is the length of the fields base offset and length, which the length field
+// does not count.
 const prefixLen = 12
 
-// Where the fields of the header begin.
+// The positions of the header's fields.
 const (
 	atLength          = 8
 	atLeaderEpoch     = 12
@@ -57,16 +58,16 @@ const (
 	attrReserved      = 0xff80
 )
 
-// TimestampType says who set the records' timestamps.
+// TimestampType says whether the producer or the broker set the records' timestamps.
 type TimestampType int8
 
 // The two types, as in a topic's message.timestamp.type.
 const (
-	CreateTime    TimestampType = 0 // the producer
-	LogAppendTime TimestampType = 1 // the broker, the same one for all records of a batch
+	CreateTime    TimestampType = 0 // the producer set each record's timestamp
+	LogAppendTime TimestampType = 1 // the broker set one timestamp for all records of the batch
 )
 
-// String is the name that the topic config uses.
+// String is the type's name in message.timestamp.type.
 func (t TimestampType) String() string {
 	if t == LogAppendTime {
 		return "LogAppendTime"
@@ -74,8 +75,8 @@ func (t TimestampType) String() string {
 	return "CreateTime"
 }
 
-// Batch is one record batch as it stands on the wire and on disk: a view, not a
-// copy. Its accessors may be called only when len(b) >= HeaderLen.
+// Batch is the bytes of one record batch, as on the wire and on disk. Its methods may
+// be called only if len(b) >= HeaderLen, unless they say otherwise.
 type Batch []byte
 
 var (
@@ -86,37 +87,37 @@ var (
 // BaseOffset is the offset of the first record.
 func (b Batch) BaseOffset() Offset { return Offset(be.Uint64(b)) }
 
-// SetBaseOffset stamps the base offset; it lies outside the checksum.
+// SetBaseOffset sets the base offset, which the checksum does not cover.
 func (b Batch) SetBaseOffset(o Offset) { be.PutUint64(b, uint64(o)) }
 
-// Size is the length of the whole batch in bytes, as its header states it.
+// Size is the length of the whole batch in bytes, according to its header.
 func (b Batch) Size() int { return prefixLen + int(int32(be.Uint32(b[atLength:]))) }
 
 // LeaderEpoch is the epoch of the leader that appended the batch.
 func (b Batch) LeaderEpoch() Epoch { return Epoch(int32(be.Uint32(b[atLeaderEpoch:]))) }
 
-// SetLeaderEpoch stamps the leader epoch; it lies outside the checksum.
+// SetLeaderEpoch sets the leader epoch, which the checksum does not cover.
 func (b Batch) SetLeaderEpoch(e Epoch) { be.PutUint32(b[atLeaderEpoch:], uint32(e)) }
 
 // Magic is the format version; 2 is the only one that Kafka 4 accepts.
 func (b Batch) Magic() int8 { return int8(b[atMagic]) }
 
-// CRC is the checksum that the header states.
+// CRC is the checksum in the header.
 func (b Batch) CRC() uint32 { return be.Uint32(b[atCRC:]) }
 
-// Checksum computes the CRC-32C of what the checksum covers.
+// Checksum computes the checksum of the batch, a CRC-32C.
 func (b Batch) Checksum() uint32 { return crc32.Checksum(b[atAttributes:], castagnoli) }
 
-// seal writes the checksum after a change to what it covers.
-func (b Batch) seal() { be.PutUint32(b[atCRC:], b.Checksum()) }
+// writeCRC computes the checksum and writes it into the header.
+func (b Batch) writeCRC() { be.PutUint32(b[atCRC:], b.Checksum()) }
 
 // Attributes are the attribute bits.
 func (b Batch) Attributes() uint16 { return be.Uint16(b[atAttributes:]) }
 
-// Codec is how the records are compressed; it may be one that does not exist.
+// Codec is how the records are compressed. It may be a codec that does not exist.
 func (b Batch) Codec() Codec { return Codec(b[atAttributes+1] & attrCodec) }
 
-// TimestampType says who set the records' timestamps.
+// TimestampType says whether the producer or the broker set the records' timestamps.
 func (b Batch) TimestampType() TimestampType {
 	if b[atAttributes+1]&attrLogAppendTime != 0 {
 		return LogAppendTime
@@ -127,12 +128,12 @@ func (b Batch) TimestampType() TimestampType {
 // Transactional tells whether the batch is part of a transaction.
 func (b Batch) Transactional() bool { return b[atAttributes+1]&attrTransactional != 0 }
 
-// Control tells whether the batch holds a control record (a transaction's marker).
+// Control tells whether the batch has a control record (the marker of a transaction).
 func (b Batch) Control() bool { return b[atAttributes+1]&attrControl != 0 }
 
-// DeleteHorizon is the time in ms from which the tombstones and markers of a
-// cleaned batch may go (KIP-534); ok is false where it is not set. The base
-// timestamp's field holds it.
+// DeleteHorizon is the time in ms from which on a cleaner may delete the tombstones and
+// markers of the batch (KIP-534). It is in the field of the base timestamp; ok is false
+// if it is not set.
 func (b Batch) DeleteHorizon() (ms int64, ok bool) {
 	if b[atAttributes+1]&attrDeleteHorizon == 0 {
 		return 0, false
@@ -149,11 +150,11 @@ func (b Batch) LastOffset() Offset { return b.BaseOffset() + Offset(b.LastOffset
 // NextOffset is the offset after the last record.
 func (b Batch) NextOffset() Offset { return b.LastOffset() + 1 }
 
-// BaseTimestamp is what the records' timestamp deltas count from, in ms.
+// BaseTimestamp is the timestamp in ms to which the records' timestamp deltas are added.
 func (b Batch) BaseTimestamp() int64 { return int64(be.Uint64(b[atBaseTimestamp:])) }
 
-// MaxTimestamp is the largest timestamp of the records in ms; with LogAppendTime
-// it is every record's timestamp.
+// MaxTimestamp is the largest timestamp of the records in ms. With LogAppendTime it is
+// the timestamp of every record.
 func (b Batch) MaxTimestamp() int64 { return int64(be.Uint64(b[atMaxTimestamp:])) }
 
 // ProducerID is the id of an idempotent producer, or NoProducer.
@@ -173,7 +174,7 @@ func (b Batch) LastSequence() int32 {
 	return AddSequence(b.BaseSequence(), b.LastOffsetDelta())
 }
 
-// Count is the number of records, as the header states it.
+// Count is the number of records, according to the header.
 func (b Batch) Count() int32 { return int32(be.Uint32(b[atCount:])) }
 
 // AddSequence adds n >= 0 to a sequence number; after 2^31-1 comes 0.
@@ -181,15 +182,14 @@ func AddSequence(seq, n int32) int32 {
 	return int32((int64(seq) + int64(n)) & math.MaxInt32)
 }
 
-// payload is the records, compressed as Codec says.
-func (b Batch) payload() []byte { return b[HeaderLen:] }
+// recordBytes are the bytes of the records, compressed by Codec.
+func (b Batch) recordBytes() []byte { return b[HeaderLen:] }
 
-// SetLogAppendTime makes the batch one whose records all have the time ms, the
-// broker's, and mends the checksum.
+// SetLogAppendTime gives all records the broker's time ms, and computes the checksum.
 func (b Batch) SetLogAppendTime(ms int64) { b.setTime(LogAppendTime, ms) }
 
-// SetMaxTimestamp states the largest of the producer's timestamps and mends the
-// checksum where that changes the batch.
+// SetMaxTimestamp sets the largest of the producer's timestamps, and computes the
+// checksum if that changes the batch.
 func (b Batch) SetMaxTimestamp(ms int64) { b.setTime(CreateTime, ms) }
 
 func (b Batch) setTime(t TimestampType, ms int64) {
@@ -201,5 +201,5 @@ func (b Batch) setTime(t TimestampType, ms int64) {
 		b[atAttributes+1] |= attrLogAppendTime
 	}
 	be.PutUint64(b[atMaxTimestamp:], uint64(ms))
-	b.seal()
+	b.writeCRC()
 }

@@ -203,7 +203,7 @@ func TestAgainstFranz(t *testing.T) {
 			FirstOffset: int64(b.BaseOffset()), Length: int32(b.Size() - 12), PartitionLeaderEpoch: int32(b.LeaderEpoch()),
 			Magic: b.Magic(), CRC: int32(b.CRC()), Attributes: int16(b.Attributes()), LastOffsetDelta: b.LastOffsetDelta(),
 			FirstTimestamp: b.BaseTimestamp(), MaxTimestamp: b.MaxTimestamp(), ProducerID: b.ProducerID(),
-			ProducerEpoch: b.ProducerEpoch(), FirstSequence: b.BaseSequence(), NumRecords: b.Count(), Records: b.payload(),
+			ProducerEpoch: b.ProducerEpoch(), FirstSequence: b.BaseSequence(), NumRecords: b.Count(), Records: b.recordBytes(),
 		}
 		if d := cmp.Diff(k, header, sameBytes); d != "" {
 			rt.Fatal(d)

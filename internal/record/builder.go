@@ -6,11 +6,11 @@ import (
 	"math"
 )
 
-// Builder makes batches. Its fields may be set before Build; the zero value builds
-// uncompressed batches of no producer. One Builder serves many batches.
+// Builder makes batches, one after another. Its fields may be set before Build; the
+// zero value builds uncompressed batches without a producer id.
 type Builder struct {
 	Codec         Codec
-	Level         int // of the codec, as compression.*.level; 0: its default
+	Level         int // of the codec, as compression.*.level; 0 means its default
 	Transactional bool
 	Control       bool
 	LeaderEpoch   Epoch
@@ -19,7 +19,7 @@ type Builder struct {
 	packed   []byte // the batch compressed
 	count    int
 	maxTime  int64
-	producer struct { // as in the header where known is true
+	producer struct { // goes into the header if known is true
 		known bool
 		id    int64
 		epoch int16
@@ -27,16 +27,16 @@ type Builder struct {
 	}
 }
 
-// ErrEmpty is returned by Build where no record was appended.
+// ErrEmpty is returned by Build if no record was appended.
 var ErrEmpty = errors.New("a batch needs a record")
 
-// SetProducer makes the batches those of an idempotent producer.
+// SetProducer sets the idempotent producer whose batches are built.
 func (bu *Builder) SetProducer(id int64, epoch int16, seq int32) {
 	bu.producer.known, bu.producer.id, bu.producer.epoch, bu.producer.seq = true, id, epoch, seq
 }
 
-// Reset forgets the records and keeps fields, producer and memory. The batch built
-// before is not valid any more.
+// Reset removes the records; fields, producer and memory stay. The batch that was built
+// before is no longer valid.
 func (bu *Builder) Reset() { bu.buf, bu.count = bu.buf[:0], 0 }
 
 // Count is the number of records appended.
@@ -88,7 +88,7 @@ func appendField(dst, b []byte) []byte {
 	return append(appendVarint(dst, int64(len(b))), b...)
 }
 
-// Build makes the batch, with base offset 0. It is in the Builder's memory and
+// Build makes the batch, with base offset 0. It refers to the Builder's memory and is
 // valid until the next Append or Reset.
 func (bu *Builder) Build() (Batch, error) {
 	if bu.count == 0 {
@@ -116,22 +116,22 @@ func (bu *Builder) Build() (Batch, error) {
 	be.PutUint32(b[atBaseSequence:], uint32(seq))
 	be.PutUint32(b[atCount:], uint32(bu.count))
 	if bu.Codec == None {
-		return b.finish()
+		return b.writeLengthAndCRC()
 	}
 	var err error
 	bu.packed = append(bu.packed[:0], b[:HeaderLen]...)
-	if bu.packed, err = compress(bu.packed, b.payload(), bu.Codec, bu.Level); err != nil {
+	if bu.packed, err = appendCompressed(bu.packed, b.recordBytes(), bu.Codec, bu.Level); err != nil {
 		return nil, err
 	}
-	return Batch(bu.packed).finish()
+	return Batch(bu.packed).writeLengthAndCRC()
 }
 
-// finish writes length and checksum.
-func (b Batch) finish() (Batch, error) {
+// writeLengthAndCRC writes the length and the checksum into the header.
+func (b Batch) writeLengthAndCRC() (Batch, error) {
 	if len(b)-prefixLen > math.MaxInt32 {
 		return nil, fmt.Errorf("%w: %d bytes do not fit the format", ErrTooLarge, len(b))
 	}
 	be.PutUint32(b[atLength:], uint32(len(b)-prefixLen))
-	b.seal()
+	b.writeCRC()
 	return b, nil
 }

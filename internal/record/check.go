@@ -2,21 +2,21 @@ package record
 
 import "fmt"
 
-// Rules are what a topic and its broker demand of a batch that a client sends.
+// Rules are the requirements of a topic and its broker for a batch that a client sends.
 type Rules struct {
-	MaxBytes        int   // of the batch as it was sent (max.message.bytes); 0: no bound
-	MaxDecompressed int64 // bytes of its records decompressed (max.decompressed.message.bytes); 0: no bound
+	MaxBytes        int   // bound of the batch as it was sent (max.message.bytes); 0: no bound
+	MaxDecompressed int64 // bound of its decompressed records (max.decompressed.message.bytes); 0: no bound
 
-	Internal bool // the broker's own batch: control records and a base offset are fine
+	Internal bool // it is a batch of the broker itself, which may have control records and a base offset
 
-	TimestampType TimestampType // the topic's
+	TimestampType TimestampType // of the topic
 	Now           int64         // ms
-	Before, After int64         // ms that a timestamp may lie before and after Now; negative: no bound
-	NeedKey       bool          // the topic is compacted: every record needs a key
+	Before, After int64         // how many ms a timestamp may lie before and after Now; negative: no bound
+	NeedKey       bool          // every record must have a key, since the topic is compacted
 }
 
-// Next cuts the first batch off b. It looks at its length and format only:
-// ErrShort where b ends before the batch does, ErrMagic, or ErrCorrupt for a
+// Next cuts the first batch off b. It checks only the batch's length and format. The
+// errors are ErrShort if b ends before the batch does, ErrMagic, and ErrCorrupt for a
 // length that no batch has.
 func Next(b []byte) (batch Batch, rest []byte, err error) {
 	if len(b) <= atMagic {
@@ -35,8 +35,8 @@ func Next(b []byte) (batch Batch, rest []byte, err error) {
 	return Batch(b[:size:size]), b[size:], nil
 }
 
-// Verify tells whether b is exactly one batch with a right checksum: what must
-// hold of bytes that come back from a disk.
+// Verify checks that b is exactly one batch with a right checksum. It is for batches
+// that were read from disk; b may have any length.
 func (b Batch) Verify() error {
 	if err := b.checkSize(); err != nil {
 		return err
@@ -44,9 +44,10 @@ func (b Batch) Verify() error {
 	return b.checkCRC()
 }
 
-// Check judges all of a batch but its records: exactly one batch of format v2,
-// not longer than allowed, with a right checksum, and a header that a client may
-// send. The errors are ErrCorrupt, ErrMagic, ErrTooLarge, ErrCodec and ErrInvalid.
+// Check checks everything but the records: b must be exactly one batch of format v2,
+// not longer than the rules allow, with a right checksum, and with a header that a
+// client may send. b may have any length. The errors are ErrCorrupt, ErrMagic,
+// ErrTooLarge, ErrCodec and ErrInvalid.
 func (b Batch) Check(r *Rules) error {
 	if err := b.checkSize(); err != nil {
 		return err
@@ -90,8 +91,8 @@ func (b Batch) checkCRC() error {
 	return nil
 }
 
-// checkCount also bounds the count by the bytes there are: the least record that
-// can be sent has 7 of them.
+// checkCount checks the offsets and the number of records. Records that are not
+// compressed must have room in the batch.
 func (b Batch) checkCount() error {
 	n, last := b.Count(), b.LastOffsetDelta()
 	if last < 0 {
@@ -104,8 +105,8 @@ func (b Batch) checkCount() error {
 		return fmt.Errorf("%w: inconsistent batch offset range [%d, %d] and count of records %d",
 			ErrInvalid, b.BaseOffset(), b.LastOffset(), n)
 	}
-	if b.Codec() == None && int64(n)*minRecordLen > int64(len(b.payload())) {
-		return fmt.Errorf("%w: %d records do not fit into %d bytes", ErrInvalid, n, len(b.payload()))
+	if b.Codec() == None && int64(n)*minRecordLen > int64(len(b.recordBytes())) {
+		return fmt.Errorf("%w: %d records do not fit into %d bytes", ErrInvalid, n, len(b.recordBytes()))
 	}
 	return nil
 }

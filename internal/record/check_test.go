@@ -41,7 +41,7 @@ func TestCheck(t *testing.T) {
 		t.Helper()
 		b := sample(t, None)
 		change(b)
-		b.seal()
+		b.writeCRC()
 		if err := b.Check(rules()); !errors.Is(err, want) || want == nil && err != nil {
 			t.Errorf("%s: %v, want %v", name, err, want)
 		}
@@ -102,7 +102,7 @@ func remake(t *testing.T, c Codec, change func(b Batch) Batch) Batch {
 	t.Helper()
 	b := change(sample(t, None))
 	be.PutUint32(b[atLength:], uint32(len(b)-prefixLen))
-	b.seal()
+	b.writeCRC()
 	b, err := b.Recompress(t.Context(), nil, &Target{Codec: c})
 	if err != nil {
 		t.Fatal(err)
@@ -232,7 +232,7 @@ func TestClaims(t *testing.T) {
 		t.Helper()
 		b := append(sample(t, None)[:HeaderLen:HeaderLen], payload...)
 		b[atAttributes+1] = byte(c)
-		if _, err := b.finish(); err != nil {
+		if _, err := b.writeLengthAndCRC(); err != nil {
 			t.Fatal(err)
 		}
 		r := rules()
@@ -261,13 +261,13 @@ func TestClaims(t *testing.T) {
 // TestXerialStreams proves that snappy is read as one bare block, in the framing of
 // the Java library, and as several framed streams in a row.
 func TestXerialStreams(t *testing.T) {
-	records := sample(t, None).payload()
+	records := sample(t, None).recordBytes()
 	half := len(records) / 2
 	f := func(payload []byte) {
 		t.Helper()
 		b := append(sample(t, None)[:HeaderLen:HeaderLen], payload...)
 		b[atAttributes+1] = byte(Snappy)
-		b, err := b.finish()
+		b, err := b.writeLengthAndCRC()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,7 +279,7 @@ func TestXerialStreams(t *testing.T) {
 		}
 	}
 	snappy := func(records []byte) []byte {
-		b, err := compress(nil, records, Snappy, 0)
+		b, err := appendCompressed(nil, records, Snappy, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,7 @@ const (
 	Zstd   Codec = 4
 )
 
-// codecNames are Kafka's, as in compression.type.
+// codecNames are Kafka's names, as in compression.type.
 var codecNames = [...]string{"none", "gzip", "snappy", "lz4", "zstd"}
 
 // Known tells whether c is one of the five codecs.
@@ -42,8 +42,8 @@ func (c Codec) String() string {
 	return codecNames[c]
 }
 
-// ParseCodec finds a codec by Kafka's name; "uncompressed" is what a topic's
-// compression.type calls none.
+// ParseCodec returns the codec of a Kafka name. "uncompressed" is the name of None in a
+// topic's compression.type.
 func ParseCodec(name string) (Codec, error) {
 	for c, n := range codecNames {
 		if n == name {
@@ -56,8 +56,8 @@ func ParseCodec(name string) (Codec, error) {
 	return None, fmt.Errorf("%w %q: use none, gzip, snappy, lz4 or zstd", ErrCodec, name)
 }
 
-// The bounds of the levels, as compression.{gzip,lz4,zstd}.level have them. 0
-// always stands for the codec's default.
+// The bounds and defaults of compression.{gzip,lz4,zstd}.level. In this package level 0
+// means the codec's default.
 const (
 	minGzipLevel, maxGzipLevel = 1, 9
 	maxLZ4Level, defLZ4Level   = 17, 9
@@ -65,31 +65,31 @@ const (
 	defZstdLevel               = 3
 )
 
-// Encoders are kept for the next batch. They hold no goroutine, so the garbage
-// collector may drop them.
+// Encoders are kept for the next batch. They have no goroutine, so the garbage
+// collector may free them.
 var (
-	gzipEncoders   [maxGzipLevel + 1]sync.Pool // by level; 0 is the default
+	gzipEncoders   [maxGzipLevel + 1]sync.Pool // by level
 	snappyEncoders sync.Pool
 	lz4Encoders    sync.Pool
 	zstdEncoders   [zstd.SpeedBestCompression + 1]sync.Pool // by the library's level
 )
 
-// encoder writes records, compressed, to its destination. Close writes what is left;
-// free must be called after it, whatever it returned.
+// encoder compresses records and writes them to its destination. Close writes the rest;
+// release must be called after it, even if it failed.
 type encoder struct {
 	io.WriteCloser
 
-	pool *sync.Pool // to which the writer goes back; nil: to none
+	pool *sync.Pool // to which release gives the writer; may be nil
 }
 
-func (e *encoder) free() {
+func (e *encoder) release() {
 	if e.pool != nil {
 		e.pool.Put(e.WriteCloser)
 	}
 	e.WriteCloser = nil
 }
 
-// newEncoder makes an encoder that writes to w.
+// newEncoder makes an encoder that writes to w, or takes it from a pool.
 func newEncoder(w io.Writer, c Codec, level int) (encoder, error) {
 	switch c {
 	case None:
@@ -112,20 +112,20 @@ func newEncoder(w io.Writer, c Codec, level int) (encoder, error) {
 	}
 }
 
-// compress appends src, compressed, to dst.
-func compress(dst, src []byte, c Codec, level int) ([]byte, error) {
-	out := &encoded{b: dst}
+// appendCompressed compresses src and appends it to dst.
+func appendCompressed(dst, src []byte, c Codec, level int) ([]byte, error) {
+	out := &cappedBuffer{b: dst}
 	e, err := newEncoder(out, c, level)
 	if err != nil {
 		return dst, err
 	}
 	_, err = e.Write(src)
 	err = errors.Join(err, e.Close())
-	e.free()
+	e.release()
 	return out.b, err
 }
 
-// Memory that encoders take at most (TestEncoderMemory).
+// Upper bounds of the memory of encoders (TestEncoderMemory).
 const (
 	plainEncoderMemory  = 0
 	gzipEncoderMemory   = 1536 << 10
@@ -133,7 +133,7 @@ const (
 	lz4EncoderMemory    = 512 << 10
 )
 
-// encoderMemory is how many bytes an encoder takes at most, without what it writes.
+// encoderMemory is how many bytes an encoder takes at most, without its output.
 func encoderMemory(c Codec, level int) int64 {
 	switch c {
 	case Gzip:
@@ -152,15 +152,15 @@ func encoderMemory(c Codec, level int) int64 {
 	}
 }
 
-// fittingLevel is the level itself, or the best one whose encoder leaves the budget
-// some room for a decoder beside it: a small node compresses less rather than not at
-// all. Only zstd's levels differ that much.
+// fittingLevel lowers a level until the encoder leaves room for a decoder in the
+// budget, so that a small node compresses less rather than not at all. Only the levels
+// of zstd differ that much in memory.
 func fittingLevel(work *budget.Budget, c Codec, level int) int {
 	if c != Zstd {
 		return level
 	}
 	most := work.Most(budget.Codec) / 4 * 3
-	for _, lower := range []int{9, 5, 1} { // of each of the library's levels the highest
+	for _, lower := range []int{9, 5, 1} { // the highest level of each of the library's encoders
 		if encoderMemory(c, level) <= most {
 			break
 		}
@@ -195,8 +195,8 @@ func gzipEncoder(to io.Writer, level int) (encoder, error) {
 	return encoder{w, pool}, nil
 }
 
-// lz4Encoder writes one frame as Kafka's own producers do (KIP-57): independent
-// blocks of 64 KiB, no checksums.
+// lz4Encoder makes an encoder that writes one frame as Kafka's own producers do
+// (KIP-57), with independent blocks of 64 KiB and without checksums.
 func lz4Encoder(to io.Writer, level int) (encoder, error) {
 	w, ok := lz4Encoders.Get().(*lz4.Writer)
 	if !ok {
@@ -207,8 +207,8 @@ func lz4Encoder(to io.Writer, level int) (encoder, error) {
 	return encoder{w, &lz4Encoders}, err
 }
 
-// lz4Level maps Kafka's levels, of which 9, the default, stands for the fast
-// compressor and all others for the thorough one.
+// lz4Level is the library's level for one of Kafka's. As in Kafka, 9 is the default and
+// means the fast compressor, while all other levels mean the thorough one.
 func lz4Level(level int) lz4.CompressionLevel {
 	levels := [...]lz4.CompressionLevel{
 		lz4.Level1, lz4.Level2, lz4.Level3, lz4.Level4, lz4.Level5, lz4.Level6, lz4.Level7, lz4.Level8, lz4.Level9,
@@ -219,7 +219,7 @@ func lz4Level(level int) lz4.CompressionLevel {
 	return levels[min(level, len(levels))-1]
 }
 
-// zstdWindow bounds what a consumer must keep to decompress.
+// zstdWindow is the window of zstd encoders, which a consumer must keep to decompress.
 const zstdWindow = 1 << 20
 
 // zstdLevel is the library's level for one of Kafka's.
@@ -245,9 +245,9 @@ func zstdEncoder(to io.Writer, level int) (encoder, error) {
 	return encoder{e, &zstdEncoders[l]}, nil
 }
 
-// The framing of the xerial library, in which Kafka's Java clients and brokers
-// send snappy: a header of 16 bytes, then blocks, each with its length in front.
-// librdkafka and others send one bare block; everybody reads both.
+// Kafka's Java clients and brokers send snappy in the framing of the xerial library: a
+// header of 16 bytes, then blocks, each with its length in front. librdkafka and others
+// send one bare block. All of them read both.
 const (
 	xerialHeaderLen = 16
 	xerialBlock     = 32 << 10
@@ -258,8 +258,8 @@ var xerialHeader = [xerialHeaderLen]byte{0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0, 
 // snappyWriter writes the framing of the xerial library.
 type snappyWriter struct {
 	w      io.Writer
-	block  []byte // of the next block, not yet compressed
-	packed []byte // scratch
+	block  []byte // the next block, not compressed yet
+	packed []byte // the header, until it is written, and room to compress a block
 }
 
 func (s *snappyWriter) reset(w io.Writer) {
@@ -274,7 +274,7 @@ func (s *snappyWriter) Write(p []byte) (int, error) {
 		s.block = append(s.block, p[:k]...)
 		p = p[k:]
 		if len(s.block) == xerialBlock {
-			if err := s.flush(); err != nil {
+			if err := s.flushBlock(); err != nil {
 				return 0, err
 			}
 		}
@@ -282,15 +282,15 @@ func (s *snappyWriter) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close writes the last block, or the header alone where nothing was written.
+// Close writes the last block, or only the header if nothing was written.
 func (s *snappyWriter) Close() error {
-	err := s.flush()
+	err := s.flushBlock()
 	s.w = nil
 	return err
 }
 
-// flush writes a block, the first one with the header before it.
-func (s *snappyWriter) flush() error {
+// flushBlock compresses and writes the block. The header goes before the first one.
+func (s *snappyWriter) flushBlock() error {
 	if len(s.block) > 0 {
 		at := len(s.packed)
 		s.packed = slices.Grow(s.packed, 4+s2.MaxEncodedLen(xerialBlock))

@@ -7,23 +7,25 @@ import (
 )
 
 var (
-	// ErrShort is returned where the bytes end before the batch does.
+	// ErrShort is returned for bytes that end before the batch does.
 	ErrShort = errors.New("batch is cut short")
 	// ErrCorrupt is returned for a batch whose length or checksum is wrong.
 	ErrCorrupt = errors.New("batch is corrupt")
 	// ErrMagic is returned for bytes in another format than v2.
 	ErrMagic = errors.New("batch format is not version 2")
-	// ErrInvalid is returned for a batch that is whole but whose content is against the rules.
+	// ErrInvalid is returned for a batch that is whole but breaks the rules of the format
+	// or of its topic.
 	ErrInvalid = errors.New("batch is invalid")
-	// ErrTimestamp is returned where a record's timestamp is out of bounds or of the wrong type.
+	// ErrTimestamp is returned for timestamps that are out of bounds or of the wrong type.
 	ErrTimestamp = errors.New("timestamp is invalid")
 	// ErrCodec is returned for a codec that does not exist.
 	ErrCodec = errors.New("unknown compression codec")
-	// ErrTooLarge is returned where a batch, or what it decompresses to, exceeds its bound.
+	// ErrTooLarge is returned for a batch that is larger than its bound, or whose records
+	// are when they are decompressed.
 	ErrTooLarge = errors.New("batch is too large")
 )
 
-// maxRecordErrors bounds the list in a RejectedError, whatever the batch holds.
+// maxRecordErrors bounds the list in a RejectedError.
 const maxRecordErrors = 100
 
 // Rejected says what is wrong with one record of a batch.
@@ -32,15 +34,15 @@ type Rejected struct {
 	Reason string
 }
 
-// RejectedError is returned for a batch that is well formed but has records that
-// its topic does not take. It unwraps to ErrInvalid or ErrTimestamp.
+// RejectedError is returned for a batch that is well formed but has records that break
+// the rules of its topic. It unwraps to ErrInvalid or ErrTimestamp.
 type RejectedError struct {
 	Kind    error
-	Total   int        // number of bad records
-	Records []Rejected // the first ones of them
+	Total   int        // number of rejected records
+	Records []Rejected // the first maxRecordErrors of them
 }
 
-// Error is the sentence that Kafka answers in the same case.
+// Error is the sentence with which Kafka answers.
 func (e *RejectedError) Error() string {
 	if errors.Is(e.Kind, ErrTimestamp) {
 		return "One or more records have been rejected due to invalid timestamp"
@@ -53,10 +55,10 @@ func (e *RejectedError) Error() string {
 		"and only showing the first three errors at most: [%s]", e.Total, strings.Join(first, ", "))
 }
 
-// Unwrap gives the kind.
+// Unwrap returns the kind.
 func (e *RejectedError) Unwrap() error { return e.Kind }
 
-func (e *RejectedError) add(index int, reason string) {
+func (e *RejectedError) addRecord(index int, reason string) {
 	e.Total++
 	if len(e.Records) < maxRecordErrors {
 		e.Records = append(e.Records, Rejected{Index: index, Reason: reason})

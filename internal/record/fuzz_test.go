@@ -75,7 +75,7 @@ func FuzzCheck(f *testing.F) {
 func FuzzRecords(f *testing.F) {
 	for c := None; c <= Zstd; c++ {
 		b := sample(f, c)
-		f.Add(byte(c), int32(3), b.payload())
+		f.Add(byte(c), int32(3), b.recordBytes())
 	}
 	f.Fuzz(func(t *testing.T, codec byte, count int32, payload []byte) {
 		b := make(Batch, HeaderLen, HeaderLen+len(payload))

@@ -13,63 +13,63 @@ import (
 	"github.com/pierrec/lz4/v4"
 )
 
-// keepWindow is the largest window of a zstd decoder that is kept for the next batch.
-const keepWindow = 2 << 20
+// maxKeptWindow is the largest window of a zstd decoder that goes back to its pool.
+const maxKeptWindow = 2 << 20
 
-// keepBuffer is the largest snappy block whose memory is kept for the next batch.
-const keepBuffer = 1 << 20
+// maxKeptBlock is the largest buffer of a snappy decoder that goes back to its pool.
+const maxKeptBlock = 1 << 20
 
-// inflater streams the bytes that a compressed batch decompresses to. Exactly one
-// of the decoders is set, the one of its codec.
+// inflater decompresses the records of a batch as a stream. Only the decoder of its
+// codec is set.
 type inflater struct {
-	codec  Codec
-	src    source
-	gzip   *gzip.Reader
-	snappy *snappyReader
-	lz4    *lz4.Reader
-	zstd   *zstd.Decoder
-	keep   bool // worth keeping for the next batch
-	r      io.Reader
+	codec    Codec
+	src      source
+	gzip     *gzip.Reader
+	snappy   *snappyReader
+	lz4      *lz4.Reader
+	zstd     *zstd.Decoder
+	reusable bool // it goes back to its pool
+	r        io.Reader
 }
 
-// source reads the bytes of a plan.
+// source reads the bytes of a plan, with its windowByte in the place of the original.
 type source struct {
 	bytes.Reader
 
-	narrow byte
+	windowByte byte
 }
 
-// Read reads the next bytes. The first read covers the header of a zstd frame.
+// Read reads the next bytes.
 func (s *source) Read(p []byte) (int, error) {
 	at := s.Size() - int64(s.Len())
 	n, err := s.Reader.Read(p)
-	if s.narrow != 0 && at <= atZstdWindow && at+int64(n) > atZstdWindow {
-		p[atZstdWindow-at] = s.narrow
+	if s.windowByte != 0 && at <= atZstdWindow && at+int64(n) > atZstdWindow {
+		p[atZstdWindow-at] = s.windowByte
 	}
 	return n, err
 }
 
-// inflaters are kept for the next batch, by codec. None holds a goroutine, so the
-// garbage collector may drop them.
+// inflaters are kept for the next batch, by codec. They have no goroutine, so the
+// garbage collector may free them.
 var inflaters [len(codecNames)]sync.Pool
 
-// inflate begins to decompress. Errors here and of Read wrap ErrInvalid.
-func inflate(c Codec, p *plan) (*inflater, error) {
+// newInflater begins to decompress. Errors here and of Read wrap ErrInvalid.
+func newInflater(c Codec, p *plan) (*inflater, error) {
 	f, ok := inflaters[c].Get().(*inflater)
 	if !ok {
 		f = &inflater{codec: c}
 	}
-	f.keep = p.window <= keepWindow
+	f.reusable = p.window <= maxKeptWindow
 	f.src.Reset(p.src)
-	f.src.narrow = p.narrow
-	if err := f.open(p.src); err != nil {
+	f.src.windowByte = p.windowByte
+	if err := f.openDecoder(p.src); err != nil {
 		f.close()
-		return nil, wrapInflate(c, err)
+		return nil, wrapInflateError(c, err)
 	}
 	return f, nil
 }
 
-func (f *inflater) open(src []byte) error {
+func (f *inflater) openDecoder(src []byte) error {
 	switch f.codec {
 	case Gzip:
 		f.r = f.gzip
@@ -109,16 +109,16 @@ func (f *inflater) open(src []byte) error {
 	}
 }
 
-// Read gives the next decompressed bytes.
+// Read returns the next decompressed bytes.
 func (f *inflater) Read(p []byte) (int, error) {
 	n, err := f.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = wrapInflate(f.codec, err)
+		err = wrapInflateError(f.codec, err)
 	}
 	return n, err
 }
 
-func wrapInflate(c Codec, err error) error {
+func wrapInflateError(c Codec, err error) error {
 	if errors.Is(err, ErrTooLarge) || errors.Is(err, ErrCodec) {
 		return err
 	}
@@ -129,9 +129,9 @@ func (f *inflater) close() {
 	f.src.Reset(nil)
 	if f.snappy != nil {
 		f.snappy.reset(nil)
-		f.keep = cap(f.snappy.buf) <= keepBuffer
+		f.reusable = cap(f.snappy.buf) <= maxKeptBlock
 	}
-	if !f.keep {
+	if !f.reusable {
 		if f.zstd != nil {
 			f.zstd.Close()
 		}
@@ -140,12 +140,12 @@ func (f *inflater) close() {
 	inflaters[f.codec].Put(f)
 }
 
-// snappyReader reads snappy in the xerial framing and as one bare block.
+// snappyReader decompresses snappy, in the xerial framing or as one bare block.
 type snappyReader struct {
-	src  []byte
-	bare bool
-	buf  []byte
-	out  []byte // decompressed and not yet read, in buf
+	src  []byte // not decompressed yet
+	bare bool   // src is one bare block
+	buf  []byte // memory for a decompressed block
+	out  []byte // the part of buf that was not read yet
 }
 
 func (s *snappyReader) reset(src []byte) {
@@ -157,17 +157,17 @@ func (s *snappyReader) reset(src []byte) {
 	s.src = src
 }
 
-// Read gives the next decompressed bytes.
+// Read returns the next decompressed bytes.
 func (s *snappyReader) Read(p []byte) (int, error) {
 	for len(s.out) == 0 {
 		if len(s.src) == 0 {
 			return 0, io.EOF
 		}
-		block, err := s.block()
+		block, err := s.cutBlock()
 		if err != nil {
 			return 0, err
 		}
-		if err := s.decode(block); err != nil {
+		if err := s.decodeBlock(block); err != nil {
 			return 0, err
 		}
 	}
@@ -176,14 +176,14 @@ func (s *snappyReader) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// block cuts the next block off the source.
-func (s *snappyReader) block() ([]byte, error) {
+// cutBlock cuts the next block off the source.
+func (s *snappyReader) cutBlock() ([]byte, error) {
 	if s.bare {
 		block := s.src
 		s.src = nil
 		return block, nil
 	}
-	// Streams may follow one another, each with a header of its own.
+	// Several streams may follow one another, each with a header of its own.
 	for len(s.src) >= xerialHeaderLen && bytes.Equal(s.src[:8], xerialHeader[:8]) {
 		s.src = s.src[xerialHeaderLen:]
 	}
@@ -202,10 +202,10 @@ func (s *snappyReader) block() ([]byte, error) {
 	return block, nil
 }
 
-// decode decompresses a block. Its length is stated in front and taken at once, so
-// it is bounded first.
-func (s *snappyReader) decode(block []byte) error {
-	n, err := snappyLen(block)
+// decodeBlock decompresses a block. The block's decompressed length is at its beginning,
+// and is checked before memory of that length is allocated.
+func (s *snappyReader) decodeBlock(block []byte) error {
+	n, err := snappyLength(block)
 	if err != nil {
 		return err
 	}

@@ -5,8 +5,8 @@ import (
 	"cmp"
 )
 
-// LogID names a partition's log for ever: a topic that is deleted and made again has
-// another id.
+// LogID identifies a partition's log. No two logs ever have the same one, since a topic
+// that is deleted and made again has another topic id.
 type LogID struct {
 	Topic     [16]byte
 	Partition int32

@@ -11,21 +11,21 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// plan is what decompressing some bytes will take. It is made from the headers of
-// frames and blocks alone, before any memory is taken: a frame may claim a window
-// of 128 MiB and hold a few bytes.
+// plan tells how much memory it takes to decompress some bytes. It is made from the
+// headers of frames and blocks, before any memory is allocated, since a frame of a few
+// bytes may claim a window of 128 MiB.
 type plan struct {
-	src    []byte // the bytes to be read
-	memory int64  // bytes that the decoder takes at most
-	most   int64  // bytes that the records have at most when they are decompressed; gzip's may lie
-	window int64  // of a zstd decoder
-	// narrow replaces the window descriptor of the first zstd frame, where its
-	// content is known to be smaller than the window that it claims; 0: nothing is
-	// replaced.
-	narrow byte
+	src      []byte // the compressed bytes
+	memory   int64  // upper bound of the decoder's memory
+	maxBytes int64  // upper bound of the decompressed length; that of gzip may be wrong
+	window   int64  // of a zstd decoder
+	// windowByte replaces the window descriptor of the first zstd frame if it is not 0.
+	// It makes the window smaller, since the frame's content is known to be smaller than
+	// the window that it claims.
+	windowByte byte
 }
 
-// What decoders take beside blocks and windows, rounded up from what was measured
+// The memory of decoders without blocks and windows, measured and rounded up
 // (TestPlanCoversMemory).
 const (
 	gzipMemory   = 64 << 10
@@ -34,19 +34,19 @@ const (
 	zstdMemory   = 512 << 10
 )
 
-// maxWindow is the largest window of zstd that is accepted, which is also the
-// reference library's limit.
+// maxWindow is the largest window of zstd that is accepted. It is also the limit of the
+// reference library.
 const maxWindow = 128 << 20
 
 func makePlan(c Codec, src []byte) (plan, error) {
 	switch c {
 	case None:
-		return plan{src: src, most: int64(len(src))}, nil
+		return plan{src: src, maxBytes: int64(len(src))}, nil
 	case Gzip:
-		return plan{src: src, memory: gzipMemory, most: gzipLen(src)}, nil
+		return plan{src: src, memory: gzipMemory, maxBytes: gzipLength(src)}, nil
 	case Snappy:
-		block, most := snappyLens(src)
-		return plan{src: src, memory: snappyMemory + block, most: most}, nil
+		block, most := snappyLengths(src)
+		return plan{src: src, memory: snappyMemory + block, maxBytes: most}, nil
 	case LZ4:
 		return planLZ4(src)
 	case Zstd:
@@ -56,9 +56,9 @@ func makePlan(c Codec, src []byte) (plan, error) {
 	}
 }
 
-// gzipLen is how long the data say at their end that they are, or the most that
-// they can be: 1,032 bytes for each one.
-func gzipLen(src []byte) int64 {
+// gzipLength is the decompressed length in the last bytes of the data, which may be
+// wrong, or the largest possible one: 1,032 times the compressed length.
+func gzipLength(src []byte) int64 {
 	const trailer, ratio = 4, 1032
 	if len(src) < trailer {
 		return 0
@@ -66,29 +66,29 @@ func gzipLen(src []byte) int64 {
 	return min(int64(binary.LittleEndian.Uint32(src[len(src)-trailer:])), ratio*int64(len(src)))
 }
 
-// snappyLens are the size of the largest block decompressed, and that of all.
-// Blocks that claim what they cannot hold count as nothing: the decoder refuses
-// them before it takes memory.
-func snappyLens(src []byte) (block, all int64) {
+// snappyLengths are the decompressed lengths of the largest block and of all blocks. A
+// block that claims an impossible length is not counted, since the decoder refuses it
+// before it allocates memory.
+func snappyLengths(src []byte) (block, all int64) {
 	var s snappyReader
 	s.reset(src)
 	for len(s.src) > 0 {
-		packed, err := s.block()
+		packed, err := s.cutBlock()
 		if err != nil {
 			break
 		}
-		if n, err := snappyLen(packed); err == nil {
+		if n, err := snappyLength(packed); err == nil {
 			block, all = max(block, int64(n)), all+int64(n)
 		}
 	}
 	return block, all
 }
 
-// maxSnappyRatio is more than any block can grow: 3 bytes make at most 64.
+// maxSnappyRatio is more than any block can grow: at most 64 bytes are made of 3.
 const maxSnappyRatio = 22
 
-// snappyLen is the length of a block decompressed, which it states in front.
-func snappyLen(block []byte) (int, error) {
+// snappyLength is the decompressed length of a block, which is at its beginning.
+func snappyLength(block []byte) (int, error) {
 	n, err := snappy.DecodedLen(block)
 	if err == nil && n > maxSnappyRatio*len(block) {
 		err = snappy.ErrCorrupt
@@ -96,9 +96,9 @@ func snappyLen(block []byte) (int, error) {
 	return n, err
 }
 
-// planLZ4 walks over the blocks of a frame. It refuses frames that Kafka's Java
-// clients cannot read, although the library here can: old framings, blocks that
-// depend on each other, and a second frame.
+// planLZ4 makes the plan from the headers of a frame's blocks. It refuses frames that
+// the library can read but Kafka's Java clients cannot: old framings, blocks that depend
+// on each other, and a second frame.
 func planLZ4(src []byte) (plan, error) {
 	const (
 		magic                     = 0x184d2204
@@ -118,7 +118,7 @@ func planLZ4(src []byte) (plan, error) {
 	if flags&versionMask != version || flags&independent == 0 {
 		return plan{}, errors.New("an lz4 frame of another version or with dependent blocks")
 	}
-	block := int64(1) << (8 + 2*(src[5]>>4&7)) // 64 KiB to 4 MiB are allowed, and the decoder refuses others
+	block := int64(1) << (8 + 2*(src[5]>>4&7)) // 64 KiB to 4 MiB; the decoder refuses other sizes
 	most := int64(0)
 	p := leastHeader + 8*int(flags&sized/sized) + 4*int(flags&dict)
 	for p+4 <= len(src) {
@@ -134,17 +134,18 @@ func planLZ4(src []byte) (plan, error) {
 	if p < len(src) {
 		return plan{}, errors.New("bytes follow the lz4 frame")
 	}
-	return plan{src: src, memory: lz4Memory + 2*block, most: most}, nil
+	return plan{src: src, memory: lz4Memory + 2*block, maxBytes: most}, nil
 }
 
-// maxLZ4Ratio is more than any block can grow: a byte stands for 255 at most.
+// maxLZ4Ratio is more than any block can grow: at most 255 bytes are made of one.
 const maxLZ4Ratio = 256
 
-// maxZstdBlock is the most that one block decompresses to.
+// maxZstdBlock is the largest decompressed length of one block.
 const maxZstdBlock = 128 << 10
 
-// planZstd walks over the blocks of all frames. No frame needs a window that is
-// larger than its content, and the headers of the blocks bound that.
+// planZstd makes the plan from the headers of all frames and their blocks. No frame
+// needs a window that is larger than its content, whose length the headers of the
+// blocks bound.
 func planZstd(src []byte) (plan, error) {
 	p := plan{src: src}
 	first := true
@@ -154,7 +155,7 @@ func planZstd(src []byte) (plan, error) {
 			if first {
 				return plan{}, err
 			}
-			break // the decoder will find the same
+			break // the decoder will return the error
 		}
 		if h.Skippable {
 			n := uint64(h.SkippableSize) + 8
@@ -167,7 +168,7 @@ func planZstd(src []byte) (plan, error) {
 		}
 		var content uint64
 		rest, content = skipZstdFrame(rest[h.HeaderSize:], min(window, maxZstdBlock), h.HasCheckSum)
-		p.most += int64(min(content, MaxInflated+1))
+		p.maxBytes += int64(min(content, MaxInflated+1))
 		need := min(window, max(content, maxZstdBlock))
 		if need > maxWindow {
 			return plan{}, fmt.Errorf("%w: it needs a window of %d bytes", ErrTooLarge, need)
@@ -176,9 +177,9 @@ func planZstd(src []byte) (plan, error) {
 			return plan{}, fmt.Errorf("a frame says that it holds %d bytes, and its blocks hold %d at most", window, content)
 		}
 		if need < window && first && bytes.HasPrefix(src, zstdMagic[:]) {
-			p.narrow, need = zstdDescriptor(need)
+			p.windowByte, need = fitZstdWindow(need)
 		} else if need < window {
-			need = min(window, maxWindow) // only a first frame can be made narrower
+			need = min(window, maxWindow) // only the window of a first frame can be made smaller
 		}
 		p.window = max(p.window, int64(need))
 	}
@@ -186,14 +187,15 @@ func planZstd(src []byte) (plan, error) {
 	return p, nil
 }
 
-// zstdMagic is how a frame begins, and where in it the window's descriptor is.
+// zstdMagic is the beginning of a frame.
 var zstdMagic = [4]byte{0x28, 0xb5, 0x2f, 0xfd}
 
+// atZstdWindow is the position of the window descriptor in a frame.
 const atZstdWindow = 5
 
-// zstdDescriptor is the least window that the format can express and that has room
-// for n bytes.
-func zstdDescriptor(n uint64) (descriptor byte, window uint64) {
+// fitZstdWindow returns the smallest window of the format that has room for n bytes, and
+// its descriptor.
+func fitZstdWindow(n uint64) (descriptor byte, window uint64) {
 	for e := byte(0); ; e++ {
 		for m := range byte(8) {
 			base := uint64(1) << (10 + e)
@@ -204,8 +206,8 @@ func zstdDescriptor(n uint64) (descriptor byte, window uint64) {
 	}
 }
 
-// skipZstdFrame moves over a frame's blocks and returns what follows them, and the
-// most that they can hold.
+// skipZstdFrame skips the blocks of a frame. It returns the bytes after them, and an
+// upper bound of their decompressed length.
 func skipZstdFrame(b []byte, maxBlock uint64, checksum bool) (rest []byte, content uint64) {
 	const headerLen, raw, rle = 3, 0, 1
 	for len(b) >= headerLen {

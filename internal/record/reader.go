@@ -2,23 +2,23 @@ package record
 
 import "context"
 
-// Header is a record's header: a name and bytes of the application's own.
+// Header is a header of a record.
 type Header struct {
 	Key   []byte
-	Value []byte // nil: null
+	Value []byte // nil if it is null
 }
 
-// Record is one record. Its slices point into the batch, or into the Reader where
-// the batch is compressed.
+// Record is one record. Its slices refer to the bytes of the batch or, if the batch is
+// compressed, to memory of the Reader.
 type Record struct {
 	Offset    Offset
 	Timestamp int64  // ms
-	Key       []byte // nil: null
-	Value     []byte // nil: null
+	Key       []byte // nil if it is null
+	Value     []byte // nil if it is null
 	Headers   []Header
 }
 
-// Reader iterates over the records of a batch, which may hold anything:
+// Reader iterates over the records of a batch, which need not be a valid one:
 //
 //	var r record.Reader
 //	defer r.Close()
@@ -27,33 +27,33 @@ type Record struct {
 //	}
 //	if err := r.Err(); err != nil { ... }
 //
-// Compressed records are decompressed as they are asked for, one at a time; those
-// of a node's own batches, so that it draws on no budget. The zero value is ready
-// for Reset; one Reader serves many batches.
+// Compressed records are decompressed one at a time. A Reader reserves no memory of a
+// budget, since it is for a node's own batches. The zero value is ready for Reset; one
+// Reader can read many batches, one after another.
 type Reader struct {
 	Record Record // the current one, valid until the next call
 
 	batch  Batch
-	data   []byte  // the records; where they are compressed, the current one
-	p      int     // the next record's place in data
-	stream *stream // nil: they are not compressed
-	i, n   int64
+	data   []byte  // the bytes of all records or, if they are compressed, of the current one
+	p      int     // the position of the next record in data
+	stream *stream // decompresses the records; nil if they are not compressed
+	i, n   int64   // the number of the next record, and of all records
 	err    error
 }
 
-// Reset begins with the first record of b. Compressed records may be decompressed
-// to limit bytes (0: MaxInflated); more is ErrTooLarge.
+// Reset begins with the first record of b. limit bounds the bytes of the decompressed
+// records, with 0 for MaxInflated; the error of more is ErrTooLarge.
 func (r *Reader) Reset(b Batch, limit int64) {
 	headers, data := r.Record.Headers, r.data
 	if r.stream == nil {
-		data = nil // it is the last batch's own
+		data = nil // it is a part of the last batch
 	}
 	r.Close()
 	r.Record.Headers = headers
 	if r.err = b.checkSize(); r.err != nil {
 		return
 	}
-	r.batch, r.n, r.data = b, int64(b.Count()), b.payload()
+	r.batch, r.n, r.data = b, int64(b.Count()), b.recordBytes()
 	if b.Codec() == None {
 		return
 	}
@@ -61,30 +61,30 @@ func (r *Reader) Reset(b Batch, limit int64) {
 	r.stream, r.err = openStream(context.Background(), nil, b, limit, 0) //nolint:forbidigo // without a budget nothing waits
 }
 
-// Next moves to the next record. It returns false at the end and at the first
-// fault, which Err tells.
+// Next moves to the next record. It returns false at the end and after an error, which
+// Err returns.
 func (r *Reader) Next() bool {
 	if r.err != nil || r.i >= r.n {
 		return false
 	}
 	if r.stream != nil {
-		if r.err = r.load(); r.err != nil {
+		if r.err = r.loadRecord(); r.err != nil {
 			return false
 		}
 	}
-	if p := r.parse(); p != badPos {
+	if p := r.parseRecord(); p != badPos {
 		r.p = p
 		r.i++
 		return true
 	}
-	r.err = badRecord(uint64(r.i), "it cannot be read")
+	r.err = recordError(uint64(r.i), "it cannot be read")
 	return false
 }
 
-// Err is the fault that ended the iteration, nil where all records were read.
+// Err is the error that ended the iteration, or nil if all records were read.
 func (r *Reader) Err() error { return r.err }
 
-// Close gives back what the Reader holds. It may be used again by Reset.
+// Close gives back the Reader's memory. The Reader may be used again after Reset.
 func (r *Reader) Close() {
 	if r.stream != nil {
 		r.stream.close()
@@ -92,39 +92,39 @@ func (r *Reader) Close() {
 	*r = Reader{}
 }
 
-// load decompresses the next record into data.
-func (r *Reader) load() error {
+// loadRecord decompresses the next record into data.
+func (r *Reader) loadRecord() error {
 	s := r.stream
-	size := s.varint()
+	size := s.readVarint()
 	if s.err == nil && (size < 0 || size > s.left+int64(s.n)) {
-		s.fail(badRecord(uint64(r.i), "its length is wrong"))
+		s.setError(recordError(uint64(r.i), "its length is wrong"))
 	}
 	r.data = s.copyTo(appendVarint(r.data[:0], size), size)
 	r.p = 0
 	return s.err
 }
 
-// parse reads the record at p and returns the position after it, or badPos.
-func (r *Reader) parse() int {
-	size, at := varint(r.data, r.p)
+// parseRecord reads the record at p and returns the position after it, or badPos.
+func (r *Reader) parseRecord() int {
+	size, at := readVarint(r.data, r.p)
 	if size < minRecordLen-1 || size > int64(len(r.data)-at) {
 		return badPos
 	}
 	end := at + int(size)
 	rec := r.data[:end]
-	delta, at := varint(rec, at+1)
-	offset, at := varint(rec, at)
-	key, at := field(rec, at)
-	value, at := field(rec, at)
-	n, at := varint(rec, at)
+	delta, at := readVarint(rec, at+1)
+	offset, at := readVarint(rec, at)
+	key, at := readField(rec, at)
+	value, at := readField(rec, at)
+	n, at := readVarint(rec, at)
 	if n < 0 || n > int64(len(rec))/2 {
 		return badPos
 	}
 	headers := r.Record.Headers[:0]
 	for range n {
 		var h Header
-		h.Key, at = field(rec, at)
-		h.Value, at = field(rec, at)
+		h.Key, at = readField(rec, at)
+		h.Value, at = readField(rec, at)
 		if at > end || h.Key == nil {
 			return badPos
 		}
@@ -144,9 +144,9 @@ func (r *Reader) parse() int {
 	return end
 }
 
-// field reads a length and that many bytes; -1 makes nil.
-func field(b []byte, p int) ([]byte, int) {
-	n, p := varint(b, p)
+// readField reads a length and that many bytes. A length of -1 means nil.
+func readField(b []byte, p int) ([]byte, int) {
+	n, p := readVarint(b, p)
 	if n == -1 {
 		return nil, p
 	}

@@ -8,20 +8,20 @@ import (
 	"github.com/leatstream/leat/internal/budget"
 )
 
-// Target is how Recompress encodes a batch.
+// Target tells Recompress how to encode a batch.
 type Target struct {
 	Codec    Codec
-	Level    int   // of the codec, as compression.*.level; 0: its default
-	MaxBytes int   // of the batch when it is encoded; 0: no bound
-	Records  int64 // bytes of its records when they are decompressed, as CheckRecords found; 0: not known
+	Level    int   // of the codec, as compression.*.level; 0 means its default
+	MaxBytes int   // bound of the encoded batch; 0: no bound
+	Records  int64 // bytes of the decompressed records, from CheckRecords; 0 if they are not known
 }
 
-// Memory is the most that the encoded batch takes: what a caller reserves before
-// Recompress, for as long as it keeps the batch.
+// Memory is an upper bound of the encoded batch's size. The caller of Recompress
+// reserves it, for as long as it keeps the batch.
 func (t *Target) Memory() int64 {
 	n := t.Records
 	if t.Codec != None {
-		n += n/128 + 4<<10 // data that do not compress grow by less than this
+		n += n/128 + 4<<10 // data that cannot be compressed grow by less than this
 	}
 	if n += HeaderLen; t.MaxBytes > 0 {
 		n = min(n, int64(t.MaxBytes))
@@ -29,12 +29,12 @@ func (t *Target) Memory() int64 {
 	return n
 }
 
-// Recompress encodes the records of b with another codec. Everything else in the
-// batch stays. A batch that has the codec already is returned as it is. The records
-// stream from the decoder into the encoder, with memory and a processor of the
-// budget, for which the call may wait; only the encoded batch is held whole, and not
-// beyond the target's bound. The errors are ErrCorrupt, ErrInvalid, ErrTooLarge and
-// the context's.
+// Recompress encodes the records of b with another codec; everything else in the batch
+// stays. A batch that has the codec is returned unchanged. The records stream from the
+// decoder into the encoder, with memory and a processor of the budget, for which the
+// call may wait. Only the encoded batch is in memory as a whole, and never more of it
+// than the target's bound. The errors are ErrCorrupt, ErrInvalid, ErrTooLarge and the
+// context's.
 func (b Batch) Recompress(ctx context.Context, work *budget.Budget, to *Target) (Batch, error) {
 	if err := b.checkSize(); err != nil {
 		return nil, err
@@ -51,7 +51,7 @@ func (b Batch) Recompress(ctx context.Context, work *budget.Budget, to *Target) 
 		return nil, err
 	}
 	defer s.close()
-	out := &encoded{max: to.MaxBytes}
+	out := &cappedBuffer{max: to.MaxBytes}
 	if to.Records > 0 {
 		out.b = make([]byte, 0, to.Memory())
 	}
@@ -61,7 +61,7 @@ func (b Batch) Recompress(ctx context.Context, work *budget.Budget, to *Target) 
 		return nil, err
 	}
 	err = errors.Join(s.writeTo(e), e.Close())
-	e.free()
+	e.release()
 	if out.full {
 		return nil, fmt.Errorf("%w: it has more than %d bytes when it is encoded as %s", ErrTooLarge, to.MaxBytes, to.Codec)
 	}
@@ -70,18 +70,18 @@ func (b Batch) Recompress(ctx context.Context, work *budget.Budget, to *Target) 
 	}
 	again := Batch(out.b)
 	again[atAttributes+1] = again[atAttributes+1]&^attrCodec | byte(to.Codec)
-	return again.finish()
+	return again.writeLengthAndCRC()
 }
 
-// encoded is the batch that an encoder writes.
-type encoded struct {
+// cappedBuffer is the batch that an encoder writes.
+type cappedBuffer struct {
 	b    []byte
 	max  int  // 0: no bound
 	full bool // the bound was reached
 }
 
 // Write appends p, unless the batch would be too large.
-func (o *encoded) Write(p []byte) (int, error) {
+func (o *cappedBuffer) Write(p []byte) (int, error) {
 	if o.max > 0 && len(o.b)+len(p) > o.max {
 		o.full = true
 		return 0, ErrTooLarge

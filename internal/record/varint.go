@@ -5,16 +5,16 @@ import (
 	"math"
 )
 
-// badPos is the position that a varint leaves behind which is not one: beyond
-// every slice, so that the next bounds check fails, and far from overflow when
-// lengths are added to it.
+// badPos is the position after a varint that cannot be read. It lies beyond every
+// slice, so that the next bounds check fails, and does not overflow when lengths are
+// added to it.
 const badPos = math.MaxInt / 2
 
-// short reads a varint of one or two bytes at b[p:], without undoing the zigzag,
-// and returns it with the position after it. long, which no such varint reaches,
-// says that uvarint must read it: it is longer, or at the end of b. The two are
-// apart so that the common case is inlined.
-func short(b []byte, p int) (uint64, int) {
+// readShort reads a varint of one or two bytes at b[p:], without undoing the zigzag, and
+// returns it with the position after it. It returns notShort, and p, if the varint is
+// longer or at the end of b; then the caller must call readRaw. It is a function of its
+// own so that the compiler inlines the common case.
+func readShort(b []byte, p int) (uint64, int) {
 	if uint(p)+1 < uint(len(b)) {
 		u, v := uint64(b[p]), uint64(b[p+1])
 		if u < 0x80 {
@@ -24,14 +24,15 @@ func short(b []byte, p int) (uint64, int) {
 			return u&0x7f | v<<7, p + 2
 		}
 	}
-	return long, p
+	return notShort, p
 }
 
-const long = 1 << 14
+// notShort is larger than every varint of two bytes.
+const notShort = 1 << 14
 
-// uvarint reads a varint at b[p:], without undoing the zigzag, and returns it with
-// the position after it, or badPos.
-func uvarint(b []byte, p int) (uint64, int) {
+// readRaw reads a varint of any length at b[p:], without undoing the zigzag, and returns
+// it with the position after it, or badPos.
+func readRaw(b []byte, p int) (uint64, int) {
 	if p >= len(b) {
 		return 0, badPos
 	}
@@ -42,16 +43,17 @@ func uvarint(b []byte, p int) (uint64, int) {
 	return u, p + n
 }
 
-// varint decodes a zigzag varint as uvarint does.
-func varint(b []byte, p int) (int64, int) {
-	u, p := short(b, p)
-	if u >= long {
-		u, p = uvarint(b, p)
+// readVarint reads a zigzag varint at b[p:] and returns it with the position after it,
+// or badPos.
+func readVarint(b []byte, p int) (int64, int) {
+	u, p := readShort(b, p)
+	if u >= notShort {
+		u, p = readRaw(b, p)
 	}
-	return unzigzag(u), p
+	return undoZigzag(u), p
 }
 
-func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
+func undoZigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 
 func appendVarint(b []byte, v int64) []byte { return binary.AppendVarint(b, v) }
 

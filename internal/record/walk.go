@@ -9,99 +9,98 @@ import (
 	"github.com/leatstream/leat/internal/budget"
 )
 
-// minRecordLen is the length of the least record: seven fields of one byte.
+// minRecordLen is the length of the smallest record, which has seven fields of one byte.
 const minRecordLen = 7
 
-// walk goes over the records of a batch and takes down what the rules need. It
-// reads lengths and skips what they span, so that its cost hardly depends on the
-// size of the records.
+// walk goes through the records of a batch and collects the figures that the rules
+// need. It reads lengths and skips keys and values, so that its cost hardly depends on
+// the size of the records.
 type walk struct {
-	count  int64 // of records that the header announces
-	base   int64 // timestamp
-	logged bool  // the header's time holds for all records
+	count    int64 // how many records the header announces
+	base     int64 // the timestamp to which the records' deltas are added
+	sameTime bool  // base is the timestamp of all records
 
 	minTime, maxTime int64
 	nullKeys         uint64
-	bytes            int64 // of the records when they are decompressed
+	bytes            int64 // of the decompressed records
 
-	rules *Rules         // where set, each record is judged
-	bad   *RejectedError // and this lists the bad ones
+	rules    *Rules         // each record is judged by them; nil on the first walk
+	rejected *RejectedError // has the records that break the rules
 }
 
-// Found is what CheckRecords saw in the records.
+// Found has the figures that CheckRecords has collected.
 type Found struct {
-	MaxTimestamp int64 // the largest of the records' timestamps; NoTimestamp: none has one
-	Bytes        int64 // of the records when they are decompressed
+	MaxTimestamp int64 // the largest timestamp of the records, or NoTimestamp if none has one
+	Bytes        int64 // of the decompressed records
 }
 
-// CheckRecords judges the records of a batch that passed Check: the offset deltas
-// count from 0, every length is inside its bounds, nothing follows the last one,
-// timestamps lie within the rules' bounds, and there are keys where the topic
-// needs them. Compressed records are decompressed in pieces, with memory and a
-// processor of the budget, for which the call may wait. The errors are ErrInvalid,
-// ErrTimestamp, ErrTooLarge, *RejectedError where some records are to blame, and the
-// context's.
+// CheckRecords checks the records of a batch that has passed Check: the offset deltas
+// count from 0, every length is within its bounds, no bytes follow the last record, the
+// timestamps lie within the rules' bounds, and every record has a key if the topic needs
+// keys. Compressed records are decompressed piece by piece, with memory and a processor
+// of the budget, for which the call may wait. The errors are ErrInvalid, ErrTimestamp,
+// ErrTooLarge, the context's and, if certain records break the rules, *RejectedError.
 func (b Batch) CheckRecords(ctx context.Context, work *budget.Budget, r *Rules) (Found, error) {
 	if b.TimestampType() == LogAppendTime && !r.Internal {
 		return Found{}, fmt.Errorf("%w: producers should not set the timestamp type to LogAppendTime", ErrTimestamp)
 	}
 	w := newWalk(b)
-	if err := w.run(ctx, work, b, r); err != nil {
+	if err := w.walkBatch(ctx, work, b, r); err != nil {
 		return Found{}, err
 	}
-	if w.within(r) {
-		return w.found(), nil
+	if w.keepsRules(r) {
+		return w.result(), nil
 	}
-	// Somebody breaks the rules: walk again and note who. Records without a
-	// timestamp may have made the first look too strict.
+	// Some record may break the rules. A second walk judges each of them, and does so
+	// exactly: the first walk does not know which records have no timestamp.
 	w = newWalk(b)
-	w.rules, w.bad = r, new(RejectedError)
-	if err := w.run(ctx, work, b, r); err != nil {
+	w.rules, w.rejected = r, new(RejectedError)
+	if err := w.walkBatch(ctx, work, b, r); err != nil {
 		return Found{}, err
 	}
-	if w.bad.Total > 0 {
-		return Found{}, w.bad
+	if w.rejected.Total > 0 {
+		return Found{}, w.rejected
 	}
-	return w.found(), nil
+	return w.result(), nil
 }
 
 func newWalk(b Batch) walk {
 	w := walk{
-		count: int64(b.Count()), base: b.BaseTimestamp(), logged: b.TimestampType() == LogAppendTime,
+		count: int64(b.Count()), base: b.BaseTimestamp(), sameTime: b.TimestampType() == LogAppendTime,
 		minTime: math.MaxInt64, maxTime: NoTimestamp,
 	}
-	if w.logged {
+	if w.sameTime {
 		w.base = b.MaxTimestamp()
 	}
 	return w
 }
 
-func (w *walk) run(ctx context.Context, work *budget.Budget, b Batch, r *Rules) error {
+func (w *walk) walkBatch(ctx context.Context, work *budget.Budget, b Batch, r *Rules) error {
 	if b.Codec() == None {
-		w.bytes = int64(len(b.payload()))
-		return w.slice(b.payload())
+		w.bytes = int64(len(b.recordBytes()))
+		return w.walkPlain(b.recordBytes())
 	}
 	s, err := openStream(ctx, work, b, r.MaxDecompressed, 0)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	return w.stream(s)
+	return w.walkStream(s)
 }
 
-func (w *walk) found() Found { return Found{MaxTimestamp: w.maxTime, Bytes: w.bytes} }
+func (w *walk) result() Found { return Found{MaxTimestamp: w.maxTime, Bytes: w.bytes} }
 
-// within tells whether all records keep the rules for sure.
-func (w *walk) within(r *Rules) bool {
+// keepsRules tells whether all records keep the rules for certain.
+func (w *walk) keepsRules(r *Rules) bool {
 	if r.NeedKey && w.nullKeys > 0 {
 		return false
 	}
-	lo, hi := r.bounds()
+	lo, hi := r.timeBounds()
 	return r.TimestampType == LogAppendTime || w.minTime >= lo && w.maxTime <= hi
 }
 
-// bounds are the earliest and the latest timestamp allowed.
-func (r *Rules) bounds() (lo, hi int64) {
+// timeBounds are the earliest and the latest timestamp that the rules allow.
+func (r *Rules) timeBounds() (lo, hi int64) {
 	lo, hi = math.MinInt64, math.MaxInt64
 	if r.Before >= 0 && r.Now >= math.MinInt64+r.Before {
 		lo = r.Now - r.Before
@@ -112,10 +111,10 @@ func (r *Rules) bounds() (lo, hi int64) {
 	return lo, hi
 }
 
-// note takes down one record.
-func (w *walk) note(i uint64, delta int64, hasKey bool) {
+// noteRecord adds one record to the figures.
+func (w *walk) noteRecord(i uint64, delta int64, hasKey bool) {
 	t := w.base
-	if !w.logged {
+	if !w.sameTime {
 		t += delta
 	}
 	w.minTime, w.maxTime = min(w.minTime, t), max(w.maxTime, t)
@@ -123,81 +122,82 @@ func (w *walk) note(i uint64, delta int64, hasKey bool) {
 		w.nullKeys++
 	}
 	if w.rules != nil {
-		w.judge(int(i), t, hasKey)
+		w.judgeRecord(int(i), t, hasKey)
 	}
 }
 
-func (w *walk) judge(i int, t int64, hasKey bool) {
-	lo, hi := w.rules.bounds()
+// judgeRecord lists a record that breaks the rules.
+func (w *walk) judgeRecord(i int, t int64, hasKey bool) {
+	lo, hi := w.rules.timeBounds()
 	switch {
 	case w.rules.NeedKey && !hasKey:
-		if w.bad.Kind == nil {
-			w.bad.Kind = ErrInvalid
+		if w.rejected.Kind == nil {
+			w.rejected.Kind = ErrInvalid
 		}
-		w.bad.add(i, "Compacted topic cannot accept message without key")
+		w.rejected.addRecord(i, "Compacted topic cannot accept message without key")
 	case w.rules.TimestampType == CreateTime && t != NoTimestamp && (t < lo || t > hi):
-		w.bad.Kind = ErrTimestamp
-		w.bad.add(i, fmt.Sprintf("Timestamp %d of message with offset %d is out of range. "+
+		w.rejected.Kind = ErrTimestamp
+		w.rejected.addRecord(i, fmt.Sprintf("Timestamp %d of message with offset %d is out of range. "+
 			"The timestamp should be within [%d, %d]", t, i, lo, hi))
 	}
 }
 
-func badRecord(i uint64, what string) error {
+func recordError(i uint64, what string) error {
 	return fmt.Errorf("%w: record %d: %s", ErrInvalid, i, what)
 }
 
-// slice walks over uncompressed records. It compares in zigzag, where n is 2n and
-// null is 1. A position of badPos or beyond the end makes every later read fail, so
-// one check at the record's end covers them all; until then they may run into the
-// next record.
-func (w *walk) slice(b []byte) error {
-	p, base, stamped, judging := 0, w.base, !w.logged, w.rules != nil
+// walkPlain goes through records that are not compressed. It leaves numbers in zigzag,
+// in which n is 2n and null is 1. A position beyond the end, such as badPos, makes every
+// later read fail, so that one check at the end of a record is enough for all its
+// fields; before that check they may reach into the next record.
+func (w *walk) walkPlain(b []byte) error {
+	p, base, stamped, judging := 0, w.base, !w.sameTime, w.rules != nil
 	minTime, maxTime, nullKeys := w.minTime, w.maxTime, uint64(0)
 	for i := range uint64(w.count) {
-		size, at := short(b, p)
-		if size >= long {
-			size, at = uvarint(b, at)
+		size, at := readShort(b, p)
+		if size >= notShort {
+			size, at = readRaw(b, at)
 		}
 		if size&1 != 0 || size>>1 > uint64(len(b)) || int(size>>1) > len(b)-at {
-			return badRecord(i, "its length is wrong")
+			return recordError(i, "its length is wrong")
 		}
 		p = at + int(size>>1)
-		delta, at := short(b, at+1) // after the attributes
-		if delta >= long {
-			delta, at = uvarint(b, at)
+		delta, at := readShort(b, at+1) // after the attributes
+		if delta >= notShort {
+			delta, at = readRaw(b, at)
 		}
-		offset, at := short(b, at)
-		if offset >= long {
-			offset, at = uvarint(b, at)
+		offset, at := readShort(b, at)
+		if offset >= notShort {
+			offset, at = readRaw(b, at)
 		}
-		key, at := short(b, at)
-		if key >= long {
-			key, at = uvarint(b, at)
+		key, at := readShort(b, at)
+		if key >= notShort {
+			key, at = readRaw(b, at)
 		}
-		value, at := short(b, skip(at, key))
-		if value >= long {
-			value, at = uvarint(b, at)
+		value, at := readShort(b, skipField(at, key))
+		if value >= notShort {
+			value, at = readRaw(b, at)
 		}
-		at = skip(at, value)
+		at = skipField(at, value)
 		if at+1 == p && b[at] == 0 {
 			at++ // no headers
 		} else {
 			at = skipHeaders(b[:p], at)
 		}
 		if at != p {
-			return badRecord(i, "its fields do not fill its length")
+			return recordError(i, "its fields do not fill its length")
 		}
 		if offset != i<<1 {
-			return badRecord(i, fmt.Sprintf("its offset delta is %d", unzigzag(offset)))
+			return recordError(i, fmt.Sprintf("its offset delta is %d", undoZigzag(offset)))
 		}
 		t := base
 		if stamped {
-			t += unzigzag(delta)
+			t += undoZigzag(delta)
 		}
 		minTime, maxTime = min(minTime, t), max(maxTime, t)
 		nullKeys += key & 1
 		if judging {
-			w.judge(int(i), t, key&1 == 0)
+			w.judgeRecord(int(i), t, key&1 == 0)
 		}
 	}
 	w.minTime, w.maxTime, w.nullKeys = minTime, maxTime, nullKeys
@@ -207,9 +207,9 @@ func (w *walk) slice(b []byte) error {
 	return nil
 }
 
-// skip moves a position over a field whose length is zigzag: nothing where it is
-// null, to badPos where it is below that or larger than anything can be.
-func skip(p int, zigzag uint64) int {
+// skipField returns the position after a field whose length is in zigzag. The length of
+// null skips no bytes; a length that no field can have leads to badPos.
+func skipField(p int, zigzag uint64) int {
 	if zigzag&1 == 0 && zigzag <= 2*math.MaxInt32 {
 		return p + int(zigzag>>1)
 	}
@@ -219,18 +219,18 @@ func skip(p int, zigzag uint64) int {
 	return badPos
 }
 
-// skipHeaders moves over the number of headers at p and the headers; each takes two
-// bytes at least.
+// skipHeaders skips the number of headers at p, and the headers, of which each takes at
+// least two bytes. It returns the position after them, or badPos.
 func skipHeaders(rec []byte, p int) int {
-	zigzag, p := uvarint(rec, p)
+	zigzag, p := readRaw(rec, p)
 	if zigzag&1 != 0 || zigzag>>1 > uint64(len(rec))/2 {
 		return badPos
 	}
 	var key, value uint64
 	for range zigzag >> 1 {
-		key, p = uvarint(rec, p)
-		value, p = uvarint(rec, skip(p, key))
-		p = skip(p, value)
+		key, p = readRaw(rec, p)
+		value, p = readRaw(rec, skipField(p, key))
+		p = skipField(p, value)
 		if key&1 != 0 || p > len(rec) {
 			return badPos
 		}
@@ -238,37 +238,37 @@ func skipHeaders(rec []byte, p int) int {
 	return p
 }
 
-// stream walks over compressed records with the same verdicts as slice.
-func (w *walk) stream(s *stream) error {
+// walkStream goes through compressed records, with the same results as walkPlain.
+func (w *walk) walkStream(s *stream) error {
 	for i := range uint64(w.count) {
-		size := s.varint()
-		start := s.read()
-		s.skip(1)
-		delta, offset := s.varint(), s.varint()
-		key := s.bytes()
-		value := s.bytes()
-		headers := s.varint()
+		size := s.readVarint()
+		start := s.bytesRead()
+		s.skipBytes(1)
+		delta, offset := s.readVarint(), s.readVarint()
+		key := s.skipField()
+		value := s.skipField()
+		headers := s.readVarint()
 		if headers < 0 || headers > size/2 {
-			s.fail(badRecord(i, "its number of headers is wrong"))
+			s.setError(recordError(i, "its number of headers is wrong"))
 		}
 		for n := headers; n > 0 && s.err == nil; n-- {
-			if s.bytes() < 0 || s.bytes() < -1 {
-				s.fail(badRecord(i, "a header's length is wrong"))
+			if s.skipField() < 0 || s.skipField() < -1 {
+				s.setError(recordError(i, "a header's length is wrong"))
 			}
 		}
 		if s.err != nil {
 			return s.err
 		}
-		if s.read()-start != size || key < -1 || value < -1 {
-			return badRecord(i, "its fields do not fill its length")
+		if s.bytesRead()-start != size || key < -1 || value < -1 {
+			return recordError(i, "its fields do not fill its length")
 		}
 		if offset != int64(i) {
-			return badRecord(i, fmt.Sprintf("its offset delta is %d", offset))
+			return recordError(i, fmt.Sprintf("its offset delta is %d", offset))
 		}
-		w.note(i, delta, key >= 0)
+		w.noteRecord(i, delta, key >= 0)
 	}
-	w.bytes = s.read()
-	if s.p < s.n || s.fill() {
+	w.bytes = s.bytesRead()
+	if s.p < s.n || s.fillWindow() {
 		return fmt.Errorf("%w: bytes follow its last record", ErrInvalid)
 	}
 	if errors.Is(s.err, errEnd) {

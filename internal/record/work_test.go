@@ -35,7 +35,7 @@ func packedAs(tb testing.TB, records Batch, c Codec, payload []byte) Batch {
 	tb.Helper()
 	b := append(append(Batch{}, records[:HeaderLen]...), payload...)
 	b[atAttributes+1] = b[atAttributes+1]&^attrCodec | byte(c)
-	b, err := b.finish()
+	b, err := b.writeLengthAndCRC()
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -67,22 +67,22 @@ func foreign(tb testing.TB, plain Batch) map[string]Batch {
 		all["our "+c.String()] = b
 	}
 	for _, window := range []int{1 << 20, 8 << 20, 64 << 20} {
-		var out encoded
+		var out cappedBuffer
 		e, err := zstd.NewWriter(&out, zstd.WithWindowSize(window), zstd.WithEncoderConcurrency(1))
 		if err != nil {
 			tb.Fatal(err)
 		}
-		_, err = e.Write(plain.payload())
+		_, err = e.Write(plain.recordBytes())
 		if err := errors.Join(err, e.Close()); err != nil {
 			tb.Fatal(err)
 		}
 		all[fmt.Sprintf("zstd, window of %d MiB", window>>20)] = packedAs(tb, plain, Zstd, out.b)
 	}
-	var out encoded
+	var out cappedBuffer
 	w := lz4.NewWriter(&out)
 	err := w.Apply(lz4.BlockSizeOption(lz4.Block4Mb), lz4.BlockChecksumOption(true))
 	if err == nil {
-		_, err = w.Write(plain.payload())
+		_, err = w.Write(plain.recordBytes())
 	}
 	if err := errors.Join(err, w.Close()); err != nil {
 		tb.Fatal(err)
@@ -96,13 +96,13 @@ func foreign(tb testing.TB, plain Batch) map[string]Batch {
 func TestPlanCoversMemory(t *testing.T) {
 	for _, size := range []int{100, 100 << 10, 20 << 20} {
 		for name, b := range foreign(t, zeros(t, size)) {
-			p, err := makePlan(b.Codec(), b.payload())
+			p, err := makePlan(b.Codec(), b.recordBytes())
 			if err != nil {
 				t.Fatal(err)
 			}
 			window := make([]byte, windowLen)
 			took := allocated(func() {
-				f, err := inflate(b.Codec(), &p)
+				f, err := newInflater(b.Codec(), &p)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -130,13 +130,13 @@ func TestEncoderMemory(t *testing.T) {
 	plain := benchBatch(t, None, 3000, 1000)
 	for c := None; c <= Zstd; c++ {
 		for _, level := range []int{0, 1, 2, 3, 5, 7, 9, 17, 22} {
-			out := &encoded{b: make([]byte, 0, 4<<20)}
+			out := &cappedBuffer{b: make([]byte, 0, 4<<20)}
 			took := allocated(func() {
 				e, err := newEncoder(out, c, level)
 				if err != nil {
 					t.Fatal(err)
 				}
-				for p := plain.payload(); len(p) > 0; {
+				for p := plain.recordBytes(); len(p) > 0; {
 					n := min(windowLen, len(p))
 					if _, err := e.Write(p[:n]); err != nil {
 						t.Fatal(err)
@@ -146,7 +146,7 @@ func TestEncoderMemory(t *testing.T) {
 				if err := e.Close(); err != nil {
 					t.Fatal(err)
 				}
-				e.free()
+				e.release()
 			})
 			if want := encoderMemory(c, level); took > want+1<<10 {
 				t.Errorf("%s level %d: took %d bytes, %d are reserved", c, level, took, want)
@@ -170,8 +170,8 @@ func nothingHeld(t *testing.T, work *budget.Budget) {
 func TestSmallBatchLargeWindow(t *testing.T) {
 	const claims128MiB = 17 << 3
 	plain := zeros(t, 5)
-	frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, claims128MiB, byte(len(plain.payload())<<3 | 1), 0, 0}
-	b := packedAs(t, plain, Zstd, append(frame, plain.payload()...))
+	frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, claims128MiB, byte(len(plain.recordBytes())<<3 | 1), 0, 0}
+	b := packedAs(t, plain, Zstd, append(frame, plain.recordBytes()...))
 	work := budget.New(budget.Config{Bytes: budget.MinBytes})
 	took := allocated(func() {
 		if _, err := b.CheckRecords(t.Context(), work, lax); err != nil {
@@ -215,7 +215,7 @@ func TestShortWorkIsShort(t *testing.T) {
 	}
 	lies := append(Batch{}, long...)
 	copy(lies[len(lies)-4:], []byte{100, 0, 0, 0})
-	lies, err := lies.finish()
+	lies, err := lies.writeLengthAndCRC()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,9 +223,9 @@ func TestShortWorkIsShort(t *testing.T) {
 		t.Error(err)
 	}
 	for name, b := range foreign(t, zeros(t, 500<<10)) {
-		p, err := makePlan(b.Codec(), b.payload())
-		if err != nil || p.most > longFrom || p.most < 500<<10 {
-			t.Errorf("%s: %d bytes at most, %v", name, p.most, err)
+		p, err := makePlan(b.Codec(), b.recordBytes())
+		if err != nil || p.maxBytes > smallLimit || p.maxBytes < 500<<10 {
+			t.Errorf("%s: %d bytes at most, %v", name, p.maxBytes, err)
 		}
 	}
 }
