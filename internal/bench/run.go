@@ -210,6 +210,9 @@ func (r *Run) Work(ctx context.Context, o *Options, result *Result, jobs []func(
 	if o.Progress != nil {
 		display.Go(func() { r.showProgress(o, ended) })
 	}
+	if answered := client.Watch(ctx); answered != nil {
+		display.Go(func() { r.noteAnswers(answered, ended) })
+	}
 	result.Started = time.Now().Truncate(time.Second)
 	meter.Begin()
 	close(r.begin)
@@ -236,6 +239,24 @@ func (r *Run) total() (records, bytes, requests int64) {
 		requests += r.Counters[i].Requests.Load()
 	}
 	return records, bytes, requests
+}
+
+// noteAnswers tells the context's watch while the brokers answer, until the run has ended.
+func (r *Run) noteAnswers(answered func(), ended <-chan struct{}) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	last := int64(-1)
+	for {
+		select {
+		case <-ended:
+			return
+		case <-tick.C:
+		}
+		if _, _, requests := r.total(); requests != last {
+			answered()
+			last = requests
+		}
+	}
 }
 
 // showProgress draws a line about the run twice a second until it has ended.

@@ -21,10 +21,6 @@ import (
 // it without being asked for.
 const benchPrefix = "leat-bench-"
 
-// deleteWithin is how long a run that has ended, or was interrupted, may take to delete
-// its topic.
-const deleteWithin = 15 * time.Second
-
 func (a *app) bench() *cobra.Command {
 	cmd := parent("bench", "Measure a broker: throughput, latency, CPU", a.benchProduce(), a.benchConsume(), a.benchLatency(), a.benchCompare())
 	cmd.Long = `Measure a broker that speaks Kafka's protocol: Leat, Apache Kafka, or any other.
@@ -141,6 +137,7 @@ type benchRun struct {
 	kind    bench.Kind
 	measure func(context.Context, bench.Options) (*bench.Result, error)
 	o       bench.Options
+	made    bool     // the topic is the run's own, or may be
 	yes     bool     // junk may be written into a topic that bench did not make
 	keep    bool     // the topic that was made stays
 	making  []string // flags that only matter for a topic that the run makes
@@ -170,14 +167,14 @@ func (a *app) asBench(cmd *cobra.Command, r *benchRun) *cobra.Command {
 			}
 			return nil
 		}
-		return a.benchError(r, a.runBench(cmd.Context(), r, topicExists))
+		return a.runBench(cmd.Context(), r, topicExists)
 	}
 	return a.asClient(a.withOutput(cmd))
 }
 
 // runBench measures, and shows the result. The topic that it makes is gone afterwards,
 // unless it is to be kept.
-func (a *app) runBench(ctx context.Context, r *benchRun, topicExists func() error) (err error) {
+func (a *app) runBench(ctx context.Context, r *benchRun, topicExists func() error) error {
 	o := &r.o
 	o.Brokers = strings.FieldsFunc(a.bootstrap, func(c rune) bool { return c == ',' || c == ' ' })
 	if _, terminal := terminalWidth(a.err); terminal {
@@ -187,34 +184,58 @@ func (a *app) runBench(ctx context.Context, r *benchRun, topicExists func() erro
 		return usagef("--output %s: write table or json", a.output)
 	}
 	if err := o.Validate(r.kind); err != nil {
-		return err
+		return a.benchError(r, err)
 	}
-	made, err := r.findOrMakeTopic(ctx, topicExists)
-	if made && !r.keep {
-		defer func() {
-			// An interrupted run deletes its topic too.
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), deleteWithin)
-			defer cancel()
-			if gone := bench.DeleteTopic(ctx, o); gone != nil {
-				err = errors.Join(err, fmt.Errorf("topic %s is left behind: %w", o.Topic, gone))
-			}
-		}()
+	seen := newContact(a.bootstrap, a.timeout, a.notice)
+	seen.always = true
+	ctx, stop := seen.watch(ctx)
+	defer stop()
+	result, err := r.measureTopic(client.WithWatch(ctx, seen.noteAnswer), topicExists)
+	if lost := context.Cause(ctx); err != nil && errors.Is(lost, errUnreachable) {
+		err = lost
 	}
-	if err != nil {
-		return err
+	err = a.benchError(r, err)
+	if r.made && !r.keep {
+		err = errors.Join(err, r.deleteTopic(ctx, err == nil, seen.timeout))
 	}
-	if made && r.kind == bench.KindConsume {
-		fill := *o
+	if result != nil {
+		err = errors.Join(err, a.show(result, result.Text))
+	}
+	return err
+}
+
+// deleteTopic deletes the topic that the run made. An interrupted run does it too, but takes only
+// a moment, and one whose broker is gone.
+func (r *benchRun) deleteTopic(ctx context.Context, went bool, timeout time.Duration) error {
+	if !went {
+		timeout = goodbye
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+	if err := bench.DeleteTopic(ctx, &r.o); err != nil {
+		return fmt.Errorf("topic %s is left behind: \"leat topic delete\" removes it", r.o.Topic)
+	}
+	return nil
+}
+
+// measureTopic runs on a topic that it finds or makes. The result is nil where it fails.
+func (r *benchRun) measureTopic(ctx context.Context, topicExists func() error) (*bench.Result, error) {
+	var err error
+	if r.made, err = r.findOrMakeTopic(ctx, topicExists); err != nil {
+		return nil, err
+	}
+	if r.made && r.kind == bench.KindConsume {
+		fill := r.o
 		fill.Duration, fill.PIDs = 0, nil
 		if _, err := bench.Produce(ctx, fill); err != nil {
-			return fmt.Errorf("fill topic %s: %w", o.Topic, err)
+			return nil, fmt.Errorf("fill topic %s: %w", r.o.Topic, err)
 		}
 	}
-	result, err := r.measure(ctx, *o)
+	result, err := r.measure(ctx, r.o)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return a.show(result, result.Text)
+	return result, nil
 }
 
 // findOrMakeTopic makes the topic of the run, or finds that it is there and may be used.
@@ -242,12 +263,16 @@ func (r *benchRun) findOrMakeTopic(ctx context.Context, topicExists func() error
 func (a *app) benchError(r *benchRun, err error) error {
 	var option *bench.OptionError
 	switch {
+	case errors.Is(err, context.Canceled):
+		return context.Canceled
 	case errors.As(err, &option):
 		return usagef("%s", option.Why)
 	case errors.Is(err, client.ErrNoBroker):
-		return a.unreachable(err)
+		return unreachable(a.bootstrap, err)
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return about("topic "+r.o.Topic, err, "")
+	case isNetwork(err) && !errors.Is(err, errUnreachable):
+		return &told{kind: errUnreachable, sentence: fmt.Sprintf("lost the broker on %s (%s) before the end: there is no result", a.bootstrap, describeNetwork(err))}
 	case errors.Is(err, bench.ErrEmpty):
 		return fmt.Errorf("topic %s is empty: there is nothing to read", r.o.Topic)
 	default:

@@ -12,12 +12,59 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// How long to wait for brokers.
 const (
-	dialTimeout    = 3 * time.Second
-	reachTimeout   = 5 * time.Second
-	requestTimeout = 30 * time.Second
+	// defaultTimeout is how long a client verb waits for brokers unless --timeout says otherwise.
+	defaultTimeout = 30 * time.Second
+	// maxDial is how long one attempt to connect, or to be answered, may take.
+	maxDial = 10 * time.Second
+	// leastOverhead is the client library's limit for that.
+	leastOverhead = 100 * time.Millisecond
+	// goodbye is how long a verb that has done its work, or was interrupted, may take to tell
+	// brokers so.
+	goodbye = 600 * time.Millisecond
 )
+
+// broker is a client of the brokers that --bootstrap names, and what it has seen of them.
+type broker struct {
+	cl      *kgo.Client
+	contact *contact
+}
+
+// withBroker runs fn with a client, once a broker has answered. The context of fn ends when no
+// broker has answered for the time of --timeout. All client verbs reach brokers through it.
+func (a *app) withBroker(ctx context.Context, say func(string), opts []kgo.Opt, fn func(ctx context.Context, b *broker) error) error {
+	b := &broker{contact: newContact(a.bootstrap, a.timeout, say)}
+	whole := ctx
+	ctx, stop := b.contact.watch(ctx)
+	defer stop()
+	var err error
+	if b.cl, err = a.connect(ctx, append(opts, kgo.WithHooks(b.contact))...); err == nil {
+		defer closeClient(b.cl)
+		err = fn(ctx, b)
+	}
+	switch lost := context.Cause(ctx); {
+	case err == nil:
+		return nil
+	case errors.Is(lost, errUnreachable):
+		if errors.Is(err, errUnreachable) {
+			return err // it says more
+		}
+		return lost
+	case errors.Is(whole.Err(), context.DeadlineExceeded):
+		return b.contact.timeoutError()
+	case isNetwork(err) && !errors.Is(err, errUnreachable):
+		return unreachable(a.bootstrap, err)
+	default:
+		return err
+	}
+}
+
+// admin runs fn with an administrator's client. All of it takes no longer than --timeout.
+func (a *app) admin(ctx context.Context, fn func(ctx context.Context, adm *kadm.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, orDefault(a.timeout))
+	defer cancel()
+	return a.withBroker(ctx, a.notice, nil, func(ctx context.Context, b *broker) error { return fn(ctx, kadm.NewClient(b.cl)) })
+}
 
 // connect makes a client and sees to it that a broker answers. The caller closes it.
 func (a *app) connect(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, error) {
@@ -30,35 +77,55 @@ func (a *app) connect(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, error)
 	if len(seeds) == 0 {
 		return nil, usagef("--bootstrap is empty: name a broker as HOST:PORT")
 	}
+	timeout := orDefault(a.timeout)
 	opts = append([]kgo.Opt{
-		kgo.SeedBrokers(seeds...), kgo.ClientID("leat"), kgo.DialTimeout(dialTimeout), kgo.RetryTimeout(requestTimeout),
+		kgo.SeedBrokers(seeds...), kgo.ClientID("leat"), kgo.DialTimeout(min(maxDial, timeout)), kgo.RetryTimeout(timeout),
+		kgo.RequestTimeoutOverhead(max(leastOverhead, min(maxDial, timeout))),
 	}, opts...)
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, usagef("%s", strings.TrimPrefix(err.Error(), "invalid "))
 	}
-	reach, cancel := context.WithTimeout(ctx, reachTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := cl.Ping(reach); err != nil {
-		cl.Close()
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
+	if err := cl.Ping(ctx); err != nil {
+		closeClient(cl)
+		switch ended := ctx.Err(); {
+		case errors.Is(ended, context.Canceled) && !errors.Is(context.Cause(ctx), errUnreachable):
+			return nil, ended
+		case ended != nil:
+			err = context.DeadlineExceeded
 		}
-		return nil, a.unreachable(err)
+		return nil, unreachable(a.bootstrap, err)
 	}
 	return cl, nil
 }
 
-// admin runs fn with an administrator's client.
-func (a *app) admin(ctx context.Context, fn func(ctx context.Context, adm *kadm.Client) error) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*requestTimeout)
-	defer cancel()
-	cl, err := a.connect(ctx)
-	if err != nil {
-		return err
+// closeClient closes a client, but does not wait for brokers that are gone: a group is left by
+// a request.
+func closeClient(cl *kgo.Client) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		cl.CloseAllowingRebalance()
+	}()
+	select {
+	case <-closed:
+	case <-time.After(goodbye):
 	}
-	defer cl.Close()
-	return fn(ctx, kadm.NewClient(cl))
+}
+
+// orDefault is the time of --timeout, also for an app whose verb has no such flag.
+func orDefault(timeout time.Duration) time.Duration {
+	if timeout <= 0 {
+		return defaultTimeout
+	}
+	return timeout
+}
+
+// notice tells a person on the side what goes on.
+func (a *app) notice(sentence string) {
+	_, _ = fmt.Fprintf(a.err, "leat: %s\n", sentence)
 }
 
 // topicDetails looks topics up and fails with a sentence where one is missing.

@@ -16,7 +16,7 @@ import (
 // consumeFlags are what the consume verb was told.
 type consumeFlags struct {
 	topics     []string
-	from       string
+	from, to   string
 	partitions []int32
 	group      string
 	count      int64
@@ -32,18 +32,23 @@ func (a *app) consume() *cobra.Command {
 		Use: "consume TOPIC...", Short: "Read topics and write their records, one a line", Args: cobra.MinimumNArgs(1),
 		Long: `Read topics and write their records to the standard output, until Ctrl-C.
 
---from takes ` + positionHelp + `.
+--from and --to take ` + positionHelp + `.
+The record at --to is not written any more; a place that is not there yet is the end.
 With --group, the group's committed offsets count where there are any, partitions are
 shared with the group's other members, and what was written is committed.
 
 --format: ` + formatHelp + ".",
 		Example: `  leat consume orders --from start --exit
   leat consume orders --from -10m --format '%d %k: %v\n'
+  leat consume orders --from 2026-05-17 --to 2026-05-18
   leat consume orders --group billing -o json`,
 		ValidArgsFunction: a.topics(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f.topics = args
-			write, err := f.formatter(output)
+			f.topics, f.exit = args, f.exit || f.to != ""
+			if cmd.Flags().Changed("count") && f.count < 1 {
+				return usagef("--count %d: give a number of records from 1 on", f.count)
+			}
+			write, err := f.formatter(output, isTerminal(a.out))
 			if err != nil {
 				return err
 			}
@@ -52,6 +57,7 @@ shared with the group's other members, and what was written is committed.
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.from, "from", "", `where to begin (default "end"; with --group "start")`)
+	fl.StringVar(&f.to, "to", "", "where to stop (default: never)")
 	fl.Int32SliceVarP(&f.partitions, "partition", "p", nil, "only these partitions, with commas between")
 	fl.StringVarP(&f.group, "group", "g", "", "read as a member of this group")
 	fl.Int64VarP(&f.count, "count", "n", 0, "stop after this many records")
@@ -60,57 +66,71 @@ shared with the group's other members, and what was written is committed.
 	fl.StringVarP(&output, "output", "o", "text", `"text" as --format says, or "json": an object a line`)
 	fl.BoolVar(&f.committed, "read-committed", false, "leave out the records of transactions that did not commit")
 	cmd.MarkFlagsMutuallyExclusive("group", "partition")
+	cmd.MarkFlagsMutuallyExclusive("exit", "to")
 	a.complete(cmd, "group", a.groups(0))
 	a.complete(cmd, "from", words("start", "end", "-1h", "-10"))
+	a.complete(cmd, "to", words("end", "-1h", "-10"))
 	a.complete(cmd, "output", words("text", "json"))
 	return a.asClient(cmd)
 }
 
-func (f consumeFlags) formatter(output string) (formatter, error) {
+// formatter writes records as the flags say. A terminal gets no control characters of theirs.
+func (f consumeFlags) formatter(output string, forTerminal bool) (formatter, error) {
 	switch output {
 	case "json":
+		if forTerminal {
+			return printable(appendJSON, `\u%04x`), nil
+		}
 		return appendJSON, nil
 	case "text":
-		return parseFormat(f.format)
+		return parseFormat(f.format, forTerminal)
 	default:
 		return nil, usagef("--output %s: write text or json", output)
 	}
 }
 
 func (a *app) runConsume(ctx context.Context, f consumeFlags, write formatter) error {
-	if f.from == "" && f.group != "" {
-		f.from = "start"
-	} else if f.from == "" {
-		f.from = "end"
-	}
-	pos, err := parsePosition(f.from, time.Now())
+	from, to, err := f.bounds(time.Now())
 	if err != nil {
 		return err
 	}
-	until := newEnds()
-	opts, err := a.consumeOptions(ctx, f, pos, until)
+	c := consumer{flags: f, until: newEnds(to), out: bufio.NewWriterSize(a.out, 64<<10), write: write, timeout: orDefault(a.timeout)}
+	shows := showLive
+	if isTerminal(a.out) {
+		shows = showNothing // the records themselves show that they move
+	}
+	opts, err := a.consumeOptions(ctx, f, from, c.until)
 	if err != nil {
 		return err
 	}
-	cl, err := a.connect(ctx, opts...)
-	if err != nil {
-		return err
+	c.meter = newMeter(a.err, "consumed", shows)
+	defer c.meter.finish()
+	return a.withBroker(ctx, c.meter.notice, opts, func(ctx context.Context, b *broker) error {
+		c.cl = b.cl
+		return c.run(ctx)
+	})
+}
+
+// bounds are where to begin and where to stop.
+func (f consumeFlags) bounds(now time.Time) (from, to position, err error) {
+	begin := f.from
+	switch {
+	case begin != "":
+	case f.group != "":
+		begin = "start"
+	default:
+		begin = "end"
 	}
-	defer cl.CloseAllowingRebalance()
-	c := consumer{cl: cl, flags: f, until: until, write: write, out: bufio.NewWriterSize(a.out, 64<<10)}
-	if _, person := terminalWidth(a.out); person {
-		c.meter = newMeter(nil, "") // the records themselves show that they move
-	} else {
-		c.meter = newMeter(a.err, "consumed")
+	if from, err = parsePosition(begin, now); err != nil || f.to == "" {
+		return from, position{kind: atEnd}, err
 	}
-	err = c.run(ctx)
-	c.meter.finish()
-	return err
+	to, err = parsePosition(f.to, now)
+	return from, to, err
 }
 
 // consumeOptions sees to it that the topics exist and makes the client's options.
 func (a *app) consumeOptions(ctx context.Context, f consumeFlags, pos position, until *ends) ([]kgo.Opt, error) {
-	opts := []kgo.Opt{kgo.FetchMaxWait(time.Second), kgo.KeepControlRecords()}
+	opts := []kgo.Opt{kgo.FetchMaxWait(time.Second), kgo.KeepControlRecords(), kgo.MetadataMinAge(time.Second)}
 	if f.committed {
 		opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
 	}
@@ -133,7 +153,7 @@ func (a *app) consumeOptions(ctx context.Context, f consumeFlags, pos position, 
 		}
 		opts = append(opts, kgo.ConsumePartitions(from.KOffsets()))
 		if f.exit {
-			to, err := f.places(ctx, adm, position{kind: atEnd})
+			to, err := f.places(ctx, adm, until.at)
 			until.expect(from, to)
 			return err
 		}
@@ -149,15 +169,15 @@ func (f consumeFlags) asMember(pos position, until *ends) []kgo.Opt {
 		kgo.ConsumerGroup(f.group), kgo.ConsumeTopics(f.topics...), kgo.ConsumeResetOffset(pos.offset()),
 		kgo.BlockRebalanceOnPoll(), kgo.AutoCommitMarks(), kgo.AutoCommitInterval(time.Second),
 	}
-	if f.exit {
-		opts = append(opts, kgo.OnPartitionsAssigned(until.assigned(f.group, pos)), kgo.OnPartitionsLost(until.revoked),
-			kgo.OnPartitionsRevoked(func(ctx context.Context, cl *kgo.Client, gone map[string][]int32) {
-				until.revoked(ctx, cl, gone)
-				// A failed commit means that another member reads these records again.
-				_ = cl.CommitMarkedOffsets(ctx)
-			}))
+	if !f.exit {
+		return append(opts, kgo.OnPartitionsAssigned(until.noteAssigned))
 	}
-	return opts
+	return append(opts, kgo.OnPartitionsAssigned(until.assigned(f.group, pos)), kgo.OnPartitionsLost(until.revoked),
+		kgo.OnPartitionsRevoked(func(ctx context.Context, cl *kgo.Client, gone map[string][]int32) {
+			until.revoked(ctx, cl, gone)
+			// A failed commit means that another member reads these records again.
+			_ = cl.CommitMarkedOffsets(ctx)
+		}))
 }
 
 // places resolves a position in the partitions that are meant.
@@ -175,22 +195,29 @@ func (f consumeFlags) places(ctx context.Context, adm *kadm.Client, pos position
 
 // consumer writes what a client fetches.
 type consumer struct {
-	cl    *kgo.Client
-	flags consumeFlags
-	until *ends
-	write formatter
-	out   *bufio.Writer
-	meter *meter
-	buf   []byte
-	done  int64 // records written
+	cl      *kgo.Client
+	flags   consumeFlags
+	until   *ends
+	write   formatter
+	out     *bufio.Writer
+	meter   *meter
+	timeout time.Duration
+	buf     []byte
+	done    int64     // records written
+	moved   time.Time // when a record came, or the start
+	hinted  bool      // a person knows that we wait for the group
 }
 
 // endsPoll is how often consume --exit looks whether it is done while nothing comes.
 const endsPoll = 200 * time.Millisecond
 
+// groupTold is how long a group may take to let us in before a person is told.
+const groupTold = time.Second
+
 // run ends with ctx, which is how a person stops it, at the count, at the ends, or
 // with a failure. With a group, it commits what was written.
 func (c *consumer) run(ctx context.Context) error {
+	c.moved = time.Now()
 	var err error
 	for err == nil && !c.finished() && ctx.Err() == nil {
 		fetches := c.poll(ctx)
@@ -201,12 +228,37 @@ func (c *consumer) run(ctx context.Context) error {
 			err = c.out.Flush()
 		}
 		c.cl.AllowRebalance()
+		if err == nil {
+			err = c.lookAtClock(fetches.NumRecords() > 0)
+		}
+	}
+	if lost := context.Cause(ctx); err == nil && errors.Is(lost, errUnreachable) {
+		return lost // nobody is there to commit to
 	}
 	return errors.Join(err, c.commit(ctx))
 }
 
+// lookAtClock says that a group lets us wait, and fails where a verb that is to end gets nothing
+// for the time of --timeout, though brokers answer.
+func (c *consumer) lookAtClock(came bool) error {
+	now := time.Now()
+	if came {
+		c.moved = now
+	}
+	waited := now.Sub(c.moved)
+	if c.flags.group != "" && !c.hinted && waited >= groupTold && c.done == 0 && !c.until.isAssigned() {
+		c.hinted = true
+		c.meter.notice("waiting for group " + c.flags.group + " to let us in: a group waits for its members")
+	}
+	if c.flags.exit && waited >= c.timeout && !c.finished() {
+		return fmt.Errorf("no record for %s, while the end is not reached: %s", duration(c.timeout), c.until.missing())
+	}
+	return nil
+}
+
+// poll waits for records. It looks up from time to time, where there is something to look at.
 func (c *consumer) poll(ctx context.Context) kgo.Fetches {
-	if c.flags.exit {
+	if c.flags.exit || c.flags.group != "" && !c.until.isAssigned() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, endsPoll)
 		defer cancel()
@@ -261,7 +313,11 @@ func (c *consumer) commit(ctx context.Context) error {
 		return nil
 	}
 	// Records that were written are committed even when Ctrl-C came meanwhile.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reachTimeout)
+	within := c.timeout
+	if ctx.Err() != nil {
+		within = goodbye
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), within)
 	defer cancel()
 	if err := c.cl.CommitMarkedOffsets(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("committing offsets of group %s: %w", c.flags.group, err)

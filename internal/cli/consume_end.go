@@ -2,9 +2,9 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"io"
-	"net"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -14,15 +14,18 @@ import (
 // ends are the offsets at which consume --exit stops. The client's goroutines write
 // them when partitions come and go.
 type ends struct {
+	at position // in each partition
+
 	mu struct {
 		sync.Mutex
-		known bool                       // the partitions are
-		left  map[string]map[int32]int64 // the end of each partition that has not reached it
+		inGroup bool                       // a group has assigned partitions, maybe none
+		known   bool                       // the partitions are
+		left    map[string]map[int32]int64 // the end of each partition that has not reached it
 	}
 }
 
-func newEnds() *ends {
-	e := &ends{}
+func newEnds(at position) *ends {
+	e := &ends{at: at}
 	e.mu.left = map[string]map[int32]int64{}
 	return e
 }
@@ -74,6 +77,7 @@ func (e *ends) reached() bool {
 // assigned is told which partitions a group's member got: it notes their ends.
 func (e *ends) assigned(group string, pos position) func(context.Context, *kgo.Client, map[string][]int32) {
 	return func(ctx context.Context, cl *kgo.Client, got map[string][]int32) {
+		e.noteAssigned(ctx, cl, got)
 		adm := kadm.NewClient(cl)
 		var from, to kadm.Offsets
 		commits, err := adm.FetchOffsets(ctx, group)
@@ -91,13 +95,39 @@ func (e *ends) assigned(group string, pos position) func(context.Context, *kgo.C
 				}
 				from.Add(o)
 			})
-			end, err := placesIn(ctx, adm, t, position{kind: atEnd}, ps)
+			end, err := placesIn(ctx, adm, t, e.at, ps)
 			if err == nil {
 				end.Each(to.Add)
 			}
 		}
 		e.expect(from, to)
 	}
+}
+
+// noteAssigned notes that the group has let us in.
+func (e *ends) noteAssigned(context.Context, *kgo.Client, map[string][]int32) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mu.inGroup = true
+}
+
+// isAssigned tells whether the group has let us in.
+func (e *ends) isAssigned() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.mu.inGroup
+}
+
+// missing names a partition that has not come to its end, and where that is.
+func (e *ends) missing() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, topic := range sortedKeys(e.mu.left) {
+		for _, p := range slices.Sorted(maps.Keys(e.mu.left[topic])) {
+			return fmt.Sprintf("partition %d of topic %s should have records up to offset %d", p, topic, e.mu.left[topic][p]-1)
+		}
+	}
+	return "the group has assigned no partition yet"
 }
 
 // revoked is told which partitions went to other members.
@@ -109,11 +139,4 @@ func (e *ends) revoked(_ context.Context, _ *kgo.Client, gone map[string][]int32
 			delete(e.mu.left[t], p)
 		}
 	}
-}
-
-// isNetwork tells whether an error is of the connection, after which the client
-// tries again.
-func isNetwork(err error) bool {
-	var ne net.Error
-	return errors.As(err, &ne) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)
 }

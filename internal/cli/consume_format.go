@@ -1,10 +1,15 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -13,13 +18,14 @@ import (
 // formatHelp explains --format.
 const formatHelp = `%v value, %k key, %t topic, %p partition, %o offset, %T timestamp in ms since 1970,
 %d timestamp as a date, %h headers, %K and %V the lengths of key and value (-1: null),
-%% a percent sign; \n, \t and \\ as usual`
+%% a percent sign; %v{hex}, %v{base64}, %k{hex}, %k{base64}; \n, \t, \x1f and \\ as usual`
 
 // formatter appends what one record is to be written as.
 type formatter func(dst []byte, r *kgo.Record) []byte
 
-// parseFormat reads what formatHelp says.
-func parseFormat(format string) (formatter, error) {
+// parseFormat reads what formatHelp says. Fields are written as a terminal may see them where
+// forTerminal is set; the text between them is the user's own.
+func parseFormat(format string, forTerminal bool) (formatter, error) {
 	var parts []formatter
 	for len(format) > 0 {
 		i := strings.IndexByte(format, '%')
@@ -40,8 +46,18 @@ func parseFormat(format string) (formatter, error) {
 		if !ok {
 			return nil, usagef("--format: there is no %%%c: there are\n%s", format[1], formatHelp)
 		}
-		parts = append(parts, part)
+		letter := format[:2]
 		format = format[2:]
+		if name, rest, ok := strings.Cut(format, "}"); ok && strings.HasPrefix(name, "{") {
+			if part, ok = encoded(part, letter, name[1:]); !ok {
+				return nil, usagef("--format: there is no %s%s}: there are %%v{hex}, %%v{base64}, %%k{hex} and %%k{base64}", letter, name)
+			}
+			format = rest
+		}
+		if forTerminal {
+			part = printable(part, `\x%02x`)
+		}
+		parts = append(parts, part)
 	}
 	return func(dst []byte, r *kgo.Record) []byte {
 		for _, p := range parts {
@@ -49,6 +65,21 @@ func parseFormat(format string) (formatter, error) {
 		}
 		return dst
 	}, nil
+}
+
+// encoded writes a key or value in hex or base64.
+func encoded(part formatter, letter, encoding string) (formatter, bool) {
+	var encode func(dst, src []byte) []byte
+	switch encoding {
+	case "hex":
+		encode = hex.AppendEncode
+	case "base64":
+		encode = base64.StdEncoding.AppendEncode
+	}
+	if encode == nil || letter != "%v" && letter != "%s" && letter != "%k" {
+		return nil, false
+	}
+	return func(dst []byte, r *kgo.Record) []byte { return encode(dst, part(nil, r)) }, true
 }
 
 // verb is what one letter of a format writes.
@@ -148,4 +179,35 @@ func text(b []byte) (s *string, inBase64 string) {
 		return &str, ""
 	}
 	return nil, base64.StdEncoding.EncodeToString(b)
+}
+
+// printable keeps a terminal from obeying records: control characters and bytes that are no
+// text are written as escapes, apart from line ends and tabs. Single bytes are escaped as the
+// format asciiEscape says.
+func printable(write formatter, asciiEscape string) formatter {
+	return func(dst []byte, r *kgo.Record) []byte {
+		from := len(dst)
+		dst = write(dst, r)
+		isPlain := func(b byte) bool { return b >= ' ' && b < 0x7f || b == '\n' || b == '\t' }
+		if !slices.ContainsFunc(dst[from:], func(b byte) bool { return !isPlain(b) }) {
+			return dst
+		}
+		raw := bytes.Clone(dst[from:])
+		dst = dst[:from]
+		for len(raw) > 0 {
+			c, n := utf8.DecodeRune(raw)
+			switch {
+			case isPlain(raw[0]):
+				dst = append(dst, raw[0])
+			case n == 1: // a control character, or no text
+				dst = fmt.Appendf(dst, asciiEscape, raw[0])
+			case unicode.IsControl(c), unicode.Is(unicode.Bidi_Control, c):
+				dst = fmt.Appendf(dst, `\u%04x`, c)
+			default:
+				dst = append(dst, raw[:n]...)
+			}
+			raw = raw[n:]
+		}
+		return dst
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"syscall"
 
@@ -21,6 +20,9 @@ const (
 	exitNotFound    = 3
 	exitUnreachable = 4
 )
+
+// interrupted is said of a verb that Ctrl-C has ended.
+const interrupted = "interrupted"
 
 var (
 	// errUsage is wrapped by complaints about arguments and flags.
@@ -50,15 +52,12 @@ func notFoundf(format string, args ...any) error {
 
 // finish tells what went wrong, if anything, and gives the exit code.
 func (a *app) finish(cmd *cobra.Command, err error) int {
-	if cmd.Flag("bootstrap") != nil && lostBroker(err) {
-		err = a.unreachable(err)
-	}
 	code := a.codeOf(err)
 	if err == nil {
 		return code
 	}
 	if errors.Is(err, context.Canceled) {
-		err = errors.New("interrupted")
+		err = errors.New(interrupted)
 	}
 	if !a.running {
 		err = explainFlagRule(err)
@@ -87,15 +86,6 @@ func (a *app) codeOf(err error) int {
 	}
 }
 
-// lostBroker tells whether a client verb failed since its broker did not answer any more.
-func lostBroker(err error) bool {
-	if _, ok := errors.AsType[*told](err); ok {
-		return false
-	}
-	network, ok := errors.AsType[*net.OpError](err)
-	return errors.Is(err, context.DeadlineExceeded) || ok && (network.Op == "dial" || network.Op == "read" || network.Op == "write")
-}
-
 // closedPipe tells whether the reader of our output went away, as "| head" does.
 func closedPipe(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)
@@ -104,24 +94,6 @@ func closedPipe(err error) bool {
 // oneLine makes a sentence of an error; joined errors stand behind one another.
 func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
-}
-
-// unreachable says who does not answer, why, and what to do.
-func (a *app) unreachable(err error) error {
-	why := "no answer"
-	var dns *net.DNSError
-	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
-		why = "connection refused"
-	case errors.As(err, &dns):
-		why = "no such host " + dns.Name
-	case errors.Is(err, context.DeadlineExceeded):
-		why = "no answer in time"
-	case err != nil:
-		why = oneLine(err)
-	}
-	return &told{kind: errUnreachable, sentence: fmt.Sprintf("cannot reach a broker on %s (%s): "+
-		"start one with \"leat up\", or name another with --bootstrap HOST:PORT", a.bootstrap, why)}
 }
 
 // about wraps what a broker said on a topic, group or the like, and says what can

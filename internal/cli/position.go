@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +29,8 @@ const (
 )
 
 // positionHelp is what the flags' help says.
-const positionHelp = `"start", "end", an offset, -N for the last N records, a time like 2026-05-17T10:05:03Z, or -1h for an hour ago`
+const positionHelp = `"start", "end", an offset, -N for the last N records, a time like 2026-05-17T10:05:03Z,
+@1779012303 or @1779012303000 for s or ms since 1970, or -1h, -7d for so long ago`
 
 // parsePosition reads what positionHelp says.
 func parsePosition(s string, now time.Time) (position, error) {
@@ -44,8 +46,16 @@ func parsePosition(s string, now time.Time) (position, error) {
 		}
 		return position{kind: atOffset, n: n}, nil
 	}
-	if d, err := time.ParseDuration(s); err == nil && d < 0 {
-		return position{kind: atTime, n: now.Add(d).UnixMilli()}, nil
+	if d, ok := parseAgo(s); ok {
+		return position{kind: atTime, n: now.Add(-d).UnixMilli()}, nil
+	}
+	if stamp, ok := strings.CutPrefix(s, "@"); ok {
+		if n, err := strconv.ParseInt(stamp, 10, 64); err == nil && n >= 0 {
+			if n < secondsBelow {
+				n *= 1000
+			}
+			return position{kind: atTime, n: n}, nil
+		}
 	}
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", time.DateTime, time.DateOnly} {
 		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
@@ -53,6 +63,32 @@ func parsePosition(s string, now time.Time) (position, error) {
 		}
 	}
 	return position{}, usagef("%q is not a place in a topic: write %s", s, positionHelp)
+}
+
+// secondsBelow is the least number after @ that is in ms: in seconds it would be the year 5138,
+// in ms it is March 1973.
+const secondsBelow = 100_000_000_000
+
+// agoPattern is a minus, weeks, days, and what Go reads as a duration.
+var agoPattern = regexp.MustCompile(`^-(?:(\d{1,4})w)?(?:(\d{1,5})d)?(\d.*)?$`)
+
+// parseAgo reads a time span with a minus before it, such as -7d or -1h30m.
+func parseAgo(s string) (ago time.Duration, ok bool) {
+	m := agoPattern.FindStringSubmatch(s)
+	if m == nil || m[1]+m[2]+m[3] == "" {
+		return 0, false
+	}
+	const day = 24 * time.Hour
+	for i, unit := range []time.Duration{7 * day, day} {
+		if n, err := strconv.Atoi(m[1+i]); err == nil {
+			ago += time.Duration(n) * unit
+		}
+	}
+	if m[3] == "" {
+		return ago, true
+	}
+	d, err := time.ParseDuration(m[3])
+	return ago + d, err == nil
 }
 
 // offset is the position as a consumer understands it.

@@ -2,32 +2,44 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"os"
+	"math"
+	"strconv"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/record"
 )
 
-// What a producer keeps in memory at most, and how often it tries a record, with up
-// to some seconds between, before it gives up.
+// A producer keeps no more than this in memory, except for one record that is larger.
 const (
-	maxTries           = 15
 	maxBufferedRecords = 100_000
 	maxBufferedBytes   = 64 << 20
+)
+
+// The largest batch in bytes: usually, and the limits of the client library for what a topic may
+// allow. A request has some more bytes than its batch.
+const (
+	usualBatch     = 1_000_012
+	leastBatch     = 512
+	mostBatch      = 1 << 30
+	usualRequest   = 100 << 20
+	maxRequestHead = 1 << 20
 )
 
 // produceFlags are what the produce verb was told.
 type produceFlags struct {
 	topic       string
 	separator   string
+	delimiter   string
+	whole       bool
+	key         string
+	keyed       bool // key was given
+	null        bool
 	headers     []string
 	partition   int32
 	compression string
@@ -40,25 +52,38 @@ func (a *app) produce() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "produce TOPIC [FILE...]", Short: "Write lines to a topic, one record each", Args: cobra.MinimumNArgs(1),
 		Long: `Write the lines of the files, or of the standard input, to a topic, one record each.
+--delimiter ends records by something else, and --whole makes one record of each file.
+
+A broker that does not answer, or that refuses records for a reason that may pass, is tried for
+the time of --timeout; then it is said how many records were acknowledged and how many not.
 
 With --json each line is an object like
   {"key":"k","value":"v","headers":{"h":"x"},"partition":0,"timestamp":"2026-05-17T10:05:03Z"}
 of which every part may be left out. A key or value that is no string is written as the
 JSON that it is; null is Kafka's null. key_base64 and value_base64 hold bytes.`,
 		Example: `  echo 'k1:hello' | leat produce orders --key-separator :
-  leat produce access --compression zstd access.log`,
+  leat produce access --compression zstd access.log
+  echo 'k1:' | leat produce orders --key-separator : --null    # a tombstone for k1
+  leat produce images --key logo --whole logo.png`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f.topic = args[0]
+			f.topic, f.keyed = args[0], cmd.Flags().Changed("key")
 			return a.runProduce(cmd.Context(), f, args[1:])
 		},
 	}
 	fl := cmd.Flags()
 	fl.StringVarP(&f.separator, "key-separator", "k", "", `what stands between key and value in a line, such as ":" or "\t" (default: lines have no key)`)
+	fl.StringVar(&f.key, "key", "", "a key for every record")
+	fl.BoolVarP(&f.null, "null", "Z", false, "an empty value is null: a tombstone")
+	fl.StringVarP(&f.delimiter, "delimiter", "D", "", `what stands between records instead of a line's end, such as "\0" or ";;"`)
+	fl.BoolVar(&f.whole, "whole", false, "each file, or all of the standard input, is one record")
 	fl.StringArrayVarP(&f.headers, "header", "H", nil, "a header for every record, as name=value; may be repeated")
 	fl.Int32VarP(&f.partition, "partition", "p", -1, "the partition to write to (-1: by the key's hash)")
 	fl.StringVarP(&f.compression, "compression", "z", "none", "none, gzip, snappy, lz4 or zstd")
 	fl.StringVarP(&f.acks, "acks", "a", "all", "whose acknowledgement to wait for: all in-sync replicas, the leader (1) or none (0)")
 	fl.BoolVar(&f.json, "json", false, "lines are JSON objects")
+	cmd.MarkFlagsMutuallyExclusive("whole", "delimiter")
+	cmd.MarkFlagsMutuallyExclusive("key", "key-separator", "json")
+	cmd.MarkFlagsMutuallyExclusive("null", "json")
 	cmd.ValidArgsFunction = a.topicThenFiles()
 	a.complete(cmd, "compression", words("none", "gzip", "snappy", "lz4", "zstd"))
 	a.complete(cmd, "acks", words("all", "1", "0"))
@@ -84,9 +109,9 @@ func (f produceFlags) options() ([]kgo.Opt, error) {
 	}
 	opts := []kgo.Opt{
 		kgo.DefaultProduceTopic(f.topic), kgo.ProducerBatchCompression(codec), kgo.RecordPartitioner(choosing{kgo.StickyKeyPartitioner(nil)}),
-		kgo.MaxBufferedRecords(maxBufferedRecords), kgo.MaxBufferedBytes(maxBufferedBytes),
-		// Not a delivery timeout: the client counts that from the record's own timestamp.
-		kgo.RecordRetries(maxTries),
+		kgo.MaxBufferedRecords(maxBufferedRecords),
+		// The sender gives up by time. The client's delivery timeout counts from the record's own timestamp.
+		kgo.RecordRetries(math.MaxInt), kgo.MetadataMinAge(time.Second),
 	}
 	switch f.acks {
 	case "all", "-1":
@@ -121,7 +146,7 @@ func compression(name string) (kgo.CompressionCodec, error) {
 }
 
 func (a *app) runProduce(ctx context.Context, f produceFlags, files []string) error {
-	line, err := f.lineReader()
+	cut, line, err := f.reader()
 	if err != nil {
 		return err
 	}
@@ -129,133 +154,60 @@ func (a *app) runProduce(ctx context.Context, f produceFlags, files []string) er
 	if err != nil {
 		return err
 	}
-	cl, err := a.connect(ctx, opts...)
+	limit, err := a.checkTarget(ctx, f)
 	if err != nil {
 		return err
 	}
-	defer cl.Close()
-	details, err := topicDetails(ctx, kadm.NewClient(cl), f.topic)
-	if err != nil {
-		return err
+	shows := showLive
+	if isTerminal(a.in) && len(files) == 0 {
+		shows = showSum // a line that is drawn would wipe the one that is typed
 	}
-	if n := len(details[f.topic].Partitions); f.partition >= int32(n) {
-		return notFoundf("topic %s has no partition %d: it has %d, from 0 on", f.topic, f.partition, n)
-	}
-	s := newSender(ctx, cl, line, a.err)
-	err = s.sendAll(ctx, files, a.in)
-	return errors.Join(err, s.finish())
-}
-
-// sender writes records and keeps the first failure. Its callbacks run on the
-// client's goroutines. What was read is sent even when the caller's context ends.
-type sender struct {
-	life   context.Context //nolint:containedctx // ends with the first failure, which callbacks cause
-	fail   context.CancelCauseFunc
-	cl     *kgo.Client
-	line   lineReader
-	meter  *meter
-	flight sync.WaitGroup // records without an acknowledgement
-}
-
-func newSender(ctx context.Context, cl *kgo.Client, line lineReader, w io.Writer) *sender {
-	s := &sender{cl: cl, line: line, meter: newMeter(w, "produced")}
-	s.life, s.fail = context.WithCancelCause(context.WithoutCancel(ctx))
-	return s
-}
-
-// sendAll sends the files' lines, or those of stdin, until ctx ends.
-func (s *sender) sendAll(ctx context.Context, files []string, stdin io.Reader) error {
-	if len(files) == 0 {
-		files = []string{"-"}
-	}
-	for _, name := range files {
-		var err error
-		if name == "-" {
-			err = s.sendFrom(ctx, "standard input", stdin)
-		} else {
-			err = s.sendFile(ctx, name)
+	m := newMeter(a.err, "produced", shows)
+	s := newSender(ctx, f.topic, orDefault(a.timeout), limit, m)
+	s.cut, s.line = cut, line
+	opts = append(opts, kgo.ProducerBatchMaxBytes(limit), kgo.MaxBufferedBytes(max(maxBufferedBytes, int(limit))),
+		kgo.BrokerMaxWriteBytes(max(usualRequest, limit+maxRequestHead)), kgo.WithLogger(s.refusals))
+	defer m.finish()
+	var result error
+	err = a.withBroker(ctx, m.notice, opts, func(ctx context.Context, b *broker) error {
+		if f.acks == "0" {
+			b.contact.noAnswer = kmsg.Produce.Int16()
 		}
-		if err != nil || ctx.Err() != nil {
+		result = s.run(ctx, b, files, a.in)
+		return result
+	})
+	if result != nil {
+		return result // it says how many records are written
+	}
+	return err
+}
+
+// checkTarget sees to it that there is a topic, and a partition, to write to, and asks how large
+// a batch the topic takes.
+func (a *app) checkTarget(ctx context.Context, f produceFlags) (limit int32, err error) {
+	limit = usualBatch
+	err = a.admin(ctx, func(ctx context.Context, adm *kadm.Client) error {
+		details, err := topicDetails(ctx, adm, f.topic)
+		if err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-func (s *sender) sendFile(ctx context.Context, name string) error {
-	f, err := os.Open(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return notFoundf("file %s does not exist", name)
-	}
-	if err != nil {
-		return err
-	}
-	err = s.sendFrom(ctx, name, f)
-	return errors.Join(err, f.Close())
-}
-
-// sendFrom reads on a goroutine of its own, because nothing can interrupt a read of
-// the standard input: where ctx ends first, that goroutine ends with the process.
-func (s *sender) sendFrom(ctx context.Context, name string, r io.Reader) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	lines := make(chan line, 1)
-	go readLines(ctx, r, lines)
-	for n := 1; ; n++ {
-		var l line
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-s.life.Done():
-			return nil // finish knows why
-		case l = <-lines:
+		if n := len(details[f.topic].Partitions); f.partition >= int32(n) {
+			return notFoundf("topic %s has no partition %d: it has %d, from 0 on", f.topic, f.partition, n)
 		}
-		if l.err != nil {
-			if errors.Is(l.err, io.EOF) {
-				return nil
+		configs, err := adm.DescribeTopicConfigs(ctx, f.topic)
+		if err != nil {
+			return nil //nolint:nilerr // one who may write need not be one who may read configs
+		}
+		for _, rc := range configs {
+			for _, c := range rc.Configs {
+				if n, err := strconv.ParseInt(c.MaybeValue(), 10, 32); err == nil && c.Key == "max.message.bytes" {
+					limit = int32(min(max(n, leastBatch), mostBatch))
+				}
 			}
-			return fmt.Errorf("%s, line %d: %w", name, n, l.err)
 		}
-		rec, err := s.line(l.text)
-		if err != nil {
-			return fmt.Errorf("%s, line %d: %w", name, n, err)
-		}
-		s.send(rec)
-	}
-}
-
-func (s *sender) send(rec *kgo.Record) {
-	s.flight.Add(1)
-	s.cl.Produce(s.life, rec, func(r *kgo.Record, err error) {
-		defer s.flight.Done()
-		if err != nil {
-			s.fail(err)
-			return
-		}
-		s.meter.add(len(r.Key) + len(r.Value))
-	})
-}
-
-// finish waits for all acknowledgements, though not for ever, and tells the first
-// failure.
-func (s *sender) finish() error {
-	ctx, cancel := context.WithTimeout(s.life, 2*requestTimeout)
-	defer cancel()
-	if err := s.cl.Flush(ctx); err != nil {
-		// This ends the wait for the rest, too.
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = errors.New("the broker's own log says why, for example that the disk is full or that a partition is read-only")
-		}
-		s.fail(fmt.Errorf("no acknowledgement came in %s: %w", duration(2*requestTimeout), err))
-	}
-	s.flight.Wait()
-	err := context.Cause(s.life)
-	s.fail(nil)
-	s.meter.finish()
-	if err == nil {
 		return nil
-	}
-	return about("after "+count(int(s.meter.records.Load()), "acknowledged record"), err, "")
+	})
+	return limit, err
 }
 
 // choosing sends records that name a partition to it, and all others where the
@@ -289,7 +241,31 @@ func (c *choosingTopic) OnNewBatch() {
 	}
 }
 
-// unescape reads \t, \n and the like.
+// unescape reads \t, \n, \x1f and the like.
 func unescape(s string) string {
-	return strings.NewReplacer(`\\`, `\`, `\t`, "\t", `\n`, "\n", `\r`, "\r", `\0`, "\x00").Replace(s)
+	var out strings.Builder
+	for len(s) > 0 {
+		at := strings.IndexByte(s, '\\')
+		if at < 0 || at == len(s)-1 {
+			break
+		}
+		out.WriteString(s[:at])
+		c := s[at+1]
+		rest := s[at+2:]
+		switch i := strings.IndexByte(`\tnr0`, c); {
+		case i >= 0:
+			out.WriteByte("\\\t\n\r\x00"[i])
+		case c == 'x' && len(rest) >= 2:
+			if n, err := strconv.ParseUint(rest[:2], 16, 8); err == nil {
+				out.WriteByte(byte(n))
+				rest = rest[2:]
+				break
+			}
+			fallthrough
+		default:
+			out.WriteString(s[at : at+2])
+		}
+		s = rest
+	}
+	return out.String() + s
 }

@@ -9,85 +9,143 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// maxLine is the longest line that is read.
-const maxLine = 64 << 20
+// maxPiece is the longest line, or the largest file with --whole, that is read.
+const maxPiece = 1 << 30
 
-// line is one line of input, or why there is none.
-type line struct {
-	text []byte // without its end, in memory of its own
+// piece is what one record is made of, or why there is none.
+type piece struct {
+	text []byte // without the delimiter, in memory of its own
 	err  error
 }
 
-// readLines sends the lines of r, then an error, which is io.EOF at the end.
-func readLines(ctx context.Context, r io.Reader, to chan<- line) {
-	sc := bufio.NewScanner(r)
-	sc.Buffer(make([]byte, 64<<10), maxLine)
-	next := func() line {
-		if sc.Scan() {
-			return line{text: bytes.Clone(sc.Bytes())}
-		}
-		err := sc.Err()
-		switch {
-		case err == nil:
-			err = io.EOF
-		case errors.Is(err, bufio.ErrTooLong):
-			err = fmt.Errorf("it is longer than %s", size(maxLine))
-		}
-		return line{err: err}
-	}
-	for {
-		l := next()
-		select {
-		case <-ctx.Done():
-			return
-		case to <- l:
-		}
-		if l.err != nil {
-			return
-		}
+// cutter says how input is cut into pieces.
+type cutter struct {
+	delimiter []byte // between pieces; none: a line's end
+	whole     bool   // all of an input is one piece
+}
+
+// place names the n-th piece of an input.
+func (c cutter) place(n int) string {
+	switch {
+	case c.whole:
+		return ""
+	case len(c.delimiter) > 0:
+		return fmt.Sprintf(", record %d", n)
+	default:
+		return fmt.Sprintf(", line %d", n)
 	}
 }
 
-// lineReader makes a record of a line.
+// split is the split function of a scanner.
+func (c cutter) split(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	if len(c.delimiter) == 0 {
+		return bufio.ScanLines(data, atEOF)
+	}
+	if i := bytes.Index(data, c.delimiter); i >= 0 {
+		return i + len(c.delimiter), data[:i], nil
+	}
+	if atEOF && len(data) > 0 {
+		return len(data), data, nil
+	}
+	return 0, nil, nil
+}
+
+// readPieces sends the pieces of r, then an error, which is io.EOF at the end.
+func readPieces(ctx context.Context, r io.Reader, c cutter, to chan<- piece) {
+	send := func(p piece) bool {
+		select {
+		case <-ctx.Done():
+			return false
+		case to <- p:
+			return true
+		}
+	}
+	tooLong := fmt.Errorf("it is longer than %s", size(maxPiece))
+	if c.whole {
+		all, err := io.ReadAll(io.LimitReader(r, maxPiece+1))
+		switch {
+		case err == nil && len(all) > maxPiece:
+			err = tooLong
+		case err == nil:
+			if !send(piece{text: all}) {
+				return
+			}
+			err = io.EOF
+		}
+		send(piece{err: err})
+		return
+	}
+	sc := bufio.NewScanner(r)
+	sc.Buffer(make([]byte, 64<<10), maxPiece)
+	sc.Split(c.split)
+	for sc.Scan() {
+		if !send(piece{text: bytes.Clone(sc.Bytes())}) {
+			return
+		}
+	}
+	err := sc.Err()
+	switch {
+	case err == nil:
+		err = io.EOF
+	case errors.Is(err, bufio.ErrTooLong):
+		err = tooLong
+	}
+	send(piece{err: err})
+}
+
+// lineReader makes a record of a piece of input.
 type lineReader func(text []byte) (*kgo.Record, error)
 
-// lineReader makes the one that the flags ask for.
-func (f produceFlags) lineReader() (lineReader, error) {
-	headers, err := pairs("--header ", f.headers)
+// reader says how input is cut into records, as the flags ask for.
+func (f produceFlags) reader() (cutter, lineReader, error) {
+	c := cutter{delimiter: []byte(unescape(f.delimiter)), whole: f.whole}
+	common, err := f.commonHeaders()
 	if err != nil {
-		return nil, err
-	}
-	var common []kgo.RecordHeader
-	for _, k := range sortedKeys(headers) {
-		common = append(common, kgo.RecordHeader{Key: k, Value: []byte(*headers[k])})
+		return c, nil, err
 	}
 	if f.partition < -1 {
-		return nil, usagef("--partition %d: partitions count from 0", f.partition)
+		return c, nil, usagef("--partition %d: partitions count from 0", f.partition)
 	}
 	if f.json {
-		if f.separator != "" {
-			return nil, usagef("--json lines hold their keys: leave --key-separator out")
-		}
-		return func(text []byte) (*kgo.Record, error) { return readJSON(text, f.partition, common) }, nil
+		return c, func(text []byte) (*kgo.Record, error) { return readJSON(text, f.partition, common) }, nil
 	}
 	separator := []byte(unescape(f.separator))
-	return func(text []byte) (*kgo.Record, error) {
+	return c, func(text []byte) (*kgo.Record, error) {
 		r := &kgo.Record{Value: text, Partition: f.partition, Headers: common}
-		if len(separator) == 0 {
-			return r, nil
+		if f.keyed {
+			r.Key = []byte(f.key)
 		}
-		key, value, ok := bytes.Cut(text, separator)
-		if !ok {
-			return nil, fmt.Errorf("there is no key separator %q in it", separator)
+		if len(separator) > 0 {
+			key, value, ok := bytes.Cut(text, separator)
+			if !ok {
+				return nil, fmt.Errorf("there is no key separator %q in it", separator)
+			}
+			r.Key, r.Value = key, value
 		}
-		r.Key, r.Value = key, value
+		if f.null && len(r.Value) == 0 {
+			r.Value = nil
+		}
 		return r, nil
 	}, nil
+}
+
+// commonHeaders are the headers of all records, in the order of the flags. A name may come more
+// than once.
+func (f produceFlags) commonHeaders() (headers []kgo.RecordHeader, err error) {
+	for _, kv := range f.headers {
+		name, value, ok := strings.Cut(kv, "=")
+		if !ok || name == "" {
+			return nil, usagef("--header %q: write it as name=value", kv)
+		}
+		headers = append(headers, kgo.RecordHeader{Key: name, Value: []byte(value)})
+	}
+	return headers, nil
 }
 
 // jsonLine is a line of produce --json. Topic and Offset are there so that what
@@ -136,12 +194,8 @@ type jsonHeaders []kgo.RecordHeader
 
 // UnmarshalJSON reads both forms.
 func (h *jsonHeaders) UnmarshalJSON(data []byte) error {
-	var byName map[string]json.RawMessage
-	if json.Unmarshal(data, &byName) == nil {
-		for _, k := range sortedKeys(byName) {
-			*h = append(*h, kgo.RecordHeader{Key: k, Value: plain(byName[k], nil)})
-		}
-		return nil
+	if bytes.HasPrefix(data, []byte("{")) {
+		return h.readObject(data)
 	}
 	var list []struct {
 		Key         string          `json:"key"`
@@ -153,6 +207,25 @@ func (h *jsonHeaders) UnmarshalJSON(data []byte) error {
 	}
 	for _, e := range list {
 		*h = append(*h, kgo.RecordHeader{Key: e.Key, Value: plain(e.Value, e.ValueBase64)})
+	}
+	return nil
+}
+
+// readObject reads the object's members in their order: a name may come more than once.
+func (h *jsonHeaders) readObject(data []byte) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	_, err := d.Token() // the brace
+	for err == nil && d.More() {
+		var name json.Token
+		var value json.RawMessage
+		if name, err = d.Token(); err == nil {
+			err = d.Decode(&value)
+		}
+		key, _ := name.(string)
+		*h = append(*h, kgo.RecordHeader{Key: key, Value: plain(value, nil)})
+	}
+	if err != nil {
+		return fmt.Errorf("headers: %w", err)
 	}
 	return nil
 }

@@ -29,10 +29,14 @@ func TestPosition(t *testing.T) {
 	f("17", position{kind: atOffset, n: 17})
 	f("-3", position{kind: backFrom, n: 3})
 	f("-1h30m", position{kind: atTime, n: now.Add(-90 * time.Minute).UnixMilli()})
+	f("-7d", position{kind: atTime, n: now.AddDate(0, 0, -7).UnixMilli()})
+	f("-1w2d1h", position{kind: atTime, n: now.Add(-217 * time.Hour).UnixMilli()})
+	f("@1779012303", position{kind: atTime, n: 1779012303000})
+	f("@1779012303123", position{kind: atTime, n: 1779012303123})
 	f("2026-05-17T10:00:00Z", position{kind: atTime, n: now.Add(-2 * time.Hour).UnixMilli()})
 	f("2026-05-17T12:00:00.250+02:00", position{kind: atTime, n: now.Add(-2*time.Hour + 250*time.Millisecond).UnixMilli()})
 	f("2026-05-17", position{kind: atTime, n: time.Date(2026, 5, 17, 0, 0, 0, 0, time.Local).UnixMilli()})
-	for _, s := range []string{"", "1h", "tomorrow", "1.5", "2026-13-01"} {
+	for _, s := range []string{"", "1h", "tomorrow", "1.5", "2026-13-01", "-", "-7dd", "-d", "-1d2", "@", "@-1", "@x"} {
 		if _, err := parsePosition(s, now); !errors.Is(err, errUsage) {
 			t.Errorf("%q passed: %v", s, err)
 		}
@@ -48,7 +52,7 @@ func TestFormat(t *testing.T) {
 	}
 	f := func(format, want string) {
 		t.Helper()
-		write, err := parseFormat(format)
+		write, err := parseFormat(format, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -59,6 +63,7 @@ func TestFormat(t *testing.T) {
 	f(`%t/%p/%o\t%k=%v`, "t/2/7\tk=v\n")
 	f(`%T %d`, "1779015600123 2026-05-17T11:00:00.123Z")
 	f(`%h|%K,%V|100%%\\n`, `a=1,b=|1,2|100%\n`)
+	f(`%v{hex} %k{base64}%v{base64}\x41\x4g`, `760a aw==dgo=A\x4g`)
 	f("", "")
 	r.Key, r.Value = nil, []byte{}
 	f(`%K %V`, "-1 0")

@@ -13,9 +13,16 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
+
+// interruptGrace is how long a verb may take to end after Ctrl-C.
+const interruptGrace = 950 * time.Millisecond
+
+// runGroup is the group of the verbs that run a node.
+const runGroup = "run"
 
 // defaultBootstrap is where a node serves that nobody told otherwise.
 const defaultBootstrap = "localhost:9092"
@@ -25,9 +32,10 @@ type app struct {
 	in       io.Reader
 	out, err io.Writer
 
-	bootstrap string // addresses with commas between
-	output    string // of lists and descriptions: "table" or "json"
-	running   bool   // arguments were fine: what fails now is not the usage
+	bootstrap string        // addresses with commas between
+	timeout   time.Duration // how long brokers may be silent
+	output    string        // of lists and descriptions: "table" or "json"
+	running   bool          // arguments were fine: what fails now is not the usage
 }
 
 // Main runs the program with its arguments, without its name, and returns its exit
@@ -39,8 +47,35 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	cmd, err := root.ExecuteContextC(ctx)
-	return a.finish(cmd, err)
+	asked, _, err := root.Find(args)
+	runsNode := err == nil && asked.GroupID == runGroup
+	type end struct {
+		cmd *cobra.Command
+		err error
+	}
+	ended := make(chan end, 1)
+	go func() {
+		cmd, err := root.ExecuteContextC(ctx)
+		ended <- end{cmd, err}
+	}()
+	select {
+	case e := <-ended:
+		return a.finish(e.cmd, e.err)
+	case <-ctx.Done():
+	}
+	// An interrupted verb ends by itself, unless it writes into a pipe that nobody reads. A node
+	// has data to write, and is waited for.
+	grace := time.After(interruptGrace)
+	if runsNode {
+		grace = nil
+	}
+	select {
+	case e := <-ended:
+		return a.finish(e.cmd, e.err)
+	case <-grace:
+		a.notice(interrupted)
+		return exitFailed
+	}
 }
 
 // root is the list of verbs.
@@ -55,13 +90,13 @@ other verbs are clients: they work against any Kafka, by default the one on ` + 
 (--bootstrap and LEAT_BOOTSTRAP name another).
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a topic, group or other thing that was
-named does not exist, 4 no broker could be reached.`,
+named does not exist, 4 no broker could be reached, or none answered for the time of --timeout.`,
 		Args:          cobra.ArbitraryArgs,
 		RunE:          onlySubcommands,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddGroup(&cobra.Group{ID: "run", Title: "Run a node:"}, &cobra.Group{ID: "data", Title: "Write and read:"},
+	root.AddGroup(&cobra.Group{ID: runGroup, Title: "Run a node:"}, &cobra.Group{ID: "data", Title: "Write and read:"},
 		&cobra.Group{ID: "admin", Title: "Look after a cluster:"})
 	group := func(id string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
@@ -69,7 +104,7 @@ named does not exist, 4 no broker could be reached.`,
 			root.AddCommand(c)
 		}
 	}
-	group("run", newUp(), a.demo(startLocalNode))
+	group(runGroup, newUp(), a.demo(startLocalNode))
 	group("data", a.produce(), a.consume(), a.bench())
 	group("admin", a.topic(), a.group(), a.config(), a.cluster())
 	root.CompletionOptions.DisableDefaultCmd = true
@@ -135,6 +170,7 @@ func (a *app) asClient(cmd *cobra.Command) *cobra.Command {
 		def = defaultBootstrap
 	}
 	cmd.PersistentFlags().StringVarP(&a.bootstrap, "bootstrap", "b", def, "brokers to ask first, host:port, with commas between (also LEAT_BOOTSTRAP)")
+	cmd.PersistentFlags().DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to wait for brokers that do not answer")
 	return cmd
 }
 

@@ -20,3 +20,9 @@ func terminalWidth(w io.Writer) (columns int, ok bool) {
 	}
 	return columns, true
 }
+
+// isTerminal tells whether a person looks at a stream, or may type into it.
+func isTerminal(stream any) bool {
+	f, isFile := stream.(*os.File)
+	return isFile && term.IsTerminal(f.Fd())
+}

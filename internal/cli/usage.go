@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -29,6 +30,9 @@ func (a *app) prepare(cmd *cobra.Command) {
 	}
 	if run := cmd.RunE; run != nil {
 		cmd.RunE = func(cmd *cobra.Command, args []string) error {
+			if fl := cmd.Flag("timeout"); fl != nil && fl.Changed && a.timeout < time.Millisecond {
+				return usagef("--timeout %s: give a time such as 10s", fl.Value)
+			}
 			a.running = true
 			return run(cmd, args)
 		}

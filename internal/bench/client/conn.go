@@ -32,6 +32,21 @@ const maxAnswer = 256 << 20
 // ErrNoBroker is returned where none of the brokers that were named answers.
 var ErrNoBroker = errors.New("no broker answers; is it running, and on this address?")
 
+// watchKey is the context's key of a watch.
+type watchKey struct{}
+
+// WithWatch gives a context whose user is told of each answer, and decides itself how long to wait
+// for one: CallWithin does not count.
+func WithWatch(ctx context.Context, answered func()) context.Context {
+	return context.WithValue(ctx, watchKey{}, answered)
+}
+
+// Watch is what the context's user wants to be called at each answer; nil: nothing.
+func Watch(ctx context.Context) (answered func()) {
+	answered, _ = ctx.Value(watchKey{}).(func())
+	return answered
+}
+
 // Conn is a connection to one broker.
 type Conn struct {
 	conn     net.Conn
@@ -117,7 +132,11 @@ func (c *Conn) Call(ctx context.Context, req kmsg.Request) (kmsg.Response, error
 // The request's number is written into b.
 func (c *Conn) Exchange(ctx context.Context, b []byte, req kmsg.Request) (kmsg.Response, error) {
 	deadline := time.Now().Add(CallWithin)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+	answered := Watch(ctx)
+	if answered != nil {
+		deadline = time.Time{}
+	}
+	if d, ok := ctx.Deadline(); ok && (deadline.IsZero() || d.Before(deadline)) {
 		deadline = d
 	}
 	if err := c.conn.SetDeadline(deadline); err != nil {
@@ -131,6 +150,9 @@ func (c *Conn) Exchange(ctx context.Context, b []byte, req kmsg.Request) (kmsg.R
 		return nil, ctx.Err() // the reason for the time-out
 	case err != nil:
 		return nil, err
+	}
+	if answered != nil {
+		answered()
 	}
 	resp := req.ResponseKind()
 	if resp.IsFlexible() && req.Key() != kmsg.ApiVersions.Int16() {

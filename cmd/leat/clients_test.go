@@ -1,0 +1,339 @@
+//go:build unix
+
+package main_test
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// verb is a client verb of the binary at work.
+type verb struct {
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	out   *output
+	err   *output
+	done  chan struct{} // closed when it has ended
+}
+
+// runVerb starts a client verb against the broker at addr.
+func runVerb(t *testing.T, addr string, args ...string) *verb {
+	t.Helper()
+	v := &verb{cmd: exec.Command(leat, args...), out: &output{}, err: &output{}, done: make(chan struct{})}
+	v.cmd.Env = append(os.Environ(), "LEAT_BOOTSTRAP="+addr)
+	v.cmd.Stdout, v.cmd.Stderr = v.out, v.err
+	var err error
+	if v.stdin, err = v.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(v.done)
+		_ = v.cmd.Wait() // exitCode tells
+	}()
+	t.Cleanup(func() {
+		_ = v.cmd.Process.Kill() // gone already is as good
+		<-v.done
+		if t.Failed() {
+			t.Logf("leat %s said:\n%s%s", strings.Join(args, " "), v.out, v.err)
+		}
+	})
+	return v
+}
+
+// write types a line.
+func (v *verb) write(t *testing.T, text string) {
+	t.Helper()
+	if _, err := io.WriteString(v.stdin, text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (v *verb) signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	if err := v.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatal(err)
+	}
+}
+
+// await waits until the verb has ended, and returns its exit code.
+func (v *verb) await(t *testing.T) int {
+	t.Helper()
+	select {
+	case <-v.done:
+	case <-time.After(readyLimit):
+		t.Fatalf("leat %s has not ended within %v", strings.Join(v.cmd.Args[1:], " "), readyLimit)
+	}
+	return v.cmd.ProcessState.ExitCode()
+}
+
+// expect waits for the end, and compares exit code and complaint.
+func (v *verb) expect(t *testing.T, code int, says ...string) {
+	t.Helper()
+	got := v.await(t)
+	for _, s := range says {
+		if !strings.Contains(v.err.String(), s) {
+			t.Errorf("it does not say %q:\n%s", s, v.err)
+		}
+	}
+	if got != code {
+		t.Errorf("exit code %d, want %d:\n%s", got, code, v.err)
+	}
+}
+
+// do runs a client verb to its end, which must be a good one, and returns what it wrote.
+func do(t *testing.T, addr, stdin string, args ...string) string {
+	t.Helper()
+	v := runVerb(t, addr, args...)
+	v.write(t, stdin)
+	if err := v.stdin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if code := v.await(t); code != 0 {
+		t.Fatalf("leat %s: exit code %d: %s", strings.Join(args, " "), code, v.err)
+	}
+	return v.out.String()
+}
+
+// blackHole takes connections and requests, and never answers. Asked is closed when the first
+// request has come.
+func blackHole(t *testing.T) (addr string, asked <-chan struct{}) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	came := make(chan struct{})
+	var once sync.Once
+	var open sync.WaitGroup
+	open.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() {
+				defer c.Close()
+				for {
+					if _, err := c.Read(make([]byte, 1000)); err != nil {
+						return // the client is gone
+					}
+					once.Do(func() { close(came) })
+				}
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close() // ends the first loop
+		open.Wait()
+	})
+	return l.Addr().String(), came
+}
+
+// clientVerbs are all verbs that ask a broker.
+var clientVerbs = []string{
+	"produce t", "consume t", "consume t --group g", "consume t --exit",
+	"bench produce", "bench consume", "bench consume --topic t", "bench latency",
+	"topic list", "topic describe t", "topic create t", "topic delete t", "topic alter t --set retention.ms=1",
+	"topic add-partitions t 3", "topic trim t --before 1",
+	"group list", "group describe g", "group delete g", "group reset g --to start --topic t",
+	"config get --topic t", "config set --topic t retention.ms=1", "config unset --topic t retention.ms", "cluster",
+}
+
+// TestTimeout proves that no client verb waits longer for a broker than --timeout says, and that
+// it names the address and what it saw.
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	nobody := freeAddr(t)
+	hole, _ := blackHole(t)
+	for _, args := range clientVerbs {
+		t.Run(args, func(t *testing.T) {
+			t.Parallel()
+			fields := strings.Fields(args)
+			v := runVerb(t, nobody, append(fields, "--timeout", "300s")...) // longer than the test waits
+			v.expect(t, 4, nobody, "connection refused", "leat up")
+			v = runVerb(t, hole, append(fields, "--timeout", "300ms")...)
+			v.expect(t, 4, hole, "no answer")
+		})
+	}
+}
+
+// TestInterrupt proves that Ctrl-C ends every client verb at once, though its broker does not answer.
+func TestInterrupt(t *testing.T) {
+	t.Parallel()
+	for _, args := range clientVerbs {
+		t.Run(args, func(t *testing.T) {
+			t.Parallel()
+			hole, asked := blackHole(t)
+			v := runVerb(t, hole, append(strings.Fields(args), "--timeout", "300s")...)
+			select {
+			case <-asked:
+			case <-time.After(readyLimit):
+				t.Fatal("nothing was asked")
+			}
+			v.signal(t, os.Interrupt)
+			v.expect(t, 1, "leat: interrupted\n")
+		})
+	}
+}
+
+// freeze makes a process deaf until it is killed.
+func (p *process) freeze() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
+
+// awaitRecords waits until topic t holds these records.
+func awaitRecords(t *testing.T, addr, want string) {
+	t.Helper()
+	eventually(t, "the records are written", func() bool { return do(t, addr, "", "consume", "t", "--from", "start", "--exit") == want })
+}
+
+// TestProduceLosesBroker proves that a producer whose broker dies says so, tries for the time that
+// it was told, and then says how many records it knows to be written.
+func TestProduceLosesBroker(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]struct {
+		how  func(*process) error
+		seen string
+	}{
+		"killed": {func(p *process) error { p.kill(); return nil }, "connection refused"},
+		"frozen": {(*process).freeze, "no answer"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := up(t, t.TempDir())
+			do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
+			v := runVerb(t, p.addr, "produce", "t", "--timeout", "3s")
+			v.write(t, "one\ntwo\n")
+			awaitRecords(t, p.addr, "one\ntwo\n")
+			if err := end.how(p); err != nil {
+				t.Fatal(err)
+			}
+			v.write(t, "three\n")
+			v.expect(t, 4, "no answer for 3s from "+p.addr, end.seen, "; 2 records were acknowledged, 1 record was not\n")
+		})
+	}
+}
+
+// TestProduceBrokerReturns proves that a producer goes on where its broker comes back in time, and
+// says both.
+func TestProduceBrokerReturns(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p := up(t, dir)
+	do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
+	v := runVerb(t, p.addr, "produce", "t", "--timeout", "300s")
+	v.write(t, "one\n")
+	awaitRecords(t, p.addr, "one\n")
+	p.kill()
+	v.write(t, "two\n")
+	eventually(t, "the loss is said", func() bool {
+		return strings.Contains(v.err.String(), "leat: no answer from "+p.addr+" (connection ")
+	})
+	p = upAt(t, dir, p.addr)
+	eventually(t, "the return is said", func() bool {
+		return strings.Contains(v.err.String(), "leat: there is an answer from "+p.addr+" again\n")
+	})
+	if err := v.stdin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v.expect(t, 0)
+	if got := do(t, p.addr, "", "consume", "t", "--from", "start", "--exit"); got != "one\ntwo\n" {
+		t.Errorf("written: %q", got)
+	}
+}
+
+// TestProduceInterrupted proves that Ctrl-C ends a producer that has lost its broker, at once,
+// and that it says what is not written.
+func TestProduceInterrupted(t *testing.T) {
+	t.Parallel()
+	p := up(t, t.TempDir())
+	do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
+	v := runVerb(t, p.addr, "produce", "t", "--timeout", "300s")
+	v.write(t, "one\n")
+	awaitRecords(t, p.addr, "one\n")
+	p.kill()
+	v.write(t, "two\n")
+	eventually(t, "the loss is said", func() bool { return strings.Contains(v.err.String(), "no answer from") })
+	v.signal(t, os.Interrupt)
+	v.expect(t, 1, "leat: interrupted; 1 record was acknowledged, 1 record was not\n")
+}
+
+// TestConsumeLosesBroker proves that a consumer, alone or in a group, says when its broker is gone
+// and when it is back, and that it ends when nothing was heard for the time that it was told.
+func TestConsumeLosesBroker(t *testing.T) {
+	t.Parallel()
+	for name, group := range map[string][]string{"alone": {}, "in a group": {"--group", "g"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			p := up(t, dir)
+			do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
+			do(t, p.addr, "one\n", "produce", "t")
+			v := runVerb(t, p.addr, append(group, "consume", "t", "--from", "start", "--timeout", "6s")...)
+			eventually(t, "it reads", func() bool { return v.out.String() == "one\n" })
+			p.kill()
+			lost := "leat: no answer from " + p.addr + " (connection "
+			eventually(t, "the loss is said", func() bool { return strings.Contains(v.err.String(), lost) })
+			p = upAt(t, dir, p.addr)
+			eventually(t, "the return is said", func() bool {
+				return strings.Contains(v.err.String(), "leat: there is an answer from "+p.addr+" again\n")
+			})
+			do(t, p.addr, "two\n", "produce", "t")
+			eventually(t, "it reads on", func() bool { return v.out.String() == "one\ntwo\n" })
+			p.kill()
+			v.expect(t, 4, "leat: no answer for 6s from "+p.addr+" (connection refused)\n")
+		})
+	}
+}
+
+// TestConsumeInterrupted proves that Ctrl-C ends a consumer at once, whose broker is gone or whose
+// output nobody reads.
+func TestConsumeInterrupted(t *testing.T) {
+	t.Parallel()
+	p := up(t, t.TempDir())
+	do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
+	do(t, p.addr, strings.Repeat(strings.Repeat("x", 100)+"\n", 5000), "produce", "t")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	stuck := exec.Command(leat, "consume", "t", "--from", "start", "-b", p.addr)
+	stuck.Stdout = w
+	if err := stuck.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(r, make([]byte, 1)); err != nil { // it writes now, and never gets to the end
+		t.Fatal(err)
+	}
+	group := runVerb(t, p.addr, "consume", "t", "--from", "start", "--group", "g", "--timeout", "300s")
+	eventually(t, "the member reads", func() bool { return len(group.out.String()) > 0 })
+	p.kill()
+	eventually(t, "the loss is said", func() bool { return strings.Contains(group.err.String(), "no answer from") })
+	group.signal(t, os.Interrupt)
+	group.await(t)
+	if err := stuck.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- stuck.Wait() }()
+	select {
+	case <-ended:
+	case <-time.After(readyLimit):
+		_ = stuck.Process.Kill()
+		<-ended
+		t.Error("a consumer whose output nobody reads does not end")
+	}
+}
