@@ -338,10 +338,19 @@ func floodKinds(topics int) []floodKind {
 	og := kmsg.NewOffsetFetchRequestGroup()
 	og.Group = "nobody"
 	ot := kmsg.NewOffsetFetchRequestGroupTopic()
-	ot.Topic, ot.Partitions = "topic-1", make([]int32, 100_000)
+	ot.Topic = "topic-1"
+	for i := range int32(100_000) {
+		ot.Partitions = append(ot.Partitions, i)
+	}
 	og.Topics = append(og.Topics, ot)
 	offsets.Groups = append(offsets.Groups, og)
-	return []floodKind{
+	bogus := produceOf("nowhere", nil)
+	for i := range int32(99_000) {
+		p := kmsg.NewProduceRequestTopicPartition()
+		p.Partition = i
+		bogus.Topics[0].Partitions = append(bogus.Topics[0].Partitions, p)
+	}
+	return append(parkedKinds(topics), []floodKind{
 		{name: "claimed window", bytes: requestOf(9, produceOf("bombs", claim()))},
 		{name: "window of 8 MiB", bytes: requestOf(9, produceOf("bombs", bomb(40, 13)))},
 		{name: "gigabyte", bytes: requestOf(9, produceOf("bombs", bomb(1000, 7)))},
@@ -356,6 +365,43 @@ func floodKinds(topics int) []floodKind {
 		{name: "offsets", bytes: requestOf(8, offsets), long: true},
 		{name: "log dirs unread", bytes: requestOf(4, kmsg.NewPtrDescribeLogDirsRequest()), unread: true},
 		{name: "half sent", bytes: append(frame(90<<20, 0, 0, 0, 9, 0, 0, 0, 1, 0, 1, 'x', 0), make([]byte, 80<<20)...), long: true},
+		{name: "bogus produce", bytes: requestOf(9, bogus), long: true},
+		{name: "versions unread", bytes: slices.Repeat(requestOf(0, kmsg.NewPtrApiVersionsRequest()), 100), unread: true, long: true},
+	}...)
+}
+
+// parkedKinds are requests that wait, or whose answers do behind one that waits.
+func parkedKinds(topics int) []floodKind {
+	wait := func(topic string, partitions int32) *kmsg.FetchRequest {
+		req := kmsg.NewPtrFetchRequest()
+		req.MaxWaitMillis, req.MinBytes, req.MaxBytes = 600_000, 1<<20, 1<<20
+		rt := kmsg.NewFetchRequestTopic()
+		rt.Topic = topic
+		for i := range partitions {
+			p := kmsg.NewFetchRequestTopicPartition()
+			p.Partition = i
+			rt.Partitions = append(rt.Partitions, p)
+		}
+		req.Topics = append(req.Topics, rt)
+		return req
+	}
+	watch := wait("topic-0", 1)
+	for i := 1; i < topics; i++ {
+		watch.Topics = append(watch.Topics, wait(fmt.Sprintf("topic-%d", i), 1).Topics...)
+	}
+	names := kmsg.NewPtrListOffsetsRequest()
+	nt := kmsg.NewListOffsetsRequestTopic()
+	nt.Topic = "nowhere"
+	for i := range int32(50_000) {
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.Timestamp = i, -1
+		nt.Partitions = append(nt.Partitions, p)
+	}
+	names.Topics = append(names.Topics, nt)
+	return []floodKind{
+		{name: "watched", bytes: requestOf(11, watch), long: true},
+		{name: "hardly any watched", bytes: requestOf(11, wait("topic-0", 1000)), long: true},
+		{name: "behind a parked one", bytes: append(requestOf(11, wait("topic-0", 1)), slices.Repeat(requestOf(7, names), 100)...), long: true},
 	}
 }
 

@@ -49,6 +49,10 @@ const heavyBytes = 4 << 20
 // What a pooled state may keep of its memory.
 const keepParts = 1024
 
+// fewPartitions and topics of a request are decoded as they come. A request of more is counted
+// first, and reserves the memory of its state.
+const fewPartitions = 1024
+
 // produce is the state of one Produce request; pooled.
 type produce struct {
 	b       *Broker
@@ -67,6 +71,8 @@ type produce struct {
 	target    record.Target // likewise
 	inflated  int64         // bytes of compressed records that were looked at
 
+	memory budget.Reservation // of its state and its answer, where it has many partitions
+
 	bytes, stored int64 // of the batches that were stored, as they were sent, and their records
 
 	waits atomic.Int32 // waits that have not ended, and one for the flush
@@ -75,40 +81,75 @@ type produce struct {
 func (s *session) produce(r *wire.Request) error {
 	p, _ := s.b.produces.Get().(*produce)
 	p.r, p.version = r, r.Version
-	if !p.decode(r.Body) {
+	if err := s.decodeProduce(p); err != nil {
 		p.recycle()
-		return wire.ErrMalformed
+		return err
 	}
 	now := time.Now().UnixMilli()
 	if p.acks == acksAll {
 		p.deadline = s.b.cfg.Set.Now() + time.Duration(max(p.timeoutMS, 1))*time.Millisecond
 	}
 	s.queue = append(s.queue, p)
-	from := 0
-	for i := range p.topics {
-		t := &p.topics[i]
-		for j := from; j < t.end; j++ {
-			q := &p.parts[j]
-			err := p.check(q, t, now)
-			if err == nil {
-				err = s.encode(p, q)
-			}
-			if err != nil {
-				p.refuse(q, err)
-				continue
-			}
-			s.appends.Add(q.part, q.batch, p.acknowledgement(), p, int32(j))
+	p.checkPartitions()
+	for j := range p.parts {
+		q := &p.parts[j]
+		if q.code != none {
+			continue
 		}
-		from = t.end
+		err := p.checkBatch(q, now)
+		if err == nil {
+			err = s.encode(p, q)
+		}
+		if err != nil {
+			p.refuse(q, err)
+			continue
+		}
+		s.appends.Add(q.part, q.batch, p.acknowledgement(), p, int32(j))
 	}
 	heavy := p.inflated > heavyBytes
-	if s.held += len(p.parts); s.held > maxHeld || heavy {
+	if s.held += len(p.parts) + requestWeight; s.held > maxHeld || heavy {
 		s.Flush()
 	}
 	if heavy { // others of the same read may take as long, and the client may be gone
 		s.conn.Uncork()
 	}
 	return nil
+}
+
+// decodeProduce decodes a request. One that names many partitions does so, in turns with other
+// long work, when there is memory for all of them.
+func (s *session) decodeProduce(p *produce) error {
+	work := s.b.cfg.Work
+	n, ok := p.decode(p.r.Body, fewPartitions)
+	if !ok {
+		return wire.ErrMalformed
+	}
+	if n <= fewPartitions {
+		return nil
+	}
+	var err error
+	if p.memory, err = s.reserve(producePartMemory * int64(n)); err != nil {
+		return err
+	}
+	work.Enter(budget.Command)
+	defer work.Leave()
+	p.parts, p.topics = make([]producePart, 0, n-len(p.topics)), nil
+	p.decode(p.r.Body, n)
+	return nil
+}
+
+// checkPartitions judges all partitions by what can be known without a look at their records.
+func (p *produce) checkPartitions() {
+	topic := 0
+	p.b.inTurns(len(p.parts), func(i int) {
+		for p.topics[topic].end <= i {
+			topic++
+		}
+		q := &p.parts[i]
+		if err := p.check(q, &p.topics[topic]); err != nil {
+			p.refuse(q, err)
+		}
+	})
 }
 
 // acknowledgement is what acks asks for; check has seen to it that it is one of three.
@@ -122,8 +163,8 @@ func (p *produce) acknowledgement() replica.Acks {
 	return replica.AcksNone
 }
 
-// check judges one partition's data. Afterwards q.batch is what will be stored.
-func (p *produce) check(q *producePart, t *produceTopic, now int64) error {
+// check judges one partition's data but for its records.
+func (p *produce) check(q *producePart, t *produceTopic) error {
 	q.base, q.time, q.start = -1, -1, -1
 	switch {
 	case p.acks != acksAll && p.acks != acksNone && p.acks != acksOne:
@@ -148,7 +189,7 @@ func (p *produce) check(q *producePart, t *produceTopic, now int64) error {
 	if record.Batch(q.records).Transactional() {
 		return kerr.InvalidTxnState // there are no transactions yet, so none can be open
 	}
-	return p.checkBatch(q, set, now)
+	return nil
 }
 
 // oneBatch holds the records of a request against Kafka's rule: exactly one batch
@@ -180,8 +221,9 @@ func (e *explainedError) Error() string { return e.message }
 func (e *explainedError) Unwrap() error { return e.code }
 
 // checkBatch checks the batch and its records against the topic's settings, and
-// turns it into what is stored.
-func (p *produce) checkBatch(q *producePart, set *replica.Settings, now int64) error {
+// turns it into what is stored: q.batch.
+func (p *produce) checkBatch(q *producePart, now int64) error {
+	set := q.part.Topic().Settings()
 	q.batch = record.Batch(q.records)
 	rules := &p.rules
 	*rules = record.Rules{
@@ -304,6 +346,7 @@ func (p *produce) answerOrWait() {
 	p.resp = p.r.Begin()
 	p.encode(p.resp)
 	clear(p.topics)
+	p.shrink()
 	p.waits.Store(1)
 	for i := range p.parts {
 		q := &p.parts[i]
@@ -316,6 +359,29 @@ func (p *produce) answerOrWait() {
 		q.part.Wait(&q.waiter, q.next)
 	}
 	p.Complete(-1, nil)
+}
+
+// shrink gives back the state of a request that names many partitions, but for those that it
+// waits for. The answer holds the memory of what is left.
+func (p *produce) shrink() {
+	if p.memory.Bytes() == 0 {
+		return
+	}
+	wait := 0
+	for i := range p.parts {
+		if p.parts[i].code == none {
+			wait++
+		}
+	}
+	parts := make([]producePart, 0, wait)
+	for i := range p.parts {
+		if p.parts[i].code == none {
+			parts = append(parts, p.parts[i])
+		}
+	}
+	p.topics, p.parts = nil, parts
+	p.memory.Shrink(producePartMemory*int64(wait) + int64(cap(p.resp.B)))
+	p.r.Hold(&p.memory)
 }
 
 // Complete ends the wait of one partition (-1: the flush's own); the last one
@@ -364,6 +430,7 @@ func (p *produce) recycle() {
 	}
 	p.r, p.resp, p.moved, p.unnamed = nil, nil, false, false
 	p.inflated = 0
+	p.memory.Release()
 	p.deadline, p.bytes, p.stored = 0, 0, 0
 	p.b.produces.Put(p)
 }

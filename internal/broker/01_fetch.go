@@ -51,6 +51,9 @@ type fetch struct {
 	parts     []fetchPart
 	forgotten []forgotten
 
+	work   budget.Reservation // until it is parked or answered
+	parked budget.Reservation // while it is parked, and until it is answered then
+
 	open  *fetchSession // of an incremental fetch
 	moved bool          // a partition is led by another node
 
@@ -71,27 +74,29 @@ func newFetch(b *Broker) *fetch {
 	return f
 }
 
-// A request of more bytes than bigFetch reserves fetchGrowth times its size while it is
-// decoded and read for; at least 16 bytes name a partition, which takes some 250.
+// A request that may be for more than fewPartitions reserves fetchMemory for each. At least
+// leastWanted bytes of it name a partition.
 const (
-	bigFetch    = 64 << 10
-	fetchGrowth = 16
+	leastWanted     = 16
+	fetchMemory     = 512 // of a partition: its state, its part of the answer, and a chunk
+	fetchPartMemory = 112 // of its state alone
+	parkedMemory    = 512 // of a parked request without its partitions
 )
 
 func (s *session) fetch(r *wire.Request) error {
 	s.Flush() // what this connection has produced before, it may read
 
-	if len(r.Body) > bigFetch { // it names many partitions, which take more as structures
-		held, err := s.b.reserveAnswer(fetchGrowth * int64(len(r.Body)))
-		if err != nil {
-			return err
-		}
-		defer held.Release()
-		s.b.cfg.Work.Enter(budget.Data) // nothing of what follows waits
-		defer s.b.cfg.Work.Leave()
-	}
 	f, _ := s.b.fetches.Get().(*fetch)
 	f.s, f.r, f.version = s, r, r.Version
+	long, err := f.reserve()
+	if err != nil {
+		f.recycle()
+		return err
+	}
+	if long { // nothing of what follows waits but for its turn
+		s.b.cfg.Work.Enter(budget.Data)
+		defer s.b.cfg.Work.Leave()
+	}
 	if !f.decode(r.Body) {
 		f.recycle()
 		return wire.ErrMalformed
@@ -108,8 +113,22 @@ func (s *session) fetch(r *wire.Request) error {
 	f.maxBytes = max(0, min(f.maxBytes, int32(min(s.b.cfg.FetchMaxBytes, 1<<31-1))))
 	f.minBytes = min(f.minBytes, f.maxBytes)
 	f.deadline = time.Time{}
-	f.readOrPark()
+	f.readOrPark(long)
 	return nil
+}
+
+// reserve reserves memory where the request, or its session, may name many partitions, and
+// tells whether that is so. A request that continues no session has the session's id 0.
+func (f *fetch) reserve() (long bool, err error) {
+	n := len(f.r.Body) / leastWanted
+	if f.version >= 7 {
+		n += f.b.cache.sizeOf(sessionIDOf(f.r.Body, f.version))
+	}
+	if n <= fewPartitions {
+		return false, nil
+	}
+	f.work, err = f.s.reserve(fetchMemory * int64(n))
+	return true, err
 }
 
 // refuseAll answers every partition with the same code.
@@ -127,9 +146,23 @@ func (f *fetch) refuseAll(code int16) {
 //	   |------nothing there, and no room to watch--> asleep --its time is over--> answered
 //	   |
 //	   `------something, or nobody waits--> answered
-func (f *fetch) readOrPark() {
+//
+// long tells that the caller has a processor for long work, and passes it on.
+func (f *fetch) readOrPark(long bool) {
+	finished := false
+	defer func() {
+		if !finished { // a bug: nobody answers it any more
+			f.work.Release()
+			f.parked.Release()
+		}
+	}()
+	f.readUntilParked(long)
+	finished = true
+}
+
+func (f *fetch) readUntilParked(long bool) {
 	for {
-		bytes, ready := f.readPartitions()
+		bytes, ready := f.readPartitions(long)
 		if ready || bytes >= int(f.minBytes) || f.maxWait <= 0 || f.timeIsOver() {
 			f.answerNow()
 			return
@@ -179,14 +212,17 @@ func (f *fetch) sleepUntilOver() {
 	resp := f.buildAnswer(code, id)
 	f.forgetPartitions()
 	n := int64(len(resp.B))
-	if code != none || f.b.asleep.Add(n) > maxAsleep {
-		if code == none {
-			f.b.asleep.Add(-n)
-		}
+	var ok bool
+	if code == none {
+		f.parked, ok = f.b.cfg.Work.TryReserve(budget.Parked, parkedMemory+int64(cap(resp.B)))
+	}
+	if !ok {
 		f.s.dismissFetch(f)
 		f.send(resp)
 		return
 	}
+	f.work.Release()
+	f.b.asleep.Add(n)
 	f.asleep = resp
 	if !f.armPoll() {
 		f.sendAsleep()
@@ -230,22 +266,38 @@ func (f *fetch) disarm() {
 	f.s.dismissFetch(f)
 }
 
-// Wake goes on with a parked fetch whose poll the caller has fired.
+// Wake goes on with a parked fetch whose poll the caller has fired. One of many partitions
+// takes its turn elsewhere: the caller may have others to wake, and records to commit.
 func (f *fetch) Wake() {
 	defer f.r.Conn.Contain()
+	if len(f.parts) > fewPartitions {
+		f.b.done.Go(f.resumeLong)
+		return
+	}
 	f.disarm()
 	if f.asleep != nil {
 		f.sendAsleep()
 		return
 	}
-	f.readOrPark()
+	f.readOrPark(false)
+}
+
+func (f *fetch) resumeLong() {
+	defer f.r.Conn.Contain()
+	f.b.cfg.Work.Enter(budget.Data)
+	defer f.b.cfg.Work.Leave()
+	f.disarm()
+	f.readOrPark(true)
 }
 
 // readPartitions reads all partitions. ready tells that the answer should not wait: a
 // partition failed, or there is none to wait for.
-func (f *fetch) readPartitions() (bytes int, ready bool) {
+func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 	left, whole, known, isolation := int(f.maxBytes), true, false, isolationOf(f.isolation)
 	for i := range f.parts {
+		if long && i%stretch == stretch-1 {
+			f.b.cfg.Work.Pass(budget.Data)
+		}
 		q := &f.parts[i]
 		known = f.resolvePartition(q) || known
 		if q.part == nil || q.code != none {
@@ -390,15 +442,25 @@ func (f *fetch) buildAnswer(code int16, session int32) *wire.Response {
 	return resp
 }
 
+// send sends the answer, which holds what it needs of the request's memory until it was sent.
 func (f *fetch) send(resp *wire.Response) {
 	r := f.r
+	memory := f.work
+	if memory.Bytes() == 0 {
+		memory, f.parked = f.parked, budget.Reservation{}
+	}
+	f.work = budget.Reservation{}
 	f.recycle()
+	memory.Shrink(resp.Memory())
+	r.Hold(&memory)
 	r.Send(resp)
 }
 
 // recycle gives the state back, without what refers to other memory.
 func (f *fetch) recycle() {
 	f.forgetPartitions()
+	f.work.Release()
+	f.parked.Release()
 	f.s, f.r, f.open, f.moved, f.asleep = nil, nil, nil, false, nil
 	f.b.fetches.Put(f)
 }

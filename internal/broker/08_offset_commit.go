@@ -72,6 +72,7 @@ func (s *session) offsetCommit(r *wire.Request) error {
 		r.Reply(resp)
 	}
 	s.commits = append(s.commits, group.OffsetCommit{Req: req, Reply: contained(r, reply)})
+	s.held += requestWeight
 	for i := range good {
 		s.held += len(good[i].Partitions)
 	}

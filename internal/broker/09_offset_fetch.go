@@ -24,18 +24,19 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 	if r.Version < 8 {
 		return b.offsetFetchOne(r, req)
 	}
+	asked := 0
 	req.Groups = onceAll(req.Groups)
 	for i := range req.Groups {
-		onceEach(req.Groups[i].Topics)
+		asked += b.onceEach(req.Groups[i].Topics)
 	}
-	held, err := b.reserveAnswer(b.groupAnswer())
+	held, err := b.reserveAnswer(b.groupAnswer() + askedOffsetMemory*int64(asked))
 	if err != nil {
 		return err
 	}
 	image := b.cfg.Image()
 	unknown := make([][]kmsg.OffsetFetchResponseGroupTopic, len(req.Groups))
 	for i := range req.Groups {
-		unknown[i] = resolve(image, &req.Groups[i], r.Version >= 10)
+		unknown[i] = b.resolveTopics(image, &req.Groups[i], r.Version >= 10)
 	}
 	b.cfg.Groups.Fetch(req.Groups, contained(r, func(groups []kmsg.OffsetFetchResponseGroup) {
 		defer held.Release()
@@ -70,24 +71,37 @@ func onceAll(groups []kmsg.OffsetFetchRequestGroup) []kmsg.OffsetFetchRequestGro
 	})
 }
 
-// onceEach drops partitions that are asked for a second time, for the same reason.
-func onceEach(topics []kmsg.OffsetFetchRequestGroupTopic) {
-	type place struct {
-		topic     string
-		id        [16]byte
-		partition int32
+// onceEach drops partitions that are asked for a second time, for the same reason. It
+// returns how many are left.
+func (b *Broker) onceEach(topics []kmsg.OffsetFetchRequestGroupTopic) (left int) {
+	type name struct {
+		topic string
+		id    [16]byte
 	}
-	seen := make(map[place]struct{})
+	seen := make(map[name]map[int32]struct{})
 	for i := range topics {
 		t := &topics[i]
-		t.Partitions = slices.DeleteFunc(t.Partitions, func(n int32) bool {
-			at := place{t.Topic, t.TopicID, n}
-			_, again := seen[at]
-			seen[at] = struct{}{}
-			return again
+		of := seen[name{t.Topic, t.TopicID}]
+		if of == nil {
+			of = make(map[int32]struct{})
+			seen[name{t.Topic, t.TopicID}] = of
+		}
+		all := t.Partitions
+		t.Partitions = all[:0]
+		b.inTurns(len(all), func(j int) {
+			if _, again := of[all[j]]; !again {
+				of[all[j]] = struct{}{}
+				t.Partitions = append(t.Partitions, all[j])
+			}
 		})
+		left += len(t.Partitions)
 	}
+	return left
 }
+
+// askedOffsetMemory is about what a partition that is asked for takes in an answer, as a
+// structure and as bytes, whether it has an offset or not.
+const askedOffsetMemory = 160
 
 // groupAnswer bounds what an answer about groups takes while it is built: none tells
 // more than the groups keep, as structures and as bytes.
@@ -95,29 +109,32 @@ func (b *Broker) groupAnswer() int64 {
 	return elementMemory + 2*b.cfg.Groups.MemoryUsed()
 }
 
-// resolve completes the names and ids of the topics that a group is asked for.
+// resolveTopics completes the names and ids of the topics that a group is asked for.
 // Topics that are named by an id that there is not are taken out and answered.
-func resolve(image *meta.Image, g *kmsg.OffsetFetchRequestGroup, byID bool) (unknown []kmsg.OffsetFetchResponseGroupTopic) {
+func (b *Broker) resolveTopics(image *meta.Image, g *kmsg.OffsetFetchRequestGroup, byID bool) (unknown []kmsg.OffsetFetchResponseGroupTopic) {
 	if g.Topics == nil {
 		return nil
 	}
-	g.Topics = slices.DeleteFunc(g.Topics, func(t kmsg.OffsetFetchRequestGroupTopic) bool {
-		if !byID || image.TopicByID(t.TopicID) != nil {
-			return false
+	var missing []kmsg.OffsetFetchRequestGroupTopic
+	asked := g.Topics
+	g.Topics = asked[:0]
+	b.inTurns(len(asked), func(i int) {
+		t := asked[i]
+		if byID && image.TopicByID(t.TopicID) == nil {
+			missing = append(missing, t)
+			return
 		}
-		out := kmsg.OffsetFetchResponseGroupTopic{TopicID: t.TopicID}
-		for _, p := range t.Partitions {
-			rp := kmsg.NewOffsetFetchResponseGroupTopicPartition()
-			rp.Partition, rp.Offset, rp.LeaderEpoch, rp.ErrorCode = p, -1, -1, kerr.UnknownTopicID.Code
-			rp.Metadata = new(string)
-			out.Partitions = append(out.Partitions, rp)
-		}
-		unknown = append(unknown, out)
-		return true
-	})
-	for i := range g.Topics {
-		t := &g.Topics[i]
 		_, _ = named(image, &t.Topic, &t.TopicID, byID) // a topic that is gone may still have offsets
+		g.Topics = append(g.Topics, t)
+	})
+	for _, t := range missing {
+		parts := make([]kmsg.OffsetFetchResponseGroupTopicPartition, len(t.Partitions))
+		b.inTurns(len(parts), func(j int) {
+			parts[j] = kmsg.OffsetFetchResponseGroupTopicPartition{
+				Partition: t.Partitions[j], Offset: -1, LeaderEpoch: -1, Metadata: new(string), ErrorCode: kerr.UnknownTopicID.Code,
+			}
+		})
+		unknown = append(unknown, kmsg.OffsetFetchResponseGroupTopic{TopicID: t.TopicID, Partitions: parts})
 	}
 	return unknown
 }
@@ -140,9 +157,9 @@ func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) e
 			g.Topics[i].Topic, g.Topics[i].Partitions = t.Topic, t.Partitions
 		}
 	}
-	onceEach(g.Topics)
-	_ = resolve(b.cfg.Image(), &g, false) // by name nothing is taken out
-	held, err := b.reserveAnswer(b.groupAnswer())
+	asked := b.onceEach(g.Topics)
+	_ = b.resolveTopics(b.cfg.Image(), &g, false) // by name nothing is taken out
+	held, err := b.reserveAnswer(b.groupAnswer() + askedOffsetMemory*int64(asked))
 	if err != nil {
 		return err
 	}

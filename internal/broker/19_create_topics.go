@@ -26,7 +26,7 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 	}
 	var asked []controller.NewTopic
 	var refused []kmsg.CreateTopicsResponseTopic
-	for i := range req.Topics {
+	b.inTurns(len(req.Topics), func(i int) {
 		t := &req.Topics[i]
 		switch {
 		case times[t.Topic] > 1:
@@ -38,7 +38,7 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 		default:
 			asked = append(asked, newTopic(t))
 		}
-	}
+	})
 	ctx, cancel := b.within(req.TimeoutMillis)
 	defer cancel()
 	made, err := b.cfg.Controller.CreateTopics(ctx, asked, req.ValidateOnly)

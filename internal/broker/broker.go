@@ -85,7 +85,6 @@ type Broker struct {
 	cache *fetchSessions
 	stats counters
 
-	unsent            unsent
 	produces, fetches sync.Pool    // states of requests
 	watched           atomic.Int64 // partitions that parked fetches watch
 	asleep            atomic.Int64 // bytes of the answers of fetches that are asleep
@@ -231,7 +230,7 @@ func (b *Broker) Close() {
 }
 
 // expire ends produce requests that have waited longer than their clients allow, or
-// for a log that has failed, and gives up long answers that are not read.
+// for a log that has failed.
 func (b *Broker) expire() {
 	t := time.NewTicker(expireEvery)
 	defer t.Stop()
@@ -241,7 +240,6 @@ func (b *Broker) expire() {
 			return
 		case <-t.C:
 			b.cfg.Set.Expire(b.cfg.Set.Now())
-			b.unsent.relieve(b.cfg.Work.Usage(budget.Data).Waiting)
 		}
 	}
 }

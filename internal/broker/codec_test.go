@@ -107,7 +107,7 @@ func TestProduceDecodeAgreesWithKmsg(t *testing.T) {
 			req := randomProduce(r, version)
 			body := req.AppendTo(nil)
 			p := &produce{version: version}
-			if !p.decode(body) {
+			if _, ok := p.decode(body, maxProducePartitions); !ok {
 				t.Fatalf("version %d: %+v is refused", version, req)
 			}
 			if diff := cmp.Diff(seenByKmsg(req), seenByUs(p)); diff != "" {
@@ -115,7 +115,8 @@ func TestProduceDecodeAgreesWithKmsg(t *testing.T) {
 			}
 			for range 5 {
 				cut := &produce{version: version}
-				if n := r.IntN(len(body)); cut.decode(body[:n]) {
+				n := r.IntN(len(body))
+				if _, ok := cut.decode(body[:n], maxProducePartitions); ok {
 					t.Fatalf("version %d: %d of %d bytes are taken for a whole request", version, n, len(body))
 				}
 			}
@@ -396,7 +397,7 @@ func FuzzProduceDecode(f *testing.F) {
 			return
 		}
 		p := &produce{version: version}
-		if !p.decode(body) {
+		if _, ok := p.decode(body, maxProducePartitions); !ok {
 			return
 		}
 		req := kmsg.NewPtrProduceRequest()

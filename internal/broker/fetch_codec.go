@@ -2,6 +2,7 @@ package broker
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
@@ -82,6 +83,16 @@ func (f *fetch) decode(body []byte) bool {
 	return r.end() && len(f.parts)+len(f.forgotten) <= maxFetchPartitions
 }
 
+// sessionIDOf is the session that a request of version 7 or later continues; 0: none.
+func sessionIDOf(body []byte, version int16) int32 {
+	r := reader{b: body}
+	if version < 15 {
+		r.int32() // the replica
+	}
+	r.take(4 + 4 + 4 + 1)
+	return r.int32()
+}
+
 func (f *fetch) decodeTopics(r *reader, flexible bool) {
 	v := f.version
 	least := 16 // of a partition
@@ -98,7 +109,9 @@ func (f *fetch) decodeTopics(r *reader, flexible bool) {
 	f.growTopics(n)
 	for ; n > 0 && !r.bad; n-- {
 		t := f.decodeTopic(r, flexible)
-		for n := r.count(flexible, least); n > 0 && !r.bad; n-- {
+		n := r.count(flexible, least)
+		f.parts = slices.Grow(f.parts, min(n, maxFetchPartitions)) // none too many: a parked fetch keeps them
+		for ; n > 0 && !r.bad; n-- {
 			if len(f.parts) == maxFetchPartitions {
 				r.fail()
 				return

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -123,6 +124,19 @@ func (c *fetchSessions) get(id int32) *fetchSession {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.byID[id]
+}
+
+// sizeOf is how many partitions a session has; 0 where there is none such.
+func (c *fetchSessions) sizeOf(id int32) int {
+	if id == 0 {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.byID[id]; s != nil {
+		return s.size
+	}
+	return 0
 }
 
 // touch notes a use.
@@ -269,7 +283,7 @@ func (s *fetchSession) update(f *fetch) (code int16, size int) {
 	}
 	s.epoch = nextEpoch(s.epoch)
 	clear(f.parts)
-	f.parts = f.parts[:0]
+	f.parts = slices.Grow(f.parts[:0], len(s.parts))
 	for c := s.first; c != nil; c = c.next {
 		f.parts = append(f.parts, fetchPart{fetchWant: c.fetchWant, cached: c, part: c.part})
 	}

@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"sort"
-	"sync"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -21,14 +20,7 @@ const (
 	elementMemory = 256 << 10
 	// maxAnswer bounds an answer: its length has to fit a frame.
 	maxAnswer = 1<<31 - 1<<20
-	// unreadFor is for how many looks (expireEvery) others wait for work memory until
-	// the oldest unread answer that holds some is given up with its connection.
-	unreadFor = 5
 )
-
-// errUnread ends the connection of a client that does not read a long answer while
-// others wait for the memory.
-var errUnread = errors.New("a long answer was not read while others waited for memory")
 
 // errChanged would mean that an element was encoded in two lengths.
 var errChanged = errors.New("BUG: an element of an answer changed while it was sent")
@@ -76,8 +68,9 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 	}
 	p := r.Begin()
 	p.B = appendLen(append(p.B, head...), e.flexible, l.n)
-	p.Attach(b.unsent.enter(r.Conn, &e, size, held))
+	p.Attach(&computed{&e, int(size)})
 	p.B = append(p.B, tail...)
+	r.Hold(&held)
 	r.Send(p)
 	return nil
 }
@@ -91,13 +84,12 @@ func (b *Broker) reserveAnswer(n int64) (budget.Reservation, error) {
 // replyHeld sends an answer that was built whole in reserved memory, which goes back
 // when it was sent. The caller's reservation is empty afterwards.
 func (b *Broker) replyHeld(r *wire.Request, resp kmsg.Response, from *budget.Reservation) {
-	held := *from
-	*from = budget.Reservation{}
 	resp.SetVersion(r.Version)
 	body := b.encodeWhole(resp)
-	held.Shrink(int64(cap(body)))
+	from.Shrink(int64(cap(body)))
 	p := r.Begin()
-	p.Attach(b.unsent.enter(r.Conn, bytesAt(body), int64(len(body)), held))
+	p.Attach(&computed{bytesAt(body), len(body)})
+	r.Hold(from)
 	r.Send(p)
 }
 
@@ -105,6 +97,26 @@ func (b *Broker) encodeWhole(resp kmsg.Response) []byte {
 	b.cfg.Work.Enter(budget.Command)
 	defer b.cfg.Work.Leave()
 	return resp.AppendTo(nil)
+}
+
+// stretch is how many partitions, topics or names are worked on until others have the
+// processor: a few hundred microseconds of work. Work of no more than that does not wait
+// for a processor.
+const stretch = 512
+
+// inTurns takes n steps of work. Many are taken on a processor that all long work shares,
+// in turns with it: step must not wait for anything.
+func (b *Broker) inTurns(n int, step func(i int)) {
+	if n > stretch {
+		b.cfg.Work.Enter(budget.Command)
+		defer b.cfg.Work.Leave()
+	}
+	for i := range n {
+		if i > 0 && i%stretch == 0 {
+			b.cfg.Work.Pass(budget.Command)
+		}
+		step(i)
+	}
 }
 
 // elements are a list's elements as they are encoded.
@@ -233,67 +245,20 @@ func (b bytesAt) ReadAt(p []byte, off int64) (int, error) {
 	return n, nil
 }
 
-// unsent are the answers that hold work memory and were not sent yet, the oldest
-// first.
-type unsent struct {
-	mu      sync.Mutex // guards what follows
-	list    []*longAnswer
-	waiting int // looks in a row at which others waited for memory
-}
-
-// longAnswer is a section of an answer that holds work memory until it was sent.
-type longAnswer struct {
+// computed is a section of an answer that is encoded as it is sent.
+type computed struct {
 	io.ReaderAt
-
-	of   *unsent
-	conn *wire.Conn
 	size int
-	held budget.Reservation
-}
-
-func (u *unsent) enter(c *wire.Conn, from io.ReaderAt, size int64, held budget.Reservation) *longAnswer {
-	a := &longAnswer{ReaderAt: from, of: u, conn: c, size: int(size), held: held}
-	u.mu.Lock()
-	u.list = append(u.list, a)
-	u.mu.Unlock()
-	return a
 }
 
 // Len is the section's length.
-func (a *longAnswer) Len() int { return a.size }
+func (c *computed) Len() int { return c.size }
 
 // Fd tells that the section is not in a file.
-func (*longAnswer) Fd() (fd uintptr, pos int64, ok bool) { return 0, 0, false }
+func (*computed) Fd() (fd uintptr, pos int64, ok bool) { return 0, 0, false }
 
 // Computed tells that the section is encoded as it is sent.
-func (*longAnswer) Computed() {}
+func (*computed) Computed() {}
 
-// Release gives the memory back.
-func (a *longAnswer) Release() {
-	u := a.of
-	u.mu.Lock()
-	if i := slices.Index(u.list, a); i >= 0 {
-		u.list = slices.Delete(u.list, i, i+1)
-	}
-	u.mu.Unlock()
-	a.ReaderAt = nil
-	a.held.Release()
-}
-
-// relieve is called now and then. Where others have waited for the memory of answers
-// for some time, it closes the connection whose answer has been unread for longest.
-func (u *unsent) relieve(waiting int) {
-	u.mu.Lock()
-	var oldest *longAnswer
-	if u.waiting++; waiting == 0 {
-		u.waiting = 0
-	}
-	if u.waiting >= unreadFor && len(u.list) > 0 {
-		oldest = u.list[0]
-		u.waiting = 0
-	}
-	u.mu.Unlock()
-	if oldest != nil {
-		oldest.conn.Close(errUnread)
-	}
-}
+// Release lets go of what the section is encoded from.
+func (c *computed) Release() { c.ReaderAt = nil }

@@ -8,7 +8,9 @@ import (
 	"reflect"
 	"runtime"
 	"strconv"
+	"sync"
 	"testing"
+	"unsafe"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -164,47 +166,39 @@ func TestManyTopicsAtOnce(t *testing.T) {
 	}
 }
 
-// TestUnreadAnswerIsGivenUp proves that the client which has not read its answer for
-// longest loses its connection when others wait for the memory that it holds, and
-// that they are served then.
-func TestUnreadAnswerIsGivenUp(t *testing.T) {
-	g := manyTopics(t, 3000)
-	req := describeAll(g)
-	whole := g.answerLen(t, req)
-	for g.work.Usage(budget.Data).Used > 0 {
-		runtime.Gosched() // until all of it was sent
-	}
-	var unread []*client
-	for u := g.work.Usage(budget.Data); u.Waiting == 0; u = g.work.Usage(budget.Data) {
-		c := dial(t, g.addr)
-		c.send(req)
-		if unread = append(unread, c); len(unread) == 1 {
-			if _, err := io.ReadFull(c.c, make([]byte, 4)); err != nil { // the first one's answer has begun
-				t.Fatal(err)
+// TestUnsentAnswersHoldMemory proves that large answers of each kind hold work memory while
+// they cannot be sent, here since an earlier request of the connection waits, and that they
+// give it back when the connection is gone.
+func TestUnsentAnswersHoldMemory(t *testing.T) {
+	const topic = "topic-with-a-long-name-0"
+	g := manyTopics(t, 2000)
+	requests := longRequests(topic)
+	for name, req := range requests {
+		t.Run(name, func(t *testing.T) {
+			held := func() int64 {
+				return g.work.Usage(budget.Command).Used + g.work.Usage(budget.Data).Used
 			}
-			continue
-		}
-		for before := u.Used; u.Used <= before && u.Waiting == 0; u = g.work.Usage(budget.Data) {
-			runtime.Gosched() // until it holds memory, or waits for it
-		}
+			c := dial(t, g.addr)
+			served := g.broker.Stats().Requests["ApiVersions"]
+			c.send(waiting(get(topic, 0, 0), 600_000, 1), req, at(0, kmsg.NewPtrApiVersionsRequest()))
+			eventually(t, "all were served", func() bool { return g.broker.Stats().Requests["ApiVersions"] > served })
+			if n := held(); n < 16<<10 {
+				t.Errorf("%d bytes are held", n)
+			}
+			_ = c.c.Close()
+			eventually(t, "all memory is back", func() bool { return held() == 0 })
+		})
 	}
-	last := unread[len(unread)-1]
-	for range unreadFor - 1 {
-		g.broker.unsent.relieve(1)
+}
+
+// TestStateFitsWhatIsReserved proves that the memory which is reserved for the partitions of a
+// request is what they take.
+func TestStateFitsWhatIsReserved(t *testing.T) {
+	if n := unsafe.Sizeof(fetchPart{}); n > fetchPartMemory {
+		t.Errorf("a partition of a fetch takes %d bytes", n)
 	}
-	g.broker.unsent.relieve(0) // nobody waited any more: it begins anew
-	for range unreadFor - 1 {
-		g.broker.unsent.relieve(1)
-	}
-	if u := g.work.Usage(budget.Data); u.Waiting != 1 {
-		t.Fatalf("%+v", u)
-	}
-	g.broker.unsent.relieve(1)
-	if _, err := io.ReadFull(last.c, make([]byte, 4)); err != nil {
-		t.Errorf("who waited is not served: %v", err)
-	}
-	if n, _ := io.CopyN(io.Discard, unread[0].c, whole); n >= whole {
-		t.Errorf("the one that did not read got all %d bytes", n)
+	if n := unsafe.Sizeof(producePart{}); n+64 > producePartMemory { // and its part of an answer
+		t.Errorf("a partition of a produce request takes %d bytes", n)
 	}
 }
 
@@ -221,52 +215,108 @@ func describeAll(g *rig) *kmsg.DescribeConfigsRequest {
 	return req
 }
 
-// answerLen reads an answer and returns its length.
-func (g *rig) answerLen(t *testing.T, req kmsg.Request) int64 {
-	t.Helper()
-	c := dial(t, g.addr)
-	c.send(req)
-	var size [4]byte
-	if _, err := io.ReadFull(c.c, size[:]); err != nil {
-		t.Fatal(err)
+// TestLongWorkTakesTurns proves that requests which are large, or have a long answer, wait
+// for a processor in each of their parts, and that small ones are served meanwhile.
+func TestLongWorkTakesTurns(t *testing.T) {
+	g := manyTopics(t, 100)
+	const named = "topic-with-a-long-name-0"
+	for name, req := range longRequests(named) {
+		t.Run(name, func(t *testing.T) {
+			c, other := dial(t, g.addr), dial(t, g.addr)
+			g.work.Enter(budget.Codec)
+			c.send(req)
+			eventually(t, "it waits for a processor", func() bool { return g.work.WaitingTurns() > 0 })
+			if p := produced(t, ask[*kmsg.ProduceResponse](other, put(named, 0, -1, batch(t, "value")))); p.ErrorCode != 0 {
+				t.Errorf("code %d", p.ErrorCode)
+			}
+			g.work.Leave()
+			c.receive(req)
+		})
 	}
-	n := int64(be.Uint32(size[:]))
-	if _, err := io.CopyN(io.Discard, c.c, n); err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
-// TestLongWorkTakesTurns proves that requests which are large wait for a processor, and
-// that small ones are served meanwhile.
-func TestLongWorkTakesTurns(t *testing.T) {
-	g := newRig(t)
-	g.topic("topic-0", 1)
-	large := get("topic-0", 0, 0)
-	large.MaxWaitMillis = 0
-	for i := range int32(bigFetch / 16) {
-		wantPart(large, "topic-0", i, 0)
+// TestLongOffsetFetchTakesTurns proves the same of a request for the offsets of many
+// partitions.
+func TestLongOffsetFetchTakesTurns(t *testing.T) {
+	g := newGroupRig(t)
+	g.topic("events", 1)
+	req := kmsg.NewPtrOffsetFetchRequest()
+	group, topic := kmsg.NewOffsetFetchRequestGroup(), kmsg.NewOffsetFetchRequestGroupTopic()
+	group.Group, topic.Topic = "nobody", "events"
+	for i := range int32(2 * stretch) {
+		topic.Partitions = append(topic.Partitions, i, i)
+	}
+	group.Topics = append(group.Topics, topic)
+	req.Groups = append(req.Groups, group)
+	c, other := dial(t, g.addr), dial(t, g.addr)
+	awaitCoordinator(&side{t: t, addr: g.addr, group: "nobody", clients: map[string]*client{}})
+	g.work.Enter(budget.Codec)
+	c.send(at(8, req))
+	eventually(t, "it waits for a processor", func() bool { return g.work.WaitingTurns() > 0 })
+	if p := produced(t, ask[*kmsg.ProduceResponse](other, put("events", 0, -1, batch(t, "value")))); p.ErrorCode != 0 {
+		t.Errorf("code %d", p.ErrorCode)
+	}
+	g.work.Leave()
+	resp, _ := c.receive(req).(*kmsg.OffsetFetchResponse)
+	if got := len(resp.Groups[0].Topics[0].Partitions); got != 2*stretch {
+		t.Errorf("%d partitions are answered", got)
+	}
+}
+
+// TestLongWorkGivesWay proves that long work passes its processor on after each stretch, and
+// goes on when the others have had it.
+func TestLongWorkGivesWay(t *testing.T) {
+	b := &Broker{cfg: Config{Work: budget.New(budget.Config{Processors: 1})}}
+	var step, passed int
+	var other sync.WaitGroup
+	b.inTurns(3*stretch, func(i int) {
+		step = i
+		if i == stretch/2 {
+			other.Go(func() {
+				b.cfg.Work.Enter(budget.Command)
+				passed = step
+				b.cfg.Work.Leave()
+			})
+			eventually(t, "another one waits", func() bool { return b.cfg.Work.WaitingTurns() == 1 })
+		}
+	})
+	other.Wait()
+	if passed != stretch-1 || step != 3*stretch-1 {
+		t.Errorf("the other one had its turn after step %d, and the work ended with %d", passed, step)
+	}
+}
+
+// longRequests are requests that take long, each by something else.
+func longRequests(topic string) map[string]kmsg.Request {
+	fetch := get(topic, 0, 0)
+	fetch.MaxWaitMillis = 0
+	for i := range int32(2 * fewPartitions) {
+		wantPart(fetch, topic, i, 0)
 	}
 	names := kmsg.NewPtrListOffsetsRequest()
 	names.ReplicaID = -1
 	names.Topics = append(names.Topics, kmsg.NewListOffsetsRequestTopic())
-	names.Topics[0].Topic = "topic-0"
+	names.Topics[0].Topic = topic
 	for i := range int32(4096) {
 		p := kmsg.NewListOffsetsRequestTopicPartition()
 		p.Partition, p.Timestamp = i, -1
 		names.Topics[0].Partitions = append(names.Topics[0].Partitions, p)
 	}
-	for _, req := range []kmsg.Request{at(11, large), at(7, names)} {
-		g.work.Enter(budget.Codec)
-		c, other := dial(t, g.addr), dial(t, g.addr)
-		c.send(req)
-		for g.work.WaitingTurns() == 0 { // it is on its way
-			runtime.Gosched()
-		}
-		if p := produced(t, ask[*kmsg.ProduceResponse](other, put("topic-0", 0, -1, batch(t, "value")))); p.ErrorCode != 0 {
-			t.Errorf("%T: code %d", req, p.ErrorCode)
-		}
-		g.work.Leave()
-		c.receive(req)
+	produce := put("none", 0, -1, nil)
+	for i := range int32(2 * fewPartitions) {
+		p := kmsg.NewProduceRequestTopicPartition()
+		p.Partition = i
+		produce.Topics[0].Partitions = append(produce.Topics[0].Partitions, p)
+	}
+	create := kmsg.NewPtrCreateTopicsRequest()
+	create.ValidateOnly, create.TimeoutMillis = true, 60_000
+	for i := range stretch {
+		rt := kmsg.NewCreateTopicsRequestTopic()
+		rt.Topic, rt.NumPartitions, rt.ReplicationFactor = "new"+strconv.Itoa(i), 1, 1
+		create.Topics = append(create.Topics, rt)
+	}
+	return map[string]kmsg.Request{
+		"Fetch": at(11, fetch), "ListOffsets": at(7, names), "Produce": at(9, produce),
+		"Metadata": at(12, kmsg.NewPtrMetadataRequest()), "CreateTopics": at(7, create),
 	}
 }

@@ -3,15 +3,21 @@ package broker
 import (
 	"encoding/binary"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// maxProducePartitions bounds the partitions of one Produce request: each takes
-// some 200 bytes of state, and seven bytes of a frame are enough to name one.
-const maxProducePartitions = 100_000
+const (
+	// maxProducePartitions bounds the topics and partitions of one Produce request: each
+	// partition takes producePartMemory, and seven bytes of a frame are enough to name one.
+	maxProducePartitions = 100_000
+	// producePartMemory is how much the state of a partition takes, with its part of the
+	// answer.
+	producePartMemory = 320
+)
 
 // produceTopic is a topic of a Produce request.
 type produceTopic struct {
@@ -40,8 +46,10 @@ type producePart struct {
 }
 
 // decode reads the body of versions 3 to 13. It tells whether all of it has the
-// right shape. Names and records alias the body.
-func (p *produce) decode(body []byte) bool {
+// right shape, and counts its topics and partitions. No more than room of them are kept.
+// Names and records alias the body.
+func (p *produce) decode(body []byte, room int) (count int, ok bool) {
+	p.topics, p.parts = p.topics[:0], p.parts[:0]
 	flexible := p.version >= 9
 	r := reader{b: body}
 	_, noTransaction := r.string(flexible)
@@ -61,26 +69,32 @@ func (p *produce) decode(body []byte) bool {
 			t.name = r.name(flexible)
 		}
 		for n := r.count(flexible, 5); n > 0 && !r.bad; n-- {
-			if len(p.parts) == maxProducePartitions {
-				return false
-			}
 			index := r.int32()
 			b := r.bytes(flexible)
-			p.parts = append(p.parts, producePart{index: index, records: b})
+			if count++; count <= room {
+				p.parts = append(p.parts, producePart{index: index, records: b})
+			}
 			p.unnamed = p.unnamed || noTransaction && len(b) >= record.HeaderLen && record.Batch(b).Magic() == record.Magic && record.Batch(b).Transactional()
 			r.tags(flexible, nil)
 		}
 		r.tags(flexible, nil)
 		t.end = len(p.parts)
-		p.topics = append(p.topics, t)
+		if count++; count <= room {
+			p.topics = append(p.topics, t)
+		}
 	}
 	r.tags(flexible, nil)
-	return r.end()
+	return count, r.end() && count <= maxProducePartitions
 }
 
 // encode writes the answer and notes where each partition's error code stands.
 func (p *produce) encode(resp *wire.Response) {
 	flexible := p.version >= 9
+	many := len(p.parts) > stretch
+	if many {
+		p.b.cfg.Work.Enter(budget.Command)
+		defer p.b.cfg.Work.Leave()
+	}
 	b := appendLen(resp.B, flexible, len(p.topics))
 	from := 0
 	for i := range p.topics {
@@ -92,6 +106,9 @@ func (p *produce) encode(resp *wire.Response) {
 		}
 		b = appendLen(b, flexible, t.end-from)
 		for j := from; j < t.end; j++ {
+			if many && j%stretch == 0 {
+				p.b.cfg.Work.Pass(budget.Command)
+			}
 			b = p.encodePart(b, &p.parts[j], flexible)
 		}
 		b = appendTags(b, flexible)

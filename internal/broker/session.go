@@ -21,7 +21,7 @@ type session struct {
 	queue   []*produce           // requests whose appends were collected, in order
 	encoded []budget.Reservation // of the collected batches that were encoded anew
 	commits []group.OffsetCommit // that were collected, in order
-	held    int                  // partitions of the requests in queue and commits
+	held    int                  // partitions of the requests in queue and commits, and requestWeight for each
 
 	mu      sync.Mutex
 	parked  *fetch // list of parked fetches, guarded by mu
@@ -33,20 +33,31 @@ const (
 	// keepQueued is for how many requests a connection keeps memory after a flush.
 	keepQueued = 1024
 	// maxHeld partitions of produce requests and commits are collected before they are
-	// appended, even where one read brought more.
-	maxHeld = 50_000
+	// appended, even where one read brought more. A request takes as much memory as
+	// requestWeight of them, besides.
+	maxHeld       = 2048
+	requestWeight = 4
 	// maxParkedFetches of a connection wait at a time; clients send the next one when
 	// the last was answered. Those above are answered at once with what there is.
 	maxParkedFetches = 100
-	// maxWatched is how many partitions all parked fetches of a node may watch; each
-	// takes some 200 bytes.
-	maxWatched = 1 << 20
 	// maxUnknown is how many partitions that do not exist a fetch may name, beyond as
 	// many as exist, and still be parked with all of them.
 	maxUnknown = 1000
-	// maxAsleep is how many bytes the answers of fetches may have that are asleep.
-	maxAsleep = 64 << 20
 )
+
+// reserve reserves memory for what a request makes the node hold until its answer was sent.
+// A request that may take more than any reservation takes the largest, and so is the only
+// large one. Where it has to wait, what this connection holds is finished and goes out first.
+func (s *session) reserve(n int64) (budget.Reservation, error) {
+	work := s.b.cfg.Work
+	n = min(n, work.Most(budget.Data))
+	if held, ok := work.TryReserve(budget.Data, n); ok {
+		return held, nil
+	}
+	s.Flush()
+	s.conn.Uncork()
+	return work.Reserve(s.b.cfg.Context(), budget.Data, n)
+}
 
 // Serve handles one request.
 func (s *session) Serve(r *wire.Request) error {
@@ -131,6 +142,9 @@ func (s *session) forgetRequests() {
 func (s *session) Close() {
 	s.appends.Drop()
 	s.releaseEncoded()
+	for _, p := range s.queue {
+		p.memory.Release()
+	}
 	s.forgetRequests()
 	s.mu.Lock()
 	s.gone = true
@@ -158,18 +172,16 @@ func (s *session) admitFetch(f *fetch, need int64) permission {
 			watched++
 		}
 	}
+	p := mayWatch
+	if !f.park(watched) {
+		p, watched = maySleep, 0
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone || s.b.closed.Load() || s.waiting >= maxParkedFetches {
 		return mayNotWait
 	}
-	p := mayWatch
-	if len(f.parts)-watched > watched+maxUnknown {
-		p, watched = maySleep, 0
-	} else if s.b.watched.Add(int64(watched)) > maxWatched {
-		s.b.watched.Add(-int64(watched))
-		p, watched = maySleep, 0
-	}
+	s.b.watched.Add(int64(watched))
 	f.watched = watched
 	f.poll.Begin(need, watched) // before anybody finds it in the list, to end it
 	s.waiting++
@@ -179,6 +191,23 @@ func (s *session) admitFetch(f *fetch, need int64) permission {
 	}
 	s.parked = f
 	return p
+}
+
+// park reserves the memory of a parked fetch that watches so many of its partitions. What it
+// held until then goes back.
+func (f *fetch) park(watched int) bool {
+	if len(f.parts)-watched > watched+maxUnknown {
+		return false
+	}
+	if f.parked.Bytes() == 0 {
+		n := parkedMemory + fetchPartMemory*int64(cap(f.parts)) + replica.WatchMemory*int64(watched)
+		var ok bool
+		if f.parked, ok = f.b.cfg.Work.TryReserve(budget.Parked, n); !ok {
+			return false
+		}
+	}
+	f.work.Release()
+	return true
 }
 
 // dismissFetch ends the poll of a fetch that was admitted, takes it out of the list, and gives

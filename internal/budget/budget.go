@@ -26,7 +26,8 @@
 // No deadlock is possible by construction: the classes are ordered, and who holds
 // a reservation may ask for one of a later class only. The holder of a
 // reservation of the last class, Codec, waits for nothing but its turn on a
-// processor, and who has that waits for nothing at all.
+// processor, and who has that waits for nothing at all. Parked comes last, but nobody waits
+// for it (TryReserve): work for which it has no room goes on without being parked.
 //
 // Processors are shared likewise: at most half of them run codecs, decode large
 // commands or encode long answers at a time (Enter), and long work passes its
@@ -56,16 +57,17 @@ const (
 	Data                 // requests for records: produce, fetch and look-ups
 	Batch                // whole batches of records, beside those that a request brought
 	Codec                // decompressing and compressing of records
+	Parked               // requests that wait for records to come; it has bytes of its own
 
-	classes = int(Codec) + 1
+	classes = int(Parked) + 1
 )
 
 // String is the class's name in metrics.
 func (c Class) String() string {
-	return [classes]string{"peer", "command", "data", "batch", "codec"}[c]
+	return [classes]string{"peer", "command", "data", "batch", "codec", "parked"}[c]
 }
 
-// sixteenths is the part of the budget that the class has.
+// sixteenths is the part of Config.Bytes that the class has.
 func (c Class) sixteenths() int64 {
 	return [classes]int64{Peer: 1, Command: 3, Data: 2, Batch: 3, Codec: 7}[c]
 }
@@ -87,6 +89,17 @@ func DefaultBytes(available int64, processors int) int64 {
 	return min(max(available/availableShare, MinBytes), mostBytes+perProcessor*int64(processors))
 }
 
+// MostParkedBytes is the most that DefaultParkedBytes gives: enough for a million partitions
+// that are watched.
+const MostParkedBytes = 176 << 20
+
+// DefaultParkedBytes is how much the requests that wait for records may hold in a process that
+// may use so much memory in all. They can sleep with less (see broker), where other work has
+// to wait.
+func DefaultParkedBytes(available int64) int64 {
+	return min(available/8, MostParkedBytes)
+}
+
 // defaultBytes is the budget where nothing is known of the machine.
 const defaultBytes = mostBytes + 2*perProcessor
 
@@ -95,7 +108,8 @@ var ErrTooLarge = errors.New("more work memory is needed than leat.work.memory.b
 
 // Config is what a budget is made from; zero means the default.
 type Config struct {
-	Bytes      int64 // of all classes together; 96 MiB
+	Bytes      int64 // of all classes but Parked together; 96 MiB
+	Parked     int64 // bytes of the class Parked; 176 MiB
 	Processors int   // that may run work of length at a time; half of the machine's, at least one
 }
 
@@ -111,6 +125,9 @@ func New(cfg Config) *Budget {
 	if cfg.Bytes <= 0 {
 		cfg.Bytes = defaultBytes
 	}
+	if cfg.Parked <= 0 {
+		cfg.Parked = MostParkedBytes
+	}
 	if cfg.Processors <= 0 {
 		cfg.Processors = max(1, min(runtime.GOMAXPROCS(0), runtime.NumCPU())/2)
 	}
@@ -118,6 +135,7 @@ func New(cfg Config) *Budget {
 	for c := range b.parts {
 		b.parts[c].setLimit(cfg.Bytes / 16 * Class(c).sixteenths())
 	}
+	b.parts[Parked].setLimit(cfg.Parked)
 	b.processors.free = cfg.Processors
 	return b
 }

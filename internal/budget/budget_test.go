@@ -226,7 +226,7 @@ func TestNoDeadlock(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	for c := budget.Peer; c <= budget.Codec; c++ {
+	for c := budget.Peer; c <= budget.Parked; c++ {
 		if u := b.Usage(c); u.Used != 0 || u.Waiting != 0 {
 			t.Errorf("%s at the end: %+v", c, u)
 		}
@@ -242,13 +242,13 @@ func workOnce(t *testing.T, b *budget.Budget, rnd *rand.Rand, running *atomic.In
 	if rnd.IntN(8) == 0 {
 		cancel()
 	}
-	var held [5]budget.Reservation
+	var held [6]budget.Reservation
 	defer func() {
 		for i := range held {
 			held[i].Release()
 		}
 	}()
-	for c := budget.Peer; c <= budget.Codec; c++ {
+	for c := budget.Peer; c <= budget.Parked; c++ {
 		if rnd.IntN(2) == 0 {
 			continue
 		}

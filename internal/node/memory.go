@@ -52,6 +52,7 @@ type sizes struct {
 	available int64
 	requests  int64 // receive buffers
 	work      int64 // see budget
+	parked    int64 // requests that wait for records
 	groups    int64 // what consumer groups keep
 }
 
@@ -76,6 +77,7 @@ func sizesFor(available int64, s *config.Server) sizes {
 	if z.work == 0 {
 		z.work = budget.DefaultBytes(available, runtime.NumCPU())
 	}
+	z.parked = budget.DefaultParkedBytes(available)
 	if z.groups == 0 {
 		z.groups = min(available/groupShare, mostGroups)
 	}
@@ -126,7 +128,8 @@ func (l heapLimit) lift(n *Node) {
 	}
 }
 
-// heldForRequests is how much requests hold now.
+// heldForRequests is how much requests hold now, but for those that are parked: they may for
+// minutes, so that the collector counts them as what is live without requests.
 func (n *Node) heldForRequests() int64 {
 	held := n.wire.Stats().RequestMemory()
 	for c := budget.Peer; c <= budget.Codec; c++ {

@@ -120,7 +120,7 @@ func (n *Node) start(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	n.sizes = sizesFor(availableMemory(os.DirFS("/")), n.server())
-	n.work = budget.New(budget.Config{Bytes: n.sizes.work})
+	n.work = budget.New(budget.Config{Bytes: n.sizes.work, Parked: n.sizes.parked})
 	if err := n.openEngine(); err != nil {
 		return err
 	}

@@ -158,7 +158,7 @@ func TestEncoderMemory(t *testing.T) {
 // nothingHeld fails where a budget has not got everything back.
 func nothingHeld(t *testing.T, work *budget.Budget) {
 	t.Helper()
-	for c := budget.Peer; c <= budget.Codec; c++ {
+	for c := budget.Peer; c <= budget.Parked; c++ {
 		if u := work.Usage(c); u.Used != 0 || u.Waiting != 0 {
 			t.Errorf("%s: %+v", c, u)
 		}

@@ -3,6 +3,7 @@ package replica
 import (
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/leatstream/leat/internal/record"
 )
@@ -154,6 +155,9 @@ type Poll struct {
 	watchers []watcher    // one for each watched partition
 	next     *Poll        // in a chain of polls to wake; belongs to whoever fired it
 }
+
+// WatchMemory is how many bytes a poll takes for each partition that it watches.
+const WatchMemory = int64(unsafe.Sizeof(watcher{}))
 
 // watcher is a poll's place in one partition's list, guarded by that partition's mu.
 type watcher struct {

@@ -82,3 +82,7 @@ func (c Config) withDefaults() Config {
 	}
 	return c
 }
+
+// unsentShare is the part of the memory for requests that unsent answers may take besides:
+// one in so many.
+const unsentShare = 4

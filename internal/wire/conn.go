@@ -26,7 +26,8 @@ type Session interface {
 	// error closes the connection with one log line.
 	Serve(r *Request) error
 	// Flush is called after the last request of a read: after it returns, the Body of requests
-	// served so far is used for something else, unless they kept it.
+	// served so far is used for something else, unless they kept it. It is also called
+	// before a request waits for memory (Decode); the bodies are left alone then.
 	Flush()
 	// Close tells that the connection is gone. Bodies for which Flush was not called,
 	// or did not return, are still valid.
@@ -64,8 +65,8 @@ type Conn struct {
 	// The fields below belong to the connection's goroutine.
 
 	sess     Session
-	lease    *buffer            // keeps the bodies that the session may still use: from Serve until Flush returns
-	work     budget.Reservation // of the request that was decoded last, while it is served
+	lease    *buffer       // keeps the bodies that the session may still use: from Serve until Flush returns
+	decoded  *decodeMemory // of the request that was decoded last, while it is served
 	clientID string
 	key      int16 // of the last requests
 	requests int64 // with that key, which Stats do not know yet
@@ -184,7 +185,7 @@ func (c *Conn) endConn(err error) {
 	switch {
 	case errors.As(err, &refused): // parked answers are given up
 		err = refused.err
-		c.drainAnswers(bounds{math.MaxUint64, 0, math.MaxInt64})
+		c.drainAnswers(bounds{parked: math.MaxUint64, early: math.MaxInt64, memory: math.MaxInt64})
 	case errors.As(err, &panicked): // the request that panicked is never answered
 	case c.srv.isStopping():
 		err = errShutdown
@@ -197,7 +198,8 @@ func (c *Conn) endConn(err error) {
 			c.reportEnd(err)
 		}
 	}
-	c.work.Release()
+	c.releaseDecoded()
+	c.srv.held.releaseOf(c)
 	c.endLease() // not before the session is closed: it may use the bodies until then
 	c.in.dropBuffer()
 	c.reportEnd(c.life.closeReason())
@@ -263,25 +265,50 @@ func (c *Conn) serveFrame(frame []byte) error {
 	r.Conn, r.Key, r.Version, r.CorrelationID, r.ClientID = c, h.key, h.version, h.correlationID, c.clientID
 	r.Body, r.buf, r.seq = body, c.in.buf, c.out.issuePlace()
 	err = c.sess.Serve(r)
-	c.work.Release()
+	c.releaseDecoded()
 	if err != nil {
 		return &refusedError{fmt.Errorf("%s v%d: %w", nameOfKey(h.key), h.version, err)}
 	}
 	return nil
 }
 
-// reserveWork waits until n bytes of work memory are free for a decoded request.
-func (c *Conn) reserveWork(n int64) error {
-	c.work.Release() // of an earlier call
-	held, ok := c.srv.cfg.Work.TryReserve(budget.Command, n)
-	if !ok {
+// workGrowth is how much a decoded request takes with all that its handler makes of it, in
+// multiples of the decoded structures: its own lists and maps, the answer as structures, and
+// the answer's bytes as they grow.
+const workGrowth = 6
+
+// reserveWork waits until there is work memory for a request that decodes to n bytes, and
+// for what is made of it. A request that may take more than any reservation takes the
+// largest, and so is the only large one.
+func (c *Conn) reserveWork(n int64) (*decodeMemory, error) {
+	c.releaseDecoded() // of an earlier call
+	work := c.srv.cfg.Work
+	if n > 0 {
+		n = max(n, min(workGrowth*n, work.Most(budget.Command)))
+	}
+	held, ok := work.TryReserve(budget.Command, n)
+	if !ok { // nothing is held while it waits: answers that hold memory go out first
+		c.sess.Flush()
+		c.out.uncork()
 		var err error
-		if held, err = c.srv.cfg.Work.Reserve(connContext{c.life.closedChan()}, budget.Command, n); err != nil {
-			return err
+		if held, err = work.Reserve(connContext{c.life.closedChan()}, budget.Command, n); err != nil {
+			return nil, err
 		}
 	}
-	c.work = held
-	return nil
+	if held.Bytes() > 0 {
+		c.decoded = &decodeMemory{memory: held}
+	}
+	return c.decoded, nil
+}
+
+// releaseDecoded gives back what the answer has not taken of the memory of the request that
+// was decoded last.
+func (c *Conn) releaseDecoded() {
+	if c.decoded != nil {
+		memory := c.decoded.take()
+		memory.Release()
+		c.decoded = nil
+	}
 }
 
 // flushSession tells the session that the bodies served so far go away.

@@ -29,7 +29,9 @@
 // A buffer belongs to all who hold a reference to it: the input, the connection from
 // Serve until Flush returns or the Session is closed, and each Request that keeps its
 // body. Answers that a client does not read are bounded too: behind maxUnsent bytes or
-// MaxParked requests, no further request of that connection is read.
+// MaxParked requests, no further request of that connection is read, and where the answers
+// of all connections take more than a share of RequestMemory, behind pressedUnsent bytes of
+// memory. A large answer holds work memory until it was sent (Request.Hold, heldAnswers).
 //
 // A panic of a Session, of an answer's encoding, of a Section, or of somebody who works
 // for a connection and defers Conn.Contain ends that connection, not the process.
@@ -37,6 +39,6 @@
 // Concurrency: everything of a Server, a Conn and the methods that answer a
 // Request may be called from any goroutine; Uncork, SetMaxFrame and what a Session does
 // with Body belong to the connection's own. The mutexes of Server, registry, lifecycle,
-// output and bufferPool are never held together, and no callback, wait or system call
+// output, heldAnswers and bufferPool are never held together, and no callback, wait or system call
 // happens under them.
 package wire

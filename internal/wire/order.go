@@ -3,9 +3,10 @@ package wire
 // earlyAnswers keeps answers that are ready before it is their turn, by the order of
 // their requests.
 type earlyAnswers struct {
-	list  []*Request // a ring, a power of two long; seq's place is its low bits
-	n     int
-	bytes int64 // of the answers
+	list   []*Request // a ring, a power of two long; seq's place is its low bits
+	n      int
+	bytes  int64 // of the answers
+	memory int64 // about how many bytes of memory they take
 }
 
 // put adds the answer of r, while next is the one whose turn it is. It returns false
@@ -24,6 +25,7 @@ func (e *earlyAnswers) put(r *Request, next uint64) bool {
 	e.list[i] = r
 	e.n++
 	e.bytes += int64(r.resp.size())
+	e.memory += r.resp.Memory()
 	return true
 }
 
@@ -54,6 +56,7 @@ func (e *earlyAnswers) take(seq uint64) *Request {
 	}
 	e.list[i] = nil
 	e.bytes -= int64(r.resp.size())
+	e.memory -= r.resp.Memory()
 	if e.n--; e.n == 0 && len(e.list) > 64 {
 		e.list = nil
 	}

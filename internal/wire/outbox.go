@@ -20,10 +20,11 @@ type box struct {
 // cut is something that goes out before buf[at] of an outbox.
 type cut struct {
 	at    int
-	body  []byte   // bytes elsewhere, or
-	sec   Section  // a stretch of a file,
-	n     int      // so long
-	owner *Request // to be recycled when the cut was sent
+	body  []byte      // bytes elsewhere, or
+	sec   Section     // a stretch of a file,
+	n     int         // so long
+	owner *Request    // to be recycled when the cut was sent
+	held  *heldAnswer // the work memory of the answer that ends here
 }
 
 func (c *cut) size() int {
@@ -38,6 +39,9 @@ func (c *cut) release(requests *requestPool) {
 	if c.sec != nil {
 		c.sec.Release()
 	}
+	if c.held != nil {
+		c.held.release()
+	}
 	if c.owner != nil {
 		requests.recycle(c.owner)
 	}
@@ -48,23 +52,25 @@ func (c *cut) release(requests *requestPool) {
 // the sender, removes from its front, and reads what waits without the mutex; all
 // others append only, so that nothing which the sender reads is ever moved or changed.
 type outbox struct {
-	box  *box
-	buf  []byte // buf[sent:] waits
-	sent int
-	cuts []cut // cuts[gone:] wait
-	gone int
-	pos  int   // bytes of cuts[gone] that were sent
-	size int64 // bytes that wait, all in all
+	box    *box
+	buf    []byte // buf[sent:] waits
+	sent   int
+	cuts   []cut // cuts[gone:] wait
+	gone   int
+	pos    int   // bytes of cuts[gone] that were sent
+	size   int64 // bytes that wait, all in all
+	memory int64 // about how many bytes of memory that takes
 	// claimed tells that the oldest outstanding answer is being built behind buf.
 	claimed bool
 }
 
 // sentTo is a position in an outbox, counted from its front.
 type sentTo struct {
-	sent  int // the new front of buf
-	cuts  int // that were sent whole
-	pos   int // bytes that were sent of the next cut
-	bytes int // all in all
+	sent   int // the new front of buf
+	cuts   int // that were sent whole
+	pos    int // bytes that were sent of the next cut
+	bytes  int // all in all
+	memory int // the memory that they took
 }
 
 // boxPool keeps the buffers of outboxes that are empty.
@@ -105,8 +111,20 @@ func (o *outbox) claimTail(boxes *boxPool, sending bool) []byte {
 // whether r is not needed any more.
 func (o *outbox) appendAnswer(r *Request, boxes *boxPool, sending bool) (done bool) {
 	p := &r.resp
-	b, at := p.B, len(o.buf)
+	held := p.held
 	o.size += int64(p.size())
+	o.memory += p.Memory()
+	done = o.placeAnswer(r, boxes, sending)
+	if held != nil {
+		o.cuts = append(o.cuts, cut{at: len(o.buf), held: held})
+	}
+	return done
+}
+
+// placeAnswer places the bytes and sections of an answer that is counted.
+func (o *outbox) placeAnswer(r *Request, boxes *boxPool, sending bool) (done bool) {
+	p := &r.resp
+	b, at := p.B, len(o.buf)
 	if p.claimed {
 		o.claimed = false
 	}
@@ -174,6 +192,7 @@ func (o *outbox) dropSent(to sentTo) {
 	clear(o.cuts[o.gone : o.gone+to.cuts])
 	o.gone += to.cuts
 	o.size -= int64(to.bytes)
+	o.memory -= int64(to.memory)
 	if o.size == 0 {
 		o.startAnew()
 	}

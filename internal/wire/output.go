@@ -12,6 +12,12 @@ const (
 	// maxUnsent bytes of answers may wait for a client that does not read them;
 	// behind them its requests are not read.
 	maxUnsent = 1 << 20
+	// pressedUnsent bytes of memory may be taken by the answers of a connection that were not
+	// sent, where those of all connections take more than they may. A single answer may be
+	// larger; a large one holds work memory of its own.
+	pressedUnsent = 64 << 10
+	// unsentStep is in which steps an output tells the server how much memory it takes.
+	unsentStep = 16 << 10
 	// reliefShare is the share of its bounds by which a connection must get below
 	// them before its requests are read again: a quarter.
 	reliefShare = 4
@@ -65,6 +71,7 @@ type output struct {
 	done    uint64 // answers that are in box, or were sent
 	taken   uint64 // issued, as others may know it
 	counted int64  // of taken-done, the part that shared.parked counts
+	noted   int64  // of the memory of answers, the part that shared.unsent counts
 	flow    outputFlow
 	sender  senderState
 	helper  bool          // the helper of a deferred sender runs
@@ -105,6 +112,8 @@ type outputShared struct {
 	sent      *atomic.Int64 // bytes
 	parked    atomic.Int64  // answers outstanding, of connections that have many
 	maxParked int           // on one connection
+	unsent    atomic.Int64  // memory of answers that were not sent, but for less than unsentStep a connection
+	maxUnsent int64         // above that no connection takes more than pressedUnsent
 }
 
 // bounds say how much may be outstanding.
@@ -112,12 +121,19 @@ type bounds struct {
 	parked uint64 // answers that are not ready
 	unsent int64  // bytes to be sent
 	early  int64  // bytes of answers that are ready before it is their turn
+	memory int64  // bytes of memory that both take
 }
 
 // relieved are the bounds below which a connection goes on.
 func (b bounds) relieved() bounds {
-	return bounds{b.parked - b.parked/reliefShare, b.unsent - b.unsent/reliefShare, b.early - b.early/reliefShare}
+	return bounds{
+		b.parked - b.parked/reliefShare, b.unsent - b.unsent/reliefShare,
+		b.early - b.early/reliefShare, b.memory - b.memory/reliefShare,
+	}
 }
+
+// isPressed tells that the unsent answers of all connections take more memory than they may.
+func (s *outputShared) isPressed() bool { return s.unsent.Load() > s.maxUnsent }
 
 // issuePlace gives out the next place in the order of answers.
 func (o *output) issuePlace() uint64 {
@@ -127,13 +143,17 @@ func (o *output) issuePlace() uint64 {
 }
 
 // currentLimits are the bounds of the connection. When too many answers are outstanding
-// on all connections, those which have many must wait.
+// on all connections, or take too much memory, those which have many must wait.
 func (o *output) currentLimits() bounds {
 	parked := o.shared.maxParked
 	if o.shared.parked.Load() > int64(parked)*parkedShare {
 		parked = min(parked, parkedStep)
 	}
-	return bounds{uint64(parked) - 1, maxUnsent, maxUnsent}
+	memory := int64(maxUnsent)
+	if o.shared.isPressed() {
+		memory = pressedUnsent
+	}
+	return bounds{uint64(parked) - 1, maxUnsent, maxUnsent, memory}
 }
 
 // isNearLimits tells that so much is outstanding that awaitRoom must be called.
@@ -196,7 +216,7 @@ func (o *output) awaitRoom(limit bounds) (open bool) {
 }
 
 func (o *output) isWithinLocked(b bounds) bool {
-	return o.taken-o.done <= b.parked && o.box.size <= b.unsent && o.early.bytes <= b.early
+	return o.taken-o.done <= b.parked && o.box.size <= b.unsent && o.early.bytes <= b.early && o.memoryLocked() <= b.memory
 }
 
 // countParkedLocked tells the server how many answers are outstanding, when that has
@@ -238,9 +258,7 @@ func (o *output) completeAnswer(r *Request) {
 	}
 	if r.seq != o.done {
 		first := o.early.put(r, o.done)
-		if o.early.bytes >= sendEarly {
-			o.pressed.Store(true)
-		}
+		o.noteMemoryLocked()
 		o.mu.Unlock()
 		if !first {
 			panic("BUG: a request was answered twice")
@@ -269,10 +287,27 @@ func (o *output) appendReadyLocked(r *Request) (finished *Request) {
 	if o.counted > 0 && o.flow != flowCorked {
 		o.countParkedLocked()
 	}
-	if o.box.size >= sendEarly {
+	o.noteMemoryLocked()
+	return finished
+}
+
+// memoryLocked is about how much memory the answers take that were not sent.
+func (o *output) memoryLocked() int64 { return o.box.memory + o.early.memory }
+
+// noteMemoryLocked tells the server how much memory the answers take, when that has changed
+// much, and has the connection's goroutine look at the bounds when it is much.
+func (o *output) noteMemoryLocked() {
+	if o.flow == flowClosed {
+		return
+	}
+	memory := o.memoryLocked()
+	if d := memory - o.noted; d >= unsentStep || d <= -unsentStep {
+		o.shared.unsent.Add(d)
+		o.noted = memory
+	}
+	if max(o.box.size+o.early.bytes, memory) >= sendEarly || memory > pressedUnsent && o.shared.isPressed() {
 		o.pressed.Store(true)
 	}
-	return finished
 }
 
 // becomeSenderLocked makes the caller, who has completed an answer, the sender, or
@@ -363,6 +398,9 @@ func (o *output) sendNext(w *writer, as senderRole) error {
 	o.activity.noteProgress()
 	o.mu.Lock()
 	o.box.dropSent(to)
+	if o.noted > 0 {
+		o.noteMemoryLocked()
+	}
 	o.relieveLocked()
 	o.mu.Unlock()
 	return err
@@ -433,7 +471,8 @@ func (o *output) close() {
 	o.flow = flowClosed
 	o.pressed.Store(true)
 	o.shared.parked.Add(-o.counted)
-	o.counted = 0
+	o.shared.unsent.Add(-o.noted)
+	o.counted, o.noted = 0, 0
 	if o.relief != nil {
 		close(o.relief)
 		o.relief = nil

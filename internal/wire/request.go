@@ -29,6 +29,8 @@ type Request struct {
 	next *Request // in a list of requests to be recycled
 	buf  *buffer  // holds Body
 	kept bool     // the request has a reference to buf
+
+	decoded *decodeMemory // nil: it was not decoded, or is small
 }
 
 // KeepBody keeps Body as it is until the request is answered. Only Serve and Flush
@@ -44,13 +46,14 @@ func (r *Request) KeepBody() {
 // kmsg. The result aliases nothing. It returns ErrMalformed for a body that does not
 // fit. Bytes behind the body are ignored, as Kafka does.
 //
-// It waits until the result fits into the node's work memory, which it takes up until
-// Serve returns. Only Serve may call it, once for a request, and not while the session
+// It waits until the result fits into the node's work memory, with what handlers make of it
+// (workGrowth). It takes that up until Serve returns, or, where the answer is large, as
+// much as that needs until it was sent. Only Serve may call it, once for a request, and not while the session
 // keeps others waiting.
 func (r *Request) Decode() (kmsg.Request, error) {
 	shape, err := r.checkShape()
 	if err == nil {
-		err = r.Conn.reserveWork(int64(shape.memory))
+		r.decoded, err = r.Conn.reserveWork(int64(shape.memory))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s v%d: %w", kmsg.NameForKey(r.Key), r.Version, err)
@@ -134,6 +137,7 @@ func (r *Request) Send(p *Response) {
 		r.NoReply()
 		return
 	}
+	r.holdMemory()
 	binary.BigEndian.PutUint32(p.B, uint32(n))
 	if !p.claimed && cap(p.B) <= ownKept {
 		r.own = p.B

@@ -11,6 +11,8 @@ const (
 	maxResponse = math.MaxInt32
 	// ownKept is the largest buffer that a recycled request keeps for its next answer.
 	ownKept = 16 << 10
+	// sectionMemory is about how much a section takes in memory, wherever its bytes are.
+	sectionMemory = 384
 	// sectionsKept is the longest list of sections that it keeps.
 	sectionsKept = 1 << 10
 )
@@ -43,6 +45,7 @@ type Response struct {
 	sections []attached
 	attached int  // bytes of the sections
 	claimed  bool // B lies behind the connection's outbox
+	held     *heldAnswer
 }
 
 type attached struct {
@@ -66,16 +69,29 @@ func (p *Response) Attach(s Section) {
 // size is how many bytes the answer takes on the wire.
 func (p *Response) size() int { return len(p.B) + p.attached }
 
+// Memory is about how many bytes the answer takes in memory until it was sent.
+func (p *Response) Memory() int64 { return int64(len(p.B) + len(p.sections)*sectionMemory) }
+
+// releaseHeld gives the work memory back that the answer holds.
+func (p *Response) releaseHeld() {
+	if p.held != nil {
+		p.held.release()
+		p.held = nil
+	}
+}
+
 // discard gives up the bytes and sections so far.
 func (p *Response) discard() {
+	p.releaseHeld()
 	for _, s := range p.sections {
 		s.sec.Release()
 	}
 	p.forgetSections()
 }
 
-// forgetSections empties the response; its sections have another owner, or are released.
+// forgetSections empties the response; its sections and its memory have another owner, or
+// are released.
 func (p *Response) forgetSections() {
 	clear(p.sections)
-	p.B, p.sections, p.attached = nil, p.sections[:0], 0
+	p.B, p.sections, p.attached, p.held = nil, p.sections[:0], 0, nil
 }

@@ -25,6 +25,7 @@ type Server struct {
 	guard   *guard
 	buffers *bufferPool
 	shared  outputShared
+	held    heldAnswers
 	stats   Stats
 	lines   *lineLimit
 
@@ -62,6 +63,7 @@ func NewServer(cfg Config, h Handler) *Server {
 	s.conns.most = cfg.MaxConns // nobody else knows the server yet
 	s.stats.buffers = s.buffers
 	s.shared.buffers, s.shared.sent, s.shared.maxParked = s.buffers, &s.stats.BytesOut, cfg.MaxParked
+	s.shared.maxUnsent = cfg.RequestMemory / unsentShare
 	return s
 }
 

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 const (
@@ -65,6 +67,7 @@ func (w *sweeper) sweepOnce(now uint32) {
 		w.closeUnread(now)
 	}
 	w.relieveMemory(s.buffers.sweepUnused())
+	s.held.relieve(s.cfg.Work.Usage(budget.Command).Waiting + s.cfg.Work.Usage(budget.Data).Waiting)
 	clear(w.conns)
 	clear(w.holders)
 }

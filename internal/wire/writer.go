@@ -159,7 +159,7 @@ func (w *writer) readSome(s Section, pos, rest int) (int, error) {
 // releaseSent releases the cuts of which the last of n bytes that went out was the
 // end, and returns the new front of the outbox.
 func (w *writer) releaseSent(n int, requests *requestPool) sentTo {
-	to, left := sentTo{sent: w.sent, pos: w.pos, bytes: n}, n
+	to, left := sentTo{sent: w.sent, pos: w.pos, bytes: n, memory: n}, n
 	for i := range w.cuts {
 		k := &w.cuts[i]
 		m := min(left, k.at-to.sent)
@@ -169,8 +169,14 @@ func (w *writer) releaseSent(n int, requests *requestPool) sentTo {
 		}
 		m = min(left, k.size()-to.pos)
 		to.pos, left = to.pos+m, left-m
+		if k.sec != nil {
+			to.memory -= m
+		}
 		if to.pos < k.size() {
 			break
+		}
+		if k.sec != nil {
+			to.memory += sectionMemory
 		}
 		k.release(requests)
 		to.cuts, to.pos = to.cuts+1, 0
