@@ -36,18 +36,17 @@ type committer struct {
 	kick chan struct{} // size 1: a loop has a round to run
 
 	mu      sync.Mutex
-	ended   sync.Cond      // a round has ended
-	coming  *round         // guarded by mu: the next round, which appends enter
-	spare   []*round       // guarded by mu: rounds to be used again
-	peak    int            // guarded by mu: the largest image since relax
-	control []journal.Part // guarded by mu: notes for the journal
-	running bool           // guarded by mu: a round is under way or handed to a loop
-	again   bool           // guarded by mu: another one must follow it
-	telling int            // guarded by mu: rounds that have ended and still call back
-	begun   int64          // guarded by mu: the number of rounds that began
-	done    int64          // guarded by mu: the number of rounds that ended
-	stopped bool           // guarded by mu: the store is closing
-	noNotes int64          // guarded by mu: the last round whose notes did not get into the journal
+	ended   sync.Cond // a round has ended
+	coming  *round    // guarded by mu: the next round, which appends enter
+	spare   []*round  // guarded by mu: rounds to be used again
+	peak    int       // guarded by mu: the largest image since relax
+	control []*note   // guarded by mu: notes for the coming round
+	running bool      // guarded by mu: a round is under way or handed to a loop
+	again   bool      // guarded by mu: another one must follow it
+	telling int       // guarded by mu: rounds that have ended and still call back
+	begun   int64     // guarded by mu: the number of rounds that began
+	done    int64     // guarded by mu: the number of rounds that ended
+	stopped bool      // guarded by mu: the store is closing
 }
 
 // committers is the number of goroutines that run rounds: one may still call back while the
@@ -60,8 +59,27 @@ type round struct {
 	shares []share       // guarded by committer.mu until the round begins
 	image  journal.Image // guarded by committer.mu until the round begins
 	files  bool          // guarded by committer.mu until the round begins: the image is not complete
-	notes  bool          // it has notes for the journal
+	notes  []*note       // guarded by committer.mu until the round begins, and when it ends
 }
+
+// note is a part of the journal that says what is done to a log, and what became of it.
+//
+//	pending ----> written    it is durable
+//	   |--------> refused    the journal had no room for all of its write: no recovery acts on it
+//	   +--------> unknown    the journal was lost: a recovery may find it or not
+type note struct {
+	part  journal.Part
+	state noteState // guarded by committer.mu
+}
+
+type noteState uint8
+
+const (
+	notePending noteState = iota
+	noteWritten
+	noteRefused
+	noteUnknown
+)
 
 // entered says which round a log has entered last, and its place in round.shares.
 type entered struct {
@@ -174,9 +192,9 @@ func (c *committer) beginLocked() *round {
 	}
 	c.peak = max(c.peak, r.image.FirstRound())
 	c.coming = next
-	r.notes = len(c.control) > 0
-	for _, p := range c.control {
-		r.image.Add(p, nil, c.s.journal.RoundSize)
+	r.notes = append(r.notes, c.control...)
+	for _, n := range c.control {
+		r.image.Add(n.part, nil, c.s.journal.RoundSize)
 	}
 	clear(c.control)
 	c.control = c.control[:0]
@@ -213,25 +231,36 @@ func (r *round) hasDebts() bool {
 	return false
 }
 
-// work makes a round durable. It returns false where its notes did not get into the journal.
-func (c *committer) work(r *round) (noted bool) {
-	inJournal := false
+// work makes a round durable, and returns what became of its notes.
+func (c *committer) work(r *round) noteState {
+	state := notePending
 	if !r.image.Empty() {
-		err := c.s.journal.Write(&r.image)
-		inJournal = err == nil
-		if err != nil && !errors.Is(err, journal.ErrNoRoom) && c.s.journalLost.CompareAndSwap(false, true) {
-			c.s.log.Error("the journal cannot be written any more: each commit syncs its files; restart when the disk is mended", "err", err)
-		}
+		state = c.writeImage(&r.image)
 	}
-	if r.files || !inJournal {
+	if r.files || state != noteWritten {
 		r.syncShares()
 	}
-	return inJournal || !r.notes
+	return state
+}
+
+// writeImage writes a round into the journal.
+func (c *committer) writeImage(m *journal.Image) noteState {
+	err := c.s.journal.Write(m)
+	switch {
+	case err == nil:
+		return noteWritten
+	case !errors.Is(err, journal.ErrLost):
+		return noteRefused
+	}
+	if c.s.journalLost.CompareAndSwap(false, true) {
+		c.s.log.Error("the journal cannot be written any more: each commit syncs its files; restart when the disk is mended", "err", err)
+	}
+	return noteUnknown
 }
 
 // finish ends the round, hands the next one, if there must be one, to a loop, and tells
 // whose committed ends moved.
-func (c *committer) finish(r *round, noted bool) {
+func (c *committer) finish(r *round, noted noteState) {
 	for i := range r.shares {
 		if e := &r.shares[i]; e.to < 0 || !e.l.moveCommitted(e.to) {
 			e.l = nil // nothing moved
@@ -240,8 +269,8 @@ func (c *committer) finish(r *round, noted bool) {
 	c.mu.Lock()
 	c.done++
 	c.telling++
-	if !noted {
-		c.noNotes = c.done
+	for _, n := range r.notes {
+		n.state = noted
 	}
 	if c.again && !c.stopped {
 		c.kick <- struct{}{} // it has room: only this round could fill it
@@ -256,7 +285,8 @@ func (c *committer) finish(r *round, noted bool) {
 		}
 	}
 	clear(r.shares)
-	r.shares, r.files = r.shares[:0], false
+	clear(r.notes)
+	r.shares, r.notes, r.files = r.shares[:0], r.notes[:0], false
 	r.image.Reset()
 	c.mu.Lock()
 	c.telling--
@@ -392,23 +422,40 @@ func spreadOver(goroutines, n int, fn func(i int)) {
 	all.Wait()
 }
 
-// errNotNoted is returned where a note did not get into the journal.
-var errNotNoted = errors.New("the journal has no room for a note")
+var (
+	// errNoteRefused is returned for a note that the journal does not have.
+	errNoteRefused = errors.New("the journal has no room for a note")
+	// errNoteUnknown is returned for a note of which nobody knows whether the journal has it.
+	errNoteUnknown = errors.New("the journal was lost with a note")
+)
 
 // putNote makes a note durable before it returns.
 func (c *committer) putNote(p journal.Part) error {
+	n := &note{part: p}
 	c.mu.Lock()
-	c.control = append(c.control, p)
+	c.control = append(c.control, n)
 	need := c.begun + 1
 	c.mu.Unlock()
-	return c.await(need)
+	if err := c.await(need); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch n.state {
+	case notePending, noteWritten:
+		return nil
+	case noteRefused:
+		return errNoteRefused
+	case noteUnknown:
+	}
+	return errNoteUnknown
 }
 
 // noteLater puts a note into the next round.
 func (c *committer) noteLater(p journal.Part) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.control = append(c.control, p)
+	c.control = append(c.control, &note{part: p})
 }
 
 // settle returns when every round that has begun or has something to do has ended.
@@ -419,11 +466,7 @@ func (c *committer) settle() error {
 		need++
 	}
 	c.mu.Unlock()
-	err := c.await(need)
-	if errors.Is(err, errNotNoted) { // the notes were others'
-		return nil
-	}
-	return err
+	return c.await(need)
 }
 
 // await returns when the given round has ended.
@@ -434,11 +477,8 @@ func (c *committer) await(need int64) error {
 	for c.done < need && !c.stopped {
 		c.ended.Wait()
 	}
-	switch {
-	case c.done < need:
+	if c.done < need {
 		return ErrClosed
-	case c.noNotes >= need:
-		return errNotNoted
 	}
 	return nil
 }

@@ -318,6 +318,7 @@ type replay struct {
 	began    uint64          // the first round of the write that has no last one yet; 0: there is none
 	isHalf   bool            // the round belongs to a write that is not complete
 	part     int             // the number of parts seen in this pass
+	pending  []placedNote    // of the write that has no last round yet
 	rewrite  bool            // bytes are written even where the file has them
 	broken   int             // rounds that cannot be read
 	written  int             // parts that were written
@@ -326,6 +327,12 @@ type replay struct {
 	touched  map[recoveredFile]bool
 	waiting  map[LogID]bool // logs that lack records since there is no room
 	finished []journal.Part // truncations that this recovery brought to their end
+}
+
+// placedNote is a note of the journal and the number of its part.
+type placedNote struct {
+	part int
+	journal.Part
 }
 
 // cut is a truncation that the journal has. No byte of a part before it may be brought back
@@ -367,7 +374,7 @@ func (r *replay) abandonWrite() {
 	if r.began != 0 {
 		r.halves[r.began] = true
 	}
-	r.began = 0
+	r.began, r.pending = 0, nil
 }
 
 // list are the files that have bytes of the journal, in order.
@@ -377,8 +384,9 @@ func (r *replay) list() []recoveredFile {
 	})
 }
 
-// noteRound is the first pass. Notes count in writes that are not complete, too: they say
-// what was done.
+// noteRound is the first pass. The notes of a write count when it is complete: whoever put one
+// into another write was told that the journal does not have it, or was told nothing. Only a
+// deletion counts in any case, since it was done before it was noted.
 func (r *replay) noteRound(e *journal.Round) error {
 	switch {
 	case e.Broken:
@@ -388,31 +396,43 @@ func (r *replay) noteRound(e *journal.Round) error {
 		r.abandonWrite()
 		r.began = e.Number
 	}
-	if e.Ends() {
-		r.began = 0
-	}
 	for _, p := range e.Parts {
 		r.part++
 		switch p.Kind {
 		case journal.Delete:
 			r.deleted[p.ID] = true
-		case journal.Start:
-			if r.only == nil && !r.deleted[p.ID] {
-				r.s.points.RaiseStart(p.ID, p.Offset)
-			}
-		case journal.Truncate:
-			r.cuts[p.ID] = append(r.cuts[p.ID], cut{part: r.part, at: p})
-			if r.only == nil {
-				r.s.points.Lower(p.ID, p.Base, p.Pos, p.Offset)
-			}
-		case journal.Truncated:
-			for i := range r.cuts[p.ID] {
-				r.cuts[p.ID][i].done = true
-			}
+		case journal.Start, journal.Truncate, journal.Truncated:
+			r.pending = append(r.pending, placedNote{r.part, p})
 		case journal.Bytes:
 		}
 	}
+	if e.Ends() {
+		for _, n := range r.pending {
+			r.takeNote(n)
+		}
+		r.began, r.pending = 0, nil
+	}
 	return nil
+}
+
+// takeNote takes notice of a note of a complete write.
+func (r *replay) takeNote(n placedNote) {
+	switch n.Kind {
+	case journal.Start:
+		if r.only == nil && !r.deleted[n.ID] {
+			r.s.points.RaiseStart(n.ID, n.Offset)
+		}
+	case journal.Truncate:
+		r.cuts[n.ID] = append(r.cuts[n.ID], cut{part: n.part, at: n.Part})
+		if r.only == nil {
+			r.s.points.Lower(n.ID, n.Base, n.Pos, n.Offset)
+		}
+	case journal.Truncated:
+		for i := range r.cuts[n.ID] {
+			r.cuts[n.ID][i].done = true
+		}
+	case journal.Bytes, journal.Delete:
+	}
 }
 
 // applyRound is the second pass.

@@ -26,7 +26,7 @@ func (l *Log) keepStart(o record.Offset) error {
 	}
 	l.s.points.RaiseStart(l.id, o)
 	err := l.s.commit.putNote(journal.Part{Kind: journal.Start, ID: l.id, Dir: l.name, Offset: o})
-	if errors.Is(err, errNotNoted) {
+	if errors.Is(err, errNoteRefused) || errors.Is(err, errNoteUnknown) {
 		err = l.s.keeper.savePoints()
 	}
 	for err == nil {

@@ -62,13 +62,13 @@ func (l *Log) Truncate(to record.Offset) error {
 	}
 	l.listLocked()
 	l.pub.Unlock()
-	if err := l.s.commit.putNote(note); errors.Is(err, errNotNoted) {
-		if err := l.s.journal.Lost(); err != nil { // nobody knows whether it has the note
-			l.taint(err)
-			return l.Fault()
-		}
+	switch err := l.s.commit.putNote(note); {
+	case errors.Is(err, errNoteRefused):
 		return fmt.Errorf("%w: the log cannot be truncated while the journal takes no notes", ErrBusy)
-	} else if err != nil {
+	case errors.Is(err, errNoteUnknown): // a recovery may make the cut or not
+		l.taint(err)
+		return l.Fault()
+	case err != nil:
 		return err
 	}
 	t := &truncation{l, at}
