@@ -106,6 +106,9 @@ type syncs struct {
 	// note is the file of the note, open and with room for it, since when it is needed there
 	// may be neither space nor descriptors; nil: it could not be made.
 	note vfs.File
+
+	mu   sync.Mutex
+	lost map[string]error // guarded by mu: directories of which a sync failed, and how
 }
 
 // file makes a file durable.
@@ -116,13 +119,35 @@ func (y *syncs) file(f vfs.File) error {
 	return nil
 }
 
-// dir makes the names in a directory durable; a missing one is vfs.ErrNotExist.
+// dir makes the names in a directory durable; a missing one is vfs.ErrNotExist. Only where
+// there was no descriptor to open it did the sync not begin, and can be tried again: after a
+// sync that failed a later one would not tell which names are lost.
 func (y *syncs) dir(dir string) error {
-	err := y.s.fs.SyncDir(dir)
-	if err == nil || errors.Is(err, vfs.ErrNotExist) || classify(err) == transient {
+	if err := y.lostDir(dir); err != nil {
 		return err
 	}
-	return y.take(err)
+	err := y.s.fs.SyncDir(dir)
+	switch {
+	case err == nil:
+		return y.lostDir(dir) // another one may have failed meanwhile
+	case errors.Is(err, vfs.ErrNotExist), errors.Is(err, vfs.ErrNoHandles):
+		return err
+	}
+	err = y.take(err)
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	if y.lost == nil {
+		y.lost = map[string]error{}
+	}
+	y.lost[dir] = err
+	return err
+}
+
+// lostDir is why the names in a directory cannot be made durable any more; nil: they can.
+func (y *syncs) lostDir(dir string) error {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return y.lost[dir]
 }
 
 // take takes notice of a sync that failed: it writes the note for the next process.

@@ -114,7 +114,7 @@ func (s *Store) recover() error {
 func (s *Store) journalConfig(id [16]byte) journal.Config {
 	return journal.Config{
 		FS: s.fs, Dir: s.cfg.Dir, ID: id, Size: s.cfg.Journal, Log: s.log,
-		Sync: s.syncs.file, IsFull: isFull, HasRoom: s.space.HasRoomFor, Written: s.keeper.noteWritten,
+		Sync: s.syncs.file, SyncDir: s.syncs.dir, IsFull: isFull, HasRoom: s.space.HasRoomFor, Written: s.keeper.noteWritten,
 	}
 }
 

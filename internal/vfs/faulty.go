@@ -1,6 +1,9 @@
 package vfs
 
-import "io"
+import (
+	"errors"
+	"io"
+)
 
 // Op is a kind of call that a Hook judges.
 type Op uint8
@@ -61,8 +64,9 @@ func (e *ShortWriteError) Error() string { return "short write: " + e.Err.Error(
 func (e *ShortWriteError) Unwrap() error { return e.Err }
 
 // Faulty is a file system whose calls fail as its hook says. After a Sync that
-// failed, files of Mem behave as on Linux: what was not synced is lost to the
-// disk though reads see it, and a later Sync does not bring it back.
+// failed, files and directories of Mem behave as on Linux: what was not synced is
+// lost to the disk though reads see it, and a later Sync does not bring it back.
+// Only a SyncDir that found no handle did not begin, and loses nothing.
 type Faulty struct {
 	fs   FS
 	hook Hook
@@ -139,6 +143,9 @@ func (f *Faulty) Stat(name string) (Info, error) {
 // SyncDir makes the changes of a directory durable.
 func (f *Faulty) SyncDir(dir string) error {
 	if err := f.judge(OpSyncDir, dir); err != nil {
+		if mem, ok := f.fs.(*Mem); ok && !errors.Is(err, ErrNoHandles) {
+			mem.loseDir(dir)
+		}
 		return err
 	}
 	return f.fs.SyncDir(dir)

@@ -331,8 +331,19 @@ func (m *Mem) SyncDir(dir string) error {
 	if n.live == nil {
 		return fail("fsync", dir, syscall.ENOTDIR)
 	}
+	for _, op := range m.takeOpsLocked(n) {
+		for _, e := range op {
+			e.apply(func(n *node) map[string]*node { return n.durable })
+		}
+	}
+	return nil
+}
+
+// takeOpsLocked takes out the changes of one directory that are not durable, and the earlier
+// ones that they rest on.
+func (m *Mem) takeOpsLocked(n *node) (taken []dirOp) {
 	tied := map[*node]bool{n: true}
-	keep := make([]bool, len(m.ops)) // false: it becomes durable
+	keep := make([]bool, len(m.ops))
 	for i, op := range slices.Backward(m.ops) {
 		keep[i] = !tied[op[0].dir] && (op[1].dir == nil || !tied[op[1].dir])
 		if !keep[i] && op[1].dir != nil {
@@ -343,14 +354,22 @@ func (m *Mem) SyncDir(dir string) error {
 	for i, op := range m.ops {
 		if keep[i] {
 			left = append(left, op)
-			continue
-		}
-		for _, e := range op {
-			e.apply(func(n *node) map[string]*node { return n.durable })
+		} else {
+			taken = append(taken, op)
 		}
 	}
 	m.ops = left
-	return nil
+	return taken
+}
+
+// loseDir is what becomes of a directory whose sync failed: its changes are seen, and no
+// later sync makes them durable.
+func (m *Mem) loseDir(dir string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := m.lookupLocked(dir); n != nil {
+		m.takeOpsLocked(n)
+	}
 }
 
 // Volume is all of the file system.

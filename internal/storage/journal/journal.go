@@ -46,6 +46,7 @@ type Config struct {
 	Size    int64 // bytes of the complete ring
 	Log     *slog.Logger
 	Sync    func(vfs.File) error
+	SyncDir func(dir string) error // it does not succeed after it failed, but for a lack of descriptors
 	IsFull  func(error) bool
 	HasRoom func(n int64) bool          // the file system has room for n bytes that can be done without
 	Written func(late, incomplete bool) // after each round: a checkpoint is due; the ring is to be filled
@@ -134,13 +135,13 @@ func Open(cfg Config) (*Journal, error) {
 
 // syncNames makes the names of the ring's files durable, and the directory's own.
 func (j *Journal) syncNames() error {
-	if err := j.cfg.FS.SyncDir(j.path()); err != nil {
+	if err := j.cfg.SyncDir(j.path()); err != nil {
 		return err
 	}
 	if j.isNamed.Load() {
 		return nil
 	}
-	err := j.cfg.FS.SyncDir(j.cfg.Dir)
+	err := j.cfg.SyncDir(j.cfg.Dir)
 	j.isNamed.Store(err == nil)
 	return err
 }

@@ -84,6 +84,7 @@ func testConfig(fs vfs.FS) Config {
 	return Config{
 		FS: fs, Dir: "data", ID: [16]byte{7}, Size: ringFiles * 4 * block, Log: slog.New(slog.DiscardHandler),
 		Sync:    func(f vfs.File) error { return f.Sync() },
+		SyncDir: fs.SyncDir,
 		IsFull:  func(err error) bool { return errors.Is(err, vfs.ErrNoSpace) },
 		HasRoom: func(int64) bool { return true },
 		Written: func(bool, bool) {},
@@ -93,6 +94,7 @@ func testConfig(fs vfs.FS) Config {
 func (r *ring) open(mem *vfs.Mem) {
 	r.mem = mem
 	r.cfg.FS = vfs.NewFaulty(mem, r.hook)
+	r.cfg.SyncDir = r.cfg.FS.SyncDir
 	j, err := Open(r.cfg)
 	if err != nil {
 		r.tb.Fatal(err)

@@ -1,0 +1,73 @@
+package storage
+
+import (
+	"math/rand/v2"
+	"syscall"
+	"testing"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// TestFailedSyncOfADirectoryIsFinal proves that a sync of a directory that failed, whatever the
+// system says of it, is not tried again and believed: the names that it lost are not on the
+// disk after the next one either. Only where there was no descriptor to open the directory it
+// did not begin.
+func TestFailedSyncOfADirectoryIsFinal(t *testing.T) {
+	for name, c := range map[string]struct {
+		dir  string
+		err  error
+		lone bool // rounds sync the log's file, else they go into the journal
+		busy bool // the log is not read-only for it
+	}{
+		"a log's, no memory":           {dir: "data/topic-0", err: syscall.ENOMEM, lone: true},
+		"a log's, bad disk":            {dir: "data/topic-0", err: errBadDisk, lone: true},
+		"a log's, no descriptor":       {dir: "data/topic-0", err: vfs.ErrNoHandles, lone: true, busy: true},
+		"the store's, for a log":       {dir: "data", err: syscall.EAGAIN, lone: true},
+		"the store's, for the journal": {dir: "data", err: errBadDisk},
+		"the store's, no descriptor":   {dir: "data", err: vfs.ErrNoHandles, lone: true, busy: true},
+		"the journal's":                {dir: "data/journal", err: errBadDisk, busy: true},
+		"the journal's, no descriptor": {dir: "data/journal", err: vfs.ErrNoHandles, busy: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(30) {
+				mem := vfs.NewMem()
+				ready, failed := false, false
+				cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+					if ready && !failed && op == vfs.OpSyncDir && path == c.dir {
+						failed = true
+						return c.err
+					}
+					return nil
+				}), "data")
+				if c.lone {
+					cfg.SyncAlone = 1
+				}
+				s := quietStore(t, cfg)
+				ready = true
+				l := testLog(s, 0, testOptions())
+				appended := 0
+				for range 4 {
+					if it := appendOne(t, l, batch(t, appended, 1, 100)); it.Err == nil {
+						appended++
+					}
+					s.Commit()
+				}
+				if !failed {
+					t.Fatal("no sync failed")
+				}
+				committed, err := l.Committed()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if faulted := l.Fault() != nil; faulted == c.busy {
+					t.Errorf("read-only: %v, committed %d", l.Fault(), committed)
+				}
+				cfg.FS = mem.Crash(rand.New(rand.NewPCG(seed, 32)))
+				l = testLog(quietStore(t, cfg), 0, testOptions())
+				if end, err := l.End(); err != nil || end < committed {
+					t.Fatalf("seed %d: it ends at %d, %v; %d were committed", seed, end, err, committed)
+				}
+			}
+		})
+	}
+}
