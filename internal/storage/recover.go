@@ -38,11 +38,19 @@ func CheckVersion(fsys vfs.FS, dir string, log *slog.Logger) (metadata uint64, e
 	if err != nil {
 		return 0, err
 	}
-	if hot != nil {
-		metadata = hot.Metadata
+	base, err := checkpoint.NewPair(&d, pointsName).Look()
+	return knownMetadata(hot, base), err
+}
+
+// knownMetadata is the entry of the metadata log up to which, by the sheets that are there, the
+// directory was used; 0: they do not tell.
+func knownMetadata(sheets ...*checkpoint.Sheet) (index uint64) {
+	for _, sheet := range sheets {
+		if sheet != nil {
+			index = max(index, sheet.Metadata)
+		}
 	}
-	_, err = checkpoint.NewPair(&d, pointsName).Look()
-	return metadata, err
+	return index
 }
 
 // CheckMetadata returns ErrMetadataBehind where the metadata log ends, with entry end, before
@@ -81,11 +89,14 @@ func (s *Store) recover() error {
 	if err != nil {
 		return err
 	}
-	if hot != nil && s.cfg.Metadata > 0 {
-		if err := CheckMetadata(dir, hot.Metadata, s.cfg.Metadata); err != nil {
+	used := knownMetadata(hot, base)
+	if s.cfg.Metadata > 0 {
+		if err := CheckMetadata(dir, used, s.cfg.Metadata); err != nil {
 			return err
 		}
 	}
+	s.metadata.Store(used)
+	s.remembered.Store(used)
 	if err := s.syncs.readNote(); err != nil {
 		return err
 	}
@@ -97,8 +108,6 @@ func (s *Store) recover() error {
 	if hot == nil {
 		return s.begin(base)
 	}
-	s.metadata.Store(hot.Metadata)
-	s.remembered.Store(hot.Metadata)
 	if s.journal, err = journal.Open(s.journalConfig(hot.Journal)); err != nil {
 		return err
 	}
@@ -137,7 +146,7 @@ func (s *Store) begin(base *checkpoint.Sheet) (err error) {
 	s.listAside(map[LogID]bool{}, map[LogID]string{})
 	// The first checkpoint makes the names in the directory durable, too.
 	k.checkpoint.MakeNamesDurable()
-	err = k.checkpoint.Save(&checkpoint.Sheet{Journal: s.journal.ID(), At: k.previous, Points: s.points.All()})
+	err = k.checkpoint.Save(&checkpoint.Sheet{Journal: s.journal.ID(), At: k.previous, Metadata: s.metadata.Load(), Points: s.points.All()})
 	if isFull(err) {
 		s.log.Error("the disk is full: nothing can be written until there is room", "dir", s.cfg.Dir)
 		k.checkpointLater()
