@@ -449,10 +449,7 @@ func (k *keeper) save(at checkpoint.Mark) error {
 			return fmt.Errorf("writing the points file: %w", err)
 		}
 		s.points.Written(all.Points)
-		points, _ = s.points.Changed()
-		if points == nil {
-			points = map[LogID]checkpoint.Point{}
-		}
+		points, _ = s.points.Changed() // those that changed meanwhile, however many, and those that a rotten file would lack
 	}
 	sheet.Points = points
 	if err := k.checkpoint.Save(&sheet); err != nil {

@@ -462,3 +462,47 @@ func TestReadsOfARecovery(t *testing.T) {
 		t.Errorf("the log ends at %d: %v", end, err)
 	}
 }
+
+// TestPointsThatChangeMeanwhile proves that a checkpoint has all the points that the newest
+// points file would lack if it rotted, also where many changed while that file was written.
+func TestPointsThatChangeMeanwhile(t *testing.T) {
+	const half = 300
+	mem := vfs.NewMem()
+	var meanwhile func()
+	cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+		if fn := meanwhile; fn != nil && op == vfs.OpSync && strings.HasPrefix(path, "data/points-") {
+			meanwhile = nil
+			fn()
+		}
+		return nil
+	}), "data")
+	cfg.Journal = 16 << 20
+	s := quietStore(t, cfg)
+	for i := range 2 * half {
+		mustAppend(t, testLog(s, i, testOptions()), batch(t, 0, 1, 50))
+	}
+	s.Commit()
+	s.keeper.checkpointNow() // writes points-a
+	moveStarts := func(from, to int) {
+		for i := from; i < to; i++ {
+			if err := testLog(s, i, testOptions()).SetStart(1); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	moveStarts(0, half)
+	meanwhile = func() { moveStarts(half, 2*half) }
+	s.keeper.checkpointNow() // writes points-b
+	if meanwhile != nil {
+		t.Fatal("the points file was not written")
+	}
+	mem = mem.KillClone(nil)
+	emptyFile(t, mem, "data/points-b")
+	cfg.FS = mem
+	s = quietStore(t, cfg)
+	for i := range 2 * half {
+		if start, err := testLog(s, i, testOptions()).Start(); start != 1 || err != nil {
+			t.Fatalf("log %d starts at %d, %v", i, start, err)
+		}
+	}
+}

@@ -318,9 +318,7 @@ func (t *Table) Forget(id record.LogID) {
 func (t *Table) Changed() (points map[record.LogID]Point, many bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.changed) > max(manyChanged, len(t.all)/4) {
-		return nil, true
-	}
+	many = len(t.changed) > max(manyChanged, len(t.all)/4)
 	points = make(map[record.LogID]Point, len(t.changed)+len(t.before))
 	for _, ids := range []map[record.LogID]struct{}{t.before, t.changed} {
 		for id := range ids {
@@ -329,7 +327,7 @@ func (t *Table) Changed() (points map[record.LogID]Point, many bool) {
 			}
 		}
 	}
-	return points, false
+	return points, many
 }
 
 // All are all points; Written says that they are on disk.
