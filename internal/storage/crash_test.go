@@ -151,6 +151,9 @@ func (w *world) hook(op vfs.Op, path string) error {
 		if testing.Verbose() {
 			w.tb.Logf("%v %s fails: %v", op, path, w.failErr)
 		}
+		if op == vfs.OpSyncDir && w.fallen == nil && w.ending == killed && !errors.Is(w.failErr, vfs.ErrNoHandles) {
+			w.ending = powerCut // no process under the same kernel could bring the names back that are lost
+		}
 		if w.crashIn > 0 { // the failure is first dealt with: noted, taken out of the model
 			w.crashIn = max(w.crashIn, 30)
 		}

@@ -23,7 +23,7 @@ type Disk struct {
 	Dir     string
 	Log     *slog.Logger
 	Sync    func(vfs.File) error
-	SyncDir func(dir string) error
+	SyncDir func(dir string) error // it does not succeed after it failed, but for a lack of descriptors
 	IsFull  func(error) bool
 
 	generation uint64 // the largest that any file of the directory may have, over all pairs

@@ -19,6 +19,15 @@ const dirName = "data"
 
 var errInjected = errors.New("injected")
 
+// failureOf is how a call fails that may be made again: a sync of a directory did not begin,
+// since Disk.SyncDir tries none again that failed.
+func failureOf(op vfs.Op) error {
+	if op == vfs.OpSyncDir {
+		return errors.Join(errInjected, vfs.ErrNoHandles)
+	}
+	return errInjected
+}
+
 // newMem is a file system with the durable directory of the files.
 func newMem(tb testing.TB) *vfs.Mem {
 	tb.Helper()
@@ -149,7 +158,7 @@ func TestPairFails(t *testing.T) {
 				if op == vfs.OpWrite {
 					return &vfs.ShortWriteError{N: 50, Err: errInjected}
 				}
-				return errInjected
+				return failureOf(op)
 			})
 			p := newPair(fs)
 			for n := range saved {
@@ -226,9 +235,9 @@ func TestTwoPairs(t *testing.T) {
 		left := -1
 		var at []map[record.LogID]checkpoint.Point // the tables that may come back
 		load := func() (*checkpoint.Table, *checkpoint.Pair, *checkpoint.Pair) {
-			disk := newDisk(vfs.NewFaulty(mem, func(vfs.Op, string) error {
+			disk := newDisk(vfs.NewFaulty(mem, func(op vfs.Op, _ string) error {
 				if left--; left == 0 {
-					return errInjected
+					return failureOf(op)
 				}
 				return nil
 			}))

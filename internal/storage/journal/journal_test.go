@@ -57,6 +57,7 @@ type ring struct {
 
 	crashIn  int // changing calls until the crash; 0: none is wanted
 	kill     bool
+	unnamed  map[string]bool // directories of which a sync failed in this life
 	fallen   *vfs.Mem
 	expected []written
 	marks    [2]saved
@@ -94,7 +95,8 @@ func testConfig(fs vfs.FS) Config {
 func (r *ring) open(mem *vfs.Mem) {
 	r.mem = mem
 	r.cfg.FS = vfs.NewFaulty(mem, r.hook)
-	r.cfg.SyncDir = r.cfg.FS.SyncDir
+	r.unnamed = map[string]bool{}
+	r.cfg.SyncDir = r.syncDir
 	j, err := Open(r.cfg)
 	if err != nil {
 		r.tb.Fatal(err)
@@ -117,11 +119,26 @@ func (r *ring) hook(op vfs.Op, _ string) error {
 			if op == vfs.OpSync {
 				r.distrust = true
 			}
+			if op == vfs.OpSyncDir && r.fallen == nil {
+				r.kill = false // no process under the same kernel could bring the names back that are lost
+			}
 			return r.failErr
 		}
 	}
 	return nil
 }
+
+// syncDir is a store's: it does not succeed after it failed.
+func (r *ring) syncDir(dir string) error {
+	if r.unnamed[dir] {
+		return errNames
+	}
+	err := r.cfg.FS.SyncDir(dir)
+	r.unnamed[dir] = err != nil
+	return err
+}
+
+var errNames = errors.New("an earlier sync of the directory failed")
 
 // fall takes the picture of what a crash leaves now.
 func (r *ring) fall() {
