@@ -168,7 +168,10 @@ func (d *directories) make(dir string, id LogID) error {
 	if err := d.s.fs.MkdirAll(d.s.path(dir)); err != nil {
 		return err
 	}
-	return d.writeMetadata(dir, id)
+	if err := d.writeMetadata(dir, id); err != nil {
+		return errors.Join(err, d.s.fs.Remove(d.s.path(dir))) // where that fails, too, the next try does it
+	}
+	return nil
 }
 
 // writeMetadata says whose a directory is.
@@ -187,7 +190,16 @@ func (d *directories) identifyLocked(dir string, id LogID) (mine bool, err error
 		return true, nil
 	case ok:
 		return false, d.setAsideLocked(dir, LogID{Topic: topic, Partition: id.Partition}, "another topic has its name now")
-	default: // its making, or its deletion, was cut short
+	}
+	// Its making, or its deletion, was cut short. Where it has nothing that somebody may want back
+	// it is removed: else each failed try to make it would leave one more.
+	infos, err := d.s.fs.ReadDir(d.s.path(dir))
+	switch {
+	case err != nil:
+		return false, err
+	case len(infos) == 0 || len(infos) == 1 && infos[0].Name == metadataFile:
+		return false, d.s.fs.Remove(d.s.path(dir))
+	default:
 		return false, d.setAsideLocked(dir, LogID{Topic: randomID(), Partition: id.Partition}, "it does not say of which topic it is")
 	}
 }

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"math/rand/v2"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -68,6 +69,58 @@ func TestFailedSyncOfADirectoryIsFinal(t *testing.T) {
 					t.Fatalf("seed %d: it ends at %d, %v; %d were committed", seed, end, err, committed)
 				}
 			}
+		})
+	}
+}
+
+// TestFailedMakingsLeaveNothing proves that tries to make a log's directory that fail, with or
+// without their cleaning up, leave no more than one directory, and that the log is made once
+// they succeed.
+func TestFailedMakingsLeaveNothing(t *testing.T) {
+	for name, noRemove := range map[string]bool{"cleaned up": false, "not even that": true} {
+		t.Run(name, func(t *testing.T) {
+			mem := vfs.NewMem()
+			fail := true
+			cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+				switch {
+				case fail && op == vfs.OpWrite && path == "data/topic-0/"+metadataFile:
+					return &vfs.ShortWriteError{N: 7, Err: vfs.ErrNoSpace}
+				case fail && noRemove && op == vfs.OpRemove && path == "data/topic-0":
+					return errBadDisk
+				}
+				return nil
+			}), "data")
+			s := quietStore(t, cfg)
+			l := testLog(s, 0, testOptions())
+			count := func() (n int) {
+				infos, err := mem.ReadDir("data")
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, i := range infos {
+					if strings.HasPrefix(i.Name, "topic-0") {
+						n++
+					}
+				}
+				return n
+			}
+			for range 5 {
+				if it := appendOne(t, l, batch(t, 0, 1, 100)); it.Err == nil {
+					t.Fatal("it was made")
+				}
+			}
+			if want := map[bool]int{false: 0, true: 1}[noRemove]; count() != want || s.Strays() != 0 {
+				t.Errorf("%d directories are left, %d set aside, want %d and none", count(), s.Strays(), want)
+			}
+			fail = false
+			mustAppend(t, l, batch(t, 0, 1, 100))
+			s.Commit()
+			expectValues(t, l, 1)
+			if count() != 1 || s.Strays() != 0 {
+				t.Errorf("%d directories, %d set aside", count(), s.Strays())
+			}
+			cfg.FS = mem.Crash(rand.New(rand.NewPCG(1, 33)))
+			expectValues(t, testLog(quietStore(t, cfg), 0, testOptions()), 1)
 		})
 	}
 }
