@@ -279,7 +279,7 @@ func (w *writer) writeRun() {
 		if err := g.Append(w.bufs, l.options().IndexInterval); err != nil {
 			w.failRun(err)
 		} else {
-			w.producers.Settle()
+			w.producers.Confirm()
 			w.publish(g, pos)
 		}
 	}

@@ -156,7 +156,7 @@ func (o *opening) list(infos []vfs.Info) {
 			g.AllowGaps()
 		}
 		if i+1 < len(o.segs) {
-			g.Found(g.Size(), o.segs[i+1].Base(), 0, false)
+			g.SetRecovered(g.Size(), o.segs[i+1].Base(), 0, false)
 		}
 	}
 }
@@ -174,7 +174,7 @@ func (o *opening) findStable() (from int, pos int64, ok bool) {
 		}
 	}
 	for i, g := range o.segs[:from] { // vouched for, like their names
-		g.Found(g.Size(), o.segs[i+1].Base(), g.Size(), true)
+		g.SetRecovered(g.Size(), o.segs[i+1].Base(), g.Size(), true)
 	}
 	o.next = o.start
 	if p.Vouched {
@@ -233,7 +233,7 @@ func (o *opening) walk(g *segment.Segment, pos int64, vouched bool) (whole bool,
 		next = o.point.Next
 	}
 	if pos == size {
-		g.Found(size, next, synced, named)
+		g.SetRecovered(size, next, synced, named)
 		o.next = next
 		return true, nil
 	}
@@ -250,7 +250,7 @@ func (o *opening) walk(g *segment.Segment, pos int64, vouched bool) (whole bool,
 			return false, err
 		}
 	}
-	g.Found(end, next, synced, named)
+	g.SetRecovered(end, next, synced, named)
 	if err == nil {
 		return true, nil
 	}
@@ -509,7 +509,7 @@ func loadProducers(l *Log, ps *producer.State) error {
 	if err := applySegments(l, ps, from, now); err != nil {
 		return err
 	}
-	ps.Settle()
+	ps.Confirm()
 	return nil
 }
 
@@ -564,7 +564,7 @@ func applyBatches(ps *producer.State, g *segment.Segment, from record.Offset, no
 		}
 		if b.ProducerID() >= 0 && b.BaseOffset() >= from {
 			ps.Apply(b, now)
-			ps.Settle()
+			ps.Confirm()
 			found = true
 		}
 	}

@@ -14,10 +14,10 @@ var (
 	be         = binary.BigEndian
 )
 
-// The snapshot file is Kafka's (ProducerStateManager): a version, a checksum of the bytes
-// that follow it, the number of entries, the entries. Kafka's file holds a producer's last
-// batch only; this one has up to five entries for a producer, oldest first, of which a
-// reader that keeps one keeps the newest.
+// The snapshot file has Kafka's format (ProducerStateManager): a version, a checksum of
+// the bytes after it, the number of entries, the entries. Kafka's file has only the last
+// batch of a producer. This one has up to five entries for a producer, the oldest first,
+// so that a reader which keeps one entry for a producer keeps the newest.
 const (
 	snapshotVersion = 1
 	snapshotHead    = 2 + 4 + 4
@@ -27,7 +27,7 @@ const (
 	noTransaction      = -1
 )
 
-// ErrSnapshot is returned for bytes that are no producer snapshot.
+// ErrSnapshot is returned for bytes that are not a producer snapshot.
 var ErrSnapshot = errors.New("not a producer snapshot")
 
 // Encode returns the contents of the snapshot file.
@@ -36,9 +36,9 @@ func (s *State) Encode() []byte {
 	n := uint32(0)
 	for i := range s.list {
 		p := &s.list[i]
-		for k := range max(p.n, 1) {
-			batch := Batch{LastOffset: -1, Time: p.seen, lastSeq: record.NoSequence}
-			if p.n > 0 {
+		for k := range max(p.kept, 1) {
+			batch := Batch{LastOffset: -1, Time: p.lastSeen, lastSeq: record.NoSequence}
+			if p.kept > 0 {
 				batch = p.batches[k]
 			}
 			b = be.AppendUint64(b, uint64(p.id))
@@ -59,8 +59,8 @@ func (s *State) Encode() []byte {
 	return b
 }
 
-// Decode makes the State from the contents of a snapshot file; now, in ms, is when its
-// producers count as seen.
+// Decode replaces the State by the contents of a snapshot file. The producers count as
+// active at now, in ms.
 func (s *State) Decode(b []byte, now int64) error {
 	*s = State{}
 	switch {
@@ -73,20 +73,20 @@ func (s *State) Decode(b []byte, now int64) error {
 	}
 	for b = b[snapshotHead:]; len(b) > 0; b = b[snapshotEntry:] {
 		id, epoch := int64(be.Uint64(b)), int16(be.Uint16(b[8:]))
-		at, ok := s.at[id]
+		at, ok := s.index[id]
 		if !ok {
-			at = s.add(entry{id: id, epoch: epoch, seen: now})
+			at = s.addEntry(entry{id: id, epoch: epoch, lastSeen: now})
 		}
 		p := &s.list[at]
 		if p.epoch != epoch {
-			p.epoch, p.n = epoch, 0
+			p.epoch, p.kept = epoch, 0
 		}
 		batch := Batch{
 			lastSeq: int32(be.Uint32(b[10:])), LastOffset: record.Offset(be.Uint64(b[14:])),
 			delta: int32(be.Uint32(b[22:])), Time: int64(be.Uint64(b[26:])),
 		}
 		if batch.lastSeq >= 0 && batch.delta >= 0 {
-			p.push(batch)
+			p.pushBatch(batch)
 		}
 	}
 	return nil

@@ -1,11 +1,11 @@
-// Package producer keeps what a log knows of its idempotent producers: State applies
-// Kafka's rules for sequence numbers, by which a batch that is sent again is stored once
-// (KIP-98), and turns into a snapshot file and back.
+// Package producer keeps the idempotent producers of a log. A State applies Kafka's rules
+// for sequence numbers, so that a batch which is sent again is stored only once (KIP-98).
+// It is encoded as a snapshot file, and decoded from one.
 //
-// A producer id is in one of three states here: unknown (any sequence is right, since its
-// records may all have been deleted), known with batches (the next sequence must follow,
-// or the batch be one of the last five), and known without batches (after a control
-// batch of a new epoch: the next sequence must be 0).
+// A producer id is in one of three states. If it is unknown, every sequence is accepted,
+// since its records may all have been deleted. If it has batches, the next sequence must
+// follow, or the batch must be one of the last five. If it has none, which is so after a
+// control batch with a new epoch, the next sequence must be 0.
 //
 // A State is for one goroutine at a time.
 package producer
@@ -20,21 +20,22 @@ import (
 )
 
 var (
-	// ErrOutOfOrderSequence is returned for a batch whose sequence does not follow.
+	// ErrOutOfOrderSequence is returned for a batch whose sequence does not follow the
+	// producer's last one.
 	ErrOutOfOrderSequence = errors.New("out of order sequence")
-	// ErrFenced is returned for a batch with an older producer epoch than one seen before.
+	// ErrFenced is returned for a batch with an older epoch than the producer's last one.
 	ErrFenced = errors.New("producer epoch is fenced")
 )
 
-// KeptBatches is how many of a producer's last batches are known: as many as a client may
-// have in flight.
+// KeptBatches is how many of a producer's last batches are kept. A client may have as
+// many in flight.
 const KeptBatches = 5
 
 // Batch is one of a producer's last batches.
 type Batch struct {
 	LastOffset record.Offset
-	Time       int64 // ms, its largest timestamp
-	AppendTime bool  // Time is the broker's
+	Time       int64 // its largest timestamp, ms
+	AppendTime bool  // the broker set Time, not the producer
 	lastSeq    int32
 	delta      int32 // its last offset less its first
 }
@@ -46,43 +47,45 @@ func (p *Batch) firstSeq() int32 {
 	return int32((int64(p.lastSeq) - int64(p.delta)) & math.MaxInt32)
 }
 
-// entry is one producer. It has no pointers: a log may know very many.
+// entry is one producer. It has no pointers, since a log may have very many producers and
+// the garbage collector need not look at them.
 type entry struct {
-	id      int64
-	seen    int64 // ms, when it last appended or was recovered; it expires by that
-	epoch   int16
-	n       int8 // batches known
-	batches [KeptBatches]Batch
+	id       int64
+	lastSeen int64 // when it last appended or was recovered, ms; see Expire
+	epoch    int16
+	kept     int8               // how many of batches are set
+	batches  [KeptBatches]Batch // the oldest first
 }
 
-func (p *entry) last() *Batch { return &p.batches[p.n-1] }
+func (p *entry) lastBatch() *Batch { return &p.batches[p.kept-1] }
 
-// State is what a log knows of its producers. The zero State knows none.
+// State has the producers of a log. The zero State has none.
 type State struct {
-	at      map[int64]int32 // an id's place in list
-	list    []entry
-	changed bool // since the last snapshot
-	undo    []undo
-	swept   int64 // ms, when expired producers were last looked for
+	index     map[int64]int32 // of a producer id in list
+	list      []entry
+	changed   bool   // since the last snapshot
+	undoLog   []undo // one for each batch since the last Confirm, the oldest first
+	lastSweep int64  // when Expire last looked for expired producers, ms
 }
 
-// undo is what a producer was before an append that may yet fail.
+// undo is a producer before an append that may fail.
 type undo struct {
-	was   entry
-	fresh bool // it was not known
+	before entry
+	added  bool // the producer was unknown
 }
 
-// Changed tells whether something changed since the last snapshot.
+// Changed tells whether a producer changed since the last snapshot.
 func (s *State) Changed() bool { return s.changed }
 
-// SetChanged says whether the last snapshot lacks something.
+// SetChanged sets the result of Changed: false after a snapshot was written, true if it
+// was lost.
 func (s *State) SetChanged(changed bool) { s.changed = changed }
 
-// Check judges a batch that a client sends. It returns the earlier batch, and true, where
-// the batch is one of the producer's last ones again, and an error where it may not be
-// appended.
+// Check checks a batch that a client sends. It returns an error if the batch must not be
+// appended. If it is a repetition of one of the producer's last batches, it returns that
+// batch, and true.
 func (s *State) Check(b record.Batch) (earlier Batch, duplicate bool, err error) {
-	at, ok := s.at[b.ProducerID()]
+	at, ok := s.index[b.ProducerID()]
 	if !ok {
 		return Batch{}, false, nil
 	}
@@ -93,39 +96,39 @@ func (s *State) Check(b record.Batch) (earlier Batch, duplicate bool, err error)
 		return Batch{}, false, fmt.Errorf("%w: producer %d came with epoch %d after %d", ErrFenced, p.id, epoch, p.epoch)
 	case b.Control():
 		return Batch{}, false, nil
-	case (epoch > p.epoch || p.n == 0) && first != 0:
+	case (epoch > p.epoch || p.kept == 0) && first != 0:
 		return Batch{}, false, fmt.Errorf("%w: producer %d began its epoch %d with sequence %d", ErrOutOfOrderSequence, p.id, epoch, first)
-	case epoch > p.epoch || p.n == 0:
+	case epoch > p.epoch || p.kept == 0:
 		return Batch{}, false, nil
 	}
-	for _, known := range p.batches[:p.n] {
+	for _, known := range p.batches[:p.kept] {
 		if known.lastSeq == last && known.firstSeq() == first {
 			return known, true, nil
 		}
 	}
-	if want := record.AddSequence(p.last().lastSeq, 1); first != want {
-		return Batch{}, false, fmt.Errorf("%w: producer %d sent %d after %d", ErrOutOfOrderSequence, p.id, first, p.last().lastSeq)
+	if want := record.AddSequence(p.lastBatch().lastSeq, 1); first != want {
+		return Batch{}, false, fmt.Errorf("%w: producer %d sent %d after %d", ErrOutOfOrderSequence, p.id, first, p.lastBatch().lastSeq)
 	}
 	return Batch{}, false, nil
 }
 
-// Apply takes a batch that was or is about to be appended; now is the time in ms. It can
-// be undone until Settle.
+// Apply adds a batch that was appended, or that is about to be; now is the time in ms.
+// Revert undoes it, until Confirm makes it final.
 func (s *State) Apply(b record.Batch, now int64) {
 	id := b.ProducerID()
-	at, ok := s.at[id]
+	at, ok := s.index[id]
 	if !ok {
-		at = s.add(entry{id: id, epoch: b.ProducerEpoch()})
+		at = s.addEntry(entry{id: id, epoch: b.ProducerEpoch()})
 	}
 	p := &s.list[at]
-	s.undo = append(s.undo, undo{*p, !ok})
+	s.undoLog = append(s.undoLog, undo{*p, !ok})
 	s.changed = true
-	p.seen = now
+	p.lastSeen = now
 	if e := b.ProducerEpoch(); e != p.epoch {
-		p.epoch, p.n = e, 0
+		p.epoch, p.kept = e, 0
 	}
 	if !b.Control() {
-		p.push(Batch{
+		p.pushBatch(Batch{
 			LastOffset: b.LastOffset(), Time: b.MaxTimestamp(),
 			lastSeq: b.LastSequence(), delta: b.LastOffsetDelta(),
 			AppendTime: b.TimestampType() == record.LogAppendTime,
@@ -133,64 +136,65 @@ func (s *State) Apply(b record.Batch, now int64) {
 	}
 }
 
-func (s *State) add(e entry) int32 {
-	if s.at == nil {
-		s.at = map[int64]int32{}
+func (s *State) addEntry(e entry) int32 {
+	if s.index == nil {
+		s.index = map[int64]int32{}
 	}
 	at := int32(len(s.list))
-	s.at[e.id] = at
+	s.index[e.id] = at
 	s.list = append(s.list, e)
 	return at
 }
 
-func (p *entry) push(b Batch) {
-	if p.n == KeptBatches {
+func (p *entry) pushBatch(b Batch) {
+	if p.kept == KeptBatches {
 		copy(p.batches[:], p.batches[1:])
-		p.n--
+		p.kept--
 	}
-	p.batches[p.n] = b
-	p.n++
+	p.batches[p.kept] = b
+	p.kept++
 }
 
-// Settle makes everything that was applied final.
-func (s *State) Settle() { s.undo = s.undo[:0] }
+// Confirm makes all batches final that were applied.
+func (s *State) Confirm() { s.undoLog = s.undoLog[:0] }
 
-// Revert takes back everything that was applied since the last Settle.
+// Revert undoes all batches that were applied since the last Confirm.
 func (s *State) Revert() {
-	for _, u := range slices.Backward(s.undo) {
-		if u.fresh {
+	for _, u := range slices.Backward(s.undoLog) {
+		if u.added {
 			s.list = s.list[:len(s.list)-1]
-			delete(s.at, u.was.id)
+			delete(s.index, u.before.id)
 		} else {
-			s.list[s.at[u.was.id]] = u.was
+			s.list[s.index[u.before.id]] = u.before
 		}
 	}
-	s.Settle()
+	s.Confirm()
 }
 
-// sweepEvery is how often, in ms, expired producers are looked for.
-const sweepEvery = 60_000
+// sweepIntervalMS is how often, at most, Expire looks for expired producers.
+const sweepIntervalMS = 60_000
 
-// Expire forgets producers that were not seen for a time. now and after are in ms;
-// after <= 0: for ever. It makes everything that was applied final.
+// Expire removes producers that have appended nothing for the time after. now and after
+// are in ms; if after is 0 or less, producers never expire. Expire makes all batches
+// final that were applied.
 func (s *State) Expire(now, after int64) {
-	s.Settle()         // what was applied is undone by its place in the list
-	if now < s.swept { // the clock was set back
-		s.swept = now
+	s.Confirm()            // since Revert needs the order of the list, which changes
+	if now < s.lastSweep { // the clock was set back
+		s.lastSweep = now
 	}
-	if after <= 0 || now-s.swept < min(sweepEvery, after) {
+	if after <= 0 || now-s.lastSweep < min(sweepIntervalMS, after) {
 		return
 	}
-	s.swept = now
+	s.lastSweep = now
 	kept := s.list[:0]
 	for _, p := range s.list {
-		p.seen = min(p.seen, now) // the clock may have been set back
-		if now-p.seen >= after {
-			delete(s.at, p.id)
+		p.lastSeen = min(p.lastSeen, now) // the clock may have been set back
+		if now-p.lastSeen >= after {
+			delete(s.index, p.id)
 			s.changed = true
 			continue
 		}
-		s.at[p.id] = int32(len(kept))
+		s.index[p.id] = int32(len(kept))
 		kept = append(kept, p)
 	}
 	s.list = kept
@@ -210,9 +214,9 @@ func (s *State) Describe() []Description {
 	list := make([]Description, 0, len(s.list))
 	for i := range s.list {
 		p := &s.list[i]
-		out := Description{ID: p.id, Epoch: p.epoch, LastSequence: record.NoSequence, LastTime: p.seen, LastOffset: -1}
-		if p.n > 0 {
-			last := p.last()
+		out := Description{ID: p.id, Epoch: p.epoch, LastSequence: record.NoSequence, LastTime: p.lastSeen, LastOffset: -1}
+		if p.kept > 0 {
+			last := p.lastBatch()
 			out.LastSequence, out.LastTime, out.LastOffset = last.lastSeq, last.Time, last.LastOffset
 		}
 		list = append(list, out)

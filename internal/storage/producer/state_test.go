@@ -97,7 +97,7 @@ func TestRules(t *testing.T) {
 					}
 					if err == nil && !dup {
 						s.Apply(b, 1)
-						s.Settle()
+						s.Confirm()
 					}
 					if restart { // at any time, through a snapshot
 						must(t, s.Decode(s.Encode(), 1))
@@ -124,7 +124,7 @@ func TestRevert(t *testing.T) {
 			}
 			switch rng.IntN(3) {
 			case 0:
-				s.Settle()
+				s.Confirm()
 				settled = viewOf(&s)
 				s.SetChanged(false)
 			case 1:
@@ -165,7 +165,7 @@ func TestSnapshot(t *testing.T) {
 		for range rng.IntN(60) {
 			s.Apply(randomBatch(t, rng), 77)
 		}
-		s.Settle()
+		s.Confirm()
 		must(t, again.Decode(s.Encode(), 77))
 		if d := cmp.Diff(viewOf(&s), viewOf(&again)); d != "" || again.Changed() {
 			t.Fatalf("seed %d: changed: %v, %s", seed, again.Changed(), d)
@@ -226,7 +226,7 @@ func TestExpire(t *testing.T) {
 	}
 	s.Apply(batch(t, 1, 0, 0, 1, 0), now)
 	s.Apply(batch(t, 2, 0, 0, 1, 1), now+day/2)
-	s.Settle()
+	s.Confirm()
 	s.SetChanged(false)
 	s.Expire(now+day-1, day)
 	expect("just before", 1, 2)
@@ -268,7 +268,7 @@ func TestManyProducers(t *testing.T) {
 	var s producer.State
 	for id := range int64(n) {
 		s.Apply(batch(t, id, int16(id%5), int32(id), 1, record.Offset(id)), hour*(id%2))
-		s.Settle()
+		s.Confirm()
 	}
 	s.Expire(2*hour, 3*hour/2)
 	again := producer.State{}

@@ -7,19 +7,20 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// Chunk is a stretch of a segment's file, which it keeps open until Release.
+// Chunk is a part of a segment's file, which it keeps open until Release.
 type Chunk struct {
-	h   *handle // pinned
-	pos int64
-	n   int
+	handle *handle // pinned
+	pos    int64
+	n      int
 }
 
 var chunks = sync.Pool{New: func() any { return new(Chunk) }}
 
-// chunkOf makes the chunk from pos to end. It takes over the caller's use of h, which is pinned.
-func chunkOf(h *handle, pos, end int64) *Chunk {
+// newChunk makes a chunk of the bytes from pos to end. The caller has called useFile and
+// pinForChunk for h; Release undoes both.
+func newChunk(h *handle, pos, end int64) *Chunk {
 	c, _ := chunks.Get().(*Chunk)
-	c.h, c.pos, c.n = h, pos, int(end-pos)
+	c.handle, c.pos, c.n = h, pos, int(end-pos)
 	return c
 }
 
@@ -32,29 +33,29 @@ func (c *Chunk) ReadAt(b []byte, off int64) (int, error) {
 		return 0, io.EOF
 	}
 	if left := int64(c.n) - off; int64(len(b)) > left {
-		n, err := c.h.f.ReadAt(b[:left], c.pos+off)
+		n, err := c.handle.f.ReadAt(b[:left], c.pos+off)
 		if err == nil {
 			err = io.EOF
 		}
 		return n, err
 	}
-	return c.h.f.ReadAt(b, c.pos+off)
+	return c.handle.f.ReadAt(b, c.pos+off)
 }
 
-// Fd is the file's descriptor and the chunk's position in it, for sendfile; ok is false
-// where the file has no descriptor of the system.
+// Fd returns the file's descriptor and the chunk's position in it, for sendfile; ok is
+// false if the file has no descriptor of the operating system.
 func (c *Chunk) Fd() (fd uintptr, pos int64, ok bool) {
-	d, ok := c.h.f.(vfs.Descriptor)
+	d, ok := c.handle.f.(vfs.Descriptor)
 	if !ok {
 		return 0, 0, false
 	}
 	return d.Fd(), c.pos, true
 }
 
-// Release gives the chunk back; it must not be used any more.
+// Release ends the use of the chunk. It must not be used after that.
 func (c *Chunk) Release() {
-	c.h.seg.files.unpin(c.h)
-	c.h.release()
+	c.handle.seg.files.unpinForChunk(c.handle)
+	c.handle.removeUser()
 	*c = Chunk{}
 	chunks.Put(c)
 }

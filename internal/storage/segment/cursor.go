@@ -10,30 +10,30 @@ import (
 )
 
 const (
-	maxCursors    = 1024 // readers of old records that a store remembers
-	cursorEntries = 512  // 4 KiB, for 2 MiB of small batches or 8 MiB of batches of 16 KiB
+	maxCursors    = 1024 // bound of the cursors of a store
+	cursorEntries = 512  // index entries of a cursor: 4 KiB, for 2 MiB of small batches or 8 MiB of batches of 16 KiB
 
-	// aheadBytes is how far a file is read ahead of a reader whose records are on disk
-	// only, aheadStep how much of that at a time. The system's own reading ahead stays
-	// within 128 KiB and makes who sends the file wait for each of these. Nobody may
-	// look at the network during a step, so steps are short (scripts/bench.sh --only cold).
-	aheadBytes = 8 << 20
-	aheadStep  = 512 << 10
+	// readAheadBytes is how far a file is read ahead of a reader whose records are only on
+	// disk, readAheadStep how much of that at a time. The system's own read-ahead is at most
+	// 128 KiB, and a reader waits for each of these. A step may keep Go's scheduler from
+	// looking at the network, so steps are short (scripts/bench.sh --only cold).
+	readAheadBytes = 8 << 20
+	readAheadStep  = 512 << 10
 )
 
-// cursor is where a reader of old records will go on, and a stretch of the index that
-// lies ahead of it. It saves such a reader the index file at nearly every read
+// cursor is the position from which a reader of old records will go on, with the index
+// entries that follow it. With a cursor nearly all reads do without the index file
 // (BenchmarkRead/old).
 type cursor struct {
-	place   cursorKey
-	pos     int64   // of the batch that begins with place.base
-	offsets []entry // of the index file, in order
-	next    int     // the entry of the file that follows offsets; 0: not known
-	ahead   int64   // the file is read ahead up to here; 0: to be looked at; inCache
+	key     cursorKey
+	pos     int64   // the position of the batch that key names
+	entries []entry // some entries of the index file, in order
+	next    int     // the number in the file of the entry after entries; 0 if it is not known
+	aheadTo int64   // the file is read ahead up to here; 0 if it is not known whether that is needed; or inCache
 	slot    int     // in cursors.ring; guarded by cursors.mu
 }
 
-// inCache stands for a reader who need not wait for the disk, as far as is known.
+// inCache is the aheadTo of a reader whose records seem to be in the page cache.
 const inCache = math.MaxInt64
 
 // cursorKey names a batch by the offset that it begins with.
@@ -42,125 +42,127 @@ type cursorKey struct {
 	base record.Offset
 }
 
-// cursors are those of all logs of a store: a bounded number, since memory for each log
-// would be too much where there are many. A reader takes its cursor and puts it back
-// where it will go on; the one that was not used for longest gives way.
+// cursors are the cursors of all logs of a store. Their number is bounded for the store,
+// since memory for each log would be too much. A reader takes its cursor out and puts it
+// back at its next position, in the place of the oldest one.
 type cursors struct {
-	mu   sync.Mutex
-	at   map[cursorKey]*cursor // guarded by mu
-	ring [maxCursors]*cursor   // guarded by mu: in the order in which they were put
-	hand int                   // guarded by mu: the oldest one's place
+	mu     sync.Mutex
+	byKey  map[cursorKey]*cursor // guarded by mu
+	ring   [maxCursors]*cursor   // guarded by mu: in the order in which they were put
+	oldest int                   // guarded by mu: the oldest one's slot
 }
 
-// take returns the cursor at a place; nil: there is none.
-func (s *cursors) take(p cursorKey) *cursor {
+// takeCursor takes the cursor of a batch out and returns it, or nil if there is none.
+func (s *cursors) takeCursor(p cursorKey) *cursor {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.at[p]
+	c := s.byKey[p]
 	if c != nil {
-		delete(s.at, p)
+		delete(s.byKey, p)
 		s.ring[c.slot] = nil
 	}
 	return c
 }
 
-// put remembers a cursor at its place.
-func (s *cursors) put(c *cursor) {
+// putCursor adds a cursor, and drops the oldest one if there are too many.
+func (s *cursors) putCursor(c *cursor) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.at == nil {
-		s.at = map[cursorKey]*cursor{}
+	if s.byKey == nil {
+		s.byKey = map[cursorKey]*cursor{}
 	}
-	if s.at[c.place] != nil {
-		return // another reader goes on there; one cursor will do for its next read
+	if s.byKey[c.key] != nil {
+		return // another reader goes on there, and one cursor is enough
 	}
-	if old := s.ring[s.hand]; old != nil {
-		delete(s.at, old.place)
+	if old := s.ring[s.oldest]; old != nil {
+		delete(s.byKey, old.key)
 	}
-	c.slot = s.hand
-	s.ring[s.hand], s.at[c.place] = c, c
-	s.hand = (s.hand + 1) % maxCursors
+	c.slot = s.oldest
+	s.ring[s.oldest], s.byKey[c.key] = c, c
+	s.oldest = (s.oldest + 1) % maxCursors
 }
 
-// reaches tells whether the last entry that begins at pos or before is surely known.
-func (c *cursor) reaches(pos int64) bool {
-	return len(c.offsets) > 0 && int64(c.offsets[len(c.offsets)-1].pos) > pos
+// covers tells whether the index's last entry for a batch at pos or before is among the
+// cursor's entries, or is known to be before them.
+func (c *cursor) covers(pos int64) bool {
+	return len(c.entries) > 0 && int64(c.entries[len(c.entries)-1].pos) > pos
 }
 
-// before is the last entry that begins at pos or before; the segment's beginning where
-// there is none.
-func (c *cursor) before(pos int64) hint {
-	i := sort.Search(len(c.offsets), func(i int) bool { return int64(c.offsets[i].pos) > pos })
+// lastBefore is the cursor's last entry for a batch at pos or before, or the segment's
+// beginning if there is none.
+func (c *cursor) lastBefore(pos int64) hint {
+	i := sort.Search(len(c.entries), func(i int) bool { return int64(c.entries[i].pos) > pos })
 	if i == 0 {
 		return hint{0, noHint}
 	}
-	return c.place.seg.hintOf(c.offsets[i-1])
+	return c.key.seg.hintOf(c.entries[i-1])
 }
 
-// boundary finds, by index, the last batch that begins at pos or before.
-func (g *Segment) boundary(c *cursor, pos int64) (hint, error) {
-	if c.reaches(pos) {
-		return c.before(pos), nil
+// findBoundary finds the last indexed batch that begins at pos or before. It looks into
+// the cursor first.
+func (g *Segment) findBoundary(c *cursor, pos int64) (hint, error) {
+	if c.covers(pos) {
+		return c.lastBefore(pos), nil
 	}
 	if found, ok := g.searchTail(func(e entry) bool { return int64(e.pos) > pos }); ok {
 		return found, nil
 	}
-	if err := g.refill(c); err != nil {
+	if err := g.refillCursor(c); err != nil {
 		return hint{}, err
 	}
-	if c.reaches(pos) {
-		return c.before(pos), nil
+	if c.covers(pos) {
+		return c.lastBefore(pos), nil
 	}
-	return g.searchPos(pos) // near the segment's end, or a very large read
+	return g.searchPosition(pos) // the position is near the segment's end, or the read is very large
 }
 
-// refill reads the entries that follow those the cursor has.
-func (g *Segment) refill(c *cursor) error {
+// refillCursor reads the next entries of the index file into the cursor.
+func (g *Segment) refillCursor(c *cursor) error {
 	x, err := g.openOffsetIndex()
 	if err != nil {
 		return err
 	}
-	defer x.close()
-	from := c.next - 1 // the last one that it had may be the last before a place
+	defer x.closeFile()
+	from := c.next - 1 // keeps the last entry, which may be the last one before a position
 	if c.next == 0 || from >= x.n {
-		if from, err = x.search(func(b []byte) bool { return int64(decodeEntry(b).pos) > c.pos }); err != nil {
+		if from, err = x.searchEntries(func(b []byte) bool { return int64(decodeEntry(b).pos) > c.pos }); err != nil {
 			return err
 		}
 	}
 	n := min(x.n-from, cursorEntries)
-	if c.offsets = c.offsets[:0]; n <= 0 {
+	if c.entries = c.entries[:0]; n <= 0 {
 		return nil
 	}
 	b := make([]byte, n*entryLen)
-	if err := x.read(b, from); err != nil {
+	if err := x.readEntries(b, from); err != nil {
 		return err
 	}
-	if c.offsets == nil {
-		c.offsets = make([]entry, 0, cursorEntries)
+	if c.entries == nil {
+		c.entries = make([]entry, 0, cursorEntries)
 	}
 	for ; len(b) > 0; b = b[entryLen:] {
-		c.offsets = append(c.offsets, decodeEntry(b))
+		c.entries = append(c.entries, decodeEntry(b))
 	}
 	c.next = from + n
-	if c.ahead == inCache {
-		c.ahead = 0 // look anew
+	if c.aheadTo == inCache {
+		c.aheadTo = 0 // readAhead looks again
 	}
 	return nil
 }
 
-// readAhead has the bytes that come next be read from disk before their reader comes
-// back, where they are on disk only. end is where this read ends.
+// readAhead has the system read the bytes after end, where this read ends, before the
+// reader asks for them. It does so only if they are not in the page cache.
 func (c *cursor) readAhead(f vfs.File, end, size int64) {
-	if c.ahead == 0 {
+	if c.aheadTo == 0 {
 		if !vfs.IsCold(f, end) {
-			c.ahead = inCache // until more of the index is read
+			c.aheadTo = inCache // until refillCursor
 			return
 		}
-		c.ahead = end
+		c.aheadTo = end
 	}
-	for c.ahead < min(end+aheadBytes-aheadStep, size) {
-		n := min(aheadStep, size-c.ahead)
-		vfs.ReadAhead(f, c.ahead, n)
-		c.ahead += n
+	for c.aheadTo < min(end+readAheadBytes-readAheadStep, size) {
+		n := min(readAheadStep, size-c.aheadTo)
+		vfs.ReadAhead(f, c.aheadTo, n)
+		c.aheadTo += n
 	}
 }

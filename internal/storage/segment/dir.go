@@ -19,46 +19,46 @@ const (
 	DeletedSuffix = ".deleted" // appended to the name of a file that is going to be removed
 )
 
-// ErrGone is returned once the directory is not the log's own any more: the log was
-// deleted, and another log may have a directory of that name.
+// ErrGone is returned for changes of a directory that the log has left: the log was
+// deleted, and another log may now have a directory of that name.
 var ErrGone = errors.New("the log was deleted")
 
-// Dir is the directory of one log. Every change below it is made through Do, so that a
-// log that was deleted never touches the directory of its successor.
+// Dir is the directory of one log. Every change in it is made through Do, so that a log
+// that was deleted never changes the directory of its successor.
 type Dir struct {
 	path string
 
 	mu   sync.RWMutex
-	gone bool // guarded by mu
+	left bool // guarded by mu: the directory is no longer the log's own
 }
 
-// NewDir names a log's directory, which need not exist yet.
+// NewDir returns the directory of a log, which need not exist yet.
 func NewDir(path string) *Dir { return &Dir{path: path} }
 
-// Path joins names below the directory.
+// Path is the path of a name below the directory.
 func (d *Dir) Path(names ...string) string {
 	return path.Join(append([]string{d.path}, names...)...)
 }
 
-// Do calls fn while the directory is surely the log's own; it returns ErrGone, and does
-// not call fn, once it is not.
+// Do calls fn while the directory is certain to be the log's own. After Leave it returns
+// ErrGone and does not call fn.
 func (d *Dir) Do(fn func() error) error {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	if d.gone {
+	if d.left {
 		return ErrGone
 	}
 	return fn()
 }
 
-// Leave ends the use of the directory: calls of Do that run come to their end first.
+// Leave ends the use of the directory. It waits for the calls of Do that run.
 func (d *Dir) Leave() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.gone = true
+	d.left = true
 }
 
-// FileName is the name of a segment's file: its base offset in 20 digits, and a suffix.
+// FileName is the name of a segment's file: the base offset with 20 digits, and a suffix.
 func FileName(base record.Offset, suffix string) string {
 	return fmt.Sprintf("%020d%s", int64(base), suffix)
 }

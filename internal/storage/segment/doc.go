@@ -1,10 +1,11 @@
-// Package segment keeps one segment of a partition's log: a file of record batches, its
-// offset index and its time index. Segment is one of them, Dir is the directory that a
-// log's segments share, Files bounds how many segment files of a store are open at a
-// time, Chunk is a stretch of a file that is sent to a reader, Walker goes from batch to
+// Package segment keeps the segments of a partition's log. A Segment is a file of record
+// batches with an offset index and a time index. Dir is the directory that a log's
+// segments share, Files bounds how many segment files of a store are open at a time,
+// Chunk is a part of a file that is sent to a reader, and Walker reads a file batch by
 // batch.
 //
-// The files, in Kafka's format, are named after the offset from which the segment goes on:
+// The files have Kafka's format. They are named after the base offset, at which the
+// segment begins:
 //
 //	00000000000000000000.log        record batches, one after the other
 //	00000000000000000000.index      (last offset of a batch less the base, its position), 4 bytes each
@@ -19,14 +20,14 @@
 //	          Attach                               |
 //	(a file) --------------------------------------+
 //
-// An active segment is appended to, and the ends of its indexes are in memory (tail). A
-// closed one never changes, except that its indexes may be made anew. Indexes are hints:
-// each entry is compared with the batch that it names before it is believed, and an
-// index that is wrong or missing is made anew from the batches.
+// Batches are appended to an active segment, and the ends of its indexes are in memory
+// (tail). A closed segment never changes, except that its indexes may be built again.
+// Indexes are only hints: each entry is compared with the batch that it names before it
+// is used, and an index that is wrong or missing is built again from the batches.
 //
 // Append, Seal and Truncate are for one goroutine at a time, the owner of the log's end.
-// All other methods may be called at any time. Locks, outer before inner:
-// Segment.indexFiles (held over changes of the index files), Dir's (held over changes in
-// the directory), then one of Segment.mu, Files.mu and cursors.mu, which are held for
-// moments and never over input and output.
+// All other methods may be called by any goroutine at any time. The locks, outer before
+// inner, are: Segment.indexFiles, held while the index files change; Dir's, held while
+// the directory changes; then one of Segment.mu, Files.mu and cursors.mu, which are held
+// for moments and never during input and output.
 package segment

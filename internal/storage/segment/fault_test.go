@@ -352,7 +352,7 @@ func (s *subject) takeUp(files *segment.Files, fs vfs.FS, least int) {
 	must(s.t, err)
 	must(s.t, errors.Join(f.Truncate(pos), f.Sync(), f.Close()))
 	s.cut(n)
-	s.g.Found(pos, s.next, pos, true)
+	s.g.SetRecovered(pos, s.next, pos, true)
 	must(s.t, s.g.Activate(s.interval))
 }
 

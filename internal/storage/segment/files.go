@@ -9,76 +9,76 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// Files keeps segment files of all logs of a store open, a bounded number of them: about
-// those that were used last (the clock algorithm). It also remembers where readers of
-// old records will go on (cursors).
+// Files keeps segment files of all logs of a store open. Their number is bounded; the
+// files to close are chosen by the clock algorithm, which keeps about those that were
+// used last. Files also has the cursors of readers of old records.
 type Files struct {
-	fs    vfs.FS
-	limit int // of files that are open at a time
-	log   *slog.Logger
-	sync  func(vfs.File) error
+	fs       vfs.FS
+	limit    int // how many files are kept open at a time; more are open only while they are used
+	log      *slog.Logger
+	syncFile func(vfs.File) error
 
 	cursors cursors
 
-	forReaders int64        // files that chunks may keep open; 0: no bound
-	pinned     atomic.Int64 // files with chunks
+	pinLimit int64        // how many files chunks may keep open; 0: no bound
+	pinned   atomic.Int64 // how many files chunks keep open
 
 	mu   sync.Mutex
-	kept []*handle // guarded by mu
-	hand int       // guarded by mu: where the clock stands
+	open []*handle // guarded by mu: the files that are kept open
+	hand int       // guarded by mu: the index in open at which the clock algorithm goes on
 }
 
-// NewFiles makes an empty set of open files. limit is how many may be open at a time,
-// syncFile makes a file durable and takes notice where that fails.
+// NewFiles makes an empty set of open files. limit is how many are kept open at a time.
+// syncFile makes a file durable, and sees to the consequences if that fails.
 func NewFiles(fs vfs.FS, limit int, log *slog.Logger, syncFile func(vfs.File) error) *Files {
-	return &Files{fs: fs, limit: limit, log: log, sync: syncFile}
+	return &Files{fs: fs, limit: limit, log: log, syncFile: syncFile}
 }
 
-// ErrManyReaders is returned for a read where as many files as may be are open for chunks
-// that were not released yet.
+// ErrManyReaders is returned for a read while chunks that were not released yet keep as
+// many files open as they may.
 var ErrManyReaders = errors.New("as many segment files as readers may have are open for them")
 
-// BoundReaders bounds how many files chunks may keep open: a client that does not take its
-// answers must leave some for appends. It is to be called before any file is open.
-func (f *Files) BoundReaders(n int) { f.forReaders = int64(n) }
+// BoundReaders bounds how many files chunks may keep open, so that clients which do not
+// take their answers leave some for appends. It must be called before any file is open.
+func (f *Files) BoundReaders(n int) { f.pinLimit = int64(n) }
 
-// pin keeps a file open for one more chunk; it returns false where it would be one more
-// file than chunks may keep open.
-func (f *Files) pin(h *handle) bool {
-	if h.chunks.Add(1) > 1 || f.pinned.Add(1) <= f.forReaders || f.forReaders <= 0 {
+// pinForChunk counts one more chunk of a file. It returns false, and counts nothing, if
+// chunks would then keep too many files open.
+func (f *Files) pinForChunk(h *handle) bool {
+	if h.chunks.Add(1) > 1 || f.pinned.Add(1) <= f.pinLimit || f.pinLimit <= 0 {
 		return true
 	}
-	f.unpin(h)
+	f.unpinForChunk(h)
 	return false
 }
 
-// unpin takes a chunk away.
-func (f *Files) unpin(h *handle) {
+// unpinForChunk counts one chunk of a file less.
+func (f *Files) unpinForChunk(h *handle) {
 	if h.chunks.Add(-1) == 0 {
 		f.pinned.Add(-1)
 	}
 }
 
-// handle is an open file and the number of its users. The last one closes it.
+// handle is an open file with the number of its users. The last user closes it.
 type handle struct {
-	f    vfs.File
-	refs atomic.Int32 // its users, and one for Files, which keeps it open; 0: closed
-	used atomic.Bool  // since Files last looked for one to close
+	f     vfs.File
+	users atomic.Int32 // how many there are; Files is one while it keeps the file open; 0: closed
+	used  atomic.Bool  // a user was added since the clock algorithm last looked at it
 
-	chunks atomic.Int32 // that keep it open, and are users, too
+	chunks atomic.Int32 // how many of the users are chunks
 
-	at  int // its place in Files.kept; guarded by Files.mu
-	seg *Segment
+	index int // in Files.open; guarded by Files.mu
+	seg   *Segment
 }
 
-// acquire adds a user; it returns false where the file was closed meanwhile.
-func (h *handle) acquire() bool {
+// addUser adds a user. It returns false if the file was closed.
+func (h *handle) addUser() bool {
 	for {
-		n := h.refs.Load()
+		n := h.users.Load()
 		if n == 0 {
 			return false
 		}
-		if h.refs.CompareAndSwap(n, n+1) {
+		if h.users.CompareAndSwap(n, n+1) {
 			if !h.used.Load() {
 				h.used.Store(true)
 			}
@@ -87,20 +87,20 @@ func (h *handle) acquire() bool {
 	}
 }
 
-// release takes a user away.
-func (h *handle) release() {
-	if h.refs.Add(-1) == 0 {
-		h.close()
+// removeUser removes a user, and closes the file after the last one.
+func (h *handle) removeUser() {
+	if h.users.Add(-1) == 0 {
+		h.closeFile()
 	}
 }
 
-// close ends the use of the file. Bytes that must last were synced, so that nothing
-// depends on its outcome.
-func (h *handle) close() { _ = h.f.Close() }
+// closeFile closes the file. An error has no consequences, since bytes that must be
+// durable were synced.
+func (h *handle) closeFile() { _ = h.f.Close() }
 
-// open opens a segment's file and keeps it open. Two callers may do so at a time: the
-// second one's file is closed again.
-func (f *Files) open(g *Segment, mode vfs.Mode) (*handle, error) {
+// openSegment opens a segment's file, keeps it open, and adds a user for the caller. If
+// two callers do so at the same time, the second one's file is closed again.
+func (f *Files) openSegment(g *Segment, mode vfs.Mode) (*handle, error) {
 	var file vfs.File
 	err := g.dir.Do(func() (err error) {
 		file, err = f.openFile(g.Path(LogSuffix), mode)
@@ -110,34 +110,35 @@ func (f *Files) open(g *Segment, mode vfs.Mode) (*handle, error) {
 		return nil, err
 	}
 	h := &handle{f: file, seg: g}
-	h.refs.Store(2)
+	h.users.Store(2)
 	h.used.Store(true)
 	f.mu.Lock()
-	if other := g.h.Load(); other != nil && other.acquire() {
+	if other := g.handle.Load(); other != nil && other.addUser() {
 		f.mu.Unlock()
-		h.close()
+		h.closeFile()
 		return other, nil
 	}
-	if g.retired {
+	if g.notKept {
 		f.mu.Unlock()
-		h.refs.Store(1) // the caller's use is the last one
+		h.users.Store(1) // only the caller
 		return h, nil
 	}
-	g.h.Store(h)
-	h.at = len(f.kept)
-	f.kept = append(f.kept, h)
-	var victims []*handle // several where many were in use at a time before
+	g.handle.Store(h)
+	h.index = len(f.open)
+	f.open = append(f.open, h)
+	var victims []*handle // there are several if too many files were in use before
 	for v := f.evictLocked(f.limit); v != nil; v = f.evictLocked(f.limit) {
 		victims = append(victims, v)
 	}
 	f.mu.Unlock()
 	for _, v := range victims {
-		v.close()
+		v.closeFile()
 	}
 	return h, nil
 }
 
-// openFile opens a file, and makes room for it where the process has too many open.
+// openFile opens a file. If the process has too many files open, it closes some that are
+// not used.
 func (f *Files) openFile(name string, mode vfs.Mode) (vfs.File, error) {
 	file, err := f.fs.Open(name, mode)
 	for errors.Is(err, vfs.ErrNoHandles) && f.closeUnused() {
@@ -146,7 +147,7 @@ func (f *Files) openFile(name string, mode vfs.Mode) (vfs.File, error) {
 	return file, err
 }
 
-// closeUnused closes one file that nobody uses; it returns false where there is none.
+// closeUnused closes one file that has no users. It returns false if there is none.
 func (f *Files) closeUnused() bool {
 	f.mu.Lock()
 	victim := f.evictLocked(0)
@@ -154,84 +155,88 @@ func (f *Files) closeUnused() bool {
 	if victim == nil {
 		return false
 	}
-	victim.close()
+	victim.closeFile()
 	return true
 }
 
-// evictLocked takes an unused file out where more than limit are open. All of them may
-// be in use, so it looks at each twice at most. mu is held.
+// evictLocked removes a file without users from the list, if there are more than limit,
+// and returns it. It looks at each file at most twice, since all of them may be in use.
+// The caller holds mu.
 func (f *Files) evictLocked(limit int) *handle {
-	if len(f.kept) <= limit {
+	if len(f.open) <= limit {
 		return nil
 	}
-	for range 2 * len(f.kept) {
-		f.hand = (f.hand + 1) % len(f.kept)
-		h := f.kept[f.hand]
-		if h.used.Swap(false) || !h.refs.CompareAndSwap(1, 0) {
+	for range 2 * len(f.open) {
+		f.hand = (f.hand + 1) % len(f.open)
+		h := f.open[f.hand]
+		if h.used.Swap(false) || !h.users.CompareAndSwap(1, 0) {
 			continue
 		}
-		h.seg.h.CompareAndSwap(h, nil)
+		h.seg.handle.CompareAndSwap(h, nil)
 		f.removeLocked(h)
 		return h
 	}
 	return nil
 }
 
-// removeLocked takes a file out of the list. mu is held.
+// removeLocked removes a file from the list. The caller holds mu.
 func (f *Files) removeLocked(h *handle) {
-	last := f.kept[len(f.kept)-1]
-	f.kept[h.at], last.at = last, h.at
-	f.kept[len(f.kept)-1] = nil
-	f.kept = f.kept[:len(f.kept)-1]
+	last := f.open[len(f.open)-1]
+	f.open[h.index], last.index = last, h.index
+	f.open[len(f.open)-1] = nil
+	f.open = f.open[:len(f.open)-1]
 }
 
-// forget closes a segment's file as soon as nobody uses it.
-func (f *Files) forget(g *Segment) {
+// closeWhenUnused no longer keeps a segment's file open: the last user closes it. The
+// next use opens and keeps it again.
+func (f *Files) closeWhenUnused(g *Segment) {
 	f.mu.Lock()
 	h := f.takeOutLocked(g)
 	f.mu.Unlock()
 	if h != nil {
-		h.release()
+		h.removeUser()
 	}
 }
 
-// retire has the segment's file not be kept open any more, as its name is gone or about to
-// be: late readers may open it once more, and each closes it again. The space of a file that
-// was removed is free only when nobody has it open.
-func (f *Files) retire(g *Segment) {
+// stopKeeping is closeWhenUnused for a file that is being removed: a reader that opens it
+// again closes it after use. The space of a removed file becomes free only when it is
+// closed.
+func (f *Files) stopKeeping(g *Segment) {
 	f.mu.Lock()
-	g.retired = true
+	g.notKept = true
 	h := f.takeOutLocked(g)
 	f.mu.Unlock()
 	if h != nil {
-		h.release()
+		h.removeUser()
 	}
 }
 
-// takeOutLocked takes a segment's file out of the list, if it is there. mu is held.
+// takeOutLocked removes a segment's file from the list and returns it, or nil if it is
+// not in the list. The caller holds mu.
 func (f *Files) takeOutLocked(g *Segment) *handle {
-	h := g.h.Swap(nil)
+	h := g.handle.Swap(nil)
 	if h != nil {
 		f.removeLocked(h)
 	}
 	return h
 }
 
-// Close closes all files; those that are in use when their users release them.
+// Close closes all files. Those that are in use are closed by their last users.
 func (f *Files) Close() {
 	f.mu.Lock()
-	kept := f.kept
-	f.kept = nil
+	kept := f.open
+	f.open = nil
 	for _, h := range kept {
-		h.seg.h.Store(nil)
+		h.seg.handle.Store(nil)
 	}
 	f.mu.Unlock()
 	for _, h := range kept {
-		h.release()
+		h.removeUser()
 	}
 }
 
-// writeEnd writes b into a file from off on, making it where it is missing, and ends it there.
+// writeEnd writes b into a file at off, so that the file ends after b. It makes the file
+// if it is missing.
 func (f *Files) writeEnd(name string, b []byte, off int64) error {
 	file, err := f.openFile(name, vfs.Create)
 	if err != nil {
@@ -243,8 +248,8 @@ func (f *Files) writeEnd(name string, b []byte, off int64) error {
 	return errors.Join(err, file.Close())
 }
 
-// replaceFile gives a file new contents in one step for who reads it. A crash may leave
-// the old contents, the new ones or an empty file.
+// replaceFile replaces the contents of a file. Readers see either the old contents or
+// the new ones. After a crash it may also be empty.
 func (f *Files) replaceFile(name string, b []byte) error {
 	tmp := name + ".tmp"
 	file, err := f.openFile(tmp, vfs.Fresh)

@@ -31,8 +31,8 @@ func manySegments(tb testing.TB, files *segment.Files, n int) []*segment.Segment
 	return segs
 }
 
-// chunkOf reads a segment's only batch.
-func chunkOf(tb testing.TB, g *segment.Segment) *segment.Chunk {
+// newChunk reads a segment's only batch.
+func newChunk(tb testing.TB, g *segment.Segment) *segment.Chunk {
 	tb.Helper()
 	_, next := g.End()
 	c, err := g.Read(g.Base(), next, 1)
@@ -64,7 +64,7 @@ func TestOpenFilesAreBounded(t *testing.T) {
 	segs := manySegments(t, files, 30)
 	for range 3 {
 		for _, g := range segs {
-			chunkOf(t, g).Release()
+			newChunk(t, g).Release()
 			if n := mem.Handles(); n > limit {
 				t.Fatalf("%d files are open", n)
 			}
@@ -72,7 +72,7 @@ func TestOpenFilesAreBounded(t *testing.T) {
 	}
 	var held []*segment.Chunk
 	for _, g := range segs {
-		held = append(held, chunkOf(t, g))
+		held = append(held, newChunk(t, g))
 	}
 	if n := mem.Handles(); n != len(segs) {
 		t.Errorf("%d files are open and %d in use", n, len(segs))
@@ -82,7 +82,7 @@ func TestOpenFilesAreBounded(t *testing.T) {
 		c.Release()
 	}
 	segs[0].CloseFile()
-	chunkOf(t, segs[0]).Release()
+	newChunk(t, segs[0]).Release()
 	if n := mem.Handles(); n > limit {
 		t.Errorf("%d files are open after all uses ended", n)
 	}
@@ -107,8 +107,8 @@ func TestFileThatIsUsedOftenStaysOpen(t *testing.T) {
 	clear(opened)
 	for range 3 {
 		for _, g := range segs[:29] {
-			chunkOf(t, segs[29]).Release()
-			chunkOf(t, g).Release()
+			newChunk(t, segs[29]).Release()
+			newChunk(t, g).Release()
 		}
 	}
 	if opened[busy] > 1 {
@@ -127,12 +127,12 @@ func TestNoHandles(t *testing.T) {
 	}
 	mem.LimitHandles(3)
 	for _, g := range segs {
-		chunkOf(t, g).Release()
+		newChunk(t, g).Release()
 		if base, err := g.LastBaseAt(1 << 30); err != nil || base != g.Base() { // needs an index file, too
 			t.Fatalf("segment %d: %d, %v", g.Base(), base, err)
 		}
 	}
-	held := []*segment.Chunk{chunkOf(t, segs[0]), chunkOf(t, segs[1]), chunkOf(t, segs[2])}
+	held := []*segment.Chunk{newChunk(t, segs[0]), newChunk(t, segs[1]), newChunk(t, segs[2])}
 	if c, err := segs[3].Read(segs[3].Base(), 1<<40, 1); !errors.Is(err, vfs.ErrNoHandles) {
 		t.Errorf("with all files in use: %v, %v", c, err)
 	}
@@ -143,7 +143,7 @@ func TestNoHandles(t *testing.T) {
 		expectWhole(t, c, segs[i].Base())
 		c.Release()
 	}
-	chunkOf(t, segs[3]).Release()
+	newChunk(t, segs[3]).Release()
 }
 
 // TestFilesUnderConcurrency proves that readers always read from the file that they asked
@@ -166,7 +166,7 @@ func TestFilesUnderConcurrency(t *testing.T) {
 						t.Error(err)
 					}
 				default:
-					c := chunkOf(t, g)
+					c := newChunk(t, g)
 					expectWhole(t, c, g.Base())
 					c.Release()
 				}
@@ -174,7 +174,7 @@ func TestFilesUnderConcurrency(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	chunkOf(t, segs[0]).Release()
+	newChunk(t, segs[0]).Release()
 	if n := mem.Handles(); n > 3 {
 		t.Errorf("%d files are open", n)
 	}
@@ -226,9 +226,9 @@ func TestDiscard(t *testing.T) {
 	})
 	files := newFiles(t, fs, 10)
 	g := manySegments(t, files, 1)[0]
-	before := chunkOf(t, g)
+	before := newChunk(t, g)
 	once := sync.Once{}
-	late = func() { once.Do(func() { chunkOf(t, g).Release() }) }
+	late = func() { once.Do(func() { newChunk(t, g).Release() }) }
 	names, err := g.Discard()
 	must(t, err)
 	if len(names) != 3 {

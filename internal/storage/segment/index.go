@@ -18,54 +18,57 @@ const (
 
 	// MinIndexBytes is the least size of an index file that has room for entries.
 	MinIndexBytes = 2 * timeEntryLen
-	// defaultInterval is the number of bytes between two index entries where nobody says.
+	// defaultInterval is the number of bytes between two index entries, unless the caller
+	// sets another.
 	defaultInterval = 4096
-	// fewBytes is how much of a segment is read as fast as an index of it is opened: to
-	// make two files for each of thousands of logs is most of what closing them takes
+	// smallSegment is the size in bytes up to which a segment needs no index files when its
+	// log is closed: to read the segment takes no longer than to open an index, and to make
+	// two files for each of thousands of logs takes most of the time of a stop
 	// (BenchmarkClose).
-	fewBytes = 64 << 10
+	smallSegment = 64 << 10
 )
 
-// entry says where a batch lies.
+// entry is an entry of the offset index: the position of a batch.
 type entry struct {
-	rel uint32 // its last offset less the segment's base
+	rel uint32 // the batch's last offset less the segment's base
 	pos uint32
 }
 
-// timeEntry says that no record up to an offset is later than ms.
+// timeEntry is an entry of the time index: no record up to the offset has a timestamp
+// larger than ms.
 type timeEntry struct {
 	ms  int64
-	rel uint32 // the last offset of the batch that has that timestamp, less the base
+	rel uint32 // the last offset of the batch with that timestamp, less the segment's base
 }
 
-// tail is the end of an active segment's indexes that is not in their files yet. It is
-// flat and bounded, so that busy logs cost little memory. Guarded by Segment.mu.
+// tail has the entries of an active segment's indexes that are not in their files yet.
+// Their number is bounded by tailEntries. Guarded by Segment.mu.
 type tail struct {
-	offsets  []entry
-	times    []timeEntry
-	inIndex  int // entries that are in the .index file
-	inTimes  int // entries that are in the .timeindex file
-	since    int // bytes since the last entry
-	lastMS   int64
-	interval int
+	offsets         []entry
+	times           []timeEntry
+	offsetsInFile   int // entries that are in the .index file
+	timesInFile     int // entries that are in the .timeindex file
+	bytesSinceEntry int
+	lastTime        int64 // ms of the last entry of the time index, in the file or in times
+	interval        int   // bytes between two entries, set by Activate; 0 after Create
 }
 
-// note takes a batch that was appended at pos. The segment's largest timestamp has been
-// noted.
-func (t *tail) note(g *Segment, b record.Batch, pos int64, interval int) {
-	if t.since > interval {
+// noteBatch adds the entries for a batch that was appended at pos. The segment's largest
+// timestamp is up to date.
+func (t *tail) noteBatch(g *Segment, b record.Batch, pos int64, interval int) {
+	if t.bytesSinceEntry > interval {
 		t.offsets = append(t.offsets, entry{uint32(b.LastOffset() - g.base), uint32(pos)})
 		t.noteTime(g)
-		t.since = 0
+		t.bytesSinceEntry = 0
 	}
-	t.since += b.Size()
+	t.bytesSinceEntry += b.Size()
 }
 
-// noteTime adds the segment's largest timestamp if it grew.
+// noteTime adds an entry for the segment's largest timestamp, if that has grown.
 func (t *tail) noteTime(g *Segment) {
-	if g.maxTime > t.lastMS {
+	if g.maxTime > t.lastTime {
 		t.times = append(t.times, timeEntry{g.maxTime, uint32(g.maxTimeAt - g.base)})
-		t.lastMS = g.maxTime
+		t.lastTime = g.maxTime
 	}
 }
 
@@ -76,39 +79,40 @@ func (g *Segment) IndexEntries() (offsets, times int) {
 	if g.tail == nil {
 		return 0, 0
 	}
-	return g.tail.inIndex + len(g.tail.offsets), g.tail.inTimes + len(g.tail.times)
+	return g.tail.offsetsInFile + len(g.tail.offsets), g.tail.timesInFile + len(g.tail.times)
 }
 
-// FlushIndexes writes the entries that are in memory to the index files. Readers see
-// each entry in one place or the other.
+// FlushIndexes writes the entries that are in memory to the index files. At any moment a
+// reader finds each entry in memory or in the file.
 func (g *Segment) FlushIndexes() error { return g.flushIndexes(false) }
 
-// flushIndexes writes the entries that are in memory to the index files, which end with them
-// then: bytes of an earlier life of the files may have followed, and would count once the
-// segment is closed. all has it end both files also where no entry is to be written.
+// flushIndexes writes the entries that are in memory to the index files, and cuts the
+// files after them. Bytes behind them may be left from before a crash, and would count as
+// entries once the segment is closed. If all is true it cuts both files even if there are
+// no entries to write.
 func (g *Segment) flushIndexes(all bool) error {
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
 	g.mu.Lock()
 	t := g.tail
-	if t == nil || t.inIndex+t.inTimes == 0 && len(t.offsets)+len(t.times) == 0 {
+	if t == nil || t.offsetsInFile+t.timesInFile == 0 && len(t.offsets)+len(t.times) == 0 {
 		g.mu.Unlock()
 		return nil
 	}
-	// Both files are made together: Kafka's tools take one without the other for damage.
-	all = all || t.inIndex+t.inTimes == 0
-	offsets, times := t.offsets, t.times // entries may be added to them meanwhile, but none is taken away
+	// Both files are made together: to Kafka's tools one without the other is damage.
+	all = all || t.offsetsInFile+t.timesInFile == 0
+	offsets, times := t.offsets, t.times // entries may be added meanwhile, but none is removed
 	g.mu.Unlock()
 	err := g.dir.Do(func() error {
 		if all || len(offsets) > 0 {
 			b := appendEntries(make([]byte, 0, len(offsets)*entryLen), offsets)
-			if err := g.files.writeEnd(g.Path(IndexSuffix), b, int64(t.inIndex)*entryLen); err != nil {
+			if err := g.files.writeEnd(g.Path(IndexSuffix), b, int64(t.offsetsInFile)*entryLen); err != nil {
 				return err
 			}
 		}
 		if all || len(times) > 0 {
 			b := appendTimeEntries(make([]byte, 0, len(times)*timeEntryLen), times)
-			return g.files.writeEnd(g.Path(TimeSuffix), b, int64(t.inTimes)*timeEntryLen)
+			return g.files.writeEnd(g.Path(TimeSuffix), b, int64(t.timesInFile)*timeEntryLen)
 		}
 		return nil
 	})
@@ -117,16 +121,16 @@ func (g *Segment) flushIndexes(all bool) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	t.inIndex, t.offsets = t.inIndex+len(offsets), slices.Delete(t.offsets, 0, len(offsets))
-	t.inTimes, t.times = t.inTimes+len(times), slices.Delete(t.times, 0, len(times))
+	t.offsetsInFile, t.offsets = t.offsetsInFile+len(offsets), slices.Delete(t.offsets, 0, len(offsets))
+	t.timesInFile, t.times = t.timesInFile+len(times), slices.Delete(t.times, 0, len(times))
 	return nil
 }
 
-// FlushIndexesAtEnd writes the entries of an active segment when its log is closed,
-// unless the segment is so small that an index saves nothing.
+// FlushIndexesAtEnd is FlushIndexes for an active segment whose log is being closed. It
+// does nothing for a segment that is so small that an index saves nothing.
 func (g *Segment) FlushIndexesAtEnd() error {
 	g.mu.Lock()
-	few := g.tail == nil || g.size <= fewBytes && g.tail.inIndex+g.tail.inTimes == 0
+	few := g.tail == nil || g.size <= smallSegment && g.tail.offsetsInFile+g.tail.timesInFile == 0
 	g.mu.Unlock()
 	if few {
 		return nil
@@ -154,14 +158,14 @@ func decodeTimeEntry(b []byte) timeEntry {
 	return timeEntry{int64(be.Uint64(b)), be.Uint32(b[8:])}
 }
 
-// indexFile is an open file of n entries, sorted by each of their fields.
+// indexFile is an open index file. Its entries are sorted by each of their fields.
 type indexFile struct {
-	f    vfs.File // nil: it is missing
-	n    int
-	size int // of an entry, bytes
+	f    vfs.File // nil if the file is missing
+	n    int      // the number of entries
+	size int      // of an entry, in bytes
 }
 
-// openIndex opens an index file; a missing one has no entries.
+// openIndex opens an index file. A missing one has no entries.
 func (g *Segment) openIndex(suffix string, size int) (x indexFile, err error) {
 	x.size = size
 	err = g.dir.Do(func() error {
@@ -182,7 +186,7 @@ func (g *Segment) openIndex(suffix string, size int) (x indexFile, err error) {
 	return x, nil
 }
 
-func (x *indexFile) close() {
+func (x *indexFile) closeFile() {
 	if x.f != nil {
 		_ = x.f.Close() // it was only read
 	}
@@ -191,24 +195,25 @@ func (x *indexFile) close() {
 // blockEntries is the number of entries that are read at a time: about one page of a file.
 const blockEntries = 340
 
-// last returns the last entry for which after is false, as bytes; nil: there is none.
-func (x *indexFile) last(after func(b []byte) bool) ([]byte, error) {
-	i, err := x.search(after)
+// lastEntry returns the bytes of the last entry for which after is false, or nil if there
+// is none.
+func (x *indexFile) lastEntry(after func(b []byte) bool) ([]byte, error) {
+	i, err := x.searchEntries(after)
 	if err != nil || i == 0 {
 		return nil, err
 	}
 	b := make([]byte, x.size)
-	return b, x.read(b, i-1)
+	return b, x.readEntries(b, i-1)
 }
 
-// search returns the number of the first entry for which after is true; n: there is
-// none. It halves the file down to one block, then looks into that.
-func (x *indexFile) search(after func(b []byte) bool) (int, error) {
+// searchEntries returns the number of the first entry for which after is true, or x.n if
+// there is none. It halves the range down to one block, which it reads at once.
+func (x *indexFile) searchEntries(after func(b []byte) bool) (int, error) {
 	lo, hi := 0, x.n // after is false for all below lo and true from hi on
 	b := make([]byte, blockEntries*x.size)
 	for hi-lo > blockEntries {
 		mid := lo + (hi-lo)/2
-		if err := x.read(b[:x.size], mid); err != nil {
+		if err := x.readEntries(b[:x.size], mid); err != nil {
 			return 0, err
 		}
 		if after(b[:x.size]) {
@@ -218,13 +223,13 @@ func (x *indexFile) search(after func(b []byte) bool) (int, error) {
 		}
 	}
 	b = b[:(hi-lo)*x.size]
-	if err := x.read(b, lo); err != nil {
+	if err := x.readEntries(b, lo); err != nil {
 		return 0, err
 	}
 	return lo + sort.Search(hi-lo, func(i int) bool { return after(b[i*x.size:][:x.size]) }), nil
 }
 
-func (x *indexFile) read(b []byte, i int) error {
+func (x *indexFile) readEntries(b []byte, i int) error {
 	if len(b) == 0 {
 		return nil
 	}
@@ -238,8 +243,8 @@ func (x *indexFile) read(b []byte, i int) error {
 	return err
 }
 
-// hint is what an index says: a batch that ends with offset last begins at pos. The
-// beginning of a segment needs no index: last is then noHint.
+// hint is a position from an index: a batch whose last offset is last should begin at
+// pos. It may be wrong. The beginning of a segment needs no index; its last is noHint.
 type hint struct {
 	pos  int64
 	last record.Offset
@@ -249,18 +254,18 @@ const noHint record.Offset = -1
 
 func (g *Segment) hintOf(e entry) hint { return hint{int64(e.pos), g.base + record.Offset(e.rel)} }
 
-// search finds, by index, where a walk to the batch that holds an offset begins.
-func (g *Segment) search(o record.Offset) (hint, error) {
+// searchOffset finds, by the index, where a walk to the batch with an offset begins.
+func (g *Segment) searchOffset(o record.Offset) (hint, error) {
 	rel := uint32(min(max(o-g.base, 0), 1<<32-1))
 	return g.searchBy(func(e entry) bool { return e.rel > rel })
 }
 
-// searchPos finds, by index, the last batch that begins at pos or before.
-func (g *Segment) searchPos(pos int64) (hint, error) {
+// searchPosition finds the last indexed batch that begins at pos or before.
+func (g *Segment) searchPosition(pos int64) (hint, error) {
 	return g.searchBy(func(e entry) bool { return int64(e.pos) > pos })
 }
 
-// searchBy finds the last entry for which after is false.
+// searchBy finds the last entry for which after is false, in memory or in the file.
 func (g *Segment) searchBy(after func(e entry) bool) (hint, error) {
 	if c, ok := g.searchTail(after); ok {
 		return c, nil
@@ -270,15 +275,16 @@ func (g *Segment) searchBy(after func(e entry) bool) (hint, error) {
 	if err != nil {
 		return begin, err
 	}
-	defer x.close()
-	b, err := x.last(func(b []byte) bool { return after(decodeEntry(b)) })
+	defer x.closeFile()
+	b, err := x.lastEntry(func(b []byte) bool { return after(decodeEntry(b)) })
 	if err != nil || b == nil {
 		return begin, err
 	}
 	return g.hintOf(decodeEntry(b)), nil
 }
 
-// searchTail searches the entries that are in memory; false: it is none of those.
+// searchTail searches the entries that are in memory. It returns false if the entry is
+// not among them.
 func (g *Segment) searchTail(after func(e entry) bool) (hint, bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -293,13 +299,13 @@ func (g *Segment) searchTail(after func(e entry) bool) (hint, bool) {
 	return g.hintOf(offsets[i-1]), true
 }
 
-// openOffsetIndex opens the offset index, as far as its entries count; there is none
-// where they are all in memory.
+// openOffsetIndex opens the offset index. For an active segment it has only the entries
+// that this process has read or written, and no file is opened if there are none.
 func (g *Segment) openOffsetIndex() (indexFile, error) {
-	n := -1 // entries of the file that count
+	n := -1 // how many entries of the file are valid; -1: all
 	g.mu.Lock()
 	if g.tail != nil {
-		n = g.tail.inIndex
+		n = g.tail.offsetsInFile
 	}
 	g.mu.Unlock()
 	if n == 0 {
@@ -312,14 +318,14 @@ func (g *Segment) openOffsetIndex() (indexFile, error) {
 	return x, err
 }
 
-// maxHops is how many batches beyond the one that an index named a search walks before
-// it takes the index for incomplete and has it made anew.
+// maxHops is how many batches a search may walk from the indexed batch. If it walks more
+// the index is incomplete, and is built again.
 const maxHops = 4 * tailEntries
 
-// Locate finds the batch that holds an offset, or the first one after it; io.EOF where
-// the segment has none, ErrTorn where the file is damaged. A wrong index is made anew.
+// Locate finds the batch with an offset, or the first one after it. The error is io.EOF if
+// the segment has none, and ErrTorn if the file is damaged. A wrong index is built again.
 func (g *Segment) Locate(o record.Offset) (BatchInfo, error) {
-	c, err := g.search(o)
+	c, err := g.searchOffset(o)
 	if err != nil {
 		c = hint{0, noHint}
 	}
@@ -333,7 +339,7 @@ func (g *Segment) Locate(o record.Offset) (BatchInfo, error) {
 	if err := g.rebuildIndexes(); errors.Is(err, ErrTorn) {
 		return BatchInfo{}, err
 	} else if err != nil {
-		g.files.log.Warn("an index could not be made anew; reads of this segment are slow",
+		g.files.log.Warn("an index could not be built again; reads of this segment are slow",
 			"file", g.Path(IndexSuffix), "err", err)
 	}
 	if err == nil {
@@ -343,14 +349,14 @@ func (g *Segment) Locate(o record.Offset) (BatchInfo, error) {
 	return found, err
 }
 
-// walkTo walks from where an index says to the batch that holds an offset. It returns
-// ErrTorn where the index lied.
+// walkTo walks from a hint to the batch with an offset, or the first one after it, and
+// returns how many batches lay before it. It returns ErrTorn if the hint is wrong.
 func (g *Segment) walkTo(from hint, o record.Offset) (found BatchInfo, hops int, err error) {
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return BatchInfo{}, 0, err
 	}
-	defer h.release()
+	defer h.removeUser()
 	size := g.Size()
 	if from.pos > size {
 		return BatchInfo{}, 0, ErrTorn
@@ -376,13 +382,13 @@ func (g *Segment) walkTo(from hint, o record.Offset) (found BatchInfo, hops int,
 	}
 }
 
-// infoAt reads the header of the batch at a position, and nothing else.
+// infoAt reads the header of the batch at a position, and no more of the file.
 func (g *Segment) infoAt(pos, size int64) (BatchInfo, error) {
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return BatchInfo{}, err
 	}
-	defer h.release()
+	defer h.removeUser()
 	w := newWalker(h.f, pos, min(size, pos+hopBuffer), &hopBuffers)
 	defer w.Close()
 	if err := w.fillHeader(size); err != nil {
@@ -400,10 +406,10 @@ func (g *Segment) infoAt(pos, size int64) (BatchInfo, error) {
 	return infoOf(b, pos, w.pos), nil
 }
 
-// fillHeader reads the header at pos and not more.
+// fillHeader reads the header at pos into the buffer, and no more of the file.
 func (w *Walker) fillHeader(size int64) error {
 	if w.pos+record.HeaderLen > size {
-		return nil // Next will say so
+		return nil // Next returns the error
 	}
 	got, err := w.f.ReadAt((*w.buf)[:record.HeaderLen], w.pos)
 	w.at, w.n = w.pos, got
@@ -413,9 +419,9 @@ func (w *Walker) fillHeader(size int64) error {
 	return err
 }
 
-// rebuildIndexes makes the index files anew from the batches.
+// rebuildIndexes builds the index files again from the batches.
 func (g *Segment) rebuildIndexes() error {
-	g.files.log.Info("making a segment's index anew", "file", g.Path(IndexSuffix))
+	g.files.log.Info("building a segment's index again", "file", g.Path(IndexSuffix))
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
 	g.mu.Lock()
@@ -423,14 +429,14 @@ func (g *Segment) rebuildIndexes() error {
 	interval := defaultInterval
 	if active {
 		if len(g.tail.offsets) > 0 {
-			end = int64(g.tail.offsets[0].pos) // the rest is in memory
+			end = int64(g.tail.offsets[0].pos) // the entries from there on are in memory
 		}
-		interval = g.tail.intervalOr(interval)
+		interval = g.tail.intervalOrDefault(interval)
 	}
 	g.mu.Unlock()
 	twin := &Segment{base: g.base, maxTime: record.NoTimestamp, firstTime: TimeUnknown}
-	t := &tail{lastMS: record.NoTimestamp}
-	if err := g.scan(twin, t, 0, end, interval); err != nil {
+	t := &tail{lastTime: record.NoTimestamp}
+	if err := g.scanBatches(twin, t, 0, end, interval); err != nil {
 		return err
 	}
 	if !active {
@@ -449,29 +455,31 @@ func (g *Segment) rebuildIndexes() error {
 	defer g.mu.Unlock()
 	switch {
 	case active && g.tail != nil:
-		g.tail.inIndex, g.tail.inTimes = len(t.offsets), len(t.times)
+		g.tail.offsetsInFile, g.tail.timesInFile = len(t.offsets), len(t.times)
 	case !active && g.tail == nil:
 		g.maxTime, g.maxTimeAt = twin.maxTime, twin.maxTimeAt
 	}
 	return nil
 }
 
-// intervalOr is the interval between entries that the tail was loaded with.
-func (t *tail) intervalOr(other int) int {
+// intervalOrDefault is the interval between entries with which the tail was loaded, or
+// other if it has none.
+func (t *tail) intervalOrDefault(other int) int {
 	if t.interval > 0 {
 		return t.interval
 	}
 	return other
 }
 
-// scan notes the batches from pos to end in a tail and in the segment that it is for. It
-// verifies them, since what it notes is believed from then on.
-func (g *Segment) scan(into *Segment, t *tail, pos, end int64, interval int) error {
-	h, err := g.open()
+// scanBatches adds the entries of the batches from pos to end to a tail, and their
+// timestamps to the segment into, which no other goroutine uses. It verifies the
+// batches, since the results are used without another check.
+func (g *Segment) scanBatches(into *Segment, t *tail, pos, end int64, interval int) error {
+	h, err := g.useFile()
 	if err != nil {
 		return err
 	}
-	defer h.release()
+	defer h.removeUser()
 	w := g.walkFrom(h.f, pos, end, &walkBuffers)
 	defer w.Close()
 	for {
@@ -483,17 +491,18 @@ func (g *Segment) scan(into *Segment, t *tail, pos, end int64, interval int) err
 		if err != nil {
 			return err
 		}
-		into.noteTimeLocked(b) // nobody else has it
-		t.note(into, b, at, interval)
+		into.noteTimeLocked(b) // no lock is needed
+		t.noteBatch(into, b, at, interval)
 	}
 }
 
-// maxBadEntries is how many wrong entries at an index's end are skipped before all of it
-// is made anew: entries for batches that a crash took away.
+// maxBadEntries is how many wrong entries at the end of an index are skipped before it is
+// built again. They are of batches that a crash has removed.
 const maxBadEntries = 64
 
-// Activate takes the ends of the indexes into memory, once, for the log's last segment.
-// interval is the number of bytes between two entries; 0: as is usual.
+// Activate makes the log's last segment active after Attach: it loads the ends of the
+// indexes into memory. It does nothing if they are there. interval is the number of bytes
+// between two entries; 0 means the default.
 func (g *Segment) Activate(interval int) error {
 	if interval <= 0 {
 		interval = defaultInterval
@@ -506,17 +515,17 @@ func (g *Segment) Activate(interval int) error {
 	if loaded {
 		return nil
 	}
-	// The tail is built beside the segment, so that readers see all of it or nothing.
+	// The tail is built apart from the segment, so that readers see all of it or none.
 	twin := &Segment{base: g.base, size: size, next: next, maxTime: record.NoTimestamp, firstTime: TimeUnknown}
-	t := &tail{lastMS: record.NoTimestamp, interval: interval}
+	t := &tail{lastTime: record.NoTimestamp, interval: interval}
 	pos, err := g.resumeTail(twin, t)
 	if err != nil {
 		return err
 	}
-	if err := g.scan(twin, t, pos, size, interval); err != nil {
+	if err := g.scanBatches(twin, t, pos, size, interval); err != nil {
 		return err
 	}
-	if pos > 0 { // the first batch was not among those
+	if pos > 0 { // the first batch was not scanned
 		first, _, err := g.walkTo(hint{0, noHint}, 0)
 		if err != nil {
 			return err
@@ -530,17 +539,17 @@ func (g *Segment) Activate(interval int) error {
 	return nil
 }
 
-// resumeTail reads the ends of the index files and returns the position from which on
-// batches are to be noted: after the last batch that both files vouch for.
+// resumeTail finds the last entries of the index files that are right, and returns the
+// position after their batches, from which on scanBatches adds the entries.
 func (g *Segment) resumeTail(twin *Segment, t *tail) (int64, error) {
 	x, err := g.openIndex(IndexSuffix, entryLen)
 	if err != nil {
 		return 0, err
 	}
-	defer x.close()
+	defer x.closeFile()
 	b := make([]byte, timeEntryLen)
 	for n := x.n; n > 0 && n > x.n-maxBadEntries; n-- {
-		if err := x.read(b[:entryLen], n-1); err != nil {
+		if err := x.readEntries(b[:entryLen], n-1); err != nil {
 			return 0, err
 		}
 		e := decodeEntry(b)
@@ -553,35 +562,36 @@ func (g *Segment) resumeTail(twin *Segment, t *tail) (int64, error) {
 		if err != nil || !ok {
 			return 0, err
 		}
-		// The time index may have lost entries that the other one's file still has.
-		if err := g.scan(twin, &tail{}, from, found.End, math.MaxInt); err != nil {
+		// The time index may have lost entries of batches that the offset index has.
+		if err := g.scanBatches(twin, &tail{}, from, found.End, math.MaxInt); err != nil {
 			return 0, err
 		}
-		t.inIndex, t.since = n, int(found.End-found.Pos)
+		t.offsetsInFile, t.bytesSinceEntry = n, int(found.End-found.Pos)
 		return found.End, nil
 	}
 	return 0, nil
 }
 
-// resumeTimes takes up the time index at its last entry that fits and is not beyond the other
-// index's entry e. It returns the position after the batch which that entry names.
+// resumeTimes finds the last entry of the time index that is right and not beyond e, an
+// entry of the offset index. It returns the position after the entry's batch; ok is false
+// if there is no such entry.
 func (g *Segment) resumeTimes(twin *Segment, t *tail, e entry) (pos int64, ok bool, err error) {
 	x, err := g.openIndex(TimeSuffix, timeEntryLen)
 	if err != nil {
 		return 0, false, err
 	}
-	defer x.close()
+	defer x.closeFile()
 	b := make([]byte, timeEntryLen)
 	for n := x.n; n > 0 && n > x.n-maxBadEntries; n-- {
-		if err := x.read(b, n-1); err != nil {
+		if err := x.readEntries(b, n-1); err != nil {
 			return 0, false, err
 		}
 		te := decodeTimeEntry(b)
 		if te.rel > e.rel {
 			continue
 		}
-		if end, fits := g.timeFits(te); fits {
-			t.inTimes, t.lastMS = n, te.ms
+		if end, fits := g.checkTimeEntry(te); fits {
+			t.timesInFile, t.lastTime = n, te.ms
 			twin.maxTime, twin.maxTimeAt = te.ms, g.base+record.Offset(te.rel)
 			return end, true, nil
 		}

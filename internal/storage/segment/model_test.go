@@ -230,7 +230,7 @@ func (s *subject) reopen() {
 	s.g.CloseFile()
 	s.coarse = true
 	s.g = segment.Attach(s.files, s.dir, s.base, s.size(), 1)
-	s.g.Found(s.size(), s.next, s.size(), true)
+	s.g.SetRecovered(s.size(), s.next, s.size(), true)
 	s.allowGaps()
 }
 

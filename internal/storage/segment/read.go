@@ -8,15 +8,15 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// recent holds where the last batches of an active segment lie, so that readers at the
-// tail need no index. Guarded by Segment.mu.
-type recent struct {
-	ring  []recentBatch // of a power of two
-	first int           // the oldest one's number; it lies at first modulo the length
-	n     int
+// recentBatches has the positions of the last batches of an active segment, so that
+// readers of new records need no index. Guarded by Segment.mu.
+type recentBatches struct {
+	ring  []recentBatch // its length is a power of two
+	first int           // the oldest batch is at this index, modulo the length
+	n     int           // the number of batches
 }
 
-// recentBatch says which offsets a batch has and where it begins.
+// recentBatch has the offsets of a batch, and its position.
 type recentBatch struct {
 	base, next record.Offset
 	pos        int64
@@ -24,16 +24,18 @@ type recentBatch struct {
 
 const (
 	minRecent = 16
-	maxRecent = 512 // 12 KiB for a busy log
+	maxRecent = 512 // which takes 12 KiB
 )
 
-func (r *recent) get(i int) recentBatch { return r.ring[(r.first+i)&(len(r.ring)-1)] }
+// batch returns the i-th batch, from the oldest on.
+func (r *recentBatches) batch(i int) recentBatch { return r.ring[(r.first+i)&(len(r.ring)-1)] }
 
-// push adds the batch that was appended last.
-func (r *recent) push(base, next record.Offset, pos int64) {
+// pushBatch adds the batch that was appended last, in the place of the oldest one if
+// there are too many.
+func (r *recentBatches) pushBatch(base, next record.Offset, pos int64) {
 	if r.n == len(r.ring) {
 		if r.n < maxRecent {
-			r.grow()
+			r.growRing()
 		} else {
 			r.first++
 			r.n--
@@ -43,186 +45,188 @@ func (r *recent) push(base, next record.Offset, pos int64) {
 	r.n++
 }
 
-func (r *recent) grow() {
+func (r *recentBatches) growRing() {
 	ring := make([]recentBatch, max(minRecent, 4*len(r.ring)))
 	for i := range r.n {
-		ring[i] = r.get(i)
+		ring[i] = r.batch(i)
 	}
 	r.ring, r.first = ring, 0
 }
 
-// holding is the number of the batch that holds an offset, or of the first one after it;
-// -1: an older batch may.
-func (r *recent) holding(o record.Offset) int {
-	i := sort.Search(r.n, func(i int) bool { return r.get(i).next > o })
-	if i == r.n || i == 0 && r.get(0).base > o {
+// findOffset returns the number of the batch with an offset, or of the first one after it.
+// It returns -1 if that batch may be an older one, or is not there.
+func (r *recentBatches) findOffset(o record.Offset) int {
+	i := sort.Search(r.n, func(i int) bool { return r.batch(i).next > o })
+	if i == r.n || i == 0 && r.batch(0).base > o {
 		return -1
 	}
 	return i
 }
 
-// until is the beginning of the last batch that begins at pos or before, beyond from.
-func (r *recent) until(from, pos int64) (int64, bool) {
-	i := sort.Search(r.n, func(i int) bool { return r.get(i).pos > pos }) - 1
-	if i < 0 || r.get(i).pos <= from {
+// lastStart returns the position of the last batch that begins at pos or before; ok is
+// false if it does not begin after from.
+func (r *recentBatches) lastStart(from, pos int64) (int64, bool) {
+	i := sort.Search(r.n, func(i int) bool { return r.batch(i).pos > pos }) - 1
+	if i < 0 || r.batch(i).pos <= from {
 		return 0, false
 	}
-	return r.get(i).pos, true
+	return r.batch(i).pos, true
 }
 
-// maxSegment is more bytes than a segment can have, since its index has positions of 32 bits.
+// maxSegment is larger than any segment, since the index has positions of 32 bits.
 const maxSegment = 1 << 32
 
-// span is what a read has found out so far.
+// span has the positions that a read has found so far. A position is -1 as long as it is
+// not known.
 type span struct {
-	pos  int64         // where it begins; -1: to be looked up
-	one  int64         // where the first batch ends; -1: unknown, since cut or stop is enough
-	stop int64         // where the limit lies; -1: to be looked up
-	cut  int64         // where the last whole batch within maxBytes ends; -1: unknown
-	size int64         // of the segment
-	end  record.Offset // the limit, within the segment
+	begin       int64         // where the read begins
+	firstEnd    int64         // where the first batch ends; it may stay -1 if wholeEnd or limitPos is enough
+	limitPos    int64         // the position of the batch with the limit
+	wholeEnd    int64         // where the last whole batch within maxBytes ends
+	segmentSize int64         // the segment's size when the read began
+	limit       record.Offset // the limit, or the segment's end if that is lower
 }
 
-// Read finds the batches from the one that holds offset from, or the first one after it,
-// below limit; at most maxBytes of them, but the first one is given whole however long it
-// is. A last batch may be cut short by maxBytes, as in Kafka. nil: the segment has none
-// below limit. The error is ErrTorn where the file is damaged, ErrManyReaders where it may
-// succeed once other readers have got theirs.
+// Read returns the batches from the one with offset from, or the first one after it, up to
+// limit. It returns maxBytes at most, but always the whole first batch; as in Kafka, it
+// may cut the last one short. It returns nil if the segment has no such batch. The error
+// is ErrTorn if the file is damaged, and ErrManyReaders if the read may succeed once other
+// readers have released their chunks.
 func (g *Segment) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 	most := min(int64(maxBytes), maxSegment) // so that no position overflows
 	sp := g.spanInMemory(from, limit, most)
-	if sp.pos < 0 || sp.stop < 0 || sp.cut < 0 {
+	if sp.begin < 0 || sp.limitPos < 0 || sp.wholeEnd < 0 {
 		err := g.lookUp(&sp, from, most)
 		if errors.Is(err, io.EOF) {
-			return nil, nil //nolint:nilnil // the caller is told: nothing
+			return nil, nil //nolint:nilnil // nil is the documented result
 		}
 		if err != nil {
 			return nil, err
 		}
 	}
-	if sp.pos >= sp.stop || sp.one > sp.stop {
+	if sp.begin >= sp.limitPos || sp.firstEnd > sp.limitPos {
 		return nil, nil //nolint:nilnil // no batch is below limit as a whole
 	}
-	to := min(sp.stop, max(sp.one, sp.pos+most))
-	if sp.cut > sp.pos && sp.cut < to {
-		to = sp.cut
+	to := min(sp.limitPos, max(sp.firstEnd, sp.begin+most))
+	if sp.wholeEnd > sp.begin && sp.wholeEnd < to {
+		to = sp.wholeEnd
 	}
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return nil, err
 	}
-	if !g.files.pin(h) {
-		h.release()
+	if !g.files.pinForChunk(h) {
+		h.removeUser()
 		return nil, ErrManyReaders
 	}
-	return chunkOf(h, sp.pos, to), nil
+	return newChunk(h, sp.begin, to), nil
 }
 
-// spanInMemory answers from memory as much as it can.
+// spanInMemory finds the positions that are in memory.
 func (g *Segment) spanInMemory(from, limit record.Offset, maxBytes int64) span {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	sp := span{pos: -1, one: -1, stop: -1, cut: -1, size: g.size, end: min(limit, g.next)}
+	sp := span{begin: -1, firstEnd: -1, limitPos: -1, wholeEnd: -1, segmentSize: g.size, limit: min(limit, g.next)}
 	if limit >= g.next {
-		sp.stop = g.size
+		sp.limitPos = g.size
 	}
 	r := &g.recent
-	if i := r.holding(from); i >= 0 {
-		sp.pos, sp.one = r.get(i).pos, g.size
+	if i := r.findOffset(from); i >= 0 {
+		sp.begin, sp.firstEnd = r.batch(i).pos, g.size
 		if i+1 < r.n {
-			sp.one = r.get(i + 1).pos
+			sp.firstEnd = r.batch(i + 1).pos
 		}
-		sp.cut = sp.one // a longer one is looked for below
-		if pos, ok := r.until(sp.pos, sp.pos+maxBytes); ok && sp.pos+maxBytes < g.size {
-			sp.cut = pos
-		} else if sp.pos+maxBytes >= g.size {
-			sp.cut = g.size
+		sp.wholeEnd = sp.firstEnd // a longer one is looked for below
+		if pos, ok := r.lastStart(sp.begin, sp.begin+maxBytes); ok && sp.begin+maxBytes < g.size {
+			sp.wholeEnd = pos
+		} else if sp.begin+maxBytes >= g.size {
+			sp.wholeEnd = g.size
 		}
 	}
-	if sp.stop < 0 {
-		if i := r.holding(limit); i >= 0 {
-			sp.stop = r.get(i).pos
+	if sp.limitPos < 0 {
+		if i := r.findOffset(limit); i >= 0 {
+			sp.limitPos = r.batch(i).pos
 		}
 	}
 	return sp
 }
 
-// lookUp finds in the indexes and the file what memory did not have.
+// lookUp finds the positions that are not in memory, by cursor, index and file.
 func (g *Segment) lookUp(sp *span, from record.Offset, maxBytes int64) error {
-	cur := g.files.cursors.take(cursorKey{g, from})
+	cur := g.files.cursors.takeCursor(cursorKey{g, from})
 	switch {
 	case cur != nil:
-		sp.pos = cur.pos
-	case sp.pos < 0:
+		sp.begin = cur.pos
+	case sp.begin < 0:
 		first, err := g.Locate(from)
 		if err != nil {
 			return err
 		}
-		if first.Base >= sp.end { // a gap, in which the limit lies
+		if first.Base >= sp.limit { // the limit lies in a gap of the offsets
 			return io.EOF
 		}
-		sp.pos, sp.one = first.Pos, first.End
+		sp.begin, sp.firstEnd = first.Pos, first.End
 		fallthrough
 	default:
-		cur = &cursor{place: cursorKey{g, from}, pos: sp.pos}
+		cur = &cursor{key: cursorKey{g, from}, pos: sp.begin}
 	}
-	if sp.stop < 0 {
-		last, err := g.Locate(sp.end)
+	if sp.limitPos < 0 {
+		last, err := g.Locate(sp.limit)
 		if err != nil {
-			return missing(err)
+			return tornAtEnd(err)
 		}
-		sp.stop = last.Pos
+		sp.limitPos = last.Pos
 	}
-	if sp.pos+maxBytes >= sp.stop {
-		return nil // all of it
+	if sp.begin+maxBytes >= sp.limitPos {
+		return nil // the read goes up to the limit
 	}
 	return g.cutSpan(sp, cur, maxBytes)
 }
 
-// missing turns the end of a segment into damage, where a batch must be.
-func missing(err error) error {
+// tornAtEnd makes io.EOF an ErrTorn. It is for a position at which a batch must be.
+func tornAtEnd(err error) error {
 	if errors.Is(err, io.EOF) {
 		return ErrTorn
 	}
 	return err
 }
 
-// cutSpan ends a read of old records where a batch begins, and remembers that place: the
-// reader will come back for what follows. Where the first batch is longer than maxBytes
-// it is all of the read.
+// cutSpan ends a read of old records at the beginning of a batch, and puts the cursor
+// there, since the reader will go on from it. If the first batch is longer than maxBytes,
+// the read ends after it.
 func (g *Segment) cutSpan(sp *span, cur *cursor, maxBytes int64) error {
-	end, err := g.boundary(cur, sp.pos+maxBytes)
-	if err == nil && end.last != noHint && end.pos > sp.pos {
-		if h, err := g.open(); err == nil {
-			cur.readAhead(h.f, end.pos, sp.size)
-			h.release()
+	end, err := g.findBoundary(cur, sp.begin+maxBytes)
+	if err == nil && end.last != noHint && end.pos > sp.begin {
+		if h, err := g.useFile(); err == nil {
+			cur.readAhead(h.f, end.pos, sp.segmentSize)
+			h.removeUser()
 		}
-		if next, err := g.infoAt(end.pos, sp.size); err == nil && next.Next == end.last+1 {
-			sp.cut = end.pos
+		if next, err := g.infoAt(end.pos, sp.segmentSize); err == nil && next.Next == end.last+1 {
+			sp.wholeEnd = end.pos
 			g.moveCursor(cur, next.Base, end.pos)
 			return nil
 		}
 	}
-	first, err := g.infoAt(sp.pos, sp.size) // else the last batch is cut short
+	first, err := g.infoAt(sp.begin, sp.segmentSize) // no boundary: the last batch is cut short
 	if err != nil {
-		return missing(err)
+		return tornAtEnd(err)
 	}
-	sp.one = first.End
-	if sp.one >= sp.pos+maxBytes && sp.one < sp.stop {
+	sp.firstEnd = first.End
+	if sp.firstEnd >= sp.begin+maxBytes && sp.firstEnd < sp.limitPos {
 		g.moveCursor(cur, first.Next, first.End)
 	}
 	return nil
 }
 
 func (g *Segment) moveCursor(c *cursor, base record.Offset, pos int64) {
-	c.place.base, c.pos = base, pos
-	g.files.cursors.put(c)
+	c.key.base, c.pos = base, pos
+	g.files.cursors.putCursor(c)
 }
 
-// LastBaseAt is the base offset of the last batch that begins at a position or before
-// it; -1: there is none.
+// LastBaseAt returns the base offset of the last batch that begins at a position or
+// before it, or -1 if there is none.
 func (g *Segment) LastBaseAt(pos int64) (record.Offset, error) {
-	c, err := g.searchPos(pos)
+	c, err := g.searchPosition(pos)
 	if err != nil {
 		return -1, err
 	}
@@ -230,11 +234,11 @@ func (g *Segment) LastBaseAt(pos int64) (record.Offset, error) {
 	if found, err := g.infoAt(c.pos, size); c.last != noHint && (err != nil || found.Next != c.last+1) {
 		c = hint{0, noHint}
 	}
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return -1, err
 	}
-	defer h.release()
+	defer h.removeUser()
 	w := g.walkFrom(h.f, c.pos, size, &hopBuffers)
 	defer w.Close()
 	w.Trust(size)

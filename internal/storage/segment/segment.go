@@ -11,69 +11,70 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// TimeUnknown stands for a timestamp that was not looked up yet.
+// TimeUnknown is a timestamp that was not looked up yet.
 const TimeUnknown int64 = -2
 
-// ErrTainted is returned where a failed write could not be taken back: nobody can tell
-// what the file has after a crash.
+// ErrTainted is returned after a write that failed and could not be undone: it is not
+// known which bytes the file will have after a crash.
 var ErrTainted = errors.New("a failed write could not be taken back")
 
-// Segment is one file of a log and its indexes. See the package's doc for its states
-// and for which calls may be made at a time.
+// Segment is one file of a log and its indexes. The package doc has its states, and says
+// which methods may be called concurrently.
 type Segment struct {
-	files *Files
-	dir   *Dir
-	base  record.Offset
-	h     atomic.Pointer[handle] // the file, while it is kept open
+	files  *Files
+	dir    *Dir
+	base   record.Offset
+	handle atomic.Pointer[handle] // the open file while Files keeps it; else nil
 
-	retired bool // guarded by files.mu: the file is not kept open any more
+	notKept bool // guarded by files.mu: Files must not keep the file open, since it is being removed
 
-	indexFiles sync.Mutex // held over changes of the index files; before mu
+	indexFiles sync.Mutex // held while the index files change; before mu
 
 	mu           sync.Mutex    // held for moments
 	size         int64         // guarded by mu: bytes of whole batches
 	next         record.Offset // guarded by mu: the offset after the last record
-	synced       int64         // guarded by mu: bytes that a sync of this file covered
-	named        bool          // guarded by mu: the file's name is durable
-	preallocated bool          // guarded by mu: the file is longer than size
+	synced       int64         // guarded by mu: how many bytes of the file are durable
+	nameDurable  bool          // guarded by mu: the file's name is durable
+	preallocated bool          // guarded by mu: the file may be longer than size
 	maxTime      int64         // guarded by mu: the largest timestamp, ms; TimeUnknown until it was looked up
-	maxTimeAt    record.Offset // guarded by mu: the last offset of the batch that has it
-	firstTime    int64         // guarded by mu: the first batch's largest timestamp; TimeUnknown
-	hasGaps      bool          // guarded by mu: offsets may have gaps
-	created      int64         // ms: stands in where firstTime is not known; never changes
-	tail         *tail         // guarded by mu: the ends of the indexes; nil: closed, or active and not loaded yet
-	recent       recent        // guarded by mu: where the last batches lie; empty unless active
+	maxTimeAt    record.Offset // guarded by mu: the last offset of the batch with maxTime
+	firstTime    int64         // guarded by mu: the first batch's largest timestamp, ms, or TimeUnknown
+	hasGaps      bool          // guarded by mu: there may be gaps between offsets
+	created      int64         // when Create or Attach was called, ms; never changes
+	tail         *tail         // guarded by mu: the ends of the indexes; nil if closed, or active before Activate
+	recent       recentBatches // guarded by mu: the last batches that this process has appended; empty if closed
 }
 
-// Create makes the empty file of a segment that goes on from base, with prealloc bytes
-// reserved. Where that fails no file is left behind, or the error is ErrTainted. now is
-// the time in ms.
+// Create makes the empty file of an active segment that begins at the offset base, and
+// reserves prealloc bytes for it. If that fails it removes the file; if it cannot, the
+// error is ErrTainted. now is the time in ms.
 func Create(files *Files, dir *Dir, base record.Offset, prealloc, now int64) (*Segment, error) {
 	g := &Segment{
 		files: files, dir: dir, base: base, next: base, maxTime: record.NoTimestamp,
 		firstTime: TimeUnknown, created: now,
 	}
-	g.tail = &tail{lastMS: record.NoTimestamp}
-	h, err := files.open(g, vfs.Fresh)
+	g.tail = &tail{lastTime: record.NoTimestamp}
+	h, err := files.openSegment(g, vfs.Fresh)
 	if err != nil {
 		return nil, err
 	}
-	defer h.release()
+	defer h.removeUser()
 	if prealloc <= 0 {
 		return g, nil
 	}
 	if err := h.f.Allocate(0, prealloc); err != nil {
-		return nil, g.unmake(err)
+		return nil, g.removeFailed(err)
 	}
 	g.preallocated = true
 	return g, nil
 }
 
-// unmake removes the file of a segment that could not begin, and returns why. The
-// segment before it may go on beyond the offset in its name: were that file left, the
-// next start would take it for the segment that follows.
-func (g *Segment) unmake(err error) error {
-	g.files.retire(g)
+// removeFailed removes the file of a segment that could not be created, and returns
+// err. If it cannot remove the file, the error is ErrTainted: records may be appended to
+// the segment before, beyond the offset in the file's name, and the next start would take
+// the file for the segment that follows.
+func (g *Segment) removeFailed(err error) error {
+	g.files.stopKeeping(g)
 	e := g.dir.Do(func() error { return g.files.fs.Remove(g.Path(LogSuffix)) })
 	if e != nil && !errors.Is(e, ErrGone) {
 		return fmt.Errorf("%w: segment %d could not begin (%w), nor its file be removed: %w", ErrTainted, g.base, err, e)
@@ -81,8 +82,8 @@ func (g *Segment) unmake(err error) error {
 	return err
 }
 
-// Attach is a segment whose file is there, with size bytes of which nothing is known
-// yet. now is the time in ms.
+// Attach returns the segment of a file that exists and has size bytes; nothing else is
+// known of them. now is the time in ms.
 func Attach(files *Files, dir *Dir, base record.Offset, size, now int64) *Segment {
 	return &Segment{
 		files: files, dir: dir, base: base, size: size, next: base,
@@ -90,13 +91,13 @@ func Attach(files *Files, dir *Dir, base record.Offset, size, now int64) *Segmen
 	}
 }
 
-// Base is the offset from which the segment goes on.
+// Base is the offset at which the segment begins.
 func (g *Segment) Base() record.Offset { return g.base }
 
-// Path is the name of one of its files.
+// Path is the path of one of the segment's files.
 func (g *Segment) Path(suffix string) string { return g.dir.Path(FileName(g.base, suffix)) }
 
-// End is the number of bytes of whole batches and the offset after the last record.
+// End returns the number of bytes of whole batches, and the offset after the last record.
 func (g *Segment) End() (size int64, next record.Offset) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -110,24 +111,22 @@ func (g *Segment) Size() int64 {
 	return g.size
 }
 
-// Synced is the number of bytes that a sync of the file covered, and whether its name is
-// durable.
+// Synced returns how many bytes of the file are durable, and whether its name is.
 func (g *Segment) Synced() (size int64, named bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.synced, g.named
+	return g.synced, g.nameDurable
 }
 
-// Found tells the segment what recovery found out about it: the bytes of whole batches,
-// the offset after the last record, how many bytes are on disk for sure, and whether the
-// name is.
-func (g *Segment) Found(size int64, next record.Offset, synced int64, named bool) {
+// SetRecovered sets the results of recovery: the bytes of whole batches, the offset after
+// the last record, how many bytes are certain to be durable, and whether the name is.
+func (g *Segment) SetRecovered(size int64, next record.Offset, synced int64, named bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.size, g.next, g.synced, g.named = size, next, min(synced, size), named
+	g.size, g.next, g.synced, g.nameDurable = size, next, min(synced, size), named
 }
 
-// AllowGaps says that the segment's offsets may have gaps. Without it a gap is damage.
+// AllowGaps allows gaps between the offsets of batches. Without it a gap is damage.
 func (g *Segment) AllowGaps() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -138,11 +137,12 @@ func (g *Segment) AllowGaps() {
 func (g *Segment) SetNamed() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.named = true
+	g.nameDurable = true
 }
 
-// Age is how old the segment is, in ms, for a batch with a largest timestamp of latest
-// (NoTimestamp: it has none) at the time now.
+// Age is the segment's age in ms when a batch with the largest timestamp latest comes at
+// the time now. It counts by timestamps if the batch and the segment's first one have
+// some, else by the clock.
 func (g *Segment) Age(latest, now int64) int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -152,28 +152,29 @@ func (g *Segment) Age(latest, now int64) int64 {
 	return now - g.created
 }
 
-// open returns the segment's file with a use of it, which release gives back.
-func (g *Segment) open() (*handle, error) {
-	if h := g.h.Load(); h != nil && h.acquire() {
+// useFile opens the segment's file, if it is not open, and adds a user, whom the caller
+// must remove.
+func (g *Segment) useFile() (*handle, error) {
+	if h := g.handle.Load(); h != nil && h.addUser() {
 		return h, nil
 	}
-	return g.files.open(g, vfs.Existing)
+	return g.files.openSegment(g, vfs.Existing)
 }
 
-// Append writes batches, one a buffer, behind the last one and shows them to readers.
-// interval is the number of bytes after which the index gets another entry. Where the
-// write fails nothing is left behind, or the error is ErrTainted.
+// Append writes batches, one in each buffer, after the last one, and then shows them to
+// readers. interval is the number of bytes after which the index gets another entry. If
+// the write fails the file is cut back; if it cannot be, the error is ErrTainted.
 func (g *Segment) Append(bufs [][]byte, interval int) error {
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return err
 	}
-	defer h.release()
+	defer h.removeUser()
 	pos := g.Size()
 	if _, err := h.f.WriteVAt(bufs, pos); err != nil {
 		return g.cutBack(h.f, pos, err)
 	}
-	if g.publish(bufs, pos, interval) {
+	if g.publishBatches(bufs, pos, interval) {
 		if err := g.FlushIndexes(); err != nil {
 			g.files.log.Debug("an index could not be written; it stays in memory", "file", g.Path(IndexSuffix), "err", err)
 		}
@@ -181,16 +182,16 @@ func (g *Segment) Append(bufs [][]byte, interval int) error {
 	return nil
 }
 
-// publish shows batches that were written at pos to readers. It returns true where the
-// indexes' ends in memory are full.
-func (g *Segment) publish(bufs [][]byte, pos int64, interval int) (full bool) {
+// publishBatches shows batches that were written at pos to readers. full is true if the
+// tail must be flushed.
+func (g *Segment) publishBatches(bufs [][]byte, pos int64, interval int) (full bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for _, buf := range bufs {
 		b := record.Batch(buf)
 		g.noteTimeLocked(b)
-		g.tail.note(g, b, pos, interval)
-		g.recent.push(b.BaseOffset(), b.NextOffset(), pos)
+		g.tail.noteBatch(g, b, pos, interval)
+		g.recent.pushBatch(b.BaseOffset(), b.NextOffset(), pos)
 		pos += int64(len(b))
 		g.next = b.NextOffset()
 	}
@@ -198,7 +199,8 @@ func (g *Segment) publish(bufs [][]byte, pos int64, interval int) (full bool) {
 	return len(g.tail.offsets) >= tailEntries || len(g.tail.times) >= tailEntries
 }
 
-// noteTimeLocked keeps the largest timestamp. mu is held, or nobody else has g.
+// noteTimeLocked updates the segment's timestamps for a batch. The caller holds mu, or no
+// other goroutine uses g.
 func (g *Segment) noteTimeLocked(b record.Batch) {
 	if ms := b.MaxTimestamp(); ms > g.maxTime {
 		g.maxTime, g.maxTimeAt = ms, b.LastOffset()
@@ -208,13 +210,13 @@ func (g *Segment) noteTimeLocked(b record.Batch) {
 	}
 }
 
-// cutBack takes away what a failed write left, and returns why it failed. The bytes must
-// not come back after a crash behind those that are written there next, so the cut is
-// synced.
+// cutBack cuts the file after a write at pos that failed, and returns cause. It syncs the
+// file, since otherwise bytes of the failed write might be there after a crash, behind
+// those that are written there next.
 func (g *Segment) cutBack(f vfs.File, pos int64, cause error) error {
 	err := f.Truncate(pos)
 	if err == nil {
-		err = g.files.sync(f)
+		err = g.files.syncFile(f)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w; %w", ErrTainted, cause, err)
@@ -228,27 +230,27 @@ func (g *Segment) cutBack(f vfs.File, pos int64, cause error) error {
 // Sync makes the file's contents durable.
 func (g *Segment) Sync() error {
 	size := g.Size()
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return err
 	}
-	defer h.release()
-	if err := g.files.sync(h.f); err != nil {
+	defer h.removeUser()
+	if err := g.files.syncFile(h.f); err != nil {
 		return err
 	}
 	g.MarkSynced(size)
 	return nil
 }
 
-// MarkSynced notes that the first size bytes of the file are on disk.
+// MarkSynced notes that the first size bytes of the file are durable.
 func (g *Segment) MarkSynced(size int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.synced = max(g.synced, min(size, g.size))
 }
 
-// StartSync has the system begin to write what a Sync will wait for, and returns how
-// many bytes those are.
+// StartSync asks the system to begin to write the bytes that are not synced yet, and
+// returns how many those are. A Sync then takes less time.
 func (g *Segment) StartSync() int64 {
 	g.mu.Lock()
 	from, n := g.synced, g.size-g.synced
@@ -256,26 +258,26 @@ func (g *Segment) StartSync() int64 {
 	if n == 0 {
 		return 0
 	}
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
-		return 0 // the sync will tell
+		return 0 // Sync returns the error
 	}
-	defer h.release()
+	defer h.removeUser()
 	if f, ok := h.f.(vfs.Starter); ok {
 		f.StartSync(from, n)
 	}
 	return n
 }
 
-// Rewrite writes the file's bytes from one position to another once more, so that the
-// next sync writes them to disk even if an earlier one failed: after that the kernel
-// takes them for written.
+// Rewrite reads the file's bytes from one position to another and writes them again. The
+// next sync then writes them to disk even if an earlier sync failed, after which the
+// kernel takes them for written.
 func (g *Segment) Rewrite(from, to int64) error {
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return err
 	}
-	defer h.release()
+	defer h.removeUser()
 	buf, _ := walkBuffers.Get().(*[]byte)
 	defer walkBuffers.Put(buf)
 	for from < to {
@@ -291,37 +293,37 @@ func (g *Segment) Rewrite(from, to int64) error {
 	return nil
 }
 
-// Truncate cuts the file behind its first size bytes, after which the next record will have
-// the offset next, durably. It returns the segment that takes this one's place: readers that
-// know where the bytes lay that went do not know that one. now is the time in ms.
+// Truncate cuts the file after its first size bytes, durably; the next record will have
+// the offset next. It returns the segment that replaces this one, so that no reader goes
+// on in it from a position that it has found before. now is the time in ms.
 func (g *Segment) Truncate(size int64, next record.Offset, now int64) (*Segment, error) {
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return nil, err
 	}
-	defer h.release()
+	defer h.removeUser()
 	if err := h.f.Truncate(size); err != nil {
 		return nil, err
 	}
-	if err := g.files.sync(h.f); err != nil {
+	if err := g.files.syncFile(h.f); err != nil {
 		return nil, err
 	}
-	g.files.retire(g)
+	g.files.stopKeeping(g)
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
-	// Old entries may name positions that later batches come to lie at.
+	// Old entries may name positions at which later batches will be.
 	err = g.dir.Do(func() error {
 		return errors.Join(g.files.fs.Remove(g.Path(IndexSuffix)), g.files.fs.Remove(g.Path(TimeSuffix)))
 	})
 	cut := Attach(g.files, g.dir, g.base, size, now)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	cut.next, cut.synced, cut.named, cut.hasGaps = next, min(g.synced, size), g.named, g.hasGaps
+	cut.next, cut.synced, cut.nameDurable, cut.hasGaps = next, min(g.synced, size), g.nameDurable, g.hasGaps
 	return cut, err
 }
 
-// Seal closes an active segment: the ends of its indexes are written out, and the file is
-// cut to its length. Where it fails the segment stays active.
+// Seal prepares an active segment for Close: it writes the ends of the indexes, and cuts
+// the file to its length. If it fails the segment stays active.
 func (g *Segment) Seal() error {
 	if err := g.Activate(0); err != nil {
 		return err
@@ -335,15 +337,14 @@ func (g *Segment) Seal() error {
 	return g.Trim()
 }
 
-// Close ends the time in which the segment is active, after Seal: its memory is given
-// back.
+// Close makes a segment closed, after Seal, and gives back its memory.
 func (g *Segment) Close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.tail, g.recent = nil, recent{}
+	g.tail, g.recent = nil, recentBatches{}
 }
 
-// Trim gives back the space that the file has beyond its batches.
+// Trim gives back the reserved space after the last batch.
 func (g *Segment) Trim() error {
 	g.mu.Lock()
 	size, preallocated := g.size, g.preallocated
@@ -351,23 +352,23 @@ func (g *Segment) Trim() error {
 	if !preallocated {
 		return nil
 	}
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return err
 	}
-	defer h.release()
+	defer h.removeUser()
 	if err := h.f.Truncate(size); err != nil {
 		return err
 	}
 	g.mu.Lock()
 	g.preallocated = false
-	g.synced = min(g.synced, size-1) // the cut is to be synced, too
+	g.synced = min(g.synced, size-1) // so that the new length is synced, too
 	g.mu.Unlock()
 	return nil
 }
 
-// SyncIndexes makes the index files durable. Retention takes a closed segment's largest
-// timestamp from there.
+// SyncIndexes makes the index files durable. Retention reads a closed segment's largest
+// timestamp from them.
 func (g *Segment) SyncIndexes() error {
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
@@ -377,7 +378,7 @@ func (g *Segment) SyncIndexes() error {
 			if err != nil {
 				return err
 			}
-			err = g.files.sync(f)
+			err = g.files.syncFile(f)
 			if err = errors.Join(err, f.Close()); err != nil {
 				return err
 			}
@@ -386,10 +387,10 @@ func (g *Segment) SyncIndexes() error {
 	})
 }
 
-// Discard takes the segment's files out of the log, as far as names go, and returns the
-// names under which they are to be removed.
+// Discard renames the segment's files, so that they are no longer part of the log, and
+// returns the new names. The caller removes them.
 func (g *Segment) Discard() (names []string, err error) {
-	g.files.retire(g)
+	g.files.stopKeeping(g)
 	g.indexFiles.Lock()
 	defer g.indexFiles.Unlock()
 	err = g.dir.Do(func() error {
@@ -409,22 +410,22 @@ func (g *Segment) Discard() (names []string, err error) {
 	return names, err
 }
 
-// CloseFile closes the file as soon as nobody uses it.
-func (g *Segment) CloseFile() { g.files.forget(g) }
+// CloseFile closes the file as soon as it has no users. The next use opens it again.
+func (g *Segment) CloseFile() { g.files.closeWhenUnused(g) }
 
-// Walk makes a walker from a position on, where the batch with offset least or a later
-// one begins; see NewWalker. The caller calls close at its end.
+// Walk makes a walker that begins at pos, where a batch with an offset of at least least
+// begins; see NewWalker. The caller must call closeWalk at the end.
 func (g *Segment) Walk(pos int64, least record.Offset, strict bool) (w *Walker, closeWalk func(), err error) {
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return nil, nil, err
 	}
 	w = NewWalker(h.f, pos, g.Size(), least, strict)
-	return w, func() { w.Close(); h.release() }, nil
+	return w, func() { w.Close(); h.removeUser() }, nil
 }
 
-// OpenApart opens the segment's file apart from the files that are kept open, to be
-// read by who wants to leave those as they are.
+// OpenApart opens the segment's file for reading, independent of Files: it closes no file
+// that others use, and the caller must close the result.
 func (g *Segment) OpenApart() (f vfs.File, err error) {
 	err = g.dir.Do(func() error {
 		f, err = g.files.openFile(g.Path(LogSuffix), vfs.ReadOnly)
@@ -433,13 +434,13 @@ func (g *Segment) OpenApart() (f vfs.File, err error) {
 	return f, err
 }
 
-// ReadAt reads the bytes of batches that were written.
+// ReadAt reads len(b) bytes of batches. If the file ends before, the error is ErrTorn.
 func (g *Segment) ReadAt(b []byte, pos int64) error {
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return err
 	}
-	defer h.release()
+	defer h.removeUser()
 	n, err := h.f.ReadAt(b, pos)
 	switch {
 	case n == len(b):

@@ -11,15 +11,15 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// Stamp is a record's place in time.
+// Stamp is a record's offset, timestamp and leader epoch.
 type Stamp struct {
 	Offset record.Offset
 	Time   int64 // ms
 	Epoch  record.Epoch
 }
 
-// MaxTime is the largest timestamp of the segment's records, in ms; NoTimestamp: no
-// record has one. active says that it is the log's last segment.
+// MaxTime is the largest timestamp of the segment's records, in ms, or NoTimestamp if
+// none has one. active is true for the log's last segment.
 func (g *Segment) MaxTime(active bool) (int64, error) {
 	g.mu.Lock()
 	known := g.maxTime
@@ -39,20 +39,20 @@ func (g *Segment) MaxTime(active bool) (int64, error) {
 	return g.maxTime, nil
 }
 
-// loadMaxTime takes a closed segment's largest timestamp from the end of its time index,
-// and makes the indexes anew where that does not fit the batch that it names.
+// loadMaxTime reads a closed segment's largest timestamp from the end of its time index.
+// If that entry is wrong it builds the indexes again.
 func (g *Segment) loadMaxTime() error {
 	x, err := g.openIndex(TimeSuffix, timeEntryLen)
 	if err != nil {
 		return err
 	}
-	defer x.close()
+	defer x.closeFile()
 	if x.n > 0 {
 		b := make([]byte, timeEntryLen)
-		if err := x.read(b, x.n-1); err != nil {
+		if err := x.readEntries(b, x.n-1); err != nil {
 			return err
 		}
-		if e := decodeTimeEntry(b); g.endsTimes(e) {
+		if e := decodeTimeEntry(b); g.isLastTimeEntry(e) {
 			g.mu.Lock()
 			g.maxTime, g.maxTimeAt = e.ms, g.base+record.Offset(e.rel)
 			g.mu.Unlock()
@@ -62,24 +62,24 @@ func (g *Segment) loadMaxTime() error {
 	return g.rebuildIndexes()
 }
 
-// endsTimes tells whether an entry is the last one that a closed segment's time index needs:
-// it fits, and no later batch has a larger timestamp. Were entries behind it lost, records
-// would be deleted too early.
-func (g *Segment) endsTimes(e timeEntry) bool {
-	pos, ok := g.timeFits(e)
+// isLastTimeEntry tells whether an entry of a closed segment's time index is right, and no
+// later batch has a larger timestamp. If later entries were lost, retention would delete
+// records too early.
+func (g *Segment) isLastTimeEntry(e timeEntry) bool {
+	pos, ok := g.checkTimeEntry(e)
 	if !ok {
 		return false
 	}
 	rest := &Segment{base: g.base, maxTime: e.ms, firstTime: TimeUnknown}
-	err := g.scan(rest, &tail{}, pos, g.Size(), math.MaxInt)
+	err := g.scanBatches(rest, &tail{}, pos, g.Size(), math.MaxInt)
 	return err == nil && rest.maxTime == e.ms
 }
 
-// timeFits tells whether the batch that a time index names has that timestamp, and where
-// it ends.
-func (g *Segment) timeFits(e timeEntry) (end int64, fits bool) {
+// checkTimeEntry tells whether an entry of the time index is right: its batch must have
+// that timestamp. It also returns where the batch ends.
+func (g *Segment) checkTimeEntry(e timeEntry) (end int64, fits bool) {
 	o := g.base + record.Offset(e.rel)
-	c, err := g.search(o)
+	c, err := g.searchOffset(o)
 	if err != nil {
 		return 0, false
 	}
@@ -87,9 +87,10 @@ func (g *Segment) timeFits(e timeEntry) (end int64, fits bool) {
 	return found.End, err == nil && found.Next == o+1 && found.MaxTime == e.ms
 }
 
-// lastBefore is the last offset up to which, by the time index, no record is as late as
-// ms; below the segment's base where the index does not say.
-func (g *Segment) lastBefore(ms int64) record.Offset {
+// lastOffsetBefore returns an offset up to which all records have timestamps below ms, by
+// the time index. It returns an offset below the segment's base if the index does not
+// tell.
+func (g *Segment) lastOffsetBefore(ms int64) record.Offset {
 	after := func(e timeEntry) bool { return e.ms >= ms }
 	n := -1
 	g.mu.Lock()
@@ -99,51 +100,52 @@ func (g *Segment) lastBefore(ms int64) record.Offset {
 			g.mu.Unlock()
 			return o
 		}
-		n = t.inTimes
+		n = t.timesInFile
 	}
 	g.mu.Unlock()
 	x, err := g.openIndex(TimeSuffix, timeEntryLen)
 	if err != nil {
 		return g.base - 1
 	}
-	defer x.close()
+	defer x.closeFile()
 	if n >= 0 {
 		x.n = min(n, x.n)
 	}
-	b, err := x.last(func(b []byte) bool { return after(decodeTimeEntry(b)) })
+	b, err := x.lastEntry(func(b []byte) bool { return after(decodeTimeEntry(b)) })
 	if err != nil || b == nil {
 		return g.base - 1
 	}
 	e := decodeTimeEntry(b)
-	if _, fits := g.timeFits(e); fits {
+	if _, fits := g.checkTimeEntry(e); fits {
 		return g.base + record.Offset(e.rel)
 	}
 	return g.base - 1
 }
 
-// Work is the memory that look-ups into batches draw on: they may wait for it until the
-// context ends. A nil budget has no bounds.
+// Work has the budget in which a look-up into batches reserves its memory. The look-up
+// may wait for memory until the context ends. A nil budget has no bounds.
 type Work struct {
 	Ctx    context.Context //nolint:containedctx // it is handed on with the budget, call by call
 	Budget *budget.Budget
 }
 
-// FindTime finds the first record, not below an offset, with a timestamp of at least ms;
-// ok is false where the segment has none.
+// FindTime finds the first record with an offset of at least from and a timestamp of at
+// least ms; ok is false if the segment has none.
 func (g *Segment) FindTime(work Work, ms int64, from record.Offset) (at Stamp, ok bool, err error) {
-	from = max(g.lastBefore(ms)+1, from)
+	from = max(g.lastOffsetBefore(ms)+1, from)
 	err = g.walkBatches(from, func(b record.Batch, read func() (record.Batch, error)) (done bool, err error) {
 		if b.MaxTimestamp() < ms || b.LastOffset() < from {
 			return false, nil
 		}
-		at, ok, err = work.firstAt(b, read, from, ms)
+		at, ok, err = work.findFirst(b, read, from, ms)
 		return ok, err
 	})
 	return at, ok, err
 }
 
-// MaxTimeFrom is the largest timestamp of the segment's records from an offset on, in ms;
-// whole is that of all its records. Only where that one lies below are the others looked at.
+// MaxTimeFrom is the largest timestamp, in ms, of the segment's records from an offset on;
+// whole is that of all its records. It is fast if a record from there on has the
+// timestamp whole.
 func (g *Segment) MaxTimeFrom(work Work, from record.Offset, whole int64) (int64, error) {
 	if _, ok, err := g.FindTime(work, whole, from); ok || err != nil {
 		return whole, err
@@ -151,7 +153,7 @@ func (g *Segment) MaxTimeFrom(work Work, from record.Offset, whole int64) (int64
 	latest := record.NoTimestamp
 	err := g.walkBatches(from, func(b record.Batch, read func() (record.Batch, error)) (done bool, err error) {
 		ms := b.MaxTimestamp()
-		if b.BaseOffset() < from { // its newest record may lie below
+		if b.BaseOffset() < from { // the record with the batch's largest timestamp may lie below from
 			if ms, err = work.maxTimeIn(b, read, from); err != nil {
 				return false, err
 			}
@@ -162,8 +164,8 @@ func (g *Segment) MaxTimeFrom(work Work, from record.Offset, whole int64) (int64
 	return latest, err
 }
 
-// walkBatches calls fn with the headers of batches, from the one that holds an offset on,
-// until it is done. read reads all of the batch.
+// walkBatches calls fn with the header of each batch, from the one with an offset on,
+// until fn is done. read reads the whole batch.
 func (g *Segment) walkBatches(from record.Offset, fn func(b record.Batch, read func() (record.Batch, error)) (done bool, err error)) error {
 	found, err := g.Locate(from)
 	if errors.Is(err, io.EOF) {
@@ -172,11 +174,11 @@ func (g *Segment) walkBatches(from record.Offset, fn func(b record.Batch, read f
 	if err != nil {
 		return err
 	}
-	h, err := g.open()
+	h, err := g.useFile()
 	if err != nil {
 		return err
 	}
-	defer h.release()
+	defer h.removeUser()
 	w := g.walkFrom(h.f, found.Pos, g.Size(), &walkBuffers)
 	defer w.Close()
 	for {
@@ -198,12 +200,13 @@ func (g *Segment) walkBatches(from record.Offset, fn func(b record.Batch, read f
 	}
 }
 
-// maxTimeIn is the largest timestamp of a batch's records from an offset on, by bisection.
+// maxTimeIn finds the largest timestamp of a batch's records from an offset on, by
+// bisection.
 func (w Work) maxTimeIn(header record.Batch, read func() (record.Batch, error), from record.Offset) (int64, error) {
 	lo, hi := record.NoTimestamp, header.MaxTimestamp()
 	for lo < hi {
 		mid := hi - (hi-lo)/2
-		at, ok, err := w.firstAt(header, read, from, mid)
+		at, ok, err := w.findFirst(header, read, from, mid)
 		switch {
 		case err != nil:
 			return 0, err
@@ -216,10 +219,11 @@ func (w Work) maxTimeIn(header record.Batch, read func() (record.Batch, error), 
 	return lo, nil
 }
 
-// firstAt is the first record of a batch, from an offset on, that is as late as ms. A batch
-// that is larger than any reservation was allowed by somebody: it takes the largest, and is
-// read while no other large one is.
-func (w Work) firstAt(header record.Batch, read func() (record.Batch, error), from record.Offset, ms int64) (Stamp, bool, error) {
+// findFirst finds the first record of a batch from an offset on with a timestamp of at
+// least ms. A batch may be larger than the largest reservation, since its topic allows
+// it. For such a batch the largest is reserved, so that only one of them is read at a
+// time.
+func (w Work) findFirst(header record.Batch, read func() (record.Batch, error), from record.Offset, ms int64) (Stamp, bool, error) {
 	held, err := w.Budget.Reserve(w.Ctx, budget.Batch, min(int64(header.Size()), w.Budget.Most(budget.Batch)))
 	if err != nil {
 		return Stamp{}, false, err

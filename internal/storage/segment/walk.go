@@ -16,7 +16,7 @@ var (
 	be         = binary.BigEndian
 )
 
-// ErrTorn says that a file does not go on with a whole batch at some position.
+// ErrTorn is returned for a position in a file at which there is no whole batch.
 var ErrTorn = errors.New("not a whole batch")
 
 const (
@@ -24,7 +24,7 @@ const (
 	hopBuffer  = 8 << 10   // bytes that a search for one batch reads: two index intervals
 )
 
-// The buffers that walks read into, used again.
+// The buffers of walkers, kept for the next ones.
 var (
 	walkBuffers = sync.Pool{New: func() any { b := make([]byte, walkBuffer); return &b }}
 	hopBuffers  = sync.Pool{New: func() any { b := make([]byte, hopBuffer); return &b }}
@@ -32,54 +32,54 @@ var (
 
 // Walker goes from batch to batch through a segment's file. It is for one goroutine.
 type Walker struct {
-	f      io.ReaderAt
-	end    int64 // of the bytes that there are to read
-	pos    int64 // of the next batch
-	verify int64 // batches from this position on must have a right checksum
+	f          io.ReaderAt
+	end        int64 // the position at which the walk ends
+	pos        int64 // the position of the next batch
+	verifyFrom int64 // the checksums of batches from this position on are verified
 
-	strict bool          // offsets must follow each other without a gap
-	least  record.Offset // the next batch must not begin below; with strict it must begin here
-	known  bool          // least is known; it is from the second batch on at the latest
-	epoch  record.Epoch  // of the batch before: the next one's must not be lower
+	strict     bool          // there must be no gaps between the offsets of batches
+	least      record.Offset // the next batch must not begin below it; if strict, it must begin there
+	leastKnown bool          // least is known, which it is from the second batch on at the latest
+	epoch      record.Epoch  // of the last batch; that of the next one must not be lower
 
-	head [record.HeaderLen]byte
-	pool *sync.Pool
-	buf  *[]byte
-	at   int64 // where the first n bytes of buf lie in the file
+	head [record.HeaderLen]byte // the header that Next has returned, if the batch was verified
+	pool *sync.Pool             // to which buf goes back
+	buf  *[]byte                // its first n bytes are those of the file from the position at on
+	at   int64
 	n    int
 }
 
-// newWalker makes a walker over the bytes from pos to end of a file; buffers is one of
-// the pools above. Close gives its memory back.
+// newWalker makes a walker over the bytes from pos to end of a file. buffers is
+// walkBuffers or hopBuffers. Close gives the buffer back.
 func newWalker(f io.ReaderAt, pos, end int64, buffers *sync.Pool) *Walker {
 	buf, _ := buffers.Get().(*[]byte)
 	return &Walker{f: f, pos: pos, end: end, epoch: record.NoEpoch, pool: buffers, buf: buf}
 }
 
-// walkFrom makes a walker over the segment's bytes from pos to end, which takes a gap for
-// damage where there must not be one.
+// walkFrom makes a walker over the segment's bytes from pos to end. It knows whether the
+// segment may have gaps and, at the beginning, the first offset.
 func (g *Segment) walkFrom(f io.ReaderAt, pos, end int64, buffers *sync.Pool) *Walker {
 	w := newWalker(f, pos, end, buffers)
 	g.mu.Lock()
 	w.strict = !g.hasGaps
 	g.mu.Unlock()
 	if pos == 0 {
-		w.least, w.known = g.base, true
+		w.least, w.leastKnown = g.base, true
 	}
 	return w
 }
 
 // NewWalker makes a walker over the bytes from pos to end of a file. The first batch must
-// not begin below least. strict: offsets follow each other without a gap, and the first
-// batch begins with least.
+// not begin below the offset least. If strict is true it must begin with least, and there
+// must be no gaps between the offsets of batches.
 func NewWalker(f io.ReaderAt, pos, end int64, least record.Offset, strict bool) *Walker {
 	w := newWalker(f, pos, end, &walkBuffers)
-	w.least, w.known, w.strict = least, true, strict
+	w.least, w.leastKnown, w.strict = least, true, strict
 	return w
 }
 
-// Trust has the walker believe checksums of batches that begin before a position.
-func (w *Walker) Trust(before int64) { w.verify = before }
+// Trust has the walker not verify the checksums of batches that begin before a position.
+func (w *Walker) Trust(before int64) { w.verifyFrom = before }
 
 // Close gives the walker's memory back.
 func (w *Walker) Close() {
@@ -95,18 +95,18 @@ func (w *Walker) Pos() int64 { return w.pos }
 // Least is the offset below which the next batch must not begin.
 func (w *Walker) Least() record.Offset { return w.least }
 
-// Reread drops what was read ahead, so that the next batch comes from the file again.
+// Reread empties the buffer, so that the next batch is read from the file again.
 func (w *Walker) Reread() { w.n = 0 }
 
-// StepBack moves back to the batch that Next returned last: it begins at pos, and its offset
-// is not below least.
+// StepBack moves back to the batch that Next returned last, which begins at pos and not
+// below the offset least.
 func (w *Walker) StepBack(pos int64, least record.Offset) {
 	w.pos, w.least, w.epoch = pos, least, record.NoEpoch
 }
 
-// Next returns the header of the batch at Pos, valid until the next call, and moves
-// behind the batch. It returns io.EOF at the end, an error that is ErrTorn where there
-// is no whole batch, and the error of a read that failed.
+// Next returns the header of the batch at Pos, which is valid until the next call, and
+// moves to the next batch. The error is io.EOF at the end, ErrTorn if there is no whole
+// batch, or that of a read which failed.
 func (w *Walker) Next() (record.Batch, error) {
 	left := w.end - w.pos
 	if left == 0 {
@@ -115,7 +115,7 @@ func (w *Walker) Next() (record.Batch, error) {
 	if left < record.HeaderLen {
 		return nil, fmt.Errorf("%w at byte %d: %d bytes are left", ErrTorn, w.pos, left)
 	}
-	if err := w.fill(record.HeaderLen); err != nil {
+	if err := w.fillBuffer(record.HeaderLen); err != nil {
 		return nil, err
 	}
 	b := record.Batch((*w.buf)[w.pos-w.at:][:record.HeaderLen])
@@ -123,10 +123,10 @@ func (w *Walker) Next() (record.Batch, error) {
 		return nil, err
 	}
 	size := int64(b.Size())
-	if w.pos >= w.verify {
-		copy(w.head[:], b) // bytes that are read on may come to lie over it
+	if w.pos >= w.verifyFrom {
+		copy(w.head[:], b) // checksumBatch may overwrite the buffer
 		b = w.head[:]
-		sum, err := w.sum(size)
+		sum, err := w.checksumBatch(size)
 		if err != nil {
 			return nil, err
 		}
@@ -135,11 +135,11 @@ func (w *Walker) Next() (record.Batch, error) {
 		}
 	}
 	w.pos += size
-	w.known, w.least, w.epoch = true, b.NextOffset(), b.LeaderEpoch()
+	w.leastKnown, w.least, w.epoch = true, b.NextOffset(), b.LeaderEpoch()
 	return b, nil
 }
 
-// checkHeader judges the header of the batch at pos, of which left bytes may be there.
+// checkHeader checks the header of the batch at pos; left bytes of the file follow there.
 func (w *Walker) checkHeader(b record.Batch, left int64) error {
 	size := int64(b.Size())
 	switch {
@@ -147,7 +147,7 @@ func (w *Walker) checkHeader(b record.Batch, left int64) error {
 		return fmt.Errorf("%w at byte %d: its format is %d", ErrTorn, w.pos, b.Magic())
 	case size < record.HeaderLen || size > left:
 		return fmt.Errorf("%w at byte %d: it says it has %d bytes of %d", ErrTorn, w.pos, size, left)
-	case w.known && (b.BaseOffset() < w.least || w.strict && b.BaseOffset() != w.least):
+	case w.leastKnown && (b.BaseOffset() < w.least || w.strict && b.BaseOffset() != w.least):
 		return fmt.Errorf("%w at byte %d: it begins with offset %d, not %d", ErrTorn, w.pos, b.BaseOffset(), w.least)
 	case b.LastOffsetDelta() < 0:
 		return fmt.Errorf("%w at byte %d: its last offset lies %d after its first", ErrTorn, w.pos, b.LastOffsetDelta())
@@ -157,16 +157,16 @@ func (w *Walker) checkHeader(b record.Batch, left int64) error {
 	return nil
 }
 
-// fill makes the n bytes at pos lie in the buffer.
-func (w *Walker) fill(n int) error {
+// fillBuffer reads the n bytes at pos into the buffer, unless they are there.
+func (w *Walker) fillBuffer(n int) error {
 	if w.pos >= w.at && w.pos+int64(n) <= w.at+int64(w.n) {
 		return nil
 	}
-	return w.read(w.pos, n)
+	return w.readBuffer(w.pos, n)
 }
 
-// read fills the buffer from the file's position at on, with n bytes at least.
-func (w *Walker) read(at int64, n int) error {
+// readBuffer reads the file into the buffer from the position at on, at least n bytes.
+func (w *Walker) readBuffer(at int64, n int) error {
 	want := int(min(int64(len(*w.buf)), w.end-at))
 	got, err := w.f.ReadAt((*w.buf)[:want], at)
 	w.at, w.n = at, got
@@ -179,15 +179,16 @@ func (w *Walker) read(at int64, n int) error {
 	return err
 }
 
-// crcFrom is the position in a batch where the bytes begin that its checksum covers.
+// crcFrom is the position in a batch of the first byte that its checksum covers.
 const crcFrom = 21
 
-// sum computes the checksum of the batch of size bytes at pos, through the buffer.
-func (w *Walker) sum(size int64) (uint32, error) {
+// checksumBatch computes the checksum of the batch at pos, which has size bytes. It reads
+// the batch through the buffer.
+func (w *Walker) checksumBatch(size int64) (uint32, error) {
 	var sum uint32
 	for at, end := w.pos+crcFrom, w.pos+size; at < end; {
 		if at < w.at || at >= w.at+int64(w.n) {
-			if err := w.read(at, 1); err != nil {
+			if err := w.readBuffer(at, 1); err != nil {
 				return 0, err
 			}
 		}
@@ -199,7 +200,7 @@ func (w *Walker) sum(size int64) (uint32, error) {
 	return sum, nil
 }
 
-// BatchInfo says where a batch lies, and what its header tells.
+// BatchInfo has the positions of a batch, and some fields of its header.
 type BatchInfo struct {
 	Pos, End   int64
 	Base, Next record.Offset
