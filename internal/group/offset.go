@@ -16,8 +16,8 @@ import (
 // partitions are in the topics. The topics of req must exist and have their names.
 func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.OffsetCommitResponseTopic, int16) {
 	g := m.findGroup(s, req.Group)
-	if fault := acceptCommit(s, g, req); fault != 0 {
-		return nil, fault
+	if code := acceptCommit(s, g, req); code != 0 {
+		return nil, code
 	}
 	if recordsSize(req) > coord.MaxBatch {
 		return nil, invalidCommitOffsetSize

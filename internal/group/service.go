@@ -219,35 +219,35 @@ func (sv *Service) runOnGroup(group string, op func(m *Machine, s *coord.Step)) 
 func (sv *Service) Join(c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse)) {
 	set := sv.cfg.Settings()
 	session := time.Duration(req.SessionTimeoutMillis) * time.Millisecond
-	var fault int16
+	var code int16
 	switch {
 	case req.Group == "":
-		fault = invalidGroupID
+		code = invalidGroupID
 	case session < set.MinSession || session > set.MaxSession:
-		fault = invalidSessionTimeout
+		code = invalidSessionTimeout
 	case !classic.Recordable(req.Protocols):
-		fault = invalidRequest
+		code = invalidRequest
 	default:
-		fault = sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) { m.Join(s, c, req, reply) })
+		code = sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) { m.Join(s, c, req, reply) })
 	}
-	if fault != 0 {
-		reply(classic.JoinFailure(req.MemberID, fault))
+	if code != 0 {
+		reply(classic.JoinFailure(req.MemberID, code))
 	}
 }
 
 // Sync handles SyncGroup.
 func (sv *Service) Sync(req *kmsg.SyncGroupRequest, reply func(*kmsg.SyncGroupResponse)) {
-	var fault int16
+	var code int16
 	switch {
 	case req.Version >= 5 && (req.ProtocolType == nil || req.Protocol == nil):
-		fault = inconsistentGroupProtocol
+		code = inconsistentGroupProtocol
 	case req.Group == "":
-		fault = invalidGroupID
+		code = invalidGroupID
 	default:
-		fault = sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) { m.Sync(s, req, reply) })
+		code = sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) { m.Sync(s, req, reply) })
 	}
-	if fault != 0 {
-		reply(classic.SyncFailure(fault))
+	if code != 0 {
+		reply(classic.SyncFailure(code))
 	}
 }
 
@@ -260,7 +260,7 @@ func (sv *Service) Heartbeat(req *kmsg.HeartbeatRequest, reply func(*kmsg.Heartb
 		reply(resp)
 		return
 	}
-	fault := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
+	code := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
 		resp.ErrorCode = m.Heartbeat(s, req)
 		s.Reply(func(err error) {
 			if err != nil {
@@ -269,9 +269,9 @@ func (sv *Service) Heartbeat(req *kmsg.HeartbeatRequest, reply func(*kmsg.Heartb
 			reply(resp)
 		})
 	})
-	if fault != 0 {
-		if fault != loadInProgress {
-			resp.ErrorCode = fault
+	if code != 0 {
+		if code != loadInProgress {
+			resp.ErrorCode = code
 		}
 		reply(resp)
 	}
@@ -292,7 +292,7 @@ func (sv *Service) Leave(req *kmsg.LeaveGroupRequest, reply func(*kmsg.LeaveGrou
 	if req.Version < 3 {
 		req.Members = []kmsg.LeaveGroupRequestMember{{MemberID: req.MemberID}}
 	}
-	fault := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
+	code := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
 		resp.Members = m.Leave(s, req)
 		s.Reply(func(err error) {
 			if err != nil {
@@ -305,8 +305,8 @@ func (sv *Service) Leave(req *kmsg.LeaveGroupRequest, reply func(*kmsg.LeaveGrou
 			reply(resp)
 		})
 	})
-	if fault != 0 {
-		fail(fault)
+	if code != 0 {
+		fail(code)
 	}
 }
 
@@ -319,7 +319,7 @@ type OffsetCommit struct {
 
 	partition int32
 	resp      *kmsg.OffsetCommitResponse
-	fault     int16
+	code     int16
 }
 
 // Commit handles several OffsetCommits, all that came with one read of a connection.
@@ -370,13 +370,13 @@ func (sv *Service) commitSome(run []OffsetCommit) (taken int, pending coord.Pend
 	pending, err := sv.rt.Stage(run[0].partition, func(m *Machine, s *coord.Step) {
 		for taken < len(run) && (taken == 0 || len(s.Buffer())+recordsSize(run[taken].Req) <= maxCommitBatch) {
 			c := &run[taken]
-			c.resp.Topics, c.fault = m.Commit(s, c.Req)
+			c.resp.Topics, c.code = m.Commit(s, c.Req)
 			taken++
 		}
 		together := run[:taken]
 		s.Reply(func(err error) {
 			for i := range together {
-				together[i].sendAnswer(codeOr(err, together[i].fault))
+				together[i].sendAnswer(codeOr(err, together[i].code))
 			}
 		})
 	})
@@ -389,9 +389,9 @@ func (sv *Service) commitSome(run []OffsetCommit) (taken int, pending coord.Pend
 	return taken, pending
 }
 
-func (c *OffsetCommit) sendAnswer(fault int16) {
-	if fault != 0 {
-		failCommit(c.Req, c.resp, fault)
+func (c *OffsetCommit) sendAnswer(code int16) {
+	if code != 0 {
+		failCommit(c.Req, c.resp, code)
 	}
 	c.Reply(c.resp)
 }
@@ -417,7 +417,7 @@ func (sv *Service) Fetch(groups []kmsg.OffsetFetchRequestGroup, reply func([]kms
 		req := &groups[i]
 		resp := kmsg.NewOffsetFetchResponseGroup()
 		resp.Group = req.Group
-		fault := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
+		code := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
 			resp = m.Fetch(s, req)
 			s.Reply(func(err error) {
 				if err != nil {
@@ -426,8 +426,8 @@ func (sv *Service) Fetch(groups []kmsg.OffsetFetchRequestGroup, reply func([]kms
 				out.setPart(i, resp)
 			})
 		})
-		if fault != 0 {
-			resp.ErrorCode = fault
+		if code != 0 {
+			resp.ErrorCode = code
 			out.setPart(i, resp)
 		}
 	}
@@ -444,7 +444,7 @@ func (sv *Service) DeleteOffsets(req *kmsg.OffsetDeleteRequest, reply func(*kmsg
 		fail(invalidGroupID)
 		return
 	}
-	fault := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
+	code := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
 		resp.Topics, resp.ErrorCode = m.DeleteOffsets(s, req)
 		s.Reply(func(err error) {
 			if err != nil {
@@ -454,8 +454,8 @@ func (sv *Service) DeleteOffsets(req *kmsg.OffsetDeleteRequest, reply func(*kmsg
 			reply(resp)
 		})
 	})
-	if fault != 0 {
-		fail(fault)
+	if code != 0 {
+		fail(code)
 	}
 }
 
@@ -465,7 +465,7 @@ func (sv *Service) Describe(ids []string, version int16, reply func([]kmsg.Descr
 	for i, id := range ids {
 		resp := kmsg.NewDescribeGroupsResponseGroup()
 		resp.Group = id
-		fault := sv.runOnGroup(id, func(m *Machine, s *coord.Step) {
+		code := sv.runOnGroup(id, func(m *Machine, s *coord.Step) {
 			resp = m.Describe(s, id, version)
 			s.Reply(func(err error) {
 				if err != nil {
@@ -475,8 +475,8 @@ func (sv *Service) Describe(ids []string, version int16, reply func([]kmsg.Descr
 				out.setPart(i, resp)
 			})
 		})
-		if fault != 0 {
-			resp.ErrorCode = fault
+		if code != 0 {
+			resp.ErrorCode = code
 			out.setPart(i, resp)
 		}
 	}
@@ -531,12 +531,12 @@ func (sv *Service) Delete(ids []string, reply func([]kmsg.DeleteGroupsResponseGr
 			resp.Group, resp.ErrorCode = id, c
 			out.setPart(i, resp)
 		}
-		fault := sv.runOnGroup(id, func(m *Machine, s *coord.Step) {
+		code := sv.runOnGroup(id, func(m *Machine, s *coord.Step) {
 			c := m.Delete(s, id)
 			s.Reply(func(err error) { set(codeOr(err, c)) })
 		})
-		if fault != 0 {
-			set(fault)
+		if code != 0 {
+			set(code)
 		}
 	}
 }

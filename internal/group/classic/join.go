@@ -164,9 +164,9 @@ func (g *Group) joinAgain(s *coord.Step, j *joinRequest) {
 		g.admitMember(s, id, j)
 		return
 	}
-	mb, fault := g.findMember(id, j.req.InstanceID)
-	if fault != 0 {
-		j.replyFailure(s, id, fault)
+	mb, code := g.findMember(id, j.req.InstanceID)
+	if code != 0 {
+		j.replyFailure(s, id, code)
 		return
 	}
 	changed := !mb.hasProtocols(j.req.Protocols)

@@ -103,18 +103,18 @@ func (g *Group) Sync(s *coord.Step, req *kmsg.SyncGroupRequest, reply func(*kmsg
 		replySync(s, reply, SyncFailure(unknownMemberID))
 		return
 	}
-	mb, fault := g.findMember(req.MemberID, req.InstanceID)
+	mb, code := g.findMember(req.MemberID, req.InstanceID)
 	switch {
-	case fault != 0:
+	case code != 0:
 	case req.Generation != g.generation:
-		fault = illegalGeneration
+		code = illegalGeneration
 	case contradicts(req.ProtocolType, g.protocolType), contradicts(req.Protocol, g.protocol):
-		fault = inconsistentGroupProtocol
+		code = inconsistentGroupProtocol
 	case g.state == preparing:
-		fault = rebalanceInProgress
+		code = rebalanceInProgress
 	}
-	if fault != 0 {
-		replySync(s, reply, SyncFailure(fault))
+	if code != 0 {
+		replySync(s, reply, SyncFailure(code))
 		return
 	}
 	g.noteSync(mb)
@@ -200,10 +200,10 @@ func (g *Group) syncTimedOut(s *coord.Step) {
 // nothing that a failover could take back, so it waits for no record, and members keep
 // their sessions while the log is slow.
 func (g *Group) Heartbeat(s *coord.Step, req *kmsg.HeartbeatRequest) int16 {
-	mb, fault := g.findMember(req.MemberID, req.InstanceID)
+	mb, code := g.findMember(req.MemberID, req.InstanceID)
 	switch {
-	case fault != 0:
-		return fault
+	case code != 0:
+		return code
 	case req.Generation != g.generation:
 		return illegalGeneration
 	case g.state == empty:
@@ -225,10 +225,10 @@ func (g *Group) AcceptCommit(s *coord.Step, req *kmsg.OffsetCommitRequest) int16
 	case req.Generation < 0 && req.MemberID == "" && req.InstanceID == nil:
 		return unknownMemberID // a simple consumer must not commit for a group with members
 	}
-	mb, fault := g.findMember(req.MemberID, req.InstanceID)
+	mb, code := g.findMember(req.MemberID, req.InstanceID)
 	switch {
-	case fault != 0:
-		return fault
+	case code != 0:
+		return code
 	case req.Generation != g.generation:
 		return illegalGeneration
 	case g.state == completing:
@@ -286,11 +286,11 @@ func (g *Group) removeLeaving(s *coord.Step, who kmsg.LeaveGroupRequestMember) i
 		g.removePending(id)
 		return 0
 	}
-	mb, fault := g.findMember(id, who.InstanceID)
-	if fault == 0 {
+	mb, code := g.findMember(id, who.InstanceID)
+	if code == 0 {
 		g.removeMember(s, mb, unknownMemberID)
 	}
-	return fault
+	return code
 }
 
 // sessionExpired removes a member whose session has ended, unless a request of the
