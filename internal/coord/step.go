@@ -35,7 +35,7 @@ type Step struct {
 	err       error       // why the append failed
 	appended  bool        // some records were appended
 	replyFunc func(error) // s.finish, made once: parking a step then costs nothing
-	recycle   func(*Step) // gives the step back; nil: it is nobody's
+	recycle   func(*Step) // gives the step back to the pool; nil if it belongs to none
 }
 
 // NewStep makes a step that belongs to no shard, for tests of machines.
