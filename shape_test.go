@@ -22,7 +22,7 @@ const (
 	maxLongFiles      = 10 // percent of the files that may be longer
 	maxFields         = 30
 	maxMethods        = 40
-	maxOneWordPercent = 41 // of the names of unexported functions
+	maxOneWordPercent = 30 // of the names of unexported functions
 )
 
 // manyMethods names the types that may have more methods than the rest, and how many.

@@ -319,7 +319,7 @@ type OffsetCommit struct {
 
 	partition int32
 	resp      *kmsg.OffsetCommitResponse
-	code     int16
+	code      int16
 }
 
 // Commit handles several OffsetCommits, all that came with one read of a connection.

@@ -413,8 +413,8 @@ func (g *Segment) Discard() (names []string, err error) {
 // CloseFile closes the file as soon as it has no users. The next use opens it again.
 func (g *Segment) CloseFile() { g.files.closeWhenUnused(g) }
 
-// Walk makes a walker that begins at pos, where a batch with an offset of at least least
-// begins; see NewWalker. The caller must call closeWalk at the end.
+// Walk makes a walker that begins at pos, where a batch begins whose offset is not below
+// least; see NewWalker. The caller must call closeWalk at the end.
 func (g *Segment) Walk(pos int64, least record.Offset, strict bool) (w *Walker, closeWalk func(), err error) {
 	h, err := g.useFile()
 	if err != nil {
