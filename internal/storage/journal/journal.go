@@ -76,6 +76,7 @@ type Journal struct {
 	files   []*ringFile // guarded by mu; by number
 	current *ringFile   // guarded by mu; changed by the writer
 	at      Mark        // guarded by mu: where the next round goes
+	synced  Mark        // guarded by mu: where the first round goes that is not durable
 	filling bool        // guarded by mu: Fill was asked for
 	used    int64       // guarded by mu: bytes since the last checkpoint
 	marks   []Mark      // guarded by mu: where checkpoints began, the oldest first
@@ -156,6 +157,7 @@ func ringName(n int) string { return fmt.Sprintf("%04d%s", n, ringSuffix) }
 func (j *Journal) Start() Mark {
 	j.next.Store(1)
 	j.at = Mark{Round: 1}
+	j.synced = j.at
 	j.marks = []Mark{j.at}
 	return j.at
 }
@@ -165,7 +167,7 @@ func (j *Journal) Start() Mark {
 // rest on them before. Files with rounds from keep on stay as they are.
 func (j *Journal) Resume(keep, from, at Mark) error {
 	j.next.Store(at.Round)
-	j.prev, j.at = at.Prev, at
+	j.prev, j.at, j.synced = at.Prev, at, at
 	j.marks = []Mark{keep, from}
 	if err := j.eraseFrom(at); err != nil {
 		return err
@@ -261,7 +263,11 @@ func (j *Journal) Write(m *Image) error {
 	if err != nil && (!errors.Is(err, ErrNoRoom) || len(j.pending) > 0) {
 		err = fmt.Errorf("%w: %w", ErrLost, err)
 		j.lost.Store(&err)
+		return err
 	}
+	j.mu.Lock()
+	j.synced = j.at
+	j.mu.Unlock()
 	return err
 }
 
@@ -518,15 +524,18 @@ func (j *Journal) fillFile(f *ringFile, b []byte, stop *atomic.Bool) error {
 	return nil
 }
 
-// BeginCheckpoint returns the place where the next round will go.
+// BeginCheckpoint returns the place behind the last write that is durable. A write that is
+// under way lies behind it: a power cut may take its rounds, and the next ones would have
+// their numbers. Should the checkpoint with this mark rot, a scan from an older mark has to
+// find every round up to this one.
 func (j *Journal) BeginCheckpoint() Mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.used = 0
-	if n := len(j.marks); n == 0 || j.marks[n-1].Round < j.at.Round {
-		j.marks = append(j.marks, j.at)
+	if n := len(j.marks); n == 0 || j.marks[n-1].Round < j.synced.Round {
+		j.marks = append(j.marks, j.synced)
 	}
-	return j.at
+	return j.synced
 }
 
 // MarkBefore is the last place at which a checkpoint began and that lies at a round or
