@@ -153,6 +153,10 @@ func (j *Journal) path(names ...string) string {
 
 func ringName(n int) string { return fmt.Sprintf("%04d%s", n, ringSuffix) }
 
+// HasFiles tells whether any of the ring's files was ever made: only a journal that a checkpoint
+// named makes some.
+func (j *Journal) HasFiles() bool { return len(j.files) > 0 }
+
 // Start readies the journal of a new directory.
 func (j *Journal) Start() Mark {
 	j.next.Store(1)

@@ -83,6 +83,68 @@ func (j *Journal) Scan(from Mark, rewrite bool, visit func(*Round) error) (Mark,
 	}
 }
 
+// Adopt makes a journal of which no checkpoint is left this one's, by its id: prefer if there are
+// rounds with that one. It returns the mark of the oldest write from which on all rounds are
+// there up to the newest one; ok is false where there is none. Older rounds cannot be played
+// back, since the notes about what they have may be gone. whole is false where the round
+// before the mark should be there and is not.
+func (j *Journal) Adopt(prefer [16]byte) (from Mark, whole, ok bool) {
+	id, ok := j.findID(prefer)
+	if !ok {
+		return from, true, false
+	}
+	j.cfg.ID = id
+	s := &scanner{j: j, files: j.files}
+	heads := s.allHeads(0)
+	first := heads[len(heads)-1] // that by which the id was found is there
+	for i := len(heads) - 2; i >= 0 && heads[i].number+1 >= first.number; i-- {
+		// There may be another one with the number, of a write that was given up.
+		if h := heads[i]; h.number+1 == first.number && h.sum == first.prev {
+			first = h
+		}
+		if first.flags&flagGoesOn == 0 {
+			from = first.mark()
+		}
+	}
+	if from.Round == 0 {
+		from = first.mark()
+	}
+	// A lap writes each file from its beginning on: the round before is gone since the file was
+	// taken again for later ones, or since one before it was.
+	begin := s.readHead(first.file, 0)
+	return from, first.pos == 0 || begin != nil && begin.number > first.number, true
+}
+
+// mark is the mark of a head's round.
+func (h *head) mark() Mark {
+	return Mark{File: h.file.number, Pos: h.pos, Round: h.number, Prev: h.prev}
+}
+
+// findID finds the id of the rounds with which files begin, of most of them: clients' bytes are
+// never there.
+func (j *Journal) findID(prefer [16]byte) (id [16]byte, ok bool) {
+	files := map[[16]byte]int{}
+	for _, f := range j.files {
+		var b [roundHead]byte
+		if !j.readAt(f, b[:], 0) {
+			continue
+		}
+		whose := &Journal{cfg: Config{ID: [16]byte(b[8:24])}}
+		if (&scanner{j: whose}).decodeHead(f, 0, b[:]) != nil {
+			files[whose.cfg.ID]++
+		}
+	}
+	if files[prefer] > 0 {
+		return prefer, true
+	}
+	for found, n := range files {
+		if n > files[id] {
+			id = found
+		}
+	}
+	return id, len(files) > 0
+}
+
 // find reads the round of a mark: where the mark says, or at the beginning of a file.
 // There may be a torn one with the same number, too. nil: there is none.
 func (s *scanner) find(at Mark) (*head, *Round) {
