@@ -89,6 +89,10 @@ func (p *Pair) Load() (newest, older *Sheet, err error) {
 	return newest, older, p.writeAgain(at, raw)
 }
 
+// WereSaved tells, after Load, whether a save has succeeded at some time: the second file is
+// made only then.
+func (p *Pair) WereSaved() bool { return p.made[0] && p.made[1] }
+
 // Look returns the newest sheet as Load would, nil where none is whole, and refuses the
 // versions that Load would refuse. It changes nothing.
 func (p *Pair) Look() (newest *Sheet, err error) {

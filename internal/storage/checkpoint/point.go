@@ -24,11 +24,12 @@
 // and a point
 //
 //	0   topic id 16, partition 4
-//	20  flags 1: 1 vouched, 2 gaps
+//	20  flags 1: 1 vouched, 2 gaps, 4 lost
 //	21  segment's base offset 8, position 8, next offset 8
 //	45  start 8, high watermark 8
 //	61  snapshot 8, producers' offset 8
 //	77  oldest time 8
+//	85  bytes of the segments before that one 8; version 1 has no such field
 //
 // A file that was written by a newer version is refused (ErrNewer). The version is that of the
 // whole store: whoever changes the layout of any of its files raises it, and saves a
@@ -63,6 +64,7 @@ const TimeUnknown int64 = -2
 type Point struct {
 	Vouched bool // Base, Pos, Next hold; else Start and HighWatermark are all that is known
 	Gaps    bool // the log's offsets have gaps
+	Lost    bool // there was a better one, in checkpoint files that were damaged; Vouched is false
 
 	Base record.Offset // of the segment in which the part that is on disk ends
 	Pos  int64         // where it ends
@@ -73,14 +75,23 @@ type Point struct {
 	Snapshot      record.Offset // the newest producer snapshot; -1: none, since there were no producers
 	ProducersAt   record.Offset // the offset, not above Next, up to which the snapshot is the truth
 	Oldest        int64         // ms; no record is older
+
+	// Closed is the number of bytes of the segments from the one with Start on and before Base;
+	// BytesUnknown where nobody counted them. Fewer in the directory are damage.
+	Closed int64
 }
+
+// BytesUnknown stands for a number of bytes that was not counted.
+const BytesUnknown int64 = -1
 
 // The flags of a point in a file.
 const (
 	flagVouched = 1
 	flagGaps    = 2
+	flagLost    = 4
 
-	pointLen = 16 + 4 + 1 + 8*8
+	pointLen  = 16 + 4 + 1 + 9*8
+	pointLen1 = pointLen - 8 // in version 1
 )
 
 func appendPoint(b []byte, id record.LogID, p Point) []byte {
@@ -93,10 +104,13 @@ func appendPoint(b []byte, id record.LogID, p Point) []byte {
 	if p.Gaps {
 		flags |= flagGaps
 	}
+	if p.Lost {
+		flags |= flagLost
+	}
 	b = append(b, flags)
 	for _, v := range [...]int64{
 		int64(p.Base), p.Pos, int64(p.Next), int64(p.Start), int64(p.HighWatermark),
-		int64(p.Snapshot), int64(p.ProducersAt), p.Oldest,
+		int64(p.Snapshot), int64(p.ProducersAt), p.Oldest, p.Closed,
 	} {
 		b = be.AppendUint64(b, uint64(v))
 	}
@@ -106,18 +120,23 @@ func appendPoint(b []byte, id record.LogID, p Point) []byte {
 func decodePoint(b []byte) (record.LogID, Point) {
 	id := record.LogID{Topic: [16]byte(b), Partition: int32(be.Uint32(b[16:]))}
 	v := func(i int) int64 { return int64(be.Uint64(b[21+8*i:])) }
-	return id, Point{
-		Vouched: b[20]&flagVouched != 0, Gaps: b[20]&flagGaps != 0,
+	p := Point{
+		Vouched: b[20]&flagVouched != 0, Gaps: b[20]&flagGaps != 0, Lost: b[20]&flagLost != 0,
 		Base: record.Offset(v(0)), Pos: v(1), Next: record.Offset(v(2)),
 		Start: record.Offset(v(3)), HighWatermark: record.Offset(v(4)),
 		Snapshot: record.Offset(v(5)), ProducersAt: record.Offset(v(6)), Oldest: v(7),
+		Closed: BytesUnknown,
 	}
+	if len(b) == pointLen {
+		p.Closed = v(8)
+	}
+	return id, p
 }
 
 // isSane tells whether the numbers can be those of a log.
 func (p *Point) isSane() bool {
 	return p.Base >= 0 && p.Pos >= 0 && p.Next >= p.Base && p.Start >= 0 && p.HighWatermark >= 0 &&
-		p.Snapshot >= -1 && p.ProducersAt >= -1
+		p.Snapshot >= -1 && p.ProducersAt >= -1 && p.Closed >= BytesUnknown
 }
 
 // Mark is a place in the journal: where the round with a number begins.
@@ -140,7 +159,7 @@ type Sheet struct {
 const (
 	magic     = "LEATCKPT"
 	oldMagic  = "LEATCP0" // of versions before 0.1, whose format was not promised
-	version   = 1
+	version   = 2
 	headLen   = 28
 	markLen   = 4 + 8 + 8 + 4
 	beforeLen = 16 + markLen + 8 + 4
@@ -199,8 +218,11 @@ func Decode(b []byte) (*Sheet, error) {
 	if be.Uint32(b[12:]) != checksum(b) {
 		return nil, fmt.Errorf("%w: its checksum is wrong", ErrNotWhole)
 	}
+	size := pointLen
 	if v := be.Uint16(b[8:]); v > version {
 		return nil, fmt.Errorf("%w (format %d, this version knows %d)", ErrNewer, v, version)
+	} else if v == 1 {
+		size = pointLen1
 	}
 	s := &Sheet{Generation: be.Uint64(b[20:]), Points: map[record.LogID]Point{}}
 	if b = b[headLen:]; len(b) < beforeLen {
@@ -210,11 +232,11 @@ func Decode(b []byte) (*Sheet, error) {
 	s.At = Mark{int(be.Uint32(b)), int64(be.Uint64(b[4:])), be.Uint64(b[12:]), be.Uint32(b[20:])}
 	s.Metadata = be.Uint64(b[markLen:])
 	count, b := int64(be.Uint32(b[markLen+8:])), b[markLen+12:]
-	if int64(len(b)) != count*pointLen || s.At.Pos < 0 {
+	if int64(len(b)) != count*int64(size) || s.At.Pos < 0 {
 		return nil, fmt.Errorf("%w: %d points do not fit", ErrNotWhole, count)
 	}
-	for ; len(b) > 0; b = b[pointLen:] {
-		id, p := decodePoint(b)
+	for ; len(b) > 0; b = b[size:] {
+		id, p := decodePoint(b[:size])
 		if !p.isSane() {
 			return nil, fmt.Errorf("%w: a point is wrong", ErrNotWhole)
 		}
@@ -255,7 +277,9 @@ func NewTable(base, hot *Sheet) *Table {
 	return t
 }
 
-func noPoint() Point { return Point{Snapshot: -1, ProducersAt: -1, Oldest: TimeUnknown} }
+func noPoint() Point {
+	return Point{Snapshot: -1, ProducersAt: -1, Oldest: TimeUnknown, Closed: BytesUnknown}
+}
 
 // Get is what is known of a log; Point.Vouched is false where that is its start at most.
 func (t *Table) Get(id record.LogID) Point {
@@ -284,7 +308,7 @@ func (t *Table) RaiseStart(id record.LogID, start record.Offset) {
 		p = noPoint()
 	}
 	if p.Start < start {
-		p.Start = start
+		p.Start, p.Closed = start, BytesUnknown // that one counts from the start on
 		t.all[id] = p
 		t.changed[id] = struct{}{}
 	}
@@ -301,6 +325,18 @@ func (t *Table) Lower(id record.LogID, base record.Offset, pos int64, next recor
 	}
 	p.Base, p.Pos, p.Next = base, pos, next
 	p.ProducersAt = min(p.ProducersAt, next)
+	p.Closed = BytesUnknown
+	t.all[id] = p
+	t.changed[id] = struct{}{}
+}
+
+// Lose notes that what was known of a log was lost, but for its start, its high watermark and
+// whether it has gaps, of which the points may be old.
+func (t *Table) Lose(id record.LogID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	was, p := t.all[id], noPoint()
+	p.Lost, p.Gaps, p.Start, p.HighWatermark = true, was.Gaps, was.Start, was.HighWatermark
 	t.all[id] = p
 	t.changed[id] = struct{}{}
 }

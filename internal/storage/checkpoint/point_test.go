@@ -122,7 +122,7 @@ func TestSheetRefused(t *testing.T) {
 		err    error
 	}{
 		{"nothing", func([]byte) {}, nil},
-		{"a newer version", func(b []byte) { b[9] = 2 }, checkpoint.ErrNewer},
+		{"a newer version", func(b []byte) { b[9] = 3 }, checkpoint.ErrNewer},
 		{"a much newer version", func(b []byte) { b[8] = 9 }, checkpoint.ErrNewer},
 		{"a development version", func(b []byte) { copy(b, "LEATCP07") }, checkpoint.ErrOlder},
 		{"another file", func(b []byte) { copy(b, "LEATJRNL") }, checkpoint.ErrNotWhole},
@@ -136,6 +136,7 @@ func TestSheetRefused(t *testing.T) {
 		{"a high watermark below 0", func(b []byte) { b[firstPoint+53] = 0x80 }, checkpoint.ErrNotWhole},
 		{"a snapshot below none", func(b []byte) { b[firstPoint+61] = 0x80 }, checkpoint.ErrNotWhole},
 		{"producers below none", func(b []byte) { b[firstPoint+69] = 0x80 }, checkpoint.ErrNotWhole},
+		{"fewer bytes than none", func(b []byte) { b[firstPoint+85] = 0x80 }, checkpoint.ErrNotWhole},
 	} {
 		b := randomSheet(seeded(3), 2).Encode()
 		c.change(b)
@@ -148,8 +149,8 @@ func TestSheetRefused(t *testing.T) {
 // TestTable proves what becomes of points, one call after the other.
 func TestTable(t *testing.T) {
 	a, b := logID(1), logID(2)
-	none := checkpoint.Point{Snapshot: -1, ProducersAt: -1, Oldest: checkpoint.TimeUnknown}
-	p := checkpoint.Point{Vouched: true, Base: 100, Pos: 5000, Next: 200, Start: 10, HighWatermark: 150, Snapshot: 180, ProducersAt: 190, Oldest: 7}
+	none := checkpoint.Point{Snapshot: -1, ProducersAt: -1, Oldest: checkpoint.TimeUnknown, Closed: checkpoint.BytesUnknown}
+	p := checkpoint.Point{Vouched: true, Base: 100, Pos: 5000, Next: 200, Start: 10, HighWatermark: 150, Snapshot: 180, ProducersAt: 190, Oldest: 7, Closed: 900}
 	tb := checkpoint.NewTable(nil, nil)
 	expect := func(what string, id record.LogID, want checkpoint.Point) {
 		t.Helper()
@@ -164,8 +165,10 @@ func TestTable(t *testing.T) {
 	tb.RaiseStart(a, 5)
 	expect("a start that is no higher", a, p)
 	tb.RaiseStart(a, 20)
-	p.Start = 20
+	p.Start, p.Closed = 20, checkpoint.BytesUnknown // the segments that it is about begin elsewhere now
 	expect("a start that is", a, p)
+	p.Closed = 900
+	tb.Set(a, p)
 	tb.RaiseStart(b, 30)
 	raised := none
 	raised.Start = 30
@@ -174,11 +177,15 @@ func TestTable(t *testing.T) {
 	tb.Lower(a, 100, 9000, 200)
 	expect("lowered to its own end", a, p)
 	tb.Lower(a, 100, 4000, 195)
-	p.Pos, p.Next = 4000, 195
+	p.Pos, p.Next, p.Closed = 4000, 195, checkpoint.BytesUnknown
 	expect("lowered to behind its producers' offset", a, p)
 	tb.Lower(a, 50, 10, 60)
 	p.Base, p.Pos, p.Next, p.ProducersAt = 50, 10, 60, 60
 	expect("lowered below it", a, p)
+	tb.Lose(a)
+	lost := none
+	lost.Lost, lost.Start, lost.HighWatermark = true, 20, 150
+	expect("lost", a, lost)
 	tb.Lower(logID(9), 0, 0, 0)
 	if ids := tb.IDs(); len(ids) != 2 {
 		t.Errorf("there are points of %v", ids)

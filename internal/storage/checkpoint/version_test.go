@@ -94,33 +94,38 @@ func TestNoFilesHaveNoVersion(t *testing.T) {
 	}
 }
 
-// TestFormat proves that a file has the bytes that it had when its format was promised, and
-// is read as what it was.
+// TestFormat proves that a file has the bytes that it had when its format was promised, and that
+// files of this version and of earlier ones are read as what they were.
 func TestFormat(t *testing.T) {
-	s := Sheet{
-		Generation: 3, Journal: [16]byte{1, 15: 2}, At: Mark{File: 4, Pos: 8192, Round: 5, Prev: 0x01020304}, Metadata: 6,
-		Points: map[record.LogID]Point{
-			{Topic: [16]byte{7}, Partition: 8}: {
-				Vouched: true, Gaps: true, Base: 9, Pos: 10, Next: 11, Start: 12, HighWatermark: 13, Snapshot: 14, ProducersAt: 15, Oldest: 16,
-			},
-			{Topic: [16]byte{7}, Partition: 9}: noPoint(),
-		},
+	s := func(closed int64) Sheet {
+		p := Point{
+			Vouched: true, Gaps: true, Base: 9, Pos: 10, Next: 11, Start: 12, HighWatermark: 13, Snapshot: 14, ProducersAt: 15, Oldest: 16,
+			Closed: closed,
+		}
+		return Sheet{
+			Generation: 3, Journal: [16]byte{1, 15: 2}, At: Mark{File: 4, Pos: 8192, Round: 5, Prev: 0x01020304}, Metadata: 6,
+			Points: map[record.LogID]Point{{Topic: [16]byte{7}, Partition: 8}: p, {Topic: [16]byte{7}, Partition: 9}: noPoint()},
+		}
 	}
+	lost := s(17)
+	lost.Points[record.LogID{Topic: [16]byte{7}, Partition: 9}] = Point{Lost: true, Start: 1, Snapshot: -1, ProducersAt: -1, Oldest: TimeUnknown, Closed: BytesUnknown}
 	for _, c := range []struct {
-		want Sheet
-		hex  string
+		version uint16
+		want    Sheet
+		hex     string
 	}{
-		{s, "4c454154434b505400010000e3f60b4a000000de0000000000000003010000000000000000000000000000020000000400000000000020000000000000000005010203040000000000000006000000020700000000000000000000000000000000000008030000000000000009000000000000000a000000000000000b000000000000000c000000000000000d000000000000000e000000000000000f000000000000001007000000000000000000000000000000000000090000000000000000000000000000000000000000000000000000000000000000000000000000000000fffffffffffffffffffffffffffffffffffffffffffffffe"},
+		{1, s(BytesUnknown), "4c454154434b505400010000e3f60b4a000000de0000000000000003010000000000000000000000000000020000000400000000000020000000000000000005010203040000000000000006000000020700000000000000000000000000000000000008030000000000000009000000000000000a000000000000000b000000000000000c000000000000000d000000000000000e000000000000000f000000000000001007000000000000000000000000000000000000090000000000000000000000000000000000000000000000000000000000000000000000000000000000fffffffffffffffffffffffffffffffffffffffffffffffe"},
+		{2, lost, "4c454154434b505400020000a3a78bbe000000ee0000000000000003010000000000000000000000000000020000000400000000000020000000000000000005010203040000000000000006000000020700000000000000000000000000000000000008030000000000000009000000000000000a000000000000000b000000000000000c000000000000000d000000000000000e000000000000000f0000000000000010000000000000001107000000000000000000000000000000000000090400000000000000000000000000000000000000000000000000000000000000010000000000000000fffffffffffffffffffffffffffffffffffffffffffffffeffffffffffffffff"},
 	} {
 		b, err := hex.DecodeString(c.hex)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := hex.EncodeToString(c.want.Encode()); got != c.hex {
+		if got := hex.EncodeToString(c.want.Encode()); c.version == version && got != c.hex {
 			t.Errorf("it is written as %s, and was %s", got, c.hex)
 		}
 		if got, err := Decode(b); err != nil || cmp.Diff(&c.want, got) != "" {
-			t.Errorf("%v: (-was +is)\n%s", err, cmp.Diff(&c.want, got))
+			t.Errorf("version %d: %v: (-was +is)\n%s", c.version, err, cmp.Diff(&c.want, got))
 		}
 	}
 }
