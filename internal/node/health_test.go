@@ -297,3 +297,57 @@ func TestStartBesideManyStrays(t *testing.T) {
 		t.Errorf("a start beside 5000 directories that were set aside made %d calls of the file system, and %d beside one", many, few)
 	}
 }
+
+// TestLostCheckpointsShow proves that a node whose checkpoint files are both damaged starts with
+// all records, and says what is lost by that.
+func TestLostCheckpointsShow(t *testing.T) {
+	mem := vfs.NewMem()
+	n := startMem(t, mem)
+	ctx := deadline(t)
+	cl := createTopic(ctx, t, n, "t")
+	if err := cl.ProduceSync(ctx, &kgo.Record{Value: []byte("some value")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	cl.Close()
+	stop(t, n)
+	for _, name := range []string{"/data/checkpoint-a", "/data/checkpoint-b"} {
+		f, err := mem.Open(name, vfs.Existing)
+		if err == nil {
+			_, err = f.WriteAt([]byte{0xff, 0xff}, 40)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n = startMem(t, mem)
+	expectDegraded(t, n, "both checkpoint files are damaged", "leat_journal_damaged 1", `leat_logs_faulted{reason="damage"} 0`)
+	ends, err := kadm.NewClient(client(t, n)).ListEndOffsets(ctx, "t")
+	if end, _ := ends.Lookup("t", 0); err != nil || end.Offset != 1 {
+		t.Errorf("the topic ends at %d, %v", end.Offset, err)
+	}
+}
+
+// TestMissingFileShows proves that a segment's file that was removed while the node was down shows
+// on /readyz and in the metrics before anybody uses its partition.
+func TestMissingFileShows(t *testing.T) {
+	mem := vfs.NewMem()
+	n := startMem(t, mem)
+	ctx := deadline(t)
+	cl := createTopic(ctx, t, n, "t")
+	if err := cl.ProduceSync(ctx, &kgo.Record{Value: []byte("some value")}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	cl.Close()
+	stop(t, n)
+	if err := mem.Remove("/data/t-0/00000000000000000000.log"); err != nil {
+		t.Fatal(err)
+	}
+	n = startMem(t, mem)
+	adm := kadm.NewClient(client(t, n))
+	for ctx.Err() == nil && len(n.store.Faults()) == 0 { // it is looked for in the background
+		if _, err := adm.ListTopics(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expectDegraded(t, n, "1 logs are read-only: t-0 (", `leat_logs_faulted{reason="damage"} 1`, `leat_logs_faulted{reason="tainted"} 0`)
+}

@@ -247,6 +247,7 @@ func (l *Log) notePoint(to Position) {
 	}
 	if l.stable.Segment != nil {
 		p.Base = l.stable.Segment.Base()
+		p.Closed = countClosed(sizesOf(l.segs), &p)
 	} else { // it is empty
 		p.Base, p.Next = record.Offset(l.end.Load()), record.Offset(l.end.Load())
 	}

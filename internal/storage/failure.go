@@ -207,17 +207,26 @@ func (y *syncs) close() {
 	}
 }
 
+// faultKind is what a fault says of the log's files.
+type faultKind uint8
+
+const (
+	faultDamaged    faultKind = iota // some batch is not what it was; everything else can be relied on, and synced
+	faultIncomplete                  // files lack bytes that they had. The log's point stays, so that the next start sees that, too
+	faultTainted                     // nobody knows what the disk has of the bytes that were written last
+)
+
 // fault is why a log is read-only.
 type fault struct {
-	err    error
-	damage bool // some batch is not what it was. Everything else that the log has can be relied on, and synced
+	err  error
+	kind faultKind
 }
 
 // health says whether a log can be written to. Safe for concurrent use.
 //
-//	sound ----> damaged ----> tainted
-//	  |                         ^
-//	  +-------------------------+
+//	sound ----> damaged ----> incomplete ----> tainted
+//	  |                           ^              ^
+//	  +---------------------------+--------------+
 type health struct {
 	log   *slog.Logger
 	name  string                // of the log's directory
@@ -228,19 +237,20 @@ type health struct {
 // concurrent use.
 type faults struct {
 	mu   sync.Mutex
-	logs map[LogID]error // guarded by mu
+	logs map[LogID]*fault // guarded by mu
 }
 
-func (f *faults) set(id LogID, err error) {
+func (f *faults) set(id LogID, why *fault) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.logs == nil {
-		f.logs = map[LogID]error{}
+		f.logs = map[LogID]*fault{}
 	}
-	f.logs[id] = err
+	f.logs[id] = why
 }
 
-func (f *faults) get(id LogID) error {
+// get is the fault of a log; nil: there is none.
+func (f *faults) get(id LogID) *fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.logs[id]
@@ -254,8 +264,18 @@ func (f *faults) forget(id LogID) {
 
 // taint makes the log read-only for good, since nobody knows what the disk has of its
 // last bytes. Its records can still be read.
-func (h *health) taint(err error) {
-	h.set(&fault{err: fmt.Errorf("%w: %w", ErrFaulted, err)})
+func (h *health) taint(err error) { h.set(newTaint(err)) }
+
+func newTaint(err error) *fault {
+	return &fault{fmt.Errorf("%w: %w", ErrFaulted, err), faultTainted}
+}
+
+// reportLoss makes the log read-only because its files lack bytes that they had.
+func (h *health) reportLoss(format string, args ...any) { h.set(newLoss(format, args...)) }
+
+func newLoss(format string, args ...any) *fault {
+	return &fault{fmt.Errorf("%w: %w; put back a good copy of what is missing and restart, or copy the records that can be read and delete the topic",
+		ErrFaulted, fmt.Errorf(format, args...)), faultIncomplete}
 }
 
 // reportDamage makes the log read-only because of a batch that is not what it was, and
@@ -264,16 +284,16 @@ func (h *health) taint(err error) {
 func (h *health) reportDamage(g *segment.Segment, err error) error {
 	err = fmt.Errorf("%w: %s is damaged: %w; put back a good copy of the file and restart, "+
 		"or copy the records that can be read and delete the topic", ErrFaulted, g.Path(segment.LogSuffix), err)
-	h.set(&fault{err: err, damage: true})
+	h.set(&fault{err, faultDamaged})
 	return err
 }
 
-// set notes a fault. A tainted log stays so, a damaged one may become tainted; the first
+// set notes a fault. A fault of another kind takes its place only if that says more; the first
 // reason of each kind counts.
 func (h *health) set(f *fault) {
 	for {
 		old := h.fault.Load()
-		if old != nil && (!old.damage || f.damage) {
+		if old != nil && old.kind >= f.kind {
 			return
 		}
 		if h.fault.CompareAndSwap(old, f) {
@@ -287,27 +307,28 @@ func (h *health) set(f *fault) {
 // isFaulted tells whether the log is read-only.
 func (h *health) isFaulted() bool { return h.fault.Load() != nil }
 
-// isTainted tells whether the bytes that were written to the log's files last may not be
-// there.
+// isTainted tells whether the log's files may lack bytes that were written to them: nothing
+// may be noted as being on disk.
 func (h *health) isTainted() bool {
 	f := h.fault.Load()
-	return f != nil && !f.damage
+	return f != nil && f.kind >= faultIncomplete
 }
 
 // LogFault says why a log is read-only.
 type LogFault struct {
 	Log    string // its topic and partition, as its directory is named
-	Damage bool   // some batch is not what it was; else nobody knows what the disk has of its last bytes
+	Damage bool   // some batch is not what it was, or is missing; else nobody knows what the disk has of its last bytes
 	Err    error
 }
 
-// Faults lists the logs that are known to be read-only: damage shows when a log is used.
+// Faults lists the logs that are known to be read-only. Missing and short files show soon after
+// the start (Sweep), other damage when a log is used or checked.
 func (s *Store) Faults() (found []LogFault) {
 	for _, l := range s.all() {
 		if f := l.fault.Load(); f != nil {
-			found = append(found, LogFault{l.name, f.damage, f.err})
-		} else if err := s.faults.get(l.id); err != nil { // it was not opened yet
-			found = append(found, LogFault{l.name, false, err})
+			found = append(found, LogFault{l.name, f.kind != faultTainted, f.err})
+		} else if f := s.faults.get(l.id); f != nil { // it was not opened yet
+			found = append(found, LogFault{l.name, f.kind != faultTainted, f.err})
 		}
 	}
 	return found

@@ -26,8 +26,8 @@ func (l *Log) openLocked() error {
 		return err
 	}
 	point := s.points.Get(l.id)
-	if err := s.faults.get(l.id); err != nil {
-		l.taint(err)
+	if f := s.faults.get(l.id); f != nil {
+		l.set(f)
 	}
 	o := &opening{l: l, point: point, now: time.Now().UnixMilli()}
 	infos, err := s.fs.ReadDir(s.path(l.name))
@@ -38,8 +38,8 @@ func (l *Log) openLocked() error {
 		infos, err = s.fs.ReadDir(s.path(l.name))
 	}
 	if errors.Is(err, vfs.ErrNotExist) {
-		if point.Vouched && point.Pos > 0 && point.Next > point.Start {
-			l.taint(fmt.Errorf("its directory is missing, though it had records up to offset %d", point.Next))
+		if hadRecords(&point) {
+			l.reportLoss("its directory is missing, though it had records up to offset %d", point.Next)
 		}
 		o.finishEmpty()
 		return nil
@@ -169,9 +169,8 @@ func (o *opening) findStable() (from int, pos int64, ok bool) {
 		i := slices.IndexFunc(o.segs, func(g *segment.Segment) bool { return g.Base() == p.Base })
 		if i >= 0 {
 			from, pos, ok = i, p.Pos, true
-		} else if p.Pos > 0 && p.Next > o.start && (len(o.segs) == 0 || p.Base > o.segs[0].Base()) {
-			o.l.taint(fmt.Errorf("segment %d is missing, though it had %d bytes", p.Base, p.Pos))
 		}
+		o.reportMissing()
 	}
 	for i, g := range o.segs[:from] { // vouched for, like their names
 		g.SetRecovered(g.Size(), o.segs[i+1].Base(), g.Size(), true)
@@ -195,6 +194,7 @@ func (o *opening) checkSegments() error {
 	from, pos, vouched := o.findStable()
 	for i := from; i < len(o.segs); i++ {
 		if i > from && o.segs[i].Base() != o.next {
+			o.reportHole(i)
 			again, err := o.handleMisfit(i)
 			if !again || err != nil {
 				return err
@@ -202,7 +202,7 @@ func (o *opening) checkSegments() error {
 			i--
 			continue
 		}
-		whole, err := o.walk(o.segs[i], pos, vouched)
+		whole, err := o.walk(i, pos, vouched)
 		if err != nil {
 			return err
 		}
@@ -215,17 +215,26 @@ func (o *opening) checkSegments() error {
 	return nil
 }
 
-// walk goes through a segment from pos on and cuts it where its batches end; whole is false
-// where that was not the file's end. vouched says that the bytes before pos are known to be
+// reportHole reports that the i-th segment does not begin where the one before it ends, where
+// no checkpoint can tell any more whether what is between them was acknowledged.
+func (o *opening) reportHole(i int) {
+	if o.point.Lost && i < len(o.segs) && o.segs[i].Base() != o.next && !o.isBelowStart(i) {
+		o.l.reportLoss("there are no records from offset %d on, though segment %d is there", o.next, o.segs[i].Base())
+	}
+}
+
+// walk goes through the i-th segment from pos on and cuts it where its batches end; whole is
+// false where that was not the file's end. vouched says that the bytes before pos are known to be
 // right and on disk.
-func (o *opening) walk(g *segment.Segment, pos int64, vouched bool) (whole bool, err error) {
-	l, size := o.l, g.Size()
+func (o *opening) walk(i int, pos int64, vouched bool) (whole bool, err error) {
+	l, g := o.l, o.segs[i]
+	size := g.Size()
 	synced, named := int64(0), false
 	if vouched {
 		synced, named = pos, pos > 0 // a point at its beginning does not vouch for the name
 	}
 	if size < pos {
-		l.taint(fmt.Errorf("segment %d has %d bytes and had %d", g.Base(), size, pos))
+		l.reportLoss("segment %d has %d bytes and had %d", g.Base(), size, pos)
 		pos = 0 // find the rest
 	}
 	next := g.Base()
@@ -257,6 +266,7 @@ func (o *opening) walk(g *segment.Segment, pos int64, vouched bool) (whole bool,
 	if !errors.Is(err, segment.ErrTorn) {
 		return false, err
 	}
+	o.reportHole(i + 1)
 	if l.isFaulted() { // damage: leave the file as it is, for who wants to mend it
 		return false, nil
 	}

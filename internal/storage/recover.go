@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"path"
 	"slices"
 	"strings"
@@ -128,34 +129,99 @@ func (s *Store) journalConfig(id [16]byte) journal.Config {
 }
 
 // begin starts a directory that has no checkpoint: a new one, or one whose checkpoints are
-// lost. In the latter the logs are checked whole as they are used.
+// lost.
 func (s *Store) begin(base *checkpoint.Sheet) (err error) {
-	if base != nil {
-		s.log.Error("both checkpoint files are damaged; logs are checked whole at their first use, "+
-			"and records that only the journal has are lost", "dir", s.cfg.Dir)
-		s.damaged.Store(true)
-	}
 	if s.journal, err = journal.Open(s.journalConfig(randomID())); err != nil {
 		return err
 	}
 	k := &s.keeper
-	k.previous = s.journal.Start()
+	sheet := checkpoint.Sheet{Journal: s.journal.ID(), Metadata: s.metadata.Load()}
+	lost := s.journal.HasFiles() || k.checkpoint.WereSaved()
+	found := false
+	if lost {
+		if err := s.noteLostCheckpoints(); err != nil {
+			return err
+		}
+		var whole bool
+		if sheet.At, whole, found = s.journal.Adopt(adoptable(base)); found {
+			sheet.Journal = s.journal.ID()
+		}
+		if !whole {
+			s.reportJournalDamage(1)
+		}
+	}
+	if !found {
+		sheet.At = s.journal.Start()
+		s.listAside(map[LogID]bool{}, map[LogID]string{})
+	}
+	k.previous = sheet.At
 	if err := s.fs.MkdirAll(s.path(journal.DirName)); err != nil && !isFull(err) {
 		return err
 	}
-	s.listAside(map[LogID]bool{}, map[LogID]string{})
 	// The first checkpoint makes the names in the directory durable, too.
 	k.checkpoint.MakeNamesDurable()
-	err = k.checkpoint.Save(&checkpoint.Sheet{Journal: s.journal.ID(), At: k.previous, Metadata: s.metadata.Load(), Points: s.points.All()})
-	if isFull(err) {
-		s.log.Error("the disk is full: nothing can be written until there is room", "dir", s.cfg.Dir)
-		k.checkpointLater()
-		return nil
-	}
+	sheet.Points = s.points.All()
+	err = k.checkpoint.Save(&sheet)
 	if err == nil {
 		s.journal.Named()
 	}
-	return err
+	if err != nil && !isFull(err) {
+		return err
+	}
+	if err != nil {
+		s.log.Error("the disk is full: nothing can be written until there is room", "dir", s.cfg.Dir)
+		k.checkpointLater()
+	}
+	if found {
+		return s.replayAll(sheet.At, sheet.At)
+	}
+	return nil
+}
+
+// adoptable is the id of the journal that the points file names; zero: there is no such file.
+func adoptable(base *checkpoint.Sheet) (id [16]byte) {
+	if base != nil {
+		id = base.Journal
+	}
+	return id
+}
+
+// errCheckpointsLost says what is gone with both checkpoint files. Records are not: the journal's
+// rounds are found without them, and logs are checked whole.
+var errCheckpointsLost = errors.New("both checkpoint files are damaged; no record is lost by that, but what only they had is: " +
+	"starts that DeleteRecords set, so that deleted records may be back, high watermarks, " +
+	"and up to which entry of the metadata log the directory was used, so that older metadata are not refused; " +
+	"check the disk, see that the metadata (quorum directory) are the newest ones, and delete records again that must be gone")
+
+// noteLostCheckpoints tells the operator, and has every log that is there be opened with care:
+// no point says any more how far it was on disk.
+func (s *Store) noteLostCheckpoints() error {
+	s.log.Error("the data directory has lost what its checkpoint files had", "dir", s.cfg.Dir, "err", errCheckpointsLost)
+	s.noteDamage(errCheckpointsLost)
+	infos, err := s.fs.ReadDir(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	for _, id := range s.points.IDs() { // they may be older than a truncation
+		s.points.Lose(id)
+	}
+	for _, i := range infos {
+		if !i.Dir {
+			continue
+		}
+		if id, _, ok := parseStray(i.Name); ok {
+			s.points.Lose(id)
+		} else if partition, ok := parseDirName(i.Name); ok {
+			topic, ok, err := s.dirs.owner(i.Name)
+			if err != nil {
+				s.log.Warn("a directory could not be looked at", "dir", i.Name, "err", err)
+			}
+			if ok {
+				s.points.Lose(LogID{Topic: topic, Partition: partition})
+			}
+		}
+	}
+	return nil
 }
 
 // listAside finds the directories that were renamed because their logs were deleted, or are
@@ -206,13 +272,31 @@ func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 	}
 	s.noteFinishedCuts(r.finished)
 	if r.broken > 0 {
-		s.damaged.Store(true)
-		s.log.Error("the journal is damaged: records that were acknowledged just before the last stop may be missing; "+
-			"check the disk, and compare with the producers' own records", "rounds", r.broken)
+		s.reportJournalDamage(r.broken)
 		// These rounds must not be played back once more, over records that are appended next.
 		return k.checkpointRecovered()
 	}
 	return nil
+}
+
+// errJournalDamaged says that the journal lost rounds that were acknowledged.
+var errJournalDamaged = errors.New("the journal was damaged, and records that were acknowledged just before the last stop may be missing")
+
+// reportJournalDamage tells the operator that rounds of the journal cannot be read.
+func (s *Store) reportJournalDamage(rounds int) {
+	s.noteDamage(errJournalDamaged)
+	s.log.Error("the journal is damaged: records that were acknowledged just before the last stop may be missing; "+
+		"check the disk, and compare with the producers' own records", "rounds", rounds)
+}
+
+// noteDamage notes what Damage tells.
+func (s *Store) noteDamage(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.damage != nil {
+		err = fmt.Errorf("%w; %w", s.damage, err)
+	}
+	s.damage = err
 }
 
 // checkpointRecovered makes everything durable that recovery found, and moves the mark behind it.
@@ -290,7 +374,7 @@ func (k *keeper) syncRecovered(files []recoveredFile) (left []recoveredFile) {
 		case classify(err) != tainted:
 			left = append(left, r)
 		default:
-			s.faults.set(r.id, err)
+			s.faults.set(r.id, newTaint(err))
 			if l := s.lookup(r.id); l != nil {
 				l.taint(err)
 			}
@@ -332,6 +416,7 @@ type replay struct {
 	broken   int             // rounds that cannot be read
 	written  int             // parts that were written
 	verdicts map[string]verdict
+	firsts   map[string]record.Offset // of directories whose points were lost
 	files    map[recoveredFile]vfs.File
 	touched  map[recoveredFile]bool
 	waiting  map[LogID]bool // logs that lack records since there is no room
@@ -355,7 +440,7 @@ type cut struct {
 func newReplay(s *Store) *replay {
 	return &replay{
 		s: s, deleted: map[LogID]bool{}, stray: map[LogID]string{}, cuts: map[LogID][]cut{}, halves: map[uint64]bool{},
-		verdicts: map[string]verdict{}, files: map[recoveredFile]vfs.File{}, touched: map[recoveredFile]bool{},
+		verdicts: map[string]verdict{}, firsts: map[string]record.Offset{}, files: map[recoveredFile]vfs.File{}, touched: map[recoveredFile]bool{},
 		waiting: map[LogID]bool{},
 	}
 }
@@ -510,6 +595,9 @@ func (r *replay) write(key recoveredFile, p journal.Part) error {
 	if ok, err := r.claim(key.dir, p); err != nil || !ok {
 		return err
 	}
+	if r.s.points.Get(p.ID).Lost && p.Base < r.firstSegment(key.dir) {
+		return nil // retention took it, as a point said once
+	}
 	mode := vfs.Create
 	if p.Pos > 0 {
 		mode = vfs.Existing
@@ -520,7 +608,7 @@ func (r *replay) write(key recoveredFile, p journal.Part) error {
 		size, err = f.Size()
 	}
 	if errors.Is(err, vfs.ErrNotExist) || err == nil && size < p.Pos {
-		r.s.faults.set(p.ID, fmt.Errorf("segment %d has %d bytes where the journal goes on at byte %d", p.Base, size, p.Pos))
+		r.s.faults.set(p.ID, newLoss("segment %d has %d bytes where the journal goes on at byte %d", p.Base, size, p.Pos))
 		return nil
 	}
 	if err != nil {
@@ -533,6 +621,25 @@ func (r *replay) write(key recoveredFile, p journal.Part) error {
 	r.written++
 	_, err = f.WriteAt(p.Data, p.Pos)
 	return err
+}
+
+// firstSegment is the base of the first segment in a directory, as it was before the replay.
+func (r *replay) firstSegment(dir string) record.Offset {
+	if first, ok := r.firsts[dir]; ok {
+		return first
+	}
+	first := record.Offset(math.MaxInt64)
+	infos, _ := r.s.fs.ReadDir(r.s.path(dir)) // it was just looked at
+	for _, i := range infos {
+		if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
+			first = min(first, base)
+		}
+	}
+	if first == math.MaxInt64 {
+		first = 0 // it has none yet
+	}
+	r.firsts[dir] = first
+	return first
 }
 
 // hasBytes tells whether a file has these bytes at a position.
@@ -564,7 +671,7 @@ func (r *replay) claim(dir string, p journal.Part) (bool, error) {
 	switch {
 	case errors.Is(err, vfs.ErrNotExist) && (r.s.points.Get(p.ID).Vouched || p.Pos > 0):
 		v.skip = true
-		r.s.faults.set(p.ID, fmt.Errorf("its directory is missing, though the journal has records of it in segment %d", p.Base))
+		r.s.faults.set(p.ID, newLoss("its directory is missing, though the journal has records of it in segment %d", p.Base))
 	case err != nil && !errors.Is(err, vfs.ErrNotExist):
 		return false, err
 	default:
@@ -595,7 +702,7 @@ func (r *replay) prepareDir(dir string, id LogID, exists bool) (mine bool, err e
 		return true, r.s.dirs.writeMetadata(dir, id)
 	}
 	if topic != id.Topic {
-		r.s.faults.set(id, fmt.Errorf("its directory, %s, is another topic's, and the journal has records of it", dir))
+		r.s.faults.set(id, newLoss("its directory, %s, is another topic's, and the journal has records of it", dir))
 	}
 	return topic == id.Topic, nil
 }
@@ -664,7 +771,7 @@ func (s *Store) noteFinishedCuts(cuts []journal.Part) {
 		return
 	}
 	for _, p := range cuts {
-		s.faults.set(p.ID, fmt.Errorf("its truncation to offset %d could not be noted: %w", p.Offset, err))
+		s.faults.set(p.ID, newTaint(fmt.Errorf("its truncation to offset %d could not be noted: %w", p.Offset, err)))
 	}
 }
 

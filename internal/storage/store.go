@@ -109,13 +109,13 @@ type Store struct {
 	opened     time.Time     // when the store was
 	metadata   atomic.Uint64 // see NoteMetadata
 	remembered atomic.Uint64 // of metadata, what the newest checkpoint has
-	damaged    atomic.Bool   // the journal lost rounds that were acknowledged
 
 	journalLost atomic.Bool // the operator was told that the journal cannot be written
 
 	mu     sync.Mutex
 	logs   map[LogID]*Log // guarded by mu
 	closed bool           // guarded by mu
+	damage error          // guarded by mu: what recovery found to be lost; nil: nothing
 
 	waiting map[LogID]bool // guarded by mu: logs of which only the journal has the last records, since the disk is full
 
@@ -221,11 +221,14 @@ func (s *Store) NoteMetadata(index uint64) {
 // the cluster's metadata: a start with older ones is refused.
 func (s *Store) RememberedMetadata() uint64 { return s.remembered.Load() }
 
-// Damage is why the store may lack acknowledged records without knowing of which logs; nil:
-// it does not.
+// Damage is what the store lacks, or cannot do, without knowing of which logs: acknowledged
+// records or what checkpoints knew may be lost, or the journal cannot be written. nil: nothing.
 func (s *Store) Damage() error {
-	if s.damaged.Load() {
-		return fmt.Errorf("%w: the journal was damaged, and records that were acknowledged just before the last stop may be missing", ErrFaulted)
+	s.mu.Lock()
+	damage := s.damage
+	s.mu.Unlock()
+	if damage != nil {
+		return fmt.Errorf("%w: %w", ErrFaulted, damage)
 	}
 	return s.journal.Lost()
 }

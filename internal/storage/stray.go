@@ -100,7 +100,8 @@ func (t *strays) len() int {
 func (s *Store) Strays() int { return s.strays.len() }
 
 // Sweep deals, in the background, with directories of logs that the metadata do not know.
-// Those of topics that are known to be deleted go; the others are set aside.
+// Those of topics that are known to be deleted go; the others are set aside. Then it looks for
+// files of known logs that are missing.
 func (s *Store) Sweep(isKnown, isDeleted func(id LogID) bool) {
 	s.keeper.mu.Lock()
 	s.keeper.sweep = &sweep{isKnown, isDeleted}
@@ -141,6 +142,7 @@ func (s *Store) sweepDirs(w *sweep) {
 	if all {
 		s.forgetPoints(w)
 	}
+	s.background(s.checkFiles)
 }
 
 // forgetPoints forgets the points of logs that are not known and of which there is no directory,

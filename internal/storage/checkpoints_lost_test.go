@@ -1,0 +1,244 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/segment"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// lostCheckpoints opens a directory after both checkpoint files were damaged, and returns what
+// the store said.
+func lostCheckpoints(t *testing.T, mem *vfs.Mem, also ...string) (*Store, *said) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(5, 5))
+	for _, name := range append([]string{"data/checkpoint-a", "data/checkpoint-b"}, also...) {
+		flipAt(t, mem, name, 40, rng)
+	}
+	var out said
+	cfg := testConfig(mem, "data")
+	cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
+	return quietStore(t, cfg), &out
+}
+
+// TestBothCheckpointsLost proves that where both checkpoint files are damaged, with a points
+// file or without, the operator is told what was lost by that and what to do, and that every
+// acknowledged record is there: also those that only the journal has.
+func TestBothCheckpointsLost(t *testing.T) {
+	for seed := range uint64(20) {
+		for _, points := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d %v", seed, points), func(t *testing.T) {
+				mem := vfs.NewMem()
+				cfg := testConfig(mem, "data")
+				s := quietStore(t, cfg)
+				o := testOptions()
+				o.SegmentBytes = 3000
+				n := 0
+				write := func(times int) {
+					for range times {
+						for i := range 3 {
+							mustAppend(t, testLog(s, i, o), batch(t, n, 1, 300))
+						}
+						n++
+						s.Commit()
+						if n%7 == 0 {
+							s.keeper.checkpointNow()
+						}
+					}
+				}
+				write(20)
+				if points {
+					s.NoteMetadata(17)
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+					s = quietStore(t, cfg)
+				}
+				write(20)
+				mem = mem.Crash(rand.New(rand.NewPCG(seed, 4)))
+				s, out := lostCheckpoints(t, mem)
+				for _, want := range []string{"level=ERROR", "checkpoint files are damaged", "DeleteRecords", "high watermarks", "metadata"} {
+					if !strings.Contains(out.String(), want) {
+						t.Errorf("the log does not say %q: %s", want, out)
+					}
+				}
+				if err := s.Damage(); err == nil || !strings.Contains(err.Error(), "checkpoint files") {
+					t.Errorf("it is not reported: %v", err)
+				}
+				for i := range 3 {
+					expectValues(t, testLog(s, i, o), n)
+				}
+				write(5)
+				mem = mem.Crash(rand.New(rand.NewPCG(seed, 5)))
+				s = quietStore(t, testConfig(mem, "data"))
+				if err := s.Damage(); err != nil {
+					t.Errorf("the next start: %v", err)
+				}
+				for i := range 3 {
+					expectValues(t, testLog(s, i, o), n)
+					mustAppend(t, testLog(s, i, o), batch(t, n, 1, 300))
+				}
+				if points {
+					refused := testConfig(mem.KillClone(nil), "data")
+					refused.Metadata = 16
+					if _, err := open(refused); !errors.Is(err, ErrMetadataBehind) {
+						t.Errorf("older metadata than the points file knows of: %v", err)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestFirstStartIsNoDamage proves that nothing is reported where the power went during the
+// first start: there was no checkpoint yet.
+func TestFirstStartIsNoDamage(t *testing.T) {
+	var clones []*vfs.Mem
+	mem := vfs.NewMem()
+	seed := uint64(0)
+	s := quietStore(t, testConfig(vfs.NewFaulty(mem, func(vfs.Op, string) error {
+		for range 5 {
+			seed++
+			clones = append(clones, mem.Crash(rand.New(rand.NewPCG(seed, 6))))
+		}
+		return nil
+	}), "data"))
+	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
+	s.Commit()
+	s.keeper.checkpointNow()
+	for i, c := range clones {
+		var out said
+		cfg := testConfig(c, "data")
+		cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
+		s := quietStore(t, cfg)
+		if strings.Contains(out.String(), "ERROR") || s.Damage() != nil {
+			t.Errorf("moment %d: %v: %s", i, s.Damage(), out.String())
+		}
+	}
+}
+
+// TestNothingIsCutAwayAfterCheckpointsWereLost proves that a log of which no point is left, and
+// which lacks a part of its middle, is reported as damaged and keeps its files, in this start
+// and in later ones: nothing says any more that the rest was not acknowledged.
+func TestNothingIsCutAwayAfterCheckpointsWereLost(t *testing.T) {
+	for name, harm := range map[string]func(mem *vfs.Mem, file string) error{
+		"missing": func(mem *vfs.Mem, file string) error { return mem.Remove(file) },
+		"short":   func(mem *vfs.Mem, file string) error { return truncate(mem, file, 1000) },
+	} {
+		for _, later := range []bool{false, true} {
+			t.Run(fmt.Sprint(name, later), func(t *testing.T) {
+				mem, o := logOfSegments(t)
+				if err := harm(mem, "data/topic-0/"+segment.FileName(middle(t, mem), segment.LogSuffix)); err != nil {
+					t.Fatal(err)
+				}
+				s, _ := lostCheckpoints(t, mem, "data/points-a", "data/points-b")
+				if later { // the log was not used before the next start
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+					s = quietStore(t, testConfig(mem, "data"))
+				}
+				l := testLog(s, 0, o)
+				before, err := mem.ReadDir("data/topic-0")
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := l.End(); err != nil {
+					t.Fatal(err)
+				}
+				expectLoss(t, s, l)
+				s.keeper.checkpointNow()
+				s.keeper.step()
+				if after, err := mem.ReadDir("data/topic-0"); err != nil || fmt.Sprint(before) != fmt.Sprint(after) {
+					t.Errorf("the files were %v and are %v, %v", before, after, err)
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+	}
+}
+
+// logOfSegments is a directory with a log of several segments, after a clean stop. The journal
+// has none of its records.
+func logOfSegments(t *testing.T) (*vfs.Mem, Options) {
+	t.Helper()
+	mem := vfs.NewMem()
+	o := testOptions()
+	o.SegmentBytes = 3000
+	cfg := testConfig(mem, "data")
+	cfg.SyncAlone = 1
+	s := quietStore(t, cfg)
+	l := testLog(s, 0, o)
+	for i := range 40 {
+		mustAppend(t, l, batch(t, i, 1, 300))
+		s.Commit()
+	}
+	s.keeper.checkpointNow()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"data/points-a", "data/points-b"} { // so that there are two
+		if f, err := mem.Open(name, vfs.Create); err == nil {
+			size, _ := f.Size()
+			if size == 0 {
+				_, err = f.WriteAt(make([]byte, 100), 0)
+			}
+			if err = errors.Join(err, f.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return mem, o
+}
+
+// segmentsOn lists the segments of the first test log that are on disk.
+func segmentsOn(t *testing.T, mem *vfs.Mem) (bases []record.Offset) {
+	t.Helper()
+	infos, err := mem.ReadDir("data/topic-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range infos {
+		if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
+			bases = append(bases, base)
+		}
+	}
+	if len(bases) < 4 {
+		t.Fatalf("only %d segments", len(bases))
+	}
+	return bases
+}
+
+// middle is a segment amid the first test log.
+func middle(t *testing.T, mem *vfs.Mem) record.Offset {
+	t.Helper()
+	return segmentsOn(t, mem)[2]
+}
+
+func truncate(mem *vfs.Mem, file string, size int64) error {
+	f, err := mem.Open(file, vfs.Existing)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Sync(), f.Close())
+}
+
+// expectLoss checks that a log is reported as damaged.
+func expectLoss(t *testing.T, s *Store, l *Log) {
+	t.Helper()
+	faults := s.Faults()
+	if len(faults) != 1 || !faults[0].Damage || !strings.Contains(faults[0].Err.Error(), "put back") {
+		t.Errorf("the faults are %v", faults)
+	}
+	if it := appendOne(t, l, batch(t, 0, 1, 100)); !errors.Is(it.Err, ErrFaulted) {
+		t.Errorf("an append: %v", it.Err)
+	}
+}

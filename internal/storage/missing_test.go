@@ -1,0 +1,160 @@
+package storage
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/segment"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// TestMissingFilesShow proves that a segment's file which was removed or cut while the store was
+// down, whichever of the log's it is, and a directory that was removed, is reported as damage at the
+// first touch of the log; and before that, soon after the start, without one. A later start
+// reports it, too.
+func TestMissingFilesShow(t *testing.T) {
+	for which := range 6 { // the first, one amid, the last of the closed ones, the active one, all, the directory
+		for _, short := range []bool{false, true} {
+			for _, touched := range []bool{false, true} {
+				t.Run(fmt.Sprint(which, short, touched), func(t *testing.T) {
+					mem, o := logOfSegments(t)
+					bases := segmentsOn(t, mem)
+					n := len(bases)
+					harmed := [][]record.Offset{bases[:1], bases[2:3], bases[n-2 : n-1], bases[n-1:], bases, nil}[which]
+					for _, base := range harmed {
+						file := "data/topic-0/" + segment.FileName(base, segment.LogSuffix)
+						var err error
+						if short {
+							err = truncate(mem, file, 100)
+						} else {
+							err = mem.Remove(file)
+						}
+						if err != nil {
+							t.Fatal(err)
+						}
+					}
+					if which == 5 {
+						if err := mem.Remove("data/topic-0"); err != nil {
+							t.Fatal(err)
+						}
+					}
+					for start := range 2 {
+						s := quietStore(t, testConfig(mem, "data"))
+						l := testLog(s, 0, o)
+						if touched {
+							if _, err := l.End(); err != nil {
+								t.Fatal(err)
+							}
+						} else {
+							s.Sweep(func(LogID) bool { return true }, isNone)
+							s.keeper.step()
+						}
+						if len(s.Faults()) == 0 {
+							t.Fatalf("start %d: nothing is reported", start)
+						}
+						expectLoss(t, s, l)
+						s.keeper.checkpointNow()
+						s.keeper.checkpointNow()
+						if err := s.Close(); err != nil {
+							t.Fatal(err)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestPutBackFileMends proves that the log is as it was once the file is put back.
+func TestPutBackFileMends(t *testing.T) {
+	mem, o := logOfSegments(t)
+	file := "data/topic-0/" + segment.FileName(middle(t, mem), segment.LogSuffix)
+	if err := mem.Rename(file, "data/elsewhere"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s := quietStore(t, testConfig(mem, "data"))
+		l := testLog(s, 0, o)
+		if _, err := l.End(); err != nil {
+			t.Fatal(err)
+		}
+		expectLoss(t, s, l)
+		s.keeper.checkpointNow()
+		s.keeper.step()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := mem.Rename("data/elsewhere", file); err != nil {
+		t.Fatal(err)
+	}
+	l := testLog(quietStore(t, testConfig(mem, "data")), 0, o)
+	expectValues(t, l, 40)
+	mustAppend(t, l, batch(t, 40, 1, 300))
+}
+
+// TestWholeLogsAreNotOpened proves that the look for missing files opens no log that is whole,
+// also where retention and DeleteRecords took segments, and that it lists each log's directory
+// once and opens no file.
+func TestWholeLogsAreNotOpened(t *testing.T) {
+	mem := vfs.NewMem()
+	o := testOptions()
+	o.SegmentBytes = 1500
+	const logs = 20
+	s := quietStore(t, testConfig(mem, "data"))
+	for n := range 30 {
+		for i := range logs {
+			l := testLog(s, i, o)
+			mustAppend(t, l, batch(t, n, 1, 300))
+		}
+		s.Commit()
+	}
+	for i := range logs {
+		l := testLog(s, i, o)
+		switch i % 4 {
+		case 1:
+			if err := l.SetStart(record.Offset(i)); err != nil {
+				t.Fatal(err)
+			}
+		case 2:
+			o := o
+			o.RetentionBytes = 4000
+			l.Configure(o)
+			s.retainOne(l, time.Now())
+		case 3:
+			if err := l.Truncate(record.Offset(5 + i)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range 4 {
+		s.keeper.checkpointNow()
+		s.keeper.removeDue(time.Now().Add(time.Hour))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	listed, opened := 0, 0
+	s = quietStore(t, testConfig(vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
+		if strings.Contains(name, "/topic-") {
+			if op == vfs.OpReadDir {
+				listed++
+			}
+			if op == vfs.OpOpen {
+				opened++
+			}
+		}
+		return nil
+	}), "data"))
+	for i := range logs {
+		testLog(s, i, o)
+	}
+	s.Sweep(func(LogID) bool { return true }, isNone)
+	s.keeper.step()
+	if faults := s.Faults(); len(faults) > 0 || listed != logs || opened > 0 {
+		t.Errorf("%d directories were listed and %d files opened, faults: %v", listed, opened, faults)
+	}
+}
