@@ -97,6 +97,52 @@ func TestBothCheckpointsLost(t *testing.T) {
 	}
 }
 
+// TestBothPointsFilesLost proves the same of the points files, which have the logs that did not
+// change lately: it is reported once, and no log that has a hole is cut.
+func TestBothPointsFilesLost(t *testing.T) {
+	mem, o := logOfSegments(t)
+	if err := mem.Remove("data/topic-0/" + segment.FileName(middle(t, mem), segment.LogSuffix)); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 2 { // so that the log is in no checkpoint file: all points are written twice
+		s := quietStore(t, testConfig(mem, "data"))
+		mustAppend(t, testLog(s, 1, o), batch(t, i, 1, 100))
+		s.Commit()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rng := rand.New(rand.NewPCG(5, 5))
+	for _, name := range []string{"data/points-a", "data/points-b"} {
+		flipAt(t, mem, name, 40, rng)
+	}
+	for start := range 3 {
+		var out said
+		cfg := testConfig(mem, "data")
+		cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
+		s := quietStore(t, cfg)
+		if got := errors.Is(s.Damage(), errPointsLost) && strings.Contains(out.String(), "level=ERROR"); got != (start == 0) {
+			t.Errorf("start %d: it says %v: %s", start, s.Damage(), out.String())
+		}
+		if start == 0 { // killed before the log was used
+			mem = mem.KillClone(nil)
+			continue
+		}
+		l := testLog(s, 0, o)
+		if _, err := l.End(); err != nil {
+			t.Fatal(err)
+		}
+		expectLoss(t, s, l)
+		if got := len(segmentsOn(t, mem)); got < 4 {
+			t.Errorf("%d segments are left", got)
+		}
+		expectValues(t, testLog(s, 1, o), 2)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestBothCheckpointsRot proves that whatever happened to logs, truncations, gaps, deletions and
 // new logs of the same name among it, no acknowledged record is lost or changed where both
 // checkpoint files rot, and none is reported to be. Deleted records may be back.

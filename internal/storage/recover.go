@@ -109,6 +109,11 @@ func (s *Store) recover() error {
 	if hot == nil {
 		return s.begin(base)
 	}
+	if base == nil && k.base.WereSaved() {
+		if err := s.replaceLostPoints(hot); err != nil {
+			return err
+		}
+	}
 	if s.journal, err = journal.Open(s.journalConfig(hot.Journal)); err != nil {
 		return err
 	}
@@ -194,31 +199,63 @@ var errCheckpointsLost = errors.New("both checkpoint files are damaged; no recor
 	"check the disk, see that the metadata (quorum directory) are the newest ones, and delete records again that must be gone")
 
 // noteLostCheckpoints tells the operator, and has every log that is there be opened with care:
-// no point says any more how far it was on disk.
+// no point says any more how far it was on disk. The points of the points file may be older
+// than a truncation.
 func (s *Store) noteLostCheckpoints() error {
 	s.log.Error("the data directory has lost what its checkpoint files had", "dir", s.cfg.Dir, "err", errCheckpointsLost)
 	s.noteDamage(errCheckpointsLost)
-	infos, err := s.fs.ReadDir(s.cfg.Dir)
+	for _, id := range s.points.IDs() {
+		s.points.Lose(id)
+	}
+	return s.losePoints(func(LogID) bool { return true })
+}
+
+// errPointsLost says what is gone with both points files.
+var errPointsLost = errors.New("both points files are damaged; no record is lost by that, but for logs that did not change lately " +
+	"starts that DeleteRecords set, so that deleted records may be back, and high watermarks; " +
+	"check the disk, and delete records again that must be gone")
+
+// replaceLostPoints does the same where both points files are damaged, for the logs that the
+// newest checkpoint file has no points of, and writes a points file anew.
+func (s *Store) replaceLostPoints(hot *checkpoint.Sheet) error {
+	s.log.Error("the data directory has lost what its points files had", "dir", s.cfg.Dir, "err", errPointsLost)
+	s.noteDamage(errPointsLost)
+	err := s.losePoints(func(id LogID) bool {
+		_, known := hot.Points[id]
+		return !known
+	})
 	if err != nil {
 		return err
 	}
-	for _, id := range s.points.IDs() { // they may be older than a truncation
-		s.points.Lose(id)
+	all := checkpoint.Sheet{Journal: hot.Journal, At: hot.At, Metadata: hot.Metadata, Points: s.points.All()}
+	if err := s.keeper.base.Save(&all); isFull(err) {
+		return nil // it is written with many changes, or at the stop
+	} else if err != nil {
+		return err
+	}
+	s.points.Written(all.Points)
+	return nil
+}
+
+// losePoints notes that the points of logs were lost of which there are directories.
+func (s *Store) losePoints(isLost func(LogID) bool) error {
+	infos, err := s.fs.ReadDir(s.cfg.Dir)
+	if err != nil {
+		return err
 	}
 	for _, i := range infos {
 		if !i.Dir {
 			continue
 		}
-		if id, _, ok := parseStray(i.Name); ok {
-			s.points.Lose(id)
-		} else if partition, ok := parseDirName(i.Name); ok {
-			topic, ok, err := s.dirs.owner(i.Name)
-			if err != nil {
+		id, _, ok := parseStray(i.Name)
+		if partition, isLog := parseDirName(i.Name); isLog {
+			if id.Topic, ok, err = s.dirs.owner(i.Name); err != nil {
 				s.log.Warn("a directory could not be looked at", "dir", i.Name, "err", err)
 			}
-			if ok {
-				s.points.Lose(LogID{Topic: topic, Partition: partition})
-			}
+			id.Partition = partition
+		}
+		if ok && isLost(id) {
+			s.points.Lose(id)
 		}
 	}
 	return nil
