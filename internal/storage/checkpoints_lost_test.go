@@ -97,6 +97,30 @@ func TestBothCheckpointsLost(t *testing.T) {
 	}
 }
 
+// TestCheckpointsLostAndNamesToo proves that a power cut which took the name of a new log's first
+// segment, and not that of the second one, costs no record where both checkpoint files are
+// damaged: the journal makes the file again.
+func TestCheckpointsLostAndNamesToo(t *testing.T) {
+	mem := vfs.NewMem()
+	s := quietStore(t, testConfig(mem, "data"))
+	for range 2 {
+		s.keeper.checkpointNow()
+	}
+	o := testOptions()
+	o.SegmentBytes = 1500
+	l := testLog(s, 0, o)
+	for i := range 10 {
+		mustAppend(t, l, batch(t, i, 1, 300))
+		s.Commit()
+	}
+	mem = mem.KillClone(nil)
+	if err := mem.Remove(segmentFile(0)); err != nil {
+		t.Fatal(err)
+	}
+	s, _ = lostCheckpoints(t, mem)
+	expectValues(t, testLog(s, 0, o), 10)
+}
+
 // TestBothPointsFilesLost proves the same of the points files, which have the logs that did not
 // change lately: it is reported once, and no log that has a hole is cut.
 func TestBothPointsFilesLost(t *testing.T) {

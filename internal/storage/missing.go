@@ -52,7 +52,7 @@ func isWhole(segs []sized, p *checkpoint.Point) bool {
 // checkFiles looks once, after the start, for logs with files that are missing or short, so that
 // the operator hears of them before somebody needs a record. It lists the directories of logs
 // that nobody has used yet, and opens only those logs that lack something: they report it.
-func (s *Store) checkFiles() {
+func checkFiles(s *Store) {
 	for _, l := range s.all() {
 		if s.closing.Load() {
 			return
@@ -61,7 +61,7 @@ func (s *Store) checkFiles() {
 		if logState(l.state.Load()) != logUnopened || !hadRecords(&p) {
 			continue
 		}
-		segs, err := s.listSegments(l.name)
+		segs, err := listSegments(s, l.name)
 		if err == nil && isWhole(segs, &p) {
 			continue
 		}
@@ -75,7 +75,7 @@ func (s *Store) checkFiles() {
 }
 
 // listSegments lists the segments in a directory, in their order.
-func (s *Store) listSegments(dir string) (segs []sized, err error) {
+func listSegments(s *Store, dir string) (segs []sized, err error) {
 	infos, err := s.fs.ReadDir(s.path(dir))
 	for _, i := range infos { // names have as many digits as the largest offset
 		if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {

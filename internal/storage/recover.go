@@ -110,7 +110,7 @@ func (s *Store) recover() error {
 		return s.begin(base)
 	}
 	if base == nil && k.base.WereSaved() {
-		if err := s.replaceLostPoints(hot); err != nil {
+		if err := s.losses.replacePoints(hot); err != nil {
 			return err
 		}
 	}
@@ -144,7 +144,7 @@ func (s *Store) begin(base *checkpoint.Sheet) (err error) {
 	lost := s.journal.HasFiles() || k.checkpoint.WereSaved()
 	found := false
 	if lost {
-		if err := s.noteLostCheckpoints(); err != nil {
+		if err := s.losses.reportCheckpoints(); err != nil {
 			return err
 		}
 		var whole bool
@@ -152,7 +152,7 @@ func (s *Store) begin(base *checkpoint.Sheet) (err error) {
 			sheet.Journal = s.journal.ID()
 		}
 		if !whole {
-			s.reportJournalDamage(1)
+			s.losses.reportJournal(1)
 		}
 	}
 	if !found {
@@ -179,84 +179,6 @@ func (s *Store) begin(base *checkpoint.Sheet) (err error) {
 	}
 	if found {
 		return s.replayAll(sheet.At, sheet.At)
-	}
-	return nil
-}
-
-// adoptable is the id of the journal that the points file names; zero: there is no such file.
-func adoptable(base *checkpoint.Sheet) (id [16]byte) {
-	if base != nil {
-		id = base.Journal
-	}
-	return id
-}
-
-// errCheckpointsLost says what is gone with both checkpoint files. Records are not: the journal's
-// rounds are found without them, and logs are checked whole.
-var errCheckpointsLost = errors.New("both checkpoint files are damaged; no record is lost by that, but what only they had is: " +
-	"starts that DeleteRecords set, so that deleted records may be back, high watermarks, " +
-	"and up to which entry of the metadata log the directory was used, so that older metadata are not refused; " +
-	"check the disk, see that the metadata (quorum directory) are the newest ones, and delete records again that must be gone")
-
-// noteLostCheckpoints tells the operator, and has every log that is there be opened with care:
-// no point says any more how far it was on disk. The points of the points file may be older
-// than a truncation.
-func (s *Store) noteLostCheckpoints() error {
-	s.log.Error("the data directory has lost what its checkpoint files had", "dir", s.cfg.Dir, "err", errCheckpointsLost)
-	s.noteDamage(errCheckpointsLost)
-	for _, id := range s.points.IDs() {
-		s.points.Lose(id)
-	}
-	return s.losePoints(func(LogID) bool { return true })
-}
-
-// errPointsLost says what is gone with both points files.
-var errPointsLost = errors.New("both points files are damaged; no record is lost by that, but for logs that did not change lately " +
-	"starts that DeleteRecords set, so that deleted records may be back, and high watermarks; " +
-	"check the disk, and delete records again that must be gone")
-
-// replaceLostPoints does the same where both points files are damaged, for the logs that the
-// newest checkpoint file has no points of, and writes a points file anew.
-func (s *Store) replaceLostPoints(hot *checkpoint.Sheet) error {
-	s.log.Error("the data directory has lost what its points files had", "dir", s.cfg.Dir, "err", errPointsLost)
-	s.noteDamage(errPointsLost)
-	err := s.losePoints(func(id LogID) bool {
-		_, known := hot.Points[id]
-		return !known
-	})
-	if err != nil {
-		return err
-	}
-	all := checkpoint.Sheet{Journal: hot.Journal, At: hot.At, Metadata: hot.Metadata, Points: s.points.All()}
-	if err := s.keeper.base.Save(&all); isFull(err) {
-		return nil // it is written with many changes, or at the stop
-	} else if err != nil {
-		return err
-	}
-	s.points.Written(all.Points)
-	return nil
-}
-
-// losePoints notes that the points of logs were lost of which there are directories.
-func (s *Store) losePoints(isLost func(LogID) bool) error {
-	infos, err := s.fs.ReadDir(s.cfg.Dir)
-	if err != nil {
-		return err
-	}
-	for _, i := range infos {
-		if !i.Dir {
-			continue
-		}
-		id, _, ok := parseStray(i.Name)
-		if partition, isLog := parseDirName(i.Name); isLog {
-			if id.Topic, ok, err = s.dirs.owner(i.Name); err != nil {
-				s.log.Warn("a directory could not be looked at", "dir", i.Name, "err", err)
-			}
-			id.Partition = partition
-		}
-		if ok && isLost(id) {
-			s.points.Lose(id)
-		}
 	}
 	return nil
 }
@@ -309,31 +231,11 @@ func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 	}
 	s.noteFinishedCuts(r.finished)
 	if r.broken > 0 {
-		s.reportJournalDamage(r.broken)
+		s.losses.reportJournal(r.broken)
 		// These rounds must not be played back once more, over records that are appended next.
 		return k.checkpointRecovered()
 	}
 	return nil
-}
-
-// errJournalDamaged says that the journal lost rounds that were acknowledged.
-var errJournalDamaged = errors.New("the journal was damaged, and records that were acknowledged just before the last stop may be missing")
-
-// reportJournalDamage tells the operator that rounds of the journal cannot be read.
-func (s *Store) reportJournalDamage(rounds int) {
-	s.noteDamage(errJournalDamaged)
-	s.log.Error("the journal is damaged: records that were acknowledged just before the last stop may be missing; "+
-		"check the disk, and compare with the producers' own records", "rounds", rounds)
-}
-
-// noteDamage notes what Damage tells.
-func (s *Store) noteDamage(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.damage != nil {
-		err = fmt.Errorf("%w; %w", s.damage, err)
-	}
-	s.damage = err
 }
 
 // checkpointRecovered makes everything durable that recovery found, and moves the mark behind it.
@@ -632,9 +534,7 @@ func (r *replay) write(key recoveredFile, p journal.Part) error {
 	if ok, err := r.claim(key.dir, p); err != nil || !ok {
 		return err
 	}
-	if r.s.points.Get(p.ID).Lost && p.Base < r.firstSegment(key.dir) {
-		return nil // retention took it, as a point said once
-	}
+	isOld := r.s.points.Get(p.ID).Lost && p.Base < r.firstSegment(key.dir)
 	mode := vfs.Create
 	if p.Pos > 0 {
 		mode = vfs.Existing
@@ -645,6 +545,9 @@ func (r *replay) write(key recoveredFile, p journal.Part) error {
 		size, err = f.Size()
 	}
 	if errors.Is(err, vfs.ErrNotExist) || err == nil && size < p.Pos {
+		if isOld {
+			return nil // retention took it, as a point said once
+		}
 		r.s.faults.set(p.ID, newLoss("segment %d has %d bytes where the journal goes on at byte %d", p.Base, size, p.Pos))
 		return nil
 	}

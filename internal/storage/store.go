@@ -101,6 +101,7 @@ type Store struct {
 	dirs   directories
 	strays strays
 	faults faults
+	losses losses
 
 	commit  committer
 	journal *journal.Journal
@@ -115,7 +116,6 @@ type Store struct {
 	mu     sync.Mutex
 	logs   map[LogID]*Log // guarded by mu
 	closed bool           // guarded by mu
-	damage error          // guarded by mu: what recovery found to be lost; nil: nothing
 
 	waiting map[LogID]bool // guarded by mu: logs of which only the journal has the last records, since the disk is full
 
@@ -149,6 +149,7 @@ func open(cfg Config) (*Store, error) {
 	s.files = segment.NewFiles(cfg.FS, cfg.OpenFiles, cfg.Logger, s.syncs.file)
 	s.files.BoundReaders(max(cfg.OpenFiles*3/4, 1))
 	s.dirs.init(s)
+	s.losses.s = s
 	s.commit.init(s)
 	s.keeper.init(s)
 	if err := s.recover(); err != nil {
@@ -224,11 +225,8 @@ func (s *Store) RememberedMetadata() uint64 { return s.remembered.Load() }
 // Damage is what the store lacks, or cannot do, without knowing of which logs: acknowledged
 // records or what checkpoints knew may be lost, or the journal cannot be written. nil: nothing.
 func (s *Store) Damage() error {
-	s.mu.Lock()
-	damage := s.damage
-	s.mu.Unlock()
-	if damage != nil {
-		return fmt.Errorf("%w: %w", ErrFaulted, damage)
+	if err := s.losses.get(); err != nil {
+		return fmt.Errorf("%w: %w", ErrFaulted, err)
 	}
 	return s.journal.Lost()
 }

@@ -140,14 +140,14 @@ func (s *Store) sweepDirs(w *sweep) {
 		}
 	}
 	if all {
-		s.forgetPoints(w)
+		w.forgetPoints(s)
 	}
-	s.background(s.checkFiles)
+	s.background(func() { checkFiles(s) })
 }
 
 // forgetPoints forgets the points of logs that are not known and of which there is no directory,
 // set aside or not. Every directory of an unknown log has been set aside before.
-func (s *Store) forgetPoints(w *sweep) {
+func (w *sweep) forgetPoints(s *Store) {
 	for _, id := range s.points.IDs() {
 		if !w.isKnown(id) && s.lookup(id) == nil && !s.strays.has(id) {
 			s.points.Forget(id)

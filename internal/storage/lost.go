@@ -1,0 +1,124 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/leatstream/leat/internal/storage/checkpoint"
+)
+
+// losses are what recovery found to be lost without knowing of which logs. Safe for concurrent use.
+type losses struct {
+	s *Store
+
+	mu  sync.Mutex
+	err error // guarded by mu; nil: nothing is lost
+}
+
+// get tells what is lost; nil: nothing.
+func (o *losses) get() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.err
+}
+
+// errJournalDamaged says that the journal lost rounds that were acknowledged.
+var errJournalDamaged = errors.New("the journal was damaged, and records that were acknowledged just before the last stop may be missing")
+
+// reportJournal tells the operator that rounds of the journal cannot be read.
+func (o *losses) reportJournal(rounds int) {
+	o.note(errJournalDamaged)
+	o.s.log.Error("the journal is damaged: records that were acknowledged just before the last stop may be missing; "+
+		"check the disk, and compare with the producers' own records", "rounds", rounds)
+}
+
+func (o *losses) note(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		err = fmt.Errorf("%w; %w", o.err, err)
+	}
+	o.err = err
+}
+
+// adoptable is the id of the journal that the points file names; zero: there is no such file.
+func adoptable(base *checkpoint.Sheet) (id [16]byte) {
+	if base != nil {
+		id = base.Journal
+	}
+	return id
+}
+
+// errCheckpointsLost says what is gone with both checkpoint files. Records are not: the journal's
+// rounds are found without them, and logs are checked whole.
+var errCheckpointsLost = errors.New("both checkpoint files are damaged; no record is lost by that, but what only they had is: " +
+	"starts that DeleteRecords set, so that deleted records may be back, high watermarks, " +
+	"and up to which entry of the metadata log the directory was used, so that older metadata are not refused; " +
+	"check the disk, see that the metadata (quorum directory) are the newest ones, and delete records again that must be gone")
+
+// reportCheckpoints tells the operator that both checkpoint files are lost, and has every log that is there be opened with care:
+// no point says any more how far it was on disk. The points of the points file may be older
+// than a truncation.
+func (o *losses) reportCheckpoints() error {
+	s := o.s
+	s.log.Error("the data directory has lost what its checkpoint files had", "dir", s.cfg.Dir, "err", errCheckpointsLost)
+	o.note(errCheckpointsLost)
+	for _, id := range s.points.IDs() {
+		s.points.Lose(id)
+	}
+	return o.losePoints(func(LogID) bool { return true })
+}
+
+// errPointsLost says what is gone with both points files.
+var errPointsLost = errors.New("both points files are damaged; no record is lost by that, but for logs that did not change lately " +
+	"starts that DeleteRecords set, so that deleted records may be back, and high watermarks; " +
+	"check the disk, and delete records again that must be gone")
+
+// replacePoints does the same where both points files are damaged, for the logs that the
+// newest checkpoint file has no points of, and writes a points file anew.
+func (o *losses) replacePoints(hot *checkpoint.Sheet) error {
+	s := o.s
+	s.log.Error("the data directory has lost what its points files had", "dir", s.cfg.Dir, "err", errPointsLost)
+	o.note(errPointsLost)
+	err := o.losePoints(func(id LogID) bool {
+		_, known := hot.Points[id]
+		return !known
+	})
+	if err != nil {
+		return err
+	}
+	all := checkpoint.Sheet{Journal: hot.Journal, At: hot.At, Metadata: hot.Metadata, Points: s.points.All()}
+	if err := s.keeper.base.Save(&all); isFull(err) {
+		return nil // it is written with many changes, or at the stop
+	} else if err != nil {
+		return err
+	}
+	s.points.Written(all.Points)
+	return nil
+}
+
+// losePoints notes that the points of logs were lost of which there are directories.
+func (o *losses) losePoints(isLost func(LogID) bool) error {
+	s := o.s
+	infos, err := s.fs.ReadDir(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		if !i.Dir {
+			continue
+		}
+		id, _, ok := parseStray(i.Name)
+		if partition, isLog := parseDirName(i.Name); isLog {
+			if id.Topic, ok, err = s.dirs.owner(i.Name); err != nil {
+				s.log.Warn("a directory could not be looked at", "dir", i.Name, "err", err)
+			}
+			id.Partition = partition
+		}
+		if ok && isLost(id) {
+			s.points.Lose(id)
+		}
+	}
+	return nil
+}
