@@ -19,7 +19,7 @@ import (
 var floors = []struct{ wing, packages string }{
 	{"ground", "internal/budget internal/config"},
 	{"ground", "internal/record internal/vfs internal/wire internal/meta"},
-	{"engine", "internal/storage/segment internal/storage/producer internal/storage/epoch internal/storage/space internal/storage/checkpoint"},
+	{"engine", "internal/storage/segment internal/storage/producer internal/storage/epoch internal/storage/space internal/storage/checkpoint internal/storage/aside"},
 	{"engine", "internal/storage/journal"},
 	{"engine", "internal/storage internal/quorum internal/replica/progress"},
 	{"engine", "internal/controller"},
@@ -51,6 +51,7 @@ var doors = map[string]string{
 	"internal/storage/space":      "internal/storage",
 	"internal/storage/checkpoint": "internal/storage internal/storage/journal",
 	"internal/storage/journal":    "internal/storage",
+	"internal/storage/aside":      "internal/storage",
 	"internal/replica/progress":   "internal/replica",
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/aside"
 	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -188,7 +189,7 @@ func TestAttackStrayOfAWrongClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	// As setAsideLocked names it where time.Now() is ten seconds after the epoch.
-	name := strayName("topic-0", testID(0), 10_000)
+	name := aside.StrayName("topic-0", testID(0), 10_000)
 	if err := mem.Rename("data/topic-0", path.Join("data", name)); err != nil {
 		t.Fatal(err)
 	}

@@ -247,7 +247,7 @@ func (l *Log) notePoint(to Position) {
 	}
 	if l.stable.Segment != nil {
 		p.Base = l.stable.Segment.Base()
-		p.Closed = countClosed(sizesOf(l.segs), &p)
+		p.Closed = p.CountClosed(sizesOf(l.segs))
 	} else { // it is empty
 		p.Base, p.Next = record.Offset(l.end.Load()), record.Offset(l.end.Load())
 	}

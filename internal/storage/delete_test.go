@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/leatstream/leat/internal/storage/aside"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -38,7 +39,7 @@ func TestManyDeletions(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, d := range infos {
-			if !strings.HasSuffix(d.Name, deletedDir) {
+			if !strings.HasSuffix(d.Name, "-delete") {
 				continue
 			}
 			n++
@@ -88,8 +89,8 @@ func TestDeletionInTheWay(t *testing.T) {
 	s := openStore(t, testConfig(mem, "data"))
 	l := testLog(s, 0, testOptions())
 	mustAppend(t, l, batch(t, 0, 1, 100))
-	aside := "data/" + asideName(l.name, l.id, deletedDir)
-	if err := mem.MkdirAll(aside + "/left"); err != nil {
+	to := "data/" + aside.DeletedName(l.name, l.id)
+	if err := mem.MkdirAll(to + "/left"); err != nil {
 		t.Fatal(err)
 	}
 	s.Delete(l.ID())

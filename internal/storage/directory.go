@@ -2,7 +2,6 @@ package storage
 
 import (
 	"encoding/base64"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -13,17 +12,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/leatstream/leat/internal/storage/aside"
 	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
 const (
 	metadataFile = "partition.metadata"
-
-	deletedDir = "-delete" // a directory of a deleted log, on its way out
-	strayDir   = "-stray"  // a directory of a log that the metadata does not know
-
-	maxName = 255 // bytes of a file's name, on all file systems in use
 
 	// maxSmallFile bounds files that are read at once, in bytes.
 	maxSmallFile = 1 << 29
@@ -70,47 +65,6 @@ func parseDirName(name string) (partition int32, ok bool) {
 		return 0, false
 	}
 	return int32(p), true
-}
-
-// asideName is a directory's name when it is moved aside. It says whose it was: topic id
-// and partition. A long name is shortened, since a file's name has 255 bytes at most.
-func asideName(dir string, id LogID, suffix string) string {
-	tail := fmt.Sprintf(".%s.%d%s", hex.EncodeToString(id.Topic[:]), id.Partition, suffix)
-	return dir[:min(len(dir), maxName-len(tail))] + tail
-}
-
-// strayName is the same for a directory that is kept: it also says since when, in ms, so
-// that no two have the same name.
-func strayName(dir string, id LogID, now int64) string {
-	since := "." + strconv.FormatInt(now, 10)
-	short := dir[:min(len(dir), maxName-len(asideName("", id, strayDir))-len(since))]
-	return asideName(short+since, id, strayDir)
-}
-
-// parseStray finds out whose a stray directory is, and since when, in ms, it is one.
-func parseStray(name string) (id LogID, since int64, ok bool) {
-	id, ok = parseAside(name, strayDir)
-	if !ok {
-		return id, 0, false
-	}
-	parts := strings.Split(name, ".")
-	since, err := strconv.ParseInt(parts[len(parts)-3], 10, 64)
-	return id, since, err == nil && len(parts) > 3
-}
-
-// parseAside finds out whose a directory was that asideName named.
-func parseAside(name, suffix string) (id LogID, ok bool) {
-	name, ok = strings.CutSuffix(name, suffix)
-	parts := strings.Split(name, ".")
-	if !ok || len(parts) < 3 {
-		return id, false
-	}
-	topic, err := hex.DecodeString(parts[len(parts)-2])
-	partition, err2 := strconv.ParseInt(parts[len(parts)-1], 10, 32)
-	if errors.Join(err, err2) != nil || len(topic) != len(id.Topic) || partition < 0 {
-		return id, false
-	}
-	return LogID{Topic: [16]byte(topic), Partition: int32(partition)}, true
 }
 
 // encodeMetadata is the contents of partition.metadata, in Kafka's format.
@@ -232,7 +186,7 @@ func (d *directories) discard(id LogID, dir string) error {
 	if err != nil || !ok || topic != id.Topic {
 		return err
 	}
-	to := asideName(dir, id, deletedDir)
+	to := aside.DeletedName(dir, id)
 	if _, err := d.s.fs.Stat(d.s.path(to)); err == nil { // of an earlier run, in part
 		if err := d.s.fs.Remove(d.s.path(to)); err != nil {
 			return err
@@ -262,10 +216,10 @@ func (d *directories) setAside(id LogID, dir, why string) error {
 
 func (d *directories) setAsideLocked(dir string, id LogID, why string) error {
 	now := time.Now().UnixMilli()
-	to := strayName(dir, id, now)
-	d.s.strays.add(to, id, now) // first: its point is kept from now on
+	to := aside.StrayName(dir, id, now)
+	d.s.strays.Add(to, id, now) // first: its point is kept from now on
 	if err := d.renameLocked(dir, to); err != nil {
-		d.s.strays.forget(to, id)
+		d.s.strays.Forget(to, id)
 		return err
 	}
 	d.s.log.Error("a directory was set aside: no topic of this cluster is known to own it; restore the cluster's metadata "+
@@ -277,17 +231,17 @@ func (d *directories) setAsideLocked(dir string, id LogID, why string) error {
 // the log. Where there is none, it does nothing. The name is durable when it returns, since
 // the log's point says so.
 func (d *directories) takeBack(dir string, id LogID) error {
-	aside, ok := d.s.strays.take(id)
+	last, ok := d.s.strays.Take(id)
 	if !ok {
 		return nil
 	}
 	unlock := d.lock(dir)
 	defer unlock()
-	if err := d.renameLocked(aside.name, dir); err != nil {
-		d.s.strays.add(aside.name, id, aside.since)
+	if err := d.renameLocked(last.Name, dir); err != nil {
+		d.s.strays.Add(last.Name, id, last.Since)
 		return err
 	}
-	d.s.log.Warn("a directory that was set aside is used again: the cluster's metadata know its topic now", "dir", dir, "was", aside.name)
+	d.s.log.Warn("a directory that was set aside is used again: the cluster's metadata know its topic now", "dir", dir, "was", last.Name)
 	return d.syncNames()
 }
 

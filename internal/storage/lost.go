@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/leatstream/leat/internal/storage/aside"
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 )
 
@@ -109,7 +110,7 @@ func (o *losses) losePoints(isLost func(LogID) bool) error {
 		if !i.Dir {
 			continue
 		}
-		id, _, ok := parseStray(i.Name)
+		id, _, ok := aside.ParseStray(i.Name)
 		if partition, isLog := parseDirName(i.Name); isLog {
 			if id.Topic, ok, err = s.dirs.owner(i.Name); err != nil {
 				s.log.Warn("a directory could not be looked at", "dir", i.Name, "err", err)

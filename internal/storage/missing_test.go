@@ -71,7 +71,8 @@ func TestMissingFilesShow(t *testing.T) {
 // TestPutBackFileMends proves that the log is as it was once the file is put back.
 func TestPutBackFileMends(t *testing.T) {
 	mem, o := logOfSegments(t)
-	file := "data/topic-0/" + segment.FileName(middle(t, mem), segment.LogSuffix)
+	base := middle(t, mem)
+	file := "data/topic-0/" + segment.FileName(base, segment.LogSuffix)
 	if err := mem.Rename(file, "data/elsewhere"); err != nil {
 		t.Fatal(err)
 	}
@@ -82,6 +83,9 @@ func TestPutBackFileMends(t *testing.T) {
 			t.Fatal(err)
 		}
 		expectLoss(t, s, l)
+		if want := fmt.Sprintf("the file with offset %d is missing", base); !strings.Contains(l.Fault().Error(), want) {
+			t.Errorf("it does not say %q: %v", want, l.Fault())
+		}
 		s.keeper.checkpointNow()
 		s.keeper.step()
 		if err := s.Close(); err != nil {

@@ -38,7 +38,7 @@ func (l *Log) openLocked() error {
 		infos, err = s.fs.ReadDir(s.path(l.name))
 	}
 	if errors.Is(err, vfs.ErrNotExist) {
-		if hadRecords(&point) {
+		if point.HadRecords() {
 			l.reportLoss("its directory is missing, though it had records up to offset %d", point.Next)
 		}
 		o.finishEmpty()

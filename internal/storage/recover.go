@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/aside"
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 	"github.com/leatstream/leat/internal/storage/journal"
 	"github.com/leatstream/leat/internal/storage/segment"
@@ -191,10 +192,10 @@ func (s *Store) listAside(deleted map[LogID]bool, stray map[LogID]string) {
 		s.log.Warn("the data directory could not be listed", "err", err)
 	}
 	for _, i := range infos {
-		if id, since, ok := parseStray(i.Name); ok && i.Dir {
+		if id, since, ok := aside.ParseStray(i.Name); ok && i.Dir {
 			stray[id] = i.Name
-			s.strays.add(i.Name, id, since)
-		} else if id, ok := parseAside(i.Name, deletedDir); ok && i.Dir {
+			s.strays.Add(i.Name, id, since)
+		} else if id, ok := aside.ParseDeleted(i.Name); ok && i.Dir {
 			deleted[id] = true
 			s.keeper.removeDir(i.Name)
 		}

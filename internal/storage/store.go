@@ -11,6 +11,7 @@ import (
 
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/aside"
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 	"github.com/leatstream/leat/internal/storage/journal"
 	"github.com/leatstream/leat/internal/storage/segment"
@@ -99,7 +100,7 @@ type Store struct {
 	volume volume
 	syncs  syncs
 	dirs   directories
-	strays strays
+	strays aside.Strays
 	faults faults
 	losses losses
 

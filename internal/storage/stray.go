@@ -1,103 +1,12 @@
 package storage
 
 import (
-	"cmp"
 	"errors"
-	"slices"
-	"sync"
 	"time"
 )
 
-// strays are directories that were set aside because the metadata did not know their logs.
-// They are kept for Config.StrayRetention, and the points of their logs with them: who takes
-// a directory back finds the log's start, high watermark and end as they were. Safe for
-// concurrent use.
-type strays struct {
-	mu   sync.Mutex
-	dirs map[LogID][]stray // guarded by mu; no list is empty
-	n    int               // guarded by mu: how many directories there are
-}
-
-// stray is a directory that was set aside.
-type stray struct {
-	name  string
-	since int64 // ms
-}
-
-func (t *strays) add(name string, id LogID, since int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if slices.ContainsFunc(t.dirs[id], func(d stray) bool { return d.name == name }) {
-		return
-	}
-	if t.dirs == nil {
-		t.dirs = map[LogID][]stray{}
-	}
-	t.dirs[id] = append(t.dirs[id], stray{name, since})
-	t.n++
-}
-
-// take takes out the one of a log that was set aside last.
-func (t *strays) take(id LogID) (last stray, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	dirs := t.dirs[id]
-	if len(dirs) == 0 {
-		return last, false
-	}
-	last = slices.MaxFunc(dirs, func(a, b stray) int { return cmp.Compare(a.since, b.since) })
-	t.keepLocked(id, func(d stray) bool { return d != last })
-	return last, true
-}
-
-// keepLocked takes out those of a log that are not to be kept. mu is held.
-func (t *strays) keepLocked(id LogID, keep func(stray) bool) {
-	kept := slices.DeleteFunc(t.dirs[id], func(d stray) bool { return !keep(d) })
-	t.n -= len(t.dirs[id]) - len(kept)
-	if t.dirs[id] = kept; len(kept) == 0 {
-		delete(t.dirs, id)
-	}
-}
-
-// listOld lists those that are older than a time in ms.
-func (t *strays) listOld(before int64) map[LogID][]stray {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	old := map[LogID][]stray{}
-	for id, dirs := range t.dirs {
-		for _, d := range dirs {
-			if d.since < before {
-				old[id] = append(old[id], d)
-			}
-		}
-	}
-	return old
-}
-
-// forget takes out a directory that is not one of these any more; was is false where it was not.
-func (t *strays) forget(name string, id LogID) (was bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	n := t.n
-	t.keepLocked(id, func(d stray) bool { return d.name != name })
-	return t.n < n
-}
-
-// has tells whether a log's directory was set aside.
-func (t *strays) has(id LogID) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.dirs[id]) > 0
-}
-
-func (t *strays) len() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.n
-}
-
 // Strays is the number of directories that were set aside.
-func (s *Store) Strays() int { return s.strays.len() }
+func (s *Store) Strays() int { return s.strays.Len() }
 
 // Sweep deals, in the background, with directories of logs that the metadata do not know.
 // Those of topics that are known to be deleted go; the others are set aside. Then it looks for
@@ -149,7 +58,7 @@ func (s *Store) sweepDirs(w *sweep) {
 // set aside or not. Every directory of an unknown log has been set aside before.
 func (w *sweep) forgetPoints(s *Store) {
 	for _, id := range s.points.IDs() {
-		if !w.isKnown(id) && s.lookup(id) == nil && !s.strays.has(id) {
+		if !w.isKnown(id) && s.lookup(id) == nil && !s.strays.Has(id) {
 			s.points.Forget(id)
 		}
 	}
@@ -188,17 +97,17 @@ func (s *Store) removeOldStrays(now time.Time) {
 	if now.Sub(s.opened) < min(s.cfg.StrayRetention, strayGrace) {
 		return
 	}
-	for id, dirs := range s.strays.listOld(now.Add(-s.cfg.StrayRetention).UnixMilli()) {
+	for id, dirs := range s.strays.ListOld(now.Add(-s.cfg.StrayRetention).UnixMilli()) {
 		if s.lookup(id) != nil {
 			continue // its first use takes the directory back
 		}
 		for _, d := range dirs {
-			if s.strays.forget(d.name, id) {
-				s.log.Warn("a directory that was set aside is removed: nobody wanted it back", "dir", d.name, "after", s.cfg.StrayRetention)
-				s.keeper.remove(s.path(d.name), 0)
+			if s.strays.Forget(d.Name, id) {
+				s.log.Warn("a directory that was set aside is removed: nobody wanted it back", "dir", d.Name, "after", s.cfg.StrayRetention)
+				s.keeper.remove(s.path(d.Name), 0)
 			}
 		}
-		if !s.strays.has(id) {
+		if !s.strays.Has(id) {
 			s.points.Forget(id)
 		}
 	}

@@ -3,10 +3,10 @@ package storage
 import (
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/leatstream/leat/internal/storage/aside"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -172,7 +172,7 @@ func withStrays(tb testing.TB, n int) *vfs.Mem {
 	tb.Helper()
 	mem := vfs.NewMem()
 	for i := range n {
-		if err := mem.MkdirAll("data/" + strayName(dirName("other", int32(i)), LogID{Topic: [16]byte{9}, Partition: int32(i)}, 1_700_000_000_000)); err != nil {
+		if err := mem.MkdirAll("data/" + aside.StrayName(dirName("other", int32(i)), LogID{Topic: [16]byte{9}, Partition: int32(i)}, 1_700_000_000_000)); err != nil {
 			tb.Fatal(err)
 		}
 	}
@@ -200,28 +200,5 @@ func TestNewLogsDoNotLookAtAllStrays(t *testing.T) {
 	}
 	if few, many := cost(1), cost(3000); many > few+10 {
 		t.Errorf("a new log takes %v allocations beside one directory that was set aside, %v beside 3000", few, many)
-	}
-}
-
-// TestLastStrayIsTakenBack proves that of several directories that were set aside for a log, which
-// takes a copy made by hand, the last one is used again, once.
-func TestLastStrayIsTakenBack(t *testing.T) {
-	var st strays
-	id, other := testID(1), testID(2)
-	for _, since := range []int64{5, 9, 7} {
-		st.add(strayName("topic-1", id, since), id, since)
-	}
-	st.add(strayName("topic-2", other, 8), other, 8)
-	st.add(strayName("topic-2", other, 8), other, 8) // the same one
-	if st.len() != 4 || !st.has(id) {
-		t.Fatalf("%d are known", st.len())
-	}
-	for _, want := range []int64{9, 7, 5} {
-		if got, ok := st.take(id); !ok || got.since != want || !strings.Contains(got.name, fmt.Sprintf(".%d.", want)) {
-			t.Errorf("%+v was taken, want the one since %d", got, want)
-		}
-	}
-	if got, ok := st.take(id); ok || st.has(id) || st.len() != 1 {
-		t.Errorf("%+v is left", got)
 	}
 }

@@ -139,6 +139,36 @@ func (p *Point) isSane() bool {
 		p.Snapshot >= -1 && p.ProducersAt >= -1 && p.Closed >= BytesUnknown
 }
 
+// Size is a segment's base and its number of bytes.
+type Size struct {
+	Base  record.Offset
+	Bytes int64
+}
+
+// CountClosed counts the bytes of segments, in their order, as Closed does.
+func (p *Point) CountClosed(segs []Size) (n int64) {
+	for i, g := range segs {
+		if isBelow := i+1 < len(segs) && segs[i+1].Base <= p.Start; !isBelow && g.Base < p.Base {
+			n += g.Bytes
+		}
+	}
+	return n
+}
+
+// HadRecords tells whether a log that is as its point says has a segment with records.
+func (p *Point) HadRecords() bool {
+	return p.Vouched && (p.Pos > 0 || p.Closed > 0) && p.Next > p.Start
+}
+
+// IsWhole tells whether a log's segments have as many bytes as its point says.
+func (p *Point) IsWhole(segs []Size) bool {
+	if !p.HadRecords() {
+		return true
+	}
+	hasLast := p.Pos == 0 || slices.ContainsFunc(segs, func(g Size) bool { return g.Base == p.Base && g.Bytes >= p.Pos })
+	return hasLast && p.CountClosed(segs) >= p.Closed
+}
+
 // Mark is a place in the journal: where the round with a number begins.
 type Mark struct {
 	File  int    // the ring file's number

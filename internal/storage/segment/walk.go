@@ -211,3 +211,35 @@ type BatchInfo struct {
 func infoOf(b record.Batch, pos, end int64) BatchInfo {
 	return BatchInfo{pos, end, b.BaseOffset(), b.NextOffset(), b.LeaderEpoch(), b.MaxTimestamp()}
 }
+
+// FindHole returns the first offset, from one on, behind which no batch of some segments, in
+// their order, can be read without a gap.
+func FindHole(segs []*Segment, from record.Offset) record.Offset {
+	for i, g := range segs {
+		if i+1 < len(segs) && segs[i+1].Base() <= from {
+			continue
+		}
+		if g.Base() > from {
+			break
+		}
+		from = readableEnd(g)
+	}
+	return from
+}
+
+// readableEnd is the offset after the last batch that can be read from the beginning on.
+func readableEnd(g *Segment) record.Offset {
+	next := g.Base()
+	w, closeWalk, err := g.Walk(0, next, false)
+	if err != nil {
+		return next
+	}
+	defer closeWalk()
+	for {
+		b, err := w.Next()
+		if err != nil {
+			return next
+		}
+		next = b.NextOffset()
+	}
+}

@@ -1,0 +1,161 @@
+// Package aside knows the directories of logs that were renamed: those of deleted logs, on
+// their way out, and those of logs that the metadata do not know, which are kept for a while.
+// Their names say whose they were. Strays is the set of the latter.
+package aside
+
+import (
+	"cmp"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+const (
+	deletedSuffix = "-delete"
+	straySuffix   = "-stray"
+
+	maxName = 255 // bytes of a file's name, on all file systems in use
+)
+
+// Strays are directories that were set aside because the metadata did not know their logs.
+// They are kept for a time, and what checkpoints know of their logs with them: who takes a
+// directory back finds the log's start, high watermark and end as they were. The zero Strays
+// Has none. Safe for concurrent use.
+type Strays struct {
+	mu   sync.Mutex
+	dirs map[record.LogID][]Dir // guarded by mu; no list is empty
+	n    int                    // guarded by mu: how many directories there are
+}
+
+// Dir is a directory that was set aside.
+type Dir struct {
+	Name  string
+	Since int64 // ms
+}
+
+// Add notes a directory. One that is known already stays.
+func (t *Strays) Add(name string, id record.LogID, since int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.ContainsFunc(t.dirs[id], func(d Dir) bool { return d.Name == name }) {
+		return
+	}
+	if t.dirs == nil {
+		t.dirs = map[record.LogID][]Dir{}
+	}
+	t.dirs[id] = append(t.dirs[id], Dir{name, since})
+	t.n++
+}
+
+// Take takes out the one of a log that was set aside last.
+func (t *Strays) Take(id record.LogID) (last Dir, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	dirs := t.dirs[id]
+	if len(dirs) == 0 {
+		return last, false
+	}
+	last = slices.MaxFunc(dirs, func(a, b Dir) int { return cmp.Compare(a.Since, b.Since) })
+	t.keepLocked(id, func(d Dir) bool { return d != last })
+	return last, true
+}
+
+// keepLocked takes out those of a log that are not to be kept. mu is held.
+func (t *Strays) keepLocked(id record.LogID, keep func(Dir) bool) {
+	kept := slices.DeleteFunc(t.dirs[id], func(d Dir) bool { return !keep(d) })
+	t.n -= len(t.dirs[id]) - len(kept)
+	if t.dirs[id] = kept; len(kept) == 0 {
+		delete(t.dirs, id)
+	}
+}
+
+// ListOld lists those that are older than a time in ms.
+func (t *Strays) ListOld(before int64) map[record.LogID][]Dir {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := map[record.LogID][]Dir{}
+	for id, dirs := range t.dirs {
+		for _, d := range dirs {
+			if d.Since < before {
+				old[id] = append(old[id], d)
+			}
+		}
+	}
+	return old
+}
+
+// Forget takes out a directory that is not one of these any more; was is false where it was not.
+func (t *Strays) Forget(name string, id record.LogID) (was bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.n
+	t.keepLocked(id, func(d Dir) bool { return d.Name != name })
+	return t.n < n
+}
+
+// Has tells whether a log's directory was set aside.
+func (t *Strays) Has(id record.LogID) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.dirs[id]) > 0
+}
+
+// Len is how many directories there are.
+func (t *Strays) Len() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n
+}
+
+// DeletedName is the name of a deleted log's directory.
+func DeletedName(dir string, id record.LogID) string { return asideName(dir, id, deletedSuffix) }
+
+// ParseDeleted finds out whose a directory was that DeletedName named.
+func ParseDeleted(name string) (id record.LogID, ok bool) { return parseAside(name, deletedSuffix) }
+
+// asideName is a directory's name when it is moved aside. It says whose it was: topic id
+// and partition. A long name is shortened, since a file's name has 255 bytes at most.
+func asideName(dir string, id record.LogID, suffix string) string {
+	tail := fmt.Sprintf(".%s.%d%s", hex.EncodeToString(id.Topic[:]), id.Partition, suffix)
+	return dir[:min(len(dir), maxName-len(tail))] + tail
+}
+
+// StrayName is the name for a directory that is kept: it also says since when, in ms, so
+// that no two have the same name.
+func StrayName(dir string, id record.LogID, now int64) string {
+	since := "." + strconv.FormatInt(now, 10)
+	short := dir[:min(len(dir), maxName-len(asideName("", id, straySuffix))-len(since))]
+	return asideName(short+since, id, straySuffix)
+}
+
+// ParseStray finds out whose a stray directory is, and since when, in ms, it is one.
+func ParseStray(name string) (id record.LogID, since int64, ok bool) {
+	id, ok = parseAside(name, straySuffix)
+	if !ok {
+		return id, 0, false
+	}
+	parts := strings.Split(name, ".")
+	since, err := strconv.ParseInt(parts[len(parts)-3], 10, 64)
+	return id, since, err == nil && len(parts) > 3
+}
+
+// parseAside finds out whose a directory was that asideName named.
+func parseAside(name, suffix string) (id record.LogID, ok bool) {
+	name, ok = strings.CutSuffix(name, suffix)
+	parts := strings.Split(name, ".")
+	if !ok || len(parts) < 3 {
+		return id, false
+	}
+	topic, err := hex.DecodeString(parts[len(parts)-2])
+	partition, err2 := strconv.ParseInt(parts[len(parts)-1], 10, 32)
+	if errors.Join(err, err2) != nil || len(topic) != len(id.Topic) || partition < 0 {
+		return id, false
+	}
+	return record.LogID{Topic: [16]byte(topic), Partition: int32(partition)}, true
+}

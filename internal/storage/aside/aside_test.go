@@ -1,0 +1,51 @@
+package aside
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// TestAsideNamesFit proves that names of directories that were moved aside are never too long,
+// and say whose they were.
+func TestAsideNamesFit(t *testing.T) {
+	for _, n := range []int{1, 100, 200, 249} {
+		id := record.LogID{Topic: [16]byte{1, 2, 3}, Partition: 2147483647}
+		dir := strings.Repeat("y", n) + "-2147483647"
+		deleted, stray := DeletedName(dir, id), StrayName(dir, id, 1_700_000_000_000)
+		if got, ok := ParseDeleted(deleted); !ok || got != id || len(deleted) > maxName {
+			t.Errorf("%s (%d): %v %v", deleted, len(deleted), got, ok)
+		}
+		if got, since, ok := ParseStray(stray); !ok || got != id || since != 1_700_000_000_000 || len(stray) > maxName {
+			t.Errorf("%s (%d): %v %d %v", stray, len(stray), got, since, ok)
+		}
+		if _, _, ok := ParseStray(deleted); ok {
+			t.Errorf("%s is taken for one that is kept", deleted)
+		}
+	}
+}
+
+// TestLastStrayIsTakenBack proves that of several directories that were set aside for a log, which
+// takes a copy made by hand, the last one is used again, once.
+func TestLastStrayIsTakenBack(t *testing.T) {
+	var st Strays
+	id, other := record.LogID{Topic: [16]byte{1}, Partition: 1}, record.LogID{Topic: [16]byte{1}, Partition: 2}
+	for _, since := range []int64{5, 9, 7} {
+		st.Add(StrayName("topic-1", id, since), id, since)
+	}
+	st.Add(StrayName("topic-2", other, 8), other, 8)
+	st.Add(StrayName("topic-2", other, 8), other, 8) // the same one
+	if st.Len() != 4 || !st.Has(id) {
+		t.Fatalf("%d are known", st.Len())
+	}
+	for _, want := range []int64{9, 7, 5} {
+		if got, ok := st.Take(id); !ok || got.Since != want || !strings.Contains(got.Name, fmt.Sprintf(".%d.", want)) {
+			t.Errorf("%+v was taken, want the one since %d", got, want)
+		}
+	}
+	if got, ok := st.Take(id); ok || st.Has(id) || st.Len() != 1 {
+		t.Errorf("%+v is left", got)
+	}
+}
