@@ -51,11 +51,11 @@ func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error 
 		resp.AuthorizedOperations = clusterOperations
 	}
 	d := topicDescriber{m: m, operations: r.Version >= 8 && req.IncludeTopicAuthorizedOperations, codes: codes}
+	if all && b.all.isShared(m) {
+		return b.all.replyAll(r, resp, m, d.operations)
+	}
 	if all {
-		d.list = make([]describedTopic, 0, m.NumTopics())
-		for t := range m.Topics() {
-			d.list = append(d.list, describedTopic{topic: t})
-		}
+		d.list = listTopics(m)
 	} else {
 		d.ask(req.Topics)
 	}

@@ -85,6 +85,7 @@ type Broker struct {
 	cache *fetchSessions
 	stats counters
 
+	all               *allTopics
 	produces, fetches sync.Pool    // states of requests
 	watched           atomic.Int64 // partitions that parked fetches watch
 	asleep            atomic.Int64 // bytes of the answers of fetches that are asleep
@@ -137,6 +138,7 @@ func New(cfg Config) (*Broker, error) {
 		ids:  producerIDs{turn: make(chan struct{}, 1)},
 		stop: make(chan struct{}), sessions: map[*session]struct{}{},
 	}
+	b.all = newAllTopics(b)
 	b.produces.New = func() any { return &produce{b: b} }
 	b.fetches.New = func() any { return newFetch(b) }
 	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b)} {
@@ -227,10 +229,11 @@ func (b *Broker) Close() {
 	b.Drain()
 	close(b.stop)
 	b.done.Wait()
+	b.all.forget(nil)
 }
 
 // expire ends produce requests that have waited longer than their clients allow, or
-// for a log that has failed.
+// for a log that has failed, and forgets encoded topics.
 func (b *Broker) expire() {
 	t := time.NewTicker(expireEvery)
 	defer t.Stop()
@@ -240,6 +243,7 @@ func (b *Broker) expire() {
 			return
 		case <-t.C:
 			b.cfg.Set.Expire(b.cfg.Set.Now())
+			b.all.forget(b.cfg.Image())
 		}
 	}
 }

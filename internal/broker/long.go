@@ -46,10 +46,9 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 		r.Reply(whole)
 		return nil
 	}
-	e := elements{list: l, at: -1, version: r.Version, flexible: whole.IsFlexible(), work: b.cfg.Work}
-	e.learn()
+	e := newElements(l, whole, r.Version, b.cfg.Work)
 	head := whole.AppendTo(nil)
-	head, tail := head[:len(head)-e.tail-e.countLen()], slices.Clone(head[len(head)-e.tail:])
+	head, tail := head[:len(head)-e.tail-countLen(e.flexible)], slices.Clone(head[len(head)-e.tail:])
 	if l.n <= shortAnswer {
 		p := r.Begin()
 		p.B = appendLen(append(p.B, head...), e.flexible, l.n)
@@ -68,7 +67,7 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 	}
 	p := r.Begin()
 	p.B = appendLen(append(p.B, head...), e.flexible, l.n)
-	p.Attach(&computed{&e, int(size)})
+	p.Attach(&computed{e, int(size)})
 	p.B = append(p.B, tail...)
 	r.Hold(&held)
 	r.Send(p)
@@ -136,6 +135,14 @@ type elements struct {
 	buf  []byte
 }
 
+// newElements begins to encode a list of answers like whole.
+func newElements(l list, whole kmsg.Response, version int16, work *budget.Budget) *elements {
+	whole.SetVersion(version)
+	e := &elements{list: l, at: -1, version: version, flexible: whole.IsFlexible(), work: work}
+	e.learn()
+	return e
+}
+
 func (e *elements) encode(dst []byte, i int) []byte {
 	resp := e.with(i)
 	resp.SetVersion(e.version)
@@ -143,8 +150,8 @@ func (e *elements) encode(dst []byte, i int) []byte {
 }
 
 // countLen is the length of an array's count below 127.
-func (e *elements) countLen() int {
-	if e.flexible {
+func countLen(flexible bool) int {
+	if flexible {
 		return 1
 	}
 	return 4

@@ -56,10 +56,9 @@ func TestListsAreEncodedAsAWhole(t *testing.T) {
 		want := whole.AppendTo(nil)
 		whole.Topics = nil
 		empty := whole.AppendTo(nil)
-		e := elements{list: list{n: len(d.list), with: d.answer}, at: -1, version: v, flexible: whole.IsFlexible()}
-		e.learn()
+		e := newElements(list{n: len(d.list), with: d.answer}, whole, v, nil)
 		size := e.measure()
-		head := empty[:len(empty)-e.tail-e.countLen()]
+		head := empty[:len(empty)-e.tail-countLen(e.flexible)]
 		got := appendLen(bytes.Clone(head), e.flexible, e.n)
 		for off := int64(0); off < size; {
 			p := make([]byte, min(size-off, 1+rnd.Int64N(3000)))

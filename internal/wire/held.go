@@ -33,11 +33,14 @@ type heldAnswers struct {
 type heldAnswer struct {
 	of     *heldAnswers
 	conn   *Conn
-	ready  bool // it could be sent: while it is not, its client is not the one to blame
-	memory budget.Reservation
+	ready  bool     // it could be sent: while it is not, its client is not the one to blame
+	memory Releaser // nil: it was released
 }
 
-func (l *heldAnswers) enter(c *Conn, memory budget.Reservation) *heldAnswer {
+// Releaser is memory that an answer holds until it was sent.
+type Releaser interface{ Release() }
+
+func (l *heldAnswers) enter(c *Conn, memory Releaser) *heldAnswer {
 	a := &heldAnswer{of: l, conn: c, memory: memory}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,9 +62,11 @@ func (a *heldAnswer) release() {
 		l.list = slices.Delete(l.list, i, i+1)
 	}
 	memory := a.memory
-	a.memory = budget.Reservation{}
+	a.memory = nil
 	l.mu.Unlock()
-	memory.Release()
+	if memory != nil {
+		memory.Release()
+	}
 }
 
 // releaseOf gives back all that the answers of a connection hold that has ended: a request
@@ -103,14 +108,20 @@ func (l *heldAnswers) relieve(waiting int) {
 // what the answer held before. Less than holdFrom is not held: small answers are bounded with
 // all that is unsent.
 func (r *Request) Hold(memory *budget.Reservation) {
-	p := &r.resp
-	p.releaseHeld()
 	if memory.Bytes() < holdFrom {
 		memory.Release()
+		r.resp.releaseHeld()
 		return
 	}
-	p.held = r.Conn.srv.held.enter(r.Conn, *memory)
+	own := *memory
 	*memory = budget.Reservation{}
+	r.HoldShared(&own)
+}
+
+// HoldShared is Hold for memory that several answers share.
+func (r *Request) HoldShared(memory Releaser) {
+	r.resp.releaseHeld()
+	r.resp.held = r.Conn.srv.held.enter(r.Conn, memory)
 }
 
 // decodeMemory is the work memory of a decoded request while it is served. It goes back when
