@@ -6,16 +6,17 @@ import (
 	"slices"
 )
 
-// sector is what a disk writes as a whole.
+// sector is how many bytes a disk writes as a whole.
 const sector = 512
 
-// Crash returns what a power cut at this moment may leave, chosen by rng; m itself
-// goes on undisturbed. What was synced is there. Of what was not, changes of
-// directories survive up to some point in their order, or those of each directory
-// up to a point of its own (see surviving); sizes of files up to some point in
-// theirs, and written bytes sector by sector, each as some write since the last
-// sync left it: lost, torn, or on disk before what was written earlier. A file
-// that grew without its bytes reads as zeros there.
+// Crash returns the file system after a power cut at this moment, which is one of many
+// outcomes, chosen by rng; m does not change. All synced changes are there. Of the others
+// some are lost:
+//   - the changes of directories after some point in their order, or after a point for
+//     each directory (see chooseSurvivors);
+//   - the changes of a file's size after some point in their order;
+//   - any sectors of written bytes, so that writes are torn and a later one may be
+//     there without an earlier one. Lost bytes that the file has grown by are zeros.
 func (m *Mem) Crash(rng *rand.Rand) *Mem {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -23,23 +24,23 @@ func (m *Mem) Crash(rng *rand.Rand) *Mem {
 }
 
 func (m *Mem) crashLocked(rng *rand.Rand) *Mem {
-	entries := map[*node]map[string]*node{} // of directories that differ from durable
+	entries := map[*node]map[string]*node{} // the entries of directories that differ from durable
 	of := func(n *node) map[string]*node {
 		if entries[n] == nil {
 			entries[n] = maps.Clone(n.durable)
 		}
 		return entries[n]
 	}
-	for _, op := range surviving(rng, m.ops) {
+	for _, op := range chooseSurvivors(rng, m.ops) {
 		for _, e := range op {
-			e.apply(of)
+			e.applyTo(of)
 		}
 	}
 	after := m.emptyLocked()
 	var grow func(n *node) *node
 	grow = func(n *node) *node {
 		if n.file != nil {
-			img := n.file.crash(rng)
+			img := n.file.crashImage(rng)
 			c := &content{live: img, disk: img.clone(), taken: max(min(n.file.taken, img.size), int64(len(img.b))), links: 1}
 			after.avail -= c.taken
 			return &node{file: c}
@@ -59,11 +60,11 @@ func (m *Mem) crashLocked(rng *rand.Rand) *Mem {
 	return after
 }
 
-// KillClone returns what the next start finds when the process dies now by kill
-// -9: everything written, synced or not, and what was not synced can still be
-// lost by a later Crash of the clone. With an rng the last write, where nothing
-// followed it, is cut at a random byte, as when the process died inside of it:
-// pass nil where the write was already relied on. Locks and open files are gone.
+// KillClone returns the file system as the next start finds it after a kill -9 at this
+// moment: it has all changes, synced or not, and a later Crash of the clone may lose
+// those that are not. Locks and open files are gone. If rng is not nil, and the last
+// change was a write, that write is cut at a random byte, as if the process had been
+// killed in it. Pass nil if the write has returned to the code under test.
 func (m *Mem) KillClone(rng *rand.Rand) *Mem {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -83,7 +84,7 @@ func (m *Mem) KillClone(rng *rand.Rand) *Mem {
 				taken: c.taken, links: c.links,
 			}
 			if l := m.last; rng != nil && l != nil && l.c == c {
-				t.file.cut(l, rng.IntN(l.n+1))
+				t.file.cutLastWrite(l, rng.IntN(l.n+1))
 			}
 			if t.file.links > 0 {
 				after.avail -= t.file.taken
@@ -109,44 +110,44 @@ func (m *Mem) KillClone(rng *rand.Rand) *Mem {
 	return after
 }
 
-// emptyLocked is a file system of the same size with nothing in it.
+// emptyLocked returns an empty file system of the same size.
 func (m *Mem) emptyLocked() *Mem {
 	after := NewMem()
 	after.avail, after.total = m.total, m.total
 	return after
 }
 
-// surviving chooses which changes of directories survive. A file system with one
-// journal keeps their order (ext4, XFS), and so does half of the outcomes. In the other
-// half each directory keeps a part of its own: where a change was lost, all later
-// ones of its directory are, and those of directories that a lost rename ties to it. A
-// rename is kept or lost as a whole.
-func surviving(rng *rand.Rand, ops []dirOp) []dirOp {
+// chooseSurvivors chooses which changes of directories survive. In half of the outcomes
+// all changes up to some point do, as on a file system that has one journal (ext4, XFS).
+// In the other half each directory has a point of its own: after a lost change all later
+// changes of the directory are lost, too. A rename is kept or lost as a whole, and is a
+// change of both directories.
+func chooseSurvivors(rng *rand.Rand, ops []dirOp) []dirOp {
 	if rng.IntN(2) == 0 {
-		return ops[:prefix(rng, len(ops))]
+		return ops[:choosePrefix(rng, len(ops))]
 	}
 	loss := [...]float64{0.05, 0.3, 0.7}[rng.IntN(3)]
 	frozen := map[*node]bool{}
 	var kept []dirOp
 	for _, op := range ops {
 		lost := rng.Float64() < loss
-		for _, n := range op.touched() {
+		for _, n := range op.directories() {
 			lost = lost || frozen[n]
 		}
 		if !lost {
 			kept = append(kept, op)
 			continue
 		}
-		for _, n := range op.touched() {
+		for _, n := range op.directories() {
 			frozen[n] = true
 		}
 	}
 	return kept
 }
 
-// touched is the directories that a change concerns, also one that is moved or made:
-// else it might end up inside of itself.
-func (op dirOp) touched() []*node {
+// directories are the directories that a change concerns. A directory that is moved or
+// made is one of them, since it might end up inside of itself otherwise.
+func (op dirOp) directories() []*node {
 	var dirs []*node
 	for _, e := range op {
 		if e.dir != nil {
@@ -159,9 +160,9 @@ func (op dirOp) touched() []*node {
 	return dirs
 }
 
-// prefix chooses how many of n changes survive: often all or none, the two ends
-// at which most mistakes show.
-func prefix(rng *rand.Rand, n int) int {
+// choosePrefix chooses how many of n changes survive. It often chooses all or none, which
+// show most mistakes.
+func choosePrefix(rng *rand.Rand, n int) int {
 	switch rng.IntN(4) {
 	case 0:
 		return 0
@@ -172,15 +173,15 @@ func prefix(rng *rand.Rand, n int) int {
 	}
 }
 
-// crash is one outcome of a power cut for the file's bytes.
-func (c *content) crash(rng *rand.Rand) image {
+// crashImage returns one outcome of a power cut for the file's bytes.
+func (c *content) crashImage(rng *rand.Rand) image {
 	img := c.disk.clone()
 	if len(c.pending) == 0 {
 		return img
 	}
-	sizes := prefix(rng, len(c.pending)) // changes of the size up to here survive
+	sizes := choosePrefix(rng, len(c.pending)) // how many changes of the size survive
 	keep := [...]float64{0, 0.5, 0.9, 1}[rng.IntN(4)]
-	t := &tearing{img: &img, frozen: map[int64]bool{}, barrier: unlimited}
+	t := &tornImage{img: &img, frozen: map[int64]bool{}, barrier: unlimited}
 	size, live := c.disk.size, c.disk.size
 	for i, ch := range c.pending {
 		end := ch.off + int64(len(ch.data))
@@ -190,9 +191,9 @@ func (c *content) crash(rng *rand.Rand) image {
 			if i < sizes {
 				size = max(size, end)
 			}
-			t.write(ch, func() bool { return rng.Float64() < keep })
+			t.writeSectors(ch, func() bool { return rng.Float64() < keep })
 		case i < sizes:
-			t.shrink(ch.off)
+			t.cutTo(ch.off)
 			size, live = ch.off, ch.off
 		default:
 			if ch.off < live {
@@ -205,19 +206,19 @@ func (c *content) crash(rng *rand.Rand) image {
 	return img
 }
 
-// tearing is a file's image while a crash writes some sectors and not others.
-type tearing struct {
+// tornImage is a file's image to which a crash writes some sectors and not others.
+type tornImage struct {
 	img     *image
-	frozen  map[int64]bool // sectors that no later write reaches
-	barrier int64          // no byte from here on is written: a cut of the file before that was lost
+	frozen  map[int64]bool // sectors that later writes do not change, since an earlier one was lost
+	barrier int64          // bytes from here on are not written, since an earlier truncation was lost
 }
 
-func (t *tearing) write(c change, survives func() bool) {
+func (t *tornImage) writeSectors(c change, survives func() bool) {
 	for off, data := c.off, c.data; len(data) > 0 && off < t.barrier; {
 		n := min(int64(len(data)), sector-off%sector, t.barrier-off)
 		if s := off / sector; !t.frozen[s] {
 			if survives() {
-				t.img.write(off, data[:n])
+				t.img.writeBytes(off, data[:n])
 			} else {
 				t.frozen[s] = true
 			}
@@ -226,13 +227,13 @@ func (t *tearing) write(c change, survives func() bool) {
 	}
 }
 
-func (t *tearing) shrink(size int64) {
+func (t *tornImage) cutTo(size int64) {
 	t.img.resize(size)
 	maps.DeleteFunc(t.frozen, func(s int64, _ bool) bool { return s*sector >= size })
 }
 
-// cut takes back all but the first n bytes of the file's last write.
-func (c *content) cut(l *lastWrite, n int) {
+// cutLastWrite undoes the file's last write except for its first n bytes.
+func (c *content) cutLastWrite(l *lastWrite, n int) {
 	if n == l.n {
 		return
 	}

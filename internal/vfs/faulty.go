@@ -5,11 +5,11 @@ import (
 	"io"
 )
 
-// Op is a kind of call that a Hook judges.
+// Op is a kind of call for which a Hook is called.
 type Op uint8
 
-// The calls of FS, Locker and File. Reading is OpRead, both ways of writing are
-// OpWrite. What only asks an open file (Size, Fd) is never judged.
+// The calls of FS, Locker and File. WriteAt and WriteVAt are OpWrite. Size and Fd have no
+// Op: no Hook is called for them.
 const (
 	OpOpen Op = iota
 	OpRemove
@@ -36,8 +36,8 @@ func (o Op) String() string {
 	}[o]
 }
 
-// Changes tells whether the call may change what a crash leaves, so that a test
-// that cuts the power before each such call meets every state there is.
+// Changes tells whether the call may change the state after a crash. A test that cuts
+// the power before each such call meets every state.
 func (o Op) Changes() bool {
 	switch o {
 	case OpReadDir, OpStat, OpFree, OpRead, OpClose:
@@ -47,14 +47,14 @@ func (o Op) Changes() bool {
 	}
 }
 
-// Hook decides what becomes of a call before it is made: nil lets it pass, an
-// error is returned in its place. It may block, and the call hangs as long. Path
-// is the name that the file was opened by (for Rename the old one). It is called
-// from any goroutine.
+// Hook is called before a call is made. If it returns nil the call is made; if it
+// returns an error the call fails with it. While it blocks, the call hangs. path is the
+// name by which the file was opened, or the old name for Rename. It is called by any
+// goroutine.
 type Hook func(op Op, path string) error
 
-// ShortWriteError is an error with which a Hook lets the first N bytes of a write
-// through; the write then fails with Err.
+// ShortWriteError is an error with which a Hook has the first N bytes written before the
+// write fails with Err.
 type ShortWriteError struct {
 	N   int64
 	Err error
@@ -81,16 +81,16 @@ var (
 	_ Volumer = (*Faulty)(nil)
 )
 
-func (f *Faulty) judge(op Op, path string) error {
+func (f *Faulty) callHook(op Op, path string) error {
 	if err := f.hook(op, path); err != nil {
-		return fail(op.String(), path, err)
+		return pathError(op.String(), path, err)
 	}
 	return nil
 }
 
 // Open opens a file.
 func (f *Faulty) Open(name string, mode Mode) (File, error) {
-	if err := f.judge(OpOpen, name); err != nil {
+	if err := f.callHook(OpOpen, name); err != nil {
 		return nil, err
 	}
 	file, err := f.fs.Open(name, mode)
@@ -102,7 +102,7 @@ func (f *Faulty) Open(name string, mode Mode) (File, error) {
 
 // Remove deletes a file or a directory tree.
 func (f *Faulty) Remove(name string) error {
-	if err := f.judge(OpRemove, name); err != nil {
+	if err := f.callHook(OpRemove, name); err != nil {
 		return err
 	}
 	return f.fs.Remove(name)
@@ -110,7 +110,7 @@ func (f *Faulty) Remove(name string) error {
 
 // Rename moves a file or directory.
 func (f *Faulty) Rename(from, to string) error {
-	if err := f.judge(OpRename, from); err != nil {
+	if err := f.callHook(OpRename, from); err != nil {
 		return err
 	}
 	return f.fs.Rename(from, to)
@@ -118,7 +118,7 @@ func (f *Faulty) Rename(from, to string) error {
 
 // MkdirAll makes a directory and its missing parents.
 func (f *Faulty) MkdirAll(dir string) error {
-	if err := f.judge(OpMkdir, dir); err != nil {
+	if err := f.callHook(OpMkdir, dir); err != nil {
 		return err
 	}
 	return f.fs.MkdirAll(dir)
@@ -126,7 +126,7 @@ func (f *Faulty) MkdirAll(dir string) error {
 
 // ReadDir lists a directory.
 func (f *Faulty) ReadDir(dir string) ([]Info, error) {
-	if err := f.judge(OpReadDir, dir); err != nil {
+	if err := f.callHook(OpReadDir, dir); err != nil {
 		return nil, err
 	}
 	return f.fs.ReadDir(dir)
@@ -134,7 +134,7 @@ func (f *Faulty) ReadDir(dir string) ([]Info, error) {
 
 // Stat describes a file or directory.
 func (f *Faulty) Stat(name string) (Info, error) {
-	if err := f.judge(OpStat, name); err != nil {
+	if err := f.callHook(OpStat, name); err != nil {
 		return Info{}, err
 	}
 	return f.fs.Stat(name)
@@ -142,26 +142,26 @@ func (f *Faulty) Stat(name string) (Info, error) {
 
 // SyncDir makes the changes of a directory durable.
 func (f *Faulty) SyncDir(dir string) error {
-	if err := f.judge(OpSyncDir, dir); err != nil {
+	if err := f.callHook(OpSyncDir, dir); err != nil {
 		if mem, ok := f.fs.(*Mem); ok && !errors.Is(err, ErrNoHandles) {
-			mem.loseDir(dir)
+			mem.loseDirOps(dir)
 		}
 		return err
 	}
 	return f.fs.SyncDir(dir)
 }
 
-// Free tells the space left.
+// Free returns the space that is left.
 func (f *Faulty) Free(dir string) (avail, total int64, err error) {
-	if err := f.judge(OpFree, dir); err != nil {
+	if err := f.callHook(OpFree, dir); err != nil {
 		return 0, 0, err
 	}
 	return f.fs.Free(dir)
 }
 
-// Lock takes a lock of the wrapped file system; it panics where that is no Locker.
+// Lock takes a lock of the wrapped file system, which must be a Locker.
 func (f *Faulty) Lock(name string) (io.Closer, error) {
-	if err := f.judge(OpLock, name); err != nil {
+	if err := f.callHook(OpLock, name); err != nil {
 		return nil, err
 	}
 	locker, ok := f.fs.(Locker)
@@ -171,8 +171,9 @@ func (f *Faulty) Lock(name string) (io.Closer, error) {
 	return locker.Lock(name)
 }
 
-// Volume is the wrapped file system's. Its Sync is judged as that of the directory;
-// where that fails, files of Mem behave as on Linux: see loseAll.
+// Volume returns the wrapped file system's volume. The hook is called for its Sync with
+// OpSync and the name of the directory. If that fails, files of Mem behave as on Linux:
+// see loseAllPending.
 func (f *Faulty) Volume(dir string) (*Volume, error) {
 	volumes, ok := f.fs.(Volumer)
 	if !ok {
@@ -183,9 +184,9 @@ func (f *Faulty) Volume(dir string) (*Volume, error) {
 		return nil, err
 	}
 	return &Volume{close: v.close, sync: func() error {
-		if err := f.judge(OpSync, dir); err != nil {
+		if err := f.callHook(OpSync, dir); err != nil {
 			if mem, ok := f.fs.(*Mem); ok {
-				mem.loseAll()
+				mem.loseAllPending()
 			}
 			return err
 		}
@@ -193,18 +194,18 @@ func (f *Faulty) Volume(dir string) (*Volume, error) {
 	}}, nil
 }
 
-// faultyFile is a file of Faulty. It embeds the wrapped file for Size only.
+// faultyFile is a file of Faulty. Only Size is that of the embedded file.
 type faultyFile struct {
 	File
 	fs   *Faulty
 	name string
 }
 
-// loser is a file that can lose its changes as after a failed sync.
-type loser interface{ lose() }
+// failedSyncer is a file that can lose its changes as after a failed sync.
+type failedSyncer interface{ losePending() }
 
 func (f *faultyFile) ReadAt(b []byte, off int64) (int, error) {
-	if err := f.fs.judge(OpRead, f.name); err != nil {
+	if err := f.fs.callHook(OpRead, f.name); err != nil {
 		return 0, err
 	}
 	return f.File.ReadAt(b, off)
@@ -231,36 +232,36 @@ func (f *faultyFile) WriteVAt(bufs [][]byte, off int64) (int64, error) {
 		}
 		err = short.Err
 	}
-	return done, fail(OpWrite.String(), f.name, err)
+	return done, pathError(OpWrite.String(), f.name, err)
 }
 
 func (f *faultyFile) Truncate(size int64) error {
-	if err := f.fs.judge(OpTruncate, f.name); err != nil {
+	if err := f.fs.callHook(OpTruncate, f.name); err != nil {
 		return err
 	}
 	return f.File.Truncate(size)
 }
 
 func (f *faultyFile) Allocate(off, n int64) error {
-	if err := f.fs.judge(OpAllocate, f.name); err != nil {
+	if err := f.fs.callHook(OpAllocate, f.name); err != nil {
 		return err
 	}
 	return f.File.Allocate(off, n)
 }
 
 func (f *faultyFile) Sync() error {
-	if err := f.fs.judge(OpSync, f.name); err != nil {
-		if l, ok := f.File.(loser); ok {
-			l.lose()
+	if err := f.fs.callHook(OpSync, f.name); err != nil {
+		if l, ok := f.File.(failedSyncer); ok {
+			l.losePending()
 		}
 		return err
 	}
 	return f.File.Sync()
 }
 
-// Close closes the wrapped file even where the hook makes it fail, as close(2) does.
+// Close closes the wrapped file even if the hook makes it fail, as close(2) does.
 func (f *faultyFile) Close() error {
-	err := f.fs.judge(OpClose, f.name)
+	err := f.fs.callHook(OpClose, f.name)
 	if closeErr := f.File.Close(); err == nil {
 		err = closeErr
 	}

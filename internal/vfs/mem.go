@@ -14,34 +14,34 @@ import (
 	"syscall"
 )
 
-// Mem is a file system in memory that knows what of it is durable, so that a test
-// can ask what a crash would leave: see Crash and KillClone.
+// Mem is a file system in memory that knows which changes are durable, so that a test can
+// get the state after a crash: see Crash and KillClone.
 type Mem struct {
 	mu    sync.RWMutex
 	root  *node
-	ops   []dirOp // not durable yet, in order
+	ops   []dirOp // the changes of directories that are not durable yet, in order
 	avail int64   // bytes that can still be taken; see SetFree
 	total int64
-	locks map[string]bool
-	last  *lastWrite // nil: the last change was not a write
+	locks map[string]bool // the names of files that are locked
+	last  *lastWrite      // the last change, if it was a write; else nil
 
 	handles    int  // files, locks and volumes that are open
 	maxHandles int  // see LimitHandles
-	away       bool // between Detach and Attach
+	detached   bool // between Detach and Attach
 	mount      int  // rises with each Attach: an open file of an earlier number is dead
 }
 
-// node is a file or a directory. What it holds is guarded by Mem.mu.
+// node is a file or a directory. Mem.mu guards it.
 type node struct {
 	live    map[string]*node // a directory's entries; nil for a file
 	durable map[string]*node // the entries that a crash leaves
 	file    *content
 }
 
-// dirOp is one change of directories, which happens as a whole or not at all.
-type dirOp [2]entryOp // a rename has two halves; else the second is empty
+// dirOp is one change of directories, which a crash keeps or loses as a whole.
+type dirOp [2]entryOp // a rename removes one entry and sets another; otherwise the second is empty
 
-// entryOp sets a directory's entry, or removes it where to is nil.
+// entryOp sets a directory's entry, or removes it if to is nil.
 type entryOp struct {
 	dir  *node
 	name string
@@ -66,7 +66,7 @@ var (
 
 func newDir() *node { return &node{live: map[string]*node{}, durable: map[string]*node{}} }
 
-// SetFree leaves n bytes to be written, on top of what is taken now.
+// SetFree leaves room for n more bytes.
 func (m *Mem) SetFree(n int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -74,34 +74,34 @@ func (m *Mem) SetFree(n int64) {
 	m.avail = n
 }
 
-// LimitHandles lets at most n files, locks and volumes be open at a time from now
-// on. While there are as many, calls that open a file or a directory, also for a
-// moment as SyncDir does, fail with ErrNoHandles and change nothing.
+// LimitHandles sets how many files, locks and volumes may be open at a time. While so
+// many are open, calls that open a file or a directory fail with ErrNoHandles and change
+// nothing. Such calls are also those that open one for a moment, such as SyncDir.
 func (m *Mem) LimitHandles(n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.maxHandles = n
 }
 
-// Handles tells how many files, locks and volumes are open.
+// Handles is how many files, locks and volumes are open.
 func (m *Mem) Handles() int {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.handles
 }
 
-// Detach tears the volume away from a system that runs on: from now on every call
-// fails with EIO, until Attach; Close alone succeeds. A real file system may go on to answer
-// Stat, ReadDir, Size and Free from its memory, so nothing may rest on those failing.
+// Detach removes the volume from a running system: until Attach every call but Close
+// fails with EIO. A real file system may still answer Stat, ReadDir, Size and Free from
+// its memory, so no code may depend on an error of these.
 func (m *Mem) Detach() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.away = true
+	m.detached = true
 }
 
-// Attach brings a volume back that was torn away, to the same run of the system:
-// the page cache is lost, and the volume holds one outcome of Crash, chosen by rng.
-// All that was open is dead: its calls fail with EIO, and its locks are gone.
+// Attach brings a detached volume back, without a restart of the system. The page cache
+// is lost: the volume has one outcome of Crash, chosen by rng. Calls of files that were
+// open before fail with EIO, and the locks are gone.
 func (m *Mem) Attach(rng *rand.Rand) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -109,38 +109,38 @@ func (m *Mem) Attach(rng *rand.Rand) {
 	m.root, m.ops, m.last = after.root, nil, nil
 	m.avail, m.total = after.avail, after.total
 	m.locks = map[string]bool{}
-	m.away = false
+	m.detached = false
 	m.mount++
 }
 
-// admitLocked refuses a call while the volume is away, and names that no file
-// system takes.
+// admitLocked refuses a call while the volume is detached, and names that are too long.
 func (m *Mem) admitLocked(op string, names ...string) error {
 	for _, name := range names {
-		if m.away {
-			return fail(op, name, syscall.EIO)
+		if m.detached {
+			return pathError(op, name, syscall.EIO)
 		}
-		for _, part := range parts(name) {
+		for _, part := range splitParts(name) {
 			if len(part) > maxName {
-				return fail(op, name, syscall.ENAMETOOLONG)
+				return pathError(op, name, syscall.ENAMETOOLONG)
 			}
 		}
 	}
 	return nil
 }
 
-// admitHandleLocked refuses a call that needs a handle where none is left, too.
+// admitHandleLocked is admitLocked for a call that opens a file or a directory: it also
+// refuses the call while as many are open as may be.
 func (m *Mem) admitHandleLocked(op, name string) error {
 	if err := m.admitLocked(op, name); err != nil {
 		return err
 	}
 	if m.handles >= m.maxHandles {
-		return fail(op, name, ErrNoHandles)
+		return pathError(op, name, ErrNoHandles)
 	}
 	return nil
 }
 
-// Free tells the space left.
+// Free returns the space that is left.
 func (m *Mem) Free(dir string) (avail, total int64, err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -148,7 +148,7 @@ func (m *Mem) Free(dir string) (avail, total int64, err error) {
 		return 0, 0, err
 	}
 	if m.lookupLocked(dir) == nil {
-		return 0, 0, fail("statfs", dir, ErrNotExist)
+		return 0, 0, pathError("statfs", dir, ErrNotExist)
 	}
 	return max(m.avail, 0), m.total, nil
 }
@@ -166,7 +166,7 @@ func (m *Mem) openLocked(name string, mode Mode) (*memFile, error) {
 	}
 	n, err := m.findLocked(name, mode)
 	if err != nil {
-		return nil, fail("open", name, err)
+		return nil, pathError("open", name, err)
 	}
 	n.file.handles++
 	m.handles++
@@ -178,7 +178,7 @@ func (m *Mem) findLocked(name string, mode Mode) (*node, error) {
 	n := m.lookupLocked(name)
 	switch {
 	case n == nil && (mode == Create || mode == Fresh):
-		dir, base := split(name)
+		dir, base := splitBase(name)
 		parent := m.lookupLocked(dir)
 		if parent == nil {
 			return nil, ErrNotExist
@@ -187,7 +187,7 @@ func (m *Mem) findLocked(name string, mode Mode) (*node, error) {
 			return nil, syscall.ENOTDIR
 		}
 		n = &node{file: &content{links: 1}}
-		m.doLocked(dirOp{{parent, base, n}})
+		m.changeDirsLocked(dirOp{{parent, base, n}})
 	case n == nil:
 		return nil, ErrNotExist
 	case n.file == nil:
@@ -205,12 +205,12 @@ func (m *Mem) Remove(name string) error {
 	if err := m.admitLocked("remove", name); err != nil {
 		return err
 	}
-	dir, base := split(name)
+	dir, base := splitBase(name)
 	parent := m.lookupLocked(dir)
 	if parent == nil || parent.live[base] == nil {
 		return nil
 	}
-	if len(parent.live[base].live) > 0 { // it has to be opened to be emptied
+	if len(parent.live[base].live) > 0 { // to empty a directory, it must be opened
 		if err := m.admitHandleLocked("remove", name); err != nil {
 			return err
 		}
@@ -224,7 +224,7 @@ func (m *Mem) removeLocked(parent *node, name string) {
 	for _, child := range slices.Sorted(maps.Keys(n.live)) {
 		m.removeLocked(n, child)
 	}
-	m.doLocked(dirOp{{parent, name, nil}})
+	m.changeDirsLocked(dirOp{{parent, name, nil}})
 }
 
 // Rename moves a file or directory.
@@ -234,26 +234,26 @@ func (m *Mem) Rename(from, to string) error {
 	if err := m.admitLocked("rename", from, to); err != nil {
 		return err
 	}
-	fromDir, fromBase := split(from)
-	toDir, toBase := split(to)
+	fromDir, fromBase := splitBase(from)
+	toDir, toBase := splitBase(to)
 	src, dst := m.lookupLocked(fromDir), m.lookupLocked(toDir)
 	if src == nil || dst == nil || src.live[fromBase] == nil {
-		return fail("rename", from, ErrNotExist)
+		return pathError("rename", from, ErrNotExist)
 	}
 	n, old := src.live[fromBase], dst.live[toBase]
 	switch {
 	case dst.live == nil:
-		return fail("rename", to, syscall.ENOTDIR)
+		return pathError("rename", to, syscall.ENOTDIR)
 	case old == n:
 		return nil
-	case n.live != nil && strings.HasPrefix(clean(to)+"/", clean(from)+"/"):
-		return fail("rename", to, syscall.EINVAL)
+	case n.live != nil && strings.HasPrefix(cleanPath(to)+"/", cleanPath(from)+"/"):
+		return pathError("rename", to, syscall.EINVAL)
 	case old != nil && (old.live == nil) != (n.live == nil):
-		return fail("rename", to, fs.ErrExist)
+		return pathError("rename", to, fs.ErrExist)
 	case old != nil && len(old.live) > 0:
-		return fail("rename", to, syscall.ENOTEMPTY)
+		return pathError("rename", to, syscall.ENOTEMPTY)
 	}
-	m.doLocked(dirOp{{src, fromBase, nil}, {dst, toBase, n}})
+	m.changeDirsLocked(dirOp{{src, fromBase, nil}, {dst, toBase, n}})
 	return nil
 }
 
@@ -265,17 +265,17 @@ func (m *Mem) MkdirAll(dir string) error {
 		return err
 	}
 	at := m.root
-	for _, name := range parts(dir) {
+	for _, name := range splitParts(dir) {
 		if at.live == nil {
-			return fail("mkdir", dir, syscall.ENOTDIR)
+			return pathError("mkdir", dir, syscall.ENOTDIR)
 		}
 		if at.live[name] == nil {
-			m.doLocked(dirOp{{at, name, newDir()}})
+			m.changeDirsLocked(dirOp{{at, name, newDir()}})
 		}
 		at = at.live[name]
 	}
 	if at.live == nil {
-		return fail("mkdir", dir, syscall.ENOTDIR)
+		return pathError("mkdir", dir, syscall.ENOTDIR)
 	}
 	return nil
 }
@@ -289,14 +289,14 @@ func (m *Mem) ReadDir(dir string) ([]Info, error) {
 	}
 	n := m.lookupLocked(dir)
 	if n == nil {
-		return nil, fail("readdir", dir, ErrNotExist)
+		return nil, pathError("readdir", dir, ErrNotExist)
 	}
 	if n.live == nil {
-		return nil, fail("readdir", dir, syscall.ENOTDIR)
+		return nil, pathError("readdir", dir, syscall.ENOTDIR)
 	}
 	infos := make([]Info, 0, len(n.live))
 	for _, name := range slices.Sorted(maps.Keys(n.live)) {
-		infos = append(infos, n.live[name].info(name))
+		infos = append(infos, n.live[name].describe(name))
 	}
 	return infos, nil
 }
@@ -310,14 +310,14 @@ func (m *Mem) Stat(name string) (Info, error) {
 	}
 	n := m.lookupLocked(name)
 	if n == nil {
-		return Info{}, fail("stat", name, ErrNotExist)
+		return Info{}, pathError("stat", name, ErrNotExist)
 	}
-	_, base := split(name)
-	return n.info(base), nil
+	_, base := splitBase(name)
+	return n.describe(base), nil
 }
 
-// SyncDir makes the changes of one directory durable, and with them the earlier
-// ones that they rest on: those of directories that a rename ties to it.
+// SyncDir makes the changes of one directory durable. If a rename is among them, the
+// earlier changes of the other directory become durable, too.
 func (m *Mem) SyncDir(dir string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -326,21 +326,22 @@ func (m *Mem) SyncDir(dir string) error {
 	}
 	n := m.lookupLocked(dir)
 	if n == nil {
-		return fail("fsync", dir, ErrNotExist)
+		return pathError("fsync", dir, ErrNotExist)
 	}
 	if n.live == nil {
-		return fail("fsync", dir, syscall.ENOTDIR)
+		return pathError("fsync", dir, syscall.ENOTDIR)
 	}
 	for _, op := range m.takeOpsLocked(n) {
 		for _, e := range op {
-			e.apply(func(n *node) map[string]*node { return n.durable })
+			e.applyTo(func(n *node) map[string]*node { return n.durable })
 		}
 	}
 	return nil
 }
 
-// takeOpsLocked takes out the changes of one directory that are not durable, and the earlier
-// ones that they rest on.
+// takeOpsLocked removes the changes of one directory that are not durable from m.ops, and
+// returns them. If a rename is among them, the earlier changes of the other directory are,
+// too.
 func (m *Mem) takeOpsLocked(n *node) (taken []dirOp) {
 	tied := map[*node]bool{n: true}
 	keep := make([]bool, len(m.ops))
@@ -362,9 +363,9 @@ func (m *Mem) takeOpsLocked(n *node) (taken []dirOp) {
 	return taken
 }
 
-// loseDir is what becomes of a directory whose sync failed: its changes are seen, and no
-// later sync makes them durable.
-func (m *Mem) loseDir(dir string) {
+// loseDirOps changes a directory as Linux does after a sync of it that failed: its changes
+// are seen, but no later sync makes them durable.
+func (m *Mem) loseDirOps(dir string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if n := m.lookupLocked(dir); n != nil {
@@ -372,7 +373,7 @@ func (m *Mem) loseDir(dir string) {
 	}
 }
 
-// Volume is all of the file system.
+// Volume returns the whole file system as one volume.
 func (m *Mem) Volume(dir string) (*Volume, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -382,12 +383,12 @@ func (m *Mem) Volume(dir string) (*Volume, error) {
 	m.handles++
 	mount, closed := m.mount, false
 	return &Volume{
-		sync: func() error { return m.syncAll(mount) },
+		sync: func() error { return m.syncVolume(mount) },
 		close: func() error {
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			if closed {
-				return fail("close", dir, fs.ErrClosed)
+				return pathError("close", dir, fs.ErrClosed)
 			}
 			closed = true
 			m.handles--
@@ -396,46 +397,48 @@ func (m *Mem) Volume(dir string) (*Volume, error) {
 	}, nil
 }
 
-func (m *Mem) syncAll(mount int) error {
+// syncVolume makes all changes durable; mount is the value of m.mount when the volume
+// was opened.
+func (m *Mem) syncVolume(mount int) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.away || m.mount != mount {
-		return fail("syncfs", "/", syscall.EIO)
+	if m.detached || m.mount != mount {
+		return pathError("syncfs", "/", syscall.EIO)
 	}
-	m.filesLocked(m.root, func(c *content) { c.sync(m) })
+	m.eachFileLocked(m.root, func(c *content) { c.makeDurable(m) })
 	for _, op := range m.ops {
 		for _, e := range op {
-			e.apply(func(n *node) map[string]*node { return n.durable })
+			e.applyTo(func(n *node) map[string]*node { return n.durable })
 		}
 	}
 	m.ops = nil
 	return nil
 }
 
-// filesLocked calls fn for each file.
-func (m *Mem) filesLocked(n *node, fn func(c *content)) {
+// eachFileLocked calls fn for each file.
+func (m *Mem) eachFileLocked(n *node, fn func(c *content)) {
 	if n.file != nil {
 		fn(n.file)
 	}
 	for _, child := range n.live {
-		m.filesLocked(child, fn)
+		m.eachFileLocked(child, fn)
 	}
 }
 
-// loseAll is what becomes of files whose changes could not be written when the
-// whole of it was synced: they are lost, and the next Sync of such a file says so.
-func (m *Mem) loseAll() {
+// loseAllPending loses the changes of all files, as after a sync of the whole file system
+// that failed. The next Sync of each such file fails, too.
+func (m *Mem) loseAllPending() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.filesLocked(m.root, func(c *content) {
+	m.eachFileLocked(m.root, func(c *content) {
 		if len(c.pending) > 0 {
-			c.lose(m)
-			c.failed = true
+			c.losePending(m)
+			c.unreportedFailure = true
 		}
 	})
 }
 
-// Lock takes the lock that the named file stands for.
+// Lock takes the lock on the named file.
 func (m *Mem) Lock(name string) (io.Closer, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -443,12 +446,12 @@ func (m *Mem) Lock(name string) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m.locks[clean(name)] {
+	if m.locks[cleanPath(name)] {
 		f.closed.Store(true)
 		f.releaseLocked()
-		return nil, fail("lock", name, ErrLocked)
+		return nil, pathError("lock", name, ErrLocked)
 	}
-	m.locks[clean(name)] = true
+	m.locks[cleanPath(name)] = true
 	return memLock{f}, nil
 }
 
@@ -457,35 +460,36 @@ type memLock struct{ f *memFile }
 
 func (l memLock) Close() error {
 	if l.f.closed.Swap(true) {
-		return fail("close", l.f.name, fs.ErrClosed)
+		return pathError("close", l.f.name, fs.ErrClosed)
 	}
 	l.f.m.mu.Lock()
 	defer l.f.m.mu.Unlock()
 	if l.f.mount == l.f.m.mount {
-		delete(l.f.m.locks, clean(l.f.name))
+		delete(l.f.m.locks, cleanPath(l.f.name))
 	}
 	l.f.releaseLocked()
 	return nil
 }
 
-// doLocked changes the live directories and notes the change as not durable.
-func (m *Mem) doLocked(op dirOp) {
+// changeDirsLocked changes the live directories, and adds the change to those that are
+// not durable.
+func (m *Mem) changeDirsLocked(op dirOp) {
 	for i, e := range op {
 		if e.dir == nil {
 			continue
 		}
 		if old := e.dir.live[e.name]; old != nil && old.file != nil && (i == 1 || op[1].dir == nil) {
-			old.file.links-- // not for a rename's first half: the file goes on under its new name
+			old.file.links-- // not for the first half of a rename, which keeps the file under its new name
 			m.reclaimLocked(old.file)
 		}
-		e.apply(func(n *node) map[string]*node { return n.live })
+		e.applyTo(func(n *node) map[string]*node { return n.live })
 	}
 	m.ops = append(m.ops, op)
 	m.last = nil
 }
 
-// apply does the change in the set of entries that of returns for its directory.
-func (e entryOp) apply(of func(*node) map[string]*node) {
+// applyTo makes the change in the entries that of returns for its directory.
+func (e entryOp) applyTo(of func(*node) map[string]*node) {
 	switch {
 	case e.dir == nil:
 	case e.to == nil:
@@ -497,7 +501,7 @@ func (e entryOp) apply(of func(*node) map[string]*node) {
 
 func (m *Mem) lookupLocked(name string) *node {
 	at := m.root
-	for _, p := range parts(name) {
+	for _, p := range splitParts(name) {
 		if at = at.live[p]; at == nil {
 			return nil
 		}
@@ -505,27 +509,27 @@ func (m *Mem) lookupLocked(name string) *node {
 	return at
 }
 
-func (n *node) info(name string) Info {
+func (n *node) describe(name string) Info {
 	if n.file == nil {
 		return Info{Name: name, Dir: true}
 	}
 	return Info{Name: name, Size: n.file.live.size}
 }
 
-func clean(name string) string { return strings.Trim(path.Clean("/"+filepath.ToSlash(name)), "/") }
+func cleanPath(name string) string { return strings.Trim(path.Clean("/"+filepath.ToSlash(name)), "/") }
 
-func parts(name string) []string {
-	if name = clean(name); name != "" {
+func splitParts(name string) []string {
+	if name = cleanPath(name); name != "" {
 		return strings.Split(name, "/")
 	}
 	return nil
 }
 
-func split(name string) (dir, base string) {
-	dir, base = path.Split(clean(name))
+func splitBase(name string) (dir, base string) {
+	dir, base = path.Split(cleanPath(name))
 	return dir, base
 }
 
-func fail(op, name string, err error) error {
-	return &fs.PathError{Op: op, Path: name, Err: named(err)}
+func pathError(op, name string, err error) error {
+	return &fs.PathError{Op: op, Path: name, Err: nameError(err)}
 }

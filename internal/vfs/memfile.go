@@ -8,40 +8,43 @@ import (
 	"syscall"
 )
 
-// content is a file's bytes: as read now, as a power cut right now is sure to
-// leave them, and the changes between the two. Guarded by Mem.mu.
+// content has a file's bytes as reads see them now (live), as they are durable (disk),
+// and the changes from the second to the first (pending). Mem.mu guards it.
 type content struct {
 	live    image
 	disk    image
 	pending []change
-	taken   int64 // bytes of the file system's space
-	links   int   // names, 0 or 1
-	handles int
-	failed  bool // a sync of the whole file system failed here, and no sync of the file has told; nobody tells another process
+	taken   int64 // how many bytes of the file system's space it takes
+	links   int   // how many names it has, 0 or 1
+	handles int   // how many open files it has
+
+	// unreportedFailure is set if a sync of the whole file system has failed at this file,
+	// and no Sync of the file has reported it yet.
+	unreportedFailure bool
 }
 
-// image is a file's bytes; what lies beyond b, up to size, is zeros.
+// image is a file's bytes: those of b, and zeros from there up to size.
 type image struct {
 	b    []byte
 	size int64
 }
 
-// change is a write at off, or, where data is nil, a new size.
+// change is a write at off or, if data is nil, a change of the size to off.
 type change struct {
 	off  int64
 	data []byte
 }
 
-// lastWrite is what KillClone needs to cut a write short.
+// lastWrite has the last write, so that KillClone can undo a part of it.
 type lastWrite struct {
 	c    *content
 	off  int64
-	n    int
-	old  []byte // what the write covered, as far as it lay in b
-	size int64  // before it
+	n    int    // the bytes written
+	old  []byte // the bytes that were overwritten, as far as they lay in b
+	size int64  // the file's size before
 }
 
-func (i *image) write(off int64, data []byte) {
+func (i *image) writeBytes(off int64, data []byte) {
 	end := off + int64(len(data))
 	if have := int64(len(i.b)); end > have {
 		i.b = slices.Grow(i.b, int(end-have))[:end]
@@ -60,11 +63,11 @@ func (i *image) resize(size int64) {
 	i.size = size
 }
 
-func (i *image) apply(c change) {
+func (i *image) applyChange(c change) {
 	if c.data == nil {
 		i.resize(c.off)
 	} else {
-		i.write(c.off, c.data)
+		i.writeBytes(c.off, c.data)
 	}
 }
 
@@ -74,7 +77,7 @@ func (i *image) clone() image { return image{b: slices.Clone(i.b), size: i.size}
 type memFile struct {
 	m        *Mem
 	c        *content
-	mount    int // of m, when it was opened
+	mount    int // the value of m.mount when it was opened
 	name     string
 	readOnly bool
 	closed   atomic.Bool
@@ -87,7 +90,7 @@ func (f *memFile) ReadAt(b []byte, off int64) (int, error) {
 		return 0, err
 	}
 	if off < 0 {
-		return 0, fail("read", f.name, fs.ErrInvalid)
+		return 0, pathError("read", f.name, fs.ErrInvalid)
 	}
 	i := &f.c.live
 	n := int(max(0, min(int64(len(b)), i.size-off)))
@@ -109,7 +112,7 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 		return 0, err
 	}
 	if off < 0 {
-		return 0, fail("write", f.name, fs.ErrInvalid)
+		return 0, pathError("write", f.name, fs.ErrInvalid)
 	}
 	if len(b) == 0 {
 		return 0, nil
@@ -119,7 +122,7 @@ func (f *memFile) WriteAt(b []byte, off int64) (int, error) {
 		f.m.writeLocked(f.c, off, slices.Clone(b[:n]))
 	}
 	if n < int64(len(b)) {
-		return int(n), fail("write", f.name, ErrNoSpace)
+		return int(n), pathError("write", f.name, ErrNoSpace)
 	}
 	return int(n), nil
 }
@@ -144,7 +147,7 @@ func (f *memFile) Truncate(size int64) error {
 		return err
 	}
 	if size < 0 {
-		return fail("truncate", f.name, fs.ErrInvalid)
+		return pathError("truncate", f.name, fs.ErrInvalid)
 	}
 	f.m.resizeLocked(f.c, size)
 	return nil
@@ -157,10 +160,10 @@ func (f *memFile) Allocate(off, n int64) error {
 		return err
 	}
 	if off < 0 || n <= 0 {
-		return fail("allocate", f.name, fs.ErrInvalid)
+		return pathError("allocate", f.name, fs.ErrInvalid)
 	}
 	if need := off + n - f.c.taken; need > max(f.m.avail, 0) {
-		return fail("allocate", f.name, ErrNoSpace)
+		return pathError("allocate", f.name, ErrNoSpace)
 	}
 	f.m.takeLocked(f.c, off, n)
 	if off+n > f.c.live.size {
@@ -175,31 +178,32 @@ func (f *memFile) Sync() error {
 	if err := f.usableLocked("fsync"); err != nil {
 		return err
 	}
-	if f.c.failed {
-		f.c.failed = false
-		return fail("fsync", f.name, syscall.EIO)
+	if f.c.unreportedFailure {
+		f.c.unreportedFailure = false
+		return pathError("fsync", f.name, syscall.EIO)
 	}
-	f.c.sync(f.m)
+	f.c.makeDurable(f.m)
 	return nil
 }
 
-// sync makes the file's bytes durable. The Mem's mu is held.
-func (c *content) sync(m *Mem) {
+// makeDurable makes the file's bytes durable. The caller holds mu of m.
+func (c *content) makeDurable(m *Mem) {
 	for _, ch := range c.pending {
-		c.disk.apply(ch)
+		c.disk.applyChange(ch)
 	}
-	c.settle(m)
+	c.clearPending(m)
 }
 
-func (f *memFile) lose() {
+func (f *memFile) losePending() {
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
-	f.c.lose(f.m)
+	f.c.losePending(f.m)
 }
 
-// lose is what Linux does to a file whose sync failed: the pages count as clean,
-// so reads still see them, and no later sync writes them. The Mem's mu is held.
-func (c *content) lose(m *Mem) {
+// losePending changes the file as Linux does after a sync that failed: reads still see
+// the changes, but their pages are no longer dirty, so that no later sync writes them.
+// The caller holds mu of m.
+func (c *content) losePending(m *Mem) {
 	for _, ch := range c.pending {
 		if ch.data == nil {
 			c.disk.resize(ch.off)
@@ -207,10 +211,11 @@ func (c *content) lose(m *Mem) {
 			c.disk.size = max(c.disk.size, ch.off+int64(len(ch.data)))
 		}
 	}
-	c.settle(m)
+	c.clearPending(m)
 }
 
-func (c *content) settle(m *Mem) {
+// clearPending removes the changes that are durable or lost.
+func (c *content) clearPending(m *Mem) {
 	c.pending = nil
 	if m.last != nil && m.last.c == c {
 		m.last = nil
@@ -219,7 +224,7 @@ func (c *content) settle(m *Mem) {
 
 func (f *memFile) Close() error {
 	if f.closed.Swap(true) {
-		return fail("close", f.name, fs.ErrClosed)
+		return pathError("close", f.name, fs.ErrClosed)
 	}
 	f.m.mu.Lock()
 	defer f.m.mu.Unlock()
@@ -227,22 +232,22 @@ func (f *memFile) Close() error {
 	return nil
 }
 
-// releaseLocked gives the handle back.
+// releaseLocked counts the file as closed.
 func (f *memFile) releaseLocked() {
 	f.m.handles--
 	f.c.handles--
-	if f.mount == f.m.mount { // else the space of the file is counted no more
+	if f.mount == f.m.mount { // else Attach has counted the space anew
 		f.m.reclaimLocked(f.c)
 	}
 }
 
-// usableLocked refuses calls on a file that was closed, or whose volume was torn away.
+// usableLocked refuses calls of a file that was closed, or whose volume was detached.
 func (f *memFile) usableLocked(op string) error {
 	if f.closed.Load() {
-		return fail(op, f.name, fs.ErrClosed)
+		return pathError(op, f.name, fs.ErrClosed)
 	}
-	if f.m.away || f.mount != f.m.mount {
-		return fail(op, f.name, syscall.EIO)
+	if f.m.detached || f.mount != f.m.mount {
+		return pathError(op, f.name, syscall.EIO)
 	}
 	return nil
 }
@@ -252,12 +257,12 @@ func (f *memFile) writableLocked(op string) error {
 		return err
 	}
 	if f.readOnly {
-		return fail(op, f.name, fs.ErrPermission)
+		return pathError(op, f.name, fs.ErrPermission)
 	}
 	return nil
 }
 
-// takeLocked takes space for n bytes at off and tells for how many there was some.
+// takeLocked takes space for n bytes at off, and returns for how many there was space.
 func (m *Mem) takeLocked(c *content, off, n int64) int64 {
 	need := min(max(0, off+n-c.taken), n) // a hole before off takes none
 	short := max(0, need-max(m.avail, 0))
@@ -274,7 +279,7 @@ func (m *Mem) writeLocked(c *content, off int64, data []byte) {
 		l.old = slices.Clone(c.live.b[off:min(have, off+int64(len(data)))])
 	}
 	m.last = l
-	c.live.write(off, data)
+	c.live.writeBytes(off, data)
 	c.pending = append(c.pending, change{off, data})
 }
 
@@ -291,7 +296,7 @@ func (m *Mem) resizeLocked(c *content, size int64) {
 	m.last = nil
 }
 
-// reclaimLocked gives the space of a file back that has neither name nor user.
+// reclaimLocked gives back the space of a file that has no name and is not open.
 func (m *Mem) reclaimLocked(c *content) {
 	if c.links == 0 && c.handles == 0 {
 		m.avail += c.taken

@@ -33,31 +33,31 @@ func (OS) Open(name string, mode Mode) (File, error) {
 	}
 	f, err := openFile(filepath.FromSlash(name), flag)
 	if err != nil {
-		return nil, named(err)
+		return nil, nameError(err)
 	}
 	return &osFile{f: f, fd: f.Fd()}, nil
 }
 
 // Remove deletes a file or a directory tree.
-func (OS) Remove(name string) error { return named(os.RemoveAll(filepath.FromSlash(name))) }
+func (OS) Remove(name string) error { return nameError(os.RemoveAll(filepath.FromSlash(name))) }
 
 // Rename moves a file or directory.
 func (OS) Rename(from, to string) error {
-	return named(os.Rename(filepath.FromSlash(from), filepath.FromSlash(to)))
+	return nameError(os.Rename(filepath.FromSlash(from), filepath.FromSlash(to)))
 }
 
 // MkdirAll makes a directory and its missing parents.
-func (OS) MkdirAll(dir string) error { return named(os.MkdirAll(filepath.FromSlash(dir), 0o750)) }
+func (OS) MkdirAll(dir string) error { return nameError(os.MkdirAll(filepath.FromSlash(dir), 0o750)) }
 
 // ReadDir lists a directory.
 func (OS) ReadDir(dir string) ([]Info, error) {
 	entries, err := os.ReadDir(filepath.FromSlash(dir))
 	if err != nil {
-		return nil, named(err)
+		return nil, nameError(err)
 	}
 	infos := make([]Info, 0, len(entries))
 	for _, e := range entries {
-		if e.IsDir() { // its name is all there is to say: a data directory has thousands, and a call for each is dear
+		if e.IsDir() { // the name is enough: a system call for each of thousands of directories takes long
 			infos = append(infos, Info{Name: e.Name(), Dir: true})
 			continue
 		}
@@ -82,17 +82,17 @@ func (OS) Stat(name string) (Info, error) {
 	return infoOf(info), nil
 }
 
-// SyncDir makes changes of a directory durable, where the system has a way.
-func (OS) SyncDir(dir string) error { return named(syncDir(filepath.FromSlash(dir))) }
+// SyncDir makes changes of a directory durable, if the system has a call for it.
+func (OS) SyncDir(dir string) error { return nameError(syncDir(filepath.FromSlash(dir))) }
 
-// Free tells the space left for this user, and the size of the file system.
-func (OS) Free(dir string) (avail, total int64, err error) { return free(filepath.FromSlash(dir)) }
+// Free returns the space that is left for this user, and the size of the file system.
+func (OS) Free(dir string) (avail, total int64, err error) { return freeSpace(filepath.FromSlash(dir)) }
 
-// Lock takes the lock that the named file stands for.
+// Lock takes the lock on the named file.
 func (OS) Lock(name string) (io.Closer, error) {
 	f, err := os.OpenFile(filepath.FromSlash(name), os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
-		return nil, named(err)
+		return nil, nameError(err)
 	}
 	if err := lockFile(f); err != nil {
 		f.Close() //nolint:errcheck // nothing was written, and err says more
@@ -109,44 +109,43 @@ func infoOf(info fs.FileInfo) Info {
 	return i
 }
 
-// named makes the system's ways to say that there is no space ErrNoSpace, and its
-// ways to say that too many files are open ErrNoHandles.
-func named(err error) error {
+// nameError makes every error by which the system reports that there is no space an
+// ErrNoSpace, too, and every one for too many open files an ErrNoHandles.
+func nameError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, ErrNoSpace) || noSpace(err):
-		return &knownError{err, []error{err, ErrNoSpace, syscall.ENOSPC}}
-	case errors.Is(err, ErrNoHandles) || noHandles(err):
-		return &knownError{err, []error{err, ErrNoHandles}}
+	case errors.Is(err, ErrNoSpace) || isNoSpace(err):
+		return &namedError{err, []error{err, ErrNoSpace, syscall.ENOSPC}}
+	case errors.Is(err, ErrNoHandles) || isNoHandles(err):
+		return &namedError{err, []error{err, ErrNoHandles}}
 	}
 	return err
 }
 
-// knownError is an error of the system that is an error of this package, too,
-// whatever the system calls it.
-type knownError struct {
+// namedError is an error of the system that is also one of this package's errors.
+type namedError struct {
 	err error
 	is  []error
 }
 
-func (e *knownError) Error() string   { return e.err.Error() }
-func (e *knownError) Unwrap() []error { return e.is }
+func (e *namedError) Error() string   { return e.err.Error() }
+func (e *namedError) Unwrap() []error { return e.is }
 
-// osFile is a file of OS. Its plain methods are here; ReadAt, WriteVAt, Allocate and Sync
-// are the systems'.
+// osFile is a file of OS. ReadAt, WriteVAt, Allocate and Sync differ between systems and
+// are in their files.
 type osFile struct {
 	f  *os.File
 	fd uintptr // of f, valid until Close
 
-	waits atomic.Bool // the file system cannot read without waiting
+	noWaitFails atomic.Bool // the file system cannot read from the page cache only
 }
 
 func (f *osFile) Fd() uintptr { return f.fd }
 
 func (f *osFile) WriteAt(b []byte, off int64) (int, error) {
 	n, err := f.f.WriteAt(b, off)
-	return n, named(err)
+	return n, nameError(err)
 }
 
 func (f *osFile) Size() (int64, error) {
@@ -157,12 +156,12 @@ func (f *osFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
-func (f *osFile) Truncate(size int64) error { return named(f.f.Truncate(size)) }
+func (f *osFile) Truncate(size int64) error { return nameError(f.f.Truncate(size)) }
 
 func (f *osFile) Close() error { return f.f.Close() }
 
-// grow lengthens the file to at least size, with zeros.
-func (f *osFile) grow(size int64) error {
+// growTo lengthens the file to at least size, with zeros.
+func (f *osFile) growTo(size int64) error {
 	have, err := f.Size()
 	if err != nil || have >= size {
 		return err

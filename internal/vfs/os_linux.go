@@ -17,15 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxParts is what one pwritev takes (UIO_MAXIOV).
+// maxParts is how many buffers one pwritev takes (UIO_MAXIOV).
 const maxParts = 1024
 
-// iovecs keeps the arrays that WriteVAt hands to the kernel. It is no state, only
-// memory that is used again.
+// iovecs keeps the arrays that WriteVAt passes to the kernel, for the next call.
 var iovecs = sync.Pool{New: func() any { return new([]unix.Iovec) }}
 
-// BootID names the run of the kernel: while it stays the same the page cache has
-// survived. It is "" where the system does not tell.
+// BootID is an id of the kernel's run. The page cache survives as long as it stays the
+// same. It is "" if the system does not tell.
 func BootID() string {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -34,21 +33,21 @@ func BootID() string {
 	return strings.TrimSpace(string(b))
 }
 
-// ReadAt reads what the page cache has at once. For the rest another goroutine waits:
-// while one is in a system call that takes long, Go's scheduler may not look at the
-// network for 10 ms and more, and where few processors are that is everybody's
-// latency (leat bench latency beside a cold consume).
+// ReadAt reads the bytes that are in the page cache on this goroutine, and the others on
+// a goroutine of their own. A goroutine that is in a long system call may keep Go's
+// scheduler from looking at the network for 10 ms and more. With few processors this
+// would delay all connections (leat bench latency beside a cold consume).
 func (f *osFile) ReadAt(b []byte, off int64) (int, error) {
 	done := 0
-	for done < len(b) && off >= 0 && !f.waits.Load() {
+	for done < len(b) && off >= 0 && !f.noWaitFails.Load() {
 		n, errno := preadNow(f.fd, b[done:], off+int64(done))
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN:
-			n, err := f.await(b[done:], off+int64(done))
+			n, err := f.readInGoroutine(b[done:], off+int64(done))
 			return done + n, err
-		case errno != 0: // it cannot, or the plain read will say what is wrong
-			f.waits.Store(true)
+		case errno != 0: // not supported; any other error comes again from the plain read
+			f.noWaitFails.Store(true)
 		case n == 0:
 			return done, io.EOF
 		default:
@@ -63,15 +62,17 @@ func (f *osFile) ReadAt(b []byte, off int64) (int, error) {
 	return done + n, err
 }
 
-// await reads in a goroutine of its own, so that the scheduler wakes somebody else.
-func (f *osFile) await(b []byte, off int64) (n int, err error) {
+// readInGoroutine reads in a goroutine of its own, so that this one waits in the
+// scheduler and not in a system call.
+func (f *osFile) readInGoroutine(b []byte, off int64) (n int, err error) {
 	var wg sync.WaitGroup
 	wg.Go(func() { n, err = f.f.ReadAt(b, off) })
 	wg.Wait()
 	return n, err
 }
 
-// preadNow is one call that reads what is in the page cache; unix.Preadv2 would allocate.
+// preadNow reads the bytes that are in the page cache, with one system call;
+// unix.Preadv2 would allocate memory.
 func preadNow(fd uintptr, b []byte, off int64) (int, unix.Errno) {
 	iov := unix.Iovec{Base: unsafe.SliceData(b)}
 	iov.SetLen(len(b))
@@ -103,15 +104,16 @@ func (f *osFile) WriteVAt(bufs [][]byte, off int64) (int64, error) {
 		n, err := pwritev(f.fd, rest[:min(len(rest), maxParts)], off+done)
 		done += n
 		if err != nil {
-			return done, &fs.PathError{Op: "pwritev", Path: f.f.Name(), Err: named(err)}
+			return done, &fs.PathError{Op: "pwritev", Path: f.f.Name(), Err: nameError(err)}
 		}
-		rest = advance(rest, n)
+		rest = dropWritten(rest, n)
 	}
 	runtime.KeepAlive(f.f)
 	return done, nil
 }
 
-// pwritev is one call; unix.Pwritev would allocate for more than eight parts.
+// pwritev makes one system call; unix.Pwritev would allocate memory for more than eight
+// parts.
 func pwritev(fd uintptr, v []unix.Iovec, off int64) (int64, error) {
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_PWRITEV, fd,
@@ -122,15 +124,15 @@ func pwritev(fd uintptr, v []unix.Iovec, off int64) (int64, error) {
 		case errno != 0:
 			return 0, errno
 		case n == 0:
-			return 0, unix.EIO // a write that neither moves nor fails would loop for ever
+			return 0, unix.EIO // else a write that writes nothing and does not fail would loop for ever
 		default:
 			return int64(n), nil
 		}
 	}
 }
 
-// advance drops the first n bytes of v.
-func advance(v []unix.Iovec, n int64) []unix.Iovec {
+// dropWritten removes the first n bytes from v.
+func dropWritten(v []unix.Iovec, n int64) []unix.Iovec {
 	for n > 0 && n >= int64(v[0].Len) {
 		n -= int64(v[0].Len)
 		v = v[1:]
@@ -143,13 +145,13 @@ func advance(v []unix.Iovec, n int64) []unix.Iovec {
 }
 
 func (f *osFile) Allocate(off, n int64) error {
-	err := retry(func() error { return unix.Fallocate(int(f.fd), 0, off, n) })
+	err := retryInterrupted(func() error { return unix.Fallocate(int(f.fd), 0, off, n) })
 	runtime.KeepAlive(f.f)
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
-		return f.grow(off + n)
+		return f.growTo(off + n)
 	}
 	if err != nil {
-		return &fs.PathError{Op: "fallocate", Path: f.f.Name(), Err: named(err)}
+		return &fs.PathError{Op: "fallocate", Path: f.f.Name(), Err: nameError(err)}
 	}
 	return nil
 }
@@ -159,68 +161,69 @@ var (
 	_ Director = OS{}
 )
 
-// OpenDirect opens a file that must be there for direct writes.
+// OpenDirect opens a file that must exist, for direct writes.
 func (OS) OpenDirect(name string) (File, error) {
 	f, err := openFile(filepath.FromSlash(name), os.O_RDWR|unix.O_DIRECT)
 	if err != nil {
-		return nil, named(err)
+		return nil, nameError(err)
 	}
 	return &osFile{f: f, fd: f.Fd()}, nil
 }
 
 // StartSync begins to write a range to disk.
 func (f *osFile) StartSync(off, n int64) {
-	_ = unix.SyncFileRange(int(f.fd), off, n, unix.SYNC_FILE_RANGE_WRITE) // a hint: Sync will tell
+	_ = unix.SyncFileRange(int(f.fd), off, n, unix.SYNC_FILE_RANGE_WRITE) // a hint: Sync reports errors
 	runtime.KeepAlive(f.f)
 }
 
 func (f *osFile) Sync() error {
-	err := retry(func() error { return unix.Fdatasync(int(f.fd)) })
+	err := retryInterrupted(func() error { return unix.Fdatasync(int(f.fd)) })
 	runtime.KeepAlive(f.f)
 	if err != nil {
-		return &fs.PathError{Op: "fdatasync", Path: f.f.Name(), Err: named(err)}
+		return &fs.PathError{Op: "fdatasync", Path: f.f.Name(), Err: nameError(err)}
 	}
 	return nil
 }
 
-// errorsSince is the first kernel (5.8) whose syncfs tells that a write failed.
-var errorsSince = [2]int{5, 8}
+// syncfsTells is the first version of the kernel whose syncfs reports failed writes.
+var syncfsTells = [2]int{5, 8}
 
-// Volume is the volume that a directory lies on, where it is a file system that
-// is known to make everything durable by syncfs.
+// Volume returns the volume that a directory is on, if it is a file system that is known
+// to make everything durable by syncfs and to report failures.
 func (OS) Volume(dir string) (*Volume, error) {
 	var u unix.Utsname
 	var st unix.Statfs_t
-	if err := errors.Join(unix.Uname(&u), retry(func() error { return unix.Statfs(dir, &st) })); err != nil {
+	if err := errors.Join(unix.Uname(&u), retryInterrupted(func() error { return unix.Statfs(dir, &st) })); err != nil {
 		return nil, &fs.PathError{Op: "statfs", Path: dir, Err: err}
 	}
 	var major, minor int
 	_, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
-	old := err != nil || major < errorsSince[0] || major == errorsSince[0] && minor < errorsSince[1]
+	unknown := err != nil || major < syncfsTells[0] || major == syncfsTells[0] && minor < syncfsTells[1]
 	switch uint32(st.Type) { // its type differs between systems
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC:
 	default:
-		old = true
+		unknown = true
 	}
-	if old {
+	if unknown {
 		return nil, ErrNoVolume
 	}
-	f, err := os.Open(dir) // for good: failures since then are told
+	f, err := os.Open(dir) // syncfs reports failures since this call
 	if err != nil {
-		return nil, named(err)
+		return nil, nameError(err)
 	}
 	fd := int(f.Fd())
 	return &Volume{close: f.Close, sync: func() error {
-		err := retry(func() error { return unix.Syncfs(fd) })
+		err := retryInterrupted(func() error { return unix.Syncfs(fd) })
 		runtime.KeepAlive(f)
 		if err != nil {
-			return &fs.PathError{Op: "syncfs", Path: dir, Err: named(err)}
+			return &fs.PathError{Op: "syncfs", Path: dir, Err: nameError(err)}
 		}
 		return nil
 	}}, nil
 }
 
-func retry(call func() error) error {
+// retryInterrupted makes a system call again as long as signals interrupt it.
+func retryInterrupted(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
 			return err

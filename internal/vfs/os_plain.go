@@ -2,7 +2,7 @@
 
 package vfs
 
-// BootID names the run of the kernel; it is "" where the system does not tell.
+// BootID is an id of the kernel's run. It is "", since this system does not tell.
 func BootID() string { return "" }
 
 // ReadAt reads from the file.
@@ -10,7 +10,7 @@ func (f *osFile) ReadAt(b []byte, off int64) (int, error) { return f.f.ReadAt(b,
 
 func (f *osFile) WriteVAt(bufs [][]byte, off int64) (int64, error) { return writeParts(f, bufs, off) }
 
-// Allocate only grows the file: there is no reservation.
-func (f *osFile) Allocate(off, n int64) error { return f.grow(off + n) }
+// Allocate only grows the file, since this system cannot reserve space.
+func (f *osFile) Allocate(off, n int64) error { return f.growTo(off + n) }
 
-func (f *osFile) Sync() error { return named(f.f.Sync()) }
+func (f *osFile) Sync() error { return nameError(f.f.Sync()) }

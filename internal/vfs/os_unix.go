@@ -13,7 +13,7 @@ import (
 
 func openFile(name string, flag int) (*os.File, error) { return os.OpenFile(name, flag, 0o640) }
 
-// OpenFileLimit is how many files this process may have open; ok is false where the system
+// OpenFileLimit is how many files this process may have open; ok is false if the system
 // has no limit, or does not tell.
 func OpenFileLimit() (n int, ok bool) {
 	var limit unix.Rlimit
@@ -23,9 +23,9 @@ func OpenFileLimit() (n int, ok bool) {
 	return int(limit.Cur), true
 }
 
-func noSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+func isNoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
 
-func noHandles(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
+func isNoHandles(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
 
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
@@ -39,7 +39,7 @@ func syncDir(dir string) error {
 	return errors.Join(err, d.Close())
 }
 
-func free(dir string) (avail, total int64, err error) {
+func freeSpace(dir string) (avail, total int64, err error) {
 	var st unix.Statfs_t
 	for {
 		err = unix.Statfs(dir, &st)

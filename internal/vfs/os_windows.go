@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// openFile shares deletion, which os.OpenFile does not: a segment is renamed or
-// removed while a reader still has it open.
+// openFile lets other handles rename and delete the file while it is open, which
+// os.OpenFile does not: a segment is renamed or removed while readers have it open.
 func openFile(name string, flag int) (*os.File, error) {
 	access, how := uint32(windows.GENERIC_READ|windows.GENERIC_WRITE), uint32(windows.OPEN_EXISTING)
 	switch {
@@ -32,24 +32,25 @@ func openFile(name string, flag int) (*os.File, error) {
 	return os.NewFile(uintptr(h), name), nil
 }
 
-// OpenFileLimit would be how many files this process may have open; the system has no limit.
+// OpenFileLimit is how many files this process may have open. It has none here: ok is
+// false.
 func OpenFileLimit() (n int, ok bool) { return 0, false }
 
-func noSpace(err error) bool {
+func isNoSpace(err error) bool {
 	return errors.Is(err, windows.ERROR_DISK_FULL) || errors.Is(err, windows.ERROR_HANDLE_DISK_FULL) ||
 		errors.Is(err, windows.ERROR_DISK_QUOTA_EXCEEDED)
 }
 
-func noHandles(err error) bool { return errors.Is(err, windows.ERROR_TOO_MANY_OPEN_FILES) }
+func isNoHandles(err error) bool { return errors.Is(err, windows.ERROR_TOO_MANY_OPEN_FILES) }
 
-// syncDir has nothing to do: NTFS journals its directories itself, and no call
-// asks for it.
+// syncDir only checks that the directory exists: NTFS journals its directories, and has
+// no call that syncs one.
 func syncDir(dir string) error {
 	_, err := os.Stat(dir)
 	return err
 }
 
-func free(dir string) (avail, total int64, err error) {
+func freeSpace(dir string) (avail, total int64, err error) {
 	path, err := windows.UTF16PtrFromString(dir)
 	if err != nil {
 		return 0, 0, &fs.PathError{Op: "statfs", Path: dir, Err: err}

@@ -1,13 +1,14 @@
-// Package vfs is the file system that the engine writes to, as an interface with
-// three implementations: OS (the real one), Mem (in memory; it can crash, and what
-// was not synced is lost, torn or reordered; its volume can be torn away and come
-// back; its space and its open files can be limited) and Faulty (wraps another one
-// and makes calls fail, hang or report a full disk).
+// Package vfs is the file system that the engine writes to: the interfaces FS and File,
+// with three implementations. OS is the real file system. Mem is in memory, for tests:
+// it can crash, so that changes which were not synced are lost, torn or reordered; its
+// volume can be detached and attached again; its space and its open files can be
+// limited. Faulty wraps another one and makes calls fail, hang or report a full disk.
+// All methods may be called concurrently, except Close.
 //
-// What durable means is the same in all of them: a file's contents and size last
-// once its Sync has returned, its name only once SyncDir of its directory has,
-// and so on up to the root. A file that was synced under a name that was not may
-// be gone after a power cut.
+// Durable has the same meaning in all of them. A file's contents and size are durable
+// once its Sync has returned; its name is durable once SyncDir of its directory has
+// returned, and so on for the directory's name, up to the root. A file that was synced
+// may be gone after a power cut if its name was not durable.
 package vfs
 
 import (
@@ -18,16 +19,16 @@ import (
 )
 
 var (
-	// ErrLocked is returned by Lock where another holder has the lock.
+	// ErrLocked is returned by Lock if another holder has the lock.
 	ErrLocked = errors.New("locked by another process")
-	// ErrNotExist is returned where a file or directory is missing.
+	// ErrNotExist is returned for a file or a directory that is missing.
 	ErrNotExist = fs.ErrNotExist
 	// ErrNoSpace is returned by calls that found the file system full, or a quota
-	// used up. What a failed write stored before it found out is not taken back.
+	// used up. A write that fails with it may have written a part.
 	ErrNoSpace = errors.New("no space left on the file system")
 	// ErrNoHandles is returned by calls that open a file or a directory while the
-	// process, or the whole system, has as many open as it may. Nothing was changed,
-	// and the same call succeeds once other files were closed.
+	// process, or the whole system, has as many open as it may. Such a call has changed
+	// nothing, and succeeds once other files were closed.
 	ErrNoHandles = errors.New("too many open files")
 )
 
@@ -35,7 +36,7 @@ var (
 type FS interface {
 	// Open opens a file for reading and writing; see Mode.
 	Open(name string, mode Mode) (File, error)
-	// Remove deletes a file or a whole directory tree; a missing one is no error.
+	// Remove deletes a file or a whole directory tree. It is no error if there is none.
 	Remove(name string) error
 	// Rename moves a file or directory, replacing a file of that name.
 	Rename(from, to string) error
@@ -47,14 +48,14 @@ type FS interface {
 	Stat(name string) (Info, error)
 	// SyncDir makes creations, renames and removals in dir durable.
 	SyncDir(dir string) error
-	// Free tells how many bytes can still be written below dir, and the size of
-	// the file system.
+	// Free returns how many bytes can still be written below dir, and the size of the
+	// file system.
 	Free(dir string) (avail, total int64, err error)
 }
 
-// Locker is a file system that can keep other processes out of a directory. OS
-// and Mem implement it. Lock makes the named file where it is missing and returns
-// ErrLocked where another holder exists. The lock ends with Close or the process.
+// Locker is a file system that can keep other processes out of a directory. OS, Mem and
+// Faulty implement it. Lock makes the named file if it is missing, and returns ErrLocked
+// if there is another holder. The lock ends with Close or with the process.
 type Locker interface {
 	Lock(name string) (io.Closer, error)
 }
@@ -63,13 +64,13 @@ type Locker interface {
 type Mode uint8
 
 const (
-	// Existing opens a file that must be there, for reading and writing.
+	// Existing opens a file that must exist, for reading and writing.
 	Existing Mode = iota
-	// ReadOnly opens a file that must be there, for reading.
+	// ReadOnly opens a file that must exist, for reading.
 	ReadOnly
-	// Create opens a file, making it empty where it is missing.
+	// Create opens a file, for reading and writing, and makes an empty one if it is missing.
 	Create
-	// Fresh opens a file and empties it, making it where it is missing.
+	// Fresh opens a file, for reading and writing, and makes it empty.
 	Fresh
 )
 
@@ -80,20 +81,19 @@ type Info struct {
 	Dir  bool
 }
 
-// File is an open file. Reads and writes name their position; there is no cursor.
+// File is an open file. It has no current position: each read and write names its own.
 // Safe for concurrent use, except Close.
 type File interface {
 	io.ReaderAt
 	io.WriterAt
-	// WriteVAt writes the buffers one after another from off on, as one call
-	// where the system can; it does not change bufs.
+	// WriteVAt writes the buffers one after another from off on, with one system call if
+	// possible. It does not change bufs.
 	WriteVAt(bufs [][]byte, off int64) (int64, error)
 	Size() (int64, error)
 	Truncate(size int64) error
-	// Allocate reserves n bytes from off on without changing what is read; the
-	// file grows to off+n where it is shorter, and what it grew by reads as zeros.
-	// Where the system cannot reserve, the file grows only. Nothing may write
-	// beyond the file's end meanwhile.
+	// Allocate reserves space for n bytes from off on, without changing the contents. A
+	// file that is shorter than off+n grows to that size, with zeros. If the system cannot
+	// reserve space, the file only grows. No write may go beyond the file's end meanwhile.
 	Allocate(off, n int64) error
 	// Sync makes contents and size durable (fdatasync).
 	Sync() error
@@ -106,25 +106,27 @@ type Descriptor interface {
 	Fd() uintptr
 }
 
-// Starter is a file that can begin to write to disk what a Sync will wait for. That
-// makes nothing durable and reports no errors: Sync does both. Only files of OS may
-// implement it.
+// Starter is a file that can begin to write its changes to disk before a Sync, which
+// then takes less time. StartSync makes nothing durable and reports no errors; Sync does
+// both. Only files of OS may implement it.
 type Starter interface {
 	StartSync(off, n int64)
 }
 
-// Director is a file system that can write around the page cache. What OpenDirect
-// returns takes whole blocks of DirectBlock bytes only, at multiples of that, from
-// memory that Aligned made; a file system below may refuse either call, and then the
-// same bytes can be written through Open's file. Only OS may implement it.
+// Director is a file system that can write without the page cache. A file that
+// OpenDirect returns takes only whole blocks of DirectBlock bytes, at positions that are
+// multiples of it, from buffers that Aligned made. The file system of the disk may refuse
+// OpenDirect, or the writes; then a file that Open returns can write the same bytes. Only
+// OS may implement it.
 type Director interface {
 	OpenDirect(name string) (File, error)
 }
 
-// DirectBlock is what positions, lengths and addresses of direct writes are multiples of.
+// DirectBlock is the unit of direct writes: their positions, lengths and addresses are
+// multiples of it.
 const DirectBlock = 4096
 
-// Aligned makes a buffer for direct writes.
+// Aligned makes a buffer of n bytes for direct writes.
 func Aligned(n int) []byte {
 	b := make([]byte, n+DirectBlock)
 	off := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) & (DirectBlock - 1)
