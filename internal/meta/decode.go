@@ -9,8 +9,8 @@ import (
 )
 
 // reader reads the fields of a record's body, or of an element in it, in their order.
-// Its methods return zero for a field that is missing or out of range, and for all
-// that follow; bad tells of it at the end.
+// A field that is missing or out of range is read as zero and sets bad, which the caller
+// looks at after the last field.
 type reader struct {
 	b     []byte  // the bytes that are not read yet
 	bad   bool    // a field is missing or out of range

@@ -65,9 +65,9 @@ type ClusterCreated struct {
 	Tag uint32
 }
 
-// BrokerRegistered adds a node, or replaces its registration. If the node becomes
-// active by it, the leader epochs of the partitions that it leads rise: see
-// step.raiseLeaderEpochs.
+// BrokerRegistered adds a node, or replaces its registration. If the node is not fenced,
+// and was fenced or had another incarnation before, the leader epochs of the partitions
+// that it leads rise: see step.raiseLeaderEpochs.
 type BrokerRegistered struct{ Broker }
 
 // BrokerChanged changes the state of a registered node; Epoch is that of its

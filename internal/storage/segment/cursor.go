@@ -82,8 +82,8 @@ func (s *cursors) putCursor(c *cursor) {
 	s.oldest = (s.oldest + 1) % maxCursors
 }
 
-// covers tells whether the index's last entry for a batch at pos or before is among the
-// cursor's entries, or is known to be before them.
+// covers tells whether the entries reach beyond pos, so that lastBefore(pos) needs no
+// later ones.
 func (c *cursor) covers(pos int64) bool {
 	return len(c.entries) > 0 && int64(c.entries[len(c.entries)-1].pos) > pos
 }
