@@ -70,7 +70,7 @@ type ConfigChanges struct {
 func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, validateOnly bool) ([]*Error, error) {
 	var results []*Error
 	err := c.runCommand(ctx, func(m *meta.Image) []byte {
-		records, errs := decideConfigs(m, c.cfg.Static, asked)
+		records, errs := decideAlterConfigs(m, c.cfg.Static, asked)
 		results = errs
 		if validateOnly {
 			return nil
@@ -80,7 +80,7 @@ func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, va
 	return results, err
 }
 
-func decideConfigs(m *meta.Image, static *config.Static, asked []ConfigChanges) ([]byte, []*Error) {
+func decideAlterConfigs(m *meta.Image, static *config.Static, asked []ConfigChanges) ([]byte, []*Error) {
 	var records []byte
 	results := make([]*Error, len(asked))
 	d := configsDecision{m: m, static: static, room: map[config.ResourceType]int{}}

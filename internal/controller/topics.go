@@ -193,14 +193,14 @@ func (d *topicsDecision) takeAssignments(t *NewTopic) ([]meta.Partition, *Error)
 func (c *Controller) DeleteTopics(ctx context.Context, ids []meta.UUID) ([]*Error, error) {
 	var results []*Error
 	err := c.runCommand(ctx, func(m *meta.Image) []byte {
-		records, errs := decideDelete(m, ids)
+		records, errs := decideDeleteTopics(m, ids)
 		results = errs
 		return records
 	})
 	return results, err
 }
 
-func decideDelete(m *meta.Image, ids []meta.UUID) ([]byte, []*Error) {
+func decideDeleteTopics(m *meta.Image, ids []meta.UUID) ([]byte, []*Error) {
 	var records []byte
 	results := make([]*Error, len(ids))
 	seen := make(map[meta.UUID]bool, len(ids))
@@ -245,7 +245,7 @@ func decideCreatePartitions(m *meta.Image, asked []MorePartitions) ([]byte, []*E
 	for i := range asked {
 		a := &asked[i]
 		t := m.Topic(a.Topic)
-		parts, err := decideMorePartitions(m, t, a)
+		parts, err := placeMorePartitions(m, t, a)
 		if total += len(parts); err == nil && total > MaxNewPartitions {
 			err = refuse(PolicyViolation, "Excessively large number of partitions per request.")
 		}
@@ -260,7 +260,8 @@ func decideCreatePartitions(m *meta.Image, asked []MorePartitions) ([]byte, []*E
 	return records, results
 }
 
-func decideMorePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions) ([]meta.Partition, *Error) {
+// placeMorePartitions makes the partitions that are added to one topic.
+func placeMorePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions) ([]meta.Partition, *Error) {
 	if t == nil {
 		return nil, refuse(UnknownTopic, "")
 	}

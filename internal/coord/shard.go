@@ -259,11 +259,12 @@ func (sh *shard[M]) catchUp(end record.Offset) error {
 // shard was stopped meanwhile.
 func (sh *shard[M]) activate(end record.Offset) {
 	s := sh.rt.takeStep()
-	sh.activateLocking(s, end)
+	sh.becomeActive(s, end)
 	sh.commitAndReply(s)
 }
 
-func (sh *shard[M]) activateLocking(s *Step, end record.Offset) {
+// becomeActive changes the phase and tells the machine, as the step s.
+func (sh *shard[M]) becomeActive(s *Step, end record.Offset) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.phase == stopped {
@@ -377,11 +378,12 @@ func (sh *shard[M]) discardLoad() {
 func (sh *shard[M]) stopServing() {
 	s := sh.rt.takeStep()
 	s.Now = time.Now()
-	sh.stopServingLocking(s)
+	sh.becomeStopped(s)
 	s.replyAndRecycle(nil)
 }
 
-func (sh *shard[M]) stopServingLocking(s *Step) {
+// becomeStopped changes the phase and tells the machine, as the step s.
+func (sh *shard[M]) becomeStopped(s *Step) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	if sh.phase == stopped {
