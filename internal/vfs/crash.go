@@ -213,6 +213,7 @@ type tornImage struct {
 	barrier int64          // bytes from here on are not written, since an earlier truncation was lost
 }
 
+// writeSectors writes a change sector by sector, as far as survives chooses.
 func (t *tornImage) writeSectors(c change, survives func() bool) {
 	for off, data := c.off, c.data; len(data) > 0 && off < t.barrier; {
 		n := min(int64(len(data)), sector-off%sector, t.barrier-off)
@@ -227,6 +228,7 @@ func (t *tornImage) writeSectors(c change, survives func() bool) {
 	}
 }
 
+// cutTo cuts the image, after which lost sectors beyond the size no longer matter.
 func (t *tornImage) cutTo(size int64) {
 	t.img.resize(size)
 	maps.DeleteFunc(t.frozen, func(s int64, _ bool) bool { return s*sector >= size })

@@ -81,6 +81,7 @@ var (
 	_ Volumer = (*Faulty)(nil)
 )
 
+// callHook returns the hook's error for a call, as a *fs.PathError.
 func (f *Faulty) callHook(op Op, path string) error {
 	if err := f.hook(op, path); err != nil {
 		return pathError(op.String(), path, err)

@@ -530,6 +530,7 @@ func splitBase(name string) (dir, base string) {
 	return dir, base
 }
 
+// pathError makes the error of a call for a path, as the os package does.
 func pathError(op, name string, err error) error {
-	return &fs.PathError{Op: op, Path: name, Err: nameError(err)}
+	return &fs.PathError{Op: op, Path: name, Err: translateError(err)}
 }

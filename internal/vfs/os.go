@@ -33,27 +33,29 @@ func (OS) Open(name string, mode Mode) (File, error) {
 	}
 	f, err := openFile(filepath.FromSlash(name), flag)
 	if err != nil {
-		return nil, nameError(err)
+		return nil, translateError(err)
 	}
 	return &osFile{f: f, fd: f.Fd()}, nil
 }
 
 // Remove deletes a file or a directory tree.
-func (OS) Remove(name string) error { return nameError(os.RemoveAll(filepath.FromSlash(name))) }
+func (OS) Remove(name string) error { return translateError(os.RemoveAll(filepath.FromSlash(name))) }
 
 // Rename moves a file or directory.
 func (OS) Rename(from, to string) error {
-	return nameError(os.Rename(filepath.FromSlash(from), filepath.FromSlash(to)))
+	return translateError(os.Rename(filepath.FromSlash(from), filepath.FromSlash(to)))
 }
 
 // MkdirAll makes a directory and its missing parents.
-func (OS) MkdirAll(dir string) error { return nameError(os.MkdirAll(filepath.FromSlash(dir), 0o750)) }
+func (OS) MkdirAll(dir string) error {
+	return translateError(os.MkdirAll(filepath.FromSlash(dir), 0o750))
+}
 
 // ReadDir lists a directory.
 func (OS) ReadDir(dir string) ([]Info, error) {
 	entries, err := os.ReadDir(filepath.FromSlash(dir))
 	if err != nil {
-		return nil, nameError(err)
+		return nil, translateError(err)
 	}
 	infos := make([]Info, 0, len(entries))
 	for _, e := range entries {
@@ -83,7 +85,7 @@ func (OS) Stat(name string) (Info, error) {
 }
 
 // SyncDir makes changes of a directory durable, if the system has a call for it.
-func (OS) SyncDir(dir string) error { return nameError(syncDir(filepath.FromSlash(dir))) }
+func (OS) SyncDir(dir string) error { return translateError(syncDir(filepath.FromSlash(dir))) }
 
 // Free returns the space that is left for this user, and the size of the file system.
 func (OS) Free(dir string) (avail, total int64, err error) { return freeSpace(filepath.FromSlash(dir)) }
@@ -92,7 +94,7 @@ func (OS) Free(dir string) (avail, total int64, err error) { return freeSpace(fi
 func (OS) Lock(name string) (io.Closer, error) {
 	f, err := os.OpenFile(filepath.FromSlash(name), os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
-		return nil, nameError(err)
+		return nil, translateError(err)
 	}
 	if err := lockFile(f); err != nil {
 		f.Close() //nolint:errcheck // nothing was written, and err says more
@@ -109,28 +111,28 @@ func infoOf(info fs.FileInfo) Info {
 	return i
 }
 
-// nameError makes every error by which the system reports that there is no space an
+// translateError makes every error by which the system reports that there is no space an
 // ErrNoSpace, too, and every one for too many open files an ErrNoHandles.
-func nameError(err error) error {
+func translateError(err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, ErrNoSpace) || isNoSpace(err):
-		return &namedError{err, []error{err, ErrNoSpace, syscall.ENOSPC}}
+		return &translatedError{err, []error{err, ErrNoSpace, syscall.ENOSPC}}
 	case errors.Is(err, ErrNoHandles) || isNoHandles(err):
-		return &namedError{err, []error{err, ErrNoHandles}}
+		return &translatedError{err, []error{err, ErrNoHandles}}
 	}
 	return err
 }
 
-// namedError is an error of the system that is also one of this package's errors.
-type namedError struct {
+// translatedError is an error of the system that is also one of this package's errors.
+type translatedError struct {
 	err error
 	is  []error
 }
 
-func (e *namedError) Error() string   { return e.err.Error() }
-func (e *namedError) Unwrap() []error { return e.is }
+func (e *translatedError) Error() string   { return e.err.Error() }
+func (e *translatedError) Unwrap() []error { return e.is }
 
 // osFile is a file of OS. ReadAt, WriteVAt, Allocate and Sync differ between systems and
 // are in their files.
@@ -145,7 +147,7 @@ func (f *osFile) Fd() uintptr { return f.fd }
 
 func (f *osFile) WriteAt(b []byte, off int64) (int, error) {
 	n, err := f.f.WriteAt(b, off)
-	return n, nameError(err)
+	return n, translateError(err)
 }
 
 func (f *osFile) Size() (int64, error) {
@@ -156,7 +158,7 @@ func (f *osFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
-func (f *osFile) Truncate(size int64) error { return nameError(f.f.Truncate(size)) }
+func (f *osFile) Truncate(size int64) error { return translateError(f.f.Truncate(size)) }
 
 func (f *osFile) Close() error { return f.f.Close() }
 

@@ -104,7 +104,7 @@ func (f *osFile) WriteVAt(bufs [][]byte, off int64) (int64, error) {
 		n, err := pwritev(f.fd, rest[:min(len(rest), maxParts)], off+done)
 		done += n
 		if err != nil {
-			return done, &fs.PathError{Op: "pwritev", Path: f.f.Name(), Err: nameError(err)}
+			return done, &fs.PathError{Op: "pwritev", Path: f.f.Name(), Err: translateError(err)}
 		}
 		rest = dropWritten(rest, n)
 	}
@@ -151,7 +151,7 @@ func (f *osFile) Allocate(off, n int64) error {
 		return f.growTo(off + n)
 	}
 	if err != nil {
-		return &fs.PathError{Op: "fallocate", Path: f.f.Name(), Err: nameError(err)}
+		return &fs.PathError{Op: "fallocate", Path: f.f.Name(), Err: translateError(err)}
 	}
 	return nil
 }
@@ -165,7 +165,7 @@ var (
 func (OS) OpenDirect(name string) (File, error) {
 	f, err := openFile(filepath.FromSlash(name), os.O_RDWR|unix.O_DIRECT)
 	if err != nil {
-		return nil, nameError(err)
+		return nil, translateError(err)
 	}
 	return &osFile{f: f, fd: f.Fd()}, nil
 }
@@ -180,7 +180,7 @@ func (f *osFile) Sync() error {
 	err := retryInterrupted(func() error { return unix.Fdatasync(int(f.fd)) })
 	runtime.KeepAlive(f.f)
 	if err != nil {
-		return &fs.PathError{Op: "fdatasync", Path: f.f.Name(), Err: nameError(err)}
+		return &fs.PathError{Op: "fdatasync", Path: f.f.Name(), Err: translateError(err)}
 	}
 	return nil
 }
@@ -209,14 +209,14 @@ func (OS) Volume(dir string) (*Volume, error) {
 	}
 	f, err := os.Open(dir) // syncfs reports failures since this call
 	if err != nil {
-		return nil, nameError(err)
+		return nil, translateError(err)
 	}
 	fd := int(f.Fd())
 	return &Volume{close: f.Close, sync: func() error {
 		err := retryInterrupted(func() error { return unix.Syncfs(fd) })
 		runtime.KeepAlive(f)
 		if err != nil {
-			return &fs.PathError{Op: "syncfs", Path: dir, Err: nameError(err)}
+			return &fs.PathError{Op: "syncfs", Path: dir, Err: translateError(err)}
 		}
 		return nil
 	}}, nil

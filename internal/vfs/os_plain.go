@@ -13,4 +13,4 @@ func (f *osFile) WriteVAt(bufs [][]byte, off int64) (int64, error) { return writ
 // Allocate only grows the file, since this system cannot reserve space.
 func (f *osFile) Allocate(off, n int64) error { return f.growTo(off + n) }
 
-func (f *osFile) Sync() error { return nameError(f.f.Sync()) }
+func (f *osFile) Sync() error { return translateError(f.f.Sync()) }
