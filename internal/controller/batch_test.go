@@ -52,7 +52,7 @@ type command struct {
 	refused  *Error
 }
 
-// create begins to make a topic and returns when that waits for a commit.
+// create begins to make a topic, and returns when the command waits for a commit.
 func create(ctx context.Context, ctl *Controller, name string) *command {
 	k := &command{}
 	go func() {
@@ -91,10 +91,10 @@ func (k *command) check(t *testing.T, what string, err error, kind Kind) {
 	}
 }
 
-// TestWaitingCommandsShareAProposal proves that commands which come while a proposal
-// is under way are one proposal when it has ended, each decided on what the ones
-// before it leave, and that nobody is answered before what the answer rests on is
-// committed: neither who was refused because of it.
+// TestWaitingCommandsShareAProposal proves that commands which come while a proposal is
+// under way are proposed together when it has ended, and that each is decided on the
+// image after those before it. No command is answered, or refused, before the records
+// that its answer depends on are committed.
 func TestWaitingCommandsShareAProposal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, ctl := newGate(t)
@@ -127,8 +127,8 @@ func TestWaitingCommandsShareAProposal(t *testing.T) {
 	})
 }
 
-// TestGivenUpCommandStaysInItsBatch proves that a command whose caller loses patience
-// while it waits to be proposed is made, and known to what is decided after it.
+// TestGivenUpCommandStaysInItsBatch proves that a command is carried out even if its
+// caller gives up while it waits to be proposed, and that later decisions know of it.
 func TestGivenUpCommandStaysInItsBatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, ctl := newGate(t)
@@ -157,8 +157,8 @@ func TestGivenUpCommandStaysInItsBatch(t *testing.T) {
 	})
 }
 
-// TestFailedProposalIsForgotten proves that a proposal which fails takes nothing else
-// with it: what was decided on it is decided anew, on what there is.
+// TestFailedProposalIsForgotten proves that a failed proposal fails only its own
+// commands: those that were decided on top of it are decided again, on the present image.
 func TestFailedProposalIsForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, ctl := newGate(t)
@@ -181,7 +181,7 @@ func TestFailedProposalIsForgotten(t *testing.T) {
 	})
 }
 
-// TestFailuresWithoutEnd proves that a command is not decided for ever where every
+// TestFailuresWithoutEnd proves that a command is not decided again for ever if every
 // proposal before its own fails.
 func TestFailuresWithoutEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -202,8 +202,8 @@ func TestFailuresWithoutEnd(t *testing.T) {
 	})
 }
 
-// TestLargeCommandsAreProposedApart proves that what waits does not grow into a
-// proposal that is too large to be made.
+// TestLargeCommandsAreProposedApart proves that commands which wait do not make a proposal
+// that is too large.
 func TestLargeCommandsAreProposedApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, ctl := newGate(t)
@@ -249,9 +249,9 @@ func TestLargeCommandsAreProposedApart(t *testing.T) {
 	})
 }
 
-// TestConcurrentCommands proves, whatever meets, that every entry fits the image
-// before it, that who is told of a topic that was made is the only one, and that
-// nothing else was made but by who gave up or was told of a failure.
+// TestConcurrentCommands proves, for commands that run at the same time, that every entry
+// fits the image before it, that only one caller is told that it has made a topic, and
+// that every other change is of a caller that gave up or was told of a failure.
 func TestConcurrentCommands(t *testing.T) {
 	c := newCluster(t, nil)
 	lost := errors.New("lost")
@@ -313,8 +313,8 @@ func count(t *testing.T, done, unsure *atomic.Int64, err, lost error, did bool) 
 	}
 }
 
-// BenchmarkConcurrentCreates makes topics from 16 goroutines, each proposal of which
-// costs as little as can be: what deciding together costs.
+// BenchmarkConcurrentCreates makes topics from 16 goroutines. Proposals cost nearly
+// nothing, so that it measures the decisions.
 func BenchmarkConcurrentCreates(b *testing.B) {
 	c := newCluster(b, nil)
 	ctl := c.controller()

@@ -364,8 +364,8 @@ func TestProducerIDsAreGivenOnce(t *testing.T) {
 	}
 }
 
-// TestTurnEndsWithContext proves that a command which waits behind another one
-// gives up when its time is over, and that a failed proposal is told to the caller.
+// TestTurnEndsWithContext proves that a command which waits for another one gives up when
+// its context ends, and that the caller gets the error of a failed proposal.
 func TestTurnEndsWithContext(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
@@ -433,8 +433,8 @@ func BenchmarkCreateTopic(b *testing.B) {
 	}
 }
 
-// TestLimits proves that what a client can have the cluster keep for ever is bounded:
-// the length of values and names, the number of groups with configs.
+// TestLimits proves that clients cannot make the cluster keep an unlimited amount: values,
+// names, and the number of groups with configs are bounded.
 func TestLimits(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
@@ -468,10 +468,10 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestGivenUpCommandKeepsItsTurn proves that a command whose caller has lost patience
-// after proposing holds back the next one: that must be decided on an image which
-// knows the first. Otherwise a topic could be deleted twice, and no node could
-// apply, or start with, a metadata log that says so.
+// TestGivenUpCommandKeepsItsTurn proves that a proposed command whose caller has given up
+// still holds back the next one, which must be decided on an image that knows the first.
+// Otherwise a topic could be deleted twice, and no node could apply such a metadata log,
+// or start with it.
 func TestGivenUpCommandKeepsItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, nil)

@@ -23,9 +23,9 @@ func (c *cluster) change(t *testing.T, records []byte) {
 	c.image, c.term = m, c.term+2
 }
 
-// TestDecisionOfAnEarlierTermIsNotProposed proves that a decision comes to nothing where
-// another leader has had a term in between, which it may not fit, and that commands
-// which were decided on it are decided again in the new term.
+// TestDecisionOfAnEarlierTermIsNotProposed proves that a decision fails if another leader
+// has had a term in between, since it may not fit that leader's entries, and that commands
+// which were decided on top of it are decided again in the new term.
 func TestDecisionOfAnEarlierTermIsNotProposed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, ctl := newGate(t)
@@ -52,9 +52,9 @@ func TestDecisionOfAnEarlierTermIsNotProposed(t *testing.T) {
 	})
 }
 
-// TestBatchKeepsItsTerm proves that commands which were decided while a proposal was
-// under way are proposed for the term in which they were decided, also where that
-// proposal was made and another leader has had a term since.
+// TestBatchKeepsItsTerm proves that commands which were decided while a proposal was under
+// way are proposed for the term of their decision, even if that proposal was committed
+// and another leader has had a term since.
 func TestBatchKeepsItsTerm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, nil)
@@ -87,9 +87,9 @@ func TestBatchKeepsItsTerm(t *testing.T) {
 	})
 }
 
-// TestNothingIsDecidedWithoutOffice proves that a node that does not lead, or has not
-// applied what was committed before its term, does not decide at all: also no answer
-// that changes nothing is given, since it could be out of date.
+// TestNothingIsDecidedWithoutOffice proves that a node which does not lead, or has not
+// applied all entries of earlier terms, decides nothing. It does not even answer a command
+// that would change nothing, since the answer could be out of date.
 func TestNothingIsDecidedWithoutOffice(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()

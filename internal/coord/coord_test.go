@@ -59,7 +59,7 @@ func (w *words) Unload(s *Step) {
 	}
 }
 
-// say decides that a word was said once more, and replies with how often.
+// say records that a word was said once more, and replies with the number.
 func (w *words) say(s *Step, word string, reply func(int, error)) {
 	n := w.said[word] + 1
 	b := append(s.Buffer(), word...)
@@ -68,7 +68,7 @@ func (w *words) say(s *Step, word string, reply func(int, error)) {
 	s.Reply(func(err error) { reply(n, err) })
 }
 
-// read replies with how often a word was said, resting on its last record.
+// read replies with how often a word was said, once the word's last record is committed.
 func (w *words) read(s *Step, word string, reply func(int, error)) {
 	n := w.said[word]
 	s.After(w.at[word])
@@ -140,8 +140,8 @@ func TestRepliesWaitForTheHighWatermark(t *testing.T) {
 	h.want(t, "write 1 <nil>", "read 1 <nil>")
 }
 
-// TestRepliesAreLostWithLeadership proves that who waits for a commit that will not
-// come is told so, and that nothing is served afterwards.
+// TestRepliesAreLostWithLeadership proves that replies which wait for a commit get an
+// error when the node stops leading, and that nothing is served afterwards.
 func TestRepliesAreLostWithLeadership(t *testing.T) {
 	l, r, h := &twin{held: true}, newRuntime(t), &heard{}
 	r.StartLeading(0, 1, l)
@@ -192,8 +192,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestThen proves that Then runs after Apply, and that what it decides is appended
-// and applied in its turn, before any reply.
+// TestThen proves that Then runs after Apply, and that the records which it puts are
+// appended and applied before any reply.
 func TestThen(t *testing.T) {
 	l, r, h := &twin{}, newRuntime(t), &heard{}
 	r.StartLeading(0, 1, l)
@@ -213,8 +213,8 @@ func TestThen(t *testing.T) {
 	}
 }
 
-// TestLoading proves that a partition with records is served only when it has read
-// them, in the background, and that it then has the state that they make.
+// TestLoading proves that a partition with records is served only when it has read them,
+// in the background, and that it has their state then.
 func TestLoading(t *testing.T) {
 	l, r, h := &twin{}, newRuntime(t), &heard{}
 	r.StartLeading(0, 1, l)
@@ -250,7 +250,7 @@ func TestLoading(t *testing.T) {
 	})
 }
 
-// TestStopWhileLoading proves that a load which is not wanted any more ends.
+// TestStopWhileLoading proves that a load ends when the node stops leading.
 func TestStopWhileLoading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &twin{}
@@ -329,8 +329,8 @@ func TestUnknownRecords(t *testing.T) {
 	})
 }
 
-// TestNewerRecordsAreNotLeftOut proves that a partition with a record of a newer version, of
-// a kind that cannot be left out, is not served, and that a line says what to do.
+// TestNewerRecordsAreNotLeftOut proves that a partition is not served if it has a record
+// of a newer version that must not be skipped, and that the log says what to do.
 func TestNewerRecordsAreNotLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &twin{}
@@ -363,9 +363,9 @@ func TestNewerRecordsAreNotLeftOut(t *testing.T) {
 	})
 }
 
-// TestNothingIsServedBeforeItIsCommitted proves that a new leader has all that a former
-// one may have acknowledged before it answers anything, though the high watermark that
-// its own replica knows of is behind.
+// TestNothingIsServedBeforeItIsCommitted proves that a new leader has loaded all records
+// that a former one may have acknowledged before it answers, although its own replica
+// knows only a lower high watermark.
 func TestNothingIsServedBeforeItIsCommitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, h := &twin{}, &heard{}
@@ -422,9 +422,9 @@ func TestCommitThatFailsIsAwaitedAgain(t *testing.T) {
 	})
 }
 
-// TestNewEpoch proves that a leader which stays leader goes on without a load, in the
-// next epoch, and that it loads where another leader may have been in between: after an
-// epoch that it did not lead, or where somebody else has appended.
+// TestNewEpoch proves that a node which stays the leader goes on without a load in the
+// next epoch, and that it loads if another leader may have been in between: after an
+// epoch that it did not lead, or if the log has records of somebody else.
 func TestNewEpoch(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -474,7 +474,7 @@ func TestNewEpoch(t *testing.T) {
 }
 
 // TestLoadInOldEpochIsReplaced proves that a shard which is still loading when a new epoch
-// begins loads anew: it does not know where the new epoch began.
+// begins loads again, since it does not know at which offset the new epoch began.
 func TestLoadInOldEpochIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, r := &twin{}, newRuntime(t)
@@ -495,8 +495,8 @@ func TestLoadInOldEpochIsReplaced(t *testing.T) {
 	})
 }
 
-// TestPatience proves that a reply does not wait for the high watermark for ever.
-func TestPatience(t *testing.T) {
+// TestReplyTimeout proves that a reply does not wait for the high watermark for ever.
+func TestReplyTimeout(t *testing.T) {
 	l, h := &twin{held: true}, &heard{}
 	r := newRuntime(t)
 	r.cfg.ReplyTimeout = func() time.Duration { return 5 * time.Second }
@@ -512,8 +512,8 @@ func TestPatience(t *testing.T) {
 	h.want(t, "again 2 <nil>")
 }
 
-// TestStartLeadingAfterClose proves that a step of the metadata that comes after the
-// node began to stop starts nothing that nobody would stop.
+// TestStartLeadingAfterClose proves that a StartLeading which comes after Close starts no
+// shard, since nobody would stop it.
 func TestStartLeadingAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &twin{}
@@ -645,8 +645,9 @@ func TestTimerHeap(t *testing.T) {
 	})
 }
 
-// TestReloadGivesTheSameState proves, for any sequence of steps with any outcome of
-// their appends, that the log applied to an empty machine gives the live one.
+// TestReloadGivesTheSameState proves, for any sequence of steps with any outcome of their
+// appends, that the log makes the state of the live machine when it is applied to an
+// empty one.
 func TestReloadGivesTheSameState(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		l, r := &twin{}, newRuntime(t)

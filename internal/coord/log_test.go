@@ -9,8 +9,8 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// twin is a Log in memory. Its high watermark follows its end at a Commit, unless it is
-// held: so nothing ends that waits for a commit which nobody has asked for.
+// twin is a Log in memory. A Commit moves its high watermark to its end, unless the test
+// holds it back. So a wait never ends if the code under test forgets to commit.
 type twin struct {
 	mu      sync.Mutex
 	batches []record.Batch
@@ -64,7 +64,7 @@ func (l *twin) Await(off record.Offset, limit time.Duration, fn func(error)) {
 	fn(nil)
 }
 
-// commit moves the high watermark and wakes who waited for it.
+// commit moves the high watermark and ends the waits for it.
 func (l *twin) commit(to record.Offset) {
 	l.mu.Lock()
 	l.hw = to

@@ -18,9 +18,9 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// TestOffsetsMemoryIsBounded proves that committed offsets, the names of their groups
-// and their metadata have a limit on a node, whatever of them is large; that what is
-// there can still be committed anew; that a load takes what was acknowledged; and that
+// TestOffsetsMemoryIsBounded proves that committed offsets, the names of their groups and
+// their metadata share a limit on a node; that a group can still commit offsets in the
+// place of earlier ones at the limit; that a load takes all acknowledged offsets; and that
 // there is room again when offsets are deleted.
 func TestOffsetsMemoryIsBounded(t *testing.T) {
 	long := func(n int) *string { return new(strings.Repeat("m", n)) }
@@ -135,9 +135,9 @@ func emptyMachine() *Machine {
 	return newMachine(new(coord.Timers), memory.NewBudget(slog.New(slog.DiscardHandler), 0), DefaultSettings, func() string { return "" })
 }
 
-// TestOffsetsAreCountedAsTheyAre proves that the account says about what offsets take
-// in memory, in every shape, and that many offsets of few groups take 150 bytes each at
-// the most.
+// TestOffsetsAreCountedAsTheyAre proves that the account has about as many bytes as the
+// offsets take in memory, in every shape, and that many offsets of few groups take at most
+// 150 bytes each.
 func TestOffsetsAreCountedAsTheyAre(t *testing.T) {
 	for _, c := range shapes {
 		m := emptyMachine()
@@ -156,7 +156,7 @@ func TestOffsetsAreCountedAsTheyAre(t *testing.T) {
 	}
 }
 
-// BenchmarkOffsetMemory measures what an offset takes in memory.
+// BenchmarkOffsetMemory measures the memory of an offset.
 func BenchmarkOffsetMemory(b *testing.B) {
 	for _, c := range shapes {
 		b.Run(fmt.Sprintf("%dx%dx%d", c.groups, c.topics, c.partitions), func(b *testing.B) {
@@ -173,8 +173,9 @@ func BenchmarkOffsetMemory(b *testing.B) {
 	}
 }
 
-// TestCommittedIsAMap proves, for any sequence of sets and drops in several groups, that
-// what is kept is what was set last, in order, and that the account holds what that takes.
+// TestCommittedIsAMap proves, for any sequence of offsets that are set and deleted in
+// several groups, that the last ones are kept, in order, and that the account has their
+// bytes.
 func TestCommittedIsAMap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := emptyMachine()

@@ -18,8 +18,8 @@ import (
 	"github.com/leatstream/leat/internal/replica"
 )
 
-// recorded is what must be the same after a failover: all of a group that is empty
-// or stable, and every group's offsets.
+// recorded is the state that must be the same after a failover: groups that are empty or
+// stable, and the offsets of every group.
 type recorded struct {
 	Group   []byte // as its record says it
 	Offsets map[string]offset
@@ -50,7 +50,7 @@ func (m *Machine) recorded() map[string]recorded {
 	return out
 }
 
-// held counts what the machine keeps of its groups, from nothing.
+// held counts the bytes that the machine should be charged for, group by group.
 func (m *Machine) held() (n int64, err error) {
 	users := map[*topicName]int{}
 	for _, g := range m.groups {
@@ -81,7 +81,7 @@ func (m *Machine) held() (n int64, err error) {
 	return n, nil
 }
 
-// check fails where the machine's bookkeeping contradicts itself.
+// check fails the test if the machine's tables and counts contradict each other.
 func (m *Machine) check(fatalf func(string, ...any)) {
 	n, err := m.held()
 	if err != nil {
@@ -179,10 +179,10 @@ func (c *crowd) act() {
 	}
 }
 
-// TestReloadGivesTheSameState proves, for any sequence of requests, right and wrong,
-// with appends that fail, that the machine's bookkeeping holds, that every request
-// is answered exactly once, and that another machine which reads the log has what
-// was recorded.
+// TestReloadGivesTheSameState proves, for any sequence of right and wrong requests, some
+// of whose appends fail, that the machine's tables and counts are right, that every
+// request is answered exactly once, and that another machine which reads the log has the
+// recorded state.
 func TestReloadGivesTheSameState(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c := &crowd{world: newWorld(t), rt: rt}
@@ -257,8 +257,7 @@ func TestManyOffsets(t *testing.T) {
 	}
 }
 
-// TestCommitTooLarge proves that a request cannot ask for records that are out of
-// all proportion to it.
+// TestCommitTooLarge proves that a small request cannot make records that are too large.
 func TestCommitTooLarge(t *testing.T) {
 	w := newWorld(t)
 	req := kmsg.NewPtrOffsetCommitRequest()
@@ -294,9 +293,9 @@ func TestPendingMembersAreBounded(t *testing.T) {
 	}
 }
 
-// TestNoRebalanceTimeoutDoesNotSpin proves that a group of static members which allow
-// no time for a rebalance, and of which none is there to lead, is not looked at over
-// and over at the same moment.
+// TestNoRebalanceTimeoutDoesNotSpin proves that the timer of a group does not fire again
+// and again at the same moment if its static members have a rebalance timeout of 0 and
+// none of them can lead.
 func TestNoRebalanceTimeoutDoesNotSpin(t *testing.T) {
 	w := newWorld(t)
 	w.set.InitialDelay = 0
@@ -346,8 +345,8 @@ func TestNoRebalanceTimeoutDoesNotSpin(t *testing.T) {
 	}
 }
 
-// TestRecordsAreKafkas proves that offsets written by hand are what kmsg writes, and
-// that what kmsg writes in any version is read.
+// TestRecordsAreKafkas proves that offsets are encoded as kmsg encodes them, and that all
+// versions of kmsg's encoding can be decoded.
 func TestRecordsAreKafkas(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.StringN(0, 20, 100)
@@ -391,8 +390,8 @@ func TestRecordsAreKafkas(t *testing.T) {
 	})
 }
 
-// TestRecordsOfNewerVersions proves that a value of a version that is not known here is
-// refused for all that follows, while records of other kinds are left out, as Kafka does.
+// TestRecordsOfNewerVersions proves that a value of an unknown version is refused with
+// ErrNewer, while records of unknown kinds are skipped, as in Kafka.
 func TestRecordsOfNewerVersions(t *testing.T) {
 	offsetKey := appendOffsetKey(nil, "g", "t", 0)
 	groupKey := append(be.AppendUint16(nil, classic.Key), 0, 1, 'g')

@@ -43,10 +43,9 @@ func bigJoin(group string, version int16, size int) *kmsg.JoinGroupRequest {
 	return req
 }
 
-// TestMembersMemoryIsBounded proves that members of any number of groups on any
-// partitions share one limit, that whoever would pass it is refused and makes no
-// group, that this is said once and not each time, and that there is room again when
-// members have left.
+// TestMembersMemoryIsBounded proves that the members of all groups on all partitions share
+// one limit, that a client which would pass it is refused and makes no group, that this
+// is logged once and not each time, and that there is room again when members have left.
 func TestMembersMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const size, limit = 1 << 20, 4<<20 + 64<<10
@@ -104,8 +103,8 @@ func TestMembersMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// TestLoadTakesWhatIsRecorded proves that a node over its limit loads groups that
-// were acknowledged, counts them, and takes no more.
+// TestLoadTakesWhatIsRecorded proves that a node loads groups that were acknowledged even
+// beyond its limit, counts them, and takes no further members then.
 func TestLoadTakesWhatIsRecorded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sv, logs, _ := newTightService(t, 1<<20)
@@ -170,8 +169,8 @@ func TestMemberMetadataIsBounded(t *testing.T) {
 	f(many, invalidRequest)
 }
 
-// TestGrowthIsRefused proves that neither an assignment nor a member's new metadata
-// may pass the limit, and that both leave the group as it was; the same again is not
+// TestGrowthIsRefused proves that neither an assignment nor a member's new metadata may
+// pass the limit, and that the group does not change then. The same metadata is not
 // refused, however full the memory is.
 func TestGrowthIsRefused(t *testing.T) {
 	w := newWorld(t)
@@ -220,9 +219,9 @@ func TestGrowthIsRefused(t *testing.T) {
 	w.m.check(t.Fatalf)
 }
 
-// TestSubscribedTopicsAreBounded proves that a set of topics, which takes more than
-// the metadata that names them, is not kept where there is no room for it: offsets
-// are then taken to be in use.
+// TestSubscribedTopicsAreBounded proves that a set of topics, which takes more memory than
+// the metadata that names them, is not kept if there is no room for it. All offsets of
+// the group are then in use.
 func TestSubscribedTopicsAreBounded(t *testing.T) {
 	var topics []string
 	for i := range 10_000 {
@@ -238,9 +237,9 @@ func TestSubscribedTopicsAreBounded(t *testing.T) {
 	}
 }
 
-// TestNothingIsChargedTwice proves that the books are right where random runs seldom
-// come: a static member that could not be recorded, a leader that joins again before
-// it has assigned, and a group with members that a record ends.
+// TestNothingIsChargedTwice proves that the account is right in states that random tests
+// seldom reach: a static member that could not be recorded, a leader that joins again
+// before it has sent an assignment, and a group with members that a record deletes.
 func TestNothingIsChargedTwice(t *testing.T) {
 	w := newWorld(t)
 	w.set.InitialDelay = 0

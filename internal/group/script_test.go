@@ -24,9 +24,9 @@ import (
 
 var rewrite = flag.Bool("rewrite", false, "write what the machine says into testdata; read the difference before you commit it")
 
-// TestScripts proves what the machine answers, step by step, in the situations that
-// testdata describes. A script is a list of blocks: a command and, below it, what is
-// answered then, by whom it was asked. See world.run for the commands.
+// TestScripts proves the machine's answers, step by step, in the situations that testdata
+// describes. A script is a list of blocks: a command, and below it the answers, each with
+// the name of the client that asked. See world.run for the commands.
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {

@@ -62,7 +62,7 @@ func (l *memLog) Await(off record.Offset, _ time.Duration, fn func(error)) {
 	l.waits = append(l.waits, fn)
 }
 
-// commit lets the high watermark go, and wakes in order who waited.
+// commit moves the high watermark, and ends the waits for it in order.
 func (l *memLog) commit() {
 	l.mu.Lock()
 	l.held, l.hw = false, l.end
@@ -257,7 +257,7 @@ func TestTakeOver(t *testing.T) {
 	})
 }
 
-// TestFetchWaitsForTheCommitItSaw proves that no offset is told that a failover
+// TestFetchWaitsForTheCommitItSaw proves that no answer has an offset that a failover
 // could take back, and that other groups do not wait for it.
 func TestFetchWaitsForTheCommitItSaw(t *testing.T) {
 	sv, logs := newService(t)
@@ -288,9 +288,9 @@ func TestFetchWaitsForTheCommitItSaw(t *testing.T) {
 	}
 }
 
-// TestHeartbeatDoesNotWait proves that a member's heartbeat is answered while the log
-// is slow: it tells nothing that could be lost, and a member that waited for it would
-// take itself for dead.
+// TestHeartbeatDoesNotWait proves that a member's heartbeat is answered while the log is
+// slow. The answer has nothing that could be lost, and a member that waits for it too
+// long leaves the group.
 func TestHeartbeatDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sv, logs := newService(t)
@@ -319,7 +319,7 @@ func TestHeartbeatDoesNotWait(t *testing.T) {
 	})
 }
 
-// TestNotCoordinator proves what a node answers for a partition that it does not lead.
+// TestNotCoordinator proves the answers of a node for a partition that it does not lead.
 func TestNotCoordinator(t *testing.T) {
 	sv, _ := newService(t)
 	for i := range testPartitions {
@@ -363,8 +363,8 @@ func TestNotCoordinator(t *testing.T) {
 	})
 }
 
-// TestTopicDeleted proves that the offsets of a deleted topic go from all groups,
-// those of a new topic of that name excepted, and that no failover brings them back.
+// TestTopicDeleted proves that the offsets of a deleted topic are deleted from all groups,
+// except those of a new topic with the same name, and that no failover brings them back.
 func TestTopicDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sv, logs := newService(t)
@@ -423,7 +423,7 @@ func TestList(t *testing.T) {
 	f(nil, []string{"consumer"}, 0)
 }
 
-// TestRefusals proves what is refused before any coordinator is asked.
+// TestRefusals proves which requests are refused before any machine is asked.
 func TestRefusals(t *testing.T) {
 	sv, _ := newService(t)
 	join := func(change func(*kmsg.JoinGroupRequest), want int16) {
@@ -462,8 +462,8 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
-// TestSettings proves that settings are asked for now and then, and that a change is
-// heard of.
+// TestSettings proves that settings are computed once for a while, and that a change of
+// them is seen after that.
 func TestSettings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked, set := 0, Settings{MaxSize: 1}
@@ -490,8 +490,8 @@ func TestMemberIDs(t *testing.T) {
 	}
 }
 
-// TestHundredMembers proves that a group of a hundred members comes to be with one
-// rebalance, and that one leaving makes one more.
+// TestHundredMembers proves that a hundred members form a group with one rebalance, and
+// that one more follows when a member leaves.
 func TestHundredMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sv, _ := newService(t)
@@ -537,8 +537,8 @@ func TestHundredMembers(t *testing.T) {
 	})
 }
 
-// TestDecodedTopicsAreKept proves that an answer names what was asked for, by name
-// and by id, and that offsets of an earlier topic of a name are not given out.
+// TestDecodedTopicsAreKept proves that an answer has the names and ids of the request's
+// topics, and no offsets of an earlier topic with the same name.
 func TestDecodedTopicsAreKept(t *testing.T) {
 	sv, _ := newService(t)
 	commitOne(sv, commitRequest("g", "", -1, 3), func(r *kmsg.OffsetCommitResponse) {
@@ -563,9 +563,9 @@ func TestDecodedTopicsAreKept(t *testing.T) {
 	f([16]byte{8}, -1)
 }
 
-// TestCommitsTogether proves that the commits of one read share a batch where they
-// share a partition, that each gets its own answer, that the caller is told to have
-// them committed, and that no answer comes before that.
+// TestCommitsTogether proves that the commits of one read which have the same partition
+// share a batch, that each gets its own answer, that the caller gets a pending commit, and
+// that no answer comes before that was made.
 func TestCommitsTogether(t *testing.T) {
 	sv, logs := newService(t)
 	for _, l := range logs {
@@ -614,8 +614,8 @@ func TestCommitsTogether(t *testing.T) {
 	}
 }
 
-// TestCommitsTooLargeTogether proves that commits which would make a batch that is
-// too large are not refused for each other's size.
+// TestCommitsTooLargeTogether proves that commits which would make too large a batch
+// together are not refused, but make several.
 func TestCommitsTooLargeTogether(t *testing.T) {
 	sv, logs := newService(t)
 	list := make([]OffsetCommit, 3)

@@ -44,8 +44,8 @@ func entriesOf(topics int) (entries [][]byte) {
 	return entries
 }
 
-// TestApplyAll proves that entries applied in one step, or in several, leave the image
-// that they leave one by one, and that the Delta leads from the first to the last.
+// TestApplyAll proves that entries which are applied in one step, or in several, make the
+// same image as one by one, and that the Delta leads from the first image to the last.
 func TestApplyAll(t *testing.T) {
 	entries := entriesOf(100)
 	one := Empty()
@@ -80,8 +80,8 @@ func TestApplyAll(t *testing.T) {
 	}
 }
 
-// TestApplyAllRefusesAll proves that one entry that does not fit leaves nothing of the
-// others, and is named.
+// TestApplyAllRefusesAll proves that no entry is applied if one of them does not fit, and
+// that the error names that one.
 func TestApplyAllRefusesAll(t *testing.T) {
 	entries := entriesOf(10)
 	bad := slices.Insert(slices.Clone(entries), 5, Append(nil, TopicDeleted{ID: UUID{9, 9}}))
@@ -91,8 +91,8 @@ func TestApplyAllRefusesAll(t *testing.T) {
 	}
 }
 
-// BenchmarkApplyAll shows what the replay of many small entries costs, as one step and
-// one by one.
+// BenchmarkApplyAll measures the replay of many small entries, in one step and one by
+// one.
 func BenchmarkApplyAll(b *testing.B) {
 	entries := entriesOf(80_000)
 	b.Run("at once", func(b *testing.B) {

@@ -15,7 +15,7 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-// model is an image as plain as it can be: the records that still matter.
+// model is the simplest form of an image: a list of the records that still count.
 type model struct {
 	topics  map[UUID]*modelTopic
 	brokers map[int32]*Broker
@@ -173,7 +173,7 @@ func drawPartition(t *rapid.T) Partition {
 	}
 }
 
-// orNil is how a list that is empty comes back from its bytes.
+// orNil returns nil for an empty list, as a decoder does.
 func orNil(ids []int32) []int32 {
 	if len(ids) == 0 {
 		return nil
@@ -181,7 +181,7 @@ func orNil(ids []int32) []int32 {
 	return ids
 }
 
-// check compares an image with the model through what users of an image call.
+// check compares an image with the model, by the exported methods of the image.
 func (md *model) check(t *rapid.T, m *Image) {
 	topics, partitions := map[UUID]*modelTopic{}, 0
 	for mt := range m.Topics() {
@@ -249,8 +249,8 @@ func TestApplyIsTheModel(t *testing.T) {
 	})
 }
 
-// checkDelta wants everything that differs in the delta. The delta may hold more:
-// what was changed and changed back.
+// checkDelta checks that the delta has every difference. It may have more: changes that
+// were undone by later ones.
 func checkDelta(t *rapid.T, got, want *Delta) {
 	for id, w := range want.Topics {
 		g, ok := got.Topics[id]
@@ -324,10 +324,9 @@ func TestRecordsRoundTrip(t *testing.T) {
 	}
 }
 
-// TestNewerIsRefused proves that a record of a later version, of a kind not known
-// here, or with a field not known here, in its body or in an element of one of its
-// lists, stops the program with a sentence: it is neither misread nor skipped, since
-// a snapshot would lose what was skipped.
+// TestNewerIsRefused proves that a record of a later version, of an unknown kind, or with
+// an unknown field in its body or in an element of a list, is refused with a sentence. It
+// is neither misread nor skipped, since a snapshot would lose a part that was skipped.
 func TestNewerIsRefused(t *testing.T) {
 	id := UUID{15: 1}
 	grown := func(r Record, lengths ...int) []byte {
@@ -382,10 +381,10 @@ func TestFieldsAreLeftOut(t *testing.T) {
 	}
 }
 
-// TestStartRaisesLeaderEpochs proves that a node which starts anew, or whose fencing
-// ends, leads its partitions in a new leader epoch, and only then; that one record
-// does it; and that the epoch is the same after a snapshot and goes on from there
-// when the leadership moves.
+// TestStartRaisesLeaderEpochs proves that a node which has restarted, or whose fencing
+// ends, leads its partitions in a new leader epoch, and no other node does; that one
+// record is enough for it; and that the epoch is the same after a snapshot, and does not
+// fall when the leadership moves.
 func TestStartRaisesLeaderEpochs(t *testing.T) {
 	id, one, two := UUID{15: 1}, UUID{1}, UUID{2}
 	broker := func(id int32, epoch int64, incarnation UUID, s BrokerState) Record {
@@ -433,9 +432,9 @@ func TestStartRaisesLeaderEpochs(t *testing.T) {
 	}
 }
 
-// TestFeaturesEpochIsTheIndex proves that the epoch of the features is the index of
-// the entry that changed them last, also from a snapshot on, and that it does not
-// move with anything else, nor with a decision that is only tried out.
+// TestFeaturesEpochIsTheIndex proves that the epoch of the features is the index of the
+// last entry that changed them, also after a snapshot, and that neither another entry
+// nor a decision that is only tried changes it.
 func TestFeaturesEpochIsTheIndex(t *testing.T) {
 	set := Append(nil, FeatureSet{"f", 1})
 	m := Empty()
@@ -464,8 +463,8 @@ func TestFeaturesEpochIsTheIndex(t *testing.T) {
 	}
 }
 
-// TestApplyRefuses proves that records which do not fit the image are an error and
-// leave it alone.
+// TestApplyRefuses proves that records which do not fit the image are an error, and do
+// not change it.
 func TestApplyRefuses(t *testing.T) {
 	id := UUID{15: 1}
 	entry := Append(nil, TopicCreated{id, "t"})
@@ -542,8 +541,8 @@ func FuzzApply(f *testing.F) {
 	})
 }
 
-// TestIDs proves the form of what is drawn: ids as Kafka's, tags within 20 bits,
-// producer ids positive and apart for different clusters.
+// TestIDs proves the form of ids: cluster and topic ids are as Kafka's, tags have 20
+// bits, and producer ids are positive and differ between clusters.
 func TestIDs(t *testing.T) {
 	for range 200 {
 		id, tag := NewClusterID()

@@ -31,8 +31,8 @@ func static(tb testing.TB, kv ...string) *config.Static {
 	return s
 }
 
-// TestSettingsAreCached proves that settings are computed once, and again only when
-// something that they rest on has changed.
+// TestSettingsAreCached proves that settings are computed once, and again only when one
+// of their sources has changed.
 func TestSettingsAreCached(t *testing.T) {
 	m, s := fixture(t), static(t)
 	first := TopicSettings(m, s, m.Topic("t"))

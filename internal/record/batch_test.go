@@ -16,7 +16,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// lax takes whatever is well formed.
+// lax accepts every batch that is well formed.
 var lax = &Rules{Internal: true, Before: -1, After: -1, TimestampType: LogAppendTime}
 
 // sameBytes tells null from empty, and spares cmp the bytes one by one.
@@ -117,8 +117,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// records draws what a client could send: nulls, empty and large fields, headers,
-// times before and after the first one.
+// records draws records that a client could send, with null, empty and large fields,
+// headers, and timestamps before and after the first one.
 func records() *rapid.Generator[[]Record] {
 	field := rapid.OneOf(
 		rapid.Just([]byte(nil)), rapid.Just([]byte{}), rapid.SliceOfN(rapid.Byte(), 1, 20),
@@ -139,8 +139,8 @@ func records() *rapid.Generator[[]Record] {
 	return rapid.SliceOfN(one, 1, 12)
 }
 
-// TestRoundTrip proves that whatever goes into a Builder passes the checks, comes
-// out of a Reader in every codec, and survives every change of codec unchanged.
+// TestRoundTrip proves that all batches of a Builder pass the checks, and that a Reader
+// returns their records in every codec and after every change of codec.
 func TestRoundTrip(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		want := records().Draw(rt, "records")
@@ -186,8 +186,8 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
-// TestAgainstFranz proves that franz-go, which shares no code with this package,
-// reads our header and our records in every codec as we mean them.
+// TestAgainstFranz proves that franz-go, which shares no code with this package, reads
+// the same headers and records from our batches in every codec.
 func TestAgainstFranz(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		want := records().Draw(rt, "records")
@@ -281,7 +281,7 @@ func TestTimes(t *testing.T) {
 	}
 }
 
-// TestNext proves how a stream of bytes is cut, whatever its lengths claim.
+// TestNext proves how Next cuts bytes into batches, also with wrong lengths.
 func TestNext(t *testing.T) {
 	var bu Builder
 	one := build(t, &bu, []Record{{Value: []byte("a")}})
@@ -314,7 +314,7 @@ func TestNext(t *testing.T) {
 	f(ErrShort, len(one), length(math.MaxInt32))
 }
 
-// TestBuilder proves that an empty batch is refused and that a Builder serves again.
+// TestBuilder proves that an empty batch is refused, and that a Builder can be used again.
 func TestBuilder(t *testing.T) {
 	var bu Builder
 	if _, err := bu.Build(); !errors.Is(err, ErrEmpty) {

@@ -28,8 +28,8 @@ var benchShapes = []struct{ n, size int }{{16, 1024}, {160, 100}}
 
 func shapeName(n, size int) string { return strconv.Itoa(n) + "x" + strconv.Itoa(size) }
 
-// BenchmarkCheck is what the produce path pays for a batch: the checksum, the
-// header and a walk over the records.
+// BenchmarkCheck measures the checks of a produced batch: its checksum, its header and a
+// walk over its records.
 func BenchmarkCheck(b *testing.B) {
 	for _, s := range benchShapes {
 		batch := benchBatch(b, None, s.n, s.size)
@@ -83,7 +83,7 @@ func textBatch(tb testing.TB, c Codec) Batch {
 	return b
 }
 
-// BenchmarkCodecs is the price of looking into compressed batches and of making them.
+// BenchmarkCodecs measures reading and making compressed batches.
 func BenchmarkCodecs(b *testing.B) {
 	plain := textBatch(b, None)
 	rules := &Rules{Before: -1, After: -1, MaxDecompressed: 1 << 24}
@@ -130,7 +130,7 @@ func BenchmarkCodecs(b *testing.B) {
 	}
 }
 
-// BenchmarkBuilder is the price of making a batch record by record.
+// BenchmarkBuilder measures making a batch record by record.
 func BenchmarkBuilder(b *testing.B) {
 	value := make([]byte, 100)
 	var bu Builder

@@ -33,9 +33,9 @@ func sample(tb testing.TB, c Codec) Batch {
 	})
 }
 
-// TestCheck proves each verdict on a header. Kafka 4.3.1 gives the same verdict in
-// every case but four, where it takes the batch: reserved attribute bits, the
-// delete horizon, a producer epoch below 0 and an id below -1.
+// TestCheck proves the result of Check for each kind of header. Kafka 4.3.1 has the same
+// results except for four headers that it accepts: with reserved attribute bits, with the
+// delete horizon, with a producer epoch below 0, and with a producer id below -1.
 func TestCheck(t *testing.T) {
 	f := func(name string, want error, change func(b Batch)) {
 		t.Helper()
@@ -110,7 +110,8 @@ func remake(t *testing.T, c Codec, change func(b Batch) Batch) Batch {
 	return b
 }
 
-// TestCheckRecords proves each verdict on records, the same for all codecs.
+// TestCheckRecords proves the result of CheckRecords for each kind of records, which is
+// the same for all codecs.
 func TestCheckRecords(t *testing.T) {
 	set := func(at int, v byte) func(b Batch) Batch {
 		return func(b Batch) Batch { b[HeaderLen+at] = v; return b }
@@ -155,8 +156,8 @@ func TestCheckRecords(t *testing.T) {
 	}
 }
 
-// TestRecordErrors proves that the records to blame are named, and that a record
-// without a timestamp is never too early.
+// TestRecordErrors proves that the error names the records that break the rules, and that
+// a record without a timestamp is never too early.
 func TestRecordErrors(t *testing.T) {
 	for c := None; c <= Zstd; c++ {
 		bu := Builder{Codec: c}
@@ -194,8 +195,8 @@ func TestRecordErrors(t *testing.T) {
 	}
 }
 
-// TestBomb proves that what decompresses to more than its bound is refused in every
-// codec, by the check and by the reader, and at the bound is not.
+// TestBomb proves that records which decompress to more than their bound are refused in
+// every codec, by the check and by the reader, and that records at the bound are not.
 func TestBomb(t *testing.T) {
 	for c := None; c <= Zstd; c++ {
 		bu := Builder{Codec: c}
@@ -225,8 +226,8 @@ func TestBomb(t *testing.T) {
 	}
 }
 
-// TestClaims proves that a size which a few bytes claim is not taken before it is
-// bounded: a raw snappy block of 2 GiB, a zstd window of 1 GiB.
+// TestClaims proves that no memory is allocated for a size that a few bytes claim, before
+// it is checked: a raw snappy block of 2 GiB, a zstd window of 1 GiB.
 func TestClaims(t *testing.T) {
 	f := func(c Codec, payload []byte) {
 		t.Helper()

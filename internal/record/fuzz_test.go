@@ -14,8 +14,8 @@ func seeds(f *testing.F) {
 	f.Add([]byte{})
 }
 
-// FuzzNext proves that cutting batches off arbitrary bytes never panics, never
-// loses a byte and always ends.
+// FuzzNext proves that cutting arbitrary bytes into batches never panics, loses no byte
+// and always ends.
 func FuzzNext(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -41,8 +41,8 @@ func FuzzNext(f *testing.F) {
 	})
 }
 
-// FuzzCheck proves that whatever passes both checks can be read to its last record
-// and keeps the promises of its header; and that nothing makes them panic.
+// FuzzCheck proves that a batch which passes both checks can be read to its last record
+// and has the records that its header announces, and that no bytes make the checks panic.
 func FuzzCheck(f *testing.F) {
 	seeds(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -69,9 +69,9 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// FuzzRecords proves that records which anybody may have written, in every codec,
-// are judged alike by the fast walk, by the walk over a stream and by the reader,
-// and that changing the codec of what is good keeps it so.
+// FuzzRecords proves, for arbitrary records in every codec, that the walk over plain
+// records, the walk over a stream and the reader have the same results, and that good
+// records stay good when their codec changes.
 func FuzzRecords(f *testing.F) {
 	for c := None; c <= Zstd; c++ {
 		b := sample(f, c)

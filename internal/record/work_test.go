@@ -29,8 +29,7 @@ func allocated(f func()) int64 {
 	return int64(after.TotalAlloc - before.TotalAlloc)
 }
 
-// packedAs is a batch of records whose payload is in a codec, as somebody else has
-// compressed it.
+// packedAs is a batch whose records another program has compressed with a codec.
 func packedAs(tb testing.TB, records Batch, c Codec, payload []byte) Batch {
 	tb.Helper()
 	b := append(append(Batch{}, records[:HeaderLen]...), payload...)
@@ -54,8 +53,8 @@ func zeros(tb testing.TB, n int) Batch {
 	return b
 }
 
-// foreign are batches as the worst of other programs make them: large windows,
-// large blocks, one bare block.
+// foreign are batches that need much memory, as other programs may make them: with large
+// windows, with large blocks, with one bare block.
 func foreign(tb testing.TB, plain Batch) map[string]Batch {
 	tb.Helper()
 	all := map[string]Batch{}
@@ -155,7 +154,7 @@ func TestEncoderMemory(t *testing.T) {
 	}
 }
 
-// nothingHeld fails where a budget has not got everything back.
+// nothingHeld fails the test if a budget has not got all of its memory back.
 func nothingHeld(t *testing.T, work *budget.Budget) {
 	t.Helper()
 	for c := budget.Peer; c <= budget.Parked; c++ {
@@ -165,8 +164,8 @@ func nothingHeld(t *testing.T, work *budget.Budget) {
 	}
 }
 
-// TestSmallBatchLargeWindow proves that a batch of some bytes whose frame claims a
-// window of 128 MiB takes what its content needs: before, each one took 128 MiB.
+// TestSmallBatchLargeWindow proves that a batch of some bytes whose frame claims a window
+// of 128 MiB takes only the memory that its content needs.
 func TestSmallBatchLargeWindow(t *testing.T) {
 	const claims128MiB = 17 << 3
 	plain := zeros(t, 5)
@@ -206,8 +205,8 @@ func TestNeverFits(t *testing.T) {
 	nothingHeld(t, work)
 }
 
-// TestShortWorkIsShort proves that data which say that they are short, and so go
-// before long ones, are refused where they are long, and that honest ones are read.
+// TestShortWorkIsShort proves that a batch which claims to be small, and so goes before
+// large ones, is refused if it is large, and that small ones are read.
 func TestShortWorkIsShort(t *testing.T) {
 	long := foreign(t, zeros(t, 3<<20))["our gzip"]
 	if _, err := long.CheckRecords(t.Context(), nil, lax); err != nil {
@@ -230,8 +229,8 @@ func TestShortWorkIsShort(t *testing.T) {
 	}
 }
 
-// TestBadBatchesHoldNothing proves that everything goes back where a batch is
-// found bad at whatever place.
+// TestBadBatchesHoldNothing proves that all memory goes back to the budget if a batch is
+// bad, at any position.
 func TestBadBatchesHoldNothing(t *testing.T) {
 	work := budget.New(budget.Config{Bytes: budget.MinBytes})
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -250,8 +249,8 @@ func TestBadBatchesHoldNothing(t *testing.T) {
 	nothingHeld(t, work)
 }
 
-// TestWaitsForMemory proves that a look into a batch waits while others hold the
-// memory, and gives up when its context ends.
+// TestWaitsForMemory proves that a look-up in a batch waits while others have the memory,
+// and gives up when its context ends.
 func TestWaitsForMemory(t *testing.T) {
 	b := foreign(t, zeros(t, 20<<20))["zstd, window of 8 MiB"]
 	synctest.Test(t, func(t *testing.T) {
@@ -324,8 +323,8 @@ func TestFirstAt(t *testing.T) {
 	}
 }
 
-// TestLookUpsAgreeWithChecks proves that a batch which is let in can be searched:
-// both have the same bound. Look-ups in batches of more than a gigabyte failed.
+// TestLookUpsAgreeWithChecks proves that a batch which passes the checks can be searched,
+// even if its records decompress to more than a gigabyte: both have the same bound.
 func TestLookUpsAgreeWithChecks(t *testing.T) {
 	if inflateLimit(0) != MaxInflated || inflateLimit(1<<40) != MaxInflated || inflateLimit(5) != 5 {
 		t.Errorf("the bounds are %d, %d, %d", inflateLimit(0), inflateLimit(1<<40), inflateLimit(5))

@@ -12,8 +12,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// crashes collects what file name may read as after many power cuts; "-" is a
-// missing file.
+// crashes collects the contents that a file has after many power cuts; "-" means that it
+// is missing.
 func crashes(m *Mem, name string) map[string]int {
 	seen := map[string]int{}
 	for seed := range uint64(400) {
@@ -44,8 +44,8 @@ func expect(t *testing.T, what string, seen map[string]int, want ...string) {
 	}
 }
 
-// TestCrashNames proves that a name lasts once its directory was synced, all the
-// way up, and that unsynced changes of names survive in their order.
+// TestCrashNames proves that a name is durable once its directory, and all directories
+// above, were synced, and that unsynced changes of names survive in their order.
 func TestCrashNames(t *testing.T) {
 	m := NewMem()
 	must(t, m.MkdirAll("d"))
@@ -147,9 +147,9 @@ func TestCrashDirectoryMoves(t *testing.T) {
 	}
 }
 
-// TestDetach proves that a volume that was torn away fails all calls, and comes back
-// as after a power cut: with all that was synced, and without the files, locks and
-// the space of what was open.
+// TestDetach proves that all calls fail while a volume is detached, and that it comes back
+// as after a power cut: it has all synced changes, and neither the open files and locks of
+// before nor their space.
 func TestDetach(t *testing.T) {
 	lost := false
 	for seed := range uint64(50) {
@@ -254,9 +254,9 @@ func TestCrashBytes(t *testing.T) {
 	expect(t, "cut, grown and written", crashes(m, "f"), all, s("b"), s("b")+s("\x00"), s("b")+half)
 }
 
-// TestCrashProperty proves for random histories: bytes synced and not written
-// since are always there, and every byte found was in the file at its place
-// at some time since the last sync (or is a zero of a file that grew).
+// TestCrashProperty proves for random histories that bytes which were synced, and not
+// written since, are always there, and that every other byte is one that the file had at
+// that position at some time since the last sync, or a zero of a file that grew.
 func TestCrashProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := NewMem()
@@ -322,9 +322,9 @@ func TestCrashProperty(t *testing.T) {
 	})
 }
 
-// TestKillClone proves that a killed process leaves everything that it wrote,
-// synced or not, that only its last write can be cut, and that a power cut after
-// the kill still takes what was not synced.
+// TestKillClone proves that a killed process leaves all bytes that it wrote, synced or
+// not, that only its last write can be cut, and that a power cut after the kill can still
+// take the bytes that were not synced.
 func TestKillClone(t *testing.T) {
 	m := NewMem()
 	must(t, m.MkdirAll("d"))
@@ -446,7 +446,7 @@ func TestFaulty(t *testing.T) {
 	must(t, <-done)
 }
 
-// BenchmarkWriteVAt shows what a write of 64 parts costs, and that it allocates nothing.
+// BenchmarkWriteVAt measures a write of 64 buffers, which must not allocate memory.
 func BenchmarkWriteVAt(b *testing.B) {
 	f, err := OS{}.Open(b.TempDir()+"/f", Create)
 	if err != nil {
@@ -466,7 +466,7 @@ func BenchmarkWriteVAt(b *testing.B) {
 	}
 }
 
-// BenchmarkCrash shows what one outcome costs of a file system with many files.
+// BenchmarkCrash measures one Crash of a file system with many files.
 func BenchmarkCrash(b *testing.B) {
 	m := NewMem()
 	for i := range 1000 {
@@ -479,8 +479,8 @@ func BenchmarkCrash(b *testing.B) {
 	}
 }
 
-// TestVolume proves that a sync of the volume makes all files and names on it
-// durable, and that one that fails does not, which the files' own syncs tell.
+// TestVolume proves that a sync of the volume makes all files and names on it durable, and
+// that after one that fails the syncs of the files fail, too.
 func TestVolume(t *testing.T) {
 	mem := NewMem()
 	fails := false

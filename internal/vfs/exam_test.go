@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestExam proves that every implementation does what the interfaces promise.
+// TestExam proves that every implementation keeps the promises of the interfaces.
 func TestExam(t *testing.T) {
 	for name, fsys := range map[string]interface {
 		FS
@@ -44,7 +44,7 @@ func TestExam(t *testing.T) {
 	}
 }
 
-// examVolume syncs all there is; what that is good for, TestVolume shows.
+// examVolume proves that a volume can be synced and closed. TestVolume proves the effect.
 func examVolume(t *testing.T, fsys FS, dir string) {
 	t.Helper()
 	must(t, fsys.MkdirAll(dir))
@@ -135,7 +135,7 @@ func examBytes(t *testing.T, fsys FS, dir string) {
 	}
 }
 
-// examParts writes more parts than one call of the system takes.
+// examParts writes more buffers than one system call takes.
 func examParts(t *testing.T, fsys FS, dir string) {
 	t.Helper()
 	must(t, fsys.MkdirAll(dir))
@@ -351,8 +351,8 @@ func examLock(t *testing.T, fsys interface {
 	must(t, l.Close())
 }
 
-// examConcurrency lets writers and readers share a file; the race detector and
-// the bytes tell.
+// examConcurrency has writers and readers share a file, under the race detector, and
+// checks the bytes.
 func examConcurrency(t *testing.T, fsys FS, dir string) {
 	t.Helper()
 	must(t, fsys.MkdirAll(dir))
@@ -381,7 +381,7 @@ func examConcurrency(t *testing.T, fsys FS, dir string) {
 	}
 }
 
-// must fails the test on an error, or without one where it was wanted.
+// must fails the test on an error.
 func must(t *testing.T, err error, wanted ...bool) {
 	t.Helper()
 	if (err != nil) != (len(wanted) > 0 && wanted[0]) {

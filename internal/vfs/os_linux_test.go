@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestReadCold proves that reads get the same bytes, and the same ends, wherever the
-// page cache has nothing, all or parts of a file.
+// TestReadCold proves that reads get the same bytes and errors if the page cache has
+// nothing, a part or all of a file.
 func TestReadCold(t *testing.T) {
 	const size = 3<<20 + 123
 	f, err := OS{}.Open(filepath.ToSlash(filepath.Join(t.TempDir(), "file")), Fresh)

@@ -25,8 +25,8 @@ func metadata(topics string) []byte {
 	return m.AppendTo(nil)
 }
 
-// TestWhatIsKeptIsAlone proves that a member's metadata does not keep the whole
-// request in memory.
+// TestWhatIsKeptIsAlone proves that a member's metadata does not keep its request's buffer
+// in memory.
 func TestWhatIsKeptIsAlone(t *testing.T) {
 	g := New(&Host{
 		Timers: new(coord.Timers), Memory: memory.NewAccount(memory.NewBudget(slog.New(slog.DiscardHandler), 0)),
@@ -46,8 +46,8 @@ func TestWhatIsKeptIsAlone(t *testing.T) {
 	}
 }
 
-// TestSubscription proves that topics are read off a consumer's metadata, and that
-// metadata which is something else says nothing.
+// TestSubscription proves that the topics in a consumer's metadata are read, and that
+// other bytes are refused.
 func TestSubscription(t *testing.T) {
 	f := func(b []byte, want string, ok bool) {
 		t.Helper()

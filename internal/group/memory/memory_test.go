@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// TestAccountsShareABudget proves that accounts which take at the same time never take
-// more together than there is, that what has to be kept is counted beyond that, and that
-// all of it comes back.
+// TestAccountsShareABudget proves that accounts which take bytes at the same time never
+// take more than the limit together, that Add goes beyond the limit, and that all bytes
+// come back.
 func TestAccountsShareABudget(t *testing.T) {
 	b := NewBudget(slog.New(slog.DiscardHandler), 1000)
 	accounts := make([]*Account, 8)
@@ -42,8 +42,8 @@ func TestAccountsShareABudget(t *testing.T) {
 	}
 }
 
-// TestLoadingAccountIsItsOwn proves that a machine which may never be opened takes
-// nothing from others, and that it takes what it has loaded whatever room there is.
+// TestLoadingAccountIsItsOwn proves that a machine which is still loading takes nothing
+// from others, and that it takes all that it has loaded when it joins the budget.
 func TestLoadingAccountIsItsOwn(t *testing.T) {
 	b := NewBudget(slog.New(slog.DiscardHandler), 100)
 	a := NewAccount(b)
@@ -56,7 +56,7 @@ func TestLoadingAccountIsItsOwn(t *testing.T) {
 	}
 }
 
-// TestFullIsSaidNowAndThen proves that refusals are told of once in a while.
+// TestFullIsSaidNowAndThen proves that refusals are logged once in a while only.
 func TestFullIsSaidNowAndThen(t *testing.T) {
 	var said bytes.Buffer
 	a := NewAccount(NewBudget(slog.New(slog.NewTextHandler(&said, nil)), 1))

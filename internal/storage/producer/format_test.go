@@ -10,9 +10,9 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// TestFormat proves that a snapshot has the bytes that it had when its format was promised,
-// that of Kafka, and is read as what it was; and that one of another version is not taken for
-// one of this.
+// TestFormat proves that a snapshot has the bytes that it had when its format, which is
+// Kafka's, was promised, that they are read correctly, and that a snapshot of another version
+// is refused.
 func TestFormat(t *testing.T) {
 	var s State
 	for i := range 2 {

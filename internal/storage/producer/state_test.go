@@ -37,7 +37,7 @@ func batch(tb testing.TB, id int64, epoch int16, seq int32, n int, base record.O
 	return b
 }
 
-// view is all that can be seen of a state: the bytes of its snapshot, and the descriptions in
+// view is the visible part of a state: the bytes of its snapshot, and the descriptions in
 // the order of ids.
 type view struct {
 	Snapshot     []byte
@@ -108,8 +108,8 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestRevert proves that taking batches back leaves a state as it was, whatever they were, and
-// that what was settled stays.
+// TestRevert proves that a state is as before after batches of any kind were reverted, and
+// that confirmed batches stay.
 func TestRevert(t *testing.T) {
 	for seed := range uint64(40) {
 		rng := seeded(seed)
@@ -156,8 +156,8 @@ func randomBatch(tb testing.TB, rng *rand.Rand) record.Batch {
 	return batch(tb, rng.Int64N(12), int16(rng.IntN(3)), seq, 1+rng.IntN(6), record.Offset(rng.IntN(1000)))
 }
 
-// TestSnapshot proves that a snapshot of any state says the same of each producer, and judges
-// batches as the state does.
+// TestSnapshot proves that a state which is decoded from a snapshot describes each producer
+// in the same way, and accepts and refuses the same batches.
 func TestSnapshot(t *testing.T) {
 	for seed := range uint64(40) {
 		rng := seeded(seed)
@@ -182,7 +182,7 @@ func TestSnapshot(t *testing.T) {
 }
 
 // TestSnapshotDamaged proves that a snapshot with any flipped bit or of any other length is
-// refused, and leaves nothing of what was known before.
+// refused, and that the state has no producers then.
 func TestSnapshotDamaged(t *testing.T) {
 	var good producer.State
 	for i := range int64(3) {
@@ -207,8 +207,8 @@ func TestSnapshotDamaged(t *testing.T) {
 	refuse("longer by", 1, append(slices.Clone(b), 0))
 }
 
-// TestExpire proves that producers are forgotten when they were not seen for the time, also when
-// the clock is set, and that one that was forgotten may begin with any sequence.
+// TestExpire proves that producers expire when they have appended nothing for the time, also
+// when the clock is set, and that an expired producer may begin with any sequence.
 func TestExpire(t *testing.T) {
 	const day = 86_400_000
 	var s producer.State
@@ -261,8 +261,8 @@ func TestExpire(t *testing.T) {
 	expect("set forward")
 }
 
-// TestManyProducers proves that a state of very many producers keeps each one's own sequence,
-// through expiries of half of them and through a snapshot.
+// TestManyProducers proves that a state of very many producers keeps the sequence of each,
+// after half of them have expired and after a snapshot.
 func TestManyProducers(t *testing.T) {
 	const n, hour = 4_000, 3_600_000
 	var s producer.State

@@ -6,8 +6,8 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// TestCursorsAreBounded proves that readers who never come back leave a bounded
-// number of cursors, and that those used last are kept.
+// TestCursorsAreBounded proves that readers which never go on leave a bounded number of
+// cursors, and that those which were used last are kept.
 func TestCursorsAreBounded(t *testing.T) {
 	var s cursors
 	g := &Segment{}

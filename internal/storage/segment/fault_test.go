@@ -13,8 +13,8 @@ import (
 
 var errInjected = errors.New("injected")
 
-// faults makes the nth call that a filter picks fail; n < 0: none. Closing a file never
-// fails: nothing depends on it.
+// faults makes the nth call that a filter picks fail, or none if n < 0. A close never
+// fails, since nothing depends on it.
 type faults struct {
 	n     int
 	short int64 // of a write that fails: how many bytes get through
@@ -36,9 +36,9 @@ func (f *faults) hook(op vfs.Op, path string) error {
 	return errInjected
 }
 
-// TestAppendFails proves, with each call of an append failing and each length of a write, that
-// the append shows nothing and leaves nothing behind, not even after a power cut, or says that
-// it did; and that the next one succeeds.
+// TestAppendFails proves, for a failure of each call of an append and for each length of a
+// write, that readers see nothing of the append, that it leaves no bytes, not even after a
+// power cut, or returns ErrTainted, and that the next append succeeds.
 func TestAppendFails(t *testing.T) {
 	for _, prealloc := range []int64{0, 5000} {
 		for call := range 2 {
@@ -73,7 +73,7 @@ func TestAppendFails(t *testing.T) {
 	}
 }
 
-// TestAppendTainted proves that an append whose bytes could not be taken back says so.
+// TestAppendTainted proves that an append whose bytes cannot be cut off returns ErrTainted.
 func TestAppendTainted(t *testing.T) {
 	for _, broken := range []vfs.Op{vfs.OpTruncate, vfs.OpSync} {
 		fail := false
@@ -100,8 +100,8 @@ func TestAppendTainted(t *testing.T) {
 	}
 }
 
-// TestAppendOnFullDisk proves that a disk which runs full in the middle of a write leaves
-// nothing of it.
+// TestAppendOnFullDisk proves that no byte of a write is left if the disk becomes full in
+// the middle of it.
 func TestAppendOnFullDisk(t *testing.T) {
 	mem := vfs.NewMem()
 	s := newSubject(t, newFiles(t, mem, 4), seeded(2), 0)
@@ -122,7 +122,8 @@ func TestAppendOnFullDisk(t *testing.T) {
 	s.check("room again", true)
 }
 
-// TestCreateFails proves that a segment that could not begin leaves no file, or says so.
+// TestCreateFails proves that a segment that could not be created leaves no file, or that
+// the error is ErrTainted.
 func TestCreateFails(t *testing.T) {
 	for n := range 3 {
 		mem := vfs.NewMem()
@@ -153,8 +154,9 @@ func TestCreateFails(t *testing.T) {
 	}
 }
 
-// TestSealFails proves, with each call of a seal failing, that the segment can be appended to and
-// sealed later, and that its preallocated space is given back then.
+// TestSealFails proves, for a failure of each call of a seal, that batches can be appended
+// to the segment, that it can be sealed later, and that its preallocated space is given
+// back then.
 func TestSealFails(t *testing.T) {
 	for n := range 20 {
 		mem := vfs.NewMem()
@@ -187,8 +189,8 @@ func TestSealFails(t *testing.T) {
 	t.Error("a seal makes more calls than the test knows")
 }
 
-// TestTrim proves that a segment whose file was cut to its length is to be synced once more,
-// and that one without spare space is left alone.
+// TestTrim proves that a segment whose file was cut to its length must be synced once more,
+// and that one without reserved space is not changed.
 func TestTrim(t *testing.T) {
 	mem := vfs.NewMem()
 	s := newSubject(t, newFiles(t, mem, 4), seeded(1), 10_000)
@@ -215,8 +217,8 @@ func TestTrim(t *testing.T) {
 	}
 }
 
-// TestTruncate proves that a segment can be cut at the end of each of its batches, that the
-// cut is durable, and that it is then as if nothing had ever followed.
+// TestTruncate proves that a segment can be cut after each of its batches, that the cut is
+// durable, and that no trace is left of the later batches.
 func TestTruncate(t *testing.T) {
 	for seed := range uint64(8) {
 		for _, active := range []bool{true, false} {
@@ -251,8 +253,9 @@ func TestTruncate(t *testing.T) {
 	}
 }
 
-// TestTruncateFails proves, with each call failing, that a truncation which failed before its cut
-// changes nothing, and that one whose cut is not sure to be durable returns an error.
+// TestTruncateFails proves, for a failure of each call, that a truncation which fails
+// before its cut changes nothing, and that one whose cut may not be durable returns an
+// error.
 func TestTruncateFails(t *testing.T) {
 	for n := range 10 {
 		mem := vfs.NewMem()
@@ -287,7 +290,7 @@ func TestTruncateFails(t *testing.T) {
 }
 
 // TestCrash proves that after a power cut at any time the synced bytes of a segment are
-// there, and that it can be taken up with whatever is left of its indexes.
+// there, and that it can be recovered whatever is left of its indexes.
 func TestCrash(t *testing.T) {
 	for seed := range uint64(60) {
 		rng := seeded(seed)
@@ -322,8 +325,8 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// takeUp does what a recovery does: it walks the file to its last whole batch, of which there must
-// be least, and cuts it there.
+// takeUp recovers a segment: it walks the file to its last whole batch and cuts it there.
+// There must be at least least bytes.
 func (s *subject) takeUp(files *segment.Files, fs vfs.FS, least int) {
 	s.t.Helper()
 	s.files = files
@@ -386,8 +389,8 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
-// TestAge proves that a segment is as old as its records say, or its file where those have
-// no time.
+// TestAge proves that a segment's age is that of its records, or that of its file if they
+// have no timestamps.
 func TestAge(t *testing.T) {
 	files := newFiles(t, vfs.NewMem(), 4)
 	s := newSubject(t, files, seeded(1), 0)

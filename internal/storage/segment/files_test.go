@@ -55,8 +55,8 @@ func expectWhole(tb testing.TB, c *segment.Chunk, base record.Offset) {
 	}
 }
 
-// TestOpenFilesAreBounded proves that no more files are open than may be, except those that
-// are in use, and that their number falls again when those are not.
+// TestOpenFilesAreBounded proves that only files in use are open beyond the limit, and that
+// their number falls again after that.
 func TestOpenFilesAreBounded(t *testing.T) {
 	const limit = 5
 	mem := vfs.NewMem()
@@ -92,8 +92,8 @@ func TestOpenFilesAreBounded(t *testing.T) {
 	}
 }
 
-// TestFileThatIsUsedOftenStaysOpen proves that files which nobody uses give way before one that
-// is used all the time.
+// TestFileThatIsUsedOftenStaysOpen proves that files which are not used are closed before
+// one that is used all the time.
 func TestFileThatIsUsedOftenStaysOpen(t *testing.T) {
 	opened := map[string]int{}
 	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, path string) error {
@@ -116,8 +116,8 @@ func TestFileThatIsUsedOftenStaysOpen(t *testing.T) {
 	}
 }
 
-// TestNoHandles proves that a process which may open no more files closes one that nobody
-// uses for one that is needed, says so where all are in use, and goes on when they are not.
+// TestNoHandles proves that a process which may open no more files closes an unused one for
+// one that is needed, returns an error if all are in use, and goes on when they are not.
 func TestNoHandles(t *testing.T) {
 	mem := vfs.NewMem()
 	segs := manySegments(t, newFiles(t, mem, 100), 20)
@@ -212,9 +212,8 @@ func TestChunk(t *testing.T) {
 	}
 }
 
-// TestDiscard proves that a segment's files get other names while readers go on to read what
-// they have, and that nothing keeps the space of the files when those are done, also where a
-// reader came in between.
+// TestDiscard proves that a segment's files get other names while readers go on to read
+// their chunks, and that no file stays open after them, even if a reader came in between.
 func TestDiscard(t *testing.T) {
 	mem := vfs.NewMem()
 	late := func() {}
@@ -256,8 +255,8 @@ func TestDiscard(t *testing.T) {
 	}
 }
 
-// TestDiscardFails proves that a discard that fails half-way names what it did, and can be
-// made again.
+// TestDiscardFails proves that a discard which fails half-way returns the names of the
+// files that it has renamed, and can be repeated.
 func TestDiscardFails(t *testing.T) {
 	for fail := range 3 {
 		n := -1
@@ -282,8 +281,8 @@ func TestDiscardFails(t *testing.T) {
 	}
 }
 
-// TestDir proves that nothing touches a directory that was left, and that leaving it
-// waits for those who do.
+// TestDir proves that nothing changes a directory after Leave, and that Leave waits for the
+// calls of Do that run.
 func TestDir(t *testing.T) {
 	d := segment.NewDir("a/b")
 	if got := d.Path("c", "d"); got != "a/b/c/d" {
@@ -336,8 +335,8 @@ func TestDir(t *testing.T) {
 	}
 }
 
-// TestGone proves that all that opens or changes a segment's files refuses to once the log has
-// left its directory, and that another log's files there stay.
+// TestGone proves that all methods which open or change a segment's files return ErrGone
+// once the log has left its directory, and that another log's files there stay.
 func TestGone(t *testing.T) {
 	mem := vfs.NewMem()
 	s := newSubject(t, newFiles(t, mem, 4), seeded(5), 0)
@@ -390,7 +389,8 @@ func TestFileNames(t *testing.T) {
 	}
 }
 
-// FuzzFileName proves that who parses a file's name gets back to that name.
+// FuzzFileName proves that the offset which is parsed from a file's name makes that name
+// again.
 func FuzzFileName(f *testing.F) {
 	f.Add("00000000000000000042.log", segment.LogSuffix)
 	f.Add("+0000000000000000042.index", segment.IndexSuffix)

@@ -13,9 +13,8 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// checkAnyIndexes lays index files beside a segment's batches and proves that it shows the same
-// records all the same: as a closed segment, as one that is appended to, and as what
-// comes of that.
+// checkAnyIndexes puts index files beside a segment's batches and proves that its records
+// are still the same: while it is closed, while it is active, and after further appends.
 func (s *subject) checkAnyIndexes(what string, mem *vfs.Mem, offsets, times []byte) {
 	s.t.Helper()
 	lay := func() {
@@ -49,9 +48,9 @@ func closedSubject(tb testing.TB, mem *vfs.Mem, rng *rand.Rand, n int) (s *subje
 	return s, contents(tb, mem, s.g.Path(segment.IndexSuffix)), contents(tb, mem, s.g.Path(segment.TimeSuffix))
 }
 
-// TestIndexesCutShort proves that index files that end too early, as a power cut leaves
-// them, each somewhere else, lead to the same answers: also to the same largest time, by
-// which records are deleted.
+// TestIndexesCutShort proves that index files which end too early, each at another entry,
+// as after a power cut, lead to the same answers. So they lead to the same largest
+// timestamp, by which records are deleted.
 func TestIndexesCutShort(t *testing.T) {
 	for seed := range uint64(3) {
 		mem := vfs.NewMem()
@@ -65,7 +64,7 @@ func TestIndexesCutShort(t *testing.T) {
 	}
 }
 
-// mangle makes of an index file what a disk, a crash or somebody's copy may make of it.
+// mangle damages an index file as a disk, a crash or a wrong copy may do.
 func mangle(rng *rand.Rand, own, other []byte) (what string, b []byte) {
 	b = bytes.Clone(own)
 	switch rng.IntN(7) {
@@ -108,9 +107,9 @@ func TestIndexesMangled(t *testing.T) {
 	}
 }
 
-// TestIndexesOfLostBatches proves that a segment whose last batches a power cut took, while
-// their index entries stayed, keeps no trace of those: the batches that came in their
-// place have other times at the same offsets.
+// TestIndexesOfLostBatches proves that entries of batches that a power cut has taken do no
+// harm, although the batches that came later in their place have other timestamps at the
+// same offsets.
 func TestIndexesOfLostBatches(t *testing.T) {
 	for seed := range uint64(30) {
 		rng := seeded(seed)
@@ -135,7 +134,7 @@ func TestIndexesOfLostBatches(t *testing.T) {
 }
 
 // TestSealedIndexesEndWithTheirEntries proves that a sealed segment's index files have its
-// entries and no others, whatever lay there before under their names.
+// entries and no others, whatever files of these names had before.
 func TestSealedIndexesEndWithTheirEntries(t *testing.T) {
 	mem := vfs.NewMem()
 	rng := seeded(1)
@@ -156,8 +155,8 @@ func TestSealedIndexesEndWithTheirEntries(t *testing.T) {
 	}
 }
 
-// TestRightIndexesStay proves that no question has right indexes made anew, also not one for
-// what lies beyond the segment's end.
+// TestRightIndexesStay proves that no look-up builds right indexes again, not even one
+// beyond the segment's end.
 func TestRightIndexesStay(t *testing.T) {
 	renames := 0
 	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, _ string) error {
@@ -182,8 +181,8 @@ func TestRightIndexesStay(t *testing.T) {
 	}
 }
 
-// TestIndexesThatCannotBeWritten proves that appends and reads go on where no index file can be
-// written, that a seal says so, and that it succeeds once they can be.
+// TestIndexesThatCannotBeWritten proves that appends and reads go on if no index file can
+// be written, that a seal returns the error, and that it succeeds once they can be written.
 func TestIndexesThatCannotBeWritten(t *testing.T) {
 	for _, op := range []vfs.Op{vfs.OpOpen, vfs.OpWrite, vfs.OpTruncate} {
 		broken := true

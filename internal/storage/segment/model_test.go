@@ -47,8 +47,8 @@ const (
 	clocks
 )
 
-// history makes the batches of a log one after the other and remembers all of them: it
-// is the truth that a segment is compared with.
+// history makes the batches of a log one after the other and keeps all of them. A segment
+// is compared with it.
 type history struct {
 	rng   *rand.Rand
 	clock clock
@@ -184,7 +184,7 @@ func (h *history) maxTime(from record.Offset) int64 {
 	return latest
 }
 
-// subject is a segment and the history that it must show.
+// subject is a segment and the history that it must have.
 type subject struct {
 	*history
 	t        testing.TB
@@ -225,7 +225,7 @@ func (s *subject) append(n int) {
 	}
 }
 
-// reopen takes the segment up from its files, as a start does that has walked it.
+// reopen attaches the segment's files, as a start does that has walked them.
 func (s *subject) reopen() {
 	s.g.CloseFile()
 	s.coarse = true
@@ -241,7 +241,7 @@ func (s *subject) close() {
 	s.g.Close()
 }
 
-// check compares all that the segment tells with the history.
+// check compares the results of all the segment's methods with the history.
 func (s *subject) check(what string, active bool) {
 	s.t.Helper()
 	if size, next := s.g.End(); size != s.size() || next != s.next {
@@ -327,7 +327,7 @@ func (s *subject) read(what string, from, limit record.Offset, maxBytes int) int
 	return s.wholeBatches(first, int64(len(got)))
 }
 
-// checkLength proves that a read got its first batch whole, no more than it asked for, and
+// checkLength proves that a read got its whole first batch, no more than it asked for, and
 // not much less.
 func (s *subject) checkLength(what string, got, want []byte, first, maxBytes int) {
 	s.t.Helper()

@@ -34,9 +34,9 @@ func expectPrefix(t *testing.T, c *segment.Chunk, all []byte, at int64) {
 	}
 }
 
-// TestReadersBesideAppends proves that readers, searches and those who write the indexes
-// out may come while a segment grows, is sealed and closed, and that its indexes are in the
-// end the same as without them.
+// TestReadersBesideAppends proves that a segment can be read and searched, and its indexes
+// flushed, while it grows, is sealed and is closed, and that its indexes are the same at the
+// end.
 func TestReadersBesideAppends(t *testing.T) {
 	const batches = 1500
 	alone, busy := newMemSubject(t, 3), newMemSubject(t, 3)
@@ -107,8 +107,8 @@ func TestReadersBesideAppends(t *testing.T) {
 	}
 }
 
-// TestReadersBesideDiscard proves that readers of a segment that goes get its records or are
-// told that it is gone, and that no file stays open.
+// TestReadersBesideDiscard proves that readers of a segment that is being discarded get its
+// records or an error that says so, and that no file stays open.
 func TestReadersBesideDiscard(t *testing.T) {
 	for seed := range uint64(20) {
 		m := newMemSubject(t, seed)
@@ -144,8 +144,8 @@ func TestReadersBesideDiscard(t *testing.T) {
 	}
 }
 
-// TestIndexesMadeAnewBesideReaders proves that many who find an index wrong at the same time all
-// get right answers.
+// TestIndexesMadeAnewBesideReaders proves that readers which find an index wrong at the same
+// time all get right answers.
 func TestIndexesMadeAnewBesideReaders(t *testing.T) {
 	for seed := range uint64(10) {
 		m := newMemSubject(t, seed)

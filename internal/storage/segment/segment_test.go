@@ -8,7 +8,7 @@ import (
 )
 
 // TestEveryRead proves that reads from every offset, up to every limit and of any length get
-// what they should, from an active and from a closed segment.
+// the right bytes, from an active and from a closed segment.
 func TestEveryRead(t *testing.T) {
 	for seed := range uint64(6) {
 		s := newSubject(t, newFiles(t, vfs.NewMem(), 4), seeded(seed), 0)
@@ -28,8 +28,8 @@ func TestEveryRead(t *testing.T) {
 	}
 }
 
-// TestReaders proves that readers who come back for what follows get the whole segment in its
-// order, however many there are, however much each asks for, and although it grows.
+// TestReaders proves that readers which go on from their last read get the whole segment in
+// its order, for any number of readers and any length of reads, while the segment grows.
 func TestReaders(t *testing.T) {
 	for seed := range uint64(10) {
 		s := newSubject(t, newFiles(t, vfs.NewMem(), 4), seeded(seed), 0)
@@ -63,9 +63,9 @@ func TestReaders(t *testing.T) {
 	}
 }
 
-// TestLife proves that a segment shows the same records in all of its states: while it
-// is appended to, with its indexes in memory or in files, sealed, closed, taken up again
-// as a closed one, and taken up again to be appended to.
+// TestLife proves that a segment has the same records in all of its states: active with its
+// indexes in memory or in files, sealed, closed, and attached again as a closed or as an
+// active one.
 func TestLife(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

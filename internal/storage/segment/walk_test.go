@@ -23,10 +23,10 @@ func walked(b []byte, least record.Offset, strict bool) (n int, err error) {
 	}
 }
 
-// TestWalkerFindsEveryFlip proves that a walk with checksums ends at every single bit that is
-// not what it was, at the batch that has it or at the next one. Only these can hide from it: a
-// base offset that became larger where gaps are fine, and a larger epoch, in each case
-// only if the next batch still follows.
+// TestWalkerFindsEveryFlip proves that a walk with checksums ends at every flipped bit, at the
+// batch with the bit or at the next one. Only two changes can stay unseen, and only if the
+// next batch may still follow: a larger base offset where gaps are allowed, and a larger
+// epoch.
 func TestWalkerFindsEveryFlip(t *testing.T) {
 	for _, strict := range []bool{true, false} {
 		h := newHistory(seeded(7), 1000)
@@ -61,7 +61,7 @@ func batchAt(h *history, pos int64) int {
 	return i
 }
 
-// mayHide tells whether a flip leaves bytes that are a log all the same.
+// mayHide tells whether the bytes are still a valid log after a flip.
 func mayHide(h *history, bit int, strict bool) bool {
 	i := batchAt(h, int64(bit/8))
 	b := record.Batch(bytes.Clone(h.batches[i]))
@@ -83,8 +83,8 @@ func mayHide(h *history, bit int, strict bool) bool {
 	}
 }
 
-// TestWalkerEndsAtTornTails proves that a walk over a file of any length has the whole
-// batches, and says that what follows is none.
+// TestWalkerEndsAtTornTails proves that a walk over a file of any length returns the whole
+// batches, and then ErrTorn for the rest.
 func TestWalkerEndsAtTornTails(t *testing.T) {
 	h := newHistory(seeded(8), 0)
 	h.value = 30
@@ -109,7 +109,7 @@ func TestWalkerEndsAtTornTails(t *testing.T) {
 	}
 }
 
-// TestWalkerRefuses proves which batches do not follow each other although each is whole.
+// TestWalkerRefuses proves which batches must not follow each other although each is whole.
 func TestWalkerRefuses(t *testing.T) {
 	make2 := func(base2 record.Offset, epoch1, epoch2 record.Epoch) []byte {
 		var all []byte
@@ -154,8 +154,9 @@ func TestWalkerRefuses(t *testing.T) {
 	}
 }
 
-// TestWalkerTrusts proves that checksums count from a position on only, that a walk can step
-// back and read anew what was mended meanwhile, and where it says that it is.
+// TestWalkerTrusts proves that checksums are verified only from a position on, that a walk
+// can step back and read bytes again that were mended meanwhile, and that it knows its
+// position.
 func TestWalkerTrusts(t *testing.T) {
 	h := newHistory(seeded(9), 100)
 	h.grow(t, 4)
@@ -208,8 +209,8 @@ func (r failingReader) ReadAt(b []byte, off int64) (int, error) {
 	return copy(b, r.b[min(off, r.from):r.from]), errInjected
 }
 
-// TestWalkerTellsErrorsFromTears proves that a read that fails is never taken for the end of
-// the log: who cuts there would cut off records.
+// TestWalkerTellsErrorsFromTears proves that a read which fails is never taken for the end
+// of the log, since the log would be cut there and lose records.
 func TestWalkerTellsErrorsFromTears(t *testing.T) {
 	h := newHistory(seeded(10), 0)
 	h.gaps = false
@@ -228,7 +229,8 @@ func TestWalkerTellsErrorsFromTears(t *testing.T) {
 	}
 }
 
-// TestWalkerOverLargeBatches proves that batches larger than what is read at a time are checked whole.
+// TestWalkerOverLargeBatches proves that batches which are larger than the buffer are
+// verified as a whole.
 func TestWalkerOverLargeBatches(t *testing.T) {
 	h := newHistory(seeded(11), 0)
 	h.gaps, h.value = false, 300_000
@@ -249,8 +251,8 @@ func TestWalkerOverLargeBatches(t *testing.T) {
 	}
 }
 
-// FuzzWalker proves that a walk over any bytes ends, never panics, and takes only what are whole
-// batches that follow each other.
+// FuzzWalker proves that a walk over any bytes ends, never panics, and returns only whole
+// batches that may follow each other.
 func FuzzWalker(f *testing.F) {
 	h := newHistory(seeded(12), 3)
 	h.gaps = false
@@ -282,8 +284,8 @@ func FuzzWalker(f *testing.F) {
 	})
 }
 
-// TestDamage proves that a segment with a batch that is none says so wherever it is met, and
-// still shows those before it.
+// TestDamage proves that all methods which meet a damaged batch return ErrTorn, and that the
+// batches before it can be read.
 func TestDamage(t *testing.T) {
 	mem := newMemSubject(t, 13)
 	s := mem.subject
