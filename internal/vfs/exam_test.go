@@ -381,7 +381,7 @@ func examConcurrency(t *testing.T, fsys FS, dir string) {
 	}
 }
 
-// must fails the test on an error.
+// must fails the test on an error or, if wanted is true, without one.
 func must(t *testing.T, err error, wanted ...bool) {
 	t.Helper()
 	if (err != nil) != (len(wanted) > 0 && wanted[0]) {
