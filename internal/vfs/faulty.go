@@ -63,10 +63,10 @@ type ShortWriteError struct {
 func (e *ShortWriteError) Error() string { return "short write: " + e.Err.Error() }
 func (e *ShortWriteError) Unwrap() error { return e.Err }
 
-// Faulty is a file system whose calls fail as its hook says. After a Sync that
-// failed, files and directories of Mem behave as on Linux: what was not synced is
-// lost to the disk though reads see it, and a later Sync does not bring it back.
-// Only a SyncDir that found no handle did not begin, and loses nothing.
+// Faulty is a file system whose calls fail with the errors of its hook. After a Sync or a
+// SyncDir that failed, files and directories of Mem behave as on Linux: reads see the
+// changes, but no later sync makes them durable. A SyncDir that fails with ErrNoHandles
+// loses nothing, since it has not begun.
 type Faulty struct {
 	fs   FS
 	hook Hook
