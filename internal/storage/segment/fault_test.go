@@ -326,7 +326,7 @@ func TestCrash(t *testing.T) {
 }
 
 // takeUp recovers a segment: it walks the file to its last whole batch and cuts it there.
-// There must be at least least bytes.
+// The whole batches must have least bytes or more.
 func (s *subject) takeUp(files *segment.Files, fs vfs.FS, least int) {
 	s.t.Helper()
 	s.files = files
