@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/leatstream/leat/internal/node"
 )
 
 // What the demo makes.
@@ -22,6 +24,7 @@ const (
 // nodeOptions say what kind of node the demo needs.
 type nodeOptions struct {
 	data string // a directory that does not exist yet
+	port int    // 0: the usual one, or any where that is taken
 }
 
 // startNode starts a node and tells the address for clients.
@@ -32,6 +35,8 @@ type demoFlags struct {
 	rate int
 	span time.Duration // 0: until Ctrl-C
 	data string        // "": a fresh directory among the temporary ones
+	port int           // 0: see nodeOptions
+	keep bool          // a temporary directory stays
 }
 
 func (a *app) demo(start startNode) *cobra.Command {
@@ -39,7 +44,8 @@ func (a *app) demo(start startNode) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "demo", Short: "Show a broker at work: a web site's access log flows through it", Args: cobra.NoArgs,
 		Long: `Start a node with a fresh data directory, replay a real web site's access log into a
-topic, read it with a consumer group, and show what happens, until Ctrl-C.
+topic, read it with a consumer group, and show what happens, until Ctrl-C. Its data are deleted
+at the end, unless --keep or --data is given.
 
 Everything goes through Kafka's protocol, so your own client can join in: the address
 is shown. Without a terminal there is a plain line each second.`,
@@ -48,6 +54,9 @@ is shown. Without a terminal there is a plain line each second.`,
 			if f.rate < 1 || f.rate > maxDemoRate {
 				return usagef("--rate %d: give a number of records a second from 1 to %s", f.rate, number(maxDemoRate))
 			}
+			if f.port < 0 || f.port > 65535 {
+				return usagef("--port %d: give a port from 1 to 65535", f.port)
+			}
 			return a.runDemo(cmd.Context(), f, start)
 		},
 	}
@@ -55,6 +64,8 @@ is shown. Without a terminal there is a plain line each second.`,
 	fl.IntVar(&f.rate, "rate", demoRate, "records a second")
 	fl.DurationVar(&f.span, "for", 0, "stop after this long, as in 30s (default: at Ctrl-C)")
 	fl.StringVar(&f.data, "data", "", "a data directory to make (default: a fresh one among the temporary files)")
+	fl.IntVar(&f.port, "port", 0, fmt.Sprintf("port to serve clients on (default: %d, or any free one)", node.DefaultPort))
+	fl.BoolVar(&f.keep, "keep", false, "keep the data, and say where they are")
 	return cmd
 }
 
@@ -63,16 +74,20 @@ func (a *app) runDemo(ctx context.Context, f demoFlags, start startNode) error {
 	if err != nil {
 		return err
 	}
-	if f.data, err = demoDirectory(f.data); err != nil {
+	dir, err := makeDemoDirectory(f.data)
+	if err != nil {
 		return err
 	}
-	addr, stop, err := start(ctx, nodeOptions{data: f.data})
+	if f.keep {
+		dir.temporary = ""
+	}
+	addr, stop, err := start(ctx, nodeOptions{data: dir.data, port: f.port})
 	if err != nil {
-		return fmt.Errorf("starting a node: %w", err)
+		return errors.Join(fmt.Errorf("starting a node: %w", err), dir.remove())
 	}
 	a.bootstrap = addr
 	err = a.flow(ctx, f, lines)
-	return errors.Join(err, stop(), a.farewell(f.data))
+	return errors.Join(err, stop(), dir.remove(), a.farewell(dir))
 }
 
 // flow makes the topic and lets the log flow through it while a view is drawn.
@@ -103,7 +118,11 @@ func makeDemoTopic(ctx context.Context, adm *kadm.Client) error {
 }
 
 // farewell says where the data are.
-func (a *app) farewell(data string) error {
-	_, err := fmt.Fprintf(a.out, "The data are in %s. To serve them again:\n  leat up --data %s\n", data, data)
+func (a *app) farewell(dir demoDirectory) error {
+	if dir.temporary != "" {
+		_, err := fmt.Fprintln(a.out, "Its data are deleted; with --keep they stay.")
+		return err
+	}
+	_, err := fmt.Fprintf(a.out, "The data are in %s. To serve them again:\n  leat up --data %s\n", dir.data, dir.data)
 	return err
 }

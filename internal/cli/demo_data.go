@@ -38,18 +38,32 @@ func accessLog() ([]accessLine, error) {
 	return lines, nil
 }
 
-// demoDirectory names a directory that is not there yet: the one that is wished for,
+// demoDirectory is where the demo's node keeps its data.
+type demoDirectory struct {
+	data      string // does not exist before the node starts
+	temporary string // holds it, and is removed at the end; "": the data stay
+}
+
+// makeDemoDirectory names a directory that is not there yet: the one that is wished for,
 // or one among the temporary files.
-func demoDirectory(wish string) (string, error) {
+func makeDemoDirectory(wish string) (demoDirectory, error) {
 	if wish == "" {
 		dir, err := os.MkdirTemp("", "leat-demo-"+time.Now().Format("0102-1504")+"-*")
 		if err != nil {
-			return "", fmt.Errorf("making a data directory: %w", err)
+			return demoDirectory{}, fmt.Errorf("making a data directory: %w", err)
 		}
-		return filepath.Join(dir, "data"), nil
+		return demoDirectory{data: filepath.Join(dir, "data"), temporary: dir}, nil
 	}
 	if _, err := os.Stat(wish); err == nil {
-		return "", fmt.Errorf("%s exists already: the demo needs a fresh directory, name another with --data", wish)
+		return demoDirectory{}, fmt.Errorf("%s exists already: the demo needs a fresh directory, name another with --data", wish)
 	}
-	return wish, nil
+	return demoDirectory{data: wish}, nil
+}
+
+// remove deletes the data, where they are temporary.
+func (d demoDirectory) remove() error {
+	if d.temporary == "" {
+		return nil
+	}
+	return os.RemoveAll(d.temporary)
 }

@@ -62,8 +62,8 @@ func (a *app) startLoad(ctx context.Context, rate int, lines []accessLine, stats
 func (l *load) finish() error {
 	l.cancel()
 	l.running.Wait()
-	l.producer.Close()
-	l.consumer.Close()
+	closeClient(l.producer)
+	closeClient(l.consumer)
 	select {
 	case <-l.failed:
 		return l.failure.err

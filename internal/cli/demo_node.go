@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
@@ -11,9 +12,13 @@ import (
 
 // startLocalNode runs a node in this process, on the usual port where that is free.
 func startLocalNode(ctx context.Context, o nodeOptions) (addr string, stop func() error, err error) {
+	listen, err := demoAddress(ctx, o.port)
+	if err != nil {
+		return "", nil, err
+	}
 	// What goes wrong comes back as an error; a log would run through the picture.
 	n, err := node.Start(ctx, node.Config{
-		Data: o.data, Listen: []string{demoAddress(ctx)}, HTTP: "off", Logger: slog.New(slog.DiscardHandler),
+		Data: o.data, Listen: []string{listen}, HTTP: "off", Logger: slog.New(slog.DiscardHandler),
 		// The group has one member: nobody else is worth waiting for.
 		Settings: map[string]string{"group.initial.rebalance.delay.ms": "0"},
 	})
@@ -27,14 +32,22 @@ func startLocalNode(ctx context.Context, o nodeOptions) (addr string, stop func(
 	}, nil
 }
 
-// demoAddress is the usual port, or any where something listens there.
-func demoAddress(ctx context.Context) string {
-	usual := net.JoinHostPort("127.0.0.1", strconv.Itoa(node.DefaultPort))
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", usual)
-	if err != nil {
-		return "127.0.0.1:0"
+// demoAddress is the port that was asked for. Where none was it is the usual one, or any if
+// something listens there.
+func demoAddress(ctx context.Context, port int) (string, error) {
+	asked := port != 0
+	if !asked {
+		port = node.DefaultPort
+	}
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	switch {
+	case err != nil && asked:
+		return "", fmt.Errorf("port %d cannot be used (%w): name another with --port", port, err)
+	case err != nil:
+		return "127.0.0.1:0", nil
 	}
 	// A port that is not given back is found out by the node.
 	_ = l.Close()
-	return usual
+	return addr, nil
 }

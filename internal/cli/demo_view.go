@@ -106,12 +106,12 @@ func between(a, b *moment) flow {
 
 // watch draws the statistics until ctx ends or failed is closed.
 func (a *app) watch(ctx context.Context, stats *demoStats, failed <-chan struct{}) {
-	width, person := terminalWidth(a.out)
+	_, person := terminalWidth(a.out)
 	every := lineEvery
 	if person {
 		every = drawEvery
 	}
-	v := demoView{out: a.out, width: width, addr: a.bootstrap}
+	v := demoView{out: a.out, addr: a.bootstrap}
 	if !person {
 		v.begin()
 	}
@@ -133,7 +133,8 @@ func (a *app) watch(ctx context.Context, stats *demoStats, failed <-chan struct{
 		}
 		f := between(&past[0], &past[len(past)-1])
 		if person {
-			v.draw(f)
+			columns, rows, _ := terminalSize(a.out) // it may have been resized
+			v.draw(f, columns, rows)
 		} else {
 			v.line(f)
 		}
@@ -143,11 +144,17 @@ func (a *app) watch(ctx context.Context, stats *demoStats, failed <-chan struct{
 // demoView writes what a person sees. Nothing is done about an output that cannot be
 // written to: the demo ends with Ctrl-C or with its time.
 type demoView struct {
-	out   io.Writer
-	width int
-	addr  string
-	drawn int // lines of the last picture
+	out           io.Writer
+	addr          string
+	columns, rows int // of the terminal when the last picture was drawn
+	drawn         int // lines of the last picture
 }
+
+// fullColumns and fullRows are what the picture with a table needs.
+const (
+	fullColumns = 62
+	fullRows    = 15
+)
 
 // invitation is how one's own client joins in.
 func (v *demoView) invitation() string {
@@ -162,15 +169,41 @@ func (v *demoView) line(f flow) {
 		duration(f.p50), duration(f.p99), number(f.totalOut))
 }
 
-// draw replaces the last picture.
-func (v *demoView) draw(f flow) {
-	accent := lipgloss.NewStyle().Bold(true).Foreground(lipgloss.Color("6"))
-	faint := lipgloss.NewStyle().Faint(true)
+// draw replaces the last picture, and fits it into a terminal of this size.
+func (v *demoView) draw(f flow, columns, rows int) {
+	picture := v.full(f)
+	if columns < fullColumns || rows < fullRows {
+		picture = v.compact(f)
+	}
+	lines := strings.Split(picture, "\n")
+	// The last row is for the cursor: a picture as high as the terminal would scroll.
+	picture = strings.Join(lines[:min(len(lines), max(1, rows-1))], "\n")
+	picture = lipgloss.NewStyle().MaxWidth(columns).Render(picture)
+	switch {
+	case v.drawn == 0:
+	case columns != v.columns || rows != v.rows:
+		// Terminals set the lines of a picture anew when they are resized, each in its own way.
+		_, _ = fmt.Fprint(v.out, "\x1b[H\x1b[2J")
+	default:
+		// Apart, because lipgloss leaves out what a terminal without colours cannot show.
+		_, _ = fmt.Fprintf(v.out, "\x1b[%dA\r\x1b[J", v.drawn)
+	}
+	v.columns, v.rows, v.drawn = columns, rows, strings.Count(picture, "\n")+1
+	_, _ = lipgloss.Fprintln(v.out, picture)
+}
+
+var (
+	accent = lipgloss.NewStyle().Bold(true).Foreground(lipgloss.Color("6"))
+	faint  = lipgloss.NewStyle().Faint(true)
+)
+
+// full is the picture with a table.
+func (v *demoView) full(f flow) string {
 	row := func(name string, records, bytes float64, total int64) []string {
-		return []string{name, number(int64(records)), size(bytes) + "/s", number(total)}
+		return []string{name, number(int64(records)), size(bytes), number(total)}
 	}
 	t := table.New().Border(lipgloss.RoundedBorder()).BorderStyle(faint).
-		Headers("", "records/s", "bytes", "records").
+		Headers("", "records/s", "bytes/s", "records so far").
 		Row(row("in", f.recordsIn, f.bytesIn, f.totalIn)...).
 		Row(row("out", f.recordsOut, f.bytesOut, f.totalOut)...).
 		StyleFunc(func(r, col int) lipgloss.Style {
@@ -183,15 +216,19 @@ func (v *demoView) draw(f flow) {
 			}
 			return s
 		})
-	picture := accent.Render("leat demo") + faint.Render("  a web site's access log, keyed by client address, through one node") + "\n\n" +
+	return accent.Render("leat demo") + faint.Render("  a web site's access log, keyed by client address, through one node") + "\n\n" +
 		t.Render() + "\n" +
 		fmt.Sprintf("  lag %s   end to end p50 %s  p99 %s\n\n", accent.Render(number(f.lag)), accent.Render(duration(f.p50)), accent.Render(duration(f.p99))) +
 		v.invitation() + "\n" + faint.Render("Ctrl-C ends it.")
-	picture = lipgloss.NewStyle().MaxWidth(v.width).Render(picture)
-	if v.drawn > 0 {
-		// Apart, because lipgloss leaves out what a terminal without colours cannot show.
-		_, _ = fmt.Fprintf(v.out, "\x1b[%dA\r\x1b[J", v.drawn)
-	}
-	v.drawn = strings.Count(picture, "\n") + 1
-	_, _ = lipgloss.Fprintln(v.out, picture)
+}
+
+// compact is the picture for a small terminal. Its command is broken where a shell goes on, so
+// that it can be copied.
+func (v *demoView) compact(f flow) string {
+	return accent.Render("leat demo") + faint.Render(" on "+v.addr) + "\n" +
+		fmt.Sprintf("in  %s records/s, %s/s\n", number(int64(f.recordsIn)), size(f.bytesIn)) +
+		fmt.Sprintf("out %s records/s, %s/s\n", number(int64(f.recordsOut)), size(f.bytesOut)) +
+		fmt.Sprintf("lag %s, p50 %s, p99 %s\n", accent.Render(number(f.lag)), accent.Render(duration(f.p50)), accent.Render(duration(f.p99))) +
+		fmt.Sprintf("leat consume %s \\\n  --bootstrap %s\n", demoTopic, v.addr) +
+		faint.Render("Ctrl-C ends it.")
 }

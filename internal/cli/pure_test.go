@@ -139,18 +139,18 @@ func TestLatencies(t *testing.T) {
 // next one takes exactly its place.
 func TestView(t *testing.T) {
 	var out strings.Builder
-	v := demoView{out: &out, width: 60, addr: "127.0.0.1:9092"}
+	v := demoView{out: &out, addr: "127.0.0.1:9092"}
 	f := flow{recordsIn: 2000, recordsOut: 1999, bytesIn: 5e5, bytesOut: 5e5, totalIn: 12345, totalOut: 12340, lag: 5, p50: 700 * time.Microsecond, p99: 3 * time.Millisecond}
-	v.draw(f)
+	v.draw(f, 80, 24)
 	first := out.String()
-	for _, want := range []string{"2,000", "1,999", "500 kB/s", "12,345", "12,340", "700µs", "3ms", "127.0.0.1:9092", demoTopic} {
+	for _, want := range []string{"2,000", "1,999", "500 kB", "12,345", "12,340", "700µs", "3ms", "127.0.0.1:9092", demoTopic} {
 		if !strings.Contains(first, want) {
 			t.Errorf("there is no %s in\n%s", want, first)
 		}
 	}
 	lines := strings.Count(first, "\n")
 	out.Reset()
-	v.draw(f)
+	v.draw(f, 80, 24)
 	up := fmt.Sprintf("\x1b[%dA", lines)
 	if !strings.HasPrefix(out.String(), up) || strings.Count(out.String(), "\n") != lines {
 		t.Errorf("the second picture of %d lines begins with %q", lines, out.String()[:10])

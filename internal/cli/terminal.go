@@ -7,18 +7,24 @@ import (
 	"github.com/charmbracelet/x/term"
 )
 
-// terminalWidth tells how many columns a terminal has; ok is false where w is none, or
+// terminalSize tells how many columns and rows a terminal has; ok is false where w is none, or
 // is one that cannot move its cursor.
-func terminalWidth(w io.Writer) (columns int, ok bool) {
+func terminalSize(w io.Writer) (columns, rows int, ok bool) {
 	f, isFile := w.(*os.File)
 	if !isFile || !term.IsTerminal(f.Fd()) || os.Getenv("TERM") == "dumb" {
-		return 0, false
+		return 0, 0, false
 	}
-	columns, _, err := term.GetSize(f.Fd())
-	if err != nil || columns <= 0 {
-		columns = 80
+	columns, rows, err := term.GetSize(f.Fd())
+	if err != nil || columns <= 0 || rows <= 0 {
+		columns, rows = 80, 24
 	}
-	return columns, true
+	return columns, rows, true
+}
+
+// terminalWidth is terminalSize without the rows.
+func terminalWidth(w io.Writer) (columns int, ok bool) {
+	columns, _, ok = terminalSize(w)
+	return columns, ok
 }
 
 // isTerminal tells whether a person looks at a stream, or may type into it.
