@@ -337,3 +337,132 @@ func TestConsumeInterrupted(t *testing.T) {
 		t.Error("a consumer whose output nobody reads does not end")
 	}
 }
+
+// TestLargeRecord proves that a producer takes what its topic takes, and that a record which the
+// topic does not take is refused with a sentence that names the limit and how to raise it.
+func TestLargeRecord(t *testing.T) {
+	t.Parallel()
+	p := up(t, t.TempDir())
+	do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
+	large := strings.Repeat("0123456789", 500_000)
+	v := runVerb(t, p.addr, "produce", "t", "--whole")
+	v.write(t, large)
+	if err := v.stdin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const raise = "leat config set --topic t max.message.bytes=6291456"
+	v.expect(t, 1, "a record of 5,000,000 bytes is too large for topic t, whose max.message.bytes is 1,048,588", raise, "; no record was acknowledged, 1 record was not\n")
+	do(t, p.addr, "", strings.Fields(raise)[1:]...)
+	do(t, p.addr, large, "produce", "t", "--whole")
+	if got := do(t, p.addr, "", "consume", "t", "--from", "start", "--exit"); got != large+"\n" {
+		t.Errorf("%d bytes came back", len(got))
+	}
+}
+
+// TestBadLine proves that a line which cannot be read ends with the number of the records before
+// it that are written, and that they are.
+func TestBadLine(t *testing.T) {
+	t.Parallel()
+	p := up(t, t.TempDir())
+	do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
+	v := runVerb(t, p.addr, "produce", "t", "-k", ":", "-H", "a=1", "-H", "a=2")
+	v.write(t, strings.Repeat("k:v\n", 1000)+"keyless\nk:v\n")
+	v.expect(t, 1, `leat: standard input, line 1001: there is no key separator ":" in it; before it 1,000 records were acknowledged`+"\n")
+	if got := do(t, p.addr, "", "consume", "t", "--from", "start", "--exit", "--format", `%h\n`); got != strings.Repeat("a=1,a=2\n", 1000) {
+		t.Errorf("%d lines, from %.20q", strings.Count(got, "\n"), got)
+	}
+}
+
+// TestBenchLosesBroker proves that a run whose broker dies, or stops answering, ends soon with
+// code 4, and says what it leaves behind.
+func TestBenchLosesBroker(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{"produce", "consume", "latency"} {
+		args := []string{"bench", kind, "--duration", "300s", "--timeout", "1s"}
+		if kind == "consume" {
+			args = append(args, "--passes", "0", "--records", "1000")
+		}
+		for name, end := range map[string]struct {
+			how  func(*process) error
+			says string
+		}{
+			"killed": {func(p *process) error { p.kill(); return nil }, "lost the broker on "},
+			"frozen": {(*process).freeze, "no answer for 1s from "},
+		} {
+			t.Run(kind+" "+name, func(t *testing.T) {
+				t.Parallel()
+				p := up(t, t.TempDir())
+				v := runVerb(t, p.addr, args...)
+				eventually(t, "it works", func() bool {
+					list := do(t, p.addr, "", "topic", "list")
+					return strings.Contains(list, "leat-bench-") && !strings.Contains(list, " 0 B")
+				})
+				if err := end.how(p); err != nil {
+					t.Fatal(err)
+				}
+				v.expect(t, 4, end.says+p.addr, "leat-bench-"+kind, "left behind")
+			})
+		}
+	}
+}
+
+// TestBenchInterrupted proves that Ctrl-C ends a run, whose topic is gone then.
+func TestBenchInterrupted(t *testing.T) {
+	t.Parallel()
+	p := up(t, t.TempDir())
+	v := runVerb(t, p.addr, "bench", "produce", "--duration", "300s")
+	eventually(t, "it works", func() bool { return strings.Contains(do(t, p.addr, "", "topic", "list"), "leat-bench-produce") })
+	v.signal(t, os.Interrupt)
+	v.expect(t, 1, "leat: interrupted\n")
+	if got := do(t, p.addr, "", "topic", "list"); strings.Contains(got, "leat-bench") {
+		t.Errorf("left behind:\n%s", got)
+	}
+}
+
+// TestBenchSparesTopics proves that bench writes no junk into a topic that it did not make, and
+// that verbs which it does not have do nothing.
+func TestBenchSparesTopics(t *testing.T) {
+	t.Parallel()
+	p := up(t, t.TempDir())
+	do(t, p.addr, "", "topic", "create", "t", "--partitions", "3")
+	for _, args := range []string{"bench prod", "bench cold --data /nope", "bench produce --topic t --records 16", "bench latency --topic t --duration 100ms"} {
+		runVerb(t, p.addr, strings.Fields(args)...).expect(t, 2, "leat: ")
+	}
+	do(t, p.addr, "", "bench", "produce", "--records", "160", "--partitions", "3")
+	do(t, p.addr, "", "bench", "produce", "--records", "160", "--partitions", "5")
+	if got := do(t, p.addr, "", "topic", "list", "-o", "json"); strings.Contains(got, "leat-bench") {
+		t.Errorf("left behind: %s", got)
+	}
+	if got := do(t, p.addr, "", "consume", "t", "--from", "start", "--exit"); got != "" {
+		t.Errorf("junk was written: %.100q", got)
+	}
+}
+
+// TestGroupHint proves that a member which waits for its group to let it in says so.
+func TestGroupHint(t *testing.T) {
+	t.Parallel()
+	p := up(t, t.TempDir())
+	do(t, p.addr, "one\n", "topic", "create", "t", "--partitions", "1")
+	do(t, p.addr, "one\n", "produce", "t")
+	v := runVerb(t, p.addr, "consume", "t", "--group", "g", "--count", "1")
+	v.expect(t, 0, "leat: waiting for group g to let us in")
+	quick := up(t, t.TempDir(), "--set", "group.initial.rebalance.delay.ms=0")
+	do(t, quick.addr, "one\n", "topic", "create", "t", "--partitions", "1")
+	do(t, quick.addr, "one\n", "produce", "t")
+	v = runVerb(t, quick.addr, "consume", "t", "--group", "g", "--count", "1")
+	v.expect(t, 0)
+	if v.err.String() != "" {
+		t.Errorf("a group that lets us in at once: %s", v.err)
+	}
+}
+
+// TestConsumeWaitsNoLonger proves that a consumer which is to end, and for which nothing comes,
+// ends after the time that it was told, though its broker answers.
+func TestConsumeWaitsNoLonger(t *testing.T) {
+	t.Parallel()
+	p := up(t, t.TempDir(), "--set", "group.initial.rebalance.delay.ms=60000", "--set", "group.max.session.timeout.ms=70000")
+	do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
+	do(t, p.addr, "one\n", "produce", "t")
+	v := runVerb(t, p.addr, "consume", "t", "--group", "g", "--exit", "--timeout", "2s")
+	v.expect(t, 1, "no record for 2s, while the end is not reached: the group has assigned no partition yet")
+}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -188,5 +189,35 @@ func TestFullDisk(t *testing.T) {
 		return err
 	}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestProduceOnFullDisk proves that a producer says what the broker answers on a full disk, how
+// many records are written, and that it goes on when there is room again.
+func TestProduceOnFullDisk(t *testing.T) {
+	t.Parallel()
+	disk := smallDisk(t, 256)
+	p := up(t, filepath.Join(disk, "data"))
+	do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
+	do(t, p.addr, "", "topic", "create", "filler", "--partitions", "1")
+	do(t, p.addr, "one\n", "produce", "t")
+	if err := (&onDisk{p, map[string]int{}}).produceUntilFull(t, "filler"); !kerr.IsRetriable(err) {
+		t.Fatal(err)
+	}
+	line := strings.Repeat("x", 500_000) + "\n"
+	refused := "leat: topic t: the broker refuses records: KAFKA_STORAGE_ERROR, its disk is full"
+	v := runVerb(t, p.addr, "produce", "t", "--timeout", "4s")
+	v.write(t, line+line)
+	v.expect(t, 1, refused, ", for 4s; no record was acknowledged, 2 records were not\n")
+	v = runVerb(t, p.addr, "produce", "t", "--timeout", "300s")
+	v.write(t, line)
+	eventually(t, "the refusal is said", func() bool { return strings.Contains(v.err.String(), refused) })
+	do(t, p.addr, "", "topic", "delete", "filler")
+	if err := v.stdin.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v.expect(t, 0)
+	if got := do(t, p.addr, "", "consume", "t", "--from", "start", "--exit"); got != "one\n"+line {
+		t.Errorf("%d bytes are written", len(got))
 	}
 }

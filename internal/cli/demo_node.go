@@ -42,12 +42,13 @@ func demoAddress(ctx context.Context, port int) (string, error) {
 	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	switch {
-	case err != nil && asked:
+	case err == nil:
+		// A port that is not given back is found out by the node.
+		_ = l.Close()
+		return addr, nil
+	case asked:
 		return "", fmt.Errorf("port %d cannot be used (%w): name another with --port", port, err)
-	case err != nil:
+	default:
 		return "127.0.0.1:0", nil
 	}
-	// A port that is not given back is found out by the node.
-	_ = l.Close()
-	return addr, nil
 }
