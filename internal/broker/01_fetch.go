@@ -2,6 +2,7 @@ package broker
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -49,6 +50,7 @@ type fetch struct {
 	topics    []fetchTopic
 	names     []byte // the memory of the topics' names
 	parts     []fetchPart
+	readings  []reading // one for each partition while it is read; none of many while it is parked
 	forgotten []forgotten
 
 	work   budget.Reservation // until it is parked or answered
@@ -78,9 +80,10 @@ func newFetch(b *Broker) *fetch {
 // leastWanted bytes of it name a partition.
 const (
 	leastWanted     = 16
-	fetchMemory     = 512 // of a partition: its state, its part of the answer, and a chunk
-	fetchPartMemory = 112 // of its state alone
-	parkedMemory    = 512 // of a parked request without its partitions
+	fetchMemory     = 512                   // of a partition: its state, its part of the answer, and a chunk
+	fetchPartMemory = 64                    // of its state while it waits
+	parkedMemory    = 512 + keptReadings*64 // of a parked request without its partitions
+	keptReadings    = 32                    // what was found in so many partitions has its memory also while it is parked
 )
 
 func (s *session) fetch(r *wire.Request) error {
@@ -133,6 +136,7 @@ func (f *fetch) reserve() (long bool, err error) {
 
 // refuseAll answers every partition with the same code.
 func (f *fetch) refuseAll(code int16) {
+	f.beginReading()
 	for i := range f.parts {
 		f.parts[i].setError(code)
 	}
@@ -201,6 +205,7 @@ func (f *fetch) watchPartitions() bool {
 			f.poll.Watch(q.part, q.found.HighWatermark)
 		}
 	}
+	f.endReading()
 	return f.armPoll()
 }
 
@@ -290,9 +295,32 @@ func (f *fetch) resumeLong() {
 	f.readOrPark(true)
 }
 
+// beginReading makes room for what is found in the partitions.
+func (f *fetch) beginReading() {
+	if len(f.readings) == len(f.parts) {
+		return
+	}
+	f.readings = slices.Grow(f.readings[:0], len(f.parts))[:len(f.parts)]
+	for i := range f.parts {
+		f.parts[i].reading = &f.readings[i]
+	}
+}
+
+// endReading forgets what was found, and the memory of many.
+func (f *fetch) endReading() {
+	for i := range f.parts {
+		f.parts[i].reading = nil
+	}
+	clear(f.readings)
+	if f.readings = f.readings[:0]; cap(f.readings) > keptReadings {
+		f.readings = nil
+	}
+}
+
 // readPartitions reads all partitions. ready tells that the answer should not wait: a
 // partition failed, or there is none to wait for.
 func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
+	f.beginReading()
 	left, whole, known, isolation := int(f.maxBytes), true, false, isolationOf(f.isolation)
 	for i := range f.parts {
 		if long && i%stretch == stretch-1 {
@@ -391,6 +419,9 @@ func (q *fetchPart) readPartition(left int, whole bool, i replica.Isolation) (er
 }
 
 func (q *fetchPart) releaseChunk() {
+	if q.reading == nil {
+		return
+	}
 	if q.found.Chunk.Exists() {
 		q.found.Chunk.Release()
 		q.found.Chunk = replica.Chunk{}
@@ -468,6 +499,7 @@ func (f *fetch) recycle() {
 // forgetPartitions forgets the partitions.
 func (f *fetch) forgetPartitions() {
 	f.releaseChunks()
+	f.endReading()
 	clear(f.parts)
 	clear(f.forgotten)
 	clear(f.topics)

@@ -357,7 +357,7 @@ func randomFetchAnswer(r *rand.Rand, version int16) (*fetch, *kmsg.FetchResponse
 		wt := kmsg.NewFetchResponseTopic()
 		wt.Topic, wt.TopicID = string(ft.name), ft.id
 		for range r.IntN(4) {
-			q := fetchPart{found: replica.Nothing(), code: int16(r.IntN(2) * 3), skip: r.IntN(3) == 0}
+			q := fetchPart{reading: &reading{found: replica.Nothing()}, code: int16(r.IntN(2) * 3), skip: r.IntN(3) == 0}
 			q.found.HighWatermark, q.found.LastStable, q.found.Start = record.Offset(r.Int64()), record.Offset(r.Int64()), record.Offset(r.Int64())
 			q.topic, q.index = &f.topics[i], r.Int32()
 			wp := kmsg.NewFetchResponseTopicPartition()

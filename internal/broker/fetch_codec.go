@@ -35,9 +35,14 @@ type fetchPart struct {
 	fetchWant
 	cached *cachedPart // its entry in the fetch session; nil: there is none
 	part   *replica.Partition
+	code   int16
 	skip   bool // nothing changed since the session's last answer
 
-	code      int16
+	*reading // nil while it waits
+}
+
+// reading is what was found in a partition.
+type reading struct {
 	found     replica.Found
 	chunkSize int
 }

@@ -409,6 +409,7 @@ func TestFetchSessionsAreBounded(t *testing.T) {
 		for i := range parts {
 			f.parts = append(f.parts, fetchPart{fetchWant: fetchWant{topic: &f.topics[0], index: int32(i)}})
 		}
+		f.beginReading()
 		return c.create(f)
 	}
 	a, b := begin(2), begin(5)
@@ -448,6 +449,7 @@ func TestFetchSessionsAreBoundedByPartitions(t *testing.T) {
 		for i := range f.parts {
 			f.parts[i].fetchWant = fetchWant{topic: &f.topics[0], index: int32(i)}
 		}
+		f.beginReading()
 		return c.create(f)
 	}
 	c.parts = maxSessionPartitions - 10 // as if others had them

@@ -90,8 +90,8 @@ func DefaultBytes(available int64, processors int) int64 {
 }
 
 // MostParkedBytes is the most that DefaultParkedBytes gives: enough for a million partitions
-// that are watched.
-const MostParkedBytes = 176 << 20
+// that are watched, in the three quarters that may be watched.
+const MostParkedBytes = 144 << 20
 
 // DefaultParkedBytes is how much the requests that wait for records may hold in a process that
 // may use so much memory in all. They can sleep with less (see broker), where other work has
@@ -109,7 +109,7 @@ var ErrTooLarge = errors.New("more work memory is needed than leat.work.memory.b
 // Config is what a budget is made from; zero means the default.
 type Config struct {
 	Bytes      int64 // of all classes but Parked together; 96 MiB
-	Parked     int64 // bytes of the class Parked; 176 MiB
+	Parked     int64 // bytes of the class Parked; 144 MiB
 	Processors int   // that may run work of length at a time; half of the machine's, at least one
 }
 
@@ -186,11 +186,22 @@ func (b *Budget) reserve(ctx context.Context, c Class, n int64, long bool) (Rese
 // TryReserve reserves n bytes where they are free now and nobody waits for them.
 // It is for work that can do with less, or can do something else first.
 func (b *Budget) TryReserve(c Class, n int64) (r Reservation, ok bool) {
+	return b.tryReserve(c, n, false)
+}
+
+// TryReserveLarge is TryReserve for work that counts as large whatever it needs, so that it
+// leaves a quarter of the class to other work.
+func (b *Budget) TryReserveLarge(c Class, n int64) (r Reservation, ok bool) {
+	return b.tryReserve(c, n, true)
+}
+
+func (b *Budget) tryReserve(c Class, n int64, long bool) (r Reservation, ok bool) {
 	if b == nil || n <= 0 {
 		return Reservation{}, true
 	}
 	p := &b.parts[c]
 	large, err := p.size(c, n)
+	large = large || long
 	if err != nil || !p.tryTake(large, n) {
 		return Reservation{}, false
 	}

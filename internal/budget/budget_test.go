@@ -173,6 +173,9 @@ func TestLongWorkCountsAsLarge(t *testing.T) {
 		if u := b.Usage(budget.Data); u.Used != 12*mebi {
 			t.Errorf("%+v: long work took another part than large work's", u)
 		}
+		if _, ok := b.TryReserveLarge(budget.Data, 1); ok {
+			t.Error("long work took another part than large work's")
+		}
 		small := reserve(t, b, budget.Data, mebi/2)
 		small.Release()
 	})
