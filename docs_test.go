@@ -86,6 +86,19 @@ func TestGuaranteesHaveTheCodesNumbers(t *testing.T) {
 	}
 }
 
+// TestConfigsSayWhatTheyDo proves that no config promises what a version to come does: its sentence
+// says what it does today, or that it is not served yet.
+func TestConfigsSayWhatTheyDo(t *testing.T) {
+	promise := regexp.MustCompile(`(?i)\b(acts|set|served|works?) from the version|from the version with|in a (later|future) version|accepted for compatibility`)
+	for _, typ := range []config.ResourceType{config.Topic, config.Broker, config.Group, config.ClientMetrics} {
+		for _, d := range config.Defs(typ) {
+			if found := promise.FindString(d.Doc); found != "" {
+				t.Errorf("%v %s: %q says %q", typ, d.Name, d.Doc, found)
+			}
+		}
+	}
+}
+
 // TestFormatsHaveEveryFile proves that docs/formats.md names every file of the data
 // directories that are kept for TestEarlierDirectories.
 func TestFormatsHaveEveryFile(t *testing.T) {

@@ -318,7 +318,7 @@ func TestAddressIsTheClientsOwn(t *testing.T) {
 			c.Static, _ = config.NewStatic(1, nil)
 			c.Quorum = func() quorum.Status { return quorum.Status{Leader: 1} }
 			c.Controller = controller.New(controller.Config{Image: c.Image, Static: c.Static, Leading: leads})
-			c.Advertised = advertised
+			c.Advertised = func(string) bool { return advertised }
 		})
 		g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "public.example", Port: 1234}}, Epoch: 1}},
 			meta.BrokerRegistered{Broker: meta.Broker{ID: 2, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "other.example", Port: 5678}}, Epoch: 2}})
@@ -433,7 +433,8 @@ func TestLeaderIsGone(t *testing.T) {
 // TestEveryConfigIsDescribed proves that a topic, this broker and a group show every
 // config in the table, with a sentence for each, and secrets without a value.
 func TestEveryConfigIsDescribed(t *testing.T) {
-	g := newAdminRig(t, map[string]string{"ssl.key.password": "secret", "log.retention.hours": "3"})
+	g := newAdminRig(t, map[string]string{"log.retention.hours": "3"})
+	g.apply(meta.ConfigSet{Resource: config.Resource{Type: config.Broker, Name: "1"}, Key: "ssl.key.password", Value: "secret"}) // as an earlier version took it
 	g.topic("t", 1)
 	c := dial(t, g.addr)
 	for typ, name := range map[config.ResourceType]string{config.Topic: "t", config.Broker: "1", config.Group: "g", config.ClientMetrics: "m"} {

@@ -58,9 +58,9 @@ type Config struct {
 	// SetLogLevel changes one, nil gives it the root's. nil: there are none.
 	LogLevels   func() map[string]slog.Level
 	SetLogLevel func(name string, level *slog.Level)
-	// Advertised has clients be told this node's registered address, whatever
-	// address they came to.
-	Advertised bool
+	// Advertised tells whether the clients of a listener are told the address that this node
+	// has registered for it; the others are told the one to which they came. nil: none are.
+	Advertised func(listener string) bool
 
 	// Work is the memory on which requests draw; nil: no bounds.
 	Work *budget.Budget

@@ -229,7 +229,7 @@ func (f *fetch) encode(resp *wire.Response, code int16, session int32) {
 		resp.B = appendTags(resp.B, flexible)
 	}
 	if flexible {
-		resp.B = f.b.appendEndpoints(resp.B, f.version >= 16 && f.moved)
+		resp.B = f.b.appendEndpoints(resp.B, f.r, f.version >= 16 && f.moved)
 	}
 }
 

@@ -38,11 +38,20 @@ func contained[R any](r *wire.Request, reply func(R)) func(R) {
 }
 
 // address is where the asking client reaches a node: this one on the address on
-// which it came unless an address was set for it, another one where that has
-// registered.
-func (s *session) address(n *meta.Broker) (host string, port int32) {
-	if a, ok := s.conn.LocalAddr().(*net.TCPAddr); ok && n.ID == s.b.cfg.NodeID && !s.b.cfg.Advertised {
+// which it came unless one was set for that listener, another one at what it has registered
+// for the listener of that name.
+func (s *session) address(n *meta.Broker) (host string, port int32) { return s.b.addressOf(n, s.conn) }
+
+func (b *Broker) addressOf(n *meta.Broker, conn *wire.Conn) (host string, port int32) {
+	name := conn.ListenerName()
+	advertised := b.cfg.Advertised != nil && b.cfg.Advertised(name)
+	if a, ok := conn.LocalAddr().(*net.TCPAddr); ok && n.ID == b.cfg.NodeID && !advertised {
 		return a.IP.String(), int32(a.Port)
+	}
+	for i := range n.Listeners {
+		if l := &n.Listeners[i]; l.Name == name {
+			return l.Host, l.Port
+		}
 	}
 	return n.Address()
 }

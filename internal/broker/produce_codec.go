@@ -116,7 +116,7 @@ func (p *produce) encode(resp *wire.Response) {
 	}
 	b = be.AppendUint32(b, 0) // throttle
 	if flexible {
-		b = p.b.appendEndpoints(b, p.version >= 10 && p.moved)
+		b = p.b.appendEndpoints(b, p.r, p.version >= 10 && p.moved)
 	}
 	resp.B = b
 }
@@ -158,7 +158,7 @@ func appendCurrentLeader(b []byte, tag byte, l *replica.Leadership) []byte {
 
 // appendEndpoints ends an answer with the brokers that its leaders are among,
 // where asked for.
-func (b *Broker) appendEndpoints(dst []byte, wanted bool) []byte {
+func (b *Broker) appendEndpoints(dst []byte, r *wire.Request, wanted bool) []byte {
 	if !wanted {
 		return append(dst, 0)
 	}
@@ -167,7 +167,7 @@ func (b *Broker) appendEndpoints(dst []byte, wanted bool) []byte {
 	field = appendLen(field, true, len(brokers))
 	for _, n := range brokers {
 		field = be.AppendUint32(field, uint32(n.ID))
-		host, port := n.Address()
+		host, port := b.addressOf(n, r.Conn)
 		field = appendString(field, true, host)
 		field = be.AppendUint32(field, uint32(port))
 		field = appendText(field, true, n.Rack)

@@ -28,22 +28,26 @@ func newUp() *cobra.Command {
 
 Without any flag it serves Kafka's protocol on port 9092 of this machine's loopback addresses and keeps its data in ./leat-data,
 which it makes at the first start. Flags win over the environment (LEAT_DATA, LEAT_LISTEN, ..., LEAT_SET_<NAME> for Kafka's broker
-configs with underscores for dots), and the environment wins over the config file.`,
+configs with underscores for dots), and the environment wins over the config file.
+
+Several listeners have names, as Kafka's have: a client is told the address of the listener by which it came.`,
 		Example: `  leat up
   leat up --listen :9092 --data /var/lib/leat
+  leat up --listen IN=:9094,OUT=:9092 --advertise IN=leat:9094,OUT=localhost:9092
   leat up --set num.partitions=3 --set log.retention.hours=24
   leat up --config leat.yaml`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
 	f.String("data", node.DefaultData, "data directory")
-	f.StringArray("listen", nil, "address to serve clients on, host:port or :port; may be repeated, or several with commas between (default: port 9092 of the loopback addresses)")
-	f.String("advertise", "", "host:port told to clients and other nodes (default: the address on which each client reached us)")
+	f.StringArray("listen", nil, "address to serve clients on, host:port, :port or NAME=host:port; may be repeated, or several with commas between (default: port 9092 of the loopback addresses)")
+	f.StringArray("advertise", nil, "host:port told to clients and other nodes, NAME=host:port where there are several listeners; may be repeated (default: the address on which each client reached us)")
 	f.String("http", node.DefaultHTTP, `address of health, metrics and profiles, or "off"`)
 	f.Int32("id", 0, "node id (default: what the data directory says, 1 at the first start)")
 	f.String("rack", "", "rack or zone of this machine")
 	f.String("config", "", "YAML file with these settings and Kafka's broker configs (also LEAT_CONFIG)")
 	f.StringArray("set", nil, "a broker config by Kafka's name, as name=value; may be repeated")
+	f.String("log-format", "", "text or json (default: text on a terminal, else json)")
 	f.String("log-level", "info", "debug, info, warn or error; kafka-configs --entity-type broker-loggers changes it while the node runs")
 	f.String("join", "", "address of a node whose cluster to join (not served by this version)")
 	f.String("token", "", "proof of membership for --join (not served by this version)")
@@ -60,11 +64,7 @@ func runUp(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	level := cmd.Flag("log-level").Value.String()
-	if err := cfg.LogLevel.UnmarshalText([]byte(level)); err != nil {
-		return fmt.Errorf("--log-level %s: write debug, info, warn or error", level)
-	}
-	cfg.Logger = newLogger(cmd.ErrOrStderr())
+	cfg.Logger = newLogger(cmd.ErrOrStderr(), cfg.LogFormat)
 	node.LimitMemory()
 	cfg.OwnsProcess = true
 	cfg.KeepMonitorAwake = os.Getenv("GOMAXPROCS") == "" // else the environment has the say over the scheduler
@@ -101,15 +101,17 @@ func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 	}
 	sources = append(sources, node.FromEnv(environ))
 	flags := node.Source{Name: "flag"}
-	listen, err := cmd.Flags().GetStringArray("listen")
-	if err != nil {
-		return node.Config{}, err
+	for _, name := range []string{"listen", "advertise"} {
+		list, err := cmd.Flags().GetStringArray(name)
+		if err != nil {
+			return node.Config{}, err
+		}
+		if cmd.Flag(name).Changed { // the flag adds up, while a later source replaces an earlier one
+			at := "--" + name + " " + strings.Join(list, " --"+name+" ")
+			flags.Values = append(flags.Values, node.Value{Name: name, Value: strings.Join(list, ","), At: at})
+		}
 	}
-	if cmd.Flag("listen").Changed {
-		all := strings.Join(listen, ",") // the flag adds up, while a later source replaces an earlier one
-		flags.Values = append(flags.Values, node.Value{Name: "listen", Value: all, At: "--listen " + strings.Join(listen, " --listen ")})
-	}
-	for _, name := range []string{"data", "advertise", "http", "id", "rack"} {
+	for _, name := range []string{"data", "http", "id", "rack", "log-level", "log-format"} {
 		if fl := cmd.Flag(name); fl.Changed {
 			flags.Values = append(flags.Values, node.Value{Name: name, Value: fl.Value.String(), At: "--" + name})
 		}
@@ -143,11 +145,11 @@ func announce(w io.Writer, info node.Info, took time.Duration) {
 		took.Milliseconds(), strings.Join(info.Addresses, " and "), reach, health, info.Data)
 }
 
-// newLogger writes text to a terminal and JSON to everything else, all levels: the
-// node says which ones it wants.
-func newLogger(w io.Writer) *slog.Logger {
+// newLogger writes text to a terminal and JSON to everything else unless the format is
+// given, all levels: the node says which ones it wants.
+func newLogger(w io.Writer, format string) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.Level(math.MinInt)}
-	if _, ok := terminalWidth(w); ok {
+	if _, terminal := terminalWidth(w); format == "text" || format == "" && terminal {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
 	return slog.New(slog.NewJSONHandler(w, opts))

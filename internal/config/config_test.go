@@ -195,7 +195,7 @@ func TestPrecedence(t *testing.T) {
 // TestBrokerEntriesShowOwnName proves that a broker's config does not show the value
 // of another one that says the same in another unit.
 func TestBrokerEntriesShowOwnName(t *testing.T) {
-	w := newWorld(t, []string{"log.retention.hours", "2", "ssl.key.password", "secret"}, "broker ", "log.retention.ms", "5")
+	w := newWorld(t, []string{"log.retention.hours", "2"}, "broker ", "log.retention.ms", "5")
 	got := map[string]string{}
 	for _, e := range w.BrokerEntries() {
 		if strings.HasPrefix(e.Def.Name, "log.retention.") || e.Def.Name == "default.replication.factor" {
@@ -331,6 +331,66 @@ func TestStaticIsChecked(t *testing.T) {
 	}
 }
 
+// TestProtectionsAreNotFeigned proves that a node does not start with, and a running cluster does
+// not take, what asks for a protection that is not served; Kafka's defaults ask for nothing.
+func TestProtectionsAreNotFeigned(t *testing.T) {
+	f := func(key, value, want string) {
+		t.Helper()
+		_, err := NewStatic(1, map[string]string{key: value})
+		checked := CheckServed(Broker, key, value)
+		if (want == "") != (err == nil) || (err == nil) != (checked == nil) {
+			t.Errorf("%s=%s: %v, %v", key, value, err, checked)
+			return
+		}
+		if err != nil && (!errors.Is(err, ErrRefused) || !strings.HasPrefix(err.Error(), key+"=") || !strings.Contains(err.Error(), "asks for "+want+",")) {
+			t.Errorf("%s=%s: %v", key, value, err)
+		}
+	}
+	f("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "ACLs")
+	f("authorizer.class.name", "", "")
+	f("allow.everyone.if.no.acl.found", "false", "ACLs") // the default, but who sets it means it
+	f("allow.everyone.if.no.acl.found", "true", "")
+	f("super.users", "User:admin", "ACLs")
+	f("ssl.client.auth", "required", "TLS")
+	f("ssl.client.auth", "none", "")
+	f("ssl.keystore.location", "/etc/kafka/keystore.jks", "TLS")
+	f("sasl.enabled.mechanisms", "PLAIN", "authentication")
+	f("sasl.enabled.mechanisms", "GSSAPI", "")
+	f("security.inter.broker.protocol", "SASL_SSL", "TLS")
+	f("security.inter.broker.protocol", "PLAINTEXT", "")
+	f("delegation.token.secret.key", "x", "delegation tokens")
+	f("create.topic.policy.class.name", "com.example.Policy", "policies")
+	f("num.io.threads", "16", "")
+	if err := CheckServed(Broker, "ssl.key.password", "secret"); err == nil || strings.Contains(err.Error(), "secret") {
+		t.Errorf("a secret: %v", err)
+	}
+	for i := range securityConfigs {
+		if d := Find(Broker, securityConfigs[i].Name); d.support() != Refused {
+			t.Errorf("%s is of a kind that is not refused", d.Name)
+		}
+	}
+}
+
+// TestIneffectiveConfigsAreNamed proves that there is a sentence about each setting that changes
+// nothing, and none about those that act or are as they would be anyway.
+func TestIneffectiveConfigsAreNamed(t *testing.T) {
+	got := Ineffective(Broker, map[string]string{
+		"num.partitions": "3", "num.io.threads": "16", "background.threads": "10", "replica.fetch.max.bytes": "5", "replica.lag.time.max.ms": "6",
+		"log.cleanup.policy": "delete,compact",
+	})
+	want := []string{
+		"without effect until compaction is served: log.cleanup.policy",
+		"without effect until replication is served: replica.fetch.max.bytes, replica.lag.time.max.ms",
+		"without effect here, for the reasons in docs/configs.md: num.io.threads",
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Error(d)
+	}
+	if got := Ineffective(Topic, map[string]string{"cleanup.policy": "delete", "retention.ms": "5"}); got != nil {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestCheckDynamic proves which configs can be set on running brokers.
 func TestCheckDynamic(t *testing.T) {
 	for _, c := range []struct {
@@ -341,7 +401,8 @@ func TestCheckDynamic(t *testing.T) {
 		{"log.retention.ms", false, true},
 		{"log.retention.ms", true, true},
 		{"log.retention.hours", true, false},
-		{"listeners", true, true},
+		{"message.max.bytes", true, true},
+		{"listeners", true, false}, // Kafka opens them while it runs; a node does so when it starts
 		{"listeners", false, false},
 		{"ssl.keystore.location", true, false},
 		{"nonsense", true, false},

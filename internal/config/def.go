@@ -83,10 +83,15 @@ type Def struct {
 	Default string
 	Null    bool // there is no default; Default is empty
 	Scope   Scope
-	Doc     string // one sentence of our own, plain text
+	Doc     string // one sentence of our own, plain text, and one about its support
+
+	Needs    string // what the config needs that is not served yet; "": nothing (see Support)
+	Needless bool   // the config changes nothing here, for the reason in Doc
 
 	check    check
-	synonyms []synonym // broker configs that give the value where it is not set here, first one first
+	harmless string               // the value that asks for nothing, for those with Needs
+	partly   func(v value) string // what some values of a config that acts need; nil: none does
+	synonyms []synonym            // broker configs that give the value where it is not set here, first one first
 }
 
 // synonym is another config that speaks of the same thing, perhaps in another unit.
@@ -130,6 +135,10 @@ var (
 func newTable(defs []Def) *table {
 	t := &table{byName: make(map[string]*Def, len(defs))}
 	for i := range defs {
+		defs[i].Doc += defs[i].note()
+		if defs[i].harmless == "" {
+			defs[i].harmless = defs[i].Default
+		}
 		t.list = append(t.list, &defs[i])
 		t.byName[defs[i].Name] = &defs[i]
 	}
@@ -189,6 +198,8 @@ func CheckDynamic(key string, perBroker bool) error {
 		return refusedConfig("Cannot update these configs dynamically: [%s]", key)
 	case d.Scope == PerBroker && !perBroker:
 		return refusedConfig("Cannot update these configs at default cluster level, broker id must be specified: [%s]", key)
+	case key == "listeners" || key == "listener.security.protocol.map":
+		return refusedConfig("%s is read when a node starts: set it there, by --listen or --set", key)
 	}
 	return nil
 }

@@ -35,7 +35,9 @@ func configsPage() string {
 	var b strings.Builder
 	b.WriteString("# Configs\n\nEvery config has Kafka's name, type and meaning, but for those that begin with `leat.`; where Leat's default is another one than Kafka's, its sentence says what it gives. " +
 		"Set a topic's with\n`leat config set --topic NAME name=value`, a broker's in the file of `--config`, by `--set name=value`, or, where it can be changed while " +
-		"brokers\nrun, with `leat config set --broker ID` or `--cluster`. Kafka's own tools work as well.\n")
+		"brokers\nrun, with `leat config set --broker ID` or `--cluster`. Kafka's own tools work as well.\n\n" +
+		"A config that is *not served yet* says what it needs. Where that is a protection, such as TLS or ACLs, a value that asks for it is refused, at the start and while the\n" +
+		"node runs, since nothing would be protected; other values are taken and change nothing, which the node's log says. The same goes for configs that have no effect here.\n")
 	section := func(title string, typ ResourceType, mode bool) {
 		fmt.Fprintf(&b, "\n## %s\n\n| name | type | default |%s what it does |\n|---|---|---|%s---|\n", title, ifElse(mode, " set |", ""), ifElse(mode, "---|", ""))
 		for _, d := range Defs(typ) {

@@ -4,19 +4,19 @@ package config
 var brokerConfigs = []Def{
 	{
 		Name: "advertised.listeners", Type: List, Null: true,
-		Doc: "The addresses that clients are told; where it is not set a client is told the address on which it reached this node.",
+		Doc: "The addresses that clients are told, each by the listener by which they came, as NAME://HOST:PORT; clients of a listener that is not named are told the address on which they came.",
 	},
 	{
 		Name: "alter.config.policy.class.name", Type: Class, Null: true,
-		Doc: "Accepted for compatibility without effect: policies for config changes are Java classes.",
+		Needs: "policies", Doc: "A Java class that may refuse config changes.",
 	},
 	{
 		Name: "alter.log.dirs.replication.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
+		Needless: true, Doc: "Has no effect here: a node has one data directory, so replicas do not move between directories.",
 	},
 	{
 		Name: "alter.log.dirs.replication.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
+		Needless: true, Doc: "Has no effect here: a node has one data directory, so replicas do not move between directories.",
 	},
 	{
 		Name: "auto.create.topics.enable", Type: Bool, Default: "true",
@@ -24,15 +24,15 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "auto.leader.rebalance.enable", Type: Bool, Default: "true",
-		Doc: "Whether leadership returns to the first replica of a partition by itself; acts from the version with replication on.",
+		Doc: "Whether leadership returns to the first replica of a partition by itself.", Needs: "replication",
 	},
 	{
 		Name: "background.threads", Type: Int, Default: "10", Scope: ClusterWide, check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
+		Needless: true, Doc: "Has no effect here: there is no thread pool to size.",
 	},
 	{
 		Name: "broker.heartbeat.interval.ms", Type: Int, Default: "2000", check: atLeast(1),
-		Doc: "How often a node tells the controller that it is alive; acts from the version with replication on.",
+		Doc: "How often a node tells the controller that it is alive.", Needs: "replication",
 	},
 	{
 		Name: "broker.id", Type: Int, Default: "-1",
@@ -44,19 +44,19 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "broker.session.timeout.ms", Type: Int, Default: "9000", check: atLeast(1),
-		Doc: "How long a node may be silent before its partitions get other leaders; acts from the version with replication on.",
+		Doc: "How long a node may be silent before its partitions get other leaders.", Needs: "replication",
 	},
 	{
 		Name: "client.quota.callback.class", Type: Class, Null: true,
-		Doc: "Accepted for compatibility without effect: quota callbacks are Java classes.",
+		Needless: true, Doc: "Has no effect here: quota callbacks are Java classes.",
 	},
 	{
 		Name: "config.providers", Type: List, Scope: ClusterWide,
-		Doc: "Accepted for compatibility without effect: config providers are Java classes.",
+		Needless: true, Doc: "Has no effect here: config providers are Java classes.",
 	},
 	{
 		Name: "connection.failed.authentication.delay.ms", Type: Int, Default: "100", check: atLeast(0),
-		Doc: "How long a connection that failed to authenticate is kept before it is closed; acts from the version with authentication on.",
+		Doc: "How long a connection that failed to authenticate is kept before it is closed.", Needs: "authentication",
 	},
 	{
 		Name: "connections.max.idle.ms", Type: Long, Default: "600000",
@@ -64,75 +64,75 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "connections.max.reauth.ms", Type: Long, Default: "0",
-		Doc: "How long a client's authentication is good for, 0 means as long as the connection; acts from the version with authentication on.",
+		Doc: "How long a client's authentication is good for, 0 means as long as the connection.", Needs: "authentication",
 	},
 	{
 		Name: "controlled.shutdown.enable", Type: Bool, Default: "true",
-		Doc: "Whether a node hands over its leaderships before it stops; acts from the version with replication on.",
+		Doc: "Whether a node hands over its leaderships before it stops.", Needs: "replication",
 	},
 	{
 		Name: "controller.listener.names", Type: List, Null: true,
-		Doc: "The listeners of controllers; here nodes and clients share one port.",
+		Needless: true, Doc: "The listeners of controllers: here nodes and clients share their listeners.",
 	},
 	{
 		Name: "controller.quorum.append.linger.ms", Type: Int, Default: "25", check: atLeast(0),
-		Doc: "Accepted for compatibility without effect: changes of metadata are committed together without waiting.",
+		Needless: true, Doc: "Has no effect here: changes of metadata are committed together without waiting.",
 	},
 	{
 		Name: "controller.quorum.auto.join.enable", Type: Bool, Default: "false",
-		Doc: "Accepted for compatibility without effect: which nodes vote is decided by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: which nodes vote is decided by the cluster itself.",
 	},
 	{
 		Name: "controller.quorum.bootstrap.servers", Type: List,
-		Doc: "Accepted for compatibility without effect: a node joins a cluster by leat up --join.",
+		Needless: true, Doc: "Has no effect here: a node joins a cluster by leat up --join.",
 	},
 	{
 		Name: "controller.quorum.election.backoff.max.ms", Type: Int, Default: "1000", check: atLeast(0),
-		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
+		Needless: true, Doc: "Has no effect here: the quorum keeps its own time.",
 	},
 	{
 		Name: "controller.quorum.election.timeout.ms", Type: Int, Default: "1000", check: atLeast(0),
-		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
+		Needless: true, Doc: "Has no effect here: the quorum keeps its own time.",
 	},
 	{
 		Name: "controller.quorum.fetch.max.bytes", Type: Int, Default: "1048576", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: the quorum bounds its own messages.",
+		Needless: true, Doc: "Has no effect here: the quorum bounds its own messages.",
 	},
 	{
 		Name: "controller.quorum.fetch.snapshot.max.bytes", Type: Int, Default: "1048576", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: the quorum bounds its own messages.",
+		Needless: true, Doc: "Has no effect here: the quorum bounds its own messages.",
 	},
 	{
 		Name: "controller.quorum.fetch.timeout.ms", Type: Int, Default: "2000", check: atLeast(0),
-		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
+		Needless: true, Doc: "Has no effect here: the quorum keeps its own time.",
 	},
 	{
 		Name: "controller.quorum.request.timeout.ms", Type: Int, Default: "2000", check: atLeast(0),
-		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
+		Needless: true, Doc: "Has no effect here: the quorum keeps its own time.",
 	},
 	{
 		Name: "controller.quorum.retry.backoff.ms", Type: Int, Default: "20", check: atLeast(0),
-		Doc: "Accepted for compatibility without effect: the quorum keeps its own time.",
+		Needless: true, Doc: "Has no effect here: the quorum keeps its own time.",
 	},
 	{
 		Name: "controller.quorum.voters", Type: List,
-		Doc: "Accepted for compatibility without effect: which nodes vote is decided by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: which nodes vote is decided by the cluster itself.",
 	},
 	{
 		Name: "controller.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "How many windows the quota on topic changes looks back; acts from the version with quotas on.",
+		Doc: "How many windows the quota on topic changes looks back.", Needs: "quotas",
 	},
 	{
 		Name: "controller.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "How long a window of the quota on topic changes is; acts from the version with quotas on.",
+		Doc: "How long a window of the quota on topic changes is.", Needs: "quotas",
 	},
 	{
 		Name: "controller.socket.timeout.ms", Type: Int, Default: "30000",
-		Doc: "How long a node waits for the controller; acts from the version with replication on.",
+		Doc: "How long a node waits for the controller.", Needs: "replication",
 	},
 	{
 		Name: "create.topic.policy.class.name", Type: Class, Null: true,
-		Doc: "Accepted for compatibility without effect: policies for new topics are Java classes.",
+		Needs: "policies", Doc: "A Java class that may refuse new topics.",
 	},
 	{
 		Name: "default.replication.factor", Type: Int, Default: "1", check: atLeast(1),
@@ -140,7 +140,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "delete.records.purgatory.purge.interval.requests", Type: Int, Default: "1",
-		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
+		Needless: true, Doc: "Has no effect here: requests that wait are dropped as soon as they are answered.",
 	},
 	{
 		Name: "delete.topic.enable", Type: Bool, Default: "true",
@@ -148,7 +148,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "early.start.listeners", Type: List, Null: true,
-		Doc: "Accepted for compatibility without effect: all listeners open when the node serves.",
+		Needless: true, Doc: "Has no effect here: all listeners open when the node serves.",
 	},
 	{
 		Name: "fetch.max.bytes", Type: Int, Default: "57671680", check: atLeast(1024),
@@ -156,55 +156,55 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "fetch.purgatory.purge.interval.requests", Type: Int, Default: "1000",
-		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
+		Needless: true, Doc: "Has no effect here: requests that wait are dropped as soon as they are answered.",
 	},
 	{
 		Name: "follower.fetch.last.tiered.offset.enable", Type: Bool, Default: "false", Scope: ClusterWide,
-		Doc: "Whether a new follower begins where object storage ends; acts from the version with tiered storage on.",
+		Doc: "Whether a new follower begins where object storage ends.", Needs: "tiered storage",
 	},
 	{
 		Name: "follower.replication.throttled.rate", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many bytes a second throttled followers may read; acts from the version with replication on.",
+		Doc: "How many bytes a second throttled followers may read.", Needs: "replication",
 	},
 	{
 		Name: "initial.broker.registration.timeout.ms", Type: Int, Default: "60000",
-		Doc: "Accepted for compatibility without effect: a node registers when it starts and serves afterwards.",
+		Needless: true, Doc: "Has no effect here: a node registers when it starts and serves afterwards.",
 	},
 	{
 		Name: "inter.broker.listener.name", Type: String, Null: true,
-		Doc: "The listener by which nodes talk to each other; here nodes and clients share one port.",
+		Doc: "The listener by which nodes talk to each other; without it the first one.",
 	},
 	{
 		Name: "kafka.metrics.polling.interval.secs", Type: Int, Default: "10", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: metrics are read from /metrics.",
+		Needless: true, Doc: "Has no effect here: metrics are read from /metrics.",
 	},
 	{
 		Name: "kafka.metrics.reporters", Type: List,
-		Doc: "Accepted for compatibility without effect: metrics are read from /metrics.",
+		Needless: true, Doc: "Has no effect here: metrics are read from /metrics.",
 	},
 	{
 		Name: "leader.imbalance.check.interval.seconds", Type: Long, Default: "300", check: atLeast(1),
-		Doc: "How often the balance of leaderships is looked at; acts from the version with replication on.",
+		Doc: "How often the balance of leaderships is looked at.", Needs: "replication",
 	},
 	{
 		Name: "leader.imbalance.per.broker.percentage", Type: Int, Default: "10", check: atLeast(0),
-		Doc: "How uneven leaderships may be before they are moved; acts from the version with replication on.",
+		Doc: "How uneven leaderships may be before they are moved.", Needs: "replication",
 	},
 	{
 		Name: "leader.replication.throttled.rate", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many bytes a second leaders may send to throttled followers; acts from the version with replication on.",
+		Doc: "How many bytes a second leaders may send to throttled followers.", Needs: "replication",
 	},
 	{
 		Name: "listener.security.protocol.map", Type: String, Default: "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", Scope: PerBroker,
-		Doc: "Which listener uses which security protocol; acts from the version with TLS on.",
+		Doc: "Which listener uses which security protocol, as NAME:PROTOCOL pairs; only PLAINTEXT is served, and a listener that asks for more is refused.",
 	},
 	{
 		Name: "listeners", Type: List, Default: "PLAINTEXT://:9092", Scope: PerBroker,
-		Doc: "The addresses on which this node listens.",
+		Doc: "The addresses on which this node listens, as NAME://HOST:PORT; read when it starts.",
 	},
 	{
 		Name: "max.connection.creation.rate", Type: Int, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many connections a second are accepted; acts from the version with quotas on.",
+		Doc: "How many connections a second are accepted.", Needs: "quotas",
 	},
 	{
 		Name: "max.connections", Type: Int, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
@@ -232,51 +232,51 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "metadata.log.dir", Type: String, Null: true,
-		Doc: "Accepted for compatibility without effect: metadata lies in the data directory.",
+		Needless: true, Doc: "Has no effect here: metadata lies in the data directory.",
 	},
 	{
 		Name: "metadata.log.max.record.bytes.between.snapshots", Type: Long, Default: "20971520", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: snapshots of metadata are made by a built-in size.",
+		Needless: true, Doc: "Has no effect here: snapshots of metadata are made by a built-in size.",
 	},
 	{
 		Name: "metadata.log.max.snapshot.interval.ms", Type: Long, Default: "3600000", check: atLeast(0),
-		Doc: "Accepted for compatibility without effect: snapshots of metadata are made by size.",
+		Needless: true, Doc: "Has no effect here: snapshots of metadata are made by size.",
 	},
 	{
 		Name: "metadata.log.segment.bytes", Type: Int, Default: "1073741824", check: atLeast(8388608),
-		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
+		Needless: true, Doc: "Has no effect here: the metadata log is cut by snapshots.",
 	},
 	{
 		Name: "metadata.log.segment.ms", Type: Long, Default: aWeek,
-		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
+		Needless: true, Doc: "Has no effect here: the metadata log is cut by snapshots.",
 	},
 	{
 		Name: "metadata.max.idle.interval.ms", Type: Int, Default: "500", check: atLeast(0),
-		Doc: "Accepted for compatibility without effect: the metadata log has no empty records.",
+		Needless: true, Doc: "Has no effect here: the metadata log has no empty records.",
 	},
 	{
 		Name: "metadata.max.retention.bytes", Type: Long, Default: "104857600",
-		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
+		Needless: true, Doc: "Has no effect here: the metadata log is cut by snapshots.",
 	},
 	{
 		Name: "metadata.max.retention.ms", Type: Long, Default: aWeek,
-		Doc: "Accepted for compatibility without effect: the metadata log is cut by snapshots.",
+		Needless: true, Doc: "Has no effect here: the metadata log is cut by snapshots.",
 	},
 	{
 		Name: "metric.reporters", Type: List, Default: "org.apache.kafka.common.metrics.JmxReporter", Scope: ClusterWide,
-		Doc: "Accepted for compatibility without effect: metrics are read from /metrics.",
+		Needless: true, Doc: "Has no effect here: metrics are read from /metrics.",
 	},
 	{
 		Name: "metrics.num.samples", Type: Int, Default: "2", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: metrics are counters that their reader samples.",
+		Needless: true, Doc: "Has no effect here: metrics are counters that their reader samples.",
 	},
 	{
 		Name: "metrics.recording.level", Type: String, Default: "INFO",
-		Doc: "Accepted for compatibility without effect: all metrics are always counted.",
+		Needless: true, Doc: "Has no effect here: all metrics are always counted.",
 	},
 	{
 		Name: "metrics.sample.window.ms", Type: Long, Default: "30000", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: metrics are counters that their reader samples.",
+		Needless: true, Doc: "Has no effect here: metrics are counters that their reader samples.",
 	},
 	{
 		Name: "min.insync.replicas", Type: Int, Default: "1", Scope: ClusterWide, check: atLeast(1),
@@ -288,11 +288,11 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "num.io.threads", Type: Int, Default: "8", Scope: ClusterWide, check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: a request stays on its connection's goroutine.",
+		Needless: true, Doc: "Has no effect here: a request stays on its connection's goroutine.",
 	},
 	{
 		Name: "num.network.threads", Type: Int, Default: "3", Scope: ClusterWide, check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: a request stays on its connection's goroutine.",
+		Needless: true, Doc: "Has no effect here: a request stays on its connection's goroutine.",
 	},
 	{
 		Name: "num.partitions", Type: Int, Default: "1", check: atLeast(1),
@@ -300,15 +300,15 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "num.recovery.threads.per.data.dir", Type: Int, Default: "2", Scope: ClusterWide, check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: partitions are recovered when they are first used.",
+		Needless: true, Doc: "Has no effect here: partitions are recovered when they are first used.",
 	},
 	{
 		Name: "num.replica.alter.log.dirs.threads", Type: Int, Null: true,
-		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
+		Needless: true, Doc: "Has no effect here: a node has one data directory, so replicas do not move between directories.",
 	},
 	{
 		Name: "num.replica.fetchers", Type: Int, Default: "1", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many connections a follower reads from each leader; acts from the version with replication on.",
+		Doc: "How many connections a follower reads from each leader.", Needs: "replication",
 	},
 	{
 		Name: "process.roles", Type: List, Default: "broker,controller", check: listOf("broker", "controller"),
@@ -316,7 +316,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "producer.purgatory.purge.interval.requests", Type: Int, Default: "1000",
-		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
+		Needless: true, Doc: "Has no effect here: requests that wait are dropped as soon as they are answered.",
 	},
 	{
 		Name: "queued.max.request.bytes", Type: Long, Default: "-1",
@@ -325,87 +325,87 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "queued.max.requests", Type: Int, Default: "500", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: requests are not queued.",
+		Needless: true, Doc: "Has no effect here: requests are not queued.",
 	},
 	{
 		Name: "quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "How many windows client quotas look back; acts from the version with quotas on.",
+		Doc: "How many windows client quotas look back.", Needs: "quotas",
 	},
 	{
 		Name: "quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "How long a window of client quotas is; acts from the version with quotas on.",
+		Doc: "How long a window of client quotas is.", Needs: "quotas",
 	},
 	{
 		Name: "replica.alter.log.dirs.io.max.bytes.per.second", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
-		Doc: "Accepted for compatibility without effect: a node has one data directory, so replicas do not move between directories.",
+		Needless: true, Doc: "Has no effect here: a node has one data directory, so replicas do not move between directories.",
 	},
 	{
 		Name: "replica.fetch.backoff.ms", Type: Int, Default: "1000", check: atLeast(0),
-		Doc: "How long a follower waits after an error; acts from the version with replication on.",
+		Doc: "How long a follower waits after an error.", Needs: "replication",
 	},
 	{
 		Name: "replica.fetch.max.bytes", Type: Int, Default: "1048576", check: atLeast(0),
-		Doc: "How many bytes of a partition a follower asks for at once; acts from the version with replication on.",
+		Doc: "How many bytes of a partition a follower asks for at once.", Needs: "replication",
 	},
 	{
 		Name: "replica.fetch.min.bytes", Type: Int, Default: "1",
-		Doc: "How many bytes a leader waits for before it answers a follower; acts from the version with replication on.",
+		Doc: "How many bytes a leader waits for before it answers a follower.", Needs: "replication",
 	},
 	{
 		Name: "replica.fetch.response.max.bytes", Type: Int, Default: "10485760", check: atLeast(0),
-		Doc: "How many bytes a follower asks for at once in all; acts from the version with replication on.",
+		Doc: "How many bytes a follower asks for at once in all.", Needs: "replication",
 	},
 	{
 		Name: "replica.fetch.wait.max.ms", Type: Int, Default: "500",
-		Doc: "How long a leader waits for records before it answers a follower; acts from the version with replication on.",
+		Doc: "How long a leader waits for records before it answers a follower.", Needs: "replication",
 	},
 	{
 		Name: "replica.high.watermark.checkpoint.interval.ms", Type: Long, Default: "5000",
-		Doc: "Accepted for compatibility without effect: the high watermark is part of each checkpoint.",
+		Needless: true, Doc: "Has no effect here: the high watermark is part of each checkpoint.",
 	},
 	{
 		Name: "replica.lag.time.max.ms", Type: Long, Default: "30000",
-		Doc: "How long a follower may be behind before it counts as out of sync; acts from the version with replication on.",
+		Doc: "How long a follower may be behind before it counts as out of sync.", Needs: "replication",
 	},
 	{
 		Name: "replica.selector.class", Type: String, Null: true,
-		Doc: "Accepted for compatibility without effect: readers that name their rack are sent to the nearest replica, from the version with replication on.",
+		Needs: "replication", Doc: "A class that picks the replica to read from; here readers that name their rack are sent to the nearest one.",
 	},
 	{
 		Name: "replica.socket.receive.buffer.bytes", Type: Int, Default: "65536",
-		Doc: "The receive buffer of a follower's connections; acts from the version with replication on.",
+		Doc: "The receive buffer of a follower's connections.", Needs: "replication",
 	},
 	{
 		Name: "replica.socket.timeout.ms", Type: Int, Default: "30000",
-		Doc: "How long a follower waits for its leader; acts from the version with replication on.",
+		Doc: "How long a follower waits for its leader.", Needs: "replication",
 	},
 	{
 		Name: "replication.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "How many windows replication quotas look back; acts from the version with replication on.",
+		Doc: "How many windows replication quotas look back.", Needs: "replication",
 	},
 	{
 		Name: "replication.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "How long a window of replication quotas is; acts from the version with replication on.",
+		Doc: "How long a window of replication quotas is.", Needs: "replication",
 	},
 	{
 		Name: "request.timeout.ms", Type: Int, Default: "30000",
-		Doc: "How long a node waits for another node's answer; acts from the version with replication on.",
+		Doc: "How long a node waits for another node's answer.", Needs: "replication",
 	},
 	{
 		Name: "socket.connection.setup.timeout.max.ms", Type: Long, Default: "30000",
-		Doc: "The longest time that connecting to another node may take; acts from the version with replication on.",
+		Doc: "The longest time that connecting to another node may take.", Needs: "replication",
 	},
 	{
 		Name: "socket.connection.setup.timeout.ms", Type: Long, Default: "10000",
-		Doc: "How long connecting to another node may take at first; acts from the version with replication on.",
+		Doc: "How long connecting to another node may take at first.", Needs: "replication",
 	},
 	{
 		Name: "socket.listen.backlog.size", Type: Int, Default: "50", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: the operating system's own limit holds.",
+		Needless: true, Doc: "Has no effect here: the operating system's own limit holds.",
 	},
 	{
 		Name: "socket.receive.buffer.bytes", Type: Int, Default: "102400", check: atLeast(-1),
-		Doc: "Accepted for compatibility without effect: the operating system sizes the buffers of sockets.",
+		Needless: true, Doc: "Has no effect here: the operating system sizes the buffers of sockets.",
 	},
 	{
 		Name: "socket.request.max.bytes", Type: Int, Default: "104857600", check: atLeast(1),
@@ -413,14 +413,14 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "socket.send.buffer.bytes", Type: Int, Default: "102400", check: atLeast(-1),
-		Doc: "Accepted for compatibility without effect: the operating system sizes the buffers of sockets.",
+		Needless: true, Doc: "Has no effect here: the operating system sizes the buffers of sockets.",
 	},
 	{
 		Name: "telemetry.max.bytes", Type: Int, Default: "1048576", check: atLeast(1),
-		Doc: "The largest push of client metrics that is taken; acts from the version with client metrics on.",
+		Doc: "The largest push of client metrics that is taken.", Needs: "client metrics",
 	},
 	{
 		Name: "unclean.leader.election.enable", Type: Bool, Default: "false", Scope: ClusterWide,
-		Doc: "Whether a replica that is behind may become leader when no other is left, for topics that do not say; acts from the version with replication on.",
+		Doc: "Whether a replica that is behind may become leader when no other is left, for topics that do not say.", Needs: "replication",
 	},
 }

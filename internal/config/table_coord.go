@@ -4,31 +4,31 @@ package config
 var coordinatorConfigs = []Def{
 	{
 		Name: "add.partitions.to.txn.retry.backoff.max.ms", Type: Int, Default: "100", check: atLeast(0),
-		Doc: "The longest wait before a partition is added to a transaction again; acts from the version with transactions on.",
+		Doc: "The longest wait before a partition is added to a transaction again.", Needs: "transactions",
 	},
 	{
 		Name: "add.partitions.to.txn.retry.backoff.ms", Type: Int, Default: "20", check: atLeast(1),
-		Doc: "The first wait before a partition is added to a transaction again; acts from the version with transactions on.",
+		Doc: "The first wait before a partition is added to a transaction again.", Needs: "transactions",
 	},
 	{
 		Name: "errors.deadletterqueue.auto.create.topics.enable", Type: Bool, Default: "false", Scope: ClusterWide,
-		Doc: "Whether dead letter topics of share groups are made when they are missing; acts from the version with share groups on.",
+		Doc: "Whether dead letter topics of share groups are made when they are missing.", Needs: "share groups",
 	},
 	{
 		Name: "errors.deadletterqueue.topic.name.prefix", Type: String, Default: "dlq.", Scope: ClusterWide,
-		Doc: "What the names of dead letter topics begin with; acts from the version with share groups on.",
+		Doc: "What the names of dead letter topics begin with.", Needs: "share groups",
 	},
 	{
 		Name: "group.consumer.assignment.interval.ms", Type: Int, Default: "1000", Scope: ClusterWide, check: atLeast(0),
-		Doc: "The shortest time between two new assignments of a consumer group that does not say; acts from the version with next-generation groups on.",
+		Doc: "The shortest time between two new assignments of a consumer group that does not say.", Needs: "next-generation groups",
 	},
 	{
 		Name: "group.consumer.assignors", Type: List, Default: "uniform,range",
-		Doc: "The assignors that next-generation consumer groups may use, the first one by default; acts from the version with next-generation groups on.",
+		Doc: "The assignors that next-generation consumer groups may use, the first one by default.", Needs: "next-generation groups",
 	},
 	{
 		Name: "group.consumer.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1),
-		Doc: "How often members of next-generation consumer groups send a heartbeat; acts from the version with next-generation groups on.",
+		Doc: "How often members of next-generation consumer groups send a heartbeat.", Needs: "next-generation groups",
 	},
 	{
 		Name: "group.consumer.max.assignment.interval.ms", Type: Int, Default: "15000", check: atLeast(0),
@@ -44,11 +44,11 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.consumer.max.size", Type: Int, Default: "2147483647", check: atLeast(1),
-		Doc: "How many members a next-generation consumer group has at most; acts from the version with next-generation groups on.",
+		Doc: "How many members a next-generation consumer group has at most.", Needs: "next-generation groups",
 	},
 	{
 		Name: "group.consumer.migration.policy", Type: String, Default: "bidirectional",
-		Doc: "Whether classic groups and next-generation groups turn into each other; acts from the version with next-generation groups on.",
+		Doc: "Whether classic groups and next-generation groups turn into each other.", Needs: "next-generation groups",
 	},
 	{
 		Name: "group.consumer.min.assignment.interval.ms", Type: Int, Default: "0", check: atLeast(0),
@@ -64,19 +64,19 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.consumer.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
-		Doc: "How long a member of a next-generation consumer group may be silent; acts from the version with next-generation groups on.",
+		Doc: "How long a member of a next-generation consumer group may be silent.", Needs: "next-generation groups",
 	},
 	{
 		Name: "group.coordinator.append.linger.ms", Type: Int, Default: "-1", check: atLeast(-1),
-		Doc: "Accepted for compatibility without effect: changes of groups are committed together without waiting.",
+		Needless: true, Doc: "Has no effect here: changes of groups are committed together without waiting.",
 	},
 	{
 		Name: "group.coordinator.background.threads", Type: Int, Default: "2", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
+		Needless: true, Doc: "Has no effect here: there is no thread pool to size.",
 	},
 	{
 		Name: "group.coordinator.cached.buffer.max.bytes", Type: Int, Default: "1048588", Scope: ClusterWide, check: atLeast(524288),
-		Doc: "Accepted for compatibility without effect: buffers of coordinators are not cached by size.",
+		Needless: true, Doc: "Has no effect here: buffers of coordinators are not cached by size.",
 	},
 	{
 		Name: "group.coordinator.rebalance.protocols", Type: List, Default: "classic,consumer,streams", check: listOf("consumer", "classic", "share", "streams"),
@@ -84,7 +84,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.coordinator.threads", Type: Int, Default: "4", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
+		Needless: true, Doc: "Has no effect here: there is no thread pool to size.",
 	},
 	{
 		Name: "group.initial.rebalance.delay.ms", Type: Int, Default: "3000", check: atLeast(0),
@@ -104,19 +104,19 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.share.assignment.interval.ms", Type: Int, Default: "1000", Scope: ClusterWide, check: atLeast(0),
-		Doc: "The shortest time between two new assignments of a share group that does not say; acts from the version with share groups on.",
+		Doc: "The shortest time between two new assignments of a share group that does not say.", Needs: "share groups",
 	},
 	{
 		Name: "group.share.assignors", Type: List, Default: "simple",
-		Doc: "The assignors that share groups may use; acts from the version with share groups on.",
+		Doc: "The assignors that share groups may use.", Needs: "share groups",
 	},
 	{
 		Name: "group.share.delivery.count.limit", Type: Int, Default: "5", check: between(2, 10),
-		Doc: "How often a record is delivered before it is given up; acts from the version with share groups on.",
+		Doc: "How often a record is delivered before it is given up.", Needs: "share groups",
 	},
 	{
 		Name: "group.share.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1),
-		Doc: "How often members of share groups send a heartbeat; acts from the version with share groups on.",
+		Doc: "How often members of share groups send a heartbeat.", Needs: "share groups",
 	},
 	{
 		Name: "group.share.max.assignment.interval.ms", Type: Int, Default: "15000", check: atLeast(0),
@@ -144,11 +144,11 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.share.max.share.sessions", Type: Int, Default: "2000", check: atLeast(1),
-		Doc: "How many share sessions this node keeps; acts from the version with share groups on.",
+		Doc: "How many share sessions this node keeps.", Needs: "share groups",
 	},
 	{
 		Name: "group.share.max.size", Type: Int, Default: "200", check: between(1, 1000),
-		Doc: "How many members a share group has at most; acts from the version with share groups on.",
+		Doc: "How many members a share group has at most.", Needs: "share groups",
 	},
 	{
 		Name: "group.share.min.assignment.interval.ms", Type: Int, Default: "0", check: atLeast(0),
@@ -176,27 +176,27 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.share.partition.max.record.locks", Type: Int, Default: "2000", check: between(100, 10000),
-		Doc: "How many records of a partition may be with members of a share group at a time; acts from the version with share groups on.",
+		Doc: "How many records of a partition may be with members of a share group at a time.", Needs: "share groups",
 	},
 	{
 		Name: "group.share.record.lock.duration.ms", Type: Int, Default: "30000", check: between(1000, 3600000),
-		Doc: "How long a member of a share group may keep a record; acts from the version with share groups on.",
+		Doc: "How long a member of a share group may keep a record.", Needs: "share groups",
 	},
 	{
 		Name: "group.share.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
-		Doc: "How long a member of a share group may be silent; acts from the version with share groups on.",
+		Doc: "How long a member of a share group may be silent.", Needs: "share groups",
 	},
 	{
 		Name: "group.streams.assignment.interval.ms", Type: Int, Default: "1000", Scope: ClusterWide, check: atLeast(0),
-		Doc: "The shortest time between two new assignments of a streams group that does not say; acts from the version with streams groups on.",
+		Doc: "The shortest time between two new assignments of a streams group that does not say.", Needs: "streams groups",
 	},
 	{
 		Name: "group.streams.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1),
-		Doc: "How often members of streams groups send a heartbeat; acts from the version with streams groups on.",
+		Doc: "How often members of streams groups send a heartbeat.", Needs: "streams groups",
 	},
 	{
 		Name: "group.streams.initial.rebalance.delay.ms", Type: Int, Default: "3000", check: atLeast(0),
-		Doc: "How long a new streams group waits for more members; acts from the version with streams groups on.",
+		Doc: "How long a new streams group waits for more members.", Needs: "streams groups",
 	},
 	{
 		Name: "group.streams.max.assignment.interval.ms", Type: Int, Default: "15000", check: atLeast(0),
@@ -212,7 +212,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.streams.max.size", Type: Int, Default: "2147483647", check: atLeast(1),
-		Doc: "How many members a streams group has at most; acts from the version with streams groups on.",
+		Doc: "How many members a streams group has at most.", Needs: "streams groups",
 	},
 	{
 		Name: "group.streams.max.standby.replicas", Type: Int, Default: "2", check: atLeast(0),
@@ -232,11 +232,11 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.streams.num.standby.replicas", Type: Int, Default: "0", check: atLeast(0),
-		Doc: "How many warm copies of a task's state streams groups keep; acts from the version with streams groups on.",
+		Doc: "How many warm copies of a task's state streams groups keep.", Needs: "streams groups",
 	},
 	{
 		Name: "group.streams.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
-		Doc: "How long a member of a streams group may be silent; acts from the version with streams groups on.",
+		Doc: "How long a member of a streams group may be silent.", Needs: "streams groups",
 	},
 	{
 		Name: "offset.metadata.max.bytes", Type: Int, Default: "4096", check: atLeast(0),
@@ -248,7 +248,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "offsets.load.buffer.size", Type: Int, Default: "5242880", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: __consumer_offsets is read in pieces of a built-in size.",
+		Needless: true, Doc: "Has no effect here: __consumer_offsets is read in pieces of a built-in size.",
 	},
 	{
 		Name: "offsets.retention.check.interval.ms", Type: Long, Default: "600000", check: atLeast(1),
@@ -260,7 +260,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "offsets.topic.compression.codec", Type: Int, Default: "0",
-		Doc: "Accepted for compatibility without effect: offsets are stored uncompressed.",
+		Needless: true, Doc: "Has no effect here: offsets are stored uncompressed.",
 	},
 	{
 		Name: "offsets.topic.num.partitions", Type: Int, Default: "50", check: atLeast(1),
@@ -280,94 +280,94 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "share.coordinator.append.linger.ms", Type: Int, Default: "-1", check: atLeast(-1),
-		Doc: "Accepted for compatibility without effect: changes of groups are committed together without waiting.",
+		Needless: true, Doc: "Has no effect here: changes of groups are committed together without waiting.",
 	},
 	{
 		Name: "share.coordinator.cached.buffer.max.bytes", Type: Int, Default: "1048588", Scope: ClusterWide, check: atLeast(524288),
-		Doc: "Accepted for compatibility without effect: buffers of coordinators are not cached by size.",
+		Needless: true, Doc: "Has no effect here: buffers of coordinators are not cached by size.",
 	},
 	{
 		Name: "share.coordinator.load.buffer.size", Type: Int, Default: "5242880", check: atLeast(1),
-		Doc: "How much of __share_group_state is read at a time; acts from the version with share groups on.",
+		Doc: "How much of __share_group_state is read at a time.", Needs: "share groups",
 	},
 	{
 		Name: "share.coordinator.snapshot.update.records.per.snapshot", Type: Int, Default: "500", check: between(0, 500),
-		Doc: "How many changes of a share partition lie between two snapshots of it; acts from the version with share groups on.",
+		Doc: "How many changes of a share partition lie between two snapshots of it.", Needs: "share groups",
 	},
 	{
 		Name: "share.coordinator.state.topic.compression.codec", Type: Int, Default: "0",
-		Doc: "The number of the codec of __share_group_state; acts from the version with share groups on.",
+		Doc: "The number of the codec of __share_group_state.", Needs: "share groups",
 	},
 	{
 		Name: "share.coordinator.state.topic.min.isr", Type: Short, Default: "2", check: atLeast(1),
-		Doc: "How many replicas of __share_group_state must be in sync for a write; the default follows the cluster; acts from the version with share groups on.",
+		Doc: "How many replicas of __share_group_state must be in sync for a write; the default follows the cluster.", Needs: "share groups",
 	},
 	{
 		Name: "share.coordinator.state.topic.num.partitions", Type: Int, Default: "50", check: atLeast(1),
-		Doc: "How many partitions __share_group_state gets; acts from the version with share groups on.",
+		Doc: "How many partitions __share_group_state gets.", Needs: "share groups",
 	},
 	{
 		Name: "share.coordinator.state.topic.replication.factor", Type: Short, Default: "3", check: atLeast(1),
-		Doc: "How many replicas __share_group_state gets; the default follows the cluster; acts from the version with share groups on.",
+		Doc: "How many replicas __share_group_state gets; the default follows the cluster.", Needs: "share groups",
 	},
 	{
 		Name: "share.coordinator.state.topic.segment.bytes", Type: Int, Default: "104857600", check: atLeast(1),
-		Doc: "The size at which a log of __share_group_state goes on in a new file; acts from the version with share groups on.",
+		Doc: "The size at which a log of __share_group_state goes on in a new file.", Needs: "share groups",
 	},
 	{
 		Name: "share.coordinator.threads", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: there is no thread pool to size.",
+		Needless: true, Doc: "Has no effect here: there is no thread pool to size.",
 	},
 	{
 		Name: "share.coordinator.write.timeout.ms", Type: Int, Default: "5000", check: atLeast(1),
-		Doc: "How long a write to __share_group_state waits for the replicas; acts from the version with share groups on.",
+		Doc: "How long a write to __share_group_state waits for the replicas.", Needs: "share groups",
 	},
 	{
 		Name: "share.fetch.purgatory.purge.interval.requests", Type: Int, Default: "1000",
-		Doc: "Accepted for compatibility without effect: requests that wait are dropped as soon as they are answered.",
+		Needless: true, Doc: "Has no effect here: requests that wait are dropped as soon as they are answered.",
 	},
 	{
 		Name: "transaction.abort.timed.out.transaction.cleanup.interval.ms", Type: Int, Default: "10000", check: atLeast(1),
-		Doc: "How often transactions over their time are looked for; acts from the version with transactions on.",
+		Doc: "How often transactions over their time are looked for.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.max.timeout.ms", Type: Int, Default: "900000", check: atLeast(1),
-		Doc: "The longest timeout that a transaction may ask for; acts from the version with transactions on.",
+		Doc: "The longest timeout that a transaction may ask for.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.partition.verification.enable", Type: Bool, Default: "true", Scope: ClusterWide,
-		Doc: "Whether a write is checked to belong to an open transaction; acts from the version with transactions on.",
+		Doc: "Whether a write is checked to belong to an open transaction.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.remove.expired.transaction.cleanup.interval.ms", Type: Int, Default: "3600000", check: atLeast(1),
-		Doc: "How often expired transactional ids are looked for; acts from the version with transactions on.",
+		Doc: "How often expired transactional ids are looked for.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.state.log.load.buffer.size", Type: Int, Default: "5242880", check: atLeast(1),
-		Doc: "How much of __transaction_state is read at a time; acts from the version with transactions on.",
+		Doc: "How much of __transaction_state is read at a time.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.state.log.min.isr", Type: Int, Default: "2", check: atLeast(1),
-		Doc: "How many replicas of __transaction_state must be in sync for a write; the default follows the cluster; acts from the version with transactions on.",
+		Doc: "How many replicas of __transaction_state must be in sync for a write; the default follows the cluster.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.state.log.num.partitions", Type: Int, Default: "50", check: atLeast(1),
-		Doc: "How many partitions __transaction_state gets; acts from the version with transactions on.",
+		Doc: "How many partitions __transaction_state gets.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.state.log.replication.factor", Type: Short, Default: "3", check: atLeast(1),
-		Doc: "How many replicas __transaction_state gets; the default follows the cluster; acts from the version with transactions on.",
+		Doc: "How many replicas __transaction_state gets; the default follows the cluster.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.state.log.segment.bytes", Type: Int, Default: "104857600", check: atLeast(1),
-		Doc: "The size at which a log of __transaction_state goes on in a new file; acts from the version with transactions on.",
+		Doc: "The size at which a log of __transaction_state goes on in a new file.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.two.phase.commit.enable", Type: Bool, Default: "false",
-		Doc: "Whether clients may take part in two-phase commits; acts from the version with transactions on.",
+		Doc: "Whether clients may take part in two-phase commits.", Needs: "transactions",
 	},
 	{
 		Name: "transactional.id.expiration.ms", Type: Int, Default: aWeek, check: atLeast(1),
-		Doc: "How long an unused transactional id is remembered; acts from the version with transactions on.",
+		Doc: "How long an unused transactional id is remembered.", Needs: "transactions",
 	},
 }

@@ -2,91 +2,91 @@ package config
 
 import "strings"
 
-// Ends of sentences about what a later version brings.
+// What configs of groups need that comes later.
 const (
-	nextGen = "; acts from the version with next-generation groups on."
-	sharing = "; acts from the version with share groups on."
-	streams = "; acts from the version with streams groups on."
-	pushing = "; acts from the version with client metrics on."
+	nextGen = "next-generation groups"
+	sharing = "share groups"
+	streams = "streams groups"
+	pushing = "client metrics"
 )
 
 // groupConfigs are the configs of groups.
 var groupConfigs = []Def{
 	{
 		Name: "consumer.assignment.interval.ms", Type: Int, Default: "1000", check: atLeast(0), synonyms: from("group.consumer.assignment.interval.ms"),
-		Doc: "The shortest time between two new assignments of a consumer group" + nextGen,
+		Doc: "The shortest time between two new assignments of a consumer group.", Needs: nextGen,
 	},
 	{
 		Name: "consumer.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1), synonyms: from("group.consumer.heartbeat.interval.ms"),
-		Doc: "How often members of a consumer group send a heartbeat" + nextGen,
+		Doc: "How often members of a consumer group send a heartbeat.", Needs: nextGen,
 	},
 	{
 		Name: "consumer.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1), synonyms: from("group.consumer.session.timeout.ms"),
-		Doc: "How long a member of a consumer group may be silent before it is taken out" + nextGen,
+		Doc: "How long a member of a consumer group may be silent before it is taken out.", Needs: nextGen,
 	},
 	{
 		Name: "errors.deadletterqueue.copy.record.enable", Type: Bool, Default: "false",
-		Doc: "Whether the dead letter queue gets the whole record or only where it is" + sharing,
+		Doc: "Whether the dead letter queue gets the whole record or only where it is.", Needs: sharing,
 	},
 	{
 		Name: "errors.deadletterqueue.topic.name", Type: String,
-		Doc: "The topic for records that a share group gave up; empty means none" + sharing,
+		Doc: "The topic for records that a share group gave up; empty means none.", Needs: sharing,
 	},
 	{
 		Name: "share.assignment.interval.ms", Type: Int, Default: "1000", check: atLeast(0), synonyms: from("group.share.assignment.interval.ms"),
-		Doc: "The shortest time between two new assignments of a share group" + sharing,
+		Doc: "The shortest time between two new assignments of a share group.", Needs: sharing,
 	},
 	{
 		Name: "share.auto.offset.reset", Type: String, Default: "latest", check: offsetReset,
-		Doc: "Where a new share group begins: earliest, latest, or by_duration and how far back" + sharing,
+		Doc: "Where a new share group begins: earliest, latest, or by_duration and how far back.", Needs: sharing,
 	},
 	{
 		Name: "share.delivery.count.limit", Type: Int, Default: "5", check: atLeast(2), synonyms: from("group.share.delivery.count.limit"),
-		Doc: "How often a record is delivered before it is given up" + sharing,
+		Doc: "How often a record is delivered before it is given up.", Needs: sharing,
 	},
 	{
 		Name: "share.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1), synonyms: from("group.share.heartbeat.interval.ms"),
-		Doc: "How often members of a share group send a heartbeat" + sharing,
+		Doc: "How often members of a share group send a heartbeat.", Needs: sharing,
 	},
 	{
 		Name: "share.isolation.level", Type: String, Default: "read_uncommitted", check: oneOf("read_committed", "read_uncommitted"),
-		Doc: "Whether a share group sees records of transactions before they are committed" + sharing,
+		Doc: "Whether a share group sees records of transactions before they are committed.", Needs: sharing,
 	},
 	{
 		Name: "share.partition.max.record.locks", Type: Int, Default: "2000", check: atLeast(100), synonyms: from("group.share.partition.max.record.locks"),
-		Doc: "How many records of a partition may be with members of a share group at a time" + sharing,
+		Doc: "How many records of a partition may be with members of a share group at a time.", Needs: sharing,
 	},
 	{
 		Name: "share.record.lock.duration.ms", Type: Int, Default: "30000", check: atLeast(1000), synonyms: from("group.share.record.lock.duration.ms"),
-		Doc: "How long a member of a share group may keep a record before another one gets it" + sharing,
+		Doc: "How long a member of a share group may keep a record before another one gets it.", Needs: sharing,
 	},
 	{
 		Name: "share.renew.acknowledge.enable", Type: Bool, Default: "true",
-		Doc: "Whether a member of a share group may ask for more time for a record" + sharing,
+		Doc: "Whether a member of a share group may ask for more time for a record.", Needs: sharing,
 	},
 	{
 		Name: "share.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1), synonyms: from("group.share.session.timeout.ms"),
-		Doc: "How long a member of a share group may be silent before it is taken out" + sharing,
+		Doc: "How long a member of a share group may be silent before it is taken out.", Needs: sharing,
 	},
 	{
 		Name: "streams.assignment.interval.ms", Type: Int, Default: "1000", check: atLeast(0), synonyms: from("group.streams.assignment.interval.ms"),
-		Doc: "The shortest time between two new assignments of a streams group" + streams,
+		Doc: "The shortest time between two new assignments of a streams group.", Needs: streams,
 	},
 	{
 		Name: "streams.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1), synonyms: from("group.streams.heartbeat.interval.ms"),
-		Doc: "How often members of a streams group send a heartbeat" + streams,
+		Doc: "How often members of a streams group send a heartbeat.", Needs: streams,
 	},
 	{
 		Name: "streams.initial.rebalance.delay.ms", Type: Int, Default: "3000", check: atLeast(0), synonyms: from("group.streams.initial.rebalance.delay.ms"),
-		Doc: "How long a new streams group waits for more members before its first assignment" + streams,
+		Doc: "How long a new streams group waits for more members before its first assignment.", Needs: streams,
 	},
 	{
 		Name: "streams.num.standby.replicas", Type: Int, Default: "0", check: atLeast(0), synonyms: from("group.streams.num.standby.replicas"),
-		Doc: "How many warm copies of a task's state a streams group keeps" + streams,
+		Doc: "How many warm copies of a task's state a streams group keeps.", Needs: streams,
 	},
 	{
 		Name: "streams.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1), synonyms: from("group.streams.session.timeout.ms"),
-		Doc: "How long a member of a streams group may be silent before it is taken out" + streams,
+		Doc: "How long a member of a streams group may be silent before it is taken out.", Needs: streams,
 	},
 }
 
@@ -94,15 +94,15 @@ var groupConfigs = []Def{
 var clientMetricsConfigs = []Def{
 	{
 		Name: "interval.ms", Type: Int, Default: "300000", check: pushInterval,
-		Doc: "How often clients push their metrics" + pushing,
+		Doc: "How often clients push their metrics.", Needs: pushing,
 	},
 	{
 		Name: "match", Type: List, check: clientMatch,
-		Doc: "Which clients are asked, as pairs of a property and a regular expression; empty means all" + pushing,
+		Doc: "Which clients are asked, as pairs of a property and a regular expression; empty means all.", Needs: pushing,
 	},
 	{
 		Name: "metrics", Type: List,
-		Doc: "The prefixes of the names of the metrics that clients push; * means all" + pushing,
+		Doc: "The prefixes of the names of the metrics that clients push; * means all.", Needs: pushing,
 	},
 }
 

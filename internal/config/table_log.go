@@ -20,55 +20,55 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "cordoned.log.dirs", Type: List, Scope: PerBroker,
-		Doc: "Directories that get no new partitions; acts from the version with more than one data directory on.",
+		Doc: "Directories that get no new partitions.", Needs: "more than one data directory",
 	},
 	{
 		Name: "log.cleaner.backoff.ms", Type: Long, Default: "15000", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How long compaction waits when there is nothing to do; acts from the version with compaction on.",
+		Doc: "How long compaction waits when there is nothing to do.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.dedupe.buffer.size", Type: Long, Default: "134217728", Scope: ClusterWide,
-		Doc: "How much memory compaction uses for keys; acts from the version with compaction on.",
+		Doc: "How much memory compaction uses for keys.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.delete.retention.ms", Type: Long, Default: aDay, Scope: ClusterWide, check: atLeast(0),
-		Doc: "How long the marker of a deleted key stays readable, for topics that do not say; acts from the version with compaction on.",
+		Doc: "How long the marker of a deleted key stays readable, for topics that do not say.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.enable", Type: Bool, Default: "true",
-		Doc: "Whether compaction runs at all; acts from the version with compaction on.",
+		Doc: "Whether compaction runs at all.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.io.buffer.load.factor", Type: Double, Default: "0.9", Scope: ClusterWide, check: ratio,
-		Doc: "How full compaction's memory for keys may get; acts from the version with compaction on.",
+		Doc: "How full compaction's memory for keys may get.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.io.buffer.size", Type: Int, Default: "524288", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How much memory compaction uses for reading and writing; acts from the version with compaction on.",
+		Doc: "How much memory compaction uses for reading and writing.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.io.max.bytes.per.second", Type: Double, Default: "1.7976931348623157E308", Scope: ClusterWide, check: positive,
-		Doc: "How many bytes a second compaction reads and writes at most; acts from the version with compaction on.",
+		Doc: "How many bytes a second compaction reads and writes at most.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.max.compaction.lag.ms", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(1),
-		Doc: "The longest time that a record stays uncompacted, for topics that do not say; acts from the version with compaction on.",
+		Doc: "The longest time that a record stays uncompacted, for topics that do not say.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.min.cleanable.ratio", Type: Double, Default: "0.5", Scope: ClusterWide, check: ratio,
-		Doc: "Which share of a log must be uncompacted before it is compacted, for topics that do not say; acts from the version with compaction on.",
+		Doc: "Which share of a log must be uncompacted before it is compacted, for topics that do not say.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.min.compaction.lag.ms", Type: Long, Default: "0", Scope: ClusterWide, check: atLeast(0),
-		Doc: "The shortest time that a record stays uncompacted, for topics that do not say; acts from the version with compaction on.",
+		Doc: "The shortest time that a record stays uncompacted, for topics that do not say.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.threads", Type: Int, Default: "1", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many logs are compacted at a time; acts from the version with compaction on.",
+		Doc: "How many logs are compacted at a time.", Needs: "compaction",
 	},
 	{
-		Name: "log.cleanup.policy", Type: List, Default: "delete", Scope: ClusterWide, check: listOf("compact", "delete"),
-		Doc: "What becomes of old records in topics that do not say: delete, compact, both, or an empty list to keep everything.",
+		Name: "log.cleanup.policy", Type: List, Default: "delete", Scope: ClusterWide, check: listOf("compact", "delete"), partly: compaction,
+		Doc: "What becomes of old records in topics that do not say: delete, compact, both, or an empty list to keep everything. Compaction is not served yet: compact alone keeps everything.",
 	},
 	{
 		Name: "log.dir", Type: List, Default: "./leat-data",
@@ -76,7 +76,7 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.dir.failure.timeout.ms", Type: Long, Default: "30000", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: a failing disk stops the partitions that it fails, at once.",
+		Needless: true, Doc: "Has no effect here: a failing disk stops the partitions that it fails, at once.",
 	},
 	{
 		Name: "log.dirs", Type: List, Null: true,
@@ -92,7 +92,7 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.flush.offset.checkpoint.interval.ms", Type: Int, Default: "60000", check: atLeast(0),
-		Doc: "Accepted for compatibility without effect: a checkpoint is made each second.",
+		Needless: true, Doc: "Has no effect here: a checkpoint is made each second.",
 	},
 	{
 		Name: "log.flush.scheduler.interval.ms", Type: Long, Default: noLimit, check: atLeast(0), synonyms: flushTime(),
@@ -100,7 +100,7 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.flush.start.offset.checkpoint.interval.ms", Type: Int, Default: "60000", check: atLeast(0),
-		Doc: "Accepted for compatibility without effect: a log's start is on disk when it has moved.",
+		Needless: true, Doc: "Has no effect here: a log's start is on disk when it has moved.",
 	},
 	{
 		Name: "log.index.interval.bytes", Type: Int, Default: "4096", Scope: ClusterWide, check: atLeast(0),
@@ -112,11 +112,11 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.local.retention.bytes", Type: Long, Default: "-2", Scope: ClusterWide, check: atLeast(-2),
-		Doc: "How many bytes of tiered partitions stay on local disk, for topics that do not say; acts from the version with tiered storage on.",
+		Doc: "How many bytes of tiered partitions stay on local disk, for topics that do not say.", Needs: "tiered storage",
 	},
 	{
 		Name: "log.local.retention.ms", Type: Long, Default: "-2", Scope: ClusterWide, check: atLeast(-2),
-		Doc: "How long records of tiered partitions stay on local disk, for topics that do not say; acts from the version with tiered storage on.",
+		Doc: "How long records of tiered partitions stay on local disk, for topics that do not say.", Needs: "tiered storage",
 	},
 	{
 		Name: "log.message.timestamp.after.max.ms", Type: Long, Default: "3600000", Scope: ClusterWide, check: atLeast(0),
@@ -136,11 +136,11 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.remote.copy.lag.bytes", Type: Long, Default: "-1", Scope: ClusterWide, check: atLeast(-1),
-		Doc: "How many bytes may wait for the upload to object storage, for topics that do not say; acts from the version with tiered storage on.",
+		Doc: "How many bytes may wait for the upload to object storage, for topics that do not say.", Needs: "tiered storage",
 	},
 	{
 		Name: "log.remote.copy.lag.ms", Type: Long, Default: "0", Scope: ClusterWide, check: atLeast(-1),
-		Doc: "How long records may wait for the upload to object storage, for topics that do not say; acts from the version with tiered storage on.",
+		Doc: "How long records may wait for the upload to object storage, for topics that do not say.", Needs: "tiered storage",
 	},
 	{
 		Name: "log.retention.bytes", Type: Long, Default: "-1", Scope: ClusterWide,
@@ -192,106 +192,106 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "remote.fetch.max.wait.ms", Type: Int, Default: "500", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How long a fetch waits for object storage; acts from the version with tiered storage on.",
+		Doc: "How long a fetch waits for object storage.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.list.offsets.request.timeout.ms", Type: Long, Default: "30000", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How long ListOffsets waits for object storage; acts from the version with tiered storage on.",
+		Doc: "How long ListOffsets waits for object storage.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.index.file.cache.total.size.bytes", Type: Long, Default: "1073741824", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How much local disk the indexes of segments in object storage take; acts from the version with tiered storage on.",
+		Doc: "How much local disk the indexes of segments in object storage take.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.copier.thread.pool.size", Type: Int, Default: "10", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many segments are uploaded at a time; acts from the version with tiered storage on.",
+		Doc: "How many segments are uploaded at a time.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.copy.max.bytes.per.second", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many bytes a second are uploaded at most; acts from the version with tiered storage on.",
+		Doc: "How many bytes a second are uploaded at most.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.copy.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "How many windows the limit on uploads looks back; acts from the version with tiered storage on.",
+		Doc: "How many windows the limit on uploads looks back.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.copy.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "How long a window of the limit on uploads is; acts from the version with tiered storage on.",
+		Doc: "How long a window of the limit on uploads is.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.expiration.thread.pool.size", Type: Int, Default: "10", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many partitions expire in object storage at a time; acts from the version with tiered storage on.",
+		Doc: "How many partitions expire in object storage at a time.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.fetch.max.bytes.per.second", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many bytes a second are read from object storage at most; acts from the version with tiered storage on.",
+		Doc: "How many bytes a second are read from object storage at most.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.fetch.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "How many windows the limit on reads from object storage looks back; acts from the version with tiered storage on.",
+		Doc: "How many windows the limit on reads from object storage looks back.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.fetch.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "How long a window of the limit on reads from object storage is; acts from the version with tiered storage on.",
+		Doc: "How long a window of the limit on reads from object storage is.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.follower.thread.pool.size", Type: Int, Default: "2", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many followers follow object storage at a time; acts from the version with tiered storage on.",
+		Doc: "How many followers follow object storage at a time.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.task.interval.ms", Type: Long, Default: "30000", check: atLeast(1),
-		Doc: "How often segments are looked for that can be uploaded; acts from the version with tiered storage on.",
+		Doc: "How often segments are looked for that can be uploaded.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.thread.pool.size", Type: Int, Default: "2", check: atLeast(1),
-		Doc: "How many tasks for object storage run at a time; acts from the version with tiered storage on.",
+		Doc: "How many tasks for object storage run at a time.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.metadata.custom.metadata.max.bytes", Type: Int, Default: "128", check: atLeast(0),
-		Doc: "How much a storage may note about one segment; acts from the version with tiered storage on.",
+		Doc: "How much a storage may note about one segment.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.metadata.manager.class.name", Type: String, Default: "org.apache.kafka.server.log.remote.metadata.storage.TopicBasedRemoteLogMetadataManager",
-		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: what is in object storage is kept by the cluster itself.",
 	},
 	{
 		Name: "remote.log.metadata.manager.class.path", Type: String, Null: true,
-		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: what is in object storage is kept by the cluster itself.",
 	},
 	{
 		Name: "remote.log.metadata.manager.impl.prefix", Type: String, Default: "rlmm.config.",
-		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: what is in object storage is kept by the cluster itself.",
 	},
 	{
 		Name: "remote.log.metadata.manager.listener.name", Type: String, Null: true,
-		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: what is in object storage is kept by the cluster itself.",
 	},
 	{
 		Name: "remote.log.metadata.topic.min.isr", Type: Int, Default: "2", check: atLeast(1),
-		Doc: "Accepted for compatibility without effect: what is in object storage is kept by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: what is in object storage is kept by the cluster itself.",
 	},
 	{
 		Name: "remote.log.reader.max.pending.tasks", Type: Int, Default: "100", check: atLeast(1),
-		Doc: "How many reads from object storage may wait; acts from the version with tiered storage on.",
+		Doc: "How many reads from object storage may wait.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.reader.threads", Type: Int, Default: "10", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many reads from object storage run at a time; acts from the version with tiered storage on.",
+		Doc: "How many reads from object storage run at a time.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.storage.manager.class.name", Type: String, Null: true,
-		Doc: "Accepted for compatibility without effect: the storages are compiled in.",
+		Needless: true, Doc: "Has no effect here: the storages are compiled in.",
 	},
 	{
 		Name: "remote.log.storage.manager.class.path", Type: String, Null: true,
-		Doc: "Accepted for compatibility without effect: the storages are compiled in.",
+		Needless: true, Doc: "Has no effect here: the storages are compiled in.",
 	},
 	{
 		Name: "remote.log.storage.manager.impl.prefix", Type: String, Default: "rsm.config.",
-		Doc: "Accepted for compatibility without effect: the storages are compiled in.",
+		Needless: true, Doc: "Has no effect here: the storages are compiled in.",
 	},
 	{
 		Name: "remote.log.storage.system.enable", Type: Bool, Default: "false",
-		Doc: "Whether topics may use object storage; can be set from the version with tiered storage on.",
+		Doc: "Whether topics may use object storage. Tiered storage is not served yet, so that true is refused.",
 	},
 }

@@ -45,8 +45,8 @@ func flushTime() []synonym {
 // topicConfigs are the configs of topics.
 var topicConfigs = []Def{
 	{
-		Name: "cleanup.policy", Type: List, Default: "delete", check: listOf("compact", "delete"), synonyms: from("log.cleanup.policy"),
-		Doc: "What becomes of old records: delete drops them by retention time and size, compact keeps the last one of each key, both do both, and an empty list keeps everything; compact acts from the version with compaction on.",
+		Name: "cleanup.policy", Type: List, Default: "delete", check: listOf("compact", "delete"), synonyms: from("log.cleanup.policy"), partly: compaction,
+		Doc: "What becomes of old records: delete drops them by retention time and size, compact keeps the last one of each key, both do both, and an empty list keeps everything. Compaction is not served yet: a topic with compact alone keeps everything.",
 	},
 	{
 		Name: "compression.type", Type: String, Default: "producer", check: oneOf(codecs...), synonyms: from("compression.type"),
@@ -66,11 +66,11 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "delete.retention.ms", Type: Long, Default: aDay, check: atLeast(0), synonyms: from("log.cleaner.delete.retention.ms"),
-		Doc: "How long the marker of a deleted key stays readable in a compacted topic; acts from the version with compaction on.",
+		Doc: "How long the marker of a deleted key stays readable in a compacted topic.", Needs: "compaction",
 	},
 	{
 		Name: "errors.deadletterqueue.group.enable", Type: Bool, Default: "false",
-		Doc: "Whether share groups may use this topic as their dead letter queue; acts from the version with share groups on.",
+		Doc: "Whether share groups may use this topic as their dead letter queue.", Needs: "share groups",
 	},
 	{
 		Name: "file.delete.delay.ms", Type: Long, Default: "60000", check: atLeast(0), synonyms: from("log.segment.delete.delay.ms"),
@@ -86,7 +86,7 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "follower.replication.throttled.replicas", Type: List, check: throttled,
-		Doc: "Which replicas are throttled as followers, as partition:broker pairs or * for all; acts from the version with replication on.",
+		Doc: "Which replicas are throttled as followers, as partition:broker pairs or * for all.", Needs: "replication",
 	},
 	{
 		Name: "index.interval.bytes", Type: Int, Default: "4096", check: atLeast(0), synonyms: from("log.index.interval.bytes"),
@@ -94,19 +94,19 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "leader.replication.throttled.replicas", Type: List, check: throttled,
-		Doc: "Which replicas are throttled as leaders, as partition:broker pairs or * for all; acts from the version with replication on.",
+		Doc: "Which replicas are throttled as leaders, as partition:broker pairs or * for all.", Needs: "replication",
 	},
 	{
 		Name: "local.retention.bytes", Type: Long, Default: "-2", check: atLeast(-2), synonyms: from("log.local.retention.bytes"),
-		Doc: "How many bytes of a tiered partition stay on local disk, -2 means as retention.bytes; acts from the version with tiered storage on.",
+		Doc: "How many bytes of a tiered partition stay on local disk, -2 means as retention.bytes.", Needs: "tiered storage",
 	},
 	{
 		Name: "local.retention.ms", Type: Long, Default: "-2", check: atLeast(-2), synonyms: from("log.local.retention.ms"),
-		Doc: "How long records of a tiered partition stay on local disk, -2 means as retention.ms; acts from the version with tiered storage on.",
+		Doc: "How long records of a tiered partition stay on local disk, -2 means as retention.ms.", Needs: "tiered storage",
 	},
 	{
 		Name: "max.compaction.lag.ms", Type: Long, Default: noLimit, check: atLeast(1), synonyms: from("log.cleaner.max.compaction.lag.ms"),
-		Doc: "The longest time that a record stays uncompacted; acts from the version with compaction on.",
+		Doc: "The longest time that a record stays uncompacted.", Needs: "compaction",
 	},
 	{
 		Name: "max.decompressed.message.bytes", Type: Int, Default: "2147483639", check: atLeast(1), synonyms: from("max.decompressed.message.bytes"),
@@ -130,11 +130,11 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "min.cleanable.dirty.ratio", Type: Double, Default: "0.5", check: ratio, synonyms: from("log.cleaner.min.cleanable.ratio"),
-		Doc: "Which share of a log must be uncompacted before it is compacted again; acts from the version with compaction on.",
+		Doc: "Which share of a log must be uncompacted before it is compacted again.", Needs: "compaction",
 	},
 	{
 		Name: "min.compaction.lag.ms", Type: Long, Default: "0", check: atLeast(0), synonyms: from("log.cleaner.min.compaction.lag.ms"),
-		Doc: "The shortest time that a record stays uncompacted; acts from the version with compaction on.",
+		Doc: "The shortest time that a record stays uncompacted.", Needs: "compaction",
 	},
 	{
 		Name: "min.insync.replicas", Type: Int, Default: "1", check: atLeast(1), synonyms: from("min.insync.replicas"),
@@ -146,23 +146,23 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "remote.copy.lag.bytes", Type: Long, Default: "-1", check: atLeast(-1), synonyms: from("log.remote.copy.lag.bytes"),
-		Doc: "How many bytes may wait for the upload to object storage; acts from the version with tiered storage on.",
+		Doc: "How many bytes may wait for the upload to object storage.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.copy.lag.ms", Type: Long, Default: "0", check: atLeast(-1), synonyms: from("log.remote.copy.lag.ms"),
-		Doc: "How long records may wait for the upload to object storage; acts from the version with tiered storage on.",
+		Doc: "How long records may wait for the upload to object storage.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.copy.disable", Type: Bool, Default: "false",
-		Doc: "Whether uploads to object storage are stopped while what is there stays readable; acts from the version with tiered storage on.",
+		Doc: "Whether uploads to object storage are stopped while what is there stays readable.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.delete.on.disable", Type: Bool, Default: "false",
-		Doc: "Whether switching tiered storage off deletes what is in object storage; acts from the version with tiered storage on.",
+		Doc: "Whether switching tiered storage off deletes what is in object storage.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.storage.enable", Type: Bool, Default: "false",
-		Doc: "Whether segments go to object storage; can be set from the version with tiered storage on.",
+		Doc: "Whether segments go to object storage. Tiered storage is not served yet, so that true is refused.",
 	},
 	{
 		Name: "retention.bytes", Type: Long, Default: "-1", synonyms: from("log.retention.bytes"),
@@ -190,7 +190,7 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "unclean.leader.election.enable", Type: Bool, Default: "false", synonyms: from("unclean.leader.election.enable"),
-		Doc: "Whether a replica that is behind may become leader when no other is left, which loses records; acts from the version with replication on.",
+		Doc: "Whether a replica that is behind may become leader when no other is left, which loses records.", Needs: "replication",
 	},
 }
 

@@ -252,6 +252,9 @@ func checkBrokerConfigs(a *ConfigChanges, set map[string]string) *Error {
 		if err := config.CheckDynamic(k, a.Resource.Name != ""); err != nil {
 			return configRefusal(err)
 		}
+		if err := config.CheckServed(config.Broker, k, set[k]); err != nil && config.Validate(config.Broker, k, set[k]) == nil {
+			return configRefusal(err)
+		}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,10 +30,10 @@ const (
 // addresses with its data in ./leat-data.
 type Config struct {
 	Data      string   // data directory
-	Listen    []string // host:port for clients; none: port 9092 of the loopback addresses
-	Advertise string   // host:port told to clients and other nodes; "": the address on which the client reached us
+	Listen    []string // HOST:PORT or NAME=HOST:PORT for clients; none: port 9092 of the loopback addresses
+	Advertise []string // the same, told to clients of that listener and to other nodes; none: the address on which the client reached us
 	HTTP      string   // host:port of health, metrics and profiles; "": DefaultHTTP or a free port, "off": none
-	ID        int32    // node id; 0 at the first start means 1
+	ID        *int32   // node id; nil: what the data directory says, 1 at the first start
 	Rack      string
 	// Settings are Kafka's broker configs that were given, by name (static configs).
 	Settings map[string]string
@@ -41,6 +42,9 @@ type Config struct {
 	// Kafka's broker loggers, so Logger itself should let all pass.
 	Logger   *slog.Logger
 	LogLevel slog.Level
+
+	LogFormat string   // "text" or "json", for who makes Logger; "": text on a terminal, else json
+	Warnings  []string // about the settings, for the log
 
 	// KeepMonitorAwake tunes Go's scheduler for the whole process while the node runs:
 	// requests that come one by one take less CPU (Linux).
@@ -60,10 +64,12 @@ type Info struct {
 }
 
 // Source is one place that settings come from, as name and value: the names of
-// own settings (data, listen, advertise, http, id, rack) or of Kafka's broker configs.
+// own settings (data, listen, advertise, http, id, rack, log-level, log-format) or of Kafka's
+// broker configs.
 type Source struct {
-	Name   string // for messages: "flag", "environment", or the file's name
-	Values []Value
+	Name     string // for messages: "flag", "environment", or the file's name
+	Values   []Value
+	Warnings []string // about what is there and is not used
 }
 
 // Value is one setting of a source and where it stands there.
@@ -79,11 +85,15 @@ var ErrConfig = errors.New("bad setting")
 func Combine(sources ...Source) (Config, error) {
 	cfg := Config{Data: DefaultData, Settings: map[string]string{}}
 	for _, src := range sources {
+		cfg.Warnings = append(cfg.Warnings, src.Warnings...)
 		for _, v := range src.Values {
 			if err := cfg.set(v.Name, v.Value); err != nil {
 				return Config{}, fmt.Errorf("%s: %s: %w", src.Name, v.At, err)
 			}
 		}
+	}
+	if _, err := planAddresses(&cfg); err != nil {
+		return Config{}, err
 	}
 	return cfg, nil
 }
@@ -96,6 +106,7 @@ var own = map[string]string{
 	"http": "http",
 	"id":   "id", "node.id": "id", "broker.id": "id",
 	"rack": "rack", "broker.rack": "rack",
+	"log-level": "log-level", "log-format": "log-format",
 }
 
 // IsOwn tells whether name is a setting of the node itself, by our name or Kafka's.
@@ -112,16 +123,9 @@ func (c *Config) set(name, value string) error {
 		}
 		c.Data = value
 	case "listen":
-		return c.setListen(value)
+		return readEndpoints(&c.Listen, value, parseEndpoint)
 	case "advertise":
-		addr, err := address(value)
-		if err != nil {
-			return err
-		}
-		if host, _, _ := net.SplitHostPort(addr); host == "" {
-			return fmt.Errorf("%w: %s=%q needs a host that clients can reach, as in broker1.example.com:9092", ErrConfig, name, value)
-		}
-		c.Advertise = addr
+		return readEndpoints(&c.Advertise, value, parseAdvertised)
 	case "http":
 		if value == "off" || value == "" {
 			c.HTTP = "off"
@@ -137,39 +141,46 @@ func (c *Config) set(name, value string) error {
 		if err != nil || id < 0 {
 			return fmt.Errorf("%w: %s=%q is not a node id: give a whole number from 0 on", ErrConfig, name, value)
 		}
-		c.ID = int32(id)
+		c.ID = new(int32(id))
 	case "rack":
 		c.Rack = value
+	case "log-level":
+		if err := c.LogLevel.UnmarshalText([]byte(value)); err != nil {
+			return fmt.Errorf("%w: %s=%q: write debug, info, warn or error", ErrConfig, name, value)
+		}
+	case "log-format":
+		if value != "text" && value != "json" {
+			return fmt.Errorf("%w: %s=%q: write text or json", ErrConfig, name, value)
+		}
+		c.LogFormat = value
 	default:
 		if err := config.Validate(config.Broker, name, value); err != nil {
 			return fmt.Errorf("%w: %w%s", ErrConfig, err, suggest(name))
+		}
+		if err := config.CheckServed(config.Broker, name, value); err != nil {
+			return fmt.Errorf("%w: %w", ErrConfig, err)
 		}
 		c.Settings[name] = value
 	}
 	return nil
 }
 
-func (c *Config) setListen(value string) error {
-	c.Listen = nil
+// readEndpoints replaces a list of endpoints by those in a value, with commas between.
+func readEndpoints(list *[]string, value string, parse func(string) (endpoint, error)) error {
+	*list = nil
 	for part := range strings.SplitSeq(value, ",") {
-		addr, err := address(strings.TrimSpace(part))
+		e, err := parse(strings.TrimSpace(part))
 		if err != nil {
 			return err
 		}
-		c.Listen = append(c.Listen, addr)
+		*list = append(*list, e.String())
 	}
 	return nil
 }
 
-// address reads host:port, :port, a port alone, or Kafka's PLAINTEXT://host:port.
+// address reads host:port, :port, or a port alone.
 func address(s string) (string, error) {
 	rest := s
-	if scheme, after, ok := strings.Cut(s, "://"); ok {
-		if !strings.EqualFold(scheme, "PLAINTEXT") {
-			return "", fmt.Errorf("%w: %q: listeners of kind %s are not served yet, only PLAINTEXT", ErrConfig, s, scheme)
-		}
-		rest = after
-	}
 	if _, err := strconv.ParseUint(rest, 10, 16); err == nil {
 		rest = ":" + rest
 	}
@@ -183,23 +194,35 @@ func address(s string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
+// variables are the variables of the environment, without their LEAT_, that are settings of the
+// node, and otherVariables those that something else reads.
+var (
+	variables      = []string{"DATA", "LISTEN", "ADVERTISE", "HTTP", "ID", "RACK", "LOG_LEVEL", "LOG_FORMAT"}
+	otherVariables = []string{"CONFIG", "BOOTSTRAP"}
+)
+
+// serviceVariable matches what Kubernetes sets in each container for a service named leat, and
+// what the project's own tests read.
+var serviceVariable = regexp.MustCompile(`^(SERVICE_(HOST|PORT.*)|PORT(_.*)?|TEST_.*|INTEROP_.*|FLOOD.*)$`)
+
 // FromEnv reads LEAT_DATA, LEAT_LISTEN, ... and LEAT_SET_<KAFKA_NAME> (dots as
-// underscores) from an environment as os.Environ gives it.
+// underscores) from an environment as os.Environ gives it. A variable that begins with LEAT_
+// and means nothing is warned of, not refused: who runs the process may not own all of it.
 func FromEnv(environ []string) Source {
 	src := Source{Name: "environment"}
 	for _, kv := range slices.Sorted(slices.Values(environ)) {
 		name, value, _ := strings.Cut(kv, "=")
 		rest, ok := strings.CutPrefix(name, "LEAT_")
-		if !ok {
-			continue
-		}
-		if key, ok := strings.CutPrefix(rest, "SET_"); ok {
+		key, isSet := strings.CutPrefix(rest, "SET_")
+		switch {
+		case !ok || slices.Contains(otherVariables, rest) || serviceVariable.MatchString(rest):
+		case isSet:
 			src.Values = append(src.Values, Value{strings.ToLower(strings.ReplaceAll(key, "_", ".")), value, name})
-			continue
-		}
-		switch key := strings.ToLower(rest); key {
-		case "data", "listen", "advertise", "http", "id", "rack":
-			src.Values = append(src.Values, Value{key, value, name})
+		case slices.Contains(variables, rest):
+			src.Values = append(src.Values, Value{strings.ToLower(strings.ReplaceAll(rest, "_", "-")), value, name})
+		default:
+			src.Warnings = append(src.Warnings, fmt.Sprintf("the variable %s of the environment is none of Leat's, it changes nothing%s",
+				name, nearest(rest, slices.Concat(variables, otherVariables), "LEAT_")))
 		}
 	}
 	return src
@@ -302,21 +325,25 @@ func suggest(name string) string {
 	if IsOwn(name) || config.Find(config.Broker, name) != nil {
 		return ""
 	}
-	best, least := "", len(name)/3+1
 	names := slices.Collect(maps.Keys(own))
 	for _, d := range config.Defs(config.Broker) {
 		names = append(names, d.Name)
 	}
-	slices.Sort(names)
-	for _, known := range names {
-		if d := distance(name, known); d < least {
-			best, least = known, d
+	return nearest(name, names, "")
+}
+
+// nearest asks whether the known name that is closest was meant, if one is close.
+func nearest(name string, known []string, prefix string) string {
+	best, least := "", len(name)/3+1
+	for _, k := range slices.Sorted(slices.Values(known)) {
+		if d := distance(name, k); d < least {
+			best, least = k, d
 		}
 	}
 	if best == "" {
 		return ""
 	}
-	return fmt.Sprintf(": did you mean %q?", best)
+	return fmt.Sprintf(": did you mean %q?", prefix+best)
 }
 
 // distance is the Levenshtein distance of two names.

@@ -16,13 +16,13 @@ func TestCombine(t *testing.T) {
 		t.Fatal(err)
 	}
 	env := FromEnv([]string{"HOME=/root", "LEAT_DATA=/from/env", "LEAT_SET_NUM_PARTITIONS=4", "LEAT_BOOTSTRAP=elsewhere:1"})
-	flags := Source{"flag", []Value{{"listen", ":9192,9193", "--listen"}, {"num.partitions", "5", "--set num.partitions=5"}}}
+	flags := Source{Name: "flag", Values: []Value{{"listen", ":9192,9193", "--listen"}, {"num.partitions", "5", "--set num.partitions=5"}}}
 	got, err := Combine(file, env, flags)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Config{
-		Data: "/from/env", ID: 7, Listen: []string{":9192", ":9193"},
+		Data: "/from/env", ID: new(int32(7)), Listen: []string{":9192", ":9193"},
 		Settings: map[string]string{"num.partitions": "5", "log.cleanup.policy": "compact,delete"},
 	}
 	if d := cmp.Diff(want, got, cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Logger" || p.Last().String() == ".Ready" }, cmp.Ignore())); d != "" {

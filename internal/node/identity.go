@@ -60,12 +60,12 @@ func lockDirectory(fsys vfs.FS, dir string) (io.Closer, error) {
 }
 
 // loadIdentity reads the directory's identity, or makes one where there is none.
-// wantID is the id asked for; 0 takes whatever the directory has, 1 at first.
+// wantID is the id asked for; nil takes whatever the directory has, 1 at first.
 //
 // The identity file is written before any metadata or log, in one rename: a directory
 // that has neither may be made anew. Another one has lost its identity, and must not get
 // a new one.
-func loadIdentity(fsys vfs.FS, dir string, wantID int32) (identity, error) {
+func loadIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 	b, err := readFile(fsys, path.Join(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := refuseUsed(fsys, dir); err != nil {
@@ -80,9 +80,9 @@ func loadIdentity(fsys vfs.FS, dir string, wantID int32) (identity, error) {
 	if err != nil {
 		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
 	}
-	if wantID != 0 && wantID != id.nodeID {
+	if wantID != nil && *wantID != id.nodeID {
 		return identity{}, fmt.Errorf("%w %s: it belongs to node %d, and --id asks for %d; leave --id out, or choose another directory with --data",
-			ErrDirectory, dir, id.nodeID, wantID)
+			ErrDirectory, dir, id.nodeID, *wantID)
 	}
 	id.secret, err = readFile(fsys, path.Join(dir, secretFile))
 	switch {
@@ -151,8 +151,11 @@ func refuseUsed(fsys vfs.FS, dir string) error {
 
 // makeIdentity makes a new identity. A secret that is there already is kept: it may be
 // the only copy.
-func makeIdentity(fsys vfs.FS, dir string, wantID int32) (identity, error) {
-	id := identity{nodeID: max(wantID, 1), fresh: true}
+func makeIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
+	id := identity{nodeID: 1, fresh: true}
+	if wantID != nil {
+		id.nodeID = *wantID
+	}
 	var cluster [16]byte
 	// crypto/rand never fails: it ends the program where it cannot go on.
 	_, _ = rand.Read(cluster[:])

@@ -6,44 +6,59 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
 )
 
 // listen binds the addresses to serve on before anything else is done: a taken
 // port is found out before the data directory is touched.
 func (n *Node) listen(ctx context.Context) error {
-	if len(n.cfg.Listen) == 0 {
+	if len(n.addresses.listen) == 0 {
 		return n.listenLoopback(ctx)
 	}
-	var lc net.ListenConfig
-	for _, addr := range n.cfg.Listen {
-		l, err := lc.Listen(ctx, "tcp", addr)
-		if err != nil {
-			return listenError(addr, err)
+	for _, e := range n.addresses.listen {
+		if err := n.bind(ctx, e); err != nil {
+			return listenError(net.JoinHostPort(e.host, strconv.Itoa(e.port)), err)
 		}
-		n.listeners = append(n.listeners, l)
 	}
 	return nil
+}
+
+// bind listens on an address, and notes the port that it got.
+func (n *Node) bind(ctx context.Context, e endpoint) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(e.host, strconv.Itoa(e.port)))
+	if err != nil {
+		return err
+	}
+	if a, ok := l.Addr().(*net.TCPAddr); ok {
+		e.port = a.Port
+	}
+	n.listeners = append(n.listeners, listener{wire.Listener{Listener: l, Name: e.name}, e})
+	return nil
+}
+
+// listener is an open listener, with the endpoint that was asked for; its port is the one
+// that it has.
+type listener struct {
+	wire.Listener
+	endpoint endpoint
 }
 
 // listenLoopback serves both loopback addresses, since "localhost" means either of
 // them to clients; a machine without IPv6 has one.
 func (n *Node) listenLoopback(ctx context.Context) error {
-	var lc net.ListenConfig
-	four := net.JoinHostPort("127.0.0.1", strconv.Itoa(DefaultPort))
-	l, err := lc.Listen(ctx, "tcp", four)
-	if err != nil {
-		return listenError(four, err)
+	if err := n.bind(ctx, endpoint{name: plaintext, host: "127.0.0.1", port: DefaultPort}); err != nil {
+		return listenError(net.JoinHostPort("127.0.0.1", strconv.Itoa(DefaultPort)), err)
 	}
-	n.listeners = append(n.listeners, l)
-	six := net.JoinHostPort("::1", strconv.Itoa(DefaultPort))
-	l, err = lc.Listen(ctx, "tcp", six)
-	switch {
-	case err == nil:
-		n.listeners = append(n.listeners, l)
-	case errors.Is(err, syscall.EADDRINUSE):
-		return listenError(six, err)
+	if err := n.bind(ctx, endpoint{name: plaintext, host: "::1", port: DefaultPort}); errors.Is(err, syscall.EADDRINUSE) {
+		return listenError(net.JoinHostPort("::1", strconv.Itoa(DefaultPort)), err)
 	}
 	return nil
 }
@@ -55,20 +70,48 @@ func listenError(addr string, err error) error {
 	return fmt.Errorf("%w: cannot listen on %s: %w; choose another address with --listen HOST:PORT", ErrConfig, addr, err)
 }
 
-// advertised is the address that other nodes are told, and clients where ours is
-// not the one on which they came: what --advertise says, else the first listener's
-// own address, else this machine's name.
-func (n *Node) advertised() (host string, port int32) {
-	addr := n.cfg.Advertise
-	if addr == "" && len(n.listeners) > 0 {
-		addr = n.listeners[0].Addr().String()
+// registration is what this node registers of its listeners, that for other nodes first:
+// what --advertise says of one, else its first address, or this machine's name where that
+// stands for all addresses.
+func (n *Node) registration() (list []meta.Listener) {
+	for _, name := range n.addresses.names {
+		e, ok := n.addresses.advertise[name]
+		if !ok {
+			at := slices.IndexFunc(n.listeners, func(l listener) bool { return l.Name == name })
+			e = n.listeners[at].endpoint
+			if isEverywhere(e.host) {
+				e.host = hostname()
+			}
+		}
+		list = append(list, meta.Listener{Name: name, Host: e.host, Port: int32(e.port), Security: meta.Plaintext})
 	}
-	host, text, _ := net.SplitHostPort(addr)
-	p, _ := strconv.ParseUint(text, 10, 16) // both were checked when they were read
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = hostname()
+	return list
+}
+
+// ownConfigs are the configs that Kafka has for the node's own settings, with the values that
+// they have in this run, whatever place they come from.
+func (n *Node) ownConfigs() map[string]string {
+	id := strconv.Itoa(int(n.id.nodeID))
+	var listen, advertise []string
+	for _, l := range n.listeners {
+		listen = append(listen, l.endpoint.kafka())
 	}
-	return host, int32(p)
+	for _, name := range n.addresses.names {
+		if e, ok := n.addresses.advertise[name]; ok {
+			advertise = append(advertise, e.kafka())
+		}
+	}
+	own := map[string]string{
+		"node.id": id, "broker.id": id, "log.dirs": filepath.FromSlash(n.cfg.Data), "listeners": strings.Join(listen, ","),
+	}
+	for name, value := range map[string]string{
+		"advertised.listeners": strings.Join(advertise, ","), "broker.rack": n.cfg.Rack, protocolMap: n.addresses.protocols,
+	} {
+		if value != "" {
+			own[name] = value
+		}
+	}
+	return own
 }
 
 func hostname() string {

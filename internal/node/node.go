@@ -45,6 +45,7 @@ type Node struct {
 	static  *config.Static
 
 	descriptors descriptors // who may have how many
+	addresses   addresses
 
 	incarnation meta.UUID // of this start
 
@@ -60,7 +61,7 @@ type Node struct {
 	deleted  deletedTopics
 
 	lock       io.Closer
-	listeners  []net.Listener
+	listeners  []listener
 	quorum     *quorum.Node
 	store      *storage.Store
 	set        *replica.Set
@@ -107,6 +108,9 @@ func (n *Node) start(ctx context.Context) error {
 		return fmt.Errorf("%w %s: %w", ErrDirectory, n.cfg.Data, err)
 	}
 	n.cfg.Data = filepath.ToSlash(dir)
+	if n.addresses, err = planAddresses(&n.cfg); err != nil {
+		return err
+	}
 	if err := n.listen(ctx); err != nil {
 		return err
 	}
@@ -119,6 +123,8 @@ func (n *Node) start(ctx context.Context) error {
 	if n.static, err = config.NewStatic(n.id.nodeID, n.cfg.Settings); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
+	n.static = n.static.With(n.ownConfigs())
+	n.warn()
 	n.sizes = sizesFor(availableMemory(os.DirFS("/")), n.server())
 	n.work = budget.New(budget.Config{Bytes: n.sizes.work, Parked: n.sizes.parked})
 	if err := n.openEngine(); err != nil {
@@ -137,8 +143,8 @@ func (n *Node) start(ctx context.Context) error {
 	if n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.descriptors.http, n.registry(), n.health); err != nil {
 		return err
 	}
-	for _, l := range n.listeners {
-		n.serving.Go(func() { n.serve(l) })
+	for i := range n.listeners {
+		n.serving.Go(func() { n.serve(&n.listeners[i].Listener) })
 	}
 	n.serving.Go(n.settle)
 	if n.cfg.KeepMonitorAwake {
@@ -148,6 +154,17 @@ func (n *Node) start(ctx context.Context) error {
 		n.admin.ready.Store(true)
 	}
 	return nil
+}
+
+// warn logs what is to be said about the settings.
+func (n *Node) warn() {
+	logger := n.loggers.logger(rootLogger)
+	for _, w := range n.cfg.Warnings {
+		logger.Warn(w)
+	}
+	for _, w := range n.static.Warnings() {
+		logger.Warn(w)
+	}
 }
 
 // openEngine replays the metadata and recovers the logs.
@@ -213,10 +230,9 @@ func (n *Node) register(ctx context.Context) (epoch int64, err error) {
 	if err := n.controller.Bootstrap(ctx, n.id.clusterID); err != nil {
 		return 0, fmt.Errorf("cannot write the cluster's first metadata: %w", err)
 	}
-	host, port := n.advertised()
 	epoch, err = n.controller.Register(ctx, meta.Broker{
 		ID: n.id.nodeID, Incarnation: n.incarnation, State: meta.BrokerFenced, Rack: n.cfg.Rack,
-		Listeners: []meta.Listener{{Name: plaintext, Host: host, Port: port}},
+		Listeners: n.registration(),
 		Features:  broker.SupportedFeatures(),
 	})
 	if err != nil {
@@ -251,8 +267,8 @@ func (n *Node) openBroker() error {
 const plaintext = "PLAINTEXT"
 
 // serve accepts connections until the listener is closed.
-func (n *Node) serve(l net.Listener) {
-	if err := n.wire.Serve(&wire.Listener{Listener: l, Name: plaintext}); err != nil && n.ctx.Err() == nil {
+func (n *Node) serve(l *wire.Listener) {
+	if err := n.wire.Serve(l); err != nil && n.ctx.Err() == nil {
 		n.fail(fmt.Errorf("cannot accept connections on %s any more: %w", l.Addr(), err))
 	}
 }

@@ -132,14 +132,14 @@ func TestDirectories(t *testing.T) {
 		name     string
 		before   string // what used the directory: nothing, a node that "stopped" or one that "runs"
 		identity string // written over what is there
-		id       int32
+		id       *int32
 		want     string
 	}{
 		{name: "in use", before: "runs", want: "another leat is running"},
 		{name: "of Apache Kafka", identity: "version=1\n" + cluster, want: "Apache Kafka"},
 		{name: "of a newer version", identity: "leat.format=99\n" + cluster, want: "newer leat"},
 		{name: "of an older format", identity: "leat.format=1\n" + cluster, want: "read its records out with that version"},
-		{name: "of another node", identity: "leat.format=2\n" + cluster, id: 2, want: "--id asks for 2"},
+		{name: "of another node", identity: "leat.format=2\n" + cluster, id: new(int32(2)), want: "--id asks for 2"},
 		{name: "damaged", identity: "leat.format=2\ncluster.id=x\n", want: "damaged"},
 		{name: "without its secret", identity: "leat.format=2\n" + cluster, want: secretFile + " is missing; restore it"},
 		{name: "without a format", identity: "# nothing", want: "has no leat.format"},

@@ -103,12 +103,30 @@ func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 			n.lead(ch)
 		}
 	}
+	limited, warned := false, 0
 	for r := range d.Configs {
-		if r.Type == config.Broker {
-			n.wire.SetLimits(n.limits())
-			break
+		limited = limited || r.Type == config.Broker
+		if warned < maxConfigWarnings && n.warnIneffective(r, img) {
+			warned++
 		}
 	}
+	if limited {
+		n.wire.SetLimits(n.limits())
+	}
+}
+
+// maxConfigWarnings is how many resources one step of the metadata is warned of: a start is one
+// step for all of them.
+const maxConfigWarnings = 20
+
+// warnIneffective logs which of the configs that were set have no effect, and tells whether
+// there are any: the protocol has no place for that in the answer of a change that succeeds.
+func (n *Node) warnIneffective(r config.Resource, img *meta.Image) bool {
+	sentences := config.Ineffective(r.Type, img.Overrides(r))
+	for _, w := range sentences {
+		n.loggers.logger(rootLogger).Warn(w, "of", r.Type.String(), "name", r.Name)
+	}
+	return len(sentences) > 0
 }
 
 // lead starts and stops coordinators where the leadership of the offsets topic has

@@ -96,6 +96,9 @@ func newConn(s *Server, l *Listener, nc net.Conn) (*Conn, error) {
 // LocalAddr is the address on which the client reached us.
 func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 
+// ListenerName is Kafka's name of the listener by which the client came.
+func (c *Conn) ListenerName() string { return c.listener.Name }
+
 // RemoteAddr is the client's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 

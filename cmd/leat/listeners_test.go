@@ -1,0 +1,229 @@
+//go:build unix
+
+package main_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// told asks by one address where the node is, as three APIs tell it.
+func told(t *testing.T, addr string) []string {
+	t.Helper()
+	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cl.Close()
+	seed := cl.SeedBrokers()[0]
+	join := func(host string, port int32) string { return net.JoinHostPort(host, strconv.Itoa(int(port))) }
+	var all []string
+	for _, req := range []kmsg.Request{kmsg.NewPtrMetadataRequest(), kmsg.NewPtrDescribeClusterRequest(), coordinatorOf("g")} {
+		resp, err := seed.Request(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch r := resp.(type) {
+		case *kmsg.MetadataResponse:
+			all = append(all, join(r.Brokers[0].Host, r.Brokers[0].Port))
+		case *kmsg.DescribeClusterResponse:
+			all = append(all, join(r.Brokers[0].Host, r.Brokers[0].Port))
+		case *kmsg.FindCoordinatorResponse:
+			all = append(all, join(r.Coordinators[0].Host, r.Coordinators[0].Port))
+		}
+	}
+	return all
+}
+
+func coordinatorOf(group string) *kmsg.FindCoordinatorRequest {
+	r := kmsg.NewPtrFindCoordinatorRequest()
+	r.CoordinatorKeys = []string{group}
+	return r
+}
+
+func portOf(addr string) string {
+	_, port, _ := net.SplitHostPort(addr)
+	return port
+}
+
+// TestTwoListeners proves that the usual set-up of two listeners, one for containers and one for
+// the host, works by flags and by Kafka's configs: a client is told the address of the listener
+// by which it came, and can produce and consume there; without an advertised address it is told
+// the one that it used.
+func TestTwoListeners(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string]func(in, out string) []string{
+		"flags": func(in, out string) []string {
+			return []string{"--listen", "INSIDE=" + in, "--listen", "OUTSIDE=" + out, "--advertise", "OUTSIDE=localhost:" + portOf(out)}
+		},
+		"configs": func(in, out string) []string {
+			return []string{
+				"--set", "listeners=INSIDE://" + in + ",OUTSIDE://" + out, "--set", "advertised.listeners=OUTSIDE://localhost:" + portOf(out),
+				"--set", "listener.security.protocol.map=INSIDE:PLAINTEXT,OUTSIDE:PLAINTEXT", "--set", "inter.broker.listener.name=INSIDE",
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			in, out := freeAddr(t), freeAddr(t)
+			dir := t.TempDir()
+			p := &process{addr: in, cmd: exec.Command(leat, append([]string{"up", "--data", dir, "--http", "off"}, args(in, out)...)...)}
+			p.start(t, dir)
+			p.awaitReady(t)
+			for addr, want := range map[string]string{in: in, out: "localhost:" + portOf(out)} {
+				for _, got := range told(t, addr) {
+					if got != want {
+						t.Errorf("by %s a client is told %s, want %s", addr, got, want)
+					}
+				}
+				cl, err := kgo.NewClient(kgo.SeedBrokers(addr), kgo.AllowAutoTopicCreation(), kgo.DefaultProduceTopic("t"), kgo.ConsumeTopics("t"),
+					kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := cl.ProduceSync(t.Context(), kgo.StringRecord("by "+addr)).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+				if fs := cl.PollFetches(t.Context()); fs.Err() != nil || fs.NumRecords() == 0 {
+					t.Errorf("by %s nothing is read: %v", addr, fs.Err())
+				}
+				cl.Close()
+			}
+			p.stop(t)
+		})
+	}
+}
+
+// TestWhatRunsIsShown proves that DescribeConfigs has the node's own settings as they are, by
+// whichever name and from whichever place they were given, as static configs.
+func TestWhatRunsIsShown(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "data")
+	addr := freeAddr(t)
+	p := upAt(t, dir, addr, "--id", "7", "--rack", "r1", "--advertise", "localhost:"+portOf(addr))
+	configs, err := kadm.NewClient(p.client(t)).DescribeBrokerConfigs(t.Context(), 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]string{}
+	for _, c := range configs[0].Configs {
+		shown[c.Key] = c.MaybeValue() + " from " + c.Source.String()
+	}
+	for name, want := range map[string]string{
+		"node.id": "7", "broker.id": "7", "broker.rack": "r1", "log.dirs": dir, "listeners": "PLAINTEXT://" + p.addr,
+		"advertised.listeners": "PLAINTEXT://localhost:" + portOf(addr),
+	} {
+		if want += " from STATIC_BROKER_CONFIG"; shown[name] != want {
+			t.Errorf("%s is %s, want %s", name, shown[name], want)
+		}
+	}
+}
+
+// TestNodeZero proves that 0 is a node id like any other, at the first start and at each later
+// one, for topics and groups too.
+func TestNodeZero(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for i := range 2 {
+		p := up(t, dir, "--id", "0")
+		cl := p.client(t, kgo.AllowAutoTopicCreation(), kgo.DefaultProduceTopic("t"), kgo.ConsumeTopics("t"), kgo.ConsumerGroup(fmt.Sprint("g", i)),
+			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+		if err := cl.ProduceSync(t.Context(), kgo.StringRecord("x")).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+		got := 0
+		for got < i+1 {
+			fs := cl.PollFetches(t.Context())
+			if err := fs.Err(); err != nil {
+				t.Fatal(err)
+			}
+			got += fs.NumRecords()
+		}
+		if err := cl.CommitUncommittedOffsets(t.Context()); err != nil {
+			t.Error(err)
+		}
+		m, err := kadm.NewClient(cl).Metadata(t.Context())
+		if err != nil || m.Controller != 0 || m.Brokers[0].NodeID != 0 || m.Topics["t"].Partitions[0].Leader != 0 {
+			t.Errorf("%+v, %v", m, err)
+		}
+		cl.Close()
+		p.stop(t)
+	}
+	p := launch(t, dir, freeAddr(t), "--http", "off", "--id", "1")
+	p.awaitEnd(t)
+	if !strings.Contains(p.out.String(), "it belongs to node 0, and --id asks for 1") {
+		t.Error(p.out)
+	}
+}
+
+// TestNothingIsFeigned proves that a node does not start with addresses that nobody can use, nor
+// with protections that it does not have; that a running one does not take the latter either,
+// and says in its log which configs of a topic have no effect.
+func TestNothingIsFeigned(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ arg, value, says string }{
+		{"--advertise", "0.0.0.0:9092", "no client can connect to it: write the name or address by which clients reach this machine"},
+		{"--advertise", "[::]:9092", "no client can connect to it"},
+		{"--advertise", "localhost:0", "no client can connect to port 0"},
+		{"--set", "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "asks for ACLs, which this version does not serve"},
+		{"--set", "allow.everyone.if.no.acl.found=false", "asks for ACLs"},
+		{"--set", "ssl.client.auth=required", "asks for TLS"},
+		{"--set", "sasl.enabled.mechanisms=PLAIN", "asks for authentication"},
+		{"--set", "super.users=User:admin", "asks for ACLs"},
+		{"--set", "security.inter.broker.protocol=SSL", "asks for TLS"},
+	} {
+		p := launch(t, t.TempDir(), freeAddr(t), "--http", "off", c.arg, c.value)
+		p.awaitEnd(t)
+		if text := strings.TrimSpace(p.out.String()); p.exitCode() == 0 || !strings.Contains(text, c.says) || strings.Contains(text, "\n") {
+			t.Errorf("%s %s ends with %d: %s", c.arg, c.value, p.exitCode(), text)
+		}
+	}
+	p := up(t, t.TempDir(), "--set", "num.io.threads=16")
+	adm := kadm.NewClient(p.client(t))
+	answers, err := adm.AlterBrokerConfigs(t.Context(), []kadm.AlterConfig{{Name: "sasl.enabled.mechanisms", Value: new("PLAIN")}}, 1)
+	if err != nil || answers[0].Err == nil || !strings.Contains(answers[0].ErrMessage, "asks for authentication") {
+		t.Errorf("while it runs: %+v, %v", answers, err)
+	}
+	if _, err := adm.CreateTopic(t.Context(), 1, 1, map[string]*string{"cleanup.policy": new("compact")}, "compacted"); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"without effect until compaction is served: cleanup.policy", "without effect here, for the reasons in docs/configs.md: num.io.threads"} {
+		eventually(t, want, func() bool { return strings.Contains(p.out.String(), want) })
+	}
+}
+
+// TestLogSettings proves that the environment sets the log's level and format, that flags win
+// over it, and that a misspelt variable is named.
+func TestLogSettings(t *testing.T) {
+	t.Parallel()
+	run := func(env []string, args ...string) string {
+		dir, addr := t.TempDir(), freeAddr(t)
+		p := &process{addr: addr, cmd: exec.Command(leat, append([]string{"up", "--data", dir, "--listen", addr, "--http", "off"}, args...)...)}
+		p.cmd.Env = append(os.Environ(), env...)
+		p.start(t, dir)
+		p.awaitReady(t)
+		p.stop(t)
+		return p.out.String()
+	}
+	misspelt := regexp.MustCompile(`(?m)^time=.*level=WARN .*LEAT_LOG_LEVLE.*did you mean .*LEAT_LOG_LEVEL`)
+	if text := run([]string{"LEAT_LOG_FORMAT=text", "LEAT_LOG_LEVLE=debug"}); !misspelt.MatchString(text) {
+		t.Errorf("a misspelt variable:\n%s", text)
+	}
+	if text := run([]string{"LEAT_LOG_LEVEL=error", "LEAT_NONSENSE=1"}); strings.Contains(text, "WARN") {
+		t.Errorf("below the level:\n%s", text)
+	}
+	if text := run([]string{"LEAT_LOG_LEVEL=error", "LEAT_NONSENSE=1"}, "--log-level", "warn", "--log-format", "json"); !strings.Contains(text, `"level":"WARN"`) {
+		t.Errorf("a flag over a variable:\n%s", text)
+	}
+}

@@ -1,0 +1,254 @@
+package node
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/leatstream/leat/internal/config"
+)
+
+// The broker configs that say how listeners belong together.
+const (
+	protocolMap      = "listener.security.protocol.map"
+	interListener    = "inter.broker.listener.name"
+	interProtocol    = "security.inter.broker.protocol"
+	controllerConfig = "controller.listener.names"
+)
+
+// endpoint is an address and the listener that it belongs to.
+type endpoint struct {
+	name   string // of the listener, in capitals as Kafka has it
+	scheme bool   // written as NAME://HOST:PORT, as Kafka has it
+	host   string // "": all addresses of this machine
+	port   int
+}
+
+// String writes an endpoint as flags have it.
+func (e endpoint) String() string {
+	addr := net.JoinHostPort(e.host, strconv.Itoa(e.port))
+	switch {
+	case e.name == plaintext:
+		return addr
+	case e.scheme:
+		return e.name + "://" + addr
+	}
+	return e.name + "=" + addr
+}
+
+// kafka writes an endpoint as Kafka's configs have it.
+func (e endpoint) kafka() string {
+	return e.name + "://" + net.JoinHostPort(e.host, strconv.Itoa(e.port))
+}
+
+var (
+	listenerName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}$`)
+	hostName     = regexp.MustCompile(`^[0-9A-Za-z._:%-]*$`)
+)
+
+// parseEndpoint reads HOST:PORT, :PORT, a port alone, NAME=HOST:PORT, or Kafka's NAME://HOST:PORT.
+func parseEndpoint(s string) (endpoint, error) {
+	e := endpoint{name: plaintext}
+	rest := s
+	if name, after, ok := strings.Cut(s, "://"); ok {
+		e.name, e.scheme, rest = name, true, after
+	} else if name, after, ok := strings.Cut(s, "="); ok {
+		e.name, rest = name, after
+	}
+	if !listenerName.MatchString(e.name) {
+		return e, fmt.Errorf("%w: %q: %q is no name of a listener: write NAME=HOST:PORT with letters, digits, dots, dashes and underscores in the name", ErrConfig, s, e.name)
+	}
+	e.name = strings.ToUpper(e.name)
+	addr, err := address(rest)
+	if err != nil {
+		return e, err
+	}
+	host, port, _ := net.SplitHostPort(addr) // address has checked it
+	if !hostName.MatchString(host) {
+		return e, fmt.Errorf("%w: %q: %q is no host: write a name or an IP address, as in broker1.example.com:9092", ErrConfig, s, host)
+	}
+	e.host = host
+	e.port, _ = strconv.Atoi(port)
+	return e, nil
+}
+
+// parseAdvertised reads an endpoint that clients are told, which must be of use to them.
+func parseAdvertised(s string) (endpoint, error) {
+	e, err := parseEndpoint(s)
+	if err != nil {
+		return e, err
+	}
+	const instead = "write the name or address by which clients reach this machine, as in broker1.example.com:9092, or leave it out: then each client is told the address on which it came"
+	ip, _ := netip.ParseAddr(e.host)
+	switch {
+	case e.host == "":
+		return e, fmt.Errorf("%w: %q needs a host that clients can reach: %s", ErrConfig, s, instead)
+	case ip.IsUnspecified():
+		return e, fmt.Errorf("%w: %q: %s stands for all addresses of a machine, and no client can connect to it: %s", ErrConfig, s, e.host, instead)
+	case e.port == 0:
+		return e, fmt.Errorf("%w: %q: no client can connect to port 0: write the port that clients reach, as in %s", ErrConfig, s, net.JoinHostPort(e.host, strconv.Itoa(DefaultPort)))
+	}
+	return e, nil
+}
+
+// addresses are where a node listens, and what it tells others of that. They never change.
+type addresses struct {
+	listen    []endpoint          // none: the default port of the loopback addresses
+	advertise map[string]endpoint // by listener; clients of the others are told the address on which they came
+	names     []string            // of all listeners, that for other nodes first
+	protocols string              // listener.security.protocol.map; "": as by default
+}
+
+// planAddresses reads the addresses of a Config and checks what they say together, as Kafka
+// does.
+func planAddresses(c *Config) (addresses, error) {
+	a := addresses{advertise: map[string]endpoint{}, names: []string{plaintext}}
+	if len(c.Listen) > 0 {
+		a.names = nil
+	}
+	for _, s := range c.Listen {
+		e, err := parseEndpoint(s)
+		if err != nil {
+			return a, err
+		}
+		if err := a.addListener(e); err != nil {
+			return a, err
+		}
+	}
+	if err := a.checkProtocols(c.Settings); err != nil {
+		return a, err
+	}
+	for _, s := range c.Advertise {
+		e, err := parseAdvertised(s)
+		if err != nil {
+			return a, err
+		}
+		if err := a.addAdvertised(e); err != nil {
+			return a, err
+		}
+	}
+	return a, a.orderNames(c.Settings)
+}
+
+// addListener adds an endpoint to listen on unless it conflicts with another one.
+func (a *addresses) addListener(e endpoint) error {
+	for _, other := range a.listen {
+		switch {
+		case e.port == other.port && e.port != 0 && overlap(e.host, other.host):
+			return fmt.Errorf("%w: %s and %s are the same port of one address: give each listener a port of its own", ErrConfig, other, e)
+		case e.name == other.name && e.name != plaintext && !areTwoFamilies(e.host, other.host):
+			return fmt.Errorf("%w: %s and %s have one name: give each listener a name of its own", ErrConfig, other, e)
+		}
+	}
+	a.listen = append(a.listen, e)
+	if !slices.Contains(a.names, e.name) {
+		a.names = append(a.names, e.name)
+	}
+	return nil
+}
+
+// overlap tells whether one of two hosts has an address of the other. Names are not resolved.
+func overlap(a, b string) bool {
+	return a == b || isEverywhere(a) || isEverywhere(b)
+}
+
+// isEverywhere tells whether a host to listen on stands for all addresses of the machine.
+func isEverywhere(host string) bool {
+	ip, _ := netip.ParseAddr(host)
+	return host == "" || ip.IsUnspecified()
+}
+
+// areTwoFamilies tells whether one host is an IPv4 address and the other one an IPv6 address:
+// these may share a listener's name.
+func areTwoFamilies(a, b string) bool {
+	x, errX := netip.ParseAddr(a)
+	y, errY := netip.ParseAddr(b)
+	return errX == nil && errY == nil && x.Is4() != y.Is4()
+}
+
+// checkProtocols refuses listeners that ask for more than a connection without encryption. A
+// name that is written as Kafka has it must be in the map, as in Kafka; others need not.
+func (a *addresses) checkProtocols(settings map[string]string) error {
+	text, given := settings[protocolMap]
+	if !given {
+		text = config.Find(config.Broker, protocolMap).Default
+	}
+	protocols := map[string]string{}
+	for pair := range strings.SplitSeq(text, ",") {
+		name, protocol, ok := strings.Cut(strings.TrimSpace(pair), ":")
+		if name, protocol = strings.ToUpper(name), strings.ToUpper(protocol); !ok || !listenerName.MatchString(name) ||
+			!slices.Contains([]string{plaintext, "SSL", "SASL_PLAINTEXT", "SASL_SSL"}, protocol) {
+			return fmt.Errorf("%w: %s=%s: %q is not of the form NAME:PROTOCOL, as in INTERNAL:PLAINTEXT", ErrConfig, protocolMap, text, pair)
+		}
+		if _, twice := protocols[name]; twice {
+			return fmt.Errorf("%w: %s=%s has listener %s twice", ErrConfig, protocolMap, text, name)
+		}
+		protocols[name] = protocol
+	}
+	for _, e := range a.listen {
+		protocol, known := protocols[e.name]
+		switch {
+		case slices.Contains(splitNames(settings[controllerConfig]), e.name):
+			return fmt.Errorf("%w: listener %s is one for controllers (%s): here nodes and clients share their listeners; leave both out", ErrConfig, e.name, controllerConfig)
+		case !known && e.scheme:
+			return fmt.Errorf("%w: no security protocol is defined for listener %s: add %s:PLAINTEXT to %s", ErrConfig, e.name, e.name, protocolMap)
+		case known && protocol != plaintext:
+			return fmt.Errorf("%w: listener %s asks for %s, which is not served yet: only PLAINTEXT listeners are, without encryption and authentication", ErrConfig, e.name, protocol)
+		case !known:
+			protocols[e.name] = plaintext
+			text, given = strings.TrimPrefix(text+","+e.name+":"+plaintext, ","), true
+		}
+	}
+	if given {
+		a.protocols = text
+	}
+	return nil
+}
+
+// splitNames reads a list of listeners' names.
+func splitNames(text string) (names []string) {
+	for name := range strings.SplitSeq(text, ",") {
+		if name = strings.ToUpper(strings.TrimSpace(name)); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// addAdvertised adds what clients of a listener are told. One without a name is for the only
+// listener, if there is one.
+func (a *addresses) addAdvertised(e endpoint) error {
+	if e.name == plaintext && !e.scheme && len(a.names) == 1 {
+		e.name = a.names[0]
+	}
+	if !slices.Contains(a.names, e.name) {
+		return fmt.Errorf("%w: the advertised address %s is of listener %s, and this node has only %s: write NAME=HOST:PORT with one of these names, or add the listener",
+			ErrConfig, e, e.name, strings.Join(a.names, " and "))
+	}
+	if other, twice := a.advertise[e.name]; twice {
+		return fmt.Errorf("%w: listener %s has two advertised addresses, %s and %s: clients can be told one", ErrConfig, e.name, other, e)
+	}
+	a.advertise[e.name] = e
+	return nil
+}
+
+// orderNames puts the listener for other nodes first.
+func (a *addresses) orderNames(settings map[string]string) error {
+	name := strings.ToUpper(strings.TrimSpace(settings[interListener]))
+	if name == "" {
+		return nil
+	}
+	if _, both := settings[interProtocol]; both {
+		return fmt.Errorf("%w: %s and %s both say by which listener nodes talk to each other: set one of them", ErrConfig, interListener, interProtocol)
+	}
+	at := slices.Index(a.names, name)
+	if at < 0 {
+		return fmt.Errorf("%w: %s=%s: this node has no such listener, only %s", ErrConfig, interListener, name, strings.Join(a.names, " and "))
+	}
+	a.names = slices.Insert(slices.Delete(a.names, at, at+1), 0, name)
+	return nil
+}
