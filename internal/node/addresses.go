@@ -252,3 +252,9 @@ func (a *addresses) orderNames(settings map[string]string) error {
 	a.names = slices.Insert(slices.Delete(a.names, at, at+1), 0, name)
 	return nil
 }
+
+// isAdvertised tells whether an address was set for a listener.
+func (a *addresses) isAdvertised(listener string) bool {
+	_, ok := a.advertise[listener]
+	return ok
+}

@@ -73,12 +73,12 @@ func listenError(addr string, err error) error {
 // registration is what this node registers of its listeners, that for other nodes first:
 // what --advertise says of one, else its first address, or this machine's name where that
 // stands for all addresses.
-func (n *Node) registration() (list []meta.Listener) {
-	for _, name := range n.addresses.names {
-		e, ok := n.addresses.advertise[name]
+func (a *addresses) registration(open []listener) (list []meta.Listener) {
+	for _, name := range a.names {
+		e, ok := a.advertise[name]
 		if !ok {
-			at := slices.IndexFunc(n.listeners, func(l listener) bool { return l.Name == name })
-			e = n.listeners[at].endpoint
+			at := slices.IndexFunc(open, func(l listener) bool { return l.Name == name })
+			e = open[at].endpoint
 			if isEverywhere(e.host) {
 				e.host = hostname()
 			}

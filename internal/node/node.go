@@ -18,6 +18,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,7 +125,9 @@ func (n *Node) start(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
 	n.static = n.static.With(n.ownConfigs())
-	n.warn()
+	for _, w := range slices.Concat(n.cfg.Warnings, n.static.Warnings()) {
+		n.loggers.logger(rootLogger).Warn(w)
+	}
 	n.sizes = sizesFor(availableMemory(os.DirFS("/")), n.server())
 	n.work = budget.New(budget.Config{Bytes: n.sizes.work, Parked: n.sizes.parked})
 	if err := n.openEngine(); err != nil {
@@ -154,17 +157,6 @@ func (n *Node) start(ctx context.Context) error {
 		n.admin.ready.Store(true)
 	}
 	return nil
-}
-
-// warn logs what is to be said about the settings.
-func (n *Node) warn() {
-	logger := n.loggers.logger(rootLogger)
-	for _, w := range n.cfg.Warnings {
-		logger.Warn(w)
-	}
-	for _, w := range n.static.Warnings() {
-		logger.Warn(w)
-	}
 }
 
 // openEngine replays the metadata and recovers the logs.
@@ -232,7 +224,7 @@ func (n *Node) register(ctx context.Context) (epoch int64, err error) {
 	}
 	epoch, err = n.controller.Register(ctx, meta.Broker{
 		ID: n.id.nodeID, Incarnation: n.incarnation, State: meta.BrokerFenced, Rack: n.cfg.Rack,
-		Listeners: n.registration(),
+		Listeners: n.addresses.registration(n.listeners),
 		Features:  broker.SupportedFeatures(),
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"iter"
+	"log/slog"
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/group"
@@ -106,7 +107,7 @@ func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 	limited, warned := false, 0
 	for r := range d.Configs {
 		limited = limited || r.Type == config.Broker
-		if warned < maxConfigWarnings && n.warnIneffective(r, img) {
+		if warned < maxConfigWarnings && warnIneffective(n.loggers.logger(rootLogger), r, img.Overrides(r)) {
 			warned++
 		}
 	}
@@ -121,10 +122,10 @@ const maxConfigWarnings = 20
 
 // warnIneffective logs which of the configs that were set have no effect, and tells whether
 // there are any: the protocol has no place for that in the answer of a change that succeeds.
-func (n *Node) warnIneffective(r config.Resource, img *meta.Image) bool {
-	sentences := config.Ineffective(r.Type, img.Overrides(r))
+func warnIneffective(logger *slog.Logger, r config.Resource, set map[string]string) bool {
+	sentences := config.Ineffective(r.Type, set)
 	for _, w := range sentences {
-		n.loggers.logger(rootLogger).Warn(w, "of", r.Type.String(), "name", r.Name)
+		logger.Warn(w, "of", r.Type.String(), "name", r.Name)
 	}
 	return len(sentences) > 0
 }

@@ -61,18 +61,12 @@ func (n *Node) brokerConfig() broker.Config {
 		Controller:  n.controller, Groups: n.groups, Quorum: n.quorum.Status, Static: n.static,
 		EnsureOffsetsTopic: func(ctx context.Context) error { return n.controller.EnsureTopic(ctx, group.Topic) },
 		Work:               n.work,
-		Advertised:         n.isAdvertised,
+		Advertised:         n.addresses.isAdvertised,
 		LogDir:             filepath.FromSlash(n.cfg.Data),
 		LogLevels:          n.loggers.effective, SetLogLevel: n.loggers.set,
 		FetchMaxBytes: s.FetchMaxBytes,
 		FetchSessions: s.FetchSessions,
 	}
-}
-
-// isAdvertised tells whether an address was set for a listener.
-func (n *Node) isAdvertised(listener string) bool {
-	_, ok := n.addresses.advertise[listener]
-	return ok
 }
 
 // producerIDBlock is how many producer ids are reserved at a time.
