@@ -26,7 +26,10 @@ import (
 
 var record431 = flag.Bool("record", false, "write what the Kafka at LEAT_TEST_KAFKA answers into testdata")
 
-const golden = "testdata/kafka-4.3.1-admin.txt"
+const (
+	golden        = "testdata/kafka-4.3.1-admin.txt"
+	goldenWithout = "testdata/kafka-4.3.1-without.txt"
+)
 
 // newAdminRig is a rig with a controller; static are the node's own settings.
 func newAdminRig(t *testing.T, static map[string]string) *rig {
@@ -72,14 +75,32 @@ type step struct {
 // which are kept in testdata. With LEAT_TEST_KAFKA, the address of a fresh Kafka
 // with node.id=1 and broker.rack=r0, it proves too that the record is Kafka's.
 func TestAdminAnswersAreKafkas(t *testing.T) {
-	want, err := os.ReadFile(golden)
+	holdAgainstKafka(t, golden, newAdminRig(t, nil), adminSteps, betterThanKafka())
+}
+
+// TestAnswersWithoutFeaturesAreKafkas proves the same of requests for security, quotas,
+// reassignments, elections, transactions and groups of other kinds, of all of which the
+// node has none.
+func TestAnswersWithoutFeaturesAreKafkas(t *testing.T) {
+	g := newAdminRig(t, nil)
+	g.topic("__consumer_offsets", 1)
+	g.topic("__transaction_state", 1)
+	holdAgainstKafka(t, goldenWithout, g, withoutSteps, unlikeKafka())
+}
+
+// holdAgainstKafka plays a series of requests, and holds the answers against those that
+// are kept in a file, but for those that are better.
+func holdAgainstKafka(t *testing.T, file string, g *rig, steps func() []step, better map[string]string) {
+	t.Helper()
+	want, err := os.ReadFile(file)
 	if err != nil && !*record431 {
 		t.Fatal(err)
 	}
 	if addr := os.Getenv("LEAT_TEST_KAFKA"); addr != "" {
-		got := transcript(t, addr)
+		awaitCoordinators(t, addr)
+		got := transcript(t, addr, steps())
 		if *record431 {
-			if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 				t.Fatal(err)
 			}
 			want = []byte(got)
@@ -88,17 +109,33 @@ func TestAdminAnswersAreKafkas(t *testing.T) {
 			t.Errorf("Kafka answers otherwise than recorded: %s", d)
 		}
 	}
-	got := transcript(t, newAdminRig(t, nil).addr)
+	got := transcript(t, g.addr, steps())
 	for name, theirs := range sections(string(want)) {
-		if b, ok := betterThanKafka()[name]; ok {
+		if b, ok := better[name]; ok {
 			theirs = b + "\n\n"
 		}
 		if ours := sections(got)[name]; ours != theirs {
 			t.Errorf("%s: %s", name, cmp.Diff(strings.Split(theirs, "\n"), strings.Split(ours, "\n")))
 		}
 	}
-	if len(sections(got)) != len(adminSteps()) || len(sections(got)) != len(sections(string(want))) {
+	if len(sections(got)) != len(steps()) || len(sections(got)) != len(sections(string(want))) {
 		t.Error("the series of requests is not the one recorded: record it again")
+	}
+}
+
+// awaitCoordinators waits until a Kafka that was just started has coordinators of groups
+// and of transactions.
+func awaitCoordinators(t *testing.T, addr string) {
+	t.Helper()
+	c := dial(t, addr)
+	for kind := range int8(2) {
+		for {
+			find := at(4, kmsg.NewPtrFindCoordinatorRequest())
+			find.CoordinatorType, find.CoordinatorKeys = kind, []string{"a"}
+			if ask[*kmsg.FindCoordinatorResponse](c, find).Coordinators[0].ErrorCode == none {
+				break
+			}
+		}
 	}
 }
 
@@ -112,13 +149,19 @@ func sections(s string) map[string]string {
 	return all
 }
 
-func transcript(t *testing.T, addr string) string {
+func transcript(t *testing.T, addr string, steps []step) string {
 	t.Helper()
 	c := dial(t, addr)
+	dir := ask[*kmsg.DescribeLogDirsResponse](c, at(4, kmsg.NewPtrDescribeLogDirsRequest())).Dirs[0].Dir
 	ids := map[string][16]byte{}
 	var out strings.Builder
-	for _, s := range adminSteps() {
+	for _, s := range steps {
 		req := s.req(func(topic string) [16]byte { return ids[topic] })
+		if move, ok := req.(*kmsg.AlterReplicaLogDirsRequest); ok {
+			for i := range move.Dirs {
+				move.Dirs[i].Dir = strings.ReplaceAll(move.Dirs[i].Dir, dataDirectory, dir)
+			}
+		}
 		resp := ask[kmsg.Response](c, req)
 		if made, ok := resp.(*kmsg.CreateTopicsResponse); ok {
 			for _, mt := range made.Topics {

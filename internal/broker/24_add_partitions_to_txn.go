@@ -1,0 +1,137 @@
+package broker
+
+import (
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// AddPartitionsToTxn, key 24, versions 0 to 5. AddOffsetsToTxn, key 25, versions 0 to 4.
+// EndTxn, key 26, versions 0 to 5. TxnOffsetCommit, key 28, versions 0 to 5.
+//
+// There are no transactions yet: InitProducerId gives no transactional id away, so that
+// each one that is named here is one that nobody has. Kafka's code for it is
+// INVALID_PRODUCER_ID_MAPPING, and so is ours. Nothing is written.
+//
+// AddPartitionsToTxn 4 is for brokers, of many transactions at a time (KIP-890).
+
+// partitionsOf tells how many partitions a topic has; 0: there is none.
+func partitionsOf(m *meta.Image, topic string) int {
+	if t := m.Topic(topic); t != nil {
+		return len(t.Partitions)
+	}
+	return 0
+}
+
+// codesOf are the codes of a topic's partitions: unknown for those that there are not, and
+// known for the others.
+func codesOf(m *meta.Image, topic string, partitions []int32, known int16) []kmsg.AddPartitionsToTxnResponseTopicPartition {
+	n := partitionsOf(m, topic)
+	list := make([]kmsg.AddPartitionsToTxnResponseTopicPartition, len(partitions))
+	for i, p := range partitions {
+		if list[i].Partition, list[i].ErrorCode = p, known; p < 0 || int(p) >= n {
+			list[i].ErrorCode = kerr.UnknownTopicOrPartition.Code
+		}
+	}
+	return list
+}
+
+// unmapped is the code for the partitions that there are: that of the transactional id,
+// or, where one that there is not stands beside them, that nothing was tried.
+func unmapped(m *meta.Image, topics []kmsg.AddPartitionsToTxnRequestTopic) int16 {
+	for i := range topics {
+		n := partitionsOf(m, topics[i].Topic)
+		if slices.ContainsFunc(topics[i].Partitions, func(p int32) bool { return p < 0 || int(p) >= n }) {
+			return kerr.OperationNotAttempted.Code
+		}
+	}
+	return kerr.InvalidProducerIDMapping.Code
+}
+
+func (b *Broker) addPartitionsToTxn(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.AddPartitionsToTxnRequest)
+	var size answerSize
+	for i := range req.Topics {
+		size.addCodes(req.Topics[i].Topic, len(req.Topics[i].Partitions))
+	}
+	for i := range req.Transactions {
+		x := &req.Transactions[i]
+		size.add(1, len(x.TransactionalID))
+		for j := range x.Topics {
+			size.addCodes(x.Topics[j].Topic, len(x.Topics[j].Partitions))
+		}
+	}
+	return b.replySized(r, size, func() kmsg.Response {
+		m := b.cfg.Image()
+		resp := kmsg.NewPtrAddPartitionsToTxnResponse()
+		code := unmapped(m, req.Topics)
+		for i := range req.Topics {
+			t := &req.Topics[i]
+			resp.Topics = append(resp.Topics, kmsg.AddPartitionsToTxnResponseTopic{Topic: t.Topic, Partitions: codesOf(m, t.Topic, t.Partitions, code)})
+		}
+		for i := range req.Transactions {
+			resp.Transactions = append(resp.Transactions, unmappedTransaction(m, &req.Transactions[i]))
+		}
+		return resp
+	})
+}
+
+func unmappedTransaction(m *meta.Image, x *kmsg.AddPartitionsToTxnRequestTransaction) kmsg.AddPartitionsToTxnResponseTransaction {
+	topics := make([]kmsg.AddPartitionsToTxnRequestTopic, len(x.Topics))
+	for i := range x.Topics {
+		topics[i].Topic, topics[i].Partitions = x.Topics[i].Topic, x.Topics[i].Partitions
+	}
+	code := unmapped(m, topics)
+	rx := kmsg.AddPartitionsToTxnResponseTransaction{TransactionalID: x.TransactionalID}
+	for i := range topics {
+		rt := kmsg.AddPartitionsToTxnResponseTransactionTopic{Topic: topics[i].Topic}
+		for _, p := range codesOf(m, topics[i].Topic, topics[i].Partitions, code) {
+			rt.Partitions = append(rt.Partitions, kmsg.AddPartitionsToTxnResponseTransactionTopicPartition(p))
+		}
+		rx.Topics = append(rx.Topics, rt)
+	}
+	return rx
+}
+
+func (*Broker) addOffsetsToTxn(_ *session, r *wire.Request, _ kmsg.Request) error {
+	resp := kmsg.NewPtrAddOffsetsToTxnResponse()
+	resp.ErrorCode = kerr.InvalidProducerIDMapping.Code
+	r.Reply(resp)
+	return nil
+}
+
+func (*Broker) endTxn(_ *session, r *wire.Request, _ kmsg.Request) error {
+	resp := kmsg.NewPtrEndTxnResponse()
+	resp.ErrorCode = kerr.InvalidProducerIDMapping.Code
+	r.Reply(resp)
+	return nil
+}
+
+func (b *Broker) txnOffsetCommit(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.TxnOffsetCommitRequest)
+	var size answerSize
+	for i := range req.Topics {
+		size.addCodes(req.Topics[i].Topic, len(req.Topics[i].Partitions))
+	}
+	return b.replySized(r, size, func() kmsg.Response {
+		m := b.cfg.Image()
+		resp := kmsg.NewPtrTxnOffsetCommitResponse()
+		for i := range req.Topics {
+			t := &req.Topics[i]
+			n := partitionsOf(m, t.Topic)
+			rt := kmsg.TxnOffsetCommitResponseTopic{Topic: t.Topic, Partitions: make([]kmsg.TxnOffsetCommitResponseTopicPartition, len(t.Partitions))}
+			for j := range t.Partitions {
+				rp, p := &rt.Partitions[j], t.Partitions[j].Partition
+				if rp.Partition, rp.ErrorCode = p, kerr.InvalidProducerIDMapping.Code; p < 0 || int(p) >= n {
+					rp.ErrorCode = kerr.UnknownTopicOrPartition.Code
+				}
+			}
+			resp.Topics = append(resp.Topics, rt)
+		}
+		return resp
+	})
+}

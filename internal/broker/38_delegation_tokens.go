@@ -1,0 +1,61 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// CreateDelegationToken, key 38, versions 1 to 3. RenewDelegationToken, key 39, and
+// ExpireDelegationToken, key 40, versions 1 to 2. DescribeDelegationToken, key 41,
+// versions 1 to 3 (KIP-48).
+//
+// 3: tokens for somebody else (KIP-373). Nobody has logged in on a listener without
+// security, and a client that has not logged in may not ask for tokens.
+
+// The principal of clients that have not logged in.
+const (
+	anonymousType = "User"
+	anonymousName = "ANONYMOUS"
+)
+
+func (b *Broker) createDelegationToken(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.CreateDelegationTokenRequest)
+	resp := kmsg.NewPtrCreateDelegationTokenResponse()
+	resp.ErrorCode = kerr.DelegationTokenRequestNotAllowed.Code
+	resp.PrincipalType, resp.PrincipalName = anonymousType, anonymousName
+	resp.TokenRequesterPrincipalType, resp.TokenRequesterPrincipalName = anonymousType, anonymousName
+	if req.OwnerPrincipalName != nil && *req.OwnerPrincipalName != "" {
+		resp.PrincipalName = *req.OwnerPrincipalName
+		if resp.PrincipalType = ""; req.OwnerPrincipalType != nil {
+			resp.PrincipalType = *req.OwnerPrincipalType
+		}
+	}
+	resp.IssueTimestamp, resp.ExpiryTimestamp, resp.MaxTimestamp = -1, -1, -1
+	resp.HMAC = []byte{}
+	var size answerSize
+	size.add(1, len(resp.PrincipalName)+len(resp.PrincipalType))
+	return b.replySized(r, size, func() kmsg.Response { return resp })
+}
+
+func (*Broker) renewDelegationToken(_ *session, r *wire.Request, _ kmsg.Request) error {
+	resp := kmsg.NewPtrRenewDelegationTokenResponse()
+	resp.ErrorCode, resp.ExpiryTimestamp = kerr.DelegationTokenRequestNotAllowed.Code, -1
+	r.Reply(resp)
+	return nil
+}
+
+func (*Broker) expireDelegationToken(_ *session, r *wire.Request, _ kmsg.Request) error {
+	resp := kmsg.NewPtrExpireDelegationTokenResponse()
+	resp.ErrorCode, resp.ExpiryTimestamp = kerr.DelegationTokenRequestNotAllowed.Code, -1
+	r.Reply(resp)
+	return nil
+}
+
+func (*Broker) describeDelegationToken(_ *session, r *wire.Request, _ kmsg.Request) error {
+	resp := kmsg.NewPtrDescribeDelegationTokenResponse()
+	resp.ErrorCode = kerr.DelegationTokenRequestNotAllowed.Code
+	r.Reply(resp)
+	return nil
+}

@@ -1,0 +1,132 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// DescribeUserScramCredentials, key 50, and AlterUserScramCredentials, key 51, version 0
+// (KIP-554).
+//
+// Nobody can log in yet, so that no user has credentials, and none can be given: a
+// request that gives some is judged as Kafka does, and what Kafka would take is refused.
+
+func (b *Broker) describeUserScramCredentials(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.DescribeUserSCRAMCredentialsRequest)
+	const messageText = 96
+	var size answerSize
+	for i := range req.Users {
+		size.add(2, 2*len(req.Users[i].Name)+messageText)
+	}
+	return b.replySized(r, size, func() kmsg.Response {
+		resp := kmsg.NewPtrDescribeUserSCRAMCredentialsResponse()
+		resp.ErrorMessage = new(string) // empty, not null, as in Kafka
+		places := make(map[string]int, len(req.Users))
+		for i := range req.Users {
+			name := req.Users[i].Name
+			place, again := places[name]
+			if again {
+				ru := &resp.Results[place]
+				ru.ErrorCode = kerr.DuplicateResource.Code
+				ru.ErrorMessage = new("Cannot describe SCRAM credentials for the same user twice in a single request: " + name)
+				continue
+			}
+			places[name] = len(resp.Results)
+			resp.Results = append(resp.Results, kmsg.DescribeUserSCRAMCredentialsResponseResult{
+				User: name, ErrorCode: kerr.ResourceNotFound.Code,
+				ErrorMessage: new("Attempt to describe a user credential that does not exist: " + name),
+			})
+		}
+		return resp
+	})
+}
+
+// Bounds of Kafka's for the iterations of SCRAM-SHA-256 and -512.
+const (
+	minIterations = 4096
+	maxIterations = 16384
+)
+
+func (b *Broker) alterUserScramCredentials(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.AlterUserSCRAMCredentialsRequest)
+	const messageText = 96
+	var size answerSize
+	for i := range req.Deletions {
+		size.add(2, len(req.Deletions[i].Name)+messageText)
+	}
+	for i := range req.Upsertions {
+		size.add(2, len(req.Upsertions[i].Name)+messageText)
+	}
+	return b.replySized(r, size, func() kmsg.Response {
+		u := users{resp: kmsg.NewPtrAlterUserSCRAMCredentialsResponse(), places: make(map[string]int, len(req.Deletions)+len(req.Upsertions))}
+		for i := range req.Deletions {
+			e, message := judgeUser(req.Deletions[i].Name, req.Deletions[i].Mechanism)
+			if e == nil {
+				e, message = kerr.ResourceNotFound, "Attempt to delete a user credential that does not exist"
+			}
+			u.refuse(req.Deletions[i].Name, false, e, message)
+		}
+		for i := range req.Upsertions {
+			e, message := judgeCredential(&req.Upsertions[i])
+			valid := e == nil
+			if valid {
+				e, message = kerr.UnsupportedSaslMechanism, "This broker does not serve SASL yet, so it keeps no credentials."
+			}
+			u.refuse(req.Upsertions[i].Name, valid, e, message)
+		}
+		return u.resp
+	})
+}
+
+// users are the answers for users, each of whom gets one.
+type users struct {
+	resp   *kmsg.AlterUserSCRAMCredentialsResponse
+	places map[string]int // of users in the answer; those whose first change was in order are below 0
+}
+
+// refuse answers for a user. Where there was a first change, in order by itself, the
+// second one makes both wrong; a change that was not in order keeps its answer.
+func (u *users) refuse(name string, valid bool, e *kerr.Error, message string) {
+	place, again := u.places[name]
+	if again && place >= 0 {
+		return
+	}
+	if again {
+		place = -place - 1
+		e, message = kerr.DuplicateResource, "A user credential cannot be altered twice in the same request"
+		u.places[name] = place
+	} else {
+		place = len(u.resp.Results)
+		u.resp.Results = append(u.resp.Results, kmsg.AlterUserSCRAMCredentialsResponseResult{User: name})
+		if u.places[name] = place; valid {
+			u.places[name] = -place - 1
+		}
+	}
+	u.resp.Results[place].ErrorCode, u.resp.Results[place].ErrorMessage = e.Code, &message
+}
+
+func judgeUser(name string, mechanism int8) (*kerr.Error, string) {
+	const scramSHA256, scramSHA512 = 1, 2
+	switch {
+	case name == "":
+		return kerr.UnacceptableCredential, "Username must not be empty"
+	case mechanism != scramSHA256 && mechanism != scramSHA512:
+		return kerr.UnsupportedSaslMechanism, "Unknown SCRAM mechanism"
+	}
+	return nil, ""
+}
+
+func judgeCredential(u *kmsg.AlterUserSCRAMCredentialsRequestUpsertion) (*kerr.Error, string) {
+	e, message := judgeUser(u.Name, u.Mechanism)
+	switch {
+	case e != nil:
+		return e, message
+	case u.Iterations < minIterations:
+		return kerr.UnacceptableCredential, "Too few iterations"
+	case u.Iterations > maxIterations:
+		return kerr.UnacceptableCredential, "Too many iterations"
+	}
+	return nil, ""
+}

@@ -1,0 +1,65 @@
+package broker
+
+import (
+	"regexp"
+	"slices"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// DescribeTransactions, key 65, version 0, and ListTransactions, key 66, versions 0 to 2
+// (KIP-664).
+//
+// 1: by their age (KIP-994). 2: by a pattern (KIP-1152). There are no transactions yet.
+
+func (b *Broker) describeTransactions(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.DescribeTransactionsRequest)
+	var size answerSize
+	for _, id := range req.TransactionalIDs {
+		size.add(1, len(id))
+	}
+	return b.replySized(r, size, func() kmsg.Response {
+		resp := kmsg.NewPtrDescribeTransactionsResponse()
+		resp.TransactionStates = make([]kmsg.DescribeTransactionsResponseTransactionState, len(req.TransactionalIDs))
+		for i, id := range req.TransactionalIDs {
+			rx := &resp.TransactionStates[i]
+			rx.TransactionalID, rx.ErrorCode = id, kerr.TransactionalIDNotFound.Code
+		}
+		return resp
+	})
+}
+
+// maxPattern bounds the pattern that transactional ids are to match, which is compiled.
+const maxPattern = 1 << 10
+
+func (b *Broker) listTransactions(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.ListTransactionsRequest)
+	states := []string{"Ongoing", "PrepareCommit", "PrepareAbort", "CompleteCommit", "CompleteAbort", "Empty", "Dead", "PrepareEpochFence"}
+	var size answerSize
+	for _, s := range req.StateFilters {
+		size.add(2, len(s))
+	}
+	return b.replySized(r, size, func() kmsg.Response {
+		resp := kmsg.NewPtrListTransactionsResponse()
+		if p := req.TransactionalIDPattern; p != nil {
+			if len(*p) > maxPattern || !isPattern(*p) {
+				resp.ErrorCode = kerr.InvalidRegularExpression.Code
+				return resp
+			}
+		}
+		for _, s := range distinct(req.StateFilters) {
+			if !slices.Contains(states, s) {
+				resp.UnknownStateFilters = append(resp.UnknownStateFilters, s)
+			}
+		}
+		return resp
+	})
+}
+
+func isPattern(s string) bool {
+	_, err := regexp.Compile(s)
+	return err == nil
+}

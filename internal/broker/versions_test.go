@@ -1,0 +1,187 @@
+package broker
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/group"
+)
+
+var writeProtocol = flag.Bool("write", false, "write docs/protocol.md from the table of APIs")
+
+const (
+	goldenVersions = "testdata/kafka-4.3.1-versions.txt"
+	protocolPage   = "../../docs/protocol.md"
+)
+
+// Reasons for which an API of Kafka's is not served.
+const (
+	noTransactions = "Transactions come later, and no client may write their markers."
+	noNextGroups   = "The next generation of groups (KIP-848) comes later. A client that may choose finds it missing and uses a classic group."
+	noShareGroups  = "Share groups (KIP-932) come later."
+	noStreams      = "Groups of Kafka Streams (KIP-1071) come later. Streams uses a classic group unless it is told otherwise."
+	noMembers      = "The quorum's members are fixed until a cluster can have more than one node."
+)
+
+// unserved are the APIs that Kafka 4.3.1 advertises and we do not, with the reasons.
+func unserved() map[int16]string {
+	return map[int16]string{
+		27: noTransactions,
+		68: noNextGroups,
+		76: noShareGroups, 78: noShareGroups, 79: noShareGroups,
+		83: noShareGroups, 84: noShareGroups, 85: noShareGroups, 86: noShareGroups, 87: noShareGroups,
+		90: noShareGroups, 91: noShareGroups, 92: noShareGroups,
+		80: noMembers, 81: noMembers,
+		88: noStreams,
+	}
+}
+
+// remarks say what an API that is served does not do.
+func remarks() map[int16]string {
+	empty := "There are none of these groups yet: each is answered with GROUP_ID_NOT_FOUND."
+	refused := "There are no transactional ids yet: INVALID_PRODUCER_ID_MAPPING."
+	return map[int16]string{
+		10: "Coordinators of groups; others are refused with INVALID_REQUEST.",
+		17: "Always ILLEGAL_SASL_STATE: a listener has no security yet.", 36: "Always ILLEGAL_SASL_STATE.",
+		22: "Ids for idempotence; a transactional id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED.",
+		24: refused, 25: refused, 26: refused, 28: refused,
+		29: "Always SECURITY_DISABLED, as in Kafka without an authorizer.", 30: "Always SECURITY_DISABLED.", 31: "Always SECURITY_DISABLED.",
+		34: "A node has one data directory; any other is LOG_DIR_NOT_FOUND.",
+		38: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED, as in Kafka without security.", 39: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.",
+		40: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.", 41: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.",
+		43: "Each partition has one replica: ELECTION_NOT_NEEDED.",
+		45: "A partition keeps the replicas that it has; others are refused with INVALID_REPLICA_ASSIGNMENT.", 46: "Always empty.",
+		48: "Always empty: no quotas are enforced yet.", 49: "Setting a quota is refused with UNSUPPORTED_VERSION.",
+		50: "There are no users yet: RESOURCE_NOT_FOUND.", 51: "Giving a user credentials is refused with UNSUPPORTED_SASL_MECHANISM.",
+		57: "Checks, but there is one level of each feature.",
+		64: "BROKER_ID_NOT_REGISTERED; a broker that serves is not taken out: POLICY_VIOLATION.",
+		65: "There are no transactions yet: TRANSACTIONAL_ID_NOT_FOUND.", 66: "Always empty.",
+		69: empty, 77: empty, 89: empty,
+	}
+}
+
+// kafkasVersions are the APIs that Apache Kafka 4.3.1 advertises. With LEAT_TEST_KAFKA
+// they are asked of it.
+func kafkasVersions(t *testing.T) []kmsg.ApiVersionsResponseApiKey {
+	t.Helper()
+	if addr := os.Getenv("LEAT_TEST_KAFKA"); addr != "" {
+		keys := ask[*kmsg.ApiVersionsResponse](dial(t, addr), at(0, kmsg.NewPtrApiVersionsRequest())).ApiKeys
+		slices.SortFunc(keys, func(a, b kmsg.ApiVersionsResponseApiKey) int { return int(a.ApiKey) - int(b.ApiKey) })
+		var b strings.Builder
+		for _, k := range keys {
+			fmt.Fprintln(&b, k.ApiKey, k.MinVersion, k.MaxVersion)
+		}
+		if *record431 {
+			if err := os.WriteFile(goldenVersions, []byte(b.String()), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return keys
+	}
+	text, err := os.ReadFile(goldenVersions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var keys []kmsg.ApiVersionsResponseApiKey
+	for line := range strings.Lines(string(text)) {
+		var k kmsg.ApiVersionsResponseApiKey
+		if _, err := fmt.Sscan(line, &k.ApiKey, &k.MinVersion, &k.MaxVersion); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		keys = append(keys, k)
+	}
+	return keys
+}
+
+// everyAPI are the APIs of a node that serves all of them, by their keys.
+func everyAPI() map[int16]api {
+	b := &Broker{cfg: Config{Groups: &group.Service{}, Controller: &controller.Controller{}}}
+	all := map[int16]api{}
+	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), withoutAPIs(b)} {
+		for _, a := range list {
+			all[a.key] = a
+		}
+	}
+	return all
+}
+
+// TestAPIsAreKafkas proves that we advertise the APIs and the versions that Apache Kafka
+// 4.3.1 advertises, that each difference has a reason, and that docs/protocol.md says so;
+// with -write it makes it so.
+func TestAPIsAreKafkas(t *testing.T) {
+	theirs, ours := kafkasVersions(t), everyAPI()
+	var known []int16
+	for _, k := range theirs {
+		known = append(known, k.ApiKey)
+		a, served := ours[k.ApiKey]
+		why := unserved()[k.ApiKey]
+		switch {
+		case !served && why == "":
+			t.Errorf("%s (%d) is not served, without a reason", kmsg.NameForKey(k.ApiKey), k.ApiKey)
+		case served && why != "":
+			t.Errorf("%s is served, but has a reason for which it is not: %s", a.name, why)
+		case served && (a.versions().MinVersion != k.MinVersion || a.max != k.MaxVersion):
+			t.Errorf("%s: versions %d to %d, Kafka has %d to %d", a.name, a.versions().MinVersion, a.max, k.MinVersion, k.MaxVersion)
+		}
+	}
+	for key, a := range ours {
+		if !slices.Contains(known, key) {
+			t.Errorf("Kafka has no %s (%d)", a.name, key)
+		}
+	}
+	for key := range unserved() {
+		if !slices.Contains(known, key) {
+			t.Errorf("Kafka has no API %d either", key)
+		}
+	}
+	want := protocolText(theirs, ours)
+	if *writeProtocol {
+		if err := os.WriteFile(protocolPage, []byte(want), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(protocolPage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(want, string(got)); d != "" {
+		t.Errorf("run: go test ./internal/broker -run TestAPIsAreKafkas -write\n%s", d)
+	}
+}
+
+func protocolText(theirs []kmsg.ApiVersionsResponseApiKey, ours map[int16]api) string {
+	var b strings.Builder
+	b.WriteString(`# The protocol
+
+A client of Apache Kafka 2.1 or later can use Leat: it speaks the versions of Kafka's protocol that Apache Kafka 4.3 speaks, and advertises the same
+APIs to its clients but for those that the second table names. An API of something that Leat does not have yet, such as security, is answered as
+Apache Kafka answers it where that is not set up, and never pretends to have done something.
+
+## What is served
+
+| key | API | versions | remarks |
+|---|---|---|---|
+`)
+	for _, k := range theirs {
+		if a, ok := ours[k.ApiKey]; ok {
+			v := a.versions()
+			fmt.Fprintf(&b, "| %d | %s | %d to %d | %s |\n", a.key, a.name, v.MinVersion, v.MaxVersion, remarks()[a.key])
+		}
+	}
+	b.WriteString("\n## What Apache Kafka 4.3 serves and Leat does not\n\n| key | API | reason |\n|---|---|---|\n")
+	for _, k := range theirs {
+		if why, ok := unserved()[k.ApiKey]; ok {
+			fmt.Fprintf(&b, "| %d | %s | %s |\n", k.ApiKey, kmsg.NameForKey(k.ApiKey), why)
+		}
+	}
+	b.WriteString("\nGetTelemetrySubscriptions and PushTelemetry (71, 72) are advertised by neither, as long as nothing collects clients' metrics.\n")
+	return b.String()
+}

@@ -1,0 +1,80 @@
+package broker
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// manyCodes are requests whose answers have a code for each of n partitions.
+func manyCodes(n int, topic string) []kmsg.Request {
+	partitions, commits := make([]int32, n), make([]kmsg.TxnOffsetCommitRequestTopicPartition, n)
+	for i := range n {
+		partitions[i], commits[i].Partition = int32(i), int32(i)
+	}
+	move := kmsg.AlterReplicaLogDirsRequestDir{Dir: "/data", Topics: []kmsg.AlterReplicaLogDirsRequestDirTopic{{Topic: topic, Partitions: partitions}}}
+	return []kmsg.Request{
+		at(2, &kmsg.AlterReplicaLogDirsRequest{Dirs: []kmsg.AlterReplicaLogDirsRequestDir{move}}),
+		at(3, &kmsg.AddPartitionsToTxnRequest{Topics: []kmsg.AddPartitionsToTxnRequestTopic{{Topic: topic, Partitions: partitions}}}),
+		at(3, &kmsg.TxnOffsetCommitRequest{Topics: []kmsg.TxnOffsetCommitRequestTopic{{Topic: topic, Partitions: commits}}}),
+	}
+}
+
+// manyMessages are requests whose answers have a sentence for each of n partitions,
+// entities or ACLs.
+func manyMessages(n int, text string) []kmsg.Request {
+	partitions, assigned := make([]int32, n), make([]kmsg.AlterPartitionAssignmentsRequestTopicPartition, n)
+	entries := make([]kmsg.AlterClientQuotasRequestEntry, n)
+	for i := range n {
+		partitions[i], assigned[i].Partition = int32(i), int32(i)
+		entries[i].Entity = []kmsg.AlterClientQuotasRequestEntryEntity{{Type: text}}
+	}
+	return []kmsg.Request{
+		at(2, &kmsg.ElectLeadersRequest{Topics: []kmsg.ElectLeadersRequestTopic{{Topic: text, Partitions: partitions}}}),
+		at(1, &kmsg.AlterPartitionAssignmentsRequest{Topics: []kmsg.AlterPartitionAssignmentsRequestTopic{{Topic: text, Partitions: assigned}}}),
+		at(3, &kmsg.CreateACLsRequest{Creations: make([]kmsg.CreateACLsRequestCreation, n)}),
+		at(3, &kmsg.DeleteACLsRequest{Filters: make([]kmsg.DeleteACLsRequestFilter, n)}),
+		at(1, &kmsg.AlterClientQuotasRequest{Entries: entries}),
+	}
+}
+
+// TestAnswersThatNameMuch proves that each of these APIs answers a large request whole,
+// and that one whose answer would take more memory than any answer may costs its
+// connection. The rig looks whether all of it was given back.
+func TestAnswersThatNameMuch(t *testing.T) {
+	g := newAdminRig(t, nil)
+	for _, req := range append(manyCodes(30_000, "nowhere"), manyMessages(2000, "nowhere")...) {
+		if resp := ask[kmsg.Response](dial(t, g.addr), req); len(asJSON(resp)) < 20_000 {
+			t.Errorf("%s: %.300s", kmsg.NameForKey(req.Key()), asJSON(resp))
+		}
+	}
+	for _, req := range manyMessages(50_000, strings.Repeat("n", 100)) {
+		if got := dial(t, g.addr).outcome(req); got != closed {
+			t.Errorf("%s: %.100s", kmsg.NameForKey(req.Key()), got)
+		}
+	}
+	if resp := ask[*kmsg.ElectLeadersResponse](dial(t, g.addr), at(2, kmsg.NewPtrElectLeadersRequest())); resp.ErrorCode != none {
+		t.Errorf("%+v", resp)
+	}
+}
+
+// TestElectAllOfManyTopics proves that the leaders of all partitions of many topics can be
+// elected with one request.
+func TestElectAllOfManyTopics(t *testing.T) {
+	const topics = 50_000
+	g := manyTopics(t, topics)
+	resp := ask[*kmsg.ElectLeadersResponse](dial(t, g.addr), at(2, kmsg.NewPtrElectLeadersRequest()))
+	if len(resp.Topics) != topics || resp.ErrorCode != none {
+		t.Errorf("%d topics, code %d", len(resp.Topics), resp.ErrorCode)
+	}
+}
+
+// TestBrokerThatServesStays proves that a broker which is registered is not taken out.
+func TestBrokerThatServesStays(t *testing.T) {
+	g := newAdminRig(t, nil)
+	resp := ask[*kmsg.UnregisterBrokerResponse](dial(t, g.addr), &kmsg.UnregisterBrokerRequest{BrokerID: 1})
+	if resp.ErrorCode != 44 || g.image.Load().Brokers[1] == nil {
+		t.Errorf("code %d, %s", resp.ErrorCode, *resp.ErrorMessage)
+	}
+}
