@@ -13,31 +13,45 @@ import (
 // There are no groups of these kinds yet. Tools ask here first, and for a classic group
 // where GROUP_ID_NOT_FOUND is the answer.
 
-// missingGroup is the code and the message for a group that is not there.
-func missingGroup(id string) (code int16, message *string) {
-	if id == "" {
-		return kerr.InvalidGroupID.Code, nil
-	}
-	return kerr.GroupIDNotFound.Code, new("Group " + id + " not found.")
+// notOfKind is why a group is not described as one of a newer kind.
+type notOfKind struct {
+	group   string
+	code    int16
+	message *string
 }
 
-// sizeOfMissing is the size of an answer about groups that are not there.
-func sizeOfMissing(ids []string) (size answerSize) {
-	const messageText = 32
-	for _, id := range ids {
-		size.add(1, 2*len(id)+messageText)
+// lookForKind finds out why each group is none of a kind: it is not there, it is a classic
+// one, or this node cannot tell. Like the answers of other APIs it may come later.
+func (b *Broker) lookForKind(r *wire.Request, ids []string, kind string, answer func([]notOfKind) kmsg.Response) error {
+	held, err := b.reserveAnswer(b.groupAnswer() + 2*textMemory*int64(len(r.Body)))
+	if err != nil {
+		return err
 	}
-	return size
+	const withMessages = 6 // the version of DescribeGroups that says that a group is not there
+	b.cfg.Groups.Describe(distinct(ids), withMessages, contained(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
+		defer held.Release()
+		list := make([]notOfKind, len(groups))
+		for i := range groups {
+			g, n := &groups[i], &list[i]
+			switch n.group, n.code, n.message = g.Group, g.ErrorCode, g.ErrorMessage; {
+			case g.Group == "":
+				n.code, n.message = kerr.InvalidGroupID.Code, nil
+			case g.ErrorCode == none:
+				n.code, n.message = kerr.GroupIDNotFound.Code, new("Group "+g.Group+" is not a "+kind+" group.")
+			}
+		}
+		b.replyHeld(r, answer(list), &held)
+	}))
+	return nil
 }
 
 func (b *Broker) consumerGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ConsumerGroupDescribeRequest)
-	return b.replySized(r, sizeOfMissing(req.Groups), func() kmsg.Response {
+	return b.lookForKind(r, req.Groups, "consumer", func(list []notOfKind) kmsg.Response {
 		resp := kmsg.NewPtrConsumerGroupDescribeResponse()
-		for _, id := range distinct(req.Groups) {
+		for _, n := range list {
 			g := kmsg.NewConsumerGroupDescribeResponseGroup()
-			g.Group = id
-			g.ErrorCode, g.ErrorMessage = missingGroup(id)
+			g.Group, g.ErrorCode, g.ErrorMessage = n.group, n.code, n.message
 			resp.Groups = append(resp.Groups, g)
 		}
 		return resp
@@ -46,12 +60,11 @@ func (b *Broker) consumerGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Re
 
 func (b *Broker) shareGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ShareGroupDescribeRequest)
-	return b.replySized(r, sizeOfMissing(req.GroupIDs), func() kmsg.Response {
+	return b.lookForKind(r, req.GroupIDs, "share", func(list []notOfKind) kmsg.Response {
 		resp := kmsg.NewPtrShareGroupDescribeResponse()
-		for _, id := range distinct(req.GroupIDs) {
+		for _, n := range list {
 			g := kmsg.NewShareGroupDescribeResponseGroup()
-			g.GroupID = id
-			g.ErrorCode, g.ErrorMessage = missingGroup(id)
+			g.GroupID, g.ErrorCode, g.ErrorMessage = n.group, n.code, n.message
 			resp.Groups = append(resp.Groups, g)
 		}
 		return resp
@@ -60,12 +73,11 @@ func (b *Broker) shareGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Reque
 
 func (b *Broker) streamsGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.StreamsGroupDescribeRequest)
-	return b.replySized(r, sizeOfMissing(req.Groups), func() kmsg.Response {
+	return b.lookForKind(r, req.Groups, "streams", func(list []notOfKind) kmsg.Response {
 		resp := kmsg.NewPtrStreamsGroupDescribeResponse()
-		for _, id := range distinct(req.Groups) {
+		for _, n := range list {
 			g := kmsg.NewStreamsGroupDescribeResponseGroup()
-			g.Group = id
-			g.ErrorCode, g.ErrorMessage = missingGroup(id)
+			g.Group, g.ErrorCode, g.ErrorMessage = n.group, n.code, n.message
 			resp.Groups = append(resp.Groups, g)
 		}
 		return resp

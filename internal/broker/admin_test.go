@@ -79,8 +79,7 @@ func TestAdminAnswersAreKafkas(t *testing.T) {
 }
 
 // TestAnswersWithoutFeaturesAreKafkas proves the same of requests for security, quotas,
-// reassignments, elections, transactions and groups of other kinds, of all of which the
-// node has none.
+// reassignments, elections and transactions, of all of which the node has none.
 func TestAnswersWithoutFeaturesAreKafkas(t *testing.T) {
 	g := newAdminRig(t, nil)
 	g.topic("__consumer_offsets", 1)

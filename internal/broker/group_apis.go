@@ -25,6 +25,9 @@ func groupAPIs(b *Broker) []api {
 		{key: 16, name: "ListGroups", min: 0, max: 5, serve: b.listGroups},
 		{key: 42, name: "DeleteGroups", min: 0, max: 2, serve: b.deleteGroups},
 		{key: 47, name: "OffsetDelete", min: 0, max: 0, serve: b.offsetDelete},
+		{key: 69, name: "ConsumerGroupDescribe", min: 0, max: 1, serve: b.consumerGroupDescribe},
+		{key: 77, name: "ShareGroupDescribe", min: 1, max: 1, serve: b.shareGroupDescribe},
+		{key: 89, name: "StreamsGroupDescribe", min: 0, max: 0, serve: b.streamsGroupDescribe},
 	}
 }
 

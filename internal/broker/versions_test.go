@@ -46,7 +46,7 @@ func unserved() map[int16]string {
 
 // remarks say what an API that is served does not do.
 func remarks() map[int16]string {
-	empty := "There are none of these groups yet: each is answered with GROUP_ID_NOT_FOUND."
+	empty := "There are no groups of this kind yet: GROUP_ID_NOT_FOUND."
 	refused := "There are no transactional ids yet: INVALID_PRODUCER_ID_MAPPING."
 	return map[int16]string{
 		10: "Coordinators of groups; others are refused with INVALID_REQUEST.",

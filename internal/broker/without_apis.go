@@ -8,8 +8,8 @@ import (
 )
 
 // withoutAPIs are those of features that a node serves without having any of them:
-// security, quotas, moves of replicas, transactions, and groups of Kafka's newer kinds.
-// Tools ask for them on every cluster, and Kafka answers them on every cluster.
+// security, quotas, moves of replicas and transactions. Tools ask for them on every
+// cluster, and Kafka answers them on every cluster.
 func withoutAPIs(b *Broker) []api {
 	if b.cfg.Controller == nil {
 		return nil
@@ -40,9 +40,6 @@ func withoutAPIs(b *Broker) []api {
 		{key: 64, name: "UnregisterBroker", min: 0, max: 0, serve: b.unregisterBroker},
 		{key: 65, name: "DescribeTransactions", min: 0, max: 0, serve: b.describeTransactions},
 		{key: 66, name: "ListTransactions", min: 0, max: 2, serve: b.listTransactions},
-		{key: 69, name: "ConsumerGroupDescribe", min: 0, max: 1, serve: b.consumerGroupDescribe},
-		{key: 77, name: "ShareGroupDescribe", min: 1, max: 1, serve: b.shareGroupDescribe},
-		{key: 89, name: "StreamsGroupDescribe", min: 0, max: 0, serve: b.streamsGroupDescribe},
 	}
 }
 

@@ -47,8 +47,7 @@ func withoutSteps() []step {
 	s = append(s, directorySteps()...)
 	s = append(s, featureSteps()...)
 	s = append(s, transactionSteps()...)
-	s = append(s, withoutTransactionSteps()...)
-	return append(s, otherGroupSteps()...)
+	return append(s, withoutTransactionSteps()...)
 }
 
 func securitySteps() []step {
@@ -315,16 +314,6 @@ func transactionSteps() []step {
 	}
 	return append(s, one("transactions by a pattern", pattern("a.*")), one("transactions by a bad pattern", pattern("(")), one("transactions by an empty pattern", pattern("")),
 		one("describe transactions", describe), one("describe no transactions", kmsg.NewPtrDescribeTransactionsRequest()))
-}
-
-func otherGroupSteps() []step {
-	groups := []string{"a", ""}
-	var s []step
-	for v := range int16(2) {
-		s = append(s, one("consumer groups", at(v, &kmsg.ConsumerGroupDescribeRequest{Groups: groups, IncludeAuthorizedOperations: true})))
-	}
-	return append(s, one("share groups", at(1, &kmsg.ShareGroupDescribeRequest{GroupIDs: groups})), one("streams groups", &kmsg.StreamsGroupDescribeRequest{Groups: groups}),
-		one("no consumer groups", &kmsg.ConsumerGroupDescribeRequest{}))
 }
 
 // withoutTransactionSteps asks on behalf of a producer that was given no transactional id.

@@ -3,6 +3,7 @@ package broker
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -76,5 +77,40 @@ func TestBrokerThatServesStays(t *testing.T) {
 	resp := ask[*kmsg.UnregisterBrokerResponse](dial(t, g.addr), &kmsg.UnregisterBrokerRequest{BrokerID: 1})
 	if resp.ErrorCode != 44 || g.image.Load().Brokers[1] == nil {
 		t.Errorf("code %d, %s", resp.ErrorCode, *resp.ErrorMessage)
+	}
+}
+
+// TestNewerGroupsAreNotThere proves that a classic group, one that is not there and one
+// without a name are described as groups of Kafka's newer kinds with the codes and
+// messages that Apache Kafka 4.3.1 gives.
+func TestNewerGroupsAreNotThere(t *testing.T) {
+	g := newGroupRig(t)
+	g.topic("events", 1)
+	c := dial(t, g.addr)
+	find := at(4, kmsg.NewPtrFindCoordinatorRequest())
+	find.CoordinatorKeys = []string{"classic"}
+	ask[*kmsg.FindCoordinatorResponse](c, find) // makes the coordinators
+	commit := at(8, kmsg.NewPtrOffsetCommitRequest())
+	commit.Group, commit.Generation = "classic", -1
+	commit.Topics = []kmsg.OffsetCommitRequestTopic{{Topic: "events", Partitions: []kmsg.OffsetCommitRequestTopicPartition{{Offset: 1}}}}
+	for deadline := time.Now().Add(20 * time.Second); ask[*kmsg.OffsetCommitResponse](c, commit).Topics[0].Partitions[0].ErrorCode != none; {
+		if time.Now().After(deadline) {
+			t.Fatal("the coordinator does not load")
+		}
+	}
+	ids := []string{"classic", "nowhere", "", "nowhere"}
+	for kind, reqs := range map[string][]kmsg.Request{
+		"consumer": {at(0, &kmsg.ConsumerGroupDescribeRequest{Groups: ids}), at(1, &kmsg.ConsumerGroupDescribeRequest{Groups: ids, IncludeAuthorizedOperations: true})},
+		"share":    {at(1, &kmsg.ShareGroupDescribeRequest{GroupIDs: ids})},
+		"streams":  {at(0, &kmsg.StreamsGroupDescribeRequest{Groups: ids})},
+	} {
+		for _, req := range reqs {
+			text := plain(t, ask[kmsg.Response](c, req))
+			for _, want := range []string{`"ErrorCode":24,"Group`, `"ErrorCode":69,"ErrorMessage":"Group classic is not a ` + kind + ` group.","Group`, `"ErrorCode":69,"ErrorMessage":"Group nowhere not found.","Group`} {
+				if strings.Count(text, want) != 1 || strings.Count(text, "ErrorCode") != 3 {
+					t.Errorf("%s v%d: no %s in %s", kmsg.NameForKey(req.Key()), req.GetVersion(), want, text)
+				}
+			}
+		}
 	}
 }
