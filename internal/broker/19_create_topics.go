@@ -54,6 +54,7 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 			c = made[i]
 		}
 		rt.ErrorCode, rt.ErrorMessage = outcome(c.Err, err)
+		rt.Configs = []kmsg.CreateTopicsResponseTopicConfig{} // empty, not null, as in Kafka
 		if rt.ErrorCode == none {
 			rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = c.ID, c.Partitions, c.ReplicationFactor
 			if withConfigs {
@@ -79,6 +80,7 @@ func refusedTopic(name, message string) kmsg.CreateTopicsResponseTopic {
 	rt := kmsg.NewCreateTopicsResponseTopic()
 	rt.Topic, rt.ErrorCode, rt.ErrorMessage = name, kerr.InvalidRequest.Code, &message
 	rt.NumPartitions, rt.ReplicationFactor = -1, -1
+	rt.Configs = []kmsg.CreateTopicsResponseTopicConfig{}
 	return rt
 }
 

@@ -29,8 +29,8 @@ func (b *Broker) describeClientQuotas(_ *session, r *wire.Request, kreq kmsg.Req
 	var size answerSize
 	size.add(1, len(message))
 	resp.ErrorMessage = &message
-	if e != nil {
-		resp.ErrorCode, resp.Entries = e.Code, nil
+	if resp.Entries = []kmsg.DescribeClientQuotasResponseEntry{}; e != nil {
+		resp.ErrorCode, resp.Entries = e.Code, nil // null, as in Kafka
 	}
 	return b.replySized(r, size, func() kmsg.Response { return resp })
 }

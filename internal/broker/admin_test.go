@@ -81,6 +81,9 @@ func TestAdminAnswersAreKafkas(t *testing.T) {
 // TestAnswersWithoutFeaturesAreKafkas proves the same of requests for security, quotas,
 // reassignments, elections and transactions, of all of which the node has none.
 func TestAnswersWithoutFeaturesAreKafkas(t *testing.T) {
+	if addr := os.Getenv("LEAT_TEST_KAFKA"); addr != "" {
+		awaitCoordinators(t, addr)
+	}
 	g := newAdminRig(t, nil)
 	g.topic("__consumer_offsets", 1)
 	g.topic("__transaction_state", 1)
@@ -96,7 +99,6 @@ func holdAgainstKafka(t *testing.T, file string, g *rig, steps func() []step, be
 		t.Fatal(err)
 	}
 	if addr := os.Getenv("LEAT_TEST_KAFKA"); addr != "" {
-		awaitCoordinators(t, addr)
 		got := transcript(t, addr, steps())
 		if *record431 {
 			if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
@@ -205,9 +207,6 @@ func simplify(v any) any {
 			v[i] = simplify(v[i])
 		}
 		slices.SortFunc(v, func(a, b any) int { return strings.Compare(sortKey(a), sortKey(b)) })
-		if len(v) == 0 {
-			return nil // null and empty lists mean the same to clients
-		}
 		return v
 	default:
 		return v
