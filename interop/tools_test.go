@@ -2,6 +2,8 @@ package interop
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +19,16 @@ const (
 	groupsTool   = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"
 	offsetsTool  = "org.apache.kafka.tools.GetOffsetShell"
 	dumpTool     = "org.apache.kafka.tools.DumpLogSegments"
+
+	aclsTool         = "org.apache.kafka.tools.AclCommand"
+	featuresTool     = "org.apache.kafka.tools.FeatureCommand"
+	electionTool     = "org.apache.kafka.tools.LeaderElectionCommand"
+	reassignTool     = "org.apache.kafka.tools.reassign.ReassignPartitionsCommand"
+	transactionsTool = "org.apache.kafka.tools.TransactionsCommand"
+	clusterTool      = "org.apache.kafka.tools.ClusterTool"
+	versionsTool     = "org.apache.kafka.tools.BrokerApiVersionsCommand"
+	logDirsTool      = "org.apache.kafka.tools.LogDirsCommand"
+	allGroupsTool    = "org.apache.kafka.tools.GroupsCommand"
 )
 
 // toolbox runs Kafka's tools one after another in one JVM.
@@ -81,6 +93,50 @@ func TestTools(t *testing.T) {
 	}
 	t.Run("kafka-consumer-groups", box.groups)
 	t.Run("kafka-get-offsets", box.offsets)
+	t.Run("without security", box.withoutSecurity)
+	t.Run("without a cluster", box.withoutCluster)
+}
+
+// withoutSecurity runs the tools for what a broker without security has none of.
+func (b toolbox) withoutSecurity(t *testing.T) {
+	if out, _ := b.run(t, aclsTool, "", "--bootstrap-server", b.addr, "--list"); !strings.Contains(out, "No Authorizer is configured on the broker") {
+		t.Errorf("kafka-acls: %s", out)
+	}
+	for _, entity := range []string{"users", "clients", "ips"} {
+		if out := b.do(t, configsTool, "", "--entity-type", entity, "--describe"); strings.TrimSpace(out) != "" {
+			t.Errorf("configs of %s: %s", entity, out)
+		}
+	}
+	contains(t, b.do(t, transactionsTool, "", "list"), "TransactionalId")
+	contains(t, b.do(t, versionsTool, ""), "SaslHandshake(17): 0 to 1", "DescribeAcls(29): 1 to 3", "ListTransactions(66): 0 to 2")
+}
+
+// withoutCluster runs the tools that look after replicas, leaders and brokers.
+func (b toolbox) withoutCluster(t *testing.T) {
+	topic := fmt.Sprintf("tools.replicas.%d", names.Add(1))
+	b.do(t, topicsTool, "", "--create", "--topic", topic, "--partitions", "2", "--replication-factor", "1")
+	plan := func(broker int) string {
+		file := filepath.Join(t.TempDir(), "plan.json")
+		text := fmt.Sprintf(`{"version":1,"partitions":[{"topic":%q,"partition":0,"replicas":[%d]}]}`, topic, broker)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	same := plan(1)
+	contains(t, b.do(t, reassignTool, "", "--reassignment-json-file", same, "--execute"), "Successfully started partition reassignment for "+topic+"-0")
+	contains(t, b.do(t, reassignTool, "", "--reassignment-json-file", same, "--verify"), "Reassignment of partition "+topic+"-0 is completed.")
+	contains(t, b.do(t, reassignTool, "", "--list"), "No partition reassignments found.")
+	b.fails(t, "Unknown broker id 9", reassignTool, "--reassignment-json-file", plan(9), "--execute")
+	b.do(t, electionTool, "", "--election-type", "preferred", "--all-topic-partitions")
+	contains(t, b.do(t, electionTool, "", "--election-type", "unclean", "--topic", topic, "--partition", "1"), "Valid replica already elected for partitions "+topic+"-1")
+	contains(t, b.do(t, featuresTool, "", "describe"), "metadata.version")
+	b.fails(t, "nonsense", featuresTool, "upgrade", "--feature", "nonsense=1")
+	if out, _ := b.run(t, clusterTool, "", "unregister", "--bootstrap-server", b.addr, "--id", "9"); !strings.Contains(out, "Broker ID 9 is not currently registered") {
+		t.Errorf("kafka-cluster: %s", out)
+	}
+	contains(t, b.do(t, logDirsTool, "", "--describe", "--topic-list", topic), topic+"-1")
+	b.do(t, allGroupsTool, "", "--list")
 }
 
 func (b toolbox) topics(t *testing.T) {
