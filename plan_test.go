@@ -29,6 +29,7 @@ var floors = []struct{ wing, packages string }{
 	{"engine", "internal/group/memory"},
 	{"engine", "internal/group/classic"},
 	{"engine", "internal/group"},
+	{"engine", "internal/broker/missing"},
 	{"engine", "internal/broker"},
 	{"apps", "internal/bench/client internal/bench/socket internal/bench/process"},
 	{"apps", "internal/bench"},
@@ -53,6 +54,7 @@ var doors = map[string]string{
 	"internal/storage/journal":    "internal/storage",
 	"internal/storage/aside":      "internal/storage",
 	"internal/replica/progress":   "internal/replica",
+	"internal/broker/missing":     "internal/broker",
 }
 
 // TestFloors proves that imports run down only, that nobody goes around a door, and that

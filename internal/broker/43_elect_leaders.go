@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/broker/missing"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -28,11 +29,11 @@ func (b *Broker) electLeaders(_ *session, r *wire.Request, kreq kmsg.Request) er
 	if req.Topics == nil {
 		return b.electAll(r, m, req.ElectionType)
 	}
-	var size answerSize
+	var size missing.Memory
 	for i := range req.Topics {
-		size.addPartitions(req.Topics[i].Topic, len(req.Topics[i].Partitions))
+		size.AddPartitions(req.Topics[i].Topic, len(req.Topics[i].Partitions))
 	}
-	return b.replySized(r, size, func() kmsg.Response {
+	return b.replyAnswer(r, missing.Answer{Memory: size, Make: func() kmsg.Response {
 		resp := kmsg.NewPtrElectLeadersResponse()
 		for i := range req.Topics {
 			t := &req.Topics[i]
@@ -46,7 +47,7 @@ func (b *Broker) electLeaders(_ *session, r *wire.Request, kreq kmsg.Request) er
 			resp.ErrorCode = kerr.InvalidRequest.Code
 		}
 		return resp
-	})
+	}})
 }
 
 func isKnownElection(kind int8) bool { return kind == preferredElection || kind == uncleanElection }

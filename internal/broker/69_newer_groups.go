@@ -23,7 +23,7 @@ type notOfKind struct {
 // lookForKind finds out why each group is none of a kind: it is not there, it is a classic
 // one, or this node cannot tell. Like the answers of other APIs it may come later.
 func (b *Broker) lookForKind(r *wire.Request, ids []string, kind string, answer func([]notOfKind) kmsg.Response) error {
-	held, err := b.reserveAnswer(b.groupAnswer() + 2*textMemory*int64(len(r.Body)))
+	held, err := b.reserveAnswer(b.groupAnswer() + 8*int64(len(r.Body)))
 	if err != nil {
 		return err
 	}

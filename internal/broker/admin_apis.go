@@ -13,6 +13,7 @@ func adminAPIs(b *Broker) []api {
 		{key: 33, name: "AlterConfigs", min: 0, max: 2, serve: b.alterConfigs},
 		{key: 35, name: "DescribeLogDirs", min: 1, max: 5, serve: b.describeLogDirs},
 		{key: 37, name: "CreatePartitions", min: 0, max: 3, serve: b.createPartitions},
+		{key: 43, name: "ElectLeaders", min: 0, max: 2, serve: b.electLeaders},
 		{key: 44, name: "IncrementalAlterConfigs", min: 0, max: 1, serve: b.incrementalAlterConfigs},
 		{key: 55, name: "DescribeQuorum", min: 0, max: 2, serve: b.describeQuorum},
 		{key: 60, name: "DescribeCluster", min: 0, max: 2, serve: b.describeCluster},

@@ -141,7 +141,7 @@ func New(cfg Config) (*Broker, error) {
 	b.all = newAllTopics(b)
 	b.produces.New = func() any { return &produce{b: b} }
 	b.fetches.New = func() any { return newFetch(b) }
-	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), withoutAPIs(b)} {
+	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), missingAPIs(b)} {
 		if err := b.register(list); err != nil {
 			return nil, err
 		}

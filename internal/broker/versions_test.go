@@ -105,7 +105,7 @@ func kafkasVersions(t *testing.T) []kmsg.ApiVersionsResponseApiKey {
 func everyAPI() map[int16]api {
 	b := &Broker{cfg: Config{Groups: &group.Service{}, Controller: &controller.Controller{}}}
 	all := map[int16]api{}
-	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), withoutAPIs(b)} {
+	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), missingAPIs(b)} {
 		for _, a := range list {
 			all[a.key] = a
 		}

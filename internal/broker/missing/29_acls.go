@@ -1,10 +1,8 @@
-package broker
+package missing
 
 import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/leatstream/leat/internal/wire"
 )
 
 // DescribeAcls, key 29, CreateAcls, key 30, and DeleteAcls, key 31, versions 1 to 3.
@@ -13,22 +11,21 @@ import (
 //
 // There is no authorizer, so that there are no ACLs, and none can be made.
 
-func (*Broker) describeACLs(_ *session, r *wire.Request, _ kmsg.Request) error {
+func describeACLs(Node, kmsg.Request) Answer {
 	resp := kmsg.NewPtrDescribeACLsResponse()
 	resp.ErrorCode = kerr.SecurityDisabled.Code
 	resp.ErrorMessage = new("No Authorizer is configured on the broker")
-	r.Reply(resp)
-	return nil
+	return fixedAnswer(resp)
 }
 
 // noAuthorizer is the message of each ACL that is not made or deleted.
 const noAuthorizer = "No Authorizer is configured."
 
-func (b *Broker) createACLs(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func createACLs(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.CreateACLsRequest)
-	var size answerSize
-	size.add(len(req.Creations), len(noAuthorizer)*len(req.Creations))
-	return b.replySized(r, size, func() kmsg.Response {
+	var size Memory
+	size.Add(len(req.Creations), len(noAuthorizer)*len(req.Creations))
+	return Answer{Memory: size, Make: func() kmsg.Response {
 		resp := kmsg.NewPtrCreateACLsResponse()
 		resp.Results = make([]kmsg.CreateACLsResponseResult, len(req.Creations))
 		message := noAuthorizer
@@ -36,14 +33,14 @@ func (b *Broker) createACLs(_ *session, r *wire.Request, kreq kmsg.Request) erro
 			resp.Results[i].ErrorCode, resp.Results[i].ErrorMessage = kerr.SecurityDisabled.Code, &message
 		}
 		return resp
-	})
+	}}
 }
 
-func (b *Broker) deleteACLs(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func deleteACLs(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.DeleteACLsRequest)
-	var size answerSize
-	size.add(len(req.Filters), len(noAuthorizer)*len(req.Filters))
-	return b.replySized(r, size, func() kmsg.Response {
+	var size Memory
+	size.Add(len(req.Filters), len(noAuthorizer)*len(req.Filters))
+	return Answer{Memory: size, Make: func() kmsg.Response {
 		resp := kmsg.NewPtrDeleteACLsResponse()
 		resp.Results = make([]kmsg.DeleteACLsResponseResult, len(req.Filters))
 		message := noAuthorizer
@@ -51,5 +48,5 @@ func (b *Broker) deleteACLs(_ *session, r *wire.Request, kreq kmsg.Request) erro
 			resp.Results[i].ErrorCode, resp.Results[i].ErrorMessage = kerr.SecurityDisabled.Code, &message
 		}
 		return resp
-	})
+	}}
 }

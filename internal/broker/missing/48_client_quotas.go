@@ -1,4 +1,4 @@
-package broker
+package missing
 
 import (
 	"fmt"
@@ -6,13 +6,11 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/leatstream/leat/internal/wire"
 )
 
 // DescribeClientQuotas, key 48, and AlterClientQuotas, key 49, versions 0 to 1 (KIP-546).
 //
-// 1: flexible. No quotas are enforced yet, so that there are none, and none can be set:
+// 1: flexible. No quotas are enforced yet, so that there are 0, and none can be set:
 // a request that sets one is judged as Kafka does, and what Kafka would take is refused.
 
 // Kinds of entities that Kafka has quotas for.
@@ -22,17 +20,17 @@ const (
 	quotaIP     = "ip"
 )
 
-func (b *Broker) describeClientQuotas(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func describeClientQuotas(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.DescribeClientQuotasRequest)
 	resp := kmsg.NewPtrDescribeClientQuotasResponse()
 	e, message := checkFilter(req.Components)
-	var size answerSize
-	size.add(1, len(message))
+	var size Memory
+	size.Add(1, len(message))
 	resp.ErrorMessage = &message
 	if resp.Entries = []kmsg.DescribeClientQuotasResponseEntry{}; e != nil {
 		resp.ErrorCode, resp.Entries = e.Code, nil // null, as in Kafka
 	}
-	return b.replySized(r, size, func() kmsg.Response { return resp })
+	return Answer{Memory: size, Make: func() kmsg.Response { return resp }}
 }
 
 // checkFilter returns what is wrong with the filter of a description.
@@ -79,24 +77,24 @@ func quotaKind(name string) int {
 	return -1
 }
 
-func (b *Broker) alterClientQuotas(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func alterClientQuotas(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.AlterClientQuotasRequest)
 	const messageText = 128
-	var size answerSize
+	var size Memory
 	for i := range req.Entries {
 		e := &req.Entries[i]
-		size.add(1+len(e.Entity), messageText)
+		size.Add(1+len(e.Entity), messageText)
 		for j := range e.Entity {
-			size.add(0, 2*len(e.Entity[j].Type))
+			size.Add(0, 2*len(e.Entity[j].Type))
 			if name := e.Entity[j].Name; name != nil {
-				size.add(0, len(*name))
+				size.Add(0, len(*name))
 			}
 		}
 		for j := range e.Ops {
-			size.add(0, len(e.Ops[j].Key)) // one of them may be in the message
+			size.Add(0, len(e.Ops[j].Key)) // one of them may be in the message
 		}
 	}
-	return b.replySized(r, size, func() kmsg.Response {
+	return Answer{Memory: size, Make: func() kmsg.Response {
 		resp := kmsg.NewPtrAlterClientQuotasResponse()
 		resp.Entries = make([]kmsg.AlterClientQuotasResponseEntry, len(req.Entries))
 		for i := range req.Entries {
@@ -109,7 +107,7 @@ func (b *Broker) alterClientQuotas(_ *session, r *wire.Request, kreq kmsg.Reques
 			}
 		}
 		return resp
-	})
+	}}
 }
 
 // judgeQuotas returns why an entity's quotas are not changed. Taking away a quota that is

@@ -1,10 +1,8 @@
-package broker
+package missing
 
 import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/leatstream/leat/internal/wire"
 )
 
 // SaslHandshake, key 17, versions 0 to 1. SaslAuthenticate, key 36, versions 0 to 2.
@@ -12,17 +10,15 @@ import (
 // Nobody logs in on a listener without security: both are refused, and the connection
 // stays, as in Kafka.
 
-func (*Broker) saslHandshake(_ *session, r *wire.Request, _ kmsg.Request) error {
+func saslHandshake(Node, kmsg.Request) Answer {
 	resp := kmsg.NewPtrSASLHandshakeResponse()
 	resp.ErrorCode = kerr.IllegalSaslState.Code
-	r.Reply(resp)
-	return nil
+	return fixedAnswer(resp)
 }
 
-func (*Broker) saslAuthenticate(_ *session, r *wire.Request, _ kmsg.Request) error {
+func saslAuthenticate(Node, kmsg.Request) Answer {
 	resp := kmsg.NewPtrSASLAuthenticateResponse()
 	resp.ErrorCode = kerr.IllegalSaslState.Code
 	resp.ErrorMessage = new("SaslAuthenticate request received after successful authentication")
-	r.Reply(resp)
-	return nil
+	return fixedAnswer(resp)
 }

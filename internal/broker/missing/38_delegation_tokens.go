@@ -1,10 +1,8 @@
-package broker
+package missing
 
 import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/leatstream/leat/internal/wire"
 )
 
 // CreateDelegationToken, key 38, versions 1 to 3. RenewDelegationToken, key 39, and
@@ -20,7 +18,7 @@ const (
 	anonymousName = "ANONYMOUS"
 )
 
-func (b *Broker) createDelegationToken(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func createDelegationToken(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.CreateDelegationTokenRequest)
 	resp := kmsg.NewPtrCreateDelegationTokenResponse()
 	resp.ErrorCode = kerr.DelegationTokenRequestNotAllowed.Code
@@ -34,28 +32,25 @@ func (b *Broker) createDelegationToken(_ *session, r *wire.Request, kreq kmsg.Re
 	}
 	resp.IssueTimestamp, resp.ExpiryTimestamp, resp.MaxTimestamp = -1, -1, -1
 	resp.HMAC = []byte{}
-	var size answerSize
-	size.add(1, len(resp.PrincipalName)+len(resp.PrincipalType))
-	return b.replySized(r, size, func() kmsg.Response { return resp })
+	var size Memory
+	size.Add(1, len(resp.PrincipalName)+len(resp.PrincipalType))
+	return Answer{Memory: size, Make: func() kmsg.Response { return resp }}
 }
 
-func (*Broker) renewDelegationToken(_ *session, r *wire.Request, _ kmsg.Request) error {
+func renewDelegationToken(Node, kmsg.Request) Answer {
 	resp := kmsg.NewPtrRenewDelegationTokenResponse()
 	resp.ErrorCode, resp.ExpiryTimestamp = kerr.DelegationTokenRequestNotAllowed.Code, -1
-	r.Reply(resp)
-	return nil
+	return fixedAnswer(resp)
 }
 
-func (*Broker) expireDelegationToken(_ *session, r *wire.Request, _ kmsg.Request) error {
+func expireDelegationToken(Node, kmsg.Request) Answer {
 	resp := kmsg.NewPtrExpireDelegationTokenResponse()
 	resp.ErrorCode, resp.ExpiryTimestamp = kerr.DelegationTokenRequestNotAllowed.Code, -1
-	r.Reply(resp)
-	return nil
+	return fixedAnswer(resp)
 }
 
-func (*Broker) describeDelegationToken(_ *session, r *wire.Request, _ kmsg.Request) error {
+func describeDelegationToken(Node, kmsg.Request) Answer {
 	resp := kmsg.NewPtrDescribeDelegationTokenResponse()
 	resp.ErrorCode = kerr.DelegationTokenRequestNotAllowed.Code
-	r.Reply(resp)
-	return nil
+	return fixedAnswer(resp)
 }

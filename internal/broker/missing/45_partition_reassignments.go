@@ -1,4 +1,4 @@
-package broker
+package missing
 
 import (
 	"fmt"
@@ -8,7 +8,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/meta"
-	"github.com/leatstream/leat/internal/wire"
 )
 
 // AlterPartitionReassignments, key 45, versions 0 to 1. ListPartitionReassignments,
@@ -18,14 +17,14 @@ import (
 // partition can be assigned the replicas that it has, and no reassignment is ever under
 // way.
 
-func (b *Broker) alterPartitionReassignments(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func alterPartitionReassignments(n Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.AlterPartitionAssignmentsRequest)
-	var size answerSize
+	var size Memory
 	for i := range req.Topics {
-		size.addPartitions(req.Topics[i].Topic, len(req.Topics[i].Partitions))
+		size.AddPartitions(req.Topics[i].Topic, len(req.Topics[i].Partitions))
 	}
-	return b.replySized(r, size, func() kmsg.Response {
-		m := b.cfg.Image()
+	return Answer{Memory: size, Make: func() kmsg.Response {
+		m := n.Image
 		resp := kmsg.NewPtrAlterPartitionAssignmentsResponse()
 		resp.AllowReplicationFactorChange = req.AllowReplicationFactorChange
 		if len(req.Topics) == 0 {
@@ -42,7 +41,7 @@ func (b *Broker) alterPartitionReassignments(_ *session, r *wire.Request, kreq k
 			resp.Topics = append(resp.Topics, rt)
 		}
 		return resp
-	})
+	}}
 }
 
 // reassign judges the replicas that a partition is to have; null cancels a reassignment.
@@ -67,7 +66,7 @@ func reassign(m *meta.Image, topic string, target *kmsg.AlterPartitionAssignment
 	if !slices.Equal(now, target.Replicas) {
 		return kerr.InvalidReplicaAssignment.Code, new("This version does not move replicas to other brokers yet.")
 	}
-	return none, nil
+	return 0, nil
 }
 
 // checkReplicas returns what is wrong with the brokers that are to have a partition.
@@ -87,7 +86,6 @@ func checkReplicas(m *meta.Image, replicas []int32) string {
 	return ""
 }
 
-func (*Broker) listPartitionReassignments(_ *session, r *wire.Request, _ kmsg.Request) error {
-	r.Reply(kmsg.NewPtrListPartitionReassignmentsResponse())
-	return nil
+func listPartitionReassignments(Node, kmsg.Request) Answer {
+	return fixedAnswer(kmsg.NewPtrListPartitionReassignmentsResponse())
 }

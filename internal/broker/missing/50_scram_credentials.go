@@ -1,10 +1,8 @@
-package broker
+package missing
 
 import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/leatstream/leat/internal/wire"
 )
 
 // DescribeUserScramCredentials, key 50, and AlterUserScramCredentials, key 51, version 0
@@ -13,14 +11,14 @@ import (
 // Nobody can log in yet, so that no user has credentials, and none can be given: a
 // request that gives some is judged as Kafka does, and what Kafka would take is refused.
 
-func (b *Broker) describeUserScramCredentials(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func describeUserScramCredentials(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.DescribeUserSCRAMCredentialsRequest)
 	const messageText = 96
-	var size answerSize
+	var size Memory
 	for i := range req.Users {
-		size.add(2, 2*len(req.Users[i].Name)+messageText)
+		size.Add(2, 2*len(req.Users[i].Name)+messageText)
 	}
-	return b.replySized(r, size, func() kmsg.Response {
+	return Answer{Memory: size, Make: func() kmsg.Response {
 		resp := kmsg.NewPtrDescribeUserSCRAMCredentialsResponse()
 		resp.ErrorMessage = new(string) // empty, not null, as in Kafka
 		places := make(map[string]int, len(req.Users))
@@ -40,7 +38,7 @@ func (b *Broker) describeUserScramCredentials(_ *session, r *wire.Request, kreq 
 			})
 		}
 		return resp
-	})
+	}}
 }
 
 // Bounds of Kafka's for the iterations of SCRAM-SHA-256 and -512.
@@ -49,17 +47,17 @@ const (
 	maxIterations = 16384
 )
 
-func (b *Broker) alterUserScramCredentials(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func alterUserScramCredentials(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.AlterUserSCRAMCredentialsRequest)
 	const messageText = 96
-	var size answerSize
+	var size Memory
 	for i := range req.Deletions {
-		size.add(2, len(req.Deletions[i].Name)+messageText)
+		size.Add(2, len(req.Deletions[i].Name)+messageText)
 	}
 	for i := range req.Upsertions {
-		size.add(2, len(req.Upsertions[i].Name)+messageText)
+		size.Add(2, len(req.Upsertions[i].Name)+messageText)
 	}
-	return b.replySized(r, size, func() kmsg.Response {
+	return Answer{Memory: size, Make: func() kmsg.Response {
 		u := users{resp: kmsg.NewPtrAlterUserSCRAMCredentialsResponse(), places: make(map[string]int, len(req.Deletions)+len(req.Upsertions))}
 		for i := range req.Deletions {
 			e, message := judgeUser(req.Deletions[i].Name, req.Deletions[i].Mechanism)
@@ -77,7 +75,7 @@ func (b *Broker) alterUserScramCredentials(_ *session, r *wire.Request, kreq kms
 			u.refuse(req.Upsertions[i].Name, valid, e, message)
 		}
 		return u.resp
-	})
+	}}
 }
 
 // users are the answers for users, each of whom gets one.

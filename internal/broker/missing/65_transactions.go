@@ -1,4 +1,4 @@
-package broker
+package missing
 
 import (
 	"regexp"
@@ -6,8 +6,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/leatstream/leat/internal/wire"
 )
 
 // DescribeTransactions, key 65, version 0, and ListTransactions, key 66, versions 0 to 2
@@ -15,13 +13,13 @@ import (
 //
 // 1: by their age (KIP-994). 2: by a pattern (KIP-1152). There are no transactions yet.
 
-func (b *Broker) describeTransactions(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func describeTransactions(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.DescribeTransactionsRequest)
-	var size answerSize
+	var size Memory
 	for _, id := range req.TransactionalIDs {
-		size.add(1, len(id))
+		size.Add(1, len(id))
 	}
-	return b.replySized(r, size, func() kmsg.Response {
+	return Answer{Memory: size, Make: func() kmsg.Response {
 		resp := kmsg.NewPtrDescribeTransactionsResponse()
 		resp.TransactionStates = make([]kmsg.DescribeTransactionsResponseTransactionState, len(req.TransactionalIDs))
 		for i, id := range req.TransactionalIDs {
@@ -29,20 +27,20 @@ func (b *Broker) describeTransactions(_ *session, r *wire.Request, kreq kmsg.Req
 			rx.TransactionalID, rx.ErrorCode = id, kerr.TransactionalIDNotFound.Code
 		}
 		return resp
-	})
+	}}
 }
 
 // maxPattern bounds the pattern that transactional ids are to match, which is compiled.
 const maxPattern = 1 << 10
 
-func (b *Broker) listTransactions(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func listTransactions(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.ListTransactionsRequest)
 	states := []string{"Ongoing", "PrepareCommit", "PrepareAbort", "CompleteCommit", "CompleteAbort", "Empty", "Dead", "PrepareEpochFence"}
-	var size answerSize
+	var size Memory
 	for _, s := range req.StateFilters {
-		size.add(2, len(s))
+		size.Add(2, len(s))
 	}
-	return b.replySized(r, size, func() kmsg.Response {
+	return Answer{Memory: size, Make: func() kmsg.Response {
 		resp := kmsg.NewPtrListTransactionsResponse()
 		if p := req.TransactionalIDPattern; p != nil {
 			if len(*p) > maxPattern || !isPattern(*p) {
@@ -50,13 +48,13 @@ func (b *Broker) listTransactions(_ *session, r *wire.Request, kreq kmsg.Request
 				return resp
 			}
 		}
-		for _, s := range distinct(req.StateFilters) {
+		for _, s := range slices.Compact(slices.Sorted(slices.Values(req.StateFilters))) {
 			if !slices.Contains(states, s) {
 				resp.UnknownStateFilters = append(resp.UnknownStateFilters, s)
 			}
 		}
 		return resp
-	})
+	}}
 }
 
 func isPattern(s string) bool {

@@ -1,13 +1,10 @@
-package broker
+package missing
 
 import (
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/leatstream/leat/internal/meta"
-	"github.com/leatstream/leat/internal/wire"
 )
 
 // UpdateFeatures, key 57, versions 0 to 2 (KIP-584).
@@ -18,16 +15,15 @@ import (
 // change that is in order changes anything. A request with one change that is not in order
 // is refused as a whole.
 
-func (b *Broker) updateFeatures(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func updateFeatures(n Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.UpdateFeaturesRequest)
 	const messageText = 320
-	var size answerSize
+	var size Memory
 	for i := range req.FeatureUpdates {
-		size.add(1, 2*len(req.FeatureUpdates[i].Feature))
+		size.Add(1, 2*len(req.FeatureUpdates[i].Feature))
 	}
-	size.add(1, messageText)
-	return b.replySized(r, size, func() kmsg.Response {
-		m := b.cfg.Image()
+	size.Add(1, messageText)
+	return Answer{Memory: size, Make: func() kmsg.Response {
 		resp := kmsg.NewPtrUpdateFeaturesResponse()
 		last := make(map[string]int, len(req.FeatureUpdates)) // of updates of one feature the last one counts
 		for i := range req.FeatureUpdates {
@@ -38,20 +34,20 @@ func (b *Broker) updateFeatures(_ *session, r *wire.Request, kreq kmsg.Request) 
 			if last[u.Feature] != i {
 				continue
 			}
-			if reason := b.judgeFeature(m, u, r.Version); reason != "" {
+			if reason := n.judgeFeature(u, req.Version); reason != "" {
 				resp.ErrorCode = kerr.InvalidUpdateVersion.Code
 				resp.ErrorMessage = new(fmt.Sprintf("The update failed for all features since the following feature had an error: "+
 					"Invalid update version %d for feature %s. %s", u.MaxVersionLevel, u.Feature, reason))
 				return resp
 			}
 		}
-		if r.Version <= 1 {
+		if req.Version <= 1 {
 			for i := range req.FeatureUpdates {
 				resp.Results = append(resp.Results, kmsg.UpdateFeaturesResponseResult{Feature: req.FeatureUpdates[i].Feature, ErrorMessage: new("NONE")})
 			}
 		}
 		return resp
-	})
+	}}
 }
 
 // Kinds of changes of a feature's level.
@@ -62,12 +58,12 @@ const (
 )
 
 // judgeFeature returns why a feature cannot be given a level.
-func (b *Broker) judgeFeature(m *meta.Image, u *kmsg.UpdateFeaturesRequestFeatureUpdate, version int16) string {
+func (n Node) judgeFeature(u *kmsg.UpdateFeaturesRequestFeatureUpdate, version int16) string {
 	kind := u.UpgradeType
 	if version == 0 {
 		kind = upgrade // the field for a downgrade is not read, as in Kafka
 	}
-	level, known := featureLevel(m, u.Feature)
+	level, known := n.featureLevel(u.Feature)
 	switch {
 	case kind < upgrade || kind > unsafeDowngrade:
 		return "The controller does not support the given upgrade type."
@@ -76,20 +72,20 @@ func (b *Broker) judgeFeature(m *meta.Image, u *kmsg.UpdateFeaturesRequestFeatur
 	case !known && u.MaxVersionLevel == 0:
 		return "Feature " + u.Feature + " not found."
 	case !known:
-		return fmt.Sprintf("Local controller %d does not support this feature.", b.controllerID())
+		return fmt.Sprintf("Local controller %d does not support this feature.", n.Controller)
 	case u.MaxVersionLevel != level:
-		return fmt.Sprintf("Local controller %d only supports versions %d-%d", b.controllerID(), level, level)
+		return fmt.Sprintf("Local controller %d only supports versions %d-%d", n.Controller, level, level)
 	}
 	return ""
 }
 
 // featureLevel is the level of a feature that is in force, the only one that there is.
-func featureLevel(m *meta.Image, name string) (level int16, known bool) {
+func (n Node) featureLevel(name string) (level int16, known bool) {
 	if name == "metadata.version" {
-		return metadataVersion, true
+		return n.MetadataVersion, true
 	}
-	for n, l := range m.Features() {
-		if n == name {
+	for feature, l := range n.Image.Features() {
+		if feature == name {
 			return l, true
 		}
 	}

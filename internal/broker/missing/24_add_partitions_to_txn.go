@@ -1,4 +1,4 @@
-package broker
+package missing
 
 import (
 	"slices"
@@ -7,7 +7,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/meta"
-	"github.com/leatstream/leat/internal/wire"
 )
 
 // AddPartitionsToTxn, key 24, versions 0 to 5. AddOffsetsToTxn, key 25, versions 0 to 4.
@@ -52,21 +51,21 @@ func unmapped(m *meta.Image, topics []kmsg.AddPartitionsToTxnRequestTopic) int16
 	return kerr.InvalidProducerIDMapping.Code
 }
 
-func (b *Broker) addPartitionsToTxn(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func addPartitionsToTxn(n Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.AddPartitionsToTxnRequest)
-	var size answerSize
+	var size Memory
 	for i := range req.Topics {
 		size.addCodes(req.Topics[i].Topic, len(req.Topics[i].Partitions))
 	}
 	for i := range req.Transactions {
 		x := &req.Transactions[i]
-		size.add(1, len(x.TransactionalID))
+		size.Add(1, len(x.TransactionalID))
 		for j := range x.Topics {
 			size.addCodes(x.Topics[j].Topic, len(x.Topics[j].Partitions))
 		}
 	}
-	return b.replySized(r, size, func() kmsg.Response {
-		m := b.cfg.Image()
+	return Answer{Memory: size, Make: func() kmsg.Response {
+		m := n.Image
 		resp := kmsg.NewPtrAddPartitionsToTxnResponse()
 		code := unmapped(m, req.Topics)
 		for i := range req.Topics {
@@ -77,7 +76,7 @@ func (b *Broker) addPartitionsToTxn(_ *session, r *wire.Request, kreq kmsg.Reque
 			resp.Transactions = append(resp.Transactions, unmappedTransaction(m, &req.Transactions[i]))
 		}
 		return resp
-	})
+	}}
 }
 
 func unmappedTransaction(m *meta.Image, x *kmsg.AddPartitionsToTxnRequestTransaction) kmsg.AddPartitionsToTxnResponseTransaction {
@@ -97,28 +96,26 @@ func unmappedTransaction(m *meta.Image, x *kmsg.AddPartitionsToTxnRequestTransac
 	return rx
 }
 
-func (*Broker) addOffsetsToTxn(_ *session, r *wire.Request, _ kmsg.Request) error {
+func addOffsetsToTxn(Node, kmsg.Request) Answer {
 	resp := kmsg.NewPtrAddOffsetsToTxnResponse()
 	resp.ErrorCode = kerr.InvalidProducerIDMapping.Code
-	r.Reply(resp)
-	return nil
+	return fixedAnswer(resp)
 }
 
-func (*Broker) endTxn(_ *session, r *wire.Request, _ kmsg.Request) error {
+func endTxn(Node, kmsg.Request) Answer {
 	resp := kmsg.NewPtrEndTxnResponse()
 	resp.ErrorCode = kerr.InvalidProducerIDMapping.Code
-	r.Reply(resp)
-	return nil
+	return fixedAnswer(resp)
 }
 
-func (b *Broker) txnOffsetCommit(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func txnOffsetCommit(n Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.TxnOffsetCommitRequest)
-	var size answerSize
+	var size Memory
 	for i := range req.Topics {
 		size.addCodes(req.Topics[i].Topic, len(req.Topics[i].Partitions))
 	}
-	return b.replySized(r, size, func() kmsg.Response {
-		m := b.cfg.Image()
+	return Answer{Memory: size, Make: func() kmsg.Response {
+		m := n.Image
 		resp := kmsg.NewPtrTxnOffsetCommitResponse()
 		for i := range req.Topics {
 			t := &req.Topics[i]
@@ -133,5 +130,5 @@ func (b *Broker) txnOffsetCommit(_ *session, r *wire.Request, kreq kmsg.Request)
 			resp.Topics = append(resp.Topics, rt)
 		}
 		return resp
-	})
+	}}
 }

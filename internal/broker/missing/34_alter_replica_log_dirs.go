@@ -1,4 +1,4 @@
-package broker
+package missing
 
 import (
 	"slices"
@@ -6,9 +6,6 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/leatstream/leat/internal/meta"
-	"github.com/leatstream/leat/internal/wire"
 )
 
 // AlterReplicaLogDirs, key 34, versions 1 to 2 (KIP-113).
@@ -16,16 +13,15 @@ import (
 // 2: flexible. A node has one data directory: a partition can be moved to where it is,
 // which does nothing, and nowhere else.
 
-func (b *Broker) alterReplicaLogDirs(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func alterReplicaLogDirs(n Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.AlterReplicaLogDirsRequest)
-	var size answerSize
+	var size Memory
 	for i := range req.Dirs {
 		for j := range req.Dirs[i].Topics {
 			size.addCodes(req.Dirs[i].Topics[j].Topic, len(req.Dirs[i].Topics[j].Partitions))
 		}
 	}
-	return b.replySized(r, size, func() kmsg.Response {
-		m := b.cfg.Image()
+	return Answer{Memory: size, Make: func() kmsg.Response {
 		resp := kmsg.NewPtrAlterReplicaLogDirsResponse()
 		places := map[string]int{} // of the topics in the answer
 		for i := range req.Dirs {
@@ -41,32 +37,32 @@ func (b *Broker) alterReplicaLogDirs(_ *session, r *wire.Request, kreq kmsg.Requ
 				rt := &resp.Topics[place]
 				for _, p := range t.Partitions {
 					rt.Partitions = append(rt.Partitions, kmsg.AlterReplicaLogDirsResponseTopicPartition{
-						Partition: p, ErrorCode: b.moveCode(m, d.Dir, t.Topic, p),
+						Partition: p, ErrorCode: n.moveCode(d.Dir, t.Topic, p),
 					})
 				}
 			}
 		}
 		return resp
-	})
+	}}
 }
 
 // moveCode is the code for moving a partition to a directory.
-func (b *Broker) moveCode(m *meta.Image, dir, topic string, partition int32) int16 {
+func (n Node) moveCode(dir, topic string, partition int32) int16 {
 	// Kafka's name of the directory that a partition is copied into has 40 letters more
 	// than the topic's and the partition's, and a directory's name has at most 255.
 	const maxName, moreLetters = 255, len("-.") + 32 + len("-future")
 	if len(topic)+len(strconv.Itoa(int(partition)))+moreLetters > maxName {
 		return kerr.InvalidTopicException.Code
 	}
-	if dir != b.cfg.LogDir {
+	if dir != n.LogDir {
 		return kerr.LogDirNotFound.Code
 	}
-	t := m.Topic(topic)
+	t := n.Image.Topic(topic)
 	switch {
 	case t == nil || partition < 0 || int(partition) >= len(t.Partitions):
 		return kerr.UnknownTopicOrPartition.Code
-	case !slices.Contains(t.Partitions[partition].Replicas, b.cfg.NodeID):
+	case !slices.Contains(t.Partitions[partition].Replicas, n.ID):
 		return kerr.ReplicaNotAvailable.Code
 	}
-	return none
+	return 0
 }

@@ -1,0 +1,103 @@
+// Package missing answers Kafka's APIs for what a node does not have: security, users,
+// quotas, transactions, more than one directory, other nodes. Tools ask for it on every
+// cluster, and Apache Kafka answers them on every cluster, so that the answers here are
+// Apache Kafka's where nothing of it is set up. What cannot be kept is refused.
+//
+// API is one of them, Node is what an answer depends on, Answer is a response that is made
+// when there is memory for it. Everything here is pure, and may be called by any goroutine.
+package missing
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// Node is what the answers depend on.
+type Node struct {
+	ID, Controller  int32
+	LogDir          string // its only data directory
+	MetadataVersion int16  // the level of metadata.version, the only one that is served
+	Image           *meta.Image
+}
+
+// API is an API of what is missing.
+type API struct {
+	Key      int16
+	Name     string
+	Min, Max int16 // versions
+	Answer   func(Node, kmsg.Request) Answer
+}
+
+// Answer is a response that is not made yet.
+type Answer struct {
+	Memory Memory // about how much it takes, as a structure and as bytes
+	Make   func() kmsg.Response
+}
+
+// fixedAnswer is an answer whose length does not depend on the request.
+func fixedAnswer(resp kmsg.Response) Answer {
+	return Answer{Make: func() kmsg.Response { return resp }}
+}
+
+// APIs are all of them, by their keys.
+func APIs() []API {
+	return []API{
+		{17, "SaslHandshake", 0, 1, saslHandshake},
+		{24, "AddPartitionsToTxn", 0, 5, addPartitionsToTxn},
+		{25, "AddOffsetsToTxn", 0, 4, addOffsetsToTxn},
+		{26, "EndTxn", 0, 5, endTxn},
+		{28, "TxnOffsetCommit", 0, 5, txnOffsetCommit},
+		{29, "DescribeAcls", 1, 3, describeACLs},
+		{30, "CreateAcls", 1, 3, createACLs},
+		{31, "DeleteAcls", 1, 3, deleteACLs},
+		{34, "AlterReplicaLogDirs", 1, 2, alterReplicaLogDirs},
+		{36, "SaslAuthenticate", 0, 2, saslAuthenticate},
+		{38, "CreateDelegationToken", 1, 3, createDelegationToken},
+		{39, "RenewDelegationToken", 1, 2, renewDelegationToken},
+		{40, "ExpireDelegationToken", 1, 2, expireDelegationToken},
+		{41, "DescribeDelegationToken", 1, 3, describeDelegationToken},
+		{45, "AlterPartitionReassignments", 0, 1, alterPartitionReassignments},
+		{46, "ListPartitionReassignments", 0, 0, listPartitionReassignments},
+		{48, "DescribeClientQuotas", 0, 1, describeClientQuotas},
+		{49, "AlterClientQuotas", 0, 1, alterClientQuotas},
+		{50, "DescribeUserScramCredentials", 0, 0, describeUserScramCredentials},
+		{51, "AlterUserScramCredentials", 0, 0, alterUserScramCredentials},
+		{57, "UpdateFeatures", 0, 2, updateFeatures},
+		{64, "UnregisterBroker", 0, 0, unregisterBroker},
+		{65, "DescribeTransactions", 0, 0, describeTransactions},
+		{66, "ListTransactions", 0, 2, listTransactions},
+	}
+}
+
+// elementMemoryEach is about what an element of an answer takes, as a structure and as
+// bytes, without its text; text counts textMemory times: in the structure and in a buffer
+// that grows.
+const (
+	elementMemoryEach = 192
+	textMemory        = 4
+)
+
+// Memory is about how much memory an answer takes that has an element for each of
+// what the request names.
+type Memory int64
+
+// Add counts elements that have so many bytes of text in all.
+func (a *Memory) Add(elements, text int) {
+	*a += Memory(elementMemoryEach*int64(elements) + textMemory*int64(text))
+}
+
+// AddPartitions counts a topic and its partitions, each of which may get a message that
+// names the topic.
+func (a *Memory) AddPartitions(topic string, partitions int) {
+	const messageText = 96
+	a.Add(1, len(topic))
+	*a += Memory(int64(partitions) * (elementMemoryEach + textMemory*int64(len(topic)+messageText)))
+}
+
+// addCodes counts a topic and its partitions, each of which gets a code only.
+func (a *Memory) addCodes(topic string, partitions int) {
+	const codeMemory = 64
+	a.Add(1, len(topic))
+	*a += Memory(codeMemory * int64(partitions))
+}

@@ -1,0 +1,53 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/broker/missing"
+	"github.com/leatstream/leat/internal/budget"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// missingAPIs are those of what a node does not have. Tools ask for them on every
+// cluster, and Kafka answers them on every cluster.
+func missingAPIs(b *Broker) []api {
+	if b.cfg.Controller == nil {
+		return nil
+	}
+	var list []api
+	for _, m := range missing.APIs() {
+		list = append(list, api{key: m.Key, name: m.Name, min: m.Min, max: m.Max, serve: func(_ *session, r *wire.Request, req kmsg.Request) error {
+			return b.replyAnswer(r, m.Answer(b.describeNode(), req))
+		}})
+	}
+	return list
+}
+
+func (b *Broker) describeNode() missing.Node {
+	return missing.Node{
+		ID: b.cfg.NodeID, Controller: b.controllerID(), LogDir: b.cfg.LogDir,
+		MetadataVersion: metadataVersion, Image: b.cfg.Image(),
+	}
+}
+
+// replyAnswer reserves the memory of an answer, makes it when it has a processor, and
+// sends it. An answer that never fits costs the connection, like a body that never does.
+func (b *Broker) replyAnswer(r *wire.Request, a missing.Answer) error {
+	if a.Memory == 0 {
+		r.Reply(a.Make())
+		return nil
+	}
+	held, err := b.cfg.Work.Reserve(b.cfg.Context(), budget.Data, int64(a.Memory))
+	if err != nil {
+		return err
+	}
+	defer held.Release()
+	b.replyHeld(r, b.makeInTurn(a), &held)
+	return nil
+}
+
+func (b *Broker) makeInTurn(a missing.Answer) kmsg.Response {
+	b.cfg.Work.Enter(budget.Command)
+	defer b.cfg.Work.Leave()
+	return a.Make()
+}
