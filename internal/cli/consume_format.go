@@ -44,7 +44,7 @@ func parseFormat(format string, forTerminal bool) (formatter, error) {
 		}
 		part, ok := verb(format[1])
 		if !ok {
-			return nil, usagef("--format: there is no %%%c: there are\n%s", format[1], formatHelp)
+			return nil, usagef("--format: there is no %%%c: there are %s", format[1], strings.ReplaceAll(formatHelp, "\n", " "))
 		}
 		letter := format[:2]
 		format = format[2:]

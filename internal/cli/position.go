@@ -29,8 +29,7 @@ const (
 )
 
 // positionHelp is what the flags' help says.
-const positionHelp = `"start", "end", an offset, -N for the last N records, a time like 2026-05-17T10:05:03Z,
-@1779012303 or @1779012303000 for s or ms since 1970, or -1h, -7d for so long ago`
+const positionHelp = `"start", "end", an offset, -N for the last N records, a time like 2026-05-17T10:05:03Z, @1779012303 or @1779012303000 for s or ms since 1970, or -1h, -7d for so long ago`
 
 // parsePosition reads what positionHelp says.
 func parsePosition(s string, now time.Time) (position, error) {
