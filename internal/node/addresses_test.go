@@ -156,8 +156,10 @@ func TestComposeFile(t *testing.T) {
 // TestEnvironment proves that the log's level and format are settings, and that a variable that
 // begins with LEAT_ and means nothing is warned of, with the name that may have been meant.
 func TestEnvironment(t *testing.T) {
-	cfg, err := Combine(FromEnv([]string{"LEAT_LOG_LEVEL=warn", "LEAT_LOG_FORMAT=json", "LEAT_LISTN=:9092", "LEAT_ENTIRELY_OTHER=1",
-		"LEAT_BOOTSTRAP=a:1", "LEAT_CONFIG=x", "LEAT_SERVICE_HOST=10.0.0.1", "LEAT_PORT_9092_TCP=tcp://10.0.0.1:9092", "OTHER=1"}))
+	cfg, err := Combine(FromEnv([]string{
+		"LEAT_LOG_LEVEL=warn", "LEAT_LOG_FORMAT=json", "LEAT_LISTN=:9092", "LEAT_ENTIRELY_OTHER=1",
+		"LEAT_BOOTSTRAP=a:1", "LEAT_CONFIG=x", "LEAT_SERVICE_HOST=10.0.0.1", "LEAT_PORT_9092_TCP=tcp://10.0.0.1:9092", "OTHER=1",
+	}))
 	if err != nil || cfg.LogLevel.String() != "WARN" || cfg.LogFormat != "json" {
 		t.Errorf("%+v, %v", cfg, err)
 	}

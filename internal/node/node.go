@@ -126,7 +126,7 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	n.static = n.static.With(n.ownConfigs())
 	for _, w := range slices.Concat(n.cfg.Warnings, n.static.Warnings()) {
-		n.loggers.logger(rootLogger).Warn(w)
+		n.loggers.logger(rootLogger).Warn("a setting changes nothing", "why", w)
 	}
 	n.sizes = sizesFor(availableMemory(os.DirFS("/")), n.server())
 	n.work = budget.New(budget.Config{Bytes: n.sizes.work, Parked: n.sizes.parked})

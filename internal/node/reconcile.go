@@ -125,7 +125,7 @@ const maxConfigWarnings = 20
 func warnIneffective(logger *slog.Logger, r config.Resource, set map[string]string) bool {
 	sentences := config.Ineffective(r.Type, set)
 	for _, w := range sentences {
-		logger.Warn(w, "of", r.Type.String(), "name", r.Name)
+		logger.Warn("a config changes nothing", "of", r.Type.String(), "name", r.Name, "why", w)
 	}
 	return len(sentences) > 0
 }

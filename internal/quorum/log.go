@@ -521,7 +521,7 @@ func (l *diskLog) rotate(entries int64) error {
 // there is room for deleting topics and no proposal waits for the file. It is no error where
 // that cannot be done now.
 func (l *diskLog) prepare() {
-	if l.making != nil && len(l.making) > 0 {
+	if len(l.making) > 0 {
 		l.awaitSpare()
 	}
 	if l.making != nil || l.spare > 0 || l.size-l.off-l.tune.reserve > l.size/2 {

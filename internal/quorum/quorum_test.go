@@ -13,7 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -592,82 +591,6 @@ func TestFullDisk(t *testing.T) {
 	if err := verify(fs, count(0, acked+100), acked+100); err != nil {
 		t.Error(err)
 	}
-}
-
-// TestFailuresShowBeforeTheyAreAnswered proves that a caller who is told of a failure finds the
-// reason in the status at once. The proposal's channel has no room, so that the loop stands
-// still where it answers.
-func TestFailuresShowBeforeTheyAreAnswered(t *testing.T) {
-	for _, c := range []struct {
-		err  error
-		op   vfs.Op
-		want State
-	}{
-		{errors.New("medium error"), vfs.OpSync, Faulted},
-		{vfs.ErrNoSpace, vfs.OpWrite, Full},
-	} {
-		t.Run(c.want.String(), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				var broken atomic.Bool
-				n, _ := start(t, vfs.NewFaulty(newFS(), func(op vfs.Op, _ string) error {
-					if broken.Load() && op == c.op {
-						return c.err
-					}
-					return nil
-				}))
-				broken.Store(true)
-				term, _ := n.Leading()
-				size := 1 // a small one is written into the file that is there, a large one wants a new one
-				if c.want == Full {
-					size = int(small.segment)
-				}
-				p := &proposal{term: term, data: wrapProposal(term, make([]byte, size)), done: make(chan error)}
-				n.props <- p
-				synctest.Wait()
-				if got := n.Status().State; got != c.want {
-					t.Errorf("before the answer the state is %v, want %v", got, c.want)
-				}
-				<-p.done
-			})
-		})
-	}
-}
-
-// TestSpareIsMadeBesideTheLoop proves that proposals go on while the log's next file is made, and
-// that the log waits for it, and does not make another, where it must go on in it.
-func TestSpareIsMadeBesideTheLoop(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		release := make(chan struct{})
-		made := 0
-		fs := newFS()
-		n, m := start(t, vfs.NewFaulty(fs, func(op vfs.Op, name string) error {
-			if op == vfs.OpSync && strings.HasSuffix(name, spareName+tmpSuffix) {
-				made++
-				<-release
-			}
-			return nil
-		}))
-		acked := 0
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			for ; acked < 30; acked++ {
-				if err := put(t.Context(), n, fmt.Appendf(nil, "line %d", acked)); err != nil {
-					t.Error(err)
-					return
-				}
-			}
-		}()
-		synctest.Wait()
-		if got := len(m.state()); made != 1 || got < 3 || got == 30 {
-			t.Errorf("with %d spare files under way %d proposals were applied: want some, until the file is full", made, got)
-		}
-		close(release)
-		<-done
-		if diff := cmp.Diff(count(0, 30), m.state()); diff != "" {
-			t.Error(diff)
-		}
-	})
 }
 
 // TestFullDiskSnapshot proves that a snapshot that finds no room costs nothing but
