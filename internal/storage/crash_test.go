@@ -30,7 +30,8 @@ type modelLog struct {
 	mirror    bool           // it is appended to with given offsets, and truncated
 	records   []int64        // by offset, numbers never used twice; noRecord
 	epochs    []record.Epoch // by offset
-	start     record.Offset  // acknowledged
+	start     record.Offset  // acknowledged, or seen after a start
+	acked     record.Offset  // a start that was acknowledged
 	asked     record.Offset  // of a start that may or may not have moved
 	committed record.Offset  // reported
 	sure      record.Offset  // committed while it was durable: a power cut does not take it
@@ -40,6 +41,7 @@ type modelLog struct {
 	cutting   record.Offset  // it is being truncated to there; -1: it is not
 	unopened  bool           // since a crash
 	lossy     bool           // a power cut may have taken records, since it was opened
+	deleted   *modelLog      // the one that had the same identity: a crash may undo its deletion while this one has nothing
 }
 
 // sent is a batch of the idempotent producer.
@@ -304,6 +306,7 @@ func (w *world) numbers(n, size int, seq int32) (record.Batch, []int64) {
 // append appends some batches to the i-th log. The model has them before they are written,
 // since a crash in between may leave them.
 func (w *world) append(i int) {
+	w.letLeave(i)
 	m, l := w.model[i], w.logs[i]
 	size := 300
 	if w.rng.IntN(10) == 0 {
@@ -474,7 +477,7 @@ func (w *world) step() {
 	case p < 90:
 		w.setStart(i)
 	case p < 92:
-		w.recreate(i)
+		w.recreate(i, w.rng.IntN(2) == 0)
 	case p < 94:
 		w.changeMode(i)
 	case p < 97:
@@ -541,7 +544,7 @@ func (w *world) setStart(i int) {
 		return
 	}
 	w.mu.Lock()
-	m.start = max(m.start, to)
+	m.start, m.acked = max(m.start, to), max(m.acked, to)
 	w.mu.Unlock()
 }
 
@@ -603,20 +606,57 @@ func sameBatch(tb testing.TB, l *Log, o record.Offset) bool {
 	return b.BaseOffset() < o
 }
 
-// recreate deletes a topic and makes one of the same name.
-func (w *world) recreate(i int) {
+// recreate deletes a topic and makes one of the same name, sometimes of the same identity: as
+// a replica that moves away and back.
+func (w *world) recreate(i int, again bool) {
 	w.s.Delete(w.model[i].id)
 	w.mu.Lock()
-	w.lastID++
 	old := w.model[i]
 	m := &modelLog{id: old.id, topic: old.topic, pageCache: old.pageCache, mirror: old.mirror, cutting: -1}
-	m.id.Topic[0], m.id.Topic[1] = byte(w.lastID), byte(w.lastID>>8)
+	if again {
+		m.deleted = old
+	} else {
+		w.lastID++
+		m.id.Topic[0], m.id.Topic[1] = byte(w.lastID), byte(w.lastID>>8)
+	}
 	w.model[i] = m
 	w.mu.Unlock()
 	w.know(i)
-	if m.mirror && w.rng.IntN(2) == 0 {
+	if w.letLeave(i) && m.mirror && w.rng.IntN(2) == 0 {
 		w.startAt(i)
 	}
+}
+
+// letLeave has the keeper forget a deleted log of the same identity as the i-th one; ok is
+// false where it cannot.
+func (w *world) letLeave(i int) (ok bool) {
+	id := w.model[i].id
+	for n := 0; n < 4 && w.s.isLeaving(id); n++ {
+		w.s.keeper.checkpointNow()
+		w.s.keeper.removeDue(time.Now().Add(time.Minute))
+	}
+	ok = !w.s.isLeaving(id)
+	if !ok && !w.sick {
+		w.tb.Fatalf("log %d: something of the deleted one is left for ever", i)
+	}
+	return ok
+}
+
+// checkUndone tells whether a crash undid the deletion of the log that the i-th one follows,
+// which has nothing yet, and checks that it is that one.
+func (w *world) checkUndone(i int) bool {
+	m := w.model[i]
+	if m.deleted == nil || len(m.records) > 0 {
+		return false
+	}
+	if end, err := w.logs[i].End(); err != nil || end == 0 {
+		return false
+	}
+	old := m.deleted.clone()
+	old.asked = max(old.asked, old.start)
+	old.committed, old.start = 0, 0 // what was acknowledged of it does not count any more
+	w.check(i, old, w.s, false)
+	return true
 }
 
 // startAt has the i-th log, which is empty, begin above 0.
@@ -635,7 +675,7 @@ func (w *world) startAt(i int) {
 		return
 	}
 	w.mu.Lock()
-	m.start, m.committed, m.sure = at, at, at
+	m.start, m.acked, m.committed, m.sure = at, at, at, at
 	w.mu.Unlock()
 }
 
@@ -758,6 +798,10 @@ func (w *world) recovered() {
 		if m.unopened = w.rng.IntN(4) == 0; m.unopened {
 			continue // it is not opened in this run: the next one must manage, too
 		}
+		if w.checkUndone(i) {
+			w.recreate(i, false)
+			continue
+		}
 		end := w.check(i, m, w.s, false)
 		w.mu.Lock()
 		m.cutting = -1
@@ -773,7 +817,7 @@ func (w *world) recovered() {
 		m.lossy = false
 		below := len(m.sent) > 0 && m.sent[len(m.sent)-1].base < m.start
 		if lossy && (m.start == end || below) {
-			w.recreate(i) // the model cannot tell whether the log still knows the producer
+			w.recreate(i, false) // the model cannot tell whether the log still knows the producer
 			continue
 		}
 		w.retry(i, m)

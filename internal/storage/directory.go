@@ -100,6 +100,10 @@ func (d *directories) owner(dir string) (topic [16]byte, ok bool, err error) {
 // not the log's own is set aside, durably, and so is the renaming of an earlier one: else a
 // power cut could bring it back in place of this one.
 func (d *directories) make(dir string, id LogID) error {
+	if d.s.isLeaving(id) {
+		d.s.keeper.hurry()
+		return errLeaving
+	}
 	unlock := d.lock(dir)
 	defer unlock()
 	_, err := d.s.fs.Stat(d.s.path(dir))
@@ -177,25 +181,49 @@ func (d *directories) syncNames() error {
 	return nil
 }
 
-// discard takes the name of a deleted log's directory away and has the directory removed.
-// It does nothing where the directory is not that log's.
+// discard takes the name of a deleted log's directory away and has the directory removed, and
+// those of the log that were set aside. It does nothing with a directory that is not that log's.
 func (d *directories) discard(id LogID, dir string) error {
 	unlock := d.lock(dir)
 	defer unlock()
+	if err := d.discardStrays(id, dir); err != nil {
+		return err
+	}
 	topic, ok, err := d.owner(dir)
 	if err != nil || !ok || topic != id.Topic {
 		return err
 	}
+	return d.discardLocked(id, dir, dir)
+}
+
+// discardStrays discards the directories of a deleted log that were set aside: else the next
+// one of its identity would take them for its own. The log's name is locked.
+func (d *directories) discardStrays(id LogID, dir string) error {
+	for {
+		last, ok := d.s.strays.Take(id)
+		if !ok {
+			return nil
+		}
+		if err := d.discardLocked(id, dir, last.Name); err != nil {
+			d.s.strays.Add(last.Name, id, last.Since)
+			return err
+		}
+	}
+}
+
+// discardLocked renames a directory of a deleted log, which was once called dir, and has it
+// removed. That name is locked.
+func (d *directories) discardLocked(id LogID, dir, from string) error {
 	to := aside.DeletedName(dir, id)
 	if _, err := d.s.fs.Stat(d.s.path(to)); err == nil { // of an earlier run, in part
 		if err := d.s.fs.Remove(d.s.path(to)); err != nil {
 			return err
 		}
 	}
-	if err := d.renameLocked(dir, to); err != nil {
+	if err := d.renameLocked(from, to); err != nil {
 		return err
 	}
-	d.s.keeper.removeDir(to)
+	d.s.keeper.removeDir(to, id)
 	return nil
 }
 

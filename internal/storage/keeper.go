@@ -44,7 +44,7 @@ type keeper struct {
 	fill      bool            // guarded by mu: the journal's ring is to be filled
 	crowded   []*Log          // guarded by mu: logs with segments that retention by size drops
 	dropped   []droppedFile   // guarded by mu: segments below their log's start
-	deleted   []deletedLogDir // guarded by mu: directories of deleted logs
+	leaving   []leavingLog    // guarded by mu: deleted logs
 	removals  []removal       // guarded by mu
 	recovered []recoveredFile // guarded by mu: written or compared by recovery and not synced
 	sweep     *sweep          // guarded by mu: see Store.Sweep
@@ -54,6 +54,7 @@ type keeper struct {
 	checkpoint *checkpoint.Pair // guarded by run
 	base       *checkpoint.Pair // guarded by run
 	previous   checkpoint.Mark  // guarded by run: where recovery begins by the newest checkpoint
+	older      checkpoint.Mark  // guarded by run: the same by the one before
 	saves      int              // guarded by run: checkpoints that were saved
 	held       uint64           // guarded by run: rounds from here on stay in the journal, since files that recovery wrote are tainted; 0: none must
 	tainted    []*Log           // guarded by mu: whose bytes in the journal must stay there
@@ -71,18 +72,20 @@ type droppedFile struct {
 	after int // checkpoints that have to be saved first, as keeper.saves counts them
 }
 
-// deletedLogDir is a directory whose name says that its log was deleted. It is needed until
-// recovery does not read the rounds of the journal any more that have bytes of that log.
-type deletedLogDir struct {
-	name  string
-	round uint64 // they all come before this one
+// leavingLog is a deleted log of which something is left: see Store.Delete.
+type leavingLog struct {
+	id    LogID
+	dir   string // the name that its directory had
+	aside string // the name that its directory has now; "": it had none, or keeps the old one
+	round uint64 // the rounds of the journal that have bytes of it come before this one; 0: it is not known yet
 }
 
 // removal is a file or directory to be removed at its time.
 type removal struct {
 	path   string
 	at     time.Time
-	inside bool // the files in a directory only: its name is needed
+	inside bool  // the files in a directory only: its name is needed
+	of     LogID // a deleted log, of which the directory is the last thing that is left; zero: another one
 }
 
 // recoveredFile is a segment that recovery wrote to, or found to have what it would have
@@ -294,6 +297,7 @@ func (k *keeper) checkpointNow() {
 // bytes that some log's files may lack. run is held.
 func (k *keeper) checkpointLocked(last []*Log) error {
 	s := k.s
+	k.settleLeaving()
 	at := s.journal.BeginCheckpoint()
 	k.bytes.Store(0)
 	k.mu.Lock()
@@ -461,7 +465,7 @@ func (k *keeper) save(at checkpoint.Mark) error {
 	s.journal.Recycle(min(k.previous.Round, at.Round))
 	s.journal.Named()
 	s.log.Debug("a checkpoint was saved", "at", at, "points", len(points))
-	k.previous = at
+	k.older, k.previous = k.previous, at
 	k.saves++
 	return nil
 }

@@ -30,6 +30,10 @@ func (l *Log) openLocked() error {
 		l.set(f)
 	}
 	o := &opening{l: l, point: point, now: time.Now().UnixMilli()}
+	if s.isLeaving(l.id) { // the directory is the deleted log's
+		o.finishEmpty()
+		return nil
+	}
 	infos, err := s.fs.ReadDir(s.path(l.name))
 	if errors.Is(err, vfs.ErrNotExist) {
 		if err := s.dirs.takeBack(l.name, l.id); err != nil {

@@ -197,7 +197,7 @@ func (s *Store) listAside(deleted map[LogID]bool, stray map[LogID]string) {
 			s.strays.Add(i.Name, id, since)
 		} else if id, ok := aside.ParseDeleted(i.Name); ok && i.Dir {
 			deleted[id] = true
-			s.keeper.removeDir(i.Name)
+			s.keeper.removeDir(i.Name, id)
 		}
 	}
 }
@@ -215,8 +215,12 @@ func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 		return err
 	}
 	k := &s.keeper
-	for i := range k.deleted { // listed before the journal's end was known
-		k.deleted[i].round = at.Round
+	k.older = keep
+	for id := range r.deleted {
+		s.points.Forget(id)
+	}
+	for i := range k.leaving { // listed before the journal's end was known
+		k.leaving[i].round = at.Round
 	}
 	k.recovered = r.list()
 	k.since = time.Now()
@@ -343,18 +347,19 @@ func (s *Store) syncFile(name string) error {
 // that differ.
 type replay struct {
 	s        *Store
-	only     map[LogID]bool // nil: all logs
-	deleted  map[LogID]bool
+	only     map[LogID]bool   // nil: all logs
+	deleted  map[LogID]bool   // their directories say so: none of their bytes in the journal counts
 	stray    map[LogID]string // the names of directories that were set aside
 	cuts     map[LogID][]cut
-	halves   map[uint64]bool // first rounds of writes that are not complete
-	began    uint64          // the first round of the write that has no last one yet; 0: there is none
-	isHalf   bool            // the round belongs to a write that is not complete
-	part     int             // the number of parts seen in this pass
-	pending  []placedNote    // of the write that has no last round yet
-	rewrite  bool            // bytes are written even where the file has them
-	broken   int             // rounds that cannot be read
-	written  int             // parts that were written
+	starts   map[LogID]record.Offset // as the last notes of them say
+	halves   map[uint64]bool         // first rounds of writes that are not complete
+	began    uint64                  // the first round of the write that has no last one yet; 0: there is none
+	isHalf   bool                    // the round belongs to a write that is not complete
+	part     int                     // the number of parts seen in this pass
+	pending  []placedNote            // of the write that has no last round yet
+	rewrite  bool                    // bytes are written even where the file has them
+	broken   int                     // rounds that cannot be read
+	written  int                     // parts that were written
 	verdicts map[string]verdict
 	firsts   map[string]record.Offset // of directories whose points were lost
 	files    map[recoveredFile]vfs.File
@@ -379,7 +384,7 @@ type cut struct {
 
 func newReplay(s *Store) *replay {
 	return &replay{
-		s: s, deleted: map[LogID]bool{}, stray: map[LogID]string{}, cuts: map[LogID][]cut{}, halves: map[uint64]bool{},
+		s: s, deleted: map[LogID]bool{}, starts: map[LogID]record.Offset{}, stray: map[LogID]string{}, cuts: map[LogID][]cut{}, halves: map[uint64]bool{},
 		verdicts: map[string]verdict{}, firsts: map[string]record.Offset{}, files: map[recoveredFile]vfs.File{}, touched: map[recoveredFile]bool{},
 		waiting: map[LogID]bool{},
 	}
@@ -393,6 +398,11 @@ func (r *replay) play(from checkpoint.Mark, rewrite bool) (checkpoint.Mark, erro
 		return at, err
 	}
 	r.abandonWrite()
+	for id, start := range r.starts {
+		if r.only == nil && !r.deleted[id] {
+			r.s.points.RaiseStart(id, start)
+		}
+	}
 	r.part = 0
 	if _, err := r.s.journal.Scan(from, false, r.applyRound); err != nil {
 		return at, errors.Join(err, r.closeFiles())
@@ -420,7 +430,8 @@ func (r *replay) list() []recoveredFile {
 
 // noteRound is the first pass. The notes of a write count when it is complete: whoever put one
 // into another write was told that the journal does not have it, or was told nothing. Only a
-// deletion counts in any case, since it was done before it was noted.
+// deletion counts in any case, since it was done before it was noted: for what the log had up to
+// there, since one of its identity may have been made again.
 func (r *replay) noteRound(e *journal.Round) error {
 	switch {
 	case e.Broken:
@@ -434,7 +445,8 @@ func (r *replay) noteRound(e *journal.Round) error {
 		r.part++
 		switch p.Kind {
 		case journal.Delete:
-			r.deleted[p.ID] = true
+			r.cuts[p.ID] = append(r.cuts[p.ID], cut{part: r.part, done: true}) // of everything
+			r.pending = append(r.pending, placedNote{r.part, p})
 		case journal.Start, journal.Truncate, journal.Truncated:
 			r.pending = append(r.pending, placedNote{r.part, p})
 		case journal.Bytes:
@@ -453,9 +465,9 @@ func (r *replay) noteRound(e *journal.Round) error {
 func (r *replay) takeNote(n placedNote) {
 	switch n.Kind {
 	case journal.Start:
-		if r.only == nil && !r.deleted[n.ID] {
-			r.s.points.RaiseStart(n.ID, n.Offset)
-		}
+		r.starts[n.ID] = max(r.starts[n.ID], n.Offset)
+	case journal.Delete:
+		delete(r.starts, n.ID)
 	case journal.Truncate:
 		r.cuts[n.ID] = append(r.cuts[n.ID], cut{part: n.part, at: n.Part})
 		if r.only == nil {
@@ -465,7 +477,7 @@ func (r *replay) takeNote(n placedNote) {
 		for i := range r.cuts[n.ID] {
 			r.cuts[n.ID][i].done = true
 		}
-	case journal.Bytes, journal.Delete:
+	case journal.Bytes:
 	}
 }
 
@@ -520,7 +532,7 @@ func (r *replay) clip(p journal.Part) (_ journal.Part, ok bool) {
 // bring has a file have a part's bytes. A log for which there is no room waits.
 func (r *replay) bring(p journal.Part) error {
 	key := recoveredFile{p.Dir, p.ID, p.Base}
-	if name, ok := r.stray[p.ID]; ok {
+	if name, ok := r.stray[p.ID]; ok && !r.owns(p.Dir, p.ID) {
 		key.dir = name
 	}
 	err := r.write(key, p)
@@ -529,6 +541,12 @@ func (r *replay) bring(p journal.Part) error {
 		return nil
 	}
 	return err
+}
+
+// owns tells whether a directory is there and a log's own.
+func (r *replay) owns(dir string, id LogID) bool {
+	topic, ok, err := r.s.dirs.owner(dir)
+	return err == nil && ok && topic == id.Topic
 }
 
 func (r *replay) write(key recoveredFile, p journal.Part) error {

@@ -2,6 +2,8 @@ package storage
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/leatstream/leat/internal/storage/journal"
@@ -10,11 +12,22 @@ import (
 
 // Delete forgets a log and frees its space in the background. Its directory is not known
 // under its name any more when Delete returns, so that a log of the same name can be made.
+// One of the same identity begins empty, and takes records once nothing of the deleted one is
+// left; until then they are refused (ErrBusy).
+//
+//	         Delete           checkpoints            the directory was removed, durably
+//	in use ---------> leaving ------------> removable ---------> forgotten
+//
+// It leaves as long as a recovery may read rounds of the journal that have its bytes. All that
+// time the renamed directory says that those bytes do not count.
 func (s *Store) Delete(id LogID) {
 	s.mu.Lock()
 	l := s.logs[id]
 	delete(s.logs, id)
 	delete(s.waiting, id)
+	if l != nil {
+		s.leaving[id]++
+	}
 	s.mu.Unlock()
 	s.faults.forget(id)
 	if l == nil {
@@ -31,28 +44,123 @@ func (s *Store) Delete(id LogID) {
 	// Recovery must not bring back the bytes that the journal has of it.
 	s.commit.noteLater(journal.Part{Kind: journal.Delete, ID: id, Dir: l.name})
 	if err := s.dirs.discard(id, l.name); err != nil {
-		s.log.Error("a deleted topic's directory could not be moved away; the next start does it", "dir", l.name, "err", err)
+		s.log.Error("a deleted topic's directory could not be moved away; it is tried again", "dir", l.name, "err", err)
 	}
-	s.keeper.checkpointLater()
+	s.keeper.addLeaving(leavingLog{id: id, dir: l.name})
+}
+
+// isLeaving tells whether something is left of a deleted log with that identity.
+func (s *Store) isLeaving(id LogID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leaving[id] > 0
+}
+
+// errLeaving is returned by a log that has no directory yet and must not make one now.
+var errLeaving = fmt.Errorf("%w: something is left of a deleted log with the same identity", ErrBusy)
+
+// addLeaving has the keeper forget a deleted log in time.
+func (k *keeper) addLeaving(d leavingLog) {
+	k.mu.Lock()
+	k.leaving = append(k.leaving, d)
+	k.mu.Unlock()
+	k.checkpointLater()
 }
 
 // removeDir has a deleted log's directory removed: the files in it now, since a full disk
 // cannot wait, the directory itself once its name is not needed any more.
-func (k *keeper) removeDir(name string) {
+func (k *keeper) removeDir(name string, id LogID) {
+	k.s.mu.Lock()
+	k.s.leaving[id]++
+	k.s.mu.Unlock()
+	k.addLeaving(leavingLog{id: id, aside: name})
 	k.mu.Lock()
-	k.deleted = append(k.deleted, deletedLogDir{name, k.s.nextRound()})
 	k.removals = append(k.removals, removal{path: k.s.path(name), at: time.Now(), inside: true})
 	k.mu.Unlock()
-	k.checkpointLater()
 	k.wakeUp()
 }
 
-// nextRound is the number of the journal's next round; 0: recovery has not found it yet.
-func (s *Store) nextRound() uint64 {
-	if s.journal == nil {
-		return 0
+// settleLeaving finds out which rounds have bytes of the logs that were deleted since the last
+// checkpoint: those before the next one, when all that entered is written.
+func (k *keeper) settleLeaving() {
+	k.mu.Lock()
+	n := len(k.leaving)
+	known := !slices.ContainsFunc(k.leaving, func(d leavingLog) bool { return d.round == 0 })
+	k.mu.Unlock()
+	if known {
+		return
 	}
-	return s.journal.Next()
+	if err := k.s.commit.settle(); err != nil && !errors.Is(err, ErrClosed) { // a closing store has nothing that is to be written
+		return
+	}
+	next := k.s.journal.Next()
+	if k.s.journal.Lost() != nil {
+		next++ // the round that could not be written may be there: only a start tells
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for i := range k.leaving[:n] {
+		if k.leaving[i].round == 0 {
+			k.leaving[i].round = next
+		}
+	}
+}
+
+// removable takes the deleted logs of which no recovery reads anything, whichever of the two
+// checkpoint files it begins with. run is held.
+func (k *keeper) removable() (found []leavingLog) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	kept := k.leaving[:0]
+	for _, d := range k.leaving {
+		if d.round > 0 && d.round <= min(k.previous.Round, k.older.Round) {
+			found = append(found, d)
+		} else {
+			kept = append(kept, d)
+		}
+	}
+	clear(k.leaving[len(kept):])
+	k.leaving = kept
+	return found
+}
+
+// forgetLeaving goes on with the deleted logs that are removable: those with a directory are
+// forgotten when that was removed. run is held.
+func (k *keeper) forgetLeaving() {
+	found := k.removable()
+	if len(found) == 0 {
+		return
+	}
+	if err := k.s.dirs.syncNames(); err != nil { // else a power cut could bring a directory back under its old name
+		k.s.log.Warn("deleted topics' directories stay for now", "err", err)
+		k.mu.Lock()
+		k.leaving = append(k.leaving, found...)
+		k.mu.Unlock()
+		return
+	}
+	for _, d := range found {
+		if d.aside != "" {
+			k.mu.Lock()
+			k.removals = append(k.removals, removal{path: k.s.path(d.aside), at: time.Now(), of: d.id})
+			k.mu.Unlock()
+			continue
+		}
+		if err := k.s.dirs.discard(d.id, d.dir); err != nil { // the first try failed, or a power cut undid it
+			k.addLeaving(d)
+			continue
+		}
+		k.s.forgetLeft(d.id)
+	}
+	k.wakeUp()
+}
+
+// forgetLeft notes that one thing less is left of a deleted log.
+func (s *Store) forgetLeft(id LogID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leaving[id]--; s.leaving[id] <= 0 {
+		delete(s.leaving, id)
+	}
 }
 
 // dropSegments has segments removed once both checkpoint files have the start that lies
@@ -101,30 +209,12 @@ func (k *keeper) removeSuperfluous() {
 	}
 	clear(k.dropped[len(kept):])
 	k.dropped = kept
-	var names []string
-	dirs := k.deleted[:0]
-	for _, d := range k.deleted {
-		if d.round <= k.previous.Round {
-			names = append(names, d.name)
-		} else {
-			dirs = append(dirs, d)
-		}
-	}
-	k.deleted = dirs
-	more := len(kept)+len(dirs) > 0
+	more := len(kept)+len(k.leaving) > 0
 	k.mu.Unlock()
 	if more {
 		k.checkpointLater()
 	}
-	if len(names) > 0 {
-		if err := k.s.dirs.syncNames(); err != nil { // else a power cut could bring it back under its old name
-			k.s.log.Warn("deleted topics' directories stay for now", "err", err)
-			return
-		}
-	}
-	for _, name := range names {
-		k.remove(k.s.path(name), 0)
-	}
+	k.forgetLeaving()
 	for _, d := range remove {
 		if err := k.removeSegment(d.l, d.g); err != nil && classify(err) != gone {
 			k.s.log.Warn("a segment could not be removed; it is tried again", "log", d.l.name, "segment", int64(d.g.Base()), "err", err)
@@ -183,12 +273,26 @@ const removalsAtOnce = 16
 // directory takes a while; nobody waits for it.
 func (k *keeper) removeDue(now time.Time) {
 	due, more := k.takeRemovals(now)
+	var left []LogID
 	for _, r := range due {
 		if k.s.closing.Load() {
 			return // the next start goes on
 		}
 		if err := k.removeOne(r); err != nil {
 			k.s.log.Warn("a deleted file could not be removed", "path", r.path, "err", err)
+			if r.of != (LogID{}) { // it says that its log was deleted, so that it has to go
+				r.at = now.Add(waitingEvery)
+				k.mu.Lock()
+				k.removals = append(k.removals, r)
+				k.mu.Unlock()
+			}
+		} else if r.of != (LogID{}) {
+			left = append(left, r.of)
+		}
+	}
+	if len(left) > 0 && k.s.syncs.dir(k.s.cfg.Dir) == nil { // else the directories may come back, and say that their logs were deleted
+		for _, id := range left {
+			k.s.forgetLeft(id)
 		}
 	}
 	switch {

@@ -117,6 +117,8 @@ type Store struct {
 	mu     sync.Mutex
 	logs   map[LogID]*Log // guarded by mu
 	closed bool           // guarded by mu
+	// leaving counts, for each deleted log, what is left of it; guarded by mu.
+	leaving map[LogID]int
 
 	waiting map[LogID]bool // guarded by mu: logs of which only the journal has the last records, since the disk is full
 
@@ -145,7 +147,7 @@ func Open(cfg Config) (*Store, error) {
 // open recovers the directory. Nothing runs in the background yet.
 func open(cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
-	s := &Store{cfg: cfg, fs: cfg.FS, log: cfg.Logger, logs: map[LogID]*Log{}, quit: make(chan struct{}), opened: time.Now()}
+	s := &Store{cfg: cfg, fs: cfg.FS, log: cfg.Logger, logs: map[LogID]*Log{}, leaving: map[LogID]int{}, quit: make(chan struct{}), opened: time.Now()}
 	s.syncs.s = s
 	s.files = segment.NewFiles(cfg.FS, cfg.OpenFiles, cfg.Logger, s.syncs.file)
 	s.files.BoundReaders(max(cfg.OpenFiles*3/4, 1))

@@ -78,6 +78,9 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 	case w.isKnown(id):
 		return nil
 	case w.isDeleted(id):
+		if s.lookup(id) != nil {
+			return nil // it is known by now
+		}
 		return s.dirs.discard(id, name)
 	default:
 		return s.dirs.setAside(id, name, "the cluster's metadata do not know its topic")

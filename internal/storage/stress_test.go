@@ -78,7 +78,7 @@ func concurrent(t *testing.T, fs vfs.FS, name string) {
 	readers.Go(func() { // topics come and go beside that
 		for n := 0; !stop.Load(); n++ {
 			id := testID(1000)
-			id.Topic[0] = byte(n)
+			id.Topic[0], id.Topic[1], id.Topic[2] = byte(n), byte(n>>8), byte(n>>16)
 			l := s.Log(id, "other", testOptions(), func(*Log) {})
 			if it := appendOne(t, l, batch(t, 0, 1, 10)); it.Err != nil {
 				t.Error(it.Err)

@@ -197,6 +197,11 @@ func (l *Log) StartAt(o record.Offset) error {
 		l.mu.Unlock()
 		return err
 	}
+	if l.s.isLeaving(l.id) {
+		l.mu.Unlock()
+		l.s.keeper.hurry()
+		return errLeaving
+	}
 	if o == record.Offset(l.start.Load()) && o == record.Offset(l.end.Load()) { // a try before this one may have failed to make it durable
 		l.mu.Unlock()
 		return l.keepStart(o)

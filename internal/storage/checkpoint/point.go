@@ -302,6 +302,9 @@ func NewTable(base, hot *Sheet) *Table {
 		if _, ok := t.all[id]; !ok || hot.Generation > base.Generation {
 			t.all[id] = p
 		}
+		if t.all[id] == noPoint() { // it was forgotten
+			delete(t.all, id)
+		}
 		t.changed[id] = struct{}{}
 	}
 	return t
@@ -371,12 +374,13 @@ func (t *Table) Lose(id record.LogID) {
 	t.changed[id] = struct{}{}
 }
 
-// Forget drops the point of a log that was deleted.
+// Forget drops the point of a log that was deleted. Checkpoint files say so as long as one with
+// all points may have it: a log of the same identity must not find it there.
 func (t *Table) Forget(id record.LogID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.all, id)
-	delete(t.changed, id)
+	t.changed[id] = struct{}{}
 }
 
 // Changed are the points that the next checkpoint file has; many is true where it is
@@ -390,6 +394,8 @@ func (t *Table) Changed() (points map[record.LogID]Point, many bool) {
 		for id := range ids {
 			if p, ok := t.all[id]; ok {
 				points[id] = p
+			} else {
+				points[id] = noPoint()
 			}
 		}
 	}
@@ -410,7 +416,8 @@ func (t *Table) Written(points map[record.LogID]Point) {
 	t.before = maps.Clone(t.changed)
 	maps.DeleteFunc(t.changed, func(id record.LogID, _ struct{}) bool {
 		p, ok := points[id]
-		return ok && p == t.all[id]
+		now, is := t.all[id]
+		return ok == is && p == now
 	})
 }
 

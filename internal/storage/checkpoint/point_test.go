@@ -193,10 +193,20 @@ func TestTable(t *testing.T) {
 
 	tb.Forget(a)
 	expect("forgotten", a, none)
-	if points, many := tb.Changed(); many || len(points) != 1 || len(tb.All()) != 1 {
+	points, many := tb.Changed()
+	if many || len(points) != 2 || points[a] != none || len(tb.All()) != 1 {
 		t.Errorf("%v changed", points)
 	}
+	base := &checkpoint.Sheet{Generation: 1, Points: map[record.LogID]checkpoint.Point{a: p}}
+	tb = checkpoint.NewTable(base, &checkpoint.Sheet{Generation: 2, Points: points})
+	expect("forgotten, though the file with all points has it", a, none)
+	if ids := tb.IDs(); len(ids) != 1 {
+		t.Errorf("there are points of %v", ids)
+	}
 }
+
+// forgotten is the point of a log that has none.
+var forgotten = checkpoint.Point{Snapshot: -1, ProducersAt: -1, Oldest: checkpoint.TimeUnknown, Closed: checkpoint.BytesUnknown}
 
 // TestTableChanged proves that a point counts as changed until all points were written twice
 // since (the older of the two files with all points lacks it, should the newer one rot), and
@@ -222,11 +232,14 @@ func TestTableChanged(t *testing.T) {
 	tb.Forget(logID(4))
 	tb.RaiseStart(logID(5), all[logID(5)].Start) // not a change
 	tb.Written(all)
-	if points, many := tb.Changed(); many || cmp.Diff(tb.All(), points) != "" || points[logID(3)] != late {
+	want := tb.All()
+	want[logID(4)] = forgotten // the file that was written has it
+	if points, many := tb.Changed(); many || cmp.Diff(want, points) != "" || points[logID(3)] != late {
 		t.Errorf("after all were written: %d of %d, many: %v", len(points), len(tb.All()), many)
 	}
 	tb.Written(tb.All())
-	if points, many := tb.Changed(); many || cmp.Diff(map[record.LogID]checkpoint.Point{logID(3): late}, points) != "" {
+	want = map[record.LogID]checkpoint.Point{logID(3): late, logID(4): forgotten}
+	if points, many := tb.Changed(); many || cmp.Diff(want, points) != "" {
 		t.Errorf("after all were written twice: %d, many: %v", len(points), many)
 	}
 	tb.Written(tb.All())
