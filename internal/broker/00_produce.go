@@ -183,7 +183,7 @@ func (p *produce) check(q *producePart, t *produceTopic) error {
 	if set.Internal && p.r.ClientID != adminClientID {
 		return kerr.InvalidTopicException
 	}
-	if err := q.part.Leads(record.NoEpoch); err != nil {
+	if err := q.part.CheckLeader(record.NoEpoch); err != nil {
 		return err
 	}
 	if record.Batch(q.records).Transactional() {

@@ -124,7 +124,7 @@ func findOffset(ctx context.Context, p *replica.Partition, q *kmsg.ListOffsetsRe
 	case earliestOffset, earliestLocalOffset:
 		return p.FindStart(epoch)
 	case latestTieredOffset, earliestPendingOffset:
-		return replica.Nowhere(), p.Leads(epoch)
+		return replica.Nowhere(), p.CheckLeader(epoch)
 	case maxTimestampOffset:
 		return p.FindNewest(ctx, epoch, i)
 	}

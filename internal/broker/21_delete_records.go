@@ -41,7 +41,7 @@ func (b *Broker) trim(topic string, n int32, to record.Offset) (record.Offset, e
 	if meta.InternalTopic(topic) {
 		return -1, kerr.InvalidTopicException
 	}
-	if err := p.Leads(record.NoEpoch); err != nil {
+	if err := p.CheckLeader(record.NoEpoch); err != nil {
 		return -1, err
 	}
 	if !p.Topic().Settings().Delete {

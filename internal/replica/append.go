@@ -7,83 +7,83 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// Acks says how far a record must have come before its producer is told that it is kept.
+// Acks says when a producer is told that its records are kept.
 type Acks uint8
 
-// What producers ask for.
+// These are the values of acks in a Produce request.
 const (
-	AcksNone   Acks = iota // the producer is told nothing
-	AcksLeader             // the leader has it in its committed log
-	AcksAll                // all in-sync replicas have: it is below the high watermark
+	AcksNone   Acks = iota // never
+	AcksLeader             // when they are below the committed end of the leader's log
+	AcksAll                // when they are below the high watermark: all in-sync replicas have them
 )
 
-// Outcome is what became of one batch.
+// Outcome is the result of the append of one batch.
 type Outcome struct {
-	Base  record.Offset // its base offset, or the earlier one's where it is a duplicate
+	Base  record.Offset // its base offset; of a duplicate, the one that it got the first time
 	Next  record.Offset // the offset after its last record
 	Start record.Offset // the partition's start
-	Time  int64         // where it is a duplicate, the first one's append time in ms (-1: none)
-	Dup   bool          // a retry of one of the producer's last batches: nothing was stored
+	Time  int64         // of a duplicate, when it was appended the first time, in ms (-1: unknown)
+	Dup   bool          // it repeats one of the producer's last batches: nothing was stored
 	Err   error         // why it was not stored
 }
 
-// Appender is told what became of a batch that it added.
+// Appender is told the outcome of each batch that it has added.
 type Appender interface {
 	Appended(slot int32, o Outcome)
 }
 
-// Appends are the batches that one appender collects for any number of partitions.
-// They are the only way to append for a producer: one write a partition, and one
-// commit for all, which cannot be forgotten, since nothing more is taken before.
+// Appends collects batches for any number of partitions, and appends them with one write for
+// each partition and one commit for all. It is the only way to append for a producer. The
+// commit cannot be forgotten, since Add panics before it.
 //
-//	empty --Add--> collected --Write--> in debt --Commit--> empty
+//	empty --Add--> collected --Write--> written --Commit--> empty
 //	                   |                   |
 //	                   +------- Drop ------+--------------> empty
 //
-// Bytes of batches are used by Write only. The zero value, with Set filled in, is
-// ready for use, by one goroutine at a time.
+// Only Write uses the bytes of batches. The zero value, with Set filled in, is ready for use
+// by one goroutine at a time.
 type Appends struct {
 	Set *Set
 
 	list  []added
-	items []storage.Item // parallel to list while it is written
+	items []storage.Item // parallel to list during Write
 
-	debt debt
+	owed commitKind
 }
 
-// debt is the commit that is owed for what was written.
-type debt uint8
+// commitKind is how the written batches are to be committed.
+type commitKind uint8
 
 const (
-	noDebt    debt = iota
-	quietDebt      // nobody waits for it
-	openDebt       // somebody does
+	noCommit         commitKind = iota // nothing was written
+	backgroundCommit                   // no producer waits for an acknowledgement
+	promptCommit                       // a producer waits
 )
 
-// added is a batch on its way to a partition.
+// added is a batch that was added and is not written yet.
 type added struct {
 	p     *Partition
 	batch record.Batch
 	owner Appender
 	slot  int32
-	seq   int32 // place in the order of arrival
+	seq   int32 // its index in the order of Add
 	acks  Acks
 }
 
-// keepAdded is for how many batches an appender keeps memory after a write.
+// keepAdded is the number of batches for which memory is kept after a write.
 const keepAdded = 1024
 
-// Add collects a batch. It is checked by the caller; its offset and its epoch are
-// stamped in place. The owner is told what became of it by Write.
+// Add collects a batch, which the caller has checked. Write stores its offset and epoch in its
+// bytes, and tells the owner the outcome.
 func (a *Appends) Add(p *Partition, b record.Batch, acks Acks, owner Appender, slot int32) {
-	if a.debt != noDebt {
-		panic("BUG: what was appended before was not committed")
+	if a.owed != noCommit {
+		panic("BUG: the batches that were written before are not committed")
 	}
 	a.list = append(a.list, added{p: p, batch: b, owner: owner, slot: slot, seq: int32(len(a.list)), acks: acks})
 }
 
-// Write appends the batches, those of each partition together in the order in which
-// they were added, and tells their owners. The caller owes the Commit from here on.
+// Write appends the batches, those of each partition together and in the order in which they
+// were added, and tells their owners the outcomes. The caller must call Commit or Drop after it.
 func (a *Appends) Write() {
 	if len(a.list) == 0 {
 		return
@@ -100,7 +100,7 @@ func (a *Appends) Write() {
 	for i := range a.list {
 		a.items = append(a.items, storage.Item{Batch: a.list[i].batch})
 	}
-	a.debt = max(a.debt, quietDebt)
+	a.owed = max(a.owed, backgroundCommit)
 	for from := 0; from < len(a.list); {
 		p, to := a.list[from].p, from+1
 		for to < len(a.list) && a.list[to].p == p {
@@ -112,45 +112,45 @@ func (a *Appends) Write() {
 	for i := range a.list {
 		e, it := &a.list[i], &a.items[i]
 		if e.acks != AcksNone {
-			a.debt = openDebt
+			a.owed = promptCommit
 		}
 		e.owner.Appended(e.slot, Outcome{it.Base, it.Next, it.Start, it.Time, it.Dup, it.Err})
 	}
 	a.forgetBatches()
 }
 
-// writeTo appends the batches from..to to their partition. Those that ask for all
-// replicas are left out where too few are in sync.
+// writeTo appends the batches from..to to their partition. If too few replicas are in sync,
+// those with AcksAll are refused.
 func (a *Appends) writeTo(p *Partition, from, to int) {
-	if err := p.EnoughInSync(); err != nil {
+	if err := p.checkInSync(); err != nil {
 		for i := from; i < to; i++ {
 			if a.list[i].acks == AcksAll {
 				a.items[i].Err = err
 				continue
 			}
-			p.append(a.items[i:i+1], record.NoEpoch)
+			p.appendItems(a.items[i:i+1], record.NoEpoch)
 		}
 		return
 	}
-	p.append(a.items[from:to], record.NoEpoch)
+	p.appendItems(a.items[from:to], record.NoEpoch)
 }
 
-// Commit makes what was written durable. Waits that rest on it end then, perhaps
-// before it returns. Where nobody waits it is left to the background.
+// Commit makes the written batches durable, as Set.Commit does, or has that done in the
+// background if no producer waits for them.
 func (a *Appends) Commit() {
-	owed := a.debt
-	a.debt = noDebt
+	owed := a.owed
+	a.owed = noCommit
 	switch owed {
-	case noDebt:
-	case quietDebt:
-		a.Set.commitSoon()
-	case openDebt:
+	case noCommit:
+	case backgroundCommit:
+		a.Set.commitInBackground()
+	case promptCommit:
 		a.Set.Commit()
 	}
 }
 
-// Drop forgets the batches that were not written, whose owners are told nothing, and
-// commits what was. It uses no bytes of either: they may be something else by now.
+// Drop forgets the batches that are not written, without telling their owners, and commits
+// those that are. It does not use the batches' bytes, which may be overwritten by now.
 func (a *Appends) Drop() {
 	a.forgetBatches()
 	a.Commit()
@@ -165,19 +165,20 @@ func (a *Appends) forgetBatches() {
 	}
 }
 
-// append appends the items as the leader in epoch e (NoEpoch: any); each has its own
-// outcome. Whoever calls it owes the commit.
-func (p *Partition) append(items []storage.Item, e record.Epoch) {
-	p.write(items, e)
+// appendItems appends the items as the leader in epoch e (NoEpoch: any); each has its own
+// outcome. The caller must ask for a commit after it.
+func (p *Partition) appendItems(items []storage.Item, e record.Epoch) {
+	p.appendToLog(items, e)
 	p.countForPolls(items)
 	p.advanceEnds()
 }
 
-// write fails all items with ErrNotLeader unless this node leads in epoch e (NoEpoch: any).
-func (p *Partition) write(items []storage.Item, e record.Epoch) {
+// appendToLog appends the items to the log, or refuses all with ErrNotLeader if this node does
+// not lead in epoch e (NoEpoch: any).
+func (p *Partition) appendToLog(items []storage.Item, e record.Epoch) {
 	p.fence.RLock()
 	defer p.fence.RUnlock()
-	err := p.Leads(record.NoEpoch)
+	err := p.CheckLeader(record.NoEpoch)
 	l := p.lead.Load()
 	if err == nil && e != record.NoEpoch && e != l.Epoch {
 		err = ErrNotLeader
@@ -194,8 +195,8 @@ func (p *Partition) write(items []storage.Item, e record.Epoch) {
 	p.log.Append(l.Epoch, items)
 }
 
-// beginEpoch tells the log of a new epoch before its first append; a log that is never
-// written to is never opened for it.
+// beginEpoch tells the log of a new epoch before the first append in it, not earlier: a log
+// that gets no appends need not be opened for each new epoch.
 func (p *Partition) beginEpoch(e record.Epoch) error {
 	p.mu.Lock()
 	known := p.begun == e
@@ -212,8 +213,9 @@ func (p *Partition) beginEpoch(e record.Epoch) error {
 	return nil
 }
 
-// countForPolls tells the polls of what was stored. Where somebody else's commit was faster
-// and has moved the high watermark already, they are told here.
+// countForPolls counts the stored items for the polls. A commit of another appender may have
+// moved the high watermark beyond them already; then it wakes the polls, which otherwise
+// advanceEnds does.
 func (p *Partition) countForPolls(items []storage.Item) {
 	var n int64
 	var end record.Offset

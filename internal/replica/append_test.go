@@ -11,7 +11,7 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// told notes what became of batches.
+// told records the outcomes of batches.
 type told struct {
 	outcomes map[int32]Outcome
 	order    []int32
@@ -25,10 +25,10 @@ func (o *told) Appended(slot int32, out Outcome) {
 	o.order = append(o.order, slot)
 }
 
-// TestAppendsBringPartitionsTogether proves that batches for several partitions, added in
-// any order, get their places in each partition in the order in which they were added,
-// that each owner is told its own outcome, and that one commit ends all waits.
-func TestAppendsBringPartitionsTogether(t *testing.T) {
+// TestAppendsToSeveralPartitions proves that batches for several partitions, added in any
+// order, are appended to each partition in the order in which they were added, that each owner
+// is told its own outcome, and that one commit ends all waits.
+func TestAppendsToSeveralPartitions(t *testing.T) {
 	w := newWorld(t)
 	w.topic("events", 1, 1, 2)
 	w.topic("away", 1)
@@ -66,9 +66,9 @@ func TestAppendsBringPartitionsTogether(t *testing.T) {
 	}
 }
 
-// TestAppendsOweTheCommit proves that nothing more is taken before what was written is
-// committed: who forgets that does not get far.
-func TestAppendsOweTheCommit(t *testing.T) {
+// TestAddPanicsBeforeTheCommit proves that no batch can be added before the written ones are
+// committed, so that an appender cannot forget the commit.
+func TestAddPanicsBeforeTheCommit(t *testing.T) {
 	w := newWorld(t)
 	w.topic("events", 1)
 	p := w.set.Partition("events", 0)
@@ -92,8 +92,8 @@ func TestAppendsOweTheCommit(t *testing.T) {
 	appends.Drop()
 }
 
-// TestDropUsesNoBytes proves that what was collected is not stored by Drop, what was
-// written is committed by it, and that it looks at the bytes of neither.
+// TestDropUsesNoBytes proves that Drop does not store the collected batches, that it commits
+// the written ones, and that it reads the bytes of neither.
 func TestDropUsesNoBytes(t *testing.T) {
 	w := newWorld(t)
 	w.topic("events", 1)
@@ -102,7 +102,7 @@ func TestDropUsesNoBytes(t *testing.T) {
 	written, collected := oneRecord(t, "written"), oneRecord(t, "collected")
 	appends.Add(p, written, AcksAll, &o, 0)
 	appends.Write()
-	clear(written) // another connection's by now
+	clear(written) // another connection may use the memory by now
 	appends.Drop()
 	appends.Add(p, collected, AcksAll, &o, 1)
 	clear(collected)

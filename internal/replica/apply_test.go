@@ -10,7 +10,7 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// spy notes what is done to the directories of a topic's partitions.
+// spy records the operations on the directories of a topic's partitions.
 type spy struct {
 	mu   sync.Mutex
 	seen []string
@@ -44,8 +44,8 @@ func onOneNode(n int) []meta.Partition {
 	return parts
 }
 
-// TestApplyOpensNoLog proves that a step of the metadata looks into no log: neither where
-// a topic gets one more partition, nor where leaders, epochs and in-sync sets change.
+// TestApplyOpensNoLog proves that a change of the metadata reads no log: neither when a topic
+// gets one more partition, nor when leaders, epochs and in-sync sets change.
 func TestApplyOpensNoLog(t *testing.T) {
 	fs, dir := vfs.NewMem(), "data"
 	w := newWorldOn(t, fs, dir)
@@ -68,15 +68,15 @@ func TestApplyOpensNoLog(t *testing.T) {
 	w.apply(meta.PartitionChanged{Topic: id, Partition: 3, ISR: []int32{1}, Leader: 2, LeaderEpoch: 1, PartitionEpoch: 2})
 	w.apply(meta.PartitionChanged{Topic: id, Partition: 3, ISR: []int32{1}, Leader: 1, LeaderEpoch: 2, PartitionEpoch: 3})
 	if len(watcher.seen) > 0 {
-		t.Errorf("%d looks into logs: %q", len(watcher.seen), watcher.seen[:min(5, len(watcher.seen))])
+		t.Errorf("%d operations on logs: %q", len(watcher.seen), watcher.seen[:min(5, len(watcher.seen))])
 	}
 	if hw := w.set.Partition("events", 3).HighWatermark(); hw != 1 || len(watcher.seen) == 0 {
-		t.Errorf("high watermark %d after %d looks", hw, len(watcher.seen))
+		t.Errorf("high watermark %d after %d operations", hw, len(watcher.seen))
 	}
 }
 
-// TestApplyLeavesOthersAlone proves that a step changes the partitions that it names and
-// no other: those stay the same, with who waits for them.
+// TestApplyLeavesOthersAlone proves that a change of the metadata touches only the partitions
+// that it names: the others stay as they are, with their waiters.
 func TestApplyLeavesOthersAlone(t *testing.T) {
 	w := newWorld(t)
 	id := w.topic("events", 1, 1, 1)
@@ -96,9 +96,9 @@ func TestApplyLeavesOthersAlone(t *testing.T) {
 	}
 }
 
-// TestDeleteAndCreateInOneStep proves that a topic which one step deletes and makes again
-// is found only when the old one's directories have lost their names: nobody can write
-// into what is deleted next.
+// TestDeleteAndCreateInOneStep proves that if one change of the metadata deletes a topic and
+// creates another of the same name, the new one is found only after the old one's directories
+// are renamed, so that nothing is written into directories that are about to be deleted.
 func TestDeleteAndCreateInOneStep(t *testing.T) {
 	watcher := &spy{}
 	w := newWorldOn(t, vfs.NewFaulty(vfs.NewMem(), watcher.judge), "data")
@@ -131,8 +131,9 @@ func TestDeleteAndCreateInOneStep(t *testing.T) {
 	}
 }
 
-// BenchmarkApply is a step that gives a topic one more partition, or changes one, where
-// it has 2,000 whose logs nobody has opened since the start. Half of it is the image's.
+// BenchmarkApply gives a topic one more partition, or changes one of its partitions. The topic
+// has 2,000 partitions, whose logs have not been opened since the start. Half of the time is
+// that of the image.
 func BenchmarkApply(b *testing.B) {
 	const n = 2000
 	fs := vfs.NewMem()

@@ -8,26 +8,27 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// What follows makes a Partition a coord.Log: a coordinator appends for itself.
+// The methods in this file make a Partition a coord.Log, to which a coordinator appends
+// without an Appends.
 
-// AppendBatch appends one batch as the leader of the given epoch, as acks=all would.
-// Whoever calls it owes Commit.
+// AppendBatch appends one batch as the leader of the given epoch, if enough replicas are in
+// sync for acks=all. The caller must call Commit after it.
 func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error) {
-	if err := p.EnoughInSync(); err != nil {
+	if err := p.checkInSync(); err != nil {
 		return -1, err
 	}
 	items := []storage.Item{{Batch: b}}
-	p.append(items, e)
+	p.appendItems(items, e)
 	return items[0].Next, items[0].Err
 }
 
-// Commit makes durable what was appended to this and all other partitions of its Set.
+// Commit makes durable all that was appended to this and the other partitions of its Set.
 func (p *Partition) Commit() { p.set.Commit() }
 
-// Await calls fn(nil) once the high watermark has reached off, or fn(err) when this
-// node stops leading before, or when the limit has passed; 0: there is none.
+// Await calls fn(nil) once the high watermark has reached off, or fn(err) if before that this
+// node stops leading, the log fails, or the limit passes (0: there is no limit).
 func (p *Partition) Await(off record.Offset, limit time.Duration, fn func(error)) {
-	w := &Waiter{Owner: awaiting(fn), Acks: AcksAll}
+	w := &Waiter{Owner: completeFunc(fn), Acks: AcksAll}
 	if limit > 0 {
 		w.Deadline = p.set.Now() + limit
 	}
@@ -37,14 +38,14 @@ func (p *Partition) Await(off record.Offset, limit time.Duration, fn func(error)
 // End is the offset after the last record that this replica has.
 func (p *Partition) End() (record.Offset, error) { return p.log.End() }
 
-// awaiting is a function as a Completer.
-type awaiting func(error)
+// completeFunc makes a function a Completer.
+type completeFunc func(error)
 
 // Complete calls the function.
-func (f awaiting) Complete(_ int32, err error) { f(err) }
+func (f completeFunc) Complete(_ int32, err error) { f(err) }
 
-// ReadBatches returns whole batches from the one that holds off on, below the offset
-// end, at most about maxBytes; none at the end. They need not be committed.
+// ReadBatches returns whole batches below the offset end, from the one with the record at off:
+// at most maxBytes, but at least one batch; none if off is the end. They need not be committed.
 func (p *Partition) ReadBatches(off, end record.Offset, maxBytes int) ([]byte, error) {
 	c, err := p.log.Read(off, end, maxBytes)
 	if err != nil || c == nil {
@@ -59,7 +60,7 @@ func (p *Partition) ReadBatches(off, end record.Offset, maxBytes int) ([]byte, e
 	for len(b)-whole >= record.HeaderLen {
 		n := record.Batch(b[whole:]).Size()
 		if n < record.HeaderLen || n > len(b)-whole {
-			break // the last one may be cut short
+			break // maxBytes may cut the last one short
 		}
 		whole += n
 	}

@@ -6,21 +6,23 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// What the door itself refuses.
+// These are the errors of a Partition itself.
 var (
-	// ErrNotLeader is returned where this node does not lead the partition, or has ceased to.
+	// ErrNotLeader says that this node does not lead the partition, or that it stopped leading
+	// it during the call.
 	ErrNotLeader = errors.New("not the leader of the partition")
-	// ErrNotEnoughReplicas is returned where fewer replicas are in sync than min.insync.replicas asks for.
+	// ErrNotEnoughReplicas says that fewer replicas are in sync than min.insync.replicas asks for.
 	ErrNotEnoughReplicas = errors.New("not enough replicas in sync")
-	// ErrFencedEpoch is returned where the asker knows an older leader epoch than this node.
+	// ErrFencedEpoch says that the caller's leader epoch is older than this node's.
 	ErrFencedEpoch = errors.New("leader epoch is older than the current one")
-	// ErrUnknownEpoch is returned where the asker knows a newer leader epoch than this node.
+	// ErrUnknownEpoch says that the caller's leader epoch is newer than this node's.
 	ErrUnknownEpoch = errors.New("leader epoch is newer than the current one")
 	// ErrTimedOut ends a wait whose deadline has passed.
 	ErrTimedOut = errors.New("timed out waiting for the in-sync replicas")
 )
 
-// What the log behind the door refuses. Nobody above needs to know that there is one.
+// These are the errors of the partition's log, under names of this package, so that its
+// callers need not import package storage.
 var (
 	// ErrOffsetOutOfRange is returned for an offset below the partition's start or beyond its end.
 	ErrOffsetOutOfRange = storage.ErrOffsetOutOfRange
@@ -30,10 +32,12 @@ var (
 	ErrProducerFenced = storage.ErrProducerFenced
 	// ErrDiskFull is returned for an append that finds no room; nothing was stored.
 	ErrDiskFull = storage.ErrDiskFull
-	// ErrBusy is returned where the system lacks files or memory for a moment; nothing was stored.
+	// ErrBusy says that the system has too few files or too little memory for a moment; nothing
+	// was stored.
 	ErrBusy = storage.ErrBusy
-	// ErrFaulted is returned by a partition whose log met damage or a failed sync: it can only be read.
+	// ErrFaulted says that the partition can only be read, since its log is damaged or a sync of
+	// it has failed.
 	ErrFaulted = storage.ErrFaulted
-	// ErrClosed is returned where the partition was deleted, or its node stops.
+	// ErrClosed says that the partition was deleted, or that its node stops.
 	ErrClosed = storage.ErrClosed
 )

@@ -8,17 +8,17 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 )
 
-// outcomes notes how waits end.
+// outcomes records how waits end.
 type outcomes []error
 
 func (o *outcomes) Complete(slot int32, err error) { (*o)[slot] = err }
 
 var errPending = errors.New("it still waits")
 
-// TestExpireFindsWhoWaits proves that waits end when their time is over and no
-// sooner, on whichever partition and however often it was waited for before, and
-// that nobody is looked at for whom nobody waits.
-func TestExpireFindsWhoWaits(t *testing.T) {
+// TestExpireEndsOverdueWaits proves that each wait ends at its deadline and not before it, on
+// any partition, with or without earlier waits, and that Expire looks only at partitions that
+// have waiters.
+func TestExpireEndsOverdueWaits(t *testing.T) {
 	w := newWorld(t)
 	w.topic("t", 1, 1, 1)
 	ends := outcomes{errPending, errPending, errPending, errPending}
@@ -54,8 +54,8 @@ func TestExpireFindsWhoWaits(t *testing.T) {
 	check(21, 0, ErrTimedOut, ErrTimedOut, ErrTimedOut, nil)
 }
 
-// BenchmarkExpire is what a node with ten thousand partitions does each second while
-// nobody waits.
+// BenchmarkExpire measures the work of each second on a node with ten thousand partitions that
+// have no waiters.
 func BenchmarkExpire(b *testing.B) {
 	w := newWorld(b)
 	id := meta.NewUUID()

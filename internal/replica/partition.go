@@ -10,65 +10,64 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// Leadership says who leads a partition and who is in sync. It never changes; a
-// step of the metadata brings a new one.
+// Leadership names the leader of a partition and the replicas that are in sync. It never
+// changes: a change of the metadata makes a new one.
 type Leadership struct {
-	Leader   int32 // -1: nobody
+	Leader   int32 // -1: none
 	Epoch    record.Epoch
 	Replicas []int32
 	ISR      []int32
 }
 
-// Partition is this node's replica of a partition, and the only door to its log.
+// Partition is this node's replica of a partition. All use of its log goes through it.
 type Partition struct {
 	id    storage.LogID
-	ord   int64 // see Compare
+	ord   int64 // unique in the Set; Compare orders by it
 	topic *Topic
 	set   *Set
 	log   *storage.Log
 
-	// fence is held shared over an append and whole over a change of leadership:
-	// no batch is appended with an epoch that has ended.
+	// An append holds fence for reading, and a change of the leadership holds it for
+	// writing, so no batch is appended with an epoch that has ended.
 	fence sync.RWMutex
-	begun record.Epoch // the epoch that the log was told of; written with fence held and mu held
+	begun record.Epoch // the last epoch that the log was told of; written with fence held for reading, and mu
 
 	lead atomic.Pointer[Leadership]
-	gone atomic.Bool // deleted, or the set is closed
+	gone atomic.Bool // the partition was deleted, or the set is closed
 
-	opened atomic.Bool  // the log was asked for its end: hw is what it says
+	opened atomic.Bool  // hw includes the committed end that the log had when it was opened
 	hw     atomic.Int64 // high watermark; written with mu held, never falls
 
-	mu        sync.Mutex    // guards what follows; the innermost lock
+	mu        sync.Mutex    // guards the fields below; no other lock is taken while it is held
 	committed record.Offset // the log's committed end; never falls
-	onLeader  waitList      // of those who wait for committed
-	inSync    waitList      // of those who wait for the high watermark
-	noted     bool          // Set.waiting has it
-	polls     watcher       // head of a ring of watching polls
+	onLeader  waitList      // waiters for the committed end
+	inSync    waitList      // waiters for the high watermark
+	listed    bool          // the partition is in Set.waiting, as it is if anything waits for it
+	polls     watcher       // head of the ring of polls that watch the partition
 	arrived   tally
 }
 
-// tally counts bytes for the polls of a partition. Bytes are counted when they
-// were appended, and readers see them when the high watermark has passed them:
-// a poll that begins between the two must still be told of them. Guarded by
-// Partition.mu.
+// tally counts the bytes that a partition's polls wait for. Bytes are counted when they
+// are appended, but readable only when the high watermark has passed them: a poll that
+// begins between the two must still be told of them. Guarded by Partition.mu.
 type tally struct {
-	bytes int64         // appended by this leader
-	end   record.Offset // all of those lie below
-	read  int64         // of bytes, those that surely lie below the high watermark
+	bytes    int64         // appended by this leader
+	end      record.Offset // all of bytes are below it
+	readable int64         // of bytes, those that are known to be below the high watermark
 
-	// The next step of read: marked bytes lie below mark.
-	mark   record.Offset
-	marked int64
+	// nextReadable is the value of readable after the high watermark has reached nextEnd.
+	nextEnd      record.Offset
+	nextReadable int64
 }
 
-// advanceTo brings read up to a high watermark.
+// advanceTo raises readable to the high watermark.
 func (c *tally) advanceTo(hw record.Offset) {
-	if hw < c.mark {
+	if hw < c.nextEnd {
 		return
 	}
-	c.read, c.mark, c.marked = c.marked, c.end, c.bytes
+	c.readable, c.nextEnd, c.nextReadable = c.nextReadable, c.end, c.bytes
 	if hw >= c.end {
-		c.read = c.bytes
+		c.readable = c.bytes
 	}
 }
 
@@ -80,29 +79,29 @@ func newPartition(s *Set, t *Topic, n int32, l *Leadership) *Partition {
 	return p
 }
 
-// Compare orders the partitions of a Set, by no meaning.
+// Compare orders the partitions of a Set in a fixed order that has no meaning.
 func (p *Partition) Compare(q *Partition) int { return cmp.Compare(p.ord, q.ord) }
 
 // Topic is the topic that the partition belongs to.
 func (p *Partition) Topic() *Topic { return p.topic }
 
-// Leadership tells who leads.
+// Leadership is the present leadership.
 func (p *Partition) Leadership() *Leadership { return p.lead.Load() }
 
-// Gone tells that the partition was deleted or its node stops; a topic that was
-// made again has another Partition.
+// Gone tells whether the partition was deleted or its node stops. A topic that is created
+// again under the same name has other Partitions.
 func (p *Partition) Gone() bool { return p.gone.Load() }
 
-// Leads returns nil where this node leads the partition in the epoch that the
-// asker believes to be the current one (NoEpoch: it does not say).
-func (p *Partition) Leads(asker record.Epoch) error {
+// CheckLeader returns an error unless this node leads the partition. current is the epoch that
+// the caller believes to be the current one, which must be right; NoEpoch: it does not say.
+func (p *Partition) CheckLeader(current record.Epoch) error {
 	l := p.lead.Load()
 	switch {
 	case p.gone.Load():
 		return ErrNotLeader
-	case asker != record.NoEpoch && asker < l.Epoch:
+	case current != record.NoEpoch && current < l.Epoch:
 		return ErrFencedEpoch
-	case asker != record.NoEpoch && asker > l.Epoch:
+	case current != record.NoEpoch && current > l.Epoch:
 		return ErrUnknownEpoch
 	case l.Leader != p.set.cfg.NodeID:
 		return ErrNotLeader
@@ -110,48 +109,48 @@ func (p *Partition) Leads(asker record.Epoch) error {
 	return nil
 }
 
-// progressState is what the rules of progress look at, but for the ends that are known.
+// progressState is the input of the rules of progress, without the known ends.
 func (p *Partition) progressState() progress.State {
 	l := p.lead.Load()
 	return progress.State{ISR: l.ISR, Replicas: len(l.Replicas), MinISR: p.topic.Settings().MinISR}
 }
 
-// EnoughInSync returns ErrNotEnoughReplicas where acks=all cannot be promised.
-func (p *Partition) EnoughInSync() error {
+// checkInSync returns ErrNotEnoughReplicas if acks=all cannot be promised.
+func (p *Partition) checkInSync() error {
 	if s := p.progressState(); !s.EnoughInSync() {
 		return ErrNotEnoughReplicas
 	}
 	return nil
 }
 
-// Wait completes w once the log, or the high watermark, has come as far as w.Acks says,
-// at once where it has. Who appends asks for the commit: see Appends.
+// Wait completes w once the end that w.Acks stands for has reached need, at once if it has
+// already. It does not ask for a commit: the appender does, see Appends.
 func (p *Partition) Wait(w *Waiter, need record.Offset) {
 	p.mu.Lock()
 	list, end := p.waitsLocked(w.Acks)
 	var err error
 	done := end >= need
 	if !done {
-		err = p.whyStuck()
+		err = p.stuckError()
 		done = err != nil
 	}
-	note := false
+	enlist := false
 	if !done {
 		w.need = need
 		list.add(w)
-		note, p.noted = !p.noted, true
+		enlist, p.listed = !p.listed, true
 	}
 	p.mu.Unlock()
-	if note {
-		p.set.watch(p)
+	if enlist {
+		p.set.addWaiting(p)
 	}
 	if done {
 		w.Owner.Complete(w.Slot, err)
 	}
 }
 
-// waitsLocked is the list of those who wait for such acknowledgements, and the end that
-// they wait for.
+// waitsLocked is the list of the waiters for such acknowledgements, and the end that they
+// wait for.
 func (p *Partition) waitsLocked(a Acks) (*waitList, record.Offset) {
 	switch a {
 	case AcksLeader:
@@ -163,8 +162,8 @@ func (p *Partition) waitsLocked(a Acks) (*waitList, record.Offset) {
 	panic("BUG: a wait for an acknowledgement that is not given")
 }
 
-// advanceEnds takes the log's committed end, moves the high watermark as the rules of
-// progress have it, and releases and wakes who waited for either.
+// advanceEnds takes the log's committed end, raises the high watermark as far as the rules of
+// progress allow, and completes the waits and wakes the polls that either satisfies.
 func (p *Partition) advanceEnds() {
 	end, err := p.log.Committed()
 	if err != nil {
@@ -193,13 +192,13 @@ func (p *Partition) advanceEnds() {
 	wakePolls(woken)
 }
 
-// countForPollsLocked tells the polls how much came and returns those that have enough now
-// (all: every one), fired, as a chain.
+// countForPollsLocked counts the newly appended bytes for each poll, fires the polls that have
+// enough now (all: every poll), and returns those that it fired as a chain.
 func (p *Partition) countForPollsLocked(all bool) *Poll {
 	var chain *Poll
 	bytes := p.arrived.bytes
 	for s := p.polls.next; s != &p.polls; s = s.next {
-		n := max(bytes-s.seen, 1) // what another leader appended is not counted: one byte at least
+		n := max(bytes-s.seen, 1) // at least one: the batches of another leader are not counted
 		s.seen = bytes
 		if all {
 			n = s.poll.need.Load()
@@ -211,26 +210,27 @@ func (p *Partition) countForPollsLocked(all bool) *Poll {
 	return chain
 }
 
-func (p *Partition) watch(s *watcher, hw record.Offset) {
+// addWatcher has a poll told of the bytes that come after hw, which its owner has read up to.
+func (p *Partition) addWatcher(s *watcher, hw record.Offset) {
 	p.mu.Lock()
-	s.seen = p.arrived.read // what was read, or less: being woken too early does no harm
+	s.seen = p.arrived.readable // perhaps less than its owner has read: an early wake does no harm
 	s.prev, s.next = p.polls.prev, &p.polls
 	s.prev.next, s.next.prev = s, s
-	if record.Offset(p.hw.Load()) > hw || p.Leads(record.NoEpoch) != nil {
-		s.poll.need.Store(0) // it moved since the poll has looked
+	if record.Offset(p.hw.Load()) > hw || p.CheckLeader(record.NoEpoch) != nil {
+		s.poll.need.Store(0) // the partition has changed since its owner has read it
 	}
 	p.mu.Unlock()
 }
 
-func (p *Partition) unwatch(s *watcher) {
+func (p *Partition) removeWatcher(s *watcher) {
 	p.mu.Lock()
 	s.prev.next, s.next.prev = s.next, s.prev
 	s.prev, s.next = nil, nil
 	p.mu.Unlock()
 }
 
-// setLeadership changes who leads. Who waits is told when this node does not lead any more. A
-// log that nobody has asked for anything is left alone.
+// setLeadership replaces the leadership. All waits end if the leader or the epoch is another
+// one. It does not open the log.
 func (p *Partition) setLeadership(l *Leadership) {
 	p.fence.Lock()
 	old := p.lead.Swap(l)
@@ -242,16 +242,17 @@ func (p *Partition) setLeadership(l *Leadership) {
 	p.reapplyRules()
 }
 
-// reapplyRules moves the high watermark where what the rules look at has changed: the
-// in-sync set may have shrunk, or may be large enough now.
+// reapplyRules applies the rules of progress after the in-sync set or min.insync.replicas has
+// changed, which may raise the high watermark.
 func (p *Partition) reapplyRules() {
 	if p.opened.Load() {
 		p.advanceEnds()
 	}
 }
 
-// retire ends the replica: its topic was deleted, or the node stops.
-func (p *Partition) retire() {
+// endReplica refuses all later use and ends the waits: the replica was deleted, or the node
+// stops.
+func (p *Partition) endReplica() {
 	p.gone.Store(true)
 	p.endWaits()
 }
@@ -266,9 +267,9 @@ func (p *Partition) endWaits() {
 	wakePolls(woken)
 }
 
-// whyStuck says why neither end will move any more.
-func (p *Partition) whyStuck() error {
-	if p.Leads(record.NoEpoch) != nil {
+// stuckError says why neither end can rise any more; nil: they can.
+func (p *Partition) stuckError() error {
+	if p.CheckLeader(record.NoEpoch) != nil {
 		return ErrNotLeader
 	}
 	return p.log.Fault()

@@ -10,43 +10,44 @@ import (
 // Isolation says which records a reader may see.
 type Isolation uint8
 
-// What readers ask for.
+// These are the isolation levels of Kafka.
 const (
 	ReadUncommitted Isolation = iota // all below the high watermark
-	ReadCommitted                    // all below the last stable offset: no open transaction's
+	ReadCommitted                    // all below the last stable offset: none of an open transaction
 )
 
-// Query is what a reader asks of a partition.
+// Query is a reader's request to a partition.
 type Query struct {
-	Epoch     record.Epoch // the leader epoch that the reader knows; NoEpoch: it does not say
-	LastEpoch record.Epoch // the epoch of the record before Offset, as the reader has it; NoEpoch: it does not say
+	Epoch     record.Epoch // the leader epoch that the reader knows; NoEpoch: not given
+	LastEpoch record.Epoch // the epoch of the record before Offset in the reader's log; NoEpoch: not given
 	Offset    record.Offset
 	Isolation Isolation
 	MaxBytes  int
-	// Whole asks for the first batch however long it is; else one that is longer than
-	// MaxBytes is left out.
+	// Whole asks for the first batch even if it is longer than MaxBytes. Without it nothing
+	// is returned then.
 	Whole bool
 }
 
-// Found is what a reader gets. Offsets are -1 where there is none.
+// Found is the answer to a Query. Offsets are -1 if they are unknown.
 type Found struct {
 	HighWatermark record.Offset
 	LastStable    record.Offset
 	Start         record.Offset
-	// DivergingEnd is where the reader's log leaves this one, by its epoch's end here,
-	// and DivergingEpoch that epoch (KIP-595); -1: it does not.
+	// DivergingEpoch is the last epoch of this log that is not after the Query's LastEpoch,
+	// and DivergingEnd its end, if the reader's log has parted from this one (KIP-595); -1 if
+	// it has not.
 	DivergingEpoch record.Epoch
 	DivergingEnd   record.Offset
-	Chunk          Chunk // the batches; none where nothing was found
+	Chunk          Chunk // the batches
 }
 
-// Nothing is what is found where there is nothing.
+// Nothing is the answer before anything is known.
 func Nothing() Found {
 	return Found{HighWatermark: -1, LastStable: -1, Start: -1, DivergingEpoch: record.NoEpoch, DivergingEnd: -1}
 }
 
-// Chunk is a stretch of batches as they stand in the partition's log, which it keeps in
-// place until Release. It satisfies wire.Section; the zero value is none.
+// Chunk is a run of batches in the partition's log, whose bytes stay readable until Release,
+// even if the log deletes them. It satisfies wire.Section; the zero value is none.
 type Chunk struct{ c *storage.Chunk }
 
 // Exists tells whether there is a chunk.
@@ -55,22 +56,22 @@ func (c Chunk) Exists() bool { return c.c != nil }
 // Len is its length in bytes.
 func (c Chunk) Len() int { return c.c.Len() }
 
-// ReadAt reads from it; 0 is its start.
+// ReadAt reads from the chunk, which starts at 0.
 func (c Chunk) ReadAt(b []byte, off int64) (int, error) { return c.c.ReadAt(b, off) }
 
-// Fd is the file's descriptor and the chunk's position in it; ok is false where it is
-// only to be read, by ReadAt.
+// Fd is the file's descriptor and the chunk's position in it; ok is false if only ReadAt can
+// read the chunk.
 func (c Chunk) Fd() (fd uintptr, pos int64, ok bool) { return c.c.Fd() }
 
 // Release gives the chunk back; it must not be used any more.
 func (c Chunk) Release() { c.c.Release() }
 
-// Read finds batches for a reader: it holds the reader's epochs against this node's,
-// shows what the isolation level allows, and nothing beyond. A last batch may be cut
-// short by MaxBytes, as in Kafka. f is Nothing before, and filled in: readers ask for
-// thousands of partitions at a time. What it has after an error counts for nothing.
+// Read finds batches for a reader whose epochs agree with this node's, as far as its isolation
+// level allows. MaxBytes may cut the last batch short, as in Kafka. The caller passes f as
+// Nothing, and Read fills it in, since readers ask for thousands of partitions at a time. After
+// an error the content of f is undefined.
 func (p *Partition) Read(q *Query, f *Found) error {
-	if err := p.Leads(q.Epoch); err != nil {
+	if err := p.CheckLeader(q.Epoch); err != nil {
 		return err
 	}
 	if q.LastEpoch != record.NoEpoch {
@@ -80,7 +81,7 @@ func (p *Partition) Read(q *Query, f *Found) error {
 	}
 	end := p.fillOffsets(f, q.Isolation)
 	if q.Offset == end && f.Start <= end || !q.Whole && q.MaxBytes == 0 && f.Start <= q.Offset && q.Offset < end {
-		return nil // the tail: nobody need look into a file
+		return nil // there is nothing to read, or no bytes of it may be sent: no file is read
 	}
 	c, err := p.log.Read(q.Offset, end, q.MaxBytes)
 	if err != nil {
@@ -105,8 +106,8 @@ func (p *Partition) fillOffsets(f *Found, i Isolation) (end record.Offset) {
 	return f.HighWatermark
 }
 
-// findDivergence compares the epoch of the reader's last record with the log's. It is
-// true where the logs have parted and f says where.
+// findDivergence compares the epoch of the reader's last record with the log's. It tells
+// whether the logs have parted, and fills in f then.
 func (p *Partition) findDivergence(q *Query, f *Found) (bool, error) {
 	e, end, err := p.epochEnd(q.LastEpoch)
 	start := p.Start()
@@ -123,31 +124,31 @@ func (p *Partition) findDivergence(q *Query, f *Found) (bool, error) {
 	return false, nil
 }
 
-// FindEnd is the end of what a reader may see, for one that knows the given epoch.
-func (p *Partition) FindEnd(asker record.Epoch, i Isolation) (Position, error) {
-	if err := p.Leads(asker); err != nil {
+// FindEnd finds the end of what a reader may see.
+func (p *Partition) FindEnd(current record.Epoch, i Isolation) (Position, error) {
+	if err := p.CheckLeader(current); err != nil {
 		return Nowhere(), err
 	}
 	var f Found
 	return Position{Offset: p.fillOffsets(&f, i), Time: record.NoTimestamp, Epoch: p.lead.Load().Epoch}, nil
 }
 
-// Position is an offset that was looked up, with the timestamp and the epoch of the
-// record there; -1 where there is no such record.
+// Position is an offset that was looked up, with the timestamp and the epoch of the record
+// there; -1 if there is no record, or it has none.
 type Position struct {
 	Offset record.Offset
 	Time   int64 // ms
 	Epoch  record.Epoch
 }
 
-// Nowhere is the position of what is not found.
+// Nowhere is the position of a record that is not found.
 func Nowhere() Position {
 	return Position{Offset: -1, Time: record.NoTimestamp, Epoch: record.NoEpoch}
 }
 
-// FindStart is the first offset that can be read.
-func (p *Partition) FindStart(asker record.Epoch) (Position, error) {
-	if err := p.Leads(asker); err != nil {
+// FindStart finds the first offset that can be read.
+func (p *Partition) FindStart(current record.Epoch) (Position, error) {
+	if err := p.CheckLeader(current); err != nil {
 		return Nowhere(), err
 	}
 	start, err := p.log.Start()
@@ -157,26 +158,26 @@ func (p *Partition) FindStart(asker record.Epoch) (Position, error) {
 	at := Position{Offset: start, Time: record.NoTimestamp}
 	if end, err := p.log.End(); err == nil && start < end {
 		at.Epoch = p.log.EpochAt(start)
-	} else { // the next record will be this epoch's; the log may not have heard of it yet
+	} else { // the next record will have this epoch, which the log may not know yet
 		at.Epoch = p.lead.Load().Epoch
 	}
 	return at, err
 }
 
-// FindTime is the first record that a reader may see with a timestamp of at least ms.
-// It may wait for work memory; the context ends that.
-func (p *Partition) FindTime(ctx context.Context, asker record.Epoch, i Isolation, ms int64) (Position, error) {
-	return p.findRecord(asker, i, func() (storage.Stamp, bool, error) { return p.log.FindTime(ctx, ms) })
-}
-
-// FindNewest is the record with the largest timestamp, where a reader may see it. It
+// FindTime finds the first record with a timestamp of at least ms, if a reader may see it. It
 // may wait for work memory; the context ends that.
-func (p *Partition) FindNewest(ctx context.Context, asker record.Epoch, i Isolation) (Position, error) {
-	return p.findRecord(asker, i, func() (storage.Stamp, bool, error) { return p.log.MaxTime(ctx) })
+func (p *Partition) FindTime(ctx context.Context, current record.Epoch, i Isolation, ms int64) (Position, error) {
+	return p.findRecord(current, i, func() (storage.Stamp, bool, error) { return p.log.FindTime(ctx, ms) })
 }
 
-func (p *Partition) findRecord(asker record.Epoch, i Isolation, lookUp func() (storage.Stamp, bool, error)) (Position, error) {
-	if err := p.Leads(asker); err != nil {
+// FindNewest finds the record with the largest timestamp, if a reader may see it. It may wait
+// for work memory; the context ends that.
+func (p *Partition) FindNewest(ctx context.Context, current record.Epoch, i Isolation) (Position, error) {
+	return p.findRecord(current, i, func() (storage.Stamp, bool, error) { return p.log.MaxTime(ctx) })
+}
+
+func (p *Partition) findRecord(current record.Epoch, i Isolation, lookUp func() (storage.Stamp, bool, error)) (Position, error) {
+	if err := p.CheckLeader(current); err != nil {
 		return Nowhere(), err
 	}
 	var f Found
@@ -188,11 +189,11 @@ func (p *Partition) findRecord(asker record.Epoch, i Isolation, lookUp func() (s
 	return Position{s.Offset, s.Time, s.Epoch}, nil
 }
 
-// EpochEnd answers where the log's records of the epochs up to e end: the largest
-// known epoch not above e and the offset after its last record. NoEpoch: the log
-// knows none so old, or e is one that has not begun.
-func (p *Partition) EpochEnd(asker, e record.Epoch) (record.Epoch, record.Offset, error) {
-	if err := p.Leads(asker); err != nil {
+// EpochEnd finds the end of the log's records of the epochs up to e: the largest epoch of the
+// log that is not above e, and the offset after its last record. It is NoEpoch if all epochs
+// of the log are above e, or if e has not begun.
+func (p *Partition) EpochEnd(current, e record.Epoch) (record.Epoch, record.Offset, error) {
+	if err := p.CheckLeader(current); err != nil {
 		return record.NoEpoch, -1, err
 	}
 	return p.epochEnd(e)
@@ -200,16 +201,16 @@ func (p *Partition) EpochEnd(asker, e record.Epoch) (record.Epoch, record.Offset
 
 func (p *Partition) epochEnd(e record.Epoch) (record.Epoch, record.Offset, error) {
 	if l := p.lead.Load(); e == l.Epoch && l.Leader == p.set.cfg.NodeID {
-		end, err := p.log.End() // it lasts; the log may not have heard of it yet
+		end, err := p.log.End() // the epoch has not ended, and the log may not know it yet
 		return e, end, err
 	}
 	return p.log.EpochEnd(e)
 }
 
-// Trim moves the start forward to an offset, at most to the high watermark, and returns
-// where it is then. -1 stands for the high watermark.
+// Trim moves the partition's start forward to an offset, at most to the high watermark, and
+// returns the start after that. -1 stands for the high watermark.
 func (p *Partition) Trim(to record.Offset) (record.Offset, error) {
-	if err := p.Leads(record.NoEpoch); err != nil {
+	if err := p.CheckLeader(record.NoEpoch); err != nil {
 		return -1, err
 	}
 	hw := p.HighWatermark()
@@ -219,13 +220,13 @@ func (p *Partition) Trim(to record.Offset) (record.Offset, error) {
 	if to < 0 || to > hw {
 		return -1, ErrOffsetOutOfRange
 	}
-	if err := p.log.SetStart(to); err != nil { // also where it lies there already: it may not be durable
+	if err := p.log.SetStart(to); err != nil { // even if the start is there already: it may not be durable
 		return -1, err
 	}
 	return p.log.Start()
 }
 
-// Producer is an idempotent producer that has written to the partition of late.
+// Producer is an idempotent producer that has appended to the partition and has not expired.
 type Producer struct {
 	ID           int64
 	Epoch        int16
@@ -233,9 +234,9 @@ type Producer struct {
 	LastTime     int64 // ms
 }
 
-// Producers lists the active producers.
+// Producers lists the producers that have not expired.
 func (p *Partition) Producers() ([]Producer, error) {
-	if err := p.Leads(record.NoEpoch); err != nil {
+	if err := p.CheckLeader(record.NoEpoch); err != nil {
 		return nil, err
 	}
 	known, err := p.log.Producers()
@@ -246,13 +247,13 @@ func (p *Partition) Producers() ([]Producer, error) {
 	return list, err
 }
 
-// HighWatermark is the end of what is committed.
+// HighWatermark is the offset below which all records are committed.
 func (p *Partition) HighWatermark() record.Offset {
 	p.readEnds()
 	return record.Offset(p.hw.Load())
 }
 
-// Start is the first offset kept; the high watermark where the log cannot tell.
+// Start is the first offset kept, or the high watermark if the log cannot be opened.
 func (p *Partition) Start() record.Offset {
 	o, err := p.log.Start()
 	if err != nil {
@@ -261,13 +262,13 @@ func (p *Partition) Start() record.Offset {
 	return o
 }
 
-// readEnds takes the ends from the log at first use: what a sole replica recovered is
-// committed. Several callers may do it at once.
+// readEnds opens the log at the first use and takes its committed end, since the high watermark
+// of a sole replica is there. Several callers may do it at once.
 func (p *Partition) readEnds() {
 	if !p.opened.Load() {
 		p.advanceEnds()
 	}
 }
 
-// Fault is why the partition's log can only be read; nil where it is sound.
+// Fault says why the partition's log can only be read; nil if it is sound.
 func (p *Partition) Fault() error { return p.log.Fault() }

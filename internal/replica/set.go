@@ -1,13 +1,15 @@
-// Package replica keeps this node's replicas of partitions: Set is all of them,
-// built from the cluster's metadata, Topic groups those of a topic, Partition is
-// one, and the only door to its log: nobody else imports package storage. It reads for
-// those whose epoch it accepts, up to where they may see; it takes what Appends bring,
-// moves the high watermark by the rules of package progress, and tells who waits for it,
-// a Waiter (an acknowledgement of one partition) or a Poll (a Fetch parked on many).
+// Package replica keeps this node's replicas of partitions. A Set has all of them, made from
+// the cluster's metadata; a Topic has those of one topic; a Partition is one replica, and the
+// only way to its log: the packages above do not import storage. A Partition reads for callers
+// whose epoch it accepts, as far as their isolation level allows. It appends the batches that
+// an Appends has collected, raises the high watermark by the rules of package progress, and
+// tells those who wait for that: a Waiter waits for an acknowledgement of one partition, a
+// Poll for bytes in many, as a Fetch does.
 //
-// Everything here may be used by any goroutine, but for Appends; Apply and Close of the
-// Set by one at a time. Locks, in order: Partition.fence, the log's own, Partition.mu;
-// Set.mu is taken without any other. No lock is held while a Completer or a Waker runs.
+// Any goroutine may call anything here, with these exceptions: one goroutine at a time uses an
+// Appends, and one at a time calls Apply and Close of the Set. Locks, in order: Partition.fence,
+// the log's own, Partition.mu; no other lock is held while Set.mu is. No lock is held while a
+// Completer or a Waker runs.
 package replica
 
 import (
@@ -25,14 +27,15 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// Config hands a Set what it needs.
+// Config is the input of NewSet.
 type Config struct {
 	NodeID int32
 	Store  *storage.Store
 	Static *config.Static // the node's own settings, below the topics'
 }
 
-// shards bounds what a change of one topic copies: one shard's maps.
+// shards is the number of parts that the maps of topics have. A change of one topic copies
+// only the maps of its shards.
 const shards = 64
 
 // Set is this node's partitions.
@@ -42,15 +45,17 @@ type Set struct {
 	byName [shards]atomic.Pointer[map[string]*Topic]
 	byID   [shards]atomic.Pointer[map[meta.UUID]*Topic]
 	made   atomic.Int64 // partitions made so far
-	latest *Settings    // those that were made last; Apply's alone
-	began  time.Time    // what Now counts from
+	latest *Settings    // the last settings that were made; used by Apply only
+	began  time.Time    // Now counts from it
 
-	kick chan struct{} // size 1: something waits for the background's commit
-	stop chan struct{}
-	work sync.WaitGroup
+	commitWanted chan struct{} // of size 1; filled: commitLoop is to commit
+	stop         chan struct{}
+	work         sync.WaitGroup
 
-	mu      sync.Mutex
-	waiting []*Partition // guarded by mu: those that somebody waits for, and some of whom that was so a moment ago
+	mu sync.Mutex
+	// waiting, guarded by mu, has each partition that has waiters, once, and some whose
+	// waiters have gone. Expire holds them for a moment while it looks at them.
+	waiting []*Partition
 }
 
 // Topic is a topic of which this node has at least one partition.
@@ -59,14 +64,14 @@ type Topic struct {
 	ID   meta.UUID
 
 	settings atomic.Pointer[Settings]
-	parts    atomic.Pointer[[]*Partition] // index = number; nil: not on this node
+	parts    atomic.Pointer[[]*Partition] // by number; nil: not on this node
 }
 
 // NewSet makes an empty set. It must be closed.
 func NewSet(cfg Config) *Set {
 	s := &Set{
 		cfg: cfg, seed: maphash.MakeSeed(), began: time.Now(),
-		kick: make(chan struct{}, 1), stop: make(chan struct{}),
+		commitWanted: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
 	for i := range shards {
 		s.byName[i].Store(&map[string]*Topic{})
@@ -76,16 +81,16 @@ func NewSet(cfg Config) *Set {
 	return s
 }
 
-// Now is the Set's clock, which deadlines of Waiters are on: it counts from the Set's
-// beginning and knows no steps of the wall clock.
+// Now is the time since the Set was made, which the deadlines of Waiters refer to. It does not
+// follow changes of the wall clock.
 func (s *Set) Now() time.Duration { return time.Since(s.began) }
 
-// Topic finds a topic by name; nil: this node has nothing of it.
+// Topic finds a topic by name; nil: this node has no partition of it.
 func (s *Set) Topic(name []byte) *Topic {
 	return (*s.byName[maphash.Bytes(s.seed, name)%shards].Load())[string(name)]
 }
 
-// TopicByID finds a topic by id; nil: this node has nothing of it.
+// TopicByID finds a topic by id; nil: this node has no partition of it.
 func (s *Set) TopicByID(id meta.UUID) *Topic {
 	return (*s.byID[idShard(id)].Load())[id]
 }
@@ -114,11 +119,11 @@ func (s *Set) Partitions() iter.Seq[*Partition] {
 	}
 }
 
-// Apply follows a step of the metadata: img is what the cluster is after it. It touches
-// only the partitions that the step has changed, and opens no log.
+// Apply follows a change of the metadata; img is the image after it. It touches only the
+// partitions that the change has touched, and opens no log.
 //
-// Deleted topics go first, their logs included: a topic that the same step makes again
-// under that name is not there before the old one's directories have lost theirs.
+// Deleted topics go first, with their logs: a new topic of the same name in the same change
+// is found only after the old one's directories are renamed.
 func (s *Set) Apply(d *meta.Delta, img *meta.Image) {
 	var removed, added [shards][]*Topic
 	for _, ch := range d.Topics {
@@ -153,12 +158,13 @@ func (s *Set) Apply(d *meta.Delta, img *meta.Image) {
 
 // removePartition ends a replica of this node, and deletes its log.
 func (s *Set) removePartition(p *Partition) {
-	p.retire()
+	p.endReplica()
 	s.cfg.Store.Delete(p.id)
 }
 
-// followTopic brings one topic's partitions to where the metadata has them; old is the topic
-// before the step, nil: it was not there. It returns the topic where it is new to this node.
+// followTopic makes, changes and removes this node's partitions of one topic as the metadata
+// says. old is the topic before the change; nil: there was none. The result is the topic if
+// it is new to this node, and nil if not.
 func (s *Set) followTopic(old, mt *meta.Topic, img *meta.Image) *Topic {
 	t, added := s.TopicByID(mt.ID), false
 	if t == nil {
@@ -167,17 +173,17 @@ func (s *Set) followTopic(old, mt *meta.Topic, img *meta.Image) *Topic {
 		}
 		t, added = &Topic{Name: mt.Name, ID: mt.ID}, true
 		t.parts.Store(&[]*Partition{})
-		t.settings.Store(s.settings(img, mt))
+		t.settings.Store(s.resolveSettings(img, mt))
 	}
-	known := 0 // partitions of which the step may have changed nothing
+	before := 0 // the partitions below it may be as they were
 	if old != nil && !added {
-		known = min(len(old.Partitions), len(mt.Partitions))
+		before = min(len(old.Partitions), len(mt.Partitions))
 	}
 	parts := *t.parts.Load()
-	own := false // parts is a copy, which nobody reads yet
+	copied := false // parts is a copy, which has no readers yet
 	for i := range mt.Partitions {
 		mp := &mt.Partitions[i]
-		if i < known && unchanged(&old.Partitions[i], mp) {
+		if i < before && equalPartitions(&old.Partitions[i], mp) {
 			continue
 		}
 		var p *Partition
@@ -188,15 +194,15 @@ func (s *Set) followTopic(old, mt *meta.Topic, img *meta.Image) *Topic {
 		if i < len(parts) && next == p {
 			continue
 		}
-		if !own {
-			parts, own = append(make([]*Partition, 0, len(mt.Partitions)), parts...), true
+		if !copied {
+			parts, copied = append(make([]*Partition, 0, len(mt.Partitions)), parts...), true
 		}
 		for len(parts) <= i {
 			parts = append(parts, nil)
 		}
 		parts[i] = next
 	}
-	if own {
+	if copied {
 		t.parts.Store(&parts)
 	}
 	if added {
@@ -205,14 +211,14 @@ func (s *Set) followTopic(old, mt *meta.Topic, img *meta.Image) *Topic {
 	return nil
 }
 
-// unchanged tells whether a step left a partition alone.
-func unchanged(a, b *meta.Partition) bool {
+// equalPartitions tells whether two states of a partition are equal.
+func equalPartitions(a, b *meta.Partition) bool {
 	return a.PartitionEpoch == b.PartitionEpoch && a.LeaderEpoch == b.LeaderEpoch && a.Leader == b.Leader &&
 		slices.Equal(a.Replicas, b.Replicas) && slices.Equal(a.ISR, b.ISR)
 }
 
-// followPartition brings one partition to where the metadata has it, and returns this
-// node's replica of it, nil: there is none any more. p is the one that it has.
+// followPartition makes, changes or removes this node's replica of one partition as the
+// metadata says. p is the replica before, and the result the one after; nil: none.
 func (s *Set) followPartition(t *Topic, n int32, p *Partition, mp *meta.Partition) *Partition {
 	here := slices.Contains(mp.Replicas, s.cfg.NodeID)
 	l := &Leadership{Leader: mp.Leader, Epoch: record.Epoch(mp.LeaderEpoch), Replicas: mp.Replicas, ISR: mp.ISR}
@@ -228,7 +234,7 @@ func (s *Set) followPartition(t *Topic, n int32, p *Partition, mp *meta.Partitio
 	return p
 }
 
-// hideTopics takes topics out of the maps in which they are found.
+// hideTopics removes topics from the maps by name and by id.
 func (s *Set) hideTopics(topics *[shards][]*Topic) {
 	s.changeMaps(topics, func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic) {
 		delete(byID, t.ID)
@@ -238,7 +244,7 @@ func (s *Set) hideTopics(topics *[shards][]*Topic) {
 	})
 }
 
-// showTopics puts topics into the maps in which they are found.
+// showTopics adds topics to the maps by name and by id.
 func (s *Set) showTopics(topics *[shards][]*Topic) {
 	s.changeMaps(topics, func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic) {
 		byID[t.ID] = t
@@ -246,8 +252,8 @@ func (s *Set) showTopics(topics *[shards][]*Topic) {
 	})
 }
 
-// changeMaps changes the maps for some topics, which are sorted by their ids' shards, copying
-// each shard's maps once at most.
+// changeMaps calls do for each topic with copies of the maps that it is in, and publishes the
+// copies. topics are grouped by the shards of their ids; each map is copied at most once.
 func (s *Set) changeMaps(topics *[shards][]*Topic, do func(byID map[meta.UUID]*Topic, byName map[string]*Topic, t *Topic)) {
 	names := map[uint64]map[string]*Topic{}
 	for i := range shards {
@@ -269,8 +275,8 @@ func (s *Set) changeMaps(topics *[shards][]*Topic, do func(byID map[meta.UUID]*T
 	}
 }
 
-// configureTopics resolves again the settings of the topics whose configs, or the
-// broker's that they fall back to, have changed.
+// configureTopics gives new settings to the topics whose configs have changed, and to all
+// topics if the broker's configs have.
 func (s *Set) configureTopics(d *meta.Delta, img *meta.Image) {
 	for r := range d.Configs {
 		switch r.Type {
@@ -285,14 +291,14 @@ func (s *Set) configureTopics(d *meta.Delta, img *meta.Image) {
 			if t := s.Topic([]byte(r.Name)); t != nil {
 				s.configureTopic(t, img)
 			}
-		default: // nothing that a partition knows
+		default: // of no use to partitions
 		}
 	}
 }
 
-// settings are what the topic's configs mean here. Topics with equal configs that follow
-// each other share them.
-func (s *Set) settings(img *meta.Image, t *meta.Topic) *Settings {
+// resolveSettings makes a topic's settings. Topics with equal configs for which it is called
+// in a row share them.
+func (s *Set) resolveSettings(img *meta.Image, t *meta.Topic) *Settings {
 	from, internal := meta.TopicSettings(img, s.cfg.Static, t), meta.InternalTopic(t.Name)
 	if l := s.latest; l == nil || l.Settings != from || l.Internal != internal {
 		s.latest = newSettings(from, internal)
@@ -305,25 +311,25 @@ func (s *Set) configureTopic(t *Topic, img *meta.Image) {
 	if mt == nil {
 		return
 	}
-	set := s.settings(img, mt)
-	old := t.settings.Swap(set)
+	next := s.resolveSettings(img, mt)
+	old := t.settings.Swap(next)
 	for _, p := range *t.parts.Load() {
 		if p == nil {
 			continue
 		}
-		if old.log != set.log {
-			p.log.Configure(set.log)
+		if old.log != next.log {
+			p.log.Configure(next.log)
 		}
-		if old.MinISR != set.MinISR {
+		if old.MinISR != next.MinISR {
 			p.reapplyRules()
 		}
 	}
 }
 
-// Expire ends the waits whose deadline is not after now, which is Now's, and those whose
-// log has failed. It is to be called about once a second. It looks only at partitions that
-// somebody waits for: to look at all of them is the most that an idle node with
-// thousands would do (BenchmarkExpire: 10,000 of them took 110 us, now 20 ns).
+// Expire ends the waits whose deadline is not after now, a time of Now, and those that cannot
+// succeed any more. It is to be called about once a second. It looks only at partitions that
+// have waiters, since a look at all of them would be most of the work of an idle node with
+// thousands (BenchmarkExpire).
 func (s *Set) Expire(now time.Duration) {
 	s.mu.Lock()
 	ps := s.waiting
@@ -338,23 +344,24 @@ func (s *Set) Expire(now time.Duration) {
 	s.mu.Unlock()
 }
 
-// watch has Expire look at a partition.
-func (s *Set) watch(p *Partition) {
+// addWaiting has Expire look at a partition.
+func (s *Set) addWaiting(p *Partition) {
 	s.mu.Lock()
 	s.waiting = append(s.waiting, p)
 	s.mu.Unlock()
 }
 
-// Commit makes durable what was appended to any partition so far, or sees to it that a
-// commit which covers it follows the one under way. Waits that rest on it end then.
+// Commit makes durable all that was appended to any partition so far. If a commit is under
+// way it may return at once: another commit, which covers it, follows then. The waits that
+// depend on the commit end after it.
 func (s *Set) Commit() { s.cfg.Store.Commit() }
 
-// commitSoon has what was appended committed in the background: nobody waits for it,
-// so the caller goes on. What comes while a commit runs is taken by the next one.
-func (s *Set) commitSoon() {
+// commitInBackground has commitLoop commit all that was appended so far, and does not wait
+// for it.
+func (s *Set) commitInBackground() {
 	select {
-	case s.kick <- struct{}{}:
-	default: // one that has not begun yet covers it
+	case s.commitWanted <- struct{}{}:
+	default: // a commit that has not begun yet covers it
 	}
 }
 
@@ -363,13 +370,13 @@ func (s *Set) commitLoop() {
 		select {
 		case <-s.stop:
 			return
-		case <-s.kick:
+		case <-s.commitWanted:
 			s.Commit()
 		}
 	}
 }
 
-// Usage is what the partitions of this node take on its disk.
+// Usage is how many bytes the partitions of this node take on its disk.
 type Usage struct {
 	logs map[storage.LogID]int64
 
@@ -377,7 +384,7 @@ type Usage struct {
 	Free, Total int64 // of the file system; -1: unknown
 }
 
-// Usage tells what is used and what is free.
+// Usage measures how much of the disk is used and how much is free.
 func (s *Set) Usage() Usage {
 	var u Usage
 	u.logs, u.Free, u.Total = s.cfg.Store.Usage()
@@ -392,20 +399,20 @@ func (u *Usage) Of(topic meta.UUID, n int32) int64 {
 	return u.logs[storage.LogID{Topic: topic, Partition: n}]
 }
 
-// Close fails whoever still waits and ends the background's commits; the logs are the
-// store's to close, which makes durable what is left.
+// Close ends all waits with ErrNotLeader, and the commits in the background. It does not close
+// the logs: the Store does, and makes durable what was appended before.
 func (s *Set) Close() {
 	close(s.stop)
 	s.work.Wait()
 	for p := range s.Partitions() {
-		p.retire()
+		p.endReplica()
 	}
 }
 
-// Settings are the topic's settings as they are now.
+// Settings are the topic's present settings.
 func (t *Topic) Settings() *Settings { return t.settings.Load() }
 
-// Partition finds a partition by number; nil: there is none, or not on this node.
+// Partition finds a partition by number; nil: there is none, or it is not on this node.
 func (t *Topic) Partition(n int32) *Partition {
 	parts := *t.parts.Load()
 	if n < 0 || int(n) >= len(parts) {
@@ -414,7 +421,7 @@ func (t *Topic) Partition(n int32) *Partition {
 	return parts[n]
 }
 
-// NumPartitions counts the topic's partitions, those of other nodes too.
+// NumPartitions counts the topic's partitions, with those of other nodes.
 func (t *Topic) NumPartitions() int { return len(*t.parts.Load()) }
 
 func idShard(id meta.UUID) int { return int(id[15]) % shards }

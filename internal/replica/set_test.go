@@ -16,7 +16,7 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// world is a set on a store, with the metadata that it follows.
+// world is a Set and its Store, with the metadata that the Set follows.
 type world struct {
 	t     testing.TB
 	image *meta.Image
@@ -94,14 +94,14 @@ func oneRecord(tb testing.TB, value string) record.Batch {
 func (w *world) add(p *Partition, value string) (record.Offset, error) {
 	w.t.Helper()
 	items := []storage.Item{{Batch: oneRecord(w.t, value)}}
-	p.append(items, record.NoEpoch)
+	p.appendItems(items, record.NoEpoch)
 	w.set.Commit()
 	return items[0].Base, items[0].Err
 }
 
-// TestSetFollowsTheMetadata proves that topics are found by name and by id with the
-// partitions that this node has, that more partitions and deletion are followed, and
-// that a topic made again has none of the old one's records.
+// TestSetFollowsTheMetadata proves that topics are found by name and by id with the partitions
+// of this node, that the Set follows added partitions and deleted topics, and that a topic
+// that is created again has none of the old one's records.
 func TestSetFollowsTheMetadata(t *testing.T) {
 	w := newWorld(t)
 	id := w.topic("events", 1, 2, 1)
@@ -163,8 +163,9 @@ func TestSettingsFollowTheConfigs(t *testing.T) {
 	}
 }
 
-// TestLeadershipFences proves that a partition takes appends only from its leader's
-// epoch, that waits end with it, and what an asker of another epoch is told.
+// TestLeadershipFences proves that a partition accepts appends only in the current epoch of
+// its leader, that the end of the epoch ends waits, and that callers with another epoch get
+// the right errors.
 func TestLeadershipFences(t *testing.T) {
 	w := newWorld(t)
 	id := w.topic("events", 1)
@@ -190,7 +191,7 @@ func TestLeadershipFences(t *testing.T) {
 	}
 	change(1, 2, 2)
 	for asker, want := range map[record.Epoch]error{record.NoEpoch: nil, 1: ErrFencedEpoch, 2: nil, 3: ErrUnknownEpoch} {
-		if err := p.Leads(asker); !errors.Is(err, want) || (err == nil) != (want == nil) {
+		if err := p.CheckLeader(asker); !errors.Is(err, want) || (err == nil) != (want == nil) {
 			t.Errorf("epoch %d: %v, want %v", asker, err, want)
 		}
 	}
@@ -209,10 +210,10 @@ func TestLeadershipFences(t *testing.T) {
 	}
 }
 
-// TestHighWatermarkNeedsTheInSyncSet proves that nothing is committed by this node
-// alone while another replica counts as in sync; that acks=all and coordinators need
-// min.insync.replicas; that the high watermark stands still without them (KIP-966), and
-// goes on when fewer are asked for. acks=1 waits for this node alone.
+// TestHighWatermarkNeedsTheInSyncSet proves that this node alone commits nothing while another
+// replica is in the in-sync set; that acks=all and coordinators need min.insync.replicas; that
+// the high watermark does not move without them (KIP-966), and moves when the config asks for
+// fewer. acks=1 waits for this node only.
 func TestHighWatermarkNeedsTheInSyncSet(t *testing.T) {
 	w := newWorld(t)
 	id := meta.NewUUID()
@@ -226,28 +227,28 @@ func TestHighWatermarkNeedsTheInSyncSet(t *testing.T) {
 	var c called
 	p.Wait(&Waiter{Owner: &c, Slot: 1, Acks: AcksLeader}, 1)
 	p.Wait(&Waiter{Owner: &c, Slot: 2, Acks: AcksAll}, 1)
-	if hw := p.HighWatermark(); hw != 0 || p.EnoughInSync() != nil {
-		t.Errorf("high watermark %d, %v", hw, p.EnoughInSync())
+	if hw := p.HighWatermark(); hw != 0 || p.checkInSync() != nil {
+		t.Errorf("high watermark %d, %v", hw, p.checkInSync())
 	}
 	if !slices.Equal(c.slots, []int32{1}) || c.errs[0] != nil {
 		t.Errorf("waits ended: %v %v", c.slots, c.errs)
 	}
 	w.apply(meta.PartitionChanged{Topic: id, ISR: []int32{1}, Leader: 1, LeaderEpoch: 0, PartitionEpoch: 1})
-	if hw := p.HighWatermark(); hw != 0 || !errors.Is(p.EnoughInSync(), ErrNotEnoughReplicas) {
-		t.Errorf("alone: high watermark %d, %v", hw, p.EnoughInSync())
+	if hw := p.HighWatermark(); hw != 0 || !errors.Is(p.checkInSync(), ErrNotEnoughReplicas) {
+		t.Errorf("alone: high watermark %d, %v", hw, p.checkInSync())
 	}
 	if _, err := p.AppendBatch(oneRecord(t, "a coordinator's"), 0); !errors.Is(err, ErrNotEnoughReplicas) {
 		t.Errorf("a coordinator's append: %v", err)
 	}
 	minISR.Value = "1"
 	w.apply(minISR)
-	if hw := p.HighWatermark(); hw != 1 || p.EnoughInSync() != nil || len(c.slots) != 2 {
-		t.Errorf("alone, and one is enough: high watermark %d, %v, waits ended: %v", hw, p.EnoughInSync(), c.slots)
+	if hw := p.HighWatermark(); hw != 1 || p.checkInSync() != nil || len(c.slots) != 2 {
+		t.Errorf("alone, and one is enough: high watermark %d, %v, waits ended: %v", hw, p.checkInSync(), c.slots)
 	}
 }
 
-// TestCoordinatorsSeeTheWholeLog proves that a coordinator can read what this replica
-// has above the high watermark, and that it does not wait for ever until that moves.
+// TestCoordinatorsSeeTheWholeLog proves that a coordinator can read this replica's records
+// above the high watermark, and that its wait for the high watermark ends at its limit.
 func TestCoordinatorsSeeTheWholeLog(t *testing.T) {
 	w := newWorld(t)
 	id := meta.NewUUID()
@@ -282,9 +283,9 @@ func TestCoordinatorsSeeTheWholeLog(t *testing.T) {
 	}
 }
 
-// TestPartitionIsALogForCoordinators proves that what a coordinator appends is
-// committed when it asks, and is read back in whole batches up to the high
-// watermark, however few bytes are asked for.
+// TestPartitionIsALogForCoordinators proves that a coordinator's batches are committed when it
+// asks for that, and that reads return whole batches up to the high watermark, even if they
+// ask for few bytes.
 func TestPartitionIsALogForCoordinators(t *testing.T) {
 	w := newWorld(t)
 	w.topic("__consumer_offsets", 1)
@@ -331,8 +332,8 @@ func TestPartitionIsALogForCoordinators(t *testing.T) {
 	}
 }
 
-// TestManyTopicsAtOnce proves that a step that makes thousands of topics is followed
-// whole, and so is one that deletes them.
+// TestManyTopicsAtOnce proves that the Set follows a change that creates thousands of topics,
+// and one that deletes them.
 func TestManyTopicsAtOnce(t *testing.T) {
 	const n = 3000
 	w := newWorld(t)
@@ -359,11 +360,11 @@ func TestManyTopicsAtOnce(t *testing.T) {
 	}
 }
 
-// TestPollIsToldOfWhatWasAppendedBefore proves that a poll that begins between an
-// append and its commit is woken by the commit when that brings all it waits for: the
-// bytes were counted before it watched. The same holds for the next append, and where
-// the commit came before the bytes were counted.
-func TestPollIsToldOfWhatWasAppendedBefore(t *testing.T) {
+// TestPollCountsEarlierAppends proves that a poll which begins between an append and its
+// commit is woken by the commit if the append has enough bytes, although they were counted
+// before the poll began. The same holds for later appends, and for a commit that comes before
+// the bytes are counted.
+func TestPollCountsEarlierAppends(t *testing.T) {
 	w := newWorld(t)
 	w.topic("events", 1)
 	p := w.set.Partition("events", 0)
@@ -379,8 +380,8 @@ func TestPollIsToldOfWhatWasAppendedBefore(t *testing.T) {
 		}
 	}
 	for round := range 3 {
-		items := []storage.Item{{Batch: oneRecord(t, "what was appended first")}}
-		p.append(items, record.NoEpoch)
+		items := []storage.Item{{Batch: oneRecord(t, "appended before the poll")}}
+		p.appendItems(items, record.NoEpoch)
 		watch(len(items[0].Batch))
 		if n.n.Load() != 0 {
 			t.Fatalf("round %d: woken before the commit", round)
@@ -391,9 +392,9 @@ func TestPollIsToldOfWhatWasAppendedBefore(t *testing.T) {
 		}
 		poll.End()
 	}
-	items := []storage.Item{{Batch: oneRecord(t, "committed by somebody else")}}
+	items := []storage.Item{{Batch: oneRecord(t, "committed by another appender")}}
 	watch(len(items[0].Batch))
-	p.write(items, record.NoEpoch)
+	p.appendToLog(items, record.NoEpoch)
 	w.store.Commit()
 	p.countForPolls(items)
 	if n.n.Load() != 1 {

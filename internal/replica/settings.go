@@ -9,17 +9,18 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// KeepCompression is compression.type=producer: batches stay as they were sent.
+// KeepCompression is the codec of compression.type=producer: batches are stored as they
+// were sent.
 const KeepCompression record.Codec = -1
 
-// Settings are what a topic's configs mean to its partitions and to who appends to
-// them. They never change; a change of a config brings new ones.
+// Settings are a topic's configs in the form that its partitions and appenders use. They
+// never change: a changed config makes new Settings.
 type Settings struct {
 	*config.Settings
 	Internal bool         // the topic is the broker's own
-	Codec    record.Codec // what batches are stored with
+	Codec    record.Codec // that batches are stored with
 	Level    int          // of the codec
-	// Before and After bound the timestamps of records, in ms from the clock.
+	// Before and After say how far the timestamps of records may be from the clock, in ms.
 	Before, After int64
 
 	log storage.Options
@@ -37,15 +38,15 @@ func newSettings(m *config.Settings, internal bool) *Settings {
 		},
 		Internal: internal,
 		Codec:    KeepCompression,
-		Before:   bound(m.TimestampBefore),
-		After:    bound(m.TimestampAfter),
+		Before:   boundMillis(m.TimestampBefore),
+		After:    boundMillis(m.TimestampAfter),
 	}
 	if c, err := record.ParseCodec(m.Compression); err == nil {
 		s.Codec = c
 	}
 	switch s.Codec {
 	case record.Gzip:
-		s.Level = max(0, m.GzipLevel) // -1 is the default's name, 0 is it here
+		s.Level = max(0, m.GzipLevel) // the default level is -1 in the config and 0 here
 	case record.LZ4:
 		s.Level = m.LZ4Level
 	case record.Zstd:
@@ -55,8 +56,9 @@ func newSettings(m *config.Settings, internal bool) *Settings {
 	return s
 }
 
-// bound is d in ms; the longest Duration stands for any number that it cannot hold.
-func bound(d time.Duration) int64 {
+// boundMillis is d in ms. The longest Duration stands for longer times too, and has no limit
+// in ms.
+func boundMillis(d time.Duration) int64 {
 	if d == math.MaxInt64 {
 		return math.MaxInt64
 	}

@@ -8,31 +8,31 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// Completer is told that a wait has ended. Complete must not block or panic; it runs on
-// the goroutine that moved the partition's end, no lock held.
+// Completer is told that a wait has ended. Complete must not block or panic. It runs on the
+// goroutine that ended the wait, which holds no lock.
 type Completer interface {
 	Complete(slot int32, err error)
 }
 
-// Waiter waits for an acknowledgement that a partition can give. It stands in the memory
-// of the request that waits, so that waiting allocates nothing; it must not be moved or
-// used again before Complete was called.
+// Waiter waits for an acknowledgement of a partition. It is part of the memory of the request
+// that waits, so that waiting allocates nothing. It must not be moved or used again before
+// Complete is called.
 type Waiter struct {
 	Owner Completer
-	Slot  int32 // handed to Complete: which of the owner's waits has ended
-	Acks  Acks  // what it waits for; not AcksNone
-	// Deadline is when Set.Expire ends the wait, on the Set's clock; 0: never.
+	Slot  int32 // given to Complete; tells the owner which of its waits has ended
+	Acks  Acks  // AcksLeader or AcksAll
+	// Deadline is the time of Set.Now at which Set.Expire ends the wait; 0: never.
 	Deadline time.Duration
 
 	need record.Offset
 	next *Waiter
 }
 
-// waitList holds waiters by the offset that they need, the lowest first. Guarded
-// by Partition.mu.
+// waitList is a list of waiters, sorted by the offset that they need. Guarded by
+// Partition.mu.
 type waitList struct{ head, tail *Waiter }
 
-// add puts w in its place: nearly always the end, since offsets are handed out in order.
+// add inserts w, nearly always at the end of the list, since offsets are assigned in order.
 func (l *waitList) add(w *Waiter) {
 	w.next = nil
 	if l.tail == nil {
@@ -91,20 +91,20 @@ func (l *waitList) takeExpired(now time.Duration) *Waiter {
 	return head
 }
 
-// expireWaits ends the waits whose time is over, and all of them where the log has
-// failed meanwhile. It tells whether somebody still waits.
+// expireWaits ends the waits whose deadline is not after now, and all of them if they cannot
+// succeed any more. It tells whether there are waiters left.
 func (p *Partition) expireWaits(now time.Duration) bool {
 	p.mu.Lock()
 	done := [...]*Waiter{p.onLeader.takeExpired(now), p.inSync.takeExpired(now)}
 	var rest [2]*Waiter
 	var fault error
 	if p.onLeader.head != nil || p.inSync.head != nil {
-		if fault = p.whyStuck(); fault != nil {
+		if fault = p.stuckError(); fault != nil {
 			rest = [...]*Waiter{p.onLeader.takeAll(), p.inSync.takeAll()}
 		}
 	}
-	p.noted = p.onLeader.head != nil || p.inSync.head != nil
-	left := p.noted
+	p.listed = p.onLeader.head != nil || p.inSync.head != nil
+	left := p.listed
 	p.mu.Unlock()
 	for i := range done {
 		completeWaits(done[i], ErrTimedOut)
@@ -113,8 +113,8 @@ func (p *Partition) expireWaits(now time.Duration) bool {
 	return left
 }
 
-// completeWaits ends the waits of a chain. A waiter belongs to its owner again before
-// Complete is called, hence the look ahead.
+// completeWaits ends the waits of a chain. It reads next before it calls Complete, since the
+// owner may use the waiter again from then on.
 func completeWaits(w *Waiter, err error) {
 	for w != nil {
 		next := w.next
@@ -124,92 +124,96 @@ func completeWaits(w *Waiter, err error) {
 	}
 }
 
-// Waker is told once that a Poll has ended. Wake runs on the goroutine that ended
-// it, no lock held, and must not block.
+// Waker is told once that a Poll has fired. Wake must not block. It runs on the goroutine that
+// fired the poll, which holds no lock.
 type Waker interface {
 	Wake()
 }
 
-// keepWatchers is how many partitions a poll keeps memory for when it has ended.
+// keepWatchers is the number of partitions for which a poll keeps memory after its end.
 const keepWatchers = 1024
 
-// The states of a Poll.
+// These are the states of a Poll.
+//
+//	idle --Begin--> arming --Park--> armed --Fire--> fired
+//	 ^                 |                               |
+//	 +-------End-------+--------------End--------------+
 const (
 	pollIdle   = iota
-	pollArming // being linked: what moves is counted, nobody fires it
+	pollArming // partitions are added: bytes are counted, but the poll cannot be fired
 	pollArmed
-	pollFired // one caller has it now
+	pollFired // the caller of Fire owns the poll
 )
 
-// Poll waits until enough bytes have come to any of several partitions: a parked
-// Fetch. It lives in the request's memory and may be used again after each end.
+// Poll waits until enough bytes have come to any of several partitions, as a Fetch does. It is
+// part of the request's memory and may be used again after each End.
 //
-// Begin, Watch for each partition, then Park. From Park on, whoever calls Fire
-// with success owns the poll: it must call End before anything else.
+// The owner calls Begin, Watch for each partition, then Park. After Park, the caller whose call
+// of Fire returns true owns the poll, and must call End before it uses it again.
 type Poll struct {
 	Owner Waker
 
 	state    atomic.Uint32
-	over     atomic.Bool  // the wait is to end whatever comes
+	expired  atomic.Bool  // Expire was called: Park must not wait
 	need     atomic.Int64 // bytes still to come
 	watchers []watcher    // one for each watched partition
-	next     *Poll        // in a chain of polls to wake; belongs to whoever fired it
+	next     *Poll        // in a chain of fired polls that are to be woken
 }
 
-// WatchMemory is how many bytes a poll takes for each partition that it watches.
+// WatchMemory is the number of bytes that a poll takes for each partition that it watches.
 const WatchMemory = int64(unsafe.Sizeof(watcher{}))
 
-// watcher is a poll's place in one partition's list, guarded by that partition's mu.
+// watcher is a poll's entry in one partition's ring, guarded by that partition's mu.
 type watcher struct {
 	poll       *Poll
 	p          *Partition
-	seen       int64 // of tally.bytes
+	seen       int64 // the bytes of the partition's tally that are counted for the poll
 	prev, next *watcher
 }
 
-// Begin prepares a wait for need bytes in at most n partitions.
+// Begin prepares a wait for need bytes in about n partitions.
 func (w *Poll) Begin(need int64, n int) {
 	if w.state.Load() == pollArmed {
-		panic("BUG: a poll begins that has not ended")
+		panic("BUG: a poll that is parked cannot begin")
 	}
 	if cap(w.watchers) < n {
 		w.watchers = make([]watcher, 0, n)
 	}
 	w.watchers = w.watchers[:0]
 	w.need.Store(need)
-	w.over.Store(false)
+	w.expired.Store(false)
 	w.state.Store(pollArming)
 }
 
 // Watch adds a partition that was read up to the high watermark hw.
 func (w *Poll) Watch(p *Partition, hw record.Offset) {
 	w.watchers = append(w.watchers, watcher{poll: w, p: p})
-	p.watch(&w.watchers[len(w.watchers)-1], hw)
+	p.addWatcher(&w.watchers[len(w.watchers)-1], hw)
 }
 
-// Park arms the poll. It returns false where what was waited for is there already,
-// or Expire was called: the caller then owns the poll as if it had fired it. Where
-// it returns true the poll may have been fired, ended and begun again by now.
+// Park arms the poll. It returns false if enough bytes have come already or Expire was called:
+// the caller has fired the poll then and owns it. If it returns true the poll may have been
+// fired, ended and begun again by now.
 func (w *Poll) Park() bool {
 	w.state.Store(pollArmed)
-	return w.need.Load() > 0 && !w.over.Load() || !w.Fire()
+	return w.need.Load() > 0 && !w.expired.Load() || !w.Fire()
 }
 
-// Expire ends the wait although nothing came, also one that begins just now. Where
-// it returns true the caller owns the poll.
+// Expire ends the wait without enough bytes. A poll that is not parked yet will not wait in
+// Park. If Expire returns true the caller owns the poll.
 func (w *Poll) Expire() bool {
-	w.over.Store(true)
+	w.expired.Store(true)
 	return w.Fire()
 }
 
-// Fire ends the wait; only one caller is told true.
+// Fire ends the wait of an armed poll. It returns true to one caller only.
 func (w *Poll) Fire() bool { return w.state.CompareAndSwap(pollArmed, pollFired) }
 
-// End unlinks the poll from its partitions. Only who fired it may call it, or who
-// began it and did not park it.
+// End removes the poll from its partitions. Only its owner may call it: the caller that has
+// fired it, or the one that has begun it and not parked it.
 func (w *Poll) End() {
 	for i := range w.watchers {
-		w.watchers[i].p.unwatch(&w.watchers[i])
+		w.watchers[i].p.removeWatcher(&w.watchers[i])
 	}
 	clear(w.watchers)
 	w.watchers = w.watchers[:0]
@@ -219,7 +223,8 @@ func (w *Poll) End() {
 	w.state.Store(pollIdle)
 }
 
-// countArrived counts bytes and tells whether the caller has fired the poll by that.
+// countArrived counts bytes that have come, and fires the poll if they are enough. It tells
+// whether it has fired it.
 func (w *Poll) countArrived(bytes int64) bool {
 	return w.need.Add(-bytes) <= 0 && w.Fire()
 }

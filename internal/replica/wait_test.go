@@ -12,7 +12,7 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// called notes the waits that have ended.
+// called records the waits that have ended.
 type called struct {
 	slots []int32
 	errs  []error
@@ -22,9 +22,9 @@ func (c *called) Complete(slot int32, err error) {
 	c.slots, c.errs = append(c.slots, slot), append(c.errs, err)
 }
 
-// TestWaitListReleasesInOrder proves against a sorted list that waiters, added in any
-// order, are released lowest first, exactly those that a high watermark satisfies,
-// and that expiring takes out exactly those whose time is over.
+// TestWaitListReleasesInOrder proves against a sorted list that a high watermark releases
+// exactly the waiters that it satisfies, the lowest offset first, in whichever order they were
+// added, and that expiry releases exactly those whose deadline has passed.
 func TestWaitListReleasesInOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		type model struct {
@@ -80,16 +80,16 @@ func TestWaitListReleasesInOrder(t *testing.T) {
 	})
 }
 
-// bare is a partition without a log, led by node 1.
-func bare(s *Set) *Partition {
+// newBarePartition makes a partition without a log, led by node 1.
+func newBarePartition(s *Set) *Partition {
 	p := &Partition{set: s}
 	p.polls.prev, p.polls.next = &p.polls, &p.polls
 	p.lead.Store(&Leadership{Leader: 1, Replicas: []int32{1}, ISR: []int32{1}})
 	return p
 }
 
-// comes stands for bytes appended and committed.
-func (p *Partition) comes(n int64) {
+// addBytes does as an append of n bytes and its commit would.
+func (p *Partition) addBytes(n int64) {
 	p.mu.Lock()
 	p.arrived.bytes += n
 	p.arrived.end++
@@ -104,11 +104,11 @@ type wakes struct{ n atomic.Int32 }
 
 func (w *wakes) Wake() { w.n.Add(1) }
 
-// TestPollWakesOnceWhenEnoughHasCome proves that a poll over several partitions wakes
-// when the bytes of all together suffice, not before, and only once.
+// TestPollWakesOnceWhenEnoughHasCome proves that a poll of several partitions is woken when
+// the bytes of all together are enough, not before, and only once.
 func TestPollWakesOnceWhenEnoughHasCome(t *testing.T) {
 	s := &Set{cfg: Config{NodeID: 1}}
-	a, b := bare(s), bare(s)
+	a, b := newBarePartition(s), newBarePartition(s)
 	var w wakes
 	poll := Poll{Owner: &w}
 	for range 3 { // a poll can be used again
@@ -119,13 +119,13 @@ func TestPollWakesOnceWhenEnoughHasCome(t *testing.T) {
 		if !poll.Park() {
 			t.Fatal("not parked although nothing has come")
 		}
-		a.comes(60)
+		a.addBytes(60)
 		if w.n.Load() != 0 {
 			t.Fatal("woken by 60 of 100 bytes")
 		}
-		b.comes(40)
-		b.comes(40)
-		a.comes(100)
+		b.addBytes(40)
+		b.addBytes(40)
+		a.addBytes(100)
 		if w.n.Load() != 1 {
 			t.Fatalf("woken %d times", w.n.Load())
 		}
@@ -136,16 +136,16 @@ func TestPollWakesOnceWhenEnoughHasCome(t *testing.T) {
 	}
 }
 
-// TestPollSeesWhatMovedBeforeItWatched proves that nothing is lost between reading a
-// partition and watching it, nor an Expire between beginning and parking.
-func TestPollSeesWhatMovedBeforeItWatched(t *testing.T) {
+// TestPollMissesNothingBeforePark proves that a poll does not miss bytes that come between the
+// read of a partition and Watch, nor an Expire between Begin and Park.
+func TestPollMissesNothingBeforePark(t *testing.T) {
 	s := &Set{cfg: Config{NodeID: 1}}
-	p := bare(s)
+	p := newBarePartition(s)
 	var w wakes
 	poll := Poll{Owner: &w}
 	poll.Begin(100, 1)
 	hw := record.Offset(p.hw.Load())
-	p.comes(1)
+	p.addBytes(1)
 	poll.Watch(p, hw)
 	if poll.Park() {
 		t.Error("parked although the high watermark had moved")
@@ -158,21 +158,21 @@ func TestPollSeesWhatMovedBeforeItWatched(t *testing.T) {
 		t.Error("a poll that is not parked was fired")
 	}
 	if poll.Park() {
-		t.Error("parked although it was over")
+		t.Error("parked although it has expired")
 	}
 	poll.End()
 	if w.n.Load() != 0 {
-		t.Error("woken although the owner itself has it")
+		t.Error("woken although its owner has fired it")
 	}
 }
 
-// TestPollUnderLoad proves, best with -race, that a poll that is parked again and
-// again while many goroutines move its partitions is woken once for each parking and
-// never loses the last bytes.
+// TestPollUnderLoad proves, best with -race, that a poll which is parked many times while many
+// goroutines append to its partitions is woken once for each Park, and does not miss the last
+// bytes.
 func TestPollUnderLoad(*testing.T) {
 	const movers, moves = 4, 500
 	s := &Set{cfg: Config{NodeID: 1}}
-	parts := []*Partition{bare(s), bare(s), bare(s)}
+	parts := []*Partition{newBarePartition(s), newBarePartition(s), newBarePartition(s)}
 	o := &reparker{parts: parts, want: movers * moves, done: make(chan struct{})}
 	o.poll.Owner = o
 	o.park()
@@ -180,7 +180,7 @@ func TestPollUnderLoad(*testing.T) {
 	for m := range movers {
 		wg.Go(func() {
 			for i := range moves {
-				parts[(m+i)%len(parts)].comes(1)
+				parts[(m+i)%len(parts)].addBytes(1)
 			}
 		})
 	}
@@ -188,7 +188,7 @@ func TestPollUnderLoad(*testing.T) {
 	<-o.done
 }
 
-// reparker parks again until its partitions have moved want times together.
+// reparker parks its poll again until the high watermarks of its partitions add up to want.
 type reparker struct {
 	poll  Poll
 	parts []*Partition

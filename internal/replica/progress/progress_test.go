@@ -8,8 +8,8 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// TestEnoughInSync proves when acks=all can be promised: min.insync.replicas are in
-// sync, or all replicas where the partition has fewer; never with nobody in sync.
+// TestEnoughInSync proves that acks=all can be promised exactly if min.insync.replicas are in
+// sync, or all replicas if the partition has fewer, and never with an empty in-sync set.
 func TestEnoughInSync(t *testing.T) {
 	for _, tc := range []struct {
 		name                  string
@@ -33,8 +33,8 @@ func TestEnoughInSync(t *testing.T) {
 	}
 }
 
-// TestHighWatermark proves that the high watermark is the least end over the in-sync
-// set, whoever else has more or less, and what holds it where it is.
+// TestHighWatermark proves that the high watermark is the lowest end in the in-sync set,
+// whatever the other replicas have, and that it stays in the cases that are listed.
 func TestHighWatermark(t *testing.T) {
 	for _, tc := range []struct {
 		name   string

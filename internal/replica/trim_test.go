@@ -13,10 +13,10 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// TestAttackTrimTriedAgain: DeleteRecords fails since neither the journal nor the checkpoint can be
-// written (no descriptors); tried again it is answered with success and nothing is written, since
-// the start in memory has moved. After a kill the records are back.
-func TestAttackTrimTriedAgain(t *testing.T) {
+// TestRepeatedTrimIsDurable proves that a DeleteRecords which is sent again, after it has failed
+// since neither the journal nor the checkpoint could be written, fails again or is durable. The
+// start in memory has moved by then, which alone would be lost with a kill.
+func TestRepeatedTrimIsDurable(t *testing.T) {
 	mem := vfs.NewMem()
 	var sick atomic.Bool
 	fs := vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
@@ -52,7 +52,7 @@ func TestAttackTrimTriedAgain(t *testing.T) {
 	crashed := mem.KillClone(nil)
 	sick.Store(false)
 	if err != nil {
-		return // it says that it could not
+		return // the client knows that it failed
 	}
 	w2 := newWorldOn(t, crashed, "data")
 	w2.apply(meta.TopicCreated{ID: id, Name: "a"}, meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}}})
@@ -61,9 +61,9 @@ func TestAttackTrimTriedAgain(t *testing.T) {
 	}
 }
 
-// TestAttackTrimBelowRetention: retention has moved the start in memory only. A DeleteRecords below
-// that is answered with success though nothing says so on disk; after a kill the records are back.
-func TestAttackTrimBelowRetention(t *testing.T) {
+// TestTrimBelowRetentionIsDurable proves that a DeleteRecords below a start that retention has
+// moved, which it does in memory only, is durable: the records are not back after a kill.
+func TestTrimBelowRetentionIsDurable(t *testing.T) {
 	mem := vfs.NewMem()
 	store, err := storage.Open(storage.Config{FS: mem, Dir: "data", CheckpointEvery: time.Hour})
 	if err != nil {
