@@ -216,8 +216,8 @@ func TestLogSettings(t *testing.T) {
 		p.stop(t)
 		return p.out.String()
 	}
-	misspelt := regexp.MustCompile(`(?m)^time=.*level=WARN .*LEAT_LOG_LEVLE.*did you mean .*LEAT_LOG_LEVEL`)
-	if text := run([]string{"LEAT_LOG_FORMAT=text", "LEAT_LOG_LEVLE=debug"}); !misspelt.MatchString(text) {
+	misspelt := regexp.MustCompile(`(?m)^time=.*level=WARN .*LEAT_LOGLEVEL.*did you mean .*LEAT_LOG_LEVEL`)
+	if text := run([]string{"LEAT_LOG_FORMAT=text", "LEAT_LOGLEVEL=debug"}); !misspelt.MatchString(text) {
 		t.Errorf("a misspelt variable:\n%s", text)
 	}
 	if text := run([]string{"LEAT_LOG_LEVEL=error", "LEAT_NONSENSE=1"}); strings.Contains(text, "WARN") {
