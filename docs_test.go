@@ -5,6 +5,9 @@ import (
 	"compress/gzip"
 	"errors"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io"
 	"io/fs"
 	"os"
@@ -16,6 +19,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/node"
 	"github.com/leatstream/leat/internal/storage"
 )
 
@@ -64,24 +68,84 @@ func declares(t *testing.T, dir, test string) bool {
 	return false
 }
 
-// TestGuaranteesHaveTheCodesNumbers proves that the numbers which docs/guarantees.md
-// promises are those of the code.
-func TestGuaranteesHaveTheCodesNumbers(t *testing.T) {
-	b, err := os.ReadFile("docs/guarantees.md")
-	if err != nil {
-		t.Fatal(err)
+// promises are the sentences of the documents that have a number of the code, made of it. A
+// sentence that is not in its document has another number than the code, or was written anew.
+func promises(t *testing.T) map[string][]string {
+	t.Helper()
+	number := func(dir, name string) int64 { return readConstant(t, dir, name) }
+	setting := func(name string) int64 {
+		n, err := strconv.ParseInt(config.Find(config.Broker, name).Default, 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
 	}
-	text := strings.Join(strings.Fields(string(b)), " ")
-	stray, err := strconv.ParseInt(config.Find(config.Broker, "leat.stray.retention.ms").Default, 10, 64)
-	if err != nil {
-		t.Fatal(err)
+	flush := config.Find(config.Topic, "flush.messages").Default
+	stray := int64(config.Millis(setting("leat.stray.retention.ms")) / (24 * time.Hour))
+	scrub := map[int64]string{24: "once a day"}[number("internal/storage", "scrubEvery")/int64(time.Hour)]
+	return map[string][]string{
+		"docs/guarantees.md": {
+			fmt.Sprintf("`flush.messages=%s`, and it is the default here", flush),
+			fmt.Sprintf("after %d seconds or %d MiB", int(storage.PageCacheAge.Seconds()), storage.PageCacheBytes>>20),
+			fmt.Sprintf("`leat.stray.retention.ms`: %d days unless set, `-1` for ever", stray),
+			fmt.Sprintf("checks everything %s", scrub),
+		},
+		"docs/formats.md": {
+			fmt.Sprintf("`leat.stray.retention.ms` (%d days)", stray),
+			fmt.Sprintf("After `leat.stray.retention.ms`, %d days unless set", stray),
+		},
+		"docs/monitoring.md": {
+			fmt.Sprintf("answers HTTP on `%s`", node.DefaultHTTP),
+			fmt.Sprintf("With fewer than %s connections the node says so at its start; with a limit below %d it does not start",
+				thousands(number("internal/node", "fewConnections")), number("internal/node", "leastDescriptors")),
+		},
+		"ARCHITECTURE.md": {
+			fmt.Sprintf("`flush.messages` is %s unless a topic says otherwise", flush),
+		},
+		"README.md": {
+			fmt.Sprintf("a broker on localhost:%d with its data in ./%s", node.DefaultPort, node.DefaultData),
+			fmt.Sprintf("--listen :%d opens it to the network", node.DefaultPort),
+			fmt.Sprintf("`http://%s`", node.DefaultHTTP),
+			fmt.Sprintf("You need Go %s or newer", goVersion(t)),
+		},
+		"docs/commands.md": {
+			fmt.Sprintf("| %d | done |", number("internal/cli", "exitOK")),
+			fmt.Sprintf("| %d | failed", number("internal/cli", "exitFailed")),
+			fmt.Sprintf("| %d | wrong usage", number("internal/cli", "exitUsage")),
+			fmt.Sprintf("| %d | a topic, partition, group, config, broker or file that was named does not exist |", number("internal/cli", "exitNotFound")),
+			fmt.Sprintf("| %d | no broker could be reached", number("internal/cli", "exitUnreachable")),
+		},
 	}
-	for _, want := range []string{
-		fmt.Sprintf("after %d seconds or %d MiB", int(storage.PageCacheAge.Seconds()), storage.PageCacheBytes>>20),
-		fmt.Sprintf("`leat.stray.retention.ms`: %d days unless set", config.Millis(stray)/(24*time.Hour)),
-	} {
-		if !strings.Contains(text, want) {
-			t.Errorf("docs/guarantees.md does not say %q", want)
+}
+
+// otherNumbers are numbers in the documents that no constant has: values of Kafka's settings and
+// protocol, HTTP codes, thresholds of alerts and examples.
+var otherNumbers = regexp.MustCompile("`acks=[01]`|`flush.messages` above 1|KIP-[0-9]+|Kafka [0-9.]+|kill -9|\\| (above )?[01] \\||" +
+	"\\b(200|503)\\b|ext4")
+
+// TestDocumentsHaveTheCodesNumbers proves that each number which a document promises is that of
+// the code, and that the pages with guarantees and alerts have no number that is not read from it.
+func TestDocumentsHaveTheCodesNumbers(t *testing.T) {
+	all := promises(t)
+	for page, sentences := range all {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(strings.Fields(string(b)), " ")
+		for _, want := range sentences {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s does not say %q", page, want)
+			}
+			text = strings.ReplaceAll(text, want, "")
+		}
+		if page != "docs/guarantees.md" && page != "docs/monitoring.md" {
+			continue
+		}
+		text = regexp.MustCompile("`[a-z/]+\\.(Test|Fuzz)[A-Za-z0-9]+`").ReplaceAllString(text, "")
+		text = otherNumbers.ReplaceAllString(text, "")
+		if at := regexp.MustCompile(`[0-9]`).FindStringIndex(text); at != nil {
+			t.Errorf("%s has a number that promises does not read from the code: ... %s ...", page, text[max(0, at[0]-60):min(len(text), at[1]+60)])
 		}
 	}
 }
@@ -97,6 +161,88 @@ func TestConfigsSayWhatTheyDo(t *testing.T) {
 			}
 		}
 	}
+}
+
+// readConstant reads a constant from the source of a package: a number, or a time in nanoseconds.
+func readConstant(t *testing.T, dir, name string) int64 {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range f.Decls {
+			g, ok := d.(*ast.GenDecl)
+			if !ok || g.Tok != token.CONST {
+				continue
+			}
+			for _, s := range g.Specs {
+				v := s.(*ast.ValueSpec)
+				for i, id := range v.Names {
+					if id.Name == name && i < len(v.Values) {
+						return evaluate(t, dir, v.Values[i])
+					}
+				}
+			}
+		}
+	}
+	t.Fatalf("%s has no constant %s", dir, name)
+	return 0
+}
+
+// evaluate computes a constant expression as they stand in this house.
+func evaluate(t *testing.T, dir string, e ast.Expr) int64 {
+	t.Helper()
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		n, err := strconv.ParseInt(e.Value, 0, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	case *ast.Ident:
+		return readConstant(t, dir, e.Name)
+	case *ast.SelectorExpr:
+		units := map[string]time.Duration{"Millisecond": time.Millisecond, "Second": time.Second, "Minute": time.Minute, "Hour": time.Hour}
+		if n := units[e.Sel.Name]; n > 0 {
+			return int64(n)
+		}
+	case *ast.BinaryExpr:
+		x, y := evaluate(t, dir, e.X), evaluate(t, dir, e.Y)
+		switch e.Op {
+		case token.MUL:
+			return x * y
+		case token.SHL:
+			return x << y
+		case token.ADD:
+			return x + y
+		default: // not in a constant that a document names
+		}
+	}
+	t.Fatalf("%s: %T is more than this test can compute", dir, e)
+	return 0
+}
+
+// thousands writes a number below a million as documents do.
+func thousands(n int64) string {
+	if n < 1000 {
+		return strconv.FormatInt(n, 10)
+	}
+	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
+}
+
+// goVersion is the Go release that go.mod asks for, without the patch.
+func goVersion(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return regexp.MustCompile(`(?m)^go (\d+\.\d+)`).FindStringSubmatch(string(b))[1]
 }
 
 // TestFormatsHaveEveryFile proves that docs/formats.md names every file of the data

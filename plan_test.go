@@ -33,11 +33,12 @@ var floors = []struct{ wing, packages string }{
 	{"engine", "internal/broker"},
 	{"apps", "internal/bench/client internal/bench/socket internal/bench/process"},
 	{"apps", "internal/bench"},
+	{"apps", "internal/admin"},
 	{"apps", "tools/suite/server"},
 	{"apps", "tools/suite/workload"},
 	{"apps", "tools/suite/nats"},
 	{"apps", "tools/suite tools/suite/floor"},
-	{"roof", "internal/node"},
+	{"roof", "internal/node internal/cli/phrase internal/cli/format"},
 	{"roof", "internal/cli"},
 	{"roof", "cmd/leat"},
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/internal/admin"
 )
 
 // TestMain lets the scripts run this package as the program leat.
@@ -73,20 +76,45 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// joinGroup makes a member of a group that reads a topic until the script ends.
+// joinGroup makes a member of a group that reads a topic until the script ends: join GROUP
+// TOPIC. With -consumer it is a group of Kafka 4's protocol, with -share a share group.
 func joinGroup(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: join GROUP TOPIC")
+	kind := ""
+	if len(args) == 3 {
+		kind, args = args[0], args[1:]
 	}
-	joined := make(chan struct{}, 1)
-	cl, err := kgo.NewClient(kgo.SeedBrokers(ts.Getenv("LEAT_BOOTSTRAP")), kgo.ConsumerGroup(args[0]), kgo.ConsumeTopics(args[1]),
-		kgo.OnPartitionsAssigned(func(context.Context, *kgo.Client, map[string][]int32) { joined <- struct{}{} }))
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: join [-consumer | -share] GROUP TOPIC")
+	}
+	opts := []kgo.Opt{kgo.SeedBrokers(ts.Getenv("LEAT_BOOTSTRAP")), kgo.ConsumeTopics(args[1])}
+	switch kind {
+	case "-share":
+		opts = append(opts, kgo.ShareGroup(args[0]))
+	case "-consumer":
+		opts = append(opts, kgo.ConsumerGroup(args[0]), kgo.ServerSideBalancer())
+	default:
+		opts = append(opts, kgo.ConsumerGroup(args[0]))
+	}
+	cl, err := kgo.NewClient(opts...)
 	ts.Check(err)
-	ts.Defer(cl.Close)
-	select {
-	case <-joined:
-	case <-time.After(20 * time.Second):
-		ts.Fatalf("nobody let us into group %s", args[0])
+	ctx, cancel := context.WithCancel(context.Background())
+	ts.Defer(func() { cancel(); cl.Close() })
+	go func() { // a member of a share group joins by its first poll
+		for ctx.Err() == nil {
+			cl.PollFetches(ctx)
+		}
+	}()
+	until := time.Now().Add(20 * time.Second)
+	for {
+		groups, err := admin.FindGroups(ctx, cl, nil, nil)
+		ts.Check(err)
+		described, err := admin.DescribeGroups(ctx, cl, slices.DeleteFunc(groups, func(g admin.Group) bool { return g.Name != args[0] }))
+		if err == nil && len(described) == 1 && len(described[0].Members) == 1 && described[0].State == "Stable" && described[0].Members[0].Partitions > 0 {
+			return
+		}
+		if time.Now().After(until) {
+			ts.Fatalf("nobody let us into group %s: %v, %v", args[0], described, err)
+		}
 	}
 }
 

@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
 const (
@@ -61,18 +65,28 @@ func (a *app) withBroker(ctx context.Context, say func(string), opts []kgo.Opt, 
 
 // admin runs fn with an administrator's client. All of it takes no longer than --timeout.
 func (a *app) admin(ctx context.Context, fn func(ctx context.Context, adm *kadm.Client) error) error {
+	return a.withClient(ctx, func(ctx context.Context, cl *kgo.Client) error { return fn(ctx, kadm.NewClient(cl)) })
+}
+
+// withClient runs fn with a client for administrators' requests, also for those that have no
+// function of their own. All of it takes no longer than --timeout.
+func (a *app) withClient(ctx context.Context, fn func(ctx context.Context, cl *kgo.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, orDefault(a.timeout))
 	defer cancel()
-	return a.withBroker(ctx, a.notice, nil, func(ctx context.Context, b *broker) error { return fn(ctx, kadm.NewClient(b.cl)) })
+	return a.withBroker(ctx, a.notice, nil, func(ctx context.Context, b *broker) error { return fn(ctx, b.cl) })
 }
 
 // connect makes a client and sees to it that a broker answers. The caller closes it.
 func (a *app) connect(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, error) {
 	var seeds []string
 	for s := range strings.SplitSeq(a.bootstrap, ",") {
-		if s = strings.TrimSpace(s); s != "" {
-			seeds = append(seeds, s)
+		if s = strings.TrimSpace(s); s == "" {
+			continue
 		}
+		if err := checkAddress(s); err != nil {
+			return nil, err
+		}
+		seeds = append(seeds, s)
 	}
 	if len(seeds) == 0 {
 		return nil, usagef("--bootstrap is empty: name a broker as HOST:PORT")
@@ -99,6 +113,18 @@ func (a *app) connect(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, error)
 		return nil, unreachable(a.bootstrap, err)
 	}
 	return cl, nil
+}
+
+// checkAddress refuses an address that cannot be a broker's. The port may be left out.
+func checkAddress(s string) error {
+	if net.ParseIP(s) != nil || !strings.Contains(s, ":") {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n == 0 || host == "" {
+		return usagef("--bootstrap %s: write HOST:PORT", s)
+	}
+	return nil
 }
 
 // closeClient closes a client, but does not wait for brokers that are gone: a group is left by
@@ -158,7 +184,7 @@ func aboutTopic(ctx context.Context, adm *kadm.Client, topic string, err error, 
 // noTopic says that a topic does not exist, and which one may have been meant.
 func noTopic(ctx context.Context, adm *kadm.Client, topic string) error {
 	list, err := adm.ListTopicsWithInternal(ctx)
-	if hint := didYouMean(topic, list.Names()); err == nil && hint != "" {
+	if hint := phrase.DidYouMean(topic, list.Names()); err == nil && hint != "" {
 		return notFoundf("topic %s does not exist%s", topic, hint)
 	}
 	return notFoundf("topic %s does not exist: \"leat topic list\" shows what there is", topic)

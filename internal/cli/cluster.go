@@ -27,11 +27,12 @@ type brokerInfo struct {
 
 func (a *app) cluster() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "cluster", Short: "Show a cluster's brokers", Args: cobra.NoArgs, ValidArgsFunction: none,
+		Use: "cluster", Short: "Show a cluster's brokers, and more of it", Args: cobra.NoArgs, ValidArgsFunction: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return a.admin(cmd.Context(), a.showCluster)
 		},
 	}
+	cmd.AddCommand(a.clusterAPIs(), a.clusterLogDirs(), a.clusterLogLevel(), a.clusterQuorum())
 	return a.withOutput(a.asClient(cmd))
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 
+	"github.com/leatstream/leat/internal/cli/phrase"
 	"github.com/leatstream/leat/internal/config"
 )
 
@@ -39,7 +40,7 @@ SHELL is bash, zsh, fish or powershell.`,
 			case "powershell":
 				return root.GenPowerShellCompletionWithDesc(out)
 			default:
-				return usagef("there is no script for %s: name %s", args[0], joinWords(shells, "or"))
+				return usagef("there is no script for %s: name %s", args[0], phrase.Join(shells, "or"))
 			}
 		},
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
 // target is whose configs are meant: a topic's, a broker's, or all brokers'.
@@ -169,7 +171,7 @@ func (t target) checkNames(ctx context.Context, adm *kadm.Client, names []string
 
 // noConfig says that a config does not exist, and which one may have been meant.
 func (t target) noConfig(name string, known []string) error {
-	if hint := didYouMean(name, known); hint != "" {
+	if hint := phrase.DidYouMean(name, known); hint != "" {
 		return notFoundf("there is no config %s for %s%s", name, t, hint)
 	}
 	return notFoundf("there is no config %s for %s: \"leat config get\" without a name shows what there is", name, t)

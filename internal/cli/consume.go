@@ -11,6 +11,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/internal/admin"
+	"github.com/leatstream/leat/internal/cli/format"
 )
 
 // consumeFlags are what the consume verb was told.
@@ -32,12 +35,12 @@ func (a *app) consume() *cobra.Command {
 		Use: "consume TOPIC...", Short: "Read topics and write their records, one a line", Args: cobra.MinimumNArgs(1),
 		Long: `Read topics and write their records to the standard output, until Ctrl-C.
 
---from and --to take ` + positionHelp + `.
+--from and --to take ` + admin.PositionHelp + `.
 The record at --to is not written any more; a place that is not there yet is the end.
 With --group, the group's committed offsets count where there are any, partitions are
 shared with the group's other members, and what was written is committed.
 
---format: ` + formatHelp + ".",
+--format: ` + format.Help + ".",
 		Example: `  leat consume orders --from start --exit
   leat consume orders --from -10m --format '%d %k: %v\n'
   leat consume orders --from 2026-05-17 --to 2026-05-18
@@ -48,7 +51,7 @@ shared with the group's other members, and what was written is committed.
 			if cmd.Flags().Changed("count") && f.count < 1 {
 				return usagef("--count %d: give a number of records from 1 on", f.count)
 			}
-			write, err := f.formatter(output, isTerminal(a.out))
+			write, err := f.chooseWriter(output, isTerminal(a.out))
 			if err != nil {
 				return err
 			}
@@ -74,22 +77,26 @@ shared with the group's other members, and what was written is committed.
 	return a.asClient(cmd)
 }
 
-// formatter writes records as the flags say. A terminal gets no control characters of theirs.
-func (f consumeFlags) formatter(output string, forTerminal bool) (formatter, error) {
+// chooseWriter makes what writes records as the flags say. A terminal gets no control characters of theirs.
+func (f consumeFlags) chooseWriter(output string, forTerminal bool) (format.Writer, error) {
 	switch output {
 	case "json":
 		if forTerminal {
-			return printable(appendJSON, `\u%04x`), nil
+			return format.Printable(format.AppendJSON, `\u%04x`), nil
 		}
-		return appendJSON, nil
+		return format.AppendJSON, nil
 	case "text":
-		return parseFormat(f.format, forTerminal)
+		write, err := format.Parse(f.format, forTerminal)
+		if err != nil {
+			return nil, usagef("%s", err)
+		}
+		return write, nil
 	default:
 		return nil, usagef("--output %s: write text or json", output)
 	}
 }
 
-func (a *app) runConsume(ctx context.Context, f consumeFlags, write formatter) error {
+func (a *app) runConsume(ctx context.Context, f consumeFlags, write format.Writer) error {
 	from, to, err := f.bounds(time.Now())
 	if err != nil {
 		return err
@@ -112,7 +119,7 @@ func (a *app) runConsume(ctx context.Context, f consumeFlags, write formatter) e
 }
 
 // bounds are where to begin and where to stop.
-func (f consumeFlags) bounds(now time.Time) (from, to position, err error) {
+func (f consumeFlags) bounds(now time.Time) (from, to admin.Position, err error) {
 	begin := f.from
 	switch {
 	case begin != "":
@@ -122,14 +129,14 @@ func (f consumeFlags) bounds(now time.Time) (from, to position, err error) {
 		begin = "end"
 	}
 	if from, err = parsePosition(begin, now); err != nil || f.to == "" {
-		return from, position{kind: atEnd}, err
+		return from, admin.Position{Kind: admin.AtEnd}, err
 	}
 	to, err = parsePosition(f.to, now)
 	return from, to, err
 }
 
 // consumeOptions sees to it that the topics exist and makes the client's options.
-func (a *app) consumeOptions(ctx context.Context, f consumeFlags, pos position, until *ends) ([]kgo.Opt, error) {
+func (a *app) consumeOptions(ctx context.Context, f consumeFlags, pos admin.Position, until *ends) ([]kgo.Opt, error) {
 	opts := []kgo.Opt{kgo.FetchMaxWait(time.Second), kgo.KeepControlRecords(), kgo.MetadataMinAge(time.Second)}
 	if f.committed {
 		opts = append(opts, kgo.FetchIsolationLevel(kgo.ReadCommitted()))
@@ -144,7 +151,7 @@ func (a *app) consumeOptions(ctx context.Context, f consumeFlags, pos position, 
 			return nil
 		}
 		if !f.exit && len(f.partitions) == 0 {
-			opts = append(opts, kgo.ConsumeTopics(f.topics...), kgo.ConsumeStartOffset(pos.offset()))
+			opts = append(opts, kgo.ConsumeTopics(f.topics...), kgo.ConsumeStartOffset(pos.Offset()))
 			return nil
 		}
 		from, err := f.places(ctx, adm, pos)
@@ -164,9 +171,9 @@ func (a *app) consumeOptions(ctx context.Context, f consumeFlags, pos position, 
 
 // asMember are the options of a group's member. Records are marked when they were
 // written, and the marks are committed each second and at the end.
-func (f consumeFlags) asMember(pos position, until *ends) []kgo.Opt {
+func (f consumeFlags) asMember(pos admin.Position, until *ends) []kgo.Opt {
 	opts := []kgo.Opt{
-		kgo.ConsumerGroup(f.group), kgo.ConsumeTopics(f.topics...), kgo.ConsumeResetOffset(pos.offset()),
+		kgo.ConsumerGroup(f.group), kgo.ConsumeTopics(f.topics...), kgo.ConsumeResetOffset(pos.Offset()),
 		kgo.BlockRebalanceOnPoll(), kgo.AutoCommitMarks(), kgo.AutoCommitInterval(time.Second),
 	}
 	if !f.exit {
@@ -181,7 +188,7 @@ func (f consumeFlags) asMember(pos position, until *ends) []kgo.Opt {
 }
 
 // places resolves a position in the partitions that are meant.
-func (f consumeFlags) places(ctx context.Context, adm *kadm.Client, pos position) (kadm.Offsets, error) {
+func (f consumeFlags) places(ctx context.Context, adm *kadm.Client, pos admin.Position) (kadm.Offsets, error) {
 	all := kadm.Offsets{}
 	for _, t := range f.topics {
 		offsets, err := placesIn(ctx, adm, t, pos, f.partitions)
@@ -198,7 +205,7 @@ type consumer struct {
 	cl      *kgo.Client
 	flags   consumeFlags
 	until   *ends
-	write   formatter
+	write   format.Writer
 	out     *bufio.Writer
 	meter   *meter
 	timeout time.Duration

@@ -9,12 +9,14 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/internal/admin"
 )
 
 // ends are the offsets at which consume --exit stops. The client's goroutines write
 // them when partitions come and go.
 type ends struct {
-	at position // in each partition
+	at admin.Position // in each partition
 
 	mu struct {
 		sync.Mutex
@@ -24,7 +26,7 @@ type ends struct {
 	}
 }
 
-func newEnds(at position) *ends {
+func newEnds(at admin.Position) *ends {
 	e := &ends{at: at}
 	e.mu.left = map[string]map[int32]int64{}
 	return e
@@ -75,7 +77,7 @@ func (e *ends) reached() bool {
 }
 
 // assigned is told which partitions a group's member got: it notes their ends.
-func (e *ends) assigned(group string, pos position) func(context.Context, *kgo.Client, map[string][]int32) {
+func (e *ends) assigned(group string, pos admin.Position) func(context.Context, *kgo.Client, map[string][]int32) {
 	return func(ctx context.Context, cl *kgo.Client, got map[string][]int32) {
 		e.noteAssigned(ctx, cl, got)
 		adm := kadm.NewClient(cl)

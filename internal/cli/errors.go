@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kerr"
+
+	"github.com/leatstream/leat/internal/admin"
 )
 
 // The exit codes; the help of the root tells people.
@@ -52,6 +54,9 @@ func notFoundf(format string, args ...any) error {
 
 // finish tells what went wrong, if anything, and gives the exit code.
 func (a *app) finish(cmd *cobra.Command, err error) int {
+	if r, ok := errors.AsType[*admin.RefusedError](err); ok {
+		err = about(r.Of, r.Err, r.Message)
+	}
 	code := a.codeOf(err)
 	if err == nil {
 		return code

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/internal/admin"
 )
 
 // deletedGroup is what group delete tells.
@@ -20,8 +25,8 @@ func (a *app) groupDelete() *cobra.Command {
 		Use: "delete GROUP...", Short: "Delete groups with their committed offsets", Args: cobra.MinimumNArgs(1),
 		ValidArgsFunction: a.groups(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
-				res, err := adm.DeleteGroups(ctx, args...)
+			return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
+				res, err := kadm.NewClient(cl).DeleteGroups(ctx, args...)
 				if err != nil {
 					return fmt.Errorf("deleting groups: %w", err)
 				}
@@ -29,7 +34,7 @@ func (a *app) groupDelete() *cobra.Command {
 				all := []deletedGroup{}
 				for _, name := range args {
 					if r := res[name]; r.Err != nil {
-						failed = append(failed, aboutGroup(ctx, adm, name, r.Err, r.ErrMessage))
+						failed = append(failed, aboutGroup(ctx, cl, name, r.Err, r.ErrMessage))
 						continue
 					}
 					all = append(all, deletedGroup{Group: name, Deleted: true})
@@ -39,4 +44,107 @@ func (a *app) groupDelete() *cobra.Command {
 			})
 		},
 	}
+}
+
+// deletedOffset is one line of what group delete-offsets tells.
+type deletedOffset struct {
+	Topic     string `json:"topic"`
+	Partition int32  `json:"partition"`
+	Committed int64  `json:"committed"`         // the offset that is gone
+	DryRun    bool   `json:"dry_run,omitempty"` // nothing was deleted
+}
+
+// offsetDeletion is what group delete-offsets is to do.
+type offsetDeletion struct {
+	group      string
+	topics     []string
+	partitions []int32
+	dryRun     bool
+}
+
+func (a *app) groupDeleteOffsets() *cobra.Command {
+	var d offsetDeletion
+	cmd := &cobra.Command{
+		Use: "delete-offsets GROUP --topic TOPIC", Short: "Delete a group's committed offsets in topics", Args: cobra.ExactArgs(1),
+		SuggestFor: []string{"offset-delete"},
+		Long:       "Delete a group's committed offsets in topics that no member of the group reads.",
+		Example: `  leat group delete-offsets billing --topic orders
+  leat group delete-offsets billing --topic orders --partition 0,1 --dry-run`,
+		ValidArgsFunction: a.groups(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			d.group = args[0]
+			if len(d.partitions) > 0 && len(d.topics) != 1 {
+				return usagef("--partition needs exactly one --topic")
+			}
+			return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error { return a.deleteOffsets(ctx, cl, d) })
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVarP(&d.topics, "topic", "t", nil, "the topics, with commas between")
+	f.Int32SliceVarP(&d.partitions, "partition", "p", nil, "only these partitions, with commas between")
+	f.BoolVar(&d.dryRun, "dry-run", false, "only show what would be deleted")
+	if err := cmd.MarkFlagRequired("topic"); err != nil {
+		panic("BUG: " + err.Error())
+	}
+	a.complete(cmd, "topic", a.topics(0))
+	return cmd
+}
+
+func (a *app) deleteOffsets(ctx context.Context, cl *kgo.Client, d offsetDeletion) error {
+	adm := kadm.NewClient(cl)
+	if _, err := (groupChoice{}).find(ctx, cl, []string{d.group}); err != nil {
+		return err
+	}
+	commits, err := admin.CommittedOffsets(ctx, adm, d.group)
+	if err != nil {
+		return err
+	}
+	set := kadm.TopicsSet{}
+	lines := []deletedOffset{}
+	for _, topic := range d.topics {
+		partitions := d.partitions
+		if len(partitions) == 0 {
+			partitions = sortedIDs(commits[d.group][topic])
+		}
+		for _, p := range partitions {
+			c, ok := commits[d.group].Lookup(topic, p)
+			if !ok {
+				return notFoundf("group %s has no committed offset for %s, partition %d", d.group, topic, p)
+			}
+			set.Add(topic, p)
+			lines = append(lines, deletedOffset{Topic: topic, Partition: p, Committed: c.At, DryRun: d.dryRun})
+		}
+		if len(partitions) == 0 {
+			return notFoundf("group %s has no committed offsets for topic %s", d.group, topic)
+		}
+	}
+	var failed []error
+	done := []deletedOffset{}
+	var res kadm.DeleteOffsetsResponses
+	if !d.dryRun {
+		if res, err = adm.DeleteOffsets(ctx, d.group, set); err != nil {
+			return about("group "+d.group, err, "")
+		}
+	}
+	for _, l := range lines {
+		switch err, _ := res.Lookup(l.Topic, l.Partition); {
+		case errors.Is(err, kerr.GroupSubscribedToTopic):
+			failed = append(failed, fmt.Errorf("group %s: its members read topic %s: stop them first", d.group, l.Topic))
+		case err != nil:
+			failed = append(failed, about(fmt.Sprintf("group %s, topic %s, partition %d", d.group, l.Topic, l.Partition), err, ""))
+		default:
+			done = append(done, l)
+		}
+	}
+	err = a.show(done, func() string {
+		t := columns{head: []string{"TOPIC", ">PARTITION", ">DELETED"}}
+		if d.dryRun {
+			t.head[2] = ">WOULD DELETE"
+		}
+		for _, l := range done {
+			t.add(l.Topic, strconv.Itoa(int(l.Partition)), number(l.Committed))
+		}
+		return t.String()
+	})
+	return errors.Join(append(failed, err)...)
 }

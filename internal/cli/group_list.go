@@ -2,52 +2,107 @@ package cli
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/internal/admin"
+	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
 // listedGroup is one line of group list.
 type listedGroup struct {
 	Group       string `json:"group"`
+	Type        string `json:"type"` // classic, consumer, share or streams
+	Protocol    string `json:"protocol_type,omitempty"`
 	State       string `json:"state"`
-	Type        string `json:"type"`
+	Members     int    `json:"members"` // -1 where they are not known
+	Lag         int64  `json:"lag"`
 	Coordinator int32  `json:"coordinator"`
 }
 
+// groupFilter says which groups to list, and how.
+type groupFilter struct {
+	states, kinds []string // empty: all
+	quiet         bool     // names only
+}
+
+var (
+	groupStates = []string{"Stable", "Empty", "PreparingRebalance", "CompletingRebalance", "Assigning", "Reconciling", "NotReady", "Dead"}
+	groupKinds  = []string{admin.Classic, admin.Consumer, admin.Share, admin.Streams}
+)
+
 func (a *app) groupList() *cobra.Command {
-	var states []string
+	var f groupFilter
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the groups", Args: cobra.NoArgs, ValidArgsFunction: none,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
-				return a.listGroups(ctx, adm, states)
-			})
+		Use: "list", Short: "List the groups with their lag", Args: cobra.NoArgs, ValidArgsFunction: none,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if f.states, err = chosenWords("--state", f.states, groupStates); err != nil {
+				return err
+			}
+			if f.kinds, err = chosenWords("--type", f.kinds, groupKinds); err != nil {
+				return err
+			}
+			return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error { return a.listGroups(ctx, cl, f) })
 		},
 	}
-	cmd.Flags().StringSliceVar(&states, "state", nil, "only groups in these states, with commas between: Stable, Empty, ...")
-	a.complete(cmd, "state", words("Stable", "Empty", "PreparingRebalance", "CompletingRebalance", "Dead"))
+	cmd.Flags().StringSliceVar(&f.states, "state", nil, "only groups in these states, with commas between: Stable, Empty, ...")
+	cmd.Flags().StringSliceVar(&f.kinds, "type", nil, "only groups of these types, with commas between: "+phrase.Join(groupKinds, "or"))
+	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "only the names, one a line")
+	a.complete(cmd, "state", words(groupStates...))
+	a.complete(cmd, "type", words(groupKinds...))
 	return cmd
 }
 
-func (a *app) listGroups(ctx context.Context, adm *kadm.Client, states []string) error {
-	groups, err := adm.ListGroups(ctx, states...)
+// chosenWords gives the known words that were chosen, whatever their case, and refuses others.
+func chosenWords(flag string, chosen, known []string) ([]string, error) {
+	var all []string
+	for _, c := range chosen {
+		i := slices.IndexFunc(known, func(k string) bool { return strings.EqualFold(c, k) })
+		if i < 0 {
+			return nil, usagef("%s %s: write %s", flag, c, phrase.Join(known, "or"))
+		}
+		all = append(all, known[i])
+	}
+	return all, nil
+}
+
+func (a *app) listGroups(ctx context.Context, cl *kgo.Client, f groupFilter) error {
+	entries, err := admin.FindGroups(ctx, cl, f.states, f.kinds)
 	if err != nil {
-		return fmt.Errorf("asking for groups: %w", err)
+		return err
+	}
+	if f.quiet {
+		names := make([]string, len(entries))
+		for i, e := range entries {
+			names[i] = e.Name
+		}
+		return showEach(a, names, func(i int) string { return names[i] })
+	}
+	described, err := admin.DescribeGroups(ctx, cl, entries)
+	if err != nil {
+		return err
 	}
 	all := []listedGroup{}
-	for _, g := range groups.Sorted() {
-		all = append(all, listedGroup{Group: g.Group, State: g.State, Type: g.ProtocolType, Coordinator: g.Coordinator})
+	for _, g := range described {
+		l := listedGroup{
+			Group: g.Group, Type: g.Type, Protocol: g.Protocol, State: g.State, Members: len(g.Members), Lag: g.TotalLag, Coordinator: g.Coordinator,
+		}
+		if g.Hidden {
+			l.Members = -1
+		}
+		all = append(all, l)
 	}
 	return a.show(all, func() string {
 		if len(all) == 0 {
 			return "no groups\n"
 		}
-		t := columns{head: []string{"GROUP", "STATE", "TYPE", ">COORDINATOR"}}
+		t := columns{head: []string{"GROUP", "TYPE", "PROTOCOL", "STATE", ">MEMBERS", ">LAG", ">COORDINATOR"}}
 		for _, g := range all {
-			t.add(g.Group, g.State, g.Type, strconv.Itoa(int(g.Coordinator)))
+			t.add(g.Group, g.Type, g.Protocol, g.State, orDash(int64(g.Members)), number(g.Lag), strconv.Itoa(int(g.Coordinator)))
 		}
 		return t.String()
 	})

@@ -133,8 +133,3 @@ func ids(list []int32) string {
 	}
 	return strings.Join(s, ",")
 }
-
-// stamp writes a time in ms since 1970 as RFC 3339 in UTC.
-func stamp(ms int64) string {
-	return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z07:00")
-}

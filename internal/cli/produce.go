@@ -4,7 +4,6 @@ import (
 	"context"
 	"math"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -239,33 +238,4 @@ func (c *choosingTopic) OnNewBatch() {
 	if p, ok := c.TopicPartitioner.(kgo.TopicPartitionerOnNewBatch); ok {
 		p.OnNewBatch()
 	}
-}
-
-// unescape reads \t, \n, \x1f and the like.
-func unescape(s string) string {
-	var out strings.Builder
-	for len(s) > 0 {
-		at := strings.IndexByte(s, '\\')
-		if at < 0 || at == len(s)-1 {
-			break
-		}
-		out.WriteString(s[:at])
-		c := s[at+1]
-		rest := s[at+2:]
-		switch i := strings.IndexByte(`\tnr0`, c); {
-		case i >= 0:
-			out.WriteByte("\\\t\n\r\x00"[i])
-		case c == 'x' && len(rest) >= 2:
-			if n, err := strconv.ParseUint(rest[:2], 16, 8); err == nil {
-				out.WriteByte(byte(n))
-				rest = rest[2:]
-				break
-			}
-			fallthrough
-		default:
-			out.WriteString(s[at : at+2])
-		}
-		s = rest
-	}
-	return out.String() + s
 }

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/internal/cli/format"
 )
 
 // maxPiece is the longest line, or the largest file with --whole, that is read.
@@ -104,7 +106,7 @@ type lineReader func(text []byte) (*kgo.Record, error)
 
 // reader says how input is cut into records, as the flags ask for.
 func (f produceFlags) reader() (cutter, lineReader, error) {
-	c := cutter{delimiter: []byte(unescape(f.delimiter)), whole: f.whole}
+	c := cutter{delimiter: []byte(format.Unescape(f.delimiter)), whole: f.whole}
 	common, err := f.commonHeaders()
 	if err != nil {
 		return c, nil, err
@@ -115,7 +117,7 @@ func (f produceFlags) reader() (cutter, lineReader, error) {
 	if f.json {
 		return c, func(text []byte) (*kgo.Record, error) { return readJSON(text, f.partition, common) }, nil
 	}
-	separator := []byte(unescape(f.separator))
+	separator := []byte(format.Unescape(f.separator))
 	return c, func(text []byte) (*kgo.Record, error) {
 		r := &kgo.Record{Value: text, Partition: f.partition, Headers: common}
 		if f.keyed {

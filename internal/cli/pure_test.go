@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -10,38 +9,9 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 	"pgregory.net/rapid"
-)
 
-// TestPosition proves how people may name a place in a topic.
-func TestPosition(t *testing.T) {
-	now := time.Date(2026, 5, 17, 12, 0, 0, 0, time.UTC)
-	f := func(s string, want position) {
-		t.Helper()
-		if got, err := parsePosition(s, now); err != nil || got != want {
-			t.Errorf("%s: %+v, %v, want %+v", s, got, err, want)
-		}
-	}
-	f("start", position{kind: atStart})
-	f("Earliest", position{kind: atStart})
-	f("end", position{kind: atEnd})
-	f("latest", position{kind: atEnd})
-	f("0", position{kind: atOffset})
-	f("17", position{kind: atOffset, n: 17})
-	f("-3", position{kind: backFrom, n: 3})
-	f("-1h30m", position{kind: atTime, n: now.Add(-90 * time.Minute).UnixMilli()})
-	f("-7d", position{kind: atTime, n: now.AddDate(0, 0, -7).UnixMilli()})
-	f("-1w2d1h", position{kind: atTime, n: now.Add(-217 * time.Hour).UnixMilli()})
-	f("@1779012303", position{kind: atTime, n: 1779012303000})
-	f("@1779012303123", position{kind: atTime, n: 1779012303123})
-	f("2026-05-17T10:00:00Z", position{kind: atTime, n: now.Add(-2 * time.Hour).UnixMilli()})
-	f("2026-05-17T12:00:00.250+02:00", position{kind: atTime, n: now.Add(-2*time.Hour + 250*time.Millisecond).UnixMilli()})
-	f("2026-05-17", position{kind: atTime, n: time.Date(2026, 5, 17, 0, 0, 0, 0, time.Local).UnixMilli()})
-	for _, s := range []string{"", "1h", "tomorrow", "1.5", "2026-13-01", "-", "-7dd", "-d", "-1d2", "@", "@-1", "@x"} {
-		if _, err := parsePosition(s, now); !errors.Is(err, errUsage) {
-			t.Errorf("%q passed: %v", s, err)
-		}
-	}
-}
+	"github.com/leatstream/leat/internal/cli/format"
+)
 
 // TestFormat proves what each letter of a format writes, and that nulls differ from
 // empty fields.
@@ -50,14 +20,14 @@ func TestFormat(t *testing.T) {
 		Topic: "t", Partition: 2, Offset: 7, Timestamp: time.UnixMilli(1779015600123), Key: []byte("k"), Value: []byte("v\n"),
 		Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("1")}, {Key: "b"}},
 	}
-	f := func(format, want string) {
+	f := func(text, want string) {
 		t.Helper()
-		write, err := parseFormat(format, false)
+		write, err := format.Parse(text, false)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := string(write(nil, r)); got != want {
-			t.Errorf("%s: %q, want %q", format, got, want)
+			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}
 	f(`%t/%p/%o\t%k=%v`, "t/2/7\tk=v\n")
@@ -93,7 +63,7 @@ func TestNumbers(t *testing.T) {
 	f(duration(12345678900*time.Nanosecond), "12.35s")
 	f(count(1, "member"), "1 member")
 	f(count(2000, "member"), "2,000 members")
-	f(unescape(`a\tb\\n\0`), "a\tb\\n\x00")
+	f(format.Unescape(`a\tb\\n\0`), "a\tb\\n\x00")
 }
 
 // TestColumns proves that columns line up, whatever is in them.

@@ -33,7 +33,7 @@ func (a *app) topicAlter() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringArrayVarP(&set, "set", "s", nil, "a config to set, as name=value; may be repeated")
-	f.StringArrayVarP(&c.unset, "unset", "u", nil, "a config to give its default again; may be repeated")
+	f.StringArrayVarP(&c.unset, "unset", "u", nil, "the `name` of a config to give its default again; may be repeated")
 	f.BoolVar(&c.dryRun, "dry-run", false, "only ask the broker whether it would do it")
 	a.complete(cmd, "set", configNames(config.Topic, "="))
 	a.complete(cmd, "unset", configNames(config.Topic, ""))

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/leatstream/leat/internal/cli/phrase"
 	"github.com/leatstream/leat/internal/config"
 )
 
@@ -42,7 +44,7 @@ func (a *app) topicCreate() *cobra.Command {
 				if err != nil {
 					return fmt.Errorf("creating topics: %w", err)
 				}
-				return a.showCreated(res, args, ifNotExists)
+				return a.showCreated(res, args, sortedKeys(m), ifNotExists)
 			})
 		},
 	}
@@ -55,14 +57,14 @@ func (a *app) topicCreate() *cobra.Command {
 	return cmd
 }
 
-func (a *app) showCreated(res kadm.CreateTopicResponses, topics []string, ifNotExists bool) error {
+func (a *app) showCreated(res kadm.CreateTopicResponses, topics, configs []string, ifNotExists bool) error {
 	var failed []error
 	all := []createdTopic{}
 	for _, name := range topics {
 		r := res[name]
 		there := errors.Is(r.Err, kerr.TopicAlreadyExists) && ifNotExists
 		if r.Err != nil && !there {
-			failed = append(failed, about("topic "+name, r.Err, r.ErrMessage))
+			failed = append(failed, explainCreate(name, configs, r))
 			continue
 		}
 		c := createdTopic{Topic: name, Created: !there}
@@ -86,4 +88,20 @@ func (a *app) showCreated(res kadm.CreateTopicResponses, topics []string, ifNotE
 		return sb.String()
 	})
 	return errors.Join(append(failed, err)...)
+}
+
+// explainCreate says why a topic was not created, perhaps since a config does not exist.
+func explainCreate(topic string, configs []string, r kadm.CreateTopicResponse) error {
+	if errors.Is(r.Err, kerr.InvalidConfig) {
+		var known []string
+		for _, d := range config.Defs(config.Topic) {
+			known = append(known, d.Name)
+		}
+		for _, name := range configs {
+			if !slices.Contains(known, name) {
+				return notFoundf("topic %s: there is no config %s%s", topic, name, phrase.DidYouMean(name, known))
+			}
+		}
+	}
+	return about("topic "+topic, r.Err, r.ErrMessage)
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/leatstream/leat/internal/admin"
 )
 
 // describedTopic is what topic describe tells.
@@ -49,7 +51,7 @@ func (a *app) describeTopics(ctx context.Context, adm *kadm.Client, topics []str
 	if err != nil {
 		return err
 	}
-	offsets, err := spans(ctx, adm, topics...)
+	offsets, err := admin.Spans(ctx, adm, topics...)
 	if err != nil {
 		return err
 	}
@@ -65,7 +67,7 @@ func (a *app) describeTopics(ctx context.Context, adm *kadm.Client, topics []str
 			s := offsets[d.Topic][p.Partition]
 			t.Partitions = append(t.Partitions, describedPartition{
 				Partition: p.Partition, Leader: p.Leader, Epoch: p.LeaderEpoch, Replicas: p.Replicas, InSync: p.ISR,
-				Start: s.start, End: s.end, Bytes: sizes[d.Topic][p.Partition],
+				Start: s.Start, End: s.End, Bytes: sizes[d.Topic][p.Partition],
 			})
 		}
 		all = append(all, t)

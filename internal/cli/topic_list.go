@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/leatstream/leat/internal/admin"
 )
 
 // listedTopic is one line of topic list.
@@ -81,7 +83,7 @@ func (f topicFilter) find(ctx context.Context, adm *kadm.Client, pattern *regexp
 func (a *app) listTopics(ctx context.Context, adm *kadm.Client, details kadm.TopicDetails) error {
 	all := []listedTopic{}
 	if len(details) > 0 {
-		offsets, err := spans(ctx, adm, details.Names()...)
+		offsets, err := admin.Spans(ctx, adm, details.Names()...)
 		if err != nil {
 			return err
 		}
@@ -91,7 +93,7 @@ func (a *app) listTopics(ctx context.Context, adm *kadm.Client, details kadm.Top
 				Topic: d.Topic, ID: topicID(d.ID), Partitions: len(d.Partitions), Replicas: d.Partitions.NumReplicas(), Internal: d.IsInternal,
 			}
 			for p, s := range offsets[d.Topic] {
-				t.Records += s.end - s.start
+				t.Records += s.End - s.Start
 				t.Bytes += sizes[d.Topic][p]
 			}
 			all = append(all, t)

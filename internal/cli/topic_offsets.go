@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/leatstream/leat/internal/admin"
 )
 
 // offsetRange is one line of topic offsets.
@@ -25,12 +27,12 @@ func (a *app) topicOffsets() *cobra.Command {
 		SuggestFor: []string{"get-offsets", "watermarks"},
 		Long: `Show where the partitions of topics start and end, and with --at the offset at a place, such as a time.
 
-PLACE is ` + positionHelp + ".",
+PLACE is ` + admin.PositionHelp + ".",
 		Example: `  leat topic offsets orders
   leat topic offsets orders --at 2026-05-17T10:05:03Z`,
 		ValidArgsFunction: a.topics(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var pos *position
+			var pos *admin.Position
 			if cmd.Flags().Changed("at") {
 				p, err := parsePosition(at, time.Now())
 				if err != nil {
@@ -47,24 +49,24 @@ PLACE is ` + positionHelp + ".",
 	return cmd
 }
 
-func (a *app) showOffsets(ctx context.Context, adm *kadm.Client, topics []string, pos *position) error {
+func (a *app) showOffsets(ctx context.Context, adm *kadm.Client, topics []string, pos *admin.Position) error {
 	if _, err := topicDetails(ctx, adm, topics...); err != nil {
 		return err
 	}
-	all, err := spans(ctx, adm, topics...)
+	all, err := admin.Spans(ctx, adm, topics...)
 	if err != nil {
 		return err
 	}
 	var places kadm.Offsets
 	if pos != nil {
-		if places, err = pos.resolve(ctx, adm, topics...); err != nil {
+		if places, err = pos.Resolve(ctx, adm, topics...); err != nil {
 			return err
 		}
 	}
 	lines := []offsetRange{}
 	for _, topic := range sortedKeys(all) {
 		for _, p := range sortedIDs(all[topic]) {
-			l := offsetRange{Topic: topic, Partition: p, Start: all[topic][p].start, End: all[topic][p].end}
+			l := offsetRange{Topic: topic, Partition: p, Start: all[topic][p].Start, End: all[topic][p].End}
 			if o, ok := places.Lookup(topic, p); ok {
 				l.At = &o.At
 			}

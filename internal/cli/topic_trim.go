@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/leatstream/leat/internal/admin"
 )
 
 // trimmed is one line of what topic trim tells.
@@ -23,7 +25,7 @@ type trimmed struct {
 // trim is what topic trim is to do.
 type trim struct {
 	topic      string
-	before     position
+	before     admin.Position
 	partitions []int32
 	dryRun     bool
 }
@@ -36,7 +38,7 @@ func (a *app) topicTrim() *cobra.Command {
 		SuggestFor: []string{"trim-prefix", "delete-records", "truncate"},
 		Long: `Delete the records that stand before a place in each partition.
 
-PLACE is ` + positionHelp + `.
+PLACE is ` + admin.PositionHelp + `.
 An offset that a partition does not have yet is refused, for all partitions.`,
 		Example: `  leat topic trim orders --before -24h --dry-run
   leat topic trim orders --before 1000 --partition 2`,
@@ -66,7 +68,7 @@ func (a *app) trimTopic(ctx context.Context, adm *kadm.Client, t trim) error {
 	if err != nil {
 		return err
 	}
-	all, err := spans(ctx, adm, t.topic)
+	all, err := admin.Spans(ctx, adm, t.topic)
 	if err != nil {
 		return err
 	}
@@ -94,21 +96,21 @@ func (a *app) trimTopic(ctx context.Context, adm *kadm.Client, t trim) error {
 		}
 	}
 	for i := range done {
-		done[i].Deleted = max(0, done[i].Start-now[done[i].Partition].start)
+		done[i].Deleted = max(0, done[i].Start-now[done[i].Partition].Start)
 	}
 	return errors.Join(append(failed, a.showTrimmed(done, t.dryRun))...)
 }
 
 // checkEnds refuses an offset beyond a partition's end, as Kafka's brokers do: it is more
 // likely a mistake than the wish to delete everything, for which there is "end".
-func (t trim) checkEnds(offsets kadm.Offsets, now map[int32]span) error {
-	if t.before.kind != atOffset {
+func (t trim) checkEnds(offsets kadm.Offsets, now map[int32]admin.Span) error {
+	if t.before.Kind != admin.AtOffset {
 		return nil
 	}
 	for _, o := range offsets.Sorted() {
-		if end := now[o.Partition].end; t.before.n > end {
+		if end := now[o.Partition].End; t.before.N > end {
 			return fmt.Errorf("%s, partition %d ends at offset %s, before %s: nothing was deleted; \"--before end\" deletes all records",
-				t.topic, o.Partition, number(end), number(t.before.n))
+				t.topic, o.Partition, number(end), number(t.before.N))
 		}
 	}
 	return nil
@@ -127,13 +129,22 @@ func (a *app) showTrimmed(done []trimmed, dryRun bool) error {
 	})
 }
 
+// parsePosition reads a place that a flag names.
+func parsePosition(text string, now time.Time) (admin.Position, error) {
+	p, err := admin.ParsePosition(text, now)
+	if err != nil {
+		return p, usagef("%s", err)
+	}
+	return p, nil
+}
+
 // placesIn resolves a position in a topic's partitions, or in some of them.
-func placesIn(ctx context.Context, adm *kadm.Client, topic string, pos position, partitions []int32) (kadm.Offsets, error) {
+func placesIn(ctx context.Context, adm *kadm.Client, topic string, pos admin.Position, partitions []int32) (kadm.Offsets, error) {
 	details, err := topicDetails(ctx, adm, topic)
 	if err != nil {
 		return nil, err
 	}
-	offsets, err := pos.resolve(ctx, adm, topic)
+	offsets, err := pos.Resolve(ctx, adm, topic)
 	if err != nil || len(partitions) == 0 {
 		return offsets, err
 	}

@@ -1,4 +1,5 @@
-package cli
+// Package format writes records as text: by a format with a letter for each field, or as JSON.
+package format
 
 import (
 	"bytes"
@@ -9,30 +10,31 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// formatHelp explains --format.
-const formatHelp = `%v value, %k key, %t topic, %p partition, %o offset, %T timestamp in ms since 1970,
+// Help explains --format.
+const Help = `%v value, %k key, %t topic, %p partition, %o offset, %T timestamp in ms since 1970,
 %d timestamp as a date, %h headers, %K and %V the lengths of key and value (-1: null),
 %% a percent sign; %v{hex}, %v{base64}, %k{hex}, %k{base64}; \n, \t, \x1f and \\ as usual`
 
-// formatter appends what one record is to be written as.
-type formatter func(dst []byte, r *kgo.Record) []byte
+// Writer appends what one record is to be written as.
+type Writer func(dst []byte, r *kgo.Record) []byte
 
-// parseFormat reads what formatHelp says. Fields are written as a terminal may see them where
+// Parse reads what Help says. Fields are written as a terminal may see them where
 // forTerminal is set; the text between them is the user's own.
-func parseFormat(format string, forTerminal bool) (formatter, error) {
-	var parts []formatter
+func Parse(format string, forTerminal bool) (Writer, error) {
+	var parts []Writer
 	for len(format) > 0 {
 		i := strings.IndexByte(format, '%')
 		if i < 0 {
 			i = len(format)
 		}
-		if text := unescape(format[:i]); text != "" {
+		if text := Unescape(format[:i]); text != "" {
 			parts = append(parts, func(dst []byte, _ *kgo.Record) []byte { return append(dst, text...) })
 		}
 		format = format[i:]
@@ -40,22 +42,22 @@ func parseFormat(format string, forTerminal bool) (formatter, error) {
 			break
 		}
 		if len(format) == 1 {
-			return nil, usagef("--format ends with a lone %%: write %%%% for a percent sign")
+			return nil, fmt.Errorf("--format ends with a lone %%: write %%%% for a percent sign")
 		}
 		part, ok := verb(format[1])
 		if !ok {
-			return nil, usagef("--format: there is no %%%c: there are %s", format[1], strings.ReplaceAll(formatHelp, "\n", " "))
+			return nil, fmt.Errorf("--format: there is no %%%c: there are %s", format[1], strings.ReplaceAll(Help, "\n", " "))
 		}
 		letter := format[:2]
 		format = format[2:]
 		if name, rest, ok := strings.Cut(format, "}"); ok && strings.HasPrefix(name, "{") {
 			if part, ok = encoded(part, letter, name[1:]); !ok {
-				return nil, usagef("--format: there is no %s%s}: there are %%v{hex}, %%v{base64}, %%k{hex} and %%k{base64}", letter, name)
+				return nil, fmt.Errorf("--format: there is no %s%s}: there are %%v{hex}, %%v{base64}, %%k{hex} and %%k{base64}", letter, name)
 			}
 			format = rest
 		}
 		if forTerminal {
-			part = printable(part, `\x%02x`)
+			part = Printable(part, `\x%02x`)
 		}
 		parts = append(parts, part)
 	}
@@ -68,7 +70,7 @@ func parseFormat(format string, forTerminal bool) (formatter, error) {
 }
 
 // encoded writes a key or value in hex or base64.
-func encoded(part formatter, letter, encoding string) (formatter, bool) {
+func encoded(part Writer, letter, encoding string) (Writer, bool) {
 	var encode func(dst, src []byte) []byte
 	switch encoding {
 	case "hex":
@@ -83,8 +85,8 @@ func encoded(part formatter, letter, encoding string) (formatter, bool) {
 }
 
 // verb is what one letter of a format writes.
-func verb(c byte) (formatter, bool) {
-	number := func(f func(*kgo.Record) int64) (formatter, bool) {
+func verb(c byte) (Writer, bool) {
+	number := func(f func(*kgo.Record) int64) (Writer, bool) {
 		return func(dst []byte, r *kgo.Record) []byte { return strconv.AppendInt(dst, f(r), 10) }, true
 	}
 	switch c {
@@ -95,7 +97,7 @@ func verb(c byte) (formatter, bool) {
 	case 't':
 		return func(dst []byte, r *kgo.Record) []byte { return append(dst, r.Topic...) }, true
 	case 'd':
-		return func(dst []byte, r *kgo.Record) []byte { return append(dst, stamp(r.Timestamp.UnixMilli())...) }, true
+		return func(dst []byte, r *kgo.Record) []byte { return append(dst, formatTime(r.Timestamp.UnixMilli())...) }, true
 	case 'h':
 		return appendHeaders, true
 	case '%':
@@ -152,9 +154,9 @@ type jsonHeader struct {
 	ValueBase64 string  `json:"value_base64,omitempty"`
 }
 
-// appendJSON writes a record as a line of JSON.
-func appendJSON(dst []byte, r *kgo.Record) []byte {
-	j := jsonRecord{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: stamp(r.Timestamp.UnixMilli())}
+// AppendJSON writes a record as a line of JSON.
+func AppendJSON(dst []byte, r *kgo.Record) []byte {
+	j := jsonRecord{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: formatTime(r.Timestamp.UnixMilli())}
 	j.Key, j.KeyBase64 = text(r.Key)
 	j.Value, j.ValueBase64 = text(r.Value)
 	for _, h := range r.Headers {
@@ -181,10 +183,10 @@ func text(b []byte) (s *string, inBase64 string) {
 	return nil, base64.StdEncoding.EncodeToString(b)
 }
 
-// printable keeps a terminal from obeying records: control characters and bytes that are no
+// Printable keeps a terminal from obeying records: control characters and bytes that are no
 // text are written as escapes, apart from line ends and tabs. Single bytes are escaped as the
 // format asciiEscape says.
-func printable(write formatter, asciiEscape string) formatter {
+func Printable(write Writer, asciiEscape string) Writer {
 	return func(dst []byte, r *kgo.Record) []byte {
 		from := len(dst)
 		dst = write(dst, r)
@@ -210,4 +212,38 @@ func printable(write formatter, asciiEscape string) formatter {
 		}
 		return dst
 	}
+}
+
+// Unescape reads \t, \n, \x1f and the like.
+func Unescape(s string) string {
+	var out strings.Builder
+	for len(s) > 0 {
+		at := strings.IndexByte(s, '\\')
+		if at < 0 || at == len(s)-1 {
+			break
+		}
+		out.WriteString(s[:at])
+		c := s[at+1]
+		rest := s[at+2:]
+		switch i := strings.IndexByte(`\tnr0`, c); {
+		case i >= 0:
+			out.WriteByte("\\\t\n\r\x00"[i])
+		case c == 'x' && len(rest) >= 2:
+			if n, err := strconv.ParseUint(rest[:2], 16, 8); err == nil {
+				out.WriteByte(byte(n))
+				rest = rest[2:]
+				break
+			}
+			fallthrough
+		default:
+			out.WriteString(s[at : at+2])
+		}
+		s = rest
+	}
+	return out.String() + s
+}
+
+// formatTime writes a time in ms since 1970 as RFC 3339 in UTC.
+func formatTime(ms int64) string {
+	return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z07:00")
 }

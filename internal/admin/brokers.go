@@ -1,0 +1,158 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// ErrNotServed says that a broker does not serve the request that is needed.
+var ErrNotServed = errors.New("the broker does not serve this request")
+
+// Logger is a logger of a broker and how much it logs.
+type Logger struct {
+	Broker int32  `json:"broker"`
+	Logger string `json:"logger"`
+	Level  string `json:"level"`
+}
+
+// DescribeLoggers asks a broker for the levels of its loggers.
+func DescribeLoggers(ctx context.Context, cl *kgo.Client, broker int32) ([]Logger, error) {
+	req := kmsg.NewPtrDescribeConfigsRequest()
+	res := kmsg.NewDescribeConfigsRequestResource()
+	res.ResourceType, res.ResourceName = kmsg.ConfigResourceTypeBrokerLogger, strconv.Itoa(int(broker))
+	req.Resources = append(req.Resources, res)
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return nil, fmt.Errorf("asking for log levels: %w", err)
+	}
+	all := []Logger{}
+	for _, r := range resp.Resources {
+		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+			return nil, &RefusedError{Of: fmt.Sprintf("the loggers of broker %d", broker), Err: err, Message: orEmpty(r.ErrorMessage)}
+		}
+		for _, c := range r.Configs {
+			all = append(all, Logger{Broker: broker, Logger: c.Name, Level: orEmpty(c.Value)})
+		}
+	}
+	slices.SortFunc(all, func(a, b Logger) int { return strings.Compare(a.Logger, b.Logger) })
+	return all, nil
+}
+
+// SetLogLevels sets levels of a broker's loggers by their names. They count until it ends.
+func SetLogLevels(ctx context.Context, cl *kgo.Client, broker int32, levels map[string]*string) error {
+	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
+	res := kmsg.NewIncrementalAlterConfigsRequestResource()
+	res.ResourceType, res.ResourceName = kmsg.ConfigResourceTypeBrokerLogger, strconv.Itoa(int(broker))
+	for _, name := range sortedKeys(levels) {
+		c := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
+		upper := strings.ToUpper(*levels[name])
+		c.Name, c.Op, c.Value = name, kmsg.IncrementalAlterConfigOpSet, &upper
+		res.Configs = append(res.Configs, c)
+	}
+	req.Resources = append(req.Resources, res)
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return fmt.Errorf("setting log levels: %w", err)
+	}
+	for _, r := range resp.Resources {
+		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
+			return &RefusedError{Of: fmt.Sprintf("the loggers of broker %d", broker), Err: err, Message: orEmpty(r.ErrorMessage)}
+		}
+	}
+	return nil
+}
+
+// orEmpty is a text that may be missing.
+func orEmpty(s *string) string {
+	if s == nil {
+		return ""
+	}
+	return *s
+}
+
+// Quorum is who keeps the metadata, and how far each is.
+type Quorum struct {
+	Leader        int32           `json:"leader"`
+	Epoch         int32           `json:"epoch"`
+	HighWatermark int64           `json:"high_watermark"`
+	Replicas      []QuorumReplica `json:"replicas"`
+}
+
+// QuorumReplica is one of those who keep the metadata.
+type QuorumReplica struct {
+	ID   int32  `json:"id"`
+	Role string `json:"role"` // leader, voter or observer
+	End  int64  `json:"end"`
+	Lag  int64  `json:"lag"` // entries behind the leader
+}
+
+// DescribeQuorum asks for the quorum. It gives ErrNotServed where the broker does not tell.
+func DescribeQuorum(ctx context.Context, cl *kgo.Client) (*Quorum, error) {
+	req := kmsg.NewPtrDescribeQuorumRequest()
+	topic, partition := kmsg.NewDescribeQuorumRequestTopic(), kmsg.NewDescribeQuorumRequestTopicPartition()
+	topic.Topic = "__cluster_metadata"
+	topic.Partitions = append(topic.Partitions, partition)
+	req.Topics = append(req.Topics, topic)
+	served, err := servesAPI(ctx, cl, req.Key())
+	if err != nil {
+		return nil, err
+	}
+	if !served {
+		return nil, ErrNotServed
+	}
+	resp, err := req.RequestWith(ctx, cl)
+	if err == nil {
+		err = kerr.ErrorForCode(resp.ErrorCode)
+	}
+	if err != nil {
+		return nil, &RefusedError{Of: "the quorum", Err: err}
+	}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return nil, fmt.Errorf("the quorum: the broker told of %d topics instead of one", len(resp.Topics))
+	}
+	p := resp.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {
+		return nil, &RefusedError{Of: "the quorum", Err: err}
+	}
+	info := &Quorum{Leader: p.LeaderID, Epoch: p.LeaderEpoch, HighWatermark: p.HighWatermark, Replicas: []QuorumReplica{}}
+	var leaderEnd int64
+	for _, v := range p.CurrentVoters {
+		leaderEnd = max(leaderEnd, v.LogEndOffset)
+	}
+	add := func(role string, list []kmsg.DescribeQuorumResponseTopicPartitionReplicaState) {
+		for _, r := range list {
+			replica := QuorumReplica{ID: r.ReplicaID, Role: role, End: r.LogEndOffset, Lag: max(0, leaderEnd-r.LogEndOffset)}
+			if r.ReplicaID == p.LeaderID && role == "voter" {
+				replica.Role = "leader"
+			}
+			info.Replicas = append(info.Replicas, replica)
+		}
+	}
+	add("voter", p.CurrentVoters)
+	add("observer", p.Observers)
+	return info, nil
+}
+
+// servesAPI tells whether a broker serves a request.
+func servesAPI(ctx context.Context, cl *kgo.Client, key int16) (bool, error) {
+	req := kmsg.NewPtrApiVersionsRequest()
+	req.ClientSoftwareName, req.ClientSoftwareVersion = "leat", "1"
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return false, fmt.Errorf("asking for API versions: %w", err)
+	}
+	for _, k := range resp.ApiKeys {
+		if k.ApiKey == key {
+			return true, nil
+		}
+	}
+	return false, nil
+}

@@ -1,0 +1,187 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Position is a place in every partition of a topic, as people name it.
+type Position struct {
+	Kind PositionKind
+	N    int64 // offset, number of records, or ms since 1970
+}
+
+// PositionKind is how a place is named.
+type PositionKind int8
+
+// The ways to name a place.
+const (
+	AtStart PositionKind = iota
+	AtEnd
+	AtOffset // N
+	BackFrom // N records before the end
+	AtTime   // the first record from N on
+)
+
+// PositionHelp is what the flags' help says.
+const PositionHelp = `"start", "end", an offset, -N for the last N records, a time like 2026-05-17T10:05:03Z, @1779012303 or @1779012303000 for s or ms since 1970, or -1h, -7d for so long ago`
+
+// ParsePosition reads what PositionHelp says.
+func ParsePosition(s string, now time.Time) (Position, error) {
+	switch strings.ToLower(s) {
+	case "start", "beginning", "earliest":
+		return Position{Kind: AtStart}, nil
+	case "end", "latest":
+		return Position{Kind: AtEnd}, nil
+	}
+	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		if n < 0 {
+			return Position{Kind: BackFrom, N: -n}, nil
+		}
+		return Position{Kind: AtOffset, N: n}, nil
+	}
+	if d, ok := parseAgo(s); ok {
+		return Position{Kind: AtTime, N: now.Add(-d).UnixMilli()}, nil
+	}
+	if stamp, ok := strings.CutPrefix(s, "@"); ok {
+		if n, err := strconv.ParseInt(stamp, 10, 64); err == nil && n >= 0 {
+			if n < secondsBelow {
+				n *= 1000
+			}
+			return Position{Kind: AtTime, N: n}, nil
+		}
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", time.DateTime, time.DateOnly} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return Position{Kind: AtTime, N: t.UnixMilli()}, nil
+		}
+	}
+	return Position{}, fmt.Errorf("%q is not a place in a topic: write %s", s, PositionHelp)
+}
+
+// secondsBelow is the least number after @ that is in ms: in seconds it would be the year 5138,
+// in ms it is March 1973.
+const secondsBelow = 100_000_000_000
+
+// agoPattern is a minus, weeks, days, and what Go reads as a duration.
+var agoPattern = regexp.MustCompile(`^-(?:(\d{1,4})w)?(?:(\d{1,5})d)?(\d.*)?$`)
+
+// parseAgo reads a time span with a minus before it, such as -7d or -1h30m.
+func parseAgo(s string) (ago time.Duration, ok bool) {
+	m := agoPattern.FindStringSubmatch(s)
+	if m == nil || m[1]+m[2]+m[3] == "" {
+		return 0, false
+	}
+	const day = 24 * time.Hour
+	for i, unit := range []time.Duration{7 * day, day} {
+		if n, err := strconv.Atoi(m[1+i]); err == nil {
+			ago += time.Duration(n) * unit
+		}
+	}
+	if m[3] == "" {
+		return ago, true
+	}
+	d, err := time.ParseDuration(m[3])
+	return ago + d, err == nil
+}
+
+// Offset is the position as a consumer understands it.
+func (p Position) Offset() kgo.Offset {
+	o := kgo.NewOffset()
+	switch p.Kind {
+	case AtStart:
+		return o.AtStart()
+	case AtEnd:
+		return o.AtEnd()
+	case AtOffset:
+		return o.At(p.N)
+	case BackFrom:
+		return o.AtEnd().Relative(-p.N)
+	case AtTime:
+		return o.AfterMilli(p.N)
+	default:
+		panic("BUG: position of kind " + strconv.Itoa(int(p.Kind)))
+	}
+}
+
+// Span is the first offset and the end of a partition.
+type Span struct{ Start, End int64 }
+
+// Clamp makes an offset one that the partition has, or its end.
+func (s Span) Clamp(offset int64) int64 { return min(max(offset, s.Start), s.End) }
+
+// Spans asks for the offsets that the partitions of topics have.
+func Spans(ctx context.Context, adm *kadm.Client, topics ...string) (map[string]map[int32]Span, error) {
+	starts, err := adm.ListStartOffsets(ctx, topics...)
+	if err == nil {
+		err = starts.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking for first offsets: %w", err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, topics...)
+	if err == nil {
+		err = ends.Error()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking for last offsets: %w", err)
+	}
+	all := map[string]map[int32]Span{}
+	ends.Each(func(e kadm.ListedOffset) {
+		if all[e.Topic] == nil {
+			all[e.Topic] = map[int32]Span{}
+		}
+		s, _ := starts.Lookup(e.Topic, e.Partition)
+		all[e.Topic][e.Partition] = Span{Start: s.Offset, End: e.Offset}
+	})
+	return all, nil
+}
+
+// Resolve makes an offset of the position in each partition of topics, inside what
+// the partition has.
+func (p Position) Resolve(ctx context.Context, adm *kadm.Client, topics ...string) (kadm.Offsets, error) {
+	all, err := Spans(ctx, adm, topics...)
+	if err != nil {
+		return nil, err
+	}
+	var after kadm.ListedOffsets
+	if p.Kind == AtTime {
+		after, err = adm.ListOffsetsAfterMilli(ctx, p.N, topics...)
+		if err == nil {
+			err = after.Error()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("asking for offsets by time: %w", err)
+		}
+	}
+	var offsets kadm.Offsets
+	for topic, parts := range all {
+		for partition, s := range parts {
+			at := s.Start
+			switch p.Kind {
+			case AtStart:
+			case AtEnd:
+				at = s.End
+			case AtOffset:
+				at = p.N
+			case BackFrom:
+				at = s.End - p.N
+			case AtTime:
+				o, _ := after.Lookup(topic, partition)
+				at = o.Offset
+				if at < 0 {
+					at = s.End
+				}
+			}
+			offsets.AddOffset(topic, partition, s.Clamp(at), -1)
+		}
+	}
+	return offsets, nil
+}
