@@ -1,42 +1,40 @@
-// Package budget decides who may hold how much work memory, and who waits. Work
-// memory is all that a request makes the node hold beyond the request's own bytes:
-// decoded structures, answers under construction, decoders and encoders, and the
-// state of answers that wait.
+// Package budget bounds the work memory of a node and the processors that long work uses.
+// Work memory is all that a request makes the node hold beyond the request's own bytes:
+// decoded structures, answers under construction, decoders and encoders, and the state of
+// requests that wait.
 //
-// A Budget is the node's one pot. It is parted between Classes, and no class can
-// take the part of another one, so that a flood of one kind of work leaves the
-// other kinds alone. A Reservation is a piece of work's share of its class. It is
-// for all that the work may need, is made once, before the work begins, and may
-// shrink but never grow.
+// A Budget is all work memory of the node. It is divided between Classes, and no class can
+// use the part of another one, so that a flood of one kind of work does not stop the other
+// kinds. A Reservation is the memory of one piece of work, which is part of its class. It is
+// made once, before the work begins, for all that the work may need, and may shrink but never
+// grow.
 //
-//	         Reserve                       Release
-//	asked ------------> held ----------------------------> gone
-//	  |                  ^  \___ Shrink: holds less ___/
-//	  | no room          | its turn
-//	  +----> waiting ----+
-//	            |  the context ends
-//	            +--------------------> refused
+//	       Reserve                      Release
+//	new ------------> held --------------------------> released
+//	  |                ^  \__ Shrink: holds less __/
+//	  | no room        | its turn
+//	  +---> waiting ---+
+//	           |  the context ends
+//	           +--------------------> refused
 //
-// Work that could never fit is refused at once (ErrTooLarge). All other work that
-// does not fit waits, first come first served. Small work (at most a sixteenth of
-// its class) has a line of its own and a quarter that large work cannot take; while
-// large work waits, small work has only that quarter, so neither starves the other.
-// Work that takes long counts as large whatever it needs (ReserveLarge).
+// Work that can never fit is refused at once (ErrTooLarge). Other work that does not fit
+// waits, and is served in the order in which it came. Small work, which needs at most a
+// sixteenth of its class, has a queue of its own and a quarter of the class that large work
+// cannot use. While large work waits, small work can use only that quarter, so neither starves
+// the other. Work that takes long counts as large even if it needs little (ReserveLarge).
 //
-// No deadlock is possible by construction: the classes are ordered, and who holds
-// a reservation may ask for one of a later class only. The holder of a
-// reservation of the last class, Codec, waits for nothing but its turn on a
-// processor, and who has that waits for nothing at all. Parked comes last, but nobody waits
-// for it (TryReserve): work for which it has no room goes on without being parked.
+// There is no deadlock, since the classes are ordered: work that holds a reservation may wait
+// only for one of a later class. Work that holds a reservation of the class Codec waits only
+// for a processor, and work that has a processor waits for nothing. Parked comes last, and no
+// work waits for it (TryReserve): a request for which it has no room is not parked.
 //
-// Processors are shared likewise: at most half of them run codecs, decode large
-// commands or encode long answers at a time (Enter), and long work passes its
-// processor on after each stretch (Pass), so that a batch that decompresses to a
-// gigabyte does not hold up one of a kilobyte, and a hundred clients that ask for all
-// topics do not hold up those that produce.
+// At most half of the processors run codecs, decode large commands or encode long answers at
+// a time (Enter). Long work passes its processor on after each stretch (Pass), so that a batch
+// that decompresses to a gigabyte does not hold up one of a kilobyte, and a hundred clients
+// that ask for all topics do not hold up producers.
 //
-// Everything here may be called by any goroutine. Each class has one mutex and the
-// processors have one; none of them is held while another one is taken.
+// Any goroutine may call anything here; a Reservation belongs to one goroutine at a time. Each
+// class has one mutex and the processors have one; none is held while another one is taken.
 package budget
 
 import (
@@ -46,18 +44,18 @@ import (
 	"runtime"
 )
 
-// Class is a kind of work. Who holds a reservation may wait for one of a later
-// class only.
+// Class is a kind of work. Work that holds a reservation may wait only for one of a later
+// class.
 type Class uint8
 
-// The classes, in the order in which they may be held together.
+// These are the classes, in the order in which one piece of work may reserve them.
 const (
 	Peer    Class = iota // requests of other nodes of the cluster
 	Command              // clients' commands: metadata, topics, configs, groups
 	Data                 // requests for records: produce, fetch and look-ups
-	Batch                // whole batches of records, beside those that a request brought
-	Codec                // decompressing and compressing of records
-	Parked               // requests that wait for records to come; it has bytes of its own
+	Batch                // whole batches of records, other than those in the bytes of a request
+	Codec                // compression and decompression of records
+	Parked               // requests that wait for records; its bytes are not part of Config.Bytes
 
 	classes = int(Parked) + 1
 )
@@ -67,50 +65,50 @@ func (c Class) String() string {
 	return [classes]string{"peer", "command", "data", "batch", "codec", "parked"}[c]
 }
 
-// sixteenths is the part of Config.Bytes that the class has.
-func (c Class) sixteenths() int64 {
+// inSixteenths is the part of Config.Bytes that the class has, in sixteenths.
+func (c Class) inSixteenths() int64 {
 	return [classes]int64{Peer: 1, Command: 3, Data: 2, Batch: 3, Codec: 7}[c]
 }
 
-// MinBytes is the least that DefaultBytes gives. With less, a zstd frame with the
-// window of 8 MiB that every decoder must accept would not fit.
+// MinBytes is the lowest result of DefaultBytes. With less, a zstd frame with the window of
+// 8 MiB that every decoder must accept would not fit.
 const MinBytes = 32 << 20
 
-// What DefaultBytes gives at most: codecs need so much more with each processor.
+// DefaultBytes gives a part of the available memory, up to mostBytes and perProcessor for
+// each processor, since more codecs run on more processors.
 const (
-	availableShare = 6 // of the memory that the process may use, one in so many
+	availableShare = 6 // one sixth
 	mostBytes      = 64 << 20
 	perProcessor   = 16 << 20
 )
 
-// DefaultBytes is the budget of a process that may use so much memory in all, on so
-// many processors.
+// DefaultBytes is the default of Config.Bytes for a process that may use the available bytes
+// of memory in all, on a number of processors.
 func DefaultBytes(available int64, processors int) int64 {
 	return min(max(available/availableShare, MinBytes), mostBytes+perProcessor*int64(processors))
 }
 
-// MostParkedBytes is the most that DefaultParkedBytes gives: enough for a million partitions
-// that are watched, in the three quarters that may be watched.
+// MostParkedBytes is the highest result of DefaultParkedBytes. Its three quarters that large
+// work may hold are enough to watch a million partitions.
 const MostParkedBytes = 144 << 20
 
-// DefaultParkedBytes is how much the requests that wait for records may hold in a process that
-// may use so much memory in all. They can sleep with less (see broker), where other work has
-// to wait.
+// DefaultParkedBytes is the default of Config.Parked for a process that may use the available
+// bytes of memory in all.
 func DefaultParkedBytes(available int64) int64 {
 	return min(available/8, MostParkedBytes)
 }
 
-// defaultBytes is the budget where nothing is known of the machine.
+// defaultBytes is the budget if nothing is known of the machine.
 const defaultBytes = mostBytes + 2*perProcessor
 
 // ErrTooLarge is returned for work that needs more memory than its class ever has.
 var ErrTooLarge = errors.New("more work memory is needed than leat.work.memory.bytes allows")
 
-// Config is what a budget is made from; zero means the default.
+// Config is the input of New; zero means the default.
 type Config struct {
 	Bytes      int64 // of all classes but Parked together; 96 MiB
 	Parked     int64 // bytes of the class Parked; 144 MiB
-	Processors int   // that may run work of length at a time; half of the machine's, at least one
+	Processors int   // that may run long work at a time; half of the machine's, at least one
 }
 
 // Budget is the work memory of a node. The nil Budget has no limits: it is for
@@ -120,7 +118,7 @@ type Budget struct {
 	processors processors
 }
 
-// New makes a budget of which nothing is held.
+// New makes a budget that is all free.
 func New(cfg Config) *Budget {
 	if cfg.Bytes <= 0 {
 		cfg.Bytes = defaultBytes
@@ -133,64 +131,64 @@ func New(cfg Config) *Budget {
 	}
 	b := new(Budget)
 	for c := range b.parts {
-		b.parts[c].setLimit(cfg.Bytes / 16 * Class(c).sixteenths())
+		b.parts[c].setLimit(cfg.Bytes / 16 * Class(c).inSixteenths())
 	}
 	b.parts[Parked].setLimit(cfg.Parked)
 	b.processors.free = cfg.Processors
 	return b
 }
 
-// Reservation is work memory that a piece of work holds. The zero value holds
-// nothing. It belongs to one goroutine at a time and must not be copied while it is
-// held, but for handing it over.
+// Reservation is work memory that a piece of work holds. The zero value holds nothing. It
+// belongs to one goroutine at a time. It may be copied only to hand it over: the original must
+// not be used after that.
 type Reservation struct {
 	part  *part
 	bytes int64
 	large bool
 }
 
-// Reserve waits until n bytes of the class are free for the caller. The errors are
-// ErrTooLarge, where that will never be, and the context's. It allocates only
-// where it has to wait.
+// Reserve reserves n bytes of the class, and waits until they are free for the caller. The
+// errors are ErrTooLarge, if they never will be, and the context's. It allocates only if it
+// must wait.
 func (b *Budget) Reserve(ctx context.Context, c Class, n int64) (Reservation, error) {
-	return b.reserve(ctx, c, n, false)
+	return b.reserveOrWait(ctx, c, n, false)
 }
 
-// ReserveLarge is Reserve for work that counts as large whatever it needs, since it
-// takes long: small work must not wait for it.
+// ReserveLarge is Reserve for work that takes long and therefore counts as large even if it
+// needs little, so that small work does not wait for it.
 func (b *Budget) ReserveLarge(ctx context.Context, c Class, n int64) (Reservation, error) {
-	return b.reserve(ctx, c, n, true)
+	return b.reserveOrWait(ctx, c, n, true)
 }
 
-func (b *Budget) reserve(ctx context.Context, c Class, n int64, long bool) (Reservation, error) {
+func (b *Budget) reserveOrWait(ctx context.Context, c Class, n int64, long bool) (Reservation, error) {
 	if b == nil || n <= 0 {
 		return Reservation{}, nil
 	}
 	p := &b.parts[c]
-	large, err := p.size(c, n)
+	large, err := p.isLarge(c, n)
 	if err != nil {
 		return Reservation{}, err
 	}
 	large = large || long
-	if w := p.take(large, n); w != nil {
+	if w := p.takeOrQueue(large, n); w != nil {
 		select {
 		case <-w.granted:
 		case <-ctx.Done():
-			p.abandon(w)
+			p.abandonWait(w)
 			return Reservation{}, ctx.Err()
 		}
 	}
 	return Reservation{p, n, large}, nil
 }
 
-// TryReserve reserves n bytes where they are free now and nobody waits for them.
-// It is for work that can do with less, or can do something else first.
+// TryReserve reserves n bytes if they are free now and no other work waits for them. It is for
+// work that can go on with less memory, or can do something else first.
 func (b *Budget) TryReserve(c Class, n int64) (r Reservation, ok bool) {
 	return b.tryReserve(c, n, false)
 }
 
-// TryReserveLarge is TryReserve for work that counts as large whatever it needs, so that it
-// leaves a quarter of the class to other work.
+// TryReserveLarge is TryReserve for work that counts as large even if it needs little, so that
+// a quarter of the class is left to other work.
 func (b *Budget) TryReserveLarge(c Class, n int64) (r Reservation, ok bool) {
 	return b.tryReserve(c, n, true)
 }
@@ -200,7 +198,7 @@ func (b *Budget) tryReserve(c Class, n int64, long bool) (r Reservation, ok bool
 		return Reservation{}, true
 	}
 	p := &b.parts[c]
-	large, err := p.size(c, n)
+	large, err := p.isLarge(c, n)
 	large = large || long
 	if err != nil || !p.tryTake(large, n) {
 		return Reservation{}, false
@@ -208,14 +206,14 @@ func (b *Budget) tryReserve(c Class, n int64, long bool) (r Reservation, ok bool
 	return Reservation{p, n, large}, true
 }
 
-// Bytes is how much is held.
+// Bytes is the number of bytes that are held.
 func (r *Reservation) Bytes() int64 { return r.bytes }
 
-// Shrink keeps n bytes of the reservation and gives the others back. It does
-// nothing where no more than n are held.
+// Shrink keeps n bytes of the reservation and gives the others back. It does nothing if at
+// most n are held.
 func (r *Reservation) Shrink(n int64) {
 	if n = max(n, 0); r.part != nil && n < r.bytes {
-		r.part.give(r.large, r.bytes-n)
+		r.part.giveBack(r.large, r.bytes-n)
 		r.bytes = n
 	}
 }
@@ -223,7 +221,7 @@ func (r *Reservation) Shrink(n int64) {
 // Release gives everything back. A second call does nothing.
 func (r *Reservation) Release() {
 	if r.part != nil {
-		r.part.give(r.large, r.bytes)
+		r.part.giveBack(r.large, r.bytes)
 		*r = Reservation{}
 	}
 }
@@ -243,14 +241,14 @@ type Usage struct {
 	Waiting int   // pieces of work that wait
 }
 
-// Usage tells what is held of a class.
+// Usage is how much of a class is held now.
 func (b *Budget) Usage(c Class) Usage {
 	if b == nil {
 		return Usage{}
 	}
-	return b.parts[c].usage()
+	return b.parts[c].measureUsage()
 }
 
-func tooLarge(c Class, n, most int64) error {
+func tooLargeError(c Class, n, most int64) error {
 	return fmt.Errorf("%w: %d bytes of the class %q, which can give %d to one request", ErrTooLarge, n, c, most)
 }

@@ -15,7 +15,7 @@ import (
 
 const mebi = 1 << 20
 
-// reserve reserves what must be there at once.
+// reserve reserves bytes that must be free.
 func reserve(t *testing.T, b *budget.Budget, c budget.Class, n int64) budget.Reservation {
 	t.Helper()
 	r, ok := b.TryReserve(c, n)
@@ -25,9 +25,8 @@ func reserve(t *testing.T, b *budget.Budget, c budget.Class, n int64) budget.Res
 	return r
 }
 
-// TestClassesAreApart proves that a class that is full, with a line before it,
-// leaves every other class all of its own part.
-func TestClassesAreApart(t *testing.T) {
+// TestClassesAreSeparate proves that a full class leaves every other class all of its part.
+func TestClassesAreSeparate(t *testing.T) {
 	all := []budget.Class{budget.Peer, budget.Command, budget.Data, budget.Batch, budget.Codec}
 	for _, flooded := range all {
 		b := budget.New(budget.Config{Bytes: 64 * mebi})
@@ -52,8 +51,8 @@ func TestClassesAreApart(t *testing.T) {
 	}
 }
 
-// TestTooLarge proves that work which could never fit is refused at once, and that
-// the largest that can is not.
+// TestTooLarge proves that work which can never fit is refused at once, and that the largest
+// work that can fit is not.
 func TestTooLarge(t *testing.T) {
 	b := budget.New(budget.Config{Bytes: 64 * mebi})
 	most := b.Most(budget.Data)
@@ -71,8 +70,8 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// TestFirstComeFirstServed proves that work that waits begins in the order in which
-// it came, also where a later piece would fit before.
+// TestFirstComeFirstServed proves that waiting work is served in the order in which it came,
+// even if a later piece would fit earlier.
 func TestFirstComeFirstServed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := budget.New(budget.Config{Bytes: 128 * mebi})
@@ -111,8 +110,8 @@ func TestFirstComeFirstServed(t *testing.T) {
 	})
 }
 
-// TestSmallAndLarge proves that large work cannot take the quarter of small work,
-// and that a stream of small work does not keep large work waiting.
+// TestSmallAndLarge proves that large work cannot use the quarter of small work, and that a
+// stream of small work does not keep large work waiting for ever.
 func TestSmallAndLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := budget.New(budget.Config{Bytes: 128 * mebi}) // data: 16 MiB, of which 4 for small work
@@ -141,7 +140,7 @@ func TestSmallAndLarge(t *testing.T) {
 			served <- r
 		}()
 		synctest.Wait()
-		for range 100 { // one leaves and one comes, as long as small work gets in at all
+		for range 100 { // one ends and one begins, as long as small work fits
 			small[0].Release()
 			small = small[1:]
 			if r, ok := b.TryReserve(budget.Data, mebi/2); ok {
@@ -161,8 +160,8 @@ func TestSmallAndLarge(t *testing.T) {
 	})
 }
 
-// TestLongWorkCountsAsLarge proves that work which takes long waits with large work
-// even where it needs little, and that short work does not wait for it.
+// TestLongWorkCountsAsLarge proves that work which takes long waits with large work even if it
+// needs little, and that short work does not wait for it.
 func TestLongWorkCountsAsLarge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := budget.New(budget.Config{Bytes: 128 * mebi}) // data: 16 MiB, of which 12 for large work
@@ -171,7 +170,7 @@ func TestLongWorkCountsAsLarge(t *testing.T) {
 			synctest.Wait()
 		}
 		if u := b.Usage(budget.Data); u.Used != 12*mebi {
-			t.Errorf("%+v: long work took another part than large work's", u)
+			t.Errorf("%+v: long work does not use the part of large work", u)
 		}
 		if _, ok := b.TryReserveLarge(budget.Data, 1); ok {
 			t.Error("long work took another part than large work's")
@@ -181,8 +180,8 @@ func TestLongWorkCountsAsLarge(t *testing.T) {
 	})
 }
 
-// TestContextEndsTheWait proves that work whose client is gone leaves the line, and
-// that those behind it are served.
+// TestContextEndsTheWait proves that work whose client is gone leaves the queue, and that the
+// work behind it is served.
 func TestContextEndsTheWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := budget.New(budget.Config{Bytes: 64 * mebi})
@@ -212,9 +211,8 @@ func TestContextEndsTheWait(t *testing.T) {
 	})
 }
 
-// TestNoDeadlock proves that any mixture of work that asks for the classes in their
-// order comes to its end, that the bounds hold all the time, and that everything
-// is given back.
+// TestNoDeadlock proves that any mixture of work that reserves classes in their order ends,
+// that the limits are never passed, and that all memory is given back.
 func TestNoDeadlock(t *testing.T) {
 	const workers, rounds = 40, 200
 	b := budget.New(budget.Config{Bytes: mebi, Processors: 2})
@@ -236,8 +234,8 @@ func TestNoDeadlock(t *testing.T) {
 	}
 }
 
-// workOnce is one piece of work: some of the classes, in their order, then a
-// processor. Now and then its client is gone before.
+// workOnce does one piece of work: it reserves some of the classes, in their order, then takes
+// a processor. The clients of some are gone already.
 func workOnce(t *testing.T, b *budget.Budget, rnd *rand.Rand, running *atomic.Int32) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -274,8 +272,8 @@ func workOnce(t *testing.T, b *budget.Budget, rnd *rand.Rand, running *atomic.In
 	}
 }
 
-// TestTurns proves that codecs run on so many processors at a time, and that one
-// which passes its processor on comes back after all that waited.
+// TestTurns proves that codecs run only on the configured number of processors at a time, and
+// that one which passes its processor on goes on after all that waited.
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := budget.New(budget.Config{Processors: 1})
@@ -306,8 +304,8 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-// TestTurnsOfCommands proves that a codec waits for one stretch of commands only,
-// however many wait, and that commands are not held up by codecs either.
+// TestTurnsOfCommands proves that codecs and commands take turns, in whichever numbers they
+// wait.
 func TestTurnsOfCommands(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := budget.New(budget.Config{Processors: 1})
@@ -330,8 +328,8 @@ func TestTurnsOfCommands(t *testing.T) {
 	})
 }
 
-// TestDefaults proves that the default budget follows the memory that there is,
-// within its bounds, and holds the window that every zstd decoder must accept.
+// TestDefaults proves that the default budget follows the available memory within its bounds,
+// and has room for the window that every zstd decoder must accept.
 func TestDefaults(t *testing.T) {
 	for available, want := range map[int64]int64{64 * mebi: budget.MinBytes, 384 * mebi: 64 * mebi, 24 << 30: 96 * mebi} {
 		if got := budget.DefaultBytes(available, 2); got != want {
@@ -346,7 +344,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestReserveIsCheap proves that work which need not wait allocates nothing.
+// TestReserveIsCheap proves that a reservation which need not wait allocates nothing.
 func TestReserveIsCheap(t *testing.T) {
 	b := budget.New(budget.Config{})
 	n := testing.AllocsPerRun(100, func() {

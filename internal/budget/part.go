@@ -5,36 +5,37 @@ import (
 	"sync"
 )
 
-// How a class is shared between small and large work.
+// Small and large work share a class in these fractions.
 const (
-	smallShare = 16 // work of up to this fraction of the class is small
-	keptShare  = 4  // this fraction of the class cannot be taken by large work
+	smallShare = 16 // small work needs at most one sixteenth of the class
+	keptShare  = 4  // one quarter of the class is kept from large work
 )
 
 // part is the memory of one class.
 type part struct {
 	limit    int64 // bytes in all
-	forLarge int64 // bytes that large work may take of them
-	forSmall int64 // bytes that small work has while large work waits
-	small    int64 // bytes up to which work is small
+	forLarge int64 // bytes that large work may hold at most
+	forSmall int64 // bytes that small work may hold at most while large work waits
+	small    int64 // work that needs at most so many bytes is small
 
-	mu      sync.Mutex // guards what follows
-	used    [2]int64   // bytes that are held by small and by large work
-	waiting [2]line
+	mu      sync.Mutex // guards the fields below
+	used    [2]int64   // bytes held by small and by large work; see indexOf
+	waiting [2]queue   // small and large work
 }
 
-// line is work that waits, in the order in which it came.
-type line struct{ list []*waiter }
+// queue is work that waits, in the order in which it came.
+type queue struct{ list []*waiter }
 
-// waiter is one piece of work in a line. It leaves the line when it is granted its
-// bytes or abandons them, both under the part's mutex.
+// waiter is one piece of work in a queue. It leaves the queue when it is granted its bytes or
+// gives up, both with the part's mutex held.
 type waiter struct {
 	large   bool
 	bytes   int64
-	granted chan struct{} // closed when the bytes are its own
+	granted chan struct{} // closed when it holds the bytes
 }
 
-func index(large bool) int {
+// indexOf is the place of small or of large work in part's arrays.
+func indexOf(large bool) int {
 	if large {
 		return 1
 	}
@@ -48,15 +49,15 @@ func (p *part) setLimit(n int64) {
 	p.small = n / smallShare
 }
 
-// size tells whether work is large, or refuses it.
-func (p *part) size(c Class, n int64) (large bool, err error) {
+// isLarge tells whether work of n bytes is large. Work that can never fit is ErrTooLarge.
+func (p *part) isLarge(c Class, n int64) (large bool, err error) {
 	if n > p.forLarge {
-		return false, tooLarge(c, n, p.forLarge)
+		return false, tooLargeError(c, n, p.forLarge)
 	}
 	return n > p.small, nil
 }
 
-// fitsLocked tells whether work can begin now, whoever waits before it.
+// fitsLocked tells whether n bytes are free for the work, without regard to its own queue.
 func (p *part) fitsLocked(large bool, n int64) bool {
 	if p.used[0]+p.used[1]+n > p.limit {
 		return false
@@ -67,16 +68,16 @@ func (p *part) fitsLocked(large bool, n int64) bool {
 	return len(p.waiting[1].list) == 0 || p.used[0]+n <= p.forSmall
 }
 
-// take takes n bytes, or enters the line and returns the place in it.
-func (p *part) take(large bool, n int64) *waiter {
+// takeOrQueue takes n bytes and returns nil, or enters the queue and returns the waiter there.
+func (p *part) takeOrQueue(large bool, n int64) *waiter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.takeLocked(large, n) {
 		return nil
 	}
 	w := &waiter{large: large, bytes: n, granted: make(chan struct{})}
-	l := &p.waiting[index(large)]
-	l.list = append(l.list, w)
+	q := &p.waiting[indexOf(large)]
+	q.list = append(q.list, w)
 	return w
 }
 
@@ -87,7 +88,7 @@ func (p *part) tryTake(large bool, n int64) bool {
 }
 
 func (p *part) takeLocked(large bool, n int64) bool {
-	i := index(large)
+	i := indexOf(large)
 	if len(p.waiting[i].list) > 0 || !p.fitsLocked(large, n) {
 		return false
 	}
@@ -95,49 +96,50 @@ func (p *part) takeLocked(large bool, n int64) bool {
 	return true
 }
 
-// give takes bytes back and lets those begin that now can.
-func (p *part) give(large bool, n int64) {
+// giveBack frees bytes and grants them to work that waits.
+func (p *part) giveBack(large bool, n int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	i := index(large)
+	i := indexOf(large)
 	if p.used[i] -= n; p.used[i] < 0 {
 		panic("BUG: more work memory was given back than was held")
 	}
 	p.grantLocked()
 }
 
-// grantLocked lets the first ones of both lines begin as long as they fit. Large
-// work goes first: it waits for more, and small work has its quarter in any case.
+// grantLocked grants bytes to the first waiters of both queues as long as they fit. Large work
+// goes first, since small work has its quarter in any case.
 func (p *part) grantLocked() {
 	for _, large := range []bool{true, false} {
-		i := index(large)
-		l := &p.waiting[i]
-		for len(l.list) > 0 && p.fitsLocked(large, l.list[0].bytes) {
-			p.used[i] += l.list[0].bytes
-			close(l.list[0].granted)
-			l.list[0] = nil
-			l.list = l.list[1:]
+		i := indexOf(large)
+		q := &p.waiting[i]
+		for len(q.list) > 0 && p.fitsLocked(large, q.list[0].bytes) {
+			p.used[i] += q.list[0].bytes
+			close(q.list[0].granted)
+			q.list[0] = nil
+			q.list = q.list[1:]
 		}
-		if len(l.list) == 0 {
-			l.list = nil // the memory of those that were served
+		if len(q.list) == 0 {
+			q.list = nil // frees the memory of the waiters before
 		}
 	}
 }
 
-// abandon ends a wait. Bytes that were granted meanwhile go back.
-func (p *part) abandon(w *waiter) {
+// abandonWait removes a waiter that gives up. Bytes that were granted to it meanwhile are
+// freed.
+func (p *part) abandonWait(w *waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l := &p.waiting[index(w.large)]
-	if i := slices.Index(l.list, w); i >= 0 {
-		l.list = slices.Delete(l.list, i, i+1)
+	q := &p.waiting[indexOf(w.large)]
+	if i := slices.Index(q.list, w); i >= 0 {
+		q.list = slices.Delete(q.list, i, i+1)
 	} else {
-		p.used[index(w.large)] -= w.bytes
+		p.used[indexOf(w.large)] -= w.bytes
 	}
-	p.grantLocked() // those behind it may fit
+	p.grantLocked() // the waiters behind it may fit
 }
 
-func (p *part) usage() Usage {
+func (p *part) measureUsage() Usage {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return Usage{

@@ -5,28 +5,28 @@ import (
 	"sync/atomic"
 )
 
-// processors are those that may run work of length. Who has one waits for nothing
-// until it passes it on or leaves. Codecs wait in one line and all other work in
-// another, and the lines take turns, so that a flood of commands leaves codecs alone.
+// processors are the processors that may run long work. Work that has one waits for nothing
+// until it calls Pass or Leave. Codecs wait in one queue and all other work in another, and the
+// queues take turns, so that a flood of commands does not stop codecs.
 type processors struct {
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	free    int
-	waiting [2][]chan struct{} // each in the order of coming; closed when it is their turn
-	last    int                // the line that was served last
+	waiting [2][]chan struct{} // in the order in which they came; closed when they get a processor
+	last    int                // the queue that was served last
 
-	queued atomic.Int32 // length of both lines: Pass looks at it without the mutex
+	queued atomic.Int32 // length of both queues; written with mu held, read by Pass without it
 }
 
-// turnOf is the line in which work of the class waits for a processor.
-func turnOf(c Class) int {
+// queueOf is the queue in which work of the class waits for a processor.
+func queueOf(c Class) int {
 	if c == Codec {
 		return 0
 	}
 	return 1
 }
 
-// Enter waits for a processor on which work of the class may run. The wait needs no
-// context: whoever has one passes it on after a short stretch.
+// Enter takes a processor for work of the class, and waits until it gets one. It needs no
+// context, since the work on a processor passes it on after a short stretch.
 func (b *Budget) Enter(c Class) {
 	if b == nil {
 		return
@@ -43,8 +43,8 @@ func (b *Budget) Enter(c Class) {
 	<-turn
 }
 
-// Pass hands the caller's processor to the next one that waits, and waits for another
-// turn. It returns at once where nobody waits.
+// Pass gives the caller's processor to the next work that waits, and waits until it gets one
+// again. It returns at once if no work waits.
 func (b *Budget) Pass(c Class) {
 	if b == nil || b.processors.queued.Load() == 0 {
 		return
@@ -52,7 +52,7 @@ func (b *Budget) Pass(c Class) {
 	p := &b.processors
 	p.mu.Lock()
 	turn := p.queueLocked(c)
-	p.nextLocked()
+	p.serveNextLocked()
 	p.mu.Unlock()
 	<-turn
 }
@@ -69,10 +69,10 @@ func (b *Budget) Leave() {
 		p.free++
 		return
 	}
-	p.nextLocked()
+	p.serveNextLocked()
 }
 
-// WaitingTurns is how much work waits for a processor.
+// WaitingTurns is the number of pieces of work that wait for a processor.
 func (b *Budget) WaitingTurns() int {
 	if b == nil {
 		return 0
@@ -82,22 +82,23 @@ func (b *Budget) WaitingTurns() int {
 
 func (p *processors) queueLocked(c Class) chan struct{} {
 	turn := make(chan struct{})
-	l := &p.waiting[turnOf(c)]
-	*l = append(*l, turn)
+	q := &p.waiting[queueOf(c)]
+	*q = append(*q, turn)
 	p.queued.Add(1)
 	return turn
 }
 
-// nextLocked gives a processor to the line whose turn it is, or the other one.
-func (p *processors) nextLocked() {
+// serveNextLocked gives a processor to the first waiter of the queue that was not served last,
+// or of the other one if that is empty. There must be a waiter.
+func (p *processors) serveNextLocked() {
 	if other := 1 - p.last; len(p.waiting[other]) > 0 {
 		p.last = other
 	}
-	l := &p.waiting[p.last]
-	close((*l)[0])
-	(*l)[0] = nil
-	if *l = (*l)[1:]; len(*l) == 0 {
-		*l = nil
+	q := &p.waiting[p.last]
+	close((*q)[0])
+	(*q)[0] = nil
+	if *q = (*q)[1:]; len(*q) == 0 {
+		*q = nil
 	}
 	p.queued.Add(-1)
 }
