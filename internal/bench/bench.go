@@ -1,17 +1,17 @@
 // Package bench is a load generator for brokers that speak Kafka's protocol: "leat
-// bench" and the suite in tools/suite use it. It shares the machine with the broker
-// that it measures, so it is made to cost far less than any broker does.
+// bench" and the suite in tools/suite use it. It runs on the same machine as the broker
+// that it measures, so it must cost far less than any broker does.
 //
-// Requests are encoded once, before the clock starts, and sent again and again
-// from a buffer that stays in the processor's cache, many a write, while answers
-// are read many a time. Consuming looks at the head of each answer and at its first
-// batch, and lets the kernel throw the rest away as long as batches are alike.
+// Requests are encoded once, before the clock starts, and sent many times from a buffer
+// that stays in the processor's cache, several with one write. Several answers are read at
+// once. A consumer reads the head of each answer and of its first batch, and lets the kernel
+// discard the rest as long as all batches have the same shape.
 //
-// Produce, Consume and Latency measure a topic that exists, as Options say, and
-// return a Result; Compare tells two of them apart. Each makes a Run, which has the
-// connections (package socket) and the clock. Requests that are not timed are kmsg's
-// (package client), those that are timed are patched templates (request.go). All of it
-// knows brokers only by the protocol. Runs may go on at the same time.
+// Produce, Consume and Latency measure an existing topic as Options say, and return a
+// Result; Compare compares two Results. Each makes a Run, which has the connections
+// (package socket) and the clock. Requests that are not timed are kmsg's (package client);
+// timed requests are templates that are patched (request.go). Nothing here depends on a
+// broker's code, only on the protocol. Several runs may go on at the same time.
 package bench
 
 import (
@@ -31,18 +31,18 @@ type Options struct {
 	Topic       string        `json:"topic"`
 	Partitions  int           `json:"partitions"` // 0: those that the topic has
 	Replication int           `json:"replication,omitempty"`
-	Configs     []string      `json:"configs,omitempty"` // of a topic that is made, name=value
+	Configs     []string      `json:"configs,omitempty"` // of MakeTopic's topic, name=value
 	Connections int           `json:"connections"`       // 0: one for each partition
 	Duration    time.Duration `json:"duration_ns"`
-	Records     int64         `json:"records,omitempty"` // end after so many; 0: no limit
+	Records     int64         `json:"records,omitempty"` // the run ends after them; 0: no limit
 	Size        int           `json:"size"`              // of a record's value
 	Batch       int           `json:"batch"`             // records in a batch, which is a request
 	InFlight    int           `json:"in_flight"`         // requests, on each connection
 	Acks        string        `json:"acks"`
 	Compression string        `json:"compression,omitempty"`
-	WriteBytes  int           `json:"write_bytes,omitempty"` // of requests sent by one call, at least one request
+	WriteBytes  int           `json:"write_bytes,omitempty"` // of the requests of one write, which has at least one
 	FetchBytes  int           `json:"fetch_bytes,omitempty"`
-	Passes      int           `json:"passes,omitempty"`      // 0: until Duration is over
+	Passes      int           `json:"passes,omitempty"`      // how often the topic is read; 0: until Duration is over
 	Rate        int           `json:"rate,omitempty"`        // records a second
 	PerRequest  int           `json:"per_request,omitempty"` // partitions in one produce request; 0: one
 	Congestion  string        `json:"congestion,omitempty"`  // TCP_CONGESTION of the client's sockets; "": the system's
@@ -51,7 +51,7 @@ type Options struct {
 	Progress    io.Writer     `json:"-"`                     // a terminal that shows how far the run is; nil: none
 }
 
-// OptionError says which option cannot be used, and why. No broker was asked.
+// OptionError says which option cannot be used, and why. The run has not begun.
 type OptionError struct{ Why string }
 
 func (e *OptionError) Error() string { return e.Why }
@@ -60,7 +60,7 @@ func optionErrorf(format string, args ...any) error {
 	return &OptionError{fmt.Sprintf(format, args...)}
 }
 
-// Defaults are the settings of a run that says nothing else.
+// Defaults are the default settings of a run.
 func Defaults() Options {
 	return Options{
 		Replication: -1, Duration: 10 * time.Second,
@@ -69,17 +69,17 @@ func Defaults() Options {
 	}
 }
 
-// Kind is what a run measures.
+// Kind is the kind of a run.
 type Kind string
 
-// The kinds of runs.
+// These are the kinds of runs.
 const (
 	KindProduce Kind = "produce"
 	KindConsume Kind = "consume"
 	KindLatency Kind = "latency"
 )
 
-// Validate refuses settings that a run of a kind cannot have with an OptionError.
+// Validate returns an OptionError for settings that a run of the kind cannot have.
 func (o *Options) Validate(k Kind) error {
 	if err := o.validateRanges(); err != nil {
 		return err
@@ -105,7 +105,7 @@ func (o *Options) Validate(k Kind) error {
 	return nil
 }
 
-// validateRanges refuses settings that no run can have.
+// validateRanges returns an OptionError for settings that no run can have.
 func (o *Options) validateRanges() error {
 	if len(o.Brokers) == 0 {
 		return optionErrorf("--bootstrap is empty: name a broker as HOST:PORT")
@@ -134,10 +134,10 @@ func (o *Options) validateRanges() error {
 	if o.Records < 0 || o.Duration < 0 {
 		return optionErrorf("--records and --duration cannot be negative")
 	}
-	if _, err := o.acks(); err != nil {
+	if _, err := o.parseAcks(); err != nil {
 		return err
 	}
-	if _, err := o.codec(); err != nil {
+	if _, err := o.parseCodec(); err != nil {
 		return err
 	}
 	for _, c := range o.Configs {
@@ -148,7 +148,7 @@ func (o *Options) validateRanges() error {
 	return nil
 }
 
-func (o *Options) acks() (int16, error) {
+func (o *Options) parseAcks() (int16, error) {
 	switch o.Acks {
 	case "0":
 		return 0, nil
@@ -161,7 +161,7 @@ func (o *Options) acks() (int16, error) {
 	}
 }
 
-func (o *Options) codec() (record.Codec, error) {
+func (o *Options) parseCodec() (record.Codec, error) {
 	c, err := record.ParseCodec(o.Compression)
 	if err != nil {
 		return 0, optionErrorf("--compression %q is not known: use none, gzip, snappy, lz4 or zstd", o.Compression)
@@ -169,8 +169,8 @@ func (o *Options) codec() (record.Codec, error) {
 	return c, nil
 }
 
-// MakeTopic makes the topic of the options, with one partition where they name no
-// number, and waits until its leaders serve.
+// MakeTopic creates the topic of the options, with one partition if they give no number, and
+// waits until its leaders serve.
 func MakeTopic(ctx context.Context, o *Options) error {
 	c, err := client.DialAny(ctx, o.Brokers)
 	if err != nil {
@@ -182,7 +182,7 @@ func MakeTopic(ctx context.Context, o *Options) error {
 	})
 }
 
-// DeleteTopic deletes the topic of the options; one that is not there is fine.
+// DeleteTopic deletes the topic of the options. A missing topic is no error.
 func DeleteTopic(ctx context.Context, o *Options) error {
 	c, err := client.DialAny(ctx, o.Brokers)
 	if err != nil {

@@ -22,8 +22,8 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// fake starts brokers that nobody here wrote.
-func fake(t *testing.T, brokers int, opts ...kfake.Opt) (*kfake.Cluster, Options) {
+// startFake starts brokers of another project.
+func startFake(t *testing.T, brokers int, opts ...kfake.Opt) (*kfake.Cluster, Options) {
 	t.Helper()
 	c, err := kfake.NewCluster(append(opts, kfake.NumBrokers(brokers), kfake.SleepOutOfOrder())...)
 	if err != nil {
@@ -58,9 +58,8 @@ func ends(t *testing.T, o *Options) (sum int64) {
 	return sum
 }
 
-// TestProduceConsume proves, for many shapes of load, that as many records arrive
-// as are reported, that an ordinary client can read them, and that consuming
-// counts each of them once.
+// TestProduceConsume proves, for many kinds of load, that as many records arrive as are
+// reported, that an ordinary client can read them, and that Consume counts each of them once.
 func TestProduceConsume(t *testing.T) {
 	for name, set := range map[string]func(o *Options){
 		"default":           func(*Options) {},
@@ -77,7 +76,7 @@ func TestProduceConsume(t *testing.T) {
 		"fewer than a lane": func(o *Options) { o.Records, o.Partitions = 20, 5 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, o := fake(t, 3)
+			_, o := startFake(t, 3)
 			o.Records = 5000
 			set(&o)
 			makeTopic(t, &o)
@@ -128,7 +127,7 @@ func readBack(t *testing.T, o *Options, want int64) {
 
 // TestAcks0 proves that a run without acknowledgements ends, and that its records arrive.
 func TestAcks0(t *testing.T) {
-	_, o := fake(t, 1)
+	_, o := startFake(t, 1)
 	o.Acks, o.Records = "0", 1600
 	makeTopic(t, &o)
 	r, err := Produce(t.Context(), o)
@@ -143,10 +142,10 @@ func TestAcks0(t *testing.T) {
 	}
 }
 
-// TestConsumeMixed proves that batches of many shapes, one after another in one
-// partition, are counted right: nothing is taken for granted that is not so.
+// TestConsumeMixed proves that batches of many shapes, one after another in one partition, are
+// counted correctly, although Consume skips batches that it expects to be alike.
 func TestConsumeMixed(t *testing.T) {
-	_, o := fake(t, 1)
+	_, o := startFake(t, 1)
 	makeTopic(t, &o)
 	var records, bytes int64
 	for i, shape := range []struct{ batch, size, records int }{
@@ -174,10 +173,10 @@ func TestConsumeMixed(t *testing.T) {
 	}
 }
 
-// TestLatency proves that every record of a timed run is matched with its
-// acknowledgement and its arrival, also where the topic has other records.
+// TestLatency proves that every record of a timed run is matched with its acknowledgement and
+// its arrival, even if the topic has other records.
 func TestLatency(t *testing.T) {
-	_, o := fake(t, 1)
+	_, o := startFake(t, 1)
 	o.Records = 160
 	makeTopic(t, &o)
 	if _, err := Produce(t.Context(), o); err != nil {
@@ -198,9 +197,9 @@ func TestLatency(t *testing.T) {
 	}
 }
 
-// TestRefusals proves that what a broker refuses ends a run with its reason.
+// TestRefusals proves that a request which the broker refuses ends a run with its reason.
 func TestRefusals(t *testing.T) {
-	cluster, o := fake(t, 1)
+	cluster, o := startFake(t, 1)
 	o.Records = 160
 	for name, run := range map[string]func(context.Context, Options) (*Result, error){"produce": Produce, "consume": Consume, "latency": Latency} {
 		if _, err := run(t.Context(), o); !errors.Is(err, kerr.UnknownTopicOrPartition) {
@@ -249,9 +248,9 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestCancel proves that a run ends when its context does, though it waits for an answer.
+// TestCancel proves that a run ends when its context does, even if it waits for an answer.
 func TestCancel(t *testing.T) {
-	cluster, o := fake(t, 1)
+	cluster, o := startFake(t, 1)
 	makeTopic(t, &o)
 	ctx, cancel := context.WithCancel(t.Context())
 	cluster.ControlKey(kmsg.Produce.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
@@ -264,8 +263,8 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-// TestLanes proves that every partition has a connection to its leader, whatever
-// the number of connections.
+// TestLanes proves that every partition has a connection to its leader, with any number of
+// connections.
 func TestLanes(t *testing.T) {
 	l := &client.Layout{Leaders: []string{"a", "b", "a", "a", "c"}}
 	for n, want := range map[int]int{0: 5, 1: 3, 3: 3, 5: 5, 20: 20} {
@@ -290,8 +289,8 @@ func TestLanes(t *testing.T) {
 	}
 }
 
-// TestVersions proves that answers are read right in every version that is used,
-// and that what is cut short is refused, not read beyond.
+// TestVersions proves that answers are decoded correctly in every version that is used, and
+// that an answer which is cut short is refused.
 func TestVersions(t *testing.T) {
 	batch, err := MakeBatch(record.None, 3, 10, 1, 1)
 	if err != nil {
@@ -305,8 +304,8 @@ func TestVersions(t *testing.T) {
 		rt.Partitions = append(rt.Partitions, kmsg.NewProduceResponseTopicPartition())
 		resp.Topics = append(resp.Topics, rt)
 		b := resp.AppendTo(make([]byte, 4)) // the request's number
-		if err := ProduceError(v, b); err != nil || len(b)+4 != produceAnswer(v, "topic", 1) {
-			t.Errorf("produce %d: %v; %d bytes, expected %d", v, err, len(b)+4, produceAnswer(v, "topic", 1))
+		if err := ProduceError(v, b); err != nil || len(b)+4 != produceAnswerLen(v, "topic", 1) {
+			t.Errorf("produce %d: %v; %d bytes, expected %d", v, err, len(b)+4, produceAnswerLen(v, "topic", 1))
 		}
 		resp.Topics[0].Partitions[0].ErrorCode = kerr.InvalidTimestamp.Code
 		if err := ProduceError(v, resp.AppendTo(make([]byte, 4))); !errors.Is(err, kerr.InvalidTimestamp) {
@@ -345,7 +344,7 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestFetchTemplate proves that the patched request is what kmsg would write.
+// TestFetchTemplate proves that kmsg decodes the patched request to the fields that were asked for.
 func TestFetchTemplate(t *testing.T) {
 	for v := int16(fetchLow); v <= fetchHigh; v++ {
 		b := newFetchTemplate(v, "topic", 5, 1000).at(123456789)
@@ -360,7 +359,7 @@ func TestFetchTemplate(t *testing.T) {
 	}
 }
 
-// TestQuantiles proves the ranks on a set where they are known.
+// TestQuantiles proves that the quantiles of a set with known ranks are right.
 func TestQuantiles(t *testing.T) {
 	var d []time.Duration
 	for i := 10_000; i > 0; i-- {
@@ -372,8 +371,8 @@ func TestQuantiles(t *testing.T) {
 	}
 }
 
-// TestCompare proves that two results that went through files are compared figure
-// by figure, with what makes them different, and that other files are refused.
+// TestCompare proves that two results which were written to files are compared metric by
+// metric, with the settings in which they differ, and that other files are refused.
 func TestCompare(t *testing.T) {
 	a := Result{Kind: "produce", Options: Defaults(), Seconds: 10, Records: 1e6, Bytes: 1e9, Requests: 1e5, ClientCPU: 1, Server: &process.Usage{CPU: 4}}
 	b := a
@@ -426,7 +425,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// TestOptions proves that bad settings are refused before anything is dialled.
+// TestOptions proves that bad settings are refused before a broker is dialled.
 func TestOptions(t *testing.T) {
 	type run = func(context.Context, Options) (*Result, error)
 	for name, test := range map[string]struct {
@@ -458,8 +457,8 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestShareRequests proves that all records are sent where they do not come out even,
-// and none twice.
+// TestShareRequests proves that the lanes together send all records once, even if they cannot
+// be shared evenly.
 func TestShareRequests(t *testing.T) {
 	for _, test := range []struct {
 		records           int64
@@ -482,7 +481,7 @@ func TestShareRequests(t *testing.T) {
 	}
 }
 
-// FuzzAnswers proves that no answer makes a reader of answers panic.
+// FuzzAnswers proves that no answer makes a decoder of answers panic.
 func FuzzAnswers(f *testing.F) {
 	f.Add(make([]byte, 100), int16(11))
 	f.Fuzz(func(_ *testing.T, b []byte, version int16) {
@@ -491,6 +490,6 @@ func FuzzAnswers(f *testing.F) {
 			_, _ = parseFetchHead(version, b)
 		}
 		var alike shape
-		_, _ = (&reader{}).walk(b, 0, &alike)
+		_, _ = (&reader{}).countBatches(b, 0, &alike)
 	})
 }

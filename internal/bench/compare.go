@@ -23,23 +23,23 @@ func LoadResult(name string) (*Result, error) {
 	return r, nil
 }
 
-// Compare writes a table of the figures that both results have.
+// Compare writes a table of the metrics that both results have.
 func Compare(w io.Writer, before, after *Result) error {
 	if before.Kind != after.Kind {
 		return fmt.Errorf("a %s run cannot be compared with a %s run", before.Kind, after.Kind)
 	}
 	var notes, rows strings.Builder
-	for _, d := range differences(&before.Options, &after.Options) {
+	for _, d := range listDifferences(&before.Options, &after.Options) {
 		fmt.Fprintln(&notes, "note: the runs differ in", d)
 	}
 	old := map[string]metric{}
-	for _, m := range before.metrics() {
+	for _, m := range before.listMetrics() {
 		old[m.name] = m
 	}
 	fmt.Fprintln(&rows, strings.ToUpper(string(before.Kind))+"\tBEFORE\tAFTER\tCHANGE")
-	for _, m := range after.metrics() {
+	for _, m := range after.listMetrics() {
 		if b, ok := old[m.name]; ok {
-			fmt.Fprintf(&rows, "%s\t%s\t%s\t%s\n", m.name, b.format(b.value), m.format(m.value), change(b.value, m.value, m.better))
+			fmt.Fprintf(&rows, "%s\t%s\t%s\t%s\n", m.name, b.format(b.value), m.format(m.value), formatChange(b.value, m.value, m.better))
 		}
 	}
 	if _, err := io.WriteString(w, notes.String()); err != nil {
@@ -52,9 +52,9 @@ func Compare(w io.Writer, before, after *Result) error {
 	return t.Flush()
 }
 
-// change says how a figure changed, and whether that is good. Below 3 % it is
-// taken for noise.
-func change(before, after float64, better judgement) string {
+// formatChange says by which factor a metric has changed, and whether it is better. A change
+// of less than 3 % counts as noise.
+func formatChange(before, after float64, better judgement) string {
 	if before == 0 || after == 0 {
 		return "-"
 	}
@@ -70,8 +70,8 @@ func change(before, after float64, better judgement) string {
 	}
 }
 
-// differences names the settings that make a comparison unfair.
-func differences(a, b *Options) (names []string) {
+// listDifferences names the differing settings that make a comparison unfair.
+func listDifferences(a, b *Options) (names []string) {
 	for _, d := range []struct {
 		name string
 		a, b any

@@ -13,24 +13,24 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// pipeline is how many fetches are in flight where the next offset can be foreseen.
+// pipeline is the number of fetches in flight while the next offset can be predicted.
 const pipeline = 2
 
-// ErrEmpty is returned where a topic has nothing to be consumed.
+// ErrEmpty says that a topic has no records to consume.
 var ErrEmpty = errors.New("the topic is empty")
 
-// Consume reads a topic from its start to its end as fast as the broker gives it.
+// Consume reads a topic from its start to its end as fast as the broker sends it.
 func Consume(ctx context.Context, o Options) (*Result, error) {
 	if err := o.Validate(KindConsume); err != nil {
 		return nil, err
 	}
-	all, err := prepare(ctx, &o, kmsg.Fetch.Int16(), fetchLow, fetchHigh)
+	all, err := planRun(ctx, &o, kmsg.Fetch.Int16(), fetchLow, fetchHigh)
 	if err != nil {
 		return nil, err
 	}
 	all = dropRepeatedReaders(all)
 	o.Connections = len(all)
-	run, err := Connect(ctx, &o, addresses(all))
+	run, err := Connect(ctx, &o, addressesOf(all))
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +41,7 @@ func Consume(ctx context.Context, o Options) (*Result, error) {
 			run.Close()
 			return nil, err
 		}
-		jobs[i] = r.run
+		jobs[i] = r.readPasses
 	}
 	r := &Result{Kind: KindConsume, Options: o}
 	if err := run.Work(ctx, &o, r, jobs); err != nil {
@@ -53,8 +53,8 @@ func Consume(ctx context.Context, o Options) (*Result, error) {
 	return r, nil
 }
 
-// dropRepeatedReaders drops connections to a partition that another one reads:
-// several readers of one partition would read the same.
+// dropRepeatedReaders drops connections whose partition another connection reads, since both
+// would read the same records.
 func dropRepeatedReaders(all []*lane) (out []*lane) {
 	seen := map[int32]bool{}
 	for _, l := range all {
@@ -76,22 +76,23 @@ type reader struct {
 	count   *Counter
 	version int16
 	head    int // bytes before the records of an answer
-	parts   []*stretch
+	parts   []*partitionRange
 	buf     []byte // an answer's head, and that of its first batch
-	body    []byte // an answer's records, where they are looked at
+	body    []byte // an answer's records, if all batches are read
 	records int64
 	bytes   int64
 	reqs    int64
 }
 
-// stretch is what is to be read of a partition.
-type stretch struct {
+// partitionRange is the part of a partition that is to be read.
+type partitionRange struct {
 	partition  int32
 	start, end int64 // offsets
-	ask        *fetchTemplate
+	request    *fetchTemplate
 }
 
-// shape is what batches look like while they are all alike.
+// shape is the length and the number of records that all recent batches have. The zero shape
+// says that they differ.
 type shape struct{ bytes, count int }
 
 func newReader(o *Options, l *lane, run *Run, i int) *reader {
@@ -101,12 +102,12 @@ func newReader(o *Options, l *lane, run *Run, i int) *reader {
 	}
 	r.buf = make([]byte, r.head+record.HeaderLen)
 	for _, p := range l.partitions {
-		r.parts = append(r.parts, &stretch{partition: p, ask: newFetchTemplate(l.version, o.Topic, p, o.FetchBytes)})
+		r.parts = append(r.parts, &partitionRange{partition: p, request: newFetchTemplate(l.version, o.Topic, p, o.FetchBytes)})
 	}
 	return r
 }
 
-// findOffsets asks where the partitions begin and end.
+// findOffsets asks the leader for the partitions' start and end offsets.
 func (r *reader) findOffsets(ctx context.Context, addr string) error {
 	c, err := client.Dial(ctx, addr)
 	if err != nil {
@@ -124,11 +125,12 @@ func (r *reader) findOffsets(ctx context.Context, addr string) error {
 	return nil
 }
 
-func (r *reader) run() error {
+// readPasses reads all partitions as often as the options say, or until the run is stopped.
+func (r *reader) readPasses() error {
 	for pass := 0; r.o.Passes == 0 || pass < r.o.Passes; pass++ {
 		before := r.records
 		for _, p := range r.parts {
-			if err := r.read(p); err != nil {
+			if err := r.readPartition(p); err != nil {
 				return fmt.Errorf("partition %d: %w", p.partition, err)
 			}
 		}
@@ -139,32 +141,33 @@ func (r *reader) run() error {
 	return nil
 }
 
-// read reads one partition to its end.
-func (r *reader) read(p *stretch) error {
+// readPartition reads one partition to its end. While batches are alike it predicts the offset
+// after an answer, and sends the fetch of that offset before the answer comes.
+func (r *reader) readPartition(p *partitionRange) error {
 	var alike shape
 	asked := make([]int64, 0, pipeline) // offsets of the fetches in flight, oldest first
 	pos, next := p.start, p.start
 	for pos < p.end && !r.stopped() {
 		step := int64(max(1, r.o.FetchBytes/max(1, alike.bytes)) * alike.count)
 		for len(asked) == 0 || step > 0 && len(asked) < pipeline && next < p.end {
-			if err := r.s.WriteAll(p.ask.at(next)); err != nil {
+			if err := r.s.WriteAll(p.request.at(next)); err != nil {
 				return err
 			}
 			asked = append(asked, next)
 			next += step
 		}
-		now, end, err := r.answer(asked[0], &alike)
+		now, end, err := r.readAnswer(asked[0], &alike)
 		if err != nil {
 			return err
 		}
 		asked = append(asked[:0], asked[1:]...)
 		if now == pos && end <= pos {
-			return nil // the log was cut meanwhile
+			return nil // the partition's end has moved back meanwhile
 		}
-		if short := now != pos+step; short {
-			// Those in flight ask for the wrong offsets: read them away.
+		if mispredicted := now != pos+step; mispredicted {
+			// The fetches in flight have wrong offsets: their answers are not wanted.
 			for range asked {
-				if err := r.drop(); err != nil {
+				if err := r.discardAnswer(); err != nil {
 					return err
 				}
 			}
@@ -178,17 +181,17 @@ func (r *reader) read(p *stretch) error {
 		pos = now
 	}
 	for range asked { // the next partition's answers come after these
-		if err := r.drop(); err != nil {
+		if err := r.discardAnswer(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// answer reads one answer and returns the offset after its last whole batch (pos
-// where it has none) and the end of the partition. alike is the shape that is
-// expected, and set to what was found.
-func (r *reader) answer(pos int64, alike *shape) (next, end int64, err error) {
+// readAnswer reads one answer and returns the offset after its last whole batch (pos if it has
+// none) and the end of the partition. alike is the expected shape, and is set to the one that
+// the batches have.
+func (r *reader) readAnswer(pos int64, alike *shape) (next, end int64, err error) {
 	have, h, err := r.readHead()
 	if err != nil || h.records == 0 {
 		return pos, h.end, err
@@ -196,20 +199,20 @@ func (r *reader) answer(pos int64, alike *shape) (next, end int64, err error) {
 	if h.records < record.HeaderLen {
 		return 0, 0, ErrShort
 	}
-	if have, err = r.fill(r.buf, have, r.head+record.HeaderLen); err != nil {
+	if have, err = r.readUntil(r.buf, have, r.head+record.HeaderLen); err != nil {
 		return 0, 0, err
 	}
 	if alike.matches(r.buf[r.head:], pos) && h.records >= alike.bytes {
-		next, err = r.skim(h, pos, alike)
+		next, err = r.skipAlike(h, pos, alike)
 		return next, h.end, err
 	}
 	size := h.size - r.head
 	r.body = slices.Grow(r.body[:0], size)[:size]
 	copy(r.body, r.buf[r.head:have])
-	if _, err := r.fill(r.body, have-r.head, size); err != nil {
+	if _, err := r.readUntil(r.body, have-r.head, size); err != nil {
 		return 0, 0, err
 	}
-	if next, err = r.walk(r.body[:h.records], pos, alike); err != nil {
+	if next, err = r.countBatches(r.body[:h.records], pos, alike); err != nil {
 		return 0, 0, err
 	}
 	return next, h.end, nil
@@ -221,17 +224,17 @@ func (s *shape) matches(b []byte, offset int64) bool {
 	return batch.Size() == s.bytes && int(batch.LastOffsetDelta())+1 == s.count && int64(batch.BaseOffset()) == offset
 }
 
-// skim ends an answer whose first batch, the head of which was read, looks like
-// those before it. If the last whole one is where it would be if all were alike,
-// they are; else nothing is known of the answer, and it must be asked for again.
-func (r *reader) skim(h fetchHead, pos int64, alike *shape) (next int64, err error) {
+// skipAlike discards the rest of an answer whose first batch has the expected shape. If the
+// last whole batch is at the place that it has if all are alike, they are, and it counts them.
+// If not, it returns pos, so that the answer is fetched again, and read by countBatches.
+func (r *reader) skipAlike(h fetchHead, pos int64, alike *shape) (next int64, err error) {
 	n := h.records / alike.bytes
-	done := record.HeaderLen // of the records, read
+	done := record.HeaderLen // bytes of the records that are read
 	if n > 1 {
 		if err := r.s.Discard((n-1)*alike.bytes - done); err != nil {
 			return 0, err
 		}
-		if _, err := r.fill(r.buf[:record.HeaderLen], 0, record.HeaderLen); err != nil {
+		if _, err := r.readUntil(r.buf[:record.HeaderLen], 0, record.HeaderLen); err != nil {
 			return 0, err
 		}
 		done = (n-1)*alike.bytes + record.HeaderLen
@@ -246,8 +249,9 @@ func (r *reader) skim(h fetchHead, pos int64, alike *shape) (next int64, err err
 	return pos + int64(n*alike.count), nil
 }
 
-// walk looks at every batch.
-func (r *reader) walk(b []byte, pos int64, alike *shape) (next int64, err error) {
+// countBatches counts all whole batches in b, which begins at offset pos, returns the offset
+// after the last, and sets alike.
+func (r *reader) countBatches(b []byte, pos int64, alike *shape) (next int64, err error) {
 	next, *alike = pos, shape{}
 	same := true
 	for len(b) >= record.HeaderLen {
@@ -275,8 +279,8 @@ func (r *reader) walk(b []byte, pos int64, alike *shape) (next int64, err error)
 	return next, nil
 }
 
-// drop reads an answer that is not wanted.
-func (r *reader) drop() error {
+// discardAnswer reads an answer that is not wanted.
+func (r *reader) discardAnswer() error {
 	have, h, err := r.readHead()
 	if err != nil {
 		return err
@@ -284,27 +288,28 @@ func (r *reader) drop() error {
 	return r.s.Discard(h.size - have)
 }
 
-// readHead reads what stands before the records into buf, and maybe the first of
-// them, but nothing of the next answer. It tells how much was read.
+// readHead reads an answer's bytes before the records into buf, but nothing of the next
+// answer. It returns how many bytes it has read.
 func (r *reader) readHead() (have int, h fetchHead, err error) {
-	// An answer without records ends with its head, and one with some has at least
-	// a batch's head; so asking for the former cannot take from the next answer.
-	if have, err = r.fill(r.buf[:r.head], 0, 4); err != nil {
+	// Only a refusal, which ends the run, is shorter than r.head. So a read of at most r.head
+	// bytes takes nothing of the next answer.
+	if have, err = r.readUntil(r.buf[:r.head], 0, 4); err != nil {
 		return 0, h, err
 	}
 	size := 4 + int(int32(be.Uint32(r.buf)))
 	if size < 4 {
 		return 0, h, ErrShort
 	}
-	if have, err = r.fill(r.buf[:r.head], have, min(size, r.head)); err != nil {
+	if have, err = r.readUntil(r.buf[:r.head], have, min(size, r.head)); err != nil {
 		return 0, h, err
 	}
 	h, err = parseFetchHead(r.version, r.buf[:have])
 	return have, h, err
 }
 
-// fill reads into b, which has the first have bytes, until it has want.
-func (r *reader) fill(b []byte, have, want int) (int, error) {
+// readUntil reads into b, which has have bytes already, until it has at least want, and returns
+// how many it has.
+func (r *reader) readUntil(b []byte, have, want int) (int, error) {
 	for have < want {
 		n, err := r.s.Read(b[have:])
 		if err != nil {

@@ -2,7 +2,7 @@ package bench
 
 import "fmt"
 
-// FormatCounted is a number of things, as in "1 partition" and "2 partitions".
+// FormatCounted formats a number of things, as in "1 partition" and "2 partitions".
 func FormatCounted(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
@@ -10,7 +10,7 @@ func FormatCounted(n int, thing string) string {
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// FormatSize is a number of bytes.
+// FormatSize formats a number of bytes.
 func FormatSize(n float64) string {
 	units := []string{"B", "kB", "MB", "GB", "TB"}
 	i := 0
@@ -21,7 +21,7 @@ func FormatSize(n float64) string {
 	return FormatDigits(n) + " " + units[i]
 }
 
-// FormatNumber is a large number, in words from ten thousand on.
+// FormatNumber formats a large number, in words from ten thousand on.
 func FormatNumber(n float64) string {
 	switch {
 	case n >= 1e9:
@@ -35,7 +35,7 @@ func FormatNumber(n float64) string {
 	}
 }
 
-// FormatMicros is a time that is given in microseconds.
+// FormatMicros formats a time in microseconds.
 func FormatMicros(us float64) string {
 	if us >= 10_000 {
 		return FormatDigits(us/1e3) + " ms"
@@ -43,7 +43,7 @@ func FormatMicros(us float64) string {
 	return FormatDigits(us) + " us"
 }
 
-// FormatDigits shows three significant digits.
+// FormatDigits formats a number with three significant digits.
 func FormatDigits(n float64) string {
 	switch {
 	case n == 0:

@@ -17,33 +17,33 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// WarmUp is the begin of a timed run that is not measured, and LostAfter how long
-// after the last record was due a run gives up those that have not come back.
+// WarmUp is the time at the beginning of a timed run that is not measured. LostAfter is the
+// time after the last record was due at which a run gives up the records that are missing.
 const (
 	WarmUp    = time.Second
 	LostAfter = 10 * time.Second
 )
 
 const (
-	stampSize  = 16 // of a value's begin: the run's mark and the record's number
+	stampSize  = 16 // bytes at the beginning of a value: the run's mark and the record's number
 	maxSamples = 50_000_000
 )
 
-// ErrBehind is returned where records that were sent have not come back in time:
-// they are lost, or the broker is slower than the rate.
+// ErrBehind says that sent records have not come back in time: they are lost, or the broker
+// is slower than the rate.
 var ErrBehind = errors.New("records have not come back")
 
 // Latency sends records to a topic's first partition at a fixed rate, each in a request
 // of its own, and times their acknowledgement and their arrival at a consumer. Times
 // count from the moment at which a record was due, not from the one at which it could
-// be sent: a stall of the broker is seen in every record that it delays.
+// be sent, so that a stall of the broker shows in every record that it delays.
 func Latency(ctx context.Context, o Options) (*Result, error) {
 	o.Partitions, o.Connections, o.Batch, o.InFlight = 1, 1, 1, 1
 	if err := o.Validate(KindLatency); err != nil {
 		return nil, err
 	}
 	warm, total := int(float64(o.Rate)*WarmUp.Seconds()), o.countTimed()
-	all, err := prepare(ctx, &o, kmsg.Produce.Int16(), ProduceLow, ProduceHigh)
+	all, err := planRun(ctx, &o, kmsg.Produce.Int16(), ProduceLow, ProduceHigh)
 	if err != nil {
 		return nil, err
 	}
@@ -57,11 +57,11 @@ func Latency(ctx context.Context, o Options) (*Result, error) {
 		return nil, err
 	}
 	p.producer, p.consumer, p.count = run.Sockets[0], run.Sockets[1], &run.Counters[0]
-	jobs := []func() error{p.send, p.consume}
+	jobs := []func() error{p.sendRecords, p.consumeRecords}
 	if p.acks != 0 {
-		jobs = append(jobs, p.confirm)
+		jobs = append(jobs, p.readAcks)
 	}
-	// A record that never comes must not keep the run for ever.
+	// A run must end even if a record never comes.
 	giveUp := time.AfterFunc(WarmUp+o.Duration+LostAfter, func() {
 		run.Fail(fmt.Errorf("%d of %d %w within %s: the broker is slower than --rate, or has lost them",
 			total-int(p.got.Load()), total, ErrBehind, LostAfter))
@@ -81,7 +81,7 @@ func Latency(ctx context.Context, o Options) (*Result, error) {
 	return r, nil
 }
 
-// countTimed is how many records a timed run sends.
+// countTimed is the number of records that a timed run sends.
 func (o *Options) countTimed() int {
 	return int(float64(o.Rate) * (WarmUp + o.Duration).Seconds())
 }
@@ -95,25 +95,27 @@ type pacer struct {
 	gap     time.Duration
 	total   int
 
-	begin    atomic.Pointer[time.Time] // set by send; nothing is answered before
-	producer *socket.Socket            // written by send, read by confirm
+	begin    atomic.Pointer[time.Time] // set by sendRecords before it sends anything
+	producer *socket.Socket            // written by sendRecords, read by readAcks
 	consumer *socket.Socket
 	count    *Counter
-	got      atomic.Int64
+	got      atomic.Int64 // records that have arrived
 
 	request []byte
 	batch   record.Batch // in request
 	value   []byte       // in request
-	mark    uint64
+	mark    uint64       // at the beginning of each value of this run
 	fetch   *fetchTemplate
 	fetchV  int16
 	from    int64 // offset to consume from
 
-	late, acked, arrived []time.Duration // of each record; send's, confirm's, consume's
+	// How long after it was due each record was sent, acknowledged and received. sendRecords,
+	// readAcks and consumeRecords have one each.
+	late, acked, arrived []time.Duration
 }
 
 func newPacer(ctx context.Context, o *Options, l *lane, total int) (*pacer, error) {
-	acks, err := o.acks()
+	acks, err := o.parseAcks()
 	if err != nil {
 		return nil, err
 	}
@@ -140,11 +142,12 @@ func newPacer(ctx context.Context, o *Options, l *lane, total int) (*pacer, erro
 	}
 	p.request = EncodeProduce(l.version, acks, o.Topic, []int32{0}, []record.Batch{batch})
 	p.batch = record.Batch(p.request[len(p.request)-len(batch):])
-	p.value = p.batch[len(batch)-1-o.Size:] // before the count of headers, one byte
+	p.value = p.batch[len(batch)-1-o.Size:] // one byte follows it, the number of headers
 	return p, nil
 }
 
-func (p *pacer) send() error {
+// sendRecords sends each record when it is due.
+func (p *pacer) sendRecords() error {
 	socket.SharpenTimers()
 	begin := time.Now().Add(50 * time.Millisecond)
 	p.begin.Store(&begin)
@@ -154,7 +157,7 @@ func (p *pacer) send() error {
 		p.late[i] = time.Since(due)
 		be.PutUint64(p.value, p.mark)
 		be.PutUint64(p.value[8:], uint64(i))
-		stamp(p.batch, time.Now().UnixMilli())
+		setTime(p.batch, time.Now().UnixMilli())
 		if err := p.producer.WriteAll(p.request); err != nil {
 			return err
 		}
@@ -162,21 +165,21 @@ func (p *pacer) send() error {
 	return nil
 }
 
-// stamp sets the time of a batch of one record, and its checksum.
-func stamp(b record.Batch, ms int64) {
+// setTime sets the time of a batch of one record, and its checksum.
+func setTime(b record.Batch, ms int64) {
 	const crc, baseTime, maxTime = 17, 27, 35 // places in the batch's head
 	be.PutUint64(b[baseTime:], uint64(ms))
 	be.PutUint64(b[maxTime:], uint64(ms))
 	be.PutUint32(b[crc:], b.Checksum())
 }
 
-// since is the time that has passed since record i was due.
-func (p *pacer) since(i int) time.Duration {
+// sinceDue is the time that has passed since record i was due.
+func (p *pacer) sinceDue(i int) time.Duration {
 	return time.Since(p.begin.Load().Add(time.Duration(i) * p.gap))
 }
 
-// confirm reads acknowledgements.
-func (p *pacer) confirm() error {
+// readAcks reads the acknowledgements.
+func (p *pacer) readAcks() error {
 	in := make([]byte, 64<<10)
 	have := 0
 	for i := 0; i < p.total; {
@@ -197,7 +200,7 @@ func (p *pacer) confirm() error {
 			if err := ProduceError(p.version, in[at+4:at+4+size]); err != nil {
 				return err
 			}
-			p.acked[i] = p.since(i)
+			p.acked[i] = p.sinceDue(i)
 			i++
 			at += 4 + size
 		}
@@ -206,8 +209,8 @@ func (p *pacer) confirm() error {
 	return nil
 }
 
-// consume reads the records back.
-func (p *pacer) consume() error {
+// consumeRecords reads the records from the topic.
+func (p *pacer) consumeRecords() error {
 	r := &reader{
 		o: p.o, s: p.consumer, version: p.fetchV, head: fetchHeadLen(p.fetchV, p.o.Topic),
 	}
@@ -226,18 +229,19 @@ func (p *pacer) consume() error {
 		if rest > len(body) {
 			body = make([]byte, rest)
 		}
-		if _, err := r.fill(body[:rest], 0, rest); err != nil {
+		if _, err := r.readUntil(body[:rest], 0, rest); err != nil {
 			return err
 		}
-		if i, pos, err = p.match(body[:h.records], i, pos); err != nil {
+		if i, pos, err = p.matchRecords(body[:h.records], i, pos); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// match finds the run's records among those that came; number i is expected next.
-func (p *pacer) match(b []byte, i int, pos int64) (int, int64, error) {
+// matchRecords finds the run's records in the batches of b; number i is expected next. It
+// returns the number that is expected then, and the offset after the last whole batch.
+func (p *pacer) matchRecords(b []byte, i int, pos int64) (int, int64, error) {
 	for len(b) >= record.HeaderLen {
 		batch := record.Batch(b)
 		size := batch.Size()
@@ -248,7 +252,7 @@ func (p *pacer) match(b []byte, i int, pos int64) (int, int64, error) {
 			break
 		}
 		pos = int64(batch.NextOffset())
-		value := b[max(0, size-1-p.o.Size):size] // where the record of a batch of this run has it
+		value := b[max(0, size-1-p.o.Size):size] // if it is a batch of this run
 		b = b[size:]
 		if size != len(p.batch) || be.Uint64(value) != p.mark {
 			continue // of another run
@@ -256,7 +260,7 @@ func (p *pacer) match(b []byte, i int, pos int64) (int, int64, error) {
 		if n := be.Uint64(value[8:]); n != uint64(i) {
 			return 0, 0, fmt.Errorf("record %d came where record %d was due: the broker has lost, repeated or reordered some", n, i)
 		}
-		p.arrived[i] = p.since(i)
+		p.arrived[i] = p.sinceDue(i)
 		i++
 		p.got.Store(int64(i))
 		p.count.Records.Add(1)
@@ -276,7 +280,7 @@ type Quantiles struct {
 	Max   float64 `json:"max_us"`
 }
 
-// NewQuantiles describes d, which it sorts; nil where there are none.
+// NewQuantiles sorts d and returns its quantiles; nil if d is empty.
 func NewQuantiles(d []time.Duration) *Quantiles {
 	if len(d) == 0 {
 		return nil

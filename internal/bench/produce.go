@@ -12,16 +12,15 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// manyConnections is from how many on a thread serves more than one. With 64 of
-// them, 5 requests in flight on each, it saves 18 % of the client's CPU, and a
-// third where each sends its requests by one write ("bench produce --partitions 64
-// --in-flight 5" with --threads 2 and 64).
+// manyConnections is the number of connections from which on a thread serves more than one,
+// which saves CPU of the client (compare "bench produce --partitions 64 --in-flight 5" with
+// --threads 2 and --threads 64).
 const manyConnections = 5
 
-// countThreads is how many threads serve n connections.
+// countThreads is the number of threads that serve n connections.
 func countThreads(o *Options, n int) int {
 	switch {
-	case !socket.SharesThreads || o.Acks == "0": // a producer that waits for no answer never ends its turn
+	case !socket.SharesThreads || o.Acks == "0": // a producer without answers sends without a pause
 		return n
 	case o.Threads > 0:
 		return min(o.Threads, n)
@@ -32,16 +31,16 @@ func countThreads(o *Options, n int) int {
 	}
 }
 
-// Produce sends records to a topic as fast as the broker takes them.
+// Produce sends records to a topic as fast as the broker accepts them.
 func Produce(ctx context.Context, o Options) (*Result, error) {
 	if err := o.Validate(KindProduce); err != nil {
 		return nil, err
 	}
-	all, err := prepare(ctx, &o, kmsg.Produce.Int16(), ProduceLow, ProduceHigh)
+	all, err := planRun(ctx, &o, kmsg.Produce.Int16(), ProduceLow, ProduceHigh)
 	if err != nil {
 		return nil, err
 	}
-	run, err := Connect(ctx, &o, addresses(all))
+	run, err := Connect(ctx, &o, addressesOf(all))
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +58,7 @@ func Produce(ctx context.Context, o Options) (*Result, error) {
 	for i := range n {
 		mine := producers[i*len(all)/n : (i+1)*len(all)/n]
 		if len(mine) == 1 {
-			jobs = append(jobs, mine[0].run)
+			jobs = append(jobs, mine[0].produceAlone)
 			continue
 		}
 		jobs = append(jobs, func() error { return produceByTurns(mine) })
@@ -71,9 +70,9 @@ func Produce(ctx context.Context, o Options) (*Result, error) {
 // unlimited is the limit of a producer that sends until the run is stopped.
 const unlimited = math.MaxInt64
 
-// shareRequests is how many requests each lane sends, so that all of them send the
-// options' records. The first ones send one more where that does not come out even, as
-// they have one partition more (planLanes).
+// shareRequests is the number of requests that each lane sends, so that all together send the
+// options' records. A remainder goes to the first lanes, which planLanes has given a partition
+// more.
 func shareRequests(o *Options, all []*lane) []int64 {
 	n := len(all)
 	limits := slices.Repeat([]int64{unlimited}, n)
@@ -101,37 +100,37 @@ type producer struct {
 
 	ring    []byte  // requests, one after another
 	starts  []int   // of each request in ring, and the ring's length
-	records []int64 // in all requests before each one, and in all
-	bytes   []int64 // bytes of batches in all requests before each one, and in all
-	write   int     // requests sent by one call
+	records []int64 // element i: in the ring's first i requests
+	bytes   []int64 // element i: of batches in the ring's first i requests
+	write   int     // requests in one write
 	limit   int64   // requests to send
-	answer  int     // bytes, at least
+	answer  int     // the least length of an answer in bytes
 	acks    int16
 
-	ended       bool // nothing more is sent
-	at          int  // request in ring that is next
-	sent, acked int64
+	ended       bool  // no more requests are sent
+	at          int   // index in the ring of the next request
+	sent, acked int64 // requests
 	in          []byte
-	have        int // bytes of in that are not read yet
+	have        int // bytes of in that are filled
 }
 
 func newProducer(o *Options, l *lane, run *Run, i int) (*producer, error) {
-	codec, err := o.codec()
+	codec, err := o.parseCodec()
 	if err != nil {
 		return nil, err
 	}
-	acks, err := o.acks()
+	acks, err := o.parseAcks()
 	if err != nil {
 		return nil, err
 	}
 	each := max(1, min(o.PerRequest, len(l.partitions)))
 	p := &producer{
 		o: o, s: run.Sockets[i], stop: run.Stopped, count: &run.Counters[i], version: l.version, acks: acks, write: 1,
-		records: []int64{0}, bytes: []int64{0}, answer: produceAnswer(l.version, o.Topic, each),
+		records: []int64{0}, bytes: []int64{0}, answer: produceAnswerLen(l.version, o.Topic, each),
 	}
 	p.in = make([]byte, max(64<<10, 2*p.answer))
 	now := time.Now().UnixMilli()
-	next, rounds := 0, 0 // partition of the lane; how often all of them have had a batch
+	next, rounds := 0, 0 // the lane's next partition; how many batches each partition has at least
 	for n := 0; n == 0 || n < p.write || rounds == 0; n++ {
 		var partitions []int32
 		var batches []record.Batch
@@ -153,7 +152,7 @@ func newProducer(o *Options, l *lane, run *Run, i int) (*producer, error) {
 		p.ring = append(p.ring, EncodeProduce(l.version, acks, o.Topic, partitions, batches)...)
 		p.records = append(p.records, p.records[n]+int64(len(batches)*o.Batch))
 		p.bytes = append(p.bytes, p.bytes[n]+size)
-		p.answer = min(p.answer, produceAnswer(l.version, o.Topic, len(batches)))
+		p.answer = min(p.answer, produceAnswerLen(l.version, o.Topic, len(batches)))
 		if n == 0 {
 			p.write = max(1, min(o.WriteBytes/len(p.ring), o.InFlight))
 		}
@@ -162,8 +161,8 @@ func newProducer(o *Options, l *lane, run *Run, i int) (*producer, error) {
 	return p, nil
 }
 
-// run produces on a connection that has a thread of its own.
-func (p *producer) run() error {
+// produceAlone produces on a connection that has a thread of its own.
+func (p *producer) produceAlone() error {
 	for {
 		if err := p.sendMore(); err != nil || p.isDone() {
 			return err
@@ -202,7 +201,8 @@ func produceByTurns(all []*producer) error {
 // isDone tells whether all requests are sent and acknowledged.
 func (p *producer) isDone() bool { return p.ended && p.acked == p.sent }
 
-// sendMore sends as much as may be in flight, and sets how many answers wake its reader.
+// sendMore sends as many requests as may be in flight, and sets how many answers wake the
+// thread.
 func (p *producer) sendMore() error {
 	for !p.ended && (p.acks == 0 || p.sent-p.acked+int64(p.write) <= int64(p.o.InFlight)) {
 		n := min(p.write, len(p.starts)-1-p.at)
@@ -223,15 +223,15 @@ func (p *producer) sendMore() error {
 			p.noteProgress()
 		}
 	}
-	// One wake-up brings the answers of one write, but the reader never waits for
-	// more than must be on its way. It saves half of the client's CPU against a
-	// broker that answers one by one.
-	return p.s.SetLow(p.answer*int(min(int64(p.write), p.sent-p.acked)) - p.have)
+	// One wake-up brings the answers of one write, but the thread never waits for more
+	// answers than are outstanding. This halves the client's CPU if the broker sends each
+	// answer by itself.
+	return p.s.SetLowWater(p.answer*int(min(int64(p.write), p.sent-p.acked)) - p.have)
 }
 
 // readAnswers reads answers, if there are any.
 func (p *producer) readAnswers() error {
-	n, err := p.s.Take(p.in[p.have:])
+	n, err := p.s.ReadAvailable(p.in[p.have:])
 	if err != nil {
 		return err
 	}
@@ -256,7 +256,7 @@ func (p *producer) readAnswers() error {
 	return nil
 }
 
-// noteProgress tells the run how much is acknowledged.
+// noteProgress stores in the run's counter how much is acknowledged.
 func (p *producer) noteProgress() {
 	ring := int64(len(p.starts) - 1)
 	rounds, rest := p.acked/ring, p.acked%ring

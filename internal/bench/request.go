@@ -13,8 +13,8 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// The versions of the timed requests: those whose answers have their fields at
-// fixed places, before flexible versions. Every broker of the last years serves
+// These are the versions of the timed requests. They are before the flexible versions, so
+// that the fields of their answers are at fixed places. Every broker of the last years serves
 // some of them; records are of magic 2 in all of them.
 const (
 	ProduceLow  = 3
@@ -25,7 +25,7 @@ const (
 
 var be = binary.BigEndian
 
-// ErrShort is returned for an answer that is shorter than its version says.
+// ErrShort says that an answer is shorter than its fields need.
 var ErrShort = errors.New("the broker's answer is cut short")
 
 // EncodeProduce encodes a request with one batch for each partition.
@@ -44,20 +44,20 @@ func EncodeProduce(version, acks int16, topic string, partitions []int32, batche
 	return client.Encode(req)
 }
 
-// produceEntry is the length of a partition's part of an answer.
-func produceEntry(version int16) int {
+// produceEntryLen is the length of a partition's part of an answer.
+func produceEntryLen(version int16) int {
 	if version >= 5 {
 		return 4 + 2 + 8 + 8 + 8 // with the log's start
 	}
 	return 4 + 2 + 8 + 8
 }
 
-// produceAnswer is the length of the answer to EncodeProduce, with its size field.
-func produceAnswer(version int16, topic string, partitions int) int {
-	return 4 + 4 + 4 + 2 + len(topic) + 4 + partitions*produceEntry(version) + 4
+// produceAnswerLen is the length of the answer to EncodeProduce, with its size field.
+func produceAnswerLen(version int16, topic string, partitions int) int {
+	return 4 + 4 + 4 + 2 + len(topic) + 4 + partitions*produceEntryLen(version) + 4
 }
 
-// ProduceError reads the first error of an answer, given without its size field.
+// ProduceError returns the first error in an answer, which is given without its size field.
 func ProduceError(version int16, b []byte) error {
 	const topic = 4 + 4
 	if len(b) < topic+2 {
@@ -68,7 +68,7 @@ func ProduceError(version int16, b []byte) error {
 		return ErrShort
 	}
 	n := int(int32(be.Uint32(b[p:])))
-	entry := produceEntry(version)
+	entry := produceEntryLen(version)
 	if p += 4; n < 0 || n > (len(b)-p)/entry {
 		return ErrShort
 	}
@@ -104,20 +104,20 @@ func newFetchTemplate(version int16, topic string, partition int32, maxBytes int
 	return &fetchTemplate{b: b, offset: bytes.LastIndex(b, be.AppendUint64(nil, mark))}
 }
 
-// at is the request for an offset, valid until the next call.
+// at is the request for the records at an offset, valid until the next call.
 func (t *fetchTemplate) at(offset int64) []byte {
 	be.PutUint64(t.b[t.offset:], uint64(offset))
 	return t.b
 }
 
-// fetchHead is what stands before the records in the answer for one partition.
+// fetchHead is the part of a Fetch answer, for one partition, before the records.
 type fetchHead struct {
 	size    int   // of the answer, with its size field
 	end     int64 // the partition's high watermark
 	records int   // bytes
 }
 
-// fetchHeadLen is its length, with the answer's size field.
+// fetchHeadLen is the length of a fetchHead, with the answer's size field.
 func fetchHeadLen(version int16, topic string) int {
 	n := 4 + 4 + 4 + 4 + 2 + len(topic) + 4 + 4 + 2 + 8 + 8 + 4 + 4
 	if version >= 5 {
@@ -132,7 +132,7 @@ func fetchHeadLen(version int16, topic string) int {
 	return n
 }
 
-// parseFetchHead reads the head from b, which holds it or an answer that is shorter.
+// parseFetchHead decodes the head in b, which has all of it, or a whole answer that is shorter.
 func parseFetchHead(version int16, b []byte) (h fetchHead, err error) {
 	h.size = 4 + int(int32(be.Uint32(b)))
 	p := 4 + 4 + 4
@@ -181,8 +181,8 @@ func parseFetchHead(version int16, b []byte) (h fetchHead, err error) {
 	return h, nil
 }
 
-// MakeBatch builds a batch of n records. Their values are random and do not
-// compress, except that with a codec each second half is the same text.
+// MakeBatch builds a batch of n records. Their values are random and do not compress, except
+// that with a codec the second half of each value is the same text.
 func MakeBatch(codec record.Codec, n, size int, ms int64, seed uint64) (record.Batch, error) {
 	b := record.Builder{Codec: codec}
 	value := make([]byte, size)

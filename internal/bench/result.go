@@ -21,7 +21,7 @@ type Result struct {
 	Server     *process.Usage `json:"server,omitempty"` // nil: no --pid
 	Ack        *Quantiles     `json:"ack,omitempty"`
 	EndToEnd   *Quantiles     `json:"end_to_end,omitempty"`
-	SenderLate *Quantiles     `json:"sender_late,omitempty"` // how late the client itself was
+	SenderLate *Quantiles     `json:"sender_late,omitempty"` // how late the client itself sent
 }
 
 // judgement says which of two values of a metric is the better one.
@@ -33,7 +33,7 @@ const (
 	less
 )
 
-// metric is one figure of a result.
+// metric is one number of a result.
 type metric struct {
 	name   string
 	value  float64
@@ -41,8 +41,8 @@ type metric struct {
 	better judgement
 }
 
-// metrics lists the figures that runs are compared by.
-func (r *Result) metrics() (all []metric) {
+// listMetrics lists the metrics that runs are compared by.
+func (r *Result) listMetrics() (all []metric) {
 	add := func(name string, value float64, format func(float64) string, better judgement) {
 		all = append(all, metric{name, value, format, better})
 	}
@@ -89,15 +89,15 @@ func (r *Result) metrics() (all []metric) {
 	return all
 }
 
-// Text is the result for people.
+// Text formats the result for people.
 func (r *Result) Text() string {
 	var b strings.Builder
-	fmt.Fprintln(&b, r.title())
+	fmt.Fprintln(&b, r.formatTitle())
 	width := 0
-	for _, m := range r.metrics() {
+	for _, m := range r.listMetrics() {
 		width = max(width, len(m.name))
 	}
-	for _, m := range r.metrics() {
+	for _, m := range r.listMetrics() {
 		fmt.Fprintf(&b, "  %-*s  %s\n", width, m.name, m.format(m.value))
 	}
 	if l := r.SenderLate; l != nil {
@@ -107,7 +107,7 @@ func (r *Result) Text() string {
 	return b.String()
 }
 
-func (r *Result) title() string {
+func (r *Result) formatTitle() string {
 	o, records, seconds := &r.Options, FormatNumber(float64(r.Records)), FormatDigits(r.Seconds)
 	switch r.Kind {
 	case KindProduce:

@@ -22,9 +22,9 @@ type lane struct {
 	version    int16 // of the timed requests
 }
 
-// planLanes spreads partitions over connections; 0 connections is one for each
-// partition. Every leader gets its share, and where there are more connections
-// than partitions several use the same one.
+// planLanes spreads partitions over connections; 0 connections means one for each partition.
+// Each leader gets connections in proportion to its partitions. If there are more connections
+// than partitions, several have the same partition.
 func planLanes(l *client.Layout, connections int) []*lane {
 	byLeader := map[string][]int32{}
 	var leaders []string
@@ -56,15 +56,16 @@ func planLanes(l *client.Layout, connections int) []*lane {
 	return all
 }
 
-func addresses(all []*lane) (addrs []string) {
+func addressesOf(all []*lane) (addrs []string) {
 	for _, l := range all {
 		addrs = append(addrs, l.addr)
 	}
 	return addrs
 }
 
-// prepare asks for the topic and plans the lanes, whose requests have the largest version of an API between low and high.
-func prepare(ctx context.Context, o *Options, key, low, high int16) ([]*lane, error) {
+// planRun finds the topic's leaders and plans the lanes. Their requests have the largest version
+// of the API key between low and high that the broker serves.
+func planRun(ctx context.Context, o *Options, key, low, high int16) ([]*lane, error) {
 	c, err := client.DialAny(ctx, o.Brokers)
 	if err != nil {
 		return nil, err
@@ -96,28 +97,27 @@ func prepare(ctx context.Context, o *Options, key, low, high int16) ([]*lane, er
 	return all, nil
 }
 
-// Counter is how much one connection has done so far. Its size keeps two of them off
-// one cache line.
+// Counter counts the work of one connection so far. Its size keeps any two of them on
+// different cache lines.
 type Counter struct {
 	Records, Bytes, Requests atomic.Int64
 	_                        [104]byte
 }
 
-// Run is the connections of one measurement, which jobs work on until they have
-// ended or the run is stopped. Connect makes it, and Work uses it up:
+// Run is one measurement: its connections, and the jobs that use them until they have ended
+// or the run is stopped. Connect makes it, and Work may be called once:
 //
 //	connected --Work--> working --duration over--> stopping --all jobs ended--> closed
 //	    |                  '-------Fail------------> failed ---all jobs ended----^
 //	    '----------------------------Close---------------------------------------^
 //
-// A job looks at Stopped from time to time. Fail wakes the jobs that wait for answers,
-// and counts only while the sockets are open.
+// A job calls Stopped from time to time. Fail wakes the jobs that wait for answers.
 type Run struct {
 	Sockets  []*socket.Socket // in the order of Connect's addresses
 	Counters []Counter        // one for each socket
 
 	begin chan struct{} // closed when the clock starts
-	stop  atomic.Bool   // set when jobs are to end
+	stop  atomic.Bool   // jobs are to end
 
 	mu     sync.Mutex
 	err    error // guarded by mu: the first failure
@@ -136,7 +136,7 @@ func Connect(ctx context.Context, o *Options, addrs []string) (*Run, error) {
 		}
 		tcp, ok := conn.(*net.TCPConn)
 		if !ok {
-			panic("BUG: a TCP connection is none")
+			panic("BUG: a dialled TCP connection has another type")
 		}
 		s, err := socket.New(tcp, o.Congestion)
 		if err != nil {
@@ -148,7 +148,7 @@ func Connect(ctx context.Context, o *Options, addrs []string) (*Run, error) {
 	return r, nil
 }
 
-// Close ends a run that Work was not called for.
+// Close closes the sockets of a run. Work does it too.
 func (r *Run) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -158,10 +158,10 @@ func (r *Run) Close() {
 	}
 }
 
-// Stopped tells whether jobs are to end. It may be called by all of them.
+// Stopped tells whether jobs are to end. Any job may call it.
 func (r *Run) Stopped() bool { return r.stop.Load() }
 
-// Fail keeps the first error and ends all jobs. It may be called by any goroutine.
+// Fail ends all jobs. The first error is that of the run. Any goroutine may call it.
 func (r *Run) Fail(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -176,9 +176,9 @@ func (r *Run) Fail(err error) {
 	}
 }
 
-// Work runs the jobs, each in a thread of its own, from the start of the clock
-// until all have ended, and writes into the result how much they did. After the
-// options' duration (0: never) the run is stopped.
+// Work starts the clock, runs the jobs, each in a thread of its own, until all have ended, and
+// writes into the result how much they did. After the options' duration (0: never) it stops
+// the run.
 func (r *Run) Work(ctx context.Context, o *Options, result *Result, jobs []func() error) error {
 	defer r.Close()
 	var wg sync.WaitGroup
@@ -225,14 +225,14 @@ func (r *Run) Work(ctx context.Context, o *Options, result *Result, jobs []func(
 	if r.err != nil {
 		return r.err
 	}
-	result.Records, result.Bytes, result.Requests = r.total()
+	result.Records, result.Bytes, result.Requests = r.sumCounters()
 	result.Seconds, result.ClientCPU = meter.Seconds, meter.OwnCPU
 	result.Server, err = meter.Usage()
 	return err
 }
 
-// total is how much all connections have done so far.
-func (r *Run) total() (records, bytes, requests int64) {
+// sumCounters is the work of all connections so far.
+func (r *Run) sumCounters() (records, bytes, requests int64) {
 	for i := range r.Counters {
 		records += r.Counters[i].Records.Load()
 		bytes += r.Counters[i].Bytes.Load()
@@ -241,7 +241,8 @@ func (r *Run) total() (records, bytes, requests int64) {
 	return records, bytes, requests
 }
 
-// noteAnswers tells the context's watch while the brokers answer, until the run has ended.
+// noteAnswers calls answered (see client.WithWatch) as long as answers come, until the run has
+// ended.
 func (r *Run) noteAnswers(answered func(), ended <-chan struct{}) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -252,7 +253,7 @@ func (r *Run) noteAnswers(answered func(), ended <-chan struct{}) {
 			return
 		case <-tick.C:
 		}
-		if _, _, requests := r.total(); requests != last {
+		if _, _, requests := r.sumCounters(); requests != last {
 			answered()
 			last = requests
 		}
@@ -271,7 +272,7 @@ func (r *Run) showProgress(o *Options, ended <-chan struct{}) {
 			_, _ = fmt.Fprint(o.Progress, "\r\x1b[K")
 			return
 		case now := <-tick.C:
-			records, bytes, _ := r.total()
+			records, bytes, _ := r.sumCounters()
 			s := now.Sub(before).Seconds()
 			_, _ = fmt.Fprintf(o.Progress, "\r\x1b[K%5.1f s  %s  %s/s  %s records/s", now.Sub(began).Seconds(),
 				FormatSize(float64(bytes)), FormatSize(float64(bytes-lastBytes)/s), FormatNumber(float64(records-lastRecords)/s))

@@ -1,6 +1,6 @@
 // Package client is a connection to a broker for requests that are not timed: a
-// benchmark makes, finds and deletes its topics with it. A Conn sends kmsg's
-// requests one at a time, so it belongs to one goroutine.
+// benchmark creates, finds and deletes its topics with it. A Conn sends kmsg's
+// requests one at a time, and belongs to one goroutine.
 package client
 
 import (
@@ -19,29 +19,28 @@ import (
 // ID is the client id that brokers see.
 const ID = "leat-bench"
 
-// A broker may take DialWithin to accept a connection, and CallWithin to answer a
-// request.
+// A broker must accept a connection within DialWithin, and answer a request within CallWithin.
 const (
 	DialWithin = 5 * time.Second
 	CallWithin = 30 * time.Second
 )
 
-// maxAnswer is the size in bytes that an answer may announce.
+// maxAnswer is the largest size of an answer in bytes.
 const maxAnswer = 256 << 20
 
-// ErrNoBroker is returned where none of the brokers that were named answers.
+// ErrNoBroker says that none of the given brokers answers.
 var ErrNoBroker = errors.New("no broker answers; is it running, and on this address?")
 
-// watchKey is the context's key of a watch.
+// watchKey is the key of the function in a context of WithWatch.
 type watchKey struct{}
 
-// WithWatch gives a context whose user is told of each answer, and decides itself how long to wait
-// for one: CallWithin does not count.
+// WithWatch makes a context for a caller that decides itself how long it waits for answers:
+// answered is called at each answer, and CallWithin does not apply.
 func WithWatch(ctx context.Context, answered func()) context.Context {
 	return context.WithValue(ctx, watchKey{}, answered)
 }
 
-// Watch is what the context's user wants to be called at each answer; nil: nothing.
+// Watch is the function that WithWatch has put into the context; nil: there is none.
 func Watch(ctx context.Context) (answered func()) {
 	answered, _ = ctx.Value(watchKey{}).(func())
 	return answered
@@ -50,7 +49,7 @@ func Watch(ctx context.Context) (answered func()) {
 // Conn is a connection to one broker.
 type Conn struct {
 	conn     net.Conn
-	versions map[int16][2]int16 // of each API key the broker's least and largest
+	versions map[int16][2]int16 // by API key: the lowest and the highest that the broker serves
 	sent     int32
 }
 
@@ -67,7 +66,7 @@ func DialAny(ctx context.Context, addrs []string) (*Conn, error) {
 	return nil, fmt.Errorf("%w %w", ErrNoBroker, errors.Join(errs...))
 }
 
-// Dial connects to a broker and learns which versions it serves.
+// Dial connects to a broker and asks which versions it serves.
 func Dial(ctx context.Context, addr string) (*Conn, error) {
 	conn, err := (&net.Dialer{Timeout: DialWithin}).DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -101,8 +100,8 @@ func (c *Conn) AskVersions(ctx context.Context) error {
 	return nil
 }
 
-// PickVersion chooses the largest version of an API between low and high that the
-// broker serves.
+// PickVersion chooses the highest version of an API between low and high that the broker
+// serves.
 func (c *Conn) PickVersion(key, low, high int16) (int16, error) {
 	have, ok := c.versions[key]
 	v := min(high, have[1])
@@ -112,13 +111,12 @@ func (c *Conn) PickVersion(key, low, high int16) (int16, error) {
 	return v, nil
 }
 
-// Encode is a request in the version that is set in it, ready to be sent.
+// Encode encodes a request, with its size and header, in the version that is set in it.
 func Encode(req kmsg.Request) []byte {
 	return kmsg.NewRequestFormatter(kmsg.FormatterClientID(ID)).AppendRequest(nil, req, 0)
 }
 
-// Call sends a request in the largest version that both sides know, and waits for
-// its answer.
+// Call sends a request in the highest version that both sides know, and waits for its answer.
 func (c *Conn) Call(ctx context.Context, req kmsg.Request) (kmsg.Response, error) {
 	v, err := c.PickVersion(req.Key(), 0, req.MaxVersion())
 	if err != nil {
@@ -128,8 +126,8 @@ func (c *Conn) Call(ctx context.Context, req kmsg.Request) (kmsg.Response, error
 	return c.Exchange(ctx, Encode(req), req)
 }
 
-// Exchange sends the request that Encode has made b of, and waits for its answer.
-// The request's number is written into b.
+// Exchange sends b, which Encode has made of req, and waits for its answer. It writes the
+// request's number into b.
 func (c *Conn) Exchange(ctx context.Context, b []byte, req kmsg.Request) (kmsg.Response, error) {
 	deadline := time.Now().Add(CallWithin)
 	answered := Watch(ctx)
@@ -147,7 +145,7 @@ func (c *Conn) Exchange(ctx context.Context, b []byte, req kmsg.Request) (kmsg.R
 	body, err := c.sendAndRead(b)
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return nil, ctx.Err() // the reason for the time-out
+		return nil, ctx.Err() // the end of the context has ended the exchange
 	case err != nil:
 		return nil, err
 	}
@@ -157,7 +155,7 @@ func (c *Conn) Exchange(ctx context.Context, b []byte, req kmsg.Request) (kmsg.R
 	resp := req.ResponseKind()
 	if resp.IsFlexible() && req.Key() != kmsg.ApiVersions.Int16() {
 		if len(body) == 0 || body[0] != 0 {
-			return nil, errors.New("the answer's head has tags that nobody knows")
+			return nil, errors.New("the answer's head has unknown tags")
 		}
 		body = body[1:]
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Topic is a topic that is to be made.
+// Topic is a topic that is to be created.
 type Topic struct {
 	Name        string
 	Partitions  int      // at least 1
@@ -21,18 +21,17 @@ type Topic struct {
 	Configs     []string // name=value
 }
 
-// Layout is where a topic's partitions are.
+// Layout says which brokers lead a topic's partitions.
 type Layout struct {
-	Leaders []string // of each partition, its leader's address; "": it has none
+	Leaders []string // by partition: its leader's address; "": it has none
 }
 
-// A topic's leaders may take foundWithin to be known where the topic was there
-// before, and madeWithin where it was just made: Apache Kafka needs 10 ms for each
-// partition.
+// The leaders of an existing topic must be known within foundWithin, and those of a new topic
+// within madeWithin: Apache Kafka needs 10 ms for each partition.
 const foundWithin, madeWithin = 2 * time.Second, 3 * time.Minute
 
-// FindTopic asks where a topic is, until its leaders are known. A topic that does not
-// exist is kerr.UnknownTopicOrPartition.
+// FindTopic asks for a topic's layout until all its leaders are known. The error for a missing
+// topic is kerr.UnknownTopicOrPartition.
 func (c *Conn) FindTopic(ctx context.Context, name string) (*Layout, error) {
 	var l *Layout
 	err := retryUntil(ctx, time.Now().Add(foundWithin), func() (err error) {
@@ -42,11 +41,10 @@ func (c *Conn) FindTopic(ctx context.Context, name string) (*Layout, error) {
 	return l, err
 }
 
-// MakeTopic makes a topic and waits until all its leaders serve, which Apache Kafka
-// names in its metadata before they do. A topic that exists is
-// kerr.TopicAlreadyExists.
+// MakeTopic creates a topic and waits until all its leaders serve: Apache Kafka has them in its
+// metadata before they do. The error for an existing topic is kerr.TopicAlreadyExists.
 func (c *Conn) MakeTopic(ctx context.Context, t Topic) error {
-	err := c.AtController(ctx, func(c *Conn) error { return c.create(ctx, t) })
+	err := c.AtController(ctx, func(c *Conn) error { return c.createTopic(ctx, t) })
 	if err == nil {
 		err = retryUntil(ctx, time.Now().Add(madeWithin), func() error {
 			l, err := c.LookUpTopic(ctx, t.Name)
@@ -62,8 +60,8 @@ func (c *Conn) MakeTopic(ctx context.Context, t Topic) error {
 	return nil
 }
 
-// retryUntil does something until it succeeds, fails for a reason that does not pass,
-// or the deadline is over.
+// retryUntil calls do until it succeeds, returns an error that will not pass, or the deadline
+// is over.
 func retryUntil(ctx context.Context, deadline time.Time, do func() error, passes func(error) bool) error {
 	const atMost = time.Second / 2
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, atMost) {
@@ -79,7 +77,7 @@ func retryUntil(ctx context.Context, deadline time.Time, do func() error, passes
 	}
 }
 
-// checkLeaders asks all leaders of a topic for something that they only know once
+// checkLeaders asks all leaders of a topic for its end offsets, which they can tell only once
 // they serve.
 func checkLeaders(ctx context.Context, topic string, l *Layout) error {
 	of := map[string][]int32{}
@@ -103,7 +101,7 @@ func checkLeaders(ctx context.Context, topic string, l *Layout) error {
 	return nil
 }
 
-// LookUpTopic asks once where a topic is.
+// LookUpTopic asks once for a topic's layout.
 func (c *Conn) LookUpTopic(ctx context.Context, name string) (*Layout, error) {
 	req := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
@@ -136,8 +134,8 @@ func (c *Conn) LookUpTopic(ctx context.Context, name string) (*Layout, error) {
 	return l, nil
 }
 
-// AtController does something that only the controller may do: at this broker, or at
-// the one that it names.
+// AtController calls do, which only a controller can answer, with this broker, or with the
+// controller if this broker is not it.
 func (c *Conn) AtController(ctx context.Context, do func(c *Conn) error) error {
 	err := do(c)
 	if !errors.Is(err, kerr.NotController) {
@@ -171,7 +169,7 @@ func (c *Conn) Cluster(ctx context.Context) (*kmsg.MetadataResponse, error) {
 	return resp, nil
 }
 
-func (c *Conn) create(ctx context.Context, t Topic) error {
+func (c *Conn) createTopic(ctx context.Context, t Topic) error {
 	req := kmsg.NewPtrCreateTopicsRequest()
 	req.TimeoutMillis = int32(CallWithin.Milliseconds())
 	req.Topics = append(req.Topics, c.NewTopic(t))
@@ -188,7 +186,7 @@ func (c *Conn) create(ctx context.Context, t Topic) error {
 	return nil
 }
 
-// NewTopic is a topic in a request that makes it.
+// NewTopic is the topic's entry in a CreateTopics request.
 func (c *Conn) NewTopic(t Topic) kmsg.CreateTopicsRequestTopic {
 	req := kmsg.NewCreateTopicsRequestTopic()
 	req.Topic, req.NumPartitions, req.ReplicationFactor = t.Name, int32(max(1, t.Partitions)), int16(t.Replication)
@@ -204,7 +202,7 @@ func (c *Conn) NewTopic(t Topic) kmsg.CreateTopicsRequestTopic {
 	return req
 }
 
-// CreateError is why a topic was not made.
+// CreateError says why a topic was not created; nil: it was.
 func CreateError(t *kmsg.CreateTopicsResponseTopic) error {
 	err := kerr.ErrorForCode(t.ErrorCode)
 	if err != nil && t.ErrorMessage != nil && *t.ErrorMessage != "" {
@@ -213,7 +211,7 @@ func CreateError(t *kmsg.CreateTopicsResponseTopic) error {
 	return err
 }
 
-// DeleteTopic deletes a topic; one that is not there is fine.
+// DeleteTopic deletes a topic. A missing topic is no error.
 func (c *Conn) DeleteTopic(ctx context.Context, name string) error {
 	return c.AtController(ctx, func(c *Conn) error {
 		err := c.DeleteTopics(ctx, []string{name})
@@ -224,8 +222,7 @@ func (c *Conn) DeleteTopic(ctx context.Context, name string) error {
 	})
 }
 
-// DeleteTopics deletes topics by one request to this broker, which must be the
-// controller.
+// DeleteTopics deletes topics with one request to this broker, which must be the controller.
 func (c *Conn) DeleteTopics(ctx context.Context, names []string) error {
 	req := kmsg.NewPtrDeleteTopicsRequest()
 	req.TimeoutMillis = int32(CallWithin.Milliseconds())
@@ -248,14 +245,14 @@ func (c *Conn) DeleteTopics(ctx context.Context, names []string) error {
 	return nil
 }
 
-// The places of a partition that Offsets asks for.
+// These are the values of when for Offsets.
 const (
 	Earliest = -2
 	Latest   = -1
 )
 
-// Offsets asks a broker that leads some of a topic's partitions for their first
-// (Earliest) or next (Latest) offsets. They stand at the partitions' places.
+// Offsets asks a broker that leads some of a topic's partitions for their first (Earliest) or
+// next (Latest) offsets. The result is indexed by partition.
 func (c *Conn) Offsets(ctx context.Context, topic string, partitions []int32, when int64) ([]int64, error) {
 	req := kmsg.NewPtrListOffsetsRequest()
 	t := kmsg.NewListOffsetsRequestTopic()
@@ -283,7 +280,7 @@ func (c *Conn) Offsets(ctx context.Context, topic string, partitions []int32, wh
 			return nil, fmt.Errorf("offsets of %s-%d: %w", topic, p.Partition, err)
 		}
 		if p.Partition < 0 || int(p.Partition) >= len(all) {
-			return nil, fmt.Errorf("the broker answered for partition %d, which nobody asked for", p.Partition)
+			return nil, fmt.Errorf("the broker answered for partition %d, which it was not asked for", p.Partition)
 		}
 		all[p.Partition] = p.Offset
 	}

@@ -1,5 +1,6 @@
-// Package process measures what processes of this machine use, this one and those of
-// a server: CPU, memory and bytes given to the disk. A Meter belongs to one goroutine.
+// Package process measures how much CPU, memory and disk processes of this machine use: this
+// process and those of a server. A Meter belongs to one goroutine; the functions may be called
+// by any.
 package process
 
 import (
@@ -7,38 +8,38 @@ import (
 	"time"
 )
 
-// Usage is what processes used during a stretch of time.
+// Usage is how much processes have used in a period.
 type Usage struct {
 	CPU     float64 `json:"cpu_s"`
 	RSS     int64   `json:"rss_bytes"` // at the end
 	PeakRSS int64   `json:"peak_rss_bytes"`
-	Written int64   `json:"written_bytes"` // handed to the disk, or to the page cache to go there
+	Written int64   `json:"written_bytes"` // to the disk, or to the page cache on the way there
 }
 
-// Meter measures one stretch of time: Start, Begin, End, and then Usage.
+// Meter measures one period. Its calls are Start, Begin, End, and then Usage.
 type Meter struct {
 	Seconds float64 // from Begin to End
-	OwnCPU  float64 // seconds that this process used meanwhile
+	OwnCPU  float64 // seconds that this process has used from Begin to End
 
 	pids    []int
 	began   time.Time
 	own     time.Duration
-	cpu     time.Duration // at Start, and from End on what was used
-	written int64         // as cpu
+	cpu     time.Duration // used up to Start; after End, used from Start to End
+	written int64         // bytes, in the same way
 	err     error         // of End
 }
 
-// Start makes a meter for processes; without any it measures this one only.
+// Start makes a meter for processes. Without any it measures only this process.
 func Start(pids []int) (*Meter, error) {
 	cpu, err := CPU(pids)
 	if err != nil {
 		return nil, err
 	}
-	return &Meter{pids: pids, cpu: cpu, written: written(pids)}, nil
+	return &Meter{pids: pids, cpu: cpu, written: bytesWritten(pids)}, nil
 }
 
-// StartAtBirth makes a meter for processes that have been there since a time, and
-// counts all that they have used.
+// StartAtBirth makes a meter for processes that were started at the time born. It counts all
+// that they have used since then.
 func StartAtBirth(pids []int, born time.Time) *Meter {
 	return &Meter{pids: pids, began: born, own: OwnCPU()}
 }
@@ -52,13 +53,13 @@ func (m *Meter) End() {
 	m.OwnCPU = (OwnCPU() - m.own).Seconds()
 	var cpu time.Duration
 	cpu, m.err = CPU(m.pids)
-	m.cpu, m.written = cpu-m.cpu, written(m.pids)-m.written
+	m.cpu, m.written = cpu-m.cpu, bytesWritten(m.pids)-m.written
 }
 
-// Usage is what the processes used until End, nil where none is measured.
+// Usage is how much the processes have used until End; nil if the meter has none.
 func (m *Meter) Usage() (*Usage, error) {
 	if len(m.pids) == 0 {
-		return nil, nil //nolint:nilnil // no process is no failure
+		return nil, nil //nolint:nilnil // a meter without processes is no failure
 	}
 	now, peak, err := Memory(m.pids)
 	if err = errors.Join(m.err, err); err != nil {

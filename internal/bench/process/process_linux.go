@@ -13,8 +13,8 @@ import (
 func CPU(pids []int) (time.Duration, error) {
 	var sum time.Duration
 	for _, pid := range pids {
-		// The process's own clock counts nanoseconds; /proc counts hundredths of a
-		// second, which is too coarse for what takes a few milliseconds.
+		// The process's own clock counts nanoseconds. /proc counts hundredths of a second,
+		// which is too coarse for periods of a few milliseconds.
 		const (
 			sched  = 2       // CPUCLOCK_SCHED
 			maxPID = 1 << 22 // PID_MAX_LIMIT
@@ -32,9 +32,9 @@ func CPU(pids []int) (time.Duration, error) {
 	return sum, nil
 }
 
-// written is how many bytes processes have given to the disk; 0 for processes of
-// other users, which the system does not tell of.
-func written(pids []int) (sum int64) {
+// bytesWritten is the number of bytes that processes have written to the disk. It is 0 if one
+// belongs to another user, since the system does not tell it then.
+func bytesWritten(pids []int) (sum int64) {
 	for _, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", pid))
 		if err != nil {
@@ -50,7 +50,7 @@ func written(pids []int) (sum int64) {
 	return sum
 }
 
-// Memory is the resident memory of processes now, and at most since ResetPeak.
+// Memory is the resident memory of processes now, and its maximum since ResetPeak.
 func Memory(pids []int) (now, peak int64, err error) {
 	for _, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -70,8 +70,8 @@ func Memory(pids []int) (now, peak int64, err error) {
 	return now, peak, nil
 }
 
-// ResetPeak begins a new maximum. It is refused for processes of other users,
-// whose maximum is then since their start.
+// ResetPeak begins a new maximum for Memory. The system refuses it for processes of other
+// users, whose maximum is the one since their start.
 func ResetPeak(pids []int) {
 	for _, pid := range pids {
 		_ = os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", pid), []byte("5"), 0)

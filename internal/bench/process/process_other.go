@@ -9,7 +9,7 @@ import (
 
 var errNoProc = errors.New("--pid needs Linux: it reads /proc")
 
-// CPU knows no process.
+// CPU returns an error if there are processes to measure.
 func CPU(pids []int) (time.Duration, error) {
 	if len(pids) > 0 {
 		return 0, errNoProc
@@ -17,7 +17,7 @@ func CPU(pids []int) (time.Duration, error) {
 	return 0, nil
 }
 
-// Memory knows no process.
+// Memory returns an error if there are processes to measure.
 func Memory(pids []int) (now, peak int64, err error) {
 	if len(pids) > 0 {
 		return 0, 0, errNoProc
@@ -28,4 +28,4 @@ func Memory(pids []int) (now, peak int64, err error) {
 // ResetPeak does nothing.
 func ResetPeak([]int) {}
 
-func written([]int) int64 { return 0 }
+func bytesWritten([]int) int64 { return 0 }

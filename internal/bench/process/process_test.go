@@ -30,8 +30,8 @@ func TestProcess(t *testing.T) {
 	}
 }
 
-// TestMeter proves that a meter counts what was used between Begin and End, and that a
-// meter from a process's birth counts all that it has used.
+// TestMeter proves that a meter counts the use between Begin and End, and that a meter from a
+// process's start counts all that the process has used.
 func TestMeter(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("reads /proc")
@@ -63,6 +63,6 @@ func TestMeter(t *testing.T) {
 	if none, err := Start(nil); err != nil {
 		t.Error(err)
 	} else if u, err := none.Usage(); u != nil || err != nil {
-		t.Error("no process used something:", u, err)
+		t.Error("a meter without processes has measured something:", u, err)
 	}
 }

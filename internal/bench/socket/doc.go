@@ -1,5 +1,5 @@
-// Package socket is the connection of a load generator, made to cost little. On Linux
-// a Socket is a blocking one, which a thread of its own serves, or one thread serves
-// many (Watch); elsewhere Go's sockets serve. One goroutine may write while another
-// one reads; each socket has at most one of both.
+// Package socket is the connection of a load generator, which must cost little. On Linux a
+// Socket is a blocking one; a thread serves one Socket, or many with Watch. On other systems
+// it is a connection of package net. A Socket has at most one goroutine that reads and one
+// that writes, at the same time; any goroutine may call Shutdown.
 package socket

@@ -14,16 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket is a blocking socket for one reader and one writer, each in its own
-// thread: a wake-up then costs a futex less than through Go's poller.
+// Socket is a blocking socket. Its reader and its writer have a thread each, so that a wake-up
+// costs a futex less than with Go's poller.
 type Socket struct {
 	fd  int
 	low int            // SO_RCVLOWAT
 	fds [1]unix.PollFd // the reader's
 }
 
-// New takes the connection away from Go's poller. congestion names its
-// TCP_CONGESTION; "" leaves the system's.
+// New makes a Socket of a connection, which it removes from Go's poller. congestion is its
+// TCP_CONGESTION; "" means the system's.
 func New(c *net.TCPConn, congestion string) (*Socket, error) {
 	f, err := c.File()
 	if err != nil {
@@ -41,7 +41,7 @@ func New(c *net.TCPConn, congestion string) (*Socket, error) {
 	return &Socket{fd: fd, low: 1}, errors.Join(err, f.Close(), c.Close())
 }
 
-// OwnThread ties the goroutine to a thread of its own, which ends with it.
+// OwnThread gives the goroutine a thread of its own, which ends with it.
 func OwnThread() { runtime.LockOSThread() }
 
 // WriteAll writes all of b.
@@ -59,13 +59,12 @@ func (s *Socket) WriteAll(b []byte) error {
 	return nil
 }
 
-// Read reads what has come, at least a byte.
+// Read reads the bytes that have come, and waits for at least one.
 func (s *Socket) Read(b []byte) (int, error) {
 	return recv(s.fd, unsafe.Pointer(unsafe.SliceData(b)), len(b), 0)
 }
 
-// Wait waits for something to take, and after SetLow for so much that
-// one wake-up brings many answers. It may end earlier.
+// Wait waits until SetLowWater's number of bytes can be read. It may return earlier.
 func (s *Socket) Wait() error {
 	s.fds[0] = unix.PollFd{Fd: int32(s.fd), Events: unix.POLLIN}
 	if _, err := unix.Poll(s.fds[:], -1); err != nil && !errors.Is(err, unix.EINTR) {
@@ -74,9 +73,9 @@ func (s *Socket) Wait() error {
 	return nil
 }
 
-// Take reads what has come, maybe nothing. A recv that waits would take what is
-// there and then wait for as much again as SetLow says.
-func (s *Socket) Take(b []byte) (int, error) {
+// ReadAvailable reads the bytes that have come, and does not wait for any. A recv that waits
+// would read them and then wait for SetLowWater's number of bytes.
+func (s *Socket) ReadAvailable(b []byte) (int, error) {
 	n, err := recv(s.fd, unsafe.Pointer(unsafe.SliceData(b)), len(b), unix.MSG_DONTWAIT)
 	if errors.Is(err, unix.EAGAIN) {
 		return 0, nil
@@ -84,8 +83,9 @@ func (s *Socket) Take(b []byte) (int, error) {
 	return n, err
 }
 
-// SetLow sets for how many bytes Wait waits.
-func (s *Socket) SetLow(n int) error {
+// SetLowWater sets the number of bytes that Wait and Watch wait for, so that one wake-up can
+// bring many answers.
+func (s *Socket) SetLowWater(n int) error {
 	if n = max(n, 1); n == s.low {
 		return nil
 	}
@@ -93,7 +93,7 @@ func (s *Socket) SetLow(n int) error {
 	return unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT, n)
 }
 
-// Discard reads n bytes that nobody wants to see; the kernel does not copy them.
+// Discard reads n bytes that are not wanted; the kernel does not copy them.
 func (s *Socket) Discard(n int) error {
 	for n > 0 {
 		k, err := recv(s.fd, nil, n, unix.MSG_TRUNC)
@@ -105,7 +105,7 @@ func (s *Socket) Discard(n int) error {
 	return nil
 }
 
-// recv returns io.EOF where the other side has ended.
+// recv returns io.EOF if the other side has closed the connection.
 func recv(fd int, p unsafe.Pointer, n, flags int) (int, error) {
 	for {
 		k, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(p), uintptr(n), uintptr(flags), 0, 0)
@@ -121,7 +121,7 @@ func recv(fd int, p unsafe.Pointer, n, flags int) (int, error) {
 	}
 }
 
-// Shutdown ends reads and writes of other threads.
+// Shutdown ends the reads and writes of other threads.
 func (s *Socket) Shutdown() { _ = unix.Shutdown(s.fd, unix.SHUT_RDWR) }
 
 // Close ends the connection; no other thread may use it any more.
@@ -135,10 +135,10 @@ func SleepUntil(until time.Time) {
 			return
 		}
 		ts := unix.NsecToTimespec(int64(d))
-		_ = unix.Nanosleep(&ts, nil) // where it is cut short the loop goes on
+		_ = unix.Nanosleep(&ts, nil) // a signal may end it early: the loop goes on
 	}
 }
 
-// SharpenTimers makes SleepUntil in this thread precise: the kernel may otherwise
-// wait 50 us longer to save wake-ups.
+// SharpenTimers makes SleepUntil precise in this thread. Without it the kernel may wait 50 us
+// longer, to save wake-ups.
 func SharpenTimers() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) }

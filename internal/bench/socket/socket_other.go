@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Socket is a connection through Go's own sockets.
+// Socket is a connection of package net.
 type Socket struct {
 	c       *net.TCPConn
 	scratch []byte
@@ -31,19 +31,19 @@ func (s *Socket) WriteAll(b []byte) error {
 	return err
 }
 
-// Read reads what has come, at least a byte.
+// Read reads the bytes that have come, and waits for at least one.
 func (s *Socket) Read(b []byte) (int, error) { return s.c.Read(b) }
 
-// Wait leaves it to Take to wait.
+// Wait returns at once: ReadAvailable waits.
 func (*Socket) Wait() error { return nil }
 
-// Take reads what has come, at least a byte.
-func (s *Socket) Take(b []byte) (int, error) { return s.c.Read(b) }
+// ReadAvailable reads the bytes that have come, and waits for at least one.
+func (s *Socket) ReadAvailable(b []byte) (int, error) { return s.c.Read(b) }
 
-// SetLow does nothing, since Wait does not wait.
-func (*Socket) SetLow(int) error { return nil }
+// SetLowWater does nothing, since Wait does not wait.
+func (*Socket) SetLowWater(int) error { return nil }
 
-// Discard reads n bytes that nobody wants to see.
+// Discard reads n bytes that are not wanted.
 func (s *Socket) Discard(n int) error {
 	if s.scratch == nil {
 		s.scratch = make([]byte, 256<<10)
@@ -58,7 +58,7 @@ func (s *Socket) Discard(n int) error {
 	return nil
 }
 
-// Shutdown ends reads and writes of other goroutines.
+// Shutdown ends the reads and writes of other goroutines.
 func (s *Socket) Shutdown() { _ = s.c.SetDeadline(time.Unix(1, 0)) }
 
 // Close ends the connection.

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SharesThreads tells that one thread can serve many connections.
+// SharesThreads tells whether one thread can serve many connections.
 const SharesThreads = true
 
-// eventsAtOnce is how many connections one wake-up brings at most.
+// eventsAtOnce is the largest number of connections that one wake-up serves.
 const eventsAtOnce = 128
 
-// Watch calls ready(i) whenever sockets[i] has something to take, in one thread,
-// until open of them are done. Ready says once of each socket that it is done.
+// Watch calls ready(i), in the caller's thread, whenever bytes of sockets[i] can be read, until
+// open of them are done. ready must return done once for each socket.
 func Watch(sockets []*Socket, open int, ready func(i int) (done bool, err error)) (err error) {
 	poll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {

@@ -7,11 +7,11 @@ import (
 	"sync"
 )
 
-// SharesThreads tells that one thread can serve many connections.
+// SharesThreads tells whether one thread can serve many connections.
 const SharesThreads = false
 
-// Watch calls ready(i) whenever sockets[i] may have something to take, each in a
-// goroutine of its own, until it is done.
+// Watch calls ready(i) again and again, with a goroutine for each socket, until it is done.
+// ready waits for bytes of its socket.
 func Watch(sockets []*Socket, _ int, ready func(i int) (done bool, err error)) error {
 	var wg sync.WaitGroup
 	errs := make([]error, len(sockets))
@@ -22,7 +22,7 @@ func Watch(sockets []*Socket, _ int, ready func(i int) (done bool, err error)) e
 			}
 			if errs[i] != nil {
 				for _, s := range sockets {
-					s.Shutdown() // nobody waits for the others for ever
+					s.Shutdown() // the other goroutines must not wait for ever
 				}
 			}
 		})

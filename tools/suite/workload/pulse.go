@@ -94,7 +94,7 @@ func (p *pulse) send() error {
 func (p *pulse) collect() error {
 	return socket.Watch(p.sockets, len(p.sockets), func(i int) (bool, error) {
 		b := p.beats[i]
-		n, err := p.sockets[i].Take(b.in[b.have:])
+		n, err := p.sockets[i].ReadAvailable(b.in[b.have:])
 		if err != nil {
 			return false, err
 		}
