@@ -48,7 +48,8 @@ type fetch struct {
 
 	fetchRequest
 	topics    []fetchTopic
-	names     []byte // the memory of the topics' names
+	names     []byte // the newest chunk of the topics' names
+	nameBytes int    // of all chunks
 	parts     []fetchPart
 	readings  []reading // one for each partition while it is read; none of many while it is parked
 	forgotten []forgotten
@@ -80,10 +81,12 @@ func newFetch(b *Broker) *fetch {
 // leastWanted bytes of it name a partition.
 const (
 	leastWanted     = 16
-	fetchMemory     = 512                   // of a partition: its state, its part of the answer, and a chunk
-	fetchPartMemory = 64                    // of its state while it waits
-	parkedMemory    = 512 + keptReadings*64 // of a parked request without its partitions
-	keptReadings    = 32                    // what was found in so many partitions has its memory also while it is parked
+	fetchMemory     = 512 // of a partition: its state, its part of the answer, and a chunk
+	fetchPartMemory = 64  // of its state while it waits
+	// fetchTopicMemory is what a topic takes beside its name.
+	fetchTopicMemory = 40
+	parkedMemory     = 512 + keptReadings*64 // of a parked request without its partitions
+	keptReadings     = 32                    // what was found in so many partitions has its memory also while it is parked
 )
 
 func (s *session) fetch(r *wire.Request) error {
@@ -507,4 +510,5 @@ func (f *fetch) forgetPartitions() {
 	if cap(f.parts) > keepParts || cap(f.topics) > keepParts || cap(f.forgotten) > keepParts {
 		f.parts, f.forgotten, f.topics, f.names = nil, nil, nil, nil
 	}
+	f.nameBytes = cap(f.names)
 }

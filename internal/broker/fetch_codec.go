@@ -156,9 +156,7 @@ func (f *fetch) decodeTopic(r *reader, flexible bool) *fetchTopic {
 	if f.version >= 13 {
 		t.id = r.uuid()
 	} else {
-		at := len(f.names)
-		f.names = append(f.names, r.name(flexible)...)
-		t.name = f.names[at:len(f.names):len(f.names)]
+		t.name = f.copyName(r.name(flexible))
 	}
 	f.topics = append(f.topics, t)
 	return &f.topics[len(f.topics)-1]
@@ -171,6 +169,22 @@ func (f *fetch) growTopics(n int) {
 		f.topics = make([]fetchTopic, 0, n)
 	}
 }
+
+// copyName copies a topic's name to where the others are. A chunk that is full stays as it
+// is, since names point into it.
+func (f *fetch) copyName(name []byte) []byte {
+	at := len(f.names)
+	if at+len(name) > cap(f.names) {
+		size := max(len(name), min(2*cap(f.names), maxNameChunk))
+		f.names, at = make([]byte, 0, size), 0
+		f.nameBytes += size
+	}
+	f.names = append(f.names, name...)
+	return f.names[at:len(f.names):len(f.names)]
+}
+
+// maxNameChunk is the size in bytes of the chunks in which a fetch keeps many names.
+const maxNameChunk = 4096
 
 func (f *fetch) decodeForgotten(r *reader, flexible bool) {
 	for n := r.count(flexible, f.leastTopic(flexible)); n > 0 && !r.bad; n-- {

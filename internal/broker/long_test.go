@@ -196,6 +196,9 @@ func TestStateFitsWhatIsReserved(t *testing.T) {
 	if n := unsafe.Sizeof(fetchPart{}); n > fetchPartMemory {
 		t.Errorf("a partition of a fetch takes %d bytes", n)
 	}
+	if n := unsafe.Sizeof(fetchTopic{}); n > fetchTopicMemory {
+		t.Errorf("a topic of a fetch takes %d bytes", n)
+	}
 	if n := unsafe.Sizeof(producePart{}); n+64 > producePartMemory { // and its part of an answer
 		t.Errorf("a partition of a produce request takes %d bytes", n)
 	}

@@ -194,14 +194,15 @@ func (s *session) admitFetch(f *fetch, need int64) permission {
 }
 
 // park reserves the memory of a parked fetch that watches so many of its partitions. What it
-// held until then goes back. A quarter of the memory is left to the answers of those that find
+// held until then goes back. An eighth of the memory is left to the answers of those that find
 // no room and sleep.
 func (f *fetch) park(watched int) bool {
 	if len(f.parts)-watched > watched+maxUnknown {
 		return false
 	}
 	if f.parked.Bytes() == 0 {
-		n := parkedMemory + fetchPartMemory*int64(cap(f.parts)) + replica.WatchMemory*int64(watched)
+		n := parkedMemory + fetchPartMemory*int64(cap(f.parts)) + fetchTopicMemory*int64(cap(f.topics)) + int64(f.nameBytes) +
+			replica.WatchMemory*int64(watched)
 		var ok bool
 		if f.parked, ok = f.b.cfg.Work.TryReserveLarge(budget.Parked, n); !ok {
 			return false

@@ -88,9 +88,9 @@ func DefaultBytes(available int64, processors int) int64 {
 	return min(max(available/availableShare, MinBytes), mostBytes+perProcessor*int64(processors))
 }
 
-// MostParkedBytes is the highest result of DefaultParkedBytes. Its three quarters that large
-// work may hold are enough to watch a million partitions.
-const MostParkedBytes = 144 << 20
+// MostParkedBytes is the highest result of DefaultParkedBytes. Its seven eighths that large
+// work may hold are enough to watch a million partitions, each of a topic of its own.
+const MostParkedBytes = 172 << 20
 
 // DefaultParkedBytes is the default of Config.Parked for a process that may use the available
 // bytes of memory in all.
@@ -107,7 +107,7 @@ var ErrTooLarge = errors.New("more work memory is needed than leat.work.memory.b
 // Config is the input of New; zero means the default.
 type Config struct {
 	Bytes      int64 // of all classes but Parked together; 96 MiB
-	Parked     int64 // bytes of the class Parked; 144 MiB
+	Parked     int64 // bytes of the class Parked; 172 MiB
 	Processors int   // that may run long work at a time; half of the machine's, at least one
 }
 
@@ -131,9 +131,9 @@ func New(cfg Config) *Budget {
 	}
 	b := new(Budget)
 	for c := range b.parts {
-		b.parts[c].setLimit(cfg.Bytes / 16 * Class(c).inSixteenths())
+		b.parts[c].setLimit(cfg.Bytes/16*Class(c).inSixteenths(), keptShare)
 	}
-	b.parts[Parked].setLimit(cfg.Parked)
+	b.parts[Parked].setLimit(cfg.Parked, parkedShare)
 	b.processors.free = cfg.Processors
 	return b
 }
@@ -188,7 +188,7 @@ func (b *Budget) TryReserve(c Class, n int64) (r Reservation, ok bool) {
 }
 
 // TryReserveLarge is TryReserve for work that counts as large even if it needs little, so that
-// a quarter of the class is left to other work.
+// a quarter of the class, or an eighth of Parked, is left to other work.
 func (b *Budget) TryReserveLarge(c Class, n int64) (r Reservation, ok bool) {
 	return b.tryReserve(c, n, true)
 }

@@ -7,8 +7,9 @@ import (
 
 // Small and large work share a class in these fractions.
 const (
-	smallShare = 16 // small work needs at most one sixteenth of the class
-	keptShare  = 4  // one quarter of the class is kept from large work
+	smallShare  = 16 // small work needs at most one sixteenth of the class
+	keptShare   = 4  // one quarter of the class is kept from large work,
+	parkedShare = 8  // and one eighth of Parked, for the answers of fetches that only sleep
 )
 
 // part is the memory of one class.
@@ -42,9 +43,10 @@ func indexOf(large bool) int {
 	return 0
 }
 
-func (p *part) setLimit(n int64) {
+// setLimit sets the bytes, of which one part in kept is left to small work.
+func (p *part) setLimit(n, kept int64) {
 	p.limit = n
-	p.forSmall = n / keptShare
+	p.forSmall = n / kept
 	p.forLarge = n - p.forSmall
 	p.small = n / smallShare
 }

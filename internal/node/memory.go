@@ -116,15 +116,43 @@ func (n *Node) settle() {
 // itself. It never raises the limit of the environment or the container.
 type heapLimit struct{ outer int64 }
 
+// The pace of Go's collector, GOGC: how much garbage there may be, in hundredths of what is
+// live. Requests that wait for records are live for minutes and make no garbage, so where
+// they hold much, as much garbage again would be waste.
+const (
+	usualPace  = 100
+	parkedPace = 33
+	muchParked = 4 // one part in so many of what parked requests may hold
+)
+
 func (l heapLimit) set(n *Node) {
 	if n.cfg.OwnsProcess {
 		debug.SetMemoryLimit(min(l.outer, n.sizes.limitHeap(readLive(), n.heldForRequests())))
+		if parked := n.work.Usage(budget.Parked); os.Getenv("GOGC") == "" {
+			setPace(parked.Used >= parked.Limit/muchParked)
+		}
+	}
+}
+
+// setPace sets the collector's pace, unless it is set already: that would begin a collection.
+func setPace(parked bool) {
+	pace := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	metrics.Read(pace)
+	want := uint64(usualPace)
+	if parked {
+		want = parkedPace
+	}
+	if pace[0].Value.Uint64() != want {
+		debug.SetGCPercent(int(want))
 	}
 }
 
 func (l heapLimit) lift(n *Node) {
 	if n.cfg.OwnsProcess {
 		debug.SetMemoryLimit(l.outer)
+		if os.Getenv("GOGC") == "" {
+			setPace(false)
+		}
 	}
 }
 
