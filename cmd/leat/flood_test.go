@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -94,7 +95,7 @@ func floodOne(t *testing.T, name string, kinds []floodKind, topics int, d time.D
 		defer close(ended)
 		go saveProfiles(t, web, filepath.Join(dir, strings.ReplaceAll(name, " ", "-")+"-"+strconv.Itoa(mostMiB)), ended)
 	}
-	runFlood(t, p, name, kinds, d, mostMiB)
+	runFlood(t, p, name, kinds, topics, d, mostMiB)
 	p.kill()
 }
 
@@ -127,21 +128,19 @@ func saveProfiles(t *testing.T, web, file string, ended <-chan struct{}) {
 
 // runFlood sends requests of the kinds for some time and looks at what becomes of
 // the node and of honest clients.
-func runFlood(t *testing.T, p *process, name string, kinds []floodKind, d time.Duration, mostMiB int) {
+func runFlood(t *testing.T, p *process, name string, kinds []floodKind, topics int, d time.Duration, mostMiB int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	var attackers, honest sync.WaitGroup
-	var answers, closed atomic.Int64
+	var answers, closed int64
 	var took [2][]time.Duration
 	for i, codec := range []kgo.CompressionCodec{kgo.NoCompression(), kgo.SnappyCompression()} {
 		ready := make(chan struct{})
 		honest.Go(func() { took[i] = beHonest(ctx, t, p, codec, ready) })
 		<-ready
 	}
-	for i := range floodConns {
-		attackers.Go(func() { attack(ctx, p.addr, kinds[i%len(kinds)], &answers, &closed) })
-	}
+	attackers.Go(func() { answers, closed = runAttackers(t, p.addr, kinds, topics, d) })
 	most := 0
 	for ctx.Err() == nil {
 		most = max(most, residentMiB(t, p.cmd.Process.Pid))
@@ -155,10 +154,60 @@ func runFlood(t *testing.T, p *process, name string, kinds []floodKind, d time.D
 	honest.Wait()
 	attackers.Wait()
 	t.Logf("%-18s %4d MiB at most; %d answers, %d connections ended; honest clients' p99 %v plain, %v compressed",
-		name, most, answers.Load(), closed.Load(), p99(took[0]), p99(took[1]))
+		name, most, answers, closed, p99(took[0]), p99(took[1]))
 	if most > mostMiB {
 		t.Errorf("%s: the node took %d MiB, more than %d", name, most, mostMiB)
 	}
+}
+
+// runAttackers has a process of its own attack the node until d is over, at the lowest
+// priority: in the world outside, attackers do not take the processors of the node and of
+// honest clients. It returns how many answers they got and how many connections ended.
+func runAttackers(t *testing.T, addr string, kinds []floodKind, topics int, d time.Duration) (answers, closed int64) {
+	t.Helper()
+	var names []string
+	for _, k := range kinds {
+		names = append(names, k.name)
+	}
+	cmd := exec.CommandContext(t.Context(), "nice", "-n", "19", os.Args[0], "-test.run", "^TestFloodAttackers$", "-test.v")
+	cmd.Env = append(os.Environ(), "GOMEMLIMIT=", "LEAT_FLOOD_ATTACK="+strings.Join([]string{addr, strconv.Itoa(topics), d.String(), strings.Join(names, ",")}, ";"))
+	out, err := cmd.CombinedOutput()
+	said := string(out)
+	if i := strings.Index(said, attackersSaid); err != nil || i < 0 {
+		t.Errorf("the attackers: %v\n%s", err, said)
+	} else if _, err := fmt.Sscanf(said[i+len(attackersSaid):], "%d %d", &answers, &closed); err != nil {
+		t.Error(err)
+	}
+	return answers, closed
+}
+
+// attackersSaid stands before the numbers that the attackers' process prints.
+const attackersSaid = "answers and ended connections: "
+
+// TestFloodAttackers is the process of the attackers; it proves nothing by itself.
+func TestFloodAttackers(t *testing.T) {
+	args := strings.Split(os.Getenv("LEAT_FLOOD_ATTACK"), ";")
+	if len(args) != 4 {
+		t.Skip("TestFlood runs it")
+	}
+	topics, err := strconv.Atoi(args[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := time.ParseDuration(args[2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	kinds := slices.DeleteFunc(floodKinds(topics), func(k floodKind) bool { return !slices.Contains(strings.Split(args[3], ","), k.name) })
+	var attackers sync.WaitGroup
+	var answers, closed atomic.Int64
+	for i := range floodConns {
+		attackers.Go(func() { attack(ctx, args[0], kinds[i%len(kinds)], &answers, &closed) })
+	}
+	attackers.Wait()
+	fmt.Printf("%s%d %d\n", attackersSaid, answers.Load(), closed.Load())
 }
 
 func p99(took []time.Duration) time.Duration {
@@ -217,7 +266,10 @@ func attack(ctx context.Context, addr string, k floodKind, answers, closed *atom
 		if !k.unread {
 			reading.Go(func() { countAnswers(c, answers) })
 		}
-		for err == nil {
+		if len(k.bytes) == 0 {
+			<-ctx.Done()
+		}
+		for err == nil && len(k.bytes) > 0 {
 			_, err = c.Write(k.bytes)
 			if k.unread && err == nil {
 				answers.Add(1)
@@ -399,6 +451,7 @@ func parkedKinds(topics int) []floodKind {
 	}
 	names.Topics = append(names.Topics, nt)
 	return []floodKind{
+		{name: "no attack", long: true}, // it shows what the machine does to honest clients
 		{name: "watched", bytes: requestOf(11, watch), long: true},
 		{name: "hardly any watched", bytes: requestOf(11, wait("topic-0", 1000)), long: true},
 		{name: "behind a parked one", bytes: append(requestOf(11, wait("topic-0", 1)), slices.Repeat(requestOf(7, names), 100)...), long: true},
