@@ -20,8 +20,10 @@ const (
 	restAfter = 64
 )
 
-// volume is the file system that the data directory lies on. It is given up after a failure:
-// it cannot tell which file was not written, each file's own sync does.
+// volume is the file system that the data directory lies on. It is given up after any sync
+// that failed. After one of its own, since it cannot tell which file was not written, as each
+// file's own sync does; after one of a file or a directory, since that took the error with it:
+// a sync of the volume would say that everything is on disk, names that were lost included.
 type volume struct {
 	mu sync.Mutex
 	v  *vfs.Volume // guarded by mu; nil: it cannot be synced as a whole, or not be relied on
@@ -56,22 +58,32 @@ func (s *Store) syncVolume() error {
 	if o.v == nil {
 		return vfs.ErrNoVolume
 	}
-	err := o.v.Sync()
-	if err == nil {
-		return nil
+	if !s.syncs.failed.Load() {
+		if err := o.v.Sync(); err != nil {
+			s.log.Error("the file system could not be synced; files are synced one by one", "err", err)
+			o.giveUpLocked()
+			return s.syncs.take(err)
+		}
 	}
-	s.log.Error("the file system could not be synced; files are synced one by one", "err", err)
+	if s.syncs.failed.Load() { // before this one, or meanwhile
+		s.log.Info("a sync failed; the file system is not synced as a whole any more, files are synced one by one")
+		o.giveUpLocked()
+		return vfs.ErrNoVolume
+	}
+	return nil
+}
+
+// giveUpLocked ends the use of the volume. mu is held.
+func (o *volume) giveUpLocked() {
 	_ = o.v.Close() // it has told what it knows
 	o.v = nil
-	return s.syncs.take(err)
 }
 
 func (o *volume) end() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.v != nil {
-		_ = o.v.Close() // every sync that counts has returned
-		o.v = nil
+		o.giveUpLocked()
 	}
 }
 

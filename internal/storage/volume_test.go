@@ -124,6 +124,61 @@ func TestVolumeFails(t *testing.T) {
 	}
 }
 
+// TestVolumeAfterFailedSync proves that after a sync of a directory that failed no sync of the
+// volume is believed, before it or meanwhile: a log whose directory's name is lost says so, and
+// no point says that the directory is there.
+func TestVolumeAfterFailedSync(t *testing.T) {
+	for _, meanwhile := range []bool{false, true} {
+		t.Run(fmt.Sprintf("meanwhile=%v", meanwhile), func(t *testing.T) {
+			mem := vfs.NewMem()
+			var failing atomic.Bool
+			var s *Store
+			cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+				switch {
+				case failing.Load() && op == vfs.OpSyncDir && path == "data":
+					failing.Store(false)
+					return errBadDisk
+				case failing.Load() && meanwhile && op == vfs.OpSync && path == "data":
+					if err := s.dirs.syncNames(); err == nil {
+						t.Error("the sync of the directory did not fail")
+					}
+				default:
+				}
+				return nil
+			}), "data")
+			cfg.SyncTogether = 2
+			s = quietStore(t, cfg)
+			var logs []*Log
+			for i := range 3 {
+				logs = append(logs, testLog(s, i, testOptions()))
+				mustAppend(t, logs[i], batch(t, 0, 1, 100))
+			}
+			s.Commit()
+			failing.Store(true)
+			if !meanwhile {
+				if err := s.dirs.syncNames(); err == nil {
+					t.Error("the sync of the directory did not fail")
+				}
+			}
+			s.keeper.checkpointNow()
+			for i, l := range logs {
+				if l.Fault() == nil {
+					t.Errorf("log %d was called durable", i)
+				}
+			}
+			if s.volume.isUsable() {
+				t.Error("the volume is relied on after a sync that failed")
+			}
+			cfg.FS = mem.Crash(rand.New(rand.NewPCG(1, 36)))
+			cfg.BootID += "'"
+			s = quietStore(t, cfg)
+			for i := range logs {
+				expectValues(t, testLog(s, i, testOptions()), 1)
+			}
+		})
+	}
+}
+
 // keeping is a memory file system whose files do not lose what a sync of the volume
 // failed to write: so a test can say which of them did.
 type keeping struct{ *vfs.Mem }
