@@ -9,21 +9,21 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
-// job is committed entries on their way from the loop to the applier. Jobs that the
-// applier has no time for yet become one.
+// job is committed entries on their way from the loop to the applier. All entries that are
+// committed while the applier is busy become one job.
 type job struct {
-	snapshot []byte      // replaces all state; nil: none
-	entries  []*pb.Entry // ordinary ones, with data
-	waiting  []*proposal // whose entries are in it, or were before it
-	bytes    int         // of entries
-	at       position    // the last entry of the log that the job brings the state to
-	conf     *pb.ConfState
-	capture  bool // capture the state afterwards
+	snapshot []byte        // replaces all state; nil: none
+	entries  []*pb.Entry   // ordinary ones, with data
+	waiting  []*proposal   // proposals whose entries are in this job or in one before it
+	bytes    int           // of entries
+	at       position      // of the last entry in the state after the job; index 0: as before
+	conf     *pb.ConfState // the members at that position
+	capture  bool          // the state is to be captured after the job
 }
 
 func (j *job) isEmpty() bool { return j.at.index == 0 && !j.capture }
 
-// capture is the state at a position, not encoded yet.
+// capture is the state at a position before it is encoded.
 type capture struct {
 	at     position
 	conf   *pb.ConfState
@@ -32,41 +32,42 @@ type capture struct {
 
 // applier applies jobs. Its goroutine owns at and conf.
 type applier struct {
-	apply     func(Update) error
-	capturing func() func() []byte
-	logger    *slog.Logger
+	apply        func(Update) error
+	startCapture func() func() []byte
+	logger       *slog.Logger
 
-	jobs     chan job     // from the loop, which closes it when it ends
-	captured chan capture // to the loop; size 1, and one is asked for at a time
-	failed   chan error   // to the loop; size 1, and nothing is applied after it
-	done     chan struct{}
+	jobs     chan job      // from the loop, which closes it when it ends
+	captured chan capture  // to the loop; of size 1, and at most one is asked for at a time
+	failed   chan error    // to the loop; of size 1, and nothing is applied after it
+	done     chan struct{} // closed when the goroutine has ended
 
-	applied atomic.Uint64 // index of the last entry that was applied
+	applied atomic.Uint64 // index of the last applied entry
 	at      position
 	conf    *pb.ConfState
 }
 
 func newApplier(cfg Config) *applier {
 	return &applier{
-		apply: cfg.Apply, capturing: cfg.Capture, logger: cfg.Logger,
+		apply: cfg.Apply, startCapture: cfg.Capture, logger: cfg.Logger,
 		jobs: make(chan job), captured: make(chan capture, 1), failed: make(chan error, 1), done: make(chan struct{}),
 	}
 }
 
-func (a *applier) run() {
+// applyJobs is the applier's goroutine.
+func (a *applier) applyJobs() {
 	defer close(a.done)
 	for j := range a.jobs {
-		if err := a.do(&j); err != nil {
+		if err := a.applyJob(&j); err != nil {
 			a.failed <- err
 			return
 		}
 	}
 }
 
-// do applies a job and answers its proposals. With an error the position stays.
-func (a *applier) do(j *job) error {
+// applyJob applies a job and answers its proposals. After an error the position is as before.
+func (a *applier) applyJob(j *job) error {
 	u := Update{Snapshot: j.snapshot, Entries: make([]Entry, 0, len(j.entries))}
-	stale := map[uint64]bool{} // indexes
+	stale := map[uint64]bool{} // indexes of the entries that were decided in another term
 	var err error
 	for _, e := range j.entries {
 		term, data, unwrapErr := unwrapProposal(e.GetData())
@@ -75,7 +76,7 @@ func (a *applier) do(j *job) error {
 			break
 		}
 		if term != e.GetTerm() {
-			// The same on every voter, since both numbers are in the log.
+			// Every voter skips the entry, since both terms are in the log.
 			a.logger.Warn("an entry of the metadata log was decided in another term than it was made in, it changes nothing",
 				"entry", e.GetIndex(), "term", e.GetTerm(), "decided", term)
 			stale[e.GetIndex()] = true
@@ -105,7 +106,7 @@ func (a *applier) do(j *job) error {
 		p.done <- nil
 	}
 	if j.capture {
-		a.captured <- capture{a.at, a.conf, a.capturing()}
+		a.captured <- capture{a.at, a.conf, a.startCapture()}
 	}
 	return nil
 }

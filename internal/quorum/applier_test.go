@@ -18,15 +18,15 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// TestPoison proves that an entry which cannot be applied ends the node before it
-// counts as applied: its proposer and all later ones hear of it, nothing is applied
-// after it, no snapshot leaves it behind, and no later start passes it.
+// TestPoison proves that an entry which cannot be applied ends the node and does not count as
+// applied: its proposer and all later ones get the error, no later entry is applied, no
+// snapshot is made after it, and no later start skips it.
 func TestPoison(t *testing.T) {
 	fs := newFS()
 	m := &machine{}
 	cfg := config(fs, m)
 	cfg.SnapshotBytes = 1
-	n, err := open(cfg, small)
+	n, err := openTuned(cfg, small)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestPoison(t *testing.T) {
 	for range 3 {
 		again := &machine{}
 		cfg.Apply, cfg.Capture = again.apply, again.capture
-		if n, err := open(cfg, small); !errors.Is(err, ErrNotApplied) || !strings.Contains(err.Error(), fmt.Sprintf("entry %d is poison", before+1)) {
+		if n, err := openTuned(cfg, small); !errors.Is(err, ErrNotApplied) || !strings.Contains(err.Error(), fmt.Sprintf("entry %d is poison", before+1)) {
 			if err == nil {
 				closeNode(n)
 			}
@@ -58,8 +58,8 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-// TestPoisonAmongOthers proves that of proposals which wait together with one that
-// cannot be applied none that comes after it is acknowledged.
+// TestPoisonAmongOthers proves that no proposal is acknowledged which waits together with one
+// that cannot be applied, and comes after it.
 func TestPoisonAmongOthers(t *testing.T) {
 	held := make(chan struct{})
 	entered := make(chan struct{}, 10)
@@ -71,7 +71,7 @@ func TestPoisonAmongOthers(t *testing.T) {
 		return m.apply(u)
 	}
 	close(held) // for the start
-	n, err := open(cfg, small)
+	n, err := openTuned(cfg, small)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,8 +103,8 @@ func TestPoisonAmongOthers(t *testing.T) {
 	}
 }
 
-// TestSlowApply proves that the loop goes on ordering, and making durable, while an
-// update is being applied, and that what comes meanwhile is applied as one update.
+// TestSlowApply proves that the loop orders proposals and makes them durable while an update
+// is applied, and that all entries which come meanwhile are applied as one update.
 func TestSlowApply(t *testing.T) {
 	var hold sync.Mutex
 	m := &machine{}
@@ -114,7 +114,7 @@ func TestSlowApply(t *testing.T) {
 		defer hold.Unlock()
 		return m.apply(u)
 	}
-	n, err := open(cfg, small)
+	n, err := openTuned(cfg, small)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +148,7 @@ func TestSlowApply(t *testing.T) {
 }
 
 // TestSlowSnapshot proves that proposals are ordered, applied and acknowledged while a
-// snapshot is encoded, which then holds what it was asked for.
+// snapshot is encoded, and that the snapshot has the state at its capture.
 func TestSlowSnapshot(t *testing.T) {
 	fs := newFS()
 	held, entered := make(chan struct{}), make(chan struct{}, 10)
@@ -162,7 +162,7 @@ func TestSlowSnapshot(t *testing.T) {
 			return encode()
 		}
 	}
-	n, err := open(cfg, small)
+	n, err := openTuned(cfg, small)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,14 +181,14 @@ func TestSlowSnapshot(t *testing.T) {
 	closeNode(n)
 }
 
-// TestReplayIsOneUpdate proves that a start hands on all that it replays as one update,
-// however many entries it is: applied singly, thousands of topics would take seconds.
+// TestReplayIsOneUpdate proves that a start passes all entries that it replays to Apply as one
+// update: if they were applied singly, thousands of topics would take seconds.
 func TestReplayIsOneUpdate(t *testing.T) {
 	fs := newFS()
 	m := &machine{}
 	cfg := config(fs, m)
 	cfg.SnapshotBytes = 1 << 30
-	n, err := open(cfg, defaultTuning)
+	n, err := openTuned(cfg, defaultTuning)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func TestReplayIsOneUpdate(t *testing.T) {
 }
 
 // TestTerms proves that a proposal of another term is refused before it becomes an
-// entry, and that Leading tells the term in which it is taken.
+// entry, and that one of the term that Leading returns is accepted.
 func TestTerms(t *testing.T) {
 	fs := newFS()
 	for life := range 3 {
@@ -242,7 +242,7 @@ func craft(t *testing.T, fs vfs.FS, entries ...*pb.Entry) {
 	for i, e := range entries {
 		e.Index, e.Term = new(at+uint64(i)+1), new(found.state.GetTerm())
 	}
-	if _, err := l.save(entries); err != nil {
+	if _, err := l.saveFrame(entries); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.close(); err != nil {
@@ -250,9 +250,9 @@ func craft(t *testing.T, fs vfs.FS, entries ...*pb.Entry) {
 	}
 }
 
-// TestMisfitChangesNothing proves that an entry that was decided in another term than
-// its own changes nothing, on this start and each later one, and is logged.
-func TestMisfitChangesNothing(t *testing.T) {
+// TestEntryOfAnotherTermChangesNothing proves that an entry that was decided in another term
+// than its own changes nothing, in this start and each later one, and is logged.
+func TestEntryOfAnotherTermChangesNothing(t *testing.T) {
 	fs := newFS()
 	n, _ := start(t, fs)
 	propose(t, n, "before")
@@ -266,7 +266,7 @@ func TestMisfitChangesNothing(t *testing.T) {
 		m := &machine{}
 		cfg := config(fs, m)
 		cfg.Logger = slog.New(slog.NewTextHandler(&text, nil))
-		n, err := open(cfg, small)
+		n, err := openTuned(cfg, small)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,9 +280,9 @@ func TestMisfitChangesNothing(t *testing.T) {
 	}
 }
 
-// TestForeignEntries proves that an entry of a form that is not known stops a start
-// with a sentence.
-func TestForeignEntries(t *testing.T) {
+// TestUnknownEntriesRefuseTheStart proves that an entry of an unknown form refuses the start
+// with a message that says so.
+func TestUnknownEntriesRefuseTheStart(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		data []byte
@@ -295,7 +295,7 @@ func TestForeignEntries(t *testing.T) {
 		n, _ := start(t, fs)
 		closeNode(n)
 		craft(t, fs, &pb.Entry{Type: pb.EntryNormal.Enum(), Data: c.data})
-		n, err := open(config(fs, &machine{}), small)
+		n, err := openTuned(config(fs, &machine{}), small)
 		if err == nil {
 			closeNode(n)
 		}
@@ -305,9 +305,9 @@ func TestForeignEntries(t *testing.T) {
 	}
 }
 
-// TestMembers proves that committed changes of the members are applied, also such as
-// raft cannot apply, which change nothing; that the next snapshot has all members and
-// its data; and that a quorum with a second voter is refused.
+// TestMembers proves that committed changes of the members are applied; that those which raft
+// cannot apply change nothing; that the next snapshot has all members and its data; and that a
+// quorum with a second voter is refused.
 func TestMembers(t *testing.T) {
 	change := func(typ pb.ConfChangeType, id uint64) *pb.Entry {
 		b, err := proto.Marshal(&pb.ConfChange{Type: typ.Enum(), NodeId: &id})
@@ -341,13 +341,13 @@ func TestMembers(t *testing.T) {
 		t.Fatalf("the snapshot: %v, %v", s, err)
 	}
 	craft(t, fs, change(pb.ConfChangeAddNode, 78))
-	if _, err := open(config(fs, &machine{}), small); !errors.Is(err, ErrNewer) {
+	if _, err := openTuned(config(fs, &machine{}), small); !errors.Is(err, ErrNewer) {
 		t.Errorf("two voters: %v", err)
 	}
 }
 
-// TestRaftIDs proves that each data directory has an id of its own in raft, which it
-// keeps, and which says nothing of the node's.
+// TestRaftIDs proves that each data directory has an id of its own in raft, which it keeps,
+// and which does not depend on the node's id.
 func TestRaftIDs(t *testing.T) {
 	ids := map[uint64]bool{}
 	for range 20 {
@@ -369,8 +369,8 @@ func TestRaftIDs(t *testing.T) {
 	}
 }
 
-// TestVoteIsOnDiskFirst proves that a term and a vote are on disk, in a frame of their
-// own, before anything is done in that term.
+// TestVoteIsOnDiskFirst proves that a term and a vote are on disk, in a frame of their own,
+// before any entry of that term.
 func TestVoteIsOnDiskFirst(t *testing.T) {
 	fs := newFS()
 	for range 3 {
@@ -381,7 +381,7 @@ func TestVoteIsOnDiskFirst(t *testing.T) {
 	f, _ := fs.Open("data/meta/"+fileName(1, logSuffix), vfs.ReadOnly)
 	b, _ := readAll(f)
 	var term, voted uint64
-	_, err := scan(b, 1, 0, func(_, _ int64, h frameHeader, r *records) error {
+	_, err := scanFrames(b, 1, 0, func(_, _ int64, h frameHeader, r *records) error {
 		if r.state != nil {
 			if voted = r.state.GetTerm(); r.state.GetVote() != h.raftID {
 				t.Errorf("frame %d: a vote for %d", h.number, r.state.GetVote())
@@ -402,7 +402,7 @@ func TestVoteIsOnDiskFirst(t *testing.T) {
 	}
 }
 
-// TestCloseHonoursItsDeadline proves that a disk that hangs does not hold a stop.
+// TestCloseHonoursItsDeadline proves that Close returns at its deadline if the disk hangs.
 func TestCloseHonoursItsDeadline(t *testing.T) {
 	fs, disk := newHangingFS()
 	n, _ := start(t, fs)
@@ -420,8 +420,7 @@ func TestCloseHonoursItsDeadline(t *testing.T) {
 	}
 }
 
-// BenchmarkReplay shows what a start of a log with many small entries costs here, apart
-// from what Apply does.
+// BenchmarkReplay measures a start with a log of many small entries, without the time of Apply.
 func BenchmarkReplay(b *testing.B) {
 	cfg := config(newFS(), &machine{})
 	cfg.SnapshotBytes = 1 << 30

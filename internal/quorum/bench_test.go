@@ -8,7 +8,7 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// BenchmarkPropose shows a proposal's cost with its sync, alone and shared.
+// BenchmarkPropose measures proposals that have a sync each, and proposals that share one.
 func BenchmarkPropose(b *testing.B) {
 	for _, callers := range []int{1, 64} {
 		b.Run(fmt.Sprint(callers), func(b *testing.B) {
@@ -43,7 +43,7 @@ func BenchmarkPropose(b *testing.B) {
 	}
 }
 
-// BenchmarkOpen shows what the first start of an empty directory costs.
+// BenchmarkOpen measures the first start in an empty directory.
 func BenchmarkOpen(b *testing.B) {
 	dir := b.TempDir()
 	i := 0

@@ -13,9 +13,9 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// TestFailuresShowBeforeTheyAreAnswered proves that a caller who is told of a failure finds the
-// reason in the status at once. The proposal's channel has no room, so that the loop stands
-// still where it answers.
+// TestFailuresShowBeforeTheyAreAnswered proves that a caller whose proposal fails finds the
+// reason in the status at once. The proposal's channel has no buffer, so that the loop waits
+// in its answer.
 func TestFailuresShowBeforeTheyAreAnswered(t *testing.T) {
 	for _, c := range []struct {
 		err  error
@@ -36,7 +36,7 @@ func TestFailuresShowBeforeTheyAreAnswered(t *testing.T) {
 				}))
 				broken.Store(true)
 				term, _ := n.Leading()
-				size := 1 // a small one is written into the file that is there, a large one wants a new one
+				size := 1 // a small one is written into the present file, a large one needs a new file
 				if c.want == Full {
 					size = int(small.segment)
 				}
@@ -52,8 +52,8 @@ func TestFailuresShowBeforeTheyAreAnswered(t *testing.T) {
 	}
 }
 
-// TestSpareIsMadeBesideTheLoop proves that proposals go on while the log's next file is made, and
-// that the log waits for it, and does not make another, where it must go on in it.
+// TestSpareIsMadeBesideTheLoop proves that proposals go on while the log's next file is made,
+// and that the log waits for that file when it needs one, and does not make another.
 func TestSpareIsMadeBesideTheLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		release := make(chan struct{})

@@ -14,7 +14,7 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// contents are all files of the directory.
+// contents reads all files of the directory.
 func contents(t *testing.T, fs vfs.FS) map[string]string {
 	t.Helper()
 	infos, err := fs.ReadDir("data/meta")
@@ -36,7 +36,7 @@ func contents(t *testing.T, fs vfs.FS) map[string]string {
 	return all
 }
 
-// newest is the name of the newest file with a suffix.
+// newest finds the name of the newest file with a suffix.
 func newest(t *testing.T, fs vfs.FS, suffix string) (name string) {
 	t.Helper()
 	for n := range contents(t, fs) {
@@ -50,21 +50,21 @@ func newest(t *testing.T, fs vfs.FS, suffix string) (name string) {
 	return name
 }
 
-// TestRefusedStartChangesNothing proves that a directory that a newer version has written to
-// is refused with a sentence that says what to do, and that not a byte of it is changed by
-// that, also where an earlier start was cut short and left its work.
+// TestRefusedStartChangesNothing proves that a start refuses a directory to which a newer
+// version has written with a message that says what to do, and that it changes no byte of the
+// directory, even if an earlier start was interrupted and has left unfinished files.
 func TestRefusedStartChangesNothing(t *testing.T) {
 	for name, spoil := range map[string]func(fs *vfs.Mem){
 		"log": func(fs *vfs.Mem) {
 			b := append([]byte(fileMagic), formatVersion+1)
 			b = append(b, make([]byte, fileHead-4-len(b))...)
-			write(t, fs, "data/meta/"+newest(t, fs, logSuffix), binary.LittleEndian.AppendUint32(b, castagnoli(b)), 0)
+			write(t, fs, "data/meta/"+newest(t, fs, logSuffix), binary.LittleEndian.AppendUint32(b, checksum(b)), 0)
 		},
 		"snapshot": func(fs *vfs.Mem) {
 			name := newest(t, fs, snapshotSuffix)
 			b := []byte(contents(t, fs)[name])
 			b[len(snapshotMagic)] = formatVersion + 1
-			binary.LittleEndian.PutUint32(b[snapshotHead-4:], castagnoli(b[:snapshotHead-4], b[snapshotHead:]))
+			binary.LittleEndian.PutUint32(b[snapshotHead-4:], checksum(b[:snapshotHead-4], b[snapshotHead:]))
 			write(t, fs, "data/meta/"+name, b, 0)
 		},
 		"entry": func(fs *vfs.Mem) {
@@ -81,7 +81,7 @@ func TestRefusedStartChangesNothing(t *testing.T) {
 			write(t, fs, "data/meta/"+spareName+tmpSuffix, []byte("a file that was not finished"), 0)
 			before := contents(t, fs)
 			for range 2 {
-				n, err := open(config(fs, &machine{}), small)
+				n, err := openTuned(config(fs, &machine{}), small)
 				if err == nil {
 					closeNode(n)
 				}
@@ -96,12 +96,12 @@ func TestRefusedStartChangesNothing(t *testing.T) {
 	}
 }
 
-// TestFlippedVersions proves that a flipped bit in the version of a snapshot is taken for
-// damage, not for another version, whose advice would be wrong.
+// TestFlippedVersions proves that a flipped bit in the version of a snapshot is reported as
+// damage, not as another version, for which the advice would be wrong.
 func TestFlippedVersions(t *testing.T) {
 	s := snapshot{boot: boot{1, &pb.ConfState{}}}
 	for bit := range 8 {
-		b := s.head()
+		b := s.encodeHead()
 		b[len(snapshotMagic)] ^= 1 << bit
 		if _, err := parseSnapshot(b); !errors.Is(err, ErrDamaged) {
 			t.Errorf("bit %d: %v", bit, err)
@@ -109,8 +109,8 @@ func TestFlippedVersions(t *testing.T) {
 	}
 }
 
-// TestSpareOfAnotherVersion proves that a spare file that another version made is not used:
-// the head of a file has to fit its frames.
+// TestSpareOfAnotherVersion proves that a spare file which another version has made is not
+// used, since a file's head must have the format of its frames.
 func TestSpareOfAnotherVersion(t *testing.T) {
 	fs := newFS()
 	n, _ := start(t, fs)
@@ -120,7 +120,7 @@ func TestSpareOfAnotherVersion(t *testing.T) {
 	want := n.Applied()
 	b := []byte(contents(t, fs)[spareName])
 	b[len(fileMagic)] = formatVersion + 1
-	binary.LittleEndian.PutUint32(b[fileHead-4:], castagnoli(b[:fileHead-4]))
+	binary.LittleEndian.PutUint32(b[fileHead-4:], checksum(b[:fileHead-4]))
 	write(t, fs, "data/meta/"+spareName, b, 0)
 	for range 2 {
 		n, m := start(t, fs)
@@ -137,7 +137,7 @@ func TestSpareOfAnotherVersion(t *testing.T) {
 }
 
 // TestSnapshotFormat proves that a snapshot has the bytes that it had when its format was
-// promised, and is read as what it was.
+// promised, and that they are read correctly.
 func TestSnapshotFormat(t *testing.T) {
 	for _, c := range []struct {
 		want snapshot
@@ -154,7 +154,7 @@ func TestSnapshotFormat(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := hex.EncodeToString(append(c.want.head(), c.want.data...)); got != c.hex {
+		if got := hex.EncodeToString(append(c.want.encodeHead(), c.want.data...)); got != c.hex {
 			t.Errorf("it is written as %s, and was %s", got, c.hex)
 		}
 		got, err := parseSnapshot(b)

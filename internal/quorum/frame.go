@@ -10,8 +10,8 @@ import (
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
-// A log file is a head and a row of frames, each the work of one write and one
-// sync, then zeros. Numbers are little-endian, every crc is a CRC-32C.
+// A log file is a head, a sequence of frames, each of which is written with one write and one
+// sync, and zeros. Numbers are little-endian; every crc is a CRC-32C.
 //
 //	file   = "leatqlog" | version u8 | zeros (19) | crc u32 of the 28 bytes before it
 //	frame  = crc u32 of the 28 bytes after it | size u32 | number u64 | raft id u64 |
@@ -19,25 +19,25 @@ import (
 //	         records (size bytes) | zeros | mark
 //	record = kind u8 | size u32 | body
 //	boot   = node id u32 | members               first record of frame 1
-//	state  = term u64 | vote u64 | commit u64    in the first frame of each file, and where term or vote have changed
+//	state  = term u64 | vote u64 | commit u64    in the first frame of each file, and when term or vote change
 //	entry  = term u64 | index u64 | type u8 | content
-//	an ordinary entry has version u8 | term in which it was decided u64 | what was proposed
+//	content of an ordinary entry = version u8 | term in which it was decided u64 | the proposal
 //
-// A frame begins at a multiple of 32 bytes and is as long as one. Its last byte is a
-// mark, and so is every last byte of a sector (512 bytes of the file) within it; the
-// records are parted around these. A disk writes a sector wholly or not at all, and a
-// killed process leaves a beginning of its write: so a write that was cut lacks a mark
-// (a byte is zero there), and a frame that has all its marks was written whole. That
-// tells a torn write, which was never acknowledged, from damage:
+// The offset and the length of a frame are multiples of 32 bytes. Its last byte is a mark,
+// and so is the last byte of every sector (512 bytes of the file) in it; the records are
+// split around the marks. A disk writes all of a sector or nothing, and a killed process
+// leaves the beginning of its write. So a torn write lacks a mark (there is a zero), and a
+// frame with all its marks was written completely. This distinguishes a torn write, which
+// was never acknowledged, from damage:
 //
-//	at the end of the whole frames                   behind that             verdict
-//	nothing but zeros                                the same                the end
-//	a head without its mark                          no head of a frame      torn
-//	a sound head, and a mark is missing behind it    no head of a frame      torn
-//	anything else                                    anything                damage
+//	after the last whole frame                      after that              verdict
+//	only zeros                                      only zeros              the end
+//	a head without its mark                         no head of a frame      torn
+//	a sound head, and a later mark is missing       no head of a frame      torn
+//	anything else                                   anything                damage
 //
-// Frames are numbered through all files, and a frame is written when the one before it
-// is on disk: hence a later frame proves that the one before it was whole.
+// Frames are numbered across all files, and a frame is written only when the one before it
+// is on disk. So a later frame proves that the one before it was whole.
 const (
 	sector     = 512
 	fileHead   = 32
@@ -63,39 +63,40 @@ const (
 	kindEntry = 3
 )
 
-// boot is what the first frame says of the directory.
+// boot describes the directory; the first frame has it.
 type boot struct {
 	nodeID int32
 	conf   *pb.ConfState
 }
 
-// records is what a frame holds.
+// records is the content of a frame.
 type records struct {
 	boot    *boot
 	state   *pb.HardState
 	entries []*pb.Entry
 }
 
-func castagnoli(parts ...[]byte) (sum uint32) {
-	table := crc32.MakeTable(crc32.Castagnoli) // the package's own one: nothing is made
+// checksum is the CRC-32C of the parts.
+func checksum(parts ...[]byte) (sum uint32) {
+	table := crc32.MakeTable(crc32.Castagnoli) // returns a table that exists already
 	for _, p := range parts {
 		sum = crc32.Update(sum, table, p)
 	}
 	return sum
 }
 
-// newFileHead is what every log file begins with.
+// newFileHead makes the head with which every log file begins.
 func newFileHead() []byte {
 	b := make([]byte, fileHead)
 	b[copy(b, fileMagic)] = formatVersion
-	binary.LittleEndian.PutUint32(b[fileHead-4:], castagnoli(b[:fileHead-4]))
+	binary.LittleEndian.PutUint32(b[fileHead-4:], checksum(b[:fileHead-4]))
 	return b
 }
 
-// checkFileHead refuses a file that this version does not read.
+// checkFileHead returns an error for a file that this version does not read.
 func checkFileHead(b []byte) error {
 	switch {
-	case len(b) < fileHead, !bytes.HasPrefix(b, []byte(fileMagic)), castagnoli(b[:fileHead-4]) != binary.LittleEndian.Uint32(b[fileHead-4:]):
+	case len(b) < fileHead, !bytes.HasPrefix(b, []byte(fileMagic)), checksum(b[:fileHead-4]) != binary.LittleEndian.Uint32(b[fileHead-4:]):
 		return fmt.Errorf("%w: the file's head is not as it was written", ErrDamaged)
 	case b[len(fileMagic)] > formatVersion:
 		return fmt.Errorf("%w: format %d of the metadata log", ErrNewer, b[len(fileMagic)])
@@ -105,8 +106,7 @@ func checkFileHead(b []byte) error {
 	return nil
 }
 
-// appendFrame appends the frame that has these records and stands at offset off of
-// its file.
+// appendFrame appends the frame with these records for offset off of its file.
 func appendFrame(b []byte, off int64, number, raftID uint64, body []byte) []byte {
 	from := len(b)
 	b = append(b, make([]byte, frameHead)...)
@@ -114,9 +114,9 @@ func appendFrame(b []byte, off int64, number, raftID uint64, body []byte) []byte
 	binary.LittleEndian.PutUint32(head[4:], uint32(len(body)))
 	binary.LittleEndian.PutUint64(head[8:], number)
 	binary.LittleEndian.PutUint64(head[16:], raftID)
-	binary.LittleEndian.PutUint32(head[24:], castagnoli(body))
+	binary.LittleEndian.PutUint32(head[24:], checksum(body))
 	head[frameHead-1] = mark
-	binary.LittleEndian.PutUint32(head, castagnoli(head[4:]))
+	binary.LittleEndian.PutUint32(head, checksum(head[4:]))
 	end := off + frameLen(off, len(body))
 	for at := off + frameHead; at < end; {
 		stop := nextMark(at, end)
@@ -129,28 +129,28 @@ func appendFrame(b []byte, off int64, number, raftID uint64, body []byte) []byte
 	return b
 }
 
-// nextMark is where the next mark of a frame stands that ends at end.
+// nextMark is the offset of the next mark at or after at, in a frame that ends at end.
 func nextMark(at, end int64) int64 { return min(at|(sector-1), end-1) }
 
 // frameLen is the length in the file of a frame at off with so many bytes of records.
 func frameLen(off int64, size int) int64 {
 	at := off + frameHead
 	left := int64(size)
-	room := (at | (sector - 1)) - at // up to the first sector's mark
+	room := (at | (sector - 1)) - at // bytes of records before the first sector's mark
 	if left > room {
-		full := (left - room - 1) / (sector - 1) // sectors that are full of records besides
+		full := (left - room - 1) / (sector - 1) // further sectors that records fill
 		at += room + 1 + full*sector
 		left -= room + full*(sector-1)
 	}
 	return (at+left+1+frameAlign-1)&^(frameAlign-1) - off
 }
 
-// frameSpace bounds the length of a frame with so many bytes of records, wherever it stands.
+// frameSpace is the largest length, at any offset, of a frame with so many bytes of records.
 func frameSpace(size int64) int64 {
 	return frameHead + size + size/(sector-1) + 2 + frameAlign
 }
 
-// frameHeader is a frame's head, read and found sound.
+// frameHeader is a decoded frame head whose checksum is right.
 type frameHeader struct {
 	size    int
 	number  uint64
@@ -158,14 +158,14 @@ type frameHeader struct {
 	bodyCRC uint32
 }
 
-// headAt reads the head of a frame at off, a multiple of 32; ok is false where no
-// sound one is.
+// headAt decodes the head of a frame at off, a multiple of 32; ok is false if there is no
+// sound head.
 func headAt(b []byte, off int64) (h frameHeader, ok bool) {
 	if int64(len(b))-off < frameHead {
 		return h, false
 	}
 	head := b[off : off+frameHead]
-	if head[frameHead-1] != mark || castagnoli(head[4:]) != binary.LittleEndian.Uint32(head) {
+	if head[frameHead-1] != mark || checksum(head[4:]) != binary.LittleEndian.Uint32(head) {
 		return h, false
 	}
 	size := binary.LittleEndian.Uint32(head[4:])
@@ -175,9 +175,9 @@ func headAt(b []byte, off int64) (h frameHeader, ok bool) {
 	}, true
 }
 
-// bodyOf takes the records of the frame at off together. torn tells that a mark is
-// missing; err, that the frame is not as it was written although all are there.
-func bodyOf(b []byte, off int64, h frameHeader) (body []byte, torn bool, err error) {
+// joinBody joins the records of the frame at off. torn tells whether a mark is missing. An
+// error says that all marks are there and the frame is not as it was written.
+func joinBody(b []byte, off int64, h frameHeader) (body []byte, torn bool, err error) {
 	end := off + frameLen(off, h.size)
 	if end > int64(len(b)) {
 		return nil, false, fmt.Errorf("%w: a frame of %d bytes ends behind its file", ErrDamaged, h.size)
@@ -194,7 +194,7 @@ func bodyOf(b []byte, off int64, h frameHeader) (body []byte, torn bool, err err
 	if torn {
 		return nil, true, nil
 	}
-	if !sound || !isZero(body[h.size:]) || castagnoli(body[:h.size]) != h.bodyCRC {
+	if !sound || !isZero(body[h.size:]) || checksum(body[:h.size]) != h.bodyCRC {
 		return nil, false, fmt.Errorf("%w: the frame was written whole, and its checksum is wrong", ErrDamaged)
 	}
 	return body[:h.size], false, nil
@@ -209,16 +209,16 @@ func isZero(b []byte) bool {
 	return true
 }
 
-// extent is how far the whole frames of a file go.
+// extent describes the whole frames of a file.
 type extent struct {
-	end  int64  // where they end
-	next uint64 // number of the frame that follows
-	torn int64  // bytes that a torn write has left behind the end
+	end  int64  // the offset after the last one
+	next uint64 // number of the frame after them
+	torn int64  // bytes that a torn write has left after them
 }
 
-// scan calls each for every frame of a file's bytes, which begin with frame number
-// first. raftID is 0 where it is not known yet.
-func scan(b []byte, first, raftID uint64, each func(at, size int64, h frameHeader, r *records) error) (extent, error) {
+// scanFrames calls each for every frame in b, a file that begins with frame number first.
+// raftID is 0 if it is not known yet.
+func scanFrames(b []byte, first, raftID uint64, each func(at, size int64, h frameHeader, r *records) error) (extent, error) {
 	x := extent{end: fileHead, next: first}
 	if err := checkFileHead(b); err != nil {
 		return x, err
@@ -236,13 +236,13 @@ func scan(b []byte, first, raftID uint64, each func(at, size int64, h frameHeade
 				ErrDamaged, x.end, h.number, h.raftID, x.next, raftID)
 		}
 		size := frameLen(x.end, h.size)
-		body, torn, err := bodyOf(b, x.end, h)
+		body, torn, err := joinBody(b, x.end, h)
 		if err == nil && torn {
-			return tornAt(b, x, x.end+size, raftID)
+			return checkTorn(b, x, x.end+size, raftID)
 		}
 		var r *records
 		if err == nil {
-			r, err = parse(body)
+			r, err = parseRecords(body)
 		}
 		if err == nil {
 			err = each(x.end, size, h, r)
@@ -259,12 +259,13 @@ func scan(b []byte, first, raftID uint64, each func(at, size int64, h frameHeade
 	if int64(len(b))-x.end < frameHead || b[x.end+frameHead-1] != 0 {
 		return x, fmt.Errorf("%w: byte %d is neither a frame nor free", ErrDamaged, x.end)
 	}
-	return tornAt(b, x, int64(len(b)), raftID)
+	return checkTorn(b, x, int64(len(b)), raftID)
 }
 
-// tornAt is scan's result where a write was cut that began at the end of x and could
-// not reach beyond limit. A frame that stands behind it proves that it was whole once.
-func tornAt(b []byte, x extent, limit int64, raftID uint64) (extent, error) {
+// checkTorn is the result of scanFrames for a write that began at x.end, would have ended at
+// limit at most, and seems to be torn. A frame after it proves that it was whole once, and is
+// damaged.
+func checkTorn(b []byte, x extent, limit int64, raftID uint64) (extent, error) {
 	if !isZero(b[limit:]) {
 		return x, fmt.Errorf("%w: the frame at byte %d is not whole, and more was written behind it", ErrDamaged, x.end)
 	}
@@ -291,8 +292,8 @@ func appendBoot(b []byte, o *boot) []byte {
 	return appendConf(b, o.conf)
 }
 
-// Members are raft's whole ConfState: who votes, who learns, and both for a change
-// that is under way.
+// appendConf appends raft's ConfState: the voters and learners, and both of a change that is
+// under way.
 //
 //	members = 4 times (count u16 | ids u64...): voters, learners, outgoing voters, next learners | auto leave u8
 func appendConf(b []byte, c *pb.ConfState) []byte {
@@ -312,7 +313,8 @@ func confSize(c *pb.ConfState) int {
 	return minMembersEncoded + 8*(len(c.GetVoters())+len(c.GetLearners())+len(c.GetVotersOutgoing())+len(c.GetLearnersNext()))
 }
 
-func cutConf(b []byte) (c *pb.ConfState, rest []byte, ok bool) {
+// decodeConf decodes members at the beginning of b, and returns the bytes after them.
+func decodeConf(b []byte) (c *pb.ConfState, rest []byte, ok bool) {
 	c = &pb.ConfState{}
 	for _, ids := range []*[]uint64{&c.Voters, &c.Learners, &c.VotersOutgoing, &c.LearnersNext} {
 		if len(b) < 2 {
@@ -349,9 +351,9 @@ func appendEntry(b []byte, e *pb.Entry) []byte {
 	return append(b, e.GetData()...)
 }
 
-// parse reads the records of a frame. The checksum was right, so what is wrong
-// here was written so.
-func parse(b []byte) (*records, error) {
+// parseRecords decodes the records of a frame whose checksum is right. So an unknown kind of
+// record was written by a newer version.
+func parseRecords(b []byte) (*records, error) {
 	r := &records{}
 	for len(b) > 0 {
 		if len(b) < recordHead || uint64(binary.LittleEndian.Uint32(b[1:])) > uint64(len(b)-recordHead) {
@@ -366,7 +368,7 @@ func parse(b []byte) (*records, error) {
 			if ok = len(body) >= 4; ok {
 				r.boot = &boot{nodeID: int32(binary.LittleEndian.Uint32(body))}
 				var rest []byte
-				r.boot.conf, rest, ok = cutConf(body[4:])
+				r.boot.conf, rest, ok = decodeConf(body[4:])
 				ok = ok && len(rest) == 0
 			}
 		case kindState:
@@ -402,19 +404,19 @@ func parseEntry(b []byte) *pb.Entry {
 		Type:  pb.EntryType(b[16]).Enum(),
 	}
 	if len(b) > 17 {
-		e.Data = slices.Clone(b[17:]) // else one small entry would keep a whole file in memory
+		e.Data = slices.Clone(b[17:]) // b is part of a whole file, which the entry must not keep in memory
 	}
 	return e
 }
 
-// wrapProposal puts in front of a proposal what every voter decides by whether the
-// entry counts: the term that it was decided in.
+// wrapProposal puts the term in which a proposal was decided in front of it. By that term
+// every voter decides whether the entry counts.
 func wrapProposal(term uint64, data []byte) []byte {
 	b := append(make([]byte, 0, proposalHead+len(data)), entryVersion)
 	return append(binary.LittleEndian.AppendUint64(b, term), data...)
 }
 
-// unwrapProposal takes apart what wrapProposal made.
+// unwrapProposal is the inverse of wrapProposal.
 func unwrapProposal(b []byte) (term uint64, data []byte, err error) {
 	switch {
 	case len(b) <= proposalHead:

@@ -14,11 +14,11 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// TestSnapshotFlippedBits proves that a changed byte of a snapshot never passes.
+// TestSnapshotFlippedBits proves that a snapshot with any changed byte is refused.
 func TestSnapshotFlippedBits(t *testing.T) {
 	conf := &pb.ConfState{Voters: []uint64{1, 2}, Learners: []uint64{3}, VotersOutgoing: []uint64{1}, LearnersNext: []uint64{4}, AutoLeave: new(true)}
 	s := snapshot{at: position{7, 3}, raftID: 9, boot: boot{1, conf}, data: []byte("the state")}
-	whole := append(s.head(), s.data...)
+	whole := append(s.encodeHead(), s.data...)
 	got, err := parseSnapshot(whole)
 	if err != nil || got.at != s.at || got.raftID != 9 || got.nodeID != 1 || got.conf.Equivalent(conf) != nil || string(got.data) != string(s.data) {
 		t.Fatalf("%+v, %v", got, err)
@@ -37,12 +37,12 @@ func TestSnapshotFlippedBits(t *testing.T) {
 	}
 }
 
-// FuzzScan proves that no bytes make the reader of log files panic, and that what
-// it accepts is what would be written again.
-func FuzzScan(f *testing.F) {
+// FuzzScanFrames proves that no bytes make the reader of log files panic, and that the frames
+// which it accepts are written again with the same bytes.
+func FuzzScanFrames(f *testing.F) {
 	fs := newFS()
 	m := &machine{}
-	n, err := open(config(fs, m), small)
+	n, err := openTuned(config(fs, m), small)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -56,8 +56,8 @@ func FuzzScan(f *testing.F) {
 	f.Add(b[:100], uint64(1))
 	f.Fuzz(func(t *testing.T, b []byte, first uint64) {
 		var again []byte
-		x, err := scan(b, first, 0, func(at, size int64, h frameHeader, r *records) error {
-			body, _, err := bodyOf(b, at, h)
+		x, err := scanFrames(b, first, 0, func(at, size int64, h frameHeader, r *records) error {
+			body, _, err := joinBody(b, at, h)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -80,12 +80,12 @@ func FuzzScan(f *testing.F) {
 	})
 }
 
-// FuzzParse proves that records whose checksum happens to be right make no panic.
-func FuzzParse(f *testing.F) {
+// FuzzParseRecords proves that no records make their decoder panic.
+func FuzzParseRecords(f *testing.F) {
 	f.Add(appendBoot(nil, &boot{1, &pb.ConfState{Voters: []uint64{1}}}))
 	f.Add([]byte{kindEntry, 18, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 'x'})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if r, err := parse(b); err == nil && len(b) > 0 && r.boot == nil && r.state == nil && r.entries == nil {
+		if r, err := parseRecords(b); err == nil && len(b) > 0 && r.boot == nil && r.state == nil && r.entries == nil {
 			t.Fatal("bytes were accepted and became nothing")
 		}
 	})
@@ -94,18 +94,18 @@ func FuzzParse(f *testing.F) {
 // FuzzSnapshot proves that no bytes make the reader of snapshots panic.
 func FuzzSnapshot(f *testing.F) {
 	s := snapshot{at: position{7, 3}, raftID: 1, boot: boot{1, &pb.ConfState{Voters: []uint64{1}}}, data: []byte("x")}
-	f.Add(append(s.head(), s.data...))
+	f.Add(append(s.encodeHead(), s.data...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := parseSnapshot(b)
-		if err == nil && string(append(s.head(), s.data...)) != string(b) {
+		if err == nil && string(append(s.encodeHead(), s.data...)) != string(b) {
 			t.Fatal("a snapshot changes by being written")
 		}
 	})
 }
 
-// twoFrames is a file with two frames, the second of which has a body of n bytes, and
-// where that one begins and ends. The byte zero is in the body as often as any other,
-// or nothing else is.
+// twoFrames makes a file with two frames, the second of which has a body of n bytes, and
+// returns the offsets at which that one begins and ends. The bytes of the body are random, or
+// all zero.
 func twoFrames(rng *rand.Rand, n int, zeros bool) (b []byte, at, end int64) {
 	entry := func(index uint64, data []byte) []byte {
 		return appendEntry(nil, &pb.Entry{Term: new(uint64(1)), Index: &index, Type: pb.EntryNormal.Enum(), Data: data})
@@ -123,17 +123,17 @@ func twoFrames(rng *rand.Rand, n int, zeros bool) (b []byte, at, end int64) {
 	return append(b, make([]byte, 4096)...), at, end
 }
 
-// scanned is how many frames a file has, and what a torn write left.
+// scanned counts the frames of a file and the bytes that a torn write has left.
 func scanned(b []byte) (frames int, torn int64, err error) {
-	x, err := scan(b, 1, 77, func(int64, int64, frameHeader, *records) error {
+	x, err := scanFrames(b, 1, 77, func(int64, int64, frameHeader, *records) error {
 		frames++
 		return nil
 	})
 	return frames, x.torn, err
 }
 
-// TestFrameLengths proves that a frame is as long as it is said to be before it is
-// written, wherever it begins, and is read back.
+// TestFrameLengths proves that a frame has the length that is calculated before it is written,
+// at any offset, and that it is read back.
 func TestFrameLengths(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	for n := range 2500 {
@@ -148,8 +148,8 @@ func TestFrameLengths(t *testing.T) {
 	}
 }
 
-// TestTornWrites proves that a write of which any sectors are missing, or that was cut
-// at any byte, is known as torn, whatever it held, and that the wiping of it is too.
+// TestTornWrites proves that a write of which any sectors are missing, or that was cut at any
+// byte, is recognised as torn, whatever bytes it had, and that an interrupted wipe of it is too.
 func TestTornWrites(t *testing.T) {
 	rng := rand.New(rand.NewPCG(4, 4))
 	for round := range 3000 {
@@ -198,8 +198,8 @@ func TestTornWrites(t *testing.T) {
 	}
 }
 
-// TestFlippedBitsOfFrames proves that no bit of a file's head and of its frames can be
-// flipped unseen: neither one that was written last, nor one that holds only zeros.
+// TestFlippedBitsOfFrames proves that any flipped bit of a file's head and of its frames is
+// found, also in the frame that was written last, and in one that has only zeros.
 func TestFlippedBitsOfFrames(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	for _, n := range []int{1, 40, 500, 1500} {
@@ -218,20 +218,20 @@ func TestFlippedBitsOfFrames(t *testing.T) {
 	}
 }
 
-// TestFormats proves that a file of another format is refused with a sentence that
-// tells what to do.
+// TestFormats proves that a file of another format is refused with a message that says what to
+// do.
 func TestFormats(t *testing.T) {
 	for version, want := range map[byte]error{formatVersion - 1: ErrOlder, formatVersion + 1: ErrNewer} {
 		b := newFileHead()
 		b[len(fileMagic)] = version
-		binary.LittleEndian.PutUint32(b[fileHead-4:], castagnoli(b[:fileHead-4]))
+		binary.LittleEndian.PutUint32(b[fileHead-4:], checksum(b[:fileHead-4]))
 		if _, _, err := scanned(b); !errors.Is(err, want) {
 			t.Errorf("log format %d: %v", version, err)
 		}
 		s := snapshot{boot: boot{1, &pb.ConfState{}}}
-		b = s.head()
+		b = s.encodeHead()
 		b[len(snapshotMagic)] = version
-		binary.LittleEndian.PutUint32(b[snapshotHead-4:], castagnoli(b[:snapshotHead-4], b[snapshotHead:]))
+		binary.LittleEndian.PutUint32(b[snapshotHead-4:], checksum(b[:snapshotHead-4], b[snapshotHead:]))
 		if _, err := parseSnapshot(b); !errors.Is(err, want) {
 			t.Errorf("snapshot format %d: %v", version, err)
 		}

@@ -21,9 +21,9 @@ import (
 
 // tuning holds sizes that tests make small.
 type tuning struct {
-	first   int64 // bytes of the first log file, written at the first start
-	segment int64 // bytes of the others
-	reserve int64 // bytes at a file's end that only starts use, so that a full disk cannot keep a node from them
+	first   int64 // bytes of the first log file, which the first start writes
+	segment int64 // bytes of the other log files
+	reserve int64 // bytes at a file's end that only a start uses, so that a full disk does not prevent it
 }
 
 var defaultTuning = tuning{first: 256 << 10, segment: 1 << 20, reserve: 64 << 10}
@@ -35,41 +35,41 @@ const (
 	spareName      = "spare"
 )
 
-// bootBase is the position that a new log follows. It is no entry: raft takes it
-// for the last one of a snapshot, which is how the first voters are told to it.
+// bootBase is the position before the first entry of a new log. It is no entry: raft gets the
+// first voters as the members of a snapshot at it.
 var bootBase = position{index: 1, term: 1}
 
-// diskLog is raft's log in files. Their blocks are written when they are made, so
-// that a later write neither runs out of space nor changes the file's metadata,
-// which halves the cost of a sync. Only the loop uses it.
+// diskLog is raft's log in files. All blocks of a file are written when it is made, so that a
+// later write neither needs space nor changes the file's metadata, which halves the cost of a
+// sync. Only the loop uses it.
 type diskLog struct {
 	fs     vfs.FS
 	dir    string
 	logger *slog.Logger
 	tune   tuning
-	raftID uint64 // of this directory, for ever
-	boot   boot   // as of the first frame
+	raftID uint64 // of this directory; it never changes
+	boot   boot   // the content of the first frame
 
-	files  []logFile // oldest first; the last is being written
+	files  []logFile // the oldest first; the last is written
 	f      vfs.File  // the last of files; nil: there is none yet
-	off    int64     // where the next frame goes
+	off    int64     // of the next frame in f
 	size   int64     // of f
 	number uint64    // of the next frame
 	spare  int64     // bytes of the spare file; 0: there is none that can be used
 
-	// making has the size of the spare file, or why there is none, when it is made; nil: none
-	// is being made. Only one is made at a time, so that nobody else has its temporary name.
+	// making gets the result when the spare file is made; nil: none is being made. Only one is
+	// made at a time, since all have the same temporary name.
 	making chan madeSpare
 
-	unfinished []string // files that an earlier run did not finish
+	unfinished []string // names of files that an earlier run has not finished
 
-	state *pb.HardState // as of the next frame
-	saved *pb.HardState // the last that was written
+	state *pb.HardState // the state that the next frame will have
+	saved *pb.HardState // the state that was written last
 
-	body, frame []byte // of the frame being built
+	body, frame []byte // memory for the frame that is being built
 }
 
-// madeSpare is what became of making a spare file.
+// madeSpare is the size of a new spare file, or the error.
 type madeSpare struct {
 	size int64
 	err  error
@@ -78,21 +78,21 @@ type madeSpare struct {
 // logFile is one file of the log.
 type logFile struct {
 	first uint64 // its first frame
-	last  uint64 // the largest index of its entries and of those before it
+	last  uint64 // the largest index of the entries in it and in earlier files
 }
 
-// recovered is what a directory holds.
+// recovered is the content of a directory.
 type recovered struct {
-	base     position      // the entries follow this one
-	conf     *pb.ConfState // the members as of base
+	base     position      // before the first of entries
+	conf     *pb.ConfState // the members at base
 	snapshot []byte        // the state at base; nil: none
 	state    *pb.HardState
 	entries  []*pb.Entry
 	bytes    int64 // of the entries' frames
 }
 
-// end is the index of the last entry.
-func (r *recovered) end() uint64 { return r.base.index + uint64(len(r.entries)) }
+// lastIndex is the index of the last entry.
+func (r *recovered) lastIndex() uint64 { return r.base.index + uint64(len(r.entries)) }
 
 // lastFrame is the newest whole frame of the log.
 type lastFrame struct {
@@ -101,19 +101,19 @@ type lastFrame struct {
 	bytes []byte
 }
 
-// restoreAdvice ends each refusal of damaged files. The metadata alone must not go
-// back: it would know nothing of the topics that were made since.
+// restoreAdvice ends each message about damaged files. The metadata must not be restored alone,
+// since an older copy does not have the topics that were created after it.
 const restoreAdvice = "restore the whole data directory from a backup; an older copy of this directory alone would not know the newest topics"
 
-// openLog reads the directory and makes sure that what was read is on disk. A new
-// directory gets its raft id here; it counts from the first frame on.
+// openLog reads the directory and makes sure that all that it has read is on disk. A new
+// directory gets a raft id, which is kept once the first frame is written.
 func openLog(cfg Config, tune tuning) (l *diskLog, found *recovered, err error) {
 	l = &diskLog{fs: cfg.FS, dir: cfg.Dir, logger: cfg.Logger, tune: tune, number: 1, boot: boot{nodeID: cfg.ID}}
 	if err := l.fs.MkdirAll(l.dir); err != nil {
 		return nil, nil, fmt.Errorf("quorum: %w", err)
 	}
 	found = &recovered{base: bootBase, state: &pb.HardState{}}
-	if err := l.load(found); err != nil {
+	if err := l.loadDir(found); err != nil {
 		if errors.Is(err, ErrDamaged) {
 			err = fmt.Errorf("%w; %s", err, restoreAdvice)
 		}
@@ -130,8 +130,8 @@ func openLog(cfg Config, tune tuning) (l *diskLog, found *recovered, err error) 
 	return l, found, nil
 }
 
-// newRaftID draws an id that no other directory has: raft wants that an id never
-// comes back with another log. The ids that raft keeps for itself are left out.
+// newRaftID makes a random id that no other directory has: raft requires that an id is never
+// used again with another log. It is none of the ids that raft reserves.
 func newRaftID() uint64 {
 	for {
 		var b [8]byte
@@ -142,14 +142,15 @@ func newRaftID() uint64 {
 	}
 }
 
-func (l *diskLog) load(found *recovered) error {
+// loadDir reads the files of the directory.
+func (l *diskLog) loadDir(found *recovered) error {
 	infos, err := l.fs.ReadDir(l.dir)
 	if err != nil {
 		return err
 	}
 	var snapshots []uint64
 	for _, info := range infos {
-		name, suffix := split(info.Name)
+		name, suffix := splitName(info.Name)
 		number, numberErr := strconv.ParseUint(name, 10, 64)
 		switch {
 		case suffix == tmpSuffix:
@@ -168,12 +169,12 @@ func (l *diskLog) load(found *recovered) error {
 	return l.loadLog(found)
 }
 
-// removeLeftovers removes the files of earlier runs that a start does not need: those that
-// were not finished, and snapshots older than the newest. It is called when it is clear that
-// this version reads the directory; one that is refused stays as it is.
+// removeLeftovers removes the files of earlier runs that are not needed: unfinished ones, and
+// snapshots older than the newest. It is called when all of the directory has been read, since
+// a start that is refused must not change the directory.
 func (l *diskLog) removeLeftovers(found *recovered) error {
 	for _, name := range l.unfinished {
-		if err := l.fs.Remove(l.path(name)); err != nil {
+		if err := l.fs.Remove(l.pathOf(name)); err != nil {
 			return err
 		}
 	}
@@ -184,10 +185,10 @@ func (l *diskLog) removeLeftovers(found *recovered) error {
 	return l.dropSnapshots(found.base.index)
 }
 
-// spareSize is the size of the spare file; 0 where it cannot be used, since another version
-// made it: frames under the head of another format could not be read again.
+// spareSize is the size of the spare file. It is 0 if the file was made by another version:
+// frames after the head of another format could not be read again.
 func (l *diskLog) spareSize(info vfs.Info) int64 {
-	f, err := l.fs.Open(l.path(info.Name), vfs.ReadOnly)
+	f, err := l.fs.Open(l.pathOf(info.Name), vfs.ReadOnly)
 	if err != nil {
 		return 0
 	}
@@ -202,7 +203,7 @@ func (l *diskLog) spareSize(info vfs.Info) int64 {
 // loadLog reads the log files.
 func (l *diskLog) loadLog(found *recovered) error {
 	if len(l.files) == 0 && found.snapshot == nil {
-		return nil // a new directory, or one whose first start was cut short
+		return nil // a new directory, or one whose first start was interrupted
 	}
 	if len(l.files) == 0 || found.snapshot == nil && l.files[0].first != 1 {
 		return fmt.Errorf("%w: log files are missing", ErrDamaged)
@@ -210,7 +211,7 @@ func (l *diskLog) loadLog(found *recovered) error {
 	if err := l.loadFiles(found); err != nil {
 		return err
 	}
-	return l.check(found)
+	return l.completeState(found)
 }
 
 // loadSnapshot reads the newest snapshot.
@@ -242,7 +243,7 @@ func (l *diskLog) checkOwner(nodeID int32) error {
 		nodeID, l.boot.nodeID, l.boot.nodeID)
 }
 
-// loadFiles reads all frames and makes the last file ready for more.
+// loadFiles reads all frames and prepares the last file for further ones.
 func (l *diskLog) loadFiles(found *recovered) error {
 	l.number = l.files[0].first
 	var last lastFrame
@@ -257,12 +258,13 @@ func (l *diskLog) loadFiles(found *recovered) error {
 	return l.makeDurable(last)
 }
 
+// loadFile reads the frames of one file. If it is the last one it stays open.
 func (l *diskLog) loadFile(i int, found *recovered, last *lastFrame) error {
 	file := &l.files[i]
 	if file.first != l.number {
 		return fmt.Errorf("%w: frames %d to %d are missing before it", ErrDamaged, l.number, file.first-1)
 	}
-	f, err := l.fs.Open(l.path(fileName(file.first, logSuffix)), vfs.Existing)
+	f, err := l.fs.Open(l.pathOf(fileName(file.first, logSuffix)), vfs.Existing)
 	if err != nil {
 		return err
 	}
@@ -270,13 +272,13 @@ func (l *diskLog) loadFile(i int, found *recovered, last *lastFrame) error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	x, err := scan(b, l.number, l.raftID, func(at, size int64, h frameHeader, r *records) error {
+	x, err := scanFrames(b, l.number, l.raftID, func(at, size int64, h frameHeader, r *records) error {
 		*last = lastFrame{i, at, b[at : at+size]}
 		l.raftID = h.raftID
 		if len(r.entries) > 0 && r.entries[0].GetIndex() > found.base.index {
 			found.bytes += size
 		}
-		return l.take(found, h, r, at == fileHead)
+		return l.addFrame(found, h, r, at == fileHead)
 	})
 	l.number = x.next
 	if i > 0 {
@@ -293,11 +295,11 @@ func (l *diskLog) loadFile(i int, found *recovered, last *lastFrame) error {
 		return errors.Join(err, f.Close())
 	}
 	l.f, l.off, l.size = f, x.end, int64(len(b))
-	return l.wipe(x.torn)
+	return l.wipeTorn(x.torn)
 }
 
-// take adds a frame's records to what was found.
-func (l *diskLog) take(found *recovered, h frameHeader, r *records, first bool) error {
+// addFrame adds a frame's records to found. first tells whether it is the first of its file.
+func (l *diskLog) addFrame(found *recovered, h frameHeader, r *records, first bool) error {
 	if first && r.state == nil || (h.number == 1) != (r.boot != nil) {
 		return fmt.Errorf("%w: the records that a file begins with are missing or misplaced", ErrDamaged)
 	}
@@ -314,9 +316,9 @@ func (l *diskLog) take(found *recovered, h frameHeader, r *records, first bool) 
 	}
 	for _, e := range r.entries {
 		if e.GetIndex() <= found.base.index {
-			continue // the snapshot has it
+			continue // it is in the snapshot
 		}
-		have := found.end()
+		have := found.lastIndex()
 		if e.GetIndex() > have+1 {
 			return fmt.Errorf("%w: entry %d follows entry %d", ErrDamaged, e.GetIndex(), have)
 		}
@@ -326,19 +328,20 @@ func (l *diskLog) take(found *recovered, h frameHeader, r *records, first bool) 
 	return nil
 }
 
-// isAlone tells whether this node was the only voter at each entry that was found. The
-// entries are committed then, since they are on its disk. They are applied before the node
-// runs for office, which writes: so an entry of a newer version is refused by a start that
-// has changed nothing.
+// isAlone tells whether this node was the only voter at each entry that was found. Then all
+// entries are committed, since they are on its disk, and can be applied before the node
+// campaigns, which writes: a start that is refused, since an entry is of a newer version, has
+// changed nothing.
 func (l *diskLog) isAlone(found *recovered) bool {
 	c := found.conf
 	return len(c.GetVoters()) == 1 && c.GetVoters()[0] == l.raftID && len(c.GetVotersOutgoing()) == 0 &&
 		!slices.ContainsFunc(found.entries, func(e *pb.Entry) bool { return e.GetType() != pb.EntryNormal })
 }
 
-// check makes the state fit raft's rules, or says that it cannot.
-func (l *diskLog) check(found *recovered) error {
-	s, last := found.state, found.end()
+// completeState sets the term and the commit index that raft needs at a start, or returns an
+// error if the log has lost committed entries.
+func (l *diskLog) completeState(found *recovered) error {
+	s, last := found.state, found.lastIndex()
 	if s.GetCommit() > last {
 		return fmt.Errorf("%w: entry %d was committed, but the log ends with %d",
 			ErrDamaged, s.GetCommit(), last)
@@ -353,10 +356,10 @@ func (l *diskLog) check(found *recovered) error {
 	return nil
 }
 
-// wipe removes what a torn write left behind the last frame, so that it can never
-// be taken for a frame again. The mark of the frame's head goes before the head: a
-// wipe that is cut itself leaves a torn write too.
-func (l *diskLog) wipe(torn int64) error {
+// wipeTorn overwrites with zeros the bytes that a torn write has left after the last frame, so
+// that they never look like a frame. It begins with the mark of the frame's head and ends
+// with the rest of the head, so that an interrupted wipe leaves a torn write again.
+func (l *diskLog) wipeTorn(torn int64) error {
 	if torn == 0 {
 		return nil
 	}
@@ -374,14 +377,14 @@ func (l *diskLog) wipe(torn int64) error {
 	return nil
 }
 
-// makeDurable syncs what a killed process may have left to the page cache: the
-// last frame, and the names. The frame is written anew, since after a failed sync
-// the system takes pages for clean that never reached the disk.
+// makeDurable syncs what may be in the page cache only, after the process was killed: the last
+// frame, and the names. It writes the frame again before the sync, since after a failed sync
+// the system regards pages as clean that are not on disk.
 func (l *diskLog) makeDurable(last lastFrame) error {
 	f := l.f
 	if last.file < len(l.files)-1 {
 		var err error
-		if f, err = l.fs.Open(l.path(fileName(l.files[last.file].first, logSuffix)), vfs.Existing); err != nil {
+		if f, err = l.fs.Open(l.pathOf(fileName(l.files[last.file].first, logSuffix)), vfs.Existing); err != nil {
 			return err
 		}
 		defer f.Close() //nolint:errcheck // it was synced
@@ -396,21 +399,21 @@ func (l *diskLog) syncNames() error {
 	return errors.Join(l.fs.SyncDir(l.dir), l.fs.SyncDir(path.Dir(path.Clean(l.dir))))
 }
 
-// isStateDue tells that a term or a vote is not on disk yet. A commit index alone is
-// a hint, which goes with the next frame.
+// isStateDue tells whether a term or a vote is not on disk yet. A commit index may wait for the
+// next frame, since it is only a hint.
 func (l *diskLog) isStateDue() bool {
 	return l.state.GetTerm() != l.saved.GetTerm() || l.state.GetVote() != l.saved.GetVote()
 }
 
-// save writes entries and the state as one frame, and syncs it. It returns the
-// frame's size. Unless room was called for them they may use the reserve.
-func (l *diskLog) save(entries []*pb.Entry) (int64, error) {
+// saveFrame writes entries and the state as one frame, and syncs it. It returns the frame's
+// size. The frame uses the reserve, unless ensureRoom was called for it.
+func (l *diskLog) saveFrame(entries []*pb.Entry) (int64, error) {
 	size := int64(0)
 	for _, e := range entries {
 		size += entryHead + int64(len(e.GetData()))
 	}
 	if l.f != nil && l.off+l.frameSpace(size) > l.size {
-		if err := l.rotate(size); err != nil {
+		if err := l.beginFile(size); err != nil {
 			return 0, err
 		}
 	}
@@ -426,7 +429,7 @@ func (l *diskLog) save(entries []*pb.Entry) (int64, error) {
 		body = appendEntry(body, e)
 	}
 	b := appendFrame(l.frame[:0], off, l.number, l.raftID, body)
-	if err := l.write(b); err != nil {
+	if err := l.writeFrame(b); err != nil {
 		return 0, err
 	}
 	l.off = off + int64(len(b))
@@ -441,9 +444,9 @@ func (l *diskLog) save(entries []*pb.Entry) (int64, error) {
 	return int64(len(b)), nil
 }
 
-func (l *diskLog) write(frame []byte) error {
+func (l *diskLog) writeFrame(frame []byte) error {
 	if l.f == nil {
-		return l.bootstrap(frame)
+		return l.makeFirstFile(frame)
 	}
 	if _, err := l.f.WriteAt(frame, l.off); err != nil {
 		return err
@@ -451,16 +454,16 @@ func (l *diskLog) write(frame []byte) error {
 	return l.f.Sync()
 }
 
-// bootstrap makes the first file, with its first frame. It has its name only when
-// it is whole, so that a cut start leaves a directory that is still new.
-func (l *diskLog) bootstrap(frame []byte) error {
+// makeFirstFile makes the first file, with its first frame. The file gets its name when it is
+// complete, so that an interrupted start leaves a directory that is still new.
+func (l *diskLog) makeFirstFile(frame []byte) error {
 	name := fileName(l.number, logSuffix)
 	size := max(l.tune.first, fileHead+int64(len(frame))+l.tune.reserve)
-	f, err := l.fs.Open(l.path(name+tmpSuffix), vfs.Fresh)
+	f, err := l.fs.Open(l.pathOf(name+tmpSuffix), vfs.Fresh)
 	if err != nil {
 		return err
 	}
-	err = fill(f, size)
+	err = fillFile(f, size)
 	if err == nil {
 		_, err = f.WriteAt(frame, fileHead)
 	}
@@ -468,7 +471,7 @@ func (l *diskLog) bootstrap(frame []byte) error {
 		err = f.Sync()
 	}
 	if err == nil {
-		err = l.fs.Rename(l.path(name+tmpSuffix), l.path(name))
+		err = l.fs.Rename(l.pathOf(name+tmpSuffix), l.pathOf(name))
 	}
 	if err == nil {
 		err = l.syncNames()
@@ -481,27 +484,27 @@ func (l *diskLog) bootstrap(frame []byte) error {
 	return nil
 }
 
-// frameSpace is the most that a frame with entries of so many bytes takes.
+// frameSpace is the largest size of a frame with entries of so many bytes.
 func (l *diskLog) frameSpace(entries int64) int64 {
 	return frameSpace(entries + 2*recordHead + stateSize + 4 + int64(confSize(l.boot.conf)))
 }
 
-// room makes sure that a frame with entries of so many bytes can be saved and that
-// the reserve is left. An error that is vfs.ErrNoSpace has changed nothing.
-func (l *diskLog) room(entries int64) error {
+// ensureRoom makes sure that there is room for a frame with entries of so many bytes, beside
+// the reserve. If it returns vfs.ErrNoSpace it has changed nothing.
+func (l *diskLog) ensureRoom(entries int64) error {
 	if l.off+l.frameSpace(entries)+l.tune.reserve <= l.size {
 		return nil
 	}
-	return l.rotate(entries)
+	return l.beginFile(entries)
 }
 
-// rotate begins a new file.
-func (l *diskLog) rotate(entries int64) error {
+// beginFile begins a new file, which has room for a frame with entries of so many bytes.
+func (l *diskLog) beginFile(entries int64) error {
 	if err := l.makeSpare(max(l.tune.segment, fileHead+l.frameSpace(entries)+l.tune.reserve)); err != nil {
 		return err
 	}
-	name := l.path(fileName(l.number, logSuffix))
-	if err := l.fs.Rename(l.path(spareName), name); err != nil {
+	name := l.pathOf(fileName(l.number, logSuffix))
+	if err := l.fs.Rename(l.pathOf(spareName), name); err != nil {
 		return err
 	}
 	if err := l.fs.SyncDir(l.dir); err != nil {
@@ -517,10 +520,10 @@ func (l *diskLog) rotate(entries int64) error {
 	return old.Close()
 }
 
-// prepare has the next file made ahead, on a goroutine of its own, so that on a full disk
-// there is room for deleting topics and no proposal waits for the file. It is no error where
-// that cannot be done now.
-func (l *diskLog) prepare() {
+// prepareSpare has the next file made in advance, on a goroutine of its own, so that topics can
+// be deleted on a full disk, and no proposal waits for the file. If there is no space for the
+// file now it does nothing.
+func (l *diskLog) prepareSpare() {
 	if len(l.making) > 0 {
 		l.awaitSpare()
 	}
@@ -563,14 +566,14 @@ func (l *diskLog) makeSpare(size int64) error {
 	return nil
 }
 
-// writeSpare makes a spare file durable. It touches nothing that the log uses.
+// writeSpare makes a durable spare file. It uses no other file of the log.
 func writeSpare(fs vfs.FS, dir string, size int64) error {
 	name := path.Join(dir, spareName)
 	f, err := fs.Open(name+tmpSuffix, vfs.Fresh)
 	if err != nil {
 		return err
 	}
-	err = fill(f, size)
+	err = fillFile(f, size)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -579,16 +582,16 @@ func writeSpare(fs vfs.FS, dir string, size int64) error {
 		err = fs.Rename(name+tmpSuffix, name)
 	}
 	if err != nil {
-		return errors.Join(err, fs.Remove(name+tmpSuffix)) // on a full disk what it took is needed
+		return errors.Join(err, fs.Remove(name+tmpSuffix)) // a full disk needs its space
 	}
 	return nil
 }
 
-// drop removes the log files and snapshots that the snapshot at index replaces,
-// the oldest first: what is left is a log without a gap at any time.
-func (l *diskLog) drop(index uint64) error {
+// dropReplaced removes the log files and snapshots that the snapshot at index replaces, the
+// oldest first, so that the files that are left never have a gap.
+func (l *diskLog) dropReplaced(index uint64) error {
 	for len(l.files) > 1 && l.files[0].last <= index {
-		if err := l.fs.Remove(l.path(fileName(l.files[0].first, logSuffix))); err != nil {
+		if err := l.fs.Remove(l.pathOf(fileName(l.files[0].first, logSuffix))); err != nil {
 			return err
 		}
 		l.files = l.files[1:]
@@ -602,11 +605,11 @@ func (l *diskLog) dropSnapshots(before uint64) error {
 		return err
 	}
 	for _, info := range infos {
-		name, suffix := split(info.Name)
+		name, suffix := splitName(info.Name)
 		if at, err := strconv.ParseUint(name, 10, 64); err != nil || suffix != snapshotSuffix || at >= before {
 			continue
 		}
-		if err := l.fs.Remove(l.path(info.Name)); err != nil {
+		if err := l.fs.Remove(l.pathOf(info.Name)); err != nil {
 			return err
 		}
 	}
@@ -621,19 +624,19 @@ func (l *diskLog) close() error {
 	return l.f.Close()
 }
 
-func (l *diskLog) path(name string) string { return path.Join(l.dir, name) }
+func (l *diskLog) pathOf(name string) string { return path.Join(l.dir, name) }
 
 func fileName(number uint64, suffix string) string { return fmt.Sprintf("%020d%s", number, suffix) }
 
-func split(name string) (stem, suffix string) {
+func splitName(name string) (stem, suffix string) {
 	suffix = path.Ext(name)
 	return strings.TrimSuffix(name, suffix), suffix
 }
 
-// fill writes a file's head and zeros, n bytes in all.
-func fill(f vfs.File, n int64) error {
+// fillFile writes a file's head and zeros, n bytes in all.
+func fillFile(f vfs.File, n int64) error {
 	if err := f.Allocate(0, n); err != nil {
-		return err // said at once where there is no space
+		return err // before anything is written, if there is no space
 	}
 	zeros := make([]byte, 64<<10)
 	bufs := [][]byte{newFileHead()}

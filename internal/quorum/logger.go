@@ -5,8 +5,8 @@ import (
 	"log/slog"
 )
 
-// raftLogger hands raft's lines to slog. An election is information to raft and
-// noise to who runs a node, so that information becomes debugging.
+// raftLogger writes raft's log lines to slog. Raft's information, such as an election, is not
+// interesting for the operator of a node, and is written as debugging.
 type raftLogger struct{ l *slog.Logger }
 
 const raftLine = "raft"
@@ -23,7 +23,7 @@ func (r raftLogger) Warningf(f string, v ...any) {
 func (r raftLogger) Error(v ...any)            { r.l.Error(raftLine, "line", fmt.Sprint(v...)) }
 func (r raftLogger) Errorf(f string, v ...any) { r.l.Error(raftLine, "line", fmt.Sprintf(f, v...)) }
 
-// Fatal and Panic are raft's words for broken invariants.
+// Fatal panics: raft calls it, as Panic, for broken invariants.
 func (raftLogger) Fatal(v ...any)            { panic("BUG: raft: " + fmt.Sprint(v...)) }
 func (raftLogger) Fatalf(f string, v ...any) { panic("BUG: raft: " + fmt.Sprintf(f, v...)) }
 func (raftLogger) Panic(v ...any)            { panic("BUG: raft: " + fmt.Sprint(v...)) }

@@ -17,12 +17,12 @@ import (
 const (
 	maxBatchProposals = 1024     // in one frame of the log
 	maxBatchBytes     = 4 << 20  // in one frame, unless a single proposal is larger
-	maxPending        = 64 << 20 // bytes that are committed and not taken by the applier; above it no proposal is taken
-	keepEntries       = 1024     // committed ones in memory; a sole voter sends them to nobody
-	keepBytes         = 1 << 20
+	maxPending        = 64 << 20 // bytes of committed entries that wait for the applier; above it no proposal is accepted
+	keepEntries       = 1024     // committed entries in memory; a sole voter never sends them
+	keepBytes         = 1 << 20  // their bytes
 )
 
-// loop orders proposals: it owns raft and the log on disk.
+// loop orders proposals: it owns raft and the log on disk. All methods run on its goroutine.
 type loop struct {
 	node    *Node
 	raft    *raft.RawNode
@@ -31,30 +31,30 @@ type loop struct {
 	applier *applier
 
 	state     State
-	conf      *pb.ConfState // the members as of the last committed entry
+	conf      *pb.ConfState // the members at the last committed entry
 	leads     bool
 	lastTerm  uint64      // of the log's newest entry
-	termStart uint64      // the first entry of lastTerm
-	waiting   []*proposal // taken by raft, in the order of their entries, and not committed
-	pending   job         // committed, and not taken by the applier
-	committed position    // handed to pending, or before that
+	termStart uint64      // index of the first entry of lastTerm
+	waiting   []*proposal // raft has them, in the order of their entries; not committed yet
+	pending   job         // the committed entries that the applier has not received yet
+	committed position    // of the last committed entry
 	bytesKept int64       // of committed entries in memory
 
-	since     int64  // bytes of log since the last snapshot, or the last try
-	snapshots chore  // what is done about the next snapshot
-	onDisk    uint64 // index of the newest snapshot; 0: there is none
-	written   chan writtenSnapshot
+	sinceSnapshot int64         // bytes of log since the last snapshot, or the last attempt
+	snapshotPhase snapshotPhase // of the next snapshot
+	snapshotIndex uint64        // of the newest snapshot on disk; 0: there is none
+	written       chan writtenSnapshot
 }
 
-// chore is how far a snapshot has come.
+// snapshotPhase is how far the next snapshot has come.
 //
 //	idle -> asked -> writing -> idle
-type chore uint8
+type snapshotPhase uint8
 
 const (
-	idle    chore = iota
-	asked         // of the applier
-	writing       // the writer runs
+	idle    snapshotPhase = iota
+	asked                 // the applier is to capture the state
+	writing               // the writer runs
 )
 
 type writtenSnapshot struct {
@@ -66,10 +66,10 @@ func newLoop(n *Node, log *diskLog, found *recovered) (*loop, error) {
 	l := &loop{
 		node: n, log: log, applier: n.applier, conf: found.conf, memory: raft.NewMemoryStorage(),
 		committed: found.base, lastTerm: found.base.term, termStart: found.base.index,
-		since: found.bytes, written: make(chan writtenSnapshot, 1),
+		sinceSnapshot: found.bytes, written: make(chan writtenSnapshot, 1),
 	}
 	if found.snapshot != nil {
-		l.onDisk = found.base.index
+		l.snapshotIndex = found.base.index
 	}
 	l.noteTerms(found.entries)
 	base := &pb.Snapshot{Metadata: &pb.SnapshotMetadata{Index: &found.base.index, Term: &found.base.term, ConfState: found.conf}}
@@ -98,10 +98,10 @@ type raftStorage struct {
 func (s raftStorage) Snapshot() (*pb.Snapshot, error) { return s.snapshot() }
 
 func (l *loop) readSnapshot() (*pb.Snapshot, error) {
-	if l.onDisk == 0 {
+	if l.snapshotIndex == 0 {
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
 	}
-	s, err := readSnapshot(l.log.fs, l.log.dir, l.onDisk)
+	s, err := readSnapshot(l.log.fs, l.log.dir, l.snapshotIndex)
 	if err != nil {
 		l.node.cfg.Logger.Error("the metadata's snapshot cannot be read", "err", err)
 		return nil, raft.ErrSnapshotTemporarilyUnavailable
@@ -109,14 +109,15 @@ func (l *loop) readSnapshot() (*pb.Snapshot, error) {
 	return s.raftSnapshot(), nil
 }
 
-// takeOffice applies what was found on disk, on the caller's goroutine and at once,
-// and makes a sole voter the leader: waiting for an election would cost it a second.
-func (l *loop) takeOffice(found *recovered) error {
+// applyAndCampaign applies the entries that were found on disk, on the caller's goroutine, and
+// makes a sole voter the leader. It campaigns at once, since the wait for an election would
+// take a second.
+func (l *loop) applyAndCampaign(found *recovered) error {
 	if found.snapshot != nil {
 		l.pending = job{snapshot: found.snapshot, at: found.base, conf: found.conf}
 	}
 	l.applier.at, l.applier.conf = found.base, found.conf
-	err := l.drain()
+	err := l.handleReadies()
 	if err == nil {
 		err = l.applyPending()
 	}
@@ -124,12 +125,12 @@ func (l *loop) takeOffice(found *recovered) error {
 		err = l.raft.Campaign()
 	}
 	if err == nil {
-		err = l.drain()
+		err = l.handleReadies()
 	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("quorum: start: %w", err)
-	case !l.isSoleVoter(): // perhaps by an entry that was committed just now
+	case !l.isSoleVoter(): // an entry that is committed just now may have added another
 		return fmt.Errorf("%w: the quorum has several voters", ErrNewer)
 	case !l.leads:
 		return fmt.Errorf("%w: its only voter cannot lead it", ErrDamaged)
@@ -137,9 +138,10 @@ func (l *loop) takeOffice(found *recovered) error {
 	return l.applyPending()
 }
 
-// applyPending applies on the caller's goroutine, before the applier has its own.
+// applyPending applies the pending job on the caller's goroutine, before the applier has its
+// own.
 func (l *loop) applyPending() error {
-	err := l.applier.do(&l.pending)
+	err := l.applier.applyJob(&l.pending)
 	l.pending = job{}
 	return err
 }
@@ -148,7 +150,8 @@ func (l *loop) isSoleVoter() bool {
 	return len(l.conf.GetVoters()) == 1 && l.conf.GetVoters()[0] == l.log.raftID && len(l.conf.GetVotersOutgoing()) == 0
 }
 
-func (l *loop) run() {
+// serveProposals is the loop's goroutine.
+func (l *loop) serveProposals() {
 	n := l.node
 	defer close(n.done)
 	for l.state != Ended {
@@ -157,22 +160,22 @@ func (l *loop) run() {
 		case jobs <- l.pending:
 			l.pending = job{}
 		case p := <-props:
-			l.serve(gather(p, props))
+			l.proposeBatch(gatherBatch(p, props))
 		case c := <-l.applier.captured:
 			l.writeSnapshot(c)
 		case w := <-l.written:
 			l.noteSnapshot(w)
 		case err := <-l.applier.failed:
-			l.end(err)
+			l.endLoop(err)
 		case <-n.stop:
-			l.end(ErrNotLeader)
+			l.endLoop(ErrNotLeader)
 		}
 	}
 }
 
-// handOver gives the applier what it can take at once, before the loop turns to the
-// disk again. It returns the channels to wait on: nil ones where nothing is pending,
-// and where too much is.
+// handOver gives the pending job to the applier if it is ready, before the loop waits for the
+// disk again. It returns the channels to wait on: jobs is nil if nothing is pending, and props
+// is nil if too much is.
 func (l *loop) handOver() (jobs chan<- job, props <-chan *proposal) {
 	if !l.pending.isEmpty() {
 		select {
@@ -188,8 +191,8 @@ func (l *loop) handOver() (jobs chan<- job, props <-chan *proposal) {
 	return jobs, props
 }
 
-// gather adds to the first proposal those that others are waiting to hand over.
-func gather(first *proposal, props <-chan *proposal) []*proposal {
+// gatherBatch adds to the first proposal those of other callers that wait now.
+func gatherBatch(first *proposal, props <-chan *proposal) []*proposal {
 	batch := []*proposal{first}
 	for bytes := len(first.data); len(batch) < maxBatchProposals && bytes < maxBatchBytes; {
 		select {
@@ -203,15 +206,15 @@ func gather(first *proposal, props <-chan *proposal) []*proposal {
 	return batch
 }
 
-// serve makes a batch of proposals durable, with one sync, or fails it.
-func (l *loop) serve(batch []*proposal) {
+// proposeBatch makes a batch of proposals durable with one sync, or answers them with an error.
+func (l *loop) proposeBatch(batch []*proposal) {
 	if err := l.makeRoom(batch); err != nil {
-		l.show()
+		l.publishStatus()
 		failAll(batch, err)
 		return
 	}
 	for _, p := range batch {
-		// Between here and raft's appending it no term can begin.
+		// No term can begin between this check and raft's append.
 		if !l.leads || p.term != l.raft.BasicStatus().GetTerm() {
 			p.done <- fmt.Errorf("%w in term %d", ErrNotLeader, p.term)
 			continue
@@ -222,19 +225,19 @@ func (l *loop) serve(batch []*proposal) {
 		}
 		l.waiting = append(l.waiting, p)
 	}
-	if err := l.drain(); err != nil {
-		l.fault(err)
+	if err := l.handleReadies(); err != nil {
+		l.becomeFaulted(err)
 		return
 	}
-	l.forget()
-	if l.since >= l.node.cfg.SnapshotBytes {
+	l.compactMemory()
+	if l.sinceSnapshot >= l.node.cfg.SnapshotBytes {
 		l.askSnapshot()
 	}
-	l.log.prepare()
+	l.log.prepareSpare()
 }
 
-// makeRoom makes sure that the log takes the batch before raft does: raft cannot give
-// an entry back.
+// makeRoom makes sure that the log has room for the batch, before raft gets it: an entry
+// cannot be taken back from raft.
 func (l *loop) makeRoom(batch []*proposal) error {
 	if l.state == Faulted {
 		return ErrFaulted
@@ -243,7 +246,7 @@ func (l *loop) makeRoom(batch []*proposal) error {
 	for _, p := range batch {
 		size += entryHead + int64(len(p.data))
 	}
-	err := l.log.room(size)
+	err := l.log.ensureRoom(size)
 	switch {
 	case errors.Is(err, vfs.ErrNoSpace):
 		if l.state == Serving {
@@ -252,49 +255,49 @@ func (l *loop) makeRoom(batch []*proposal) error {
 		l.state = Full
 		return ErrDiskFull
 	case err != nil:
-		l.fault(err)
+		l.becomeFaulted(err)
 		return ErrFaulted
 	}
 	l.state = Serving
 	return nil
 }
 
-// drain does what raft wants done until it wants nothing.
-func (l *loop) drain() error {
+// handleReadies handles raft's Readies until there are none.
+func (l *loop) handleReadies() error {
 	for l.raft.HasReady() {
 		rd := l.raft.Ready()
-		if err := l.step(rd); err != nil {
+		if err := l.handleReady(rd); err != nil {
 			return err
 		}
 		l.raft.Advance(rd)
 	}
-	l.show()
+	l.publishStatus()
 	return nil
 }
 
-// show publishes what others may see. It comes before the answer of a proposal that
-// failed: the caller may look at once for the reason.
-func (l *loop) show() {
+// publishStatus publishes the loop's status. It is called before the answer to a proposal that
+// has failed, since the caller may look there for the reason.
+func (l *loop) publishStatus() {
 	st := l.raft.BasicStatus()
-	o := &office{leads: l.leads, termStart: l.termStart}
-	o.State, o.Leader, o.Term, o.Commit = l.state, -1, st.GetTerm(), st.GetCommit()
+	s := &loopStatus{leads: l.leads, termStart: l.termStart}
+	s.State, s.Leader, s.Term, s.Commit = l.state, -1, st.GetTerm(), st.GetCommit()
 	if l.leads {
-		o.Leader = l.node.cfg.ID
+		s.Leader = l.node.cfg.ID
 	}
 	for _, v := range l.conf.GetVoters() {
 		if v == l.log.raftID {
-			o.Voters = append(o.Voters, l.node.cfg.ID)
+			s.Voters = append(s.Voters, l.node.cfg.ID)
 		}
 	}
-	l.node.status.Store(o)
+	l.node.status.Store(s)
 }
 
-// step handles one Ready.
-func (l *loop) step(rd raft.Ready) error {
+// handleReady handles one Ready. Messages of raft would be sent here.
+func (l *loop) handleReady(rd raft.Ready) error {
 	if rd.SoftState != nil {
 		l.leads = rd.RaftState == raft.StateLeader
 		if !l.leads {
-			l.failWaiting(ErrNotLeader) // what raft dropped with its office is never answered otherwise
+			l.failWaiting(ErrNotLeader) // raft may have dropped their entries with the leadership
 		}
 	}
 	if !raft.IsEmptySnap(rd.Snapshot) {
@@ -304,23 +307,23 @@ func (l *loop) step(rd raft.Ready) error {
 		l.log.state = rd.HardState
 	}
 	if len(rd.Entries) > 0 || l.log.isStateDue() {
-		written, err := l.log.save(rd.Entries)
+		written, err := l.log.saveFrame(rd.Entries)
 		if err != nil {
 			return err
 		}
-		l.since += written
+		l.sinceSnapshot += written
 		if err := l.memory.Append(rd.Entries); err != nil {
 			return err
 		}
 		l.noteTerms(rd.Entries)
 		l.noteIndexes(rd.Entries)
 	}
-	// Term, vote and entries are on disk: from here on messages may leave.
+	// Messages may be sent only now, since term, vote and entries are on disk.
 	l.dropMessages(rd.Messages)
-	return l.commit(rd.CommittedEntries)
+	return l.queueCommitted(rd.CommittedEntries)
 }
 
-// dropMessages is in the place of a transport: to raft the messages were lost.
+// dropMessages tells raft that messages to other voters were lost, since there is no transport.
 func (l *loop) dropMessages(messages []*pb.Message) {
 	for _, m := range messages {
 		l.raft.ReportUnreachable(m.GetTo())
@@ -330,7 +333,7 @@ func (l *loop) dropMessages(messages []*pb.Message) {
 	}
 }
 
-// noteTerms follows where the newest term begins.
+// noteTerms finds the beginning of the newest term.
 func (l *loop) noteTerms(entries []*pb.Entry) {
 	for _, e := range entries {
 		if e.GetTerm() > l.lastTerm {
@@ -339,8 +342,8 @@ func (l *loop) noteTerms(entries []*pb.Entry) {
 	}
 }
 
-// noteIndexes notes which entries the waiting proposals became. Entries that nobody
-// here has proposed are passed over: raft makes some itself.
+// noteIndexes finds the entries of the waiting proposals among those that raft has appended.
+// It skips the entries that raft makes itself.
 func (l *loop) noteIndexes(entries []*pb.Entry) {
 	i := 0
 	for i < len(l.waiting) && l.waiting[i].index != 0 {
@@ -357,14 +360,15 @@ func (l *loop) noteIndexes(entries []*pb.Entry) {
 	}
 }
 
-// commit puts committed entries where the applier gets them, and follows the members.
-func (l *loop) commit(committed []*pb.Entry) error {
+// queueCommitted adds committed entries, and the proposals that wait for them, to the pending
+// job, and applies changes of the members.
+func (l *loop) queueCommitted(committed []*pb.Entry) error {
 	if len(committed) == 0 {
 		return nil
 	}
 	for _, e := range committed {
 		if len(e.GetData()) == 0 && e.GetType() == pb.EntryNormal {
-			continue // a new leader's own
+			continue // the first entry of a term, which raft makes
 		}
 		if e.GetType() != pb.EntryNormal {
 			if err := l.changeMembers(e); err != nil {
@@ -386,9 +390,8 @@ func (l *loop) commit(committed []*pb.Entry) error {
 	return nil
 }
 
-// changeMembers follows a committed change of the members. One that does not fit is
-// passed over, on every voter alike. The next snapshot must have the members as they
-// are now, so that one is asked for.
+// changeMembers applies a committed change of the members. Every voter skips a change that
+// does not fit. It makes a snapshot due, which has the new members.
 func (l *loop) changeMembers(e *pb.Entry) error {
 	change, err := parseConfChange(e)
 	if err != nil {
@@ -399,7 +402,7 @@ func (l *loop) changeMembers(e *pb.Entry) error {
 		return nil
 	}
 	l.conf = l.raft.ApplyConfChange(change)
-	l.since = max(l.since, l.node.cfg.SnapshotBytes)
+	l.sinceSnapshot = max(l.sinceSnapshot, l.node.cfg.SnapshotBytes)
 	return nil
 }
 
@@ -418,7 +421,7 @@ func parseConfChange(e *pb.Entry) (*pb.ConfChangeV2, error) {
 	return &many, proto.Unmarshal(e.GetData(), &many)
 }
 
-// checkConfChange tells whether raft can apply a change; it panics where it cannot.
+// checkConfChange returns an error for a change that raft cannot apply, on which it would panic.
 func checkConfChange(conf *pb.ConfState, change *pb.ConfChangeV2) error {
 	changer := confchange.Changer{Tracker: tracker.MakeProgressTracker(1, 0), LastIndex: 1}
 	var err error
@@ -436,9 +439,9 @@ func checkConfChange(conf *pb.ConfState, change *pb.ConfChangeV2) error {
 	return err
 }
 
-// forget drops committed entries from memory. Members other than this node get what
-// the newest snapshot lacks.
-func (l *loop) forget() {
+// compactMemory drops committed entries from memory. If there are other members it keeps those
+// after the newest snapshot, which raft sends to them.
+func (l *loop) compactMemory() {
 	first, err := l.memory.FirstIndex()
 	if err != nil {
 		panic("BUG: " + err.Error())
@@ -448,7 +451,7 @@ func (l *loop) forget() {
 	}
 	upTo := l.committed.index
 	if len(l.conf.GetVoters())+len(l.conf.GetLearners())+len(l.conf.GetVotersOutgoing()) > 1 {
-		upTo = min(upTo, l.onDisk)
+		upTo = min(upTo, l.snapshotIndex)
 	}
 	l.bytesKept = 0
 	if upTo < first {
@@ -459,17 +462,17 @@ func (l *loop) forget() {
 	}
 }
 
-// askSnapshot has the applier capture the state after what is pending.
+// askSnapshot has the applier capture the state after the pending job.
 func (l *loop) askSnapshot() {
-	if l.snapshots != idle {
+	if l.snapshotPhase != idle {
 		return
 	}
-	l.snapshots, l.since, l.pending.capture = asked, 0, true
+	l.snapshotPhase, l.sinceSnapshot, l.pending.capture = asked, 0, true
 }
 
 // writeSnapshot starts the writer.
 func (l *loop) writeSnapshot(c capture) {
-	l.snapshots = writing
+	l.snapshotPhase = writing
 	fs, dir := l.log.fs, l.log.dir
 	s := &snapshot{at: c.at, raftID: l.log.raftID, boot: boot{l.node.cfg.ID, c.conf}}
 	go func() {
@@ -478,46 +481,46 @@ func (l *loop) writeSnapshot(c capture) {
 	}()
 }
 
-// noteSnapshot drops the log that a snapshot replaces. A failure costs disk space
-// only; the snapshot is tried again when the log has grown by a part.
+// noteSnapshot drops the log that a written snapshot replaces. A failure costs only disk
+// space: another snapshot is made when the log has grown by a quarter of SnapshotBytes.
 func (l *loop) noteSnapshot(w writtenSnapshot) {
-	l.snapshots = idle
+	l.snapshotPhase = idle
 	if w.err == nil {
-		l.onDisk = w.index
-		w.err = l.log.drop(w.index)
+		l.snapshotIndex = w.index
+		w.err = l.log.dropReplaced(w.index)
 	}
 	if w.err != nil {
 		l.node.cfg.Logger.Error("the metadata's snapshot failed, its log goes on growing", "err", w.err)
-		l.since = max(l.since, l.node.cfg.SnapshotBytes-l.node.cfg.SnapshotBytes/4)
+		l.sinceSnapshot = max(l.sinceSnapshot, l.node.cfg.SnapshotBytes-l.node.cfg.SnapshotBytes/4)
 	}
 }
 
-// fault ends the node's writing: after a failed write or sync nobody knows what
-// is on disk, so nothing is acknowledged any more.
-func (l *loop) fault(err error) {
+// becomeFaulted ends all writes of the node: after a failed write or sync it is unknown which
+// bytes are on disk, so no proposal may be acknowledged.
+func (l *loop) becomeFaulted(err error) {
 	if errors.Is(err, ErrNotApplied) {
-		l.end(err)
+		l.endLoop(err)
 		return
 	}
 	l.state = Faulted
 	l.node.cfg.Logger.Error("the metadata log cannot be written, metadata is read-only until a restart", "err", err)
-	l.show()
+	l.publishStatus()
 	l.failWaiting(ErrFaulted)
 }
 
-// end fails all who wait, and closes what the loop has opened.
-func (l *loop) end(err error) {
+// endLoop fails all proposals that wait, ends the applier and the writer, and closes the log.
+func (l *loop) endLoop(err error) {
 	l.state = Ended
 	l.failWaiting(err)
 	failAll(l.pending.waiting, err)
 	l.pending = job{}
 	close(l.applier.jobs)
 	<-l.applier.done
-	if l.snapshots == writing {
+	if l.snapshotPhase == writing {
 		l.noteSnapshot(<-l.written)
 	}
 	l.node.err, l.node.disk = err, l.log.close()
-	l.show()
+	l.publishStatus()
 }
 
 func (l *loop) failWaiting(err error) {

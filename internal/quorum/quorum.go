@@ -1,29 +1,28 @@
-// Package quorum hosts the metadata quorum on etcd's raft library: log on disk,
-// snapshots, membership; it proposes entries and hands on what was committed.
+// Package quorum runs the metadata quorum on etcd's raft library: it keeps raft's log and
+// snapshots on disk, follows the members, proposes entries, and applies committed ones.
 //
-// Node is one voter; so far it is always the only one that votes, and raft's messages
-// to others are dropped: see loop.step, where a transport joins. A sole voter needs no
-// clock, so an idle Node costs nothing.
+// A Node is one voter. So far it is always the only voter, and raft's messages to others are
+// dropped (loop.handleReady). A sole voter needs no clock, so an idle Node costs nothing.
 //
 // Four goroutines share the work, and each owns its part:
 //
-//	loop      orders: raft and the log on disk (loop.go); it waits for the disk only
-//	applier   applies what was committed, as many entries at a time as have come, and
-//	          answers their proposals (applier.go); it alone calls Apply and Capture
+//	loop      orders proposals: owns raft and the log on disk, and waits only for the
+//	          disk (loop.go)
+//	applier   applies committed entries, all that have come at a time, and answers their
+//	          proposals (applier.go); only it calls Apply and Capture
 //	writer    encodes and syncs one snapshot, then ends
-//	spare     makes the log's next file ahead, then ends (log.go)
+//	spare     makes the log's next file in advance, then ends (log.go)
 //
-// The loop never waits for the applier or for the writer, and for the spare file only
-// where the log goes on in it. Propose, Status, Leading,
-// Applied and Close may be called from any goroutine, but Propose from within Apply
-// waits for itself for ever. There is no lock.
+// The loop never waits for the applier or for the writer, and it waits for the spare file
+// only when the log needs it. Any goroutine may call the methods of a Node, but a call of
+// Propose in Apply never returns. There is no lock.
 //
-// The directory holds (frame.go and snapshot.go draw the formats)
+// The directory has these files, whose formats are drawn in frame.go and snapshot.go:
 //
 //	00000000000000000001.log       frames from number 1 on
-//	00000000000000000042.log       frames from number 42 on; the last one is written
+//	00000000000000000042.log       frames from number 42 on; only the last file is written
 //	00000000000000001234.snapshot  the state after raft's entry 1234
-//	spare                          the next .log file, its blocks written already
+//	spare                          the next .log file, whose blocks are written already
 //	*.tmp                          a file that a crash left unfinished
 package quorum
 
@@ -39,22 +38,22 @@ import (
 )
 
 var (
-	// ErrNotLeader is returned for a proposal of another term than the one in which this
-	// node leads, and for one that was lost with leadership; the latter may or may not
-	// have been committed.
+	// ErrNotLeader is returned for a proposal of another term than the one in which this node
+	// leads. It is also returned if the node stops leading before it knows whether the proposal
+	// is committed, which it may be.
 	ErrNotLeader = errors.New("quorum: not the leader")
-	// ErrTooLarge is returned for a proposal above MaxProposal; it was not made.
+	// ErrTooLarge is returned for a proposal above MaxProposal; it has no effect.
 	ErrTooLarge = errors.New("quorum: proposal too large")
-	// ErrDiskFull is returned for a proposal for which the log has no room; it was
-	// not made. Later ones succeed when there is room again.
+	// ErrDiskFull is returned for a proposal for which the log has no room; it has no effect.
+	// Later ones succeed when there is room again.
 	ErrDiskFull = errors.New("quorum: the disk is full, metadata cannot change until there is room")
-	// ErrFaulted is returned for every proposal after a write or sync of the log
-	// failed, and for those under way; these may be found committed by the next start.
+	// ErrFaulted is returned for every proposal after a write or sync of the log has failed,
+	// and for those under way, which the next start may find committed.
 	ErrFaulted = errors.New("quorum: the metadata log cannot be written, restart the node when the disk is repaired")
-	// ErrNotApplied is returned by Open, and for every proposal from then on, where a
-	// committed entry cannot be applied. Nothing that follows it is applied.
+	// ErrNotApplied is returned by Open if a committed entry cannot be applied, and for every
+	// proposal after that has happened. No later entry is applied.
 	ErrNotApplied = errors.New("quorum: an entry of the metadata log cannot be applied")
-	// ErrDamaged is returned by Open where the directory's files are not as they were written.
+	// ErrDamaged is returned by Open if the directory's files are not as they were written.
 	ErrDamaged = errors.New("quorum: damaged metadata")
 	// ErrNewer is returned by Open for a directory that a newer version has written.
 	ErrNewer = errors.New("quorum: written by a newer version of leat, start that one")
@@ -65,30 +64,30 @@ var (
 // MaxProposal is the largest proposal, in bytes.
 const MaxProposal = 16 << 20
 
-// Config says how a node takes part.
+// Config is the input of Open.
 type Config struct {
-	ID     int32 // of this node; raft's id is another one, drawn for the directory
+	ID     int32 // of this node; raft's id is another one, random for each directory
 	Dir    string
 	FS     vfs.FS
 	Logger *slog.Logger
-	// Apply gets committed updates in order, on the applier's goroutine (during Open on
-	// the caller's), before the Propose that made them returns. An error, which must say
-	// what is wrong with which entry, ends the node: no entry of the update counts as
-	// applied, none that follows is handed on, and no snapshot is made of them.
+	// Apply gets committed updates in order, before the Propose that made them returns. It is
+	// called on the applier's goroutine, and during Open on the caller's. An error, which must
+	// say what is wrong with which entry, ends the node: no entry of the update counts as
+	// applied, no later one is passed to Apply, and no snapshot is made of them.
 	Apply func(Update) error
-	// Capture notes the state after the last Apply and returns what encodes it. It is
-	// called on the applier's goroutine; the encoding runs on another one, while more is
-	// applied.
+	// Capture keeps the state after the last Apply and returns a function that encodes it.
+	// It is called on the applier's goroutine, and encode on another one, while further
+	// updates are applied.
 	Capture func() (encode func() []byte)
-	// SnapshotBytes is how much log triggers a snapshot; 0 means 16 MiB.
+	// SnapshotBytes is the amount of log after which a snapshot is made; 0 means 16 MiB.
 	SnapshotBytes int64
-	// CheckEnd is asked by Open before it writes into the log, with the index of the last
-	// entry there; an error refuses the start. It may be nil.
+	// CheckEnd is called by Open, before it writes into the log, with the index of the last
+	// entry there. An error refuses the start. It may be nil.
 	CheckEnd func(last uint64) error
 }
 
-// Update is what was committed: first a snapshot that replaces all state (nil
-// where there is none), then entries.
+// Update is committed state: first a snapshot that replaces all state (nil: none), then
+// entries.
 type Update struct {
 	Snapshot []byte
 	Entries  []Entry
@@ -101,7 +100,7 @@ type Entry struct {
 	Data  []byte
 }
 
-// State says what a node does with proposals.
+// State says how a node treats proposals.
 //
 //	           the disk is full
 //	Serving  <------------------>  Full
@@ -113,12 +112,12 @@ type Entry struct {
 //	   +----------> Ended
 type State uint8
 
-// States of a node.
+// These are the states of a node.
 const (
-	Serving State = iota // takes proposals
-	Full                 // refuses them with ErrDiskFull, until there is room
-	Faulted              // refuses them with ErrFaulted, until a restart
-	Ended                // the loop has ended: see Node.Err
+	Serving State = iota // it accepts proposals
+	Full                 // it refuses them with ErrDiskFull until there is room
+	Faulted              // it refuses them with ErrFaulted until a restart
+	Ended                // its loop has ended: see Node.Err
 )
 
 // String is the state's name in messages.
@@ -126,7 +125,7 @@ func (s State) String() string {
 	return [...]string{"serving", "full", "faulted", "ended"}[s]
 }
 
-// Status is what DescribeQuorum and the node's health show.
+// Status is the part of a node's state that DescribeQuorum and the node's health show.
 type Status struct {
 	State   State
 	Leader  int32 // -1: none known
@@ -145,16 +144,17 @@ type Node struct {
 	stop    chan struct{}
 	done    chan struct{} // closed when the loop has ended
 	closing sync.Once
-	err     error // why the loop has ended, read after done
-	disk    error // of closing the log, read after done
-	status  atomic.Pointer[office]
+	err     error // why the loop has ended; set before done is closed
+	disk    error // of the log's close; set before done is closed
+	status  atomic.Pointer[loopStatus]
 }
 
-// office is what the loop shows of itself after each of its rounds.
-type office struct {
+// loopStatus is the part of the loop's state that other goroutines read. It never changes: the
+// loop publishes a new one after each change.
+type loopStatus struct {
 	Status
 	leads     bool
-	termStart uint64 // the first entry of the newest term in the log
+	termStart uint64 // index of the first entry of the newest term in the log
 }
 
 // proposal is one call of Propose.
@@ -162,15 +162,15 @@ type proposal struct {
 	term  uint64
 	data  []byte
 	index uint64     // of its entry; 0: not known yet
-	done  chan error // size 1
+	done  chan error // of size 1; gets the result
 }
 
-// Open recovers or bootstraps the node. When it returns, everything committed
-// earlier has been applied, and a sole voter is the leader. Dir is made where it
-// is missing and is durable then; its parent's own name must be.
-func Open(cfg Config) (*Node, error) { return open(cfg, defaultTuning) }
+// Open starts a node on an existing or a new directory. When it returns, all entries that were
+// committed earlier are applied, and the node leads. It makes Dir, and its name durable, if it
+// is missing; the name of Dir's parent must be durable.
+func Open(cfg Config) (*Node, error) { return openTuned(cfg, defaultTuning) }
 
-func open(cfg Config, tune tuning) (*Node, error) {
+func openTuned(cfg Config, tune tuning) (*Node, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
@@ -182,14 +182,14 @@ func open(cfg Config, tune tuning) (*Node, error) {
 		return nil, err
 	}
 	if cfg.CheckEnd != nil {
-		if err := cfg.CheckEnd(found.end()); err != nil {
+		if err := cfg.CheckEnd(found.lastIndex()); err != nil {
 			return nil, errors.Join(err, log.close())
 		}
 	}
 	n := &Node{cfg: cfg, props: make(chan *proposal), stop: make(chan struct{}), done: make(chan struct{})}
 	n.applier = newApplier(cfg)
 	if n.loop, err = newLoop(n, log, found); err == nil {
-		err = n.loop.takeOffice(found)
+		err = n.loop.applyAndCampaign(found)
 	}
 	if err == nil {
 		err = log.removeLeftovers(found)
@@ -197,8 +197,8 @@ func open(cfg Config, tune tuning) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, log.close())
 	}
-	go n.applier.run()
-	go n.loop.run()
+	go n.applier.applyJobs()
+	go n.loop.serveProposals()
 	return n, nil
 }
 
@@ -212,19 +212,18 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// Leading returns the term in which this node leads, once it has applied that term's
-// first entry, and with it all that was committed in earlier terms. A decision for
-// Propose must be made on a state that was read after this.
+// Leading returns the term in which this node leads, once it has applied that term's first
+// entry, and so all entries of earlier terms. A caller must call it before it reads the state
+// on which it decides what to propose.
 func (n *Node) Leading() (term uint64, ok bool) {
-	o := n.status.Load()
-	return o.Term, o.leads && o.State != Ended && n.Applied() >= o.termStart
+	s := n.status.Load()
+	return s.Term, s.leads && s.State != Ended && n.Applied() >= s.termStart
 }
 
-// Propose returns when data was committed, is on disk, and has been applied. It is
-// refused with ErrNotLeader unless this node leads in the term that Leading returned
-// before data was decided: what was decided in another term may not fit. Where ctx
-// ends first the proposal may still be committed. Callers that propose at the same
-// time share a sync.
+// Propose returns nil when data is committed, on disk, and applied. term is that which Leading
+// returned before data was decided: the proposal is refused with ErrNotLeader unless the node
+// still leads in it, since data may not fit the entries of another term. If ctx ends first the
+// proposal may still be committed. Callers that propose at the same time share a sync.
 func (n *Node) Propose(ctx context.Context, term uint64, data []byte) error {
 	if len(data) == 0 {
 		panic("BUG: quorum: empty proposal")
@@ -241,7 +240,7 @@ func (n *Node) Propose(ctx context.Context, term uint64, data []byte) error {
 		return ctx.Err()
 	}
 	select {
-	case err := <-p.done: // the loop answers whatever it took, also when it ends
+	case err := <-p.done: // the loop answers every proposal that it has received, even if it ends
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
@@ -255,15 +254,14 @@ func (n *Node) Status() Status {
 	return s
 }
 
-// Applied is the index of the last entry that was applied.
+// Applied is the index of the last applied entry.
 func (n *Node) Applied() uint64 { return n.applier.applied.Load() }
 
-// Done is closed when the node has ended: after Close, or since an entry cannot be
-// applied.
+// Done is closed when the node has ended: after Close, or because an entry cannot be applied.
 func (n *Node) Done() <-chan struct{} { return n.done }
 
-// Err tells why the node has ended: ErrNotLeader after Close, else ErrNotApplied; nil
-// while it has not.
+// Err says why the node has ended: ErrNotLeader after Close, or ErrNotApplied; nil if it has
+// not ended.
 func (n *Node) Err() error {
 	select {
 	case <-n.done:
@@ -273,8 +271,8 @@ func (n *Node) Err() error {
 	}
 }
 
-// Close stops the node; proposals under way fail with ErrNotLeader. Where ctx ends
-// first the node stops when the disk lets it.
+// Close stops the node and waits until it has stopped. Proposals under way fail with
+// ErrNotLeader. If ctx ends first, the node stops as soon as the disk answers.
 func (n *Node) Close(ctx context.Context) error {
 	n.closing.Do(func() { close(n.stop) })
 	select {

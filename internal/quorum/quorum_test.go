@@ -61,7 +61,7 @@ func (m *machine) state() []string {
 	return slices.Clone(m.lines)
 }
 
-// small makes files so small that a test sees many of them.
+// small makes log files small, so that a test has many of them.
 var small = tuning{first: 2048, segment: 2048, reserve: 1024}
 
 func config(fs vfs.FS, m *machine) Config {
@@ -71,7 +71,7 @@ func config(fs vfs.FS, m *machine) Config {
 	}
 }
 
-// newFS is a file system with the node's data directory in it.
+// newFS makes a file system with the node's data directory in it.
 func newFS() *vfs.Mem {
 	fs := vfs.NewMem()
 	_ = fs.MkdirAll("data")
@@ -82,7 +82,7 @@ func newFS() *vfs.Mem {
 func start(t *testing.T, fs vfs.FS) (*Node, *machine) {
 	t.Helper()
 	m := &machine{}
-	n, err := open(config(fs, m), small)
+	n, err := openTuned(config(fs, m), small)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,8 +132,8 @@ func count(from, to int) (lines []string) {
 	return lines
 }
 
-// TestRestart proves that a node is the leader at once, that what was proposed is
-// applied when Propose returns, in order, and that restarts keep it.
+// TestRestart proves that a node leads at once, that proposals are applied when Propose
+// returns, in order, and that restarts keep them.
 func TestRestart(t *testing.T) {
 	fs := newFS()
 	term := uint64(0)
@@ -162,15 +162,15 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// TestSnapshots proves that the log is bounded, since snapshots replace it as soon as
-// they are written, that restarts begin with the snapshot, and that no old file stays.
+// TestSnapshots proves that the log is bounded, since a written snapshot replaces it, that
+// restarts begin with the snapshot, and that no old file stays.
 func TestSnapshots(t *testing.T) {
 	fs := newFS()
 	n, m := start(t, fs)
 	look := func() (snapshots int, bytes int64) {
 		infos, _ := fs.ReadDir("data/meta")
 		for _, i := range infos {
-			switch _, suffix := split(i.Name); suffix {
+			switch _, suffix := splitName(i.Name); suffix {
 			case logSuffix:
 				bytes += i.Size
 			case snapshotSuffix:
@@ -199,8 +199,8 @@ func TestSnapshots(t *testing.T) {
 	propose(t, n, "after")
 }
 
-// TestFirstStartSyncs proves that an empty directory costs a sync of a file for the
-// vote and one for the first entry, and one of each directory, and a proposal one more.
+// TestFirstStartSyncs proves that a start in an empty directory syncs a file for the vote and
+// for the first entry, and each directory once, and that a proposal needs one more sync.
 func TestFirstStartSyncs(t *testing.T) {
 	var mu sync.Mutex
 	syncs := map[vfs.Op]int{}
@@ -226,8 +226,8 @@ func TestFirstStartSyncs(t *testing.T) {
 
 var errPower = errors.New("no power")
 
-// life runs a node on disk until its powered-off file system has done limit
-// changes, and returns what became acknowledged and what was tried last.
+// life runs a node until its disk has done limit changes, then calls cut and fails all further
+// ones. It returns how many lines were acknowledged, and whether that was all of them.
 func life(disk *vfs.Mem, limit int, lines []string, cut func()) (acked int, all bool) {
 	var mu sync.Mutex
 	done := 0
@@ -245,7 +245,7 @@ func life(disk *vfs.Mem, limit int, lines []string, cut func()) (acked int, all 
 		}
 		return nil
 	})
-	n, err := open(config(fs, &machine{}), small)
+	n, err := openTuned(config(fs, &machine{}), small)
 	if err != nil {
 		return 0, false
 	}
@@ -253,8 +253,8 @@ func life(disk *vfs.Mem, limit int, lines []string, cut func()) (acked int, all 
 	for i, l := range lines {
 		err := put(context.Background(), n, []byte(l))
 		mu.Lock()
-		// A sync that was let through may end after another goroutine's call made the cut: an
-		// answer that comes then is not one that the picture must have.
+		// A sync that began before the cut may end after it, since another goroutine's call can
+		// make the cut: the disk at the cut need not have a line that is acknowledged then.
 		over := done >= limit
 		mu.Unlock()
 		if err != nil || over {
@@ -264,9 +264,9 @@ func life(disk *vfs.Mem, limit int, lines []string, cut func()) (acked int, all 
 	return len(lines), true
 }
 
-// TestFirstStartCut proves that a power cut or a kill before any single change of
-// the disk during the first start, and the first proposals, leaves a directory
-// that starts and has what was acknowledged.
+// TestFirstStartCut proves that a power cut or a kill before any single change of the disk,
+// during the first start and the first proposals, leaves a directory that starts and has all
+// acknowledged lines.
 func TestFirstStartCut(t *testing.T) {
 	lines := count(0, 60)
 	for limit := 1; ; limit++ {
@@ -294,11 +294,11 @@ func TestFirstStartCut(t *testing.T) {
 	}
 }
 
-// verify starts a node and looks for the acknowledged lines, at most one more, and
-// for a node that works.
+// verify starts a node, checks that it has the acknowledged lines and at most one more, and
+// that it accepts a proposal.
 func verify(fs vfs.FS, lines []string, acked int) error {
 	m := &machine{}
-	n, err := open(config(fs, m), small)
+	n, err := openTuned(config(fs, m), small)
 	if err != nil {
 		return err
 	}
@@ -310,9 +310,8 @@ func verify(fs vfs.FS, lines []string, acked int) error {
 	return put(context.Background(), n, []byte("more"))
 }
 
-// TestCrash proves on thousands of seeds that power cuts and kills at random
-// moments, one life after another, lose nothing that was acknowledged and leave
-// nothing that was never proposed.
+// TestCrash proves, with many seeds, that power cuts and kills at random moments, one after
+// another, lose no acknowledged line and add none that was never proposed.
 func TestCrash(t *testing.T) {
 	seeds := uint64(1500)
 	if testing.Short() {
@@ -351,7 +350,7 @@ func crashSeed(seed uint64) error {
 		}
 		disk = next
 		m := &machine{}
-		n, err := open(config(disk.KillClone(nil), m), small) // a clone: the next life starts from disk itself
+		n, err := openTuned(config(disk.KillClone(nil), m), small) // a clone: the next life starts from disk itself
 		if err != nil {
 			return fmt.Errorf("life %d: %w", i, err)
 		}
@@ -379,8 +378,8 @@ func rng2(rng *rand.Rand) *rand.Rand {
 	return rng
 }
 
-// TestFaults proves that after a failed write or sync nothing is acknowledged any
-// more, that this is said once, and that a restart has what was acknowledged.
+// TestFaults proves that after a failed write or sync no proposal is acknowledged, that this
+// is logged once, and that a restart has all acknowledged lines.
 func TestFaults(t *testing.T) {
 	errDisk := errors.New("medium error")
 	for _, bad := range []vfs.Op{vfs.OpWrite, vfs.OpSync, vfs.OpSyncDir, vfs.OpRename} {
@@ -401,7 +400,7 @@ func TestFaults(t *testing.T) {
 			m := &machine{}
 			cfg := config(fs, m)
 			cfg.Logger = slog.New(slog.NewTextHandler(&text, nil))
-			n, err := open(cfg, small)
+			n, err := openTuned(cfg, small)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -435,10 +434,9 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-// TestRestartAfterFailedSync proves that what a failed sync left to the page cache
-// only, where the next start finds it, is made durable by that start before
-// anything rests on it: a power cut at any change after the restart either still
-// has it or has nothing that came later.
+// TestRestartAfterFailedSync proves that a start makes durable the entries that a failed sync
+// has left in the page cache only, before later entries depend on them: after a power cut at
+// any change after the restart, the disk has them, or it has no later entry.
 func TestRestartAfterFailedSync(t *testing.T) {
 	disk := newFS()
 	fail := false
@@ -470,7 +468,7 @@ func TestRestartAfterFailedSync(t *testing.T) {
 		}
 		for i, fs := range left {
 			m := &machine{}
-			n, err := open(config(fs, m), small)
+			n, err := openTuned(config(fs, m), small)
 			if err != nil {
 				t.Fatalf("cut before change %d, outcome %d: %v", limit, i, err)
 			}
@@ -483,9 +481,9 @@ func TestRestartAfterFailedSync(t *testing.T) {
 	}
 }
 
-// TestRestartAfterUnsyncedNames proves that a name which a killed process has made
-// and not yet synced is made durable by the next start, before anything rests on it:
-// what is acknowledged after such a restart survives a power cut.
+// TestRestartAfterUnsyncedNames proves that a start makes durable the names that a killed
+// process has made and not synced: lines that are acknowledged after such a restart survive a
+// power cut.
 func TestRestartAfterUnsyncedNames(t *testing.T) {
 	disk := newFS()
 	var killed []*vfs.Mem // as the process left it each time before it synced names
@@ -495,7 +493,7 @@ func TestRestartAfterUnsyncedNames(t *testing.T) {
 		}
 		return nil
 	})
-	n, err := open(config(fs, &machine{}), small)
+	n, err := openTuned(config(fs, &machine{}), small)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -505,7 +503,7 @@ func TestRestartAfterUnsyncedNames(t *testing.T) {
 		t.Fatalf("names were synced %d times only: the log has hardly been rotated", len(killed))
 	}
 	for i, again := range killed {
-		n, err := open(config(again, &machine{}), small)
+		n, err := openTuned(config(again, &machine{}), small)
 		if err != nil {
 			t.Fatalf("killed before sync %d of names: %v", i, err)
 		}
@@ -518,7 +516,7 @@ func TestRestartAfterUnsyncedNames(t *testing.T) {
 		closeNode(n)
 		for j, fs := range left {
 			m := &machine{}
-			n, err := open(config(fs, m), small)
+			n, err := openTuned(config(fs, m), small)
 			if err != nil {
 				t.Fatalf("killed before sync %d of names, outcome %d of the power cut: %v", i, j, err)
 			}
@@ -530,8 +528,8 @@ func TestRestartAfterUnsyncedNames(t *testing.T) {
 	}
 }
 
-// TestCutTail proves that a cut last write costs only itself, and that nothing of
-// it stays in the file, where later frames would be followed by its rest.
+// TestCutTail proves that a torn last write loses only itself, and that none of its bytes stay
+// in the file, where they could follow later frames.
 func TestCutTail(t *testing.T) {
 	fs := newFS()
 	n, _ := start(t, fs)
@@ -555,8 +553,8 @@ func TestCutTail(t *testing.T) {
 	}
 }
 
-// TestFullDisk proves that on a full disk a node goes on while its log has room,
-// then refuses with ErrDiskFull and no harm, starts again and again, and takes
+// TestFullDisk proves that on a full disk a node accepts proposals while its log has room,
+// then refuses them with ErrDiskFull without harm, can be restarted many times, and accepts
 // proposals when there is room again.
 func TestFullDisk(t *testing.T) {
 	fs := newFS()
@@ -593,8 +591,8 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestFullDiskSnapshot proves that a snapshot that finds no room costs nothing but
-// log, and is made later.
+// TestFullDiskSnapshot proves that if there is no room for a snapshot only the log grows, and
+// that the snapshot is made later.
 func TestFullDiskSnapshot(t *testing.T) {
 	var mu sync.Mutex
 	full := true
@@ -624,8 +622,8 @@ func TestFullDiskSnapshot(t *testing.T) {
 	}
 }
 
-// TestConcurrent proves that proposals of many callers are all applied once, each
-// caller's in its order, and that those that wait share a sync.
+// TestConcurrent proves that the proposals of many callers are all applied once, those of each
+// caller in order, and that proposals which wait share a sync.
 func TestConcurrent(t *testing.T) {
 	const callers, each = 16, 50
 	var mu sync.Mutex
@@ -673,7 +671,7 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-// hangingDisk lets syncs wait while hang is set, until goOn is closed.
+// hangingDisk makes syncs wait while hang is set, until goOn is closed.
 type hangingDisk struct {
 	hang    atomic.Bool
 	entered chan struct{} // one for each sync that waits
@@ -691,8 +689,8 @@ func newHangingFS() (vfs.FS, *hangingDisk) {
 	}), d
 }
 
-// TestHanging proves that a disk that hangs keeps a caller no longer than its
-// context, that Close answers who waits, and that what the disk took is not lost.
+// TestHanging proves that a caller waits for a hanging disk only until its context ends, that
+// Close answers proposals that wait, and that an entry which the disk has written is not lost.
 func TestHanging(t *testing.T) {
 	fs, disk := newHangingFS()
 	n, _ := start(t, fs)
@@ -722,14 +720,14 @@ func TestHanging(t *testing.T) {
 	}
 }
 
-// TestSizes proves that a proposal of the largest size is stored and found again,
-// and that a larger one is refused.
+// TestSizes proves that a proposal of the largest size is stored and read back, and that a
+// larger one is refused.
 func TestSizes(t *testing.T) {
 	fs := newFS()
 	m := &machine{}
 	cfg := config(fs, m)
 	cfg.SnapshotBytes = 1 << 30
-	n, err := open(cfg, small)
+	n, err := openTuned(cfg, small)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -746,8 +744,8 @@ func TestSizes(t *testing.T) {
 	propose(t, n, "more")
 }
 
-// TestRefusals proves that a directory of another node, of a newer version or
-// without its parts is refused, with a reason.
+// TestRefusals proves that a directory of another node, of a newer version, or with missing
+// files is refused, with a reason.
 func TestRefusals(t *testing.T) {
 	made := func() *vfs.Mem {
 		fs := newFS()
@@ -782,7 +780,7 @@ func TestRefusals(t *testing.T) {
 		{"a gap", func(fs *vfs.Mem, cfg *Config) {
 			long := *cfg
 			long.SnapshotBytes = 1 << 30 // all files are needed from here on
-			n, err := open(long, small)
+			n, err := openTuned(long, small)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -797,7 +795,7 @@ func TestRefusals(t *testing.T) {
 		{"newer", func(fs *vfs.Mem, _ *Config) {
 			b := append([]byte(fileMagic), 99)
 			b = append(b, make([]byte, fileHead-4-len(b))...)
-			write(t, fs, files(fs, logSuffix)[0], binary.LittleEndian.AppendUint32(b, castagnoli(b)), 0)
+			write(t, fs, files(fs, logSuffix)[0], binary.LittleEndian.AppendUint32(b, checksum(b)), 0)
 		}, ErrNewer, "format 99"},
 		{"of another directory", func(fs *vfs.Mem, _ *Config) {
 			// An operator who copies the newest file of another node over this one's.
@@ -816,7 +814,7 @@ func TestRefusals(t *testing.T) {
 			m := &machine{}
 			cfg := config(fs, m)
 			c.spoil(fs, &cfg)
-			n, err := open(cfg, small)
+			n, err := openTuned(cfg, small)
 			if err == nil {
 				closeNode(n)
 			}
@@ -827,14 +825,14 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestFlippedBits proves that whichever bit of an acknowledged frame is flipped, also
-// of the very last one, a start refuses the directory and names file and place.
+// TestFlippedBits proves that a start refuses a directory with any flipped bit of an
+// acknowledged frame, even of the last one, and names the file and the offset.
 func TestFlippedBits(t *testing.T) {
 	fs := newFS()
 	m := &machine{}
 	cfg := config(fs, m)
 	cfg.SnapshotBytes = 1 << 20
-	n, err := open(cfg, small)
+	n, err := openTuned(cfg, small)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -853,7 +851,7 @@ func TestFlippedBits(t *testing.T) {
 			bad := fs.KillClone(nil)
 			write(t, bad, "data/meta/"+info.Name, []byte{b[bit/8] ^ 1<<(bit%8)}, bit/8)
 			m := &machine{}
-			n, err := open(config(bad, m), small)
+			n, err := openTuned(config(bad, m), small)
 			if err == nil {
 				closeNode(n)
 				t.Fatalf("%s, bit %d of byte %d is not missed: %q", info.Name, bit%8, bit/8, m.state())
@@ -869,7 +867,7 @@ func TestFlippedBits(t *testing.T) {
 	}
 }
 
-// TestOS proves that the real file system serves, and says how long a start takes.
+// TestOS proves that a node works on the real file system, and logs how long a start takes.
 func TestOS(t *testing.T) {
 	dir := t.TempDir()
 	m := &machine{}

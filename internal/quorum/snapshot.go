@@ -11,20 +11,20 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// A snapshot file; numbers are little-endian, the crc is CRC-32C of what is before and behind it:
+// This is the format of a snapshot file. Numbers are little-endian; the crc is the CRC-32C of
+// all bytes before and after it.
 //
 //	"leatsnap" | version u8 | crc u32 | index u64 | term u64 | raft id u64 | node id u32 | members | data
 const (
 	snapshotMagic = "leatsnap"
 	snapshotHead  = len(snapshotMagic) + 5
-	snapshotFixed = 28 // up to the members
+	snapshotFixed = 28 // bytes from the index to the node id
 )
 
 // position is an entry's place in raft's log.
 type position struct{ index, term uint64 }
 
-// snapshot is the whole state after the entry at a position, with all members as
-// of that entry.
+// snapshot is the whole state after the entry at a position, with the members at that entry.
 type snapshot struct {
 	at     position
 	raftID uint64
@@ -32,24 +32,24 @@ type snapshot struct {
 	data []byte
 }
 
-// head encodes what stands before data.
-func (s *snapshot) head() []byte {
+// encodeHead encodes the bytes before data.
+func (s *snapshot) encodeHead() []byte {
 	b := append([]byte(snapshotMagic), formatVersion, 0, 0, 0, 0)
 	b = binary.LittleEndian.AppendUint64(b, s.at.index)
 	b = binary.LittleEndian.AppendUint64(b, s.at.term)
 	b = binary.LittleEndian.AppendUint64(b, s.raftID)
 	b = binary.LittleEndian.AppendUint32(b, uint32(s.nodeID))
 	b = appendConf(b, s.conf)
-	binary.LittleEndian.PutUint32(b[snapshotHead-4:], castagnoli(b[:snapshotHead-4], b[snapshotHead:], s.data))
+	binary.LittleEndian.PutUint32(b[snapshotHead-4:], checksum(b[:snapshotHead-4], b[snapshotHead:], s.data))
 	return b
 }
 
-// parseSnapshot reads a file.
+// parseSnapshot decodes a snapshot file.
 func parseSnapshot(b []byte) (*snapshot, error) {
 	if len(b) < snapshotHead+snapshotFixed || string(b[:len(snapshotMagic)]) != snapshotMagic {
 		return nil, fmt.Errorf("%w: not a snapshot", ErrDamaged)
 	}
-	if castagnoli(b[:snapshotHead-4], b[snapshotHead:]) != binary.LittleEndian.Uint32(b[snapshotHead-4:]) {
+	if checksum(b[:snapshotHead-4], b[snapshotHead:]) != binary.LittleEndian.Uint32(b[snapshotHead-4:]) {
 		return nil, fmt.Errorf("%w: the snapshot's checksum is wrong", ErrDamaged)
 	}
 	switch v := b[len(snapshotMagic)]; {
@@ -65,13 +65,13 @@ func parseSnapshot(b []byte) (*snapshot, error) {
 		boot:   boot{nodeID: int32(binary.LittleEndian.Uint32(b[24:]))},
 	}
 	var ok bool
-	if s.conf, s.data, ok = cutConf(b[snapshotFixed:]); !ok {
+	if s.conf, s.data, ok = decodeConf(b[snapshotFixed:]); !ok {
 		return nil, fmt.Errorf("%w: the snapshot's head is cut short", ErrDamaged)
 	}
 	return s, nil
 }
 
-// readSnapshot reads the snapshot at an index.
+// readSnapshot reads the file of the snapshot at an index.
 func readSnapshot(fs vfs.FS, dir string, index uint64) (*snapshot, error) {
 	name := fileName(index, snapshotSuffix)
 	f, err := fs.Open(path.Join(dir, name), vfs.ReadOnly)
@@ -92,14 +92,14 @@ func readSnapshot(fs vfs.FS, dir string, index uint64) (*snapshot, error) {
 	return s, nil
 }
 
-// writeSnapshot makes a snapshot durable. It touches nothing that the log uses.
+// writeSnapshot writes a snapshot and makes it durable. It uses no file of the log.
 func writeSnapshot(fs vfs.FS, dir string, s *snapshot) error {
 	name := path.Join(dir, fileName(s.at.index, snapshotSuffix))
 	f, err := fs.Open(name+tmpSuffix, vfs.Fresh)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteVAt([][]byte{s.head(), s.data}, 0)
+	_, err = f.WriteVAt([][]byte{s.encodeHead(), s.data}, 0)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -113,7 +113,8 @@ func writeSnapshot(fs vfs.FS, dir string, s *snapshot) error {
 	return fs.SyncDir(dir)
 }
 
-// raftSnapshot is what raft sends to a member that lacks the entries.
+// raftSnapshot is the snapshot in the form in which raft sends it to a member that lacks the
+// entries.
 func (s *snapshot) raftSnapshot() *pb.Snapshot {
 	return &pb.Snapshot{Data: s.data, Metadata: &pb.SnapshotMetadata{ConfState: s.conf, Index: &s.at.index, Term: &s.at.term}}
 }
