@@ -452,7 +452,7 @@ func (k *keeper) save(at checkpoint.Mark) error {
 		if err := k.base.Save(&all); err != nil {
 			return fmt.Errorf("writing the points file: %w", err)
 		}
-		s.points.Written(all.Points)
+		s.points.NoteWritten(all.Points)
 		points, _ = s.points.Changed() // those that changed meanwhile, however many, and those that a rotten file would lack
 	}
 	sheet.Points = points
@@ -463,7 +463,7 @@ func (k *keeper) save(at checkpoint.Mark) error {
 	// The file before this one may be needed, should this one rot: so the rounds that may go
 	// are those that came before that one.
 	s.journal.Recycle(min(k.previous.Round, at.Round))
-	s.journal.Named()
+	s.journal.AllowWrites()
 	s.log.Debug("a checkpoint was saved", "at", at, "points", len(points))
 	k.older, k.previous = k.previous, at
 	k.saves++
@@ -490,7 +490,7 @@ func (k *keeper) checkpointLast(opened []*Log) error {
 	if err == nil { // all points in one place
 		all := checkpoint.Sheet{Journal: k.s.journal.ID(), At: k.previous, Metadata: k.s.metadata.Load(), Points: k.s.points.All()}
 		if err = k.base.Save(&all); err == nil {
-			k.s.points.Written(all.Points)
+			k.s.points.NoteWritten(all.Points)
 			err = k.save(k.previous)
 		}
 	}

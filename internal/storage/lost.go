@@ -95,7 +95,7 @@ func (o *losses) replacePoints(hot *checkpoint.Sheet) error {
 	} else if err != nil {
 		return err
 	}
-	s.points.Written(all.Points)
+	s.points.NoteWritten(all.Points)
 	return nil
 }
 

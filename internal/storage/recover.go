@@ -118,7 +118,7 @@ func (s *Store) recover() error {
 	if s.journal, err = journal.Open(s.journalConfig(hot.Journal)); err != nil {
 		return err
 	}
-	s.journal.Named()
+	s.journal.AllowWrites()
 	k.previous = hot.At
 	keep := hot.At
 	if older != nil && older.Journal == hot.Journal && older.At.Round < hot.At.Round {
@@ -169,7 +169,7 @@ func (s *Store) begin(base *checkpoint.Sheet) (err error) {
 	sheet.Points = s.points.All()
 	err = k.checkpoint.Save(&sheet)
 	if err == nil {
-		s.journal.Named()
+		s.journal.AllowWrites()
 	}
 	if err != nil && !isFull(err) {
 		return err

@@ -1,6 +1,6 @@
-// Package aside knows the directories of logs that were renamed: those of deleted logs, on
-// their way out, and those of logs that the metadata do not know, which are kept for a while.
-// Their names say whose they were. Strays is the set of the latter.
+// Package aside knows the directories of logs that were renamed: those of deleted logs, which
+// are about to be removed, and strays, which are kept for a time since the metadata does not
+// have their logs. Their names say which log they belong to. Strays is the set of strays.
 package aside
 
 import (
@@ -23,14 +23,14 @@ const (
 	maxName = 255 // bytes of a file's name, on all file systems in use
 )
 
-// Strays are directories that were set aside because the metadata did not know their logs.
-// They are kept for a time, and what checkpoints know of their logs with them: who takes a
-// directory back finds the log's start, high watermark and end as they were. The zero Strays
-// Has none. Safe for concurrent use.
+// Strays are directories that were set aside because the metadata did not have their logs.
+// They are kept for a time, with the points of their logs in the checkpoints, so that a log
+// whose directory is taken back has its start, high watermark and end as before. The zero
+// Strays has none. Any goroutine may use it.
 type Strays struct {
 	mu   sync.Mutex
 	dirs map[record.LogID][]Dir // guarded by mu; no list is empty
-	n    int                    // guarded by mu: how many directories there are
+	n    int                    // guarded by mu: the number of directories
 }
 
 // Dir is a directory that was set aside.
@@ -39,7 +39,7 @@ type Dir struct {
 	Since int64 // ms
 }
 
-// Add notes a directory. One that is known already stays.
+// Add adds a directory, if it is not there already.
 func (t *Strays) Add(name string, id record.LogID, since int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -53,7 +53,7 @@ func (t *Strays) Add(name string, id record.LogID, since int64) {
 	t.n++
 }
 
-// Take takes out the one of a log that was set aside last.
+// Take removes and returns the directory of a log that was set aside last.
 func (t *Strays) Take(id record.LogID) (last Dir, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -66,7 +66,7 @@ func (t *Strays) Take(id record.LogID) (last Dir, ok bool) {
 	return last, true
 }
 
-// keepLocked takes out those of a log that are not to be kept. mu is held.
+// keepLocked removes the directories of a log for which keep is false. mu is held.
 func (t *Strays) keepLocked(id record.LogID, keep func(Dir) bool) {
 	kept := slices.DeleteFunc(t.dirs[id], func(d Dir) bool { return !keep(d) })
 	t.n -= len(t.dirs[id]) - len(kept)
@@ -75,7 +75,7 @@ func (t *Strays) keepLocked(id record.LogID, keep func(Dir) bool) {
 	}
 }
 
-// ListOld lists those that are older than a time in ms.
+// ListOld lists the directories that were set aside before a time in ms.
 func (t *Strays) ListOld(before int64) map[record.LogID][]Dir {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -90,7 +90,7 @@ func (t *Strays) ListOld(before int64) map[record.LogID][]Dir {
 	return old
 }
 
-// Forget takes out a directory that is not one of these any more; was is false where it was not.
+// Forget removes a directory from the set; was tells whether it was in it.
 func (t *Strays) Forget(name string, id record.LogID) (was bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -99,14 +99,14 @@ func (t *Strays) Forget(name string, id record.LogID) (was bool) {
 	return t.n < n
 }
 
-// Has tells whether a log's directory was set aside.
+// Has tells whether a directory of the log was set aside.
 func (t *Strays) Has(id record.LogID) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return len(t.dirs[id]) > 0
 }
 
-// Len is how many directories there are.
+// Len is the number of directories.
 func (t *Strays) Len() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -116,25 +116,25 @@ func (t *Strays) Len() int {
 // DeletedName is the name of a deleted log's directory.
 func DeletedName(dir string, id record.LogID) string { return asideName(dir, id, deletedSuffix) }
 
-// ParseDeleted finds out whose a directory was that DeletedName named.
+// ParseDeleted returns the log of a directory with a name of DeletedName.
 func ParseDeleted(name string) (id record.LogID, ok bool) { return parseAside(name, deletedSuffix) }
 
-// asideName is a directory's name when it is moved aside. It says whose it was: topic id
-// and partition. A long name is shortened, since a file's name has 255 bytes at most.
+// asideName is a directory's name when it is moved aside, with the topic id and the partition
+// of its log. A long name is shortened, since a file's name has 255 bytes at most.
 func asideName(dir string, id record.LogID, suffix string) string {
 	tail := fmt.Sprintf(".%s.%d%s", hex.EncodeToString(id.Topic[:]), id.Partition, suffix)
 	return dir[:min(len(dir), maxName-len(tail))] + tail
 }
 
-// StrayName is the name for a directory that is kept: it also says since when, in ms, so
-// that no two have the same name.
+// StrayName is the name of a stray directory. It also has the time since when it is one, in ms,
+// so that no two have the same name.
 func StrayName(dir string, id record.LogID, now int64) string {
 	since := "." + strconv.FormatInt(now, 10)
 	short := dir[:min(len(dir), maxName-len(asideName("", id, straySuffix))-len(since))]
 	return asideName(short+since, id, straySuffix)
 }
 
-// ParseStray finds out whose a stray directory is, and since when, in ms, it is one.
+// ParseStray returns the log of a directory with a name of StrayName, and the time in it.
 func ParseStray(name string) (id record.LogID, since int64, ok bool) {
 	id, ok = parseAside(name, straySuffix)
 	if !ok {
@@ -145,7 +145,7 @@ func ParseStray(name string) (id record.LogID, since int64, ok bool) {
 	return id, since, err == nil && len(parts) > 3
 }
 
-// parseAside finds out whose a directory was that asideName named.
+// parseAside returns the log of a directory with a name of asideName.
 func parseAside(name, suffix string) (id record.LogID, ok bool) {
 	name, ok = strings.CutSuffix(name, suffix)
 	parts := strings.Split(name, ".")

@@ -9,7 +9,7 @@ import (
 )
 
 // TestAsideNamesFit proves that names of directories that were moved aside are never too long,
-// and say whose they were.
+// and that their log can be read from them.
 func TestAsideNamesFit(t *testing.T) {
 	for _, n := range []int{1, 100, 200, 249} {
 		id := record.LogID{Topic: [16]byte{1, 2, 3}, Partition: 2147483647}
@@ -27,8 +27,8 @@ func TestAsideNamesFit(t *testing.T) {
 	}
 }
 
-// TestLastStrayIsTakenBack proves that of several directories that were set aside for a log, which
-// takes a copy made by hand, the last one is used again, once.
+// TestLastStrayIsTakenBack proves that Take returns the last of several directories that were set
+// aside for a log, once. There are several only if somebody has copied one by hand.
 func TestLastStrayIsTakenBack(t *testing.T) {
 	var st Strays
 	id, other := record.LogID{Topic: [16]byte{1}, Partition: 1}, record.LogID{Topic: [16]byte{1}, Partition: 2}

@@ -10,53 +10,54 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// room is the space that a file takes from the start, in bytes, so that there is room for
-// the next checkpoint on a full disk.
+// room is the number of bytes that are allocated to a file when it is made, so that a full disk
+// has room for the next checkpoint.
 const room = 32 << 10
 
-// maxFile bounds the bytes of a file that is read: points of ten million logs.
+// maxFile is the largest size of a file that is read; points of ten million logs fit.
 const maxFile = 1 << 30
 
-// Disk is where the files are, and how they are made durable.
+// Disk is the directory of the files, and the functions that make them durable.
 type Disk struct {
 	FS      vfs.FS
 	Dir     string
 	Log     *slog.Logger
 	Sync    func(vfs.File) error
-	SyncDir func(dir string) error // it does not succeed after it failed, but for a lack of descriptors
+	SyncDir func(dir string) error // once it has failed it always fails, unless it lacked descriptors
 	IsFull  func(error) bool
 
-	generation uint64 // the largest that any file of the directory may have, over all pairs
+	generation uint64 // the highest that a file of any pair in the directory may have
 }
 
 // Pair is two files that are written in turn and in place, so that one of them is always
-// whole and a full disk has room for the other.
+// whole, and a full disk has room for the other. One goroutine at a time may use the pairs of
+// a Disk.
 type Pair struct {
 	disk *Disk
 	name string
-	next int     // which of the two is written next
-	made [2]bool // they are there, with room
+	next int     // the index of the file that is written next
+	made [2]bool // the file exists, with room, and its name is durable
 }
 
-// errUnreadable says that a file is there, but that its bytes cannot be read.
+// errUnreadable says that a file exists and its bytes cannot be read.
 var errUnreadable = errors.New("a checkpoint file cannot be read")
 
-// NewPair names a pair of files.
+// NewPair makes the pair of the files name-a and name-b.
 func NewPair(disk *Disk, name string) *Pair { return &Pair{disk: disk, name: name} }
 
-func (p *Pair) path(i int) string { return path.Join(p.disk.Dir, p.name+"-"+string("ab"[i])) }
+func (p *Pair) pathOf(i int) string { return path.Join(p.disk.Dir, p.name+"-"+string("ab"[i])) }
 
-// Load reads the two files; nil: there is none, or it is not whole. The newest is durable
-// when Load returns: the last bytes that a killed process wrote may not have been. A file
-// that cannot be read is an error unless the other one is whole.
+// Load reads the two files; nil: there is none, or it is not whole. It makes the newest one
+// durable, since the last bytes that a killed process has written may not be. It returns an
+// error if no file is whole and one cannot be read.
 func (p *Pair) Load() (newest, older *Sheet, err error) {
 	var raw []byte
 	var unreadable error
 	at := 0
 	for i := range 2 {
-		b, err := p.read(p.path(i), maxFile)
+		b, err := p.readFile(p.pathOf(i), maxFile)
 		if errors.Is(err, errUnreadable) {
-			p.disk.Log.Error("a checkpoint file cannot be read", "file", p.path(i), "err", err)
+			p.disk.Log.Error("a checkpoint file cannot be read", "file", p.pathOf(i), "err", err)
 			p.made[i], unreadable = true, errors.Join(unreadable, err)
 			continue
 		}
@@ -72,8 +73,8 @@ func (p *Pair) Load() (newest, older *Sheet, err error) {
 			return nil, nil, err
 		}
 		if err != nil {
-			// One of the two is being written when the power goes: that is no damage.
-			p.disk.Log.Info("a checkpoint file is not whole", "file", p.path(i), "err", err)
+			// A power cut can leave one of the two partly written: that is no damage.
+			p.disk.Log.Info("a checkpoint file is not whole", "file", p.pathOf(i), "err", err)
 			continue
 		}
 		p.disk.generation = max(p.disk.generation, s.Generation)
@@ -89,17 +90,17 @@ func (p *Pair) Load() (newest, older *Sheet, err error) {
 	return newest, older, p.writeAgain(at, raw)
 }
 
-// WereSaved tells, after Load, whether a save has succeeded at some time: the second file is
-// made only then.
+// WereSaved tells, after Load, whether a save has ever succeeded: the second file is made only
+// after that.
 func (p *Pair) WereSaved() bool { return p.made[0] && p.made[1] }
 
-// Look returns the newest sheet as Load would, nil where none is whole, and refuses the
-// versions that Load would refuse. It changes nothing.
+// Look returns the newest sheet, nil if none is whole, and the errors of Load for other
+// versions. It changes nothing on disk or in the Pair.
 func (p *Pair) Look() (newest *Sheet, err error) {
 	for i := range 2 {
-		b, err := p.read(p.path(i), maxFile)
+		b, err := p.readFile(p.pathOf(i), maxFile)
 		if b == nil && err == nil || errors.Is(err, errUnreadable) {
-			continue // Load judges that
+			continue // Load reports an unreadable file
 		}
 		if err != nil {
 			return nil, err
@@ -115,10 +116,10 @@ func (p *Pair) Look() (newest *Sheet, err error) {
 	return newest, nil
 }
 
-// writeAgain writes a file once more and makes it durable, since an earlier sync of it
-// may have failed. These are the same bytes, so the file stays whole whatever happens.
+// writeAgain writes the same bytes to a file again and makes it durable, since an earlier sync
+// of it may have failed. The file is whole at any moment.
 func (p *Pair) writeAgain(i int, raw []byte) error {
-	f, err := p.disk.FS.Open(p.path(i), vfs.Existing)
+	f, err := p.disk.FS.Open(p.pathOf(i), vfs.Existing)
 	if err != nil {
 		return err
 	}
@@ -128,8 +129,8 @@ func (p *Pair) writeAgain(i int, raw []byte) error {
 	return errors.Join(err, f.Close(), p.disk.SyncDir(p.disk.Dir))
 }
 
-// read reads a file up to a limit in bytes; nil: it is missing.
-func (p *Pair) read(name string, limit int64) ([]byte, error) {
+// readFile reads a file up to a limit in bytes; nil: it is missing.
+func (p *Pair) readFile(name string, limit int64) ([]byte, error) {
 	f, err := p.disk.FS.Open(name, vfs.ReadOnly)
 	if errors.Is(err, vfs.ErrNotExist) {
 		return nil, nil
@@ -151,11 +152,11 @@ func (p *Pair) read(name string, limit int64) ([]byte, error) {
 }
 
 // Save writes the sheet into the older one of the two files, durably. A save that fails may
-// have written all of it, so its generation is used up.
+// have written all of the file, so its generation is never used again.
 func (p *Pair) Save(s *Sheet) error {
 	p.disk.generation++
 	s.Generation = p.disk.generation
-	f, err := p.disk.FS.Open(p.path(p.next), vfs.Create)
+	f, err := p.disk.FS.Open(p.pathOf(p.next), vfs.Create)
 	if err != nil {
 		return err
 	}
@@ -180,5 +181,5 @@ func (p *Pair) Save(s *Sheet) error {
 	return nil
 }
 
-// MakeNamesDurable has the next saves make the names of the files durable once more.
+// MakeNamesDurable has the next saves make the names of the files durable again.
 func (p *Pair) MakeNamesDurable() { p.made = [2]bool{} }

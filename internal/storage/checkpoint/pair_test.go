@@ -72,7 +72,8 @@ func newest(tb testing.TB, fs vfs.FS) uint64 {
 	return s.Metadata
 }
 
-// TestPair proves that sheets go into two files in turn, and that the last two are there.
+// TestPair proves that sheets are written into two files in turn, and that the last two can be
+// read.
 func TestPair(t *testing.T) {
 	mem := newMem(t)
 	p := newPair(mem)
@@ -103,11 +104,11 @@ func TestPair(t *testing.T) {
 	}
 }
 
-// TestPairCrash proves that whenever the power goes, or the process, the newest sheet or the one
-// before it is there whole, and that it stays so after it was loaded.
+// TestPairCrash proves that after a power cut or a kill at any moment the newest sheet or the one
+// before it is whole, and that it is also whole after a crash that follows its load.
 func TestPairCrash(t *testing.T) {
 	mem := newMem(t)
-	before, under := uint64(0), uint64(0) // saved for sure, and the one being saved
+	before, under := uint64(0), uint64(0) // the last sheet that was saved, and the one that is being saved
 	moments := 0
 	look := func(op vfs.Op, path string) {
 		moments++
@@ -142,8 +143,8 @@ func TestPairCrash(t *testing.T) {
 	}
 }
 
-// TestPairFails proves, with each call of a save failing in turn, that what was saved before is
-// there, that the next save succeeds, and that generations rise over all that is on disk.
+// TestPairFails proves, for a failure of each call of a save, that the sheet before is still
+// there, that the next save succeeds, and that its generation is above all on disk.
 func TestPairFails(t *testing.T) {
 	for saved := range uint64(3) {
 		for call := range 20 {
@@ -188,9 +189,9 @@ func TestPairFails(t *testing.T) {
 	}
 }
 
-// TestGenerationOfFailedSaves proves that a sheet whose save failed at its last step, and which is
-// on disk all the same, is older than those that were saved later into the other pair: its
-// points may be of records that were cut off since.
+// TestGenerationOfFailedSaves proves that a sheet whose save has failed at its last step, and
+// which is on disk nevertheless, has a lower generation than those that were saved later into
+// the other pair: its points may be of records that were cut off since.
 func TestGenerationOfFailedSaves(t *testing.T) {
 	for _, op := range []vfs.Op{vfs.OpSync, vfs.OpClose, vfs.OpSyncDir} {
 		mem := newMem(t)
@@ -225,9 +226,9 @@ func TestGenerationOfFailedSaves(t *testing.T) {
 	}
 }
 
-// TestTwoPairs proves that tables which are written to two pairs of files, all points or those
-// that changed, come back as they were at some save that was not before the last one that
-// succeeded, through kills, power cuts and failures at any call.
+// TestTwoPairs proves that a table which is written to two pairs of files, with all points or
+// those that changed, is read back as it was at the last successful save or a later one, after
+// kills, power cuts and failures at any call.
 func TestTwoPairs(t *testing.T) {
 	for seed := range uint64(150) {
 		rng := seeded(seed)
@@ -262,7 +263,7 @@ func TestTwoPairs(t *testing.T) {
 			var err error
 			if rng.IntN(3) == 0 {
 				if err = points.Save(&checkpoint.Sheet{Points: all}); err == nil {
-					table.Written(all)
+					table.NoteWritten(all)
 				}
 			} else {
 				changed, _ := table.Changed()
@@ -306,8 +307,8 @@ func changeTable(table *checkpoint.Table, id record.LogID, kind int, p checkpoin
 	}
 }
 
-// TestPairOnFullDisk proves that a full disk takes the next checkpoints all the same, since the
-// files have room from the start, and that one which is too large for that hurts nothing.
+// TestPairOnFullDisk proves that the next checkpoints are saved on a full disk, since the files
+// have room from the start, and that one which is too large for that does no harm.
 func TestPairOnFullDisk(t *testing.T) {
 	mem := newMem(t)
 	p := newPair(mem)
@@ -332,8 +333,8 @@ func TestPairOnFullDisk(t *testing.T) {
 	must(t, p.Save(randomSheet(seeded(1), 2000)))
 }
 
-// TestFirstSaveOnFullDisk proves that a first save without room fails, and succeeds with some,
-// if only for itself.
+// TestFirstSaveOnFullDisk proves that a first save fails without room, and succeeds with room
+// for only itself.
 func TestFirstSaveOnFullDisk(t *testing.T) {
 	mem := newMem(t)
 	p := newPair(mem)
@@ -351,8 +352,8 @@ func TestFirstSaveOnFullDisk(t *testing.T) {
 	}
 }
 
-// TestNamesMadeDurable proves that files which were found when the directory's own names were
-// not sure to be durable are so after the next saves.
+// TestNamesMadeDurable proves that MakeNamesDurable makes the names of existing files durable
+// with the next saves.
 func TestNamesMadeDurable(t *testing.T) {
 	mem := newMem(t)
 	must(t, newPair(mem).Save(numbered(1)))
@@ -378,9 +379,8 @@ func TestNamesMadeDurable(t *testing.T) {
 	}
 }
 
-// TestPairUnreadable proves that one file that cannot be read does not hide the other, and that a
-// start is refused where both cannot: they are not lost, and the journal may be read by
-// them once they can be.
+// TestPairUnreadable proves that the other file is used if one cannot be read, and that a load
+// fails if both cannot: they are not lost, and recovery needs them once they can be read again.
 func TestPairUnreadable(t *testing.T) {
 	mem := newMem(t)
 	p := newPair(mem)
@@ -409,7 +409,7 @@ func TestPairUnreadable(t *testing.T) {
 }
 
 // TestPairOfOtherVersions proves that a directory of another version is refused, even if one of
-// the files is of this one.
+// the files is of this version.
 func TestPairOfOtherVersions(t *testing.T) {
 	for want, change := range map[error]func(b []byte){
 		checkpoint.ErrNewer: func(b []byte) { b[9] = 7 },
@@ -434,7 +434,7 @@ func TestPairOfOtherVersions(t *testing.T) {
 }
 
 // TestPairFailsToLoad proves that a load which cannot open its files, or cannot make the newest
-// one durable, says so.
+// one durable, returns an error.
 func TestPairFailsToLoad(t *testing.T) {
 	mem := newMem(t)
 	p := newPair(mem)

@@ -1,21 +1,21 @@
-// Package checkpoint keeps on disk where a recovery begins: the place in the journal from
-// which on rounds are played back, and for each log a Point, how far its files are known
-// to be whole and on disk. Table has the points in memory, Pair writes them to two files
-// in turn.
+// Package checkpoint keeps the position on disk at which a recovery begins: the mark in the
+// journal from which rounds are played back, and for each log a Point, up to which its files
+// are known to be whole and on disk. A Sheet is the content of a file, Table has the points in
+// memory, and Pair writes sheets to two files in turn.
 //
 // A store has two pairs of files of one format:
 //
 //	points-a, points-b          the points of all logs, written now and then
-//	checkpoint-a, checkpoint-b  the place in the journal, and the points that changed since
+//	checkpoint-a, checkpoint-b  the mark in the journal, and the points that changed since
 //
-// so that a checkpoint costs what the logs that are written to cost, not all there are. A
-// file is, in big endian:
+// so that the cost of a checkpoint depends on the logs that are written to, not on all logs.
+// A file is, in big endian:
 //
 //	0   magic "LEATCKPT"
 //	8   version 2, zeros 2
 //	12  checksum (CRC-32C) of the bytes from 8 to 12 and from 16 on 4
 //	16  length of everything from 28 on 4
-//	20  generation 8: it rises with each file written, over both pairs
+//	20  generation 8: it rises with each file that is written, of either pair
 //	28  journal id 16
 //	44  mark: ring file 4, position 8, round 8, checksum of the round before 4
 //	68  metadata index 8
@@ -31,12 +31,12 @@
 //	77  oldest time 8
 //	85  bytes of the segments before that one 8; version 1 has no such field
 //
-// A file that was written by a newer version is refused (ErrNewer). The version is that of the
-// whole store: whoever changes the layout of any of its files raises it, and saves a
-// checkpoint before the first of the new files is written. The first 28 bytes and the
-// checksum stay as they are in every version.
+// A file of a newer version is refused (ErrNewer). The version is that of the whole store: a
+// change of the format of any of its files must raise it, and the program must save a
+// checkpoint before it writes the first file of the new format. The first 28 bytes and the
+// checksum are the same in every version.
 //
-// Everything here is safe for concurrent use, except Pair.
+// Any goroutine may call the methods of a Table; one at a time may use the Pairs of a Disk.
 package checkpoint
 
 import (
@@ -56,35 +56,35 @@ var (
 	be         = binary.BigEndian
 )
 
-// TimeUnknown stands for a time that was not looked up.
+// TimeUnknown stands for a time that is not known.
 const TimeUnknown int64 = -2
 
-// Point is what checkpoints know of one log, so that opening it reads no more than what
-// came after. A point that is too old is right all the same, only slower.
+// Point is a log's state in the checkpoints, so that an opening of the log reads only the part
+// after it. An old point is also right, but the opening takes longer.
 type Point struct {
-	Vouched bool // Base, Pos, Next hold; else Start and HighWatermark are all that is known
+	Vouched bool // the log's files are whole and on disk up to Base, Pos, Next; if not, only Start and HighWatermark are known
 	Gaps    bool // the log's offsets have gaps
-	Lost    bool // there was a better one, in checkpoint files that were damaged; Vouched is false
+	Lost    bool // damaged checkpoint files had a vouched point; Vouched is false
 
-	Base record.Offset // of the segment in which the part that is on disk ends
-	Pos  int64         // where it ends
-	Next record.Offset // the offset there
+	Base record.Offset // of the segment in which the part that is whole and on disk ends
+	Pos  int64         // of that end in the segment
+	Next record.Offset // the offset at that end
 
 	Start         record.Offset // of the log
-	HighWatermark record.Offset // as the leader last knew it; 0: not known
+	HighWatermark record.Offset // the last that the leader knew; 0: unknown
 	Snapshot      record.Offset // the newest producer snapshot; -1: none, since there were no producers
-	ProducersAt   record.Offset // the offset, not above Next, up to which the snapshot is the truth
+	ProducersAt   record.Offset // the snapshot has the producers' state at this offset, which is not above Next
 	Oldest        int64         // ms; no record is older
 
-	// Closed is the number of bytes of the segments from the one with Start on and before Base;
-	// BytesUnknown where nobody counted them. Fewer in the directory are damage.
+	// Closed is the number of bytes of the segments before Base, beginning with the one with
+	// Start; BytesUnknown if it is unknown. If the directory has fewer it is damaged.
 	Closed int64
 }
 
-// BytesUnknown stands for a number of bytes that was not counted.
+// BytesUnknown stands for a number of bytes that is not known.
 const BytesUnknown int64 = -1
 
-// The flags of a point in a file.
+// These are the flags and the lengths of a point in a file.
 const (
 	flagVouched = 1
 	flagGaps    = 2
@@ -133,7 +133,7 @@ func decodePoint(b []byte) (record.LogID, Point) {
 	return id, p
 }
 
-// isSane tells whether the numbers can be those of a log.
+// isSane tells whether the numbers are possible for a log.
 func (p *Point) isSane() bool {
 	return p.Base >= 0 && p.Pos >= 0 && p.Next >= p.Base && p.Start >= 0 && p.HighWatermark >= 0 &&
 		p.Snapshot >= -1 && p.ProducersAt >= -1 && p.Closed >= BytesUnknown
@@ -145,7 +145,7 @@ type Size struct {
 	Bytes int64
 }
 
-// CountClosed counts the bytes of segments, in their order, as Closed does.
+// CountClosed counts those bytes of segments that Closed counts. segs are sorted by base.
 func (p *Point) CountClosed(segs []Size) (n int64) {
 	for i, g := range segs {
 		if isBelow := i+1 < len(segs) && segs[i+1].Base <= p.Start; !isBelow && g.Base < p.Base {
@@ -155,12 +155,12 @@ func (p *Point) CountClosed(segs []Size) (n int64) {
 	return n
 }
 
-// HadRecords tells whether a log that is as its point says has a segment with records.
+// HadRecords tells whether the log had a segment with records at the point.
 func (p *Point) HadRecords() bool {
 	return p.Vouched && (p.Pos > 0 || p.Closed > 0) && p.Next > p.Start
 }
 
-// IsWhole tells whether a log's segments have as many bytes as its point says.
+// IsWhole tells whether a log's segments have at least the bytes that they had at the point.
 func (p *Point) IsWhole(segs []Size) bool {
 	if !p.HadRecords() {
 		return true
@@ -169,7 +169,7 @@ func (p *Point) IsWhole(segs []Size) bool {
 	return hasLast && p.CountClosed(segs) >= p.Closed
 }
 
-// Mark is a place in the journal: where the round with a number begins.
+// Mark is a position in the journal, at which the round with a number begins.
 type Mark struct {
 	File  int    // the ring file's number
 	Pos   int64  // in it
@@ -177,12 +177,12 @@ type Mark struct {
 	Prev  uint32 // checksum of the head of the round before
 }
 
-// Sheet is the contents of one of the files.
+// Sheet is the content of one of the files.
 type Sheet struct {
 	Generation uint64 // set by Pair.Save
 	Journal    [16]byte
-	At         Mark   // where recovery begins
-	Metadata   uint64 // index up to which this store followed the cluster's metadata
+	At         Mark   // at which recovery begins
+	Metadata   uint64 // index up to which this store has followed the cluster's metadata
 	Points     map[record.LogID]Point
 }
 
@@ -196,16 +196,16 @@ const (
 )
 
 var (
-	// ErrNotWhole is returned for bytes that are no checkpoint, or not a whole one.
+	// ErrNotWhole says that bytes are no checkpoint, or not a whole one.
 	ErrNotWhole = errors.New("not a whole checkpoint")
-	// ErrNewer is returned for a file that a newer version of this program wrote.
+	// ErrNewer says that a newer version of this program has written the file.
 	ErrNewer = errors.New("the data directory was written by a newer version of leat; start that version, or a newer one")
-	// ErrOlder is returned for a file of a version whose format was never promised.
+	// ErrOlder says that a file has a version whose format was never promised.
 	ErrOlder = errors.New("the data directory was written by a development version of leat, whose format this version does not read; " +
 		"read the records out with that version, or begin with an empty directory")
 )
 
-// Encode returns the contents of the file.
+// Encode encodes the content of a file.
 func (s *Sheet) Encode() []byte {
 	b := make([]byte, headLen, headLen+beforeLen+len(s.Points)*pointLen)
 	copy(b, magic)
@@ -217,7 +217,7 @@ func (s *Sheet) Encode() []byte {
 	b = be.AppendUint32(b, s.At.Prev)
 	b = be.AppendUint64(b, s.Metadata)
 	b = be.AppendUint32(b, uint32(len(s.Points)))
-	for _, id := range slices.SortedFunc(maps.Keys(s.Points), record.LogID.Compare) { // the same points, the same bytes
+	for _, id := range slices.SortedFunc(maps.Keys(s.Points), record.LogID.Compare) { // equal points have equal bytes
 		b = appendPoint(b, id, s.Points[id])
 	}
 	be.PutUint32(b[16:], uint32(len(b)-headLen))
@@ -226,13 +226,13 @@ func (s *Sheet) Encode() []byte {
 	return b
 }
 
-// checksum is that of a file. It covers the version, so that a flipped bit in it is not taken
-// for another version.
+// checksum is the checksum of a file. It covers the version, so that a flipped bit in the
+// version is damage, not another version.
 func checksum(b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(b[8:12], castagnoli), castagnoli, b[16:])
 }
 
-// Decode reads the contents of a file. Bytes beyond its end do not matter.
+// Decode decodes the content of a file. It ignores bytes after its end.
 func Decode(b []byte) (*Sheet, error) {
 	if len(b) >= len(magic) && string(b[:len(oldMagic)]) == oldMagic && string(b[:len(magic)]) != magic {
 		return nil, ErrOlder
@@ -279,17 +279,19 @@ func Decode(b []byte) (*Sheet, error) {
 type Table struct {
 	mu      sync.Mutex
 	all     map[record.LogID]Point    // guarded by mu
-	changed map[record.LogID]struct{} // guarded by mu: since all of them were written
-	// Those that had changed when all of them were written last: the file with all of them
-	// that was written before that one lacks them, should that one rot. Guarded by mu.
+	changed map[record.LogID]struct{} // guarded by mu: logs whose points changed since all points were written
+	// before are the logs whose points had changed when all points were written last. The older
+	// of the two files with all points lacks these changes, and is used if the newer one is
+	// damaged. Guarded by mu.
 	before map[record.LogID]struct{}
 }
 
-// manyChanged is how many points a checkpoint file has before all points are written.
+// manyChanged is the number of changed points above which all points are written.
 const manyChanged = 256
 
-// NewTable makes the table from the files that were read; nil ones are left out. Of two
-// points of a log the one in the file that was written later counts.
+// NewTable makes the table from the newest files of the two pairs: base has all points, and hot
+// the changed ones; nil: there is none. If both have a point of a log, the one in the file that
+// was written later counts.
 func NewTable(base, hot *Sheet) *Table {
 	t := &Table{all: map[record.LogID]Point{}, changed: map[record.LogID]struct{}{}}
 	if base != nil {
@@ -302,7 +304,7 @@ func NewTable(base, hot *Sheet) *Table {
 		if _, ok := t.all[id]; !ok || hot.Generation > base.Generation {
 			t.all[id] = p
 		}
-		if t.all[id] == noPoint() { // it was forgotten
+		if t.all[id] == unknownPoint() { // Forget has dropped it
 			delete(t.all, id)
 		}
 		t.changed[id] = struct{}{}
@@ -310,18 +312,19 @@ func NewTable(base, hot *Sheet) *Table {
 	return t
 }
 
-func noPoint() Point {
+// unknownPoint is the point of a log of which nothing is known.
+func unknownPoint() Point {
 	return Point{Snapshot: -1, ProducersAt: -1, Oldest: TimeUnknown, Closed: BytesUnknown}
 }
 
-// Get is what is known of a log; Point.Vouched is false where that is its start at most.
+// Get is a log's point, or one that is not vouched if there is none.
 func (t *Table) Get(id record.LogID) Point {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if p, ok := t.all[id]; ok {
 		return p
 	}
-	return noPoint()
+	return unknownPoint()
 }
 
 // Set replaces a log's point.
@@ -338,17 +341,17 @@ func (t *Table) RaiseStart(id record.LogID, start record.Offset) {
 	defer t.mu.Unlock()
 	p, ok := t.all[id]
 	if !ok {
-		p = noPoint()
+		p = unknownPoint()
 	}
 	if p.Start < start {
-		p.Start, p.Closed = start, BytesUnknown // that one counts from the start on
+		p.Start, p.Closed = start, BytesUnknown // Closed depends on the start
 		t.all[id] = p
 		t.changed[id] = struct{}{}
 	}
 }
 
-// Lower has the point of a log that was truncated vouch for no more than what lies before
-// a place: the segment with that base up to pos, where the next offset was next.
+// Lower lowers the point of a log that was truncated to the place of the cut: pos in the
+// segment base, where the next offset is next.
 func (t *Table) Lower(id record.LogID, base record.Offset, pos int64, next record.Offset) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -363,19 +366,20 @@ func (t *Table) Lower(id record.LogID, base record.Offset, pos int64, next recor
 	t.changed[id] = struct{}{}
 }
 
-// Lose notes that what was known of a log was lost, but for its start, its high watermark and
-// whether it has gaps, of which the points may be old.
+// Lose replaces the point of a log by one that is lost. It keeps only the start, the high
+// watermark and whether the log has gaps, which may be old.
 func (t *Table) Lose(id record.LogID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	was, p := t.all[id], noPoint()
+	was, p := t.all[id], unknownPoint()
 	p.Lost, p.Gaps, p.Start, p.HighWatermark = true, was.Gaps, was.Start, was.HighWatermark
 	t.all[id] = p
 	t.changed[id] = struct{}{}
 }
 
-// Forget drops the point of a log that was deleted. Checkpoint files say so as long as one with
-// all points may have it: a log of the same identity must not find it there.
+// Forget drops the point of a deleted log. As long as a file with all points may have it, the
+// checkpoint files have an unknown point instead, so that a log of the same identity does not
+// get it.
 func (t *Table) Forget(id record.LogID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -383,8 +387,8 @@ func (t *Table) Forget(id record.LogID) {
 	t.changed[id] = struct{}{}
 }
 
-// Changed are the points that the next checkpoint file has; many is true where it is
-// time to write all of them.
+// Changed returns the points for the next checkpoint file; many tells whether all points are to
+// be written instead.
 func (t *Table) Changed() (points map[record.LogID]Point, many bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -395,22 +399,23 @@ func (t *Table) Changed() (points map[record.LogID]Point, many bool) {
 			if p, ok := t.all[id]; ok {
 				points[id] = p
 			} else {
-				points[id] = noPoint()
+				points[id] = unknownPoint()
 			}
 		}
 	}
 	return points, many
 }
 
-// All are all points; Written says that they are on disk.
+// All returns all points. After they are written, NoteWritten must be called.
 func (t *Table) All() map[record.LogID]Point {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return maps.Clone(t.all)
 }
 
-// Written notes that all points were written as they are given.
-func (t *Table) Written(points map[record.LogID]Point) {
+// NoteWritten notes that all points are on disk as they are given. Points that have changed
+// meanwhile still count as changed.
+func (t *Table) NoteWritten(points map[record.LogID]Point) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.before = maps.Clone(t.changed)

@@ -58,8 +58,8 @@ func randomSheet(rng *rand.Rand, points int) *checkpoint.Sheet {
 
 func diff(want, got *checkpoint.Sheet) string { return cmp.Diff(want, got, cmpopts.EquateEmpty()) }
 
-// TestSheetRoundTrip proves that a sheet comes back as it was, whatever follows it in the
-// file, and that equal sheets have equal bytes.
+// TestSheetRoundTrip proves that a decoded sheet equals the encoded one, with any bytes after it
+// in the file, and that equal sheets have equal bytes.
 func TestSheetRoundTrip(t *testing.T) {
 	for seed := range uint64(50) {
 		rng := seeded(seed)
@@ -79,8 +79,8 @@ func TestSheetRoundTrip(t *testing.T) {
 	}
 }
 
-// TestSheetEveryFlip proves that a sheet with any bit that is not what it was is refused, or
-// says the same.
+// TestSheetEveryFlip proves that a sheet with any flipped bit is refused, or decoded to the same
+// content.
 func TestSheetEveryFlip(t *testing.T) {
 	s := randomSheet(seeded(1), 3)
 	b := s.Encode()
@@ -93,7 +93,7 @@ func TestSheetEveryFlip(t *testing.T) {
 	}
 }
 
-// TestSheetCutShort proves that no part of a sheet is taken for a whole one.
+// TestSheetCutShort proves that a sheet that is cut short at any byte is refused.
 func TestSheetCutShort(t *testing.T) {
 	b := randomSheet(seeded(2), 3).Encode()
 	for n := range b {
@@ -113,7 +113,8 @@ func resum(b []byte) []byte {
 	return b
 }
 
-// TestSheetRefused proves which sheets are refused though their checksum is right, and how.
+// TestSheetRefused proves that sheets with impossible content are refused although their
+// checksum is right, with the right error.
 func TestSheetRefused(t *testing.T) {
 	const firstPoint = 80
 	for _, c := range []struct {
@@ -146,7 +147,7 @@ func TestSheetRefused(t *testing.T) {
 	}
 }
 
-// TestTable proves what becomes of points, one call after the other.
+// TestTable proves what each method of a Table does to points.
 func TestTable(t *testing.T) {
 	a, b := logID(1), logID(2)
 	none := checkpoint.Point{Snapshot: -1, ProducersAt: -1, Oldest: checkpoint.TimeUnknown, Closed: checkpoint.BytesUnknown}
@@ -208,9 +209,9 @@ func TestTable(t *testing.T) {
 // forgotten is the point of a log that has none.
 var forgotten = checkpoint.Point{Snapshot: -1, ProducersAt: -1, Oldest: checkpoint.TimeUnknown, Closed: checkpoint.BytesUnknown}
 
-// TestTableChanged proves that a point counts as changed until all points were written twice
-// since (the older of the two files with all points lacks it, should the newer one rot), and
-// that so many changes that all points are to be written are told.
+// TestTableChanged proves that a point counts as changed until all points have been written
+// twice (before that, the older of the two files with all points lacks it, which is used if the
+// newer one is damaged), and that Changed tells when all points are to be written.
 func TestTableChanged(t *testing.T) {
 	rng := seeded(4)
 	tb := checkpoint.NewTable(nil, nil)
@@ -231,18 +232,18 @@ func TestTableChanged(t *testing.T) {
 	tb.Set(logID(3), late) // while the others are written
 	tb.Forget(logID(4))
 	tb.RaiseStart(logID(5), all[logID(5)].Start) // not a change
-	tb.Written(all)
+	tb.NoteWritten(all)
 	want := tb.All()
 	want[logID(4)] = forgotten // the file that was written has it
 	if points, many := tb.Changed(); many || cmp.Diff(want, points) != "" || points[logID(3)] != late {
 		t.Errorf("after all were written: %d of %d, many: %v", len(points), len(tb.All()), many)
 	}
-	tb.Written(tb.All())
+	tb.NoteWritten(tb.All())
 	want = map[record.LogID]checkpoint.Point{logID(3): late, logID(4): forgotten}
 	if points, many := tb.Changed(); many || cmp.Diff(want, points) != "" {
 		t.Errorf("after all were written twice: %d, many: %v", len(points), many)
 	}
-	tb.Written(tb.All())
+	tb.NoteWritten(tb.All())
 	if points, many := tb.Changed(); many || len(points) > 0 {
 		t.Errorf("without a change: %d, many: %v", len(points), many)
 	}
@@ -260,8 +261,8 @@ func TestTableChanged(t *testing.T) {
 	}
 }
 
-// TestTableOfTwoFiles proves which of two points of a log counts: the one in the file that was
-// written later, which may be either one.
+// TestTableOfTwoFiles proves that of two points of a log the one in the file that was written
+// later counts, which may be either file.
 func TestTableOfTwoFiles(t *testing.T) {
 	sheet := func(generation uint64, points map[int]record.Offset) *checkpoint.Sheet {
 		s := &checkpoint.Sheet{Generation: generation, Points: map[record.LogID]checkpoint.Point{}}
@@ -306,8 +307,8 @@ func TestTableOfTwoFiles(t *testing.T) {
 	}
 }
 
-// TestTableConcurrently proves, with the race detector, that a table may be used by many, and
-// that no change is lost to a file that was written meanwhile.
+// TestTableConcurrently proves, with the race detector, that many goroutines may use a table, and
+// that no change is lost that comes while a file is written.
 func TestTableConcurrently(t *testing.T) {
 	tb := checkpoint.NewTable(nil, nil)
 	written := map[record.LogID]checkpoint.Point{}
@@ -333,7 +334,7 @@ func TestTableConcurrently(t *testing.T) {
 	for range 50 {
 		all := tb.All()
 		maps.Copy(written, all)
-		tb.Written(all)
+		tb.NoteWritten(all)
 	}
 	wg.Wait()
 	points, _ := tb.Changed()

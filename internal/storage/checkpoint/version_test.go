@@ -56,9 +56,9 @@ func change(t *testing.T, d *Disk, name string, sound bool, do func(b []byte)) {
 	}
 }
 
-// TestVersions proves that a file of another version is refused, whichever of the two it is
-// and before anything is written; and that a flipped bit of the version is damage, for which
-// there is the other file.
+// TestVersions proves that either of the two files is refused if it has another version, before
+// anything is written, and that a flipped bit of the version is damage, after which the other
+// file is used.
 func TestVersions(t *testing.T) {
 	for name, c := range map[string]struct {
 		sound bool
@@ -86,7 +86,7 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// TestNoFilesHaveNoVersion proves that a new directory passes.
+// TestNoFilesHaveNoVersion proves that a new directory is not refused.
 func TestNoFilesHaveNoVersion(t *testing.T) {
 	d := &Disk{FS: vfs.NewMem(), Dir: "data", Log: slog.New(slog.DiscardHandler)}
 	if _, err := NewPair(d, "points").Look(); err != nil {
@@ -95,7 +95,7 @@ func TestNoFilesHaveNoVersion(t *testing.T) {
 }
 
 // TestFormat proves that a file has the bytes that it had when its format was promised, and that
-// files of this version and of earlier ones are read as what they were.
+// files of this version and of earlier ones are decoded correctly.
 func TestFormat(t *testing.T) {
 	s := func(closed int64) Sheet {
 		p := Point{
@@ -104,7 +104,7 @@ func TestFormat(t *testing.T) {
 		}
 		return Sheet{
 			Generation: 3, Journal: [16]byte{1, 15: 2}, At: Mark{File: 4, Pos: 8192, Round: 5, Prev: 0x01020304}, Metadata: 6,
-			Points: map[record.LogID]Point{{Topic: [16]byte{7}, Partition: 8}: p, {Topic: [16]byte{7}, Partition: 9}: noPoint()},
+			Points: map[record.LogID]Point{{Topic: [16]byte{7}, Partition: 8}: p, {Topic: [16]byte{7}, Partition: 9}: unknownPoint()},
 		}
 	}
 	lost := s(17)

@@ -1,8 +1,8 @@
-// Package epoch keeps which leader's epoch began at which offset of a log (KIP-101): List is
-// all of a log's epochs, and turns into Kafka's leader-epoch-checkpoint file and back.
+// Package epoch has the leader epochs of a log and the offsets at which they began (KIP-101).
+// A List has all of a log's epochs, and is encoded as Kafka's leader-epoch-checkpoint file.
 //
 // The file is text: the version 0, the number of lines, and a line "epoch offset" for each.
-// A List is never changed in place, so that readers may keep it.
+// A List is never changed in place, so any goroutine may read it and keep it.
 package epoch
 
 import (
@@ -15,17 +15,17 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// Start says with which offset a leader's epoch began.
+// Start is a leader epoch and the offset at which it began.
 type Start struct {
 	Epoch  record.Epoch
 	Offset record.Offset
 }
 
-// List is a log's leader epochs, both fields rising.
+// List is a log's leader epochs. Epochs and offsets rise.
 type List []Start
 
-// Begin adds an epoch that begins at an offset. An epoch that got no record gives
-// way to the one that begins where it did. ok is false where it is not a later one.
+// Begin adds an epoch that begins at an offset, and drops earlier ones without records before
+// that offset. ok is false if e is not later than the last epoch.
 func (es List) Begin(e record.Epoch, o record.Offset) (_ List, ok bool) {
 	n := len(es)
 	if n > 0 && es[n-1].Epoch >= e {
@@ -39,12 +39,12 @@ func (es List) Begin(e record.Epoch, o record.Offset) (_ List, ok bool) {
 	return append(next, Start{e, o}), true
 }
 
-// Cut forgets epochs that begin at an offset or later.
+// Cut drops the epochs that begin at end or later.
 func (es List) Cut(end record.Offset) List {
 	return es[:sort.Search(len(es), func(i int) bool { return es[i].Offset >= end }):len(es)]
 }
 
-// Trim forgets epochs of which no record is left from start on.
+// Trim drops the epochs all of whose records are before start.
 func (es List) Trim(start record.Offset) List {
 	i := sort.Search(len(es), func(i int) bool { return es[i].Offset > start }) // the first of later ones
 	if i == 0 || es[i-1].Offset == start && i == 1 {
@@ -55,9 +55,9 @@ func (es List) Trim(start record.Offset) List {
 	return next
 }
 
-// End answers for an epoch as Kafka does: itself or the largest known one below
-// it, with the offset at which the next one begins, which for the latest is the
-// log's end. Nothing is known of an epoch above the latest.
+// End finds the end of an epoch as Kafka does. It returns e, or the largest epoch of the log
+// below it, and the offset at which the next epoch begins, which is the log's end for the last
+// one. It returns NoEpoch for an epoch after the last one.
 func (es List) End(e record.Epoch, end record.Offset) (record.Epoch, record.Offset) {
 	i := sort.Search(len(es), func(i int) bool { return es[i].Epoch > e }) // the next one
 	switch {
@@ -92,11 +92,10 @@ func (es List) At(o record.Offset) record.Epoch {
 // FileName is the name of the file.
 const FileName = "leader-epoch-checkpoint"
 
-// ErrNotEpochs is returned for bytes that are no leader-epoch-checkpoint.
+// ErrNotEpochs says that bytes are not a leader-epoch-checkpoint.
 var ErrNotEpochs = errors.New("not a leader epoch checkpoint")
 
-// Encode is the file's content in Kafka's text format: a version, the number of
-// lines, the lines.
+// Encode encodes the file's content.
 func (es List) Encode() []byte {
 	b := fmt.Appendf(nil, "0\n%d\n", len(es))
 	for _, e := range es {
@@ -105,7 +104,7 @@ func (es List) Encode() []byte {
 	return b
 }
 
-// Decode reads the file's content.
+// Decode decodes the file's content.
 func Decode(b []byte) (List, error) {
 	lines := strings.Split(strings.TrimSuffix(string(b), "\n"), "\n")
 	if len(lines) < 2 || lines[0] != "0" || lines[1] != strconv.Itoa(len(lines)-2) {

@@ -6,7 +6,7 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// TestList proves how epochs begin, are cut and trimmed, and what is answered of them.
+// TestList proves what each method of a List does and returns.
 func TestList(t *testing.T) {
 	var es List
 	for _, c := range []struct {
@@ -51,7 +51,7 @@ func TestList(t *testing.T) {
 	}
 }
 
-// TestDecodeRefuses proves that a file that is not whole, or out of order, is refused.
+// TestDecodeRefuses proves that a file which is incomplete or out of order is refused.
 func TestDecodeRefuses(t *testing.T) {
 	for _, text := range []string{"", "0", "1\n0\n", "0\n2\n1 0\n", "0\n1\n1\n", "0\n1\nx 0\n", "0\n2\n2 0\n1 5\n", "0\n2\n1 5\n2 4\n", "0\n1\n-1 0\n"} {
 		if es, err := Decode([]byte(text)); err == nil {
@@ -60,8 +60,8 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// FuzzEpochs proves that reading the file never panics and that a list that is accepted is
-// written the same.
+// FuzzEpochs proves that no bytes make Decode panic, and that a list which is accepted is encoded
+// to the same bytes.
 func FuzzEpochs(f *testing.F) {
 	f.Add([]byte("0\n2\n0 0\n3 17\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {

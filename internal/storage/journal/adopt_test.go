@@ -23,7 +23,7 @@ func lapped(t *testing.T, writes int) (*vfs.Mem, *Journal, Mark) {
 	}
 	t.Cleanup(j.Close)
 	at := j.Start()
-	j.Named()
+	j.AllowWrites()
 	for i := range writes {
 		var m Image
 		m.Add(Part{Kind: Bytes, Dir: "topic-0", Pos: int64(i)}, [][]byte{make([]byte, 100+i%3*block)}, j.RoundSize)
@@ -39,9 +39,9 @@ func lapped(t *testing.T, writes int) (*vfs.Mem, *Journal, Mark) {
 	return mem, j, at
 }
 
-// TestAdopt proves that a journal whose mark and id are not known is found with every round that
-// a checkpoint would have named, up to the newest one, however many laps it has made; and that
-// the id that is asked for counts only where there are rounds with it.
+// TestAdopt proves that Adopt finds a journal whose mark and id are unknown, with every round that
+// a checkpoint would have named, up to the newest one, after any number of laps; and that it
+// prefers an id only if there are rounds with that id.
 func TestAdopt(t *testing.T) {
 	for writes := 1; writes < 300; writes += 7 {
 		mem, j, at := lapped(t, writes)
@@ -72,8 +72,7 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// TestAdoptDamaged proves that a round that rotted amid those that are found is noticed, and that
-// an empty journal is none.
+// TestAdoptDamaged proves that Adopt notices a damaged round among those that it finds.
 func TestAdoptDamaged(t *testing.T) {
 	mem, j, _ := lapped(t, 200)
 	cfg := testConfig(mem)
@@ -104,8 +103,8 @@ func TestAdoptDamaged(t *testing.T) {
 	t.Error("no file had rounds that count")
 }
 
-// TestAdoptNothing proves that an empty journal, and one of which no file begins with a round, is
-// not found.
+// TestAdoptNothing proves that Adopt finds no journal if there are no files, or if none begins
+// with a round.
 func TestAdoptNothing(t *testing.T) {
 	mem, _, _ := lapped(t, 1)
 	for range 2 {

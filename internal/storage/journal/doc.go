@@ -1,9 +1,10 @@
 // Package journal keeps a ring of files into which a store writes the appends of all its
-// logs, so that one sync makes them durable. Journal is the ring, Image is a write in the
-// making, Part is a piece of it: bytes of a segment, or a note about a log.
+// logs, so that one sync makes them durable. Journal is the ring, Image is a write before it
+// is written, Part is a piece of it: bytes of a segment, or a note about a log.
 //
-// The files' blocks were written before, so that a sync of new bytes in them changes no
-// metadata of the file system. A write consists of rounds, each of which is, in big endian:
+// All blocks of a file are written when the ring is made complete (Fill), so that a later
+// sync changes no metadata of the file system. A write consists of rounds, each of which is,
+// in big endian:
 //
 //	0   magic "LJ", version 2
 //	4   checksum (CRC-32C) of the bytes from 8 to 64 4
@@ -23,29 +24,29 @@
 //	56  checksum of the bytes from 0 to 56 and of the name 4
 //	60  the directory's name, the data
 //
-// A round of another version is no round. That is safe since the checkpoint's version is the
-// version of the rounds, too: a program that writes rounds of a new kind has saved a
+// A scan ignores rounds of other versions. That is safe since the checkpoint's version is
+// also the version of the rounds: a program that writes rounds of a new kind has saved a
 // checkpoint of a new version before, which older programs refuse.
 //
-// A round is part of the journal if it follows from the one before it: by number, id and
-// checksum. So a round of an earlier lap, or one that an earlier run of the process wrote
-// but never acknowledged, is never taken for the next one.
+// A round is part of the journal if it follows the round before it by number, id and
+// checksum. So a scan never confuses the next round with a round of an earlier lap, or with
+// one that an earlier run of the process wrote but never acknowledged.
 //
-// The rounds of one write belong together, as their flags say: a batch may begin in one
-// and end in the next. Where a power cut took some of them, none is played back.
+// A batch may begin in one round of a write and end in the next, and the flags say which
+// rounds are of one write. If a power cut has lost some of them, none is played back.
 //
-// A round that cannot be read where the next write is there is damage, not the journal's
-// end: the next write begins only after a sync of the one before it. Scan then says so,
-// and goes on behind it.
+// The next write begins only after a sync of the one before it. So if a round cannot be read
+// and a later write is there, the round is damaged, and the journal does not end there. Scan
+// reports it, and goes on after it.
 //
-// A Journal is in one of three states:
+// A Journal is in one of four states:
 //
-//	        Start, Resume                a write or a sync fails
-//	opened --------------> writable --------------------------------> lost
+//	        Start, Resume        AllowWrites           a write or a sync fails
+//	opened --------------> ready ------------> writable ----------------------> lost
 //
-// A lost journal takes no more writes in this process: nobody knows what the disk has of
-// the last one. What it has can be read still.
+// A lost journal accepts no more writes in this process, since it is unknown which bytes of
+// the last write are on disk. It can still be read.
 //
-// Write is for one goroutine at a time; all other methods may be called at any time,
-// after Resume or Start. Journal.mu is held for moments, never over input and output.
+// One goroutine at a time may call Write. After Resume or Start, any goroutine may call the
+// other methods. Journal.mu is held only for moments, never during input and output.
 package journal

@@ -11,7 +11,7 @@ import (
 )
 
 // TestPartsKeepTheirFormat proves that each kind of part has the bytes that it had when its
-// format was promised, and is read as what it was.
+// format was promised, and that they are decoded correctly.
 func TestPartsKeepTheirFormat(t *testing.T) {
 	id := record.LogID{Topic: [16]byte{1, 15: 2}, Partition: 3}
 	for _, c := range []struct {
@@ -32,7 +32,7 @@ func TestPartsKeepTheirFormat(t *testing.T) {
 		if got := hex.EncodeToString(append(head, c.want.Data...)); got != c.hex {
 			t.Errorf("kind %d is written as %s, and was %s", c.want.Kind, got, c.hex)
 		}
-		f, rest, err := cutPart(b)
+		f, rest, err := decodePart(b)
 		if diff := cmp.Diff(c.want, f.part); err != nil || f.damaged || len(rest) > 0 || diff != "" {
 			t.Errorf("kind %d: %v, damaged %v, %d bytes left: (-was +is)\n%s", c.want.Kind, err, f.damaged, len(rest), diff)
 		}

@@ -14,9 +14,9 @@ const (
 	minBuffer = 64 << 10
 )
 
-// Image is a write in the making: rounds with room for their heads, and parts. Appends
-// copy their bytes into it while those are in the processor's cache (BenchmarkCommit).
-// The zero Image is empty. It is for one goroutine at a time.
+// Image is a write before it is written: rounds with their parts, and room for their heads.
+// Appends copy their bytes into it while those are in the processor's cache (BenchmarkCommit).
+// The zero Image is empty. One goroutine at a time may use it.
 type Image struct {
 	rounds []roundImage
 	spare  []byte // a buffer to be used again
@@ -32,10 +32,10 @@ type roundImage struct {
 // Empty tells whether there is nothing to write.
 func (m *Image) Empty() bool { return len(m.rounds) == 0 }
 
-// Bytes is the number of bytes of segments in it.
+// Bytes is the number of bytes of segments in the image.
 func (m *Image) Bytes() int64 { return m.bytes }
 
-// Reset empties the image; the memory of its first round is kept.
+// Reset empties the image and keeps the memory of its first round.
 func (m *Image) Reset() {
 	if len(m.rounds) > 0 {
 		m.spare = m.rounds[0].b[:0]
@@ -44,14 +44,14 @@ func (m *Image) Reset() {
 	m.rounds, m.bytes = m.rounds[:0], 0
 }
 
-// Shrink lets go of memory of an empty image that is much more than need.
+// Shrink frees the memory of an empty image if it is much more than need.
 func (m *Image) Shrink(need int) {
 	if len(m.rounds) == 0 && cap(m.spare) > 4*max(need, minBuffer) {
 		m.spare = nil
 	}
 }
 
-// FirstRound is the number of bytes of the first round: what Reset would keep.
+// FirstRound is the number of bytes of the first round, whose memory Reset keeps.
 func (m *Image) FirstRound() int {
 	if len(m.rounds) == 0 {
 		return 0
@@ -59,8 +59,8 @@ func (m *Image) FirstRound() int {
 	return len(m.rounds[0].b)
 }
 
-// Add adds a part. bufs are the bytes of a Bytes part; they are copied. Where they do not
-// fit into a round they go on in the next one.
+// Add adds a part. bufs are the bytes of a Bytes part, which are copied. If they do not fit
+// into a round, the rest goes into a part of the next round.
 func (m *Image) Add(p Part, bufs [][]byte, roundSize int) {
 	left := 0
 	for _, b := range bufs {
@@ -82,7 +82,7 @@ func (m *Image) Add(p Part, bufs [][]byte, roundSize int) {
 	}
 }
 
-// splitBuffers parts buffers into those with the first n bytes and the rest.
+// splitBuffers splits buffers into those with the first n bytes and those with the rest.
 func splitBuffers(bufs [][]byte, n int) (first, rest [][]byte) {
 	for i, b := range bufs {
 		if len(b) >= n {
@@ -95,8 +95,8 @@ func splitBuffers(bufs [][]byte, n int) (first, rest [][]byte) {
 	return bufs, nil
 }
 
-// openRound sees to it that the last round has room for a part with at least n bytes, and
-// returns for how many it has.
+// openRound makes sure that the last round has room for a part with at least n bytes, and
+// returns how many bytes it has room for.
 func (m *Image) openRound(p *Part, n, roundSize int) int {
 	need := partHead + len(p.Dir) + n
 	if k := len(m.rounds); k > 0 {

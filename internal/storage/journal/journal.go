@@ -21,24 +21,24 @@ const (
 
 	magicAndVersion = 0x4c4a0001
 	ringSuffix      = ".ring"
-	ringFiles       = 8 // that the ring is made of, when it is complete
-	spareFiles      = 8 // that the ring may have more of while a checkpoint is late
+	ringFiles       = 8 // of the complete ring
+	spareFiles      = 8 // further files that the ring may have until the next checkpoint
 	minRingFile     = 4 * block
 
-	flagGoesOn  = 1 // the round goes on with the write of the one before
-	flagFollows = 2 // another round of the same write follows
+	flagNotFirst = 1 // the write has a round before this one
+	flagNotLast  = 2 // the write has a round after this one
 )
 
 var (
-	// ErrNoRoom is returned where the ring has no room for a write and cannot get any now.
+	// ErrNoRoom says that the ring has no room for a write and cannot get any now.
 	ErrNoRoom = errors.New("the journal is full")
-	// ErrLost is returned once a write or a sync has failed.
+	// ErrLost says that a write or a sync has failed.
 	ErrLost = errors.New("the journal cannot be written any more")
 
-	errNotErased = errors.New("a round that found no room may be there in part")
+	errNotErased = errors.New("a round for which there was no room may be partly on disk")
 )
 
-// Config hands a Journal what it needs.
+// Config is the input of Open.
 type Config struct {
 	FS      vfs.FS
 	Dir     string // the store's
@@ -46,13 +46,15 @@ type Config struct {
 	Size    int64 // bytes of the complete ring
 	Log     *slog.Logger
 	Sync    func(vfs.File) error
-	SyncDir func(dir string) error // it does not succeed after it failed, but for a lack of descriptors
+	SyncDir func(dir string) error // once it has failed it always fails, unless it lacked descriptors
 	IsFull  func(error) bool
-	HasRoom func(n int64) bool          // the file system has room for n bytes that can be done without
-	Written func(late, incomplete bool) // after each round: a checkpoint is due; the ring is to be filled
+	HasRoom func(n int64) bool // tells whether the file system has room for n bytes that are not essential
+	// Written is called after each round. It tells whether a checkpoint is due, and whether
+	// Fill is to be called.
+	Written func(checkpointDue, fillDue bool)
 }
 
-// Mark is a place in the journal: where the round with a number begins.
+// Mark is a position in the journal, at which the round with a number begins.
 type Mark = checkpoint.Mark
 
 // Journal is the ring.
@@ -61,25 +63,25 @@ type Journal struct {
 	fileSize  int64
 	RoundSize int // bytes of a round's parts, about; for Image.Add
 
-	next    atomic.Uint64 // the number of the next round
-	started atomic.Bool   // a checkpoint on disk names this journal: else nobody would find its rounds
-	lost    atomic.Pointer[error]
-	isNamed atomic.Bool // the directory's own name is durable
+	next       atomic.Uint64 // the number of the next round
+	writable   atomic.Bool   // a checkpoint on disk names this journal, so that its rounds are found
+	lost       atomic.Pointer[error]
+	dirDurable atomic.Bool // the name of the ring's directory is durable
 
-	// The writer's alone.
-	pos     int64 // in current
-	prev    uint32
-	goesOn  bool        // the next round belongs to the write of the last one
-	pending []*ringFile // written to and not synced
+	// Only the goroutine that calls Write uses these.
+	pos      int64 // of the next round in current
+	prev     uint32
+	midWrite bool        // the next round belongs to the write of the last one
+	pending  []*ringFile // files with rounds that are not synced
 
 	mu      sync.Mutex
 	files   []*ringFile // guarded by mu; by number
-	current *ringFile   // guarded by mu; changed by the writer
-	at      Mark        // guarded by mu: where the next round goes
-	synced  Mark        // guarded by mu: where the first round goes that is not durable
-	filling bool        // guarded by mu: Fill was asked for
+	current *ringFile   // guarded by mu; only Write changes it
+	at      Mark        // guarded by mu: of the next round
+	synced  Mark        // guarded by mu: of the first round that is not durable
+	filling bool        // guarded by mu: Config.Written has asked for Fill
 	used    int64       // guarded by mu: bytes since the last checkpoint
-	marks   []Mark      // guarded by mu: where checkpoints began, the oldest first
+	marks   []Mark      // guarded by mu: at which checkpoints began, the oldest first
 }
 
 // ringFile is one file of the ring.
@@ -87,28 +89,32 @@ type ringFile struct {
 	number int
 	name   string
 	f      vfs.File  // nil: it could not be opened
-	direct vfs.File  // the same, written around the page cache; nil: not opened yet; f: that cannot be done
-	size   int64     // blocks written before; changed by its user, with Journal.mu held
+	direct vfs.File  // the same file, for writes without the page cache; nil: not opened yet; f: not possible
+	size   int64     // bytes of blocks that are written; changed by its user, with Journal.mu held
 	state  ringState // guarded by Journal.mu
 	last   uint64    // guarded by Journal.mu: the number of the last round in it
 }
 
-// ringState says who may use a file of the ring.
+// ringState says how a file of the ring is used.
+//
+//	missing <--> filling <--> free <--> used
+//	                |                    ^
+//	                +--------------------+
 type ringState uint8
 
 const (
-	ringFree    ringState = iota // the writer may take it
-	ringFilling                  // Fill has it
+	ringFree    ringState = iota // Write may use it
+	ringFilling                  // it is being made or filled
 	ringUsed                     // it has rounds that a recovery may need
-	ringMissing                  // it could not be made or read; the writer may make it anew
+	ringMissing                  // it could not be made or opened; Write or Fill may make it again
 )
 
-// Open opens the ring's files that are there. Their names are durable when it returns.
+// Open opens the existing files of the ring. Their names are durable when it returns.
 func Open(cfg Config) (*Journal, error) {
 	j := &Journal{cfg: cfg}
 	j.fileSize = max(cfg.Size/ringFiles/block*block, minRingFile)
 	j.RoundSize = min(maxRound, int(j.fileSize/2)-block)
-	infos, err := cfg.FS.ReadDir(j.path())
+	infos, err := cfg.FS.ReadDir(j.pathOf())
 	if errors.Is(err, vfs.ErrNotExist) {
 		return j, nil
 	}
@@ -118,13 +124,13 @@ func Open(cfg Config) (*Journal, error) {
 	for _, i := range infos {
 		var n int
 		if _, err := fmt.Sscanf(i.Name, "%04d"+ringSuffix, &n); err != nil || i.Name != ringName(n) || n >= ringFiles+2*spareFiles {
-			continue // not one of ours
+			continue // not a file of the ring
 		}
 		for len(j.files) <= n {
 			k := len(j.files)
-			j.files = append(j.files, &ringFile{number: k, name: j.path(ringName(k)), state: ringMissing})
+			j.files = append(j.files, &ringFile{number: k, name: j.pathOf(ringName(k)), state: ringMissing})
 		}
-		f, err := cfg.FS.Open(j.path(i.Name), vfs.Existing)
+		f, err := cfg.FS.Open(j.pathOf(i.Name), vfs.Existing)
 		if err != nil {
 			return nil, err
 		}
@@ -136,28 +142,28 @@ func Open(cfg Config) (*Journal, error) {
 
 // syncNames makes the names of the ring's files durable, and the directory's own.
 func (j *Journal) syncNames() error {
-	if err := j.cfg.SyncDir(j.path()); err != nil {
+	if err := j.cfg.SyncDir(j.pathOf()); err != nil {
 		return err
 	}
-	if j.isNamed.Load() {
+	if j.dirDurable.Load() {
 		return nil
 	}
 	err := j.cfg.SyncDir(j.cfg.Dir)
-	j.isNamed.Store(err == nil)
+	j.dirDurable.Store(err == nil)
 	return err
 }
 
-func (j *Journal) path(names ...string) string {
+func (j *Journal) pathOf(names ...string) string {
 	return path.Join(append([]string{j.cfg.Dir, DirName}, names...)...)
 }
 
 func ringName(n int) string { return fmt.Sprintf("%04d%s", n, ringSuffix) }
 
-// HasFiles tells whether any of the ring's files was ever made: only a journal that a checkpoint
-// named makes some.
+// HasFiles tells whether the ring has files: only a journal that a checkpoint has named makes
+// some.
 func (j *Journal) HasFiles() bool { return len(j.files) > 0 }
 
-// Start readies the journal of a new directory.
+// Start prepares the journal of a new directory for writes, and returns its first mark.
 func (j *Journal) Start() Mark {
 	j.next.Store(1)
 	j.at = Mark{Round: 1}
@@ -166,9 +172,9 @@ func (j *Journal) Start() Mark {
 	return j.at
 }
 
-// Resume readies the journal for the round at a mark, which Scan returned when it began at
-// from. The last rounds that Scan found may not be on disk yet, and the next ones must not
-// rest on them before. Files with rounds from keep on stay as they are.
+// Resume prepares the journal for the round at the mark at, which a Scan from the mark from has
+// returned. It syncs the rounds that Scan has found, which may not be on disk yet, since later
+// rounds depend on them. Files with rounds at keep or later are not used again.
 func (j *Journal) Resume(keep, from, at Mark) error {
 	j.next.Store(at.Round)
 	j.prev, j.at, j.synced = at.Prev, at, at
@@ -196,9 +202,9 @@ func (j *Journal) Resume(keep, from, at Mark) error {
 	return nil
 }
 
-// eraseFrom makes the rounds from a mark on unreadable, durably. They are of a write that was
-// never complete. Rounds with the same numbers are written next, in other places perhaps:
-// should one of those be damaged, the scan must not take an old one for it.
+// eraseFrom makes the rounds at a mark and later unreadable, durably. They are of a write that
+// was never complete. The next rounds have the same numbers, perhaps in other places: if one of
+// those is damaged, a scan must not find an old one instead.
 func (j *Journal) eraseFrom(at Mark) error {
 	s := &scanner{j: j, files: j.files}
 	below := at
@@ -221,8 +227,8 @@ func (j *Journal) eraseFrom(at Mark) error {
 	return nil
 }
 
-// keepFiles finds the files that have rounds from a mark on, also those before the place
-// where Scan began.
+// keepFiles finds the files that have rounds at a mark or later, even if Scan has not visited
+// the rounds.
 func (j *Journal) keepFiles(keep Mark) {
 	s := &scanner{j: j}
 	for _, f := range j.files {
@@ -235,13 +241,14 @@ func (j *Journal) keepFiles(keep Mark) {
 	}
 }
 
-// Named says that a checkpoint on disk names this journal, so that it may be written.
-func (j *Journal) Named() { j.started.Store(true) }
+// AllowWrites lets the journal be written. It must be called once a checkpoint on disk names
+// the journal, and not before.
+func (j *Journal) AllowWrites() { j.writable.Store(true) }
 
 // Next is the number of the next round.
 func (j *Journal) Next() uint64 { return j.next.Load() }
 
-// Lost is why the journal cannot be written any more; nil: it can.
+// Lost says why the journal cannot be written any more; nil: it can.
 func (j *Journal) Lost() error {
 	if err := j.lost.Load(); err != nil {
 		return *err
@@ -249,19 +256,20 @@ func (j *Journal) Lost() error {
 	return nil
 }
 
-// Write makes an image durable. ErrNoRoom says that there is no room now; any other error
-// that nobody can know what the disk has of it, and ends the journal's writing.
+// Write makes an image durable. After ErrNoRoom, which says that there is no room now, nothing
+// of it is played back. After any other error it is unknown which bytes are on disk, and the
+// journal is lost.
 func (j *Journal) Write(m *Image) error {
 	if err := j.Lost(); err != nil {
 		return err
 	}
-	if !j.started.Load() {
+	if !j.writable.Load() {
 		return ErrNoRoom
 	}
 	err := j.writeRounds(m)
 	if err == nil || errors.Is(err, ErrNoRoom) {
-		// Also where only some rounds found room: a later write proves that those before it
-		// were synced.
+		// Even if there was room for some rounds only: a later write proves that the rounds
+		// before it are synced.
 		err = errors.Join(err, j.syncPending())
 	}
 	if err != nil && (!errors.Is(err, ErrNoRoom) || len(j.pending) > 0) {
@@ -276,11 +284,11 @@ func (j *Journal) Write(m *Image) error {
 }
 
 func (j *Journal) writeRounds(m *Image) error {
-	j.goesOn = false
+	j.midWrite = false
 	for i := range m.rounds {
 		flags := byte(0)
 		if i+1 < len(m.rounds) {
-			flags = flagFollows
+			flags = flagNotLast
 		}
 		if err := j.writeRound(&m.rounds[i], flags); err != nil {
 			return err
@@ -289,7 +297,7 @@ func (j *Journal) writeRounds(m *Image) error {
 	return nil
 }
 
-// syncPending makes the rounds durable that were written.
+// syncPending makes the written rounds durable.
 func (j *Journal) syncPending() error {
 	for _, f := range j.pending {
 		if err := j.cfg.Sync(f.f); err != nil {
@@ -312,8 +320,8 @@ func (j *Journal) writeRound(r *roundImage, flags byte) error {
 	if err != nil {
 		return err
 	}
-	if j.goesOn {
-		flags |= flagGoesOn
+	if j.midWrite {
+		flags |= flagNotFirst
 	}
 	number := j.next.Load()
 	sum := j.encodeHead(b, &head{number: number, parts: r.sum, payload: payload, flags: flags})
@@ -322,7 +330,7 @@ func (j *Journal) writeRound(r *roundImage, flags byte) error {
 		j.pending = append(j.pending, f)
 	}
 	if err != nil && j.cfg.IsFull(err) {
-		// The next round has the same number and may go elsewhere: this one must not be found.
+		// The next round has the same number, perhaps in another place: this one must not be found.
 		if _, eraseErr := f.f.WriteAt(zeros[:min(n, block)], j.pos); eraseErr != nil {
 			return errors.Join(eraseErr, errNotErased)
 		}
@@ -332,22 +340,22 @@ func (j *Journal) writeRound(r *roundImage, flags byte) error {
 		return err
 	}
 	j.pos, j.prev = j.pos+int64(len(b)), sum
-	j.goesOn = flags&flagFollows != 0
+	j.midWrite = flags&flagNotLast != 0
 	j.mu.Lock()
 	f.last = number
 	f.size = max(f.size, j.pos)
 	j.at = Mark{File: f.number, Pos: j.pos, Round: number + 1, Prev: sum}
 	j.next.Store(number + 1)
 	j.used += int64(len(b))
-	late := j.used >= j.fileSize*ringFiles/4
-	fill := !j.filling
+	checkpointDue := j.used >= j.fileSize*ringFiles/4
+	fillDue := !j.filling
 	j.filling = true
 	j.mu.Unlock()
-	j.cfg.Written(late, fill)
+	j.cfg.Written(checkpointDue, fillDue)
 	return nil
 }
 
-// encodeHead writes the head of a round into its place and returns its checksum.
+// encodeHead encodes a head at the beginning of a round's bytes, and returns its checksum.
 func (j *Journal) encodeHead(b []byte, h *head) uint32 {
 	clear(b[:roundHead])
 	be.PutUint32(b, magicAndVersion)
@@ -362,9 +370,9 @@ func (j *Journal) encodeHead(b []byte, h *head) uint32 {
 	return sum
 }
 
-// writeBlocks writes a round behind the last one: around the page cache where its blocks
-// were written before, which saves a copy, and the sync the search for dirty pages
-// (BenchmarkCommit). It returns how many bytes may be there.
+// writeBlocks writes a round after the last one, and returns how many bytes of it may be in the
+// file. If the blocks were written before it does so without the page cache, which saves a
+// copy, and a search for dirty pages in the sync (BenchmarkCommit).
 func (j *Journal) writeBlocks(f *ringFile, b []byte) (int, error) {
 	d, ok := j.cfg.FS.(vfs.Director)
 	if !ok || j.pos+int64(len(b)) > f.size {
@@ -378,14 +386,14 @@ func (j *Journal) writeBlocks(f *ringFile, b []byte) (int, error) {
 	}
 	n, err := f.direct.WriteAt(b, j.pos)
 	if err != nil && f.direct != f.f && !j.cfg.IsFull(err) {
-		_ = f.direct.Close() // it was only to save time
+		_ = f.direct.Close() // it was only an optimisation
 		f.direct = f.f
 		return f.f.WriteAt(b, j.pos)
 	}
 	return n, err
 }
 
-// makeRoom makes room for n bytes: behind the last round, or in another file.
+// makeRoom returns the file with room for n bytes at pos: the present one, or another one.
 func (j *Journal) makeRoom(n int64) (*ringFile, error) {
 	j.mu.Lock()
 	f := j.current
@@ -403,7 +411,7 @@ func (j *Journal) makeRoom(n int64) (*ringFile, error) {
 	return f, nil
 }
 
-// takeFile takes a free file, one that was filled if there is one, or makes one.
+// takeFile takes the free file with the most written blocks, or makes a file.
 func (j *Journal) takeFile() (*ringFile, error) {
 	j.mu.Lock()
 	var free *ringFile
@@ -422,8 +430,8 @@ func (j *Journal) takeFile() (*ringFile, error) {
 	return j.makeFile(ringUsed, ringFiles+spareFiles)
 }
 
-// makeFile makes an empty file of the ring, one of at most limit. Its name is durable when
-// it returns. A failure leaves the file's place free for the next try.
+// makeFile makes an empty file, if the ring has fewer than limit. Its name is durable when
+// makeFile returns. After a failure the next call tries the same name again.
 func (j *Journal) makeFile(state ringState, limit int) (*ringFile, error) {
 	f := j.takePlace(limit)
 	if f == nil {
@@ -431,8 +439,8 @@ func (j *Journal) makeFile(state ringState, limit int) (*ringFile, error) {
 	}
 	file, err := j.cfg.FS.Open(f.name, vfs.Fresh)
 	if errors.Is(err, vfs.ErrNotExist) { // the directory is missing
-		j.isNamed.Store(false)
-		if err = j.cfg.FS.MkdirAll(j.path()); err == nil {
+		j.dirDurable.Store(false)
+		if err = j.cfg.FS.MkdirAll(j.pathOf()); err == nil {
 			file, err = j.cfg.FS.Open(f.name, vfs.Fresh)
 		}
 	}
@@ -443,7 +451,7 @@ func (j *Journal) makeFile(state ringState, limit int) (*ringFile, error) {
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if err != nil { // whatever it is, the files themselves can take what the ring cannot
+	if err != nil { // after any error, since the store can sync the logs' own files instead
 		f.state = ringMissing
 		return nil, fmt.Errorf("%w: %w", ErrNoRoom, err)
 	}
@@ -451,7 +459,7 @@ func (j *Journal) makeFile(state ringState, limit int) (*ringFile, error) {
 	return f, nil
 }
 
-// takePlace takes the place of a missing file, or a new one; nil: there are limit files.
+// takePlace takes the entry of a missing file, or adds one; nil: there are limit files.
 func (j *Journal) takePlace(limit int) *ringFile {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -465,13 +473,13 @@ func (j *Journal) takePlace(limit int) *ringFile {
 	if n >= limit {
 		return nil
 	}
-	f := &ringFile{number: n, name: j.path(ringName(n)), state: ringFilling}
+	f := &ringFile{number: n, name: j.pathOf(ringName(n)), state: ringFilling}
 	j.files = append(j.files, f)
 	return f
 }
 
-// Fill makes the ring complete: it writes zeros into the blocks that were never written,
-// once in a directory's life, while nobody waits for it. It stops when stop is true.
+// Fill makes the ring complete: it writes zeros into the blocks that were never written. It is
+// called in the background, and has work once in a directory's life. It stops when stop is true.
 func (j *Journal) Fill(stop *atomic.Bool) {
 	b := make([]byte, 256<<10)
 	for !stop.Load() {
@@ -484,14 +492,14 @@ func (j *Journal) Fill(stop *atomic.Bool) {
 		f.state = ringFree
 		j.mu.Unlock()
 		if err != nil {
-			j.cfg.Log.Info("the journal could not be laid out; commits are slower", "err", err)
+			j.cfg.Log.Info("the journal's files could not be made complete; commits are slower", "err", err)
 			return
 		}
 	}
 }
 
-// takeToFill takes a free file that is not filled, or makes one while the ring is short of
-// files.
+// takeToFill takes a free file that is not full of written blocks, or makes one if the ring has
+// too few files; nil: there is nothing to fill.
 func (j *Journal) takeToFill() *ringFile {
 	j.mu.Lock()
 	for _, f := range j.files {
@@ -528,10 +536,9 @@ func (j *Journal) fillFile(f *ringFile, b []byte, stop *atomic.Bool) error {
 	return nil
 }
 
-// BeginCheckpoint returns the place behind the last write that is durable. A write that is
-// under way lies behind it: a power cut may take its rounds, and the next ones would have
-// their numbers. Should the checkpoint with this mark rot, a scan from an older mark has to
-// find every round up to this one.
+// BeginCheckpoint returns the mark after the last durable write. A write under way is after it:
+// a power cut may lose its rounds, whose numbers the next ones would have. If the checkpoint
+// with this mark is damaged later, a scan from an older mark must find every round up to it.
 func (j *Journal) BeginCheckpoint() Mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -542,8 +549,7 @@ func (j *Journal) BeginCheckpoint() Mark {
 	return j.synced
 }
 
-// MarkBefore is the last place at which a checkpoint began and that lies at a round or
-// before it.
+// MarkBefore is the last mark, at a round or before it, at which a checkpoint began.
 func (j *Journal) MarkBefore(round uint64) Mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -556,7 +562,7 @@ func (j *Journal) MarkBefore(round uint64) Mark {
 	return at
 }
 
-// Recycle frees the files whose rounds all come before a number.
+// Recycle frees the files whose rounds all have lower numbers than before.
 func (j *Journal) Recycle(before uint64) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -570,7 +576,7 @@ func (j *Journal) Recycle(before uint64) {
 	}
 }
 
-// Close closes the files. Every round that counts was synced.
+// Close closes the files. It syncs nothing, since Write does.
 func (j *Journal) Close() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -586,7 +592,7 @@ func (j *Journal) Close() {
 	j.files = nil
 }
 
-// readAt reads from a file of the ring; ok is false where the file is missing, ends or
+// readAt reads from a file of the ring; ok is false if the file is missing, too short, or
 // cannot be read.
 func (j *Journal) readAt(f *ringFile, b []byte, pos int64) (ok bool) {
 	j.mu.Lock()
@@ -602,7 +608,7 @@ func (j *Journal) readAt(f *ringFile, b []byte, pos int64) (ok bool) {
 	return n == len(b)
 }
 
-// sizeOf is the number of bytes of a file's whole blocks.
+// sizeOf is the number of bytes of a file's written blocks.
 func (j *Journal) sizeOf(f *ringFile) int64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()

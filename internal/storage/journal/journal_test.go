@@ -77,7 +77,7 @@ func newRing(tb testing.TB, seed uint64) *ring {
 	r.open(r.mem)
 	r.hot.at = r.j.Start()
 	r.older = r.hot
-	r.j.Named()
+	r.j.AllowWrites()
 	return r
 }
 
@@ -310,7 +310,7 @@ func (r *ring) start() {
 			r.writes[i].fate = gone
 		}
 	}
-	r.j.Named()
+	r.j.AllowWrites()
 }
 
 // checkDamage damages the journal in some ways and compares what is found in it.
@@ -512,13 +512,13 @@ func seeds(tb testing.TB, n int) (from, to int) {
 	return 0, n
 }
 
-// TestCrash proves, over many seeds, that a write that returned is found whole and in order
-// after a power cut or a kill at any call; that one that did not return is found whole or
-// not at all, and never later than at the first start; that no round of an earlier lap is
-// taken for one of this; and that a journal in which nothing is damaged never says so. Where
-// a bit of the journal is flipped, a block cannot be read, or a file is missing, all other
-// writes are found, and the loss is told unless it is that of the last write, which looks as
-// if it had never come to its end.
+// TestCrash proves, with many seeds, that a write which has returned is found complete and in
+// order after a power cut or a kill at any call; that a write which has not returned is found
+// complete or not at all, and that it does not appear in a later start than the first; that no
+// round of an earlier lap is found instead of one of this lap; and that an undamaged journal is
+// never reported as damaged. If a bit of the journal is flipped, a block cannot be read, or a
+// file is missing, all other writes are found, and the loss is reported, unless it is that of
+// the last write, which looks like an incomplete one.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	from, to := seeds(t, 200)
@@ -534,7 +534,7 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestCrashAfterError proves the same where a call of the file system fails before the crash.
+// TestCrashAfterError proves the same if a call of the file system fails before the crash.
 func TestCrashAfterError(t *testing.T) {
 	t.Parallel()
 	from, to := seeds(t, 200)
@@ -556,10 +556,10 @@ func TestCrashAfterError(t *testing.T) {
 	}
 }
 
-// FuzzScan proves that a scan of any bytes comes to an end: what it finds has rising numbers,
-// and it visits no more rounds than the files have blocks, and one broken one for each. The
-// input says which bytes of a journal are others; heads are made whole again by their
-// checksums, so that their numbers, lengths and flags are any.
+// FuzzScan proves that a scan of any bytes ends: the rounds that it finds have rising numbers,
+// and it visits at most one round, and one broken round, for each block of the files. The input
+// changes bytes of a journal. The checksums of heads are made right again, so that the heads
+// have any numbers, lengths and flags.
 func FuzzScan(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0, 24, 255, 1, 31, 7, 2, 40, 200, 3, 44, 2})
@@ -623,7 +623,7 @@ func filledJournal(tb testing.TB, mem *vfs.Mem) *Journal {
 		tb.Fatal(err)
 	}
 	j.Start()
-	j.Named()
+	j.AllowWrites()
 	for i := range 6 {
 		var m Image
 		m.Add(Part{Kind: Bytes, Dir: "topic-0", Pos: int64(10 * i)}, [][]byte{[]byte("some bytes")}, j.RoundSize)
@@ -634,7 +634,7 @@ func filledJournal(tb testing.TB, mem *vfs.Mem) *Journal {
 	return j
 }
 
-// TestOtherSize proves that rounds behind a damaged one are found in files that were made with
+// TestOtherSize proves that rounds after a damaged one are found in files that were made with
 // other settings, larger or smaller.
 func TestOtherSize(t *testing.T) {
 	for _, size := range []int64{4, 64} {
@@ -649,7 +649,7 @@ func TestOtherSize(t *testing.T) {
 			t.Fatal(err)
 		}
 		j.Start()
-		j.Named()
+		j.AllowWrites()
 		const writes = 30
 		for i := range writes {
 			var m Image
@@ -686,8 +686,8 @@ func TestOtherSize(t *testing.T) {
 	}
 }
 
-// TestFailedCreations proves that a place in the ring whose file could not be made is used
-// again, and that a journal whose sync failed says so from then on.
+// TestFailedCreations proves that a file of the ring which could not be made is made later, and
+// that a journal of which a sync has failed is lost from then on.
 func TestFailedCreations(t *testing.T) {
 	mem := vfs.NewMem()
 	if err := mem.MkdirAll("data"); err != nil {
@@ -706,7 +706,7 @@ func TestFailedCreations(t *testing.T) {
 	}
 	defer j.Close()
 	j.Start()
-	j.Named()
+	j.AllowWrites()
 	write := func() error {
 		var m Image
 		m.Add(Part{Kind: Bytes, Dir: "topic-0"}, [][]byte{make([]byte, 100)}, j.RoundSize)
@@ -759,7 +759,7 @@ func BenchmarkWrite(b *testing.B) {
 			}
 			defer j.Close()
 			j.Start()
-			j.Named()
+			j.AllowWrites()
 			bufs := [][]byte{make([]byte, size)}
 			var m Image
 			b.SetBytes(int64(size))
@@ -776,8 +776,8 @@ func BenchmarkWrite(b *testing.B) {
 	}
 }
 
-// TestAddAllocates proves that adding parts to an image that was used before allocates nothing.
-func TestAddAllocates(t *testing.T) {
+// TestAddAllocatesNothing proves that Add to an image that was used before allocates nothing.
+func TestAddAllocatesNothing(t *testing.T) {
 	var m Image
 	bufs := [][]byte{make([]byte, 1000), make([]byte, 2000)}
 	add := func() {

@@ -13,21 +13,21 @@ var (
 	be         = binary.BigEndian
 )
 
-// Kind says what a Part is.
+// Kind is the kind of a Part.
 type Kind uint8
 
-// The kinds of parts.
+// These are the kinds of parts.
 const (
-	// Bytes are bytes of a segment, from a position on.
+	// Bytes are bytes of a segment, beginning at a position.
 	Bytes Kind = 1
 	// Start says that a log begins with Offset from now on.
 	Start Kind = 2
-	// Delete says that a log was deleted.
+	// Delete says that a log is deleted.
 	Delete Kind = 3
-	// Truncate says that a log is about to be cut: the segment Base at Pos, where the next
-	// record gets Offset. Nothing that came before it is brought back beyond that.
+	// Truncate says that a log is about to be cut off in the segment Base at Pos, where the
+	// next record gets Offset. No earlier part is played back beyond that.
 	Truncate Kind = 4
-	// Truncated says that the files were cut as the last Truncate said, durably.
+	// Truncated says that the files are cut off as the last Truncate says, durably.
 	Truncated Kind = 5
 )
 
@@ -39,7 +39,7 @@ type Part struct {
 	Base   record.Offset // of the segment
 	Pos    int64         // in the segment's file, bytes
 	Offset record.Offset
-	Data   []byte // of Bytes, as Scan found it
+	Data   []byte // of Bytes; only Scan sets it
 }
 
 const (
@@ -47,7 +47,7 @@ const (
 	maxPos   = 1<<31 - 1 // a segment's positions are 32-bit
 )
 
-// appendHead encodes the head of a part with n bytes of data and their checksum.
+// appendHead encodes the head of a part that has n bytes of data with the checksum dataSum.
 func appendHead(b []byte, p *Part, n int, dataSum uint32) []byte {
 	at := len(b)
 	b = append(b, byte(p.Kind), 0)
@@ -67,41 +67,41 @@ func appendHead(b []byte, p *Part, n int, dataSum uint32) []byte {
 	return b
 }
 
-// errPart is returned for bytes that are no part.
+// errPart says that bytes are not a part.
 var errPart = errors.New("not a part of the journal")
 
-// found is a part that was cut off the parts of a round.
-type found struct {
+// decodedPart is a part of a round on disk.
+type decodedPart struct {
 	part    Part
-	damaged bool // the data are not what they were
+	damaged bool // the checksum of the data is wrong
 }
 
-// cutPart cuts the first part off the parts of a round. It returns errPart where no part
-// begins, and nothing behind it can be read.
-func cutPart(b []byte) (f found, rest []byte, err error) {
+// decodePart decodes the first of a round's parts and returns the bytes after it. After errPart
+// no later part can be found.
+func decodePart(b []byte) (d decodedPart, rest []byte, err error) {
 	if len(b) < partHead {
-		return f, nil, errPart
+		return d, nil, errPart
 	}
 	name := int(be.Uint16(b[2:]))
 	n := int64(be.Uint32(b[48:]))
 	if int64(len(b)) < int64(partHead+name)+n {
-		return f, nil, errPart
+		return d, nil, errPart
 	}
 	sum := crc32.Checksum(b[:partHead-4], castagnoli)
 	if crc32.Update(sum, castagnoli, b[partHead:partHead+name]) != be.Uint32(b[partHead-4:]) {
-		return f, nil, errPart
+		return d, nil, errPart
 	}
-	f.part = Part{
+	d.part = Part{
 		Kind: Kind(b[0]), ID: record.LogID{Partition: int32(be.Uint32(b[4:])), Topic: [16]byte(b[8:24])},
 		Base: record.Offset(be.Uint64(b[24:])), Pos: int64(be.Uint64(b[32:])), Offset: record.Offset(be.Uint64(b[40:])),
 		Dir: string(b[partHead : partHead+name]),
 	}
-	if p := &f.part; p.Base < 0 || p.Pos < 0 || p.Pos > maxPos || p.Offset < 0 {
-		return f, nil, errPart
+	if p := &d.part; p.Base < 0 || p.Pos < 0 || p.Pos > maxPos || p.Offset < 0 {
+		return d, nil, errPart
 	}
 	dataSum := be.Uint32(b[52:])
 	b = b[partHead+name:]
-	f.part.Data, rest = b[:n], b[n:]
-	f.damaged = crc32.Checksum(f.part.Data, castagnoli) != dataSum
-	return f, rest, nil
+	d.part.Data, rest = b[:n], b[n:]
+	d.damaged = crc32.Checksum(d.part.Data, castagnoli) != dataSum
+	return d, rest, nil
 }

@@ -6,27 +6,27 @@ import (
 	"slices"
 )
 
-// Round is a round that Scan found.
+// Round is a round that Scan has found.
 type Round struct {
 	Number uint64
 	Parts  []Part // valid during the visit
-	// Broken says that the round cannot be read whole: Parts are those that can. It was
-	// durable once, so acknowledged appends may be missing.
+	// Broken says that the round cannot be read completely, and Parts are those that can. It
+	// was durable once, so acknowledged appends may be missing.
 	Broken bool
 
 	flags byte
 }
 
-// Begins tells whether the round is the first one of a write, Ends whether it is the last.
-func (r *Round) Begins() bool { return r.flags&flagGoesOn == 0 }
+// Begins tells whether the round is the first one of a write.
+func (r *Round) Begins() bool { return r.flags&flagNotFirst == 0 }
 
 // Ends tells whether the round is the last one of a write.
-func (r *Round) Ends() bool { return r.flags&flagFollows == 0 }
+func (r *Round) Ends() bool { return r.flags&flagNotLast == 0 }
 
-// maxNumber bounds the numbers of rounds: each scan comes to an end, whatever is in the files.
+// maxNumber bounds the numbers of rounds, so that a scan ends with any bytes in the files.
 const maxNumber = 1 << 62
 
-// head is the head of a round and where it lies.
+// head is the head of a round, and its position.
 type head struct {
 	file    *ringFile
 	pos     int64
@@ -50,19 +50,19 @@ type scanner struct {
 	buf   []byte
 	heads []byte // a buffer of blocks that may begin with heads
 	parts []Part
-	later []*head // of rounds behind one that is missing, in order; nil: all were found so far
+	later []*head // heads of the rounds after a missing one, in order; nil: none is missing so far
 }
 
-// Scan visits the rounds from a mark on and returns the mark of the next one. rewrite has
-// each round written once more as it is, so that the next sync makes it durable even if
-// one failed before.
+// Scan visits the rounds at a mark and later, and returns the mark after them. If rewrite is
+// true it writes each round again, so that the next sync makes it durable even if an earlier
+// sync has failed.
 func (j *Journal) Scan(from Mark, rewrite bool, visit func(*Round) error) (Mark, error) {
 	j.mu.Lock()
 	s := &scanner{j: j, files: slices.Clone(j.files)}
 	j.mu.Unlock()
 	at := from
 	for {
-		h, r := s.find(at)
+		h, r := s.findRound(at)
 		if r == nil {
 			if h, r = s.findBeyond(at); r == nil {
 				return at, nil
@@ -83,11 +83,11 @@ func (j *Journal) Scan(from Mark, rewrite bool, visit func(*Round) error) (Mark,
 	}
 }
 
-// Adopt makes a journal of which no checkpoint is left this one's, by its id: prefer if there are
-// rounds with that one. It returns the mark of the oldest write from which on all rounds are
-// there up to the newest one; ok is false where there is none. Older rounds cannot be played
-// back, since the notes about what they have may be gone. whole is false where the round
-// before the mark should be there and is not.
+// Adopt gives this Journal the id of the rounds in its files, for a store that has no checkpoint
+// left: prefer if there are rounds with that id. It returns the mark of the oldest write from
+// which all rounds up to the newest one are there; ok is false if there is none. Rounds before a
+// gap cannot be played back, since notes about their logs may be missing. whole is false if the
+// round before the mark should be there and is not.
 func (j *Journal) Adopt(prefer [16]byte) (from Mark, whole, ok bool) {
 	id, ok := j.findID(prefer)
 	if !ok {
@@ -96,21 +96,21 @@ func (j *Journal) Adopt(prefer [16]byte) (from Mark, whole, ok bool) {
 	j.cfg.ID = id
 	s := &scanner{j: j, files: j.files}
 	heads := s.allHeads(0)
-	first := heads[len(heads)-1] // that by which the id was found is there
+	first := heads[len(heads)-1] // there is one, since findID has found the id in it
 	for i := len(heads) - 2; i >= 0 && heads[i].number+1 >= first.number; i-- {
-		// There may be another one with the number, of a write that was given up.
+		// An abandoned write may have left another round with the number.
 		if h := heads[i]; h.number+1 == first.number && h.sum == first.prev {
 			first = h
 		}
-		if first.flags&flagGoesOn == 0 {
+		if first.flags&flagNotFirst == 0 {
 			from = first.mark()
 		}
 	}
 	if from.Round == 0 {
 		from = first.mark()
 	}
-	// A lap writes each file from its beginning on: the round before is gone since the file was
-	// taken again for later ones, or since one before it was.
+	// A lap writes each file from its beginning. If the first round's file begins with a later
+	// round, or with it, the round before it was overwritten, and is not missing.
 	begin := s.readHead(first.file, 0)
 	return from, first.pos == 0 || begin != nil && begin.number > first.number, true
 }
@@ -120,8 +120,8 @@ func (h *head) mark() Mark {
 	return Mark{File: h.file.number, Pos: h.pos, Round: h.number, Prev: h.prev}
 }
 
-// findID finds the id of the rounds with which files begin, of most of them: clients' bytes are
-// never there.
+// findID finds the id with which most files begin. It looks nowhere else, since clients' bytes
+// are never at the beginning of a file.
 func (j *Journal) findID(prefer [16]byte) (id [16]byte, ok bool) {
 	files := map[[16]byte]int{}
 	for _, f := range j.files {
@@ -145,9 +145,9 @@ func (j *Journal) findID(prefer [16]byte) (id [16]byte, ok bool) {
 	return id, len(files) > 0
 }
 
-// find reads the round of a mark: where the mark says, or at the beginning of a file.
-// There may be a torn one with the same number, too. nil: there is none.
-func (s *scanner) find(at Mark) (*head, *Round) {
+// findRound reads the round of a mark, at the mark's position or at the beginning of a file; nil:
+// there is none. It skips torn rounds with the same number.
+func (s *scanner) findRound(at Mark) (*head, *Round) {
 	follows := func(h *head) bool { return h.number == at.Round && h.prev == at.Prev }
 	if at.File < len(s.files) {
 		if h, r := s.readRound(s.files[at.File], at.Pos, follows); r != nil && !r.Broken {
@@ -162,7 +162,7 @@ func (s *scanner) find(at Mark) (*head, *Round) {
 	return nil, nil
 }
 
-// readHead reads the head of the round at a place; nil: there is none of this journal.
+// readHead reads the head of the round at a position; nil: there is none of this journal.
 func (s *scanner) readHead(f *ringFile, pos int64) *head {
 	var b [roundHead]byte
 	if !s.j.readAt(f, b[:], pos) {
@@ -183,8 +183,8 @@ func (s *scanner) decodeHead(f *ringFile, pos int64, b []byte) *head {
 	return h
 }
 
-// readRound reads the round at a place if its head is as wanted; nil: there is none. The
-// round is broken where its parts are not whole.
+// readRound reads the round at a position if it has a wanted head; nil: it has none. The round
+// is broken if its parts cannot all be read.
 func (s *scanner) readRound(f *ringFile, pos int64, wanted func(*head) bool) (*head, *Round) {
 	h := s.readHead(f, pos)
 	if h == nil || !wanted(h) {
@@ -205,15 +205,15 @@ func (s *scanner) readParts(h *head) *Round {
 	}
 	sum := uint32(0)
 	for rest := s.buf[roundHead:]; len(rest) > 0; {
-		f, after, err := cutPart(rest)
+		d, after, err := decodePart(rest)
 		if err != nil {
 			r.Broken = true
 			break
 		}
-		if f.damaged {
+		if d.damaged {
 			r.Broken = true
 		} else {
-			s.parts = append(s.parts, f.part)
+			s.parts = append(s.parts, d.part)
 		}
 		sum, rest = addHeadSum(sum, rest), after
 	}
@@ -222,26 +222,25 @@ func (s *scanner) readParts(h *head) *Round {
 	return r
 }
 
-// findBeyond looks for rounds that were written after the one of a mark, which is not
-// there or not whole. If the first round of a later write is found, the missing one was
-// durable once: it is damaged, and its number is the one that is returned, broken, with
-// the parts that can be read. The head's place is then such that the scan goes on with
-// the first round behind it that is whole.
+// findBeyond looks for rounds that were written after the one of a mark, which is missing or
+// cannot be read. If it finds the first round of a later write, the missing round was durable
+// once and is damaged. It returns that round, broken, with the parts that can be read, and a
+// head with which the scan goes on at the next head that was found.
 func (s *scanner) findBeyond(at Mark) (*head, *Round) {
 	if s.later == nil {
 		if len(s.likelyHeads(at)) == 0 {
 			return nil, nil
 		}
-		s.later = s.allHeads(at.Round) // that of a later write need not be a likely one
+		s.later = s.allHeads(at.Round) // the round of a later write may be at another position
 	}
 	for len(s.later) > 0 && s.later[0].number <= at.Round {
 		s.later = s.later[1:]
 	}
-	if !slices.ContainsFunc(s.later, func(h *head) bool { return h.flags&flagGoesOn == 0 }) {
-		return nil, nil // it was never complete: it is the journal's end
+	if !slices.ContainsFunc(s.later, func(h *head) bool { return h.flags&flagNotFirst == 0 }) {
+		return nil, nil // the write was never complete: the journal ends before it
 	}
 	next := s.later[0]
-	// A scan of the next mark finds the round at its place, as if the broken one had ended there.
+	// The scan goes on as if the broken round had ended where the next one begins.
 	before := &head{file: next.file, pos: next.pos, number: next.number - 1, sum: next.prev, payload: -roundHead}
 	broken := &Round{Number: at.Round, Broken: true}
 	if h := s.headOf(at); h != nil {
@@ -252,7 +251,7 @@ func (s *scanner) findBeyond(at Mark) (*head, *Round) {
 	return before, broken
 }
 
-// headOf finds the head of the round of a mark, whose parts may not be whole.
+// headOf finds the head of the round of a mark, whose parts may be unreadable.
 func (s *scanner) headOf(at Mark) *head {
 	follows := func(h *head) bool { return h != nil && h.number == at.Round && h.prev == at.Prev }
 	if at.File < len(s.files) {
@@ -268,14 +267,14 @@ func (s *scanner) headOf(at Mark) *head {
 	return nil
 }
 
-// likelyHeads finds heads of rounds with higher numbers than a mark's where some are if there
-// are any. Where the mark's file has room for any round, they lie behind the mark or at the
-// beginnings of other files. Else the mark's round may have gone into a file whose beginning
-// cannot be read: then all files are looked through. A file that was not filled may have its
-// full size, by the settings of an earlier run.
+// likelyHeads finds heads of rounds with higher numbers than a mark's. It reads only positions
+// at which there is a head if there are any such rounds. If the mark's file has room for any
+// round, these are the positions after the mark and the beginnings of other files. If not, the
+// mark's round may be in a file whose beginning cannot be read, and all positions are read. A
+// file that is smaller than now usual may be full, with the settings of an earlier run.
 func (s *scanner) likelyHeads(at Mark) []*head {
 	fits := false
-	if at.Pos > 0 && at.File < len(s.files) { // else it is the mark of an empty journal
+	if at.Pos > 0 && at.File < len(s.files) { // if not, it is the mark of an empty journal
 		fits = at.Pos+int64(s.j.RoundSize+roundHead+2*block) <= min(s.j.fileSize, s.j.sizeOf(s.files[at.File]))
 	}
 	var found []*head
@@ -294,7 +293,7 @@ func (s *scanner) likelyHeads(at Mark) []*head {
 	return found
 }
 
-// allHeads finds all heads of rounds with numbers above one, in their order.
+// allHeads finds all heads of rounds with numbers above a number, sorted by number.
 func (s *scanner) allHeads(above uint64) []*head {
 	found := []*head{}
 	for _, f := range s.files {
@@ -304,7 +303,8 @@ func (s *scanner) allHeads(above uint64) []*head {
 	return found
 }
 
-// headsFrom finds heads in a file from a position on, at any block.
+// headsFrom appends to found the heads in a file, at any block from a position on, of rounds
+// with numbers above after.
 func (s *scanner) headsFrom(f *ringFile, pos int64, after uint64, found []*head) []*head {
 	if s.heads == nil {
 		s.heads = make([]byte, 64*block)
@@ -313,7 +313,7 @@ func (s *scanner) headsFrom(f *ringFile, pos int64, after uint64, found []*head)
 	for size := s.j.sizeOf(f); pos < size+block; {
 		n := min(int64(len(b)), size-pos)
 		for n > 0 && !s.j.readAt(f, b[:n], pos) {
-			n = n / 2 / block * block // there are bytes that cannot be read
+			n = n / 2 / block * block // some of the bytes cannot be read
 		}
 		if n <= 0 { // the file may end within this block
 			if h := s.readHead(f, pos); h != nil && h.number > after {

@@ -1,7 +1,7 @@
-// Package space keeps the file system from filling up: Space refuses appends while a reserve
+// Package space keeps the file system from filling up. A Space refuses appends while a reserve
 // is still free, so that a checkpoint, a recovery and a deletion always have room. It counts
-// free bytes down as they are written and asks the file system now and then, not once an
-// append. It is safe for concurrent use.
+// the appended bytes and asks the file system for free space only now and then, not for each
+// append. Any goroutine may call anything here.
 package space
 
 import (
@@ -15,11 +15,11 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// ErrFull is returned for an append that would use the reserved space; nothing was stored.
+// ErrFull says that an append would use the reserve; nothing was stored.
 var ErrFull = errors.New("disk full")
 
-// defaultReserve is the number of bytes that are reserved where nobody says; on a small file
-// system it is a 16th.
+// defaultReserve is the default reserve in bytes; a file system of less than 16 times as much
+// reserves a 16th of itself.
 const defaultReserve = 128 << 20
 
 // Space is the free space of one file system.
@@ -28,33 +28,37 @@ type Space struct {
 	dir     string
 	reserve int64
 	log     *slog.Logger
-	left    atomic.Int64 // bytes that appends may still take, as far as is known
+	left    atomic.Int64 // bytes that appends may use until the next look
 
 	mu     sync.Mutex
 	looked time.Time // guarded by mu: when the file system was last asked
-	tight  bool      // guarded by mu: there was less than lookEvery then
-	full   bool      // guarded by mu: appends were refused
-	told   time.Time // guarded by mu: when the operator was told so
-	owes   bool      // guarded by mu: the operator is still to be told that there is room again
+	tight  bool      // guarded by mu: it had less than lookEvery bytes beyond the reserve then
+	full   bool      // guarded by mu: appends were refused, and no look has found room since
+	warned time.Time // guarded by mu: when "the disk is full" was last logged
+	owes   bool      // guarded by mu: after that log line, "there is room again" is to be logged
 }
 
+// A quota, or a lack of inodes, refuses appends although bytes are free. So looks that find
+// room may come between two refusals: stayFull keeps the state full for a while then, and
+// warnPause bounds how often it is logged.
 const (
-	lookEvery = 64 << 20               // bytes appended until the file system is asked again
-	lookPause = 100 * time.Millisecond // between two looks while it is full
-	tellPause = time.Minute            // between two times that the operator is told: a quota or missing inodes refuse where bytes are free
-	stayFull  = 2 * time.Second        // after a refusal, even where bytes are free: a quota or missing inodes show for as long as somebody appends
-	roomAgain = 16 << 20               // free beyond the reserve, or as much as that: then there is room again
+	lookEvery = 64 << 20               // appended bytes after which the file system is asked again
+	lookPause = 100 * time.Millisecond // between two looks while little space is free
+	warnPause = time.Minute            // between two log lines that the disk is full
+	stayFull  = 2 * time.Second        // how long IsFull is true after a refusal, at least
+	roomAgain = 16 << 20               // free bytes beyond the reserve, or as many as the reserve, that end the state full
 )
 
-// New asks a file system for the first time. reserve is the number of bytes below dir that
-// appends leave free; 0: as is usual.
+// New makes the Space of the file system with dir and asks it for the first time. reserve is the
+// number of bytes that appends leave free; 0: the default.
 func New(fs vfs.FS, dir string, reserve int64, log *slog.Logger) *Space {
 	s := &Space{fs: fs, dir: dir, reserve: reserve, log: log}
 	s.Look()
 	return s
 }
 
-// Look asks the file system. Between looks at most lookEvery bytes are let through.
+// Look asks the file system how much is free. Until the next look, appends may use at most
+// lookEvery bytes.
 func (s *Space) Look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -62,7 +66,7 @@ func (s *Space) Look() {
 	avail, total, err := s.fs.Free(s.dir)
 	if err != nil {
 		s.tight = false
-		s.left.Store(lookEvery) // it cannot say: a write that fails will
+		s.left.Store(lookEvery) // unknown: a write fails if there is no space
 		return
 	}
 	reserve := s.reserve
@@ -80,22 +84,23 @@ func (s *Space) Look() {
 	}
 }
 
-// tell has the operator know: once until there is room again, and once in tellPause.
-func (s *Space) tell() {
+// becomeFull notes a refusal. It logs the first one after there was room, but not more often
+// than once in warnPause.
+func (s *Space) becomeFull() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	was := s.full
 	s.full = true
-	if was || time.Since(s.told) < tellPause {
+	if was || time.Since(s.warned) < warnPause {
 		return
 	}
-	s.told, s.owes = time.Now(), true
+	s.warned, s.owes = time.Now(), true
 	avail, _, _ := s.fs.Free(s.dir)
 	s.log.Error("the disk is full: records are refused until there is room; free some space or delete topics",
 		"dir", s.dir, "free", avail)
 }
 
-// Take lets an append of n bytes through, or returns ErrFull.
+// Take counts the n bytes of an append, or refuses it with ErrFull.
 func (s *Space) Take(n int64) error {
 	if s.left.Add(-n) >= 0 {
 		return nil
@@ -110,18 +115,18 @@ func (s *Space) Take(n int64) error {
 		}
 	}
 	s.left.Add(n)
-	s.tell()
+	s.becomeFull()
 	return fmt.Errorf("%w: the rest of the file system is reserved; free some space or delete topics", ErrFull)
 }
 
-// NoteRefusal looks again after a call of the file system was refused for want of room.
+// NoteRefusal is called when the file system has refused a call for lack of space.
 func (s *Space) NoteRefusal() {
 	s.Look()
-	s.tell()
+	s.becomeFull()
 }
 
-// IsFull tells whether appends are refused. Room that was made while nobody appends is found
-// here.
+// IsFull tells whether appends are refused. It looks again after stayFull, so that it finds
+// room even if there are no appends.
 func (s *Space) IsFull() bool {
 	s.mu.Lock()
 	again := s.full && time.Since(s.looked) >= stayFull
@@ -134,7 +139,7 @@ func (s *Space) IsFull() bool {
 	return s.full
 }
 
-// HasRoomFor tells whether n bytes may be taken for something that can be done without.
+// HasRoomFor tells whether there is room for n bytes that are not essential.
 func (s *Space) HasRoomFor(n int64) bool {
 	avail, total, err := s.fs.Free(s.dir)
 	return err == nil && avail > n+2*max(s.reserve, min(defaultReserve, total/16))

@@ -12,8 +12,8 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// TestSpace proves that appends are refused while the reserve is left, not before, that they
-// go on when there is room, and that the operator is told once of each.
+// TestSpace proves that appends are refused when only the reserve is left, and not before, that
+// they are accepted again when there is room, and that each of the two is logged once.
 func TestSpace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const reserve = 100 << 20
