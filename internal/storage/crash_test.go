@@ -612,6 +612,9 @@ func (w *world) recreate(i int, again bool) {
 	w.s.Delete(w.model[i].id)
 	w.mu.Lock()
 	old := w.model[i]
+	if old.deleted != nil { // something of that one is left, so this one had nothing
+		old = old.deleted
+	}
 	m := &modelLog{id: old.id, topic: old.topic, pageCache: old.pageCache, mirror: old.mirror, cutting: -1}
 	if again {
 		m.deleted = old
@@ -638,6 +641,11 @@ func (w *world) letLeave(i int) (ok bool) {
 	ok = !w.s.isLeaving(id)
 	if !ok && !w.sick {
 		w.tb.Fatalf("log %d: something of the deleted one is left for ever", i)
+	}
+	if ok {
+		w.mu.Lock()
+		w.model[i].deleted = nil // no crash brings anything of it back
+		w.mu.Unlock()
 	}
 	return ok
 }
@@ -810,6 +818,9 @@ func (w *world) recovered() {
 		}
 		end := w.check(i, m, w.s, false)
 		w.mu.Lock()
+		if !w.s.isLeaving(m.id) {
+			m.deleted = nil
+		}
 		m.cutting = -1
 		m.cutAt(end)
 		m.committed, m.asked = end, max(m.start, min(m.asked, end))
@@ -907,6 +918,8 @@ func TestCrashAgain(t *testing.T) {
 		why  string
 	}{
 		{1732, true, "a sync of the volume was believed after one of a directory had failed"},
+		{6081, true, "the model forgot a log that may come back when one of its identity that had nothing was deleted, too"},
+		{6338, true, "a recovery confirmed a truncation that a killed process had made in the page cache alone"},
 		{3120, true, "the model kept a sure end within a gap that a truncation left at the log's end"},
 	} {
 		t.Run(strconv.FormatUint(c.seed, 10), func(t *testing.T) {

@@ -129,3 +129,36 @@ func TestNotesOfIncompleteWrites(t *testing.T) {
 		}
 	}
 }
+
+// TestTruncationCutInThePageCache proves that a truncation holds whose process was killed when it
+// had cut the file and not yet synced it: the recovery that confirms it makes the file's length
+// durable, although it finds the file as it should be.
+func TestTruncationCutInThePageCache(t *testing.T) {
+	mem := vfs.NewMem()
+	var killed *vfs.Mem
+	cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+		if op == vfs.OpTruncate && path == segmentFile(0) {
+			killed = mem // from here on
+		} else if killed == mem {
+			killed = mem.KillClone(nil)
+		}
+		return nil
+	}), "data")
+	s := quietStore(t, cfg)
+	l := testLog(s, 0, testOptions())
+	for i := range 10 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+	}
+	s.Commit()
+	s.keeper.checkpointNow()
+	if err := l.Truncate(4); err != nil {
+		t.Fatal(err)
+	}
+	for seed := range uint64(20) { // the recovery that confirms it, then the one after the page cache was lost
+		after := killed.KillClone(nil)
+		cfg.FS = after
+		quietStore(t, cfg)
+		cfg.FS = after.Crash(rand.New(rand.NewPCG(seed, 37)))
+		expectValues(t, testLog(quietStore(t, cfg), 0, testOptions()), 4)
+	}
+}

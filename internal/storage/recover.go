@@ -734,7 +734,9 @@ func (s *Store) noteFinishedCuts(cuts []journal.Part) {
 	}
 }
 
-// cutFiles cuts a log's files behind a place, durably.
+// cutFiles cuts a log's files behind a place, durably. A file that ends there is synced, too: a
+// killed process may have cut it in the page cache alone, and the note that follows says that no
+// recovery has to cut it once more.
 func (s *Store) cutFiles(dir string, base record.Offset, pos int64) error {
 	infos, err := s.fs.ReadDir(s.path(dir))
 	if err != nil {
@@ -750,7 +752,7 @@ func (s *Store) cutFiles(dir string, base record.Offset, pos int64) error {
 					return err
 				}
 			}
-		case i.Size > pos:
+		case i.Size >= pos:
 			if err := s.truncateFile(s.path(dir, i.Name), pos); err != nil {
 				return err
 			}
