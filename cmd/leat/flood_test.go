@@ -95,7 +95,7 @@ func floodOne(t *testing.T, name string, kinds []floodKind, topics int, d time.D
 		defer close(ended)
 		go saveProfiles(t, web, filepath.Join(dir, strings.ReplaceAll(name, " ", "-")+"-"+strconv.Itoa(mostMiB)), ended)
 	}
-	runFlood(t, p, name, kinds, topics, d, mostMiB)
+	runFlood(t, p, name, attackPlan{kinds, topics, d}, mostMiB)
 	p.kill()
 }
 
@@ -128,9 +128,9 @@ func saveProfiles(t *testing.T, web, file string, ended <-chan struct{}) {
 
 // runFlood sends requests of the kinds for some time and looks at what becomes of
 // the node and of honest clients.
-func runFlood(t *testing.T, p *process, name string, kinds []floodKind, topics int, d time.Duration, mostMiB int) {
+func runFlood(t *testing.T, p *process, name string, a attackPlan, mostMiB int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+	ctx, cancel := context.WithTimeout(t.Context(), a.duration)
 	defer cancel()
 	var attackers, honest sync.WaitGroup
 	var answers, closed int64
@@ -140,7 +140,7 @@ func runFlood(t *testing.T, p *process, name string, kinds []floodKind, topics i
 		honest.Go(func() { took[i] = beHonest(ctx, t, p, codec, ready) })
 		<-ready
 	}
-	attackers.Go(func() { answers, closed = runAttackers(t, p.addr, kinds, topics, d) })
+	attackers.Go(func() { answers, closed = runAttackers(t, p.addr, a) })
 	most := 0
 	for ctx.Err() == nil {
 		most = max(most, residentMiB(t, p.cmd.Process.Pid))
@@ -160,22 +160,29 @@ func runFlood(t *testing.T, p *process, name string, kinds []floodKind, topics i
 	}
 }
 
-// runAttackers has a process of its own attack the node until d is over, at the lowest
+// attackPlan is what attackers do: which kinds of requests they send, beside so many
+// topics, and for how long.
+type attackPlan struct {
+	kinds    []floodKind
+	topics   int
+	duration time.Duration
+}
+
+// runAttackers has a process of its own attack the node, at the lowest
 // priority: in the world outside, attackers do not take the processors of the node and of
 // honest clients. It returns how many answers they got and how many connections ended.
-func runAttackers(t *testing.T, addr string, kinds []floodKind, topics int, d time.Duration) (answers, closed int64) {
+func runAttackers(t *testing.T, addr string, a attackPlan) (answers, closed int64) {
 	t.Helper()
 	var names []string
-	for _, k := range kinds {
+	for _, k := range a.kinds {
 		names = append(names, k.name)
 	}
 	cmd := exec.CommandContext(t.Context(), "nice", "-n", "19", os.Args[0], "-test.run", "^TestFloodAttackers$", "-test.v")
-	cmd.Env = append(os.Environ(), "GOMEMLIMIT=", "LEAT_FLOOD_ATTACK="+strings.Join([]string{addr, strconv.Itoa(topics), d.String(), strings.Join(names, ",")}, ";"))
+	cmd.Env = append(os.Environ(), "GOMEMLIMIT=", "LEAT_FLOOD_ATTACK="+strings.Join([]string{addr, strconv.Itoa(a.topics), a.duration.String(), strings.Join(names, ",")}, ";"))
 	out, err := cmd.CombinedOutput()
-	said := string(out)
-	if i := strings.Index(said, attackersSaid); err != nil || i < 0 {
-		t.Errorf("the attackers: %v\n%s", err, said)
-	} else if _, err := fmt.Sscanf(said[i+len(attackersSaid):], "%d %d", &answers, &closed); err != nil {
+	if _, said, ok := strings.Cut(string(out), attackersSaid); err != nil || !ok {
+		t.Errorf("the attackers: %v\n%s", err, out)
+	} else if _, err := fmt.Sscanf(said, "%d %d", &answers, &closed); err != nil {
 		t.Error(err)
 	}
 	return answers, closed
