@@ -27,7 +27,7 @@ type Step struct {
 	next    record.Offset // see Next
 	after   record.Offset // the replies wait until the high watermark has reached it
 	records []Record      // decided and not appended yet
-	buf     []byte        // the bytes of the records that PutBuffer added
+	buf     []byte        // the bytes of those of the records that PutBuffer added
 	replies []func(error)
 	then    []func()
 	orElse  []func(error)
@@ -50,8 +50,9 @@ func (s *Step) Put(key, value []byte) {
 	s.records = append(s.records, Record{Key: key, Value: value})
 }
 
-// Buffer returns a buffer that the step owns. The caller appends a record's key and
-// then its value to it, and hands the result to PutBuffer.
+// Buffer returns a buffer that the step owns, with the records that PutBuffer added since
+// the last ones were appended. The caller appends a record's key and then its value to it,
+// and hands the result to PutBuffer. Its bytes are valid until the replies were called.
 func (s *Step) Buffer() []byte { return s.buf }
 
 // PutBuffer adds the record that was appended to Buffer. Its value begins at b[value];
@@ -83,7 +84,7 @@ func (s *Step) Else(fn func(err error)) { s.orElse = append(s.orElse, fn) }
 // Next is the offset after the record that is being applied; it is for Apply only.
 func (s *Step) Next() record.Offset { return s.next }
 
-// Records are the records put so far.
+// Records are the records put since the last ones were appended.
 func (s *Step) Records() []Record { return s.records }
 
 // Run ends a step that belongs to no shard, for tests of machines. If err is nil, m
@@ -151,6 +152,7 @@ func (s *Step) appendAndApply(l ledger) {
 		}
 		then := s.then
 		s.then = nil
+		s.buf = nil // a batch is measured by it; replies may still use the bytes of the last one
 		for _, fn := range then {
 			fn()
 		}

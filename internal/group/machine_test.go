@@ -3,6 +3,7 @@ package group
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group/classic"
 	"github.com/leatstream/leat/internal/group/memory"
+	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
 )
 
@@ -439,3 +441,37 @@ const (
 	memberIDRequired    int16 = 79
 	groupMaxSizeReached int16 = 81
 )
+
+// TestLargeGroupIsDeletedInBatches proves that a group whose deletions take several
+// batches by their bytes is deleted, whatever its name and the number of its offsets.
+func TestLargeGroupIsDeletedInBatches(t *testing.T) {
+	now := time.Now()
+	for name, partitions := range map[string]int32{strings.Repeat("g", 30_000): 60, "g": 25_000} {
+		m := newMachine(new(coord.Timers), memory.NewBudget(slog.New(slog.DiscardHandler), 0), DefaultSettings, newUUID)
+		req := kmsg.NewPtrOffsetCommitRequest()
+		req.Group, req.Generation, req.Version, req.RetentionTimeMillis = name, -1, 8, -1
+		topic := kmsg.NewOffsetCommitRequestTopic()
+		topic.Topic = "a topic with a name that fills a batch before ten thousand offsets do: " + strings.Repeat("t", 100)
+		for p := range partitions {
+			q := kmsg.NewOffsetCommitRequestTopicPartition()
+			q.Partition, q.Offset = p, 5
+			topic.Partitions = append(topic.Partitions, q)
+		}
+		req.Topics = append(req.Topics, topic)
+		s := coord.NewStep(now)
+		if _, code := m.Commit(s, req); code != 0 {
+			t.Fatal(code)
+		}
+		end := s.Run(m, 0, nil)
+		s = coord.NewStep(now)
+		if code := m.Delete(s, name); code != 0 {
+			t.Fatal(code)
+		}
+		if next := s.Run(m, end, nil); next <= end+record.Offset(partitions) {
+			t.Errorf("%d records delete %d offsets and their group", next-end, partitions)
+		}
+		if len(m.groups) != 0 {
+			t.Errorf("%d groups are left", len(m.groups))
+		}
+	}
+}
