@@ -60,6 +60,9 @@ func (l *Log) openLocked() error {
 		return nil
 	}
 	o.list(infos)
+	if err := o.settleCuts(); err != nil {
+		return nameError(err)
+	}
 	if err := o.checkSegments(); err != nil {
 		return nameError(err)
 	}
@@ -135,13 +138,71 @@ type opening struct {
 	stable    Position // up to where the last checkpoint vouched for the log
 	hasGaps   bool
 	wasCut    bool // files were cut or removed
+	isMarked  bool // the mark of cuts is in the directory
+}
+
+// cutMark is the name of a file that is in a log's directory while its opening takes something
+// away there: the torn end of a segment, segments, snapshots. Whoever finds it knows that some of
+// what is gone may be gone in the page cache alone, since the process before it was killed then.
+const cutMark = "cutting.tmp"
+
+// markCuts marks that something is about to be taken away.
+func (o *opening) markCuts() error {
+	if o.isMarked {
+		return nil
+	}
+	f, err := o.l.s.fs.Open(o.l.dir.Path(cutMark), vfs.Create)
+	if err == nil {
+		err = f.Close()
+	}
+	o.isMarked = err == nil
+	return err
+}
+
+// settleCuts makes durable what an earlier opening took away, where that was ended before it
+// could do so: else it could come back behind bytes that are appended next.
+func (o *opening) settleCuts() error {
+	if !o.isMarked {
+		return nil
+	}
+	for _, g := range o.segs {
+		if g.Base() < o.point.Base {
+			continue // no opening cuts it
+		}
+		if err := o.l.s.syncFile(g.Path(segment.LogSuffix)); err != nil {
+			return o.judgeCut(err)
+		}
+	}
+	return o.judgeCut(o.l.s.syncs.dir(o.l.dir.Path()))
+}
+
+// judgeCut deals with a cut that could not be made durable: after a sync that failed the log is
+// read-only, since a later one would not tell.
+func (o *opening) judgeCut(err error) error {
+	if errors.Is(err, errSync) {
+		o.l.taint(err)
+		return nil
+	}
+	return err
+}
+
+// unmarkCuts notes that everything that was taken away is so on disk.
+func (o *opening) unmarkCuts() {
+	if !o.isMarked || o.l.isFaulted() {
+		return
+	}
+	if err := o.l.s.fs.Remove(o.l.dir.Path(cutMark)); err != nil { // the next start makes sure once more
+		o.l.s.log.Warn("a file could not be removed", "path", o.l.dir.Path(cutMark), "err", err)
+	}
 }
 
 // list sorts out the directory's files.
 func (o *opening) list(infos []vfs.Info) {
 	l := o.l
 	for _, i := range infos {
-		if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
+		if i.Name == cutMark {
+			o.isMarked = true
+		} else if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
 			o.segs = append(o.segs, segment.Attach(l.s.files, l.dir, base, i.Size, o.now))
 		} else if at, ok := segment.ParseFileName(i.Name, snapshotSuffix); ok {
 			o.snapshots = append(o.snapshots, at)
@@ -276,8 +337,11 @@ func (o *opening) walk(i int, pos int64, vouched bool) (whole bool, err error) {
 	}
 	l.s.log.Info("a log's torn end was cut off", "log", l.name, "segment", int64(g.Base()),
 		"at", end, "bytes", size-end, "why", err)
+	if err := o.markCuts(); err != nil {
+		return false, err
+	}
 	o.wasCut = true
-	return false, l.s.truncateFile(g.Path(segment.LogSuffix), end) // it must not come back behind bytes that are appended next
+	return false, o.judgeCut(l.s.truncateFile(g.Path(segment.LogSuffix), end)) // it must not come back behind bytes that are appended next
 }
 
 // walkBatches walks on from next and returns the offset after the last good batch.
@@ -306,13 +370,16 @@ func (o *opening) drop(i int) error {
 	if o.l.isFaulted() || len(dropped) == 0 {
 		return nil
 	}
+	if err := o.markCuts(); err != nil {
+		return err
+	}
 	for _, g := range dropped {
 		if err := o.l.s.keeper.removeSegment(o.l, g); err != nil {
 			return err
 		}
 	}
 	o.wasCut = true
-	return o.l.s.syncs.dir(o.l.dir.Path()) // they must not come back behind bytes that are appended next
+	return o.judgeCut(o.l.s.syncs.dir(o.l.dir.Path())) // they must not come back behind bytes that are appended next
 }
 
 // handleMisfit deals with the i-th segment, which does not begin where the one before ends.
@@ -333,11 +400,14 @@ func (o *opening) handleMisfit(i int) (again bool, err error) {
 	if o.l.isFaulted() {
 		return true, nil
 	}
+	if err := o.markCuts(); err != nil {
+		return false, err
+	}
 	o.wasCut = true
 	if err := o.l.s.keeper.removeSegment(o.l, g); err != nil {
 		return false, err
 	}
-	return true, o.l.s.syncs.dir(o.l.dir.Path())
+	return true, o.judgeCut(o.l.s.syncs.dir(o.l.dir.Path()))
 }
 
 // isBelowStart tells whether everything that precedes the i-th segment lies below the log's
@@ -423,6 +493,7 @@ func (o *opening) finish() error {
 	if err := o.dropSnapshots(); err != nil {
 		return err
 	}
+	o.unmarkCuts()
 	l.start.Store(int64(o.start))
 	l.sureStart.Store(int64(o.point.Start))
 	l.end.Store(int64(o.next))
@@ -446,6 +517,9 @@ func (o *opening) dropSnapshots() error {
 		if at <= o.next || l.isFaulted() {
 			kept = append(kept, at)
 			continue
+		}
+		if err := o.markCuts(); err != nil {
+			return err
 		}
 		if err := l.s.fs.Remove(l.dir.Path(segment.FileName(at, snapshotSuffix))); err != nil {
 			return err
@@ -472,7 +546,7 @@ func (o *opening) dropSnapshots() error {
 	if !lost {
 		return nil
 	}
-	return l.s.syncs.dir(l.dir.Path())
+	return o.judgeCut(l.s.syncs.dir(l.dir.Path()))
 }
 
 // isClean tells whether the last checkpoint still says all there is to say.

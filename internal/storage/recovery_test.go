@@ -510,3 +510,113 @@ func TestPointsThatChangeMeanwhile(t *testing.T) {
 		}
 	}
 }
+
+// TestTornEndCutInThePageCache proves that the records behind a torn batch do not come back behind
+// those that are appended in its place, also where the process that cut the torn end was killed
+// before the cut was durable, and the page cache was lost after the next one had appended. The
+// records behind it are in the same segment, or in one that follows.
+func TestTornEndCutInThePageCache(t *testing.T) {
+	size := len(batch(t, 0, 1, 100))
+	for _, inSegment := range []int{6, 20} {
+		t.Run(strconv.Itoa(inSegment), func(t *testing.T) {
+			o := testOptions()
+			o.SegmentBytes = int64(inSegment * size)
+			mem := tornLog(t, o, int64(5*size+70))
+			cfg := testConfig(nil, "data")
+			for n := 1; ; n++ { // the first start is killed before its n-th call
+				at, killed, count := mem.KillClone(nil), (*vfs.Mem)(nil), 0
+				cfg.FS = vfs.NewFaulty(at, func(op vfs.Op, _ string) error {
+					if op.Changes() {
+						if count++; count == n {
+							killed = at.KillClone(nil)
+						}
+					}
+					return nil
+				})
+				if end, err := testLog(quietStore(t, cfg), 0, o).End(); end != 5 || err != nil {
+					t.Fatalf("it ends at %d, %v", end, err)
+				}
+				if killed == nil {
+					return
+				}
+				cfg.FS = killed
+				s := quietStore(t, cfg)
+				mustAppend(t, testLog(s, 0, o), batch(t, 5, 1, 100))
+				s.Commit()
+				for seed := range uint64(10) {
+					cfg.FS = killed.Crash(rand.New(rand.NewPCG(seed, 38)))
+					expectValues(t, testLog(quietStore(t, cfg), 0, o), 6)
+				}
+			}
+		})
+	}
+}
+
+// tornLog is a disk with a log of eight records, of which five were committed. A byte of the sixth
+// one, at pos, is wrong.
+func tornLog(t *testing.T, o Options, pos int64) *vfs.Mem {
+	t.Helper()
+	mem := vfs.NewMem()
+	s := quietStore(t, testConfig(mem, "data"))
+	l := testLog(s, 0, o)
+	for i := range 5 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+	}
+	s.Commit()
+	s.keeper.checkpointNow()
+	for i := range 3 {
+		mustAppend(t, l, batch(t, 100+i, 1, 100))
+	}
+	mem = mem.KillClone(nil)
+	f, err := mem.Open(segmentFile(0), vfs.Existing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte{0xee}, pos); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	v, err := mem.Volume("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(v.Sync(), v.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return mem
+}
+
+// TestFailedCutIsFinal proves that a log whose torn end, or what followed it, could not be cut off
+// durably is read-only in this process, and not believed at the next try.
+func TestFailedCutIsFinal(t *testing.T) {
+	size := len(batch(t, 0, 1, 100))
+	for op, path := range map[vfs.Op]string{vfs.OpSync: segmentFile(0), vfs.OpSyncDir: "data/topic-0"} {
+		t.Run(op.String(), func(t *testing.T) {
+			o := testOptions()
+			o.SegmentBytes = int64(6 * size)
+			cfg := testConfig(nil, "data")
+			failed := false
+			cfg.FS = vfs.NewFaulty(tornLog(t, o, int64(5*size+70)), func(is vfs.Op, of string) error {
+				if !failed && is == op && of == path {
+					failed = true
+					return errBadDisk
+				}
+				return nil
+			})
+			l := testLog(quietStore(t, cfg), 0, o)
+			for range 2 {
+				if end, err := l.End(); end != 5 || err != nil {
+					t.Errorf("it ends at %d, %v", end, err)
+				}
+				if it := appendOne(t, l, batch(t, 5, 1, 100)); !errors.Is(it.Err, ErrFaulted) {
+					t.Errorf("it takes a record: %v", it.Err)
+				}
+			}
+			if !failed {
+				t.Error("nothing failed")
+			}
+		})
+	}
+}
