@@ -22,12 +22,13 @@ import (
 // and endpoints (KIP-951). 12: transactions of version 2 (KIP-890; no transactions
 // here yet). 13: topic ids (KIP-516).
 //
-// A request is checked whole before any of it is stored. Its partitions are then
-// appended at the session's flush, together with those of other requests that the
-// same read brought. The answer is encoded there, while names still stand in the
-// receive buffer; what is parked is a finished answer of which only error codes may yet
-// change. acks=1 waits for this node's own commit, acks=all for that of all in-sync
-// replicas: either way a record that was acknowledged is on the leader's disk.
+// The shape of a whole request is checked before any of its batches is stored. The
+// batches are appended at the session's flush, together with those of other requests
+// that the same read has brought. The answer is encoded at the flush too, since the
+// topics' names are in the receive buffer, which is reused afterwards. So a request that
+// waits has its answer ready, in which only error codes may still change. acks=1 waits
+// for this node's own commit, acks=all for that of all in-sync replicas: either way a
+// record that was acknowledged is on the leader's disk.
 
 // The acknowledgements that a producer can ask for.
 const (
@@ -36,21 +37,21 @@ const (
 	acksOne  = 1
 )
 
-// produceAdvertisedMin is the lowest version of Produce that ApiVersions tells.
+// produceAdvertisedMin is the lowest version of Produce that ApiVersions advertises.
 const produceAdvertisedMin = 0
 
 // adminClientID is the client id that may write to internal topics, as in Kafka.
 const adminClientID = "__admin_client"
 
-// heavyBytes of records that were decompressed for one request are answered before
-// the next request of the same read is looked at.
+// A request for which more than heavyBytes of records were decompressed is flushed before
+// the next request of the same read is served.
 const heavyBytes = 4 << 20
 
-// What a pooled state may keep of its memory.
+// keepParts is the number of partitions, or topics, for which a pooled state keeps memory.
 const keepParts = 1024
 
-// fewPartitions and topics of a request are decoded as they come. A request of more is counted
-// first, and reserves the memory of its state.
+// A request that names up to fewPartitions topics and partitions is decoded at once. In one
+// that names more they are counted first, so that their memory can be reserved.
 const fewPartitions = 1024
 
 // produce is the state of one Produce request; pooled.
@@ -60,22 +61,23 @@ type produce struct {
 	resp    *wire.Response
 	version int16
 
-	acks      int16
-	timeoutMS int32
-	deadline  time.Duration // of acks=all, on the Set's clock; 0: none
-	unnamed   bool          // it has transactional batches and no transactional id
-	moved     bool          // a partition is led by another node
-	topics    []produceTopic
-	parts     []producePart
-	rules     record.Rules  // scratch: on the stack it would escape
-	target    record.Target // likewise
-	inflated  int64         // bytes of compressed records that were looked at
+	acks         int16
+	timeoutMS    int32
+	deadline     time.Duration // of acks=all, on the Set's clock; 0: none
+	lacksTxnID   bool          // it has transactional batches and no transactional id
+	ledElsewhere bool          // it was refused for a partition that another node leads
+	topics       []produceTopic
+	parts        []producePart
+	rules        record.Rules  // of checkBatch; a field, since a local variable would escape
+	target       record.Target // of recompress; a field, since a local variable would escape
+	decompressed int64         // bytes of records that were decompressed to check them
 
-	memory budget.Reservation // of its state and its answer, where it has many partitions
+	memory budget.Reservation // of its state and its answer, if it has many partitions
 
-	bytes, stored int64 // of the batches that were stored, as they were sent, and their records
+	bytes  int64 // of the batches that were stored, as they were sent
+	stored int64 // their number of records
 
-	waits atomic.Int32 // waits that have not ended, and one for the flush
+	openWaits atomic.Int32 // partitions that it waits for, and 1 until answerOrWait has gone through all
 }
 
 func (s *session) produce(r *wire.Request) error {
@@ -98,29 +100,29 @@ func (s *session) produce(r *wire.Request) error {
 		}
 		err := p.checkBatch(q, now)
 		if err == nil {
-			err = s.encode(p, q)
+			err = s.recompress(p, q)
 		}
 		if err != nil {
-			p.refuse(q, err)
+			p.refusePartition(q, err)
 			continue
 		}
-		s.appends.Add(q.part, q.batch, p.acknowledgement(), p, int32(j))
+		s.appends.Add(q.part, q.batch, p.replicaAcks(), p, int32(j))
 	}
-	heavy := p.inflated > heavyBytes
-	if s.held += len(p.parts) + requestWeight; s.held > maxHeld || heavy {
+	heavy := p.decompressed > heavyBytes
+	if s.pendingWeight += len(p.parts) + requestWeight; s.pendingWeight > maxPendingWeight || heavy {
 		s.Flush()
 	}
-	if heavy { // others of the same read may take as long, and the client may be gone
+	if heavy { // the next requests may take as long, and the client should not wait for them
 		s.conn.Uncork()
 	}
 	return nil
 }
 
-// decodeProduce decodes a request. One that names many partitions does so, in turns with other
-// long work, when there is memory for all of them.
+// decodeProduce decodes a request. If it names many partitions, it first waits for their
+// memory, and then decodes in turns with other long work.
 func (s *session) decodeProduce(p *produce) error {
 	work := s.b.cfg.Work
-	n, ok := p.decode(p.r.Body, fewPartitions)
+	n, ok := p.decodeBody(p.r.Body, fewPartitions)
 	if !ok {
 		return wire.ErrMalformed
 	}
@@ -128,17 +130,17 @@ func (s *session) decodeProduce(p *produce) error {
 		return nil
 	}
 	var err error
-	if p.memory, err = s.reserve(producePartMemory * int64(n)); err != nil {
+	if p.memory, err = s.reserveMemory(producePartMemory * int64(n)); err != nil {
 		return err
 	}
 	work.Enter(budget.Command)
 	defer work.Leave()
 	p.parts, p.topics = make([]producePart, 0, n-len(p.topics)), nil
-	p.decode(p.r.Body, n)
+	p.decodeBody(p.r.Body, n)
 	return nil
 }
 
-// checkPartitions judges all partitions by what can be known without a look at their records.
+// checkPartitions refuses the partitions for which checkPartition returns an error.
 func (p *produce) checkPartitions() {
 	topic := 0
 	p.b.inTurns(len(p.parts), func(i int) {
@@ -146,14 +148,14 @@ func (p *produce) checkPartitions() {
 			topic++
 		}
 		q := &p.parts[i]
-		if err := p.check(q, &p.topics[topic]); err != nil {
-			p.refuse(q, err)
+		if err := p.checkPartition(q, &p.topics[topic]); err != nil {
+			p.refusePartition(q, err)
 		}
 	})
 }
 
-// acknowledgement is what acks asks for; check has seen to it that it is one of three.
-func (p *produce) acknowledgement() replica.Acks {
+// replicaAcks are the request's acks, which checkPartition has found valid.
+func (p *produce) replicaAcks() replica.Acks {
 	switch p.acks {
 	case acksAll:
 		return replica.AcksAll
@@ -163,20 +165,21 @@ func (p *produce) acknowledgement() replica.Acks {
 	return replica.AcksNone
 }
 
-// check judges one partition's data but for its records.
-func (p *produce) check(q *producePart, t *produceTopic) error {
+// checkPartition finds a partition, and checks all that can be checked without reading its
+// records.
+func (p *produce) checkPartition(q *producePart, t *produceTopic) error {
 	q.base, q.time, q.start = -1, -1, -1
 	switch {
 	case p.acks != acksAll && p.acks != acksNone && p.acks != acksOne:
 		return kerr.InvalidRequiredAcks
-	case p.unnamed:
+	case p.lacksTxnID:
 		return kerr.TransactionalIDAuthorizationFailed
 	}
 	var code int16
-	if q.part, code = p.b.find(t.name, t.id, q.index, p.version >= 13); q.part == nil {
+	if q.part, code = p.b.findPartition(t.name, t.id, q.index, p.version >= 13); q.part == nil {
 		return kerr.ErrorForCode(code)
 	}
-	if err := oneBatch(q.records, p.version); err != nil {
+	if err := checkOneBatch(q.records, p.version); err != nil {
 		return err
 	}
 	set := q.part.Topic().Settings()
@@ -192,10 +195,10 @@ func (p *produce) check(q *producePart, t *produceTopic) error {
 	return nil
 }
 
-// oneBatch holds the records of a request against Kafka's rule: exactly one batch
-// of format 2, and all of it. A second batch cut short is refused with the first;
-// Kafka stores the first and says nothing.
-func oneBatch(b []byte, version int16) error {
+// checkOneBatch returns an error unless the records of a partition are exactly one whole
+// batch of format 2, as Kafka demands. If a part of a second batch follows, both are
+// refused; Kafka would store the first one without a word about the second.
+func checkOneBatch(b []byte, version int16) error {
 	batch, rest, err := record.Next(b)
 	switch {
 	case errors.Is(err, record.ErrMagic) && record.Batch(b).Magic() > record.Magic:
@@ -210,7 +213,7 @@ func oneBatch(b []byte, version int16) error {
 	return nil
 }
 
-// explainedError is a code with a message for the client, where Kafka sends one.
+// explainedError is a code together with the message that Kafka sends with it.
 type explainedError struct {
 	code    *kerr.Error
 	message string
@@ -220,8 +223,8 @@ func (e *explainedError) Error() string { return e.message }
 
 func (e *explainedError) Unwrap() error { return e.code }
 
-// checkBatch checks the batch and its records against the topic's settings, and
-// turns it into what is stored: q.batch.
+// checkBatch checks the batch and its records against the topic's settings, and sets
+// q.batch to it, with the timestamps that are to be stored.
 func (p *produce) checkBatch(q *producePart, now int64) error {
 	set := q.part.Topic().Settings()
 	q.batch = record.Batch(q.records)
@@ -240,7 +243,7 @@ func (p *produce) checkBatch(q *producePart, now int64) error {
 		return kerr.RecordListTooLarge
 	}
 	if q.batch.TimestampType() == record.LogAppendTime && !set.LogAppendTime && q.batch.MaxTimestamp() != record.NoTimestamp {
-		q.batch.SetMaxTimestamp(q.batch.MaxTimestamp()) // Kafka takes it there, and no notice of it
+		q.batch.SetMaxTimestamp(q.batch.MaxTimestamp()) // makes the type CreateTime: Kafka accepts such a batch and ignores its type
 	}
 	found, err := q.batch.CheckRecords(p.b.cfg.Context(), p.b.cfg.Work, rules)
 	if err != nil {
@@ -248,7 +251,7 @@ func (p *produce) checkBatch(q *producePart, now int64) error {
 	}
 	p.target.Records = found.Bytes
 	if q.batch.Codec() != record.None {
-		p.inflated += found.Bytes
+		p.decompressed += found.Bytes
 	}
 	if set.LogAppendTime {
 		q.batch.SetLogAppendTime(now)
@@ -259,17 +262,18 @@ func (p *produce) checkBatch(q *producePart, now int64) error {
 	return nil
 }
 
-// encode compresses the records of a batch that was checked as its topic wants them.
-// The new batch takes work memory until it is written. Where that is short, the
-// batches collected so far are written first, so that nothing is held while it waits.
-func (s *session) encode(p *produce, q *producePart) error {
+// recompress replaces a checked batch whose codec is not its topic's by one that has the
+// topic's. The new batch takes work memory until it is written. If there is not enough, the
+// batches that were collected before are written first, so that none holds memory while this
+// one waits.
+func (s *session) recompress(p *produce, q *producePart) error {
 	set, to := q.part.Topic().Settings(), &p.target
 	if set.Codec == replica.KeepCompression || set.Codec == q.batch.Codec() {
 		return nil
 	}
 	to.Codec, to.Level, to.MaxBytes = set.Codec, set.Level, set.MaxMessageBytes
 	work, ctx := s.b.cfg.Work, s.b.cfg.Context()
-	need := min(to.Memory(), work.Most(budget.Batch)) // the topic allows it: a larger one is the only large one
+	need := min(to.Memory(), work.Most(budget.Batch)) // with the largest reservation it is the only large one
 	held, ok := work.TryReserve(budget.Batch, need)
 	if !ok {
 		s.writeAppends()
@@ -286,13 +290,13 @@ func (s *session) encode(p *produce, q *producePart) error {
 	}
 	q.batch = batch
 	held.Shrink(int64(cap(batch)))
-	s.encoded = append(s.encoded, held)
+	s.recompressed = append(s.recompressed, held)
 	return nil
 }
 
-// refuse notes why a partition's data are not stored. The answer tells the log's
-// start, as Kafka's does, where the log itself would refuse such data.
-func (p *produce) refuse(q *producePart, err error) {
+// refusePartition notes why a partition's batch is not stored. As in Kafka, the answer has
+// the log's start if the error is one of those that Kafka's log itself finds.
+func (p *produce) refusePartition(q *producePart, err error) {
 	q.code = codeOf(err)
 	q.base, q.time, q.start = -1, -1, -1
 	switch q.code {
@@ -302,7 +306,7 @@ func (p *produce) refuse(q *producePart, err error) {
 			q.start = q.part.Start()
 		}
 	case notLeader:
-		p.moved = true
+		p.ledElsewhere = true
 	}
 	if e, ok := errors.AsType[*explainedError](err); ok {
 		q.message = e.message
@@ -311,7 +315,7 @@ func (p *produce) refuse(q *producePart, err error) {
 		q.message = err.Error()
 	}
 	if bad, ok := errors.AsType[*record.RejectedError](err); ok {
-		if errors.Is(err, record.ErrInvalid) { // a key is missing; Kafka tells where
+		if errors.Is(err, record.ErrInvalid) { // a key is missing; Kafka names the partition
 			for i := range bad.Records {
 				bad.Records[i].Reason += fmt.Sprintf(" in topic partition %s-%d", q.part.Topic().Name, q.index)
 			}
@@ -320,11 +324,11 @@ func (p *produce) refuse(q *producePart, err error) {
 	}
 }
 
-// Appended notes what became of a partition's batch when it was appended.
+// Appended notes the outcome of the append of a partition's batch.
 func (p *produce) Appended(slot int32, o replica.Outcome) {
 	q := &p.parts[slot]
 	if o.Err != nil {
-		p.refuse(q, o.Err)
+		p.refusePartition(q, o.Err)
 		return
 	}
 	q.base, q.next, q.start = o.Base, o.Next, o.Start
@@ -336,34 +340,35 @@ func (p *produce) Appended(slot int32, o replica.Outcome) {
 	p.stored += int64(q.batch.Count())
 }
 
-// answerOrWait answers a request whose batches were written, or leaves it to the last of the
-// partitions that it waits for. From then on nothing refers to the receive buffer.
+// answerOrWait encodes the answer to a request whose batches were written. It is sent when no
+// partition waits any more, which may be at once. From then on nothing refers to the receive
+// buffer.
 func (p *produce) answerOrWait() {
 	if p.acks == acksNone {
 		p.finishSilent()
 		return
 	}
 	p.resp = p.r.Begin()
-	p.encode(p.resp)
+	p.encodeAnswer(p.resp)
 	clear(p.topics)
-	p.shrink()
-	p.waits.Store(1)
+	p.shrinkState()
+	p.openWaits.Store(1)
 	for i := range p.parts {
 		q := &p.parts[i]
 		q.records, q.batch = nil, nil
 		if q.code != none {
 			continue
 		}
-		p.waits.Add(1)
-		q.waiter = replica.Waiter{Owner: p, Slot: int32(i), Acks: p.acknowledgement(), Deadline: p.deadline}
+		p.openWaits.Add(1)
+		q.waiter = replica.Waiter{Owner: p, Slot: int32(i), Acks: p.replicaAcks(), Deadline: p.deadline}
 		q.part.Wait(&q.waiter, q.next)
 	}
 	p.Complete(-1, nil)
 }
 
-// shrink gives back the state of a request that names many partitions, but for those that it
-// waits for. The answer holds the memory of what is left.
-func (p *produce) shrink() {
+// shrinkState reduces the state of a request that names many partitions to those that wait.
+// The answer holds the memory of that state.
+func (p *produce) shrinkState() {
 	if p.memory.Bytes() == 0 {
 		return
 	}
@@ -384,26 +389,26 @@ func (p *produce) shrink() {
 	p.r.Hold(&p.memory)
 }
 
-// Complete ends the wait of one partition (-1: the flush's own); the last one
-// sends the answer. Each may only touch its own error code in it.
+// Complete ends the wait of one partition (-1: the one that answerOrWait counts for itself).
+// The last call sends the answer. Until then each may only write its own error code into it.
 func (p *produce) Complete(slot int32, err error) {
 	defer p.r.Conn.Contain()
 	if err != nil {
 		be.PutUint16(p.resp.B[p.parts[slot].at:], uint16(codeOf(err)))
 	}
-	if p.waits.Add(-1) == 0 {
-		p.send()
+	if p.openWaits.Add(-1) == 0 {
+		p.sendAnswer()
 	}
 }
 
-func (p *produce) send() {
+func (p *produce) sendAnswer() {
 	r, resp := p.r, p.resp
 	p.recycle()
 	r.Send(resp)
 }
 
-// finishSilent ends a request with acks=0. A failed one closes the connection,
-// which is the only way to tell.
+// finishSilent ends a request with acks=0. If it has failed, it closes the connection, which
+// is the only way to tell the client.
 func (p *produce) finishSilent() {
 	r := p.r
 	code := int16(none)
@@ -419,8 +424,8 @@ func (p *produce) finishSilent() {
 	r.NoReply()
 }
 
-// recycle gives the state back. What refers to other memory is dropped, so that the
-// pool keeps neither receive buffers nor partitions alive.
+// recycle puts the state into the pool, without references to receive buffers and
+// partitions, which the pool must not keep alive.
 func (p *produce) recycle() {
 	clear(p.topics)
 	clear(p.parts)
@@ -428,8 +433,8 @@ func (p *produce) recycle() {
 	if cap(p.parts) > keepParts || cap(p.topics) > keepParts {
 		p.topics, p.parts = nil, nil
 	}
-	p.r, p.resp, p.moved, p.unnamed = nil, nil, false, false
-	p.inflated = 0
+	p.r, p.resp, p.ledElsewhere, p.lacksTxnID = nil, nil, false, false
+	p.decompressed = 0
 	p.memory.Release()
 	p.deadline, p.bytes, p.stored = 0, 0, 0
 	p.b.produces.Put(p)

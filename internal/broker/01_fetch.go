@@ -19,14 +19,14 @@ import (
 // flexible, diverging epoch (KIP-595). 13: topic ids (KIP-516). 15: replica state
 // (KIP-903). 16: current leader and endpoints (KIP-951). 17, 18: for followers.
 //
-// The first batch of the first partition that has any is given whole, however
-// small the limits are; the others only as far as they fit (KIP-74). A request that
-// finds less than it asks for is parked: it watches all its partitions, and whoever
-// moves one of their high watermarks far enough reads again and sends the answer. Where
-// the node watches as many as it may, a request is asleep until its time is over: it is
-// never answered at once for that, or its client would ask again and again.
+// The first batch of the first partition that has any is sent whole, however small the
+// limits are; further batches only if they fit (KIP-74). A request that finds less than
+// its minimum is parked: it watches all its partitions, and the goroutine that raises
+// their high watermarks far enough reads again and sends the answer. If there is no
+// memory for one more fetch that watches, the request sleeps until its time is over. An
+// empty answer at once would only have the client ask again and again.
 //
-// No node may fetch as a follower yet, so a replica id is refused.
+// A request with a replica id is refused, since no node fetches as a follower yet.
 
 // readCommitted is the isolation level of readers of committed transactions.
 const readCommitted = 1
@@ -38,8 +38,8 @@ func isolationOf(level int8) replica.Isolation {
 	return replica.ReadUncommitted
 }
 
-// fetch is the state of one Fetch request; pooled. While it is parked it belongs
-// to whoever fires its poll.
+// fetch is the state of one Fetch request; pooled. One goroutine owns it at a time: that
+// which serves it, and, once it is parked, that which fires its poll.
 type fetch struct {
 	b       *Broker
 	s       *session
@@ -49,26 +49,25 @@ type fetch struct {
 	fetchRequest
 	topics    []fetchTopic
 	names     []byte // the newest chunk of the topics' names
-	nameBytes int    // of all chunks
+	nameBytes int    // the size of all chunks of names
 	parts     []fetchPart
-	readings  []reading // one for each partition while it is read; none of many while it is parked
+	results   []readResult // one for each partition, from beginReading to endReading
 	forgotten []forgotten
 
-	work   budget.Reservation // until it is parked or answered
-	parked budget.Reservation // while it is parked, and until it is answered then
+	work   budget.Reservation // of a request that may name many partitions, until it is parked or answered
+	parked budget.Reservation // of a request that was parked, until it is answered
 
-	open  *fetchSession // of an incremental fetch
-	moved bool          // a partition is led by another node
+	open         *fetchSession // the session that the request continues; nil: none
+	ledElsewhere bool          // another node leads one of its partitions
 
 	poll     replica.Poll
 	timer    *time.Timer
 	deadline time.Time
 
-	// What it holds of the node's bounds while it is parked.
-	watched int            // partitions that it watches
-	asleep  *wire.Response // nil: it is not asleep
+	watched int            // its partitions that Broker.watched counts
+	asleep  *wire.Response // the answer of a fetch that sleeps; nil: it does not
 
-	before, after *fetch // in the session's list, guarded by its mu
+	before, after *fetch // its neighbours in session.parked, guarded by session.mu
 }
 
 func newFetch(b *Broker) *fetch {
@@ -77,33 +76,32 @@ func newFetch(b *Broker) *fetch {
 	return f
 }
 
-// A request that may be for more than fewPartitions reserves fetchMemory for each. At least
-// leastWanted bytes of it name a partition.
+// A request that may name more than fewPartitions reserves fetchMemory for each of them. A
+// partition takes at least minWantBytes of the request.
 const (
-	leastWanted     = 16
-	fetchMemory     = 512 // of a partition: its state, its part of the answer, and a chunk
-	fetchPartMemory = 64  // of its state while it waits
-	// fetchTopicMemory is what a topic takes beside its name.
-	fetchTopicMemory = 40
-	parkedMemory     = 512 + keptReadings*64 // of a parked request without its partitions
-	keptReadings     = 32                    // what was found in so many partitions has its memory also while it is parked
+	minWantBytes     = 16
+	fetchMemory      = 512                  // of a partition: its state, its part of the answer, and a chunk
+	fetchPartMemory  = 64                   // of a partition's state while the request is parked
+	fetchTopicMemory = 40                   // of a topic without its name
+	parkedMemory     = 512 + keepResults*64 // of a parked request without its partitions and topics
+	keepResults      = 32                   // the number of results for which memory is kept after endReading
 )
 
 func (s *session) fetch(r *wire.Request) error {
-	s.Flush() // what this connection has produced before, it may read
+	s.Flush() // a fetch must see the batches that the connection has produced before it
 
 	f, _ := s.b.fetches.Get().(*fetch)
 	f.s, f.r, f.version = s, r, r.Version
-	long, err := f.reserve()
+	long, err := f.reserveMemory()
 	if err != nil {
 		f.recycle()
 		return err
 	}
-	if long { // nothing of what follows waits but for its turn
+	if long { // the work below waits for nothing except its turn
 		s.b.cfg.Work.Enter(budget.Data)
 		defer s.b.cfg.Work.Leave()
 	}
-	if !f.decode(r.Body) {
+	if !f.decodeBody(r.Body) {
 		f.recycle()
 		return wire.ErrMalformed
 	}
@@ -111,7 +109,7 @@ func (s *session) fetch(r *wire.Request) error {
 		f.refuseAll(kerr.TopicAuthorizationFailed.Code)
 		return nil
 	}
-	if code := f.join(); code != none {
+	if code := f.joinSession(); code != none {
 		f.parts = f.parts[:0]
 		f.sendAnswer(code, 0)
 		return nil
@@ -123,17 +121,17 @@ func (s *session) fetch(r *wire.Request) error {
 	return nil
 }
 
-// reserve reserves memory where the request, or its session, may name many partitions, and
-// tells whether that is so. A request that continues no session has the session's id 0.
-func (f *fetch) reserve() (long bool, err error) {
-	n := len(f.r.Body) / leastWanted
+// reserveMemory tells whether the request, or the session that it continues, may name many
+// partitions, and reserves their memory then.
+func (f *fetch) reserveMemory() (long bool, err error) {
+	n := len(f.r.Body) / minWantBytes
 	if f.version >= 7 {
 		n += f.b.cache.sizeOf(sessionIDOf(f.r.Body, f.version))
 	}
 	if n <= fewPartitions {
 		return false, nil
 	}
-	f.work, err = f.s.reserve(fetchMemory * int64(n))
+	f.work, err = f.s.reserveMemory(fetchMemory * int64(n))
 	return true, err
 }
 
@@ -146,19 +144,20 @@ func (f *fetch) refuseAll(code int16) {
 	f.sendAnswer(none, 0)
 }
 
-// readOrPark reads, and answers or parks. The caller owns the fetch.
+// readOrPark reads all partitions, and answers the request or parks it. The caller owns the
+// fetch, and has given it away when readOrPark returns.
 //
-//	reading --nothing there--> watching --woken, or its time is over--> reading
+//	reading --too few bytes--> watching --enough bytes, or its time is over--> reading
 //	   |
-//	   |------nothing there, and no room to watch--> asleep --its time is over--> answered
+//	   |------no bytes, and no memory to watch--> asleep --its time is over--> answered
 //	   |
-//	   `------something, or nobody waits--> answered
+//	   `------enough bytes, or the request may not wait--> answered
 //
-// long tells that the caller has a processor for long work, and passes it on.
+// long tells that the caller has a processor for long work, which this passes on in turns.
 func (f *fetch) readOrPark(long bool) {
 	finished := false
 	defer func() {
-		if !finished { // a bug: nobody answers it any more
+		if !finished { // it has panicked, and is never answered
 			f.work.Release()
 			f.parked.Release()
 		}
@@ -195,13 +194,13 @@ func (f *fetch) readUntilParked(long bool) {
 	}
 }
 
-// timeIsOver tells whether the time to wait is up.
+// timeIsOver tells whether the request has waited as long as it may.
 func (f *fetch) timeIsOver() bool {
 	return !f.deadline.IsZero() && !time.Now().Before(f.deadline)
 }
 
-// watchPartitions waits for as many bytes as are missing. It returns false where they are there by
-// now; the caller owns the fetch then, and only then.
+// watchPartitions parks the fetch until the missing bytes are appended. It returns false if
+// they are there already; only then the caller still owns the fetch.
 func (f *fetch) watchPartitions() bool {
 	for i := range f.parts {
 		if q := &f.parts[i]; q.part != nil {
@@ -212,9 +211,10 @@ func (f *fetch) watchPartitions() bool {
 	return f.armPoll()
 }
 
-// sleepUntilOver waits for nothing but the end of the client's time, with no memory but the
-// answer's, which tells what there is now: nothing. What comes meanwhile is found by the
-// client's next request. Where that answer is too large to be kept it goes out at once.
+// sleepUntilOver encodes the answer, which has no records, and sends it when the request's
+// time is over. It needs no memory meanwhile except the answer's. The client's next request
+// finds the records that are appended until then. If there is no memory to keep the answer,
+// it is sent at once.
 func (f *fetch) sleepUntilOver() {
 	code, id := f.updateSession()
 	resp := f.buildAnswer(code, id)
@@ -226,7 +226,7 @@ func (f *fetch) sleepUntilOver() {
 	}
 	if !ok {
 		f.s.dismissFetch(f)
-		f.send(resp)
+		f.sendResponse(resp)
 		return
 	}
 	f.work.Release()
@@ -237,52 +237,53 @@ func (f *fetch) sleepUntilOver() {
 	}
 }
 
-// sendAsleep ends a sleep.
+// sendAsleep sends the answer of a fetch that has slept.
 func (f *fetch) sendAsleep() {
 	f.b.asleep.Add(-int64(len(f.asleep.B)))
-	f.send(f.asleep)
+	f.sendResponse(f.asleep)
 }
 
-// armPoll arms the poll and its timer. It returns false where the wait is over already; the
-// caller owns the fetch then, and only then.
+// armPoll arms the poll and its timer. It returns false if the wait is over already; only
+// then the caller still owns the fetch.
 func (f *fetch) armPoll() bool {
 	if f.deadline.IsZero() {
 		f.deadline = time.Now().Add(time.Duration(f.maxWait) * time.Millisecond)
 	}
 	if wait := time.Until(f.deadline); f.timer == nil {
-		f.timer = time.AfterFunc(wait, f.expire)
+		f.timer = time.AfterFunc(wait, f.endWait)
 	} else {
 		f.timer.Reset(wait)
 	}
 	if f.poll.Park() {
 		return true
 	}
-	f.disarm()
+	f.disarmPoll()
 	return false
 }
 
-// expire is the timer's. It may come late, when the fetch is another request's: only who
-// has fired the poll may look at it.
-func (f *fetch) expire() {
+// endWait is called by the timer. The wait may be over by then and the state in use for
+// another request, so it may only touch the fetch if it has fired the poll.
+func (f *fetch) endWait() {
 	if f.poll.Expire() {
 		f.Wake()
 	}
 }
 
-func (f *fetch) disarm() {
+func (f *fetch) disarmPoll() {
 	f.timer.Stop()
 	f.s.dismissFetch(f)
 }
 
-// Wake goes on with a parked fetch whose poll the caller has fired. One of many partitions
-// takes its turn elsewhere: the caller may have others to wake, and records to commit.
+// Wake serves a parked fetch, whose poll the caller has fired, to its end or until it is
+// parked again. If it has many partitions, another goroutine does so: the caller may have
+// other fetches to wake, and records to commit.
 func (f *fetch) Wake() {
 	defer f.r.Conn.Contain()
 	if len(f.parts) > fewPartitions {
 		f.b.done.Go(f.resumeLong)
 		return
 	}
-	f.disarm()
+	f.disarmPoll()
 	if f.asleep != nil {
 		f.sendAsleep()
 		return
@@ -294,34 +295,35 @@ func (f *fetch) resumeLong() {
 	defer f.r.Conn.Contain()
 	f.b.cfg.Work.Enter(budget.Data)
 	defer f.b.cfg.Work.Leave()
-	f.disarm()
+	f.disarmPoll()
 	f.readOrPark(true)
 }
 
-// beginReading makes room for what is found in the partitions.
+// beginReading gives each partition a result.
 func (f *fetch) beginReading() {
-	if len(f.readings) == len(f.parts) {
+	if len(f.results) == len(f.parts) {
 		return
 	}
-	f.readings = slices.Grow(f.readings[:0], len(f.parts))[:len(f.parts)]
+	f.results = slices.Grow(f.results[:0], len(f.parts))[:len(f.parts)]
 	for i := range f.parts {
-		f.parts[i].reading = &f.readings[i]
+		f.parts[i].readResult = &f.results[i]
 	}
 }
 
-// endReading forgets what was found, and the memory of many.
+// endReading takes the results away from the partitions, and frees their memory if they are
+// many.
 func (f *fetch) endReading() {
 	for i := range f.parts {
-		f.parts[i].reading = nil
+		f.parts[i].readResult = nil
 	}
-	clear(f.readings)
-	if f.readings = f.readings[:0]; cap(f.readings) > keptReadings {
-		f.readings = nil
+	clear(f.results)
+	if f.results = f.results[:0]; cap(f.results) > keepResults {
+		f.results = nil
 	}
 }
 
-// readPartitions reads all partitions. ready tells that the answer should not wait: a
-// partition failed, or there is none to wait for.
+// readPartitions reads all partitions. ready tells that the answer must not wait: reading a
+// partition has failed, or none of the partitions exists here.
 func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 	f.beginReading()
 	left, whole, known, isolation := int(f.maxBytes), true, false, isolationOf(f.isolation)
@@ -336,7 +338,7 @@ func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 			continue
 		}
 		err := q.readPartition(left, whole, isolation)
-		if errors.Is(err, replica.ErrBusy) && bytes > 0 { // the next request will find it, as where there is no room in this answer
+		if errors.Is(err, replica.ErrBusy) && bytes > 0 { // answered without records, as if the limit were reached
 			err = q.readPartition(0, false, isolation)
 		}
 		if err != nil {
@@ -349,28 +351,29 @@ func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 			whole = false
 		}
 		ready = ready || q.found.DivergingEnd >= 0
-		f.moved = f.moved || q.code == notLeader
+		f.ledElsewhere = f.ledElsewhere || q.code == notLeader
 	}
 	return bytes, ready || !known
 }
 
-// resolvePartition finds a partition, anew where the one found before is gone, and clears
-// what was read from it. It returns false for one that does not exist here.
+// resolvePartition clears a partition's result, and finds the partition unless it was found
+// before and still exists. It returns false for one that does not exist here.
 func (f *fetch) resolvePartition(q *fetchPart) bool {
 	q.code, q.skip, q.chunkSize, q.found = none, false, 0, replica.Nothing()
 	if q.part != nil && !q.part.Gone() {
 		return true
 	}
 	var code int16
-	q.part, code = f.b.find(q.topic.name, q.topic.id, q.index, f.version >= 13)
+	q.part, code = f.b.findPartition(q.topic.name, q.topic.id, q.index, f.version >= 13)
 	if q.part == nil {
 		q.setError(code)
 	}
 	return q.part != nil
 }
 
-// find finds a partition by its topic's id or name, or says why it is not here.
-func (b *Broker) find(name []byte, id [16]byte, n int32, byID bool) (*replica.Partition, int16) {
+// findPartition finds a partition by its topic's id or name, or returns the code of the
+// answer if it is not here.
+func (b *Broker) findPartition(name []byte, id [16]byte, n int32, byID bool) (*replica.Partition, int16) {
 	var t *replica.Topic
 	if byID {
 		t = b.cfg.Set.TopicByID(id)
@@ -378,7 +381,7 @@ func (b *Broker) find(name []byte, id [16]byte, n int32, byID bool) (*replica.Pa
 		t = b.cfg.Set.Topic(name)
 	}
 	if t == nil {
-		return nil, b.missing(name, id, byID)
+		return nil, b.missingCode(name, id, byID)
 	}
 	if p := t.Partition(n); p != nil {
 		return p, none
@@ -389,8 +392,8 @@ func (b *Broker) find(name []byte, id [16]byte, n int32, byID bool) (*replica.Pa
 	return nil, kerr.UnknownTopicOrPartition.Code
 }
 
-// missing says why this node has nothing of a topic.
-func (b *Broker) missing(name []byte, id [16]byte, byID bool) int16 {
+// missingCode is the code for a topic of which this node has no partition.
+func (b *Broker) missingCode(name []byte, id [16]byte, byID bool) int16 {
 	image := b.cfg.Image()
 	switch {
 	case byID && image.TopicByID(id) == nil:
@@ -401,14 +404,14 @@ func (b *Broker) missing(name []byte, id [16]byte, byID bool) int16 {
 	return notLeader
 }
 
-// setError makes the partition's answer an error.
+// setError sets the partition's code, and drops its result.
 func (q *fetchPart) setError(code int16) {
 	q.releaseChunk()
 	q.code, q.skip, q.found = code, false, replica.Nothing()
 }
 
-// readPartition reads one partition: at most left bytes of it, but for its first batch
-// where whole is set.
+// readPartition reads at most left bytes of one partition. With whole it reads the first batch
+// even if that is larger.
 func (q *fetchPart) readPartition(left int, whole bool, i replica.Isolation) (err error) {
 	query := replica.Query{
 		Epoch: q.epoch, LastEpoch: q.lastFetchedEpoch, Offset: q.offset,
@@ -422,7 +425,7 @@ func (q *fetchPart) readPartition(left int, whole bool, i replica.Isolation) (er
 }
 
 func (q *fetchPart) releaseChunk() {
-	if q.reading == nil {
+	if q.readResult == nil {
 		return
 	}
 	if q.found.Chunk.Exists() {
@@ -438,33 +441,33 @@ func (f *fetch) releaseChunks() {
 	}
 }
 
-// answerNow answers with what was read.
+// answerNow sends an answer with the batches that were read.
 func (f *fetch) answerNow() {
 	f.sendAnswer(f.updateSession())
 }
 
-// updateSession brings the fetch session up to date. It returns the answer's code, and the
-// session's id.
+// updateSession records the answer in the fetch session, or creates one if the request begins
+// a session. It returns the answer's code, and the session's id.
 func (f *fetch) updateSession() (code int16, session int32) {
 	switch {
 	case f.open != nil:
-		if code := f.open.answered(f); code != none {
+		if code := f.open.applyAnswer(f); code != none {
 			f.releaseChunks()
 			f.parts = f.parts[:0]
 			return code, 0
 		}
 		return none, f.open.id
 	case f.version >= 7 && f.epoch == initialEpoch:
-		return none, f.b.cache.create(f)
+		return none, f.b.cache.createSession(f)
 	}
 	return none, 0
 }
 
 func (f *fetch) sendAnswer(code int16, session int32) {
-	f.send(f.buildAnswer(code, session))
+	f.sendResponse(f.buildAnswer(code, session))
 }
 
-// buildAnswer makes the answer of what was read.
+// buildAnswer encodes an answer with the batches that were read.
 func (f *fetch) buildAnswer(code int16, session int32) *wire.Response {
 	resp := f.r.Begin()
 	bytes := 0
@@ -472,12 +475,13 @@ func (f *fetch) buildAnswer(code int16, session int32) *wire.Response {
 		bytes += f.parts[i].chunkSize
 	}
 	f.b.stats.bytesOut.Add(int64(bytes))
-	f.encode(resp, code, session)
+	f.encodeAnswer(resp, code, session)
 	return resp
 }
 
-// send sends the answer, which holds what it needs of the request's memory until it was sent.
-func (f *fetch) send(resp *wire.Response) {
+// sendResponse sends the answer and recycles the fetch. The answer takes as much of the
+// request's reservation as it needs, and holds it until it is sent.
+func (f *fetch) sendResponse(resp *wire.Response) {
 	r := f.r
 	memory := f.work
 	if memory.Bytes() == 0 {
@@ -490,16 +494,16 @@ func (f *fetch) send(resp *wire.Response) {
 	r.Send(resp)
 }
 
-// recycle gives the state back, without what refers to other memory.
+// recycle puts the state into the pool, without references to other memory.
 func (f *fetch) recycle() {
 	f.forgetPartitions()
 	f.work.Release()
 	f.parked.Release()
-	f.s, f.r, f.open, f.moved, f.asleep = nil, nil, nil, false, nil
+	f.s, f.r, f.open, f.ledElsewhere, f.asleep = nil, nil, nil, false, nil
 	f.b.fetches.Put(f)
 }
 
-// forgetPartitions forgets the partitions.
+// forgetPartitions clears the lists of partitions, and frees their memory if they are long.
 func (f *fetch) forgetPartitions() {
 	f.releaseChunks()
 	f.endReading()

@@ -17,10 +17,10 @@ import (
 // timestamp (KIP-734). 8: earliest local (KIP-405). 9: latest tiered (KIP-1005).
 // 10: time-out for tiers (KIP-1075). 11: earliest pending upload (KIP-1023).
 //
-// Nothing is tiered yet: the earliest local offset is the earliest one, and nothing
-// was uploaded or waits for it.
+// There is no tiered storage yet: the earliest local offset is the earliest one, and no
+// segment was uploaded or is waiting for it.
 
-// The timestamps that stand for something else.
+// The timestamps that stand for an offset instead of a time.
 const (
 	latestOffset          = -1
 	earliestOffset        = -2
@@ -30,8 +30,9 @@ const (
 	earliestPendingOffset = -6
 )
 
-// specialSince is the version in which a special timestamp came; 0: there is none such.
-func specialSince(timestamp int64) int16 {
+// versionOfSpecial is the version that introduced a special timestamp, or 0 if there is none
+// of that value.
+func versionOfSpecial(timestamp int64) int16 {
 	switch timestamp {
 	case latestOffset, earliestOffset:
 		return 1
@@ -49,8 +50,8 @@ func specialSince(timestamp int64) int16 {
 
 func (s *session) listOffsets(r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ListOffsetsRequest)
-	// Partitions are answered once each, topics in the order in which they are first
-	// named. A partition that is named more than once is an error.
+	// Each partition is answered once, and topics in the order in which they are first
+	// named. A partition that is named more than once gets an error.
 	type asked struct {
 		kmsg.ListOffsetsRequestTopicPartition
 		times int
@@ -99,11 +100,11 @@ func (s *session) listOffsets(r *wire.Request, kreq kmsg.Request) error {
 }
 
 func (b *Broker) listOffset(topic string, q *kmsg.ListOffsetsRequestTopicPartition, version int16, isolation replica.Isolation, rp *kmsg.ListOffsetsResponseTopicPartition) {
-	if since := specialSince(q.Timestamp); q.Timestamp < 0 && (since == 0 || version < since) {
+	if since := versionOfSpecial(q.Timestamp); q.Timestamp < 0 && (since == 0 || version < since) {
 		rp.ErrorCode = kerr.UnsupportedVersion.Code
 		return
 	}
-	p, code := b.find([]byte(topic), [16]byte{}, q.Partition, false)
+	p, code := b.findPartition([]byte(topic), [16]byte{}, q.Partition, false)
 	if p == nil {
 		rp.ErrorCode = code
 		return

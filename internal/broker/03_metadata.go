@@ -15,18 +15,18 @@ import (
 // Metadata, key 3, versions 0 to 13.
 //
 // 1: null asks for all topics, an empty list for none. 4: the client says whether
-// missing topics are to be made (KIP-361 on the client's side). 5: offline
+// unknown topics are to be created (KIP-361 on the client's side). 5: offline
 // replicas. 7: leader epochs (KIP-320). 8: authorised operations (KIP-430). 10 and
 // 12: topic ids (KIP-516). 13: an error of the whole answer (KIP-1102).
 //
-// This node's address in the answer is the one on which the client came, unless it
-// was set. A topic that is made by asking is in the answer at once; Kafka answers
+// This node's address in the answer is the one to which the client has connected, unless
+// another one was set. A topic that the request creates is in its answer; Kafka answers
 // with an error first and has the client ask again.
 
 func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.MetadataRequest)
-	if code := badMetadata(r.Version, req); code != none {
-		r.Reply(refusedMetadata(req, code))
+	if code := checkMetadata(r.Version, req); code != none {
+		r.Reply(refuseMetadata(req, code))
 		return nil
 	}
 	m := b.cfg.Image()
@@ -39,7 +39,7 @@ func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error 
 	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
 		n := kmsg.NewMetadataResponseBroker()
 		n.NodeID = id
-		n.Host, n.Port = s.address(m.Brokers[id])
+		n.Host, n.Port = s.addressOf(m.Brokers[id])
 		if rack := m.Brokers[id].Rack; rack != "" {
 			n.Rack = &rack
 		}
@@ -57,17 +57,17 @@ func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error 
 	if all {
 		d.list = listTopics(m)
 	} else {
-		d.ask(req.Topics)
+		d.listNamed(req.Topics)
 	}
-	return b.replyList(r, resp, list{n: len(d.list), memory: topicMemory * int64(len(d.list)), with: d.answer})
+	return b.replyList(r, resp, list{n: len(d.list), memory: topicMemory * int64(len(d.list)), answerWith: d.answerWith})
 }
 
-// topicMemory is about what a topic of an answer keeps in memory until it is sent.
+// topicMemory is about how much memory a topic of an answer takes until it is sent.
 const topicMemory = 64
 
-// badMetadata tells what is wrong with a request as a whole: topics cannot be asked
-// for by id before version 12, nor by nothing at all.
-func badMetadata(version int16, req *kmsg.MetadataRequest) int16 {
+// checkMetadata returns the code that refuses a whole request, or none. Before version 12
+// topics cannot be asked for by id, and in no version with neither an id nor a name.
+func checkMetadata(version int16, req *kmsg.MetadataRequest) int16 {
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		unnamed, byID := t.Topic == nil, t.TopicID != [16]byte{}
@@ -78,7 +78,7 @@ func badMetadata(version int16, req *kmsg.MetadataRequest) int16 {
 	return none
 }
 
-func refusedMetadata(req *kmsg.MetadataRequest, code int16) *kmsg.MetadataResponse {
+func refuseMetadata(req *kmsg.MetadataRequest, code int16) *kmsg.MetadataResponse {
 	resp := kmsg.NewPtrMetadataResponse()
 	resp.ControllerID = -1
 	for i := range req.Topics {
@@ -93,20 +93,20 @@ func refusedMetadata(req *kmsg.MetadataRequest, code int16) *kmsg.MetadataRespon
 	return resp
 }
 
-// controllerID is the node that clients are to send changes of the cluster to.
+// controllerID is the node to which clients send changes of the cluster.
 func (b *Broker) controllerID() int32 {
 	return b.cfg.Quorum().Leader
 }
 
-// autoCreate makes the topics that are asked for by name and missing, where that is
-// allowed, and returns the image that has them, and why some could not be made.
+// autoCreate creates the topics that a request names and that do not exist, if that is
+// allowed. It returns the image that has them, and the codes of those that it could not create.
 func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Image, map[string]int16) {
 	var missing []controller.NewTopic
 	seen := map[string]bool{}
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		if t.TopicID != [16]byte{} {
-			return m, nil // Kafka looks at ids only where there are any
+			return m, nil // as in Kafka, names do not count beside ids
 		}
 		if t.Topic == nil || m.Topic(*t.Topic) != nil || seen[*t.Topic] || controller.CheckTopicName(*t.Topic) != nil {
 			continue
@@ -121,52 +121,52 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 	if !server.AutoCreateTopics {
 		return m, nil
 	}
-	ctx, cancel := b.within(int32(server.RequestTimeout.Milliseconds()))
+	ctx, cancel := b.withTimeout(int32(server.RequestTimeout.Milliseconds()))
 	defer cancel()
 	made, err := b.cfg.Controller.CreateTopics(ctx, missing, false)
 	if err != nil {
-		b.cfg.Logger.Warn("cannot make topics that clients asked for", "error", err)
+		b.cfg.Logger.Warn("cannot create topics that a client asked for", "error", err)
 		return b.cfg.Image(), nil
 	}
 	codes := map[string]int16{}
 	for i := range made {
 		if e := made[i].Err; e != nil && e.Kind != controller.TopicExists {
-			codes[made[i].Name], _ = outcome(e, nil)
-			b.cfg.Logger.Warn("cannot make a topic that a client asked for", "topic", made[i].Name, "error", e)
+			codes[made[i].Name], _ = outcomeOf(e, nil)
+			b.cfg.Logger.Warn("cannot create a topic that a client asked for", "topic", made[i].Name, "error", e)
 		}
 	}
 	return b.cfg.Image(), codes
 }
 
-// topicDescriber writes topics into answers, in any order and as often as it is
-// asked to, always the same way.
+// topicDescriber describes the topics of an answer. It describes a topic the same way each
+// time, as list.answerWith must.
 type topicDescriber struct {
 	m          *meta.Image
-	operations bool
-	codes      map[string]int16 // why topics could not be made
+	operations bool             // authorised operations are asked for
+	codes      map[string]int16 // of topics that could not be created
 	list       []describedTopic
 }
 
-// describedTopic is a topic of an answer: one that there is, or the name or the id
-// of one that there is not.
+// describedTopic is a topic of an answer: one that exists, or the name or the id of one that
+// does not.
 type describedTopic struct {
 	topic *meta.Topic
 	name  *string
 	id    meta.UUID
 }
 
-// answer is the answer with topic i alone; none for -1.
-func (d *topicDescriber) answer(i int) kmsg.Response {
+// answerWith is the answer with topic i alone, or with none for -1.
+func (d *topicDescriber) answerWith(i int) kmsg.Response {
 	resp := kmsg.NewPtrMetadataResponse()
 	if i >= 0 {
-		resp.Topics = []kmsg.MetadataResponseTopic{d.described(&d.list[i])}
+		resp.Topics = []kmsg.MetadataResponseTopic{d.describeListed(&d.list[i])}
 	}
 	return resp
 }
 
-// ask enters the topics that a client named, each of them once. Where ids are given,
-// names are not looked at.
-func (d *topicDescriber) ask(topics []kmsg.MetadataRequestTopic) {
+// listNamed lists the topics that a client has named, each of them once. If any has an id,
+// those that have only a name are left out, as in Kafka.
+func (d *topicDescriber) listNamed(topics []kmsg.MetadataRequestTopic) {
 	byID := slices.ContainsFunc(topics, func(t kmsg.MetadataRequestTopic) bool { return t.TopicID != [16]byte{} })
 	d.list = make([]describedTopic, 0, len(topics))
 	names := make(map[string]struct{}, len(topics))
@@ -190,19 +190,19 @@ func (d *topicDescriber) ask(topics []kmsg.MetadataRequestTopic) {
 	}
 }
 
-func (d *topicDescriber) described(t *describedTopic) kmsg.MetadataResponseTopic {
+func (d *topicDescriber) describeListed(t *describedTopic) kmsg.MetadataResponseTopic {
 	switch {
 	case t.topic != nil:
-		return d.topic(t.topic)
+		return d.describeTopic(t.topic)
 	case t.name != nil:
-		return d.missing(*t.name)
+		return d.describeMissing(*t.name)
 	}
 	missing := kmsg.NewMetadataResponseTopic()
 	missing.TopicID, missing.ErrorCode = t.id, kerr.UnknownTopicID.Code
 	return missing
 }
 
-func (d *topicDescriber) missing(name string) kmsg.MetadataResponseTopic {
+func (d *topicDescriber) describeMissing(name string) kmsg.MetadataResponseTopic {
 	missing := kmsg.NewMetadataResponseTopic()
 	missing.Topic, missing.IsInternal = &name, meta.InternalTopic(name)
 	missing.ErrorCode = kerr.UnknownTopicOrPartition.Code
@@ -217,7 +217,7 @@ func (d *topicDescriber) missing(name string) kmsg.MetadataResponseTopic {
 	return missing
 }
 
-func (d *topicDescriber) topic(t *meta.Topic) kmsg.MetadataResponseTopic {
+func (d *topicDescriber) describeTopic(t *meta.Topic) kmsg.MetadataResponseTopic {
 	rt := kmsg.NewMetadataResponseTopic()
 	rt.Topic, rt.TopicID, rt.IsInternal = &t.Name, t.ID, t.Internal()
 	if d.operations {
@@ -227,7 +227,7 @@ func (d *topicDescriber) topic(t *meta.Topic) kmsg.MetadataResponseTopic {
 	for i := range t.Partitions {
 		p, rp := &t.Partitions[i], &rt.Partitions[i]
 		rp.Partition, rp.Leader, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
-		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offline(d.m, p.Replicas)
+		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offlineReplicas(d.m, p.Replicas)
 		if p.Leader < 0 || d.m.Brokers[p.Leader] == nil {
 			rp.Leader, rp.ErrorCode = -1, kerr.LeaderNotAvailable.Code
 		}
@@ -235,8 +235,8 @@ func (d *topicDescriber) topic(t *meta.Topic) kmsg.MetadataResponseTopic {
 	return rt
 }
 
-// offline are the replicas whose brokers are not there.
-func offline(m *meta.Image, replicas []int32) []int32 {
+// offlineReplicas are the replicas whose brokers are not registered.
+func offlineReplicas(m *meta.Image, replicas []int32) []int32 {
 	var gone []int32
 	for _, id := range replicas {
 		if m.Brokers[id] == nil {

@@ -16,15 +16,15 @@ import (
 //
 // 2 to 4: a retention of the request's own. 5: without it (KIP-211). 6: leader
 // epochs (KIP-320). 7: static members (KIP-345). 8: flexible. 9: KIP-848's error
-// codes: GROUP_ID_NOT_FOUND for a generation of a group that is not there.
+// codes: GROUP_ID_NOT_FOUND for a generation of a group that does not exist.
 // 10: topics by id.
 //
-// What is committed for a topic that there is not, or for a partition beyond its
-// last, is refused here; the coordinator sees only the rest. It is told the topics'
-// ids in every version, so that a topic's offsets end with it.
+// Offsets of topics or partitions that do not exist are refused here; the coordinator
+// gets the others, with the topics' ids in every version, so that it can drop the
+// offsets of a topic that is deleted.
 //
-// The commits that one read brought are decided at the session's flush, together,
-// and made durable with what that appends.
+// All commits that one read has brought go to the coordinator together, at the session's
+// flush, and become durable together with the batches of that flush.
 
 func (s *session) offsetCommit(r *wire.Request) error {
 	kreq, err := r.Decode()
@@ -36,7 +36,7 @@ func (s *session) offsetCommit(r *wire.Request) error {
 	refused := map[string]kmsg.OffsetCommitResponseTopic{}
 	good := req.Topics[:0]
 	for _, t := range req.Topics {
-		topic, code := named(image, &t.Topic, &t.TopicID, r.Version >= 10)
+		topic, code := completeTopicName(image, &t.Topic, &t.TopicID, r.Version >= 10)
 		var bad []kmsg.OffsetCommitResponseTopicPartition
 		t.Partitions = slices.DeleteFunc(t.Partitions, func(p kmsg.OffsetCommitRequestTopicPartition) bool {
 			c := code
@@ -49,7 +49,7 @@ func (s *session) offsetCommit(r *wire.Request) error {
 			return c != none
 		})
 		if len(bad) > 0 {
-			refuse(refused, &t, bad)
+			addRefused(refused, &t, bad)
 		}
 		if len(t.Partitions) > 0 {
 			good = append(good, t)
@@ -71,30 +71,30 @@ func (s *session) offsetCommit(r *wire.Request) error {
 		resp.Topics = slices.AppendSeq(resp.Topics, maps.Values(refused))
 		r.Reply(resp)
 	}
-	s.commits = append(s.commits, group.OffsetCommit{Req: req, Reply: contained(r, reply)})
-	s.held += requestWeight
+	s.commits = append(s.commits, group.OffsetCommit{Req: req, Reply: containPanics(r, reply)})
+	s.pendingWeight += requestWeight
 	for i := range good {
-		s.held += len(good[i].Partitions)
+		s.pendingWeight += len(good[i].Partitions)
 	}
-	if s.held > maxHeld {
+	if s.pendingWeight > maxPendingWeight {
 		s.Flush()
 	}
 	return nil
 }
 
-// topicKey tells topics of a request apart, whether they are known or not.
+// topicKey identifies a topic of a request, whether it exists or not.
 func topicKey(name string, id [16]byte) string { return name + "/" + string(id[:]) }
 
-func refuse(refused map[string]kmsg.OffsetCommitResponseTopic, t *kmsg.OffsetCommitRequestTopic, bad []kmsg.OffsetCommitResponseTopicPartition) {
+func addRefused(refused map[string]kmsg.OffsetCommitResponseTopic, t *kmsg.OffsetCommitRequestTopic, bad []kmsg.OffsetCommitResponseTopicPartition) {
 	key := topicKey(t.Topic, t.TopicID)
 	refused[key] = kmsg.OffsetCommitResponseTopic{
 		Topic: t.Topic, TopicID: t.TopicID, Partitions: append(refused[key].Partitions, bad...),
 	}
 }
 
-// named finds the topic that a request names, by id or by name, and fills in the
-// other one; or the code for a topic that there is not.
-func named(image *meta.Image, name *string, id *[16]byte, byID bool) (*meta.Topic, int16) {
+// completeTopicName finds the topic that a request names by its id or its name, and sets the
+// other one. It returns an error code if there is no such topic.
+func completeTopicName(image *meta.Image, name *string, id *[16]byte, byID bool) (*meta.Topic, int16) {
 	if byID {
 		t := image.TopicByID(*id)
 		if t == nil {

@@ -14,8 +14,8 @@ import (
 //
 // 2: no topics (null) means all; a code for the whole answer. 5: leader epochs
 // (KIP-320). 6: flexible. 7: only stable offsets (KIP-447); without transactions all
-// are. 8: many groups in one request (KIP-709). 9: a member of a KIP-848 group
-// asks. 10: topics by id.
+// are stable. 8: many groups in one request (KIP-709). 9: the id and the epoch of a
+// member (KIP-848). 10: topics by id.
 //
 // A partition without an offset has -1, whether the topic exists or not.
 
@@ -25,11 +25,11 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 		return b.offsetFetchOne(r, req)
 	}
 	asked := 0
-	req.Groups = onceAll(req.Groups)
+	req.Groups = dropRepeatedGroups(req.Groups)
 	for i := range req.Groups {
-		asked += b.onceEach(req.Groups[i].Topics)
+		asked += b.dropRepeatedPartitions(req.Groups[i].Topics)
 	}
-	held, err := b.reserveAnswer(b.groupAnswer() + askedOffsetMemory*int64(asked))
+	held, err := b.reserveAnswer(b.groupAnswerMemory() + askedOffsetMemory*int64(asked))
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 	for i := range req.Groups {
 		unknown[i] = b.resolveTopics(image, &req.Groups[i], r.Version >= 10)
 	}
-	b.cfg.Groups.Fetch(req.Groups, contained(r, func(groups []kmsg.OffsetFetchResponseGroup) {
+	b.cfg.Groups.Fetch(req.Groups, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
 		defer held.Release()
 		resp := kmsg.NewPtrOffsetFetchResponse()
 		resp.Groups = groups
@@ -48,7 +48,7 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 				continue
 			}
 			if r.Version >= 10 && req.Groups[i].Topics == nil {
-				g.Topics = identify(image, g.Topics)
+				g.Topics = dropDeletedTopics(image, g.Topics)
 			}
 			g.Topics = append(g.Topics, unknown[i]...)
 		}
@@ -57,9 +57,9 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 	return nil
 }
 
-// onceAll drops groups of which everything is asked a second time: a small request
-// must not have a huge answer.
-func onceAll(groups []kmsg.OffsetFetchRequestGroup) []kmsg.OffsetFetchRequestGroup {
+// dropRepeatedGroups drops groups of which all topics are asked for a second time, so that a
+// small request does not have a huge answer.
+func dropRepeatedGroups(groups []kmsg.OffsetFetchRequestGroup) []kmsg.OffsetFetchRequestGroup {
 	seen := make(map[string]struct{}, len(groups))
 	return slices.DeleteFunc(groups, func(g kmsg.OffsetFetchRequestGroup) bool {
 		if g.Topics != nil {
@@ -71,9 +71,9 @@ func onceAll(groups []kmsg.OffsetFetchRequestGroup) []kmsg.OffsetFetchRequestGro
 	})
 }
 
-// onceEach drops partitions that are asked for a second time, for the same reason. It
-// returns how many are left.
-func (b *Broker) onceEach(topics []kmsg.OffsetFetchRequestGroupTopic) (left int) {
+// dropRepeatedPartitions drops partitions that are asked for a second time, so that a small
+// request does not have a huge answer. It returns how many are left.
+func (b *Broker) dropRepeatedPartitions(topics []kmsg.OffsetFetchRequestGroupTopic) (left int) {
 	type name struct {
 		topic string
 		id    [16]byte
@@ -99,18 +99,18 @@ func (b *Broker) onceEach(topics []kmsg.OffsetFetchRequestGroupTopic) (left int)
 	return left
 }
 
-// askedOffsetMemory is about what a partition that is asked for takes in an answer, as a
-// structure and as bytes, whether it has an offset or not.
+// askedOffsetMemory is about how much memory a partition takes in an answer, as a structure
+// and in encoded form, whether it has an offset or not.
 const askedOffsetMemory = 160
 
-// groupAnswer bounds what an answer about groups takes while it is built: none tells
-// more than the groups keep, as structures and as bytes.
-func (b *Broker) groupAnswer() int64 {
+// groupAnswerMemory is an upper bound of the memory of an answer about groups: no answer has
+// more than all that the groups keep, once as structures and once in encoded form.
+func (b *Broker) groupAnswerMemory() int64 {
 	return elementMemory + 2*b.cfg.Groups.MemoryUsed()
 }
 
-// resolveTopics completes the names and ids of the topics that a group is asked for.
-// Topics that are named by an id that there is not are taken out and answered.
+// resolveTopics completes the names and ids of the topics that are asked for. It removes
+// those whose id is unknown, and returns their part of the answer.
 func (b *Broker) resolveTopics(image *meta.Image, g *kmsg.OffsetFetchRequestGroup, byID bool) (unknown []kmsg.OffsetFetchResponseGroupTopic) {
 	if g.Topics == nil {
 		return nil
@@ -124,7 +124,7 @@ func (b *Broker) resolveTopics(image *meta.Image, g *kmsg.OffsetFetchRequestGrou
 			missing = append(missing, t)
 			return
 		}
-		_, _ = named(image, &t.Topic, &t.TopicID, byID) // a topic that is gone may still have offsets
+		_, _ = completeTopicName(image, &t.Topic, &t.TopicID, byID) // a deleted topic may still have offsets
 		g.Topics = append(g.Topics, t)
 	})
 	for _, t := range missing {
@@ -139,8 +139,8 @@ func (b *Broker) resolveTopics(image *meta.Image, g *kmsg.OffsetFetchRequestGrou
 	return unknown
 }
 
-// identify gives topics their ids; those that are gone have none, and cannot be shown.
-func identify(image *meta.Image, topics []kmsg.OffsetFetchResponseGroupTopic) []kmsg.OffsetFetchResponseGroupTopic {
+// dropDeletedTopics removes the topics that no longer exist, which have no id to be shown.
+func dropDeletedTopics(image *meta.Image, topics []kmsg.OffsetFetchResponseGroupTopic) []kmsg.OffsetFetchResponseGroupTopic {
 	return slices.DeleteFunc(topics, func(t kmsg.OffsetFetchResponseGroupTopic) bool {
 		return image.Topic(t.Topic) == nil
 	})
@@ -157,22 +157,22 @@ func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) e
 			g.Topics[i].Topic, g.Topics[i].Partitions = t.Topic, t.Partitions
 		}
 	}
-	asked := b.onceEach(g.Topics)
-	_ = b.resolveTopics(b.cfg.Image(), &g, false) // by name nothing is taken out
-	held, err := b.reserveAnswer(b.groupAnswer() + askedOffsetMemory*int64(asked))
+	asked := b.dropRepeatedPartitions(g.Topics)
+	_ = b.resolveTopics(b.cfg.Image(), &g, false) // without ids it removes none
+	held, err := b.reserveAnswer(b.groupAnswerMemory() + askedOffsetMemory*int64(asked))
 	if err != nil {
 		return err
 	}
-	b.cfg.Groups.Fetch([]kmsg.OffsetFetchRequestGroup{g}, contained(r, func(groups []kmsg.OffsetFetchResponseGroup) {
+	b.cfg.Groups.Fetch([]kmsg.OffsetFetchRequestGroup{g}, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
 		defer held.Release()
-		b.replyHeld(r, oneGroup(req, version, &groups[0]), &held)
+		b.replyHeld(r, convertToOneGroup(req, version, &groups[0]), &held)
 	}))
 	return nil
 }
 
-// oneGroup puts a group's answer into the older form. Version 1 has no place for
-// the group's code but in each partition.
-func oneGroup(req *kmsg.OffsetFetchRequest, version int16, g *kmsg.OffsetFetchResponseGroup) *kmsg.OffsetFetchResponse {
+// convertToOneGroup converts a group's answer to the form of the versions that have one group.
+// In version 1 only partitions can have an error code.
+func convertToOneGroup(req *kmsg.OffsetFetchRequest, version int16, g *kmsg.OffsetFetchResponseGroup) *kmsg.OffsetFetchResponse {
 	resp := kmsg.NewPtrOffsetFetchResponse()
 	resp.ErrorCode = g.ErrorCode
 	if g.ErrorCode != none && version < 2 {

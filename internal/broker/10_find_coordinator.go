@@ -15,20 +15,20 @@ import (
 // 1: key types (KIP-98). 3: flexible. 4: many keys (KIP-699). 5: a new code for
 // transactions (KIP-890). 6: share groups (KIP-932).
 //
-// The first question for a group makes the offsets topic, and waits for it: clients
-// of Kafka ask a second time instead. There are no coordinators of transactions and
-// of share groups yet; INVALID_REQUEST ends a client's search, where Kafka's
+// The first request for a group's coordinator creates the offsets topic and waits for it;
+// in Kafka the client has to ask again. There are no coordinators of transactions and of
+// share groups yet. INVALID_REQUEST ends a client's search for them, whereas Kafka's
 // COORDINATOR_NOT_AVAILABLE would have it ask for ever.
 
-// Kinds of coordinators.
+// The kinds of coordinators.
 const (
 	groupCoordinator       = 0
 	transactionCoordinator = 1
 	shareCoordinator       = 2
 )
 
-// found is where a coordinator is, or why it is not known.
-type found struct {
+// coordinatorPlace is the node of a coordinator, or the reason why there is none.
+type coordinatorPlace struct {
 	node    int32
 	host    string
 	port    int32
@@ -41,7 +41,7 @@ func (b *Broker) findCoordinator(s *session, r *wire.Request, kreq kmsg.Request)
 	resp := kmsg.NewPtrFindCoordinatorResponse()
 	b.ensureOffsetsTopic(req.CoordinatorType)
 	if r.Version < 4 {
-		f := b.coordinator(s, req.CoordinatorType, req.CoordinatorKey)
+		f := b.locateCoordinator(s, req.CoordinatorType, req.CoordinatorKey)
 		if f.code == none {
 			f.message = "NONE" // as Kafka does, in these versions only
 		}
@@ -51,7 +51,7 @@ func (b *Broker) findCoordinator(s *session, r *wire.Request, kreq kmsg.Request)
 		return nil
 	}
 	for _, key := range req.CoordinatorKeys {
-		f := b.coordinator(s, req.CoordinatorType, key)
+		f := b.locateCoordinator(s, req.CoordinatorType, key)
 		resp.Coordinators = append(resp.Coordinators, kmsg.FindCoordinatorResponseCoordinator{
 			Key: key, NodeID: f.node, Host: f.host, Port: f.port, ErrorCode: f.code, ErrorMessage: &f.message,
 		})
@@ -60,17 +60,18 @@ func (b *Broker) findCoordinator(s *session, r *wire.Request, kreq kmsg.Request)
 	return nil
 }
 
-// ensureOffsetsTopic makes the offsets topic where it is asked for and not there.
+// ensureOffsetsTopic creates the offsets topic if there is none and a group's coordinator is
+// asked for.
 func (b *Broker) ensureOffsetsTopic(kind int8) {
 	if kind != groupCoordinator || b.cfg.Image().Topic(group.Topic) != nil {
 		return
 	}
 	if err := b.cfg.EnsureOffsetsTopic(b.cfg.Context()); err != nil {
-		b.cfg.Logger.Warn("cannot make the topic of groups and offsets", slog.Any("error", err))
+		b.cfg.Logger.Warn("cannot create the topic of groups and offsets", slog.Any("error", err))
 	}
 }
 
-func (b *Broker) coordinator(s *session, kind int8, key string) found {
+func (b *Broker) locateCoordinator(s *session, kind int8, key string) coordinatorPlace {
 	switch kind {
 	case groupCoordinator:
 	case transactionCoordinator:
@@ -91,10 +92,10 @@ func (b *Broker) coordinator(s *session, kind int8, key string) found {
 	if node == nil {
 		return unavailable
 	}
-	host, port := s.address(node)
-	return found{node: node.ID, host: host, port: port}
+	host, port := s.addressOf(node)
+	return coordinatorPlace{node: node.ID, host: host, port: port}
 }
 
-func notFound(err *kerr.Error, message string) found {
-	return found{node: -1, port: -1, code: err.Code, message: message}
+func notFound(err *kerr.Error, message string) coordinatorPlace {
+	return coordinatorPlace{node: -1, port: -1, code: err.Code, message: message}
 }

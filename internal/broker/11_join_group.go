@@ -11,19 +11,19 @@ import (
 
 // JoinGroup, key 11, versions 0 to 9.
 //
-// 1: a rebalance timeout of its own (KIP-62). 4: a member must come back with the id
-// it was given (KIP-394). 5: static members (KIP-345). 6: flexible. 7: the protocol
-// type is answered (KIP-559). 8: a reason (KIP-800). 9: a static leader that comes
-// back is told not to assign (KIP-814).
+// 1: a rebalance timeout of its own (KIP-62). 4: a new member must join again with the
+// id that it is given (KIP-394). 5: static members (KIP-345). 6: flexible. 7: the answer
+// has the protocol type (KIP-559). 8: a reason (KIP-800). 9: a static leader that comes
+// back is told not to compute an assignment (KIP-814).
 
 func (b *Broker) joinGroup(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.JoinGroupRequest)
-	b.cfg.Groups.Join(s.client(r), req, contained(r, func(resp *kmsg.JoinGroupResponse) { r.Reply(resp) }))
+	b.cfg.Groups.Join(s.groupClient(r), req, containPanics(r, func(resp *kmsg.JoinGroupResponse) { r.Reply(resp) }))
 	return nil
 }
 
-// client is whose request it is, as groups are told.
-func (s *session) client(r *wire.Request) group.Client {
+// groupClient is the client that has sent a request, as a group shows it.
+func (s *session) groupClient(r *wire.Request) group.Client {
 	host := ""
 	if a := s.conn.RemoteAddr(); a != nil {
 		host = a.String()

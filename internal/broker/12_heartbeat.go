@@ -12,6 +12,6 @@ import (
 
 func (b *Broker) heartbeat(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.HeartbeatRequest)
-	b.cfg.Groups.Heartbeat(req, contained(r, func(resp *kmsg.HeartbeatResponse) { r.Reply(resp) }))
+	b.cfg.Groups.Heartbeat(req, containPanics(r, func(resp *kmsg.HeartbeatResponse) { r.Reply(resp) }))
 	return nil
 }

@@ -13,6 +13,6 @@ import (
 
 func (b *Broker) leaveGroup(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.LeaveGroupRequest)
-	b.cfg.Groups.Leave(req, contained(r, func(resp *kmsg.LeaveGroupResponse) { r.Reply(resp) }))
+	b.cfg.Groups.Leave(req, containPanics(r, func(resp *kmsg.LeaveGroupResponse) { r.Reply(resp) }))
 	return nil
 }

@@ -8,11 +8,10 @@ import (
 
 // SyncGroup, key 14, versions 0 to 5.
 //
-// 3: static members (KIP-345). 4: flexible. 5: the protocol's type and name must be
-// stated (KIP-559).
+// 3: static members (KIP-345). 4: flexible. 5: the protocol's type and name (KIP-559).
 
 func (b *Broker) syncGroup(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.SyncGroupRequest)
-	b.cfg.Groups.Sync(req, contained(r, func(resp *kmsg.SyncGroupResponse) { r.Reply(resp) }))
+	b.cfg.Groups.Sync(req, containPanics(r, func(resp *kmsg.SyncGroupResponse) { r.Reply(resp) }))
 	return nil
 }

@@ -8,23 +8,24 @@ import (
 
 // DescribeGroups, key 15, versions 0 to 6.
 //
-// 3: authorised operations (KIP-430). 4: instance ids (KIP-345). 5: flexible.
-// 6: GROUP_ID_NOT_FOUND with a message, where the group was "Dead" before (KIP-1043).
+// 3: authorised operations (KIP-430). 4: instance ids (KIP-345). 5: flexible. 6: a group
+// that does not exist is GROUP_ID_NOT_FOUND with a message; before, it was "Dead"
+// (KIP-1043).
 //
-// A group that is named many times is described once: a small request must not have
-// a huge answer.
+// A group that is named many times is described once, so that a small request does not
+// have a huge answer.
 
-// groupOperations are the operations that there are on groups, as bits: read,
-// delete, describe, describe configs, alter configs. Everybody may do them all.
+// groupOperations are all operations on groups, as bits: read, delete, describe, describe
+// configs, alter configs. Every client may do them, since there is no authorizer.
 const groupOperations = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 
 func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeGroupsRequest)
-	held, err := b.reserveAnswer(b.groupAnswer())
+	held, err := b.reserveAnswer(b.groupAnswerMemory())
 	if err != nil {
 		return err
 	}
-	b.cfg.Groups.Describe(distinct(req.Groups), r.Version, contained(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
+	b.cfg.Groups.Describe(dropRepeated(req.Groups), r.Version, containPanics(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
 		defer held.Release()
 		resp := kmsg.NewPtrDescribeGroupsResponse()
 		resp.Groups = groups

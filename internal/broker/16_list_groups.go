@@ -8,15 +8,16 @@ import (
 
 // ListGroups, key 16, versions 0 to 5. It lists the groups that this node coordinates.
 //
-// 3: flexible. 4: states, and a filter by them (KIP-518). 5: types, likewise (KIP-848).
+// 3: flexible. 4: states, and a filter by state (KIP-518). 5: types, and a filter by type
+// (KIP-848).
 
 func (b *Broker) listGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ListGroupsRequest)
-	held, err := b.reserveAnswer(b.groupAnswer())
+	held, err := b.reserveAnswer(b.groupAnswerMemory())
 	if err != nil {
 		return err
 	}
-	b.cfg.Groups.List(req, contained(r, func(resp *kmsg.ListGroupsResponse) {
+	b.cfg.Groups.List(req, containPanics(r, func(resp *kmsg.ListGroupsResponse) {
 		defer held.Release()
 		b.replyHeld(r, resp, &held)
 	}))

@@ -13,26 +13,26 @@ import (
 // 1: throttle time. 3: flexible, the client's software (KIP-511), features
 // (KIP-584). 4: features may begin at level 0.
 //
-// A version that is not served is answered in the form of version 0, with the
-// versions of this API: a newer client tries again with what it finds there.
+// A request in a version that is not served is answered in the form of version 0, with the
+// versions of this API, so that a newer client can ask again in one of them.
 
 const apiVersionsKey = 18
 
 func (s *session) apiVersions(r *wire.Request) error {
 	a := s.b.apis[apiVersionsKey]
 	if r.Version < a.min || r.Version > a.max {
-		unknownVersion(r, a)
+		replyUnknownVersion(r, a)
 		return nil
 	}
 	resp := kmsg.NewPtrApiVersionsResponse()
 	if r.Version >= 3 {
 		d := reader{b: r.Body}
-		name, version := d.name(true), d.name(true)
-		d.tags(true, nil)
-		if !d.end() {
+		name, version := d.readName(true), d.readName(true)
+		d.readTags(true, nil)
+		if !d.isValid() {
 			return wire.ErrMalformed
 		}
-		if !softwareName(name) || !softwareName(version) {
+		if !isSoftwareName(name) || !isSoftwareName(version) {
 			resp.ErrorCode = kerr.InvalidRequest.Code
 			r.Reply(resp)
 			return nil
@@ -40,15 +40,16 @@ func (s *session) apiVersions(r *wire.Request) error {
 	}
 	for _, a := range s.b.apis {
 		if a != nil {
-			resp.ApiKeys = append(resp.ApiKeys, a.versions())
+			resp.ApiKeys = append(resp.ApiKeys, a.advertise())
 		}
 	}
-	s.b.features(resp)
+	s.b.addFeatures(resp)
 	r.Reply(resp)
 	return nil
 }
 
-func (a *api) versions() kmsg.ApiVersionsResponseApiKey {
+// advertise is the API's entry in the answer.
+func (a *api) advertise() kmsg.ApiVersionsResponseApiKey {
 	k := kmsg.NewApiVersionsResponseApiKey()
 	k.ApiKey, k.MinVersion, k.MaxVersion = a.key, a.min, a.max
 	if a.key == 0 {
@@ -57,8 +58,8 @@ func (a *api) versions() kmsg.ApiVersionsResponseApiKey {
 	return k
 }
 
-// unknownVersion answers a version from the future.
-func unknownVersion(r *wire.Request, a *api) {
+// replyUnknownVersion answers a request in a version that is not served.
+func replyUnknownVersion(r *wire.Request, a *api) {
 	resp := r.Begin()
 	resp.B = be.AppendUint16(resp.B, uint16(kerr.UnsupportedVersion.Code))
 	resp.B = appendLen(resp.B, false, 1)
@@ -68,20 +69,20 @@ func unknownVersion(r *wire.Request, a *api) {
 	r.Send(resp)
 }
 
-// metadataVersion is the level of metadata.version that tools show as the cluster's
-// version: that of Kafka 4.3. Nothing here depends on it.
+// metadataVersion is the level of metadata.version, which tools show as the cluster's
+// version: that of Kafka 4.3. This broker does not use it.
 const metadataVersion = 30
 
-// SupportedFeatures are the levels of features that this version serves, which a node
-// registers with.
+// SupportedFeatures are the levels of features that this version serves. A node is
+// registered with them.
 func SupportedFeatures() []meta.FeatureRange {
 	return []meta.FeatureRange{{Name: "metadata.version", Min: metadataVersion, Max: metadataVersion}}
 }
 
-// features lists what the cluster has agreed on. A level is both what is supported
-// and what is in force, since nothing here serves two of them. What is missing is
-// not served: without transaction.version a client leaves out KIP-890's second part.
-func (b *Broker) features(resp *kmsg.ApiVersionsResponse) {
+// addFeatures adds the features of the cluster to an answer. The level in force is also the
+// only supported one. A client does not use a feature that is not listed: without
+// transaction.version, it does not use the second part of KIP-890.
+func (b *Broker) addFeatures(resp *kmsg.ApiVersionsResponse) {
 	m := b.cfg.Image()
 	resp.FinalizedFeaturesEpoch = int64(m.FeaturesEpoch())
 	add := func(name string, level int16) {
@@ -100,9 +101,9 @@ func (b *Broker) features(resp *kmsg.ApiVersionsResponse) {
 	}
 }
 
-// softwareName tells whether a client's name or version is one that KIP-511 allows:
-// letters, digits, and inside of it dots and dashes.
-func softwareName(s []byte) bool {
+// isSoftwareName tells whether KIP-511 allows the name or the version of a client's software:
+// letters and digits, and between them dots and dashes.
+func isSoftwareName(s []byte) bool {
 	for i, c := range s {
 		alnum := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
 		if !alnum && (i == 0 || i == len(s)-1 || c != '-' && c != '.') {

@@ -15,7 +15,7 @@ import (
 // 4: -1 for the default number of partitions and replicas (KIP-464). 5: the answer
 // has the topic's size and configs (KIP-525). 7: topic ids (KIP-516).
 
-// The topic in which Kafka keeps its metadata; nobody may make it.
+// metadataTopic is the topic in which Kafka keeps its metadata. No client may create it.
 const metadataTopic = "__cluster_metadata"
 
 func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) error {
@@ -30,16 +30,16 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 		t := &req.Topics[i]
 		switch {
 		case times[t.Topic] > 1:
-			refused = append(refused, refusedTopic(t.Topic, "Duplicate topic name."))
-			times[t.Topic] = -len(req.Topics) // told once
+			refused = append(refused, refuseTopic(t.Topic, "Duplicate topic name."))
+			times[t.Topic] = -len(req.Topics) // the next ones get no answer
 		case times[t.Topic] < 0:
 		case t.Topic == metadataTopic:
-			refused = append(refused, refusedTopic(t.Topic, "Creation of internal topic "+metadataTopic+" is prohibited."))
+			refused = append(refused, refuseTopic(t.Topic, "Creation of internal topic "+metadataTopic+" is prohibited."))
 		default:
-			asked = append(asked, newTopic(t))
+			asked = append(asked, toNewTopic(t))
 		}
 	})
-	ctx, cancel := b.within(req.TimeoutMillis)
+	ctx, cancel := b.withTimeout(req.TimeoutMillis)
 	defer cancel()
 	made, err := b.cfg.Controller.CreateTopics(ctx, asked, req.ValidateOnly)
 	m, withConfigs := b.cfg.Image(), r.Version >= 5
@@ -53,7 +53,7 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 		if err == nil {
 			c = made[i]
 		}
-		rt.ErrorCode, rt.ErrorMessage = outcome(c.Err, err)
+		rt.ErrorCode, rt.ErrorMessage = outcomeOf(c.Err, err)
 		rt.Configs = []kmsg.CreateTopicsResponseTopicConfig{} // empty, not null, as in Kafka
 		if rt.ErrorCode == none {
 			rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = c.ID, c.Partitions, c.ReplicationFactor
@@ -64,7 +64,7 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 		return rt
 	}
 	n := len(asked) + len(refused)
-	return b.replyList(r, kmsg.NewPtrCreateTopicsResponse(), list{n: n, memory: newTopicMemory * int64(n), with: func(i int) kmsg.Response {
+	return b.replyList(r, kmsg.NewPtrCreateTopicsResponse(), list{n: n, memory: newTopicMemory * int64(n), answerWith: func(i int) kmsg.Response {
 		resp := kmsg.NewPtrCreateTopicsResponse()
 		if i >= 0 {
 			resp.Topics = []kmsg.CreateTopicsResponseTopic{topic(i)}
@@ -73,10 +73,10 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 	}})
 }
 
-// newTopicMemory is about what a topic of an answer keeps in memory until it is sent.
+// newTopicMemory is about how much memory a topic of an answer takes until it is sent.
 const newTopicMemory = 512
 
-func refusedTopic(name, message string) kmsg.CreateTopicsResponseTopic {
+func refuseTopic(name, message string) kmsg.CreateTopicsResponseTopic {
 	rt := kmsg.NewCreateTopicsResponseTopic()
 	rt.Topic, rt.ErrorCode, rt.ErrorMessage = name, kerr.InvalidRequest.Code, &message
 	rt.NumPartitions, rt.ReplicationFactor = -1, -1
@@ -84,7 +84,7 @@ func refusedTopic(name, message string) kmsg.CreateTopicsResponseTopic {
 	return rt
 }
 
-func newTopic(t *kmsg.CreateTopicsRequestTopic) controller.NewTopic {
+func toNewTopic(t *kmsg.CreateTopicsRequestTopic) controller.NewTopic {
 	n := controller.NewTopic{
 		Name: t.Topic, Partitions: t.NumPartitions, ReplicationFactor: t.ReplicationFactor,
 		Configs: make(map[string]*string, len(t.Configs)),
@@ -93,7 +93,7 @@ func newTopic(t *kmsg.CreateTopicsRequestTopic) controller.NewTopic {
 		n.Assignments = append(n.Assignments, controller.Assignment{Partition: a.Partition, Replicas: a.Replicas})
 	}
 	for _, c := range t.Configs {
-		n.Configs[c.Name] = c.Value // of a key given twice the last one counts
+		n.Configs[c.Name] = c.Value // the last of several values counts
 	}
 	return n
 }
@@ -111,8 +111,8 @@ func (b *Broker) createdConfigs(m *meta.Image, set map[string]string) []kmsg.Cre
 	return list
 }
 
-// shownValue is a config's value for the eyes of clients; nil: there is none, or it
-// is a secret.
+// shownValue is a config's value as clients are shown it; nil: there is none, or it is a
+// secret.
 func shownValue(e *config.Entry) *string {
 	if e.Null || e.Def.Sensitive() {
 		return nil

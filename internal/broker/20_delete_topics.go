@@ -21,61 +21,64 @@ func (b *Broker) deleteTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 		return nil
 	}
 	for i := range req.TopicNames {
-		d.add(&req.TopicNames[i], meta.UUID{})
+		d.addTopic(&req.TopicNames[i], meta.UUID{})
 	}
 	for i := range req.Topics {
-		d.add(req.Topics[i].Topic, req.Topics[i].TopicID)
+		d.addTopic(req.Topics[i].Topic, req.Topics[i].TopicID)
 	}
-	d.resolve()
-	ctx, cancel := b.within(req.TimeoutMillis)
+	d.resolveTopics()
+	ctx, cancel := b.withTimeout(req.TimeoutMillis)
 	defer cancel()
 	errs, err := b.cfg.Controller.DeleteTopics(ctx, d.ids)
 	for i, id := range d.ids {
 		if err != nil {
-			code, message := outcome(nil, err)
-			d.answer(d.refs[i].name, d.refs[i].id, code, message)
+			code, message := outcomeOf(nil, err)
+			d.addAnswer(d.refs[i].name, d.refs[i].id, code, message)
 			continue
 		}
-		code, message := outcome(errs[i], nil)
-		d.answer(&d.names[i], id, code, message)
+		code, message := outcomeOf(errs[i], nil)
+		d.addAnswer(&d.names[i], id, code, message)
 	}
 	r.Reply(d.resp)
 	return nil
 }
 
-// deletion sorts out what a request asks for: names, ids, and what is asked twice.
+// deletion is a request to delete topics, and its answer.
 type deletion struct {
 	m      *meta.Image
 	resp   *kmsg.DeleteTopicsResponse
-	asked  []topicRef // in the order of the request
-	byName map[string]int
-	byID   map[meta.UUID]int
+	asked  []topicRef        // the topics of the request in its order, each of them once
+	byName map[string]int    // how often each name is asked for
+	byID   map[meta.UUID]int // how often each id is asked for
 
-	ids   []meta.UUID // to be deleted
-	names []string    // theirs
-	refs  []topicRef  // how they were asked for
+	// The topics to delete, in lists of equal length.
+	ids   []meta.UUID
+	names []string
+	refs  []topicRef
 }
 
-func (d *deletion) choose(t *meta.Topic, ref topicRef) {
+// chooseTopic adds a topic to those that are to be deleted.
+func (d *deletion) chooseTopic(t *meta.Topic, ref topicRef) {
 	d.ids, d.names, d.refs = append(d.ids, t.ID), append(d.names, t.Name), append(d.refs, ref)
 }
 
+// topicRef is a topic as a request names it: by its name, or, if that is nil, by its id.
 type topicRef struct {
 	name *string
 	id   meta.UUID
 }
 
-func (d *deletion) answer(name *string, id meta.UUID, code int16, message *string) {
+func (d *deletion) addAnswer(name *string, id meta.UUID, code int16, message *string) {
 	rt := kmsg.NewDeleteTopicsResponseTopic()
 	rt.Topic, rt.TopicID, rt.ErrorCode, rt.ErrorMessage = name, id, code, message
 	d.resp.Topics = append(d.resp.Topics, rt)
 }
 
-func (d *deletion) refuse(name *string, id meta.UUID, e *kerr.Error, message string) {
+func (d *deletion) refuseTopic(name *string, id meta.UUID, e *kerr.Error, message string) {
 	if message == "" {
 		message = e.Description
 	}
-	d.answer(name, id, e.Code, &message)
+	d.addAnswer(name, id, e.Code, &message)
 }
 
 func (d *deletion) refuseAll(version int16, req *kmsg.DeleteTopicsRequest) {
@@ -84,20 +87,20 @@ func (d *deletion) refuseAll(version int16, req *kmsg.DeleteTopicsRequest) {
 		e, message = kerr.InvalidRequest, "Topic deletion is disabled."
 	}
 	for i := range req.TopicNames {
-		d.refuse(&req.TopicNames[i], meta.UUID{}, e, message)
+		d.refuseTopic(&req.TopicNames[i], meta.UUID{}, e, message)
 	}
 	for i := range req.Topics {
-		d.refuse(req.Topics[i].Topic, req.Topics[i].TopicID, e, message)
+		d.refuseTopic(req.Topics[i].Topic, req.Topics[i].TopicID, e, message)
 	}
 }
 
-func (d *deletion) add(name *string, id meta.UUID) {
+func (d *deletion) addTopic(name *string, id meta.UUID) {
 	switch {
 	case name == nil && id == meta.UUID{}:
-		d.refuse(nil, id, kerr.InvalidRequest, "Neither topic name nor id were specified.")
+		d.refuseTopic(nil, id, kerr.InvalidRequest, "Neither topic name nor id were specified.")
 		return
 	case name != nil && id != meta.UUID{}:
-		d.refuse(name, id, kerr.InvalidRequest, "You may not specify both topic name and topic id.")
+		d.refuseTopic(name, id, kerr.InvalidRequest, "You may not specify both topic name and topic id.")
 		return
 	}
 	if d.byName == nil {
@@ -116,8 +119,8 @@ func (d *deletion) add(name *string, id meta.UUID) {
 	}
 }
 
-// resolve turns names into ids and answers for what cannot be deleted.
-func (d *deletion) resolve() {
+// resolveTopics chooses the topics that can be deleted, and answers for the others.
+func (d *deletion) resolveTopics() {
 	chosen := map[meta.UUID]bool{}
 	for _, ref := range d.asked {
 		if ref.name != nil {
@@ -126,9 +129,9 @@ func (d *deletion) resolve() {
 		t := d.m.TopicByID(ref.id)
 		switch {
 		case d.byID[ref.id] > 1:
-			d.refuse(nil, ref.id, kerr.InvalidRequest, "Duplicate topic id.")
+			d.refuseTopic(nil, ref.id, kerr.InvalidRequest, "Duplicate topic id.")
 		case t == nil:
-			d.refuse(nil, ref.id, kerr.UnknownTopicID, "")
+			d.refuseTopic(nil, ref.id, kerr.UnknownTopicID, "")
 		default:
 			chosen[ref.id] = true
 		}
@@ -141,19 +144,19 @@ func (d *deletion) resolve() {
 		t := d.m.Topic(*ref.name)
 		switch {
 		case d.byName[*ref.name] > 1:
-			d.refuse(ref.name, meta.UUID{}, kerr.InvalidRequest, "Duplicate topic name.")
+			d.refuseTopic(ref.name, meta.UUID{}, kerr.InvalidRequest, "Duplicate topic name.")
 		case t == nil:
-			d.refuse(ref.name, meta.UUID{}, kerr.UnknownTopicOrPartition, "")
+			d.refuseTopic(ref.name, meta.UUID{}, kerr.UnknownTopicOrPartition, "")
 		case chosen[t.ID] || d.byID[t.ID] > 1:
 			both[t.ID] = true
-			d.refuse(ref.name, t.ID, kerr.InvalidRequest, "The provided topic name maps to an ID that was already supplied.")
+			d.refuseTopic(ref.name, t.ID, kerr.InvalidRequest, "The provided topic name maps to an ID that was already supplied.")
 		default:
-			d.choose(t, ref)
+			d.chooseTopic(t, ref)
 		}
 	}
 	for id := range chosen {
 		if !both[id] {
-			d.choose(d.m.TopicByID(id), topicRef{id: id})
+			d.chooseTopic(d.m.TopicByID(id), topicRef{id: id})
 		}
 	}
 }

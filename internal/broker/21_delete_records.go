@@ -22,7 +22,7 @@ func (s *session) deleteRecords(r *wire.Request, kreq kmsg.Request) error {
 		for _, q := range t.Partitions {
 			rp := kmsg.NewDeleteRecordsResponseTopicPartition()
 			rp.Partition = q.Partition
-			start, err := s.b.trim(t.Topic, q.Partition, record.Offset(q.Offset))
+			start, err := s.b.trimPartition(t.Topic, q.Partition, record.Offset(q.Offset))
 			rp.LowWatermark, rp.ErrorCode = int64(start), codeOf(err)
 			rt.Partitions = append(rt.Partitions, rp)
 		}
@@ -32,9 +32,9 @@ func (s *session) deleteRecords(r *wire.Request, kreq kmsg.Request) error {
 	return nil
 }
 
-// trim moves a partition's start to an offset and returns where it is then.
-func (b *Broker) trim(topic string, n int32, to record.Offset) (record.Offset, error) {
-	p, code := b.find([]byte(topic), [16]byte{}, n, false)
+// trimPartition moves a partition's start to an offset, and returns the new start.
+func (b *Broker) trimPartition(topic string, n int32, to record.Offset) (record.Offset, error) {
+	p, code := b.findPartition([]byte(topic), [16]byte{}, n, false)
 	if p == nil {
 		return -1, kerr.ErrorForCode(code)
 	}

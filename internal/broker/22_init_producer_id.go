@@ -15,8 +15,8 @@ import (
 // 2: flexible. 3: the producer's id and epoch (KIP-360). 4: PRODUCER_FENCED. 5:
 // TRANSACTION_ABORTABLE (KIP-890).
 //
-// A producer without a transactional id always gets a new id with epoch 0: what it
-// had before cannot be continued, as in Kafka. There are no transactions yet.
+// A producer without a transactional id always gets a new id with epoch 0: as in Kafka, it
+// cannot go on with an id that it had before. There are no transactions yet.
 
 func (s *session) initProducerID(r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.InitProducerIDRequest)
@@ -28,13 +28,13 @@ func (s *session) initProducerID(r *wire.Request, kreq kmsg.Request) error {
 	case (req.ProducerID == -1) != (req.ProducerEpoch == -1):
 		resp.ErrorCode = kerr.InvalidRequest.Code
 	case req.TransactionalID != nil:
-		// The clients take this one for final; any code of the coordinator's
-		// would have them ask again for ever.
+		// Clients give up at this code; with those of a coordinator they would
+		// ask again for ever.
 		resp.ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
 	default:
-		id, err := s.b.ids.next(s.b.cfg.Context(), s.b.cfg.ProducerIDs)
+		id, err := s.b.ids.takeID(s.b.cfg.Context(), s.b.cfg.ProducerIDs)
 		if err != nil {
-			s.b.cfg.Logger.Warn("no producer id could be reserved", "error", err)
+			s.b.cfg.Logger.Warn("cannot reserve producer ids; producers with enable.idempotence cannot start until that works", "error", err)
 			resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
 			break
 		}
@@ -46,15 +46,15 @@ func (s *session) initProducerID(r *wire.Request, kreq kmsg.Request) error {
 
 // producerIDs hands out ids from a block that the controller reserved for this node.
 type producerIDs struct {
-	turn chan struct{} // size 1: held by who reserves the next block
+	turn chan struct{} // of size 1; whoever has put a value into it may reserve the next block
 
 	mu      sync.Mutex
 	id, end int64 // guarded by mu: the ids id..end-1 are left
 }
 
-// next hands out an id, reserving a new block where none is left.
-func (p *producerIDs) next(ctx context.Context, reserve func(context.Context) (first, count int64, err error)) (int64, error) {
-	if id, ok := p.take(); ok {
+// takeID returns an id that was not returned before. It reserves a new block if no id is left.
+func (p *producerIDs) takeID(ctx context.Context, reserve func(context.Context) (first, count int64, err error)) (int64, error) {
+	if id, ok := p.takeFromBlock(); ok {
 		return id, nil
 	}
 	select {
@@ -63,8 +63,8 @@ func (p *producerIDs) next(ctx context.Context, reserve func(context.Context) (f
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
-	if id, ok := p.take(); ok {
-		return id, nil // somebody else has reserved meanwhile
+	if id, ok := p.takeFromBlock(); ok {
+		return id, nil // another request has reserved a block meanwhile
 	}
 	first, count, err := reserve(ctx)
 	if err != nil {
@@ -76,7 +76,7 @@ func (p *producerIDs) next(ctx context.Context, reserve func(context.Context) (f
 	return first, nil
 }
 
-func (p *producerIDs) take() (int64, bool) {
+func (p *producerIDs) takeFromBlock() (int64, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.id == p.end {

@@ -21,7 +21,7 @@ func (s *session) offsetForLeaderEpoch(r *wire.Request, kreq kmsg.Request) error
 			rp := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
 			rp.Partition = q.Partition
 			rp.LeaderEpoch, rp.EndOffset = -1, -1
-			p, code := s.b.find([]byte(t.Topic), [16]byte{}, q.Partition, false)
+			p, code := s.b.findPartition([]byte(t.Topic), [16]byte{}, q.Partition, false)
 			rp.ErrorCode = code
 			if p != nil {
 				e, end, err := p.EpochEnd(record.Epoch(q.CurrentLeaderEpoch), record.Epoch(q.LeaderEpoch))

@@ -16,8 +16,8 @@ import (
 //
 // 1: sources and synonyms (KIP-226). 3: types and documentation (KIP-569).
 //
-// A topic, a group and this broker have every config there is, with its default; the
-// resource "" of brokers has what was set for all of them. Secrets have no value.
+// A topic, a group and this broker have all configs of their kind, with their defaults.
+// The broker resource "" has those that were set for all brokers. Secrets have no value.
 
 func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeConfigsRequest)
@@ -37,50 +37,50 @@ func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request)
 		seen[at] = struct{}{}
 	}
 	d.loggers = b.describeLoggers()
-	return b.replyList(r, kmsg.NewPtrDescribeConfigsResponse(), list{n: len(req.Resources), memory: memory, with: d.answer})
+	return b.replyList(r, kmsg.NewPtrDescribeConfigsResponse(), list{n: len(req.Resources), memory: memory, answerWith: d.answerWith})
 }
 
-// maxRepeated resources may be named again in one request: a node has some hundred
-// kilobytes to tell of itself, and nobody has to hear that thousands of times.
+// maxRepeated is how many resources one request may name again. The description of a broker
+// takes some hundred kilobytes, and a client does not need it thousands of times.
 const maxRepeated = 100
 
-// About what a request keeps in memory for each resource that it names, and for
-// each of the configs.
+// These are about how much memory a request takes for each resource that it names, and for
+// each config, until the answer is sent.
 const (
 	resourceMemory   = 160
 	configNameMemory = 16
 )
 
-// configDescriber describes the resources of a request, in any order and as often
-// as it is asked to, always the same way.
+// configDescriber describes the resources of a request. It describes a resource the same way
+// each time, as list.answerWith must.
 type configDescriber struct {
 	b       *Broker
 	m       *meta.Image
 	req     *kmsg.DescribeConfigsRequest
 	loggers []config.Entry
-	refused map[int]bool // resources that were named before too often
+	refused map[int]bool // the indexes of resources that are beyond maxRepeated
 }
 
-// answer is the answer with resource i alone; none for -1.
-func (d *configDescriber) answer(i int) kmsg.Response {
+// answerWith is the answer with resource i alone, or with none for -1.
+func (d *configDescriber) answerWith(i int) kmsg.Response {
 	resp := kmsg.NewPtrDescribeConfigsResponse()
 	if i >= 0 {
-		resp.Resources = append(resp.Resources, d.resource(i))
+		resp.Resources = append(resp.Resources, d.describeResource(i))
 	}
 	return resp
 }
 
-func (d *configDescriber) resource(i int) kmsg.DescribeConfigsResponseResource {
+func (d *configDescriber) describeResource(i int) kmsg.DescribeConfigsResponseResource {
 	asked := &d.req.Resources[i]
 	t := config.ResourceType(asked.ResourceType)
 	var entries []config.Entry
 	err := &controller.Error{Kind: controller.InvalidRequest, Message: "The same resources are named too often."}
 	if !d.refused[i] {
-		entries, err = d.entries(t, asked.ResourceName)
+		entries, err = d.listEntries(t, asked.ResourceName)
 	}
 	rr := kmsg.NewDescribeConfigsResponseResource()
 	rr.ResourceType, rr.ResourceName = asked.ResourceType, asked.ResourceName
-	if rr.ErrorCode, rr.ErrorMessage = outcome(err, nil); err == nil || err.Message == "" {
+	if rr.ErrorCode, rr.ErrorMessage = outcomeOf(err, nil); err == nil || err.Message == "" {
 		rr.ErrorMessage = new(string) // Kafka's message is empty here, not null
 	}
 	wanted := make(map[string]struct{}, len(asked.ConfigNames))
@@ -91,13 +91,13 @@ func (d *configDescriber) resource(i int) kmsg.DescribeConfigsResponseResource {
 		if _, ok := wanted[entries[j].Def.Name]; !ok && len(wanted) > 0 {
 			continue
 		}
-		rr.Configs = append(rr.Configs, describedConfig(&entries[j], t, d.req))
+		rr.Configs = append(rr.Configs, describeConfig(&entries[j], t, d.req))
 	}
 	return rr
 }
 
-// entries are the configs of a resource.
-func (d *configDescriber) entries(t config.ResourceType, name string) ([]config.Entry, *controller.Error) {
+// listEntries lists the configs of a resource.
+func (d *configDescriber) listEntries(t config.ResourceType, name string) ([]config.Entry, *controller.Error) {
 	refuse := func(format string, args ...any) ([]config.Entry, *controller.Error) {
 		return nil, &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}
 	}
@@ -117,7 +117,7 @@ func (d *configDescriber) entries(t config.ResourceType, name string) ([]config.
 		if name == "" && t == config.Broker {
 			return view.DefaultBrokerEntries(), nil
 		}
-		if err := b.thisBroker(t, name); err != nil {
+		if err := b.checkBrokerID(t, name); err != nil {
 			return nil, err
 		}
 		if t == config.BrokerLogger {
@@ -139,8 +139,8 @@ func (d *configDescriber) entries(t config.ResourceType, name string) ([]config.
 	}
 }
 
-// thisBroker refuses the name of a broker that is not this one.
-func (b *Broker) thisBroker(t config.ResourceType, name string) *controller.Error {
+// checkBrokerID refuses a resource name that is not this broker's id.
+func (b *Broker) checkBrokerID(t config.ResourceType, name string) *controller.Error {
 	refuse := func(format string, args ...any) *controller.Error {
 		return &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}
 	}
@@ -160,7 +160,7 @@ func (b *Broker) thisBroker(t config.ResourceType, name string) *controller.Erro
 	}
 }
 
-func describedConfig(e *config.Entry, t config.ResourceType, req *kmsg.DescribeConfigsRequest) kmsg.DescribeConfigsResponseResourceConfig {
+func describeConfig(e *config.Entry, t config.ResourceType, req *kmsg.DescribeConfigsRequest) kmsg.DescribeConfigsResponseResourceConfig {
 	c := kmsg.NewDescribeConfigsResponseResourceConfig()
 	c.Name, c.Value, c.IsSensitive = e.Def.Name, shownValue(e), e.Def.Sensitive()
 	c.ReadOnly = t == config.Broker && e.Def.Scope == config.ReadOnly

@@ -31,37 +31,37 @@ func (b *Broker) alterConfigs(_ *session, r *wire.Request, kreq kmsg.Request) er
 			}
 			c.Changes = append(c.Changes, controller.ConfigChange{Op: controller.Set, Key: kv.Name, Value: *kv.Value})
 		}
-		a.add(c, nulls, len(rs.Configs))
+		a.addResource(c, nulls, len(rs.Configs))
 	}
-	a.run(req.ValidateOnly)
+	a.alterAll(req.ValidateOnly)
 	resp := kmsg.NewPtrAlterConfigsResponse()
 	for i := range req.Resources {
 		rr := kmsg.NewAlterConfigsResponseResource()
 		rr.ResourceType, rr.ResourceName = req.Resources[i].ResourceType, req.Resources[i].ResourceName
-		rr.ErrorCode, rr.ErrorMessage = a.outcome(i)
+		rr.ErrorCode, rr.ErrorMessage = a.outcomeOf(i)
 		resp.Resources = append(resp.Resources, rr)
 	}
 	r.Reply(resp)
 	return nil
 }
 
-// alteration is a request that changes configs, of either kind.
+// alteration is a request of AlterConfigs or IncrementalAlterConfigs.
 type alteration struct {
 	b       *Broker
-	items   []controller.ConfigChanges
-	refused []*controller.Error // by item
-	failed  error
+	items   []controller.ConfigChanges // one for each resource
+	refused []*controller.Error        // by item; nil: it is not refused
+	failed  error                      // of the command for all items that are not refused
 }
 
-// add notes what is asked of one resource; keys counts its configs, those with a
-// null where a value belongs included.
-func (a *alteration) add(c controller.ConfigChanges, nulls []string, keys int) {
+// addResource adds the changes of one resource. nulls are the configs that have null in place
+// of a value; keys counts all configs, including those.
+func (a *alteration) addResource(c controller.ConfigChanges, nulls []string, keys int) {
 	a.items = append(a.items, c)
-	a.refused = append(a.refused, a.b.wellFormed(&c, nulls, keys))
+	a.refused = append(a.refused, a.b.checkForm(&c, nulls, keys))
 }
 
-// wellFormed checks what can be said of a resource's changes without the cluster.
-func (b *Broker) wellFormed(c *controller.ConfigChanges, nulls []string, keys int) *controller.Error {
+// checkForm checks all that can be checked without the cluster's metadata.
+func (b *Broker) checkForm(c *controller.ConfigChanges, nulls []string, keys int) *controller.Error {
 	refuse := func(format string, args ...any) *controller.Error {
 		return &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}
 	}
@@ -83,9 +83,9 @@ func (b *Broker) wellFormed(c *controller.ConfigChanges, nulls []string, keys in
 	case t == config.Broker && name == "":
 		return nil
 	case t == config.Broker:
-		return b.itself(name, "Unexpected broker id, expected %d, but received %s")
+		return b.checkNodeID(name, "Unexpected broker id, expected %d, but received %s")
 	case t == config.BrokerLogger && !c.Replace:
-		return b.itself(name, "Unexpected node id. Expected %d, but received %s")
+		return b.checkNodeID(name, "Unexpected node id. Expected %d, but received %s")
 	case t == config.Topic, t == config.Group, t == config.ClientMetrics:
 		return nil
 	default:
@@ -93,8 +93,9 @@ func (b *Broker) wellFormed(c *controller.ConfigChanges, nulls []string, keys in
 	}
 }
 
-// itself refuses the name of any other broker, by a message about both ids.
-func (b *Broker) itself(name, other string) *controller.Error {
+// checkNodeID refuses a resource name that is not this node's id. The format other makes the
+// message for the id of another node.
+func (b *Broker) checkNodeID(name, other string) *controller.Error {
 	id, err := strconv.ParseInt(name, 10, 32)
 	switch {
 	case err != nil:
@@ -105,8 +106,9 @@ func (b *Broker) itself(name, other string) *controller.Error {
 	return nil
 }
 
-// run has the controller do what is well-formed.
-func (a *alteration) run(validateOnly bool) {
+// alterAll makes the changes of the items that are not refused: the controller changes
+// configs, and this node the levels of its loggers.
+func (a *alteration) alterAll(validateOnly bool) {
 	times := make(map[config.Resource]int, len(a.items))
 	for i := range a.items {
 		times[a.items[i].Resource]++
@@ -129,7 +131,7 @@ func (a *alteration) run(validateOnly bool) {
 		return
 	}
 	s := meta.ServerSettings(a.b.cfg.Image(), a.b.cfg.Static)
-	ctx, cancel := a.b.within(int32(s.RequestTimeout.Milliseconds()))
+	ctx, cancel := a.b.withTimeout(int32(s.RequestTimeout.Milliseconds()))
 	defer cancel()
 	errs, err := a.b.cfg.Controller.AlterConfigs(ctx, good, validateOnly)
 	a.failed = err
@@ -138,9 +140,9 @@ func (a *alteration) run(validateOnly bool) {
 	}
 }
 
-func (a *alteration) outcome(i int) (int16, *string) {
+func (a *alteration) outcomeOf(i int) (int16, *string) {
 	if a.refused[i] != nil {
-		return outcome(a.refused[i], nil)
+		return outcomeOf(a.refused[i], nil)
 	}
-	return outcome(nil, a.failed)
+	return outcomeOf(nil, a.failed)
 }

@@ -28,7 +28,7 @@ func (b *Broker) describeLogDirs(_ *session, r *wire.Request, kreq kmsg.Request)
 	dir.Dir, dir.TotalBytes, dir.UsableBytes = b.cfg.LogDir, usage.Total, usage.Free
 	if req.Topics == nil {
 		for t := range m.Topics() {
-			dir.Topics = b.appendSizes(dir.Topics, t, numbers(len(t.Partitions)), &usage)
+			dir.Topics = b.appendSizes(dir.Topics, t, countTo(len(t.Partitions)), &usage)
 		}
 	}
 	for i := range req.Topics {
@@ -42,12 +42,12 @@ func (b *Broker) describeLogDirs(_ *session, r *wire.Request, kreq kmsg.Request)
 	return nil
 }
 
-// logDirMemory is about what a partition takes in an answer, as a structure and as
-// bytes, with its part of its topic.
+// logDirMemory is about how much memory a partition takes in an answer, as a structure and
+// in encoded form, with its share of its topic's.
 const logDirMemory = 192
 
-// numbers counts from 0 to n-1.
-func numbers(n int) iter.Seq[int32] {
+// countTo yields 0 to n-1.
+func countTo(n int) iter.Seq[int32] {
 	return func(yield func(int32) bool) {
 		for i := range int32(n) {
 			if !yield(i) {
@@ -57,8 +57,8 @@ func numbers(n int) iter.Seq[int32] {
 	}
 }
 
-// appendSizes appends a topic with those of the partitions asked for that are on
-// this node; a topic without any is left out.
+// appendSizes appends a topic with those of the asked partitions that this node has, unless
+// it has none of them.
 func (b *Broker) appendSizes(
 	list []kmsg.DescribeLogDirsResponseDirTopic, t *meta.Topic, asked iter.Seq[int32], usage *replica.Usage,
 ) []kmsg.DescribeLogDirsResponseDirTopic {

@@ -22,14 +22,14 @@ func (b *Broker) createPartitions(_ *session, r *wire.Request, kreq kmsg.Request
 		t := &req.Topics[i]
 		switch n := times[t.Topic]; {
 		case n == 1:
-			asked = append(asked, morePartitions(t))
+			asked = append(asked, toMorePartitions(t))
 		case n > 1:
-			times[t.Topic] = 0 // told once
+			times[t.Topic] = 0 // the next ones get no answer
 			duplicate := "Duplicate topic name."
 			resp.Topics = append(resp.Topics, morePartitionsAnswer(t.Topic, kerr.InvalidRequest.Code, &duplicate))
 		}
 	}
-	ctx, cancel := b.within(req.TimeoutMillis)
+	ctx, cancel := b.withTimeout(req.TimeoutMillis)
 	defer cancel()
 	errs, err := b.cfg.Controller.CreatePartitions(ctx, asked, req.ValidateOnly)
 	for i := range asked {
@@ -37,7 +37,7 @@ func (b *Broker) createPartitions(_ *session, r *wire.Request, kreq kmsg.Request
 		if err == nil {
 			refused = errs[i]
 		}
-		code, message := outcome(refused, err)
+		code, message := outcomeOf(refused, err)
 		if refused != nil && refused.Message == "" {
 			message = nil
 		}
@@ -47,7 +47,7 @@ func (b *Broker) createPartitions(_ *session, r *wire.Request, kreq kmsg.Request
 	return nil
 }
 
-func morePartitions(t *kmsg.CreatePartitionsRequestTopic) controller.MorePartitions {
+func toMorePartitions(t *kmsg.CreatePartitionsRequestTopic) controller.MorePartitions {
 	m := controller.MorePartitions{Topic: t.Topic, Count: t.Count}
 	if t.Assignment != nil {
 		m.Assignments = make([][]int32, len(t.Assignment))

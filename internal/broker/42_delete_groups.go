@@ -12,7 +12,7 @@ import (
 
 func (b *Broker) deleteGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DeleteGroupsRequest)
-	b.cfg.Groups.Delete(distinct(req.Groups), contained(r, func(groups []kmsg.DeleteGroupsResponseGroup) {
+	b.cfg.Groups.Delete(dropRepeated(req.Groups), containPanics(r, func(groups []kmsg.DeleteGroupsResponseGroup) {
 		resp := kmsg.NewPtrDeleteGroupsResponse()
 		resp.Groups = groups
 		r.Reply(resp)

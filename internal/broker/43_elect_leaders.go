@@ -14,10 +14,10 @@ import (
 
 // ElectLeaders, key 43, versions 0 to 2 (KIP-460).
 //
-// 1: kinds of elections. 2: flexible. While each partition has one replica there is
-// nobody to elect: it has the leader that it should have, or none that could lead.
+// 1: kinds of elections. 2: flexible. While each partition has one replica there is no
+// choice: either that replica leads, or there is none that could.
 
-// Kinds of elections.
+// The kinds of elections.
 const (
 	preferredElection = 0
 	uncleanElection   = 1
@@ -52,8 +52,8 @@ func (b *Broker) electLeaders(_ *session, r *wire.Request, kreq kmsg.Request) er
 
 func isKnownElection(kind int8) bool { return kind == preferredElection || kind == uncleanElection }
 
-// electAll elects the leaders of all partitions. Each topic is in the answer, with those
-// of its partitions that need an election and did not get it.
+// electAll answers for all partitions of the cluster. Each topic is in the answer, with those
+// of its partitions for which an election is needed and has failed.
 func (b *Broker) electAll(r *wire.Request, m *meta.Image, kind int8) error {
 	whole := kmsg.NewPtrElectLeadersResponse()
 	if !isKnownElection(kind) {
@@ -63,7 +63,7 @@ func (b *Broker) electAll(r *wire.Request, m *meta.Image, kind int8) error {
 	}
 	topics := slices.Collect(m.Topics())
 	const pointer = 8
-	return b.replyList(r, whole, list{n: len(topics), memory: pointer * int64(len(topics)), with: func(i int) kmsg.Response {
+	return b.replyList(r, whole, list{n: len(topics), memory: pointer * int64(len(topics)), answerWith: func(i int) kmsg.Response {
 		resp := kmsg.NewPtrElectLeadersResponse()
 		if i < 0 {
 			return resp
@@ -79,7 +79,8 @@ func (b *Broker) electAll(r *wire.Request, m *meta.Image, kind int8) error {
 	}})
 }
 
-// hasElected tells whether the partition has a leader as this kind of election gives it.
+// hasElected tells whether the partition has the leader that this kind of election would give
+// it.
 func hasElected(p *meta.Partition, kind int8) bool {
 	if kind == uncleanElection {
 		return p.Leader >= 0

@@ -8,8 +8,8 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// IncrementalAlterConfigs, key 44, versions 0 to 1 (KIP-339): sets, unsets, and adds
-// to and takes from lists; what is not named stays.
+// IncrementalAlterConfigs, key 44, versions 0 to 1 (KIP-339): sets and unsets configs, and
+// adds values to lists and removes them. Configs that are not named stay as they are.
 
 func (b *Broker) incrementalAlterConfigs(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.IncrementalAlterConfigsRequest)
@@ -30,14 +30,14 @@ func (b *Broker) incrementalAlterConfigs(_ *session, r *wire.Request, kreq kmsg.
 			}
 			c.Changes = append(c.Changes, ch)
 		}
-		a.add(c, nulls, len(rs.Configs))
+		a.addResource(c, nulls, len(rs.Configs))
 	}
-	a.run(req.ValidateOnly)
+	a.alterAll(req.ValidateOnly)
 	resp := kmsg.NewPtrIncrementalAlterConfigsResponse()
 	for i := range req.Resources {
 		rr := kmsg.NewIncrementalAlterConfigsResponseResource()
 		rr.ResourceType, rr.ResourceName = req.Resources[i].ResourceType, req.Resources[i].ResourceName
-		rr.ErrorCode, rr.ErrorMessage = a.outcome(i)
+		rr.ErrorCode, rr.ErrorMessage = a.outcomeOf(i)
 		resp.Resources = append(resp.Resources, rr)
 	}
 	r.Reply(resp)

@@ -9,8 +9,8 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// OffsetDelete, key 47, version 0 (KIP-496). Topics and partitions that there are
-// not are refused here.
+// OffsetDelete, key 47, version 0 (KIP-496). Topics and partitions that do not exist are
+// refused here; the coordinator gets the others.
 
 func (b *Broker) offsetDelete(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.OffsetDeleteRequest)
@@ -32,7 +32,7 @@ func (b *Broker) offsetDelete(_ *session, r *wire.Request, kreq kmsg.Request) er
 			return true
 		})
 	}
-	b.cfg.Groups.DeleteOffsets(req, contained(r, func(resp *kmsg.OffsetDeleteResponse) {
+	b.cfg.Groups.DeleteOffsets(req, containPanics(r, func(resp *kmsg.OffsetDeleteResponse) {
 		for i := range resp.Topics {
 			t := &resp.Topics[i]
 			t.Partitions = append(t.Partitions, refused[t.Topic]...)

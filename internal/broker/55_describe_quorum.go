@@ -14,20 +14,20 @@ import (
 
 // DescribeQuorum, key 55, versions 0 to 2.
 //
-// 1: when replicas fetched last (KIP-836). 2: directory ids and the voters'
+// 1: the time of each replica's last fetch (KIP-836). 2: directory ids and the voters'
 // addresses (KIP-853).
 //
-// The quorum runs on raft, not on Kafka's protocol: its term is shown as the epoch
-// and its commit index as the high watermark, so that tools see who leads and who
-// is behind. There is one partition, __cluster_metadata-0.
+// The quorum uses raft, not Kafka's protocol. Its term is shown as the epoch and its
+// commit index as the high watermark, so that tools can show the leader and the replicas
+// that are behind. There is one partition, __cluster_metadata-0.
 
 func (b *Broker) describeQuorum(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeQuorumRequest)
 	resp := kmsg.NewPtrDescribeQuorumResponse()
-	resp.ErrorMessage = new(string) // empty where all is well, not null, as in Kafka
+	resp.ErrorMessage = new(string) // empty, not null, as in Kafka
 	if len(req.Topics) != 1 || req.Topics[0].Topic != metadataTopic || len(req.Topics[0].Partitions) != 1 || req.Topics[0].Partitions[0].Partition != 0 {
 		for i := range req.Topics {
-			resp.Topics = append(resp.Topics, unknownQuorum(&req.Topics[i]))
+			resp.Topics = append(resp.Topics, refuseQuorumTopic(&req.Topics[i]))
 		}
 		r.Reply(resp)
 		return nil
@@ -69,14 +69,14 @@ func quorumNode(s *session, m *meta.Image, id int32) kmsg.DescribeQuorumResponse
 	n.NodeID = id
 	if b := m.Brokers[id]; b != nil {
 		l := kmsg.NewDescribeQuorumResponseNodeListener()
-		host, port := s.address(b)
+		host, port := s.addressOf(b)
 		l.Name, l.Host, l.Port = "CONTROLLER", host, uint16(port)
 		n.Listeners = append(n.Listeners, l)
 	}
 	return n
 }
 
-func unknownQuorum(t *kmsg.DescribeQuorumRequestTopic) kmsg.DescribeQuorumResponseTopic {
+func refuseQuorumTopic(t *kmsg.DescribeQuorumRequestTopic) kmsg.DescribeQuorumResponseTopic {
 	rt := kmsg.NewDescribeQuorumResponseTopic()
 	rt.Topic = t.Topic
 	for i := range t.Partitions {

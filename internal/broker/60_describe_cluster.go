@@ -13,11 +13,11 @@ import (
 
 // DescribeCluster, key 60, versions 0 to 2.
 //
-// 1: brokers or controllers (KIP-919); controllers have no port of their own here,
-// so a broker answers for brokers only, as in Kafka. 2: fenced brokers (KIP-1073);
-// a broker that is registered here is never fenced.
+// 1: brokers or controllers (KIP-919). A broker answers for brokers only, as in Kafka;
+// here controllers have no port of their own. 2: fenced brokers (KIP-1073). Here a broker
+// that is registered is never fenced.
 
-// The one kind of endpoint that a broker tells of.
+// brokerEndpoints is the only kind of endpoint that a broker describes.
 const brokerEndpoints = 1
 
 func (b *Broker) describeCluster(s *session, r *wire.Request, kreq kmsg.Request) error {
@@ -37,7 +37,7 @@ func (b *Broker) describeCluster(s *session, r *wire.Request, kreq kmsg.Request)
 	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
 		n := kmsg.NewDescribeClusterResponseBroker()
 		n.NodeID = id
-		n.Host, n.Port = s.address(m.Brokers[id])
+		n.Host, n.Port = s.addressOf(m.Brokers[id])
 		if rack := m.Brokers[id].Rack; rack != "" {
 			n.Rack = &rack
 		}

@@ -15,7 +15,7 @@ func (s *session) describeProducers(r *wire.Request, kreq kmsg.Request) error {
 		rt := kmsg.NewDescribeProducersResponseTopic()
 		rt.Topic = t.Topic
 		for _, n := range t.Partitions {
-			rt.Partitions = append(rt.Partitions, s.b.producersOf(t.Topic, n))
+			rt.Partitions = append(rt.Partitions, s.b.describeProducersOf(t.Topic, n))
 		}
 		resp.Topics = append(resp.Topics, rt)
 	}
@@ -23,10 +23,10 @@ func (s *session) describeProducers(r *wire.Request, kreq kmsg.Request) error {
 	return nil
 }
 
-func (b *Broker) producersOf(topic string, n int32) kmsg.DescribeProducersResponseTopicPartition {
+func (b *Broker) describeProducersOf(topic string, n int32) kmsg.DescribeProducersResponseTopicPartition {
 	rp := kmsg.NewDescribeProducersResponseTopicPartition()
 	rp.Partition = n
-	p, code := b.find([]byte(topic), [16]byte{}, n, false)
+	p, code := b.findPartition([]byte(topic), [16]byte{}, n, false)
 	if p == nil {
 		rp.ErrorCode = code
 		if b.cfg.Image().Topic(topic) == nil {

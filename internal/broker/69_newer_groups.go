@@ -10,25 +10,25 @@ import (
 // ConsumerGroupDescribe, key 69, versions 0 to 1 (KIP-848). ShareGroupDescribe, key 77,
 // version 1 (KIP-932). StreamsGroupDescribe, key 89, version 0 (KIP-1071).
 //
-// There are no groups of these kinds yet. Tools ask here first, and for a classic group
-// where GROUP_ID_NOT_FOUND is the answer.
+// There are no groups of these kinds yet. Tools ask for a group of these kinds first, and
+// for a classic one if the answer is GROUP_ID_NOT_FOUND.
 
-// notOfKind is why a group is not described as one of a newer kind.
+// notOfKind is the answer for a group that is not of a newer kind.
 type notOfKind struct {
 	group   string
 	code    int16
 	message *string
 }
 
-// lookForKind finds out why each group is none of a kind: it is not there, it is a classic
-// one, or this node cannot tell. Like the answers of other APIs it may come later.
-func (b *Broker) lookForKind(r *wire.Request, ids []string, kind string, answer func([]notOfKind) kmsg.Response) error {
-	held, err := b.reserveAnswer(b.groupAnswer() + 8*int64(len(r.Body)))
+// answerNotOfKind answers for each group why it is not of the kind: it does not exist, it is
+// a classic group, or this node does not know. The answer may be sent after it returns.
+func (b *Broker) answerNotOfKind(r *wire.Request, ids []string, kind string, answer func([]notOfKind) kmsg.Response) error {
+	held, err := b.reserveAnswer(b.groupAnswerMemory() + 8*int64(len(r.Body)))
 	if err != nil {
 		return err
 	}
-	const withMessages = 6 // the version of DescribeGroups that says that a group is not there
-	b.cfg.Groups.Describe(distinct(ids), withMessages, contained(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
+	const withMessages = 6 // the version of DescribeGroups with an error for a group that does not exist
+	b.cfg.Groups.Describe(dropRepeated(ids), withMessages, containPanics(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
 		defer held.Release()
 		list := make([]notOfKind, len(groups))
 		for i := range groups {
@@ -47,7 +47,7 @@ func (b *Broker) lookForKind(r *wire.Request, ids []string, kind string, answer 
 
 func (b *Broker) consumerGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ConsumerGroupDescribeRequest)
-	return b.lookForKind(r, req.Groups, "consumer", func(list []notOfKind) kmsg.Response {
+	return b.answerNotOfKind(r, req.Groups, "consumer", func(list []notOfKind) kmsg.Response {
 		resp := kmsg.NewPtrConsumerGroupDescribeResponse()
 		for _, n := range list {
 			g := kmsg.NewConsumerGroupDescribeResponseGroup()
@@ -60,7 +60,7 @@ func (b *Broker) consumerGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Re
 
 func (b *Broker) shareGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ShareGroupDescribeRequest)
-	return b.lookForKind(r, req.GroupIDs, "share", func(list []notOfKind) kmsg.Response {
+	return b.answerNotOfKind(r, req.GroupIDs, "share", func(list []notOfKind) kmsg.Response {
 		resp := kmsg.NewPtrShareGroupDescribeResponse()
 		for _, n := range list {
 			g := kmsg.NewShareGroupDescribeResponseGroup()
@@ -73,7 +73,7 @@ func (b *Broker) shareGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Reque
 
 func (b *Broker) streamsGroupDescribe(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.StreamsGroupDescribeRequest)
-	return b.lookForKind(r, req.Groups, "streams", func(list []notOfKind) kmsg.Response {
+	return b.answerNotOfKind(r, req.Groups, "streams", func(list []notOfKind) kmsg.Response {
 		resp := kmsg.NewPtrStreamsGroupDescribeResponse()
 		for _, n := range list {
 			g := kmsg.NewStreamsGroupDescribeResponseGroup()

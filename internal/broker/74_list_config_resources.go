@@ -15,7 +15,7 @@ import (
 
 // ListConfigResources, key 74, versions 0 to 1 (KIP-1142).
 //
-// 0: metrics subscriptions only. 1: the kinds that are asked for, all where none is.
+// 0: metrics subscriptions only. 1: the kinds that are asked for, or all if none is named.
 
 func (b *Broker) listConfigResources(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ListConfigResourcesRequest)
@@ -50,8 +50,8 @@ func (b *Broker) listConfigResources(_ *session, r *wire.Request, kreq kmsg.Requ
 	return nil
 }
 
-// resourceNames are the resources of a kind: what exists where that is known, and
-// what has configs of its own.
+// resourceNames are the resources of a kind: all topics or brokers, and of the other kinds
+// those that have configs of their own.
 func resourceNames(m *meta.Image, t config.ResourceType) []string {
 	var names []string
 	switch t {

@@ -13,18 +13,19 @@ import (
 
 // DescribeTopicPartitions, key 75, version 0 (KIP-966).
 //
-// Topics are answered in the order of their names, as many partitions as the client
-// and max.request.partition.size.limit allow; the cursor says where to go on. Every
-// replica that may lead is in sync here, so that there are no other eligible leaders.
+// Topics are answered in the order of their names, with as many partitions as the client
+// and max.request.partition.size.limit allow. The answer's cursor is the first partition
+// that is left over. Here only replicas in sync may lead, so there are no other eligible
+// leaders.
 
 func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeTopicPartitionsRequest)
 	m := b.cfg.Image()
 	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
-	names, ok := describedNames(m, req)
+	names, ok := namesToDescribe(m, req)
 	if !ok {
 		for i := range req.Topics {
-			rt := undescribed(req.Topics[i].Topic, kerr.InvalidRequest.Code)
+			rt := emptyDescription(req.Topics[i].Topic, kerr.InvalidRequest.Code)
 			rt.AuthorizedOperations = notAsked
 			resp.Topics = append(resp.Topics, rt)
 		}
@@ -54,9 +55,9 @@ func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.
 	return nil
 }
 
-// describedNames are the names of the topics to describe from the cursor on, sorted;
-// all topics where none is named. It is false where the cursor fits neither.
-func describedNames(m *meta.Image, req *kmsg.DescribeTopicPartitionsRequest) ([]string, bool) {
+// namesToDescribe are the sorted names of the topics to describe, from the cursor on; if the
+// request names none, those of all topics. It returns false if the cursor is not valid.
+func namesToDescribe(m *meta.Image, req *kmsg.DescribeTopicPartitionsRequest) ([]string, bool) {
 	var names []string
 	for i := range req.Topics {
 		names = append(names, req.Topics[i].Topic)
@@ -84,15 +85,15 @@ func cursorAt(topic string, partition int) *kmsg.DescribeTopicPartitionsResponse
 	return &c
 }
 
-func undescribed(name string, code int16) kmsg.DescribeTopicPartitionsResponseTopic {
+func emptyDescription(name string, code int16) kmsg.DescribeTopicPartitionsResponseTopic {
 	rt := kmsg.NewDescribeTopicPartitionsResponseTopic()
 	rt.Topic, rt.ErrorCode, rt.IsInternal = &name, code, meta.InternalTopic(name)
 	rt.AuthorizedOperations = topicOperations
 	return rt
 }
 
-// describePartitions describes a topic's partitions from first on, at most room of
-// them; next is the first one left over, 0 where there is none.
+// describePartitions describes at most room of a topic's partitions from first on; next is
+// the first one that is left over, or 0 if there is none.
 func describePartitions(m *meta.Image, name string, first, room int) (rt kmsg.DescribeTopicPartitionsResponseTopic, next int) {
 	t := m.Topic(name)
 	if t == nil {
@@ -100,16 +101,16 @@ func describePartitions(m *meta.Image, name string, first, room int) (rt kmsg.De
 		if controller.CheckTopicName(name) != nil {
 			code = kerr.InvalidTopicException.Code
 		}
-		return undescribed(name, code), 0
+		return emptyDescription(name, code), 0
 	}
-	rt = undescribed(name, none)
+	rt = emptyDescription(name, none)
 	rt.TopicID = t.ID
 	last := min(len(t.Partitions), first+room)
 	for i := first; i < last; i++ {
 		p := &t.Partitions[i]
 		rp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 		rp.Partition, rp.LeaderID, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
-		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offline(m, p.Replicas)
+		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offlineReplicas(m, p.Replicas)
 		rp.EligibleLeaderReplicas, rp.LastKnownELR = []int32{}, []int32{}
 		if p.Leader < 0 || m.Brokers[p.Leader] == nil {
 			rp.LeaderID, rp.ErrorCode = -1, kerr.LeaderNotAvailable.Code

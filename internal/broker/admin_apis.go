@@ -1,6 +1,6 @@
 package broker
 
-// adminAPIs are those of topics, configs and the cluster.
+// adminAPIs are the APIs of topics, configs and the cluster.
 func adminAPIs(b *Broker) []api {
 	if b.cfg.Controller == nil {
 		return nil

@@ -6,7 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// Configs whose names, values and sources are the same here as in Kafka.
+// These configs have the same names, values and sources here as in Kafka.
 var (
 	someTopicConfigs  = []string{"retention.bytes", "segment.bytes", "cleanup.policy", "max.message.bytes", "preallocate", "nonsense"}
 	someBrokerConfigs = []string{"log.retention.bytes", "num.io.threads", "ssl.key.password", "log.cleanup.policy", "message.max.bytes", "log.cleaner.min.cleanable.ratio", "nonsense"}
@@ -164,8 +164,7 @@ func configSteps() []step {
 	return append(append(s, loggerSteps()...), replaceSteps()...)
 }
 
-// loggerSteps set levels of loggers: of the root's, since the others have names of
-// their own here.
+// loggerSteps sets the level of the root logger; other loggers have other names in Kafka.
 func loggerSteps() []step {
 	null := alter(8, "1", "root", "")
 	null.Resources[0].Configs[0].Value = nil

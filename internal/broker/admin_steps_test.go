@@ -7,8 +7,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// betterThanKafka are our answers where we differ on purpose: in these cases Kafka
-// has no code but that of an unexpected error.
+// betterThanKafka are our answers that differ from Kafka's on purpose: Kafka answers these
+// requests with the code of an unexpected error.
 func betterThanKafka() map[string]string {
 	return map[string]string{
 		"unknown operation: IncrementalAlterConfigs v1": `{"Resources":[{"ErrorCode":42,"ErrorMessage":"Unknown operations type 9",` +
@@ -24,12 +24,12 @@ func betterThanKafka() map[string]string {
 
 type idOf = func(topic string) [16]byte
 
-// one is a step whose request does not need what came before.
+// one is a step whose request does not depend on the steps before.
 func one(name string, req kmsg.Request) step {
 	return step{name, func(idOf) kmsg.Request { return req }}
 }
 
-// adminSteps is the series. Later steps rest on what earlier ones made.
+// adminSteps are the series of requests. Later steps use what earlier ones have created.
 func adminSteps() []step {
 	var s []step
 	s = append(s, createSteps()...)
@@ -262,9 +262,9 @@ func morePartitionsOf(version int16, topic string, count int32) *kmsg.CreatePart
 	return req
 }
 
-// alter sets configs of one resource, as key, value, key, value; a key that begins
-// with + or - adds to or takes from a list, one with ! unsets, one with ? does what
-// is not known.
+// alter changes configs of one resource, given as key, value, key, value. A key that begins
+// with + or - adds to a list or removes from it, one with ! unsets, and one with ? has an
+// unknown operation.
 func alter(typ int8, name string, kv ...string) *kmsg.IncrementalAlterConfigsRequest {
 	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
 	req.Version = 1

@@ -28,10 +28,10 @@ var record431 = flag.Bool("record", false, "write what the Kafka at LEAT_TEST_KA
 
 const (
 	golden        = "testdata/kafka-4.3.1-admin.txt"
-	goldenWithout = "testdata/kafka-4.3.1-without.txt"
+	goldenWithout = "testdata/kafka-4.3.1-missing.txt"
 )
 
-// newAdminRig is a rig with a controller; static are the node's own settings.
+// newAdminRig makes a rig with a controller; static are the node's own settings.
 func newAdminRig(t *testing.T, static map[string]string) *rig {
 	t.Helper()
 	st, err := config.NewStatic(1, static)
@@ -47,7 +47,7 @@ func newAdminRig(t *testing.T, static map[string]string) *rig {
 		c.Quorum = func() quorum.Status {
 			return quorum.Status{Leader: 1, Term: 1, Voters: []int32{1}, Commit: 7, Applied: 7}
 		}
-		c.Controller = controller.New(controller.Config{Image: c.Image, Static: st, Leading: leads, Propose: func(_ context.Context, _ uint64, b []byte) error {
+		c.Controller = controller.New(controller.Config{Image: c.Image, Static: st, Leading: alwaysLeads, Propose: func(_ context.Context, _ uint64, b []byte) error {
 			img, d, err := meta.Apply(c.Image(), b)
 			if err != nil {
 				return err
@@ -61,10 +61,10 @@ func newAdminRig(t *testing.T, static map[string]string) *rig {
 	return g
 }
 
-// leads is a quorum that this node always leads.
-func leads() (term uint64, ok bool) { return 1, true }
+// alwaysLeads answers for a quorum that this node always leads.
+func alwaysLeads() (term uint64, ok bool) { return 1, true }
 
-// step is a request in a series; id tells the id of a topic made before.
+// step is a request in a series; id returns the id of a topic that an earlier step has created.
 type step struct {
 	name string
 	req  func(id func(topic string) [16]byte) kmsg.Request
@@ -75,24 +75,25 @@ type step struct {
 // which are kept in testdata. With LEAT_TEST_KAFKA, the address of a fresh Kafka
 // with node.id=1 and broker.rack=r0, it proves too that the record is Kafka's.
 func TestAdminAnswersAreKafkas(t *testing.T) {
-	holdAgainstKafka(t, golden, newAdminRig(t, nil), adminSteps, betterThanKafka())
+	compareWithKafka(t, golden, newAdminRig(t, nil), adminSteps, betterThanKafka())
 }
 
-// TestAnswersWithoutFeaturesAreKafkas proves the same of requests for security, quotas,
-// reassignments, elections and transactions, of all of which the node has none.
-func TestAnswersWithoutFeaturesAreKafkas(t *testing.T) {
+// TestAnswersForMissingFeaturesAreKafkas proves that a series of requests for features that
+// the node does not have gets the answers of Apache Kafka 4.3.1: for security, quotas,
+// reassignments, elections and transactions.
+func TestAnswersForMissingFeaturesAreKafkas(t *testing.T) {
 	if addr := os.Getenv("LEAT_TEST_KAFKA"); addr != "" {
 		awaitCoordinators(t, addr)
 	}
 	g := newAdminRig(t, nil)
 	g.topic("__consumer_offsets", 1)
 	g.topic("__transaction_state", 1)
-	holdAgainstKafka(t, goldenWithout, g, withoutSteps, unlikeKafka())
+	compareWithKafka(t, goldenWithout, g, missingFeatureSteps, unlikeKafka())
 }
 
-// holdAgainstKafka plays a series of requests, and holds the answers against those that
-// are kept in a file, but for those that are better.
-func holdAgainstKafka(t *testing.T, file string, g *rig, steps func() []step, better map[string]string) {
+// compareWithKafka plays a series of requests, and compares the answers with those in a file,
+// except for those that are better.
+func compareWithKafka(t *testing.T, file string, g *rig, steps func() []step, better map[string]string) {
 	t.Helper()
 	want, err := os.ReadFile(file)
 	if err != nil && !*record431 {
@@ -176,8 +177,8 @@ func transcript(t *testing.T, addr string, steps []step) string {
 	return out.String()
 }
 
-// plain writes an answer without what differs from run to run: ids, ports, times,
-// the order of what has no order.
+// plain is an answer as text, without the things that differ from run to run: ids, ports,
+// times, and the order of lists that have none.
 func plain(t *testing.T, resp kmsg.Response) string {
 	t.Helper()
 	b, err := json.Marshal(resp)
@@ -256,8 +257,8 @@ func sortKey(v any) string {
 	return string(b)
 }
 
-// TestControllerFails proves that a command which the quorum does not take is
-// answered with an error for each item, and one that is late with a time-out.
+// TestControllerFails proves that a command which the quorum refuses is answered with an
+// error for each item, and one that takes too long with a time-out.
 func TestControllerFails(t *testing.T) {
 	for _, c := range []struct {
 		err  error
@@ -267,7 +268,7 @@ func TestControllerFails(t *testing.T) {
 			cfg.Static, _ = config.NewStatic(1, nil)
 			cfg.Quorum = func() quorum.Status { return quorum.Status{} }
 			cfg.Controller = controller.New(controller.Config{
-				Image: cfg.Image, Static: cfg.Static, Leading: leads,
+				Image: cfg.Image, Static: cfg.Static, Leading: alwaysLeads,
 				Propose: func(context.Context, uint64, []byte) error { return c.err },
 			})
 		})
@@ -285,10 +286,10 @@ func TestControllerFails(t *testing.T) {
 	}
 }
 
-// TestMetadataMakesTopics proves that asking for a topic makes it where both sides
-// allow that, with the defaults or with what its name is for, and that the answer
-// has it at once.
-func TestMetadataMakesTopics(t *testing.T) {
+// TestMetadataCreatesTopics proves that asking for a topic creates it if both sides allow
+// that, with the default settings or with those of an internal topic of that name, and that
+// the same answer has it.
+func TestMetadataCreatesTopics(t *testing.T) {
 	for _, c := range []struct {
 		name       string
 		static     map[string]string
@@ -351,14 +352,14 @@ func TestMetadataMakesTopics(t *testing.T) {
 	}
 }
 
-// TestAddressIsTheClientsOwn proves that a client is told the address on which it
-// came, unless another one was set for this node.
-func TestAddressIsTheClientsOwn(t *testing.T) {
+// TestClientIsToldTheAddressItUsed proves that a client is told the address to which it has
+// connected, unless another one was set for this node.
+func TestClientIsToldTheAddressItUsed(t *testing.T) {
 	for _, advertised := range []bool{false, true} {
 		g := newRig(t, func(c *Config) {
 			c.Static, _ = config.NewStatic(1, nil)
 			c.Quorum = func() quorum.Status { return quorum.Status{Leader: 1} }
-			c.Controller = controller.New(controller.Config{Image: c.Image, Static: c.Static, Leading: leads})
+			c.Controller = controller.New(controller.Config{Image: c.Image, Static: c.Static, Leading: alwaysLeads})
 			c.Advertised = func(string) bool { return advertised }
 		})
 		g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "public.example", Port: 1234}}, Epoch: 1}},
@@ -384,9 +385,9 @@ func TestAddressIsTheClientsOwn(t *testing.T) {
 	}
 }
 
-// TestReplaceTwice proves that a resource given twice is refused each time (Kafka
+// TestResourceNamedTwiceIsRefused proves that a resource given twice is refused each time (Kafka
 // does not answer at all) and that the others are served.
-func TestReplaceTwice(t *testing.T) {
+func TestResourceNamedTwiceIsRefused(t *testing.T) {
 	g := newAdminRig(t, nil)
 	g.topic("a", 1)
 	g.topic("b", 1)
@@ -410,9 +411,9 @@ func TestReplaceTwice(t *testing.T) {
 	}
 }
 
-// TestDescribeLogDirsTellsSizes proves that what was produced shows as bytes, and
-// what is free as free.
-func TestDescribeLogDirsTellsSizes(t *testing.T) {
+// TestDescribeLogDirsHasSizes proves that the answer has the bytes of partitions, and the
+// size and the free space of the disk.
+func TestDescribeLogDirsHasSizes(t *testing.T) {
 	g := newAdminRig(t, nil)
 	g.topic("t", 2)
 	c := dial(t, g.addr)
@@ -434,7 +435,7 @@ func TestDescribeLogDirsTellsSizes(t *testing.T) {
 	}
 }
 
-// TestTopicDeletionDisabled proves that nothing is deleted where that was forbidden.
+// TestTopicDeletionDisabled proves that no topic is deleted if delete.topic.enable is false.
 func TestTopicDeletionDisabled(t *testing.T) {
 	g := newAdminRig(t, map[string]string{"delete.topic.enable": "false"})
 	g.topic("t", 1)
@@ -449,9 +450,9 @@ func TestTopicDeletionDisabled(t *testing.T) {
 	}
 }
 
-// TestLeaderIsGone proves that a partition whose leader is not there is told of with
-// LEADER_NOT_AVAILABLE and its offline replicas.
-func TestLeaderIsGone(t *testing.T) {
+// TestPartitionWithoutLeader proves that a partition whose leader is not registered is
+// described with LEADER_NOT_AVAILABLE and its offline replicas.
+func TestPartitionWithoutLeader(t *testing.T) {
 	g := newAdminRig(t, nil)
 	id := g.topic("t", 1)
 	g.apply(meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{7, 1}, ISR: []int32{7}, Leader: 7, PartitionEpoch: 1}}})
@@ -499,8 +500,8 @@ func TestEveryConfigIsDescribed(t *testing.T) {
 	}
 }
 
-// TestDescribedConfigsAreBounded proves that a request which names this broker
-// thousands of times is told of it some hundred times.
+// TestDescribedConfigsAreBounded proves that a request which names this broker thousands of
+// times gets some hundred descriptions of it.
 func TestDescribedConfigsAreBounded(t *testing.T) {
 	g := newAdminRig(t, nil)
 	req := described(4, true, int8(config.Broker), "1")

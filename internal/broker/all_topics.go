@@ -12,24 +12,24 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// allTopics are the topics of Metadata answers in encoded form, for clients that ask for all
-// of them: thousands do at once when a node comes back. Each form is encoded by the first
-// client that asks, in memory that is reserved once; the others wait for it and share it.
+// allTopics shares the encoded topics of Metadata answers between the clients that ask for all
+// topics: when a node comes back, thousands do so at once. The first client that asks for a
+// form encodes it, in memory that is reserved once; the others wait for it and share it.
 //
-//	building --encoded--> listed --the image changes, or nobody asks--> unlisted --sent--> gone
+//	encoding --done--> listed --the image changes, or no client asks--> unlisted --sent--> released
 //
-// It is gone when the last answer that has it was sent.
+// Its memory is released when the last answer that has it is sent.
 type allTopics struct {
 	b *Broker
 
 	bound atomic.Pointer[imageBound]
 
-	mu    sync.Mutex                    // guards what follows, and the users of all
-	forms map[topicsForm]*encodedTopics // the newest one of each form that is in use
-	asked map[topicsForm]bool           // since the last look
+	mu    sync.Mutex                    // guards the fields below, and encodedTopics.users
+	forms map[topicsForm]*encodedTopics // the newest one of each form, if it is listed
+	asked map[topicsForm]bool           // the forms that were asked for since the last dropUnused
 }
 
-// topicsForm is all that the topics' encoding depends on beside the image.
+// topicsForm is all on which the topics' encoding depends, besides the image.
 type topicsForm struct {
 	version    int16
 	operations bool
@@ -39,24 +39,25 @@ type topicsForm struct {
 type encodedTopics struct {
 	of    *allTopics
 	image *meta.Image
-	users int // those who wait for it, answers that have it, and one for the list
+	users int // the requests that wait for it, the answers that have it, and 1 while it is listed
 
-	ready  chan struct{} // closed when what follows is final
+	ready  chan struct{} // closed when the fields below are set
 	body   []byte
 	tail   int // bytes of an answer after the array
 	err    error
 	memory budget.Reservation
 }
 
-// errNotEncoded is what those get who share a form whose encoding met a bug.
+// errNotEncoded is the error of the clients that share a form whose encoding has panicked.
 var errNotEncoded = errors.New("BUG: the topics were not encoded")
 
 func newAllTopics(b *Broker) *allTopics {
 	return &allTopics{b: b, forms: map[topicsForm]*encodedTopics{}, asked: map[topicsForm]bool{}}
 }
 
-// share returns the topics of an image in a form. The caller must release them.
-func (a *allTopics) share(image *meta.Image, f topicsForm) (*encodedTopics, error) {
+// shareTopics returns the topics of an image in a form, when they are encoded. The caller
+// must release them.
+func (a *allTopics) shareTopics(image *meta.Image, f topicsForm) (*encodedTopics, error) {
 	a.mu.Lock()
 	a.asked[f] = true
 	e, old := a.forms[f], (*encodedTopics)(nil)
@@ -72,7 +73,7 @@ func (a *allTopics) share(image *meta.Image, f topicsForm) (*encodedTopics, erro
 		old.Release()
 	}
 	if missing {
-		e.build(f)
+		e.encodeTopics(f)
 	}
 	select {
 	case <-e.ready:
@@ -81,15 +82,15 @@ func (a *allTopics) share(image *meta.Image, f topicsForm) (*encodedTopics, erro
 		return nil, a.b.cfg.Context().Err()
 	}
 	if e.err != nil {
-		a.drop(f, e)
+		a.unlist(f, e)
 		e.Release()
 		return nil, e.err
 	}
 	return e, nil
 }
 
-// build encodes the topics, in turns with other long work.
-func (e *encodedTopics) build(f topicsForm) {
+// encodeTopics encodes the topics, in turns with other long work, and closes ready.
+func (e *encodedTopics) encodeTopics(f topicsForm) {
 	defer close(e.ready)
 	b := e.of.b
 	most := e.of.boundOf(e.image)
@@ -100,12 +101,12 @@ func (e *encodedTopics) build(f topicsForm) {
 	}
 	e.memory = memory
 	d := topicDescriber{m: e.image, operations: f.operations, list: listTopics(e.image)}
-	all := newElements(list{n: len(d.list), with: d.answer}, kmsg.NewPtrMetadataResponse(), f.version, b.cfg.Work)
+	all := newElements(list{n: len(d.list), answerWith: d.answerWith}, kmsg.NewPtrMetadataResponse(), f.version, b.cfg.Work)
 	e.body, e.tail, e.err = all.appendAll(make([]byte, 0, most)), all.tail, nil
 }
 
-// drop takes a form off the list, unless another one has its place already.
-func (a *allTopics) drop(f topicsForm, e *encodedTopics) {
+// unlist removes an encoding from the list, unless a newer one has replaced it.
+func (a *allTopics) unlist(f topicsForm, e *encodedTopics) {
 	a.mu.Lock()
 	listed := a.forms[f] == e
 	if listed {
@@ -117,9 +118,9 @@ func (a *allTopics) drop(f topicsForm, e *encodedTopics) {
 	}
 }
 
-// forget is called now and then. It drops the forms of an image that is not the newest any
-// more, and those for which nobody has asked since the last call.
-func (a *allTopics) forget(newest *meta.Image) {
+// dropUnused is called now and then. It unlists the forms of an image that is no longer the
+// newest, and those that no client has asked for since the last call.
+func (a *allTopics) dropUnused(newest *meta.Image) {
 	var old []*encodedTopics
 	a.mu.Lock()
 	for f, e := range a.forms {
@@ -146,9 +147,9 @@ func (e *encodedTopics) Release() {
 	}
 }
 
-// replyAll answers with the fields of whole, whose array is empty, and all topics.
+// replyAll answers with whole, whose array is empty, and puts all topics into the array.
 func (a *allTopics) replyAll(r *wire.Request, whole kmsg.Response, image *meta.Image, operations bool) error {
-	e, err := a.share(image, topicsForm{r.Version, operations})
+	e, err := a.shareTopics(image, topicsForm{r.Version, operations})
 	if err != nil {
 		return err
 	}
@@ -169,23 +170,23 @@ func (a *allTopics) replyAll(r *wire.Request, whole kmsg.Response, image *meta.I
 	return nil
 }
 
-// isShared tells whether the topics of an image are shared: where they are few it is not worth
-// it, and where they are very many they are encoded as they are sent.
+// isShared tells whether the topics of an image are shared. It does not pay for a few topics,
+// and very many are encoded as they are sent.
 func (a *allTopics) isShared(image *meta.Image) bool {
 	return image.NumTopics() > shortAnswer && a.boundOf(image) <= a.b.cfg.Work.Most(budget.Data)/sharedPart
 }
 
-// sharedPart says how much of the memory for answers the topics of one form may take: one
-// part in so many.
+// sharedPart bounds the topics of one form to this fraction (1/sharedPart) of the memory for
+// answers.
 const sharedPart = 3
 
-// imageBound is what boundTopics gave for an image.
+// imageBound is the result of boundTopics for an image.
 type imageBound struct {
 	image *meta.Image
 	bytes int64
 }
 
-// boundOf is boundTopics, which is known for the image that was asked for last.
+// boundOf is boundTopics with a cache of one image.
 func (a *allTopics) boundOf(image *meta.Image) int64 {
 	if b := a.bound.Load(); b != nil && b.image == image {
 		return b.bytes
@@ -195,7 +196,7 @@ func (a *allTopics) boundOf(image *meta.Image) int64 {
 	return n
 }
 
-// boundTopics is how many bytes the encoding of all topics takes at most.
+// boundTopics is an upper bound of the bytes of all topics' encoding.
 func boundTopics(image *meta.Image) int64 {
 	n := 256 // an answer with one topic is longer than the topic
 	for t := range image.Topics() {
@@ -216,7 +217,7 @@ func listTopics(image *meta.Image) []describedTopic {
 	return all
 }
 
-// sharedBytes are a section in memory that others keep until it was sent.
+// sharedBytes is a section of an answer, in memory that the answer shares with others.
 type sharedBytes []byte
 
 // Len is the section's length.
@@ -228,5 +229,5 @@ func (b sharedBytes) ReadAt(p []byte, off int64) (int, error) { return bytesAt(b
 // Fd tells that the section is not in a file.
 func (sharedBytes) Fd() (fd uintptr, pos int64, ok bool) { return 0, 0, false }
 
-// Release does nothing: the answer holds what keeps the bytes.
+// Release does nothing: the answer itself releases its use of the bytes.
 func (sharedBytes) Release() {}

@@ -46,7 +46,7 @@ func TestAllTopicsAreShared(t *testing.T) {
 	id := meta.NewUUID()
 	g.apply(meta.TopicCreated{ID: id, Name: "new"}, meta.PartitionsSet{Topic: id})
 	count(clients[0], topics+1)
-	g.broker.all.forget(g.image.Load()) // somebody has asked for it
+	g.broker.all.dropUnused(g.image.Load()) // somebody has asked for it
 	if n := g.work.Usage(budget.Data).Used; n == 0 || n > boundTopics(g.image.Load()) {
 		t.Errorf("%d bytes are held, for the newest image alone", n)
 	}
@@ -56,25 +56,25 @@ func TestAllTopicsAreShared(t *testing.T) {
 			for range 20 {
 				count(c, topics+1)
 				if i == 0 {
-					g.broker.all.forget(nil)
+					g.broker.all.dropUnused(nil)
 				}
 			}
 		})
 	}
 	wg.Wait()
-	g.broker.all.forget(g.image.Load())
-	g.broker.all.forget(g.image.Load())
+	g.broker.all.dropUnused(g.image.Load())
+	g.broker.all.dropUnused(g.image.Load())
 	eventually(t, "the memory is back", func() bool { return g.work.Usage(budget.Data).Used == 0 })
 }
 
-// TestUnsentTopicsKeepTheirMemory proves that the encoding of an image which is old holds
-// its memory until the last answer with it was sent, or its connection is gone.
+// TestUnsentTopicsKeepTheirMemory proves that the encoding of an old image holds its memory
+// until the last answer that has it is sent, or its connection is closed.
 func TestUnsentTopicsKeepTheirMemory(t *testing.T) {
 	g := manyTopics(t, 1000)
 	c := dial(t, g.addr)
-	c.send(waiting(get("topic-with-a-long-name-0", 0, 0), 600_000, 1), at(12, kmsg.NewPtrMetadataRequest()), at(0, kmsg.NewPtrApiVersionsRequest()))
+	c.send(withMaxWait(get("topic-with-a-long-name-0", 0, 0), 600_000, 1), at(12, kmsg.NewPtrMetadataRequest()), at(0, kmsg.NewPtrApiVersionsRequest()))
 	eventually(t, "all were served", func() bool { return g.broker.Stats().Requests["ApiVersions"] == 1 })
-	g.broker.all.forget(nil)
+	g.broker.all.dropUnused(nil)
 	if g.work.Usage(budget.Data).Used == 0 {
 		t.Error("an answer is to be sent whose memory is not counted")
 	}

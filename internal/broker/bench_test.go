@@ -46,8 +46,8 @@ func (g *rig) serve(b *testing.B, reqs ...kmsg.Request) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(reqs)), "ns/request")
 }
 
-// BenchmarkProduce is the way of produce requests from the connection's buffer to the
-// page cache (flush=100000) or the disk (flush=1), and back.
+// BenchmarkProduce measures produce requests from the connection's buffer to the page cache
+// (flush=100000) or the disk (flush=1), and back.
 func BenchmarkProduce(b *testing.B) {
 	for _, tc := range []struct {
 		flush, size, requests, partitions int
@@ -78,8 +78,8 @@ func BenchmarkProduce(b *testing.B) {
 	}
 }
 
-// BenchmarkFetch is the way of fetch requests: small answers from the tail, large ones,
-// and one over 500 partitions of which each has a batch, or none.
+// BenchmarkFetch measures fetch requests: small answers from the tail, large ones, and those
+// of 500 partitions, of which each has a batch, or none.
 func BenchmarkFetch(b *testing.B) {
 	for _, tc := range []struct {
 		name                      string

@@ -1,15 +1,18 @@
-// Package broker answers Kafka's APIs, one file per API: authorise, find, call,
-// translate errors into codes. Nothing below it knows an error code, but for the
-// coordinators' results.
+// Package broker answers the requests of Kafka's protocol, one file for each API. A
+// handler finds the topics and partitions that a request names, calls the packages
+// below, and turns their errors into Kafka's codes. Of those packages only the
+// coordinators know error codes.
 //
 // Broker is the wire.Handler with the table of APIs; a session is one connection.
-// Produce and Fetch are decoded and encoded by hand and go through the session:
-// what one read brought is collected, appended with one write a partition, and
-// committed together. All else is decoded by kmsg and served after that.
+// Produce and Fetch are decoded and encoded by hand. The batches of all Produce
+// requests that one read of the connection has brought are collected in the session,
+// appended with one write for each partition, and committed together. Requests of the
+// other APIs are decoded by kmsg, and served when the batches before them are appended.
 //
-// A session's methods run on its connection's goroutine; a parked produce or fetch
-// belongs to whoever completes it. Locks: Broker.mu, session.mu, fetchSession.mu
-// and fetchSessions.mu are each the only one held.
+// A Broker may be used by any goroutine. A session's methods run on its connection's
+// goroutine. A produce or fetch that waits belongs to the goroutine that ends its wait.
+// No goroutine holds more than one of Broker.mu, session.mu, fetchSession.mu and
+// fetchSessions.mu.
 package broker
 
 import (
@@ -33,49 +36,52 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// Config hands the broker what it needs; zero limits mean their default.
+// Config is what a Broker works with. A limit of 0 stands for its default.
 type Config struct {
 	NodeID int32
 	Logger *slog.Logger
 	Image  func() *meta.Image // the newest image; never nil
 	Set    *replica.Set
-	// Context returns what handlers wait under; it ends when the node stops.
+	// Context returns the context under which handlers wait. It ends when the node stops.
 	Context func() context.Context
-	// ProducerIDs reserves a block of producer ids that nobody else gets.
+	// ProducerIDs reserves a block of producer ids that no other node gets.
 	ProducerIDs func(ctx context.Context) (first, count int64, err error)
 	// Groups coordinates consumer groups; nil: their APIs are not served.
 	Groups *group.Service
-	// EnsureOffsetsTopic makes the topic that holds groups and offsets, and returns
-	// when it is there.
+	// EnsureOffsetsTopic creates the topic of groups and offsets if there is none, and
+	// returns when it exists.
 	EnsureOffsetsTopic func(ctx context.Context) error
 	// Controller decides changes of topics and configs; nil: the APIs of topics,
 	// configs and the cluster are not served. With it Static and Quorum must be set.
 	Controller *controller.Controller
 	Static     *config.Static       // this node's own settings
 	Quorum     func() quorum.Status // the metadata quorum as this node sees it
-	LogDir     string               // the data directory, for people
-	// LogLevels are the levels of this node's loggers by name, one of them "root";
-	// SetLogLevel changes one, nil gives it the root's. nil: there are none.
+	LogDir     string               // the data directory, as clients are shown it
+	// LogLevels returns the levels of this node's loggers by name, one of which is "root".
+	// SetLogLevel sets one; with nil it gives the logger the root's level. Both are nil if
+	// the node has no loggers.
 	LogLevels   func() map[string]slog.Level
 	SetLogLevel func(name string, level *slog.Level)
 	// Advertised tells whether the clients of a listener are told the address that this node
-	// has registered for it; the others are told the one to which they came. nil: none are.
+	// has registered for it. Clients of other listeners are told the address to which they
+	// have connected, as all clients are if it is nil.
 	Advertised func(listener string) bool
 
-	// Work is the memory on which requests draw; nil: no bounds.
+	// Work is the memory for requests and their answers; nil: it is not bounded.
 	Work *budget.Budget
 
 	FetchMaxBytes int // fetch.max.bytes, 55 MiB
 	FetchSessions int // max.incremental.fetch.session.cache.slots, 1000; negative: none
 }
 
-// Defaults of the limits, and how often parked produce requests are looked at for
-// their time-outs.
+// The defaults of the limits.
 const (
 	defaultFetchMaxBytes = 55 << 20
 	defaultFetchSessions = 1000
-	expireEvery          = time.Second
 )
+
+// expireEvery is how often waiting produce requests are searched for overdue ones.
+const expireEvery = time.Second
 
 // Broker is a wire.Handler.
 type Broker struct {
@@ -86,51 +92,51 @@ type Broker struct {
 	stats counters
 
 	all               *allTopics
-	produces, fetches sync.Pool    // states of requests
+	produces, fetches sync.Pool    // of *produce and *fetch
 	watched           atomic.Int64 // partitions that parked fetches watch
 	asleep            atomic.Int64 // bytes of the answers of fetches that are asleep
 
-	stop chan struct{}
-	done sync.WaitGroup
+	stop chan struct{}  // closed by Close
+	done sync.WaitGroup // the broker's goroutines
 
 	mu       sync.Mutex
-	sessions map[*session]struct{} // guarded by mu
-	closed   atomic.Bool           // fetches do not wait any more
+	sessions map[*session]struct{} // of the open connections; guarded by mu
+	closed   atomic.Bool           // set by Drain; from then on no fetch waits
 }
 
-// api is one row of the table of APIs; ApiVersions is read off it.
+// api is one row of the table of APIs. The answer to ApiVersions is made of the table.
 type api struct {
 	key      int16
 	name     string
 	min, max int16 // versions served
-	// Exactly one of the two is set. raw decodes the body itself and runs before
-	// the appends collected so far are flushed (Produce, Fetch). serve gets the
-	// decoded request after a Flush and an Uncork; it may block, and it must see to
-	// it that r is answered, now or later.
+	// Exactly one of raw and serve is set. raw decodes the body itself, and runs while
+	// the batches of earlier requests may be collected and not appended yet. serve gets
+	// the decoded request when those are appended and their answers are sent. It may
+	// block, and must have r answered, before it returns or later.
 	raw   func(s *session, r *wire.Request) error
 	serve func(s *session, r *wire.Request, req kmsg.Request) error
 }
 
-// counters are what the broker counts as it serves.
+// counters are the running totals that Stats reports.
 type counters struct {
 	bytesIn, recordsIn, bytesOut atomic.Int64
 	requests                     [256]atomic.Int64 // by key
 }
 
-// Stats is what a broker has done since it was built.
+// Stats counts a broker's work since it was built.
 type Stats struct {
-	BytesIn   int64 // record batches appended, as they were sent
+	BytesIn   int64 // of the record batches that were appended, as their producers sent them
 	RecordsIn int64
-	BytesOut  int64 // record batches sent to readers
+	BytesOut  int64 // of the record batches that were sent to readers
 	// Requests counts requests by API name.
 	Requests map[string]int64
 	// FetchSessions is the number of incremental fetch sessions now.
 	FetchSessions int
 }
 
-// New builds a broker from what it needs.
+// New builds a broker. Close ends it.
 func New(cfg Config) (*Broker, error) {
-	if err := cfg.validate(); err != nil {
+	if err := cfg.checkAndSetDefaults(); err != nil {
 		return nil, err
 	}
 	b := &Broker{
@@ -142,15 +148,15 @@ func New(cfg Config) (*Broker, error) {
 	b.produces.New = func() any { return &produce{b: b} }
 	b.fetches.New = func() any { return newFetch(b) }
 	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), missingAPIs(b)} {
-		if err := b.register(list); err != nil {
+		if err := b.registerAPIs(list); err != nil {
 			return nil, err
 		}
 	}
-	b.done.Go(b.expire)
+	b.done.Go(b.expireEverySecond)
 	return b, nil
 }
 
-func (c *Config) validate() error {
+func (c *Config) checkAndSetDefaults() error {
 	if c.Logger == nil || c.Image == nil || c.Set == nil || c.Context == nil || c.ProducerIDs == nil {
 		return errors.New("broker: Logger, Image, Set, Context and ProducerIDs must be set")
 	}
@@ -163,7 +169,7 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// coreAPIs are those of records, offsets and producers.
+// coreAPIs are the APIs of records, offsets and producers.
 func coreAPIs() []api {
 	return []api{
 		{key: 0, name: "Produce", min: 3, max: 13, raw: (*session).produce},
@@ -177,7 +183,7 @@ func coreAPIs() []api {
 	}
 }
 
-func (b *Broker) register(list []api) error {
+func (b *Broker) registerAPIs(list []api) error {
 	for i := range list {
 		a := &list[i]
 		switch {
@@ -202,14 +208,14 @@ func (b *Broker) Open(c *wire.Conn) wire.Session { //nolint:ireturn // wire.Hand
 	return s
 }
 
-func (b *Broker) forget(s *session) {
+func (b *Broker) removeSession(s *session) {
 	b.mu.Lock()
 	delete(b.sessions, s)
 	b.mu.Unlock()
 }
 
-// Drain answers all parked fetches with what there is, and makes later ones not
-// wait: a node that stops need not sit out its clients' long polls.
+// Drain answers all fetches that wait, and has later ones answered at once, so that a
+// node that stops need not wait for its clients' long polls to end.
 func (b *Broker) Drain() {
 	b.closed.Store(true)
 	b.mu.Lock()
@@ -223,18 +229,18 @@ func (b *Broker) Drain() {
 	}
 }
 
-// Close drains and stops what runs in the background. Connections are the
-// server's to close.
+// Close drains the broker and stops its goroutines. It does not close connections,
+// which the server does.
 func (b *Broker) Close() {
 	b.Drain()
 	close(b.stop)
 	b.done.Wait()
-	b.all.forget(nil)
+	b.all.dropUnused(nil)
 }
 
-// expire ends produce requests that have waited longer than their clients allow, or
-// for a log that has failed, and forgets encoded topics.
-func (b *Broker) expire() {
+// expireEverySecond ends the waits of produce requests that are overdue, or whose log has
+// failed, and drops encodings of all topics that are no longer used, until the broker closes.
+func (b *Broker) expireEverySecond() {
 	t := time.NewTicker(expireEvery)
 	defer t.Stop()
 	for {
@@ -243,16 +249,16 @@ func (b *Broker) expire() {
 			return
 		case <-t.C:
 			b.cfg.Set.Expire(b.cfg.Set.Now())
-			b.all.forget(b.cfg.Image())
+			b.all.dropUnused(b.cfg.Image())
 		}
 	}
 }
 
-// Stats tells what the broker has done.
+// Stats returns the present counts.
 func (b *Broker) Stats() Stats {
 	st := Stats{
 		BytesIn: b.stats.bytesIn.Load(), RecordsIn: b.stats.recordsIn.Load(), BytesOut: b.stats.bytesOut.Load(),
-		Requests: map[string]int64{}, FetchSessions: b.cache.len(),
+		Requests: map[string]int64{}, FetchSessions: b.cache.count(),
 	}
 	for key, a := range b.apis {
 		if a != nil {

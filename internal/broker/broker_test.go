@@ -10,9 +10,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// TestProducerIDsAreNeverGivenTwice proves that many who ask at once get ids of their
-// own from blocks that are reserved one after another, and that a controller that
-// cannot answer is a retriable error.
+// TestProducerIDsAreNeverGivenTwice proves that many requests at once get different ids, from
+// blocks that are reserved one after another, and a retriable error if no block can be
+// reserved.
 func TestProducerIDsAreNeverGivenTwice(t *testing.T) {
 	const conns, each = 8, 25
 	blocks := 0
@@ -59,10 +59,10 @@ func TestProducerIDsAreNeverGivenTwice(t *testing.T) {
 	}
 }
 
-// TestApiVersions proves what clients build on: every version of this API is answered,
-// an unknown one in the form of version 0 with what is served (KIP-511), bad names of a
-// client's software are refused, Produce is told from version 0 on, and what is not
-// served is not told.
+// TestApiVersions proves what clients depend on: every version of this API is answered, an
+// unknown one in the form of version 0 with the versions that are served (KIP-511); invalid
+// names of a client's software are refused; Produce is advertised from version 0 on; and no
+// API is advertised that is not served.
 func TestApiVersions(t *testing.T) {
 	g := newRig(t)
 	c := dial(t, g.addr)
@@ -95,8 +95,8 @@ func TestApiVersions(t *testing.T) {
 	}
 }
 
-// TestUnservedRequestsCloseTheConnection proves that an API or a version that is not
-// served ends the connection, after what was asked before was answered.
+// TestUnservedRequestsCloseTheConnection proves that a request for an API or a version that
+// is not served closes the connection, after the requests before it are answered.
 func TestUnservedRequestsCloseTheConnection(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 1)
@@ -115,9 +115,9 @@ func TestUnservedRequestsCloseTheConnection(t *testing.T) {
 	}
 }
 
-// TestTableOfAPIs proves that two handlers of one API, or one without versions or
-// handler, are found out when the broker is built.
-func TestTableOfAPIs(t *testing.T) {
+// TestAPITableIsChecked proves that a broker cannot be built with two handlers for one API,
+// or with an API without versions or handler.
+func TestAPITableIsChecked(t *testing.T) {
 	raw := (*session).produce
 	for name, list := range map[string][]api{
 		"twice":       {{key: 3, name: "A", raw: raw}, {key: 3, name: "B", raw: raw}},
@@ -125,7 +125,7 @@ func TestTableOfAPIs(t *testing.T) {
 		"no versions": {{key: 3, name: "A", min: 2, max: 1, raw: raw}},
 		"no such key": {{key: 999, name: "A", raw: raw}},
 	} {
-		if err := new(Broker).register(list); err == nil {
+		if err := new(Broker).registerAPIs(list); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

@@ -49,7 +49,7 @@ func randomProduce(r *rand.Rand, version int16) *kmsg.ProduceRequest {
 	return req
 }
 
-// seenProduce is what both decoders must agree on.
+// seenProduce has the fields on which both decoders must agree.
 type seenProduce struct {
 	Acks    int16
 	Timeout int64
@@ -98,8 +98,8 @@ func seenByUs(p *produce) seenProduce {
 	return s
 }
 
-// TestProduceDecodeAgreesWithKmsg proves that requests of every version are decoded
-// to what kmsg makes of them, and that none of their prefixes is taken for a request.
+// TestProduceDecodeAgreesWithKmsg proves that requests of every version are decoded as kmsg
+// decodes them, and that every prefix of one is refused.
 func TestProduceDecodeAgreesWithKmsg(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for version := int16(3); version <= 13; version++ {
@@ -107,7 +107,7 @@ func TestProduceDecodeAgreesWithKmsg(t *testing.T) {
 			req := randomProduce(r, version)
 			body := req.AppendTo(nil)
 			p := &produce{version: version}
-			if _, ok := p.decode(body, maxProducePartitions); !ok {
+			if _, ok := p.decodeBody(body, maxProducePartitions); !ok {
 				t.Fatalf("version %d: %+v is refused", version, req)
 			}
 			if diff := cmp.Diff(seenByKmsg(req), seenByUs(p)); diff != "" {
@@ -116,7 +116,7 @@ func TestProduceDecodeAgreesWithKmsg(t *testing.T) {
 			for range 5 {
 				cut := &produce{version: version}
 				n := r.IntN(len(body))
-				if _, ok := cut.decode(body[:n], maxProducePartitions); ok {
+				if _, ok := cut.decodeBody(body[:n], maxProducePartitions); ok {
 					t.Fatalf("version %d: %d of %d bytes are taken for a whole request", version, n, len(body))
 				}
 			}
@@ -124,8 +124,8 @@ func TestProduceDecodeAgreesWithKmsg(t *testing.T) {
 	}
 }
 
-// TestProduceEncodeAgreesWithKmsg proves that answers of every version are what
-// kmsg would send, and that an error code patched in later lands in its place.
+// TestProduceEncodeAgreesWithKmsg proves that answers of every version are encoded as kmsg
+// encodes them, and that an error code which is written later replaces the right bytes.
 func TestProduceEncodeAgreesWithKmsg(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for version := int16(3); version <= 13; version++ {
@@ -148,7 +148,7 @@ func TestProduceEncodeAgreesWithKmsg(t *testing.T) {
 				want.Topics = append(want.Topics, wt)
 			}
 			var resp wire.Response
-			p.encode(&resp)
+			p.encodeAnswer(&resp)
 			if !bytes.Equal(resp.B, want.AppendTo(nil)) {
 				t.Fatalf("version %d: encoded %x\nkmsg has %x", version, resp.B, want.AppendTo(nil))
 			}
@@ -230,7 +230,7 @@ func randomFetch(r *rand.Rand, version int16) *kmsg.FetchRequest {
 	return req
 }
 
-// seenFetch is what both decoders must agree on.
+// seenFetch has the fields on which both decoders must agree.
 type seenFetch struct {
 	Req       fetchRequest
 	Parts     []seenWant
@@ -300,8 +300,8 @@ func fetchSeenByUs(f *fetch) seenFetch {
 	return s
 }
 
-// TestFetchDecodeAgreesWithKmsg proves that requests of every version are decoded
-// to what kmsg makes of them, and that none of their prefixes is taken for a request.
+// TestFetchDecodeAgreesWithKmsg proves that requests of every version are decoded as kmsg
+// decodes them, and that every prefix of one is refused.
 func TestFetchDecodeAgreesWithKmsg(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	for version := int16(4); version <= 18; version++ {
@@ -309,7 +309,7 @@ func TestFetchDecodeAgreesWithKmsg(t *testing.T) {
 			req := randomFetch(r, version)
 			body := req.AppendTo(nil)
 			f := &fetch{version: version}
-			if !f.decode(body) {
+			if !f.decodeBody(body) {
 				t.Fatalf("version %d: %+v is refused", version, req)
 			}
 			if diff := cmp.Diff(fetchSeenByKmsg(req), fetchSeenByUs(f), cmp.AllowUnexported(fetchRequest{})); diff != "" {
@@ -317,7 +317,7 @@ func TestFetchDecodeAgreesWithKmsg(t *testing.T) {
 			}
 			for range 5 {
 				cut := &fetch{version: version}
-				if n := r.IntN(len(body)); cut.decode(body[:n]) {
+				if n := r.IntN(len(body)); cut.decodeBody(body[:n]) {
 					t.Fatalf("version %d: %d of %d bytes are taken for a whole request", version, n, len(body))
 				}
 			}
@@ -325,15 +325,15 @@ func TestFetchDecodeAgreesWithKmsg(t *testing.T) {
 	}
 }
 
-// TestFetchEncodeAgreesWithKmsg proves that answers without records are, in every
-// version, what kmsg would send; partitions to skip are left out.
+// TestFetchEncodeAgreesWithKmsg proves that answers of every version, without records, are
+// encoded as kmsg encodes them, and that skipped partitions are left out.
 func TestFetchEncodeAgreesWithKmsg(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
 	for version := int16(4); version <= 18; version++ {
 		for range 50 {
 			f, want := randomFetchAnswer(r, version)
 			var resp wire.Response
-			f.encode(&resp, want.ErrorCode, want.SessionID)
+			f.encodeAnswer(&resp, want.ErrorCode, want.SessionID)
 			if !bytes.Equal(resp.B, want.AppendTo(nil)) {
 				t.Fatalf("version %d: encoded %x\nkmsg has %x", version, resp.B, want.AppendTo(nil))
 			}
@@ -357,7 +357,7 @@ func randomFetchAnswer(r *rand.Rand, version int16) (*fetch, *kmsg.FetchResponse
 		wt := kmsg.NewFetchResponseTopic()
 		wt.Topic, wt.TopicID = string(ft.name), ft.id
 		for range r.IntN(4) {
-			q := fetchPart{reading: &reading{found: replica.Nothing()}, code: int16(r.IntN(2) * 3), skip: r.IntN(3) == 0}
+			q := fetchPart{readResult: &readResult{found: replica.Nothing()}, code: int16(r.IntN(2) * 3), skip: r.IntN(3) == 0}
 			q.found.HighWatermark, q.found.LastStable, q.found.Start = record.Offset(r.Int64()), record.Offset(r.Int64()), record.Offset(r.Int64())
 			q.topic, q.index = &f.topics[i], r.Int32()
 			wp := kmsg.NewFetchResponseTopicPartition()
@@ -385,8 +385,8 @@ func randomFetchAnswer(r *rand.Rand, version int16) (*fetch, *kmsg.FetchResponse
 	return f, want
 }
 
-// FuzzProduceDecode proves that no body makes the decoder read outside of it, and
-// that what it takes is decoded as kmsg does.
+// FuzzProduceDecode proves that no body makes the decoder read outside of it, and that every
+// body which it accepts is decoded as kmsg decodes it.
 func FuzzProduceDecode(f *testing.F) {
 	r := rand.New(rand.NewPCG(9, 10))
 	for version := int16(3); version <= 13; version++ {
@@ -397,7 +397,7 @@ func FuzzProduceDecode(f *testing.F) {
 			return
 		}
 		p := &produce{version: version}
-		if _, ok := p.decode(body, maxProducePartitions); !ok {
+		if _, ok := p.decodeBody(body, maxProducePartitions); !ok {
 			return
 		}
 		req := kmsg.NewPtrProduceRequest()
@@ -411,7 +411,8 @@ func FuzzProduceDecode(f *testing.F) {
 	})
 }
 
-// FuzzFetchDecode is FuzzProduceDecode for Fetch.
+// FuzzFetchDecode proves of the decoder of Fetch what FuzzProduceDecode proves of that of
+// Produce.
 func FuzzFetchDecode(f *testing.F) {
 	r := rand.New(rand.NewPCG(11, 12))
 	for version := int16(4); version <= 18; version++ {
@@ -422,7 +423,7 @@ func FuzzFetchDecode(f *testing.F) {
 			return
 		}
 		o := &fetch{version: version}
-		if !o.decode(body) {
+		if !o.decodeBody(body) {
 			return
 		}
 		req := kmsg.NewPtrFetchRequest()

@@ -9,21 +9,22 @@ import (
 
 var be = binary.BigEndian
 
-// reader takes a request's fields off its body. After the first field that does
-// not fit, bad is set and everything read is zero, so that a decoder checks once.
+// reader reads a request's fields from its body, one after another. After the first field
+// that does not fit, bad is set and every later field is zero, so that a decoder need check
+// only once, at the end.
 type reader struct {
-	b   []byte
+	b   []byte // the bytes that were not read yet
 	bad bool
 }
 
-func (r *reader) fail() {
+func (r *reader) setBad() {
 	r.b, r.bad = nil, true
 }
 
-// take returns the next n bytes; they alias the body.
-func (r *reader) take(n int) []byte {
+// readRaw reads n bytes, which alias the body.
+func (r *reader) readRaw(n int) []byte {
 	if n < 0 || n > len(r.b) {
-		r.fail()
+		r.setBad()
 		return nil
 	}
 	b := r.b[:n:n]
@@ -31,43 +32,43 @@ func (r *reader) take(n int) []byte {
 	return b
 }
 
-func (r *reader) int8() int8 {
-	if b := r.take(1); b != nil {
+func (r *reader) readInt8() int8 {
+	if b := r.readRaw(1); b != nil {
 		return int8(b[0])
 	}
 	return 0
 }
 
-func (r *reader) int16() int16 {
-	if b := r.take(2); b != nil {
+func (r *reader) readInt16() int16 {
+	if b := r.readRaw(2); b != nil {
 		return int16(be.Uint16(b))
 	}
 	return 0
 }
 
-func (r *reader) int32() int32 {
-	if b := r.take(4); b != nil {
+func (r *reader) readInt32() int32 {
+	if b := r.readRaw(4); b != nil {
 		return int32(be.Uint32(b))
 	}
 	return 0
 }
 
-func (r *reader) int64() int64 {
-	if b := r.take(8); b != nil {
+func (r *reader) readInt64() int64 {
+	if b := r.readRaw(8); b != nil {
 		return int64(be.Uint64(b))
 	}
 	return 0
 }
 
-func (r *reader) uuid() (id meta.UUID) {
-	if b := r.take(16); b != nil {
+func (r *reader) readUUID() (id meta.UUID) {
+	if b := r.readRaw(16); b != nil {
 		copy(id[:], b)
 	}
 	return id
 }
 
-// uvarint reads an unsigned varint of at most 32 bits.
-func (r *reader) uvarint() int {
+// readUvarint reads an unsigned varint of at most 32 bits.
+func (r *reader) readUvarint() int {
 	if len(r.b) > 0 && r.b[0] < 0x80 {
 		v := int(r.b[0])
 		r.b = r.b[1:]
@@ -75,78 +76,80 @@ func (r *reader) uvarint() int {
 	}
 	v, n := binary.Uvarint(r.b[:min(len(r.b), binary.MaxVarintLen32)])
 	if n <= 0 || v > math.MaxUint32 {
-		r.fail()
+		r.setBad()
 		return 0
 	}
 	r.b = r.b[n:]
 	return int(v)
 }
 
-// length reads how long a string, an array or bytes are; -1 stands for null.
-func (r *reader) length(flexible, short bool) int {
+// readLength reads the length of a string (short), a byte array or an array; -1 stands for
+// null.
+func (r *reader) readLength(flexible, short bool) int {
 	switch {
 	case flexible:
-		return r.uvarint() - 1
+		return r.readUvarint() - 1
 	case short:
-		return int(r.int16())
+		return int(r.readInt16())
 	}
-	return int(r.int32())
+	return int(r.readInt32())
 }
 
-// string reads a string; null is true where it is null.
-func (r *reader) string(flexible bool) (s []byte, null bool) {
-	n := r.length(flexible, true)
+// readString reads a string, and returns whether it is null.
+func (r *reader) readString(flexible bool) (s []byte, null bool) {
+	n := r.readLength(flexible, true)
 	if n == -1 && !r.bad {
 		return nil, true
 	}
-	return r.take(n), false
+	return r.readRaw(n), false
 }
 
-// name reads a string that must not be null.
-func (r *reader) name(flexible bool) []byte {
-	s, null := r.string(flexible)
+// readName reads a string that must not be null.
+func (r *reader) readName(flexible bool) []byte {
+	s, null := r.readString(flexible)
 	if null {
-		r.fail()
+		r.setBad()
 	}
 	return s
 }
 
-// bytes reads a byte array, nil where it is null.
-func (r *reader) bytes(flexible bool) []byte {
-	n := r.length(flexible, false)
+// readBytes reads a byte array; nil: it is null.
+func (r *reader) readBytes(flexible bool) []byte {
+	n := r.readLength(flexible, false)
 	if n == -1 {
 		return nil
 	}
-	return r.take(n)
+	return r.readRaw(n)
 }
 
-// count reads the length of an array whose elements take the least
-// number of bytes each or more: a count that the remaining bytes cannot hold is refused here.
-func (r *reader) count(flexible bool, least int) int {
-	n := r.length(flexible, false)
+// readCount reads the length of an array whose elements have at least so many bytes each. It
+// refuses a length for which too few bytes are left.
+func (r *reader) readCount(flexible bool, least int) int {
+	n := r.readLength(flexible, false)
 	if n < 0 || n > len(r.b)/least {
-		r.fail()
+		r.setBad()
 		return 0
 	}
 	return n
 }
 
-// tags skips tagged fields; known, where not nil, is called with each.
-func (r *reader) tags(flexible bool, known func(tag int, field reader)) {
+// readTags reads the tagged fields, and calls known with each unless it is nil.
+func (r *reader) readTags(flexible bool, known func(tag int, field reader)) {
 	if !flexible {
 		return
 	}
-	for n := r.uvarint(); n > 0 && !r.bad; n-- {
-		tag := r.uvarint()
-		field := r.take(r.uvarint())
+	for n := r.readUvarint(); n > 0 && !r.bad; n-- {
+		tag := r.readUvarint()
+		field := r.readRaw(r.readUvarint())
 		if known != nil && !r.bad {
 			known(tag, reader{b: field})
 		}
 	}
 }
 
-// end tells whether all fitted. Bytes that follow are ignored, as Kafka does.
-func (r *reader) end() bool { return !r.bad }
+// isValid tells whether all fields that were read have fitted. Bytes after them are ignored,
+// as in Kafka.
+func (r *reader) isValid() bool { return !r.bad }
 
 // appendLen appends the length of an array.
 func appendLen(b []byte, flexible bool, n int) []byte {
@@ -174,7 +177,7 @@ func appendNull(b []byte, flexible bool) []byte {
 	return append(b, 0xff, 0xff)
 }
 
-// appendText appends a string of which the empty one stands for null.
+// appendText appends a string, and null in place of an empty one.
 func appendText(b []byte, flexible bool, s string) []byte {
 	if s == "" {
 		return appendNull(b, flexible)
@@ -182,7 +185,7 @@ func appendText(b []byte, flexible bool, s string) []byte {
 	return appendString(b, flexible, s[:min(len(s), math.MaxInt16)])
 }
 
-// appendTags appends the end of a flexible structure without tagged fields.
+// appendTags ends a flexible structure that has no tagged fields.
 func appendTags(b []byte, flexible bool) []byte {
 	if flexible {
 		return append(b, 0)

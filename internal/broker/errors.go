@@ -6,19 +6,18 @@ import (
 	"github.com/leatstream/leat/internal/errcode"
 )
 
-// none is the code of success; notLeader the one that brings the leader's address along.
 const (
-	none      = 0
-	notLeader = 6
+	none      = 0 // the code of success
+	notLeader = 6 // the code with which an answer may name the leader and its address
 )
 
-// ErrUnsupported closes a connection that asks for an API or a version that is not
-// served: Kafka does the same, since the answer's shape would be anybody's guess.
+// ErrUnsupported closes a connection on which an API or a version is asked for that is not
+// served. Kafka does the same, since the client could not decode an answer.
 var ErrUnsupported = errors.New("API or version is not supported")
 
-// ErrNoAnswer closes a connection whose acks=0 request failed: there is no answer
-// to carry the error, and the closed connection makes the client ask for metadata.
+// ErrNoAnswer closes a connection on which a request with acks=0 has failed. Such a request
+// has no answer for the error; the closed connection makes the client ask for metadata.
 var ErrNoAnswer = errors.New("a request without acknowledgement failed")
 
-// codeOf is the code for an error of the floors below.
+// codeOf is the code for an error of the packages below.
 func codeOf(err error) int16 { return errcode.Of(err) }

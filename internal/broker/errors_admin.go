@@ -11,15 +11,15 @@ import (
 	"github.com/leatstream/leat/internal/quorum"
 )
 
-// The authorised operations that Kafka shows when there is no authorizer: every
-// operation that the kind of resource knows, one bit for each.
+// The authorised operations that Kafka shows if there is no authorizer: all that exist for
+// the kind of resource, one bit for each.
 const (
 	topicOperations   = 1<<3 | 1<<4 | 1<<5 | 1<<6 | 1<<7 | 1<<8 | 1<<10 | 1<<11
 	clusterOperations = 1<<5 | 1<<7 | 1<<8 | 1<<9 | 1<<10 | 1<<11 | 1<<12
 	notAsked          = -1 << 31
 )
 
-// refusalCodes are the codes of the controller's refusals.
+// refusalCode is the code for a refusal of the controller.
 func refusalCode(k controller.Kind) *kerr.Error {
 	switch k {
 	case controller.InvalidRequest:
@@ -47,9 +47,9 @@ func refusalCode(k controller.Kind) *kerr.Error {
 	}
 }
 
-// outcome is the code and message of one item of a command: of the refusal of the
-// item, or of the failure of the whole command, or of success.
-func outcome(refused *controller.Error, failed error) (code int16, message *string) {
+// outcomeOf is the code and the message of one item of a command: that of the failure of
+// the whole command, of the refusal of the item, or of success.
+func outcomeOf(refused *controller.Error, failed error) (code int16, message *string) {
 	switch {
 	case failed != nil:
 		e := commandError(failed)
@@ -81,7 +81,7 @@ func commandError(err error) *kerr.Error {
 	}
 }
 
-// within is the time that a client gives a command, which ends with the node too.
-func (b *Broker) within(timeoutMillis int32) (context.Context, context.CancelFunc) {
+// withTimeout returns a context that ends after a command's time-out, or when the node stops.
+func (b *Broker) withTimeout(timeoutMillis int32) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(b.cfg.Context(), max(0, config.Millis(int64(timeoutMillis))))
 }

@@ -16,13 +16,13 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// stuck is a disk whose syncs hang while it is held.
-type stuck struct {
+// hangingDisk is a disk whose syncs hang while it is held.
+type hangingDisk struct {
 	hold    atomic.Pointer[chan struct{}]
 	waiting atomic.Int32
 }
 
-func (s *stuck) judge(op vfs.Op, _ string) error {
+func (s *hangingDisk) judge(op vfs.Op, _ string) error {
 	if c := s.hold.Load(); op == vfs.OpSync && c != nil {
 		s.waiting.Add(1)
 		<-*c
@@ -30,12 +30,11 @@ func (s *stuck) judge(op vfs.Op, _ string) error {
 	return nil
 }
 
-// TestAcknowledgementsWaitForTheDisk proves what acks mean while the disk hangs: neither
-// acks=1 nor acks=all is answered, and nothing of them can be read. acks=all ends with a
-// time-out where the client wants no longer; acks=1 knows no such time-out, as in Kafka.
-// Both are answered when the disk is back.
+// TestAcknowledgementsWaitForTheDisk proves that while the disk hangs, neither acks=1 nor
+// acks=all is answered, and their records cannot be read. acks=all ends with the client's
+// time-out; acks=1 has no time-out, as in Kafka. Both are answered when the disk works again.
 func TestAcknowledgementsWaitForTheDisk(t *testing.T) {
-	var disk stuck
+	var disk hangingDisk
 	g := newRigOn(t, vfs.NewFaulty(vfs.NewMem(), disk.judge), "data")
 	g.topic("events", 1)
 	c := dial(t, g.addr)
@@ -50,18 +49,18 @@ func TestAcknowledgementsWaitForTheDisk(t *testing.T) {
 	disk.hold.Store(&hang)
 	first, second, leader, all := dial(t, g.addr), dial(t, g.addr), dial(t, g.addr), put("events", 0, -1, batch(t, "all"))
 	first.send(all) // its connection runs the commit that hangs
-	appended(t, g, 2)
+	awaitAppended(t, g, 2)
 	for disk.waiting.Load() == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	one := put("events", 0, 1, batch(t, "one"))
 	leader.send(one)
-	appended(t, g, 3)
+	awaitAppended(t, g, 3)
 	if got := c.readAll("events", 0); !slices.Equal(got, []string{"before"}) {
 		t.Fatalf("read %q before it is on the disk", got)
 	}
 	second.send(all)
-	appended(t, g, 4)
+	awaitAppended(t, g, 4)
 	g.set.Expire(g.set.Now() + time.Hour)
 	if p := produced(t, second.receive(all).(*kmsg.ProduceResponse)); p.ErrorCode != kerr.RequestTimedOut.Code {
 		t.Fatalf("after its time-out: %+v", p)
@@ -90,10 +89,9 @@ func TestAcknowledgementsWaitForTheDisk(t *testing.T) {
 	}
 }
 
-// TestAcknowledgedIsReadable proves that a record that was acknowledged can be read at
-// once by any connection, and lies below the end that ListOffsets tells: for acks=1 as for
-// acks=all, in old versions and new ones, one at a time and many in one write, and in
-// page-cache mode.
+// TestAcknowledgedIsReadable proves that an acknowledged record can be read at once by any
+// connection, and is below the end that ListOffsets returns: with acks=1 and acks=all, in old
+// versions and new ones, one at a time and many in one write, and in page-cache mode.
 func TestAcknowledgedIsReadable(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
@@ -146,17 +144,17 @@ func TestAcknowledgedIsReadable(t *testing.T) {
 	}
 }
 
-// appended waits until the partition's log has so many records, on the disk or not.
-func appended(t *testing.T, g *rig, records record.Offset) {
+// awaitAppended waits until the partition's log has so many records, on the disk or not.
+func awaitAppended(t *testing.T, g *rig, records record.Offset) {
 	t.Helper()
 	for end := record.Offset(0); end < records; _, end, _ = g.set.Partition("events", 0).EpochEnd(record.NoEpoch, 0) {
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// TestFailedSyncIsNotAcknowledged proves that a record whose sync failed is answered
-// with KAFKA_STORAGE_ERROR, never with success, and that what was acknowledged before
-// can still be read.
+// TestFailedSyncIsNotAcknowledged proves that a record whose sync has failed is answered with
+// KAFKA_STORAGE_ERROR, never with success, and that records which were acknowledged before can
+// still be read.
 func TestFailedSyncIsNotAcknowledged(t *testing.T) {
 	var broken atomic.Bool
 	g := newRigOn(t, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, _ string) error {

@@ -10,8 +10,8 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// maxFetchPartitions bounds the partitions of one Fetch request, those to forget
-// included, and of a fetch session.
+// maxFetchPartitions bounds the partitions of one Fetch request, including those to forget,
+// and those of a fetch session.
 const maxFetchPartitions = 100_000
 
 // fetchTopic names a topic of a Fetch request, or of a fetch session.
@@ -20,7 +20,7 @@ type fetchTopic struct {
 	id   meta.UUID // later versions
 }
 
-// fetchWant is what a client asks of one partition.
+// fetchWant is a client's request for one partition.
 type fetchWant struct {
 	topic            *fetchTopic
 	index            int32
@@ -30,24 +30,24 @@ type fetchWant struct {
 	maxBytes         int32
 }
 
-// fetchPart is a partition of a Fetch request and what was found there.
+// fetchPart is a partition of a Fetch request and its part of the answer.
 type fetchPart struct {
 	fetchWant
 	cached *cachedPart // its entry in the fetch session; nil: there is none
 	part   *replica.Partition
 	code   int16
-	skip   bool // nothing changed since the session's last answer
+	skip   bool // left out of the answer, since it is as in the session's last answer
 
-	*reading // nil while it waits
+	*readResult // nil while the request is parked
 }
 
-// reading is what was found in a partition.
-type reading struct {
+// readResult is the result of reading a partition.
+type readResult struct {
 	found     replica.Found
-	chunkSize int
+	chunkSize int // bytes of found.Chunk, also when that was given to the answer
 }
 
-// fetchRequest is what a Fetch request holds besides its topics.
+// fetchRequest has the fields of a Fetch request besides its topics.
 type fetchRequest struct {
 	replica            int32
 	maxWait            int32 // ms
@@ -56,46 +56,47 @@ type fetchRequest struct {
 	sessionID, epoch   int32
 }
 
-// decode reads the body of versions 4 to 18. It tells whether all of it has the
-// right shape. Names are copied: a parked fetch outlives the receive buffer.
-func (f *fetch) decode(body []byte) bool {
+// decodeBody decodes the body of versions 4 to 18, and returns whether the whole of it has
+// the right shape. It copies names, since a parked fetch outlives the receive buffer.
+func (f *fetch) decodeBody(body []byte) bool {
 	v := f.version
 	flexible := v >= 12
 	r := reader{b: body}
 	f.replica = -1
 	if v < 15 {
-		f.replica = r.int32()
+		f.replica = r.readInt32()
 	}
-	f.maxWait, f.minBytes, f.maxBytes = r.int32(), r.int32(), r.int32()
-	f.isolation = r.int8()
+	f.maxWait, f.minBytes, f.maxBytes = r.readInt32(), r.readInt32(), r.readInt32()
+	f.isolation = r.readInt8()
 	f.sessionID, f.epoch = 0, finalEpoch
 	if v >= 7 {
-		f.sessionID, f.epoch = r.int32(), r.int32()
+		f.sessionID, f.epoch = r.readInt32(), r.readInt32()
 	}
 	f.decodeTopics(&r, flexible)
 	if v >= 7 {
 		f.decodeForgotten(&r, flexible)
 	}
 	if v >= 11 {
-		r.name(flexible) // the rack: every replica is here
+		r.readName(flexible) // the rack: every replica is here
 	}
-	r.tags(flexible, func(tag int, field reader) {
+	r.readTags(flexible, func(tag int, field reader) {
 		if tag == 1 && v >= 15 {
-			f.replica = field.int32()
+			f.replica = field.readInt32()
 			r.bad = r.bad || field.bad
 		}
 	})
-	return r.end() && len(f.parts)+len(f.forgotten) <= maxFetchPartitions
+	return r.isValid() && len(f.parts)+len(f.forgotten) <= maxFetchPartitions
 }
 
-// sessionIDOf is the session that a request of version 7 or later continues; 0: none.
+// sessionIDOf is the id of the session that a request of version 7 or later continues, or 0
+// if it continues none.
 func sessionIDOf(body []byte, version int16) int32 {
 	r := reader{b: body}
 	if version < 15 {
-		r.int32() // the replica
+		r.readInt32() // the replica
 	}
-	r.take(4 + 4 + 4 + 1)
-	return r.int32()
+	r.readRaw(4 + 4 + 4 + 1)
+	return r.readInt32()
 }
 
 func (f *fetch) decodeTopics(r *reader, flexible bool) {
@@ -106,37 +107,37 @@ func (f *fetch) decodeTopics(r *reader, flexible bool) {
 			least += since.bytes
 		}
 	}
-	n := r.count(flexible, f.leastTopic(flexible))
+	n := r.readCount(flexible, f.leastTopic(flexible))
 	if n > maxFetchPartitions {
-		r.fail()
+		r.setBad()
 		return
 	}
 	f.growTopics(n)
 	for ; n > 0 && !r.bad; n-- {
 		t := f.decodeTopic(r, flexible)
-		n := r.count(flexible, least)
-		f.parts = slices.Grow(f.parts, min(n, maxFetchPartitions)) // none too many: a parked fetch keeps them
+		n := r.readCount(flexible, least)
+		f.parts = slices.Grow(f.parts, min(n, maxFetchPartitions)) // no more than needed: a parked fetch keeps the list
 		for ; n > 0 && !r.bad; n-- {
 			if len(f.parts) == maxFetchPartitions {
-				r.fail()
+				r.setBad()
 				return
 			}
-			w := fetchWant{topic: t, index: r.int32(), epoch: record.NoEpoch, lastFetchedEpoch: record.NoEpoch}
+			w := fetchWant{topic: t, index: r.readInt32(), epoch: record.NoEpoch, lastFetchedEpoch: record.NoEpoch}
 			if v >= 9 {
-				w.epoch = record.Epoch(r.int32())
+				w.epoch = record.Epoch(r.readInt32())
 			}
-			w.offset = record.Offset(r.int64())
+			w.offset = record.Offset(r.readInt64())
 			if v >= 12 {
-				w.lastFetchedEpoch = record.Epoch(r.int32())
+				w.lastFetchedEpoch = record.Epoch(r.readInt32())
 			}
 			if v >= 5 {
-				r.int64() // a follower's log start
+				r.readInt64() // a follower's log start
 			}
-			w.maxBytes = r.int32()
-			r.tags(flexible, nil)
+			w.maxBytes = r.readInt32()
+			r.readTags(flexible, nil)
 			f.parts = append(f.parts, fetchPart{fetchWant: w})
 		}
-		r.tags(flexible, nil)
+		r.readTags(flexible, nil)
 	}
 }
 
@@ -154,24 +155,24 @@ func (f *fetch) leastTopic(flexible bool) int {
 func (f *fetch) decodeTopic(r *reader, flexible bool) *fetchTopic {
 	var t fetchTopic
 	if f.version >= 13 {
-		t.id = r.uuid()
+		t.id = r.readUUID()
 	} else {
-		t.name = f.copyName(r.name(flexible))
+		t.name = f.copyName(r.readName(flexible))
 	}
 	f.topics = append(f.topics, t)
 	return &f.topics[len(f.topics)-1]
 }
 
-// growTopics makes room for n topics: partitions point at theirs, so the list must
-// not move while a request is decoded.
+// growTopics makes room for n topics. The list must not move while a request is decoded,
+// since its partitions point into it.
 func (f *fetch) growTopics(n int) {
 	if cap(f.topics)-len(f.topics) < n {
 		f.topics = make([]fetchTopic, 0, n)
 	}
 }
 
-// copyName copies a topic's name to where the others are. A chunk that is full stays as it
-// is, since names point into it.
+// copyName copies a topic's name into the newest chunk, or into a new one if that is full. A
+// chunk never moves, since names point into it.
 func (f *fetch) copyName(name []byte) []byte {
 	at := len(f.names)
 	if at+len(name) > cap(f.names) {
@@ -183,38 +184,38 @@ func (f *fetch) copyName(name []byte) []byte {
 	return f.names[at:len(f.names):len(f.names)]
 }
 
-// maxNameChunk is the size in bytes of the chunks in which a fetch keeps many names.
+// maxNameChunk is the size in bytes of a chunk in which a fetch keeps many names.
 const maxNameChunk = 4096
 
 func (f *fetch) decodeForgotten(r *reader, flexible bool) {
-	for n := r.count(flexible, f.leastTopic(flexible)); n > 0 && !r.bad; n-- {
+	for n := r.readCount(flexible, f.leastTopic(flexible)); n > 0 && !r.bad; n-- {
 		var t fetchTopic
 		if f.version >= 13 {
-			t.id = r.uuid()
+			t.id = r.readUUID()
 		} else {
-			t.name = r.name(flexible)
+			t.name = r.readName(flexible)
 		}
-		for n := r.count(flexible, 4); n > 0 && !r.bad; n-- {
+		for n := r.readCount(flexible, 4); n > 0 && !r.bad; n-- {
 			if len(f.forgotten) == maxFetchPartitions {
-				r.fail()
+				r.setBad()
 				return
 			}
-			f.forgotten = append(f.forgotten, forgotten{topic: t, index: r.int32()})
+			f.forgotten = append(f.forgotten, forgotten{topic: t, index: r.readInt32()})
 		}
-		r.tags(flexible, nil)
+		r.readTags(flexible, nil)
 	}
 }
 
-// forgotten is a partition that a client takes out of its session. Its name
-// aliases the body.
+// forgotten is a partition that a client removes from its session. The topic's name aliases
+// the body.
 type forgotten struct {
 	topic fetchTopic
 	index int32
 }
 
-// encode writes the answer. Partitions to skip are left out; the others go out in
-// the order of the list, neighbours of one topic together.
-func (f *fetch) encode(resp *wire.Response, code int16, session int32) {
+// encodeAnswer encodes the answer: the partitions that are not skipped, in the order of the
+// list. Neighbours of the same topic are one element of the answer.
+func (f *fetch) encodeAnswer(resp *wire.Response, code int16, session int32) {
 	flexible := f.version >= 12
 	resp.B = be.AppendUint32(resp.B, 0) // throttle
 	if f.version >= 7 {
@@ -222,12 +223,12 @@ func (f *fetch) encode(resp *wire.Response, code int16, session int32) {
 		resp.B = be.AppendUint32(resp.B, uint32(session))
 	}
 	groups := 0
-	for i := f.next(0); i < len(f.parts); groups++ {
-		i, _ = f.group(i)
+	for i := f.nextShown(0); i < len(f.parts); groups++ {
+		i, _ = f.endOfTopic(i)
 	}
 	resp.B = appendLen(resp.B, flexible, groups)
-	for i := f.next(0); i < len(f.parts); {
-		end, n := f.group(i)
+	for i := f.nextShown(0); i < len(f.parts); {
+		end, n := f.endOfTopic(i)
 		t := f.parts[i].topic
 		if f.version >= 13 {
 			resp.B = append(resp.B, t.id[:]...)
@@ -243,23 +244,23 @@ func (f *fetch) encode(resp *wire.Response, code int16, session int32) {
 		resp.B = appendTags(resp.B, flexible)
 	}
 	if flexible {
-		resp.B = f.b.appendEndpoints(resp.B, f.r, f.version >= 16 && f.moved)
+		resp.B = f.b.appendEndpoints(resp.B, f.r, f.version >= 16 && f.ledElsewhere)
 	}
 }
 
-// next is the first partition from i on that is not skipped.
-func (f *fetch) next(i int) int {
+// nextShown is the index of the first partition from i on that is not skipped.
+func (f *fetch) nextShown(i int) int {
 	for i < len(f.parts) && f.parts[i].skip {
 		i++
 	}
 	return i
 }
 
-// group finds where the partitions that share the topic of partition i end, and
-// how many of them are not skipped.
-func (f *fetch) group(i int) (end, n int) {
+// endOfTopic returns the index after the neighbours of partition i that have the same topic,
+// and how many of those are not skipped.
+func (f *fetch) endOfTopic(i int) (end, n int) {
 	t := f.parts[i].topic
-	for ; i < len(f.parts); i = f.next(i + 1) {
+	for ; i < len(f.parts); i = f.nextShown(i + 1) {
 		if q := f.parts[i].topic; q != t && (f.version >= 13 && q.id != t.id || f.version < 13 && string(q.name) != string(t.name)) {
 			break
 		}
@@ -276,8 +277,8 @@ func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 	if f.version >= 5 {
 		b = be.AppendUint64(b, uint64(q.found.Start))
 	}
-	// Aborted transactions: none for a reader of committed ones, null for others. Kafka
-	// has none, too, where it has not found the partition.
+	// The list of aborted transactions is empty for readers of committed ones and null for
+	// others, except that Kafka sends an empty one for a partition that it has not found.
 	switch {
 	case f.isolation == readCommitted && q.code == none || q.part == nil:
 		b = appendLen(b, flexible, 0)
@@ -292,7 +293,7 @@ func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 	b = appendLen(b, flexible, q.chunkSize)
 	resp.B = b
 	if c := q.found.Chunk; c.Exists() {
-		q.found.Chunk = replica.Chunk{} // the response's to release
+		q.found.Chunk = replica.Chunk{} // the response releases it
 		resp.Attach(c)
 	}
 	if flexible {

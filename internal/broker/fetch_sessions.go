@@ -14,8 +14,9 @@ import (
 	"github.com/leatstream/leat/internal/replica"
 )
 
-// Incremental fetch sessions (KIP-227). A client that begins one with a full fetch
-// names only what changes from then on, and is told only what changed.
+// Incremental fetch sessions (KIP-227). A client begins one with a full fetch. From then on
+// its requests name only partitions for which it wants something else, and the answers have
+// only partitions that have changed.
 
 // The epochs of a fetch request that do not continue a session.
 const (
@@ -23,13 +24,13 @@ const (
 	finalEpoch   = -1
 )
 
-// evictAfter is min.incremental.fetch.session.eviction.ms: a session unused for so
-// long gives way to any new one; one that has lived so long to a larger one.
+// evictAfter is min.incremental.fetch.session.eviction.ms. A session that was not used for
+// so long is evicted for any new one, and one that was created so long ago for a larger one.
 const evictAfter = 2 * time.Minute
 
-// maxSessionPartitions bounds the partitions of all sessions together: each takes
-// some 300 bytes, and a client may name some that do not exist. Who finds no room
-// for a session goes on without one.
+// maxSessionPartitions bounds the partitions of all sessions together: each takes some 300
+// bytes, and a client may name any number that do not exist. A client for whose session there
+// is no room is served without one.
 const maxSessionPartitions = 500_000
 
 // fetchSessions are the sessions of all connections. A client may continue its
@@ -39,26 +40,27 @@ type fetchSessions struct {
 	max   int
 	parts int // of all sessions
 	byID  map[int32]*fetchSession
-	// oldest and newest end the list of all sessions by their last use.
+	// oldest and newest are the ends of the list of all sessions, which is ordered by
+	// their last use.
 	oldest, newest *fetchSession
 }
 
-// fetchSession is one of them.
+// fetchSession is the session of one client.
 type fetchSession struct {
 	id      int32
-	byID    bool // its topics go by id
+	byID    bool // its requests name topics by id
 	created time.Time
 
 	// Guarded by fetchSessions.mu.
 	used         time.Time
-	size         int // partitions
+	size         int // the number of its partitions
 	older, newer *fetchSession
 
-	mu          sync.Mutex // guards the rest
-	epoch       int32      // that the next request must have
-	topics      map[string]*sessionTopic
+	mu          sync.Mutex               // guards the fields below
+	epoch       int32                    // the epoch that the next request must have
+	topics      map[string]*sessionTopic // by name or by id, as byID says
 	parts       map[partKey]*cachedPart
-	first, last *cachedPart // in the order in which partitions are read
+	first, last *cachedPart // the ends of the list of parts, in the order in which they are read
 }
 
 // sessionTopic is a topic with the number of its partitions in the session.
@@ -72,13 +74,12 @@ type partKey struct {
 	index int32
 }
 
-// cachedPart is a partition of a session: what the client wants of it and what it
-// was told last.
+// cachedPart is a partition of a session: the client's request for it, and the last answer.
 type cachedPart struct {
 	fetchWant
 	key        partKey
-	part       *replica.Partition
-	hw, start  record.Offset
+	part       *replica.Partition // nil if it was not found
+	hw, start  record.Offset      // as they were answered; hw is -1 if the next answer must have the partition
 	prev, next *cachedPart
 }
 
@@ -86,47 +87,47 @@ func newFetchSessions(slots int) *fetchSessions {
 	return &fetchSessions{max: slots, byID: map[int32]*fetchSession{}}
 }
 
-func (c *fetchSessions) len() int {
+func (c *fetchSessions) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.byID)
 }
 
-// join finds the session that a request belongs to, and makes of f.parts all
-// partitions that are to be read. It returns an error code for the whole answer.
-func (f *fetch) join() int16 {
+// joinSession finds the session that a request continues, applies the request to it, and
+// sets f.parts to all partitions of the session. It returns the code of the whole answer.
+func (f *fetch) joinSession() int16 {
 	if f.epoch == initialEpoch || f.epoch == finalEpoch {
 		if f.sessionID != 0 {
-			f.b.cache.remove(f.sessionID)
+			f.b.cache.removeSession(f.sessionID)
 		}
 		return none
 	}
-	s := f.b.cache.get(f.sessionID)
+	s := f.b.cache.find(f.sessionID)
 	if s == nil {
 		return kerr.FetchSessionIDNotFound.Code
 	}
-	code, size := s.update(f)
+	code, size := s.applyRequest(f)
 	if code != none {
 		return code
 	}
 	if size == 0 {
-		f.b.cache.remove(s.id)
+		f.b.cache.removeSession(s.id)
 		f.epoch = finalEpoch // answered as if without a session
 		return none
 	}
 	f.open = s
-	f.b.cache.touch(s, size)
+	f.b.cache.noteUse(s, size)
 	return none
 }
 
-// get finds a session.
-func (c *fetchSessions) get(id int32) *fetchSession {
+// find returns the session with the id; nil: there is none.
+func (c *fetchSessions) find(id int32) *fetchSession {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.byID[id]
 }
 
-// sizeOf is how many partitions a session has; 0 where there is none such.
+// sizeOf is the number of a session's partitions, or 0 if there is no session with the id.
 func (c *fetchSessions) sizeOf(id int32) int {
 	if id == 0 {
 		return 0
@@ -139,8 +140,9 @@ func (c *fetchSessions) sizeOf(id int32) int {
 	return 0
 }
 
-// touch notes a use.
-func (c *fetchSessions) touch(s *fetchSession, size int) {
+// noteUse makes a session the one that was used last, and notes its size. If all sessions
+// are too large together then, it removes this one.
+func (c *fetchSessions) noteUse(s *fetchSession, size int) {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -155,11 +157,11 @@ func (c *fetchSessions) touch(s *fetchSession, size int) {
 	}
 	if c.newest != s {
 		c.unlink(s)
-		c.push(s)
+		c.linkNewest(s)
 	}
 }
 
-func (c *fetchSessions) push(s *fetchSession) {
+func (c *fetchSessions) linkNewest(s *fetchSession) {
 	s.older, s.newer = c.newest, nil
 	if c.newest != nil {
 		c.newest.newer = s
@@ -183,7 +185,7 @@ func (c *fetchSessions) unlink(s *fetchSession) {
 	s.older, s.newer = nil, nil
 }
 
-func (c *fetchSessions) remove(id int32) {
+func (c *fetchSessions) removeSession(id int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.removeLocked(c.byID[id])
@@ -197,11 +199,11 @@ func (c *fetchSessions) removeLocked(s *fetchSession) {
 	}
 }
 
-// create begins a session with the partitions of a full fetch and returns its id;
-// 0: there is no room for it.
-func (c *fetchSessions) create(f *fetch) int32 {
+// createSession creates a session with the partitions of a full fetch, and returns its id, or
+// 0 if there is no room for it.
+func (c *fetchSessions) createSession(f *fetch) int32 {
 	now := time.Now()
-	if !c.room(len(f.parts), now) {
+	if !c.hasRoom(len(f.parts), now) {
 		return 0
 	}
 	s := &fetchSession{
@@ -210,12 +212,12 @@ func (c *fetchSessions) create(f *fetch) int32 {
 	}
 	for i := range f.parts {
 		q := &f.parts[i]
-		s.want(&q.fetchWant).changed(q)
+		s.putPart(&q.fetchWant).recordAnswer(q)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.byID) >= c.max {
-		victim := c.victim(s.size, now)
+		victim := c.findVictim(s.size, now)
 		if victim == nil {
 			return 0
 		}
@@ -226,19 +228,20 @@ func (c *fetchSessions) create(f *fetch) int32 {
 	}
 	c.byID[s.id] = s
 	c.parts += s.size
-	c.push(s)
+	c.linkNewest(s)
 	return s.id
 }
 
-// room tells whether a session of so many partitions would find a place now.
-func (c *fetchSessions) room(size int, now time.Time) bool {
+// hasRoom tells whether a session of so many partitions could be created now.
+func (c *fetchSessions) hasRoom(size int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.parts+size <= maxSessionPartitions && (len(c.byID) < c.max || c.victim(size, now) != nil)
+	return c.parts+size <= maxSessionPartitions && (len(c.byID) < c.max || c.findVictim(size, now) != nil)
 }
 
-// victim is the session that gives way to one of so many partitions.
-func (c *fetchSessions) victim(size int, now time.Time) *fetchSession {
+// findVictim returns the session that is to be evicted for one of so many partitions; nil:
+// none may be.
+func (c *fetchSessions) findVictim(size int, now time.Time) *fetchSession {
 	if s := c.oldest; s != nil && now.Sub(s.used) > evictAfter {
 		return s
 	}
@@ -251,7 +254,7 @@ func (c *fetchSessions) victim(size int, now time.Time) *fetchSession {
 	return least
 }
 
-// nextEpoch follows an epoch; it goes round to 1, since 0 begins a session.
+// nextEpoch is the epoch after e. The one after the largest is 1, since 0 begins a session.
 func nextEpoch(e int32) int32 {
 	switch {
 	case e < 0:
@@ -262,9 +265,9 @@ func nextEpoch(e int32) int32 {
 	return e + 1
 }
 
-// update applies a request's changes to the session and fills f.parts with all
-// partitions of the session, in its order.
-func (s *fetchSession) update(f *fetch) (code int16, size int) {
+// applyRequest applies a request's changes to the session, and sets f.parts to all partitions
+// of the session, in the order in which they are read.
+func (s *fetchSession) applyRequest(f *fetch) (code int16, size int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -276,10 +279,10 @@ func (s *fetchSession) update(f *fetch) (code int16, size int) {
 		return kerr.InvalidRequest.Code, 0
 	}
 	for i := range f.parts {
-		s.want(&f.parts[i].fetchWant)
+		s.putPart(&f.parts[i].fetchWant)
 	}
 	for i := range f.forgotten {
-		s.forget(&f.forgotten[i])
+		s.forgetPart(&f.forgotten[i])
 	}
 	s.epoch = nextEpoch(s.epoch)
 	clear(f.parts)
@@ -290,8 +293,8 @@ func (s *fetchSession) update(f *fetch) (code int16, size int) {
 	return none, len(s.parts)
 }
 
-// topic finds a topic of the session; create makes one that is missing.
-func (s *fetchSession) topic(t *fetchTopic, create bool) *sessionTopic {
+// findTopic finds a topic of the session. With create it adds the topic if it is not there.
+func (s *fetchSession) findTopic(t *fetchTopic, create bool) *sessionTopic {
 	key := t.name
 	if s.byID {
 		key = t.id[:]
@@ -304,23 +307,23 @@ func (s *fetchSession) topic(t *fetchTopic, create bool) *sessionTopic {
 	return st
 }
 
-// want enters a partition, or what is new about it.
-func (s *fetchSession) want(w *fetchWant) *cachedPart {
-	key := partKey{s.topic(w.topic, true), w.index}
+// putPart adds a partition to the session, or replaces the client's request for it.
+func (s *fetchSession) putPart(w *fetchWant) *cachedPart {
+	key := partKey{s.findTopic(w.topic, true), w.index}
 	c := s.parts[key]
 	if c == nil {
 		c = &cachedPart{key: key, hw: -1, start: -1}
 		s.parts[key] = c
 		key.topic.parts++
-		s.append(c)
+		s.appendPart(c)
 	}
 	c.fetchWant = *w
 	c.topic = &key.topic.fetchTopic
 	return c
 }
 
-func (s *fetchSession) forget(g *forgotten) {
-	t := s.topic(&g.topic, false)
+func (s *fetchSession) forgetPart(g *forgotten) {
+	t := s.findTopic(&g.topic, false)
 	if t == nil {
 		return
 	}
@@ -329,7 +332,7 @@ func (s *fetchSession) forget(g *forgotten) {
 		return
 	}
 	delete(s.parts, c.key)
-	s.take(c)
+	s.removePart(c)
 	if t.parts--; t.parts > 0 {
 		return
 	}
@@ -340,7 +343,7 @@ func (s *fetchSession) forget(g *forgotten) {
 	}
 }
 
-func (s *fetchSession) append(c *cachedPart) {
+func (s *fetchSession) appendPart(c *cachedPart) {
 	c.prev, c.next = s.last, nil
 	if s.last != nil {
 		s.last.next = c
@@ -350,7 +353,7 @@ func (s *fetchSession) append(c *cachedPart) {
 	s.last = c
 }
 
-func (s *fetchSession) take(c *cachedPart) {
+func (s *fetchSession) removePart(c *cachedPart) {
 	if c.prev != nil {
 		c.prev.next = c.next
 	} else {
@@ -364,10 +367,10 @@ func (s *fetchSession) take(c *cachedPart) {
 	c.prev, c.next = nil, nil
 }
 
-// answered takes down what the answer will tell, and marks the partitions that it
-// need not mention. Those that had records go to the end of the order, so that
-// large ones do not starve the others.
-func (s *fetchSession) answered(f *fetch) int16 {
+// applyAnswer records the answer in the session, and skips the partitions that the answer
+// need not have. Partitions with records go to the end of the order, so that large ones do
+// not starve the others.
+func (s *fetchSession) applyAnswer(f *fetch) int16 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.epoch != nextEpoch(f.epoch) {
@@ -376,22 +379,23 @@ func (s *fetchSession) answered(f *fetch) int16 {
 	for i := range f.parts {
 		q := &f.parts[i]
 		c := q.cached
-		q.skip = !c.changed(q)
+		q.skip = !c.recordAnswer(q)
 		if q.chunkSize > 0 && s.parts[c.key] == c {
-			s.take(c)
-			s.append(c)
+			s.removePart(c)
+			s.appendPart(c)
 		}
 	}
 	return none
 }
 
-// changed tells whether an answer differs from the one before, and keeps it for
-// the next time. An error is always told, and told again when it is over.
-func (c *cachedPart) changed(q *fetchPart) bool {
-	told := q.chunkSize > 0 || q.found.HighWatermark != c.hw || q.found.Start != c.start || q.code != none || q.found.DivergingEnd >= 0
+// recordAnswer keeps a partition's answer to compare the next one with it, and returns
+// whether it differs from the one before. An error always does, and so does the first
+// answer after an error.
+func (c *cachedPart) recordAnswer(q *fetchPart) (differs bool) {
+	differs = q.chunkSize > 0 || q.found.HighWatermark != c.hw || q.found.Start != c.start || q.code != none || q.found.DivergingEnd >= 0
 	c.part, c.hw, c.start = q.part, q.found.HighWatermark, q.found.Start
 	if q.code != none || q.found.DivergingEnd >= 0 {
 		c.hw = -1
 	}
-	return told
+	return differs
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 )
 
-// waiting makes a fetch that may wait for so long.
-func waiting(req *kmsg.FetchRequest, ms, minBytes int32) *kmsg.FetchRequest {
+// withMaxWait lets a fetch wait for so many milliseconds and bytes.
+func withMaxWait(req *kmsg.FetchRequest, ms, minBytes int32) *kmsg.FetchRequest {
 	req.MaxWaitMillis, req.MinBytes = ms, minBytes
 	return req
 }
 
-// eventually waits until something is so.
+// eventually waits until ok returns true.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
@@ -28,8 +28,8 @@ func eventually(tb testing.TB, what string, ok func() bool) {
 	}
 }
 
-// parked waits until so many fetches wait in the broker.
-func (g *rig) parked(n int) {
+// awaitParked waits until so many fetches wait in the broker.
+func (g *rig) awaitParked(n int) {
 	g.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		got := 0
@@ -58,17 +58,17 @@ func TestLongPollIsWokenByAppend(t *testing.T) {
 		g := newRig(t)
 		g.topic("events", 3, "flush.messages", flush)
 		reader, writer := dial(t, g.addr), dial(t, g.addr)
-		req := waiting(get("events", 0, 0), 600_000, 1)
+		req := withMaxWait(get("events", 0, 0), 600_000, 1)
 		wantPart(req, "events", 1, 0)
 		wantPart(req, "events", 2, 0)
 		reader.send(req)
-		g.parked(1)
+		g.awaitParked(1)
 		ask[*kmsg.ProduceResponse](writer, put("events", 1, 1, batch(t, "hello")))
 		resp, _ := reader.receive(req).(*kmsg.FetchResponse)
 		if got := values(t, resp.Topics[0].Partitions[1].RecordBatches); !slices.Equal(got, []string{"hello"}) {
 			t.Fatalf("read %q", got)
 		}
-		g.parked(0)
+		g.awaitParked(0)
 	}
 }
 
@@ -79,12 +79,12 @@ func TestLongPollWaitsForMinBytes(t *testing.T) {
 	g.topic("events", 2)
 	reader, writer := dial(t, g.addr), dial(t, g.addr)
 	b := batch(t, "0123456789")
-	req := waiting(get("events", 0, 0), 600_000, int32(3*len(b)))
+	req := withMaxWait(get("events", 0, 0), 600_000, int32(3*len(b)))
 	wantPart(req, "events", 1, 0)
 	reader.send(req)
-	g.parked(1)
+	g.awaitParked(1)
 	for i := range 3 {
-		g.parked(1)
+		g.awaitParked(1)
 		ask[*kmsg.ProduceResponse](writer, put("events", int32(i%2), -1, b))
 	}
 	resp, _ := reader.receive(req).(*kmsg.FetchResponse)
@@ -104,26 +104,26 @@ func TestLongPollEnds(t *testing.T) {
 	g := newRig(t)
 	id := g.topic("events", 1)
 	c := dial(t, g.addr)
-	if p := fetched(t, ask[*kmsg.FetchResponse](c, waiting(get("events", 0, 0), 20, 1))); p.ErrorCode != 0 || len(p.RecordBatches) != 0 {
+	if p := fetched(t, ask[*kmsg.FetchResponse](c, withMaxWait(get("events", 0, 0), 20, 1))); p.ErrorCode != 0 || len(p.RecordBatches) != 0 {
 		t.Errorf("after its time: %+v", p)
 	}
 	gone := dial(t, g.addr)
-	gone.send(waiting(get("events", 0, 0), 600_000, 1))
-	g.parked(1)
+	gone.send(withMaxWait(get("events", 0, 0), 600_000, 1))
+	g.awaitParked(1)
 	_ = gone.c.Close()
-	g.parked(0)
+	g.awaitParked(0)
 
-	req := waiting(get("events", 0, 0), 600_000, 1)
+	req := withMaxWait(get("events", 0, 0), 600_000, 1)
 	c.send(req)
-	g.parked(1)
+	g.awaitParked(1)
 	g.apply(meta.TopicDeleted{ID: id})
 	if p := fetched(t, c.receive(req).(*kmsg.FetchResponse)); p.ErrorCode != kerr.UnknownTopicOrPartition.Code {
 		t.Errorf("after its topic was deleted: %+v", p)
 	}
 	g.topic("other", 1)
-	req = waiting(get("other", 0, 0), 600_000, 1)
+	req = withMaxWait(get("other", 0, 0), 600_000, 1)
 	c.send(req)
-	g.parked(1)
+	g.awaitParked(1)
 	g.broker.Drain()
 	if p := fetched(t, c.receive(req).(*kmsg.FetchResponse)); p.ErrorCode != 0 {
 		t.Errorf("after draining: %+v", p)
@@ -139,7 +139,7 @@ func TestParkedFetchDoesNotHoldBackProduce(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 1)
 	c := dial(t, g.addr)
-	fetch, produce := waiting(get("events", 0, 0), 600_000, 1), put("events", 0, -1, batch(t, "x"))
+	fetch, produce := withMaxWait(get("events", 0, 0), 600_000, 1), put("events", 0, -1, batch(t, "x"))
 	c.send(fetch, produce)
 	if p := fetched(t, c.receive(fetch).(*kmsg.FetchResponse)); len(values(t, p.RecordBatches)) != 1 {
 		t.Fatalf("the fetch got %+v", p)
@@ -156,9 +156,9 @@ func TestParkedFetchDoesNotHoldBackProduce(t *testing.T) {
 	}
 }
 
-// TestFetchLimits proves KIP-74: the first batch comes whole however small the limits
-// are, the next ones as far as they fit, a partition's own limit counts, and an
-// exhausted limit leaves later partitions empty but answered.
+// TestFetchLimits proves KIP-74: the first batch is sent whole however small the limits are,
+// further ones if they fit, a partition's own limit is kept, and when the limit of the request
+// is reached later partitions are answered without records.
 func TestFetchLimits(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 3)
@@ -213,7 +213,7 @@ func TestFetchInsideABatch(t *testing.T) {
 	}
 }
 
-// TestFollowersAreRefused proves that nobody becomes a replica by saying so.
+// TestFollowersAreRefused proves that a fetch with a replica id is refused.
 func TestFollowersAreRefused(t *testing.T) {
 	g := newRig(t)
 	id := g.topic("events", 1)
@@ -269,9 +269,9 @@ func forget(req *kmsg.FetchRequest, topic string, partition int32) *kmsg.FetchRe
 	return req
 }
 
-// TestFetchSession proves KIP-227: only changed partitions are answered, an unchanged
-// request repeats what was not taken, forgotten partitions stay silent, errors are
-// told each time, and an emptied session is closed.
+// TestFetchSession proves KIP-227: an answer has only partitions that have changed; records
+// that the client has not moved past are sent again; forgotten partitions are not answered;
+// errors are answered each time; and a session without partitions is closed.
 func TestFetchSession(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 3)
@@ -397,9 +397,9 @@ func TestFetchSessionErrors(t *testing.T) {
 	}
 }
 
-// TestFetchSessionsAreBounded proves that a full cache gives no more sessions, that a
-// session not used for two minutes gives way, and of those that live long a smaller
-// one to a larger one.
+// TestFetchSessionsAreBounded proves that a full cache creates no more sessions, except that
+// it evicts one that was not used for two minutes, or, for a larger one, one that was created
+// two minutes ago.
 func TestFetchSessionsAreBounded(t *testing.T) {
 	c := newFetchSessions(2)
 	begin := func(parts int) int32 {
@@ -410,7 +410,7 @@ func TestFetchSessionsAreBounded(t *testing.T) {
 			f.parts = append(f.parts, fetchPart{fetchWant: fetchWant{topic: &f.topics[0], index: int32(i)}})
 		}
 		f.beginReading()
-		return c.create(f)
+		return c.createSession(f)
 	}
 	a, b := begin(2), begin(5)
 	if a == 0 || b == 0 || a == b {
@@ -425,20 +425,20 @@ func TestFetchSessionsAreBounded(t *testing.T) {
 		t.Fatal("a session gave way to one that is not larger")
 	}
 	d := begin(3)
-	if d == 0 || c.get(a) != nil || c.get(b) == nil {
+	if d == 0 || c.find(a) != nil || c.find(b) == nil {
 		t.Fatal("not the smallest one gave way")
 	}
 	c.byID[b].used = old
-	if e := begin(1); e == 0 || c.get(b) != nil || c.get(d) == nil {
+	if e := begin(1); e == 0 || c.find(b) != nil || c.find(d) == nil {
 		t.Fatal("an unused session did not give way")
 	}
-	if c.len() != 2 {
-		t.Fatalf("%d sessions", c.len())
+	if c.count() != 2 {
+		t.Fatalf("%d sessions", c.count())
 	}
 }
 
-// TestFetchSessionsAreBoundedByPartitions proves that sessions take no more memory than
-// the bound on all their partitions, whether they begin or grow.
+// TestFetchSessionsAreBoundedByPartitions proves that all sessions together never have more
+// partitions than the bound, neither when one is created nor when one grows.
 func TestFetchSessionsAreBoundedByPartitions(t *testing.T) {
 	c := newFetchSessions(10)
 	begin := func(parts int) int32 {
@@ -450,35 +450,35 @@ func TestFetchSessionsAreBoundedByPartitions(t *testing.T) {
 			f.parts[i].fetchWant = fetchWant{topic: &f.topics[0], index: int32(i)}
 		}
 		f.beginReading()
-		return c.create(f)
+		return c.createSession(f)
 	}
 	c.parts = maxSessionPartitions - 10 // as if others had them
 	a := begin(8)
 	if a == 0 || begin(3) != 0 {
 		t.Fatal("the bound does not hold when a session begins")
 	}
-	s := c.get(a)
-	c.touch(s, 10)
-	if c.get(a) == nil {
+	s := c.find(a)
+	c.noteUse(s, 10)
+	if c.find(a) == nil {
 		t.Fatal("a session within the bound was removed")
 	}
-	c.touch(s, 11)
-	if c.get(a) != nil || c.parts != maxSessionPartitions-10 {
+	c.noteUse(s, 11)
+	if c.find(a) != nil || c.parts != maxSessionPartitions-10 {
 		t.Fatalf("the bound does not hold when a session grows: %d", c.parts)
 	}
 }
 
-// TestParkedFetchesAreBounded proves that a connection cannot park fetches without end:
-// those above the bound are answered at once, and then all in order.
+// TestParkedFetchesAreBounded proves that the parked fetches of a connection are bounded: those
+// above the bound do not wait, and all are answered in order.
 func TestParkedFetchesAreBounded(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 1)
 	c := dial(t, g.addr)
-	req := waiting(get("events", 0, 0), 600_000, 1)
+	req := withMaxWait(get("events", 0, 0), 600_000, 1)
 	for range maxParkedFetches + 20 {
 		c.send(req)
 	}
-	g.parked(maxParkedFetches)
+	g.awaitParked(maxParkedFetches)
 	eventually(t, "the fetches above the bound are read", func() bool {
 		return g.stats.Requests(req.Key()) == maxParkedFetches+20
 	})
@@ -492,7 +492,7 @@ func TestParkedFetchesAreBounded(t *testing.T) {
 			t.Fatalf("answer %d has %d records", i, got)
 		}
 	}
-	g.parked(0)
+	g.awaitParked(0)
 	if n := g.broker.watched.Load(); n != 0 {
 		t.Errorf("%d partitions are waited for when nobody waits", n)
 	}

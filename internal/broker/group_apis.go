@@ -8,7 +8,7 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// groupAPIs are those of consumer groups and their offsets.
+// groupAPIs are the APIs of consumer groups and their offsets.
 func groupAPIs(b *Broker) []api {
 	if b.cfg.Groups == nil {
 		return nil
@@ -31,19 +31,21 @@ func groupAPIs(b *Broker) []api {
 	}
 }
 
-// contained is a reply to a request whose bugs cost that request's connection, on whatever
-// goroutine the answer becomes known.
-func contained[R any](r *wire.Request, reply func(R)) func(R) {
+// containPanics returns a reply that closes the request's connection if it panics. The panic
+// would otherwise end the goroutine that calls it, which may serve other connections.
+func containPanics[R any](r *wire.Request, reply func(R)) func(R) {
 	return func(answer R) {
 		defer r.Conn.Contain()
 		reply(answer)
 	}
 }
 
-// address is where the asking client reaches a node: this one on the address on
-// which it came unless one was set for that listener, another one at what it has registered
-// for the listener of that name.
-func (s *session) address(n *meta.Broker) (host string, port int32) { return s.b.addressOf(n, s.conn) }
+// addressOf is the address at which the connection's client reaches a node. For this node it
+// is the one to which the client has connected, unless another one was set for that listener.
+// For other nodes it is the one that they have registered for the listener of that name.
+func (s *session) addressOf(n *meta.Broker) (host string, port int32) {
+	return s.b.addressOf(n, s.conn)
+}
 
 func (b *Broker) addressOf(n *meta.Broker, conn *wire.Conn) (host string, port int32) {
 	name := conn.ListenerName()
@@ -59,8 +61,8 @@ func (b *Broker) addressOf(n *meta.Broker, conn *wire.Conn) (host string, port i
 	return n.Address()
 }
 
-// distinct drops names given a second time.
-func distinct(names []string) []string {
+// dropRepeated drops the names that are in the list before.
+func dropRepeated(names []string) []string {
 	seen := make(map[string]struct{}, len(names))
 	return slices.DeleteFunc(names, func(name string) bool {
 		_, again := seen[name]

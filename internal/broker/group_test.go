@@ -55,7 +55,7 @@ func newGroupRig(tb testing.TB) *rig {
 	return g
 }
 
-// side is one of two brokers that a scenario runs against, and what it answered.
+// side is one of the two brokers that a scenario is run against, with its answers.
 type side struct {
 	t       *testing.T
 	addr    string
@@ -77,7 +77,7 @@ func (s *side) client(who string) *client {
 	return s.clients[who]
 }
 
-// do sends a request as somebody and notes the answer.
+// do sends a request on the connection of that name, and notes the answer.
 func (s *side) do(who string, req kmsg.Request) {
 	s.t.Helper()
 	s.start(who, req)
@@ -95,13 +95,13 @@ func (s *side) end(who string, req kmsg.Request) {
 		}
 		s.gen[who] = j.Generation
 	}
-	s.settle(resp)
+	s.normaliseOrder(resp)
 	s.lines = append(s.lines, fmt.Sprintf("%s, %s v%d: %s", who, kmsg.NameForKey(req.Key()), req.GetVersion(), s.scrub(asJSON(resp))))
 }
 
 var uuid = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 
-// scrub replaces what is random, or a name of this run, by what it stands for.
+// scrub replaces random ids, and the names of this run, by what they stand for.
 func (s *side) scrub(text string) string {
 	text = uuid.ReplaceAllStringFunc(text, func(id string) string {
 		i := slices.Index(s.uuids, id)
@@ -115,8 +115,8 @@ func (s *side) scrub(text string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(text, s.topic, "TOPIC"), s.group, "GROUP")
 }
 
-// until waits for the group to be in a state with so many members.
-func (s *side) until(state string, members int) {
+// awaitState waits until the group is in a state with so many members.
+func (s *side) awaitState(state string, members int) {
 	s.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; {
 		g := ask[*kmsg.DescribeGroupsResponse](s.client("watcher"), s.describe(5, s.group)).Groups[0]
@@ -129,8 +129,8 @@ func (s *side) until(state string, members int) {
 	}
 }
 
-// settle puts what comes in any order into one, and takes out addresses.
-func (s *side) settle(resp kmsg.Response) {
+// normaliseOrder sorts lists that have no order, and removes addresses.
+func (s *side) normaliseOrder(resp kmsg.Response) {
 	switch r := resp.(type) {
 	case *kmsg.JoinGroupResponse:
 		slices.SortFunc(r.Members, func(a, b kmsg.JoinGroupResponseMember) int { return cmp.Compare(a.MemberID, b.MemberID) })
@@ -171,7 +171,7 @@ func TestGroupAnswersAreKafkas(t *testing.T) {
 	g := newGroupRig(t)
 	for name, scenario := range groupScenarios() {
 		topic := fmt.Sprintf("diff-%s-%d", strings.ReplaceAll(name, " ", "-"), time.Now().UnixNano())
-		kafka := &side{addr: addr, topic: topic, topicID: theirTopic(t, addr, topic)}
+		kafka := &side{addr: addr, topic: topic, topicID: createTestTopic(t, addr, topic)}
 		ours := &side{addr: g.addr, topic: topic, topicID: g.topic(topic, 2)}
 		t.Run(name, func(t *testing.T) {
 			for _, s := range []*side{kafka, ours} {
@@ -187,8 +187,8 @@ func TestGroupAnswersAreKafkas(t *testing.T) {
 	}
 }
 
-// theirTopic makes a topic of two partitions on a broker.
-func theirTopic(t *testing.T, addr, topic string) [16]byte {
+// createTestTopic makes a topic of two partitions on a broker.
+func createTestTopic(t *testing.T, addr, topic string) [16]byte {
 	t.Helper()
 	req := at(7, kmsg.NewPtrCreateTopicsRequest())
 	rt := kmsg.NewCreateTopicsRequestTopic()
@@ -212,8 +212,8 @@ func theirTopic(t *testing.T, addr, topic string) [16]byte {
 	}
 }
 
-// TestGroups runs the scenarios against us alone: they end, and leave nothing behind
-// that a second run would trip over.
+// TestGroups runs the scenarios twice against this broker alone, and proves that they end and
+// that the first run does not disturb the second.
 func TestGroups(t *testing.T) {
 	g := newGroupRig(t)
 	for name, scenario := range groupScenarios() {
@@ -365,13 +365,13 @@ func (*side) remove(version int16, groups ...string) *kmsg.DeleteGroupsRequest {
 // groupScenarios are what clients and administrators do to groups.
 func groupScenarios() map[string]func(*side) {
 	return map[string]func(*side){
-		"nobody": scenarioNobody, "finding": scenarioFinding, "offsets": scenarioOffsets,
+		"nobody": scenarioUnknownGroups, "finding": scenarioFindCoordinator, "offsets": scenarioOffsets,
 		"two members": scenarioTwoMembers, "static members": scenarioStatic, "refusals": scenarioRefusals,
 	}
 }
 
-// scenarioNobody asks about groups that there are not.
-func scenarioNobody(s *side) {
+// scenarioUnknownGroups asks about groups that do not exist.
+func scenarioUnknownGroups(s *side) {
 	for v := range int16(7) {
 		s.do("admin", s.describe(v, s.group))
 	}
@@ -402,8 +402,8 @@ func scenarioNobody(s *side) {
 	s.do("admin", s.dropOffsets(s.group, 0))
 }
 
-// scenarioFinding looks for coordinators.
-func scenarioFinding(s *side) {
+// scenarioFindCoordinator looks for coordinators.
+func scenarioFindCoordinator(s *side) {
 	find := func(version int16, kind int8, keys ...string) {
 		req := at(version, kmsg.NewPtrFindCoordinatorRequest())
 		req.CoordinatorKey, req.CoordinatorType, req.CoordinatorKeys = keys[0], kind, keys
@@ -464,14 +464,14 @@ func scenarioOffsets(s *side) {
 	s.do("admin", s.list(5, nil, nil))
 }
 
-// scenarioTwoMembers is a group's life.
+// scenarioTwoMembers has two members join a group, consume, and leave it.
 func scenarioTwoMembers(s *side) {
 	for _, who := range []string{"a", "b"} {
 		s.do(who, s.join(9, "")) // gives an id
 	}
 	a, b := s.join(9, s.ids["a"]), s.join(5, s.ids["b"])
 	s.start("a", a)
-	s.until("PreparingRebalance", 1)
+	s.awaitState("PreparingRebalance", 1)
 	s.do("admin", s.describe(6, s.group))
 	s.start("b", b)
 	s.end("a", a)
@@ -503,7 +503,7 @@ func scenarioTwoMembers(s *side) {
 
 	again := s.join(9, s.ids["a"]) // the leader wants another assignment
 	s.start("a", again)
-	s.until("PreparingRebalance", 2)
+	s.awaitState("PreparingRebalance", 2)
 	s.do("admin", s.describe(6, s.group))
 	s.do("b", s.beat(4, s.ids["b"], 1, nil))
 	s.do("b", s.commit(9, s.ids["b"], 1))
@@ -525,7 +525,7 @@ func scenarioTwoMembers(s *side) {
 	s.do("admin", s.remove(2, s.group))
 }
 
-// scenarioStatic is about members with names of their own.
+// scenarioStatic is about members with instance ids.
 func scenarioStatic(s *side) {
 	static := func(instance string, change ...func(*kmsg.JoinGroupRequest)) func(*kmsg.JoinGroupRequest) {
 		return func(r *kmsg.JoinGroupRequest) {
@@ -537,7 +537,7 @@ func scenarioStatic(s *side) {
 	}
 	a, b := s.join(9, "", static("i1")), s.join(9, "", static("i2"))
 	s.start("a", a)
-	s.until("PreparingRebalance", 1)
+	s.awaitState("PreparingRebalance", 1)
 	s.do("admin", s.describe(6, s.group))
 	s.start("b", b)
 	s.end("a", a)
@@ -576,7 +576,7 @@ func scenarioStatic(s *side) {
 	s.do("admin", s.remove(2, s.group))
 }
 
-// scenarioRefusals is about requests that are wrong in themselves.
+// scenarioRefusals sends requests that are invalid whatever the state of the group.
 func scenarioRefusals(s *side) {
 	join := func(change func(*kmsg.JoinGroupRequest)) {
 		for _, v := range []int16{0, 3, 4, 7, 9} {
@@ -614,8 +614,8 @@ func scenarioRefusals(s *side) {
 	s.do("admin", s.remove(2, s.group))
 }
 
-// TestPipelinedCommits proves that commits which come in one piece are answered one
-// by one, in order, and that a request behind them sees what they have committed.
+// TestPipelinedCommits proves that commits which arrive with one read are answered one by one,
+// in order, and that the next request sees the committed offsets.
 func TestPipelinedCommits(t *testing.T) {
 	g := newGroupRig(t)
 	s := &side{

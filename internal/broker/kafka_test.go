@@ -19,13 +19,13 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// script is a series of requests that Kafka and we must answer alike.
+// script is a series of requests that Kafka and this broker must answer alike.
 type script struct {
 	name    string
 	configs []string
 	reqs    func(topic string, id [16]byte) []kmsg.Request
-	// differs says why we answer differently on purpose: by the index of the request;
-	// under -1 for all of them.
+	// differs has the reasons why we answer a request differently on purpose, by the index of
+	// the request; -1 stands for all requests.
 	differs map[int]string
 }
 
@@ -55,8 +55,8 @@ func TestAnswersAreKafkas(t *testing.T) {
 	}
 }
 
-// theirTranscript plays the scripts on Kafka and holds the outcomes against the record,
-// or makes the record.
+// theirTranscript plays the scripts on Kafka and compares the outcomes with the record, or
+// makes the record.
 func theirTranscript(t *testing.T, addr, record string) string {
 	t.Helper()
 	for c := dial(t, addr); ask[*kmsg.InitProducerIDResponse](c, initProducer(2, nil, -1, -1)).ErrorCode != 0; {
@@ -152,8 +152,8 @@ func createOnKafka(t *testing.T, c *client, topic string, partitions int32, conf
 // closed is the outcome of a request that closes its connection.
 const closed = "closed"
 
-// asJSON writes an answer without fields that are null, zero or empty, and without
-// structures that say nothing; an empty list is kept.
+// asJSON is an answer as text, without fields that are null, zero or empty, and without
+// structures that have no other fields. It keeps empty lists.
 func asJSON(v any) string {
 	b, err := json.Marshal(v)
 	var tree any
@@ -192,8 +192,8 @@ func withoutZeros(v any) any {
 	return v
 }
 
-// outcome is a request's answer without what must differ, or that the connection is
-// closed instead.
+// outcome is a request's answer without the fields that must differ, or the fact that the
+// connection was closed.
 func (c *client) outcome(req kmsg.Request) string {
 	c.t.Helper()
 	c.send(req)
@@ -240,7 +240,7 @@ func normalise(resp kmsg.Response) {
 			r.Topics[i].TopicID = [16]byte{}
 			for j := range r.Topics[i].Partitions {
 				p := &r.Topics[i].Partitions[j]
-				p.RecordBatches = p.RecordBatches[:whole(p.RecordBatches)] // Kafka may cut the last one short
+				p.RecordBatches = p.RecordBatches[:wholeBatches(p.RecordBatches)] // Kafka may cut the last one short
 			}
 		}
 		r.Brokers = nil
@@ -264,8 +264,8 @@ func scrub(s *string) {
 	}
 }
 
-// whole is the length of the batches that are not cut short.
-func whole(b []byte) int {
+// wholeBatches is the length of the batches that are complete.
+func wholeBatches(b []byte) int {
 	n := 0
 	for {
 		one, _, err := record.Next(b[n:])
@@ -288,11 +288,11 @@ func listOffset(topic string, version int16, partition, epoch int32, ts int64) *
 	return req
 }
 
-// base is a time of records that no test's clock comes near.
+// base is the timestamp of records, which is far from the time of every test.
 const base = 1_700_000_000_000
 
-// mend sets bytes of a batch and its checksum right.
-func mend(b []byte, change func(b []byte)) []byte {
+// changeBatch changes bytes of a batch, and sets its checksum again.
+func changeBatch(b []byte, change func(b []byte)) []byte {
 	b = append([]byte(nil), b...)
 	change(b)
 	binary.BigEndian.PutUint32(b[17:], record.Batch(b).Checksum())
@@ -301,7 +301,7 @@ func mend(b []byte, change func(b []byte)) []byte {
 
 func idempotent(tb testing.TB, id int64, epoch int16, seq int32, values ...string) []byte {
 	tb.Helper()
-	return mend(batchAt(tb, base, values...), func(b []byte) {
+	return changeBatch(batchAt(tb, base, values...), func(b []byte) {
 		binary.BigEndian.PutUint64(b[43:], uint64(id))
 		binary.BigEndian.PutUint16(b[51:], uint16(epoch))
 		binary.BigEndian.PutUint32(b[53:], uint32(seq))
@@ -332,26 +332,26 @@ func produceScripts(tb testing.TB, one []byte) []script {
 		"second cut":          append(append([]byte(nil), one...), one[:30]...),
 		"a byte more":         append(append([]byte(nil), one...), 0),
 		"wrong crc":           append(append([]byte(nil), one[:len(one)-1]...), one[len(one)-1]^1),
-		"magic 1":             mend(one, func(b []byte) { b[16] = 1 }),
-		"magic 3":             mend(one, func(b []byte) { b[16] = 3 }),
-		"base offset":         mend(one, func(b []byte) { b[7] = 9 }),
-		"count too small":     mend(one, func(b []byte) { be32(b[57:], 2) }),
-		"count too large":     mend(one, func(b []byte) { be32(b[57:], 4); be32(b[23:], 3) }),
-		"count zero":          mend(one, func(b []byte) { be32(b[57:], 0) }),
-		"last delta huge":     mend(one, func(b []byte) { be32(b[23:], 1<<31-1) }),
-		"control":             mend(one, func(b []byte) { be16(b[21:], 0x20) }),
-		"transactional":       mend(one, func(b []byte) { be16(b[21:], 0x10) }),
-		"log append time":     mend(one, func(b []byte) { be16(b[21:], 0x08) }),
-		"codec 5":             mend(one, func(b []byte) { be16(b[21:], 5) }),
-		"codec says gzip":     mend(one, func(b []byte) { be16(b[21:], 1) }),
+		"magic 1":             changeBatch(one, func(b []byte) { b[16] = 1 }),
+		"magic 3":             changeBatch(one, func(b []byte) { b[16] = 3 }),
+		"base offset":         changeBatch(one, func(b []byte) { b[7] = 9 }),
+		"count too small":     changeBatch(one, func(b []byte) { be32(b[57:], 2) }),
+		"count too large":     changeBatch(one, func(b []byte) { be32(b[57:], 4); be32(b[23:], 3) }),
+		"count zero":          changeBatch(one, func(b []byte) { be32(b[57:], 0) }),
+		"last delta huge":     changeBatch(one, func(b []byte) { be32(b[23:], 1<<31-1) }),
+		"control":             changeBatch(one, func(b []byte) { be16(b[21:], 0x20) }),
+		"transactional":       changeBatch(one, func(b []byte) { be16(b[21:], 0x10) }),
+		"log append time":     changeBatch(one, func(b []byte) { be16(b[21:], 0x08) }),
+		"codec 5":             changeBatch(one, func(b []byte) { be16(b[21:], 5) }),
+		"codec says gzip":     changeBatch(one, func(b []byte) { be16(b[21:], 1) }),
 		"no sequence":         idempotent(tb, 77, 0, -1, "x"),
 		"far future":          batchAt(tb, time.Now().Add(48*time.Hour).UnixMilli(), "x"),
 		"negative timestamp":  batchAt(tb, -1, "x"),
 		"very old":            batchAt(tb, 1, "x"),
-		"max timestamp lies":  mend(one, func(b []byte) { binary.BigEndian.PutUint64(b[35:], base+99) }),
-		"record length wrong": mend(one, func(b []byte) { b[61] += 2 }),
-		"length field larger": mend(one, func(b []byte) { be32(b[8:], uint32(len(b)-12+4)) }),
-		"length field less":   mend(one, func(b []byte) { be32(b[8:], 20) }),
+		"max timestamp lies":  changeBatch(one, func(b []byte) { binary.BigEndian.PutUint64(b[35:], base+99) }),
+		"record length wrong": changeBatch(one, func(b []byte) { b[61] += 2 }),
+		"length field larger": changeBatch(one, func(b []byte) { be32(b[8:], uint32(len(b)-12+4)) }),
+		"length field less":   changeBatch(one, func(b []byte) { be32(b[8:], 20) }),
 	}
 	var list []script
 	differs := map[string]string{
@@ -411,7 +411,7 @@ func produceScripts(tb testing.TB, one []byte) []script {
 			put(topic, 0, -1, idempotent(tb, 77, 0, 0, "a")),
 		}
 	}}
-	logged := func(b []byte) []byte { return mend(b, func(b []byte) { be16(b[21:], 0x08) }) }
+	logged := func(b []byte) []byte { return changeBatch(b, func(b []byte) { be16(b[21:], 0x08) }) }
 	untimed := batchAt(tb, -1, "x")
 	described := "Kafka describes each record"
 	stamper := script{name: "producer says log append time", differs: map[int]string{1: described}, configs: []string{"message.timestamp.type", "LogAppendTime"}, reqs: func(topic string, _ [16]byte) []kmsg.Request {

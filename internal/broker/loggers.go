@@ -11,16 +11,16 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 )
 
-// Broker loggers (KIP-412): resources of type BROKER_LOGGER, whose configs are the
-// levels of one broker's loggers by name. DescribeConfigs shows them and
-// IncrementalAlterConfigs sets them, at this broker and until it stops: they are
-// not the cluster's metadata.
+// Broker loggers (KIP-412) are resources of type BROKER_LOGGER. The configs of one are the
+// levels of a broker's loggers by name. DescribeConfigs shows them and
+// IncrementalAlterConfigs sets them, for this broker and until it stops: they are not part
+// of the cluster's metadata.
 
-// rootLogger is the one whose level cannot be taken back.
+// rootLogger is the logger whose level can be changed but not removed.
 const rootLogger = "root"
 
-// logLevels are Kafka's levels, the most verbose first. Nothing is logged as TRACE or
-// FATAL here: with FATAL a logger is silent.
+// logLevels are Kafka's levels, the most verbose first. No line has the level TRACE or
+// FATAL here, so a logger with the level FATAL is silent.
 var logLevels = []struct {
 	name  string
 	level slog.Level
@@ -44,7 +44,7 @@ func levelName(l slog.Level) string {
 	return name
 }
 
-// parseLevel reads Kafka's name of a level.
+// parseLevel is the level that Kafka's name stands for.
 func parseLevel(name string) (slog.Level, bool) {
 	for _, known := range logLevels {
 		if name == known.name {
@@ -54,7 +54,7 @@ func parseLevel(name string) (slog.Level, bool) {
 	return 0, false
 }
 
-// describeLoggers are the levels of this broker's loggers.
+// describeLoggers lists the levels of this broker's loggers.
 func (b *Broker) describeLoggers() []config.Entry {
 	if b.cfg.LogLevels == nil {
 		return nil
@@ -67,7 +67,7 @@ func (b *Broker) describeLoggers() []config.Entry {
 	return entries
 }
 
-// alterLoggers changes the levels of this broker's loggers, all that are asked or none.
+// alterLoggers makes all changes of this broker's loggers, or none if one is refused.
 func (b *Broker) alterLoggers(c *controller.ConfigChanges, validateOnly bool) *controller.Error {
 	levels := map[string]slog.Level{}
 	if b.cfg.LogLevels != nil {
@@ -92,7 +92,7 @@ func (b *Broker) alterLoggers(c *controller.ConfigChanges, validateOnly bool) *c
 	return nil
 }
 
-// checkLogger refuses a change of a logger that cannot be made.
+// checkLogger returns why a logger cannot be changed so; nil: it can.
 func checkLogger(levels map[string]slog.Level, ch *controller.ConfigChange) *controller.Error {
 	refuse := func(kind controller.Kind, format string, args ...any) *controller.Error {
 		return &controller.Error{Kind: kind, Message: fmt.Sprintf(format, args...)}

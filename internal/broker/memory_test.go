@@ -15,8 +15,8 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// noise is a batch of one record that does not compress.
-func noise(t *testing.T, size int) record.Batch {
+// incompressible is a batch of one record of random bytes.
+func incompressible(t *testing.T, size int) record.Batch {
 	t.Helper()
 	value := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(value)
@@ -42,25 +42,25 @@ func zstdOf(t *testing.T, b record.Batch, window int) record.Batch {
 	if err := errors.Join(err, e.Close()); err != nil {
 		t.Fatal(err)
 	}
-	return reseal(append(append(record.Batch{}, b[:record.HeaderLen]...), out.String()...), record.Zstd)
+	return setHeader(append(append(record.Batch{}, b[:record.HeaderLen]...), out.String()...), record.Zstd)
 }
 
-// reseal makes a batch's header say its codec, its size and its checksum.
-func reseal(b record.Batch, c record.Codec) record.Batch {
+// setHeader sets the codec, the size and the checksum in a batch's header.
+func setHeader(b record.Batch, c record.Codec) record.Batch {
 	b[22] = b[22]&^7 | byte(c)
 	be.PutUint32(b[8:], uint32(len(b)-12))
 	be.PutUint32(b[17:], b.Checksum())
 	return b
 }
 
-// TestEncodingAnewFitsTheBudget proves that a request whose batches take many times
-// the budget when they are encoded as their topic wants it is stored whole, on
-// several connections at once, and that everything is given back (the rig looks).
-func TestEncodingAnewFitsTheBudget(t *testing.T) {
+// TestRecompressionFitsTheBudget proves that a request whose batches take many times the
+// budget when they are recompressed is stored whole, on several connections at once, and that
+// all memory is given back, which the rig checks.
+func TestRecompressionFitsTheBudget(t *testing.T) {
 	const partitions = 24 // each 0.9 MB; the class has 6 MiB, and one work may have 4.5
 	g := newRig(t)
 	g.topic("events", partitions, "compression.type", "gzip")
-	b := noise(t, 900_000)
+	b := incompressible(t, 900_000)
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
@@ -90,9 +90,9 @@ func TestEncodingAnewFitsTheBudget(t *testing.T) {
 	}
 }
 
-// TestRecordsBeyondTheBudget proves that records which need more memory to be looked
-// into than there ever is are refused with Kafka's code and a sentence that names
-// the setting, and that the same records in a smaller window are taken.
+// TestRecordsBeyondTheBudget proves that records which need more memory to be checked than
+// there ever is are refused with Kafka's code and a sentence that names the setting, and that
+// the same records compressed with a smaller window are stored.
 func TestRecordsBeyondTheBudget(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 1)
@@ -113,9 +113,9 @@ func TestRecordsBeyondTheBudget(t *testing.T) {
 	}
 }
 
-// TestLookUpsShareTheBudget proves that many look-ups at once into batches which
+// TestTimestampLookUpsShareTheBudget proves that many look-ups at once into batches which
 // decompress to much more than the budget are all answered.
-func TestLookUpsShareTheBudget(t *testing.T) {
+func TestTimestampLookUpsShareTheBudget(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 1)
 	c := dial(t, g.addr)

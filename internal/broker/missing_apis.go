@@ -8,8 +8,7 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// missingAPIs are those of what a node does not have. Tools ask for them on every
-// cluster, and Kafka answers them on every cluster.
+// missingAPIs are the APIs of package missing.
 func missingAPIs(b *Broker) []api {
 	if b.cfg.Controller == nil {
 		return nil
@@ -30,8 +29,9 @@ func (b *Broker) describeNode() missing.Node {
 	}
 }
 
-// replyAnswer reserves the memory of an answer, makes it when it has a processor, and
-// sends it. An answer that never fits costs the connection, like a body that never does.
+// replyAnswer reserves the memory of an answer, makes it in turn with other long work, and
+// sends it. If the answer needs more memory than there ever is, it returns an error, which
+// closes the connection.
 func (b *Broker) replyAnswer(r *wire.Request, a missing.Answer) error {
 	if a.Memory == 0 {
 		r.Reply(a.Make())

@@ -17,9 +17,9 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// many makes a fetch of n partitions of a topic, from the first one on.
-func many(topic string, n int, ms int32) *kmsg.FetchRequest {
-	req := waiting(get(topic, 0, 0), ms, 1)
+// fetchOfMany makes a fetch of the first n partitions of a topic.
+func fetchOfMany(topic string, n int, ms int32) *kmsg.FetchRequest {
+	req := withMaxWait(get(topic, 0, 0), ms, 1)
 	req.MaxBytes = 1 << 20
 	for i := 1; i < n; i++ {
 		wantPart(req, topic, int32(i), 0)
@@ -27,9 +27,9 @@ func many(topic string, n int, ms int32) *kmsg.FetchRequest {
 	return req
 }
 
-// asleep waits until the answers that are asleep have at least so many bytes, and returns
-// how many they have.
-func (g *rig) asleep(least int64) int64 {
+// awaitAsleep waits until the answers of sleeping fetches have at least so many bytes, and
+// returns how many they have.
+func (g *rig) awaitAsleep(least int64) int64 {
 	g.t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
 		if n := g.broker.asleep.Load(); n >= least {
@@ -41,19 +41,19 @@ func (g *rig) asleep(least int64) int64 {
 	}
 }
 
-// TestMillionWatchedPartitions proves that a million partitions, watched by many readers,
-// are served: all wait, and an append wakes each of them. A reader above the bound is
-// asleep until its own time is over; it is not answered at once, again and again.
+// TestMillionWatchedPartitions proves that many readers can watch a million partitions: all
+// wait, and an append wakes each of them. A reader above the bound sleeps until its time is
+// over; it is not answered at once, again and again.
 func TestMillionWatchedPartitions(t *testing.T) {
 	const each = 20_000
 	g := newRig(t)
 	g.topic("events", each)
-	req := many("events", each, 600_000)
+	req := fetchOfMany("events", each, 600_000)
 	var clients []*client
 	above := dial(t, g.addr)
 	for {
 		above.send(req)
-		g.parked(len(clients) + 1)
+		g.awaitParked(len(clients) + 1)
 		if g.broker.watched.Load() == int64(len(clients)*each) {
 			break
 		}
@@ -63,8 +63,8 @@ func TestMillionWatchedPartitions(t *testing.T) {
 	if n := len(clients) * each; n < 1_000_000 {
 		t.Fatalf("%d partitions are watched", n)
 	}
-	g.asleep(1)
-	short := many("events", each, 50)
+	g.awaitAsleep(1)
+	short := fetchOfMany("events", each, 50)
 	if resp := ask[*kmsg.FetchResponse](dial(t, g.addr), short); resp.ErrorCode != 0 || len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != each {
 		t.Fatalf("who was asleep is answered %d, %d topics", resp.ErrorCode, len(resp.Topics))
 	}
@@ -75,36 +75,36 @@ func TestMillionWatchedPartitions(t *testing.T) {
 			t.Fatalf("reader %d was woken without the record", i)
 		}
 	}
-	g.parked(1)
+	g.awaitParked(1)
 	if n := g.broker.watched.Load(); n != 0 {
 		t.Errorf("%d partitions are watched by nobody", n)
 	}
 	g.broker.Drain()
 	above.receive(req)
-	g.parked(0)
+	g.awaitParked(0)
 	if n := g.broker.asleep.Load(); n != 0 {
 		t.Errorf("%d bytes of answers are asleep", n)
 	}
 }
 
-// TestBogusPartitionsAreNotWatched proves that partitions which do not exist take nothing
-// of what the node may watch, however many are named, so that nobody else is kept from
-// waiting; and that a fetch which names hardly any other is asleep, without its list.
-func TestBogusPartitionsAreNotWatched(t *testing.T) {
+// TestUnknownPartitionsAreNotWatched proves that partitions which do not exist do not count as
+// watched, however many are named, so that other fetches can still watch; and that a fetch
+// which names hardly any other partition sleeps, without its list of partitions.
+func TestUnknownPartitionsAreNotWatched(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 1)
-	bogus := waiting(get("events", 0, 0), 600_000, 1)
-	bogus.Topics = append(bogus.Topics, many("none", 99_000, 0).Topics...)
-	few := waiting(get("events", 0, 0), 600_000, 1)
-	few.Topics = append(few.Topics, many("none", 100, 0).Topics...)
+	bogus := withMaxWait(get("events", 0, 0), 600_000, 1)
+	bogus.Topics = append(bogus.Topics, fetchOfMany("none", 99_000, 0).Topics...)
+	few := withMaxWait(get("events", 0, 0), 600_000, 1)
+	few.Topics = append(few.Topics, fetchOfMany("none", 100, 0).Topics...)
 	const attackers = 8
 	dial(t, g.addr).send(bogus)
-	one := g.asleep(1)
+	one := g.awaitAsleep(1)
 	for range attackers - 1 {
 		dial(t, g.addr).send(bogus)
 	}
-	g.asleep(attackers * one)
-	g.parked(attackers)
+	g.awaitAsleep(attackers * one)
+	g.awaitParked(attackers)
 	if n := g.broker.watched.Load(); n != 0 {
 		t.Fatalf("%d partitions are watched", n)
 	}
@@ -121,7 +121,7 @@ func TestBogusPartitionsAreNotWatched(t *testing.T) {
 	g.broker.mu.Unlock()
 	honest := dial(t, g.addr)
 	honest.send(few)
-	g.parked(attackers + 1)
+	g.awaitParked(attackers + 1)
 	if n := g.broker.watched.Load(); n != 1 {
 		t.Fatalf("%d partitions are watched", n)
 	}
@@ -130,10 +130,10 @@ func TestBogusPartitionsAreNotWatched(t *testing.T) {
 	if got := values(t, resp.Topics[0].Partitions[0].RecordBatches); len(got) != 1 {
 		t.Fatalf("read %q", got)
 	}
-	g.parked(attackers)
+	g.awaitParked(attackers)
 }
 
-// newFragileRig is a rig whose image cannot be asked for while broken is set: a bug.
+// newFragileRig makes a rig in which asking for the image panics while broken is set.
 func newFragileRig(t *testing.T) (g *rig, broken *atomic.Bool) {
 	t.Helper()
 	broken = new(atomic.Bool)
@@ -149,39 +149,39 @@ func newFragileRig(t *testing.T) (g *rig, broken *atomic.Bool) {
 	return g, broken
 }
 
-// ends proves that a connection is closed without another answer.
-func (c *client) ends() {
+// expectClosed fails the test unless the connection is closed without another answer.
+func (c *client) expectClosed() {
 	c.t.Helper()
 	if b, err := c.frame(); err != io.EOF { //nolint:errorlint // exactly that
 		c.t.Fatalf("the connection is not closed: %x, %v", b, err)
 	}
 }
 
-// TestPanicOfParkedWorkCostsItsConnection proves that a bug which a parked fetch meets,
-// on the goroutine of whoever woke it or on its timer's, closes its connection and does
-// nothing to others.
-func TestPanicOfParkedWorkCostsItsConnection(t *testing.T) {
+// TestPanicOfParkedFetchClosesItsConnection proves that a panic of a parked fetch, on the
+// goroutine that wakes it or on its timer's, closes the fetch's connection and does no harm to
+// other connections.
+func TestPanicOfParkedFetchClosesItsConnection(t *testing.T) {
 	g, broken := newFragileRig(t)
 	id := g.topic("events", 1)
 	g.topic("other", 1)
-	bystander, other := dial(t, g.addr), waiting(get("other", 0, 0), 600_000, 1)
+	bystander, other := dial(t, g.addr), withMaxWait(get("other", 0, 0), 600_000, 1)
 	bystander.send(other)
 
 	woken := dial(t, g.addr)
-	woken.send(waiting(get("events", 0, 0), 600_000, 1))
-	g.parked(2)
+	woken.send(withMaxWait(get("events", 0, 0), 600_000, 1))
+	g.awaitParked(2)
 	broken.Store(true)
 	g.apply(meta.TopicDeleted{ID: id}) // wakes it, on this goroutine
-	woken.ends()
+	woken.expectClosed()
 
 	broken.Store(false)
 	timed := dial(t, g.addr)
-	req := waiting(get("other", 0, 0), 300, 1)
+	req := withMaxWait(get("other", 0, 0), 300, 1)
 	wantPart(req, "none", 0, 0)
 	timed.send(req)
-	g.parked(2)
+	g.awaitParked(2)
 	broken.Store(true)
-	timed.ends()
+	timed.expectClosed()
 
 	broken.Store(false)
 	ask[*kmsg.ProduceResponse](dial(t, g.addr), put("other", 0, -1, batch(t, "x")))
@@ -190,17 +190,17 @@ func TestPanicOfParkedWorkCostsItsConnection(t *testing.T) {
 	}
 }
 
-// TestBugDropsWhatWasCollected proves that of requests which came together with one that
-// met a bug nothing is stored later: their bytes have gone back, and nobody was told that
-// they are kept. Those that were answered before are.
-func TestBugDropsWhatWasCollected(t *testing.T) {
+// TestPanicDropsCollectedBatches proves that the batches which were collected with a request
+// that panics are not stored later: their buffer was given back, and they were not
+// acknowledged. Batches that were acknowledged before are stored.
+func TestPanicDropsCollectedBatches(t *testing.T) {
 	g, broken := newFragileRig(t)
 	g.topic("events", 1)
 	c := dial(t, g.addr)
 	ask[*kmsg.ProduceResponse](c, put("events", 0, -1, batch(t, "before")))
 	broken.Store(true)
 	c.send(put("events", 0, -1, batch(t, "collected")), put("none", 0, -1, batch(t, "met the bug")))
-	c.ends()
+	c.expectClosed()
 	broken.Store(false)
 	other := dial(t, g.addr)
 	if p := produced(t, ask[*kmsg.ProduceResponse](other, put("events", 0, -1, batch(t, "after")))); p.ErrorCode != 0 || p.BaseOffset != 1 {
@@ -211,9 +211,8 @@ func TestBugDropsWhatWasCollected(t *testing.T) {
 	}
 }
 
-// TestProduceDeadlineIsOnTheSetsClock proves that acks=all waits for as long as its client
-// allows on a clock that only goes forward: no time of day comes into it, whose steps
-// would end all that waits.
+// TestProduceDeadlineIsOnTheSetsClock proves that the time-out of acks=all is measured by a
+// clock that only goes forward, so that a step of the time of day does not end all waits.
 func TestProduceDeadlineIsOnTheSetsClock(t *testing.T) {
 	g := newRig(t)
 	id := meta.NewUUID()
@@ -223,7 +222,7 @@ func TestProduceDeadlineIsOnTheSetsClock(t *testing.T) {
 	req.TimeoutMillis = 3_600_000
 	before := g.set.Now()
 	c.send(req)
-	appended(t, g, 1)
+	awaitAppended(t, g, 1)
 	g.set.Expire(before + time.Hour - 1)
 	g.apply(meta.PartitionChanged{Topic: id, ISR: []int32{1}, Leader: 1, PartitionEpoch: 1})
 	if p := produced(t, c.receive(req).(*kmsg.ProduceResponse)); p.ErrorCode != 0 {
@@ -231,7 +230,7 @@ func TestProduceDeadlineIsOnTheSetsClock(t *testing.T) {
 	}
 	g.apply(meta.PartitionChanged{Topic: id, ISR: []int32{1, 2}, Leader: 1, PartitionEpoch: 2})
 	c.send(req)
-	appended(t, g, 2)
+	awaitAppended(t, g, 2)
 	answered := make(chan struct{})
 	var expiring sync.WaitGroup
 	expiring.Go(func() {
@@ -251,10 +250,9 @@ func TestProduceDeadlineIsOnTheSetsClock(t *testing.T) {
 	}
 }
 
-// TestNewestOfWhatIsLeft proves that the record with the largest timestamp is looked for
-// among those that are left, where newer ones were deleted: in the same segment, and in
-// the same batch.
-func TestNewestOfWhatIsLeft(t *testing.T) {
+// TestMaxTimestampAfterDeleteRecords proves that the record with the largest timestamp is one
+// of those that are left after newer ones were deleted, in the same segment or the same batch.
+func TestMaxTimestampAfterDeleteRecords(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 1)
 	c := dial(t, g.addr)
@@ -273,9 +271,9 @@ func TestNewestOfWhatIsLeft(t *testing.T) {
 	}
 }
 
-// TestPanicOfAReplyCostsItsConnection proves the same of the replies that coordinators
-// give from wherever a wait ends.
-func TestPanicOfAReplyCostsItsConnection(t *testing.T) {
+// TestPanicOfReplyClosesItsConnection proves that a panic of a coordinator's reply, on the
+// goroutine that ends its wait, closes the connection and does no harm to others.
+func TestPanicOfReplyClosesItsConnection(t *testing.T) {
 	var parked *wire.Request
 	ready := make(chan struct{})
 	server := wire.NewServer(wire.Config{Logger: slog.New(slog.DiscardHandler)}, handler(func(r *wire.Request) error {
@@ -299,8 +297,8 @@ func TestPanicOfAReplyCostsItsConnection(t *testing.T) {
 	c := dial(t, l.Addr().String())
 	c.send(kmsg.NewPtrHeartbeatRequest())
 	<-ready
-	contained(parked, func(*kmsg.HeartbeatResponse) { panic("a bug that the test has made") })(nil)
-	c.ends()
+	containPanics(parked, func(*kmsg.HeartbeatResponse) { panic("a bug that the test has made") })(nil)
+	c.expectClosed()
 	eventually(t, "the panic is counted", func() bool { return server.Stats().Panics.Load() == 1 })
 }
 

@@ -11,11 +11,10 @@ import (
 )
 
 const (
-	// maxProducePartitions bounds the topics and partitions of one Produce request: each
-	// partition takes producePartMemory, and seven bytes of a frame are enough to name one.
+	// maxProducePartitions bounds the topics and partitions of one Produce request. Seven
+	// bytes of a request name a partition, which then takes producePartMemory.
 	maxProducePartitions = 100_000
-	// producePartMemory is how much the state of a partition takes, with its part of the
-	// answer.
+	// producePartMemory is the size of a partition's state, with its part of the answer.
 	producePartMemory = 320
 )
 
@@ -23,72 +22,73 @@ const (
 type produceTopic struct {
 	name []byte    // versions up to 12; aliases the body
 	id   meta.UUID // later versions
-	end  int       // where its partitions end in the request's list
+	end  int       // the index after its last partition in produce.parts
 }
 
-// producePart is a partition of a Produce request and what became of it.
+// producePart is a partition of a Produce request and its part of the answer.
 type producePart struct {
 	index   int32
-	records []byte // as they were sent; alias the body
-	batch   record.Batch
+	records []byte       // as they were sent; alias the body
+	batch   record.Batch // to be stored; set by checkBatch
 
 	part   *replica.Partition
 	waiter replica.Waiter
 	next   record.Offset // after the batch's last record
-	at     int           // where its error code stands in the answer
+	at     int           // the position of its error code in the answer
 
+	// The fields of the answer.
 	code    int16
-	base    record.Offset
-	time    int64 // ms
-	start   record.Offset
-	message string // empty: null
+	base    record.Offset // of the first record
+	time    int64         // when it was appended, in ms; -1: the records have the producer's times
+	start   record.Offset // of the log
+	message string        // empty: null
 	badRecs []record.Rejected
 }
 
-// decode reads the body of versions 3 to 13. It tells whether all of it has the
-// right shape, and counts its topics and partitions. No more than room of them are kept.
-// Names and records alias the body.
-func (p *produce) decode(body []byte, room int) (count int, ok bool) {
+// decodeBody decodes the body of versions 3 to 13. It returns the number of topics and
+// partitions, of which it keeps no more than room, and whether the whole body has the right
+// shape. Names and records alias the body.
+func (p *produce) decodeBody(body []byte, room int) (count int, ok bool) {
 	p.topics, p.parts = p.topics[:0], p.parts[:0]
 	flexible := p.version >= 9
 	r := reader{b: body}
-	_, noTransaction := r.string(flexible)
-	p.acks = r.int16()
-	p.timeoutMS = r.int32()
-	least := 6 // of a topic: a name's and an array's length
+	_, noTransaction := r.readString(flexible)
+	p.acks = r.readInt16()
+	p.timeoutMS = r.readInt32()
+	least := 6 // bytes of a topic: the lengths of its name and of its array
 	if p.version >= 13 {
 		least = 18
 	} else if flexible {
 		least = 3
 	}
-	for n := r.count(flexible, least); n > 0 && !r.bad; n-- {
+	for n := r.readCount(flexible, least); n > 0 && !r.bad; n-- {
 		var t produceTopic
 		if p.version >= 13 {
-			t.id = r.uuid()
+			t.id = r.readUUID()
 		} else {
-			t.name = r.name(flexible)
+			t.name = r.readName(flexible)
 		}
-		for n := r.count(flexible, 5); n > 0 && !r.bad; n-- {
-			index := r.int32()
-			b := r.bytes(flexible)
+		for n := r.readCount(flexible, 5); n > 0 && !r.bad; n-- {
+			index := r.readInt32()
+			b := r.readBytes(flexible)
 			if count++; count <= room {
 				p.parts = append(p.parts, producePart{index: index, records: b})
 			}
-			p.unnamed = p.unnamed || noTransaction && len(b) >= record.HeaderLen && record.Batch(b).Magic() == record.Magic && record.Batch(b).Transactional()
-			r.tags(flexible, nil)
+			p.lacksTxnID = p.lacksTxnID || noTransaction && len(b) >= record.HeaderLen && record.Batch(b).Magic() == record.Magic && record.Batch(b).Transactional()
+			r.readTags(flexible, nil)
 		}
-		r.tags(flexible, nil)
+		r.readTags(flexible, nil)
 		t.end = len(p.parts)
 		if count++; count <= room {
 			p.topics = append(p.topics, t)
 		}
 	}
-	r.tags(flexible, nil)
-	return count, r.end() && count <= maxProducePartitions
+	r.readTags(flexible, nil)
+	return count, r.isValid() && count <= maxProducePartitions
 }
 
-// encode writes the answer and notes where each partition's error code stands.
-func (p *produce) encode(resp *wire.Response) {
+// encodeAnswer encodes the answer, and notes the position of each partition's error code.
+func (p *produce) encodeAnswer(resp *wire.Response) {
 	flexible := p.version >= 9
 	many := len(p.parts) > stretch
 	if many {
@@ -116,7 +116,7 @@ func (p *produce) encode(resp *wire.Response) {
 	}
 	b = be.AppendUint32(b, 0) // throttle
 	if flexible {
-		b = p.b.appendEndpoints(b, p.r, p.version >= 10 && p.moved)
+		b = p.b.appendEndpoints(b, p.r, p.version >= 10 && p.ledElsewhere)
 	}
 	resp.B = b
 }
@@ -148,7 +148,7 @@ func (p *produce) encodePart(b []byte, q *producePart, flexible bool) []byte {
 	return append(b, 0)
 }
 
-// appendCurrentLeader writes the tagged field that tells a client where to go (KIP-951).
+// appendCurrentLeader appends the tagged field that names a partition's leader (KIP-951).
 func appendCurrentLeader(b []byte, tag byte, l *replica.Leadership) []byte {
 	b = append(b, tag, 9)
 	b = be.AppendUint32(b, uint32(l.Leader))
@@ -156,8 +156,8 @@ func appendCurrentLeader(b []byte, tag byte, l *replica.Leadership) []byte {
 	return append(b, 0)
 }
 
-// appendEndpoints ends an answer with the brokers that its leaders are among,
-// where asked for.
+// appendEndpoints appends the tagged fields that end an answer: the addresses of all
+// brokers if they are wanted, else none.
 func (b *Broker) appendEndpoints(dst []byte, r *wire.Request, wanted bool) []byte {
 	if !wanted {
 		return append(dst, 0)

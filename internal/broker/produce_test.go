@@ -39,8 +39,8 @@ func (c *client) readAll(topic string, partition int32) []string {
 	return values(c.t, p.RecordBatches)
 }
 
-// TestProduceAndFetch proves that what is acknowledged with any acks can be read
-// back, through every version of both APIs, by topic name and by id.
+// TestProduceAndFetch proves that records produced with any acks can be read, with every
+// version of both APIs, by topic name and by id.
 func TestProduceAndFetch(t *testing.T) {
 	g := newRig(t)
 	c := dial(t, g.addr)
@@ -72,8 +72,8 @@ func TestProduceAndFetch(t *testing.T) {
 	}
 }
 
-// TestPipelinedRequestsStayInOrder proves that many requests of one connection, sent
-// at once and with a refused one among them, are stored and answered in order.
+// TestPipelinedRequestsStayInOrder proves that many requests that one connection sends at once,
+// one of which is refused, are stored and answered in order.
 func TestPipelinedRequestsStayInOrder(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 3)
@@ -167,8 +167,8 @@ func TestManyConnectionsAppendAtOnce(t *testing.T) {
 	}
 }
 
-// TestFailedSilentProduceClosesTheConnection proves that a client that asked for no
-// answer learns of a failure, as with Kafka, by the closed connection.
+// TestFailedSilentProduceClosesTheConnection proves that a failed request with acks=0 closes
+// the connection, as in Kafka.
 func TestFailedSilentProduceClosesTheConnection(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 1)
@@ -177,14 +177,14 @@ func TestFailedSilentProduceClosesTheConnection(t *testing.T) {
 	if _, err := c.frame(); err == nil {
 		t.Fatal("an answer came")
 	}
-	p := fetched(t, ask[*kmsg.FetchResponse](dial(t, g.addr), waiting(get("events", 0, 0), 10_000, 1)))
+	p := fetched(t, ask[*kmsg.FetchResponse](dial(t, g.addr), withMaxWait(get("events", 0, 0), 10_000, 1)))
 	if got := values(t, p.RecordBatches); !slices.Equal(got, []string{"stored"}) {
 		t.Fatalf("stored %q", got)
 	}
 }
 
-// TestMalformedRequestStoresNothing proves that a request that breaks off in its
-// second partition leaves nothing of its first, and that requests before it count.
+// TestMalformedRequestStoresNothing proves that of a request that is cut off in its second
+// partition not even the first is stored, and that requests before it are served.
 func TestMalformedRequestStoresNothing(t *testing.T) {
 	g := newRig(t)
 	g.topic("events", 2)
@@ -213,9 +213,9 @@ func TestMalformedRequestStoresNothing(t *testing.T) {
 	}
 }
 
-// TestTopicCodecIsWhatIsStored proves that a topic with a compression.type of its own
+// TestBatchesAreStoredInTheTopicsCodec proves that a topic with a compression.type of its own
 // stores every batch with it, whatever the producer sent.
-func TestTopicCodecIsWhatIsStored(t *testing.T) {
+func TestBatchesAreStoredInTheTopicsCodec(t *testing.T) {
 	g := newRig(t)
 	c := dial(t, g.addr)
 	for _, codec := range []record.Codec{record.None, record.Gzip, record.Snappy, record.LZ4, record.Zstd} {
@@ -248,8 +248,8 @@ func TestTopicCodecIsWhatIsStored(t *testing.T) {
 	}
 }
 
-// TestLostLeadershipFailsProduce proves that a partition led by another node refuses
-// appends and tells where its leader is.
+// TestLostLeadershipFailsProduce proves that a partition which another node leads refuses
+// appends, and that the answer names its leader.
 func TestLostLeadershipFailsProduce(t *testing.T) {
 	g := newRig(t)
 	id := g.topic("events", 1)

@@ -109,7 +109,7 @@ func (g *rig) producerIDs(context.Context) (first, count int64, err error) {
 	return g.ids - 10, 10, nil
 }
 
-// apply is a step of the metadata.
+// apply applies records to the metadata, as one change.
 func (g *rig) apply(recs ...meta.Record) {
 	g.t.Helper()
 	var entry []byte
@@ -124,7 +124,7 @@ func (g *rig) apply(recs ...meta.Record) {
 	g.set.Apply(d, img)
 }
 
-// topic makes a topic with settings as key, value, key, value.
+// topic creates a topic with settings as key, value, key, value.
 func (g *rig) topic(name string, partitions int, configs ...string) meta.UUID {
 	g.t.Helper()
 	id := meta.NewUUID()

@@ -11,44 +11,46 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// session is one connection's state. Its methods run on the connection's
-// goroutine, but for those of the list of parked fetches.
+// session is one connection's state. Its methods run on the connection's goroutine,
+// except those that use the list of parked fetches, which any goroutine may call.
 type session struct {
 	b    *Broker
 	conn *wire.Conn
 
-	appends replica.Appends      // what the requests in queue bring
-	queue   []*produce           // requests whose appends were collected, in order
-	encoded []budget.Reservation // of the collected batches that were encoded anew
-	commits []group.OffsetCommit // that were collected, in order
-	held    int                  // partitions of the requests in queue and commits, and requestWeight for each
+	// These are collected between two flushes.
+	queue         []*produce           // Produce requests, in order
+	appends       replica.Appends      // the batches of the requests in queue
+	recompressed  []budget.Reservation // the memory of those batches that were recompressed
+	commits       []group.OffsetCommit // OffsetCommit requests, in order
+	pendingWeight int                  // the partitions of all these requests, and requestWeight for each
 
-	mu      sync.Mutex
-	parked  *fetch // list of parked fetches, guarded by mu
-	waiting int    // its length, guarded by mu
-	gone    bool   // the connection is closed, guarded by mu
+	mu        sync.Mutex
+	parked    *fetch // the list of the fetches that wait, guarded by mu
+	numParked int    // its length, guarded by mu
+	gone      bool   // the connection is closed, guarded by mu
 }
 
 const (
-	// keepQueued is for how many requests a connection keeps memory after a flush.
+	// keepQueued is the number of requests for which a connection keeps memory after a flush.
 	keepQueued = 1024
-	// maxHeld partitions of produce requests and commits are collected before they are
-	// appended, even where one read brought more. A request takes as much memory as
-	// requestWeight of them, besides.
-	maxHeld       = 2048
-	requestWeight = 4
-	// maxParkedFetches of a connection wait at a time; clients send the next one when
-	// the last was answered. Those above are answered at once with what there is.
+	// When the weight of the collected requests is above maxPendingWeight they are flushed,
+	// even if the same read has brought more. A partition weighs 1, and a request
+	// requestWeight more, since it takes as much memory as so many partitions.
+	maxPendingWeight = 2048
+	requestWeight    = 4
+	// maxParkedFetches is how many fetches of a connection may wait at a time; further ones
+	// are answered at once. It bounds clients that misbehave: others wait for the answer to
+	// one before they send the next.
 	maxParkedFetches = 100
-	// maxUnknown is how many partitions that do not exist a fetch may name, beyond as
-	// many as exist, and still be parked with all of them.
+	// maxUnknown is how many more unknown partitions than known ones a fetch may name and
+	// still be parked with its list of partitions.
 	maxUnknown = 1000
 )
 
-// reserve reserves memory for what a request makes the node hold until its answer was sent.
-// A request that may take more than any reservation takes the largest, and so is the only
-// large one. Where it has to wait, what this connection holds is finished and goes out first.
-func (s *session) reserve(n int64) (budget.Reservation, error) {
+// reserveMemory reserves the memory that a request needs until its answer is sent. A request
+// that may need more than the largest reservation gets that one, so that it is the only large
+// request. Before it waits, it flushes this connection, whose requests hold memory themselves.
+func (s *session) reserveMemory(n int64) (budget.Reservation, error) {
 	work := s.b.cfg.Work
 	n = min(n, work.Most(budget.Data))
 	if held, ok := work.TryReserve(budget.Data, n); ok {
@@ -59,9 +61,9 @@ func (s *session) reserve(n int64) (budget.Reservation, error) {
 	return work.Reserve(s.b.cfg.Context(), budget.Data, n)
 }
 
-// Serve handles one request.
+// Serve serves one request.
 func (s *session) Serve(r *wire.Request) error {
-	a := s.b.api(r.Key)
+	a := s.b.findAPI(r.Key)
 	if a == nil {
 		return ErrUnsupported
 	}
@@ -81,15 +83,16 @@ func (s *session) Serve(r *wire.Request) error {
 	return a.serve(s, r, req)
 }
 
-func (b *Broker) api(key int16) *api {
+func (b *Broker) findAPI(key int16) *api {
 	if key < 0 || int(key) >= len(b.apis) {
 		return nil
 	}
 	return b.apis[key]
 }
 
-// Flush appends what the requests served since the last one brought, one write a
-// partition, answers those that wait for nothing more, and commits.
+// Flush appends the collected batches with one write for each partition, takes the collected
+// offset commits, and commits both. Requests whose answers do not depend on the commit are
+// answered before it.
 func (s *session) Flush() {
 	if len(s.queue) == 0 && len(s.commits) == 0 {
 		return
@@ -113,35 +116,34 @@ func (s *session) Flush() {
 }
 
 // writeAppends appends the collected batches, and gives back the memory of those that were
-// encoded anew.
+// recompressed.
 func (s *session) writeAppends() {
 	s.appends.Write()
-	s.releaseEncoded()
+	s.releaseRecompressed()
 }
 
-func (s *session) releaseEncoded() {
-	for i := range s.encoded {
-		s.encoded[i].Release()
+func (s *session) releaseRecompressed() {
+	for i := range s.recompressed {
+		s.recompressed[i].Release()
 	}
-	s.encoded = s.encoded[:0]
+	s.recompressed = s.recompressed[:0]
 }
 
-// forgetRequests ends the collection of requests.
+// forgetRequests empties the lists of collected requests.
 func (s *session) forgetRequests() {
 	clear(s.queue)
-	s.queue, s.held, s.commits = s.queue[:0], 0, nil
+	s.queue, s.pendingWeight, s.commits = s.queue[:0], 0, nil
 	if cap(s.queue) > keepQueued {
 		s.queue = nil
 	}
 }
 
-// Close tells that the connection is gone: nobody reads the answers of its parked
-// fetches any more. Where a request met a bug, what was collected and not flushed is
-// dropped: the buffer that it stands in may be another connection's by now. Nobody has
-// acknowledged it.
+// Close ends the session of a connection that is closed, and the waits of its fetches. If a
+// request has panicked, there may be batches that were collected and not appended. They are
+// dropped, since another connection may use their buffer by now; none was acknowledged.
 func (s *session) Close() {
 	s.appends.Drop()
-	s.releaseEncoded()
+	s.releaseRecompressed()
 	for _, p := range s.queue {
 		p.memory.Release()
 	}
@@ -150,7 +152,7 @@ func (s *session) Close() {
 	s.gone = true
 	s.mu.Unlock()
 	s.wakeFetches()
-	s.b.forget(s)
+	s.b.removeSession(s)
 }
 
 // permission says how a fetch may wait.
@@ -158,13 +160,12 @@ type permission uint8
 
 const (
 	mayNotWait permission = iota
-	mayWatch              // it is woken by what comes
+	mayWatch              // until enough bytes are appended, or its time is over
 	maySleep              // until its time is over
 )
 
-// admitFetch begins the poll of a fetch that lacks bytes and enters it into the list, if it may
-// wait at all, and takes what it needs of the node's bounds. A list of partitions of which
-// hardly any exists is not kept in memory to be looked up again and again.
+// admitFetch decides how a fetch that needs so many more bytes may wait. If it may, it begins
+// its poll, adds it to the session's list, and counts its partitions as watched.
 func (s *session) admitFetch(f *fetch, need int64) permission {
 	watched := 0
 	for i := range f.parts {
@@ -173,18 +174,18 @@ func (s *session) admitFetch(f *fetch, need int64) permission {
 		}
 	}
 	p := mayWatch
-	if !f.park(watched) {
+	if !f.reserveParked(watched) {
 		p, watched = maySleep, 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.gone || s.b.closed.Load() || s.waiting >= maxParkedFetches {
+	if s.gone || s.b.closed.Load() || s.numParked >= maxParkedFetches {
 		return mayNotWait
 	}
 	s.b.watched.Add(int64(watched))
 	f.watched = watched
-	f.poll.Begin(need, watched) // before anybody finds it in the list, to end it
-	s.waiting++
+	f.poll.Begin(need, watched) // before wakeFetches can find it in the list
+	s.numParked++
 	f.before, f.after = nil, s.parked
 	if f.after != nil {
 		f.after.before = f
@@ -193,10 +194,11 @@ func (s *session) admitFetch(f *fetch, need int64) permission {
 	return p
 }
 
-// park reserves the memory of a parked fetch that watches so many of its partitions. What it
-// held until then goes back. An eighth of the memory is left to the answers of those that find
-// no room and sleep.
-func (f *fetch) park(watched int) bool {
+// reserveParked replaces the memory that a fetch holds while it is served by that of a parked
+// fetch that watches so many of its partitions. It returns false if there is not enough: an
+// eighth of that memory is left to fetches that sleep. It returns false too if hardly any
+// of the partitions exists, so that no long list of unknown ones is kept and searched again.
+func (f *fetch) reserveParked(watched int) bool {
 	if len(f.parts)-watched > watched+maxUnknown {
 		return false
 	}
@@ -212,15 +214,15 @@ func (f *fetch) park(watched int) bool {
 	return true
 }
 
-// dismissFetch ends the poll of a fetch that was admitted, takes it out of the list, and gives
-// back what it had of the node's bounds.
+// dismissFetch undoes admitFetch: it ends the poll, takes the fetch out of the session's list,
+// and counts its partitions as watched no longer.
 func (s *session) dismissFetch(f *fetch) {
 	f.poll.End()
 	s.b.watched.Add(-int64(f.watched))
 	f.watched = 0
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting--
+	s.numParked--
 	if f.before != nil {
 		f.before.after = f.after
 	} else {

@@ -22,7 +22,7 @@ const (
 	protocolPage   = "../../docs/protocol.md"
 )
 
-// Reasons for which an API of Kafka's is not served.
+// The reasons why an API of Kafka's is not served.
 const (
 	noTransactions = "Transactions come later, and no client may write their markers."
 	noNextGroups   = "The next generation of groups (KIP-848) comes later. A client that may choose finds it missing and uses a classic group."
@@ -44,7 +44,7 @@ func unserved() map[int16]string {
 	}
 }
 
-// remarks say what an API that is served does not do.
+// remarks say for served APIs what they do not do.
 func remarks() map[int16]string {
 	empty := "There are no groups of this kind yet: GROUP_ID_NOT_FOUND."
 	refused := "There are no transactional ids yet: INVALID_PRODUCER_ID_MAPPING."
@@ -101,7 +101,7 @@ func kafkasVersions(t *testing.T) []kmsg.ApiVersionsResponseApiKey {
 	return keys
 }
 
-// everyAPI are the APIs of a node that serves all of them, by their keys.
+// everyAPI are the APIs of a node that serves all that this version can, by their keys.
 func everyAPI() map[int16]api {
 	b := &Broker{cfg: Config{Groups: &group.Service{}, Controller: &controller.Controller{}}}
 	all := map[int16]api{}
@@ -114,8 +114,8 @@ func everyAPI() map[int16]api {
 }
 
 // TestAPIsAreKafkas proves that we advertise the APIs and the versions that Apache Kafka
-// 4.3.1 advertises, that each difference has a reason, and that docs/protocol.md says so;
-// with -write it makes it so.
+// 4.3.1 advertises, that each difference has a reason, and that docs/protocol.md lists them.
+// With -write it writes the list.
 func TestAPIsAreKafkas(t *testing.T) {
 	theirs, ours := kafkasVersions(t), everyAPI()
 	var known []int16
@@ -128,8 +128,8 @@ func TestAPIsAreKafkas(t *testing.T) {
 			t.Errorf("%s (%d) is not served, without a reason", kmsg.NameForKey(k.ApiKey), k.ApiKey)
 		case served && why != "":
 			t.Errorf("%s is served, but has a reason for which it is not: %s", a.name, why)
-		case served && (a.versions().MinVersion != k.MinVersion || a.max != k.MaxVersion):
-			t.Errorf("%s: versions %d to %d, Kafka has %d to %d", a.name, a.versions().MinVersion, a.max, k.MinVersion, k.MaxVersion)
+		case served && (a.advertise().MinVersion != k.MinVersion || a.max != k.MaxVersion):
+			t.Errorf("%s: versions %d to %d, Kafka has %d to %d", a.name, a.advertise().MinVersion, a.max, k.MinVersion, k.MaxVersion)
 		}
 	}
 	for key, a := range ours {
@@ -172,7 +172,7 @@ Apache Kafka answers it where that is not set up, and never pretends to have don
 `)
 	for _, k := range theirs {
 		if a, ok := ours[k.ApiKey]; ok {
-			v := a.versions()
+			v := a.advertise()
 			fmt.Fprintf(&b, "| %d | %s | %d to %d | %s |\n", a.key, a.name, v.MinVersion, v.MaxVersion, remarks()[a.key])
 		}
 	}

@@ -7,8 +7,8 @@ import (
 
 // SaslHandshake, key 17, versions 0 to 1. SaslAuthenticate, key 36, versions 0 to 2.
 //
-// Nobody logs in on a listener without security: both are refused, and the connection
-// stays, as in Kafka.
+// Clients cannot log in on a listener without security: both requests are refused, and the
+// connection stays open, as in Kafka.
 
 func saslHandshake(Node, kmsg.Request) Answer {
 	resp := kmsg.NewPtrSASLHandshakeResponse()

@@ -12,24 +12,24 @@ import (
 // AddPartitionsToTxn, key 24, versions 0 to 5. AddOffsetsToTxn, key 25, versions 0 to 4.
 // EndTxn, key 26, versions 0 to 5. TxnOffsetCommit, key 28, versions 0 to 5.
 //
-// There are no transactions yet: InitProducerId gives no transactional id away, so that
-// each one that is named here is one that nobody has. Kafka's code for it is
-// INVALID_PRODUCER_ID_MAPPING, and so is ours. Nothing is written.
+// There are no transactions yet. Since InitProducerId refuses transactional ids, each one
+// in these requests is unknown, for which the code is INVALID_PRODUCER_ID_MAPPING, as in
+// Kafka. Nothing is written.
 //
-// AddPartitionsToTxn 4 is for brokers, of many transactions at a time (KIP-890).
+// From version 4 on, AddPartitionsToTxn is for brokers, and has many transactions (KIP-890).
 
-// partitionsOf tells how many partitions a topic has; 0: there is none.
-func partitionsOf(m *meta.Image, topic string) int {
+// countPartitions is the number of a topic's partitions, or 0 if there is no such topic.
+func countPartitions(m *meta.Image, topic string) int {
 	if t := m.Topic(topic); t != nil {
 		return len(t.Partitions)
 	}
 	return 0
 }
 
-// codesOf are the codes of a topic's partitions: unknown for those that there are not, and
-// known for the others.
+// codesOf are the codes for a topic's partitions: UNKNOWN_TOPIC_OR_PARTITION for those that
+// do not exist, and known for the others.
 func codesOf(m *meta.Image, topic string, partitions []int32, known int16) []kmsg.AddPartitionsToTxnResponseTopicPartition {
-	n := partitionsOf(m, topic)
+	n := countPartitions(m, topic)
 	list := make([]kmsg.AddPartitionsToTxnResponseTopicPartition, len(partitions))
 	for i, p := range partitions {
 		if list[i].Partition, list[i].ErrorCode = p, known; p < 0 || int(p) >= n {
@@ -39,11 +39,11 @@ func codesOf(m *meta.Image, topic string, partitions []int32, known int16) []kms
 	return list
 }
 
-// unmapped is the code for the partitions that there are: that of the transactional id,
-// or, where one that there is not stands beside them, that nothing was tried.
-func unmapped(m *meta.Image, topics []kmsg.AddPartitionsToTxnRequestTopic) int16 {
+// codeOfExisting is the code for the partitions that exist: OPERATION_NOT_ATTEMPTED if the
+// request also names one that does not exist, else that of the unknown transactional id.
+func codeOfExisting(m *meta.Image, topics []kmsg.AddPartitionsToTxnRequestTopic) int16 {
 	for i := range topics {
-		n := partitionsOf(m, topics[i].Topic)
+		n := countPartitions(m, topics[i].Topic)
 		if slices.ContainsFunc(topics[i].Partitions, func(p int32) bool { return p < 0 || int(p) >= n }) {
 			return kerr.OperationNotAttempted.Code
 		}
@@ -67,24 +67,24 @@ func addPartitionsToTxn(n Node, kreq kmsg.Request) Answer {
 	return Answer{Memory: size, Make: func() kmsg.Response {
 		m := n.Image
 		resp := kmsg.NewPtrAddPartitionsToTxnResponse()
-		code := unmapped(m, req.Topics)
+		code := codeOfExisting(m, req.Topics)
 		for i := range req.Topics {
 			t := &req.Topics[i]
 			resp.Topics = append(resp.Topics, kmsg.AddPartitionsToTxnResponseTopic{Topic: t.Topic, Partitions: codesOf(m, t.Topic, t.Partitions, code)})
 		}
 		for i := range req.Transactions {
-			resp.Transactions = append(resp.Transactions, unmappedTransaction(m, &req.Transactions[i]))
+			resp.Transactions = append(resp.Transactions, answerTransaction(m, &req.Transactions[i]))
 		}
 		return resp
 	}}
 }
 
-func unmappedTransaction(m *meta.Image, x *kmsg.AddPartitionsToTxnRequestTransaction) kmsg.AddPartitionsToTxnResponseTransaction {
+func answerTransaction(m *meta.Image, x *kmsg.AddPartitionsToTxnRequestTransaction) kmsg.AddPartitionsToTxnResponseTransaction {
 	topics := make([]kmsg.AddPartitionsToTxnRequestTopic, len(x.Topics))
 	for i := range x.Topics {
 		topics[i].Topic, topics[i].Partitions = x.Topics[i].Topic, x.Topics[i].Partitions
 	}
-	code := unmapped(m, topics)
+	code := codeOfExisting(m, topics)
 	rx := kmsg.AddPartitionsToTxnResponseTransaction{TransactionalID: x.TransactionalID}
 	for i := range topics {
 		rt := kmsg.AddPartitionsToTxnResponseTransactionTopic{Topic: topics[i].Topic}
@@ -119,7 +119,7 @@ func txnOffsetCommit(n Node, kreq kmsg.Request) Answer {
 		resp := kmsg.NewPtrTxnOffsetCommitResponse()
 		for i := range req.Topics {
 			t := &req.Topics[i]
-			n := partitionsOf(m, t.Topic)
+			n := countPartitions(m, t.Topic)
 			rt := kmsg.TxnOffsetCommitResponseTopic{Topic: t.Topic, Partitions: make([]kmsg.TxnOffsetCommitResponseTopicPartition, len(t.Partitions))}
 			for j := range t.Partitions {
 				rp, p := &rt.Partitions[j], t.Partitions[j].Partition

@@ -9,7 +9,7 @@ import (
 //
 // 1: patterns (KIP-290). 2: flexible. 3: users as resources (KIP-373).
 //
-// There is no authorizer, so that there are no ACLs, and none can be made.
+// There is no authorizer, so there are no ACLs, and none can be created.
 
 func describeACLs(Node, kmsg.Request) Answer {
 	resp := kmsg.NewPtrDescribeACLsResponse()
@@ -18,7 +18,7 @@ func describeACLs(Node, kmsg.Request) Answer {
 	return fixedAnswer(resp)
 }
 
-// noAuthorizer is the message of each ACL that is not made or deleted.
+// noAuthorizer is the message for each ACL that is not created or deleted.
 const noAuthorizer = "No Authorizer is configured."
 
 func createACLs(_ Node, kreq kmsg.Request) Answer {

@@ -10,8 +10,8 @@ import (
 
 // AlterReplicaLogDirs, key 34, versions 1 to 2 (KIP-113).
 //
-// 2: flexible. A node has one data directory: a partition can be moved to where it is,
-// which does nothing, and nowhere else.
+// 2: flexible. A node has one data directory: moving a partition to that one does nothing,
+// and moving it to another one is refused.
 
 func alterReplicaLogDirs(n Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.AlterReplicaLogDirsRequest)
@@ -23,7 +23,7 @@ func alterReplicaLogDirs(n Node, kreq kmsg.Request) Answer {
 	}
 	return Answer{Memory: size, Make: func() kmsg.Response {
 		resp := kmsg.NewPtrAlterReplicaLogDirsResponse()
-		places := map[string]int{} // of the topics in the answer
+		places := map[string]int{} // the index of each topic in the answer
 		for i := range req.Dirs {
 			d := &req.Dirs[i]
 			for j := range d.Topics {
@@ -37,7 +37,7 @@ func alterReplicaLogDirs(n Node, kreq kmsg.Request) Answer {
 				rt := &resp.Topics[place]
 				for _, p := range t.Partitions {
 					rt.Partitions = append(rt.Partitions, kmsg.AlterReplicaLogDirsResponseTopicPartition{
-						Partition: p, ErrorCode: n.moveCode(d.Dir, t.Topic, p),
+						Partition: p, ErrorCode: n.codeOfMove(d.Dir, t.Topic, p),
 					})
 				}
 			}
@@ -46,10 +46,10 @@ func alterReplicaLogDirs(n Node, kreq kmsg.Request) Answer {
 	}}
 }
 
-// moveCode is the code for moving a partition to a directory.
-func (n Node) moveCode(dir, topic string, partition int32) int16 {
-	// Kafka's name of the directory that a partition is copied into has 40 letters more
-	// than the topic's and the partition's, and a directory's name has at most 255.
+// codeOfMove is the code for moving a partition to a directory.
+func (n Node) codeOfMove(dir, topic string, partition int32) int16 {
+	// Kafka copies a partition into a directory whose name is the topic's and the
+	// partition's with moreLetters more, and refuses a name above maxName.
 	const maxName, moreLetters = 255, len("-.") + 32 + len("-future")
 	if len(topic)+len(strconv.Itoa(int(partition)))+moreLetters > maxName {
 		return kerr.InvalidTopicException.Code

@@ -9,8 +9,8 @@ import (
 // ExpireDelegationToken, key 40, versions 1 to 2. DescribeDelegationToken, key 41,
 // versions 1 to 3 (KIP-48).
 //
-// 3: tokens for somebody else (KIP-373). Nobody has logged in on a listener without
-// security, and a client that has not logged in may not ask for tokens.
+// 3: tokens for another user (KIP-373). On a listener without security no client has logged
+// in, and a client that has not logged in may not ask for tokens.
 
 // The principal of clients that have not logged in.
 const (

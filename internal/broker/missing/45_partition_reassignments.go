@@ -13,9 +13,9 @@ import (
 // AlterPartitionReassignments, key 45, versions 0 to 1. ListPartitionReassignments,
 // key 46, version 0 (KIP-455).
 //
-// 1: the number of replicas may be held fast (KIP-860). Nothing moves replicas yet: a
-// partition can be assigned the replicas that it has, and no reassignment is ever under
-// way.
+// 1: a client may forbid that the number of replicas changes (KIP-860). Replicas cannot be
+// moved yet: a partition can be assigned only the replicas that it has, and no reassignment
+// is ever in progress.
 
 func alterPartitionReassignments(n Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.AlterPartitionAssignmentsRequest)
@@ -36,7 +36,7 @@ func alterPartitionReassignments(n Node, kreq kmsg.Request) Answer {
 			for j := range t.Partitions {
 				rp := &rt.Partitions[j]
 				rp.Partition = t.Partitions[j].Partition
-				rp.ErrorCode, rp.ErrorMessage = reassign(m, t.Topic, &t.Partitions[j], req.AllowReplicationFactorChange)
+				rp.ErrorCode, rp.ErrorMessage = judgeReassignment(m, t.Topic, &t.Partitions[j], req.AllowReplicationFactorChange)
 			}
 			resp.Topics = append(resp.Topics, rt)
 		}
@@ -44,8 +44,9 @@ func alterPartitionReassignments(n Node, kreq kmsg.Request) Answer {
 	}}
 }
 
-// reassign judges the replicas that a partition is to have; null cancels a reassignment.
-func reassign(m *meta.Image, topic string, target *kmsg.AlterPartitionAssignmentsRequestTopicPartition, mayChangeFactor bool) (code int16, message *string) {
+// judgeReassignment returns the code and the message for a partition that is to have other
+// replicas. Replicas of null would cancel its reassignment.
+func judgeReassignment(m *meta.Image, topic string, target *kmsg.AlterPartitionAssignmentsRequestTopicPartition, mayChangeFactor bool) (code int16, message *string) {
 	t := m.Topic(topic)
 	if t == nil {
 		return kerr.UnknownTopicOrPartition.Code, new(fmt.Sprintf("Unable to find a topic named %s.", topic))

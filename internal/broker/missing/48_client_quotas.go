@@ -10,10 +10,11 @@ import (
 
 // DescribeClientQuotas, key 48, and AlterClientQuotas, key 49, versions 0 to 1 (KIP-546).
 //
-// 1: flexible. No quotas are enforced yet, so that there are 0, and none can be set:
-// a request that sets one is judged as Kafka does, and what Kafka would take is refused.
+// 1: flexible. Quotas are not enforced yet, so there are none, and none can be set. A
+// request that Kafka would refuse gets Kafka's error, and one that sets a valid quota is
+// refused by a message that says so.
 
-// Kinds of entities that Kafka has quotas for.
+// The kinds of entities for which Kafka has quotas.
 const (
 	quotaUser   = "user"
 	quotaClient = "client-id"
@@ -110,8 +111,8 @@ func alterClientQuotas(_ Node, kreq kmsg.Request) Answer {
 	}}
 }
 
-// judgeQuotas returns why an entity's quotas are not changed. Taking away a quota that is
-// not there is no error.
+// judgeQuotas returns why an entity's quotas cannot be changed so. Removing a quota that does
+// not exist is no error.
 func judgeQuotas(asked *kmsg.AlterClientQuotasRequestEntry) (*kerr.Error, string) {
 	var named [3]bool
 	for i := range asked.Entity {
@@ -144,7 +145,7 @@ func judgeQuotas(asked *kmsg.AlterClientQuotasRequestEntry) (*kerr.Error, string
 
 // checkQuota returns what is wrong with a quota for an address or for users and clients.
 func checkQuota(key string, value float64, forIP bool) string {
-	most := math.Inf(1) // of what is counted in whole numbers
+	most := math.Inf(1) // finite for quotas that must be whole numbers
 	switch {
 	case forIP && key == "connection_creation_rate":
 		most = math.MaxInt32

@@ -8,8 +8,9 @@ import (
 // DescribeUserScramCredentials, key 50, and AlterUserScramCredentials, key 51, version 0
 // (KIP-554).
 //
-// Nobody can log in yet, so that no user has credentials, and none can be given: a
-// request that gives some is judged as Kafka does, and what Kafka would take is refused.
+// Users cannot log in yet, so no user has credentials, and none can be set. A request that
+// Kafka would refuse gets Kafka's error, and one that sets valid credentials is refused by
+// a message that says so.
 
 func describeUserScramCredentials(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.DescribeUserSCRAMCredentialsRequest)
@@ -41,7 +42,7 @@ func describeUserScramCredentials(_ Node, kreq kmsg.Request) Answer {
 	}}
 }
 
-// Bounds of Kafka's for the iterations of SCRAM-SHA-256 and -512.
+// Kafka's bounds for the iterations of SCRAM-SHA-256 and SCRAM-SHA-512.
 const (
 	minIterations = 4096
 	maxIterations = 16384
@@ -64,7 +65,7 @@ func alterUserScramCredentials(_ Node, kreq kmsg.Request) Answer {
 			if e == nil {
 				e, message = kerr.ResourceNotFound, "Attempt to delete a user credential that does not exist"
 			}
-			u.refuse(req.Deletions[i].Name, false, e, message)
+			u.refuseUser(req.Deletions[i].Name, false, e, message)
 		}
 		for i := range req.Upsertions {
 			e, message := judgeCredential(&req.Upsertions[i])
@@ -72,21 +73,23 @@ func alterUserScramCredentials(_ Node, kreq kmsg.Request) Answer {
 			if valid {
 				e, message = kerr.UnsupportedSaslMechanism, "This broker does not serve SASL yet, so it keeps no credentials."
 			}
-			u.refuse(req.Upsertions[i].Name, valid, e, message)
+			u.refuseUser(req.Upsertions[i].Name, valid, e, message)
 		}
 		return u.resp
 	}}
 }
 
-// users are the answers for users, each of whom gets one.
+// users is an answer with one element for each user.
 type users struct {
-	resp   *kmsg.AlterUserSCRAMCredentialsResponse
-	places map[string]int // of users in the answer; those whose first change was in order are below 0
+	resp *kmsg.AlterUserSCRAMCredentialsResponse
+	// places are the indexes of users in the answer. If a user's only change so far was
+	// valid, it is -1 minus the index.
+	places map[string]int
 }
 
-// refuse answers for a user. Where there was a first change, in order by itself, the
-// second one makes both wrong; a change that was not in order keeps its answer.
-func (u *users) refuse(name string, valid bool, e *kerr.Error, message string) {
+// refuseUser answers for a change of a user's credentials. If an earlier change of the user
+// was invalid, its answer stays. If it was valid, the second change makes both invalid.
+func (u *users) refuseUser(name string, valid bool, e *kerr.Error, message string) {
 	place, again := u.places[name]
 	if again && place >= 0 {
 		return

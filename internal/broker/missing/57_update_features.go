@@ -9,11 +9,10 @@ import (
 
 // UpdateFeatures, key 57, versions 0 to 2 (KIP-584).
 //
-// 1: kinds of changes, and trying them (KIP-778). 2: no results of features.
+// 1: kinds of changes, and validation without a change (KIP-778). 2: no results of features.
 //
-// This version supports one level of each feature, the one that is in force, so that no
-// change that is in order changes anything. A request with one change that is not in order
-// is refused as a whole.
+// This version supports only one level of each feature, the one that is in force, so a
+// valid change has no effect. A request with one invalid change is refused as a whole.
 
 func updateFeatures(n Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.UpdateFeaturesRequest)
@@ -25,7 +24,7 @@ func updateFeatures(n Node, kreq kmsg.Request) Answer {
 	size.Add(1, messageText)
 	return Answer{Memory: size, Make: func() kmsg.Response {
 		resp := kmsg.NewPtrUpdateFeaturesResponse()
-		last := make(map[string]int, len(req.FeatureUpdates)) // of updates of one feature the last one counts
+		last := make(map[string]int, len(req.FeatureUpdates)) // the last update of a feature counts
 		for i := range req.FeatureUpdates {
 			last[req.FeatureUpdates[i].Feature] = i
 		}
@@ -50,14 +49,14 @@ func updateFeatures(n Node, kreq kmsg.Request) Answer {
 	}}
 }
 
-// Kinds of changes of a feature's level.
+// The kinds of changes of a feature's level.
 const (
 	upgrade         = 1
 	safeDowngrade   = 2
 	unsafeDowngrade = 3
 )
 
-// judgeFeature returns why a feature cannot be given a level.
+// judgeFeature returns why a feature cannot have a level; "": it can.
 func (n Node) judgeFeature(u *kmsg.UpdateFeaturesRequestFeatureUpdate, version int16) string {
 	kind := u.UpgradeType
 	if version == 0 {
@@ -79,7 +78,7 @@ func (n Node) judgeFeature(u *kmsg.UpdateFeaturesRequestFeatureUpdate, version i
 	return ""
 }
 
-// featureLevel is the level of a feature that is in force, the only one that there is.
+// featureLevel is the level of a feature that is in force.
 func (n Node) featureLevel(name string) (level int16, known bool) {
 	if name == "metadata.version" {
 		return n.MetadataVersion, true

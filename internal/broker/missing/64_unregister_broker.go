@@ -9,8 +9,8 @@ import (
 
 // UnregisterBroker, key 64, version 0 (KIP-746).
 //
-// A broker that is registered is one that serves, as long as a cluster is one node. It is
-// not taken out while it does; Kafka would have it stop.
+// As long as a cluster is one node, a registered broker is one that is running. It is not
+// removed; Kafka would remove it and have it stop.
 
 func unregisterBroker(n Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.UnregisterBrokerRequest)
@@ -19,7 +19,7 @@ func unregisterBroker(n Node, kreq kmsg.Request) Answer {
 	resp.ErrorMessage = new(fmt.Sprintf("Broker ID %d is not currently registered", req.BrokerID))
 	if n.Image.Brokers[req.BrokerID] != nil {
 		resp.ErrorCode = kerr.PolicyViolation.Code
-		resp.ErrorMessage = new(fmt.Sprintf("Broker ID %d serves, and this version cannot take a broker out of the cluster yet.", req.BrokerID))
+		resp.ErrorMessage = new(fmt.Sprintf("Broker ID %d is running, and this version cannot remove a broker from the cluster yet.", req.BrokerID))
 	}
 	return fixedAnswer(resp)
 }

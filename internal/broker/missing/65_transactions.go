@@ -11,7 +11,8 @@ import (
 // DescribeTransactions, key 65, version 0, and ListTransactions, key 66, versions 0 to 2
 // (KIP-664).
 //
-// 1: by their age (KIP-994). 2: by a pattern (KIP-1152). There are no transactions yet.
+// 1: a filter by age (KIP-994). 2: a filter by a pattern (KIP-1152). There are no
+// transactions yet.
 
 func describeTransactions(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.DescribeTransactionsRequest)
@@ -30,7 +31,7 @@ func describeTransactions(_ Node, kreq kmsg.Request) Answer {
 	}}
 }
 
-// maxPattern bounds the pattern that transactional ids are to match, which is compiled.
+// maxPattern bounds the length of the pattern for transactional ids, which is compiled.
 const maxPattern = 1 << 10
 
 func listTransactions(_ Node, kreq kmsg.Request) Answer {

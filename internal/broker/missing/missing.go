@@ -1,10 +1,11 @@
-// Package missing answers Kafka's APIs for what a node does not have: security, users,
-// quotas, transactions, more than one directory, other nodes. Tools ask for it on every
-// cluster, and Apache Kafka answers them on every cluster, so that the answers here are
-// Apache Kafka's where nothing of it is set up. What cannot be kept is refused.
+// Package missing answers the requests of Kafka's APIs for features that a node does not
+// have: security, users, quotas, transactions, several data directories, other nodes.
+// Tools use these APIs on every cluster. The answers are those of an Apache Kafka on which
+// the feature is not set up; a request to set it up is refused.
 //
-// API is one of them, Node is what an answer depends on, Answer is a response that is made
-// when there is memory for it. Everything here is pure, and may be called by any goroutine.
+// API is the row of one API, Node is the state of the node on which answers depend, and
+// Answer is a response that is made when there is memory for it. All functions are pure, and
+// may be called by any goroutine.
 package missing
 
 import (
@@ -13,7 +14,7 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 )
 
-// Node is what the answers depend on.
+// Node is the state of the node on which answers depend.
 type Node struct {
 	ID, Controller  int32
 	LogDir          string // its only data directory
@@ -21,7 +22,7 @@ type Node struct {
 	Image           *meta.Image
 }
 
-// API is an API of what is missing.
+// API is one API of a missing feature.
 type API struct {
 	Key      int16
 	Name     string
@@ -31,7 +32,7 @@ type API struct {
 
 // Answer is a response that is not made yet.
 type Answer struct {
-	Memory Memory // about how much it takes, as a structure and as bytes
+	Memory Memory // about how much the response takes, as a structure and in encoded form
 	Make   func() kmsg.Response
 }
 
@@ -40,7 +41,7 @@ func fixedAnswer(resp kmsg.Response) Answer {
 	return Answer{Make: func() kmsg.Response { return resp }}
 }
 
-// APIs are all of them, by their keys.
+// APIs are the APIs of all missing features, ordered by their keys.
 func APIs() []API {
 	return []API{
 		{17, "SaslHandshake", 0, 1, saslHandshake},
@@ -70,16 +71,16 @@ func APIs() []API {
 	}
 }
 
-// elementMemoryEach is about what an element of an answer takes, as a structure and as
-// bytes, without its text; text counts textMemory times: in the structure and in a buffer
-// that grows.
+// elementMemoryEach is about how much memory an element of an answer takes, as a structure
+// and in encoded form, without its text. A byte of text takes textMemory, since it is in the
+// structure and in a buffer that grows.
 const (
 	elementMemoryEach = 192
 	textMemory        = 4
 )
 
-// Memory is about how much memory an answer takes that has an element for each of
-// what the request names.
+// Memory adds up about how much memory an answer takes, of which most elements stand for
+// something that the request names.
 type Memory int64
 
 // Add counts elements that have so many bytes of text in all.
@@ -95,7 +96,7 @@ func (a *Memory) AddPartitions(topic string, partitions int) {
 	*a += Memory(int64(partitions) * (elementMemoryEach + textMemory*int64(len(topic)+messageText)))
 }
 
-// addCodes counts a topic and its partitions, each of which gets a code only.
+// addCodes counts a topic and its partitions, each of which gets a code without a message.
 func (a *Memory) addCodes(topic string, partitions int) {
 	const codeMemory = 64
 	a.Add(1, len(topic))

@@ -40,10 +40,10 @@ func manyMessages(n int, text string) []kmsg.Request {
 	}
 }
 
-// TestAnswersThatNameMuch proves that each of these APIs answers a large request whole,
-// and that one whose answer would take more memory than any answer may costs its
-// connection. The rig looks whether all of it was given back.
-func TestAnswersThatNameMuch(t *testing.T) {
+// TestAnswersToLargeRequests proves that each of these APIs answers a large request whole, and
+// that a request whose answer would take more memory than any answer may closes its
+// connection. The rig checks that all memory is given back.
+func TestAnswersToLargeRequests(t *testing.T) {
 	g := newAdminRig(t, nil)
 	for _, req := range append(manyCodes(30_000, "nowhere"), manyMessages(2000, "nowhere")...) {
 		if resp := ask[kmsg.Response](dial(t, g.addr), req); len(asJSON(resp)) < 20_000 {
@@ -60,9 +60,9 @@ func TestAnswersThatNameMuch(t *testing.T) {
 	}
 }
 
-// TestElectAllOfManyTopics proves that the leaders of all partitions of many topics can be
+// TestElectionOfAllLeaders proves that the leaders of all partitions of many topics can be
 // elected with one request.
-func TestElectAllOfManyTopics(t *testing.T) {
+func TestElectionOfAllLeaders(t *testing.T) {
 	const topics = 50_000
 	g := manyTopics(t, topics)
 	resp := ask[*kmsg.ElectLeadersResponse](dial(t, g.addr), at(2, kmsg.NewPtrElectLeadersRequest()))
@@ -71,8 +71,9 @@ func TestElectAllOfManyTopics(t *testing.T) {
 	}
 }
 
-// TestBrokerThatServesStays proves that a broker which is registered is not taken out.
-func TestBrokerThatServesStays(t *testing.T) {
+// TestRunningBrokerIsNotRemoved proves that UnregisterBroker does not remove a registered
+// broker.
+func TestRunningBrokerIsNotRemoved(t *testing.T) {
 	g := newAdminRig(t, nil)
 	resp := ask[*kmsg.UnregisterBrokerResponse](dial(t, g.addr), &kmsg.UnregisterBrokerRequest{BrokerID: 1})
 	if resp.ErrorCode != 44 || g.image.Load().Brokers[1] == nil {
@@ -80,10 +81,10 @@ func TestBrokerThatServesStays(t *testing.T) {
 	}
 }
 
-// TestNewerGroupsAreNotThere proves that a classic group, one that is not there and one
-// without a name are described as groups of Kafka's newer kinds with the codes and
-// messages that Apache Kafka 4.3.1 gives.
-func TestNewerGroupsAreNotThere(t *testing.T) {
+// TestClassicGroupIsNotOfNewerKinds proves that a request to describe a group of one of Kafka's
+// newer kinds gets the codes and messages of Apache Kafka 4.3.1 if the group is a classic one,
+// does not exist, or has no name.
+func TestClassicGroupIsNotOfNewerKinds(t *testing.T) {
 	g := newGroupRig(t)
 	g.topic("events", 1)
 	c := dial(t, g.addr)

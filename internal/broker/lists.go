@@ -14,32 +14,33 @@ import (
 )
 
 const (
-	// shortAnswer elements are encoded at once; a longer answer is encoded as it is sent.
+	// shortAnswer is the largest number of elements that are encoded before the answer is
+	// sent. Those of a longer answer are encoded while it is sent.
 	shortAnswer = 16
-	// elementMemory is about how much the encoding of one element takes.
+	// elementMemory is about how much memory the encoding of one element takes.
 	elementMemory = 256 << 10
-	// maxAnswer bounds an answer: its length has to fit a frame.
+	// maxAnswer bounds an answer, whose length must fit into 31 bits.
 	maxAnswer = 1<<31 - 1<<20
 )
 
-// errChanged would mean that an element was encoded in two lengths.
+// errChanged says that the two encodings of an element have different lengths.
 var errChanged = errors.New("BUG: an element of an answer changed while it was sent")
 
-// list is an answer that is one array and little else: of topics, or of resources.
+// list is the array of an answer that has little else: of topics, or of resources.
 type list struct {
-	n int
-	// with returns the answer with element i alone, and with none for -1, without the
-	// fields before the array. It is called twice for each element, by one goroutine
-	// at a time, and must give the same both times. The second time comes when the
-	// request is not the caller's any more.
-	with func(i int) kmsg.Response
-	// memory is what with keeps for as long as the answer is not sent, in bytes.
+	n int // the number of elements
+	// answerWith returns the answer with element i alone, or with none for -1. Of the
+	// fields before the array it sets none. It is called twice for each element, by one
+	// goroutine at a time, and must return the same both times. The second call comes
+	// after the handler has returned.
+	answerWith func(i int) kmsg.Response
+	// memory is how many bytes answerWith keeps until the answer is sent.
 	memory int64
 }
 
-// replyList answers with the fields of whole, whose array is empty, and the list's
-// elements in its array. A long list takes the memory of one element at a time: the
-// first pass adds up the lengths, the second encodes what is sent next.
+// replyList answers with whole, whose array is empty, and puts the list's elements into the
+// array. All elements of a long list are encoded twice, one at a time: first to add up their
+// lengths, and again when they are sent. So it takes the memory of one element.
 func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 	whole.SetVersion(r.Version)
 	if l.n == 0 {
@@ -60,7 +61,7 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 	if err != nil {
 		return err
 	}
-	size := e.measure()
+	size := e.measureElements()
 	if size > maxAnswer {
 		held.Release()
 		return fmt.Errorf("the answer would have %d bytes: %w", size, budget.ErrTooLarge)
@@ -74,14 +75,14 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 	return nil
 }
 
-// reserveAnswer reserves memory for an answer. One that might take more than any
-// reservation takes the largest, and so is the only large one.
+// reserveAnswer reserves memory for an answer. An answer that may need more than the largest
+// reservation gets that one, so that it is the only large answer.
 func (b *Broker) reserveAnswer(n int64) (budget.Reservation, error) {
 	return b.cfg.Work.Reserve(b.cfg.Context(), budget.Data, min(n, b.cfg.Work.Most(budget.Data)))
 }
 
-// replyHeld sends an answer that was built whole in reserved memory, which goes back
-// when it was sent. The caller's reservation is empty afterwards.
+// replyHeld sends an answer that was built in reserved memory. It takes over the caller's
+// reservation, and releases it when the answer is sent.
 func (b *Broker) replyHeld(r *wire.Request, resp kmsg.Response, from *budget.Reservation) {
 	resp.SetVersion(r.Version)
 	body := b.encodeWhole(resp)
@@ -98,13 +99,12 @@ func (b *Broker) encodeWhole(resp kmsg.Response) []byte {
 	return resp.AppendTo(nil)
 }
 
-// stretch is how many partitions, topics or names are worked on until others have the
-// processor: a few hundred microseconds of work. Work of no more than that does not wait
-// for a processor.
+// stretch is the number of partitions, topics or names after which work passes its processor
+// on: a few hundred microseconds of work. Work of no more than that does not wait for its turn.
 const stretch = 512
 
-// inTurns takes n steps of work. Many are taken on a processor that all long work shares,
-// in turns with it: step must not wait for anything.
+// inTurns calls step for 0 to n-1. If they are many, it does so in turns with all other long
+// work, and step must not wait for anything.
 func (b *Broker) inTurns(n int, step func(i int)) {
 	if n > stretch {
 		b.cfg.Work.Enter(budget.Command)
@@ -118,38 +118,39 @@ func (b *Broker) inTurns(n int, step func(i int)) {
 	}
 }
 
-// elements are a list's elements as they are encoded.
+// elements encodes the elements of a list.
 type elements struct {
 	list
 
 	version  int16
 	flexible bool
-	skip     int // bytes before the first element in an answer with one
-	tail     int // bytes after the last one
+	skip     int // bytes before the element in an answer with one
+	tail     int // bytes after the array
 
-	work  *budget.Budget
-	stint int // bytes encoded since others had the processor
+	work       *budget.Budget
+	sinceYield int // bytes that were encoded since the processor was passed on
 
-	ends []int64 // where each element ends, counted from the first one's begin
-	at   int     // the element in buf; -1: none
+	ends []int64 // where each element ends, counted from the beginning of the first
+	at   int     // the element whose encoding is in buf; -1: none
 	buf  []byte
 }
 
-// newElements begins to encode a list of answers like whole.
+// newElements prepares to encode a list for the array of whole.
 func newElements(l list, whole kmsg.Response, version int16, work *budget.Budget) *elements {
 	whole.SetVersion(version)
 	e := &elements{list: l, at: -1, version: version, flexible: whole.IsFlexible(), work: work}
-	e.learn()
+	e.locateArray()
 	return e
 }
 
-func (e *elements) encode(dst []byte, i int) []byte {
-	resp := e.with(i)
+// encodeAlone appends the answer that has element i alone (-1: none).
+func (e *elements) encodeAlone(dst []byte, i int) []byte {
+	resp := e.answerWith(i)
 	resp.SetVersion(e.version)
 	return resp.AppendTo(dst)
 }
 
-// countLen is the length of an array's count below 127.
+// countLen is the number of bytes of an array's length, if that is below 127.
 func countLen(flexible bool) int {
 	if flexible {
 		return 1
@@ -157,10 +158,10 @@ func countLen(flexible bool) int {
 	return 4
 }
 
-// learn finds out where the array is: an answer with one element and one with none
-// differ from the last byte of its count on.
-func (e *elements) learn() {
-	none, one := e.encode(nil, -1), e.encode(nil, 0)
+// locateArray sets skip and tail. An answer with one element and one with none differ for the
+// first time in the last byte of the array's length.
+func (e *elements) locateArray() {
+	none, one := e.encodeAlone(nil, -1), e.encodeAlone(nil, 0)
 	same := 0
 	for same < len(none) && none[same] == one[same] {
 		same++
@@ -169,11 +170,11 @@ func (e *elements) learn() {
 	e.tail = len(none) - e.skip
 }
 
-// appendTo appends element i alone.
-func (e *elements) appendTo(dst []byte, i int) []byte {
+// appendElement appends element i.
+func (e *elements) appendElement(dst []byte, i int) []byte {
 	start := len(dst)
-	dst = e.encode(dst, i)
-	e.stint += len(dst) - start
+	dst = e.encodeAlone(dst, i)
+	e.sinceYield += len(dst) - start
 	n := copy(dst[start:], dst[start+e.skip:len(dst)-e.tail])
 	return dst[:start+n]
 }
@@ -183,39 +184,39 @@ func (e *elements) appendAll(dst []byte) []byte {
 	e.work.Enter(budget.Command)
 	defer e.work.Leave()
 	for i := range e.n {
-		e.passOn()
-		dst = e.appendTo(dst, i)
+		e.yieldIfDue()
+		dst = e.appendElement(dst, i)
 	}
 	return dst
 }
 
-// encodeEvery is how many bytes are encoded until others have the processor.
-const encodeEvery = 32 << 10
+// yieldEvery is the number of encoded bytes after which the processor is passed on.
+const yieldEvery = 32 << 10
 
-// passOn lets others have the processor after each stretch.
-func (e *elements) passOn() {
-	if e.stint >= encodeEvery {
-		e.stint = 0
+// yieldIfDue passes the processor on if yieldEvery bytes were encoded since the last time.
+func (e *elements) yieldIfDue() {
+	if e.sinceYield >= yieldEvery {
+		e.sinceYield = 0
 		e.work.Pass(budget.Command)
 	}
 }
 
-// measure adds up the lengths of all elements.
-func (e *elements) measure() int64 {
+// measureElements sets ends, and returns the length of all elements.
+func (e *elements) measureElements() int64 {
 	e.ends = make([]int64, e.n)
 	sum := int64(0)
 	e.work.Enter(budget.Command)
 	defer e.work.Leave()
 	for i := range e.n {
-		e.passOn()
-		e.buf = e.appendTo(e.buf[:0], i)
+		e.yieldIfDue()
+		e.buf = e.appendElement(e.buf[:0], i)
 		sum += int64(len(e.buf))
 		e.ends[i] = sum
 	}
 	return sum
 }
 
-// ReadAt encodes the elements that the bytes from off on are of.
+// ReadAt encodes the elements to which the bytes from off on belong.
 func (e *elements) ReadAt(p []byte, off int64) (n int, err error) {
 	e.work.Enter(budget.Command)
 	defer e.work.Leave()
@@ -226,8 +227,8 @@ func (e *elements) ReadAt(p []byte, off int64) (n int, err error) {
 			begin = e.ends[i-1]
 		}
 		if e.at != i {
-			e.passOn()
-			e.at, e.buf = i, e.appendTo(e.buf[:0], i)
+			e.yieldIfDue()
+			e.at, e.buf = i, e.appendElement(e.buf[:0], i)
 		}
 		if int64(len(e.buf)) != e.ends[i]-begin {
 			return n, errChanged
@@ -240,7 +241,7 @@ func (e *elements) ReadAt(p []byte, off int64) (n int, err error) {
 	return n, nil
 }
 
-// bytesAt reads from memory.
+// bytesAt is an io.ReaderAt of bytes in memory.
 type bytesAt []byte
 
 // ReadAt copies the bytes from off on.
@@ -267,5 +268,5 @@ func (*computed) Fd() (fd uintptr, pos int64, ok bool) { return 0, 0, false }
 // Computed tells that the section is encoded as it is sent.
 func (*computed) Computed() {}
 
-// Release lets go of what the section is encoded from.
+// Release drops the reference to the source of the section.
 func (c *computed) Release() { c.ReaderAt = nil }

@@ -33,10 +33,10 @@ func manyTopics(t *testing.T, n int) *rig {
 	return g
 }
 
-// TestListsAreEncodedAsAWhole proves for all versions that an answer which is
-// encoded piece by piece has the bytes of one that is encoded at once, however it
-// is read.
-func TestListsAreEncodedAsAWhole(t *testing.T) {
+// TestLongListsAreEncodedAsShortOnes proves for all versions that an answer which is encoded
+// one element at a time has the same bytes as one that is encoded at once, in whatever pieces
+// it is read.
+func TestLongListsAreEncodedAsShortOnes(t *testing.T) {
 	g := manyTopics(t, 200)
 	m := g.image.Load()
 	d := topicDescriber{m: m, operations: true}
@@ -50,14 +50,14 @@ func TestListsAreEncodedAsAWhole(t *testing.T) {
 	for v := range whole.MaxVersion() + 1 {
 		whole.Topics = nil
 		for i := range d.list {
-			whole.Topics = append(whole.Topics, d.described(&d.list[i]))
+			whole.Topics = append(whole.Topics, d.describeListed(&d.list[i]))
 		}
 		whole.SetVersion(v)
 		want := whole.AppendTo(nil)
 		whole.Topics = nil
 		empty := whole.AppendTo(nil)
-		e := newElements(list{n: len(d.list), with: d.answer}, whole, v, nil)
-		size := e.measure()
+		e := newElements(list{n: len(d.list), answerWith: d.answerWith}, whole, v, nil)
+		size := e.measureElements()
 		head := empty[:len(empty)-e.tail-countLen(e.flexible)]
 		got := appendLen(bytes.Clone(head), e.flexible, e.n)
 		for off := int64(0); off < size; {
@@ -82,8 +82,8 @@ func TestListsAreEncodedAsAWhole(t *testing.T) {
 }
 
 // TestAllConfigsOfManyTopics proves that all configs of 10,000 topics are described
-// in one answer, with documentation and synonyms, and that the broker never holds
-// it whole. It was refused beyond 64 MB, and took ten times that in memory.
+// in one answer, with documentation and synonyms, and that the broker never has the whole of
+// it in memory.
 func TestAllConfigsOfManyTopics(t *testing.T) {
 	const topics = 10_000
 	g := manyTopics(t, topics)
@@ -115,7 +115,7 @@ func TestAllConfigsOfManyTopics(t *testing.T) {
 	if most > before+32<<20 {
 		t.Errorf("an answer of %d MiB took %d MiB of memory", length>>20, (most-before)>>20)
 	}
-	// What comes next is in order.
+	// The answers after it are complete.
 	if m := ask[*kmsg.MetadataResponse](c, at(12, kmsg.NewPtrMetadataRequest())); len(m.Topics) != topics {
 		t.Errorf("%d topics", len(m.Topics))
 	}
@@ -179,7 +179,7 @@ func TestUnsentAnswersHoldMemory(t *testing.T) {
 			}
 			c := dial(t, g.addr)
 			served := g.broker.Stats().Requests["ApiVersions"]
-			c.send(waiting(get(topic, 0, 0), 600_000, 1), req, at(0, kmsg.NewPtrApiVersionsRequest()))
+			c.send(withMaxWait(get(topic, 0, 0), 600_000, 1), req, at(0, kmsg.NewPtrApiVersionsRequest()))
 			eventually(t, "all were served", func() bool { return g.broker.Stats().Requests["ApiVersions"] > served })
 			if n := held(); n < 16<<10 {
 				t.Errorf("%d bytes are held", n)
@@ -190,8 +190,8 @@ func TestUnsentAnswersHoldMemory(t *testing.T) {
 	}
 }
 
-// TestStateFitsWhatIsReserved proves that the memory which is reserved for the partitions of a
-// request is what they take.
+// TestStateFitsWhatIsReserved proves that the memory that is reserved for the partitions of a
+// request is about the memory that they take.
 func TestStateFitsWhatIsReserved(t *testing.T) {
 	if n := unsafe.Sizeof(fetchPart{}); n > fetchPartMemory {
 		t.Errorf("a partition of a fetch takes %d bytes", n)
@@ -237,8 +237,8 @@ func TestLongWorkTakesTurns(t *testing.T) {
 	}
 }
 
-// TestLongOffsetFetchTakesTurns proves the same of a request for the offsets of many
-// partitions.
+// TestLongOffsetFetchTakesTurns proves that a request for the offsets of many partitions waits
+// for a processor.
 func TestLongOffsetFetchTakesTurns(t *testing.T) {
 	g := newGroupRig(t)
 	g.topic("events", 1)
@@ -265,9 +265,9 @@ func TestLongOffsetFetchTakesTurns(t *testing.T) {
 	}
 }
 
-// TestLongWorkGivesWay proves that long work passes its processor on after each stretch, and
-// goes on when the others have had it.
-func TestLongWorkGivesWay(t *testing.T) {
+// TestLongWorkPassesItsProcessorOn proves that long work passes its processor on after each
+// stretch, and goes on when others have had it.
+func TestLongWorkPassesItsProcessorOn(t *testing.T) {
 	b := &Broker{cfg: Config{Work: budget.New(budget.Config{Processors: 1})}}
 	var step, passed int
 	var other sync.WaitGroup
@@ -288,7 +288,7 @@ func TestLongWorkGivesWay(t *testing.T) {
 	}
 }
 
-// longRequests are requests that take long, each by something else.
+// longRequests are requests that take long, each for another reason.
 func longRequests(topic string) map[string]kmsg.Request {
 	fetch := get(topic, 0, 0)
 	fetch.MaxWaitMillis = 0

@@ -7,11 +7,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// dataDirectory stands in a request for the directory that the asked node has.
+// dataDirectory stands for the data directory of the node that is asked.
 const dataDirectory = "the data directory"
 
-// unlikeKafka are our answers where we differ on purpose in what this series asks: we
-// refuse what we cannot keep, and know no levels of features but our own.
+// unlikeKafka are our answers that differ from Kafka's on purpose in this series: we refuse
+// settings that would have no effect, and know only our own levels of features.
 func unlikeKafka() map[string]string {
 	better := map[string]string{
 		"make a user: AlterUserSCRAMCredentials v0": `{"Results":[{"ErrorCode":33,"ErrorMessage":"This broker does not serve SASL yet, so it keeps no credentials.","User":"made"}]}`,
@@ -35,9 +35,9 @@ func unlikeKafka() map[string]string {
 	return better
 }
 
-// withoutSteps asks for what a node has that has no security, no quotas, no
-// transactions and no other nodes. Later steps rest on what earlier ones made.
-func withoutSteps() []step {
+// missingFeatureSteps are requests to a node that has no security, no quotas, no transactions
+// and no other nodes. Later steps use what earlier ones have created.
+func missingFeatureSteps() []step {
 	s := []step{one("topics", createTopics(7, false, topicOf("with.one", 1, 1), topicOf("with.three", 3, 1)))}
 	s = append(s, securitySteps()...)
 	s = append(s, userSteps()...)
@@ -47,7 +47,7 @@ func withoutSteps() []step {
 	s = append(s, directorySteps()...)
 	s = append(s, featureSteps()...)
 	s = append(s, transactionSteps()...)
-	return append(s, withoutTransactionSteps()...)
+	return append(s, unknownTransactionSteps()...)
 }
 
 func securitySteps() []step {
@@ -316,8 +316,8 @@ func transactionSteps() []step {
 		one("describe transactions", describe), one("describe no transactions", kmsg.NewPtrDescribeTransactionsRequest()))
 }
 
-// withoutTransactionSteps asks on behalf of a producer that was given no transactional id.
-func withoutTransactionSteps() []step {
+// unknownTransactionSteps are requests of a producer whose transactional id is unknown.
+func unknownTransactionSteps() []step {
 	topics := []kmsg.AddPartitionsToTxnRequestTopic{{Topic: "with.one", Partitions: []int32{0}}}
 	var s []step
 	for v := range int16(6) {
