@@ -97,7 +97,7 @@ func promises(t *testing.T) map[string][]string {
 		"docs/monitoring.md": {
 			fmt.Sprintf("answers HTTP on `%s`", node.DefaultHTTP),
 			fmt.Sprintf("With fewer than %s connections the node says so at its start; with a limit below %d it does not start",
-				thousands(number("internal/node", "fewConnections")), number("internal/node", "leastDescriptors")),
+				thousands(number("internal/node", "fewConnections")), number("internal/node", "minDescriptors")),
 		},
 		"ARCHITECTURE.md": {
 			fmt.Sprintf("`flush.messages` is %s unless a topic says otherwise", flush),

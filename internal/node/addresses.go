@@ -12,7 +12,7 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-// The broker configs that say how listeners belong together.
+// The broker configs about listeners, besides the node's own settings.
 const (
 	protocolMap      = "listener.security.protocol.map"
 	interListener    = "inter.broker.listener.name"
@@ -22,26 +22,26 @@ const (
 
 // endpoint is an address and the listener that it belongs to.
 type endpoint struct {
-	name   string // of the listener, in capitals as Kafka has it
-	scheme bool   // written as NAME://HOST:PORT, as Kafka has it
-	host   string // "": all addresses of this machine
-	port   int
+	name       string // of the listener, in capitals as Kafka has it
+	kafkaStyle bool   // it was given as NAME://HOST:PORT, as in Kafka
+	host       string // "": all addresses of this machine
+	port       int
 }
 
-// String writes an endpoint as flags have it.
+// String is the endpoint in the form that --listen takes.
 func (e endpoint) String() string {
 	addr := net.JoinHostPort(e.host, strconv.Itoa(e.port))
 	switch {
 	case e.name == plaintext:
 		return addr
-	case e.scheme:
+	case e.kafkaStyle:
 		return e.name + "://" + addr
 	}
 	return e.name + "=" + addr
 }
 
-// kafka writes an endpoint as Kafka's configs have it.
-func (e endpoint) kafka() string {
+// kafkaForm is the endpoint in the form of Kafka's configs.
+func (e endpoint) kafkaForm() string {
 	return e.name + "://" + net.JoinHostPort(e.host, strconv.Itoa(e.port))
 }
 
@@ -55,7 +55,7 @@ func parseEndpoint(s string) (endpoint, error) {
 	e := endpoint{name: plaintext}
 	rest := s
 	if name, after, ok := strings.Cut(s, "://"); ok {
-		e.name, e.scheme, rest = name, true, after
+		e.name, e.kafkaStyle, rest = name, true, after
 	} else if name, after, ok := strings.Cut(s, "="); ok {
 		e.name, rest = name, after
 	}
@@ -63,11 +63,11 @@ func parseEndpoint(s string) (endpoint, error) {
 		return e, fmt.Errorf("%w: %q: %q is no name of a listener: write NAME=HOST:PORT with letters, digits, dots, dashes and underscores in the name", ErrConfig, s, e.name)
 	}
 	e.name = strings.ToUpper(e.name)
-	addr, err := address(rest)
+	addr, err := parseAddress(rest)
 	if err != nil {
 		return e, err
 	}
-	host, port, _ := net.SplitHostPort(addr) // address has checked it
+	host, port, _ := net.SplitHostPort(addr) // parseAddress has checked it
 	if !hostName.MatchString(host) {
 		return e, fmt.Errorf("%w: %q: %q is no host: write a name or an IP address, as in broker1.example.com:9092", ErrConfig, s, host)
 	}
@@ -76,13 +76,14 @@ func parseEndpoint(s string) (endpoint, error) {
 	return e, nil
 }
 
-// parseAdvertised reads an endpoint that clients are told, which must be of use to them.
+// parseAdvertised reads an endpoint that clients are told, to which they must be able to
+// connect.
 func parseAdvertised(s string) (endpoint, error) {
 	e, err := parseEndpoint(s)
 	if err != nil {
 		return e, err
 	}
-	const instead = "write the name or address by which clients reach this machine, as in broker1.example.com:9092, or leave it out: then each client is told the address on which it came"
+	const instead = "write the name or address by which clients reach this machine, as in broker1.example.com:9092, or leave it out: then each client is told the address to which it has connected"
 	ip, _ := netip.ParseAddr(e.host)
 	switch {
 	case e.host == "":
@@ -95,16 +96,17 @@ func parseAdvertised(s string) (endpoint, error) {
 	return e, nil
 }
 
-// addresses are where a node listens, and what it tells others of that. They never change.
+// addresses are the addresses on which a node listens, and those that it tells others. They
+// never change.
 type addresses struct {
 	listen    []endpoint          // none: the default port of the loopback addresses
-	advertise map[string]endpoint // by listener; clients of the others are told the address on which they came
-	names     []string            // of all listeners, that for other nodes first
-	protocols string              // listener.security.protocol.map; "": as by default
+	advertise map[string]endpoint // by listener; clients of a listener without one are told the address to which they have connected
+	names     []string            // of all listeners; the first is the one for other nodes
+	protocols string              // listener.security.protocol.map; "": the default
 }
 
-// planAddresses reads the addresses of a Config and checks what they say together, as Kafka
-// does.
+// planAddresses reads the addresses of a Config, and refuses those that contradict each other,
+// as Kafka does.
 func planAddresses(c *Config) (addresses, error) {
 	a := addresses{advertise: map[string]endpoint{}, names: []string{plaintext}}
 	if len(c.Listen) > 0 {
@@ -138,10 +140,10 @@ func planAddresses(c *Config) (addresses, error) {
 func (a *addresses) addListener(e endpoint) error {
 	for _, other := range a.listen {
 		switch {
-		case e.port == other.port && e.port != 0 && overlap(e.host, other.host):
+		case e.port == other.port && e.port != 0 && hostsOverlap(e.host, other.host):
 			return fmt.Errorf("%w: %s and %s are the same port of one address: give each listener a port of its own", ErrConfig, other, e)
 		case e.name == other.name && e.name != plaintext && !areTwoFamilies(e.host, other.host):
-			return fmt.Errorf("%w: %s and %s have one name: give each listener a name of its own", ErrConfig, other, e)
+			return fmt.Errorf("%w: %s and %s have the same name: give each listener a name of its own", ErrConfig, other, e)
 		}
 	}
 	a.listen = append(a.listen, e)
@@ -151,8 +153,9 @@ func (a *addresses) addListener(e endpoint) error {
 	return nil
 }
 
-// overlap tells whether one of two hosts has an address of the other. Names are not resolved.
-func overlap(a, b string) bool {
+// hostsOverlap tells whether two hosts to listen on have an address in common. It does not
+// resolve names.
+func hostsOverlap(a, b string) bool {
 	return a == b || isEverywhere(a) || isEverywhere(b)
 }
 
@@ -162,16 +165,17 @@ func isEverywhere(host string) bool {
 	return host == "" || ip.IsUnspecified()
 }
 
-// areTwoFamilies tells whether one host is an IPv4 address and the other one an IPv6 address:
-// these may share a listener's name.
+// areTwoFamilies tells whether one host is an IPv4 address and the other an IPv6 address. Only
+// two such endpoints may have the same name.
 func areTwoFamilies(a, b string) bool {
 	x, errX := netip.ParseAddr(a)
 	y, errY := netip.ParseAddr(b)
 	return errX == nil && errY == nil && x.Is4() != y.Is4()
 }
 
-// checkProtocols refuses listeners that ask for more than a connection without encryption. A
-// name that is written as Kafka has it must be in the map, as in Kafka; others need not.
+// checkProtocols refuses listeners with a protocol other than PLAINTEXT. The name of an
+// endpoint in Kafka's form must be in the map of protocols, as in Kafka; other names are
+// added to it.
 func (a *addresses) checkProtocols(settings map[string]string) error {
 	text, given := settings[protocolMap]
 	if !given {
@@ -194,7 +198,7 @@ func (a *addresses) checkProtocols(settings map[string]string) error {
 		switch {
 		case slices.Contains(splitNames(settings[controllerConfig]), e.name):
 			return fmt.Errorf("%w: listener %s is one for controllers (%s): here nodes and clients share their listeners; leave both out", ErrConfig, e.name, controllerConfig)
-		case !known && e.scheme:
+		case !known && e.kafkaStyle:
 			return fmt.Errorf("%w: no security protocol is defined for listener %s: add %s:PLAINTEXT to %s", ErrConfig, e.name, e.name, protocolMap)
 		case known && protocol != plaintext:
 			return fmt.Errorf("%w: listener %s asks for %s, which is not served yet: only PLAINTEXT listeners are, without encryption and authentication", ErrConfig, e.name, protocol)
@@ -219,24 +223,24 @@ func splitNames(text string) (names []string) {
 	return names
 }
 
-// addAdvertised adds what clients of a listener are told. One without a name is for the only
-// listener, if there is one.
+// addAdvertised adds the address that clients of a listener are told. If the node has only one
+// listener, an address without a name is for that one.
 func (a *addresses) addAdvertised(e endpoint) error {
-	if e.name == plaintext && !e.scheme && len(a.names) == 1 {
+	if e.name == plaintext && !e.kafkaStyle && len(a.names) == 1 {
 		e.name = a.names[0]
 	}
 	if !slices.Contains(a.names, e.name) {
-		return fmt.Errorf("%w: the advertised address %s is of listener %s, and this node has only %s: write NAME=HOST:PORT with one of these names, or add the listener",
+		return fmt.Errorf("%w: the advertised address %s is for listener %s, and this node has only %s: write NAME=HOST:PORT with one of these names, or add the listener",
 			ErrConfig, e, e.name, strings.Join(a.names, " and "))
 	}
 	if other, twice := a.advertise[e.name]; twice {
-		return fmt.Errorf("%w: listener %s has two advertised addresses, %s and %s: clients can be told one", ErrConfig, e.name, other, e)
+		return fmt.Errorf("%w: listener %s has two advertised addresses, %s and %s: clients can be told only one of them, so leave the other out", ErrConfig, e.name, other, e)
 	}
 	a.advertise[e.name] = e
 	return nil
 }
 
-// orderNames puts the listener for other nodes first.
+// orderNames puts the listener for other nodes first, if a config names it.
 func (a *addresses) orderNames(settings map[string]string) error {
 	name := strings.ToUpper(strings.TrimSpace(settings[interListener]))
 	if name == "" {
@@ -253,7 +257,7 @@ func (a *addresses) orderNames(settings map[string]string) error {
 	return nil
 }
 
-// isAdvertised tells whether an address was set for a listener.
+// isAdvertised tells whether a listener has an advertised address.
 func (a *addresses) isAdvertised(listener string) bool {
 	_, ok := a.advertise[listener]
 	return ok

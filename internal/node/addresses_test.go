@@ -14,7 +14,7 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 )
 
-// combine reads settings as flags have them, as name and value by turns.
+// combine combines settings of the command line, given as name, value, name, value.
 func combine(pairs ...string) (Config, error) {
 	src := Source{Name: "flag"}
 	for i := 0; i < len(pairs); i += 2 {
@@ -23,8 +23,9 @@ func combine(pairs ...string) (Config, error) {
 	return Combine(src)
 }
 
-// TestAddressesOfNoUseAreRefused proves that an address that nobody could use, and listeners
-// that contradict each other, are refused with a sentence that says what to write instead.
+// TestAddressesOfNoUseAreRefused proves that an address to which no client could connect, and
+// listeners that contradict each other, are refused with a sentence that says what to write
+// instead.
 func TestAddressesOfNoUseAreRefused(t *testing.T) {
 	f := func(want string, pairs ...string) {
 		t.Helper()
@@ -53,8 +54,8 @@ func TestAddressesOfNoUseAreRefused(t *testing.T) {
 	f("not of the form NAME:PROTOCOL", "listener.security.protocol.map", "OUTSIDE")
 	f("not of the form NAME:PROTOCOL", "listener.security.protocol.map", "OUTSIDE:PLAIN")
 	f("has listener A twice", "listener.security.protocol.map", "A:PLAINTEXT,a:SSL")
-	f("is of listener HOST, and this node has only PLAINTEXT", "advertise", "HOST=localhost:9092")
-	f("is of listener PLAINTEXT, and this node has only A and B", "listen", "A=:1,B=:2", "advertise", "localhost:9092")
+	f("is for listener HOST, and this node has only PLAINTEXT", "advertise", "HOST=localhost:9092")
+	f("is for listener PLAINTEXT, and this node has only A and B", "listen", "A=:1,B=:2", "advertise", "localhost:9092")
 	f("two advertised addresses", "listen", "A=:1", "advertise", "A=a:1,A=a:2")
 	f("this node has no such listener, only A and B", "listen", "A=:1,B=:2", "inter.broker.listener.name", "C")
 	f("set one of them", "inter.broker.listener.name", "PLAINTEXT", "security.inter.broker.protocol", "PLAINTEXT")
@@ -62,8 +63,8 @@ func TestAddressesOfNoUseAreRefused(t *testing.T) {
 		"listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT")
 }
 
-// TestListenersAreRegistered proves what a node registers of its listeners and shows of its own
-// settings, whichever way they are written.
+// TestListenersAreRegistered proves that a node registers the addresses of its listeners, and
+// shows its own settings, in whatever form they are given.
 func TestListenersAreRegistered(t *testing.T) {
 	kafka := []string{
 		"listeners", "inside://127.0.0.1:0,OUTSIDE://127.0.0.1:0", "advertised.listeners", "INSIDE://kafka:9094,OUTSIDE://localhost:9092",
@@ -108,8 +109,8 @@ func TestListenersAreRegistered(t *testing.T) {
 	}
 }
 
-// TestComposeFile proves that the example of two listeners, in both ways in which it writes them,
-// is what a node takes, and that its ports and its client agree with it.
+// TestComposeFile proves that a node accepts the example of two listeners in both of its forms,
+// and that the ports and the client of the example agree with it.
 func TestComposeFile(t *testing.T) {
 	b, err := os.ReadFile("../../docs/compose.yaml")
 	if err != nil {
@@ -147,14 +148,14 @@ func TestComposeFile(t *testing.T) {
 		}
 	}
 	for i := range plans[0].listen {
-		if a, b := plans[0].listen[i].kafka(), plans[1].listen[i].kafka(); a != b {
+		if a, b := plans[0].listen[i].kafkaForm(), plans[1].listen[i].kafkaForm(); a != b {
 			t.Errorf("one way listens on %s, the other on %s", a, b)
 		}
 	}
 }
 
-// TestEnvironment proves that the log's level and format are settings, and that a variable that
-// begins with LEAT_ and means nothing is warned of, with the name that may have been meant.
+// TestEnvironment proves that variables set the log's level and format, and that an unknown
+// variable that begins with LEAT_ gets a warning, with the name that may have been meant.
 func TestEnvironment(t *testing.T) {
 	cfg, err := Combine(FromEnv([]string{
 		"LEAT_LOG_LEVEL=warn", "LEAT_LOG_FORMAT=json", "LEAT_LISTN=:9092", "LEAT_ENTIRELY_OTHER=1",
@@ -164,8 +165,8 @@ func TestEnvironment(t *testing.T) {
 		t.Errorf("%+v, %v", cfg, err)
 	}
 	want := []string{
-		"the variable LEAT_ENTIRELY_OTHER of the environment is none of Leat's, it changes nothing",
-		`the variable LEAT_LISTN of the environment is none of Leat's, it changes nothing: did you mean "LEAT_LISTEN"?`,
+		"the environment variable LEAT_ENTIRELY_OTHER is not one that Leat reads, so it has no effect",
+		`the environment variable LEAT_LISTN is not one that Leat reads, so it has no effect: did you mean "LEAT_LISTEN"?`,
 	}
 	if d := cmp.Diff(want, cfg.Warnings); d != "" {
 		t.Error(d)

@@ -19,31 +19,31 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-// Default addresses and places.
+// The defaults of addresses and of the data directory.
 const (
 	DefaultPort = 9092
 	DefaultData = "leat-data"
 	DefaultHTTP = "127.0.0.1:8080"
 )
 
-// Config is what a node is started with; the zero value serves on the loopback
-// addresses with its data in ./leat-data.
+// Config is what a node is started with. The zero value serves the loopback addresses, with
+// the data in ./leat-data.
 type Config struct {
 	Data      string   // data directory
 	Listen    []string // HOST:PORT or NAME=HOST:PORT for clients; none: port 9092 of the loopback addresses
-	Advertise []string // the same, told to clients of that listener and to other nodes; none: the address on which the client reached us
+	Advertise []string // as Listen, for each listener the address that its clients and other nodes are told; none: the one to which the client has connected
 	HTTP      string   // host:port of health, metrics and profiles; "": DefaultHTTP or a free port, "off": none
-	ID        *int32   // node id; nil: what the data directory says, 1 at the first start
+	ID        *int32   // node id; nil: the one that the data directory has, 1 at the first start
 	Rack      string
 	// Settings are Kafka's broker configs that were given, by name (static configs).
 	Settings map[string]string
 
-	// Logger writes what this node logs: from LogLevel on, until that is changed by
-	// Kafka's broker loggers, so Logger itself should let all pass.
+	// Logger writes the node's log. The node leaves out lines below LogLevel, which Kafka's
+	// broker loggers can change at any time, so Logger itself should write all levels.
 	Logger   *slog.Logger
 	LogLevel slog.Level
 
-	LogFormat string   // "text" or "json", for who makes Logger; "": text on a terminal, else json
+	LogFormat string   // "text" or "json", for the caller, which makes Logger; "": text on a terminal, else json
 	Warnings  []string // about the settings, for the log
 
 	// KeepMonitorAwake tunes Go's scheduler for the whole process while the node runs:
@@ -57,37 +57,37 @@ type Config struct {
 // Info tells where a running node can be reached.
 type Info struct {
 	Addresses    []string // for clients
-	HTTP         string   // "" where there is none
+	HTTP         string   // "" if HTTP is off
 	Data         string
 	ClusterID    string
-	LoopbackOnly bool // serves the loopback addresses only
+	LoopbackOnly bool // no address can be reached from other machines
 }
 
-// Source is one place that settings come from, as name and value: the names of
-// own settings (data, listen, advertise, http, id, rack, log-level, log-format) or of Kafka's
-// broker configs.
+// Source is one source of settings. A setting has the name of one of the node's own (data,
+// listen, advertise, http, id, rack, log-level, log-format) or of one of Kafka's broker
+// configs.
 type Source struct {
 	Name     string // for messages: "flag", "environment", or the file's name
 	Values   []Value
-	Warnings []string // about what is there and is not used
+	Warnings []string // about parts of the source that are not used
 }
 
-// Value is one setting of a source and where it stands there.
+// Value is one setting of a source.
 type Value struct {
 	Name, Value string
-	At          string // for messages: "--set x=y", "LEAT_X", "line 3, column 1"
+	At          string // its place in the source, for messages: "--set x=y", "LEAT_X", "line 3, column 1"
 }
 
-// ErrConfig is wrapped by every complaint about a setting.
+// ErrConfig is wrapped by every error about a setting.
 var ErrConfig = errors.New("bad setting")
 
-// Combine makes a Config of the sources, the weakest first: a later one wins.
+// Combine makes a Config of the sources. Where two set the same setting, the later one wins.
 func Combine(sources ...Source) (Config, error) {
 	cfg := Config{Data: DefaultData, Settings: map[string]string{}}
 	for _, src := range sources {
 		cfg.Warnings = append(cfg.Warnings, src.Warnings...)
 		for _, v := range src.Values {
-			if err := cfg.set(v.Name, v.Value); err != nil {
+			if err := cfg.applySetting(v.Name, v.Value); err != nil {
 				return Config{}, fmt.Errorf("%s: %s: %w", src.Name, v.At, err)
 			}
 		}
@@ -98,8 +98,8 @@ func Combine(sources ...Source) (Config, error) {
 	return cfg, nil
 }
 
-// own are the settings of a node itself and the names that Kafka gives them.
-var own = map[string]string{
+// ownSettings are the node's own settings, by their names and by Kafka's names for them.
+var ownSettings = map[string]string{
 	"data": "data", "log.dirs": "data", "log.dir": "data",
 	"listen": "listen", "listeners": "listen",
 	"advertise": "advertise", "advertised.listeners": "advertise",
@@ -110,10 +110,10 @@ var own = map[string]string{
 }
 
 // IsOwn tells whether name is a setting of the node itself, by our name or Kafka's.
-func IsOwn(name string) bool { return own[name] != "" }
+func IsOwn(name string) bool { return ownSettings[name] != "" }
 
-func (c *Config) set(name, value string) error {
-	switch own[name] {
+func (c *Config) applySetting(name, value string) error {
+	switch ownSettings[name] {
 	case "data":
 		if strings.Contains(value, ",") {
 			return fmt.Errorf("%w: one data directory is supported, %q names several", ErrConfig, value)
@@ -131,7 +131,7 @@ func (c *Config) set(name, value string) error {
 			c.HTTP = "off"
 			return nil
 		}
-		addr, err := address(value)
+		addr, err := parseAddress(value)
 		if err != nil {
 			return err
 		}
@@ -155,7 +155,7 @@ func (c *Config) set(name, value string) error {
 		c.LogFormat = value
 	default:
 		if err := config.Validate(config.Broker, name, value); err != nil {
-			return fmt.Errorf("%w: %w%s", ErrConfig, err, suggest(name))
+			return fmt.Errorf("%w: %w%s", ErrConfig, err, suggestSetting(name))
 		}
 		if err := config.CheckServed(config.Broker, name, value); err != nil {
 			return fmt.Errorf("%w: %w", ErrConfig, err)
@@ -165,7 +165,8 @@ func (c *Config) set(name, value string) error {
 	return nil
 }
 
-// readEndpoints replaces a list of endpoints by those in a value, with commas between.
+// readEndpoints replaces a list of endpoints by those in a value, which are separated by
+// commas.
 func readEndpoints(list *[]string, value string, parse func(string) (endpoint, error)) error {
 	*list = nil
 	for part := range strings.SplitSeq(value, ",") {
@@ -178,8 +179,8 @@ func readEndpoints(list *[]string, value string, parse func(string) (endpoint, e
 	return nil
 }
 
-// address reads host:port, :port, or a port alone.
-func address(s string) (string, error) {
+// parseAddress reads host:port, :port, or a port alone.
+func parseAddress(s string) (string, error) {
 	rest := s
 	if _, err := strconv.ParseUint(rest, 10, 16); err == nil {
 		rest = ":" + rest
@@ -194,20 +195,20 @@ func address(s string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// variables are the variables of the environment, without their LEAT_, that are settings of the
-// node, and otherVariables those that something else reads.
+// variables are the environment variables that set the node's own settings, without their
+// LEAT_; otherVariables are those that the command line reads.
 var (
 	variables      = []string{"DATA", "LISTEN", "ADVERTISE", "HTTP", "ID", "RACK", "LOG_LEVEL", "LOG_FORMAT"}
 	otherVariables = []string{"CONFIG", "BOOTSTRAP"}
 )
 
-// serviceVariable matches what Kubernetes sets in each container for a service named leat, and
-// what the project's own tests read.
+// serviceVariable matches the variables that Kubernetes sets in each container for a service
+// named leat, and those that the project's own tests read.
 var serviceVariable = regexp.MustCompile(`^(SERVICE_(HOST|PORT.*)|PORT(_.*)?|TEST_.*|INTEROP_.*|FLOOD.*)$`)
 
-// FromEnv reads LEAT_DATA, LEAT_LISTEN, ... and LEAT_SET_<KAFKA_NAME> (dots as
-// underscores) from an environment as os.Environ gives it. A variable that begins with LEAT_
-// and means nothing is warned of, not refused: who runs the process may not own all of it.
+// FromEnv reads LEAT_DATA, LEAT_LISTEN, ... and LEAT_SET_<KAFKA_NAME> (with underscores for
+// dots) from an environment as os.Environ returns it. An unknown variable that begins with
+// LEAT_ gets a warning and is not refused, since the operator may not have set it.
 func FromEnv(environ []string) Source {
 	src := Source{Name: "environment"}
 	for _, kv := range slices.Sorted(slices.Values(environ)) {
@@ -221,8 +222,8 @@ func FromEnv(environ []string) Source {
 		case slices.Contains(variables, rest):
 			src.Values = append(src.Values, Value{strings.ToLower(strings.ReplaceAll(rest, "_", "-")), value, name})
 		default:
-			src.Warnings = append(src.Warnings, fmt.Sprintf("the variable %s of the environment is none of Leat's, it changes nothing%s",
-				name, nearest(rest, slices.Concat(variables, otherVariables), "LEAT_")))
+			src.Warnings = append(src.Warnings, fmt.Sprintf("the environment variable %s is not one that Leat reads, so it has no effect%s",
+				name, suggestNearest(rest, slices.Concat(variables, otherVariables), "LEAT_")))
 		}
 	}
 	return src
@@ -240,7 +241,7 @@ func FromFile(path string) (Source, error) {
 
 func parseFile(path string, b []byte) (Source, error) {
 	src := Source{Name: path}
-	file, err := parser.ParseBytes(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), 0) // some editors write a mark in front
+	file, err := parser.ParseBytes(bytes.TrimPrefix(b, []byte("\xef\xbb\xbf")), 0) // some editors begin a file with a byte order mark
 	if err != nil {
 		return src, fmt.Errorf("%w: %s is not YAML: %w", ErrConfig, path, err)
 	}
@@ -248,12 +249,12 @@ func parseFile(path string, b []byte) (Source, error) {
 		if doc.Body == nil {
 			continue
 		}
-		pairs, err := mapping(doc.Body)
+		pairs, err := listPairs(doc.Body)
 		if err != nil {
 			return src, fmt.Errorf("%s: %w", path, err)
 		}
 		for _, p := range pairs {
-			v, err := pair(p)
+			v, err := parsePair(p)
 			if err != nil {
 				return src, fmt.Errorf("%s: %w", path, err)
 			}
@@ -263,7 +264,8 @@ func parseFile(path string, b []byte) (Source, error) {
 	return src, nil
 }
 
-func mapping(n ast.Node) ([]*ast.MappingValueNode, error) {
+// listPairs returns the pairs of name and value in a document.
+func listPairs(n ast.Node) ([]*ast.MappingValueNode, error) {
 	switch n := n.(type) {
 	case *ast.MappingNode:
 		return n.Values, nil
@@ -272,27 +274,27 @@ func mapping(n ast.Node) ([]*ast.MappingValueNode, error) {
 	case *ast.CommentGroupNode, *ast.NullNode:
 		return nil, nil
 	}
-	return nil, fmt.Errorf("%w: %s: expected lines of the form name: value", ErrConfig, position(n))
+	return nil, fmt.Errorf("%w: %s: expected lines of the form name: value", ErrConfig, describePosition(n))
 }
 
-func pair(p *ast.MappingValueNode) (Value, error) {
-	at := position(p.Key)
+func parsePair(p *ast.MappingValueNode) (Value, error) {
+	at := describePosition(p.Key)
 	name := p.Key.GetToken().Value
 	if !IsOwn(name) && config.Find(config.Broker, name) == nil {
-		return Value{}, fmt.Errorf("%w: %s: unknown setting %q%s", ErrConfig, at, name, suggest(name))
+		return Value{}, fmt.Errorf("%w: %s: unknown setting %q%s", ErrConfig, at, name, suggestSetting(name))
 	}
 	var values []string
 	switch v := p.Value.(type) {
 	case *ast.SequenceNode:
 		for _, e := range v.Values {
-			s, err := scalar(e)
+			s, err := parseScalar(e)
 			if err != nil {
 				return Value{}, err
 			}
 			values = append(values, s)
 		}
 	default:
-		s, err := scalar(v)
+		s, err := parseScalar(v)
 		if err != nil {
 			return Value{}, err
 		}
@@ -301,7 +303,7 @@ func pair(p *ast.MappingValueNode) (Value, error) {
 	return Value{name, strings.Join(values, ","), at}, nil
 }
 
-func scalar(n ast.Node) (string, error) {
+func parseScalar(n ast.Node) (string, error) {
 	switch v := n.(type) {
 	case *ast.NullNode:
 		return "", nil
@@ -310,33 +312,33 @@ func scalar(n ast.Node) (string, error) {
 	case *ast.LiteralNode:
 		return v.Value.Value, nil
 	case *ast.MappingNode, *ast.MappingValueNode, *ast.SequenceNode, *ast.AnchorNode, *ast.AliasNode:
-		return "", fmt.Errorf("%w: %s: a setting's value is a word, a number or a list of them", ErrConfig, position(n))
+		return "", fmt.Errorf("%w: %s: a setting's value is a word, a number or a list of them", ErrConfig, describePosition(n))
 	}
 	return n.GetToken().Value, nil
 }
 
-func position(n ast.Node) string {
+func describePosition(n ast.Node) string {
 	p := n.GetToken().Position
 	return fmt.Sprintf("line %d, column %d", p.Line, p.Column)
 }
 
-// suggest names the known setting that is closest, for a misspelt one.
-func suggest(name string) string {
+// suggestSetting asks whether a known setting of a similar name was meant, if name is unknown.
+func suggestSetting(name string) string {
 	if IsOwn(name) || config.Find(config.Broker, name) != nil {
 		return ""
 	}
-	names := slices.Collect(maps.Keys(own))
+	names := slices.Collect(maps.Keys(ownSettings))
 	for _, d := range config.Defs(config.Broker) {
 		names = append(names, d.Name)
 	}
-	return nearest(name, names, "")
+	return suggestNearest(name, names, "")
 }
 
-// nearest asks whether the known name that is closest was meant, if one is close.
-func nearest(name string, known []string, prefix string) string {
+// suggestNearest asks whether the most similar known name was meant; "": none is similar.
+func suggestNearest(name string, known []string, prefix string) string {
 	best, least := "", len(name)/3+1
 	for _, k := range slices.Sorted(slices.Values(known)) {
-		if d := distance(name, k); d < least {
+		if d := editDistance(name, k); d < least {
 			best, least = k, d
 		}
 	}
@@ -346,8 +348,8 @@ func nearest(name string, known []string, prefix string) string {
 	return fmt.Sprintf(": did you mean %q?", prefix+best)
 }
 
-// distance is the Levenshtein distance of two names.
-func distance(a, b string) int {
+// editDistance is the Levenshtein distance of two names.
+func editDistance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j

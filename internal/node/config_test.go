@@ -8,8 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestCombine proves that a later source wins over an earlier one and that our
-// names and Kafka's for the same setting are one.
+// TestCombine proves that a later source wins over an earlier one, also if one has our name for
+// a setting and the other has Kafka's.
 func TestCombine(t *testing.T) {
 	file, err := parseFile("leat.yaml", []byte("# a comment\ndata: /from/file\nnode.id: 7\nnum.partitions: 3\nlisteners: PLAINTEXT://0.0.0.0:9092\nlog.cleanup.policy: [compact, delete]\n"))
 	if err != nil {
@@ -30,9 +30,9 @@ func TestCombine(t *testing.T) {
 	}
 }
 
-// TestRefused proves that a wrong setting is refused with a sentence that says
-// where it stands and what is wrong.
-func TestRefused(t *testing.T) {
+// TestWrongSettingsAreRefused proves that a wrong setting is refused with a sentence that has
+// its place and the reason.
+func TestWrongSettingsAreRefused(t *testing.T) {
 	f := func(yaml string, want ...string) {
 		t.Helper()
 		src, err := parseFile("leat.yaml", []byte(yaml))
@@ -62,7 +62,7 @@ func TestRefused(t *testing.T) {
 	f("data: \"unclosed\n", "not YAML")
 }
 
-// TestByteOrderMark proves that a file is read that an editor began with a mark.
+// TestByteOrderMark proves that a file which begins with a byte order mark can be read.
 func TestByteOrderMark(t *testing.T) {
 	src, err := parseFile("leat.yaml", []byte("\xef\xbb\xbfrack: r1\n"))
 	if err != nil {
@@ -73,8 +73,8 @@ func TestByteOrderMark(t *testing.T) {
 	}
 }
 
-// FuzzConfigFile proves that no file makes the reader panic, and that what it
-// accepts can be combined or is refused as a bad setting.
+// FuzzConfigFile proves that no file makes the reader panic, and that the settings which it
+// reads can be combined or are refused with ErrConfig.
 func FuzzConfigFile(f *testing.F) {
 	f.Add([]byte("data: x\nlisten: [':1', ':2']\nnum.partitions: 3\n"))
 	f.Add([]byte("&a [*a]"))

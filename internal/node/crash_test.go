@@ -12,7 +12,7 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// cut is what a power cut before one change of the disk leaves.
+// cut is the disk after a power cut before one of its changes.
 type cut struct {
 	disk  *vfs.Mem
 	acked int // records acknowledged before

@@ -7,15 +7,15 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// deletedTopics are the topics that records of the metadata log deleted while this node
-// read it at its start. Their directories may go; any other that the metadata do not know
-// is kept. Safe for concurrent use.
+// deletedTopics are the topics that records of the metadata log have deleted, of those that
+// this node replays at its start. Only their directories are deleted; other directories of
+// unknown topics are set aside. It is safe for concurrent use.
 type deletedTopics struct {
 	mu  sync.Mutex
 	ids map[meta.UUID]struct{} // guarded by mu
 }
 
-func (d *deletedTopics) add(ids []meta.UUID) {
+func (d *deletedTopics) addTopics(ids []meta.UUID) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ids == nil {
@@ -26,8 +26,8 @@ func (d *deletedTopics) add(ids []meta.UUID) {
 	}
 }
 
-// has tells whether a log is of such a topic.
-func (d *deletedTopics) has(id storage.LogID) bool {
+// containsLog tells whether a log belongs to one of these topics.
+func (d *deletedTopics) containsLog(id storage.LogID) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, ok := d.ids[id.Topic]

@@ -6,9 +6,9 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// descriptors says how many file descriptors each part of a node may have. What is left of
-// the limit is a reserve that clients cannot take: for the metadata log, the journal,
-// checkpoints, indexes, and whatever the process had open before.
+// descriptors divides the file descriptors of the process between the parts of a node. The
+// rest of the limit is a reserve that clients cannot take: for the metadata log, the journal,
+// checkpoints, indexes, and files that the process had open before.
 type descriptors struct {
 	limit       int // of the process
 	logs        int // segment files that stay open
@@ -17,38 +17,37 @@ type descriptors struct {
 }
 
 const (
-	// leastDescriptors is the limit below which a node does not start.
-	leastDescriptors = 48
+	// A node does not start if the process may have fewer than minDescriptors.
+	minDescriptors = 48
 
-	leastReserve, mostReserve = 32, 128 // a node without clients has about 32 open: half of them the journal's
-	leastLogs, mostLogs       = 8, 8192
-	leastHTTP, mostHTTP       = 4, 64
+	minReserve, maxReserve = 32, 128 // a node without clients has about 32 open: half of them the journal's
+	minLogs, maxLogs       = 8, 8192
+	minHTTP, maxHTTP       = 4, 64
 
-	// fewConnections is the number of connections below which the operator is told at the
-	// start how few there are.
+	// A start logs a warning if the node may have fewer than fewConnections connections.
 	fewConnections = 1000
 )
 
 // shareDescriptors divides a process's limit of open files.
 func shareDescriptors(limit int) (descriptors, error) {
-	if limit < leastDescriptors {
+	if limit < minDescriptors {
 		return descriptors{}, fmt.Errorf("%w: this process may have %d open files, and needs at least %d to run; %s",
-			ErrConfig, limit, leastDescriptors, raiseDescriptors)
+			ErrConfig, limit, minDescriptors, raiseDescriptors)
 	}
-	d := descriptors{limit: limit, http: clamp(limit/32, leastHTTP, mostHTTP)}
-	left := limit - clamp(limit/4, leastReserve, mostReserve) - d.http
-	d.logs = clamp(left/3, leastLogs, mostLogs)
+	d := descriptors{limit: limit, http: clamp(limit/32, minHTTP, maxHTTP)}
+	left := limit - clamp(limit/4, minReserve, maxReserve) - d.http
+	d.logs = clamp(left/3, minLogs, maxLogs)
 	d.connections = left - d.logs
 	return d, nil
 }
 
-// raiseDescriptors says how a process gets more of them.
+// raiseDescriptors tells the operator how a process gets more descriptors.
 const raiseDescriptors = "raise the limit of open files (ulimit -n, or LimitNOFILE= in a systemd unit)"
 
 func clamp(n, least, most int) int { return max(least, min(n, most)) }
 
-// planDescriptors shares out what the system lets this process have: Go's runtime has raised
-// the soft limit to the hard one. Where the system has no limit, all shares are 0.
+// planDescriptors divides the descriptors that this process may have; Go's runtime has raised
+// the soft limit to the hard one. If the system has no limit, all shares are 0.
 func (n *Node) planDescriptors() error {
 	limit, ok := vfs.OpenFileLimit()
 	if !ok {
@@ -59,7 +58,7 @@ func (n *Node) planDescriptors() error {
 		return err
 	}
 	if d := n.descriptors; d.connections < fewConnections {
-		n.loggers.logger("wire").Warn("few files may be open, so that few clients can connect; "+raiseDescriptors,
+		n.loggers.loggerOf("wire").Warn("this process may have few files open, so only few clients can connect; "+raiseDescriptors,
 			"limit", d.limit, "connections", d.connections, "segment_files", d.logs)
 	}
 	return nil

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestShareDescriptors proves that the shares of every limit leave a reserve, that each part
-// has something at the least one, and that a limit below that is refused with a sentence
-// that says what to raise.
+// TestShareDescriptors proves that with every limit the shares leave a reserve, that with the
+// lowest one each part has descriptors, and that a limit below that is refused with a sentence
+// that says how to raise it.
 func TestShareDescriptors(t *testing.T) {
 	for _, tc := range []struct{ limit, logs, connections, http, reserve int }{
 		{48, 8, 4, 4, 32},
@@ -29,7 +29,7 @@ func TestShareDescriptors(t *testing.T) {
 			t.Errorf("%d: %d are in reserve, want %d", tc.limit, reserve, tc.reserve)
 		}
 	}
-	for _, limit := range []int{leastDescriptors - 1, 0} {
+	for _, limit := range []int{minDescriptors - 1, 0} {
 		if _, err := shareDescriptors(limit); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "ulimit -n") {
 			t.Errorf("%d: %v", limit, err)
 		}

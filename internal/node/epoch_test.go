@@ -7,9 +7,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// TestEachStartRaisesLeaderEpochs proves that a node which starts again leads its
-// partitions in a new leader epoch: a client that remembers the old one, or a
-// replica, can tell that the leader may have lost what it had not made durable.
+// TestEachStartRaisesLeaderEpochs proves that a node which starts again leads its partitions in
+// a new leader epoch, so that a client or a replica that knows the old one can tell that the
+// leader may have lost records that were not durable.
 func TestEachStartRaisesLeaderEpochs(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	for life := range int32(3) {

@@ -15,7 +15,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// contents are a directory's files, each by the hash of what it has.
+// contents are the hashes of a directory's files, by their names.
 func contents(t *testing.T, dir string) map[string][sha256.Size]byte {
 	t.Helper()
 	all := map[string][sha256.Size]byte{}
@@ -66,10 +66,9 @@ func newerQuorumLog(b []byte) []byte {
 	return b
 }
 
-// TestNewerDirectoriesAreRefused proves that a start refuses a directory that a newer version
-// has written to, whichever of the files that have a version tells it; that it says which
-// version to start; and that it has changed nothing, so that the newer one finds all that it
-// left.
+// TestNewerDirectoriesAreRefused proves that a start refuses a directory if any of its files
+// was written by a newer version, that it says which version to start, and that it changes
+// nothing in the directory, so that the newer version can still use it.
 func TestNewerDirectoriesAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		file  string
@@ -106,8 +105,8 @@ func TestNewerDirectoriesAreRefused(t *testing.T) {
 	}
 }
 
-// TestLostSecretIsRefused proves that a directory without its secret, or with one that is cut
-// short, is refused and left as it is.
+// TestLostSecretIsRefused proves that a directory whose secret is missing or too short is
+// refused and left as it is.
 func TestLostSecretIsRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	stop(t, start(t, Config{Data: dir}))

@@ -8,20 +8,20 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// health is what a node cannot do. A node that is not ready is of no use to any client, and
-// an orchestrator should send it none. One that is degraded serves what it can, often reads
-// and deletions, which is what its operator needs then: it must neither lose its clients nor
-// be started again and again for that.
+// health is the state of a node's health. A node that is not ready can serve no client, and
+// an orchestrator should send it none. A degraded node serves a part of the requests, often
+// reads and deletions, which its operator needs then: so it is ready, and must neither lose
+// its clients nor be restarted.
 type health struct {
 	unready  error    // nil: it is ready
-	degraded []string // sentences for the operator
+	degraded []string // sentences for the operator, one for each thing that does not work
 }
 
-// maxFaultsNamed is how many logs with a fault /readyz names.
+// maxFaultsNamed is how many of the logs with a fault /readyz names.
 const maxFaultsNamed = 10
 
-// health tells what the node cannot do.
-func (n *Node) health() (h health) {
+// checkHealth returns the present health.
+func (n *Node) checkHealth() (h health) {
 	degraded := func(format string, args ...any) { h.degraded = append(h.degraded, fmt.Sprintf(format, args...)) }
 	switch n.quorum.Status().State {
 	case quorum.Faulted:

@@ -42,7 +42,7 @@ func startMemWith(t *testing.T, fs vfs.FS, settings map[string]string) *Node {
 	return n
 }
 
-// get asks the HTTP port of a node.
+// get sends a GET to the HTTP port of a node.
 func get(t *testing.T, n *Node, path string) (status int, body string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(deadline(t), http.MethodGet, "http://"+n.Info().HTTP+path, nil)
@@ -62,8 +62,8 @@ func get(t *testing.T, n *Node, path string) (status int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-// expectDegraded checks that the node is alive and ready, and that /readyz and /metrics show
-// what is wrong; "": nothing is.
+// expectDegraded checks that the node is alive and ready, that /readyz has the sentence ("":
+// that it has none), and that /metrics has the metrics.
 func expectDegraded(t *testing.T, n *Node, sentence string, metrics ...string) {
 	t.Helper()
 	if status, body := get(t, n, "/healthz"); status != http.StatusOK {
@@ -95,9 +95,8 @@ func createTopic(ctx context.Context, t *testing.T, n *Node, topic string) *kgo.
 	return cl
 }
 
-// TestFullDiskShows proves that a full disk shows on /readyz and in the metrics, while the
-// node stays ready; and that it does not any more once there is room, also where nobody
-// produces.
+// TestFullDiskShows proves that /readyz and the metrics show a full disk while the node stays
+// ready, and that they stop to do so once there is room, even if no client produces.
 func TestFullDiskShows(t *testing.T) {
 	mem := vfs.NewMem()
 	n := startMem(t, mem)
@@ -117,8 +116,8 @@ func TestFullDiskShows(t *testing.T) {
 	expectDegraded(t, n, "", "leat_disk_full 0")
 }
 
-// TestTaintedLogShows proves that a log of which a sync failed, and the journal that cannot
-// be written, show on /readyz and in the metrics, while the node stays ready.
+// TestTaintedLogShows proves that /readyz and the metrics show a log whose sync has failed, and
+// a journal that cannot be written, while the node stays ready.
 func TestTaintedLogShows(t *testing.T) {
 	var broken atomic.Bool
 	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, name string) error {
@@ -143,8 +142,8 @@ func TestTaintedLogShows(t *testing.T) {
 	expectDegraded(t, n, "the journal cannot be written")
 }
 
-// TestDamageAndStraysShow proves that a damaged log and a directory of an unknown topic show
-// on /readyz and in the metrics, and that the directory is kept.
+// TestDamageAndStraysShow proves that /readyz and the metrics show a damaged log and a
+// directory of an unknown topic, and that the directory is kept.
 func TestDamageAndStraysShow(t *testing.T) {
 	mem := vfs.NewMem()
 	n := startMem(t, mem)
@@ -196,8 +195,8 @@ func TestDamageAndStraysShow(t *testing.T) {
 	}
 }
 
-// TestMetadataIndexesShow proves that the checkpoints follow the metadata, and that the
-// metrics tell how far.
+// TestMetadataIndexesShow proves that the checkpoints follow the metadata, and that the metrics
+// show up to which index.
 func TestMetadataIndexesShow(t *testing.T) {
 	n := startMem(t, vfs.NewMem())
 	ctx := deadline(t)
@@ -239,16 +238,16 @@ func TestMetricsAreDocumented(t *testing.T) {
 	if !slices.Equal(there, told) {
 		t.Errorf("there are %q,\nand docs/monitoring.md names %q", there, told)
 	}
-	for _, want := range []string{fmt.Sprintf("a limit below %d", leastDescriptors), fmt.Sprintf("fewer than %d,%03d connections", fewConnections/1000, fewConnections%1000)} {
+	for _, want := range []string{fmt.Sprintf("a limit below %d", minDescriptors), fmt.Sprintf("fewer than %d,%03d connections", fewConnections/1000, fewConnections%1000)} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("docs/monitoring.md does not say %q", want)
 		}
 	}
 }
 
-// TestStartBesideManyStrays proves that a start asks the file system the same few questions
-// whether one directory was set aside or thousands were, also where their time is over: none
-// of them is looked into.
+// TestStartBesideManyStrays proves that a start makes the same few calls of the file system
+// with one directory that was set aside as with thousands, even if these are to be removed: it
+// reads none of them.
 func TestStartBesideManyStrays(t *testing.T) {
 	opsOf := func(strays int) (all, inside int64) {
 		mem := vfs.NewMem()
@@ -298,8 +297,8 @@ func TestStartBesideManyStrays(t *testing.T) {
 	}
 }
 
-// TestLostCheckpointsShow proves that a node whose checkpoint files are both damaged starts with
-// all records, and says what is lost by that.
+// TestLostCheckpointsShow proves that a node whose checkpoint files are both damaged starts
+// with all records, and that /readyz shows which checks are lost.
 func TestLostCheckpointsShow(t *testing.T) {
 	mem := vfs.NewMem()
 	n := startMem(t, mem)
@@ -327,8 +326,8 @@ func TestLostCheckpointsShow(t *testing.T) {
 	}
 }
 
-// TestMissingFileShows proves that a segment's file that was removed while the node was down shows
-// on /readyz and in the metrics before anybody uses its partition.
+// TestMissingFileShows proves that /readyz and the metrics show a segment's file that was
+// removed while the node was down, before its partition is used.
 func TestMissingFileShows(t *testing.T) {
 	mem := vfs.NewMem()
 	n := startMem(t, mem)

@@ -17,24 +17,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// admin is the HTTP face of a node: health, metrics and profiles.
+// admin is the HTTP server of a node, for health, metrics and profiles.
 type admin struct {
 	server *http.Server
 	addr   string
-	ready  atomic.Bool // /readyz answers 200
-	done   chan error  // Serve's result, buffered
-	cancel func()      // ends requests that take their time, as profiles do
+	ready  atomic.Bool // the node has started and does not stop yet
+	done   chan error  // the result of Serve; buffered
+	cancel func()      // ends requests that take long, such as profiles
 }
 
 const (
 	readHeaderTimeout = 5 * time.Second
 	idleTimeout       = 2 * time.Minute
-	writeTimeout      = 10 * time.Minute // a profile or a trace may be asked for that takes minutes
+	writeTimeout      = 10 * time.Minute // a client may ask for a profile or a trace of some minutes
 	maxHeaderBytes    = 64 << 10
 )
 
-// openAdmin listens on addr, for at most conns connections at a time (0: no bound); health tells what the node cannot
-// do. The default address gives way to a free port where something else has it: nobody asked for that port.
+// openAdmin serves HTTP on addr, for at most conns connections at a time (0: no bound). If addr
+// is empty and another program has the default port, it takes a free one instead, since the
+// operator did not ask for that port.
 func openAdmin(ctx context.Context, addr string, conns int, reg *prometheus.Registry, health func() health) (*admin, error) {
 	if addr == "off" {
 		return nil, nil
@@ -57,7 +58,7 @@ func openAdmin(ctx context.Context, addr string, conns int, reg *prometheus.Regi
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	a := &admin{addr: l.Addr().String(), done: make(chan error, 1), cancel: cancel}
 	a.server = &http.Server{
-		Handler: a.mux(reg, health), MaxHeaderBytes: maxHeaderBytes,
+		Handler: a.newMux(reg, health), MaxHeaderBytes: maxHeaderBytes,
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
 		BaseContext: func(net.Listener) context.Context { return life },
 	}
@@ -68,21 +69,21 @@ func openAdmin(ctx context.Context, addr string, conns int, reg *prometheus.Regi
 	return a, nil
 }
 
-func (a *admin) mux(reg *prometheus.Registry, health func() health) *http.ServeMux {
+func (a *admin) newMux(reg *prometheus.Registry, health func() health) *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "ok") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !a.ready.Load() {
-			answer(w, http.StatusServiceUnavailable, "starting or stopping")
+			writeText(w, http.StatusServiceUnavailable, "starting or stopping")
 			return
 		}
 		switch h := health(); {
 		case h.unready != nil:
-			answer(w, http.StatusServiceUnavailable, h.unready.Error())
+			writeText(w, http.StatusServiceUnavailable, h.unready.Error())
 		case len(h.degraded) > 0:
-			answer(w, http.StatusOK, "ready, but degraded:\n- "+strings.Join(h.degraded, "\n- "))
+			writeText(w, http.StatusOK, "ready, but degraded:\n- "+strings.Join(h.degraded, "\n- "))
 		default:
-			answer(w, http.StatusOK, "ready")
+			writeText(w, http.StatusOK, "ready")
 		}
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
@@ -94,13 +95,13 @@ func (a *admin) mux(reg *prometheus.Registry, health func() health) *http.ServeM
 	return mux
 }
 
-func answer(w http.ResponseWriter, status int, text string) {
+func writeText(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintln(w, text) // the asker may be gone
+	_, _ = fmt.Fprintln(w, text) // fails only if the client is gone
 }
 
-// close stops answering; a nil admin has nothing to stop.
+// close stops the server; with a nil admin it does nothing.
 func (a *admin) close(ctx context.Context) error {
 	if a == nil {
 		return nil
@@ -116,7 +117,7 @@ func (a *admin) close(ctx context.Context) error {
 	return err
 }
 
-// boundedListener closes connections beyond a number as soon as they come.
+// boundedListener closes connections above a number as soon as they are accepted.
 type boundedListener struct {
 	net.Listener
 
@@ -134,7 +135,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 			return &boundedConn{Conn: c, ended: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
 		}
 		l.open.Add(-1)
-		_ = c.Close() // it was not served
+		_ = c.Close() // nothing was written to it
 	}
 }
 

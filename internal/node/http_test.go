@@ -25,8 +25,8 @@ func TestHTTPClientsCannotStay(t *testing.T) {
 	}
 }
 
-// TestHTTPConnectionsAreBounded proves that clients of the HTTP port cannot take more
-// descriptors than there are for them, and that one which goes makes room.
+// TestHTTPConnectionsAreBounded proves that clients of the HTTP port have no more connections
+// than are planned for them, and that a closed one makes room for another.
 func TestHTTPConnectionsAreBounded(t *testing.T) {
 	a, err := openAdmin(t.Context(), "127.0.0.1:0", 2, prometheus.NewRegistry(), func() health { return health{} })
 	if err != nil {
@@ -69,7 +69,7 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 	}
 }
 
-// TestProfileEndsWithTheNode proves that a profile under way does not hold up a stop.
+// TestProfileEndsWithTheNode proves that a stop does not wait for a profile to end.
 func TestProfileEndsWithTheNode(t *testing.T) {
 	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, prometheus.NewRegistry(), func() health { return health{} })
 	if err != nil {

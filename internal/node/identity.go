@@ -20,11 +20,11 @@ import (
 // The files of a data directory that belong to the node itself.
 const (
 	lockFile     = ".lock"
-	identityFile = "meta.properties" // Kafka's name and form, with our keys beside its own
+	identityFile = "meta.properties" // has Kafka's name and form, with further keys
 	secretFile   = "cluster.secret"
 	quorumDir    = "quorum"
-	// formatVersion is what this binary writes; a directory with another one is refused.
-	// 1 was that of the versions before the formats were promised.
+	// formatVersion is the version of the directory that this binary writes. It refuses every
+	// other one. Version 1 was that of development versions, whose formats were not promised.
 	formatVersion = 2
 	secretLen     = 32
 )
@@ -32,18 +32,18 @@ const (
 // ErrDirectory is wrapped by every refusal of a data directory.
 var ErrDirectory = errors.New("cannot use the data directory")
 
-// identity is who this node is: made at the first start, kept for ever (D10).
+// identity identifies the node and its cluster. It is made at the first start and never
+// changes (D10).
 type identity struct {
 	clusterID string
 	nodeID    int32
-	secret    []byte // proves membership to other nodes (D19)
-	fresh     bool
+	secret    []byte // proves to other nodes that this one belongs to the cluster (D19)
 }
 
-// lockDirectory keeps other processes out until the closer is closed.
+// lockDirectory keeps other processes out of the directory until the closer is closed.
 func lockDirectory(fsys vfs.FS, dir string) (io.Closer, error) {
 	if err := fsys.MkdirAll(dir); err != nil {
-		return nil, fmt.Errorf("%w %s: cannot make it: %w", ErrDirectory, dir, err)
+		return nil, fmt.Errorf("%w %s: cannot create it: %w", ErrDirectory, dir, err)
 	}
 	locker, ok := fsys.(vfs.Locker)
 	if !ok {
@@ -59,12 +59,11 @@ func lockDirectory(fsys vfs.FS, dir string) (io.Closer, error) {
 	return lock, nil
 }
 
-// loadIdentity reads the directory's identity, or makes one where there is none.
-// wantID is the id asked for; nil takes whatever the directory has, 1 at first.
+// loadIdentity reads the directory's identity, or makes one if the directory is new. wantID is
+// the node id that the operator wants; nil: the one that the directory has, 1 in a new one.
 //
-// The identity file is written before any metadata or log, in one rename: a directory
-// that has neither may be made anew. Another one has lost its identity, and must not get
-// a new one.
+// The identity file is written before any metadata or log, by one rename. So a directory
+// without it that has metadata or logs has lost its identity, and must not get another one.
 func loadIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 	b, err := readFile(fsys, path.Join(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -133,7 +132,8 @@ func parseIdentity(b []byte) (identity, error) {
 // partitionDir is the name of a partition's directory.
 var partitionDir = regexp.MustCompile(`^[a-zA-Z0-9._-]+-[0-9]+$`)
 
-// refuseUsed refuses to make an identity beside what only a node with one has written.
+// refuseUsed returns an error if the directory has files that only a node with an identity
+// writes.
 func refuseUsed(fsys vfs.FS, dir string) error {
 	infos, err := fsys.ReadDir(dir)
 	if err != nil {
@@ -149,15 +149,15 @@ func refuseUsed(fsys vfs.FS, dir string) error {
 	return nil
 }
 
-// makeIdentity makes a new identity. A secret that is there already is kept: it may be
-// the only copy.
+// makeIdentity makes a new identity and writes it. If the directory has a secret it is kept,
+// since it may be the only copy.
 func makeIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
-	id := identity{nodeID: 1, fresh: true}
+	id := identity{nodeID: 1}
 	if wantID != nil {
 		id.nodeID = *wantID
 	}
 	var cluster [16]byte
-	// crypto/rand never fails: it ends the program where it cannot go on.
+	// crypto/rand returns no errors: it ends the program if it has no random bytes.
 	_, _ = rand.Read(cluster[:])
 	// An id must not start with a dash: command lines would take it for a flag.
 	cluster[0] &= 0x7f
@@ -180,7 +180,7 @@ func makeIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 	return id, nil
 }
 
-// keepOrMakeSecret reads the secret, or makes one where there is none.
+// keepOrMakeSecret reads the secret, or makes and writes one if there is none.
 func keepOrMakeSecret(fsys vfs.FS, name string) ([]byte, error) {
 	secret, err := readFile(fsys, name)
 	switch {
@@ -204,8 +204,8 @@ func checkSecret(secret []byte) error {
 	return nil
 }
 
-// writeFile replaces a file in one step that a power cut cannot tear; the caller
-// syncs the directory.
+// writeFile replaces a file by one rename, so that a power cut leaves the old or the new one.
+// The caller must sync the directory.
 func writeFile(fsys vfs.FS, name string, b []byte) error {
 	f, err := fsys.Open(name+".tmp", vfs.Fresh)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// memoryLimit is how much memory the system lets this process have with its like: the
-// least limit of its control group and of those around it. ok is false without one.
+// memoryLimit is the lowest memory limit of the process's control group and of the groups that
+// contain it. ok is false if none has a limit.
 func memoryLimit(root fs.FS) (limit int64, ok bool) {
 	groups, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
@@ -23,18 +23,18 @@ func memoryLimit(root fs.FS) (limit int64, ok bool) {
 		controllers, group, _ := strings.Cut(rest, ":")
 		switch controllers {
 		case "":
-			limit = min(limit, leastLimit(root, "sys/fs/cgroup", group, "memory.max"))
+			limit = min(limit, lowestLimit(root, "sys/fs/cgroup", group, "memory.max"))
 		case "memory":
-			limit = min(limit, leastLimit(root, "sys/fs/cgroup/memory", group, "memory.limit_in_bytes"))
+			limit = min(limit, lowestLimit(root, "sys/fs/cgroup/memory", group, "memory.limit_in_bytes"))
 		}
 	}
-	const none = 1 << 60 // the first version of control groups writes "no limit" as a large number
+	const none = 1 << 60 // version 1 of control groups has a larger number for "no limit"
 	return limit, limit < none
 }
 
-// leastLimit reads the limits from a control group up to the root. In a container
-// the group's own path may not be there, and the root is the container's group.
-func leastLimit(root fs.FS, mount, group, file string) int64 {
+// lowestLimit is the lowest limit of a control group and of those above it. In a container the
+// group's path may not exist; then the mount's root is the container's group.
+func lowestLimit(root fs.FS, mount, group, file string) int64 {
 	least := int64(math.MaxInt64)
 	for at := path.Join("/", group); ; at = path.Dir(at) {
 		if b, err := fs.ReadFile(root, path.Join(mount, at, file)); err == nil {
@@ -48,7 +48,7 @@ func leastLimit(root fs.FS, mount, group, file string) int64 {
 	}
 }
 
-// machineMemory is how much memory the machine has.
+// machineMemory is the size of the machine's memory.
 func machineMemory(root fs.FS) (total int64, ok bool) {
 	b, err := fs.ReadFile(root, "proc/meminfo")
 	if err != nil {

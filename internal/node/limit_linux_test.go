@@ -7,8 +7,8 @@ import (
 	"testing/fstest"
 )
 
-// TestMemoryLimit proves that the least limit of a process's control groups is found,
-// in both versions of them, and that no limit is taken for none.
+// TestMemoryLimit proves that the lowest limit of a process's control groups is found, in both
+// versions of them, and that "no limit" is not read as a number.
 func TestMemoryLimit(t *testing.T) {
 	f := func(want int64, ok bool, files ...string) {
 		t.Helper()

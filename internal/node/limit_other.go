@@ -4,8 +4,8 @@ package node
 
 import "io/fs"
 
-// memoryLimit would be how much memory the system lets this process have.
+// memoryLimit knows no limit on this system.
 func memoryLimit(fs.FS) (limit int64, ok bool) { return 0, false }
 
-// machineMemory would be how much memory the machine has.
+// machineMemory does not know the size on this system.
 func machineMemory(fs.FS) (total int64, ok bool) { return 0, false }

@@ -16,22 +16,22 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// listen binds the addresses to serve on before anything else is done: a taken
-// port is found out before the data directory is touched.
-func (n *Node) listen(ctx context.Context) error {
+// openListeners listens on all addresses. The start calls it before it touches the data
+// directory, so that a taken port does no harm.
+func (n *Node) openListeners(ctx context.Context) error {
 	if len(n.addresses.listen) == 0 {
 		return n.listenLoopback(ctx)
 	}
 	for _, e := range n.addresses.listen {
-		if err := n.bind(ctx, e); err != nil {
+		if err := n.openListener(ctx, e); err != nil {
 			return listenError(net.JoinHostPort(e.host, strconv.Itoa(e.port)), err)
 		}
 	}
 	return nil
 }
 
-// bind listens on an address, and notes the port that it got.
-func (n *Node) bind(ctx context.Context, e endpoint) error {
+// openListener listens on an address, and notes the port if the system has chosen it.
+func (n *Node) openListener(ctx context.Context, e endpoint) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(e.host, strconv.Itoa(e.port)))
 	if err != nil {
@@ -44,20 +44,20 @@ func (n *Node) bind(ctx context.Context, e endpoint) error {
 	return nil
 }
 
-// listener is an open listener, with the endpoint that was asked for; its port is the one
-// that it has.
+// listener is an open listener, with the endpoint of the setting. The endpoint's port is the
+// one that the listener has.
 type listener struct {
 	wire.Listener
 	endpoint endpoint
 }
 
-// listenLoopback serves both loopback addresses, since "localhost" means either of
-// them to clients; a machine without IPv6 has one.
+// listenLoopback listens on both loopback addresses, since clients may resolve "localhost" to
+// either. A machine without IPv6 has only one.
 func (n *Node) listenLoopback(ctx context.Context) error {
-	if err := n.bind(ctx, endpoint{name: plaintext, host: "127.0.0.1", port: DefaultPort}); err != nil {
+	if err := n.openListener(ctx, endpoint{name: plaintext, host: "127.0.0.1", port: DefaultPort}); err != nil {
 		return listenError(net.JoinHostPort("127.0.0.1", strconv.Itoa(DefaultPort)), err)
 	}
-	if err := n.bind(ctx, endpoint{name: plaintext, host: "::1", port: DefaultPort}); errors.Is(err, syscall.EADDRINUSE) {
+	if err := n.openListener(ctx, endpoint{name: plaintext, host: "::1", port: DefaultPort}); errors.Is(err, syscall.EADDRINUSE) {
 		return listenError(net.JoinHostPort("::1", strconv.Itoa(DefaultPort)), err)
 	}
 	return nil
@@ -70,17 +70,17 @@ func listenError(addr string, err error) error {
 	return fmt.Errorf("%w: cannot listen on %s: %w; choose another address with --listen HOST:PORT", ErrConfig, addr, err)
 }
 
-// registration is what this node registers of its listeners, that for other nodes first:
-// what --advertise says of one, else its first address, or this machine's name where that
-// stands for all addresses.
-func (a *addresses) registration(open []listener) (list []meta.Listener) {
+// listenersToRegister are the listeners with which the node is registered, that for other
+// nodes first. The address of each is the advertised one; if there is none, the first on which
+// it listens, or this machine's name if that stands for all addresses.
+func (a *addresses) listenersToRegister(open []listener) (list []meta.Listener) {
 	for _, name := range a.names {
 		e, ok := a.advertise[name]
 		if !ok {
 			at := slices.IndexFunc(open, func(l listener) bool { return l.Name == name })
 			e = open[at].endpoint
 			if isEverywhere(e.host) {
-				e.host = hostname()
+				e.host = machineName()
 			}
 		}
 		list = append(list, meta.Listener{Name: name, Host: e.host, Port: int32(e.port), Security: meta.Plaintext})
@@ -88,17 +88,17 @@ func (a *addresses) registration(open []listener) (list []meta.Listener) {
 	return list
 }
 
-// ownConfigs are the configs that Kafka has for the node's own settings, with the values that
-// they have in this run, whatever place they come from.
+// ownConfigs are Kafka's configs for the node's own settings, with the values that they have
+// in this run, whatever their source is.
 func (n *Node) ownConfigs() map[string]string {
 	id := strconv.Itoa(int(n.id.nodeID))
 	var listen, advertise []string
 	for _, l := range n.listeners {
-		listen = append(listen, l.endpoint.kafka())
+		listen = append(listen, l.endpoint.kafkaForm())
 	}
 	for _, name := range n.addresses.names {
 		if e, ok := n.addresses.advertise[name]; ok {
-			advertise = append(advertise, e.kafka())
+			advertise = append(advertise, e.kafkaForm())
 		}
 	}
 	own := map[string]string{
@@ -114,7 +114,7 @@ func (n *Node) ownConfigs() map[string]string {
 	return own
 }
 
-func hostname() string {
+func machineName() string {
 	name, err := os.Hostname()
 	if err != nil {
 		return "localhost"

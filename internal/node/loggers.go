@@ -7,66 +7,66 @@ import (
 	"sync/atomic"
 )
 
-// rootLogger is Kafka's name of the logger whose level the others have that were
-// given none.
+// rootLogger is Kafka's name of the logger whose level applies to all loggers without a level
+// of their own.
 const rootLogger = "root"
 
-// asRoot is the level of a logger that was given none.
-const asRoot = math.MinInt64
+// inherited stands for the level of a logger that has none of its own.
+const inherited = math.MinInt64
 
-// loggers are the named loggers of a node, one for each part that logs, and from
-// which level on each of them writes. Levels are changed while the node runs, as
-// Kafka's broker loggers, and are forgotten when it stops.
+// loggers are the named loggers of a node, one for each part that logs, with their levels.
+// Clients can change levels while the node runs, as Kafka's broker loggers; the changes are
+// lost when it stops.
 type loggers struct {
 	to     slog.Handler
-	levels map[string]*atomic.Int64 // of slog.Level, or asRoot; the keys never change
+	levels map[string]*atomic.Int64 // slog.Level, or inherited; the keys never change
 }
 
-// newLoggers makes the loggers of a node, which write to a handler that lets all
-// pass that they do; level is the root's.
+// newLoggers makes the loggers of a node, which write to a handler. That must write all
+// levels; level is the root's.
 func newLoggers(to slog.Handler, level slog.Level) *loggers {
 	ls := &loggers{to: to, levels: map[string]*atomic.Int64{}}
 	for _, name := range []string{rootLogger, "broker", "group", "quorum", "storage", "wire"} {
 		ls.levels[name] = new(atomic.Int64)
-		ls.levels[name].Store(asRoot)
+		ls.levels[name].Store(inherited)
 	}
 	ls.levels[rootLogger].Store(int64(level))
 	return ls
 }
 
-// logger returns the logger of a part, which says in each line whose it is.
-func (ls *loggers) logger(name string) *slog.Logger {
+// loggerOf returns the logger of a part, whose lines have its name.
+func (ls *loggers) loggerOf(name string) *slog.Logger {
 	h := leveled{ls.to, ls.levels[name], ls.levels[rootLogger]}
 	return slog.New(h.WithAttrs([]slog.Attr{slog.String("logger", name)}))
 }
 
-// effective are the levels from which on the loggers write, by name.
-func (ls *loggers) effective() map[string]slog.Level {
+// effectiveLevels are the lowest levels that the loggers write, by name.
+func (ls *loggers) effectiveLevels() map[string]slog.Level {
 	m := make(map[string]slog.Level, len(ls.levels))
 	for name, l := range ls.levels {
-		m[name] = leveled{own: l, root: ls.levels[rootLogger]}.level()
+		m[name] = leveled{own: l, root: ls.levels[rootLogger]}.effectiveLevel()
 	}
 	return m
 }
 
-// set gives a logger a level of its own; nil takes that back. There must be such
-// a logger, and the root's level cannot be taken back.
-func (ls *loggers) set(name string, level *slog.Level) {
+// setLevel gives a logger a level of its own, or takes it away (nil). The logger must exist,
+// and the root must keep a level.
+func (ls *loggers) setLevel(name string, level *slog.Level) {
 	if level == nil {
-		ls.levels[name].Store(asRoot)
+		ls.levels[name].Store(inherited)
 		return
 	}
 	ls.levels[name].Store(int64(*level))
 }
 
-// leveled is a handler of lines from a level on that can change.
+// leveled is a handler that drops lines below a level, which can change.
 type leveled struct {
 	slog.Handler
 	own, root *atomic.Int64
 }
 
-func (h leveled) level() slog.Level {
-	if l := h.own.Load(); l != asRoot {
+func (h leveled) effectiveLevel() slog.Level {
+	if l := h.own.Load(); l != inherited {
 		return slog.Level(l)
 	}
 	return slog.Level(h.root.Load())
@@ -74,7 +74,7 @@ func (h leveled) level() slog.Level {
 
 // Enabled tells whether a line of that level is written.
 func (h leveled) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= h.level() && h.Handler.Enabled(ctx, l)
+	return l >= h.effectiveLevel() && h.Handler.Enabled(ctx, l)
 }
 
 // WithAttrs returns a handler that adds attributes to each line.
@@ -83,7 +83,7 @@ func (h leveled) WithAttrs(attrs []slog.Attr) slog.Handler {
 	return h
 }
 
-// WithGroup returns a handler that puts what lines say into a group.
+// WithGroup returns a handler that puts the attributes of lines into a group.
 func (h leveled) WithGroup(name string) slog.Handler {
 	h.Handler = h.Handler.WithGroup(name)
 	return h

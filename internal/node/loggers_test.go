@@ -11,7 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// lines keeps what is logged, and tells of each line.
+// lines keeps the lines of a log, and signals each new one.
 type lines struct {
 	mu    sync.Mutex
 	b     bytes.Buffer // guarded by mu
@@ -46,12 +46,12 @@ func (l *lines) has(t *testing.T, text string) {
 	}
 }
 
-// TestLoggers proves whose lines are written from which level on: a logger without
-// a level has the root's, one of its own goes before that, and can be taken back.
+// TestLoggers proves that a logger without a level of its own has the root's, that one of its
+// own comes before that, and that it can be taken away again.
 func TestLoggers(t *testing.T) {
 	var b bytes.Buffer
 	ls := newLoggers(slog.NewTextHandler(&b, &slog.HandlerOptions{Level: slog.LevelDebug}), slog.LevelWarn)
-	storage, wire := ls.logger("storage").With("dir", "d").WithGroup("g"), ls.logger("wire")
+	storage, wire := ls.loggerOf("storage").With("dir", "d").WithGroup("g"), ls.loggerOf("wire")
 	f := func(want string) {
 		t.Helper()
 		b.Reset()
@@ -71,22 +71,21 @@ func TestLoggers(t *testing.T) {
 	s, w := " msg=s logger=storage dir=d", " msg=w logger=wire"
 	f("level=WARN" + s + "; level=WARN" + w + "; level=ERROR" + s + "; level=ERROR" + w)
 	info, silent := slog.LevelInfo, slog.LevelError+4
-	ls.set("storage", &info)
-	ls.set("wire", &silent)
+	ls.setLevel("storage", &info)
+	ls.setLevel("wire", &silent)
 	f("level=INFO" + s + "; level=WARN" + s + "; level=ERROR" + s)
-	ls.set("wire", nil)
-	ls.set(rootLogger, &silent)
+	ls.setLevel("wire", nil)
+	ls.setLevel(rootLogger, &silent)
 	f("level=INFO" + s + "; level=WARN" + s + "; level=ERROR" + s)
-	ls.set("storage", nil)
+	ls.setLevel("storage", nil)
 	f("")
-	if got := ls.effective()["storage"]; got != silent {
+	if got := ls.effectiveLevels()["storage"]; got != silent {
 		t.Errorf("storage's level is %v", got)
 	}
 }
 
-// TestBrokerLoggers proves that a client sets the levels of a running node's loggers,
-// which has effect and is shown, and that limits of connections have effect too when
-// they are set while the node runs.
+// TestBrokerLoggers proves that a client can set the levels of a running node's loggers, which
+// takes effect and is shown, and that limits of connections take effect while the node runs.
 func TestBrokerLoggers(t *testing.T) {
 	out := &lines{wrote: make(chan struct{}, 1)}
 	n := start(t, Config{Data: t.TempDir(), Logger: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))})

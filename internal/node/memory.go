@@ -12,17 +12,17 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-// settleAfter is how long after its start a node gives back what only that needed.
-const settleAfter = 2 * time.Second
+// returnAfterStart is how long after its start a node returns the memory that only the start
+// has needed.
+const returnAfterStart = 2 * time.Second
 
-// memoryShare is how many hundredths of the memory that the system allows Go's heap,
-// stacks and code may take before the collector works harder. The rest is for what the
-// kernel charges too: the buffers of sockets, and pages of files that wait to be written.
+// memoryShare is the percentage of the system's limit that Go's heap, stacks and code may take
+// before the collector works harder. The rest is for memory of the kernel that counts too: the
+// buffers of sockets, and pages of files that are not written yet.
 const memoryShare = 75
 
-// LimitMemory sets Go's memory limit by what the system allows (a container's limit,
-// MemoryMax of a service), unless GOMEMLIMIT is set in the environment. The collector's
-// pace otherwise stays Go's own: no workload of the suite spends 1 % in it.
+// LimitMemory sets Go's memory limit by that of the system (of a container, or MemoryMax of a
+// service), unless GOMEMLIMIT is set in the environment.
 func LimitMemory() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
@@ -32,12 +32,11 @@ func LimitMemory() {
 	}
 }
 
-// machineShare is how many hundredths of a machine's memory count as available where
-// nothing limits the process.
+// machineShare is the percentage of a machine's memory that counts as available at most.
 const machineShare = 50
 
-// availableMemory is how much memory the process may use in all: Go's limit, which is
-// that of GOMEMLIMIT or LimitMemory's, or else a share of the machine's.
+// availableMemory is how much memory the process may use in all: Go's limit, which GOMEMLIMIT
+// or LimitMemory has set, but no more than a share of the machine's memory.
 func availableMemory(root fs.FS) int64 {
 	limit := debug.SetMemoryLimit(-1)
 	if total, ok := machineMemory(root); ok {
@@ -46,65 +45,64 @@ func availableMemory(root fs.FS) int64 {
 	return limit
 }
 
-// sizes are how many bytes each kind of work may take, in a process that may use
-// available bytes in all.
+// sizes are how many bytes each use of memory may take.
 type sizes struct {
-	available int64
+	available int64 // for the whole process
 	requests  int64 // receive buffers
-	work      int64 // see budget
+	work      int64 // work on requests, which budget.Budget divides into classes
 	parked    int64 // requests that wait for records
-	groups    int64 // what consumer groups keep
+	groups    int64 // the state of consumer groups
 }
 
-// How the memory that is available is shared, where the settings do not say.
+// These divide the available memory if no setting does.
 const (
-	requestShare  = 8 // receive buffers take one part in so many,
-	leastRequests = 16 << 20
-	manyRequests  = 64 << 20 // enough for a thousand busy connections, where no request is large
-	groupShare    = 4        // and groups one in so many,
-	mostGroups    = 256 << 20
+	requestShare = 8 // receive buffers take 1/requestShare of it, within the bounds of sizesFor
+	minRequests  = 16 << 20
+	manyRequests = 64 << 20 // enough for a thousand busy connections without large requests
+	groupShare   = 4        // groups take 1/groupShare of it, at most maxGroups
+	maxGroups    = 256 << 20
 )
 
-// sizesFor shares the memory that is available, as far as the settings leave it open.
-// Receive buffers take no more than the largest request needs: a request may take
-// three quarters of them.
+// sizesFor divides the available memory. Settings come before the defaults. Receive buffers
+// get no more than is needed to receive the largest request, which may take three quarters of
+// them.
 func sizesFor(available int64, s *config.Server) sizes {
 	z := sizes{available: available, requests: s.RequestMemory, work: s.WorkMemory, groups: s.Groups.Memory}
 	if z.requests <= 0 {
 		largest := int64(s.MaxRequestBytes)
-		z.requests = max(leastRequests, min(available/requestShare, max(manyRequests, largest+largest/5*2)))
+		z.requests = max(minRequests, min(available/requestShare, max(manyRequests, largest+largest/5*2)))
 	}
 	if z.work == 0 {
 		z.work = budget.DefaultBytes(available, runtime.NumCPU())
 	}
 	z.parked = budget.DefaultParkedBytes(available)
 	if z.groups == 0 {
-		z.groups = min(available/groupShare, mostGroups)
+		z.groups = min(available/groupShare, maxGroups)
 	}
 	return z
 }
 
-// settle returns memory to the system that the process does not use: once after the
-// start, and whenever the heap has kept much more than it uses.
-func (n *Node) settle() {
-	var h heap
-	limit := heapLimit{outer: debug.SetMemoryLimit(-1)}
-	limit.set(n)
-	defer limit.lift(n)
-	start := time.NewTimer(settleAfter)
+// manageMemory returns unused memory to the system, once after the start and whenever the heap
+// holds much more than it uses, and keeps Go's memory limit up to date.
+func (n *Node) manageMemory() {
+	var h heapWatch
+	limit := heapLimit{original: debug.SetMemoryLimit(-1)}
+	limit.apply(n)
+	defer limit.restore(n)
+	start := time.NewTimer(returnAfterStart)
 	defer start.Stop()
-	t := time.NewTicker(lookEvery)
+	t := time.NewTicker(heapCheckEvery)
 	defer t.Stop()
 	for {
 		select {
 		case <-start.C:
-			giveBack()
-			h.settled(readHeap())
+			returnMemory()
+			h.noteReturn(readHeap())
 		case <-t.C:
-			limit.set(n)
-			if h.look(readHeap()) {
-				giveBack()
-				h.settled(readHeap())
+			limit.apply(n)
+			if h.noteUse(readHeap()) {
+				returnMemory()
+				h.noteReturn(readHeap())
 			}
 		case <-n.ctx.Done():
 			return
@@ -112,29 +110,30 @@ func (n *Node) settle() {
 	}
 }
 
-// heapLimit sets Go's memory limit for as long as a node runs that has the process to
-// itself. It never raises the limit of the environment or the container.
-type heapLimit struct{ outer int64 }
+// heapLimit sets Go's memory limit, and the collector's pace, while a node runs that owns the
+// process. It never raises the limit above the original one.
+type heapLimit struct{ original int64 }
 
-// The pace of Go's collector, GOGC: how much garbage there may be, in hundredths of what is
-// live. Requests that wait for records are live for minutes and make no garbage, so where
-// they hold much, as much garbage again would be waste.
+// The pace of Go's collector (GOGC) is how much garbage there may be, in percent of the live
+// memory. Requests that wait for records are live for minutes and make no garbage, so while
+// they hold much, as much garbage again would be a waste.
 const (
-	usualPace  = 100
-	parkedPace = 33
-	muchParked = 4 // one part in so many of what parked requests may hold
+	usualPace   = 100
+	parkedPace  = 33
+	parkedShare = 4 // parked requests hold much from 1/parkedShare of their limit on
 )
 
-func (l heapLimit) set(n *Node) {
+// apply sets the limit and the pace for the present use of memory.
+func (l heapLimit) apply(n *Node) {
 	if n.cfg.OwnsProcess {
-		debug.SetMemoryLimit(min(l.outer, n.sizes.limitHeap(readLive(), n.heldForRequests())))
+		debug.SetMemoryLimit(min(l.original, n.sizes.heapLimit(readLive(), n.heldForRequests())))
 		if parked := n.work.Usage(budget.Parked); os.Getenv("GOGC") == "" {
-			setPace(parked.Used >= parked.Limit/muchParked)
+			setPace(parked.Used >= parked.Limit/parkedShare)
 		}
 	}
 }
 
-// setPace sets the collector's pace, unless it is set already: that would begin a collection.
+// setPace sets the collector's pace unless it is set already: setting it begins a collection.
 func setPace(parked bool) {
 	pace := []metrics.Sample{{Name: "/gc/gogc:percent"}}
 	metrics.Read(pace)
@@ -147,17 +146,18 @@ func setPace(parked bool) {
 	}
 }
 
-func (l heapLimit) lift(n *Node) {
+// restore sets the original limit and the usual pace.
+func (l heapLimit) restore(n *Node) {
 	if n.cfg.OwnsProcess {
-		debug.SetMemoryLimit(l.outer)
+		debug.SetMemoryLimit(l.original)
 		if os.Getenv("GOGC") == "" {
 			setPace(false)
 		}
 	}
 }
 
-// heldForRequests is how much requests hold now, but for those that are parked: they may for
-// minutes, so that the collector counts them as what is live without requests.
+// heldForRequests is how much memory requests hold now. Parked requests do not count: they
+// wait for minutes, so the collector must see their memory as part of the base.
 func (n *Node) heldForRequests() int64 {
 	held := n.wire.Stats().RequestMemory()
 	for c := budget.Peer; c <= budget.Codec; c++ {
@@ -166,22 +166,22 @@ func (n *Node) heldForRequests() int64 {
 	return held
 }
 
-// mostSlack is how much garbage there may be beside all that requests may hold, unless
-// what is live without them is large.
-const mostSlack = 48 << 20
+// maxSlack bounds the garbage that there may be above all memory that requests may hold,
+// unless the live memory without requests is large.
+const maxSlack = 48 << 20
 
-// limitHeap is the memory limit with which Go's collector keeps the garbage of a flood
-// of requests within what requests may hold. It allows for all of that, beside what is
-// live without them; where requests hold little the collector runs at its own pace,
-// long before the limit. It is never less than what is live and the slack, since
-// requests cannot hold more than their sizes.
-func (z *sizes) limitHeap(live, held int64) int64 {
+// heapLimit is the memory limit for Go's collector. It is the live memory without requests,
+// and all that requests may hold, and some slack. So a flood of requests cannot leave much
+// garbage, while with few requests the collector runs at its own pace, far below the limit.
+// Since requests hold no more than their sizes, the limit is always above the live memory by
+// the slack.
+func (z *sizes) heapLimit(live, held int64) int64 {
 	base := max(0, live-held)
-	return base + z.requests + z.work + max(min(mostSlack, z.available/requestShare), base/2)
+	return base + z.requests + z.work + max(min(maxSlack, z.available/requestShare), base/2)
 }
 
-// readLive is how much memory the last collection found live, with stacks and what
-// Go needs beside.
+// readLive is how much memory the last collection has found live, with stacks and the memory
+// of Go's runtime.
 func readLive() int64 {
 	s := []metrics.Sample{
 		{Name: "/gc/heap/live:bytes"},
@@ -199,44 +199,41 @@ func readLive() int64 {
 	return live
 }
 
-// How the heap is looked at.
+// These decide when memory is returned.
 const (
-	lookEvery  = 2 * time.Second
-	calmLooks  = 3        // looks without a collection until the heap counts as calm
-	worthBytes = 16 << 20 // what must have come since memory was last returned, for that to be worth it
+	heapCheckEvery = 2 * time.Second
+	calmChecks     = 3        // checks in a row without a collection after which the heap counts as calm
+	minReturnBytes = 16 << 20 // the least growth since memory was last returned for which it is returned again
 )
 
-// heap decides when memory is returned to the system. A heap that is in use is
-// collected all the time, and Go's own pace keeps what it holds in proportion to
-// what is live; it returns what it does not need. A heap that is not collected any
-// more keeps all that the last burst of work took, for minutes. Whether bytes go
-// over the network says nothing about either.
-//
-//	busy --a collection, or little to return--> busy
-//	     --calmLooks without a collection, and worthBytes more than after the last return--> return
-type heap struct {
-	least       int64  // held after memory was last returned
-	collections uint64 // at the last look
-	calm        int    // looks since the last collection
+// heapWatch decides when memory is returned to the system. A heap in use is collected all the
+// time, and Go itself returns memory that it does not need. A heap that is no longer collected
+// keeps all memory of the last burst of work for minutes. So memory is returned when calmChecks
+// in a row have seen no collection, if the heap holds minReturnBytes more than after the last
+// return.
+type heapWatch struct {
+	least       int64  // the least that was held since memory was last returned
+	collections uint64 // their number at the last check
+	calm        int    // checks since the last collection
 }
 
-// look tells whether memory is to be returned now.
-func (h *heap) look(u heapUse) bool {
+// noteUse notes the heap's present use, and returns whether memory is to be returned now.
+func (h *heapWatch) noteUse(u heapUse) bool {
 	h.least = min(h.least, u.held)
 	if u.collections != h.collections {
 		h.collections, h.calm = u.collections, 0
 		return false
 	}
 	h.calm++
-	return h.calm >= calmLooks && u.held-h.least >= worthBytes
+	return h.calm >= calmChecks && u.held-h.least >= minReturnBytes
 }
 
-// settled takes down what is held when memory was returned.
-func (h *heap) settled(u heapUse) {
+// noteReturn notes the heap's use after memory was returned.
+func (h *heapWatch) noteReturn(u heapUse) {
 	h.least, h.collections, h.calm = u.held, u.collections, 0
 }
 
-// heapUse is what Go's memory is at one moment.
+// heapUse is the use of Go's memory at one moment.
 type heapUse struct {
 	held        int64 // bytes of heap and stacks that the system counts as the process's
 	collections uint64
@@ -258,8 +255,8 @@ func readHeap() heapUse {
 	return u
 }
 
-// giveBack returns to the system what the process does not use now.
-func giveBack() {
+// returnMemory returns to the system all memory that the process does not use now.
+func returnMemory() {
 	debug.FreeOSMemory()
-	dropImage()
+	unmapProgram()
 }

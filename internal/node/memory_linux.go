@@ -10,23 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dropImage unmaps the pages of the program's own file that were touched so far: its
-// code and constants, of which a start touches 15 MB, most of them by the kernel's
-// habit of mapping what lies around. Those needed again are mapped again from the
-// page cache, 64 KiB at a time (an idle node: resident set of 17.3 MB without this,
-// 5.4 MB with it). Where it does not work nothing is lost.
-func dropImage() {
+// unmapProgram unmaps the pages of the program's own file that are mapped: its code and
+// constants. A start maps 15 MB of them, most because the kernel maps the neighbours of each
+// page that is used. Pages that are used again are mapped again from the page cache. An error
+// does no harm, so it is ignored.
+func unmapProgram() {
 	for _, m := range programMaps() {
 		_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.from, m.to-m.from, unix.MADV_DONTNEED)
 	}
 }
 
-// span is a range of addresses.
-type span struct{ from, to uintptr }
+// addressRange is a range of addresses.
+type addressRange struct{ from, to uintptr }
 
-// programMaps are the parts of the program's file that are mapped and cannot be
-// written; what was written exists nowhere else.
-func programMaps() (maps []span) {
+// programMaps are the mapped parts of the program's file that cannot be written. Writable
+// parts must stay, since their contents may exist nowhere else.
+func programMaps() (maps []addressRange) {
 	exe, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		return nil
@@ -36,7 +35,7 @@ func programMaps() (maps []span) {
 		return nil
 	}
 	for line := range strings.Lines(string(b)) {
-		var m span
+		var m addressRange
 		var perms string
 		if n, _ := fmt.Sscanf(line, "%x-%x %s", &m.from, &m.to, &perms); n < 3 || strings.Contains(perms, "w") {
 			continue

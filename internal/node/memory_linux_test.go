@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestGiveBack proves that pages of the program's file which are not needed leave the
-// process, and that the program goes on.
-func TestGiveBack(t *testing.T) {
+// TestUnmapProgram proves that unused pages of the program's file leave the process, and that
+// the program goes on.
+func TestUnmapProgram(t *testing.T) {
 	resident := func() (n int64) {
 		b, err := os.ReadFile("/proc/self/status")
 		if err != nil {
@@ -27,7 +27,7 @@ func TestGiveBack(t *testing.T) {
 		}
 		return n
 	}
-	// The whole program is mapped in, as after a start that touched much of it.
+	// The whole program is mapped, as after a start that has used much of it.
 	maps := programMaps()
 	if len(maps) == 0 {
 		t.Fatal("no part of the program's file is mapped")
@@ -38,7 +38,7 @@ func TestGiveBack(t *testing.T) {
 		}
 	}
 	before := resident()
-	giveBack()
+	returnMemory()
 	if after := resident(); after > before/2 {
 		t.Errorf("%d KiB of files are mapped, %d before", after, before)
 	}

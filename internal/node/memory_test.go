@@ -8,13 +8,12 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-// TestHeapDecides proves when memory is returned to the system: when the heap has
-// not been collected for some looks and holds much more than after the last time,
-// whatever goes over the network.
-func TestHeapDecides(t *testing.T) {
+// TestMemoryIsReturned proves that memory is returned to the system if some checks have seen no
+// collection and the heap holds much more than after the last return, whatever the traffic.
+func TestMemoryIsReturned(t *testing.T) {
 	const mebi = 1 << 20
-	var h heap
-	h.settled(heapUse{held: 20 * mebi, collections: 5})
+	var h heapWatch
+	h.noteReturn(heapUse{held: 20 * mebi, collections: 5})
 	for i, step := range []struct {
 		use  heapUse
 		want bool
@@ -30,26 +29,26 @@ func TestHeapDecides(t *testing.T) {
 		{heapUse{480 * mebi, 20}, false},
 		{heapUse{480 * mebi, 20}, true}, // the burst is over
 	} {
-		if got := h.look(step.use); got != step.want {
+		if got := h.noteUse(step.use); got != step.want {
 			t.Fatalf("look %d: %v", i, got)
 		}
 	}
-	h.settled(heapUse{held: 100 * mebi, collections: 21})
+	h.noteReturn(heapUse{held: 100 * mebi, collections: 21})
 	for i := range 10 {
-		if h.look(heapUse{100 * mebi, 21}) {
+		if h.noteUse(heapUse{100 * mebi, 21}) {
 			t.Errorf("look %d: it returned memory that is in use", i)
 		}
 	}
-	h.look(heapUse{30 * mebi, 22}) // what was in use has gone
-	for range calmLooks - 1 {
-		h.look(heapUse{60 * mebi, 22})
+	h.noteUse(heapUse{30 * mebi, 22}) // what was in use has gone
+	for range calmChecks - 1 {
+		h.noteUse(heapUse{60 * mebi, 22})
 	}
-	if !h.look(heapUse{60 * mebi, 22}) {
+	if !h.noteUse(heapUse{60 * mebi, 22}) {
 		t.Error("it keeps what came since it held least")
 	}
 }
 
-// TestReadHeap proves that the heap's figures are read and count what is held.
+// TestReadHeap proves that the heap's use is read, and grows with the memory that is held.
 func TestReadHeap(t *testing.T) {
 	before := readHeap()
 	block := make([]byte, 64<<20)
@@ -57,15 +56,15 @@ func TestReadHeap(t *testing.T) {
 	if d := after.held - before.held; before.held <= 0 || d < int64(len(block))/2 {
 		t.Errorf("%d bytes are held with %d more than before, when there were %d", after.held, len(block), before.held)
 	}
-	giveBack()
+	returnMemory()
 	if u := readHeap(); u.collections <= after.collections {
 		t.Errorf("%d collections, %d before", u.collections, after.collections)
 	}
 	block[0] = 1
 }
 
-// TestWorkMemory proves that the budget is as the setting says, and without one
-// follows the memory that there is.
+// TestWorkMemory proves that the budget is that of the setting, and without one depends on the
+// available memory.
 func TestWorkMemory(t *testing.T) {
 	sum := func(b *budget.Budget) (n int64) {
 		for c := budget.Peer; c <= budget.Codec; c++ {
@@ -102,8 +101,8 @@ func TestWorkMemory(t *testing.T) {
 	}
 }
 
-// TestHeapLimit proves that the collector is held to what requests may take beside what
-// is live without them, and is always left the slack.
+// TestHeapLimit proves that the collector's limit is the live memory without requests and all
+// that requests may take, and that it always has the slack.
 func TestHeapLimit(t *testing.T) {
 	const mebi = 1 << 20
 	z := sizes{available: 12 << 30, requests: 140 * mebi, work: 96 * mebi}
@@ -113,8 +112,8 @@ func TestHeapLimit(t *testing.T) {
 		{30 * mebi, 200 * mebi, (140 + 96 + 48) * mebi},       // not used yet
 		{1000 * mebi, 0, (1500 + 140 + 96) * mebi},            // many partitions
 	} {
-		got := z.limitHeap(c.live, c.held)
-		if got != c.want || got < c.live+mostSlack {
+		got := z.heapLimit(c.live, c.held)
+		if got != c.want || got < c.live+maxSlack {
 			t.Errorf("%d live, %d held: %d, want %d", c.live, c.held, got, c.want)
 		}
 	}

@@ -46,7 +46,7 @@ func topicRecords(name string) []byte {
 	return meta.Append(r, meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}}})
 }
 
-// startFails is the error with which a node does not start.
+// startFails returns the error of a start, and fails the test if there is none.
 func startFails(t *testing.T, dir string) error {
 	t.Helper()
 	n, err := Start(t.Context(), Config{Data: dir, Listen: []string{"127.0.0.1:0"}, HTTP: "off"})
@@ -57,9 +57,9 @@ func startFails(t *testing.T, dir string) error {
 	return err
 }
 
-// TestUnknownRecordStopsTheNode proves that metadata which this version cannot read
-// ends the node with a sentence, is not acknowledged, and is not passed by a later start,
-// which changes nothing.
+// TestUnknownRecordStopsTheNode proves that a record of the metadata which this version cannot
+// read is not acknowledged and ends the node with a sentence, and that a later start is refused
+// because of it and changes nothing.
 func TestUnknownRecordStopsTheNode(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	n := start(t, Config{Data: dir})
@@ -77,7 +77,7 @@ func TestUnknownRecordStopsTheNode(t *testing.T) {
 			t.Errorf("%q does not say %q", failure, want)
 		}
 	}
-	if n.health().unready == nil {
+	if n.checkHealth().unready == nil {
 		t.Error("the node calls itself healthy")
 	}
 	if _, err := n.controller.CreateTopics(t.Context(), []controller.NewTopic{{Name: "after", Partitions: 1, ReplicationFactor: 1}}, false); err == nil {
@@ -95,8 +95,8 @@ func TestUnknownRecordStopsTheNode(t *testing.T) {
 	}
 }
 
-// TestDamagedMetadataDeletesNothing proves that one flipped bit in the last entry that
-// was acknowledged is refused by the start, which leaves the topics' directories alone.
+// TestDamagedMetadataDeletesNothing proves that a start is refused if one bit of the last
+// acknowledged entry is flipped, and that it leaves the topics' directories alone.
 func TestDamagedMetadataDeletesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	n := start(t, Config{Data: dir})
@@ -131,8 +131,8 @@ func TestDamagedMetadataDeletesNothing(t *testing.T) {
 	}
 }
 
-// TestOldMetadataIsRefused proves that an older copy of the quorum's directory is refused,
-// and that the topics that were made since keep their directories.
+// TestOldMetadataIsRefused proves that a start with an older copy of the quorum's directory is
+// refused, and that topics which were created after the copy keep their directories.
 func TestOldMetadataIsRefused(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	stop(t, start(t, Config{Data: dir}))
@@ -164,9 +164,9 @@ func TestOldMetadataIsRefused(t *testing.T) {
 	}
 }
 
-// TestLostIdentityIsNotReplaced proves that a directory which has been used gets no new
-// identity when it has lost its own, and that its secret stays as it is; a first start
-// that was cut short after the secret is taken up again.
+// TestLostIdentityIsNotReplaced proves that a used directory which has lost its identity gets
+// no new one, and that its secret stays as it is; and that a first start which was interrupted
+// after it has written the secret can be repeated.
 func TestLostIdentityIsNotReplaced(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	stop(t, start(t, Config{Data: dir}))
@@ -212,8 +212,8 @@ func TestLostIdentityIsNotReplaced(t *testing.T) {
 	}
 }
 
-// TestFaultedMetadataLogShows proves that a failed write of the metadata log shows on
-// /readyz, in the metrics and in the log, while clients are served on.
+// TestFaultedMetadataLogShows proves that /readyz, the metrics and the log show a failed write
+// of the metadata log, while clients are still served.
 func TestFaultedMetadataLogShows(t *testing.T) {
 	var broken atomic.Bool
 	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, name string) error {
@@ -289,8 +289,8 @@ func (w lockedWriter) Write(p []byte) (int, error) {
 	return w.b.Write(p)
 }
 
-// TestStopWithoutTime proves that a stop whose time is over before it begins closes the
-// metadata log all the same, so that the directory can be used again at once.
+// TestStopWithoutTime proves that a stop whose context has ended before it begins still closes
+// the metadata log, so that the directory can be used again at once.
 func TestStopWithoutTime(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	n := start(t, Config{Data: dir})
@@ -308,14 +308,13 @@ func TestStopWithoutTime(t *testing.T) {
 	}
 }
 
-// TestNoChangeIsLostBeforeFollowing proves that changes which are applied between the
-// replay and the moment from which the node follows the metadata are followed all the
-// same, and that nothing is before.
+// TestNoChangeIsLostBeforeFollowing proves that changes which are applied before the node
+// follows the metadata have no effect until then, and that none of them is lost.
 func TestNoChangeIsLostBeforeFollowing(t *testing.T) {
 	n := start(t, Config{Data: filepath.Join(t.TempDir(), "data")})
 	ctx := t.Context()
-	// The node as it is between the two. Nothing is applied now.
-	n.follower = replaying
+	// The node is set back to the state of replaying, while no change is applied.
+	n.followState = replaying
 	n.built.Store(false)
 	n.incarnation = meta.NewUUID()
 	do := func(records []byte) {
@@ -369,9 +368,9 @@ func TestNoChangeIsLostBeforeFollowing(t *testing.T) {
 	}
 }
 
-// TestLostTailIsDetected proves what KIP-320 promises: a power cut that loses the tail
-// of a topic which is not synced with each message shows in the end of the leader epoch
-// in which a client has read that tail.
+// TestLostTailIsDetected proves the promise of KIP-320: if a power cut loses the tail of a topic
+// that is not synced with each message, a client that has read it can tell by the end of the
+// leader epoch in which it did.
 func TestLostTailIsDetected(t *testing.T) {
 	cfg := Config{Data: "/data", Listen: []string{"127.0.0.1:0"}, HTTP: "off", Logger: slog.New(slog.DiscardHandler)}
 	disk := vfs.NewMem()
@@ -422,7 +421,7 @@ func TestLostTailIsDetected(t *testing.T) {
 	}
 }
 
-// epochEnd asks where leader epoch 0 ends, and what the current one is.
+// epochEnd returns the end of leader epoch 0, and the current leader epoch.
 func epochEnd(ctx context.Context, t *testing.T, cl *kgo.Client) (end int64, current int32) {
 	t.Helper()
 	topics, err := kadm.NewClient(cl).ListTopics(ctx, "cached")
@@ -451,9 +450,9 @@ func epochEnd(ctx context.Context, t *testing.T, cl *kgo.Client) (end int64, cur
 	return end, current
 }
 
-// TestOnePartitionMoreTouchesItself proves that a partition that is added opens no log
-// of the others, of which there may be thousands.
-func TestOnePartitionMoreTouchesItself(t *testing.T) {
+// TestAddedPartitionOpensNoOtherLog proves that adding a partition opens no log of the others,
+// of which there may be thousands.
+func TestAddedPartitionOpensNoOtherLog(t *testing.T) {
 	cfg := Config{Data: "/data", Listen: []string{"127.0.0.1:0"}, HTTP: "off", Logger: slog.New(slog.DiscardHandler)}
 	var watched atomic.Bool
 	var opened atomic.Int64
@@ -502,9 +501,9 @@ func TestOnePartitionMoreTouchesItself(t *testing.T) {
 	}
 }
 
-// TestGroupsKeepTheirOffsets proves that no partition can be added to the topic in
-// which groups keep their offsets: they would look for them in another partition.
-func TestGroupsKeepTheirOffsets(t *testing.T) {
+// TestOffsetsTopicCannotGrow proves that no partition can be added to the topic of the groups'
+// offsets: groups would then look for theirs in another partition.
+func TestOffsetsTopicCannotGrow(t *testing.T) {
 	n := start(t, Config{Data: filepath.Join(t.TempDir(), "data")})
 	ctx := deadline(t)
 	adm := kadm.NewClient(client(t, n))
@@ -529,8 +528,7 @@ func TestGroupsKeepTheirOffsets(t *testing.T) {
 	}
 }
 
-// BenchmarkRestart shows what a start costs after thousands of topics that were made
-// one at a time.
+// BenchmarkRestart measures a start after thousands of topics were created one at a time.
 func BenchmarkRestart(b *testing.B) {
 	const topics = 80_000
 	cfg := Config{Data: b.TempDir(), Listen: []string{"127.0.0.1:0"}, HTTP: "off"}

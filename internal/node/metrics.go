@@ -8,11 +8,10 @@ import (
 	"github.com/leatstream/leat/internal/quorum"
 )
 
-// gauges reads a node's figures when somebody asks for them; keeping them costs
-// the hot path nothing but the counters that are there anyway.
-type gauges struct {
+// metricsCollector reads the values of a node's metrics when they are asked for.
+type metricsCollector struct {
 	n *Node
-	connectionGauges
+	connectionMetrics
 
 	workLimit, workUsed, workWaiting          *prometheus.Desc
 	requests                                  *prometheus.Desc
@@ -24,33 +23,33 @@ type gauges struct {
 	metaApplied, metaRemembered               *prometheus.Desc
 }
 
-// connectionGauges are those of clients' connections.
-type connectionGauges struct {
+// connectionMetrics are the metrics of clients' connections.
+type connectionMetrics struct {
 	conns, connsMost, accepted, turned *prometheus.Desc
 	refused, panics                    *prometheus.Desc
 	bytesIn, bytesOut, requestMemory   *prometheus.Desc
 }
 
-// registry holds what /metrics shows.
-func (n *Node) registry() *prometheus.Registry {
+// newRegistry makes the registry of all metrics that /metrics shows.
+func (n *Node) newRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(newGauges(n), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(newMetricsCollector(n), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return reg
 }
 
-func newGauges(n *Node) *gauges {
+func newMetricsCollector(n *Node) *metricsCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("leat_"+name, help, labels, nil)
 	}
-	return &gauges{
+	return &metricsCollector{
 		n: n,
-		connectionGauges: connectionGauges{
+		connectionMetrics: connectionMetrics{
 			conns:         desc("connections", "Client connections open now."),
-			connsMost:     desc("connections_limit", "Client connections that may be open: the least of max.connections and what the limit of open files allows; 0: no limit."),
+			connsMost:     desc("connections_limit", "Client connections that may be open: the lower one of max.connections and of the number that the limit of open files allows; 0: no limit."),
 			accepted:      desc("connections_accepted_total", "Client connections accepted."),
-			turned:        desc("connections_refused_total", "Client connections turned away by max.connections and its like, or for want of file descriptors."),
+			turned:        desc("connections_refused_total", "Client connections refused because of max.connections or the limits for one address, or because there was no file descriptor."),
 			refused:       desc("frames_refused_total", "Frames that were malformed or too large; each ended its connection."),
-			panics:        desc("handler_panics_total", "Requests that met a bug; each ended its connection."),
+			panics:        desc("handler_panics_total", "Requests whose handler has panicked, which is a bug; each ended its connection."),
 			bytesIn:       desc("network_received_bytes_total", "Bytes received from clients."),
 			bytesOut:      desc("network_sent_bytes_total", "Bytes sent to clients."),
 			requestMemory: desc("request_memory_bytes", "Memory that requests being received take."),
@@ -66,24 +65,24 @@ func newGauges(n *Node) *gauges {
 		topics:          desc("topics", "Topics of the cluster."),
 		partitions:      desc("partitions", "Partitions of the cluster."),
 		logBytes:        desc("log_bytes", "Bytes of the logs on this node that are in use."),
-		faulted:         desc("logs_faulted", "Logs that are read-only, by reason: damage (some batch is not what it was) or tainted (nobody knows what the disk has of the last bytes).", "reason"),
-		journalDamaged:  desc("journal_damaged", "1 where the journal was damaged at the start (acknowledged records may be missing), or cannot be written any more."),
-		strays:          desc("directories_set_aside", "Directories of partitions that the metadata do not know; each is removed when leat.stray.retention.ms is over."),
+		faulted:         desc("logs_faulted", "Logs that are read-only, by reason: damage (a batch has other bytes than were written) or tainted (a sync has failed, so the last bytes may be missing on the disk).", "reason"),
+		journalDamaged:  desc("journal_damaged", "1 if the journal was damaged at the start (acknowledged records may be missing), or can no longer be written."),
+		strays:          desc("directories_set_aside", "Directories of partitions that the metadata do not have; each is removed after leat.stray.retention.ms."),
 		metaFaulted:     desc("metadata_log_faulted", "1 after a failed write of the metadata log: metadata is read-only until a restart."),
 		metaFull:        desc("metadata_log_full", "1 while the metadata log has no room: changes of metadata are refused."),
 		metaApplied:     desc("metadata_applied_index", "Index of the last entry of the metadata log that this node has applied."),
-		metaRemembered:  desc("metadata_remembered_index", "Index of the metadata log up to which, by the newest checkpoint, the logs on this node followed it: a start with less is refused."),
+		metaRemembered:  desc("metadata_remembered_index", "Index of the metadata log up to which the logs on this node have followed it, according to the newest checkpoint: a start with a shorter metadata log is refused."),
 		diskFull:        desc("disk_full", "1 while records are refused because the disk is full."),
 		diskFree:        desc("disk_free_bytes", "Bytes free where the data directory is."),
 		diskTotal:       desc("disk_total_bytes", "Size of the file system of the data directory."),
 	}
 }
 
-// Describe sends nothing: the descriptions come with the values.
-func (*gauges) Describe(chan<- *prometheus.Desc) {}
+// Describe sends nothing, since Collect sends the descriptions with the values.
+func (*metricsCollector) Describe(chan<- *prometheus.Desc) {}
 
-// Collect reads all figures.
-func (g *gauges) Collect(out chan<- prometheus.Metric) {
+// Collect sends the present values of all metrics.
+func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	value := func(d *prometheus.Desc, kind prometheus.ValueType, v int64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, kind, float64(v), labels...)
 	}
@@ -127,8 +126,8 @@ func (g *gauges) Collect(out chan<- prometheus.Metric) {
 	value(g.diskTotal, now, usage.Total)
 }
 
-// collectFaults reads the figures of what is wrong with the disk.
-func (g *gauges) collectFaults(value func(d *prometheus.Desc, kind prometheus.ValueType, v int64, labels ...string)) {
+// collectFaults sends the metrics of faults of the disk and the logs.
+func (g *metricsCollector) collectFaults(value func(d *prometheus.Desc, kind prometheus.ValueType, v int64, labels ...string)) {
 	var damaged, tainted int64
 	for _, f := range g.n.store.Faults() {
 		if f.Damage {

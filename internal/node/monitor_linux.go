@@ -11,30 +11,29 @@ const (
 	// monitorNap must stay well below the 10 ms after which the runtime takes the
 	// processor from a goroutine that is in a system call.
 	monitorNap = 5 * time.Millisecond
-	// monitorStill naps in which nothing was received end the watch.
-	monitorStill = 8
-	// monitorLook is the time between two looks for traffic while there is none: each
-	// wakes an idle process.
-	monitorLook = time.Second
-	// monitorTraffic bytes between two looks are traffic: some hundred requests a second.
+	// monitorQuietNaps is the number of naps in a row without received bytes after which the
+	// naps end.
+	monitorQuietNaps = 8
+	// monitorCheckEvery is the time between two checks for traffic while there is none. Each
+	// check wakes an idle process.
+	monitorCheckEvery = time.Second
+	// monitorTraffic is the number of bytes between two checks that counts as traffic: some
+	// hundred requests a second.
 	monitorTraffic = 32 << 10
 )
 
-// keepMonitorAwake keeps the monitor thread of Go's runtime from falling asleep while
-// requests come, until the node stops. The monitor sleeps when all processors are idle,
-// as they are between two requests of a client that waits for answers; the next system
-// call wakes it, in the way of the request, and after each awakening it looks around
-// every 20 us for some milliseconds. A goroutine that sleeps in a system call keeps its
-// processor, so that not all are idle; so that requests do not lack the processor, the
-// scheduler gets one more for as long as this runs.
+// keepMonitorAwake keeps the monitor thread of Go's runtime from falling asleep while requests
+// come, until the node stops. The monitor sleeps when all processors are idle, as they are
+// between two requests of a client that waits for each answer. The next system call has to wake
+// it, which delays the request, and after that it polls every 20 us for some milliseconds.
 //
-// At 1,000 single records a second on two processors this saves 37 % of the node's CPU
-// (221 us a record, not 351) and a third of the 99th percentile (leat bench latency,
-// 2026-11-28); neither half of it is of use without the other one.
+// A goroutine that sleeps in a system call keeps its processor, so that not all are idle. The
+// scheduler gets one more processor while this runs, so that requests do not lack that one.
+// Neither is of use without the other. `leat bench latency` measures the gain.
 func (n *Node) keepMonitorAwake() {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
 	defer func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) - 1) }()
-	look := time.NewTicker(monitorLook)
+	look := time.NewTicker(monitorCheckEvery)
 	defer look.Stop()
 	last := n.wire.Stats().BytesIn.Load()
 	for {
@@ -51,13 +50,13 @@ func (n *Node) keepMonitorAwake() {
 	}
 }
 
-// napWhileTraffic returns when nothing is received any more. last is how many bytes
-// were received so far.
+// napWhileTraffic sleeps in system calls until no bytes are received for a while. last is the
+// number of bytes that were received so far; it returns the new one.
 func (n *Node) napWhileTraffic(last int64) int64 {
 	nap := unix.NsecToTimespec(int64(monitorNap))
-	for still := 0; still < monitorStill && n.ctx.Err() == nil; still++ {
-		_ = unix.Nanosleep(&nap, nil) // one that is cut short does no harm
-		runtime.Gosched()             // else it would count as one that hogs its processor
+	for still := 0; still < monitorQuietNaps && n.ctx.Err() == nil; still++ {
+		_ = unix.Nanosleep(&nap, nil) // a nap that is interrupted does no harm
+		runtime.Gosched()             // without this the runtime would treat the goroutine as one that does not yield
 		if now := n.wire.Stats().BytesIn.Load(); now != last {
 			last, still = now, 0
 		}

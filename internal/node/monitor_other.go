@@ -2,5 +2,5 @@
 
 package node
 
-// keepMonitorAwake would keep the monitor thread of Go's runtime awake.
+// keepMonitorAwake does nothing on this system.
 func (*Node) keepMonitorAwake() {}

@@ -1,11 +1,11 @@
-// Package node builds, starts, reconciles and stops a node: the only package that
-// knows everybody. Node is a running one, Config what it is started with; settings,
-// identity and the HTTP face are here too, since nobody else reads files, flags or
-// the environment.
+// Package node starts a node of all the engine's packages, has them follow the cluster's
+// metadata, and stops it. It also reads the settings, from flags, the environment and a
+// file, keeps the identity in the data directory, and serves health, metrics and profiles
+// over HTTP.
 //
-// A Node's methods may be used by any goroutine. The image of the metadata is
-// written by the quorum's applier alone, in apply, and so is all that follows it: see
-// follower.
+// Node is a running node, and Config is what it is started with. A Node's methods may be
+// called by any goroutine. Only the goroutine of the quorum that calls apply changes the
+// image of the metadata, and everything that follows it: see followState.
 package node
 
 import (
@@ -41,25 +41,25 @@ type Node struct {
 	cfg     Config
 	loggers *loggers
 	fs      vfs.FS
-	boot    string // id of the kernel's run
+	boot    string // identifies the run of the kernel, which changes when the machine starts
 	id      identity
 	static  *config.Static
 
-	descriptors descriptors // who may have how many
+	descriptors descriptors
 	addresses   addresses
 
-	incarnation meta.UUID // of this start
+	incarnation meta.UUID // identifies this start of the node
 
-	ctx    context.Context //nolint:containedctx // the node's own life: handlers that wait do so under it
+	ctx    context.Context //nolint:containedctx // ends when the node stops; handlers wait under it
 	cancel context.CancelFunc
-	failed chan error // the first failure that the node cannot outlive; buffered
+	failed chan error // the first failure after which the node must be stopped; buffered
 
-	sizes    sizes
-	work     *budget.Budget // of all memory that requests take beyond their own bytes
-	image    atomic.Pointer[meta.Image]
-	built    atomic.Bool // what follows below is there, for the applier too
-	follower follower    // the applier's
-	deleted  deletedTopics
+	sizes       sizes
+	work        *budget.Budget // of all memory that requests take beyond their own bytes
+	image       atomic.Pointer[meta.Image]
+	built       atomic.Bool // what follows below is there, for the applier too
+	followState followState // the applier's
+	deleted     deletedTopics
 
 	lock       io.Closer
 	listeners  []listener
@@ -80,8 +80,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	return startOn(ctx, cfg, vfs.OS{}, vfs.BootID())
 }
 
-// startOn starts a node on a file system; boot names the run of the kernel that
-// caches it.
+// startOn starts a node on a file system; boot identifies the run of the kernel that caches
+// it.
 func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, error) {
 	n := &Node{cfg: cfg, fs: fsys, boot: boot, failed: make(chan error, 1), incarnation: meta.NewUUID()}
 	to := slog.DiscardHandler
@@ -92,14 +92,15 @@ func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, 
 	n.image.Store(meta.Empty())
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.start(ctx); err != nil {
-		// What was opened is closed again; the failure is what matters.
+		// Stop closes everything that was opened.
 		return nil, errors.Join(err, n.Stop(ctx))
 	}
 	return n, nil
 }
 
-// start is the order in which a node comes up: first what may be refused, then
-// what is durable, then what serves. Stop is the list backwards.
+// start starts the node in an order that leaves the data directory untouched if an address
+// or a setting is refused, and accepts clients only when the logs are recovered. stop does
+// the same backwards.
 func (n *Node) start(ctx context.Context) error {
 	if err := n.planDescriptors(); err != nil {
 		return err
@@ -112,7 +113,7 @@ func (n *Node) start(ctx context.Context) error {
 	if n.addresses, err = planAddresses(&n.cfg); err != nil {
 		return err
 	}
-	if err := n.listen(ctx); err != nil {
+	if err := n.openListeners(ctx); err != nil {
 		return err
 	}
 	if n.lock, err = lockDirectory(n.fs, n.cfg.Data); err != nil {
@@ -126,9 +127,9 @@ func (n *Node) start(ctx context.Context) error {
 	}
 	n.static = n.static.With(n.ownConfigs())
 	for _, w := range slices.Concat(n.cfg.Warnings, n.static.Warnings()) {
-		n.loggers.logger(rootLogger).Warn("a setting changes nothing", "why", w)
+		n.loggers.loggerOf(rootLogger).Warn("a setting has no effect", "why", w)
 	}
-	n.sizes = sizesFor(availableMemory(os.DirFS("/")), n.server())
+	n.sizes = sizesFor(availableMemory(os.DirFS("/")), n.serverSettings())
 	n.work = budget.New(budget.Config{Bytes: n.sizes.work, Parked: n.sizes.parked})
 	if err := n.openEngine(); err != nil {
 		return err
@@ -143,13 +144,13 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.activate(ctx, epoch); err != nil {
 		return err
 	}
-	if n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.descriptors.http, n.registry(), n.health); err != nil {
+	if n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.descriptors.http, n.newRegistry(), n.checkHealth); err != nil {
 		return err
 	}
 	for i := range n.listeners {
-		n.serving.Go(func() { n.serve(&n.listeners[i].Listener) })
+		n.serving.Go(func() { n.serveListener(&n.listeners[i].Listener) })
 	}
-	n.serving.Go(n.settle)
+	n.serving.Go(n.manageMemory)
 	if n.cfg.KeepMonitorAwake {
 		n.serving.Go(n.keepMonitorAwake)
 	}
@@ -161,15 +162,15 @@ func (n *Node) start(ctx context.Context) error {
 
 // openEngine replays the metadata and recovers the logs.
 func (n *Node) openEngine() error {
-	// The metadata log is written as soon as it is open: a directory that is refused stays as
-	// it is, however often the start is tried.
-	used, err := storage.CheckVersion(n.fs, n.cfg.Data, n.loggers.logger("storage"))
+	// Opening the metadata log writes to it, so the version of the storage is checked first:
+	// a directory that is refused must stay as it is, however often the start is tried.
+	used, err := storage.CheckVersion(n.fs, n.cfg.Data, n.loggers.loggerOf("storage"))
 	if err != nil {
 		return fmt.Errorf("cannot open the logs in %s: %w", n.cfg.Data, err)
 	}
 	q, err := quorum.Open(quorum.Config{
-		ID: n.id.nodeID, Dir: path.Join(n.cfg.Data, quorumDir), FS: n.fs, Logger: n.loggers.logger("quorum"),
-		Apply: n.apply, Capture: n.capture,
+		ID: n.id.nodeID, Dir: path.Join(n.cfg.Data, quorumDir), FS: n.fs, Logger: n.loggers.loggerOf("quorum"),
+		Apply: n.apply, Capture: n.captureImage,
 		CheckEnd: func(last uint64) error { return storage.CheckMetadata(n.cfg.Data, used, last) },
 	})
 	if err != nil {
@@ -190,7 +191,7 @@ func (n *Node) openEngine() error {
 	}
 	n.set = replica.NewSet(replica.Config{NodeID: n.id.nodeID, Store: n.store, Static: n.static})
 	n.groups = group.New(group.Config{
-		Logger:     n.loggers.logger("group"),
+		Logger:     n.loggers.loggerOf("group"),
 		Settings:   n.groupSettings,
 		Partitions: n.offsetsPartitions,
 		Memory:     n.sizes.groups,
@@ -201,30 +202,30 @@ func (n *Node) openEngine() error {
 	return nil
 }
 
-// capture notes the image and returns what encodes it; an image never changes.
-func (n *Node) capture() (encode func() []byte) {
+// captureImage returns a function that encodes the present image, which never changes.
+func (n *Node) captureImage() (encode func() []byte) {
 	img := n.image.Load()
 	return func() []byte { return meta.Encode(img) }
 }
 
-// watchQuorum ends the node when its quorum has ended: it would not hear of any change.
+// watchQuorum reports the end of the quorum, after which the node would learn of no change.
 func (n *Node) watchQuorum() {
 	select {
 	case <-n.quorum.Done():
-		n.fail(fmt.Errorf("the node cannot follow the metadata any more: %w", n.quorum.Err()))
+		n.noteFailure(fmt.Errorf("the node cannot follow the metadata any more: %w", n.quorum.Err()))
 	case <-n.ctx.Done():
 	}
 }
 
-// register makes the cluster known at its first start, and at each start this node,
-// under a new incarnation and fenced: it leads nothing yet.
+// register creates the cluster's metadata at the first start, and registers this node at each
+// start, under a new incarnation. The node is fenced: it leads no partition yet.
 func (n *Node) register(ctx context.Context) (epoch int64, err error) {
 	if err := n.controller.Bootstrap(ctx, n.id.clusterID); err != nil {
 		return 0, fmt.Errorf("cannot write the cluster's first metadata: %w", err)
 	}
 	epoch, err = n.controller.Register(ctx, meta.Broker{
 		ID: n.id.nodeID, Incarnation: n.incarnation, State: meta.BrokerFenced, Rack: n.cfg.Rack,
-		Listeners: n.addresses.registration(n.listeners),
+		Listeners: n.addresses.listenersToRegister(n.listeners),
 		Features:  broker.SupportedFeatures(),
 	})
 	if err != nil {
@@ -233,15 +234,15 @@ func (n *Node) register(ctx context.Context) (epoch int64, err error) {
 	return epoch, nil
 }
 
-// activate ends the fencing, when all is built and before the first client is served:
-// it gives the partitions that this node leads a new leader epoch. When it returns, all
-// that is on this node follows the image.
+// activate ends the fencing, which gives the partitions that this node leads a new leader
+// epoch. It is called when everything is built and no client is served yet. When it returns,
+// everything on this node follows the image.
 func (n *Node) activate(ctx context.Context, epoch int64) error {
 	n.built.Store(true)
 	if err := n.controller.Unfence(ctx, n.id.nodeID, epoch); err != nil {
 		return fmt.Errorf("cannot become active in the cluster: %w", err)
 	}
-	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil }, n.deleted.has)
+	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil }, n.deleted.containsLog)
 	return nil
 }
 
@@ -258,15 +259,16 @@ func (n *Node) openBroker() error {
 // plaintext is Kafka's name of a listener without encryption.
 const plaintext = "PLAINTEXT"
 
-// serve accepts connections until the listener is closed.
-func (n *Node) serve(l *wire.Listener) {
+// serveListener accepts and serves connections until the listener is closed.
+func (n *Node) serveListener(l *wire.Listener) {
 	if err := n.wire.Serve(l); err != nil && n.ctx.Err() == nil {
-		n.fail(fmt.Errorf("cannot accept connections on %s any more: %w", l.Addr(), err))
+		n.noteFailure(fmt.Errorf("cannot accept connections on %s any more: %w", l.Addr(), err))
 	}
 }
 
-// fail notes a failure that the node cannot outlive; the first one counts.
-func (n *Node) fail(err error) {
+// noteFailure notes a failure after which the node must be stopped. Only the first one is
+// kept.
+func (n *Node) noteFailure(err error) {
 	select {
 	case n.failed <- err:
 	default:
@@ -290,17 +292,17 @@ func (n *Node) Info() Info {
 	return info
 }
 
-// Stop stops the node: no new requests, the answers that are due while ctx lasts,
-// then everything durable. A second call does nothing; a node whose start failed
-// closes what it had opened.
+// Stop stops the node: it accepts no more requests, sends the answers that are due until ctx
+// ends, and then closes the logs. A second call does nothing. If the start has failed, it
+// closes what was opened.
 func (n *Node) Stop(ctx context.Context) error {
 	var err error
 	n.stopping.Do(func() { err = n.stop(ctx) })
 	return err
 }
 
-// closeGrace is how long the metadata log may take to close where the time of a stop is
-// over: clients may have used it up, and the log takes a moment unless its disk hangs.
+// closeGrace is how long the metadata log may take to close if the context of a stop has
+// ended: clients may have used up its time, and the log closes at once unless the disk hangs.
 const closeGrace = 3 * time.Second
 
 func (n *Node) closeQuorum(ctx context.Context) error {

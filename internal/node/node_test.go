@@ -68,8 +68,8 @@ func deadline(t *testing.T) context.Context {
 	return ctx
 }
 
-// TestRoundTrip proves that a stranger's client can create a topic, produce, and
-// consume by a group, and that all of it is there after a restart.
+// TestRoundTrip proves that a client of another project can create a topic, produce, and
+// consume with a group, and that the records and offsets are there after a restart.
 func TestRoundTrip(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	n := start(t, Config{Data: dir})
@@ -124,9 +124,9 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestDirectories proves that a directory that this node must not use is refused
-// with a sentence that says what to do.
-func TestDirectories(t *testing.T) {
+// TestForeignDirectoriesAreRefused proves that a directory which this node must not use is
+// refused with a sentence that says what to do.
+func TestForeignDirectoriesAreRefused(t *testing.T) {
 	const cluster = "cluster.id=AAAAAAAAAAAAAAAAAAAAAA\nnode.id=1\n"
 	for _, c := range []struct {
 		name     string
@@ -169,7 +169,8 @@ func TestDirectories(t *testing.T) {
 	}
 }
 
-// TestTakenPort proves that a port in use is named with the flag that changes it.
+// TestTakenPort proves that the error about a port in use names the port and the flag that
+// changes it.
 func TestTakenPort(t *testing.T) {
 	var lc net.ListenConfig
 	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")

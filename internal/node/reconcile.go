@@ -12,24 +12,24 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// follower is how far the node acts on the metadata. Only the goroutine that applies
-// it changes it.
+// followState tells whether the node acts on changes of the metadata. Only the goroutine that
+// applies them changes it.
 //
-//	replaying --- everything is built, and the image has this start active ---> following
+//	replaying --- everything is built, and in the image this start is active ---> following
 //
-// While it is replaying only the image moves. The step to following brings everything
-// on this node to where the image is, and from then on each change does: no change is
-// lost between the two, and nothing is led or deleted before the image has all that was
-// decided in this node's former lives.
-type follower uint8
+// While the node is replaying, a change only makes a new image. The step to following brings
+// everything on this node to the state of the image, and from then on each change does so.
+// Therefore no change is lost, and the node neither leads nor deletes a partition before the
+// image has everything that was decided before this start.
+type followState uint8
 
 const (
-	replaying follower = iota
+	replaying followState = iota
 	following
 )
 
-// apply follows the metadata log, on the quorum's goroutine. With an error the image
-// stays, and the node ends: see Node.watchQuorum.
+// apply applies entries of the metadata log, on the quorum's goroutine. If it returns an error,
+// the image stays, and the node ends: see Node.watchQuorum.
 func (n *Node) apply(u quorum.Update) error {
 	before := n.image.Load()
 	base := before
@@ -39,7 +39,7 @@ func (n *Node) apply(u quorum.Update) error {
 			return fmt.Errorf("the metadata snapshot: %w", err)
 		}
 	}
-	img, d, err := meta.ApplyAll(base, records(u.Entries))
+	img, d, err := meta.ApplyAll(base, entryData(u.Entries))
 	if err != nil {
 		return err
 	}
@@ -47,17 +47,18 @@ func (n *Node) apply(u quorum.Update) error {
 	if u.Snapshot != nil {
 		d = meta.Diff(before, img)
 	}
-	if n.follower == replaying {
-		n.deleted.add(deleted)
+	if n.followState == replaying {
+		n.deleted.addTopics(deleted)
 	}
 	n.publish(d, img)
-	if n.follower == following && len(u.Entries) > 0 {
+	if n.followState == following && len(u.Entries) > 0 {
 		n.store.NoteMetadata(u.Entries[len(u.Entries)-1].Index)
 	}
 	return nil
 }
 
-func records(entries []quorum.Entry) iter.Seq2[uint64, []byte] {
+// entryData yields the index and the data of each entry.
+func entryData(entries []quorum.Entry) iter.Seq2[uint64, []byte] {
 	return func(yield func(uint64, []byte) bool) {
 		for i := range entries {
 			if !yield(entries[i].Index, entries[i].Data) {
@@ -67,26 +68,28 @@ func records(entries []quorum.Entry) iter.Seq2[uint64, []byte] {
 	}
 }
 
+// publish makes img the image that all of the node sees, and reconciles the node with it
+// unless it is still replaying. d is the change from the image before.
 func (n *Node) publish(d *meta.Delta, img *meta.Image) {
 	n.image.Store(img)
-	if n.follower == replaying {
+	if n.followState == replaying {
 		if !n.built.Load() || !n.isActive(img) {
 			return
 		}
-		n.follower, d = following, meta.Diff(meta.Empty(), img)
+		n.followState, d = following, meta.Diff(meta.Empty(), img)
 	}
 	n.reconcile(d, img)
 }
 
-// isActive tells whether the image has this very start of the node as one that serves.
+// isActive tells whether this start of the node is active in the image, and not an earlier one.
 func (n *Node) isActive(img *meta.Image) bool {
 	b := img.Brokers[n.id.nodeID]
 	return b != nil && b.Incarnation == n.incarnation && b.State != meta.BrokerFenced
 }
 
-// reconcile brings everything on this node to where the image has it, in this order:
-// partitions first, then what runs on them; of the latter what is gone first, since a
-// topic may be deleted and made again under its name in one step.
+// reconcile brings everything on this node to the state of the image: first the partitions,
+// then the coordinators that run on them. Coordinators of deleted topics end before others
+// begin, since one change may delete a topic and create another of the same name.
 func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 	n.set.Apply(d, img)
 	for _, ch := range d.Topics {
@@ -101,38 +104,38 @@ func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 	}
 	for _, ch := range d.Topics {
 		if ch.New != nil && ch.New.Name == group.Topic {
-			n.lead(ch)
+			n.changeCoordinators(ch)
 		}
 	}
 	limited, warned := false, 0
 	for r := range d.Configs {
 		limited = limited || r.Type == config.Broker
-		if warned < maxConfigWarnings && warnIneffective(n.loggers.logger(rootLogger), r, img.Overrides(r)) {
+		if warned < maxConfigWarnings && warnIneffective(n.loggers.loggerOf(rootLogger), r, img.Overrides(r)) {
 			warned++
 		}
 	}
 	if limited {
-		n.wire.SetLimits(n.limits())
+		n.wire.SetLimits(n.connectionLimits())
 	}
 }
 
-// maxConfigWarnings is how many resources one step of the metadata is warned of: a start is one
-// step for all of them.
+// maxConfigWarnings is the number of resources for which one change of the metadata logs
+// warnings. At a start all resources are one change.
 const maxConfigWarnings = 20
 
-// warnIneffective logs which of the configs that were set have no effect, and tells whether
-// there are any: the protocol has no place for that in the answer of a change that succeeds.
+// warnIneffective logs the configs of a resource that have no effect, and returns whether there
+// are any. The log has to tell, since the answer to a change that succeeds has no place for it.
 func warnIneffective(logger *slog.Logger, r config.Resource, set map[string]string) bool {
 	sentences := config.Ineffective(r.Type, set)
 	for _, w := range sentences {
-		logger.Warn("a config changes nothing", "of", r.Type.String(), "name", r.Name, "why", w)
+		logger.Warn("a config has no effect", "of", r.Type.String(), "name", r.Name, "why", w)
 	}
 	return len(sentences) > 0
 }
 
-// lead starts and stops coordinators where the leadership of the offsets topic has
-// changed.
-func (n *Node) lead(ch meta.TopicChange) {
+// changeCoordinators starts and stops the coordinators of those partitions of the offsets topic
+// whose leadership has changed.
+func (n *Node) changeCoordinators(ch meta.TopicChange) {
 	for i := range ch.New.Partitions {
 		mp := &ch.New.Partitions[i]
 		if ch.Old != nil && i < len(ch.Old.Partitions) && ch.Old.Partitions[i].Leader == mp.Leader && ch.Old.Partitions[i].LeaderEpoch == mp.LeaderEpoch {
@@ -146,7 +149,7 @@ func (n *Node) lead(ch meta.TopicChange) {
 	}
 }
 
-// offsetsPartitions is how many partitions the offsets topic has; 0: it is not there.
+// offsetsPartitions is the number of partitions of the offsets topic, or 0 if there is none.
 func (n *Node) offsetsPartitions() int32 {
 	t := n.image.Load().Topic(group.Topic)
 	if t == nil {

@@ -13,13 +13,13 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// server are this broker's settings as they are now.
-func (n *Node) server() *config.Server { return meta.ServerSettings(n.image.Load(), n.static) }
+// serverSettings are the present settings of this broker.
+func (n *Node) serverSettings() *config.Server { return meta.ServerSettings(n.image.Load(), n.static) }
 
 func (n *Node) storageConfig() storage.Config {
-	s := n.server()
+	s := n.serverSettings()
 	c := storage.Config{
-		FS: n.fs, Dir: path.Clean(n.cfg.Data), Logger: n.loggers.logger("storage"), BootID: n.boot,
+		FS: n.fs, Dir: path.Clean(n.cfg.Data), Logger: n.loggers.loggerOf("storage"), BootID: n.boot,
 		Work:           n.work,
 		OpenFiles:      n.descriptors.logs,
 		RetentionEvery: s.RetentionCheckInterval,
@@ -27,17 +27,17 @@ func (n *Node) storageConfig() storage.Config {
 		Journal:        s.JournalBytes, Scrub: s.ScrubRate,
 	}
 	if c.Scrub == 0 {
-		c.Scrub = -1 // there, 0 is the default
+		c.Scrub = -1 // for storage 0 stands for the default
 	}
 	return c
 }
 
 func (n *Node) wireConfig() wire.Config {
-	s := n.server()
+	s := n.serverSettings()
 	return wire.Config{
-		Logger:        n.loggers.logger("wire"),
+		Logger:        n.loggers.loggerOf("wire"),
 		MaxFrame:      s.MaxRequestBytes,
-		Limits:        n.limits(),
+		Limits:        n.connectionLimits(),
 		MaxConns:      n.descriptors.connections,
 		IdleTimeout:   s.MaxIdle,
 		RequestMemory: n.sizes.requests,
@@ -46,16 +46,16 @@ func (n *Node) wireConfig() wire.Config {
 	}
 }
 
-// limits bound the connections of clients; they change while the node runs.
-func (n *Node) limits() wire.Limits {
-	s := n.server()
+// connectionLimits are the present limits for connections of clients.
+func (n *Node) connectionLimits() wire.Limits {
+	s := n.serverSettings()
 	return wire.Limits{Conns: s.MaxConnections, ConnsPerIP: s.MaxConnectionsPerIP, IPs: s.MaxConnectionsOfIP}
 }
 
 func (n *Node) brokerConfig() broker.Config {
-	s := n.server()
+	s := n.serverSettings()
 	return broker.Config{
-		NodeID: n.id.nodeID, Logger: n.loggers.logger("broker"), Image: n.image.Load, Set: n.set,
+		NodeID: n.id.nodeID, Logger: n.loggers.loggerOf("broker"), Image: n.image.Load, Set: n.set,
 		Context:     func() context.Context { return n.ctx },
 		ProducerIDs: n.producerIDs,
 		Controller:  n.controller, Groups: n.groups, Quorum: n.quorum.Status, Static: n.static,
@@ -63,13 +63,13 @@ func (n *Node) brokerConfig() broker.Config {
 		Work:               n.work,
 		Advertised:         n.addresses.isAdvertised,
 		LogDir:             filepath.FromSlash(n.cfg.Data),
-		LogLevels:          n.loggers.effective, SetLogLevel: n.loggers.set,
+		LogLevels:          n.loggers.effectiveLevels, SetLogLevel: n.loggers.setLevel,
 		FetchMaxBytes: s.FetchMaxBytes,
 		FetchSessions: s.FetchSessions,
 	}
 }
 
-// producerIDBlock is how many producer ids are reserved at a time.
+// producerIDBlock is the number of producer ids that are reserved at a time.
 const producerIDBlock = 1000
 
 func (n *Node) producerIDs(ctx context.Context) (first, count int64, err error) {
@@ -78,7 +78,7 @@ func (n *Node) producerIDs(ctx context.Context) (first, count int64, err error) 
 }
 
 func (n *Node) groupSettings() group.Settings {
-	g := &n.server().Groups
+	g := &n.serverSettings().Groups
 	return group.Settings{
 		MinSession: g.MinSession, MaxSession: g.MaxSession, InitialDelay: g.InitialDelay,
 		MaxSize: g.MaxSize, MaxMetadata: g.MaxOffsetMetadata,

@@ -9,8 +9,8 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 )
 
-// TestOwnSettings proves that the settings that Kafka does not have reach the parts
-// they are for, and what those get when nothing is set.
+// TestOwnSettings proves that the settings which Kafka does not have reach the packages that
+// use them, as do their defaults.
 func TestOwnSettings(t *testing.T) {
 	with := func(settings map[string]string) *Node {
 		t.Helper()
@@ -29,7 +29,7 @@ func TestOwnSettings(t *testing.T) {
 		if sc.Journal != journal || sc.Scrub != scrub {
 			t.Errorf("%v: journal %d, scrub %d", settings, sc.Journal, sc.Scrub)
 		}
-		if got := n.server().Groups.Memory; got != groups {
+		if got := n.serverSettings().Groups.Memory; got != groups {
 			t.Errorf("%v: groups' memory %d", settings, got)
 		}
 		if wc.Congestion != other || wc.LocalCongestion != local {

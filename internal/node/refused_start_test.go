@@ -11,10 +11,10 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// TestAttackRefusedStartsChangeNothing proves that a start which is refused for its old
-// metadata is refused as often as it is tried, as by a supervisor that starts the node
-// again each time: no refused start may write into the metadata log.
-func TestAttackRefusedStartsChangeNothing(t *testing.T) {
+// TestRefusedStartChangesNothing proves that a start which is refused because its metadata are
+// old is refused as often as it is tried, as a supervisor does: no refused start may write to
+// the metadata log.
+func TestRefusedStartChangesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	n := start(t, Config{Data: dir})
 	cl := client(t, n)
