@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// value is a config's value, parsed. Which field is set depends on the type.
+// value is a parsed value of a config. The config's type decides which field has it.
 type value struct {
 	b bool
 	n int64
@@ -19,11 +19,13 @@ type value struct {
 	l []string
 }
 
-// check looks at a parsed value and returns what is wrong with it, or "".
+// check returns the reason why a parsed value is refused, or "". The reason may begin with one
+// of the marks below.
 type check func(v value) string
 
-// parse reads a value as Kafka does, and checks it. The error is ErrInvalid.
-func (d *Def) parse(text string) (v value, err error) {
+// parseValue parses a value as Kafka does, and checks it. The error is ErrInvalid or
+// ErrRefused.
+func (d *Def) parseValue(text string) (v value, err error) {
 	trimmed := strings.TrimSpace(text)
 	shown := text
 	var wrong string
@@ -59,14 +61,14 @@ func (d *Def) parse(text string) (v value, err error) {
 	if wrong == "" {
 		return v, nil
 	}
-	if whole, ok := strings.CutPrefix(wrong, refused); ok {
+	if whole, ok := strings.CutPrefix(wrong, refusedMessage); ok {
 		return v, refusedConfig("%s", strings.ReplaceAll(whole, "{}", d.Name))
 	}
-	if whole, ok := strings.CutPrefix(wrong, alone); ok {
+	if whole, ok := strings.CutPrefix(wrong, wholeMessage); ok {
 		return v, badConfig("%s", strings.ReplaceAll(whole, "{}", d.Name))
 	}
-	if d.Type == List && strings.HasPrefix(wrong, inList) {
-		item, rest, _ := strings.Cut(wrong[len(inList):], "\x00")
+	if d.Type == List && strings.HasPrefix(wrong, aboutItem) {
+		item, rest, _ := strings.Cut(wrong[len(aboutItem):], "\x00")
 		return v, badConfig("Invalid value %s for configuration %s: %s", item, d.Name, rest)
 	}
 	if d.Type == List {
@@ -75,13 +77,12 @@ func (d *Def) parse(text string) (v value, err error) {
 	return v, badConfig("Invalid value %s for configuration %s: %s", shown, d.Name, strings.ReplaceAll(wrong, "{}", d.Name))
 }
 
-// What a check returns begins with alone where it is the whole message ({} stands
-// for the key), with refused where besides the error is ErrRefused, and with
-// inList where it is about one item of a list: the item, a zero byte, what is wrong.
+// These are marks at the beginning of a check's result. Without one, the message is made of the
+// value, the config's name, and the result. In all results {} stands for the config's name.
 const (
-	alone   = "\x01"
-	inList  = "\x02"
-	refused = "\x03"
+	wholeMessage   = "\x01" // the rest is the whole message
+	aboutItem      = "\x02" // the rest is an item of a list, a zero byte, and the reason why the item is refused
+	refusedMessage = "\x03" // the rest is the whole message, and the error is ErrRefused
 )
 
 func parseNumber(s string, bits int, name string) (int64, string) {
@@ -92,7 +93,7 @@ func parseNumber(s string, bits int, name string) (int64, string) {
 	return n, ""
 }
 
-// javaDouble writes a number as Kafka shows it: 2.0, 0.5, 1.7976931348623157E308.
+// javaDouble is a number as Kafka shows it: 2.0, 0.5, 1.7976931348623157E308.
 func javaDouble(f float64) string {
 	if math.IsNaN(f) || math.IsInf(f, 0) {
 		return strings.Replace(strconv.FormatFloat(f, 'f', -1, 64), "Inf", "Infinity", 1)
@@ -103,7 +104,7 @@ func javaDouble(f float64) string {
 			m += ".0"
 		}
 		sign := strings.TrimLeft(e[:1], "+")
-		return m + "E" + sign + strings.TrimLeft(e[1:], "0") // Java writes no plus and no leading zeros
+		return m + "E" + sign + strings.TrimLeft(e[1:], "0") // Java has no plus and no leading zeros there
 	}
 	s := strconv.FormatFloat(f, 'f', -1, 64)
 	if !strings.Contains(s, ".") {
@@ -112,7 +113,7 @@ func javaDouble(f float64) string {
 	return s
 }
 
-// splitList splits at commas with blanks around them; an empty text is an empty list.
+// splitList splits a text at commas, and trims blanks; an empty text is an empty list.
 func splitList(s string) []string {
 	if s == "" {
 		return nil
@@ -124,11 +125,11 @@ func splitList(s string) []string {
 	return items
 }
 
-// scaled multiplies a number, without passing the largest one.
-func scaled(text string, by int64) string {
+// scaleNumber multiplies a number; the product is at most the largest int64.
+func scaleNumber(text string, by int64) string {
 	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
 	if err != nil || n < 0 {
-		return text // -1 is "for ever" in every unit
+		return text // -1 means "for ever" in every unit
 	}
 	if n > math.MaxInt64/by {
 		n = math.MaxInt64 / by
@@ -145,17 +146,17 @@ func atLeast(lo int64) check {
 	}
 }
 
-// countsOfIPs wants pairs of an address and a number, as in 10.0.0.1:20,[::1]:5.
-func countsOfIPs(v value) string {
+// ipCounts accepts pairs of an address and a number, as in 10.0.0.1:20,[::1]:5.
+func ipCounts(v value) string {
 	for _, pair := range splitList(v.s) {
-		if _, _, ok := countOfIP(pair); !ok {
+		if _, _, ok := parseIPCount(pair); !ok {
 			return fmt.Sprintf("%q is not a client's IP address and its number of connections, as in 10.0.0.1:20", pair)
 		}
 	}
 	return ""
 }
 
-func countOfIP(pair string) (ip netip.Addr, n int, ok bool) {
+func parseIPCount(pair string) (ip netip.Addr, n int, ok bool) {
 	at := strings.LastIndexByte(pair, ':')
 	if at < 0 {
 		return ip, 0, false
@@ -168,11 +169,11 @@ func countOfIP(pair string) (ip netip.Addr, n int, ok bool) {
 	return ip.Unmap(), n, err == nil && n >= 0
 }
 
-// parseIPs reads what countsOfIPs accepted.
-func parseIPs(text string) map[netip.Addr]int {
+// parseIPCounts parses a value that ipCounts has accepted.
+func parseIPCounts(text string) map[netip.Addr]int {
 	var counts map[netip.Addr]int
 	for _, pair := range splitList(text) {
-		if ip, n, ok := countOfIP(pair); ok {
+		if ip, n, ok := parseIPCount(pair); ok {
 			if counts == nil {
 				counts = map[netip.Addr]int{}
 			}
@@ -195,7 +196,7 @@ func ratio(v value) string {
 	switch {
 	case v.f > 1:
 		return "Value must be no more than 1"
-	case v.f < 0 || v.f != v.f: // or no number at all
+	case v.f < 0 || v.f != v.f: // the latter is true for NaN
 		return "Value must be at least 0"
 	}
 	return ""
@@ -224,7 +225,7 @@ func oneOf(words ...string) check {
 	}
 }
 
-// listOf wants every item to be one of the words.
+// listOf accepts lists whose items are all among the words.
 func listOf(words ...string) check {
 	one := oneOf(words...)
 	return func(v value) string {
@@ -233,7 +234,7 @@ func listOf(words ...string) check {
 		}
 		for _, item := range v.l {
 			if wrong := one(value{s: item}); wrong != "" {
-				return inList + item + "\x00" + wrong
+				return aboutItem + item + "\x00" + wrong
 			}
 		}
 		return ""
@@ -242,15 +243,15 @@ func listOf(words ...string) check {
 
 func noEmptyItem(v value) string {
 	if slices.Contains(v.l, "") {
-		return alone + "Configuration '{}' values must not be empty."
+		return wholeMessage + "Configuration '{}' values must not be empty."
 	}
 	return ""
 }
 
 var replicaPair = regexp.MustCompile(`^[0-9]+:[0-9]+$`)
 
-// throttled wants a list of partition:broker pairs, or a star for all.
-func throttled(v value) string {
+// replicaPairs accepts a list of partition:broker pairs, or a star for all.
+func replicaPairs(v value) string {
 	if len(v.l) == 1 && v.l[0] == "*" {
 		return ""
 	}
@@ -265,7 +266,7 @@ func throttled(v value) string {
 
 var isoDuration = regexp.MustCompile(`^by_duration:(?i:P(?:[0-9]+D)?(?:T(?:[0-9]+H)?(?:[0-9]+M)?(?:[0-9]+(?:\.[0-9]{0,9})?S)?)?)$`)
 
-// offsetReset wants a strategy of where a share group begins.
+// offsetReset accepts the strategies by which a share group finds where to begin.
 func offsetReset(v value) string {
 	last := v.s
 	if last != "" {
@@ -278,18 +279,18 @@ func offsetReset(v value) string {
 		"of the format 'by_duration:<PnDTnHnMn.nS>'.", v.s)
 }
 
-// matchers are what a metrics subscription can select clients by.
+// matchers are the properties by which a metrics subscription can select clients.
 var matchers = []string{
 	"client_instance_id", "client_id", "client_software_name", "client_software_version",
 	"client_source_address", "client_source_port",
 }
 
-// clientMatch wants selector=pattern pairs.
+// clientMatch accepts property=pattern pairs.
 func clientMatch(v value) string {
 	for _, item := range v.l {
 		name, pattern, ok := strings.Cut(item, "=")
 		if _, err := regexp.Compile(pattern); !ok || !slices.Contains(matchers, name) || err != nil {
-			return alone + "Illegal client matching pattern: " + item
+			return wholeMessage + "Illegal client matching pattern: " + item
 		}
 	}
 	return ""
@@ -297,7 +298,7 @@ func clientMatch(v value) string {
 
 func pushInterval(v value) string {
 	if v.n < 100 || v.n > 3_600_000 {
-		return refused + fmt.Sprintf("Invalid value %d for {}, interval must be between 100 and 3600000 (1 hour)", v.n)
+		return refusedMessage + fmt.Sprintf("Invalid value %d for {}, interval must be between 100 and 3600000 (1 hour)", v.n)
 	}
 	return ""
 }

@@ -19,7 +19,7 @@ var configKinds = map[string]ResourceType{
 	"topic": Topic, "broker": Broker, "group": Group, "metrics": ClientMetrics,
 }
 
-// ownDefaults are the defaults in which we differ from Kafka on purpose, and why.
+// ownDefaults are the defaults that differ from Kafka's on purpose, with the reasons.
 var ownDefaults = map[string]string{
 	"topic flush.messages":               "acknowledged means on disk",
 	"broker log.flush.interval.messages": "acknowledged means on disk",
@@ -27,8 +27,8 @@ var ownDefaults = map[string]string{
 	"broker process.roles":               "every node can be both",
 }
 
-// TestTableIsKafkas proves that every config of Kafka 4.3.1 is in the table, with its
-// type, default, scope and synonyms, but for the few that are better here.
+// TestTableIsKafkas proves that every config of Kafka 4.3.1 is in the tables, with its type,
+// default, scope and synonyms, except for a few defaults that are better here.
 func TestTableIsKafkas(t *testing.T) {
 	b, err := os.ReadFile("testdata/kafka-4.3.1-configs.txt")
 	if err != nil {
@@ -79,9 +79,9 @@ func TestTableIsKafkas(t *testing.T) {
 	}
 }
 
-// TestTableIsWhole proves that each config has a sentence that is ours to show, a
-// default that passes its own check, and synonyms that exist.
-func TestTableIsWhole(t *testing.T) {
+// TestTableIsComplete proves that each config has a sentence, a default that passes its own
+// check, and synonyms that exist.
+func TestTableIsComplete(t *testing.T) {
 	for _, typ := range configKinds {
 		names := map[string]bool{}
 		for _, d := range Defs(typ) {
@@ -92,7 +92,7 @@ func TestTableIsWhole(t *testing.T) {
 			if len(d.Doc) < 20 || !strings.HasSuffix(d.Doc, ".") || strings.ToUpper(d.Doc[:1]) != d.Doc[:1] {
 				t.Errorf("%v %s: not a sentence: %q", typ, d.Name, d.Doc)
 			}
-			if _, err := d.parse(d.Default); !d.Null && err != nil && d.Name != "broker.id" {
+			if _, err := d.parseValue(d.Default); !d.Null && err != nil && d.Name != "broker.id" {
 				t.Errorf("%v %s: its default is refused: %v", typ, d.Name, err)
 			}
 			for _, s := range d.synonyms {
@@ -107,16 +107,17 @@ func TestTableIsWhole(t *testing.T) {
 	}
 }
 
-// world is a broker, with id 1, in a cluster of one, and a topic "t".
-type world struct {
+// testBroker is a broker with id 1, in a cluster of one, with a topic "t".
+type testBroker struct {
 	View
 	topic map[string]string
 }
 
-// newWorld has configs set as resource, key, value, and the node's own as key, value.
-func newWorld(tb testing.TB, own []string, set ...string) world {
+// newTestBroker makes a broker whose start sets own, as key, value, and for which the cluster
+// has set, as resource, key, value.
+func newTestBroker(tb testing.TB, own []string, set ...string) testBroker {
 	tb.Helper()
-	w := world{View: View{Static: static(tb, own...), Own: map[string]string{}, All: map[string]string{}, Brokers: 1}, topic: map[string]string{}}
+	w := testBroker{View: View{Static: static(tb, own...), Own: map[string]string{}, All: map[string]string{}, Brokers: 1}, topic: map[string]string{}}
 	for i := 0; i < len(set); i += 3 {
 		switch set[i] {
 		case "topic t":
@@ -145,8 +146,8 @@ func static(tb testing.TB, kv ...string) *Static {
 	return s
 }
 
-// TestPrecedence proves the order in which the places of a config count, and that
-// all of them are shown.
+// TestPrecedence proves which of the places that have a value for a config wins, and that all of
+// them are shown.
 func TestPrecedence(t *testing.T) {
 	for _, c := range []struct {
 		key    string
@@ -180,8 +181,8 @@ func TestPrecedence(t *testing.T) {
 		{"flush.ms", nil, nil, "9223372036854775807 from 5: log.flush.scheduler.interval.ms=9223372036854775807(5)"},
 		{"segment.jitter.ms", []string{"log.roll.jitter.hours", "1"}, nil, "3600000 from 4: log.roll.jitter.hours=1(4) log.roll.jitter.hours=0(5)"},
 	} {
-		w := newWorld(t, c.static, c.set...)
-		e := w.entry(Find(Topic, c.key), w.topic, TopicSource)
+		w := newTestBroker(t, c.static, c.set...)
+		e := w.makeEntry(Find(Topic, c.key), w.topic, TopicSource)
 		got := fmt.Sprintf("%s from %d:", e.Value, e.Source)
 		for _, s := range e.Synonyms {
 			got += fmt.Sprintf(" %s=%s(%d)", s.Name, s.Value, s.Source)
@@ -192,10 +193,10 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// TestBrokerEntriesShowOwnName proves that a broker's config does not show the value
-// of another one that says the same in another unit.
+// TestBrokerEntriesShowOwnName proves that a broker config does not show the value of a synonym
+// in another unit.
 func TestBrokerEntriesShowOwnName(t *testing.T) {
-	w := newWorld(t, []string{"log.retention.hours", "2"}, "broker ", "log.retention.ms", "5")
+	w := newTestBroker(t, []string{"log.retention.hours", "2"}, "broker ", "log.retention.ms", "5")
 	got := map[string]string{}
 	for _, e := range w.BrokerEntries() {
 		if strings.HasPrefix(e.Def.Name, "log.retention.") || e.Def.Name == "default.replication.factor" {
@@ -218,11 +219,11 @@ func TestBrokerEntriesShowOwnName(t *testing.T) {
 	}
 }
 
-// TestReplicationFollowsTheCluster proves that defaults which depend on how many
-// brokers there are grow with them, and give way to what is set.
+// TestReplicationFollowsTheCluster proves that defaults which depend on the number of brokers
+// grow with it, and that values that are set override them.
 func TestReplicationFollowsTheCluster(t *testing.T) {
 	for n := range 5 {
-		w := newWorld(t, nil)
+		w := newTestBroker(t, nil)
 		w.Brokers = n + 1
 		v := w.Server()
 		want := int16(min(w.Brokers, 3))
@@ -230,12 +231,12 @@ func TestReplicationFollowsTheCluster(t *testing.T) {
 			t.Errorf("%d brokers: %+v", w.Brokers, v)
 		}
 	}
-	if v := newWorld(t, []string{"default.replication.factor", "2"}).Server(); v.ReplicationFactor != 2 {
+	if v := newTestBroker(t, []string{"default.replication.factor", "2"}).Server(); v.ReplicationFactor != 2 {
 		t.Errorf("set to 2, it is %d", v.ReplicationFactor)
 	}
 }
 
-// TestTopicSettings proves what values mean to whoever acts on them.
+// TestTopicSettings proves which Settings the values of a topic's configs become.
 func TestTopicSettings(t *testing.T) {
 	week := 7 * 24 * time.Hour
 	defaults := Settings{
@@ -264,10 +265,10 @@ func TestTopicSettings(t *testing.T) {
 		{nil, []string{"topic t", "message.timestamp.type", "LogAppendTime", "topic t", "min.cleanable.dirty.ratio", "0.1", "topic t", "preallocate", "TRUE"}, func(s *Settings) {
 			s.LogAppendTime, s.MinDirtyRatio, s.Preallocate = true, 0.1, true
 		}},
-		// What a later version may have taken does not stop this one.
+		// A value that only a later version accepts counts as not set.
 		{nil, []string{"topic t", "segment.bytes", "12x", "topic t", "unheard.of", "1"}, func(*Settings) {}},
 	} {
-		w := newWorld(t, c.static, c.set...)
+		w := newTestBroker(t, c.static, c.set...)
 		want := defaults
 		c.change(&want)
 		if d := cmp.Diff(want, w.Topic(w.topic)); d != "" {
@@ -276,7 +277,7 @@ func TestTopicSettings(t *testing.T) {
 	}
 }
 
-// TestCheck proves which sets of configs are refused, and in which words.
+// TestCheck proves which sets of configs are refused, and with which messages.
 func TestCheck(t *testing.T) {
 	for _, c := range []struct {
 		typ  ResourceType
@@ -300,16 +301,15 @@ func TestCheck(t *testing.T) {
 		for i := 0; i < len(c.set); i += 2 {
 			set[c.set[i]] = c.set[i+1]
 		}
-		err := newWorld(t, nil).Check(c.typ, set)
+		err := newTestBroker(t, nil).Check(c.typ, set)
 		if c.want == "" && err != nil || c.want != "" && (err == nil || err.Error() != c.want || !errors.Is(err, c.kind)) {
 			t.Errorf("%v %q: %v, want %q", c.typ, c.set, err, c.want)
 		}
 	}
 }
 
-// TestStaticIsChecked proves that a node's own settings are refused, with a sentence,
-// where one of them is no value of its config, or where they contradict each other
-// or the defaults of the rest.
+// TestStaticIsChecked proves that a node's settings are refused with a sentence if one of them
+// is invalid, or if they contradict each other or the defaults of the others.
 func TestStaticIsChecked(t *testing.T) {
 	for _, c := range []struct {
 		set  map[string]string
@@ -331,8 +331,8 @@ func TestStaticIsChecked(t *testing.T) {
 	}
 }
 
-// TestProtectionsAreNotFeigned proves that a node does not start with, and a running cluster does
-// not take, what asks for a protection that is not served; Kafka's defaults ask for nothing.
+// TestProtectionsAreNotFeigned proves that neither a starting node nor a running cluster accepts
+// a value that asks for a protection that is not served, and that Kafka's defaults ask for none.
 func TestProtectionsAreNotFeigned(t *testing.T) {
 	f := func(key, value, want string) {
 		t.Helper()
@@ -365,14 +365,14 @@ func TestProtectionsAreNotFeigned(t *testing.T) {
 		t.Errorf("a secret: %v", err)
 	}
 	for i := range securityConfigs {
-		if d := Find(Broker, securityConfigs[i].Name); d.support() != Refused {
+		if d := Find(Broker, securityConfigs[i].Name); d.supportKind() != Refused {
 			t.Errorf("%s is of a kind that is not refused", d.Name)
 		}
 	}
 }
 
-// TestIneffectiveConfigsAreNamed proves that there is a sentence about each setting that changes
-// nothing, and none about those that act or are as they would be anyway.
+// TestIneffectiveConfigsAreNamed proves that there is a sentence about each setting that has no
+// effect, and none about those that have one or are set to their default.
 func TestIneffectiveConfigsAreNamed(t *testing.T) {
 	got := Ineffective(Broker, map[string]string{
 		"num.partitions": "3", "num.io.threads": "16", "background.threads": "10", "replica.fetch.max.bytes": "5", "replica.lag.time.max.ms": "6",
@@ -413,7 +413,7 @@ func TestCheckDynamic(t *testing.T) {
 	}
 }
 
-// TestJavaDoubles proves that numbers are written as Kafka's tools expect them.
+// TestJavaDoubles proves that numbers have the form that Kafka's tools expect.
 func TestJavaDoubles(t *testing.T) {
 	for text, want := range map[string]string{
 		"2": "2.0", "-1": "-1.0", "0.5": "0.5", "1e7": "1.0E7", "0.0001": "1.0E-4", "1.7976931348623157E308": "1.7976931348623157E308", "123456.25": "123456.25",
@@ -429,8 +429,8 @@ func TestJavaDoubles(t *testing.T) {
 	}
 }
 
-// TestAnyValueIsParsedOrRefused proves that no text makes a check panic, and that
-// what is accepted can be used by the typed views.
+// TestAnyValueIsParsedOrRefused proves that no text makes a check panic, and that Settings and
+// Server can be made of every accepted value.
 func TestAnyValueIsParsedOrRefused(t *testing.T) {
 	var all []*Def
 	for _, typ := range []ResourceType{Topic, Broker, Group, ClientMetrics} {
@@ -440,14 +440,14 @@ func TestAnyValueIsParsedOrRefused(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := rapid.SampledFrom(all).Draw(t, "config")
 		text := rapid.OneOf(rapid.String(), rapid.StringMatching(`-?[0-9]{1,20}`), rapid.SampledFrom([]string{"", "true", "by_duration:", "*", ","})).Draw(t, "value")
-		if _, err := d.parse(text); err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrRefused) {
+		if _, err := d.parseValue(text); err != nil && !errors.Is(err, ErrInvalid) && !errors.Is(err, ErrRefused) {
 			t.Fatal(err)
 		}
 	})
 }
 
 func BenchmarkTopicSettings(b *testing.B) {
-	w := newWorld(b, nil)
+	w := newTestBroker(b, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		w.Topic(nil)
@@ -455,7 +455,7 @@ func BenchmarkTopicSettings(b *testing.B) {
 }
 
 func BenchmarkServerSettings(b *testing.B) {
-	w := newWorld(b, nil)
+	w := newTestBroker(b, nil)
 	b.ReportAllocs()
 	for b.Loop() {
 		w.Server()

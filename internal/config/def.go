@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// ErrInvalid is returned for a config that is not known or a value that its
-// key does not take. The message is a sentence for people, as Kafka words it.
+// ErrInvalid says that a config is unknown, or does not accept a value. The message is Kafka's
+// sentence for the client.
 var ErrInvalid = errors.New("invalid config")
 
-// ErrRefused is returned instead where Kafka calls the request invalid, not
-// the config.
+// ErrRefused says the same in those cases in which Kafka calls the request invalid, and not the
+// config.
 var ErrRefused = errors.New("config refused")
 
-// configError is one of the two errors above whose text is the message alone: it
-// goes to the client as it is.
+// configError is one of the two errors above. Its text is only the message, which goes to the
+// client as it is.
 type configError struct {
 	kind error
 	text string
@@ -37,7 +37,7 @@ func refusedConfig(format string, args ...any) error {
 // Type is Kafka's number for the type of a config's value.
 type Type int8
 
-// Types of values.
+// The types of values.
 const (
 	Bool     Type = 1
 	String   Type = 2
@@ -50,30 +50,30 @@ const (
 	Password Type = 9
 )
 
-// Scope says where a broker's config can be set while it runs.
+// Scope says whether a broker config can be set while brokers run, and for which of them.
 type Scope uint8
 
-// Scopes.
+// The scopes.
 const (
-	ReadOnly    Scope = iota // in the node's own file only
+	ReadOnly    Scope = iota // it cannot: only a node's start sets it
 	ClusterWide              // for all brokers, or for one
 	PerBroker                // for one broker
 )
 
-// Source is Kafka's number for where a config's value comes from.
+// Source is Kafka's number for the place that a config's value is from.
 type Source int8
 
-// Sources, and among those of one resource the lower number goes first.
+// The sources. A value that is set for a topic, a group or a subscription itself wins over those
+// of brokers, and among those of brokers the one with the lowest number wins.
 const (
-	TopicSource          Source = 1
-	BrokerSource         Source = 2
-	DefaultBrokerSource  Source = 3
-	StaticSource         Source = 4
-	DefaultSource        Source = 5
-	LoggerSource         Source = 6
-	ClientMetricsSource  Source = 7
-	GroupSource          Source = 8
-	sourcesOfBrokerChain        = 4 // BrokerSource to DefaultSource
+	TopicSource         Source = 1
+	BrokerSource        Source = 2
+	DefaultBrokerSource Source = 3
+	StaticSource        Source = 4
+	DefaultSource       Source = 5
+	LoggerSource        Source = 6
+	ClientMetricsSource Source = 7
+	GroupSource         Source = 8
 )
 
 // Def describes one config.
@@ -83,21 +83,21 @@ type Def struct {
 	Default string
 	Null    bool // there is no default; Default is empty
 	Scope   Scope
-	Doc     string // one sentence of our own, plain text, and one about its support
+	Doc     string // plain text; newTable adds the sentence about its support
 
-	Needs    string // what the config needs that is not served yet; "": nothing (see Support)
-	Needless bool   // the config changes nothing here, for the reason in Doc
+	Needs    string // the feature that the config needs and that is not served yet; "": none (see Support)
+	Needless bool   // the config has no effect here, for the reason in Doc
 
 	check    check
-	harmless string               // the value that asks for nothing, for those with Needs
-	partly   func(v value) string // what some values of a config that acts need; nil: none does
-	synonyms []synonym            // broker configs that give the value where it is not set here, first one first
+	harmless string               // the value that does not ask for Needs
+	needsOf  func(v value) string // the need of a value, if only some values have one; else nil
+	synonyms []synonym            // broker configs whose value is used if this one is not set; the first one wins
 }
 
-// synonym is another config that speaks of the same thing, perhaps in another unit.
+// synonym is another config for the same thing, perhaps in another unit.
 type synonym struct {
 	name  string
-	scale int64 // what its number is multiplied with; 0: not a number
+	scale int64 // its number times scale is the value in the config's unit; 0: it is not a number
 }
 
 // Sensitive tells whether the value must not be shown.
@@ -124,7 +124,7 @@ type table struct {
 	byName map[string]*Def
 }
 
-// The tables. They are built once and never change.
+// These are built once and never change.
 var (
 	topicTable   = newTable(topicConfigs)
 	brokerTable  = newTable(slices.Concat(brokerConfigs, logConfigs, securityConfigs, coordinatorConfigs, leatConfigs))
@@ -135,7 +135,7 @@ var (
 func newTable(defs []Def) *table {
 	t := &table{byName: make(map[string]*Def, len(defs))}
 	for i := range defs {
-		defs[i].Doc += defs[i].note()
+		defs[i].Doc += defs[i].supportNote()
 		if defs[i].harmless == "" {
 			defs[i].harmless = defs[i].Default
 		}
@@ -161,14 +161,14 @@ func tableOf(t ResourceType) *table {
 	}
 }
 
-// Validate checks one value; the error is ErrInvalid. It does not ask whether
-// the key may be set while a broker runs: see CheckDynamic.
+// Validate checks one value; the error is ErrInvalid or ErrRefused. It does not check whether
+// the config may be set while brokers run: see CheckDynamic.
 func Validate(t ResourceType, key, value string) error {
 	d := Find(t, key)
 	if d == nil {
 		return unknownConfig(t, key)
 	}
-	_, err := d.parse(value)
+	_, err := d.parseValue(value)
 	return err
 }
 
@@ -185,8 +185,8 @@ func unknownConfig(t ResourceType, key string) error {
 	}
 }
 
-// CheckDynamic tells whether a broker's config may be set on a running cluster, for
-// all brokers or for one.
+// CheckDynamic returns an error if a broker config may not be set while brokers run, for one
+// broker (perBroker) or for all.
 func CheckDynamic(key string, perBroker bool) error {
 	d := Find(Broker, key)
 	switch {
@@ -199,7 +199,7 @@ func CheckDynamic(key string, perBroker bool) error {
 	case d.Scope == PerBroker && !perBroker:
 		return refusedConfig("Cannot update these configs at default cluster level, broker id must be specified: [%s]", key)
 	case key == "listeners" || key == "listener.security.protocol.map":
-		return refusedConfig("%s is read when a node starts: set it there, by --listen or --set", key)
+		return refusedConfig("%s is read only when a node starts: set it with --listen or --set, and start the node again", key)
 	}
 	return nil
 }

@@ -1,11 +1,13 @@
-// Package config is the table of Kafka's configs: what topics, brokers, groups and
-// metrics subscriptions can be configured with. Def describes one config: its type,
-// default, scope, check, synonyms and documentation. View computes from all places
-// in which a value may be set what a config is worth on a node, and why; Settings and
-// Server are typed views for code that acts on them. Static are the settings that a
-// node itself was started with.
+// Package config has the tables of all configs of topics, brokers, groups and metrics
+// subscriptions, which are Kafka's and a few of Leat's own.
 //
-// The package knows no cluster: what is set dynamically is handed to it. The tables
-// (table_*.go) are built once and never change, and neither does a Static, so all of
-// it may be used concurrently.
+// Def describes one config: its type, default, scope, check, synonyms and documentation.
+// A value can be set in several places; a View has all of them, and computes the value
+// that a config has on a node, and from which place. Settings and Server have the values
+// of topics and brokers in Go's types. Static has the settings with which a node was
+// started.
+//
+// The package does not know the cluster: its callers pass the configs that were set
+// dynamically. The tables (table_*.go) and a Static never change, so everything may be
+// used concurrently.
 package config

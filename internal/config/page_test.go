@@ -12,8 +12,8 @@ import (
 
 var writePage = flag.Bool("write", false, "write docs/configs.md from the table")
 
-// TestConfigsPage proves that docs/configs.md is what the table of configs says; with
-// -write it makes it so.
+// TestConfigsPage proves that docs/configs.md is the page made of the tables of configs. With
+// -write it writes the page.
 func TestConfigsPage(t *testing.T) {
 	const path = "../../docs/configs.md"
 	want := configsPage()
@@ -33,11 +33,11 @@ func TestConfigsPage(t *testing.T) {
 
 func configsPage() string {
 	var b strings.Builder
-	b.WriteString("# Configs\n\nEvery config has Kafka's name, type and meaning, but for those that begin with `leat.`; where Leat's default is another one than Kafka's, its sentence says what it gives. " +
-		"Set a topic's with\n`leat config set --topic NAME name=value`, a broker's in the file of `--config`, by `--set name=value`, or, where it can be changed while " +
-		"brokers\nrun, with `leat config set --broker ID` or `--cluster`. Kafka's own tools work as well.\n\n" +
-		"A config that is *not served yet* says what it needs. Where that is a protection, such as TLS or ACLs, a value that asks for it is refused, at the start and while the\n" +
-		"node runs, since nothing would be protected; other values are taken and change nothing, which the node's log says. The same goes for configs that have no effect here.\n")
+	b.WriteString("# Configs\n\nConfigs have Kafka's names, types and meanings, except for those that begin with `leat.`, which Kafka does not have. Where a default differs from Kafka's, the text says what it means.\n\n" +
+		"Set a config of a topic with `leat config set --topic NAME name=value`, and one of a broker in the file of `--config` or by `--set name=value`. Configs of brokers\n" +
+		"that can change at any time can also be set with `leat config set --broker ID` or `--cluster`. Kafka's own tools work as well.\n\n" +
+		"The text of a config that is *not served yet* names the feature that it needs. If that is a protection, such as TLS or ACLs, values that ask for it are refused, since\n" +
+		"they would protect nothing. Other values, and those of configs that have no effect here, are accepted and have no effect; the node's log warns of them.\n")
 	section := func(title string, typ ResourceType, mode bool) {
 		fmt.Fprintf(&b, "\n## %s\n\n| name | type | default |%s what it does |\n|---|---|---|%s---|\n", title, ifElse(mode, " set |", ""), ifElse(mode, "---|", ""))
 		for _, d := range Defs(typ) {
@@ -58,15 +58,15 @@ func configsPage() string {
 	b.WriteString(`
 ## Loggers
 
-Kafka's broker loggers (` + "`kafka-configs --entity-type broker-loggers --entity-name ID`" + `) show and set from which level on the parts of a node log, while it runs
-and until it stops: ` + "`broker`, `group`, `quorum`, `storage` and `wire`" + `, and ` + "`root`" + `, whose level those have that were given none: that of ` + "`--log-level`" + ` at the start. The levels
-are TRACE, DEBUG, INFO, WARN, ERROR and FATAL; nothing is logged as FATAL, so a part with that level is silent. Each line says which logger wrote it.
+Kafka's broker loggers (` + "`kafka-configs --entity-type broker-loggers --entity-name ID`" + `) show and set the lowest level that each part of a node logs. A change lasts until the node stops.
+The loggers are ` + "`broker`, `group`, `quorum`, `storage`, `wire` and `root`" + `. The level of ` + "`root`" + `, at the start that of ` + "`--log-level`" + `, applies to all loggers without a level of their own. The levels
+are TRACE, DEBUG, INFO, WARN, ERROR and FATAL; no line has the level FATAL, so a logger with that level is silent. Each line has the name of its logger.
 
 ## Memory
 
-Go's collector runs at its own pace, GOGC=100: it takes no noticeable time here (docs/benchmarks.md). Where the system limits the memory of the process, by a
-container's limit or MemoryMax of a service, three quarters of that become Go's memory limit, before which it collects more often; the rest is for what the kernel
-charges to the process. The variables GOGC and GOMEMLIMIT of the environment go before both.
+Go's garbage collector runs at its own pace (GOGC=100) and takes no noticeable time (docs/benchmarks.md). If the system limits the memory of the process, by the limit
+of a container or MemoryMax of a service, three quarters of that become Go's memory limit, near which the collector runs more often; the rest is for memory of the
+kernel that counts as the process's. The environment variables GOGC and GOMEMLIMIT override both.
 `)
 	return b.String()
 }

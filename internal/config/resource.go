@@ -1,9 +1,9 @@
 package config
 
-// ResourceType is Kafka's number for what a config belongs to.
+// ResourceType is Kafka's number for a kind of things that have configs.
 type ResourceType int8
 
-// Resource types.
+// The resource types.
 const (
 	Topic         ResourceType = 2
 	Broker        ResourceType = 4
@@ -12,7 +12,7 @@ const (
 	Group         ResourceType = 32
 )
 
-// String is Kafka's name of the type, as it stands in its messages.
+// String is Kafka's name of the type, as in its messages.
 func (t ResourceType) String() string {
 	switch t {
 	case Topic:
@@ -30,7 +30,8 @@ func (t ResourceType) String() string {
 	}
 }
 
-// Resource is what configs are set on; a broker's name is its id, "" the cluster's default.
+// Resource is a thing for which configs can be set. The name of a broker is its id; "" stands
+// for all brokers.
 type Resource struct {
 	Type ResourceType
 	Name string

@@ -7,77 +7,77 @@ import (
 	"strings"
 )
 
-// Support says what it means to set a config.
+// Support is the effect of setting a config.
 type Support uint8
 
-// Kinds of support.
+// The kinds of support.
 const (
-	Acts     Support = iota // it does what it says
-	Needless                // it changes nothing here, and nobody misses anything for that
-	Awaits                  // it changes nothing yet, since Needs is not served; setting it is warned of
-	Refused                 // the same, and to take it would feign a protection: values that ask for it are refused
+	Served   Support = iota // the effect that its documentation says
+	Needless                // none, and none is needed here
+	Pending                 // none yet, since Needs is not served; the node's log warns of it
+	Refused                 // values that ask for Needs, a protection that is not served, are refused
 )
 
-// protections are what Needs may name where a config that had no effect would leave open what
-// its operator believes to be closed.
+// protections are the values of Needs for which a config without effect would be dangerous: its
+// operator would believe that the cluster is protected.
 var protections = []string{"TLS", "authentication", "Kerberos", "ACLs", "delegation tokens", "policies"}
 
-// support tells what it means to set the config.
-func (d *Def) support() Support {
+// supportKind is the effect of setting the config.
+func (d *Def) supportKind() Support {
 	switch {
 	case slices.Contains(protections, d.Needs):
 		return Refused
 	case d.Needs != "":
-		return Awaits
+		return Pending
 	case d.Needless:
 		return Needless
 	}
-	return Acts
+	return Served
 }
 
-// note is the sentence about a config's support that ends its documentation.
-func (d *Def) note() string {
-	switch d.support() {
+// supportNote is the sentence about a config's support that ends its documentation.
+func (d *Def) supportNote() string {
+	switch d.supportKind() {
 	case Refused:
 		return fmt.Sprintf(" Not served yet: it needs %s, and values that ask for it are refused.", d.Needs)
-	case Awaits:
-		return fmt.Sprintf(" Not served yet: it needs %s, and changes nothing until then.", d.Needs)
+	case Pending:
+		return fmt.Sprintf(" Not served yet: it needs %s, and has no effect until then.", d.Needs)
 	default:
 		return ""
 	}
 }
 
-// needs names what a value needs that is not served yet; "": nothing.
-func (d *Def) needs(v value, text string) string {
+// neededFor names the feature that a value needs and that is not served yet; "": none.
+func (d *Def) neededFor(v value, text string) string {
 	switch {
-	case d.partly != nil:
-		return d.partly(v)
+	case d.needsOf != nil:
+		return d.needsOf(v)
 	case d.Needs == "" || strings.TrimSpace(text) == d.harmless:
 		return ""
 	}
 	return d.Needs
 }
 
-// compaction is what cleanup.policy needs where it has compact.
-func compaction(v value) string {
+// needsCompaction is the need of a cleanup policy that has compact.
+func needsCompaction(v value) string {
 	if slices.Contains(v.l, "compact") {
 		return "compaction"
 	}
 	return ""
 }
 
-// CheckServed refuses a value that asks for a protection that is not served: what is taken in
-// silence would be believed in. The value must be valid. The error is ErrRefused.
+// CheckServed refuses a value that asks for a protection that is not served, in which the
+// operator would otherwise trust. The value must be valid. The error is ErrRefused.
 func CheckServed(t ResourceType, key, text string) error {
 	d := Find(t, key)
-	if d == nil || d.support() != Refused {
+	if d == nil || d.supportKind() != Refused {
 		return nil
 	}
-	v, err := d.parse(text)
+	v, err := d.parseValue(text)
 	if err != nil {
-		return nil //nolint:nilerr // Validate says so
+		return nil //nolint:nilerr // Validate reports it
 	}
-	need := d.needs(v, text)
+	need := d.neededFor(v, text)
 	if need == "" {
 		return nil
 	}
@@ -88,7 +88,8 @@ func CheckServed(t ResourceType, key, text string) error {
 	return refusedConfig("%s=%s asks for %s, which this version does not serve: nothing would be protected by it; leave it out", key, shown, need)
 }
 
-// Ineffective tells of the configs in a set that change nothing: one sentence for each reason.
+// Ineffective returns sentences about the configs in a set that have no effect, one for each
+// reason.
 func Ineffective(t ResourceType, set map[string]string) (sentences []string) {
 	waiting := map[string][]string{} // names by need
 	var needless []string
@@ -97,13 +98,13 @@ func Ineffective(t ResourceType, set map[string]string) (sentences []string) {
 		if d == nil {
 			continue
 		}
-		v, err := d.parse(set[key])
+		v, err := d.parseValue(set[key])
 		if err != nil || strings.TrimSpace(set[key]) == d.Default {
 			continue
 		}
-		if need := d.needs(v, set[key]); need != "" {
+		if need := d.neededFor(v, set[key]); need != "" {
 			waiting[need] = append(waiting[need], key)
-		} else if d.support() == Needless {
+		} else if d.supportKind() == Needless {
 			needless = append(needless, key)
 		}
 	}

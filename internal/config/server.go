@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Server are the settings of a broker that are not a topic's. They never change; a
-// change of a config brings new ones.
+// Server are the values of a broker's configs, without those that are defaults of topics. They
+// never change: a change of a config makes new ones.
 type Server struct {
 	// Requests and connections.
 	MaxRequestBytes        int // socket.request.max.bytes
@@ -15,15 +15,15 @@ type Server struct {
 	MaxConnectionsPerIP    int
 	MaxConnectionsOfIP     map[netip.Addr]int // max.connections.per.ip.overrides
 	MaxIdle                time.Duration      // connections.max.idle.ms
-	RequestMemory          int64              // queued.max.request.bytes; -1: a share of the memory that there is
-	WorkMemory             int64              // bytes; 0: a share of the memory that there is
+	RequestMemory          int64              // queued.max.request.bytes; -1: a share of the available memory
+	WorkMemory             int64              // bytes; 0: a share of the available memory
 	FetchMaxBytes          int
 	FetchSessions          int // max.incremental.fetch.session.cache.slots
 	MaxDescribedPartitions int // max.request.partition.size.limit
 	RetentionCheckInterval time.Duration
 	RequestTimeout         time.Duration
-	Congestion             string // leat.tcp.congestion.control; "": the system's
-	LocalCongestion        string // of connections from this machine
+	Congestion             string // leat.tcp.congestion.control; "": the system's choice
+	LocalCongestion        string // the same for connections from this machine
 
 	// Storage.
 	JournalBytes int64
@@ -40,23 +40,23 @@ type Server struct {
 
 	Groups Groups
 
-	// The topics in which coordinators keep their state, when they are made.
+	// The topics in which coordinators keep their state.
 	Offsets, Transactions, ShareState StateTopic
 }
 
 // Groups are the settings of groups and their committed offsets.
 type Groups struct {
 	InitialDelay           time.Duration // before the first rebalance of an empty group
-	MinSession, MaxSession time.Duration // what a member may ask for
+	MinSession, MaxSession time.Duration // the range from which a member may choose
 	MaxSize                int           // members
-	Memory                 int64         // bytes; 0: a share of the memory that there is
+	Memory                 int64         // bytes; 0: a share of the available memory
 	MaxOffsetMetadata      int           // bytes
 	OffsetsRetention       time.Duration
 	OffsetsRetentionCheck  time.Duration
 	OffsetsCommitTimeout   time.Duration
 }
 
-// StateTopic is what a topic of a coordinator is made with.
+// StateTopic are the settings with which a coordinator's topic is created.
 type StateTopic struct {
 	Partitions        int32
 	ReplicationFactor int16
@@ -71,57 +71,57 @@ const MinSegmentBytes = aMebi
 func (v View) Server() Server {
 	r := newReader(v, brokerTable, nil)
 	return Server{
-		MaxRequestBytes:        int(r.int("socket.request.max.bytes")),
-		MaxConnections:         int(r.int("max.connections")),
-		MaxConnectionsPerIP:    int(r.int("max.connections.per.ip")),
-		MaxConnectionsOfIP:     parseIPs(r.text("max.connections.per.ip.overrides")),
-		MaxIdle:                r.millis("connections.max.idle.ms"),
-		RequestMemory:          r.int("queued.max.request.bytes"),
-		WorkMemory:             r.int("leat.work.memory.bytes"),
-		FetchMaxBytes:          int(r.int("fetch.max.bytes")),
-		FetchSessions:          int(r.int("max.incremental.fetch.session.cache.slots")),
-		MaxDescribedPartitions: int(r.int("max.request.partition.size.limit")),
-		RetentionCheckInterval: r.millis("log.retention.check.interval.ms"),
-		RequestTimeout:         r.millis("request.timeout.ms"),
-		Congestion:             r.text("leat.tcp.congestion.control"),
-		LocalCongestion:        r.text("leat.tcp.congestion.control.local"),
+		MaxRequestBytes:        int(r.readInt("socket.request.max.bytes")),
+		MaxConnections:         int(r.readInt("max.connections")),
+		MaxConnectionsPerIP:    int(r.readInt("max.connections.per.ip")),
+		MaxConnectionsOfIP:     parseIPCounts(r.readString("max.connections.per.ip.overrides")),
+		MaxIdle:                r.readMillis("connections.max.idle.ms"),
+		RequestMemory:          r.readInt("queued.max.request.bytes"),
+		WorkMemory:             r.readInt("leat.work.memory.bytes"),
+		FetchMaxBytes:          int(r.readInt("fetch.max.bytes")),
+		FetchSessions:          int(r.readInt("max.incremental.fetch.session.cache.slots")),
+		MaxDescribedPartitions: int(r.readInt("max.request.partition.size.limit")),
+		RetentionCheckInterval: r.readMillis("log.retention.check.interval.ms"),
+		RequestTimeout:         r.readMillis("request.timeout.ms"),
+		Congestion:             r.readString("leat.tcp.congestion.control"),
+		LocalCongestion:        r.readString("leat.tcp.congestion.control.local"),
 
-		JournalBytes: r.int("leat.journal.bytes"),
-		ScrubRate:    r.int("leat.scrub.bytes.per.second"),
+		JournalBytes: r.readInt("leat.journal.bytes"),
+		ScrubRate:    r.readInt("leat.scrub.bytes.per.second"),
 
-		StrayRetention: r.millis("leat.stray.retention.ms"),
+		StrayRetention: r.readMillis("leat.stray.retention.ms"),
 
-		AutoCreateTopics:  r.bool("auto.create.topics.enable"),
-		DeleteTopics:      r.bool("delete.topic.enable"),
-		NumPartitions:     int32(r.int("num.partitions")),
-		ReplicationFactor: int16(min(r.int("default.replication.factor"), math.MaxInt16)),
+		AutoCreateTopics:  r.readBool("auto.create.topics.enable"),
+		DeleteTopics:      r.readBool("delete.topic.enable"),
+		NumPartitions:     int32(r.readInt("num.partitions")),
+		ReplicationFactor: int16(min(r.readInt("default.replication.factor"), math.MaxInt16)),
 
 		Groups: Groups{
-			InitialDelay:          r.millis("group.initial.rebalance.delay.ms"),
-			MinSession:            r.millis("group.min.session.timeout.ms"),
-			MaxSession:            r.millis("group.max.session.timeout.ms"),
-			MaxSize:               int(r.int("group.max.size")),
-			Memory:                r.int("leat.group.memory.bytes"),
-			MaxOffsetMetadata:     int(r.int("offset.metadata.max.bytes")),
-			OffsetsRetention:      Millis(r.int("offsets.retention.minutes") * minuteMillis),
-			OffsetsRetentionCheck: r.millis("offsets.retention.check.interval.ms"),
-			OffsetsCommitTimeout:  r.millis("offsets.commit.timeout.ms"),
+			InitialDelay:          r.readMillis("group.initial.rebalance.delay.ms"),
+			MinSession:            r.readMillis("group.min.session.timeout.ms"),
+			MaxSession:            r.readMillis("group.max.session.timeout.ms"),
+			MaxSize:               int(r.readInt("group.max.size")),
+			Memory:                r.readInt("leat.group.memory.bytes"),
+			MaxOffsetMetadata:     int(r.readInt("offset.metadata.max.bytes")),
+			OffsetsRetention:      Millis(r.readInt("offsets.retention.minutes") * minuteMillis),
+			OffsetsRetentionCheck: r.readMillis("offsets.retention.check.interval.ms"),
+			OffsetsCommitTimeout:  r.readMillis("offsets.commit.timeout.ms"),
 		},
 
-		Offsets:      r.stateTopic("offsets.topic.", ""),
-		Transactions: r.stateTopic("transaction.state.log.", "transaction.state.log.min.isr"),
-		ShareState:   r.stateTopic("share.coordinator.state.topic.", "share.coordinator.state.topic.min.isr"),
+		Offsets:      r.readStateTopic("offsets.topic.", ""),
+		Transactions: r.readStateTopic("transaction.state.log.", "transaction.state.log.min.isr"),
+		ShareState:   r.readStateTopic("share.coordinator.state.topic.", "share.coordinator.state.topic.min.isr"),
 	}
 }
 
-func (r configReader) stateTopic(prefix, minISR string) StateTopic {
+func (r configReader) readStateTopic(prefix, minISR string) StateTopic {
 	t := StateTopic{
-		Partitions:        int32(r.int(prefix + "num.partitions")),
-		ReplicationFactor: int16(r.int(prefix + "replication.factor")),
-		SegmentBytes:      r.int(prefix + "segment.bytes"),
+		Partitions:        int32(r.readInt(prefix + "num.partitions")),
+		ReplicationFactor: int16(r.readInt(prefix + "replication.factor")),
+		SegmentBytes:      r.readInt(prefix + "segment.bytes"),
 	}
 	if minISR != "" {
-		t.MinISR = int(r.int(minISR))
+		t.MinISR = int(r.readInt(minISR))
 	}
 	return t
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Settings are what a topic's configs are worth on one node, ready for use.
+// Settings are the values of a topic's configs on one node.
 type Settings struct {
 	SegmentBytes   int64
 	SegmentAge     time.Duration
@@ -18,8 +18,8 @@ type Settings struct {
 	Delete         bool          // cleanup.policy has delete
 	Compact        bool          // cleanup.policy has compact
 
-	// FlushMessages is 1 where an acknowledged record is on disk. Setting flush.ms
-	// and not flush.messages leaves it to the page cache: then it is unlimited.
+	// FlushMessages is 1 if every acknowledged record is on disk. It is unlimited if
+	// flush.ms is set and flush.messages is not.
 	FlushMessages   int64
 	FlushAge        time.Duration // 0: never
 	FileDeleteDelay time.Duration
@@ -32,22 +32,22 @@ type Settings struct {
 	LZ4Level             int
 	ZstdLevel            int
 	LogAppendTime        bool          // the broker stamps records
-	TimestampBefore      time.Duration // how far a timestamp may lie behind the clock
-	TimestampAfter       time.Duration // and ahead of it
+	TimestampBefore      time.Duration // how far a timestamp may be behind the clock
+	TimestampAfter       time.Duration // how far a timestamp may be ahead of the clock
 	UncleanElection      bool
 
 	DeleteRetention    time.Duration // of tombstones
 	MinCompactionLag   time.Duration
 	MaxCompactionLag   time.Duration
 	MinDirtyRatio      float64
-	ProducerExpiration time.Duration // a broker's setting that logs need
+	ProducerExpiration time.Duration // a broker config that logs need
 }
 
-// Topic are the settings of a topic on which these configs are set.
-func (v View) Topic(set map[string]string) Settings { return newReader(v, topicTable, set).topic() }
+// Topic are the settings of a topic for which these configs are set.
+func (v View) Topic(set map[string]string) Settings { return newReader(v, topicTable, set).readTopic() }
 
-// configReader reads typed values. What is stored was checked when it was set; a
-// value that a later version took, and that does not parse here, counts as unset.
+// configReader reads values in Go's types. They were checked when they were set. A later version
+// may have accepted a value that this one cannot parse; it counts as not set.
 type configReader struct {
 	v   View
 	tab *table
@@ -59,41 +59,40 @@ func newReader(v View, tab *table, set map[string]string) configReader {
 	return configReader{v: v, tab: tab, set: set, src: TopicSource}
 }
 
-func (r configReader) value(key string) (v value, explicit bool) {
+func (r configReader) readValue(key string) (v value, explicit bool) {
 	d := r.tab.byName[key]
 	var e Entry
 	if r.tab == brokerTable {
-		e = newEntry(d, r.v.chain(d.names()))
+		e = newEntry(d, r.v.findValues(d.lookUpNames()))
 		if len(e.Synonyms) > 0 {
-			e.Value = d.convert(e.Synonyms[0])
+			e.Value = d.convertUnit(e.Synonyms[0])
 		}
 	} else {
-		e = r.v.entry(d, r.set, r.src)
+		e = r.v.makeEntry(d, r.set, r.src)
 	}
-	v, err := d.parse(e.Value)
+	v, err := d.parseValue(e.Value)
 	if err != nil {
-		v, _ = d.parse(d.Default)
+		v, _ = d.parseValue(d.Default)
 		return v, false
 	}
 	return v, e.Source != DefaultSource
 }
 
-func (r configReader) int(key string) int64 { v, _ := r.value(key); return v.n }
+func (r configReader) readInt(key string) int64 { v, _ := r.readValue(key); return v.n }
 
-func (r configReader) bool(key string) bool { v, _ := r.value(key); return v.b }
+func (r configReader) readBool(key string) bool { v, _ := r.readValue(key); return v.b }
 
-func (r configReader) text(key string) string { v, _ := r.value(key); return v.s }
+func (r configReader) readString(key string) string { v, _ := r.readValue(key); return v.s }
 
-func (r configReader) list(key string) []string { v, _ := r.value(key); return v.l }
+func (r configReader) readList(key string) []string { v, _ := r.readValue(key); return v.l }
 
-// millis is a time in milliseconds, without passing the longest Duration; negative
-// numbers stay -1.
-func (r configReader) millis(key string) time.Duration {
-	return Millis(r.int(key))
+// readMillis reads a time in milliseconds, as Millis converts it.
+func (r configReader) readMillis(key string) time.Duration {
+	return Millis(r.readInt(key))
 }
 
-// Millis is a Duration of n milliseconds: the longest one where n is more than
-// that, and -1, which stands for "for ever" or "no limit", where n is negative.
+// Millis is n milliseconds, but at most the longest Duration. For a negative n it is -1, which
+// stands for "for ever" or "no limit".
 func Millis(n int64) time.Duration {
 	switch {
 	case n < 0:
@@ -104,52 +103,52 @@ func Millis(n int64) time.Duration {
 	return time.Duration(n) * time.Millisecond
 }
 
-func (r configReader) topic() Settings {
+func (r configReader) readTopic() Settings {
 	s := Settings{
-		SegmentBytes:         r.int("segment.bytes"),
-		SegmentAge:           r.millis("segment.ms"),
-		SegmentJitter:        r.millis("segment.jitter.ms"),
-		IndexInterval:        int(r.int("index.interval.bytes")),
-		IndexBytes:           int(r.int("segment.index.bytes")),
-		Preallocate:          r.bool("preallocate"),
-		RetentionAge:         r.millis("retention.ms"),
-		RetentionBytes:       max(-1, r.int("retention.bytes")),
-		FileDeleteDelay:      r.millis("file.delete.delay.ms"),
-		MaxMessageBytes:      int(r.int("max.message.bytes")),
-		MaxDecompressedBytes: int(r.int("max.decompressed.message.bytes")),
-		MinISR:               int(r.int("min.insync.replicas")),
-		Compression:          r.text("compression.type"),
-		GzipLevel:            int(r.int("compression.gzip.level")),
-		LZ4Level:             int(r.int("compression.lz4.level")),
-		ZstdLevel:            int(r.int("compression.zstd.level")),
-		LogAppendTime:        r.text("message.timestamp.type") == "LogAppendTime",
-		TimestampBefore:      r.millis("message.timestamp.before.max.ms"),
-		TimestampAfter:       r.millis("message.timestamp.after.max.ms"),
-		UncleanElection:      r.bool("unclean.leader.election.enable"),
-		DeleteRetention:      r.millis("delete.retention.ms"),
-		MinCompactionLag:     r.millis("min.compaction.lag.ms"),
-		MaxCompactionLag:     r.millis("max.compaction.lag.ms"),
+		SegmentBytes:         r.readInt("segment.bytes"),
+		SegmentAge:           r.readMillis("segment.ms"),
+		SegmentJitter:        r.readMillis("segment.jitter.ms"),
+		IndexInterval:        int(r.readInt("index.interval.bytes")),
+		IndexBytes:           int(r.readInt("segment.index.bytes")),
+		Preallocate:          r.readBool("preallocate"),
+		RetentionAge:         r.readMillis("retention.ms"),
+		RetentionBytes:       max(-1, r.readInt("retention.bytes")),
+		FileDeleteDelay:      r.readMillis("file.delete.delay.ms"),
+		MaxMessageBytes:      int(r.readInt("max.message.bytes")),
+		MaxDecompressedBytes: int(r.readInt("max.decompressed.message.bytes")),
+		MinISR:               int(r.readInt("min.insync.replicas")),
+		Compression:          r.readString("compression.type"),
+		GzipLevel:            int(r.readInt("compression.gzip.level")),
+		LZ4Level:             int(r.readInt("compression.lz4.level")),
+		ZstdLevel:            int(r.readInt("compression.zstd.level")),
+		LogAppendTime:        r.readString("message.timestamp.type") == "LogAppendTime",
+		TimestampBefore:      r.readMillis("message.timestamp.before.max.ms"),
+		TimestampAfter:       r.readMillis("message.timestamp.after.max.ms"),
+		UncleanElection:      r.readBool("unclean.leader.election.enable"),
+		DeleteRetention:      r.readMillis("delete.retention.ms"),
+		MinCompactionLag:     r.readMillis("min.compaction.lag.ms"),
+		MaxCompactionLag:     r.readMillis("max.compaction.lag.ms"),
 	}
-	dirty, _ := r.value("min.cleanable.dirty.ratio")
+	dirty, _ := r.readValue("min.cleanable.dirty.ratio")
 	s.MinDirtyRatio = dirty.f
-	for _, p := range r.list("cleanup.policy") {
+	for _, p := range r.readList("cleanup.policy") {
 		s.Delete = s.Delete || p == "delete"
 		s.Compact = s.Compact || p == "compact"
 	}
-	s.flush(r)
-	s.ProducerExpiration = newReader(r.v, brokerTable, nil).millis("producer.id.expiration.ms")
+	s.readFlush(r)
+	s.ProducerExpiration = newReader(r.v, brokerTable, nil).readMillis("producer.id.expiration.ms")
 	return s
 }
 
-// flush reads the two settings that say when records go to disk.
-func (s *Settings) flush(r configReader) {
-	messages, explicit := r.value("flush.messages")
+// readFlush reads the two configs that decide when records are written to disk.
+func (s *Settings) readFlush(r configReader) {
+	messages, explicit := r.readValue("flush.messages")
 	s.FlushMessages = messages.n
-	after, timed := r.value("flush.ms")
+	after, timed := r.readValue("flush.ms")
 	if !timed || after.n == math.MaxInt64 {
 		return
 	}
-	s.FlushAge = max(Millis(after.n), time.Millisecond) // 0 asks for "at once"; 0 here is never
+	s.FlushAge = max(Millis(after.n), time.Millisecond) // the config's 0 means at once, and that of FlushAge never
 	if !explicit {
 		s.FlushMessages = math.MaxInt64
 	}

@@ -6,19 +6,19 @@ import (
 	"strconv"
 )
 
-// Static is what a node's own file, flags and environment set: the configs that
-// this broker has from its start. It never changes.
+// Static has the broker configs that a node's file, flags and environment set. It never
+// changes.
 type Static struct {
 	broker Resource
 	values map[string]string
-	given  map[string]string // those of values that somebody has set
+	given  map[string]string // those of values that the operator has set
 }
 
-// Broker is the node that the settings are of, as what configs are set on.
+// Broker is the broker whose configs these are.
 func (s *Static) Broker() Resource { return s.broker }
 
-// NewStatic checks the settings of a node: each value, what they say together, and that none
-// asks for a protection that is not served. Keys are broker configs.
+// NewStatic checks the broker configs of a node. It refuses invalid values, values that
+// contradict each other, and those that ask for a protection that is not served.
 func NewStatic(node int32, values map[string]string) (*Static, error) {
 	for _, k := range slices.Sorted(maps.Keys(values)) {
 		if err := Validate(Broker, k, values[k]); err != nil {
@@ -35,8 +35,8 @@ func NewStatic(node int32, values map[string]string) (*Static, error) {
 	return s, nil
 }
 
-// With adds what the node itself found out at its start, such as its id and the addresses on
-// which it listens. The result is another Static.
+// With returns another Static that has also the configs that the node itself determines at its
+// start, such as its id and the addresses on which it listens.
 func (s *Static) With(own map[string]string) *Static {
 	values := make(map[string]string, len(s.values)+len(own))
 	maps.Copy(values, s.values)
@@ -44,5 +44,5 @@ func (s *Static) With(own map[string]string) *Static {
 	return &Static{broker: s.broker, values: values, given: s.given}
 }
 
-// Warnings tells of the settings that change nothing, in sentences.
+// Warnings are sentences about the settings that have no effect.
 func (s *Static) Warnings() []string { return Ineffective(Broker, s.given) }

@@ -1,10 +1,10 @@
 package config
 
-// brokerConfigs are a node's identity, network, metadata and replication.
+// brokerConfigs are the broker configs of identity, network, metadata and replication.
 var brokerConfigs = []Def{
 	{
 		Name: "advertised.listeners", Type: List, Null: true,
-		Doc: "The addresses that clients are told, each by the listener by which they came, as NAME://HOST:PORT; clients of a listener that is not named are told the address on which they came.",
+		Doc: "The addresses that clients are told, one for each listener, as NAME://HOST:PORT; clients of a listener that is not named are told the address to which they have connected.",
 	},
 	{
 		Name: "alter.config.policy.class.name", Type: Class, Null: true,
@@ -40,7 +40,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "broker.rack", Type: String, Null: true,
-		Doc: "The rack or zone in which this node stands, for placement and for reads from the nearest replica.",
+		Doc: "The rack or zone of this node, by which replicas are placed and readers find the nearest one.",
 	},
 	{
 		Name: "broker.session.timeout.ms", Type: Int, Default: "9000", check: atLeast(1),
@@ -64,7 +64,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "connections.max.reauth.ms", Type: Long, Default: "0",
-		Doc: "How long a client's authentication is good for, 0 means as long as the connection.", Needs: "authentication",
+		Doc: "How long a client's authentication is valid; 0 means as long as the connection lasts.", Needs: "authentication",
 	},
 	{
 		Name: "controlled.shutdown.enable", Type: Bool, Default: "true",
@@ -72,7 +72,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "controller.listener.names", Type: List, Null: true,
-		Needless: true, Doc: "The listeners of controllers: here nodes and clients share their listeners.",
+		Needless: true, Doc: "The listeners of controllers. Here nodes and clients share their listeners, so none of this node's may be named.",
 	},
 	{
 		Name: "controller.quorum.append.linger.ms", Type: Int, Default: "25", check: atLeast(0),
@@ -80,7 +80,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "controller.quorum.auto.join.enable", Type: Bool, Default: "false",
-		Needless: true, Doc: "Has no effect here: which nodes vote is decided by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: the cluster itself decides which nodes vote.",
 	},
 	{
 		Name: "controller.quorum.bootstrap.servers", Type: List,
@@ -88,39 +88,39 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "controller.quorum.election.backoff.max.ms", Type: Int, Default: "1000", check: atLeast(0),
-		Needless: true, Doc: "Has no effect here: the quorum keeps its own time.",
+		Needless: true, Doc: "Has no effect here: the quorum's times are built in.",
 	},
 	{
 		Name: "controller.quorum.election.timeout.ms", Type: Int, Default: "1000", check: atLeast(0),
-		Needless: true, Doc: "Has no effect here: the quorum keeps its own time.",
+		Needless: true, Doc: "Has no effect here: the quorum's times are built in.",
 	},
 	{
 		Name: "controller.quorum.fetch.max.bytes", Type: Int, Default: "1048576", check: atLeast(1),
-		Needless: true, Doc: "Has no effect here: the quorum bounds its own messages.",
+		Needless: true, Doc: "Has no effect here: the sizes of the quorum's messages are built in.",
 	},
 	{
 		Name: "controller.quorum.fetch.snapshot.max.bytes", Type: Int, Default: "1048576", check: atLeast(1),
-		Needless: true, Doc: "Has no effect here: the quorum bounds its own messages.",
+		Needless: true, Doc: "Has no effect here: the sizes of the quorum's messages are built in.",
 	},
 	{
 		Name: "controller.quorum.fetch.timeout.ms", Type: Int, Default: "2000", check: atLeast(0),
-		Needless: true, Doc: "Has no effect here: the quorum keeps its own time.",
+		Needless: true, Doc: "Has no effect here: the quorum's times are built in.",
 	},
 	{
 		Name: "controller.quorum.request.timeout.ms", Type: Int, Default: "2000", check: atLeast(0),
-		Needless: true, Doc: "Has no effect here: the quorum keeps its own time.",
+		Needless: true, Doc: "Has no effect here: the quorum's times are built in.",
 	},
 	{
 		Name: "controller.quorum.retry.backoff.ms", Type: Int, Default: "20", check: atLeast(0),
-		Needless: true, Doc: "Has no effect here: the quorum keeps its own time.",
+		Needless: true, Doc: "Has no effect here: the quorum's times are built in.",
 	},
 	{
 		Name: "controller.quorum.voters", Type: List,
-		Needless: true, Doc: "Has no effect here: which nodes vote is decided by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: the cluster itself decides which nodes vote.",
 	},
 	{
 		Name: "controller.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "How many windows the quota on topic changes looks back.", Needs: "quotas",
+		Doc: "The number of time windows over which the quota on topic changes is measured.", Needs: "quotas",
 	},
 	{
 		Name: "controller.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
@@ -136,7 +136,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "default.replication.factor", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "How many replicas a topic gets that does not say; the default follows the cluster: as many as there are nodes, at most 3.",
+		Doc: "How many replicas a new topic gets if its creator does not say; the default is the number of nodes, at most 3.",
 	},
 	{
 		Name: "delete.records.purgatory.purge.interval.requests", Type: Int, Default: "1",
@@ -148,7 +148,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "early.start.listeners", Type: List, Null: true,
-		Needless: true, Doc: "Has no effect here: all listeners open when the node serves.",
+		Needless: true, Doc: "Has no effect here: all listeners serve clients from the same moment on.",
 	},
 	{
 		Name: "fetch.max.bytes", Type: Int, Default: "57671680", check: atLeast(1024),
@@ -172,7 +172,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "inter.broker.listener.name", Type: String, Null: true,
-		Doc: "The listener by which nodes talk to each other; without it the first one.",
+		Doc: "The listener by which nodes talk to each other; without it, the first one.",
 	},
 	{
 		Name: "kafka.metrics.polling.interval.secs", Type: Int, Default: "10", check: atLeast(1),
@@ -184,11 +184,11 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "leader.imbalance.check.interval.seconds", Type: Long, Default: "300", check: atLeast(1),
-		Doc: "How often the balance of leaderships is looked at.", Needs: "replication",
+		Doc: "How often the node checks how evenly leaderships are spread.", Needs: "replication",
 	},
 	{
 		Name: "leader.imbalance.per.broker.percentage", Type: Int, Default: "10", check: atLeast(0),
-		Doc: "How uneven leaderships may be before they are moved.", Needs: "replication",
+		Doc: "How unevenly leaderships may be spread before they are moved, in percent.", Needs: "replication",
 	},
 	{
 		Name: "leader.replication.throttled.rate", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
@@ -208,15 +208,15 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "max.connections", Type: Int, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many connections this node has at most; 0 means no limit. A smaller limit closes none of those that are there.",
+		Doc: "How many connections this node has at most; 0 means no limit. Lowering it closes no open connection.",
 	},
 	{
 		Name: "max.connections.per.ip", Type: Int, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many connections one client address has at most; 0 means no limit, or, where max.connections.per.ip.overrides names addresses, that nobody else may connect.",
+		Doc: "How many connections one client address has at most. 0 means no limit; but if max.connections.per.ip.overrides names addresses, it means that no other address may connect.",
 	},
 	{
-		Name: "max.connections.per.ip.overrides", Type: String, Scope: ClusterWide, check: countsOfIPs,
-		Doc: "Other limits for single client addresses, as address:count pairs with commas between; names of hosts are not resolved.",
+		Name: "max.connections.per.ip.overrides", Type: String, Scope: ClusterWide, check: ipCounts,
+		Doc: "Other limits for single client addresses, as address:count pairs separated by commas; host names are not resolved.",
 	},
 	{
 		Name: "max.incremental.fetch.session.cache.slots", Type: Int, Default: "1000", check: atLeast(0),
@@ -228,11 +228,11 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "message.max.bytes", Type: Int, Default: "1048588", Scope: ClusterWide, check: atLeast(0),
-		Doc: "The largest record batch that is taken, for topics that do not say.",
+		Doc: "The largest record batch that is accepted, for topics that do not set their own.",
 	},
 	{
 		Name: "metadata.log.dir", Type: String, Null: true,
-		Needless: true, Doc: "Has no effect here: metadata lies in the data directory.",
+		Needless: true, Doc: "Has no effect here: the metadata are in the data directory.",
 	},
 	{
 		Name: "metadata.log.max.record.bytes.between.snapshots", Type: Long, Default: "20971520", check: atLeast(1),
@@ -244,11 +244,11 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "metadata.log.segment.bytes", Type: Int, Default: "1073741824", check: atLeast(8388608),
-		Needless: true, Doc: "Has no effect here: the metadata log is cut by snapshots.",
+		Needless: true, Doc: "Has no effect here: snapshots replace the old part of the metadata log.",
 	},
 	{
 		Name: "metadata.log.segment.ms", Type: Long, Default: aWeek,
-		Needless: true, Doc: "Has no effect here: the metadata log is cut by snapshots.",
+		Needless: true, Doc: "Has no effect here: snapshots replace the old part of the metadata log.",
 	},
 	{
 		Name: "metadata.max.idle.interval.ms", Type: Int, Default: "500", check: atLeast(0),
@@ -256,11 +256,11 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "metadata.max.retention.bytes", Type: Long, Default: "104857600",
-		Needless: true, Doc: "Has no effect here: the metadata log is cut by snapshots.",
+		Needless: true, Doc: "Has no effect here: snapshots replace the old part of the metadata log.",
 	},
 	{
 		Name: "metadata.max.retention.ms", Type: Long, Default: aWeek,
-		Needless: true, Doc: "Has no effect here: the metadata log is cut by snapshots.",
+		Needless: true, Doc: "Has no effect here: snapshots replace the old part of the metadata log.",
 	},
 	{
 		Name: "metric.reporters", Type: List, Default: "org.apache.kafka.common.metrics.JmxReporter", Scope: ClusterWide,
@@ -268,7 +268,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "metrics.num.samples", Type: Int, Default: "2", check: atLeast(1),
-		Needless: true, Doc: "Has no effect here: metrics are counters that their reader samples.",
+		Needless: true, Doc: "Has no effect here: metrics are counters, which their reader samples.",
 	},
 	{
 		Name: "metrics.recording.level", Type: String, Default: "INFO",
@@ -276,11 +276,11 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "metrics.sample.window.ms", Type: Long, Default: "30000", check: atLeast(1),
-		Needless: true, Doc: "Has no effect here: metrics are counters that their reader samples.",
+		Needless: true, Doc: "Has no effect here: metrics are counters, which their reader samples.",
 	},
 	{
 		Name: "min.insync.replicas", Type: Int, Default: "1", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many replicas must be in sync for a write with acks=all, for topics that do not say.",
+		Doc: "How many replicas must be in sync for a write with acks=all, for topics that do not set their own.",
 	},
 	{
 		Name: "node.id", Type: Int, Null: true, check: atLeast(0),
@@ -296,7 +296,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "num.partitions", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "How many partitions a topic gets that does not say.",
+		Doc: "How many partitions a new topic gets if its creator does not say.",
 	},
 	{
 		Name: "num.recovery.threads.per.data.dir", Type: Int, Default: "2", Scope: ClusterWide, check: atLeast(1),
@@ -312,7 +312,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "process.roles", Type: List, Default: "broker,controller", check: listOf("broker", "controller"),
-		Doc: "What this node does; every node is a broker, and the cluster decides which ones vote as controllers.",
+		Doc: "The roles of this node; every node is a broker, and the cluster decides which ones vote as controllers.",
 	},
 	{
 		Name: "producer.purgatory.purge.interval.requests", Type: Int, Default: "1000",
@@ -329,7 +329,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "How many windows client quotas look back.", Needs: "quotas",
+		Doc: "The number of time windows over which client quotas are measured.", Needs: "quotas",
 	},
 	{
 		Name: "quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
@@ -369,7 +369,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "replica.selector.class", Type: String, Null: true,
-		Needs: "replication", Doc: "A class that picks the replica to read from; here readers that name their rack are sent to the nearest one.",
+		Needs: "replication", Doc: "A class that picks the replica to read from; here readers that name their rack will be sent to the nearest one.",
 	},
 	{
 		Name: "replica.socket.receive.buffer.bytes", Type: Int, Default: "65536",
@@ -381,7 +381,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "replication.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "How many windows replication quotas look back.", Needs: "replication",
+		Doc: "The number of time windows over which replication quotas are measured.", Needs: "replication",
 	},
 	{
 		Name: "replication.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
@@ -401,7 +401,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "socket.listen.backlog.size", Type: Int, Default: "50", check: atLeast(1),
-		Needless: true, Doc: "Has no effect here: the operating system's own limit holds.",
+		Needless: true, Doc: "Has no effect here: the operating system's limit applies.",
 	},
 	{
 		Name: "socket.receive.buffer.bytes", Type: Int, Default: "102400", check: atLeast(-1),
@@ -409,7 +409,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "socket.request.max.bytes", Type: Int, Default: "104857600", check: atLeast(1),
-		Doc: "The largest request that is read; a connection that announces more is closed.",
+		Doc: "The largest request that is read; a connection that sends a larger one is closed.",
 	},
 	{
 		Name: "socket.send.buffer.bytes", Type: Int, Default: "102400", check: atLeast(-1),
@@ -417,10 +417,10 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "telemetry.max.bytes", Type: Int, Default: "1048576", check: atLeast(1),
-		Doc: "The largest push of client metrics that is taken.", Needs: "client metrics",
+		Doc: "The largest push of client metrics that is accepted.", Needs: "client metrics",
 	},
 	{
 		Name: "unclean.leader.election.enable", Type: Bool, Default: "false", Scope: ClusterWide,
-		Doc: "Whether a replica that is behind may become leader when no other is left, for topics that do not say.", Needs: "replication",
+		Doc: "Whether a replica that is behind may become leader when no other is left, for topics that do not set their own.", Needs: "replication",
 	},
 }

@@ -1,6 +1,6 @@
 package config
 
-// coordinatorConfigs concern groups, offsets and transactions.
+// coordinatorConfigs are the broker configs of groups, offsets and transactions.
 var coordinatorConfigs = []Def{
 	{
 		Name: "add.partitions.to.txn.retry.backoff.max.ms", Type: Int, Default: "100", check: atLeast(0),
@@ -12,15 +12,15 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "errors.deadletterqueue.auto.create.topics.enable", Type: Bool, Default: "false", Scope: ClusterWide,
-		Doc: "Whether dead letter topics of share groups are made when they are missing.", Needs: "share groups",
+		Doc: "Whether dead letter topics of share groups are created if they do not exist.", Needs: "share groups",
 	},
 	{
 		Name: "errors.deadletterqueue.topic.name.prefix", Type: String, Default: "dlq.", Scope: ClusterWide,
-		Doc: "What the names of dead letter topics begin with.", Needs: "share groups",
+		Doc: "The prefix of the names of dead letter topics.", Needs: "share groups",
 	},
 	{
 		Name: "group.consumer.assignment.interval.ms", Type: Int, Default: "1000", Scope: ClusterWide, check: atLeast(0),
-		Doc: "The shortest time between two new assignments of a consumer group that does not say.", Needs: "next-generation groups",
+		Doc: "The shortest time between two new assignments of a consumer group that does not set its own.", Needs: "next-generation groups",
 	},
 	{
 		Name: "group.consumer.assignors", Type: List, Default: "uniform,range",
@@ -48,7 +48,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.consumer.migration.policy", Type: String, Default: "bidirectional",
-		Doc: "Whether classic groups and next-generation groups turn into each other.", Needs: "next-generation groups",
+		Doc: "Whether classic groups can become next-generation groups and the other way round.", Needs: "next-generation groups",
 	},
 	{
 		Name: "group.consumer.min.assignment.interval.ms", Type: Int, Default: "0", check: atLeast(0),
@@ -64,7 +64,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.consumer.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
-		Doc: "How long a member of a next-generation consumer group may be silent.", Needs: "next-generation groups",
+		Doc: "How long a member of a next-generation consumer group may be silent before it is removed.", Needs: "next-generation groups",
 	},
 	{
 		Name: "group.coordinator.append.linger.ms", Type: Int, Default: "-1", check: atLeast(-1),
@@ -104,7 +104,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.share.assignment.interval.ms", Type: Int, Default: "1000", Scope: ClusterWide, check: atLeast(0),
-		Doc: "The shortest time between two new assignments of a share group that does not say.", Needs: "share groups",
+		Doc: "The shortest time between two new assignments of a share group that does not set its own.", Needs: "share groups",
 	},
 	{
 		Name: "group.share.assignors", Type: List, Default: "simple",
@@ -176,7 +176,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.share.partition.max.record.locks", Type: Int, Default: "2000", check: between(100, 10000),
-		Doc: "How many records of a partition may be with members of a share group at a time.", Needs: "share groups",
+		Doc: "How many records of a partition the members of a share group may hold at a time.", Needs: "share groups",
 	},
 	{
 		Name: "group.share.record.lock.duration.ms", Type: Int, Default: "30000", check: between(1000, 3600000),
@@ -184,11 +184,11 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.share.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
-		Doc: "How long a member of a share group may be silent.", Needs: "share groups",
+		Doc: "How long a member of a share group may be silent before it is removed.", Needs: "share groups",
 	},
 	{
 		Name: "group.streams.assignment.interval.ms", Type: Int, Default: "1000", Scope: ClusterWide, check: atLeast(0),
-		Doc: "The shortest time between two new assignments of a streams group that does not say.", Needs: "streams groups",
+		Doc: "The shortest time between two new assignments of a streams group that does not set its own.", Needs: "streams groups",
 	},
 	{
 		Name: "group.streams.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1),
@@ -236,7 +236,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.streams.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1),
-		Doc: "How long a member of a streams group may be silent.", Needs: "streams groups",
+		Doc: "How long a member of a streams group may be silent before it is removed.", Needs: "streams groups",
 	},
 	{
 		Name: "offset.metadata.max.bytes", Type: Int, Default: "4096", check: atLeast(0),
@@ -252,11 +252,11 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "offsets.retention.check.interval.ms", Type: Long, Default: "600000", check: atLeast(1),
-		Doc: "How often expired offsets are looked for.",
+		Doc: "How often the node looks for expired offsets.",
 	},
 	{
 		Name: "offsets.retention.minutes", Type: Int, Default: "10080", check: atLeast(1),
-		Doc: "How long committed offsets are kept after their group was left by all members.",
+		Doc: "How long committed offsets are kept after the last member has left their group.",
 	},
 	{
 		Name: "offsets.topic.compression.codec", Type: Int, Default: "0",
@@ -264,15 +264,15 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "offsets.topic.num.partitions", Type: Int, Default: "50", check: atLeast(1),
-		Doc: "How many partitions __consumer_offsets gets when it is made.",
+		Doc: "How many partitions __consumer_offsets gets when it is created.",
 	},
 	{
 		Name: "offsets.topic.replication.factor", Type: Short, Default: "3", check: atLeast(1),
-		Doc: "How many replicas __consumer_offsets gets when it is made; the default follows the cluster: as many as there are nodes, at most 3.",
+		Doc: "How many replicas __consumer_offsets gets when it is created; the default is the number of nodes, at most 3.",
 	},
 	{
 		Name: "offsets.topic.segment.bytes", Type: Int, Default: "104857600", check: atLeast(1),
-		Doc: "The size at which a log of __consumer_offsets goes on in a new file.",
+		Doc: "The size at which a log of __consumer_offsets begins a new file.",
 	},
 	{
 		Name: "producer.id.expiration.ms", Type: Int, Default: aDay, Scope: ClusterWide, check: atLeast(1),
@@ -292,7 +292,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "share.coordinator.snapshot.update.records.per.snapshot", Type: Int, Default: "500", check: between(0, 500),
-		Doc: "How many changes of a share partition lie between two snapshots of it.", Needs: "share groups",
+		Doc: "How many changes of a share partition are between two snapshots of it.", Needs: "share groups",
 	},
 	{
 		Name: "share.coordinator.state.topic.compression.codec", Type: Int, Default: "0",
@@ -300,7 +300,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "share.coordinator.state.topic.min.isr", Type: Short, Default: "2", check: atLeast(1),
-		Doc: "How many replicas of __share_group_state must be in sync for a write; the default follows the cluster.", Needs: "share groups",
+		Doc: "How many replicas of __share_group_state must be in sync for a write; the default depends on the number of nodes.", Needs: "share groups",
 	},
 	{
 		Name: "share.coordinator.state.topic.num.partitions", Type: Int, Default: "50", check: atLeast(1),
@@ -308,11 +308,11 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "share.coordinator.state.topic.replication.factor", Type: Short, Default: "3", check: atLeast(1),
-		Doc: "How many replicas __share_group_state gets; the default follows the cluster.", Needs: "share groups",
+		Doc: "How many replicas __share_group_state gets; the default depends on the number of nodes.", Needs: "share groups",
 	},
 	{
 		Name: "share.coordinator.state.topic.segment.bytes", Type: Int, Default: "104857600", check: atLeast(1),
-		Doc: "The size at which a log of __share_group_state goes on in a new file.", Needs: "share groups",
+		Doc: "The size at which a log of __share_group_state begins a new file.", Needs: "share groups",
 	},
 	{
 		Name: "share.coordinator.threads", Type: Int, Default: "1", check: atLeast(1),
@@ -328,7 +328,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "transaction.abort.timed.out.transaction.cleanup.interval.ms", Type: Int, Default: "10000", check: atLeast(1),
-		Doc: "How often transactions over their time are looked for.", Needs: "transactions",
+		Doc: "How often the node looks for transactions that have timed out.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.max.timeout.ms", Type: Int, Default: "900000", check: atLeast(1),
@@ -340,7 +340,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "transaction.remove.expired.transaction.cleanup.interval.ms", Type: Int, Default: "3600000", check: atLeast(1),
-		Doc: "How often expired transactional ids are looked for.", Needs: "transactions",
+		Doc: "How often the node looks for expired transactional ids.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.state.log.load.buffer.size", Type: Int, Default: "5242880", check: atLeast(1),
@@ -348,7 +348,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "transaction.state.log.min.isr", Type: Int, Default: "2", check: atLeast(1),
-		Doc: "How many replicas of __transaction_state must be in sync for a write; the default follows the cluster.", Needs: "transactions",
+		Doc: "How many replicas of __transaction_state must be in sync for a write; the default depends on the number of nodes.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.state.log.num.partitions", Type: Int, Default: "50", check: atLeast(1),
@@ -356,7 +356,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "transaction.state.log.replication.factor", Type: Short, Default: "3", check: atLeast(1),
-		Doc: "How many replicas __transaction_state gets; the default follows the cluster.", Needs: "transactions",
+		Doc: "How many replicas __transaction_state gets; the default depends on the number of nodes.", Needs: "transactions",
 	},
 	{
 		Name: "transaction.state.log.segment.bytes", Type: Int, Default: "104857600", check: atLeast(1),

@@ -2,91 +2,91 @@ package config
 
 import "strings"
 
-// What configs of groups need that comes later.
+// These are the values of Needs in this file.
 const (
-	nextGen = "next-generation groups"
-	sharing = "share groups"
-	streams = "streams groups"
-	pushing = "client metrics"
+	needsNextGen       = "next-generation groups"
+	needsShareGroups   = "share groups"
+	needsStreamsGroups = "streams groups"
+	needsClientMetrics = "client metrics"
 )
 
 // groupConfigs are the configs of groups.
 var groupConfigs = []Def{
 	{
 		Name: "consumer.assignment.interval.ms", Type: Int, Default: "1000", check: atLeast(0), synonyms: from("group.consumer.assignment.interval.ms"),
-		Doc: "The shortest time between two new assignments of a consumer group.", Needs: nextGen,
+		Doc: "The shortest time between two new assignments of a consumer group.", Needs: needsNextGen,
 	},
 	{
 		Name: "consumer.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1), synonyms: from("group.consumer.heartbeat.interval.ms"),
-		Doc: "How often members of a consumer group send a heartbeat.", Needs: nextGen,
+		Doc: "How often members of a consumer group send a heartbeat.", Needs: needsNextGen,
 	},
 	{
 		Name: "consumer.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1), synonyms: from("group.consumer.session.timeout.ms"),
-		Doc: "How long a member of a consumer group may be silent before it is taken out.", Needs: nextGen,
+		Doc: "How long a member of a consumer group may be silent before it is removed.", Needs: needsNextGen,
 	},
 	{
 		Name: "errors.deadletterqueue.copy.record.enable", Type: Bool, Default: "false",
-		Doc: "Whether the dead letter queue gets the whole record or only where it is.", Needs: sharing,
+		Doc: "Whether the dead letter queue gets the whole record, or only its partition and offset.", Needs: needsShareGroups,
 	},
 	{
 		Name: "errors.deadletterqueue.topic.name", Type: String,
-		Doc: "The topic for records that a share group gave up; empty means none.", Needs: sharing,
+		Doc: "The topic for records that a share group has given up; empty means none.", Needs: needsShareGroups,
 	},
 	{
 		Name: "share.assignment.interval.ms", Type: Int, Default: "1000", check: atLeast(0), synonyms: from("group.share.assignment.interval.ms"),
-		Doc: "The shortest time between two new assignments of a share group.", Needs: sharing,
+		Doc: "The shortest time between two new assignments of a share group.", Needs: needsShareGroups,
 	},
 	{
 		Name: "share.auto.offset.reset", Type: String, Default: "latest", check: offsetReset,
-		Doc: "Where a new share group begins: earliest, latest, or by_duration and how far back.", Needs: sharing,
+		Doc: "Where a new share group begins to read: earliest, latest, or a time before now, such as by_duration:PT1H.", Needs: needsShareGroups,
 	},
 	{
 		Name: "share.delivery.count.limit", Type: Int, Default: "5", check: atLeast(2), synonyms: from("group.share.delivery.count.limit"),
-		Doc: "How often a record is delivered before it is given up.", Needs: sharing,
+		Doc: "How often a record is delivered before it is given up.", Needs: needsShareGroups,
 	},
 	{
 		Name: "share.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1), synonyms: from("group.share.heartbeat.interval.ms"),
-		Doc: "How often members of a share group send a heartbeat.", Needs: sharing,
+		Doc: "How often members of a share group send a heartbeat.", Needs: needsShareGroups,
 	},
 	{
 		Name: "share.isolation.level", Type: String, Default: "read_uncommitted", check: oneOf("read_committed", "read_uncommitted"),
-		Doc: "Whether a share group sees records of transactions before they are committed.", Needs: sharing,
+		Doc: "Whether a share group sees records of transactions before they are committed.", Needs: needsShareGroups,
 	},
 	{
 		Name: "share.partition.max.record.locks", Type: Int, Default: "2000", check: atLeast(100), synonyms: from("group.share.partition.max.record.locks"),
-		Doc: "How many records of a partition may be with members of a share group at a time.", Needs: sharing,
+		Doc: "How many records of a partition the members of a share group may hold at a time.", Needs: needsShareGroups,
 	},
 	{
 		Name: "share.record.lock.duration.ms", Type: Int, Default: "30000", check: atLeast(1000), synonyms: from("group.share.record.lock.duration.ms"),
-		Doc: "How long a member of a share group may keep a record before another one gets it.", Needs: sharing,
+		Doc: "How long a member of a share group may keep a record before another one gets it.", Needs: needsShareGroups,
 	},
 	{
 		Name: "share.renew.acknowledge.enable", Type: Bool, Default: "true",
-		Doc: "Whether a member of a share group may ask for more time for a record.", Needs: sharing,
+		Doc: "Whether a member of a share group may ask for more time for a record.", Needs: needsShareGroups,
 	},
 	{
 		Name: "share.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1), synonyms: from("group.share.session.timeout.ms"),
-		Doc: "How long a member of a share group may be silent before it is taken out.", Needs: sharing,
+		Doc: "How long a member of a share group may be silent before it is removed.", Needs: needsShareGroups,
 	},
 	{
 		Name: "streams.assignment.interval.ms", Type: Int, Default: "1000", check: atLeast(0), synonyms: from("group.streams.assignment.interval.ms"),
-		Doc: "The shortest time between two new assignments of a streams group.", Needs: streams,
+		Doc: "The shortest time between two new assignments of a streams group.", Needs: needsStreamsGroups,
 	},
 	{
 		Name: "streams.heartbeat.interval.ms", Type: Int, Default: "5000", check: atLeast(1), synonyms: from("group.streams.heartbeat.interval.ms"),
-		Doc: "How often members of a streams group send a heartbeat.", Needs: streams,
+		Doc: "How often members of a streams group send a heartbeat.", Needs: needsStreamsGroups,
 	},
 	{
 		Name: "streams.initial.rebalance.delay.ms", Type: Int, Default: "3000", check: atLeast(0), synonyms: from("group.streams.initial.rebalance.delay.ms"),
-		Doc: "How long a new streams group waits for more members before its first assignment.", Needs: streams,
+		Doc: "How long a new streams group waits for more members before its first assignment.", Needs: needsStreamsGroups,
 	},
 	{
 		Name: "streams.num.standby.replicas", Type: Int, Default: "0", check: atLeast(0), synonyms: from("group.streams.num.standby.replicas"),
-		Doc: "How many warm copies of a task's state a streams group keeps.", Needs: streams,
+		Doc: "How many warm copies of a task's state a streams group keeps.", Needs: needsStreamsGroups,
 	},
 	{
 		Name: "streams.session.timeout.ms", Type: Int, Default: "45000", check: atLeast(1), synonyms: from("group.streams.session.timeout.ms"),
-		Doc: "How long a member of a streams group may be silent before it is taken out.", Needs: streams,
+		Doc: "How long a member of a streams group may be silent before it is removed.", Needs: needsStreamsGroups,
 	},
 }
 
@@ -94,21 +94,21 @@ var groupConfigs = []Def{
 var clientMetricsConfigs = []Def{
 	{
 		Name: "interval.ms", Type: Int, Default: "300000", check: pushInterval,
-		Doc: "How often clients push their metrics.", Needs: pushing,
+		Doc: "How often clients push their metrics.", Needs: needsClientMetrics,
 	},
 	{
 		Name: "match", Type: List, check: clientMatch,
-		Doc: "Which clients are asked, as pairs of a property and a regular expression; empty means all.", Needs: pushing,
+		Doc: "Which clients are asked, as pairs of a property and a regular expression; empty means all.", Needs: needsClientMetrics,
 	},
 	{
 		Name: "metrics", Type: List,
-		Doc: "The prefixes of the names of the metrics that clients push; * means all.", Needs: pushing,
+		Doc: "The prefixes of the names of the metrics that clients push; * means all.", Needs: needsClientMetrics,
 	},
 }
 
-// bounded are the group configs whose range brokers set, as group.<kind>.min.<rest>
-// and group.<kind>.max.<rest>.
-var bounded = []string{
+// boundedByBrokers are the group configs whose range is set by the broker configs
+// group.<kind>.min.<rest> and group.<kind>.max.<rest>.
+var boundedByBrokers = []string{
 	"consumer.session.timeout.ms", "consumer.heartbeat.interval.ms", "consumer.assignment.interval.ms",
 	"share.session.timeout.ms", "share.heartbeat.interval.ms", "share.assignment.interval.ms",
 	"share.record.lock.duration.ms", "share.delivery.count.limit", "share.partition.max.record.locks",
@@ -116,15 +116,15 @@ var bounded = []string{
 	"streams.num.standby.replicas",
 }
 
-// checkGroup checks a group's configs against the ranges that the brokers set, and
-// what they say together.
+// checkGroup refuses configs of a group that are outside of the ranges of the broker configs,
+// or contradict each other.
 func checkGroup(v View, set map[string]string) error {
 	number := func(key string) int64 {
-		e := v.entry(groupTable.byName[key], set, GroupSource)
-		parsed, _ := e.Def.parse(e.Value) // what was set before has been checked
+		e := v.makeEntry(groupTable.byName[key], set, GroupSource)
+		parsed, _ := e.Def.parseValue(e.Value) // it was checked when it was set
 		return parsed.n
 	}
-	for _, key := range bounded {
+	for _, key := range boundedByBrokers {
 		if _, ok := set[key]; !ok {
 			continue
 		}
@@ -145,7 +145,7 @@ func checkGroup(v View, set map[string]string) error {
 	return nil
 }
 
-// checkBroker checks what a broker's configs say together.
+// checkBroker refuses configs of a broker that contradict each other.
 func checkBroker(v View) error {
 	ordered := func(lo, hi string) error {
 		a, aOK := v.brokerNumber(lo)
@@ -156,7 +156,7 @@ func checkBroker(v View) error {
 		return nil
 	}
 	errs := []error{ordered("group.min.session.timeout.ms", "group.max.session.timeout.ms")}
-	for _, key := range bounded {
+	for _, key := range boundedByBrokers {
 		lo, hi := rangeOf(key)
 		errs = append(errs, ordered(lo, hi), ordered(lo, "group."+key), ordered("group."+key, hi))
 	}
@@ -182,17 +182,16 @@ func rangeOf(key string) (lo, hi string) {
 	return "group." + kind + ".min." + rest, "group." + kind + ".max." + rest
 }
 
-// brokerNumber is what a broker's config is worth on this node; false: there is no
-// such config.
+// brokerNumber is the number of a broker config on this node; false: it has none.
 func (v View) brokerNumber(key string) (int64, bool) {
 	d := brokerTable.byName[key]
 	if d == nil {
 		return 0, false
 	}
-	found := v.chain([]synonym{{name: key}})
+	found := v.findValues([]synonym{{name: key}})
 	if len(found) == 0 {
 		return 0, false
 	}
-	parsed, err := d.parse(found[0].Value)
+	parsed, err := d.parseValue(found[0].Value)
 	return parsed.n, err == nil
 }

@@ -6,38 +6,38 @@ import "regexp"
 var leatConfigs = []Def{
 	{
 		Name: "leat.group.memory.bytes", Type: Long, Default: "0", check: zeroOr(aMebi),
-		Doc: "How many bytes the consumer groups that this node coordinates may keep, for their members and their committed offsets, of which one takes about 100; what would need more is refused. " +
+		Doc: "How many bytes the members and committed offsets of the consumer groups on this node may take; an offset takes about 100, and requests that would need more are refused. " +
 			"0 takes a quarter of the memory that the process may use, at most 256 MiB.",
 	},
 	{
 		Name: "leat.journal.bytes", Type: Long, Default: "67108864", check: atLeast(4 * aMebi),
-		Doc: "The size of the journal into which commits of many partitions go; a larger one lets the files behind it be synced less often, and takes longer to recover from.",
+		Doc: "The size of the journal, into which commits of many partitions are written together; with a larger one the logs' files are synced less often, and a recovery takes longer.",
 	},
 	{
 		Name: "leat.scrub.bytes.per.second", Type: Long, Default: "8388608", check: atLeast(0),
-		Doc: "How fast, once a day, everything at rest is read to find damage; an eighth of that while records come in, 0 means never.",
+		Doc: "How fast the node reads all its data at rest, once a day, to find damage; an eighth of that while records are appended; 0 means never.",
 	},
 	{
 		Name: "leat.stray.retention.ms", Type: Long, Default: "604800000", check: strayRetention,
-		Doc: "How long a directory is kept that was set aside since the cluster's metadata do not know its topic; -1 keeps it for ever.",
+		Doc: "How long a directory is kept that was set aside because the cluster's metadata do not have its topic; -1 keeps it for ever.",
 	},
 	{
-		Name: "leat.tcp.congestion.control", Type: String, check: congestion,
-		Doc: "The TCP congestion control of connections from other machines, such as cubic or bbr; empty leaves the system's. Linux only.",
+		Name: "leat.tcp.congestion.control", Type: String, check: congestionControl,
+		Doc: "The TCP congestion control of connections from other machines, such as cubic or bbr; empty means the system's own choice. Linux only.",
 	},
 	{
-		Name: "leat.tcp.congestion.control.local", Type: String, Default: "reno", check: congestion,
-		Doc: "The same for connections from this machine, where nothing is ever congested and bbr, which many systems use, doubles the CPU of large answers.",
+		Name: "leat.tcp.congestion.control.local", Type: String, Default: "reno", check: congestionControl,
+		Doc: "The TCP congestion control of connections from this machine. These are never congested, and bbr, which many systems use, takes twice the CPU for large answers. Linux only.",
 	},
 	{
 		Name: "leat.work.memory.bytes", Type: Long, Default: "0", check: zeroOr(32 * aMebi),
-		Doc: "How much memory requests may take beyond their own bytes: to decompress and compress, to be decoded, and for answers; work that does not fit waits its turn, and work that never could is refused. " +
+		Doc: "How much memory requests may take besides their own bytes, to be decoded, decompressed and compressed, and for answers; a request for which there is not enough waits, and one that needs more than this is refused. " +
 			"0 takes a sixth of the memory that the process may use, at least 32 MiB and at most 64 MiB and 16 MiB for each processor.",
 	},
 }
 
-// strayRetention allows -1, and times from a minute on: long enough to see the line that says
-// what was set aside.
+// strayRetention accepts -1, and times of at least a minute, in which the operator can see the
+// log line about the directory.
 func strayRetention(v value) string {
 	if v.n == -1 {
 		return ""
@@ -45,7 +45,7 @@ func strayRetention(v value) string {
 	return atLeast(60_000)(v)
 }
 
-// zeroOr allows 0 and everything from a bound on.
+// zeroOr accepts 0 and numbers of at least a bound.
 func zeroOr(least int64) func(value) string {
 	return func(v value) string {
 		if v.n == 0 {
@@ -55,10 +55,10 @@ func zeroOr(least int64) func(value) string {
 	}
 }
 
-// congestionName is how Linux names an algorithm: the length is TCP_CA_NAME_MAX.
+// congestionName matches Linux's names of algorithms, whose length is less than TCP_CA_NAME_MAX.
 var congestionName = regexp.MustCompile(`^[a-z0-9_-]{0,15}$`)
 
-func congestion(v value) string {
+func congestionControl(v value) string {
 	if congestionName.MatchString(v.s) {
 		return ""
 	}

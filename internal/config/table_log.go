@@ -1,22 +1,22 @@
 package config
 
-// logConfigs are the defaults of topics, and what concerns all logs.
+// logConfigs are the broker configs that are defaults of topics, or concern all logs.
 var logConfigs = []Def{
 	{
 		Name: "compression.gzip.level", Type: Int, Default: "-1", Scope: ClusterWide, check: gzipLevel,
-		Doc: "The effort of gzip for topics that do not say: 1 to 9, or -1 for the codec's own choice.",
+		Doc: "The effort of gzip for topics that do not set their own: 1 to 9, or -1 for the codec's own choice.",
 	},
 	{
 		Name: "compression.lz4.level", Type: Int, Default: "9", Scope: ClusterWide, check: between(1, 17),
-		Doc: "The effort of lz4 for topics that do not say: 1 to 17.",
+		Doc: "The effort of lz4 for topics that do not set their own: 1 to 17.",
 	},
 	{
 		Name: "compression.type", Type: String, Default: "producer", Scope: ClusterWide, check: oneOf(codecs...),
-		Doc: "The codec in which topics that do not say store batches; producer keeps what the producer chose.",
+		Doc: "The codec in which topics that do not set their own store batches; producer keeps the producer's codec.",
 	},
 	{
 		Name: "compression.zstd.level", Type: Int, Default: "3", Scope: ClusterWide, check: between(-131072, 22),
-		Doc: "The effort of zstd for topics that do not say: up to 22, negative values are faster still.",
+		Doc: "The effort of zstd for topics that do not set their own: up to 22; negative values are the fastest.",
 	},
 	{
 		Name: "cordoned.log.dirs", Type: List, Scope: PerBroker,
@@ -32,7 +32,7 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.cleaner.delete.retention.ms", Type: Long, Default: aDay, Scope: ClusterWide, check: atLeast(0),
-		Doc: "How long the marker of a deleted key stays readable, for topics that do not say.", Needs: "compaction",
+		Doc: "How long the marker of a deleted key stays readable, for topics that do not set their own.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.enable", Type: Bool, Default: "true",
@@ -52,31 +52,31 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.cleaner.max.compaction.lag.ms", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(1),
-		Doc: "The longest time that a record stays uncompacted, for topics that do not say.", Needs: "compaction",
+		Doc: "The longest time that a record stays uncompacted, for topics that do not set their own.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.min.cleanable.ratio", Type: Double, Default: "0.5", Scope: ClusterWide, check: ratio,
-		Doc: "Which share of a log must be uncompacted before it is compacted, for topics that do not say.", Needs: "compaction",
+		Doc: "The fraction of a log that must be uncompacted before it is compacted, for topics that do not set their own.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.min.compaction.lag.ms", Type: Long, Default: "0", Scope: ClusterWide, check: atLeast(0),
-		Doc: "The shortest time that a record stays uncompacted, for topics that do not say.", Needs: "compaction",
+		Doc: "The shortest time that a record stays uncompacted, for topics that do not set their own.", Needs: "compaction",
 	},
 	{
 		Name: "log.cleaner.threads", Type: Int, Default: "1", Scope: ClusterWide, check: atLeast(1),
 		Doc: "How many logs are compacted at a time.", Needs: "compaction",
 	},
 	{
-		Name: "log.cleanup.policy", Type: List, Default: "delete", Scope: ClusterWide, check: listOf("compact", "delete"), partly: compaction,
-		Doc: "What becomes of old records in topics that do not say: delete, compact, both, or an empty list to keep everything. Compaction is not served yet: compact alone keeps everything.",
+		Name: "log.cleanup.policy", Type: List, Default: "delete", Scope: ClusterWide, check: listOf("compact", "delete"), needsOf: needsCompaction,
+		Doc: "Which old records are removed from topics that do not set their own policy: delete, compact, both, or an empty list to keep everything. Compaction is not served yet: compact alone keeps everything.",
 	},
 	{
 		Name: "log.dir", Type: List, Default: "./leat-data",
-		Doc: "The data directory where log.dirs is not set.",
+		Doc: "The data directory if log.dirs is not set.",
 	},
 	{
 		Name: "log.dir.failure.timeout.ms", Type: Long, Default: "30000", check: atLeast(1),
-		Needless: true, Doc: "Has no effect here: a failing disk stops the partitions that it fails, at once.",
+		Needless: true, Doc: "Has no effect here: when the disk fails, the partitions that it affects stop at once.",
 	},
 	{
 		Name: "log.dirs", Type: List, Null: true,
@@ -84,11 +84,11 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.flush.interval.messages", Type: Long, Default: "1", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many records may be acknowledged before they are on disk, for topics that do not say: 1 means that acknowledged is on disk.",
+		Doc: "How many records may be acknowledged before they are on disk, for topics that do not set their own: with 1 every acknowledged record is on disk.",
 	},
 	{
 		Name: "log.flush.interval.ms", Type: Long, Null: true, Scope: ClusterWide, check: atLeast(0), synonyms: flushTime(),
-		Doc: "How long records may wait in the page cache before they are written to disk, for topics that do not say.",
+		Doc: "How long records may wait in the page cache before they are written to disk, for topics that do not set their own.",
 	},
 	{
 		Name: "log.flush.offset.checkpoint.interval.ms", Type: Int, Default: "60000", check: atLeast(0),
@@ -96,99 +96,99 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.flush.scheduler.interval.ms", Type: Long, Default: noLimit, check: atLeast(0), synonyms: flushTime(),
-		Doc: "How long records may wait in the page cache where log.flush.interval.ms is not set.",
+		Doc: "How long records may wait in the page cache if log.flush.interval.ms is not set.",
 	},
 	{
 		Name: "log.flush.start.offset.checkpoint.interval.ms", Type: Int, Default: "60000", check: atLeast(0),
-		Needless: true, Doc: "Has no effect here: a log's start is on disk when it has moved.",
+		Needless: true, Doc: "Has no effect here: a log's start is written to disk whenever it moves.",
 	},
 	{
 		Name: "log.index.interval.bytes", Type: Int, Default: "4096", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many bytes of records lie between two index entries, for topics that do not say.",
+		Doc: "How many bytes of records are between two index entries, for topics that do not set their own.",
 	},
 	{
 		Name: "log.index.size.max.bytes", Type: Int, Default: "10485760", Scope: ClusterWide, check: atLeast(4),
-		Doc: "The size of its indexes at which a log goes on in a new file, for topics that do not say.",
+		Doc: "The size of its indexes at which a partition's log begins a new file, for topics that do not set their own.",
 	},
 	{
 		Name: "log.local.retention.bytes", Type: Long, Default: "-2", Scope: ClusterWide, check: atLeast(-2),
-		Doc: "How many bytes of tiered partitions stay on local disk, for topics that do not say.", Needs: "tiered storage",
+		Doc: "How many bytes of tiered partitions stay on local disk, for topics that do not set their own.", Needs: "tiered storage",
 	},
 	{
 		Name: "log.local.retention.ms", Type: Long, Default: "-2", Scope: ClusterWide, check: atLeast(-2),
-		Doc: "How long records of tiered partitions stay on local disk, for topics that do not say.", Needs: "tiered storage",
+		Doc: "How long records of tiered partitions stay on local disk, for topics that do not set their own.", Needs: "tiered storage",
 	},
 	{
 		Name: "log.message.timestamp.after.max.ms", Type: Long, Default: "3600000", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How far timestamps may lie ahead of the broker's clock, for topics that do not say.",
+		Doc: "How far timestamps may be ahead of the broker's clock, for topics that do not set their own.",
 	},
 	{
 		Name: "log.message.timestamp.before.max.ms", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
-		Doc: "How far timestamps may lie behind the broker's clock, for topics that do not say.",
+		Doc: "How far timestamps may be behind the broker's clock, for topics that do not set their own.",
 	},
 	{
 		Name: "log.message.timestamp.type", Type: String, Default: "CreateTime", Scope: ClusterWide, check: oneOf("CreateTime", "LogAppendTime"),
-		Doc: "Whose clock stamps records in topics that do not say: CreateTime the producer's, LogAppendTime the broker's.",
+		Doc: "Which clock records get their timestamps from, for topics that do not set their own: with CreateTime the producer's, with LogAppendTime the broker's.",
 	},
 	{
 		Name: "log.preallocate", Type: Bool, Default: "false", Scope: ClusterWide,
-		Doc: "Whether a new segment's space is reserved on disk at once, for topics that do not say.",
+		Doc: "Whether a new segment's space is reserved on disk at once, for topics that do not set their own.",
 	},
 	{
 		Name: "log.remote.copy.lag.bytes", Type: Long, Default: "-1", Scope: ClusterWide, check: atLeast(-1),
-		Doc: "How many bytes may wait for the upload to object storage, for topics that do not say.", Needs: "tiered storage",
+		Doc: "How many bytes may wait for the upload to object storage, for topics that do not set their own.", Needs: "tiered storage",
 	},
 	{
 		Name: "log.remote.copy.lag.ms", Type: Long, Default: "0", Scope: ClusterWide, check: atLeast(-1),
-		Doc: "How long records may wait for the upload to object storage, for topics that do not say.", Needs: "tiered storage",
+		Doc: "How long records may wait for the upload to object storage, for topics that do not set their own.", Needs: "tiered storage",
 	},
 	{
 		Name: "log.retention.bytes", Type: Long, Default: "-1", Scope: ClusterWide,
-		Doc: "How many bytes a partition keeps, for topics that do not say; -1 means no limit.",
+		Doc: "How many bytes a partition keeps, for topics that do not set their own; -1 means no limit.",
 	},
 	{
 		Name: "log.retention.check.interval.ms", Type: Long, Default: "300000", check: atLeast(1),
-		Doc: "How often retention is looked at.",
+		Doc: "How often the node looks for records to drop.",
 	},
 	{
 		Name: "log.retention.hours", Type: Int, Default: "168", check: atLeast(-1), synonyms: retentionTime(),
-		Doc: "How many hours records are kept, where neither log.retention.ms nor log.retention.minutes is set.",
+		Doc: "How many hours records are kept, if neither log.retention.ms nor log.retention.minutes is set.",
 	},
 	{
 		Name: "log.retention.minutes", Type: Int, Null: true, check: atLeast(-1), synonyms: retentionTime(),
-		Doc: "How many minutes records are kept, where log.retention.ms is not set.",
+		Doc: "How many minutes records are kept, if log.retention.ms is not set.",
 	},
 	{
 		Name: "log.retention.ms", Type: Long, Null: true, Scope: ClusterWide, check: atLeast(-1), synonyms: retentionTime(),
-		Doc: "How many milliseconds records are kept, for topics that do not say; -1 means for ever.",
+		Doc: "How many milliseconds records are kept, for topics that do not set their own; -1 means for ever.",
 	},
 	{
 		Name: "log.roll.hours", Type: Int, Default: "168", check: atLeast(1), synonyms: rollTime(),
-		Doc: "The age in hours at which a log goes on in a new file, where log.roll.ms is not set.",
+		Doc: "The age in hours at which a log begins a new file, if log.roll.ms is not set.",
 	},
 	{
 		Name: "log.roll.jitter.hours", Type: Int, Default: "0", check: atLeast(0), synonyms: rollJitter(),
-		Doc: "How many hours earlier a log may go on in a new file, at random, where log.roll.jitter.ms is not set.",
+		Doc: "How many hours earlier a log may begin a new file, at random, if log.roll.jitter.ms is not set.",
 	},
 	{
 		Name: "log.roll.jitter.ms", Type: Long, Null: true, Scope: ClusterWide, check: atLeast(0), synonyms: rollJitter(),
-		Doc: "How many milliseconds earlier a log may go on in a new file, at random, for topics that do not say.",
+		Doc: "How many milliseconds earlier a log may begin a new file, at random, for topics that do not set their own.",
 	},
 	{
 		Name: "log.roll.ms", Type: Long, Null: true, Scope: ClusterWide, check: atLeast(1), synonyms: rollTime(),
-		Doc: "The age in milliseconds at which a log goes on in a new file, for topics that do not say.",
+		Doc: "The age in milliseconds at which a log begins a new file, for topics that do not set their own.",
 	},
 	{
 		Name: "log.segment.bytes", Type: Int, Default: "1073741824", Scope: ClusterWide, check: atLeast(1048576),
-		Doc: "The size at which a log goes on in a new file, for topics that do not say.",
+		Doc: "The size at which a log begins a new file, for topics that do not set their own.",
 	},
 	{
 		Name: "log.segment.delete.delay.ms", Type: Long, Default: "60000", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How long the file of a dropped segment stays on disk, for topics that do not say.",
+		Doc: "How long the file of a dropped segment stays on disk, for topics that do not set their own.",
 	},
 	{
 		Name: "max.decompressed.message.bytes", Type: Int, Default: "2147483639", Scope: ClusterWide, check: atLeast(1),
-		Doc: "The largest size that a batch may have when it is decompressed, for topics that do not say.",
+		Doc: "The largest size that a batch may have when it is decompressed, for topics that do not set their own.",
 	},
 	{
 		Name: "remote.fetch.max.wait.ms", Type: Int, Default: "500", Scope: ClusterWide, check: atLeast(1),
@@ -212,7 +212,7 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "remote.log.manager.copy.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "How many windows the limit on uploads looks back.", Needs: "tiered storage",
+		Doc: "The number of time windows over which the limit on uploads is measured.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.copy.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
@@ -228,7 +228,7 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "remote.log.manager.fetch.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "How many windows the limit on reads from object storage looks back.", Needs: "tiered storage",
+		Doc: "The number of time windows over which the limit on reads from object storage is measured.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.fetch.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
@@ -236,11 +236,11 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "remote.log.manager.follower.thread.pool.size", Type: Int, Default: "2", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many followers follow object storage at a time.", Needs: "tiered storage",
+		Doc: "How many followers read from object storage at a time.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.task.interval.ms", Type: Long, Default: "30000", check: atLeast(1),
-		Doc: "How often segments are looked for that can be uploaded.", Needs: "tiered storage",
+		Doc: "How often the node looks for segments that can be uploaded.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.manager.thread.pool.size", Type: Int, Default: "2", check: atLeast(1),
@@ -248,27 +248,27 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "remote.log.metadata.custom.metadata.max.bytes", Type: Int, Default: "128", check: atLeast(0),
-		Doc: "How much a storage may note about one segment.", Needs: "tiered storage",
+		Doc: "How many bytes of its own a storage may keep about one segment.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.metadata.manager.class.name", Type: String, Default: "org.apache.kafka.server.log.remote.metadata.storage.TopicBasedRemoteLogMetadataManager",
-		Needless: true, Doc: "Has no effect here: what is in object storage is kept by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: the cluster's metadata list the segments in object storage.",
 	},
 	{
 		Name: "remote.log.metadata.manager.class.path", Type: String, Null: true,
-		Needless: true, Doc: "Has no effect here: what is in object storage is kept by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: the cluster's metadata list the segments in object storage.",
 	},
 	{
 		Name: "remote.log.metadata.manager.impl.prefix", Type: String, Default: "rlmm.config.",
-		Needless: true, Doc: "Has no effect here: what is in object storage is kept by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: the cluster's metadata list the segments in object storage.",
 	},
 	{
 		Name: "remote.log.metadata.manager.listener.name", Type: String, Null: true,
-		Needless: true, Doc: "Has no effect here: what is in object storage is kept by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: the cluster's metadata list the segments in object storage.",
 	},
 	{
 		Name: "remote.log.metadata.topic.min.isr", Type: Int, Default: "2", check: atLeast(1),
-		Needless: true, Doc: "Has no effect here: what is in object storage is kept by the cluster itself.",
+		Needless: true, Doc: "Has no effect here: the cluster's metadata list the segments in object storage.",
 	},
 	{
 		Name: "remote.log.reader.max.pending.tasks", Type: Int, Default: "100", check: atLeast(1),
@@ -280,18 +280,18 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "remote.log.storage.manager.class.name", Type: String, Null: true,
-		Needless: true, Doc: "Has no effect here: the storages are compiled in.",
+		Needless: true, Doc: "Has no effect here: the kinds of object storage are built into the program.",
 	},
 	{
 		Name: "remote.log.storage.manager.class.path", Type: String, Null: true,
-		Needless: true, Doc: "Has no effect here: the storages are compiled in.",
+		Needless: true, Doc: "Has no effect here: the kinds of object storage are built into the program.",
 	},
 	{
 		Name: "remote.log.storage.manager.impl.prefix", Type: String, Default: "rsm.config.",
-		Needless: true, Doc: "Has no effect here: the storages are compiled in.",
+		Needless: true, Doc: "Has no effect here: the kinds of object storage are built into the program.",
 	},
 	{
 		Name: "remote.log.storage.system.enable", Type: Bool, Default: "false",
-		Doc: "Whether topics may use object storage. Tiered storage is not served yet, so that true is refused.",
+		Doc: "Whether topics may use object storage. Tiered storage is not served yet, so true is refused.",
 	},
 }

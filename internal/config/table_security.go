@@ -4,7 +4,7 @@ package config
 var securityConfigs = []Def{
 	{
 		Name: "allow.everyone.if.no.acl.found", Type: Bool, Default: "false", harmless: "true",
-		Doc: "Whether a resource without any ACL is open to everybody.", Needs: "ACLs",
+		Doc: "Whether every user may use a resource without ACLs.", Needs: "ACLs",
 	},
 	{
 		Name: "authorizer.class.name", Type: String,
@@ -12,11 +12,11 @@ var securityConfigs = []Def{
 	},
 	{
 		Name: "delegation.token.expiry.check.interval.ms", Type: Long, Default: "3600000", check: atLeast(1),
-		Doc: "How often expired delegation tokens are looked for.", Needs: "delegation tokens",
+		Doc: "How often the node looks for expired delegation tokens.", Needs: "delegation tokens",
 	},
 	{
 		Name: "delegation.token.expiry.time.ms", Type: Long, Default: aDay, check: atLeast(1),
-		Doc: "How long a delegation token is good for before it must be renewed.", Needs: "delegation tokens",
+		Doc: "How long a delegation token is valid before it must be renewed.", Needs: "delegation tokens",
 	},
 	{
 		Name: "delegation.token.max.lifetime.ms", Type: Long, Default: aWeek, check: atLeast(1),
@@ -64,7 +64,7 @@ var securityConfigs = []Def{
 	},
 	{
 		Name: "sasl.kerberos.ticket.renew.window.factor", Type: Double, Default: "0.8", Scope: PerBroker,
-		Doc: "After which share of its life a Kerberos ticket is renewed.", Needs: "Kerberos",
+		Doc: "The fraction of its lifetime after which a Kerberos ticket is renewed.", Needs: "Kerberos",
 	},
 	{
 		Name: "sasl.login.callback.handler.class", Type: Class, Null: true,
@@ -92,7 +92,7 @@ var securityConfigs = []Def{
 	},
 	{
 		Name: "sasl.login.refresh.window.factor", Type: Double, Default: "0.8", Scope: PerBroker,
-		Doc: "After which share of its life a credential is renewed.", Needs: "authentication",
+		Doc: "The fraction of its lifetime after which a credential is renewed.", Needs: "authentication",
 	},
 	{
 		Name: "sasl.login.refresh.window.jitter", Type: Double, Default: "0.05", Scope: PerBroker,
@@ -124,7 +124,7 @@ var securityConfigs = []Def{
 	},
 	{
 		Name: "sasl.oauthbearer.assertion.claim.exp.seconds", Type: Int, Default: "300", check: between(0, 86400),
-		Doc: "How long assertions for OAuth are good for.", Needs: "authentication",
+		Doc: "How long assertions for OAuth are valid.", Needs: "authentication",
 	},
 	{
 		Name: "sasl.oauthbearer.assertion.claim.iss", Type: String, Null: true,
@@ -136,7 +136,7 @@ var securityConfigs = []Def{
 	},
 	{
 		Name: "sasl.oauthbearer.assertion.claim.nbf.seconds", Type: Int, Default: "60", check: between(0, 3600),
-		Doc: "How far back assertions for OAuth begin to be good.", Needs: "authentication",
+		Doc: "How long before it is made an assertion for OAuth begins to be valid.", Needs: "authentication",
 	},
 	{
 		Name: "sasl.oauthbearer.assertion.claim.sub", Type: String, Null: true,
@@ -192,7 +192,7 @@ var securityConfigs = []Def{
 	},
 	{
 		Name: "sasl.oauthbearer.jwks.endpoint.url", Type: String, Null: true,
-		Doc: "Where the keys of the OAuth provider are.", Needs: "authentication",
+		Doc: "The URL of the keys of the OAuth provider.", Needs: "authentication",
 	},
 	{
 		Name: "sasl.oauthbearer.jwt.retriever.class", Type: Class, Default: "org.apache.kafka.common.security.oauthbearer.DefaultJwtRetriever",
@@ -204,7 +204,7 @@ var securityConfigs = []Def{
 	},
 	{
 		Name: "sasl.oauthbearer.scope", Type: String, Null: true,
-		Doc: "The scope that is asked for in OAuth.", Needs: "authentication",
+		Doc: "The scope that is requested in OAuth.", Needs: "authentication",
 	},
 	{
 		Name: "sasl.oauthbearer.scope.claim.name", Type: String, Default: "scope",
@@ -216,7 +216,7 @@ var securityConfigs = []Def{
 	},
 	{
 		Name: "sasl.oauthbearer.token.endpoint.url", Type: String, Null: true,
-		Doc: "Where tokens of OAuth are asked for.", Needs: "authentication",
+		Doc: "The URL at which tokens of OAuth are requested.", Needs: "authentication",
 	},
 	{
 		Name: "sasl.server.callback.handler.class", Type: Class, Null: true,
@@ -224,7 +224,7 @@ var securityConfigs = []Def{
 	},
 	{
 		Name: "sasl.server.max.receive.size", Type: Int, Default: "524288",
-		Doc: "The largest message that is taken while a client authenticates.", Needs: "authentication",
+		Doc: "The largest message that is accepted while a client authenticates.", Needs: "authentication",
 	},
 	{
 		Name: "security.inter.broker.protocol", Type: String, Default: "PLAINTEXT", check: oneOf("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"),
@@ -328,6 +328,6 @@ var securityConfigs = []Def{
 	},
 	{
 		Name: "super.users", Type: String,
-		Doc: "Users that may do everything, as type:name pairs between semicolons.", Needs: "ACLs",
+		Doc: "The users that may do everything, as type:name pairs separated by semicolons.", Needs: "ACLs",
 	},
 }

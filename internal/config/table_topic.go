@@ -2,7 +2,7 @@ package config
 
 import "math"
 
-// Numbers that several defaults share, as Kafka's documents give them.
+// These numbers are in several defaults.
 const (
 	noLimit  = "9223372036854775807"
 	aDay     = "86400000"
@@ -16,7 +16,8 @@ const (
 
 var codecs = []string{"uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"}
 
-// from names the broker configs that give a topic's or group's value.
+// from lists the broker configs from which a topic or a group takes a value that it does not
+// set.
 func from(names ...string) []synonym {
 	list := make([]synonym, len(names))
 	for i, n := range names {
@@ -25,7 +26,7 @@ func from(names ...string) []synonym {
 	return list
 }
 
-// Times that brokers can be given in several units; the smaller unit counts first.
+// These are times that can be set for brokers in several units. The smaller unit comes first.
 func retentionTime() []synonym {
 	return []synonym{{"log.retention.ms", 1}, {"log.retention.minutes", minuteMillis}, {"log.retention.hours", hourMillis}}
 }
@@ -45,24 +46,24 @@ func flushTime() []synonym {
 // topicConfigs are the configs of topics.
 var topicConfigs = []Def{
 	{
-		Name: "cleanup.policy", Type: List, Default: "delete", check: listOf("compact", "delete"), synonyms: from("log.cleanup.policy"), partly: compaction,
-		Doc: "What becomes of old records: delete drops them by retention time and size, compact keeps the last one of each key, both do both, and an empty list keeps everything. Compaction is not served yet: a topic with compact alone keeps everything.",
+		Name: "cleanup.policy", Type: List, Default: "delete", check: listOf("compact", "delete"), synonyms: from("log.cleanup.policy"), needsOf: needsCompaction,
+		Doc: "Which old records are removed: delete drops them by retention time and size, compact keeps the last record of each key, both can be combined, and an empty list keeps everything. Compaction is not served yet: a topic with compact alone keeps everything.",
 	},
 	{
 		Name: "compression.type", Type: String, Default: "producer", check: oneOf(codecs...), synonyms: from("compression.type"),
-		Doc: "The codec in which batches are stored: producer keeps what the producer chose, any other value re-encodes batches that came in another codec.",
+		Doc: "The codec in which batches are stored: producer keeps the producer's codec; with any other value batches in another codec are recompressed.",
 	},
 	{
 		Name: "compression.gzip.level", Type: Int, Default: "-1", check: gzipLevel, synonyms: from("compression.gzip.level"),
-		Doc: "The effort of gzip where compression.type is gzip: 1 to 9, or -1 for the codec's own choice.",
+		Doc: "The effort of gzip if compression.type is gzip: 1 to 9, or -1 for the codec's own choice.",
 	},
 	{
 		Name: "compression.lz4.level", Type: Int, Default: "9", check: between(1, 17), synonyms: from("compression.lz4.level"),
-		Doc: "The effort of lz4 where compression.type is lz4: 1 to 17.",
+		Doc: "The effort of lz4 if compression.type is lz4: 1 to 17.",
 	},
 	{
 		Name: "compression.zstd.level", Type: Int, Default: "3", check: between(-131072, 22), synonyms: from("compression.zstd.level"),
-		Doc: "The effort of zstd where compression.type is zstd: up to 22, negative values are faster still.",
+		Doc: "The effort of zstd if compression.type is zstd: up to 22; negative values are the fastest.",
 	},
 	{
 		Name: "delete.retention.ms", Type: Long, Default: aDay, check: atLeast(0), synonyms: from("log.cleaner.delete.retention.ms"),
@@ -78,31 +79,31 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "flush.messages", Type: Long, Default: "1", check: atLeast(1), synonyms: from("log.flush.interval.messages"),
-		Doc: "How many records may be acknowledged before they are on disk: 1 means that acknowledged is on disk, anything larger leaves it to the page cache as Kafka does.",
+		Doc: "How many records may be acknowledged before they are on disk: with 1 every acknowledged record is on disk; with more, records are in the page cache until the system writes them, as in Kafka.",
 	},
 	{
 		Name: "flush.ms", Type: Long, Default: noLimit, check: atLeast(0), synonyms: flushTime(),
 		Doc: "How long records may wait in the page cache before they are written to disk; setting it makes flush.messages unlimited unless that is set too.",
 	},
 	{
-		Name: "follower.replication.throttled.replicas", Type: List, check: throttled,
+		Name: "follower.replication.throttled.replicas", Type: List, check: replicaPairs,
 		Doc: "Which replicas are throttled as followers, as partition:broker pairs or * for all.", Needs: "replication",
 	},
 	{
 		Name: "index.interval.bytes", Type: Int, Default: "4096", check: atLeast(0), synonyms: from("log.index.interval.bytes"),
-		Doc: "How many bytes of records lie between two entries of the offset index.",
+		Doc: "How many bytes of records are between two entries of the offset index.",
 	},
 	{
-		Name: "leader.replication.throttled.replicas", Type: List, check: throttled,
+		Name: "leader.replication.throttled.replicas", Type: List, check: replicaPairs,
 		Doc: "Which replicas are throttled as leaders, as partition:broker pairs or * for all.", Needs: "replication",
 	},
 	{
 		Name: "local.retention.bytes", Type: Long, Default: "-2", check: atLeast(-2), synonyms: from("log.local.retention.bytes"),
-		Doc: "How many bytes of a tiered partition stay on local disk, -2 means as retention.bytes.", Needs: "tiered storage",
+		Doc: "How many bytes of a tiered partition stay on local disk; -2 means as many as retention.bytes says.", Needs: "tiered storage",
 	},
 	{
 		Name: "local.retention.ms", Type: Long, Default: "-2", check: atLeast(-2), synonyms: from("log.local.retention.ms"),
-		Doc: "How long records of a tiered partition stay on local disk, -2 means as retention.ms.", Needs: "tiered storage",
+		Doc: "How long records of a tiered partition stay on local disk; -2 means as long as retention.ms says.", Needs: "tiered storage",
 	},
 	{
 		Name: "max.compaction.lag.ms", Type: Long, Default: noLimit, check: atLeast(1), synonyms: from("log.cleaner.max.compaction.lag.ms"),
@@ -114,23 +115,23 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "max.message.bytes", Type: Int, Default: "1048588", check: atLeast(0), synonyms: from("message.max.bytes"),
-		Doc: "The largest record batch that is taken, as it comes over the wire.",
+		Doc: "The largest record batch that is accepted, in the size in which it is sent.",
 	},
 	{
 		Name: "message.timestamp.after.max.ms", Type: Long, Default: "3600000", check: atLeast(0), synonyms: from("log.message.timestamp.after.max.ms"),
-		Doc: "How far a record's timestamp may lie ahead of the broker's clock where timestamps are the producer's.",
+		Doc: "How far a record's timestamp may be ahead of the broker's clock if message.timestamp.type is CreateTime.",
 	},
 	{
 		Name: "message.timestamp.before.max.ms", Type: Long, Default: noLimit, check: atLeast(0), synonyms: from("log.message.timestamp.before.max.ms"),
-		Doc: "How far a record's timestamp may lie behind the broker's clock where timestamps are the producer's.",
+		Doc: "How far a record's timestamp may be behind the broker's clock if message.timestamp.type is CreateTime.",
 	},
 	{
 		Name: "message.timestamp.type", Type: String, Default: "CreateTime", check: oneOf("CreateTime", "LogAppendTime"), synonyms: from("log.message.timestamp.type"),
-		Doc: "Whose clock stamps records: CreateTime the producer's, LogAppendTime the broker's at the append.",
+		Doc: "Which clock records get their timestamps from: with CreateTime the producer's, with LogAppendTime the broker's when they are appended.",
 	},
 	{
 		Name: "min.cleanable.dirty.ratio", Type: Double, Default: "0.5", check: ratio, synonyms: from("log.cleaner.min.cleanable.ratio"),
-		Doc: "Which share of a log must be uncompacted before it is compacted again.", Needs: "compaction",
+		Doc: "The fraction of a log that must be uncompacted before it is compacted again.", Needs: "compaction",
 	},
 	{
 		Name: "min.compaction.lag.ms", Type: Long, Default: "0", check: atLeast(0), synonyms: from("log.cleaner.min.compaction.lag.ms"),
@@ -138,7 +139,7 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "min.insync.replicas", Type: Int, Default: "1", check: atLeast(1), synonyms: from("min.insync.replicas"),
-		Doc: "How many replicas must be in sync for a write with acks=all to be taken.",
+		Doc: "How many replicas must be in sync for a write with acks=all to be accepted.",
 	},
 	{
 		Name: "preallocate", Type: Bool, Default: "false", synonyms: from("log.preallocate"),
@@ -154,39 +155,39 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "remote.log.copy.disable", Type: Bool, Default: "false",
-		Doc: "Whether uploads to object storage are stopped while what is there stays readable.", Needs: "tiered storage",
+		Doc: "Whether uploads to object storage are stopped, while uploaded segments stay readable.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.log.delete.on.disable", Type: Bool, Default: "false",
-		Doc: "Whether switching tiered storage off deletes what is in object storage.", Needs: "tiered storage",
+		Doc: "Whether switching tiered storage off deletes the uploaded segments.", Needs: "tiered storage",
 	},
 	{
 		Name: "remote.storage.enable", Type: Bool, Default: "false",
-		Doc: "Whether segments go to object storage. Tiered storage is not served yet, so that true is refused.",
+		Doc: "Whether segments go to object storage. Tiered storage is not served yet, so true is refused.",
 	},
 	{
 		Name: "retention.bytes", Type: Long, Default: "-1", synonyms: from("log.retention.bytes"),
-		Doc: "How many bytes a partition keeps before the oldest records go, exact to the batch; -1 means no limit. Applied when a segment begins and a whole one can go, and at each log.retention.check.interval.ms: until then a log may be larger.",
+		Doc: "How many bytes a partition keeps before its oldest batches are dropped; -1 means no limit. It is applied when a new segment begins and an old one can be dropped whole, and every log.retention.check.interval.ms; until then a log may be larger.",
 	},
 	{
 		Name: "retention.ms", Type: Long, Default: aWeek, check: atLeast(-1), synonyms: retentionTime(),
-		Doc: "How long records are kept, exact to the record, also in the newest segment; -1 means for ever.",
+		Doc: "How long each record is kept, also in the newest segment; -1 means for ever.",
 	},
 	{
 		Name: "segment.bytes", Type: Int, Default: "1073741824", check: atLeast(aMebi), synonyms: from("log.segment.bytes"),
-		Doc: "The size at which a partition's log goes on in a new file.",
+		Doc: "The size at which a partition's log begins a new file.",
 	},
 	{
 		Name: "segment.index.bytes", Type: Int, Default: "10485760", check: atLeast(4), synonyms: from("log.index.size.max.bytes"),
-		Doc: "The size of its indexes at which a log goes on in a new file.",
+		Doc: "The size of its indexes at which a partition's log begins a new file.",
 	},
 	{
 		Name: "segment.jitter.ms", Type: Long, Default: "0", check: atLeast(0), synonyms: rollJitter(),
-		Doc: "How much earlier than segment.ms a log may go on in a new file, at random, so that not all do at once.",
+		Doc: "How much earlier than segment.ms a log may begin a new file, at random, so that not all do at once.",
 	},
 	{
 		Name: "segment.ms", Type: Long, Default: aWeek, check: atLeast(1), synonyms: rollTime(),
-		Doc: "The age at which a partition's log goes on in a new file.",
+		Doc: "The age at which a partition's log begins a new file.",
 	},
 	{
 		Name: "unclean.leader.election.enable", Type: Bool, Default: "false", synonyms: from("unclean.leader.election.enable"),
@@ -194,11 +195,11 @@ var topicConfigs = []Def{
 	},
 }
 
-// checkTopic checks what a topic's configs say together.
+// checkTopic refuses configs of a topic that contradict each other.
 func checkTopic(v View, set map[string]string) error {
 	value := func(key string) value {
-		e := v.entry(topicTable.byName[key], set, TopicSource)
-		parsed, _ := e.Def.parse(e.Value) // what was set before has been checked
+		e := v.makeEntry(topicTable.byName[key], set, TopicSource)
+		parsed, _ := e.Def.parseValue(e.Value) // it was checked when it was set
 		return parsed
 	}
 	if lo, hi := value("min.compaction.lag.ms").n, value("max.compaction.lag.ms").n; lo > hi {

@@ -6,39 +6,39 @@ import (
 	"strconv"
 )
 
-// Synonym is one place where a config's value was looked for and found.
+// Synonym is one place that has a value for a config.
 type Synonym struct {
 	Name   string
 	Value  string
 	Source Source
 }
 
-// Entry is what a config is worth on a resource, and why.
+// Entry is a config's value for a resource, and the place that it is from.
 type Entry struct {
 	Def    *Def
 	Value  string
 	Null   bool // there is no value
 	Source Source
-	// Synonyms are all places that have a value, the one that counts first.
+	// Synonyms are all places that have a value. The first one wins.
 	Synonyms []Synonym
 }
 
-// View is the places in which one node finds the value of a config, but for those
-// that are set on a topic, a group or a subscription itself.
+// View has the places in which one node finds the value of a config, except for those that are
+// set for a topic, a group or a subscription.
 type View struct {
-	Static  *Static           // the node's own
-	Own     map[string]string // set on this broker
-	All     map[string]string // set on all brokers
-	Brokers int               // how many are registered: some defaults follow their number
+	Static  *Static           // set when this node started
+	Own     map[string]string // set for this broker
+	All     map[string]string // set for all brokers
+	Brokers int               // the number of registered brokers, on which some defaults depend
 }
 
-// chain looks the names up in all places, in the order in which they count: first
-// by source, then by name.
-func (v View) chain(names []synonym) []Synonym {
+// findValues finds all places that have a value for one of the names, ordered by source, and for
+// one source by name as listed. The first one wins.
+func (v View) findValues(names []synonym) []Synonym {
 	var found []Synonym
 	for src := BrokerSource; src <= DefaultSource; src++ {
 		for _, n := range names {
-			if value, ok := v.lookup(src, n.name); ok {
+			if value, ok := v.lookUp(src, n.name); ok {
 				found = append(found, Synonym{n.name, value, src})
 			}
 		}
@@ -46,7 +46,7 @@ func (v View) chain(names []synonym) []Synonym {
 	return found
 }
 
-func (v View) lookup(src Source, name string) (value string, ok bool) {
+func (v View) lookUp(src Source, name string) (value string, ok bool) {
 	switch src {
 	case BrokerSource:
 		value, ok = v.Own[name]
@@ -57,15 +57,16 @@ func (v View) lookup(src Source, name string) (value string, ok bool) {
 	default:
 		d := brokerTable.byName[name]
 		value, ok = d.Default, !d.Null
-		if fit, follows := v.following(name); follows {
+		if fit, follows := v.clusterDefault(name); follows {
 			value = fit
 		}
 	}
 	return value, ok
 }
 
-// following are the defaults that follow the cluster's size (D11).
-func (v View) following(name string) (string, bool) {
+// clusterDefault is the default of a config whose default depends on the number of brokers
+// (D11); false: it does not.
+func (v View) clusterDefault(name string) (string, bool) {
 	switch name {
 	case "default.replication.factor", "offsets.topic.replication.factor",
 		"transaction.state.log.replication.factor", "share.coordinator.state.topic.replication.factor":
@@ -76,28 +77,29 @@ func (v View) following(name string) (string, bool) {
 	return "", false
 }
 
-// TopicEntries are all configs of a topic on which these are set, by name.
+// TopicEntries are all configs of a topic for which these are set, by name.
 func (v View) TopicEntries(set map[string]string) []Entry {
-	return v.entries(topicTable, set, TopicSource)
+	return v.listEntries(topicTable, set, TopicSource)
 }
 
-// GroupEntries are all configs of a group on which these are set, by name.
+// GroupEntries are all configs of a group for which these are set, by name.
 func (v View) GroupEntries(set map[string]string) []Entry {
-	return v.entries(groupTable, set, GroupSource)
+	return v.listEntries(groupTable, set, GroupSource)
 }
 
-// ClientMetricsEntries are all configs of a metrics subscription on which these are
-// set, by name.
+// ClientMetricsEntries are all configs of a metrics subscription for which these are set, by
+// name.
 func (v View) ClientMetricsEntries(set map[string]string) []Entry {
-	return v.entries(metricsTable, set, ClientMetricsSource)
+	return v.listEntries(metricsTable, set, ClientMetricsSource)
 }
 
 // BrokerEntries are all configs of this node's broker, by name.
 func (v View) BrokerEntries() []Entry {
 	list := make([]Entry, 0, len(brokerTable.list))
 	for _, d := range brokerTable.list {
-		found := v.chain(d.names())
-		// A synonym's value is the value of its own name only: drop what goes before it.
+		found := v.findValues(d.lookUpNames())
+		// As in Kafka, a broker config does not show the value of a synonym as its own, so
+		// synonyms that come before it are dropped.
 		for len(found) > 0 && found[0].Name != d.Name {
 			found = found[1:]
 		}
@@ -117,27 +119,28 @@ func (v View) DefaultBrokerEntries() []Entry {
 	return list
 }
 
-func (v View) entries(tab *table, set map[string]string, src Source) []Entry {
+func (v View) listEntries(tab *table, set map[string]string, src Source) []Entry {
 	list := make([]Entry, 0, len(tab.list))
 	for _, d := range tab.list {
-		list = append(list, v.entry(d, set, src))
+		list = append(list, v.makeEntry(d, set, src))
 	}
 	return list
 }
 
-// entry is a config of something that is not a broker but may follow one.
-func (v View) entry(d *Def, set map[string]string, src Source) Entry {
+// makeEntry is the entry of a config of a topic, a group or a subscription, whose value may be
+// from a broker config.
+func (v View) makeEntry(d *Def, set map[string]string, src Source) Entry {
 	var found []Synonym
 	if value, ok := set[d.Name]; ok {
 		found = append(found, Synonym{d.Name, value, src})
 	}
-	found = append(found, v.chain(d.synonyms)...)
+	found = append(found, v.findValues(d.synonyms)...)
 	if src == GroupSource && len(d.synonyms) == 0 {
 		found = append(found, Synonym{d.Name, d.Default, DefaultSource})
 	}
 	e := newEntry(d, found)
 	if len(found) > 0 {
-		e.Value = d.convert(found[0])
+		e.Value = d.convertUnit(found[0])
 	}
 	return e
 }
@@ -149,29 +152,30 @@ func newEntry(d *Def, found []Synonym) Entry {
 	return Entry{Def: d, Value: found[0].Value, Source: found[0].Source, Synonyms: found}
 }
 
-// names are a broker config's own name and those that speak of the same thing.
-func (d *Def) names() []synonym {
+// lookUpNames are the names under which a broker config's value is looked up: its own, and those
+// of its synonyms.
+func (d *Def) lookUpNames() []synonym {
 	if d.synonyms != nil {
 		return d.synonyms
 	}
 	return []synonym{{name: d.Name}}
 }
 
-// convert brings a synonym's value to the unit of d.
-func (d *Def) convert(s Synonym) string {
+// convertUnit converts a synonym's value to the unit of d.
+func (d *Def) convertUnit(s Synonym) string {
 	for _, syn := range d.synonyms {
 		if syn.name == s.Name && syn.scale > 1 {
-			return scaled(s.Value, syn.scale)
+			return scaleNumber(s.Value, syn.scale)
 		}
 	}
 	return s.Value
 }
 
-// Check checks all the configs that a resource would have: each value, and what
-// they say together. The error is ErrInvalid or ErrRefused.
+// Check checks all configs that are set for a resource: each value, and that they do not
+// contradict each other. The error is ErrInvalid or ErrRefused.
 func (v View) Check(t ResourceType, set map[string]string) error {
 	keys := slices.Sorted(maps.Keys(set))
-	for _, k := range keys { // an unknown key counts before a bad value, as in Kafka
+	for _, k := range keys { // as in Kafka, an unknown key is reported before an invalid value
 		if Find(t, k) == nil {
 			return unknownConfig(t, k)
 		}
