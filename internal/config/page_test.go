@@ -64,7 +64,7 @@ are TRACE, DEBUG, INFO, WARN, ERROR and FATAL; no line has the level FATAL, so a
 
 ## Memory
 
-Go's garbage collector runs at its own pace (GOGC=100) and takes no noticeable time (docs/benchmarks.md). If the system limits the memory of the process, by the limit
+Go's garbage collector runs at its own pace (GOGC=100; 33 while requests that wait for records hold much memory) and takes no noticeable time (docs/benchmarks.md). If the system limits the memory of the process, by the limit
 of a container or MemoryMax of a service, three quarters of that become Go's memory limit, near which the collector runs more often; the rest is for memory of the
 kernel that counts as the process's. The environment variables GOGC and GOMEMLIMIT override both.
 `)
