@@ -34,6 +34,10 @@ const (
 type committer struct {
 	s    *Store
 	kick chan struct{} // size 1: a loop has a round to run
+	// end is closed when the loops are to end. They run until every log is closed: who holds a
+	// log, as Truncate does, may wait for a round that only a loop runs.
+	end   chan struct{}
+	loops sync.WaitGroup
 
 	mu      sync.Mutex
 	ended   sync.Cond // a round has ended
@@ -97,7 +101,7 @@ type share struct {
 
 func (c *committer) init(s *Store) {
 	c.s = s
-	c.kick = make(chan struct{}, 1)
+	c.kick, c.end = make(chan struct{}, 1), make(chan struct{})
 	c.ended.L = &c.mu
 	c.coming = &round{number: 1}
 }
@@ -146,12 +150,19 @@ func (c *committer) run() {
 	c.mu.Unlock()
 }
 
+// start starts the loops.
+func (c *committer) start() {
+	for range committers {
+		c.loops.Go(c.loop)
+	}
+}
+
 // loop runs the rounds that follow others.
 func (c *committer) loop() {
 	for {
 		select {
 		case <-c.kick:
-		case <-c.s.quit:
+		case <-c.end:
 			return
 		}
 		c.mu.Lock()
@@ -161,10 +172,14 @@ func (c *committer) loop() {
 	}
 }
 
-// runLast runs a round when nothing is appended any more and the loops have ended.
-func (c *committer) runLast() {
+// stop ends the loops when every log is closed, and runs a last round.
+func (c *committer) stop() {
 	c.mu.Lock()
-	c.stopped = true
+	c.stopped = true // nothing is handed to a loop from here on
+	c.mu.Unlock()
+	close(c.end)
+	c.loops.Wait()
+	c.mu.Lock()
 	for c.running && len(c.kick) == 0 || c.telling > 0 { // an inline round may still be under way
 		c.ended.Wait()
 	}

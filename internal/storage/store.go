@@ -137,9 +137,7 @@ func Open(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s.background = s.work.Go
-	for range committers {
-		s.work.Go(s.commit.loop)
-	}
+	s.commit.start()
 	s.work.Go(s.keeper.loop)
 	return s, nil
 }
@@ -276,7 +274,7 @@ func (s *Store) Close() error {
 			opened = append(opened, l)
 		}
 	}
-	s.commit.runLast()
+	s.commit.stop()
 	err := s.keeper.checkpointLast(opened)
 	s.journal.Close()
 	s.files.Close()
