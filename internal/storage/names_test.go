@@ -73,6 +73,70 @@ func TestFailedSyncOfADirectoryIsFinal(t *testing.T) {
 	}
 }
 
+// TestKilledInItsFirstStart proves that the records of a data directory survive a power cut
+// although the process that made it, the store's or its caller's, was killed at any call of its
+// first start: the next one finds the directory, of which no name on the way may be on the disk.
+func TestKilledInItsFirstStart(t *testing.T) {
+	const dir = "srv/leat/data"
+	for at := 1; ; at++ {
+		mem, calls := vfs.NewMem(), 0
+		var left *vfs.Mem
+		quietStore(t, testConfig(vfs.NewFaulty(mem, func(op vfs.Op, _ string) error {
+			if op.Changes() && left == nil {
+				if calls++; calls == at {
+					left = mem.KillClone(nil)
+				}
+			}
+			return nil
+		}), dir))
+		if left == nil {
+			if at < 5 {
+				t.Errorf("a first start took %d calls", at-1)
+			}
+			return
+		}
+		cfg := testConfig(left, dir)
+		s := quietStore(t, cfg)
+		mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
+		s.Commit()
+		for seed := range uint64(12) {
+			cfg.FS = left.Crash(rand.New(rand.NewPCG(seed, 36)))
+			l := testLog(quietStore(t, cfg), 0, testOptions())
+			if end, err := l.End(); err != nil || end != 1 {
+				t.Errorf("killed at call %d, seed %d: the log ends at %d, %v", at, seed, end, err)
+			}
+		}
+	}
+}
+
+// TestPathThatCannotBeRead proves that a store begins in a directory although one above it may
+// not be read, or lies on a file system that cannot be written; but not where a sync of it failed.
+func TestPathThatCannotBeRead(t *testing.T) {
+	for _, c := range []struct {
+		err    error
+		begins bool
+	}{{syscall.EACCES, true}, {syscall.EROFS, true}, {syscall.EIO, false}} {
+		mem := vfs.NewMem()
+		if err := mem.MkdirAll("srv/data"); err != nil {
+			t.Fatal(err)
+		}
+		s, err := open(testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+			if op == vfs.OpSyncDir && path == "." {
+				return c.err
+			}
+			return nil
+		}), "srv/data"))
+		if (err == nil) != c.begins {
+			t.Errorf("%v: %v", c.err, err)
+		}
+		if err == nil {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 // TestFailedMakingsLeaveNothing proves that tries to make a log's directory that fail, with or
 // without their cleaning up, leave no more than one directory, and that the log is made once
 // they succeed.

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"math"
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
@@ -71,14 +73,7 @@ func CheckMetadata(dir string, used, end uint64) error {
 // run. Logs are looked at when they are used.
 func (s *Store) recover() error {
 	dir := s.cfg.Dir
-	if _, err := s.fs.Stat(dir); errors.Is(err, vfs.ErrNotExist) {
-		if err := s.fs.MkdirAll(dir); err != nil {
-			return err
-		}
-		if err := s.fs.SyncDir(path.Dir(dir)); err != nil {
-			return err
-		}
-	} else if err != nil {
+	if err := s.fs.MkdirAll(dir); err != nil {
 		return err
 	}
 	s.space = space.New(s.fs, dir, s.cfg.Reserve, s.log)
@@ -137,6 +132,9 @@ func (s *Store) journalConfig(id [16]byte) journal.Config {
 // begin starts a directory that has no checkpoint: a new one, or one whose checkpoints are
 // lost.
 func (s *Store) begin(base *checkpoint.Sheet) (err error) {
+	if err := syncPath(s.fs, s.cfg.Dir); err != nil {
+		return err
+	}
 	if s.journal, err = journal.Open(s.journalConfig(randomID())); err != nil {
 		return err
 	}
@@ -182,6 +180,23 @@ func (s *Store) begin(base *checkpoint.Sheet) (err error) {
 		return s.replayAll(sheet.At, sheet.At)
 	}
 	return nil
+}
+
+// syncPath makes the names durable by which a directory is found. A first checkpoint is saved
+// only after that, whoever made the directory: so one without a checkpoint may be of a process
+// that was killed before. A directory that may not be read has no names that this user made, nor
+// has one on a file system that cannot be written.
+func syncPath(fsys vfs.FS, dir string) error {
+	for dir = path.Clean(dir); ; dir = path.Dir(dir) {
+		parent := path.Dir(dir)
+		err := fsys.SyncDir(parent)
+		if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+			return fmt.Errorf("making the name of %s durable: %w", dir, err)
+		}
+		if path.Dir(parent) == parent {
+			return nil
+		}
+	}
 }
 
 // listAside finds the directories that were renamed because their logs were deleted, or are
