@@ -107,6 +107,7 @@ const (
 	ringFilling                  // it is being made or filled
 	ringUsed                     // it has rounds that a recovery may need
 	ringMissing                  // it could not be made or opened; Write or Fill may make it again
+	ringTainted                  // a sync of it failed: no later one is believed, so nothing uses it
 )
 
 // Open opens the existing files of the ring. Their names are durable when it returns.
@@ -487,9 +488,9 @@ func (j *Journal) Fill(stop *atomic.Bool) {
 		if f == nil {
 			return
 		}
-		err := j.fillFile(f, b, stop)
+		state, err := j.fillFile(f, b, stop)
 		j.mu.Lock()
-		f.state = ringFree
+		f.state = state
 		j.mu.Unlock()
 		if err != nil {
 			j.cfg.Log.Info("the journal's files could not be made complete; commits are slower", "err", err)
@@ -520,20 +521,21 @@ func (j *Journal) takeToFill() *ringFile {
 	return f
 }
 
-func (j *Journal) fillFile(f *ringFile, b []byte, stop *atomic.Bool) error {
+// fillFile writes zeros up to the end of a file, and returns what may be done with it.
+func (j *Journal) fillFile(f *ringFile, b []byte, stop *atomic.Bool) (ringState, error) {
 	for f.size < j.fileSize && !stop.Load() {
 		n := min(int64(len(b)), j.fileSize-f.size)
 		if _, err := f.f.WriteAt(b[:n], f.size); err != nil {
-			return err
+			return ringFree, err
 		}
 		j.mu.Lock()
 		f.size += n
 		j.mu.Unlock()
-		if err := f.f.Sync(); err != nil {
-			return err
+		if err := j.cfg.Sync(f.f); err != nil {
+			return ringTainted, err
 		}
 	}
-	return nil
+	return ringFree, nil
 }
 
 // BeginCheckpoint returns the mark after the last durable write. A write under way is after it:
