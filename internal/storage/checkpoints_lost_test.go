@@ -172,11 +172,7 @@ func TestBothPointsFilesLost(t *testing.T) {
 // checkpoint files rot, and none is reported to be. Deleted records may be back.
 func TestBothCheckpointsRot(t *testing.T) {
 	t.Parallel()
-	n := uint64(150)
-	if testing.Short() || raceDetector {
-		n = 20
-	}
-	for seed := range n {
+	for seed := range sampled(150) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			w := aged(t, seed)
 			w.ending = ending(seed % 3)

@@ -857,16 +857,24 @@ func (w *world) retry(i int, m *modelLog) {
 	}
 }
 
+// sampled is how many of a test's n seeds are run: all of them by CI=true, a part of them by who
+// waits for the tests.
+func sampled(n int) uint64 {
+	switch {
+	case testing.Short():
+		n /= 30
+	case raceDetector:
+		n /= 10
+	case os.Getenv("CI") != "true":
+		n /= 3
+	}
+	return uint64(max(n, 1))
+}
+
 // seeds are those that a test of crashes runs.
 func seeds(tb testing.TB) (from, to int) {
 	tb.Helper()
-	n := 1500
-	if raceDetector {
-		n = 150
-	}
-	if testing.Short() {
-		n = 50
-	}
+	n := int(sampled(1500))
 	if v := os.Getenv("LEAT_TEST_SEED"); v != "" {
 		seed, err := strconv.Atoi(v)
 		if err != nil {

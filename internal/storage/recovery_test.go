@@ -27,14 +27,6 @@ func aged(t *testing.T, seed uint64) *world {
 	return w
 }
 
-// sampled returns how many seeds a test of this file runs.
-func sampled(n int) uint64 {
-	if testing.Short() || raceDetector {
-		n = 1
-	}
-	return uint64(n)
-}
-
 // atEveryCall does something again and again, each time in the same world, and ends that world
 // at the first changing call, at the second, and so on until it comes to its end without; each
 // time it starts again and compares. The world ends in all three ways.
@@ -152,11 +144,7 @@ func TestCrashInRecovery(t *testing.T) {
 // same records, whatever happened between the two.
 func TestNewestCheckpointRots(t *testing.T) {
 	t.Parallel()
-	n := uint64(120)
-	if testing.Short() || raceDetector {
-		n = 20
-	}
-	for seed := range n {
+	for seed := range sampled(120) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			w := aged(t, seed)
 			if seed%2 == 0 { // a start between the two keeps what the older one needs
