@@ -63,7 +63,7 @@ func TestFailedFill(t *testing.T) {
 	}
 	defer j.Close()
 	j.Start()
-	j.Named()
+	j.AllowWrites()
 	j.Fill(new(atomic.Bool))
 	if !disk.failed.Load() || told != 1 {
 		t.Fatalf("a sync failed: %v; it was told of %d times", disk.failed.Load(), told)
