@@ -133,13 +133,13 @@ func (l *Log) isSyncDue(now time.Time) bool {
 		l.due.since = now
 	}
 	age := now.Sub(l.due.since)
-	return l.unsyncedLocked() >= PageCacheBytes || age >= PageCacheAge || o.FlushAge > 0 && age >= o.FlushAge
+	return unsyncedBytes(l.segs) >= PageCacheBytes || age >= PageCacheAge || o.FlushAge > 0 && age >= o.FlushAge
 }
 
-// unsyncedLocked is the number of bytes beyond the stable place. pub is held.
-func (l *Log) unsyncedLocked() int64 {
+// unsyncedBytes is the number of bytes of segments that no sync covered.
+func unsyncedBytes(segs []*segment.Segment) int64 {
 	n := int64(0)
-	for _, g := range l.segs {
+	for _, g := range segs {
 		synced, _ := g.Synced()
 		n += g.Size() - synced
 	}

@@ -374,7 +374,9 @@ func (l *Log) syncFrom(first *segment.Segment) error {
 		g.SetNamed()
 	}
 	if isNew {
-		l.setNamed()
+		l.pub.Lock()
+		l.dirState = dirNamed
+		l.pub.Unlock()
 	}
 	return nil
 }
@@ -384,13 +386,6 @@ func (l *Log) settleDebt(to record.Offset) {
 	if owed := l.owed.Load(); owed != 0 && owed <= int64(to) {
 		l.owed.CompareAndSwap(owed, 0)
 	}
-}
-
-// setNamed notes that the name of the log's directory is durable.
-func (l *Log) setNamed() {
-	l.pub.Lock()
-	defer l.pub.Unlock()
-	l.dirState = dirNamed
 }
 
 // handleSyncError deals with files that a commit could not make durable. A checkpoint tries

@@ -134,7 +134,12 @@ func (d *directories) make(dir string, id LogID) error {
 
 // writeMetadata says whose a directory is.
 func (d *directories) writeMetadata(dir string, id LogID) error {
-	return d.s.writeFile(d.s.path(dir, metadataFile), encodeMetadata(id.Topic))
+	f, err := d.s.fs.Open(d.s.path(dir, metadataFile), vfs.Create)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(encodeMetadata(id.Topic), 0)
+	return errors.Join(err, f.Close())
 }
 
 // identifyLocked tells whether a directory that is there is a log's own, and sets it aside
@@ -311,16 +316,6 @@ func (s *Store) readFile(name string) ([]byte, error) {
 	return b[:got], nil
 }
 
-// writeFile writes a file's first bytes, making the file where it is missing.
-func (s *Store) writeFile(name string, b []byte) error {
-	f, err := s.fs.Open(name, vfs.Create)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteAt(b, 0)
-	return errors.Join(err, f.Close())
-}
-
 // replaceFile gives a file new contents in one step for who reads it. With durable the
 // contents are on disk before they get their name; a sync of the directory has to follow
 // in any case.
@@ -378,9 +373,9 @@ func rewriteFile(f vfs.File) error {
 	return err
 }
 
-// dirSize is the number of bytes of the segments in a directory.
-func (s *Store) dirSize(dir string) int64 {
-	infos, err := s.fs.ReadDir(s.path(dir))
+// size is the number of bytes of the segments in a directory.
+func (d *directories) size(dir string) int64 {
+	infos, err := d.s.fs.ReadDir(d.s.path(dir))
 	if err != nil {
 		return 0
 	}

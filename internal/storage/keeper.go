@@ -495,7 +495,7 @@ func (k *keeper) checkpointLast(opened []*Log) error {
 		}
 	}
 	if err == nil {
-		err = k.s.replaceFile(k.s.path(startFile), k.s.encodeStarts(), true)
+		err = k.s.replaceFile(k.s.path(startFile), encodeStarts(k.s.all()), true)
 	}
 	if err == nil {
 		err = k.s.syncs.dir(k.s.cfg.Dir)
@@ -512,10 +512,10 @@ func (k *keeper) checkpointLast(opened []*Log) error {
 const startFile = "log-start-offset-checkpoint"
 
 // encodeStarts is the contents of that file.
-func (s *Store) encodeStarts() []byte {
+func encodeStarts(logs []*Log) []byte {
 	var lines []byte
 	n := 0
-	for _, l := range s.all() {
+	for _, l := range logs {
 		segs, start := l.segments(), record.Offset(l.start.Load())
 		if len(segs) > 0 && start > segs[0].Base() {
 			topic := strings.TrimSuffix(l.name, fmt.Sprintf("-%d", l.id.Partition))

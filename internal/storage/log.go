@@ -343,7 +343,7 @@ func (l *Log) endPositionLocked() Position {
 // usage is about the number of bytes that the log's records take on disk.
 func (l *Log) usage() int64 {
 	if !l.isOpen() {
-		return l.s.dirSize(l.name)
+		return l.s.dirs.size(l.name)
 	}
 	var n int64
 	for _, g := range l.segments() {

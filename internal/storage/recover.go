@@ -249,7 +249,7 @@ func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 		k.hastens.Store(true)
 		s.log.Info("the journal was compared with the logs", "rounds", at.Round-from.Round, "files", len(k.recovered), "written", r.written)
 	}
-	s.noteFinishedCuts(r.finished)
+	r.noteFinishedCuts()
 	if r.broken > 0 {
 		s.losses.reportJournal(r.broken)
 		// These rounds must not be played back once more, over records that are appended next.
@@ -720,7 +720,7 @@ func (r *replay) finishCuts() error {
 		if topic, ok, err := r.s.dirs.owner(last.at.Dir); err != nil {
 			return err
 		} else if ok && topic == id.Topic {
-			if err := r.s.cutFiles(last.at.Dir, last.at.Base, last.at.Pos); err != nil {
+			if err := r.cutFiles(last.at.Dir, last.at.Base, last.at.Pos); err != nil {
 				return fmt.Errorf("truncating %s to offset %d: %w", last.at.Dir, last.at.Offset, err)
 			}
 		} // else nothing of it is left to be cut
@@ -731,28 +731,29 @@ func (r *replay) finishCuts() error {
 
 // noteFinishedCuts notes that truncations came to their end, before anything is appended to
 // their logs: else the next recovery would make them once more.
-func (s *Store) noteFinishedCuts(cuts []journal.Part) {
-	if len(cuts) == 0 {
+func (r *replay) noteFinishedCuts() {
+	if len(r.finished) == 0 {
 		return
 	}
 	var m journal.Image
-	for _, p := range cuts {
+	for _, p := range r.finished {
 		p.Kind = journal.Truncated
-		m.Add(p, nil, s.journal.RoundSize)
+		m.Add(p, nil, r.s.journal.RoundSize)
 	}
-	err := s.journal.Write(&m)
+	err := r.s.journal.Write(&m)
 	if err == nil {
 		return
 	}
-	for _, p := range cuts {
-		s.faults.set(p.ID, newTaint(fmt.Errorf("its truncation to offset %d could not be noted: %w", p.Offset, err)))
+	for _, p := range r.finished {
+		r.s.faults.set(p.ID, newTaint(fmt.Errorf("its truncation to offset %d could not be noted: %w", p.Offset, err)))
 	}
 }
 
 // cutFiles cuts a log's files behind a place, durably. A file that ends there is synced, too: a
 // killed process may have cut it in the page cache alone, and the note that follows says that no
 // recovery has to cut it once more.
-func (s *Store) cutFiles(dir string, base record.Offset, pos int64) error {
+func (r *replay) cutFiles(dir string, base record.Offset, pos int64) error {
+	s := r.s
 	infos, err := s.fs.ReadDir(s.path(dir))
 	if err != nil {
 		return err

@@ -107,7 +107,7 @@ func (k *keeper) syncAsVolume(logs []*Log, last bool) (rest []*Log) {
 			all = append(all, c)
 			dueBytes += c.bytes()
 		} else if err == nil {
-			idle += l.unsynced()
+			idle += unsyncedBytes(l.segments())
 		}
 		if !hurry && (i%restAfter == restAfter-1 || begun >= togetherBytes) {
 			time.Sleep(restFor)
@@ -128,13 +128,6 @@ func (k *keeper) syncAsVolume(logs []*Log, last bool) (rest []*Log) {
 		rest = append(rest, c.l)
 	}
 	return rest
-}
-
-// unsynced is the number of bytes that no sync covered.
-func (l *Log) unsynced() int64 {
-	l.pub.Lock()
-	defer l.pub.Unlock()
-	return l.unsyncedLocked()
 }
 
 // startWriting has the system begin to write what a sync of the active segment will wait
