@@ -47,8 +47,8 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 			if g.ErrorCode != none {
 				continue
 			}
-			if r.Version >= 10 && req.Groups[i].Topics == nil {
-				g.Topics = dropDeletedTopics(image, g.Topics)
+			if req.Groups[i].Topics == nil {
+				g.Topics = dropDeletedTopics(image, g.Topics, r.Version >= 10)
 			}
 			g.Topics = append(g.Topics, unknown[i]...)
 		}
@@ -139,10 +139,16 @@ func (b *Broker) resolveTopics(image *meta.Image, g *kmsg.OffsetFetchRequestGrou
 	return unknown
 }
 
-// dropDeletedTopics removes the topics that no longer exist, which have no id to be shown.
-func dropDeletedTopics(image *meta.Image, topics []kmsg.OffsetFetchResponseGroupTopic) []kmsg.OffsetFetchResponseGroupTopic {
+// dropDeletedTopics removes the offsets of topics that were deleted and whose name another
+// topic has now: they wait to be deleted, and are not the new topic's. If topics are shown
+// by id, those whose name no topic has any more cannot be shown either.
+func dropDeletedTopics(image *meta.Image, topics []kmsg.OffsetFetchResponseGroupTopic, byID bool) []kmsg.OffsetFetchResponseGroupTopic {
 	return slices.DeleteFunc(topics, func(t kmsg.OffsetFetchResponseGroupTopic) bool {
-		return image.Topic(t.Topic) == nil
+		topic := image.Topic(t.Topic)
+		if topic == nil {
+			return byID
+		}
+		return t.TopicID != [16]byte{} && t.TopicID != topic.ID
 	})
 }
 
@@ -158,13 +164,17 @@ func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) e
 		}
 	}
 	asked := b.dropRepeatedPartitions(g.Topics)
-	_ = b.resolveTopics(b.cfg.Image(), &g, false) // without ids it removes none
+	image := b.cfg.Image()
+	_ = b.resolveTopics(image, &g, false) // without ids it removes none
 	held, err := b.reserveAnswer(b.groupAnswerMemory() + askedOffsetMemory*int64(asked))
 	if err != nil {
 		return err
 	}
 	b.cfg.Groups.Fetch([]kmsg.OffsetFetchRequestGroup{g}, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
 		defer held.Release()
+		if g.Topics == nil {
+			groups[0].Topics = dropDeletedTopics(image, groups[0].Topics, false)
+		}
 		b.replyHeld(r, convertToOneGroup(req, version, &groups[0]), &held)
 	}))
 	return nil

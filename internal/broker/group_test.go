@@ -17,6 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -688,5 +689,56 @@ func TestOffsetsTopicIsKafkas(t *testing.T) {
 	}
 	if n != 2 {
 		t.Errorf("%d records", n)
+	}
+}
+
+// TestOffsetsOfDeletedTopicsAreNotShown proves that an answer with all offsets of a group has
+// none of a topic that was deleted and whose name another topic has now. Until its offsets
+// are deleted, too, they would have a consumer of the new topic begin in its middle.
+func TestOffsetsOfDeletedTopicsAreNotShown(t *testing.T) {
+	g := newGroupRig(t)
+	old := g.topic("again", 1)
+	c := dial(t, g.addr)
+	find := kmsg.NewPtrFindCoordinatorRequest()
+	find.CoordinatorKey = "g"
+	c.send(find)
+	c.receive(find)
+	commit := kmsg.NewPtrOffsetCommitRequest()
+	commit.Version, commit.Group, commit.Generation = 8, "g", -1
+	topic := kmsg.NewOffsetCommitRequestTopic()
+	topic.Topic = "again"
+	p := kmsg.NewOffsetCommitRequestTopicPartition()
+	p.Offset = 5
+	topic.Partitions = append(topic.Partitions, p)
+	commit.Topics = append(commit.Topics, topic)
+	c.send(commit)
+	if resp, _ := c.receive(commit).(*kmsg.OffsetCommitResponse); resp.Topics[0].Partitions[0].ErrorCode != 0 {
+		t.Fatalf("%+v", resp)
+	}
+	offsets := func(version int16) (n int) {
+		t.Helper()
+		fetch := kmsg.NewPtrOffsetFetchRequest()
+		fetch.Version, fetch.Group = version, "g"
+		all := kmsg.NewOffsetFetchRequestGroup()
+		all.Group = "g"
+		fetch.Groups = append(fetch.Groups, all)
+		c.send(fetch)
+		resp, _ := c.receive(fetch).(*kmsg.OffsetFetchResponse)
+		if version < 8 {
+			return len(resp.Topics)
+		}
+		return len(resp.Groups[0].Topics)
+	}
+	for _, version := range []int16{7, 8, 10} {
+		if n := offsets(version); n != 1 {
+			t.Fatalf("version %d: offsets of %d topics", version, n)
+		}
+	}
+	g.apply(meta.TopicDeleted{ID: old})
+	g.topic("again", 1)
+	for _, version := range []int16{7, 8, 10} {
+		if n := offsets(version); n != 0 {
+			t.Errorf("version %d: offsets of %d topics after another has the name", version, n)
+		}
 	}
 }

@@ -153,7 +153,8 @@ func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup) kmsg.O
 // isOtherTopic tells whether two topic ids are known and differ.
 func isOtherTopic(a, b [16]byte) bool { return a != b && a != [16]byte{} && b != [16]byte{} }
 
-// listOffsets returns all offsets of the group, in order. The group may be nil.
+// listOffsets returns all offsets of the group, in order. Offsets of a deleted topic, and of a
+// later one of its name, are told apart by their ids. The group may be nil.
 func (g *group) listOffsets() []kmsg.OffsetFetchResponseGroupTopic {
 	if g == nil {
 		return []kmsg.OffsetFetchResponseGroupTopic{}
@@ -164,6 +165,10 @@ func (g *group) listOffsets() []kmsg.OffsetFetchResponseGroupTopic {
 		t.Topic = name.text
 		for i := range g.offsets.topics[name] {
 			k := &g.offsets.topics[name][i]
+			if i > 0 && isOtherTopic(t.TopicID, k.topic) {
+				topics = append(topics, t)
+				t.Partitions = nil
+			}
 			t.TopicID = k.topic
 			t.Partitions = append(t.Partitions, fetchedPartition(k.partition, k.toOffset(), true))
 		}

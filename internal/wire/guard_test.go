@@ -226,7 +226,7 @@ func harmless(t *testing.T, key, version int16, b []byte, s shape) {
 		runtime.ReadMemStats(&before)
 	}
 	began := time.Now()
-	_, _ = decode(key, version, b) // an error is fine
+	_, _ = decode(key, version, b)                  // an error is fine
 	if d := time.Since(began); d > 10*time.Second { // counts that are believed spin for 20 s and more; all else takes microseconds
 		t.Fatalf("%s v%d: %d bytes took %v", kmsg.NameForKey(key), version, len(b), d)
 	}
