@@ -45,8 +45,16 @@ func TestSaramaAdmin(t *testing.T) {
 	}
 	defer func() { _ = admin.Close() }()
 	topic := fmt.Sprintf("sarama.admin.%d", names.Add(1))
-	if err := admin.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1}, false); err != nil {
+	compact := map[string]*string{"cleanup.policy": new("compact")} // of which the answers carry a note
+	if err := admin.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1, ConfigEntries: compact}, false); err != nil {
 		t.Fatal(err)
+	}
+	if err := admin.AlterConfig(sarama.TopicResource, topic, compact, false); err != nil {
+		t.Errorf("configs: %v", err)
+	}
+	entries := map[string]sarama.IncrementalAlterConfigsEntry{"cleanup.policy": {Operation: sarama.IncrementalAlterConfigsOperationSet, Value: new("compact")}}
+	if err := admin.IncrementalAlterConfig(sarama.TopicResource, topic, entries, false); err != nil {
+		t.Errorf("a config: %v", err)
 	}
 	if _, err := admin.ListAcls(sarama.AclFilter{ResourceType: sarama.AclResourceAny, ResourcePatternTypeFilter: sarama.AclPatternAny, Operation: sarama.AclOperationAny, PermissionType: sarama.AclPermissionAny}); !errors.Is(err, sarama.ErrSecurityDisabled) {
 		t.Errorf("ACLs: %v", err)

@@ -141,7 +141,8 @@ func (b toolbox) withoutCluster(t *testing.T) {
 
 func (b toolbox) topics(t *testing.T) {
 	topic := fmt.Sprintf("tools.topics.%d", names.Add(1))
-	b.do(t, topicsTool, "", "--create", "--topic", topic, "--partitions", "2", "--replication-factor", "1", "--config", "retention.ms=3600000")
+	b.do(t, topicsTool, "", "--create", "--topic", topic, "--partitions", "2", "--replication-factor", "1",
+		"--config", "retention.ms=3600000", "--config", "cleanup.policy=compact") // the answer carries a note about the second
 	contains(t, b.do(t, topicsTool, "", "--list"), topic)
 	contains(t, b.do(t, topicsTool, "", "--describe", "--topic", topic),
 		"PartitionCount: 2", "ReplicationFactor: 1", "retention.ms=3600000", "Partition: 1\tLeader: ")

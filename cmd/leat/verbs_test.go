@@ -300,3 +300,47 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 		}
 	}
 }
+
+// TestVerbsNoteIneffectiveConfigs proves that the verbs which set configs say, in one line and in the
+// JSON, which of them have no effect, also where they only try; and that they are silent otherwise.
+func TestVerbsNoteIneffectiveConfigs(t *testing.T) {
+	t.Parallel()
+	p := up(t, t.TempDir())
+	for _, c := range []struct{ args, says string }{
+		{"topic create plain --config retention.ms=100000", ""},
+		{"topic create compacted --config cleanup.policy=compact", "topic compacted: a part of cleanup.policy has no effect yet: it needs compaction"},
+		{"topic alter plain --set cleanup.policy=compact,delete --dry-run", "topic plain: a part of cleanup.policy has no effect yet: it needs compaction"},
+		{"topic alter plain --unset cleanup.policy --set segment.bytes=2000000", ""},
+		{"config set --topic plain local.retention.ms=5 retention.ms=10", "topic plain: local.retention.ms has no effect yet: it needs tiered storage"},
+		{"config set --cluster background.threads=11", "all brokers: background.threads has no effect here, for the reasons in docs/configs.md"},
+	} {
+		for _, output := range []string{"table", "json"} {
+			args := c.args
+			if output == "json" {
+				args = strings.Replace(args, "create ", "create json-", 1)
+			}
+			says := c.says
+			if strings.Contains(args, "json-") {
+				says = strings.Replace(says, "topic ", "topic json-", 1)
+			}
+			v := runVerb(t, p.addr, append(strings.Fields(args), "-o", output)...)
+			if code := v.await(t); code != 0 {
+				t.Fatalf("leat %s: exit code %d: %s", args, code, v.err)
+			}
+			want := ""
+			if says != "" {
+				want = "note: " + says + "\n"
+			}
+			if got := v.err.String(); got != want {
+				t.Errorf("leat %s says %q, want %q", args, got, want)
+			}
+			if output == "table" {
+				continue
+			}
+			var got []struct{ Note string }
+			if err := json.Unmarshal([]byte(v.out.String()), &got); err != nil || len(got) != 1 || (got[0].Note == "") != (says == "") || !strings.HasSuffix(says, got[0].Note) {
+				t.Errorf("leat %s writes %s, %v", args, v.out, err)
+			}
+		}
+	}
+}

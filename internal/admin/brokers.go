@@ -27,7 +27,8 @@ type Logger struct {
 func DescribeLoggers(ctx context.Context, cl *kgo.Client, broker int32) ([]Logger, error) {
 	req := kmsg.NewPtrDescribeConfigsRequest()
 	res := kmsg.NewDescribeConfigsRequestResource()
-	res.ResourceType, res.ResourceName = kmsg.ConfigResourceTypeBrokerLogger, strconv.Itoa(int(broker))
+	of := loggersOf(broker)
+	res.ResourceType, res.ResourceName = of.Type, of.Name
 	req.Resources = append(req.Resources, res)
 	resp, err := req.RequestWith(ctx, cl)
 	if err != nil {
@@ -36,7 +37,7 @@ func DescribeLoggers(ctx context.Context, cl *kgo.Client, broker int32) ([]Logge
 	all := []Logger{}
 	for _, r := range resp.Resources {
 		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
-			return nil, &RefusedError{Of: fmt.Sprintf("the loggers of broker %d", broker), Err: err, Message: orEmpty(r.ErrorMessage)}
+			return nil, &RefusedError{Of: of.String(), Err: err, Message: orEmpty(r.ErrorMessage)}
 		}
 		for _, c := range r.Configs {
 			all = append(all, Logger{Broker: broker, Logger: c.Name, Level: orEmpty(c.Value)})
@@ -48,26 +49,18 @@ func DescribeLoggers(ctx context.Context, cl *kgo.Client, broker int32) ([]Logge
 
 // SetLogLevels sets levels of a broker's loggers by their names. They count until it ends.
 func SetLogLevels(ctx context.Context, cl *kgo.Client, broker int32, levels map[string]*string) error {
-	req := kmsg.NewPtrIncrementalAlterConfigsRequest()
-	res := kmsg.NewIncrementalAlterConfigsRequestResource()
-	res.ResourceType, res.ResourceName = kmsg.ConfigResourceTypeBrokerLogger, strconv.Itoa(int(broker))
+	var changes []ConfigChange
 	for _, name := range sortedKeys(levels) {
-		c := kmsg.NewIncrementalAlterConfigsRequestResourceConfig()
 		upper := strings.ToUpper(*levels[name])
-		c.Name, c.Op, c.Value = name, kmsg.IncrementalAlterConfigOpSet, &upper
-		res.Configs = append(res.Configs, c)
+		changes = append(changes, ConfigChange{Name: name, Value: &upper})
 	}
-	req.Resources = append(req.Resources, res)
-	resp, err := req.RequestWith(ctx, cl)
-	if err != nil {
-		return fmt.Errorf("setting log levels: %w", err)
-	}
-	for _, r := range resp.Resources {
-		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
-			return &RefusedError{Of: fmt.Sprintf("the loggers of broker %d", broker), Err: err, Message: orEmpty(r.ErrorMessage)}
-		}
-	}
-	return nil
+	_, err := AlterConfigs(ctx, cl, loggersOf(broker), changes, false)
+	return err
+}
+
+// loggersOf are a broker's loggers, whose levels are like configs.
+func loggersOf(broker int32) Resource {
+	return Resource{Type: kmsg.ConfigResourceTypeBrokerLogger, Name: strconv.Itoa(int(broker))}
 }
 
 // orEmpty is a text that may be missing.

@@ -57,6 +57,7 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 		rt.Configs = []kmsg.CreateTopicsResponseTopicConfig{} // empty, not null, as in Kafka
 		if rt.ErrorCode == none {
 			rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = c.ID, c.Partitions, c.ReplicationFactor
+			addNote(&rt.UnknownTags, config.Topic, configsGiven(asked[i].Configs))
 			if withConfigs {
 				rt.Configs = b.createdConfigs(m, c.Configs)
 			}

@@ -39,6 +39,7 @@ func (b *Broker) alterConfigs(_ *session, r *wire.Request, kreq kmsg.Request) er
 		rr := kmsg.NewAlterConfigsResponseResource()
 		rr.ResourceType, rr.ResourceName = req.Resources[i].ResourceType, req.Resources[i].ResourceName
 		rr.ErrorCode, rr.ErrorMessage = a.outcomeOf(i)
+		a.note(i, &rr.UnknownTags)
 		resp.Resources = append(resp.Resources, rr)
 	}
 	r.Reply(resp)
@@ -145,4 +146,11 @@ func (a *alteration) outcomeOf(i int) (int16, *string) {
 		return outcomeOf(a.refused[i], nil)
 	}
 	return outcomeOf(nil, a.failed)
+}
+
+// note adds a note to the answer about a resource whose change succeeded.
+func (a *alteration) note(i int, tags *kmsg.Tags) {
+	if a.refused[i] == nil && a.failed == nil {
+		addNote(tags, a.items[i].Resource.Type, valuesSet(a.items[i].Changes))
+	}
 }

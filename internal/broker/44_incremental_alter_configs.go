@@ -38,6 +38,7 @@ func (b *Broker) incrementalAlterConfigs(_ *session, r *wire.Request, kreq kmsg.
 		rr := kmsg.NewIncrementalAlterConfigsResponseResource()
 		rr.ResourceType, rr.ResourceName = req.Resources[i].ResourceType, req.Resources[i].ResourceName
 		rr.ErrorCode, rr.ErrorMessage = a.outcomeOf(i)
+		a.note(i, &rr.UnknownTags)
 		resp.Resources = append(resp.Resources, rr)
 	}
 	r.Reply(resp)

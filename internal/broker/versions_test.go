@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
 )
@@ -183,5 +184,8 @@ Apache Kafka answers it where that is not set up, and never pretends to have don
 		}
 	}
 	b.WriteString("\nGetTelemetrySubscriptions and PushTelemetry (71, 72) are advertised by neither, as long as nothing collects clients' metrics.\n")
+	fmt.Fprintf(&b, "\n## Notes about configs\n\nThe answer to CreateTopics, AlterConfigs or IncrementalAlterConfigs has a tagged field of its own, number %d, in a topic or resource for which a\n"+
+		"config was set that has no effect here: a line of text in UTF-8. It comes with the versions that have tagged fields (5, 2 and 1 on). Clients skip it; the verbs of\n"+
+		"`leat` print it.\n", config.NoteTag)
 	return b.String()
 }

@@ -154,6 +154,13 @@ func (a *app) notice(sentence string) {
 	_, _ = fmt.Fprintf(a.err, "leat: %s\n", sentence)
 }
 
+// sayNote writes a broker's note about the configs that a verb has set for a topic or broker.
+func (a *app) sayNote(of, note string) {
+	if note != "" {
+		_, _ = fmt.Fprintf(a.err, "note: %s: %s\n", of, note)
+	}
+}
+
 // topicDetails looks topics up and fails with a sentence where one is missing.
 func topicDetails(ctx context.Context, adm *kadm.Client, topics ...string) (kadm.TopicDetails, error) {
 	details, err := adm.ListTopicsWithInternal(ctx, topics...)

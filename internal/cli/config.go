@@ -11,8 +11,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/admin"
 	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
@@ -96,59 +98,52 @@ func (t target) checkBroker(ctx context.Context, adm *kadm.Client) error {
 	return nil
 }
 
-// alter changes the target's configs.
-func (t target) alter(ctx context.Context, adm *kadm.Client, c change) error {
-	topics, brokers := adm.AlterTopicConfigs, adm.AlterBrokerConfigs
-	if c.dryRun {
-		topics, brokers = adm.ValidateAlterTopicConfigs, adm.ValidateAlterBrokerConfigs
-	}
-	var res kadm.AlterConfigsResponses
-	var err error
+// resource is the target as a broker names it.
+func (t target) resource() admin.Resource {
 	switch {
 	case t.topic != "":
-		res, err = topics(ctx, c.ops(), t.topic)
+		return admin.Resource{Type: kmsg.ConfigResourceTypeTopic, Name: t.topic}
 	case t.all:
-		res, err = brokers(ctx, c.ops())
+		return admin.Resource{Type: kmsg.ConfigResourceTypeBroker}
 	default:
-		if err := t.checkBroker(ctx, adm); err != nil {
-			return err
-		}
-		res, err = brokers(ctx, c.ops(), t.broker)
+		return admin.Resource{Type: kmsg.ConfigResourceTypeBroker, Name: strconv.Itoa(int(t.broker))}
 	}
-	if err != nil {
-		return fmt.Errorf("changing configs: %w", err)
-	}
-	for _, r := range res {
-		if r.Err == nil {
-			continue
-		}
-		if errors.Is(r.Err, kerr.InvalidConfig) { // perhaps since there is no such config
-			if err := t.checkNames(ctx, adm, sortedKeys(c.set)); errors.Is(err, errNotFound) {
-				return err
-			}
-		}
-		return about(t.String(), r.Err, r.ErrMessage)
-	}
-	return nil
 }
 
-// change is what is to be done to configs.
-type change struct {
+// alterConfigs changes the target's configs. The note says which of them have no effect.
+func (t target) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange) (note string, err error) {
+	adm := kadm.NewClient(cl)
+	if t.topic == "" && !t.all {
+		if err := t.checkBroker(ctx, adm); err != nil {
+			return "", err
+		}
+	}
+	note, err = admin.AlterConfigs(ctx, cl, t.resource(), c.requests(), c.dryRun)
+	if errors.Is(err, kerr.InvalidConfig) { // perhaps there is no such config
+		if unknown := t.checkNames(ctx, adm, sortedKeys(c.set)); errors.Is(unknown, errNotFound) {
+			return "", unknown
+		}
+	}
+	return note, explainRefusal(err)
+}
+
+// configChange is the change of configs that a verb was asked for.
+type configChange struct {
 	set    map[string]*string
 	unset  []string
 	dryRun bool
 }
 
-// ops is the change as a broker is asked for it.
-func (c change) ops() []kadm.AlterConfig {
-	var ops []kadm.AlterConfig
-	for _, k := range sortedKeys(c.set) {
-		ops = append(ops, kadm.AlterConfig{Op: kadm.SetConfig, Name: k, Value: c.set[k]})
+// requests are the parts of the change, in the form in which a broker is asked for them.
+func (c configChange) requests() []admin.ConfigChange {
+	var all []admin.ConfigChange
+	for _, name := range sortedKeys(c.set) {
+		all = append(all, admin.ConfigChange{Name: name, Value: c.set[name]})
 	}
-	for _, k := range c.unset {
-		ops = append(ops, kadm.AlterConfig{Op: kadm.DeleteConfig, Name: k})
+	for _, name := range c.unset {
+		all = append(all, admin.ConfigChange{Name: name})
 	}
-	return ops
+	return all
 }
 
 // checkNames fails where a config that is to be unset does not exist: a broker would say
@@ -211,11 +206,13 @@ type alteredConfigs struct {
 	Cluster bool              `json:"cluster,omitempty"`
 	Set     map[string]string `json:"set,omitempty"`
 	Unset   []string          `json:"unset,omitempty"`
+	Note    string            `json:"note,omitempty"`    // which of the configs have no effect on this broker
 	DryRun  bool              `json:"dry_run,omitempty"` // nothing was changed: the broker would do it
 }
 
 // alterConfigs changes the configs of targets, and tells what became of it.
-func (a *app) alterConfigs(ctx context.Context, adm *kadm.Client, c change, targets ...target) error {
+func (a *app) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange, targets ...target) error {
+	adm := kadm.NewClient(cl)
 	for _, t := range targets {
 		if t.topic != "" {
 			if _, err := topicDetails(ctx, adm, t.topic); err != nil {
@@ -229,11 +226,13 @@ func (a *app) alterConfigs(ctx context.Context, adm *kadm.Client, c change, targ
 	var failed []error
 	all := []alteredConfigs{}
 	for _, t := range targets {
-		if err := t.alter(ctx, adm, c); err != nil {
+		note, err := t.alterConfigs(ctx, cl, c)
+		if err != nil {
 			failed = append(failed, err)
 			continue
 		}
-		done := alteredConfigs{Topic: t.topic, Cluster: t.all, Unset: c.unset, Set: map[string]string{}, DryRun: c.dryRun}
+		a.sayNote(t.String(), note)
+		done := alteredConfigs{Topic: t.topic, Cluster: t.all, Unset: c.unset, Set: map[string]string{}, Note: note, DryRun: c.dryRun}
 		if t.topic == "" && !t.all {
 			done.Broker = &t.broker
 		}

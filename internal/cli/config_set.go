@@ -4,7 +4,7 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 func (a *app) configSet() *cobra.Command {
@@ -13,9 +13,9 @@ func (a *app) configSet() *cobra.Command {
 		Example: `  leat config set --topic orders retention.ms=86400000
   leat config set --cluster log.retention.ms=86400000`,
 	}
-	return a.configAlter(cmd, "=", func(args []string) (change, error) {
+	return a.configAlter(cmd, "=", func(args []string) (configChange, error) {
 		set, err := pairs("", args)
-		return change{set: set}, err
+		return configChange{set: set}, err
 	})
 }
 
@@ -24,12 +24,12 @@ func (a *app) configUnset() *cobra.Command {
 		Use: "unset NAME...", Short: "Give configs their defaults again", Args: cobra.MinimumNArgs(1),
 		Example: "  leat config unset --topic orders retention.ms",
 	}
-	return a.configAlter(cmd, "", func(args []string) (change, error) { return change{unset: args}, nil })
+	return a.configAlter(cmd, "", func(args []string) (configChange, error) { return configChange{unset: args}, nil })
 }
 
 // configAlter makes a verb that changes a target's configs as its arguments say.
 // In an argument, after stands behind the name of a config.
-func (a *app) configAlter(cmd *cobra.Command, after string, read func(args []string) (change, error)) *cobra.Command {
+func (a *app) configAlter(cmd *cobra.Command, after string, read func(args []string) (configChange, error)) *cobra.Command {
 	var t target
 	var dryRun bool
 	cmd.ValidArgsFunction = completeConfigs(&t, after)
@@ -39,8 +39,8 @@ func (a *app) configAlter(cmd *cobra.Command, after string, read func(args []str
 			return err
 		}
 		c.dryRun = dryRun
-		return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
-			return a.alterConfigs(ctx, adm, c, t)
+		return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
+			return a.alterConfigs(ctx, cl, c, t)
 		})
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only ask the broker whether it would do it")

@@ -54,9 +54,7 @@ func notFoundf(format string, args ...any) error {
 
 // finish tells what went wrong, if anything, and gives the exit code.
 func (a *app) finish(cmd *cobra.Command, err error) int {
-	if r, ok := errors.AsType[*admin.RefusedError](err); ok {
-		err = about(r.Of, r.Err, r.Message)
-	}
+	err = explainRefusal(err)
 	code := a.codeOf(err)
 	if err == nil {
 		return code
@@ -73,6 +71,14 @@ func (a *app) finish(cmd *cobra.Command, err error) int {
 		_, _ = fmt.Fprintf(a.err, "Run '%s --help' for how to use it.\n", cmd.CommandPath())
 	}
 	return code
+}
+
+// explainRefusal makes a sentence of what a broker refused, with what can be done about it.
+func explainRefusal(err error) error {
+	if r, ok := errors.AsType[*admin.RefusedError](err); ok {
+		return about(r.Of, r.Err, r.Message)
+	}
+	return err
 }
 
 func (a *app) codeOf(err error) int {

@@ -4,14 +4,14 @@ import (
 	"context"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leatstream/leat/internal/config"
 )
 
 func (a *app) topicAlter() *cobra.Command {
 	var set []string
-	var c change
+	var c configChange
 	cmd := &cobra.Command{
 		Use: "alter TOPIC...", Short: "Change topics' configs", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.topics(0),
 		Example: "  leat topic alter orders --set retention.ms=86400000 --unset segment.bytes",
@@ -26,8 +26,8 @@ func (a *app) topicAlter() *cobra.Command {
 			for i, name := range args {
 				targets[i].topic = name
 			}
-			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
-				return a.alterConfigs(ctx, adm, c, targets...)
+			return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
+				return a.alterConfigs(ctx, cl, c, targets...)
 			})
 		},
 	}

@@ -8,9 +8,10 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/leatstream/leat/internal/admin"
 	"github.com/leatstream/leat/internal/cli/phrase"
 	"github.com/leatstream/leat/internal/config"
 )
@@ -22,58 +23,58 @@ type createdTopic struct {
 	Created     bool   `json:"created"` // false: it was there
 	Partitions  int32  `json:"partitions,omitempty"`
 	Replication int16  `json:"replication,omitempty"`
+	Note        string `json:"note,omitempty"` // which of the configs have no effect on this broker
 }
 
 func (a *app) topicCreate() *cobra.Command {
-	var (
-		partitions  int32
-		replication int16
-		configs     []string
-		ifNotExists bool
-	)
+	var n admin.NewTopics
+	var configs []string
+	var ifNotExists bool
 	cmd := &cobra.Command{
 		Use: "create TOPIC...", Short: "Create topics", Args: cobra.MinimumNArgs(1), ValidArgsFunction: none,
 		Example: "  leat topic create orders --partitions 3 --config retention.ms=86400000",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := pairs("--config ", configs)
-			if err != nil {
+			var err error
+			if n.Configs, err = pairs("--config ", configs); err != nil {
 				return err
 			}
-			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
-				res, err := adm.CreateTopics(ctx, partitions, replication, m, args...)
-				if err != nil {
-					return fmt.Errorf("creating topics: %w", err)
-				}
-				return a.showCreated(res, args, sortedKeys(m), ifNotExists)
+			n.Names = args
+			return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
+				return a.createTopics(ctx, cl, n, ifNotExists)
 			})
 		},
 	}
 	f := cmd.Flags()
-	f.Int32VarP(&partitions, "partitions", "p", -1, "number of partitions (-1: the broker's default)")
-	f.Int16VarP(&replication, "replication", "r", -1, "number of replicas (-1: the broker's default)")
+	f.Int32VarP(&n.Partitions, "partitions", "p", -1, "number of partitions (-1: the broker's default)")
+	f.Int16VarP(&n.Replication, "replication", "r", -1, "number of replicas (-1: the broker's default)")
 	f.StringArrayVarP(&configs, "config", "c", nil, "a topic config, as name=value; may be repeated")
 	f.BoolVar(&ifNotExists, "if-not-exists", false, "be content with a topic that exists")
 	a.complete(cmd, "config", configNames(config.Topic, "="))
 	return cmd
 }
 
-func (a *app) showCreated(res kadm.CreateTopicResponses, topics, configs []string, ifNotExists bool) error {
+func (a *app) createTopics(ctx context.Context, cl *kgo.Client, n admin.NewTopics, ifNotExists bool) error {
+	outcomes, err := admin.CreateTopics(ctx, cl, n)
+	if err != nil {
+		return err
+	}
 	var failed []error
 	all := []createdTopic{}
-	for _, name := range topics {
-		r := res[name]
-		there := errors.Is(r.Err, kerr.TopicAlreadyExists) && ifNotExists
-		if r.Err != nil && !there {
-			failed = append(failed, explainCreate(name, configs, r))
-			continue
+	for _, name := range n.Names {
+		o := outcomes[name]
+		switch {
+		case o.Refused == nil:
+			a.sayNote("topic "+name, o.Note)
+			all = append(all, createdTopic{
+				Topic: name, ID: topicID(o.ID), Created: true, Partitions: max(o.Partitions, 0), Replication: max(o.Replication, 0), Note: o.Note,
+			})
+		case errors.Is(o.Refused, kerr.TopicAlreadyExists) && ifNotExists:
+			all = append(all, createdTopic{Topic: name})
+		default:
+			failed = append(failed, explainCreate(name, sortedKeys(n.Configs), o.Refused))
 		}
-		c := createdTopic{Topic: name, Created: !there}
-		if !there {
-			c.ID, c.Partitions, c.Replication = topicID(r.ID), max(r.NumPartitions, 0), max(r.ReplicationFactor, 0)
-		}
-		all = append(all, c)
 	}
-	err := a.show(all, func() string {
+	err = a.show(all, func() string {
 		var sb strings.Builder
 		for _, c := range all {
 			switch {
@@ -91,8 +92,8 @@ func (a *app) showCreated(res kadm.CreateTopicResponses, topics, configs []strin
 }
 
 // explainCreate says why a topic was not created, perhaps since a config does not exist.
-func explainCreate(topic string, configs []string, r kadm.CreateTopicResponse) error {
-	if errors.Is(r.Err, kerr.InvalidConfig) {
+func explainCreate(topic string, configs []string, refused *admin.RefusedError) error {
+	if errors.Is(refused, kerr.InvalidConfig) {
 		var known []string
 		for _, d := range config.Defs(config.Topic) {
 			known = append(known, d.Name)
@@ -103,5 +104,5 @@ func explainCreate(topic string, configs []string, r kadm.CreateTopicResponse) e
 			}
 		}
 	}
-	return about("topic "+topic, r.Err, r.ErrMessage)
+	return explainRefusal(refused)
 }

@@ -379,14 +379,42 @@ func TestIneffectiveConfigsAreNamed(t *testing.T) {
 		"log.cleanup.policy": "delete,compact",
 	})
 	want := []string{
-		"without effect until compaction is served: log.cleanup.policy",
-		"without effect until replication is served: replica.fetch.max.bytes, replica.lag.time.max.ms",
-		"without effect here, for the reasons in docs/configs.md: num.io.threads",
+		"a part of log.cleanup.policy has no effect yet: it needs compaction",
+		"replica.fetch.max.bytes, replica.lag.time.max.ms have no effect yet: they need replication",
+		"num.io.threads has no effect here, for the reasons in docs/configs.md",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
 	if got := Ineffective(Topic, map[string]string{"cleanup.policy": "delete", "retention.ms": "5"}); got != nil {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestNoteIsBounded proves that a note about all configs that a topic or a broker can have names a
+// few for each reason and counts the others, and that there is none about configs that act.
+func TestNoteIsBounded(t *testing.T) {
+	for _, c := range []struct {
+		of    ResourceType
+		limit int
+	}{{Topic, 512}, {Broker, 3072}} {
+		all := map[string]string{}
+		for _, d := range Defs(c.of) {
+			for _, value := range []string{"7", "true", "compact", "x:1"} {
+				if d.Default != value && Validate(c.of, d.Name, value) == nil {
+					all[d.Name] = value
+				}
+			}
+		}
+		note := Note(c.of, all)
+		if !strings.Contains(note, " more have no effect yet: they need ") || len(note) > c.limit {
+			t.Errorf("%v: %d bytes: %s", c.of, len(note), note)
+		}
+	}
+	if got := Note(Topic, map[string]string{"cleanup.policy": "compact"}); got != "a part of cleanup.policy has no effect yet: it needs compaction" {
+		t.Errorf("%q", got)
+	}
+	if got := Note(Topic, map[string]string{"cleanup.policy": "delete", "retention.ms": "5"}); got != "" {
 		t.Errorf("%q", got)
 	}
 }

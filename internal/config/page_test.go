@@ -37,7 +37,7 @@ func configsPage() string {
 		"Set a config of a topic with `leat config set --topic NAME name=value`, and one of a broker in the file of `--config` or by `--set name=value`. Configs of brokers\n" +
 		"that can change at any time can also be set with `leat config set --broker ID` or `--cluster`. Kafka's own tools work as well.\n\n" +
 		"The text of a config that is *not served yet* names the feature that it needs. If that is a protection, such as TLS or ACLs, values that ask for it are refused, since\n" +
-		"they would protect nothing. Other values, and those of configs that have no effect here, are accepted and have no effect; the node's log warns of them.\n")
+		"they would protect nothing. Other values, and those of configs that have no effect here, are accepted and have no effect; the node's log\nwarns of them, and so does the verb of `leat` that sets them.\n")
 	section := func(title string, typ ResourceType, mode bool) {
 		fmt.Fprintf(&b, "\n## %s\n\n| name | type | default |%s what it does |\n|---|---|---|%s---|\n", title, ifElse(mode, " set |", ""), ifElse(mode, "---|", ""))
 		for _, d := range Defs(typ) {

@@ -88,9 +88,29 @@ func CheckServed(t ResourceType, key, text string) error {
 	return refusedConfig("%s=%s asks for %s, which this version does not serve: nothing would be protected by it; leave it out", key, shown, need)
 }
 
+// NoteTag is the number of the tagged field in which the answer to a request that sets configs
+// carries the Note about them. Clients skip tagged fields that they do not know (KIP-482). The
+// error message of an answer is no place for it: Sarama takes a message for a failure, whatever
+// the code beside it.
+const NoteTag = 10_000
+
+// maxNoted is how many configs a note names for each reason; it counts the others.
+const maxNoted = 3
+
+// Note is one line about the configs in a set that change nothing, for the client that sets them.
+// It is "" if all of them act. Its length is bounded, however many configs there are.
+func Note(t ResourceType, set map[string]string) string {
+	return strings.Join(explainIneffective(t, set, maxNoted), "; ")
+}
+
 // Ineffective returns sentences about the configs in a set that have no effect, one for each
 // reason.
 func Ineffective(t ResourceType, set map[string]string) (sentences []string) {
+	return explainIneffective(t, set, len(set))
+}
+
+// explainIneffective is Ineffective, with at most limit names in each sentence.
+func explainIneffective(t ResourceType, set map[string]string, limit int) (sentences []string) {
 	waiting := map[string][]string{} // names by need
 	var needless []string
 	for _, key := range slices.Sorted(maps.Keys(set)) {
@@ -102,17 +122,35 @@ func Ineffective(t ResourceType, set map[string]string) (sentences []string) {
 		if err != nil || strings.TrimSpace(set[key]) == d.Default {
 			continue
 		}
-		if need := d.neededFor(v, set[key]); need != "" {
+		if need := d.neededFor(v, set[key]); need != "" && d.needsOf != nil {
+			waiting[need] = append(waiting[need], "a part of "+key)
+		} else if need != "" {
 			waiting[need] = append(waiting[need], key)
 		} else if d.supportKind() == Needless {
 			needless = append(needless, key)
 		}
 	}
 	for _, need := range slices.Sorted(maps.Keys(waiting)) {
-		sentences = append(sentences, fmt.Sprintf("without effect until %s is served: %s", need, strings.Join(waiting[need], ", ")))
+		it := "it needs"
+		if len(waiting[need]) > 1 {
+			it = "they need"
+		}
+		sentences = append(sentences, fmt.Sprintf("%s no effect yet: %s %s", namesHave(waiting[need], limit), it, need))
 	}
 	if len(needless) > 0 {
-		sentences = append(sentences, "without effect here, for the reasons in docs/configs.md: "+strings.Join(needless, ", "))
+		sentences = append(sentences, namesHave(needless, limit)+" no effect here, for the reasons in docs/configs.md")
 	}
 	return sentences
+}
+
+// namesHave begins a sentence about configs: "a has", "a, b have" or "a, b and 3 more have".
+func namesHave(names []string, limit int) string {
+	if len(names) == 1 {
+		return names[0] + " has"
+	}
+	listed := strings.Join(names[:min(limit, len(names))], ", ")
+	if more := len(names) - limit; more > 0 {
+		listed += fmt.Sprintf(" and %d more", more)
+	}
+	return listed + " have"
 }

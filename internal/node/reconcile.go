@@ -124,7 +124,8 @@ func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 const maxConfigWarnings = 20
 
 // warnIneffective logs the configs of a resource that have no effect, and returns whether there
-// are any. The log has to tell, since the answer to a change that succeeds has no place for it.
+// are any. The log has to tell, since only
+// some clients read the note about them in the answer to the change (config.NoteTag).
 func warnIneffective(logger *slog.Logger, r config.Resource, set map[string]string) bool {
 	sentences := config.Ineffective(r.Type, set)
 	for _, w := range sentences {
