@@ -367,7 +367,7 @@ func TestBadLine(t *testing.T) {
 	do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
 	v := runVerb(t, p.addr, "produce", "t", "-k", ":", "-H", "a=1", "-H", "a=2")
 	v.write(t, strings.Repeat("k:v\n", 1000)+"keyless\nk:v\n")
-	v.expect(t, 1, `leat: standard input, line 1001: there is no key separator ":" in it; before it 1,000 records were acknowledged`+"\n")
+	v.expect(t, 1, `leat: standard input, line 1001: it has no key separator ":"; before it 1,000 records were acknowledged`+"\n")
 	if got := do(t, p.addr, "", "consume", "t", "--from", "start", "--exit", "--format", `%h\n`); got != strings.Repeat("a=1,a=2\n", 1000) {
 		t.Errorf("%d lines, from %.20q", strings.Count(got, "\n"), got)
 	}
@@ -445,7 +445,7 @@ func TestGroupHint(t *testing.T) {
 	do(t, p.addr, "one\n", "topic", "create", "t", "--partitions", "1")
 	do(t, p.addr, "one\n", "produce", "t")
 	v := runVerb(t, p.addr, "consume", "t", "--group", "g", "--count", "1")
-	v.expect(t, 0, "leat: waiting for group g to let us in")
+	v.expect(t, 0, "leat: waiting for group g to assign partitions")
 	quick := up(t, t.TempDir(), "--set", "group.initial.rebalance.delay.ms=0")
 	do(t, quick.addr, "one\n", "topic", "create", "t", "--partitions", "1")
 	do(t, quick.addr, "one\n", "produce", "t")
@@ -464,5 +464,5 @@ func TestConsumeWaitsNoLonger(t *testing.T) {
 	do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
 	do(t, p.addr, "one\n", "produce", "t")
 	v := runVerb(t, p.addr, "consume", "t", "--group", "g", "--exit", "--timeout", "2s")
-	v.expect(t, 1, "no record for 2s, while the end is not reached: the group has assigned no partition yet")
+	v.expect(t, 1, "no record came for 2s before the end was reached: the group has assigned no partition yet")
 }

@@ -21,11 +21,11 @@ const (
 	defaultTimeout = 30 * time.Second
 	// maxDial is how long one attempt to connect, or to be answered, may take.
 	maxDial = 10 * time.Second
-	// leastOverhead is the client library's limit for that.
+	// leastOverhead is the shortest time for it that the client library accepts.
 	leastOverhead = 100 * time.Millisecond
-	// goodbye is how long a verb that has done its work, or was interrupted, may take to tell
+	// closeTimeout is how long a verb that has done its work, or was interrupted, may take to tell
 	// brokers so.
-	goodbye = 600 * time.Millisecond
+	closeTimeout = 600 * time.Millisecond
 )
 
 // broker is a client of the brokers that --bootstrap names, and what it has seen of them.
@@ -39,10 +39,10 @@ type broker struct {
 func (a *app) withBroker(ctx context.Context, say func(string), opts []kgo.Opt, fn func(ctx context.Context, b *broker) error) error {
 	b := &broker{contact: newContact(a.bootstrap, a.timeout, say)}
 	whole := ctx
-	ctx, stop := b.contact.watch(ctx)
+	ctx, stop := b.contact.watchBrokers(ctx)
 	defer stop()
 	var err error
-	if b.cl, err = a.connect(ctx, append(opts, kgo.WithHooks(b.contact))...); err == nil {
+	if b.cl, err = a.connectClient(ctx, append(opts, kgo.WithHooks(b.contact))...); err == nil {
 		defer closeClient(b.cl)
 		err = fn(ctx, b)
 	}
@@ -51,20 +51,20 @@ func (a *app) withBroker(ctx context.Context, say func(string), opts []kgo.Opt, 
 		return nil
 	case errors.Is(lost, errUnreachable):
 		if errors.Is(err, errUnreachable) {
-			return err // it says more
+			return err // it is more precise
 		}
 		return lost
 	case errors.Is(whole.Err(), context.DeadlineExceeded):
 		return b.contact.timeoutError()
 	case isNetwork(err) && !errors.Is(err, errUnreachable):
-		return unreachable(a.bootstrap, err)
+		return unreachableError(a.bootstrap, err)
 	default:
 		return err
 	}
 }
 
-// admin runs fn with an administrator's client. All of it takes no longer than --timeout.
-func (a *app) admin(ctx context.Context, fn func(ctx context.Context, adm *kadm.Client) error) error {
+// withAdmin runs fn with an administrator's client. All of it takes no longer than --timeout.
+func (a *app) withAdmin(ctx context.Context, fn func(ctx context.Context, adm *kadm.Client) error) error {
 	return a.withClient(ctx, func(ctx context.Context, cl *kgo.Client) error { return fn(ctx, kadm.NewClient(cl)) })
 }
 
@@ -73,11 +73,11 @@ func (a *app) admin(ctx context.Context, fn func(ctx context.Context, adm *kadm.
 func (a *app) withClient(ctx context.Context, fn func(ctx context.Context, cl *kgo.Client) error) error {
 	ctx, cancel := context.WithTimeout(ctx, orDefault(a.timeout))
 	defer cancel()
-	return a.withBroker(ctx, a.notice, nil, func(ctx context.Context, b *broker) error { return fn(ctx, b.cl) })
+	return a.withBroker(ctx, a.tellPerson, nil, func(ctx context.Context, b *broker) error { return fn(ctx, b.cl) })
 }
 
-// connect makes a client and sees to it that a broker answers. The caller closes it.
-func (a *app) connect(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, error) {
+// connectClient makes a client and sees to it that a broker answers. The caller closes it.
+func (a *app) connectClient(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, error) {
 	var seeds []string
 	for s := range strings.SplitSeq(a.bootstrap, ",") {
 		if s = strings.TrimSpace(s); s == "" {
@@ -110,7 +110,7 @@ func (a *app) connect(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, error)
 		case ended != nil:
 			err = context.DeadlineExceeded
 		}
-		return nil, unreachable(a.bootstrap, err)
+		return nil, unreachableError(a.bootstrap, err)
 	}
 	return cl, nil
 }
@@ -127,8 +127,8 @@ func checkAddress(s string) error {
 	return nil
 }
 
-// closeClient closes a client, but does not wait for brokers that are gone: a group is left by
-// a request.
+// closeClient closes a client. It waits no longer than closeTimeout: a member leaves its group by a
+// request, and the broker that it goes to may be gone.
 func closeClient(cl *kgo.Client) {
 	closed := make(chan struct{})
 	go func() {
@@ -137,11 +137,11 @@ func closeClient(cl *kgo.Client) {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(goodbye):
+	case <-time.After(closeTimeout):
 	}
 }
 
-// orDefault is the time of --timeout, also for an app whose verb has no such flag.
+// orDefault is a timeout, or the default one if none is set, as for a verb without --timeout.
 func orDefault(timeout time.Duration) time.Duration {
 	if timeout <= 0 {
 		return defaultTimeout
@@ -149,19 +149,19 @@ func orDefault(timeout time.Duration) time.Duration {
 	return timeout
 }
 
-// notice tells a person on the side what goes on.
-func (a *app) notice(sentence string) {
+// tellPerson writes a line to the standard error about what goes on.
+func (a *app) tellPerson(sentence string) {
 	_, _ = fmt.Fprintf(a.err, "leat: %s\n", sentence)
 }
 
-// sayNote writes a broker's note about the configs that a verb has set for a topic or broker.
-func (a *app) sayNote(of, note string) {
+// writeNote writes a broker's note about the configs that a verb has set for a topic or broker.
+func (a *app) writeNote(of, note string) {
 	if note != "" {
 		_, _ = fmt.Fprintf(a.err, "note: %s: %s\n", of, note)
 	}
 }
 
-// topicDetails looks topics up and fails with a sentence where one is missing.
+// topicDetails looks up topics. It fails with errNotFound if one of them does not exist.
 func topicDetails(ctx context.Context, adm *kadm.Client, topics ...string) (kadm.TopicDetails, error) {
 	details, err := adm.ListTopicsWithInternal(ctx, topics...)
 	if err != nil {
@@ -170,35 +170,35 @@ func topicDetails(ctx context.Context, adm *kadm.Client, topics ...string) (kadm
 	for _, t := range topics {
 		d, ok := details[t]
 		if !ok {
-			return nil, noTopic(ctx, adm, t)
+			return nil, noSuchTopicError(ctx, adm, t)
 		}
 		if d.Err != nil {
-			return nil, aboutTopic(ctx, adm, t, d.Err, "")
+			return nil, topicError(ctx, adm, t, d.Err, "")
 		}
 	}
 	return details, nil
 }
 
-// aboutTopic wraps what a broker said on a topic. Where the topic does not exist it names
-// the one that may have been meant.
-func aboutTopic(ctx context.Context, adm *kadm.Client, topic string, err error, message string) error {
+// topicError makes a sentence of a broker's error about a topic. If the topic does not exist, the
+// sentence names the topics that may have been meant.
+func topicError(ctx context.Context, adm *kadm.Client, topic string, err error, message string) error {
 	if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
-		return noTopic(ctx, adm, topic)
+		return noSuchTopicError(ctx, adm, topic)
 	}
-	return about("topic "+topic, err, message)
+	return answerError("topic "+topic, err, message)
 }
 
-// noTopic says that a topic does not exist, and which one may have been meant.
-func noTopic(ctx context.Context, adm *kadm.Client, topic string) error {
+// noSuchTopicError says that a topic does not exist, and which ones may have been meant.
+func noSuchTopicError(ctx context.Context, adm *kadm.Client, topic string) error {
 	list, err := adm.ListTopicsWithInternal(ctx)
 	if hint := phrase.DidYouMean(topic, list.Names()); err == nil && hint != "" {
 		return notFoundf("topic %s does not exist%s", topic, hint)
 	}
-	return notFoundf("topic %s does not exist: \"leat topic list\" shows what there is", topic)
+	return notFoundf("topic %s does not exist: \"leat topic list\" lists all topics", topic)
 }
 
-// pairs reads name=value arguments; flag is for the complaint.
-func pairs(flag string, args []string) (map[string]*string, error) {
+// parsePairs parses name=value arguments. The error names the flag.
+func parsePairs(flag string, args []string) (map[string]*string, error) {
 	m := make(map[string]*string, len(args))
 	for _, kv := range args {
 		name, value, ok := strings.Cut(kv, "=")

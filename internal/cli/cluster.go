@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// clusterInfo is what the cluster verb tells.
+// clusterInfo is the output of the cluster verb.
 type clusterInfo struct {
 	ID         string       `json:"id"`
 	Controller int32        `json:"controller"`
@@ -25,15 +25,15 @@ type brokerInfo struct {
 	Rack    string `json:"rack,omitempty"`
 }
 
-func (a *app) cluster() *cobra.Command {
+func (a *app) newCluster() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "cluster", Short: "Show a cluster's brokers, and more of it", Args: cobra.NoArgs, ValidArgsFunction: none,
+		Use: "cluster", Short: "Show a cluster's brokers", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.admin(cmd.Context(), a.showCluster)
+			return a.withAdmin(cmd.Context(), a.showCluster)
 		},
 	}
-	cmd.AddCommand(a.clusterAPIs(), a.clusterLogDirs(), a.clusterLogLevel(), a.clusterQuorum())
-	return a.withOutput(a.asClient(cmd))
+	cmd.AddCommand(a.newClusterAPIs(), a.newClusterLogDirs(), a.newClusterLogLevel(), a.newClusterQuorum())
+	return a.addOutputFlag(a.addClientFlags(cmd))
 }
 
 func (a *app) showCluster(ctx context.Context, adm *kadm.Client) error {
@@ -55,7 +55,7 @@ func (a *app) showCluster(ctx context.Context, adm *kadm.Client) error {
 	return a.show(info, info.String)
 }
 
-// String is the description for people.
+// String is the text for people.
 func (c clusterInfo) String() string {
 	t := columns{head: []string{">BROKER", "ADDRESS", "RACK", "ROLE"}}
 	for _, b := range c.Brokers {
@@ -63,16 +63,16 @@ func (c clusterInfo) String() string {
 		if b.ID == c.Controller {
 			role = "controller"
 		}
-		t.add(strconv.Itoa(int(b.ID)), b.Address, b.Rack, role)
+		t.addRow(strconv.Itoa(int(b.ID)), b.Address, b.Rack, role)
 	}
-	return fmt.Sprintf("cluster %s: %s, %s in %s\n\n%s", c.ID, count(len(c.Brokers), "broker"),
-		count(c.Partitions, "partition"), count(c.Topics, "topic"), t.String())
+	return fmt.Sprintf("cluster %s: %s, %s in %s\n\n%s", c.ID, formatCount(len(c.Brokers), "broker"),
+		formatCount(c.Partitions, "partition"), formatCount(c.Topics, "topic"), t.String())
 }
 
-// count writes a number of things.
-func count(n int, thing string) string {
+// formatCount writes a number of things, such as "1 topic" or "2 topics".
+func formatCount(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
 	}
-	return number(int64(n)) + " " + thing + "s"
+	return formatNumber(int64(n)) + " " + thing + "s"
 }

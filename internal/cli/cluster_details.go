@@ -27,11 +27,11 @@ type servedAPI struct {
 	Max  int16  `json:"max"`
 }
 
-func (a *app) clusterAPIs() *cobra.Command {
+func (a *app) newClusterAPIs() *cobra.Command {
 	return &cobra.Command{
-		Use: "apis", Short: "Show which requests each broker serves, in which versions", Args: cobra.NoArgs, ValidArgsFunction: none,
+		Use: "apis", Short: "Show which requests each broker serves, in which versions", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
 		SuggestFor: []string{"versions", "api-versions"},
-		RunE:       func(cmd *cobra.Command, _ []string) error { return a.admin(cmd.Context(), a.showAPIs) },
+		RunE:       func(cmd *cobra.Command, _ []string) error { return a.withAdmin(cmd.Context(), a.showAPIs) },
 	}
 }
 
@@ -43,7 +43,7 @@ func (a *app) showAPIs(ctx context.Context, adm *kadm.Client) error {
 	all := []brokerAPIs{}
 	for _, b := range res.Sorted() {
 		if b.Err != nil {
-			return about(fmt.Sprintf("broker %d", b.NodeID), b.Err, "")
+			return answerError(fmt.Sprintf("broker %d", b.NodeID), b.Err, "")
 		}
 		served := brokerAPIs{Broker: b.NodeID, APIs: []servedAPI{}}
 		b.EachKeySorted(func(key, low, high int16) {
@@ -55,7 +55,7 @@ func (a *app) showAPIs(ctx context.Context, adm *kadm.Client) error {
 		t := columns{head: []string{">BROKER", ">KEY", "API", ">MIN", ">MAX"}}
 		for _, b := range all {
 			for _, s := range b.APIs {
-				t.add(strconv.Itoa(int(b.Broker)), strconv.Itoa(int(s.Key)), s.Name, strconv.Itoa(int(s.Min)), strconv.Itoa(int(s.Max)))
+				t.addRow(strconv.Itoa(int(b.Broker)), strconv.Itoa(int(s.Key)), s.Name, strconv.Itoa(int(s.Min)), strconv.Itoa(int(s.Max)))
 			}
 		}
 		return t.String()
@@ -63,7 +63,7 @@ func (a *app) showAPIs(ctx context.Context, adm *kadm.Client) error {
 }
 
 // logDir is a directory in which a broker keeps logs. The sizes of its file system are -1
-// where the broker does not tell.
+// if the broker does not report them.
 type logDir struct {
 	Broker     int32  `json:"broker"`
 	Dir        string `json:"dir"`
@@ -73,11 +73,11 @@ type logDir struct {
 	DiskUsable int64  `json:"disk_usable"`
 }
 
-func (a *app) clusterLogDirs() *cobra.Command {
+func (a *app) newClusterLogDirs() *cobra.Command {
 	return &cobra.Command{
-		Use: "log-dirs", Short: "Show brokers' data directories and the space in them", Args: cobra.NoArgs, ValidArgsFunction: none,
+		Use: "log-dirs", Short: "Show brokers' data directories and the space in them", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
 		SuggestFor: []string{"logdirs", "disks"},
-		RunE:       func(cmd *cobra.Command, _ []string) error { return a.admin(cmd.Context(), a.showLogDirs) },
+		RunE:       func(cmd *cobra.Command, _ []string) error { return a.withAdmin(cmd.Context(), a.showLogDirs) },
 	}
 }
 
@@ -94,31 +94,31 @@ func (a *app) showLogDirs(ctx context.Context, adm *kadm.Client) error {
 			l.Partitions += len(partitions)
 		}
 		if d.Err != nil {
-			failed = append(failed, about(fmt.Sprintf("broker %d, directory %s", d.Broker, d.Dir), d.Err, ""))
+			failed = append(failed, answerError(fmt.Sprintf("broker %d, directory %s", d.Broker, d.Dir), d.Err, ""))
 		}
 		all = append(all, l)
 	}
 	err = a.show(all, func() string {
 		t := columns{head: []string{">BROKER", "DIRECTORY", ">PARTITIONS", ">SIZE", ">DISK", ">USABLE"}}
 		for _, l := range all {
-			t.add(strconv.Itoa(int(l.Broker)), l.Dir, strconv.Itoa(l.Partitions), size(float64(l.Bytes)), sizeOrDash(l.DiskTotal), sizeOrDash(l.DiskUsable))
+			t.addRow(strconv.Itoa(int(l.Broker)), l.Dir, strconv.Itoa(l.Partitions), formatSize(float64(l.Bytes)), formatSizeOrDash(l.DiskTotal), formatSizeOrDash(l.DiskUsable))
 		}
 		return t.String()
 	})
 	return errors.Join(append(failed, err)...)
 }
 
-// sizeOrDash writes a number of bytes that is unknown where it is negative.
-func sizeOrDash(n int64) string {
+// formatSizeOrDash writes a number of bytes; a negative one is unknown.
+func formatSizeOrDash(n int64) string {
 	if n < 0 {
 		return "-"
 	}
-	return size(float64(n))
+	return formatSize(float64(n))
 }
 
-func (a *app) clusterQuorum() *cobra.Command {
+func (a *app) newClusterQuorum() *cobra.Command {
 	return &cobra.Command{
-		Use: "quorum", Short: "Show who keeps the cluster's metadata, and how far each is", Args: cobra.NoArgs, ValidArgsFunction: none,
+		Use: "quorum", Short: "Show the nodes that keep the cluster's metadata, and how far behind each is", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.withClient(cmd.Context(), a.showQuorum) },
 	}
 }
@@ -126,7 +126,7 @@ func (a *app) clusterQuorum() *cobra.Command {
 func (a *app) showQuorum(ctx context.Context, cl *kgo.Client) error {
 	info, err := admin.DescribeQuorum(ctx, cl)
 	if errors.Is(err, admin.ErrNotServed) {
-		return fmt.Errorf("the broker on %s does not tell of its quorum: it does not serve that request", a.bootstrap)
+		return fmt.Errorf("the broker on %s does not serve requests about its quorum", a.bootstrap)
 	}
 	if err != nil {
 		return err
@@ -134,11 +134,11 @@ func (a *app) showQuorum(ctx context.Context, cl *kgo.Client) error {
 	return a.show(info, func() string { return quorumText(info) })
 }
 
-// quorumText is a quorum for people.
+// quorumText describes a quorum for people.
 func quorumText(q *admin.Quorum) string {
 	t := columns{head: []string{">NODE", "ROLE", ">END", ">LAG"}}
 	for _, r := range q.Replicas {
-		t.add(strconv.Itoa(int(r.ID)), r.Role, number(r.End), number(r.Lag))
+		t.addRow(strconv.Itoa(int(r.ID)), r.Role, formatNumber(r.End), formatNumber(r.Lag))
 	}
-	return fmt.Sprintf("leader %d in epoch %d, high watermark %s\n\n%s", q.Leader, q.Epoch, number(q.HighWatermark), t.String())
+	return fmt.Sprintf("leader %d in epoch %d, high watermark %s\n\n%s", q.Leader, q.Epoch, formatNumber(q.HighWatermark), t.String())
 }

@@ -14,17 +14,17 @@ import (
 	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
-func (a *app) clusterLogLevel() *cobra.Command {
+func (a *app) newClusterLogLevel() *cobra.Command {
 	var broker int32
 	cmd := &cobra.Command{
 		Use: "log-level [LOGGER=LEVEL...]", Short: "Show how much a broker logs, or change it while it runs",
 		Long: `Show how much each logger of a broker logs, or change it while the broker runs. A level is one of
-TRACE, DEBUG, INFO, WARN, ERROR and FATAL. It counts until the broker ends.`,
+TRACE, DEBUG, INFO, WARN, ERROR and FATAL. A change lasts until the broker stops.`,
 		Example: `  leat cluster log-level
   leat cluster log-level root=DEBUG --broker 1`,
-		ValidArgsFunction: none,
+		ValidArgsFunction: completeNothing,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			levels, err := pairs("", args)
+			levels, err := parsePairs("", args)
 			if err != nil {
 				return err
 			}
@@ -33,12 +33,12 @@ TRACE, DEBUG, INFO, WARN, ERROR and FATAL. It counts until the broker ends.`,
 			})
 		},
 	}
-	cmd.Flags().Int32Var(&broker, "broker", -1, "the broker's id (default: the only one that there is)")
-	a.complete(cmd, "broker", a.brokers())
+	cmd.Flags().Int32Var(&broker, "broker", -1, "the broker's id (default: the only broker)")
+	a.completeFlag(cmd, "broker", a.completeBrokers())
 	return cmd
 }
 
-// setLogLevels changes levels, if any are given, and shows all that the broker has then.
+// setLogLevels changes the given levels, if there are any, and then shows all levels of the broker.
 func (a *app) setLogLevels(ctx context.Context, cl *kgo.Client, broker int32, levels map[string]*string) error {
 	adm := kadm.NewClient(cl)
 	if broker < 0 {
@@ -77,7 +77,7 @@ func (a *app) setLogLevels(ctx context.Context, cl *kgo.Client, broker int32, le
 	return a.show(loggers, func() string {
 		t := columns{head: []string{">BROKER", "LOGGER", "LEVEL"}}
 		for _, l := range loggers {
-			t.add(strconv.Itoa(int(l.Broker)), l.Logger, l.Level)
+			t.addRow(strconv.Itoa(int(l.Broker)), l.Logger, l.Level)
 		}
 		return t.String()
 	})

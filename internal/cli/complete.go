@@ -14,15 +14,15 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-// completeTimeout bounds how long a key press waits for a broker.
+// completeTimeout is how long a key press waits for a broker.
 const completeTimeout = time.Second
 
 // newCompletion makes the verb that writes a script for a shell.
 func newCompletion() *cobra.Command {
 	shells := []string{"bash", "zsh", "fish", "powershell"}
 	return &cobra.Command{
-		Use: "completion SHELL", Short: "Write the script by which a shell completes verbs and names", Args: cobra.ExactArgs(1),
-		Long: `Write the script by which a shell completes verbs, flags, and the names of topics, groups and configs.
+		Use: "completion SHELL", Short: "Write a script that lets a shell complete verbs and names", Args: cobra.ExactArgs(1),
+		Long: `Write a script that lets a shell complete verbs, flags, and the names of topics, groups and configs.
 SHELL is bash, zsh, fish or powershell.`,
 		Example: `  source <(leat completion bash)
   leat completion zsh > "${fpath[1]}/_leat"
@@ -40,7 +40,7 @@ SHELL is bash, zsh, fish or powershell.`,
 			case "powershell":
 				return root.GenPowerShellCompletionWithDesc(out)
 			default:
-				return usagef("there is no script for %s: name %s", args[0], phrase.Join(shells, "or"))
+				return usagef("there is no script for %s: write %s", args[0], phrase.Join(shells, "or"))
 			}
 		},
 	}
@@ -49,44 +49,44 @@ SHELL is bash, zsh, fish or powershell.`,
 // completer proposes words for the shell.
 type completer = func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective)
 
-// complete attaches a completer to a flag of cmd.
-func (*app) complete(cmd *cobra.Command, flag string, fn completer) {
+// completeFlag attaches a completer to a flag of cmd.
+func (*app) completeFlag(cmd *cobra.Command, flag string, fn completer) {
 	if err := cmd.RegisterFlagCompletionFunc(flag, fn); err != nil {
 		panic("BUG: " + err.Error())
 	}
 }
 
-// words proposes a fixed list.
-func words(list ...string) completer {
+// completeWords proposes a fixed list.
+func completeWords(list ...string) completer {
 	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 		return list, cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
-// none proposes nothing.
-func none(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+// completeNothing proposes nothing.
+func completeNothing(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return nil, cobra.ShellCompDirectiveNoFileComp
 }
 
-// topics proposes the topics there are, for at most limit arguments (0: any number).
-func (a *app) topics(limit int) completer {
-	return a.names(limit, func(ctx context.Context, adm *kadm.Client) ([]string, error) {
+// completeTopics proposes the topics that exist, for at most limit arguments (0: any number).
+func (a *app) completeTopics(limit int) completer {
+	return a.completeNames(limit, func(ctx context.Context, adm *kadm.Client) ([]string, error) {
 		list, err := adm.ListTopics(ctx)
 		return list.Names(), err
 	})
 }
 
-// groups proposes the groups there are, for at most limit arguments (0: any number).
-func (a *app) groups(limit int) completer {
-	return a.names(limit, func(ctx context.Context, adm *kadm.Client) ([]string, error) {
+// completeGroups proposes the groups that exist, for at most limit arguments (0: any number).
+func (a *app) completeGroups(limit int) completer {
+	return a.completeNames(limit, func(ctx context.Context, adm *kadm.Client) ([]string, error) {
 		list, err := adm.ListGroups(ctx)
 		return list.Groups(), err
 	})
 }
 
-// brokers proposes the ids of the brokers.
-func (a *app) brokers() completer {
-	return a.names(0, func(ctx context.Context, adm *kadm.Client) ([]string, error) {
+// completeBrokers proposes the ids of the brokers.
+func (a *app) completeBrokers() completer {
+	return a.completeNames(0, func(ctx context.Context, adm *kadm.Client) ([]string, error) {
 		list, err := adm.ListBrokers(ctx)
 		var names []string
 		for _, id := range list.NodeIDs() {
@@ -96,38 +96,38 @@ func (a *app) brokers() completer {
 	})
 }
 
-// configNames proposes the names of Kafka's configs, with after behind each.
-func configNames(of config.ResourceType, after string) completer {
+// completeConfigNames proposes the names of Kafka's configs, each followed by suffix.
+func completeConfigNames(of config.ResourceType, suffix string) completer {
 	return func(_ *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		var all []string
 		for _, d := range config.Defs(of) {
 			if strings.HasPrefix(d.Name, prefix) && !slices.Contains(args, d.Name) {
-				all = append(all, d.Name+after)
+				all = append(all, d.Name+suffix)
 			}
 		}
 		directive := cobra.ShellCompDirectiveNoFileComp
-		if after != "" {
+		if suffix != "" {
 			directive |= cobra.ShellCompDirectiveNoSpace
 		}
 		return all, directive
 	}
 }
 
-// completeConfigs proposes the names of the configs that the target has, with after
-// behind each.
-func completeConfigs(t *target, after string) completer {
+// completeTargetConfigs proposes the names of the configs that the target has, each followed
+// by suffix.
+func completeTargetConfigs(t *target, suffix string) completer {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		of := config.Broker
 		if t.topic != "" {
 			of = config.Topic
 		}
-		return configNames(of, after)(cmd, args, prefix)
+		return completeConfigNames(of, suffix)(cmd, args, prefix)
 	}
 }
 
-// names proposes what a broker lists. A broker that does not answer proposes
-// nothing: a shell has no place for an error.
-func (a *app) names(limit int, list func(context.Context, *kadm.Client) ([]string, error)) completer {
+// completeNames proposes what a broker lists, and nothing if no broker answers: a shell has no
+// place for an error.
+func (a *app) completeNames(limit int, list func(context.Context, *kadm.Client) ([]string, error)) completer {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		const quiet = cobra.ShellCompDirectiveNoFileComp
 		if limit > 0 && len(args) >= limit {
@@ -135,7 +135,7 @@ func (a *app) names(limit int, list func(context.Context, *kadm.Client) ([]strin
 		}
 		ctx, cancel := context.WithTimeout(cmd.Context(), completeTimeout)
 		defer cancel()
-		cl, err := a.connect(ctx)
+		cl, err := a.connectClient(ctx)
 		if err != nil {
 			return nil, quiet
 		}

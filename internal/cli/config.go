@@ -18,28 +18,28 @@ import (
 	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
-// target is whose configs are meant: a topic's, a broker's, or all brokers'.
+// target says whose configs are meant: a topic's, a broker's, or those of all brokers together.
 type target struct {
-	topic  string
-	broker int32
+	topic  string // empty: not a topic's
+	broker int32  // counts if neither topic nor all is set
 	all    bool
 }
 
-func (a *app) config() *cobra.Command {
-	return a.withOutput(a.asClient(parent("config", "Show and change the configs of topics and brokers",
-		a.configGet(), a.configSet(), a.configUnset())))
+func (a *app) newConfig() *cobra.Command {
+	return a.addOutputFlag(a.addClientFlags(newParent("config", "Show and change the configs of topics and brokers",
+		a.newConfigGet(), a.newConfigSet(), a.newConfigUnset())))
 }
 
-// asTarget gives a verb the flags that name a target.
-func (a *app) asTarget(cmd *cobra.Command, t *target) *cobra.Command {
+// addTargetFlags gives a verb the flags that name a target.
+func (a *app) addTargetFlags(cmd *cobra.Command, t *target) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVarP(&t.topic, "topic", "t", "", "the configs of this topic")
 	f.Int32Var(&t.broker, "broker", -1, "the configs of the broker with this id")
 	f.BoolVar(&t.all, "cluster", false, "the configs that are set for all brokers")
 	cmd.MarkFlagsMutuallyExclusive("topic", "broker", "cluster")
 	cmd.MarkFlagsOneRequired("topic", "broker", "cluster")
-	a.complete(cmd, "topic", a.topics(0))
-	a.complete(cmd, "broker", a.brokers())
+	a.completeFlag(cmd, "topic", a.completeTopics(0))
+	a.completeFlag(cmd, "broker", a.completeBrokers())
 	return cmd
 }
 
@@ -54,8 +54,8 @@ func (t target) String() string {
 	}
 }
 
-// describe asks for the target's configs.
-func (t target) describe(ctx context.Context, adm *kadm.Client) ([]kadm.Config, error) {
+// describeConfigs asks for the target's configs.
+func (t target) describeConfigs(ctx context.Context, adm *kadm.Client) ([]kadm.Config, error) {
 	var res kadm.ResourceConfigs
 	var err error
 	switch {
@@ -77,16 +77,16 @@ func (t target) describe(ctx context.Context, adm *kadm.Client) ([]kadm.Config, 
 	}
 	if rc := res[0]; rc.Err != nil {
 		if t.topic != "" {
-			return nil, aboutTopic(ctx, adm, t.topic, rc.Err, rc.ErrMessage)
+			return nil, topicError(ctx, adm, t.topic, rc.Err, rc.ErrMessage)
 		}
-		return nil, about(t.String(), rc.Err, rc.ErrMessage)
+		return nil, answerError(t.String(), rc.Err, rc.ErrMessage)
 	}
 	configs := res[0].Configs
 	slices.SortFunc(configs, func(a, b kadm.Config) int { return strings.Compare(a.Key, b.Key) })
 	return configs, nil
 }
 
-// checkBroker spares a wait for a broker that is not there.
+// checkBroker fails at once if the broker does not exist. A request to it would wait for the timeout.
 func (t target) checkBroker(ctx context.Context, adm *kadm.Client) error {
 	brokers, err := adm.ListBrokers(ctx)
 	if err != nil {
@@ -98,8 +98,8 @@ func (t target) checkBroker(ctx context.Context, adm *kadm.Client) error {
 	return nil
 }
 
-// resource is the target as a broker names it.
-func (t target) resource() admin.Resource {
+// adminResource is the target in the form in which a broker is asked about it.
+func (t target) adminResource() admin.Resource {
 	switch {
 	case t.topic != "":
 		return admin.Resource{Type: kmsg.ConfigResourceTypeTopic, Name: t.topic}
@@ -118,7 +118,7 @@ func (t target) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange
 			return "", err
 		}
 	}
-	note, err = admin.AlterConfigs(ctx, cl, t.resource(), c.requests(), c.dryRun)
+	note, err = admin.AlterConfigs(ctx, cl, t.adminResource(), c.adminChanges(), c.dryRun)
 	if errors.Is(err, kerr.InvalidConfig) { // perhaps there is no such config
 		if unknown := t.checkNames(ctx, adm, sortedKeys(c.set)); errors.Is(unknown, errNotFound) {
 			return "", unknown
@@ -134,8 +134,8 @@ type configChange struct {
 	dryRun bool
 }
 
-// requests are the parts of the change, in the form in which a broker is asked for them.
-func (c configChange) requests() []admin.ConfigChange {
+// adminChanges are the parts of the change, in the form in which a broker is asked for them.
+func (c configChange) adminChanges() []admin.ConfigChange {
 	var all []admin.ConfigChange
 	for _, name := range sortedKeys(c.set) {
 		all = append(all, admin.ConfigChange{Name: name, Value: c.set[name]})
@@ -146,35 +146,35 @@ func (c configChange) requests() []admin.ConfigChange {
 	return all
 }
 
-// checkNames fails where a config that is to be unset does not exist: a broker would say
-// that it was done.
+// checkNames fails if one of the configs does not exist. A broker that is asked to unset such a
+// config says that it has done so.
 func (t target) checkNames(ctx context.Context, adm *kadm.Client, names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	known, err := t.configNames(ctx, adm)
+	known, err := t.listConfigNames(ctx, adm)
 	if err != nil {
 		return err
 	}
 	for _, n := range names {
 		if !slices.Contains(known, n) {
-			return t.noConfig(n, known)
+			return t.noSuchConfigError(n, known)
 		}
 	}
 	return nil
 }
 
-// noConfig says that a config does not exist, and which one may have been meant.
-func (t target) noConfig(name string, known []string) error {
+// noSuchConfigError says that a config does not exist, and which ones may have been meant.
+func (t target) noSuchConfigError(name string, known []string) error {
 	if hint := phrase.DidYouMean(name, known); hint != "" {
 		return notFoundf("there is no config %s for %s%s", name, t, hint)
 	}
-	return notFoundf("there is no config %s for %s: \"leat config get\" without a name shows what there is", name, t)
+	return notFoundf("there is no config %s for %s: \"leat config get\" without a name lists all", name, t)
 }
 
-// configNames are the configs that the target may have. Those for all brokers are the
-// ones that a broker has: the cluster itself lists only what is set.
-func (t target) configNames(ctx context.Context, adm *kadm.Client) ([]string, error) {
+// listConfigNames lists the configs that the target may have. For all brokers it asks one of
+// them, because the list for all brokers has only the configs that are set.
+func (t target) listConfigNames(ctx context.Context, adm *kadm.Client) ([]string, error) {
 	of := []target{t}
 	if t.all {
 		brokers, err := adm.ListBrokers(ctx)
@@ -187,7 +187,7 @@ func (t target) configNames(ctx context.Context, adm *kadm.Client) ([]string, er
 	}
 	var names []string
 	for _, t := range of {
-		configs, err := t.describe(ctx, adm)
+		configs, err := t.describeConfigs(ctx, adm)
 		if err != nil {
 			return nil, err
 		}
@@ -198,8 +198,8 @@ func (t target) configNames(ctx context.Context, adm *kadm.Client) ([]string, er
 	return names, nil
 }
 
-// alteredConfigs is what the verbs tell that change configs. One of Topic, Broker and
-// Cluster says whose configs.
+// alteredConfigs is the output of the verbs that change configs. Exactly one of Topic, Broker and
+// Cluster is set.
 type alteredConfigs struct {
 	Topic   string            `json:"topic,omitempty"`
 	Broker  *int32            `json:"broker,omitempty"`
@@ -210,7 +210,7 @@ type alteredConfigs struct {
 	DryRun  bool              `json:"dry_run,omitempty"` // nothing was changed: the broker would do it
 }
 
-// alterConfigs changes the configs of targets, and tells what became of it.
+// alterConfigs changes the configs of targets and shows the outcome.
 func (a *app) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange, targets ...target) error {
 	adm := kadm.NewClient(cl)
 	for _, t := range targets {
@@ -231,7 +231,7 @@ func (a *app) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange, 
 			failed = append(failed, err)
 			continue
 		}
-		a.sayNote(t.String(), note)
+		a.writeNote(t.String(), note)
 		done := alteredConfigs{Topic: t.topic, Cluster: t.all, Unset: c.unset, Set: map[string]string{}, Note: note, DryRun: c.dryRun}
 		if t.topic == "" && !t.all {
 			done.Broker = &t.broker
@@ -245,12 +245,12 @@ func (a *app) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange, 
 	if c.dryRun {
 		did = "would change "
 	}
-	err := showEach(a, all, func(i int) string { return did + all[i].target().String() })
+	err := showEach(a, all, func(i int) string { return did + all[i].alteredTarget().String() })
 	return errors.Join(append(failed, err)...)
 }
 
-// target is whose configs were changed.
-func (d alteredConfigs) target() target {
+// alteredTarget is the target whose configs were changed.
+func (d alteredConfigs) alteredTarget() target {
 	t := target{topic: d.Topic, all: d.Cluster}
 	if d.Broker != nil {
 		t.broker = *d.Broker

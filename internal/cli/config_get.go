@@ -9,43 +9,43 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-// gotConfig is one line of config get.
-type gotConfig struct {
+// shownConfig is one line of config get.
+type shownConfig struct {
 	Name      string  `json:"name"`
 	Value     *string `json:"value"`
 	Source    string  `json:"source"` // Kafka's word for who set it
 	Sensitive bool    `json:"sensitive,omitempty"`
-	// Synonyms are all values that it was given, in Kafka's order: the one that counts first,
+	// Synonyms are all values that were set for it, in Kafka's order: the one in effect first,
 	// the default last.
-	Synonyms []configSource `json:"synonyms,omitempty"`
+	Synonyms []givenValue `json:"synonyms,omitempty"`
 }
 
-// configSource is a value that a config has from somewhere.
-type configSource struct {
+// givenValue is a value that was set for a config, and who set it.
+type givenValue struct {
 	Name   string  `json:"name"`
 	Value  *string `json:"value"`
 	Source string  `json:"source"`
 }
 
-func (a *app) configGet() *cobra.Command {
+func (a *app) newConfigGet() *cobra.Command {
 	var t target
 	var set bool
 	cmd := &cobra.Command{
-		Use: "get [NAME...]", Short: "Show configs, all of them or those named", ValidArgsFunction: completeConfigs(&t, ""),
+		Use: "get [NAME...]", Short: "Show configs, all of them or those named", ValidArgsFunction: completeTargetConfigs(&t, ""),
 		Example: `  leat config get --topic orders
   leat config get --topic orders retention.ms`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
+			return a.withAdmin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
 				return a.getConfigs(ctx, adm, t, set, args)
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&set, "set", false, "only what somebody set, not the defaults")
-	return a.asTarget(cmd, &t)
+	cmd.Flags().BoolVar(&set, "set", false, "only configs that somebody set, not defaults")
+	return a.addTargetFlags(cmd, &t)
 }
 
 func (a *app) getConfigs(ctx context.Context, adm *kadm.Client, t target, onlySet bool, names []string) error {
-	configs, err := t.describe(ctx, adm)
+	configs, err := t.describeConfigs(ctx, adm)
 	if err != nil {
 		return err
 	}
@@ -55,17 +55,17 @@ func (a *app) getConfigs(ctx context.Context, adm *kadm.Client, t target, onlySe
 	}
 	for _, n := range names {
 		if !slices.Contains(known, n) {
-			return t.noConfig(n, known)
+			return t.noSuchConfigError(n, known)
 		}
 	}
-	all := []gotConfig{}
+	all := []shownConfig{}
 	for _, c := range configs {
 		if len(names) > 0 && !slices.Contains(names, c.Key) || onlySet && !isSet(c) {
 			continue
 		}
-		got := gotConfig{Name: c.Key, Value: c.Value, Source: strings.ToLower(c.Source.String()), Sensitive: c.Sensitive}
+		got := shownConfig{Name: c.Key, Value: c.Value, Source: strings.ToLower(c.Source.String()), Sensitive: c.Sensitive}
 		for _, s := range c.Synonyms {
-			got.Synonyms = append(got.Synonyms, configSource{Name: s.Key, Value: s.Value, Source: strings.ToLower(s.Source.String())})
+			got.Synonyms = append(got.Synonyms, givenValue{Name: s.Key, Value: s.Value, Source: strings.ToLower(s.Source.String())})
 		}
 		all = append(all, got)
 	}
@@ -79,7 +79,7 @@ func (a *app) getConfigs(ctx context.Context, adm *kadm.Client, t target, onlySe
 			if c.Sensitive {
 				value = "(hidden)"
 			}
-			t.add(c.Name, value, c.Source)
+			t.addRow(c.Name, value, c.Source)
 		}
 		return t.String()
 	})

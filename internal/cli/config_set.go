@@ -7,32 +7,32 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-func (a *app) configSet() *cobra.Command {
+func (a *app) newConfigSet() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "set NAME=VALUE...", Short: "Set configs", Args: cobra.MinimumNArgs(1),
 		Example: `  leat config set --topic orders retention.ms=86400000
   leat config set --cluster log.retention.ms=86400000`,
 	}
-	return a.configAlter(cmd, "=", func(args []string) (configChange, error) {
-		set, err := pairs("", args)
+	return a.newConfigAlter(cmd, "=", func(args []string) (configChange, error) {
+		set, err := parsePairs("", args)
 		return configChange{set: set}, err
 	})
 }
 
-func (a *app) configUnset() *cobra.Command {
+func (a *app) newConfigUnset() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "unset NAME...", Short: "Give configs their defaults again", Args: cobra.MinimumNArgs(1),
+		Use: "unset NAME...", Short: "Reset configs to their defaults", Args: cobra.MinimumNArgs(1),
 		Example: "  leat config unset --topic orders retention.ms",
 	}
-	return a.configAlter(cmd, "", func(args []string) (configChange, error) { return configChange{unset: args}, nil })
+	return a.newConfigAlter(cmd, "", func(args []string) (configChange, error) { return configChange{unset: args}, nil })
 }
 
-// configAlter makes a verb that changes a target's configs as its arguments say.
-// In an argument, after stands behind the name of a config.
-func (a *app) configAlter(cmd *cobra.Command, after string, read func(args []string) (configChange, error)) *cobra.Command {
+// newConfigAlter makes a verb that changes a target's configs as its arguments say.
+// A completed name of a config is followed by suffix.
+func (a *app) newConfigAlter(cmd *cobra.Command, suffix string, read func(args []string) (configChange, error)) *cobra.Command {
 	var t target
 	var dryRun bool
-	cmd.ValidArgsFunction = completeConfigs(&t, after)
+	cmd.ValidArgsFunction = completeTargetConfigs(&t, suffix)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := read(args)
 		if err != nil {
@@ -43,6 +43,6 @@ func (a *app) configAlter(cmd *cobra.Command, after string, read func(args []str
 			return a.alterConfigs(ctx, cl, c, t)
 		})
 	}
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only ask the broker whether it would do it")
-	return a.asTarget(cmd, &t)
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only ask the broker whether it would accept the change")
+	return a.addTargetFlags(cmd, &t)
 }

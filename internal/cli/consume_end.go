@@ -13,16 +13,16 @@ import (
 	"github.com/leatstream/leat/internal/admin"
 )
 
-// ends are the offsets at which consume --exit stops. The client's goroutines write
-// them when partitions come and go.
+// ends are the offsets at which consume --exit stops, one for each partition. The client's
+// goroutines change them when a group assigns or revokes partitions.
 type ends struct {
 	at admin.Position // in each partition
 
 	mu struct {
 		sync.Mutex
-		inGroup bool                       // a group has assigned partitions, maybe none
-		known   bool                       // the partitions are
-		left    map[string]map[int32]int64 // the end of each partition that has not reached it
+		assigned        bool                       // the group has assigned partitions to us, perhaps none
+		partitionsKnown bool                       // left has been filled in
+		left            map[string]map[int32]int64 // the end of each partition that has not reached it
 	}
 }
 
@@ -32,11 +32,11 @@ func newEnds(at admin.Position) *ends {
 	return e
 }
 
-// expect adds the partitions that have something between from and to.
-func (e *ends) expect(from, to kadm.Offsets) {
+// addEnds adds the ends of the partitions that have records between from and to.
+func (e *ends) addEnds(from, to kadm.Offsets) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.mu.known = true
+	e.mu.partitionsKnown = true
 	to.Each(func(end kadm.Offset) {
 		begin, _ := from.Lookup(end.Topic, end.Partition)
 		if begin.At >= end.At {
@@ -49,9 +49,9 @@ func (e *ends) expect(from, to kadm.Offsets) {
 	})
 }
 
-// pass tells whether a record lies before its partition's end, and notes when it is
-// the last one.
-func (e *ends) pass(r *kgo.Record) bool {
+// admitRecord tells whether a record lies before the end of its partition. It drops the partition
+// from those that are left when the record is its last one.
+func (e *ends) admitRecord(r *kgo.Record) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	end, ok := e.mu.left[r.Topic][r.Partition]
@@ -64,8 +64,8 @@ func (e *ends) pass(r *kgo.Record) bool {
 	return r.Offset < end
 }
 
-// reached tells whether all partitions came to their ends.
-func (e *ends) reached() bool {
+// allReached tells whether all partitions have reached their ends.
+func (e *ends) allReached() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, ps := range e.mu.left {
@@ -73,23 +73,24 @@ func (e *ends) reached() bool {
 			return false
 		}
 	}
-	return e.mu.known
+	return e.mu.partitionsKnown
 }
 
-// assigned is told which partitions a group's member got: it notes their ends.
-func (e *ends) assigned(group string, pos admin.Position) func(context.Context, *kgo.Client, map[string][]int32) {
+// onAssigned is called by the client with the partitions that the group assigns to us, and adds their
+// ends.
+func (e *ends) onAssigned(group string, pos admin.Position) func(context.Context, *kgo.Client, map[string][]int32) {
 	return func(ctx context.Context, cl *kgo.Client, got map[string][]int32) {
 		e.noteAssigned(ctx, cl, got)
 		adm := kadm.NewClient(cl)
 		var from, to kadm.Offsets
 		commits, err := adm.FetchOffsets(ctx, group)
 		if err != nil {
-			commits = nil // the client's own fetch of them tells
+			commits = nil // the client fetches them too, and reports its failure
 		}
 		for t, ps := range got {
-			begin, err := placesIn(ctx, adm, t, pos, ps)
+			begin, err := resolvePositionIn(ctx, adm, t, pos, ps)
 			if err != nil {
-				continue // so do its fetches
+				continue // the client reports it when it fetches
 			}
 			begin.Each(func(o kadm.Offset) {
 				if c, ok := commits.Lookup(o.Topic, o.Partition); ok && c.At >= 0 {
@@ -97,31 +98,31 @@ func (e *ends) assigned(group string, pos admin.Position) func(context.Context, 
 				}
 				from.Add(o)
 			})
-			end, err := placesIn(ctx, adm, t, e.at, ps)
+			end, err := resolvePositionIn(ctx, adm, t, e.at, ps)
 			if err == nil {
 				end.Each(to.Add)
 			}
 		}
-		e.expect(from, to)
+		e.addEnds(from, to)
 	}
 }
 
-// noteAssigned notes that the group has let us in.
+// noteAssigned notes that the group has assigned partitions to us.
 func (e *ends) noteAssigned(context.Context, *kgo.Client, map[string][]int32) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.mu.inGroup = true
+	e.mu.assigned = true
 }
 
-// isAssigned tells whether the group has let us in.
+// isAssigned tells whether the group has assigned partitions to us.
 func (e *ends) isAssigned() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.mu.inGroup
+	return e.mu.assigned
 }
 
-// missing names a partition that has not come to its end, and where that is.
-func (e *ends) missing() string {
+// describeMissing names a partition that has not reached its end, and the end.
+func (e *ends) describeMissing() string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, topic := range sortedKeys(e.mu.left) {
@@ -132,8 +133,8 @@ func (e *ends) missing() string {
 	return "the group has assigned no partition yet"
 }
 
-// revoked is told which partitions went to other members.
-func (e *ends) revoked(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
+// onRevoked is called by the client with the partitions that other members got.
+func (e *ends) onRevoked(_ context.Context, _ *kgo.Client, gone map[string][]int32) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for t, ps := range gone {

@@ -15,33 +15,34 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// A person is told that a broker is lost when something has gone wrong and nothing was heard for
-// troubleTold, or when a request has had no answer for silenceTold.
+// The user is told that a broker is lost when a request has failed and no answer has come for
+// tellTroubleAfter, or when a request has had no answer for tellSilenceAfter. Both are checked each
+// checkEvery.
 const (
-	troubleTold = 700 * time.Millisecond
-	silenceTold = 5 * time.Second
-	lookEvery   = 100 * time.Millisecond
+	tellTroubleAfter = 700 * time.Millisecond
+	tellSilenceAfter = 5 * time.Second
+	checkEvery       = 100 * time.Millisecond
 )
 
-// contact is what a client has seen of its brokers. It is told of each request, answer and
-// failure by the client's hooks, on the client's goroutines.
+// contact tracks whether brokers answer a client. The client's hooks tell it of each request, answer
+// and failure, on the client's goroutines.
 //
 //	answering --no answer for a while--> lost --no answer for the timeout--> given up
 //	    ^--------------answer-------------'
 //
-// Time counts only while an answer is owed: a client that asks nothing loses nobody.
+// Time counts only while an answer is owed, so a client that asks nothing never loses its brokers.
 type contact struct {
-	addrs    string
-	timeout  time.Duration
-	say      func(string)
-	noAnswer int16 // the API whose requests have no answer; -1: none
-	always   bool  // an answer is always owed: nobody notes requests
+	addrs         string
+	timeout       time.Duration
+	say           func(string)
+	unansweredAPI int16 // the API whose requests are not answered; -1: all are answered
+	alwaysOwed    bool  // an answer is owed at all times, since requests are not noted
 
 	mu struct {
 		sync.Mutex
 		state   contactState
 		owed    time.Time // since when an answer is owed; zero: none is
-		trouble string    // how the last request failed since the last answer; "": not known
+		trouble string    // how the last request since the last answer failed; "": none has failed
 	}
 }
 
@@ -54,25 +55,25 @@ const (
 )
 
 func newContact(addrs string, timeout time.Duration, say func(string)) *contact {
-	c := &contact{addrs: addrs, timeout: orDefault(timeout), say: say, noAnswer: -1}
+	c := &contact{addrs: addrs, timeout: orDefault(timeout), say: say, unansweredAPI: -1}
 	c.mu.owed = time.Now() // the first connection is owed
 	return c
 }
 
-// watch gives a context that ends, with the reason as its cause, when no broker has answered for
-// the timeout. Stop ends the watch.
-func (c *contact) watch(ctx context.Context) (watched context.Context, stop func()) {
+// watchBrokers gives a context that ends when no broker has answered for the timeout; the reason is its
+// cause. The function stop ends the watch.
+func (c *contact) watchBrokers(ctx context.Context) (watched context.Context, stop func()) {
 	watched, end := context.WithCancelCause(ctx)
 	var looking sync.WaitGroup
 	looking.Go(func() {
-		tick := time.NewTicker(lookEvery)
+		tick := time.NewTicker(checkEvery)
 		defer tick.Stop()
 		for {
 			select {
 			case <-watched.Done():
 				return
 			case now := <-tick.C:
-				if err := c.look(now); err != nil {
+				if err := c.checkSilence(now); err != nil {
 					end(err)
 					return
 				}
@@ -85,16 +86,16 @@ func (c *contact) watch(ctx context.Context) (watched context.Context, stop func
 	}
 }
 
-// look moves the state on as time passes, and says so. It fails when it is time to give up.
-func (c *contact) look(now time.Time) error {
+// checkSilence moves to the next state when it is time for it, and tells the user. It fails when it gives up.
+func (c *contact) checkSilence(now time.Time) error {
 	c.mu.Lock()
 	var silent time.Duration
 	if !c.mu.owed.IsZero() {
 		silent = now.Sub(c.mu.owed)
 	}
-	told, trouble := silenceTold, c.mu.trouble
+	told, trouble := tellSilenceAfter, c.mu.trouble
 	if trouble != "" {
-		told = troubleTold
+		told = tellTroubleAfter
 	}
 	sentence := ""
 	switch {
@@ -102,7 +103,7 @@ func (c *contact) look(now time.Time) error {
 		c.mu.state = givenUp
 	case c.mu.state == answering && silent >= told:
 		c.mu.state = lost
-		sentence = fmt.Sprintf("no answer from %s, trying for %s", c.seenLocked(), duration(c.timeout))
+		sentence = fmt.Sprintf("no answer from %s, trying for %s", c.describeLocked(), formatDuration(c.timeout))
 	case c.mu.state == lost && silent < told && trouble == "":
 		c.mu.state = answering
 		sentence = "there is an answer from " + c.addrs + " again"
@@ -118,15 +119,16 @@ func (c *contact) look(now time.Time) error {
 	return nil
 }
 
-// seenLocked names the brokers and the last failure. mu is held.
-func (c *contact) seenLocked() string {
+// describeLocked names the brokers and the last failure. The caller holds mu.
+func (c *contact) describeLocked() string {
 	if c.mu.trouble == "" {
 		return c.addrs
 	}
 	return c.mu.trouble
 }
 
-// isLost tells whether an answer is owed for most of the timeout, or a person knows that it is.
+// isLost tells whether an answer has been owed for more than half of the timeout, or the user was
+// told that the broker is lost.
 func (c *contact) isLost() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -137,7 +139,7 @@ func (c *contact) isLost() bool {
 func (c *contact) lostError() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return &told{kind: errUnreachable, sentence: fmt.Sprintf("no answer for %s from %s", duration(c.timeout), c.seenLocked())}
+	return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("no answer for %s from %s", formatDuration(c.timeout), c.describeLocked())}
 }
 
 // timeoutError says why a verb has not ended within the timeout.
@@ -148,7 +150,7 @@ func (c *contact) timeoutError() error {
 	if owed {
 		return c.lostError()
 	}
-	return fmt.Errorf("this takes longer than %s, while %s answers: --timeout gives it more time", duration(c.timeout), c.addrs)
+	return fmt.Errorf("not done after %s, although %s answers: allow more time with --timeout", formatDuration(c.timeout), c.addrs)
 }
 
 // noteAnswer notes that a broker has answered.
@@ -156,7 +158,7 @@ func (c *contact) noteAnswer() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.mu.owed, c.mu.trouble = time.Time{}, ""
-	if c.always {
+	if c.alwaysOwed {
 		c.mu.owed = time.Now()
 	}
 }
@@ -173,7 +175,7 @@ func (c *contact) noteRequest(trouble string) {
 	}
 }
 
-// noteFailure notes how a request failed, unless we ended it.
+// noteFailure notes how a request failed, unless we ended it ourselves.
 func (c *contact) noteFailure(meta kgo.BrokerMetadata, err error) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, net.ErrClosed) || errors.Is(err, kgo.ErrClientClosed) {
 		return
@@ -188,13 +190,13 @@ func (c *contact) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ ne
 	}
 }
 
-// OnBrokerWrite is called when a request was sent, or could not be. A group answers JoinGroup and
-// SyncGroup when its other members have asked: these are not owed.
+// OnBrokerWrite is called when a request was sent, or could not be. The answers to
+// JoinGroup and SyncGroup are not owed: the group gives them when its other members have joined.
 func (c *contact) OnBrokerWrite(meta kgo.BrokerMetadata, key int16, _ int, _, _ time.Duration, err error) {
 	switch {
 	case err != nil:
 		c.noteFailure(meta, err)
-	case key == c.noAnswer:
+	case key == c.unansweredAPI:
 		c.noteAnswer()
 	case key != kmsg.JoinGroup.Int16() && key != kmsg.SyncGroup.Int16():
 		c.noteRequest("")
@@ -210,8 +212,8 @@ func (c *contact) OnBrokerRead(meta kgo.BrokerMetadata, _ int16, _ int, _, _ tim
 	}
 }
 
-// isNetwork tells whether an error is of the connection, after which the client tries again. A
-// pipe or file that we write to is none.
+// isNetwork tells whether an error is one of the connection to a broker, after which the client tries
+// again. An error of a pipe or file that we write to is not.
 func isNetwork(err error) bool {
 	var file *fs.PathError
 	var ne net.Error
@@ -239,8 +241,8 @@ func describeNetwork(err error) string {
 	}
 }
 
-// unreachable says who cannot be reached, why, and what to do.
-func unreachable(addrs string, err error) error {
-	return &told{kind: errUnreachable, sentence: fmt.Sprintf("cannot reach a broker on %s (%s): "+
-		"start one with \"leat up\", or name another with --bootstrap HOST:PORT", addrs, describeNetwork(err))}
+// unreachableError says which brokers cannot be reached, why, and what to do.
+func unreachableError(addrs string, err error) error {
+	return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("cannot reach a broker on %s (%s): "+
+		"start one with \"leat up\", or name another one with --bootstrap HOST:PORT", addrs, describeNetwork(err))}
 }

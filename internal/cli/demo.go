@@ -12,7 +12,7 @@ import (
 	"github.com/leatstream/leat/internal/node"
 )
 
-// What the demo makes.
+// The topic and the group of the demo, and its rate.
 const (
 	demoTopic      = "web-access"
 	demoGroup      = "demo"
@@ -30,7 +30,7 @@ type nodeOptions struct {
 // startNode starts a node and tells the address for clients.
 type startNode func(ctx context.Context, o nodeOptions) (addr string, stop func() error, err error)
 
-// demoFlags are what the demo was told.
+// demoFlags are the flags of the demo verb.
 type demoFlags struct {
 	rate int
 	span time.Duration // 0: until Ctrl-C
@@ -39,20 +39,20 @@ type demoFlags struct {
 	keep bool          // a temporary directory stays
 }
 
-func (a *app) demo(start startNode) *cobra.Command {
+func (a *app) newDemo(start startNode) *cobra.Command {
 	var f demoFlags
 	cmd := &cobra.Command{
 		Use: "demo", Short: "Show a broker at work: a web site's access log flows through it", Args: cobra.NoArgs,
 		Long: `Start a node with a fresh data directory, replay a real web site's access log into a
 topic, read it with a consumer group, and show what happens, until Ctrl-C. Its data are deleted
-at the end, unless --keep or --data is given.
+at the end unless --keep or --data is given.
 
 Everything goes through Kafka's protocol, so your own client can join in: the address
-is shown. Without a terminal there is a plain line each second.`,
-		ValidArgsFunction: none,
+is shown. If the output is not a terminal, the demo writes a plain line each second.`,
+		ValidArgsFunction: completeNothing,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.rate < 1 || f.rate > maxDemoRate {
-				return usagef("--rate %d: give a number of records a second from 1 to %s", f.rate, number(maxDemoRate))
+				return usagef("--rate %d: give a number of records per second from 1 to %s", f.rate, formatNumber(maxDemoRate))
 			}
 			if f.port < 0 || f.port > 65535 {
 				return usagef("--port %d: give a port from 1 to 65535", f.port)
@@ -63,14 +63,14 @@ is shown. Without a terminal there is a plain line each second.`,
 	fl := cmd.Flags()
 	fl.IntVar(&f.rate, "rate", demoRate, "records a second")
 	fl.DurationVar(&f.span, "for", 0, "stop after this long, as in 30s (default: at Ctrl-C)")
-	fl.StringVar(&f.data, "data", "", "a data directory to make (default: a fresh one among the temporary files)")
+	fl.StringVar(&f.data, "data", "", "the data directory to create (default: a fresh one among the temporary files)")
 	fl.IntVar(&f.port, "port", 0, fmt.Sprintf("port to serve clients on (default: %d, or any free one)", node.DefaultPort))
-	fl.BoolVar(&f.keep, "keep", false, "keep the data, and say where they are")
+	fl.BoolVar(&f.keep, "keep", false, "keep the data, and show where they are")
 	return cmd
 }
 
 func (a *app) runDemo(ctx context.Context, f demoFlags, start startNode) error {
-	lines, err := accessLog()
+	lines, err := unpackAccessLog()
 	if err != nil {
 		return err
 	}
@@ -83,16 +83,16 @@ func (a *app) runDemo(ctx context.Context, f demoFlags, start startNode) error {
 	}
 	addr, stop, err := start(ctx, nodeOptions{data: dir.data, port: f.port})
 	if err != nil {
-		return errors.Join(fmt.Errorf("starting a node: %w", err), dir.remove())
+		return errors.Join(fmt.Errorf("starting a node: %w", err), dir.removeTemporary())
 	}
 	a.bootstrap = addr
-	err = a.flow(ctx, f, lines)
-	return errors.Join(err, stop(), dir.remove(), a.farewell(dir))
+	err = a.runDemoLoad(ctx, f, lines)
+	return errors.Join(err, stop(), dir.removeTemporary(), a.tellWhereDataAre(dir))
 }
 
-// flow makes the topic and lets the log flow through it while a view is drawn.
-func (a *app) flow(ctx context.Context, f demoFlags, lines []accessLine) error {
-	if err := a.admin(ctx, makeDemoTopic); err != nil {
+// runDemoLoad makes the topic, sends the log through it, and draws what happens.
+func (a *app) runDemoLoad(ctx context.Context, f demoFlags, lines []accessLine) error {
+	if err := a.withAdmin(ctx, makeDemoTopic); err != nil {
 		return err
 	}
 	if f.span > 0 {
@@ -105,20 +105,20 @@ func (a *app) flow(ctx context.Context, f demoFlags, lines []accessLine) error {
 	if err != nil {
 		return err
 	}
-	a.watch(ctx, stats, load.failed)
-	return load.finish()
+	a.drawDemo(ctx, stats, load.failed)
+	return load.stopLoad()
 }
 
 func makeDemoTopic(ctx context.Context, adm *kadm.Client) error {
 	res, err := adm.CreateTopic(ctx, demoPartitions, -1, nil, demoTopic)
 	if err != nil {
-		return about("topic "+demoTopic, err, res.ErrMessage)
+		return answerError("topic "+demoTopic, err, res.ErrMessage)
 	}
 	return nil
 }
 
-// farewell says where the data are.
-func (a *app) farewell(dir demoDirectory) error {
+// tellWhereDataAre tells the user where the data are, or that they are deleted.
+func (a *app) tellWhereDataAre(dir demoDirectory) error {
 	if dir.temporary != "" {
 		_, err := fmt.Fprintln(a.out, "Its data are deleted; with --keep they stay.")
 		return err

@@ -19,8 +19,8 @@ var accessLogGz []byte
 // accessLine is one line of the log: who asked, and all of it.
 type accessLine struct{ client, text []byte }
 
-// accessLog unpacks the log.
-func accessLog() ([]accessLine, error) {
+// unpackAccessLog unpacks the log.
+func unpackAccessLog() ([]accessLine, error) {
 	z, err := gzip.NewReader(bytes.NewReader(accessLogGz))
 	if err != nil {
 		return nil, fmt.Errorf("unpacking the access log: %w", err)
@@ -44,8 +44,8 @@ type demoDirectory struct {
 	temporary string // holds it, and is removed at the end; "": the data stay
 }
 
-// makeDemoDirectory names a directory that is not there yet: the one that is wished for,
-// or one among the temporary files.
+// makeDemoDirectory chooses a data directory that does not exist yet: the one that the user names, or
+// one among the temporary files.
 func makeDemoDirectory(wish string) (demoDirectory, error) {
 	if wish == "" {
 		dir, err := os.MkdirTemp("", "leat-demo-"+time.Now().Format("0102-1504")+"-*")
@@ -55,13 +55,13 @@ func makeDemoDirectory(wish string) (demoDirectory, error) {
 		return demoDirectory{data: filepath.Join(dir, "data"), temporary: dir}, nil
 	}
 	if _, err := os.Stat(wish); err == nil {
-		return demoDirectory{}, fmt.Errorf("%s exists already: the demo needs a fresh directory, name another with --data", wish)
+		return demoDirectory{}, fmt.Errorf("%s exists already: the demo needs a directory that does not exist, name another one with --data", wish)
 	}
 	return demoDirectory{data: wish}, nil
 }
 
-// remove deletes the data, where they are temporary.
-func (d demoDirectory) remove() error {
+// removeTemporary deletes the data if they are temporary.
+func (d demoDirectory) removeTemporary() error {
 	if d.temporary == "" {
 		return nil
 	}

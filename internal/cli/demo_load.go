@@ -14,10 +14,10 @@ import (
 // sentHeader is the header in which a record carries when it was sent, in ns.
 const sentHeader = "sent"
 
-// pace is how often the producer looks how many records are due.
-const pace = 2 * time.Millisecond
+// produceEvery is how often the producer sends the records that are due.
+const produceEvery = 2 * time.Millisecond
 
-// demoStats is what flowed so far. Producer and consumer write, the view reads.
+// demoStats counts the records of the demo. The producer and the consumer write it, the view reads it.
 type demoStats struct {
 	produced, producedBytes atomic.Int64 // acknowledged
 	consumed, consumedBytes atomic.Int64
@@ -38,28 +38,28 @@ type load struct {
 	}
 }
 
-// startLoad connects and begins. The load ends with ctx; finish waits for that.
+// startLoad starts the producer and the consumer. They stop when ctx ends or stopLoad is called.
 func (a *app) startLoad(ctx context.Context, rate int, lines []accessLine, stats *demoStats) (*load, error) {
 	l := &load{stats: stats, failed: make(chan struct{})}
 	var err error
-	l.producer, err = a.connect(ctx, kgo.DefaultProduceTopic(demoTopic), kgo.ProducerBatchCompression(kgo.NoCompression()),
+	l.producer, err = a.connectClient(ctx, kgo.DefaultProduceTopic(demoTopic), kgo.ProducerBatchCompression(kgo.NoCompression()),
 		kgo.ProducerLinger(0), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
 	if err != nil {
 		return nil, err
 	}
-	l.consumer, err = a.connect(ctx, kgo.ConsumerGroup(demoGroup), kgo.ConsumeTopics(demoTopic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	l.consumer, err = a.connectClient(ctx, kgo.ConsumerGroup(demoGroup), kgo.ConsumeTopics(demoTopic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	if err != nil {
 		l.producer.Close()
 		return nil, err
 	}
 	ctx, l.cancel = context.WithCancel(ctx)
-	l.running.Go(func() { l.consume(ctx) })
-	l.running.Go(func() { l.produce(ctx, rate, lines) })
+	l.running.Go(func() { l.consumeLines(ctx) })
+	l.running.Go(func() { l.produceLines(ctx, rate, lines) })
 	return l, nil
 }
 
-// finish ends both and tells why they failed, if they did.
-func (l *load) finish() error {
+// stopLoad stops the producer and the consumer, and returns their first failure.
+func (l *load) stopLoad() error {
 	l.cancel()
 	l.running.Wait()
 	closeClient(l.producer)
@@ -72,19 +72,19 @@ func (l *load) finish() error {
 	}
 }
 
-func (l *load) fail(what string, err error) {
+func (l *load) noteFailure(what string, err error) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, kgo.ErrClientClosed) {
 		return // the end of the demo
 	}
 	l.failure.once.Do(func() {
-		l.failure.err = about(what, err, "")
+		l.failure.err = answerError(what, err, "")
 		close(l.failed)
 	})
 }
 
-// produce sends the log's lines at a steady pace, over and over.
-func (l *load) produce(ctx context.Context, rate int, lines []accessLine) {
-	tick := time.NewTicker(pace)
+// produceLines sends the log's lines at a steady rate, again and again.
+func (l *load) produceLines(ctx context.Context, rate int, lines []accessLine) {
+	tick := time.NewTicker(produceEvery)
 	defer tick.Stop()
 	started := time.Now()
 	for sent := 0; ; {
@@ -94,12 +94,12 @@ func (l *load) produce(ctx context.Context, rate int, lines []accessLine) {
 		case <-tick.C:
 		}
 		for due := int(time.Since(started).Seconds() * float64(rate)); sent < due && ctx.Err() == nil; sent++ {
-			l.send(ctx, lines[sent%len(lines)])
+			l.sendLine(ctx, lines[sent%len(lines)])
 		}
 	}
 }
 
-func (l *load) send(ctx context.Context, line accessLine) {
+func (l *load) sendLine(ctx context.Context, line accessLine) {
 	now := time.Now()
 	r := &kgo.Record{
 		Key: line.client, Value: line.text, Timestamp: now,
@@ -107,7 +107,7 @@ func (l *load) send(ctx context.Context, line accessLine) {
 	}
 	l.producer.Produce(ctx, r, func(r *kgo.Record, err error) {
 		if err != nil {
-			l.fail("producing", err)
+			l.noteFailure("producing", err)
 			return
 		}
 		l.stats.produced.Add(1)
@@ -115,18 +115,18 @@ func (l *load) send(ctx context.Context, line accessLine) {
 	})
 }
 
-// consume reads what comes and takes down how long it took.
-func (l *load) consume(ctx context.Context) {
+// consumeLines reads records and measures how long each was on its way.
+func (l *load) consumeLines(ctx context.Context) {
 	for ctx.Err() == nil {
 		fetches := l.consumer.PollFetches(ctx)
 		now := time.Now().UnixNano()
-		fetches.EachError(func(_ string, _ int32, err error) { l.fail("consuming", err) })
+		fetches.EachError(func(_ string, _ int32, err error) { l.noteFailure("consuming", err) })
 		fetches.EachRecord(func(r *kgo.Record) {
 			l.stats.consumed.Add(1)
 			l.stats.consumedBytes.Add(int64(len(r.Key) + len(r.Value)))
 			for _, h := range r.Headers {
 				if h.Key == sentHeader && len(h.Value) == 8 {
-					l.stats.latency.add(time.Duration(now - int64(binary.BigEndian.Uint64(h.Value))))
+					l.stats.latency.addLatency(time.Duration(now - int64(binary.BigEndian.Uint64(h.Value))))
 				}
 			}
 		})

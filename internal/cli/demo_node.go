@@ -10,16 +10,16 @@ import (
 	"github.com/leatstream/leat/internal/node"
 )
 
-// startLocalNode runs a node in this process, on the usual port where that is free.
+// startLocalNode runs a node in this process, on the usual port if that is free.
 func startLocalNode(ctx context.Context, o nodeOptions) (addr string, stop func() error, err error) {
 	listen, err := demoAddress(ctx, o.port)
 	if err != nil {
 		return "", nil, err
 	}
-	// What goes wrong comes back as an error; a log would run through the picture.
+	// The log is discarded, because it would disturb the picture. A failure to start is returned.
 	n, err := node.Start(ctx, node.Config{
 		Data: o.data, Listen: []string{listen}, HTTP: "off", Logger: slog.New(slog.DiscardHandler),
-		// The group has one member: nobody else is worth waiting for.
+		// The group has one member, so it need not wait for others.
 		Settings: map[string]string{"group.initial.rebalance.delay.ms": "0"},
 	})
 	if err != nil {
@@ -32,8 +32,8 @@ func startLocalNode(ctx context.Context, o nodeOptions) (addr string, stop func(
 	}, nil
 }
 
-// demoAddress is the port that was asked for. Where none was it is the usual one, or any if
-// something listens there.
+// demoAddress is the address with the port that the user asked for. Otherwise it has the usual port,
+// or any free one if something listens there.
 func demoAddress(ctx context.Context, port int) (string, error) {
 	asked := port != 0
 	if !asked {
@@ -43,7 +43,7 @@ func demoAddress(ctx context.Context, port int) (string, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	switch {
 	case err == nil:
-		// A port that is not given back is found out by the node.
+		// If the port stays taken nevertheless, the node fails to listen and says so.
 		_ = l.Close()
 		return addr, nil
 	case asked:

@@ -27,7 +27,7 @@ type latencies struct {
 
 const latencySteps = 8
 
-func (l *latencies) add(d time.Duration) {
+func (l *latencies) addLatency(d time.Duration) {
 	l.n[latencyBucket(uint64(max(d, latencySteps)))].Add(1)
 }
 
@@ -42,17 +42,17 @@ func bucketTop(i int) time.Duration {
 	return time.Duration((i%latencySteps + latencySteps + 1) << (i / latencySteps))
 }
 
-// counts is a copy of the histogram at one moment.
-func (l *latencies) counts() (c [64 * latencySteps]int64) {
+// copyCounts is a copy of the histogram at one moment.
+func (l *latencies) copyCounts() (c [64 * latencySteps]int64) {
 	for i := range l.n {
 		c[i] = l.n[i].Load()
 	}
 	return c
 }
 
-// quantile is the duration that the part q of what came between two moments did not
-// exceed; 0 where nothing came.
-func quantile(before, after *[64 * latencySteps]int64, q float64) time.Duration {
+// findQuantile is the duration that the fraction q of the durations added between two copies do not
+// exceed; it is 0 if none was added.
+func findQuantile(before, after *[64 * latencySteps]int64, q float64) time.Duration {
 	var total int64
 	for i := range after {
 		total += after[i] - before[i]
@@ -69,23 +69,23 @@ func quantile(before, after *[64 * latencySteps]int64, q float64) time.Duration 
 	return bucketTop(len(after) - 1)
 }
 
-// moment is what the statistics were at one time.
-type moment struct {
+// demoSample holds the statistics of one moment.
+type demoSample struct {
 	at                      time.Time
 	produced, producedBytes int64
 	consumed, consumedBytes int64
 	latency                 [64 * latencySteps]int64
 }
 
-func (s *demoStats) moment() moment {
-	// Consumed before produced, so that the lag is never negative for want of a lock.
-	m := moment{at: time.Now(), consumed: s.consumed.Load(), consumedBytes: s.consumedBytes.Load()}
+func (s *demoStats) takeSample() demoSample {
+	// Consumed is read before produced, so that the lag is never negative although there is no lock.
+	m := demoSample{at: time.Now(), consumed: s.consumed.Load(), consumedBytes: s.consumedBytes.Load()}
 	m.produced, m.producedBytes = s.produced.Load(), s.producedBytes.Load()
-	m.latency = s.latency.counts()
+	m.latency = s.latency.copyCounts()
 	return m
 }
 
-// flow is what happened between two moments.
+// flow describes what happened between two samples.
 type flow struct {
 	recordsIn, recordsOut float64 // a second
 	bytesIn, bytesOut     float64
@@ -94,18 +94,18 @@ type flow struct {
 	p50, p99              time.Duration
 }
 
-func between(a, b *moment) flow {
+func flowBetween(a, b *demoSample) flow {
 	s := max(b.at.Sub(a.at).Seconds(), 1e-9)
 	return flow{
 		recordsIn: float64(b.produced-a.produced) / s, recordsOut: float64(b.consumed-a.consumed) / s,
 		bytesIn: float64(b.producedBytes-a.producedBytes) / s, bytesOut: float64(b.consumedBytes-a.consumedBytes) / s,
 		totalIn: b.produced, totalOut: b.consumed, lag: max(b.produced-b.consumed, 0),
-		p50: quantile(&a.latency, &b.latency, 0.5), p99: quantile(&a.latency, &b.latency, 0.99),
+		p50: findQuantile(&a.latency, &b.latency, 0.5), p99: findQuantile(&a.latency, &b.latency, 0.99),
 	}
 }
 
-// watch draws the statistics until ctx ends or failed is closed.
-func (a *app) watch(ctx context.Context, stats *demoStats, failed <-chan struct{}) {
+// drawDemo draws the statistics until ctx ends or failed is closed.
+func (a *app) drawDemo(ctx context.Context, stats *demoStats, failed <-chan struct{}) {
 	_, person := terminalWidth(a.out)
 	every := lineEvery
 	if person {
@@ -113,12 +113,12 @@ func (a *app) watch(ctx context.Context, stats *demoStats, failed <-chan struct{
 	}
 	v := demoView{out: a.out, addr: a.bootstrap}
 	if !person {
-		v.begin()
+		v.writeInvitation()
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	// Rates are over the last second, also where the view is drawn more often.
-	past := []moment{stats.moment()}
+	// Rates cover the last second, even if the view is drawn more often.
+	past := []demoSample{stats.takeSample()}
 	for {
 		select {
 		case <-ctx.Done():
@@ -127,22 +127,22 @@ func (a *app) watch(ctx context.Context, stats *demoStats, failed <-chan struct{
 			return
 		case <-tick.C:
 		}
-		past = append(past, stats.moment())
+		past = append(past, stats.takeSample())
 		if over := len(past) - 1 - int(lineEvery/every); over > 0 {
 			past = past[over:]
 		}
-		f := between(&past[0], &past[len(past)-1])
+		f := flowBetween(&past[0], &past[len(past)-1])
 		if person {
 			columns, rows, _ := terminalSize(a.out) // it may have been resized
-			v.draw(f, columns, rows)
+			v.drawPicture(f, columns, rows)
 		} else {
-			v.line(f)
+			v.writeLine(f)
 		}
 	}
 }
 
-// demoView writes what a person sees. Nothing is done about an output that cannot be
-// written to: the demo ends with Ctrl-C or with its time.
+// demoView writes what the user sees. It ignores failures to write: the demo ends by Ctrl-C or when
+// its time is over.
 type demoView struct {
 	out           io.Writer
 	addr          string
@@ -156,24 +156,24 @@ const (
 	fullRows    = 15
 )
 
-// invitation is how one's own client joins in.
-func (v *demoView) invitation() string {
+// invitationText tells how the user's own client joins in.
+func (v *demoView) invitationText() string {
 	return fmt.Sprintf("Point your own client at %s, topic %s. For example:\n  leat consume %s --bootstrap %s", v.addr, demoTopic, demoTopic, v.addr)
 }
 
-func (v *demoView) begin() { _, _ = fmt.Fprintln(v.out, v.invitation()) }
+func (v *demoView) writeInvitation() { _, _ = fmt.Fprintln(v.out, v.invitationText()) }
 
-func (v *demoView) line(f flow) {
+func (v *demoView) writeLine(f flow) {
 	_, _ = fmt.Fprintf(v.out, "in %s records/s %s/s, out %s records/s %s/s, lag %s, end to end p50 %s p99 %s, %s records so far\n",
-		number(int64(f.recordsIn)), size(f.bytesIn), number(int64(f.recordsOut)), size(f.bytesOut), number(f.lag),
-		duration(f.p50), duration(f.p99), number(f.totalOut))
+		formatNumber(int64(f.recordsIn)), formatSize(f.bytesIn), formatNumber(int64(f.recordsOut)), formatSize(f.bytesOut), formatNumber(f.lag),
+		formatDuration(f.p50), formatDuration(f.p99), formatNumber(f.totalOut))
 }
 
-// draw replaces the last picture, and fits it into a terminal of this size.
-func (v *demoView) draw(f flow, columns, rows int) {
-	picture := v.full(f)
+// drawPicture replaces the last picture, and fits it into a terminal of this size.
+func (v *demoView) drawPicture(f flow, columns, rows int) {
+	picture := v.fullPicture(f)
 	if columns < fullColumns || rows < fullRows {
-		picture = v.compact(f)
+		picture = v.compactPicture(f)
 	}
 	lines := strings.Split(picture, "\n")
 	// The last row is for the cursor: a picture as high as the terminal would scroll.
@@ -182,10 +182,10 @@ func (v *demoView) draw(f flow, columns, rows int) {
 	switch {
 	case v.drawn == 0:
 	case columns != v.columns || rows != v.rows:
-		// Terminals set the lines of a picture anew when they are resized, each in its own way.
+		// A terminal that is resized rearranges the lines of the old picture in its own way: clear it all.
 		_, _ = fmt.Fprint(v.out, "\x1b[H\x1b[2J")
 	default:
-		// Apart, because lipgloss leaves out what a terminal without colours cannot show.
+		// It is written apart from the picture, because lipgloss drops such codes for terminals without colours.
 		_, _ = fmt.Fprintf(v.out, "\x1b[%dA\r\x1b[J", v.drawn)
 	}
 	v.columns, v.rows, v.drawn = columns, rows, strings.Count(picture, "\n")+1
@@ -197,10 +197,10 @@ var (
 	faint  = lipgloss.NewStyle().Faint(true)
 )
 
-// full is the picture with a table.
-func (v *demoView) full(f flow) string {
+// fullPicture is the picture with a table.
+func (v *demoView) fullPicture(f flow) string {
 	row := func(name string, records, bytes float64, total int64) []string {
-		return []string{name, number(int64(records)), size(bytes), number(total)}
+		return []string{name, formatNumber(int64(records)), formatSize(bytes), formatNumber(total)}
 	}
 	t := table.New().Border(lipgloss.RoundedBorder()).BorderStyle(faint).
 		Headers("", "records/s", "bytes/s", "records so far").
@@ -218,17 +218,17 @@ func (v *demoView) full(f flow) string {
 		})
 	return accent.Render("leat demo") + faint.Render("  a web site's access log, keyed by client address, through one node") + "\n\n" +
 		t.Render() + "\n" +
-		fmt.Sprintf("  lag %s   end to end p50 %s  p99 %s\n\n", accent.Render(number(f.lag)), accent.Render(duration(f.p50)), accent.Render(duration(f.p99))) +
-		v.invitation() + "\n" + faint.Render("Ctrl-C ends it.")
+		fmt.Sprintf("  lag %s   end to end p50 %s  p99 %s\n\n", accent.Render(formatNumber(f.lag)), accent.Render(formatDuration(f.p50)), accent.Render(formatDuration(f.p99))) +
+		v.invitationText() + "\n" + faint.Render("Ctrl-C ends it.")
 }
 
-// compact is the picture for a small terminal. Its command is broken where a shell goes on, so
-// that it can be copied.
-func (v *demoView) compact(f flow) string {
+// compactPicture is the picture for a small terminal. The command in it is split with a backslash, so
+// that it can still be copied.
+func (v *demoView) compactPicture(f flow) string {
 	return accent.Render("leat demo") + faint.Render(" on "+v.addr) + "\n" +
-		fmt.Sprintf("in  %s records/s, %s/s\n", number(int64(f.recordsIn)), size(f.bytesIn)) +
-		fmt.Sprintf("out %s records/s, %s/s\n", number(int64(f.recordsOut)), size(f.bytesOut)) +
-		fmt.Sprintf("lag %s, p50 %s, p99 %s\n", accent.Render(number(f.lag)), accent.Render(duration(f.p50)), accent.Render(duration(f.p99))) +
+		fmt.Sprintf("in  %s records/s, %s/s\n", formatNumber(int64(f.recordsIn)), formatSize(f.bytesIn)) +
+		fmt.Sprintf("out %s records/s, %s/s\n", formatNumber(int64(f.recordsOut)), formatSize(f.bytesOut)) +
+		fmt.Sprintf("lag %s, p50 %s, p99 %s\n", accent.Render(formatNumber(f.lag)), accent.Render(formatDuration(f.p50)), accent.Render(formatDuration(f.p99))) +
 		fmt.Sprintf("leat consume %s \\\n  --bootstrap %s\n", demoTopic, v.addr) +
 		faint.Render("Ctrl-C ends it.")
 }

@@ -23,39 +23,39 @@ const (
 	exitUnreachable = 4
 )
 
-// interrupted is said of a verb that Ctrl-C has ended.
+// interrupted is the message of a verb that Ctrl-C has ended.
 const interrupted = "interrupted"
 
 var (
-	// errUsage is wrapped by complaints about arguments and flags.
+	// errUsage is the kind of errors about arguments and flags.
 	errUsage = errors.New("usage")
-	// errNotFound is wrapped where something that was named does not exist.
+	// errNotFound is the kind of errors about something that was named and does not exist.
 	errNotFound = errors.New("not found")
-	// errUnreachable is wrapped where no broker answers.
+	// errUnreachable is the kind of errors of verbs to which no broker answers.
 	errUnreachable = errors.New("unreachable")
 )
 
-// told is an error whose sentence stands alone, while kind can be asked for.
-type told struct {
+// sentenceError is an error of a kind, for errors.Is, whose text is the sentence alone.
+type sentenceError struct {
 	kind     error
 	sentence string
 }
 
-func (t *told) Error() string { return t.sentence }
-func (t *told) Unwrap() error { return t.kind }
+func (t *sentenceError) Error() string { return t.sentence }
+func (t *sentenceError) Unwrap() error { return t.kind }
 
 func usagef(format string, args ...any) error {
-	return &told{kind: errUsage, sentence: fmt.Sprintf(format, args...)}
+	return &sentenceError{kind: errUsage, sentence: fmt.Sprintf(format, args...)}
 }
 
 func notFoundf(format string, args ...any) error {
-	return &told{kind: errNotFound, sentence: fmt.Sprintf(format, args...)}
+	return &sentenceError{kind: errNotFound, sentence: fmt.Sprintf(format, args...)}
 }
 
-// finish tells what went wrong, if anything, and gives the exit code.
-func (a *app) finish(cmd *cobra.Command, err error) int {
+// reportEnd writes why a verb failed, if it did, and gives the exit code.
+func (a *app) reportEnd(cmd *cobra.Command, err error) int {
 	err = explainRefusal(err)
-	code := a.codeOf(err)
+	code := a.exitCodeOf(err)
 	if err == nil {
 		return code
 	}
@@ -65,7 +65,7 @@ func (a *app) finish(cmd *cobra.Command, err error) int {
 	if !a.running {
 		err = explainFlagRule(err)
 	}
-	// Nobody reads a message about a stream that nobody reads.
+	// A failure to write to the standard error has nowhere to be told.
 	_, _ = fmt.Fprintf(a.err, "leat: %s\n", oneLine(err))
 	if code == exitUsage {
 		_, _ = fmt.Fprintf(a.err, "Run '%s --help' for how to use it.\n", cmd.CommandPath())
@@ -76,14 +76,14 @@ func (a *app) finish(cmd *cobra.Command, err error) int {
 // explainRefusal makes a sentence of what a broker refused, with what can be done about it.
 func explainRefusal(err error) error {
 	if r, ok := errors.AsType[*admin.RefusedError](err); ok {
-		return about(r.Of, r.Err, r.Message)
+		return answerError(r.Of, r.Err, r.Message)
 	}
 	return err
 }
 
-func (a *app) codeOf(err error) int {
+func (a *app) exitCodeOf(err error) int {
 	switch {
-	case err == nil, closedPipe(err):
+	case err == nil, isClosedPipe(err):
 		return exitOK
 	case errors.Is(err, errUsage), !a.running:
 		return exitUsage
@@ -97,22 +97,22 @@ func (a *app) codeOf(err error) int {
 	}
 }
 
-// closedPipe tells whether the reader of our output went away, as "| head" does.
-func closedPipe(err error) bool {
+// isClosedPipe tells whether the reader of our output has gone away, as "| head" does.
+func isClosedPipe(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)
 }
 
-// oneLine makes a sentence of an error; joined errors stand behind one another.
+// oneLine writes an error as one line, with joined errors one after another.
 func oneLine(err error) string {
 	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }), "; ")
 }
 
-// about wraps what a broker said on a topic, group or the like, and says what can
-// be done where that is known.
-func about(what string, err error, message string) error {
+// answerError makes a sentence of a broker's error about a topic, group or the like, and says what can
+// be done about it where that is known.
+func answerError(of string, err error, message string) error {
 	var k *kerr.Error
 	if !errors.As(err, &k) {
-		return fmt.Errorf("%s: %w", what, err)
+		return fmt.Errorf("%s: %w", of, err)
 	}
 	sentence := message
 	if sentence == "" {
@@ -120,13 +120,13 @@ func about(what string, err error, message string) error {
 	}
 	switch {
 	case errors.Is(k, kerr.UnknownTopicOrPartition), errors.Is(k, kerr.UnknownTopicID):
-		sentence = "does not exist: \"leat topic list\" shows what there is"
+		sentence = "does not exist: \"leat topic list\" lists all topics"
 	case errors.Is(k, kerr.GroupIDNotFound):
-		sentence = "does not exist: \"leat group list\" shows what there is"
+		sentence = "does not exist: \"leat group list\" lists all groups"
 	case errors.Is(k, kerr.TopicAlreadyExists):
-		sentence = "exists already: \"leat topic describe\" shows it, --if-not-exists takes it as it is"
+		sentence = "exists already: \"leat topic describe\" shows it; with --if-not-exists this is no error"
 	case errors.Is(k, kerr.NonEmptyGroup):
-		sentence = "has members that are still running: stop them first"
+		sentence = "still has members: stop them first"
 	}
-	return &told{kind: err, sentence: fmt.Sprintf("%s: %s", what, strings.TrimSuffix(sentence, "."))}
+	return &sentenceError{kind: err, sentence: fmt.Sprintf("%s: %s", of, strings.TrimSuffix(sentence, "."))}
 }

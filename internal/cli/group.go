@@ -13,32 +13,32 @@ import (
 	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
-func (a *app) group() *cobra.Command {
-	return a.withOutput(a.asClient(parent("group", "List, describe, reset and delete consumer groups",
-		a.groupList(), a.groupDescribe(), a.groupReset(), a.groupExport(), a.groupDelete(), a.groupDeleteOffsets())))
+func (a *app) newGroup() *cobra.Command {
+	return a.addOutputFlag(a.addClientFlags(newParent("group", "List, describe, reset and delete consumer groups",
+		a.newGroupList(), a.newGroupDescribe(), a.newGroupReset(), a.newGroupExport(), a.newGroupDelete(), a.newGroupDeleteOffsets())))
 }
 
-// groupChoice is the groups that a verb is about: those that are named, or all.
+// groupChoice says which groups a verb is about: those that its arguments name, or all.
 type groupChoice struct{ all bool }
 
-// chooseGroups makes the arguments of a verb a choice of groups.
-func (a *app) chooseGroups(cmd *cobra.Command, c *groupChoice) *cobra.Command {
-	cmd.ValidArgsFunction = a.groups(0)
+// addGroupArguments lets the arguments of a verb name groups, or --all-groups stand for all of them.
+func (a *app) addGroupArguments(cmd *cobra.Command, c *groupChoice) *cobra.Command {
+	cmd.ValidArgsFunction = a.completeGroups(0)
 	cmd.Args = func(_ *cobra.Command, args []string) error {
 		switch {
 		case c.all && len(args) > 0:
-			return usagef("--all-groups is given, and groups are named: choose one")
+			return usagef("name groups or give --all-groups, not both")
 		case !c.all && len(args) == 0:
-			return usagef("no group is named: name some, or add --all-groups")
+			return usagef("no group is named: name at least one, or give --all-groups")
 		}
 		return nil
 	}
-	cmd.Flags().BoolVar(&c.all, "all-groups", false, "all groups that there are")
+	cmd.Flags().BoolVar(&c.all, "all-groups", false, "all groups")
 	return cmd
 }
 
-// find asks for the groups that were chosen, and fails with a sentence where one is missing.
-func (c groupChoice) find(ctx context.Context, cl *kgo.Client, names []string) ([]admin.Group, error) {
+// findGroups asks for the groups that were chosen. It fails with errNotFound if one does not exist.
+func (c groupChoice) findGroups(ctx context.Context, cl *kgo.Client, names []string) ([]admin.Group, error) {
 	listed, err := admin.FindGroups(ctx, cl, nil, nil)
 	if err != nil || c.all {
 		return listed, err
@@ -47,15 +47,15 @@ func (c groupChoice) find(ctx context.Context, cl *kgo.Client, names []string) (
 	for _, name := range names {
 		i := slices.IndexFunc(listed, func(g admin.Group) bool { return g.Name == name })
 		if i < 0 {
-			return nil, noGroup(name, listed)
+			return nil, noSuchGroupError(name, listed)
 		}
 		all = append(all, listed[i])
 	}
 	return all, nil
 }
 
-// noGroup says that a group does not exist, and which one may have been meant.
-func noGroup(name string, listed []admin.Group) error {
+// noSuchGroupError says that a group does not exist, and which ones may have been meant.
+func noSuchGroupError(name string, listed []admin.Group) error {
 	known := make([]string, len(listed))
 	for i, g := range listed {
 		known[i] = g.Name
@@ -63,18 +63,18 @@ func noGroup(name string, listed []admin.Group) error {
 	if hint := phrase.DidYouMean(name, known); hint != "" {
 		return notFoundf("group %s does not exist%s", name, hint)
 	}
-	return notFoundf("group %s does not exist: \"leat group list\" shows what there is", name)
+	return notFoundf("group %s does not exist: \"leat group list\" lists all groups", name)
 }
 
-// aboutGroup wraps what a broker said on a group. Where the group does not exist it names
-// the one that may have been meant.
-func aboutGroup(ctx context.Context, cl *kgo.Client, group string, err error, message string) error {
+// groupError makes a sentence of a broker's error about a group. If the group does not exist, the
+// sentence names the groups that may have been meant.
+func groupError(ctx context.Context, cl *kgo.Client, group string, err error, message string) error {
 	if !errors.Is(err, kerr.GroupIDNotFound) {
-		return about("group "+group, err, message)
+		return answerError("group "+group, err, message)
 	}
 	listed, err := admin.FindGroups(ctx, cl, nil, nil)
 	if err != nil {
-		listed = nil // the hint is a courtesy
+		listed = nil // the hint may be left out
 	}
-	return noGroup(group, listed)
+	return noSuchGroupError(group, listed)
 }

@@ -14,16 +14,16 @@ import (
 	"github.com/leatstream/leat/internal/admin"
 )
 
-// deletedGroup is what group delete tells.
+// deletedGroup is an element of the output of group delete.
 type deletedGroup struct {
 	Group   string `json:"group"`
 	Deleted bool   `json:"deleted"`
 }
 
-func (a *app) groupDelete() *cobra.Command {
+func (a *app) newGroupDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete GROUP...", Short: "Delete groups with their committed offsets", Args: cobra.MinimumNArgs(1),
-		ValidArgsFunction: a.groups(0),
+		Use: "delete GROUP...", Short: "Delete groups and their committed offsets", Args: cobra.MinimumNArgs(1),
+		ValidArgsFunction: a.completeGroups(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
 				res, err := kadm.NewClient(cl).DeleteGroups(ctx, args...)
@@ -34,7 +34,7 @@ func (a *app) groupDelete() *cobra.Command {
 				all := []deletedGroup{}
 				for _, name := range args {
 					if r := res[name]; r.Err != nil {
-						failed = append(failed, aboutGroup(ctx, cl, name, r.Err, r.ErrMessage))
+						failed = append(failed, groupError(ctx, cl, name, r.Err, r.ErrMessage))
 						continue
 					}
 					all = append(all, deletedGroup{Group: name, Deleted: true})
@@ -46,7 +46,7 @@ func (a *app) groupDelete() *cobra.Command {
 	}
 }
 
-// deletedOffset is one line of what group delete-offsets tells.
+// deletedOffset is a line of the output of group delete-offsets.
 type deletedOffset struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
@@ -54,7 +54,7 @@ type deletedOffset struct {
 	DryRun    bool   `json:"dry_run,omitempty"` // nothing was deleted
 }
 
-// offsetDeletion is what group delete-offsets is to do.
+// offsetDeletion is the task of group delete-offsets.
 type offsetDeletion struct {
 	group      string
 	topics     []string
@@ -62,7 +62,7 @@ type offsetDeletion struct {
 	dryRun     bool
 }
 
-func (a *app) groupDeleteOffsets() *cobra.Command {
+func (a *app) newGroupDeleteOffsets() *cobra.Command {
 	var d offsetDeletion
 	cmd := &cobra.Command{
 		Use: "delete-offsets GROUP --topic TOPIC", Short: "Delete a group's committed offsets in topics", Args: cobra.ExactArgs(1),
@@ -70,7 +70,7 @@ func (a *app) groupDeleteOffsets() *cobra.Command {
 		Long:       "Delete a group's committed offsets in topics that no member of the group reads.",
 		Example: `  leat group delete-offsets billing --topic orders
   leat group delete-offsets billing --topic orders --partition 0,1 --dry-run`,
-		ValidArgsFunction: a.groups(1),
+		ValidArgsFunction: a.completeGroups(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			d.group = args[0]
 			if len(d.partitions) > 0 && len(d.topics) != 1 {
@@ -80,19 +80,19 @@ func (a *app) groupDeleteOffsets() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVarP(&d.topics, "topic", "t", nil, "the topics, with commas between")
-	f.Int32SliceVarP(&d.partitions, "partition", "p", nil, "only these partitions, with commas between")
+	f.StringSliceVarP(&d.topics, "topic", "t", nil, "the topics, separated by commas")
+	f.Int32SliceVarP(&d.partitions, "partition", "p", nil, "only these partitions, separated by commas")
 	f.BoolVar(&d.dryRun, "dry-run", false, "only show what would be deleted")
 	if err := cmd.MarkFlagRequired("topic"); err != nil {
 		panic("BUG: " + err.Error())
 	}
-	a.complete(cmd, "topic", a.topics(0))
+	a.completeFlag(cmd, "topic", a.completeTopics(0))
 	return cmd
 }
 
 func (a *app) deleteOffsets(ctx context.Context, cl *kgo.Client, d offsetDeletion) error {
 	adm := kadm.NewClient(cl)
-	if _, err := (groupChoice{}).find(ctx, cl, []string{d.group}); err != nil {
+	if _, err := (groupChoice{}).findGroups(ctx, cl, []string{d.group}); err != nil {
 		return err
 	}
 	commits, err := admin.CommittedOffsets(ctx, adm, d.group)
@@ -123,7 +123,7 @@ func (a *app) deleteOffsets(ctx context.Context, cl *kgo.Client, d offsetDeletio
 	var res kadm.DeleteOffsetsResponses
 	if !d.dryRun {
 		if res, err = adm.DeleteOffsets(ctx, d.group, set); err != nil {
-			return about("group "+d.group, err, "")
+			return answerError("group "+d.group, err, "")
 		}
 	}
 	for _, l := range lines {
@@ -131,7 +131,7 @@ func (a *app) deleteOffsets(ctx context.Context, cl *kgo.Client, d offsetDeletio
 		case errors.Is(err, kerr.GroupSubscribedToTopic):
 			failed = append(failed, fmt.Errorf("group %s: its members read topic %s: stop them first", d.group, l.Topic))
 		case err != nil:
-			failed = append(failed, about(fmt.Sprintf("group %s, topic %s, partition %d", d.group, l.Topic, l.Partition), err, ""))
+			failed = append(failed, answerError(fmt.Sprintf("group %s, topic %s, partition %d", d.group, l.Topic, l.Partition), err, ""))
 		default:
 			done = append(done, l)
 		}
@@ -142,7 +142,7 @@ func (a *app) deleteOffsets(ctx context.Context, cl *kgo.Client, d offsetDeletio
 			t.head[2] = ">WOULD DELETE"
 		}
 		for _, l := range done {
-			t.add(l.Topic, strconv.Itoa(int(l.Partition)), number(l.Committed))
+			t.addRow(l.Topic, strconv.Itoa(int(l.Partition)), formatNumber(l.Committed))
 		}
 		return t.String()
 	})

@@ -19,8 +19,8 @@ import (
 	"github.com/leatstream/leat/internal/admin"
 )
 
-// fileOffset is a line of a file of offsets. One without a group is of the only group that
-// the verb is about.
+// fileOffset is a line of a file of offsets. If it has no group, it is for the only group that the
+// verb is about.
 type fileOffset struct {
 	group     string
 	topic     string
@@ -28,7 +28,7 @@ type fileOffset struct {
 	offset    int64
 }
 
-// exportedOffset is one line of what group export tells programs.
+// exportedOffset is an element of the JSON of group export.
 type exportedOffset struct {
 	Group     string `json:"group"`
 	Topic     string `json:"topic"`
@@ -36,9 +36,9 @@ type exportedOffset struct {
 	Offset    int64  `json:"offset"`
 }
 
-func (a *app) groupExport() *cobra.Command {
+func (a *app) newGroupExport() *cobra.Command {
 	var c groupChoice
-	return a.chooseGroups(&cobra.Command{
+	return a.addGroupArguments(&cobra.Command{
 		Use: "export GROUP...", Short: "Write groups' committed offsets as CSV, for group reset --from-file",
 		Long: `Write groups' committed offsets as CSV, for "leat group reset --from-file" and Kafka's tools:
 lines of topic,partition,offset for one group, and of group,topic,partition,offset for several.`,
@@ -51,13 +51,13 @@ lines of topic,partition,offset for one group, and of group,topic,partition,offs
 }
 
 func (a *app) exportGroups(ctx context.Context, cl *kgo.Client, c groupChoice, names []string) error {
-	entries, err := c.find(ctx, cl, names)
+	entries, err := c.findGroups(ctx, cl, names)
 	if err != nil {
 		return err
 	}
 	var groups []string
 	for _, e := range entries {
-		if e.Kind != admin.Share { // those have no committed offsets
+		if e.Kind != admin.Share { // a share group has no committed offsets
 			groups = append(groups, e.Name)
 		}
 	}
@@ -88,8 +88,8 @@ func (a *app) exportGroups(ctx context.Context, cl *kgo.Client, c groupChoice, n
 	return w.Error()
 }
 
-// readOffsets reads a file of offsets, - for the input, for the groups that are named; without
-// any for those that the file names.
+// readOffsets reads a file of offsets for the named groups, or for all groups in the file if none is
+// named. The name - stands for the standard input.
 func (a *app) readOffsets(name string, groups []string) ([]fileOffset, error) {
 	in := a.in
 	if name != "-" {
@@ -112,7 +112,7 @@ func (a *app) readOffsets(name string, groups []string) ([]fileOffset, error) {
 			return all, nil
 		}
 		if wrong, ok := errors.AsType[*csv.ParseError](err); ok {
-			return nil, fmt.Errorf("%s, line %d: a quote is missing or at a wrong place: nothing was changed", name, wrong.Line)
+			return nil, fmt.Errorf("%s, line %d: a quote is missing or misplaced: nothing was changed", name, wrong.Line)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -126,26 +126,26 @@ func (a *app) readOffsets(name string, groups []string) ([]fileOffset, error) {
 	}
 }
 
-// parseOffset reads the cells of a line, and says why where it cannot.
+// parseOffset parses the cells of a line. If it cannot, it says why.
 func parseOffset(cells, groups []string) (o fileOffset, why string) {
 	switch len(cells) {
 	case 3:
 		if len(groups) != 1 {
-			return o, "a line without a group is for exactly one group that is named"
+			return o, "a line without a group needs exactly one named group"
 		}
 	case 4:
 		o.group, cells = cells[0], cells[1:]
 		if len(groups) > 0 && !slices.Contains(groups, o.group) {
-			return o, fmt.Sprintf("group %s is not one of those that are named", o.group)
+			return o, fmt.Sprintf("group %s is not one of the named groups", o.group)
 		}
 	default:
-		return o, "write topic,partition,offset or group,topic,partition,offset"
+		return o, "a line must be topic,partition,offset or group,topic,partition,offset"
 	}
 	o.topic = cells[0]
 	partition, partitionErr := strconv.ParseUint(strings.TrimSpace(cells[1]), 10, 31)
 	offset, offsetErr := strconv.ParseUint(strings.TrimSpace(cells[2]), 10, 63)
 	if partitionErr != nil || offsetErr != nil {
-		return o, "partition and offset are whole numbers"
+		return o, "partition and offset must be whole numbers"
 	}
 	o.partition, o.offset = int32(partition), int64(offset)
 	return o, ""

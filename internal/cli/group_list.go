@@ -13,13 +13,13 @@ import (
 	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
-// listedGroup is one line of group list.
+// listedGroup is a line of the output of group list.
 type listedGroup struct {
 	Group       string `json:"group"`
 	Type        string `json:"type"` // classic, consumer, share or streams
 	Protocol    string `json:"protocol_type,omitempty"`
 	State       string `json:"state"`
-	Members     int    `json:"members"` // -1 where they are not known
+	Members     int    `json:"members"` // -1: not known
 	Lag         int64  `json:"lag"`
 	Coordinator int32  `json:"coordinator"`
 }
@@ -35,10 +35,10 @@ var (
 	groupKinds  = []string{admin.Classic, admin.Consumer, admin.Share, admin.Streams}
 )
 
-func (a *app) groupList() *cobra.Command {
+func (a *app) newGroupList() *cobra.Command {
 	var f groupFilter
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the groups with their lag", Args: cobra.NoArgs, ValidArgsFunction: none,
+		Use: "list", Short: "List groups with their lag", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			if f.states, err = chosenWords("--state", f.states, groupStates); err != nil {
 				return err
@@ -49,15 +49,15 @@ func (a *app) groupList() *cobra.Command {
 			return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error { return a.listGroups(ctx, cl, f) })
 		},
 	}
-	cmd.Flags().StringSliceVar(&f.states, "state", nil, "only groups in these states, with commas between: Stable, Empty, ...")
-	cmd.Flags().StringSliceVar(&f.kinds, "type", nil, "only groups of these types, with commas between: "+phrase.Join(groupKinds, "or"))
-	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "only the names, one a line")
-	a.complete(cmd, "state", words(groupStates...))
-	a.complete(cmd, "type", words(groupKinds...))
+	cmd.Flags().StringSliceVar(&f.states, "state", nil, "only groups in these states, separated by commas: Stable, Empty, ...")
+	cmd.Flags().StringSliceVar(&f.kinds, "type", nil, "only groups of these types, separated by commas: "+phrase.Join(groupKinds, "or"))
+	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "only the names, one per line")
+	a.completeFlag(cmd, "state", completeWords(groupStates...))
+	a.completeFlag(cmd, "type", completeWords(groupKinds...))
 	return cmd
 }
 
-// chosenWords gives the known words that were chosen, whatever their case, and refuses others.
+// chosenWords finds the chosen words among the known ones, in upper or lower case, and refuses others.
 func chosenWords(flag string, chosen, known []string) ([]string, error) {
 	var all []string
 	for _, c := range chosen {
@@ -102,7 +102,7 @@ func (a *app) listGroups(ctx context.Context, cl *kgo.Client, f groupFilter) err
 		}
 		t := columns{head: []string{"GROUP", "TYPE", "PROTOCOL", "STATE", ">MEMBERS", ">LAG", ">COORDINATOR"}}
 		for _, g := range all {
-			t.add(g.Group, g.Type, g.Protocol, g.State, orDash(int64(g.Members)), number(g.Lag), strconv.Itoa(int(g.Coordinator)))
+			t.addRow(g.Group, g.Type, g.Protocol, g.State, formatNumberOrDash(int64(g.Members)), formatNumber(g.Lag), strconv.Itoa(int(g.Coordinator)))
 		}
 		return t.String()
 	})

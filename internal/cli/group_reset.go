@@ -15,8 +15,8 @@ import (
 	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
-// moved is one line of what group reset tells; From is -1 where nothing was committed.
-type moved struct {
+// movedOffset is a line of the output of group reset. From is -1 if nothing was committed.
+type movedOffset struct {
 	Group     string `json:"group"`
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
@@ -25,8 +25,9 @@ type moved struct {
 	DryRun    bool   `json:"dry_run,omitempty"` // nothing was changed
 }
 
-// reset is what group reset is to do. One of pos, by and file says where to.
-type reset struct {
+// offsetReset is the task of group reset: groups go to pos if that is set, to the offsets of file if
+// those are set, and otherwise forward by so many records.
+type offsetReset struct {
 	groups     groupChoice
 	pos        *admin.Position
 	by         int64
@@ -34,21 +35,21 @@ type reset struct {
 	topics     []string
 	partitions []int32
 	dryRun     bool
-	known      []string // the groups that there are, once they were asked for
+	known      []string // all groups that exist; filled in by findStoppedGroups
 }
 
-func (a *app) groupReset() *cobra.Command {
-	var r reset
+func (a *app) newGroupReset() *cobra.Command {
+	var r offsetReset
 	var to, file string
-	cmd := a.chooseGroups(&cobra.Command{
-		Use: "reset GROUP... (--to PLACE | --by N | --from-file FILE)", Short: "Set the offsets from which groups go on",
+	cmd := a.addGroupArguments(&cobra.Command{
+		Use: "reset GROUP... (--to PLACE | --by N | --from-file FILE)", Short: "Set the offsets at which groups go on",
 		SuggestFor: []string{"seek", "reset-offsets"},
-		Long: `Set the offsets from which groups go on. Their members must have stopped.
+		Long: `Set the offsets at which groups go on. Their members must have stopped.
 
 PLACE is ` + admin.PositionHelp + `.
-Without --topic, all topics are meant for which the group has committed offsets.
+Without --topic, the offsets are set in all topics for which the group has committed offsets.
 FILE has lines of topic,partition,offset or of group,topic,partition,offset, as "leat group export" and
-Kafka's tools write them; - is the input. An offset that a partition does not have becomes its first or last.`,
+Kafka's tools write them; - is the standard input. An offset outside a partition becomes its first or its end.`,
 		Example: `  leat group reset billing --to start
   leat group reset billing --topic orders --to 2026-05-17T00:00:00Z --dry-run
   leat group reset billing --topic orders --partition 0 --by -100
@@ -78,22 +79,23 @@ Kafka's tools write them; - is the input. An offset that a partition does not ha
 		},
 	}, &r.groups)
 	f := cmd.Flags()
-	f.StringVar(&to, "to", "", "the `PLACE` to go on from")
-	f.Int64Var(&r.by, "by", 0, "go N records on, or back where N is negative")
-	f.StringVar(&file, "from-file", "", "go on from the offsets in this CSV `FILE`")
-	f.StringSliceVarP(&r.topics, "topic", "t", nil, "only these topics, with commas between")
-	f.Int32SliceVarP(&r.partitions, "partition", "p", nil, "only these partitions, with commas between")
+	f.StringVar(&to, "to", "", "the `PLACE` at which to go on")
+	f.Int64Var(&r.by, "by", 0, "go forward by N records, or back if N is negative")
+	f.StringVar(&file, "from-file", "", "go on at the offsets in this CSV `FILE`")
+	f.StringSliceVarP(&r.topics, "topic", "t", nil, "only these topics, separated by commas")
+	f.Int32SliceVarP(&r.partitions, "partition", "p", nil, "only these partitions, separated by commas")
 	f.BoolVar(&r.dryRun, "dry-run", false, "only show what would be done")
 	cmd.MarkFlagsMutuallyExclusive("to", "by", "from-file")
 	cmd.MarkFlagsOneRequired("to", "by", "from-file")
-	a.complete(cmd, "topic", a.topics(0))
+	a.completeFlag(cmd, "topic", a.completeTopics(0))
 	return cmd
 }
 
-// resetGroups finds the places in all groups first, so that a fault of one of them changes none.
-func (a *app) resetGroups(ctx context.Context, cl *kgo.Client, r *reset, names []string) error {
+// resetGroups plans the offsets of all groups before it sets any, so that an error in one plan changes
+// nothing.
+func (a *app) resetGroups(ctx context.Context, cl *kgo.Client, r *offsetReset, names []string) error {
 	adm := kadm.NewClient(cl)
-	groups, err := r.stopped(ctx, cl, names)
+	groups, err := r.findStoppedGroups(ctx, cl, names)
 	if err != nil {
 		return err
 	}
@@ -102,13 +104,13 @@ func (a *app) resetGroups(ctx context.Context, cl *kgo.Client, r *reset, names [
 		return err
 	}
 	plan := make([]kadm.Offsets, len(groups))
-	all := []moved{}
+	all := []movedOffset{}
 	for i, g := range groups {
-		if plan[i], err = r.plan(ctx, adm, g, commits[g]); err != nil {
+		if plan[i], err = r.planGroup(ctx, adm, g, commits[g]); err != nil {
 			return err
 		}
 		for _, o := range plan[i].Sorted() {
-			m := moved{Group: g, Topic: o.Topic, Partition: o.Partition, From: -1, To: o.At, DryRun: r.dryRun}
+			m := movedOffset{Group: g, Topic: o.Topic, Partition: o.Partition, From: -1, To: o.At, DryRun: r.dryRun}
 			if c, ok := commits[g].Lookup(o.Topic, o.Partition); ok {
 				m.From = c.At
 			}
@@ -124,22 +126,22 @@ func (a *app) resetGroups(ctx context.Context, cl *kgo.Client, r *reset, names [
 			err = res.Error()
 		}
 		if err != nil {
-			return about("group "+g, err, "")
+			return answerError("group "+g, err, "")
 		}
 	}
 	return a.show(all, func() string {
 		t := columns{head: []string{"GROUP", "TOPIC", ">PARTITION", ">FROM", ">TO"}}
 		for _, m := range all {
-			t.add(m.Group, m.Topic, strconv.Itoa(int(m.Partition)), orDash(m.From), number(m.To))
+			t.addRow(m.Group, m.Topic, strconv.Itoa(int(m.Partition)), formatNumberOrDash(m.From), formatNumber(m.To))
 		}
 		return t.String()
 	})
 }
 
-// stopped are the names of the groups that were chosen. It fails where one has members, which
-// would commit over the reset, or is of a kind whose offsets only its coordinator sets. A group
-// that is named may be a new one.
-func (r *reset) stopped(ctx context.Context, cl *kgo.Client, names []string) ([]string, error) {
+// findStoppedGroups gives the names of the chosen groups. It fails if one has members, which would
+// commit over the reset, or is of a kind whose offsets only its coordinator sets. A named group need
+// not exist: it is made by the reset.
+func (r *offsetReset) findStoppedGroups(ctx context.Context, cl *kgo.Client, names []string) ([]string, error) {
 	listed, err := admin.FindGroups(ctx, cl, nil, nil)
 	if err != nil {
 		return nil, err
@@ -157,7 +159,7 @@ func (r *reset) stopped(ctx context.Context, cl *kgo.Client, names []string) ([]
 	listed = slices.DeleteFunc(listed, func(g admin.Group) bool { return !slices.Contains(names, g.Name) })
 	for _, g := range listed {
 		if g.Kind == admin.Share || g.Kind == admin.Streams {
-			return nil, fmt.Errorf("group %s is a %s group: leat does not set the offsets of those", g.Name, g.Kind)
+			return nil, fmt.Errorf("group %s is a %s group: leat cannot set its offsets", g.Name, g.Kind)
 		}
 	}
 	described, err := admin.DescribeGroups(ctx, cl, listed)
@@ -166,27 +168,27 @@ func (r *reset) stopped(ctx context.Context, cl *kgo.Client, names []string) ([]
 	}
 	for _, g := range described {
 		if n := len(g.Members); n > 0 {
-			return nil, fmt.Errorf("group %s has %s running: stop them first, they would commit over the reset", g.Group, count(n, "member"))
+			return nil, fmt.Errorf("group %s still has %s: stop them first, or they would commit over the reset", g.Group, formatCount(n, "member"))
 		}
 	}
 	return names, nil
 }
 
-// plan are the offsets that a group is to go on from.
-func (r *reset) plan(ctx context.Context, adm *kadm.Client, group string, commits kadm.OffsetResponses) (kadm.Offsets, error) {
+// planGroup finds the offsets at which a group is to go on.
+func (r *offsetReset) planGroup(ctx context.Context, adm *kadm.Client, group string, commits kadm.OffsetResponses) (kadm.Offsets, error) {
 	if r.file != nil {
-		return r.placesOfFile(ctx, adm, group)
+		return r.planFromFile(ctx, adm, group)
 	}
 	topics := r.topics
 	if len(topics) == 0 {
 		topics = sortedKeys(commits)
 	}
 	if len(topics) == 0 {
-		return nil, r.noOffsets(group)
+		return nil, r.noOffsetsError(group)
 	}
 	var to kadm.Offsets
 	for _, t := range topics {
-		offsets, err := r.places(ctx, adm, t, commits)
+		offsets, err := r.planTopic(ctx, adm, t, commits)
 		if err != nil {
 			return nil, err
 		}
@@ -195,8 +197,8 @@ func (r *reset) plan(ctx context.Context, adm *kadm.Client, group string, commit
 	return to, nil
 }
 
-// noOffsets says that there is nothing to reset, and which group may have been meant.
-func (r *reset) noOffsets(group string) error {
+// noOffsetsError says that a group has no offsets to reset, and which groups may have been meant.
+func (r *offsetReset) noOffsetsError(group string) error {
 	meant := ""
 	if near := phrase.Nearest(group, r.known); len(near) > 0 && !slices.Contains(r.known, group) {
 		meant = fmt.Sprintf(" (did you mean %s?)", phrase.Join(near, "or"))
@@ -204,12 +206,12 @@ func (r *reset) noOffsets(group string) error {
 	return notFoundf("group %s has no committed offsets: name a topic with --topic%s", group, meant)
 }
 
-// places are the offsets in one topic that the reset asks for.
-func (r *reset) places(ctx context.Context, adm *kadm.Client, topic string, commits kadm.OffsetResponses) (kadm.Offsets, error) {
+// planTopic finds the offsets in one topic at which a group is to go on.
+func (r *offsetReset) planTopic(ctx context.Context, adm *kadm.Client, topic string, commits kadm.OffsetResponses) (kadm.Offsets, error) {
 	if r.pos != nil {
-		return placesIn(ctx, adm, topic, *r.pos, r.partitions)
+		return resolvePositionIn(ctx, adm, topic, *r.pos, r.partitions)
 	}
-	ends, err := placesIn(ctx, adm, topic, admin.Position{Kind: admin.AtEnd}, r.partitions)
+	ends, err := resolvePositionIn(ctx, adm, topic, admin.Position{Kind: admin.AtEnd}, r.partitions)
 	if err != nil {
 		return nil, err
 	}
@@ -226,8 +228,8 @@ func (r *reset) places(ctx context.Context, adm *kadm.Client, topic string, comm
 	return to, nil
 }
 
-// placesOfFile are the offsets that the file has for a group.
-func (r *reset) placesOfFile(ctx context.Context, adm *kadm.Client, group string) (kadm.Offsets, error) {
+// planFromFile takes the offsets of a group from the file.
+func (r *offsetReset) planFromFile(ctx context.Context, adm *kadm.Client, group string) (kadm.Offsets, error) {
 	var to kadm.Offsets
 	all := map[string]map[int32]admin.Span{}
 	for _, o := range r.file {
@@ -246,7 +248,7 @@ func (r *reset) placesOfFile(ctx context.Context, adm *kadm.Client, group string
 		}
 		s, ok := all[o.topic][o.partition]
 		if !ok {
-			return nil, notFoundf("topic %s has no partition %d: it has %d, from 0 on", o.topic, o.partition, len(all[o.topic]))
+			return nil, notFoundf("topic %s has no partition %d: its partitions are 0 to %d", o.topic, o.partition, len(all[o.topic])-1)
 		}
 		to.AddOffset(o.topic, o.partition, s.Clamp(o.offset), -1)
 	}

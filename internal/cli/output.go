@@ -10,15 +10,15 @@ import (
 	"charm.land/lipgloss/v2"
 )
 
-// columns is text in columns. A column whose heading begins with ">" is flush right.
+// columns is a table for people. A column whose heading begins with ">" is aligned to the right.
 type columns struct {
 	head []string
 	rows [][]string
 }
 
-func (t *columns) add(cells ...string) { t.rows = append(t.rows, cells) }
+func (t *columns) addRow(cells ...string) { t.rows = append(t.rows, cells) }
 
-// String sets the columns two spaces apart. Cells must not hold line breaks.
+// String writes the table with two spaces between columns. Cells must not contain line breaks.
 func (t *columns) String() string {
 	width := make([]int, len(t.head))
 	for i, h := range t.head {
@@ -51,7 +51,7 @@ func (t *columns) String() string {
 	return sb.String()
 }
 
-// show writes v as JSON for programs, or else what text says for people.
+// show writes v as JSON for programs, or the text for people, as --output says.
 func (a *app) show(v any, text func() string) error {
 	var err error
 	switch a.output {
@@ -68,7 +68,7 @@ func (a *app) show(v any, text func() string) error {
 	return err
 }
 
-// showEach writes a list as JSON for programs, or else a line for each of its elements.
+// showEach writes a list as JSON for programs, or a line for each element for people.
 func showEach[T any](a *app, all []T, line func(i int) string) error {
 	return a.show(all, func() string {
 		var sb strings.Builder
@@ -79,8 +79,8 @@ func showEach[T any](a *app, all []T, line func(i int) string) error {
 	})
 }
 
-// number writes n with commas between the thousands.
-func number(n int64) string {
+// formatNumber writes n with commas between the thousands.
+func formatNumber(n int64) string {
 	s := strconv.FormatInt(n, 10)
 	sign := ""
 	if s[0] == '-' {
@@ -92,8 +92,8 @@ func number(n int64) string {
 	return sign + s
 }
 
-// size writes a number of bytes with three digits or so.
-func size(n float64) string {
+// formatSize writes a number of bytes with about three digits.
+func formatSize(n float64) string {
 	const units = "kMGTP"
 	if n < 1000 {
 		return strconv.FormatFloat(n, 'f', 0, 64) + " B"
@@ -113,8 +113,8 @@ func size(n float64) string {
 	return strconv.FormatFloat(n, 'f', digits, 64) + " " + units[i:i+1] + "B"
 }
 
-// duration writes a time span with three digits or so.
-func duration(d time.Duration) string {
+// formatDuration writes a time span with about three digits.
+func formatDuration(d time.Duration) string {
 	switch {
 	case d < time.Millisecond:
 		return d.Round(time.Microsecond).String()
@@ -125,8 +125,8 @@ func duration(d time.Duration) string {
 	}
 }
 
-// ids writes broker ids, as in 1,2,3.
-func ids(list []int32) string {
+// formatIDs writes broker ids, as in 1,2,3.
+func formatIDs(list []int32) string {
 	s := make([]string, len(list))
 	for i, id := range list {
 		s[i] = strconv.Itoa(int(id))

@@ -20,8 +20,8 @@ const (
 	maxBufferedBytes   = 64 << 20
 )
 
-// The largest batch in bytes: usually, and the limits of the client library for what a topic may
-// allow. A request has some more bytes than its batch.
+// The largest batch in bytes where the topic does not say (usualBatch), and the client library's limits
+// for it. A request may be larger than its batch by maxRequestHead.
 const (
 	usualBatch     = 1_000_012
 	leastBatch     = 512
@@ -30,14 +30,14 @@ const (
 	maxRequestHead = 1 << 20
 )
 
-// produceFlags are what the produce verb was told.
+// produceFlags are the flags of the produce verb.
 type produceFlags struct {
 	topic       string
 	separator   string
 	delimiter   string
 	whole       bool
 	key         string
-	keyed       bool // key was given
+	keyGiven    bool // --key was given, though perhaps empty
 	null        bool
 	headers     []string
 	partition   int32
@@ -46,52 +46,52 @@ type produceFlags struct {
 	json        bool
 }
 
-func (a *app) produce() *cobra.Command {
+func (a *app) newProduce() *cobra.Command {
 	var f produceFlags
 	cmd := &cobra.Command{
 		Use: "produce TOPIC [FILE...]", Short: "Write lines to a topic, one record each", Args: cobra.MinimumNArgs(1),
 		Long: `Write the lines of the files, or of the standard input, to a topic, one record each.
---delimiter ends records by something else, and --whole makes one record of each file.
+With --delimiter records end at something other than a line end; with --whole each file is one record.
 
-A broker that does not answer, or that refuses records for a reason that may pass, is tried for
-the time of --timeout; then it is said how many records were acknowledged and how many not.
+If a broker does not answer, or refuses records for a reason that may pass, the verb tries again for
+the time of --timeout. Then it fails, and says how many records were acknowledged and how many were not.
 
 With --json each line is an object like
   {"key":"k","value":"v","headers":{"h":"x"},"partition":0,"timestamp":"2026-05-17T10:05:03Z"}
-of which every part may be left out. A key or value that is no string is written as the
-JSON that it is; null is Kafka's null. key_base64 and value_base64 hold bytes.`,
+in which every member may be left out. A key or value that is not a string is written as its
+JSON text, and null as Kafka's null. key_base64 and value_base64 hold bytes.`,
 		Example: `  echo 'k1:hello' | leat produce orders --key-separator :
   leat produce access --compression zstd access.log
   echo 'k1:' | leat produce orders --key-separator : --null    # a tombstone for k1
   leat produce images --key logo --whole logo.png`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f.topic, f.keyed = args[0], cmd.Flags().Changed("key")
+			f.topic, f.keyGiven = args[0], cmd.Flags().Changed("key")
 			return a.runProduce(cmd.Context(), f, args[1:])
 		},
 	}
 	fl := cmd.Flags()
-	fl.StringVarP(&f.separator, "key-separator", "k", "", `what stands between key and value in a line, such as ":" or "\t" (default: lines have no key)`)
+	fl.StringVarP(&f.separator, "key-separator", "k", "", `the text between key and value in a line, such as ":" or "\t" (default: lines have no key)`)
 	fl.StringVar(&f.key, "key", "", "a key for every record")
-	fl.BoolVarP(&f.null, "null", "Z", false, "an empty value is null: a tombstone")
-	fl.StringVarP(&f.delimiter, "delimiter", "D", "", `what stands between records instead of a line's end, such as "\0" or ";;"`)
+	fl.BoolVarP(&f.null, "null", "Z", false, "write an empty value as null, which is a tombstone")
+	fl.StringVarP(&f.delimiter, "delimiter", "D", "", `the text between records instead of a line end, such as "\0" or ";;"`)
 	fl.BoolVar(&f.whole, "whole", false, "each file, or all of the standard input, is one record")
 	fl.StringArrayVarP(&f.headers, "header", "H", nil, "a header for every record, as name=value; may be repeated")
-	fl.Int32VarP(&f.partition, "partition", "p", -1, "the partition to write to (-1: by the key's hash)")
+	fl.Int32VarP(&f.partition, "partition", "p", -1, "the partition to write to (-1: chosen by the hash of the key)")
 	fl.StringVarP(&f.compression, "compression", "z", "none", "none, gzip, snappy, lz4 or zstd")
-	fl.StringVarP(&f.acks, "acks", "a", "all", "whose acknowledgement to wait for: all in-sync replicas, the leader (1) or none (0)")
-	fl.BoolVar(&f.json, "json", false, "lines are JSON objects")
+	fl.StringVarP(&f.acks, "acks", "a", "all", "whose acknowledgements to wait for: all in-sync replicas (all), only the leader (1) or nobody (0)")
+	fl.BoolVar(&f.json, "json", false, "each line is a JSON object")
 	cmd.MarkFlagsMutuallyExclusive("whole", "delimiter")
 	cmd.MarkFlagsMutuallyExclusive("key", "key-separator", "json")
 	cmd.MarkFlagsMutuallyExclusive("null", "json")
-	cmd.ValidArgsFunction = a.topicThenFiles()
-	a.complete(cmd, "compression", words("none", "gzip", "snappy", "lz4", "zstd"))
-	a.complete(cmd, "acks", words("all", "1", "0"))
-	return a.asClient(cmd)
+	cmd.ValidArgsFunction = a.completeTopicThenFiles()
+	a.completeFlag(cmd, "compression", completeWords("none", "gzip", "snappy", "lz4", "zstd"))
+	a.completeFlag(cmd, "acks", completeWords("all", "1", "0"))
+	return a.addClientFlags(cmd)
 }
 
-// topicThenFiles proposes a topic, then files.
-func (a *app) topicThenFiles() completer {
-	topics := a.topics(1)
+// completeTopicThenFiles proposes a topic, then files.
+func (a *app) completeTopicThenFiles() completer {
+	topics := a.completeTopics(1)
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveDefault
@@ -100,16 +100,16 @@ func (a *app) topicThenFiles() completer {
 	}
 }
 
-// options are the client's, as the flags say.
-func (f produceFlags) options() ([]kgo.Opt, error) {
-	codec, err := compression(f.compression)
+// clientOptions makes the options of the client from the flags.
+func (f produceFlags) clientOptions() ([]kgo.Opt, error) {
+	codec, err := parseCompression(f.compression)
 	if err != nil {
 		return nil, err
 	}
 	opts := []kgo.Opt{
-		kgo.DefaultProduceTopic(f.topic), kgo.ProducerBatchCompression(codec), kgo.RecordPartitioner(choosing{kgo.StickyKeyPartitioner(nil)}),
+		kgo.DefaultProduceTopic(f.topic), kgo.ProducerBatchCompression(codec), kgo.RecordPartitioner(partitionChooser{kgo.StickyKeyPartitioner(nil)}),
 		kgo.MaxBufferedRecords(maxBufferedRecords),
-		// The sender gives up by time. The client's delivery timeout counts from the record's own timestamp.
+		// The sender decides when to give up: the client's delivery timeout counts from the record's own timestamp.
 		kgo.RecordRetries(math.MaxInt), kgo.MetadataMinAge(time.Second),
 	}
 	switch f.acks {
@@ -124,8 +124,8 @@ func (f produceFlags) options() ([]kgo.Opt, error) {
 	return opts, nil
 }
 
-// compression finds the client's codec by Kafka's name.
-func compression(name string) (kgo.CompressionCodec, error) {
+// parseCompression finds the client's codec by Kafka's name.
+func parseCompression(name string) (kgo.CompressionCodec, error) {
 	c, err := record.ParseCodec(name)
 	if err != nil {
 		return kgo.NoCompression(), usagef("--compression: %v", err)
@@ -145,11 +145,11 @@ func compression(name string) (kgo.CompressionCodec, error) {
 }
 
 func (a *app) runProduce(ctx context.Context, f produceFlags, files []string) error {
-	cut, line, err := f.reader()
+	cut, line, err := f.chooseReader()
 	if err != nil {
 		return err
 	}
-	opts, err := f.options()
+	opts, err := f.clientOptions()
 	if err != nil {
 		return err
 	}
@@ -159,43 +159,43 @@ func (a *app) runProduce(ctx context.Context, f produceFlags, files []string) er
 	}
 	shows := showLive
 	if isTerminal(a.in) && len(files) == 0 {
-		shows = showSum // a line that is drawn would wipe the one that is typed
+		shows = showSum // a line that is drawn would overwrite the one that the user types
 	}
 	m := newMeter(a.err, "produced", shows)
 	s := newSender(ctx, f.topic, orDefault(a.timeout), limit, m)
-	s.cut, s.line = cut, line
+	s.cutter, s.parseRecord = cut, line
 	opts = append(opts, kgo.ProducerBatchMaxBytes(limit), kgo.MaxBufferedBytes(max(maxBufferedBytes, int(limit))),
 		kgo.BrokerMaxWriteBytes(max(usualRequest, limit+maxRequestHead)), kgo.WithLogger(s.refusals))
-	defer m.finish()
+	defer m.stopAndSumUp()
 	var result error
-	err = a.withBroker(ctx, m.notice, opts, func(ctx context.Context, b *broker) error {
+	err = a.withBroker(ctx, m.tellPerson, opts, func(ctx context.Context, b *broker) error {
 		if f.acks == "0" {
-			b.contact.noAnswer = kmsg.Produce.Int16()
+			b.contact.unansweredAPI = kmsg.Produce.Int16()
 		}
-		result = s.run(ctx, b, files, a.in)
+		result = s.sendAndAwait(ctx, b, files, a.in)
 		return result
 	})
 	if result != nil {
-		return result // it says how many records are written
+		return result // it says how many records were acknowledged
 	}
 	return err
 }
 
-// checkTarget sees to it that there is a topic, and a partition, to write to, and asks how large
-// a batch the topic takes.
+// checkTarget checks that the topic and the partition to write to exist, and asks how large a batch
+// the topic accepts.
 func (a *app) checkTarget(ctx context.Context, f produceFlags) (limit int32, err error) {
 	limit = usualBatch
-	err = a.admin(ctx, func(ctx context.Context, adm *kadm.Client) error {
+	err = a.withAdmin(ctx, func(ctx context.Context, adm *kadm.Client) error {
 		details, err := topicDetails(ctx, adm, f.topic)
 		if err != nil {
 			return err
 		}
 		if n := len(details[f.topic].Partitions); f.partition >= int32(n) {
-			return notFoundf("topic %s has no partition %d: it has %d, from 0 on", f.topic, f.partition, n)
+			return notFoundf("topic %s has no partition %d: its partitions are 0 to %d", f.topic, f.partition, n-1)
 		}
 		configs, err := adm.DescribeTopicConfigs(ctx, f.topic)
 		if err != nil {
-			return nil //nolint:nilerr // one who may write need not be one who may read configs
+			return nil //nolint:nilerr // a user who may write may not be allowed to read configs
 		}
 		for _, rc := range configs {
 			for _, c := range rc.Configs {
@@ -209,24 +209,24 @@ func (a *app) checkTarget(ctx context.Context, f produceFlags) (limit int32, err
 	return limit, err
 }
 
-// choosing sends records that name a partition to it, and all others where the
-// partitioner within says. A record's Partition is -1 where it names none.
-type choosing struct{ kgo.Partitioner }
+// partitionChooser sends a record that names a partition to that partition, and leaves others to the
+// partitioner within. A record that names none has the Partition -1.
+type partitionChooser struct{ kgo.Partitioner }
 
 // ForTopic makes the partitioner of one topic.
-func (c choosing) ForTopic(topic string) kgo.TopicPartitioner { //nolint:ireturn // kgo's interface asks for it
-	return &choosingTopic{c.Partitioner.ForTopic(topic)}
+func (c partitionChooser) ForTopic(topic string) kgo.TopicPartitioner { //nolint:ireturn // kgo's interface asks for it
+	return &topicPartitionChooser{c.Partitioner.ForTopic(topic)}
 }
 
-type choosingTopic struct{ kgo.TopicPartitioner }
+type topicPartitionChooser struct{ kgo.TopicPartitioner }
 
-// RequiresConsistency tells whether the partition matters.
-func (c *choosingTopic) RequiresConsistency(r *kgo.Record) bool {
+// RequiresConsistency tells whether a record must go to the partition that Partition chooses.
+func (c *topicPartitionChooser) RequiresConsistency(r *kgo.Record) bool {
 	return r.Partition >= 0 || c.TopicPartitioner.RequiresConsistency(r)
 }
 
-// Partition chooses; a partition that does not exist fails the record.
-func (c *choosingTopic) Partition(r *kgo.Record, n int) int {
+// Partition chooses a partition. The client fails a record whose partition does not exist.
+func (c *topicPartitionChooser) Partition(r *kgo.Record, n int) int {
 	if r.Partition >= 0 {
 		return int(r.Partition)
 	}
@@ -234,7 +234,7 @@ func (c *choosingTopic) Partition(r *kgo.Record, n int) int {
 }
 
 // OnNewBatch lets records without a key move on to another partition.
-func (c *choosingTopic) OnNewBatch() {
+func (c *topicPartitionChooser) OnNewBatch() {
 	if p, ok := c.TopicPartitioner.(kgo.TopicPartitionerOnNewBatch); ok {
 		p.OnNewBatch()
 	}

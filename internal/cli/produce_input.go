@@ -20,20 +20,20 @@ import (
 // maxPiece is the longest line, or the largest file with --whole, that is read.
 const maxPiece = 1 << 30
 
-// piece is what one record is made of, or why there is none.
+// piece is the input for one record, or the reason why there is none.
 type piece struct {
-	text []byte // without the delimiter, in memory of its own
+	text []byte // without the delimiter; nobody else uses its memory
 	err  error
 }
 
-// cutter says how input is cut into pieces.
+// cutter cuts input into pieces.
 type cutter struct {
-	delimiter []byte // between pieces; none: a line's end
+	delimiter []byte // between pieces; empty: a line end
 	whole     bool   // all of an input is one piece
 }
 
-// place names the n-th piece of an input.
-func (c cutter) place(n int) string {
+// describePlace names the n-th piece of an input.
+func (c cutter) describePlace(n int) string {
 	switch {
 	case c.whole:
 		return ""
@@ -44,8 +44,8 @@ func (c cutter) place(n int) string {
 	}
 }
 
-// split is the split function of a scanner.
-func (c cutter) split(data []byte, atEOF bool) (advance int, token []byte, err error) {
+// splitPiece is a bufio.SplitFunc: it finds the end of a piece.
+func (c cutter) splitPiece(data []byte, atEOF bool) (advance int, token []byte, err error) {
 	if len(c.delimiter) == 0 {
 		return bufio.ScanLines(data, atEOF)
 	}
@@ -68,7 +68,7 @@ func readPieces(ctx context.Context, r io.Reader, c cutter, to chan<- piece) {
 			return true
 		}
 	}
-	tooLong := fmt.Errorf("it is longer than %s", size(maxPiece))
+	tooLong := fmt.Errorf("it is longer than %s", formatSize(maxPiece))
 	if c.whole {
 		all, err := io.ReadAll(io.LimitReader(r, maxPiece+1))
 		switch {
@@ -85,7 +85,7 @@ func readPieces(ctx context.Context, r io.Reader, c cutter, to chan<- piece) {
 	}
 	sc := bufio.NewScanner(r)
 	sc.Buffer(make([]byte, 64<<10), maxPiece)
-	sc.Split(c.split)
+	sc.Split(c.splitPiece)
 	for sc.Scan() {
 		if !send(piece{text: bytes.Clone(sc.Bytes())}) {
 			return
@@ -101,11 +101,11 @@ func readPieces(ctx context.Context, r io.Reader, c cutter, to chan<- piece) {
 	send(piece{err: err})
 }
 
-// lineReader makes a record of a piece of input.
+// lineReader makes a record of the text of a piece.
 type lineReader func(text []byte) (*kgo.Record, error)
 
-// reader says how input is cut into records, as the flags ask for.
-func (f produceFlags) reader() (cutter, lineReader, error) {
+// chooseReader makes the cutter and the lineReader that the flags ask for.
+func (f produceFlags) chooseReader() (cutter, lineReader, error) {
 	c := cutter{delimiter: []byte(format.Unescape(f.delimiter)), whole: f.whole}
 	common, err := f.commonHeaders()
 	if err != nil {
@@ -120,13 +120,13 @@ func (f produceFlags) reader() (cutter, lineReader, error) {
 	separator := []byte(format.Unescape(f.separator))
 	return c, func(text []byte) (*kgo.Record, error) {
 		r := &kgo.Record{Value: text, Partition: f.partition, Headers: common}
-		if f.keyed {
+		if f.keyGiven {
 			r.Key = []byte(f.key)
 		}
 		if len(separator) > 0 {
 			key, value, ok := bytes.Cut(text, separator)
 			if !ok {
-				return nil, fmt.Errorf("there is no key separator %q in it", separator)
+				return nil, fmt.Errorf("it has no key separator %q", separator)
 			}
 			r.Key, r.Value = key, value
 		}
@@ -137,8 +137,7 @@ func (f produceFlags) reader() (cutter, lineReader, error) {
 	}, nil
 }
 
-// commonHeaders are the headers of all records, in the order of the flags. A name may come more
-// than once.
+// commonHeaders are the headers of all records, in the order of the flags. Names may repeat.
 func (f produceFlags) commonHeaders() (headers []kgo.RecordHeader, err error) {
 	for _, kv := range f.headers {
 		name, value, ok := strings.Cut(kv, "=")
@@ -150,8 +149,8 @@ func (f produceFlags) commonHeaders() (headers []kgo.RecordHeader, err error) {
 	return headers, nil
 }
 
-// jsonLine is a line of produce --json. Topic and Offset are there so that what
-// consume -o json writes can be read; they are ignored.
+// jsonLine is a line of produce --json. Topic and Offset are ignored: they are there so that the output
+// of consume -o json can be read.
 type jsonLine struct {
 	Topic       json.RawMessage `json:"topic"`
 	Offset      json.RawMessage `json:"offset"`
@@ -169,11 +168,11 @@ func readJSON(text []byte, partition int32, common []kgo.RecordHeader) (*kgo.Rec
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&l); err != nil {
-		return nil, fmt.Errorf("it is not a JSON object as --json takes it: %w", err)
+		return nil, fmt.Errorf("it is not a JSON object that --json accepts: %w", err)
 	}
 	r := &kgo.Record{
 		Partition: partition, Headers: common,
-		Key: plain(l.Key, l.KeyBase64), Value: plain(l.Value, l.ValueBase64),
+		Key: bytesOfJSON(l.Key, l.KeyBase64), Value: bytesOfJSON(l.Value, l.ValueBase64),
 	}
 	if l.Partition != nil {
 		if *l.Partition < 0 {
@@ -208,12 +207,12 @@ func (h *jsonHeaders) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("headers: %w", err)
 	}
 	for _, e := range list {
-		*h = append(*h, kgo.RecordHeader{Key: e.Key, Value: plain(e.Value, e.ValueBase64)})
+		*h = append(*h, kgo.RecordHeader{Key: e.Key, Value: bytesOfJSON(e.Value, e.ValueBase64)})
 	}
 	return nil
 }
 
-// readObject reads the object's members in their order: a name may come more than once.
+// readObject reads the object's members in their order. Names may repeat.
 func (h *jsonHeaders) readObject(data []byte) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	_, err := d.Token() // the brace
@@ -224,7 +223,7 @@ func (h *jsonHeaders) readObject(data []byte) error {
 			err = d.Decode(&value)
 		}
 		key, _ := name.(string)
-		*h = append(*h, kgo.RecordHeader{Key: key, Value: plain(value, nil)})
+		*h = append(*h, kgo.RecordHeader{Key: key, Value: bytesOfJSON(value, nil)})
 	}
 	if err != nil {
 		return fmt.Errorf("headers: %w", err)
@@ -232,9 +231,9 @@ func (h *jsonHeaders) readObject(data []byte) error {
 	return nil
 }
 
-// plain is a JSON string's text, null's nil, and anything else's own JSON; bytes
-// given as such win.
-func plain(raw json.RawMessage, asBytes []byte) []byte {
+// bytesOfJSON gives the text of a JSON string, nil for null, and the JSON itself for anything else.
+// If asBytes is set, it is used instead.
+func bytesOfJSON(raw json.RawMessage, asBytes []byte) []byte {
 	if asBytes != nil {
 		return asBytes
 	}

@@ -7,37 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kgo"
 	"pgregory.net/rapid"
-
-	"github.com/leatstream/leat/internal/cli/format"
 )
-
-// TestFormat proves what each letter of a format writes, and that nulls differ from
-// empty fields.
-func TestFormat(t *testing.T) {
-	r := &kgo.Record{
-		Topic: "t", Partition: 2, Offset: 7, Timestamp: time.UnixMilli(1779015600123), Key: []byte("k"), Value: []byte("v\n"),
-		Headers: []kgo.RecordHeader{{Key: "a", Value: []byte("1")}, {Key: "b"}},
-	}
-	f := func(text, want string) {
-		t.Helper()
-		write, err := format.Parse(text, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := string(write(nil, r)); got != want {
-			t.Errorf("%s: %q, want %q", text, got, want)
-		}
-	}
-	f(`%t/%p/%o\t%k=%v`, "t/2/7\tk=v\n")
-	f(`%T %d`, "1779015600123 2026-05-17T11:00:00.123Z")
-	f(`%h|%K,%V|100%%\\n`, `a=1,b=|1,2|100%\n`)
-	f(`%v{hex} %k{base64}%v{base64}\x41\x4g`, `760a aw==dgo=A\x4g`)
-	f("", "")
-	r.Key, r.Value = nil, []byte{}
-	f(`%K %V`, "-1 0")
-}
 
 // TestNumbers proves how figures are written.
 func TestNumbers(t *testing.T) {
@@ -47,30 +18,29 @@ func TestNumbers(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	f(number(0), "0")
-	f(number(999), "999")
-	f(number(1000), "1,000")
-	f(number(-1234567), "-1,234,567")
-	f(size(0), "0 B")
-	f(size(999), "999 B")
-	f(size(1000), "1.00 kB")
-	f(size(12345), "12.3 kB")
-	f(size(999499), "999 kB")
-	f(size(999500), "1.00 MB")
-	f(size(5e18), "5000 PB")
-	f(duration(1234*time.Nanosecond), "1µs")
-	f(duration(1234567*time.Nanosecond), "1.23ms")
-	f(duration(12345678900*time.Nanosecond), "12.35s")
-	f(count(1, "member"), "1 member")
-	f(count(2000, "member"), "2,000 members")
-	f(format.Unescape(`a\tb\\n\0`), "a\tb\\n\x00")
+	f(formatNumber(0), "0")
+	f(formatNumber(999), "999")
+	f(formatNumber(1000), "1,000")
+	f(formatNumber(-1234567), "-1,234,567")
+	f(formatSize(0), "0 B")
+	f(formatSize(999), "999 B")
+	f(formatSize(1000), "1.00 kB")
+	f(formatSize(12345), "12.3 kB")
+	f(formatSize(999499), "999 kB")
+	f(formatSize(999500), "1.00 MB")
+	f(formatSize(5e18), "5000 PB")
+	f(formatDuration(1234*time.Nanosecond), "1µs")
+	f(formatDuration(1234567*time.Nanosecond), "1.23ms")
+	f(formatDuration(12345678900*time.Nanosecond), "12.35s")
+	f(formatCount(1, "member"), "1 member")
+	f(formatCount(2000, "member"), "2,000 members")
 }
 
 // TestColumns proves that columns line up, whatever is in them.
 func TestColumns(t *testing.T) {
 	c := columns{head: []string{"NAME", ">SIZE", "WHERE"}}
-	c.add("groß", "1", "")
-	c.add("x", "1,000", "here")
+	c.addRow("groß", "1", "")
+	c.addRow("x", "1,000", "here")
 	want := "NAME   SIZE  WHERE\n" + "groß      1\n" + "x     1,000  here\n"
 	if got := c.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -82,25 +52,25 @@ func TestColumns(t *testing.T) {
 func TestLatencies(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var l latencies
-		l.add(time.Hour)
-		before := l.counts()
+		l.addLatency(time.Hour)
+		before := l.copyCounts()
 		ns := rapid.SliceOfN(rapid.Int64Range(latencySteps, int64(time.Hour)), 1, 50).Draw(rt, "ns")
 		var largest int64
 		for _, n := range ns {
-			l.add(time.Duration(n))
+			l.addLatency(time.Duration(n))
 			largest = max(largest, n)
 		}
-		after := l.counts()
-		got := quantile(&before, &after, 1-1e-9)
+		after := l.copyCounts()
+		got := findQuantile(&before, &after, 1-1e-9)
 		if int64(got) <= largest || float64(got) > float64(largest)*1.125+1 {
 			rt.Fatalf("the largest of %v is said to be %d", ns, got)
 		}
-		if half := quantile(&before, &after, 0.5); half > got {
+		if half := findQuantile(&before, &after, 0.5); half > got {
 			rt.Fatalf("p50 %v above the largest %v", half, got)
 		}
 	})
 	var none [64 * latencySteps]int64
-	if got := quantile(&none, &none, 0.5); got != 0 {
+	if got := findQuantile(&none, &none, 0.5); got != 0 {
 		t.Errorf("nothing came, but p50 is %v", got)
 	}
 }
@@ -111,7 +81,7 @@ func TestView(t *testing.T) {
 	var out strings.Builder
 	v := demoView{out: &out, addr: "127.0.0.1:9092"}
 	f := flow{recordsIn: 2000, recordsOut: 1999, bytesIn: 5e5, bytesOut: 5e5, totalIn: 12345, totalOut: 12340, lag: 5, p50: 700 * time.Microsecond, p99: 3 * time.Millisecond}
-	v.draw(f, 80, 24)
+	v.drawPicture(f, 80, 24)
 	first := out.String()
 	for _, want := range []string{"2,000", "1,999", "500 kB", "12,345", "12,340", "700µs", "3ms", "127.0.0.1:9092", demoTopic} {
 		if !strings.Contains(first, want) {
@@ -120,7 +90,7 @@ func TestView(t *testing.T) {
 	}
 	lines := strings.Count(first, "\n")
 	out.Reset()
-	v.draw(f, 80, 24)
+	v.drawPicture(f, 80, 24)
 	up := fmt.Sprintf("\x1b[%dA", lines)
 	if !strings.HasPrefix(out.String(), up) || strings.Count(out.String(), "\n") != lines {
 		t.Errorf("the second picture of %d lines begins with %q", lines, out.String()[:10])
@@ -130,20 +100,20 @@ func TestView(t *testing.T) {
 // TestBetween proves that rates are per second and the lag is what is left to read.
 func TestBetween(t *testing.T) {
 	start := time.Unix(0, 0)
-	a := moment{at: start, produced: 10, consumed: 10}
-	b := moment{at: start.Add(2 * time.Second), produced: 110, producedBytes: 1000, consumed: 60, consumedBytes: 500}
-	f := between(&a, &b)
+	a := demoSample{at: start, produced: 10, consumed: 10}
+	b := demoSample{at: start.Add(2 * time.Second), produced: 110, producedBytes: 1000, consumed: 60, consumedBytes: 500}
+	f := flowBetween(&a, &b)
 	if f.recordsIn != 50 || f.recordsOut != 25 || f.bytesIn != 500 || f.bytesOut != 250 || f.lag != 50 || f.totalIn != 110 {
 		t.Errorf("%+v", f)
 	}
-	if f := between(&a, &a); math.IsNaN(f.recordsIn) || f.recordsIn != 0 {
+	if f := flowBetween(&a, &a); math.IsNaN(f.recordsIn) || f.recordsIn != 0 {
 		t.Errorf("no time passed: %+v", f)
 	}
 }
 
 // TestAccessLog proves that the log in the program is whole.
 func TestAccessLog(t *testing.T) {
-	lines, err := accessLog()
+	lines, err := unpackAccessLog()
 	if err != nil || len(lines) != 10_000 {
 		t.Fatal(len(lines), err)
 	}

@@ -1,9 +1,8 @@
-// Package cli is the leat program: its verbs, one file each. Apart from up and demo,
-// which run a node, they are ordinary clients of Kafka's protocol and work against
-// any Kafka.
+// Package cli is the leat program. Each verb has a file of its own. The verbs up and demo run a node;
+// all others are ordinary clients of Kafka's protocol and work with any Kafka.
 //
-// Main is the only way in. An app holds what the verbs of one run share; it belongs
-// to one goroutine, except where a verb says otherwise.
+// Main runs the program. An app is the state that the verbs of one run share; only one goroutine uses
+// it, except where a verb says otherwise.
 package cli
 
 import (
@@ -21,10 +20,10 @@ import (
 // interruptGrace is how long a verb may take to end after Ctrl-C.
 const interruptGrace = 950 * time.Millisecond
 
-// runGroup is the group of the verbs that run a node.
+// runGroup is the id of the group of verbs that run a node.
 const runGroup = "run"
 
-// defaultBootstrap is where a node serves that nobody told otherwise.
+// defaultBootstrap is the address of a node without any settings.
 const defaultBootstrap = "localhost:9092"
 
 // app is one run of the program.
@@ -32,17 +31,17 @@ type app struct {
 	in       io.Reader
 	out, err io.Writer
 
-	bootstrap string        // addresses with commas between
-	timeout   time.Duration // how long brokers may be silent
+	bootstrap string        // addresses, separated by commas
+	timeout   time.Duration // how long to wait for brokers that do not answer
 	output    string        // of lists and descriptions: "table" or "json"
-	running   bool          // arguments were fine: what fails now is not the usage
+	running   bool          // the arguments were accepted: a failure is no longer one of usage
 }
 
-// Main runs the program with its arguments, without its name, and returns its exit
-// code. It returns soon after ctx ends.
+// Main runs the program and returns its exit code. The args are those after the program's name. Main
+// returns soon after ctx ends.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{in: stdin, out: stdout, err: stderr}
-	root := a.root()
+	root := a.newRoot()
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -60,34 +59,34 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	}()
 	select {
 	case e := <-ended:
-		return a.finish(e.cmd, e.err)
+		return a.reportEnd(e.cmd, e.err)
 	case <-ctx.Done():
 	}
-	// An interrupted verb ends by itself, unless it writes into a pipe that nobody reads. A node
-	// has data to write, and is waited for.
+	// An interrupted verb ends by itself, unless it writes into a pipe that nobody reads. A node may
+	// have data to write, so it gets all the time that it needs.
 	grace := time.After(interruptGrace)
 	if runsNode {
 		grace = nil
 	}
 	select {
 	case e := <-ended:
-		return a.finish(e.cmd, e.err)
+		return a.reportEnd(e.cmd, e.err)
 	case <-grace:
-		a.notice(interrupted)
+		a.tellPerson(interrupted)
 		return exitFailed
 	}
 }
 
-// root is the list of verbs.
-func (a *app) root() *cobra.Command {
+// newRoot makes the root of all verbs.
+func (a *app) newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "leat",
 		Short: "A stream platform that speaks Kafka's protocol, in one program",
 		Long: `leat runs a stream platform that speaks Kafka's protocol, and works with it.
 
-Start with "leat demo", which shows a broker at work, or "leat up", which is one. All
-other verbs are clients: they work against any Kafka, by default the one on ` + defaultBootstrap + `
-(--bootstrap and LEAT_BOOTSTRAP name another).
+Start with "leat demo", which shows a broker at work, or "leat up", which runs one. All
+other verbs are clients of any Kafka, by default of the one on ` + defaultBootstrap + `
+(--bootstrap or LEAT_BOOTSTRAP names another).
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a topic, group or other thing that was
 named does not exist, 4 no broker could be reached, or none answered for the time of --timeout.`,
@@ -97,31 +96,31 @@ named does not exist, 4 no broker could be reached, or none answered for the tim
 		SilenceUsage:  true,
 	}
 	root.AddGroup(&cobra.Group{ID: runGroup, Title: "Run a node:"}, &cobra.Group{ID: "data", Title: "Write and read:"},
-		&cobra.Group{ID: "admin", Title: "Look after a cluster:"})
+		&cobra.Group{ID: "admin", Title: "Manage a cluster:"})
 	group := func(id string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
 			c.GroupID = id
 			root.AddCommand(c)
 		}
 	}
-	group(runGroup, newUp(), a.demo(startLocalNode))
-	group("data", a.produce(), a.consume(), a.bench())
-	group("admin", a.topic(), a.group(), a.config(), a.cluster())
+	group(runGroup, newUp(), a.newDemo(startLocalNode))
+	group("data", a.newProduce(), a.newConsume(), a.newBench())
+	group("admin", a.newTopic(), a.newGroup(), a.newConfig(), a.newCluster())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(newHelp())
-	root.AddCommand(newCompletion(), a.version())
+	root.AddCommand(newCompletion(), a.newVersion())
 	root.Version = readVersion().String()
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(explainFlag)
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", helpWidth)))
-	a.prepare(root)
+	a.prepareVerb(root)
 	return root
 }
 
-// newHelp makes the verb that shows the help of another.
+// newHelp makes the verb that shows the help of another verb.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
-		Use: "help [VERB...]", Short: "Show how a verb is used",
+		Use: "help [VERB...]", Short: "Show how to use a verb",
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 			var names []string
 			if of, rest, err := cmd.Root().Find(args); err == nil && len(rest) == 0 {
@@ -138,7 +137,7 @@ func newHelp() *cobra.Command {
 			for _, name := range args {
 				at := slices.IndexFunc(of.Commands(), func(c *cobra.Command) bool { return c.Name() == name || c.HasAlias(name) })
 				if at < 0 {
-					return notVerb(of, name)
+					return noSuchVerbError(of, name)
 				}
 				of = of.Commands()[at]
 			}
@@ -148,8 +147,8 @@ func newHelp() *cobra.Command {
 	}
 }
 
-// parent makes a verb that only holds others.
-func parent(use, short string, subs ...*cobra.Command) *cobra.Command {
+// newParent makes a verb that only has other verbs below it.
+func newParent(use, short string, subs ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, RunE: onlySubcommands}
 	cmd.AddCommand(subs...)
 	return cmd
@@ -158,26 +157,26 @@ func parent(use, short string, subs ...*cobra.Command) *cobra.Command {
 // onlySubcommands shows the help of a verb that does nothing by itself.
 func onlySubcommands(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return notVerb(cmd, args[0])
+		return noSuchVerbError(cmd, args[0])
 	}
 	return cmd.Help()
 }
 
-// asClient gives a verb and those below it the flags of a client.
-func (a *app) asClient(cmd *cobra.Command) *cobra.Command {
+// addClientFlags gives a verb and those below it the flags of a client.
+func (a *app) addClientFlags(cmd *cobra.Command) *cobra.Command {
 	def := os.Getenv("LEAT_BOOTSTRAP")
 	if def == "" {
 		def = defaultBootstrap
 	}
-	cmd.PersistentFlags().StringVarP(&a.bootstrap, "bootstrap", "b", def, "brokers to ask first, host:port, with commas between (also LEAT_BOOTSTRAP)")
+	cmd.PersistentFlags().StringVarP(&a.bootstrap, "bootstrap", "b", def, "brokers to ask first, as host:port, separated by commas (also LEAT_BOOTSTRAP)")
 	cmd.PersistentFlags().DurationVar(&a.timeout, "timeout", defaultTimeout, "how long to wait for brokers that do not answer")
 	return cmd
 }
 
-// withOutput gives a verb and those below it the choice between tables and JSON.
-func (a *app) withOutput(cmd *cobra.Command) *cobra.Command {
+// addOutputFlag gives a verb and those below it the choice between tables and JSON.
+func (a *app) addOutputFlag(cmd *cobra.Command) *cobra.Command {
 	a.output = "table"
 	cmd.PersistentFlags().VarP(choice{&a.output, []string{"table", "json"}}, "output", "o", `"table" for people or "json" for programs`)
-	a.complete(cmd, "output", words("table", "json"))
+	a.completeFlag(cmd, "output", completeWords("table", "json"))
 	return cmd
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/charmbracelet/x/term"
 )
 
-// terminalSize tells how many columns and rows a terminal has; ok is false where w is none, or
-// is one that cannot move its cursor.
+// terminalSize tells how many columns and rows a terminal has; ok is false if w is not a
+// terminal, or is one that cannot move its cursor.
 func terminalSize(w io.Writer) (columns, rows int, ok bool) {
 	f, isFile := w.(*os.File)
 	if !isFile || !term.IsTerminal(f.Fd()) || os.Getenv("TERM") == "dumb" {
@@ -27,7 +27,7 @@ func terminalWidth(w io.Writer) (columns int, ok bool) {
 	return columns, ok
 }
 
-// isTerminal tells whether a person looks at a stream, or may type into it.
+// isTerminal tells whether a stream is a terminal, where a person reads or types.
 func isTerminal(stream any) bool {
 	f, isFile := stream.(*os.File)
 	return isFile && term.IsTerminal(f.Fd())

@@ -8,17 +8,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 )
 
-func (a *app) topic() *cobra.Command {
-	cmd := parent("topic", "Create, list, describe, alter and delete topics",
-		a.topicCreate(), a.topicList(), a.topicDescribe(), a.topicAlter(), a.topicDelete(), a.topicAddPartitions(), a.topicTrim(), a.topicOffsets())
-	return a.withOutput(a.asClient(cmd))
+func (a *app) newTopic() *cobra.Command {
+	cmd := newParent("topic", "Create, list, describe, alter and delete topics",
+		a.newTopicCreate(), a.newTopicList(), a.newTopicDescribe(), a.newTopicAlter(), a.newTopicDelete(), a.newTopicAddPartitions(), a.newTopicTrim(), a.newTopicOffsets())
+	return a.addOutputFlag(a.addClientFlags(cmd))
 }
 
-// topicID writes an id as Kafka's tools do.
+// topicID writes an id in the form that Kafka's tools use.
 func topicID(id kadm.TopicID) string { return base64.RawURLEncoding.EncodeToString(id[:]) }
 
-// logSizes are the bytes on disk of each partition's leader. Brokers that do not
-// tell are left out: the figure is a courtesy.
+// logSizes are the bytes on disk of each partition's leader. The partitions of brokers that do not
+// report them are left out.
 func logSizes(ctx context.Context, adm *kadm.Client, details kadm.TopicDetails) map[string]map[int32]int64 {
 	set := kadm.TopicsSet{}
 	leaders := map[string]map[int32]int32{}

@@ -9,14 +9,14 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-func (a *app) topicAlter() *cobra.Command {
+func (a *app) newTopicAlter() *cobra.Command {
 	var set []string
 	var c configChange
 	cmd := &cobra.Command{
-		Use: "alter TOPIC...", Short: "Change topics' configs", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.topics(0),
+		Use: "alter TOPIC...", Short: "Change topics' configs", Args: cobra.MinimumNArgs(1), ValidArgsFunction: a.completeTopics(0),
 		Example: "  leat topic alter orders --set retention.ms=86400000 --unset segment.bytes",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
-			if c.set, err = pairs("--set ", set); err != nil {
+			if c.set, err = parsePairs("--set ", set); err != nil {
 				return err
 			}
 			if len(c.set)+len(c.unset) == 0 {
@@ -33,9 +33,9 @@ func (a *app) topicAlter() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringArrayVarP(&set, "set", "s", nil, "a config to set, as name=value; may be repeated")
-	f.StringArrayVarP(&c.unset, "unset", "u", nil, "the `name` of a config to give its default again; may be repeated")
-	f.BoolVar(&c.dryRun, "dry-run", false, "only ask the broker whether it would do it")
-	a.complete(cmd, "set", configNames(config.Topic, "="))
-	a.complete(cmd, "unset", configNames(config.Topic, ""))
+	f.StringArrayVarP(&c.unset, "unset", "u", nil, "the `name` of a config to reset to its default; may be repeated")
+	f.BoolVar(&c.dryRun, "dry-run", false, "only ask the broker whether it would accept the change")
+	a.completeFlag(cmd, "set", completeConfigNames(config.Topic, "="))
+	a.completeFlag(cmd, "unset", completeConfigNames(config.Topic, ""))
 	return cmd
 }

@@ -16,26 +16,26 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
-// createdTopic is what topic create tells.
+// createdTopic is an element of the output of topic create.
 type createdTopic struct {
 	Topic       string `json:"topic"`
 	ID          string `json:"id,omitempty"`
-	Created     bool   `json:"created"` // false: it was there
+	Created     bool   `json:"created"` // false: it existed
 	Partitions  int32  `json:"partitions,omitempty"`
 	Replication int16  `json:"replication,omitempty"`
 	Note        string `json:"note,omitempty"` // which of the configs have no effect on this broker
 }
 
-func (a *app) topicCreate() *cobra.Command {
+func (a *app) newTopicCreate() *cobra.Command {
 	var n admin.NewTopics
 	var configs []string
 	var ifNotExists bool
 	cmd := &cobra.Command{
-		Use: "create TOPIC...", Short: "Create topics", Args: cobra.MinimumNArgs(1), ValidArgsFunction: none,
+		Use: "create TOPIC...", Short: "Create topics", Args: cobra.MinimumNArgs(1), ValidArgsFunction: completeNothing,
 		Example: "  leat topic create orders --partitions 3 --config retention.ms=86400000",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
-			if n.Configs, err = pairs("--config ", configs); err != nil {
+			if n.Configs, err = parsePairs("--config ", configs); err != nil {
 				return err
 			}
 			n.Names = args
@@ -48,8 +48,8 @@ func (a *app) topicCreate() *cobra.Command {
 	f.Int32VarP(&n.Partitions, "partitions", "p", -1, "number of partitions (-1: the broker's default)")
 	f.Int16VarP(&n.Replication, "replication", "r", -1, "number of replicas (-1: the broker's default)")
 	f.StringArrayVarP(&configs, "config", "c", nil, "a topic config, as name=value; may be repeated")
-	f.BoolVar(&ifNotExists, "if-not-exists", false, "be content with a topic that exists")
-	a.complete(cmd, "config", configNames(config.Topic, "="))
+	f.BoolVar(&ifNotExists, "if-not-exists", false, "succeed if a topic exists already")
+	a.completeFlag(cmd, "config", completeConfigNames(config.Topic, "="))
 	return cmd
 }
 
@@ -64,7 +64,7 @@ func (a *app) createTopics(ctx context.Context, cl *kgo.Client, n admin.NewTopic
 		o := outcomes[name]
 		switch {
 		case o.Refused == nil:
-			a.sayNote("topic "+name, o.Note)
+			a.writeNote("topic "+name, o.Note)
 			all = append(all, createdTopic{
 				Topic: name, ID: topicID(o.ID), Created: true, Partitions: max(o.Partitions, 0), Replication: max(o.Replication, 0), Note: o.Note,
 			})
@@ -81,7 +81,7 @@ func (a *app) createTopics(ctx context.Context, cl *kgo.Client, n admin.NewTopic
 			case !c.Created:
 				fmt.Fprintf(&sb, "topic %s exists already\n", c.Topic)
 			case c.Partitions > 0:
-				fmt.Fprintf(&sb, "created topic %s with %s and %s\n", c.Topic, count(int(c.Partitions), "partition"), count(int(c.Replication), "replica"))
+				fmt.Fprintf(&sb, "created topic %s with %s and %s\n", c.Topic, formatCount(int(c.Partitions), "partition"), formatCount(int(c.Replication), "replica"))
 			default:
 				fmt.Fprintf(&sb, "created topic %s\n", c.Topic)
 			}
@@ -91,7 +91,7 @@ func (a *app) createTopics(ctx context.Context, cl *kgo.Client, n admin.NewTopic
 	return errors.Join(append(failed, err)...)
 }
 
-// explainCreate says why a topic was not created, perhaps since a config does not exist.
+// explainCreate says why a topic was not created. The reason may be a config that does not exist.
 func explainCreate(topic string, configs []string, refused *admin.RefusedError) error {
 	if errors.Is(refused, kerr.InvalidConfig) {
 		var known []string

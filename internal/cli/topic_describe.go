@@ -14,7 +14,7 @@ import (
 	"github.com/leatstream/leat/internal/admin"
 )
 
-// describedTopic is what topic describe tells.
+// describedTopic is an element of the output of topic describe.
 type describedTopic struct {
 	Topic      string               `json:"topic"`
 	ID         string               `json:"id"`
@@ -34,12 +34,12 @@ type describedPartition struct {
 	Bytes     int64   `json:"bytes"`
 }
 
-func (a *app) topicDescribe() *cobra.Command {
+func (a *app) newTopicDescribe() *cobra.Command {
 	return &cobra.Command{
 		Use: "describe TOPIC...", Short: "Show topics' partitions and configs", Args: cobra.MinimumNArgs(1),
-		ValidArgsFunction: a.topics(0),
+		ValidArgsFunction: a.completeTopics(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
+			return a.withAdmin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
 				return a.describeTopics(ctx, adm, args)
 			})
 		},
@@ -97,17 +97,17 @@ func setConfigs(all kadm.ResourceConfigs, topic string) map[string]string {
 	return m
 }
 
-// String is the description for people.
+// String is the text for people.
 func (d describedTopic) String() string {
 	var sb strings.Builder
-	fmt.Fprintf(&sb, "topic %s, id %s, %s\n", d.Topic, d.ID, count(len(d.Partitions), "partition"))
+	fmt.Fprintf(&sb, "topic %s, id %s, %s\n", d.Topic, d.ID, formatCount(len(d.Partitions), "partition"))
 	for _, k := range sortedKeys(d.Configs) {
 		fmt.Fprintf(&sb, "  %s=%s\n", k, d.Configs[k])
 	}
 	t := columns{head: []string{">PARTITION", ">LEADER", ">EPOCH", "REPLICAS", "IN SYNC", ">START", ">END", ">SIZE"}}
 	for _, p := range d.Partitions {
-		t.add(strconv.Itoa(int(p.Partition)), strconv.Itoa(int(p.Leader)), strconv.Itoa(int(p.Epoch)), ids(p.Replicas), ids(p.InSync),
-			number(p.Start), number(p.End), size(float64(p.Bytes)))
+		t.addRow(strconv.Itoa(int(p.Partition)), strconv.Itoa(int(p.Leader)), strconv.Itoa(int(p.Epoch)), formatIDs(p.Replicas), formatIDs(p.InSync),
+			formatNumber(p.Start), formatNumber(p.End), formatSize(float64(p.Bytes)))
 	}
 	sb.WriteString(t.String())
 	return sb.String()

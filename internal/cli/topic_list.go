@@ -12,14 +12,14 @@ import (
 	"github.com/leatstream/leat/internal/admin"
 )
 
-// listedTopic is one line of topic list.
+// listedTopic is a line of the output of topic list.
 type listedTopic struct {
 	Topic      string `json:"topic"`
 	ID         string `json:"id"`
 	Partitions int    `json:"partitions"`
 	Replicas   int    `json:"replicas"`
-	Records    int64  `json:"records"` // offsets between start and end: compaction and markers make it an upper bound
-	Bytes      int64  `json:"bytes"`   // of the leaders' logs; 0 where the broker does not tell
+	Records    int64  `json:"records"` // offsets between start and end; there may be fewer records, because of compaction and markers
+	Bytes      int64  `json:"bytes"`   // of the leaders' logs; 0 if the broker does not report them
 	Internal   bool   `json:"internal,omitempty"`
 }
 
@@ -31,20 +31,20 @@ type topicFilter struct {
 	quiet    bool // names only
 }
 
-func (a *app) topicList() *cobra.Command {
+func (a *app) newTopicList() *cobra.Command {
 	var f topicFilter
 	cmd := &cobra.Command{
-		Use: "list [TOPIC...]", Short: "List the topics, all of them or those named", ValidArgsFunction: a.topics(0),
+		Use: "list [TOPIC...]", Short: "List topics: all of them, or those that are named", ValidArgsFunction: a.completeTopics(0),
 		Example: `  leat topic list
   leat topic list --match '^orders' -q`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f.names = args
 			pattern, err := regexp.Compile(f.match)
 			if err != nil {
-				return usagef("--match %s: that is not a regular expression", f.match)
+				return usagef("--match %s: it is not a regular expression", f.match)
 			}
-			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
-				details, err := f.find(ctx, adm, pattern)
+			return a.withAdmin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
+				details, err := f.findTopics(ctx, adm, pattern)
 				if err != nil {
 					return err
 				}
@@ -57,14 +57,14 @@ func (a *app) topicList() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&f.match, "match", "m", "", "only topics whose name has a match of this regular expression")
-	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "only the names, one a line")
-	cmd.Flags().BoolVarP(&f.internal, "internal", "i", false, "list the internal topics too")
+	cmd.Flags().StringVarP(&f.match, "match", "m", "", "only topics whose name matches this regular expression")
+	cmd.Flags().BoolVarP(&f.quiet, "quiet", "q", false, "only the names, one per line")
+	cmd.Flags().BoolVarP(&f.internal, "internal", "i", false, "list internal topics too")
 	return cmd
 }
 
-// find asks for the topics that are wanted. One that is named is found, internal or not.
-func (f topicFilter) find(ctx context.Context, adm *kadm.Client, pattern *regexp.Regexp) (kadm.TopicDetails, error) {
+// findTopics asks for the topics that pass the filter. An internal topic that is named is found, too.
+func (f topicFilter) findTopics(ctx context.Context, adm *kadm.Client, pattern *regexp.Regexp) (kadm.TopicDetails, error) {
 	details, err := topicDetails(ctx, adm, f.names...)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (a *app) listTopics(ctx context.Context, adm *kadm.Client, details kadm.Top
 	return a.show(all, func() string {
 		t := columns{head: []string{"TOPIC", ">PARTITIONS", ">REPLICAS", ">RECORDS", ">SIZE"}}
 		for _, l := range all {
-			t.add(l.Topic, strconv.Itoa(l.Partitions), strconv.Itoa(l.Replicas), number(l.Records), size(float64(l.Bytes)))
+			t.addRow(l.Topic, strconv.Itoa(l.Partitions), strconv.Itoa(l.Replicas), formatNumber(l.Records), formatSize(float64(l.Bytes)))
 		}
 		if len(all) == 0 {
 			return "no topics\n"

@@ -11,7 +11,7 @@ import (
 	"github.com/leatstream/leat/internal/admin"
 )
 
-// offsetRange is one line of topic offsets.
+// offsetRange is a line of the output of topic offsets.
 type offsetRange struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
@@ -20,17 +20,17 @@ type offsetRange struct {
 	End       int64  `json:"end"`
 }
 
-func (a *app) topicOffsets() *cobra.Command {
+func (a *app) newTopicOffsets() *cobra.Command {
 	var at string
 	cmd := &cobra.Command{
 		Use: "offsets TOPIC...", Short: "Show the first and last offsets of partitions, or those at a time", Args: cobra.MinimumNArgs(1),
 		SuggestFor: []string{"get-offsets", "watermarks"},
-		Long: `Show where the partitions of topics start and end, and with --at the offset at a place, such as a time.
+		Long: `Show the first offset and the end of each partition, and with --at the offset of a place, such as a time.
 
 PLACE is ` + admin.PositionHelp + ".",
 		Example: `  leat topic offsets orders
   leat topic offsets orders --at 2026-05-17T10:05:03Z`,
-		ValidArgsFunction: a.topics(0),
+		ValidArgsFunction: a.completeTopics(0),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var pos *admin.Position
 			if cmd.Flags().Changed("at") {
@@ -40,12 +40,12 @@ PLACE is ` + admin.PositionHelp + ".",
 				}
 				pos = &p
 			}
-			return a.admin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
+			return a.withAdmin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
 				return a.showOffsets(ctx, adm, args, pos)
 			})
 		},
 	}
-	cmd.Flags().StringVar(&at, "at", "", "show the offset at this `PLACE` too")
+	cmd.Flags().StringVar(&at, "at", "", "also show the offset of this `PLACE`")
 	return cmd
 }
 
@@ -79,15 +79,15 @@ func (a *app) showOffsets(ctx context.Context, adm *kadm.Client, topics []string
 			t.head = append(t.head, ">AT")
 		}
 		for _, l := range lines {
-			cells := []string{l.Topic, strconv.Itoa(int(l.Partition)), number(l.Start), number(l.End)}
+			cells := []string{l.Topic, strconv.Itoa(int(l.Partition)), formatNumber(l.Start), formatNumber(l.End)}
 			if pos != nil {
 				at := "-"
 				if l.At != nil {
-					at = number(*l.At)
+					at = formatNumber(*l.At)
 				}
 				cells = append(cells, at)
 			}
-			t.add(cells...)
+			t.addRow(cells...)
 		}
 		return t.String()
 	})

@@ -16,10 +16,10 @@ import (
 	"github.com/leatstream/leat/internal/node"
 )
 
-// stopTimeout bounds how long a node takes to stop when asked to.
+// stopTimeout is how long a node may take to stop.
 const stopTimeout = 10 * time.Second
 
-// newUp makes the verb that runs a node until ctx ends.
+// newUp makes the verb that runs a node until it is stopped.
 func newUp() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "up", SuggestFor: []string{"start", "serve", "server", "run", "broker"},
@@ -27,10 +27,10 @@ func newUp() *cobra.Command {
 		Long: `Run a node until it is stopped (Ctrl-C or SIGTERM).
 
 Without any flag it serves Kafka's protocol on port 9092 of this machine's loopback addresses and keeps its data in ./leat-data,
-which it makes at the first start. Flags win over the environment (LEAT_DATA, LEAT_LISTEN, ..., LEAT_SET_<NAME> for Kafka's broker
+which it creates at the first start. Flags win over the environment (LEAT_DATA, LEAT_LISTEN, ..., LEAT_SET_<NAME> for Kafka's broker
 configs with underscores for dots), and the environment wins over the config file.
 
-Several listeners have names, as Kafka's have: a client is told the address of the listener by which it came.`,
+If there are several listeners, they have names, as in Kafka. A client is told the address of the listener that it connected to.`,
 		Example: `  leat up
   leat up --listen :9092 --data /var/lib/leat
   leat up --listen IN=:9094,OUT=:9092 --advertise IN=leat:9094,OUT=localhost:9092
@@ -40,8 +40,8 @@ Several listeners have names, as Kafka's have: a client is told the address of t
 	}
 	f := cmd.Flags()
 	f.String("data", node.DefaultData, "data directory")
-	f.StringArray("listen", nil, "address to serve clients on, host:port, :port or NAME=host:port; may be repeated, or several with commas between (default: port 9092 of the loopback addresses)")
-	f.StringArray("advertise", nil, "host:port told to clients and other nodes, NAME=host:port where there are several listeners; may be repeated (default: the address on which each client reached us)")
+	f.StringArray("listen", nil, "address to serve clients on, host:port, :port or NAME=host:port; may be repeated, or have several separated by commas (default: port 9092 of the loopback addresses)")
+	f.StringArray("advertise", nil, "address that clients and other nodes are told, host:port, or NAME=host:port if there are several listeners; may be repeated (default: the address that each client used)")
 	f.String("http", node.DefaultHTTP, `address of health, metrics and profiles, or "off"`)
 	f.Int32("id", 0, "node id (default: what the data directory says, 1 at the first start)")
 	f.String("rack", "", "rack or zone of this machine")
@@ -49,8 +49,8 @@ Several listeners have names, as Kafka's have: a client is told the address of t
 	f.StringArray("set", nil, "a broker config by Kafka's name, as name=value; may be repeated")
 	f.String("log-format", "", "text or json (default: text on a terminal, else json)")
 	f.String("log-level", "info", "debug, info, warn or error; kafka-configs --entity-type broker-loggers changes it while the node runs")
-	f.String("join", "", "address of a node whose cluster to join (not served by this version)")
-	f.String("token", "", "proof of membership for --join (not served by this version)")
+	f.String("join", "", "address of a node whose cluster to join (not possible in this version)")
+	f.String("token", "", "proof of membership for --join (not possible in this version)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runUp(cmd) }
 	return cmd
 }
@@ -58,7 +58,7 @@ Several listeners have names, as Kafka's have: a client is told the address of t
 func runUp(cmd *cobra.Command) error {
 	started := time.Now()
 	if cmd.Flags().Changed("join") || cmd.Flags().Changed("token") {
-		return errors.New("--join is not served by this version: it runs a cluster of one node; leave --join and --token out")
+		return errors.New("this version runs clusters of one node: leave out --join and --token")
 	}
 	cfg, err := readSettings(cmd, os.Environ())
 	if err != nil {
@@ -67,12 +67,12 @@ func runUp(cmd *cobra.Command) error {
 	cfg.Logger = newLogger(cmd.ErrOrStderr(), cfg.LogFormat)
 	node.LimitMemory()
 	cfg.OwnsProcess = true
-	cfg.KeepMonitorAwake = os.Getenv("GOMAXPROCS") == "" // else the environment has the say over the scheduler
+	cfg.KeepMonitorAwake = os.Getenv("GOMAXPROCS") == "" // GOMAXPROCS in the environment means that the user controls the scheduler
 	n, err := node.Start(cmd.Context(), cfg)
 	if err != nil {
 		return err
 	}
-	announce(cmd.OutOrStdout(), n.Info(), time.Since(started))
+	announceNode(cmd.OutOrStdout(), n.Info(), time.Since(started))
 	var failed error
 	select {
 	case <-cmd.Context().Done():
@@ -83,7 +83,7 @@ func runUp(cmd *cobra.Command) error {
 	return errors.Join(failed, n.Stop(ctx))
 }
 
-// readSettings combines file, environment and flags, the strongest last.
+// readSettings combines the settings of the file, the environment and the flags. Later ones win.
 func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 	var sources []node.Source
 	path := cmd.Flag("config").Value.String()
@@ -106,7 +106,7 @@ func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 		if err != nil {
 			return node.Config{}, err
 		}
-		if cmd.Flag(name).Changed { // the flag adds up, while a later source replaces an earlier one
+		if cmd.Flag(name).Changed { // repeated flags add up, while a later source replaces an earlier one
 			at := "--" + name + " " + strings.Join(list, " --"+name+" ")
 			flags.Values = append(flags.Values, node.Value{Name: name, Value: strings.Join(list, ","), At: at})
 		}
@@ -130,8 +130,8 @@ func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 	return node.Combine(append(sources, flags)...)
 }
 
-// announce says where the node can be reached: the lines that a person waits for.
-func announce(w io.Writer, info node.Info, took time.Duration) {
+// announceNode tells the user that the node is ready, and where it can be reached.
+func announceNode(w io.Writer, info node.Info, took time.Duration) {
 	var reach string
 	if info.LoopbackOnly {
 		reach = " (this machine only; --listen :9092 opens it to the network)"
@@ -145,8 +145,8 @@ func announce(w io.Writer, info node.Info, took time.Duration) {
 		took.Milliseconds(), strings.Join(info.Addresses, " and "), reach, health, info.Data)
 }
 
-// newLogger writes text to a terminal and JSON to everything else unless the format is
-// given, all levels: the node says which ones it wants.
+// newLogger makes a logger that writes text to a terminal and JSON to everything else, unless the
+// format is given. It writes all levels: the node chooses among them.
 func newLogger(w io.Writer, format string) *slog.Logger {
 	opts := &slog.HandlerOptions{Level: slog.Level(math.MinInt)}
 	if _, terminal := terminalWidth(w); format == "text" || format == "" && terminal {

@@ -17,9 +17,9 @@ import (
 // helpWidth is the longest line of a help text.
 const helpWidth = 96
 
-// prepare gives cmd and the verbs below it what all verbs have in common: complaints about
-// arguments are sentences, help fits the terminal, and the app notes when a verb begins.
-func (a *app) prepare(cmd *cobra.Command) {
+// prepareVerb gives cmd and the verbs below it what all verbs have in common: errors about arguments
+// are sentences, help texts fit a terminal, and the app notes when a verb begins to run.
+func (a *app) prepareVerb(cmd *cobra.Command) {
 	cmd.Long = phrase.Wrap(cmd.Long, helpWidth)
 	cmd.Flags().VisitAll(nameFlagValue)
 	cmd.PersistentFlags().VisitAll(nameFlagValue)
@@ -41,11 +41,11 @@ func (a *app) prepare(cmd *cobra.Command) {
 		}
 	}
 	for _, c := range cmd.Commands() {
-		a.prepare(c)
+		a.prepareVerb(c)
 	}
 }
 
-// nameFlagValue gives the value of a flag a name for people in the help, in place of Go's type.
+// nameFlagValue names the value of a flag in the help by a plain word instead of Go's type.
 func nameFlagValue(f *pflag.Flag) {
 	switch f.Value.Type() {
 	case "int16", "int32":
@@ -61,7 +61,7 @@ func nameFlagValue(f *pflag.Flag) {
 	}
 }
 
-// plainValue is a flag's value whose type has another name.
+// plainValue is the value of a flag, with another name for its type.
 type plainValue struct {
 	pflag.Value
 	kind string
@@ -69,17 +69,17 @@ type plainValue struct {
 
 func (v plainValue) Type() string { return v.kind }
 
-// explainArguments says which arguments a verb takes where it was given others.
+// explainArguments says which arguments a verb takes, after it was given others.
 func explainArguments(cmd *cobra.Command, args []string, err error) error {
 	if errors.Is(err, errUsage) {
 		return err
 	}
 	if cmd.HasAvailableSubCommands() {
-		return notVerb(cmd, args[0])
+		return noSuchVerbError(cmd, args[0])
 	}
 	given := "no argument was given"
 	if len(args) > 0 {
-		given = count(len(args), "argument") + " were given"
+		given = formatCount(len(args), "argument") + " were given"
 	}
 	if len(args) == 1 {
 		given = "1 argument was given"
@@ -87,7 +87,7 @@ func explainArguments(cmd *cobra.Command, args []string, err error) error {
 	return usagef("%s: write \"%s\"", given, usageLine(cmd))
 }
 
-// usageLine is how a verb is written, without the flags that may be left out.
+// usageLine shows how to write a verb, without its optional flags.
 func usageLine(cmd *cobra.Command) string {
 	line := cmd.Use
 	if cmd.HasParent() {
@@ -96,8 +96,8 @@ func usageLine(cmd *cobra.Command) string {
 	return line
 }
 
-// notVerb says that a verb does not exist, and which one may have been meant.
-func notVerb(cmd *cobra.Command, name string) error {
+// noSuchVerbError says that a verb does not exist, and which ones may have been meant.
+func noSuchVerbError(cmd *cobra.Command, name string) error {
 	var known []string
 	for _, c := range cmd.Commands() {
 		if !c.IsAvailableCommand() {
@@ -111,7 +111,7 @@ func notVerb(cmd *cobra.Command, name string) error {
 	return usagef("%q is not a verb of %q%s", name, cmd.CommandPath(), phrase.DidYouMean(name, known))
 }
 
-// explainFlag makes a sentence of a complaint of the flag parser.
+// explainFlag makes a sentence of an error of the flag parser.
 func explainFlag(cmd *cobra.Command, err error) error {
 	var missing *pflag.NotExistError
 	var empty *pflag.ValueRequiredError
@@ -146,7 +146,7 @@ func explainValue(e *pflag.InvalidValueError) string {
 	case "int", "int16", "int32", "int64", "uint16", "uint32", "uint64", "uint":
 		return "write a whole number"
 	case "ints", "intSlice", "int32Slice", "int64Slice":
-		return "write whole numbers with commas between"
+		return "write whole numbers, separated by commas"
 	case "float32", "float64":
 		return "write a number"
 	case "bool":
@@ -154,11 +154,11 @@ func explainValue(e *pflag.InvalidValueError) string {
 	case "duration":
 		return "write a time span such as 500ms, 30s or 2h"
 	default:
-		return "that is not a value for it"
+		return "it is not a value for this flag"
 	}
 }
 
-// flagRules are what cobra says about flags that belong together.
+// flagRules match the errors of cobra about flags that belong together.
 var flagRules = []struct {
 	said *regexp.Regexp
 	tell func(names []string) string
@@ -170,14 +170,14 @@ var flagRules = []struct {
 		return "one of " + phrase.Join(n, "and") + " must be given"
 	}},
 	{regexp.MustCompile(`^if any flags in the group \[.+\] are set none of the others can be; \[(.+)\] were all set$`), func(n []string) string {
-		return phrase.Join(n, "and") + " cannot be given together"
+		return phrase.Join(n, "and") + " cannot be used together"
 	}},
 	{regexp.MustCompile(`^if any flags in the group \[.+\] are set they must all be set; missing \[(.+)\]$`), func(n []string) string {
 		return phrase.Join(n, "and") + " must be given too"
 	}},
 }
 
-// explainFlagRule makes a sentence of a complaint of cobra about flags that belong together.
+// explainFlagRule makes a sentence of an error of cobra about flags that belong together.
 func explainFlagRule(err error) error {
 	for _, r := range flagRules {
 		if m := r.said.FindStringSubmatch(err.Error()); m != nil {
@@ -191,7 +191,7 @@ func explainFlagRule(err error) error {
 	return err
 }
 
-// choice is a flag that takes one of some words.
+// choice is the value of a flag that takes one of several words.
 type choice struct {
 	value *string
 	words []string

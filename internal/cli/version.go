@@ -10,25 +10,25 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// versionInfo is what the version verb tells.
+// versionInfo is the output of the version verb.
 type versionInfo struct {
 	Version  string `json:"version"`
-	Revision string `json:"revision,omitempty"` // the commit; empty where the Go tool did not know it, as with "go run"
-	Time     string `json:"time,omitempty"`     // of the commit
+	Revision string `json:"revision,omitempty"` // the commit; empty if the Go tool did not know it, as with "go run"
+	Time     string `json:"time,omitempty"`     // the time of the commit
 	Modified bool   `json:"modified,omitempty"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
 }
 
-func (a *app) version() *cobra.Command {
+func (a *app) newVersion() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "version", Short: "Tell which leat this is", Args: cobra.NoArgs, ValidArgsFunction: none,
+		Use: "version", Short: "Show the version of this program", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
 		RunE: func(*cobra.Command, []string) error {
 			v := readVersion()
 			return a.show(v, func() string { return v.String() + "\n" })
 		},
 	}
-	return a.withOutput(cmd)
+	return a.addOutputFlag(cmd)
 }
 
 // String is the version for people: a release by its number, anything else by its commit.
@@ -54,7 +54,7 @@ func (v versionInfo) String() string {
 // unreleased stands for the version of a program that was built between releases.
 const unreleased = "unreleased"
 
-// readVersion reads what the Go tool wrote into the program.
+// readVersion reads the version that the Go tool wrote into the program.
 func readVersion() versionInfo {
 	v := versionInfo{Version: unreleased, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
@@ -77,11 +77,11 @@ func readVersion() versionInfo {
 	return v
 }
 
-// isRelease tells a release from a version that the Go tool made up of a commit.
+// isRelease tells whether a version is that of a release, and not one that the Go tool made of a commit.
 func isRelease(version string) bool {
 	return strings.HasPrefix(version, "v") && !strings.HasPrefix(version, "v0.0.0-") && !strings.Contains(version, "+dirty") &&
 		!pseudoVersion.MatchString(version)
 }
 
-// pseudoVersion is the end of a version that the Go tool made up: a time and a commit.
+// pseudoVersion matches the end of a version that the Go tool made of a commit: its time and its hash.
 var pseudoVersion = regexp.MustCompile(`[.-]\d{14}-[0-9a-f]{12}$`)

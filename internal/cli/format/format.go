@@ -22,11 +22,11 @@ const Help = `%v value, %k key, %t topic, %p partition, %o offset, %T timestamp 
 %d timestamp as a date, %h headers, %K and %V the lengths of key and value (-1: null),
 %% a percent sign; %v{hex}, %v{base64}, %k{hex}, %k{base64}; \n, \t, \x1f and \\ as usual`
 
-// Writer appends what one record is to be written as.
+// Writer appends the text of a record to dst.
 type Writer func(dst []byte, r *kgo.Record) []byte
 
-// Parse reads what Help says. Fields are written as a terminal may see them where
-// forTerminal is set; the text between them is the user's own.
+// Parse makes the writer of a format as Help describes it. If forTerminal is set, fields are escaped as
+// Printable does it; the text between them is the user's own, and stays as it is.
 func Parse(format string, forTerminal bool) (Writer, error) {
 	var parts []Writer
 	for len(format) > 0 {
@@ -44,14 +44,14 @@ func Parse(format string, forTerminal bool) (Writer, error) {
 		if len(format) == 1 {
 			return nil, fmt.Errorf("--format ends with a lone %%: write %%%% for a percent sign")
 		}
-		part, ok := verb(format[1])
+		part, ok := chooseField(format[1])
 		if !ok {
 			return nil, fmt.Errorf("--format: there is no %%%c: there are %s", format[1], strings.ReplaceAll(Help, "\n", " "))
 		}
 		letter := format[:2]
 		format = format[2:]
 		if name, rest, ok := strings.Cut(format, "}"); ok && strings.HasPrefix(name, "{") {
-			if part, ok = encoded(part, letter, name[1:]); !ok {
+			if part, ok = encodeField(part, letter, name[1:]); !ok {
 				return nil, fmt.Errorf("--format: there is no %s%s}: there are %%v{hex}, %%v{base64}, %%k{hex} and %%k{base64}", letter, name)
 			}
 			format = rest
@@ -69,8 +69,8 @@ func Parse(format string, forTerminal bool) (Writer, error) {
 	}, nil
 }
 
-// encoded writes a key or value in hex or base64.
-func encoded(part Writer, letter, encoding string) (Writer, bool) {
+// encodeField makes a writer of a key or value in hex or base64.
+func encodeField(part Writer, letter, encoding string) (Writer, bool) {
 	var encode func(dst, src []byte) []byte
 	switch encoding {
 	case "hex":
@@ -84,8 +84,8 @@ func encoded(part Writer, letter, encoding string) (Writer, bool) {
 	return func(dst []byte, r *kgo.Record) []byte { return encode(dst, part(nil, r)) }, true
 }
 
-// verb is what one letter of a format writes.
-func verb(c byte) (Writer, bool) {
+// chooseField makes the writer of the field that a letter stands for.
+func chooseField(c byte) (Writer, bool) {
 	number := func(f func(*kgo.Record) int64) (Writer, bool) {
 		return func(dst []byte, r *kgo.Record) []byte { return strconv.AppendInt(dst, f(r), 10) }, true
 	}
@@ -109,15 +109,15 @@ func verb(c byte) (Writer, bool) {
 	case 'T':
 		return number(func(r *kgo.Record) int64 { return r.Timestamp.UnixMilli() })
 	case 'K':
-		return number(func(r *kgo.Record) int64 { return lengthOf(r.Key) })
+		return number(func(r *kgo.Record) int64 { return lengthOrNull(r.Key) })
 	case 'V':
-		return number(func(r *kgo.Record) int64 { return lengthOf(r.Value) })
+		return number(func(r *kgo.Record) int64 { return lengthOrNull(r.Value) })
 	default:
 		return nil, false
 	}
 }
 
-func lengthOf(b []byte) int64 {
+func lengthOrNull(b []byte) int64 {
 	if b == nil {
 		return -1
 	}
@@ -135,7 +135,7 @@ func appendHeaders(dst []byte, r *kgo.Record) []byte {
 	return dst
 }
 
-// jsonRecord is a line of consume -o json.
+// jsonRecord is a line of the output of consume -o json.
 type jsonRecord struct {
 	Topic       string       `json:"topic"`
 	Partition   int32        `json:"partition"`
@@ -157,11 +157,11 @@ type jsonHeader struct {
 // AppendJSON writes a record as a line of JSON.
 func AppendJSON(dst []byte, r *kgo.Record) []byte {
 	j := jsonRecord{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset, Timestamp: formatTime(r.Timestamp.UnixMilli())}
-	j.Key, j.KeyBase64 = text(r.Key)
-	j.Value, j.ValueBase64 = text(r.Value)
+	j.Key, j.KeyBase64 = textOrBase64(r.Key)
+	j.Value, j.ValueBase64 = textOrBase64(r.Value)
 	for _, h := range r.Headers {
 		jh := jsonHeader{Key: strings.ToValidUTF8(h.Key, "\uFFFD")}
-		jh.Value, jh.ValueBase64 = text(h.Value)
+		jh.Value, jh.ValueBase64 = textOrBase64(h.Value)
 		j.Headers = append(j.Headers, jh)
 	}
 	b, err := json.Marshal(j)
@@ -171,8 +171,8 @@ func AppendJSON(dst []byte, r *kgo.Record) []byte {
 	return append(append(dst, b...), '\n')
 }
 
-// text is bytes as a string where they are one, or else in base64.
-func text(b []byte) (s *string, inBase64 string) {
+// textOrBase64 gives bytes as a string if they are valid UTF-8, and in base64 otherwise.
+func textOrBase64(b []byte) (s *string, inBase64 string) {
 	if b == nil {
 		return nil, ""
 	}
@@ -183,9 +183,8 @@ func text(b []byte) (s *string, inBase64 string) {
 	return nil, base64.StdEncoding.EncodeToString(b)
 }
 
-// Printable keeps a terminal from obeying records: control characters and bytes that are no
-// text are written as escapes, apart from line ends and tabs. Single bytes are escaped as the
-// format asciiEscape says.
+// Printable keeps records from controlling a terminal. It writes control characters, except line ends
+// and tabs, and bytes that are not UTF-8 as escapes. The format asciiEscape is that of single bytes.
 func Printable(write Writer, asciiEscape string) Writer {
 	return func(dst []byte, r *kgo.Record) []byte {
 		from := len(dst)
@@ -201,7 +200,7 @@ func Printable(write Writer, asciiEscape string) Writer {
 			switch {
 			case isPlain(raw[0]):
 				dst = append(dst, raw[0])
-			case n == 1: // a control character, or no text
+			case n == 1: // a control character, or not UTF-8
 				dst = fmt.Appendf(dst, asciiEscape, raw[0])
 			case unicode.IsControl(c), unicode.Is(unicode.Bidi_Control, c):
 				dst = fmt.Appendf(dst, `\u%04x`, c)
@@ -214,7 +213,7 @@ func Printable(write Writer, asciiEscape string) Writer {
 	}
 }
 
-// Unescape reads \t, \n, \x1f and the like.
+// Unescape replaces \t, \n, \x1f and the like by the characters that they stand for.
 func Unescape(s string) string {
 	var out strings.Builder
 	for len(s) > 0 {

@@ -1,5 +1,5 @@
-// Package phrase makes sentences for people: lists of words, lines that fit a terminal, and the
-// names that somebody may have meant.
+// Package phrase helps to write sentences for people: lists of words, paragraphs that fit a terminal,
+// and suggestions for names that do not exist.
 package phrase
 
 import (
@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Join makes "a", "a and b" or "a, b and c" of words.
+// Join writes a list of words as "a", "a and b" or "a, b and c"; last is the word before the last one.
 func Join(list []string, last string) string {
 	n := len(list)
 	if n < 2 {
@@ -17,8 +17,8 @@ func Join(list []string, last string) string {
 	return strings.Join(list[:n-1], ", ") + " " + last + " " + list[n-1]
 }
 
-// Wrap fills the paragraphs of a text anew that have a line longer than width, and leaves
-// the others, and those that have indented lines.
+// Wrap breaks the lines of a text at width. It changes only paragraphs that have a longer line, and none
+// that has indented lines.
 func Wrap(text string, width int) string {
 	paragraphs := strings.Split(text, "\n\n")
 	for i, p := range paragraphs {
@@ -30,7 +30,7 @@ func Wrap(text string, width int) string {
 	return strings.Join(paragraphs, "\n\n")
 }
 
-// fillLines sets the words of a paragraph in lines of at most width.
+// fillLines breaks a paragraph into lines of at most width.
 func fillLines(paragraph string, width int) string {
 	var sb strings.Builder
 	length := 0
@@ -50,8 +50,8 @@ func fillLines(paragraph string, width int) string {
 	return sb.String()
 }
 
-// DidYouMean is the end of a sentence about a name that does not exist: a question for
-// the known names that are near to it, or nothing.
+// DidYouMean is the end of a sentence about a name that does not exist. It asks for the known names that
+// are similar to it, and is empty if there are none.
 func DidYouMean(name string, known []string) string {
 	near := Nearest(name, known)
 	if len(near) == 0 {
@@ -60,8 +60,8 @@ func DidYouMean(name string, known []string) string {
 	return fmt.Sprintf(": did you mean %s?", Join(near, "or"))
 }
 
-// Nearest are the known names, at most three, that name may be a misspelling or the
-// beginning of, the nearest first.
+// Nearest lists at most three known names of which name may be a misspelling or the beginning, the most
+// similar one first.
 func Nearest(name string, known []string) []string {
 	type candidate struct {
 		name     string
@@ -90,8 +90,8 @@ func Nearest(name string, known []string) []string {
 	return names
 }
 
-// editDistance is the number of letters that must be changed, added, left out or swapped
-// with their neighbour to make b of a.
+// editDistance is how many letters must be changed, added, removed or swapped with their neighbour to turn
+// a into b.
 func editDistance(a, b string) int {
 	x, y := []rune(a), []rune(b)
 	rows := make([][]int, len(x)+1)
