@@ -1,7 +1,7 @@
-// Package errcode has the one table of the engine's errors and of what Kafka's clients
-// are told of them. There are two columns: what is answered to a request for a partition,
-// and what is answered by a coordinator that keeps its records in it, whose clients look
-// for another coordinator, or ask the same again.
+// Package errcode translates the engine's errors into Kafka's error codes, with one table.
+// Of has the codes for a request to a partition. OfCoordinator has those for a request to a
+// coordinator whose records are in the partition; they have its client look for another
+// coordinator, or ask the same one again. Both may be called by any goroutine.
 package errcode
 
 import (
@@ -16,14 +16,15 @@ import (
 	"github.com/leatstream/leat/internal/replica"
 )
 
-// row is an error with its codes; nil: the column's answer to an error that it does not know.
+// row is an error with its codes. coordinator is nil if OfCoordinator treats the error as an
+// unknown one.
 type row struct {
-	err                error
-	partition, service *kerr.Error
+	err                    error
+	partition, coordinator *kerr.Error
 }
 
-// table has the more special errors first.
-func table() []row {
+// errorTable is the table. The first row that matches an error counts.
+func errorTable() []row {
 	return []row{
 		{replica.ErrNotLeader, kerr.NotLeaderForPartition, kerr.NotCoordinator},
 		{replica.ErrNotEnoughReplicas, kerr.NotEnoughReplicas, kerr.CoordinatorNotAvailable},
@@ -33,9 +34,9 @@ func table() []row {
 		{replica.ErrOffsetOutOfRange, kerr.OffsetOutOfRange, nil},
 		{replica.ErrOutOfOrderSequence, kerr.OutOfOrderSequenceNumber, nil},
 		{replica.ErrProducerFenced, kerr.InvalidProducerEpoch, nil},
-		{replica.ErrDiskFull, kerr.KafkaStorageError, kerr.CoordinatorNotAvailable}, // there may be room later
-		{replica.ErrBusy, kerr.KafkaStorageError, kerr.CoordinatorNotAvailable},     // it may pass
-		{replica.ErrFaulted, kerr.KafkaStorageError, kerr.NotCoordinator},           // it will not be better here
+		{replica.ErrDiskFull, kerr.KafkaStorageError, kerr.CoordinatorNotAvailable}, // the client asks again: there may be room later
+		{replica.ErrBusy, kerr.KafkaStorageError, kerr.CoordinatorNotAvailable},     // the client asks again: the shortage may end
+		{replica.ErrFaulted, kerr.KafkaStorageError, kerr.NotCoordinator},           // the client looks for another coordinator
 		{replica.ErrClosed, kerr.NotLeaderForPartition, kerr.NotCoordinator},
 		{coord.ErrLoading, kerr.CoordinatorLoadInProgress, kerr.CoordinatorLoadInProgress},
 		{coord.ErrNotLeading, kerr.NotCoordinator, kerr.NotCoordinator},
@@ -52,13 +53,13 @@ func table() []row {
 	}
 }
 
-// Of is the code for an error of a partition, 0 for nil. An error that the table does
-// not know came from a disk: nothing else down there fails.
+// Of is the code for an error of a partition, 0 for nil. An error that is not in the table
+// counts as one of the disk, since no other part of a log returns unknown errors.
 func Of(err error) int16 {
 	if err == nil {
 		return 0
 	}
-	for _, r := range table() {
+	for _, r := range errorTable() {
 		if errors.Is(err, r.err) {
 			return r.partition.Code
 		}
@@ -69,15 +70,15 @@ func Of(err error) int16 {
 	return kerr.KafkaStorageError.Code
 }
 
-// OfCoordinator is the code that a coordinator's client is told where its partition
-// failed with an error, 0 for nil.
+// OfCoordinator is the code with which a coordinator answers if its partition returns an error,
+// 0 for nil.
 func OfCoordinator(err error) int16 {
 	if err == nil {
 		return 0
 	}
-	for _, r := range table() {
-		if errors.Is(err, r.err) && r.service != nil {
-			return r.service.Code
+	for _, r := range errorTable() {
+		if errors.Is(err, r.err) && r.coordinator != nil {
+			return r.coordinator.Code
 		}
 	}
 	return kerr.UnknownServerError.Code

@@ -11,8 +11,8 @@ import (
 	"github.com/leatstream/leat/internal/replica"
 )
 
-// TestCodes proves what clients are told of errors, also of wrapped ones: by a partition,
-// and by a coordinator, of which a full disk may be better soon and a broken one not.
+// TestCodes proves the codes of errors, also of wrapped ones, for partitions and coordinators:
+// a client asks a coordinator with a full disk again, and leaves one with a broken disk.
 func TestCodes(t *testing.T) {
 	for _, tc := range []struct {
 		name                   string

@@ -91,7 +91,7 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	value(g.conns, now, w.Conns.Load())
 	value(g.connsMost, now, int64(g.n.wire.MaxConns()))
 	value(g.accepted, count, w.Accepted.Load())
-	value(g.turned, count, w.Turned.Load())
+	value(g.turned, count, w.TurnedAway.Load())
 	value(g.refused, count, w.Refused.Load())
 	value(g.panics, count, w.Panics.Load())
 	value(g.bytesIn, count, w.BytesIn.Load())

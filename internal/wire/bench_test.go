@@ -21,9 +21,9 @@ func answer60(r *Request) error {
 
 var answerBody [52]byte
 
-// floor is the least that must be done: read what is there into one buffer, cut
-// it, answer all of it with one write.
-func floor(nc net.Conn) {
+// serveWithFloor does the least that a server must do: read the bytes that are there into one
+// buffer, cut them, and answer all requests with one write.
+func serveWithFloor(nc net.Conn) {
 	in := make([]byte, 512<<10)
 	out := make([]byte, 0, 64<<10)
 	a, b := 0, 0
@@ -111,7 +111,7 @@ func BenchmarkRequest(b *testing.B) {
 				defer close(done)
 				nc, err := l.Accept()
 				if err == nil {
-					floor(nc)
+					serveWithFloor(nc)
 					nc.Close()
 				}
 			}()
@@ -145,7 +145,7 @@ func BenchmarkParked(b *testing.B) {
 }
 
 // BenchmarkSection measures answers with one section of a file, by its size, sent
-// as a file and read: readSection is where the first becomes cheaper.
+// as a file and read: above maxReadSection the first is cheaper.
 func BenchmarkSection(b *testing.B) {
 	f, _ := bytesFile(b, 16<<20)
 	for _, size := range []int{1 << 10, 4 << 10, 16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 1 << 20} {

@@ -18,9 +18,9 @@ const (
 	maxKept = 32 << 20 // bytes of free buffers that are kept for the next
 )
 
-// buffer is a receive buffer. It belongs to everybody who holds a reference to it:
-// its bytes are neither changed nor given to another connection while anybody but
-// the connection's input does. The last one to release it gives it back.
+// buffer is a receive buffer. While it has a reference besides that of the connection's input,
+// its bytes are neither changed nor given to another connection. The release of the last
+// reference gives it back.
 type buffer struct {
 	pool  *bufferPool
 	bytes []byte
@@ -44,7 +44,7 @@ func (b *buffer) release() {
 	}
 }
 
-// isShared tells whether somebody else refers to the buffer, too.
+// isShared tells whether there is a reference besides the caller's.
 func (b *buffer) isShared() bool { return b.refs.Load() > 1 }
 
 // bufferPool hands out receive buffers and counts them. Buffers above firstClass may
@@ -85,10 +85,10 @@ const (
 type bufferWaiter struct {
 	class    int
 	size     int64
-	replaced int64         // bytes of the buffer that it gives back in exchange
+	replaced int64         // bytes of the buffer that it will give back for this one
 	ready    chan struct{} // closed when it is granted or cancelled
 	state    waiterState   // guarded by bufferPool.mu
-	sweeps   int           // that it has waited for; guarded by bufferPool.mu
+	sweeps   int           // how many it has waited for; guarded by bufferPool.mu
 }
 
 // bufferQueue is served in the order of arrival.
@@ -97,7 +97,7 @@ type bufferQueue struct {
 	head *bufferWaiter // the first one at the last sweep
 }
 
-// scratchSize is how much of sections is read for one call that sends.
+// scratchSize is how many bytes of sections are read into memory for one call that sends.
 const scratchSize = 256 << 10
 
 // pageSize is the size of which the largest buffer is a multiple.
@@ -149,10 +149,10 @@ func (p *bufferPool) fitsLocked(queue int, size, replaced int64) bool {
 	return p.used-replaced+size <= limit
 }
 
-// take returns a buffer of the class, or nil when memory is short or others
+// takeBuffer returns a buffer of the class, or nil when memory is short or others
 // have waited for longer. replaced is the size of the buffer that this one replaces:
 // while its bytes are copied both exist, but it is counted as gone.
-func (p *bufferPool) take(class, replaced int) *buffer {
+func (p *bufferPool) takeBuffer(class, replaced int) *buffer {
 	size := int64(p.sizes[class])
 	queue := queueOf(class)
 	p.mu.Lock()
@@ -166,8 +166,8 @@ func (p *bufferPool) take(class, replaced int) *buffer {
 	return p.ownBuffer(b, class)
 }
 
-// takeScratch returns a buffer for sections that are on their way out. It is counted,
-// but always granted, and held only while a call sends it.
+// takeScratch returns a buffer for sections that are being sent. It is counted, but always
+// granted, and held only during the call that sends it.
 func (p *bufferPool) takeScratch() *buffer {
 	class := p.classFor(scratchSize)
 	p.mu.Lock()
@@ -177,7 +177,7 @@ func (p *bufferPool) takeScratch() *buffer {
 	return p.ownBuffer(b, class)
 }
 
-// ownBuffer makes the caller the owner of a buffer, which is made if no free one was found.
+// ownBuffer gives the caller the only reference to a buffer, which it makes if b is nil.
 func (p *bufferPool) ownBuffer(b *buffer, class int) *buffer {
 	if b == nil {
 		b = &buffer{pool: p, bytes: make([]byte, p.sizes[class]), class: class}
@@ -207,7 +207,7 @@ func (p *bufferPool) reuseLocked(class int) *buffer {
 	return nil
 }
 
-// giveBack takes a buffer to which nobody refers any more.
+// giveBack takes a buffer that has no reference any more, and grants memory to waiting inputs.
 func (p *bufferPool) giveBack(b *buffer) {
 	size := int64(len(b.bytes))
 	p.mu.Lock()
@@ -298,22 +298,22 @@ func (p *bufferPool) cancelWait(w *bufferWaiter) {
 	if queued {
 		close(w.ready)
 	}
-	for next := p.grantNext(); next != nil; next = p.grantNext() { // those behind it may fit
+	for next := p.grantNext(); next != nil; next = p.grantNext() { // waiters behind it may fit
 		close(next.ready)
 	}
 }
 
-// shortage says how scarce memory is.
+// shortage is how scarce the memory for buffers is.
 type shortage struct {
 	wanted int64 // bytes for which connections have waited for agedSweeps or longer
-	stuck  bool  // nobody of a queue was served since the last sweep
+	stuck  bool  // in some queue no waiter was served since the last sweep
 }
 
-// agedSweeps is how many sweeps a connection waits for a buffer before others are
-// looked at that hold one and make too little of it.
+// agedSweeps is how many sweeps a connection waits for a buffer before slow connections that
+// hold one may be closed for it.
 const agedSweeps = 2
 
-// sweepUnused drops free buffers that nobody needed since the last sweep, and tells how
+// sweepUnused drops free buffers that were not needed since the last sweep, and returns how
 // scarce memory is.
 func (p *bufferPool) sweepUnused() (s shortage) {
 	p.mu.Lock()

@@ -18,20 +18,20 @@ type Config struct {
 	IdleTimeout   time.Duration // connections.max.idle.ms, 10 minutes; also for a client that does not read its answers
 	RequestMemory int64         // bytes that all connections' receive buffers may take, 256 MiB; a request may take three quarters of it
 	MaxParked     int           // answers outstanding on one connection, 65,536; four times as many on all of them
-	Congestion    string        // TCP_CONGESTION of accepted connections; "" leaves the system's
-	DecodeBudget  int           // bytes one request may decode to, 64 MiB; no more than Work can grant to one
+	Congestion    string        // TCP_CONGESTION of accepted connections; "": the system's choice
+	DecodeBudget  int           // bytes that one decoded request may take, 64 MiB; at most the largest reservation of Work
 
 	// Work is the memory that decoded requests take while they are served; nil: no bounds.
 	Work *budget.Budget
 
-	// LocalCongestion is the TCP_CONGESTION of connections from this machine; "" leaves
-	// the system's. If that is bbr, it takes 1.6 to 2 times the CPU of reno to send
-	// answers of 1 MiB to the loopback (leat bench consume).
+	// LocalCongestion is the TCP_CONGESTION of connections from this machine; "": the
+	// system's choice. With bbr, which many systems choose, large answers to the loopback take
+	// much more CPU than with reno (leat bench consume).
 	LocalCongestion string
 }
 
-// Listener is an address on which a server accepts connections, and the rules of
-// those that come by it.
+// Listener is an address on which a server accepts connections, and the rules for those
+// connections.
 type Listener struct {
 	net.Listener
 
@@ -39,11 +39,11 @@ type Listener struct {
 	MaxFrame int    // bytes of a request; 0: Config.MaxFrame, which is also the most
 }
 
-// Limits bound the connections that are accepted; those that are there stay. The zero
-// value is no limit.
+// Limits bound the connections that are accepted from now on; open ones stay. The zero value
+// is no limit.
 type Limits struct {
 	Conns      int                // max.connections; 0: no limit
-	ConnsPerIP int                // max.connections.per.ip; 0: no limit, but for addresses in IPs
+	ConnsPerIP int                // max.connections.per.ip, for addresses that are not in IPs; 0: no limit unless IPs has addresses
 	IPs        map[netip.Addr]int // max.connections.per.ip.overrides
 }
 
@@ -83,6 +83,6 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// unsentShare is the part of the memory for requests that unsent answers may take besides:
-// one in so many.
+// unsentShare bounds the memory of unsent answers, which comes on top of that for requests, to
+// RequestMemory/unsentShare.
 const unsentShare = 4

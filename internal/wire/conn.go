@@ -25,28 +25,28 @@ type Session interface {
 	// NoReply must be called, now or later, from any goroutine. Returning an
 	// error closes the connection with one log line.
 	Serve(r *Request) error
-	// Flush is called after the last request of a read: after it returns, the Body of requests
-	// served so far is used for something else, unless they kept it. It is also called
-	// before a request waits for memory (Decode); the bodies are left alone then.
+	// Flush is called after the last request of a read. When it returns, the memory of the
+	// bodies served so far is used for something else, except of those that were kept. It is
+	// also called before a request waits for memory (Decode); then the bodies stay as they are.
 	Flush()
-	// Close tells that the connection is gone. Bodies for which Flush was not called,
+	// Close is called when the connection has ended. Bodies for which Flush was not called,
 	// or did not return, are still valid.
 	Close()
 }
 
 const (
-	lingerMax  = 200 * time.Millisecond // for the client to read its last answers
-	lingerRead = 10 * time.Millisecond  // the same when the client's system has all of them
-	// lingerBytes bounds how much is read of a client that has been told that no more
-	// answers will come. Closing with unread bytes would reset the connection, and
-	// the client could lose answers that it has not read yet.
+	lingerMax  = 200 * time.Millisecond // how long a client may take to read its last answers
+	lingerRead = 10 * time.Millisecond  // the same if the client's system has received all of them
+	// lingerBytes bounds how much is read from a client after the last answer. Closing a
+	// connection with unread bytes would reset it, and the client could lose answers that
+	// it has not read yet.
 	lingerBytes = 1 << 20
 )
 
-// Conn is one client's connection. It has three parts: input reads, output answers,
-// and the lifecycle says what the connection does. The connection's goroutine goes
-// round: it reads, hands the requests of that read to the session, and sends the
-// answers that are ready.
+// Conn is one client's connection. It has three parts: the input reads, the output answers,
+// and the lifecycle is the connection's state. The connection's goroutine repeats three
+// steps: it reads, hands the requests of that read to the session, and sends the answers
+// that are ready.
 type Conn struct {
 	srv      *Server
 	listener *Listener
@@ -59,8 +59,8 @@ type Conn struct {
 
 	activity activity
 
-	entry  connEntry  // the registry's
-	sample heldSample // the sweeper's
+	entry  connEntry  // owned by the registry
+	sample heldSample // owned by the sweeper
 
 	// The fields below belong to the connection's goroutine.
 
@@ -68,8 +68,8 @@ type Conn struct {
 	lease    *buffer       // keeps the bodies that the session may still use: from Serve until Flush returns
 	decoded  *decodeMemory // of the request that was decoded last, while it is served
 	clientID string
-	key      int16 // of the last requests
-	requests int64 // with that key, which Stats do not know yet
+	key      int16 // the API of the last requests
+	requests int64 // their number, which is not in Stats yet
 }
 
 // refusedError marks that the session refused a request.
@@ -93,10 +93,10 @@ func newConn(s *Server, l *Listener, nc net.Conn) (*Conn, error) {
 	return c, nil
 }
 
-// LocalAddr is the address on which the client reached us.
+// LocalAddr is the address to which the client has connected.
 func (c *Conn) LocalAddr() net.Addr { return c.nc.LocalAddr() }
 
-// ListenerName is Kafka's name of the listener by which the client came.
+// ListenerName is Kafka's name of the listener that accepted the connection.
 func (c *Conn) ListenerName() string { return c.listener.Name }
 
 // RemoteAddr is the client's address.
@@ -105,9 +105,9 @@ func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 // Listener is the one that accepted the connection.
 func (c *Conn) Listener() *Listener { return c.listener }
 
-// SetMaxFrame bounds the requests that are read from now on: a session may ask for
-// less than its listener allows while it does not know the client. 0 or more than
-// Config.MaxFrame means that limit. Only the Handler and the Session may call it.
+// SetMaxFrame bounds the requests that are read from now on. A session may want less than
+// its listener allows while it does not know the client. 0, or more than Config.MaxFrame,
+// stands for Config.MaxFrame. Only the Handler and the Session may call it.
 func (c *Conn) SetMaxFrame(bytes int) {
 	c.in.maxFrame = c.srv.cfg.MaxFrame
 	if bytes > 0 {
@@ -119,10 +119,10 @@ func (c *Conn) SetMaxFrame(bytes int) {
 // Only the Session may call it.
 func (c *Conn) Uncork() { c.out.uncork() }
 
-// Contain is to be deferred: it makes a panic of work that a request has left behind end
-// its connection, not the process. Such work runs on whatever goroutine ends its wait: a
-// timer's, the storage's, another connection's, which must not pay for it. The first
-// thing that is called there for a request defers it.
+// Contain is to be deferred: a panic of the caller then closes the connection and does not end
+// the process. It is for work that a request does after Serve has returned, on the goroutine
+// that ends its wait, which may be a timer's, the storage's or another connection's. The first
+// function that is called there for the request defers it.
 func (c *Conn) Contain() {
 	if v := recover(); v != nil { //nolint:revive // callers defer it
 		c.Close(&panicError{v, debug.Stack()})
@@ -136,7 +136,7 @@ func (c *Conn) Close(reason error) {
 		return
 	}
 	c.out.close()
-	_ = c.nc.Close() // there is nobody left to tell
+	_ = c.nc.Close() // an error would have no effect
 	c.in.stop()
 	if before == connSuspended {
 		c.startAgain()
@@ -175,7 +175,7 @@ func (c *Conn) openSession() error {
 		return nil
 	})
 	if err == nil {
-		c.life.enter(connReading)
+		c.life.changeState(connReading)
 	}
 	return err
 }
@@ -186,7 +186,7 @@ func (c *Conn) endConn(err error) {
 	var refused *refusedError
 	var panicked *panicError
 	switch {
-	case errors.As(err, &refused): // parked answers are given up
+	case errors.As(err, &refused): // answers that are not ready are not waited for
 		err = refused.err
 		c.drainAnswers(bounds{parked: math.MaxUint64, early: math.MaxInt64, memory: math.MaxInt64})
 	case errors.As(err, &panicked): // the request that panicked is never answered
@@ -202,7 +202,7 @@ func (c *Conn) endConn(err error) {
 		}
 	}
 	c.releaseDecoded()
-	c.srv.held.releaseOf(c)
+	c.srv.held.releaseOfConn(c)
 	c.endLease() // not before the session is closed: it may use the bodies until then
 	c.in.dropBuffer()
 	c.reportEnd(c.life.closeReason())
@@ -210,7 +210,7 @@ func (c *Conn) endConn(err error) {
 
 // serveInput serves the requests of one read and sends the answers that are ready.
 func (c *Conn) serveInput() error {
-	c.life.enter(connServing)
+	c.life.changeState(connServing)
 	c.out.cork()
 	err := c.serveFrames()
 	c.countRequests()
@@ -219,8 +219,8 @@ func (c *Conn) serveInput() error {
 	if err == nil && c.out.isNearLimits() {
 		err = c.awaitRoom(c.out.currentLimits())
 	}
-	c.activity.noteProgress() // the time that handlers took is not the client's
-	c.life.enter(connReading)
+	c.activity.noteProgress() // the time that handlers take does not count as the client's
+	c.life.changeState(connReading)
 	return err
 }
 
@@ -261,10 +261,10 @@ func (c *Conn) serveFrame(frame []byte) error {
 	if c.lease == nil {
 		c.lease = c.in.buf.retain()
 	}
-	if !c.out.collects {
+	if !c.out.corked {
 		c.out.cork()
 	}
-	r := c.srv.shared.requests.take()
+	r := c.srv.shared.requests.takeRequest()
 	r.Conn, r.Key, r.Version, r.CorrelationID, r.ClientID = c, h.key, h.version, h.correlationID, c.clientID
 	r.Body, r.buf, r.seq = body, c.in.buf, c.out.issuePlace()
 	err = c.sess.Serve(r)
@@ -275,14 +275,14 @@ func (c *Conn) serveFrame(frame []byte) error {
 	return nil
 }
 
-// workGrowth is how much a decoded request takes with all that its handler makes of it, in
-// multiples of the decoded structures: its own lists and maps, the answer as structures, and
-// the answer's bytes as they grow.
+// workGrowth is how much memory a request takes while it is served, in multiples of its decoded
+// structures: these, the handler's lists and maps, the answer's structures, and the answer's
+// bytes in a buffer that grows.
 const workGrowth = 6
 
-// reserveWork waits until there is work memory for a request that decodes to n bytes, and
-// for what is made of it. A request that may take more than any reservation takes the
-// largest, and so is the only large one.
+// reserveWork waits until there is work memory to serve a request that decodes to n bytes. A
+// request that may need more than the largest reservation gets that one, so that it is the
+// only large one.
 func (c *Conn) reserveWork(n int64) (*decodeMemory, error) {
 	c.releaseDecoded() // of an earlier call
 	work := c.srv.cfg.Work
@@ -290,7 +290,7 @@ func (c *Conn) reserveWork(n int64) (*decodeMemory, error) {
 		n = max(n, min(workGrowth*n, work.Most(budget.Command)))
 	}
 	held, ok := work.TryReserve(budget.Command, n)
-	if !ok { // nothing is held while it waits: answers that hold memory go out first
+	if !ok { // before it waits, answers of this connection that hold memory are sent
 		c.sess.Flush()
 		c.out.uncork()
 		var err error
@@ -304,17 +304,18 @@ func (c *Conn) reserveWork(n int64) (*decodeMemory, error) {
 	return c.decoded, nil
 }
 
-// releaseDecoded gives back what the answer has not taken of the memory of the request that
-// was decoded last.
+// releaseDecoded gives back the memory of the request that was decoded last, except for the
+// part that its answer has taken.
 func (c *Conn) releaseDecoded() {
 	if c.decoded != nil {
-		memory := c.decoded.take()
+		memory := c.decoded.takeMemory()
 		memory.Release()
 		c.decoded = nil
 	}
 }
 
-// flushSession tells the session that the bodies served so far go away.
+// flushSession flushes the session if it may still use the bodies served so far, and gives
+// them up.
 func (c *Conn) flushSession() {
 	if c.lease != nil {
 		c.sess.Flush()
@@ -322,7 +323,7 @@ func (c *Conn) flushSession() {
 	}
 }
 
-// endLease lets go of the bodies that the session has used.
+// endLease ends the reference that keeps the bodies for the session.
 func (c *Conn) endLease() {
 	if c.lease != nil {
 		c.lease.release()
@@ -330,7 +331,7 @@ func (c *Conn) endLease() {
 	}
 }
 
-// countRequests tells Stats of the requests served.
+// countRequests adds the requests that were served to Stats.
 func (c *Conn) countRequests() {
 	if c.requests > 0 {
 		c.srv.stats.requests[slotOfKey(c.key)].Add(c.requests)
@@ -338,13 +339,13 @@ func (c *Conn) countRequests() {
 	}
 }
 
-// pauseServing sends the ready answers in the midst of a read, when they are many, and waits
-// when the bounds of the connection are reached.
+// pauseServing sends the ready answers before all requests of a read are served, when there
+// are many, and waits if the bounds of the connection are reached.
 func (c *Conn) pauseServing() error {
 	c.flushSession()
 	c.out.uncork()
 	err := c.awaitRoom(c.out.currentLimits())
-	c.life.enter(connServing)
+	c.life.changeState(connServing)
 	c.out.cork()
 	return err
 }
@@ -352,7 +353,7 @@ func (c *Conn) pauseServing() error {
 // awaitRoom waits until no more is outstanding than the bounds allow.
 func (c *Conn) awaitRoom(limit bounds) error {
 	c.in.publishHeld()
-	c.life.enter(connBlocked)
+	c.life.changeState(connBlocked)
 	if !c.out.awaitRoom(limit) {
 		return c.life.closeReason()
 	}
@@ -361,11 +362,11 @@ func (c *Conn) awaitRoom(limit bounds) error {
 
 // drainAnswers lets the client read its last answers before the connection is closed.
 func (c *Conn) drainAnswers(limit bounds) {
-	if !c.life.enter(connDraining) || !c.out.awaitRoom(limit) {
+	if !c.life.changeState(connDraining) || !c.out.awaitRoom(limit) {
 		return // closed already
 	}
 	patience := lingerMax
-	if c.sock.isDelivered() { // an idle client does not hold up a stop
+	if c.sock.isDelivered() { // an idle client does not delay a stop
 		patience = lingerRead
 	}
 	h, ok := c.nc.(interface{ CloseWrite() error })
@@ -374,16 +375,16 @@ func (c *Conn) drainAnswers(limit bounds) {
 	}
 }
 
-// isIdle tells that the connection waits for a request, has none unanswered, and has
-// a goroutine.
+// isIdle tells whether the connection has a goroutine that waits for a request, and no request
+// is unanswered.
 func (c *Conn) isIdle() bool {
-	return c.life.current() == connReading && c.in.held.bytes.Load() == 0 && !c.in.isWaitingForBuffer() && c.out.load().isNothing()
+	return c.life.currentState() == connReading && c.in.held.bytes.Load() == 0 && !c.in.isWaitingForBuffer() && c.out.currentLoad().isNothing()
 }
 
-// interruptRead ends the goroutine's waiting for requests; it is then suspended, or ends
-// if the server stops.
+// interruptRead ends the goroutine's wait for requests. The connection is then suspended, or
+// ends if the server stops.
 func (c *Conn) interruptRead() {
-	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // of a closed connection: it is not waiting
+	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // fails only if the connection is closed, and does not wait
 }
 
 // stopReading is called when the server stops: the connection reads no more requests.
@@ -393,9 +394,9 @@ func (c *Conn) stopReading() {
 	c.wake()
 }
 
-// trySuspend is called when the wait for requests was interrupted. It tells whether
-// the connection is left to the idle poller, and the goroutine's no more; if it is
-// not, it is read on.
+// trySuspend is called when the wait for requests was interrupted. If it returns true, the
+// connection belongs to the idle poller, and the goroutine must end; otherwise the goroutine
+// reads on.
 func (c *Conn) trySuspend() (suspended bool, err error) {
 	if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
 		return false, markGone(err)
@@ -405,13 +406,13 @@ func (c *Conn) trySuspend() (suspended bool, err error) {
 	}
 	c.in.prepareToWait()
 	p := c.srv.idlePoller()
-	if p == nil || c.in.buf != nil || !p.enroll(c.sock, c.wake) {
+	if p == nil || c.in.buf != nil || !p.addSocket(c.sock, c.wake) {
 		return false, nil
 	}
 	c.srv.conns.setSuspended(c, true)
-	if c.life.enter(connSuspended) {
-		// From here on the connection belongs to the one who wakes it, maybe already.
-		if !c.srv.isStopping() && p.arm(c.sock) || !c.life.wake() {
+	if c.life.changeState(connSuspended) {
+		// From here on the connection belongs to the goroutine that wakes it, perhaps already.
+		if !c.srv.isStopping() && p.armSocket(c.sock) || !c.life.wake() {
 			return true, nil
 		}
 	}
@@ -426,13 +427,13 @@ func (c *Conn) wake() {
 	}
 }
 
-// startAgain gives the connection, which was suspended, a goroutine.
+// startAgain starts a goroutine for a connection that was suspended.
 func (c *Conn) startAgain() {
 	c.srv.conns.setSuspended(c, false)
 	go c.srv.serveConn(c) // it is counted in Server.running as long as it is open
 }
 
-// reportEnd writes the one line about why a connection ended.
+// reportEnd logs why the connection has ended.
 func (c *Conn) reportEnd(reason error) {
 	s := c.srv
 	var p *panicError

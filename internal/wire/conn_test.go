@@ -122,7 +122,7 @@ func TestOrder(t *testing.T) {
 	workers.Wait()
 }
 
-// TestOrderOfAnswers proves the same for every order of a few requests: rapid
+// TestOrderOfAnswers proves that the answers to a few requests leave whole and in order: rapid
 // chooses when each is begun, begun again and completed, and what else goes on.
 func TestOrderOfAnswers(t *testing.T) {
 	type served struct{ *Request }
@@ -178,7 +178,7 @@ func TestOrderOfAnswers(t *testing.T) {
 	})
 }
 
-// TestSlowReader proves that whoever completes answers of a client that does not
+// TestSlowReader proves that a goroutine which completes answers of a client that does not
 // read never waits, and that the client gets all of them once it does read.
 func TestSlowReader(t *testing.T) {
 	const requests, size = 500, 100_000 // 50 MB: more than any socket takes
@@ -217,7 +217,7 @@ func TestUnreadAnswers(t *testing.T) {
 			c.send(frame(0, 0, i, ""))
 		}
 	}()
-	settled(t, &served)
+	awaitStill(t, &served)
 	if n := served.Load(); n > requests/4 {
 		t.Errorf("%d requests were served, of which no answer was read", n)
 	}
@@ -233,8 +233,8 @@ func TestUnreadAnswers(t *testing.T) {
 	}
 }
 
-// TestUnreadAnswersBehindParked proves the same where the answers cannot be sent
-// because an older one is outstanding.
+// TestUnreadAnswersBehindParked proves that a client is not read any further behind some ready
+// answers that cannot be sent because an older one is outstanding.
 func TestUnreadAnswersBehindParked(t *testing.T) {
 	const requests, size = 1500, 100_000
 	var served atomic.Int64
@@ -253,7 +253,7 @@ func TestUnreadAnswersBehindParked(t *testing.T) {
 			c.send(frame(0, 0, i, ""))
 		}
 	}()
-	settled(t, &served)
+	awaitStill(t, &served)
 	if n := served.Load(); n > requests/4 {
 		t.Errorf("%d requests were served behind one that is parked", n)
 	}
@@ -267,8 +267,8 @@ func TestUnreadAnswersBehindParked(t *testing.T) {
 	}
 }
 
-// settled waits until a counter has not moved for some time.
-func settled(tb testing.TB, n *atomic.Int64) {
+// awaitStill waits until a counter has stopped to change for some time.
+func awaitStill(tb testing.TB, n *atomic.Int64) {
 	tb.Helper()
 	last, since := n.Load(), time.Now()
 	eventually(tb, "a counter settles", func() bool {
@@ -301,7 +301,7 @@ func TestMaxParked(t *testing.T) {
 	for i := range int32(requests) {
 		c.send(frame(0, 0, i, ""))
 	}
-	settled(t, &served)
+	awaitStill(t, &served)
 	if n := served.Load(); n != limit {
 		t.Errorf("%d requests were served, want %d", n, limit)
 	}
@@ -399,8 +399,7 @@ func TestUncork(t *testing.T) {
 	}
 }
 
-// TestPanics proves that a panic costs its connection only, and is logged with
-// where it happened.
+// TestPanics proves that a panic closes only its connection, and is logged with its stack.
 func TestPanics(t *testing.T) {
 	for _, where := range []string{"open", "serve", "flush", "close", "parked work"} {
 		t.Run(where, func(t *testing.T) {
@@ -438,7 +437,7 @@ func TestPanics(t *testing.T) {
 				bad.Close()
 			} else {
 				bad.send(frame(0, 0, 1, ""))
-				bad.gone()
+				bad.awaitClosed()
 			}
 			eventually(t, "the panic is counted", func() bool { return s.Stats().Panics.Load() == 1 })
 			good.send(frame(0, 0, 2, "still here"))
@@ -469,16 +468,16 @@ func TestServeError(t *testing.T) {
 			t.Fatalf("got answer %d, want %d", id, i)
 		}
 	}
-	c.gone()
+	c.awaitClosed()
 	eventually(t, "one line is logged", func() bool { return strings.Count(log.String(), "level=WARN") == 1 })
 	if !strings.Contains(log.String(), "Metadata v1: this API is not served") {
 		t.Errorf("the log says %s", log.String())
 	}
 }
 
-// TestClosed proves that Close ends a connection at once, in whatever state, that
+// TestClose proves that Close ends a connection at once, in whatever state, that
 // nothing is served afterwards, and that late answers do no harm.
-func TestClosed(t *testing.T) {
+func TestClose(t *testing.T) {
 	var late atomic.Pointer[Request]
 	var closed atomic.Int64
 	_, addr := start(t, Config{}, &funcs{
@@ -497,7 +496,7 @@ func TestClosed(t *testing.T) {
 	})
 	c := dial(t, addr)
 	c.send(append(append(frame(0, 0, 0, ""), frame(0, 0, 1, "")...), frame(0, 0, 2, "")...))
-	c.gone()
+	c.awaitClosed()
 	eventually(t, "the session is closed", func() bool { return closed.Load() == 1 })
 	answerWith(late.Load(), 10_000)
 }
@@ -540,7 +539,7 @@ func TestShutdown(t *testing.T) {
 				}
 				answerWith(r, 1)
 			}
-			c.gone()
+			c.awaitClosed()
 			if err := s.Shutdown(context.Background()); err != nil {
 				t.Errorf("second Shutdown: %v", err)
 			}
@@ -606,7 +605,7 @@ func TestPipe(t *testing.T) {
 	if err := s.Shutdown(context.Background()); err != nil {
 		t.Error(err)
 	}
-	c.gone()
+	c.awaitClosed()
 }
 
 // TestIdle proves when connections are closed: idle ones after the time-out, ones
@@ -650,8 +649,8 @@ func TestIdle(t *testing.T) {
 	})
 }
 
-// TestNoReader proves that a client which does not read its answers is closed in
-// the end.
+// TestNoReader proves that the connection of a client which does not read its answers is closed
+// in the end.
 func TestNoReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var open atomic.Int64
@@ -706,8 +705,8 @@ func TestApiVersions(t *testing.T) {
 	}
 }
 
-// TestAccept proves that errors of Accept are survived and logged.
-func TestAccept(t *testing.T) {
+// TestAcceptErrors proves that a server logs errors of Accept and goes on.
+func TestAcceptErrors(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -1,44 +1,46 @@
-// Package wire is "net/http for Kafka": it listens, cuts frames, guards and
-// decodes requests, and sends the answers of a connection in request order.
+// Package wire is a server for Kafka's protocol, as net/http is one for HTTP: it accepts
+// connections, cuts frames, checks and decodes requests, and sends the answers of a
+// connection in the order of its requests.
 //
-// One goroutine serves a connection. It reads what has come, hands every whole
-// request of that read to the Session in order, then calls Flush once, then
-// sends all answers that are ready with one write. A request may be answered
-// later and by anybody (it is parked): the one who completes the oldest outstanding
-// answer sends it, and the ready ones behind it, without ever waiting for the
-// client to read. Nor does it wait for the disk: sections that are not in the page
-// cache are sent by a goroutine that is started for it.
+// One goroutine serves a connection. It reads the bytes that have come, hands every whole
+// request of that read to the Session in order, then calls Flush once, then sends all
+// answers that are ready with one write. A request may be answered later, by any goroutine
+// (it is parked). The goroutine that completes the oldest outstanding answer sends it, and
+// the ready ones behind it, without waiting for the client to read. It does not wait for
+// the disk either: another goroutine is started to send sections that are not in the page
+// cache.
 //
-// The types: a Server owns the limits, the memory and the connections, which come by
-// its Listeners; a Handler makes a Session for each Conn; a Request is answered with a
-// Response, which is bytes and, between them, Sections of files. A Conn is an input
-// (receive buffer, frames), an output (the order of answers, who sends them) and a
-// lifecycle (reading, serving, blocked, suspended, draining, closed); each draws its
-// states. Under them a socket reads and sends; beside them a sweeper closes connections
-// whose time is up and an idle poller watches those that have no goroutine.
+// A Server owns the limits, the memory and the connections, which it accepts from its
+// Listeners. A Handler makes a Session for each Conn. A Request is answered with a
+// Response, which is bytes and, between them, Sections of files. A Conn consists of an
+// input (receive buffer, frames), an output (the order of answers, and which goroutine
+// sends them) and a lifecycle (reading, serving, blocked, suspended, draining, closed).
+// They use a socket to read and send. A sweeper closes connections whose time-outs are
+// over, and an idle poller watches those that have no goroutine.
 //
 // A frame, both ways, is a length of four bytes and that many bytes: a header
 // (key, version, correlation id, client id and, in flexible versions, tagged
 // fields; in answers the correlation id and tagged fields) and the body. Requests with
 // keys that kmsg does not know have the oldest header, and reach the Session undecoded.
 //
-// Memory: an idle connection holds no buffers. A receive buffer is taken when
-// data have come and grows with what has come, never with what is announced;
-// all of them together stay within Config.RequestMemory, and connections that hold
-// some of it and are slow to complete their requests are closed when others wait for it.
-// A buffer belongs to all who hold a reference to it: the input, the connection from
+// Memory: an idle connection holds no buffers. A receive buffer is taken when bytes have
+// come, and grows with the bytes that have come, never with the size that a frame
+// announces. All of them together stay within Config.RequestMemory; when connections wait
+// for it, others that hold some of it and are slow to complete their requests are closed.
+// A buffer has several owners, each with a reference: the input, the connection from
 // Serve until Flush returns or the Session is closed, and each Request that keeps its
-// body. Answers that a client does not read are bounded too: behind maxUnsent bytes or
-// MaxParked requests, no further request of that connection is read, and where the answers
-// of all connections take more than a share of RequestMemory, behind pressedUnsent bytes of
-// memory. A large answer holds work memory until it was sent (Request.Hold, heldAnswers).
+// body. Answers that a client does not read are bounded too: a connection with maxUnsent
+// bytes of unsent answers, or MaxParked unanswered requests, reads no further request. If
+// the answers of all connections take more than a share of RequestMemory, those with
+// pressedUnsent bytes of memory do not either. A large answer holds work memory until it
+// is sent (Request.Hold, heldAnswers).
 //
-// A panic of a Session, of an answer's encoding, of a Section, or of somebody who works
-// for a connection and defers Conn.Contain ends that connection, not the process.
+// A panic of a Session, of an answer's encoding, of a Section, or of work that defers
+// Conn.Contain closes its connection and does not end the process.
 //
-// Concurrency: everything of a Server, a Conn and the methods that answer a
-// Request may be called from any goroutine; Uncork, SetMaxFrame and what a Session does
-// with Body belong to the connection's own. The mutexes of Server, registry, lifecycle,
-// output, heldAnswers and bufferPool are never held together, and no callback, wait or system call
-// happens under them.
+// Concurrency: the methods of a Server and a Conn, and those that answer a Request, may
+// be called by any goroutine. Uncork, SetMaxFrame and a Session's use of Body belong to
+// the connection's goroutine. The mutexes of Server, registry, lifecycle, output,
+// heldAnswers and bufferPool are never held together, and no callback, wait or system
+// call happens while one is held.
 package wire

@@ -13,10 +13,10 @@ import (
 const (
 	lengthSize = 4 // bytes of the length in front of each frame
 
-	apiVersions = 18 // its answers have the oldest header, and unknown versions get an answer
+	apiVersions = 18 // the API whose answers have the oldest header, and whose unknown versions get an answer
 
-	maxClientID   = 1 << 10 // bytes of one that are kept; real ones are names
-	maxHeaderTags = 64      // Kafka knows none
+	maxClientID   = 1 << 10 // bytes of a client id that are kept; real ones are shorter
+	maxHeaderTags = 64      // Kafka's requests have none
 )
 
 // errForeign closes a connection whose first bytes belong to another protocol.
@@ -56,7 +56,7 @@ func (g *guard) parseHeader(frame []byte) (h header, body []byte, err error) {
 	switch {
 	case ok:
 	case h.key == apiVersions && !g.knowsVersion(h.key, h.version):
-		body = nil // a version from the future; the answer says which ones are known
+		body = nil // a newer version; the answer lists the known ones
 	default:
 		return h, nil, fmt.Errorf("%w: the tagged fields of its header do not fit", ErrMalformed)
 	}

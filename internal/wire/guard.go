@@ -10,26 +10,26 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// ErrMalformed is returned when a request's body has not the shape of its API
-// and version, or would decode to more memory than allowed.
+// ErrMalformed says that a request's body does not have the shape of its API and version, or
+// that it would take more memory than allowed when it is decoded.
 var ErrMalformed = errors.New("malformed request")
 
 // errBudget is returned for a body that would decode to too much memory.
 var errBudget = errors.New("it would decode to more memory than allowed")
 
 const (
-	// tagCost is the memory that an unknown tagged field takes: a place in a map.
+	// tagCost is the memory of an unknown tagged field, which is an entry of a map.
 	tagCost = 128
 	// maxElements of one array, and maxTags tagged fields of one section, are Kafka's limits.
 	maxElements = 1_000_000
 	maxTags     = 10_000
 )
 
-// guard checks the shape of request bodies before kmsg decodes them. kmsg trusts
-// two counts in what it reads: that of tagged fields, which can make it spin for
-// a minute on 13 bytes, and array lengths, of which one byte of body can make it
-// allocate a hundred. The layout of a request is learnt from kmsg itself, when it
-// is first met, so there is no second schema. Safe for concurrent use.
+// guard checks the shape of request bodies before kmsg decodes them. kmsg trusts two numbers
+// in a body: the number of tagged fields, with which 13 bytes can keep it busy for a minute,
+// and the lengths of arrays, with which it can allocate a hundred bytes for each byte of the
+// body. The guard derives the layout of a request from kmsg itself, when it first sees one,
+// so there is no second schema. It is safe for concurrent use.
 type guard struct {
 	keys [kmsg.MaxKey + 1]keyGuard
 }
@@ -59,8 +59,8 @@ func newGuard() *guard {
 	return g
 }
 
-// isFlexible tells whether this version of the API has tagged fields, in its
-// headers too. Versions that are not known yet are taken for flexible if the last known one is.
+// isFlexible tells whether this version of the API has tagged fields, also in its headers. A
+// version that is not known yet counts as flexible if the last known one is.
 func (g *guard) isFlexible(key, version int16) bool {
 	return key >= 0 && int(key) < len(g.keys) && version >= g.keys[key].flexFrom && g.keys[key].flexFrom != math.MaxInt16
 }
@@ -72,13 +72,13 @@ func (g *guard) knowsVersion(key, version int16) bool {
 
 // shape is the guard's result for a body.
 type shape struct {
-	size    int  // bytes that belong to it
-	aliases bool // the decoded request will point into it
-	memory  int  // bytes that the decoded request takes at most, a copy of body included that it points into
+	size    int  // bytes of the body; further ones do not belong to it
+	aliases bool // the decoded request will point into the body
+	memory  int  // bytes that the decoded request takes at most, including a copy of the body if it points into it
 }
 
-// checkBody reports whether kmsg can decode body as a request of that API and
-// version, and whether the result takes at most limit bytes of memory.
+// checkBody returns the shape of a body, or an error if kmsg cannot decode it as a request of
+// that API and version, or if the result would take more than limit bytes of memory.
 func (g *guard) checkBody(key, version int16, body []byte, limit int) (shape, error) {
 	if !g.knowsVersion(key, version) {
 		return shape{}, fmt.Errorf("%w: there is no such version", ErrMalformed)
@@ -239,7 +239,7 @@ func (w *walker) walkTags(n *node) {
 		if w.err != nil {
 			return
 		}
-		if f := n.tags[key]; f != nil { // kmsg decodes this one: look inside
+		if f := n.tags[key]; f != nil { // kmsg decodes this one, so its contents are checked too
 			in := walker{b: w.b[:l], flexible: w.flexible, left: w.left}
 			if in.walkNode(f); in.err != nil {
 				w.b, w.err = nil, in.err

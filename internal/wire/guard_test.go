@@ -146,8 +146,8 @@ func TestDecodeAliases(t *testing.T) {
 	})
 }
 
-// mutate spoils a body in one of the ways that hurt decoders.
-func mutate(r *rand.Rand, b []byte) []byte {
+// spoilBody changes a body in one of the ways that decoders often do not expect.
+func spoilBody(r *rand.Rand, b []byte) []byte {
 	i := r.IntN(len(b))
 	switch r.IntN(5) {
 	case 0:
@@ -177,7 +177,7 @@ func TestGuardHostile(t *testing.T) {
 			if len(b) == 0 {
 				continue
 			}
-			b = mutate(r, b)
+			b = spoilBody(r, b)
 			shape, err := g.checkBody(key, version, b, budget)
 			if err != nil {
 				if !errors.Is(err, ErrMalformed) {
@@ -187,7 +187,7 @@ func TestGuardHostile(t *testing.T) {
 				continue
 			}
 			accepted++
-			harmless(t, key, version, b, shape)
+			checkHarmless(t, key, version, b, shape)
 		}
 	})
 	if accepted < 1000 || refused < 10_000 {
@@ -216,9 +216,9 @@ func TestGuardHostile(t *testing.T) {
 	}
 }
 
-// harmless checks that decoding an accepted body takes no longer, and no more memory,
+// checkHarmless checks that decoding an accepted body takes no longer, and no more memory,
 // than the guard has said.
-func harmless(t *testing.T, key, version int16, b []byte, s shape) {
+func checkHarmless(t *testing.T, key, version int16, b []byte, s shape) {
 	t.Helper()
 	var before, after runtime.MemStats
 	big := len(b) > 4096
@@ -272,7 +272,7 @@ func TestGuardLimits(t *testing.T) {
 			t.Errorf("%s: %v, want it accepted: %v", kmsg.NameForKey(key), err, ok)
 		}
 		if err == nil {
-			harmless(t, key, version, body, shape)
+			checkHarmless(t, key, version, body, shape)
 			if _, err := g.checkBody(key, version, body, shape.memory); err != nil {
 				t.Errorf("%s: %v in the memory that it takes", kmsg.NameForKey(key), err)
 			}
@@ -305,7 +305,7 @@ func FuzzGuard(f *testing.F) {
 		if shape.size < 0 || shape.size > len(b) {
 			t.Fatalf("%d bytes of %d", shape.size, len(b))
 		}
-		harmless(t, key, version, b, shape)
+		checkHarmless(t, key, version, b, shape)
 		q, err := decode(key, version, b)
 		if err != nil {
 			return

@@ -9,38 +9,36 @@ import (
 )
 
 const (
-	// unreadFor is for how many sweeps work waits for memory until the oldest unread answer
-	// that holds some is given up with its connection.
+	// unreadFor is the number of sweeps in a row that find work waiting for memory after which
+	// the connection of the oldest unread answer that holds some is closed.
 	unreadFor = 3
-	// holdFrom is the size from which an answer holds work memory until it was sent.
+	// holdFrom is the least size of an answer that holds work memory until it is sent.
 	holdFrom = 16 << 10
 )
 
-// errUnread ends the connection of a client that does not read an answer which holds work
-// memory, while others wait for it.
+// errUnread closes the connection of a client that does not read an answer which holds work
+// memory while other work waits for memory.
 var errUnread = errors.New("an answer was not read while others waited for its memory")
 
-// heldAnswers are the answers that hold work memory and were not sent yet, the oldest
-// first.
+// heldAnswers are the answers that hold work memory and are not sent yet, the oldest first.
 type heldAnswers struct {
-	mu      sync.Mutex // guards what follows, and the fields of the answers
+	mu      sync.Mutex // guards the fields below, and those of the answers
 	list    []*heldAnswer
-	waiting int // sweeps in a row at which others waited for memory
+	waiting int // how many sweeps in a row have found work that waits for memory
 }
 
-// heldAnswer is the work memory that one answer holds until it was sent, or its connection
-// is gone.
+// heldAnswer is the work memory that one answer holds until it is sent, or its connection ends.
 type heldAnswer struct {
 	of     *heldAnswers
 	conn   *Conn
-	ready  bool     // it could be sent: while it is not, its client is not the one to blame
+	ready  bool     // the answer can be sent; only then its client may be closed for not reading it
 	memory Releaser // nil: it was released
 }
 
-// Releaser is memory that an answer holds until it was sent.
+// Releaser is memory that an answer holds until it is sent.
 type Releaser interface{ Release() }
 
-func (l *heldAnswers) enter(c *Conn, memory Releaser) *heldAnswer {
+func (l *heldAnswers) addAnswer(c *Conn, memory Releaser) *heldAnswer {
 	a := &heldAnswer{of: l, conn: c, memory: memory}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,9 +67,9 @@ func (a *heldAnswer) release() {
 	}
 }
 
-// releaseOf gives back all that the answers of a connection hold that has ended: a request
-// that met a bug is never answered.
-func (l *heldAnswers) releaseOf(c *Conn) {
+// releaseOfConn gives back all memory that the answers of an ended connection hold. A request
+// that has panicked is never answered, and would hold its memory for ever.
+func (l *heldAnswers) releaseOfConn(c *Conn) {
 	var left []*heldAnswer
 	l.mu.Lock()
 	for _, a := range l.list {
@@ -85,9 +83,9 @@ func (l *heldAnswers) releaseOf(c *Conn) {
 	}
 }
 
-// relieve is called at each sweep. Where work has waited for the memory of answers for some
-// sweeps, it closes the connection whose answer has been unread for longest.
-func (l *heldAnswers) relieve(waiting int) {
+// closeOldestUnread is called at each sweep. If unreadFor sweeps have found work that waits for
+// memory, it closes the connection with the answer that has been unread for longest.
+func (l *heldAnswers) closeOldestUnread(waiting int) {
 	l.mu.Lock()
 	var oldest *heldAnswer
 	if l.waiting++; waiting == 0 {
@@ -103,10 +101,9 @@ func (l *heldAnswers) relieve(waiting int) {
 	}
 }
 
-// Hold has the answer that Begin started hold work memory until it was sent, or the
-// connection is gone. The caller's reservation is empty afterwards. It takes the place of
-// what the answer held before. Less than holdFrom is not held: small answers are bounded with
-// all that is unsent.
+// Hold has the answer that Begin started hold work memory until it is sent, or the connection
+// ends, in place of the memory that it held before. It takes over the caller's reservation.
+// Less than holdFrom is released at once: small answers are bounded as part of all unsent ones.
 func (r *Request) Hold(memory *budget.Reservation) {
 	if memory.Bytes() < holdFrom {
 		memory.Release()
@@ -121,29 +118,29 @@ func (r *Request) Hold(memory *budget.Reservation) {
 // HoldShared is Hold for memory that several answers share.
 func (r *Request) HoldShared(memory Releaser) {
 	r.resp.releaseHeld()
-	r.resp.held = r.Conn.srv.held.enter(r.Conn, memory)
+	r.resp.held = r.Conn.srv.held.addAnswer(r.Conn, memory)
 }
 
-// decodeMemory is the work memory of a decoded request while it is served. It goes back when
-// Serve returns, unless the answer takes what it needs of it.
+// decodeMemory is the work memory of a decoded request while it is served. It is released when
+// Serve returns, except for the part that a large answer has taken.
 type decodeMemory struct {
 	mu     sync.Mutex // the answer may come from any goroutine
 	memory budget.Reservation
 }
 
-// take empties it.
-func (d *decodeMemory) take() (memory budget.Reservation) {
+// takeMemory returns the memory, and leaves none.
+func (d *decodeMemory) takeMemory() (memory budget.Reservation) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	memory, d.memory = d.memory, memory
 	return memory
 }
 
-// holdMemory has a large answer that is ready hold as much as it takes of the memory with which
-// the request was decoded, unless it holds memory already.
+// holdMemory has a large answer that is ready hold the part that it needs of the request's
+// decodeMemory, unless it holds memory already.
 func (r *Request) holdMemory() {
 	if p := &r.resp; r.decoded != nil && p.held == nil && len(p.B) >= holdFrom {
-		memory := r.decoded.take()
+		memory := r.decoded.takeMemory()
 		memory.Shrink(int64(len(p.B)))
 		r.Hold(&memory)
 	}

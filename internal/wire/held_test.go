@@ -36,7 +36,7 @@ func TestUnreadAnswersOfAllConnections(t *testing.T) {
 			c.send(frame(0, 0, i, ""))
 		}
 	}
-	settled(t, &served)
+	awaitStill(t, &served)
 	most := s.shared.maxUnsent + conns*(pressedUnsent+size+unsentStep)
 	if n := served.Load() * size; n > most {
 		t.Errorf("%d KiB of answers wait, want at most %d", n>>10, most>>10)
@@ -61,10 +61,10 @@ func TestUnreadAnswersOfAllConnections(t *testing.T) {
 	eventually(t, "nothing is counted", func() bool { return s.shared.unsent.Load() < conns*unsentStep })
 }
 
-// TestUnreadAnswerIsGivenUp proves that an answer holds work memory until it was sent, that
+// TestUnreadAnswerLosesItsConnection proves that an answer holds work memory until it was sent, that
 // the client which has not read its answer for longest loses its connection when others wait
 // for memory, and not one whose answer is not ready.
-func TestUnreadAnswerIsGivenUp(t *testing.T) {
+func TestUnreadAnswerLosesItsConnection(t *testing.T) {
 	const size = 100_000
 	work := budget.New(budget.Config{Bytes: 32 << 20})
 	holding := make(chan *Request, 3)
@@ -96,17 +96,17 @@ func TestUnreadAnswerIsGivenUp(t *testing.T) {
 		t.Fatalf("%+v", u)
 	}
 	for range unreadFor - 1 {
-		s.held.relieve(1)
+		s.held.closeOldestUnread(1)
 	}
-	s.held.relieve(0) // nobody waited any more: it begins anew
+	s.held.closeOldestUnread(0) // nobody waited any more: it begins anew
 	for range unreadFor - 1 {
-		s.held.relieve(1)
+		s.held.closeOldestUnread(1)
 	}
 	if u := work.Usage(budget.Data); u.Used != 3*size {
 		t.Fatalf("%+v: too early", u)
 	}
-	s.held.relieve(1)
-	unread.gone()
+	s.held.closeOldestUnread(1)
+	unread.awaitClosed()
 	eventually(t, "its memory is back", func() bool { return work.Usage(budget.Data).Used == 2*size })
 	never.Send(&never.resp)
 	if _, body := parked.receive(); len(body) != size {

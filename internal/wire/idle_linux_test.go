@@ -79,7 +79,7 @@ func suspendAll(tb testing.TB, s *Server) {
 	}
 	eventually(tb, "all connections are suspended", func() bool {
 		for _, c := range s.conns.listConns(nil, true) {
-			if c.life.current() != connSuspended {
+			if c.life.currentState() != connSuspended {
 				return false
 			}
 		}

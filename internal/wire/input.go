@@ -6,17 +6,18 @@ import (
 	"sync/atomic"
 )
 
-// errNoMemory ends a connection to which no memory was given.
+// errNoMemory closes a connection that waits for memory, or whose memory others need.
 var errNoMemory = errors.New("the memory for requests is exhausted, and this connection was slower than others to send the rest of a request")
 
-// input reads for a connection: it owns the receive buffer and cuts frames from it. An idle connection has no buffer; one is taken when data have come and
-// grows with what has come, never with what is announced.
+// input reads for a connection: it owns the receive buffer and cuts frames from it. An idle
+// connection has no buffer. One is taken when bytes have come, and grows with the bytes that
+// have come, never with the size that a frame announces.
 //
-// Frames alias the buffer. To use one for longer than until the next call of makeRoom
-// or prepareToWait, retain the buffer (see buffer): the input then goes on in another one.
+// Frames alias the buffer, and are valid until the next call of makeRoom or prepareToWait. To
+// use one for longer, retain the buffer: the input then continues in another one.
 //
-// The methods and fields belong to the connection's goroutine, except for stop and
-// the fields that are marked as shared.
+// The methods and fields belong to the connection's goroutine, except for stop and the fields
+// that are marked as shared.
 type input struct {
 	pool     *bufferPool
 	activity *activity
@@ -24,30 +25,30 @@ type input struct {
 	maxFrame int           // bytes of the largest frame that is accepted
 
 	buf        *buffer // nil while there is nothing to be read
-	start, end int     // buf.bytes[start:end] has come and was not cut yet
+	start, end int     // buf.bytes[start:end], the rest, has come and was not cut yet
 	filled     bool    // the last read filled the buffer
-	startClass int     // the class of buffer to begin with
+	startClass int     // the class of the first buffer after an idle time
 	oversized  int     // how often in a row the buffer was much too large
-	peak       int     // the most that buf has held
-	frames     uint64  // that were cut
+	peak       int     // the most bytes that buf has held
+	frames     uint64  // the number of frames that were cut
 
 	waiting atomic.Pointer[bufferWaiter] // shared: while it waits for a buffer
-	stopped atomic.Bool                  // shared: it is not to wait any more
+	stopped atomic.Bool                  // shared: it must not wait for a buffer any more
 	held    unfinished                   // shared
 }
 
-// unfinished tells how much memory an input holds while it waits for the rest of a request, or
-// while its requests wait until there is room for their answers: for the sweeper.
-// The input writes it, the sweeper reads it.
+// unfinished is the memory that an input holds while it waits for the rest of a request, or
+// until there is room for the answers of its requests. The input writes it, and the sweeper
+// reads it.
 type unfinished struct {
 	bytes   atomic.Int64  // of the buffer; 0: nothing is held
 	arrived atomic.Int64  // bytes of the request that have come
-	missing atomic.Int64  // bytes of it that have not
-	frame   atomic.Uint64 // frames cut before it, plus one
-	since   atomic.Uint32 // sweeps of the server when its rest was first waited for
+	missing atomic.Int64  // bytes of the request that have not come
+	frame   atomic.Uint64 // the number of frames that were cut before it, plus one
+	since   atomic.Uint32 // the server's sweeps when the input began to wait for its rest
 }
 
-// restSize is how many bytes have come and were not cut.
+// restSize is how many bytes have come and were not cut yet.
 func (in *input) restSize() int { return in.end - in.start }
 
 // frameSize is the size that the next frame announces, if that has come.
@@ -83,9 +84,9 @@ func (in *input) nextFrame() ([]byte, error) {
 // freeRoom is the part of the buffer into which the next bytes are read.
 func (in *input) freeRoom() []byte { return in.buf.bytes[in.end:] }
 
-// makeRoom sees to it that the buffer has room for what comes next: it takes one,
-// moves the rest to its front, or replaces it when it is full. It returns false when
-// memory is short; the caller then calls awaitBuffer.
+// makeRoom makes room in the buffer for the next bytes: it takes a buffer, moves the rest to
+// the front, or replaces a full buffer by a larger one. It returns false if memory is short;
+// the caller then calls awaitBuffer.
 func (in *input) makeRoom() bool {
 	b := in.buf
 	if b == nil {
@@ -110,8 +111,8 @@ func (in *input) makeRoom() bool {
 	return true
 }
 
-// needsFront tells whether the rest should be moved to the front of the buffer: the
-// room behind it is small, or too small for the frame that it is of.
+// needsFront tells whether the rest should be moved to the front of the buffer, because there
+// is little room behind it, or too little for its frame.
 func (in *input) needsFront() bool {
 	size, known := in.frameSize()
 	behind := len(in.buf.bytes) - in.end
@@ -121,7 +122,7 @@ func (in *input) needsFront() bool {
 // replaceBuffer takes a buffer of the class in place of the present one. It returns
 // false when memory is short.
 func (in *input) replaceBuffer(class int) bool {
-	b := in.pool.take(class, in.replaceable())
+	b := in.pool.takeBuffer(class, in.replaceableBytes())
 	if b == nil {
 		return false
 	}
@@ -129,15 +130,15 @@ func (in *input) replaceBuffer(class int) bool {
 	return true
 }
 
-// replaceable is how many bytes are given back with the present buffer.
-func (in *input) replaceable() int {
+// replaceableBytes is how many bytes are given back with the present buffer.
+func (in *input) replaceableBytes() int {
 	if in.buf == nil || in.buf.isShared() {
 		return 0
 	}
 	return len(in.buf.bytes)
 }
 
-// adoptBuffer goes on in another buffer.
+// adoptBuffer copies the rest into another buffer, in which the input continues.
 func (in *input) adoptBuffer(b *buffer) {
 	n := 0
 	if in.buf != nil {
@@ -164,8 +165,8 @@ func (in *input) addReceived(n int) {
 	in.activity.noteProgress()
 }
 
-// prepareToWait is called when nothing is there to be read: it gives the buffer back,
-// or keeps one that fits the part of a frame that has come.
+// prepareToWait is called when there are no bytes to read: it gives the buffer back, or, if a
+// part of a frame has come, keeps a buffer that fits that.
 func (in *input) prepareToWait() {
 	if in.buf != nil {
 		in.adaptStartClass()
@@ -174,8 +175,8 @@ func (in *input) prepareToWait() {
 	in.publishHeld()
 }
 
-// shrinkBuffer changes the buffer for the smallest that holds the rest, when that
-// saves more than copying it twice costs.
+// shrinkBuffer replaces the buffer by the smallest that holds the rest, if that saves enough
+// memory to be worth copying the rest twice.
 func (in *input) shrinkBuffer() {
 	rest := in.restSize()
 	if rest == 0 {
@@ -188,7 +189,7 @@ func (in *input) shrinkBuffer() {
 	}
 }
 
-// publishHeld tells the sweeper how much is held.
+// publishHeld updates held for the sweeper.
 func (in *input) publishHeld() {
 	h, rest := &in.held, in.restSize()
 	if rest == 0 {
@@ -210,7 +211,7 @@ func (in *input) publishHeld() {
 	h.bytes.Store(int64(len(in.buf.bytes)))
 }
 
-// adaptStartClass remembers which size of buffer the connection makes use of.
+// adaptStartClass adapts startClass to the size of buffer that the connection has used.
 func (in *input) adaptStartClass() {
 	switch class := in.buf.class; {
 	case class < firstClass:
@@ -225,7 +226,7 @@ func (in *input) adaptStartClass() {
 	}
 }
 
-// awaitBuffer waits until there is a buffer to go on with.
+// awaitBuffer waits until there is memory for a buffer in which the input can continue.
 func (in *input) awaitBuffer() error {
 	class := firstClass
 	if in.buf != nil && in.buf.class >= firstClass {
@@ -235,13 +236,13 @@ func (in *input) awaitBuffer() error {
 		}
 	}
 	in.publishHeld()
-	w := in.pool.awaitTurn(class, in.replaceable())
+	w := in.pool.awaitTurn(class, in.replaceableBytes())
 	in.waiting.Store(w)
 	if in.stopped.Load() { // stop came before it could see w
 		in.pool.cancelWait(w)
 	}
 	<-w.ready
-	in.activity.noteProgress() // the client was not the one to be waited for
+	in.activity.noteProgress() // the time of this wait does not count as the client's
 	in.waiting.Store(nil)
 	b := in.pool.takeGranted(w)
 	if b == nil {
@@ -251,10 +252,11 @@ func (in *input) awaitBuffer() error {
 	return nil
 }
 
-// isWaitingForBuffer tells the sweeper that the client is not the one to be waited for.
+// isWaitingForBuffer tells the sweeper whether the connection waits for memory, and not for its
+// client.
 func (in *input) isWaitingForBuffer() bool { return in.waiting.Load() != nil }
 
-// stop ends the input's waiting for a buffer, now and later. Anybody may call it.
+// stop ends the input's wait for a buffer, now and later. Any goroutine may call it.
 func (in *input) stop() {
 	in.stopped.Store(true)
 	if w := in.waiting.Load(); w != nil {

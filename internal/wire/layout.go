@@ -37,8 +37,8 @@ type layout struct {
 	flexible bool
 }
 
-// deriveLayout finds a request's layout: it encodes the request with one field changed
-// at a time and looks where the bytes differ. kmsg must know the version.
+// deriveLayout derives a request's layout: it encodes the request with one field changed at a
+// time, and compares the bytes. kmsg must know the version.
 func deriveLayout(key, version int16) *layout {
 	r := kmsg.RequestForKey(key)
 	r.SetVersion(version)
@@ -51,8 +51,8 @@ type probe struct {
 	flexible     bool
 }
 
-// A tagged field that no API has marks a struct's section of tagged fields in the
-// encoded bytes.
+// The key and the value of a tagged field that no API has. It marks a struct's section of
+// tagged fields in the encoded bytes.
 const (
 	markKey   = 9999
 	markValue = "\xa5where the tags are\x5a"
@@ -132,10 +132,10 @@ func (p probe) encodeChanged(path []int, tagged bool, change func(reflect.Value)
 	mark := binary.AppendUvarint(nil, markKey)
 	mark = binary.AppendUvarint(mark, uint64(len(markValue)))
 	b = r.AppendTo(nil)
-	return b, bytes.Index(b, append(mark, markValue...)) - 1 // before it stands the count
+	return b, bytes.Index(b, append(mark, markValue...)) - 1 // the number of tagged fields is before it
 }
 
-// reachField walks from v along the fields of path and puts one element with its
+// reachField returns the value at the path of fields from v. It puts one element with its
 // defaults into every array and pointer on the way.
 func reachField(v reflect.Value, path []int) reflect.Value {
 	for _, i := range path {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Reasons why connections end.
+// These are reasons why connections end.
 var (
 	errShutdown = errors.New("the server shuts down")
 	errIdle     = errors.New("nothing was sent for longer than the idle time-out")
@@ -25,9 +25,9 @@ var (
 //	reading, serving ------> draining
 //	any -------------------> closed
 //
-// The connection's goroutine makes all transitions but two: anybody may close the
-// connection, and the one who wakes or closes a suspended connection starts a
-// goroutine for it again.
+// The connection's goroutine makes all transitions but two: any goroutine may close the
+// connection, or wake a suspended one. The goroutine that wakes or closes a suspended
+// connection starts a goroutine for it.
 type connState uint8
 
 const (
@@ -36,7 +36,7 @@ const (
 	connServing                    // its goroutine hands requests to the session
 	connBlocked                    // its goroutine waits until there is room for more answers
 	connSuspended                  // it has no goroutine: the idle poller waits for requests
-	connDraining                   // no more is read of it; its last answers are sent
+	connDraining                   // no more requests are served; its last answers are sent
 	connClosed                     // nothing is read or sent any more
 )
 
@@ -45,11 +45,11 @@ type lifecycle struct {
 	mu     sync.Mutex
 	state  connState     // guarded by mu
 	reason error         // why it was closed; guarded by mu
-	ended  chan struct{} // closed with it; made when it is first asked for; guarded by mu
+	ended  chan struct{} // closed when the connection is; made by the first closedChan; guarded by mu
 }
 
-// enter makes a transition. It returns false when the connection is closed.
-func (l *lifecycle) enter(state connState) (open bool) {
+// changeState makes a transition. It returns false when the connection is closed.
+func (l *lifecycle) changeState(state connState) (open bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.state == connClosed {
@@ -59,8 +59,8 @@ func (l *lifecycle) enter(state connState) (open bool) {
 	return true
 }
 
-// wake makes a suspended connection one that reads. If it returns true the connection
-// is the caller's, who must give it a goroutine.
+// wake changes the state from suspended to reading. If it returns true, the caller must start a
+// goroutine for the connection.
 func (l *lifecycle) wake() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -71,7 +71,8 @@ func (l *lifecycle) wake() bool {
 	return true
 }
 
-// close makes the last transition. first is true for the first call.
+// close makes the last transition. It returns the state before, and whether this is the first
+// call.
 func (l *lifecycle) close(reason error) (before connState, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -86,7 +87,7 @@ func (l *lifecycle) close(reason error) (before connState, first bool) {
 	return before, true
 }
 
-// closedChan is closed when the connection is.
+// closedChan returns a channel that is closed when the connection is.
 func (l *lifecycle) closedChan() <-chan struct{} {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -117,8 +118,8 @@ func (connContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 
 func (connContext) Value(any) any { return nil }
 
-// current is the state now.
-func (l *lifecycle) current() connState {
+// currentState is the present state.
+func (l *lifecycle) currentState() connState {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.state

@@ -38,9 +38,9 @@ func TestHalfSent(t *testing.T) {
 	c.receive()
 }
 
-// TestGrowth proves that a large frame never takes more than twice what has come,
+// TestBufferGrowth proves that a large frame never takes more than twice what has come,
 // and that its memory is given back when it was served.
-func TestGrowth(t *testing.T) {
+func TestBufferGrowth(t *testing.T) {
 	const size = 20 << 20
 	s, addr := start(t, Config{}, &funcs{serve: echo})
 	c := dial(t, addr)
@@ -108,9 +108,9 @@ func TestMemoryExhausted(t *testing.T) {
 	}
 }
 
-// TestForeign proves that what is not Kafka's protocol closes its connection with
-// one line that says what it looks like.
-func TestForeign(t *testing.T) {
+// TestForeignProtocols proves that bytes of another protocol close the connection, with one line
+// that names the protocol.
+func TestForeignProtocols(t *testing.T) {
 	for _, test := range []struct{ name, bytes, want string }{
 		{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "a TLS handshake"},
 		{"GET", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP"},
@@ -130,7 +130,7 @@ func TestForeign(t *testing.T) {
 			s, addr := start(t, Config{Logger: log.logger()}, &funcs{serve: echo})
 			c := dial(t, addr)
 			c.send([]byte(test.bytes))
-			c.gone()
+			c.awaitClosed()
 			eventually(t, "a line is logged", func() bool { return strings.Count(log.String(), "\n") == 1 })
 			if !strings.Contains(log.String(), test.want) {
 				t.Errorf("want %q, the log says %s", test.want, log.String())
@@ -150,7 +150,7 @@ func TestFlood(t *testing.T) {
 	for range 200 {
 		c := dial(t, addr)
 		c.send([]byte("GET / HTTP/1.1\r\n"))
-		c.gone()
+		c.awaitClosed()
 		c.Close()
 	}
 	eventually(t, "all are counted", func() bool { return s.Stats().Refused.Load() == 200 })
@@ -185,9 +185,9 @@ func TestMaxConns(t *testing.T) {
 		second.receive()
 		s.SetLimits(test.limits)
 		third := dial(t, addr)
-		third.gone()
+		third.awaitClosed()
 		eventually(t, "it is logged and counted", func() bool {
-			return strings.Contains(log.String(), test.want) && s.Stats().Turned.Load() == 1
+			return strings.Contains(log.String(), test.want) && s.Stats().TurnedAway.Load() == 1
 		})
 		first.Close()
 		eventually(t, "the first is gone", func() bool { return s.Stats().Conns.Load() == 1 })
@@ -199,7 +199,7 @@ func TestMaxConns(t *testing.T) {
 		s.SetLimits(Limits{Conns: 1, ConnsPerIP: 1, IPs: map[netip.Addr]int{home: 4}})
 		s.SetLimits(Limits{ConnsPerIP: 4})
 		try().receive()
-		dial(t, addr).gone()
+		dial(t, addr).awaitClosed()
 	}
 }
 
@@ -218,9 +218,9 @@ func TestConnectionsHaveDescriptors(t *testing.T) {
 	first.receive()
 	second.receive()
 	for range 20 {
-		dial(t, addr).gone()
+		dial(t, addr).awaitClosed()
 	}
-	eventually(t, "all are counted", func() bool { return s.Stats().Turned.Load() == 20 })
+	eventually(t, "all are counted", func() bool { return s.Stats().TurnedAway.Load() == 20 })
 	if n := strings.Count(log.String(), "LimitNOFILE"); n != 1 {
 		t.Errorf("%d lines say what to raise, want 1: %s", n, log.String())
 	}
@@ -235,7 +235,7 @@ func TestConnectionsHaveDescriptors(t *testing.T) {
 	}
 }
 
-// TestStats proves that the counters tell what happened.
+// TestStats proves that the counters count what they say.
 func TestStats(t *testing.T) {
 	s, addr := start(t, Config{}, &funcs{serve: echo})
 	c := dial(t, addr)
@@ -266,7 +266,7 @@ func TestBufferPool(t *testing.T) {
 	}
 	mib := p.classFor(1 << 20)
 	takeAll := func(class int) (list []*buffer) {
-		for b := p.take(class, 0); b != nil; b = p.take(class, 0) {
+		for b := p.takeBuffer(class, 0); b != nil; b = p.takeBuffer(class, 0) {
 			list = append(list, b)
 		}
 		return list
@@ -366,9 +366,9 @@ func TestWorkMemory(t *testing.T) {
 	}
 }
 
-// TestWorkMemoryOfTheGone proves that a request which waits for work memory ends with
+// TestWaitForWorkMemoryEnds proves that a request which waits for work memory ends with
 // its connection, and that one which can never fit is refused.
-func TestWorkMemoryOfTheGone(t *testing.T) {
+func TestWaitForWorkMemoryEnds(t *testing.T) {
 	work := budget.New(budget.Config{Bytes: 32 << 20})
 	errs := make(chan error, 2)
 	s, addr := start(t, Config{Work: work}, &funcs{serve: func(r *Request) error {
@@ -401,9 +401,9 @@ func TestWorkMemoryOfTheGone(t *testing.T) {
 	}
 }
 
-// TestRest proves that a frame cut anywhere, also after a wait at each byte, is
+// TestFramesCutAnywhere proves that a frame cut anywhere, also after a wait at each byte, is
 // put together again.
-func TestRest(t *testing.T) {
+func TestFramesCutAnywhere(t *testing.T) {
 	s, addr := start(t, Config{}, &funcs{serve: echo})
 	c := dial(t, addr)
 	body := strings.Repeat("0123456789", 30_000)

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// logBurst lines a second are written about mistakes of clients: a flood of
-// bad clients must not become a flood of lines.
+// logBurst is the number of lines a second about mistakes of clients, so that a flood of bad
+// clients does not become a flood of lines.
 const logBurst = 10
 
-// scarcityPause is the time between two lines that say that file descriptors are short.
+// scarcityPause is the time between two lines about a shortage of file descriptors.
 const scarcityPause = 10 * time.Second
 
 // lineLimit bounds the number of lines in a period. Safe for concurrent use.
@@ -29,8 +29,8 @@ func newLineLimit(log *slog.Logger, burst int, period time.Duration) *lineLimit 
 	return &lineLimit{log: log, burst: burst, period: period}
 }
 
-// nextLine returns the logger for one more line, which says how many were dropped
-// before it; nil when this one is to be dropped too.
+// nextLine returns the logger for one more line, which tells how many were dropped before it.
+// It returns nil if this line must be dropped too.
 func (l *lineLimit) nextLine() *slog.Logger {
 	now := time.Now()
 	l.mu.Lock()

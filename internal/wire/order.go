@@ -3,20 +3,20 @@ package wire
 // earlyAnswers keeps answers that are ready before it is their turn, by the order of
 // their requests.
 type earlyAnswers struct {
-	list   []*Request // a ring, a power of two long; seq's place is its low bits
-	n      int
-	bytes  int64 // of the answers
-	memory int64 // about how many bytes of memory they take
+	list   []*Request // a ring whose length is a power of two; the low bits of seq are its index
+	n      int        // the number of answers
+	bytes  int64      // of the answers
+	memory int64      // about how many bytes of memory they take
 }
 
-// put adds the answer of r, while next is the one whose turn it is. It returns false
-// for a request that was answered before.
-func (e *earlyAnswers) put(r *Request, next uint64) bool {
+// putAnswer adds the answer of r; next is the place whose turn it is. It returns false if r was
+// answered before.
+func (e *earlyAnswers) putAnswer(r *Request, next uint64) bool {
 	if r.seq < next {
 		return false
 	}
 	if d := int(r.seq - next); d >= len(e.list) {
-		e.grow(d)
+		e.growRing(d)
 	}
 	i := r.seq & uint64(len(e.list)-1)
 	if e.list[i] != nil {
@@ -29,8 +29,8 @@ func (e *earlyAnswers) put(r *Request, next uint64) bool {
 	return true
 }
 
-// grow makes room for an answer at a distance from the one whose turn it is.
-func (e *earlyAnswers) grow(distance int) {
+// growRing makes room for an answer at a distance from the place whose turn it is.
+func (e *earlyAnswers) growRing(distance int) {
 	size := max(16, len(e.list))
 	for size <= distance {
 		size *= 2
@@ -44,8 +44,8 @@ func (e *earlyAnswers) grow(distance int) {
 	e.list = list
 }
 
-// take removes the answer with that place in the order, if it is ready.
-func (e *earlyAnswers) take(seq uint64) *Request {
+// takeReady removes and returns the answer with a place in the order; nil: it is not ready.
+func (e *earlyAnswers) takeReady(seq uint64) *Request {
 	if e.n == 0 {
 		return nil
 	}

@@ -7,81 +7,83 @@ import (
 )
 
 const (
-	// sendEarly bytes of answers go out before the rest of a read is served.
+	// If the answers to a part of a read's requests have sendEarly bytes, they are sent before
+	// the others are served.
 	sendEarly = 256 << 10
-	// maxUnsent bytes of answers may wait for a client that does not read them;
-	// behind them its requests are not read.
+	// If a connection has more than maxUnsent bytes of unsent answers, its requests are not
+	// read until the client reads its answers.
 	maxUnsent = 1 << 20
-	// pressedUnsent bytes of memory may be taken by the answers of a connection that were not
-	// sent, where those of all connections take more than they may. A single answer may be
-	// larger; a large one holds work memory of its own.
+	// If the unsent answers of all connections take more memory than they may, pressedUnsent
+	// bytes of memory are the limit of each. A single answer may be larger; a large one holds
+	// work memory of its own.
 	pressedUnsent = 64 << 10
-	// unsentStep is in which steps an output tells the server how much memory it takes.
+	// unsentStep is the least change of an output's memory of which it informs the server.
 	unsentStep = 16 << 10
 	// reliefShare is the share of its bounds by which a connection must get below
 	// them before its requests are read again: a quarter.
-	reliefShare = 4
-	// parkedStep answers outstanding cost a connection nothing; those beyond are
-	// counted for the server, in steps of this size.
+	resumeShare = 4
+	// parkedStep is the least change of the number of outstanding answers of which an output
+	// informs the server. A connection with fewer is never limited.
 	parkedStep = 64
-	// parkedShare times MaxParked answers may be outstanding on all connections.
+	// All connections together may have parkedShare times MaxParked outstanding answers.
 	parkedShare = 4
-	// completerMax is how much somebody who completes an answer sends without a helper.
+	// completerMax is the number of bytes above which a goroutine that completes an answer
+	// leaves sending to a helper.
 	completerMax = 256 << 10
 )
 
 // output sends the answers of a connection in the order of its requests.
 //
-// The answer whose turn it is goes to the outbox, with the ready ones behind it; one
-// that is ready earlier waits among the early ones. Its flow says whose task it is to
-// send the outbox:
+// The answer whose turn it is goes to the outbox, with the ready ones behind it. An answer that
+// is ready before its turn waits among the early ones. The flow decides which goroutine sends
+// the outbox:
 //
 //	corked --uncork--> open      corked: the connection's goroutine serves requests, and
 //	   '<-----cork-------'       sends all their answers at uncork
-//	any --close--> closed        open: the one who completes the oldest answer sends
+//	any --close--> closed        open: the goroutine that completes the oldest answer sends
 //
-// There is one sender at a time, and its place has three states:
+// There is at most one sender at a time, in three states:
 //
 //	none ------> active      by uncork, or by completeAnswer when no more is outstanding
 //	none ------> deferred    by completeAnswer when more is outstanding: those answers will
 //	                         likely be completed too, one after the other, as a group
 //	                         commit does; then all go out with the last one's write, or
 //	                         by the helper that was started (BenchmarkParked)
-//	deferred --> active      by the helper, or by somebody who comes before it
+//	deferred --> active      by the helper, or by another goroutine before it
 //	active ----> none        when nothing is left to send
 //
-// The sender may hand its place over to a helper, a goroutine that may wait for the
-// client and for the disk, which others must not.
+// A sender may hand over to a helper, a goroutine that may wait for the client and for the
+// disk, as other senders must not.
 type output struct {
 	sock     socket
 	shared   *outputShared
 	activity *activity
-	conn     conn // ended when something cannot be sent
+	conn     conn // closed when something cannot be sent
 
 	// The connection's goroutine owns these fields.
-	issued   uint64 // requests for whose answers places were given out
-	seenDone uint64 // done, as last looked up
-	collects bool   // it has corked the output
+	issued   uint64 // the number of places in the order of answers that were issued
+	seenDone uint64 // the value of done when the goroutine last read it
+	corked   bool   // it has corked the output
 
-	pressed atomic.Bool // look at the bounds: sendEarly was reached, or the output was closed
+	checkBounds atomic.Bool // sendEarly or another bound may be reached, or the output is closed
 
-	mu      sync.Mutex // guards the fields below
-	box     outbox
-	early   earlyAnswers
-	done    uint64 // answers that are in box, or were sent
-	taken   uint64 // issued, as others may know it
-	counted int64  // of taken-done, the part that shared.parked counts
-	noted   int64  // of the memory of answers, the part that shared.unsent counts
-	flow    outputFlow
-	sender  senderState
-	helper  bool          // the helper of a deferred sender runs
-	relief  chan struct{} // closed when the output is below the bounds in relieve, or closed
-	relieve bounds
+	mu            sync.Mutex // guards the fields below
+	box           outbox
+	early         earlyAnswers
+	done          uint64 // answers that are in box, or were sent
+	sharedIssued  uint64 // issued, as others may know it
+	parkedCounted int64  // of taken-done, the part that shared.parked counts
+	memoryCounted int64  // of the memory of answers, the part that shared.unsent counts
+	flow          outputFlow
+	sender        senderState
+	helper        bool          // the helper of a deferred sender runs
+	resume        chan struct{} // closed when the output is below the bounds in relieve, or closed
+	resumeBelow   bounds
 
 	helpers sync.WaitGroup // added to under mu while not closed
 }
 
-// conn is the connection of an output.
+// conn is what an output needs of its connection.
 type conn interface {
 	Close(reason error)
 	Contain() // see Conn
@@ -110,40 +112,40 @@ type outputShared struct {
 	boxes     boxPool
 	buffers   *bufferPool
 	sent      *atomic.Int64 // bytes
-	parked    atomic.Int64  // answers outstanding, of connections that have many
-	maxParked int           // on one connection
-	unsent    atomic.Int64  // memory of answers that were not sent, but for less than unsentStep a connection
-	maxUnsent int64         // above that no connection takes more than pressedUnsent
+	parked    atomic.Int64  // outstanding answers, to within parkedStep for each connection
+	maxParked int           // outstanding answers of one connection
+	unsent    atomic.Int64  // memory of unsent answers, to within unsentStep for each connection
+	maxUnsent int64         // if unsent is above it, each connection is limited to pressedUnsent
 }
 
-// bounds say how much may be outstanding.
+// bounds are limits of a connection's answers.
 type bounds struct {
-	parked uint64 // answers that are not ready
-	unsent int64  // bytes to be sent
-	early  int64  // bytes of answers that are ready before it is their turn
-	memory int64  // bytes of memory that both take
+	parked uint64 // outstanding answers
+	unsent int64  // bytes in the outbox
+	early  int64  // bytes of answers that are ready before their turn
+	memory int64  // bytes of memory of both
 }
 
-// relieved are the bounds below which a connection goes on.
-func (b bounds) relieved() bounds {
+// resumeBounds are the bounds below which a connection that was above b resumes.
+func (b bounds) resumeBounds() bounds {
 	return bounds{
-		b.parked - b.parked/reliefShare, b.unsent - b.unsent/reliefShare,
-		b.early - b.early/reliefShare, b.memory - b.memory/reliefShare,
+		b.parked - b.parked/resumeShare, b.unsent - b.unsent/resumeShare,
+		b.early - b.early/resumeShare, b.memory - b.memory/resumeShare,
 	}
 }
 
-// isPressed tells that the unsent answers of all connections take more memory than they may.
+// isPressed tells whether the unsent answers of all connections take more memory than they may.
 func (s *outputShared) isPressed() bool { return s.unsent.Load() > s.maxUnsent }
 
-// issuePlace gives out the next place in the order of answers.
+// issuePlace issues the next place in the order of answers.
 func (o *output) issuePlace() uint64 {
 	seq := o.issued
 	o.issued++
 	return seq
 }
 
-// currentLimits are the bounds of the connection. When too many answers are outstanding
-// on all connections, or take too much memory, those which have many must wait.
+// currentLimits are the present bounds of the connection. They are low if too many answers are
+// outstanding on all connections, or take too much memory.
 func (o *output) currentLimits() bounds {
 	parked := o.shared.maxParked
 	if o.shared.parked.Load() > int64(parked)*parkedShare {
@@ -156,15 +158,15 @@ func (o *output) currentLimits() bounds {
 	return bounds{uint64(parked) - 1, maxUnsent, maxUnsent, memory}
 }
 
-// isNearLimits tells that so much is outstanding that awaitRoom must be called.
+// isNearLimits tells whether so much is outstanding that awaitRoom must be called.
 func (o *output) isNearLimits() bool {
 	parked := o.issued - o.seenDone
-	return parked >= parkedStep && parked > o.currentLimits().parked || o.pressed.Load()
+	return parked >= parkedStep && parked > o.currentLimits().parked || o.checkBounds.Load()
 }
 
 // cork leaves ready answers to the connection's goroutine.
 func (o *output) cork() {
-	o.collects = true
+	o.corked = true
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.flow == flowOpen {
@@ -172,14 +174,14 @@ func (o *output) cork() {
 	}
 }
 
-// uncork sends the ready answers, and lets others send those that they complete.
+// uncork sends the ready answers, and lets other goroutines send those that they complete.
 func (o *output) uncork() {
-	o.collects = false
+	o.corked = false
 	o.mu.Lock()
 	if o.flow == flowCorked {
 		o.flow = flowOpen
 	}
-	o.taken, o.seenDone = o.issued, o.done
+	o.sharedIssued, o.seenDone = o.issued, o.done
 	o.countParkedLocked()
 	mine := o.sender != senderActive && o.flow != flowClosed && o.box.size > 0
 	if mine {
@@ -189,12 +191,12 @@ func (o *output) uncork() {
 	}
 	o.mu.Unlock()
 	if mine {
-		o.send(asOwner)
+		o.sendOutbox(asOwner)
 	}
 }
 
-// awaitRoom waits until no more is outstanding than the bounds allow, and if they
-// were passed, until there is some room. It returns false when the output is closed.
+// awaitRoom returns when the connection is within the bounds. If it is not at first, it waits
+// until it is below their resumeBounds. It returns false if the output is closed.
 func (o *output) awaitRoom(limit bounds) (open bool) {
 	for {
 		o.mu.Lock()
@@ -203,40 +205,40 @@ func (o *output) awaitRoom(limit bounds) (open bool) {
 			return false
 		}
 		o.seenDone = o.done
-		o.pressed.Store(o.box.size+o.early.bytes >= sendEarly)
+		o.checkBounds.Store(o.box.size+o.early.bytes >= sendEarly)
 		if o.isWithinLocked(limit) {
 			o.mu.Unlock()
 			return true
 		}
 		relief := make(chan struct{})
-		o.relief, o.relieve = relief, limit.relieved()
+		o.resume, o.resumeBelow = relief, limit.resumeBounds()
 		o.mu.Unlock()
 		<-relief
 	}
 }
 
 func (o *output) isWithinLocked(b bounds) bool {
-	return o.taken-o.done <= b.parked && o.box.size <= b.unsent && o.early.bytes <= b.early && o.memoryLocked() <= b.memory
+	return o.sharedIssued-o.done <= b.parked && o.box.size <= b.unsent && o.early.bytes <= b.early && o.memoryLocked() <= b.memory
 }
 
-// countParkedLocked tells the server how many answers are outstanding, when that has
-// changed much.
+// countParkedLocked informs the server of the number of outstanding answers, if that has changed
+// much.
 func (o *output) countParkedLocked() {
-	if d := int64(o.taken-o.done) - o.counted; d >= parkedStep || d <= -parkedStep {
+	if d := int64(o.sharedIssued-o.done) - o.parkedCounted; d >= parkedStep || d <= -parkedStep {
 		o.shared.parked.Add(d)
-		o.counted += d
+		o.parkedCounted += d
 	}
 }
 
-// relieveLocked wakes the connection's goroutine if it waits for room and there is some.
-func (o *output) relieveLocked() {
-	if o.relief != nil && o.isWithinLocked(o.relieve) {
-		close(o.relief)
-		o.relief = nil
+// resumeLocked wakes the connection's goroutine if it waits for room and there is some.
+func (o *output) resumeLocked() {
+	if o.resume != nil && o.isWithinLocked(o.resumeBelow) {
+		close(o.resume)
+		o.resume = nil
 	}
 }
 
-// claimPlace hands out the place behind the outbox when r's answer is the next one.
+// claimPlace returns the place behind the outbox, if r's answer is the next one, else nil.
 func (o *output) claimPlace(r *Request) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -247,7 +249,7 @@ func (o *output) claimPlace(r *Request) []byte {
 	return o.box.claimTail(&o.shared.boxes, o.sender == senderActive)
 }
 
-// completeAnswer takes the answer of r; it goes out when all before it have.
+// completeAnswer takes the answer of r, which is sent when all answers before it are.
 func (o *output) completeAnswer(r *Request) {
 	o.mu.Lock()
 	if o.flow == flowClosed {
@@ -257,7 +259,7 @@ func (o *output) completeAnswer(r *Request) {
 		return
 	}
 	if r.seq != o.done {
-		first := o.early.put(r, o.done)
+		first := o.early.putAnswer(r, o.done)
 		o.noteMemoryLocked()
 		o.mu.Unlock()
 		if !first {
@@ -267,56 +269,56 @@ func (o *output) completeAnswer(r *Request) {
 	}
 	finished := o.appendReadyLocked(r)
 	mine := o.becomeSenderLocked()
-	o.relieveLocked()
+	o.resumeLocked()
 	o.mu.Unlock()
 	o.shared.requests.recycle(finished)
 	if mine {
-		o.send(asCompleter)
+		o.sendOutbox(asCompleter)
 	}
 }
 
-// appendReadyLocked puts the answer of r and those that are ready behind it into the
-// outbox. It returns the requests that are not needed any more.
+// appendReadyLocked appends the answer of r, and those that are ready behind it, to the outbox.
+// It returns the requests that are not needed any more.
 func (o *output) appendReadyLocked(r *Request) (finished *Request) {
-	for ; r != nil; r = o.early.take(o.done) {
+	for ; r != nil; r = o.early.takeReady(o.done) {
 		o.done++
 		if o.box.appendAnswer(r, &o.shared.boxes, o.sender == senderActive) {
 			r.next, finished = finished, r
 		}
 	}
-	if o.counted > 0 && o.flow != flowCorked {
+	if o.parkedCounted > 0 && o.flow != flowCorked {
 		o.countParkedLocked()
 	}
 	o.noteMemoryLocked()
 	return finished
 }
 
-// memoryLocked is about how much memory the answers take that were not sent.
+// memoryLocked is about how much memory the unsent answers take.
 func (o *output) memoryLocked() int64 { return o.box.memory + o.early.memory }
 
-// noteMemoryLocked tells the server how much memory the answers take, when that has changed
-// much, and has the connection's goroutine look at the bounds when it is much.
+// noteMemoryLocked informs the server of the memory of unsent answers, if that has changed much,
+// and has the connection's goroutine check the bounds if it is much.
 func (o *output) noteMemoryLocked() {
 	if o.flow == flowClosed {
 		return
 	}
 	memory := o.memoryLocked()
-	if d := memory - o.noted; d >= unsentStep || d <= -unsentStep {
+	if d := memory - o.memoryCounted; d >= unsentStep || d <= -unsentStep {
 		o.shared.unsent.Add(d)
-		o.noted = memory
+		o.memoryCounted = memory
 	}
 	if max(o.box.size+o.early.bytes, memory) >= sendEarly || memory > pressedUnsent && o.shared.isPressed() {
-		o.pressed.Store(true)
+		o.checkBounds.Store(true)
 	}
 }
 
-// becomeSenderLocked makes the caller, who has completed an answer, the sender, or
-// defers that (see output). It tells whether the caller must send.
+// becomeSenderLocked is called by a goroutine that has completed an answer. It makes that the
+// sender, or defers sending (see output). It returns whether the caller must send.
 func (o *output) becomeSenderLocked() bool {
 	switch {
 	case o.flow != flowOpen || o.sender == senderActive || o.box.size == 0:
 		return false
-	case o.taken == o.done:
+	case o.sharedIssued == o.done:
 		o.sender = senderActive
 		return true
 	}
@@ -328,7 +330,8 @@ func (o *output) becomeSenderLocked() bool {
 	return false
 }
 
-// sendDeferred sends what was left to a helper, unless somebody else has.
+// sendDeferred is the helper of a deferred sender. It sends unless another goroutine has become
+// the sender.
 func (o *output) sendDeferred() {
 	o.mu.Lock()
 	o.helper = false
@@ -338,26 +341,26 @@ func (o *output) sendDeferred() {
 	}
 	o.mu.Unlock()
 	if mine {
-		o.send(asHelper)
+		o.sendOutbox(asHelper)
 	}
 }
 
-// senderRole says who sends, and so how long it may take.
+// senderRole is the kind of goroutine that sends, on which it depends how long it may take.
 type senderRole uint8
 
 const (
 	asOwner     senderRole = iota // the connection's goroutine
-	asCompleter                   // somebody who completed an answer: never waits
-	asHelper                      // a goroutine for this only: waits for the client and the disk
+	asCompleter                   // a goroutine that has completed an answer: it never waits
+	asHelper                      // a goroutine only for this: it waits for the client and the disk
 )
 
-// send sends the outbox. The caller is the active sender, and is not afterwards.
-func (o *output) send(as senderRole) {
-	w := o.shared.writers.take(o.shared.buffers)
+// sendOutbox sends the outbox. The caller must be the active sender, and is not afterwards.
+func (o *output) sendOutbox(as senderRole) {
+	w := o.shared.writers.takeWriter(o.shared.buffers)
 	completed := false
 	defer func() {
-		o.shared.writers.put(w)
-		if !completed { // a section panicked
+		o.shared.writers.putWriter(w)
+		if !completed { // a section has panicked
 			o.stopSending()
 		}
 	}()
@@ -382,10 +385,10 @@ func (o *output) send(as senderRole) {
 	completed = true
 }
 
-// sendNext sends one batch and takes the bytes that went out off the outbox.
+// sendNext sends one batch, and removes the bytes that were sent from the outbox.
 func (o *output) sendNext(w *writer, as senderRole) error {
 	w.batch.mayWait = as == asHelper
-	n, err := 0, w.gather(o.sock.isNonblocking())
+	n, err := 0, w.gatherBatch(o.sock.isNonblocking())
 	if err == nil {
 		n, err = o.sock.send(&w.batch)
 		o.shared.sent.Add(int64(n))
@@ -398,16 +401,16 @@ func (o *output) sendNext(w *writer, as senderRole) error {
 	o.activity.noteProgress()
 	o.mu.Lock()
 	o.box.dropSent(to)
-	if o.noted > 0 {
+	if o.memoryCounted > 0 {
 		o.noteMemoryLocked()
 	}
-	o.relieveLocked()
+	o.resumeLocked()
 	o.mu.Unlock()
 	return err
 }
 
-// viewUnsent shows the writer what waits. It is false, and the caller not the sender
-// any more, when there is nothing for it to send.
+// viewUnsent shows the unsent bytes to the writer. If there is nothing for the caller to send, it
+// returns false, and the caller is not the sender any more.
 func (o *output) viewUnsent(w *writer, as senderRole) bool {
 	o.mu.Lock()
 	if o.flow == flowClosed {
@@ -423,7 +426,7 @@ func (o *output) viewUnsent(w *writer, as senderRole) bool {
 		o.mu.Unlock()
 		return false
 	}
-	w.view(&o.box)
+	w.viewOutbox(&o.box)
 	tooMuch := as == asCompleter && (o.box.size > completerMax || w.hasComputed())
 	o.mu.Unlock()
 	if tooMuch {
@@ -445,10 +448,10 @@ func (o *output) handOver() {
 	o.stopSending()
 }
 
-func (o *output) sendAsHelper() { o.send(asHelper) }
+func (o *output) sendAsHelper() { o.sendOutbox(asHelper) }
 
-// stopSending ends the caller's being the sender of an output that is closed, or is
-// about to be.
+// stopSending makes the caller no longer the sender of an output that is closed, or is about to
+// be.
 func (o *output) stopSending() {
 	var left unsent
 	o.mu.Lock()
@@ -460,7 +463,7 @@ func (o *output) stopSending() {
 	left.releaseAll(&o.shared.requests)
 }
 
-// close drops all answers that were not sent, now or when the sender notices it.
+// close drops all unsent answers, at once or when the sender notices it.
 func (o *output) close() {
 	var left unsent
 	o.mu.Lock()
@@ -469,13 +472,13 @@ func (o *output) close() {
 		return
 	}
 	o.flow = flowClosed
-	o.pressed.Store(true)
-	o.shared.parked.Add(-o.counted)
-	o.shared.unsent.Add(-o.noted)
-	o.counted, o.noted = 0, 0
-	if o.relief != nil {
-		close(o.relief)
-		o.relief = nil
+	o.checkBounds.Store(true)
+	o.shared.parked.Add(-o.parkedCounted)
+	o.shared.unsent.Add(-o.memoryCounted)
+	o.parkedCounted, o.memoryCounted = 0, 0
+	if o.resume != nil {
+		close(o.resume)
+		o.resume = nil
 	}
 	if o.sender != senderActive {
 		left = o.takeUnsentLocked()
@@ -508,19 +511,19 @@ func (u unsent) releaseAll(requests *requestPool) {
 	}
 }
 
-// outputLoad tells how much an output has to do.
+// outputLoad is the outstanding work of an output.
 type outputLoad struct {
 	unsent int64 // bytes
 	parked bool  // answers are outstanding
-	busy   bool  // somebody sends, or will
+	busy   bool  // a goroutine sends, or the connection's waits for room
 }
 
-// isNothing tells that the output has nothing to do.
+// isNothing tells whether the output has nothing to do.
 func (l outputLoad) isNothing() bool { return l == outputLoad{} }
 
-// load tells the sweeper how much the output has to do.
-func (o *output) load() outputLoad {
+// currentLoad returns the outstanding work, for the sweeper.
+func (o *output) currentLoad() outputLoad {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return outputLoad{o.box.size + o.early.bytes, o.taken != o.done, o.sender == senderActive || o.relief != nil}
+	return outputLoad{o.box.size + o.early.bytes, o.sharedIssued != o.done, o.sender == senderActive || o.resume != nil}
 }

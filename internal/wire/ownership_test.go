@@ -166,7 +166,7 @@ func TestPanicsElsewhere(t *testing.T) {
 			bad.send(frame(0, 0, 2, "waits behind it"))
 			eventually(t, "the second one is served", func() bool { return s.Stats().Requests(0) == 1 })
 			go answer(r)
-			bad.gone()
+			bad.awaitClosed()
 			good.send(frame(0, 0, 3, "still here"))
 			if _, body := good.receive(); body != "still here" {
 				t.Errorf("the other connection got %q", body)
@@ -197,7 +197,7 @@ func TestAnsweredTwice(t *testing.T) {
 	}})
 	c := dial(t, addr)
 	c.send(append(frame(0, 0, 0, ""), frame(0, 0, 1, "")...))
-	c.gone()
+	c.awaitClosed()
 	eventually(t, "it is counted", func() bool { return s.Stats().Panics.Load() == 1 })
 	(<-first).NoReply()
 }
@@ -246,7 +246,7 @@ func TestListeners(t *testing.T) {
 			}
 			c.send(frame(key, 0, int32(i), body))
 			if i >= test.ok {
-				c.gone()
+				c.awaitClosed()
 			} else if _, got := c.receive(); got != body {
 				t.Errorf("%s: %d bytes came back of %d", test.name, len(got), len(body))
 			}

@@ -5,7 +5,7 @@ import (
 	"runtime/debug"
 )
 
-// panicError is the end of a connection on whose behalf something panicked.
+// panicError closes a connection for which something has panicked.
 type panicError struct {
 	value any
 	stack []byte
@@ -13,7 +13,7 @@ type panicError struct {
 
 func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
-// catchPanic calls f and makes an error of its panic.
+// catchPanic calls f, and returns a panic of it as a panicError.
 func catchPanic(f func() error) (err error) {
 	defer func() {
 		if v := recover(); v != nil {

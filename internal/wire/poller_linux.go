@@ -11,19 +11,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pollBatch is how many connections one look at the poller's events may wake.
+// pollBatch is the largest number of events that one call of epoll_wait returns.
 const pollBatch = 64
 
-// idlePoller waits for bytes on suspended connections, for all of them by one
-// goroutine. A goroutine of its own costs a connection 8 KiB of stack; one that is
-// suspended takes 2.5 KB in all instead of 10 (TestIdleMemory). Busy connections
-// never come here.
+// idlePoller waits for bytes on all suspended connections, with one goroutine. A goroutine for
+// each would have a stack of 8 KiB, which is most of an idle connection's memory
+// (TestIdleMemory). Busy connections are never suspended.
 type idlePoller struct {
 	file *os.File // an epoll instance, watched by the runtime's poller as any file
 	rc   syscall.RawConn
 
-	events [pollBatch]unix.EpollEvent // of run
-	n      int
+	events [pollBatch]unix.EpollEvent // used by wakeReady
+	n      int                        // how many of events are set
 
 	mu      sync.Mutex
 	sockets map[int32]*watchedSocket // by descriptor: those that were suspended at least once; guarded by mu
@@ -65,17 +64,17 @@ func (p *idlePoller) wakeReady() {
 			p.mu.Lock()
 			s := p.sockets[e.Fd]
 			p.mu.Unlock()
-			if s != nil { // an event of a descriptor that is another's by now does no harm
+			if s != nil { // if the descriptor belongs to another connection by now, waking that does no harm
 				s.wake()
 			}
 		}
 	}
 }
 
-// enroll makes the socket known, so that arm may be called. wake is called from then
-// on when bytes have come after a call of arm; at other times it must do no harm. It
-// returns false for a socket that cannot be watched.
-func (p *idlePoller) enroll(sock socket, wake func()) bool {
+// addSocket adds a socket, for which armSocket may be called from then on. wake is called when
+// bytes have come after a call of armSocket; it may be called at other times too, and must do
+// no harm then. addSocket returns false if the socket cannot be watched.
+func (p *idlePoller) addSocket(sock socket, wake func()) bool {
 	s, ok := sock.(*rawSocket)
 	if !ok {
 		return false
@@ -85,7 +84,7 @@ func (p *idlePoller) enroll(sock socket, wake func()) bool {
 	}
 	w := &watchedSocket{wake: wake}
 	err := s.rc.Control(func(fd uintptr) { w.fd = int32(fd) })
-	if err != nil || !p.control(s, unix.EPOLL_CTL_ADD, 0) {
+	if err != nil || !p.controlSocket(s, unix.EPOLL_CTL_ADD, 0) {
 		return false
 	}
 	s.watched = w
@@ -95,15 +94,15 @@ func (p *idlePoller) enroll(sock socket, wake func()) bool {
 	return true
 }
 
-// arm has wake called once when bytes come or have come. The connection may belong to
-// another goroutine already, so nothing of the socket is touched that ever changes. It
-// returns false for a socket that cannot be watched any more.
-func (p *idlePoller) arm(sock socket) bool {
+// armSocket has wake called once, when bytes come or if they have come already. Then the
+// connection may belong to another goroutine before armSocket returns, so it uses only fields
+// of the socket that never change. It returns false if the socket cannot be watched any more.
+func (p *idlePoller) armSocket(sock socket) bool {
 	s, ok := sock.(*rawSocket)
-	return ok && p.control(s, unix.EPOLL_CTL_MOD, unix.EPOLLIN|unix.EPOLLRDHUP)
+	return ok && p.controlSocket(s, unix.EPOLL_CTL_MOD, unix.EPOLLIN|unix.EPOLLRDHUP)
 }
 
-func (p *idlePoller) control(s *rawSocket, op int, events uint32) bool {
+func (p *idlePoller) controlSocket(s *rawSocket, op int, events uint32) bool {
 	var err, inner error
 	outer := p.rc.Control(func(ep uintptr) {
 		inner = s.rc.Control(func(fd uintptr) {
@@ -114,15 +113,15 @@ func (p *idlePoller) control(s *rawSocket, op int, events uint32) bool {
 	return outer == nil && inner == nil && err == nil
 }
 
-// forget ends the poller's interest in a socket.
-func (p *idlePoller) forget(sock socket) {
+// removeSocket removes a socket.
+func (p *idlePoller) removeSocket(sock socket) {
 	s, ok := sock.(*rawSocket)
 	if !ok || s.watched == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.sockets[s.watched.fd] == s.watched { // else it is another's by now
+	if p.sockets[s.watched.fd] == s.watched { // the descriptor may belong to another socket by now
 		delete(p.sockets, s.watched.fd)
 	}
 }

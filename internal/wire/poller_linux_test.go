@@ -73,9 +73,9 @@ func TestSuspendWithHalfARequest(t *testing.T) {
 	}
 }
 
-// TestSuspendedEnds proves that suspended connections end with the idle time-out, when
+// TestSuspendedConnectionsEnd proves that suspended connections end with the idle time-out, when
 // they are closed, and with the server.
-func TestSuspendedEnds(t *testing.T) {
+func TestSuspendedConnectionsEnd(t *testing.T) {
 	f := func(name string, cfg Config, end func(s *Server)) {
 		t.Helper()
 		t.Run(name, func(t *testing.T) {

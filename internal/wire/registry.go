@@ -16,7 +16,7 @@ type connEntry struct {
 	suspended  bool
 }
 
-// registry knows the connections of a server and bounds them.
+// registry has the connections of a server, and bounds their number.
 type registry struct {
 	mu        sync.Mutex // guards the fields below
 	awake     *Conn      // a ring of the connections that have a goroutine
@@ -24,15 +24,15 @@ type registry struct {
 	count     int        // of both
 	most      int        // connections for which there are file descriptors; 0: no bound
 	limits    Limits
-	perIP     map[netip.Addr]int // connections by address; nil without a limit
+	perIP     map[netip.Addr]int // the number of connections by address; nil without a limit
 }
 
-// errNoDescriptors is why a connection is turned away where the file descriptors that are
-// meant for connections are in use.
+// errNoDescriptors refuses a connection if all file descriptors that are meant for connections
+// are in use.
 var errNoDescriptors = errors.New("as many as the limit of open files")
 
-// bound is how many connections there may be; 0: there is no bound.
-func (g *registry) bound() int {
+// maxConns is the number of connections that there may be; 0: it is not bounded.
+func (g *registry) maxConns() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.most <= 0 || g.limits.Conns > 0 && g.limits.Conns < g.most {
@@ -41,7 +41,7 @@ func (g *registry) bound() int {
 	return g.most
 }
 
-// setLimits bounds the connections that are entered from now on.
+// setLimits bounds the connections that are added from now on.
 func (g *registry) setLimits(l Limits) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -49,7 +49,7 @@ func (g *registry) setLimits(l Limits) {
 	switch {
 	case !l.perIP():
 		g.perIP = nil
-	case g.perIP == nil: // those that are there were not counted
+	case g.perIP == nil: // open connections were not counted before
 		g.perIP = map[netip.Addr]int{}
 		for c := range g.eachLocked(true) {
 			g.perIP[remoteIP(c.nc)]++
@@ -57,13 +57,13 @@ func (g *registry) setLimits(l Limits) {
 	}
 }
 
-// enter adds a connection, unless a limit is reached.
-func (g *registry) enter(c *Conn) error {
+// addConn adds a connection, unless a limit is reached.
+func (g *registry) addConn(c *Conn) error {
 	ip := remoteIP(c.nc)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.most > 0 && g.count >= g.most {
-		return fmt.Errorf("there are %d connections, %w (ulimit -n, or LimitNOFILE= in a systemd unit) allows: raise it", g.count, errNoDescriptors)
+		return fmt.Errorf("there are %d connections, %w (ulimit -n, or LimitNOFILE= in a systemd unit) allows: raise that limit", g.count, errNoDescriptors)
 	}
 	if g.limits.Conns > 0 && g.count >= g.limits.Conns {
 		return fmt.Errorf("there are %d connections, as many as max.connections allows", g.count)
@@ -79,8 +79,8 @@ func (g *registry) enter(c *Conn) error {
 	return nil
 }
 
-// leave removes a connection.
-func (g *registry) leave(c *Conn) {
+// removeConn removes a connection.
+func (g *registry) removeConn(c *Conn) {
 	ip := remoteIP(c.nc)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -134,15 +134,15 @@ func unlinkConn(ring **Conn, c *Conn) {
 	e.prev.entry.next, e.next.entry.prev = e.next, e.prev
 }
 
-// listConns lists the connections, suspended ones only on demand, in the memory of into if
-// that suffices.
+// listConns lists the connections, including suspended ones if asked to, in the memory of into
+// if that suffices.
 func (g *registry) listConns(into []*Conn, suspended bool) []*Conn {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.AppendSeq(into[:0], g.eachLocked(suspended))
 }
 
-// eachLocked goes through the connections, suspended ones only on demand.
+// eachLocked yields the connections, including suspended ones if asked to.
 func (g *registry) eachLocked(suspended bool) iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		rings := []*Conn{g.awake, g.suspended}
@@ -162,7 +162,7 @@ func (g *registry) eachLocked(suspended bool) iter.Seq[*Conn] {
 	}
 }
 
-// remoteIP is the client's address; the zero one if it has none.
+// remoteIP is the client's address, or the zero address if it has none.
 func remoteIP(nc net.Conn) netip.Addr {
 	if a, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
 		return a.AddrPort().Addr().Unmap()
@@ -170,8 +170,8 @@ func remoteIP(nc net.Conn) netip.Addr {
 	return netip.Addr{}
 }
 
-// isLocal tells whether the client is on this machine: on the loopback, or on the
-// address that it reached us on.
+// isLocal tells whether the client is on this machine: its address is a loopback one, or the
+// one to which it has connected.
 func isLocal(nc net.Conn) bool {
 	ip := remoteIP(nc)
 	here, ok := nc.LocalAddr().(*net.TCPAddr)

@@ -25,12 +25,12 @@ type Request struct {
 
 	seq  uint64 // its place in the order of answers
 	resp Response
-	own  []byte   // B of an answer that is not built in the outbox
-	next *Request // in a list of requests to be recycled
-	buf  *buffer  // holds Body
+	own  []byte   // the memory for B of answers that are not built in the outbox
+	next *Request // the next one in a list of requests to be recycled
+	buf  *buffer  // has Body
 	kept bool     // the request has a reference to buf
 
-	decoded *decodeMemory // nil: it was not decoded, or is small
+	decoded *decodeMemory // nil: it was not decoded, or needs no work memory
 }
 
 // KeepBody keeps Body as it is until the request is answered. Only Serve and Flush
@@ -46,10 +46,10 @@ func (r *Request) KeepBody() {
 // kmsg. The result aliases nothing. It returns ErrMalformed for a body that does not
 // fit. Bytes behind the body are ignored, as Kafka does.
 //
-// It waits until the result fits into the node's work memory, with what handlers make of it
-// (workGrowth). It takes that up until Serve returns, or, where the answer is large, as
-// much as that needs until it was sent. Only Serve may call it, once for a request, and not while the session
-// keeps others waiting.
+// It waits until there is work memory for the result and for serving it (workGrowth). The
+// request holds that until Serve returns; a large answer keeps the part that it needs until it
+// is sent. Only Serve may call it, once for a request, and not while other goroutines wait for
+// the session.
 func (r *Request) Decode() (kmsg.Request, error) {
 	shape, err := r.checkShape()
 	if err == nil {
@@ -78,12 +78,12 @@ func (r *Request) checkShape() (shape, error) {
 	return r.Conn.srv.guard.checkBody(r.Key, r.Version, r.Body, r.Conn.srv.decodeLimit())
 }
 
-// largeBody is the size from which a body waits for a processor to be decoded on. It
-// takes no longer than the few hundred microseconds of other work that is not shared.
+// largeBody is the least size of a body that waits for its turn on a processor. Decoding a
+// smaller one takes no longer than other work that does not wait, a few hundred microseconds.
 const largeBody = 16 << 10
 
-// enterLarge waits for a processor where the body is large. The caller calls leave, and
-// waits for nothing before that.
+// enterLarge waits for a turn on a processor if the body is large. The caller must call leave,
+// and must wait for nothing before that.
 func (r *Request) enterLarge() (leave func()) {
 	if len(r.Body) < largeBody {
 		return func() {}
@@ -139,23 +139,23 @@ func (r *Request) Send(p *Response) {
 	}
 	r.holdMemory()
 	binary.BigEndian.PutUint32(p.B, uint32(n))
-	if !p.claimed && cap(p.B) <= ownKept {
+	if !p.claimed && cap(p.B) <= maxKeptOwn {
 		r.own = p.B
 	}
 	r.Conn.out.completeAnswer(r)
 }
 
-// requestPool keeps requests for the next ones.
+// requestPool keeps the memory of answered requests for new ones.
 type requestPool struct{ pool sync.Pool }
 
-func (p *requestPool) take() *Request {
+func (p *requestPool) takeRequest() *Request {
 	if r, ok := p.pool.Get().(*Request); ok {
 		return r
 	}
 	return new(Request)
 }
 
-// recycle makes requests reusable that are answered, a list linked by next.
+// recycle puts answered requests, a list linked by next, into the pool.
 func (p *requestPool) recycle(r *Request) {
 	for r != nil {
 		next := r.next
@@ -164,7 +164,7 @@ func (p *requestPool) recycle(r *Request) {
 		}
 		r.resp.forgetSections()
 		sections := r.resp.sections
-		if cap(sections) > sectionsKept {
+		if cap(sections) > maxKeptSections {
 			sections = nil
 		}
 		*r = Request{own: r.own[:0], resp: Response{sections: sections}}

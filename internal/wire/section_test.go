@@ -163,7 +163,7 @@ func TestSectionsReleased(t *testing.T) {
 			if end == "late" {
 				r := first.Load()
 				eventually(t, "the connection is closed", func() bool {
-					return r.Conn.life.current() == connClosed
+					return r.Conn.life.currentState() == connClosed
 				})
 				attach(r.Begin())
 				r.Send(&r.resp)
@@ -173,9 +173,9 @@ func TestSectionsReleased(t *testing.T) {
 	}
 }
 
-// TestTruncated proves that a file which ends within a section closes the
+// TestTruncatedSection proves that a file which ends within a section closes the
 // connection: no other bytes may follow in place of the missing ones.
-func TestTruncated(t *testing.T) {
+func TestTruncatedSection(t *testing.T) {
 	for _, size := range []int{3000, 1 << 20} {
 		for _, noFd := range []bool{false, true} {
 			f, data := bytesFile(t, size)
@@ -202,8 +202,8 @@ func TestTruncated(t *testing.T) {
 	}
 }
 
-// TestUnreadable proves that a section which cannot be read closes the connection.
-func TestUnreadable(t *testing.T) {
+// TestUnreadableSection proves that a section which cannot be read closes the connection.
+func TestUnreadableSection(t *testing.T) {
 	var released atomic.Int64
 	var log logLines
 	_, addr := start(t, Config{Logger: log.logger()}, &funcs{serve: func(r *Request) error {
@@ -214,7 +214,7 @@ func TestUnreadable(t *testing.T) {
 	}})
 	c := dial(t, addr)
 	c.send(frame(1, 0, 0, ""))
-	c.gone()
+	c.awaitClosed()
 	eventually(t, "it is logged and released", func() bool {
 		return strings.Contains(log.String(), "the disk is broken") && released.Load() == 1
 	})
@@ -245,9 +245,9 @@ func (c *computed) Release() { close(c.released) }
 
 func (*computed) Computed() {}
 
-// TestComputedSectionsHoldUpNobody proves that who completes an answer for others does
-// not wait for the turn of a section that is computed.
-func TestComputedSectionsHoldUpNobody(t *testing.T) {
+// TestCompleterLeavesComputedSections proves that a goroutine which completes an answer does
+// not wait for the turn of a computed section.
+func TestCompleterLeavesComputedSections(t *testing.T) {
 	parked := make(chan *Request, 1)
 	_, addr := start(t, Config{}, &funcs{serve: func(r *Request) error {
 		parked <- r
@@ -259,7 +259,7 @@ func TestComputedSectionsHoldUpNobody(t *testing.T) {
 	eventually(t, "the request is parked", func() bool {
 		r.Conn.out.mu.Lock()
 		defer r.Conn.out.mu.Unlock()
-		return r.Conn.out.flow == flowOpen && r.Conn.out.taken == 1
+		return r.Conn.out.flow == flowOpen && r.Conn.out.sharedIssued == 1
 	})
 	sec := &computed{make(chan struct{}), make(chan struct{})}
 	p := r.Begin()

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	acceptPause   = 5 * time.Millisecond // after an accept that failed, doubled each time
+	acceptPause   = 5 * time.Millisecond // the pause after a failed accept; it doubles each time
 	acceptBackOff = time.Second          // the longest such pause
 )
 
@@ -29,12 +29,12 @@ type Server struct {
 	stats   Stats
 	lines   *lineLimit
 
-	// scarcity are the lines about connections for which there is no file descriptor: that
-	// goes on for as long as the limit is what it is.
+	// scarcity is for lines about connections for which there is no file descriptor. They are
+	// few, since that goes on until the limit is raised.
 	scarcity *lineLimit
 	conns    registry
 
-	sweeps   atomic.Uint32 // so far
+	sweeps   atomic.Uint32 // the number of sweeps so far
 	stopping chan struct{} // closed by Shutdown
 
 	mu        sync.Mutex // guards the fields below
@@ -60,7 +60,7 @@ func NewServer(cfg Config, h Handler) *Server {
 		listeners: map[net.Listener]struct{}{},
 	}
 	s.conns.setLimits(cfg.Limits)
-	s.conns.most = cfg.MaxConns // nobody else knows the server yet
+	s.conns.most = cfg.MaxConns // without its lock: no other goroutine has the server yet
 	s.stats.buffers = s.buffers
 	s.shared.buffers, s.shared.sent, s.shared.maxParked = s.buffers, &s.stats.BytesOut, cfg.MaxParked
 	s.shared.maxUnsent = cfg.RequestMemory / unsentShare
@@ -70,8 +70,8 @@ func NewServer(cfg Config, h Handler) *Server {
 // SetLimits bounds the connections that are accepted from now on.
 func (s *Server) SetLimits(l Limits) { s.conns.setLimits(l) }
 
-// MaxConns is how many connections there may be now; 0: there is no bound.
-func (s *Server) MaxConns() int { return s.conns.bound() }
+// MaxConns is the number of connections that there may be now; 0: it is not bounded.
+func (s *Server) MaxConns() int { return s.conns.maxConns() }
 
 // Stats returns the server's counters.
 func (s *Server) Stats() *Stats { return &s.stats }
@@ -105,7 +105,7 @@ func (s *Server) Serve(l *Listener) error {
 	}
 }
 
-// addListener is false when the server stops.
+// addListener returns false if the server stops.
 func (s *Server) addListener(l *Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,12 +122,12 @@ func (s *Server) removeListener(l *Listener) {
 	delete(s.listeners, l.Listener)
 }
 
-// decodeLimit is how many bytes of memory one request may decode to.
+// decodeLimit is how many bytes of memory one decoded request may take.
 func (s *Server) decodeLimit() int {
 	return int(min(int64(s.cfg.DecodeBudget), s.cfg.Work.Most(budget.Command)))
 }
 
-// sleepUnlessStopped is false when the server stops.
+// sleepUnlessStopped returns false when the server stops.
 func (s *Server) sleepUnlessStopped(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -149,8 +149,8 @@ func (s *Server) isStopping() bool {
 	}
 }
 
-// ServeConn serves one connection by the rules of a listener; any net.Conn will do. It
-// returns when that has ended, or is idle and needs no goroutine.
+// ServeConn serves one connection, which may be any net.Conn, by the rules of a listener. It
+// returns when the connection has ended, or is suspended and needs no goroutine.
 func (s *Server) ServeConn(nc net.Conn, l *Listener) {
 	if c := s.admitConn(nc, l); c != nil {
 		s.serveNew(c)
@@ -179,15 +179,15 @@ func (s *Server) serveConn(c *Conn) {
 	p := s.poller
 	s.mu.Unlock()
 	if p != nil {
-		p.forget(c.sock)
+		p.removeSocket(c.sock)
 	}
-	s.conns.leave(c)
+	s.conns.removeConn(c)
 	s.stats.Conns.Add(-1)
 	s.running.Done()
 }
 
-// idlePoller is the one that watches suspended connections. It is nil if there can be
-// none: idle connections then keep their goroutines.
+// idlePoller returns the poller of suspended connections. It is nil if there can be none; then
+// idle connections keep their goroutines.
 func (s *Server) idlePoller() *idlePoller {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,23 +204,22 @@ func (s *Server) idlePoller() *idlePoller {
 	return p
 }
 
-// admitConn makes a connection of nc, or closes it and returns nil when a limit is
-// reached.
+// admitConn makes a connection of nc. If a limit is reached, it closes nc and returns nil.
 func (s *Server) admitConn(nc net.Conn, l *Listener) *Conn {
 	c, err := newConn(s, l, nc)
 	if err == nil {
 		err = s.registerConn(c)
 	}
 	if err != nil {
-		_ = nc.Close() // it was not served
+		_ = nc.Close() // nothing was written to it
 		if !errors.Is(err, errShutdown) {
-			s.stats.Turned.Add(1)
+			s.stats.TurnedAway.Add(1)
 			lines := s.lines
 			if errors.Is(err, errNoDescriptors) {
 				lines = s.scarcity
 			}
 			if log := lines.nextLine(); log != nil {
-				log.Warn("connection turned away", "client", nc.RemoteAddr(), "reason", err)
+				log.Warn("connection refused", "client", nc.RemoteAddr(), "reason", err)
 			}
 		}
 		return nil
@@ -236,7 +235,7 @@ func (s *Server) registerConn(c *Conn) error {
 	if err := s.startWork(); err != nil {
 		return err
 	}
-	err := s.conns.enter(c)
+	err := s.conns.addConn(c)
 	if err != nil {
 		s.running.Done()
 	}
@@ -258,8 +257,8 @@ func (s *Server) startWork() error {
 	return nil
 }
 
-// Shutdown closes the listeners, lets requests already read be answered until
-// ctx ends, then closes the connections and waits for their goroutines.
+// Shutdown closes the listeners, lets requests that were read be answered until ctx ends, then
+// closes the connections and waits for their goroutines.
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.stopAccepting()
 	for _, c := range s.conns.listConns(nil, true) {
@@ -282,7 +281,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return errors.Join(err, ctx.Err())
 }
 
-// stopAccepting lets nothing new begin: no connections, no suspending, no listening.
+// stopAccepting ends listening, accepting and suspending.
 func (s *Server) stopAccepting() (err error) {
 	s.mu.Lock()
 	if s.stopped {

@@ -157,8 +157,8 @@ func (c *client) tryReceive() (int32, string, error) {
 	return int32(binary.BigEndian.Uint32(b)), string(b[4:]), nil
 }
 
-// gone waits until the server closed the connection.
-func (c *client) gone() {
+// awaitClosed waits until the server has closed the connection.
+func (c *client) awaitClosed() {
 	c.tb.Helper()
 	n, err := io.Copy(io.Discard, c)
 	if n > 0 || errors.Is(err, context.DeadlineExceeded) {
@@ -206,9 +206,9 @@ func TestEcho(t *testing.T) {
 	}
 }
 
-// TestKmsg proves that a request which kmsg encodes is decoded, and its reply is
+// TestDecodeAndReply proves that a request which kmsg encodes is decoded, and its reply is
 // readable to kmsg, in flexible versions and others.
-func TestKmsg(t *testing.T) {
+func TestDecodeAndReply(t *testing.T) {
 	_, addr := start(t, Config{}, &funcs{serve: func(r *Request) error {
 		req, err := r.Decode()
 		if err != nil {

@@ -8,34 +8,34 @@ import (
 	"syscall"
 )
 
-// errGone is the end of a connection whose client has gone.
+// errGone says that the client has closed its connection, or cannot be reached.
 var errGone = errors.New("the client is gone")
 
-// errAgain is returned by a socket that has no room now.
+// errAgain says that a socket has no room now.
 var errAgain = errors.New("the socket is full")
 
-// errCold is returned by a socket that would have to wait for the disk.
+// errCold says that sending would have to wait for the disk.
 var errCold = errors.New("a section is not in the page cache")
 
-// errTruncated closes a connection when a section's file is shorter than the
-// section: its length was sent already, and no other bytes must follow.
+// errTruncated closes a connection if a section's file is shorter than the section. The
+// section's length was sent already, and no other bytes must follow.
 var errTruncated = errors.New("a file ended within a section of an answer")
 
-// socket is how a connection reads and writes: through the kernel's readiness
-// if that is possible, else through any net.Conn.
+// socket reads and sends for a connection. A rawSocket never waits in a system call; a
+// plainSocket works with any net.Conn.
 type socket interface {
 	// read waits for bytes and puts them into the input. It returns
 	// os.ErrDeadlineExceeded when the connection's read deadline has passed.
 	read(in *input) error
-	// isNonblocking tells that send never waits for the client, that it sends files as
-	// they are, and that a poller can watch the socket.
+	// isNonblocking tells whether send never waits for the client and can send files, and
+	// whether the idle poller can watch the socket.
 	isNonblocking() bool
-	// send sends a batch as far as there is room. It returns errAgain when there was
-	// not room for all, and errCold when it would have to wait for the disk and must not.
+	// send sends as much of a batch as there is room for. It returns errAgain if there is not
+	// room for all, and errCold if it would have to wait for the disk and must not.
 	send(b *sendBatch) (int, error)
 	// awaitRoom waits until there is some room again.
 	awaitRoom() error
-	// isDelivered tells that the client's system surely has all that was sent.
+	// isDelivered tells whether the client's system is known to have received all bytes.
 	isDelivered() bool
 }
 
@@ -45,7 +45,7 @@ type sendBatch struct {
 	file    uintptr
 	offset  int64
 	fileLen int  // 0: there is no file
-	mayWait bool // for the disk
+	mayWait bool // send may wait for the disk
 
 	sys sysBatch
 }
@@ -53,14 +53,14 @@ type sendBatch struct {
 // peekSize is the size of the buffer in which a plain socket waits for bytes.
 const peekSize = 1 << 10
 
-// plainSocket serves any net.Conn (pipes, TLS, systems other than Linux) by calls that
-// wait: reads on the connection's goroutine, writes on a helper of its output. The
-// connection's goroutine must not wait in a write: a client that sends many requests
-// before it reads an answer would wait for it, and it for the client (TestPipe).
+// plainSocket serves any net.Conn (pipes, TLS, systems other than Linux) with calls that wait:
+// reads on the connection's goroutine, and writes on a helper of its output. If the
+// connection's goroutine waited in a write, it and a client that sends many requests before it
+// reads an answer would wait for each other (TestPipe).
 type plainSocket struct {
 	nc     net.Conn
 	peek   []byte // takes the first bytes, so that an idle connection holds little
-	filled bool   // the last read filled its buffer: the next one goes into the large one
+	filled bool   // the last read has filled its buffer, so the next one uses the input's
 }
 
 func (s *plainSocket) read(in *input) error {
@@ -124,8 +124,8 @@ func (*plainSocket) awaitRoom() error { return nil }
 
 func (*plainSocket) isDelivered() bool { return false }
 
-// markGone marks an error of the network as the end of the client, which is nobody's
-// fault; others, of files and limits, are as they were.
+// markGone wraps errors of the network in errGone, and returns others, of files and limits, as
+// they are.
 func markGone(err error) error {
 	var op *net.OpError
 	if errors.As(err, &op) || isClosed(err) {
@@ -139,7 +139,7 @@ func markGone(err error) error {
 	return err
 }
 
-// isClosed tells that an error only means that a connection or listener was closed.
+// isClosed tells whether an error only means that a connection or listener was closed.
 func isClosed(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe)
 }

@@ -25,19 +25,18 @@ func newSocket(nc net.Conn) (socket, error) { //nolint:ireturn // there are two 
 	}
 }
 
-// rawSocket works on the file descriptor when the runtime's poller says that it
-// is ready. So no buffer is held while waiting, one call sends many pieces, files
-// are sent without passing through memory, and a full socket can be noticed
-// without waiting.
+// rawSocket makes system calls on the file descriptor when the runtime's poller says that it is
+// ready. So it holds no buffer while it waits, sends many pieces with one call and files
+// without reading them, and notices a full socket without waiting.
 type rawSocket struct {
 	rc    syscall.RawConn
-	ready func(fd uintptr) bool // readReady; made once
+	ready func(fd uintptr) bool // readReady as a function value, made once
 
-	// They belong to the connection's goroutine.
-	in      *input         // that read was called with
-	err     error          // that readReady found
-	short   bool           // readReady found that memory is short
-	watched *watchedSocket // by the idle poller; nil: it was never suspended
+	// The fields below belong to the connection's goroutine.
+	in      *input         // the argument of read
+	err     error          // the result of readReady
+	short   bool           // readReady has found that memory is short
+	watched *watchedSocket // the idle poller's entry; nil: it was never suspended
 }
 
 func newRawSocket(nc syscall.Conn) (*rawSocket, error) {
@@ -66,8 +65,8 @@ func (s *rawSocket) read(in *input) error {
 	}
 }
 
-// readReady reads when there is something to be read; false makes the poller
-// wait. The first call tries to read, so that a busy connection keeps its buffer.
+// readReady reads if there are bytes; if it returns false, the poller waits for them. It tries
+// to read before the poller waits for the first time, so that a busy connection keeps its buffer.
 func (s *rawSocket) readReady(fd uintptr) bool {
 	if !s.in.makeRoom() {
 		s.short = true
@@ -98,7 +97,7 @@ func (*rawSocket) isNonblocking() bool { return true }
 type sysBatch struct {
 	iov   [maxPieces]unix.Iovec
 	msg   unix.Msghdr
-	ready func(fd uintptr) bool // sendReady; made once
+	ready func(fd uintptr) bool // sendReady as a function value, made once
 	sent  int
 	err   error
 }
@@ -115,8 +114,8 @@ func (s *rawSocket) send(b *sendBatch) (int, error) {
 	return y.sent, y.err
 }
 
-// sendReady sends the batch without waiting. It always returns true: the
-// poller must not wait here.
+// sendReady sends the batch without waiting for the client. It always returns true, so that the
+// poller does not wait either.
 func (b *sendBatch) sendReady(fd uintptr) bool {
 	y := &b.sys
 	want := 0
@@ -139,11 +138,12 @@ func (b *sendBatch) sendReady(fd uintptr) bool {
 	return true
 }
 
-// isCold tells whether a read at a position of a file would wait for the disk. When
-// the end of a section is there, all of it is, nearly always: files are read in order.
-// The goroutine that waits for the disk must be one that was started for it, which makes
-// the scheduler look after the others: else nobody may look at the network for 10 ms and
-// more (leat bench latency beside a cold consume).
+// isCold tells whether a read at a position of a file would wait for the disk. If the end of a
+// section is in the page cache, nearly always all of it is, since files are read in order.
+//
+// Only a goroutine that was started for it may wait for the disk. Starting it makes the
+// scheduler find a thread for other goroutines; without that it may not look at the network
+// for 10 ms and more (leat bench latency beside a cold consume).
 func isCold(fd int, pos int64) bool {
 	var b [1]byte
 	iov := unix.Iovec{Base: &b[0]}
@@ -206,7 +206,7 @@ func (b *sendBatch) sendFile(fd int) {
 	}
 }
 
-// markAgain gives the error of a full socket its name.
+// markAgain replaces the error of a full socket by errAgain.
 func markAgain(err error) error {
 	if errors.Is(err, syscall.EAGAIN) {
 		return errAgain
@@ -214,8 +214,8 @@ func markAgain(err error) error {
 	return err
 }
 
-// awaitRoom waits until the socket has room. It asks before it waits: the poller
-// only tells of changes since the call began.
+// awaitRoom waits until the socket has room. It asks the socket before it waits, since the
+// poller reports only changes after the call has begun.
 func (s *rawSocket) awaitRoom() error {
 	return s.rc.Write(func(fd uintptr) bool {
 		p := [1]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}

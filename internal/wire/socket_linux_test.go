@@ -61,8 +61,8 @@ func TestCongestion(t *testing.T) {
 	f(Config{LocalCongestion: "there is none"}, system) // it is served all the same
 }
 
-// TestLocal proves which clients are on this machine.
-func TestLocal(t *testing.T) {
+// TestIsLocal proves which clients count as being on this machine.
+func TestIsLocal(t *testing.T) {
 	f := func(client, server string, want bool) {
 		t.Helper()
 		c := fromTo{client: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(client)), server: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(server))}

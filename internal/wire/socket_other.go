@@ -7,10 +7,10 @@ import (
 	"net"
 )
 
-// sysBatch is the part of a batch for system calls: nothing here.
+// sysBatch is the part of a batch for system calls, of which there are none on this system.
 type sysBatch struct{}
 
-// idlePoller would watch suspended connections, so that they need no goroutine each.
+// idlePoller does not exist on this system: idle connections keep their goroutines.
 type idlePoller struct{}
 
 func newIdlePoller() (*idlePoller, error) { return nil, errors.ErrUnsupported }
@@ -19,16 +19,16 @@ func (*idlePoller) wakeReady() {}
 
 func (*idlePoller) close() error { return nil }
 
-func (*idlePoller) enroll(socket, func()) bool { return false }
+func (*idlePoller) addSocket(socket, func()) bool { return false }
 
-func (*idlePoller) arm(socket) bool { return false }
+func (*idlePoller) armSocket(socket) bool { return false }
 
-func (*idlePoller) forget(socket) {}
+func (*idlePoller) removeSocket(socket) {}
 
 // newSocket chooses the socket for a connection.
 func newSocket(nc net.Conn) (socket, error) { //nolint:ireturn // there are two kinds
 	return &plainSocket{nc: nc}, nil
 }
 
-// setCongestion would set the connection's congestion control.
+// setCongestion does nothing on this system.
 func setCongestion(net.Conn, string) error { return nil }

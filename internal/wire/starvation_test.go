@@ -136,9 +136,9 @@ func TestServingIsNotIdle(t *testing.T) {
 	})
 }
 
-// TestUnreadAndHeld proves that clients which send many requests and read no answer do
+// TestUnreadAnswersHoldNoRequestMemory proves that clients which send many requests and read no answer do
 // not keep the memory for requests from others.
-func TestUnreadAndHeld(t *testing.T) {
+func TestUnreadAnswersHoldNoRequestMemory(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const memory = 2 << 20
 		s := NewServer(Config{MaxFrame: 1 << 18, RequestMemory: memory, IdleTimeout: 10 * time.Minute}, &funcs{serve: func(r *Request) error {
@@ -168,9 +168,9 @@ func TestUnreadAndHeld(t *testing.T) {
 	})
 }
 
-// TestVictims proves who is closed when memory for requests is short: the slowest,
-// no more than needed, nobody who makes progress unless all wait for each other.
-func TestVictims(t *testing.T) {
+// TestChooseVictims proves which connections are closed when memory for requests is short: the
+// slowest, no more than needed, and none that makes progress unless all wait for each other.
+func TestChooseVictims(t *testing.T) {
 	const slow = 15
 	byAge := map[uint32]string{10: "trickles", 11: "trickles more", 12: "stalled", 3: "quick", 4: "queued", 2: "queued later", 1: "new"}
 	trickles := holder{bytes: 64, age: 10, pace: 500}
@@ -200,9 +200,9 @@ func TestVictims(t *testing.T) {
 	f("", 64, true)
 }
 
-// TestReserve proves that connections which hold more than three quarters of the memory
-// for requests, and are slow, are closed before anybody has to wait.
-func TestReserve(t *testing.T) {
+// TestSlowHoldersAreClosedEarly proves that connections which hold more than three quarters of the memory
+// for requests, and are slow, are closed before any connection has to wait.
+func TestSlowHoldersAreClosedEarly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const memory = 4 << 20
 		s := NewServer(Config{MaxFrame: 1 << 20, RequestMemory: memory, IdleTimeout: 10 * time.Minute}, &funcs{serve: echo})

@@ -2,21 +2,20 @@ package wire
 
 import "sync/atomic"
 
-// countedKeys are the API keys that are counted by themselves; the last place
-// counts all others.
+// countedKeys bounds the API keys that are counted separately. The last slot counts all others.
 const countedKeys = 128
 
-// Stats counts what a server does. The fields go on counting while they are read.
+// Stats counts a server's work. The counts change while they are read.
 type Stats struct {
-	Conns    atomic.Int64 // open now
-	Accepted atomic.Int64 // connections
-	Turned   atomic.Int64 // connections turned away by the limits, or for want of file descriptors
-	BytesIn  atomic.Int64
-	BytesOut atomic.Int64
-	Refused  atomic.Int64 // frames that were malformed or too large
-	Panics   atomic.Int64 // of handlers
-	requests [countedKeys]atomic.Int64
-	buffers  *bufferPool
+	Conns      atomic.Int64 // open now
+	Accepted   atomic.Int64 // connections
+	TurnedAway atomic.Int64 // connections refused because of the limits, or without a file descriptor
+	BytesIn    atomic.Int64
+	BytesOut   atomic.Int64
+	Refused    atomic.Int64 // frames that were malformed or too large
+	Panics     atomic.Int64 // of handlers
+	requests   [countedKeys]atomic.Int64
+	buffers    *bufferPool
 }
 
 // Requests is how many requests of the API were read.

@@ -9,25 +9,25 @@ import (
 )
 
 const (
-	halfSentMax = 30 * time.Second // how long the rest of a frame may make no progress
-	sweepMax    = 2 * time.Second  // between two sweeps, at most
-	sweepsPer   = 8                // sweeps in the shortest time-out
+	halfSentMax = 30 * time.Second // how long no bytes of the rest of a frame may come
+	sweepMax    = 2 * time.Second  // the longest time between two sweeps
+	sweepsPer   = 8                // the least number of sweeps in the shortest time-out
 
-	suspendAfter = 2 // sweeps that a connection is idle before it is suspended
+	suspendAfter = 2 // how many sweeps a connection is idle before it is suspended
 
-	// never is a pace, in sweeps, at which a request is not complete in any time.
+	// never is added to the pace of a request of which no more bytes come.
 	never = 1 << 40
 )
 
-// sweeper looks after idle connections and unused buffers, for all connections at
-// once. It counts time in sweeps.
+// sweeper closes and suspends idle connections and drops unused buffers, for all connections at
+// once. It measures time in sweeps.
 type sweeper struct {
 	srv     *Server
 	idle    uint32 // sweeps in the idle time-out
 	stalled uint32 // sweeps in the time-out of half a request
 
-	conns   []*Conn  // scratch
-	holders []holder // scratch
+	conns   []*Conn  // kept to use the memory again
+	holders []holder // kept to use the memory again
 }
 
 // runSweeper sweeps until the server stops.
@@ -41,9 +41,9 @@ func (s *Server) runSweeper() {
 	}
 }
 
-// suspendedEvery is how often a sweep looks at suspended connections, too: only the
-// idle time-out can end them, and their memory is in no cache (9,900 of them took
-// 0.2 % of a core when each sweep looked, and take 0.06 %).
+// suspendedEvery is the number of sweeps after which one checks suspended connections too. Only
+// the idle time-out can end those, and checking thousands takes time, since their memory is in
+// no cache.
 func (w *sweeper) suspendedEvery() uint32 { return min(16, max(1, w.idle/4)) }
 
 func (w *sweeper) sweepOnce(now uint32) {
@@ -66,20 +66,20 @@ func (w *sweeper) sweepOnce(now uint32) {
 	if unsent > s.cfg.RequestMemory {
 		w.closeUnread(now)
 	}
-	w.relieveMemory(s.buffers.sweepUnused())
-	s.held.relieve(s.cfg.Work.Usage(budget.Command).Waiting + s.cfg.Work.Usage(budget.Data).Waiting)
+	w.closeSlowHolders(s.buffers.sweepUnused())
+	s.held.closeOldestUnread(s.cfg.Work.Usage(budget.Command).Waiting + s.cfg.Work.Usage(budget.Data).Waiting)
 	clear(w.conns)
 	clear(w.holders)
 }
 
-// checkTimeouts closes a connection that made no progress for so long that nothing can
-// be hoped for, else it returns the unsent bytes of its answers. A connection that waits
-// for a buffer is not closed: the client is not the one to blame.
+// checkTimeouts closes a connection without progress whose time-out is over; otherwise it
+// returns the unsent bytes of its answers. A connection that waits for a buffer is not closed,
+// since that is not its client's fault.
 func (w *sweeper) checkTimeouts(c *Conn, now uint32) (unsent int64) {
-	state, load := c.life.current(), c.out.load()
+	state, load := c.life.currentState(), c.out.currentLoad()
 	waits := (state == connReading || state == connSuspended) && !c.in.isWaitingForBuffer()
-	// The age is read last: a connection notes its progress before it begins to wait for
-	// its client, so that the time in which it waited for others is not counted.
+	// The age is read last: a connection notes progress before it begins to wait for its
+	// client, so the time in which it has waited for something else does not count.
 	age := now - c.activity.last.Load()
 	switch {
 	case age <= w.stalled:
@@ -99,7 +99,7 @@ func (w *sweeper) checkTimeouts(c *Conn, now uint32) (unsent int64) {
 // closeUnread closes connections whose clients do not read, when memory is short.
 func (w *sweeper) closeUnread(now uint32) {
 	for _, c := range w.conns {
-		if now-c.activity.last.Load() > w.stalled && c.out.load().unsent > boxSize {
+		if now-c.activity.last.Load() > w.stalled && c.out.currentLoad().unsent > boxSize {
 			c.Close(errNoReader)
 		}
 	}
@@ -112,22 +112,22 @@ type holder struct {
 	// pace is how many sweeps its request takes from its first byte to its last, if the
 	// rest comes as the bytes since the last sweep did.
 	pace   int64
-	age    uint32 // sweeps that its request is old
+	age    uint32 // how many sweeps ago its request began
 	queued bool   // it waits for a larger buffer, not for its client
 }
 
-// heldSample is the last sweep's view of an unfinished request.
+// heldSample is the state of an unfinished request at the last sweep.
 type heldSample struct {
 	frame   uint64
 	arrived int64
 }
 
-// measureHeld tells how much memory a connection holds for an unfinished request, or
-// for requests whose turn does not come since the client does not read its answers.
+// measureHeld returns the memory that a connection holds for an unfinished request, or for
+// requests that are not served because the client does not read its answers.
 func (c *Conn) measureHeld(now uint32) holder {
 	held := &c.in.held
 	h := holder{c: c, bytes: held.bytes.Load(), queued: c.in.isWaitingForBuffer()}
-	state := c.life.current()
+	state := c.life.currentState()
 	if h.bytes == 0 || state != connReading && state != connBlocked {
 		return holder{}
 	}
@@ -151,9 +151,9 @@ func (c *Conn) measureHeld(now uint32) holder {
 	return h
 }
 
-// relieveMemory makes room in the memory for requests when others wait for it, or when the
-// last quarter is held, too, which small requests pass through.
-func (w *sweeper) relieveMemory(short shortage) {
+// closeSlowHolders frees memory for requests if connections wait for it, or if a part of the
+// last quarter is held, which must be free for small requests.
+func (w *sweeper) closeSlowHolders(short shortage) {
 	need := short.wanted
 	held := int64(0)
 	for i := range w.holders {
@@ -168,11 +168,11 @@ func (w *sweeper) relieveMemory(short shortage) {
 	}
 }
 
-// chooseVictims chooses the holders that are closed so that need bytes come free. It
-// takes those that would take longer than slow sweeps to send a request, the slowest
-// first. If there are none, and stuck says that nobody was served since the last sweep,
-// all wait for each other: then it takes the slowest in any case, or else the one whose
-// request began last and waits for a larger buffer, so that the others go on.
+// chooseVictims chooses the holders that are closed to free need bytes: those that would take
+// more than slow sweeps to send a request, the slowest first. If there are none, and no waiter
+// was served since the last sweep (stuck), all wait for each other. Then it chooses the slowest
+// in any case, or else, of those that wait for a larger buffer, the one whose request began
+// last, so that the others can continue.
 func chooseVictims(holders []holder, need int64, slow uint32, stuck bool) []holder {
 	slices.SortFunc(holders, func(a, b holder) int { return cmp.Compare(b.pace, a.pace) })
 	take := func(need int64, mayTake func(holder) bool) (list []holder) {

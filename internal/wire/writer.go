@@ -8,38 +8,37 @@ import (
 )
 
 const (
-	// readSection is the size up to which a section is read into memory and sent with
-	// the bytes around it. On connections with reno 32 KiB from memory cost 0.78 of what
-	// sendfile takes, 64 KiB the same, 128 KiB 0.74, 256 KiB 0.88, and 1 MiB 1.1 (leat
-	// bench consume --fetch-bytes).
-	readSection = 256 << 10
-	// maxPieces is how many pieces of memory one call sends.
+	// A section of up to maxReadSection bytes is read into memory and sent with the bytes
+	// around it, which is cheaper than sendfile up to about that size (leat bench consume
+	// --fetch-bytes).
+	maxReadSection = 256 << 10
+	// maxPieces is the largest number of pieces of memory that one call sends.
 	maxPieces = 256
-	// tinyPiece is the size up to which bytes between two sections that are read
-	// are copied to them, so that all is one piece.
+	// Up to tinyPiece bytes behind a section that was read are copied behind it, so that both
+	// are one piece.
 	tinyPiece = 1 << 10
 )
 
-// writer makes batches of an outbox. The sender of a connection takes one
-// from a pool while it has something to send.
+// writer makes batches of an outbox. The sender of a connection takes one from a pool for as
+// long as it sends.
 type writer struct {
 	buffers *bufferPool
 
-	// The part of the outbox that waits, as seen last. Others append behind it meanwhile.
+	// The unsent part of the outbox at the last viewOutbox. Other goroutines append behind it.
 	buf  []byte
 	sent int
 	cuts []cut
 	pos  int
 
-	batch   sendBatch // the next call's
-	scratch *buffer   // sections that were read
-	used    int       // bytes of scratch
+	batch   sendBatch // for the next call of send
+	scratch *buffer   // the bytes of sections that were read
+	used    int       // how many bytes of scratch are used
 }
 
-// writerPool keeps writers for the next senders.
+// writerPool keeps writers for later senders.
 type writerPool struct{ pool sync.Pool }
 
-func (p *writerPool) take(buffers *bufferPool) *writer {
+func (p *writerPool) takeWriter(buffers *bufferPool) *writer {
 	w, ok := p.pool.Get().(*writer)
 	if !ok {
 		w = &writer{batch: sendBatch{pieces: make([][]byte, 0, 16)}}
@@ -48,19 +47,19 @@ func (p *writerPool) take(buffers *bufferPool) *writer {
 	return w
 }
 
-func (p *writerPool) put(w *writer) {
+func (p *writerPool) putWriter(w *writer) {
 	w.dropScratch()
 	w.resetBatch()
 	w.buf, w.cuts = nil, nil
 	p.pool.Put(w)
 }
 
-// view takes a view of what waits in an outbox, whose mutex is held.
-func (w *writer) view(o *outbox) {
+// viewOutbox notes the unsent part of an outbox. The caller holds the outbox's mutex.
+func (w *writer) viewOutbox(o *outbox) {
 	w.buf, w.sent, w.cuts, w.pos = o.buf, o.sent, o.cuts[o.gone:], o.pos
 }
 
-// hasComputed tells whether something waits that is yet to be computed.
+// hasComputed tells whether an unsent section is Computed.
 func (w *writer) hasComputed() bool {
 	for i := range w.cuts {
 		if _, ok := w.cuts[i].sec.(Computed); ok {
@@ -75,9 +74,9 @@ func (w *writer) resetBatch() {
 	w.batch.pieces, w.batch.fileLen, w.used = w.batch.pieces[:0], 0, 0
 }
 
-// gather makes the next batch. Sections that are small, or all of them if the socket
-// cannot send files, are read.
-func (w *writer) gather(files bool) error {
+// gatherBatch makes the next batch. It reads small sections into memory, and all sections if
+// the socket cannot send files.
+func (w *writer) gatherBatch(files bool) error {
 	w.resetBatch()
 	at, pos := w.sent, w.pos
 	for i := range w.cuts {
@@ -93,7 +92,7 @@ func (w *writer) gather(files bool) error {
 			continue
 		}
 		rest := k.n - pos
-		if files && rest > readSection { // asked for only when it is used: see storage's recycle.go
+		if files && rest > maxReadSection { // asked for only when it is used: see storage's recycle.go
 			if fd, off, ok := k.sec.Fd(); ok {
 				w.batch.file, w.batch.offset, w.batch.fileLen = fd, off+int64(pos), rest
 				return nil
@@ -121,8 +120,8 @@ func (w *writer) addPiece(b []byte) {
 	w.batch.pieces = append(w.batch.pieces, b)
 }
 
-// addScratch adds the next n bytes of scratch to the last piece, if that ends there,
-// or else as a piece.
+// addScratch adds the next n bytes of scratch to the last piece, if that ends just before them,
+// or else as a new piece.
 func (w *writer) addScratch(n int) {
 	b := w.scratch.bytes[w.used : w.used+n]
 	w.used += n
@@ -136,7 +135,7 @@ func (w *writer) addScratch(n int) {
 	w.batch.pieces = append(pieces, b)
 }
 
-// readSome reads the section from pos on, as much as scratch has room for.
+// readSome reads as much of the section from pos on as scratch has room for.
 func (w *writer) readSome(s Section, pos, rest int) (int, error) {
 	if w.scratch == nil {
 		w.scratch = w.buffers.takeScratch()
@@ -156,8 +155,8 @@ func (w *writer) readSome(s Section, pos, rest int) (int, error) {
 	return n, nil
 }
 
-// releaseSent releases the cuts of which the last of n bytes that went out was the
-// end, and returns the new front of the outbox.
+// releaseSent releases the cuts that were sent whole with the last n bytes, and returns the new
+// front of the outbox.
 func (w *writer) releaseSent(n int, requests *requestPool) sentTo {
 	to, left := sentTo{sent: w.sent, pos: w.pos, bytes: n, memory: n}, n
 	for i := range w.cuts {
@@ -185,7 +184,7 @@ func (w *writer) releaseSent(n int, requests *requestPool) sentTo {
 	return to
 }
 
-// dropScratch gives scratch back: while waiting for the client none is held.
+// dropScratch gives scratch back, so that none is held while the sender waits for the client.
 func (w *writer) dropScratch() {
 	if w.scratch != nil {
 		w.scratch.release()
