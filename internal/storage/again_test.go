@@ -148,7 +148,7 @@ func TestSweepSparesLogsMadeAgain(t *testing.T) {
 		s.Commit()
 		return true
 	})
-	s.keeper.step()
+	s.keeper.doDueWork()
 	if l == nil {
 		t.Fatal("the sweep did not look")
 	}

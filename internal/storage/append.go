@@ -12,35 +12,35 @@ import (
 	"github.com/leatstream/leat/internal/storage/segment"
 )
 
-// Item is one batch to append, and what became of it.
+// Item is one batch to append, and the outcome.
 type Item struct {
-	Batch record.Batch  // checked by the caller; Append stamps offset and epoch in place
-	Base  record.Offset // out: its base offset, or the earlier one's where it is a duplicate
+	Batch record.Batch  // checked by the caller; Append writes offset and epoch into it
+	Base  record.Offset // out: its base offset; of a duplicate, the one that it got the first time
 	Next  record.Offset // out: the offset after its last record
 	Start record.Offset // out: the log's start offset
-	Time  int64         // out: where it is a duplicate, the first one's append time in ms (-1: none)
-	Dup   bool          // out: a retry of one of the producer's last five batches: nothing was stored
+	Time  int64         // out: of a duplicate, when it was appended the first time, in ms (-1: unknown)
+	Dup   bool          // out: it repeats one of the producer's last five batches: nothing was stored
 	Err   error         // out: why it was not stored
 }
 
-// errInvalid is returned for an item that the caller should not have handed over.
+// errInvalid says that the caller must not append such an item.
 var errInvalid = errors.New("not a batch that can be appended")
 
-// writer is the part of a log that only a log that is appended to needs. It is guarded by
-// Log.mu, which is held while any of its methods runs.
+// writer is the part of a log that only appends need. It is guarded by Log.mu, which is held
+// while any of its methods runs.
 type writer struct {
 	l         *Log
 	mode      mode
 	producers producer.State
-	run       []placed // judged and not written yet
-	bufs      [][]byte // the batches of those that are to be stored
+	run       []placed // accepted items that are not written yet
+	bufs      [][]byte // their batches, without retries
 	bytes     int64    // of bufs
-	gap       bool     // their offsets leave gaps, or one before them
+	gap       bool     // there is a gap in the offsets of bufs, or before them
 	next      record.Offset
 	jitter    int64 // ms that the active segment is rolled earlier
 }
 
-// placed is an item of a run. A retry of a batch in the same run shares that one's fate.
+// placed is an item of a run. A retry repeats a batch of the same run, and fails if that does.
 type placed struct {
 	it    *Item
 	retry bool
@@ -48,29 +48,29 @@ type placed struct {
 
 // stamp says which offset and epoch a batch gets.
 type stamp struct {
-	given bool         // those that it has (AppendAt)
-	epoch record.Epoch // else this epoch
+	given bool         // those that it has already (AppendAt)
+	epoch record.Epoch // this epoch, if not given
 }
 
 // Append appends the items in order with one write, as the leader in an epoch: each gets the
-// next offsets. Each has its own outcome; a failed item leaves nothing behind and does not
-// stop those after it, unless the log is unusable. Bytes are not used after it returns. Of a
-// log whose FlushMessages is above 1 everything stored is committed when it returns; else
-// Store.Commit makes it so.
-func (l *Log) Append(epoch record.Epoch, items []Item) { l.append(items, stamp{epoch: epoch}) }
+// next offsets. Each has its own outcome. A failed item stores nothing and does not stop the
+// ones after it, unless the log is unusable. Append keeps no bytes of the batches. If
+// FlushMessages is above 1 the stored items are committed when it returns; if not,
+// Store.Commit commits them.
+func (l *Log) Append(epoch record.Epoch, items []Item) { l.appendItems(items, stamp{epoch: epoch}) }
 
 // AppendAt appends the items in order with one write, with the offsets and epochs that
-// their batches have, as a follower or a mirror does. Offsets may leave gaps but must not
-// lie below the log's end, and epochs must not fall. Sequences of producers are not judged.
-func (l *Log) AppendAt(items []Item) { l.append(items, stamp{given: true}) }
+// their batches have, as a follower or a mirror does. Offsets may have gaps but must not
+// be below the log's end, and epochs must not fall. Sequences of producers are not checked.
+func (l *Log) AppendAt(items []Item) { l.appendItems(items, stamp{given: true}) }
 
-func (l *Log) append(items []Item, st stamp) {
+func (l *Log) appendItems(items []Item, st stamp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	err := l.makeWritableLocked()
 	if err == nil && !st.given {
 		l.pub.Lock()
-		// Epochs rise along the log, also where a leader's append was overtaken by the next one's begin.
+		// Epochs must not fall in the log, even if the next epoch has begun before this append.
 		st.epoch = max(st.epoch, l.epochs.Last())
 		l.pub.Unlock()
 	}
@@ -89,7 +89,7 @@ func (l *Log) append(items []Item, st stamp) {
 	}
 }
 
-// makeWritableLocked readies the log for an append. mu is held.
+// makeWritableLocked prepares the log for an append. mu is held.
 func (l *Log) makeWritableLocked() error {
 	if err := l.makeUsableLocked(); err != nil {
 		return err
@@ -103,9 +103,9 @@ func (l *Log) makeWritableLocked() error {
 	return l.writer.switchMode(l.options().mode())
 }
 
-// switchMode brings the log into a mode. On the way everything that the log has is
-// made durable in its own files: so the journal never has later bytes of a log whose earlier
-// ones a power cut may take. A failure leaves the log in the mode that it was in.
+// switchMode changes the log's mode. Before that it makes all bytes of the log durable in its
+// own files, so that the journal never has later bytes of a log whose earlier ones a power cut
+// may lose. After a failure the log has the mode that it had before.
 func (w *writer) switchMode(to mode) error {
 	l := w.l
 	if w.mode == to {
@@ -129,7 +129,7 @@ func (w *writer) switchMode(to mode) error {
 	return nil
 }
 
-// placeItem judges an item and puts it behind those placed before it, or says why not.
+// placeItem checks an item and adds it to the run.
 func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 	l, b := w.l, it.Batch
 	if len(b) < record.HeaderLen || b.Size() != len(b) || b.LastOffsetDelta() < 0 {
@@ -139,7 +139,7 @@ func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 		if err := w.checkGiven(b); err != nil {
 			return err
 		}
-	} else if done, err := w.judge(it); done || err != nil {
+	} else if done, err := w.checkProducer(it); done || err != nil {
 		return err
 	}
 	if err := l.s.space.Take(int64(len(b))); err != nil {
@@ -153,12 +153,12 @@ func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 	if err != nil {
 		return nameError(err)
 	}
-	if rolled { // items that were placed before this one may have failed
+	if rolled { // earlier items of the run were written, and may have failed
 		if err := l.Fault(); err != nil {
 			return err
 		}
 		if !st.given {
-			if done, err := w.judge(it); done || err != nil {
+			if done, err := w.checkProducer(it); done || err != nil {
 				return err
 			}
 			base = w.next
@@ -179,7 +179,7 @@ func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 	return nil
 }
 
-// checkGiven judges the offset and the epoch that a batch brought along.
+// checkGiven checks the offset and the epoch of a batch that keeps them.
 func (w *writer) checkGiven(b record.Batch) error {
 	l := w.l
 	l.pub.Lock()
@@ -197,9 +197,9 @@ func (w *writer) checkGiven(b record.Batch) error {
 	return nil
 }
 
-// judge tells whether an item's outcome is known already: it is a duplicate, which judge
-// answers, or out of order. A duplicate of a batch that is not written yet waits for it.
-func (w *writer) judge(it *Item) (done bool, err error) {
+// checkProducer checks the sequence of an item. done says that the item is a duplicate, whose
+// outcome is filled in. A duplicate of a batch of the present run becomes part of the run.
+func (w *writer) checkProducer(it *Item) (done bool, err error) {
 	if it.Batch.ProducerID() < 0 {
 		return false, nil
 	}
@@ -217,14 +217,13 @@ func (w *writer) judge(it *Item) (done bool, err error) {
 	return true, nil
 }
 
-// makeRoom sees to it that the active segment can take a batch that begins with an offset:
-// the first segment is made, or a full or old one is closed, after the items that were
-// placed into it were written.
+// makeRoom makes sure that the active segment has room for a batch with a base offset: it makes
+// the first segment, or writes the run and closes a full or old segment.
 func (w *writer) makeRoom(b record.Batch, base record.Offset, now int64) (rolled bool, err error) {
 	l := w.l
-	g := l.active()
+	g := l.activeSegment()
 	if g == nil {
-		return true, w.roll()
+		return true, w.rollSegment()
 	}
 	if last := base + record.Offset(b.LastOffsetDelta()); last-max(g.Base(), w.next) > math.MaxInt32 {
 		return false, fmt.Errorf("%w: a gap of more than 2^31 offsets before %d", errInvalid, base)
@@ -233,10 +232,10 @@ func (w *writer) makeRoom(b record.Batch, base record.Offset, now int64) (rolled
 		return false, nil
 	}
 	w.writeRun()
-	if g.Size() == 0 { // nothing was written into it: it has room
+	if g.Size() == 0 { // the write has failed: the segment is empty and has room
 		return true, nil
 	}
-	if err := w.roll(); err != nil {
+	if err := w.rollSegment(); err != nil {
 		return true, err
 	}
 	if (&retention{l: l}).isExceeded() {
@@ -263,15 +262,15 @@ func (w *writer) isRollDue(g *segment.Segment, b record.Batch, base record.Offse
 	return o.SegmentAge > 0 && g.Age(b.MaxTimestamp(), now) > o.SegmentAge.Milliseconds()-w.jitter
 }
 
-// writeRun writes the items that were placed with one call, and publishes them. Where that
-// fails nothing is left behind, and all of them fail.
+// writeRun writes the items of the run with one call, and publishes them. If the write fails
+// nothing is stored, and all of them fail.
 func (w *writer) writeRun() {
 	l := w.l
 	if len(w.run) == 0 {
 		return
 	}
 	if len(w.bufs) > 0 {
-		g := l.active()
+		g := l.activeSegment()
 		pos := g.Size()
 		if w.gap {
 			g.AllowGaps()
@@ -280,10 +279,10 @@ func (w *writer) writeRun() {
 			w.failRun(err)
 		} else {
 			w.producers.Confirm()
-			w.publish(g, pos)
+			w.publishRun(g, pos)
 		}
 	}
-	clear(w.run) // neither items nor bytes are held on to
+	clear(w.run) // so that neither items nor bytes stay in memory
 	clear(w.bufs)
 	w.run, w.bufs, w.bytes, w.gap = w.run[:0], w.bufs[:0], 0, false
 	w.next = record.Offset(l.end.Load())
@@ -303,9 +302,9 @@ func (w *writer) failRun(err error) {
 	}
 }
 
-// publish shows a run that was written at pos to readers and to the next commit and
+// publishRun makes a run that was written at pos visible to readers, and to the next commit and
 // checkpoint.
-func (w *writer) publish(g *segment.Segment, pos int64) {
+func (w *writer) publishRun(g *segment.Segment, pos int64) {
 	l, o := w.l, w.l.options()
 	first := record.Batch(w.bufs[0])
 	end := record.Offset(l.end.Load())
@@ -338,8 +337,8 @@ func (w *writer) publish(g *segment.Segment, pos int64) {
 		}
 	}
 	l.listLocked()
-	if w.mode == durable { // after it was listed: a checkpoint that begins now must know of it
-		l.s.commit.enter(l, g, pos, w.bufs, w.bytes, w.next)
+	if w.mode == durable { // after the log is listed, since a checkpoint that begins now must include it
+		l.s.commit.enterRound(l, g, pos, w.bufs, w.bytes, w.next)
 	}
 	l.pub.Unlock()
 	l.s.keeper.countWritten(w.bytes, wantsSync)
@@ -349,13 +348,13 @@ func (w *writer) publish(g *segment.Segment, pos int64) {
 func (l *Log) listLocked() {
 	if !l.due.listed {
 		l.due.listed = true
-		l.s.keeper.list(l)
+		l.s.keeper.listLog(l)
 	}
 }
 
-// roll closes the active segment and makes the next one, which goes on from the log's end.
-// Whatever of it fails, the log is as it was.
-func (w *writer) roll() error {
+// rollSegment closes the active segment and makes the next one, which begins at the log's end.
+// After any failure the log is as it was.
+func (w *writer) rollSegment() error {
 	l, o := w.l, w.l.options()
 	next := record.Offset(l.end.Load())
 	w.next = next
@@ -364,11 +363,11 @@ func (w *writer) roll() error {
 	l.pub.Unlock()
 	if old != nil {
 		if err := old.Seal(); err != nil {
-			return l.explain(old, err)
+			return l.explainError(old, err)
 		}
 	}
 	if !made {
-		if err := l.s.dirs.make(l.name, l.id); err != nil {
+		if err := l.s.dirs.makeDir(l.name, l.id); err != nil {
 			return err
 		}
 		l.pub.Lock()

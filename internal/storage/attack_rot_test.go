@@ -34,7 +34,7 @@ func TestAttackOneBitOfAVersionRefusesTheStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = f.Close()
-		s, err := open(cfg)
+		s, err := openDir(cfg)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

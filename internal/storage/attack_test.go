@@ -346,7 +346,7 @@ func TestAttackSetAsideComesBack(t *testing.T) {
 	}
 	s = quietStore(t, cfg)
 	s.Sweep(func(LogID) bool { return false }, func(LogID) bool { return false })
-	s.keeper.step()
+	s.keeper.doDueWork()
 	if s.Strays() != 1 {
 		t.Fatalf("%d directories were set aside", s.Strays())
 	}

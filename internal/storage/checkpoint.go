@@ -33,11 +33,11 @@ type syncing struct {
 	isNew   bool    // and its own name
 	epochs  bool    // the epochs' file was written
 	snapped bool    // the producers were written
-	took    due
+	due     due
 }
 
-// bytes is the number of bytes that are to be synced.
-func (c *syncing) bytes() int64 {
+// countUnsynced is the number of bytes that are to be synced.
+func (c *syncing) countUnsynced() int64 {
 	n := int64(0)
 	for i, g := range c.segs {
 		synced, _ := g.Synced()
@@ -46,18 +46,18 @@ func (c *syncing) bytes() int64 {
 	return n
 }
 
-// checkpoint makes the log durable in its own files, where that is due, and notes its point.
+// makeDurable makes the log durable in its own files, where that is due, and notes its point.
 // It returns how many files were synced.
-func (l *Log) checkpoint(last bool) (synced int, err error) {
+func (l *Log) makeDurable(last bool) (synced int, err error) {
 	c, err := l.beginCheckpoint(last, true)
 	if c == nil || err != nil {
 		return 0, err
 	}
 	if synced, err = c.syncAll(); err != nil {
-		c.giveBack()
+		c.undoSync()
 		return synced, err
 	}
-	c.end()
+	c.finishSync()
 	return synced, nil
 }
 
@@ -85,7 +85,7 @@ func (l *Log) beginCheckpoint(last, sync bool) (*syncing, error) {
 	}
 	c := l.takeSyncing()
 	if err := c.writeSmallFiles(last, sync); err != nil {
-		c.giveBack()
+		c.undoSync()
 		return nil, err
 	}
 	return c, nil
@@ -107,13 +107,13 @@ func (l *Log) keepListed() {
 // writeSmallFiles writes the producers and the epochs.
 func (c *syncing) writeSmallFiles(last, sync bool) (err error) {
 	l := c.l
-	if c.snapped, err = c.writeSnapshot(last || c.took.snapshot, sync); err != nil {
+	if c.snapped, err = c.writeSnapshot(last || c.due.snapshot, sync); err != nil {
 		return err
 	}
 	l.pub.Lock()
 	es, made := l.epochs, l.dirState != dirMissing
 	l.pub.Unlock()
-	if c.took.epochs && made {
+	if c.due.epochs && made {
 		c.epochs = true
 		return l.dir.Do(func() error { return l.s.replaceFile(l.dir.Path(epoch.FileName), es.Encode(), sync) })
 	}
@@ -150,7 +150,7 @@ func unsyncedBytes(segs []*segment.Segment) int64 {
 func (l *Log) takeSyncing() *syncing {
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	c := &syncing{l: l, to: l.endPositionLocked(), took: l.due, isNew: l.dirState == dirMade}
+	c := &syncing{l: l, to: l.endPositionLocked(), due: l.due, isNew: l.dirState == dirMade}
 	c.names = c.isNew
 	l.due = due{}
 	for _, g := range l.segs {
@@ -164,8 +164,8 @@ func (l *Log) takeSyncing() *syncing {
 	return c
 }
 
-// giveBack makes a checkpoint undone that was begun and did not come to its end.
-func (c *syncing) giveBack() {
+// undoSync makes a checkpoint undone that was begun and did not come to its end.
+func (c *syncing) undoSync() {
 	l := c.l
 	if c.snapped {
 		l.mu.Lock()
@@ -177,13 +177,13 @@ func (c *syncing) giveBack() {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	d := &l.due
-	if c.took.journal != 0 && (d.journal == 0 || c.took.journal < d.journal) {
-		d.journal = c.took.journal
+	if c.due.journal != 0 && (d.journal == 0 || c.due.journal < d.journal) {
+		d.journal = c.due.journal
 	}
-	d.epochs = d.epochs || c.took.epochs
-	d.snapshot = d.snapshot || c.took.snapshot || c.snapped
-	d.sync, d.since = true, c.took.since
-	d.batches += c.took.batches
+	d.epochs = d.epochs || c.due.epochs
+	d.snapshot = d.snapshot || c.due.snapshot || c.snapped
+	d.sync, d.since = true, c.due.since
+	d.batches += c.due.batches
 	l.listLocked()
 }
 
@@ -191,12 +191,12 @@ func (c *syncing) giveBack() {
 func (c *syncing) syncAll() (synced int, err error) {
 	l := c.l
 	for _, g := range c.segs {
-		if err := g.Sync(); err != nil && l.has(g) {
+		if err := g.Sync(); err != nil && l.hasSegment(g) {
 			return synced, fmt.Errorf("a sync of segment %d failed: %w", g.Base(), err)
 		}
 		synced++
 		if g != c.to.Segment {
-			if err := g.SyncIndexes(); err != nil && l.has(g) {
+			if err := g.SyncIndexes(); err != nil && l.hasSegment(g) {
 				return synced, err
 			}
 		}
@@ -210,8 +210,8 @@ func (c *syncing) syncAll() (synced int, err error) {
 	return synced, nil
 }
 
-// end notes that everything that a checkpoint took is on disk, and commits it.
-func (c *syncing) end() {
+// finishSync notes that everything that a checkpoint took is on disk, and commits it.
+func (c *syncing) finishSync() {
 	l := c.l
 	for i, g := range c.segs {
 		g.MarkSynced(c.sizes[i])
@@ -226,7 +226,7 @@ func (c *syncing) end() {
 	if named {
 		l.notePoint(c.to)
 	}
-	l.settleDebt(c.to.Next)
+	l.clearDebt(c.to.Next)
 	if l.moveCommitted(c.to.Next) {
 		l.committed(l)
 	}
@@ -333,7 +333,7 @@ func (l *Log) removeOldSnapshots() {
 func (l *Log) closeIndexes() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	g := l.active()
+	g := l.activeSegment()
 	if g == nil {
 		return nil
 	}

@@ -88,7 +88,7 @@ func TestBothCheckpointsLost(t *testing.T) {
 				if points {
 					refused := testConfig(mem.KillClone(nil), "data")
 					refused.Metadata = 16
-					if _, err := open(refused); !errors.Is(err, ErrMetadataBehind) {
+					if _, err := openDir(refused); !errors.Is(err, ErrMetadataBehind) {
 						t.Errorf("older metadata than the points file knows of: %v", err)
 					}
 				}
@@ -283,7 +283,7 @@ func TestNothingIsCutAwayAfterCheckpointsWereLost(t *testing.T) {
 				}
 				expectLoss(t, s, l)
 				s.keeper.checkpointNow()
-				s.keeper.step()
+				s.keeper.doDueWork()
 				if after, err := mem.ReadDir("data/topic-0"); err != nil || fmt.Sprint(before) != fmt.Sprint(after) {
 					t.Errorf("the files were %v and are %v, %v", before, after, err)
 				}

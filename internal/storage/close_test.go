@@ -18,7 +18,7 @@ func TestCloseBesideTruncate(t *testing.T) {
 	t.Parallel()
 	var armed atomic.Bool
 	reached, release := make(chan struct{}), make(chan struct{})
-	s, err := open(testConfig(vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, path string) error {
+	s, err := openDir(testConfig(vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, path string) error {
 		if op == vfs.OpWrite && strings.HasSuffix(path, ".ring") && armed.Swap(false) {
 			close(reached)
 			<-release

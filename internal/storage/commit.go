@@ -12,25 +12,24 @@ import (
 )
 
 const (
-	// syncEach is the number of bytes of a log from which on a sync of each file is cheaper
-	// than a second write of its bytes into the journal.
+	// syncEach is the least number of bytes for each log of a round for which a sync of the
+	// logs' files is cheaper than a second write of the bytes, into the journal.
 	syncEach = 1 << 20
-	// syncAlone is the same where only one log was written to. Below it the journal is
-	// faster: a file that grew has its new size and blocks committed by the file system,
-	// which costs as much again as the bytes do (BenchmarkCommit/logs=1).
+	// syncAlone is the same number for a round with one log. With fewer bytes the journal is
+	// faster: the file system has to commit the new size and blocks of a file that grew, which
+	// costs as much as the bytes do (BenchmarkCommit/logs=1).
 	syncAlone = 192 << 10
-	// maxImage is how many bytes a round may have in memory for the journal; one that has
-	// more is for the files.
+	// maxImage is the largest number of bytes that a round keeps in memory for the journal; a
+	// round with more is made durable by syncs of the files.
 	maxImage = 16 << 20
 )
 
-// committer makes appends durable, in rounds: everything that came while one round ran is
-// taken by the next. There are no timers. A round is one sync of the journal, into which
-// the new bytes of all logs go; where few files have many bytes, it is a sync of those.
+// committer makes appends durable, in rounds: all appends that come during one round are part
+// of the next. There are no timers. A round writes the new bytes of all logs into the journal
+// and syncs it, or, if few files have many bytes, syncs these files.
 //
-// The next round begins when the bytes of this one are durable, while those who wait for
-// this one are being told: the disk works while answers are written
-// (BenchmarkCommitConcurrent).
+// The next round begins when the bytes of the present one are durable, while its callbacks
+// run: so the disk works while answers are written (BenchmarkCommitConcurrent).
 type committer struct {
 	s    *Store
 	kick chan struct{} // size 1: a loop has a round to run
@@ -39,22 +38,22 @@ type committer struct {
 	end   chan struct{}
 	loops sync.WaitGroup
 
-	mu      sync.Mutex
-	ended   sync.Cond // a round has ended
-	coming  *round    // guarded by mu: the next round, which appends enter
-	spare   []*round  // guarded by mu: rounds to be used again
-	peak    int       // guarded by mu: the largest image since relax
-	control []*note   // guarded by mu: notes for the coming round
-	running bool      // guarded by mu: a round is under way or handed to a loop
-	again   bool      // guarded by mu: another one must follow it
-	telling int       // guarded by mu: rounds that have ended and still call back
-	begun   int64     // guarded by mu: the number of rounds that began
-	done    int64     // guarded by mu: the number of rounds that ended
-	stopped bool      // guarded by mu: the store is closing
+	mu          sync.Mutex
+	ended       sync.Cond // a round has ended
+	coming      *round    // guarded by mu: the next round, which appends enter
+	spare       []*round  // guarded by mu: rounds to be used again
+	peak        int       // guarded by mu: the largest image since relax
+	notes       []*note   // guarded by mu: notes for the coming round
+	running     bool      // guarded by mu: a round is under way or handed to a loop
+	again       bool      // guarded by mu: another one must follow it
+	callingBack int       // guarded by mu: rounds that have ended and still call back
+	begun       int64     // guarded by mu: the number of rounds that began
+	done        int64     // guarded by mu: the number of rounds that ended
+	stopped     bool      // guarded by mu: the store is closing
 }
 
-// committers is the number of goroutines that run rounds: one may still call back while the
-// next one's round is under way.
+// committers is the number of goroutines that run rounds: one may run the callbacks of a round
+// while the other one runs the next round.
 const committers = 2
 
 // round is one group commit. Its slices are used again and again.
@@ -66,7 +65,7 @@ type round struct {
 	notes  []*note       // guarded by committer.mu until the round begins, and when it ends
 }
 
-// note is a part of the journal that says what is done to a log, and what became of it.
+// note is a part of the journal that records a change of a log, and the note's state:
 //
 //	pending ----> written    it is durable
 //	   |--------> refused    the journal had no room for all of its write: no recovery acts on it
@@ -85,13 +84,13 @@ const (
 	noteUnknown
 )
 
-// entered says which round a log has entered last, and its place in round.shares.
+// entered is the round that a log has entered last, and its index in round.shares.
 type entered struct {
 	round int64
 	slot  int
 }
 
-// share is what a round covers of one log.
+// share is the part of a round that belongs to one log.
 type share struct {
 	l     *Log
 	first *segment.Segment // that was written to
@@ -106,9 +105,9 @@ func (c *committer) init(s *Store) {
 	c.coming = &round{number: 1}
 }
 
-// enter has the coming round cover bytes that were appended to a log's segment at pos, up to
+// enterRound adds bytes to the coming round that were appended to a log's segment at pos, up to
 // the log's end. The log's pub is held.
-func (c *committer) enter(l *Log, g *segment.Segment, pos int64, bufs [][]byte, n int64, end record.Offset) {
+func (c *committer) enterRound(l *Log, g *segment.Segment, pos int64, bufs [][]byte, n int64, end record.Offset) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.coming
@@ -130,21 +129,21 @@ func (c *committer) enter(l *Log, g *segment.Segment, pos int64, bufs [][]byte, 
 	}
 }
 
-// run makes everything durable that entered, or sees to it that another goroutine does.
-func (c *committer) run() {
+// commitEntered runs a round with everything that has entered, or has another goroutine run it.
+func (c *committer) commitEntered() {
 	c.mu.Lock()
 	switch {
 	case c.running:
 		c.again = true
-	case c.stopped || len(c.coming.shares) == 0 && len(c.control) == 0:
-	case c.telling > 0: // the caller may be what is called back: its stack must not grow
+	case c.stopped || len(c.coming.shares) == 0 && len(c.notes) == 0:
+	case c.callingBack > 0: // the caller may be what is called back: its stack must not grow
 		c.running = true
 		c.kick <- struct{}{} // it has room: nothing runs
 	default:
 		c.running = true
-		r := c.beginLocked()
+		r := c.beginRoundLocked()
 		c.mu.Unlock()
-		c.finish(r, c.work(r))
+		c.finishRound(r, c.makeRoundDurable(r))
 		return
 	}
 	c.mu.Unlock()
@@ -153,12 +152,12 @@ func (c *committer) run() {
 // start starts the loops.
 func (c *committer) start() {
 	for range committers {
-		c.loops.Go(c.loop)
+		c.loops.Go(c.runRounds)
 	}
 }
 
-// loop runs the rounds that follow others.
-func (c *committer) loop() {
+// runRounds runs the rounds that follow others.
+func (c *committer) runRounds() {
 	for {
 		select {
 		case <-c.kick:
@@ -166,9 +165,9 @@ func (c *committer) loop() {
 			return
 		}
 		c.mu.Lock()
-		r := c.beginLocked()
+		r := c.beginRoundLocked()
 		c.mu.Unlock()
-		c.finish(r, c.work(r))
+		c.finishRound(r, c.makeRoundDurable(r))
 	}
 }
 
@@ -180,17 +179,17 @@ func (c *committer) stop() {
 	close(c.end)
 	c.loops.Wait()
 	c.mu.Lock()
-	for c.running && len(c.kick) == 0 || c.telling > 0 { // an inline round may still be under way
+	for c.running && len(c.kick) == 0 || c.callingBack > 0 { // an inline round may still be under way
 		c.ended.Wait()
 	}
 	c.running = true
-	r := c.beginLocked()
+	r := c.beginRoundLocked()
 	c.mu.Unlock()
-	c.finish(r, c.work(r))
+	c.finishRound(r, c.makeRoundDurable(r))
 }
 
-// beginLocked takes what is to be done. mu is held.
-func (c *committer) beginLocked() *round {
+// beginRoundLocked takes the coming round and makes the one after it. mu is held.
+func (c *committer) beginRoundLocked() *round {
 	c.again = false
 	c.begun++
 	r, next := c.coming, new(round)
@@ -198,8 +197,7 @@ func (c *committer) beginLocked() *round {
 		next, c.spare = c.spare[n-1], c.spare[:n-1]
 	}
 	next.number = r.number + 1
-	// Where this round is for the files, the next one will hardly be for the journal: its
-	// bytes are not copied.
+	// If this round syncs files the next one probably will, too: its bytes are not copied.
 	next.files = r.prefersFiles(c.s.cfg.SyncAlone)
 	r.files = r.files || next.files || r.hasDebts()
 	if r.files {
@@ -207,17 +205,17 @@ func (c *committer) beginLocked() *round {
 	}
 	c.peak = max(c.peak, r.image.FirstRound())
 	c.coming = next
-	r.notes = append(r.notes, c.control...)
-	for _, n := range c.control {
+	r.notes = append(r.notes, c.notes...)
+	for _, n := range c.notes {
 		r.image.Add(n.part, nil, c.s.journal.RoundSize)
 	}
-	clear(c.control)
-	c.control = c.control[:0]
+	clear(c.notes)
+	c.notes = c.notes[:0]
 	return r
 }
 
-// relax gives back the memory of images that are much larger than those of late.
-func (c *committer) relax() {
+// shrinkImages frees the memory of images that are much larger than the recent ones.
+func (c *committer) shrinkImages() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range c.spare {
@@ -226,7 +224,7 @@ func (c *committer) relax() {
 	c.peak = 0
 }
 
-// prefersFiles tells that a sync of the files is cheaper than the journal.
+// prefersFiles tells whether syncs of the files are cheaper than the journal.
 func (r *round) prefersFiles(alone int64) bool {
 	n, bytes := int64(len(r.shares)), int64(0)
 	for i := range r.shares {
@@ -235,8 +233,8 @@ func (r *round) prefersFiles(alone int64) bool {
 	return n == 1 && bytes >= alone || n > 0 && bytes/n >= syncEach
 }
 
-// hasDebts tells whether an earlier round could not make bytes of one of the logs durable.
-// The journal must not have later bytes of a log that a power cut may take earlier ones from.
+// hasDebts tells whether an earlier round has failed to make bytes of one of the logs durable.
+// The journal must not have later bytes of a log whose earlier ones a power cut may lose.
 func (r *round) hasDebts() bool {
 	for i := range r.shares {
 		if r.shares[i].l.owed.Load() != 0 {
@@ -246,8 +244,8 @@ func (r *round) hasDebts() bool {
 	return false
 }
 
-// work makes a round durable, and returns what became of its notes.
-func (c *committer) work(r *round) noteState {
+// makeRoundDurable makes a round durable, and returns the state of its notes.
+func (c *committer) makeRoundDurable(r *round) noteState {
 	state := notePending
 	if !r.image.Empty() {
 		state = c.writeImage(&r.image)
@@ -273,9 +271,9 @@ func (c *committer) writeImage(m *journal.Image) noteState {
 	return noteUnknown
 }
 
-// finish ends the round, hands the next one, if there must be one, to a loop, and tells
-// whose committed ends moved.
-func (c *committer) finish(r *round, noted noteState) {
+// finishRound ends the round, has a loop run the next one if there is to be one, and calls back
+// the logs whose committed ends have moved.
+func (c *committer) finishRound(r *round, noted noteState) {
 	for i := range r.shares {
 		if e := &r.shares[i]; e.to < 0 || !e.l.moveCommitted(e.to) {
 			e.l = nil // nothing moved
@@ -283,7 +281,7 @@ func (c *committer) finish(r *round, noted noteState) {
 	}
 	c.mu.Lock()
 	c.done++
-	c.telling++
+	c.callingBack++
 	for _, n := range r.notes {
 		n.state = noted
 	}
@@ -304,24 +302,24 @@ func (c *committer) finish(r *round, noted noteState) {
 	r.shares, r.notes, r.files = r.shares[:0], r.notes[:0], false
 	r.image.Reset()
 	c.mu.Lock()
-	c.telling--
+	c.callingBack--
 	c.spare = append(c.spare, r)
 	c.ended.Broadcast()
 	c.mu.Unlock()
 }
 
-// moveCommitted notes that the log is durable up to an offset; it returns true where that
-// moved the committed end. A tainted log's does not move any more.
+// moveCommitted notes that the log is durable up to an offset, and tells whether that has moved
+// the committed end. It never moves that of a tainted log.
 func (l *Log) moveCommitted(to record.Offset) bool {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	return !l.isTainted() && to <= record.Offset(l.end.Load()) && l.moveCommittedLocked(to)
 }
 
-// syncShares makes a round durable by a sync of each of its files. Many are synced at the
-// same time: they share the file system's own commits.
+// syncShares makes a round durable by syncs of its files. Many are synced at the same time, so
+// that they share the file system's commits.
 func (r *round) syncShares() {
-	spread(len(r.shares), func(i int) {
+	runParallel(len(r.shares), func(i int) {
 		e := &r.shares[i]
 		var err error
 		if e.l.owed.Load() != 0 {
@@ -335,7 +333,7 @@ func (r *round) syncShares() {
 			e.l.s.handleSyncError(e.l, err)
 			return
 		}
-		e.l.settleDebt(e.to)
+		e.l.clearDebt(e.to)
 	})
 }
 
@@ -358,7 +356,7 @@ func (l *Log) syncFrom(first *segment.Segment) error {
 	for _, g := range segs[i:] {
 		synced, named := g.Synced()
 		if synced < g.Size() {
-			if err := g.Sync(); err != nil && l.has(g) { // else retention took it meanwhile
+			if err := g.Sync(); err != nil && l.hasSegment(g) { // else retention took it meanwhile
 				return err
 			}
 		}
@@ -381,20 +379,20 @@ func (l *Log) syncFrom(first *segment.Segment) error {
 	return nil
 }
 
-// settleDebt notes that everything up to an offset is durable.
-func (l *Log) settleDebt(to record.Offset) {
+// clearDebt notes that the log is durable up to an offset.
+func (l *Log) clearDebt(to record.Offset) {
 	if owed := l.owed.Load(); owed != 0 && owed <= int64(to) {
 		l.owed.CompareAndSwap(owed, 0)
 	}
 }
 
-// handleSyncError deals with files that a commit could not make durable. A checkpoint tries
-// again where that can help, and commits what it synced.
+// handleSyncError handles a log that a commit could not make durable. If another try can help,
+// a checkpoint syncs the files again, and commits them.
 func (s *Store) handleSyncError(l *Log, err error) {
 	switch classify(err) {
 	case none, gone:
 	case full, transient:
-		s.keeper.hurry()
+		s.keeper.checkpointSoon()
 	case tainted:
 		if logState(l.state.Load()) != logDeleted {
 			l.taint(err)
@@ -403,23 +401,23 @@ func (s *Store) handleSyncError(l *Log, err error) {
 }
 
 const (
-	fewFiles = 8 // that are synced one after the other
-	syncers  = 8 // goroutines that sync more of them
+	fewFiles = 8 // so many files are synced one after the other
+	syncers  = 8 // so many goroutines sync more files
 )
 
-// spread calls fn with 0 to n-1, from several goroutines where n is large.
-func spread(n int, fn func(i int)) {
+// runParallel calls fn with 0 to n-1, on several goroutines if n is large.
+func runParallel(n int, fn func(i int)) {
 	if n <= fewFiles {
 		for i := range n {
 			fn(i)
 		}
 		return
 	}
-	spreadOver(syncers, n, fn)
+	runParallelOn(syncers, n, fn)
 }
 
-// spreadOver calls fn with 0 to n-1 from a number of goroutines.
-func spreadOver(goroutines, n int, fn func(i int)) {
+// runParallelOn calls fn with 0 to n-1 on a number of goroutines.
+func runParallelOn(goroutines, n int, fn func(i int)) {
 	var next atomic.Int64
 	var all sync.WaitGroup
 	for range min(goroutines, n) {
@@ -433,9 +431,9 @@ func spreadOver(goroutines, n int, fn func(i int)) {
 }
 
 var (
-	// errNoteRefused is returned for a note that the journal does not have.
+	// errNoteRefused says that the journal does not have a note.
 	errNoteRefused = errors.New("the journal has no room for a note")
-	// errNoteUnknown is returned for a note of which nobody knows whether the journal has it.
+	// errNoteUnknown says that it is unknown whether the journal has a note.
 	errNoteUnknown = errors.New("the journal was lost with a note")
 )
 
@@ -443,10 +441,10 @@ var (
 func (c *committer) putNote(p journal.Part) error {
 	n := &note{part: p}
 	c.mu.Lock()
-	c.control = append(c.control, n)
+	c.notes = append(c.notes, n)
 	need := c.begun + 1
 	c.mu.Unlock()
-	if err := c.await(need); err != nil {
+	if err := c.awaitRound(need); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -465,23 +463,24 @@ func (c *committer) putNote(p journal.Part) error {
 func (c *committer) noteLater(p journal.Part) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.control = append(c.control, &note{part: p})
+	c.notes = append(c.notes, &note{part: p})
 }
 
-// settle returns when every round that has begun or has something to do has ended.
-func (c *committer) settle() error {
+// awaitEntered waits until all rounds that have begun have ended, and the coming one if anything
+// has entered it.
+func (c *committer) awaitEntered() error {
 	c.mu.Lock()
 	need := c.begun
-	if len(c.coming.shares) > 0 || len(c.control) > 0 {
+	if len(c.coming.shares) > 0 || len(c.notes) > 0 {
 		need++
 	}
 	c.mu.Unlock()
-	return c.await(need)
+	return c.awaitRound(need)
 }
 
-// await returns when the given round has ended.
-func (c *committer) await(need int64) error {
-	c.run()
+// awaitRound waits until the round with a number has ended.
+func (c *committer) awaitRound(need int64) error {
+	c.commitEntered()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for c.done < need && !c.stopped {

@@ -231,7 +231,7 @@ func (w *world) open() {
 	if testing.Verbose() {
 		w.cfg.Logger = slog.New(slog.NewTextHandler(w.tb.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	s, err := open(w.cfg) // nothing runs beside the test: a seed always does the same
+	s, err := openDir(w.cfg) // nothing runs beside the test: a seed always does the same
 	if err != nil {
 		w.tb.Fatalf("open: %v", err)
 	}
@@ -471,7 +471,7 @@ func (w *world) step() {
 	case p < 84:
 		w.s.keeper.checkpointNow()
 	case p < 86:
-		w.s.keeper.step()
+		w.s.keeper.doDueWork()
 	case p < 88:
 		w.retain(i)
 	case p < 90:

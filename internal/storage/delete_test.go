@@ -15,7 +15,7 @@ import (
 // log of such a name begins empty.
 func TestManyDeletions(t *testing.T) {
 	mem := vfs.NewMem()
-	s, err := open(testConfig(mem, "data")) // nothing runs in the background
+	s, err := openDir(testConfig(mem, "data")) // nothing runs in the background
 	if err != nil {
 		t.Fatal(err)
 	}

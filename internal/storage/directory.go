@@ -41,8 +41,8 @@ func (d *directories) init(s *Store) {
 	d.s, d.seed, d.renamed = s, maphash.MakeSeed(), map[string]struct{}{}
 }
 
-// lock locks a directory's name.
-func (d *directories) lock(name string) (unlock func()) {
+// lockName locks a directory's name.
+func (d *directories) lockName(name string) (unlock func()) {
 	mu := &d.locks[maphash.String(d.seed, name)%uint64(len(d.locks))]
 	mu.Lock()
 	return mu.Unlock
@@ -84,10 +84,10 @@ func decodeMetadata(b []byte) (topic [16]byte, ok bool) {
 	return [16]byte(id), true
 }
 
-// owner is the topic id that a directory's metadata name; ok is false where there are
+// readOwner is the topic id that a directory's metadata name; ok is false where there are
 // none, or they cannot be read.
-func (d *directories) owner(dir string) (topic [16]byte, ok bool, err error) {
-	b, err := d.s.readFile(d.s.path(dir, metadataFile))
+func (d *directories) readOwner(dir string) (topic [16]byte, ok bool, err error) {
+	b, err := d.s.readFile(d.s.pathOf(dir, metadataFile))
 	if err != nil {
 		return topic, false, err
 	}
@@ -95,18 +95,18 @@ func (d *directories) owner(dir string) (topic [16]byte, ok bool, err error) {
 	return topic, ok, nil
 }
 
-// make makes a log's directory. Its name need not be durable: until the next checkpoint
+// makeDir makes a log's directory. Its name need not be durable: until the next checkpoint
 // makes it so, the journal can make the directory again. A directory of that name that is
 // not the log's own is set aside, durably, and so is the renaming of an earlier one: else a
 // power cut could bring it back in place of this one.
-func (d *directories) make(dir string, id LogID) error {
+func (d *directories) makeDir(dir string, id LogID) error {
 	if d.s.isLeaving(id) {
-		d.s.keeper.hurry()
+		d.s.keeper.checkpointSoon()
 		return errLeaving
 	}
-	unlock := d.lock(dir)
+	unlock := d.lockName(dir)
 	defer unlock()
-	_, err := d.s.fs.Stat(d.s.path(dir))
+	_, err := d.s.fs.Stat(d.s.pathOf(dir))
 	if err != nil && !errors.Is(err, vfs.ErrNotExist) {
 		return err
 	}
@@ -123,18 +123,18 @@ func (d *directories) make(dir string, id LogID) error {
 			return err
 		}
 	}
-	if err := d.s.fs.MkdirAll(d.s.path(dir)); err != nil {
+	if err := d.s.fs.MkdirAll(d.s.pathOf(dir)); err != nil {
 		return err
 	}
 	if err := d.writeMetadata(dir, id); err != nil {
-		return errors.Join(err, d.s.fs.Remove(d.s.path(dir))) // where that fails, too, the next try does it
+		return errors.Join(err, d.s.fs.Remove(d.s.pathOf(dir))) // where that fails, too, the next try does it
 	}
 	return nil
 }
 
 // writeMetadata says whose a directory is.
 func (d *directories) writeMetadata(dir string, id LogID) error {
-	f, err := d.s.fs.Open(d.s.path(dir, metadataFile), vfs.Create)
+	f, err := d.s.fs.Open(d.s.pathOf(dir, metadataFile), vfs.Create)
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func (d *directories) writeMetadata(dir string, id LogID) error {
 // identifyLocked tells whether a directory that is there is a log's own, and sets it aside
 // where it is not. Its name is locked.
 func (d *directories) identifyLocked(dir string, id LogID) (mine bool, err error) {
-	topic, ok, err := d.owner(dir)
+	topic, ok, err := d.readOwner(dir)
 	switch {
 	case err != nil:
 		return false, err
@@ -156,12 +156,12 @@ func (d *directories) identifyLocked(dir string, id LogID) (mine bool, err error
 	}
 	// Its making, or its deletion, was cut short. Where it has nothing that somebody may want back
 	// it is removed: else each failed try to make it would leave one more.
-	infos, err := d.s.fs.ReadDir(d.s.path(dir))
+	infos, err := d.s.fs.ReadDir(d.s.pathOf(dir))
 	switch {
 	case err != nil:
 		return false, err
 	case len(infos) == 0 || len(infos) == 1 && infos[0].Name == metadataFile:
-		return false, d.s.fs.Remove(d.s.path(dir))
+		return false, d.s.fs.Remove(d.s.pathOf(dir))
 	default:
 		return false, d.setAsideLocked(dir, LogID{Topic: randomID(), Partition: id.Partition}, "it does not say of which topic it is")
 	}
@@ -175,7 +175,7 @@ func (d *directories) syncNames() error {
 		names = append(names, name)
 	}
 	d.mu.Unlock()
-	if err := d.s.syncs.dir(d.s.cfg.Dir); err != nil {
+	if err := d.s.syncs.syncDir(d.s.cfg.Dir); err != nil {
 		return err
 	}
 	d.mu.Lock()
@@ -186,15 +186,15 @@ func (d *directories) syncNames() error {
 	return nil
 }
 
-// discard takes the name of a deleted log's directory away and has the directory removed, and
+// discardDir takes the name of a deleted log's directory away and has the directory removed, and
 // those of the log that were set aside. It does nothing with a directory that is not that log's.
-func (d *directories) discard(id LogID, dir string) error {
-	unlock := d.lock(dir)
+func (d *directories) discardDir(id LogID, dir string) error {
+	unlock := d.lockName(dir)
 	defer unlock()
 	if err := d.discardStrays(id, dir); err != nil {
 		return err
 	}
-	topic, ok, err := d.owner(dir)
+	topic, ok, err := d.readOwner(dir)
 	if err != nil || !ok || topic != id.Topic {
 		return err
 	}
@@ -220,8 +220,8 @@ func (d *directories) discardStrays(id LogID, dir string) error {
 // removed. That name is locked.
 func (d *directories) discardLocked(id LogID, dir, from string) error {
 	to := aside.DeletedName(dir, id)
-	if _, err := d.s.fs.Stat(d.s.path(to)); err == nil { // of an earlier run, in part
-		if err := d.s.fs.Remove(d.s.path(to)); err != nil {
+	if _, err := d.s.fs.Stat(d.s.pathOf(to)); err == nil { // of an earlier run, in part
+		if err := d.s.fs.Remove(d.s.pathOf(to)); err != nil {
 			return err
 		}
 	}
@@ -235,12 +235,12 @@ func (d *directories) discardLocked(id LogID, dir, from string) error {
 // setAside moves a directory aside whose log the metadata do not know. Nothing of it is
 // deleted.
 func (d *directories) setAside(id LogID, dir, why string) error {
-	unlock := d.lock(dir)
+	unlock := d.lockName(dir)
 	defer unlock()
-	if d.s.lookup(id) != nil {
+	if d.s.findLog(id) != nil {
 		return nil // it is known by now
 	}
-	topic, ok, err := d.owner(dir)
+	topic, ok, err := d.readOwner(dir)
 	if err != nil || !ok || topic != id.Topic {
 		return err
 	}
@@ -268,7 +268,7 @@ func (d *directories) takeBack(dir string, id LogID) error {
 	if !ok {
 		return nil
 	}
-	unlock := d.lock(dir)
+	unlock := d.lockName(dir)
 	defer unlock()
 	if err := d.renameLocked(last.Name, dir); err != nil {
 		d.s.strays.Add(last.Name, id, last.Since)
@@ -283,11 +283,11 @@ func (d *directories) renameLocked(dir, to string) error {
 	d.mu.Lock()
 	d.renamed[dir] = struct{}{}
 	d.mu.Unlock()
-	return d.s.fs.Rename(d.s.path(dir), d.s.path(to))
+	return d.s.fs.Rename(d.s.pathOf(dir), d.s.pathOf(to))
 }
 
-// path joins names below the data directory.
-func (s *Store) path(names ...string) string {
+// pathOf joins names below the data directory.
+func (s *Store) pathOf(names ...string) string {
 	return path.Join(append([]string{s.cfg.Dir}, names...)...)
 }
 
@@ -327,7 +327,7 @@ func (s *Store) replaceFile(name string, b []byte, durable bool) error {
 	}
 	_, err = f.WriteAt(b, 0)
 	if err == nil && durable {
-		err = s.syncs.file(f)
+		err = s.syncs.syncFile(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(err, s.fs.Remove(tmp))
@@ -339,7 +339,7 @@ func (s *Store) replaceFile(name string, b []byte, durable bool) error {
 // new, also its own name and its metadata.
 func (s *Store) syncLogDir(dir string, isNew bool) error {
 	if isNew {
-		f, err := s.fs.Open(s.path(dir, metadataFile), vfs.Existing)
+		f, err := s.fs.Open(s.pathOf(dir, metadataFile), vfs.Existing)
 		if err != nil {
 			return err
 		}
@@ -347,13 +347,13 @@ func (s *Store) syncLogDir(dir string, isNew bool) error {
 			err = rewriteFile(f)
 		}
 		if err == nil {
-			err = s.syncs.file(f)
+			err = s.syncs.syncFile(f)
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return err
 		}
 	}
-	if err := s.syncs.dir(s.path(dir)); err != nil || !isNew {
+	if err := s.syncs.syncDir(s.pathOf(dir)); err != nil || !isNew {
 		return err
 	}
 	return s.dirs.syncNames()
@@ -375,7 +375,7 @@ func rewriteFile(f vfs.File) error {
 
 // size is the number of bytes of the segments in a directory.
 func (d *directories) size(dir string) int64 {
-	infos, err := d.s.fs.ReadDir(d.s.path(dir))
+	infos, err := d.s.fs.ReadDir(d.s.pathOf(dir))
 	if err != nil {
 		return 0
 	}

@@ -111,18 +111,18 @@ type syncs struct {
 	lost map[string]error // guarded by mu: directories of which a sync failed, and how
 }
 
-// file makes a file durable.
-func (y *syncs) file(f vfs.File) error {
+// syncFile makes a file durable.
+func (y *syncs) syncFile(f vfs.File) error {
 	if err := f.Sync(); err != nil {
-		return y.take(err)
+		return y.noteFailure(err)
 	}
 	return nil
 }
 
-// dir makes the names in a directory durable; a missing one is vfs.ErrNotExist. Only where
+// syncDir makes the names in a directory durable; a missing one is vfs.ErrNotExist. Only where
 // there was no descriptor to open it did the sync not begin, and can be tried again: after a
 // sync that failed a later one would not tell which names are lost.
-func (y *syncs) dir(dir string) error {
+func (y *syncs) syncDir(dir string) error {
 	if err := y.lostDir(dir); err != nil {
 		return err
 	}
@@ -133,7 +133,7 @@ func (y *syncs) dir(dir string) error {
 	case errors.Is(err, vfs.ErrNotExist), errors.Is(err, vfs.ErrNoHandles):
 		return err
 	}
-	err = y.take(err)
+	err = y.noteFailure(err)
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	if y.lost == nil {
@@ -150,8 +150,8 @@ func (y *syncs) lostDir(dir string) error {
 	return y.lost[dir]
 }
 
-// take takes notice of a sync that failed: it writes the note for the next process.
-func (y *syncs) take(err error) error {
+// noteFailure takes notice of a sync that failed: it writes the note for the next process.
+func (y *syncs) noteFailure(err error) error {
 	if !y.failed.Swap(true) {
 		if err := y.writeNote(y.s.cfg.BootID); err != nil {
 			y.s.log.Error("a failed sync could not be noted; restart the machine before the next start", "err", err)
@@ -179,7 +179,7 @@ func (y *syncs) writeNote(boot string) error {
 // ready for one of this process. A note that was cut short counts for this kernel, since
 // another one cannot be told from it.
 func (y *syncs) readNote() error {
-	name := y.s.path(noteFile)
+	name := y.s.pathOf(noteFile)
 	b, err := y.s.readFile(name)
 	if err != nil {
 		return err
@@ -201,7 +201,7 @@ func (y *syncs) readNote() error {
 	return nil
 }
 
-func (y *syncs) close() {
+func (y *syncs) closeNote() {
 	if y.note != nil {
 		_ = y.note.Close() // it need not outlive the kernel
 	}
@@ -324,7 +324,7 @@ type LogFault struct {
 // Faults lists the logs that are known to be read-only. Missing and short files show soon after
 // the start (Sweep), other damage when a log is used or checked.
 func (s *Store) Faults() (found []LogFault) {
-	for _, l := range s.all() {
+	for _, l := range s.allLogs() {
 		if f := l.fault.Load(); f != nil {
 			found = append(found, LogFault{l.name, f.kind != faultTainted, f.err})
 		} else if f := s.faults.get(l.id); f != nil { // it was not opened yet

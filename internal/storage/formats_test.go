@@ -39,7 +39,7 @@ func TestFormatsOfOtherVersions(t *testing.T) {
 				}
 				put(t, mem, file, b)
 			}
-			if _, err := open(cfg); err == nil || !strings.Contains(err.Error(), c.want) {
+			if _, err := openDir(cfg); err == nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("the start says %v", err)
 			}
 		})

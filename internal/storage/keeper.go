@@ -34,8 +34,8 @@ type keeper struct {
 	s    *Store
 	wake chan struct{} // size 1
 
-	bytes   atomic.Int64 // appended since the last checkpoint
-	hastens atomic.Bool  // a checkpoint is wanted now
+	bytes  atomic.Int64 // appended since the last checkpoint
+	urgent atomic.Bool  // a checkpoint is wanted now
 
 	mu        sync.Mutex
 	listed    []*Log          // guarded by mu: logs that the next checkpoint looks at
@@ -56,7 +56,7 @@ type keeper struct {
 	previous   checkpoint.Mark  // guarded by run: where recovery begins by the newest checkpoint
 	older      checkpoint.Mark  // guarded by run: the same by the one before
 	saves      int              // guarded by run: checkpoints that were saved
-	held       uint64           // guarded by run: rounds from here on stay in the journal, since files that recovery wrote are tainted; 0: none must
+	heldFrom   uint64           // guarded by run: rounds from here on stay in the journal, since files that recovery wrote are tainted; 0: none must
 	tainted    []*Log           // guarded by mu: whose bytes in the journal must stay there
 	retainAt   time.Time        // guarded by run
 	scrubAt    time.Time        // guarded by run: when the next pass of scrub begins; zero: one is under way, or never
@@ -99,7 +99,7 @@ type recoveredFile struct {
 func (k *keeper) init(s *Store) {
 	k.s = s
 	k.wake = make(chan struct{}, 1)
-	k.disk = &checkpoint.Disk{FS: s.fs, Dir: s.cfg.Dir, Log: s.log, Sync: s.syncs.file, SyncDir: s.syncs.dir, IsFull: isFull}
+	k.disk = &checkpoint.Disk{FS: s.fs, Dir: s.cfg.Dir, Log: s.log, Sync: s.syncs.syncFile, SyncDir: s.syncs.syncDir, IsFull: isFull}
 	k.checkpoint = checkpoint.NewPair(k.disk, checkpointName)
 	k.base = checkpoint.NewPair(k.disk, pointsName)
 	now := time.Now()
@@ -116,8 +116,8 @@ func (k *keeper) wakeUp() {
 	}
 }
 
-// list has the next checkpoint look at a log. The log's pub may be held.
-func (k *keeper) list(l *Log) {
+// listLog has the next checkpoint look at a log. The log's pub may be held.
+func (k *keeper) listLog(l *Log) {
 	k.mu.Lock()
 	k.listed = append(k.listed, l)
 	first := len(k.listed) == 1
@@ -133,13 +133,13 @@ func (k *keeper) list(l *Log) {
 // countWritten counts appended bytes; wantsSync is true where a log wants to be synced now.
 func (k *keeper) countWritten(n int64, wantsSync bool) {
 	if k.bytes.Add(n) >= CheckpointBytes || wantsSync {
-		k.hurry()
+		k.checkpointSoon()
 	}
 }
 
-// hurry has a checkpoint made without waiting for its time.
-func (k *keeper) hurry() {
-	if !k.hastens.Swap(true) {
+// checkpointSoon has a checkpoint made without waiting for its time.
+func (k *keeper) checkpointSoon() {
+	if !k.urgent.Swap(true) {
 		k.wakeUp()
 	}
 }
@@ -176,13 +176,13 @@ func (k *keeper) noteWritten(late, fill bool) {
 		k.wakeUp()
 	}
 	if late {
-		k.hurry()
+		k.checkpointSoon()
 	}
 }
 
-func (k *keeper) isHurried() bool { return k.hastens.Load() || k.s.closing.Load() }
+func (k *keeper) isCheckpointUrgent() bool { return k.urgent.Load() || k.s.closing.Load() }
 
-func (k *keeper) loop() {
+func (k *keeper) runLoop() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -192,7 +192,7 @@ func (k *keeper) loop() {
 		case <-k.wake:
 		case <-timer.C:
 		}
-		timer.Reset(k.step())
+		timer.Reset(k.doDueWork())
 	}
 }
 
@@ -205,8 +205,8 @@ func isTime(at *time.Time, now, next time.Time) bool {
 	return true
 }
 
-// step does the work that is due and returns the time until other work is.
-func (k *keeper) step() time.Duration {
+// doDueWork does the work that is due and returns the time until other work is.
+func (k *keeper) doDueWork() time.Duration {
 	now := time.Now()
 	k.mu.Lock()
 	fill, sweep, crowded := k.fill, k.sweep, k.crowded
@@ -229,27 +229,27 @@ func (k *keeper) step() time.Duration {
 	strays := isTime(&k.strayAt, now, now.Add(strayEvery))
 	k.run.Unlock()
 	if scrub {
-		k.s.background(k.scrub)
+		k.s.background(k.runScrub)
 	}
 	if waiting {
 		k.s.recoverWaiting()
 	}
 	if retain {
-		k.s.commit.relax()
+		k.s.commit.shrinkImages()
 		k.s.retain(now)
 	}
 	if strays {
 		k.s.removeOldStrays(now)
 	}
-	if k.hastens.Swap(false) || due {
+	if k.urgent.Swap(false) || due {
 		k.checkpointNow()
 	}
 	k.removeDue(time.Now())
 	return k.untilNext()
 }
 
-// scrub runs one pass and says when the next one begins.
-func (k *keeper) scrub() {
+// runScrub runs one pass and says when the next one begins.
+func (k *keeper) runScrub() {
 	next := time.Now().Add(scrubEvery)
 	k.s.scrub(k.s.cfg.Scrub)
 	k.run.Lock()
@@ -297,7 +297,7 @@ func (k *keeper) checkpointNow() {
 // bytes that some log's files may lack. run is held.
 func (k *keeper) checkpointLocked(last []*Log) error {
 	s := k.s
-	k.settleLeaving()
+	k.findLeavingRounds()
 	at := s.journal.BeginCheckpoint()
 	k.bytes.Store(0)
 	k.mu.Lock()
@@ -305,7 +305,7 @@ func (k *keeper) checkpointLocked(last []*Log) error {
 	k.listed, k.recovered, k.redo = nil, nil, false
 	k.mu.Unlock()
 	for _, l := range logs {
-		k.unlist(l)
+		k.unlistLog(l)
 	}
 	oldest := at.Round
 	if left := k.syncRecovered(recovered); len(left) > 0 {
@@ -315,8 +315,8 @@ func (k *keeper) checkpointLocked(last []*Log) error {
 		k.checkpointLater()
 		oldest = min(oldest, k.previous.Round)
 	}
-	if k.held > 0 {
-		oldest = min(oldest, k.held)
+	if k.heldFrom > 0 {
+		oldest = min(oldest, k.heldFrom)
 	}
 	if last != nil {
 		logs = last
@@ -334,7 +334,7 @@ func (k *keeper) checkpointLocked(last []*Log) error {
 	if oldest < at.Round {
 		at = s.journal.MarkBefore(oldest)
 	}
-	if err := k.save(at); err != nil {
+	if err := k.saveCheckpoint(at); err != nil {
 		return err
 	}
 	k.removeSuperfluous()
@@ -342,13 +342,13 @@ func (k *keeper) checkpointLocked(last []*Log) error {
 		l.removeOldSnapshots()
 	}
 	if last == nil {
-		s.commit.relax()
+		s.commit.shrinkImages()
 	}
 	return nil
 }
 
-// unlist notes that no checkpoint has a log on its list.
-func (*keeper) unlist(l *Log) {
+// unlistLog notes that no checkpoint has a log on its list.
+func (*keeper) unlistLog(l *Log) {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	l.due.listed = false
@@ -371,16 +371,16 @@ func (k *keeper) syncLogs(logs []*Log, last bool) {
 		logs = k.syncAsVolume(logs, last)
 	}
 	if last {
-		spreadOver(closers, len(logs), func(i int) { k.syncLog(logs[i], true) })
+		runParallelOn(closers, len(logs), func(i int) { k.syncLog(logs[i], true) })
 		return
 	}
 	for len(logs) > 0 {
 		n := startWriting(logs)
 		var synced atomic.Int64
 		sync := func(i int) { synced.Add(int64(k.syncLog(logs[i], false))) }
-		hurry := k.isHurried()
+		hurry := k.isCheckpointUrgent()
 		if hurry {
-			spread(n, sync)
+			runParallel(n, sync)
 		} else {
 			for i := range n {
 				sync(i)
@@ -410,7 +410,7 @@ func startWriting(logs []*Log) int {
 
 // syncLog has one log make itself durable, and returns how many files were synced.
 func (k *keeper) syncLog(l *Log, last bool) (synced int) {
-	synced, err := l.checkpoint(last)
+	synced, err := l.makeDurable(last)
 	if err != nil {
 		k.handleFailure(l, err)
 	}
@@ -441,8 +441,8 @@ func (k *keeper) handleFailure(l *Log, err error) {
 	}
 }
 
-// save writes the checkpoint file, and before it all points where too many changed.
-func (k *keeper) save(at checkpoint.Mark) error {
+// saveCheckpoint writes the checkpoint file, and before it all points where too many changed.
+func (k *keeper) saveCheckpoint(at checkpoint.Mark) error {
 	s := k.s
 	sheet := checkpoint.Sheet{Journal: s.journal.ID(), At: at, Metadata: s.metadata.Load()}
 	points, many := s.points.Changed()
@@ -475,7 +475,7 @@ func (k *keeper) save(at checkpoint.Mark) error {
 func (k *keeper) savePoints() error {
 	k.run.Lock()
 	defer k.run.Unlock()
-	return k.save(k.previous)
+	return k.saveCheckpoint(k.previous)
 }
 
 // checkpointLast is the last checkpoint: all logs are on disk whole, with their producers and
@@ -491,14 +491,14 @@ func (k *keeper) checkpointLast(opened []*Log) error {
 		all := checkpoint.Sheet{Journal: k.s.journal.ID(), At: k.previous, Metadata: k.s.metadata.Load(), Points: k.s.points.All()}
 		if err = k.base.Save(&all); err == nil {
 			k.s.points.NoteWritten(all.Points)
-			err = k.save(k.previous)
+			err = k.saveCheckpoint(k.previous)
 		}
 	}
 	if err == nil {
-		err = k.s.replaceFile(k.s.path(startFile), encodeStarts(k.s.all()), true)
+		err = k.s.replaceFile(k.s.pathOf(startFile), encodeStarts(k.s.allLogs()), true)
 	}
 	if err == nil {
-		err = k.s.syncs.dir(k.s.cfg.Dir)
+		err = k.s.syncs.syncDir(k.s.cfg.Dir)
 	}
 	if isFull(err) {
 		k.s.log.Warn("there is no room for the last checkpoint: the next start reads the journal instead", "err", err)

@@ -30,12 +30,11 @@ type Options struct {
 	ProducerExpiration time.Duration
 }
 
-// mode says when an append to a log is committed. A log has one mode at a time; switchMode
-// takes it from one to the other.
+// mode says when an append to a log is committed. switchMode changes a log's mode.
 type mode uint8
 
 const (
-	modeUnset  mode = iota // the log was not appended to since it was opened
+	modeUnset  mode = iota // the log has had no append since it was opened
 	durable                // when it is on disk: in the journal or in its file
 	pageCached             // when it is written; a checkpoint makes it durable now and then
 )
@@ -53,8 +52,7 @@ const (
 	maxSegmentBytes = 1<<31 - 1 // an index's positions are 32-bit
 )
 
-// withDefaults bounds the numbers that the format bounds, and fills in those that may be
-// left out.
+// withDefaults replaces missing numbers by defaults, and limits those that the format limits.
 func (o Options) withDefaults() *Options {
 	if o.SegmentBytes <= 0 || o.SegmentBytes > maxSegmentBytes {
 		o.SegmentBytes = 1 << 30
@@ -70,32 +68,32 @@ func (o Options) withDefaults() *Options {
 	return &o
 }
 
-// logState says what can be done with a log:
+// logState is the state of a log:
 //
 //	unopened ----> open ----> closed      the store is closed
 //	    |           |
-//	    +-----------+-------> deleted     the directory may be another log's by now
+//	    +-----------+-------> deleted     its directory may belong to another log by now
 type logState int32
 
 const (
-	logUnopened logState = iota // the directory was not looked at yet
+	logUnopened logState = iota // the directory was not read yet
 	logOpen
 	logClosed
 	logDeleted
 )
 
-// dirState says what is known of a log's directory:
+// dirState is the state of a log's directory:
 //
 //	missing ----> made ----> named
 type dirState uint8
 
 const (
 	dirMissing dirState = iota
-	dirMade             // it is there; its name may not be durable
-	dirNamed            // its name and what it says of itself are durable
+	dirMade             // it exists; its name may not be durable
+	dirNamed            // its name and partition.metadata are durable
 )
 
-// Log is one partition's log. Safe for concurrent use.
+// Log is one partition's log. Any goroutine may use it.
 type Log struct {
 	health    // whether it can be written to, and its name
 	s         *Store
@@ -106,20 +104,20 @@ type Log struct {
 	state     atomic.Int32 // logState; changed with mu held
 
 	start         atomic.Int64 // written with pub held
-	sureStart     atomic.Int64 // a start that is durable
+	sureStart     atomic.Int64 // a start that is durable; start may be higher
 	end           atomic.Int64 // written with pub held; the offset after the last record
 	commitTo      atomic.Int64 // the committed end; only Truncate lowers it
-	highWatermark atomic.Int64 // as the leader last said
-	owed          atomic.Int64 // up to here a commit failed to make the log durable; 0: none did
+	highWatermark atomic.Int64 // the last one that the leader has set
+	owed          atomic.Int64 // the offset up to which a commit has failed to make the log durable; 0: none has failed
 
-	mu     sync.Mutex       // held over an append and its write; the outermost but for keeper.run
+	mu     sync.Mutex       // held during an append and its write; only keeper.run is taken before it
 	writer *writer          // guarded by mu; nil until the first append
-	opened checkpoint.Point // guarded by mu: what the log was opened from, for its producers
+	opened checkpoint.Point // guarded by mu: the point with which the log was opened, for its producers
 
-	pub       sync.Mutex         // held for moments, never over input and output
+	pub       sync.Mutex         // held for moments, never during input and output
 	segs      []*segment.Segment // guarded by pub; the slice is replaced, never changed
 	epochs    epoch.List         // guarded by pub: also those below the start, until the log is opened again
-	stable    Position           // guarded by pub: everything before is on disk in its files
+	stable    Position           // guarded by pub: everything before it is on disk in the log's files
 	dirState  dirState           // guarded by pub
 	hasGaps   bool               // guarded by pub: offsets may have gaps
 	oldest    int64              // guarded by pub: ms, no record is older; segment.TimeUnknown
@@ -128,35 +126,35 @@ type Log struct {
 	entered   entered            // guarded by pub
 }
 
-// Position is a place in a log's files and the offset there.
+// Position is a position in a log's files, and the offset there.
 type Position struct {
 	Segment *segment.Segment // nil: the log has no segment yet
 	Pos     int64
 	Next    record.Offset
 }
 
-// due is the work that the next checkpoint has with a log.
+// due is the work on a log for the next checkpoint.
 type due struct {
-	listed   bool      // the keeper's list has the log
-	journal  uint64    // no round of the journal before this one has bytes that the log's files may lack; 0: none has
-	epochs   bool      // the epochs' file is behind
+	listed   bool      // the log is in keeper.listed
+	journal  uint64    // the first round of the journal that may have bytes which the log's files lack; 0: none has
+	epochs   bool      // the epochs' file is to be written
 	sync     bool      // a page-cached log is to be synced now
-	snapshot bool      // the producers are to be written before segments go
-	since    time.Time // since when a page-cached log has bytes that no sync covered; zero: it has none
-	batches  int64     // that were appended since then, for FlushMessages
+	snapshot bool      // the producers are to be written, since segments with their batches go
+	since    time.Time // since when a page-cached log has unsynced bytes; zero: it has none
+	batches  int64     // batches appended since then, for FlushMessages
 }
 
 // snapshots are the log's producer snapshots.
 type snapshots struct {
 	newest  record.Offset   // -1: there is none
-	older   []record.Offset // the others that are there, the oldest first
-	truthTo record.Offset   // the offset up to which the newest one is the truth
-	bytes   int64           // appended since
+	older   []record.Offset // the other ones, the oldest first
+	truthTo record.Offset   // the newest one has the producers' state at this offset
+	bytes   int64           // appended since the newest one was written
 }
 
 func newLog(s *Store, id LogID, topic string, o Options, committed func(*Log)) *Log {
 	name := dirName(topic, id.Partition)
-	l := &Log{health: health{log: s.log, name: name}, s: s, id: id, dir: segment.NewDir(s.path(name)), committed: committed}
+	l := &Log{health: health{log: s.log, name: name}, s: s, id: id, dir: segment.NewDir(s.pathOf(name)), committed: committed}
 	l.opts.Store(o.withDefaults())
 	l.oldest = segment.TimeUnknown
 	l.snapshots = snapshots{newest: -1, truthTo: -1}
@@ -168,8 +166,8 @@ func (l *Log) ID() LogID { return l.id }
 
 func (l *Log) options() *Options { return l.opts.Load() }
 
-// Configure changes the settings. It opens nothing and waits for nothing: a change of the
-// mode takes place with the next append or checkpoint (switchMode).
+// Configure changes the settings. It opens no file and waits for nothing: the next append
+// changes the mode if the settings ask for another one (switchMode).
 func (l *Log) Configure(o Options) { l.opts.Store(o.withDefaults()) }
 
 // moveCommittedLocked moves the committed end forward. pub is held.
@@ -181,8 +179,8 @@ func (l *Log) moveCommittedLocked(o record.Offset) bool {
 	return true
 }
 
-// makeUsable opens the log at its first use and returns why it cannot be read. A log with
-// a fault can.
+// makeUsable opens the log at its first use. It returns an error if the log cannot be read; a
+// log with a fault can.
 func (l *Log) makeUsable() error {
 	if logState(l.state.Load()) == logOpen {
 		return nil
@@ -218,29 +216,28 @@ func (l *Log) End() (record.Offset, error) {
 	return record.Offset(l.end.Load()), err
 }
 
-// Committed is the offset after the last record that an acknowledgement may rest on.
+// Committed is the offset after the last committed record.
 func (l *Log) Committed() (record.Offset, error) {
 	err := l.makeUsable()
 	return record.Offset(l.commitTo.Load()), err
 }
 
-// HighWatermark is the offset that SetHighWatermark set last, in this process or before a
-// restart; a restart may bring back an older one.
+// HighWatermark is the offset that SetHighWatermark has set last. After a restart it may be an
+// earlier one.
 func (l *Log) HighWatermark() (record.Offset, error) {
 	err := l.makeUsable()
 	return record.Offset(l.highWatermark.Load()), err
 }
 
 // SetHighWatermark notes the offset after the last record that all in-sync replicas have.
-// It becomes durable with the next checkpoint of the log, and retention does not go
-// beyond it.
+// The next checkpoint of the log makes it durable. Retention deletes no records beyond it.
 func (l *Log) SetHighWatermark(o record.Offset) {
 	l.highWatermark.Store(int64(o))
 }
 
-// BeginEpoch notes that a leader's epoch begins at the log's end. The note is in memory;
-// its file follows with the next checkpoint that the log's records are part of. An epoch
-// that is lost before that had no record on disk.
+// BeginEpoch notes in memory that a leader's epoch begins at the log's end. The next checkpoint
+// with records of the log writes it to the epochs' file. If the epoch is lost before that, it
+// had no record on disk.
 func (l *Log) BeginEpoch(e record.Epoch) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -263,9 +260,9 @@ func (l *Log) beginEpochLocked(e record.Epoch, at record.Offset) {
 	}
 }
 
-// EpochEnd answers OffsetForLeaderEpoch: the largest known epoch not above e, and the
-// offset at which the next one begins (the log's end for the latest). Both are -1 where
-// nothing is known, as of an epoch above the latest.
+// EpochEnd finds the end of an epoch as OffsetForLeaderEpoch does: the largest epoch of the log
+// that is not above e, and the offset at which the next one begins (the log's end for the last
+// one). Both are -1 if there is none, or if e is above the last epoch.
 func (l *Log) EpochEnd(e record.Epoch) (record.Epoch, record.Offset, error) {
 	if err := l.makeUsable(); err != nil {
 		return record.NoEpoch, -1, err
@@ -309,7 +306,7 @@ func (l *Log) Producers() ([]Producer, error) {
 	return ps.Describe(), nil
 }
 
-// segments are the log's segments now.
+// segments are the log's present segments.
 func (l *Log) segments() []*segment.Segment {
 	l.pub.Lock()
 	defer l.pub.Unlock()
@@ -324,14 +321,14 @@ func (l *Log) activeLocked() *segment.Segment {
 	return l.segs[len(l.segs)-1]
 }
 
-// active is the segment that is appended to; nil: there is none yet.
-func (l *Log) active() *segment.Segment {
+// activeSegment is the segment that is appended to; nil: there is none yet.
+func (l *Log) activeSegment() *segment.Segment {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	return l.activeLocked()
 }
 
-// endPositionLocked is where the log ends. pub is held.
+// endPositionLocked is the position of the log's end. pub is held.
 func (l *Log) endPositionLocked() Position {
 	p := Position{Segment: l.activeLocked(), Next: record.Offset(l.end.Load())}
 	if p.Segment != nil {
@@ -340,8 +337,8 @@ func (l *Log) endPositionLocked() Position {
 	return p
 }
 
-// usage is about the number of bytes that the log's records take on disk.
-func (l *Log) usage() int64 {
+// sizeOnDisk is about the number of bytes of the log's records on disk.
+func (l *Log) sizeOnDisk() int64 {
 	if !l.isOpen() {
 		return l.s.dirs.size(l.name)
 	}
@@ -352,9 +349,8 @@ func (l *Log) usage() int64 {
 	return n
 }
 
-// endUse ends the log's use: later calls get ErrClosed. An append that is under way comes to
-// its end first, and of a deleted log also every change in its directory. It returns whether
-// the log was open.
+// endUse ends the log's use: later calls get ErrClosed. It waits for an append under way, and
+// for a deleted log also for changes in its directory. It returns whether the log was open.
 func (l *Log) endUse(to logState) (wasOpen bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -365,8 +361,8 @@ func (l *Log) endUse(to logState) (wasOpen bool) {
 	return wasOpen
 }
 
-// has tells whether a segment is still part of the log.
-func (l *Log) has(g *segment.Segment) bool {
+// hasSegment tells whether a segment is still part of the log.
+func (l *Log) hasSegment(g *segment.Segment) bool {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	return slices.Contains(l.segs, g)

@@ -20,7 +20,7 @@ import (
 // quietStore opens a store in which nothing runs in the background.
 func quietStore(t *testing.T, cfg Config) *Store {
 	t.Helper()
-	s, err := open(cfg)
+	s, err := openDir(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestSweepSparesNewTopics(t *testing.T) {
 		}
 		return false
 	}, func(LogID) bool { return false })
-	s.keeper.step()
+	s.keeper.doDueWork()
 	if !asked {
 		t.Fatal("the sweep did not look")
 	}
@@ -238,7 +238,7 @@ func TestUnknownTopicsAreKept(t *testing.T) {
 	s = quietStore(t, cfg)
 	known := testLog(s, 0, testOptions())
 	s.Sweep(func(id LogID) bool { return id == known.ID() }, func(id LogID) bool { return id == testID(1) })
-	s.keeper.step()
+	s.keeper.doDueWork()
 	find := func(part string) (names []string) {
 		infos, err := mem.ReadDir("data")
 		if err != nil {
@@ -318,7 +318,7 @@ func TestRetriesAfterAPowerCut(t *testing.T) {
 		s := quietStore(t, cfg)
 		l := testLog(s, 0, o)
 		mustAppend(t, l, produced(t, 1, 0, 0, 1))
-		s.keeper.hurry()
+		s.keeper.checkpointSoon()
 		l.due.sync = true
 		s.keeper.checkpointNow()
 		for i := range 5 { // of nobody

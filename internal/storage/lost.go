@@ -29,12 +29,12 @@ var errJournalDamaged = errors.New("the journal was damaged, and records that we
 
 // reportJournal tells the operator that rounds of the journal cannot be read.
 func (o *losses) reportJournal(rounds int) {
-	o.note(errJournalDamaged)
+	o.addLoss(errJournalDamaged)
 	o.s.log.Error("the journal is damaged: records that were acknowledged just before the last stop may be missing; "+
 		"check the disk, and compare with the producers' own records", "rounds", rounds)
 }
 
-func (o *losses) note(err error) {
+func (o *losses) addLoss(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.err != nil {
@@ -43,8 +43,8 @@ func (o *losses) note(err error) {
 	o.err = err
 }
 
-// adoptable is the id of the journal that the points file names; zero: there is no such file.
-func adoptable(base *checkpoint.Sheet) (id [16]byte) {
+// journalOf is the id of the journal that the points file names; zero: there is no such file.
+func journalOf(base *checkpoint.Sheet) (id [16]byte) {
 	if base != nil {
 		id = base.Journal
 	}
@@ -64,7 +64,7 @@ var errCheckpointsLost = errors.New("both checkpoint files are damaged; no recor
 func (o *losses) reportCheckpoints() error {
 	s := o.s
 	s.log.Error("the data directory has lost what its checkpoint files had", "dir", s.cfg.Dir, "err", errCheckpointsLost)
-	o.note(errCheckpointsLost)
+	o.addLoss(errCheckpointsLost)
 	for _, id := range s.points.IDs() {
 		s.points.Lose(id)
 	}
@@ -81,7 +81,7 @@ var errPointsLost = errors.New("both points files are damaged; no record is lost
 func (o *losses) replacePoints(hot *checkpoint.Sheet) error {
 	s := o.s
 	s.log.Error("the data directory has lost what its points files had", "dir", s.cfg.Dir, "err", errPointsLost)
-	o.note(errPointsLost)
+	o.addLoss(errPointsLost)
 	err := o.losePoints(func(id LogID) bool {
 		_, known := hot.Points[id]
 		return !known
@@ -112,7 +112,7 @@ func (o *losses) losePoints(isLost func(LogID) bool) error {
 		}
 		id, _, ok := aside.ParseStray(i.Name)
 		if partition, isLog := parseDirName(i.Name); isLog {
-			if id.Topic, ok, err = s.dirs.owner(i.Name); err != nil {
+			if id.Topic, ok, err = s.dirs.readOwner(i.Name); err != nil {
 				s.log.Warn("a directory could not be looked at", "dir", i.Name, "err", err)
 			}
 			id.Partition = partition

@@ -22,7 +22,7 @@ func sizesOf(segs []*segment.Segment) []checkpoint.Size {
 // the operator hears of them before somebody needs a record. It lists the directories of logs
 // that nobody has used yet, and opens only those logs that lack something: they report it.
 func checkFiles(s *Store) {
-	for _, l := range s.all() {
+	for _, l := range s.allLogs() {
 		if s.closing.Load() {
 			return
 		}
@@ -45,7 +45,7 @@ func checkFiles(s *Store) {
 
 // listSegments lists the segments in a directory, in their order.
 func listSegments(s *Store, dir string) (segs []checkpoint.Size, err error) {
-	infos, err := s.fs.ReadDir(s.path(dir))
+	infos, err := s.fs.ReadDir(s.pathOf(dir))
 	for _, i := range infos { // names have as many digits as the largest offset
 		if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
 			segs = append(segs, checkpoint.Size{Base: base, Bytes: i.Size})

@@ -50,7 +50,7 @@ func TestMissingFilesShow(t *testing.T) {
 							}
 						} else {
 							s.Sweep(func(LogID) bool { return true }, isNone)
-							s.keeper.step()
+							s.keeper.doDueWork()
 						}
 						if len(s.Faults()) == 0 {
 							t.Fatalf("start %d: nothing is reported", start)
@@ -87,7 +87,7 @@ func TestPutBackFileMends(t *testing.T) {
 			t.Errorf("it does not say %q: %v", want, l.Fault())
 		}
 		s.keeper.checkpointNow()
-		s.keeper.step()
+		s.keeper.doDueWork()
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -157,7 +157,7 @@ func TestWholeLogsAreNotOpened(t *testing.T) {
 		testLog(s, i, o)
 	}
 	s.Sweep(func(LogID) bool { return true }, isNone)
-	s.keeper.step()
+	s.keeper.doDueWork()
 	if faults := s.Faults(); len(faults) > 0 || listed != logs || opened > 0 {
 		t.Errorf("%d directories were listed and %d files opened, faults: %v", listed, opened, faults)
 	}

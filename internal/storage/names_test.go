@@ -120,7 +120,7 @@ func TestPathThatCannotBeRead(t *testing.T) {
 		if err := mem.MkdirAll("srv/data"); err != nil {
 			t.Fatal(err)
 		}
-		s, err := open(testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+		s, err := openDir(testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
 			if op == vfs.OpSyncDir && path == "." {
 				return c.err
 			}

@@ -20,7 +20,7 @@ func TestOlderMetadataIsRefused(t *testing.T) {
 	}
 	for index, ok := range map[uint64]bool{0: true, 16: false, 17: true, 18: true} {
 		cfg.Metadata = index
-		s, err := open(cfg)
+		s, err := openDir(cfg)
 		if (err == nil) != ok {
 			t.Errorf("metadata up to %d: %v", index, err)
 		}
@@ -54,7 +54,7 @@ func TestOlderMetadataAreRefusedByThePoints(t *testing.T) {
 			t.Errorf("the directory was used up to entry %d, %v", used, err)
 		}
 		cfg.Metadata = 16
-		if _, err := open(cfg); !errors.Is(err, ErrMetadataBehind) {
+		if _, err := openDir(cfg); !errors.Is(err, ErrMetadataBehind) {
 			t.Errorf("metadata up to 16: %v", err)
 		}
 		cfg.Metadata = 17

@@ -34,12 +34,12 @@ func (l *Log) openLocked() error {
 		o.finishEmpty()
 		return nil
 	}
-	infos, err := s.fs.ReadDir(s.path(l.name))
+	infos, err := s.fs.ReadDir(s.pathOf(l.name))
 	if errors.Is(err, vfs.ErrNotExist) {
 		if err := s.dirs.takeBack(l.name, l.id); err != nil {
 			return nameError(err)
 		}
-		infos, err = s.fs.ReadDir(s.path(l.name))
+		infos, err = s.fs.ReadDir(s.pathOf(l.name))
 	}
 	if errors.Is(err, vfs.ErrNotExist) {
 		if point.HadRecords() {
@@ -59,7 +59,7 @@ func (l *Log) openLocked() error {
 		o.finishEmpty()
 		return nil
 	}
-	o.list(infos)
+	o.attachFiles(infos)
 	if err := o.settleCuts(); err != nil {
 		return nameError(err)
 	}
@@ -69,7 +69,7 @@ func (l *Log) openLocked() error {
 	if err := o.readEpochs(); err != nil {
 		return nameError(err)
 	}
-	return nameError(o.finish())
+	return nameError(o.finishOpening())
 }
 
 // finishEmpty opens a log that has no directory.
@@ -93,10 +93,10 @@ func (o *opening) finishEmpty() {
 func (o *opening) identifyDir() (bool, error) {
 	l := o.l
 	d := &l.s.dirs
-	unlock := d.lock(l.name)
+	unlock := d.lockName(l.name)
 	defer unlock()
 	if o.point.Vouched {
-		b, err := l.s.readFile(l.s.path(l.name, metadataFile))
+		b, err := l.s.readFile(l.s.pathOf(l.name, metadataFile))
 		if err != nil {
 			return false, err
 		}
@@ -173,7 +173,7 @@ func (o *opening) settleCuts() error {
 			return o.judgeCut(err)
 		}
 	}
-	return o.judgeCut(o.l.s.syncs.dir(o.l.dir.Path()))
+	return o.judgeCut(o.l.s.syncs.syncDir(o.l.dir.Path()))
 }
 
 // judgeCut deals with a cut that could not be made durable: after a sync that failed the log is
@@ -196,8 +196,8 @@ func (o *opening) unmarkCuts() {
 	}
 }
 
-// list sorts out the directory's files.
-func (o *opening) list(infos []vfs.Info) {
+// attachFiles sorts out the directory's files.
+func (o *opening) attachFiles(infos []vfs.Info) {
 	l := o.l
 	for _, i := range infos {
 		if i.Name == cutMark {
@@ -207,7 +207,7 @@ func (o *opening) list(infos []vfs.Info) {
 		} else if at, ok := segment.ParseFileName(i.Name, snapshotSuffix); ok {
 			o.snapshots = append(o.snapshots, at)
 		} else if strings.HasSuffix(i.Name, segment.DeletedSuffix) || strings.HasSuffix(i.Name, ".tmp") {
-			l.s.keeper.remove(l.dir.Path(i.Name), 0)
+			l.s.keeper.removeLater(l.dir.Path(i.Name), 0)
 		}
 	}
 	slices.SortFunc(o.segs, func(a, b *segment.Segment) int { return int(min(max(a.Base()-b.Base(), -1), 1)) })
@@ -267,13 +267,13 @@ func (o *opening) checkSegments() error {
 			i--
 			continue
 		}
-		whole, err := o.walk(i, pos, vouched)
+		whole, err := o.walkSegment(i, pos, vouched)
 		if err != nil {
 			return err
 		}
 		goesOn := i+1 < len(o.segs) && (o.segs[i+1].Base() == o.next || o.isBelowStart(i+1))
 		if !whole && (o.l.isFaulted() || !goesOn) {
-			return o.drop(i + 1)
+			return o.dropSegments(i + 1)
 		} // else the file was longer than the segment, since the cut at its closing was lost
 		pos, vouched = 0, false
 	}
@@ -288,10 +288,10 @@ func (o *opening) reportHole(i int) {
 	}
 }
 
-// walk goes through the i-th segment from pos on and cuts it where its batches end; whole is
+// walkSegment goes through the i-th segment from pos on and cuts it where its batches end; whole is
 // false where that was not the file's end. vouched says that the bytes before pos are known to be
 // right and on disk.
-func (o *opening) walk(i int, pos int64, vouched bool) (whole bool, err error) {
+func (o *opening) walkSegment(i int, pos int64, vouched bool) (whole bool, err error) {
 	l, g := o.l, o.segs[i]
 	size := g.Size()
 	synced, named := int64(0), false
@@ -362,9 +362,9 @@ func (o *opening) walkBatches(w *segment.Walker, next record.Offset) (record.Off
 	}
 }
 
-// drop removes the segments from the i-th on: the one before them is torn, so nothing of
+// dropSegments removes the segments from the i-th on: the one before them is torn, so nothing of
 // them was acknowledged.
-func (o *opening) drop(i int) error {
+func (o *opening) dropSegments(i int) error {
 	dropped := o.segs[min(i, len(o.segs)):]
 	o.segs = o.segs[:len(o.segs)-len(dropped)]
 	if o.l.isFaulted() || len(dropped) == 0 {
@@ -379,7 +379,7 @@ func (o *opening) drop(i int) error {
 		}
 	}
 	o.wasCut = true
-	return o.judgeCut(o.l.s.syncs.dir(o.l.dir.Path())) // they must not come back behind bytes that are appended next
+	return o.judgeCut(o.l.s.syncs.syncDir(o.l.dir.Path())) // they must not come back behind bytes that are appended next
 }
 
 // handleMisfit deals with the i-th segment, which does not begin where the one before ends.
@@ -394,7 +394,7 @@ func (o *opening) handleMisfit(i int) (again bool, err error) {
 	}
 	follows := func(g *segment.Segment) bool { return g.Base() == o.next }
 	if g.Base() > o.next || !slices.ContainsFunc(o.segs[i+1:], follows) {
-		return false, o.drop(i)
+		return false, o.dropSegments(i)
 	}
 	o.segs = slices.Delete(o.segs, i, i+1)
 	if o.l.isFaulted() {
@@ -407,7 +407,7 @@ func (o *opening) handleMisfit(i int) (again bool, err error) {
 	if err := o.l.s.keeper.removeSegment(o.l, g); err != nil {
 		return false, err
 	}
-	return true, o.judgeCut(o.l.s.syncs.dir(o.l.dir.Path()))
+	return true, o.judgeCut(o.l.s.syncs.syncDir(o.l.dir.Path()))
 }
 
 // isBelowStart tells whether everything that precedes the i-th segment lies below the log's
@@ -459,13 +459,13 @@ func (o *opening) walkForEpochs() error {
 	return nil
 }
 
-// finish makes the log usable. Everything that was found in a durable log counts as
+// finishOpening makes the log usable. Everything that was found in a durable log counts as
 // committed, so it is made durable first.
-func (o *opening) finish() error {
+func (o *opening) finishOpening() error {
 	l := o.l
 	if o.next < o.start { // the records above the start were lost: nothing may follow those below it
 		o.next = o.start
-		if err := o.drop(0); err != nil {
+		if err := o.dropSegments(0); err != nil {
 			return err
 		}
 		o.stable = Position{}
@@ -546,7 +546,7 @@ func (o *opening) dropSnapshots() error {
 	if !lost {
 		return nil
 	}
-	return o.judgeCut(l.s.syncs.dir(l.dir.Path()))
+	return o.judgeCut(l.s.syncs.syncDir(l.dir.Path()))
 }
 
 // isClean tells whether the last checkpoint still says all there is to say.
@@ -563,9 +563,9 @@ func (l *Log) prepareWriterLocked() error {
 	if l.writer != nil {
 		return nil
 	}
-	if g := l.active(); g != nil {
+	if g := l.activeSegment(); g != nil {
 		if err := g.Activate(l.options().IndexInterval); err != nil {
-			return l.explain(g, err)
+			return l.explainError(g, err)
 		}
 	}
 	w := &writer{l: l, next: record.Offset(l.end.Load())}
@@ -616,7 +616,7 @@ func applySegments(l *Log, ps *producer.State, from record.Offset, now int64) er
 		case next <= record.Offset(l.start.Load()) && errors.Is(err, segment.ErrTorn):
 			// It was deleted, and came back in part.
 		default:
-			return l.explain(g, err)
+			return l.explainError(g, err)
 		}
 	}
 	ps.SetChanged(changed)

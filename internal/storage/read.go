@@ -37,16 +37,16 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 			from = segs[i+1].Base()
 		case err == nil:
 			return c, nil
-		case errors.Is(err, vfs.ErrNotExist) && !l.has(segs[i]): // retention took it meanwhile: look again
+		case errors.Is(err, vfs.ErrNotExist) && !l.hasSegment(segs[i]): // retention took it meanwhile: look again
 		default:
-			return nil, l.explain(segs[i], err)
+			return nil, l.explainError(segs[i], err)
 		}
 	}
 }
 
-// explain names an error of a segment; a batch that is not what it was is damage.
-func (l *Log) explain(g *segment.Segment, err error) error {
-	if errors.Is(err, segment.ErrTorn) && l.has(g) {
+// explainError names an error of a segment; a batch that is not what it was is damage.
+func (l *Log) explainError(g *segment.Segment, err error) error {
+	if errors.Is(err, segment.ErrTorn) && l.hasSegment(g) {
 		return l.reportDamage(g, err)
 	}
 	return nameError(err)
@@ -87,7 +87,7 @@ func (l *Log) MaxTime(ctx context.Context) (at Stamp, ok bool, err error) {
 		}
 		if start := record.Offset(l.start.Load()); ms > latest && g.Base() < start {
 			if ms, err = g.MaxTimeFrom(work, start, ms); err != nil {
-				return Stamp{}, false, l.explain(g, err)
+				return Stamp{}, false, l.explainError(g, err)
 			}
 		}
 		latest = max(latest, ms)
@@ -111,7 +111,7 @@ func findTime(l *Log, work segment.Work, ms int64) (at Stamp, ok bool, err error
 		start := record.Offset(l.start.Load())
 		at, ok, err = g.FindTime(work, ms, start)
 		if err != nil {
-			return Stamp{}, false, l.explain(g, err)
+			return Stamp{}, false, l.explainError(g, err)
 		}
 		if ok {
 			return at, true, nil
@@ -122,9 +122,9 @@ func findTime(l *Log, work segment.Work, ms int64) (at Stamp, ok bool, err error
 
 // maxTimeOf is the largest timestamp of a segment's records.
 func maxTimeOf(l *Log, g *segment.Segment) (int64, error) {
-	ms, err := g.MaxTime(g == l.active())
+	ms, err := g.MaxTime(g == l.activeSegment())
 	if err != nil {
-		return 0, l.explain(g, err)
+		return 0, l.explainError(g, err)
 	}
 	return ms, nil
 }

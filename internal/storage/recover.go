@@ -68,10 +68,10 @@ func CheckMetadata(dir string, used, end uint64) error {
 		ErrMetadataBehind, dir, used, end)
 }
 
-// recover makes the directory have everything that was acknowledged: it reads the newest
+// recoverDir makes the directory have everything that was acknowledged: it reads the newest
 // checkpoint and compares the journal from there on with the files, whatever ended the last
 // run. Logs are looked at when they are used.
-func (s *Store) recover() error {
+func (s *Store) recoverDir() error {
 	dir := s.cfg.Dir
 	if err := s.fs.MkdirAll(dir); err != nil {
 		return err
@@ -100,10 +100,10 @@ func (s *Store) recover() error {
 	if s.syncs.distrust {
 		s.log.Warn("a sync failed in the last run: everything that came after the last checkpoint is written anew")
 	}
-	s.volume.open(s)
+	s.volume.openVolume(s)
 	s.points = checkpoint.NewTable(base, hot)
 	if hot == nil {
-		return s.begin(base)
+		return s.beginDir(base)
 	}
 	if base == nil && k.base.WereSaved() {
 		if err := s.losses.replacePoints(hot); err != nil {
@@ -125,13 +125,13 @@ func (s *Store) recover() error {
 func (s *Store) journalConfig(id [16]byte) journal.Config {
 	return journal.Config{
 		FS: s.fs, Dir: s.cfg.Dir, ID: id, Size: s.cfg.Journal, Log: s.log,
-		Sync: s.syncs.file, SyncDir: s.syncs.dir, IsFull: isFull, HasRoom: s.space.HasRoomFor, Written: s.keeper.noteWritten,
+		Sync: s.syncs.syncFile, SyncDir: s.syncs.syncDir, IsFull: isFull, HasRoom: s.space.HasRoomFor, Written: s.keeper.noteWritten,
 	}
 }
 
-// begin starts a directory that has no checkpoint: a new one, or one whose checkpoints are
+// beginDir starts a directory that has no checkpoint: a new one, or one whose checkpoints are
 // lost.
-func (s *Store) begin(base *checkpoint.Sheet) (err error) {
+func (s *Store) beginDir(base *checkpoint.Sheet) (err error) {
 	if err := syncPath(s.fs, s.cfg.Dir); err != nil {
 		return err
 	}
@@ -147,7 +147,7 @@ func (s *Store) begin(base *checkpoint.Sheet) (err error) {
 			return err
 		}
 		var whole bool
-		if sheet.At, whole, found = s.journal.Adopt(adoptable(base)); found {
+		if sheet.At, whole, found = s.journal.Adopt(journalOf(base)); found {
 			sheet.Journal = s.journal.ID()
 		}
 		if !whole {
@@ -159,7 +159,7 @@ func (s *Store) begin(base *checkpoint.Sheet) (err error) {
 		s.listAside(map[LogID]bool{}, map[LogID]string{})
 	}
 	k.previous = sheet.At
-	if err := s.fs.MkdirAll(s.path(journal.DirName)); err != nil && !isFull(err) {
+	if err := s.fs.MkdirAll(s.pathOf(journal.DirName)); err != nil && !isFull(err) {
 		return err
 	}
 	// The first checkpoint makes the names in the directory durable, too.
@@ -221,7 +221,7 @@ func (s *Store) listAside(deleted map[LogID]bool, stray map[LogID]string) {
 func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 	r := newReplay(s)
 	s.listAside(r.deleted, r.stray)
-	at, err := r.play(from, s.syncs.distrust)
+	at, err := r.playBack(from, s.syncs.distrust)
 	if err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 	for i := range k.leaving { // listed before the journal's end was known
 		k.leaving[i].round = at.Round
 	}
-	k.recovered = r.list()
+	k.recovered = r.listTouched()
 	k.since = time.Now()
 	k.redo = true
 	s.setWaiting(r.waiting)
@@ -246,7 +246,7 @@ func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 		s.log.Error("the disk is too full to recover; the logs that lack records wait for room", "logs", len(r.waiting))
 	}
 	if len(k.recovered) > 0 {
-		k.hastens.Store(true)
+		k.urgent.Store(true)
 		s.log.Info("the journal was compared with the logs", "rounds", at.Round-from.Round, "files", len(k.recovered), "written", r.written)
 	}
 	r.noteFinishedCuts()
@@ -278,16 +278,16 @@ func (s *Store) recoverWaiting() {
 		k.waitingAt = time.Time{}
 		return
 	}
-	_, err := r.play(k.previous, false)
+	_, err := r.playBack(k.previous, false)
 	if err != nil || len(r.waiting) > 0 {
 		return // the time of the next try is set
 	}
 	k.waitingAt = time.Time{}
 	k.mu.Lock()
-	k.recovered = append(k.recovered, r.list()...)
+	k.recovered = append(k.recovered, r.listTouched()...)
 	k.mu.Unlock()
 	s.setWaiting(nil)
-	k.hastens.Store(true)
+	k.urgent.Store(true)
 	s.log.Info("there is room again: recovery is complete")
 }
 
@@ -323,7 +323,7 @@ func (k *keeper) syncRecovered(files []recoveredFile) (left []recoveredFile) {
 		return nil
 	}
 	for i, r := range files {
-		err := s.syncFile(s.path(r.dir, segment.FileName(r.base, segment.LogSuffix)))
+		err := s.syncFile(s.pathOf(r.dir, segment.FileName(r.base, segment.LogSuffix)))
 		if last := i+1 == len(files) || files[i+1].dir != r.dir; err == nil && last {
 			err = s.syncLogDir(r.dir, true)
 		}
@@ -334,11 +334,11 @@ func (k *keeper) syncRecovered(files []recoveredFile) (left []recoveredFile) {
 			left = append(left, r)
 		default:
 			s.faults.set(r.id, newTaint(err))
-			if l := s.lookup(r.id); l != nil {
+			if l := s.findLog(r.id); l != nil {
 				l.taint(err)
 			}
-			if k.held == 0 {
-				k.held = max(k.previous.Round, 1)
+			if k.heldFrom == 0 {
+				k.heldFrom = max(k.previous.Round, 1)
 			}
 		}
 		s.log.Error("a file that recovery wrote could not be made durable; the journal keeps its contents", "dir", r.dir, "err", err)
@@ -352,7 +352,7 @@ func (s *Store) syncFile(name string) error {
 	if err != nil {
 		return err
 	}
-	err = s.syncs.file(f)
+	err = s.syncs.syncFile(f)
 	return errors.Join(err, f.Close())
 }
 
@@ -405,8 +405,8 @@ func newReplay(s *Store) *replay {
 	}
 }
 
-// play brings the rounds from a mark on back, and returns where the next one goes.
-func (r *replay) play(from checkpoint.Mark, rewrite bool) (checkpoint.Mark, error) {
+// playBack brings the rounds from a mark on back, and returns where the next one goes.
+func (r *replay) playBack(from checkpoint.Mark, rewrite bool) (checkpoint.Mark, error) {
 	r.rewrite = rewrite
 	at, err := r.s.journal.Scan(from, rewrite, r.noteRound)
 	if err != nil {
@@ -436,8 +436,8 @@ func (r *replay) abandonWrite() {
 	r.began, r.pending = 0, nil
 }
 
-// list are the files that have bytes of the journal, in order.
-func (r *replay) list() []recoveredFile {
+// listTouched are the files that have bytes of the journal, in order.
+func (r *replay) listTouched() []recoveredFile {
 	return slices.SortedFunc(maps.Keys(r.touched), func(a, b recoveredFile) int {
 		return cmp.Or(strings.Compare(a.dir, b.dir), cmp.Compare(a.base, b.base))
 	})
@@ -469,15 +469,15 @@ func (r *replay) noteRound(e *journal.Round) error {
 	}
 	if e.Ends() {
 		for _, n := range r.pending {
-			r.takeNote(n)
+			r.applyNote(n)
 		}
 		r.began, r.pending = 0, nil
 	}
 	return nil
 }
 
-// takeNote takes notice of a note of a complete write.
-func (r *replay) takeNote(n placedNote) {
+// applyNote takes notice of a note of a complete write.
+func (r *replay) applyNote(n placedNote) {
 	switch n.Kind {
 	case journal.Start:
 		r.starts[n.ID] = max(r.starts[n.ID], n.Offset)
@@ -510,8 +510,8 @@ func (r *replay) applyRound(e *journal.Round) error {
 			r.s.log.Warn("the journal names a directory that is no log's", "dir", p.Dir)
 			continue
 		}
-		if p, ok := r.clip(p); ok {
-			if err := r.bring(p); err != nil {
+		if p, ok := r.clipPart(p); ok {
+			if err := r.restorePart(p); err != nil {
 				return err
 			}
 		}
@@ -519,9 +519,9 @@ func (r *replay) applyRound(e *journal.Round) error {
 	return nil
 }
 
-// clip takes away the bytes of a part that were truncated later, and those that the last
+// clipPart takes away the bytes of a part that were truncated later, and those that the last
 // checkpoint vouches for; ok is false where none are left.
-func (r *replay) clip(p journal.Part) (_ journal.Part, ok bool) {
+func (r *replay) clipPart(p journal.Part) (_ journal.Part, ok bool) {
 	for _, c := range r.cuts[p.ID] {
 		switch {
 		case c.part < r.part || p.Base < c.at.Base:
@@ -544,13 +544,13 @@ func (r *replay) clip(p journal.Part) (_ journal.Part, ok bool) {
 	return p, len(p.Data) > 0
 }
 
-// bring has a file have a part's bytes. A log for which there is no room waits.
-func (r *replay) bring(p journal.Part) error {
+// restorePart has a file have a part's bytes. A log for which there is no room waits.
+func (r *replay) restorePart(p journal.Part) error {
 	key := recoveredFile{p.Dir, p.ID, p.Base}
-	if name, ok := r.stray[p.ID]; ok && !r.owns(p.Dir, p.ID) {
+	if name, ok := r.stray[p.ID]; ok && !r.ownsDir(p.Dir, p.ID) {
 		key.dir = name
 	}
-	err := r.write(key, p)
+	err := r.writePart(key, p)
 	if isFull(err) {
 		r.waiting[p.ID] = true
 		return nil
@@ -558,14 +558,14 @@ func (r *replay) bring(p journal.Part) error {
 	return err
 }
 
-// owns tells whether a directory is there and a log's own.
-func (r *replay) owns(dir string, id LogID) bool {
-	topic, ok, err := r.s.dirs.owner(dir)
+// ownsDir tells whether a directory is there and a log's own.
+func (r *replay) ownsDir(dir string, id LogID) bool {
+	topic, ok, err := r.s.dirs.readOwner(dir)
 	return err == nil && ok && topic == id.Topic
 }
 
-func (r *replay) write(key recoveredFile, p journal.Part) error {
-	if ok, err := r.claim(key.dir, p); err != nil || !ok {
+func (r *replay) writePart(key recoveredFile, p journal.Part) error {
+	if ok, err := r.claimDir(key.dir, p); err != nil || !ok {
 		return err
 	}
 	isOld := r.s.points.Get(p.ID).Lost && p.Base < r.firstSegment(key.dir)
@@ -573,7 +573,7 @@ func (r *replay) write(key recoveredFile, p journal.Part) error {
 	if p.Pos > 0 {
 		mode = vfs.Existing
 	}
-	f, err := r.open(key, mode)
+	f, err := r.openFile(key, mode)
 	size := int64(0)
 	if err == nil {
 		size, err = f.Size()
@@ -603,7 +603,7 @@ func (r *replay) firstSegment(dir string) record.Offset {
 		return first
 	}
 	first := record.Offset(math.MaxInt64)
-	infos, _ := r.s.fs.ReadDir(r.s.path(dir)) // it was just looked at
+	infos, _ := r.s.fs.ReadDir(r.s.pathOf(dir)) // it was just looked at
 	for _, i := range infos {
 		if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
 			first = min(first, base)
@@ -635,13 +635,13 @@ type verdict struct {
 	skip  bool // it is gone although it was there, so it was deleted
 }
 
-// claim sees to it that the directory is there and the log's own.
-func (r *replay) claim(dir string, p journal.Part) (bool, error) {
+// claimDir sees to it that the directory is there and the log's own.
+func (r *replay) claimDir(dir string, p journal.Part) (bool, error) {
 	if v, ok := r.verdicts[dir]; ok && v.topic == p.ID.Topic {
 		return !v.skip, nil
 	}
 	v := verdict{topic: p.ID.Topic}
-	_, err := r.s.fs.Stat(r.s.path(dir))
+	_, err := r.s.fs.Stat(r.s.pathOf(dir))
 	switch {
 	case errors.Is(err, vfs.ErrNotExist) && (r.s.points.Get(p.ID).Vouched || p.Pos > 0):
 		v.skip = true
@@ -666,9 +666,9 @@ func (r *replay) claim(dir string, p journal.Part) (bool, error) {
 // in place of a log that is still wanted, and that log says so.
 func (r *replay) prepareDir(dir string, id LogID, exists bool) (mine bool, err error) {
 	if !exists {
-		return true, r.s.dirs.make(dir, id)
+		return true, r.s.dirs.makeDir(dir, id)
 	}
-	topic, ok, err := r.s.dirs.owner(dir)
+	topic, ok, err := r.s.dirs.readOwner(dir)
 	if err != nil {
 		return false, err
 	}
@@ -684,7 +684,7 @@ func (r *replay) prepareDir(dir string, id LogID, exists bool) (mine bool, err e
 // maxReplayFiles is how many files are open during recovery.
 const maxReplayFiles = 256
 
-func (r *replay) open(key recoveredFile, mode vfs.Mode) (vfs.File, error) {
+func (r *replay) openFile(key recoveredFile, mode vfs.Mode) (vfs.File, error) {
 	if f := r.files[key]; f != nil {
 		return f, nil
 	}
@@ -693,7 +693,7 @@ func (r *replay) open(key recoveredFile, mode vfs.Mode) (vfs.File, error) {
 			return nil, err
 		}
 	}
-	f, err := r.s.fs.Open(r.s.path(key.dir, segment.FileName(key.base, segment.LogSuffix)), mode)
+	f, err := r.s.fs.Open(r.s.pathOf(key.dir, segment.FileName(key.base, segment.LogSuffix)), mode)
 	if err == nil {
 		r.files[key] = f
 	}
@@ -717,7 +717,7 @@ func (r *replay) finishCuts() error {
 		if last.done || r.deleted[id] || r.only != nil {
 			continue
 		}
-		if topic, ok, err := r.s.dirs.owner(last.at.Dir); err != nil {
+		if topic, ok, err := r.s.dirs.readOwner(last.at.Dir); err != nil {
 			return err
 		} else if ok && topic == id.Topic {
 			if err := r.cutFiles(last.at.Dir, last.at.Base, last.at.Pos); err != nil {
@@ -754,7 +754,7 @@ func (r *replay) noteFinishedCuts() {
 // recovery has to cut it once more.
 func (r *replay) cutFiles(dir string, base record.Offset, pos int64) error {
 	s := r.s
-	infos, err := s.fs.ReadDir(s.path(dir))
+	infos, err := s.fs.ReadDir(s.pathOf(dir))
 	if err != nil {
 		return err
 	}
@@ -764,17 +764,17 @@ func (r *replay) cutFiles(dir string, base record.Offset, pos int64) error {
 		case !ok || at < base:
 		case at > base:
 			for _, suffix := range []string{segment.LogSuffix, segment.IndexSuffix, segment.TimeSuffix} {
-				if err := s.fs.Remove(s.path(dir, segment.FileName(at, suffix))); err != nil {
+				if err := s.fs.Remove(s.pathOf(dir, segment.FileName(at, suffix))); err != nil {
 					return err
 				}
 			}
 		case i.Size >= pos:
-			if err := s.truncateFile(s.path(dir, i.Name), pos); err != nil {
+			if err := s.truncateFile(s.pathOf(dir, i.Name), pos); err != nil {
 				return err
 			}
 		}
 	}
-	return s.syncs.dir(s.path(dir))
+	return s.syncs.syncDir(s.pathOf(dir))
 }
 
 func (s *Store) truncateFile(name string, size int64) error {
@@ -783,7 +783,7 @@ func (s *Store) truncateFile(name string, size int64) error {
 		return err
 	}
 	if err = f.Truncate(size); err == nil {
-		err = s.syncs.file(f)
+		err = s.syncs.syncFile(f)
 	}
 	return errors.Join(err, f.Close())
 }

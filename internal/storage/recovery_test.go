@@ -109,7 +109,7 @@ func TestCrashAtEveryCall(t *testing.T) {
 		},
 		"become durable": func(w *world) { w.changeMode(cached); w.append(cached); w.s.Commit() },
 		"become cached":  func(w *world) { w.changeMode(0); w.append(0); w.changeMode(0); w.append(0); w.s.Commit() },
-		"retention":      func(w *world) { w.retain(2); w.s.keeper.checkpointNow(); w.s.keeper.step() },
+		"retention":      func(w *world) { w.retain(2); w.s.keeper.checkpointNow(); w.s.keeper.doDueWork() },
 		"close":          func(w *world) { w.append(0); w.restart() },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -421,7 +421,7 @@ func TestJournalOnDisk(t *testing.T) {
 	}
 	room := int(cfg.Journal / 16)
 	commit(10, 20, 30)
-	s.keeper.step() // it fills the ring
+	s.keeper.doDueWork() // it fills the ring
 	for range 4 {
 		commit(room/4, 100, room/4)
 	}

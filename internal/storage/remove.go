@@ -43,7 +43,7 @@ func (s *Store) Delete(id LogID) {
 	}
 	// Recovery must not bring back the bytes that the journal has of it.
 	s.commit.noteLater(journal.Part{Kind: journal.Delete, ID: id, Dir: l.name})
-	if err := s.dirs.discard(id, l.name); err != nil {
+	if err := s.dirs.discardDir(id, l.name); err != nil {
 		s.log.Error("a deleted topic's directory could not be moved away; it is tried again", "dir", l.name, "err", err)
 	}
 	s.keeper.addLeaving(leavingLog{id: id, dir: l.name})
@@ -75,14 +75,14 @@ func (k *keeper) removeDir(name string, id LogID) {
 	k.s.mu.Unlock()
 	k.addLeaving(leavingLog{id: id, aside: name})
 	k.mu.Lock()
-	k.removals = append(k.removals, removal{path: k.s.path(name), at: time.Now(), inside: true})
+	k.removals = append(k.removals, removal{path: k.s.pathOf(name), at: time.Now(), inside: true})
 	k.mu.Unlock()
 	k.wakeUp()
 }
 
-// settleLeaving finds out which rounds have bytes of the logs that were deleted since the last
+// findLeavingRounds finds out which rounds have bytes of the logs that were deleted since the last
 // checkpoint: those before the next one, when all that entered is written.
-func (k *keeper) settleLeaving() {
+func (k *keeper) findLeavingRounds() {
 	k.mu.Lock()
 	n := len(k.leaving)
 	known := !slices.ContainsFunc(k.leaving, func(d leavingLog) bool { return d.round == 0 })
@@ -90,7 +90,7 @@ func (k *keeper) settleLeaving() {
 	if known {
 		return
 	}
-	if err := k.s.commit.settle(); err != nil && !errors.Is(err, ErrClosed) { // a closing store has nothing that is to be written
+	if err := k.s.commit.awaitEntered(); err != nil && !errors.Is(err, ErrClosed) { // a closing store has nothing that is to be written
 		return
 	}
 	next := k.s.journal.Next()
@@ -106,9 +106,9 @@ func (k *keeper) settleLeaving() {
 	}
 }
 
-// removable takes the deleted logs of which no recovery reads anything, whichever of the two
+// takeRemovable takes the deleted logs of which no recovery reads anything, whichever of the two
 // checkpoint files it begins with. run is held.
-func (k *keeper) removable() (found []leavingLog) {
+func (k *keeper) takeRemovable() (found []leavingLog) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	kept := k.leaving[:0]
@@ -127,7 +127,7 @@ func (k *keeper) removable() (found []leavingLog) {
 // forgetLeaving goes on with the deleted logs that are removable: those with a directory are
 // forgotten when that was removed. run is held.
 func (k *keeper) forgetLeaving() {
-	found := k.removable()
+	found := k.takeRemovable()
 	if len(found) == 0 {
 		return
 	}
@@ -141,11 +141,11 @@ func (k *keeper) forgetLeaving() {
 	for _, d := range found {
 		if d.aside != "" {
 			k.mu.Lock()
-			k.removals = append(k.removals, removal{path: k.s.path(d.aside), at: time.Now(), of: d.id})
+			k.removals = append(k.removals, removal{path: k.s.pathOf(d.aside), at: time.Now(), of: d.id})
 			k.mu.Unlock()
 			continue
 		}
-		if err := k.s.dirs.discard(d.id, d.dir); err != nil { // the first try failed, or a power cut undid it
+		if err := k.s.dirs.discardDir(d.id, d.dir); err != nil { // the first try failed, or a power cut undid it
 			k.addLeaving(d)
 			continue
 		}
@@ -238,13 +238,13 @@ func (d *droppedFile) isStartSaved() bool {
 func (k *keeper) removeSegment(l *Log, g *segment.Segment) error {
 	names, err := g.Discard()
 	for _, name := range names {
-		k.remove(name, l.options().FileDeleteDelay)
+		k.removeLater(name, l.options().FileDeleteDelay)
 	}
 	return err
 }
 
-// remove has a file or directory removed after a time.
-func (k *keeper) remove(path string, after time.Duration) {
+// removeLater has a file or directory removed after a time.
+func (k *keeper) removeLater(path string, after time.Duration) {
 	k.mu.Lock()
 	k.removals = append(k.removals, removal{path: path, at: time.Now().Add(after)})
 	k.mu.Unlock()
@@ -290,13 +290,13 @@ func (k *keeper) removeDue(now time.Time) {
 			left = append(left, r.of)
 		}
 	}
-	if len(left) > 0 && k.s.syncs.dir(k.s.cfg.Dir) == nil { // else the directories may come back, and say that their logs were deleted
+	if len(left) > 0 && k.s.syncs.syncDir(k.s.cfg.Dir) == nil { // else the directories may come back, and say that their logs were deleted
 		for _, id := range left {
 			k.s.forgetLeft(id)
 		}
 	}
 	switch {
-	case more && !k.hastens.Load():
+	case more && !k.urgent.Load():
 		time.Sleep(restFor)
 	case len(due) > 0 && !more:
 		k.s.space.Look()

@@ -130,7 +130,7 @@ func (l *Log) prepareProducersFor(start record.Offset) error {
 // emptyActive closes the active segment if all that it has is to go, so that its space can
 // be freed, too. mu is held.
 func (l *Log) emptyActive(o record.Offset) error {
-	g := l.active()
+	g := l.activeSegment()
 	if g == nil {
 		return nil
 	}
@@ -140,7 +140,7 @@ func (l *Log) emptyActive(o record.Offset) error {
 	if err := l.prepareWriterLocked(); err != nil {
 		return err
 	}
-	if err := l.writer.roll(); err != nil && classify(err) != full {
+	if err := l.writer.rollSegment(); err != nil && classify(err) != full {
 		return err
 	}
 	return nil
@@ -148,7 +148,7 @@ func (l *Log) emptyActive(o record.Offset) error {
 
 // retain moves the starts of logs as their retention says, to the record.
 func (s *Store) retain(now time.Time) {
-	for _, l := range s.all() {
+	for _, l := range s.allLogs() {
 		if s.closing.Load() {
 			return
 		}
@@ -223,7 +223,7 @@ func (r *retention) mayApply() bool {
 	l := r.l
 	p := l.s.points.Get(l.id)
 	if !p.Vouched {
-		_, err := l.s.fs.Stat(l.s.path(l.name))
+		_, err := l.s.fs.Stat(l.s.pathOf(l.name))
 		return err == nil
 	}
 	age := l.options().RetentionAge
@@ -279,7 +279,7 @@ func (r *retention) startBySize(limit int64) (record.Offset, error) {
 		if over < size {
 			o, err := g.LastBaseAt(over)
 			if err != nil {
-				return -1, l.explain(g, err)
+				return -1, l.explainError(g, err)
 			}
 			return o, nil
 		}

@@ -28,8 +28,8 @@ func (s *Store) scrub(rate int64) {
 	p := &pacer{s: s, rate: max(rate, 1)}
 	p.left = p.burst()
 	began, found := time.Now(), 0
-	for _, l := range s.all() {
-		if p.take(scrubOpen) != nil {
+	for _, l := range s.allLogs() {
+		if p.waitToRead(scrubOpen) != nil {
 			return
 		}
 		was := l.isFaulted()
@@ -100,7 +100,7 @@ func findResting(l *Log, after record.Offset) (r resting, ok bool) {
 func (p *pacer) scrubSegment(l *Log, r resting) error {
 	f, err := r.g.OpenApart()
 	if errors.Is(err, vfs.ErrNotExist) {
-		if l.has(r.g) {
+		if l.hasSegment(r.g) {
 			_ = l.reportDamage(r.g, errors.New("the file is missing")) // the log says it from now on
 		}
 		return nil
@@ -127,7 +127,7 @@ func (p *pacer) scrubSegment(l *Log, r resting) error {
 		case !reread: // it may be the memory that failed, or a disk that can do better
 			reread = true
 			w.Reread()
-		case l.has(r.g):
+		case l.hasSegment(r.g):
 			_ = l.reportDamage(r.g, err) // the log says it from now on
 			return nil
 		default:
@@ -162,7 +162,7 @@ type pacedFile struct {
 }
 
 func (f pacedFile) ReadAt(b []byte, off int64) (int, error) {
-	if err := f.p.take(int64(len(b))); err != nil {
+	if err := f.p.waitToRead(int64(len(b))); err != nil {
 		return 0, err
 	}
 	return vfs.ReadPassing(f.File, b, off)
@@ -180,16 +180,16 @@ type pacer struct {
 
 func (p *pacer) burst() int64 { return max(p.rate/scrubRests, 1) }
 
-// take waits until n bytes may be read; ErrClosed: the store is closing.
-func (p *pacer) take(n int64) error {
+// waitToRead waits until n bytes may be read; ErrClosed: the store is closing.
+func (p *pacer) waitToRead(n int64) error {
 	p.taken += n
-	if p.left -= n; p.left < 0 && p.rest() != nil || p.s.closing.Load() {
+	if p.left -= n; p.left < 0 && p.restAWhile() != nil || p.s.closing.Load() {
 		return ErrClosed
 	}
 	return nil
 }
 
-func (p *pacer) rest() error {
+func (p *pacer) restAWhile() error {
 	d := time.Duration(float64(p.burst()-p.left) / float64(p.rate) * float64(time.Second))
 	now := p.s.keeper.bytes.Load()
 	appended := now - p.seen

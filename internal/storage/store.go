@@ -19,45 +19,45 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// LogID names a log for ever: a topic that is deleted and made again has another id.
+// LogID names a log for ever: a topic that is created again after its deletion has another id.
 type LogID = record.LogID
 
-// Chunk is a stretch of a segment's file that a read found.
+// Chunk is a range of a segment's file that a read has found.
 type Chunk = segment.Chunk
 
-// Stamp is a record's place in time.
+// Stamp is a record's offset, timestamp and epoch.
 type Stamp = segment.Stamp
 
-// Config says where and how a Store keeps its logs; zero fields mean the default.
+// Config is the input of Open; zero fields mean the default.
 type Config struct {
 	FS      vfs.FS
 	Dir     string
 	Logger  *slog.Logger
-	BootID  string // of the running kernel; "" if unknown. It tells whether a sync that failed in an earlier process matters still
+	BootID  string // of the running kernel; "" if unknown. It tells whether a sync that failed in an earlier process still matters
 	Reserve int64  // bytes of the file system that appends leave free; 128 MiB, at most a 16th of it
 	Journal int64  // bytes of the journal's ring; 64 MiB
 
-	Work *budget.Budget // on which look-ups into batches draw; nil: no bounds
+	Work *budget.Budget // for look-ups into batches; nil: unlimited
 
-	// OpenFiles is how many segment files are kept open; 1,024. Chunks that were not released
-	// keep at most three quarters of them open; beyond that Read returns ErrBusy.
+	// OpenFiles is the number of segment files that are kept open; 1,024. Chunks that are not
+	// released keep at most three quarters of them open; beyond that Read returns ErrBusy.
 	OpenFiles int
-	// Metadata is the index up to which the cluster's metadata are known at the start. A
+	// Metadata is the index up to which the cluster's metadata is known at the start. A
 	// directory that was used with later metadata is refused; 0: it is not compared.
 	Metadata uint64
-	// StrayRetention is how long directories are kept that the metadata do not know; a
-	// week. Negative: for ever.
+	// StrayRetention is the time for which directories are kept whose logs the metadata does
+	// not have; a week. Negative: for ever.
 	StrayRetention time.Duration
 
 	CheckpointEvery time.Duration // 1 s
-	RetentionEvery  time.Duration // how often retention is looked at; 5 min
+	RetentionEvery  time.Duration // between two applications of retention; 5 min
 	Scrub           int64         // bytes a second that are read to look for damage; 8 MiB; negative: none
 
-	// SyncAlone is the number of bytes of a round for one log from which on a sync of that
-	// file takes the place of the journal; 192 KiB.
+	// SyncAlone is the least number of bytes of a round with one log for which that log's file
+	// is synced, instead of a write to the journal; 192 KiB.
 	SyncAlone int64
-	// SyncTogether is the number of logs in a checkpoint from which on the file system is
-	// synced as a whole; 64.
+	// SyncTogether is the least number of logs in a checkpoint for which the whole file system
+	// is synced; 64.
 	SyncTogether int
 }
 
@@ -108,63 +108,63 @@ type Store struct {
 	journal *journal.Journal
 	keeper  keeper
 
-	opened     time.Time     // when the store was
+	opened     time.Time     // when the store was opened
 	metadata   atomic.Uint64 // see NoteMetadata
-	remembered atomic.Uint64 // of metadata, what the newest checkpoint has
+	remembered atomic.Uint64 // the metadata index in the newest checkpoint
 
-	journalLost atomic.Bool // the operator was told that the journal cannot be written
+	journalLost atomic.Bool // the loss of the journal was logged
 
 	mu     sync.Mutex
 	logs   map[LogID]*Log // guarded by mu
 	closed bool           // guarded by mu
-	// leaving counts, for each deleted log, what is left of it; guarded by mu.
+	// leaving counts, for each deleted log, its directories and entries in keeper.leaving that
+	// are left; guarded by mu.
 	leaving map[LogID]int
 
-	waiting map[LogID]bool // guarded by mu: logs of which only the journal has the last records, since the disk is full
+	waiting map[LogID]bool // guarded by mu: logs whose last records only the journal has, since the disk is full
 
 	closing atomic.Bool
 	quit    chan struct{}
 	work    sync.WaitGroup
-	// background runs work that takes long beside the loops; only the keeper calls it.
+	// background runs long work on a goroutine of its own; only the keeper calls it.
 	background func(func())
 }
 
-// Open recovers a data directory. It reads what the last checkpoint and the journal name,
-// not the logs.
+// Open recovers a data directory. It reads only the checkpoint, the journal, and the files with
+// bytes of the journal, not all logs.
 func Open(cfg Config) (*Store, error) {
-	s, err := open(cfg)
+	s, err := openDir(cfg)
 	if err != nil {
 		return nil, err
 	}
 	s.background = s.work.Go
 	s.commit.start()
-	s.work.Go(s.keeper.loop)
+	s.work.Go(s.keeper.runLoop)
 	return s, nil
 }
 
-// open recovers the directory. Nothing runs in the background yet.
-func open(cfg Config) (*Store, error) {
+// openDir recovers the directory and starts no goroutine.
+func openDir(cfg Config) (*Store, error) {
 	cfg = cfg.withDefaults()
 	s := &Store{cfg: cfg, fs: cfg.FS, log: cfg.Logger, logs: map[LogID]*Log{}, leaving: map[LogID]int{}, quit: make(chan struct{}), opened: time.Now()}
 	s.syncs.s = s
-	s.files = segment.NewFiles(cfg.FS, cfg.OpenFiles, cfg.Logger, s.syncs.file)
+	s.files = segment.NewFiles(cfg.FS, cfg.OpenFiles, cfg.Logger, s.syncs.syncFile)
 	s.files.BoundReaders(max(cfg.OpenFiles*3/4, 1))
 	s.dirs.init(s)
 	s.losses.s = s
 	s.commit.init(s)
 	s.keeper.init(s)
-	if err := s.recover(); err != nil {
-		s.volume.end()
-		s.syncs.close()
+	if err := s.recoverDir(); err != nil {
+		s.volume.closeVolume()
+		s.syncs.closeNote()
 		return nil, err
 	}
 	return s, nil
 }
 
-// Log returns the log of one partition, making it known if it is not; files are opened at
-// first use and made at the first append. committed is called, from any goroutine and with
-// no lock held, whenever the committed end has moved; it is not called for what Append or
-// Configure itself committed.
+// Log returns the log of one partition, and adds it if it is missing. Its files are opened at
+// the first use and made at the first append. committed is called, on any goroutine and with
+// no lock held, after the committed end has moved, but not after Append itself has moved it.
 func (s *Store) Log(id LogID, topic string, o Options, committed func(l *Log)) *Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,8 +180,8 @@ func (s *Store) Log(id LogID, topic string, o Options, committed func(l *Log)) *
 	return l
 }
 
-// all lists the known logs.
-func (s *Store) all() []*Log {
+// allLogs lists the logs, sorted by id.
+func (s *Store) allLogs() []*Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	logs := make([]*Log, 0, len(s.logs))
@@ -192,20 +192,20 @@ func (s *Store) all() []*Log {
 	return logs
 }
 
-// lookup is the log of an id, or nil.
-func (s *Store) lookup(id LogID) *Log {
+// findLog is the log of an id, or nil.
+func (s *Store) findLog(id LogID) *Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.logs[id]
 }
 
-// Commit makes everything appended so far durable (group commit): it runs the round itself
-// when none is under way, else the one under way is followed by another that covers it. It
-// does not wait for that one.
-func (s *Store) Commit() { s.commit.run() }
+// Commit makes everything that was appended so far durable (group commit). If no round is
+// under way it runs one itself. If one is, another one follows it, for which Commit does not
+// wait.
+func (s *Store) Commit() { s.commit.commitEntered() }
 
-// NoteMetadata notes the index up to which this store followed the cluster's metadata. The
-// next checkpoint writes it down, so that a start with older metadata is refused.
+// NoteMetadata notes the index up to which this store has followed the cluster's metadata. The
+// next checkpoint has it, so that a start with older metadata is refused.
 func (s *Store) NoteMetadata(index uint64) {
 	for {
 		old := s.metadata.Load()
@@ -219,12 +219,12 @@ func (s *Store) NoteMetadata(index uint64) {
 	}
 }
 
-// RememberedMetadata is the index up to which, by the newest checkpoint, this store followed
-// the cluster's metadata: a start with older ones is refused.
+// RememberedMetadata is the metadata index in the newest checkpoint: a start with older
+// metadata is refused.
 func (s *Store) RememberedMetadata() uint64 { return s.remembered.Load() }
 
-// Damage is what the store lacks, or cannot do, without knowing of which logs: acknowledged
-// records or what checkpoints knew may be lost, or the journal cannot be written. nil: nothing.
+// Damage describes damage that is not that of one log: acknowledged records, or the content of
+// checkpoints, may be lost, or the journal cannot be written. nil: there is none.
 func (s *Store) Damage() error {
 	if err := s.losses.get(); err != nil {
 		return fmt.Errorf("%w: %w", ErrFaulted, err)
@@ -232,12 +232,11 @@ func (s *Store) Damage() error {
 	return s.journal.Lost()
 }
 
-// Usage tells the bytes that each known log takes and the file system's space; -1 where
-// that is not known.
+// Usage measures the bytes of each log and the file system's space; -1: unknown.
 func (s *Store) Usage() (logs map[LogID]int64, avail, total int64) {
 	logs = map[LogID]int64{}
-	for _, l := range s.all() {
-		logs[l.id] = l.usage()
+	for _, l := range s.allLogs() {
+		logs[l.id] = l.sizeOnDisk()
 	}
 	avail, total, err := s.fs.Free(s.cfg.Dir)
 	if err != nil {
@@ -249,7 +248,7 @@ func (s *Store) Usage() (logs map[LogID]int64, avail, total int64) {
 // IsFull tells whether records are refused because the disk is full.
 func (s *Store) IsFull() bool { return s.space.IsFull() }
 
-// noteRefusal has the space be looked at again where an error says that there is none.
+// noteRefusal has the free space measured again if an error says that there is none.
 func (s *Store) noteRefusal(err error) {
 	if isFull(err) {
 		s.space.NoteRefusal()
@@ -269,7 +268,7 @@ func (s *Store) Close() error {
 	close(s.quit)
 	s.work.Wait()
 	var opened []*Log
-	for _, l := range s.all() {
+	for _, l := range s.allLogs() {
 		if l.endUse(logClosed) {
 			opened = append(opened, l)
 		}
@@ -278,8 +277,8 @@ func (s *Store) Close() error {
 	err := s.keeper.checkpointLast(opened)
 	s.journal.Close()
 	s.files.Close()
-	s.volume.end()
-	s.syncs.close()
+	s.volume.closeVolume()
+	s.syncs.closeNote()
 	return err
 }
 

@@ -31,7 +31,7 @@ func (s *Store) sweepDirs(w *sweep) {
 		return
 	}
 	own := map[string]bool{} // directories that a checkpoint knows to be a known log's: thousands need no look inside
-	for _, l := range s.all() {
+	for _, l := range s.allLogs() {
 		if s.points.Get(l.id).Vouched {
 			own[l.name] = true
 		}
@@ -58,7 +58,7 @@ func (s *Store) sweepDirs(w *sweep) {
 // set aside or not. Every directory of an unknown log has been set aside before.
 func (w *sweep) forgetPoints(s *Store) {
 	for _, id := range s.points.IDs() {
-		if !w.isKnown(id) && s.lookup(id) == nil && !s.strays.Has(id) {
+		if !w.isKnown(id) && s.findLog(id) == nil && !s.strays.Has(id) {
 			s.points.Forget(id)
 		}
 	}
@@ -69,7 +69,7 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 	if !ok {
 		return nil
 	}
-	topic, ok, err := s.dirs.owner(name)
+	topic, ok, err := s.dirs.readOwner(name)
 	if err != nil || !ok {
 		return err // it is not ours to judge
 	}
@@ -78,10 +78,10 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 	case w.isKnown(id):
 		return nil
 	case w.isDeleted(id):
-		if s.lookup(id) != nil {
+		if s.findLog(id) != nil {
 			return nil // it is known by now
 		}
-		return s.dirs.discard(id, name)
+		return s.dirs.discardDir(id, name)
 	default:
 		return s.dirs.setAside(id, name, "the cluster's metadata do not know its topic")
 	}
@@ -101,13 +101,13 @@ func (s *Store) removeOldStrays(now time.Time) {
 		return
 	}
 	for id, dirs := range s.strays.ListOld(now.Add(-s.cfg.StrayRetention).UnixMilli()) {
-		if s.lookup(id) != nil {
+		if s.findLog(id) != nil {
 			continue // its first use takes the directory back
 		}
 		for _, d := range dirs {
 			if s.strays.Forget(d.Name, id) {
 				s.log.Warn("a directory that was set aside is removed: nobody wanted it back", "dir", d.Name, "after", s.cfg.StrayRetention)
-				s.keeper.remove(s.path(d.Name), 0)
+				s.keeper.removeLater(s.pathOf(d.Name), 0)
 			}
 		}
 		if !s.strays.Has(id) {

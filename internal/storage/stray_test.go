@@ -75,7 +75,7 @@ func TestSetAsideKeepsItsPoint(t *testing.T) {
 		for range 2 { // the second start writes checkpoints, too
 			s := quietStore(t, testConfig(watched(base), "data"))
 			s.Sweep(isNone, isNone)
-			s.keeper.step()
+			s.keeper.doDueWork()
 			s.keeper.checkpointNow()
 			s.keeper.checkpointNow()
 			if s.Strays() != 1 {
@@ -127,7 +127,7 @@ func TestPointsOfGoneDirectoriesGo(t *testing.T) {
 	s = quietStore(t, cfg)
 	testLog(s, 0, testOptions())
 	s.Sweep(func(id LogID) bool { return id == testID(0) }, func(id LogID) bool { return id == testID(1) })
-	s.keeper.step()
+	s.keeper.doDueWork()
 	if got := fmt.Sprint(vouched(s)); got != "[0 2]" {
 		t.Errorf("there are points of the logs %s, want those of the known one and the one that was set aside", got)
 	}
@@ -153,7 +153,7 @@ func TestKnownStrayIsNotRemoved(t *testing.T) {
 	mem := strayWorld(t)
 	s := quietStore(t, testConfig(mem, "data"))
 	s.Sweep(isNone, isNone)
-	s.keeper.step()
+	s.keeper.doDueWork()
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

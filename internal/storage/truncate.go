@@ -52,7 +52,7 @@ func (l *Log) Truncate(to record.Offset) error {
 		return err
 	}
 	at.Next = max(at.Next, start) // the start is known to be durable, and lies in a gap
-	if err := l.s.commit.settle(); err != nil {
+	if err := l.s.commit.awaitEntered(); err != nil {
 		return err
 	}
 	note := journal.Part{Kind: journal.Truncate, ID: l.id, Dir: l.name, Base: at.Segment.Base(), Pos: at.Pos, Offset: at.Next}
@@ -72,7 +72,7 @@ func (l *Log) Truncate(to record.Offset) error {
 		return err
 	}
 	t := &truncation{l, at}
-	err = t.cut()
+	err = t.cutLog()
 	if err == nil {
 		note.Kind = journal.Truncated
 		err = l.s.commit.putNote(note)
@@ -99,7 +99,7 @@ func findCut(l *Log, to record.Offset) (Position, error) {
 		return Position{g, size, next}, nil
 	}
 	if err != nil {
-		return Position{}, l.explain(g, err)
+		return Position{}, l.explainError(g, err)
 	}
 	if found.Pos == 0 {
 		return Position{g, 0, g.Base()}, nil
@@ -109,7 +109,7 @@ func findCut(l *Log, to record.Offset) (Position, error) {
 		found, err = g.Locate(base)
 	}
 	if err != nil {
-		return Position{}, l.explain(g, err)
+		return Position{}, l.explainError(g, err)
 	}
 	return Position{g, found.End, found.Next}, nil
 }
@@ -120,8 +120,8 @@ type truncation struct {
 	at Position
 }
 
-// cut cuts the files and everything in memory.
-func (t *truncation) cut() error {
+// cutLog cuts the files and everything in memory.
+func (t *truncation) cutLog() error {
 	l, at := t.l, t.at
 	l.pub.Lock()
 	l.end.Store(int64(at.Next)) // from here on no reader gets beyond the cut
@@ -156,7 +156,7 @@ func (t *truncation) cut() error {
 		return err
 	}
 	l.writer = nil // its producers are read anew
-	return l.s.syncs.dir(l.dir.Path())
+	return l.s.syncs.syncDir(l.dir.Path())
 }
 
 // cutSnapshots removes the producer snapshots that have more than the log has.
@@ -199,7 +199,7 @@ func (l *Log) StartAt(o record.Offset) error {
 	}
 	if l.s.isLeaving(l.id) {
 		l.mu.Unlock()
-		l.s.keeper.hurry()
+		l.s.keeper.checkpointSoon()
 		return errLeaving
 	}
 	if o == record.Offset(l.start.Load()) && o == record.Offset(l.end.Load()) { // a try before this one may have failed to make it durable

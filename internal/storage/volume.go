@@ -29,7 +29,7 @@ type volume struct {
 	v  *vfs.Volume // guarded by mu; nil: it cannot be synced as a whole, or not be relied on
 }
 
-func (o *volume) open(s *Store) {
+func (o *volume) openVolume(s *Store) {
 	fs, ok := s.fs.(vfs.Volumer)
 	if !ok || s.syncs.distrust { // then more than a sync is needed
 		return
@@ -62,7 +62,7 @@ func (s *Store) syncVolume() error {
 		if err := o.v.Sync(); err != nil {
 			s.log.Error("the file system could not be synced; files are synced one by one", "err", err)
 			o.giveUpLocked()
-			return s.syncs.take(err)
+			return s.syncs.noteFailure(err)
 		}
 	}
 	if s.syncs.failed.Load() { // before this one, or meanwhile
@@ -79,7 +79,7 @@ func (o *volume) giveUpLocked() {
 	o.v = nil
 }
 
-func (o *volume) end() {
+func (o *volume) closeVolume() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.v != nil {
@@ -93,7 +93,7 @@ func (k *keeper) syncAsVolume(logs []*Log, last bool) (rest []*Log) {
 	var all []*syncing
 	idle, dueBytes, begun := int64(0), int64(0), int64(0)
 	for i, l := range logs {
-		hurry := last || k.isHurried()
+		hurry := last || k.isCheckpointUrgent()
 		if !hurry {
 			// The system begins to write here what the sync will wait for: else everything goes
 			// out at once, and some round's sync waits behind it.
@@ -105,7 +105,7 @@ func (k *keeper) syncAsVolume(logs []*Log, last bool) (rest []*Log) {
 		}
 		if c != nil {
 			all = append(all, c)
-			dueBytes += c.bytes()
+			dueBytes += c.countUnsynced()
 		} else if err == nil {
 			idle += unsyncedBytes(l.segments())
 		}
@@ -119,12 +119,12 @@ func (k *keeper) syncAsVolume(logs []*Log, last bool) (rest []*Log) {
 	}
 	if len(all) >= k.s.cfg.SyncTogether && idle <= max(idleBytes, dueBytes) && k.s.syncVolume() == nil {
 		for _, c := range all {
-			c.end()
+			c.finishSync()
 		}
 		return nil
 	}
 	for _, c := range all {
-		c.giveBack()
+		c.undoSync()
 		rest = append(rest, c.l)
 	}
 	return rest
@@ -136,7 +136,7 @@ func (l *Log) startWriting() int64 {
 	if !l.isOpen() || l.options().mode() != durable {
 		return 0
 	}
-	if g := l.active(); g != nil {
+	if g := l.activeSegment(); g != nil {
 		return g.StartSync()
 	}
 	return 0

@@ -197,7 +197,7 @@ func BenchmarkClose(b *testing.B) {
 					b.Fatal(err)
 				}
 				if !whole {
-					s.volume.end()
+					s.volume.closeVolume()
 				}
 				items := []Item{{Batch: batch(b, 0, 1, 1<<10)}}
 				for i := range 5000 {
