@@ -1,6 +1,7 @@
-// Package admin asks brokers for what an operator wants to know and no one request tells: groups of
-// every kind with their lag, the quorum, log levels, and places in topics. It is a client of Kafka's
-// protocol and works against any Kafka.
+// Package admin is an operator's client of Kafka's protocol, for any Kafka. It answers questions that take
+// several requests or a request without a ready-made function: groups of every kind with their lag, the
+// quorum, log levels, places in topics. It creates topics and changes configs, and passes on the broker's
+// notes about configs that have no effect.
 //
 // Its functions may be called concurrently.
 package admin
@@ -8,7 +9,7 @@ package admin
 // RefusedError says what a broker refused, and of which thing.
 type RefusedError struct {
 	Of      string // such as "group billing"
-	Err     error  // by its code
+	Err     error  // the error of Kafka that the code stands for
 	Message string // the broker's own words; may be empty
 }
 

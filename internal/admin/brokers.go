@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// ErrNotServed says that a broker does not serve the request that is needed.
+// ErrNotServed is returned when a broker does not serve a request that is needed.
 var ErrNotServed = errors.New("the broker does not serve this request")
 
 // Logger is a logger of a broker and how much it logs.
@@ -37,17 +37,17 @@ func DescribeLoggers(ctx context.Context, cl *kgo.Client, broker int32) ([]Logge
 	all := []Logger{}
 	for _, r := range resp.Resources {
 		if err := kerr.ErrorForCode(r.ErrorCode); err != nil {
-			return nil, &RefusedError{Of: of.String(), Err: err, Message: orEmpty(r.ErrorMessage)}
+			return nil, &RefusedError{Of: of.String(), Err: err, Message: textOrEmpty(r.ErrorMessage)}
 		}
 		for _, c := range r.Configs {
-			all = append(all, Logger{Broker: broker, Logger: c.Name, Level: orEmpty(c.Value)})
+			all = append(all, Logger{Broker: broker, Logger: c.Name, Level: textOrEmpty(c.Value)})
 		}
 	}
 	slices.SortFunc(all, func(a, b Logger) int { return strings.Compare(a.Logger, b.Logger) })
 	return all, nil
 }
 
-// SetLogLevels sets levels of a broker's loggers by their names. They count until it ends.
+// SetLogLevels sets levels of a broker's loggers by their names. They last until the broker stops.
 func SetLogLevels(ctx context.Context, cl *kgo.Client, broker int32, levels map[string]*string) error {
 	var changes []ConfigChange
 	for _, name := range sortedKeys(levels) {
@@ -58,20 +58,20 @@ func SetLogLevels(ctx context.Context, cl *kgo.Client, broker int32, levels map[
 	return err
 }
 
-// loggersOf are a broker's loggers, whose levels are like configs.
+// loggersOf are a broker's loggers as a resource. Their levels are its configs.
 func loggersOf(broker int32) Resource {
 	return Resource{Type: kmsg.ConfigResourceTypeBrokerLogger, Name: strconv.Itoa(int(broker))}
 }
 
-// orEmpty is a text that may be missing.
-func orEmpty(s *string) string {
+// textOrEmpty is a text, or "" if it is missing.
+func textOrEmpty(s *string) string {
 	if s == nil {
 		return ""
 	}
 	return *s
 }
 
-// Quorum is who keeps the metadata, and how far each is.
+// Quorum is the state of the nodes that keep the metadata.
 type Quorum struct {
 	Leader        int32           `json:"leader"`
 	Epoch         int32           `json:"epoch"`
@@ -79,7 +79,7 @@ type Quorum struct {
 	Replicas      []QuorumReplica `json:"replicas"`
 }
 
-// QuorumReplica is one of those who keep the metadata.
+// QuorumReplica is a node that keeps the metadata.
 type QuorumReplica struct {
 	ID   int32  `json:"id"`
 	Role string `json:"role"` // leader, voter or observer
@@ -87,7 +87,7 @@ type QuorumReplica struct {
 	Lag  int64  `json:"lag"` // entries behind the leader
 }
 
-// DescribeQuorum asks for the quorum. It gives ErrNotServed where the broker does not tell.
+// DescribeQuorum asks for the quorum. It returns ErrNotServed if the broker does not serve such requests.
 func DescribeQuorum(ctx context.Context, cl *kgo.Client) (*Quorum, error) {
 	req := kmsg.NewPtrDescribeQuorumRequest()
 	topic, partition := kmsg.NewDescribeQuorumRequestTopic(), kmsg.NewDescribeQuorumRequestTopicPartition()
@@ -109,7 +109,7 @@ func DescribeQuorum(ctx context.Context, cl *kgo.Client) (*Quorum, error) {
 		return nil, &RefusedError{Of: "the quorum", Err: err}
 	}
 	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
-		return nil, fmt.Errorf("the quorum: the broker told of %d topics instead of one", len(resp.Topics))
+		return nil, fmt.Errorf("the quorum: the broker described %d topics instead of one", len(resp.Topics))
 	}
 	p := resp.Topics[0].Partitions[0]
 	if err := kerr.ErrorForCode(p.ErrorCode); err != nil {

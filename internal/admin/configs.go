@@ -51,7 +51,7 @@ func AlterConfigs(ctx context.Context, cl *kgo.Client, r Resource, changes []Con
 	}
 	answer := &resp.Resources[0]
 	if err := kerr.ErrorForCode(answer.ErrorCode); err != nil {
-		return "", &RefusedError{Of: r.String(), Err: err, Message: orEmpty(answer.ErrorMessage)}
+		return "", &RefusedError{Of: r.String(), Err: err, Message: textOrEmpty(answer.ErrorMessage)}
 	}
 	return readNote(&answer.UnknownTags), nil
 }
@@ -112,7 +112,7 @@ func CreateTopics(ctx context.Context, cl *kgo.Client, n NewTopics) (map[string]
 		t := &resp.Topics[i]
 		c := CreatedTopic{ID: t.TopicID, Partitions: t.NumPartitions, Replication: t.ReplicationFactor, Note: readNote(&t.UnknownTags)}
 		if err := kerr.ErrorForCode(t.ErrorCode); err != nil {
-			c.Refused = &RefusedError{Of: "topic " + t.Topic, Err: err, Message: orEmpty(t.ErrorMessage)}
+			c.Refused = &RefusedError{Of: "topic " + t.Topic, Err: err, Message: textOrEmpty(t.ErrorMessage)}
 		}
 		all[t.Topic] = c
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// The kinds of groups that Kafka 4 has. Brokers that do not tell have classic groups only.
+// The kinds of groups that Kafka 4 has. A broker that does not name a group's kind has classic groups only.
 const (
 	Classic  = "classic"
 	Consumer = "consumer"
@@ -31,7 +31,7 @@ type Group struct {
 	Coordinator int32
 }
 
-// FindGroups asks for all groups in states and of kinds; without them, for all.
+// FindGroups lists the groups in the given states and of the given kinds. An empty list means all.
 func FindGroups(ctx context.Context, cl *kgo.Client, states, kinds []string) ([]Group, error) {
 	req := kmsg.NewPtrListGroupsRequest()
 	req.StatesFilter, req.TypesFilter = states, kinds
@@ -52,7 +52,7 @@ func FindGroups(ctx context.Context, cl *kgo.Client, states, kinds []string) ([]
 			if e.Kind == "" {
 				e.Kind = Classic
 			}
-			// A broker that does not know the filters lists all that it has.
+			// A broker that does not know these filters lists all of its groups.
 			if len(kinds) == 0 || slices.Contains(kinds, e.Kind) {
 				all = append(all, e)
 			}
@@ -74,8 +74,8 @@ type Description struct {
 	Members     []Member    `json:"members"`
 	Partitions  []Partition `json:"partitions"`
 
-	Hidden   bool                          `json:"-"` // the members are not known: nobody here asks for those of this kind
-	assigned map[string]map[int32][]string // the members that have a partition
+	MembersUnknown bool                          `json:"-"` // Members is empty, since this package cannot ask for the members of this kind
+	assigned       map[string]map[int32][]string // the members that have a partition
 }
 
 // Member is a member of a group, and how many partitions it has.
@@ -87,9 +87,9 @@ type Member struct {
 	Partitions int    `json:"partitions"`
 }
 
-// Partition is a partition that a group reads. Committed, End and Lag are -1 where
-// nothing was committed, or the partition is gone. A share group has no committed offset;
-// Committed is then the first one that it has not finished.
+// Partition is a partition that a group reads. Committed is -1 if nothing was committed; End and Lag are
+// -1 if the partition does not exist. A share group has no committed offset: its Committed is the first
+// offset that it has not finished.
 type Partition struct {
 	Topic     string `json:"topic"`
 	Partition int32  `json:"partition"`
@@ -99,7 +99,7 @@ type Partition struct {
 	Member    string `json:"member,omitempty"`
 }
 
-// DescribeGroups asks for the members, the offsets and the lag of groups of all kinds.
+// DescribeGroups asks for the members, the offsets and the lag of groups of any kind.
 func DescribeGroups(ctx context.Context, cl *kgo.Client, entries []Group) ([]Description, error) {
 	adm := kadm.NewClient(cl)
 	all := make([]Description, len(entries))
@@ -111,7 +111,7 @@ func DescribeGroups(ctx context.Context, cl *kgo.Client, entries []Group) ([]Des
 		}
 		byKind[e.Kind] = append(byKind[e.Kind], &all[i])
 	}
-	var offsets []*Description // groups with committed offsets
+	var offsets []*Description // the groups that have committed offsets
 	for kind, groups := range byKind {
 		var err error
 		switch kind {
@@ -123,7 +123,7 @@ func DescribeGroups(ctx context.Context, cl *kgo.Client, entries []Group) ([]Des
 			err = describeShare(ctx, adm, groups)
 		default:
 			for _, g := range groups {
-				g.Hidden = true
+				g.MembersUnknown = true
 			}
 		}
 		if err != nil {
@@ -136,7 +136,7 @@ func DescribeGroups(ctx context.Context, cl *kgo.Client, entries []Group) ([]Des
 	return all, addCommitted(ctx, adm, offsets)
 }
 
-func namesOf(groups []*Description) []string {
+func groupNames(groups []*Description) []string {
 	names := make([]string, len(groups))
 	for i, g := range groups {
 		names[i] = g.Group
@@ -150,7 +150,7 @@ func (d *Description) addMember(m Member, instance *string, has kadm.TopicsSet) 
 		m.InstanceID = *instance
 	}
 	for topic, partitions := range has {
-		if topic == "" { // a broker that tells only the id of a topic
+		if topic == "" { // some brokers give only the id of a topic
 			m.Partitions += len(partitions)
 			continue
 		}
@@ -166,7 +166,7 @@ func (d *Description) addMember(m Member, instance *string, has kadm.TopicsSet) 
 }
 
 func describeClassic(ctx context.Context, adm *kadm.Client, groups []*Description) error {
-	res, err := adm.DescribeGroups(ctx, namesOf(groups)...)
+	res, err := adm.DescribeGroups(ctx, groupNames(groups)...)
 	if err != nil {
 		return fmt.Errorf("asking for groups: %w", err)
 	}
@@ -190,7 +190,7 @@ func describeClassic(ctx context.Context, adm *kadm.Client, groups []*Descriptio
 }
 
 func describeConsumer(ctx context.Context, adm *kadm.Client, groups []*Description) error {
-	res, err := adm.DescribeConsumerGroups(ctx, namesOf(groups)...)
+	res, err := adm.DescribeConsumerGroups(ctx, groupNames(groups)...)
 	if err != nil {
 		return fmt.Errorf("asking for consumer groups: %w", err)
 	}
@@ -207,14 +207,14 @@ func describeConsumer(ctx context.Context, adm *kadm.Client, groups []*Descripti
 	return nil
 }
 
-// describeShare asks for share groups, and for how far they are, which only their
-// coordinator knows.
+// describeShare asks for share groups and their offsets, which only their coordinator
+// knows.
 func describeShare(ctx context.Context, adm *kadm.Client, groups []*Description) error {
-	res, err := adm.DescribeShareGroups(ctx, namesOf(groups)...)
+	res, err := adm.DescribeShareGroups(ctx, groupNames(groups)...)
 	if err != nil {
 		return fmt.Errorf("asking for share groups: %w", err)
 	}
-	offsets, err := adm.DescribeShareGroupOffsets(ctx, namesOf(groups)...)
+	offsets, err := adm.DescribeShareGroupOffsets(ctx, groupNames(groups)...)
 	if err != nil {
 		return fmt.Errorf("asking for the offsets of share groups: %w", err)
 	}
@@ -242,15 +242,15 @@ func describeShare(ctx context.Context, adm *kadm.Client, groups []*Description)
 	return nil
 }
 
-// addCommitted adds the partitions that groups have committed offsets for, and those that
-// their members have, with the lag of each.
+// addCommitted adds the partitions for which groups have committed offsets, and those that their members
+// have, with the lag of each.
 func addCommitted(ctx context.Context, adm *kadm.Client, groups []*Description) error {
-	commits, err := CommittedOffsets(ctx, adm, namesOf(groups)...)
+	commits, err := CommittedOffsets(ctx, adm, groupNames(groups)...)
 	if err != nil {
 		return err
 	}
 	topics := map[string]bool{}
-	read := func(g *Description) map[string]map[int32]bool {
+	collectPartitions := func(g *Description) map[string]map[int32]bool {
 		all := map[string]map[int32]bool{}
 		add := func(topic string, p int32) {
 			if all[topic] == nil {
@@ -268,7 +268,7 @@ func addCommitted(ctx context.Context, adm *kadm.Client, groups []*Description) 
 	}
 	reads := make([]map[string]map[int32]bool, len(groups))
 	for i, g := range groups {
-		reads[i] = read(g)
+		reads[i] = collectPartitions(g)
 	}
 	if len(topics) == 0 {
 		return nil
@@ -296,7 +296,7 @@ func addCommitted(ctx context.Context, adm *kadm.Client, groups []*Description) 
 	return nil
 }
 
-// knownOffset is an offset that was listed, or -1 where a partition is gone.
+// knownOffset is an offset that was listed, or -1 if the partition does not exist.
 func knownOffset(list kadm.ListedOffsets, topic string, p int32) int64 {
 	if o, ok := list.Lookup(topic, p); ok && o.Err == nil {
 		return o.Offset
@@ -304,7 +304,7 @@ func knownOffset(list kadm.ListedOffsets, topic string, p int32) int64 {
 	return -1
 }
 
-// addPartition adds a line, and names the members that have its partition.
+// addPartition adds a line, with the names of the members that have its partition.
 func (d *Description) addPartition(line Partition) {
 	members := slices.Sorted(slices.Values(d.assigned[line.Topic][line.Partition]))
 	line.Member = strings.Join(members, ",")
@@ -316,13 +316,13 @@ func (d *Description) addPartition(line Partition) {
 func CommittedOffsets(ctx context.Context, adm *kadm.Client, groups ...string) (map[string]kadm.OffsetResponses, error) {
 	all := map[string]kadm.OffsetResponses{}
 	if len(groups) == 0 {
-		return all, nil // no group would mean all of them
+		return all, nil // a request without groups would mean all groups
 	}
 	for name, r := range adm.FetchManyOffsets(ctx, groups...) {
 		if r.Err != nil && !errors.Is(r.Err, kerr.GroupIDNotFound) {
 			return nil, &RefusedError{Of: "group " + name, Err: r.Err}
 		}
-		// An offset below 0 stands for a partition without one.
+		// An offset below 0 means that there is none for the partition.
 		r.Fetched.KeepFunc(func(o kadm.OffsetResponse) bool { return o.At >= 0 && o.Err == nil })
 		for topic, partitions := range r.Fetched {
 			if len(partitions) == 0 {

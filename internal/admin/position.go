@@ -12,7 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Position is a place in every partition of a topic, as people name it.
+// Position is a place in every partition of a topic, in the form in which people name it.
 type Position struct {
 	Kind PositionKind
 	N    int64 // offset, number of records, or ms since 1970
@@ -30,10 +30,10 @@ const (
 	AtTime   // the first record from N on
 )
 
-// PositionHelp is what the flags' help says.
-const PositionHelp = `"start", "end", an offset, -N for the last N records, a time like 2026-05-17T10:05:03Z, @1779012303 or @1779012303000 for s or ms since 1970, or -1h, -7d for so long ago`
+// PositionHelp explains the forms of a position in help texts.
+const PositionHelp = `"start", "end", an offset, -N for the last N records, a time like 2026-05-17T10:05:03Z, @1779012303 or @1779012303000 for seconds or milliseconds since 1970, or an age like -1h or -7d`
 
-// ParsePosition reads what PositionHelp says.
+// ParsePosition parses a position in one of the forms of PositionHelp.
 func ParsePosition(s string, now time.Time) (Position, error) {
 	switch strings.ToLower(s) {
 	case "start", "beginning", "earliest":
@@ -70,10 +70,10 @@ func ParsePosition(s string, now time.Time) (Position, error) {
 // in ms it is March 1973.
 const secondsBelow = 100_000_000_000
 
-// agoPattern is a minus, weeks, days, and what Go reads as a duration.
+// agoPattern matches a minus, weeks, days, and a duration as Go writes it.
 var agoPattern = regexp.MustCompile(`^-(?:(\d{1,4})w)?(?:(\d{1,5})d)?(\d.*)?$`)
 
-// parseAgo reads a time span with a minus before it, such as -7d or -1h30m.
+// parseAgo parses an age: a time span with a minus before it, such as -7d or -1h30m.
 func parseAgo(s string) (ago time.Duration, ok bool) {
 	m := agoPattern.FindStringSubmatch(s)
 	if m == nil || m[1]+m[2]+m[3] == "" {
@@ -92,7 +92,7 @@ func parseAgo(s string) (ago time.Duration, ok bool) {
 	return ago + d, err == nil
 }
 
-// Offset is the position as a consumer understands it.
+// Offset is the position in the form that the client library's consumer takes.
 func (p Position) Offset() kgo.Offset {
 	o := kgo.NewOffset()
 	switch p.Kind {
@@ -114,10 +114,10 @@ func (p Position) Offset() kgo.Offset {
 // Span is the first offset and the end of a partition.
 type Span struct{ Start, End int64 }
 
-// Clamp makes an offset one that the partition has, or its end.
+// Clamp moves an offset into the partition: to its start, to its end, or nowhere.
 func (s Span) Clamp(offset int64) int64 { return min(max(offset, s.Start), s.End) }
 
-// Spans asks for the offsets that the partitions of topics have.
+// Spans asks for the first offsets and the ends of the partitions of topics.
 func Spans(ctx context.Context, adm *kadm.Client, topics ...string) (map[string]map[int32]Span, error) {
 	starts, err := adm.ListStartOffsets(ctx, topics...)
 	if err == nil {
@@ -144,8 +144,8 @@ func Spans(ctx context.Context, adm *kadm.Client, topics ...string) (map[string]
 	return all, nil
 }
 
-// Resolve makes an offset of the position in each partition of topics, inside what
-// the partition has.
+// Resolve finds the offset of the position in each partition of topics. It lies between the partition's
+// start and its end.
 func (p Position) Resolve(ctx context.Context, adm *kadm.Client, topics ...string) (kadm.Offsets, error) {
 	all, err := Spans(ctx, adm, topics...)
 	if err != nil {

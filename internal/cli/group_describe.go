@@ -48,11 +48,11 @@ func groupText(d *admin.Description) string {
 		kind += ", " + d.Assignor
 	}
 	members := formatCount(len(d.Members), "member")
-	if d.Hidden {
+	if d.MembersUnknown {
 		members = "members not shown"
 	}
 	fmt.Fprintf(&sb, "group %s: %s, %s, %s, lag %s, coordinator %d\n", d.Group, d.State, kind, members, formatNumber(d.TotalLag), d.Coordinator)
-	if d.Hidden {
+	if d.MembersUnknown {
 		fmt.Fprintf(&sb, "leat cannot show the members of %s groups, only their offsets.\n", d.Type)
 	}
 	if len(d.Members) > 0 {

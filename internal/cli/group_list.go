@@ -91,7 +91,7 @@ func (a *app) listGroups(ctx context.Context, cl *kgo.Client, f groupFilter) err
 		l := listedGroup{
 			Group: g.Group, Type: g.Type, Protocol: g.Protocol, State: g.State, Members: len(g.Members), Lag: g.TotalLag, Coordinator: g.Coordinator,
 		}
-		if g.Hidden {
+		if g.MembersUnknown {
 			l.Members = -1
 		}
 		all = append(all, l)

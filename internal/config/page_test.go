@@ -33,7 +33,8 @@ func TestConfigsPage(t *testing.T) {
 
 func configsPage() string {
 	var b strings.Builder
-	b.WriteString("# Configs\n\nConfigs have Kafka's names, types and meanings, except for those that begin with `leat.`, which Kafka does not have. Where a default differs from Kafka's, the text says what it means.\n\n" +
+	b.WriteString("# Configs\n\n" +
+		"Configs have Kafka's names, types and meanings, except for those that begin with `leat.`, which Kafka does not have. Where a default differs from Kafka's, the text says what it means.\n\n" +
 		"Set a config of a topic with `leat config set --topic NAME name=value`, and one of a broker in the file of `--config` or by `--set name=value`. Configs of brokers\n" +
 		"that can change at any time can also be set with `leat config set --broker ID` or `--cluster`. Kafka's own tools work as well.\n\n" +
 		"The text of a config that is *not served yet* names the feature that it needs. If that is a protection, such as TLS or ACLs, values that ask for it are refused, since\n" +
