@@ -349,6 +349,21 @@ func TestKillClone(t *testing.T) {
 	}
 	expect(t, "cut", seen, "0123456789", "01234567a9", "01234567ab", "01234567abc", "01234567abcd",
 		"01234567abcde", "01234567abcdef")
+	for name, n := range map[string]int{"empty": 0, "refused": 1} { // a later one that wrote nothing
+		m := m.KillClone(nil)
+		f := open(t, m, "d/f", Existing)
+		_, err := f.WriteAt([]byte("gh"), 14)
+		must(t, err)
+		m.SetFree(0)
+		if _, err := f.WriteAt(make([]byte, n), 16); (err != nil) != (n > 0) {
+			t.Fatal(err)
+		}
+		for seed := range uint64(50) {
+			if got := text(t, open(t, m.KillClone(rand.New(rand.NewPCG(seed, 7))), "d/f", ReadOnly)); got != "01234567abcdefgh" {
+				t.Fatalf("%s: a write that had returned was cut: %q", name, got)
+			}
+		}
+	}
 	must(t, f.Sync())
 	for seed := range uint64(50) {
 		if got := text(t, open(t, m.KillClone(rand.New(rand.NewPCG(seed, 6))), "d/f", ReadOnly)); len(got) != 14 {
