@@ -21,7 +21,7 @@ import (
 //	boot   = node id u32 | members               first record of frame 1
 //	state  = term u64 | vote u64 | commit u64    in the first frame of each file, and when term or vote change
 //	entry  = term u64 | index u64 | type u8 | content
-//	content of an ordinary entry = version u8 | term in which it was decided u64 | the proposal
+//	an ordinary entry's content is version u8 | term in which it was decided u64 | the proposal
 //
 // The offset and the length of a frame are multiples of 32 bytes. Its last byte is a mark,
 // and so is the last byte of every sector (512 bytes of the file) in it; the records are
