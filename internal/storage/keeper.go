@@ -470,11 +470,14 @@ func (k *keeper) saveCheckpoint(at checkpoint.Mark) error {
 	return nil
 }
 
-// savePoints writes the checkpoint file as it is, without syncing logs, so that a start that
-// moved lasts.
+// savePoints writes both checkpoint files as they are, without syncing logs, so that a start that
+// moved lasts: with one of them alone, the start would be gone if that one rots.
 func (k *keeper) savePoints() error {
 	k.run.Lock()
 	defer k.run.Unlock()
+	if err := k.saveCheckpoint(k.previous); err != nil {
+		return err
+	}
 	return k.saveCheckpoint(k.previous)
 }
 

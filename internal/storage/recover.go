@@ -221,7 +221,7 @@ func (s *Store) listAside(deleted map[LogID]bool, stray map[LogID]string) {
 func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 	r := newReplay(s)
 	s.listAside(r.deleted, r.stray)
-	at, err := r.playBack(from, s.syncs.distrust)
+	at, err := r.playBack(from)
 	if err != nil {
 		return err
 	}
@@ -278,7 +278,7 @@ func (s *Store) recoverWaiting() {
 		k.waitingAt = time.Time{}
 		return
 	}
-	_, err := r.playBack(k.previous, false)
+	_, err := r.playBack(k.previous)
 	if err != nil || len(r.waiting) > 0 {
 		return // the time of the next try is set
 	}
@@ -372,7 +372,7 @@ type replay struct {
 	isHalf   bool                    // the round belongs to a write that is not complete
 	part     int                     // the number of parts seen in this pass
 	pending  []placedNote            // of the write that has no last round yet
-	rewrite  bool                    // bytes are written even where the file has them
+	rewrite  bool                    // a sync failed, so bytes are written even where the file seems to have them
 	broken   int                     // rounds that cannot be read
 	written  int                     // parts that were written
 	verdicts map[string]verdict
@@ -401,14 +401,14 @@ func newReplay(s *Store) *replay {
 	return &replay{
 		s: s, deleted: map[LogID]bool{}, starts: map[LogID]record.Offset{}, stray: map[LogID]string{}, cuts: map[LogID][]cut{}, halves: map[uint64]bool{},
 		verdicts: map[string]verdict{}, firsts: map[string]record.Offset{}, files: map[recoveredFile]vfs.File{}, touched: map[recoveredFile]bool{},
-		waiting: map[LogID]bool{},
+		waiting: map[LogID]bool{}, rewrite: s.syncs.failed.Load(),
 	}
 }
 
-// playBack brings the rounds from a mark on back, and returns where the next one goes.
-func (r *replay) playBack(from checkpoint.Mark, rewrite bool) (checkpoint.Mark, error) {
-	r.rewrite = rewrite
-	at, err := r.s.journal.Scan(from, rewrite, r.noteRound)
+// playBack brings the rounds from a mark on back, and returns where the next one goes. A second try
+// does not write the rounds themselves anew: the first one did, and the journal is in use.
+func (r *replay) playBack(from checkpoint.Mark) (checkpoint.Mark, error) {
+	at, err := r.s.journal.Scan(from, r.rewrite && r.only == nil, r.noteRound)
 	if err != nil {
 		return at, err
 	}

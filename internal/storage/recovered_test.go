@@ -1,0 +1,137 @@
+package storage
+
+import (
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// journalWorld is a killed process's disk with a log of 5 records that were acknowledged as
+// durable. Only the journal has them for sure.
+func journalWorld(t *testing.T) *vfs.Mem {
+	t.Helper()
+	mem := vfs.NewMem()
+	s := quietStore(t, testConfig(mem, "data"))
+	s.keeper.checkpointNow()
+	appendCommitted(t, s, testLog(s, 0, testOptions()))
+	return mem.KillClone(nil)
+}
+
+// appendCommitted gives an empty log 5 records that are acknowledged.
+func appendCommitted(t *testing.T, s *Store, l *Log) {
+	t.Helper()
+	for i := range 5 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+		s.Commit()
+	}
+	if end, err := l.Committed(); end != 5 || err != nil {
+		t.Fatalf("it is committed up to %d, %v", end, err)
+	}
+}
+
+// expectAfterPowerCuts checks that the log has its records, whatever a power cut leaves of what
+// was not synced.
+func expectAfterPowerCuts(t *testing.T, mem *vfs.Mem) {
+	t.Helper()
+	lost := 0
+	for seed := range uint64(40) {
+		cfg := testConfig(mem.Crash(rand.New(rand.NewPCG(seed, 9))), "data")
+		cfg.BootID = "another boot"
+		s := quietStore(t, cfg)
+		l := testLog(s, 0, testOptions())
+		if end, err := l.End(); err != nil || end < 5 {
+			if lost++; lost == 1 {
+				t.Errorf("seed %d: the log ends at %d, %v, %v; %v", seed, end, err, l.Fault(), s.Damage())
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if lost > 0 {
+		t.Errorf("acknowledged records were lost in %d of 40 power cuts", lost)
+	}
+}
+
+// TestFailedSyncIsRememberedAfterAFullDisk proves that a start after a failed sync writes every
+// byte anew, also those of logs that found the disk full at first and had to wait for room.
+func TestFailedSyncIsRememberedAfterAFullDisk(t *testing.T) {
+	for name, isFull := range map[string]bool{"full": true, "room": false} {
+		t.Run(name, func(t *testing.T) {
+			mem := vfs.NewMem()
+			var fails vfs.Op // of segments
+			var failure error
+			hook := func(op vfs.Op, path string) error {
+				if failure != nil && op == fails && strings.HasSuffix(path, ".log") {
+					return failure
+				}
+				return nil
+			}
+			cfg := testConfig(vfs.NewFaulty(mem, hook), "data")
+			s := quietStore(t, cfg)
+			s.keeper.checkpointNow()
+			l := testLog(s, 0, testOptions())
+			appendCommitted(t, s, l)
+			fails, failure = vfs.OpSync, errBadDisk
+			s.keeper.checkpointNow()
+			if l.Fault() == nil {
+				t.Fatal("the failed sync made no fault")
+			}
+			failure = nil
+			mem = mem.KillClone(nil)
+			cfg.FS = vfs.NewFaulty(mem, hook)
+			if isFull {
+				fails, failure = vfs.OpWrite, vfs.ErrNoSpace
+			}
+			s = quietStore(t, cfg)
+			failure = nil
+			if s.hasWaiting() != isFull {
+				t.Fatalf("logs wait: %v", s.hasWaiting())
+			}
+			s.recoverWaiting()
+			if s.hasWaiting() {
+				t.Fatal("logs wait though there is room")
+			}
+			for range 4 {
+				s.keeper.checkpointNow()
+			}
+			expectAfterPowerCuts(t, mem)
+		})
+	}
+}
+
+// TestStartIsKeptInBothCheckpoints proves that a start that was acknowledged while the journal
+// took no notes lasts though the newest checkpoint rots.
+func TestStartIsKeptInBothCheckpoints(t *testing.T) {
+	for name, err := range map[string]error{"full": vfs.ErrNoSpace, "lost": errBadDisk} {
+		t.Run(name, func(t *testing.T) {
+			mem := vfs.NewMem()
+			var failure error // of the journal
+			cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+				if op == vfs.OpWrite && strings.HasSuffix(path, ".ring") {
+					return failure
+				}
+				return nil
+			}), "data")
+			s := quietStore(t, cfg)
+			l := testLog(s, 0, testOptions())
+			appendCommitted(t, s, l)
+			s.keeper.checkpointNow()
+			s.keeper.checkpointNow()
+			failure = err
+			if err := l.SetStart(3); err != nil {
+				t.Fatal(err)
+			}
+			mem = mem.KillClone(nil)
+			flipAt(t, mem, newestCheckpoint(t, mem), 40, rand.New(rand.NewPCG(1, 1)))
+			s = quietStore(t, testConfig(mem, "data"))
+			start, err := testLog(s, 0, testOptions()).Start()
+			if start != record.Offset(3) || err != nil {
+				t.Errorf("the log starts at %d, and records up to 3 were deleted; %v, %v", start, err, s.Damage())
+			}
+		})
+	}
+}
