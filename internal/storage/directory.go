@@ -95,6 +95,36 @@ func (d *directories) readOwner(dir string) (topic [16]byte, ok bool, err error)
 	return topic, ok, nil
 }
 
+// findDir is the name that the directory of a log has now, of which the usual name is dir: that one,
+// or where the directory was set aside, the newest of those.
+func (d *directories) findDir(dir string, id LogID) (string, error) {
+	strays := d.s.strays.List(id)
+	if len(strays) == 0 {
+		return dir, nil
+	}
+	topic, ok, err := d.readOwner(dir)
+	if err != nil || ok && topic == id.Topic {
+		return dir, err
+	}
+	return strays[len(strays)-1].Name, nil
+}
+
+// listLocked lists the directories of a log, of which the usual name is dir: that one, and those
+// that were set aside. The usual name is locked, and so nothing renames them meanwhile.
+func (d *directories) listLocked(dir string, id LogID) (found []string, err error) {
+	topic, ok, err := d.readOwner(dir)
+	if err != nil {
+		return nil, err
+	}
+	if ok && topic == id.Topic {
+		found = append(found, dir)
+	}
+	for _, stray := range d.s.strays.List(id) {
+		found = append(found, stray.Name)
+	}
+	return found, nil
+}
+
 // makeDir makes a log's directory. Its name need not be durable: until the next checkpoint
 // makes it so, the journal can make the directory again. A directory of that name that is
 // not the log's own is set aside, durably, and so is the renaming of an earlier one: else a
@@ -264,12 +294,12 @@ func (d *directories) setAsideLocked(dir string, id LogID, why string) error {
 // the log. Where there is none, it does nothing. The name is durable when it returns, since
 // the log's point says so.
 func (d *directories) takeBack(dir string, id LogID) error {
+	unlock := d.lockName(dir)
+	defer unlock()
 	last, ok := d.s.strays.Take(id)
 	if !ok {
 		return nil
 	}
-	unlock := d.lockName(dir)
-	defer unlock()
 	if err := d.renameLocked(last.Name, dir); err != nil {
 		d.s.strays.Add(last.Name, id, last.Since)
 		return err

@@ -88,14 +88,6 @@ type removal struct {
 	of     LogID // a deleted log, of which the directory is the last thing that is left; zero: another one
 }
 
-// recoveredFile is a segment that recovery wrote to, or found to have what it would have
-// written.
-type recoveredFile struct {
-	dir  string
-	id   LogID
-	base record.Offset
-}
-
 func (k *keeper) init(s *Store) {
 	k.s = s
 	k.wake = make(chan struct{}, 1)

@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,8 +8,6 @@ import (
 	"maps"
 	"math"
 	"path"
-	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -156,7 +153,7 @@ func (s *Store) beginDir(base *checkpoint.Sheet) (err error) {
 	}
 	if !found {
 		sheet.At = s.journal.Start()
-		s.listAside(map[LogID]bool{}, map[LogID]string{})
+		s.listAside(map[LogID]bool{})
 	}
 	k.previous = sheet.At
 	if err := s.fs.MkdirAll(s.pathOf(journal.DirName)); err != nil && !isFull(err) {
@@ -201,14 +198,13 @@ func syncPath(fsys vfs.FS, dir string) error {
 
 // listAside finds the directories that were renamed because their logs were deleted, or are
 // not known to the metadata.
-func (s *Store) listAside(deleted map[LogID]bool, stray map[LogID]string) {
+func (s *Store) listAside(deleted map[LogID]bool) {
 	infos, err := s.fs.ReadDir(s.cfg.Dir)
 	if err != nil {
 		s.log.Warn("the data directory could not be listed", "err", err)
 	}
 	for _, i := range infos {
 		if id, since, ok := aside.ParseStray(i.Name); ok && i.Dir {
-			stray[id] = i.Name
 			s.strays.Add(i.Name, id, since)
 		} else if id, ok := aside.ParseDeleted(i.Name); ok && i.Dir {
 			deleted[id] = true
@@ -220,7 +216,7 @@ func (s *Store) listAside(deleted map[LogID]bool, stray map[LogID]string) {
 // replayAll plays the journal back from a mark on; rounds from keep on stay in it.
 func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 	r := newReplay(s)
-	s.listAside(r.deleted, r.stray)
+	s.listAside(r.deleted)
 	at, err := r.playBack(from)
 	if err != nil {
 		return err
@@ -314,38 +310,6 @@ func (s *Store) waitingError(id LogID) error {
 	return nil
 }
 
-// syncRecovered makes the files durable that recovery wrote, or found to be as the journal
-// has them. It returns those that are to be tried again; the journal keeps the contents of
-// those of which a sync failed. run is held.
-func (k *keeper) syncRecovered(files []recoveredFile) (left []recoveredFile) {
-	s := k.s
-	if len(files) >= s.cfg.SyncTogether && s.volume.isUsable() && s.syncVolume() == nil {
-		return nil
-	}
-	for i, r := range files {
-		err := s.syncFile(s.pathOf(r.dir, segment.FileName(r.base, segment.LogSuffix)))
-		if last := i+1 == len(files) || files[i+1].dir != r.dir; err == nil && last {
-			err = s.syncLogDir(r.dir, true)
-		}
-		switch {
-		case err == nil || errors.Is(err, vfs.ErrNotExist): // it was deleted meanwhile
-			continue
-		case classify(err) != tainted:
-			left = append(left, r)
-		default:
-			s.faults.set(r.id, newTaint(err))
-			if l := s.findLog(r.id); l != nil {
-				l.taint(err)
-			}
-			if k.heldFrom == 0 {
-				k.heldFrom = max(k.previous.Round, 1)
-			}
-		}
-		s.log.Error("a file that recovery wrote could not be made durable; the journal keeps its contents", "dir", r.dir, "err", err)
-	}
-	return left
-}
-
 // syncFile makes a file durable.
 func (s *Store) syncFile(name string) error {
 	f, err := s.fs.Open(name, vfs.Existing)
@@ -362,9 +326,8 @@ func (s *Store) syncFile(name string) error {
 // that differ.
 type replay struct {
 	s        *Store
-	only     map[LogID]bool   // nil: all logs
-	deleted  map[LogID]bool   // their directories say so: none of their bytes in the journal counts
-	stray    map[LogID]string // the names of directories that were set aside
+	only     map[LogID]bool // nil: all logs
+	deleted  map[LogID]bool // their directories say so: none of their bytes in the journal counts
 	cuts     map[LogID][]cut
 	starts   map[LogID]record.Offset // as the last notes of them say
 	halves   map[uint64]bool         // first rounds of writes that are not complete
@@ -399,7 +362,7 @@ type cut struct {
 
 func newReplay(s *Store) *replay {
 	return &replay{
-		s: s, deleted: map[LogID]bool{}, starts: map[LogID]record.Offset{}, stray: map[LogID]string{}, cuts: map[LogID][]cut{}, halves: map[uint64]bool{},
+		s: s, deleted: map[LogID]bool{}, starts: map[LogID]record.Offset{}, cuts: map[LogID][]cut{}, halves: map[uint64]bool{},
 		verdicts: map[string]verdict{}, firsts: map[string]record.Offset{}, files: map[recoveredFile]vfs.File{}, touched: map[recoveredFile]bool{},
 		waiting: map[LogID]bool{}, rewrite: s.syncs.failed.Load(),
 	}
@@ -434,13 +397,6 @@ func (r *replay) abandonWrite() {
 		r.halves[r.began] = true
 	}
 	r.began, r.pending = 0, nil
-}
-
-// listTouched are the files that have bytes of the journal, in order.
-func (r *replay) listTouched() []recoveredFile {
-	return slices.SortedFunc(maps.Keys(r.touched), func(a, b recoveredFile) int {
-		return cmp.Or(strings.Compare(a.dir, b.dir), cmp.Compare(a.base, b.base))
-	})
 }
 
 // noteRound is the first pass. The notes of a write count when it is complete: whoever put one
@@ -546,11 +502,10 @@ func (r *replay) clipPart(p journal.Part) (_ journal.Part, ok bool) {
 
 // restorePart has a file have a part's bytes. A log for which there is no room waits.
 func (r *replay) restorePart(p journal.Part) error {
-	key := recoveredFile{p.Dir, p.ID, p.Base}
-	if name, ok := r.stray[p.ID]; ok && !r.ownsDir(p.Dir, p.ID) {
-		key.dir = name
+	dir, err := r.s.dirs.findDir(p.Dir, p.ID)
+	if err == nil {
+		err = r.writePart(dir, p)
 	}
-	err := r.writePart(key, p)
 	if isFull(err) {
 		r.waiting[p.ID] = true
 		return nil
@@ -558,22 +513,18 @@ func (r *replay) restorePart(p journal.Part) error {
 	return err
 }
 
-// ownsDir tells whether a directory is there and a log's own.
-func (r *replay) ownsDir(dir string, id LogID) bool {
-	topic, ok, err := r.s.dirs.readOwner(dir)
-	return err == nil && ok && topic == id.Topic
-}
-
-func (r *replay) writePart(key recoveredFile, p journal.Part) error {
-	if ok, err := r.claimDir(key.dir, p); err != nil || !ok {
+// writePart has a file have a part's bytes; dir is where the log's directory is now.
+func (r *replay) writePart(dir string, p journal.Part) error {
+	if ok, err := r.claimDir(dir, p); err != nil || !ok {
 		return err
 	}
-	isOld := r.s.points.Get(p.ID).Lost && p.Base < r.firstSegment(key.dir)
+	key := recoveredFile{name: p.Dir, id: p.ID, base: p.Base}
+	isOld := r.s.points.Get(p.ID).Lost && p.Base < r.firstSegment(dir)
 	mode := vfs.Create
 	if p.Pos > 0 {
 		mode = vfs.Existing
 	}
-	f, err := r.openFile(key, mode)
+	f, err := r.openFile(dir, key, mode)
 	size := int64(0)
 	if err == nil {
 		size, err = f.Size()
@@ -684,7 +635,7 @@ func (r *replay) prepareDir(dir string, id LogID, exists bool) (mine bool, err e
 // maxReplayFiles is how many files are open during recovery.
 const maxReplayFiles = 256
 
-func (r *replay) openFile(key recoveredFile, mode vfs.Mode) (vfs.File, error) {
+func (r *replay) openFile(dir string, key recoveredFile, mode vfs.Mode) (vfs.File, error) {
 	if f := r.files[key]; f != nil {
 		return f, nil
 	}
@@ -693,7 +644,7 @@ func (r *replay) openFile(key recoveredFile, mode vfs.Mode) (vfs.File, error) {
 			return nil, err
 		}
 	}
-	f, err := r.s.fs.Open(r.s.pathOf(key.dir, segment.FileName(key.base, segment.LogSuffix)), mode)
+	f, err := r.s.fs.Open(r.s.pathOf(dir, segment.FileName(key.base, segment.LogSuffix)), mode)
 	if err == nil {
 		r.files[key] = f
 	}

@@ -135,3 +135,105 @@ func TestStartIsKeptInBothCheckpoints(t *testing.T) {
 		})
 	}
 }
+
+// TestRenamedWhileRecovered proves that files that recovery wrote are made durable before the
+// journal parts with their bytes, though their directory has another name by then.
+func TestRenamedWhileRecovered(t *testing.T) {
+	sweep := func(s *Store) {
+		s.Sweep(isNone, isNone)
+		s.keeper.doDueWork()
+		if s.Strays() != 1 {
+			t.Fatalf("%d directories were set aside", s.Strays())
+		}
+	}
+	checkpoint := func(s *Store) {
+		for range 4 {
+			s.keeper.checkpointNow()
+		}
+	}
+	t.Run("set aside", func(t *testing.T) {
+		mem := journalWorld(t)
+		s := quietStore(t, testConfig(mem, "data"))
+		sweep(s)
+		checkpoint(s)
+		expectAfterPowerCuts(t, mem)
+	})
+	t.Run("taken back", func(t *testing.T) {
+		mem := journalWorld(t)
+		sweep(quietStore(t, testConfig(mem, "data")))
+		mem = mem.KillClone(nil)
+		s := quietStore(t, testConfig(mem, "data"))
+		o := testOptions()
+		o.FlushMessages = 1 << 40 // opening it syncs nothing
+		if end, err := testLog(s, 0, o).End(); end != 5 || err != nil {
+			t.Fatalf("it ends at %d, %v", end, err)
+		}
+		checkpoint(s)
+		expectAfterPowerCuts(t, mem)
+	})
+	t.Run("deleted", func(t *testing.T) {
+		s := quietStore(t, testConfig(journalWorld(t), "data"))
+		l := testLog(s, 0, testOptions())
+		s.Delete(l.ID())
+		checkpoint(s)
+		if again := testLog(s, 0, testOptions()); again.Fault() != nil || s.keeper.heldFrom != 0 {
+			t.Errorf("a deleted log is missed: %v, rounds from %d on are held", again.Fault(), s.keeper.heldFrom)
+		}
+	})
+	t.Run("gone", func(t *testing.T) {
+		mem := journalWorld(t)
+		s := quietStore(t, testConfig(mem, "data"))
+		l := testLog(s, 0, testOptions())
+		if err := mem.Rename("data/topic-0", "elsewhere"); err != nil {
+			t.Fatal(err)
+		}
+		checkpoint(s)
+		if l.Fault() == nil {
+			t.Error("nobody misses a directory")
+		}
+		s = quietStore(t, testConfig(mem.KillClone(nil), "data"))
+		if end, err := testLog(s, 0, testOptions()).End(); end != 5 || err != nil {
+			t.Errorf("the journal has not brought the log back: it ends at %d, %v", end, err)
+		}
+	})
+}
+
+// TestWaitingLogSetAside proves that a log that waits for room has its records in its directory
+// when there is room, also where that was set aside, before the start or after it.
+func TestWaitingLogSetAside(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		for seed := range uint64(10) {
+			mem := journalWorld(t)
+			if before {
+				s := quietStore(t, testConfig(mem, "data"))
+				s.Sweep(isNone, isNone)
+				s.keeper.doDueWork()
+				if err := mem.SyncDir("data"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			mem = mem.Crash(rand.New(rand.NewPCG(seed, 10)))
+			isFull := true
+			s := quietStore(t, testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+				if isFull && op == vfs.OpWrite && strings.HasSuffix(path, ".log") {
+					return vfs.ErrNoSpace
+				}
+				return nil
+			}), "data"))
+			s.Sweep(isNone, isNone)
+			s.keeper.doDueWork()
+			isFull = false
+			s.recoverWaiting()
+			for range 4 {
+				s.keeper.checkpointNow()
+			}
+			if s.hasWaiting() || s.Strays() != 1 {
+				t.Fatalf("seed %d: logs wait: %v, %d directories were set aside", seed, s.hasWaiting(), s.Strays())
+			}
+			if _, err := mem.Stat("data/topic-0"); err == nil {
+				t.Errorf("seed %d: a second directory was made", seed)
+			}
+			expectAfterPowerCuts(t, mem)
+		}
+	}
+}

@@ -90,6 +90,13 @@ func (t *Strays) ListOld(before int64) map[record.LogID][]Dir {
 	return old
 }
 
+// List lists the directories of a log, in the order in which they were set aside.
+func (t *Strays) List(id record.LogID) []Dir {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.SortedFunc(slices.Values(t.dirs[id]), func(a, b Dir) int { return cmp.Compare(a.Since, b.Since) })
+}
+
 // Forget removes a directory from the set; was tells whether it was in it.
 func (t *Strays) Forget(name string, id record.LogID) (was bool) {
 	t.mu.Lock()

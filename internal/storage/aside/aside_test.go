@@ -40,6 +40,14 @@ func TestLastStrayIsTakenBack(t *testing.T) {
 	if st.Len() != 4 || !st.Has(id) {
 		t.Fatalf("%d are known", st.Len())
 	}
+	for i, d := range st.List(id) {
+		if want := []int64{5, 7, 9}[i]; d.Since != want {
+			t.Errorf("the %dth listed one is %+v, want the one since %d", i, d, want)
+		}
+	}
+	if got := st.List(id); len(got) != 3 {
+		t.Errorf("%d directories of the log are listed", len(got))
+	}
 	for _, want := range []int64{9, 7, 5} {
 		if got, ok := st.Take(id); !ok || got.Since != want || !strings.Contains(got.Name, fmt.Sprintf(".%d.", want)) {
 			t.Errorf("%+v was taken, want the one since %d", got, want)
