@@ -170,6 +170,8 @@ func TestNodeZero(t *testing.T) {
 // TestNothingIsFeigned proves that a node does not start with addresses that nobody can use, nor
 // with protections that it does not have; that a running one does not take the latter either,
 // and says in its log which configs of a topic have no effect.
+//
+// No value that may be a secret is printed.
 func TestNothingIsFeigned(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ arg, value, says string }{
@@ -181,11 +183,12 @@ func TestNothingIsFeigned(t *testing.T) {
 		{"--set", "ssl.client.auth=required", "asks for TLS"},
 		{"--set", "sasl.enabled.mechanisms=PLAIN", "asks for authentication"},
 		{"--set", "super.users=User:admin", "asks for ACLs"},
+		{"--set", "ssl.keystore.password=" + secretValue, "ssl.keystore.password=[hidden] asks for TLS"},
 		{"--set", "security.inter.broker.protocol=SSL", "asks for TLS"},
 	} {
 		p := launch(t, t.TempDir(), freeAddr(t), "--http", "off", c.arg, c.value)
 		p.awaitEnd(t)
-		if text := strings.TrimSpace(p.out.String()); p.exitCode() == 0 || !strings.Contains(text, c.says) || strings.Contains(text, "\n") {
+		if text := strings.TrimSpace(p.out.String()); p.exitCode() == 0 || !strings.Contains(text, c.says) || strings.Contains(text, "\n") || strings.Contains(text, secretValue) {
 			t.Errorf("%s %s ends with %d: %s", c.arg, c.value, p.exitCode(), text)
 		}
 	}
@@ -227,3 +230,6 @@ func TestLogSettings(t *testing.T) {
 		t.Errorf("a flag over a variable:\n%s", text)
 	}
 }
+
+// secretValue must not be printed.
+const secretValue = "geheim"

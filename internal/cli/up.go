@@ -125,7 +125,7 @@ func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 		if !ok {
 			return node.Config{}, fmt.Errorf("--set %s: write it as name=value", kv)
 		}
-		flags.Values = append(flags.Values, node.Value{Name: name, Value: value, At: "--set " + kv})
+		flags.Values = append(flags.Values, node.Value{Name: name, Value: value, At: "--set " + name}) // the value may be a secret
 	}
 	return node.Combine(append(sources, flags)...)
 }

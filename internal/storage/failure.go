@@ -307,6 +307,12 @@ func (h *health) set(f *fault) {
 // isFaulted tells whether the log is read-only.
 func (h *health) isFaulted() bool { return h.fault.Load() != nil }
 
+// isIncomplete tells whether the log's files lack bytes that they had.
+func (h *health) isIncomplete() bool {
+	f := h.fault.Load()
+	return f != nil && f.kind == faultIncomplete
+}
+
 // isTainted tells whether the log's files may lack bytes that were written to them: nothing
 // may be noted as being on disk.
 func (h *health) isTainted() bool {

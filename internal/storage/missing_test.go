@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -160,5 +161,46 @@ func TestWholeLogsAreNotOpened(t *testing.T) {
 	s.keeper.doDueWork()
 	if faults := s.Faults(); len(faults) > 0 || listed != logs || opened > 0 {
 		t.Errorf("%d directories were listed and %d files opened, faults: %v", listed, opened, faults)
+	}
+}
+
+// TestReadOfALogWithoutItsFiles proves that a read of a log whose files are all missing fails
+// with the fault, so that other partitions of the same request are served.
+func TestReadOfALogWithoutItsFiles(t *testing.T) {
+	for _, gone := range []string{"files", "directory"} {
+		t.Run(gone, func(t *testing.T) {
+			mem, o := logOfSegments(t)
+			for _, base := range segmentsOn(t, mem) {
+				if err := mem.Remove("data/topic-0/" + segment.FileName(base, segment.LogSuffix)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if gone == "directory" {
+				if err := mem.Remove("data/topic-0"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l := testLog(quietStore(t, testConfig(mem, "data")), 0, o)
+			for range 2 {
+				if c, err := l.Read(0, 10, 1<<20); !errors.Is(err, ErrFaulted) {
+					t.Errorf("Read gave %v, %v", c, err)
+				}
+			}
+		})
+	}
+}
+
+// TestLostCheckpointsAreNoFaultOfALog proves that the store does not tell of a log that is
+// read-only where there is none.
+func TestLostCheckpointsAreNoFaultOfALog(t *testing.T) {
+	mem, _ := logOfSegments(t)
+	for _, f := range []string{"data/checkpoint-a", "data/checkpoint-b"} {
+		if err := truncate(mem, f, 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := quietStore(t, testConfig(mem, "data"))
+	if err := s.Damage(); err == nil || errors.Is(err, ErrFaulted) || len(s.Faults()) > 0 {
+		t.Errorf("%d logs are read-only; the store lacks: %v", len(s.Faults()), err)
 	}
 }

@@ -23,6 +23,9 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 		start, end := record.Offset(l.start.Load()), record.Offset(l.end.Load())
 		segs := l.segs
 		l.pub.Unlock()
+		if from < start && l.isIncomplete() { // not a place to begin again from: the records were there
+			return nil, l.Fault()
+		}
 		if from < start || from > end {
 			return nil, fmt.Errorf("%w: %d is not within [%d, %d]", ErrOffsetOutOfRange, from, start, end)
 		}
@@ -30,7 +33,14 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 		if from >= limit {
 			return nil, nil //nolint:nilnil // the caller is told: nothing
 		}
-		i := max(sort.Search(len(segs), func(i int) bool { return segs[i].Base() > from })-1, 0)
+		i := sort.Search(len(segs), func(i int) bool { return segs[i].Base() > from }) - 1
+		if i < 0 && len(segs) > 0 && !l.isFaulted() {
+			i = 0 // a gap before the first record
+		}
+		if i < 0 {
+			l.reportLoss("no file has the records from offset %d on", from)
+			return nil, l.Fault()
+		}
 		c, err := segs[i].Read(from, limit, maxBytes)
 		switch {
 		case err == nil && c == nil && i+1 < len(segs): // a gap at the segment's end

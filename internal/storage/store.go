@@ -2,7 +2,6 @@ package storage
 
 import (
 	"crypto/rand"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -227,7 +226,7 @@ func (s *Store) RememberedMetadata() uint64 { return s.remembered.Load() }
 // checkpoints, may be lost, or the journal cannot be written. nil: there is none.
 func (s *Store) Damage() error {
 	if err := s.losses.get(); err != nil {
-		return fmt.Errorf("%w: %w", ErrFaulted, err)
+		return err
 	}
 	return s.journal.Lost()
 }
