@@ -19,13 +19,22 @@ import (
 // configs, alter configs. Every client may do them, since there is no authorizer.
 const groupOperations = 1<<3 | 1<<6 | 1<<8 | 1<<10 | 1<<11
 
+// describedGroupMemory is about how much memory a group takes in an answer besides what the
+// node keeps of it: a name that no group has takes that, too.
+const describedGroupMemory = 384
+
 func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeGroupsRequest)
-	held, err := b.reserveAnswer(b.groupAnswerMemory())
+	names := dropRepeated(req.Groups)
+	memory := b.groupAnswerMemory()
+	for _, name := range names {
+		memory += describedGroupMemory + 3*int64(len(name)) // the answer has it in its message, too
+	}
+	held, err := b.reserveAnswer(memory)
 	if err != nil {
 		return err
 	}
-	b.cfg.Groups.Describe(dropRepeated(req.Groups), r.Version, containPanics(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
+	b.cfg.Groups.Describe(names, r.Version, containPanics(r, func(groups []kmsg.DescribeGroupsResponseGroup) {
 		defer held.Release()
 		resp := kmsg.NewPtrDescribeGroupsResponse()
 		resp.Groups = groups

@@ -31,15 +31,50 @@ func (b *Broker) describeLogDirs(_ *session, r *wire.Request, kreq kmsg.Request)
 			dir.Topics = b.appendSizes(dir.Topics, t, countTo(len(t.Partitions)), &usage)
 		}
 	}
-	for i := range req.Topics {
-		if t := m.Topic(req.Topics[i].Topic); t != nil {
-			dir.Topics = b.appendSizes(dir.Topics, t, slices.Values(req.Topics[i].Partitions), &usage)
-		}
+	for t, asked := range b.askedPartitions(m, req.Topics) {
+		dir.Topics = b.appendSizes(dir.Topics, t, slices.Values(asked), &usage)
 	}
 	resp := kmsg.NewPtrDescribeLogDirsResponse()
 	resp.Dirs = append(resp.Dirs, dir)
 	b.replyHeld(r, resp, &held)
 	return nil
+}
+
+// askedPartitions are the partitions that exist of those that are asked for, each once, so that
+// a small request does not have a huge answer. Topics are in the order in which they are asked for.
+func (b *Broker) askedPartitions(m *meta.Image, asked []kmsg.DescribeLogDirsRequestTopic) iter.Seq2[*meta.Topic, []int32] {
+	type found struct {
+		topic      *meta.Topic
+		seen       []bool // by partition
+		partitions []int32
+	}
+	var order []*found
+	topics := map[*meta.Topic]*found{}
+	for i := range asked {
+		t := m.Topic(asked[i].Topic)
+		if t == nil {
+			continue
+		}
+		f := topics[t]
+		if f == nil {
+			f = &found{topic: t, seen: make([]bool, len(t.Partitions))}
+			topics[t] = f
+			order = append(order, f)
+		}
+		b.inTurns(len(asked[i].Partitions), func(j int) {
+			if n := asked[i].Partitions[j]; n >= 0 && int(n) < len(f.seen) && !f.seen[n] {
+				f.seen[n] = true
+				f.partitions = append(f.partitions, n)
+			}
+		})
+	}
+	return func(yield func(*meta.Topic, []int32) bool) {
+		for _, f := range order {
+			if !yield(f.topic, f.partitions) {
+				return
+			}
+		}
+	}
 }
 
 // logDirMemory is about how much memory a partition takes in an answer, as a structure and

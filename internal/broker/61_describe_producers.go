@@ -1,41 +1,109 @@
 package broker
 
 import (
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/budget"
+	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
 
 // DescribeProducers, key 61, version 0 (KIP-664).
+//
+// A partition that is named many times is described once. Partitions whose producers do not
+// fit into one answer any more are refused, with a message that says so.
+
+const (
+	// describedProducerMemory is about how much memory a producer takes while an answer is
+	// made: in the list of its partition, as a structure and in encoded form.
+	describedProducerMemory = 192
+	// describedPartitionMemory is the same for a partition without producers, with a message.
+	describedPartitionMemory = 384
+)
+
+// producersOf is a partition of which the producers are described.
+type producersOf struct {
+	topic     string
+	n         int32
+	partition *replica.Partition // nil: there is none, see code
+	code      int16
+	producers int // about so many
+}
 
 func (s *session) describeProducers(r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeProducersRequest)
-	resp := kmsg.NewPtrDescribeProducersResponse()
-	for _, t := range req.Topics {
-		rt := kmsg.NewDescribeProducersResponseTopic()
-		rt.Topic = t.Topic
-		for _, n := range t.Partitions {
-			rt.Partitions = append(rt.Partitions, s.b.describeProducersOf(t.Topic, n))
+	b := s.b
+	asked := b.findProducers(req)
+	memory, most := int64(0), b.cfg.Work.Most(budget.Data)
+	for i := range asked {
+		p := &asked[i]
+		n := describedPartitionMemory + int64(len(p.topic)) + describedProducerMemory*int64(p.producers)
+		if memory+n > most && p.producers > 0 {
+			p.partition, p.code = nil, kerr.PolicyViolation.Code
+			n = describedPartitionMemory + int64(len(p.topic))
 		}
-		resp.Topics = append(resp.Topics, rt)
+		memory += n
 	}
-	r.Reply(resp)
+	held, err := b.cfg.Work.Reserve(b.cfg.Context(), budget.Data, memory)
+	if err != nil {
+		return err // it names more partitions than fit into any answer
+	}
+	resp := kmsg.NewPtrDescribeProducersResponse()
+	b.inTurns(len(asked), func(i int) {
+		if i == 0 || asked[i-1].topic != asked[i].topic {
+			rt := kmsg.NewDescribeProducersResponseTopic()
+			rt.Topic = asked[i].topic
+			resp.Topics = append(resp.Topics, rt)
+		}
+		rt := &resp.Topics[len(resp.Topics)-1]
+		rt.Partitions = append(rt.Partitions, b.describeProducersOf(&asked[i]))
+	})
+	b.replyHeld(r, resp, &held)
 	return nil
 }
 
-func (b *Broker) describeProducersOf(topic string, n int32) kmsg.DescribeProducersResponseTopicPartition {
+// findProducers finds the partitions that are asked for, each once.
+func (b *Broker) findProducers(req *kmsg.DescribeProducersRequest) (asked []producersOf) {
+	type name struct {
+		topic string
+		n     int32
+	}
+	seen := map[name]bool{}
+	for _, t := range req.Topics {
+		b.inTurns(len(t.Partitions), func(i int) {
+			n := t.Partitions[i]
+			if seen[name{t.Topic, n}] {
+				return
+			}
+			seen[name{t.Topic, n}] = true
+			p := producersOf{topic: t.Topic, n: n}
+			if p.partition, p.code = b.findPartition([]byte(t.Topic), [16]byte{}, n, false); p.partition != nil {
+				active, _ := p.partition.Producers() // an error is told when it is described
+				p.producers = len(active)
+			}
+			asked = append(asked, p)
+		})
+	}
+	return asked
+}
+
+func (b *Broker) describeProducersOf(p *producersOf) kmsg.DescribeProducersResponseTopicPartition {
 	rp := kmsg.NewDescribeProducersResponseTopicPartition()
-	rp.Partition = n
-	p, code := b.findPartition([]byte(topic), [16]byte{}, n, false)
-	if p == nil {
-		rp.ErrorCode = code
-		if b.cfg.Image().Topic(topic) == nil {
+	rp.Partition = p.n
+	if p.partition == nil {
+		rp.ErrorCode = p.code
+		switch {
+		case p.code == kerr.PolicyViolation.Code:
+			rp.ErrorMessage = new("The producers of so many partitions do not fit into one answer: ask for fewer partitions.")
+		case b.cfg.Image().Topic(p.topic) == nil:
 			rp.ErrorMessage = new("This server does not host this topic-partition.")
 		}
 		return rp
 	}
-	active, err := p.Producers()
+	active, err := p.partition.Producers()
 	rp.ErrorCode = codeOf(err)
+	rp.ActiveProducers = make([]kmsg.DescribeProducersResponseTopicPartitionActiveProducer, 0, len(active))
 	for _, a := range active {
 		ap := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 		ap.ProducerID, ap.ProducerEpoch = a.ID, int32(a.Epoch)
