@@ -138,29 +138,21 @@ type opening struct {
 	stable    Position // up to where the last checkpoint vouched for the log
 	hasGaps   bool
 	wasCut    bool // files were cut or removed
-	isMarked  bool // the mark of cuts is in the directory
+	isMarked  bool // segment.CutMark is in the directory
 }
-
-// cutMark is the name of a file that is in a log's directory while its opening takes something
-// away there: the torn end of a segment, segments, snapshots. Whoever finds it knows that some of
-// what is gone may be gone in the page cache alone, since the process before it was killed then.
-const cutMark = "cutting.tmp"
 
 // markCuts marks that something is about to be taken away.
 func (o *opening) markCuts() error {
 	if o.isMarked {
 		return nil
 	}
-	f, err := o.l.s.fs.Open(o.l.dir.Path(cutMark), vfs.Create)
-	if err == nil {
-		err = f.Close()
-	}
+	err := o.l.dir.MarkCut(o.l.s.fs)
 	o.isMarked = err == nil
 	return err
 }
 
-// settleCuts makes durable what an earlier opening took away, where that was ended before it
-// could do so: else it could come back behind bytes that are appended next.
+// settleCuts makes durable what an earlier opening, or an append that failed, took away, where that
+// was ended before it could do so: else it could come back behind bytes that are appended next.
 func (o *opening) settleCuts() error {
 	if !o.isMarked {
 		return nil
@@ -191,8 +183,8 @@ func (o *opening) unmarkCuts() {
 	if !o.isMarked || o.l.isFaulted() {
 		return
 	}
-	if err := o.l.s.fs.Remove(o.l.dir.Path(cutMark)); err != nil { // the next start makes sure once more
-		o.l.s.log.Warn("a file could not be removed", "path", o.l.dir.Path(cutMark), "err", err)
+	if err := o.l.dir.UnmarkCut(o.l.s.fs); err != nil { // the next start makes sure once more
+		o.l.s.log.Warn("a file could not be removed", "path", o.l.dir.Path(segment.CutMark), "err", err)
 	}
 }
 
@@ -200,7 +192,7 @@ func (o *opening) unmarkCuts() {
 func (o *opening) attachFiles(infos []vfs.Info) {
 	l := o.l
 	for _, i := range infos {
-		if i.Name == cutMark {
+		if i.Name == segment.CutMark {
 			o.isMarked = true
 		} else if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
 			o.segs = append(o.segs, segment.Attach(l.s.files, l.dir, base, i.Size, o.now))

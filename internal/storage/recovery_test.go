@@ -633,3 +633,49 @@ func TestFailedCutIsFinal(t *testing.T) {
 		})
 	}
 }
+
+// TestRefusedBatchesDoNotComeBack proves that batches of a write that failed do not come back
+// behind those that are appended in their place, also where the process was killed before the
+// file was cut back durably.
+func TestRefusedBatchesDoNotComeBack(t *testing.T) {
+	mem := vfs.NewMem()
+	var killed *vfs.Mem
+	size := int64(len(batch(t, 0, 1, 100)))
+	armed, failed := false, false
+	cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+		if armed && op == vfs.OpWrite && path == segmentFile(0) {
+			armed, failed = false, true
+			return &vfs.ShortWriteError{N: 2*size + 10, Err: vfs.ErrNoSpace}
+		}
+		if failed && op == vfs.OpTruncate && path == segmentFile(0) { // the disk has written what it was given
+			v, _ := mem.Volume("data")
+			if err := v.Sync(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if failed && op == vfs.OpSync && path == segmentFile(0) && killed == nil {
+			killed = mem.KillClone(nil)
+		}
+		return nil
+	}), "data")
+	s := quietStore(t, cfg)
+	l := testLog(s, 0, testOptions())
+	for i := range 5 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+	}
+	s.Commit()
+	s.keeper.checkpointNow()
+	armed = true
+	items := []Item{{Batch: batch(t, 100, 1, 100)}, {Batch: batch(t, 101, 1, 100)}, {Batch: batch(t, 102, 1, 100)}}
+	if l.Append(1, items); items[0].Err == nil || killed == nil {
+		t.Fatal("the write did not fail")
+	}
+	cfg.FS = killed
+	s = quietStore(t, cfg)
+	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 5, 1, 100))
+	s.Commit()
+	for seed := range uint64(10) {
+		cfg.FS = killed.Crash(rand.New(rand.NewPCG(seed, 38)))
+		expectValues(t, testLog(quietStore(t, cfg), 0, testOptions()), 6)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/vfs"
 )
 
 // The suffixes of a segment's files.
@@ -18,6 +19,11 @@ const (
 	TimeSuffix    = ".timeindex"
 	DeletedSuffix = ".deleted" // appended to the name of a file that is going to be removed
 )
+
+// CutMark is the name of a file that is in a log's directory while something is taken away there:
+// the end of a segment, segments, snapshots. Whoever finds it knows that some of what is gone may
+// be gone in the page cache alone, since the process before it was killed then.
+const CutMark = "cutting.tmp"
 
 // ErrGone is returned for changes of a directory that the log has left: the log was
 // deleted, and another log may now have a directory of that name.
@@ -49,6 +55,22 @@ func (d *Dir) Do(fn func() error) error {
 		return ErrGone
 	}
 	return fn()
+}
+
+// MarkCut marks that something is about to be taken away.
+func (d *Dir) MarkCut(fs vfs.FS) error {
+	return d.Do(func() error {
+		f, err := fs.Open(d.Path(CutMark), vfs.Create)
+		if err != nil {
+			return err
+		}
+		return f.Close()
+	})
+}
+
+// UnmarkCut notes that everything that was taken away is so on disk.
+func (d *Dir) UnmarkCut(fs vfs.FS) error {
+	return d.Do(func() error { return fs.Remove(d.Path(CutMark)) })
 }
 
 // Leave ends the use of the directory. It waits for the calls of Do that run.

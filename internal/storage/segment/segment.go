@@ -212,14 +212,19 @@ func (g *Segment) noteTimeLocked(b record.Batch) {
 
 // cutBack cuts the file after a write at pos that failed, and returns cause. It syncs the
 // file, since otherwise bytes of the failed write might be there after a crash, behind
-// those that are written there next.
+// those that are written there next. A mark says so to the next process, should this one be
+// killed before the sync; without room for it the cut is made all the same.
 func (g *Segment) cutBack(f vfs.File, pos int64, cause error) error {
+	marked := g.dir.MarkCut(g.files.fs)
 	err := f.Truncate(pos)
 	if err == nil {
 		err = g.files.syncFile(f)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w; %w", ErrTainted, cause, err)
+	}
+	if marked == nil {
+		_ = g.dir.UnmarkCut(g.files.fs) // else the next start makes sure once more
 	}
 	g.mu.Lock()
 	g.preallocated = false
