@@ -30,16 +30,23 @@ type capture struct {
 	encode func() []byte
 }
 
+// failedJob is a job that could not be applied. The loop answers its proposals, since the node's
+// state must show the failure before it is answered.
+type failedJob struct {
+	err     error
+	waiting []*proposal
+}
+
 // applier applies jobs. Its goroutine owns at and conf.
 type applier struct {
 	apply        func(Update) error
 	startCapture func() func() []byte
 	logger       *slog.Logger
 
-	jobs     chan job      // from the loop, which closes it when it ends
-	captured chan capture  // to the loop; of size 1, and at most one is asked for at a time
-	failed   chan error    // to the loop; of size 1, and nothing is applied after it
-	done     chan struct{} // closed when the goroutine has ended
+	jobs     chan job       // from the loop, which closes it when it ends
+	captured chan capture   // to the loop; of size 1, and at most one is asked for at a time
+	failed   chan failedJob // to the loop; of size 1, and nothing is applied after it
+	done     chan struct{}  // closed when the goroutine has ended
 
 	applied atomic.Uint64 // index of the last applied entry
 	at      position
@@ -49,7 +56,7 @@ type applier struct {
 func newApplier(cfg Config) *applier {
 	return &applier{
 		apply: cfg.Apply, startCapture: cfg.Capture, logger: cfg.Logger,
-		jobs: make(chan job), captured: make(chan capture, 1), failed: make(chan error, 1), done: make(chan struct{}),
+		jobs: make(chan job), captured: make(chan capture, 1), failed: make(chan failedJob, 1), done: make(chan struct{}),
 	}
 }
 
@@ -58,13 +65,14 @@ func (a *applier) applyJobs() {
 	defer close(a.done)
 	for j := range a.jobs {
 		if err := a.applyJob(&j); err != nil {
-			a.failed <- err
+			a.failed <- failedJob{err, j.waiting}
 			return
 		}
 	}
 }
 
-// applyJob applies a job and answers its proposals. After an error the position is as before.
+// applyJob applies a job and answers its proposals. After an error the position is as before,
+// and no proposal is answered.
 func (a *applier) applyJob(j *job) error {
 	u := Update{Snapshot: j.snapshot, Entries: make([]Entry, 0, len(j.entries))}
 	stale := map[uint64]bool{} // indexes of the entries that were decided in another term
@@ -91,7 +99,6 @@ func (a *applier) applyJob(j *job) error {
 		if !errors.Is(err, ErrNotApplied) {
 			err = fmt.Errorf("%w: %w", ErrNotApplied, err)
 		}
-		failAll(j.waiting, err)
 		return err
 	}
 	if j.at.index != 0 {

@@ -88,3 +88,56 @@ func TestSpareIsMadeBesideTheLoop(t *testing.T) {
 		}
 	})
 }
+
+// TestTheEndShowsBeforeItIsAnswered proves that a caller whose proposal fails because the node
+// ends finds the node's state and the reason at once: after an entry that cannot be applied, and
+// after Close, while another entry is being applied.
+func TestTheEndShowsBeforeItIsAnswered(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		lines []string
+		end   func(n *Node)
+		want  error
+	}{
+		{"not applied", []string{"poison"}, func(*Node) {}, ErrNotApplied},
+		{"closed", []string{"slow", "waits"}, func(n *Node) { n.closing.Do(func() { close(n.stop) }) }, ErrNotLeader},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				goOn := make(chan struct{})
+				m := &machine{}
+				cfg := config(newFS(), m)
+				cfg.Apply = func(u Update) error {
+					if len(u.Entries) > 0 && string(u.Entries[0].Data) == "slow" {
+						<-goOn
+					}
+					return m.apply(u)
+				}
+				n, err := openTuned(cfg, small)
+				if err != nil {
+					t.Fatal(err)
+				}
+				term, _ := n.Leading()
+				var last *proposal
+				for _, line := range c.lines {
+					last = &proposal{term: term, data: wrapProposal(term, []byte(line)), done: make(chan error)}
+					if line == "slow" {
+						last.done = make(chan error, 1)
+					}
+					n.props <- last
+					synctest.Wait()
+				}
+				c.end(n)
+				synctest.Wait()
+				if s := n.Status().State; s != Ended || !errors.Is(n.Err(), c.want) {
+					t.Errorf("before the answer the node is %v: %v", s, n.Err())
+				}
+				if err := <-last.done; !errors.Is(err, c.want) {
+					t.Errorf("the answer is %v", err)
+				}
+				close(goOn)
+				<-n.Done()
+			})
+		})
+	}
+}

@@ -69,6 +69,15 @@ type diskLog struct {
 	body, frame []byte // memory for the frame that is being built
 }
 
+var (
+	// errNamesLost is returned after a failed sync of the directory: a later sync would not
+	// report which names it has lost. It never counts as a full disk.
+	errNamesLost = errors.New("a sync of the directory failed")
+	// errHalfBegun is returned if a new file has its name already when an error occurs. It never
+	// counts as a full disk, since the log cannot go on in the file before it.
+	errHalfBegun = errors.New("a new file of the log was not begun completely")
+)
+
 // madeSpare is the size of a new spare file, or the error.
 type madeSpare struct {
 	size int64
@@ -169,20 +178,18 @@ func (l *diskLog) loadDir(found *recovered) error {
 	return l.loadLog(found)
 }
 
-// removeLeftovers removes the files of earlier runs that are not needed: unfinished ones, and
-// snapshots older than the newest. It is called when all of the directory has been read, since
-// a start that is refused must not change the directory.
-func (l *diskLog) removeLeftovers(found *recovered) error {
+// removeLeftovers removes the files that an earlier run has not finished. It is called when all
+// of the directory has been read, since a start that is refused must not change the directory.
+// Snapshots that the newest one replaces stay until the next one is made: if an earlier run's
+// sync of the directory failed, the newest one's name is not durable, even after a later sync.
+func (l *diskLog) removeLeftovers() error {
 	for _, name := range l.unfinished {
 		if err := l.fs.Remove(l.pathOf(name)); err != nil {
 			return err
 		}
 	}
 	l.unfinished = nil
-	if found.snapshot == nil {
-		return nil
-	}
-	return l.dropSnapshots(found.base.index)
+	return nil
 }
 
 // spareSize is the size of the spare file. It is 0 if the file was made by another version:
@@ -252,10 +259,39 @@ func (l *diskLog) loadFiles(found *recovered) error {
 			return fmt.Errorf("%s: %w", fileName(l.files[i].first, logSuffix), err)
 		}
 	}
-	if last.bytes == nil {
+	switch {
+	case last.bytes == nil && found.snapshot == nil:
 		return fmt.Errorf("%w: %s has no whole frame", ErrDamaged, fileName(l.files[0].first, logSuffix))
+	case last.bytes == nil: // the snapshot has replaced all frames
+		return l.syncNames()
+	case last.file < len(l.files)-1:
+		if err := l.takeBackFile(last); err != nil {
+			return err
+		}
 	}
 	return l.makeDurable(last)
+}
+
+// takeBackFile makes the newest file the spare file again, because it has no frame, and the one
+// before it the last. An earlier run may have failed to sync the newest one's name, and a later
+// sync does not make such a name durable.
+func (l *diskLog) takeBackFile(last lastFrame) error {
+	empty, before := l.files[last.file+1], l.files[last.file]
+	err := l.f.Close()
+	l.f = nil
+	if err != nil {
+		return err
+	}
+	if err := l.fs.Rename(l.pathOf(fileName(empty.first, logSuffix)), l.pathOf(spareName)); err != nil {
+		return err
+	}
+	l.spare, l.files = l.size, l.files[:last.file+1]
+	if l.f, err = l.fs.Open(l.pathOf(fileName(before.first, logSuffix)), vfs.Existing); err != nil {
+		return err
+	}
+	l.off = last.at + int64(len(last.bytes))
+	l.size, err = l.f.Size()
+	return err
 }
 
 // loadFile reads the frames of one file. If it is the last one it stays open.
@@ -381,22 +417,26 @@ func (l *diskLog) wipeTorn(torn int64) error {
 // frame, and the names. It writes the frame again before the sync, since after a failed sync
 // the system regards pages as clean that are not on disk.
 func (l *diskLog) makeDurable(last lastFrame) error {
-	f := l.f
-	if last.file < len(l.files)-1 {
-		var err error
-		if f, err = l.fs.Open(l.pathOf(fileName(l.files[last.file].first, logSuffix)), vfs.Existing); err != nil {
-			return err
-		}
-		defer f.Close() //nolint:errcheck // it was synced
-	}
-	if _, err := f.WriteAt(last.bytes, last.at); err != nil {
+	if _, err := l.f.WriteAt(last.bytes, last.at); err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), l.syncNames())
+	return errors.Join(l.f.Sync(), l.syncNames())
 }
 
 func (l *diskLog) syncNames() error {
-	return errors.Join(l.fs.SyncDir(l.dir), l.fs.SyncDir(path.Dir(path.Clean(l.dir))))
+	return errors.Join(l.syncDir(), l.fs.SyncDir(path.Dir(path.Clean(l.dir))))
+}
+
+// syncDir makes the names in the directory durable. Only the loop calls it: of two syncs at the
+// same time one could succeed although the other has failed and lost its names. After
+// errNamesLost the log must not be written any more. A sync for which there was no file
+// handle has not begun, and has lost nothing.
+func (l *diskLog) syncDir() error {
+	err := l.fs.SyncDir(l.dir)
+	if err == nil || errors.Is(err, vfs.ErrNoHandles) {
+		return err
+	}
+	return fmt.Errorf("%w: %v", errNamesLost, err) //nolint:errorlint // it must not be taken for a full disk
 }
 
 // isStateDue tells whether a term or a vote is not on disk yet. A commit index may wait for the
@@ -473,15 +513,28 @@ func (l *diskLog) makeFirstFile(frame []byte) error {
 	if err == nil {
 		err = l.fs.Rename(l.pathOf(name+tmpSuffix), l.pathOf(name))
 	}
-	if err == nil {
-		err = l.syncNames()
-	}
 	if err != nil {
 		return errors.Join(err, f.Close())
+	}
+	if err := l.syncNames(); err != nil {
+		return errors.Join(err, f.Close(), l.removeFirstFile(name))
 	}
 	l.f, l.size = f, size
 	l.files = []logFile{{first: l.number}}
 	return nil
+}
+
+// removeFirstFile removes the first file and its directory, because the sync of their names
+// failed: the next start makes them again, since a later sync would not make these names durable.
+func (l *diskLog) removeFirstFile(name string) error {
+	if err := l.fs.Remove(l.pathOf(name)); err != nil {
+		return err
+	}
+	infos, err := l.fs.ReadDir(l.dir)
+	if err != nil || len(infos) > 0 {
+		return err
+	}
+	return l.fs.Remove(l.dir)
 }
 
 // frameSpace is the largest size of a frame with entries of so many bytes.
@@ -498,7 +551,8 @@ func (l *diskLog) ensureRoom(entries int64) error {
 	return l.beginFile(entries)
 }
 
-// beginFile begins a new file, which has room for a frame with entries of so many bytes.
+// beginFile begins a new file, which has room for a frame with entries of so many bytes. If it
+// returns vfs.ErrNoSpace it has changed nothing.
 func (l *diskLog) beginFile(entries int64) error {
 	if err := l.makeSpare(max(l.tune.segment, fileHead+l.frameSpace(entries)+l.tune.reserve)); err != nil {
 		return err
@@ -507,7 +561,17 @@ func (l *diskLog) beginFile(entries int64) error {
 	if err := l.fs.Rename(l.pathOf(spareName), name); err != nil {
 		return err
 	}
-	if err := l.fs.SyncDir(l.dir); err != nil {
+	size := l.spare
+	l.spare = 0
+	if err := l.switchFile(name, size); err != nil {
+		return fmt.Errorf("%w: %v", errHalfBegun, err) //nolint:errorlint // it must not be taken for a full disk
+	}
+	return nil
+}
+
+// switchFile makes the name of a new file durable, and the file the last one.
+func (l *diskLog) switchFile(name string, size int64) error {
+	if err := l.syncDir(); err != nil {
 		return err
 	}
 	f, err := l.fs.Open(name, vfs.Existing)
@@ -515,7 +579,7 @@ func (l *diskLog) beginFile(entries int64) error {
 		return err
 	}
 	old := l.f
-	l.f, l.off, l.size, l.spare = f, fileHead, l.spare, 0
+	l.f, l.off, l.size = f, fileHead, size
 	l.files = append(l.files, logFile{first: l.number, last: l.files[len(l.files)-1].last})
 	return old.Close()
 }
@@ -588,9 +652,14 @@ func writeSpare(fs vfs.FS, dir string, size int64) error {
 }
 
 // dropReplaced removes the log files and snapshots that the snapshot at index replaces, the
-// oldest first, so that the files that are left never have a gap.
+// oldest first, so that the files that are left never have a gap. It keeps a file that has a
+// frame, which shows the next start that no frame is missing.
 func (l *diskLog) dropReplaced(index uint64) error {
-	for len(l.files) > 1 && l.files[0].last <= index {
+	keep := 1
+	if l.number == l.files[len(l.files)-1].first {
+		keep = 2 // the last file has no frame yet
+	}
+	for len(l.files) > keep && l.files[0].last <= index {
 		if err := l.fs.Remove(l.pathOf(fileName(l.files[0].first, logSuffix))); err != nil {
 			return err
 		}

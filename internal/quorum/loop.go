@@ -165,8 +165,8 @@ func (l *loop) serveProposals() {
 			l.writeSnapshot(c)
 		case w := <-l.written:
 			l.noteSnapshot(w)
-		case err := <-l.applier.failed:
-			l.endLoop(err)
+		case f := <-l.applier.failed:
+			l.endLoop(f.err, f.waiting...)
 		case <-n.stop:
 			l.endLoop(ErrNotLeader)
 		}
@@ -481,15 +481,27 @@ func (l *loop) writeSnapshot(c capture) {
 	}()
 }
 
-// noteSnapshot drops the log that a written snapshot replaces. A failure costs only disk
-// space: another snapshot is made when the log has grown by a quarter of SnapshotBytes.
+// noteSnapshot makes the name of a written snapshot durable, and drops the log that the
+// snapshot replaces. A failure costs only disk space: another snapshot is made when the log has
+// grown by a quarter of SnapshotBytes. Only a failed sync of the directory is a fault, since
+// it may have lost other names, too. After a fault nothing is dropped: it is unknown which
+// frames are on disk.
 func (l *loop) noteSnapshot(w writtenSnapshot) {
 	l.snapshotPhase = idle
+	if l.state == Faulted {
+		return
+	}
+	if w.err == nil {
+		w.err = l.log.syncDir()
+	}
 	if w.err == nil {
 		l.snapshotIndex = w.index
 		w.err = l.log.dropReplaced(w.index)
 	}
-	if w.err != nil {
+	switch {
+	case errors.Is(w.err, errNamesLost) && l.state != Ended:
+		l.becomeFaulted(w.err)
+	case w.err != nil:
 		l.node.cfg.Logger.Error("the metadata's snapshot failed, its log goes on growing", "err", w.err)
 		l.sinceSnapshot = max(l.sinceSnapshot, l.node.cfg.SnapshotBytes-l.node.cfg.SnapshotBytes/4)
 	}
@@ -508,19 +520,29 @@ func (l *loop) becomeFaulted(err error) {
 	l.failWaiting(ErrFaulted)
 }
 
-// endLoop fails all proposals that wait, ends the applier and the writer, and closes the log.
-func (l *loop) endLoop(err error) {
-	l.state = Ended
-	l.failWaiting(err)
+// endLoop fails all proposals that wait, and those of a job that could not be applied, ends the
+// applier and the writer, and closes the log.
+func (l *loop) endLoop(err error, unapplied ...*proposal) {
+	faulted := l.state == Faulted
+	l.state, l.node.err = Ended, err
+	l.publishStatus()
+	failAll(unapplied, err)
 	failAll(l.pending.waiting, err)
+	l.failWaiting(err)
 	l.pending = job{}
 	close(l.applier.jobs)
 	<-l.applier.done
-	if l.snapshotPhase == writing {
-		l.noteSnapshot(<-l.written)
+	select {
+	case f := <-l.applier.failed: // the last job, while the loop was ending
+		failAll(f.waiting, f.err)
+	default:
 	}
-	l.node.err, l.node.disk = err, l.log.close()
-	l.publishStatus()
+	if l.snapshotPhase == writing {
+		if w := <-l.written; !faulted {
+			l.noteSnapshot(w)
+		}
+	}
+	l.node.disk = l.log.close()
 }
 
 func (l *loop) failWaiting(err error) {

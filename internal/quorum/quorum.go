@@ -10,7 +10,7 @@
 //	          disk (loop.go)
 //	applier   applies committed entries, all that have come at a time, and answers their
 //	          proposals (applier.go); only it calls Apply and Capture
-//	writer    encodes and syncs one snapshot, then ends
+//	writer    encodes and syncs one snapshot, whose name the loop makes durable, then ends
 //	spare     makes the log's next file in advance, then ends (log.go)
 //
 // The loop never waits for the applier or for the writer, and it waits for the spare file
@@ -117,7 +117,7 @@ const (
 	Serving State = iota // it accepts proposals
 	Full                 // it refuses them with ErrDiskFull until there is room
 	Faulted              // it refuses them with ErrFaulted until a restart
-	Ended                // its loop has ended: see Node.Err
+	Ended                // its loop has ended, or is about to: see Node.Err
 )
 
 // String is the state's name in messages.
@@ -144,7 +144,7 @@ type Node struct {
 	stop    chan struct{}
 	done    chan struct{} // closed when the loop has ended
 	closing sync.Once
-	err     error // why the loop has ended; set before done is closed
+	err     error // why the loop ends; set before the state is Ended
 	disk    error // of the log's close; set before done is closed
 	status  atomic.Pointer[loopStatus]
 }
@@ -192,7 +192,7 @@ func openTuned(cfg Config, tune tuning) (*Node, error) {
 		err = n.loop.applyAndCampaign(found)
 	}
 	if err == nil {
-		err = log.removeLeftovers(found)
+		err = log.removeLeftovers()
 	}
 	if err != nil {
 		return nil, errors.Join(err, log.close())
@@ -260,15 +260,13 @@ func (n *Node) Applied() uint64 { return n.applier.applied.Load() }
 // Done is closed when the node has ended: after Close, or because an entry cannot be applied.
 func (n *Node) Done() <-chan struct{} { return n.done }
 
-// Err says why the node has ended: ErrNotLeader after Close, or ErrNotApplied; nil if it has
-// not ended.
+// Err says why the node's state is Ended: ErrNotLeader after Close, or ErrNotApplied; nil in
+// another state.
 func (n *Node) Err() error {
-	select {
-	case <-n.done:
-		return n.err
-	default:
+	if n.status.Load().State != Ended {
 		return nil
 	}
+	return n.err
 }
 
 // Close stops the node and waits until it has stopped. Proposals under way fail with

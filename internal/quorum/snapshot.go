@@ -92,7 +92,8 @@ func readSnapshot(fs vfs.FS, dir string, index uint64) (*snapshot, error) {
 	return s, nil
 }
 
-// writeSnapshot writes a snapshot and makes it durable. It uses no file of the log.
+// writeSnapshot writes a snapshot and makes its bytes durable. Its name is durable when the
+// loop has synced the directory (diskLog.syncDir). It uses no file of the log.
 func writeSnapshot(fs vfs.FS, dir string, s *snapshot) error {
 	name := path.Join(dir, fileName(s.at.index, snapshotSuffix))
 	f, err := fs.Open(name+tmpSuffix, vfs.Fresh)
@@ -110,7 +111,7 @@ func writeSnapshot(fs vfs.FS, dir string, s *snapshot) error {
 	if err != nil {
 		return errors.Join(err, fs.Remove(name+tmpSuffix))
 	}
-	return fs.SyncDir(dir)
+	return nil
 }
 
 // raftSnapshot is the snapshot in the form in which raft sends it to a member that lacks the
