@@ -131,6 +131,7 @@ func (s *slowSnapshot) hook(op vfs.Op, path string) error {
 
 // proposeUntilWaiting proposes lines until the snapshot, of all lines that were acknowledged, waits.
 func (s *slowSnapshot) proposeUntilWaiting(t *testing.T, n *Node) (acked int) {
+	t.Helper()
 	for ; !s.entered.Load(); acked++ {
 		propose(t, n, count(acked, acked+1)...)
 		synctest.Wait()
