@@ -28,17 +28,26 @@ const (
 // so long is evicted for any new one, and one that was created so long ago for a larger one.
 const evictAfter = 2 * time.Minute
 
-// maxSessionPartitions bounds the partitions of all sessions together: each takes some 300
-// bytes, and a client may name any number that do not exist. A client for whose session there
-// is no room is served without one.
-const maxSessionPartitions = 500_000
+// maxSessionPartitions bounds the partitions of all sessions together: each takes about
+// sessionPartitionMemory bytes, and a client may name any number that do not exist. The names
+// of topics count as so many partitions more as would take their memory. A client for whose
+// session there is no room is served without one.
+const (
+	maxSessionPartitions   = 500_000
+	sessionPartitionMemory = 300
+)
+
+// sessionSize is the size of a session, in partitions.
+func sessionSize(partitions, nameBytes int) int {
+	return partitions + 2*nameBytes/sessionPartitionMemory // a name is a key, too
+}
 
 // fetchSessions are the sessions of all connections. A client may continue its
 // session on another connection.
 type fetchSessions struct {
 	mu    sync.Mutex
 	max   int
-	parts int // of all sessions
+	parts int // the sizes of all sessions
 	byID  map[int32]*fetchSession
 	// oldest and newest are the ends of the list of all sessions, which is ordered by
 	// their last use.
@@ -53,12 +62,13 @@ type fetchSession struct {
 
 	// Guarded by fetchSessions.mu.
 	used         time.Time
-	size         int // the number of its partitions
+	size         int // see sessionSize
 	older, newer *fetchSession
 
 	mu          sync.Mutex               // guards the fields below
 	epoch       int32                    // the epoch that the next request must have
 	topics      map[string]*sessionTopic // by name or by id, as byID says
+	nameBytes   int                      // of the names of topics
 	parts       map[partKey]*cachedPart
 	first, last *cachedPart // the ends of the list of parts, in the order in which they are read
 }
@@ -127,7 +137,7 @@ func (c *fetchSessions) find(id int32) *fetchSession {
 	return c.byID[id]
 }
 
-// sizeOf is the number of a session's partitions, or 0 if there is no session with the id.
+// sizeOf is the size of a session, at least the number of its partitions, or 0 if there is no session with the id.
 func (c *fetchSessions) sizeOf(id int32) int {
 	if id == 0 {
 		return 0
@@ -202,12 +212,16 @@ func (c *fetchSessions) removeLocked(s *fetchSession) {
 // createSession creates a session with the partitions of a full fetch, and returns its id, or
 // 0 if there is no room for it.
 func (c *fetchSessions) createSession(f *fetch) int32 {
-	now := time.Now()
-	if !c.hasRoom(len(f.parts), now) {
+	now, nameBytes := time.Now(), 0
+	for i := range f.topics {
+		nameBytes += len(f.topics[i].name)
+	}
+	size := sessionSize(len(f.parts), nameBytes)
+	if !c.hasRoom(size, now) {
 		return 0
 	}
 	s := &fetchSession{
-		byID: f.version >= 13, created: now, used: now, size: len(f.parts), epoch: nextEpoch(initialEpoch),
+		byID: f.version >= 13, created: now, used: now, size: size, epoch: nextEpoch(initialEpoch),
 		topics: map[string]*sessionTopic{}, parts: make(map[partKey]*cachedPart, len(f.parts)),
 	}
 	for i := range f.parts {
@@ -290,7 +304,10 @@ func (s *fetchSession) applyRequest(f *fetch) (code int16, size int) {
 	for c := s.first; c != nil; c = c.next {
 		f.parts = append(f.parts, fetchPart{fetchWant: c.fetchWant, cached: c, part: c.part})
 	}
-	return none, len(s.parts)
+	if len(s.parts) == 0 {
+		return none, 0
+	}
+	return none, sessionSize(len(s.parts), s.nameBytes)
 }
 
 // findTopic finds a topic of the session. With create it adds the topic if it is not there.
@@ -303,6 +320,7 @@ func (s *fetchSession) findTopic(t *fetchTopic, create bool) *sessionTopic {
 	if st == nil && create {
 		st = &sessionTopic{fetchTopic: fetchTopic{name: bytes.Clone(t.name), id: t.id}}
 		s.topics[string(key)] = st
+		s.nameBytes += len(t.name)
 	}
 	return st
 }
@@ -336,6 +354,7 @@ func (s *fetchSession) forgetPart(g *forgotten) {
 	if t.parts--; t.parts > 0 {
 		return
 	}
+	s.nameBytes -= len(t.name)
 	if s.byID {
 		delete(s.topics, string(t.id[:]))
 	} else {

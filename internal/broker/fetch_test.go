@@ -468,6 +468,32 @@ func TestFetchSessionsAreBoundedByPartitions(t *testing.T) {
 	}
 }
 
+// TestNamesCountInFetchSessions proves that sessions are bounded also if clients name few
+// topics by long names that no topic has.
+func TestNamesCountInFetchSessions(t *testing.T) {
+	c := newFetchSessions(10_000)
+	begin := func(name []byte) int32 {
+		f := &fetch{version: 12}
+		f.growTopics(1)
+		f.topics = append(f.topics, fetchTopic{name: name})
+		f.parts = []fetchPart{{fetchWant: fetchWant{topic: &f.topics[0]}}}
+		f.beginReading()
+		return c.createSession(f)
+	}
+	long := make([]byte, 1<<20)
+	kept := 0
+	for begin(long) != 0 {
+		kept++
+	}
+	if most := maxSessionPartitions * sessionPartitionMemory / len(long); kept > most {
+		t.Fatalf("%d sessions with a megabyte each are kept, at most %d fit", kept, most)
+	}
+	f := &fetch{version: 12, sessionID: c.newest.id, epoch: 1, forgotten: []forgotten{{topic: fetchTopic{name: long}}}}
+	if code, size := c.newest.applyRequest(f); code != none || size != 0 || c.newest.nameBytes != 0 {
+		t.Errorf("a session without its topic: code %d, size %d, %d bytes of names", code, size, c.newest.nameBytes)
+	}
+}
+
 // TestParkedFetchesAreBounded proves that the parked fetches of a connection are bounded: those
 // above the bound do not wait, and all are answered in order.
 func TestParkedFetchesAreBounded(t *testing.T) {
