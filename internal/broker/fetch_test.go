@@ -488,7 +488,8 @@ func TestNamesCountInFetchSessions(t *testing.T) {
 	if most := maxSessionPartitions * sessionPartitionMemory / len(long); kept > most {
 		t.Fatalf("%d sessions with a megabyte each are kept, at most %d fit", kept, most)
 	}
-	f := &fetch{version: 12, sessionID: c.newest.id, epoch: 1, forgotten: []forgotten{{topic: fetchTopic{name: long}}}}
+	f := &fetch{version: 12, forgotten: []forgotten{{topic: fetchTopic{name: long}}}}
+	f.epoch = 1
 	if code, size := c.newest.applyRequest(f); code != none || size != 0 || c.newest.nameBytes != 0 {
 		t.Errorf("a session without its topic: code %d, size %d, %d bytes of names", code, size, c.newest.nameBytes)
 	}
