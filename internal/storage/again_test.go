@@ -188,3 +188,29 @@ func TestOwnDirectoryBeforeOneSetAside(t *testing.T) {
 		}
 	}
 }
+
+// TestSameLogAgainWhereACheckpointRots proves that a log that follows a deleted one of its identity
+// never gets the point of that one, also where the newest checkpoint file rots.
+func TestSameLogAgainWhereACheckpointRots(t *testing.T) {
+	mem := vfs.NewMem()
+	s := quietStore(t, testConfig(mem, "data"))
+	l := testLog(s, 0, testOptions())
+	appendCommitted(t, s, l)
+	for range 2 {
+		s.keeper.checkpointNow()
+	}
+	s.Delete(l.ID())
+	mem = mem.KillClone(nil)
+	s = quietStore(t, testConfig(mem, "data"))
+	l = testLog(s, 0, testOptions())
+	if untilUsable(t, s, l, 0) == 0 {
+		t.Error("it takes records though a checkpoint file has the point of the deleted one")
+	}
+	s.Commit()
+	mem = mem.KillClone(nil)
+	flipAt(t, mem, newestCheckpoint(t, mem), 40, rand.New(rand.NewPCG(1, 1)))
+	l = testLog(quietStore(t, testConfig(mem, "data")), 0, testOptions())
+	if end, err := l.End(); end != 1 || err != nil || l.Fault() != nil {
+		t.Errorf("it ends at %d, %v, %v", end, err, l.Fault())
+	}
+}

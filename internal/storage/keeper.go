@@ -78,6 +78,7 @@ type leavingLog struct {
 	dir   string // the name that its directory had
 	aside string // the name that its directory has now; "": it had none, or keeps the old one
 	round uint64 // the rounds of the journal that have bytes of it come before this one; 0: it is not known yet
+	after int    // checkpoints that have to be saved first, so that neither file has its point, as keeper.saves counts them
 }
 
 // removal is a file or directory to be removed at its time.

@@ -231,7 +231,7 @@ func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 		s.points.Forget(id)
 	}
 	for i := range k.leaving { // listed before the journal's end was known
-		k.leaving[i].round = at.Round
+		k.leaving[i].round, k.leaving[i].after = at.Round, k.saves+2
 	}
 	k.recovered = r.listTouched()
 	k.since = time.Now()

@@ -18,7 +18,7 @@ import (
 //	         Delete           checkpoints            the directory was removed, durably
 //	in use ---------> leaving ------------> removable ---------> forgotten
 //
-// It leaves as long as a recovery may read rounds of the journal that have its bytes. All that
+// It leaves as long as a recovery may read rounds of the journal that have its bytes, or its point. All that
 // time the renamed directory says that those bytes do not count.
 func (s *Store) Delete(id LogID) {
 	s.mu.Lock()
@@ -101,19 +101,19 @@ func (k *keeper) findLeavingRounds() {
 	defer k.mu.Unlock()
 	for i := range k.leaving[:n] {
 		if k.leaving[i].round == 0 {
-			k.leaving[i].round = next
+			k.leaving[i].round, k.leaving[i].after = next, k.saves+2
 		}
 	}
 }
 
-// takeRemovable takes the deleted logs of which no recovery reads anything, whichever of the two
-// checkpoint files it begins with. run is held.
+// takeRemovable takes the deleted logs of which no recovery reads anything, neither bytes nor a
+// point, whichever of the two checkpoint files it begins with. run is held.
 func (k *keeper) takeRemovable() (found []leavingLog) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	kept := k.leaving[:0]
 	for _, d := range k.leaving {
-		if d.round > 0 && d.round <= min(k.previous.Round, k.older.Round) {
+		if d.round > 0 && d.round <= min(k.previous.Round, k.older.Round) && d.after <= k.saves {
 			found = append(found, d)
 		} else {
 			kept = append(kept, d)
