@@ -107,6 +107,8 @@ type world struct {
 	failFor int   // guarded by mu: how many calls fail
 	failErr error // guarded by mu
 	sick    bool  // calls fail in this run
+
+	hardship // see TestCrashInHardship
 }
 
 const modelLogs = 5
@@ -147,6 +149,9 @@ func (w *world) hook(op vfs.Op, path string) error {
 	}
 	if w.failIn > 0 {
 		w.failIn--
+	}
+	if w.hasNoRoom(op, path) {
+		return vfs.ErrNoSpace
 	}
 	if w.failIn == 0 && w.failFor > 0 && canFail(op, path, w.failErr) {
 		w.failFor--
@@ -238,14 +243,18 @@ func (w *world) open() {
 	s.background = func(fn func()) { fn() }
 	w.s = s
 	w.logs = make([]*Log, len(w.model))
-	for i := range w.model {
-		w.know(i)
-	}
+	w.hideLogs()
 	known := map[LogID]bool{}
-	for _, m := range w.model {
-		known[m.id] = true
+	for i, m := range w.model {
+		if !w.hidden[i] {
+			w.know(i)
+			known[m.id] = true
+		}
 	}
 	s.Sweep(func(id LogID) bool { return known[id] }, func(LogID) bool { return false })
+	if w.isHard && w.rng.IntN(2) == 0 {
+		s.keeper.doDueWork() // the sweep comes before anything else
+	}
 }
 
 // know makes the i-th log known to the store.
@@ -457,6 +466,9 @@ func (w *world) stored(m *modelLog, it Item, nums []int64) {
 // step does one random thing.
 func (w *world) step() {
 	i := w.rng.IntN(len(w.logs))
+	if w.isHard && w.rng.IntN(100) == 0 {
+		w.s.recoverWaiting()
+	}
 	if w.model[i].unopened {
 		return
 	}
@@ -493,8 +505,12 @@ func (w *world) step() {
 
 // restart closes the store and opens it again.
 func (w *world) restart() {
+	if w.sick && w.isHard {
+		w.closeSick()
+		return
+	}
 	if w.sick {
-		return // what a Close that fails leaves is another story
+		return
 	}
 	if err := w.s.Close(); err != nil {
 		w.tb.Fatalf("close: %v", err)
@@ -634,6 +650,9 @@ func (w *world) recreate(i int, again bool) {
 // false where it cannot.
 func (w *world) letLeave(i int) (ok bool) {
 	id := w.model[i].id
+	if w.s.hasWaiting() { // the journal keeps everything until there is room
+		w.s.recoverWaiting()
+	}
 	for n := 0; n < 4 && w.s.isLeaving(id); n++ {
 		w.s.keeper.checkpointNow()
 		w.s.keeper.removeDue(time.Now().Add(time.Minute))
@@ -803,13 +822,13 @@ func (w *world) recovered() {
 	if testing.Verbose() {
 		w.tb.Logf("crashed: %v", w.ending)
 	}
-	w.open()
+	w.openInHardship()
 	for i, m := range w.model {
 		if w.ending != killed {
 			m.lossy = m.lossy || m.committed > m.sure
 			m.committed = m.sure // a power cut may take records that were in the page cache only
 		}
-		if m.unopened = w.rng.IntN(4) == 0; m.unopened {
+		if m.unopened = w.rng.IntN(4) == 0 || w.hidden[i] || w.s.waitingError(m.id) != nil; m.unopened {
 			continue // it is not opened in this run: the next one must manage, too
 		}
 		if w.checkUndone(i) {
