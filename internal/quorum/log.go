@@ -295,10 +295,21 @@ func (l *diskLog) takeBackFile(last lastFrame) error {
 }
 
 // loadFile reads the frames of one file. If it is the last one it stays open.
+//
+// If a failed sync of the directory and a power cut have brought back an old file that was
+// removed, frames are missing between it and the next file. That is no damage if the snapshot has
+// all that was found before them, and the next file has a frame: its first frame shows whether an
+// entry after the snapshot is missing, by its entries' indexes, or by the commit index with which
+// a start begins.
 func (l *diskLog) loadFile(i int, found *recovered, last *lastFrame) error {
 	file := &l.files[i]
+	var gap error
 	if file.first != l.number {
-		return fmt.Errorf("%w: frames %d to %d are missing before it", ErrDamaged, l.number, file.first-1)
+		gap = fmt.Errorf("%w: frames %d to %d are missing before it", ErrDamaged, l.number, file.first-1)
+		if file.first < l.number || found.snapshot == nil || len(found.entries) > 0 {
+			return gap
+		}
+		l.number = file.first
 	}
 	f, err := l.fs.Open(l.pathOf(fileName(file.first, logSuffix)), vfs.Existing)
 	if err != nil {
@@ -324,6 +335,9 @@ func (l *diskLog) loadFile(i int, found *recovered, last *lastFrame) error {
 		file.last = found.entries[n-1].GetIndex()
 	}
 	newest := i == len(l.files)-1
+	if err == nil && x.next == file.first {
+		err = gap
+	}
 	if err == nil && x.torn > 0 && !newest {
 		err = fmt.Errorf("%w: the frame at byte %d is not whole, and a newer file was begun after it", ErrDamaged, x.end)
 	}

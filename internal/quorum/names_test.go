@@ -318,3 +318,66 @@ func TestNamesAreSyncedOneAfterTheOther(t *testing.T) {
 		}
 	})
 }
+
+// TestRemovedFileComesBack proves that a start accepts an old log file that was removed, and that
+// a power cut has brought back because a sync of the directory had failed, if the snapshot has all
+// its entries; and that it misses no file which has later entries.
+func TestRemovedFileComesBack(t *testing.T) {
+	disk := newFS()
+	n, _ := start(t, disk)
+	propose(t, n, count(0, 20)...)
+	old := disk.KillClone(nil)
+	propose(t, n, count(20, 150)...)
+	awaitSnapshot(disk)
+	closeNode(n)
+	cfg := config(disk, &machine{})
+	cfg.SnapshotBytes = 1 << 30 // no later snapshot: the later files are needed
+	n, err := openTuned(cfg, small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	propose(t, n, count(150, 250)...)
+	closeNode(n)
+	copyFile(t, old, disk, "data/meta/"+logFiles(old)[0])
+	if err := verify(disk.KillClone(nil), count(0, 251), 250); err != nil {
+		t.Error(err)
+	}
+	files := logFiles(disk)
+	refused := 0
+	for _, name := range files[1 : len(files)-1] {
+		without := disk.KillClone(nil)
+		_ = without.Remove("data/meta/" + name)
+		err := verify(without, count(0, 251), 250)
+		if err != nil && !errors.Is(err, ErrDamaged) {
+			t.Errorf("without %s: %v", name, err)
+		}
+		if err != nil {
+			refused++
+		}
+	}
+	if refused < len(files)-3 {
+		t.Errorf("without one of %v, %d starts were refused", files, refused)
+	}
+	// An empty file does not show which entries are missing before it.
+	for _, name := range files[1:] {
+		_ = disk.Remove("data/meta/" + name)
+	}
+	write(t, disk, "data/meta/"+fileName(9999, logSuffix), append(newFileHead(), make([]byte, 2048)...), 0)
+	if err := verify(disk, count(0, 251), 250); !errors.Is(err, ErrDamaged) {
+		t.Errorf("with an empty file only: %v", err)
+	}
+}
+
+func copyFile(t *testing.T, from, to vfs.FS, name string) {
+	t.Helper()
+	f, err := from.Open(name, vfs.ReadOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := readAll(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, to, name, b, 0)
+}
