@@ -29,7 +29,7 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 	for i := range req.Groups {
 		asked += b.dropRepeatedPartitions(req.Groups[i].Topics)
 	}
-	held, err := b.reserveAnswer(b.groupAnswerMemory() + askedOffsetMemory*int64(asked))
+	held, err := b.reserveAnswer(r, b.groupAnswerMemory()+askedOffsetMemory*int64(asked))
 	if err != nil {
 		return err
 	}
@@ -166,7 +166,7 @@ func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) e
 	asked := b.dropRepeatedPartitions(g.Topics)
 	image := b.cfg.Image()
 	_ = b.resolveTopics(image, &g, false) // without ids it removes none
-	held, err := b.reserveAnswer(b.groupAnswerMemory() + askedOffsetMemory*int64(asked))
+	held, err := b.reserveAnswer(r, b.groupAnswerMemory()+askedOffsetMemory*int64(asked))
 	if err != nil {
 		return err
 	}

@@ -30,7 +30,7 @@ func (b *Broker) describeGroups(_ *session, r *wire.Request, kreq kmsg.Request) 
 	for _, name := range names {
 		memory += describedGroupMemory + 3*int64(len(name)) // the answer has it in its message, too
 	}
-	held, err := b.reserveAnswer(memory)
+	held, err := b.reserveAnswer(r, memory)
 	if err != nil {
 		return err
 	}

@@ -13,7 +13,7 @@ import (
 
 func (b *Broker) listGroups(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ListGroupsRequest)
-	held, err := b.reserveAnswer(b.groupAnswerMemory())
+	held, err := b.reserveAnswer(r, b.groupAnswerMemory())
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 func (b *Broker) describeLogDirs(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeLogDirsRequest)
 	m := b.cfg.Image()
-	held, err := b.reserveAnswer(logDirMemory * int64(m.NumPartitions()))
+	held, err := b.reserveAnswer(r, logDirMemory*int64(m.NumPartitions()))
 	if err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func (e *encodedTopics) encodeTopics(f topicsForm) {
 	defer close(e.ready)
 	b := e.of.b
 	most := e.of.boundOf(e.image)
-	memory, err := b.reserveAnswer(most)
+	memory, err := b.cfg.Work.Reserve(b.cfg.Context(), budget.Data, min(most, b.cfg.Work.Most(budget.Data)))
 	if err != nil {
 		e.err = err
 		return

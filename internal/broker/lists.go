@@ -57,7 +57,7 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 		r.Send(p)
 		return nil
 	}
-	held, err := b.reserveAnswer(l.memory + 8*int64(l.n) + elementMemory)
+	held, err := b.reserveAnswer(r, l.memory+8*int64(l.n)+elementMemory)
 	if err != nil {
 		return err
 	}
@@ -77,8 +77,8 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 
 // reserveAnswer reserves memory for an answer. An answer that may need more than the largest
 // reservation gets that one, so that it is the only large answer.
-func (b *Broker) reserveAnswer(n int64) (budget.Reservation, error) {
-	return b.cfg.Work.Reserve(b.cfg.Context(), budget.Data, min(n, b.cfg.Work.Most(budget.Data)))
+func (b *Broker) reserveAnswer(r *wire.Request, n int64) (budget.Reservation, error) {
+	return r.Conn.Reserve(budget.Data, min(n, b.cfg.Work.Most(budget.Data)))
 }
 
 // replyHeld sends an answer that was built in reserved memory. It takes over the caller's

@@ -175,7 +175,7 @@ func TestUnsentAnswersHoldMemory(t *testing.T) {
 	for name, req := range requests {
 		t.Run(name, func(t *testing.T) {
 			held := func() int64 {
-				return g.work.Usage(budget.Command).Used + g.work.Usage(budget.Data).Used
+				return g.work.Usage(budget.Command).Used + g.work.Usage(budget.Data).Used + g.work.Usage(budget.Unsent).Used
 			}
 			c := dial(t, g.addr)
 			served := g.broker.Stats().Requests["ApiVersions"]

@@ -87,7 +87,7 @@ func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *ri
 		}
 		serving.Wait()
 		g.broker.Close()
-		for c := budget.Peer; c <= budget.Parked; c++ {
+		for c := budget.Peer; c <= budget.Unsent; c++ {
 			if u := g.work.Usage(c); u.Used != 0 || u.Waiting != 0 {
 				tb.Errorf("work memory of %s at the end: %+v", c, u)
 			}

@@ -49,16 +49,9 @@ const (
 
 // reserveMemory reserves the memory that a request needs until its answer is sent. A request
 // that may need more than the largest reservation gets that one, so that it is the only large
-// request. Before it waits, it flushes this connection, whose requests hold memory themselves.
+// request.
 func (s *session) reserveMemory(n int64) (budget.Reservation, error) {
-	work := s.b.cfg.Work
-	n = min(n, work.Most(budget.Data))
-	if held, ok := work.TryReserve(budget.Data, n); ok {
-		return held, nil
-	}
-	s.Flush()
-	s.conn.Uncork()
-	return work.Reserve(s.b.cfg.Context(), budget.Data, n)
+	return s.conn.Reserve(budget.Data, min(n, s.b.cfg.Work.Most(budget.Data)))
 }
 
 // Serve serves one request.

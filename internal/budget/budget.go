@@ -25,8 +25,11 @@
 //
 // There is no deadlock, since the classes are ordered: work that holds a reservation may wait
 // only for one of a later class. Work that holds a reservation of the class Codec waits only
-// for a processor, and work that has a processor waits for nothing. Parked comes last, and no
-// work waits for it (TryReserve): a request for which it has no room is not parked.
+// for a processor, and work that has a processor waits for nothing. Parked and Unsent come last,
+// and no work waits for them (TryReserve): a request for which Parked has no room is not
+// parked, and an answer for which Unsent has no room keeps the memory with which it was made,
+// or is not sent. So a client that does not read takes memory from work only where Unsent is
+// full.
 //
 // At most half of the processors run codecs, decode large commands or encode long answers at
 // a time (Enter). Long work passes its processor on after each stretch (Pass), so that a batch
@@ -56,18 +59,20 @@ const (
 	Batch                // whole batches of records, other than those in the bytes of a request
 	Codec                // compression and decompression of records
 	Parked               // requests that wait for records; its bytes are not part of Config.Bytes
+	Unsent               // answers that are ready, until they were sent; it comes on top of Config.Bytes
 
-	classes = int(Parked) + 1
+	classes = int(Unsent) + 1
 )
 
 // String is the class's name in metrics.
 func (c Class) String() string {
-	return [classes]string{"peer", "command", "data", "batch", "codec", "parked"}[c]
+	return [classes]string{"peer", "command", "data", "batch", "codec", "parked", "unsent"}[c]
 }
 
-// inSixteenths is the part of Config.Bytes that the class has, in sixteenths.
+// inSixteenths is how much the class has in sixteenths of Config.Bytes. Those of all classes
+// but Unsent make up the whole.
 func (c Class) inSixteenths() int64 {
-	return [classes]int64{Peer: 1, Command: 3, Data: 2, Batch: 3, Codec: 7}[c]
+	return [classes]int64{Peer: 1, Command: 3, Data: 2, Batch: 3, Codec: 7, Unsent: 2}[c]
 }
 
 // MinBytes is the lowest result of DefaultBytes. With less, a zstd frame with the window of
@@ -106,7 +111,7 @@ var ErrTooLarge = errors.New("more work memory is needed than leat.work.memory.b
 
 // Config is the input of New; zero means the default.
 type Config struct {
-	Bytes      int64 // of all classes but Parked together; 96 MiB
+	Bytes      int64 // of all classes but Parked and Unsent together; 96 MiB
 	Parked     int64 // bytes of the class Parked; 172 MiB
 	Processors int   // that may run long work at a time; half of the machine's, at least one
 }

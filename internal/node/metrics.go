@@ -97,7 +97,7 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	value(g.bytesIn, count, w.BytesIn.Load())
 	value(g.bytesOut, count, w.BytesOut.Load())
 	value(g.requestMemory, now, w.RequestMemory())
-	for c := budget.Peer; c <= budget.Parked; c++ {
+	for c := budget.Peer; c <= budget.Unsent; c++ {
 		u := g.n.work.Usage(c)
 		value(g.workLimit, now, u.Limit, c.String())
 		value(g.workUsed, now, u.Used, c.String())

@@ -285,23 +285,36 @@ const workGrowth = 6
 // only large one.
 func (c *Conn) reserveWork(n int64) (*decodeMemory, error) {
 	c.releaseDecoded() // of an earlier call
-	work := c.srv.cfg.Work
 	if n > 0 {
-		n = max(n, min(workGrowth*n, work.Most(budget.Command)))
+		n = max(n, min(workGrowth*n, c.srv.cfg.Work.Most(budget.Command)))
 	}
-	held, ok := work.TryReserve(budget.Command, n)
-	if !ok { // before it waits, answers of this connection that hold memory are sent
-		c.sess.Flush()
-		c.out.uncork()
-		var err error
-		if held, err = work.Reserve(connContext{c.life.closedChan()}, budget.Command, n); err != nil {
-			return nil, err
-		}
+	held, err := c.Reserve(budget.Command, n)
+	if err != nil {
+		return nil, err
 	}
 	if held.Bytes() > 0 {
 		c.decoded = &decodeMemory{memory: held}
 	}
 	return c.decoded, nil
+}
+
+// Reserve reserves work memory for a request. It waits for it until the connection ends. Only
+// Serve may call it. Before it waits, the session is flushed, and the large answers to earlier
+// requests of the connection are sent: so no connection takes more than one place in the
+// queue, and one whose client does not read stands in none.
+func (c *Conn) Reserve(class budget.Class, n int64) (budget.Reservation, error) {
+	work := c.srv.cfg.Work
+	if held, ok := work.TryReserve(class, n); ok {
+		return held, nil
+	}
+	c.sess.Flush()
+	c.out.uncork()
+	err := c.awaitRoom(bounds{parked: math.MaxUint64, unsent: holdFrom, early: holdFrom, memory: holdFrom})
+	c.life.changeState(connServing)
+	if err != nil {
+		return budget.Reservation{}, err
+	}
+	return work.Reserve(connContext{c.life.closedChan()}, class, n)
 }
 
 // releaseDecoded gives back the memory of the request that was decoded last, except for the

@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// unreadFor is the number of sweeps in a row that find work waiting for memory after which
-	// the connection of the oldest unread answer that holds some is closed.
-	unreadFor = 3
+	// readWithin is the number of sweeps that a client has to read an answer when memory is
+	// short, however steadily it reads.
+	readWithin = 8
 	// holdFrom is the least size of an answer that holds work memory until it is sent.
 	holdFrom = 16 << 10
 )
@@ -20,11 +20,27 @@ const (
 // memory while other work waits for memory.
 var errUnread = errors.New("an answer was not read while others waited for its memory")
 
-// heldAnswers are the answers that hold work memory and are not sent yet, the oldest first.
+// errUnsentFull closes the connection of a client whose large answer was built without reserved
+// memory, when none is left to keep it until it is sent.
+var errUnsentFull = errors.New("there is no memory to keep a large answer until it is sent")
+
+// heldAnswers are the answers that hold work memory and are not sent yet.
+//
+//	       Hold                   Send                  sent, or the connection ends
+//	built ------> held of its work ----> held of Unsent ---------------------------> released
+//	  |                     |   Send, Unsent is full                                    ^
+//	  |                     '---> held of its work -------------------------------------'
+//	  '--- Send ---> held of Unsent, or the connection is closed if that is full
+//
+// Two rules keep clients that do not read from stopping the work of others. From Send on, each
+// answer that takes holdFrom or more is covered by a reservation, of the class Unsent as long
+// as that has room. And while work waits for memory, or since an answer found Unsent full, a
+// ready answer of which nothing is sent between two sweeps does not outlive the second one.
+// So the unread answers that are there keep work waiting for at most two sweeps.
 type heldAnswers struct {
-	mu      sync.Mutex // guards the fields below, and those of the answers
-	list    []*heldAnswer
-	waiting int // how many sweeps in a row have found work that waits for memory
+	mu   sync.Mutex // guards what follows, and the fields of the answers
+	list []*heldAnswer
+	full bool // Unsent has had no room for an answer since the last sweep
 }
 
 // heldAnswer is the work memory that one answer holds until it is sent, or its connection ends.
@@ -33,6 +49,9 @@ type heldAnswer struct {
 	conn   *Conn
 	ready  bool     // the answer can be sent; only then its client may be closed for not reading it
 	memory Releaser // nil: it was released
+
+	sweeps   int   // that have seen it ready
+	progress int64 // of its connection's output at the last of them
 }
 
 // Releaser is memory that an answer holds until it is sent.
@@ -44,6 +63,23 @@ func (l *heldAnswers) addAnswer(c *Conn, memory Releaser) *heldAnswer {
 	defer l.mu.Unlock()
 	l.list = append(l.list, a)
 	return a
+}
+
+// measure tells how much memory the answer has to itself, or that it shares its memory.
+func (a *heldAnswer) measure() (bytes int64, shared bool) {
+	if a == nil {
+		return 0, false
+	}
+	a.of.mu.Lock()
+	defer a.of.mu.Unlock()
+	switch m := a.memory.(type) {
+	case nil:
+		return 0, false
+	case *budget.Reservation:
+		return m.Bytes(), false
+	default:
+		return 0, true
+	}
 }
 
 func (a *heldAnswer) noteReady() {
@@ -83,22 +119,37 @@ func (l *heldAnswers) releaseOfConn(c *Conn) {
 	}
 }
 
-// closeOldestUnread is called at each sweep. If unreadFor sweeps have found work that waits for
-// memory, it closes the connection with the answer that has been unread for longest.
-func (l *heldAnswers) closeOldestUnread(waiting int) {
+// closeUnread is called at each sweep. While memory is short, it closes the connections of all
+// ready answers of which nothing was sent since the last sweep, or which take too many sweeps.
+func (l *heldAnswers) closeUnread(waiting int) {
+	for _, c := range l.listUnread(waiting) {
+		c.Close(errUnread)
+	}
+}
+
+func (l *heldAnswers) listUnread(waiting int) (unread []*Conn) {
 	l.mu.Lock()
-	var oldest *heldAnswer
-	if l.waiting++; waiting == 0 {
-		l.waiting = 0
+	defer l.mu.Unlock()
+	short := waiting > 0 || l.full
+	l.full = false
+	for _, a := range l.list {
+		if !a.ready {
+			continue
+		}
+		progress := a.conn.out.progress.Load()
+		stalled := a.sweeps > 0 && progress == a.progress
+		a.sweeps, a.progress = a.sweeps+1, progress
+		if short && (stalled || a.sweeps > readWithin) {
+			unread = append(unread, a.conn)
+		}
 	}
-	if i := slices.IndexFunc(l.list, func(a *heldAnswer) bool { return a.ready }); l.waiting >= unreadFor && i >= 0 {
-		oldest = l.list[i]
-		l.waiting = 0
-	}
-	l.mu.Unlock()
-	if oldest != nil {
-		oldest.conn.Close(errUnread)
-	}
+	return unread
+}
+
+func (l *heldAnswers) noteFull() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.full = true
 }
 
 // Hold has the answer that Begin started hold work memory until it is sent, or the connection
@@ -136,15 +187,30 @@ func (d *decodeMemory) takeMemory() (memory budget.Reservation) {
 	return memory
 }
 
-// holdMemory has a large answer that is ready hold the part that it needs of the request's
-// decodeMemory, unless it holds memory already.
-func (r *Request) holdMemory() {
-	if p := &r.resp; r.decoded != nil && p.held == nil && len(p.B) >= holdFrom {
+// chargeAnswer has a large answer that is ready hold memory of the class Unsent until it is
+// sent. Where that is full, the answer keeps the memory with which it was made; ok is false
+// if that is less than it takes.
+func (r *Request) chargeAnswer() (ok bool) {
+	p, srv := &r.resp, r.Conn.srv
+	if r.decoded != nil && p.held == nil && len(p.B) >= holdFrom {
 		memory := r.decoded.takeMemory()
-		memory.Shrink(int64(len(p.B)))
+		memory.Shrink(p.Memory())
 		r.Hold(&memory)
 	}
-	if r.resp.held != nil {
-		r.resp.held.noteReady()
+	held, shared := p.held.measure()
+	need := min(p.Memory(), srv.cfg.Work.Most(budget.Unsent))
+	ok = true
+	if n := max(held, need); n >= holdFrom && !shared {
+		memory, moved := srv.cfg.Work.TryReserve(budget.Unsent, n)
+		if moved {
+			r.Hold(&memory)
+		} else {
+			srv.held.noteFull()
+		}
+		ok = moved || held >= need
 	}
+	if p.held != nil {
+		p.held.noteReady()
+	}
+	return ok
 }

@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/leatstream/leat/internal/budget"
 )
 
@@ -61,60 +63,167 @@ func TestUnreadAnswersOfAllConnections(t *testing.T) {
 	eventually(t, "nothing is counted", func() bool { return s.shared.unsent.Load() < conns*unsentStep })
 }
 
-// TestUnreadAnswerLosesItsConnection proves that an answer holds work memory until it was sent, that
-// the client which has not read its answer for longest loses its connection when others wait
-// for memory, and not one whose answer is not ready.
-func TestUnreadAnswerLosesItsConnection(t *testing.T) {
-	const size = 100_000
+// TestUnreadAnswersLoseTheirConnections proves that all connections whose answers were not read
+// between two sweeps are closed at the second one while others wait for memory, and not one
+// whose answer is not ready.
+func TestUnreadAnswersLoseTheirConnections(t *testing.T) {
+	const size, conns = 100_000, 10
 	work := budget.New(budget.Config{Bytes: 32 << 20})
-	holding := make(chan *Request, 3)
+	held := func() int64 { return work.Usage(budget.Data).Used + work.Usage(budget.Unsent).Used }
+	holding := make(chan *Request, conns+1)
 	s, addr := start(t, Config{Work: work}, &funcs{serve: func(r *Request) error {
 		if r.Key == 0 { // what comes behind it cannot be sent
 			return nil
 		}
-		held, ok := work.TryReserve(budget.Data, size)
+		memory, ok := work.TryReserve(budget.Data, size)
 		if !ok {
 			t.Error("there is no memory")
 		}
 		p := r.Begin()
-		p.B = append(p.B, make([]byte, size)...)
-		r.Hold(&held)
+		p.B = append(p.B, make([]byte, size-len(p.B))...)
+		r.Hold(&memory)
 		if r.CorrelationID == 1 {
 			r.Send(p)
 		}
 		holding <- r
 		return nil
 	}})
-	parked, unread, later := dial(t, addr), dial(t, addr), dial(t, addr)
+	parked := dial(t, addr)
 	parked.send(frame(1, 0, 2, ""))
 	never := <-holding
-	for _, c := range []*client{unread, later} {
+	var unread []*client
+	for range conns {
+		c := dial(t, addr)
+		unread = append(unread, c)
 		c.send(append(frame(0, 0, 0, ""), frame(1, 0, 1, "")...))
 		<-holding
 	}
-	if u := work.Usage(budget.Data); u.Used != 3*size {
-		t.Fatalf("%+v", u)
+	if d, u := work.Usage(budget.Data).Used, work.Usage(budget.Unsent).Used; d != size || u != conns*size {
+		t.Fatalf("%d bytes are held for work and %d for unsent answers", d, u)
 	}
-	for range unreadFor - 1 {
-		s.held.closeOldestUnread(1)
+	s.held.closeUnread(0)
+	s.held.closeUnread(0)
+	if n := held(); n != (conns+1)*size {
+		t.Fatalf("%d bytes are held: connections were closed though nobody waited", n)
 	}
-	s.held.closeOldestUnread(0) // nobody waited any more: it begins anew
-	for range unreadFor - 1 {
-		s.held.closeOldestUnread(1)
+	s.held.closeUnread(1)
+	for _, c := range unread {
+		c.awaitClosed()
 	}
-	if u := work.Usage(budget.Data); u.Used != 3*size {
-		t.Fatalf("%+v: too early", u)
-	}
-	s.held.closeOldestUnread(1)
-	unread.awaitClosed()
-	eventually(t, "its memory is back", func() bool { return work.Usage(budget.Data).Used == 2*size })
+	eventually(t, "their memory is back", func() bool { return held() == size })
 	never.Send(&never.resp)
-	if _, body := parked.receive(); len(body) != size {
+	if _, body := parked.receive(); len(body) != size-8 {
 		t.Errorf("the answer that was not ready came with %d bytes", len(body))
 	}
-	eventually(t, "the memory of what was sent is back", func() bool { return work.Usage(budget.Data).Used == size })
-	_ = later.Close()
-	eventually(t, "the memory of who is gone is back", func() bool { return work.Usage(budget.Data).Used == 0 })
+	eventually(t, "the memory of what was sent is back", func() bool { return held() == 0 })
+}
+
+// TestUnreadAnswerThatMovesIsGivenTime proves that a client which reads an answer slowly keeps its
+// connection for some sweeps though others wait, but not for ever.
+func TestUnreadAnswerThatMovesIsGivenTime(t *testing.T) {
+	c := new(Conn)
+	l := new(heldAnswers)
+	l.addAnswer(c, new(budget.Reservation)).noteReady()
+	for i := range readWithin {
+		c.out.progress.Add(1)
+		if unread := l.listUnread(1); len(unread) != 0 {
+			t.Fatalf("it is closed at sweep %d", i)
+		}
+	}
+	c.out.progress.Add(1)
+	if unread := l.listUnread(1); len(unread) != 1 {
+		t.Error("it is never closed")
+	}
+}
+
+// TestUnreadAnswersLeaveRoomForWork proves that answers which a hundred clients do not read take
+// none of the memory of work while the class Unsent has room, and that work which waits since
+// that is full, too, goes on at the second sweep.
+func TestUnreadAnswersLeaveRoomForWork(t *testing.T) {
+	const size, conns = 256 << 10, 100
+	work := budget.New(budget.Config{})
+	var served atomic.Int64
+	s, addr := start(t, Config{Work: work}, &funcs{serve: func(r *Request) error {
+		if r.Key == 0 {
+			return nil
+		}
+		memory, err := r.Conn.Reserve(budget.Data, size)
+		if err != nil {
+			return err
+		}
+		p := r.Begin()
+		p.B = append(p.B, make([]byte, size-len(p.B))...)
+		r.Hold(&memory)
+		r.Send(p)
+		served.Add(1)
+		return nil
+	}})
+	attack := append(frame(0, 0, 0, ""), frame(1, 0, 1, "")...)
+	room := work.Usage(budget.Unsent).Limit / size
+	var unread []*client
+	sendTo := func(n int64) {
+		for range n {
+			c := dial(t, addr)
+			unread = append(unread, c)
+			c.send(attack)
+		}
+	}
+	sendTo(room)
+	eventually(t, "all answers wait", func() bool { return served.Load() == room })
+	if n := work.Usage(budget.Data).Used; n != 0 {
+		t.Errorf("they take %d bytes of the memory of work", n)
+	}
+	sendTo(conns - room)
+	eventually(t, "work waits", func() bool { return work.Usage(budget.Data).Waiting > 0 })
+	honest := dial(t, addr)
+	honest.send(frame(1, 0, 7, ""))
+	eventually(t, "the honest client waits", func() bool {
+		return work.Usage(budget.Data).Waiting >= conns+1-int(served.Load())
+	})
+	s.held.closeUnread(1)
+	s.held.closeUnread(1)
+	if id, body := honest.receive(); id != 7 || len(body) != size-8 {
+		t.Errorf("answer %d of %d bytes", id, len(body))
+	}
+	for _, c := range append(unread, honest) {
+		_ = c.Close()
+	}
+	eventually(t, "all are gone", func() bool { return s.Stats().Conns.Load() == 0 })
+}
+
+// TestRepeatedLargeReply proves that large answers to small requests, built without reserved
+// memory, are kept only as far as there is memory for unsent answers: the connections of the
+// others are closed.
+func TestRepeatedLargeReply(t *testing.T) {
+	const size, conns = 12 << 20, 20
+	work := budget.New(budget.Config{})
+	assigned := make([]byte, size)
+	var served atomic.Int64
+	s, addr := start(t, Config{Work: work}, &funcs{serve: func(r *Request) error {
+		if r.Key == 0 {
+			return nil
+		}
+		resp := kmsg.NewPtrSyncGroupResponse()
+		resp.MemberAssignment = assigned
+		r.Reply(resp)
+		served.Add(1)
+		return nil
+	}})
+	before := heap()
+	for range conns {
+		dial(t, addr).send(append(frame(0, 0, 0, ""), frame(14, 0, 1, "")...))
+	}
+	eventually(t, "all were served", func() bool { return served.Load() == conns })
+	eventually(t, "those for which there is no memory are closed", func() bool { return s.Stats().Conns.Load() == 1 })
+	if grown := heap() - before; grown > 2*size {
+		t.Errorf("%d MiB of answers wait", grown>>20)
+	}
+	if n := work.Usage(budget.Unsent).Used; n != work.Most(budget.Unsent) {
+		t.Errorf("%d bytes are held", n)
+	}
+	s.held.closeUnread(1)
+	s.held.closeUnread(1)
+	eventually(t, "the last one is closed, too", func() bool { return work.Usage(budget.Unsent).Used == 0 })
 }
 
 // TestLargeReplyHoldsItsMemory proves that a request takes more work memory than its
@@ -150,9 +259,9 @@ func TestLargeReplyHoldsItsMemory(t *testing.T) {
 	c.send(frame(3, 1, 2, body))
 	<-served
 	eventually(t, "a large one holds its size", func() bool {
-		n := work.Usage(budget.Command).Used
-		return n >= size && n < 2*size
+		n := work.Usage(budget.Unsent).Used
+		return work.Usage(budget.Command).Used == 0 && n >= size && n < 2*size
 	})
 	_ = c.Close()
-	eventually(t, "it is given back", func() bool { return work.Usage(budget.Command).Used == 0 })
+	eventually(t, "it is given back", func() bool { return work.Usage(budget.Unsent).Used == 0 })
 }

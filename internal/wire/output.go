@@ -65,7 +65,8 @@ type output struct {
 	seenDone uint64 // the value of done when the goroutine last read it
 	corked   bool   // it has corked the output
 
-	checkBounds atomic.Bool // sendEarly or another bound may be reached, or the output is closed
+	checkBounds atomic.Bool  // sendEarly or another bound may be reached, or the output is closed
+	progress    atomic.Int64 // bytes that the client's system has taken
 
 	mu            sync.Mutex // guards the fields below
 	box           outbox
@@ -392,6 +393,7 @@ func (o *output) sendNext(w *writer, as senderRole) error {
 	if err == nil {
 		n, err = o.sock.send(&w.batch)
 		o.shared.sent.Add(int64(n))
+		o.progress.Add(int64(n))
 	}
 	w.dropScratch()
 	if n == 0 {

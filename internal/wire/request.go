@@ -137,7 +137,11 @@ func (r *Request) Send(p *Response) {
 		r.NoReply()
 		return
 	}
-	r.holdMemory()
+	if !r.chargeAnswer() {
+		r.Conn.Close(errUnsentFull)
+		r.NoReply()
+		return
+	}
 	binary.BigEndian.PutUint32(p.B, uint32(n))
 	if !p.claimed && cap(p.B) <= maxKeptOwn {
 		r.own = p.B

@@ -67,7 +67,7 @@ func (w *sweeper) sweepOnce(now uint32) {
 		w.closeUnread(now)
 	}
 	w.closeSlowHolders(s.buffers.sweepUnused())
-	s.held.closeOldestUnread(s.cfg.Work.Usage(budget.Command).Waiting + s.cfg.Work.Usage(budget.Data).Waiting)
+	s.held.closeUnread(s.cfg.Work.Usage(budget.Command).Waiting + s.cfg.Work.Usage(budget.Data).Waiting)
 	clear(w.conns)
 	clear(w.holders)
 }
