@@ -73,7 +73,11 @@ func (w *world) letRot(t *testing.T) {
 	if name == "" {
 		return
 	}
-	flipAt(t, w.mem, name, 12+w.rng.Int64N(80), w.rng)
+	info, err := w.mem.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipAt(t, w.mem, name, 12+w.rng.Int64N(min(80, info.Size-12)), w.rng)
 	for _, m := range w.model {
 		m.asked, m.start = max(m.asked, m.start), min(m.start, m.acked)
 	}
