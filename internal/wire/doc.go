@@ -32,8 +32,9 @@
 // body. Answers that a client does not read are bounded too: a connection with maxUnsent
 // bytes of unsent answers, or MaxParked unanswered requests, reads no further request. If
 // the answers of all connections take more than a share of RequestMemory, those with
-// pressedUnsent bytes of memory do not either. A large answer holds work memory until it
-// is sent (Request.Hold, heldAnswers).
+// pressedUnsent bytes of memory do not either. A large answer holds memory
+// of the class Unsent until it is sent, so that a client which does not read takes none from
+// the work of others (heldAnswers).
 //
 // A panic of a Session, of an answer's encoding, of a Section, or of work that defers
 // Conn.Contain closes its connection and does not end the process.
