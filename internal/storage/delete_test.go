@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -126,4 +127,40 @@ func BenchmarkDelete(b *testing.B) {
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*logs), "us/log")
+}
+
+// TestDeletionIsUndoneWhole proves that a crash that undoes a deletion brings back all of the log:
+// none of its files is removed before the directory's new name is durable.
+func TestDeletionIsUndoneWhole(t *testing.T) {
+	for _, failing := range []bool{false, true} {
+		for seed := range uint64(30) {
+			mem := vfs.NewMem()
+			deleted := false
+			cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+				if failing && deleted && op == vfs.OpSyncDir && path == "data" {
+					return errBadDisk
+				}
+				return nil
+			}), "data")
+			o := testOptions()
+			o.SegmentBytes = 300
+			s := quietStore(t, cfg)
+			l := testLog(s, 0, o)
+			for i := range 8 {
+				mustAppend(t, l, batch(t, i, 1, 100))
+			}
+			s.Commit()
+			s.keeper.checkpointNow()
+			deleted = true
+			s.Delete(l.ID())
+			s.keeper.removeDue(time.Now())
+			cfg.FS = mem.Crash(rand.New(rand.NewPCG(seed, 39)))
+			l = testLog(quietStore(t, cfg), 0, o)
+			if end, err := l.End(); err != nil || end != 0 && end != 8 || end == 0 && failing {
+				t.Fatalf("seed %d, failing %v: it ends at %d, %v", seed, failing, end, err)
+			} else if end > 0 {
+				expectValues(t, l, 8)
+			}
+		}
+	}
 }

@@ -216,6 +216,18 @@ func (d *directories) syncNames() error {
 	return nil
 }
 
+// settleRenamed makes the names of directories durable that were renamed; it does nothing where all
+// of them are.
+func (d *directories) settleRenamed() error {
+	d.mu.Lock()
+	n := len(d.renamed)
+	d.mu.Unlock()
+	if n == 0 {
+		return nil
+	}
+	return d.syncNames()
+}
+
 // discardDir takes the name of a deleted log's directory away and has the directory removed, and
 // those of the log that were set aside. It does nothing with a directory that is not that log's.
 func (d *directories) discardDir(id LogID, dir string) error {

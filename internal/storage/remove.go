@@ -274,17 +274,20 @@ const removalsAtOnce = 16
 func (k *keeper) removeDue(now time.Time) {
 	due, more := k.takeRemovals(now)
 	var left []LogID
+	var named error // why the names of the directories that are to be emptied are not on disk
+	if slices.ContainsFunc(due, func(r removal) bool { return r.inside }) {
+		named = k.s.dirs.settleRenamed()
+	}
 	for _, r := range due {
 		if k.s.closing.Load() {
 			return // the next start goes on
 		}
-		if err := k.removeOne(r); err != nil {
+		if r.inside && named != nil { // a crash that undoes the deletion would bring back a part of the log
+			k.retryRemoval(r, now)
+		} else if err := k.removeOne(r); err != nil {
 			k.s.log.Warn("a deleted file could not be removed", "path", r.path, "err", err)
 			if r.of != (LogID{}) { // it says that its log was deleted, so that it has to go
-				r.at = now.Add(waitingEvery)
-				k.mu.Lock()
-				k.removals = append(k.removals, r)
-				k.mu.Unlock()
+				k.retryRemoval(r, now)
 			}
 		} else if r.of != (LogID{}) {
 			left = append(left, r.of)
@@ -301,6 +304,14 @@ func (k *keeper) removeDue(now time.Time) {
 	case len(due) > 0 && !more:
 		k.s.space.Look()
 	}
+}
+
+// retryRemoval has a removal tried again later.
+func (k *keeper) retryRemoval(r removal, now time.Time) {
+	r.at = now.Add(waitingEvery)
+	k.mu.Lock()
+	k.removals = append(k.removals, r)
+	k.mu.Unlock()
 }
 
 // takeRemovals takes a few removals that are due; more is true where others may be.

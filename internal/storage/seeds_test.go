@@ -68,6 +68,7 @@ func TestCrashAgain(t *testing.T) {
 		{6081, true, "the model forgot a log that may come back when one of its identity that had nothing was deleted, too"},
 		{6338, true, "a recovery confirmed a truncation that a killed process had made in the page cache alone"},
 		{17595, false, "the model cut a write in half that had returned, since one that wrote nothing came after it"},
+		{26786, true, "files of a deleted log were removed before its directory's new name was durable: a crash brought back the rest"},
 	} {
 		t.Run(strconv.FormatUint(c.seed, 10), func(t *testing.T) {
 			t.Log(c.why)
