@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/node"
 	"github.com/leatstream/leat/internal/storage"
 )
@@ -89,6 +90,11 @@ func promises(t *testing.T) map[string][]string {
 			fmt.Sprintf("after %d seconds or %d MiB", int(storage.PageCacheAge.Seconds()), storage.PageCacheBytes>>20),
 			fmt.Sprintf("`leat.stray.retention.ms`: %d days unless set, `-1` for ever", stray),
 			fmt.Sprintf("checks everything %s", scrub),
+		},
+		"docs/configs.md": {
+			fmt.Sprintf("A partition takes about %d KB of memory", number("internal/node", "partitionBytes")>>10),
+			fmt.Sprintf("at least %s and at most %d million; topics beyond that", thousands(number("internal/node", "minPartitions")),
+				controller.MaxPartitions/1_000_000),
 		},
 		"docs/formats.md": {
 			fmt.Sprintf("`leat.stray.retention.ms` (%d days)", stray),

@@ -68,6 +68,9 @@ are TRACE, DEBUG, INFO, WARN, ERROR and FATAL; no line has the level FATAL, so a
 Go's garbage collector runs at its own pace (GOGC=100; 33 while requests that wait for records hold much memory) and takes no noticeable time (docs/benchmarks.md). If the system limits the memory of the process, by the limit
 of a container or MemoryMax of a service, three quarters of that become Go's memory limit, near which the collector runs more often; the rest is for memory of the
 kernel that counts as the process's. The environment variables GOGC and GOMEMLIMIT override both.
+
+A partition takes about 2 KB of memory before it has records. A cluster has as many as half of the memory that the process may use has room for, at least 10,000
+and at most 1 million; topics beyond that are refused with POLICY_VIOLATION. The memory that the process may use is Go's limit, and no more than half of the machine's.
 `)
 	return b.String()
 }

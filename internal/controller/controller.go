@@ -84,6 +84,9 @@ type Config struct {
 	Propose func(ctx context.Context, term uint64, records []byte) error
 	// Static are this node's own settings.
 	Static *config.Static
+	// MaxPartitions is how many partitions the cluster may have. 0 stands for the constant
+	// MaxPartitions. A cluster that has more already keeps them, and gets no new ones.
+	MaxPartitions int
 }
 
 const (
@@ -122,6 +125,7 @@ type batch struct {
 
 // New makes a controller.
 func New(cfg Config) *Controller {
+	cfg.MaxPartitions = cmp.Or(cfg.MaxPartitions, MaxPartitions)
 	c := &Controller{cfg: cfg, turn: make(chan struct{}, 1), full: make(chan struct{}, 1)}
 	c.turn <- struct{}{}
 	return c

@@ -468,6 +468,32 @@ func TestLimits(t *testing.T) {
 	}
 }
 
+// TestPartitionsAreBounded proves that a cluster gets no more partitions than the controller's
+// limit, by new topics or more partitions, and that the refusal says what to do.
+func TestPartitionsAreBounded(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := New(Config{Image: c.Image, Leading: c.leading, Propose: c.propose, Static: c.static, MaxPartitions: 10})
+	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(e *Error) bool {
+		return e != nil && e.Kind == PolicyViolation && strings.Contains(e.Message, "at most 10 partitions") && strings.Contains(e.Message, "delete topics")
+	}
+	topic := func(name string, n int32) NewTopic { return NewTopic{Name: name, Partitions: n, ReplicationFactor: 1} }
+	made, err := ctl.CreateTopics(t.Context(), []NewTopic{topic("a", 6), topic("b", 5), topic("c", 3)}, false)
+	if err != nil || made[0].Err != nil || !refused(made[1].Err) || made[2].Err != nil {
+		t.Fatalf("topics: %+v, %v", made, err)
+	}
+	errs, err := ctl.CreatePartitions(t.Context(), []MorePartitions{{Topic: "c", Count: 5}}, false)
+	if err != nil || !refused(errs[0]) {
+		t.Errorf("too many more partitions: %v, %v", errs, err)
+	}
+	errs, err = ctl.CreatePartitions(t.Context(), []MorePartitions{{Topic: "c", Count: 4}}, false)
+	if err != nil || errs[0] != nil || c.Image().NumPartitions() != 10 {
+		t.Errorf("as many as possible: %v, %v, %d partitions", errs, err, c.Image().NumPartitions())
+	}
+}
+
 // TestGivenUpCommandKeepsItsTurn proves that a proposed command whose caller has given up
 // still holds back the next one, which must be decided on an image that knows the first.
 // Otherwise a topic could be deleted twice, and no node could apply such a metadata log,

@@ -11,7 +11,7 @@ import (
 const (
 	// MaxNewPartitions is how many partitions one request may make, as in Kafka.
 	MaxNewPartitions = 10_000
-	// MaxPartitions is how many partitions a cluster may have.
+	// MaxPartitions is how many partitions a cluster may have, however much memory there is.
 	MaxPartitions = 1_000_000
 	maxTopicName  = 249
 )
@@ -47,7 +47,7 @@ type CreatedTopic struct {
 func (c *Controller) CreateTopics(ctx context.Context, topics []NewTopic, validateOnly bool) ([]CreatedTopic, error) {
 	var results []CreatedTopic
 	err := c.runCommand(ctx, func(m *meta.Image) []byte {
-		d := topicsDecision{m: m, static: c.cfg.Static, newID: meta.NewUUID}
+		d := topicsDecision{m: m, static: c.cfg.Static, newID: meta.NewUUID, maxPartitions: c.cfg.MaxPartitions}
 		records := d.decideTopics(topics)
 		results = d.results
 		if validateOnly {
@@ -63,6 +63,7 @@ type topicsDecision struct {
 	m             *meta.Image
 	static        *config.Static
 	newID         func() meta.UUID
+	maxPartitions int // of the cluster
 	records       []byte
 	newPartitions int // partitions
 	results       []CreatedTopic
@@ -105,8 +106,8 @@ func (d *topicsDecision) decideTopic(t *NewTopic, r *CreatedTopic) *Error {
 	if err != nil {
 		return err
 	}
-	if d.m.NumPartitions()+d.newPartitions+len(parts) > MaxPartitions {
-		return refuse(PolicyViolation, "A cluster has at most %d partitions: delete topics that are not used, or ask for fewer.", MaxPartitions)
+	if d.m.NumPartitions()+d.newPartitions+len(parts) > d.maxPartitions {
+		return refusePartitions(d.maxPartitions)
 	}
 	r.ID, r.Configs = d.newID(), set
 	r.Partitions, r.ReplicationFactor = int32(len(parts)), int16(len(parts[0].Replicas))
@@ -115,6 +116,15 @@ func (d *topicsDecision) decideTopic(t *NewTopic, r *CreatedTopic) *Error {
 	d.records = meta.Append(d.records, meta.PartitionsSet{Topic: r.ID, Partitions: parts})
 	d.records = appendConfigs(d.records, config.Resource{Type: config.Topic, Name: t.Name}, nil, set)
 	return nil
+}
+
+// refusePartitions is the refusal of partitions beyond the limit, which says what to do.
+func refusePartitions(limit int) *Error {
+	if limit < MaxPartitions {
+		return refuse(PolicyViolation, "There is memory for at most %d partitions in this cluster: delete topics that are not used, "+
+			"ask for fewer partitions, or give the node more memory and start it again.", limit)
+	}
+	return refuse(PolicyViolation, "A cluster has at most %d partitions: delete topics that are not used, or ask for fewer.", limit)
 }
 
 func (d *topicsDecision) checkTopicConfigs(asked map[string]*string) (map[string]string, *Error) {
@@ -228,7 +238,7 @@ type MorePartitions struct {
 func (c *Controller) CreatePartitions(ctx context.Context, asked []MorePartitions, validateOnly bool) ([]*Error, error) {
 	var results []*Error
 	err := c.runCommand(ctx, func(m *meta.Image) []byte {
-		records, errs := decideCreatePartitions(m, asked)
+		records, errs := decideCreatePartitions(m, c.cfg.MaxPartitions, asked)
 		results = errs
 		if validateOnly {
 			return nil
@@ -238,7 +248,7 @@ func (c *Controller) CreatePartitions(ctx context.Context, asked []MorePartition
 	return results, err
 }
 
-func decideCreatePartitions(m *meta.Image, asked []MorePartitions) ([]byte, []*Error) {
+func decideCreatePartitions(m *meta.Image, maxPartitions int, asked []MorePartitions) ([]byte, []*Error) {
 	var records []byte
 	results := make([]*Error, len(asked))
 	total := 0
@@ -249,8 +259,8 @@ func decideCreatePartitions(m *meta.Image, asked []MorePartitions) ([]byte, []*E
 		if total += len(parts); err == nil && total > MaxNewPartitions {
 			err = refuse(PolicyViolation, "Excessively large number of partitions per request.")
 		}
-		if err == nil && m.NumPartitions()+total > MaxPartitions {
-			err = refuse(PolicyViolation, "A cluster has at most %d partitions: delete topics that are not used, or ask for fewer.", MaxPartitions)
+		if err == nil && m.NumPartitions()+total > maxPartitions {
+			err = refusePartitions(maxPartitions)
 		}
 		if results[i] = err; err != nil {
 			continue

@@ -10,6 +10,7 @@ import (
 
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/controller"
 )
 
 // returnAfterStart is how long after its start a node returns the memory that only the start
@@ -47,11 +48,12 @@ func availableMemory(root fs.FS) int64 {
 
 // sizes are how many bytes each use of memory may take.
 type sizes struct {
-	available int64 // for the whole process
-	requests  int64 // receive buffers
-	work      int64 // work on requests, which budget.Budget divides into classes
-	parked    int64 // requests that wait for records
-	groups    int64 // the state of consumer groups
+	available  int64 // for the whole process
+	requests   int64 // receive buffers
+	work       int64 // work on requests, which budget.Budget divides into classes
+	parked     int64 // requests that wait for records
+	groups     int64 // the state of consumer groups
+	partitions int   // how many partitions the cluster may have; not bytes
 }
 
 // These divide the available memory if no setting does.
@@ -61,6 +63,10 @@ const (
 	manyRequests = 64 << 20 // enough for a thousand busy connections without large requests
 	groupShare   = 4        // groups take 1/groupShare of it, at most maxGroups
 	maxGroups    = 256 << 20
+
+	partitionShare = 2       // partitions take 1/partitionShare of it
+	partitionBytes = 2 << 10 // a partition without records: its place in the metadata, its replica and its log
+	minPartitions  = 10_000  // as many as the largest request makes, however little memory there is
 )
 
 // sizesFor divides the available memory. Settings come before the defaults. Receive buffers
@@ -79,6 +85,7 @@ func sizesFor(available int64, s *config.Server) sizes {
 	if z.groups == 0 {
 		z.groups = min(available/groupShare, maxGroups)
 	}
+	z.partitions = int(max(minPartitions, min(available/partitionShare/partitionBytes, controller.MaxPartitions)))
 	return z
 }
 

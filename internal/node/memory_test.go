@@ -1,11 +1,14 @@
 package node
 
 import (
+	"fmt"
+	"runtime/debug"
 	"testing"
 	"testing/fstest"
 
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/controller"
 )
 
 // TestMemoryIsReturned proves that memory is returned to the system if some checks have seen no
@@ -98,6 +101,36 @@ func TestWorkMemory(t *testing.T) {
 	small := fstest.MapFS{"proc/meminfo": {Data: []byte("MemTotal:         524288 kB\nMemFree: 1 kB\n")}}
 	if got := availableMemory(small); got > 256<<20 {
 		t.Errorf("of a machine of 512 MiB %d bytes are available", got)
+	}
+}
+
+// TestPartitionsFollowMemory proves that the number of partitions of a cluster has a bound that
+// the available memory gives, and that the controller of a node with little memory knows it.
+func TestPartitionsFollowMemory(t *testing.T) {
+	for _, c := range []struct {
+		available int64
+		want      int
+	}{
+		{1 << 40, 1_000_000},
+		{2 << 30, 524_288}, // half of it, 2 KB each
+		{192 << 20, 49_152},
+		{8 << 20, 10_000},
+	} {
+		if got := sizesFor(c.available, &config.Server{MaxRequestBytes: 100 << 20}).partitions; got != c.want {
+			t.Errorf("%d bytes are available: %d partitions, want %d", c.available, got, c.want)
+		}
+	}
+	limit := debug.SetMemoryLimit(32 << 20)
+	n := start(t, Config{Data: t.TempDir()})
+	debug.SetMemoryLimit(limit)
+	topic := func(n int32) []controller.NewTopic {
+		return []controller.NewTopic{{Name: fmt.Sprint("t", n), Partitions: n, ReplicationFactor: 1}}
+	}
+	if made, err := n.controller.CreateTopics(t.Context(), topic(1), false); err != nil || made[0].Err != nil {
+		t.Fatal(made, err)
+	}
+	if made, err := n.controller.CreateTopics(t.Context(), topic(10_000), true); err != nil || made[0].Err == nil {
+		t.Errorf("one more than 10,000 partitions: %+v, %v", made, err)
 	}
 }
 

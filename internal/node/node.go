@@ -198,6 +198,7 @@ func (n *Node) openEngine() error {
 	})
 	n.controller = controller.New(controller.Config{
 		Image: n.image.Load, Leading: n.quorum.Leading, Propose: n.quorum.Propose, Static: n.static,
+		MaxPartitions: n.sizes.partitions,
 	})
 	return nil
 }
