@@ -125,8 +125,12 @@ const maxConfigWarnings = 20
 
 // warnIneffective logs the configs of a resource that have no effect, and returns whether there
 // are any. The log has to tell, since only
-// some clients read the note about them in the answer to the change (config.NoteTag).
+// some clients read the note about them in the answer to the change (config.NoteTag). The configs
+// of the offsets topic are the node's own, and nobody can do anything about them.
 func warnIneffective(logger *slog.Logger, r config.Resource, set map[string]string) bool {
+	if r.Type == config.Topic && r.Name == group.Topic {
+		return false
+	}
 	sentences := config.Ineffective(r.Type, set)
 	for _, w := range sentences {
 		logger.Warn("a config has no effect", "of", r.Type.String(), "name", r.Name, "why", w)
