@@ -152,6 +152,11 @@ func (a *app) consumeOptions(ctx context.Context, f consumeFlags, pos admin.Posi
 		}
 		if !f.exit && len(f.partitions) == 0 {
 			opts = append(opts, kgo.ConsumeTopics(f.topics...), kgo.ConsumeStartOffset(pos.Offset()))
+			if pos.Kind == admin.AtOffset {
+				// The client moves this one into the partition. By default it would go back to the
+				// start from an offset beyond the end.
+				opts = append(opts, kgo.ConsumeResetOffset(pos.Offset()))
+			}
 			return nil
 		}
 		from, err := f.resolvePosition(ctx, adm, pos)
