@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math"
 	"os"
@@ -58,11 +59,11 @@ If there are several listeners, they have names, as in Kafka. A client is told t
 func runUp(cmd *cobra.Command) error {
 	started := time.Now()
 	if cmd.Flags().Changed("join") || cmd.Flags().Changed("token") {
-		return errors.New("this version runs clusters of one node: leave out --join and --token")
+		return usagef("this version runs clusters of one node: leave out --join and --token")
 	}
 	cfg, err := readSettings(cmd, os.Environ())
 	if err != nil {
-		return err
+		return explainSettings(err)
 	}
 	cfg.Logger = newLogger(cmd.ErrOrStderr(), cfg.LogFormat)
 	node.LimitMemory()
@@ -83,6 +84,16 @@ func runUp(cmd *cobra.Command) error {
 	return errors.Join(failed, n.Stop(ctx))
 }
 
+// explainSettings makes a sentence of an error about settings. The node does not start with them, so
+// they are wrong usage, or name a file that does not exist.
+func explainSettings(err error) error {
+	sentence := strings.Replace(err.Error(), node.ErrConfig.Error()+": ", "", 1)
+	if errors.Is(err, fs.ErrNotExist) {
+		return notFoundf("%s", sentence)
+	}
+	return usagef("%s", sentence)
+}
+
 // readSettings combines the settings of the file, the environment and the flags. Later ones win.
 func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 	var sources []node.Source
@@ -100,7 +111,7 @@ func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 		sources = append(sources, src)
 	}
 	sources = append(sources, node.FromEnv(environ))
-	flags := node.Source{Name: "flag"}
+	var flags node.Source // each value names its flag
 	for _, name := range []string{"listen", "advertise"} {
 		list, err := cmd.Flags().GetStringArray(name)
 		if err != nil {
@@ -123,7 +134,7 @@ func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 	for _, kv := range set {
 		name, value, ok := strings.Cut(kv, "=")
 		if !ok {
-			return node.Config{}, fmt.Errorf("--set %s: write it as name=value", kv)
+			return node.Config{}, usagef("--set %s: write it as name=value", kv)
 		}
 		flags.Values = append(flags.Values, node.Value{Name: name, Value: value, At: "--set " + name}) // the value may be a secret
 	}

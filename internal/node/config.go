@@ -67,9 +67,17 @@ type Info struct {
 // listen, advertise, http, id, rack, log-level, log-format) or of one of Kafka's broker
 // configs.
 type Source struct {
-	Name     string // for messages: "flag", "environment", or the file's name
+	Name     string // for messages: "environment", or the file's name; "": the places of its values say enough
 	Values   []Value
 	Warnings []string // about parts of the source that are not used
+}
+
+// placeOf says where a value of the source stands.
+func (s Source) placeOf(v Value) string {
+	if s.Name == "" {
+		return v.At
+	}
+	return s.Name + ": " + v.At
 }
 
 // Value is one setting of a source.
@@ -88,7 +96,7 @@ func Combine(sources ...Source) (Config, error) {
 		cfg.Warnings = append(cfg.Warnings, src.Warnings...)
 		for _, v := range src.Values {
 			if err := cfg.applySetting(v.Name, v.Value); err != nil {
-				return Config{}, fmt.Errorf("%s: %s: %w", src.Name, v.At, err)
+				return Config{}, fmt.Errorf("%s: %w", src.placeOf(v), err)
 			}
 		}
 	}
