@@ -95,6 +95,8 @@ func promises(t *testing.T) map[string][]string {
 			fmt.Sprintf("A partition takes about %d KB of memory", number("internal/node", "partitionBytes")>>10),
 			fmt.Sprintf("at least %s and at most %d million; topics beyond that", thousands(number("internal/node", "minPartitions")),
 				controller.MaxPartitions/1_000_000),
+			fmt.Sprintf("have at most %d MiB together", number("internal/controller", "maxConfigBytes")>>20),
+			fmt.Sprintf("a metrics subscription has at most %d bytes", number("internal/controller", "maxMetricsName")),
 		},
 		"docs/formats.md": {
 			fmt.Sprintf("`leat.stray.retention.ms` (%d days)", stray),

@@ -71,6 +71,9 @@ kernel that counts as the process's. The environment variables GOGC and GOMEMLIM
 
 A partition takes about 2 KB of memory before it has records. A cluster has as many as half of the memory that the process may use has room for, at least 10,000
 and at most 1 million; topics beyond that are refused with POLICY_VIOLATION. The memory that the process may use is Go's limit, and no more than half of the machine's.
+
+All configs that are set in a cluster, on topics, brokers, groups and metrics subscriptions, have at most 32 MiB together with the names of what they are set on; more is
+refused with POLICY_VIOLATION. The name of a metrics subscription has at most 249 bytes.
 `)
 	return b.String()
 }

@@ -16,7 +16,10 @@ import (
 // Limits of the configs that a cluster keeps.
 const (
 	maxConfigValue  = 64 << 10 // bytes
-	maxResourceName = 32 << 10 // bytes of a name
+	maxResourceName = 32 << 10 // bytes of a group's name
+	maxMetricsName  = 249      // bytes of the name of a metrics subscription, as of a topic
+	// maxConfigBytes bounds the configs of the whole cluster, as meta.ConfigBytes counts them.
+	maxConfigBytes = 32 << 20
 	// maxConfiguredResources is how many groups, and how many metrics subscriptions, can
 	// have configs. They need not exist, so nothing else bounds them.
 	maxConfiguredResources = 10_000
@@ -83,13 +86,16 @@ func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, va
 func decideAlterConfigs(m *meta.Image, static *config.Static, asked []ConfigChanges) ([]byte, []*Error) {
 	var records []byte
 	results := make([]*Error, len(asked))
-	d := configsDecision{m: m, static: static, room: map[config.ResourceType]int{}}
+	d := configsDecision{m: m, static: static, room: map[config.ResourceType]int{}, bytes: m.ConfigBytes()}
 	for i := range asked {
 		a := &asked[i]
 		old := m.Overrides(a.Resource)
 		set, err := applyChanges(old, a)
 		if err == nil {
 			err = d.checkChanges(a, set)
+		}
+		if err == nil {
+			err = d.takeBytes(a.Resource, old, set)
 		}
 		if results[i] = err; err == nil {
 			records = appendConfigs(records, a.Resource, old, set)
@@ -103,6 +109,23 @@ type configsDecision struct {
 	m      *meta.Image
 	static *config.Static
 	room   map[config.ResourceType]int // how many more resources of a type may get configs; see takeRoom
+	bytes  int                         // of all configs after the changes that were decided
+}
+
+// takeBytes counts the bytes of a resource's configs, and refuses more than the cluster may
+// have. Changes that make them smaller are always possible.
+func (d *configsDecision) takeBytes(r config.Resource, old, set map[string]string) *Error {
+	more := meta.ConfigBytes(r, set) - meta.ConfigBytes(r, old)
+	if more > 0 && d.bytes+more > maxConfigBytes {
+		return refuseConfigBytes()
+	}
+	d.bytes += more
+	return nil
+}
+
+func refuseConfigBytes() *Error {
+	return refuse(PolicyViolation, "All configs of the cluster together have at most %d MiB: remove those that are not used, or ask for shorter ones.",
+		maxConfigBytes>>20)
 }
 
 // applyChanges returns the configs of a resource after the changes.
@@ -177,6 +200,9 @@ func (d *configsDecision) checkChanges(a *ConfigChanges, set map[string]string) 
 	case config.ClientMetrics:
 		if a.Resource.Name == "" {
 			return refuse(InvalidRequest, "Subscription name can't be empty")
+		}
+		if len(a.Resource.Name) > maxMetricsName {
+			return refuse(InvalidRequest, "The name of a subscription has at most %d bytes.", maxMetricsName)
 		}
 		if err := d.takeRoom(a.Resource); err != nil {
 			return err

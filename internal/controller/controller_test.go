@@ -494,6 +494,50 @@ func TestPartitionsAreBounded(t *testing.T) {
 	}
 }
 
+// TestConfigBytesAreBounded proves that all configs of a cluster together have a bound in bytes,
+// which holds within a request, too; that configs can be made smaller and removed at the bound,
+// and that there is room again then; and that the topics of the coordinators can be made.
+func TestConfigBytesAreBounded(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
+		t.Fatal(err)
+	}
+	change := func(name string, op Op, size int) ConfigChanges {
+		return ConfigChanges{
+			Resource: config.Resource{Type: config.ClientMetrics, Name: name},
+			Changes:  []ConfigChange{{op, "metrics", strings.Repeat("m", size)}},
+		}
+	}
+	refused := func(e *Error) bool {
+		return e != nil && e.Kind == PolicyViolation && strings.Contains(e.Message, "at most 32 MiB") && strings.Contains(e.Message, "remove")
+	}
+	const many = maxConfigBytes/60_000 + 1
+	var asked []ConfigChanges
+	for i := range many {
+		asked = append(asked, change(fmt.Sprint("s", i), Set, 60_000))
+	}
+	errs, err := ctl.AlterConfigs(t.Context(), asked, false)
+	if err != nil || errs[0] != nil || !refused(errs[many-1]) || c.Image().ConfigBytes() > maxConfigBytes {
+		t.Fatalf("%v, %v, %v, %d bytes", err, errs[0], errs[many-1], c.Image().ConfigBytes())
+	}
+	value := strings.Repeat("0:1,", 15_000) + "0:1"
+	topics := []NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 1, Configs: map[string]*string{"leader.replication.throttled.replicas": &value}}}
+	made, err := ctl.CreateTopics(t.Context(), topics, false)
+	if err != nil || !refused(made[0].Err) {
+		t.Errorf("a topic with configs: %+v, %v", made[0].Err, err)
+	}
+	if err := ctl.EnsureTopic(t.Context(), "__consumer_offsets"); err != nil {
+		t.Error(err)
+	}
+	errs, err = ctl.AlterConfigs(t.Context(), []ConfigChanges{
+		change("s0", Delete, 0), change("s1", Set, 10), change("new", Set, 60_000), change(strings.Repeat("n", maxMetricsName+1), Set, 1),
+	}, false)
+	if err != nil || errs[0] != nil || errs[1] != nil || errs[2] != nil || errs[3] == nil || errs[3].Kind != InvalidRequest {
+		t.Errorf("fewer bytes, the same again, a long name: %v, %v", errs, err)
+	}
+}
+
 // TestGivenUpCommandKeepsItsTurn proves that a proposed command whose caller has given up
 // still holds back the next one, which must be decided on an image that knows the first.
 // Otherwise a topic could be deleted twice, and no node could apply such a metadata log,

@@ -66,6 +66,7 @@ type topicsDecision struct {
 	maxPartitions int // of the cluster
 	records       []byte
 	newPartitions int // partitions
+	newBytes      int // of configs
 	results       []CreatedTopic
 }
 
@@ -109,12 +110,18 @@ func (d *topicsDecision) decideTopic(t *NewTopic, r *CreatedTopic) *Error {
 	if d.m.NumPartitions()+d.newPartitions+len(parts) > d.maxPartitions {
 		return refusePartitions(d.maxPartitions)
 	}
+	resource := config.Resource{Type: config.Topic, Name: t.Name}
+	size := meta.ConfigBytes(resource, set)
+	if size > 0 && d.m.ConfigBytes()+d.newBytes+size > maxConfigBytes && !meta.InternalTopic(t.Name) { // groups need theirs
+		return refuseConfigBytes()
+	}
+	d.newBytes += size
 	r.ID, r.Configs = d.newID(), set
 	r.Partitions, r.ReplicationFactor = int32(len(parts)), int16(len(parts[0].Replicas))
 	d.newPartitions += len(parts)
 	d.records = meta.Append(d.records, meta.TopicCreated{ID: r.ID, Name: t.Name})
 	d.records = meta.Append(d.records, meta.PartitionsSet{Topic: r.ID, Partitions: parts})
-	d.records = appendConfigs(d.records, config.Resource{Type: config.Topic, Name: t.Name}, nil, set)
+	d.records = appendConfigs(d.records, resource, nil, set)
 	return nil
 }
 

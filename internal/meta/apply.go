@@ -324,6 +324,7 @@ func (s *step) deleteTopic(id UUID) error {
 	}
 	if t.overrides != nil {
 		r := config.Resource{Type: config.Topic, Name: t.Name}
+		s.m.configBytes -= ConfigBytes(r, t.overrides.byKey)
 		s.delta.Configs[r] = struct{}{}
 		delete(s.overrides, r)
 	}
@@ -339,10 +340,21 @@ func (s *step) setConfig(r config.Resource, key string, value *string) error {
 	if err != nil {
 		return err
 	}
+	before := len(o.byKey)
+	if old, had := o.byKey[key]; had {
+		s.m.configBytes -= oneConfigBytes(r, key, old)
+	}
 	if value != nil {
 		o.byKey[key] = *value
+		s.m.configBytes += oneConfigBytes(r, key, *value)
 	} else {
 		delete(o.byKey, key)
+	}
+	switch after := len(o.byKey); {
+	case before == 0 && after > 0:
+		s.m.configBytes += resourceCost
+	case before > 0 && after == 0:
+		s.m.configBytes -= resourceCost
 	}
 	if len(o.byKey) == 0 { // an empty set is not kept, so that equal images encode alike
 		delete(s.overrides, r)

@@ -29,6 +29,7 @@ type Image struct {
 	partitions int
 
 	configs         map[config.Resource]*overrides // of everything but topics, which have their own
+	configBytes     int                            // see ConfigBytes
 	nextProducerID  int64                          // without the tag; all below it were given
 	features        map[string]int16
 	featuresEpoch   uint64 // see FeaturesEpoch
@@ -47,6 +48,29 @@ func (o *overrides) values() map[string]string {
 		return nil
 	}
 	return o.byKey
+}
+
+// These are the memory that set configs take besides their text, about.
+const (
+	resourceCost = 256 // of a resource that has configs
+	configCost   = 32  // of one config
+)
+
+// ConfigBytes is how many bytes the configs that are set on a resource count: what it takes to
+// keep them, and their keys and values, each with the name of the resource, as a snapshot has them.
+func ConfigBytes(r config.Resource, set map[string]string) int {
+	if len(set) == 0 {
+		return 0
+	}
+	n := resourceCost
+	for k, v := range set {
+		n += oneConfigBytes(r, k, v)
+	}
+	return n
+}
+
+func oneConfigBytes(r config.Resource, key, value string) int {
+	return configCost + len(r.Name) + len(key) + len(value)
 }
 
 // Topic is a topic with its partitions, which are indexed by their number.
@@ -174,6 +198,9 @@ func (m *Image) Overrides(r config.Resource) map[string]string {
 	}
 	return o.values()
 }
+
+// ConfigBytes is the sum of the ConfigBytes of all resources.
+func (m *Image) ConfigBytes() int { return m.configBytes }
 
 // Configured iterates over the resources of one type that have configs set, in no order.
 func (m *Image) Configured(typ config.ResourceType) iter.Seq[string] {

@@ -211,6 +211,13 @@ func (md *model) check(t *rapid.T, m *Image) {
 	if d := cmp.Diff(md.configs, configs); d != "" {
 		t.Fatal(d)
 	}
+	size := 0
+	for r, set := range md.configs {
+		size += ConfigBytes(r, set)
+	}
+	if m.ConfigBytes() != size {
+		t.Fatalf("the configs count %d bytes, they have %d", m.ConfigBytes(), size)
+	}
 }
 
 // TestApplyIsTheModel proves, for random histories, that an image holds what its
