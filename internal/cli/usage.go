@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/leatstream/leat/internal/cli/phrase"
+	"github.com/leatstream/leat/internal/node"
 )
 
 // helpWidth is the longest line of a help text.
@@ -37,6 +39,11 @@ func (a *app) prepareVerb(cmd *cobra.Command) {
 				return usagef("--timeout %s: give a time such as 10s", fl.Value)
 			}
 			a.running = true
+			if cmd.Flag("bootstrap") != nil { // the node logs them itself
+				for _, w := range node.FromEnv(os.Environ()).Warnings {
+					a.tellPerson(w)
+				}
+			}
 			return run(cmd, args)
 		}
 	}
