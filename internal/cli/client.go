@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strconv"
 	"strings"
@@ -23,6 +24,8 @@ const (
 	maxDial = 10 * time.Second
 	// leastOverhead is the shortest time for it that the client library accepts.
 	leastOverhead = 100 * time.Millisecond
+	// askHTTP is how long a program that has not answered like a broker may take to answer like a web server.
+	askHTTP = 500 * time.Millisecond
 	// closeTimeout is how long a verb that has done its work, or was interrupted, may take to tell
 	// brokers so.
 	closeTimeout = 600 * time.Millisecond
@@ -42,9 +45,13 @@ func (a *app) withBroker(ctx context.Context, say func(string), opts []kgo.Opt, 
 	ctx, stop := b.contact.watchBrokers(ctx)
 	defer stop()
 	var err error
-	if b.cl, err = a.connectClient(ctx, append(opts, kgo.WithHooks(b.contact))...); err == nil {
+	b.cl, err = a.connectClient(ctx, append(opts, kgo.WithHooks(b.contact))...)
+	switch ping := new(unansweredError); {
+	case err == nil:
 		defer closeClient(b.cl)
 		err = fn(ctx, b)
+	case errors.As(err, &ping):
+		return b.contact.unreachableError(ping.err)
 	}
 	switch lost := context.Cause(ctx); {
 	case err == nil:
@@ -57,7 +64,7 @@ func (a *app) withBroker(ctx context.Context, say func(string), opts []kgo.Opt, 
 	case errors.Is(whole.Err(), context.DeadlineExceeded):
 		return b.contact.timeoutError()
 	case isNetwork(err) && !errors.Is(err, errUnreachable):
-		return unreachableError(a.bootstrap, err)
+		return b.contact.unreachableError(err)
 	default:
 		return err
 	}
@@ -107,13 +114,50 @@ func (a *app) connectClient(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, 
 		switch ended := ctx.Err(); {
 		case errors.Is(ended, context.Canceled) && !errors.Is(context.Cause(ctx), errUnreachable):
 			return nil, ended
-		case ended != nil:
-			err = context.DeadlineExceeded
+		case ended != nil, isLate(err):
+			err = findHTTP(seeds)
 		}
-		return nil, unreachableError(a.bootstrap, err)
+		return nil, &unansweredError{addrs: a.bootstrap, err: err}
 	}
 	return cl, nil
 }
+
+// errHTTP is the kind of answers that a web server gives.
+var errHTTP = errors.New("this is no broker: it answered HTTP/1.1")
+
+// findHTTP gives the reason for which none of the addresses has answered in time: one of them is a web
+// server, or none that we know. A web server waits for a whole line, which a broker's client never
+// sends.
+func findHTTP(addrs []string) error {
+	for _, addr := range addrs {
+		conn, err := net.DialTimeout("tcp", addr, askHTTP)
+		if err != nil {
+			continue
+		}
+		var answer [5]byte
+		err = conn.SetDeadline(time.Now().Add(askHTTP))
+		if err == nil {
+			_, err = io.WriteString(conn, "HEAD / HTTP/1.0\r\n\r\n")
+		}
+		if err == nil {
+			_, err = io.ReadFull(conn, answer[:])
+		}
+		_ = conn.Close() // nothing is lost
+		if err == nil && string(answer[:]) == "HTTP/" {
+			return errHTTP
+		}
+	}
+	return context.DeadlineExceeded
+}
+
+// unansweredError says that no broker has answered a client's first request.
+type unansweredError struct {
+	addrs string
+	err   error // of the last attempt
+}
+
+func (e *unansweredError) Error() string { return unreachableError(e.addrs, e.err).Error() }
+func (e *unansweredError) Unwrap() error { return errUnreachable }
 
 // checkAddress refuses an address that cannot be a broker's. The port may be left out.
 func checkAddress(s string) error {

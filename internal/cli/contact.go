@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -43,6 +44,11 @@ type contact struct {
 		state   contactState
 		owed    time.Time // since when an answer is owed; zero: none is
 		trouble string    // how the last request since the last answer failed; "": none has failed
+		why     string    // why it did, without the address
+		// via is the address by which a broker was reached, and astray says where it sends clients and
+		// why nobody reaches it there. It is "" while some broker is reached by its own address.
+		via, astray string
+		reached     map[string]bool // the addresses on which brokers have answered
 	}
 }
 
@@ -57,6 +63,7 @@ const (
 func newContact(addrs string, timeout time.Duration, say func(string)) *contact {
 	c := &contact{addrs: addrs, timeout: orDefault(timeout), say: say, unansweredAPI: -1}
 	c.mu.owed = time.Now() // the first connection is owed
+	c.mu.reached = map[string]bool{}
 	return c
 }
 
@@ -139,7 +146,30 @@ func (c *contact) isLost() bool {
 func (c *contact) lostError() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.mu.astray != "" {
+		return c.astrayErrorLocked()
+	}
 	return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("no answer for %s from %s", formatDuration(c.timeout), c.describeLocked())}
+}
+
+// unreachableError says why the client cannot go on after a connection has failed with err.
+func (c *contact) unreachableError(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.astray != "" {
+		return c.astrayErrorLocked()
+	}
+	if isLate(err) && c.mu.why != "" {
+		return unreachableSentence(c.addrs, c.mu.why)
+	}
+	return unreachableError(c.addrs, err)
+}
+
+// astrayErrorLocked says that a broker sends its clients to an address on which nobody reaches it. The
+// caller holds mu.
+func (c *contact) astrayErrorLocked() error {
+	return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("reached %s, which tells clients to go to %s: "+
+		"if that address is wrong, start the broker with --advertise HOST:PORT, an address that its clients reach", c.mu.via, c.mu.astray)}
 }
 
 // timeoutError says why a verb has not ended within the timeout.
@@ -180,11 +210,42 @@ func (c *contact) noteFailure(meta kgo.BrokerMetadata, err error) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, net.ErrClosed) || errors.Is(err, kgo.ErrClientClosed) {
 		return
 	}
-	c.noteRequest(fmt.Sprintf("%s (%s)", net.JoinHostPort(meta.Host, fmt.Sprint(meta.Port)), describeNetwork(err)))
+	c.mu.Lock()
+	known := c.mu.trouble != ""
+	if !known || !isLate(err) {
+		c.mu.why = describeNetwork(err)
+	}
+	c.mu.Unlock()
+	if isLate(err) && known {
+		c.noteRequest("") // that time ran out says less than the failure before it
+		return
+	}
+	c.noteRequest(fmt.Sprintf("%s (%s)", addressOf(meta), describeNetwork(err)))
+}
+
+func addressOf(meta kgo.BrokerMetadata) string {
+	return net.JoinHostPort(meta.Host, fmt.Sprint(meta.Port))
+}
+
+// noteConnection notes whether a broker is reached by the address that brokers tell clients. The client
+// gives ids below 0 to the addresses that it was started with.
+func (c *contact) noteConnection(meta kgo.BrokerMetadata, err error) {
+	addr := addressOf(meta)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case meta.NodeID < 0 || errors.Is(err, context.Canceled):
+	case err == nil:
+		c.mu.astray = ""
+		c.mu.reached[addr] = true
+	case c.mu.via != "" && !c.mu.reached[addr]:
+		c.mu.astray = fmt.Sprintf("%s, and nobody can be reached there (%s)", addr, describeNetwork(err))
+	}
 }
 
 // OnBrokerConnect is called when a connection is open, or cannot be opened.
 func (c *contact) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	c.noteConnection(meta, err)
 	if err != nil {
 		c.noteFailure(meta, err)
 	}
@@ -207,8 +268,14 @@ func (c *contact) OnBrokerWrite(meta kgo.BrokerMetadata, key int16, _ int, _, _ 
 func (c *contact) OnBrokerRead(meta kgo.BrokerMetadata, _ int16, _ int, _, _ time.Duration, err error) {
 	if err != nil {
 		c.noteFailure(meta, err)
-	} else {
-		c.noteAnswer()
+		return
+	}
+	c.noteAnswer()
+	if meta.NodeID < 0 {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.mu.via = addressOf(meta)
+		c.mu.reached[c.mu.via] = true
 	}
 }
 
@@ -221,21 +288,33 @@ func isNetwork(err error) bool {
 		(errors.As(err, &ne) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed))
 }
 
+// isLate tells whether an error says only that the time was over. It may come from looking up a host's name.
+func isLate(err error) bool {
+	var ne net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &ne) && ne.Timeout()
+}
+
+// httpAnswer is in the client library's error about an answer that begins like one of HTTP.
+const httpAnswer = "the four size bytes are 'HTTP' in ascii"
+
 // describeNetwork says in a few words how a connection failed.
 func describeNetwork(err error) string {
 	var dns *net.DNSError
-	var ne net.Error
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "connection refused"
-	case errors.As(err, &dns):
+	case errors.Is(err, syscall.ENETUNREACH):
+		return "there is no network to it"
+	case errors.As(err, &dns) && dns.IsNotFound:
 		return "no such host " + dns.Name
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "connection closed"
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &ne) && ne.Timeout():
+	case isLate(err):
 		return "no answer in time"
 	case err == nil:
 		return "no answer"
+	case strings.Contains(err.Error(), httpAnswer):
+		return errHTTP.Error()
 	default:
 		return oneLine(err)
 	}
@@ -243,6 +322,10 @@ func describeNetwork(err error) string {
 
 // unreachableError says which brokers cannot be reached, why, and what to do.
 func unreachableError(addrs string, err error) error {
+	return unreachableSentence(addrs, describeNetwork(err))
+}
+
+func unreachableSentence(addrs, why string) error {
 	return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("cannot reach a broker on %s (%s): "+
-		"start one with \"leat up\", or name another one with --bootstrap HOST:PORT", addrs, describeNetwork(err))}
+		"start one with \"leat up\", or name another one with --bootstrap HOST:PORT", addrs, why)}
 }
