@@ -223,6 +223,32 @@ func topicDetails(ctx context.Context, adm *kadm.Client, topics ...string) (kadm
 	return details, nil
 }
 
+// findTopics looks up those topics that exist. The error missing names the others; err ends the verb.
+// Without names it looks up all topics.
+func findTopics(ctx context.Context, adm *kadm.Client, topics ...string) (found kadm.TopicDetails, missing, err error) {
+	found, err = adm.ListTopicsWithInternal(ctx, topics...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("asking for topics: %w", err)
+	}
+	var failed []error
+	for _, t := range topics {
+		switch d, ok := found[t]; {
+		case !ok:
+			failed = append(failed, noSuchTopicError(ctx, adm, t))
+		case d.Err != nil:
+			failed = append(failed, topicError(ctx, adm, t, d.Err, ""))
+		default:
+			continue
+		}
+		delete(found, t)
+	}
+	missing = errors.Join(failed...)
+	if len(topics) > 0 && len(found) == 0 {
+		return nil, nil, missing // there is nothing else to do
+	}
+	return found, missing, nil
+}
+
 // topicError makes a sentence of a broker's error about a topic. If the topic does not exist, the
 // sentence names the topics that may have been meant.
 func topicError(ctx context.Context, adm *kadm.Client, topic string, err error, message string) error {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -53,10 +54,14 @@ func (a *app) getConfigs(ctx context.Context, adm *kadm.Client, t target, onlySe
 	for _, c := range configs {
 		known = append(known, c.Key)
 	}
+	var missing []error
 	for _, n := range names {
 		if !slices.Contains(known, n) {
-			return t.noSuchConfigError(n, known)
+			missing = append(missing, t.noSuchConfigError(n, known))
 		}
+	}
+	if len(names) > 0 && len(missing) == len(names) {
+		return errors.Join(missing...)
 	}
 	all := []shownConfig{}
 	for _, c := range configs {
@@ -69,7 +74,7 @@ func (a *app) getConfigs(ctx context.Context, adm *kadm.Client, t target, onlySe
 		}
 		all = append(all, got)
 	}
-	return a.show(all, func() string {
+	err = a.show(all, func() string {
 		t := columns{head: []string{"NAME", "VALUE", "SOURCE"}}
 		for _, c := range all {
 			value := "(null)"
@@ -83,4 +88,5 @@ func (a *app) getConfigs(ctx context.Context, adm *kadm.Client, t target, onlySe
 		}
 		return t.String()
 	})
+	return errors.Join(append(missing, err)...)
 }

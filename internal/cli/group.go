@@ -39,19 +39,33 @@ func (a *app) addGroupArguments(cmd *cobra.Command, c *groupChoice) *cobra.Comma
 
 // findGroups asks for the groups that were chosen. It fails with errNotFound if one does not exist.
 func (c groupChoice) findGroups(ctx context.Context, cl *kgo.Client, names []string) ([]admin.Group, error) {
+	found, missing, err := c.findSomeGroups(ctx, cl, names)
+	if err = errors.Join(err, missing); err != nil {
+		return nil, err
+	}
+	return found, nil
+}
+
+// findSomeGroups asks for those of the groups that exist. The error missing names the others; err ends the verb.
+func (c groupChoice) findSomeGroups(ctx context.Context, cl *kgo.Client, names []string) (found []admin.Group, missing, err error) {
 	listed, err := admin.FindGroups(ctx, cl, nil, nil)
 	if err != nil || c.all {
-		return listed, err
+		return listed, nil, err
 	}
-	var all []admin.Group
+	var failed []error
 	for _, name := range names {
 		i := slices.IndexFunc(listed, func(g admin.Group) bool { return g.Name == name })
 		if i < 0 {
-			return nil, noSuchGroupError(name, listed)
+			failed = append(failed, noSuchGroupError(name, listed))
+			continue
 		}
-		all = append(all, listed[i])
+		found = append(found, listed[i])
 	}
-	return all, nil
+	missing = errors.Join(failed...)
+	if len(names) > 0 && len(found) == 0 {
+		return nil, nil, missing // there is nothing else to do
+	}
+	return found, missing, nil
 }
 
 // noSuchGroupError says that a group does not exist, and which ones may have been meant.

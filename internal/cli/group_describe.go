@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -20,7 +21,7 @@ func (a *app) newGroupDescribe() *cobra.Command {
 groups of Kafka 4, and share groups; of a streams group only the offsets are shown.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
-				entries, err := c.findGroups(ctx, cl, args)
+				entries, missing, err := c.findSomeGroups(ctx, cl, args)
 				if err != nil {
 					return err
 				}
@@ -28,13 +29,13 @@ groups of Kafka 4, and share groups; of a streams group only the offsets are sho
 				if err != nil {
 					return err
 				}
-				return a.show(all, func() string {
+				return errors.Join(missing, a.show(all, func() string {
 					parts := make([]string, len(all))
 					for i := range all {
 						parts[i] = groupText(&all[i])
 					}
 					return strings.Join(parts, "\n")
-				})
+				}))
 			})
 		},
 	}, &c)

@@ -51,7 +51,7 @@ lines of topic,partition,offset for one group, and of group,topic,partition,offs
 }
 
 func (a *app) exportGroups(ctx context.Context, cl *kgo.Client, c groupChoice, names []string) error {
-	entries, err := c.findGroups(ctx, cl, names)
+	entries, missing, err := c.findSomeGroups(ctx, cl, names)
 	if err != nil {
 		return err
 	}
@@ -72,7 +72,7 @@ func (a *app) exportGroups(ctx context.Context, cl *kgo.Client, c groupChoice, n
 		}
 	}
 	if a.output == "json" {
-		return a.show(all, nil)
+		return errors.Join(missing, a.show(all, nil))
 	}
 	w := csv.NewWriter(a.out)
 	for _, o := range all {
@@ -85,7 +85,7 @@ func (a *app) exportGroups(ctx context.Context, cl *kgo.Client, c groupChoice, n
 		}
 	}
 	w.Flush()
-	return w.Error()
+	return errors.Join(missing, w.Error())
 }
 
 // readOffsets reads a file of offsets for the named groups, or for all groups in the file if none is

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -47,10 +48,11 @@ func (a *app) newTopicDescribe() *cobra.Command {
 }
 
 func (a *app) describeTopics(ctx context.Context, adm *kadm.Client, topics []string) error {
-	details, err := topicDetails(ctx, adm, topics...)
+	details, missing, err := findTopics(ctx, adm, topics...)
 	if err != nil {
 		return err
 	}
+	topics = details.Names()
 	offsets, err := admin.Spans(ctx, adm, topics...)
 	if err != nil {
 		return err
@@ -72,13 +74,13 @@ func (a *app) describeTopics(ctx context.Context, adm *kadm.Client, topics []str
 		}
 		all = append(all, t)
 	}
-	return a.show(all, func() string {
+	return errors.Join(missing, a.show(all, func() string {
 		parts := make([]string, len(all))
 		for i, t := range all {
 			parts[i] = t.String()
 		}
 		return strings.Join(parts, "\n")
-	})
+	}))
 }
 
 // setConfigs are the configs of a topic that somebody set.

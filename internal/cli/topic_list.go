@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"regexp"
 	"slices"
 	"strconv"
@@ -44,16 +45,16 @@ func (a *app) newTopicList() *cobra.Command {
 				return usagef("--match %s: it is not a regular expression", f.match)
 			}
 			return a.withAdmin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
-				details, err := f.findTopics(ctx, adm, pattern)
+				details, missing, err := f.findTopics(ctx, adm, pattern)
 				if err != nil {
 					return err
 				}
 				if f.quiet {
 					names := append([]string{}, details.Names()...)
 					slices.Sort(names)
-					return showEach(a, names, func(i int) string { return names[i] })
+					return errors.Join(missing, showEach(a, names, func(i int) string { return names[i] }))
 				}
-				return a.listTopics(ctx, adm, details)
+				return errors.Join(missing, a.listTopics(ctx, adm, details))
 			})
 		},
 	}
@@ -64,10 +65,9 @@ func (a *app) newTopicList() *cobra.Command {
 }
 
 // findTopics asks for the topics that pass the filter. An internal topic that is named is found, too.
-func (f topicFilter) findTopics(ctx context.Context, adm *kadm.Client, pattern *regexp.Regexp) (kadm.TopicDetails, error) {
-	details, err := topicDetails(ctx, adm, f.names...)
-	if err != nil {
-		return nil, err
+func (f topicFilter) findTopics(ctx context.Context, adm *kadm.Client, pattern *regexp.Regexp) (details kadm.TopicDetails, missing, err error) {
+	if details, missing, err = findTopics(ctx, adm, f.names...); err != nil {
+		return nil, nil, err
 	}
 	if !f.internal && len(f.names) == 0 {
 		details.FilterInternal()
@@ -77,7 +77,7 @@ func (f topicFilter) findTopics(ctx context.Context, adm *kadm.Client, pattern *
 			delete(details, name)
 		}
 	}
-	return details, nil
+	return details, missing, nil
 }
 
 func (a *app) listTopics(ctx context.Context, adm *kadm.Client, details kadm.TopicDetails) error {

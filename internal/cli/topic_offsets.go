@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -50,9 +51,11 @@ PLACE is ` + admin.PositionHelp + ".",
 }
 
 func (a *app) showOffsets(ctx context.Context, adm *kadm.Client, topics []string, pos *admin.Position) error {
-	if _, err := topicDetails(ctx, adm, topics...); err != nil {
+	found, missing, err := findTopics(ctx, adm, topics...)
+	if err != nil {
 		return err
 	}
+	topics = found.Names()
 	all, err := admin.Spans(ctx, adm, topics...)
 	if err != nil {
 		return err
@@ -73,7 +76,7 @@ func (a *app) showOffsets(ctx context.Context, adm *kadm.Client, topics []string
 			lines = append(lines, l)
 		}
 	}
-	return a.show(lines, func() string {
+	return errors.Join(missing, a.show(lines, func() string {
 		t := columns{head: []string{"TOPIC", ">PARTITION", ">START", ">END"}}
 		if pos != nil {
 			t.head = append(t.head, ">AT")
@@ -90,5 +93,5 @@ func (a *app) showOffsets(ctx context.Context, adm *kadm.Client, topics []string
 			t.addRow(cells...)
 		}
 		return t.String()
-	})
+	}))
 }
