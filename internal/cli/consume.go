@@ -218,6 +218,7 @@ type consumer struct {
 	written       int64     // records written
 	lastRecord    time.Time // when the last record came; the start if none has
 	groupWaitTold bool      // the user was told that we wait for the group
+	groupRefusal  error     // the last answer by which the group did not let us in; nil: there is none
 }
 
 // pollTimeout is how long a poll waits where the consumer has something to check while no record comes.
@@ -234,6 +235,7 @@ func (c *consumer) consumeRecords(ctx context.Context) error {
 	var err error
 	for err == nil && !c.isFinished() && ctx.Err() == nil {
 		fetches := c.pollFetches(ctx)
+		c.noteRefusal(fetches)
 		if err = findFailure(fetches); err == nil {
 			err = c.writeRecords(fetches)
 		}
@@ -263,10 +265,37 @@ func (c *consumer) checkProgress(came bool) error {
 		c.groupWaitTold = true
 		c.meter.tellPerson("waiting for group " + c.flags.group + " to assign partitions: it waits for its other members")
 	}
+	if c.groupRefusal != nil && waited >= c.timeout && !c.until.isAssigned() {
+		return c.refusedError()
+	}
 	if c.flags.exit && waited >= c.timeout && !c.isFinished() {
 		return fmt.Errorf("no record came for %s before the end was reached: %s", formatDuration(c.timeout), c.until.describeMissing())
 	}
 	return nil
+}
+
+// noteRefusal notes that the group has not let us in, though it may at the client's next attempt. A group that
+// only waits for its members refuses nobody.
+func (c *consumer) noteRefusal(fetches kgo.Fetches) {
+	fetches.EachError(func(_ string, _ int32, err error) {
+		if session, ok := errors.AsType[*kgo.ErrGroupSession](err); ok && !isNetwork(err) {
+			c.groupRefusal = session.Err
+		}
+	})
+}
+
+// refusedError says that the group has not let us in for the timeout, and its coordinator's last answer.
+func (c *consumer) refusedError() error {
+	why := oneLine(c.groupRefusal)
+	if k, ok := errors.AsType[*kerr.Error](c.groupRefusal); ok {
+		why = k.Message
+		switch {
+		case errors.Is(k, kerr.KafkaStorageError), errors.Is(k, kerr.CoordinatorNotAvailable), errors.Is(k, kerr.NotCoordinator):
+			why += ", as where the broker's disk is full: its log says why"
+		}
+	}
+	return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("group %s has not let us in for %s: its coordinator answers %s",
+		c.flags.group, formatDuration(c.timeout), why)}
 }
 
 // pollFetches waits for records. It returns without any after pollTimeout if checkProgress has something to check.
