@@ -213,19 +213,25 @@ type alteredConfigs struct {
 // alterConfigs changes the configs of targets and shows the outcome.
 func (a *app) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange, targets ...target) error {
 	adm := kadm.NewClient(cl)
+	var failed []error
+	var found []target
 	for _, t := range targets {
 		if t.topic != "" {
-			if _, err := topicDetails(ctx, adm, t.topic); err != nil {
+			switch _, err := topicDetails(ctx, adm, t.topic); {
+			case errors.Is(err, errNotFound):
+				failed = append(failed, err)
+				continue
+			case err != nil:
 				return err
 			}
 		}
 		if err := t.checkNames(ctx, adm, c.unset); err != nil {
 			return err
 		}
+		found = append(found, t)
 	}
-	var failed []error
 	all := []alteredConfigs{}
-	for _, t := range targets {
+	for _, t := range found {
 		note, err := t.alterConfigs(ctx, cl, c)
 		if err != nil {
 			failed = append(failed, err)
