@@ -115,7 +115,7 @@ func (a *app) connectClient(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, 
 		case errors.Is(ended, context.Canceled) && !errors.Is(context.Cause(ctx), errUnreachable):
 			return nil, ended
 		case ended != nil, isLate(err):
-			err = findHTTP(seeds)
+			err = findHTTP(context.WithoutCancel(ctx), seeds)
 		}
 		return nil, &unansweredError{addrs: a.bootstrap, err: err}
 	}
@@ -128,9 +128,10 @@ var errHTTP = errors.New("this is no broker: it answered HTTP/1.1")
 // findHTTP gives the reason for which none of the addresses has answered in time: one of them is a web
 // server, or none that we know. A web server waits for a whole line, which a broker's client never
 // sends.
-func findHTTP(addrs []string) error {
+func findHTTP(ctx context.Context, addrs []string) error {
+	dialer := net.Dialer{Timeout: askHTTP}
 	for _, addr := range addrs {
-		conn, err := net.DialTimeout("tcp", addr, askHTTP)
+		conn, err := dialer.DialContext(ctx, "tcp", addr)
 		if err != nil {
 			continue
 		}
@@ -157,7 +158,7 @@ type unansweredError struct {
 }
 
 func (e *unansweredError) Error() string { return unreachableError(e.addrs, e.err).Error() }
-func (e *unansweredError) Unwrap() error { return errUnreachable }
+func (*unansweredError) Unwrap() error { return errUnreachable }
 
 // checkAddress refuses an address that cannot be a broker's. The port may be left out.
 func checkAddress(s string) error {
