@@ -188,7 +188,11 @@ func TestNothingIsFeigned(t *testing.T) {
 	} {
 		p := launch(t, t.TempDir(), freeAddr(t), "--http", "off", c.arg, c.value)
 		p.awaitEnd(t)
-		if text := strings.TrimSpace(p.out.String()); p.exitCode() == 0 || !strings.Contains(text, c.says) || strings.Contains(text, "\n") || strings.Contains(text, secretValue) {
+		text, hint, _ := strings.Cut(strings.TrimSpace(p.out.String()), "\n")
+		if hint != "Run 'leat up --help' for how to use it." {
+			t.Errorf("%s %s: %s", c.arg, c.value, hint)
+		}
+		if p.exitCode() == 0 || !strings.Contains(text, c.says) || strings.Contains(text, secretValue) {
 			t.Errorf("%s %s ends with %d: %s", c.arg, c.value, p.exitCode(), text)
 		}
 	}

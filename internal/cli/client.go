@@ -158,7 +158,7 @@ type unansweredError struct {
 }
 
 func (e *unansweredError) Error() string { return unreachableError(e.addrs, e.err).Error() }
-func (*unansweredError) Unwrap() error { return errUnreachable }
+func (*unansweredError) Unwrap() error   { return errUnreachable }
 
 // checkAddress refuses an address that cannot be a broker's. The port may be left out.
 func checkAddress(s string) error {
