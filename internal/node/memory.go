@@ -163,8 +163,8 @@ func (l heapLimit) restore(n *Node) {
 	}
 }
 
-// heldForRequests is how much memory requests hold now. Parked requests do not count: they
-// wait for minutes, so the collector must see their memory as part of the base.
+// heldForRequests is how much memory requests hold now. Parked requests and unsent answers do
+// not count: they come on top of sizes.work, so the collector must see them as part of the base.
 func (n *Node) heldForRequests() int64 {
 	held := n.wire.Stats().RequestMemory()
 	for c := budget.Peer; c <= budget.Codec; c++ {
