@@ -12,27 +12,27 @@ import (
 )
 
 const (
-	// SnapshotBytes is how many bytes are appended to a log before its producers are written
-	// again.
+	// SnapshotBytes is how many bytes are appended to a log before a new snapshot of its producers
+	// is written.
 	SnapshotBytes = 16 << 20
-	// PageCacheAge is how long a log that is committed when it is written may have bytes
-	// that no sync covered.
+	// PageCacheAge is how long bytes may wait for a sync in a log that commits records when they
+	// are written.
 	PageCacheAge = 10 * time.Second
-	// PageCacheBytes is how many bytes of such a log no sync may have covered.
+	// PageCacheBytes is how many bytes of such a log may wait for a sync.
 	PageCacheBytes = 512 << 20
 )
 
-// syncing is one log within a checkpoint: the files that are to be synced, and the work that
-// was due and is done by that.
+// syncing is one log within a checkpoint: the files that are to be synced, and the due work that is
+// done by that.
 type syncing struct {
 	l       *Log
 	to      Position
 	segs    []*segment.Segment
-	sizes   []int64 // of segs
+	sizes   []int64 // of segs, when they were collected
 	names   bool    // the directory is to be synced
-	isNew   bool    // and its own name
+	isNew   bool    // the directory's own name is to be synced, too
 	epochs  bool    // the epochs' file was written
-	snapped bool    // the producers were written
+	snapped bool    // a snapshot of the producers was written
 	due     due
 }
 
@@ -46,8 +46,8 @@ func (c *syncing) countUnsynced() int64 {
 	return n
 }
 
-// makeDurable makes the log durable in its own files, where that is due, and notes its point.
-// It returns how many files were synced.
+// makeDurable makes the log durable in its own files, if that is due, and updates its point. It
+// returns how many files were synced.
 func (l *Log) makeDurable(last bool) (synced int, err error) {
 	c, err := l.beginCheckpoint(last, true)
 	if c == nil || err != nil {
@@ -61,9 +61,9 @@ func (l *Log) makeDurable(last bool) (synced int, err error) {
 	return synced, nil
 }
 
-// beginCheckpoint writes the small files that belong to a checkpoint and takes the files that
-// are to be synced; nil: it is not time. Without sync even files that are always synced as
-// they are written wait for the caller's sync of the volume.
+// beginCheckpoint writes the small files that belong to a checkpoint and collects the files that
+// are to be synced. It returns nil if nothing is due. If sync is false, even the small files are
+// not synced when they are written: the caller syncs the whole volume.
 func (l *Log) beginCheckpoint(last, sync bool) (*syncing, error) {
 	if logState(l.state.Load()) == logDeleted {
 		return nil, nil //nolint:nilnil // there is nothing to be done
@@ -91,8 +91,8 @@ func (l *Log) beginCheckpoint(last, sync bool) (*syncing, error) {
 	return c, nil
 }
 
-// keepListed has the next checkpoint look at a page-cached log again. Its point follows its
-// start meanwhile, so that segments below that can go.
+// keepListed lists a page-cached log for the next checkpoint again. The log's point follows its
+// start meanwhile, so that segments below the start can be removed.
 func (l *Log) keepListed() {
 	l.pub.Lock()
 	at, named := l.stable, l.dirState == dirNamed
@@ -104,7 +104,7 @@ func (l *Log) keepListed() {
 	}
 }
 
-// writeSmallFiles writes the producers and the epochs.
+// writeSmallFiles writes the producer snapshot and the epochs, if they are due.
 func (c *syncing) writeSmallFiles(last, sync bool) (err error) {
 	l := c.l
 	if c.snapped, err = c.writeSnapshot(last || c.due.snapshot, sync); err != nil {
@@ -120,8 +120,9 @@ func (c *syncing) writeSmallFiles(last, sync bool) (err error) {
 	return nil
 }
 
-// isSyncDue tells whether the log's files are to be synced by this checkpoint: always for a
-// durable log, now and then for a page-cached one.
+// isSyncDue tells whether this checkpoint syncs the log's files. It always syncs those of a durable
+// log. Those of a page-cached log are synced when they have many unsynced bytes, or have had some
+// for long.
 func (l *Log) isSyncDue(now time.Time) bool {
 	o := l.options()
 	l.pub.Lock()
@@ -146,7 +147,7 @@ func unsyncedBytes(segs []*segment.Segment) int64 {
 	return n
 }
 
-// takeSyncing takes the files that are to be synced and the work that is due.
+// takeSyncing collects the files that are to be synced and takes over the work that is due.
 func (l *Log) takeSyncing() *syncing {
 	l.pub.Lock()
 	defer l.pub.Unlock()
@@ -164,7 +165,8 @@ func (l *Log) takeSyncing() *syncing {
 	return c
 }
 
-// undoSync makes a checkpoint undone that was begun and did not come to its end.
+// undoSync gives back the due work of a checkpoint that was not completed, so that the next one
+// does it.
 func (c *syncing) undoSync() {
 	l := c.l
 	if c.snapped {
@@ -187,7 +189,7 @@ func (c *syncing) undoSync() {
 	l.listLocked()
 }
 
-// syncAll makes durable the files that a checkpoint took, one by one.
+// syncAll syncs the files of a checkpoint, one by one.
 func (c *syncing) syncAll() (synced int, err error) {
 	l := c.l
 	for _, g := range c.segs {
@@ -210,7 +212,7 @@ func (c *syncing) syncAll() (synced int, err error) {
 	return synced, nil
 }
 
-// finishSync notes that everything that a checkpoint took is on disk, and commits it.
+// finishSync notes that everything that the checkpoint collected is on disk, and commits it.
 func (c *syncing) finishSync() {
 	l := c.l
 	for i, g := range c.segs {
@@ -232,7 +234,7 @@ func (c *syncing) finishSync() {
 	}
 }
 
-// notePoint notes up to where the log is on disk.
+// notePoint notes in the log's point how much of the log is on disk.
 func (l *Log) notePoint(to Position) {
 	l.pub.Lock()
 	defer l.pub.Unlock()
@@ -248,18 +250,19 @@ func (l *Log) notePoint(to Position) {
 	if l.stable.Segment != nil {
 		p.Base = l.stable.Segment.Base()
 		p.Closed = p.CountClosed(sizesOf(l.segs))
-	} else { // it is empty
+	} else { // the log is empty
 		p.Base, p.Next = record.Offset(l.end.Load()), record.Offset(l.end.Load())
 	}
-	// Records that a power cut takes must not count as looked at by then.
+	// A power cut may take records beyond Next. The snapshot must not count as the truth about
+	// them.
 	p.ProducersAt = min(p.ProducersAt, p.Next)
 	if logState(l.state.Load()) != logDeleted {
 		l.s.points.Set(l.id, p)
 	}
 }
 
-// writeSnapshot writes the producers' state if it is wanted and changed, or enough was
-// appended since it was written last.
+// writeSnapshot writes a snapshot of the producers if they changed, and if it is wanted or enough
+// was appended since the last one.
 func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
 	l := c.l
 	l.mu.Lock()
@@ -281,7 +284,7 @@ func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
 		ps.SetChanged(false)
 	}
 	l.mu.Unlock()
-	if b == nil || len(b) > maxSmallFile { // it could not be read again: the log is walked instead
+	if b == nil || len(b) > maxSmallFile { // so large a file could not be read again: the next start walks the log instead
 		return false, nil
 	}
 	name := segment.FileName(at, snapshotSuffix)
@@ -301,15 +304,15 @@ func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
 	return true, nil
 }
 
-// snapshotSuffix is the suffix of a producer snapshot's name, after the offset.
+// snapshotSuffix ends the name of a producer snapshot. The name begins with the snapshot's offset.
 const snapshotSuffix = ".snapshot"
 
-// keptSnapshots is how many producer snapshots are kept before the one that a point on disk
-// names: the point in the older checkpoint file names an older one.
+// keptSnapshots is how many older producer snapshots are kept besides the one that the saved point
+// names, since the point in the older checkpoint file names an older one.
 const keptSnapshots = 2
 
-// removeOldSnapshots removes producer snapshots that no point on disk names. It is called when
-// a checkpoint file was saved.
+// removeOldSnapshots removes producer snapshots that no point on disk names. It is called after a
+// checkpoint file was saved.
 func (l *Log) removeOldSnapshots() {
 	saved := l.s.points.Get(l.id).Snapshot
 	l.pub.Lock()
@@ -328,8 +331,8 @@ func (l *Log) removeOldSnapshots() {
 	}
 }
 
-// closeIndexes writes the indexes out, where they are worth it, and gives back the space
-// that the active segment's file has beyond its end.
+// closeIndexes writes the indexes to their files, if they are large enough to be worth it, and
+// gives back the space that the active segment's file has beyond its end.
 func (l *Log) closeIndexes() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -17,16 +17,16 @@ import (
 const (
 	closers = 32 // goroutines that sync logs at the same time when a store closes
 
-	// CheckpointBytes is how many bytes are appended after which a checkpoint does not wait
-	// for its time.
+	// CheckpointBytes is the number of appended bytes after which a checkpoint begins without
+	// waiting for its time.
 	CheckpointBytes = 256 << 20
 
-	togetherFiles = 16               // that a checkpoint syncs at a time, about
-	togetherBytes = 4 << 20          // that a checkpoint syncs at a time, about
-	restFor       = time.Millisecond // between those, where it has time
+	togetherFiles = 16               // files that a checkpoint syncs together, about
+	togetherBytes = 4 << 20          // unsynced bytes that a checkpoint syncs together, about
+	restFor       = time.Millisecond // pause between two such groups, unless the checkpoint is urgent
 
-	waitingEvery = time.Second // between two tries to bring back records on a full disk
-	strayEvery   = time.Hour   // between two looks for directories that were set aside long ago
+	waitingEvery = time.Second // between two tries of a recovery that found no room, or of a removal that failed
+	strayEvery   = time.Hour   // between two searches for directories that were set aside long ago
 )
 
 // keeper is the store's background goroutine: checkpoints, retention, removal of files.
@@ -39,54 +39,54 @@ type keeper struct {
 
 	mu        sync.Mutex
 	listed    []*Log          // guarded by mu: logs that the next checkpoint looks at
-	since     time.Time       // guarded by mu: when the first of them came
-	redo      bool            // guarded by mu: a checkpoint is wanted although no log changed
+	since     time.Time       // guarded by mu: when the first of them was listed, or redo was set
+	redo      bool            // guarded by mu: a checkpoint is wanted even if no log changed
 	fill      bool            // guarded by mu: the journal's ring is to be filled
-	crowded   []*Log          // guarded by mu: logs with segments that retention by size drops
-	dropped   []droppedFile   // guarded by mu: segments below their log's start
-	leaving   []leavingLog    // guarded by mu: deleted logs
+	crowded   []*Log          // guarded by mu: logs of which retention by size can remove whole segments
+	dropped   []droppedFile   // guarded by mu: segments below their log's start, which are to be removed
+	leaving   []leavingLog    // guarded by mu: deleted logs of which something is left
 	removals  []removal       // guarded by mu
-	recovered []recoveredFile // guarded by mu: written or compared by recovery and not synced
+	recovered []recoveredFile // guarded by mu: files that recovery wrote or compared, and no checkpoint has synced
 	sweep     *sweep          // guarded by mu: see Store.Sweep
 
 	run        sync.Mutex // one checkpoint at a time; before Log.mu
 	disk       *checkpoint.Disk
 	checkpoint *checkpoint.Pair // guarded by run
 	base       *checkpoint.Pair // guarded by run
-	previous   checkpoint.Mark  // guarded by run: where recovery begins by the newest checkpoint
-	older      checkpoint.Mark  // guarded by run: the same by the one before
+	previous   checkpoint.Mark  // guarded by run: where recovery begins with the newest checkpoint file
+	older      checkpoint.Mark  // guarded by run: where recovery begins with the checkpoint file before that one
 	saves      int              // guarded by run: checkpoints that were saved
-	heldFrom   uint64           // guarded by run: rounds from here on stay in the journal, since files that recovery wrote are tainted; 0: none must
-	tainted    []*Log           // guarded by mu: whose bytes in the journal must stay there
+	heldFrom   uint64           // guarded by run: rounds from this one on stay in the journal, since a file that recovery wrote could not be synced; 0: none must stay
+	tainted    []*Log           // guarded by mu: logs whose bytes must stay in the journal, since their files cannot be trusted
 	retainAt   time.Time        // guarded by run
-	scrubAt    time.Time        // guarded by run: when the next pass of scrub begins; zero: one is under way, or never
-	waitingAt  time.Time        // guarded by run: when a recovery that found the disk full goes on; zero: it did not
+	scrubAt    time.Time        // guarded by run: when the next scrub begins; zero: one is running, or scrub is off
+	waitingAt  time.Time        // guarded by run: when a recovery that found the disk full is tried again; zero: none did
 	strayAt    time.Time        // guarded by run
 }
 
-// droppedFile is a segment that is to be removed. Its log's start is on disk in both
-// checkpoint files before: so that recovery, whichever it begins with, does not miss it.
+// droppedFile is a segment that is to be removed. Both checkpoint files must have its log's new
+// start before, so that recovery does not miss the segment, whichever file it begins with.
 type droppedFile struct {
 	l     *Log
 	g     *segment.Segment
-	after int // checkpoints that have to be saved first, as keeper.saves counts them
+	after int // checkpoints that must be saved first, as keeper.saves counts them; -1: the log's point does not have the start yet
 }
 
-// leavingLog is a deleted log of which something is left: see Store.Delete.
+// leavingLog is a deleted log of which something is left. Store.Delete draws its states.
 type leavingLog struct {
 	id    LogID
 	dir   string // the name that its directory had
-	aside string // the name that its directory has now; "": it had none, or keeps the old one
-	round uint64 // the rounds of the journal that have bytes of it come before this one; 0: it is not known yet
-	after int    // checkpoints that have to be saved first, so that neither file has its point, as keeper.saves counts them
+	aside string // the name that its directory has now; "": it had none, or could not be renamed
+	round uint64 // the journal has bytes of the log only in rounds before this one; 0: it is not known yet
+	after int    // checkpoints that must be saved first, so that neither file has the log's point, as keeper.saves counts them
 }
 
 // removal is a file or directory to be removed at its time.
 type removal struct {
 	path   string
 	at     time.Time
-	inside bool  // the files in a directory only: its name is needed
-	of     LogID // a deleted log, of which the directory is the last thing that is left; zero: another one
+	inside bool  // remove only the files in the directory, since its name is still needed
+	of     LogID // the deleted log of which this directory is the last trace; zero: there is none
 }
 
 func (k *keeper) init(s *Store) {
@@ -105,11 +105,11 @@ func (k *keeper) init(s *Store) {
 func (k *keeper) wakeUp() {
 	select {
 	case k.wake <- struct{}{}:
-	default: // it will look anyway
+	default: // a wake-up is pending already
 	}
 }
 
-// listLog has the next checkpoint look at a log. The log's pub may be held.
+// listLog puts a log on the list of the next checkpoint. The caller may hold the log's pub.
 func (k *keeper) listLog(l *Log) {
 	k.mu.Lock()
 	k.listed = append(k.listed, l)
@@ -123,21 +123,21 @@ func (k *keeper) listLog(l *Log) {
 	}
 }
 
-// countWritten counts appended bytes; wantsSync is true where a log wants to be synced now.
+// countWritten counts appended bytes. wantsSync says that a log wants to be synced now.
 func (k *keeper) countWritten(n int64, wantsSync bool) {
 	if k.bytes.Add(n) >= CheckpointBytes || wantsSync {
 		k.checkpointSoon()
 	}
 }
 
-// checkpointSoon has a checkpoint made without waiting for its time.
+// checkpointSoon starts a checkpoint without waiting for its time.
 func (k *keeper) checkpointSoon() {
 	if !k.urgent.Swap(true) {
 		k.wakeUp()
 	}
 }
 
-// checkpointLater has a checkpoint made at its time even if no log changes.
+// checkpointLater makes sure that there is a checkpoint at its time, even if no log changes.
 func (k *keeper) checkpointLater() {
 	k.mu.Lock()
 	first := !k.redo && len(k.listed) == 0
@@ -151,8 +151,8 @@ func (k *keeper) checkpointLater() {
 	}
 }
 
-// retainSoon has retention looked at for a log that has just grown by a segment: so its size
-// does not depend on how often that is done for all.
+// retainSoon applies retention to a log that has just grown by a segment. So the log's size does
+// not depend on how often retention is applied to all logs.
 func (k *keeper) retainSoon(l *Log) {
 	k.mu.Lock()
 	k.crowded = append(k.crowded, l)
@@ -160,7 +160,8 @@ func (k *keeper) retainSoon(l *Log) {
 	k.wakeUp()
 }
 
-// noteWritten tells what the journal wants after a round.
+// noteWritten is told after each round whether a checkpoint is due, and whether the journal's ring
+// is to be filled.
 func (k *keeper) noteWritten(late, fill bool) {
 	if fill {
 		k.mu.Lock()
@@ -189,8 +190,8 @@ func (k *keeper) runLoop() {
 	}
 }
 
-// isTime tells whether a time has come, and sets it to the next one.
-func isTime(at *time.Time, now, next time.Time) bool {
+// advanceIfDue tells whether a time has come. If so, it moves the time to the next one.
+func advanceIfDue(at *time.Time, now, next time.Time) bool {
 	if at.IsZero() || now.Before(*at) {
 		return false
 	}
@@ -198,7 +199,7 @@ func isTime(at *time.Time, now, next time.Time) bool {
 	return true
 }
 
-// doDueWork does the work that is due and returns the time until other work is.
+// doDueWork does the work that is due and returns how long the keeper can wait for more.
 func (k *keeper) doDueWork() time.Duration {
 	now := time.Now()
 	k.mu.Lock()
@@ -216,10 +217,10 @@ func (k *keeper) doDueWork() time.Duration {
 		k.s.retainOne(l, now)
 	}
 	k.run.Lock()
-	waiting := isTime(&k.waitingAt, now, now.Add(waitingEvery))
-	retain := isTime(&k.retainAt, now, now.Add(k.s.cfg.RetentionEvery))
-	scrub := isTime(&k.scrubAt, now, time.Time{})
-	strays := isTime(&k.strayAt, now, now.Add(strayEvery))
+	waiting := advanceIfDue(&k.waitingAt, now, now.Add(waitingEvery))
+	retain := advanceIfDue(&k.retainAt, now, now.Add(k.s.cfg.RetentionEvery))
+	scrub := advanceIfDue(&k.scrubAt, now, time.Time{})
+	strays := advanceIfDue(&k.strayAt, now, now.Add(strayEvery))
 	k.run.Unlock()
 	if scrub {
 		k.s.background(k.runScrub)
@@ -241,7 +242,7 @@ func (k *keeper) doDueWork() time.Duration {
 	return k.untilNext()
 }
 
-// runScrub runs one pass and says when the next one begins.
+// runScrub verifies all logs once and sets the time of the next pass.
 func (k *keeper) runScrub() {
 	next := time.Now().Add(scrubEvery)
 	k.s.scrub(k.s.cfg.Scrub)
@@ -273,9 +274,9 @@ func (k *keeper) untilNext() time.Duration {
 	return max(time.Until(next), 0)
 }
 
-// checkpointNow makes one checkpoint: it syncs the files that changed, then writes down
-// where a recovery begins and how far each log is on disk, then gives back what that makes
-// superfluous: files of the journal, segments, directories.
+// checkpointNow makes one checkpoint. It syncs the files that changed, saves where recovery begins
+// and how much of each log is on disk, and then removes the files of the journal, segments and
+// directories that no recovery needs any more.
 func (k *keeper) checkpointNow() {
 	k.run.Lock()
 	defer k.run.Unlock()
@@ -285,9 +286,9 @@ func (k *keeper) checkpointNow() {
 	}
 }
 
-// checkpointLocked makes a checkpoint; last has the logs to be closed, nil while the store is
-// in use. The journal's mark moves to where the checkpoint began, but not beyond rounds with
-// bytes that some log's files may lack. run is held.
+// checkpointLocked makes a checkpoint. last has the logs of a store that closes; it is nil while
+// the store is in use. The journal's mark moves to where the checkpoint began, but not past rounds
+// with bytes that some log's files may lack. The caller holds run.
 func (k *keeper) checkpointLocked(last []*Log) error {
 	s := k.s
 	k.findLeavingRounds()
@@ -340,15 +341,15 @@ func (k *keeper) checkpointLocked(last []*Log) error {
 	return nil
 }
 
-// unlistLog notes that no checkpoint has a log on its list.
+// unlistLog notes that the log is on no checkpoint's list.
 func (*keeper) unlistLog(l *Log) {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	l.due.listed = false
 }
 
-// oldestRound is the first round of the journal that may have bytes which the log's files
-// lack; none: there is no such round.
+// oldestRound is the first round of the journal with bytes that the log's files may lack. It is
+// none if there is no such round.
 func oldestRound(l *Log, none uint64) uint64 {
 	l.pub.Lock()
 	defer l.pub.Unlock()
@@ -358,7 +359,7 @@ func oldestRound(l *Log, none uint64) uint64 {
 	return l.due.journal
 }
 
-// syncLogs has each log make itself durable.
+// syncLogs makes each log durable.
 func (k *keeper) syncLogs(logs []*Log, last bool) {
 	if len(logs) >= k.s.cfg.SyncTogether && k.s.volume.isUsable() {
 		logs = k.syncAsVolume(logs, last)
@@ -386,10 +387,11 @@ func (k *keeper) syncLogs(logs []*Log, last bool) {
 	}
 }
 
-// startWriting has the system begin to write what the syncs of the first few logs will wait
-// for, and returns how many those are. So the files' bytes and sizes go out together and not
-// one after the other, which halves a checkpoint's time; not more at a time, or a round's
-// sync would wait behind them (BenchmarkCommit).
+// startWriting asks the system to begin writing the bytes that the next syncs will wait for. It
+// does so for the first few logs and returns how many those are. The bytes and sizes of their files
+// are then written together and not one after the other, which halves a checkpoint's time. The
+// number of logs is bounded, since a round's sync would wait behind all of their bytes
+// (BenchmarkCommit).
 func startWriting(logs []*Log) int {
 	bytes := int64(0)
 	for i, l := range logs[:min(len(logs), togetherFiles)] {
@@ -401,7 +403,7 @@ func startWriting(logs []*Log) int {
 	return min(len(logs), togetherFiles)
 }
 
-// syncLog has one log make itself durable, and returns how many files were synced.
+// syncLog makes one log durable, and returns how many files were synced.
 func (k *keeper) syncLog(l *Log, last bool) (synced int) {
 	synced, err := l.makeDurable(last)
 	if err != nil {
@@ -410,7 +412,8 @@ func (k *keeper) syncLog(l *Log, last bool) (synced int) {
 	return synced
 }
 
-// handleFailure deals with a log that could not be made durable.
+// handleFailure deals with a log that could not be made durable. The next checkpoint tries again if
+// that can help. If not, the log is read-only and the journal keeps its bytes.
 func (k *keeper) handleFailure(l *Log, err error) {
 	switch classify(err) {
 	case none, gone:
@@ -434,7 +437,8 @@ func (k *keeper) handleFailure(l *Log, err error) {
 	}
 }
 
-// saveCheckpoint writes the checkpoint file, and before it all points where too many changed.
+// saveCheckpoint writes the checkpoint file. If too many points changed, it writes all points to
+// the points file first.
 func (k *keeper) saveCheckpoint(at checkpoint.Mark) error {
 	s := k.s
 	sheet := checkpoint.Sheet{Journal: s.journal.ID(), At: at, Metadata: s.metadata.Load()}
@@ -446,15 +450,15 @@ func (k *keeper) saveCheckpoint(at checkpoint.Mark) error {
 			return fmt.Errorf("writing the points file: %w", err)
 		}
 		s.points.NoteWritten(all.Points)
-		points, _ = s.points.Changed() // those that changed meanwhile, however many, and those that a rotten file would lack
+		points, _ = s.points.Changed() // however many changed meanwhile, and those that the older points file lacks, in case the newer one rots
 	}
 	sheet.Points = points
 	if err := k.checkpoint.Save(&sheet); err != nil {
 		return fmt.Errorf("writing the checkpoint file: %w", err)
 	}
 	s.remembered.Store(sheet.Metadata)
-	// The file before this one may be needed, should this one rot: so the rounds that may go
-	// are those that came before that one.
+	// Recovery begins with the file before this one if this one rots, so only rounds before the
+	// mark of that file may be recycled.
 	s.journal.Recycle(min(k.previous.Round, at.Round))
 	s.journal.AllowWrites()
 	s.log.Debug("a checkpoint was saved", "at", at, "points", len(points))
@@ -463,8 +467,8 @@ func (k *keeper) saveCheckpoint(at checkpoint.Mark) error {
 	return nil
 }
 
-// savePoints writes both checkpoint files as they are, without syncing logs, so that a start that
-// moved lasts: with one of them alone, the start would be gone if that one rots.
+// savePoints writes both checkpoint files without syncing logs, so that a start that moved is
+// durable. If only one file had the start, it would be gone as soon as that file rots.
 func (k *keeper) savePoints() error {
 	k.run.Lock()
 	defer k.run.Unlock()
@@ -474,8 +478,8 @@ func (k *keeper) savePoints() error {
 	return k.saveCheckpoint(k.previous)
 }
 
-// checkpointLast is the last checkpoint: all logs are on disk whole, with their producers and
-// indexes, so that the next start reads nothing else.
+// checkpointLast makes the last checkpoint. It puts all logs on disk whole, with their producers
+// and indexes, so that the next start reads nothing else.
 func (k *keeper) checkpointLast(opened []*Log) error {
 	k.run.Lock()
 	defer k.run.Unlock()
@@ -483,7 +487,7 @@ func (k *keeper) checkpointLast(opened []*Log) error {
 		opened = []*Log{}
 	}
 	err := k.checkpointLocked(opened)
-	if err == nil { // all points in one place
+	if err == nil { // the points file gets all points
 		all := checkpoint.Sheet{Journal: k.s.journal.ID(), At: k.previous, Metadata: k.s.metadata.Load(), Points: k.s.points.All()}
 		if err = k.base.Save(&all); err == nil {
 			k.s.points.NoteWritten(all.Points)
@@ -503,11 +507,11 @@ func (k *keeper) checkpointLast(opened []*Log) error {
 	return err
 }
 
-// startFile is Kafka's file of the starts that no segment's name tells; its tools and
-// brokers read it. This package has the starts in its points.
+// startFile is Kafka's file of those log starts that no segment's name tells, since they lie within
+// a segment. Kafka's tools and brokers read it. This package keeps the starts in its points.
 const startFile = "log-start-offset-checkpoint"
 
-// encodeStarts is the contents of that file.
+// encodeStarts encodes the contents of startFile.
 func encodeStarts(logs []*Log) []byte {
 	var lines []byte
 	n := 0
