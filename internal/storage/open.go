@@ -17,9 +17,9 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// openLocked looks at the log's directory for the first time: which segments there are, and
-// whether the part beyond the last checkpoint is whole. The part that is not is cut off;
-// damage to the part that was vouched for makes the log read-only. mu is held.
+// openLocked reads the log's directory for the first time. It lists the segments and checks the
+// part beyond the last checkpoint. If the end of that part is broken it is cut off; damage to the
+// part that the checkpoint vouches for makes the log read-only. The caller holds mu.
 func (l *Log) openLocked() error {
 	s := l.s
 	if err := s.waitingError(l.id); err != nil {
@@ -30,7 +30,7 @@ func (l *Log) openLocked() error {
 		l.set(f)
 	}
 	o := &opening{l: l, point: point, now: time.Now().UnixMilli()}
-	if s.isLeaving(l.id) { // the directory is the deleted log's
+	if s.isLeaving(l.id) { // the directory still belongs to the deleted log
 		o.finishEmpty()
 		return nil
 	}
@@ -72,7 +72,7 @@ func (l *Log) openLocked() error {
 	return nameError(o.finishOpening())
 }
 
-// finishEmpty opens a log that has no directory.
+// finishEmpty opens a log that has no directory of its own.
 func (o *opening) finishEmpty() {
 	l, p := o.l, o.point
 	next := max(p.Next, p.Start)
@@ -87,9 +87,9 @@ func (o *opening) finishEmpty() {
 }
 
 // identifyDir tells whether the directory is the log's own, and sets a foreign one aside. A
-// directory that a checkpoint vouched for is the log's even where its metadata were damaged;
-// any other without valid metadata was never part of a checkpoint, and the journal made it
-// anew if records in it count.
+// directory that a checkpoint vouched for is the log's own even if its metadata are damaged. Any
+// other directory without valid metadata was never part of a checkpoint; if the journal has records
+// for it that count, recovery has written its metadata anew.
 func (o *opening) identifyDir() (bool, error) {
 	l := o.l
 	d := &l.s.dirs
@@ -105,13 +105,13 @@ func (o *opening) identifyDir() (bool, error) {
 			return true, d.writeMetadata(l.name, l.id)
 		} else if topic, _ := decodeMetadata(b); topic != l.id.Topic && o.point.Next > o.point.Start {
 			l.taint(fmt.Errorf("its directory says that it belongs to topic %x; if that is not so, remove the file %s in it and restart", topic, metadataFile))
-			return false, nil // somebody has to say whose it is
+			return false, nil // only the operator can say which topic it belongs to
 		}
 	}
 	return d.identifyLocked(l.name, l.id)
 }
 
-// isOneBitOff tells whether bytes differ from those that they should be in one bit.
+// isOneBitOff tells whether bytes differ in exactly one bit from those that they should be.
 func isOneBitOff(got, want []byte) bool {
 	if len(got) != len(want) {
 		return false
@@ -123,17 +123,17 @@ func isOneBitOff(got, want []byte) bool {
 	return n == 1
 }
 
-// opening is a log while it is opened.
+// opening is the work of opening a log, and what it has found so far.
 type opening struct {
 	l     *Log
-	point checkpoint.Point // as the last checkpoint knew the log
+	point checkpoint.Point // the log's point, as the last checkpoint has it
 	now   int64            // ms
 
 	segs      []*segment.Segment
 	start     record.Offset
-	next      record.Offset // the end, as far as the log was walked
+	next      record.Offset // the end of the batches that were checked so far
 	epochs    epoch.List
-	walked    epoch.List // as the walked batches have them
+	walked    epoch.List // the epochs of the batches that were walked
 	snapshots []record.Offset
 	stable    Position // up to where the last checkpoint vouched for the log
 	hasGaps   bool
@@ -141,7 +141,8 @@ type opening struct {
 	isMarked  bool // segment.CutMark is in the directory
 }
 
-// markCuts marks that something is about to be taken away.
+// markCuts puts the mark into the directory before anything is cut or removed, so that the next
+// opening makes that durable if this one does not.
 func (o *opening) markCuts() error {
 	if o.isMarked {
 		return nil
@@ -151,15 +152,16 @@ func (o *opening) markCuts() error {
 	return err
 }
 
-// settleCuts makes durable what an earlier opening, or an append that failed, took away, where that
-// was ended before it could do so: else it could come back behind bytes that are appended next.
+// settleCuts makes durable what an earlier opening, or an append that failed, cut or removed, since
+// that run may have ended before it did so. Without it, a power cut could bring those bytes back
+// behind bytes that are appended next.
 func (o *opening) settleCuts() error {
 	if !o.isMarked {
 		return nil
 	}
 	for _, g := range o.segs {
 		if g.Base() < o.point.Base {
-			continue // no opening cuts it
+			continue // no opening cuts a segment below the point
 		}
 		if err := o.l.s.syncFile(g.Path(segment.LogSuffix)); err != nil {
 			return o.judgeCut(err)
@@ -168,8 +170,8 @@ func (o *opening) settleCuts() error {
 	return o.judgeCut(o.l.s.syncs.syncDir(o.l.dir.Path()))
 }
 
-// judgeCut deals with a cut that could not be made durable: after a sync that failed the log is
-// read-only, since a later one would not tell.
+// judgeCut deals with a cut that could not be made durable. If a sync failed the log is read-only,
+// since a later sync would not report that the cut is lost.
 func (o *opening) judgeCut(err error) error {
 	if errors.Is(err, errSync) {
 		o.l.taint(err)
@@ -178,17 +180,18 @@ func (o *opening) judgeCut(err error) error {
 	return err
 }
 
-// unmarkCuts notes that everything that was taken away is so on disk.
+// unmarkCuts removes the mark when everything that was cut or removed is durable.
 func (o *opening) unmarkCuts() {
 	if !o.isMarked || o.l.isFaulted() {
 		return
 	}
-	if err := o.l.dir.UnmarkCut(o.l.s.fs); err != nil { // the next start makes sure once more
+	if err := o.l.dir.UnmarkCut(o.l.s.fs); err != nil { // the next opening syncs the files once more
 		o.l.s.log.Warn("a file could not be removed", "path", o.l.dir.Path(segment.CutMark), "err", err)
 	}
 }
 
-// attachFiles sorts out the directory's files.
+// attachFiles takes over the directory's segments and snapshots, and has leftovers of earlier runs
+// removed.
 func (o *opening) attachFiles(infos []vfs.Info) {
 	l := o.l
 	for _, i := range infos {
@@ -218,8 +221,8 @@ func (o *opening) attachFiles(infos []vfs.Info) {
 	}
 }
 
-// findStable finds the place up to which the last checkpoint vouches for the log: in which
-// segment, and where there; ok is false where it vouches for nothing in it.
+// findStable finds the place up to which the last checkpoint vouches for the log: the number of the
+// segment, and the position in it. ok is false if the checkpoint vouches for nothing in the log.
 func (o *opening) findStable() (from int, pos int64, ok bool) {
 	p := &o.point
 	if p.Vouched {
@@ -229,7 +232,7 @@ func (o *opening) findStable() (from int, pos int64, ok bool) {
 		}
 		o.reportMissing()
 	}
-	for i, g := range o.segs[:from] { // vouched for, like their names
+	for i, g := range o.segs[:from] { // their bytes and names are vouched for
 		g.SetRecovered(g.Size(), o.segs[i+1].Base(), g.Size(), true)
 	}
 	o.next = o.start
@@ -246,7 +249,7 @@ func (o *opening) findStable() (from int, pos int64, ok bool) {
 	return from, pos, ok
 }
 
-// checkSegments walks the segments that the last checkpoint does not vouch for.
+// checkSegments checks the segments that the last checkpoint does not vouch for.
 func (o *opening) checkSegments() error {
 	from, pos, vouched := o.findStable()
 	for i := from; i < len(o.segs); i++ {
@@ -266,33 +269,34 @@ func (o *opening) checkSegments() error {
 		goesOn := i+1 < len(o.segs) && (o.segs[i+1].Base() == o.next || o.isBelowStart(i+1))
 		if !whole && (o.l.isFaulted() || !goesOn) {
 			return o.dropSegments(i + 1)
-		} // else the file was longer than the segment, since the cut at its closing was lost
+		} // else the file was longer than the segment, since the cut that closed it was lost
 		pos, vouched = 0, false
 	}
 	return nil
 }
 
-// reportHole reports that the i-th segment does not begin where the one before it ends, where
-// no checkpoint can tell any more whether what is between them was acknowledged.
+// reportHole reports that the i-th segment does not begin where the one before it ends. It does so
+// only if the log's point was lost, since nothing tells then whether the records between the two
+// were acknowledged.
 func (o *opening) reportHole(i int) {
 	if o.point.Lost && i < len(o.segs) && o.segs[i].Base() != o.next && !o.isBelowStart(i) {
 		o.l.reportLoss("there are no records from offset %d on, though segment %d is there", o.next, o.segs[i].Base())
 	}
 }
 
-// walkSegment goes through the i-th segment from pos on and cuts it where its batches end; whole is
-// false where that was not the file's end. vouched says that the bytes before pos are known to be
-// right and on disk.
+// walkSegment walks the batches of the i-th segment from pos on, and cuts the file where they end.
+// whole is false if the file goes on behind them. vouched says that the bytes before pos are known
+// to be right and on disk.
 func (o *opening) walkSegment(i int, pos int64, vouched bool) (whole bool, err error) {
 	l, g := o.l, o.segs[i]
 	size := g.Size()
 	synced, named := int64(0), false
 	if vouched {
-		synced, named = pos, pos > 0 // a point at its beginning does not vouch for the name
+		synced, named = pos, pos > 0 // a point at the segment's beginning does not vouch for the name
 	}
 	if size < pos {
 		l.reportLoss("segment %d has %d bytes and had %d", g.Base(), size, pos)
-		pos = 0 // find the rest
+		pos = 0 // the bytes that are left are walked
 	}
 	next := g.Base()
 	if pos > 0 {
@@ -324,7 +328,7 @@ func (o *opening) walkSegment(i int, pos int64, vouched bool) (whole bool, err e
 		return false, err
 	}
 	o.reportHole(i + 1)
-	if l.isFaulted() { // damage: leave the file as it is, for who wants to mend it
+	if l.isFaulted() { // the file is damaged, and stays as it is for the operator to mend
 		return false, nil
 	}
 	l.s.log.Info("a log's torn end was cut off", "log", l.name, "segment", int64(g.Base()),
@@ -333,7 +337,7 @@ func (o *opening) walkSegment(i int, pos int64, vouched bool) (whole bool, err e
 		return false, err
 	}
 	o.wasCut = true
-	return false, o.judgeCut(l.s.truncateFile(g.Path(segment.LogSuffix), end)) // it must not come back behind bytes that are appended next
+	return false, o.judgeCut(l.s.truncateFile(g.Path(segment.LogSuffix), end)) // the bytes must not come back behind those that are appended next
 }
 
 // walkBatches walks on from next and returns the offset after the last good batch.
@@ -354,8 +358,8 @@ func (o *opening) walkBatches(w *segment.Walker, next record.Offset) (record.Off
 	}
 }
 
-// dropSegments removes the segments from the i-th on: the one before them is torn, so nothing of
-// them was acknowledged.
+// dropSegments removes the segments from the i-th on. The segment before them is torn, so nothing
+// in them was acknowledged.
 func (o *opening) dropSegments(i int) error {
 	dropped := o.segs[min(i, len(o.segs)):]
 	o.segs = o.segs[:len(o.segs)-len(dropped)]
@@ -371,13 +375,13 @@ func (o *opening) dropSegments(i int) error {
 		}
 	}
 	o.wasCut = true
-	return o.judgeCut(o.l.s.syncs.syncDir(o.l.dir.Path())) // they must not come back behind bytes that are appended next
+	return o.judgeCut(o.l.s.syncs.syncDir(o.l.dir.Path())) // the files must not come back behind bytes that are appended next
 }
 
-// handleMisfit deals with the i-th segment, which does not begin where the one before ends.
-// again is true where it was never one: its making failed, and after a power cut its file is
-// back. It is true, too, where the segments before it were dropped, of which some could not
-// be removed. Else the log ends before it.
+// handleMisfit deals with the i-th segment, which does not begin where the one before it ends.
+// again is true if the check can go on. That is so if the segments before it lie below the log's
+// start, since they may have been removed in part. It is also so if the segment does not count: its
+// making failed, and a power cut brought its file back. Otherwise the log ends before the segment.
 func (o *opening) handleMisfit(i int) (again bool, err error) {
 	g := o.segs[i]
 	if o.isBelowStart(i) {
@@ -402,11 +406,10 @@ func (o *opening) handleMisfit(i int) (again bool, err error) {
 	return true, o.judgeCut(o.l.s.syncs.syncDir(o.l.dir.Path()))
 }
 
-// isBelowStart tells whether everything that precedes the i-th segment lies below the log's
-// start.
+// isBelowStart tells whether everything before the i-th segment lies below the log's start.
 func (o *opening) isBelowStart(i int) bool { return o.segs[i].Base() <= o.start }
 
-// readEpochs takes the epochs from their file and adds those of the walked batches.
+// readEpochs reads the epochs from their file and adds those of the walked batches.
 func (o *opening) readEpochs() error {
 	s, l := o.l.s, o.l
 	b, err := s.readFile(l.dir.Path(epoch.FileName))
@@ -421,20 +424,21 @@ func (o *opening) readEpochs() error {
 			}
 		}
 	}
-	// The file may have epochs of records that are gone. Those of the walked batches count.
-	o.epochs = o.epochs.Cut(o.stable.Next).Trim(o.point.Start) // a start that is on disk does not come back
+	// The file may have epochs of records that are gone, so behind the stable place only those of
+	// the walked batches count.
+	o.epochs = o.epochs.Cut(o.stable.Next).Trim(o.point.Start) // only below the durable start, which does not move back
 	for _, e := range o.walked {
 		o.epochs, _ = o.epochs.Begin(e.Epoch, e.Offset)
 	}
 	return nil
 }
 
-// walkForEpochs walks the whole log for its epochs.
+// walkForEpochs walks the whole log to collect its epochs.
 func (o *opening) walkForEpochs() error {
 	o.walked = nil
 	for i, g := range o.segs {
 		if i+1 < len(o.segs) && o.segs[i+1].Base() <= o.start {
-			continue // it was deleted, and may be back in part
+			continue // the segment was deleted, and a crash may have brought back a part
 		}
 		w, closeWalk, err := g.Walk(0, g.Base(), false)
 		if err != nil {
@@ -443,7 +447,7 @@ func (o *opening) walkForEpochs() error {
 		_, err = o.walkBatches(w, g.Base())
 		closeWalk()
 		if errors.Is(err, segment.ErrTorn) {
-			_ = o.l.reportDamage(g, err) // the batches that were found count, the log says the rest
+			_ = o.l.reportDamage(g, err) // the batches before the damage count, and the fault tells of the rest
 		} else if err != nil {
 			return err
 		}
@@ -455,7 +459,7 @@ func (o *opening) walkForEpochs() error {
 // committed, so it is made durable first.
 func (o *opening) finishOpening() error {
 	l := o.l
-	if o.next < o.start { // the records above the start were lost: nothing may follow those below it
+	if o.next < o.start { // all that was found lies below the start, so nothing may be appended to it
 		o.next = o.start
 		if err := o.dropSegments(0); err != nil {
 			return err
@@ -493,14 +497,14 @@ func (o *opening) finishOpening() error {
 	l.highWatermark.Store(int64(min(o.point.HighWatermark, o.next)))
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	if !o.isClean() || len(o.segs) > 1 && o.isBelowStart(1) { // the last run did not come to delete them
+	if !o.isClean() || len(o.segs) > 1 && o.isBelowStart(1) { // the last run did not delete the segments below the start
 		l.listLocked()
 	}
 	l.state.Store(int32(logOpen))
 	return nil
 }
 
-// dropSnapshots removes producer snapshots of records that were lost, before others take
+// dropSnapshots removes the producer snapshots beyond the log's end, before other records take
 // their offsets.
 func (o *opening) dropSnapshots() error {
 	l, lost := o.l, false
@@ -541,7 +545,7 @@ func (o *opening) dropSnapshots() error {
 	return o.judgeCut(l.s.syncs.syncDir(l.dir.Path()))
 }
 
-// isClean tells whether the last checkpoint still says all there is to say.
+// isClean tells whether the last checkpoint still describes the log.
 func (o *opening) isClean() bool {
 	if len(o.segs) == 0 {
 		return false
@@ -550,7 +554,7 @@ func (o *opening) isClean() bool {
 	return o.point.Vouched && !o.wasCut && g.Base() == o.point.Base && g.Size() == o.point.Pos && o.start == o.point.Start
 }
 
-// prepareWriterLocked readies an open log for its first append. mu is held.
+// prepareWriterLocked prepares an open log for its first append. The caller holds mu.
 func (l *Log) prepareWriterLocked() error {
 	if l.writer != nil {
 		return nil
@@ -568,11 +572,11 @@ func (l *Log) prepareWriterLocked() error {
 	return nil
 }
 
-// loadProducers builds the producers' state: the newest snapshot that can be read, then the
-// batches that came after it.
+// loadProducers builds the state of the producers from the newest snapshot that can be read and the
+// batches after it.
 func loadProducers(l *Log, ps *producer.State) error {
 	now := time.Now().UnixMilli()
-	from := max(l.opened.ProducersAt, 0) // without a snapshot: there were no producers up to there
+	from := max(l.opened.ProducersAt, 0) // without a snapshot there were no producers before this offset
 	if at := l.opened.Snapshot; at >= 0 {
 		b, err := l.s.readFile(l.dir.Path(segment.FileName(at, snapshotSuffix)))
 		if err == nil {
@@ -606,7 +610,7 @@ func applySegments(l *Log, ps *producer.State, from record.Offset, now int64) er
 		switch {
 		case err == nil:
 		case next <= record.Offset(l.start.Load()) && errors.Is(err, segment.ErrTorn):
-			// It was deleted, and came back in part.
+			// The segment was deleted, and a crash brought back a part of it.
 		default:
 			return l.explainError(g, err)
 		}
@@ -615,8 +619,8 @@ func applySegments(l *Log, ps *producer.State, from record.Offset, now int64) er
 	return nil
 }
 
-// applyBatches applies the batches of a segment from an offset on; found tells whether there were any
-// of producers.
+// applyBatches applies the batches of a segment from an offset on. found tells whether a producer
+// wrote any of them.
 func applyBatches(ps *producer.State, g *segment.Segment, from record.Offset, now int64) (found bool, err error) {
 	pos, least := int64(0), g.Base()
 	if from > g.Base() {

@@ -20,19 +20,19 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// ErrMetadataBehind is returned by Open where the directory was used with later metadata
-// than the cluster's metadata that are known at the start.
+// ErrMetadataBehind is returned by Open if the directory was used with later metadata of the
+// cluster than are known at the start.
 var ErrMetadataBehind = errors.New("the cluster's metadata are older than the logs")
 
-// The names of the pairs of files that say where recovery begins.
+// Recovery begins with these two pairs of files.
 const (
 	checkpointName = "checkpoint"
 	pointsName     = "points"
 )
 
-// CheckVersion refuses a directory of a version that Open would refuse, and changes nothing.
-// Callers that write elsewhere before they call Open ask it first. It returns the entry of
-// the metadata log up to which the directory was used; 0 where that is not known.
+// CheckVersion refuses a directory whose version Open would refuse, and changes nothing. Callers
+// that write elsewhere before they call Open call it first. It returns the entry of the metadata
+// log up to which the directory was used, or 0 if that is not known.
 func CheckVersion(fsys vfs.FS, dir string, log *slog.Logger) (metadata uint64, err error) {
 	d := checkpoint.Disk{FS: fsys, Dir: dir, Log: log}
 	hot, err := checkpoint.NewPair(&d, checkpointName).Look()
@@ -43,8 +43,8 @@ func CheckVersion(fsys vfs.FS, dir string, log *slog.Logger) (metadata uint64, e
 	return knownMetadata(hot, base), err
 }
 
-// knownMetadata is the entry of the metadata log up to which, by the sheets that are there, the
-// directory was used; 0: they do not tell.
+// knownMetadata is the entry of the metadata log up to which the directory was used, as far as the
+// sheets that exist tell. It is 0 if they do not tell.
 func knownMetadata(sheets ...*checkpoint.Sheet) (index uint64) {
 	for _, sheet := range sheets {
 		if sheet != nil {
@@ -54,8 +54,8 @@ func knownMetadata(sheets ...*checkpoint.Sheet) (index uint64) {
 	return index
 }
 
-// CheckMetadata returns ErrMetadataBehind where the metadata log ends, with entry end, before
-// the one up to which a directory was used.
+// CheckMetadata returns ErrMetadataBehind if the metadata log ends before the entry up to which the
+// directory was used. end is the log's last entry.
 func CheckMetadata(dir string, used, end uint64) error {
 	if used <= end {
 		return nil
@@ -65,9 +65,9 @@ func CheckMetadata(dir string, used, end uint64) error {
 		ErrMetadataBehind, dir, used, end)
 }
 
-// recoverDir makes the directory have everything that was acknowledged: it reads the newest
-// checkpoint and compares the journal from there on with the files, whatever ended the last
-// run. Logs are looked at when they are used.
+// recoverDir makes sure that the directory has everything that was acknowledged. It reads the
+// newest checkpoint and compares the journal from there on with the files, however the last run
+// ended. A log itself is checked when it is first used.
 func (s *Store) recoverDir() error {
 	dir := s.cfg.Dir
 	if err := s.fs.MkdirAll(dir); err != nil {
@@ -114,7 +114,7 @@ func (s *Store) recoverDir() error {
 	k.previous = hot.At
 	keep := hot.At
 	if older != nil && older.Journal == hot.Journal && older.At.Round < hot.At.Round {
-		keep = older.At // should the newest checkpoint rot, recovery begins there
+		keep = older.At // recovery begins there if the newest checkpoint file rots
 	}
 	return s.replayAll(hot.At, keep)
 }
@@ -126,7 +126,7 @@ func (s *Store) journalConfig(id [16]byte) journal.Config {
 	}
 }
 
-// beginDir starts a directory that has no checkpoint: a new one, or one whose checkpoints are
+// beginDir starts a directory that has no checkpoint: either it is new, or its checkpoints are
 // lost.
 func (s *Store) beginDir(base *checkpoint.Sheet) (err error) {
 	if err := syncPath(s.fs, s.cfg.Dir); err != nil {
@@ -179,10 +179,10 @@ func (s *Store) beginDir(base *checkpoint.Sheet) (err error) {
 	return nil
 }
 
-// syncPath makes the names durable by which a directory is found. A first checkpoint is saved
-// only after that, whoever made the directory: so one without a checkpoint may be of a process
-// that was killed before. A directory that may not be read has no names that this user made, nor
-// has one on a file system that cannot be written.
+// syncPath makes the names durable by which the directory is found, up to the root. A directory
+// without a checkpoint may have been made by a process that was killed before it did this, so it is
+// done until a first checkpoint was saved. Directories that may not be read, or are on a file
+// system that cannot be written, are left out: this user made no names in them.
 func syncPath(fsys vfs.FS, dir string) error {
 	for dir = path.Clean(dir); ; dir = path.Dir(dir) {
 		parent := path.Dir(dir)
@@ -196,8 +196,8 @@ func syncPath(fsys vfs.FS, dir string) error {
 	}
 }
 
-// listAside finds the directories that were renamed because their logs were deleted, or are
-// not known to the metadata.
+// listAside lists the directories that were renamed because their logs were deleted, or because the
+// metadata did not know their logs.
 func (s *Store) listAside(deleted map[LogID]bool) {
 	infos, err := s.fs.ReadDir(s.cfg.Dir)
 	if err != nil {
@@ -213,7 +213,7 @@ func (s *Store) listAside(deleted map[LogID]bool) {
 	}
 }
 
-// replayAll plays the journal back from a mark on; rounds from keep on stay in it.
+// replayAll plays the journal back from a mark on. Rounds from keep on stay in the journal.
 func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 	r := newReplay(s)
 	s.listAside(r.deleted)
@@ -230,7 +230,7 @@ func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 	for id := range r.deleted {
 		s.points.Forget(id)
 	}
-	for i := range k.leaving { // listed before the journal's end was known
+	for i := range k.leaving { // they were listed before the journal's end was known
 		k.leaving[i].round, k.leaving[i].after = at.Round, k.saves+2
 	}
 	k.recovered = r.listTouched()
@@ -248,20 +248,21 @@ func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 	r.noteFinishedCuts()
 	if r.broken > 0 {
 		s.losses.reportJournal(r.broken)
-		// These rounds must not be played back once more, over records that are appended next.
+		// No other recovery may play these rounds back over records that are appended from now on.
 		return k.checkpointRecovered()
 	}
 	return nil
 }
 
-// checkpointRecovered makes everything durable that recovery found, and moves the mark behind it.
+// checkpointRecovered makes everything durable that recovery wrote, and moves the journal's mark
+// behind it.
 func (k *keeper) checkpointRecovered() error {
 	k.run.Lock()
 	defer k.run.Unlock()
 	return k.checkpointLocked(nil)
 }
 
-// recoverWaiting goes on with a recovery that found the disk full.
+// recoverWaiting continues a recovery that found the disk full.
 func (s *Store) recoverWaiting() {
 	k := &s.keeper
 	k.run.Lock()
@@ -276,7 +277,7 @@ func (s *Store) recoverWaiting() {
 	}
 	_, err := r.playBack(k.previous)
 	if err != nil || len(r.waiting) > 0 {
-		return // the time of the next try is set
+		return // waitingAt has the time of the next try already
 	}
 	k.waitingAt = time.Time{}
 	k.mu.Lock()
@@ -287,7 +288,7 @@ func (s *Store) recoverWaiting() {
 	s.log.Info("there is room again: recovery is complete")
 }
 
-// setWaiting says which logs lack records that only the journal has.
+// setWaiting notes which logs lack records that only the journal has.
 func (s *Store) setWaiting(logs map[LogID]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -300,7 +301,7 @@ func (s *Store) hasWaiting() bool {
 	return len(s.waiting) > 0
 }
 
-// waitingError is why a log cannot be opened yet; nil: it can.
+// waitingError is the reason why a log cannot be opened yet. It is nil if the log can be opened.
 func (s *Store) waitingError(id LogID) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -310,7 +311,6 @@ func (s *Store) waitingError(id LogID) error {
 	return nil
 }
 
-// syncFile makes a file durable.
 func (s *Store) syncFile(name string) error {
 	f, err := s.fs.Open(name, vfs.Existing)
 	if err != nil {
@@ -320,44 +320,43 @@ func (s *Store) syncFile(name string) error {
 	return errors.Join(err, f.Close())
 }
 
-// replay is the journal on its way back into the segments. It goes through the journal
-// twice: the first pass finds out what was deleted or truncated later, and which writes
-// were never complete; the second one compares the rest with the files and writes the bytes
-// that differ.
+// replay restores the contents of segments from the journal. It reads the journal twice. The first
+// pass finds out what was deleted or truncated later, and which writes were never complete. The
+// second pass compares the rest with the files and writes the bytes that differ.
 type replay struct {
 	s        *Store
 	only     map[LogID]bool // nil: all logs
-	deleted  map[LogID]bool // their directories say so: none of their bytes in the journal counts
+	deleted  map[LogID]bool // logs that their directories say are deleted: none of their bytes in the journal counts
 	cuts     map[LogID][]cut
-	starts   map[LogID]record.Offset // as the last notes of them say
-	halves   map[uint64]bool         // first rounds of writes that are not complete
-	began    uint64                  // the first round of the write that has no last one yet; 0: there is none
-	isHalf   bool                    // the round belongs to a write that is not complete
-	part     int                     // the number of parts seen in this pass
-	pending  []placedNote            // of the write that has no last round yet
-	rewrite  bool                    // a sync failed, so bytes are written even where the file seems to have them
+	starts   map[LogID]record.Offset // the highest starts that the journal notes
+	halves   map[uint64]bool         // the numbers of the first rounds of incomplete writes
+	began    uint64                  // the number of the first round of the write that this pass is within; 0: it is within none
+	isHalf   bool                    // the round belongs to an incomplete write
+	part     int                     // the number of parts that this pass has read
+	pending  []placedNote            // notes of the write that this pass is within
+	rewrite  bool                    // a sync failed, so bytes are written even if the file seems to have them
 	broken   int                     // rounds that cannot be read
 	written  int                     // parts that were written
 	verdicts map[string]verdict
-	firsts   map[string]record.Offset // of directories whose points were lost
+	firsts   map[string]record.Offset // by directory; for logs whose points were lost
 	files    map[recoveredFile]vfs.File
 	touched  map[recoveredFile]bool
-	waiting  map[LogID]bool // logs that lack records since there is no room
-	finished []journal.Part // truncations that this recovery brought to their end
+	waiting  map[LogID]bool // logs that lack records because there is no room
+	finished []journal.Part // truncations that this recovery completed
 }
 
-// placedNote is a note of the journal and the number of its part.
+// placedNote is a note of the journal with the number of its part.
 type placedNote struct {
 	part int
 	journal.Part
 }
 
-// cut is a truncation that the journal has. No byte of a part before it may be brought back
-// beyond it.
+// cut is a truncation or a deletion that the journal notes. No bytes beyond it are restored from
+// parts that precede it.
 type cut struct {
 	part int // its number
 	at   journal.Part
-	done bool // the files were cut
+	done bool // the files were already cut
 }
 
 func newReplay(s *Store) *replay {
@@ -368,8 +367,8 @@ func newReplay(s *Store) *replay {
 	}
 }
 
-// playBack brings the rounds from a mark on back, and returns where the next one goes. A second try
-// does not write the rounds themselves anew: the first one did, and the journal is in use.
+// playBack restores the rounds from a mark on, and returns the mark for the next round. A second
+// try does not write the rounds themselves anew: the first try did so, and the journal is in use.
 func (r *replay) playBack(from checkpoint.Mark) (checkpoint.Mark, error) {
 	at, err := r.s.journal.Scan(from, r.rewrite && r.only == nil, r.noteRound)
 	if err != nil {
@@ -391,7 +390,7 @@ func (r *replay) playBack(from checkpoint.Mark) (checkpoint.Mark, error) {
 	return at, r.finishCuts()
 }
 
-// abandonWrite notes that the write that has no last round will never have one.
+// abandonWrite notes that the write that has no last round yet is incomplete.
 func (r *replay) abandonWrite() {
 	if r.began != 0 {
 		r.halves[r.began] = true
@@ -399,15 +398,15 @@ func (r *replay) abandonWrite() {
 	r.began, r.pending = 0, nil
 }
 
-// noteRound is the first pass. The notes of a write count when it is complete: whoever put one
-// into another write was told that the journal does not have it, or was told nothing. Only a
-// deletion counts in any case, since it was done before it was noted: for what the log had up to
-// there, since one of its identity may have been made again.
+// noteRound is the first pass. The notes of a write count only if the write is complete: otherwise
+// the caller was told that the journal does not have the note, or was told nothing. A deletion
+// counts in any case, since the log is deleted before that is noted. It covers only the parts that
+// precede it, since a log of the same identity may have been made after it.
 func (r *replay) noteRound(e *journal.Round) error {
 	switch {
 	case e.Broken:
 		r.broken++
-		r.began = 0 // it was complete once: the next write is there
+		r.began = 0 // a later write follows, so the broken one was complete once
 	case e.Begins():
 		r.abandonWrite()
 		r.began = e.Number
@@ -416,7 +415,7 @@ func (r *replay) noteRound(e *journal.Round) error {
 		r.part++
 		switch p.Kind {
 		case journal.Delete:
-			r.cuts[p.ID] = append(r.cuts[p.ID], cut{part: r.part, done: true}) // of everything
+			r.cuts[p.ID] = append(r.cuts[p.ID], cut{part: r.part, done: true}) // the zero place: all bytes are beyond it
 			r.pending = append(r.pending, placedNote{r.part, p})
 		case journal.Start, journal.Truncate, journal.Truncated:
 			r.pending = append(r.pending, placedNote{r.part, p})
@@ -432,7 +431,7 @@ func (r *replay) noteRound(e *journal.Round) error {
 	return nil
 }
 
-// applyNote takes notice of a note of a complete write.
+// applyNote applies a note of a complete write.
 func (r *replay) applyNote(n placedNote) {
 	switch n.Kind {
 	case journal.Start:
@@ -452,7 +451,7 @@ func (r *replay) applyNote(n placedNote) {
 	}
 }
 
-// applyRound is the second pass.
+// applyRound is the second pass: it restores the bytes that count.
 func (r *replay) applyRound(e *journal.Round) error {
 	if e.Begins() || e.Broken {
 		r.isHalf = r.halves[e.Number]
@@ -475,8 +474,8 @@ func (r *replay) applyRound(e *journal.Round) error {
 	return nil
 }
 
-// clipPart takes away the bytes of a part that were truncated later, and those that the last
-// checkpoint vouches for; ok is false where none are left.
+// clipPart removes from a part the bytes that were truncated later, and those that the last
+// checkpoint vouches for. ok is false if no bytes are left.
 func (r *replay) clipPart(p journal.Part) (_ journal.Part, ok bool) {
 	for _, c := range r.cuts[p.ID] {
 		switch {
@@ -500,7 +499,8 @@ func (r *replay) clipPart(p journal.Part) (_ journal.Part, ok bool) {
 	return p, len(p.Data) > 0
 }
 
-// restorePart has a file have a part's bytes. A log for which there is no room waits.
+// restorePart makes sure that a file has a part's bytes. If there is no room for them, the log
+// waits.
 func (r *replay) restorePart(p journal.Part) error {
 	dir, err := r.s.dirs.findDir(p.Dir, p.ID)
 	if err == nil {
@@ -513,7 +513,8 @@ func (r *replay) restorePart(p journal.Part) error {
 	return err
 }
 
-// writePart has a file have a part's bytes; dir is where the log's directory is now.
+// writePart makes sure that a file has a part's bytes. dir is the current name of the log's
+// directory.
 func (r *replay) writePart(dir string, p journal.Part) error {
 	if ok, err := r.claimDir(dir, p); err != nil || !ok {
 		return err
@@ -531,7 +532,7 @@ func (r *replay) writePart(dir string, p journal.Part) error {
 	}
 	if errors.Is(err, vfs.ErrNotExist) || err == nil && size < p.Pos {
 		if isOld {
-			return nil // retention took it, as a point said once
+			return nil // retention removed it, as the point said before it was lost
 		}
 		r.s.faults.set(p.ID, newLoss("segment %d has %d bytes where the journal goes on at byte %d", p.Base, size, p.Pos))
 		return nil
@@ -548,20 +549,20 @@ func (r *replay) writePart(dir string, p journal.Part) error {
 	return err
 }
 
-// firstSegment is the base of the first segment in a directory, as it was before the replay.
+// firstSegment is the base of the first segment that a directory had before the replay.
 func (r *replay) firstSegment(dir string) record.Offset {
 	if first, ok := r.firsts[dir]; ok {
 		return first
 	}
 	first := record.Offset(math.MaxInt64)
-	infos, _ := r.s.fs.ReadDir(r.s.pathOf(dir)) // it was just looked at
+	infos, _ := r.s.fs.ReadDir(r.s.pathOf(dir)) // claimDir has just looked at the directory
 	for _, i := range infos {
 		if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
 			first = min(first, base)
 		}
 	}
 	if first == math.MaxInt64 {
-		first = 0 // it has none yet
+		first = 0 // the directory has no segment yet
 	}
 	r.firsts[dir] = first
 	return first
@@ -580,13 +581,14 @@ func hasBytes(f vfs.File, want []byte, pos int64) bool {
 	return true
 }
 
-// verdict is whose a directory is.
+// verdict is the answer of claimDir for a directory and a topic.
 type verdict struct {
 	topic [16]byte
-	skip  bool // it is gone although it was there, so it was deleted
+	skip  bool // the directory is gone, or another topic's, so nothing is written to it
 }
 
-// claimDir sees to it that the directory is there and the log's own.
+// claimDir makes sure that the directory exists and is the log's own. It returns false if that
+// cannot be.
 func (r *replay) claimDir(dir string, p journal.Part) (bool, error) {
 	if v, ok := r.verdicts[dir]; ok && v.topic == p.ID.Topic {
 		return !v.skip, nil
@@ -610,11 +612,12 @@ func (r *replay) claimDir(dir string, p journal.Part) (bool, error) {
 	return !v.skip, nil
 }
 
-// prepareDir makes a log's directory, or sees whether the one that exists is the log's own. One
-// that does not say whose it is is: a power cut took its metadata, and others of its name were
-// renamed away, durably, before it was made. By the same rule one that is another log's is the
-// younger one, and stays: only somebody who moved directories by hand can have brought it there
-// in place of a log that is still wanted, and that log says so.
+// prepareDir makes a log's directory, or tells whether the existing one is the log's own. A
+// directory without metadata is the log's own: a power cut took the metadata, and earlier
+// directories of that name were renamed away, durably, before this one was made. For the same
+// reason a directory of another topic is younger than the log, and stays. It is only wrong there if
+// somebody moved it by hand to the place of a log that is still wanted, so that log reports a
+// fault.
 func (r *replay) prepareDir(dir string, id LogID, exists bool) (mine bool, err error) {
 	if !exists {
 		return true, r.s.dirs.makeDir(dir, id)
@@ -632,7 +635,7 @@ func (r *replay) prepareDir(dir string, id LogID, exists bool) (mine bool, err e
 	return topic == id.Topic, nil
 }
 
-// maxReplayFiles is how many files are open during recovery.
+// maxReplayFiles bounds the files that are open during recovery.
 const maxReplayFiles = 256
 
 func (r *replay) openFile(dir string, key recoveredFile, mode vfs.Mode) (vfs.File, error) {
@@ -660,8 +663,8 @@ func (r *replay) closeFiles() error {
 	return err
 }
 
-// finishCuts cuts the files of logs whose truncation was under way: it is in the journal, so
-// it counts.
+// finishCuts cuts the files of logs whose truncation had begun: it is noted in the journal, so it
+// counts.
 func (r *replay) finishCuts() error {
 	for id, cuts := range r.cuts {
 		last := cuts[len(cuts)-1]
@@ -680,8 +683,8 @@ func (r *replay) finishCuts() error {
 	return nil
 }
 
-// noteFinishedCuts notes that truncations came to their end, before anything is appended to
-// their logs: else the next recovery would make them once more.
+// noteFinishedCuts notes that truncations are complete, before anything is appended to their logs.
+// Without the note the next recovery would truncate the logs again.
 func (r *replay) noteFinishedCuts() {
 	if len(r.finished) == 0 {
 		return
@@ -700,9 +703,9 @@ func (r *replay) noteFinishedCuts() {
 	}
 }
 
-// cutFiles cuts a log's files behind a place, durably. A file that ends there is synced, too: a
-// killed process may have cut it in the page cache alone, and the note that follows says that no
-// recovery has to cut it once more.
+// cutFiles cuts a log's files at a place, durably. A file that already ends there is synced, too: a
+// killed process may have cut it in the page cache only, and the note that follows tells later
+// recoveries that nothing is left to cut.
 func (r *replay) cutFiles(dir string, base record.Offset, pos int64) error {
 	s := r.s
 	infos, err := s.fs.ReadDir(s.pathOf(dir))
