@@ -20,28 +20,26 @@ import (
 const (
 	metadataFile = "partition.metadata"
 
-	// maxSmallFile bounds files that are read at once, in bytes.
+	// maxSmallFile bounds the files that are read at once, in bytes.
 	maxSmallFile = 1 << 29
 )
 
-// directories says whose a log's directory is. A directory is made, taken over or renamed
-// away only with its name locked, and only after its metadata have been read: so a topic
-// that is deleted and one of the same name that is made again never touch each other's
-// files.
+// directories knows which log owns which directory. A directory is made, taken over or renamed only
+// while its name is locked, and only after its metadata have been read. So a deleted topic and a
+// new topic of the same name never touch each other's files.
 type directories struct {
 	s     *Store
 	seed  maphash.Seed
 	locks [64]sync.Mutex
 
 	mu      sync.Mutex
-	renamed map[string]struct{} // guarded by mu: names of logs' directories whose renaming may not be durable
+	renamed map[string]struct{} // guarded by mu: names that directories had before they were renamed, if the renaming may not be durable
 }
 
 func (d *directories) init(s *Store) {
 	d.s, d.seed, d.renamed = s, maphash.MakeSeed(), map[string]struct{}{}
 }
 
-// lockName locks a directory's name.
 func (d *directories) lockName(name string) (unlock func()) {
 	mu := &d.locks[maphash.String(d.seed, name)%uint64(len(d.locks))]
 	mu.Lock()
@@ -53,8 +51,8 @@ func dirName(topic string, partition int32) string {
 	return topic + "-" + strconv.Itoa(int(partition))
 }
 
-// parseDirName is the partition of a directory that dirName named; ok is false for other
-// directories, such as those on their way out.
+// parseDirName is the partition of a directory that dirName named. ok is false for other
+// directories, such as those of deleted logs.
 func parseDirName(name string) (partition int32, ok bool) {
 	at := strings.LastIndexByte(name, '-')
 	if at <= 0 {
@@ -84,8 +82,8 @@ func decodeMetadata(b []byte) (topic [16]byte, ok bool) {
 	return [16]byte(id), true
 }
 
-// readOwner is the topic id that a directory's metadata name; ok is false where there are
-// none, or they cannot be read.
+// readOwner is the topic id in a directory's metadata. ok is false if there are no metadata, or
+// they cannot be read.
 func (d *directories) readOwner(dir string) (topic [16]byte, ok bool, err error) {
 	b, err := d.s.readFile(d.s.pathOf(dir, metadataFile))
 	if err != nil {
@@ -95,8 +93,8 @@ func (d *directories) readOwner(dir string) (topic [16]byte, ok bool, err error)
 	return topic, ok, nil
 }
 
-// findDir is the name that the directory of a log has now, of which the usual name is dir: that one,
-// or where the directory was set aside, the newest of those.
+// findDir is the name that the directory of a log has now. dir is its usual name. If the directory
+// was set aside, and perhaps more than once, the newest of those is the log's.
 func (d *directories) findDir(dir string, id LogID) (string, error) {
 	strays := d.s.strays.List(id)
 	if len(strays) == 0 {
@@ -109,8 +107,8 @@ func (d *directories) findDir(dir string, id LogID) (string, error) {
 	return strays[len(strays)-1].Name, nil
 }
 
-// listLocked lists the directories of a log, of which the usual name is dir: that one, and those
-// that were set aside. The usual name is locked, and so nothing renames them meanwhile.
+// listLocked lists the directories of a log: the one with the usual name, dir, and those that were
+// set aside. The caller has locked the usual name, so that no directory is renamed meanwhile.
 func (d *directories) listLocked(dir string, id LogID) (found []string, err error) {
 	topic, ok, err := d.readOwner(dir)
 	if err != nil {
@@ -125,10 +123,10 @@ func (d *directories) listLocked(dir string, id LogID) (found []string, err erro
 	return found, nil
 }
 
-// makeDir makes a log's directory. Its name need not be durable: until the next checkpoint
-// makes it so, the journal can make the directory again. A directory of that name that is
-// not the log's own is set aside, durably, and so is the renaming of an earlier one: else a
-// power cut could bring it back in place of this one.
+// makeDir makes a log's directory. Its name need not be durable, since the journal can make the
+// directory again until the next checkpoint makes the name durable. If another log's directory has
+// the name, it is set aside. That renaming, and an earlier one, must be durable: otherwise a power
+// cut could bring the old directory back in place of this one.
 func (d *directories) makeDir(dir string, id LogID) error {
 	if d.s.isLeaving(id) {
 		d.s.keeper.checkpointSoon()
@@ -157,12 +155,12 @@ func (d *directories) makeDir(dir string, id LogID) error {
 		return err
 	}
 	if err := d.writeMetadata(dir, id); err != nil {
-		return errors.Join(err, d.s.fs.Remove(d.s.pathOf(dir))) // where that fails, too, the next try does it
+		return errors.Join(err, d.s.fs.Remove(d.s.pathOf(dir))) // if the directory cannot be removed, the next try removes it
 	}
 	return nil
 }
 
-// writeMetadata says whose a directory is.
+// writeMetadata writes into a directory which topic it belongs to.
 func (d *directories) writeMetadata(dir string, id LogID) error {
 	f, err := d.s.fs.Open(d.s.pathOf(dir, metadataFile), vfs.Create)
 	if err != nil {
@@ -172,8 +170,8 @@ func (d *directories) writeMetadata(dir string, id LogID) error {
 	return errors.Join(err, f.Close())
 }
 
-// identifyLocked tells whether a directory that is there is a log's own, and sets it aside
-// where it is not. Its name is locked.
+// identifyLocked tells whether an existing directory is a log's own, and sets it aside if it is
+// not. The caller has locked its name.
 func (d *directories) identifyLocked(dir string, id LogID) (mine bool, err error) {
 	topic, ok, err := d.readOwner(dir)
 	switch {
@@ -184,8 +182,9 @@ func (d *directories) identifyLocked(dir string, id LogID) (mine bool, err error
 	case ok:
 		return false, d.setAsideLocked(dir, LogID{Topic: topic, Partition: id.Partition}, "another topic has its name now")
 	}
-	// Its making, or its deletion, was cut short. Where it has nothing that somebody may want back
-	// it is removed: else each failed try to make it would leave one more.
+	// The directory has no metadata, because its making or its deletion was cut short. It is
+	// removed if it has nothing that an operator may want back. Otherwise each failed try to make
+	// it would leave one more directory.
 	infos, err := d.s.fs.ReadDir(d.s.pathOf(dir))
 	switch {
 	case err != nil:
@@ -216,8 +215,7 @@ func (d *directories) syncNames() error {
 	return nil
 }
 
-// settleRenamed makes the names of directories durable that were renamed; it does nothing where all
-// of them are.
+// settleRenamed makes the names of renamed directories durable, if there are any that may not be.
 func (d *directories) settleRenamed() error {
 	d.mu.Lock()
 	n := len(d.renamed)
@@ -228,8 +226,8 @@ func (d *directories) settleRenamed() error {
 	return d.syncNames()
 }
 
-// discardDir takes the name of a deleted log's directory away and has the directory removed, and
-// those of the log that were set aside. It does nothing with a directory that is not that log's.
+// discardDir renames a deleted log's directory and has it removed, with those of the log that were
+// set aside. It leaves a directory alone that is not that log's.
 func (d *directories) discardDir(id LogID, dir string) error {
 	unlock := d.lockName(dir)
 	defer unlock()
@@ -243,8 +241,8 @@ func (d *directories) discardDir(id LogID, dir string) error {
 	return d.discardLocked(id, dir, dir)
 }
 
-// discardStrays discards the directories of a deleted log that were set aside: else the next
-// one of its identity would take them for its own. The log's name is locked.
+// discardStrays discards the directories of a deleted log that were set aside. Otherwise the next
+// log of the same identity would take them for its own. The caller has locked the log's name.
 func (d *directories) discardStrays(id LogID, dir string) error {
 	for {
 		last, ok := d.s.strays.Take(id)
@@ -258,11 +256,11 @@ func (d *directories) discardStrays(id LogID, dir string) error {
 	}
 }
 
-// discardLocked renames a directory of a deleted log, which was once called dir, and has it
-// removed. That name is locked.
+// discardLocked renames a directory of a deleted log and has it removed. dir is the log's usual
+// name, which the caller has locked.
 func (d *directories) discardLocked(id LogID, dir, from string) error {
 	to := aside.DeletedName(dir, id)
-	if _, err := d.s.fs.Stat(d.s.pathOf(to)); err == nil { // of an earlier run, in part
+	if _, err := d.s.fs.Stat(d.s.pathOf(to)); err == nil { // an earlier run has removed it in part
 		if err := d.s.fs.Remove(d.s.pathOf(to)); err != nil {
 			return err
 		}
@@ -274,13 +272,13 @@ func (d *directories) discardLocked(id LogID, dir, from string) error {
 	return nil
 }
 
-// setAside moves a directory aside whose log the metadata do not know. Nothing of it is
+// setAside moves a directory aside if the metadata do not know its log. None of its files is
 // deleted.
 func (d *directories) setAside(id LogID, dir, why string) error {
 	unlock := d.lockName(dir)
 	defer unlock()
 	if d.s.findLog(id) != nil {
-		return nil // it is known by now
+		return nil // the log is known by now
 	}
 	topic, ok, err := d.readOwner(dir)
 	if err != nil || !ok || topic != id.Topic {
@@ -292,7 +290,7 @@ func (d *directories) setAside(id LogID, dir, why string) error {
 func (d *directories) setAsideLocked(dir string, id LogID, why string) error {
 	now := time.Now().UnixMilli()
 	to := aside.StrayName(dir, id, now)
-	d.s.strays.Add(to, id, now) // first: its point is kept from now on
+	d.s.strays.Add(to, id, now) // it comes first, so that the log's point is kept from now on
 	if err := d.renameLocked(dir, to); err != nil {
 		d.s.strays.Forget(to, id)
 		return err
@@ -302,9 +300,9 @@ func (d *directories) setAsideLocked(dir string, id LogID, why string) error {
 	return nil
 }
 
-// takeBack renames a log's directory back that was set aside when the metadata did not know
-// the log. Where there is none, it does nothing. The name is durable when it returns, since
-// the log's point says so.
+// takeBack gives a directory that was set aside its usual name again, now that the metadata know
+// its log. It does nothing if no directory was set aside. The name is durable when takeBack
+// returns, since the log's point says that it is.
 func (d *directories) takeBack(dir string, id LogID) error {
 	unlock := d.lockName(dir)
 	defer unlock()
@@ -320,7 +318,7 @@ func (d *directories) takeBack(dir string, id LogID) error {
 	return d.syncNames()
 }
 
-// renameLocked renames a directory. Its name is locked.
+// renameLocked renames a directory. The caller has locked its name.
 func (d *directories) renameLocked(dir, to string) error {
 	d.mu.Lock()
 	d.renamed[dir] = struct{}{}
@@ -333,7 +331,7 @@ func (s *Store) pathOf(names ...string) string {
 	return path.Join(append([]string{s.cfg.Dir}, names...)...)
 }
 
-// readFile reads a small file whole; nil where it is missing.
+// readFile reads a small file whole. It returns nil if the file does not exist.
 func (s *Store) readFile(name string) ([]byte, error) {
 	f, err := s.fs.Open(name, vfs.ReadOnly)
 	if errors.Is(err, vfs.ErrNotExist) {
@@ -358,9 +356,9 @@ func (s *Store) readFile(name string) ([]byte, error) {
 	return b[:got], nil
 }
 
-// replaceFile gives a file new contents in one step for who reads it. With durable the
-// contents are on disk before they get their name; a sync of the directory has to follow
-// in any case.
+// replaceFile replaces the contents of a file in one step, so that a reader sees the old ones or
+// the new ones. With durable set, the contents are on disk before they get the file's name. The
+// caller must sync the directory in any case.
 func (s *Store) replaceFile(name string, b []byte, durable bool) error {
 	tmp := name + ".tmp"
 	f, err := s.fs.Open(tmp, vfs.Fresh)
@@ -377,8 +375,8 @@ func (s *Store) replaceFile(name string, b []byte, durable bool) error {
 	return s.fs.Rename(tmp, name)
 }
 
-// syncLogDir makes the names in a log's directory durable, and where the directory is
-// new, also its own name and its metadata.
+// syncLogDir makes the names in a log's directory durable. If the directory is new, it does the
+// same for its own name and its metadata.
 func (s *Store) syncLogDir(dir string, isNew bool) error {
 	if isNew {
 		f, err := s.fs.Open(s.pathOf(dir, metadataFile), vfs.Existing)
@@ -401,7 +399,8 @@ func (s *Store) syncLogDir(dir string, isNew bool) error {
 	return s.dirs.syncNames()
 }
 
-// rewriteFile writes a small file once more as it is, so that the next sync writes it.
+// rewriteFile writes the same bytes into a small file again, so that the next sync writes them to
+// the disk.
 func rewriteFile(f vfs.File) error {
 	n, err := f.Size()
 	if err != nil {
@@ -415,7 +414,7 @@ func rewriteFile(f vfs.File) error {
 	return err
 }
 
-// size is the number of bytes of the segments in a directory.
+// size is the number of bytes in the segments of a directory, or 0 if it cannot be read.
 func (d *directories) size(dir string) int64 {
 	infos, err := d.s.fs.ReadDir(d.s.pathOf(dir))
 	if err != nil {

@@ -24,26 +24,26 @@ var (
 	ErrProducerFenced = producer.ErrFenced
 	// ErrDiskFull is returned for an append that would use the reserved space; nothing was stored.
 	ErrDiskFull = space.ErrFull
-	// ErrBusy is returned where the system lacks something for a moment, such as file
-	// descriptors or memory; nothing was stored, and the same call may succeed later.
+	// ErrBusy is returned if the system is short of something for a moment, such as file
+	// descriptors or memory. Nothing was stored, and the same call may succeed later.
 	ErrBusy = errors.New("the system is short of files or memory")
-	// ErrFaulted is returned by a log that met damage or a failed write or sync and is
-	// read-only until that is mended and the node restarted.
+	// ErrFaulted is returned by a log that is read-only because its files are damaged, or a write
+	// or a sync failed. It stays so until the cause is mended and the node is restarted.
 	ErrFaulted = errors.New("log is read-only after a fault")
 	// ErrClosed is returned by a closed or deleted log.
 	ErrClosed = errors.New("log is closed")
 )
 
-// errSync is returned where a sync failed. It never counts as a full disk or a busy
-// system, since trying again would not help.
+// errSync is returned if a sync failed. It never counts as a full disk or a busy system, since
+// trying again does not help.
 var errSync = errors.New("sync failed")
 
-// failure is the kind of an error of the file system, and with it what the store does:
+// failure is the kind of a file system error. It decides what the store does:
 //
-//	transient  the same call is made again later; nothing is read-only for it
-//	full       records are refused, retriable, until there is room
-//	gone       the log was deleted or closed: nobody waits for it
-//	tainted    nobody knows what the disk has: the log is read-only until a restart
+//	transient  the same call is made again later, and no log becomes read-only
+//	full       records are refused with an error after which clients try again, until there is room
+//	gone       the log was deleted or closed, so nobody waits for the result
+//	tainted    the disk may lack bytes that were written: the log is read-only until a restart
 type failure uint8
 
 const (
@@ -54,7 +54,7 @@ const (
 	tainted
 )
 
-// classify is the one place where errors of the file system are told apart.
+// classify finds the kind of an error. No other function may tell file system errors apart.
 func classify(err error) failure {
 	switch {
 	case err == nil:
@@ -75,7 +75,7 @@ func classify(err error) failure {
 
 func isFull(err error) bool { return classify(err) == full }
 
-// nameError names an error of the file system so that callers can act on it.
+// nameError wraps an error of the file system in the error that callers can act on.
 func nameError(err error) error {
 	switch classify(err) {
 	case full:
@@ -89,29 +89,28 @@ func nameError(err error) error {
 	return err
 }
 
-// After a sync that failed, the kernel counts the file's pages as clean though the disk
-// does not have them: reads see them and later syncs report no error, also those of the
-// next process. So nothing of that file is relied on any more in this process, and the
-// next one, as long as the kernel is the same, trusts nothing that was not vouched for
-// before: it writes it anew before it syncs it. A note in the data directory says so.
+// After a failed sync the kernel counts the file's pages as clean although the disk does not have
+// them. Reads return these pages, and later syncs report no error, even to the next process. So
+// this process does not rely on the file any more. The next process on the same kernel trusts only
+// the bytes that a checkpoint had vouched for; it writes all others again before it syncs them. A
+// note in the data directory tells it to do so.
 const noteFile = "sync-failed"
 
-// syncs makes files and directories durable and takes notice where that fails.
+// syncs makes files and directories durable, and remembers when that fails.
 type syncs struct {
 	s      *Store
 	failed atomic.Bool // a sync failed
-	// distrust says that a sync failed in an earlier process on this kernel. It is set
-	// before anything else runs.
+	// distrust says that a sync failed in an earlier process on this kernel. It is set before
+	// anything else runs.
 	distrust bool
-	// note is the file of the note, open and with room for it, since when it is needed there
-	// may be neither space nor descriptors; nil: it could not be made.
+	// note is the open file of the note, and has room for it, since after a failed sync there may
+	// be neither space nor descriptors. It is nil if the file could not be made.
 	note vfs.File
 
 	mu   sync.Mutex
-	lost map[string]error // guarded by mu: directories of which a sync failed, and how
+	lost map[string]error // guarded by mu: directories of which a sync failed, with the error
 }
 
-// syncFile makes a file durable.
 func (y *syncs) syncFile(f vfs.File) error {
 	if err := f.Sync(); err != nil {
 		return y.noteFailure(err)
@@ -119,9 +118,10 @@ func (y *syncs) syncFile(f vfs.File) error {
 	return nil
 }
 
-// syncDir makes the names in a directory durable; a missing one is vfs.ErrNotExist. Only where
-// there was no descriptor to open it did the sync not begin, and can be tried again: after a
-// sync that failed a later one would not tell which names are lost.
+// syncDir makes the names in a directory durable. It returns vfs.ErrNotExist if the directory is
+// missing. A sync can be tried again only if it did not begin, for want of a descriptor. After any
+// other failure a later sync would not report the names that are lost, so the directory cannot be
+// synced any more.
 func (y *syncs) syncDir(dir string) error {
 	if err := y.lostDir(dir); err != nil {
 		return err
@@ -129,7 +129,7 @@ func (y *syncs) syncDir(dir string) error {
 	err := y.s.fs.SyncDir(dir)
 	switch {
 	case err == nil:
-		return y.lostDir(dir) // another one may have failed meanwhile
+		return y.lostDir(dir) // another sync may have failed meanwhile
 	case errors.Is(err, vfs.ErrNotExist), errors.Is(err, vfs.ErrNoHandles):
 		return err
 	}
@@ -143,14 +143,14 @@ func (y *syncs) syncDir(dir string) error {
 	return err
 }
 
-// lostDir is why the names in a directory cannot be made durable any more; nil: they can.
+// lostDir is the error of an earlier sync of the directory. It is nil if none has failed.
 func (y *syncs) lostDir(dir string) error {
 	y.mu.Lock()
 	defer y.mu.Unlock()
 	return y.lost[dir]
 }
 
-// noteFailure takes notice of a sync that failed: it writes the note for the next process.
+// noteFailure remembers that a sync failed, and writes the note for the next process.
 func (y *syncs) noteFailure(err error) error {
 	if !y.failed.Swap(true) {
 		if err := y.writeNote(y.s.cfg.BootID); err != nil {
@@ -160,10 +160,10 @@ func (y *syncs) noteFailure(err error) error {
 	return fmt.Errorf("%w: %v", errSync, err) //nolint:errorlint // it must not be taken for a full disk
 }
 
-// allSynced is the contents of the note where no sync failed.
+// allSynced is in the note if no sync has failed.
 const allSynced = "none"
 
-// noteLen is the length of the note's file: a boot id, a line's end and spaces.
+// noteLen is the length of the note's file in bytes: a boot id, a newline, and spaces.
 const noteLen = 128
 
 func (y *syncs) writeNote(boot string) error {
@@ -175,9 +175,9 @@ func (y *syncs) writeNote(boot string) error {
 	return err
 }
 
-// readNote finds out whether an earlier process on this kernel left the note, and makes
-// ready for one of this process. A note that was cut short counts for this kernel, since
-// another one cannot be told from it.
+// readNote finds out whether an earlier process on this kernel left the note, and prepares the file
+// for this process's note. A note that was cut short counts as one of this kernel, since it does
+// not tell which kernel it is from.
 func (y *syncs) readNote() error {
 	name := y.s.pathOf(noteFile)
 	b, err := y.s.readFile(name)
@@ -203,26 +203,27 @@ func (y *syncs) readNote() error {
 
 func (y *syncs) closeNote() {
 	if y.note != nil {
-		_ = y.note.Close() // it need not outlive the kernel
+		_ = y.note.Close() // the note need not outlive the kernel
 	}
 }
 
-// faultKind is what a fault says of the log's files.
+// faultKind says how much of the log's files can still be trusted.
 type faultKind uint8
 
 const (
-	faultDamaged    faultKind = iota // some batch is not what it was; everything else can be relied on, and synced
-	faultIncomplete                  // files lack bytes that they had. The log's point stays, so that the next start sees that, too
-	faultTainted                     // nobody knows what the disk has of the bytes that were written last
+	faultDamaged    faultKind = iota // a batch has changed; everything else can be relied on, and synced
+	faultIncomplete                  // files lack bytes that they had; the log's point stays, so that the next start sees it, too
+	faultTainted                     // the disk may lack bytes that were written
 )
 
-// fault is why a log is read-only.
+// fault is the reason why a log is read-only.
 type fault struct {
 	err  error
 	kind faultKind
 }
 
-// health says whether a log can be written to. Safe for concurrent use.
+// health says whether a log can be written to. A fault is only replaced by one that says more. It
+// is safe for concurrent use.
 //
 //	sound ----> damaged ----> incomplete ----> tainted
 //	  |                           ^              ^
@@ -233,7 +234,7 @@ type health struct {
 	fault atomic.Pointer[fault] // nil: sound
 }
 
-// faults are those of logs that were found before the logs were opened. Safe for
+// faults has the faults of logs that were found before the logs were opened. It is safe for
 // concurrent use.
 type faults struct {
 	mu   sync.Mutex
@@ -249,7 +250,7 @@ func (f *faults) set(id LogID, why *fault) {
 	f.logs[id] = why
 }
 
-// get is the fault of a log; nil: there is none.
+// get is the fault of a log, or nil if none was found.
 func (f *faults) get(id LogID) *fault {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -262,8 +263,8 @@ func (f *faults) forget(id LogID) {
 	delete(f.logs, id)
 }
 
-// taint makes the log read-only for good, since nobody knows what the disk has of its
-// last bytes. Its records can still be read.
+// taint makes the log read-only until a restart, since the disk may lack bytes that were written.
+// Its records can still be read.
 func (h *health) taint(err error) { h.set(newTaint(err)) }
 
 func newTaint(err error) *fault {
@@ -278,9 +279,8 @@ func newLoss(format string, args ...any) *fault {
 		ErrFaulted, fmt.Errorf(format, args...)), faultIncomplete}
 }
 
-// reportDamage makes the log read-only because of a batch that is not what it was, and
-// returns why, in words for who has to mend it. Appends from before are still made
-// durable.
+// reportDamage makes the log read-only because a batch has changed. It returns an error that tells
+// the operator which file to mend. Records that were appended before are still made durable.
 func (h *health) reportDamage(g *segment.Segment, err error) error {
 	err = fmt.Errorf("%w: %s is damaged: %w; put back a good copy of the file and restart, "+
 		"or copy the records that can be read and delete the topic", ErrFaulted, g.Path(segment.LogSuffix), err)
@@ -288,8 +288,7 @@ func (h *health) reportDamage(g *segment.Segment, err error) error {
 	return err
 }
 
-// set notes a fault. A fault of another kind takes its place only if that says more; the first
-// reason of each kind counts.
+// set makes a fault the log's, unless the log has one of the same kind or of one that says more.
 func (h *health) set(f *fault) {
 	for {
 		old := h.fault.Load()
@@ -313,8 +312,8 @@ func (h *health) isIncomplete() bool {
 	return f != nil && f.kind == faultIncomplete
 }
 
-// isTainted tells whether the log's files may lack bytes that were written to them: nothing
-// may be noted as being on disk.
+// isTainted tells whether the log's files may lack bytes that were written to them. If so, the
+// log's point must not change.
 func (h *health) isTainted() bool {
 	f := h.fault.Load()
 	return f != nil && f.kind >= faultIncomplete
@@ -322,25 +321,25 @@ func (h *health) isTainted() bool {
 
 // LogFault says why a log is read-only.
 type LogFault struct {
-	Log    string // its topic and partition, as its directory is named
-	Damage bool   // some batch is not what it was, or is missing; else nobody knows what the disk has of its last bytes
+	Log    string // the topic and partition, as in the name of the log's directory
+	Damage bool   // a batch has changed or is missing; if false, the disk may lack bytes that were written
 	Err    error
 }
 
-// Faults lists the logs that are known to be read-only. Missing and short files show soon after
-// the start (Sweep), other damage when a log is used or checked.
+// Faults lists the logs that are known to be read-only. Missing and short files are found soon
+// after the start (Sweep), and other damage when a log is used or scrubbed.
 func (s *Store) Faults() (found []LogFault) {
 	for _, l := range s.allLogs() {
 		if f := l.fault.Load(); f != nil {
 			found = append(found, LogFault{l.name, f.kind != faultTainted, f.err})
-		} else if f := s.faults.get(l.id); f != nil { // it was not opened yet
+		} else if f := s.faults.get(l.id); f != nil { // the log was not opened yet
 			found = append(found, LogFault{l.name, f.kind != faultTainted, f.err})
 		}
 	}
 	return found
 }
 
-// Fault is why the log is read-only; nil where it is not.
+// Fault is the reason why the log is read-only. It is nil if the log can be written to.
 func (h *health) Fault() error {
 	if f := h.fault.Load(); f != nil {
 		return f.err
