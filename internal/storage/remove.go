@@ -10,16 +10,16 @@ import (
 	"github.com/leatstream/leat/internal/storage/segment"
 )
 
-// Delete forgets a log and frees its space in the background. Its directory is not known
-// under its name any more when Delete returns, so that a log of the same name can be made.
-// One of the same identity begins empty, and takes records once nothing of the deleted one is
-// left; until then they are refused (ErrBusy).
+// Delete forgets a log and frees its space in the background. When Delete returns, the log's
+// directory does not have its name any more, so that a log of the same name can be made. A log of
+// the same identity begins empty. It refuses records with ErrBusy until nothing of the deleted log
+// is left.
 //
 //	         Delete           checkpoints            the directory was removed, durably
 //	in use ---------> leaving ------------> removable ---------> forgotten
 //
-// It leaves as long as a recovery may read rounds of the journal that have its bytes, or its point. All that
-// time the renamed directory says that those bytes do not count.
+// A log is leaving as long as a recovery may read its point, or rounds of the journal that have its
+// bytes. All that time the renamed directory tells recovery that those bytes do not count.
 func (s *Store) Delete(id LogID) {
 	s.mu.Lock()
 	l := s.logs[id]
@@ -35,13 +35,13 @@ func (s *Store) Delete(id LogID) {
 		return
 	}
 	l.endUse(logDeleted)
-	l.pub.Lock() // a checkpoint may be noting its point
+	l.pub.Lock() // a checkpoint may be about to note the log's point
 	s.points.Forget(id)
 	l.pub.Unlock()
 	for _, g := range append(s.keeper.takeDropped(l), l.segments()...) {
-		g.CloseFile() // an open file's space is not free
+		g.CloseFile() // the space of an open file is not freed
 	}
-	// Recovery must not bring back the bytes that the journal has of it.
+	// The note keeps recovery from restoring the bytes that the journal has of the log.
 	s.commit.noteLater(journal.Part{Kind: journal.Delete, ID: id, Dir: l.name})
 	if err := s.dirs.discardDir(id, l.name); err != nil {
 		s.log.Error("a deleted topic's directory could not be moved away; it is tried again", "dir", l.name, "err", err)
@@ -49,17 +49,18 @@ func (s *Store) Delete(id LogID) {
 	s.keeper.addLeaving(leavingLog{id: id, dir: l.name})
 }
 
-// isLeaving tells whether something is left of a deleted log with that identity.
+// isLeaving tells whether something is left of a deleted log of that identity.
 func (s *Store) isLeaving(id LogID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.leaving[id] > 0
 }
 
-// errLeaving is returned by a log that has no directory yet and must not make one now.
+// errLeaving is returned by a log that has no directory yet, and must not make one while something
+// is left of a deleted log of its identity.
 var errLeaving = fmt.Errorf("%w: something is left of a deleted log with the same identity", ErrBusy)
 
-// addLeaving has the keeper forget a deleted log in time.
+// addLeaving adds a deleted log to those that the keeper forgets once nothing of them is left.
 func (k *keeper) addLeaving(d leavingLog) {
 	k.mu.Lock()
 	k.leaving = append(k.leaving, d)
@@ -67,8 +68,8 @@ func (k *keeper) addLeaving(d leavingLog) {
 	k.checkpointLater()
 }
 
-// removeDir has a deleted log's directory removed: the files in it now, since a full disk
-// cannot wait, the directory itself once its name is not needed any more.
+// removeDir has a deleted log's directory removed. Its files are removed now, since a full disk
+// cannot wait; the directory is removed when its name is not needed any more.
 func (k *keeper) removeDir(name string, id LogID) {
 	k.s.mu.Lock()
 	k.s.leaving[id]++
@@ -80,8 +81,9 @@ func (k *keeper) removeDir(name string, id LogID) {
 	k.wakeUp()
 }
 
-// findLeavingRounds finds out which rounds have bytes of the logs that were deleted since the last
-// checkpoint: those before the next one, when all that entered is written.
+// findLeavingRounds notes which rounds may have bytes of the logs that were deleted since the last
+// checkpoint. It waits until all that was entered is written: then they are the rounds before the
+// next one.
 func (k *keeper) findLeavingRounds() {
 	k.mu.Lock()
 	n := len(k.leaving)
@@ -90,12 +92,12 @@ func (k *keeper) findLeavingRounds() {
 	if known {
 		return
 	}
-	if err := k.s.commit.awaitEntered(); err != nil && !errors.Is(err, ErrClosed) { // a closing store has nothing that is to be written
+	if err := k.s.commit.awaitEntered(); err != nil && !errors.Is(err, ErrClosed) { // a store that closes has written all that was to be written
 		return
 	}
 	next := k.s.journal.Next()
 	if k.s.journal.Lost() != nil {
-		next++ // the round that could not be written may be there: only a start tells
+		next++ // the round that failed may be on disk all the same, which only a start can tell
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -106,8 +108,8 @@ func (k *keeper) findLeavingRounds() {
 	}
 }
 
-// takeRemovable takes the deleted logs of which no recovery reads anything, neither bytes nor a
-// point, whichever of the two checkpoint files it begins with. run is held.
+// takeRemovable takes the deleted logs of which a recovery reads neither bytes nor a point,
+// whichever checkpoint file it begins with. The caller holds run.
 func (k *keeper) takeRemovable() (found []leavingLog) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -124,14 +126,14 @@ func (k *keeper) takeRemovable() (found []leavingLog) {
 	return found
 }
 
-// forgetLeaving goes on with the deleted logs that are removable: those with a directory are
-// forgotten when that was removed. run is held.
+// forgetLeaving deals with the deleted logs that are removable. A log with a directory is forgotten
+// when the directory has been removed. The caller holds run.
 func (k *keeper) forgetLeaving() {
 	found := k.takeRemovable()
 	if len(found) == 0 {
 		return
 	}
-	if err := k.s.dirs.syncNames(); err != nil { // else a power cut could bring a directory back under its old name
+	if err := k.s.dirs.syncNames(); err != nil { // a power cut must not give a directory its old name back
 		k.s.log.Warn("deleted topics' directories stay for now", "err", err)
 		k.mu.Lock()
 		k.leaving = append(k.leaving, found...)
@@ -145,7 +147,7 @@ func (k *keeper) forgetLeaving() {
 			k.mu.Unlock()
 			continue
 		}
-		if err := k.s.dirs.discardDir(d.id, d.dir); err != nil { // the first try failed, or a power cut undid it
+		if err := k.s.dirs.discardDir(d.id, d.dir); err != nil { // the first try failed, or a power cut has undone it
 			k.addLeaving(d)
 			continue
 		}
@@ -154,7 +156,7 @@ func (k *keeper) forgetLeaving() {
 	k.wakeUp()
 }
 
-// forgetLeft notes that one thing less is left of a deleted log.
+// forgetLeft notes that one thing fewer is left of a deleted log.
 func (s *Store) forgetLeft(id LogID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,8 +165,8 @@ func (s *Store) forgetLeft(id LogID) {
 	}
 }
 
-// dropSegments has segments removed once both checkpoint files have the start that lies
-// above them. The log's pub is held.
+// dropSegments has segments removed as soon as both checkpoint files have a start above them. The
+// caller holds the log's pub.
 func (k *keeper) dropSegments(l *Log, segs []*segment.Segment) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -173,7 +175,8 @@ func (k *keeper) dropSegments(l *Log, segs []*segment.Segment) {
 	}
 }
 
-// takeDropped takes a deleted log's segments off the list: they go with its directory.
+// takeDropped takes the segments of a deleted log off the list, since they are removed with its
+// directory.
 func (k *keeper) takeDropped(l *Log) (segs []*segment.Segment) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -190,15 +193,15 @@ func (k *keeper) takeDropped(l *Log) (segs []*segment.Segment) {
 	return segs
 }
 
-// removeSuperfluous removes segments and directories of which recovery needs nothing any
-// more. run is held.
+// removeSuperfluous removes the segments and directories that recovery does not need any more. The
+// caller holds run.
 func (k *keeper) removeSuperfluous() {
 	k.mu.Lock()
 	var remove []droppedFile
 	kept := k.dropped[:0]
 	for _, d := range k.dropped {
 		if d.after < 0 && d.isStartSaved() {
-			d.after = k.saves + 2 // the start may have moved since this checkpoint took the points
+			d.after = k.saves + 2 // the start may have moved after this checkpoint had taken the points
 		}
 		switch {
 		case d.after < 0 || d.after > k.saves:
@@ -225,16 +228,16 @@ func (k *keeper) removeSuperfluous() {
 	}
 }
 
-// isStartSaved tells whether the log's point has a start above the segment, and a producer
-// snapshot that is the truth up to its end.
+// isStartSaved tells whether the log's point has a start above the segment, and a producer snapshot
+// that is the truth up to the segment's end.
 func (d *droppedFile) isStartSaved() bool {
 	p := d.l.s.points.Get(d.l.id)
 	_, next := d.g.End()
 	return p.Vouched && p.Start >= next && p.ProducersAt >= next && !d.l.isTainted()
 }
 
-// removeSegment takes a segment's files out of the log's directory and has them removed
-// after the topic's file.delete.delay.ms.
+// removeSegment takes a segment's files out of the log's directory, and has them removed after the
+// topic's file.delete.delay.ms.
 func (k *keeper) removeSegment(l *Log, g *segment.Segment) error {
 	names, err := g.Discard()
 	for _, name := range names {
@@ -243,7 +246,7 @@ func (k *keeper) removeSegment(l *Log, g *segment.Segment) error {
 	return err
 }
 
-// removeLater has a file or directory removed after a time.
+// removeLater removes a file or directory after a time.
 func (k *keeper) removeLater(path string, after time.Duration) {
 	k.mu.Lock()
 	k.removals = append(k.removals, removal{path: path, at: time.Now().Add(after)})
@@ -264,17 +267,17 @@ func (k *keeper) removeOne(r removal) error {
 	return err
 }
 
-// removalsAtOnce is how many directories or files the keeper removes until it looks at its
-// other work, and rests: 10,000 directories take a second, in which checkpoints are due and
+// removalsAtOnce is how many files or directories the keeper removes before it looks at its other
+// work and pauses. Removing 10,000 directories takes a second, in which checkpoints are due and
 // rounds wait for the file system.
 const removalsAtOnce = 16
 
-// removeDue removes some of the files that are due; untilNext tells that the rest is. A large
-// directory takes a while; nobody waits for it.
+// removeDue removes some of the files and directories that are due; untilNext brings the keeper
+// back for the rest. A large directory takes a while, but nobody waits for it.
 func (k *keeper) removeDue(now time.Time) {
 	due, more := k.takeRemovals(now)
 	var left []LogID
-	var named error // why the names of the directories that are to be emptied are not on disk
+	var named error // the error if renamed directories could not be made durable before they are emptied
 	if slices.ContainsFunc(due, func(r removal) bool { return r.inside }) {
 		named = k.s.dirs.settleRenamed()
 	}
@@ -282,18 +285,18 @@ func (k *keeper) removeDue(now time.Time) {
 		if k.s.closing.Load() {
 			return // the next start goes on
 		}
-		if r.inside && named != nil { // a crash that undoes the deletion would bring back a part of the log
+		if r.inside && named != nil { // a crash that undoes the renaming would bring back a part of the log
 			k.retryRemoval(r, now)
 		} else if err := k.removeOne(r); err != nil {
 			k.s.log.Warn("a deleted file could not be removed", "path", r.path, "err", err)
-			if r.of != (LogID{}) { // it says that its log was deleted, so that it has to go
+			if r.of != (LogID{}) { // the directory marks its log as deleted, so it must not stay
 				k.retryRemoval(r, now)
 			}
 		} else if r.of != (LogID{}) {
 			left = append(left, r.of)
 		}
 	}
-	if len(left) > 0 && k.s.syncs.syncDir(k.s.cfg.Dir) == nil { // else the directories may come back, and say that their logs were deleted
+	if len(left) > 0 && k.s.syncs.syncDir(k.s.cfg.Dir) == nil { // otherwise a crash may bring the directories back, and they mark their logs as deleted
 		for _, id := range left {
 			k.s.forgetLeft(id)
 		}
@@ -306,7 +309,7 @@ func (k *keeper) removeDue(now time.Time) {
 	}
 }
 
-// retryRemoval has a removal tried again later.
+// retryRemoval removes a file or directory at a later time.
 func (k *keeper) retryRemoval(r removal, now time.Time) {
 	r.at = now.Add(waitingEvery)
 	k.mu.Lock()
@@ -314,7 +317,7 @@ func (k *keeper) retryRemoval(r removal, now time.Time) {
 	k.mu.Unlock()
 }
 
-// takeRemovals takes a few removals that are due; more is true where others may be.
+// takeRemovals takes a few removals that are due. more is true if others may be due.
 func (k *keeper) takeRemovals(now time.Time) (due []removal, more bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -332,7 +335,7 @@ func (k *keeper) takeRemovals(now time.Time) (due []removal, more bool) {
 	}
 	clear(k.removals[len(left):])
 	if k.removals = left; len(left) == 0 {
-		k.removals = nil // it may have been long
+		k.removals = nil // its memory is freed, since the list may have been long
 	}
 	return due, more
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/leatstream/leat/internal/storage/segment"
 )
 
-// SetStart moves the start forward (DeleteRecords), durably.
+// SetStart moves the start forward, as DeleteRecords asks. The start is durable when SetStart
+// returns.
 func (l *Log) SetStart(o record.Offset) error {
 	if err := l.moveStart(o); err != nil {
 		return err
@@ -19,7 +20,8 @@ func (l *Log) SetStart(o record.Offset) error {
 	return l.keepStart(o)
 }
 
-// keepStart makes a start durable that the log has in memory, or a higher one is durable.
+// keepStart makes durable a start that the log has in memory, unless a start at least as high is
+// durable already.
 func (l *Log) keepStart(o record.Offset) error {
 	if o <= record.Offset(l.sureStart.Load()) {
 		return nil
@@ -38,8 +40,8 @@ func (l *Log) keepStart(o record.Offset) error {
 	return err
 }
 
-// moveStart moves the start in memory, unless it lies there or higher already. The segments
-// below it go when a checkpoint has said so.
+// moveStart moves the start in memory, unless it is as high already. The segments below the start
+// are removed when checkpoints have the start.
 func (l *Log) moveStart(o record.Offset) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,8 +71,8 @@ func (l *Log) moveStart(o record.Offset) error {
 	return nil
 }
 
-// trimBelowStart parts with segments below the start that an earlier run did not come to
-// delete, once their producers are known.
+// trimBelowStart drops segments below the start that an earlier run did not delete. It does so only
+// when the producers in them are known.
 func (l *Log) trimBelowStart() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -87,8 +89,8 @@ func (l *Log) trimBelowStart() error {
 	return nil
 }
 
-// cutSegmentsLocked takes the segments below a start out of the log and returns them. pub is
-// held.
+// cutSegmentsLocked takes the segments below a start out of the log and returns them. The caller
+// holds pub.
 func (l *Log) cutSegmentsLocked(start record.Offset) []*segment.Segment {
 	n := 0
 	for n+1 < len(l.segs) && l.segs[n+1].Base() <= start {
@@ -105,8 +107,8 @@ func (l *Log) cutSegmentsLocked(start record.Offset) []*segment.Segment {
 	return cut
 }
 
-// prepareProducersFor sees to it that producers are known, and will be written down, whose
-// batches lie in segments that go with a start. mu is held.
+// prepareProducersFor makes sure that the producers with batches below a start are known and will
+// be written down, before the segments with those batches are removed. The caller holds mu.
 func (l *Log) prepareProducersFor(start record.Offset) error {
 	l.pub.Lock()
 	n := 0
@@ -127,8 +129,8 @@ func (l *Log) prepareProducersFor(start record.Offset) error {
 	return nil
 }
 
-// emptyActive closes the active segment if all that it has is to go, so that its space can
-// be freed, too. mu is held.
+// emptyActive closes the active segment if all of its records lie below the new start, so that its
+// space can be freed, too. The caller holds mu.
 func (l *Log) emptyActive(o record.Offset) error {
 	g := l.activeSegment()
 	if g == nil {
@@ -146,7 +148,7 @@ func (l *Log) emptyActive(o record.Offset) error {
 	return nil
 }
 
-// retain moves the starts of logs as their retention says, to the record.
+// retain applies retention to all logs.
 func (s *Store) retain(now time.Time) {
 	for _, l := range s.allLogs() {
 		if s.closing.Load() {
@@ -162,13 +164,13 @@ func (s *Store) retainOne(l *Log, now time.Time) {
 	}
 }
 
-// retention finds out how much of a log goes by time and by size.
+// retention finds out which part of a log goes by time and by size.
 type retention struct {
 	l   *Log
 	now time.Time
 }
 
-// apply moves the log's start as its settings say.
+// apply moves the log's start as the topic's settings say.
 func (r *retention) apply() error {
 	l, now := r.l, r.now
 	o := l.options()
@@ -206,8 +208,8 @@ func (r *retention) apply() error {
 	return l.moveStart(start)
 }
 
-// limit is the offset beyond which retention does not go: the committed end, or the
-// high watermark where a leader has set one.
+// limit is the offset beyond which retention removes nothing: the committed end, or the high
+// watermark if a leader has set one.
 func (r *retention) limit() record.Offset {
 	l := r.l
 	limit := record.Offset(l.commitTo.Load())
@@ -217,8 +219,8 @@ func (r *retention) limit() record.Offset {
 	return limit
 }
 
-// mayApply tells, without opening the log, whether retention could move its start. By size
-// it was looked at when the log was last written to.
+// mayApply tells without opening the log whether retention may move its start. With a limit for the
+// size it may, since the size is not known before the log is opened.
 func (r *retention) mayApply() bool {
 	l := r.l
 	p := l.s.points.Get(l.id)
@@ -230,9 +232,9 @@ func (r *retention) mayApply() bool {
 	return l.options().RetentionBytes >= 0 || age >= 0 && (p.Oldest == segment.TimeUnknown || p.Oldest < r.now.Add(-age).UnixMilli())
 }
 
-// startByAge is the first offset that retention by time keeps: that of the first record not
-// older than a time; -1: nothing goes. Records with times out of order stay as long as one
-// before them does. A log of which no record has a time keeps them all.
+// startByAge is the first offset that retention by time keeps: that of the first record that is not
+// older than ms. It is -1 if nothing goes. A record that is old enough stays as long as a younger
+// record lies before it. A log without any record that has a time keeps them all.
 func (r *retention) startByAge(ms int64) (record.Offset, error) {
 	l := r.l
 	l.pub.Lock()
@@ -250,7 +252,7 @@ func (r *retention) startByAge(ms int64) (record.Offset, error) {
 		l.pub.Lock()
 		defer l.pub.Unlock()
 		if at.Offset <= record.Offset(l.commitTo.Load()) {
-			l.oldest = at.Time // of the record that will be the first: nothing goes before it does
+			l.oldest = at.Time // of the record that becomes the first: retention by time removes nothing before that record is too old
 		}
 		return at.Offset, nil
 	}
@@ -262,8 +264,8 @@ func (r *retention) startByAge(ms int64) (record.Offset, error) {
 	return -1, nil
 }
 
-// startBySize is the first offset that retention by size keeps: that of the last batch from
-// which on the log still has the bytes that it may have; -1: nothing goes.
+// startBySize is the first offset that retention by size keeps: that of the last batch from which
+// the log still has as many bytes as it may have. It is -1 if nothing goes.
 func (r *retention) startBySize(limit int64) (record.Offset, error) {
 	l := r.l
 	segs := l.segments()
@@ -290,8 +292,7 @@ func (r *retention) startBySize(limit int64) (record.Offset, error) {
 	return -1, nil
 }
 
-// isExceeded tells whether the log has segments that retention by size drops as a
-// whole.
+// isExceeded tells whether retention by size can remove whole segments.
 func (r *retention) isExceeded() bool {
 	l := r.l
 	o := l.options()
