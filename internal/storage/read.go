@@ -11,9 +11,10 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// Read finds the batches from the one that holds offset from, or the first one after it,
-// below limit; at most maxBytes of them, but the first one is given whole however long it is.
-// A last batch may be cut short by maxBytes, as in Kafka. nil: there is nothing below limit.
+// Read finds the batches from the one with offset from, or else the first one after it, up to
+// limit. They have at most maxBytes together, but the first one is given whole however long it is.
+// The last one may be cut short by maxBytes, as in Kafka. Read returns nil if there is nothing
+// below limit.
 func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 	if err := l.makeUsable(); err != nil {
 		return nil, err
@@ -23,7 +24,7 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 		start, end := record.Offset(l.start.Load()), record.Offset(l.end.Load())
 		segs := l.segs
 		l.pub.Unlock()
-		if from < start && l.isIncomplete() { // not a place to begin again from: the records were there
+		if from < start && l.isIncomplete() { // the records were there, so the client must not be told to begin at the start
 			return nil, l.Fault()
 		}
 		if from < start || from > end {
@@ -35,7 +36,7 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 		}
 		i := sort.Search(len(segs), func(i int) bool { return segs[i].Base() > from }) - 1
 		if i < 0 && len(segs) > 0 && !l.isFaulted() {
-			i = 0 // a gap before the first record
+			i = 0 // the log begins with a gap
 		}
 		if i < 0 {
 			l.reportLoss("no file has the records from offset %d on", from)
@@ -43,18 +44,19 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 		}
 		c, err := segs[i].Read(from, limit, maxBytes)
 		switch {
-		case err == nil && c == nil && i+1 < len(segs): // a gap at the segment's end
+		case err == nil && c == nil && i+1 < len(segs): // the segment ends with a gap
 			from = segs[i+1].Base()
 		case err == nil:
 			return c, nil
-		case errors.Is(err, vfs.ErrNotExist) && !l.hasSegment(segs[i]): // retention took it meanwhile: look again
+		case errors.Is(err, vfs.ErrNotExist) && !l.hasSegment(segs[i]): // retention removed it meanwhile: look again
 		default:
 			return nil, l.explainError(segs[i], err)
 		}
 	}
 }
 
-// explainError names an error of a segment; a batch that is not what it was is damage.
+// explainError makes an error of a segment one that callers can act on. A batch that has changed
+// makes the log read-only.
 func (l *Log) explainError(g *segment.Segment, err error) error {
 	if errors.Is(err, segment.ErrTorn) && l.hasSegment(g) {
 		return l.reportDamage(g, err)
@@ -62,7 +64,7 @@ func (l *Log) explainError(g *segment.Segment, err error) error {
 	return nameError(err)
 }
 
-// segmentsFromStart are the segments that have something at the start or above it.
+// segmentsFromStart are the segments that have an offset at the start or above it.
 func (l *Log) segmentsFromStart() []*segment.Segment {
 	l.pub.Lock()
 	defer l.pub.Unlock()
@@ -73,8 +75,8 @@ func (l *Log) segmentsFromStart() []*segment.Segment {
 	return l.segs[i:]
 }
 
-// FindTime finds the first record with a timestamp of at least ms (ListOffsets); ok is false
-// where there is none. It may wait for work memory; the context ends that.
+// FindTime finds the first record with a timestamp of at least ms, for ListOffsets. ok is false if
+// there is none. It may wait for work memory until the context ends.
 func (l *Log) FindTime(ctx context.Context, ms int64) (at Stamp, ok bool, err error) {
 	if err := l.makeUsable(); err != nil {
 		return Stamp{}, false, err
@@ -82,8 +84,8 @@ func (l *Log) FindTime(ctx context.Context, ms int64) (at Stamp, ok bool, err er
 	return findTime(l, segment.Work{Ctx: ctx, Budget: l.s.cfg.Work}, max(ms, 0))
 }
 
-// MaxTime finds the first record with the largest timestamp. It may wait for work memory;
-// the context ends that.
+// MaxTime finds the first record with the largest timestamp. It may wait for work memory until the
+// context ends.
 func (l *Log) MaxTime(ctx context.Context) (at Stamp, ok bool, err error) {
 	if err := l.makeUsable(); err != nil {
 		return Stamp{}, false, err
@@ -108,7 +110,8 @@ func (l *Log) MaxTime(ctx context.Context) (at Stamp, ok bool, err error) {
 	return findTime(l, work, latest)
 }
 
-// findTime looks at the segments that may have such a record, the oldest first.
+// findTime is FindTime for a log that is open. It looks at the segments with such a record in their
+// order.
 func findTime(l *Log, work segment.Work, ms int64) (at Stamp, ok bool, err error) {
 	for _, g := range l.segmentsFromStart() {
 		latest, err := maxTimeOf(l, g)

@@ -14,16 +14,15 @@ import (
 
 const (
 	defaultScrub = 8 << 20        // bytes a second
-	scrubDelay   = time.Minute    // from the start to the first pass: others have more to do then
+	scrubDelay   = time.Minute    // from the start to the first pass, since a node that starts has more urgent work
 	scrubEvery   = 24 * time.Hour // from one pass to the next, at least
 	scrubRests   = 8              // a second
-	scrubYield   = 8              // how many times as long it rests while more is appended than it reads
-	scrubOpen    = 64 << 10       // what opening a log counts as, in bytes
+	scrubYield   = 8              // the factor by which rests are longer while more is appended than the scrub reads
+	scrubOpen    = 64 << 10       // bytes that opening a log counts as
 )
 
-// scrub reads all logs' batches at rest and verifies them, so that damage is found
-// before somebody needs the record. It holds no lock while it reads, and stops
-// when the store is closed.
+// scrub reads and verifies the batches of all logs that are at rest, so that damage is found before
+// somebody needs the record. It holds no lock while it reads, and stops when the store is closed.
 func (s *Store) scrub(rate int64) {
 	p := &pacer{s: s, rate: max(rate, 1)}
 	p.left = p.burst()
@@ -45,7 +44,7 @@ func (s *Store) scrub(rate int64) {
 	s.log.Info("all logs were checked for damage", "bytes", p.taken, "damaged", found, "took", time.Since(began))
 }
 
-// scrubLog verifies a log's batches that are at rest, until it finds damage.
+// scrubLog verifies the batches of a log that are at rest, until it finds damage.
 func (p *pacer) scrubLog(l *Log) error {
 	if err := l.makeUsable(); err != nil {
 		return err
@@ -75,9 +74,9 @@ type resting struct {
 	strict bool // offsets have no gaps
 }
 
-// findResting finds the next segment after the one that begins at an offset. Its size is 0
-// where it is not to be read now: the active one while not all of it is on disk, and those
-// below the start, which were deleted and may be back in part after a crash.
+// findResting finds the next segment after the one with base after. Its size is 0 if it is not to
+// be read now. That is so for the active segment while some of it is not on disk, and for segments
+// below the start: they were deleted, and a crash may have brought back a part of them.
 func findResting(l *Log, after record.Offset) (r resting, ok bool) {
 	l.pub.Lock()
 	defer l.pub.Unlock()
@@ -95,18 +94,18 @@ func findResting(l *Log, after record.Offset) (r resting, ok bool) {
 	return r, false
 }
 
-// scrubSegment verifies one segment. Its file is opened anew, so that those that readers and
+// scrubSegment verifies one segment. It opens the file itself, so that the files that readers and
 // writers use stay open.
 func (p *pacer) scrubSegment(l *Log, r resting) error {
 	f, err := r.g.OpenApart()
 	if errors.Is(err, vfs.ErrNotExist) {
 		if l.hasSegment(r.g) {
-			_ = l.reportDamage(r.g, errors.New("the file is missing")) // the log says it from now on
+			_ = l.reportDamage(r.g, errors.New("the file is missing")) // the log reports the fault from now on
 		}
 		return nil
 	}
 	if classify(err) == gone {
-		return nil // it was deleted meanwhile
+		return nil // the segment was deleted meanwhile
 	}
 	if err != nil {
 		return nameError(err)
@@ -124,19 +123,19 @@ func (p *pacer) scrubSegment(l *Log, r resting) error {
 			return nil
 		case errors.Is(err, ErrClosed):
 			return err
-		case !reread: // it may be the memory that failed, or a disk that can do better
+		case !reread: // the memory may have failed, or the disk may read the bytes right at a second try
 			reread = true
 			w.Reread()
 		case l.hasSegment(r.g):
-			_ = l.reportDamage(r.g, err) // the log says it from now on
+			_ = l.reportDamage(r.g, err) // the log reports the fault from now on
 			return nil
 		default:
-			return nil // it was deleted meanwhile
+			return nil // the segment was deleted meanwhile
 		}
 	}
 }
 
-// verifyNext verifies the next batch; io.EOF: there is none and there must not be.
+// verifyNext verifies the next batch. It returns io.EOF if the segment rightly ends here.
 func (r *resting) verifyNext(w *segment.Walker) error {
 	at, from := w.Pos(), w.Least()
 	b, err := w.Next()
@@ -146,7 +145,7 @@ func (r *resting) verifyNext(w *segment.Walker) error {
 	if err != nil {
 		return err
 	}
-	// No checksum covers the leader's epoch: it is stamped by the broker.
+	// No checksum covers the leader's epoch, because the broker stamps it.
 	if want := r.epochs.At(b.BaseOffset()); want != record.NoEpoch && b.LeaderEpoch() != want {
 		err := fmt.Errorf("%w at byte %d: its leader epoch is %d, not %d", segment.ErrTorn, at, b.LeaderEpoch(), want)
 		w.StepBack(at, from)
@@ -155,7 +154,7 @@ func (r *resting) verifyNext(w *segment.Walker) error {
 	return nil
 }
 
-// pacedFile reads no faster than it may.
+// pacedFile reads no faster than its pacer allows.
 type pacedFile struct {
 	vfs.File
 	p *pacer
@@ -168,19 +167,19 @@ func (f pacedFile) ReadAt(b []byte, off int64) (int, error) {
 	return vfs.ReadPassing(f.File, b, off)
 }
 
-// pacer bounds what is read in a second. It reads in bursts and rests in between,
-// which costs less than a wakeup for every read.
+// pacer bounds the bytes that are read in a second. It allows them in bursts with rests between,
+// which costs less than a wake-up for every read.
 type pacer struct {
 	s     *Store
 	rate  int64 // bytes a second
-	left  int64 // until it rests
+	left  int64 // bytes until it rests
 	seen  int64 // keeper.bytes when it rested last
 	taken int64
 }
 
 func (p *pacer) burst() int64 { return max(p.rate/scrubRests, 1) }
 
-// waitToRead waits until n bytes may be read; ErrClosed: the store is closing.
+// waitToRead waits until n bytes may be read. It returns ErrClosed if the store is closing.
 func (p *pacer) waitToRead(n int64) error {
 	p.taken += n
 	if p.left -= n; p.left < 0 && p.restAWhile() != nil || p.s.closing.Load() {
@@ -193,7 +192,7 @@ func (p *pacer) restAWhile() error {
 	d := time.Duration(float64(p.burst()-p.left) / float64(p.rate) * float64(time.Second))
 	now := p.s.keeper.bytes.Load()
 	appended := now - p.seen
-	if appended < 0 { // a checkpoint began to count anew
+	if appended < 0 { // a checkpoint has begun to count from 0
 		appended = now
 	}
 	if appended > p.burst() {

@@ -12,24 +12,23 @@ import (
 	"github.com/leatstream/leat/internal/storage/segment"
 )
 
-// Truncate cuts the log, so that no record lies at an offset or beyond it: it ends with the
-// last batch that lies below as a whole. The committed end falls with it. It is durable when
+// Truncate removes all records at an offset and beyond it: the log ends with the last batch that
+// lies below the offset as a whole. The committed end falls with it. The cut is durable when
 // Truncate returns.
 //
-// The cut goes through these states, of which the journal has two, so that whatever happens
-// on the way no byte comes back from beyond the cut, and no byte that is appended after it is
-// lost:
+// The cut goes through these states, two of which are noted in the journal. So a crash at any point
+// brings back no byte from beyond the cut, and loses no byte that is appended after it:
 //
-//	settled      no round under way has bytes of the log
+//	settled      no round that is being written has bytes of the log
 //	announced    the journal has the cut (Truncate): a recovery makes it
 //	cut          the files are cut, durably
-//	confirmed    the journal says so (Truncated): a recovery leaves the files as they are
+//	confirmed    the journal has the end of the cut (Truncated): a recovery leaves the files as they are
 //
 // A failure between announced and confirmed makes the log read-only until a restart.
 func (l *Log) Truncate(to record.Offset) error {
-	l.s.keeper.run.Lock() // a checkpoint may be about to vouch for the bytes that go
+	l.s.keeper.run.Lock() // no checkpoint may vouch for the bytes that are removed
 	defer l.s.keeper.run.Unlock()
-	l.mu.Lock() // held over it all: nothing may be appended meanwhile
+	l.mu.Lock() // held to the end, since nothing may be appended meanwhile
 	defer l.mu.Unlock()
 	if err := l.makeUsableLocked(); err != nil {
 		return err
@@ -51,13 +50,13 @@ func (l *Log) Truncate(to record.Offset) error {
 	if err != nil {
 		return err
 	}
-	at.Next = max(at.Next, start) // the start is known to be durable, and lies in a gap
+	at.Next = max(at.Next, start) // the start lies in a gap, and is durable
 	if err := l.s.commit.awaitEntered(); err != nil {
 		return err
 	}
 	note := journal.Part{Kind: journal.Truncate, ID: l.id, Dir: l.name, Base: at.Segment.Base(), Pos: at.Pos, Offset: at.Next}
 	l.pub.Lock()
-	if l.due.journal == 0 { // the note is to stay in the journal until a checkpoint has the log's new end
+	if l.due.journal == 0 { // the note must stay in the journal until a checkpoint has the log's new end
 		l.due.journal = l.s.journal.Next()
 	}
 	l.listLocked()
@@ -65,7 +64,7 @@ func (l *Log) Truncate(to record.Offset) error {
 	switch err := l.s.commit.putNote(note); {
 	case errors.Is(err, errNoteRefused):
 		return fmt.Errorf("%w: the log cannot be truncated while the journal takes no notes", ErrBusy)
-	case errors.Is(err, errNoteUnknown): // a recovery may make the cut or not
+	case errors.Is(err, errNoteUnknown): // nobody knows whether a recovery makes the cut
 		l.taint(err)
 		return l.Fault()
 	case err != nil:
@@ -84,8 +83,9 @@ func (l *Log) Truncate(to record.Offset) error {
 	return nil
 }
 
-// findCut finds the end of the last batch before the one that holds an offset, or before the
-// first one after it. A log ends where a batch ends, never within a gap: no file would tell.
+// findCut finds the end of the last batch before the one that holds an offset, or before the first
+// one after it. A log must end where a batch ends and not within a gap, because no file would tell
+// where in the gap it ends.
 func findCut(l *Log, to record.Offset) (Position, error) {
 	segs := l.segments()
 	i := len(segs) - 1
@@ -114,17 +114,17 @@ func findCut(l *Log, to record.Offset) (Position, error) {
 	return Position{g, found.End, found.Next}, nil
 }
 
-// truncation cuts a log at a place. Log.mu is held over it.
+// truncation cuts a log at a place. The caller of its methods holds Log.mu.
 type truncation struct {
 	l  *Log
 	at Position
 }
 
-// cutLog cuts the files and everything in memory.
+// cutLog cuts the files, and the state in memory with them.
 func (t *truncation) cutLog() error {
 	l, at := t.l, t.at
 	l.pub.Lock()
-	l.end.Store(int64(at.Next)) // from here on no reader gets beyond the cut
+	l.end.Store(int64(at.Next)) // no reader gets beyond the cut from here on
 	l.commitTo.Store(min(l.commitTo.Load(), int64(at.Next)))
 	l.highWatermark.Store(min(l.highWatermark.Load(), int64(at.Next)))
 	l.owed.Store(0)
@@ -155,11 +155,11 @@ func (t *truncation) cutLog() error {
 	if err := t.cutSnapshots(); err != nil {
 		return err
 	}
-	l.writer = nil // its producers are read anew
+	l.writer = nil // the next append reads the producers anew
 	return l.s.syncs.syncDir(l.dir.Path())
 }
 
-// cutSnapshots removes the producer snapshots that have more than the log has.
+// cutSnapshots removes the producer snapshots that lie beyond the log's new end.
 func (t *truncation) cutSnapshots() error {
 	l, end := t.l, t.at.Next
 	l.pub.Lock()
@@ -176,7 +176,7 @@ func (t *truncation) cutSnapshots() error {
 		left.newest, left.older = all[n-1], all[:n-1:n-1]
 	}
 	if left.newest != l.snapshots.newest {
-		left.truthTo = left.newest // -1: all of the log is read
+		left.truthTo = left.newest // -1: the whole log is read for producers
 	}
 	l.snapshots = left
 	l.pub.Unlock()
@@ -189,8 +189,8 @@ func (t *truncation) cutSnapshots() error {
 	return nil
 }
 
-// StartAt has an empty log begin with an offset, as a mirror of a log does whose first
-// records are gone. It is durable when StartAt returns.
+// StartAt makes an empty log begin with an offset. A mirror needs it if the first records of the
+// log that it copies are gone. It is durable when StartAt returns.
 func (l *Log) StartAt(o record.Offset) error {
 	l.mu.Lock()
 	if err := l.makeUsableLocked(); err != nil {
@@ -202,7 +202,7 @@ func (l *Log) StartAt(o record.Offset) error {
 		l.s.keeper.checkpointSoon()
 		return errLeaving
 	}
-	if o == record.Offset(l.start.Load()) && o == record.Offset(l.end.Load()) { // a try before this one may have failed to make it durable
+	if o == record.Offset(l.start.Load()) && o == record.Offset(l.end.Load()) { // an earlier try may have failed to make the start durable
 		l.mu.Unlock()
 		return l.keepStart(o)
 	}
