@@ -9,7 +9,8 @@ import (
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 )
 
-// losses are what recovery found to be lost without knowing of which logs. Safe for concurrent use.
+// losses has what recovery found to be lost, if it cannot tell which logs lost it. It is safe for
+// concurrent use.
 type losses struct {
 	s *Store
 
@@ -17,14 +18,14 @@ type losses struct {
 	err error // guarded by mu; nil: nothing is lost
 }
 
-// get tells what is lost; nil: nothing.
+// get is an error that describes the losses, or nil if there are none.
 func (o *losses) get() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.err
 }
 
-// errJournalDamaged says that the journal lost rounds that were acknowledged.
+// errJournalDamaged is reported if the journal has lost rounds that were acknowledged.
 var errJournalDamaged = errors.New("the journal was damaged, and records that were acknowledged just before the last stop may be missing")
 
 // reportJournal tells the operator that rounds of the journal cannot be read.
@@ -43,7 +44,7 @@ func (o *losses) addLoss(err error) {
 	o.err = err
 }
 
-// journalOf is the id of the journal that the points file names; zero: there is no such file.
+// journalOf is the id of the journal in the points file. It is zero if there is no points file.
 func journalOf(base *checkpoint.Sheet) (id [16]byte) {
 	if base != nil {
 		id = base.Journal
@@ -51,16 +52,17 @@ func journalOf(base *checkpoint.Sheet) (id [16]byte) {
 	return id
 }
 
-// errCheckpointsLost says what is gone with both checkpoint files. Records are not: the journal's
-// rounds are found without them, and logs are checked whole.
+// errCheckpointsLost is reported if both checkpoint files are lost. Records are not lost by that,
+// since the rounds of the journal are found without the files, and logs are checked whole.
 var errCheckpointsLost = errors.New("both checkpoint files are damaged; no record is lost by that, but what only they had is: " +
 	"starts that DeleteRecords set, so that deleted records may be back, high watermarks, " +
 	"and up to which entry of the metadata log the directory was used, so that older metadata are not refused; " +
 	"check the disk, see that the metadata (quorum directory) are the newest ones, and delete records again that must be gone")
 
-// reportCheckpoints tells the operator that both checkpoint files are lost, and has every log that is there be opened with care:
-// no point says any more how far it was on disk. The points of the points file may be older
-// than a truncation.
+// reportCheckpoints tells the operator that both checkpoint files are lost. It marks the points of
+// all logs as lost, so that each log is checked whole when it is opened: no file tells how much of
+// the log was on disk. The points in the points file do not help, since a truncation may have come
+// after them.
 func (o *losses) reportCheckpoints() error {
 	s := o.s
 	s.log.Error("the data directory has lost what its checkpoint files had", "dir", s.cfg.Dir, "err", errCheckpointsLost)
@@ -71,13 +73,13 @@ func (o *losses) reportCheckpoints() error {
 	return o.losePoints(func(LogID) bool { return true })
 }
 
-// errPointsLost says what is gone with both points files.
+// errPointsLost is reported if both points files are lost.
 var errPointsLost = errors.New("both points files are damaged; no record is lost by that, but for logs that did not change lately " +
 	"starts that DeleteRecords set, so that deleted records may be back, and high watermarks; " +
 	"check the disk, and delete records again that must be gone")
 
-// replacePoints does the same where both points files are damaged, for the logs that the
-// newest checkpoint file has no points of, and writes a points file anew.
+// replacePoints tells the operator that both points files are lost. It marks the points of those
+// logs as lost that are not in the newest checkpoint file, and writes a new points file.
 func (o *losses) replacePoints(hot *checkpoint.Sheet) error {
 	s := o.s
 	s.log.Error("the data directory has lost what its points files had", "dir", s.cfg.Dir, "err", errPointsLost)
@@ -91,7 +93,7 @@ func (o *losses) replacePoints(hot *checkpoint.Sheet) error {
 	}
 	all := checkpoint.Sheet{Journal: hot.Journal, At: hot.At, Metadata: hot.Metadata, Points: s.points.All()}
 	if err := s.keeper.base.Save(&all); isFull(err) {
-		return nil // it is written with many changes, or at the stop
+		return nil // it is written at the stop, or when many points have changed
 	} else if err != nil {
 		return err
 	}
@@ -99,7 +101,8 @@ func (o *losses) replacePoints(hot *checkpoint.Sheet) error {
 	return nil
 }
 
-// losePoints notes that the points of logs were lost of which there are directories.
+// losePoints marks points as lost for those logs that have a directory and are lost according to
+// isLost.
 func (o *losses) losePoints(isLost func(LogID) bool) error {
 	s := o.s
 	infos, err := s.fs.ReadDir(s.cfg.Dir)

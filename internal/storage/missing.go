@@ -18,9 +18,9 @@ func sizesOf(segs []*segment.Segment) []checkpoint.Size {
 	return sizes
 }
 
-// checkFiles looks once, after the start, for logs with files that are missing or short, so that
-// the operator hears of them before somebody needs a record. It lists the directories of logs
-// that nobody has used yet, and opens only those logs that lack something: they report it.
+// checkFiles looks for logs with missing or short files once, after the start, so that the operator
+// hears of them before somebody needs a record. It lists the directories of logs that nobody has
+// used yet. It opens only logs that lack something, and these report the loss.
 func checkFiles(s *Store) {
 	for _, l := range s.allLogs() {
 		if s.closing.Load() {
@@ -46,7 +46,7 @@ func checkFiles(s *Store) {
 // listSegments lists the segments in a directory, in their order.
 func listSegments(s *Store, dir string) (segs []checkpoint.Size, err error) {
 	infos, err := s.fs.ReadDir(s.pathOf(dir))
-	for _, i := range infos { // names have as many digits as the largest offset
+	for _, i := range infos { // all names have as many digits as the largest offset, so they sort by offset
 		if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
 			segs = append(segs, checkpoint.Size{Base: base, Bytes: i.Size})
 		}
@@ -54,7 +54,7 @@ func listSegments(s *Store, dir string) (segs []checkpoint.Size, err error) {
 	return segs, err
 }
 
-// reportMissing reports segments that lack bytes that the log's point says they have.
+// reportMissing reports the segments that are missing, or shorter than the log's point says.
 func (o *opening) reportMissing() {
 	p := &o.point
 	if p.IsWhole(sizesOf(o.segs)) {

@@ -12,25 +12,26 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// recoveredFile is a segment that recovery wrote to, or found to have what it would have
-// written. It says whose it is, not where: until it is synced, its directory may be set aside,
-// or taken back.
+// recoveredFile is a segment that recovery wrote to, or that already had the bytes. It names the
+// log and not the current directory, since the directory may be set aside or taken back before the
+// file is synced.
 type recoveredFile struct {
-	name string // of the log's directory, where that was not set aside
+	name string // the usual name of the log's directory
 	id   LogID
 	base record.Offset
 }
 
-// listTouched are the files that have bytes of the journal, those of a log side by side.
+// listTouched are the files that have bytes of the journal, ordered so that those of a log are side
+// by side.
 func (r *replay) listTouched() []recoveredFile {
 	return slices.SortedFunc(maps.Keys(r.touched), func(a, b recoveredFile) int {
 		return cmp.Or(strings.Compare(a.name, b.name), slices.Compare(a.id.Topic[:], b.id.Topic[:]), cmp.Compare(a.base, b.base))
 	})
 }
 
-// syncRecovered makes the files durable that recovery wrote, or found to be as the journal
-// has them. It returns those that are to be tried again; the journal keeps the contents of
-// those of which a sync failed. run is held.
+// syncRecovered makes the files durable that recovery wrote, or found to be as the journal has
+// them. It returns those that are to be tried again. The journal keeps the contents of files of
+// which a sync failed. The caller holds run.
 func (k *keeper) syncRecovered(files []recoveredFile) (left []recoveredFile) {
 	s := k.s
 	if len(files) >= s.cfg.SyncTogether && s.volume.isUsable() && s.syncVolume() == nil {
@@ -64,18 +65,19 @@ func (k *keeper) syncRecovered(files []recoveredFile) (left []recoveredFile) {
 	return left
 }
 
-// errDirMissing is returned where nobody knows what has become of a log's directory.
+// errDirMissing is returned if a log's directory is missing and nothing tells why.
 var errDirMissing = errors.New("the log's directory is missing")
 
-// syncRecoveredLog makes files of one log durable, wherever its directory is now. A file that is
-// missing there was removed by the log itself: it was below its start, or was cut off.
+// syncRecoveredLog makes the files of one log durable, wherever its directory is now. A file that
+// is missing there was removed by the log itself, since it lay below the log's start or was cut
+// off.
 func (k *keeper) syncRecoveredLog(files []recoveredFile) error {
 	s := k.s
 	name, id := files[0].name, files[0].id
 	unlock := s.dirs.lockName(name)
 	defer unlock()
 	if s.isLeaving(id) {
-		return nil // it was deleted: none of the journal's bytes of it count
+		return nil // the log was deleted, so none of its bytes in the journal counts
 	}
 	dirs, err := s.dirs.listLocked(name, id)
 	if err != nil {
@@ -83,7 +85,7 @@ func (k *keeper) syncRecoveredLog(files []recoveredFile) error {
 	}
 	if len(dirs) == 0 && s.findLog(id) != nil {
 		return errDirMissing
-	} // else the directory of an unknown log was set aside, and removed at the end of its time
+	} // else the directory of an unknown log was set aside, and was removed at the end of its time
 	for _, dir := range dirs {
 		for _, f := range files {
 			err := s.syncFile(s.pathOf(dir, segment.FileName(f.base, segment.LogSuffix)))

@@ -8,9 +8,9 @@ import (
 // Strays is the number of directories that were set aside.
 func (s *Store) Strays() int { return s.strays.Len() }
 
-// Sweep deals, in the background, with directories of logs that the metadata do not know.
-// Those of topics that are known to be deleted go; the others are set aside. Then it looks for
-// files of known logs that are missing.
+// Sweep looks in the background for directories of logs that the metadata do not know. Those of
+// topics that were deleted are removed, and the others are set aside. Then it looks for missing
+// files of known logs.
 func (s *Store) Sweep(isKnown, isDeleted func(id LogID) bool) {
 	s.keeper.mu.Lock()
 	s.keeper.sweep = &sweep{isKnown, isDeleted}
@@ -23,20 +23,20 @@ type sweep struct {
 	isDeleted func(LogID) bool
 }
 
-// sweepDirs looks at all directories once, at the start.
+// sweepDirs looks at all directories once, after the start.
 func (s *Store) sweepDirs(w *sweep) {
 	infos, err := s.fs.ReadDir(s.cfg.Dir)
 	if err != nil {
 		s.log.Warn("directories of unknown topics could not be looked for", "err", err)
 		return
 	}
-	own := map[string]bool{} // directories that a checkpoint knows to be a known log's: thousands need no look inside
+	own := map[string]bool{} // directories of known logs that a checkpoint vouches for: they may be thousands, and need no look inside
 	for _, l := range s.allLogs() {
 		if s.points.Get(l.id).Vouched {
 			own[l.name] = true
 		}
 	}
-	all := true // directories were looked at with success
+	all := true // no directory failed
 	for _, i := range infos {
 		if s.closing.Load() {
 			return
@@ -54,8 +54,8 @@ func (s *Store) sweepDirs(w *sweep) {
 	s.background(func() { checkFiles(s) })
 }
 
-// forgetPoints forgets the points of logs that are not known and of which there is no directory,
-// set aside or not. Every directory of an unknown log has been set aside before.
+// forgetPoints forgets the points of unknown logs that have no directory, even one that was set
+// aside. All directories of unknown logs must have been set aside before.
 func (w *sweep) forgetPoints(s *Store) {
 	for _, id := range s.points.IDs() {
 		if !w.isKnown(id) && s.findLog(id) == nil && !s.strays.Has(id) {
@@ -71,7 +71,7 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 	}
 	topic, ok, err := s.dirs.readOwner(name)
 	if err != nil || !ok {
-		return err // it is not ours to judge
+		return err // nothing tells which log the directory belongs to, so it stays
 	}
 	id := LogID{Topic: topic, Partition: partition}
 	switch {
@@ -79,7 +79,7 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 		return nil
 	case w.isDeleted(id):
 		if s.findLog(id) != nil {
-			return nil // it is known by now
+			return nil // the log is known by now
 		}
 		return s.dirs.discardDir(id, name)
 	default:
@@ -87,7 +87,7 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 	}
 }
 
-// strayGrace is how long a process runs before it removes a directory that was set aside.
+// strayGrace is how long a process must have run before it removes a directory that was set aside.
 const strayGrace = 24 * time.Hour
 
 // removeOldStrays removes directories that were set aside long ago.
@@ -95,14 +95,14 @@ func (s *Store) removeOldStrays(now time.Time) {
 	if s.cfg.StrayRetention < 0 {
 		return
 	}
-	// A clock that was wrong when the directory was set aside, or is now, must not end its time:
-	// this process has to have seen a day of it, too.
+	// A clock that was wrong when the directory was set aside, or is wrong now, must not end the
+	// directory's time. So this process must also have run for a part of that time.
 	if now.Sub(s.opened) < min(s.cfg.StrayRetention, strayGrace) {
 		return
 	}
 	for id, dirs := range s.strays.ListOld(now.Add(-s.cfg.StrayRetention).UnixMilli()) {
 		if s.findLog(id) != nil {
-			continue // its first use takes the directory back
+			continue // the log's first use takes the directory back
 		}
 		for _, d := range dirs {
 			if s.strays.Forget(d.Name, id) {

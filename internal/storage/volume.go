@@ -9,29 +9,29 @@ import (
 )
 
 const (
-	// syncTogether is how many logs to be synced make a sync of the whole volume the cheaper
-	// way. A new log takes five syncs of its own, each a commit of the file system's journal
+	// syncTogether is the number of logs from which one sync of the whole volume costs less than
+	// their own syncs. A new log takes five syncs, each of which commits the file system's journal
 	// (BenchmarkClose).
 	syncTogether = 64
-	// idleBytes is how many bytes the other logs may have in the page cache alone: a sync of
-	// the volume writes those, too, and a checkpoint must not wait for it.
+	// idleBytes is how many bytes the other logs may have in the page cache. A sync of the volume
+	// writes these, too, and a checkpoint must not wait for them.
 	idleBytes = 64 << 20
-	// restAfter is how many logs are prepared until a checkpoint that has time rests.
+	// restAfter is how many logs a checkpoint prepares before it pauses, unless it is urgent.
 	restAfter = 64
 )
 
-// volume is the file system that the data directory lies on. It is given up after any sync
-// that failed. After one of its own, since it cannot tell which file was not written, as each
-// file's own sync does; after one of a file or a directory, since that took the error with it:
-// a sync of the volume would say that everything is on disk, names that were lost included.
+// volume is the file system of the data directory. It is given up after any failed sync. A failed
+// sync of the volume does not tell which file was not written, as a file's own sync does. A failed
+// sync of a file or directory has consumed the error: a sync of the volume would then report that
+// everything is on disk, even names that were lost.
 type volume struct {
 	mu sync.Mutex
-	v  *vfs.Volume // guarded by mu; nil: it cannot be synced as a whole, or not be relied on
+	v  *vfs.Volume // guarded by mu; nil: it cannot be synced as a whole, or was given up
 }
 
 func (o *volume) openVolume(s *Store) {
 	fs, ok := s.fs.(vfs.Volumer)
-	if !ok || s.syncs.distrust { // then more than a sync is needed
+	if !ok || s.syncs.distrust { // after a failed sync, files must be written again before they are synced
 		return
 	}
 	v, err := fs.Volume(s.cfg.Dir)
@@ -50,7 +50,7 @@ func (o *volume) isUsable() bool {
 	return o.v != nil
 }
 
-// syncVolume makes everything durable that was written before.
+// syncVolume makes everything durable that was written before the call.
 func (s *Store) syncVolume() error {
 	o := &s.volume
 	o.mu.Lock()
@@ -65,7 +65,7 @@ func (s *Store) syncVolume() error {
 			return s.syncs.noteFailure(err)
 		}
 	}
-	if s.syncs.failed.Load() { // before this one, or meanwhile
+	if s.syncs.failed.Load() { // the failure was before this sync, or meanwhile
 		s.log.Info("a sync failed; the file system is not synced as a whole any more, files are synced one by one")
 		o.giveUpLocked()
 		return vfs.ErrNoVolume
@@ -73,9 +73,9 @@ func (s *Store) syncVolume() error {
 	return nil
 }
 
-// giveUpLocked ends the use of the volume. mu is held.
+// giveUpLocked ends the use of the volume. The caller holds mu.
 func (o *volume) giveUpLocked() {
-	_ = o.v.Close() // it has told what it knows
+	_ = o.v.Close() // an error would tell nothing new
 	o.v = nil
 }
 
@@ -87,16 +87,16 @@ func (o *volume) closeVolume() {
 	}
 }
 
-// syncAsVolume has many logs made durable by one sync of the volume. Where that is not the
-// way it returns those that are to be synced one by one, as they were before.
+// syncAsVolume makes many logs durable by one sync of the volume. If that is not possible or not
+// worth it, it returns the logs that are to be synced one by one, as they were before.
 func (k *keeper) syncAsVolume(logs []*Log, last bool) (rest []*Log) {
 	var all []*syncing
 	idle, dueBytes, begun := int64(0), int64(0), int64(0)
 	for i, l := range logs {
 		hurry := last || k.isCheckpointUrgent()
 		if !hurry {
-			// The system begins to write here what the sync will wait for: else everything goes
-			// out at once, and some round's sync waits behind it.
+			// The system begins now to write what the sync will wait for. Otherwise all of it would
+			// be written at once, and the sync of some round would wait behind it.
 			begun += l.startWriting()
 		}
 		c, err := l.beginCheckpoint(last, false)
@@ -130,8 +130,8 @@ func (k *keeper) syncAsVolume(logs []*Log, last bool) (rest []*Log) {
 	return rest
 }
 
-// startWriting has the system begin to write what a sync of the active segment will wait
-// for, and returns how many bytes those are.
+// startWriting asks the system to begin writing what a sync of the active segment will wait for. It
+// returns how many bytes those are.
 func (l *Log) startWriting() int64 {
 	if !l.isOpen() || l.options().mode() != durable {
 		return 0
