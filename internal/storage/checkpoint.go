@@ -254,8 +254,8 @@ func (l *Log) notePoint(to Position) {
 		p.Base, p.Next = record.Offset(l.end.Load()), record.Offset(l.end.Load())
 	}
 	// A power cut may take records beyond Next. The snapshot must not count as the truth about
-	// them.
-	p.ProducersAt = min(p.ProducersAt, p.Next)
+	// them, and the high watermark must not cover others that are appended in their place.
+	p.ProducersAt, p.HighWatermark = min(p.ProducersAt, p.Next), min(p.HighWatermark, p.Next)
 	if logState(l.state.Load()) != logDeleted {
 		l.s.points.Set(l.id, p)
 	}

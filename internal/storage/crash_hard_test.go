@@ -80,6 +80,7 @@ func (w *world) letRot(t *testing.T) {
 	flipAt(t, w.mem, name, 12+w.rng.Int64N(min(80, info.Size-12)), w.rng)
 	for _, m := range w.model {
 		m.asked, m.start = max(m.asked, m.start), min(m.start, m.acked)
+		m.highKept = 0
 	}
 }
 

@@ -36,6 +36,8 @@ type modelLog struct {
 	committed record.Offset  // reported
 	sure      record.Offset  // committed while it was durable: a power cut does not take it
 	written   record.Offset  // appended
+	high      record.Offset  // the high watermark that was set last; a truncation lowers it
+	highKept  record.Offset  // a high watermark that no crash takes back
 	sent      []sent         // the producer's batches, in order
 	seq       int32          // its next sequence
 	cutting   record.Offset  // it is being truncated to there; -1: it is not
@@ -63,6 +65,7 @@ func (m *modelLog) cutAt(end record.Offset) {
 	m.records, m.epochs = m.records[:end], m.epochs[:end]
 	m.written = end
 	m.committed, m.sure = min(m.committed, end), min(m.sure, end)
+	m.high, m.highKept = min(m.high, end), min(m.highKept, end)
 	m.dropSent(end)
 }
 
@@ -284,6 +287,23 @@ func (w *world) noteCommitted(i int, l *Log) {
 	}
 	if !m.pageCache {
 		m.sure = max(m.sure, end)
+	}
+	m.raiseHighWatermark(l)
+}
+
+// raiseHighWatermark sets the log's high watermark as a leader does: some logs have no other
+// replicas, with others one lags, and t0 has a leader that sets none.
+func (m *modelLog) raiseHighWatermark(l *Log) {
+	to := m.committed
+	switch m.topic {
+	case "t0":
+		return
+	case "t1", "t4":
+		to -= to % 7
+	}
+	if to > m.high {
+		m.high = to
+		l.SetHighWatermark(to)
 	}
 }
 
@@ -519,6 +539,7 @@ func (w *world) restart() {
 	for _, m := range w.model {
 		if !m.unopened {
 			m.committed, m.sure = m.written, m.written
+			m.highKept = m.high
 		}
 	}
 	w.mu.Unlock()
@@ -580,7 +601,7 @@ func (w *world) truncate(i int) {
 		to--
 	}
 	w.mu.Lock()
-	m.committed, m.sure, m.cutting = min(m.committed, to), min(m.sure, to), to
+	m.committed, m.sure, m.highKept, m.cutting = min(m.committed, to), min(m.sure, to), min(m.highKept, to), to
 	w.mu.Unlock()
 	err = l.Truncate(to)
 	if err == nil || l.Fault() == nil { // else a recovery may finish it
@@ -681,7 +702,7 @@ func (w *world) checkUndone(i int) bool {
 	}
 	old := m.deleted.clone()
 	old.asked = max(old.asked, old.start)
-	old.committed, old.start = 0, 0 // what was acknowledged of it does not count any more
+	old.committed, old.start, old.highKept = 0, 0, 0 // what was acknowledged of it does not count any more
 	w.check(i, old, w.s, false)
 	return true
 }
@@ -737,6 +758,9 @@ func (w *world) check(i int, m *modelLog, s *Store, exact bool) record.Offset {
 	}
 	if end < least {
 		w.tb.Fatalf("log %d ends at %d; %d are committed, %d were appended", i, end, m.committed, len(m.records))
+	}
+	if high, _ := l.HighWatermark(); high > min(m.high, end) || high < min(m.highKept, end) || exact && high != m.high {
+		w.tb.Fatalf("log %d, which ends at %d, has the high watermark %d, want %d to %d", i, end, high, m.highKept, m.high)
 	}
 	committed, _ := l.Committed()
 	w.compare(i, m, l, start, committed)
@@ -847,6 +871,7 @@ func (w *world) recovered() {
 			m.sure = end
 		}
 		m.start, _ = w.logs[i].Start()
+		m.high, _ = w.logs[i].HighWatermark()
 		w.mu.Unlock()
 		lossy := m.lossy
 		m.lossy = false

@@ -663,32 +663,51 @@ func TestLostJournal(t *testing.T) {
 	}
 }
 
-// TestReadMeetsRetention proves that a read of a segment that retention took meanwhile says
-// that the offset is out of range, and nothing else.
+// TestReadMeetsRetention proves that a read which has found its segment, when retention takes
+// that one and its file is removed, says that the offset is out of range, and nothing else.
 func TestReadMeetsRetention(t *testing.T) {
-	s := quietStore(t, testConfig(vfs.NewMem(), "data"))
+	mem := vfs.NewMem()
+	var meanwhile func()
+	cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+		if fn := meanwhile; fn != nil && op == vfs.OpOpen && path == segmentFile(0) {
+			meanwhile = nil
+			fn()
+		}
+		return nil
+	}), "data")
 	o := testOptions()
 	o.SegmentBytes = 2000
+	s := quietStore(t, cfg)
 	l := testLog(s, 0, o)
 	for i := range 40 {
 		mustAppend(t, l, batch(t, i, 1, 300))
 	}
-	s.Commit()
-	first := l.segments()[0]
-	if err := l.SetStart(20); err != nil {
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := first.Discard(); err != nil {
+	s = quietStore(t, cfg) // no file is open
+	l = testLog(s, 0, o)
+	if _, err := l.End(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := l.Read(0, 40, 1000); !errors.Is(err, ErrOffsetOutOfRange) {
-		t.Errorf("a read below the start: %v", err)
+	taken := false
+	meanwhile = func() {
+		taken = true
+		if err := l.SetStart(20); err != nil {
+			t.Fatal(err)
+		}
+		if err := mem.Remove(segmentFile(0)); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if _, err := first.Read(0, 40, 1000); err == nil {
-		t.Error("the segment is still there")
+	if _, err := l.Read(0, 40, 1000); !errors.Is(err, ErrOffsetOutOfRange) || !taken {
+		t.Errorf("a read whose segment was taken (%v): %v", taken, err)
 	}
 	if err := l.Fault(); err != nil {
 		t.Error(err)
+	}
+	if got := values(t, readAll(t, l, 20, 1000)); len(got) != 20 || got[0] != 20 {
+		t.Errorf("the records from the new start on: %v", got)
 	}
 }
 

@@ -189,6 +189,7 @@ func TestNewestCheckpointRots(t *testing.T) {
 				flipAt(t, w.fallen, name, 12+w.rng.Int64N(80), w.rng)
 				for _, m := range w.expected { // the older one may have the start of before retention moved it
 					m.asked, m.start = max(m.asked, m.start), m.acked
+					m.highKept = 0
 				}
 			}
 			w.recovered()

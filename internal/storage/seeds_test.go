@@ -34,7 +34,8 @@ func seeds(tb testing.TB) (from, to int) {
 // order and once, with their epochs; that the records that survive are a prefix of those that
 // were appended, and of this topic; and that retries are recognised. Logs change between
 // durable and page-cached, are truncated, have gaps, begin above 0, are deleted and made
-// again, and retention takes their beginnings.
+// again, and retention takes their beginnings. A high watermark that is found covers only records
+// of which it was said.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	from, to := seeds(t)

@@ -71,7 +71,7 @@ type Point struct {
 	Next record.Offset // the offset at that end
 
 	Start         record.Offset // of the log
-	HighWatermark record.Offset // the last that the leader knew; 0: unknown
+	HighWatermark record.Offset // the last that the leader knew, of the records up to Next; 0: unknown
 	Snapshot      record.Offset // the newest producer snapshot; -1: none, since there were no producers
 	ProducersAt   record.Offset // the snapshot has the producers' state at this offset, which is not above Next
 	Oldest        int64         // ms; no record is older
@@ -361,6 +361,7 @@ func (t *Table) Lower(id record.LogID, base record.Offset, pos int64, next recor
 	}
 	p.Base, p.Pos, p.Next = base, pos, next
 	p.ProducersAt = min(p.ProducersAt, next)
+	p.HighWatermark = min(p.HighWatermark, next) // it says nothing of the records that come in their place
 	p.Closed = BytesUnknown
 	t.all[id] = p
 	t.changed[id] = struct{}{}

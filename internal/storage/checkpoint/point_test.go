@@ -181,11 +181,11 @@ func TestTable(t *testing.T) {
 	p.Pos, p.Next, p.Closed = 4000, 195, checkpoint.BytesUnknown
 	expect("lowered to behind its producers' offset", a, p)
 	tb.Lower(a, 50, 10, 60)
-	p.Base, p.Pos, p.Next, p.ProducersAt = 50, 10, 60, 60
+	p.Base, p.Pos, p.Next, p.ProducersAt, p.HighWatermark = 50, 10, 60, 60, 60
 	expect("lowered below it", a, p)
 	tb.Lose(a)
 	lost := none
-	lost.Lost, lost.Start, lost.HighWatermark = true, 20, 150
+	lost.Lost, lost.Start, lost.HighWatermark = true, 20, 60
 	expect("lost", a, lost)
 	tb.Lower(logID(9), 0, 0, 0)
 	if ids := tb.IDs(); len(ids) != 2 {
