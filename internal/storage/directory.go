@@ -414,8 +414,8 @@ func rewriteFile(f vfs.File) error {
 	return err
 }
 
-// size is the number of bytes in the segments of a directory, or 0 if it cannot be read.
-func (d *directories) size(dir string) int64 {
+// sumSegments is the number of bytes in the segments of a directory, or 0 if it cannot be read.
+func (d *directories) sumSegments(dir string) int64 {
 	infos, err := d.s.fs.ReadDir(d.s.pathOf(dir))
 	if err != nil {
 		return 0

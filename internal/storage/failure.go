@@ -265,14 +265,14 @@ func (f *faults) forget(id LogID) {
 
 // taint makes the log read-only until a restart, since the disk may lack bytes that were written.
 // Its records can still be read.
-func (h *health) taint(err error) { h.set(newTaint(err)) }
+func (h *health) taint(err error) { h.setFault(newTaint(err)) }
 
 func newTaint(err error) *fault {
 	return &fault{fmt.Errorf("%w: %w", ErrFaulted, err), faultTainted}
 }
 
 // reportLoss makes the log read-only because its files lack bytes that they had.
-func (h *health) reportLoss(format string, args ...any) { h.set(newLoss(format, args...)) }
+func (h *health) reportLoss(format string, args ...any) { h.setFault(newLoss(format, args...)) }
 
 func newLoss(format string, args ...any) *fault {
 	return &fault{fmt.Errorf("%w: %w; put back a good copy of what is missing and restart, or copy the records that can be read and delete the topic",
@@ -284,12 +284,12 @@ func newLoss(format string, args ...any) *fault {
 func (h *health) reportDamage(g *segment.Segment, err error) error {
 	err = fmt.Errorf("%w: %s is damaged: %w; put back a good copy of the file and restart, "+
 		"or copy the records that can be read and delete the topic", ErrFaulted, g.Path(segment.LogSuffix), err)
-	h.set(&fault{err, faultDamaged})
+	h.setFault(&fault{err, faultDamaged})
 	return err
 }
 
-// set makes a fault the log's, unless the log has one of the same kind or of one that says more.
-func (h *health) set(f *fault) {
+// setFault makes a fault the log's, unless the log has one of the same kind or of one that says more.
+func (h *health) setFault(f *fault) {
 	for {
 		old := h.fault.Load()
 		if old != nil && old.kind >= f.kind {

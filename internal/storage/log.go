@@ -340,7 +340,7 @@ func (l *Log) endPositionLocked() Position {
 // sizeOnDisk is about the number of bytes of the log's records on disk.
 func (l *Log) sizeOnDisk() int64 {
 	if !l.isOpen() {
-		return l.s.dirs.size(l.name)
+		return l.s.dirs.sumSegments(l.name)
 	}
 	var n int64
 	for _, g := range l.segments() {

@@ -18,8 +18,8 @@ type losses struct {
 	err error // guarded by mu; nil: nothing is lost
 }
 
-// get is an error that describes the losses, or nil if there are none.
-func (o *losses) get() error {
+// describe is an error that describes the losses, or nil if there are none.
+func (o *losses) describe() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.err

@@ -204,3 +204,47 @@ func TestLostCheckpointsAreNoFaultOfALog(t *testing.T) {
 		t.Errorf("%d logs are read-only; the store lacks: %v", len(s.Faults()), err)
 	}
 }
+
+// TestChangedMetadataHideNoRecords proves that a changed byte of partition.metadata does not hide
+// records in silence. A checkpoint vouches for five records, and the changed id is that of another
+// topic. The log may report a fault, but it may not open empty and take appends.
+func TestChangedMetadataHideNoRecords(t *testing.T) {
+	mem := vfs.NewMem()
+	cfg := testConfig(mem, "data")
+	s := quietStore(t, cfg)
+	l := testLog(s, 0, testOptions())
+	for i := range 5 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+	}
+	s.Commit()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := mem.Open("data/topic-0/"+metadataFile, vfs.Existing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := encodeMetadata(testID(0).Topic)
+	at := len(b) - 5
+	was := b[at]
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+		b[at] = c
+		if _, ok := decodeMetadata(b); ok && !isOneBitOff(b, encodeMetadata(testID(0).Topic)) && c != was {
+			break
+		}
+	}
+	if _, err := f.WriteAt(b[at:at+1], int64(at)); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	s = quietStore(t, cfg)
+	l = testLog(s, 0, testOptions())
+	start, err := l.Start()
+	if err != nil || l.Fault() != nil {
+		return // the log reports the fault
+	}
+	it := appendOne(t, l, batch(t, 9, 1, 100))
+	if start != 0 {
+		t.Fatalf("the five records are gone without a fault: the log starts at %d, an append got %d, %v", start, it.Base, it.Err)
+	}
+}

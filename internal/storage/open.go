@@ -27,7 +27,7 @@ func (l *Log) openLocked() error {
 	}
 	point := s.points.Get(l.id)
 	if f := s.faults.get(l.id); f != nil {
-		l.set(f)
+		l.setFault(f)
 	}
 	o := &opening{l: l, point: point, now: time.Now().UnixMilli()}
 	if s.isLeaving(l.id) { // the directory still belongs to the deleted log

@@ -225,7 +225,7 @@ func (s *Store) RememberedMetadata() uint64 { return s.remembered.Load() }
 // Damage describes damage that is not that of one log: acknowledged records, or the content of
 // checkpoints, may be lost, or the journal cannot be written. nil: there is none.
 func (s *Store) Damage() error {
-	if err := s.losses.get(); err != nil {
+	if err := s.losses.describe(); err != nil {
 		return err
 	}
 	return s.journal.Lost()

@@ -3,6 +3,7 @@ package storage
 import (
 	"fmt"
 	"math/rand/v2"
+	"path"
 	"testing"
 	"time"
 
@@ -200,5 +201,59 @@ func TestNewLogsDoNotLookAtAllStrays(t *testing.T) {
 	}
 	if few, many := cost(1), cost(3000); many > few+10 {
 		t.Errorf("a new log takes %v allocations beside one directory that was set aside, %v beside 3000", few, many)
+	}
+}
+
+// TestWrongClockRemovesNoStray proves that a directory stays that was set aside a moment ago,
+// although the clock has jumped since. A machine without a battery starts in 1970, sets the
+// directory aside, and learns the time a moment later.
+func TestWrongClockRemovesNoStray(t *testing.T) {
+	mem := vfs.NewMem()
+	cfg := testConfig(mem, "data")
+	s := quietStore(t, cfg)
+	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
+	s.Commit()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// setAsideLocked gives this name ten seconds after the start of 1970.
+	name := aside.StrayName("topic-0", testID(0), 10_000)
+	if err := mem.Rename("data/topic-0", path.Join("data", name)); err != nil {
+		t.Fatal(err)
+	}
+	s = quietStore(t, cfg) // the node has run for less than an hour
+	s.removeOldStrays(time.Now())
+	s.keeper.removeDue(time.Now())
+	if _, err := mem.Stat(path.Join("data", name)); err != nil {
+		t.Fatalf("a directory that was set aside a moment ago is gone: %v", err)
+	}
+}
+
+// TestRestoredMetadataBringRecordsBack proves that a log whose directory was set aside has its
+// records again, or is refused, once the metadata know it again. The operator is asked to restore
+// the metadata. An empty log in its place would let clients write other records at the same
+// offsets, and a week later the real ones would be removed.
+func TestRestoredMetadataBringRecordsBack(t *testing.T) {
+	cfg := testConfig(vfs.NewMem(), "data")
+	s := quietStore(t, cfg)
+	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
+	s.Commit()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = quietStore(t, cfg)
+	s.Sweep(func(LogID) bool { return false }, func(LogID) bool { return false })
+	s.keeper.doDueWork()
+	if s.Strays() != 1 {
+		t.Fatalf("%d directories were set aside", s.Strays())
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = quietStore(t, cfg) // the operator has restored the metadata
+	l := testLog(s, 0, testOptions())
+	it := appendOne(t, l, batch(t, 0, 1, 100))
+	if end, err := l.End(); it.Err == nil && err == nil && end == 1 {
+		t.Errorf("a record was stored at offset 0, where another one was acknowledged; %d directories are still aside", s.Strays())
 	}
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/leatstream/leat/internal/record"
 )
 
-// TestAttackRetryAfterDeleteRecordsAndAKill: an idempotent producer's batch, sent again after a
-// kill -9 that followed a DeleteRecords, is stored a second time.
-func TestAttackRetryAfterDeleteRecordsAndAKill(t *testing.T) {
+// TestRetryIsKnownAfterDeleteRecordsAndKill proves that an idempotent producer's batch is not
+// stored a second time if it is sent again after a DeleteRecords and a kill -9.
+func TestRetryIsKnownAfterDeleteRecordsAndKill(t *testing.T) {
 	dir, addr := t.TempDir(), freeAddr(t)
 	p := upAt(t, dir, addr)
 	cl := p.client(t, kgo.RetryTimeout(20*time.Second), kgo.MaxVersions(kversion.V3_7_0()))

@@ -8,20 +8,20 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// TestAttackRetentionBelievesAStaleTimeIndex: a time index that a clean stop wrote is on disk; the
-// entries that came after it, until the segment was closed, are in the page cache only when the
-// power goes. Recovery brings the batches back from the journal and leaves the index as it is. Its
-// last entry fits its batch, so it passes for the segment's largest time, and retention by age takes
-// a segment with records that are young.
-func TestAttackRetentionBelievesAStaleTimeIndex(t *testing.T) {
+// TestRetentionIgnoresStaleTimeIndex proves that retention by age keeps young records although the
+// time index on disk ends before them. A clean stop wrote the index. Its later entries, up to the
+// roll of the segment, were in the page cache only when the power went. Recovery restores the
+// batches from the journal, but the last entry in the index fits its batch and must not pass for
+// the segment's largest time.
+func TestRetentionIgnoresStaleTimeIndex(t *testing.T) {
 	now := time.Now()
 	old, young := now.Add(-48*time.Hour).UnixMilli(), now.Add(-time.Minute).UnixMilli()
-	for _, between := range []bool{false, true} { // a checkpoint between the last append and the roll
+	for _, between := range []bool{false, true} { // whether a checkpoint comes between the last append and the roll
 		lost := 0
 		for seed := range uint64(40) {
 			mem := vfs.NewMem()
 			cfg := testConfig(mem, "data")
-			cfg.SyncAlone = 1 << 30 // all goes into the journal
+			cfg.SyncAlone = 1 << 30 // all rounds go into the journal
 			s := quietStore(t, cfg)
 			o := testOptions()
 			o.SegmentBytes, o.RetentionAge = 200_000, 24*time.Hour
@@ -42,7 +42,7 @@ func TestAttackRetentionBelievesAStaleTimeIndex(t *testing.T) {
 			if between {
 				s.keeper.checkpointNow()
 			}
-			for i := 19; i < 22; i++ { // rolls
+			for i := 19; i < 22; i++ { // the segment rolls
 				mustAppend(t, l, batchAtTime(t, i, 1, 10_000, young))
 			}
 			s.Commit()
@@ -71,11 +71,12 @@ func TestAttackRetentionBelievesAStaleTimeIndex(t *testing.T) {
 	}
 }
 
-// TestAttackRetentionAfterACleanStopAndAPowerCut: a clean stop writes the active segment's indexes
-// and does not sync them. The power goes after it: one of the two has more entries on disk than the
-// other, and what the time index says of the largest time passes for the truth of all that the
-// other one covers. Producers' times need not rise.
-func TestAttackRetentionAfterACleanStopAndAPowerCut(t *testing.T) {
+// TestRetentionAfterCleanStopAndPowerCut proves that retention by age keeps a young record after a
+// power cut that follows a clean stop. The stop writes both indexes of the active segment without a
+// sync, so one of them may have more entries on disk than the other. The largest time in the time
+// index then says nothing about batches that only the other one covers. Producers' times need not
+// rise, so a young record may lie among old ones.
+func TestRetentionAfterCleanStopAndPowerCut(t *testing.T) {
 	now := time.Now()
 	old, young := now.Add(-48*time.Hour).UnixMilli(), now.Add(-time.Minute).UnixMilli()
 	lost := 0

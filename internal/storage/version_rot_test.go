@@ -6,10 +6,10 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// TestAttackOneBitOfAVersionRefusesTheStart: the version of a checkpoint file lies before the bytes
-// that its checksum covers. One bit of it in one of the two files refuses every start, although
-// the other file is whole, and tells the operator to install a newer version.
-func TestAttackOneBitOfAVersionRefusesTheStart(t *testing.T) {
+// TestOneBitOfVersionAllowsStart proves that a start succeeds if one bit of the version is wrong in
+// one of two checkpoint files, since the other file is whole. The version lies before the bytes
+// that the file's checksum covers.
+func TestOneBitOfVersionAllowsStart(t *testing.T) {
 	for _, name := range []string{"checkpoint-a", "checkpoint-b", "points-a"} {
 		mem := vfs.NewMem()
 		cfg := testConfig(mem, "data")

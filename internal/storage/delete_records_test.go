@@ -3,24 +3,20 @@ package storage
 import (
 	"errors"
 	"math/rand/v2"
-	"path"
 	"runtime"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/leatstream/leat/internal/record"
-	"github.com/leatstream/leat/internal/storage/aside"
 	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// TestAttackProducersDoNotOutliveDeleteRecordsAndAKill: the start that DeleteRecords moved is
-// in the journal, the snapshot that was due is not written, and the next opening drops the
-// segments without having read them for producers.
-func TestAttackProducersDoNotOutliveDeleteRecordsAndAKill(t *testing.T) {
+// TestRetryIsKnownAfterDeleteRecordsAndKill proves that a retry is recognised although its batch
+// was deleted and the process killed. The journal has the new start, but the snapshot of the
+// producers that was due was not written: the next opening must read the segments below the start
+// for producers before it drops them.
+func TestRetryIsKnownAfterDeleteRecordsAndKill(t *testing.T) {
 	mem := vfs.NewMem()
 	cfg := testConfig(mem, "data")
 	s := quietStore(t, cfg)
@@ -33,7 +29,7 @@ func TestAttackProducersDoNotOutliveDeleteRecordsAndAKill(t *testing.T) {
 	if err := l.SetStart(3); err != nil {
 		t.Fatal(err)
 	}
-	cfg.FS = mem.KillClone(nil) // not even a power cut
+	cfg.FS = mem.KillClone(nil) // a kill loses less than a power cut
 	s = quietStore(t, cfg)
 	l = testLog(s, 0, testOptions())
 	if it := appendOne(t, l, produced(t, 9, 0, 2, 1)); !it.Dup || it.Base != 2 {
@@ -42,9 +38,9 @@ func TestAttackProducersDoNotOutliveDeleteRecordsAndAKill(t *testing.T) {
 	}
 }
 
-// TestAttackProducersDoNotOutliveAFullDisk: while a snapshot finds no room, the segments that it
-// is to cover go all the same, since DeleteRecords has told the points of the start already.
-func TestAttackProducersDoNotOutliveAFullDisk(t *testing.T) {
+// TestRetryIsKnownAfterDeleteRecordsOnFullDisk proves that segments below a new start stay until a
+// snapshot of their producers is written, also while the disk has no room for one.
+func TestRetryIsKnownAfterDeleteRecordsOnFullDisk(t *testing.T) {
 	mem := vfs.NewMem()
 	full := false
 	cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
@@ -62,7 +58,7 @@ func TestAttackProducersDoNotOutliveAFullDisk(t *testing.T) {
 	}
 	s.Commit()
 	s.keeper.checkpointNow()
-	full = true // an operator deletes records because of it
+	full = true // the operator deletes records to make room
 	if err := l.SetStart(60); err != nil {
 		t.Fatal(err)
 	}
@@ -89,9 +85,9 @@ func TestAttackProducersDoNotOutliveAFullDisk(t *testing.T) {
 	}
 }
 
-// TestAttackDeleteRecordsTriedAgainIsNotDurable: a DeleteRecords that failed is tried again, and
-// succeeds only when it is durable: not while the disk is as sick as it was.
-func TestAttackDeleteRecordsTriedAgainIsNotDurable(t *testing.T) {
+// TestDeleteRecordsSucceedsOnlyWhenDurable proves that a second try of a DeleteRecords that failed
+// fails, too, as long as nothing can be written, and that the start is durable when a try succeeds.
+func TestDeleteRecordsSucceedsOnlyWhenDurable(t *testing.T) {
 	mem := vfs.NewMem()
 	sick := false
 	cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
@@ -132,9 +128,9 @@ func TestAttackDeleteRecordsTriedAgainIsNotDurable(t *testing.T) {
 	}
 }
 
-// TestAttackSecondDeleteRecordsIsAcknowledgedEarly: a DeleteRecords of the same offset that comes
-// while the first one's note is under way is answered before anything is durable.
-func TestAttackSecondDeleteRecordsIsAcknowledgedEarly(t *testing.T) {
+// TestSecondDeleteRecordsWaitsForDurability proves that a DeleteRecords is answered only when the
+// start is durable, also if another one of the same offset is being written to the journal.
+func TestSecondDeleteRecordsWaitsForDurability(t *testing.T) {
 	mem := vfs.NewMem()
 	hold, held := make(chan struct{}), make(chan struct{})
 	var holding atomic.Bool
@@ -163,7 +159,7 @@ func TestAttackSecondDeleteRecordsIsAcknowledgedEarly(t *testing.T) {
 		crashed = mem.KillClone(nil)
 		second <- err
 	}()
-	for range 1000 { // it may run on if it does not wait
+	for range 1000 { // this gives the second call time to return if it does not wait
 		runtime.Gosched()
 	}
 	close(hold)
@@ -177,34 +173,10 @@ func TestAttackSecondDeleteRecordsIsAcknowledgedEarly(t *testing.T) {
 	}
 }
 
-// TestAttackStrayOfAWrongClock: a machine without a battery starts in 1970, sets a directory
-// aside, and gets the time a moment later: the week is over at once.
-func TestAttackStrayOfAWrongClock(t *testing.T) {
-	mem := vfs.NewMem()
-	cfg := testConfig(mem, "data")
-	s := quietStore(t, cfg)
-	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
-	s.Commit()
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	// As setAsideLocked names it where time.Now() is ten seconds after the epoch.
-	name := aside.StrayName("topic-0", testID(0), 10_000)
-	if err := mem.Rename("data/topic-0", path.Join("data", name)); err != nil {
-		t.Fatal(err)
-	}
-	s = quietStore(t, cfg) // the node has run for less than an hour
-	s.removeOldStrays(time.Now())
-	s.keeper.removeDue(time.Now())
-	if _, err := mem.Stat(path.Join("data", name)); err != nil {
-		t.Fatalf("a directory that was set aside a moment ago is gone: %v", err)
-	}
-}
-
-// TestAttackOneByteOfMetadata: one byte of partition.metadata rots (another letter of base64, more
-// than one bit). The log, of which a checkpoint vouches for five records, is set aside as another
-// topic's; it opens empty, without a fault, and takes appends.
-func TestAttackOneByteOfMetadata(t *testing.T) {
+// TestRottenPointsUndoNoDeleteRecords proves that a start set by DeleteRecords is not undone in
+// silence if the newer one of the two points files rots. The older one then takes its place, but
+// has the old start.
+func TestRottenPointsUndoNoDeleteRecords(t *testing.T) {
 	mem := vfs.NewMem()
 	cfg := testConfig(mem, "data")
 	s := quietStore(t, cfg)
@@ -213,51 +185,7 @@ func TestAttackOneByteOfMetadata(t *testing.T) {
 		mustAppend(t, l, batch(t, i, 1, 100))
 	}
 	s.Commit()
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	f, err := mem.Open("data/topic-0/"+metadataFile, vfs.Existing)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := encodeMetadata(testID(0).Topic)
-	at := len(b) - 5
-	was := b[at]
-	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
-		b[at] = c
-		if _, ok := decodeMetadata(b); ok && !isOneBitOff(b, encodeMetadata(testID(0).Topic)) && c != was {
-			break
-		}
-	}
-	if _, err := f.WriteAt(b[at:at+1], int64(at)); err != nil {
-		t.Fatal(err)
-	}
-	_ = f.Close()
-	s = quietStore(t, cfg)
-	l = testLog(s, 0, testOptions())
-	start, err := l.Start()
-	if err != nil || l.Fault() != nil {
-		return // it says so
-	}
-	it := appendOne(t, l, batch(t, 9, 1, 100))
-	if start != 0 {
-		t.Fatalf("the five records are gone without a fault: the log starts at %d, an append got %d, %v", start, it.Base, it.Err)
-	}
-}
-
-// TestAttackOldPointsUndoDeleteRecords: where the newer one of the two points files cannot be read,
-// the older one takes its place without a word; the checkpoint file has only what changed since
-// the newer one, so a start that moved in between is undone.
-func TestAttackOldPointsUndoDeleteRecords(t *testing.T) {
-	mem := vfs.NewMem()
-	cfg := testConfig(mem, "data")
-	s := quietStore(t, cfg)
-	l := testLog(s, 0, testOptions())
-	for i := range 5 {
-		mustAppend(t, l, batch(t, i, 1, 100))
-	}
-	s.Commit()
-	if err := s.Close(); err != nil { // writes points-a
+	if err := s.Close(); err != nil { // Close writes points-a
 		t.Fatal(err)
 	}
 	s = quietStore(t, cfg)
@@ -265,7 +193,7 @@ func TestAttackOldPointsUndoDeleteRecords(t *testing.T) {
 	if err := l.SetStart(3); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Close(); err != nil { // writes points-b
+	if err := s.Close(); err != nil { // Close writes points-b
 		t.Fatal(err)
 	}
 	flipAt(t, mem, "data/points-b", 30, rand.New(rand.NewPCG(1, 1)))
@@ -276,10 +204,10 @@ func TestAttackOldPointsUndoDeleteRecords(t *testing.T) {
 	}
 }
 
-// TestAttackSnapshotsOfAFailingCheckpoint: two checkpoints of a page-cached log that come to no end
-// (no descriptors) remove the snapshot that the checkpoint on disk names; the two that take its
-// place are of records that a power cut takes.
-func TestAttackSnapshotsOfAFailingCheckpoint(t *testing.T) {
+// TestFailedCheckpointsKeepSnapshot proves that checkpoints of a page-cached log that fail for want
+// of descriptors do not remove the producer snapshot that the checkpoint on disk names. Newer
+// snapshots cannot replace it, since a power cut may take the records that they cover.
+func TestFailedCheckpointsKeepSnapshot(t *testing.T) {
 	for seed := range uint64(40) {
 		mem := vfs.NewMem()
 		busy := false
@@ -306,7 +234,7 @@ func TestAttackSnapshotsOfAFailingCheckpoint(t *testing.T) {
 		mustAppend(t, l, batch(t, 0, 8, 100))
 		mustAppend(t, l, batch(t, 0, 8, 100))
 		checkpoint()
-		if err := l.SetStart(36); err != nil { // the producer's batch goes, durably known by the snapshot
+		if err := l.SetStart(36); err != nil { // the producer's batch is removed, and only the durable snapshot knows it
 			t.Fatal(err)
 		}
 		for range 5 {
@@ -314,7 +242,7 @@ func TestAttackSnapshotsOfAFailingCheckpoint(t *testing.T) {
 		}
 		for i := range 2 {
 			mustAppend(t, l, produced(t, 10, 0, int32(i), 1))
-			mustAppend(t, testLog(s, 1, o), batch(t, 0, 1, 10)) // takes the only open file
+			mustAppend(t, testLog(s, 1, o), batch(t, 0, 1, 10)) // this takes the only open file
 			busy = true
 			checkpoint()
 			busy = false
@@ -324,39 +252,5 @@ func TestAttackSnapshotsOfAFailingCheckpoint(t *testing.T) {
 		if it := appendOne(t, l, produced(t, 9, 0, 0, 20)); !it.Dup || it.Base != last.Base {
 			t.Fatalf("seed %d: a batch that was durable before is stored again: %d, dup %v, err %v", seed, it.Base, it.Dup, it.Err)
 		}
-	}
-}
-
-var (
-	_ record.Offset
-	_ = syscall.EIO
-)
-
-// TestAttackSetAsideComesBack proves that a log whose directory was set aside has its records
-// again, or is refused, once the metadata know it again: the line that reports the directory
-// asks the operator to restore the metadata. An empty log in its place lets clients write
-// other records at the same offsets, and a week later the real ones are removed.
-func TestAttackSetAsideComesBack(t *testing.T) {
-	cfg := testConfig(vfs.NewMem(), "data")
-	s := quietStore(t, cfg)
-	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
-	s.Commit()
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s = quietStore(t, cfg)
-	s.Sweep(func(LogID) bool { return false }, func(LogID) bool { return false })
-	s.keeper.doDueWork()
-	if s.Strays() != 1 {
-		t.Fatalf("%d directories were set aside", s.Strays())
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s = quietStore(t, cfg) // with the metadata that the operator brought back
-	l := testLog(s, 0, testOptions())
-	it := appendOne(t, l, batch(t, 0, 1, 100))
-	if end, err := l.End(); it.Err == nil && err == nil && end == 1 {
-		t.Errorf("a record was stored at offset 0, where another one was acknowledged; %d directories are still aside", s.Strays())
 	}
 }
