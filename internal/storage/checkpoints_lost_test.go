@@ -14,8 +14,8 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// lostCheckpoints opens a directory after both checkpoint files were damaged, and returns what
-// the store said.
+// lostCheckpoints opens a directory in which both checkpoint files are damaged. It returns the
+// store, and what it logged.
 func lostCheckpoints(t *testing.T, mem *vfs.Mem, also ...string) (*Store, *said) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(5, 5))
@@ -28,9 +28,9 @@ func lostCheckpoints(t *testing.T, mem *vfs.Mem, also ...string) (*Store, *said)
 	return quietStore(t, cfg), &out
 }
 
-// TestBothCheckpointsLost proves that where both checkpoint files are damaged, with a points
-// file or without, the operator is told what was lost by that and what to do, and that every
-// acknowledged record is there: also those that only the journal has.
+// TestBothCheckpointsLost proves that every acknowledged record is there although both checkpoint
+// files are damaged, even a record that only the journal has. It also proves that the operator is
+// told what was lost and what to do, with a points file and without one.
 func TestBothCheckpointsLost(t *testing.T) {
 	for seed := range uint64(20) {
 		for _, points := range []bool{false, true} {
@@ -97,9 +97,9 @@ func TestBothCheckpointsLost(t *testing.T) {
 	}
 }
 
-// TestCheckpointsLostAndNamesToo proves that a power cut which took the name of a new log's first
-// segment, and not that of the second one, costs no record where both checkpoint files are
-// damaged: the journal makes the file again.
+// TestCheckpointsLostAndNamesToo proves that no record is lost if both checkpoint files are damaged
+// and a power cut took the name of a new log's first segment, but not that of the second one: the
+// journal makes the file again.
 func TestCheckpointsLostAndNamesToo(t *testing.T) {
 	mem := vfs.NewMem()
 	s := quietStore(t, testConfig(mem, "data"))
@@ -121,14 +121,15 @@ func TestCheckpointsLostAndNamesToo(t *testing.T) {
 	expectValues(t, testLog(s, 0, o), 10)
 }
 
-// TestBothPointsFilesLost proves the same of the points files, which have the logs that did not
-// change lately: it is reported once, and no log that has a hole is cut.
+// TestBothPointsFilesLost proves that no record is lost if both points files are damaged, which
+// have the points of logs that did not change lately. The loss is reported once, and no log with a
+// hole is cut.
 func TestBothPointsFilesLost(t *testing.T) {
 	mem, o := logOfSegments(t)
 	if err := mem.Remove("data/topic-0/" + segment.FileName(middle(t, mem), segment.LogSuffix)); err != nil {
 		t.Fatal(err)
 	}
-	for i := range 2 { // so that the log is in no checkpoint file: all points are written twice
+	for i := range 2 { // all points are written twice, so that the log is in no checkpoint file
 		s := quietStore(t, testConfig(mem, "data"))
 		mustAppend(t, testLog(s, 1, o), batch(t, i, 1, 100))
 		s.Commit()
@@ -148,7 +149,7 @@ func TestBothPointsFilesLost(t *testing.T) {
 		if got := errors.Is(s.Damage(), errPointsLost) && strings.Contains(out.String(), "level=ERROR"); got != (start == 0) {
 			t.Errorf("start %d: it says %v: %s", start, s.Damage(), out.String())
 		}
-		if start == 0 { // killed before the log was used
+		if start == 0 { // the process is killed before the log was used
 			mem = mem.KillClone(nil)
 			continue
 		}
@@ -167,9 +168,9 @@ func TestBothPointsFilesLost(t *testing.T) {
 	}
 }
 
-// TestBothCheckpointsRot proves that whatever happened to logs, truncations, gaps, deletions and
-// new logs of the same name among it, no acknowledged record is lost or changed where both
-// checkpoint files rot, and none is reported to be. Deleted records may be back.
+// TestBothCheckpointsRot proves that no acknowledged record is lost or changed if both checkpoint
+// files rot, and that none is reported to be lost. The logs have met truncations, gaps, deletions,
+// and new logs of the same name before. Deleted records may be back.
 func TestBothCheckpointsRot(t *testing.T) {
 	t.Parallel()
 	for seed := range sampled(150) {
@@ -200,8 +201,8 @@ func TestBothCheckpointsRot(t *testing.T) {
 	}
 }
 
-// checkWithoutPoint compares a log whose point was lost with what it must hold. After a power cut
-// it may have a hole behind all that was acknowledged, and is read-only then.
+// checkWithoutPoint compares a log whose point was lost with the records that it must hold. After a
+// power cut the log may have a hole behind all that was acknowledged; it is read-only then.
 func (w *world) checkWithoutPoint(i int, m *modelLog, s *Store) {
 	l := s.Log(m.id, m.topic, m.options(), func(*Log) {})
 	start, err := l.Start()
@@ -211,7 +212,7 @@ func (w *world) checkWithoutPoint(i int, m *modelLog, s *Store) {
 	end, _ := l.End()
 	least := m.committed
 	for least > m.start && m.records[least-1] == noRecord {
-		least-- // nothing tells of a gap at the end
+		least-- // no file tells of a gap at the end
 	}
 	if start > max(m.start, m.asked) || end < least || int(end) > len(m.records) {
 		w.tb.Fatalf("log %d goes from %d to %d, want from %d to %d or more; %v", i, start, end, m.start, least, l.Fault())
@@ -225,8 +226,8 @@ func (w *world) checkWithoutPoint(i int, m *modelLog, s *Store) {
 	w.compare(i, m, l, max(start, m.start), end)
 }
 
-// TestFirstStartIsNoDamage proves that nothing is reported where the power went during the
-// first start: there was no checkpoint yet.
+// TestFirstStartIsNoDamage proves that no damage is reported if the power went during the first
+// start, before there was a checkpoint.
 func TestFirstStartIsNoDamage(t *testing.T) {
 	var clones []*vfs.Mem
 	mem := vfs.NewMem()
@@ -252,9 +253,9 @@ func TestFirstStartIsNoDamage(t *testing.T) {
 	}
 }
 
-// TestNothingIsCutAwayAfterCheckpointsWereLost proves that a log of which no point is left, and
-// which lacks a part of its middle, is reported as damaged and keeps its files, in this start
-// and in later ones: nothing says any more that the rest was not acknowledged.
+// TestNothingIsCutAwayAfterCheckpointsWereLost proves that a log keeps its files if its point was
+// lost and a part of its middle is missing, and that it is reported as damaged, in this start and
+// in later ones. Without a point nothing tells that the rest was not acknowledged.
 func TestNothingIsCutAwayAfterCheckpointsWereLost(t *testing.T) {
 	for name, harm := range map[string]func(mem *vfs.Mem, file string) error{
 		"missing": func(mem *vfs.Mem, file string) error { return mem.Remove(file) },
@@ -267,7 +268,7 @@ func TestNothingIsCutAwayAfterCheckpointsWereLost(t *testing.T) {
 					t.Fatal(err)
 				}
 				s, _ := lostCheckpoints(t, mem, "data/points-a", "data/points-b")
-				if later { // the log was not used before the next start
+				if later { // a later start comes before the log is used
 					if err := s.Close(); err != nil {
 						t.Fatal(err)
 					}
@@ -295,8 +296,8 @@ func TestNothingIsCutAwayAfterCheckpointsWereLost(t *testing.T) {
 	}
 }
 
-// logOfSegments is a directory with a log of several segments, after a clean stop. The journal
-// has none of its records.
+// logOfSegments makes a directory with a log of several segments and stops cleanly. The journal has
+// none of its records.
 func logOfSegments(t *testing.T) (*vfs.Mem, Options) {
 	t.Helper()
 	mem := vfs.NewMem()
@@ -314,7 +315,7 @@ func logOfSegments(t *testing.T) (*vfs.Mem, Options) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"data/points-a", "data/points-b"} { // so that there are two
+	for _, name := range []string{"data/points-a", "data/points-b"} { // both points files must exist
 		if f, err := mem.Open(name, vfs.Create); err == nil {
 			size, _ := f.Size()
 			if size == 0 {
@@ -346,7 +347,7 @@ func segmentsOn(t *testing.T, mem *vfs.Mem) (bases []record.Offset) {
 	return bases
 }
 
-// middle is a segment amid the first test log.
+// middle is a segment in the middle of the first test log.
 func middle(t *testing.T, mem *vfs.Mem) record.Offset {
 	t.Helper()
 	return segmentsOn(t, mem)[2]

@@ -12,12 +12,11 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// TestMissingFilesShow proves that a segment's file which was removed or cut while the store was
-// down, whichever of the log's it is, and a directory that was removed, is reported as damage at the
-// first touch of the log; and before that, soon after the start, without one. A later start
-// reports it, too.
+// TestMissingFilesShow proves that a log reports damage when it is first used if a file of any of
+// its segments, or its directory, was removed or cut while the store was down. It reports the
+// damage soon after the start even if nobody uses it, and again at a later start.
 func TestMissingFilesShow(t *testing.T) {
-	for which := range 6 { // the first, one amid, the last of the closed ones, the active one, all, the directory
+	for which := range 6 { // the first segment, one in the middle, the last closed one, the active one, all of them, the directory
 		for _, short := range []bool{false, true} {
 			for _, touched := range []bool{false, true} {
 				t.Run(fmt.Sprint(which, short, touched), func(t *testing.T) {
@@ -69,7 +68,7 @@ func TestMissingFilesShow(t *testing.T) {
 	}
 }
 
-// TestPutBackFileMends proves that the log is as it was once the file is put back.
+// TestPutBackFileMends proves that a log can be used as before once its file has been put back.
 func TestPutBackFileMends(t *testing.T) {
 	mem, o := logOfSegments(t)
 	base := middle(t, mem)
@@ -101,9 +100,9 @@ func TestPutBackFileMends(t *testing.T) {
 	mustAppend(t, l, batch(t, 40, 1, 300))
 }
 
-// TestWholeLogsAreNotOpened proves that the look for missing files opens no log that is whole,
-// also where retention and DeleteRecords took segments, and that it lists each log's directory
-// once and opens no file.
+// TestWholeLogsAreNotOpened proves that the search for missing files opens no log that is whole,
+// even if retention and DeleteRecords removed segments. It lists each log's directory once and
+// opens no file.
 func TestWholeLogsAreNotOpened(t *testing.T) {
 	mem := vfs.NewMem()
 	o := testOptions()
@@ -164,8 +163,8 @@ func TestWholeLogsAreNotOpened(t *testing.T) {
 	}
 }
 
-// TestReadOfALogWithoutItsFiles proves that a read of a log whose files are all missing fails
-// with the fault, so that other partitions of the same request are served.
+// TestReadOfALogWithoutItsFiles proves that a read returns the fault if all files of the log are
+// missing, so that other partitions of the same request are served.
 func TestReadOfALogWithoutItsFiles(t *testing.T) {
 	for _, gone := range []string{"files", "directory"} {
 		t.Run(gone, func(t *testing.T) {
@@ -190,8 +189,8 @@ func TestReadOfALogWithoutItsFiles(t *testing.T) {
 	}
 }
 
-// TestLostCheckpointsAreNoFaultOfALog proves that the store does not tell of a log that is
-// read-only where there is none.
+// TestLostCheckpointsAreNoFaultOfALog proves that the loss of the checkpoint files alone does not
+// count as a read-only log.
 func TestLostCheckpointsAreNoFaultOfALog(t *testing.T) {
 	mem, _ := logOfSegments(t)
 	for _, f := range []string{"data/checkpoint-a", "data/checkpoint-b"} {

@@ -14,17 +14,17 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// TestReadersOfOldRecords proves that readers who come back for what follows get
-// every byte of the log in its order, however much each asks for, however they take turns,
-// and although the log grows: each answer begins with
-// the batch asked for, ends where one ends, and is as long as it may be, or nearly so.
+// TestReadersOfOldRecords proves that readers who read on from where they stopped get every byte of
+// the log in its order, however much each of them asks for, in whatever order they read, and while
+// the log grows. Each answer begins with the batch that was asked for, ends where a batch ends, and
+// is nearly as long as it may be.
 func TestReadersOfOldRecords(t *testing.T) {
 	for seed := range uint64(30) {
 		rng := rand.New(rand.NewPCG(seed, 5))
 		s := openStore(t, testConfig(vfs.NewMem(), "data"))
 		o := testOptions()
 		o.SegmentBytes, o.IndexInterval = 20_000+rng.Int64N(200_000), 100+rng.IntN(3000)
-		o.FlushMessages = 1 << 60 // committed when it is written
+		o.FlushMessages = 1 << 60 // records are committed when they are written
 		l := testLog(s, 0, o)
 		var all []record.Batch
 		grow := func(n int) {
@@ -56,8 +56,8 @@ func TestReadersOfOldRecords(t *testing.T) {
 	}
 }
 
-// readBatches reads what must begin with the batches of want, and tells how many
-// of them it got whole.
+// readBatches reads from the first batch of want on, checks the bytes, and returns how many batches
+// came whole.
 func readBatches(t *testing.T, l *Log, want []record.Batch, maxBytes int) (n int) {
 	t.Helper()
 	end, err := l.Committed()
@@ -86,8 +86,8 @@ func readBatches(t *testing.T, l *Log, want []record.Batch, maxBytes int) (n int
 	return n
 }
 
-// TestReaderOfOldRecordsNeedsNoIndex proves that who reads an old log through opens
-// its index files a few times, not at every read.
+// TestReaderOfOldRecordsNeedsNoIndex proves that a reader of a whole old log opens its index files
+// a few times and not at every read.
 func TestReaderOfOldRecordsNeedsNoIndex(t *testing.T) {
 	var opens atomic.Int64
 	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, path string) error {
@@ -117,9 +117,9 @@ func TestReaderOfOldRecordsNeedsNoIndex(t *testing.T) {
 	}
 }
 
-// TestReadersLeaveFilesForAppends proves that readers which do not let go of their chunks
-// keep no more files open than they may, that appends find files all the same, and that
-// the same read succeeds when others have let go.
+// TestReadersLeaveFilesForAppends proves that readers which keep their chunks cannot keep more
+// files open than they may, so that appends still find files. A read that was refused succeeds when
+// other readers have given their chunks back.
 func TestReadersLeaveFilesForAppends(t *testing.T) {
 	fs := &countingFS{FS: vfs.NewMem()}
 	cfg := testConfig(fs, "data")
@@ -145,7 +145,7 @@ func TestReadersLeaveFilesForAppends(t *testing.T) {
 	if len(held) != 6 {
 		t.Errorf("readers hold %d files of 8", len(held))
 	}
-	c, err := read(0) // a file that is open for a chunk serves others as well
+	c, err := read(0) // a file that is open for one chunk can serve others
 	if err != nil {
 		t.Fatal(err)
 	}

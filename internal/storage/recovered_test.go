@@ -9,8 +9,8 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// journalWorld is a killed process's disk with a log of 5 records that were acknowledged as
-// durable. Only the journal has them for sure.
+// journalWorld is the disk of a killed process, with a log of 5 records that were acknowledged as
+// durable. Only the journal is sure to have them.
 func journalWorld(t *testing.T) *vfs.Mem {
 	t.Helper()
 	mem := vfs.NewMem()
@@ -32,8 +32,8 @@ func appendCommitted(t *testing.T, s *Store, l *Log) {
 	}
 }
 
-// expectAfterPowerCuts checks that the log has its records, whatever a power cut leaves of what
-// was not synced.
+// expectAfterPowerCuts checks that the log has its records, whichever unsynced bytes a power cut
+// leaves.
 func expectAfterPowerCuts(t *testing.T, mem *vfs.Mem) {
 	t.Helper()
 	lost := 0
@@ -57,12 +57,12 @@ func expectAfterPowerCuts(t *testing.T, mem *vfs.Mem) {
 }
 
 // TestFailedSyncIsRememberedAfterAFullDisk proves that a start after a failed sync writes every
-// byte anew, also those of logs that found the disk full at first and had to wait for room.
+// byte anew. That includes the bytes of logs that found the disk full at first and waited for room.
 func TestFailedSyncIsRememberedAfterAFullDisk(t *testing.T) {
 	for name, isFull := range map[string]bool{"full": true, "room": false} {
 		t.Run(name, func(t *testing.T) {
 			mem := vfs.NewMem()
-			var fails vfs.Op // of segments
+			var fails vfs.Op // the call that fails for segments
 			var failure error
 			hook := func(op vfs.Op, path string) error {
 				if failure != nil && op == fails && strings.HasSuffix(path, ".log") {
@@ -103,13 +103,13 @@ func TestFailedSyncIsRememberedAfterAFullDisk(t *testing.T) {
 	}
 }
 
-// TestStartIsKeptInBothCheckpoints proves that a start that was acknowledged while the journal
-// took no notes lasts though the newest checkpoint rots.
+// TestStartIsKeptInBothCheckpoints proves that a start that was acknowledged while the journal took
+// no notes is kept if the newest checkpoint file rots.
 func TestStartIsKeptInBothCheckpoints(t *testing.T) {
 	for name, err := range map[string]error{"full": vfs.ErrNoSpace, "lost": errBadDisk} {
 		t.Run(name, func(t *testing.T) {
 			mem := vfs.NewMem()
-			var failure error // of the journal
+			var failure error // the error of the journal's files
 			cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
 				if op == vfs.OpWrite && strings.HasSuffix(path, ".ring") {
 					return failure
@@ -136,8 +136,8 @@ func TestStartIsKeptInBothCheckpoints(t *testing.T) {
 	}
 }
 
-// TestRenamedWhileRecovered proves that files that recovery wrote are made durable before the
-// journal parts with their bytes, though their directory has another name by then.
+// TestRenamedWhileRecovered proves that files that recovery wrote are durable before the journal
+// drops their bytes, even if their directory has been renamed in between.
 func TestRenamedWhileRecovered(t *testing.T) {
 	sweep := func(s *Store) {
 		s.Sweep(isNone, isNone)
@@ -164,7 +164,7 @@ func TestRenamedWhileRecovered(t *testing.T) {
 		mem = mem.KillClone(nil)
 		s := quietStore(t, testConfig(mem, "data"))
 		o := testOptions()
-		o.FlushMessages = 1 << 40 // opening it syncs nothing
+		o.FlushMessages = 1 << 40 // opening the log syncs nothing
 		if end, err := testLog(s, 0, o).End(); end != 5 || err != nil {
 			t.Fatalf("it ends at %d, %v", end, err)
 		}
@@ -198,8 +198,8 @@ func TestRenamedWhileRecovered(t *testing.T) {
 	})
 }
 
-// TestWaitingLogSetAside proves that a log that waits for room has its records in its directory
-// when there is room, also where that was set aside, before the start or after it.
+// TestWaitingLogSetAside proves that a log that waited for room gets its records when there is
+// room, even if its directory was set aside before the start or after it.
 func TestWaitingLogSetAside(t *testing.T) {
 	for _, before := range []bool{true, false} {
 		for seed := range uint64(10) {

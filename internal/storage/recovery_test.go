@@ -16,7 +16,7 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// aged is a world in which a seed's first things have happened, and nothing has failed yet.
+// aged makes a world in which the first things of a seed have happened and nothing has failed yet.
 func aged(t *testing.T, seed uint64) *world {
 	t.Helper()
 	w := newWorld(t, seed)
@@ -27,11 +27,11 @@ func aged(t *testing.T, seed uint64) *world {
 	return w
 }
 
-// atEveryCall does something again and again, each time in the same world, and ends that world
-// at the first changing call, at the second, and so on until it comes to its end without; each
-// time it starts again and compares. The world ends in all three ways. Then it goes on, the page
-// cache is lost, and it is compared once more: what the first start found there and believed must
-// be on the disk by then.
+// atEveryCall does something again and again, each time in the same world. It ends that world at
+// the first changing call, then at the second, and so on, until the whole is done without an end.
+// After each end it starts again and compares. The world ends in all three ways. Then it goes on,
+// loses the page cache, and is compared once more: by then everything that the first start found
+// there and relied on must be on the disk.
 func atEveryCall(t *testing.T, world func() *world, do func(w *world)) {
 	t.Helper()
 	for _, end := range []ending{powerCut, killed, tornAway} {
@@ -74,9 +74,9 @@ func (w *world) goOn() {
 	w.s.Commit()
 }
 
-// TestCrashAtEveryCall proves that no call of the file system within a truncation, a change of
-// a log's start or of its mode, a deletion, retention and a checkpoint is one at which a crash
-// loses or brings back a record.
+// TestCrashAtEveryCall proves that a crash neither loses a record nor brings one back, at whatever
+// call of the file system it comes. It tries the calls of a truncation, a change of a log's start
+// or mode, a deletion, retention and a checkpoint.
 func TestCrashAtEveryCall(t *testing.T) {
 	t.Parallel()
 	const mirror, cached = 4, 3
@@ -126,8 +126,8 @@ func TestCrashAtEveryCall(t *testing.T) {
 	}
 }
 
-// TestCrashInRecovery proves that a recovery, or the first use of a log after it, that is itself
-// ended at any of its calls leaves what the next one needs.
+// TestCrashInRecovery proves that a recovery, or the first use of a log after it, can itself be
+// ended at any call: it leaves everything that the next recovery needs.
 func TestCrashInRecovery(t *testing.T) {
 	t.Parallel()
 	for seed := range sampled(9) {
@@ -155,7 +155,7 @@ func TestCrashInRecovery(t *testing.T) {
 				return w
 			}, func(w *world) {
 				w.open()
-				for _, l := range w.logs { // its first use
+				for _, l := range w.logs { // the log's first use
 					if _, err := l.End(); err != nil {
 						t.Fatal(err)
 					}
@@ -165,14 +165,14 @@ func TestCrashInRecovery(t *testing.T) {
 	}
 }
 
-// TestNewestCheckpointRots proves that the older one of the two checkpoint files leads to the
-// same records, whatever happened between the two.
+// TestNewestCheckpointRots proves that recovery finds the same records with the older one of the
+// two checkpoint files, whatever happened between the two.
 func TestNewestCheckpointRots(t *testing.T) {
 	t.Parallel()
 	for seed := range sampled(120) {
 		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			w := aged(t, seed)
-			if seed%2 == 0 { // a start between the two keeps what the older one needs
+			if seed%2 == 0 { // a start between the two must keep the rounds that the older file needs
 				w.ending = killed
 				w.fall()
 				w.recovered()
@@ -187,7 +187,7 @@ func TestNewestCheckpointRots(t *testing.T) {
 			w.fall()
 			if name := newestCheckpoint(t, w.fallen); name != "" {
 				flipAt(t, w.fallen, name, 12+w.rng.Int64N(80), w.rng)
-				for _, m := range w.expected { // the older one may have the start of before retention moved it
+				for _, m := range w.expected { // the older file may have the start from before retention moved it
 					m.asked, m.start = max(m.asked, m.start), m.acked
 					m.highKept = 0
 				}
@@ -209,7 +209,8 @@ func TestNewestCheckpointRots(t *testing.T) {
 	}
 }
 
-// newestCheckpoint is the name of the newest of two checkpoint files; "": there are not two.
+// newestCheckpoint is the name of the newer one of two checkpoint files. It is empty if there are
+// not two.
 func newestCheckpoint(t *testing.T, mem *vfs.Mem) string {
 	t.Helper()
 	newest, generation := "", uint64(0)
@@ -237,9 +238,9 @@ func newestCheckpoint(t *testing.T, mem *vfs.Mem) string {
 	return newest
 }
 
-// TestFailureAtEveryCall proves that a call of a commit, a change of mode, a truncation or a
-// start that fails, any of them, loses nothing that was acknowledged before or is after it:
-// what could not be made durable is owed, and no later round makes it seem so.
+// TestFailureAtEveryCall proves that no failed call within a commit, a change of mode, a truncation
+// or a change of the start loses a record that was acknowledged before it or after it. Bytes that
+// could not be made durable are still owed, and no later round makes them count as durable.
 func TestFailureAtEveryCall(t *testing.T) {
 	t.Parallel()
 	for name, failure := range map[string]error{"no descriptors": syscall.EMFILE, "no space": vfs.ErrNoSpace, "bad disk": errBadDisk} {
@@ -283,9 +284,9 @@ func atEveryFailure(t *testing.T, seed uint64, failure error) {
 	}
 }
 
-// TestDebtsStayOutOfTheJournal proves that a log whose files could not be made durable for want
-// of descriptors has no later bytes in the journal: a power cut would take the earlier ones,
-// and nothing could be played back onto them.
+// TestDebtsStayOutOfTheJournal proves that the journal gets no later bytes of a log whose files
+// could not be made durable for want of descriptors. A power cut would take the earlier bytes, and
+// the later ones could not be restored without them.
 func TestDebtsStayOutOfTheJournal(t *testing.T) {
 	for seed := range uint64(20) {
 		mem := vfs.NewMem()
@@ -299,21 +300,21 @@ func TestDebtsStayOutOfTheJournal(t *testing.T) {
 		cfg.SyncAlone = 1
 		s := quietStore(t, cfg)
 		l, other := testLog(s, 0, testOptions()), testLog(s, 1, testOptions())
-		for range 3 { // the journal is there
+		for range 3 { // these rounds make the journal's file
 			mustAppend(t, other, batch(t, 0, 1, 10))
 			mustAppend(t, testLog(s, 2, testOptions()), batch(t, 0, 1, 10))
 			s.Commit()
 		}
 		mustAppend(t, l, batch(t, 0, 1, 10))
 		short = true
-		s.Commit() // alone: its file is to be synced, and its names
+		s.Commit() // one log alone: its file must be synced, and its names
 		if end, _ := l.Committed(); end != 0 {
 			t.Fatalf("%d are committed, and nothing is durable", end)
 		}
 		for i := range 3 {
 			mustAppend(t, l, batch(t, 1+i, 1, 10))
 			mustAppend(t, other, batch(t, 1+i, 1, 10))
-			s.Commit() // together: the journal would do
+			s.Commit() // several logs together: the journal could take them
 		}
 		if seed%2 == 0 {
 			short = false
@@ -329,7 +330,7 @@ func TestDebtsStayOutOfTheJournal(t *testing.T) {
 	}
 }
 
-// ringHeads are the places in a file of the ring where rounds begin.
+// ringHeads lists the places in a file of the ring at which rounds begin.
 func ringHeads(t *testing.T, f vfs.File) (at []int64) {
 	t.Helper()
 	size, err := f.Size()
@@ -348,8 +349,8 @@ func ringHeads(t *testing.T, f vfs.File) (at []int64) {
 	return at
 }
 
-// TestHalfCommit proves that a commit of which a power cut took a part is not played back at
-// all, though some of its rounds are there, and that the next ones are.
+// TestHalfCommit proves that no round of a commit is played back if a power cut took one of them,
+// and that the rounds of the next commits are.
 func TestHalfCommit(t *testing.T) {
 	for name, lost := range map[string]bool{"whole": false, "half": true} {
 		t.Run(name, func(t *testing.T) {
@@ -391,7 +392,7 @@ func TestHalfCommit(t *testing.T) {
 				}
 				mustAppend(t, testLog(s, i, testOptions()), batch(t, 0, 3, 50))
 			}
-			s.Commit() // it follows the half one in the journal
+			s.Commit() // it follows the incomplete commit in the journal
 			mem = mem.KillClone(nil)
 			for i := range 2 {
 				emptyFile(t, mem, segmentFile(i))
@@ -405,8 +406,8 @@ func TestHalfCommit(t *testing.T) {
 	}
 }
 
-// TestJournalOnDisk proves that commits of all sizes come back from the journal of a real file
-// system, where they are written around the page cache once the ring was filled.
+// TestJournalOnDisk proves that commits of all sizes come back from a journal on a real file
+// system. There they are written around the page cache once the ring has been filled.
 func TestJournalOnDisk(t *testing.T) {
 	dir := t.TempDir()
 	cfg := testConfig(vfs.OS{}, filepath.Join(dir, "data"))
@@ -446,8 +447,8 @@ func TestJournalOnDisk(t *testing.T) {
 	}
 }
 
-// TestReadsOfARecovery proves that a start reads the journal from the last checkpoint on, a
-// bounded number of times, and writes nothing into it where every write came to its end.
+// TestReadsOfARecovery proves that a start reads the journal only from the last checkpoint on, and
+// a bounded number of times. It writes nothing into the journal if every write was complete.
 func TestReadsOfARecovery(t *testing.T) {
 	mem := vfs.NewMem()
 	cfg := testConfig(mem, "data")
@@ -472,7 +473,7 @@ func TestReadsOfARecovery(t *testing.T) {
 		return nil
 	})
 	s = quietStore(t, cfg)
-	const passes, files = 2, 16 // a head and a round each; some files are looked into at the end
+	const passes, files = 2, 16 // each pass reads a head and a round; a few more files are read to find the end
 	if reads < 2*passes*rounds || reads > 2*passes*rounds+8*files || writes != 0 {
 		t.Errorf("%d reads and %d writes of the ring for %d rounds", reads, writes, rounds)
 	}
@@ -481,8 +482,8 @@ func TestReadsOfARecovery(t *testing.T) {
 	}
 }
 
-// TestPointsThatChangeMeanwhile proves that a checkpoint has all the points that the newest
-// points file would lack if it rotted, also where many changed while that file was written.
+// TestPointsThatChangeMeanwhile proves that a checkpoint has all points that would be missing if
+// the newest points file rotted, even if many points changed while that file was written.
 func TestPointsThatChangeMeanwhile(t *testing.T) {
 	const half = 300
 	mem := vfs.NewMem()
@@ -500,7 +501,7 @@ func TestPointsThatChangeMeanwhile(t *testing.T) {
 		mustAppend(t, testLog(s, i, testOptions()), batch(t, 0, 1, 50))
 	}
 	s.Commit()
-	s.keeper.checkpointNow() // writes points-a
+	s.keeper.checkpointNow() // it writes points-a
 	moveStarts := func(from, to int) {
 		for i := from; i < to; i++ {
 			if err := testLog(s, i, testOptions()).SetStart(1); err != nil {
@@ -510,7 +511,7 @@ func TestPointsThatChangeMeanwhile(t *testing.T) {
 	}
 	moveStarts(0, half)
 	meanwhile = func() { moveStarts(half, 2*half) }
-	s.keeper.checkpointNow() // writes points-b
+	s.keeper.checkpointNow() // it writes points-b
 	if meanwhile != nil {
 		t.Fatal("the points file was not written")
 	}
@@ -525,10 +526,10 @@ func TestPointsThatChangeMeanwhile(t *testing.T) {
 	}
 }
 
-// TestTornEndCutInThePageCache proves that the records behind a torn batch do not come back behind
-// those that are appended in its place, also where the process that cut the torn end was killed
-// before the cut was durable, and the page cache was lost after the next one had appended. The
-// records behind it are in the same segment, or in one that follows.
+// TestTornEndCutInThePageCache proves that records behind a torn batch do not come back behind
+// those that are appended in its place. The process that cut the torn end is killed before the cut
+// is durable, and the page cache is lost after the next process has appended. The records behind
+// the torn batch are in the same segment, or in the next one.
 func TestTornEndCutInThePageCache(t *testing.T) {
 	size := len(batch(t, 0, 1, 100))
 	for _, inSegment := range []int{6, 20} {
@@ -566,8 +567,8 @@ func TestTornEndCutInThePageCache(t *testing.T) {
 	}
 }
 
-// tornLog is a disk with a log of eight records, of which five were committed. A byte of the sixth
-// one, at pos, is wrong.
+// tornLog is a disk with a log of eight records, of which five were committed. One byte of the
+// sixth, at pos, is wrong.
 func tornLog(t *testing.T, o Options, pos int64) *vfs.Mem {
 	t.Helper()
 	mem := vfs.NewMem()
@@ -602,8 +603,8 @@ func tornLog(t *testing.T, o Options, pos int64) *vfs.Mem {
 	return mem
 }
 
-// TestFailedCutIsFinal proves that a log whose torn end, or what followed it, could not be cut off
-// durably is read-only in this process, and not believed at the next try.
+// TestFailedCutIsFinal proves that a log is read-only in this process if its torn end, or the
+// segments behind it, could not be removed durably, and that another try does not change that.
 func TestFailedCutIsFinal(t *testing.T) {
 	size := len(batch(t, 0, 1, 100))
 	for op, path := range map[vfs.Op]string{vfs.OpSync: segmentFile(0), vfs.OpSyncDir: "data/topic-0"} {
@@ -635,9 +636,9 @@ func TestFailedCutIsFinal(t *testing.T) {
 	}
 }
 
-// TestRefusedBatchesDoNotComeBack proves that batches of a write that failed do not come back
-// behind those that are appended in their place, also where the process was killed before the
-// file was cut back durably.
+// TestRefusedBatchesDoNotComeBack proves that batches of a failed write do not come back behind
+// those that are appended in their place, even if the process was killed before the file was cut
+// back durably.
 func TestRefusedBatchesDoNotComeBack(t *testing.T) {
 	mem := vfs.NewMem()
 	var killed *vfs.Mem
@@ -648,7 +649,7 @@ func TestRefusedBatchesDoNotComeBack(t *testing.T) {
 			armed, failed = false, true
 			return &vfs.ShortWriteError{N: 2*size + 10, Err: vfs.ErrNoSpace}
 		}
-		if failed && op == vfs.OpTruncate && path == segmentFile(0) { // the disk has written what it was given
+		if failed && op == vfs.OpTruncate && path == segmentFile(0) { // the disk has written the bytes that it was given
 			v, _ := mem.Volume("data")
 			if err := v.Sync(); err != nil {
 				t.Fatal(err)

@@ -89,9 +89,9 @@ func flipIn(t *testing.T, mem *vfs.Mem, rng *rand.Rand, i int) string {
 	return name
 }
 
-// TestScrub proves that one flipped bit anywhere in a segment makes exactly that log
-// read-only after a restart and a pass, with an error that says where, while what is
-// whole can be read and the other logs go on.
+// TestScrub proves that one wrong bit anywhere in a segment makes exactly that log read-only after
+// a restart and a pass. The error says which file it is. The batches that are whole can still be
+// read, and the other logs can be used.
 func TestScrub(t *testing.T) {
 	whole := scrubStore(t)
 	for seed := range uint64(500) {
@@ -136,7 +136,7 @@ func TestScrub(t *testing.T) {
 	}
 }
 
-// TestScrubMissing proves the same of files that are missing or cut short.
+// TestScrubMissing proves that a pass makes a log read-only if a file is missing or cut short.
 func TestScrubMissing(t *testing.T) {
 	for name, harm := range map[string]func(mem *vfs.Mem, file string) error{
 		"missing": func(mem *vfs.Mem, file string) error { return mem.Remove(file) },
@@ -159,7 +159,7 @@ func TestScrubMissing(t *testing.T) {
 			mem := scrubStore(t)
 			s := openStore(t, testConfig(mem, "data"))
 			a, b := testLog(s, 0, scrubOptions(0)), testLog(s, 1, scrubOptions(1))
-			if _, err := a.End(); err != nil { // missing files are noticed while it is open
+			if _, err := a.End(); err != nil { // opening the log notices missing files
 				t.Fatal(err)
 			}
 			for i, l := range []*Log{a, b} {
@@ -175,8 +175,8 @@ func TestScrubMissing(t *testing.T) {
 	}
 }
 
-// TestScrubDeleted proves that what retention and deletions take away under a pass
-// is no damage.
+// TestScrubDeleted proves that files which retention and deletions remove during a pass do not
+// count as damage.
 func TestScrubDeleted(t *testing.T) {
 	s := openStore(t, testConfig(scrubStore(t), "data"))
 	a, b := testLog(s, 0, scrubOptions(0)), testLog(s, 1, scrubOptions(1))
@@ -209,9 +209,9 @@ func TestScrubDeleted(t *testing.T) {
 	}
 }
 
-// TestWalksMeetDamage proves that what looks for times, producers and places, also
-// while it makes indexes anew, either answers as if nothing had happened or makes
-// the log read-only and says so: never something wrong, never an unexplained error.
+// TestWalksMeetDamage proves that searches for times, producers and places never return anything
+// wrong from a damaged log, nor an unexplained error, also while they rebuild indexes. They either
+// answer as if nothing had happened, or make the log read-only and say so.
 func TestWalksMeetDamage(t *testing.T) {
 	whole := scrubStore(t)
 	faults := 0
@@ -219,7 +219,7 @@ func TestWalksMeetDamage(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 4))
 		mem := whole.KillClone(nil)
 		name := flipIn(t, mem, rng, 0)
-		if rng.IntN(2) == 0 { // what is known beside the segments is lost, too
+		if rng.IntN(2) == 0 { // the files beside the segments are lost, too
 			infos, err := mem.ReadDir("data/topic-0")
 			if err != nil {
 				t.Fatal(err)
@@ -273,8 +273,8 @@ func TestWalksMeetDamage(t *testing.T) {
 	}
 }
 
-// TestDamageKeepsPromises proves that what was appended before damage was found is
-// still committed and checkpointed, and that the journal is not held for it.
+// TestDamageKeepsPromises proves that records that were appended before damage was found are still
+// committed and checkpointed, and that the journal need not keep them for that.
 func TestDamageKeepsPromises(t *testing.T) {
 	mem := scrubStore(t)
 	flipIn(t, mem, rand.New(rand.NewPCG(1, 5)), 0)
@@ -299,16 +299,16 @@ func TestDamageKeepsPromises(t *testing.T) {
 	if end, _ := testLog(s, 0, scrubOptions(0)).End(); end != scrubbedEnd+1 {
 		t.Errorf("it ends at %d after a power cut", end)
 	}
-	// A failed sync weighs more than damage: then nothing is promised any more.
+	// A failed sync is worse than damage: nothing is promised after it.
 	l.taint(errBadDisk)
 	if !l.isTainted() || !errors.Is(l.Fault(), errBadDisk) {
 		t.Errorf("fault %v", l.Fault())
 	}
 }
 
-// TestScrubSchedule proves that passes begin a minute after the start and then once
-// a day, at the pace that was asked for, that nothing runs in between, and that a
-// pass under way does not hold up Close.
+// TestScrubSchedule proves that the first pass begins a minute after the start, and the others a
+// day apart, at the pace that is set. Nothing runs between them, and a pass that is running does
+// not delay Close.
 func TestScrubSchedule(t *testing.T) {
 	mem := scrubStore(t)
 	synctest.Test(t, func(t *testing.T) {
@@ -320,7 +320,7 @@ func TestScrubSchedule(t *testing.T) {
 			return nil
 		}), "data")
 		cfg.RetentionEvery = 1000 * time.Hour
-		cfg.Scrub = 3 * scrubOpen / 60 // opening the logs takes a minute, about
+		cfg.Scrub = 3 * scrubOpen / 60 // at this pace opening the logs takes about a minute
 		s, err := Open(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -358,7 +358,7 @@ func TestScrubSchedule(t *testing.T) {
 	})
 }
 
-// TestScrubOff proves that a negative pace means none.
+// TestScrubOff proves that a negative pace turns the scrub off.
 func TestScrubOff(t *testing.T) {
 	cfg := testConfig(vfs.NewMem(), "data")
 	cfg.Scrub = -1

@@ -13,8 +13,8 @@ import (
 
 func isNone(LogID) bool { return false }
 
-// strayWorld is a directory with a log of 20 records, of which DeleteRecords took 7 and all
-// in-sync replicas have 15, and whose topic the metadata do not know any more.
+// strayWorld is a directory with a log whose topic the metadata do not know any more. It has 20
+// records, of which DeleteRecords removed 7; its high watermark is 15.
 func strayWorld(t *testing.T) *vfs.Mem {
 	t.Helper()
 	mem := vfs.NewMem()
@@ -54,9 +54,9 @@ func expectStrayWorld(t *testing.T, what string, mem *vfs.Mem) {
 	}
 }
 
-// TestSetAsideKeepsItsPoint proves that a log whose directory was set aside has, when it is
-// used again, the start that DeleteRecords gave it and its high watermark: also where the
-// power goes or the process is killed at any call of setting it aside or of taking it back.
+// TestSetAsideKeepsItsPoint proves that a log whose directory was set aside has its start and its
+// high watermark when it is used again. That holds even if the power goes or the process is killed
+// at any call while the directory is set aside or taken back.
 func TestSetAsideKeepsItsPoint(t *testing.T) {
 	world := strayWorld(t)
 	var clones []*vfs.Mem
@@ -73,7 +73,7 @@ func TestSetAsideKeepsItsPoint(t *testing.T) {
 		})
 	}
 	setAside := func(base *vfs.Mem) *vfs.Mem {
-		for range 2 { // the second start writes checkpoints, too
+		for range 2 { // the second start also writes checkpoints
 			s := quietStore(t, testConfig(watched(base), "data"))
 			s.Sweep(isNone, isNone)
 			s.keeper.doDueWork()
@@ -111,8 +111,8 @@ func TestSetAsideKeepsItsPoint(t *testing.T) {
 	}
 }
 
-// TestPointsOfGoneDirectoriesGo proves that points are not kept for ever: those of deleted
-// topics go, and those of directories that were set aside go with them.
+// TestPointsOfGoneDirectoriesGo proves that points are not kept for ever. Those of deleted topics
+// are removed, and those of directories that were set aside are removed with the directories.
 func TestPointsOfGoneDirectoriesGo(t *testing.T) {
 	mem := vfs.NewMem()
 	cfg := testConfig(mem, "data")
@@ -148,8 +148,8 @@ func vouched(s *Store) (logs []int) {
 	return logs
 }
 
-// TestKnownStrayIsNotRemoved proves that a directory that was set aside is not removed at its
-// time where the metadata know its log again, though nobody has used that yet.
+// TestKnownStrayIsNotRemoved proves that a directory that was set aside is not removed at its time
+// if the metadata know its log again, even if nobody has used the log yet.
 func TestKnownStrayIsNotRemoved(t *testing.T) {
 	mem := strayWorld(t)
 	s := quietStore(t, testConfig(mem, "data"))
@@ -180,8 +180,9 @@ func withStrays(tb testing.TB, n int) *vfs.Mem {
 	return mem
 }
 
-// TestNewLogsDoNotLookAtAllStrays proves that what a new partition costs does not depend on how
-// many directories were set aside. It counts allocations: looking at one takes some.
+// TestNewLogsDoNotLookAtAllStrays proves that the cost of a new partition does not depend on the
+// number of directories that were set aside. It counts allocations, because a look at a directory
+// makes some.
 func TestNewLogsDoNotLookAtAllStrays(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector allocates, too")

@@ -13,8 +13,9 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// calls counts what a store asks of its file system, and what of it concerns a log's directory.
-// Reads of the journal are not counted: their number depends on where in its files it ended.
+// calls counts a store's calls of its file system, and those that concern a log's directory. Reads
+// of the journal are not counted, because their number depends on the place in its files at which
+// it ended.
 type calls struct{ syncs, opens, reads, lists, logs atomic.Int64 }
 
 func (c *calls) hook(op vfs.Op, name string) error {
@@ -37,9 +38,9 @@ func (c *calls) hook(op vfs.Op, name string) error {
 	return nil
 }
 
-// TestCloseMany proves that a store with thousands of freshly written logs, durable
-// and page-cache ones, closes with a handful of syncs, that the next start looks at
-// none of them, and that after a power cut all have what they had.
+// TestCloseMany proves that a store with thousands of freshly written logs, durable and page-cached
+// ones, closes with a handful of syncs. The next start looks at none of these logs, and after a
+// power cut all of them have their records.
 func TestCloseMany(t *testing.T) {
 	const n = 3000
 	mem := vfs.NewMem()
@@ -87,8 +88,8 @@ func TestCloseMany(t *testing.T) {
 	}
 }
 
-// TestVolumeFails proves that where a sync of the volume fails, each log is synced by
-// itself: those whose files could be written go on, the others say that they cannot.
+// TestVolumeFails proves that each log is synced by itself if a sync of the volume fails. Logs
+// whose files could be written go on, and the others report that theirs could not.
 func TestVolumeFails(t *testing.T) {
 	const n, bad = 10, 3
 	mem := vfs.NewMem()
@@ -124,9 +125,9 @@ func TestVolumeFails(t *testing.T) {
 	}
 }
 
-// TestVolumeAfterFailedSync proves that after a sync of a directory that failed no sync of the
-// volume is believed, before it or meanwhile: a log whose directory's name is lost says so, and
-// no point says that the directory is there.
+// TestVolumeAfterFailedSync proves that no sync of the volume is relied on if a sync of a directory
+// has failed before it or meanwhile. A log whose directory's name is lost reports that, and no
+// point says that the directory is there.
 func TestVolumeAfterFailedSync(t *testing.T) {
 	for _, meanwhile := range []bool{false, true} {
 		t.Run(fmt.Sprintf("meanwhile=%v", meanwhile), func(t *testing.T) {
@@ -179,12 +180,12 @@ func TestVolumeAfterFailedSync(t *testing.T) {
 	}
 }
 
-// keeping is a memory file system whose files do not lose what a sync of the volume
-// failed to write: so a test can say which of them did.
+// keeping is a memory file system that keeps the bytes that a sync of the volume failed to write,
+// so that a test can choose which files fail.
 type keeping struct{ *vfs.Mem }
 
-// BenchmarkClose closes a store of 5,000 logs with one record each that no sync
-// covered: by a sync of the volume, and file by file.
+// BenchmarkClose closes a store of 5,000 logs that have one unsynced record each, by a sync of the
+// volume or file by file.
 func BenchmarkClose(b *testing.B) {
 	for _, whole := range []bool{true, false} {
 		b.Run(fmt.Sprintf("volume=%v", whole), func(b *testing.B) {
