@@ -29,7 +29,8 @@ type Server struct {
 	JournalBytes int64
 	ScrubRate    int64 // bytes a second; 0: none
 
-	// StrayRetention is how long directories of unknown topics are kept; -1: for ever.
+	// StrayRetention is how long directories of unknown topics are kept; -1: until the operator
+	// deletes them.
 	StrayRetention time.Duration
 
 	// Topics.
@@ -89,7 +90,7 @@ func (v View) Server() Server {
 		JournalBytes: r.readInt("leat.journal.bytes"),
 		ScrubRate:    r.readInt("leat.scrub.bytes.per.second"),
 
-		StrayRetention: r.readMillis("leat.stray.retention.ms"),
+		StrayRetention: readStrayRetention(r),
 
 		AutoCreateTopics:  r.readBool("auto.create.topics.enable"),
 		DeleteTopics:      r.readBool("delete.topic.enable"),
@@ -124,4 +125,12 @@ func (r configReader) readStateTopic(prefix, minISR string) StateTopic {
 		t.MinISR = int(r.readInt(minISR))
 	}
 	return t
+}
+
+// readStrayRetention is -1 unless the operator allows the node to delete such directories.
+func readStrayRetention(r configReader) time.Duration {
+	if !r.readBool("leat.stray.delete.enable") {
+		return -1
+	}
+	return r.readMillis("leat.stray.retention.ms")
 }

@@ -18,8 +18,12 @@ var leatConfigs = []Def{
 		Doc: "How fast the node reads all its data at rest, once a day, to find damage; an eighth of that while records are appended; 0 means never.",
 	},
 	{
+		Name: "leat.stray.delete.enable", Type: Bool, Default: "false",
+		Doc: "Whether the node deletes directories that were set aside because the cluster's metadata do not have their topics, after leat.stray.retention.ms; false keeps them until you delete them.",
+	},
+	{
 		Name: "leat.stray.retention.ms", Type: Long, Default: "604800000", check: strayRetention,
-		Doc: "How long a directory is kept that was set aside because the cluster's metadata do not have its topic; -1 keeps it for ever.",
+		Doc: "How long a directory that was set aside is kept where leat.stray.delete.enable is true; -1 keeps it for ever.",
 	},
 	{
 		Name: "leat.tcp.congestion.control", Type: String, check: congestionControl,

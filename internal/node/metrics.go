@@ -67,7 +67,7 @@ func newMetricsCollector(n *Node) *metricsCollector {
 		logBytes:        desc("log_bytes", "Bytes of the logs on this node that are in use."),
 		faulted:         desc("logs_faulted", "Logs that are read-only, by reason: damage (a batch has other bytes than were written) or tainted (a sync has failed, so the last bytes may be missing on the disk).", "reason"),
 		journalDamaged:  desc("journal_damaged", "1 if the journal was damaged at the start (acknowledged records may be missing), or can no longer be written."),
-		strays:          desc("directories_set_aside", "Directories of partitions that the metadata do not have; each is removed after leat.stray.retention.ms."),
+		strays:          desc("directories_set_aside", "Directories of partitions that the metadata do not have; they are kept until you delete them, or as leat.stray.delete.enable allows."),
 		metaFaulted:     desc("metadata_log_faulted", "1 after a failed write of the metadata log: metadata is read-only until a restart."),
 		metaFull:        desc("metadata_log_full", "1 while the metadata log has no room: changes of metadata are refused."),
 		metaApplied:     desc("metadata_applied_index", "Index of the last entry of the metadata log that this node has applied."),

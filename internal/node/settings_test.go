@@ -41,13 +41,19 @@ func TestOwnSettings(t *testing.T) {
 		"leat.journal.bytes": "134217728", "leat.scrub.bytes.per.second": "0", "leat.group.memory.bytes": "2097152",
 		"leat.tcp.congestion.control": "cubic", "leat.tcp.congestion.control.local": "",
 	}, 128<<20, -1, 2<<20, "cubic", "")
-	for value, want := range map[string]time.Duration{"": 7 * 24 * time.Hour, "60000": time.Minute, "-1": -1} {
+	for _, c := range []struct {
+		mayDelete, retention string
+		want                 time.Duration
+	}{{"", "", -1}, {"", "60000", -1}, {"true", "", 7 * 24 * time.Hour}, {"true", "60000", time.Minute}, {"true", "-1", -1}} {
 		settings := map[string]string{}
-		if value != "" {
-			settings["leat.stray.retention.ms"] = value
+		if c.mayDelete != "" {
+			settings["leat.stray.delete.enable"] = c.mayDelete
 		}
-		if got := with(settings).storageConfig().StrayRetention; got != want {
-			t.Errorf("leat.stray.retention.ms=%s: %v, want %v", value, got, want)
+		if c.retention != "" {
+			settings["leat.stray.retention.ms"] = c.retention
+		}
+		if got := with(settings).storageConfig().StrayRetention; got != c.want {
+			t.Errorf("%v: %v, want %v", settings, got, c.want)
 		}
 	}
 	for name, value := range map[string]string{

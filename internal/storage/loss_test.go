@@ -221,8 +221,8 @@ func TestSweepSparesNewTopics(t *testing.T) {
 }
 
 // TestUnknownTopicsAreKept proves that a directory of a topic that the metadata do not know is
-// set aside with all its files, kept for the time that is set, and removed after that; and
-// that one whose deletion is known goes.
+// set aside with all its files and kept, for the time that is set or, without one, until the
+// operator deletes it; and that one whose deletion is known goes.
 func TestUnknownTopicsAreKept(t *testing.T) {
 	mem := vfs.NewMem()
 	cfg := testConfig(mem, "data")
@@ -268,6 +268,17 @@ func TestUnknownTopicsAreKept(t *testing.T) {
 		t.Error("it was removed before its time")
 	}
 	if err := s.Close(); err != nil { // a restart does not begin the time anew
+		t.Fatal(err)
+	}
+	unset := cfg
+	unset.StrayRetention = 0
+	s = quietStore(t, unset)
+	s.removeOldStrays(time.Now().Add(1000 * 24 * time.Hour))
+	s.keeper.removeDue(time.Now().Add(1000 * 24 * time.Hour))
+	if len(find("-stray")) != 1 {
+		t.Error("it was removed, though nobody said that it may be")
+	}
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s = quietStore(t, cfg)

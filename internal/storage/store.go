@@ -44,8 +44,8 @@ type Config struct {
 	// Metadata is the index up to which the cluster's metadata is known at the start. A
 	// directory that was used with later metadata is refused; 0: it is not compared.
 	Metadata uint64
-	// StrayRetention is the time for which directories are kept whose logs the metadata does
-	// not have; a week. Negative: for ever.
+	// StrayRetention is the time after which directories are deleted whose logs the metadata
+	// does not have. 0 or less: they are kept until the operator deletes them.
 	StrayRetention time.Duration
 
 	CheckpointEvery time.Duration // 1 s
@@ -63,7 +63,6 @@ type Config struct {
 const (
 	defaultJournal = 64 << 20
 	defaultOpen    = 1024
-	week           = 7 * 24 * time.Hour
 )
 
 func (c Config) withDefaults() Config {
@@ -72,7 +71,6 @@ func (c Config) withDefaults() Config {
 	}
 	setDefault(&c.Journal, defaultJournal)
 	setDefault(&c.OpenFiles, defaultOpen)
-	setDefault(&c.StrayRetention, week)
 	setDefault(&c.CheckpointEvery, time.Second)
 	setDefault(&c.RetentionEvery, 5*time.Minute)
 	setDefault(&c.Scrub, defaultScrub)

@@ -90,9 +90,9 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 // strayGrace is how long a process must have run before it removes a directory that was set aside.
 const strayGrace = 24 * time.Hour
 
-// removeOldStrays removes directories that were set aside long ago.
+// removeOldStrays removes directories that were set aside long ago, if the operator allows it.
 func (s *Store) removeOldStrays(now time.Time) {
-	if s.cfg.StrayRetention < 0 {
+	if s.cfg.StrayRetention <= 0 {
 		return
 	}
 	// A clock that was wrong when the directory was set aside, or is wrong now, must not end the

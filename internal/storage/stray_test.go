@@ -158,7 +158,9 @@ func TestKnownStrayIsNotRemoved(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = quietStore(t, testConfig(mem, "data"))
+	cfg := testConfig(mem, "data")
+	cfg.StrayRetention = 7 * 24 * time.Hour
+	s = quietStore(t, cfg)
 	testLog(s, 0, testOptions())
 	s.removeOldStrays(time.Now().Add(30 * 24 * time.Hour))
 	s.keeper.removeDue(time.Now().Add(31 * 24 * time.Hour))
@@ -211,6 +213,7 @@ func TestNewLogsDoNotLookAtAllStrays(t *testing.T) {
 func TestWrongClockRemovesNoStray(t *testing.T) {
 	mem := vfs.NewMem()
 	cfg := testConfig(mem, "data")
+	cfg.StrayRetention = 7 * 24 * time.Hour
 	s := quietStore(t, cfg)
 	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
 	s.Commit()
