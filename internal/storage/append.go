@@ -85,7 +85,7 @@ func (l *Log) appendItems(items []Item, st stamp) {
 	}
 	if err == nil {
 		l.writer.writeRun()
-		l.writer.producers.Expire(now, l.options().ProducerExpiration.Milliseconds())
+		l.writer.boundProducers(now)
 	}
 }
 
@@ -207,7 +207,7 @@ func (w *writer) checkProducer(it *Item) (done bool, err error) {
 	if err != nil || !duplicate {
 		return false, err
 	}
-	it.Dup, it.Base, it.Next = true, earlier.Base(), earlier.LastOffset+1
+	it.Dup, it.Base, it.Next = true, earlier.Base, earlier.LastOffset+1
 	if earlier.AppendTime {
 		it.Time = earlier.Time
 	}

@@ -284,7 +284,7 @@ func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
 		ps.SetChanged(false)
 	}
 	l.mu.Unlock()
-	if b == nil || len(b) > maxSmallFile { // so large a file could not be read again: the next start walks the log instead
+	if b == nil {
 		return false, nil
 	}
 	name := segment.FileName(at, snapshotSuffix)

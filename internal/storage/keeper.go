@@ -232,6 +232,7 @@ func (k *keeper) doDueWork() time.Duration {
 		k.s.commit.shrinkImages()
 		k.s.retain(now)
 	}
+	k.s.producers.boundIfDue(now, retain)
 	if strays {
 		k.s.removeOldStrays(now)
 	}
@@ -261,6 +262,7 @@ func (k *keeper) untilNext() time.Duration {
 		}
 	}
 	k.run.Unlock()
+	next = k.s.producers.before(next)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if at := k.since.Add(k.s.cfg.CheckpointEvery); (len(k.listed) > 0 || k.redo) && at.Before(next) {

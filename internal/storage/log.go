@@ -301,9 +301,8 @@ func (l *Log) Producers() ([]Producer, error) {
 	if err := l.prepareWriterLocked(); err != nil {
 		return nil, err
 	}
-	ps := &l.writer.producers
-	ps.Expire(time.Now().UnixMilli(), l.options().ProducerExpiration.Milliseconds())
-	return ps.Describe(), nil
+	l.writer.boundProducers(time.Now().UnixMilli())
+	return l.writer.producers.Describe(), nil
 }
 
 // segments are the log's present segments.
@@ -356,6 +355,7 @@ func (l *Log) endUse(to logState) (wasOpen bool) {
 	defer l.mu.Unlock()
 	wasOpen = logState(l.state.Swap(int32(to))) == logOpen
 	if to == logDeleted {
+		dropWriterLocked(l)
 		l.dir.Leave()
 	}
 	return wasOpen

@@ -564,8 +564,12 @@ func (l *Log) prepareWriterLocked() error {
 			return l.explainError(g, err)
 		}
 	}
-	w := &writer{l: l, next: record.Offset(l.end.Load())}
+	if logState(l.state.Load()) == logDeleted { // nobody would drop the writer
+		return ErrClosed
+	}
+	w := &writer{l: l, next: record.Offset(l.end.Load()), producers: producer.New(l.s.cfg.Producers)}
 	if err := loadProducers(l, &w.producers); err != nil {
+		w.producers.Release()
 		return err
 	}
 	l.writer = w
@@ -578,10 +582,7 @@ func loadProducers(l *Log, ps *producer.State) error {
 	now := time.Now().UnixMilli()
 	from := max(l.opened.ProducersAt, 0) // without a snapshot there were no producers before this offset
 	if at := l.opened.Snapshot; at >= 0 {
-		b, err := l.s.readFile(l.dir.Path(segment.FileName(at, snapshotSuffix)))
-		if err == nil {
-			err = ps.Decode(b, now)
-		}
+		err := readProducers(l.s.fs, l.dir.Path(segment.FileName(at, snapshotSuffix)), ps, now)
 		if classify(err) == transient {
 			return nameError(err)
 		}
@@ -648,7 +649,7 @@ func applyBatches(ps *producer.State, g *segment.Segment, from record.Offset, no
 		}
 		if b.ProducerID() >= 0 && b.BaseOffset() >= from {
 			ps.Apply(b, now)
-			ps.Confirm()
+			ps.Evict()
 			found = true
 		}
 	}

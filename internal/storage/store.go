@@ -38,6 +38,8 @@ type Config struct {
 
 	Work *budget.Budget // for look-ups into batches; nil: unlimited
 
+	Producers *ProducerBudget // of what all logs remember of idempotent producers; nil: unlimited
+
 	// OpenFiles is the number of segment files that are kept open; 1,024. Chunks that are not
 	// released keep at most three quarters of them open; beyond that Read returns ErrBusy.
 	OpenFiles int
@@ -101,6 +103,8 @@ type Store struct {
 	faults faults
 	losses losses
 
+	producers producerBound
+
 	commit  committer
 	journal *journal.Journal
 	keeper  keeper
@@ -146,6 +150,7 @@ func openDir(cfg Config) (*Store, error) {
 	s := &Store{cfg: cfg, fs: cfg.FS, log: cfg.Logger, logs: map[LogID]*Log{}, leaving: map[LogID]int{}, quit: make(chan struct{}), opened: time.Now()}
 	s.syncs.s = s
 	s.files = segment.NewFiles(cfg.FS, cfg.OpenFiles, cfg.Logger, s.syncs.syncFile)
+	s.producers.s = s
 	s.files.BoundReaders(max(cfg.OpenFiles*3/4, 1))
 	s.dirs.init(s)
 	s.losses.s = s
@@ -272,6 +277,7 @@ func (s *Store) Close() error {
 	}
 	s.commit.stop()
 	err := s.keeper.checkpointLast(opened)
+	dropWriters(opened)
 	s.journal.Close()
 	s.files.Close()
 	s.volume.closeVolume()

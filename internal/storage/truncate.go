@@ -155,7 +155,7 @@ func (t *truncation) cutLog() error {
 	if err := t.cutSnapshots(); err != nil {
 		return err
 	}
-	l.writer = nil // the next append reads the producers anew
+	dropWriterLocked(l) // the next append reads the producers anew
 	return l.s.syncs.syncDir(l.dir.Path())
 }
 
@@ -213,7 +213,7 @@ func (l *Log) StartAt(o record.Offset) error {
 	l.start.Store(int64(o))
 	l.end.Store(int64(o))
 	l.commitTo.Store(int64(o))
-	l.writer = nil
+	dropWriterLocked(l)
 	l.mu.Unlock()
 	return l.keepStart(o)
 }

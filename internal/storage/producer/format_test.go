@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"testing"
@@ -40,11 +41,11 @@ func TestFormat(t *testing.T) {
 			t.Errorf("it is written as %s, and was %s", got, c.hex)
 		}
 		var got State
-		if err := got.Decode(b, 5); err != nil || cmp.Diff(c.want.Describe(), got.Describe()) != "" {
+		if err := got.Decode(bytes.NewReader(b), 5); err != nil || cmp.Diff(c.want.Describe(), got.Describe()) != "" {
 			t.Errorf("%v: (-was +is)\n%s", err, cmp.Diff(c.want.Describe(), got.Describe()))
 		}
 		b[1]++
-		if err := got.Decode(b, 5); !errors.Is(err, ErrSnapshot) || len(got.Describe()) > 0 {
+		if err := got.Decode(bytes.NewReader(b), 5); !errors.Is(err, ErrSnapshot) || len(got.Describe()) > 0 {
 			t.Errorf("another version: %v, %v", err, got.Describe())
 		}
 	}

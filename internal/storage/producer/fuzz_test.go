@@ -1,6 +1,7 @@
 package producer
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/leatstream/leat/internal/record"
@@ -21,9 +22,9 @@ func FuzzSnapshot(f *testing.F) {
 	f.Add(s.Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var s State
-		if s.Decode(b, 0) == nil {
+		if s.Decode(bytes.NewReader(b), 0) == nil {
 			var again State
-			if err := again.Decode(s.Encode(), 0); err != nil {
+			if err := again.Decode(bytes.NewReader(s.Encode()), 0); err != nil {
 				t.Fatal(err)
 			}
 		}

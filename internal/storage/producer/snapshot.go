@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 
 	"github.com/leatstream/leat/internal/record"
 )
@@ -32,62 +33,112 @@ var ErrSnapshot = errors.New("not a producer snapshot")
 
 // Encode returns the contents of the snapshot file.
 func (s *State) Encode() []byte {
-	b := make([]byte, snapshotHead, snapshotHead+len(s.list)*2*snapshotEntry)
-	n := uint32(0)
-	for i := range s.list {
-		p := &s.list[i]
-		for k := range max(p.kept, 1) {
-			batch := Batch{LastOffset: -1, Time: p.lastSeen, lastSeq: record.NoSequence}
-			if p.kept > 0 {
-				batch = p.batches[k]
-			}
-			b = be.AppendUint64(b, uint64(p.id))
-			b = be.AppendUint16(b, uint16(p.epoch))
-			b = be.AppendUint32(b, uint32(batch.lastSeq))
-			b = be.AppendUint64(b, uint64(batch.LastOffset))
-			b = be.AppendUint32(b, uint32(batch.delta))
-			b = be.AppendUint64(b, uint64(batch.Time))
-			coordinator, transaction := int32(noCoordinatorEpoch), int64(noTransaction)
-			b = be.AppendUint32(b, uint32(coordinator))
-			b = be.AppendUint64(b, uint64(transaction))
-			n++
+	n := 0
+	for i := range s.known.n {
+		n += int(max(s.known.at(i).kept, 1))
+	}
+	b := make([]byte, snapshotHead, snapshotHead+n*snapshotEntry)
+	for i := range s.known.n {
+		p := s.known.at(i)
+		if p.kept == 0 {
+			b = p.appendBatch(b, &keptBatch{lastOffset: -1, time: p.lastSeen, lastSeq: record.NoSequence})
+		}
+		for k := range p.kept {
+			b = p.appendBatch(b, &p.batches[k])
 		}
 	}
 	be.PutUint16(b, snapshotVersion)
-	be.PutUint32(b[6:], n)
+	be.PutUint32(b[6:], uint32(n))
 	be.PutUint32(b[2:], crc32.Checksum(b[6:], castagnoli))
 	return b
 }
 
+// appendBatch appends the entry of the file for one batch of a producer.
+func (p *entry) appendBatch(b []byte, k *keptBatch) []byte {
+	b = be.AppendUint64(b, uint64(p.id))
+	b = be.AppendUint16(b, uint16(p.epoch))
+	b = be.AppendUint32(b, uint32(k.lastSeq))
+	b = be.AppendUint64(b, uint64(k.lastOffset))
+	b = be.AppendUint32(b, uint32(k.delta))
+	b = be.AppendUint64(b, uint64(k.time))
+	coordinator, transaction := int32(noCoordinatorEpoch), int64(noTransaction)
+	b = be.AppendUint32(b, uint32(coordinator))
+	return be.AppendUint64(b, uint64(transaction))
+}
+
+// decodedAtOnce is how many entries of a file are read at a time.
+const decodedAtOnce = 1000
+
 // Decode replaces the State by the contents of a snapshot file. The producers count as
-// active at now, in ms.
-func (s *State) Decode(b []byte, now int64) error {
-	*s = State{}
-	switch {
-	case len(b) < snapshotHead || be.Uint16(b) != snapshotVersion:
-		return fmt.Errorf("%w: unknown version", ErrSnapshot)
-	case be.Uint32(b[2:]) != crc32.Checksum(b[6:], castagnoli):
-		return fmt.Errorf("%w: its checksum is wrong", ErrSnapshot)
-	case int64(len(b)-snapshotHead) != int64(be.Uint32(b[6:]))*snapshotEntry:
-		return fmt.Errorf("%w: its length is wrong", ErrSnapshot)
+// active at now, in ms. A file of more producers than the Budget has room for takes no more
+// memory than others: the longest unused ones are forgotten while it is read.
+func (s *State) Decode(r io.Reader, now int64) error {
+	s.Release()
+	err := s.decodeAll(r, now)
+	if err != nil {
+		s.Release()
 	}
-	for b = b[snapshotHead:]; len(b) > 0; b = b[snapshotEntry:] {
-		id, epoch := int64(be.Uint64(b)), int16(be.Uint16(b[8:]))
-		at, ok := s.index[id]
-		if !ok {
-			at = s.addEntry(entry{id: id, epoch: epoch, lastSeen: now})
+	return err
+}
+
+func (s *State) decodeAll(r io.Reader, now int64) error {
+	var head [snapshotHead]byte
+	if err := readWhole(r, head[:]); err != nil {
+		return err
+	}
+	if be.Uint16(head[:]) != snapshotVersion {
+		return fmt.Errorf("%w: unknown version", ErrSnapshot)
+	}
+	want, left := be.Uint32(head[2:]), int64(be.Uint32(head[6:]))
+	sum := crc32.Checksum(head[6:], castagnoli)
+	buf := make([]byte, min(left, decodedAtOnce)*snapshotEntry)
+	for left > 0 {
+		b := buf[:min(left, decodedAtOnce)*snapshotEntry]
+		if err := readWhole(r, b); err != nil {
+			return err
 		}
-		p := &s.list[at]
-		if p.epoch != epoch {
-			p.epoch, p.kept = epoch, 0
+		sum = crc32.Update(sum, castagnoli, b)
+		left -= int64(len(b) / snapshotEntry)
+		for ; len(b) > 0; b = b[snapshotEntry:] {
+			s.decodeEntry(b, now)
 		}
-		batch := Batch{
-			lastSeq: int32(be.Uint32(b[10:])), LastOffset: record.Offset(be.Uint64(b[14:])),
-			delta: int32(be.Uint32(b[22:])), Time: int64(be.Uint64(b[26:])),
-		}
-		if batch.lastSeq >= 0 && batch.delta >= 0 {
-			p.pushBatch(batch)
-		}
+	}
+	switch n, err := io.ReadFull(r, head[:1]); {
+	case n > 0:
+		return fmt.Errorf("%w: it is too long", ErrSnapshot)
+	case !errors.Is(err, io.EOF):
+		return err
+	case sum != want:
+		return fmt.Errorf("%w: its checksum is wrong", ErrSnapshot)
 	}
 	return nil
+}
+
+// readWhole fills b.
+func readWhole(r io.Reader, b []byte) error {
+	_, err := io.ReadFull(r, b)
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fmt.Errorf("%w: it is too short", ErrSnapshot)
+	}
+	return err
+}
+
+// decodeEntry adds a batch of an entry of the file.
+func (s *State) decodeEntry(b []byte, now int64) {
+	id, epoch := int64(be.Uint64(b)), int16(be.Uint16(b[8:]))
+	p := s.known.find(id)
+	if p == nil {
+		s.Evict()
+		p = s.addEntry(entry{id: id, epoch: epoch, lastSeen: now})
+	}
+	if p.epoch != epoch {
+		p.epoch, p.kept = epoch, 0
+	}
+	k := keptBatch{
+		lastSeq: int32(be.Uint32(b[10:])), lastOffset: record.Offset(be.Uint64(b[14:])),
+		delta: int32(be.Uint32(b[22:])), time: int64(be.Uint64(b[26:])),
+	}
+	if k.lastSeq >= 0 && k.delta >= 0 {
+		p.pushBatch(k, false)
+	}
 }

@@ -7,7 +7,13 @@
 // follow, or the batch must be one of the last five. If it has none, which is so after a
 // control batch with a new epoch, the next sequence must be 0.
 //
-// A State is for one goroutine at a time.
+//	          a batch                      a control batch of a newer epoch
+//	unknown ------------> has batches <-----------------------------------------> has none
+//	   ^                       |                      a batch                        |
+//	   +-----------------------+-----------------------------------------------------+
+//	             Expire, for its age, or Evict, since the Budget of all logs is exceeded
+//
+// A State is for one goroutine at a time; any goroutine may use a Budget.
 package producer
 
 import (
@@ -33,40 +39,56 @@ const KeptBatches = 5
 
 // Batch is one of a producer's last batches.
 type Batch struct {
-	LastOffset record.Offset
-	Time       int64 // its largest timestamp, ms
-	AppendTime bool  // the broker set Time, not the producer
+	Base, LastOffset record.Offset // of its first and its last record
+	Time             int64         // its largest timestamp, ms
+	AppendTime       bool          // the broker set Time, not the producer
+}
+
+// keptBatch is a batch as an entry keeps it.
+type keptBatch struct {
+	lastOffset record.Offset
+	time       int64 // its largest timestamp, ms
 	lastSeq    int32
 	delta      int32 // its last offset less its first
 }
 
-// Base is the offset of its first record.
-func (p *Batch) Base() record.Offset { return p.LastOffset - record.Offset(p.delta) }
-
-func (p *Batch) firstSeq() int32 {
-	return int32((int64(p.lastSeq) - int64(p.delta)) & math.MaxInt32)
+func (k *keptBatch) firstSeq() int32 {
+	return int32((int64(k.lastSeq) - int64(k.delta)) & math.MaxInt32)
 }
 
-// entry is one producer. It has no pointers, since a log may have very many producers and
-// the garbage collector need not look at them.
+// entry is one producer.
 type entry struct {
-	id       int64
-	lastSeen int64 // when it last appended or was recovered, ms; see Expire
-	epoch    int16
-	kept     int8               // how many of batches are set
-	batches  [KeptBatches]Batch // the oldest first
+	id          int64
+	lastSeen    int64 // when it last appended or was recovered, ms; see Expire
+	epoch       int16
+	kept        int8                   // how many of batches are set
+	appendTimes uint8                  // bit i: the broker set the time of batches[i], not the producer
+	batches     [KeptBatches]keptBatch // the oldest first
 }
 
-func (p *entry) lastBatch() *Batch { return &p.batches[p.kept-1] }
+func (p *entry) lastBatch() *keptBatch { return &p.batches[p.kept-1] }
 
-// State has the producers of a log. The zero State has none.
+// lastOffset says which of two producers of a log was used later, also where the clock was set
+// or the log was opened again in between. It is -1 after a control batch.
+func (p *entry) lastOffset() record.Offset {
+	if p.kept == 0 {
+		return -1
+	}
+	return p.lastBatch().lastOffset
+}
+
+// State has the producers of a log. The zero State has none, and no Budget.
 type State struct {
-	index     map[int64]int32 // of a producer id in list
-	list      []entry
+	budget    *Budget
+	known     table
+	grown     int    // producers that were added since the last Evict
 	changed   bool   // since the last snapshot
 	undoLog   []undo // one for each batch since the last Confirm, the oldest first
 	lastSweep int64  // when Expire last looked for expired producers, ms
 }
+
+// New makes a State that counts its producers in a Budget, until Release.
+func New(b *Budget) State { return State{budget: b} }
 
 // undo is a producer before an append that may fail.
 type undo struct {
@@ -85,11 +107,10 @@ func (s *State) SetChanged(changed bool) { s.changed = changed }
 // appended. If it is a repetition of one of the producer's last batches, it returns that
 // batch, and true.
 func (s *State) Check(b record.Batch) (earlier Batch, duplicate bool, err error) {
-	at, ok := s.index[b.ProducerID()]
-	if !ok {
+	p := s.known.find(b.ProducerID())
+	if p == nil {
 		return Batch{}, false, nil
 	}
-	p := &s.list[at]
 	epoch, first, last := b.ProducerEpoch(), b.BaseSequence(), b.LastSequence()
 	switch {
 	case epoch < p.epoch:
@@ -101,9 +122,10 @@ func (s *State) Check(b record.Batch) (earlier Batch, duplicate bool, err error)
 	case epoch > p.epoch || p.kept == 0:
 		return Batch{}, false, nil
 	}
-	for _, known := range p.batches[:p.kept] {
-		if known.lastSeq == last && known.firstSeq() == first {
-			return known, true, nil
+	for i := range p.batches[:p.kept] {
+		if k := &p.batches[i]; k.lastSeq == last && k.firstSeq() == first {
+			base := k.lastOffset - record.Offset(k.delta)
+			return Batch{Base: base, LastOffset: k.lastOffset, Time: k.time, AppendTime: p.appendTimes>>i&1 == 1}, true, nil
 		}
 	}
 	if want := record.AddSequence(p.lastBatch().lastSeq, 1); first != want {
@@ -116,59 +138,128 @@ func (s *State) Check(b record.Batch) (earlier Batch, duplicate bool, err error)
 // Revert undoes it, until Confirm makes it final.
 func (s *State) Apply(b record.Batch, now int64) {
 	id := b.ProducerID()
-	at, ok := s.index[id]
-	if !ok {
-		at = s.addEntry(entry{id: id, epoch: b.ProducerEpoch()})
+	p := s.known.find(id)
+	added := p == nil
+	if added {
+		p = s.addEntry(entry{id: id, epoch: b.ProducerEpoch()})
 	}
-	p := &s.list[at]
-	s.undoLog = append(s.undoLog, undo{*p, !ok})
+	s.undoLog = append(s.undoLog, undo{*p, added})
 	s.changed = true
 	p.lastSeen = now
 	if e := b.ProducerEpoch(); e != p.epoch {
 		p.epoch, p.kept = e, 0
 	}
 	if !b.Control() {
-		p.pushBatch(Batch{
-			LastOffset: b.LastOffset(), Time: b.MaxTimestamp(),
+		p.pushBatch(keptBatch{
+			lastOffset: b.LastOffset(), time: b.MaxTimestamp(),
 			lastSeq: b.LastSequence(), delta: b.LastOffsetDelta(),
-			AppendTime: b.TimestampType() == record.LogAppendTime,
-		})
+		}, b.TimestampType() == record.LogAppendTime)
 	}
 }
 
-func (s *State) addEntry(e entry) int32 {
-	if s.index == nil {
-		s.index = map[int64]int32{}
-	}
-	at := int32(len(s.list))
-	s.index[e.id] = at
-	s.list = append(s.list, e)
-	return at
+func (s *State) addEntry(e entry) *entry {
+	p := s.known.add(e)
+	s.grown++
+	s.budget.resize(s.known.n-1, s.known.n)
+	return p
 }
 
-func (p *entry) pushBatch(b Batch) {
+func (p *entry) pushBatch(k keptBatch, appendTime bool) {
 	if p.kept == KeptBatches {
 		copy(p.batches[:], p.batches[1:])
 		p.kept--
+		p.appendTimes >>= 1
 	}
-	p.batches[p.kept] = b
+	p.batches[p.kept] = k
+	p.appendTimes &= 1<<p.kept - 1
+	if appendTime {
+		p.appendTimes |= 1 << p.kept
+	}
 	p.kept++
 }
 
+// keptUndo is the most batches for which Confirm keeps the memory that Revert needs.
+const keptUndo = 4
+
 // Confirm makes all batches final that were applied.
-func (s *State) Confirm() { s.undoLog = s.undoLog[:0] }
+func (s *State) Confirm() {
+	if s.undoLog = s.undoLog[:0]; cap(s.undoLog) > keptUndo {
+		s.undoLog = nil
+	}
+}
 
 // Revert undoes all batches that were applied since the last Confirm.
 func (s *State) Revert() {
+	before := s.known.n
 	for _, u := range slices.Backward(s.undoLog) {
 		if u.added {
-			s.list = s.list[:len(s.list)-1]
-			delete(s.index, u.before.id)
+			s.known.removeLast()
 		} else {
-			s.list[s.index[u.before.id]] = u.before
+			*s.known.find(u.before.id) = u.before
 		}
 	}
+	s.grown -= before - s.known.n
+	s.budget.resize(before, s.known.n)
 	s.Confirm()
+}
+
+// Release forgets all producers, and gives their memory back.
+func (s *State) Release() {
+	s.budget.resize(s.known.n, 0)
+	*s = State{budget: s.budget}
+}
+
+// keep removes the producers for which a function returns false. It makes all batches final
+// that were applied, since Revert needs the order of the entries.
+func (s *State) keep(isKept func(p *entry) bool) {
+	s.Confirm()
+	before := s.known.n
+	s.known.keep(isKept)
+	if s.known.n != before {
+		s.changed = true
+		s.budget.resize(before, s.known.n)
+	}
+}
+
+// Evict forgets the longest unused producers while the Budget is exceeded, as far as this log
+// has to. It returns true if the Budget is exceeded still, since other logs have more. Evict
+// makes all batches final that were applied. A log evicts many producers at a time, so that
+// looking for them costs little for each.
+func (s *State) Evict() (exceeded bool) {
+	s.Confirm()
+	grown := s.grown
+	s.grown = 0
+	if !s.budget.isExceeded() {
+		return false
+	}
+	n := s.known.n
+	drop := n - s.budget.fairShare()
+	if grown > 0 && s.budget.isFarExceeded() {
+		drop = max(drop, grown, n/8)
+	}
+	if drop = min(drop, n-minKept); drop > 0 {
+		s.evictOldest(drop)
+	}
+	return s.budget.isExceeded()
+}
+
+// evictOldest forgets a number of producers, the longest unused ones.
+func (s *State) evictOldest(drop int) {
+	used := make([]record.Offset, s.known.n)
+	for i := range used {
+		used[i] = s.known.at(i).lastOffset()
+	}
+	slices.Sort(used)
+	upTo := used[drop-1]
+	left := drop
+	s.keep(func(p *entry) bool {
+		if left > 0 && p.lastOffset() <= upTo {
+			left--
+			return false
+		}
+		return true
+	})
+	s.budget.evicted.Add(int64(drop))
 }
 
 // sweepIntervalMS is how often, at most, Expire looks for expired producers.
@@ -178,7 +269,7 @@ const sweepIntervalMS = 60_000
 // are in ms; if after is 0 or less, producers never expire. Expire makes all batches
 // final that were applied.
 func (s *State) Expire(now, after int64) {
-	s.Confirm()            // since Revert needs the order of the list, which changes
+	s.Confirm()
 	if now < s.lastSweep { // the clock was set back
 		s.lastSweep = now
 	}
@@ -186,18 +277,10 @@ func (s *State) Expire(now, after int64) {
 		return
 	}
 	s.lastSweep = now
-	kept := s.list[:0]
-	for _, p := range s.list {
+	s.keep(func(p *entry) bool {
 		p.lastSeen = min(p.lastSeen, now) // the clock may have been set back
-		if now-p.lastSeen >= after {
-			delete(s.index, p.id)
-			s.changed = true
-			continue
-		}
-		s.index[p.id] = int32(len(kept))
-		kept = append(kept, p)
-	}
-	s.list = kept
+		return now-p.lastSeen < after
+	})
 }
 
 // Description is one producer as DescribeProducers shows it.
@@ -211,13 +294,13 @@ type Description struct {
 
 // Describe lists the producers.
 func (s *State) Describe() []Description {
-	list := make([]Description, 0, len(s.list))
-	for i := range s.list {
-		p := &s.list[i]
+	list := make([]Description, 0, s.known.n)
+	for i := range s.known.n {
+		p := s.known.at(i)
 		out := Description{ID: p.id, Epoch: p.epoch, LastSequence: record.NoSequence, LastTime: p.lastSeen, LastOffset: -1}
 		if p.kept > 0 {
 			last := p.lastBatch()
-			out.LastSequence, out.LastTime, out.LastOffset = last.lastSeq, last.Time, last.LastOffset
+			out.LastSequence, out.LastTime, out.LastOffset = last.lastSeq, last.time, last.lastOffset
 		}
 		list = append(list, out)
 	}

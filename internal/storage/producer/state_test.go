@@ -1,6 +1,7 @@
 package producer_test
 
 import (
+	"bytes"
 	"errors"
 	"math"
 	"math/rand/v2"
@@ -92,15 +93,15 @@ func TestRules(t *testing.T) {
 					bases[i] = record.Offset(10 * i)
 					b := batch(t, 7, st.epoch, st.seq, st.n, bases[i])
 					earlier, dup, err := s.Check(b)
-					if !errors.Is(err, st.err) || dup != (st.dup >= 0) || dup && earlier.Base() != bases[st.dup] {
-						t.Fatalf("step %d: batch at %d, %v, %v", i, earlier.Base(), dup, err)
+					if !errors.Is(err, st.err) || dup != (st.dup >= 0) || dup && earlier.Base != bases[st.dup] {
+						t.Fatalf("step %d: batch at %d, %v, %v", i, earlier.Base, dup, err)
 					}
 					if err == nil && !dup {
 						s.Apply(b, 1)
 						s.Confirm()
 					}
 					if restart { // at any time, through a snapshot
-						must(t, s.Decode(s.Encode(), 1))
+						must(t, s.Decode(bytes.NewReader(s.Encode()), 1))
 					}
 				}
 			}
@@ -166,7 +167,7 @@ func TestSnapshot(t *testing.T) {
 			s.Apply(randomBatch(t, rng), 77)
 		}
 		s.Confirm()
-		must(t, again.Decode(s.Encode(), 77))
+		must(t, again.Decode(bytes.NewReader(s.Encode()), 77))
 		if d := cmp.Diff(viewOf(&s), viewOf(&again)); d != "" || again.Changed() {
 			t.Fatalf("seed %d: changed: %v, %s", seed, again.Changed(), d)
 		}
@@ -174,7 +175,7 @@ func TestSnapshot(t *testing.T) {
 			b := randomBatch(t, rng)
 			e1, dup1, err1 := s.Check(b)
 			e2, dup2, err2 := again.Check(b)
-			if dup1 != dup2 || e1.Base() != e2.Base() || e1.Time != e2.Time || (err1 == nil) != (err2 == nil) {
+			if dup1 != dup2 || e1.Base != e2.Base || e1.Time != e2.Time || (err1 == nil) != (err2 == nil) {
 				t.Fatalf("seed %d: %v, %v and %v, %v", seed, dup1, err1, dup2, err2)
 			}
 		}
@@ -192,7 +193,7 @@ func TestSnapshotDamaged(t *testing.T) {
 	refuse := func(what string, n int, bad []byte) {
 		t.Helper()
 		s := good
-		if err := s.Decode(bad, 1); !errors.Is(err, producer.ErrSnapshot) || len(s.Describe()) != 0 {
+		if err := s.Decode(bytes.NewReader(bad), 1); !errors.Is(err, producer.ErrSnapshot) || len(s.Describe()) != 0 {
 			t.Errorf("%s %d: %v, %d producers", what, n, err, len(s.Describe()))
 		}
 	}
@@ -272,14 +273,14 @@ func TestManyProducers(t *testing.T) {
 	}
 	s.Expire(2*hour, 3*hour/2)
 	again := producer.State{}
-	must(t, again.Decode(s.Encode(), 2*hour))
+	must(t, again.Decode(bytes.NewReader(s.Encode()), 2*hour))
 	for _, st := range []*producer.State{&s, &again} {
 		if got := len(st.Describe()); got != n/2 {
 			t.Fatalf("%d are known", got)
 		}
 		for id := range int64(n) {
 			earlier, dup, err := st.Check(batch(t, id, int16(id%5), int32(id), 1, 0))
-			if err != nil || dup != (id%2 == 1) || dup && earlier.Base() != record.Offset(id) {
+			if err != nil || dup != (id%2 == 1) || dup && earlier.Base != record.Offset(id) {
 				t.Fatalf("producer %d: %+v, %v, %v", id, earlier, dup, err)
 			}
 		}

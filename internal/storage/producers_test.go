@@ -1,0 +1,271 @@
+package storage
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage/producer"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// boundedStore opens a store that has room for a number of producers.
+func boundedStore(tb testing.TB, fs vfs.FS, most int) *Store {
+	tb.Helper()
+	cfg := testConfig(fs, "data")
+	cfg.Producers = producer.NewBudget(int64(most) * producer.EntryBytes)
+	return openStore(tb, cfg)
+}
+
+// floodLog has new producers append one batch each, from an id on.
+func floodLog(tb testing.TB, l *Log, first int64, n int) {
+	tb.Helper()
+	for i := range n {
+		mustAppend(tb, l, produced(tb, first+int64(i), 0, 0, 1))
+	}
+}
+
+// knownProducers lists the ids of the producers that a log knows, in order.
+func knownProducers(tb testing.TB, l *Log) (ids []int64) {
+	tb.Helper()
+	list, err := l.Producers()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, p := range list {
+		ids = append(ids, p.ID)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func expectProducers(tb testing.TB, s *Store, least, most int) {
+	tb.Helper()
+	u := s.cfg.Producers.Usage()
+	if u.Producers < int64(least) || u.Producers > int64(most) {
+		tb.Errorf("%d producers are counted, not %d to %d", u.Producers, least, most)
+	}
+}
+
+// expectRetry sends a batch again, and expects that it is known at an offset.
+func expectRetry(tb testing.TB, l *Log, b record.Batch, at record.Offset) {
+	tb.Helper()
+	it := appendOne(tb, l, b)
+	if it.Err != nil || !it.Dup || it.Base != at {
+		tb.Errorf("producer %d's batch at %d came again: %+v", b.ProducerID(), at, it)
+	}
+}
+
+// TestProducersAreBounded proves that the producers of all logs together take no more memory than they
+// may, that those which go on writing keep their deduplication beside a flood in the same log
+// and in others, and that a forgotten producer that comes back is served as an unknown one.
+func TestProducersAreBounded(t *testing.T) {
+	const most = 200
+	s := boundedStore(t, vfs.NewMem(), most)
+	quiet, busy := testLog(s, 0, testOptions()), testLog(s, 1, testOptions())
+	const honest = 1_000_000
+	mustAppend(t, quiet, produced(t, honest, 0, 0, 1))
+	gone := mustAppend(t, busy, produced(t, 5, 0, 0, 1))
+	for round := range 20 {
+		floodLog(t, busy, int64(1000*(round+1)), 100)
+		it := mustAppend(t, busy, produced(t, honest, 0, int32(round), 1))
+		expectRetry(t, busy, produced(t, honest, 0, int32(round), 1), it.Base)
+		if round > 0 {
+			again := appendOne(t, busy, produced(t, honest, 0, int32(round-1), 1))
+			if !again.Dup || again.Err != nil {
+				t.Errorf("round %d: the batch before the flood came again: %+v", round, again)
+			}
+		}
+		expectProducers(t, s, 1, most)
+	}
+	expectRetry(t, quiet, produced(t, honest, 0, 0, 1), 0)
+	if it := appendOne(t, busy, produced(t, honest, 0, 99, 1)); it.Err == nil {
+		t.Error("a gap in the sequences of a producer that is known was taken")
+	}
+	if it := mustAppend(t, busy, produced(t, 5, 0, 1, 1)); it.Dup || it.Base <= gone.Base {
+		t.Errorf("a forgotten producer goes on: %+v", it)
+	}
+	if it := appendOne(t, busy, produced(t, 5, 0, 7, 1)); it.Err == nil {
+		t.Error("and then leaves a gap")
+	}
+	if u := s.cfg.Producers.Usage(); u.Evicted == 0 || u.Limit != most*producer.EntryBytes || u.Bytes > u.Limit {
+		t.Errorf("%+v", u)
+	}
+}
+
+// TestIdleLogsAreBounded proves that the keeper forgets producers of logs that are not appended to: those
+// in excess where other logs grow, and those that are too old.
+func TestIdleLogsAreBounded(t *testing.T) {
+	const most = 200
+	mem := vfs.NewMem()
+	cfg := testConfig(mem, "data")
+	cfg.Producers = producer.NewBudget(most * producer.EntryBytes)
+	s, err := openDir(cfg) // no goroutine runs
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.background = func(f func()) { f() }
+	o := testOptions()
+	o.ProducerExpiration = 24 * time.Hour
+	idle := testLog(s, 0, o)
+	floodLog(t, idle, 1000, most)
+	var growing []*Log
+	for n := 1; n <= 5; n++ {
+		l := testLog(s, n, o)
+		growing = append(growing, l)
+		floodLog(t, l, 1000, 150)
+	}
+	expectProducers(t, s, most+1, most+most/4+2*len(growing)) // each log has two however many there are
+	s.keeper.doDueWork()
+	expectProducers(t, s, most/2, most)
+	if n := len(knownProducers(t, idle)); n > most*7/8 {
+		t.Errorf("the idle log has %d still", n)
+	}
+	for _, l := range growing {
+		if ids := knownProducers(t, l); len(ids) == 0 || ids[len(ids)-1] != 1149 {
+			t.Errorf("a log that has grown knows %v", ids)
+		}
+	}
+	s.producers.boundAll(time.Now().Add(23 * time.Hour))
+	expectProducers(t, s, most/2, most)
+	o.ProducerExpiration = 24 * time.Minute // the setting may change at any time
+	idle.Configure(o)
+	s.producers.boundAll(time.Now().Add(23*time.Hour + time.Minute))
+	expectProducers(t, s, 1, most/2)
+	if n := len(knownProducers(t, idle)); n > 0 {
+		t.Errorf("the idle log has %d producers that are too old", n)
+	}
+	s.producers.boundAll(time.Now().Add(25 * time.Hour))
+	expectProducers(t, s, 0, 0)
+	s.commit.start()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestProducersAfterFailedWrite proves that the producers of appends that failed are taken back,
+// also after others were forgotten, and that those which were there keep their sequences.
+func TestProducersAfterFailedWrite(t *testing.T) {
+	const most = 50
+	fails := false
+	s := boundedStore(t, vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op, path string) error {
+		if fails && op == vfs.OpWrite && strings.HasSuffix(path, ".log") {
+			return vfs.ErrNoSpace
+		}
+		return nil
+	}), most)
+	l := testLog(s, 0, testOptions())
+	floodLog(t, l, 1000, 3*most)
+	last := mustAppend(t, l, produced(t, 7, 0, 0, 1))
+	before := knownProducers(t, l)
+	fails = true
+	items := []Item{{Batch: produced(t, 7, 0, 1, 1)}, {Batch: produced(t, 1, 0, 0, 1)}, {Batch: produced(t, 2, 0, 0, 1)}}
+	l.Append(0, items)
+	fails = false
+	for i := range items {
+		if items[i].Err == nil {
+			t.Fatalf("item %d was stored", i)
+		}
+	}
+	if after := knownProducers(t, l); !slices.Equal(before, after) {
+		t.Errorf("%v are known, and were %v", after, before)
+	}
+	expectProducers(t, s, len(before), len(before))
+	expectRetry(t, l, produced(t, 7, 0, 0, 1), last.Base)
+	mustAppend(t, l, produced(t, 7, 0, 1, 1))
+}
+
+// TestProducersReopened proves that a log which has forgotten producers knows the same ones after
+// a clean stop; that after a kill it knows at least those, unless there are too many, and no
+// more than it may; and that each accepts what it would have accepted before.
+func TestProducersReopened(t *testing.T) {
+	for name, kill := range map[string]bool{"closed": false, "killed": true} {
+		t.Run(name, func(t *testing.T) {
+			const most = 80
+			mem := vfs.NewMem()
+			s := boundedStore(t, mem, most)
+			l := testLog(s, 0, testOptions())
+			const honest = 1_000_000
+			mustAppend(t, l, produced(t, honest, 0, 0, 1))
+			floodLog(t, l, 1000, 300)
+			s.keeper.checkpointNow()
+			mustAppend(t, l, produced(t, honest, 0, 1, 1))
+			floodLog(t, l, 2000, 150)
+			last := mustAppend(t, l, produced(t, honest, 0, 2, 1))
+			s.Commit()
+			want := knownProducers(t, l)
+			var left vfs.FS = mem
+			if kill {
+				left = mem.KillClone(nil)
+			} else if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			again := boundedStore(t, left, most)
+			l = testLog(again, 0, testOptions())
+			got := knownProducers(t, l)
+			if !kill && !slices.Equal(got, want) {
+				t.Errorf("%v are known, and were %v", got, want)
+			}
+			expectProducers(t, again, most/2, most)
+			if got[len(got)-1] != honest || got[len(got)-2] != 2149 {
+				t.Errorf("%v are known", got)
+			}
+			for _, id := range got {
+				if id != honest {
+					expectNext(t, l, id)
+				}
+			}
+			expectRetry(t, l, produced(t, honest, 0, 2, 1), last.Base)
+			mustAppend(t, l, produced(t, honest, 0, 3, 1))
+		})
+	}
+}
+
+// expectNext expects that a producer that is known, with one batch, is refused a gap.
+func expectNext(tb testing.TB, l *Log, id int64) {
+	tb.Helper()
+	if it := appendOne(tb, l, produced(tb, id, 0, 5, 1)); it.Err == nil {
+		tb.Errorf("producer %d left a gap", id)
+	}
+}
+
+// TestProducerMemoryIsGivenBack proves that nothing is counted any more for logs that were
+// truncated, emptied, deleted or closed.
+func TestProducerMemoryIsGivenBack(t *testing.T) {
+	s := boundedStore(t, vfs.NewMem(), 1000)
+	logs := make([]*Log, 3)
+	for i := range logs {
+		logs[i] = testLog(s, i, testOptions())
+		floodLog(t, logs[i], 1, 20)
+	}
+	s.Commit()
+	expectProducers(t, s, 60, 60)
+	if err := logs[0].Truncate(5); err != nil {
+		t.Fatal(err)
+	}
+	expectProducers(t, s, 40, 40)
+	if ids := knownProducers(t, logs[0]); len(ids) != 5 {
+		t.Errorf("the truncated log has %v", ids)
+	}
+	expectProducers(t, s, 45, 45)
+	s.Delete(logs[1].ID())
+	expectProducers(t, s, 25, 25)
+	if _, err := logs[1].Producers(); err == nil {
+		t.Error("a deleted log has producers")
+	}
+	empty := testLog(s, 4, testOptions())
+	if ids := knownProducers(t, empty); len(ids) != 0 {
+		t.Error(ids)
+	}
+	if err := empty.StartAt(100); err != nil {
+		t.Fatal(err)
+	}
+	s.keeper.checkpointNow()
+	expectProducers(t, s, 25, 25)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	expectProducers(t, s, 0, 0)
+}
