@@ -87,6 +87,7 @@ func promises(t *testing.T) map[string][]string {
 	return map[string][]string{
 		"docs/guarantees.md": {
 			fmt.Sprintf("`flush.messages=%s`, and it is the default here", flush),
+			fmt.Sprintf("[about %d million](configs.md#memory)", number("internal/node", "maxProducers")/number("internal/storage/producer", "EntryBytes")/1_000_000),
 			fmt.Sprintf("after %d seconds or %d MiB", int(storage.PageCacheAge.Seconds()), storage.PageCacheBytes>>20),
 			fmt.Sprintf("`leat.stray.retention.ms`, %d days unless set", stray),
 			fmt.Sprintf("checks everything %s", scrub),
@@ -95,6 +96,9 @@ func promises(t *testing.T) map[string][]string {
 			fmt.Sprintf("A partition takes about %d KB of memory", number("internal/node", "partitionBytes")>>10),
 			fmt.Sprintf("at least %s and at most %d million; topics beyond that", thousands(number("internal/node", "minPartitions")),
 				controller.MaxPartitions/1_000_000),
+			fmt.Sprintf("which takes at most %d bytes, until", number("internal/storage/producer", "EntryBytes")),
+			fmt.Sprintf("sixteenth of the memory that the process may use, at most %d MiB, which is enough for %d million",
+				number("internal/node", "maxProducers")>>20, number("internal/node", "maxProducers")/number("internal/storage/producer", "EntryBytes")/1_000_000),
 			fmt.Sprintf("have at most %d MiB together", number("internal/controller", "maxConfigBytes")>>20),
 			fmt.Sprintf("a metrics subscription has at most %d bytes", number("internal/controller", "maxMetricsName")),
 		},

@@ -69,8 +69,11 @@ Go's garbage collector runs at its own pace (GOGC=100; 33 while requests that wa
 of a container or MemoryMax of a service, three quarters of that become Go's memory limit, near which the collector runs more often; the rest is for memory of the
 kernel that counts as the process's. The environment variables GOGC and GOMEMLIMIT override both.
 
-A partition takes about 2 KB of memory before it has records. A cluster has as many as half of the memory that the process may use has room for, at least 10,000
+A partition takes about 2 KB of memory before it has records. A cluster has as many as a quarter of the memory that the process may use has room for, at least 10,000
 and at most 1 million; topics beyond that are refused with POLICY_VIOLATION. The memory that the process may use is Go's limit, and no more than half of the machine's.
+
+A partition remembers each idempotent producer that writes to it, which takes at most 256 bytes, until ` + "`producer.id.expiration.ms`" + ` after its last batch. Those of all partitions together have a
+sixteenth of the memory that the process may use, at most 256 MiB, which is enough for 1 million; beyond that the [longest unused ones are forgotten](guarantees.md#idempotent-producers).
 
 All configs that are set in a cluster, on topics, brokers, groups and metrics subscriptions, have at most 32 MiB together with the names of what they are set on; more is
 refused with POLICY_VIOLATION. The name of a metrics subscription has at most 249 bytes.

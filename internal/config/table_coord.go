@@ -276,7 +276,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "producer.id.expiration.ms", Type: Int, Default: aDay, Scope: ClusterWide, check: atLeast(1),
-		Doc: "How long a partition remembers an idempotent producer after its last batch.",
+		Doc: "How long a partition remembers an idempotent producer after its last batch. Where there is not enough memory for all, the longest unused ones are forgotten before that.",
 	},
 	{
 		Name: "share.coordinator.append.linger.ms", Type: Int, Default: "-1", check: atLeast(-1),

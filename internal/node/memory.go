@@ -11,6 +11,7 @@ import (
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/storage"
 )
 
 // returnAfterStart is how long after its start a node returns the memory that only the start
@@ -53,10 +54,18 @@ type sizes struct {
 	work       int64 // work on requests, which budget.Budget divides into classes
 	parked     int64 // requests that wait for records
 	groups     int64 // the state of consumer groups
+	producers  int64 // what logs remember of idempotent producers
 	partitions int   // how many partitions the cluster may have; not bytes
 }
 
-// These divide the available memory if no setting does.
+// budgets account for memory while the node runs.
+type budgets struct {
+	work      *budget.Budget          // of all memory that requests take beyond their own bytes
+	producers *storage.ProducerBudget // of what logs remember of idempotent producers
+}
+
+// These divide the available memory if no setting does. All uses together get no more than there
+// is, down to what a container of 256 MiB leaves (TestSharesFitIn).
 const (
 	requestShare = 8 // receive buffers take 1/requestShare of it, within the bounds of sizesFor
 	minRequests  = 16 << 20
@@ -64,7 +73,10 @@ const (
 	groupShare   = 4        // groups take 1/groupShare of it, at most maxGroups
 	maxGroups    = 256 << 20
 
-	partitionShare = 2       // partitions take 1/partitionShare of it
+	producerShare = 16 // what logs remember of producers takes 1/producerShare of it, at most maxProducers
+	maxProducers  = 256 << 20
+
+	partitionShare = 4       // partitions take 1/partitionShare of it
 	partitionBytes = 2 << 10 // a partition without records: its place in the metadata, its replica and its log
 	minPartitions  = 10_000  // as many as the largest request makes, however little memory there is
 )
@@ -85,6 +97,7 @@ func sizesFor(available int64, s *config.Server) sizes {
 	if z.groups == 0 {
 		z.groups = min(available/groupShare, maxGroups)
 	}
+	z.producers = min(available/producerShare, maxProducers)
 	z.partitions = int(max(minPartitions, min(available/partitionShare/partitionBytes, controller.MaxPartitions)))
 	return z
 }

@@ -112,8 +112,8 @@ func TestPartitionsFollowMemory(t *testing.T) {
 		want      int
 	}{
 		{1 << 40, 1_000_000},
-		{2 << 30, 524_288}, // half of it, 2 KB each
-		{192 << 20, 49_152},
+		{4 << 30, 524_288}, // a quarter of it, 2 KB each
+		{192 << 20, 24_576},
 		{8 << 20, 10_000},
 	} {
 		if got := sizesFor(c.available, &config.Server{MaxRequestBytes: 100 << 20}).partitions; got != c.want {
@@ -131,6 +131,20 @@ func TestPartitionsFollowMemory(t *testing.T) {
 	}
 	if made, err := n.controller.CreateTopics(t.Context(), topic(10_000), true); err != nil || made[0].Err == nil {
 		t.Errorf("one more than 10,000 partitions: %+v, %v", made, err)
+	}
+}
+
+// TestSharesFitIn proves that all uses of memory together get no more than there is, however
+// much, from what a container of 256 MiB leaves to the process.
+func TestSharesFitIn(t *testing.T) {
+	for available := int64(192 << 20); available <= 1<<38; available += available / 7 {
+		z := sizesFor(available, &config.Server{MaxRequestBytes: 100 << 20})
+		z.work = budget.DefaultBytes(available, 2) // more processors come with more memory
+		unsent := budget.New(budget.Config{Bytes: z.work}).Usage(budget.Unsent).Limit
+		sum := z.requests + z.work + unsent + z.parked + z.groups + z.producers + int64(z.partitions)*partitionBytes
+		if sum > available {
+			t.Errorf("%d MiB are available, and %d shared out: %+v", available>>20, sum>>20, z)
+		}
 	}
 }
 

@@ -21,7 +21,11 @@ type metricsCollector struct {
 	diskFree, diskTotal, diskFull             *prometheus.Desc
 	metaFaulted, metaFull                     *prometheus.Desc
 	metaApplied, metaRemembered               *prometheus.Desc
+	producerMetrics
 }
+
+// producerMetrics are the metrics of what logs remember of idempotent producers.
+type producerMetrics struct{ producers, producerBytes, producerLimit, producersEvicted *prometheus.Desc }
 
 // connectionMetrics are the metrics of clients' connections.
 type connectionMetrics struct {
@@ -53,6 +57,12 @@ func newMetricsCollector(n *Node) *metricsCollector {
 			bytesIn:       desc("network_received_bytes_total", "Bytes received from clients."),
 			bytesOut:      desc("network_sent_bytes_total", "Bytes sent to clients."),
 			requestMemory: desc("request_memory_bytes", "Memory that requests being received take."),
+		},
+		producerMetrics: producerMetrics{
+			producers:        desc("producers", "Idempotent producers that the logs on this node remember; one that writes to several partitions counts in each."),
+			producerBytes:    desc("producer_memory_bytes", "Memory that those take, at most."),
+			producerLimit:    desc("producer_memory_limit_bytes", "Memory that those may take."),
+			producersEvicted: desc("producers_evicted_total", "Producers that were forgotten before producer.id.expiration.ms, since there was no memory for all."),
 		},
 		workLimit:       desc("work_memory_limit_bytes", "Memory that work on requests may take, by kind of work.", "class"),
 		workUsed:        desc("work_memory_bytes", "Memory that work on requests has reserved, by kind of work.", "class"),
@@ -121,6 +131,11 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	value(g.partitions, now, int64(img.NumPartitions()))
 	usage := g.n.set.Usage()
 	value(g.logBytes, now, usage.Bytes)
+	p := g.n.producers.Usage()
+	value(g.producers, now, p.Producers)
+	value(g.producerBytes, now, p.Bytes)
+	value(g.producerLimit, now, p.Limit)
+	value(g.producersEvicted, count, p.Evicted)
 	g.collectFaults(value)
 	value(g.diskFree, now, usage.Free)
 	value(g.diskTotal, now, usage.Total)

@@ -54,8 +54,8 @@ type Node struct {
 	cancel context.CancelFunc
 	failed chan error // the first failure after which the node must be stopped; buffered
 
-	sizes       sizes
-	work        *budget.Budget // of all memory that requests take beyond their own bytes
+	sizes sizes
+	budgets
 	image       atomic.Pointer[meta.Image]
 	built       atomic.Bool // what follows below is there, for the applier too
 	followState followState // the applier's
@@ -130,6 +130,7 @@ func (n *Node) start(ctx context.Context) error {
 		n.loggers.loggerOf(rootLogger).Warn("a setting has no effect", "why", w)
 	}
 	n.sizes = sizesFor(availableMemory(os.DirFS("/")), n.serverSettings())
+	n.producers = storage.NewProducerBudget(n.sizes.producers)
 	n.work = budget.New(budget.Config{Bytes: n.sizes.work, Parked: n.sizes.parked})
 	if err := n.openEngine(); err != nil {
 		return err

@@ -21,6 +21,7 @@ func (n *Node) storageConfig() storage.Config {
 	c := storage.Config{
 		FS: n.fs, Dir: path.Clean(n.cfg.Data), Logger: n.loggers.loggerOf("storage"), BootID: n.boot,
 		Work:           n.work,
+		Producers:      n.producers,
 		OpenFiles:      n.descriptors.logs,
 		RetentionEvery: s.RetentionCheckInterval,
 		StrayRetention: s.StrayRetention,
