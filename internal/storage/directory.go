@@ -134,6 +134,11 @@ func (d *directories) makeDir(dir string, id LogID) error {
 	}
 	unlock := d.lockName(dir)
 	defer unlock()
+	return d.makeDirLocked(dir, id)
+}
+
+// makeDirLocked makes a log's directory. Its name is locked.
+func (d *directories) makeDirLocked(dir string, id LogID) error {
 	_, err := d.s.fs.Stat(d.s.pathOf(dir))
 	if err != nil && !errors.Is(err, vfs.ErrNotExist) {
 		return err

@@ -102,7 +102,8 @@ func (o *losses) replacePoints(hot *checkpoint.Sheet) error {
 }
 
 // losePoints marks points as lost for those logs that have a directory and are lost according to
-// isLost.
+// isLost. It fails if it cannot tell whose a directory is: that log would be opened later as one that
+// never had a point, and records that are missing in its middle would count as never acknowledged.
 func (o *losses) losePoints(isLost func(LogID) bool) error {
 	s := o.s
 	infos, err := s.fs.ReadDir(s.cfg.Dir)
@@ -116,7 +117,7 @@ func (o *losses) losePoints(isLost func(LogID) bool) error {
 		id, _, ok := aside.ParseStray(i.Name)
 		if partition, isLog := parseDirName(i.Name); isLog {
 			if id.Topic, ok, err = s.dirs.readOwner(i.Name); err != nil {
-				s.log.Warn("a directory could not be looked at", "dir", i.Name, "err", err)
+				return fmt.Errorf("looking whose directory %s is: %w", i.Name, err)
 			}
 			id.Partition = partition
 		}

@@ -153,7 +153,9 @@ func (s *Store) beginDir(base *checkpoint.Sheet) (err error) {
 	}
 	if !found {
 		sheet.At = s.journal.Start()
-		s.listAside(map[LogID]bool{})
+		if err := s.listAside(map[LogID]bool{}); err != nil {
+			return err
+		}
 	}
 	k.previous = sheet.At
 	if err := s.fs.MkdirAll(s.pathOf(journal.DirName)); err != nil && !isFull(err) {
@@ -197,11 +199,12 @@ func syncPath(fsys vfs.FS, dir string) error {
 }
 
 // listAside lists the directories that were renamed because their logs were deleted, or because the
-// metadata did not know their logs.
-func (s *Store) listAside(deleted map[LogID]bool) {
+// metadata did not know their logs. A start that cannot list them is refused: it would bring deleted
+// records back, and report logs as missing whose directories only have another name.
+func (s *Store) listAside(deleted map[LogID]bool) error {
 	infos, err := s.fs.ReadDir(s.cfg.Dir)
 	if err != nil {
-		s.log.Warn("the data directory could not be listed", "err", err)
+		return fmt.Errorf("listing the data directory: %w", err)
 	}
 	for _, i := range infos {
 		if id, since, ok := aside.ParseStray(i.Name); ok && i.Dir {
@@ -211,12 +214,15 @@ func (s *Store) listAside(deleted map[LogID]bool) {
 			s.keeper.removeDir(i.Name, id)
 		}
 	}
+	return nil
 }
 
 // replayAll plays the journal back from a mark on. Rounds from keep on stay in the journal.
 func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 	r := newReplay(s)
-	s.listAside(r.deleted)
+	if err := s.listAside(r.deleted); err != nil {
+		return err
+	}
 	at, err := r.playBack(from)
 	if err != nil {
 		return err
@@ -500,8 +506,17 @@ func (r *replay) clipPart(p journal.Part) (_ journal.Part, ok bool) {
 }
 
 // restorePart makes sure that a file has a part's bytes. If there is no room for them, the log
-// waits.
+// waits. The directory's name is locked: in a second try the store is in use, so that between two
+// parts the log's directory may be renamed, and another log's directory may take its place.
 func (r *replay) restorePart(p journal.Part) error {
+	unlock := r.s.dirs.lockName(p.Dir)
+	defer unlock()
+	if r.only != nil {
+		if r.s.waitingError(p.ID) == nil {
+			return nil // the log was deleted meanwhile
+		}
+		clear(r.verdicts)
+	}
 	dir, err := r.s.dirs.findDir(p.Dir, p.ID)
 	if err == nil {
 		err = r.writePart(dir, p)
@@ -520,7 +535,10 @@ func (r *replay) writePart(dir string, p journal.Part) error {
 		return err
 	}
 	key := recoveredFile{name: p.Dir, id: p.ID, base: p.Base}
-	isOld := r.s.points.Get(p.ID).Lost && p.Base < r.firstSegment(dir)
+	isOld, err := r.isBelowFirst(dir, p)
+	if err != nil {
+		return err
+	}
 	mode := vfs.Create
 	if p.Pos > 0 {
 		mode = vfs.Existing
@@ -549,13 +567,26 @@ func (r *replay) writePart(dir string, p journal.Part) error {
 	return err
 }
 
+// isBelowFirst tells whether a part of a log whose point was lost lies below the first segment that
+// the log's directory had before the replay.
+func (r *replay) isBelowFirst(dir string, p journal.Part) (bool, error) {
+	if !r.s.points.Get(p.ID).Lost {
+		return false, nil
+	}
+	first, err := r.firstSegment(dir)
+	return p.Base < first, err
+}
+
 // firstSegment is the base of the first segment that a directory had before the replay.
-func (r *replay) firstSegment(dir string) record.Offset {
+func (r *replay) firstSegment(dir string) (record.Offset, error) {
 	if first, ok := r.firsts[dir]; ok {
-		return first
+		return first, nil
 	}
 	first := record.Offset(math.MaxInt64)
-	infos, _ := r.s.fs.ReadDir(r.s.pathOf(dir)) // claimDir has just looked at the directory
+	infos, err := r.s.fs.ReadDir(r.s.pathOf(dir))
+	if err != nil {
+		return 0, err
+	}
 	for _, i := range infos {
 		if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
 			first = min(first, base)
@@ -565,7 +596,7 @@ func (r *replay) firstSegment(dir string) record.Offset {
 		first = 0 // the directory has no segment yet
 	}
 	r.firsts[dir] = first
-	return first
+	return first, nil
 }
 
 // hasBytes tells whether a file has these bytes at a position.
@@ -588,7 +619,7 @@ type verdict struct {
 }
 
 // claimDir makes sure that the directory exists and is the log's own. It returns false if that
-// cannot be.
+// cannot be. The log's name is locked.
 func (r *replay) claimDir(dir string, p journal.Part) (bool, error) {
 	if v, ok := r.verdicts[dir]; ok && v.topic == p.ID.Topic {
 		return !v.skip, nil
@@ -620,7 +651,7 @@ func (r *replay) claimDir(dir string, p journal.Part) (bool, error) {
 // fault.
 func (r *replay) prepareDir(dir string, id LogID, exists bool) (mine bool, err error) {
 	if !exists {
-		return true, r.s.dirs.makeDir(dir, id)
+		return true, r.s.dirs.makeDirLocked(dir, id)
 	}
 	topic, ok, err := r.s.dirs.readOwner(dir)
 	if err != nil {

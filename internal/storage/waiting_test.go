@@ -1,0 +1,128 @@
+package storage
+
+import (
+	"fmt"
+	"hash/maphash"
+	"strings"
+	"testing"
+
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// rivals are two logs of one name, of which the older one waits for room, and some other logs that
+// wait, too.
+type rivals struct {
+	t          *testing.T
+	s          *Store
+	old, young LogID
+	deletes    bool // the older one is deleted before the younger one is made
+	noRoom     bool
+	taken      bool // the younger one was made
+}
+
+const otherLogs = 8
+
+func rivalOptions() Options {
+	o := testOptions()
+	o.SegmentBytes = minSegmentBytes // one batch in each
+	return o
+}
+
+func (r *rivals) log(id LogID, topic string) *Log {
+	return r.s.Log(id, topic, rivalOptions(), func(*Log) {})
+}
+
+func (r *rivals) appendOne(id LogID, topic string, number int) {
+	r.t.Helper()
+	mustAppend(r.t, r.log(id, topic), batch(r.t, number, 1, 900))
+	r.s.Commit()
+}
+
+func (r *rivals) expect(id LogID, want string) {
+	r.t.Helper()
+	l := r.log(id, "topic")
+	if got := fmt.Sprint(values(r.t, readAll(r.t, l, 0, 1<<20))); got != want || l.Fault() != nil {
+		r.t.Errorf("log %x has %s, want %s; %v", id.Topic[:1], got, want, l.Fault())
+	}
+}
+
+// hook has the disk be full, and later the younger log be made when the first of the other logs
+// is written, between two records of the older one.
+func (r *rivals) hook(op vfs.Op, path string) error {
+	switch {
+	case op != vfs.OpWrite || !strings.HasPrefix(path, "data/topic") && !strings.HasPrefix(path, "data/other"):
+	case r.noRoom:
+		return vfs.ErrNoSpace
+	case !r.taken && strings.HasPrefix(path, "data/other"):
+		r.takeName()
+	}
+	return nil
+}
+
+// takeName has the younger log take the name, unless the call under way happens to hold the lock
+// of that name: then the next one is as good.
+func (r *rivals) takeName() {
+	mu := &r.s.dirs.locks[maphash.String(r.s.dirs.seed, "topic-0")%uint64(len(r.s.dirs.locks))]
+	if !mu.TryLock() {
+		return
+	}
+	mu.Unlock()
+	r.taken = true
+	if r.deletes {
+		r.log(r.old, "topic") // the metadata had it when the node started
+		r.s.Delete(r.old)
+	}
+	r.appendOne(r.young, "topic", 100)
+	r.appendOne(r.young, "topic", 101)
+}
+
+// TestWaitingRecordsStayInTheirDirectory proves that a recovery which found the disk full, and goes
+// on while the store is in use, writes no record of a log into the directory of another log that
+// has taken its name meanwhile, be it that the log was deleted, or that the metadata do not have
+// it; and that the records of a log that was not deleted are all there later.
+func TestWaitingRecordsStayInTheirDirectory(t *testing.T) {
+	for _, deletes := range []bool{true, false} {
+		t.Run(fmt.Sprintf("deleted %v", deletes), func(t *testing.T) {
+			r := &rivals{t: t, old: testID(0), young: testID(0), deletes: deletes, noRoom: true}
+			r.young.Topic[0]++
+			mem := vfs.NewMem()
+			cfg := testConfig(mem, "data")
+			r.s = quietStore(t, cfg)
+			r.appendOne(r.old, "topic", 0)
+			for i := 1; i <= otherLogs; i++ {
+				r.appendOne(testID(i), "other", i)
+			}
+			r.appendOne(r.old, "topic", 1)
+			r.appendOne(r.old, "topic", 2)
+
+			mem = mem.KillClone(nil)
+			for i := range 1 + otherLogs {
+				name := dirName("other", int32(i))
+				if i == 0 {
+					name = dirName("topic", 0)
+				}
+				if err := mem.Remove("data/" + name); err != nil { // a power cut took it
+					t.Fatal(err)
+				}
+			}
+			cfg.FS = vfs.NewFaulty(mem, r.hook)
+			r.s = quietStore(t, cfg)
+			if !r.s.hasWaiting() {
+				t.Fatal("no log waits: the test proves nothing")
+			}
+			r.noRoom = false
+			r.s.recoverWaiting()
+			if !r.taken || r.s.hasWaiting() {
+				t.Fatalf("the name was taken: %v; logs wait: %v", r.taken, r.s.hasWaiting())
+			}
+			r.expect(r.young, "[100 101]")
+			cfg.FS = mem.KillClone(nil)
+			r.s = quietStore(t, cfg)
+			r.expect(r.young, "[100 101]")
+			if !deletes {
+				r.s.Delete(r.young)
+				r.expect(r.old, "[0 1 2]")
+			}
+		})
+	}
+}
