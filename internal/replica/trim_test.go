@@ -4,6 +4,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/leatstream/leat/internal/config"
@@ -63,7 +64,9 @@ func TestRepeatedTrimIsDurable(t *testing.T) {
 
 // TestTrimBelowRetentionIsDurable proves that a DeleteRecords below a start that retention has
 // moved, which it does in memory only, is durable: the records are not back after a kill.
-func TestTrimBelowRetentionIsDurable(t *testing.T) {
+func TestTrimBelowRetentionIsDurable(t *testing.T) { synctest.Test(t, trimBelowRetention) }
+
+func trimBelowRetention(t *testing.T) {
 	mem := vfs.NewMem()
 	store, err := storage.Open(storage.Config{FS: mem, Dir: "data", CheckpointEvery: time.Hour})
 	if err != nil {
@@ -95,10 +98,8 @@ func TestTrimBelowRetentionIsDurable(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.Commit()
-		if i > 25 {
-			time.Sleep(5 * time.Millisecond) // retention looks after a roll
-			moved = p.Start() > 3
-		}
+		synctest.Wait() // retention looks after a roll
+		moved = p.Start() > 3
 	}
 	if !moved {
 		t.Fatal("retention did nothing: the test proves nothing")
