@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 	"github.com/leatstream/leat/internal/storage/journal"
+	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -637,26 +639,59 @@ func TestFailedCutIsFinal(t *testing.T) {
 }
 
 // TestRefusedBatchesDoNotComeBack proves that batches of a failed write do not come back behind
-// those that are appended in their place, even if the process was killed before the file was cut
-// back durably.
+// those that are appended in their place, even if the process was killed at any call before the file
+// was cut back durably, and if the full disk had no room for the mark of the cut.
 func TestRefusedBatchesDoNotComeBack(t *testing.T) {
+	for _, hasMark := range []bool{true, false} {
+		t.Run(fmt.Sprintf("mark %v", hasMark), func(t *testing.T) {
+			moments := refuseBatches(t, hasMark)
+			if len(moments) < 2 {
+				t.Fatalf("%d moments", len(moments))
+			}
+			for i, killed := range moments {
+				cfg := testConfig(killed, "data")
+				s := quietStore(t, cfg)
+				l := testLog(s, 0, testOptions())
+				before := values(t, readAll(t, l, 0, 1<<20)) // a batch that the process did not come to refuse may be there
+				mustAppend(t, l, batch(t, 5, 1, 100))
+				s.Commit()
+				want := fmt.Sprint(append(before, 5))
+				for seed := range uint64(20) {
+					cfg.FS = killed.Crash(rand.New(rand.NewPCG(seed, 38)))
+					l := testLog(quietStore(t, cfg), 0, testOptions())
+					if got := fmt.Sprint(values(t, readAll(t, l, 0, 1<<20))); got != want {
+						t.Fatalf("moment %d, seed %d: the log has %s, want %s", i, seed, got, want)
+					}
+				}
+			}
+		})
+	}
+}
+
+// refuseBatches has a write of three batches fail behind five that were committed, when the disk has
+// two of them, and returns what a kill leaves at each change of the log's directory that follows.
+func refuseBatches(t *testing.T, hasMark bool) (moments []*vfs.Mem) {
+	t.Helper()
 	mem := vfs.NewMem()
-	var killed *vfs.Mem
 	size := int64(len(batch(t, 0, 1, 100)))
 	armed, failed := false, false
 	cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
-		if armed && op == vfs.OpWrite && path == segmentFile(0) {
+		switch {
+		case armed && op == vfs.OpWrite && path == segmentFile(0):
 			armed, failed = false, true
 			return &vfs.ShortWriteError{N: 2*size + 10, Err: vfs.ErrNoSpace}
+		case !failed || !strings.HasPrefix(path, "data/topic-0") || !op.Changes():
+			return nil
 		}
-		if failed && op == vfs.OpTruncate && path == segmentFile(0) { // the disk has written the bytes that it was given
+		if len(moments) == 0 { // the disk has written the bytes that it was given
 			v, _ := mem.Volume("data")
-			if err := v.Sync(); err != nil {
+			if err := errors.Join(v.Sync(), v.Close()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if failed && op == vfs.OpSync && path == segmentFile(0) && killed == nil {
-			killed = mem.KillClone(nil)
+		moments = append(moments, mem.KillClone(nil))
+		if op == vfs.OpOpen && strings.HasSuffix(path, segment.CutMark) && !hasMark {
+			return vfs.ErrNoSpace
 		}
 		return nil
 	}), "data")
@@ -669,15 +704,9 @@ func TestRefusedBatchesDoNotComeBack(t *testing.T) {
 	s.keeper.checkpointNow()
 	armed = true
 	items := []Item{{Batch: batch(t, 100, 1, 100)}, {Batch: batch(t, 101, 1, 100)}, {Batch: batch(t, 102, 1, 100)}}
-	if l.Append(1, items); items[0].Err == nil || killed == nil {
-		t.Fatal("the write did not fail")
+	if l.Append(1, items); items[0].Err == nil || l.Fault() != nil {
+		t.Fatalf("the write did not fail, or the log is read-only: %v", l.Fault())
 	}
-	cfg.FS = killed
-	s = quietStore(t, cfg)
-	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 5, 1, 100))
-	s.Commit()
-	for seed := range uint64(10) {
-		cfg.FS = killed.Crash(rand.New(rand.NewPCG(seed, 38)))
-		expectValues(t, testLog(quietStore(t, cfg), 0, testOptions()), 6)
-	}
+	failed = false
+	return moments
 }

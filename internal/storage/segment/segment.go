@@ -172,7 +172,7 @@ func (g *Segment) Append(bufs [][]byte, interval int) error {
 	defer h.removeUser()
 	pos := g.Size()
 	if _, err := h.f.WriteVAt(bufs, pos); err != nil {
-		return g.cutBack(h.f, pos, err)
+		return g.cutBack(h.f, pos, sizeOfAll(bufs), err)
 	}
 	if g.publishBatches(bufs, pos, interval) {
 		if err := g.FlushIndexes(); err != nil {
@@ -180,6 +180,13 @@ func (g *Segment) Append(bufs [][]byte, interval int) error {
 		}
 	}
 	return nil
+}
+
+func sizeOfAll(bufs [][]byte) (n int64) {
+	for _, b := range bufs {
+		n += int64(len(b))
+	}
+	return n
 }
 
 // publishBatches shows batches that were written at pos to readers. full is true if the
@@ -213,10 +220,17 @@ func (g *Segment) noteTimeLocked(b record.Batch) {
 // cutBack cuts the file after a write at pos that failed, and returns cause. It syncs the
 // file, since otherwise bytes of the failed write might be there after a crash, behind
 // those that are written there next. A mark says so to the next process, should this one be
-// killed before the sync; without room for it the cut is made all the same.
-func (g *Segment) cutBack(f vfs.File, pos int64, cause error) error {
+// killed before the sync. If there is no room for the mark, the bytes are wiped before the cut,
+// so that those which a crash brings back are no batches.
+func (g *Segment) cutBack(f vfs.File, pos, n int64, cause error) error {
 	marked := g.dir.MarkCut(g.files.fs)
-	err := f.Truncate(pos)
+	var err error
+	if marked != nil {
+		err = g.wipe(f, pos, n)
+	}
+	if err == nil {
+		err = f.Truncate(pos)
+	}
 	if err == nil {
 		err = g.files.syncFile(f)
 	}
@@ -230,6 +244,25 @@ func (g *Segment) cutBack(f vfs.File, pos int64, cause error) error {
 	g.preallocated = false
 	g.mu.Unlock()
 	return cause
+}
+
+// wipe overwrites the bytes with zeros, durably, that a failed write of n bytes at pos has left. They
+// have their space, so a full disk does not prevent it. If even that needs space, as on a file
+// system that never overwrites, the cut is made without it.
+func (g *Segment) wipe(f vfs.File, pos, n int64) error {
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	zeros := make([]byte, min(64<<10, max(size-pos, 0)))
+	for end := min(size, pos+n); pos < end; {
+		b := zeros[:min(int64(len(zeros)), end-pos)]
+		if _, err := f.WriteAt(b, pos); err != nil && !errors.Is(err, vfs.ErrNoSpace) {
+			return err
+		}
+		pos += int64(len(b))
+	}
+	return g.files.syncFile(f)
 }
 
 // Sync makes the file's contents durable.
