@@ -64,24 +64,34 @@ func lockDirectory(fsys vfs.FS, dir string) (io.Closer, error) {
 //
 // The identity file is written before any metadata or log, by one rename. So a directory
 // without it that has metadata or logs has lost its identity, and must not get another one.
+// When loadIdentity returns, the identity and all names on the way to it are durable, also those
+// that an earlier process made which was killed before it could do that.
 func loadIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
+	id, err := findIdentity(fsys, dir, wantID)
+	if err != nil {
+		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
+	}
+	return id, nil
+}
+
+func findIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 	b, err := readFile(fsys, path.Join(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := refuseUsed(fsys, dir); err != nil {
-			return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
+			return identity{}, err
 		}
 		return makeIdentity(fsys, dir, wantID)
 	}
 	if err != nil {
-		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
+		return identity{}, err
 	}
 	id, err := parseIdentity(b)
 	if err != nil {
-		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
+		return identity{}, err
 	}
 	if wantID != nil && *wantID != id.nodeID {
-		return identity{}, fmt.Errorf("%w %s: it belongs to node %d, and --id asks for %d; leave --id out, or choose another directory with --data",
-			ErrDirectory, dir, id.nodeID, *wantID)
+		return identity{}, fmt.Errorf("it belongs to node %d, and --id asks for %d; leave --id out, or choose another directory with --data",
+			id.nodeID, *wantID)
 	}
 	id.secret, err = readFile(fsys, path.Join(dir, secretFile))
 	switch {
@@ -91,9 +101,9 @@ func loadIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 		err = checkSecret(id.secret)
 	}
 	if err != nil {
-		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
+		return identity{}, err
 	}
-	return id, nil
+	return id, syncIdentity(fsys, dir)
 }
 
 func parseIdentity(b []byte) (identity, error) {
@@ -164,33 +174,43 @@ func makeIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 	id.clusterID = base64.RawURLEncoding.EncodeToString(cluster[:])
 	var err error
 	if id.secret, err = keepOrMakeSecret(fsys, path.Join(dir, secretFile)); err != nil {
-		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
+		return identity{}, err
 	}
 	text := fmt.Sprintf("version=1\nleat.format=%d\ncluster.id=%s\nnode.id=%d\n", formatVersion, id.clusterID, id.nodeID)
-	err = writeFile(fsys, path.Join(dir, identityFile), []byte(text))
-	if err == nil {
-		err = fsys.SyncDir(dir)
-	}
-	if err == nil {
-		err = fsys.SyncDir(path.Dir(path.Clean(dir)))
+	name := path.Join(dir, identityFile)
+	if err = writeFile(fsys, name, []byte(text)); err == nil {
+		err = syncIdentity(fsys, dir)
 	}
 	if err != nil {
-		return identity{}, fmt.Errorf("%w %s: cannot write to it: %w", ErrDirectory, dir, err)
+		// A later sync would not make names durable that a failed one has lost: the next start makes
+		// them again.
+		return identity{}, fmt.Errorf("cannot write to it: %w", errors.Join(err, fsys.Remove(name)))
 	}
 	return id, nil
 }
 
-// keepOrMakeSecret reads the secret, or makes and writes one if there is none.
+// syncIdentity makes the names of the identity's files durable, and those on the way to them.
+func syncIdentity(fsys vfs.FS, dir string) error {
+	if err := fsys.SyncDir(dir); err != nil {
+		return fmt.Errorf("making the names in it durable: %w", err)
+	}
+	return vfs.SyncPath(fsys, dir)
+}
+
+// keepOrMakeSecret reads the secret, or makes one if there is none, and writes it: a kept one, too,
+// since its name may have been lost by a sync that failed.
 func keepOrMakeSecret(fsys vfs.FS, name string) ([]byte, error) {
 	secret, err := readFile(fsys, name)
 	switch {
-	case err == nil:
-		return secret, checkSecret(secret)
-	case !errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist):
+		secret = make([]byte, secretLen)
+		_, _ = rand.Read(secret)
+	case err != nil:
 		return nil, err
 	}
-	secret = make([]byte, secretLen)
-	_, _ = rand.Read(secret)
+	if err := checkSecret(secret); err != nil {
+		return nil, err
+	}
 	if err := writeFile(fsys, name, secret); err != nil {
 		return nil, fmt.Errorf("cannot write to it: %w", err)
 	}

@@ -3,12 +3,9 @@ package storage
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"maps"
 	"math"
-	"path"
-	"syscall"
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
@@ -129,7 +126,8 @@ func (s *Store) journalConfig(id [16]byte) journal.Config {
 // beginDir starts a directory that has no checkpoint: either it is new, or its checkpoints are
 // lost.
 func (s *Store) beginDir(base *checkpoint.Sheet) (err error) {
-	if err := syncPath(s.fs, s.cfg.Dir); err != nil {
+	// A directory without a checkpoint may be of a process that was killed before it did this.
+	if err := vfs.SyncPath(s.fs, s.cfg.Dir); err != nil {
 		return err
 	}
 	if s.journal, err = journal.Open(s.journalConfig(randomID())); err != nil {
@@ -179,23 +177,6 @@ func (s *Store) beginDir(base *checkpoint.Sheet) (err error) {
 		return s.replayAll(sheet.At, sheet.At)
 	}
 	return nil
-}
-
-// syncPath makes the names durable by which the directory is found, up to the root. A directory
-// without a checkpoint may have been made by a process that was killed before it did this, so it is
-// done until a first checkpoint was saved. Directories that may not be read, or are on a file
-// system that cannot be written, are left out: this user made no names in them.
-func syncPath(fsys vfs.FS, dir string) error {
-	for dir = path.Clean(dir); ; dir = path.Dir(dir) {
-		parent := path.Dir(dir)
-		err := fsys.SyncDir(parent)
-		if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
-			return fmt.Errorf("making the name of %s durable: %w", dir, err)
-		}
-		if path.Dir(parent) == parent {
-			return nil
-		}
-	}
 }
 
 // listAside lists the directories that were renamed because their logs were deleted, or because the

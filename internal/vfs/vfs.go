@@ -13,8 +13,11 @@ package vfs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
+	"path"
+	"syscall"
 	"unsafe"
 )
 
@@ -131,6 +134,22 @@ func Aligned(n int) []byte {
 	b := make([]byte, n+DirectBlock)
 	off := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) & (DirectBlock - 1)
 	return b[off : off+n : off+n]
+}
+
+// SyncPath makes the names durable by which a directory is found, up to the root. Directories that
+// may not be read, or are on a file system that cannot be written, are left out: this user made
+// no names in them.
+func SyncPath(fsys FS, dir string) error {
+	for dir = path.Clean(dir); ; dir = path.Dir(dir) {
+		parent := path.Dir(dir)
+		err := fsys.SyncDir(parent)
+		if err != nil && !errors.Is(err, fs.ErrPermission) && !errors.Is(err, syscall.EROFS) {
+			return fmt.Errorf("making the name of %s durable: %w", dir, err)
+		}
+		if path.Dir(parent) == parent {
+			return nil
+		}
+	}
 }
 
 // writeParts is WriteVAt for files that write one buffer at a time.
