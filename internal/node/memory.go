@@ -193,8 +193,9 @@ const maxSlack = 48 << 20
 // heapLimit is the memory limit for Go's collector. It is the live memory without requests,
 // and all that requests may hold, and some slack. So a flood of requests cannot leave much
 // garbage, while with few requests the collector runs at its own pace, far below the limit.
-// Since requests hold no more than their sizes, the limit is always above the live memory by
-// the slack.
+// Since requests hold no more than their sizes, the limit is above the live memory by the slack
+// whenever it is set. Parked requests and unsent answers that have come since then use up the
+// slack, so that the collector works harder until it is set again.
 func (z *sizes) heapLimit(live, held int64) int64 {
 	base := max(0, live-held)
 	return base + z.requests + z.work + max(min(maxSlack, z.available/requestShare), base/2)

@@ -104,6 +104,37 @@ func TestWorkMemory(t *testing.T) {
 	}
 }
 
+// TestRequestsHaveOneBound proves that everything that requests hold, from the bytes of the next one
+// to answers that nobody reads, has the bound that docs/configs.md names; and that the collector's
+// limit lies above it by the slack, and by no more than the slack or half of the rest, also
+// where all classes of work are full.
+func TestRequestsHaveOneBound(t *testing.T) {
+	const mebi = 1 << 20
+	for available := int64(64 * mebi); available <= 1<<40; available += available / 7 {
+		z := sizesFor(available, &config.Server{MaxRequestBytes: 100 * mebi})
+		b := budget.New(budget.Config{Bytes: z.work, Parked: z.parked})
+		byClass := int64(0)
+		for c := budget.Peer; c <= budget.Codec; c++ {
+			byClass += b.Usage(c).Limit
+		}
+		extra := b.Usage(budget.Parked).Limit + b.Usage(budget.Unsent).Limit
+		if byClass > z.work {
+			t.Errorf("%d MiB: the classes of work have %d, all of work has %d", available/mebi, byClass, z.work)
+		}
+		if all := z.requests + z.work + extra; all > max(available/2, 72*mebi) {
+			t.Errorf("%d MiB: requests may hold %d MiB", available/mebi, all/mebi)
+		}
+		for _, rest := range []int64{10 * mebi, 500 * mebi} {
+			live := rest + z.requests + z.work + extra
+			limit := z.heapLimit(live, z.requests+z.work)
+			slack := min(maxSlack, available/requestShare)
+			if above := limit - live; above < slack || above > max(slack, (rest+extra)/2) {
+				t.Errorf("%d MiB: with all classes full and %d MiB besides, the collector's limit is %d MiB above the live memory", available/mebi, rest/mebi, above/mebi)
+			}
+		}
+	}
+}
+
 // TestPartitionsFollowMemory proves that the number of partitions of a cluster has a bound that
 // the available memory gives, and that the controller of a node with little memory knows it.
 func TestPartitionsFollowMemory(t *testing.T) {

@@ -226,7 +226,7 @@ func (g *Segment) cutBack(f vfs.File, pos, n int64, cause error) error {
 	marked := g.dir.MarkCut(g.files.fs)
 	var err error
 	if marked != nil {
-		err = g.wipe(f, pos, n)
+		err = wipe(f, pos, n, g.files.syncFile)
 	}
 	if err == nil {
 		err = f.Truncate(pos)
@@ -249,7 +249,7 @@ func (g *Segment) cutBack(f vfs.File, pos, n int64, cause error) error {
 // wipe overwrites the bytes with zeros, durably, that a failed write of n bytes at pos has left. They
 // have their space, so a full disk does not prevent it. If even that needs space, as on a file
 // system that never overwrites, the cut is made without it.
-func (g *Segment) wipe(f vfs.File, pos, n int64) error {
+func wipe(f vfs.File, pos, n int64, sync func(vfs.File) error) error {
 	size, err := f.Size()
 	if err != nil {
 		return err
@@ -262,7 +262,7 @@ func (g *Segment) wipe(f vfs.File, pos, n int64) error {
 		}
 		pos += int64(len(b))
 	}
-	return g.files.syncFile(f)
+	return sync(f)
 }
 
 // Sync makes the file's contents durable.
