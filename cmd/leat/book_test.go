@@ -17,10 +17,10 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// recordID is a record's number among those of its writer. Its bytes follow from it.
+// recordID is a record's number among those of its writer. The record's bytes follow from it.
 type recordID struct{ writer, seq int64 }
 
-// noise is where records' paddings are taken from.
+// noise has the bytes from which records are padded.
 var noise = func() []byte {
 	b := make([]byte, 1<<16)
 	rand.NewChaCha8([32]byte{1}).Read(b)
@@ -34,7 +34,7 @@ func (id recordID) value(topic *loadTopic) []byte {
 	return fmt.Appendf(nil, "%d/%d %s", id.writer, id.seq, noise[from:from+n])
 }
 
-// parseRecord says which record it is, and refuses one with any other byte.
+// parseRecord tells which record it is, and refuses a record with any other byte.
 func parseRecord(topic *loadTopic, value []byte) (recordID, error) {
 	var id recordID
 	head, _, _ := bytes.Cut(value, []byte(" "))
@@ -47,26 +47,26 @@ func parseRecord(topic *loadTopic, value []byte) (recordID, error) {
 	return id, nil
 }
 
-// book is what clients were told and what they saw, to be compared with what a node
-// has. It is safe for concurrent use.
+// book has the answers that clients were given and the records that they saw, to be compared with
+// the records of a node. It is safe for concurrent use.
 type book struct {
 	topics []*loadTopic
-	power  bool // the power is cut: acknowledgements that rest on the page cache may be lost
+	power  bool // the test cuts the power: acknowledgements that rest on the page cache may be lost
 
 	mu      sync.Mutex
 	pages   map[string][]*page // by topic, then partition; guarded by mu
 	answers int                // guarded by mu
-	sure    int                // of answers: acknowledgements that survive a power cut; guarded by mu
-	lives   int                // of the node; guarded by mu
+	sure    int                // those of answers that are acknowledgements which survive a power cut; guarded by mu
+	lives   int                // lives of the node so far; guarded by mu
 	wrong   []error            // guarded by mu
-	cutOff  int                // acknowledgements that a power cut took, and might; guarded by mu
+	cutOff  int                // acknowledgements that a power cut took, and was allowed to take; guarded by mu
 	probes  int64              // guarded by the test's goroutine
 }
 
-// page is what is known of one partition. Its book's mutex guards it.
+// page has the answers and records of one partition. Its book's mutex guards it.
 type page struct {
 	acked map[int64]ack
-	seen  map[int64]recordID // by a consumer
+	seen  map[int64]recordID // records that a consumer saw, by offset
 	high  int64              // the highest end that a consumer was told
 	old   map[recordID]bool  // acknowledged by topics of the same name that were deleted
 }
@@ -74,8 +74,8 @@ type page struct {
 // ack is an answer to a producer.
 type ack struct {
 	id   recordID
-	sure bool // it survives a power cut
-	life int  // of the node
+	sure bool // the record survives a power cut
+	life int  // the life of the node in which it was given
 }
 
 func newBook(power bool) *book {
@@ -113,8 +113,8 @@ func (b *book) countSure() int {
 	return b.sure
 }
 
-// nextEra says that a topic's acknowledgements mean something else from now on. Gone
-// means that the topic is about to be deleted with all that was acknowledged.
+// nextEra notes that a topic's acknowledgements have another meaning from now on. gone says that
+// the topic is about to be deleted with all that was acknowledged.
 func (b *book) nextEra(topic *loadTopic, gone bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -143,7 +143,7 @@ func (b *book) answered(topic *loadTopic, id recordID, era int64, r *kgo.Record,
 		return
 	}
 	if topic.replaced && !holds {
-		return // nobody knows which of the topics of that name has it
+		return // the record may be in any of the topics of that name
 	}
 	pg := b.pages[topic.name][r.Partition]
 	if other, ok := pg.acked[r.Offset]; ok && other.id != id && (other.sure || other.life == b.lives || !b.power) {
@@ -155,9 +155,9 @@ func (b *book) answered(topic *loadTopic, id recordID, era int64, r *kgo.Record,
 	}
 }
 
-// saw notes what a consumer got.
+// saw notes the records that a consumer got.
 func (b *book) saw(p kgo.FetchTopicPartition) {
-	if p.Err != nil { // the node is gone, perhaps
+	if p.Err != nil { // the node may be gone
 		return
 	}
 	b.mu.Lock()
@@ -181,16 +181,16 @@ func (b *book) topic(name string) *loadTopic {
 	return b.topics[slices.IndexFunc(b.topics, func(t *loadTopic) bool { return t.name == name })]
 }
 
-// found is what a node has of a partition.
+// found has the records of a partition that a node has.
 type found struct {
 	start, end int64
 	ids        map[int64]recordID
 	bytes      int64
 }
 
-// compare proves that a node has all that must be there. After a power cut the
-// acknowledgements that rest on the page cache may end sooner, but at one point:
-// a record that is there is the one that was acknowledged.
+// compare proves that a node has all records that it must have. After a power cut the
+// acknowledgements that rest on the page cache may end sooner, but at one point: a record that is
+// there is the one that was acknowledged.
 func (b *book) compare(t *testing.T, p *process, power bool) {
 	t.Helper()
 	cl := p.client(t)
@@ -222,7 +222,7 @@ func (b *book) compare(t *testing.T, p *process, power bool) {
 	}
 }
 
-// comparePartition is compare for one partition. mu is held.
+// comparePartition compares one partition. The caller holds mu.
 func (b *book) comparePartition(t *testing.T, topic *loadTopic, partition int, f *found, power bool) {
 	t.Helper()
 	pg := b.pages[topic.name][partition]
@@ -278,7 +278,7 @@ func (b *book) comparePartition(t *testing.T, topic *loadTopic, partition int, f
 	}
 }
 
-// readTopic reads all that a consumer can see of a topic that nobody writes to.
+// readTopic reads all records of a topic that nobody writes to, as a consumer sees them.
 func readTopic(t *testing.T, p *process, adm *kadm.Client, topic *loadTopic) []*found {
 	t.Helper()
 	starts, err := adm.ListStartOffsets(t.Context(), topic.name)

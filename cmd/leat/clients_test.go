@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// verb is a client verb of the binary at work.
+// verb is a client verb of the binary that is running.
 type verb struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
@@ -42,7 +42,7 @@ func runVerb(t *testing.T, addr string, args ...string) *verb {
 		_ = v.cmd.Wait() // exitCode tells
 	}()
 	t.Cleanup(func() {
-		_ = v.cmd.Process.Kill() // gone already is as good
+		_ = v.cmd.Process.Kill() // an error means that it has ended already
 		<-v.done
 		if t.Failed() {
 			t.Logf("leat %s said:\n%s%s", strings.Join(args, " "), v.out, v.err)
@@ -51,7 +51,7 @@ func runVerb(t *testing.T, addr string, args ...string) *verb {
 	return v
 }
 
-// write types a line.
+// write writes text to the verb's input.
 func (v *verb) write(t *testing.T, text string) {
 	t.Helper()
 	if _, err := io.WriteString(v.stdin, text); err != nil {
@@ -77,7 +77,7 @@ func (v *verb) await(t *testing.T) int {
 	return v.cmd.ProcessState.ExitCode()
 }
 
-// expect waits for the end, and compares exit code and complaint.
+// expect waits for the end of the verb, and compares its exit code and error message.
 func (v *verb) expect(t *testing.T, code int, says ...string) {
 	t.Helper()
 	got := v.await(t)
@@ -91,7 +91,7 @@ func (v *verb) expect(t *testing.T, code int, says ...string) {
 	}
 }
 
-// do runs a client verb to its end, which must be a good one, and returns what it wrote.
+// do runs a client verb to its end, which must be successful, and returns its output.
 func do(t *testing.T, addr, stdin string, args ...string) string {
 	t.Helper()
 	v := runVerb(t, addr, args...)
@@ -105,7 +105,7 @@ func do(t *testing.T, addr, stdin string, args ...string) string {
 	return v.out.String()
 }
 
-// blackHole takes connections and requests, and never answers. Asked is closed when the first
+// blackHole accepts connections and requests, and never answers. asked is closed when the first
 // request has come.
 func blackHole(t *testing.T) (addr string, asked <-chan struct{}) {
 	t.Helper()
@@ -134,7 +134,7 @@ func blackHole(t *testing.T) (addr string, asked <-chan struct{}) {
 		}
 	})
 	t.Cleanup(func() {
-		_ = l.Close() // ends the first loop
+		_ = l.Close() // this ends the first loop
 		open.Wait()
 	})
 	return l.Addr().String(), came
@@ -151,7 +151,7 @@ var clientVerbs = []string{
 }
 
 // TestTimeout proves that no client verb waits longer for a broker than --timeout says, and that
-// it names the address and what it saw.
+// the error names the address and the cause.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	nobody := freeAddr(t)
@@ -168,7 +168,8 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// TestInterrupt proves that Ctrl-C ends every client verb at once, though its broker does not answer.
+// TestInterrupt proves that Ctrl-C ends every client verb at once, even if its broker does not
+// answer.
 func TestInterrupt(t *testing.T) {
 	t.Parallel()
 	for _, args := range clientVerbs {
@@ -187,7 +188,7 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// freeze makes a process deaf until it is killed.
+// freeze stops a process, which answers nothing until it is killed.
 func (p *process) freeze() error { return p.cmd.Process.Signal(syscall.SIGSTOP) }
 
 // awaitRecords waits until topic t holds these records.
@@ -223,8 +224,8 @@ func TestProduceLosesBroker(t *testing.T) {
 	}
 }
 
-// TestProduceBrokerReturns proves that a producer goes on where its broker comes back in time, and
-// says both.
+// TestProduceBrokerReturns proves that a producer goes on if its broker comes back in time, and
+// that it reports both the loss and the return.
 func TestProduceBrokerReturns(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -251,8 +252,8 @@ func TestProduceBrokerReturns(t *testing.T) {
 	}
 }
 
-// TestProduceInterrupted proves that Ctrl-C ends a producer that has lost its broker, at once,
-// and that it says what is not written.
+// TestProduceInterrupted proves that Ctrl-C ends a producer at once whose broker is lost, and that
+// it says which records are not written.
 func TestProduceInterrupted(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -267,8 +268,8 @@ func TestProduceInterrupted(t *testing.T) {
 	v.expect(t, 1, "leat: interrupted; 1 record was acknowledged, 1 record was not\n")
 }
 
-// TestConsumeLosesBroker proves that a consumer, alone or in a group, says when its broker is gone
-// and when it is back, and that it ends when nothing was heard for the time that it was told.
+// TestConsumeLosesBroker proves that a consumer, alone or in a group, reports when its broker is
+// gone and when it is back. It ends when it has heard nothing for the time that was set.
 func TestConsumeLosesBroker(t *testing.T) {
 	t.Parallel()
 	for name, group := range map[string][]string{"alone": {}, "in a group": {"--group", "g"}} {
@@ -295,8 +296,8 @@ func TestConsumeLosesBroker(t *testing.T) {
 	}
 }
 
-// TestConsumeInterrupted proves that Ctrl-C ends a consumer at once, whose broker is gone or whose
-// output nobody reads.
+// TestConsumeInterrupted proves that Ctrl-C ends a consumer at once if its broker is gone, or if
+// nobody reads its output.
 func TestConsumeInterrupted(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -315,7 +316,7 @@ func TestConsumeInterrupted(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.ReadFull(r, make([]byte, 1)); err != nil { // it writes now, and never gets to the end
+	if _, err := io.ReadFull(r, make([]byte, 1)); err != nil { // it is writing now, and never comes to the end
 		t.Fatal(err)
 	}
 	group := runVerb(t, p.addr, "consume", "t", "--from", "start", "--group", "g", "--timeout", "300s")
@@ -338,7 +339,7 @@ func TestConsumeInterrupted(t *testing.T) {
 	}
 }
 
-// TestLargeRecord proves that a producer takes what its topic takes, and that a record which the
+// TestLargeRecord proves that a producer sends any record that its topic takes. A record that the
 // topic does not take is refused with a sentence that names the limit and how to raise it.
 func TestLargeRecord(t *testing.T) {
 	t.Parallel()
@@ -359,8 +360,8 @@ func TestLargeRecord(t *testing.T) {
 	}
 }
 
-// TestBadLine proves that a line which cannot be read ends with the number of the records before
-// it that are written, and that they are.
+// TestBadLine proves that a line that cannot be read ends the producer with the number of records
+// before it that were written, and that these were written.
 func TestBadLine(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -373,8 +374,8 @@ func TestBadLine(t *testing.T) {
 	}
 }
 
-// TestBenchLosesBroker proves that a run whose broker dies, or stops answering, ends soon with
-// code 4, and says what it leaves behind.
+// TestBenchLosesBroker proves that a run ends soon with code 4 if its broker dies or stops
+// answering, and that it says which topics it leaves behind.
 func TestBenchLosesBroker(t *testing.T) {
 	t.Parallel()
 	for _, kind := range []string{"produce", "consume", "latency"} {
@@ -406,7 +407,7 @@ func TestBenchLosesBroker(t *testing.T) {
 	}
 }
 
-// TestBenchInterrupted proves that Ctrl-C ends a run, whose topic is gone then.
+// TestBenchInterrupted proves that Ctrl-C ends a run, and that the run deletes its topic.
 func TestBenchInterrupted(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -419,8 +420,8 @@ func TestBenchInterrupted(t *testing.T) {
 	}
 }
 
-// TestBenchSparesTopics proves that bench writes no junk into a topic that it did not make, and
-// that verbs which it does not have do nothing.
+// TestBenchSparesTopics proves that bench writes no records into a topic that it did not make, and
+// that unknown verbs of bench do nothing.
 func TestBenchSparesTopics(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -438,7 +439,7 @@ func TestBenchSparesTopics(t *testing.T) {
 	}
 }
 
-// TestGroupHint proves that a member which waits for its group to let it in says so.
+// TestGroupHint proves that a member says so while it waits for its group to let it in.
 func TestGroupHint(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -456,8 +457,8 @@ func TestGroupHint(t *testing.T) {
 	}
 }
 
-// TestConsumeWaitsNoLonger proves that a consumer which is to end, and for which nothing comes,
-// ends after the time that it was told, though its broker answers.
+// TestConsumeWaitsNoLonger proves that a consumer that is told to end, and for which no records
+// come, ends after the time that was set even if its broker answers.
 func TestConsumeWaitsNoLonger(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir(), "--set", "group.initial.rebalance.delay.ms=60000", "--set", "group.max.session.timeout.ms=70000")

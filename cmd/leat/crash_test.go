@@ -21,8 +21,8 @@ const (
 	crashPartitions = 3
 )
 
-// ledger is what a producer was told: which record has which offset. It is
-// safe for concurrent use.
+// ledger has the answers that a producer was given: which record has which offset. It is safe for
+// concurrent use.
 type ledger struct {
 	mu     sync.Mutex
 	acked  [crashPartitions]map[int64]string // value by offset
@@ -30,11 +30,10 @@ type ledger struct {
 	failed []error
 }
 
-// TestCrashLoop proves what an acknowledgement means: a producer with acks=all
-// writes while the node is killed again and again, also while it starts. In
-// the end each acknowledged record is there, once, in order, at its offset;
-// without idempotence a retry may store a record again, but what was
-// acknowledged is where it was acknowledged.
+// TestCrashLoop proves the meaning of an acknowledgement. A producer with acks=all writes while the
+// node is killed again and again, also while it starts. In the end each acknowledged record is
+// there once, in order, and at its offset. Without idempotence a retry may store a record again,
+// but each acknowledged record is at its offset.
 func TestCrashLoop(t *testing.T) {
 	t.Parallel()
 	for _, idempotent := range []bool{true, false} {
@@ -79,7 +78,7 @@ func crashLoop(t *testing.T, idempotent bool) {
 		if !starting {
 			p.awaitReady(t)
 		}
-		// Not a wait for something: the moment of the kill is what varies.
+		// The test waits for nothing here: the moment of the kill varies.
 		time.Sleep(time.Duration(rng.IntN(60_000)) * time.Microsecond)
 		p.kill()
 		p = launch(t, dir, addr, "--http", "off")
@@ -103,8 +102,8 @@ func crashLoop(t *testing.T, idempotent bool) {
 	p.stop(t)
 }
 
-// write produces numbered records until ctx ends. Their order in a partition
-// is the order of their numbers.
+// write produces numbered records until ctx ends. Their order in a partition is the order of their
+// numbers.
 func (l *ledger) write(ctx context.Context, cl *kgo.Client) {
 	for i := range l.acked {
 		l.acked[i] = map[int64]string{}
@@ -114,8 +113,8 @@ func (l *ledger) write(ctx context.Context, cl *kgo.Client) {
 		p := i % crashPartitions
 		value := strconv.Itoa(l.sent[p]) + padding
 		l.sent[p]++
-		// Buffered records bound how far this runs ahead; those sent are not
-		// cancelled by ctx, so that each gets its answer.
+		// Buffered records bound how many records are under way. ctx does not cancel records that
+		// were sent, so that each gets its answer.
 		cl.Produce(context.WithoutCancel(ctx), &kgo.Record{Partition: int32(p), Value: []byte(value)}, func(r *kgo.Record, err error) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -131,7 +130,7 @@ func (l *ledger) write(ctx context.Context, cl *kgo.Client) {
 	}
 }
 
-// check compares the ledger with what the node has.
+// check compares the ledger with the records of the node.
 func (l *ledger) check(t *testing.T, p *process, idempotent bool) {
 	t.Helper()
 	l.mu.Lock()
@@ -168,8 +167,8 @@ func (l *ledger) check(t *testing.T, p *process, idempotent bool) {
 	}
 }
 
-// checkOrder proves that the numbers in a partition rise without a gap; only
-// without idempotence may a number come again.
+// checkOrder proves that the numbers in a partition rise without a gap. A number may come again
+// only without idempotence.
 func checkOrder(t *testing.T, partition int, stored map[int64]string, sent int, idempotent bool) {
 	t.Helper()
 	next := 0
@@ -214,9 +213,9 @@ func commitUpwards(ctx context.Context, adm *kadm.Client) int64 {
 	return acked
 }
 
-// TestCrashNewPartitions proves that the first records of hundreds of new partitions,
-// whose files are made only after they were acknowledged, are there after a kill, after
-// another one while the node starts, and after a stop; in both modes.
+// TestCrashNewPartitions proves that the first records of hundreds of new partitions are there
+// after a kill, after another one while the node starts, and after a stop, in both modes. The files
+// of these partitions are made only after the records were acknowledged.
 func TestCrashNewPartitions(t *testing.T) {
 	t.Parallel()
 	const partitions = 300
@@ -244,7 +243,7 @@ func TestCrashNewPartitions(t *testing.T) {
 			p.stop(t)
 		} else {
 			p.kill()
-			launch(t, dir, addr, "--http", "off").kill() // at some moment of its start
+			launch(t, dir, addr, "--http", "off").kill() // the kill comes at some moment of the start
 		}
 		p = upAt(t, dir, addr)
 		for topic := range topics {

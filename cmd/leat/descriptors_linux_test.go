@@ -19,7 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// upWithFiles starts a node that may have so many descriptors.
+// upWithFiles starts a node with a limit of open files.
 func upWithFiles(t *testing.T, files int, dir string, args ...string) *process {
 	t.Helper()
 	p := &process{addr: freeAddr(t)}
@@ -28,7 +28,8 @@ func upWithFiles(t *testing.T, files int, dir string, args ...string) *process {
 	return p
 }
 
-// idlers are clients that connect, send nothing, and come back when they are turned away.
+// idlers are clients that connect, send nothing, and connect again when the node closes their
+// connection.
 type idlers struct {
 	stop context.CancelFunc
 	work sync.WaitGroup
@@ -74,9 +75,9 @@ func (l *idlers) end() {
 	l.work.Wait()
 }
 
-// TestFewDescriptors proves that clients cannot take the descriptors that logs need: while
-// more of them are connected than the process may have descriptors, topics roll their
-// segments, producers go on, and nothing is wrong when they have gone.
+// TestFewDescriptors proves that clients cannot take the descriptors that logs need. While more
+// clients are connected than the process may have descriptors, topics roll their segments and
+// producers go on. When the clients have gone, nothing is wrong.
 func TestFewDescriptors(t *testing.T) {
 	t.Parallel()
 	p := upWithFiles(t, 200, t.TempDir(), "--http", "off")
@@ -124,7 +125,7 @@ func TestFewDescriptors(t *testing.T) {
 	stop()
 	producers.Wait()
 
-	// A client that comes now finds everything as if nothing had been.
+	// For a client that comes now, everything works as before.
 	if err := p.client(t).ProduceSync(t.Context(), &kgo.Record{Topic: "one", Value: []byte("last")}).FirstErr(); err != nil {
 		t.Error(err)
 	}
@@ -147,8 +148,8 @@ func TestFewDescriptors(t *testing.T) {
 	p.stop(t)
 }
 
-// fetchWide proves that one Fetch of more partitions than there may be files open for is
-// answered with some of them, and with no error for the others.
+// fetchWide proves that a Fetch of more partitions than there may be files open for is answered
+// with some of them, and without an error for the others.
 func fetchWide(t *testing.T, p *process, partitions int32) {
 	t.Helper()
 	cl := p.client(t)
@@ -181,7 +182,7 @@ func fetchWide(t *testing.T, p *process, partitions int32) {
 	}
 	resp := kmsg.NewPtrFetchResponse()
 	resp.Version = req.Version
-	if err := resp.ReadFrom(answer[5:]); err != nil { // behind the correlation id and no tags
+	if err := resp.ReadFrom(answer[5:]); err != nil { // the body follows the correlation id and an empty tag list
 		t.Fatal(err)
 	}
 	var found int
@@ -198,8 +199,8 @@ func fetchWide(t *testing.T, p *process, partitions int32) {
 	}
 }
 
-// TestLowestLimits proves that a node starts and works with very few descriptors, also where
-// a client reads from more files than may be open, and that one with too few says so.
+// TestLowestLimits proves that a node starts and works with very few descriptors, even if a client
+// reads from more files than may be open. A node with too few descriptors says so.
 func TestLowestLimits(t *testing.T) {
 	t.Parallel()
 	for _, files := range []int{50, 64, 256} {

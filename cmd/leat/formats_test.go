@@ -26,16 +26,16 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// formats is the folder with data directories that versions of Leat have left, each as an
-// archive, and beside it what a client saw of it before the end, as JSON. A version that
-// changes a format adds its own by "LEAT_TEST_WRITE_FORMATS=v2 go test -run TestWriteDirectories
-// ./cmd/leat"; the ones that are there are never written anew.
+// formats is the folder with data directories that versions of Leat have left. Each is an archive,
+// with a JSON file beside it that lists what a client saw before the end. A version that changes a
+// format adds its own by "LEAT_TEST_WRITE_FORMATS=v2 go test -run TestWriteDirectories ./cmd/leat".
+// Existing archives are never written again.
 const formats = "testdata/formats"
 
-// formatSettings keep the directories small, and what is in them from expiring with the years.
+// formatSettings keep the directories small, and their records from expiring over the years.
 var formatSettings = []string{"--set", "leat.journal.bytes=4194304", "--set", "offsets.retention.minutes=2147483647"}
 
-// sight is all that a client sees of a node's data.
+// sight is everything that a client sees of a node's data.
 type sight struct {
 	Cluster string
 	Brokers map[string]map[string]string // configs that were set, by name of the broker
@@ -45,27 +45,27 @@ type sight struct {
 
 type topicSight struct {
 	ID         string
-	Configs    map[string]string // that were set
+	Configs    map[string]string // configs that were set
 	Partitions []partitionSight
 }
 
 type partitionSight struct {
 	Start, End int64
-	Epochs     []string // of the records, with their ends
+	Epochs     []string // the leader epochs of the records, with the offsets at which they end
 	Producers  []string
 	Records    []string
 }
 
 type groupSight struct {
 	State, Protocol string
-	Configs         map[string]string // that were set
+	Configs         map[string]string // configs that were set
 	Members         []string
 	Offsets         []string
 }
 
-// TestEarlierDirectories proves the promise about formats: a directory that an earlier version
-// has left, by a clean stop and by a kill, has every record, offset, epoch, config, committed
-// offset and group; a retry of a batch is recognised; and both it and its next life go on.
+// TestEarlierDirectories proves the promise about formats. A directory that an earlier version has
+// left, by a clean stop or by a kill, has every record, offset, epoch, config, committed offset and
+// group, and a retry of a batch is recognised. The node can be used and restarted with it.
 func TestEarlierDirectories(t *testing.T) {
 	t.Parallel()
 	names, err := filepath.Glob(filepath.Join(formats, "*.tar.gz"))
@@ -117,7 +117,7 @@ func compareSight(t *testing.T, when string, want sight, p *process) {
 	}
 }
 
-// unpack makes a directory of an archive.
+// unpack writes the directory of an archive.
 func unpack(t *testing.T, archive, dir string) {
 	t.Helper()
 	f, err := os.Open(archive)
@@ -152,7 +152,7 @@ func unpack(t *testing.T, archive, dir string) {
 	}
 }
 
-// look reads all that a node has.
+// look reads everything that a node has.
 func look(t *testing.T, p *process) sight {
 	t.Helper()
 	cl := p.client(t)
@@ -263,7 +263,7 @@ func (part *partitionSight) read(t *testing.T, p *process, topic string, partiti
 	return epochs
 }
 
-// show writes a record with all that a client is told of it; long values by their hash.
+// show writes a record with all its fields that a client sees, and a long value as its hash.
 func show(r *kgo.Record) string {
 	value := fmt.Sprintf("%q", r.Value)
 	if r.Value == nil {
@@ -303,7 +303,7 @@ func lookAtGroup(t *testing.T, cl *kgo.Client, name string) groupSight {
 	return g
 }
 
-// lastBatch is a partition's last batch, as it is in the log.
+// lastBatch is a partition's last batch, as the log has it.
 func lastBatch(t *testing.T, cl *kgo.Client, topic string, partition int32, end int64) []byte {
 	t.Helper()
 	meta, err := kadm.NewClient(cl).Metadata(t.Context(), topic)
@@ -329,18 +329,18 @@ func lastBatch(t *testing.T, cl *kgo.Client, topic string, partition int32, end 
 	return resp.RecordBatches
 }
 
-// Places in a batch.
+// Places of fields in a batch.
 const (
 	epochAt    = 12
 	crcAt      = 17
 	crcFrom    = 21
-	stampedBit = 3  // of the attributes: the broker set the time
-	deltaAt    = 23 // of the last offset
+	stampedBit = 3  // the bit of the attributes that says that the broker set the time
+	deltaAt    = 23 // the place of the last offset's delta
 	producerAt = 43
 	sequenceAt = 53
 )
 
-// asSent is a stored batch as a producer sends it, with a first sequence.
+// asSent is a stored batch as a producer sends it, beginning with a sequence number.
 func asSent(b []byte, seq int32) []byte {
 	b = slices.Clone(b)
 	binary.BigEndian.PutUint64(b, 0)
@@ -351,7 +351,7 @@ func asSent(b []byte, seq int32) []byte {
 	return b
 }
 
-// send produces a batch as it is.
+// send produces a batch without changing it.
 func send(t *testing.T, cl *kgo.Client, topic string, partition int32, batch []byte) (base int64, err error) {
 	t.Helper()
 	meta, err := kadm.NewClient(cl).Metadata(t.Context(), topic)
@@ -387,8 +387,8 @@ func eachPartition(t *testing.T, p *process, s sight, do func(cl *kgo.Client, to
 	}
 }
 
-// retryAll sends the last batch of every partition again, which must not be stored a second
-// time, and one that leaves out a sequence, which must be refused.
+// retryAll sends the last batch of every partition again, which must not be stored a second time.
+// It also sends a batch that skips a sequence number, which must be refused.
 func retryAll(t *testing.T, p *process, s sight) {
 	t.Helper()
 	eachPartition(t, p, s, func(cl *kgo.Client, topic string, partition int32, end int64, batch []byte, last int32) {
@@ -402,8 +402,8 @@ func retryAll(t *testing.T, p *process, s sight) {
 	})
 }
 
-// goOn appends a record to every partition, by the producer that was the last one there and by
-// a new one, whose id nobody had before.
+// goOn appends two records to every partition: by the producer that wrote the last one, and by a
+// new producer whose id was never used before.
 func goOn(t *testing.T, p *process, s sight) {
 	t.Helper()
 	fresh := p.client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()))

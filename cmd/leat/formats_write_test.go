@@ -21,8 +21,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// TestWriteDirectories writes the directories that TestEarlierDirectories reads, where it is
-// asked to.
+// TestWriteDirectories writes the directories that TestEarlierDirectories reads. It does so only if
+// the environment asks for it.
 func TestWriteDirectories(t *testing.T) {
 	version := os.Getenv("LEAT_TEST_WRITE_FORMATS")
 	if version == "" {
@@ -99,7 +99,7 @@ func (w *writer) must(err error) {
 
 func (w *writer) create(name string, partitions int32, configs ...string) {
 	w.t.Helper()
-	set := map[string]*string{"retention.ms": new("-1")} // the test must not see them expire
+	set := map[string]*string{"retention.ms": new("-1")} // the records must not expire before the test reads them
 	for _, c := range configs {
 		key, value, _ := strings.Cut(c, "=")
 		set[key] = &value
@@ -148,7 +148,7 @@ func (w *writer) firstLife() {
 	w.p.stop(w.t)
 }
 
-// secondLife deletes and compresses; it is killed.
+// secondLife deletes and compresses records, and is killed.
 func (w *writer) secondLife() {
 	w.t.Helper()
 	w.up()
@@ -163,18 +163,18 @@ func (w *writer) secondLife() {
 		w.produce(cl, "recompressed", 0, 2, 1000)
 	}
 	start := kadm.Offsets{}
-	start.AddOffset("orders", 0, 21, -1) // within the second segment
+	start.AddOffset("orders", 0, 21, -1) // the start lies within the second segment
 	_, err = w.adm.DeleteRecords(w.t.Context(), start)
 	w.must(err)
 	w.p.kill()
 }
 
-// lastLife sets configs, commits offsets, looks at everything and ends the node.
+// lastLife sets configs, commits offsets, reads everything that a client sees, and ends the node.
 func (w *writer) lastLife(kill bool) sight {
 	w.t.Helper()
 	w.up()
 	for _, topic := range []string{"orders", "codecs", "recompressed", "cached", "stamped", "reborn"} {
-		w.produce(w.cl, topic, 0, 7, 0) // more than the batches that are known of a producer
+		w.produce(w.cl, topic, 0, 7, 0) // these are more batches than are remembered of a producer
 	}
 	w.produce(w.cl, "orders", 1, 2, 0)
 	w.set(kmsg.ConfigResourceTypeBroker, "", "message.max.bytes", "3000000")
@@ -195,13 +195,13 @@ func (w *writer) lastLife(kill bool) sight {
 		return seen
 	}
 	w.p.kill()
-	// As after a power cut: the system had not yet written what no checkpoint asked for, and
-	// the journal has the only copy.
+	// This is the state after a power cut: the system had not yet written the bytes that no
+	// checkpoint had synced, so that the journal has the only copy.
 	w.must(os.RemoveAll(filepath.Join(w.dir, "late-0")))
 	return seen
 }
 
-// consume leaves a member in a group, which owns its partitions by a static name.
+// consume leaves a member in a group that owns its partitions by a static name.
 func (w *writer) consume() {
 	w.t.Helper()
 	cl := w.p.client(w.t, kgo.ConsumerGroup("readers"), kgo.InstanceID("reader-1"), kgo.ConsumeTopics("orders"), kgo.DisableAutoCommit(),

@@ -17,7 +17,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// smallDisk mounts a file system of so many MiB for the test.
+// smallDisk mounts a small file system for the test; its size is in MiB.
 func smallDisk(t *testing.T, mib int) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -45,7 +45,7 @@ func free(t *testing.T, dir string) int64 {
 	return int64(s.Bavail) * s.Bsize
 }
 
-// fill takes all that is left of a file system.
+// fill uses all the space that is left on a file system.
 func fill(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Create(path)
@@ -64,13 +64,13 @@ func fill(t *testing.T, path string) {
 	}
 }
 
-// onDisk is a node on a small disk, and what it acknowledged.
+// onDisk is a node on a small disk, with the records that it acknowledged.
 type onDisk struct {
 	*process
-	acked map[string]int // records by topic
+	acked map[string]int // number of acknowledged records, by topic
 }
 
-// produceUntilFull writes until the node refuses, and returns how.
+// produceUntilFull writes records until the node refuses one, and returns the error.
 func (n *onDisk) produceUntilFull(t *testing.T, topic string) error {
 	t.Helper()
 	cl := n.client(t, kgo.DefaultProduceTopic(topic), kgo.ProducerBatchCompression(kgo.NoCompression()),
@@ -87,8 +87,8 @@ func (n *onDisk) produceUntilFull(t *testing.T, topic string) error {
 	return nil
 }
 
-// end stops the node. On a full disk it may be unable to note that it ended
-// cleanly, and then says so by its status.
+// end stops the node. On a full disk the node may be unable to note that it ended cleanly; its exit
+// status says so then.
 func (n *onDisk) end(t *testing.T) {
 	t.Helper()
 	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -100,7 +100,7 @@ func (n *onDisk) end(t *testing.T) {
 	}
 }
 
-// check proves that all that was acknowledged is there.
+// check proves that every record that was acknowledged is there.
 func (n *onDisk) check(t *testing.T, topic string) {
 	t.Helper()
 	if got := len(readAll(t, n.process, topic, n.acked[topic])); got != n.acked[topic] {
@@ -108,11 +108,10 @@ func (n *onDisk) check(t *testing.T, topic string) {
 	}
 }
 
-// TestFullDisk proves that a full disk stops writes only: they are refused with
-// an error after which clients try again, before the file system is full;
-// reads and deletes go on; a node starts on a disk on which nothing is left,
-// after a clean stop and after kill -9; and it takes writes again by itself
-// when there is room.
+// TestFullDisk proves that a full disk stops writes only. They are refused with an error after
+// which clients try again, before the file system is full. Reads and deletions go on. A node starts
+// on a disk without free space, after a clean stop and after kill -9, and takes writes again by
+// itself when there is room.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	disk := smallDisk(t, 256)
@@ -142,7 +141,7 @@ func TestFullDisk(t *testing.T) {
 	n.check(t, "kept")
 	n.check(t, "dropped")
 
-	// Somebody else takes the rest.
+	// Another program takes the rest.
 	filler := filepath.Join(disk, "filler")
 	fill(t, filler)
 	n.end(t)
@@ -161,7 +160,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	n.process = up(t, data)
 
-	// Deleting makes room, and the node notices.
+	// Deleting a topic makes room, and the node notices it.
 	adm = kadm.NewClient(n.client(t))
 	before := free(t, disk)
 	if _, err := adm.DeleteRecords(t.Context(), kadm.Offsets{"dropped": {0: {Topic: "dropped", At: int64(n.acked["dropped"] / 2)}}}); err != nil {
@@ -192,7 +191,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestProduceOnFullDisk proves that a producer says what the broker answers on a full disk, how
+// TestProduceOnFullDisk proves that a producer reports the broker's answer on a full disk and how
 // many records are written, and that it goes on when there is room again.
 func TestProduceOnFullDisk(t *testing.T) {
 	t.Parallel()

@@ -1,8 +1,7 @@
-// Package memory counts the bytes that groups keep in memory. A Budget bounds all groups
-// that a node coordinates; an Account counts those of one machine.
+// Package memory counts the bytes that groups keep in memory. A Budget bounds the bytes of all
+// groups that a node coordinates; an Account counts those of one machine.
 //
-// A Budget may be used by any number of goroutines; an Account is guarded by the lock of
-// its machine.
+// Any number of goroutines may use a Budget. The lock of its machine guards an Account.
 package memory
 
 import (
@@ -18,8 +17,8 @@ const Max = 256 << 20
 // fullEvery is how often, at most, a full budget is logged.
 const fullEvery = 10 * time.Second
 
-// Budget is the memory that the groups of a Service may take on this node. More than
-// the limit may be used, since applying a record must never fail.
+// Budget is the memory that all groups of a node may take. The limit may be exceeded by records
+// that are applied, since applying them must never fail.
 type Budget struct {
 	log    *slog.Logger
 	limit  int64
@@ -60,9 +59,9 @@ func (b *Budget) warnFull(now time.Time, group string, n int64) {
 		slog.Int64("used", b.used.Load()), slog.Int64("limit", b.limit))
 }
 
-// Account has the bytes of one machine. While the machine loads they do not count in
-// the budget, since a load that fails is thrown away. They count from JoinBudget to
-// LeaveBudget. The lock of the machine guards it.
+// Account counts the bytes of one machine. They are part of the budget from JoinBudget to
+// LeaveBudget. While the machine loads, they are not, since a load that fails is thrown away. The
+// lock of the machine guards the account.
 type Account struct {
 	total  *Budget
 	held   int64
@@ -80,14 +79,14 @@ func (a *Account) Add(n int64) {
 	}
 }
 
-// Take takes n bytes if there is room for them, and tells whether there was. A negative
-// n gives bytes back, for which there is always room.
+// Take takes n bytes if there is room for them, and tells whether there was. A negative n gives
+// bytes back, which always succeeds.
 func (a *Account) Take(n int64) bool {
 	switch {
 	case n <= 0:
 		a.Add(n)
 		return true
-	case !a.joined: // a load must not fail: its records were acknowledged
+	case !a.joined: // a load must not fail, since its records were acknowledged
 		a.held += n
 		return true
 	case !a.total.takeIfFree(n):
@@ -97,7 +96,7 @@ func (a *Account) Take(n int64) bool {
 	return true
 }
 
-// Room is about how many bytes Take would take.
+// Room is about how many bytes Take can take.
 func (a *Account) Room() int64 {
 	if !a.joined {
 		return a.total.Free() - a.held
@@ -113,7 +112,7 @@ func (a *Account) JoinBudget() {
 	}
 }
 
-// LeaveBudget ends the counting of the account's bytes in the budget.
+// LeaveBudget removes the account's bytes from the budget.
 func (a *Account) LeaveBudget() {
 	if a.joined {
 		a.joined = false
@@ -121,7 +120,8 @@ func (a *Account) LeaveBudget() {
 	}
 }
 
-// Reserve is Take for a group; it logs that there is no room.
+// Reserve takes n bytes for a group if there is room for them, as Take does. If there is none, it
+// logs that the budget is full.
 func (a *Account) Reserve(now time.Time, group string, n int64) bool {
 	if a.Take(n) {
 		return true
@@ -130,7 +130,8 @@ func (a *Account) Reserve(now time.Time, group string, n int64) bool {
 	return false
 }
 
-// WarnFull logs that the budget has no room for n bytes of a group, now and then.
+// WarnFull logs that the budget has no room for n bytes of a group. It does so at most once in
+// fullEvery.
 func (a *Account) WarnFull(now time.Time, group string, n int64) { a.total.warnFull(now, group, n) }
 
 // Held is how many bytes the account has.
@@ -139,5 +140,5 @@ func (a *Account) Held() int64 { return a.held }
 // Free is how many bytes may still be taken.
 func (b *Budget) Free() int64 { return b.limit - b.used.Load() }
 
-// Used is how many bytes all accounts have that joined the budget.
+// Used is how many bytes the accounts that joined the budget have together.
 func (b *Budget) Used() int64 { return b.used.Load() }
