@@ -26,21 +26,20 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// The flood: connections that send the worst request of each kind, over and over,
-// before anybody has logged in. A minute for each kind: LEAT_FLOOD=60s, one of them: LEAT_FLOOD_ONLY.
-// LEAT_FLOOD_PROFILES names a directory for profiles of the heap.
+// The flood is made of connections that send the worst request of each kind, over and over, before
+// anybody has logged in. LEAT_FLOOD=60s gives each kind a minute, and LEAT_FLOOD_ONLY names the
+// only kind to be sent. LEAT_FLOOD_PROFILES names a directory for profiles of the heap.
 const (
 	floodConns   = 100
-	floodShort   = 2 * time.Second // for all kinds together, unless LEAT_FLOOD says otherwise
-	floodTopics  = 1000            // ordinary topics beside; 10,000 in the long form
+	floodShort   = 2 * time.Second // for all kinds together, unless LEAT_FLOOD gives each its time
+	floodTopics  = 1000            // ordinary topics on the node; 10,000 in the long form
 	floodLimit   = 400             // MiB of resident memory that a node on a large machine may take
-	floodSmall   = 200             // and with GOMEMLIMIT=256MiB
+	floodSmall   = 200             // the same with GOMEMLIMIT=256MiB
 	honestPauses = 10 * time.Millisecond
 )
 
-// TestFlood proves that the worst requests that can be sent leave a node within its
-// memory, and that honest clients beside them are served without an error. How fast
-// they are is logged.
+// TestFlood proves that a node stays within its memory under the worst requests that can be sent,
+// and that honest clients are served meanwhile without an error. It logs how fast they are served.
 func TestFlood(t *testing.T) {
 	for _, c := range []struct {
 		name, memLimit string
@@ -59,7 +58,7 @@ func flood(t *testing.T, mostMiB int) {
 	t.Helper()
 	topics, each, long := floodTopics, time.Duration(0), os.Getenv("LEAT_FLOOD")
 	if long != "" {
-		topics = 9_990 // with the others as many as one request may make
+		topics = 9_990 // with the other topics these are as many as one request may make
 		var err error
 		if each, err = time.ParseDuration(long); err != nil {
 			t.Fatal(err)
@@ -74,13 +73,13 @@ func flood(t *testing.T, mostMiB int) {
 			floodOne(t, k.name, []floodKind{k}, topics, each, mostMiB)
 		}
 	}
-	if each == 0 { // those that take memory by what they ask for, not by how they are sent
+	if each == 0 { // these kinds take memory by the answers that they ask for and not by the way they are sent
 		kinds = slices.DeleteFunc(kinds, func(k floodKind) bool { return k.long })
 	}
 	floodOne(t, "all kinds", kinds, topics, max(each, floodShort), mostMiB)
 }
 
-// floodOne floods a node of its own with requests of the kinds.
+// floodOne starts a node and floods it with requests of the kinds.
 func floodOne(t *testing.T, name string, kinds []floodKind, topics int, d time.Duration, mostMiB int) {
 	t.Helper()
 	var args []string
@@ -99,7 +98,8 @@ func floodOne(t *testing.T, name string, kinds []floodKind, topics int, d time.D
 	p.kill()
 }
 
-// floodProfiles is the directory for profiles of the heap, each second one; "" for none.
+// floodProfiles is the directory for profiles of the heap, of which each second gets one. It is
+// empty if none are wanted.
 func floodProfiles() string { return os.Getenv("LEAT_FLOOD_PROFILES") }
 
 func saveProfiles(t *testing.T, web, file string, ended <-chan struct{}) {
@@ -126,8 +126,7 @@ func saveProfiles(t *testing.T, web, file string, ended <-chan struct{}) {
 	}
 }
 
-// runFlood sends requests of the kinds for some time and looks at what becomes of
-// the node and of honest clients.
+// runFlood sends requests of the kinds for some time, and watches the node and the honest clients.
 func runFlood(t *testing.T, p *process, name string, a attackPlan, mostMiB int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), a.duration)
@@ -160,17 +159,17 @@ func runFlood(t *testing.T, p *process, name string, a attackPlan, mostMiB int) 
 	}
 }
 
-// attackPlan is what attackers do: which kinds of requests they send, beside so many
-// topics, and for how long.
+// attackPlan says what attackers do: which kinds of requests they send, for how long, and beside
+// how many topics.
 type attackPlan struct {
 	kinds    []floodKind
 	topics   int
 	duration time.Duration
 }
 
-// runAttackers has a process of its own attack the node, at the lowest
-// priority: in the world outside, attackers do not take the processors of the node and of
-// honest clients. It returns how many answers they got and how many connections ended.
+// runAttackers runs the attack in a process of its own at the lowest priority, because real
+// attackers do not use the processors of the node and of honest clients. It returns how many
+// answers they got and how many connections ended.
 func runAttackers(t *testing.T, addr string, a attackPlan) (answers, closed int64) {
 	t.Helper()
 	var names []string
@@ -188,10 +187,10 @@ func runAttackers(t *testing.T, addr string, a attackPlan) (answers, closed int6
 	return answers, closed
 }
 
-// attackersSaid stands before the numbers that the attackers' process prints.
+// attackersSaid precedes the numbers that the attackers' process prints.
 const attackersSaid = "answers and ended connections: "
 
-// TestFloodAttackers is the process of the attackers; it proves nothing by itself.
+// TestFloodAttackers is the process of the attackers. It proves nothing by itself.
 func TestFloodAttackers(t *testing.T) {
 	args := strings.Split(os.Getenv("LEAT_FLOOD_ATTACK"), ";")
 	if len(args) != 4 {
@@ -225,7 +224,7 @@ func p99(took []time.Duration) time.Duration {
 	return took[len(took)*99/100].Round(100 * time.Microsecond)
 }
 
-// beHonest produces and waits for each record, and returns how long that took.
+// beHonest produces records and waits for each of them. It returns how long each took.
 func beHonest(ctx context.Context, t *testing.T, p *process, codec kgo.CompressionCodec, ready chan<- struct{}) (took []time.Duration) {
 	t.Helper()
 	cl := p.client(t, kgo.DefaultProduceTopic("honest"), kgo.DisableIdempotentWrite(), kgo.ProducerBatchCompression(codec), kgo.ProducerLinger(0))
@@ -252,20 +251,20 @@ func beHonest(ctx context.Context, t *testing.T, p *process, codec kgo.Compressi
 	return took
 }
 
-// floodKind is a kind of request. Its bytes are sent as they are, again and again.
+// floodKind is a kind of request. Its bytes are sent unchanged again and again.
 type floodKind struct {
 	name   string
 	bytes  []byte
 	unread bool // the answers are not read
-	long   bool // only in the long form
+	long   bool // it is sent in the long form only
 }
 
-// attack sends a kind's requests on one connection at a time, until the time is over.
+// attack sends a kind's requests, on one connection at a time, until the time is over.
 func attack(ctx context.Context, addr string, k floodKind, answers, closed *atomic.Int64) {
 	for ctx.Err() == nil {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
-			time.Sleep(honestPauses) // the node has many connections to look after
+			time.Sleep(honestPauses) // the node has many connections to serve
 			continue
 		}
 		end := context.AfterFunc(ctx, func() { _ = c.Close() })
@@ -303,8 +302,7 @@ func countAnswers(c net.Conn, answers *atomic.Int64) {
 	}
 }
 
-// prepareFlood makes the topics, and puts a batch that decompresses to a gigabyte
-// into one of them.
+// prepareFlood makes the topics. It puts a batch that decompresses to a gigabyte into one of them.
 func prepareFlood(t *testing.T, p *process, topics int) {
 	t.Helper()
 	cl := p.client(t)
@@ -380,7 +378,7 @@ func floodKinds(topics int) []floodKind {
 	lt := kmsg.NewListOffsetsRequestTopic()
 	lt.Topic = "bombs"
 	lp := kmsg.NewListOffsetsRequestTopicPartition()
-	lp.Timestamp = bombTime + 1 // of its last record
+	lp.Timestamp = bombTime + 1 // the timestamp of its last record
 	lt.Partitions = append(lt.Partitions, lp)
 	lookUp.Topics = append(lookUp.Topics, lt)
 	fetch := kmsg.NewPtrFetchRequest()
@@ -429,7 +427,7 @@ func floodKinds(topics int) []floodKind {
 	}...)
 }
 
-// parkedKinds are requests that wait, or whose answers do behind one that waits.
+// parkedKinds are requests that wait, and requests whose answers wait behind one that does.
 func parkedKinds(topics int) []floodKind {
 	wait := func(topic string, partitions int32) *kmsg.FetchRequest {
 		req := kmsg.NewPtrFetchRequest()
@@ -458,14 +456,14 @@ func parkedKinds(topics int) []floodKind {
 	}
 	names.Topics = append(names.Topics, nt)
 	return []floodKind{
-		{name: "no attack", long: true}, // it shows what the machine does to honest clients
+		{name: "no attack", long: true}, // this shows how honest clients fare without an attack
 		{name: "watched", bytes: requestOf(11, watch), long: true},
 		{name: "hardly any watched", bytes: requestOf(11, wait("topic-0", 1000)), long: true},
 		{name: "behind a parked one", bytes: append(requestOf(11, wait("topic-0", 1)), slices.Repeat(requestOf(7, names), 100)...), long: true},
 	}
 }
 
-// requestOf is a request of a version as a frame.
+// requestOf is a request, in a version, as a frame.
 func requestOf(version int16, req kmsg.Request) []byte {
 	req.SetVersion(version)
 	return kmsg.NewRequestFormatter(kmsg.FormatterClientID("flood")).AppendRequest(nil, req, 1)
@@ -485,16 +483,16 @@ func produceOf(topic string, batch []byte) *kmsg.ProduceRequest {
 
 const bombTime = 1_700_000_000_000
 
-// claim is a batch of some bytes whose zstd frame claims a window of 128 MiB.
+// claim is a batch whose zstd frame claims a window of 128 MiB but has few bytes.
 func claim() []byte {
 	record := []byte{12, 0, 0, 0, 1, 1, 0}
 	frame := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, 17 << 3, byte(len(record)<<3 | 1), 0, 0}
 	return zstdBatch(append(frame, record...), 1)
 }
 
-// bomb is a batch of two records, the first with so many MiB of zeros and the second
-// one a millisecond later, in blocks of four bytes for each 128 KiB; its window is
-// 1 KiB shifted by windowLog.
+// bomb is a batch of two records. The first has many MiB of zeros, and the second comes a
+// millisecond later. Each 128 KiB of zeros is a block of four bytes. The window is 1 KiB shifted by
+// windowLog.
 func bomb(mebi, windowLog int) []byte {
 	size := mebi << 20
 	var head []byte

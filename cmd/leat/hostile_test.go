@@ -22,17 +22,17 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// closedLimit is how long the node may take to close a connection that speaks
-// something else: its first bytes decide.
+// closedLimit is how long the node may take to close a connection whose bytes are no Kafka request.
+// The first bytes are enough to tell.
 const closedLimit = 10 * time.Second
 
-// frame is a request of this size on the wire.
+// frame is a request of this size, as it is sent.
 func frame(size uint32, body ...byte) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, size), body...)
 }
 
-// TestHostileBytes proves that bytes that are no request cost one connection
-// and one log line: the node closes it and serves the others.
+// TestHostileBytes proves that bytes that are no request cost one connection and one log line. The
+// node closes the connection and serves the others.
 func TestHostileBytes(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -41,7 +41,8 @@ func TestHostileBytes(t *testing.T) {
 	for i := range noise {
 		noise[i] = byte(rng.Uint32())
 	}
-	// ApiVersions 3 whose header claims 2^31-1 tags, and a topic list of 2^31-1 names.
+	// An ApiVersions request of version 3 whose header claims 2^31-1 tags, and a list of 2^31-1
+	// topic names.
 	tags := []byte{0, 18, 0, 3, 0, 0, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x07}
 	names := []byte{0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff}
 	t.Run("tls", func(t *testing.T) {
@@ -81,7 +82,7 @@ func TestHostileBytes(t *testing.T) {
 			if err := c.SetDeadline(time.Now().Add(closedLimit)); err != nil {
 				t.Fatal(err)
 			}
-			_, _ = c.Write(tc.bytes) // it may be closed before all is written
+			_, _ = c.Write(tc.bytes) // the connection may be closed before all bytes are written
 			if _, err := io.Copy(io.Discard, c); errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("the connection is still open after %v", closedLimit)
 			}
@@ -98,15 +99,15 @@ func TestHostileBytes(t *testing.T) {
 	p.stop(t)
 }
 
-// halfSent is how many connections announce halfBytes each and send little.
+// halfSent is how many connections announce halfBytes each and send only a few.
 const (
 	halfSent  = 60
 	halfBytes = 100_000_000
 )
 
-// TestHalfSentFrames proves that a request costs what has arrived and not what
-// was announced: sixty connections that announce 100 MB each leave the node
-// small, and it serves others meanwhile.
+// TestHalfSentFrames proves that a request takes memory for the bytes that have arrived and not for
+// those that were announced. Sixty connections that announce 100 MB each leave the node small, and
+// it serves others meanwhile.
 func TestHalfSentFrames(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -115,7 +116,7 @@ func TestHalfSentFrames(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := residentMiB(t, p.cmd.Process.Pid)
-	// A Produce request, version 9, of client "x"; then 1 KiB of its body.
+	// This is a Produce request of version 9 from client "x", followed by 1 KiB of its body.
 	head := []byte{0, 0, 0, 9, 0, 0, 0, 1, 0, 1, 'x', 0}
 	for range halfSent {
 		c, err := net.Dial("tcp", p.addr)
@@ -143,7 +144,7 @@ func TestHalfSentFrames(t *testing.T) {
 	p.stop(t)
 }
 
-// residentMiB is the memory of a process. Where the system does not tell, it is 0.
+// residentMiB is the resident memory of a process. It is 0 if the system does not tell.
 func residentMiB(t *testing.T, pid int) int {
 	t.Helper()
 	if runtime.GOOS != "linux" {

@@ -18,7 +18,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// told asks by one address where the node is, as three APIs tell it.
+// told asks a broker where the node is, by three APIs.
 func told(t *testing.T, addr string) []string {
 	t.Helper()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(addr))
@@ -57,10 +57,10 @@ func portOf(addr string) string {
 	return port
 }
 
-// TestTwoListeners proves that the usual set-up of two listeners, one for containers and one for
-// the host, works by flags and by Kafka's configs: a client is told the address of the listener
-// by which it came, and can produce and consume there; without an advertised address it is told
-// the one that it used.
+// TestTwoListeners proves that the usual set-up of two listeners works by flags and by Kafka's
+// configs: one listener is for containers and one for the host. A client is told the address of the
+// listener that it uses, and can produce and consume there. Without an advertised address the
+// client is told the address by which it came.
 func TestTwoListeners(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string]func(in, out string) []string{
@@ -105,8 +105,8 @@ func TestTwoListeners(t *testing.T) {
 	}
 }
 
-// TestWhatRunsIsShown proves that DescribeConfigs has the node's own settings as they are, by
-// whichever name and from whichever place they were given, as static configs.
+// TestWhatRunsIsShown proves that DescribeConfigs shows the settings that the node runs with as
+// static configs, by whichever name and in whichever way they were set.
 func TestWhatRunsIsShown(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
@@ -130,8 +130,8 @@ func TestWhatRunsIsShown(t *testing.T) {
 	}
 }
 
-// TestNodeZero proves that 0 is a node id like any other, at the first start and at each later
-// one, for topics and groups too.
+// TestNodeZero proves that 0 is a node id like any other, for topics and for groups, at the first
+// start and at later ones.
 func TestNodeZero(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -167,9 +167,9 @@ func TestNodeZero(t *testing.T) {
 	}
 }
 
-// TestNothingIsFeigned proves that a node does not start with addresses that nobody can use, nor
-// with protections that it does not have; that a running one does not take the latter either,
-// and says in its log which configs of a topic have no effect.
+// TestNothingIsFeigned proves that a node does not start with addresses that nobody can use, or
+// with protections that it does not have. A running node refuses such protections, too, and logs
+// which configs of a topic have no effect.
 //
 // No value that may be a secret is printed.
 func TestNothingIsFeigned(t *testing.T) {
@@ -210,8 +210,8 @@ func TestNothingIsFeigned(t *testing.T) {
 	}
 }
 
-// TestLogSettings proves that the environment sets the log's level and format, that flags win
-// over it, and that a misspelt variable is named.
+// TestLogSettings proves that the environment sets the log's level and format, that flags override
+// the environment, and that the name of a misspelt variable is printed.
 func TestLogSettings(t *testing.T) {
 	t.Parallel()
 	run := func(env []string, args ...string) string {

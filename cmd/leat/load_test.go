@@ -21,19 +21,19 @@ import (
 	"github.com/twmb/franz-go/pkg/kversion"
 )
 
-// loadTopic is a topic of a load. Its era rises, under its book's mutex, before and
-// after each change of what its acknowledgements mean; while it is even, they hold.
+// loadTopic is a topic of a load. Its era is odd while the meaning of its acknowledgements may be
+// changing, and even while it holds: it rises before and after each change, under its book's mutex.
 type loadTopic struct {
 	name       string
 	partitions int32
 	padding    int // bytes of the largest record
 	configs    map[string]string
 	era        atomic.Int64
-	replaced   bool // it is deleted and made again; while its era is odd it may be missing
+	replaced   bool // it is deleted and made again; it may be missing while its era is odd
 	id         kadm.TopicID
 }
 
-// loadTopics is one topic of each kind that storage treats in a way of its own.
+// loadTopics has one topic of each kind that storage treats differently.
 func loadTopics() []*loadTopic {
 	topics := []*loadTopic{
 		{name: "durable", partitions: 2, padding: 1000},
@@ -43,20 +43,20 @@ func loadTopics() []*loadTopic {
 		{name: "switched", partitions: 2, padding: 1000, configs: map[string]string{"flush.messages": "1"}},
 		{name: "replaced", partitions: 2, padding: 1000, replaced: true},
 	}
-	topics[3].era.Store(1) // it never promises that anything survives a power cut
+	topics[3].era.Store(1) // its acknowledgements never promise to survive a power cut
 	return topics
 }
 
-// retained is how many bytes a partition of the topic of that name keeps.
+// retained is how many bytes a partition of the topic with that name keeps.
 const retained = 3 << 20
 
-// sure tells whether the topic promises at all times what durable topics promise.
+// sure tells whether the topic always promises as much as durable topics do.
 func (lt *loadTopic) sure() bool {
 	return lt.name == "durable" || lt.name == "rolled" || lt.name == "retained"
 }
 
-// load is real clients that write, read and administrate while their node dies and
-// comes back on the same address, again and again.
+// load is a set of real clients. They write, read and administrate while their node dies and comes
+// back on the same address, again and again.
 type load struct {
 	*book
 	addr    string
@@ -69,15 +69,15 @@ type load struct {
 	life     sync.WaitGroup // the administrators of one life of the node
 }
 
-// startLoad makes the topics on a node and begins to write to them and to read them.
-// With power, the load will meet power cuts and not only the end of processes.
+// startLoad makes the topics on a node, and begins to write to them and to read them. power says
+// that the load will meet power cuts and not only kills.
 func startLoad(t *testing.T, p *process, power bool) *load {
 	t.Helper()
 	l := &load{book: newBook(power), addr: p.addr}
 	adm := kadm.NewClient(p.client(t))
 	for _, topic := range l.topics {
 		if topic.replaced {
-			topic.era.Store(1) // replace makes it
+			topic.era.Store(1) // replace makes this topic
 		} else {
 			l.create(t.Context(), t, adm, topic)
 		}
@@ -95,10 +95,10 @@ func startLoad(t *testing.T, p *process, power bool) *load {
 	l.addWriter(ctx, t, 1, paged, pagedOpts...)
 	l.addWriter(ctx, t, 2, l.topics[:5], all, plain)
 	l.addWriter(ctx, t, 3, l.topics[:5], one, plain)
-	// It names topics by their names, which are the same when they are made again.
+	// The client names topics by their names, which stay the same when the topics are made again.
 	l.addWriter(ctx, t, 4, replaced, all, plain, kgo.MaxVersions(kversion.V2_7_0()))
 	l.addReader(ctx, t, l.topics[:5])
-	t.Cleanup(func() { // a test that failed left them running, with a node that is dead
+	t.Cleanup(func() { // a failed test leaves them running, with a dead node
 		cancel()
 		if l.stopLife != nil {
 			l.stopLife()
@@ -125,7 +125,7 @@ func (l *load) client(t *testing.T, opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-// addWriter adds a client that writes. Those with the numbers 0 and 1 are idempotent.
+// addWriter adds a client that writes. The clients with the numbers 0 and 1 are idempotent.
 func (l *load) addWriter(ctx context.Context, t *testing.T, number int64, topics []*loadTopic, opts ...kgo.Opt) {
 	t.Helper()
 	cl := l.client(t, append(opts, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MaxBufferedRecords(100),
@@ -135,23 +135,23 @@ func (l *load) addWriter(ctx context.Context, t *testing.T, number int64, topics
 		for seq := int64(0); ctx.Err() == nil; seq++ {
 			topic := topics[seq%int64(len(topics))]
 			l.produce(ctx, cl, recordID{number, seq}, topic, int32(seq/int64(len(topics)))%topic.partitions)
-			if seq%20 == 0 { // else the page cache's topics fill the disk while the others wait for it
+			if seq%20 == 0 { // otherwise the topics of the page cache would fill the disk while the others wait for it
 				pause(ctx, 5*time.Millisecond)
 			}
 		}
 	})
 }
 
-// produce sends one record; its answer goes to the book.
+// produce sends one record, whose answer goes to the book.
 func (l *load) produce(ctx context.Context, cl *kgo.Client, id recordID, topic *loadTopic, partition int32) {
 	era := topic.era.Load()
-	// A record that was sent is not cancelled by ctx, so that it gets its answer; how
-	// many there are is bounded by the client, which then waits.
+	// ctx does not cancel a record that was sent, so that it gets its answer. The client bounds how
+	// many are under way, and waits at the bound.
 	cl.Produce(context.WithoutCancel(ctx), &kgo.Record{Topic: topic.name, Partition: partition, Value: id.value(topic)},
 		func(r *kgo.Record, err error) { l.answered(topic, id, era, r, err) })
 }
 
-// addReader reads all topics, always from what comes next, and notes what it sees.
+// addReader adds a client that reads all topics from their start on, and notes the records.
 func (l *load) addReader(ctx context.Context, t *testing.T, topics []*loadTopic) {
 	t.Helper()
 	var names []string
@@ -166,7 +166,7 @@ func (l *load) addReader(ctx context.Context, t *testing.T, topics []*loadTopic)
 	})
 }
 
-// beginLife lets administrators change topics until endLife. The node has started.
+// beginLife lets administrators change topics until endLife. The node must have started.
 func (l *load) beginLife(t *testing.T, rng *rand.Rand) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -186,12 +186,12 @@ func (l *load) beginLife(t *testing.T, rng *rand.Rand) {
 	})
 }
 
-// endLife waits until no answer of the node that died is under way any more.
+// endLife waits until no answer of the dead node is under way.
 func (l *load) endLife(t *testing.T) {
 	t.Helper()
 	l.stopLife()
 	l.life.Wait()
-	for before := -1; before != l.countAnswers(); { // those that were on their way
+	for before := -1; before != l.countAnswers(); { // answers may still be on their way
 		before = l.countAnswers()
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -200,8 +200,8 @@ func (l *load) endLife(t *testing.T) {
 	l.mu.Unlock()
 }
 
-// try reports an error of an administrator's call, if the node was well, and tells
-// whether there was one.
+// try reports the error of an administrator's call if the node was well. It returns false if there
+// was an error.
 func (l *load) try(ctx context.Context, t *testing.T, err error) bool {
 	t.Helper()
 	if err != nil && ctx.Err() == nil && !l.dying.Load() {
@@ -210,8 +210,8 @@ func (l *load) try(ctx context.Context, t *testing.T, err error) bool {
 	return err == nil && ctx.Err() == nil
 }
 
-// pause waits so long, or until ctx ends. It waits for nothing: how long a state lasts is
-// what varies.
+// pause waits for d, or until ctx ends. The test waits for nothing here: how long a state lasts
+// varies.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -219,7 +219,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// switchModes changes a topic between the modes of durability until ctx ends.
+// switchModes switches a topic between the modes of durability until ctx ends.
 func (l *load) switchModes(ctx context.Context, t *testing.T, adm *kadm.Client, topic *loadTopic) {
 	t.Helper()
 	alter := func(value string) bool {
@@ -291,7 +291,7 @@ func (l *load) awaitSure(t *testing.T, n int) {
 	eventually(t, "records are acknowledged", func() bool { return l.countSure() >= before+n || t.Failed() })
 }
 
-// probe writes a record to each partition by a client of its own, and notes it.
+// probe writes a record to each partition with a client of its own, and notes it in the book.
 func (l *load) probe(t *testing.T, p *process) {
 	t.Helper()
 	cl := p.client(t, kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.RequiredAcks(kgo.AllISRAcks()))
@@ -312,12 +312,12 @@ func (l *load) probe(t *testing.T, p *process) {
 	}
 }
 
-// finish ends the load on a node that has started, and compares all with the book.
+// finish ends the load on a node that has started, and compares everything with the book.
 func (l *load) finish(t *testing.T, p *process) {
 	t.Helper()
 	l.awaitSure(t, 300)
 	l.stop()
-	l.clients[4].Close() // its topic may be missing, and its records wait for it
+	l.clients[4].Close() // its topic may be missing, and then its records would wait
 	l.writers.Wait()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -330,7 +330,8 @@ func (l *load) finish(t *testing.T, p *process) {
 	l.probe(t, p)
 }
 
-// seedAndRounds is what a test of random moments goes by, from the environment.
+// seedAndRounds is the seed and the number of rounds of a test of random moments, which the
+// environment may set.
 func seedAndRounds(t *testing.T, rounds int) (seed uint64, n int) {
 	t.Helper()
 	seed = rand.Uint64()
@@ -349,10 +350,10 @@ func seedAndRounds(t *testing.T, rounds int) (seed uint64, n int) {
 	return seed, rounds
 }
 
-// TestKillUnderLoad proves that the end of the process loses nothing, whatever it was
-// doing: writing to topics of each durability, changing from one to the other, rolling
-// segments and dropping them, deleting topics and making them again. Some processes
-// stand still for a while before they are killed, or go on after it.
+// TestKillUnderLoad proves that the end of the process loses nothing, whatever it was doing:
+// writing to topics of each mode of durability, switching between the modes, rolling and dropping
+// segments, or deleting topics and making them again. Some processes stand still for a while before
+// they are killed, and some continue after that.
 func TestKillUnderLoad(t *testing.T) {
 	t.Parallel()
 	for _, stopped := range []bool{false, true} {
@@ -368,7 +369,8 @@ func TestKillUnderLoad(t *testing.T) {
 				l.awaitSure(t, 200+rng.IntN(2000))
 				if stopped {
 					signal(t, p, syscall.SIGSTOP)
-					// It waits for nothing: clients are to meet a node that does not answer.
+					// The test waits for nothing here: clients are to meet a node that does not
+					// answer.
 					time.Sleep(time.Duration(rng.IntN(300)) * time.Millisecond)
 					if rng.IntN(2) == 0 {
 						signal(t, p, syscall.SIGCONT)
@@ -401,9 +403,9 @@ func signal(t *testing.T, p *process, s os.Signal) {
 	}
 }
 
-// inspect starts a node on an address that the load does not know, after a power cut or a
-// kill, and compares what it has with the book; after some records more it ends one
-// way or the other, and nothing of that is lost.
+// inspect starts a node after a power cut or a kill, on an address that the load does not know, and
+// compares its records with the book. After it has written some more records it ends the node in
+// one of two ways, and checks that none of those is lost.
 func (l *load) inspect(t *testing.T, dir string, rng *rand.Rand, power bool) {
 	t.Helper()
 	p := up(t, dir)

@@ -1,7 +1,7 @@
 //go:build unix
 
-// The tests of this folder run the binary as people do: as a process, by its
-// command line and over its ports. They know nothing of what is inside.
+// The tests of this folder run the binary as a person would: as a process, by its command line, and
+// over its ports. They know nothing of its insides.
 package main_test
 
 import (
@@ -42,14 +42,14 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	readyLimit = 20 * time.Second // for a machine that does much else; it takes milliseconds
+	readyLimit = 20 * time.Second // generous, since the machine may be busy; a start takes milliseconds
 	stopLimit  = 15 * time.Second // "within seconds"
 )
 
 // process is a running "leat up".
 type process struct {
 	cmd  *exec.Cmd
-	addr string // of the Kafka port
+	addr string // the address of the Kafka port
 	out  *output
 	done chan struct{} // closed when it has ended; then err is set
 	err  error
@@ -92,7 +92,7 @@ func launch(t *testing.T, dir, addr string, args ...string) *process {
 	return p
 }
 
-// start begins what p.cmd says and does not wait for anything.
+// start starts p.cmd and does not wait for anything.
 func (p *process) start(t *testing.T, dir string) {
 	t.Helper()
 	p.out, p.done = &output{}, make(chan struct{})
@@ -145,7 +145,7 @@ func (p *process) awaitReady(t *testing.T) {
 	}
 }
 
-// ping asks for the API versions, by the oldest version of that request.
+// ping asks for the API versions with the oldest version of that request.
 func ping(addr string) error {
 	c, err := net.DialTimeout("tcp", addr, time.Second)
 	if err != nil {
@@ -169,13 +169,13 @@ func ping(addr string) error {
 	return nil
 }
 
-// kill ends the process as kill -9 does and waits until it is gone.
+// kill ends the process as kill -9 does, and waits until it is gone.
 func (p *process) kill() {
-	_ = p.cmd.Process.Kill() // gone already is as good
+	_ = p.cmd.Process.Kill() // an error means that it has ended already
 	<-p.done
 }
 
-// stop ends the process as an operator does. It must end soon, and say that all went well.
+// stop ends the process as an operator does. The process must end soon, and with success.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -196,7 +196,7 @@ func (p *process) awaitEnd(t *testing.T) {
 	}
 }
 
-// exitCode is the status of a process that has ended.
+// exitCode is the exit status of a process that has ended.
 func (p *process) exitCode() int {
 	if e, ok := errors.AsType[*exec.ExitError](p.err); ok {
 		return e.ExitCode()
@@ -204,7 +204,7 @@ func (p *process) exitCode() int {
 	return 0
 }
 
-// client returns a client of the node that ends with the test.
+// client returns a client of the node, which is closed when the test ends.
 func (p *process) client(t *testing.T, opts ...kgo.Opt) *kgo.Client {
 	t.Helper()
 	cl, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(p.addr)}, opts...)...)

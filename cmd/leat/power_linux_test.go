@@ -18,16 +18,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk is an ext4 in a file, mounted, whose power can be cut: what the file system has
-// not written to the file is lost.
+// disk is a mounted ext4 file system in a file, whose power can be cut. A cut loses everything that
+// the file system has not written to the file.
 type disk struct {
 	image string
-	dir   string // where it is mounted
+	dir   string // the directory on which it is mounted
 }
 
-const diskPrefix = "leat-power-" // then the id of the process that made it
+const diskPrefix = "leat-power-" // followed by the id of the process that made it
 
-// newDisk makes and mounts a disk of so many MiB until the test ends.
+// newDisk makes and mounts a disk until the test ends. Its size is in MiB.
 func newDisk(t *testing.T, mib int64) *disk {
 	t.Helper()
 	if _, err := os.Stat("/dev/loop-control"); err != nil || os.Geteuid() != 0 {
@@ -67,7 +67,7 @@ func newDisk(t *testing.T, mib int64) *disk {
 		skip("an ext4 in a file cannot be mounted here: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(d.dir, 0); err != nil && !errors.Is(err, syscall.EINVAL) { // it may not be mounted
+		if err := syscall.Unmount(d.dir, 0); err != nil && !errors.Is(err, syscall.EINVAL) { // the disk may not be mounted
 			t.Errorf("unmount: %v", err)
 			_ = syscall.Unmount(d.dir, syscall.MNT_DETACH)
 		}
@@ -75,7 +75,7 @@ func newDisk(t *testing.T, mib int64) *disk {
 	return d
 }
 
-// mount mounts the disk; its loop device goes when it is unmounted.
+// mount mounts the disk. Its loop device goes when it is unmounted.
 func (d *disk) mount() error {
 	if out, err := exec.Command("mount", "-t", "ext4", "-o", "loop", d.image, d.dir).CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
@@ -83,8 +83,8 @@ func (d *disk) mount() error {
 	return nil
 }
 
-// A file system that is shut down with one of these does not write any more, not what
-// it holds in memory either; with the first its own journal is still written.
+// A file system that is shut down in one of these ways writes nothing any more, not even the bytes
+// that it has in memory. In the first way it still writes its own journal.
 const (
 	shutdownLogFlush   = 1
 	shutdownNoLogFlush = 2
@@ -104,8 +104,8 @@ func (d *disk) cut(t *testing.T, how uint32) {
 	}
 }
 
-// again brings the disk back after a cut, as a start of the machine does. Nobody has a
-// file open there.
+// again brings the disk back after a cut, as a start of the machine does. Nobody may have a file
+// open there.
 func (d *disk) again(t *testing.T) {
 	t.Helper()
 	if err := syscall.Unmount(d.dir, 0); err != nil {
@@ -116,7 +116,7 @@ func (d *disk) again(t *testing.T) {
 	}
 }
 
-// removeDisksOfTheDead removes the nodes and disks of tests that could not clean up.
+// removeDisksOfTheDead removes the nodes and disks of earlier tests that could not clean up.
 func removeDisksOfTheDead(t *testing.T) {
 	t.Helper()
 	boxes, err := filepath.Glob(filepath.Join(os.TempDir(), diskPrefix+"*"))
@@ -130,14 +130,14 @@ func removeDisksOfTheDead(t *testing.T) {
 			continue
 		}
 		killNodesOn(box)
-		_ = syscall.Unmount(filepath.Join(box, "mounted"), syscall.MNT_DETACH) // or it was not mounted
+		_ = syscall.Unmount(filepath.Join(box, "mounted"), syscall.MNT_DETACH) // an error means that it was not mounted
 		if err := os.RemoveAll(box); err != nil {
 			t.Logf("left by an earlier test: %v", err)
 		}
 	}
 }
 
-// killNodesOn kills the processes that were started with a data directory below box.
+// killNodesOn kills the processes whose data directory lies below box.
 func killNodesOn(box string) {
 	commands, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, c := range commands {
@@ -151,11 +151,11 @@ func killNodesOn(box string) {
 	}
 }
 
-// TestPowerCut proves what acknowledgements mean on a real file system: its power is cut
-// under load, also while the node stands still or goes on for a moment on a disk
-// that fails, and the node starts again under the same kernel. What was promised is there,
-// once; no offset is used again; what consumers saw stays; of what rests on the page
-// cache a whole prefix is left.
+// TestPowerCut proves the meaning of acknowledgements on a real file system. Its power is cut under
+// load, also while the node stands still, or while it goes on for a moment on a failing disk. Then
+// the node starts again under the same kernel. Every record that was promised is there once, no
+// offset is used again, and records that consumers saw are the same. Of the records that rest on
+// the page cache, a prefix without gaps is left.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	d := newDisk(t, 2048)
@@ -177,7 +177,7 @@ func TestPowerCut(t *testing.T) {
 		}
 		d.cut(t, how)
 		if !still {
-			// It waits for nothing: how long a node goes on without its disk is what varies.
+			// The test waits for nothing here: how long a node goes on without its disk varies.
 			time.Sleep(time.Duration(rng.IntN(20_000)) * time.Microsecond)
 		}
 		p.kill()

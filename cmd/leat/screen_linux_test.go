@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// screen is what a person sees of a terminal: the part of ECMA-48 that the program uses. Lines
-// that left it at the top are kept. It is safe for concurrent use.
+// screen is the text that a person sees on a terminal. It knows the part of ECMA-48 that the
+// program uses, and keeps lines that left it at the top. It is safe for concurrent use.
 type screen struct {
 	mu            sync.Mutex
 	columns, rows int
@@ -26,7 +26,7 @@ type screen struct {
 	isFull        bool     // the last column is written: the next character begins a line
 	gone          []string // lines above the first one
 	raw           []byte   // all that was written
-	unread        []byte   // of raw: a sequence or a character that is not whole yet
+	unread        []byte   // the end of raw: a sequence or a character that is not complete yet
 }
 
 func newScreen(columns, rows int) *screen {
@@ -39,7 +39,7 @@ func newScreen(columns, rows int) *screen {
 
 func blank(columns int) []rune { return slices.Repeat([]rune{' '}, columns) }
 
-// resize cuts off what does not fit any more, as xterm does. That has left for good.
+// resize cuts off the text that does not fit any more, as xterm does. That text does not come back.
 func (s *screen) resize(columns, rows int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,7 +77,8 @@ func (s *screen) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// takeLocked obeys one character or sequence, and returns its length; 0: it is not whole.
+// takeLocked obeys one character or sequence, and returns its length. It returns 0 if it is not
+// complete.
 func (s *screen) takeLocked(b []byte) int {
 	if b[0] == '\x1b' {
 		end := slices.IndexFunc(b[1:], func(c byte) bool { return c >= 0x40 && c != '[' })
@@ -119,7 +120,7 @@ func (s *screen) downLocked() {
 	}
 }
 
-// obeyLocked moves the cursor or clears cells; colours and modes are nothing that is seen here.
+// obeyLocked moves the cursor or clears cells. Colours and modes do not matter here.
 func (s *screen) obeyLocked(arguments string, verb byte) {
 	n, _ := strconv.Atoi(strings.TrimPrefix(arguments, "["))
 	switch verb {
@@ -141,7 +142,8 @@ func (s *screen) obeyLocked(arguments string, verb byte) {
 	}
 }
 
-// lines are all that can be seen, with what has scrolled away, without blank lines at the end.
+// lines are the lines on the screen, after those that have scrolled away, and without blank lines
+// at the end.
 func (s *screen) lines() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,18 +159,18 @@ func (s *screen) lines() []string {
 
 func (s *screen) String() string { return strings.Join(s.lines(), "\n") }
 
-// written is all that was sent to the terminal.
+// written is everything that was sent to the terminal.
 func (s *screen) written() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return string(s.raw)
 }
 
-// terminal is a pseudo-terminal, and what a person sees on it.
+// terminal is a pseudo-terminal with its screen.
 type terminal struct {
 	*screen
-	person  *os.File // what is typed
-	program *os.File // what programs have as their terminal
+	person  *os.File // the person's side, to which the test types
+	program *os.File // the side that programs have as their terminal
 	drawn   sync.WaitGroup
 }
 
@@ -237,7 +239,7 @@ func (tt *terminal) typeText(t *testing.T, text string) {
 	}
 }
 
-// run starts the binary in a terminal, which is its input too.
+// run starts the binary in a terminal, which is its input, too.
 func (tt *terminal) run(t *testing.T, args ...string) *process {
 	t.Helper()
 	cmd := exec.Command(leat, args...)
@@ -256,11 +258,11 @@ func (tt *terminal) run(t *testing.T, args ...string) *process {
 	return p
 }
 
-// redraws is how often a picture was replaced.
+// redraws is how often a picture was drawn over an earlier one.
 func (tt *terminal) redraws() int { return strings.Count(tt.written(), "\x1b[J") }
 
-// TestDemoFitsTerminal proves that the demo shows one picture, with the whole address to connect
-// to, in terminals of any size, and that it follows when they are resized.
+// TestDemoFitsTerminal proves that the demo shows one picture in terminals of any size, and that it
+// shows the whole address to connect to. The picture follows when the terminal is resized.
 func TestDemoFitsTerminal(t *testing.T) {
 	t.Parallel()
 	check := func(t *testing.T, tt *terminal, addr string) {
@@ -306,7 +308,7 @@ func TestDemoFitsTerminal(t *testing.T) {
 }
 
 // TestDemoDirectory proves that the demo leaves nothing behind unless it is told to, and serves on
-// the port that it is told.
+// the port that it is given.
 func TestDemoDirectory(t *testing.T) {
 	t.Parallel()
 	for _, keep := range []bool{false, true} {
@@ -350,7 +352,7 @@ func TestProduceWhileTyping(t *testing.T) {
 	tt.typeText(t, "one\n")
 	awaitRecords(t, p.addr, "one\n")
 	tt.typeText(t, "half")
-	do(t, p.addr, "", "bench", "latency", "--duration", "100ms") // takes more than a second
+	do(t, p.addr, "", "bench", "latency", "--duration", "100ms") // this takes more than a second
 	if got := tt.String(); got != "one\nhalf" {
 		t.Errorf("the terminal shows %q", got)
 	}
@@ -359,7 +361,8 @@ func TestProduceWhileTyping(t *testing.T) {
 	eventually(t, "the sum is shown", func() bool { return strings.Contains(tt.String(), "one\nhalf and half\nproduced 2 records, ") })
 }
 
-// TestMeterFitsTerminal proves that the line about a transfer stays one line on a narrow terminal.
+// TestMeterFitsTerminal proves that the progress of a transfer stays on one line of a narrow
+// terminal.
 func TestMeterFitsTerminal(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -390,8 +393,8 @@ func TestMeterFitsTerminal(t *testing.T) {
 	}
 }
 
-// TestConsumeOnTerminal proves that records cannot make a terminal do anything, and that a pipe
-// gets them as they are.
+// TestConsumeOnTerminal proves that the bytes of records cannot control a terminal, and that a pipe
+// gets them unchanged.
 func TestConsumeOnTerminal(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -415,8 +418,8 @@ func TestConsumeOnTerminal(t *testing.T) {
 	}
 }
 
-// TestSecondInterrupt proves that a second Ctrl-C ends a verb at once, which a first one would
-// have let finish.
+// TestSecondInterrupt proves that a second Ctrl-C ends a verb at once that has work to finish after
+// the first one.
 func TestSecondInterrupt(t *testing.T) {
 	t.Parallel()
 	hole, asked := blackHole(t)

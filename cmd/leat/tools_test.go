@@ -13,7 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// eventually fails the test when ok does not become true soon.
+// eventually fails the test if ok does not become true soon.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	until := time.Now().Add(readyLimit)
@@ -41,7 +41,7 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-// change replaces the first old of a file, which must be there.
+// change replaces the first old in a file, which must contain it.
 func change(t *testing.T, path, old, now string) {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -54,7 +54,7 @@ func change(t *testing.T, path, old, now string) {
 	write(t, path, string(bytes.Replace(content, []byte(old), []byte(now), 1)))
 }
 
-// readAll reads a topic from its start until n records have come, or no more come.
+// readAll reads a topic from its start until it has n records, or no more come.
 func readAll(t *testing.T, p *process, topic string, n int) []*kgo.Record {
 	t.Helper()
 	cl := p.client(t, kgo.ConsumeTopics(topic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))

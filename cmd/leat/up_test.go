@@ -22,8 +22,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// TestVersion proves that the binary tells which it is, to people and to programs: of
-// which commit it was built where the Go tool knows it, as it does in a clone.
+// TestVersion proves that the binary tells its version to people and to programs. It tells the
+// commit, too, if the Go tool knows it, as in a clone.
 func TestVersion(t *testing.T) {
 	t.Parallel()
 	var versions [2]string
@@ -56,7 +56,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestUnknownVerb proves that a typing error ends with a status that scripts see.
+// TestUnknownVerb proves that a misspelt verb ends with an exit status that scripts see.
 func TestUnknownVerb(t *testing.T) {
 	t.Parallel()
 	out, err := exec.Command(leat, "tpoic", "list").CombinedOutput()
@@ -65,8 +65,8 @@ func TestUnknownVerb(t *testing.T) {
 	}
 }
 
-// TestFirstStart proves that a directory that does not exist is enough: the
-// node serves and says where, and that the secret of the cluster is not shown.
+// TestFirstStart proves that a node can start on a directory that does not exist. It serves, says
+// where, and does not show the secret of the cluster.
 func TestFirstStart(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "new", "data")
@@ -89,7 +89,7 @@ func TestFirstStart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 3 { // base64 begins at any of three places
+	for i := range 3 { // the text in base64 depends on where the secret begins within three bytes
 		text := base64.RawURLEncoding.EncodeToString(secret[i:])
 		if out := p.out.String(); strings.Contains(out, text[:16]) || strings.Contains(out, hex.EncodeToString(secret[:8])) {
 			t.Error("the cluster's secret is shown")
@@ -108,8 +108,7 @@ func TestHTTPPort(t *testing.T) {
 	}
 }
 
-// TestRefusals proves that a node that cannot start says why in one sentence,
-// and what to do.
+// TestRefusals proves that a node that cannot start says in one sentence why, and what to do.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -167,8 +166,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestStopAndStart proves that SIGTERM ends a node within seconds, also while
-// clients wait for records, and that a second start has all of the data.
+// TestStopAndStart proves that SIGTERM ends a node within seconds, even while clients wait for
+// records, and that a second start has all data.
 func TestStopAndStart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -197,7 +196,7 @@ func TestStopAndStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	p.stop(t) // the member's next fetch waits at the broker
+	p.stop(t) // the member's next fetch is waiting at the broker
 	t.Logf("stopped %v after SIGTERM", time.Since(began))
 
 	began = time.Now()

@@ -16,10 +16,10 @@ import (
 	"testing"
 )
 
-// verbUse is how a verb is used wrongly, and how it is used right.
+// verbUse has a wrong and a right use of a verb.
 type verbUse struct {
 	wrong string // arguments that are wrong
-	right string // arguments with which it asks a broker; empty where it asks none
+	right string // arguments with which it asks a broker; empty if it asks none
 }
 
 // verbUses has every verb that does something.
@@ -59,7 +59,7 @@ var verbUses = map[string]verbUse{
 	"version":              {"extra", ""},
 }
 
-// goWords are the insides of Go and of its libraries, which say nothing to people.
+// goWords are words from the insides of Go and its libraries, which mean nothing to people.
 var goWords = regexp.MustCompile(`strconv\.|parsing "|invalid syntax|%!|context (deadline|canceled)|deadline exceeded|<nil>|\bEOF\b|\bpanic\b|` +
 	`goroutine|runtime error|\*errors|kmsg|kadm|kgo\b|shard|unable to |\b1 (argument|broker|group|member|message|partition|record|replica|topic)s\b|` +
 	`int32Slice|stringArray`)
@@ -71,7 +71,7 @@ type ran struct {
 	stdout, stderr string
 }
 
-// tryVerb runs the binary with arguments that spaces part, and checks that its output is for people.
+// tryVerb runs the binary with the arguments in line, and checks that its output is fit for people.
 func tryVerb(t *testing.T, dir, stdin, line string) ran {
 	t.Helper()
 	cmd := exec.Command(leat, strings.Fields(line)...)
@@ -93,7 +93,7 @@ func tryVerb(t *testing.T, dir, stdin, line string) ran {
 	return r
 }
 
-// expect checks the exit code, and that a failure is told in a sentence.
+// expect checks the exit code, and that a failure is reported in a sentence.
 func (r ran) expect(t *testing.T, code int) {
 	t.Helper()
 	if r.code != code {
@@ -104,7 +104,7 @@ func (r ran) expect(t *testing.T, code int) {
 	}
 }
 
-// findVerbs reads from the help texts which verbs there are, with those above them.
+// findVerbs reads the verbs from the help texts. Each comes with the verbs above it.
 func findVerbs(t *testing.T, above string) []string {
 	t.Helper()
 	var all []string
@@ -116,14 +116,14 @@ func findVerbs(t *testing.T, above string) []string {
 	return all
 }
 
-// isParent tells whether a verb only holds others.
+// isParent tells whether a verb only has other verbs below it.
 func isParent(verb string) bool {
 	return slices.Contains([]string{"topic", "group", "config", "bench"}, verb)
 }
 
-// TestEveryVerbsExitCodes proves that every verb ends with the code that docs/commands.md
-// promises for a wrong flag, wrong arguments and a broker that cannot be reached, that its help
-// fits a terminal, and that it is in that document.
+// TestEveryVerbsExitCodes proves that every verb ends with the exit code that docs/commands.md
+// promises for a wrong flag, for wrong arguments, and for a broker that cannot be reached. It also
+// proves that the verb is in that document, and that its help fits a terminal.
 func TestEveryVerbsExitCodes(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "commands.md"))
@@ -167,8 +167,8 @@ func TestEveryVerbsExitCodes(t *testing.T) {
 	}
 }
 
-// TestBadInputs proves that what people get wrong is refused with the right exit code and in a
-// sentence without Go's insides, and changes nothing.
+// TestBadInputs proves that common mistakes are refused with the right exit code, in a sentence
+// without the insides of Go, and that they change nothing.
 func TestBadInputs(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -245,8 +245,8 @@ func TestBadInputs(t *testing.T) {
 	}
 }
 
-// TestEveryVerbAnswersJSON proves that every verb with -o json writes JSON, also one that
-// changes something, and one that only says what it would do.
+// TestEveryVerbAnswersJSON proves that every verb with -o json writes JSON, even if it changes
+// something, or only says what it would do.
 func TestEveryVerbAnswersJSON(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
@@ -301,8 +301,8 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 	}
 }
 
-// TestVerbsNoteIneffectiveConfigs proves that the verbs which set configs say, in one line and in the
-// JSON, which of them have no effect, also where they only try; and that they are silent otherwise.
+// TestVerbsNoteIneffectiveConfigs proves that verbs that set configs report which of them have no
+// effect, in one line and in the JSON, also in a dry run, and that they report nothing otherwise.
 func TestVerbsNoteIneffectiveConfigs(t *testing.T) {
 	t.Parallel()
 	p := up(t, t.TempDir())
