@@ -494,6 +494,48 @@ func TestPartitionsAreBounded(t *testing.T) {
 	}
 }
 
+// TestInternalTopicsBeyondTheLimit proves that the topics of the coordinators can be made where a
+// cluster has all the partitions that it may have, with as many partitions as they have by themselves
+// and no more; nothing else gets beyond the limit by that.
+func TestInternalTopicsBeyondTheLimit(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := New(Config{Image: c.Image, Leading: c.leading, Propose: c.propose, Static: c.static, MaxPartitions: 10})
+	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
+		t.Fatal(err)
+	}
+	topic := func(name string, n int32) NewTopic { return NewTopic{Name: name, Partitions: n, ReplicationFactor: 1} }
+	create := func(topics ...NewTopic) (made []CreatedTopic) {
+		t.Helper()
+		made, err := ctl.CreateTopics(t.Context(), topics, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return made
+	}
+	if made := create(topic("full", 10)); made[0].Err != nil {
+		t.Fatal(made[0].Err)
+	}
+	own := Auto(c.Image(), c.static, "__consumer_offsets").Partitions
+	if made := create(topic("__consumer_offsets", own+1)); made[0].Err == nil || made[0].Err.Kind != PolicyViolation {
+		t.Errorf("more partitions than it has by itself: %+v", made)
+	}
+	for _, name := range []string{"__consumer_offsets", "__transaction_state", "__share_group_state"} {
+		if err := ctl.EnsureTopic(t.Context(), name); err != nil {
+			t.Error(err)
+		}
+		if got := c.Image().Topic(name); got == nil || int32(len(got.Partitions)) != Auto(c.Image(), c.static, name).Partitions {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+	if made := create(topic("another", 1)); made[0].Err == nil || made[0].Err.Kind != PolicyViolation {
+		t.Errorf("another topic: %+v", made)
+	}
+	errs, err := ctl.CreatePartitions(t.Context(), []MorePartitions{{Topic: "full", Count: 11}}, false)
+	if err != nil || errs[0] == nil {
+		t.Errorf("more partitions: %v, %v", errs, err)
+	}
+}
+
 // TestConfigBytesAreBounded proves that all configs of a cluster together have a bound in bytes,
 // which holds within a request, too; that configs can be made smaller and removed at the bound,
 // and that there is room again then; and that the topics of the coordinators can be made.

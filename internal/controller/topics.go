@@ -107,7 +107,7 @@ func (d *topicsDecision) decideTopic(t *NewTopic, r *CreatedTopic) *Error {
 	if err != nil {
 		return err
 	}
-	if d.m.NumPartitions()+d.newPartitions+len(parts) > d.maxPartitions {
+	if d.m.NumPartitions()+d.newPartitions+len(parts) > d.maxPartitions && !d.mayExceed(t.Name, len(parts)) {
 		return refusePartitions(d.maxPartitions)
 	}
 	resource := config.Resource{Type: config.Topic, Name: t.Name}
@@ -123,6 +123,13 @@ func (d *topicsDecision) decideTopic(t *NewTopic, r *CreatedTopic) *Error {
 	d.records = meta.Append(d.records, meta.PartitionsSet{Topic: r.ID, Partitions: parts})
 	d.records = appendConfigs(d.records, resource, nil, set)
 	return nil
+}
+
+// mayExceed tells whether a topic may be made although the cluster has all partitions that it may
+// have. The topics of the coordinators may, with no more partitions than they get by themselves:
+// without them no group could be joined.
+func (d *topicsDecision) mayExceed(name string, partitions int) bool {
+	return meta.InternalTopic(name) && partitions <= int(Auto(d.m, d.static, name).Partitions)
 }
 
 // refusePartitions is the refusal of partitions beyond the limit, which says what to do.
