@@ -24,7 +24,7 @@ func TestCrashInHardship(t *testing.T) {
 	t.Parallel()
 	from, to := seeds(t)
 	for seed := from; seed < to; seed++ {
-		t.Run(strconv.Itoa(seed), func(t *testing.T) { crashRun(t, uint64(seed), seed%2 == 1, true) })
+		t.Run(strconv.Itoa(seed), func(t *testing.T) { crashRun(t, uint64(seed), conditions{sick: seed%2 == 1, isHard: true}) })
 	}
 }
 

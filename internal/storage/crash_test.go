@@ -38,7 +38,8 @@ type modelLog struct {
 	written   record.Offset  // appended
 	high      record.Offset  // the high watermark that was set last; a truncation lowers it
 	highKept  record.Offset  // a high watermark that no crash takes back
-	sent      []sent         // the producer's batches, in order
+	sent      []sent         // the batches of producer 7, in order
+	crowd     int            // other producers that have sent a batch
 	seq       int32          // its next sequence
 	cutting   record.Offset  // it is being truncated to there; -1: it is not
 	unopened  bool           // since a crash
@@ -48,8 +49,9 @@ type modelLog struct {
 
 // sent is a batch of the idempotent producer.
 type sent struct {
-	b    record.Batch
-	base record.Offset
+	b     record.Batch
+	base  record.Offset
+	crowd int // other producers that had sent a batch before it
 }
 
 func (m *modelLog) clone() *modelLog {
@@ -74,6 +76,22 @@ func (m *modelLog) dropSent(end record.Offset) {
 		m.seq -= m.sent[len(m.sent)-1].b.Count()
 		m.sent = m.sent[:len(m.sent)-1]
 	}
+}
+
+// remembered are the last batches of the producer that the log must know: between two of them, and
+// after them, few others came.
+func (m *modelLog) remembered() []sent {
+	n, crowd := len(m.sent), m.crowd
+	for n > 0 && crowd-m.sent[n-1].crowd < leastKept {
+		n--
+		crowd = m.sent[n].crowd
+	}
+	return m.sent[max(n, len(m.sent)-producer.KeptBatches):]
+}
+
+// mayForget tells whether the log may not know the producer, since so many others came after it.
+func (m *modelLog) mayForget() bool {
+	return len(m.remembered()) == 0
 }
 
 // ending is the way in which a run of a world ends.
@@ -112,6 +130,9 @@ type world struct {
 	sick    bool  // calls fail in this run
 
 	hardship // see TestCrashInHardship
+
+	crowded bool          // see TestCrashInCrowd
+	crowdAt map[int32]int // the producer's sequence in the last append -> crowd of sent
 }
 
 const modelLogs = 5
@@ -307,11 +328,20 @@ func (m *modelLog) raiseHighWatermark(l *Log) {
 	}
 }
 
+// modelProducer is the producer that goes on writing.
+const modelProducer = 7
+
 // numbers is a batch of n records that carry numbers used nowhere else.
-func (w *world) numbers(n, size int, seq int32) (record.Batch, []int64) {
+func (w *world) numbers(m *modelLog, n, size int, seq int32) (record.Batch, []int64) {
 	var bu record.Builder
-	if seq >= 0 {
-		bu.SetProducer(7, 0, seq)
+	switch {
+	case seq >= 0:
+		bu.SetProducer(modelProducer, 0, seq)
+	case w.crowded: // a producer that sends one batch
+		w.mu.Lock()
+		m.crowd++
+		bu.SetProducer(100+w.lastNum, 0, 0)
+		w.mu.Unlock()
 	}
 	var nums []int64
 	w.mu.Lock()
@@ -349,15 +379,17 @@ func (w *world) append(i int) {
 		return
 	}
 	var items []Item
+	w.crowdAt = map[int32]int{}
 	for range 1 + w.rng.IntN(3) {
 		n, seq := 1+w.rng.IntN(3), int32(-1)
 		if w.rng.IntN(2) == 0 {
 			seq = m.seq
 		}
-		b, nums := w.numbers(n, size, seq)
+		b, nums := w.numbers(m, n, size, seq)
 		w.mu.Lock()
 		if seq >= 0 {
-			m.sent = append(m.sent, sent{append(record.Batch(nil), b...), record.Offset(len(m.records))})
+			w.crowdAt[seq] = m.crowd
+			m.sent = append(m.sent, sent{append(record.Batch(nil), b...), record.Offset(len(m.records)), m.crowd})
 			m.seq += int32(n)
 		}
 		m.add(w.epoch, nums...)
@@ -384,7 +416,7 @@ func (w *world) appendAt(i, size int) {
 	first := int(m.written)
 	for range 1 + w.rng.IntN(3) {
 		n := 1 + w.rng.IntN(3)
-		b, nums := w.numbers(n, size, -1)
+		b, nums := w.numbers(m, n, size, -1)
 		w.mu.Lock()
 		for range w.rng.IntN(3) * w.rng.IntN(5) {
 			m.add(w.epoch, noRecord)
@@ -470,16 +502,16 @@ func (w *world) stored(m *modelLog, it Item, nums []int64) {
 		w.tb.Fatalf("%s: base %d, want %d", m.topic, it.Base, len(m.records))
 	}
 	m.add(it.Batch.LeaderEpoch(), nums...)
-	if it.Batch.ProducerID() < 0 {
+	if it.Batch.ProducerID() != modelProducer {
 		return
 	}
-	if len(m.sent) == 0 {
+	if m.mayForget() {
 		m.seq = it.Batch.BaseSequence() // of an unknown producer any will do
 	}
 	if it.Batch.BaseSequence() != m.seq {
 		w.tb.Fatalf("%s: sequence %d was let in after %d", m.topic, it.Batch.BaseSequence(), m.seq)
 	}
-	m.sent = append(m.sent, sent{append(record.Batch(nil), it.Batch...), it.Base})
+	m.sent = append(m.sent, sent{append(record.Batch(nil), it.Batch...), it.Base, w.crowdAt[m.seq]})
 	m.seq += int32(len(nums))
 }
 
@@ -889,8 +921,7 @@ func (w *world) recovered() {
 
 // retry sends the producer's last batches again: they must be known.
 func (w *world) retry(i int, m *modelLog) {
-	from := max(0, len(m.sent)-producer.KeptBatches)
-	for _, x := range m.sent[from:] {
+	for _, x := range m.remembered() {
 		if x.base < m.start {
 			continue // it may have been forgotten with its records
 		}

@@ -117,7 +117,7 @@ func TestIdleLogsAreBounded(t *testing.T) {
 		growing = append(growing, l)
 		floodLog(t, l, 1000, 150)
 	}
-	expectProducers(t, s, most+1, most+most/4+2*len(growing)) // each log has two however many there are
+	expectProducers(t, s, most+1, most*17/8)
 	s.keeper.doDueWork()
 	expectProducers(t, s, most/2, most)
 	if n := len(knownProducers(t, idle)); n > most*7/8 {

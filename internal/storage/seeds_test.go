@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -40,7 +41,7 @@ func TestCrash(t *testing.T) {
 	t.Parallel()
 	from, to := seeds(t)
 	for seed := from; seed < to; seed++ {
-		t.Run(strconv.Itoa(seed), func(t *testing.T) { crashRun(t, uint64(seed), false, false) })
+		t.Run(strconv.Itoa(seed), func(t *testing.T) { crashRun(t, uint64(seed), conditions{}) })
 	}
 }
 
@@ -50,7 +51,22 @@ func TestCrashAfterError(t *testing.T) {
 	t.Parallel()
 	from, to := seeds(t)
 	for seed := from; seed < to; seed++ {
-		t.Run(strconv.Itoa(seed), func(t *testing.T) { crashRun(t, uint64(seed), true, false) })
+		t.Run(strconv.Itoa(seed), func(t *testing.T) { crashRun(t, uint64(seed), conditions{sick: true}) })
+	}
+}
+
+// leastKept is how many producers a log remembers at least, those that were used last.
+const leastKept = 2
+
+// TestCrashInCrowd proves the same where there are more producers than there is memory for, and that
+// those which were used last are remembered all the same.
+func TestCrashInCrowd(t *testing.T) {
+	t.Parallel()
+	from, to := seeds(t)
+	for seed := from; seed < to; seed++ {
+		t.Run(strconv.Itoa(seed), func(t *testing.T) {
+			crashRun(t, uint64(seed), conditions{sick: seed%2 == 1, crowded: true})
+		})
 	}
 }
 
@@ -73,7 +89,7 @@ func TestCrashAgain(t *testing.T) {
 	} {
 		t.Run(strconv.FormatUint(c.seed, 10), func(t *testing.T) {
 			t.Log(c.why)
-			crashRun(t, c.seed, c.sick, false)
+			crashRun(t, c.seed, conditions{sick: c.sick})
 		})
 	}
 }
@@ -96,13 +112,19 @@ func (w *world) makeSick() {
 	}
 }
 
-func crashRun(t *testing.T, seed uint64, sick, isHard bool) {
+// conditions are those of a run of the crash model.
+type conditions struct{ sick, isHard, crowded bool }
+
+func crashRun(t *testing.T, seed uint64, c conditions) {
 	t.Helper()
 	w := newWorld(t, seed)
-	w.isHard = isHard
+	w.isHard, w.crowded = c.isHard, c.crowded
+	if w.crowded {
+		w.cfg.Producers = NewProducerBudget(20 * producer.EntryBytes)
+	}
 	w.open()
 	for range 2 + w.rng.IntN(4) {
-		if sick {
+		if c.sick {
 			w.makeSick()
 		}
 		w.mu.Lock()
@@ -136,5 +158,8 @@ func crashRun(t *testing.T, seed uint64, sick, isHard bool) {
 	}
 	if err := w.s.Close(); err != nil {
 		t.Fatal(err)
+	}
+	if n := w.cfg.Producers.Usage().Producers; n != 0 {
+		t.Errorf("%d producers are counted when all is closed", n)
 	}
 }

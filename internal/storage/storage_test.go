@@ -29,7 +29,7 @@ func testOptions() Options {
 func testConfig(fs vfs.FS, dir string) Config {
 	return Config{
 		FS: fs, Dir: dir, Reserve: 1, CheckpointEvery: time.Hour, RetentionEvery: time.Hour,
-		Journal: 1 << 20, BootID: "boot",
+		Journal: 1 << 20, BootID: "boot", Producers: NewProducerBudget(64 << 20),
 	}
 }
 

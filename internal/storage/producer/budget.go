@@ -21,10 +21,12 @@ const minKept = 2
 //
 //	count <= most                  nobody evicts
 //	most < count                   a State above its fair share evicts down to it
-//	most + most/4 < count          a State that grows evicts at least as many as it has added
+//	most + most/4 < count          a State that grows beyond an eighth of its fair share evicts
+//	                               at least as many as it has added
 //
 // The last case is that of a log that is full and idle while another one grows, until somebody
-// calls Evict of the idle one. A nil *Budget has no limit.
+// calls Evict of the idle one. States that grow have no more than most together, since that is
+// what fair shares are: so all have never much more than twice that. A nil *Budget has no limit.
 type Budget struct {
 	most    int64 // producers
 	count   atomic.Int64

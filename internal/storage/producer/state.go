@@ -232,10 +232,10 @@ func (s *State) Evict() (exceeded bool) {
 	if !s.budget.isExceeded() {
 		return false
 	}
-	n := s.known.n
-	drop := n - s.budget.fairShare()
+	n, share := s.known.n, s.budget.fairShare()
+	drop := n - share
 	if grown > 0 && s.budget.isFarExceeded() {
-		drop = max(drop, grown, n/8)
+		drop = max(drop, min(max(grown, n/8), n-share/8))
 	}
 	if drop = min(drop, n-minKept); drop > 0 {
 		s.evictOldest(drop)
