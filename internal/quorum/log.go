@@ -212,6 +212,9 @@ func (l *diskLog) loadLog(found *recovered) error {
 	if len(l.files) == 0 && found.snapshot == nil {
 		return nil // a new directory, or one whose first start was interrupted
 	}
+	if err := l.skipStaleNames(); err != nil {
+		return err
+	}
 	if len(l.files) == 0 || found.snapshot == nil && l.files[0].first != 1 {
 		return fmt.Errorf("%w: log files are missing", ErrDamaged)
 	}
@@ -219,6 +222,49 @@ func (l *diskLog) loadLog(found *recovered) error {
 		return err
 	}
 	return l.completeState(found)
+}
+
+// skipStaleNames skips names of log files that are left of a rename. A start takes back a file that
+// has no frame; if it fails to sync the directory, and the power is cut later, the old name is
+// there, too: for an empty file, or for the file that the log has begun with it since. An empty
+// file is only right as the newest one. If a file lost its frames, the next file's number shows it.
+func (l *diskLog) skipStaleNames() error {
+	slices.SortFunc(l.files, func(a, b logFile) int { return cmp.Compare(a.first, b.first) })
+	var kept []logFile
+	for i, file := range l.files {
+		first, isEmpty, err := l.lookAtFile(file)
+		if err != nil {
+			return err
+		}
+		if first != 0 && first != file.first || isEmpty && i < len(l.files)-1 {
+			l.unfinished = append(l.unfinished, fileName(file.first, logSuffix))
+		} else {
+			kept = append(kept, file)
+		}
+	}
+	if len(kept) == 0 {
+		return fmt.Errorf("%w: log files are missing", ErrDamaged)
+	}
+	l.files = kept
+	return nil
+}
+
+// lookAtFile returns the number of a log file's first frame, 0 if there is no head of a frame, and
+// whether the file has nothing after its own head.
+func (l *diskLog) lookAtFile(file logFile) (first uint64, isEmpty bool, err error) {
+	f, err := l.fs.Open(l.pathOf(fileName(file.first, logSuffix)), vfs.ReadOnly)
+	if err != nil {
+		return 0, false, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	b, err := readAll(f)
+	if err != nil || len(b) < fileHead {
+		return 0, false, err
+	}
+	if h, ok := headAt(b, fileHead); ok {
+		return h.number, false, nil
+	}
+	return 0, isZero(b[fileHead:]), nil
 }
 
 // loadSnapshot reads the newest snapshot.
@@ -303,19 +349,15 @@ func (l *diskLog) takeBackFile(last lastFrame) error {
 // a start begins.
 func (l *diskLog) loadFile(i int, found *recovered, last *lastFrame) error {
 	file := &l.files[i]
-	var gap error
-	if file.first != l.number {
-		gap = fmt.Errorf("%w: frames %d to %d are missing before it", ErrDamaged, l.number, file.first-1)
-		if file.first < l.number || found.snapshot == nil || len(found.entries) > 0 {
-			return gap
-		}
-		l.number = file.first
-	}
 	f, err := l.fs.Open(l.pathOf(fileName(file.first, logSuffix)), vfs.Existing)
 	if err != nil {
 		return err
 	}
 	b, err := readAll(f)
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	gap, err := l.passGap(file.first, len(b) >= fileHead && isZero(b[fileHead:]), found)
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
@@ -346,6 +388,22 @@ func (l *diskLog) loadFile(i int, found *recovered, last *lastFrame) error {
 	}
 	l.f, l.off, l.size = f, x.end, int64(len(b))
 	return l.wipeTorn(x.torn)
+}
+
+// passGap returns an error if frames are missing before a file with the first frame in its name. If
+// the snapshot may have all of them it goes on with the file, and returns an error that counts
+// if the file has no frame. An empty file whose number is too low is no error: it is the newest
+// one, and its name is left of a rename (see skipStaleNames).
+func (l *diskLog) passGap(first uint64, isEmpty bool, found *recovered) (gap, err error) {
+	if first == l.number || first < l.number && isEmpty {
+		return nil, nil
+	}
+	gap = fmt.Errorf("%w: frames %d to %d are missing before it", ErrDamaged, l.number, first-1)
+	if first < l.number || found.snapshot == nil || len(found.entries) > 0 {
+		return nil, gap
+	}
+	l.number = first
+	return gap, nil
 }
 
 // addFrame adds a frame's records to found. first tells whether it is the first of its file.
@@ -511,6 +569,9 @@ func (l *diskLog) writeFrame(frame []byte) error {
 // makeFirstFile makes the first file, with its first frame. The file gets its name when it is
 // complete, so that an interrupted start leaves a directory that is still new.
 func (l *diskLog) makeFirstFile(frame []byte) error {
+	if err := l.makeDirAgain(); err != nil {
+		return err
+	}
 	name := fileName(l.number, logSuffix)
 	size := max(l.tune.first, fileHead+int64(len(frame))+l.tune.reserve)
 	f, err := l.fs.Open(l.pathOf(name+tmpSuffix), vfs.Fresh)
@@ -530,25 +591,34 @@ func (l *diskLog) makeFirstFile(frame []byte) error {
 	if err != nil {
 		return errors.Join(err, f.Close())
 	}
-	if err := l.syncNames(); err != nil {
-		return errors.Join(err, f.Close(), l.removeFirstFile(name))
+	if err := l.syncDir(); err != nil { // a later sync would not make the name durable: the next start makes it again
+		gone := l.fs.Remove(l.pathOf(name))
+		if gone != nil {
+			gone = l.fs.Rename(l.pathOf(name), l.pathOf(name+tmpSuffix))
+		}
+		return errors.Join(err, f.Close(), gone)
 	}
 	l.f, l.size = f, size
 	l.files = []logFile{{first: l.number}}
 	return nil
 }
 
-// removeFirstFile removes the first file and its directory, because the sync of their names
-// failed: the next start makes them again, since a later sync would not make these names durable.
-func (l *diskLog) removeFirstFile(name string) error {
-	if err := l.fs.Remove(l.pathOf(name)); err != nil {
-		return err
-	}
+// makeDirAgain makes the directory again, and its name durable, before it gets its first file: a
+// sync that an earlier start has tried may have lost the name, and a later sync does not make
+// such a name durable. It does not touch files that it does not know.
+func (l *diskLog) makeDirAgain() error {
 	infos, err := l.fs.ReadDir(l.dir)
-	if err != nil || len(infos) > 0 {
+	if err != nil {
 		return err
 	}
-	return l.fs.Remove(l.dir)
+	isLeftover := func(i vfs.Info) bool { return i.Name == spareName || strings.HasSuffix(i.Name, tmpSuffix) }
+	if !slices.ContainsFunc(infos, func(i vfs.Info) bool { return !isLeftover(i) }) {
+		if err := errors.Join(l.fs.Remove(l.dir), l.fs.MkdirAll(l.dir)); err != nil {
+			return err
+		}
+		l.spare = 0
+	}
+	return l.fs.SyncDir(path.Dir(path.Clean(l.dir)))
 }
 
 // frameSpace is the largest size of a frame with entries of so many bytes.

@@ -18,7 +18,8 @@ import (
 func TestStartSavedWithoutTheJournal(t *testing.T) {
 	for _, many := range []bool{false, true} {
 		t.Run(fmt.Sprintf("many points %v", many), func(t *testing.T) {
-			mem, s, sick, watch := recoveredStore(t)
+			r := openRecovered(t)
+			mem, s := r.mem, r.s
 			if many {
 				for i := 1000; i < 1300; i++ {
 					s.points.Set(testID(i), checkpoint.Point{Start: 1, Snapshot: -1, ProducersAt: -1, Closed: checkpoint.BytesUnknown})
@@ -27,7 +28,7 @@ func TestStartSavedWithoutTheJournal(t *testing.T) {
 			var moments []*vfs.Mem
 			saves := map[string]bool{}
 			rng := rand.New(rand.NewPCG(1, 41))
-			*watch = func(op vfs.Op, path string) {
+			r.watch = func(op vfs.Op, path string) {
 				if op.Changes() {
 					moments = append(moments, mem.KillClone(nil), mem.Crash(rng), mem.Crash(rng), mem.Crash(rng))
 				}
@@ -35,11 +36,11 @@ func TestStartSavedWithoutTheJournal(t *testing.T) {
 					saves[path] = true
 				}
 			}
-			*sick = true
+			r.sick = true
 			if err := testLog(s, 0, testOptions()).SetStart(7); err != nil {
 				t.Fatal(err)
 			}
-			*watch, *sick = nil, false
+			r.watch, r.sick = nil, false
 			if !saves["data/checkpoint-a"] || !saves["data/checkpoint-b"] || many != (saves["data/points-a"] || saves["data/points-b"]) {
 				t.Fatalf("these were written: %v", saves)
 			}
@@ -55,12 +56,18 @@ func TestStartSavedWithoutTheJournal(t *testing.T) {
 }
 
 // recoveredStore is a store that has just recovered two logs of twenty records each, the first ten of
-// which a checkpoint has seen. Once sick is set, the journal takes no note. watch is told of calls.
-func recoveredStore(t *testing.T) (mem *vfs.Mem, s *Store, sick *bool, watch *func(vfs.Op, string)) {
+// which a checkpoint has seen.
+type recoveredStore struct {
+	mem   *vfs.Mem
+	s     *Store
+	sick  bool                         // the journal takes no note
+	watch func(op vfs.Op, path string) // is told of calls; nil: nobody is
+}
+
+func openRecovered(t *testing.T) *recoveredStore {
 	t.Helper()
-	sick, watch = new(bool), new(func(vfs.Op, string))
-	mem = vfs.NewMem()
-	s = quietStore(t, testConfig(mem, "data"))
+	r := &recoveredStore{mem: vfs.NewMem()}
+	s := quietStore(t, testConfig(r.mem, "data"))
 	for n := range 20 {
 		for i := range 2 {
 			mustAppend(t, testLog(s, i, testOptions()), batch(t, n, 1, 100))
@@ -70,20 +77,20 @@ func recoveredStore(t *testing.T) (mem *vfs.Mem, s *Store, sick *bool, watch *fu
 			s.keeper.checkpointNow()
 		}
 	}
-	mem = mem.Crash(rand.New(rand.NewPCG(3, 41)))
-	s = quietStore(t, testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
-		if *watch != nil {
-			(*watch)(op, path)
+	r.mem = r.mem.Crash(rand.New(rand.NewPCG(3, 41)))
+	r.s = quietStore(t, testConfig(vfs.NewFaulty(r.mem, func(op vfs.Op, path string) error {
+		if r.watch != nil {
+			r.watch(op, path)
 		}
-		if *sick && (op == vfs.OpOpen || op == vfs.OpWrite) && strings.Contains(path, "/journal/") {
+		if r.sick && (op == vfs.OpOpen || op == vfs.OpWrite) && strings.Contains(path, "/journal/") {
 			return vfs.ErrNoHandles
 		}
 		return nil
 	}), "data"))
-	if len(s.keeper.recovered) == 0 {
+	if len(r.s.keeper.recovered) == 0 {
 		t.Fatal("nothing was recovered: the test proves nothing")
 	}
-	return mem, s, sick, watch
+	return r
 }
 
 // checkSavedStart checks what a start finds: with the files as they are, and with the newest
