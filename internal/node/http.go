@@ -28,6 +28,7 @@ type admin struct {
 
 const (
 	readHeaderTimeout = 5 * time.Second
+	readBodyTimeout   = 5 * time.Second // nothing here has a body, but the server reads one before it answers
 	idleTimeout       = 2 * time.Minute
 	writeTimeout      = 10 * time.Minute // a client may ask for a profile or a trace of some minutes
 	maxHeaderBytes    = 64 << 10
@@ -57,16 +58,35 @@ func openAdmin(ctx context.Context, addr string, conns int, reg *prometheus.Regi
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	a := &admin{addr: l.Addr().String(), done: make(chan error, 1), cancel: cancel}
-	a.server = &http.Server{
-		Handler: a.newMux(reg, health), MaxHeaderBytes: maxHeaderBytes,
-		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
-		BaseContext: func(net.Listener) context.Context { return life },
-	}
+	a.server = a.newServer(life, reg, health)
 	if conns > 0 {
 		l = &boundedListener{Listener: l, most: int64(conns)}
 	}
 	go func() { a.done <- a.server.Serve(l) }()
 	return a, nil
+}
+
+// newServer makes the server, whose requests end with the context.
+func (a *admin) newServer(life context.Context, reg *prometheus.Registry, health func() health) *http.Server {
+	return &http.Server{
+		Handler: boundBodies(a.newMux(reg, health)), MaxHeaderBytes: maxHeaderBytes,
+		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
+		BaseContext: func(net.Listener) context.Context { return life },
+	}
+}
+
+// boundBodies has clients send the bodies of their requests within readBodyTimeout. The server's
+// ReadTimeout would do so too, but it would also end profiles that take longer.
+func boundBodies(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			if err := http.NewResponseController(w).SetReadDeadline(time.Now().Add(readBodyTimeout)); err != nil {
+				writeText(w, http.StatusInternalServerError, err.Error())
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func (a *admin) newMux(reg *prometheus.Registry, health func() health) *http.ServeMux {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -101,3 +102,53 @@ func TestProfileEndsWithTheNode(t *testing.T) {
 	<-ended
 	http.DefaultClient.CloseIdleConnections()
 }
+
+// TestUnsentBodyEndsTheConnection proves that a client which announces a body and does not send
+// it cannot hold its connection.
+func TestUnsentBodyEndsTheConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+		a := &admin{}
+		server := a.newServer(t.Context(), prometheus.NewRegistry(), func() health { return health{} })
+		served := make(chan error, 1)
+		go func() { served <- server.Serve(l) }()
+		for _, path := range []string{"GET /healthz", "GET /metrics", "POST /debug/pprof/symbol", "POST /nowhere"} {
+			client, conn := net.Pipe()
+			l.conns <- conn
+			go func() { _, _ = io.WriteString(client, path+" HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n") }()
+			if err := client.SetReadDeadline(time.Now().Add(time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, client); err != nil {
+				t.Errorf("%s: the connection is still open after an hour: %v", path, err)
+			}
+			_ = client.Close()
+		}
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+		<-served
+	})
+}
+
+// pipeListener accepts connections that have no network behind them.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error {
+	close(l.closed)
+	return nil
+}
+
+func (*pipeListener) Addr() net.Addr { return &net.TCPAddr{} }

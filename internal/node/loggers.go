@@ -20,12 +20,13 @@ const inherited = math.MinInt64
 type loggers struct {
 	to     slog.Handler
 	levels map[string]*atomic.Int64 // slog.Level, or inherited; the keys never change
+	limit  *lineLimit
 }
 
 // newLoggers makes the loggers of a node, which write to a handler. That must write all
 // levels; level is the root's.
 func newLoggers(to slog.Handler, level slog.Level) *loggers {
-	ls := &loggers{to: to, levels: map[string]*atomic.Int64{}}
+	ls := &loggers{to: to, levels: map[string]*atomic.Int64{}, limit: newLineLimit()}
 	for _, name := range []string{rootLogger, "broker", "group", "quorum", "storage", "wire"} {
 		ls.levels[name] = new(atomic.Int64)
 		ls.levels[name].Store(inherited)
@@ -36,7 +37,7 @@ func newLoggers(to slog.Handler, level slog.Level) *loggers {
 
 // loggerOf returns the logger of a part, whose lines have its name.
 func (ls *loggers) loggerOf(name string) *slog.Logger {
-	h := leveled{ls.to, ls.levels[name], ls.levels[rootLogger]}
+	h := leveled{ls.to, ls.levels[name], ls.levels[rootLogger], ls.limit}
 	return slog.New(h.WithAttrs([]slog.Attr{slog.String("logger", name)}))
 }
 
@@ -59,10 +60,12 @@ func (ls *loggers) setLevel(name string, level *slog.Level) {
 	ls.levels[name].Store(int64(*level))
 }
 
-// leveled is a handler that drops lines below a level, which can change.
+// leveled is a handler that drops lines below a level, which can change, and warnings above
+// their limit.
 type leveled struct {
 	slog.Handler
 	own, root *atomic.Int64
+	limit     *lineLimit
 }
 
 func (h leveled) effectiveLevel() slog.Level {
@@ -75,6 +78,19 @@ func (h leveled) effectiveLevel() slog.Level {
 // Enabled tells whether a line of that level is written.
 func (h leveled) Enabled(ctx context.Context, l slog.Level) bool {
 	return l >= h.effectiveLevel() && h.Handler.Enabled(ctx, l)
+}
+
+// Handle writes a line, unless there were too many of its kind.
+func (h leveled) Handle(ctx context.Context, r slog.Record) error {
+	ok, dropped := h.limit.allowLine(&r)
+	if !ok {
+		return nil
+	}
+	if dropped > 0 {
+		r = r.Clone()
+		r.AddAttrs(slog.Int("lines_dropped", dropped))
+	}
+	return h.Handler.Handle(ctx, r)
 }
 
 // WithAttrs returns a handler that adds attributes to each line.

@@ -2,11 +2,14 @@ package node
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -135,4 +138,29 @@ func TestBrokerLoggers(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }() // the node has closed it
 	out.has(t, "max.connections.per.ip allows")
+}
+
+// TestWarningsAreBounded proves that however often clients cause a warning, it is not written
+// more often than it may, that other warnings and errors are written beside it, and that a later
+// line tells how many were dropped.
+func TestWarningsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bytes.Buffer
+		broker := newLoggers(slog.NewTextHandler(&b, nil), slog.LevelInfo).loggerOf("broker")
+		for i := range 1000 {
+			broker.With("i", i).Warn("often", "topic", i)
+			broker.Error("bad")
+		}
+		broker.Warn("once")
+		often, bad, once := strings.Count(b.String(), "msg=often"), strings.Count(b.String(), "msg=bad"), strings.Count(b.String(), "msg=once")
+		if often != lineBurst || bad != 1000 || once != 1 {
+			t.Errorf("%d, %d and %d lines", often, bad, once)
+		}
+		time.Sleep(linePeriod)
+		b.Reset()
+		broker.Warn("often")
+		if want := fmt.Sprintf("lines_dropped=%d", 1000-lineBurst); !strings.Contains(b.String(), want) {
+			t.Errorf("%q does not say %s", b.String(), want)
+		}
+	})
 }
