@@ -50,20 +50,24 @@ func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error 
 	if r.Version >= 8 && r.Version <= 10 && req.IncludeClusterAuthorizedOperations {
 		resp.AuthorizedOperations = clusterOperations
 	}
-	d := topicDescriber{m: m, operations: r.Version >= 8 && req.IncludeTopicAuthorizedOperations, codes: codes}
+	d := topicDescriber{brokers: m.Brokers, operations: r.Version >= 8 && req.IncludeTopicAuthorizedOperations, codes: codes}
 	if all && b.all.isShared(m) {
 		return b.all.replyAll(r, resp, m, d.operations)
 	}
 	if all {
 		d.list = listTopics(m)
 	} else {
-		d.listNamed(req.Topics)
+		d.listNamed(m, req.Topics)
 	}
-	return b.replyList(r, resp, list{n: len(d.list), memory: topicMemory * int64(len(d.list)), answerWith: d.answerWith})
+	return b.replyList(r, resp, list{n: len(d.list), memory: d.memory(), answerWith: d.answerWith})
 }
 
-// topicMemory is about how much memory a topic of an answer takes until it is sent.
-const topicMemory = 64
+// These are about how much memory a topic of an answer and each of its partitions keep until
+// the answer is sent. They are the metadata's, but those may have others by then.
+const (
+	topicMemory     = 256
+	partitionMemory = 224
+)
 
 // checkMetadata returns the code that refuses a whole request, or none. Before version 12
 // topics cannot be asked for by id, and in no version with neither an id nor a name.
@@ -129,19 +133,28 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 		return b.cfg.Image(), nil
 	}
 	codes := map[string]int16{}
+	var first *controller.CreatedTopic // that could not be created
 	for i := range made {
 		if e := made[i].Err; e != nil && e.Kind != controller.TopicExists {
 			codes[made[i].Name], _ = outcomeOf(e, nil)
-			b.cfg.Logger.Warn("cannot create a topic that a client asked for", "topic", made[i].Name, "error", e)
+			if first == nil {
+				first = &made[i]
+			}
 		}
+	}
+	if first != nil { // one line, since a client may ask for thousands
+		b.cfg.Logger.Warn("cannot create topics that a client asked for", "topics", len(codes), "first", first.Name, "error", first.Err)
 	}
 	return b.cfg.Image(), codes
 }
 
 // topicDescriber describes the topics of an answer. It describes a topic the same way each
 // time, as list.answerWith must.
+//
+// An answer that is not read keeps the describer. So it has no image, which would keep all
+// topics of that time, but only the topics of the answer, which the answer's memory counts.
 type topicDescriber struct {
-	m          *meta.Image
+	brokers    map[int32]*meta.Broker
 	operations bool             // authorised operations are asked for
 	codes      map[string]int16 // of topics that could not be created
 	list       []describedTopic
@@ -155,6 +168,21 @@ type describedTopic struct {
 	id    meta.UUID
 }
 
+// memory is about how much memory the topics of the answer keep until it is sent.
+func (d *topicDescriber) memory() (n int64) {
+	for i := range d.list {
+		t := &d.list[i]
+		n += topicMemory
+		switch {
+		case t.topic != nil:
+			n += int64(len(t.topic.Name)) + partitionMemory*int64(len(t.topic.Partitions))
+		case t.name != nil:
+			n += int64(len(*t.name))
+		}
+	}
+	return n
+}
+
 // answerWith is the answer with topic i alone, or with none for -1.
 func (d *topicDescriber) answerWith(i int) kmsg.Response {
 	resp := kmsg.NewPtrMetadataResponse()
@@ -166,7 +194,7 @@ func (d *topicDescriber) answerWith(i int) kmsg.Response {
 
 // listNamed lists the topics that a client has named, each of them once. If any has an id,
 // those that have only a name are left out, as in Kafka.
-func (d *topicDescriber) listNamed(topics []kmsg.MetadataRequestTopic) {
+func (d *topicDescriber) listNamed(m *meta.Image, topics []kmsg.MetadataRequestTopic) {
 	byID := slices.ContainsFunc(topics, func(t kmsg.MetadataRequestTopic) bool { return t.TopicID != [16]byte{} })
 	d.list = make([]describedTopic, 0, len(topics))
 	names := make(map[string]struct{}, len(topics))
@@ -179,13 +207,13 @@ func (d *topicDescriber) listNamed(topics []kmsg.MetadataRequestTopic) {
 				continue
 			}
 			ids[t.TopicID] = struct{}{}
-			d.list = append(d.list, describedTopic{topic: d.m.TopicByID(t.TopicID), id: t.TopicID})
+			d.list = append(d.list, describedTopic{topic: m.TopicByID(t.TopicID), id: t.TopicID})
 		case !byID && t.Topic != nil:
 			if _, twice := names[*t.Topic]; twice {
 				continue
 			}
 			names[*t.Topic] = struct{}{}
-			d.list = append(d.list, describedTopic{topic: d.m.Topic(*t.Topic), name: t.Topic})
+			d.list = append(d.list, describedTopic{topic: m.Topic(*t.Topic), name: t.Topic})
 		}
 	}
 }
@@ -227,8 +255,8 @@ func (d *topicDescriber) describeTopic(t *meta.Topic) kmsg.MetadataResponseTopic
 	for i := range t.Partitions {
 		p, rp := &t.Partitions[i], &rt.Partitions[i]
 		rp.Partition, rp.Leader, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
-		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offlineReplicas(d.m, p.Replicas)
-		if p.Leader < 0 || d.m.Brokers[p.Leader] == nil {
+		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offlineReplicas(d.brokers, p.Replicas)
+		if p.Leader < 0 || d.brokers[p.Leader] == nil {
 			rp.Leader, rp.ErrorCode = -1, kerr.LeaderNotAvailable.Code
 		}
 	}
@@ -236,10 +264,10 @@ func (d *topicDescriber) describeTopic(t *meta.Topic) kmsg.MetadataResponseTopic
 }
 
 // offlineReplicas are the replicas whose brokers are not registered.
-func offlineReplicas(m *meta.Image, replicas []int32) []int32 {
+func offlineReplicas(brokers map[int32]*meta.Broker, replicas []int32) []int32 {
 	var gone []int32
 	for _, id := range replicas {
-		if m.Brokers[id] == nil {
+		if brokers[id] == nil {
 			gone = append(gone, id)
 		}
 	}

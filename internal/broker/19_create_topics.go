@@ -6,7 +6,6 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
-	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -42,7 +41,7 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 	ctx, cancel := b.withTimeout(req.TimeoutMillis)
 	defer cancel()
 	made, err := b.cfg.Controller.CreateTopics(ctx, asked, req.ValidateOnly)
-	m, withConfigs := b.cfg.Image(), r.Version >= 5
+	view, withConfigs := b.cfg.Image().View(b.cfg.Static), r.Version >= 5
 	topic := func(i int) kmsg.CreateTopicsResponseTopic {
 		if i >= len(asked) {
 			return refused[i-len(asked)]
@@ -59,13 +58,19 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 			rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = c.ID, c.Partitions, c.ReplicationFactor
 			addNote(&rt.UnknownTags, config.Topic, configsGiven(asked[i].Configs))
 			if withConfigs {
-				rt.Configs = b.createdConfigs(m, c.Configs)
+				rt.Configs = createdConfigs(view, c.Configs)
 			}
 		}
 		return rt
 	}
-	n := len(asked) + len(refused)
-	return b.replyList(r, kmsg.NewPtrCreateTopicsResponse(), list{n: n, memory: newTopicMemory * int64(n), answerWith: func(i int) kmsg.Response {
+	n, memory := len(asked)+len(refused), int64(0)
+	for i := range asked {
+		memory += newTopicMemory + int64(len(asked[i].Name)) + configsMemory(asked[i].Configs)
+	}
+	for i := range refused {
+		memory += newTopicMemory + int64(len(refused[i].Topic))
+	}
+	return b.replyList(r, kmsg.NewPtrCreateTopicsResponse(), list{n: n, memory: memory, answerWith: func(i int) kmsg.Response {
 		resp := kmsg.NewPtrCreateTopicsResponse()
 		if i >= 0 {
 			resp.Topics = []kmsg.CreateTopicsResponseTopic{topic(i)}
@@ -74,8 +79,23 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 	}})
 }
 
-// newTopicMemory is about how much memory a topic of an answer takes until it is sent.
-const newTopicMemory = 512
+// These are about how much memory a topic of an answer takes until it is sent, and each config
+// that the request has set, once as it was asked for and once as it was set.
+const (
+	newTopicMemory  = 768
+	newConfigMemory = 160
+)
+
+// configsMemory is about how much memory the configs of a new topic take until it is described.
+func configsMemory(configs map[string]*string) (n int64) {
+	for name, value := range configs {
+		n += newConfigMemory + int64(len(name))
+		if value != nil {
+			n += int64(len(*value))
+		}
+	}
+	return n
+}
 
 func refuseTopic(name, message string) kmsg.CreateTopicsResponseTopic {
 	rt := kmsg.NewCreateTopicsResponseTopic()
@@ -100,8 +120,8 @@ func toNewTopic(t *kmsg.CreateTopicsRequestTopic) controller.NewTopic {
 }
 
 // createdConfigs are all configs of a new topic, as the answer shows them.
-func (b *Broker) createdConfigs(m *meta.Image, set map[string]string) []kmsg.CreateTopicsResponseTopicConfig {
-	entries := m.View(b.cfg.Static).TopicEntries(set)
+func createdConfigs(view config.View, set map[string]string) []kmsg.CreateTopicsResponseTopicConfig {
+	entries := view.TopicEntries(set)
 	list := make([]kmsg.CreateTopicsResponseTopicConfig, len(entries))
 	for i := range entries {
 		e, c := &entries[i], &list[i]

@@ -21,7 +21,8 @@ import (
 
 func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeConfigsRequest)
-	d := configDescriber{b: b, m: b.cfg.Image(), req: req, refused: make(map[int]bool)}
+	m := b.cfg.Image()
+	d := configDescriber{view: m.View(b.cfg.Static), req: req, resources: make([]describedResource, len(req.Resources)), loggers: b.describeLoggers()}
 	memory, repeated, seen := int64(0), 0, make(map[config.Resource]struct{}, len(req.Resources))
 	for i := range req.Resources {
 		asked := &req.Resources[i]
@@ -30,13 +31,21 @@ func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request)
 			memory += configNameMemory + int64(len(name))
 		}
 		at := config.Resource{Type: config.ResourceType(asked.ResourceType), Name: asked.ResourceName}
-		if _, again := seen[at]; again {
+		_, again := seen[at]
+		if again {
 			repeated++
-			d.refused[i] = repeated > maxRepeated
+		}
+		found := &d.resources[i]
+		if again && repeated > maxRepeated {
+			found.refused = &controller.Error{Kind: controller.InvalidRequest, Message: "The same resources are named too often."}
+		} else {
+			*found = b.findResource(m, at)
+		}
+		if memory += int64(meta.ConfigBytes(at, found.set)); found.refused != nil {
+			memory += int64(len(found.refused.Message))
 		}
 		seen[at] = struct{}{}
 	}
-	d.loggers = b.describeLoggers()
 	return b.replyList(r, kmsg.NewPtrDescribeConfigsResponse(), list{n: len(req.Resources), memory: memory, answerWith: d.answerWith})
 }
 
@@ -47,18 +56,26 @@ const maxRepeated = 100
 // These are about how much memory a request takes for each resource that it names, and for
 // each config, until the answer is sent.
 const (
-	resourceMemory   = 160
+	resourceMemory   = 320
 	configNameMemory = 16
 )
 
 // configDescriber describes the resources of a request. It describes a resource the same way
 // each time, as list.answerWith must.
+//
+// An answer that is not read keeps the describer. So it has no image, which would keep all
+// topics and configs of that time, but only the configs of the answer, which its memory counts.
 type configDescriber struct {
-	b       *Broker
-	m       *meta.Image
-	req     *kmsg.DescribeConfigsRequest
-	loggers []config.Entry
-	refused map[int]bool // the indexes of resources that are beyond maxRepeated
+	view      config.View
+	req       *kmsg.DescribeConfigsRequest
+	resources []describedResource // one for each of the request
+	loggers   []config.Entry
+}
+
+// describedResource is a resource that a request names.
+type describedResource struct {
+	refused *controller.Error // nil: it has configs
+	set     map[string]string // that are set on it
 }
 
 // answerWith is the answer with resource i alone, or with none for -1.
@@ -72,11 +89,10 @@ func (d *configDescriber) answerWith(i int) kmsg.Response {
 
 func (d *configDescriber) describeResource(i int) kmsg.DescribeConfigsResponseResource {
 	asked := &d.req.Resources[i]
-	t := config.ResourceType(asked.ResourceType)
+	t, err := config.ResourceType(asked.ResourceType), d.resources[i].refused
 	var entries []config.Entry
-	err := &controller.Error{Kind: controller.InvalidRequest, Message: "The same resources are named too often."}
-	if !d.refused[i] {
-		entries, err = d.listEntries(t, asked.ResourceName)
+	if err == nil {
+		entries = d.listEntries(t, asked.ResourceName, d.resources[i].set)
 	}
 	rr := kmsg.NewDescribeConfigsResponseResource()
 	rr.ResourceType, rr.ResourceName = asked.ResourceType, asked.ResourceName
@@ -97,46 +113,52 @@ func (d *configDescriber) describeResource(i int) kmsg.DescribeConfigsResponseRe
 }
 
 // listEntries lists the configs of a resource.
-func (d *configDescriber) listEntries(t config.ResourceType, name string) ([]config.Entry, *controller.Error) {
-	refuse := func(format string, args ...any) ([]config.Entry, *controller.Error) {
-		return nil, &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}
+func (d *configDescriber) listEntries(t config.ResourceType, name string, set map[string]string) []config.Entry {
+	switch {
+	case t == config.Topic:
+		return d.view.TopicEntries(set)
+	case t == config.BrokerLogger:
+		return d.loggers
+	case t == config.Broker && name == "":
+		return d.view.DefaultBrokerEntries()
+	case t == config.Broker:
+		return d.view.BrokerEntries()
+	case t == config.Group:
+		return d.view.GroupEntries(set)
 	}
-	b, m := d.b, d.m
-	view, set := m.View(b.cfg.Static), m.Overrides(config.Resource{Type: t, Name: name})
-	switch t {
+	return d.view.ClientMetricsEntries(set)
+}
+
+// findResource finds the configs that are set on a resource, or the reason why it has none.
+func (b *Broker) findResource(m *meta.Image, at config.Resource) describedResource {
+	refuse := func(format string, args ...any) describedResource {
+		return describedResource{refused: &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}}
+	}
+	switch at.Type {
 	case config.Topic:
-		if err := controller.CheckTopicName(name); err != nil {
-			return nil, err
+		if err := controller.CheckTopicName(at.Name); err != nil {
+			return describedResource{refused: err}
 		}
-		topic := m.Topic(name)
-		if topic == nil {
-			return nil, &controller.Error{Kind: controller.UnknownTopic}
+		if m.Topic(at.Name) == nil {
+			return describedResource{refused: &controller.Error{Kind: controller.UnknownTopic}}
 		}
-		return view.TopicEntries(set), nil
 	case config.Broker, config.BrokerLogger:
-		if name == "" && t == config.Broker {
-			return view.DefaultBrokerEntries(), nil
+		if at.Name == "" && at.Type == config.Broker {
+			return describedResource{}
 		}
-		if err := b.checkBrokerID(t, name); err != nil {
-			return nil, err
-		}
-		if t == config.BrokerLogger {
-			return d.loggers, nil
-		}
-		return view.BrokerEntries(), nil
+		return describedResource{refused: b.checkBrokerID(at.Type, at.Name)}
 	case config.Group:
-		if name == "" {
+		if at.Name == "" {
 			return refuse("Group name must not be empty")
 		}
-		return view.GroupEntries(set), nil
 	case config.ClientMetrics:
-		if name == "" {
+		if at.Name == "" {
 			return refuse("Client metrics subscription name must not be empty")
 		}
-		return view.ClientMetricsEntries(set), nil
 	default:
-		return refuse("Unsupported resource type: %v", t)
+		return refuse("Unsupported resource type: %v", at.Type)
 	}
+	return describedResource{set: m.Overrides(at)}
 }
 
 // checkBrokerID refuses a resource name that is not this broker's id.

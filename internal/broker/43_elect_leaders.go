@@ -39,7 +39,7 @@ func (b *Broker) electLeaders(_ *session, r *wire.Request, kreq kmsg.Request) er
 			t := &req.Topics[i]
 			rt := kmsg.ElectLeadersResponseTopic{Topic: t.Topic, Partitions: make([]kmsg.ElectLeadersResponseTopicPartition, len(t.Partitions))}
 			for j, p := range t.Partitions {
-				rt.Partitions[j] = electLeader(m, req.ElectionType, t.Topic, p)
+				rt.Partitions[j] = electLeader(m.Topic(t.Topic), req.ElectionType, t.Topic, p)
 			}
 			resp.Topics = append(resp.Topics, rt)
 		}
@@ -62,8 +62,8 @@ func (b *Broker) electAll(r *wire.Request, m *meta.Image, kind int8) error {
 		return nil
 	}
 	topics := slices.Collect(m.Topics())
-	const pointer = 8
-	return b.replyList(r, whole, list{n: len(topics), memory: pointer * int64(len(topics)), answerWith: func(i int) kmsg.Response {
+	memory := topicMemory*int64(m.NumTopics()) + partitionMemory*int64(m.NumPartitions())
+	return b.replyList(r, whole, list{n: len(topics), memory: memory, answerWith: func(i int) kmsg.Response {
 		resp := kmsg.NewPtrElectLeadersResponse()
 		if i < 0 {
 			return resp
@@ -71,7 +71,7 @@ func (b *Broker) electAll(r *wire.Request, m *meta.Image, kind int8) error {
 		rt := kmsg.ElectLeadersResponseTopic{Topic: topics[i].Name}
 		for n := range topics[i].Partitions {
 			if !hasElected(&topics[i].Partitions[n], kind) {
-				rt.Partitions = append(rt.Partitions, electLeader(m, kind, rt.Topic, int32(n)))
+				rt.Partitions = append(rt.Partitions, electLeader(topics[i], kind, rt.Topic, int32(n)))
 			}
 		}
 		resp.Topics = []kmsg.ElectLeadersResponseTopic{rt}
@@ -88,11 +88,10 @@ func hasElected(p *meta.Partition, kind int8) bool {
 	return len(p.Replicas) > 0 && p.Leader == p.Replicas[0]
 }
 
-func electLeader(m *meta.Image, kind int8, topic string, partition int32) kmsg.ElectLeadersResponseTopicPartition {
+func electLeader(t *meta.Topic, kind int8, topic string, partition int32) kmsg.ElectLeadersResponseTopicPartition {
 	refused := func(e *kerr.Error, message string) kmsg.ElectLeadersResponseTopicPartition {
 		return kmsg.ElectLeadersResponseTopicPartition{Partition: partition, ErrorCode: e.Code, ErrorMessage: &message}
 	}
-	t := m.Topic(topic)
 	switch {
 	case !isKnownElection(kind):
 		return refused(kerr.InvalidRequest, fmt.Sprintf("Unknown election type %d", kind))

@@ -110,7 +110,7 @@ func describePartitions(m *meta.Image, name string, first, room int) (rt kmsg.De
 		p := &t.Partitions[i]
 		rp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 		rp.Partition, rp.LeaderID, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
-		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offlineReplicas(m, p.Replicas)
+		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offlineReplicas(m.Brokers, p.Replicas)
 		rp.EligibleLeaderReplicas, rp.LastKnownELR = []int32{}, []int32{}
 		if p.Leader < 0 || m.Brokers[p.Leader] == nil {
 			rp.LeaderID, rp.ErrorCode = -1, kerr.LeaderNotAvailable.Code

@@ -523,3 +523,26 @@ func TestDescribedConfigsAreBounded(t *testing.T) {
 		t.Errorf("%d of %d resources are described", told, len(resp.Resources))
 	}
 }
+
+// TestTopicsThatCannotBeCreatedAreOneLine proves that a request for many topics that cannot be
+// created writes one line, and not one for each topic.
+func TestTopicsThatCannotBeCreatedAreOneLine(t *testing.T) {
+	var log bytes.Buffer
+	g := newAdminRig(t, map[string]string{"default.replication.factor": "3"})
+	g.broker.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	req := at(9, kmsg.NewPtrMetadataRequest())
+	req.AllowAutoTopicCreation = true
+	for i := range 100 {
+		q := kmsg.NewMetadataRequestTopic()
+		q.Topic = new(fmt.Sprintf("topic-%d", i))
+		req.Topics = append(req.Topics, q)
+	}
+	for _, topic := range ask[*kmsg.MetadataResponse](dial(t, g.addr), req).Topics {
+		if topic.ErrorCode != kerr.InvalidReplicationFactor.Code {
+			t.Fatalf("%s: code %d", *topic.Topic, topic.ErrorCode)
+		}
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 || !strings.Contains(log.String(), "topics=100") {
+		t.Errorf("%d lines:\n%s", n, log.String())
+	}
+}

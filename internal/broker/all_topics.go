@@ -18,7 +18,8 @@ import (
 //
 //	encoding --done--> listed --the image changes, or no client asks--> unlisted --sent--> released
 //
-// Its memory is released when the last answer that has it is sent.
+// Its memory is released when the last answer that has it is sent. It has its image only as long
+// as it is listed, so that a client that does not read keeps no old image.
 type allTopics struct {
 	b *Broker
 
@@ -38,8 +39,8 @@ type topicsForm struct {
 // encodedTopics are all topics of an image as they stand in an answer's array.
 type encodedTopics struct {
 	of    *allTopics
-	image *meta.Image
-	users int // the requests that wait for it, the answers that have it, and 1 while it is listed
+	image *meta.Image // nil: it is unlisted; guarded by allTopics.mu
+	users int         // the requests that wait for it, the answers that have it, and 1 while it is listed
 
 	ready  chan struct{} // closed when the fields below are set
 	body   []byte
@@ -63,7 +64,7 @@ func (a *allTopics) shareTopics(image *meta.Image, f topicsForm) (*encodedTopics
 	e, old := a.forms[f], (*encodedTopics)(nil)
 	missing := e == nil || e.image != image
 	if missing {
-		old = e
+		old = a.unlistLocked(f)
 		e = &encodedTopics{of: a, image: image, users: 1, ready: make(chan struct{}), err: errNotEncoded}
 		a.forms[f] = e
 	}
@@ -73,7 +74,7 @@ func (a *allTopics) shareTopics(image *meta.Image, f topicsForm) (*encodedTopics
 		old.Release()
 	}
 	if missing {
-		e.encodeTopics(f)
+		e.encodeTopics(image, f)
 	}
 	select {
 	case <-e.ready:
@@ -90,17 +91,17 @@ func (a *allTopics) shareTopics(image *meta.Image, f topicsForm) (*encodedTopics
 }
 
 // encodeTopics encodes the topics, in turns with other long work, and closes ready.
-func (e *encodedTopics) encodeTopics(f topicsForm) {
+func (e *encodedTopics) encodeTopics(image *meta.Image, f topicsForm) {
 	defer close(e.ready)
 	b := e.of.b
-	most := e.of.boundOf(e.image)
+	most := e.of.boundOf(image)
 	memory, err := b.cfg.Work.Reserve(b.cfg.Context(), budget.Data, min(most, b.cfg.Work.Most(budget.Data)))
 	if err != nil {
 		e.err = err
 		return
 	}
 	e.memory = memory
-	d := topicDescriber{m: e.image, operations: f.operations, list: listTopics(e.image)}
+	d := topicDescriber{brokers: image.Brokers, operations: f.operations, list: listTopics(image)}
 	all := newElements(list{n: len(d.list), answerWith: d.answerWith}, kmsg.NewPtrMetadataResponse(), f.version, b.cfg.Work)
 	e.body, e.tail, e.err = all.appendAll(make([]byte, 0, most)), all.tail, nil
 }
@@ -110,12 +111,23 @@ func (a *allTopics) unlist(f topicsForm, e *encodedTopics) {
 	a.mu.Lock()
 	listed := a.forms[f] == e
 	if listed {
-		delete(a.forms, f)
+		a.unlistLocked(f)
 	}
 	a.mu.Unlock()
 	if listed {
 		e.Release()
 	}
+}
+
+// unlistLocked removes the encoding of a form from the list, and returns it, or nil if there is
+// none. The caller must release it.
+func (a *allTopics) unlistLocked(f topicsForm) *encodedTopics {
+	e := a.forms[f]
+	if e != nil {
+		delete(a.forms, f)
+		e.image = nil
+	}
+	return e
 }
 
 // dropUnused is called now and then. It unlists the forms of an image that is no longer the
@@ -125,12 +137,14 @@ func (a *allTopics) dropUnused(newest *meta.Image) {
 	a.mu.Lock()
 	for f, e := range a.forms {
 		if e.image != newest || !a.asked[f] {
-			delete(a.forms, f)
-			old = append(old, e)
+			old = append(old, a.unlistLocked(f))
 		}
 	}
 	clear(a.asked)
 	a.mu.Unlock()
+	if b := a.bound.Load(); b != nil && b.image != newest {
+		a.bound.CompareAndSwap(b, nil)
+	}
 	for _, e := range old {
 		e.Release()
 	}

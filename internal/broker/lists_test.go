@@ -39,7 +39,7 @@ func manyTopics(t *testing.T, n int) *rig {
 func TestLongListsAreEncodedAsShortOnes(t *testing.T) {
 	g := manyTopics(t, 200)
 	m := g.image.Load()
-	d := topicDescriber{m: m, operations: true}
+	d := topicDescriber{brokers: m.Brokers, operations: true}
 	whole := kmsg.NewPtrMetadataResponse()
 	whole.ClusterID, whole.AuthorizedOperations, whole.ErrorCode = &m.ClusterID, 5, 7
 	whole.Brokers = append(whole.Brokers, kmsg.MetadataResponseBroker{NodeID: 1, Host: "here", Port: 5})
