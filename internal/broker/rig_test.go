@@ -47,7 +47,18 @@ func newRig(tb testing.TB, change ...func(*Config)) *rig {
 // newRigOn starts a broker on a directory of a file system.
 func newRigOn(tb testing.TB, fs vfs.FS, dir string, change ...func(*Config)) *rig {
 	tb.Helper()
-	g := &rig{t: tb, ids: 1000, work: budget.New(budget.Config{Bytes: budget.MinBytes, Processors: 1})}
+	return startRig(tb, fs, dir, budget.MinBytes, change...)
+}
+
+// newRigWith starts a broker in memory that has so much work memory.
+func newRigWith(tb testing.TB, work int64, change ...func(*Config)) *rig {
+	tb.Helper()
+	return startRig(tb, vfs.NewMem(), "data", work, change...)
+}
+
+func startRig(tb testing.TB, fs vfs.FS, dir string, work int64, change ...func(*Config)) *rig {
+	tb.Helper()
+	g := &rig{t: tb, ids: 1000, work: budget.New(budget.Config{Bytes: work, Processors: 1})}
 	log := slog.New(slog.DiscardHandler)
 	g.image.Store(meta.Empty())
 	static, err := config.NewStatic(1, nil)

@@ -254,6 +254,14 @@ func (b *Budget) Usage(c Class) Usage {
 	return b.parts[c].measureUsage()
 }
 
+// TakePeak is the most bytes of a class that were held at a time since the last call.
+func (b *Budget) TakePeak(c Class) int64 {
+	if b == nil {
+		return 0
+	}
+	return b.parts[c].takePeak()
+}
+
 func tooLargeError(c Class, n, most int64) error {
 	return fmt.Errorf("%w: %d bytes of the class %q, which can give %d to one request", ErrTooLarge, n, c, most)
 }

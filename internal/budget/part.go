@@ -21,6 +21,7 @@ type part struct {
 
 	mu      sync.Mutex // guards the fields below
 	used    [2]int64   // bytes held by small and by large work; see indexOf
+	peak    int64      // the most that both have held at a time since takePeak
 	waiting [2]queue   // small and large work
 }
 
@@ -94,8 +95,13 @@ func (p *part) takeLocked(large bool, n int64) bool {
 	if len(p.waiting[i].list) > 0 || !p.fitsLocked(large, n) {
 		return false
 	}
-	p.used[i] += n
+	p.takeBytesLocked(i, n)
 	return true
+}
+
+func (p *part) takeBytesLocked(i int, n int64) {
+	p.used[i] += n
+	p.peak = max(p.peak, p.used[0]+p.used[1])
 }
 
 // giveBack frees bytes and grants them to work that waits.
@@ -116,7 +122,7 @@ func (p *part) grantLocked() {
 		i := indexOf(large)
 		q := &p.waiting[i]
 		for len(q.list) > 0 && p.fitsLocked(large, q.list[0].bytes) {
-			p.used[i] += q.list[0].bytes
+			p.takeBytesLocked(i, q.list[0].bytes)
 			close(q.list[0].granted)
 			q.list[0] = nil
 			q.list = q.list[1:]
@@ -139,6 +145,14 @@ func (p *part) abandonWait(w *waiter) {
 		p.used[indexOf(w.large)] -= w.bytes
 	}
 	p.grantLocked() // the waiters behind it may fit
+}
+
+func (p *part) takePeak() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	most := p.peak
+	p.peak = p.used[0] + p.used[1]
+	return most
 }
 
 func (p *part) measureUsage() Usage {

@@ -280,14 +280,22 @@ func (c *Conn) serveFrame(frame []byte) error {
 // bytes in a buffer that grows.
 const workGrowth = 6
 
-// reserveWork waits until there is work memory to serve a request that decodes to n bytes. A
-// request that may need more than the largest reservation gets that one, so that it is the
-// only large one.
-func (c *Conn) reserveWork(n int64) (*decodeMemory, error) {
+// elementGrowth is how much memory a request takes besides that for each element of its arrays.
+// An element as small as an empty name may have a structure and a message in the answer.
+const elementGrowth = 192
+
+// workMemory is how much memory a request takes until it is served. One that may need more than
+// most gets so much, if it can be decoded with that.
+func (s shape) workMemory(most int64) int64 {
+	n := int64(s.memory)
+	return max(n, min(workGrowth*n+elementGrowth*int64(s.elements), most))
+}
+
+// reserveWork waits until there is work memory to serve a request. A request that may need more
+// than the largest reservation gets that one, so that it is the only large one.
+func (c *Conn) reserveWork(s shape) (*decodeMemory, error) {
 	c.releaseDecoded() // of an earlier call
-	if n > 0 {
-		n = max(n, min(workGrowth*n, c.srv.cfg.Work.Most(budget.Command)))
-	}
+	n := s.workMemory(c.srv.cfg.Work.Most(budget.Command))
 	held, err := c.Reserve(budget.Command, n)
 	if err != nil {
 		return nil, err
@@ -418,6 +426,7 @@ func (c *Conn) trySuspend() (suspended bool, err error) {
 		return false, errShutdown
 	}
 	c.in.prepareToWait()
+	c.clientID = "" // an idle connection keeps no name; the next request brings it again
 	p := c.srv.idlePoller()
 	if p == nil || c.in.buf != nil || !p.addSocket(c.sock, c.wake) {
 		return false, nil

@@ -75,6 +75,8 @@ type shape struct {
 	size    int  // bytes of the body; further ones do not belong to it
 	aliases bool // the decoded request will point into the body
 	memory  int  // bytes that the decoded request takes at most, including a copy of the body if it points into it
+	// elements counts the elements of all arrays, most of which stand for something in the answer.
+	elements int
 }
 
 // checkBody returns the shape of a body, or an error if kmsg cannot decode it as a request of
@@ -99,7 +101,7 @@ func (g *guard) checkBody(key, version int16, body []byte, limit int) (shape, er
 	if w.err != nil {
 		return shape{}, w.err
 	}
-	return shape{size, w.aliases, limit - w.left}, nil
+	return shape{size, w.aliases, limit - w.left, w.elements}, nil
 }
 
 // walker walks through a body along its layout.
@@ -108,6 +110,7 @@ type walker struct {
 	flexible bool
 	aliases  bool
 	left     int // bytes of memory that may still be spent
+	elements int // of the arrays so far
 	err      error
 }
 
@@ -213,6 +216,7 @@ func (w *walker) walkArray(n *node) {
 	if w.spendMemory(l * n.elem.size); w.err != nil {
 		return
 	}
+	w.elements += l
 	if n.elem.kind == fixedNode {
 		w.skipBytes(l * n.elem.width)
 		return
@@ -245,7 +249,7 @@ func (w *walker) walkTags(n *node) {
 				w.b, w.err = nil, in.err
 				return
 			}
-			w.left, w.aliases = in.left, w.aliases || in.aliases
+			w.left, w.aliases, w.elements = in.left, w.aliases || in.aliases, w.elements+in.elements
 		} else {
 			w.spendMemory(tagCost)
 			w.aliases = true

@@ -46,14 +46,14 @@ func (r *Request) KeepBody() {
 // kmsg. The result aliases nothing. It returns ErrMalformed for a body that does not
 // fit. Bytes behind the body are ignored, as Kafka does.
 //
-// It waits until there is work memory for the result and for serving it (workGrowth). The
+// It waits until there is work memory for the result and for serving it (see workMemory). The
 // request holds that until Serve returns; a large answer keeps the part that it needs until it
 // is sent. Only Serve may call it, once for a request, and not while other goroutines wait for
 // the session.
 func (r *Request) Decode() (kmsg.Request, error) {
 	shape, err := r.checkShape()
 	if err == nil {
-		r.decoded, err = r.Conn.reserveWork(int64(shape.memory))
+		r.decoded, err = r.Conn.reserveWork(shape)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s v%d: %w", kmsg.NameForKey(r.Key), r.Version, err)
