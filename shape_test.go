@@ -1,10 +1,12 @@
 package leat
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,6 +25,7 @@ const (
 	maxFields         = 30
 	maxMethods        = 40
 	maxOneWordPercent = 30 // of the names of unexported functions
+	minTestsPercent   = 80 // lines of tests, of those of the code, in storage
 )
 
 // manyMethods names the types that may have more methods than the rest, and how many.
@@ -59,6 +62,31 @@ func TestShape(t *testing.T) {
 	}
 	if 100*s.oneWord > maxOneWordPercent*s.unexported {
 		t.Errorf("%d of %d unexported functions have a name of one word: more than %d %%", s.oneWord, s.unexported, maxOneWordPercent)
+	}
+}
+
+// TestStorageIsTested proves that storage, where a fault loses records, has nearly as many lines
+// of tests as of code.
+func TestStorageIsTested(t *testing.T) {
+	var code, tests int
+	err := filepath.WalkDir("internal/storage", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, ".go") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if strings.HasSuffix(path, "_test.go") {
+			tests += bytes.Count(text, []byte("\n"))
+		} else {
+			code += bytes.Count(text, []byte("\n"))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d lines of tests, %d of code", tests, code)
+	if 100*tests < minTestsPercent*code || code == 0 {
+		t.Errorf("storage has %d lines of tests for %d of code, less than %d %%", tests, code, minTestsPercent)
 	}
 }
 

@@ -238,9 +238,7 @@ func (w *writer) makeRoom(b record.Batch, base record.Offset, now int64) (rolled
 	if err := w.rollSegment(); err != nil {
 		return true, err
 	}
-	if (&retention{l: l}).isExceeded() {
-		l.s.keeper.retainSoon(l)
-	}
+	l.s.keeper.retainIfExceeded(l)
 	return true, nil
 }
 

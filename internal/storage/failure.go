@@ -34,6 +34,10 @@ var (
 	ErrClosed = errors.New("log is closed")
 )
 
+// errLeaving is returned by a log that has no directory yet, and must not make one while something
+// is left of a deleted log of its identity.
+var errLeaving = fmt.Errorf("%w: something is left of a deleted log with the same identity", ErrBusy)
+
 // errSync is returned if a sync failed. It never counts as a full disk or a busy system, since
 // trying again does not help.
 var errSync = errors.New("sync failed")

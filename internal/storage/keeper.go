@@ -29,6 +29,12 @@ const (
 	strayEvery   = time.Hour   // between two searches for directories that were set aside long ago
 )
 
+// Recovery begins with these two pairs of files.
+const (
+	checkpointName = "checkpoint"
+	pointsName     = "points"
+)
+
 // keeper is the store's background goroutine: checkpoints, retention, removal of files.
 type keeper struct {
 	s    *Store
@@ -151,9 +157,13 @@ func (k *keeper) checkpointLater() {
 	}
 }
 
-// retainSoon applies retention to a log that has just grown by a segment. So the log's size does
-// not depend on how often retention is applied to all logs.
-func (k *keeper) retainSoon(l *Log) {
+// retainIfExceeded has retention applied soon to a log that has just grown by a segment, if its
+// size calls for it. So the log's size does not depend on how often retention is applied to all
+// logs.
+func (k *keeper) retainIfExceeded(l *Log) {
+	if !(&retention{l: l}).isExceeded() {
+		return
+	}
 	k.mu.Lock()
 	k.crowded = append(k.crowded, l)
 	k.mu.Unlock()

@@ -54,20 +54,19 @@ func listSegments(s *Store, dir string) (segs []checkpoint.Size, err error) {
 	return segs, err
 }
 
-// reportMissing reports the segments that are missing, or shorter than the log's point says.
-func (o *opening) reportMissing() {
-	p := &o.point
-	if p.IsWhole(sizesOf(o.segs)) {
+// reportMissing reports the segments of a log that are missing, or shorter than its point says.
+func reportMissing(l *Log, p *checkpoint.Point, segs []*segment.Segment) {
+	if p.IsWhole(sizesOf(segs)) {
 		return
 	}
-	i := slices.IndexFunc(o.segs, func(g *segment.Segment) bool { return g.Base() == p.Base })
+	i := slices.IndexFunc(segs, func(g *segment.Segment) bool { return g.Base() == p.Base })
 	switch {
 	case i < 0 && p.Pos > 0:
-		o.l.reportLoss("segment %d is missing, though it had %d bytes", p.Base, p.Pos)
-	case i >= 0 && o.segs[i].Size() < p.Pos:
-		o.l.reportLoss("segment %d has %d bytes and had %d", p.Base, o.segs[i].Size(), p.Pos)
+		l.reportLoss("segment %d is missing, though it had %d bytes", p.Base, p.Pos)
+	case i >= 0 && segs[i].Size() < p.Pos:
+		l.reportLoss("segment %d has %d bytes and had %d", p.Base, segs[i].Size(), p.Pos)
 	default:
-		o.l.reportLoss("the segments from offset %d to %d had %d bytes and have %d: the file with offset %d is missing or was cut",
-			p.Start, p.Base, p.Closed, p.CountClosed(sizesOf(o.segs)), segment.FindHole(o.segs, p.Start))
+		l.reportLoss("the segments from offset %d to %d had %d bytes and have %d: the file with offset %d is missing or was cut",
+			p.Start, p.Base, p.Closed, p.CountClosed(sizesOf(segs)), segment.FindHole(segs, p.Start))
 	}
 }

@@ -230,7 +230,7 @@ func (o *opening) findStable() (from int, pos int64, ok bool) {
 		if i >= 0 {
 			from, pos, ok = i, p.Pos, true
 		}
-		o.reportMissing()
+		reportMissing(o.l, &o.point, o.segs)
 	}
 	for i, g := range o.segs[:from] { // their bytes and names are vouched for
 		g.SetRecovered(g.Size(), o.segs[i+1].Base(), g.Size(), true)

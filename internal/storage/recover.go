@@ -21,12 +21,6 @@ import (
 // cluster than are known at the start.
 var ErrMetadataBehind = errors.New("the cluster's metadata are older than the logs")
 
-// Recovery begins with these two pairs of files.
-const (
-	checkpointName = "checkpoint"
-	pointsName     = "points"
-)
-
 // CheckVersion refuses a directory whose version Open would refuse, and changes nothing. Callers
 // that write elsewhere before they call Open call it first. It returns the entry of the metadata
 // log up to which the directory was used, or 0 if that is not known.
@@ -220,7 +214,7 @@ func (s *Store) replayAll(from, keep checkpoint.Mark) error {
 	for i := range k.leaving { // they were listed before the journal's end was known
 		k.leaving[i].round, k.leaving[i].after = at.Round, k.saves+2
 	}
-	k.recovered = r.listTouched()
+	k.recovered = listRecovered(r.touched)
 	k.since = time.Now()
 	k.redo = true
 	s.setWaiting(r.waiting)
@@ -268,7 +262,7 @@ func (s *Store) recoverWaiting() {
 	}
 	k.waitingAt = time.Time{}
 	k.mu.Lock()
-	k.recovered = append(k.recovered, r.listTouched()...)
+	k.recovered = append(k.recovered, listRecovered(r.touched)...)
 	k.mu.Unlock()
 	s.setWaiting(nil)
 	k.urgent.Store(true)

@@ -21,10 +21,9 @@ type recoveredFile struct {
 	base record.Offset
 }
 
-// listTouched are the files that have bytes of the journal, ordered so that those of a log are side
-// by side.
-func (r *replay) listTouched() []recoveredFile {
-	return slices.SortedFunc(maps.Keys(r.touched), func(a, b recoveredFile) int {
+// listRecovered lists files in an order in which those of a log are side by side.
+func listRecovered(touched map[recoveredFile]bool) []recoveredFile {
+	return slices.SortedFunc(maps.Keys(touched), func(a, b recoveredFile) int {
 		return cmp.Or(strings.Compare(a.name, b.name), slices.Compare(a.id.Topic[:], b.id.Topic[:]), cmp.Compare(a.base, b.base))
 	})
 }

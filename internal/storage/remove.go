@@ -2,7 +2,6 @@ package storage
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -55,10 +54,6 @@ func (s *Store) isLeaving(id LogID) bool {
 	defer s.mu.Unlock()
 	return s.leaving[id] > 0
 }
-
-// errLeaving is returned by a log that has no directory yet, and must not make one while something
-// is left of a deleted log of its identity.
-var errLeaving = fmt.Errorf("%w: something is left of a deleted log with the same identity", ErrBusy)
 
 // addLeaving adds a deleted log to those that the keeper forgets once nothing of them is left.
 func (k *keeper) addLeaving(d leavingLog) {

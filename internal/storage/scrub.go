@@ -13,12 +13,11 @@ import (
 )
 
 const (
-	defaultScrub = 8 << 20        // bytes a second
-	scrubDelay   = time.Minute    // from the start to the first pass, since a node that starts has more urgent work
-	scrubEvery   = 24 * time.Hour // from one pass to the next, at least
-	scrubRests   = 8              // a second
-	scrubYield   = 8              // the factor by which rests are longer while more is appended than the scrub reads
-	scrubOpen    = 64 << 10       // bytes that opening a log counts as
+	scrubDelay = time.Minute    // from the start to the first pass, since a node that starts has more urgent work
+	scrubEvery = 24 * time.Hour // from one pass to the next, at least
+	scrubRests = 8              // a second
+	scrubYield = 8              // the factor by which rests are longer while more is appended than the scrub reads
+	scrubOpen  = 64 << 10       // bytes that opening a log counts as
 )
 
 // scrub reads and verifies the batches of all logs that are at rest, so that damage is found before

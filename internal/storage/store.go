@@ -65,6 +65,7 @@ type Config struct {
 const (
 	defaultJournal = 64 << 20
 	defaultOpen    = 1024
+	defaultScrub   = 8 << 20 // bytes a second
 )
 
 func (c Config) withDefaults() Config {
