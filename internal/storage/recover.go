@@ -257,6 +257,9 @@ func (s *Store) recoverWaiting() {
 		return
 	}
 	_, err := r.playBack(k.previous)
+	if err != nil {
+		s.log.Error("the logs that lack records cannot be recovered yet", "logs", len(r.only), "err", err)
+	}
 	if err != nil || len(r.waiting) > 0 {
 		return // waitingAt has the time of the next try already
 	}

@@ -3,6 +3,7 @@ package storage
 import (
 	"fmt"
 	"hash/maphash"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -15,9 +16,9 @@ type rivals struct {
 	t          *testing.T
 	s          *Store
 	old, young LogID
-	deletes    bool // the older one is deleted before the younger one is made
-	noRoom     bool
-	taken      bool // the younger one was made
+	deletes    bool  // the older one is deleted before the younger one is made
+	refusal    error // of writes to logs; nil: they succeed
+	taken      bool  // the younger one was made
 }
 
 const otherLogs = 8
@@ -51,8 +52,8 @@ func (r *rivals) expect(id LogID, want string) {
 func (r *rivals) hook(op vfs.Op, path string) error {
 	switch {
 	case op != vfs.OpWrite || !strings.HasPrefix(path, "data/topic") && !strings.HasPrefix(path, "data/other"):
-	case r.noRoom:
-		return vfs.ErrNoSpace
+	case r.refusal != nil:
+		return r.refusal
 	case !r.taken && strings.HasPrefix(path, "data/other"):
 		r.takeName()
 	}
@@ -79,11 +80,12 @@ func (r *rivals) takeName() {
 // TestWaitingRecordsStayInTheirDirectory proves that a recovery which found the disk full, and goes
 // on while the store is in use, writes no record of a log into the directory of another log that
 // has taken its name meanwhile, be it that the log was deleted, or that the metadata do not have
-// it; and that the records of a log that was not deleted are all there later.
+// it; and that the records of a log that was not deleted are all there later. A try that fails for
+// another reason says so.
 func TestWaitingRecordsStayInTheirDirectory(t *testing.T) {
 	for _, deletes := range []bool{true, false} {
 		t.Run(fmt.Sprintf("deleted %v", deletes), func(t *testing.T) {
-			r := &rivals{t: t, old: testID(0), young: testID(0), deletes: deletes, noRoom: true}
+			r := &rivals{t: t, old: testID(0), young: testID(0), deletes: deletes, refusal: vfs.ErrNoSpace}
 			r.young.Topic[0]++
 			mem := vfs.NewMem()
 			cfg := testConfig(mem, "data")
@@ -105,12 +107,18 @@ func TestWaitingRecordsStayInTheirDirectory(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			cfg.FS = vfs.NewFaulty(mem, r.hook)
+			var log said
+			cfg.FS, cfg.Logger = vfs.NewFaulty(mem, r.hook), slog.New(slog.NewTextHandler(&log, nil))
 			r.s = quietStore(t, cfg)
 			if !r.s.hasWaiting() {
 				t.Fatal("no log waits: the test proves nothing")
 			}
-			r.noRoom = false
+			r.refusal = errBadDisk
+			r.s.recoverWaiting()
+			if !r.s.hasWaiting() || !strings.Contains(log.String(), errBadDisk.Error()) {
+				t.Errorf("nobody hears why the logs still wait: %s", log.String())
+			}
+			r.refusal = nil
 			r.s.recoverWaiting()
 			if !r.taken || r.s.hasWaiting() {
 				t.Fatalf("the name was taken: %v; logs wait: %v", r.taken, r.s.hasWaiting())
