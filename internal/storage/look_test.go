@@ -115,3 +115,25 @@ func checkLooks(t *testing.T, s *Store, what string, rots bool) {
 		t.Errorf("%s: the deleted log is back", what)
 	}
 }
+
+// TestSweepKeepsPointsOfUnownedDirectories proves that a log which the metadata did not have for one
+// run, and whose directory does not say of which topic it is any more, is used again, with all
+// its records, when the metadata have it again.
+func TestSweepKeepsPointsOfUnownedDirectories(t *testing.T) {
+	mem := vfs.NewMem()
+	cfg := testConfig(mem, "data")
+	s := quietStore(t, cfg)
+	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 5, 100))
+	s.Commit()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	emptyFile(t, mem, "data/topic-0/"+metadataFile)
+	s = quietStore(t, cfg)
+	none := func(LogID) bool { return false }
+	s.sweepDirs(&sweep{isKnown: none, isDeleted: none})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	expectValues(t, testLog(quietStore(t, cfg), 0, testOptions()), 5)
+}

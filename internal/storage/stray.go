@@ -42,9 +42,10 @@ func (s *Store) sweepDirs(w *sweep) {
 			return
 		}
 		if i.Dir && !own[i.Name] {
-			if err := s.sweepDir(i.Name, w); err != nil && !errors.Is(err, ErrClosed) {
+			err := s.sweepDir(i.Name, w)
+			all = all && err == nil
+			if err != nil && !errors.Is(err, ErrClosed) {
 				s.log.Warn("a directory could not be looked at", "dir", i.Name, "err", err)
-				all = false
 			}
 		}
 	}
@@ -64,14 +65,22 @@ func (w *sweep) forgetPoints(s *Store) {
 	}
 }
 
+// errNoOwner says that nothing tells which log a directory belongs to. The directory stays, and so do
+// the points of unknown logs: one of them may be the only proof of whose it is, once the metadata
+// know that log again.
+var errNoOwner = errors.New("its " + metadataFile + " is missing or damaged, so it does not say of which topic it is")
+
 func (s *Store) sweepDir(name string, w *sweep) error {
 	partition, ok := parseDirName(name)
 	if !ok {
 		return nil
 	}
 	topic, ok, err := s.dirs.readOwner(name)
-	if err != nil || !ok {
-		return err // nothing tells which log the directory belongs to, so it stays
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return errNoOwner
 	}
 	id := LogID{Topic: topic, Partition: partition}
 	switch {
