@@ -185,6 +185,7 @@ func TestNothingIsFeigned(t *testing.T) {
 		{"--set", "super.users=User:admin", "asks for ACLs"},
 		{"--set", "ssl.keystore.password=" + secretValue, "ssl.keystore.password=[hidden] asks for TLS"},
 		{"--set", "security.inter.broker.protocol=SSL", "asks for TLS"},
+		{"--set", "process.roles=controller", "a node is always a broker"},
 	} {
 		p := launch(t, t.TempDir(), freeAddr(t), "--http", "off", c.arg, c.value)
 		p.awaitEnd(t)
@@ -196,7 +197,14 @@ func TestNothingIsFeigned(t *testing.T) {
 			t.Errorf("%s %s ends with %d: %s", c.arg, c.value, p.exitCode(), text)
 		}
 	}
-	p := up(t, t.TempDir(), "--set", "num.io.threads=16")
+	dir := t.TempDir()
+	p := &process{cmd: exec.Command(leat, "up", "--data", dir, "--http", "off", "--set", "listener.security.protocol.map=PLAINTEXT:SSL")}
+	p.start(t, dir)
+	p.awaitEnd(t)
+	if want := "listener PLAINTEXT asks for SSL, which is not served yet"; p.exitCode() == 0 || !strings.Contains(p.out.String(), want) {
+		t.Errorf("the default listener with SSL ends with %d: %s", p.exitCode(), p.out)
+	}
+	p = up(t, t.TempDir(), "--set", "num.io.threads=16")
 	adm := kadm.NewClient(p.client(t))
 	answers, err := adm.AlterBrokerConfigs(t.Context(), []kadm.AlterConfig{{Name: "sasl.enabled.mechanisms", Value: new("PLAIN")}}, 1)
 	if err != nil || answers[0].Err == nil || !strings.Contains(answers[0].ErrMessage, "asks for authentication") {

@@ -241,6 +241,19 @@ func listOf(words ...string) check {
 	}
 }
 
+// rolesOfBroker accepts the roles of a node that is a broker.
+func rolesOfBroker(v value) string {
+	switch wrong := listOf("broker", "controller")(v); {
+	case wrong != "":
+		return wrong
+	case len(v.l) == 0:
+		return wholeMessage + "Configuration '{}' must not be empty. Valid values include: [broker, controller]"
+	case !slices.Contains(v.l, "broker"):
+		return wholeMessage + "{}: a node is always a broker: add broker, or leave the config out"
+	}
+	return ""
+}
+
 func noEmptyItem(v value) string {
 	if slices.Contains(v.l, "") {
 		return wholeMessage + "Configuration '{}' values must not be empty."

@@ -25,6 +25,7 @@ var ownDefaults = map[string]string{
 	"broker log.flush.interval.messages": "acknowledged means on disk",
 	"broker log.dir":                     "data lies beside where one starts, not in /tmp",
 	"broker process.roles":               "every node can be both",
+	"broker listeners":                   "nothing is open to a network unless the operator says so",
 }
 
 // TestTableIsKafkas proves that every config of Kafka 4.3.1 is in the tables, with its type,

@@ -31,6 +31,34 @@ func TestConfigsPage(t *testing.T) {
 	}
 }
 
+// addressesOnPage is the part of the page about the differences that node.TestSettingsAreJudgedAsByKafka
+// finds. The test reads the names of its paragraphs.
+const addressesOnPage = `
+## Listeners, numbers and directories
+
+The settings of listeners, of the node's number, of its roles and of its directory are judged as by Apache Kafka 4.3.1, with these differences:
+
+- **Loopback by default.** Without listeners a node listens on port 9092 of the loopback addresses; Kafka listens on all addresses. Nothing is open to a network unless the operator says so.
+- **No advertised address needed.** Kafka tells clients the addresses of listeners if there are no advertised.listeners, so it refuses a listener on 0.0.0.0 then. Clients of a listener without an
+  advertised address are told the address to which they have connected, so any listener will do, and advertised.listeners need not name the listener for other nodes.
+- **Addresses that clients can use.** An advertised address needs a host and a port from 1 to 65535, and a listener a port from 0 to 65535. Kafka puts the machine's name and the port of the listener in their
+  place, which clients elsewhere cannot always reach, accepts an advertised [::], and refuses other ports only when it opens them.
+- **The listener for other nodes.** Without inter.broker.listener.name and without a listener of the name PLAINTEXT Kafka refuses to start; a node takes the first listener.
+- **Two addresses of one listener.** Two addresses of one listener may have the same name if one of them is an IPv4 address and the other one an IPv6 address, since clients may resolve localhost to either.
+- **One port of two addresses.** Two listeners may have the same port on different addresses. Kafka allows it for an IPv4 and an IPv6 address only.
+- **Names of listeners.** A name has up to 100 letters, digits, dots, dashes and underscores, so that it can be written in every form. Kafka allows any character.
+- **Only PLAINTEXT.** A listener with another security protocol is refused until there are TLS and authentication.
+- **One protocol for each listener.** A listener.security.protocol.map that has two protocols for one listener is refused; Kafka takes the last one.
+- **No listeners for controllers.** Nodes and clients share their listeners, so controller.listener.names is not needed, and none of the listeners may be named there. Leave the CONTROLLER listener of a Kafka configuration out.
+- **Every node is a broker.** The process.roles of a node may be left out, and must not be controller alone.
+- **One data directory.** The settings log.dirs and log.dir name one directory.
+- **Names that have no effect.** The listeners in early.start.listeners and the directories in cordoned.log.dirs need not exist, since these configs have no effect.
+- **Set at the start.** Listeners do not change while a node runs. Kafka opens and closes them when listeners or listener.security.protocol.map are set on a broker; here that is refused.
+- **One value for all listeners.** Configs with the prefix listener.name.NAME. are not known, and so refused.
+
+The node's own settings --listen and --advertise also have shorter forms: HOST:PORT, :PORT, a port, and NAME=HOST:PORT. Addresses without a name are those of listener PLAINTEXT, which may have several.
+`
+
 func configsPage() string {
 	var b strings.Builder
 	b.WriteString("# Configs\n\n" +
@@ -49,14 +77,18 @@ func configsPage() string {
 			case d.Default == "":
 				value = "empty"
 			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s |%s %s |\n", d.Name, typeNames[d.Type], value, ifElse(mode, " "+scopeNames[d.Scope]+" |", ""), strings.ReplaceAll(d.Doc, "|", "\\|"))
+			scope := d.Scope
+			if typ == Broker && CheckDynamic(d.Name, true) != nil {
+				scope = ReadOnly // Kafka can set some more while it runs
+			}
+			fmt.Fprintf(&b, "| `%s` | %s | %s |%s %s |\n", d.Name, typeNames[d.Type], value, ifElse(mode, " "+scopeNames[scope]+" |", ""), strings.ReplaceAll(d.Doc, "|", "\\|"))
 		}
 	}
 	section("Topics", Topic, false)
 	section("Brokers", Broker, true)
 	section("Groups", Group, false)
 	section("Client metrics", ClientMetrics, false)
-	b.WriteString(`
+	b.WriteString(addressesOnPage + `
 ## Loggers
 
 Kafka's broker loggers (` + "`kafka-configs --entity-type broker-loggers --entity-name ID`" + `) show and set the lowest level that each part of a node logs. A change lasts until the node stops.

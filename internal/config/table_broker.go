@@ -172,7 +172,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "inter.broker.listener.name", Type: String, Null: true,
-		Doc: "The listener by which nodes talk to each other; without it, the first one.",
+		Doc: "The listener by which nodes talk to each other; without it, PLAINTEXT if there is a listener of that name, else the first one.",
 	},
 	{
 		Name: "kafka.metrics.polling.interval.secs", Type: Int, Default: "10", check: atLeast(1),
@@ -199,8 +199,8 @@ var brokerConfigs = []Def{
 		Doc: "Which listener uses which security protocol, as NAME:PROTOCOL pairs; only PLAINTEXT is served, and a listener that asks for more is refused.",
 	},
 	{
-		Name: "listeners", Type: List, Default: "PLAINTEXT://:9092", Scope: PerBroker,
-		Doc: "The addresses on which this node listens, as NAME://HOST:PORT; read when it starts.",
+		Name: "listeners", Type: List, Default: "PLAINTEXT://127.0.0.1:9092,PLAINTEXT://[::1]:9092", Scope: PerBroker,
+		Doc: "The addresses on which this node listens, as NAME://HOST:PORT; read when it starts. The default are the loopback addresses, which only programs of this machine reach.",
 	},
 	{
 		Name: "max.connection.creation.rate", Type: Int, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
@@ -311,8 +311,8 @@ var brokerConfigs = []Def{
 		Doc: "How many connections a follower reads from each leader.", Needs: "replication",
 	},
 	{
-		Name: "process.roles", Type: List, Default: "broker,controller", check: listOf("broker", "controller"),
-		Doc: "The roles of this node; every node is a broker, and the cluster decides which ones vote as controllers.",
+		Name: "process.roles", Type: List, Default: "broker,controller", check: rolesOfBroker, needsOf: needsControllers,
+		Doc: "The roles of this node. Every node is a broker, so controller alone is refused; the cluster decides which nodes vote as controllers, so broker alone has no effect yet.",
 	},
 	{
 		Name: "producer.purgatory.purge.interval.requests", Type: Int, Default: "1000",

@@ -28,14 +28,14 @@ type endpoint struct {
 	port       int
 }
 
-// String is the endpoint in the form that --listen takes.
+// String is the endpoint in the form in which it was given.
 func (e endpoint) String() string {
 	addr := net.JoinHostPort(e.host, strconv.Itoa(e.port))
 	switch {
+	case e.kafkaStyle:
+		return e.kafkaForm()
 	case e.name == plaintext:
 		return addr
-	case e.kafkaStyle:
-		return e.name + "://" + addr
 	}
 	return e.name + "=" + addr
 }
@@ -48,14 +48,24 @@ func (e endpoint) kafkaForm() string {
 var (
 	listenerName = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,100}$`)
 	hostName     = regexp.MustCompile(`^[0-9A-Za-z._:%-]*$`)
+	// bareIPv6 is an IPv6 address without brackets, and a port: Kafka's form allows it.
+	bareIPv6 = regexp.MustCompile(`^([0-9A-Fa-f]*:[0-9A-Za-z._:%-]*):([0-9]+)$`)
 )
+
+// parseKafkaEndpoint reads NAME://HOST:PORT, the only form that Kafka's own configs have.
+func parseKafkaEndpoint(s string) (endpoint, error) {
+	if !strings.Contains(s, "://") {
+		return endpoint{}, fmt.Errorf("%w: %q is not of the form NAME://HOST:PORT, as in %s://:%d", ErrConfig, s, plaintext, DefaultPort)
+	}
+	return parseEndpoint(s)
+}
 
 // parseEndpoint reads HOST:PORT, :PORT, a port alone, NAME=HOST:PORT, or Kafka's NAME://HOST:PORT.
 func parseEndpoint(s string) (endpoint, error) {
 	e := endpoint{name: plaintext}
 	rest := s
 	if name, after, ok := strings.Cut(s, "://"); ok {
-		e.name, e.kafkaStyle, rest = name, true, after
+		e.name, e.kafkaStyle, rest = name, true, bareIPv6.ReplaceAllString(after, "[$1]:$2")
 	} else if name, after, ok := strings.Cut(s, "="); ok {
 		e.name, rest = name, after
 	}
@@ -63,6 +73,9 @@ func parseEndpoint(s string) (endpoint, error) {
 		return e, fmt.Errorf("%w: %q: %q is no name of a listener: write NAME=HOST:PORT with letters, digits, dots, dashes and underscores in the name", ErrConfig, s, e.name)
 	}
 	e.name = strings.ToUpper(e.name)
+	if _, err := strconv.Atoi(rest); err == nil && e.kafkaStyle {
+		return e, fmt.Errorf("%w: %q needs a colon before its port, as in %s://:%s", ErrConfig, s, e.name, rest)
+	}
 	addr, err := parseAddress(rest)
 	if err != nil {
 		return e, err
@@ -83,17 +96,31 @@ func parseAdvertised(s string) (endpoint, error) {
 	if err != nil {
 		return e, err
 	}
+	return e, e.checkReachable(s)
+}
+
+// parseKafkaAdvertised is parseAdvertised for Kafka's own config.
+func parseKafkaAdvertised(s string) (endpoint, error) {
+	e, err := parseKafkaEndpoint(s)
+	if err != nil {
+		return e, err
+	}
+	return e, e.checkReachable(s)
+}
+
+// checkReachable refuses an address, given as s, to which no client could connect.
+func (e endpoint) checkReachable(s string) error {
 	const instead = "write the name or address by which clients reach this machine, as in broker1.example.com:9092, or leave it out: then each client is told the address to which it has connected"
 	ip, _ := netip.ParseAddr(e.host)
 	switch {
 	case e.host == "":
-		return e, fmt.Errorf("%w: %q needs a host that clients can reach: %s", ErrConfig, s, instead)
+		return fmt.Errorf("%w: %q needs a host that clients can reach: %s", ErrConfig, s, instead)
 	case ip.IsUnspecified():
-		return e, fmt.Errorf("%w: %q: %s stands for all addresses of a machine, and no client can connect to it: %s", ErrConfig, s, e.host, instead)
+		return fmt.Errorf("%w: %q: %s stands for all addresses of a machine, and no client can connect to it: %s", ErrConfig, s, e.host, instead)
 	case e.port == 0:
-		return e, fmt.Errorf("%w: %q: no client can connect to port 0: write the port that clients reach, as in %s", ErrConfig, s, net.JoinHostPort(e.host, strconv.Itoa(DefaultPort)))
+		return fmt.Errorf("%w: %q: no client can connect to port 0: write the port that clients reach, as in %s", ErrConfig, s, net.JoinHostPort(e.host, strconv.Itoa(DefaultPort)))
 	}
-	return e, nil
+	return nil
 }
 
 // addresses are the addresses on which a node listens, and those that it tells others. They
@@ -136,13 +163,14 @@ func planAddresses(c *Config) (addresses, error) {
 	return a, a.orderNames(c.Settings)
 }
 
-// addListener adds an endpoint to listen on unless it conflicts with another one.
+// addListener adds an endpoint to listen on unless it conflicts with another one. Addresses
+// without a name may be many: all are of listener PLAINTEXT.
 func (a *addresses) addListener(e endpoint) error {
 	for _, other := range a.listen {
 		switch {
 		case e.port == other.port && e.port != 0 && hostsOverlap(e.host, other.host):
 			return fmt.Errorf("%w: %s and %s are the same port of one address: give each listener a port of its own", ErrConfig, other, e)
-		case e.name == other.name && e.name != plaintext && !areTwoFamilies(e.host, other.host):
+		case e.name == other.name && (e.name != plaintext || e.kafkaStyle) && !areTwoFamilies(e.host, other.host):
 			return fmt.Errorf("%w: %s and %s have the same name: give each listener a name of its own", ErrConfig, other, e)
 		}
 	}
@@ -166,7 +194,7 @@ func isEverywhere(host string) bool {
 }
 
 // areTwoFamilies tells whether one host is an IPv4 address and the other an IPv6 address. Only
-// two such endpoints may have the same name.
+// two such endpoints may be given the same name.
 func areTwoFamilies(a, b string) bool {
 	x, errX := netip.ParseAddr(a)
 	y, errY := netip.ParseAddr(b)
@@ -174,26 +202,22 @@ func areTwoFamilies(a, b string) bool {
 }
 
 // checkProtocols refuses listeners with a protocol other than PLAINTEXT. The name of an
-// endpoint in Kafka's form must be in the map of protocols, as in Kafka; other names are
-// added to it.
+// endpoint in Kafka's form must be in the map of protocols, as in Kafka, and that of the default
+// listener too; other names are added to it.
 func (a *addresses) checkProtocols(settings map[string]string) error {
 	text, given := settings[protocolMap]
 	if !given {
 		text = config.Find(config.Broker, protocolMap).Default
 	}
-	protocols := map[string]string{}
-	for pair := range strings.SplitSeq(text, ",") {
-		name, protocol, ok := strings.Cut(strings.TrimSpace(pair), ":")
-		if name, protocol = strings.ToUpper(name), strings.ToUpper(protocol); !ok || !listenerName.MatchString(name) ||
-			!slices.Contains([]string{plaintext, "SSL", "SASL_PLAINTEXT", "SASL_SSL"}, protocol) {
-			return fmt.Errorf("%w: %s=%s: %q is not of the form NAME:PROTOCOL, as in INTERNAL:PLAINTEXT", ErrConfig, protocolMap, text, pair)
-		}
-		if _, twice := protocols[name]; twice {
-			return fmt.Errorf("%w: %s=%s has listener %s twice", ErrConfig, protocolMap, text, name)
-		}
-		protocols[name] = protocol
+	protocols, err := parseProtocols(text)
+	if err != nil {
+		return err
 	}
-	for _, e := range a.listen {
+	listen := a.listen
+	if len(listen) == 0 {
+		listen = []endpoint{{name: plaintext, kafkaStyle: true, port: DefaultPort}}
+	}
+	for _, e := range listen {
 		protocol, known := protocols[e.name]
 		switch {
 		case slices.Contains(splitNames(settings[controllerConfig]), e.name):
@@ -211,6 +235,28 @@ func (a *addresses) checkProtocols(settings map[string]string) error {
 		a.protocols = text
 	}
 	return nil
+}
+
+// parseProtocols reads a map of listeners' names and their protocols. As in Kafka it may end with a
+// comma and repeat a pair.
+func parseProtocols(text string) (map[string]string, error) {
+	protocols := map[string]string{}
+	pairs := strings.Split(strings.TrimSpace(text), ",")
+	for len(pairs) > 0 && strings.TrimSpace(pairs[len(pairs)-1]) == "" {
+		pairs = pairs[:len(pairs)-1]
+	}
+	for i, pair := range pairs {
+		name, protocol, ok := strings.Cut(strings.TrimSpace(pair), ":")
+		name, protocol = strings.ToUpper(strings.TrimSpace(name)), strings.ToUpper(strings.TrimSpace(protocol))
+		if !ok || !listenerName.MatchString(name) || !slices.Contains([]string{plaintext, "SSL", "SASL_PLAINTEXT", "SASL_SSL"}, protocol) {
+			return nil, fmt.Errorf("%w: %s=%s: %q is not of the form NAME:PROTOCOL, as in INTERNAL:PLAINTEXT", ErrConfig, protocolMap, text, pair)
+		}
+		if _, twice := protocols[name]; twice && !slices.Contains(pairs[:i], pair) {
+			return nil, fmt.Errorf("%w: %s=%s has listener %s twice", ErrConfig, protocolMap, text, name)
+		}
+		protocols[name] = protocol
+	}
+	return protocols, nil
 }
 
 // splitNames reads a list of listeners' names.
@@ -240,18 +286,27 @@ func (a *addresses) addAdvertised(e endpoint) error {
 	return nil
 }
 
-// orderNames puts the listener for other nodes first, if a config names it.
+// orderNames puts the listener for other nodes first: the one that a config names, else PLAINTEXT,
+// as in Kafka, else the first one.
 func (a *addresses) orderNames(settings map[string]string) error {
-	name := strings.ToUpper(strings.TrimSpace(settings[interListener]))
-	if name == "" {
-		return nil
-	}
-	if _, both := settings[interProtocol]; both {
+	name, named := settings[interListener]
+	protocol, both := settings[interProtocol]
+	key := interListener
+	switch {
+	case named && both:
 		return fmt.Errorf("%w: %s and %s both say by which listener nodes talk to each other: set one of them", ErrConfig, interListener, interProtocol)
+	case named:
+		name = strings.ToUpper(strings.TrimSpace(name))
+	case both:
+		name, key = strings.TrimSpace(protocol), interProtocol
+	case slices.Contains(a.names, plaintext):
+		name = plaintext
+	default:
+		return nil
 	}
 	at := slices.Index(a.names, name)
 	if at < 0 {
-		return fmt.Errorf("%w: %s=%s: this node has no such listener, only %s", ErrConfig, interListener, name, strings.Join(a.names, " and "))
+		return fmt.Errorf("%w: %s=%s: this node has no such listener, only %s", ErrConfig, key, name, strings.Join(a.names, " and "))
 	}
 	a.names = slices.Insert(slices.Delete(a.names, at, at+1), 0, name)
 	return nil

@@ -92,18 +92,43 @@ var ErrConfig = errors.New("bad setting")
 // Combine makes a Config of the sources. Where two set the same setting, the later one wins.
 func Combine(sources ...Source) (Config, error) {
 	cfg := Config{Data: DefaultData, Settings: map[string]string{}}
+	given := map[string]string{} // the last value of each name
 	for _, src := range sources {
 		cfg.Warnings = append(cfg.Warnings, src.Warnings...)
 		for _, v := range src.Values {
 			if err := cfg.applySetting(v.Name, v.Value); err != nil {
 				return Config{}, fmt.Errorf("%s: %w", src.placeOf(v), err)
 			}
+			given[v.Name] = strings.TrimSpace(v.Value)
 		}
+	}
+	if err := cfg.applyPairs(given); err != nil {
+		return Config{}, err
 	}
 	if _, err := planAddresses(&cfg); err != nil {
 		return Config{}, err
 	}
 	return cfg, nil
+}
+
+// applyPairs applies what depends on two of Kafka's names for one setting: log.dir is only heeded
+// without log.dirs, and node.id and broker.id must not contradict each other.
+func (c *Config) applyPairs(given map[string]string) error {
+	node, hasNode := given["node.id"]
+	broker, hasBroker := given["broker.id"]
+	if hasNode && hasBroker && node != broker {
+		return fmt.Errorf("%w: node.id=%s and broker.id=%s are both the number of this node: set one of them, or both to the same number", ErrConfig, node, broker)
+	}
+	dir, hasDir := given["log.dir"]
+	_, hasDirs := given["log.dirs"]
+	_, hasData := given["data"]
+	switch {
+	case hasDir && !hasDirs && !hasData:
+		return c.setDirectory("log.dir", dir)
+	case hasDir && dir != c.Data:
+		c.Warnings = append(c.Warnings, fmt.Sprintf("log.dir=%s has no effect: the data directory is %s", dir, c.Data))
+	}
+	return nil
 }
 
 // ownSettings are the node's own settings, by their names and by Kafka's names for them.
@@ -123,17 +148,22 @@ func IsOwn(name string) bool { return ownSettings[name] != "" }
 func (c *Config) applySetting(name, value string) error {
 	switch ownSettings[name] {
 	case "data":
-		if strings.Contains(value, ",") {
-			return fmt.Errorf("%w: one data directory is supported, %q names several", ErrConfig, value)
+		before := c.Data
+		err := c.setDirectory(name, value)
+		if name == "log.dir" {
+			c.Data = before // applyPairs decides whether it counts
 		}
-		if value == "" {
-			return fmt.Errorf("%w: %s is empty; name a directory, or leave it out for ./%s", ErrConfig, name, DefaultData)
-		}
-		c.Data = value
+		return err
 	case "listen":
-		return readEndpoints(&c.Listen, value, parseEndpoint)
+		if name == "listeners" {
+			return readKafkaEndpoints(&c.Listen, name, value, parseKafkaEndpoint)
+		}
+		return readEndpoints(&c.Listen, strings.Split(value, ","), parseEndpoint)
 	case "advertise":
-		return readEndpoints(&c.Advertise, value, parseAdvertised)
+		if name == "advertised.listeners" {
+			return readKafkaEndpoints(&c.Advertise, name, value, parseKafkaAdvertised)
+		}
+		return readEndpoints(&c.Advertise, strings.Split(value, ","), parseAdvertised)
 	case "http":
 		if value == "off" || value == "" {
 			c.HTTP = "off"
@@ -145,7 +175,7 @@ func (c *Config) applySetting(name, value string) error {
 		}
 		c.HTTP = addr
 	case "id":
-		id, err := strconv.ParseInt(value, 10, 32)
+		id, err := strconv.ParseInt(strings.TrimSpace(value), 10, 32)
 		if err != nil || id < 0 {
 			return fmt.Errorf("%w: %s=%q is not a node id: give a whole number from 0 on", ErrConfig, name, value)
 		}
@@ -173,11 +203,46 @@ func (c *Config) applySetting(name, value string) error {
 	return nil
 }
 
-// readEndpoints replaces a list of endpoints by those in a value, which are separated by
-// commas.
-func readEndpoints(list *[]string, value string, parse func(string) (endpoint, error)) error {
-	*list = nil
+// setDirectory sets the data directory by one of its names.
+func (c *Config) setDirectory(name, value string) error {
+	dirs := []string{value}
+	if strings.Contains(value, ",") || name != "data" {
+		dirs = splitDistinct(value)
+	}
+	switch {
+	case slices.Contains(dirs, ""):
+		return fmt.Errorf("%w: %s is empty, or one of its names is; name a directory, or leave it out for ./%s", ErrConfig, name, DefaultData)
+	case len(dirs) > 1:
+		return fmt.Errorf("%w: one data directory is supported, %q names several", ErrConfig, value)
+	}
+	c.Data = dirs[0]
+	return nil
+}
+
+// splitDistinct splits a value as Kafka does a list: at commas, without the blanks around them and
+// without repetitions.
+func splitDistinct(value string) (items []string) {
 	for part := range strings.SplitSeq(value, ",") {
+		if part = strings.TrimSpace(part); !slices.Contains(items, part) {
+			items = append(items, part)
+		}
+	}
+	return items
+}
+
+// readKafkaEndpoints replaces a list of endpoints by those in a value of one of Kafka's configs.
+func readKafkaEndpoints(list *[]string, name, value string, parse func(string) (endpoint, error)) error {
+	parts := splitDistinct(value)
+	if slices.Contains(parts, "") {
+		return fmt.Errorf("%w: %s=%s has an empty address: write NAME://HOST:PORT, with a comma only between two of them", ErrConfig, name, value)
+	}
+	return readEndpoints(list, parts, parse)
+}
+
+// readEndpoints replaces a list of endpoints.
+func readEndpoints(list *[]string, parts []string, parse func(string) (endpoint, error)) error {
+	*list = nil
+	for _, part := range parts {
 		e, err := parse(strings.TrimSpace(part))
 		if err != nil {
 			return err
