@@ -243,5 +243,25 @@ func TestLogSettings(t *testing.T) {
 	}
 }
 
+// TestLogTellsWhatHappens proves that the log tells when a node starts and stops, and which topics
+// are created and deleted.
+func TestLogTellsWhatHappens(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	p := up(t, dir)
+	do(t, p.addr, "", "topic", "create", "orders", "--partitions", "3")
+	do(t, p.addr, "", "topic", "delete", "orders")
+	p.stop(t)
+	for _, want := range []string{
+		`"msg":"the node has started","logger":"root","node":1,`, `"addresses":["` + p.addr + `"],"data":"` + dir + `"}`,
+		`"msg":"a topic was created","logger":"root","topic":"orders","partitions":3}`, `"msg":"a topic was deleted","logger":"root","topic":"orders"}`,
+		`"msg":"the node is stopping"`, `"msg":"the node has stopped"`,
+	} {
+		if !strings.Contains(p.out.String(), want) {
+			t.Errorf("the log does not tell %s:\n%s", want, p.out)
+		}
+	}
+}
+
 // secretValue must not be printed.
 const secretValue = "geheim"

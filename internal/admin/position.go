@@ -48,7 +48,7 @@ func ParsePosition(s string, now time.Time) (Position, error) {
 		return Position{Kind: AtOffset, N: n}, nil
 	}
 	if d, ok := parseAgo(s); ok {
-		return Position{Kind: AtTime, N: now.Add(-d).UnixMilli()}, nil
+		return atTime(now.Add(-d)), nil
 	}
 	if stamp, ok := strings.CutPrefix(s, "@"); ok {
 		if n, err := strconv.ParseInt(stamp, 10, 64); err == nil && n >= 0 {
@@ -60,11 +60,15 @@ func ParsePosition(s string, now time.Time) (Position, error) {
 	}
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02T15:04", time.DateTime, time.DateOnly} {
 		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
-			return Position{Kind: AtTime, N: t.UnixMilli()}, nil
+			return atTime(t), nil
 		}
 	}
 	return Position{}, fmt.Errorf("%q is not a place in a topic: write %s", s, PositionHelp)
 }
+
+// atTime is the place of a time. Earlier ones than 1970 stand for the beginning, since brokers
+// give negative times meanings of their own.
+func atTime(t time.Time) Position { return Position{Kind: AtTime, N: max(t.UnixMilli(), 0)} }
 
 // secondsBelow is the least number after @ that is in ms: in seconds it would be the year 5138,
 // in ms it is March 1973.

@@ -23,6 +23,8 @@ func TestPosition(t *testing.T) {
 	f("-3", Position{Kind: BackFrom, N: 3})
 	f("-1h30m", Position{Kind: AtTime, N: now.Add(-90 * time.Minute).UnixMilli()})
 	f("-7d", Position{Kind: AtTime, N: now.AddDate(0, 0, -7).UnixMilli()})
+	f("-90000d", Position{Kind: AtTime}) // before 1970
+	f("1969-12-31T00:00:00Z", Position{Kind: AtTime})
 	f("-1w2d1h", Position{Kind: AtTime, N: now.Add(-217 * time.Hour).UnixMilli()})
 	f("@1779012303", Position{Kind: AtTime, N: 1779012303000})
 	f("@1779012303123", Position{Kind: AtTime, N: 1779012303123})

@@ -171,3 +171,14 @@ func TestListenAddsUp(t *testing.T) {
 		t.Errorf("a bad address among good ones: %v", err)
 	}
 }
+
+// TestLogShowsUnits proves that durations in the log have their units in both forms.
+func TestLogShowsUnits(t *testing.T) {
+	for format, want := range map[string]string{"json": `"took":"1.5s"`, "text": "took=1.5s"} {
+		var b strings.Builder
+		newLogger(&b, format).Info("done", "took", 1500*time.Millisecond)
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%s: %s", format, b.String())
+		}
+	}
+}

@@ -157,9 +157,15 @@ func announceNode(w io.Writer, info node.Info, took time.Duration) {
 }
 
 // newLogger makes a logger that writes text to a terminal and JSON to everything else, unless the
-// format is given. It writes all levels: the node chooses among them.
+// format is given. It writes all levels: the node chooses among them. Durations have their units, in
+// JSON too.
 func newLogger(w io.Writer, format string) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: slog.Level(math.MinInt)}
+	opts := &slog.HandlerOptions{Level: slog.Level(math.MinInt), ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration {
+			a.Value = slog.StringValue(a.Value.Duration().String())
+		}
+		return a
+	}}
 	if _, terminal := terminalWidth(w); format == "text" || format == "" && terminal {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}

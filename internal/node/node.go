@@ -92,9 +92,10 @@ func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, 
 	n.image.Store(meta.Empty())
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	if err := n.start(ctx); err != nil {
-		// Stop closes everything that was opened.
-		return nil, errors.Join(err, n.Stop(ctx))
+		return nil, errors.Join(err, n.stop(ctx)) // which closes everything that was opened
 	}
+	info := n.Info()
+	n.loggers.loggerOf(rootLogger).Info("the node has started", "node", n.id.nodeID, "cluster", info.ClusterID, "addresses", info.Addresses, "data", info.Data)
 	return n, nil
 }
 
@@ -295,11 +296,16 @@ func (n *Node) Info() Info {
 }
 
 // Stop stops the node: it accepts no more requests, sends the answers that are due until ctx
-// ends, and then closes the logs. A second call does nothing. If the start has failed, it
-// closes what was opened.
+// ends, and then closes the logs. A second call does nothing.
 func (n *Node) Stop(ctx context.Context) error {
 	var err error
-	n.stopping.Do(func() { err = n.stop(ctx) })
+	n.stopping.Do(func() {
+		log := n.loggers.loggerOf(rootLogger)
+		log.Info("the node is stopping")
+		if err = n.stop(ctx); err == nil {
+			log.Info("the node has stopped")
+		}
+	})
 	return err
 }
 

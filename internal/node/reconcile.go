@@ -50,11 +50,38 @@ func (n *Node) apply(u quorum.Update) error {
 	if n.followState == replaying {
 		n.deleted.addTopics(deleted)
 	}
+	if n.followState == following {
+		logTopics(n.loggers.loggerOf(rootLogger), d)
+	}
 	n.publish(d, img)
 	if n.followState == following && len(u.Entries) > 0 {
 		n.store.NoteMetadata(u.Entries[len(u.Entries)-1].Index)
 	}
 	return nil
+}
+
+// maxLoggedTopics is how many new and deleted topics of one change have log lines of their own.
+const maxLoggedTopics = 20
+
+// logTopics tells the operator which topics a change has made and deleted.
+func logTopics(log *slog.Logger, d *meta.Delta) {
+	logged, more := 0, 0
+	for _, ch := range d.Topics {
+		switch {
+		case ch.Old != nil && ch.New != nil:
+		case logged == maxLoggedTopics:
+			more++
+		case ch.Old == nil:
+			log.Info("a topic was created", "topic", ch.New.Name, "partitions", len(ch.New.Partitions))
+			logged++
+		default:
+			log.Info("a topic was deleted", "topic", ch.Old.Name)
+			logged++
+		}
+	}
+	if more > 0 {
+		log.Info("more topics were created or deleted", "topics", more)
+	}
 }
 
 // entryData yields the index and the data of each entry.

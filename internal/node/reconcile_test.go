@@ -7,6 +7,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/meta"
 )
 
 // TestIneffectiveConfigsAreLogged proves that the log tells of a topic's config without effect, and
@@ -20,5 +21,18 @@ func TestIneffectiveConfigsAreLogged(t *testing.T) {
 	}
 	if !warnIneffective(logger, config.Resource{Type: config.Topic, Name: "orders"}, compacted) || !strings.Contains(log.String(), "name=orders") {
 		t.Errorf("the log does not tell of topic orders:\n%s", log.String())
+	}
+}
+
+// TestManyTopicsAreCounted proves that a change of many topics has a bounded number of log lines.
+func TestManyTopicsAreCounted(t *testing.T) {
+	var log strings.Builder
+	d := &meta.Delta{Topics: map[meta.UUID]meta.TopicChange{}}
+	for i := range maxLoggedTopics + 7 {
+		d.Topics[meta.UUID{byte(i)}] = meta.TopicChange{New: &meta.Topic{Name: "t"}}
+	}
+	logTopics(slog.New(slog.NewTextHandler(&log, nil)), d)
+	if n := strings.Count(log.String(), "\n"); n != maxLoggedTopics+1 || !strings.Contains(log.String(), "topics=7") {
+		t.Errorf("%d lines:\n%s", n, log.String())
 	}
 }
