@@ -177,3 +177,30 @@ func TestEnvironment(t *testing.T) {
 		}
 	}
 }
+
+// TestUnitFile proves that a node accepts the settings of the example for systemd, and that its data
+// is in the directory that systemd makes for it.
+func TestUnitFile(t *testing.T) {
+	b, err := os.ReadFile("../../docs/leat.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^([A-Za-z]+)=(.*)$`).FindAllStringSubmatch(string(b), -1) {
+		values[m[1]] = m[2]
+	}
+	cfg, err := Combine(FromEnv(strings.Fields(values["Environment"])))
+	if err != nil || len(cfg.Warnings) > 0 {
+		t.Fatalf("%v, %q", err, cfg.Warnings)
+	}
+	if cfg.Data != "/var/lib/"+values["StateDirectory"] || cfg.LogFormat != "json" {
+		t.Errorf("%+v", cfg)
+	}
+	if !strings.HasSuffix(values["ExecStart"], "/leat up") || values["RestartPreventExitStatus"] != "2 3" {
+		t.Errorf("%q", values)
+	}
+	shown := regexp.MustCompile(`(?m)^# +Environment=(.*)$`).FindStringSubmatch(string(b))
+	if cfg, err := Combine(FromEnv(strings.Fields(shown[1]))); err != nil || len(cfg.Warnings) > 0 || cfg.Settings["num.partitions"] != "3" {
+		t.Errorf("the settings to add: %v, %+v", err, cfg)
+	}
+}
