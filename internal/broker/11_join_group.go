@@ -18,7 +18,9 @@ import (
 
 func (b *Broker) joinGroup(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.JoinGroupRequest)
-	b.cfg.Groups.Join(s.groupClient(r), req, containPanics(r, func(resp *kmsg.JoinGroupResponse) { r.Reply(resp) }))
+	b.cfg.Groups.Join(s.groupClient(r), req, containPanics(r, func(resp *kmsg.JoinGroupResponse) {
+		r.ReplyOr(resp, group.JoinPostponed(resp.MemberID))
+	}))
 	return nil
 }
 

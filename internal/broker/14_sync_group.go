@@ -3,6 +3,7 @@ package broker
 import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -12,6 +13,8 @@ import (
 
 func (b *Broker) syncGroup(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.SyncGroupRequest)
-	b.cfg.Groups.Sync(req, containPanics(r, func(resp *kmsg.SyncGroupResponse) { r.Reply(resp) }))
+	b.cfg.Groups.Sync(req, containPanics(r, func(resp *kmsg.SyncGroupResponse) {
+		r.ReplyOr(resp, group.SyncPostponed())
+	}))
 	return nil
 }

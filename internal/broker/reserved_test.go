@@ -36,7 +36,9 @@ func newWholeRig(t *testing.T, work int64) *rig {
 		t.Fatal(err)
 	}
 	var g *rig
-	groups := group.New(group.Config{Logger: slog.New(slog.DiscardHandler), Partitions: func() int32 {
+	settings := group.DefaultSettings()
+	settings.InitialDelay = 0
+	groups := group.New(group.Config{Logger: slog.New(slog.DiscardHandler), Settings: func() group.Settings { return settings }, Partitions: func() int32 {
 		if topic := g.image.Load().Topic(group.Topic); topic != nil {
 			return int32(len(topic.Partitions))
 		}

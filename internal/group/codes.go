@@ -16,6 +16,7 @@ const (
 	invalidGroupID            int16 = 24
 	invalidRequest            int16 = 42
 	unknownMemberID           int16 = 25
+	rebalanceInProgress       int16 = 27
 	invalidSessionTimeout     int16 = 26
 	nonEmptyGroup             int16 = 68
 	groupIDNotFound           int16 = 69

@@ -437,7 +437,6 @@ func FuzzRecord(f *testing.F) {
 
 // Codes that only the kinds of groups answer.
 const (
-	rebalanceInProgress int16 = 27
 	memberIDRequired    int16 = 79
 	groupMaxSizeReached int16 = 81
 )

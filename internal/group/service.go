@@ -235,6 +235,16 @@ func (sv *Service) Join(c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.J
 	}
 }
 
+// JoinPostponed is the answer to a JoinGroup whose own answer cannot be kept now, since clients
+// do not read theirs. Its code has every client ask again after a pause.
+func JoinPostponed(memberID string) *kmsg.JoinGroupResponse {
+	return classic.JoinFailure(memberID, loadInProgress)
+}
+
+// SyncPostponed is the same for a SyncGroup. Its code is the only one for which every client joins
+// again without leaving the group.
+func SyncPostponed() *kmsg.SyncGroupResponse { return classic.SyncFailure(rebalanceInProgress) }
+
 // Sync handles SyncGroup.
 func (sv *Service) Sync(req *kmsg.SyncGroupRequest, reply func(*kmsg.SyncGroupResponse)) {
 	var code int16

@@ -189,7 +189,9 @@ func (d *decodeMemory) takeMemory() (memory budget.Reservation) {
 
 // chargeAnswer has a large answer that is ready hold memory of the class Unsent until it is
 // sent. Where that is full, the answer keeps the memory with which it was made; ok is false
-// if that is less than it takes.
+// if that is less than it takes. An answer that has such memory leaves a quarter of the class to
+// those that have none, as the answers of groups: so clients that do not read long lists do not
+// keep groups from working.
 func (r *Request) chargeAnswer() (ok bool) {
 	p, srv := &r.resp, r.Conn.srv
 	if r.decoded != nil && p.held == nil && len(p.B) >= holdFrom {
@@ -201,7 +203,11 @@ func (r *Request) chargeAnswer() (ok bool) {
 	need := min(p.Memory(), srv.cfg.Work.Most(budget.Unsent))
 	ok = true
 	if n := max(held, need); n >= holdFrom && !shared {
-		memory, moved := srv.cfg.Work.TryReserve(budget.Unsent, n)
+		reserve := srv.cfg.Work.TryReserve
+		if held >= need {
+			reserve = srv.cfg.Work.TryReserveLarge
+		}
+		memory, moved := reserve(budget.Unsent, n)
 		if moved {
 			r.Hold(&memory)
 		} else {

@@ -102,6 +102,20 @@ func (r *Request) Reply(resp kmsg.Response) {
 	r.Send(p)
 }
 
+// ReplyOr is Reply for an answer that may be large and was made without reserved memory. If there
+// is no memory to keep it until it is sent, instead is sent in its place, which must be small.
+func (r *Request) ReplyOr(resp, instead kmsg.Response) {
+	defer r.Conn.Contain()
+	resp.SetVersion(r.Version)
+	p := r.Begin()
+	p.B = resp.AppendTo(p.B)
+	if r.chargeAnswer() {
+		r.sendCharged(p)
+		return
+	}
+	r.Reply(instead)
+}
+
 // NoReply completes a request that has no answer (Produce with acks=0). A response
 // that Begin started is dropped.
 func (r *Request) NoReply() {
@@ -131,14 +145,19 @@ func (r *Request) Send(p *Response) {
 	if p != &r.resp || len(p.B) < 8 {
 		panic("BUG: Send of a response that this request did not begin")
 	}
-	n := p.size() - lengthSize
-	if n > maxResponse {
-		r.Conn.Close(errResponseTooLarge)
+	if !r.chargeAnswer() {
+		r.Conn.Close(errUnsentFull)
 		r.NoReply()
 		return
 	}
-	if !r.chargeAnswer() {
-		r.Conn.Close(errUnsentFull)
+	r.sendCharged(p)
+}
+
+// sendCharged sends an answer for whose memory chargeAnswer has seen to.
+func (r *Request) sendCharged(p *Response) {
+	n := p.size() - lengthSize
+	if n > maxResponse {
+		r.Conn.Close(errResponseTooLarge)
 		r.NoReply()
 		return
 	}
