@@ -337,6 +337,9 @@ func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 			ready = ready || q.part != nil
 			continue
 		}
+		if long && !q.part.IsOpen() {
+			f.b.openWithoutTurn(q.part)
+		}
 		err := q.readPartition(left, whole, isolation)
 		if errors.Is(err, replica.ErrBusy) && bytes > 0 { // answered without records, as if the limit were reached
 			err = q.readPartition(0, false, isolation)
@@ -354,6 +357,14 @@ func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 		f.ledElsewhere = f.ledElsewhere || q.code == notLeader
 	}
 	return bytes, ready || !known
+}
+
+// openWithoutTurn opens a partition's log, which may take long, while others have the caller's
+// processor.
+func (b *Broker) openWithoutTurn(p *replica.Partition) {
+	b.cfg.Work.Leave()
+	defer b.cfg.Work.Enter(budget.Data)
+	p.HighWatermark()
 }
 
 // resolvePartition clears a partition's result, and finds the partition unless it was found

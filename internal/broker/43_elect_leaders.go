@@ -33,12 +33,14 @@ func (b *Broker) electLeaders(_ *session, r *wire.Request, kreq kmsg.Request) er
 	for i := range req.Topics {
 		size.AddPartitions(req.Topics[i].Topic, len(req.Topics[i].Partitions))
 	}
-	return b.replyAnswer(r, missing.Answer{Memory: size, Make: func() kmsg.Response {
+	return b.replyAnswer(r, missing.Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrElectLeadersResponse()
 		for i := range req.Topics {
+			pass()
 			t := &req.Topics[i]
 			rt := kmsg.ElectLeadersResponseTopic{Topic: t.Topic, Partitions: make([]kmsg.ElectLeadersResponseTopicPartition, len(t.Partitions))}
 			for j, p := range t.Partitions {
+				pass()
 				rt.Partitions[j] = electLeader(m.Topic(t.Topic), req.ElectionType, t.Topic, p)
 			}
 			resp.Topics = append(resp.Topics, rt)

@@ -79,6 +79,9 @@ func (b *Broker) findProducers(req *kmsg.DescribeProducersRequest) (asked []prod
 			seen[name{t.Topic, n}] = true
 			p := producersOf{topic: t.Topic, n: n}
 			if p.partition, p.code = b.findPartition([]byte(t.Topic), [16]byte{}, n, false); p.partition != nil {
+				if len(t.Partitions) > stretch && !p.partition.IsOpen() {
+					b.openWithoutTurn(p.partition)
+				}
 				active, _ := p.partition.Producers() // an error is told when it is described
 				p.producers = len(active)
 			}

@@ -34,7 +34,7 @@ func (b *Broker) describeNode() missing.Node {
 // closes the connection.
 func (b *Broker) replyAnswer(r *wire.Request, a missing.Answer) error {
 	if a.Memory == 0 {
-		r.Reply(a.Make())
+		r.Reply(a.Make(func() {}))
 		return nil
 	}
 	held, err := r.Conn.Reserve(budget.Data, int64(a.Memory))
@@ -46,8 +46,14 @@ func (b *Broker) replyAnswer(r *wire.Request, a missing.Answer) error {
 	return nil
 }
 
+// makeInTurn makes an answer, in turns with all other long work.
 func (b *Broker) makeInTurn(a missing.Answer) kmsg.Response {
 	b.cfg.Work.Enter(budget.Command)
 	defer b.cfg.Work.Leave()
-	return a.Make()
+	made := 0
+	return a.Make(func() {
+		if made++; made%stretch == 0 {
+			b.cfg.Work.Pass(budget.Command)
+		}
+	})
 }

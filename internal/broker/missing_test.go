@@ -1,11 +1,17 @@
 package broker
 
 import (
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/broker/missing"
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // manyCodes are requests whose answers have a code for each of n partitions.
@@ -114,4 +120,47 @@ func TestClassicGroupIsNotOfNewerKinds(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestMissingAnswersPassTheirTurn proves that each answer of a missing feature which may be long
+// passes its processor on while it is made, and that another one's work runs then.
+func TestMissingAnswersPassTheirTurn(t *testing.T) {
+	g := newAdminRig(t, nil)
+	kinds, long := hostiles(g.topic("wide", 10)), 0
+	for _, m := range missing.APIs() {
+		for i := range kinds {
+			a := m.Answer(g.broker.describeNode(), kinds[i].request(m.Key, m.Max, 16<<10))
+			passes := 0
+			bytes := len(a.Make(func() { passes++ }).AppendTo(nil))
+			const each = 1 << 10 // more than an element takes that has a name of 250 letters
+			if bytes > 2*each && kinds[i].name != "names of 30,000 letters" {
+				if long++; passes < bytes/each {
+					t.Errorf("%s, %s: an answer of %d bytes passes its turn %d times", m.Name, kinds[i].name, bytes, passes)
+				}
+			}
+		}
+	}
+	if long < 50 {
+		t.Errorf("only %d answers are long", long)
+	}
+	var others atomic.Bool
+	var waiting sync.WaitGroup
+	g.broker.makeInTurn(missing.Answer{Make: func(pass func()) kmsg.Response {
+		waiting.Go(func() {
+			g.work.Enter(budget.Codec)
+			others.Store(true)
+			g.work.Leave()
+		})
+		for g.work.WaitingTurns() == 0 {
+			runtime.Gosched()
+		}
+		for range 2 * stretch { // commands and codecs take turns
+			pass()
+		}
+		if !others.Load() {
+			t.Error("others wait until the whole answer is made")
+		}
+		return nil
+	}})
+	waiting.Wait()
 }

@@ -116,6 +116,7 @@ func (h *hostile) fill(v reflect.Value, field string, depth, outer int) {
 		v.SetBool(true)
 	case reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
 		h.fillNumber(v, field)
+	default:
 	}
 }
 
@@ -162,7 +163,7 @@ func hostiles(wide [16]byte) []hostile {
 		}
 		return "wide"
 	}
-	unknown := func(field string, i int) string { return fmt.Sprintf("no-%d", i) }
+	unknown := func(_ string, i int) string { return fmt.Sprintf("no-%d", i) }
 	long := func(n int) func(string, int) string {
 		return func(_ string, i int) string { return fmt.Sprintf("%06d", i) + strings.Repeat("x", n-6) }
 	}

@@ -262,6 +262,9 @@ func (p *Partition) Start() record.Offset {
 	return o
 }
 
+// IsOpen tells whether the log was opened. The first use of one that was not may wait for the disk.
+func (p *Partition) IsOpen() bool { return p.opened.Load() }
+
 // readEnds opens the log at the first use and takes its committed end, since the high watermark
 // of a sole replica is there. Several callers may do it at once.
 func (p *Partition) readEnds() {

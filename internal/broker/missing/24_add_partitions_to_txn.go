@@ -28,10 +28,11 @@ func countPartitions(m *meta.Image, topic string) int {
 
 // codesOf are the codes for a topic's partitions: UNKNOWN_TOPIC_OR_PARTITION for those that
 // do not exist, and known for the others.
-func codesOf(m *meta.Image, topic string, partitions []int32, known int16) []kmsg.AddPartitionsToTxnResponseTopicPartition {
+func codesOf(m *meta.Image, topic string, partitions []int32, known int16, pass func()) []kmsg.AddPartitionsToTxnResponseTopicPartition {
 	n := countPartitions(m, topic)
 	list := make([]kmsg.AddPartitionsToTxnResponseTopicPartition, len(partitions))
 	for i, p := range partitions {
+		pass()
 		if list[i].Partition, list[i].ErrorCode = p, known; p < 0 || int(p) >= n {
 			list[i].ErrorCode = kerr.UnknownTopicOrPartition.Code
 		}
@@ -64,22 +65,24 @@ func addPartitionsToTxn(n Node, kreq kmsg.Request) Answer {
 			size.addCodes(x.Topics[j].Topic, len(x.Topics[j].Partitions))
 		}
 	}
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		m := n.Image
 		resp := kmsg.NewPtrAddPartitionsToTxnResponse()
 		code := codeOfExisting(m, req.Topics)
 		for i := range req.Topics {
+			pass()
 			t := &req.Topics[i]
-			resp.Topics = append(resp.Topics, kmsg.AddPartitionsToTxnResponseTopic{Topic: t.Topic, Partitions: codesOf(m, t.Topic, t.Partitions, code)})
+			resp.Topics = append(resp.Topics, kmsg.AddPartitionsToTxnResponseTopic{Topic: t.Topic, Partitions: codesOf(m, t.Topic, t.Partitions, code, pass)})
 		}
 		for i := range req.Transactions {
-			resp.Transactions = append(resp.Transactions, answerTransaction(m, &req.Transactions[i]))
+			pass()
+			resp.Transactions = append(resp.Transactions, answerTransaction(m, &req.Transactions[i], pass))
 		}
 		return resp
 	}}
 }
 
-func answerTransaction(m *meta.Image, x *kmsg.AddPartitionsToTxnRequestTransaction) kmsg.AddPartitionsToTxnResponseTransaction {
+func answerTransaction(m *meta.Image, x *kmsg.AddPartitionsToTxnRequestTransaction, pass func()) kmsg.AddPartitionsToTxnResponseTransaction {
 	topics := make([]kmsg.AddPartitionsToTxnRequestTopic, len(x.Topics))
 	for i := range x.Topics {
 		topics[i].Topic, topics[i].Partitions = x.Topics[i].Topic, x.Topics[i].Partitions
@@ -88,7 +91,7 @@ func answerTransaction(m *meta.Image, x *kmsg.AddPartitionsToTxnRequestTransacti
 	rx := kmsg.AddPartitionsToTxnResponseTransaction{TransactionalID: x.TransactionalID}
 	for i := range topics {
 		rt := kmsg.AddPartitionsToTxnResponseTransactionTopic{Topic: topics[i].Topic}
-		for _, p := range codesOf(m, topics[i].Topic, topics[i].Partitions, code) {
+		for _, p := range codesOf(m, topics[i].Topic, topics[i].Partitions, code, pass) {
 			rt.Partitions = append(rt.Partitions, kmsg.AddPartitionsToTxnResponseTransactionTopicPartition(p))
 		}
 		rx.Topics = append(rx.Topics, rt)
@@ -114,14 +117,16 @@ func txnOffsetCommit(n Node, kreq kmsg.Request) Answer {
 	for i := range req.Topics {
 		size.addCodes(req.Topics[i].Topic, len(req.Topics[i].Partitions))
 	}
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		m := n.Image
 		resp := kmsg.NewPtrTxnOffsetCommitResponse()
 		for i := range req.Topics {
+			pass()
 			t := &req.Topics[i]
 			n := countPartitions(m, t.Topic)
 			rt := kmsg.TxnOffsetCommitResponseTopic{Topic: t.Topic, Partitions: make([]kmsg.TxnOffsetCommitResponseTopicPartition, len(t.Partitions))}
 			for j := range t.Partitions {
+				pass()
 				rp, p := &rt.Partitions[j], t.Partitions[j].Partition
 				if rp.Partition, rp.ErrorCode = p, kerr.InvalidProducerIDMapping.Code; p < 0 || int(p) >= n {
 					rp.ErrorCode = kerr.UnknownTopicOrPartition.Code

@@ -25,11 +25,12 @@ func createACLs(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.CreateACLsRequest)
 	var size Memory
 	size.Add(len(req.Creations), len(noAuthorizer)*len(req.Creations))
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrCreateACLsResponse()
 		resp.Results = make([]kmsg.CreateACLsResponseResult, len(req.Creations))
 		message := noAuthorizer
 		for i := range resp.Results {
+			pass()
 			resp.Results[i].ErrorCode, resp.Results[i].ErrorMessage = kerr.SecurityDisabled.Code, &message
 		}
 		return resp
@@ -40,11 +41,12 @@ func deleteACLs(_ Node, kreq kmsg.Request) Answer {
 	req, _ := kreq.(*kmsg.DeleteACLsRequest)
 	var size Memory
 	size.Add(len(req.Filters), len(noAuthorizer)*len(req.Filters))
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrDeleteACLsResponse()
 		resp.Results = make([]kmsg.DeleteACLsResponseResult, len(req.Filters))
 		message := noAuthorizer
 		for i := range resp.Results {
+			pass()
 			resp.Results[i].ErrorCode, resp.Results[i].ErrorMessage = kerr.SecurityDisabled.Code, &message
 		}
 		return resp

@@ -21,12 +21,14 @@ func alterReplicaLogDirs(n Node, kreq kmsg.Request) Answer {
 			size.addCodes(req.Dirs[i].Topics[j].Topic, len(req.Dirs[i].Topics[j].Partitions))
 		}
 	}
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrAlterReplicaLogDirsResponse()
 		places := map[string]int{} // the index of each topic in the answer
 		for i := range req.Dirs {
+			pass()
 			d := &req.Dirs[i]
 			for j := range d.Topics {
+				pass()
 				t := &d.Topics[j]
 				place, again := places[t.Topic]
 				if !again {
@@ -36,6 +38,7 @@ func alterReplicaLogDirs(n Node, kreq kmsg.Request) Answer {
 				}
 				rt := &resp.Topics[place]
 				for _, p := range t.Partitions {
+					pass()
 					rt.Partitions = append(rt.Partitions, kmsg.AlterReplicaLogDirsResponseTopicPartition{
 						Partition: p, ErrorCode: n.codeOfMove(d.Dir, t.Topic, p),
 					})

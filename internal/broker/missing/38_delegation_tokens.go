@@ -34,7 +34,7 @@ func createDelegationToken(_ Node, kreq kmsg.Request) Answer {
 	resp.HMAC = []byte{}
 	var size Memory
 	size.Add(1, len(resp.PrincipalName)+len(resp.PrincipalType))
-	return Answer{Memory: size, Make: func() kmsg.Response { return resp }}
+	return Answer{Memory: size, Make: func(func()) kmsg.Response { return resp }}
 }
 
 func renewDelegationToken(Node, kmsg.Request) Answer {

@@ -23,7 +23,7 @@ func alterPartitionReassignments(n Node, kreq kmsg.Request) Answer {
 	for i := range req.Topics {
 		size.AddPartitions(req.Topics[i].Topic, len(req.Topics[i].Partitions))
 	}
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		m := n.Image
 		resp := kmsg.NewPtrAlterPartitionAssignmentsResponse()
 		resp.AllowReplicationFactorChange = req.AllowReplicationFactorChange
@@ -31,9 +31,11 @@ func alterPartitionReassignments(n Node, kreq kmsg.Request) Answer {
 			resp.ErrorMessage = new(string) // empty, not null, as in Kafka
 		}
 		for i := range req.Topics {
+			pass()
 			t := &req.Topics[i]
 			rt := kmsg.AlterPartitionAssignmentsResponseTopic{Topic: t.Topic, Partitions: make([]kmsg.AlterPartitionAssignmentsResponseTopicPartition, len(t.Partitions))}
 			for j := range t.Partitions {
+				pass()
 				rp := &rt.Partitions[j]
 				rp.Partition = t.Partitions[j].Partition
 				rp.ErrorCode, rp.ErrorMessage = judgeReassignment(m, t.Topic, &t.Partitions[j], req.AllowReplicationFactorChange)

@@ -31,7 +31,7 @@ func describeClientQuotas(_ Node, kreq kmsg.Request) Answer {
 	if resp.Entries = []kmsg.DescribeClientQuotasResponseEntry{}; e != nil {
 		resp.ErrorCode, resp.Entries = e.Code, nil // null, as in Kafka
 	}
-	return Answer{Memory: size, Make: func() kmsg.Response { return resp }}
+	return Answer{Memory: size, Make: func(func()) kmsg.Response { return resp }}
 }
 
 // checkFilter returns what is wrong with the filter of a description.
@@ -95,12 +95,14 @@ func alterClientQuotas(_ Node, kreq kmsg.Request) Answer {
 			size.Add(0, len(e.Ops[j].Key)) // one of them may be in the message
 		}
 	}
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrAlterClientQuotasResponse()
 		resp.Entries = make([]kmsg.AlterClientQuotasResponseEntry, len(req.Entries))
 		for i := range req.Entries {
+			pass()
 			asked, re := &req.Entries[i], &resp.Entries[i]
 			for j := range asked.Entity {
+				pass()
 				re.Entity = append(re.Entity, kmsg.AlterClientQuotasResponseEntryEntity{Type: asked.Entity[j].Type, Name: asked.Entity[j].Name})
 			}
 			if e, message := judgeQuotas(asked); e != nil {

@@ -19,11 +19,12 @@ func describeUserScramCredentials(_ Node, kreq kmsg.Request) Answer {
 	for i := range req.Users {
 		size.Add(2, 2*len(req.Users[i].Name)+messageText)
 	}
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrDescribeUserSCRAMCredentialsResponse()
 		resp.ErrorMessage = new(string) // empty, not null, as in Kafka
 		places := make(map[string]int, len(req.Users))
 		for i := range req.Users {
+			pass()
 			name := req.Users[i].Name
 			place, again := places[name]
 			if again {
@@ -58,9 +59,10 @@ func alterUserScramCredentials(_ Node, kreq kmsg.Request) Answer {
 	for i := range req.Upsertions {
 		size.Add(2, len(req.Upsertions[i].Name)+messageText)
 	}
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		u := users{resp: kmsg.NewPtrAlterUserSCRAMCredentialsResponse(), places: make(map[string]int, len(req.Deletions)+len(req.Upsertions))}
 		for i := range req.Deletions {
+			pass()
 			e, message := judgeUser(req.Deletions[i].Name, req.Deletions[i].Mechanism)
 			if e == nil {
 				e, message = kerr.ResourceNotFound, "Attempt to delete a user credential that does not exist"
@@ -68,6 +70,7 @@ func alterUserScramCredentials(_ Node, kreq kmsg.Request) Answer {
 			u.refuseUser(req.Deletions[i].Name, false, e, message)
 		}
 		for i := range req.Upsertions {
+			pass()
 			e, message := judgeCredential(&req.Upsertions[i])
 			valid := e == nil
 			if valid {

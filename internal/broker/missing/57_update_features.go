@@ -22,13 +22,15 @@ func updateFeatures(n Node, kreq kmsg.Request) Answer {
 		size.Add(1, 2*len(req.FeatureUpdates[i].Feature))
 	}
 	size.Add(1, messageText)
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrUpdateFeaturesResponse()
 		last := make(map[string]int, len(req.FeatureUpdates)) // the last update of a feature counts
 		for i := range req.FeatureUpdates {
+			pass()
 			last[req.FeatureUpdates[i].Feature] = i
 		}
 		for i := range req.FeatureUpdates {
+			pass()
 			u := &req.FeatureUpdates[i]
 			if last[u.Feature] != i {
 				continue
@@ -42,6 +44,7 @@ func updateFeatures(n Node, kreq kmsg.Request) Answer {
 		}
 		if req.Version <= 1 {
 			for i := range req.FeatureUpdates {
+				pass()
 				resp.Results = append(resp.Results, kmsg.UpdateFeaturesResponseResult{Feature: req.FeatureUpdates[i].Feature, ErrorMessage: new("NONE")})
 			}
 		}

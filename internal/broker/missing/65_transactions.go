@@ -20,10 +20,11 @@ func describeTransactions(_ Node, kreq kmsg.Request) Answer {
 	for _, id := range req.TransactionalIDs {
 		size.Add(1, len(id))
 	}
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrDescribeTransactionsResponse()
 		resp.TransactionStates = make([]kmsg.DescribeTransactionsResponseTransactionState, len(req.TransactionalIDs))
 		for i, id := range req.TransactionalIDs {
+			pass()
 			rx := &resp.TransactionStates[i]
 			rx.TransactionalID, rx.ErrorCode = id, kerr.TransactionalIDNotFound.Code
 		}
@@ -41,7 +42,7 @@ func listTransactions(_ Node, kreq kmsg.Request) Answer {
 	for _, s := range req.StateFilters {
 		size.Add(2, len(s))
 	}
-	return Answer{Memory: size, Make: func() kmsg.Response {
+	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrListTransactionsResponse()
 		if p := req.TransactionalIDPattern; p != nil {
 			if len(*p) > maxPattern || !isPattern(*p) {
@@ -50,6 +51,7 @@ func listTransactions(_ Node, kreq kmsg.Request) Answer {
 			}
 		}
 		for _, s := range slices.Compact(slices.Sorted(slices.Values(req.StateFilters))) {
+			pass()
 			if !slices.Contains(states, s) {
 				resp.UnknownStateFilters = append(resp.UnknownStateFilters, s)
 			}

@@ -33,12 +33,14 @@ type API struct {
 // Answer is a response that is not made yet.
 type Answer struct {
 	Memory Memory // about how much the response takes, as a structure and in encoded form
-	Make   func() kmsg.Response
+	// Make makes the response. It calls pass for each element, so that others may have the
+	// processor in between.
+	Make func(pass func()) kmsg.Response
 }
 
 // fixedAnswer is an answer whose length does not depend on the request.
 func fixedAnswer(resp kmsg.Response) Answer {
-	return Answer{Make: func() kmsg.Response { return resp }}
+	return Answer{Make: func(func()) kmsg.Response { return resp }}
 }
 
 // APIs are the APIs of all missing features, ordered by their keys.
