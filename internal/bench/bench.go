@@ -22,7 +22,9 @@ import (
 	"time"
 
 	"github.com/leatstream/leat/internal/bench/client"
+	"github.com/leatstream/leat/internal/bench/process"
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/vfs"
 )
 
 // Options are the settings of a run.
@@ -102,7 +104,28 @@ func (o *Options) Validate(k Kind) error {
 	if endless {
 		return optionErrorf("the run would never end: use --duration")
 	}
-	return nil
+	if err := process.Check(o.PIDs); err != nil {
+		return optionErrorf("--pid: %v", err)
+	}
+	connections := o.Connections
+	if connections == 0 {
+		connections = o.Partitions
+	}
+	return checkOpenFiles(max(1, connections))
+}
+
+// spareFiles is how many files this program has open beside the connections of a run: its standard ones,
+// those of Go's poller, a connection for requests that are not timed, and some while a connection is made.
+const spareFiles = 12
+
+// checkOpenFiles returns an OptionError if this program may not have so many connections.
+func checkOpenFiles(connections int) error {
+	limit, ok := vfs.OpenFileLimit()
+	if !ok || connections <= limit-spareFiles {
+		return nil
+	}
+	return optionErrorf("this program may have %d files open, which are too few for %s: raise that limit with \"ulimit -n\", or use --connections %d",
+		limit, FormatCounted(connections, "connection"), max(1, limit-spareFiles))
 }
 
 // validateRanges returns an OptionError for settings that no run can have.

@@ -94,6 +94,9 @@ func planRun(ctx context.Context, o *Options, key, low, high int16) ([]*lane, er
 		lane.version = version
 	}
 	o.Connections = len(all)
+	if err := checkOpenFiles(len(all)); err != nil {
+		return nil, err
+	}
 	return all, nil
 }
 
@@ -144,6 +147,9 @@ func Connect(ctx context.Context, o *Options, addrs []string) (*Run, error) {
 			return nil, err
 		}
 		r.Sockets = append(r.Sockets, s)
+		if answered := client.Watch(ctx); answered != nil {
+			answered() // thousands of connections take longer than a broker may be silent
+		}
 	}
 	return r, nil
 }

@@ -267,6 +267,8 @@ func (a *app) benchError(r *benchRun, err error) error {
 		return context.Canceled
 	case errors.As(err, &option):
 		return usagef("%s", option.Why)
+	case isOwnLimit(err):
+		return ownLimitError(err)
 	case errors.Is(err, client.ErrNoBroker):
 		return unreachableError(a.bootstrap, err)
 	case errors.Is(err, kerr.UnknownTopicOrPartition):

@@ -50,6 +50,8 @@ func (a *app) withBroker(ctx context.Context, say func(string), opts []kgo.Opt, 
 	case err == nil:
 		defer closeClient(b.cl)
 		err = fn(ctx, b)
+	case errors.As(err, &ping) && isOwnLimit(ping.err):
+		return ownLimitError(ping.err)
 	case errors.As(err, &ping):
 		return b.contact.unreachableError(ping.err)
 	}

@@ -280,12 +280,27 @@ func (c *contact) OnBrokerRead(meta kgo.BrokerMetadata, _ int16, _ int, _, _ tim
 }
 
 // isNetwork tells whether an error is one of the connection to a broker, after which the client tries
-// again. An error of a pipe or file that we write to is not.
+// again. An error of a pipe or file that we write to is not, and neither is a limit of this program.
 func isNetwork(err error) bool {
 	var file *fs.PathError
 	var ne net.Error
-	return !errors.As(err, &file) && !errors.Is(err, context.DeadlineExceeded) &&
-		(errors.As(err, &ne) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed))
+	if errors.As(err, &file) || errors.Is(err, context.DeadlineExceeded) || isOwnLimit(err) {
+		return false
+	}
+	return errors.As(err, &ne) || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed)
+}
+
+// isOwnLimit tells whether a connection could not be made since this program may have no more of them.
+func isOwnLimit(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.EADDRNOTAVAIL)
+}
+
+// ownLimitError says that this program, not the broker, is at a limit, and what to do.
+func ownLimitError(err error) error {
+	if errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return errors.New("this machine has no port left for another connection to that address: close others or wait a minute, or use fewer connections")
+	}
+	return errors.New("this program may have no more files or connections open, which is no fault of the broker: raise the limit with \"ulimit -n\", or use fewer connections")
 }
 
 // isLate tells whether an error says only that the time was over. It may come from looking up a host's name.

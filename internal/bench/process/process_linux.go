@@ -1,6 +1,7 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -25,11 +26,29 @@ func CPU(pids []int) (time.Duration, error) {
 			err = unix.ClockGettime(int32(^pid<<3|sched), &t)
 		}
 		if err != nil {
-			return 0, fmt.Errorf("no process %d on this machine: %w", pid, err)
+			return 0, explainMissing(pid, err)
 		}
 		sum += time.Duration(t.Nano())
 	}
 	return sum, nil
+}
+
+// Check says why a process cannot be measured, before anything is measured.
+func Check(pids []int) error {
+	if _, err := CPU(pids); err != nil {
+		return err
+	}
+	_, _, err := Memory(pids)
+	return err
+}
+
+// explainMissing tells a process that does not exist from one that this program may not see, for which
+// the system gives the same errors where /proc hides the processes of others.
+func explainMissing(pid int, err error) error {
+	if pid <= 0 || errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		return fmt.Errorf("there is no process %d on this machine", pid)
+	}
+	return fmt.Errorf("this program may not read what process %d uses, which another user runs (%w): run leat bench as that user or as root, or leave --pid out", pid, err)
 }
 
 // bytesWritten is the number of bytes that processes have written to the disk. It is 0 if one
@@ -55,7 +74,7 @@ func Memory(pids []int) (now, peak int64, err error) {
 	for _, pid := range pids {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if err != nil {
-			return 0, 0, fmt.Errorf("no process %d on this machine: %w", pid, err)
+			return 0, 0, explainMissing(pid, err)
 		}
 		for line := range strings.Lines(string(b)) {
 			var kib int64

@@ -25,6 +25,12 @@ func Memory(pids []int) (now, peak int64, err error) {
 	return 0, 0, nil
 }
 
+// Check returns an error if there are processes to measure.
+func Check(pids []int) error {
+	_, err := CPU(pids)
+	return err
+}
+
 // ResetPeak does nothing.
 func ResetPeak([]int) {}
 
