@@ -150,6 +150,9 @@ func announceNode(w io.Writer, info node.Info, took time.Duration) {
 	var health string
 	if info.HTTP != "" {
 		health = ", metrics on http://" + info.HTTP + "/metrics"
+		if info.HTTPElsewhere != "" {
+			health += " (since " + info.HTTPElsewhere + "; --http HOST:PORT chooses an address)"
+		}
 	}
 	// A terminal that is gone does not stop the node.
 	_, _ = fmt.Fprintf(w, "leat is ready after %d ms: Kafka clients on %s%s%s, data in %s\n",

@@ -56,11 +56,12 @@ type Config struct {
 
 // Info tells where a running node can be reached.
 type Info struct {
-	Addresses    []string // for clients
-	HTTP         string   // "" if HTTP is off
-	Data         string
-	ClusterID    string
-	LoopbackOnly bool // no address can be reached from other machines
+	Addresses     []string // for clients
+	HTTP          string   // "" if HTTP is off
+	HTTPElsewhere string   // why HTTP is not on DefaultHTTP, though no other address was asked for; "": it is, or one was
+	Data          string
+	ClusterID     string
+	LoopbackOnly  bool // no address can be reached from other machines
 }
 
 // Source is one source of settings. A setting has the name of one of the node's own (data,

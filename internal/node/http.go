@@ -19,11 +19,13 @@ import (
 
 // admin is the HTTP server of a node, for health, metrics and profiles.
 type admin struct {
-	server *http.Server
-	addr   string
-	ready  atomic.Bool // the node has started and does not stop yet
-	done   chan error  // the result of Serve; buffered
-	cancel func()      // ends requests that take long, such as profiles
+	server    *http.Server
+	addr      string
+	elsewhere string                       // why it is not on the default address; "": it is, or another one was asked for
+	ready     atomic.Bool                  // the node has started and does not stop yet
+	metrics   atomic.Pointer[http.Handler] // nil while there is nothing to measure yet
+	done      chan error                   // the result of Serve; buffered
+	cancel    func()                       // ends requests that take long, such as profiles
 }
 
 const (
@@ -36,8 +38,8 @@ const (
 
 // openAdmin serves HTTP on addr, for at most conns connections at a time (0: no bound). If addr
 // is empty and another program has the default port, it takes a free one instead, since the
-// operator did not ask for that port.
-func openAdmin(ctx context.Context, addr string, conns int, reg *prometheus.Registry, health func() health) (*admin, error) {
+// operator did not ask for that port, and says so. The node is not ready yet, and has no metrics.
+func openAdmin(ctx context.Context, addr string, conns int, health func() health) (*admin, error) {
 	if addr == "off" {
 		return nil, nil
 	}
@@ -46,19 +48,24 @@ func openAdmin(ctx context.Context, addr string, conns int, reg *prometheus.Regi
 	if byDefault {
 		addr = DefaultHTTP
 	}
+	elsewhere := ""
 	l, err := lc.Listen(ctx, "tcp", addr)
 	if err != nil && byDefault {
+		elsewhere = fmt.Sprintf("%s cannot be used (%v)", addr, err)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			elsewhere = addr + " is taken by another program"
+		}
 		l, err = lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("cannot serve health and metrics: %s is taken by another program; stop that one, or choose another address with --http HOST:PORT, or --http off", addr)
+		return nil, fmt.Errorf("%w: cannot serve health and metrics: %s is taken by another program; stop that one, or choose another address with --http HOST:PORT, or --http off", ErrConfig, addr)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s for health and metrics: %w; choose another address with --http HOST:PORT, or --http off", addr, err)
+		return nil, fmt.Errorf("%w: cannot listen on %s for health and metrics: %w; choose another address with --http HOST:PORT, or --http off", ErrConfig, addr, err)
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	a := &admin{addr: l.Addr().String(), done: make(chan error, 1), cancel: cancel}
-	a.server = a.newServer(life, reg, health)
+	a := &admin{addr: l.Addr().String(), elsewhere: elsewhere, done: make(chan error, 1), cancel: cancel}
+	a.server = a.newServer(life, health)
 	if conns > 0 {
 		l = &boundedListener{Listener: l, most: int64(conns)}
 	}
@@ -67,9 +74,9 @@ func openAdmin(ctx context.Context, addr string, conns int, reg *prometheus.Regi
 }
 
 // newServer makes the server, whose requests end with the context.
-func (a *admin) newServer(life context.Context, reg *prometheus.Registry, health func() health) *http.Server {
+func (a *admin) newServer(life context.Context, health func() health) *http.Server {
 	return &http.Server{
-		Handler: boundBodies(a.newMux(reg, health)), MaxHeaderBytes: maxHeaderBytes,
+		Handler: boundBodies(a.newMux(health)), MaxHeaderBytes: maxHeaderBytes,
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
 		BaseContext: func(net.Listener) context.Context { return life },
 	}
@@ -89,7 +96,14 @@ func boundBodies(next http.Handler) http.Handler {
 	})
 }
 
-func (a *admin) newMux(reg *prometheus.Registry, health func() health) *http.ServeMux {
+// setReady tells that clients are served, and shows the node's metrics from now on.
+func (a *admin) setReady(reg *prometheus.Registry) {
+	metrics := promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+	a.metrics.Store(&metrics)
+	a.ready.Store(true)
+}
+
+func (a *admin) newMux(health func() health) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -106,7 +120,14 @@ func (a *admin) newMux(reg *prometheus.Registry, health func() health) *http.Ser
 			writeText(w, http.StatusOK, "ready")
 		}
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		metrics := a.metrics.Load()
+		if metrics == nil {
+			writeText(w, http.StatusServiceUnavailable, "starting")
+			return
+		}
+		(*metrics).ServeHTTP(w, r)
+	})
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

@@ -7,14 +7,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // TestHTTPClientsCannotStay proves that no client of the HTTP port can hold its
 // connection for ever: not by sending nothing, nor by not reading.
 func TestHTTPClientsCannotStay(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, prometheus.NewRegistry(), func() health { return health{} })
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, func() health { return health{} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +27,7 @@ func TestHTTPClientsCannotStay(t *testing.T) {
 // TestHTTPConnectionsAreBounded proves that clients of the HTTP port have no more connections
 // than are planned for them, and that a closed one makes room for another.
 func TestHTTPConnectionsAreBounded(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", 2, prometheus.NewRegistry(), func() health { return health{} })
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", 2, func() health { return health{} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +70,7 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 
 // TestProfileEndsWithTheNode proves that a stop does not wait for a profile to end.
 func TestProfileEndsWithTheNode(t *testing.T) {
-	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, prometheus.NewRegistry(), func() health { return health{} })
+	a, err := openAdmin(t.Context(), "127.0.0.1:0", 0, func() health { return health{} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +107,7 @@ func TestUnsentBodyEndsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 		a := &admin{}
-		server := a.newServer(t.Context(), prometheus.NewRegistry(), func() health { return health{} })
+		server := a.newServer(t.Context(), func() health { return health{} })
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(l) }()
 		for _, path := range []string{"GET /healthz", "GET /metrics", "POST /debug/pprof/symbol", "POST /nowhere"} {

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -77,7 +78,7 @@ func loadIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 func findIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 	b, err := readFile(fsys, path.Join(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := refuseUsed(fsys, dir); err != nil {
+		if err := inspectDirectory(fsys, dir); err != nil {
 			return identity{}, err
 		}
 		return makeIdentity(fsys, dir, wantID)
@@ -116,7 +117,7 @@ func parseIdentity(b []byte) (identity, error) {
 	}
 	if props["leat.format"] == "" {
 		if props["cluster.id"] != "" {
-			return identity{}, errors.New("it was written by Apache Kafka; choose another directory with --data")
+			return identity{}, errKafkaDirectory
 		}
 		return identity{}, fmt.Errorf("%s has no leat.format: it is damaged, or not a file of Leat; restore it from a backup, or choose another directory with --data",
 			identityFile)
@@ -139,24 +140,79 @@ func parseIdentity(b []byte) (identity, error) {
 	return identity{clusterID: props["cluster.id"], nodeID: int32(nodeID)}, nil
 }
 
+// inspectDirectory refuses a directory that is not a node's, before anything is written into it: a node
+// that takes somebody's home for its data directory would mix its files with theirs. A directory is a
+// node's if it has an identity, which is checked when it is read, and may become one if it is empty. One
+// that cannot be listed is refused when it is locked.
+func inspectDirectory(fsys vfs.FS, dir string) error {
+	infos, err := fsys.ReadDir(dir)
+	if err != nil {
+		return nil //nolint:nilerr // it does not exist yet, or lockDirectory says why it cannot be used
+	}
+	b, err := readFile(fsys, path.Join(dir, identityFile))
+	switch {
+	case err == nil:
+		_, err = parseIdentity(b)
+	case errors.Is(err, fs.ErrNotExist):
+		err = refuseForeign(fsys, dir, infos)
+	}
+	return err
+}
+
+// unusedNames are what a directory may have before its first node: what a start leaves that ends before
+// the identity is written, and what a file system has at its root.
+var unusedNames = []string{lockFile, secretFile, secretFile + ".tmp", identityFile + ".tmp", "lost+found"}
+
+// refuseForeign returns an error if a directory without an identity has anything in it, and says what it is.
+func refuseForeign(fsys vfs.FS, dir string, infos []vfs.Info) error {
+	var foreign []string
+	for _, i := range infos {
+		switch {
+		case i.Name == "__cluster_metadata-0", i.Name == "replication-offset-checkpoint", i.Name == "recovery-point-offset-checkpoint":
+			return errKafkaDirectory
+		case isNodes(fsys, dir, i):
+			return fmt.Errorf("%s is missing, but %s is there, so a node has used it; restore %s and %s from a backup, or choose another directory with --data",
+				identityFile, i.Name, identityFile, secretFile)
+		case !slices.Contains(unusedNames, i.Name):
+			foreign = append(foreign, i.Name)
+		}
+	}
+	if len(foreign) == 0 {
+		return nil
+	}
+	const most = 3
+	listed := strings.Join(foreign[:min(most, len(foreign))], ", ")
+	if n := len(foreign) - most; n > 0 {
+		listed += fmt.Sprintf(" and %d more", n)
+	}
+	return fmt.Errorf("it is not empty, and what it has is not a node's: %s; choose a directory that is empty or does not exist with --data, such as %s",
+		listed, path.Join(dir, DefaultData))
+}
+
+// errKafkaDirectory says that a directory is one of Apache Kafka's.
+var errKafkaDirectory = errors.New("it was written by Apache Kafka, whose directories Leat does not take over; choose another directory with --data, and copy the records with a client")
+
 // partitionDir is the name of a partition's directory.
 var partitionDir = regexp.MustCompile(`^[a-zA-Z0-9._-]+-[0-9]+$`)
 
-// refuseUsed returns an error if the directory has files that only a node with an identity
-// writes.
-func refuseUsed(fsys vfs.FS, dir string) error {
-	infos, err := fsys.ReadDir(dir)
-	if err != nil {
-		return err
+// isNodes tells whether an entry of a directory is one that only a node with an identity makes. A name
+// alone says little: somebody's folder may be called journal, or backup-2025.
+func isNodes(fsys vfs.FS, dir string, i vfs.Info) bool {
+	var made func(name string) bool
+	switch {
+	case !i.Dir:
+		return slices.Contains([]string{"checkpoint-a", "checkpoint-b", "points-a", "points-b", "sync-failed"}, i.Name)
+	case i.Name == quorumDir:
+		made = func(name string) bool { return strings.HasSuffix(name, ".log") || strings.HasSuffix(name, ".snapshot") }
+	case i.Name == "journal":
+		made = func(name string) bool { return strings.HasSuffix(name, ".ring") }
+	case partitionDir.MatchString(i.Name):
+		made = func(name string) bool { return name == "partition.metadata" }
+	default:
+		return false
 	}
-	for _, i := range infos {
-		switch {
-		case i.Name == quorumDir, strings.HasPrefix(i.Name, "checkpoint-"), i.Name == "journal", i.Dir && partitionDir.MatchString(i.Name):
-			return fmt.Errorf("%s is missing, but %s is there, so a node has used it; restore %s and %s from a backup, or choose another directory with --data",
-				identityFile, i.Name, identityFile, secretFile)
-		}
-	}
-	return nil
+	inside, err := fsys.ReadDir(path.Join(dir, i.Name))
+	return err == nil && slices.ContainsFunc(inside, func(f vfs.Info) bool { return made(f.Name) })
 }
 
 // makeIdentity makes a new identity and writes it. If the directory has a secret it is kept,

@@ -191,7 +191,7 @@ func TestLostIdentityIsNotReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("the store's files")
-	for _, name := range []string{"checkpoint-*", "points-*", "journal"} {
+	for _, name := range []string{"checkpoint-*", "points-*", "journal", "sync-failed", "log-start-offset-checkpoint"} {
 		found, _ := filepath.Glob(filepath.Join(dir, name))
 		for _, path := range found {
 			if err := os.RemoveAll(path); err != nil {
@@ -202,8 +202,11 @@ func TestLostIdentityIsNotReplaced(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "topic-0"), 0o700); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(filepath.Join(dir, "topic-0", "partition.metadata"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	check("a partition's directory")
-	if err := os.Remove(filepath.Join(dir, "topic-0")); err != nil {
+	if err := os.RemoveAll(filepath.Join(dir, "topic-0")); err != nil {
 		t.Fatal(err)
 	}
 	stop(t, start(t, Config{Data: dir}))

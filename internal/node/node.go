@@ -117,6 +117,12 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.openListeners(ctx); err != nil {
 		return err
 	}
+	if err := inspectDirectory(n.fs, n.cfg.Data); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrDirectory, n.cfg.Data, err)
+	}
+	if n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.descriptors.http, n.checkHealth); err != nil {
+		return err
+	}
 	if n.lock, err = lockDirectory(n.fs, n.cfg.Data); err != nil {
 		return err
 	}
@@ -129,6 +135,10 @@ func (n *Node) start(ctx context.Context) error {
 	n.static = n.static.With(n.ownConfigs())
 	for _, w := range slices.Concat(n.cfg.Warnings, n.static.Warnings()) {
 		n.loggers.loggerOf(rootLogger).Warn("a setting has no effect", "why", w)
+	}
+	if n.admin != nil && n.admin.elsewhere != "" {
+		n.loggers.loggerOf(rootLogger).Warn("health and metrics are on another address than usual until the next start; --http HOST:PORT sets one that stays",
+			"address", n.admin.addr, "why", n.admin.elsewhere)
 	}
 	n.sizes = sizesFor(availableMemory(os.DirFS("/")), n.serverSettings())
 	n.producers = storage.NewProducerBudget(n.sizes.producers)
@@ -146,9 +156,6 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.activate(ctx, epoch); err != nil {
 		return err
 	}
-	if n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.descriptors.http, n.newRegistry(), n.checkHealth); err != nil {
-		return err
-	}
 	for i := range n.listeners {
 		n.serving.Go(func() { n.serveListener(&n.listeners[i].Listener) })
 	}
@@ -157,7 +164,7 @@ func (n *Node) start(ctx context.Context) error {
 		n.serving.Go(n.keepMonitorAwake)
 	}
 	if n.admin != nil {
-		n.admin.ready.Store(true)
+		n.admin.setReady(n.newRegistry())
 	}
 	return nil
 }
@@ -290,7 +297,7 @@ func (n *Node) Info() Info {
 		info.LoopbackOnly = info.LoopbackOnly && ok && a.IP.IsLoopback()
 	}
 	if n.admin != nil {
-		info.HTTP = n.admin.addr
+		info.HTTP, info.HTTPElsewhere = n.admin.addr, n.admin.elsewhere
 	}
 	return info
 }

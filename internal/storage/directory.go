@@ -185,7 +185,7 @@ func (d *directories) identifyLocked(dir string, id LogID) (mine bool, err error
 	case ok && topic == id.Topic:
 		return true, nil
 	case ok:
-		return false, d.setAsideLocked(dir, LogID{Topic: topic, Partition: id.Partition}, "another topic has its name now")
+		return false, d.setAsideLocked(dir, LogID{Topic: topic, Partition: id.Partition}, "it is of another topic than the one that has this name now")
 	}
 	// The directory has no metadata, because its making or its deletion was cut short. It is
 	// removed if it has nothing that an operator may want back. Otherwise each failed try to make
@@ -197,7 +197,7 @@ func (d *directories) identifyLocked(dir string, id LogID) (mine bool, err error
 	case len(infos) == 0 || len(infos) == 1 && infos[0].Name == metadataFile:
 		return false, d.s.fs.Remove(d.s.pathOf(dir))
 	default:
-		return false, d.setAsideLocked(dir, LogID{Topic: randomID(), Partition: id.Partition}, "it does not say of which topic it is")
+		return false, d.setAsideLocked(dir, LogID{Topic: randomID(), Partition: id.Partition}, "a partition has this name now, and the directory is of none, or has lost its file partition.metadata")
 	}
 }
 
@@ -300,8 +300,8 @@ func (d *directories) setAsideLocked(dir string, id LogID, why string) error {
 		d.s.strays.Forget(to, id)
 		return err
 	}
-	d.s.log.Error("a directory was set aside: no topic of this cluster is known to own it; restore the cluster's metadata "+
-		"or remove the directory", "dir", dir, "now", to, "why", why)
+	d.s.log.Error("a directory was set aside; move it out of the data directory, remove it, or restore the metadata that know it",
+		"dir", dir, "now", to, "why", why)
 	return nil
 }
 

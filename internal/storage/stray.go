@@ -92,7 +92,7 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 		}
 		return s.dirs.discardDir(id, name)
 	default:
-		return s.dirs.setAside(id, name, "the cluster's metadata do not know its topic")
+		return s.dirs.setAside(id, name, "the cluster's metadata do not know its topic; restore them if they are too old")
 	}
 }
 
