@@ -98,3 +98,27 @@ func TestForeignFolderBesideTopics(t *testing.T) {
 		}
 	}
 }
+
+// TestLostFileIsNamed proves that the log of a node names a file that is missing, or too short, by its
+// path, so that an operator can put it back without knowing how files are named.
+func TestLostFileIsNamed(t *testing.T) {
+	t.Parallel()
+	for what, harm := range map[string]func(string) error{
+		"missing":   os.Remove,
+		"too short": func(path string) error { return os.Truncate(path, 1) },
+	} {
+		dir := t.TempDir()
+		p := up(t, dir)
+		tryVerb(t, dir, "", "topic create t --bootstrap "+p.addr).expect(t, 0)
+		tryVerb(t, dir, "x\n", "produce t --bootstrap "+p.addr).expect(t, 0)
+		p.stop(t)
+		file := filepath.Join(dir, "t-0", "00000000000000000000.log")
+		if err := harm(file); err != nil {
+			t.Fatal(err)
+		}
+		p = up(t, dir)
+		tryVerb(t, dir, "", "topic offsets t --bootstrap "+p.addr)
+		eventually(t, "the file's path in the log, "+what, func() bool { return strings.Contains(p.out.String(), file) })
+		p.stop(t)
+	}
+}

@@ -75,7 +75,7 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "file.delete.delay.ms", Type: Long, Default: "60000", check: atLeast(0), synonyms: from("log.segment.delete.delay.ms"),
-		Doc: "How long the file of a dropped segment stays on disk before it is removed.",
+		Doc: "How long the file of a dropped segment stays on disk before it is removed; a full disk ends that time.",
 	},
 	{
 		Name: "flush.messages", Type: Long, Default: "1", check: atLeast(1), synonyms: from("log.flush.interval.messages"),

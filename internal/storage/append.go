@@ -143,6 +143,7 @@ func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 		return err
 	}
 	if err := l.s.space.Take(int64(len(b))); err != nil {
+		l.s.keeper.wakeUp() // it removes what only waits for its time
 		return err
 	}
 	base := w.next

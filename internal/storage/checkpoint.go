@@ -194,7 +194,7 @@ func (c *syncing) syncAll() (synced int, err error) {
 	l := c.l
 	for _, g := range c.segs {
 		if err := g.Sync(); err != nil && l.hasSegment(g) {
-			return synced, fmt.Errorf("a sync of segment %d failed: %w", g.Base(), err)
+			return synced, fmt.Errorf("a sync of %s failed: %w", g.Path(segment.LogSuffix), err)
 		}
 		synced++
 		if g != c.to.Segment {

@@ -89,10 +89,16 @@ type leavingLog struct {
 
 // removal is a file or directory to be removed at its time.
 type removal struct {
-	path   string
-	at     time.Time
-	inside bool  // remove only the files in the directory, since its name is still needed
-	of     LogID // the deleted log of which this directory is the last trace; zero: there is none
+	path    string
+	at      time.Time
+	delayed bool  // nothing needs the file until then but people and tools, so a full disk ends its time
+	inside  bool  // remove only the files in the directory, since its name is still needed
+	of      LogID // the deleted log of which this directory is the last trace; zero: there is none
+}
+
+// isDue tells whether the time has come for a removal.
+func (r *removal) isDue(now time.Time, isFull bool) bool {
+	return !r.at.After(now) || r.delayed && isFull
 }
 
 func (k *keeper) init(s *Store) {
@@ -273,12 +279,16 @@ func (k *keeper) untilNext() time.Duration {
 	}
 	k.run.Unlock()
 	next = k.s.producers.before(next)
+	now, full := time.Now(), k.s.IsFull()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if at := k.since.Add(k.s.cfg.CheckpointEvery); (len(k.listed) > 0 || k.redo) && at.Before(next) {
 		next = at
 	}
 	for _, r := range k.removals {
+		if r.isDue(now, full) {
+			return 0
+		}
 		if r.at.Before(next) {
 			next = r.at
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
@@ -62,11 +63,16 @@ func reportMissing(l *Log, p *checkpoint.Point, segs []*segment.Segment) {
 	i := slices.IndexFunc(segs, func(g *segment.Segment) bool { return g.Base() == p.Base })
 	switch {
 	case i < 0 && p.Pos > 0:
-		l.reportLoss("segment %d is missing, though it had %d bytes", p.Base, p.Pos)
+		l.reportLoss("%s is missing, though it had %d bytes", segmentPath(l, p.Base), p.Pos)
 	case i >= 0 && segs[i].Size() < p.Pos:
-		l.reportLoss("segment %d has %d bytes and had %d", p.Base, segs[i].Size(), p.Pos)
+		l.reportLoss("%s has %d bytes and had %d", segmentPath(l, p.Base), segs[i].Size(), p.Pos)
 	default:
-		l.reportLoss("the segments from offset %d to %d had %d bytes and have %d: the file with offset %d is missing or was cut",
-			p.Start, p.Base, p.Closed, p.CountClosed(sizesOf(segs)), segment.FindHole(segs, p.Start))
+		l.reportLoss("the segments from offset %d to %d had %d bytes and have %d: %s is missing or was cut",
+			p.Start, p.Base, p.Closed, p.CountClosed(sizesOf(segs)), segmentPath(l, segment.FindHole(segs, p.Start)))
 	}
+}
+
+// segmentPath is the path of a log's file that begins with an offset, or began with it, for an operator.
+func segmentPath(l *Log, base record.Offset) string {
+	return l.s.pathOf(l.name, segment.FileName(base, segment.LogSuffix))
 }

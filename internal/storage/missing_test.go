@@ -83,7 +83,7 @@ func TestPutBackFileMends(t *testing.T) {
 			t.Fatal(err)
 		}
 		expectLoss(t, s, l)
-		if want := fmt.Sprintf("the file with offset %d is missing", base); !strings.Contains(l.Fault().Error(), want) {
+		if want := fmt.Sprintf("data/topic-0/%s is missing", segment.FileName(base, segment.LogSuffix)); !strings.Contains(l.Fault().Error(), want) {
 			t.Errorf("it does not say %q: %v", want, l.Fault())
 		}
 		s.keeper.checkpointNow()

@@ -43,7 +43,7 @@ func (l *Log) openLocked() error {
 	}
 	if errors.Is(err, vfs.ErrNotExist) {
 		if point.HadRecords() {
-			l.reportLoss("its directory is missing, though it had records up to offset %d", point.Next)
+			l.reportLoss("its directory %s is missing, though it had records up to offset %d", l.s.pathOf(l.name), point.Next)
 		}
 		o.finishEmpty()
 		return nil
@@ -280,7 +280,7 @@ func (o *opening) checkSegments() error {
 // were acknowledged.
 func (o *opening) reportHole(i int) {
 	if o.point.Lost && i < len(o.segs) && o.segs[i].Base() != o.next && !o.isBelowStart(i) {
-		o.l.reportLoss("there are no records from offset %d on, though segment %d is there", o.next, o.segs[i].Base())
+		o.l.reportLoss("there are no records from offset %d on, though %s is there", o.next, segmentPath(o.l, o.segs[i].Base()))
 	}
 }
 
@@ -295,7 +295,7 @@ func (o *opening) walkSegment(i int, pos int64, vouched bool) (whole bool, err e
 		synced, named = pos, pos > 0 // a point at the segment's beginning does not vouch for the name
 	}
 	if size < pos {
-		l.reportLoss("segment %d has %d bytes and had %d", g.Base(), size, pos)
+		l.reportLoss("%s has %d bytes and had %d", segmentPath(l, g.Base()), size, pos)
 		pos = 0 // the bytes that are left are walked
 	}
 	next := g.Base()

@@ -530,7 +530,8 @@ func (r *replay) writePart(dir string, p journal.Part) error {
 		if isOld {
 			return nil // retention removed it, as the point said before it was lost
 		}
-		r.s.faults.set(p.ID, newLoss("segment %d has %d bytes where the journal goes on at byte %d", p.Base, size, p.Pos))
+		r.s.faults.set(p.ID, newLoss("%s has %d bytes where the journal goes on at byte %d",
+			r.s.pathOf(dir, segment.FileName(p.Base, segment.LogSuffix)), size, p.Pos))
 		return nil
 	}
 	if err != nil {
@@ -607,7 +608,7 @@ func (r *replay) claimDir(dir string, p journal.Part) (bool, error) {
 	switch {
 	case errors.Is(err, vfs.ErrNotExist) && (r.s.points.Get(p.ID).Vouched || p.Pos > 0):
 		v.skip = true
-		r.s.faults.set(p.ID, newLoss("its directory is missing, though the journal has records of it in segment %d", p.Base))
+		r.s.faults.set(p.ID, newLoss("its directory %s is missing, though the journal has records of it", r.s.pathOf(dir)))
 	case err != nil && !errors.Is(err, vfs.ErrNotExist):
 		return false, err
 	default:

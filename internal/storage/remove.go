@@ -232,7 +232,7 @@ func (d *droppedFile) isStartSaved() bool {
 }
 
 // removeSegment takes a segment's files out of the log's directory, and has them removed after the
-// topic's file.delete.delay.ms.
+// topic's file.delete.delay.ms, or at once where the disk is full.
 func (k *keeper) removeSegment(l *Log, g *segment.Segment) error {
 	names, err := g.Discard()
 	for _, name := range names {
@@ -241,10 +241,10 @@ func (k *keeper) removeSegment(l *Log, g *segment.Segment) error {
 	return err
 }
 
-// removeLater removes a file or directory after a time.
+// removeLater removes a file or directory after a time, which ends when the disk is full.
 func (k *keeper) removeLater(path string, after time.Duration) {
 	k.mu.Lock()
-	k.removals = append(k.removals, removal{path: path, at: time.Now().Add(after)})
+	k.removals = append(k.removals, removal{path: path, at: time.Now().Add(after), delayed: true})
 	k.mu.Unlock()
 	k.wakeUp()
 }
@@ -314,6 +314,7 @@ func (k *keeper) retryRemoval(r removal, now time.Time) {
 
 // takeRemovals takes a few removals that are due. more is true if others may be due.
 func (k *keeper) takeRemovals(now time.Time) (due []removal, more bool) {
+	full := k.s.IsFull()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	left := k.removals[:0]
@@ -322,10 +323,10 @@ func (k *keeper) takeRemovals(now time.Time) (due []removal, more bool) {
 			left, more = append(left, k.removals[i:]...), true
 			break
 		}
-		if r.at.After(now) {
-			left = append(left, r)
-		} else {
+		if r.isDue(now, full) {
 			due = append(due, r)
+		} else {
+			left = append(left, r)
 		}
 	}
 	clear(k.removals[len(left):])

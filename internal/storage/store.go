@@ -251,10 +251,12 @@ func (s *Store) Usage() (logs map[LogID]int64, avail, total int64) {
 // IsFull tells whether records are refused because the disk is full.
 func (s *Store) IsFull() bool { return s.space.IsFull() }
 
-// noteRefusal has the free space measured again if an error says that there is none.
+// noteRefusal has the free space measured again if an error says that there is none, and the files
+// removed that only wait for their time.
 func (s *Store) noteRefusal(err error) {
 	if isFull(err) {
 		s.space.NoteRefusal()
+		s.keeper.wakeUp()
 	}
 }
 

@@ -77,7 +77,7 @@ func (g *Segment) removeFailed(err error) error {
 	g.files.stopKeeping(g)
 	e := g.dir.Do(func() error { return g.files.fs.Remove(g.Path(LogSuffix)) })
 	if e != nil && !errors.Is(e, ErrGone) {
-		return fmt.Errorf("%w: segment %d could not begin (%w), nor its file be removed: %w", ErrTainted, g.base, err, e)
+		return fmt.Errorf("%w: %s could not begin (%w), nor be removed: %w", ErrTainted, g.Path(LogSuffix), err, e)
 	}
 	return err
 }
