@@ -99,26 +99,14 @@ func (a *app) deleteOffsets(ctx context.Context, cl *kgo.Client, d offsetDeletio
 	if err != nil {
 		return err
 	}
-	set := kadm.TopicsSet{}
-	lines := []deletedOffset{}
-	for _, topic := range d.topics {
-		partitions := d.partitions
-		if len(partitions) == 0 {
-			partitions = sortedIDs(commits[d.group][topic])
-		}
-		for _, p := range partitions {
-			c, ok := commits[d.group].Lookup(topic, p)
-			if !ok {
-				return notFoundf("group %s has no committed offset for %s, partition %d", d.group, topic, p)
-			}
-			set.Add(topic, p)
-			lines = append(lines, deletedOffset{Topic: topic, Partition: p, Committed: c.At, DryRun: d.dryRun})
-		}
-		if len(partitions) == 0 {
-			return notFoundf("group %s has no committed offsets for topic %s", d.group, topic)
-		}
+	lines, failed := d.findOffsets(commits[d.group])
+	if len(lines) == 0 {
+		return errors.Join(failed...)
 	}
-	var failed []error
+	set := kadm.TopicsSet{}
+	for _, l := range lines {
+		set.Add(l.Topic, l.Partition)
+	}
 	done := []deletedOffset{}
 	var res kadm.DeleteOffsetsResponses
 	if !d.dryRun {
@@ -147,4 +135,26 @@ func (a *app) deleteOffsets(ctx context.Context, cl *kgo.Client, d offsetDeletio
 		return t.String()
 	})
 	return errors.Join(append(failed, err)...)
+}
+
+// findOffsets finds the committed offsets that are to be deleted, and names what has none.
+func (d *offsetDeletion) findOffsets(commits kadm.OffsetResponses) (lines []deletedOffset, missing []error) {
+	for _, topic := range withoutRepeats(d.topics) {
+		partitions := withoutRepeats(d.partitions)
+		if len(partitions) == 0 {
+			partitions = sortedIDs(commits[topic])
+		}
+		for _, p := range partitions {
+			c, ok := commits.Lookup(topic, p)
+			if !ok {
+				missing = append(missing, notFoundf("group %s has no committed offset for %s, partition %d", d.group, topic, p))
+				continue
+			}
+			lines = append(lines, deletedOffset{Topic: topic, Partition: p, Committed: c.At, DryRun: d.dryRun})
+		}
+		if len(partitions) == 0 {
+			missing = append(missing, notFoundf("group %s has no committed offsets for topic %s", d.group, topic))
+		}
+	}
+	return lines, missing
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -91,8 +92,8 @@ Kafka's tools write them; - is the standard input. An offset outside a partition
 	return cmd
 }
 
-// resetGroups plans the offsets of all groups before it sets any, so that an error in one plan changes
-// nothing.
+// resetGroups plans the offsets of all groups before it sets any. A group, topic or partition that does
+// not exist is named, and the others are reset; any other error in one plan changes nothing.
 func (a *app) resetGroups(ctx context.Context, cl *kgo.Client, r *offsetReset, names []string) error {
 	adm := kadm.NewClient(cl)
 	groups, err := r.findStoppedGroups(ctx, cl, names)
@@ -105,8 +106,9 @@ func (a *app) resetGroups(ctx context.Context, cl *kgo.Client, r *offsetReset, n
 	}
 	plan := make([]kadm.Offsets, len(groups))
 	all := []movedOffset{}
+	var missing missingNames
 	for i, g := range groups {
-		if plan[i], err = r.planGroup(ctx, adm, g, commits[g]); err != nil {
+		if plan[i], err = r.planGroup(ctx, adm, g, commits[g], &missing); err != nil {
 			return err
 		}
 		for _, o := range plan[i].Sorted() {
@@ -129,13 +131,43 @@ func (a *app) resetGroups(ctx context.Context, cl *kgo.Client, r *offsetReset, n
 			return answerError("group "+g, err, "")
 		}
 	}
-	return a.show(all, func() string {
+	if len(all) == 0 && missing.err() != nil {
+		return missing.err()
+	}
+	return errors.Join(missing.err(), a.show(all, func() string {
 		t := columns{head: []string{"GROUP", "TOPIC", ">PARTITION", ">FROM", ">TO"}}
 		for _, m := range all {
 			t.addRow(m.Group, m.Topic, strconv.Itoa(int(m.Partition)), formatNumberOrDash(m.From), formatNumber(m.To))
 		}
 		return t.String()
-	})
+	}))
+}
+
+// missingNames are the errors about what was named and does not exist, each once.
+type missingNames struct{ found []error }
+
+// take notes an error about something that does not exist, and returns any other one.
+func (m *missingNames) take(err error) error {
+	if !errors.Is(err, errNotFound) {
+		return err
+	}
+	if !slices.ContainsFunc(m.found, func(e error) bool { return e.Error() == err.Error() }) {
+		m.found = append(m.found, err)
+	}
+	return nil
+}
+
+func (m *missingNames) err() error { return errors.Join(m.found...) }
+
+// withoutRepeats are names in their order, each once.
+func withoutRepeats[T comparable](names []T) []T {
+	var once []T
+	for _, n := range names {
+		if !slices.Contains(once, n) {
+			once = append(once, n)
+		}
+	}
+	return once
 }
 
 // findStoppedGroups gives the names of the chosen groups. It fails if one has members, which would
@@ -156,6 +188,7 @@ func (r *offsetReset) findStoppedGroups(ctx context.Context, cl *kgo.Client, nam
 			}
 		}
 	}
+	names = withoutRepeats(names)
 	listed = slices.DeleteFunc(listed, func(g admin.Group) bool { return !slices.Contains(names, g.Name) })
 	for _, g := range listed {
 		if g.Kind == admin.Share || g.Kind == admin.Streams {
@@ -175,21 +208,21 @@ func (r *offsetReset) findStoppedGroups(ctx context.Context, cl *kgo.Client, nam
 }
 
 // planGroup finds the offsets at which a group is to go on.
-func (r *offsetReset) planGroup(ctx context.Context, adm *kadm.Client, group string, commits kadm.OffsetResponses) (kadm.Offsets, error) {
+func (r *offsetReset) planGroup(ctx context.Context, adm *kadm.Client, group string, commits kadm.OffsetResponses, missing *missingNames) (kadm.Offsets, error) {
 	if r.file != nil {
-		return r.planFromFile(ctx, adm, group)
+		return r.planFromFile(ctx, adm, group, missing)
 	}
-	topics := r.topics
+	topics := withoutRepeats(r.topics)
 	if len(topics) == 0 {
 		topics = sortedKeys(commits)
 	}
 	if len(topics) == 0 {
-		return nil, r.noOffsetsError(group)
+		return nil, missing.take(r.noOffsetsError(group))
 	}
 	var to kadm.Offsets
 	for _, t := range topics {
 		offsets, err := r.planTopic(ctx, adm, t, commits)
-		if err != nil {
+		if err := missing.take(err); err != nil {
 			return nil, err
 		}
 		offsets.Each(to.Add)
@@ -229,16 +262,21 @@ func (r *offsetReset) planTopic(ctx context.Context, adm *kadm.Client, topic str
 }
 
 // planFromFile takes the offsets of a group from the file.
-func (r *offsetReset) planFromFile(ctx context.Context, adm *kadm.Client, group string) (kadm.Offsets, error) {
+func (r *offsetReset) planFromFile(ctx context.Context, adm *kadm.Client, group string, missing *missingNames) (kadm.Offsets, error) {
 	var to kadm.Offsets
 	all := map[string]map[int32]admin.Span{}
+	none := true
 	for _, o := range r.file {
 		if o.group != "" && o.group != group {
 			continue
 		}
+		none = false
 		if all[o.topic] == nil {
 			if _, err := topicDetails(ctx, adm, o.topic); err != nil {
-				return nil, err
+				if err := missing.take(err); err != nil {
+					return nil, err
+				}
+				continue
 			}
 			found, err := admin.Spans(ctx, adm, o.topic)
 			if err != nil {
@@ -248,12 +286,15 @@ func (r *offsetReset) planFromFile(ctx context.Context, adm *kadm.Client, group 
 		}
 		s, ok := all[o.topic][o.partition]
 		if !ok {
-			return nil, notFoundf("topic %s has no partition %d: its partitions are 0 to %d", o.topic, o.partition, len(all[o.topic])-1)
+			if err := missing.take(notFoundf("topic %s has no partition %d: its partitions are 0 to %d", o.topic, o.partition, len(all[o.topic])-1)); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		to.AddOffset(o.topic, o.partition, s.Clamp(o.offset), -1)
 	}
-	if len(to) == 0 {
-		return nil, notFoundf("the file has no offsets for group %s", group)
+	if none {
+		return nil, missing.take(notFoundf("the file has no offsets for group %s", group))
 	}
 	return to, nil
 }
