@@ -109,6 +109,8 @@ func promises(t *testing.T) map[string][]string {
 			fmt.Sprintf("answers HTTP on `%s`", node.DefaultHTTP),
 			fmt.Sprintf("With fewer than %s connections the node says so at its start; with a limit below %d it does not start",
 				thousands(number("internal/node", "fewConnections")), number("internal/node", "minDescriptors")),
+			map[int64]string{int64(time.Minute): "begins a minute after the start"}[number("internal/storage", "scrubDelay")] + " and then " + scrub,
+			fmt.Sprintf("(%d MiB a second unless set", setting("leat.scrub.bytes.per.second")>>20),
 		},
 		"ARCHITECTURE.md": {
 			fmt.Sprintf("`flush.messages` is %s unless a topic says otherwise", flush),

@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,11 +79,7 @@ func configsPage() string {
 			case d.Default == "":
 				value = "empty"
 			}
-			scope := d.Scope
-			if typ == Broker && CheckDynamic(d.Name, true) != nil {
-				scope = ReadOnly // Kafka can set some more while it runs
-			}
-			fmt.Fprintf(&b, "| `%s` | %s | %s |%s %s |\n", d.Name, typeNames[d.Type], value, ifElse(mode, " "+scopeNames[scope]+" |", ""), strings.ReplaceAll(d.Doc, "|", "\\|"))
+			fmt.Fprintf(&b, "| `%s` | %s | %s |%s %s |\n", d.Name, typeNames[d.Type], value, ifElse(mode, " "+whenSet(d)+" |", ""), strings.ReplaceAll(d.Doc, "|", "\\|"))
 		}
 	}
 	section("Topics", Topic, false)
@@ -121,11 +119,68 @@ var typeNames = map[Type]string{
 	Double: "double", List: "list", Class: "class", Password: "password",
 }
 
-var scopeNames = map[Scope]string{ReadOnly: "at the start", ClusterWide: "any time", PerBroker: "any time, one broker"}
+// whenSet says when a broker config can be set, by what the broker refuses.
+func whenSet(d *Def) string {
+	switch {
+	case CheckDynamic(d.Name, false) == nil:
+		return "any time"
+	case CheckDynamic(d.Name, true) == nil:
+		return "any time, one broker"
+	default:
+		return "at the start"
+	}
+}
 
 func ifElse(cond bool, yes, no string) string {
 	if cond {
 		return yes
 	}
 	return no
+}
+
+// TestTextsSayWhatIsRefused proves that what the text of a config says about its effect is what the node
+// does with a value: refused, without effect and noted, or acting and not noted.
+func TestTextsSayWhatIsRefused(t *testing.T) {
+	// These texts say in words of their own that a value is refused.
+	inWords := map[string]string{"remote.storage.enable": "true"}
+	// Those of leat.* say that requests, not values, are refused. node.TestSettingsAreJudgedAsByKafka proves the others.
+	elsewhere := []string{"leat.group.memory.bytes", "leat.work.memory.bytes", "listener.security.protocol.map", "controller.listener.names", "process.roles"}
+	for _, typ := range []ResourceType{Topic, Broker, Group, ClientMetrics} {
+		tried := 0
+		for _, d := range Defs(typ) {
+			own := strings.TrimSuffix(d.Doc, d.supportNote())
+			if value, ok := inWords[d.Name]; ok {
+				if newTestBroker(t, nil).Check(typ, map[string]string{d.Name: value}) == nil {
+					t.Errorf("%s=%s is accepted, though its text says that it is refused: %s", d.Name, value, d.Doc)
+				}
+			} else if regexp.MustCompile(`refused|may be named`).MatchString(own) && !slices.Contains(elsewhere, d.Name) {
+				t.Errorf("nothing proves what the text of %s says: %s", d.Name, own)
+			}
+			value, ok := anotherValue(typ, d)
+			if !ok {
+				continue
+			}
+			tried++
+			refused := CheckServed(typ, d.Name, value) != nil
+			noted := len(Ineffective(typ, map[string]string{d.Name: value})) > 0
+			saysRefused, saysNone := strings.Contains(d.Doc, "values that ask for it are refused"), regexp.MustCompile(`ha(s|ve) no effect (here|until)`).MatchString(strings.ToLower(d.Doc))
+			if refused && !saysRefused || !refused && noted != (saysNone || saysRefused) && d.needsOf == nil {
+				t.Errorf("%s=%s: refused %v, noted %v; its text: %s", d.Name, value, refused, noted, d.Doc)
+			}
+		}
+		if tried < len(Defs(typ))/2 {
+			t.Errorf("type %v: only %d of %d configs were tried", typ, tried, len(Defs(typ)))
+		}
+	}
+}
+
+// anotherValue finds a valid value that is not the default.
+func anotherValue(typ ResourceType, d *Def) (string, bool) {
+	tries := []string{"true", "false", "1", "2", "100", "1000", "65536", "0.4", "x"}
+	for _, v := range tries {
+		if v != d.Default && v != d.harmless && Validate(typ, d.Name, v) == nil {
+			return v, true
+		}
+	}
+	return "", false
 }

@@ -72,7 +72,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "controller.listener.names", Type: List, Null: true,
-		Needless: true, Doc: "The listeners of controllers. Here nodes and clients share their listeners, so none of this node's may be named.",
+		Needless: true, Doc: "The listeners of controllers. Here nodes and clients share their listeners, so none of this node's may be named; other names have no effect here.",
 	},
 	{
 		Name: "controller.quorum.append.linger.ms", Type: Int, Default: "25", check: atLeast(0),

@@ -291,7 +291,7 @@ var logConfigs = []Def{
 		Needless: true, Doc: "Has no effect here: the kinds of object storage are built into the program.",
 	},
 	{
-		Name: "remote.log.storage.system.enable", Type: Bool, Default: "false",
-		Doc: "Whether topics may use object storage. Tiered storage is not served yet, so true is refused.",
+		Name: "remote.log.storage.system.enable", Type: Bool, Default: "false", Needs: "tiered storage",
+		Doc: "Whether topics may use object storage.",
 	},
 }
