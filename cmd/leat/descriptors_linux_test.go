@@ -148,12 +148,30 @@ func TestFewDescriptors(t *testing.T) {
 	p.stop(t)
 }
 
+// tryExchange sends a request on a new connection and reads its answer without the size; ok is false
+// where the connection is closed before that.
+func tryExchange(addr string, request []byte) (answer []byte, ok bool) {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return nil, false
+	}
+	defer c.Close()
+	var size [4]byte
+	if _, err := c.Write(request); err != nil {
+		return nil, false
+	}
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return nil, false
+	}
+	answer = make([]byte, binary.BigEndian.Uint32(size[:]))
+	_, err = io.ReadFull(c, answer)
+	return answer, err == nil
+}
+
 // fetchWide proves that a Fetch of more partitions than there may be files open for is answered
 // with some of them, and without an error for the others.
 func fetchWide(t *testing.T, p *process, partitions int32) {
 	t.Helper()
-	cl := p.client(t)
-	defer cl.Close()
 	req := kmsg.NewPtrFetchRequest()
 	req.Version, req.SessionEpoch, req.MaxBytes, req.MinBytes = 12, -1, 50<<20, 1
 	topic := kmsg.NewFetchRequestTopic()
@@ -164,22 +182,13 @@ func fetchWide(t *testing.T, p *process, partitions int32) {
 		topic.Partitions = append(topic.Partitions, part)
 	}
 	req.Topics = append(req.Topics, topic)
-	c, err := net.Dial("tcp", p.addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := c.Write(kmsg.NewRequestFormatter().AppendRequest(nil, req, 1)); err != nil {
-		t.Fatal(err)
-	}
-	var size [4]byte
-	if _, err := io.ReadFull(c, size[:]); err != nil {
-		t.Fatal(err)
-	}
-	answer := make([]byte, binary.BigEndian.Uint32(size[:]))
-	if _, err := io.ReadFull(c, answer); err != nil {
-		t.Fatal(err)
-	}
+	// The node may not have seen yet that the connections of clients before have ended; it closes those
+	// that are too many.
+	var answer []byte
+	eventually(t, "a connection to the node", func() (ok bool) {
+		answer, ok = tryExchange(p.addr, kmsg.NewRequestFormatter().AppendRequest(nil, req, 1))
+		return ok
+	})
 	resp := kmsg.NewPtrFetchResponse()
 	resp.Version = req.Version
 	if err := resp.ReadFrom(answer[5:]); err != nil { // the body follows the correlation id and an empty tag list
