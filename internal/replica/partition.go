@@ -13,10 +13,12 @@ import (
 // Leadership names the leader of a partition and the replicas that are in sync. It never
 // changes: a change of the metadata makes a new one.
 type Leadership struct {
-	Leader   int32 // -1: none
-	Epoch    record.Epoch
-	Replicas []int32
-	ISR      []int32
+	Leader         int32 // -1: none
+	Epoch          record.Epoch
+	PartitionEpoch int32
+	Replicas       []int32 // with those that are being added
+	Adding         []int32
+	ISR            []int32
 }
 
 // Partition is this node's replica of a partition. All use of its log goes through it.
@@ -40,10 +42,11 @@ type Partition struct {
 
 	mu        sync.Mutex    // guards the fields below; no other lock is taken while it is held
 	committed record.Offset // the log's committed end; never falls
-	onLeader  waitList      // waiters for the committed end
-	inSync    waitList      // waiters for the high watermark
-	listed    bool          // the partition is in Set.waiting, as it is if anything waits for it
-	polls     watcher       // head of the ring of polls that watch the partition
+	rules     rules
+	onLeader  waitList // waiters for the committed end
+	inSync    waitList // waiters for the high watermark
+	listed    bool     // the partition is in Set.waiting, as it is if anything waits for it
+	polls     watcher  // head of the ring of polls that watch the partition
 	arrived   tally
 }
 
@@ -109,15 +112,9 @@ func (p *Partition) CheckLeader(current record.Epoch) error {
 	return nil
 }
 
-// progressState is the input of the rules of progress, without the known ends.
-func (p *Partition) progressState() progress.State {
-	l := p.lead.Load()
-	return progress.State{ISR: l.ISR, Replicas: len(l.Replicas), MinISR: p.topic.Settings().MinISR}
-}
-
 // checkInSync returns ErrNotEnoughReplicas if acks=all cannot be promised.
 func (p *Partition) checkInSync() error {
-	if s := p.progressState(); !s.EnoughInSync() {
+	if a := assignment(p.lead.Load(), p.topic.Settings().MinISR); !a.EnoughInSync() {
 		return ErrNotEnoughReplicas
 	}
 	return nil
@@ -162,24 +159,21 @@ func (p *Partition) waitsLocked(a Acks) (*waitList, record.Offset) {
 	panic("BUG: a wait for an acknowledgement that is not given")
 }
 
-// advanceEnds takes the log's committed end, raises the high watermark as far as the rules of
-// progress allow, and completes the waits and wakes the polls that either satisfies.
+// advanceEnds takes the log's ends, raises the high watermark as far as the rules of progress
+// allow, and completes the waits and wakes the polls that either satisfies.
 func (p *Partition) advanceEnds() {
-	end, err := p.log.Committed()
+	ends, err := logEnds(p.log)
 	if err != nil {
 		return // closed or faulted: the high watermark stays
 	}
 	p.opened.Store(true)
-	p.mu.Lock()
-	p.committed = max(p.committed, end)
+	l := p.lockLeadership(ends)
+	p.committed = max(p.committed, ends.Durable)
 	done := p.onLeader.takeReached(p.committed)
-	s := p.progressState()
-	known := [1]progress.Member{{ID: p.set.cfg.NodeID, End: p.committed}}
-	s.Known = known[:]
 	now := record.Offset(p.hw.Load())
 	var readable *Waiter
 	var woken *Poll
-	if hw := s.HighWatermark(now); hw > now {
+	if hw := p.rules.advance(p.set.Now(), l, p.topic.Settings().MinISR, ends); hw > now {
 		p.hw.Store(int64(hw))
 		p.log.SetHighWatermark(hw) // a checkpoint keeps it
 		p.arrived.advanceTo(hw)
@@ -190,6 +184,35 @@ func (p *Partition) advanceEnds() {
 	completeWaits(done, nil)
 	completeWaits(readable, nil)
 	wakePolls(woken)
+}
+
+// lockLeadership locks mu and returns the present leadership, which stays the present one for
+// the rules while mu is held: a later one is applied after it. If this node leads, the rules
+// have a machine for its epoch.
+func (p *Partition) lockLeadership(ends progress.Ends) *Leadership {
+	for {
+		l := p.lead.Load()
+		leads := l.Leader == p.set.cfg.NodeID
+		var begin progress.Start
+		p.mu.Lock()
+		if leads && !p.rules.leadsIn(l.Epoch) {
+			p.mu.Unlock() // the log has locks of its own
+			begin = beginning(p.log, l, ends)
+			p.mu.Lock()
+		}
+		if l != p.lead.Load() {
+			p.mu.Unlock()
+			continue
+		}
+		switch {
+		case !leads:
+			p.rules = rules{}
+		case !p.rules.leadsIn(l.Epoch):
+			begin.HighWatermark = max(begin.HighWatermark, record.Offset(p.hw.Load()))
+			p.rules.begin(p.set.Now(), progress.Config{ID: p.set.cfg.NodeID}, begin, l, p.topic.Settings().MinISR)
+		}
+		return l
+	}
 }
 
 // countForPollsLocked counts the newly appended bytes for each poll, fires the polls that have
@@ -237,7 +260,6 @@ func (p *Partition) setLeadership(l *Leadership) {
 	p.fence.Unlock()
 	if l.Leader != p.set.cfg.NodeID || l.Epoch != old.Epoch {
 		p.endWaits()
-		return
 	}
 	p.reapplyRules()
 }

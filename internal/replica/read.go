@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/replica/progress"
 	"github.com/leatstream/leat/internal/storage"
 )
 
@@ -110,18 +111,20 @@ func (p *Partition) fillOffsets(f *Found, i Isolation) (end record.Offset) {
 // whether the logs have parted, and fills in f then.
 func (p *Partition) findDivergence(q *Query, f *Found) (bool, error) {
 	e, end, err := p.epochEnd(q.LastEpoch)
-	start := p.Start()
-	switch {
-	case err != nil:
+	if err != nil {
 		return false, err
-	case e == record.NoEpoch || end < 0 || q.Offset < start:
+	}
+	own := progress.Ends{Start: p.Start(), End: end}
+	switch progress.Compare(q.Offset, q.LastEpoch, own, progress.Tail{Epoch: e, End: end}) {
+	case progress.OutOfRange:
 		return false, ErrOffsetOutOfRange
-	case e < q.LastEpoch || end < q.Offset:
+	case progress.Diverged:
 		p.fillOffsets(f, q.Isolation)
 		f.DivergingEpoch, f.DivergingEnd = e, end
 		return true, nil
+	default:
+		return false, nil
 	}
-	return false, nil
 }
 
 // FindEnd finds the end of what a reader may see.

@@ -221,7 +221,10 @@ func equalPartitions(a, b *meta.Partition) bool {
 // metadata says. p is the replica before, and the result the one after; nil: none.
 func (s *Set) followPartition(t *Topic, n int32, p *Partition, mp *meta.Partition) *Partition {
 	here := slices.Contains(mp.Replicas, s.cfg.NodeID)
-	l := &Leadership{Leader: mp.Leader, Epoch: record.Epoch(mp.LeaderEpoch), Replicas: mp.Replicas, ISR: mp.ISR}
+	l := &Leadership{
+		Leader: mp.Leader, Epoch: record.Epoch(mp.LeaderEpoch), PartitionEpoch: mp.PartitionEpoch,
+		Replicas: mp.Replicas, Adding: mp.Adding, ISR: mp.ISR,
+	}
 	switch {
 	case p != nil && here:
 		p.setLeadership(l)

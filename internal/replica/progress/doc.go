@@ -1,0 +1,73 @@
+// Package progress has the rules by which a replicated partition makes progress, as two
+// machines: a Leader for the replica that leads, and a Follower for each that copies it.
+// A machine is a struct whose methods take an event, with its time where that matters, and
+// change the state; what is to be done is read from it afterwards. It has no goroutine, lock,
+// clock, file or random number. Its owner calls it from one goroutine at a time, or under one
+// lock, and does the reading, writing and sending. Package replica is such an owner, and so is
+// the simulated cluster in this package's tests.
+//
+// # The promise
+//
+// A record below the high watermark is on the disk of every member of the in-sync set, and of
+// every replica that the controller may elect without loss. A disk counts as far as it was
+// synced: a follower reports the offset that it has fetched to and, apart from that, the end of
+// its durable records, and only the second one commits.
+//
+// # The leader
+//
+// A Leader lives for one leader epoch. It knows the ends of its own log and of each follower's,
+// and the in-sync set, which only the metadata changes:
+//
+//	maximal set     the in-sync set, and each replica that was proposed for it at this partition epoch
+//	high watermark  the lowest durable end in the maximal set and of replicas that are about to
+//	                join it; it stays while the in-sync set is smaller than min.insync.replicas
+//	                (KIP-966), or while an end is unknown; it never falls
+//	join            the durable end has reached the high watermark and the start of this epoch,
+//	                in the incarnation that the metadata knows, which is neither fenced nor leaving
+//	leave           for replica.lag.time.max.ms it did not have on disk all that the leader had
+//	readers         are told nothing that depends on the high watermark before it has reached
+//	                the start of this epoch (KIP-207)
+//
+// A change of the in-sync set is proposed to the controller (KIP-497), one at a time:
+//
+//	         Propose                Answered
+//	settled ---------> proposed ----------------> waiting
+//	 ^  ^                 |  ^                       |
+//	 |  +-----------------+  +-----------------------+
+//	 |    the partition        Propose, after a pause
+//	 |    epoch rises                                |
+//	 +-----------------------------------------------+
+//
+// An answer moves nothing, whatever it says. An accepted proposal counts when the metadata has
+// it, so that it never overtakes a change of min.insync.replicas before it. After a refusal,
+// or if no answer came, a copy of the request may still be under way and be accepted later. So
+// everybody who was proposed counts in the maximal set until the partition epoch rises, which
+// ends all requests that carry the old one. To get there the leader proposes again: the set that
+// it wants by then, or the present one.
+//
+// # The follower
+//
+// A Follower lives as long as its node runs. It follows one leader after another:
+//
+//	       Follow              NextFetch             Answered with records or a cut
+//	idle ----------> ready ----------------> fetching -------------------------> writing
+//	                  ^ ^                       | |                                 |
+//	                  | +-----------------------+ |                                 |
+//	                  |   empty answer, or lost   | a newer epoch is known there    |
+//	                  |                           v                                 |
+//	                  |        Follow           fenced                              |
+//	                  +---------------------------+                                 |
+//	                  +-------------------------------------------------------------+
+//	                                      Wrote                                     |
+//	                                                         WriteFailed            v
+//	                                                                             faulted
+//
+// From every state but writing and faulted, Follow leads to ready, or to idle if there is no
+// leader. While it is writing, the new leader is followed when the write has ended.
+//
+// A fetch names the epoch of the last record of the log, so that the leader sees whether the
+// logs have parted (KIP-101, KIP-279, KIP-595). Then the follower cuts its log where its own
+// records of the leader's epochs end, and asks again. Only after the leader has found no
+// difference does the follower report durable ends: an end that was reported earlier might be
+// that of records which the leader does not have.
+package progress

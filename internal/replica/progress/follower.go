@@ -1,0 +1,286 @@
+package progress
+
+import (
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// Batch is a batch of an answer, as far as the rules look at it.
+type Batch struct {
+	Base  record.Offset
+	Next  record.Offset // the offset after its last record
+	Epoch record.Epoch
+}
+
+// Answer is the leader's answer to a fetch.
+type Answer struct {
+	ID            uint64 // of the fetch
+	Verdict       Verdict
+	Diverging     Tail          // if Diverged: the leader's answer for the fetch's LastEpoch
+	HighWatermark record.Offset // the leader's
+	Start, End    record.Offset // of the leader's log
+	Batches       []Batch       // if Served
+}
+
+// Step is work on the log that an answer asks for. The owner does it and calls Wrote or
+// WriteFailed.
+type Step struct {
+	Kind    StepKind
+	To      record.Offset // of Truncate and Restart
+	Batches int           // of Append: how many of the answer's batches
+}
+
+// StepKind is a kind of work on the log.
+type StepKind uint8
+
+// These are the kinds of work.
+const (
+	NoStep   StepKind = iota
+	Truncate          // cut the log, so that no record lies at To or beyond
+	Restart           // drop all records and begin anew at To
+	Append            // append the answer's first batches with their offsets and epochs
+)
+
+// followerState is a state of a Follower; the package's documentation has the drawing.
+type followerState uint8
+
+const (
+	idle     followerState = iota // nobody leads
+	ready                         // the next fetch is to be sent, from the time retry on
+	fetching                      // a fetch is under way
+	writing                       // the owner does a Step
+	fenced                        // the leader knows a newer epoch: metadata will come
+	faulted                       // the log cannot be written
+)
+
+// Following is the state of a replica's log when it begins to follow.
+type Following struct {
+	Log           Ends
+	LastEpoch     record.Epoch // the epoch of the last record, as the log knows it; NoEpoch: it has none
+	HighWatermark record.Offset
+}
+
+// Follower is the machine of a replica that follows the leader.
+type Follower struct {
+	id          int32
+	brokerEpoch int64
+	backoff     time.Duration // the pause after an answer that was of no use
+
+	state  followerState
+	leader int32 // -1: none
+	epoch  record.Epoch
+	log    Ends
+	last   record.Epoch // the epoch of the last record; an empty answer and a moved start leave it (KAFKA-15510)
+	hw     record.Offset
+
+	fetchID uint64
+	retry   time.Duration
+	// compared tells that the leader of this epoch has found no difference between the logs.
+	compared bool
+	reported record.Offset // the highest durable end that this leader was told
+	told     Answer        // while an append is under way: its answer
+}
+
+// NewFollower makes the machine of a replica whose broker is registered with an epoch. Nobody is
+// followed yet.
+func NewFollower(id int32, brokerEpoch int64, backoff time.Duration, s Following) *Follower {
+	f := &Follower{id: id, brokerEpoch: brokerEpoch, backoff: backoff, leader: -1, epoch: record.NoEpoch, last: s.LastEpoch, hw: s.HighWatermark}
+	f.setLog(s.Log)
+	return f
+}
+
+// Leader is the node that is followed (-1: none), and its epoch.
+func (f *Follower) Leader() (int32, record.Epoch) { return f.leader, f.epoch }
+
+// HighWatermark is the offset below which all records are committed, as far as this replica
+// knows. It is never above the end of the own log.
+func (f *Follower) HighWatermark() record.Offset { return f.hw }
+
+// Start is the start that the own log should have: the leader's, which is never above the high
+// watermark. A follower deletes no record by rules of its own.
+func (f *Follower) Start() record.Offset { return f.log.Start }
+
+// Faulted tells that the log cannot be written: the replica has to be rebuilt.
+func (f *Follower) Faulted() bool { return f.state == faulted }
+
+// Follow takes a change of the metadata: the leader (-1: none) and its epoch.
+func (f *Follower) Follow(now time.Duration, leader int32, epoch record.Epoch) {
+	if leader == f.leader && epoch == f.epoch {
+		return
+	}
+	f.leader, f.epoch = leader, epoch
+	f.compared, f.reported = false, -1
+	if f.state != writing && f.state != faulted {
+		f.resume(now)
+	}
+}
+
+// resume leads to the next fetch, at a time.
+func (f *Follower) resume(at time.Duration) {
+	f.state, f.retry = ready, at
+	if f.leader < 0 {
+		f.state = idle
+	}
+}
+
+// NextFetch returns the next fetch, if one is to be sent now. Its sender must call Answered or
+// FetchLost at the end.
+func (f *Follower) NextFetch(now time.Duration) (Fetch, bool) {
+	if f.state != ready || now < f.retry {
+		return Fetch{}, false
+	}
+	f.state = fetching
+	f.fetchID++
+	f.reported = f.log.Durable
+	return Fetch{
+		ID: f.fetchID, Replica: f.id, BrokerEpoch: f.brokerEpoch, Epoch: f.epoch,
+		Offset: f.log.End, LastEpoch: f.last, Start: f.log.Start, Durable: f.log.Durable,
+	}, true
+}
+
+// FetchLost takes that there will be no answer to a fetch.
+func (f *Follower) FetchLost(now time.Duration, id uint64) {
+	if f.state == fetching && id == f.fetchID {
+		f.resume(now + f.backoff)
+	}
+}
+
+// Answered takes the answer to a fetch, and returns the work on the log that it asks for. own is
+// the own log's answer for the epoch of a.Diverging. An answer to an earlier fetch is not heeded.
+func (f *Follower) Answered(now time.Duration, a *Answer, own Tail) Step {
+	if f.state != fetching || a.ID != f.fetchID {
+		return Step{}
+	}
+	switch a.Verdict {
+	case Served:
+		return f.takeRecords(now, a)
+	case Diverged:
+		return f.cut(now, f.partingPoint(a.Diverging, own))
+	case OutOfRange:
+		return f.enterRange(now, a)
+	case FencedEpoch:
+		f.state = fenced
+	case UnknownEpoch, StaleBroker, Unavailable:
+		f.resume(now + f.backoff)
+	}
+	return Step{}
+}
+
+// partingPoint is the end of the records that can be the leader's too. leader is the leader's
+// last epoch that is not above the own last one, with its end; own is the same of the own log
+// for the leader's epoch. Own records of epochs that the leader does not have must go, even
+// those below the leader's end (KIP-279).
+func (f *Follower) partingPoint(leader, own Tail) record.Offset {
+	if own.Epoch == record.NoEpoch {
+		return min(leader.End, f.log.End)
+	}
+	return min(leader.End, own.End, f.log.End)
+}
+
+// cut asks for a truncation. A cut at the end would change nothing, so the answer is of no use.
+func (f *Follower) cut(now time.Duration, to record.Offset) Step {
+	if to >= f.log.End {
+		f.resume(now + f.backoff)
+		return Step{}
+	}
+	f.state, f.told = writing, Answer{}
+	return Step{Kind: Truncate, To: max(to, f.log.Start)}
+}
+
+// enterRange deals with a leader that does not have the end of the own log. If its first records
+// are gone there, none of the own ones are of use. If it ends before, the own records that are
+// below its end are compared next.
+func (f *Follower) enterRange(now time.Duration, a *Answer) Step {
+	if a.Start <= f.log.End && f.log.Start <= a.End {
+		return f.cut(now, a.End)
+	}
+	f.state, f.told = writing, Answer{HighWatermark: a.Start}
+	return Step{Kind: Restart, To: a.Start}
+}
+
+// takeRecords takes an answer without a difference.
+func (f *Follower) takeRecords(now time.Duration, a *Answer) Step {
+	f.compared = true
+	n := f.countFollowing(a.Batches)
+	switch {
+	case n > 0:
+		f.state, f.told = writing, *a
+		return Step{Kind: Append, Batches: n}
+	case len(a.Batches) > 0:
+		f.resume(now + f.backoff)
+	default:
+		f.heed(a)
+		f.resume(now)
+	}
+	return Step{}
+}
+
+// countFollowing counts the first batches that follow the own log: their offsets and epochs
+// rise, and none is of an epoch after the leader's, who may have lost its place and appended
+// another leader's records before it read them (KAFKA-18723).
+func (f *Follower) countFollowing(batches []Batch) int {
+	end, last := f.log.End, f.last
+	for i := range batches {
+		b := &batches[i]
+		if b.Base < end || b.Next <= b.Base || b.Epoch < last || b.Epoch > f.epoch {
+			return i
+		}
+		end, last = b.Next, b.Epoch
+	}
+	return len(batches)
+}
+
+// heed takes the leader's high watermark and start, as far as the own log has come.
+func (f *Follower) heed(a *Answer) {
+	f.hw = max(f.hw, min(a.HighWatermark, f.log.End))
+	f.log.Start = max(f.log.Start, min(a.Start, f.hw))
+}
+
+// Wrote takes the end of a Step: the limits of the log and the epoch of its last record (NoEpoch:
+// the log has none).
+func (f *Follower) Wrote(now time.Duration, log Ends, last record.Epoch) {
+	if f.state != writing {
+		return
+	}
+	f.last = last
+	f.setLog(log)
+	f.heed(&f.told)
+	f.told = Answer{}
+	f.resume(now)
+}
+
+// WriteFailed takes that a Step failed and the log is as it was. lasting: every later one will
+// fail too.
+func (f *Follower) WriteFailed(now time.Duration, lasting bool) {
+	if f.state != writing {
+		return
+	}
+	f.told = Answer{}
+	f.resume(now + f.backoff)
+	if lasting {
+		f.state = faulted
+	}
+}
+
+// Synced takes that more of the own log is on disk.
+func (f *Follower) Synced(durable record.Offset) {
+	f.log.Durable = max(f.log.Durable, min(durable, f.log.End))
+}
+
+// NextReport returns a report of the durable end, if the leader is to be told of it now. A lost
+// report is made good by the next fetch.
+func (f *Follower) NextReport() (Report, bool) {
+	if !f.compared || f.leader < 0 || f.log.Durable <= f.reported {
+		return Report{}, false
+	}
+	f.reported = f.log.Durable
+	return Report{Replica: f.id, BrokerEpoch: f.brokerEpoch, Epoch: f.epoch, Durable: f.log.Durable}, true
+}
+
+// setLog takes the limits of the own log. The high watermark of a log that has become shorter is
+// its end.
+func (f *Follower) setLog(log Ends) {
+	f.log = log
+	f.hw = min(max(f.hw, log.Start), log.End)
+}

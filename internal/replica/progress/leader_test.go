@@ -1,0 +1,528 @@
+package progress
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// leading is a leader, node 1, whose log grows at once on disk unless a test says otherwise. It
+// leads in epoch 5, which begins at offset 10, with a pause of 1 s after each proposal and a lag
+// limit of 10 s.
+type leading struct {
+	t   *testing.T
+	l   *Leader
+	now time.Duration
+	a   Assignment
+	own Ends
+}
+
+var alive = Brokers{1: {Epoch: 101, MayJoin: true}, 2: {Epoch: 102, MayJoin: true}, 3: {Epoch: 103, MayJoin: true}}
+
+func lead(t *testing.T, a Assignment, hw record.Offset) *leading {
+	t.Helper()
+	w := &leading{t: t, a: a, own: Ends{End: 10, Durable: 10}}
+	w.l = NewLeader(0, Config{ID: 1, Lag: 10 * time.Second, Retry: time.Second},
+		Start{Epoch: 5, EpochStart: 10, Log: w.own, HighWatermark: hw}, a, alive)
+	return w
+}
+
+// grow has the leader append and sync up to an offset.
+func (w *leading) grow(to record.Offset) { w.append(to, to) }
+
+func (w *leading) append(end, durable record.Offset) {
+	w.own.End, w.own.Durable = end, durable
+	w.l.Moved(w.now, w.own)
+}
+
+// fetch has a follower, in its present incarnation and without a difference, fetch.
+func (w *leading) fetch(id int32, offset, durable record.Offset) {
+	w.t.Helper()
+	f := Fetch{Replica: id, BrokerEpoch: alive[id].Epoch, Epoch: 5, Offset: offset, LastEpoch: record.NoEpoch, Durable: durable}
+	if v := w.l.Fetched(w.now, &f, Tail{}); v != Served {
+		w.t.Fatalf("verdict %d", v)
+	}
+}
+
+// assign has the metadata change the in-sync set.
+func (w *leading) assign(isr ...int32) {
+	w.a.ISR = isr
+	w.a.PartitionEpoch++
+	w.l.Assigned(w.now, w.a)
+}
+
+func (w *leading) wantHW(want record.Offset, why string) {
+	w.t.Helper()
+	if got := w.l.HighWatermark(); got != want {
+		w.t.Errorf("%s: the high watermark is %d, want %d", why, got, want)
+	}
+}
+
+// wantProposal checks the members of the next proposal; none: there is none.
+func (w *leading) wantProposal(why string, ids ...int32) Proposal {
+	w.t.Helper()
+	p, ok := w.l.Propose(w.now)
+	var got []int32
+	for _, m := range p.ISR {
+		got = append(got, m.ID)
+	}
+	if ok != (ids != nil) || !slices.Equal(got, ids) {
+		w.t.Fatalf("%s: proposed %v, want %v", why, got, ids)
+	}
+	return p
+}
+
+func replicas(isr ...int32) Assignment {
+	return Assignment{Replicas: []int32{1, 2, 3}, ISR: isr, MinISR: 1, PartitionEpoch: 7}
+}
+
+// TestEnoughInSync proves that acks=all can be promised exactly if min.insync.replicas are in
+// sync, or all replicas if the partition has fewer, not counting those that a reassignment is
+// adding; and never with an empty in-sync set.
+func TestEnoughInSync(t *testing.T) {
+	for _, tc := range []struct {
+		name                          string
+		isr, replicas, adding, minISR int
+		want                          bool
+	}{
+		{"the only replica", 1, 1, 0, 1, true},
+		{"one replica where two are asked for", 1, 1, 0, 2, true},
+		{"nobody", 0, 1, 0, 1, false},
+		{"nobody, and nobody is asked for", 0, 3, 0, 0, false},
+		{"all of three", 3, 3, 0, 2, true},
+		{"exactly enough", 2, 3, 0, 2, true},
+		{"one too few", 1, 3, 0, 2, false},
+		{"two of two where three are asked for", 2, 2, 0, 3, true},
+		{"one of two where three are asked for", 1, 2, 0, 3, false},
+		{"one of one, to which two are being added", 1, 3, 2, 2, true},
+		{"one of two, to which one is being added", 1, 3, 1, 2, false},
+	} {
+		a := Assignment{ISR: make([]int32, tc.isr), Replicas: make([]int32, tc.replicas), Adding: make([]int32, tc.adding), MinISR: tc.minISR}
+		if got := a.EnoughInSync(); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+}
+
+// TestHighWatermark proves that the high watermark is the lowest durable end in the in-sync set,
+// whatever was only fetched or is only written, and that it stays in the cases that are listed.
+func TestHighWatermark(t *testing.T) {
+	type ends struct{ fetched, durable record.Offset }
+	for _, tc := range []struct {
+		name       string
+		isr        []int32
+		minISR     int
+		end, own   record.Offset // of the leader: written, durable
+		two, three ends          // 0: it has not fetched
+		want       record.Offset // from 5, long after the epoch began: nobody is about to join
+	}{
+		{"the leader alone", []int32{1}, 1, 20, 15, ends{}, ends{}, 15},
+		{"the slowest of three", []int32{1, 2, 3}, 1, 20, 20, ends{20, 12}, ends{15, 15}, 12},
+		{"the leader is the slowest", []int32{1, 2, 3}, 1, 20, 11, ends{20, 20}, ends{20, 20}, 11},
+		{"the followers have fetched more than they have on disk", []int32{1, 2, 3}, 1, 20, 20, ends{20, 13}, ends{20, 14}, 13},
+		{"a slow replica that is not in sync", []int32{1, 2}, 1, 20, 20, ends{18, 18}, ends{6, 6}, 18},
+		{"a member that has not fetched in this epoch", []int32{1, 2}, 1, 20, 20, ends{}, ends{20, 20}, 5},
+		{"a member that is no replica", []int32{1, 4}, 1, 20, 20, ends{20, 20}, ends{20, 20}, 5},
+		{"the leader is not in sync itself", []int32{2}, 1, 20, 12, ends{14, 14}, ends{}, 12},
+		{"nobody is in sync", nil, 1, 20, 20, ends{20, 20}, ends{}, 5},
+		{"too few in sync", []int32{1}, 2, 20, 20, ends{12, 12}, ends{}, 5},
+		{"just enough in sync", []int32{1, 2}, 2, 20, 20, ends{19, 19}, ends{}, 19},
+	} {
+		a := replicas(tc.isr...)
+		a.MinISR = tc.minISR
+		w := lead(t, a, 5)
+		w.append(tc.end, tc.own)
+		w.now = 20 * time.Second
+		for id, e := range map[int32]ends{2: tc.two, 3: tc.three} {
+			if e.fetched > 0 {
+				w.fetch(id, e.fetched, e.durable)
+			}
+		}
+		w.wantHW(tc.want, tc.name)
+	}
+}
+
+// TestHighWatermarkIsSafe proves, for any script of reports and in-sync sets, that the high
+// watermark never falls and never rises above the durable end of a member, nor while too few are
+// in sync.
+func TestHighWatermarkIsSafe(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		a := replicas(1)
+		a.MinISR = rapid.IntRange(1, 3).Draw(rt, "min")
+		w := lead(t, a, 0)
+		ends := map[int32]record.Offset{1: 10}
+		hw := w.l.HighWatermark()
+		check := func(rt *rapid.T) {
+			rt.Helper()
+			next := w.l.HighWatermark()
+			if next < hw {
+				rt.Fatalf("it falls from %d to %d", hw, next)
+			}
+			for _, id := range w.a.ISR {
+				if end, known := ends[id]; next > hw && (!known || next > end) {
+					rt.Fatalf("it rises to %d, replica %d has %d (known: %v)", next, id, end, known)
+				}
+			}
+			if next > hw && len(w.a.ISR) < w.a.MinISR {
+				rt.Fatalf("it rises with %d in sync of %d", len(w.a.ISR), w.a.MinISR)
+			}
+			hw = next
+		}
+		for range rapid.IntRange(1, 40).Draw(rt, "steps") {
+			id := rapid.Int32Range(1, 3).Draw(rt, "replica")
+			more := record.Offset(rapid.IntRange(0, 5).Draw(rt, "more"))
+			if id == 1 {
+				ends[1] += more
+				w.grow(ends[1])
+			} else {
+				ends[id] = min(ends[id]+more, ends[1])
+				w.fetch(id, ends[id], ends[id])
+			}
+			check(rt)
+			if rapid.Bool().Draw(rt, "change") {
+				w.assign(rapid.SliceOfNDistinct(rapid.Int32Range(1, 3), 0, 3, rapid.ID[int32]).Draw(rt, "isr")...)
+				check(rt)
+			}
+		}
+	})
+}
+
+// TestJoin proves when a replica is proposed for the in-sync set.
+func TestJoin(t *testing.T) {
+	for _, tc := range []struct {
+		name             string
+		fetched, durable record.Offset
+		broker           Broker
+		want             bool
+	}{
+		{"all is on its disk", 20, 20, Broker{102, true}, true},
+		{"the high watermark and the start of the epoch are on its disk", 15, 15, Broker{102, true}, true},
+		{"it has fetched all, and not synced it", 20, 14, Broker{102, true}, false},
+		{"it is fenced or leaving", 20, 20, Broker{102, false}, false},
+		{"the metadata knows no such broker", 20, 20, Broker{}, false},
+		{"the metadata does not know its registration yet", 20, 20, Broker{99, true}, false},
+	} {
+		w := lead(t, replicas(1), 10)
+		w.grow(15)
+		w.append(20, 15) // the high watermark is 15
+		w.l.BrokersChanged(w.now, Brokers{1: alive[1], 2: tc.broker})
+		w.fetch(2, tc.fetched, tc.durable)
+		p, ok := w.l.Propose(w.now)
+		if ok != tc.want {
+			t.Errorf("%s: proposed %v", tc.name, p.ISR)
+		}
+		want := []Member{{1, 101}, {2, 102}}
+		if ok && (p.Epoch != 5 || p.PartitionEpoch != 7 || !slices.Equal(p.ISR, want)) {
+			t.Errorf("%s: %+v", tc.name, p)
+		}
+	}
+}
+
+// TestJoinNeedsTheStartOfTheEpoch proves that a replica is not in sync with a new leader before
+// it has all that the leader had when its epoch began: there may be committed records beyond the
+// high watermark that the leader knows.
+func TestJoinNeedsTheStartOfTheEpoch(t *testing.T) {
+	w := lead(t, replicas(1, 3), 5) // 3 is silent, so the high watermark stays at 5
+	w.fetch(2, 9, 9)
+	w.wantProposal("below the start of the epoch")
+	w.fetch(2, 10, 10)
+	w.wantProposal("at the start of the epoch", 1, 3, 2)
+}
+
+// TestProposedReplicasCount proves that a replica which was proposed holds the high watermark
+// back until the partition epoch rises, whatever became of the request; and that the leader asks
+// again after a pause: at last for the set as it is, so that the epoch rises.
+func TestProposedReplicasCount(t *testing.T) {
+	begin := func(t *testing.T) (*leading, Proposal) {
+		t.Helper()
+		w := lead(t, replicas(1), 10)
+		w.fetch(2, 10, 10)
+		p := w.wantProposal("it has all", 1, 2)
+		w.grow(20)
+		w.wantHW(10, "while it is proposed")
+		w.wantProposal("one is under way")
+		return w, p
+	}
+	t.Run("accepted", func(t *testing.T) {
+		w, p := begin(t)
+		w.l.Answered(w.now, p.Attempt)
+		w.wantHW(10, "the answer alone")
+		w.assign(1, 2)
+		w.wantHW(10, "in sync")
+		w.fetch(2, 20, 20)
+		w.wantHW(20, "it has all again")
+		w.now += time.Hour
+		w.fetch(2, 20, 20)
+		w.wantProposal("nothing is to be changed")
+	})
+	t.Run("overtaken by the metadata", func(t *testing.T) {
+		w, p := begin(t)
+		w.assign(1)
+		w.wantHW(10, "it is still about to join")
+		again := w.wantProposal("it had reached the high watermark", 1, 2)
+		w.l.Answered(w.now, p.Attempt)
+		w.wantProposal("the late answer is to an earlier attempt")
+		if again.PartitionEpoch != 8 {
+			t.Errorf("%+v", again)
+		}
+	})
+	// After all others the leader knows nothing: a copy of the request may be under way.
+	for _, end := range []string{"refused", "stale", "lost"} {
+		t.Run(end, func(t *testing.T) {
+			w, p := begin(t)
+			w.l.Answered(w.now, p.Attempt)
+			w.l.BrokersChanged(w.now, Brokers{1: alive[1]}) // it may not join any more
+			w.grow(30)
+			w.wantHW(10, "its place is not known")
+			w.wantProposal("in the pause")
+			w.now += time.Second
+			p = w.wantProposal("after the pause: as it is", 1)
+			w.l.Answered(w.now, p.Attempt)
+			w.wantHW(10, "the answer moves nothing")
+			w.assign(1)
+			w.wantHW(30, "the old request is void now")
+			w.wantProposal("settled")
+		})
+	}
+}
+
+// TestWaitsForReplicasThatAreAboutToJoin proves that the high watermark does not run away from a
+// replica that keeps up, while records come all the time.
+func TestWaitsForReplicasThatAreAboutToJoin(t *testing.T) {
+	w := lead(t, replicas(1), 10)
+	w.fetch(2, 10, 9)
+	w.wantProposal("one record is missing")
+	w.now += time.Second
+	w.l.Reported(w.now, Report{Replica: 2, BrokerEpoch: 102, Epoch: 5, Durable: 10})
+	w.grow(20)
+	w.wantHW(10, "it is not in sync, and was so a moment ago")
+	w.wantProposal("it has reached the high watermark", 1, 2)
+
+	w = lead(t, replicas(1), 10)
+	w.fetch(2, 9, 9)
+	w.grow(20)
+	w.wantHW(20, "one that never had all is not waited for")
+}
+
+// TestLeave proves that a replica leaves the in-sync set exactly if for the lag limit its disk did
+// not have all that the leader had.
+func TestLeave(t *testing.T) {
+	const limit = 10 * time.Second
+	t.Run("silent from the start", func(t *testing.T) {
+		w := lead(t, replicas(1, 2, 3), 10)
+		w.fetch(3, 10, 10)
+		w.now = limit
+		w.wantProposal("at the limit")
+		w.now++
+		w.wantProposal("after it", 1, 3)
+	})
+	t.Run("idle", func(t *testing.T) {
+		w := lead(t, replicas(1, 2), 10)
+		w.fetch(2, 10, 10)
+		w.now = time.Hour
+		w.l.Tick(w.now)
+		w.wantProposal("it has all that there is")
+	})
+	t.Run("a disk that hangs", func(t *testing.T) {
+		w := lead(t, replicas(1, 2), 10)
+		w.fetch(2, 10, 10)
+		for range 11 {
+			w.now += time.Second
+			w.grow(w.own.End + 1)
+			w.fetch(2, w.own.End, 10)
+		}
+		w.wantProposal("it has fetched all, and has nothing of it on disk", 1)
+	})
+	t.Run("always a little behind", func(t *testing.T) {
+		w := lead(t, replicas(1, 2), 10)
+		w.fetch(2, 10, 10)
+		for range 100 {
+			w.now += time.Second
+			w.grow(w.own.End + 10)
+			w.fetch(2, w.own.End-10, w.own.End-25)
+			w.wantProposal("it is two and a half seconds behind")
+		}
+	})
+	t.Run("slower than the records come", func(t *testing.T) {
+		w := lead(t, replicas(1, 2), 10)
+		w.fetch(2, 10, 10)
+		for i := record.Offset(1); i < 40; i++ {
+			w.now += time.Second
+			w.grow(w.own.End + 10)
+			w.fetch(2, 10+3*i, 10+3*i)
+		}
+		w.wantProposal("it needs three times as long as there is", 1)
+	})
+	t.Run("it has joined a moment ago", func(t *testing.T) {
+		a := replicas(1)
+		a.MinISR = 2
+		w := lead(t, a, 10)
+		w.now = time.Hour
+		w.grow(1000)
+		w.fetch(2, 10, 10)
+		w.wantProposal("it has reached the high watermark", 1, 2)
+		w.assign(1, 2)
+		w.now += limit
+		w.wantProposal("it has the limit to catch up")
+		w.now++
+		w.wantProposal("it has not", 1)
+	})
+}
+
+// TestReadable proves that a new leader tells readers of no high watermark before it has reached
+// the start of its epoch.
+func TestReadable(t *testing.T) {
+	w := lead(t, replicas(1, 2), 5)
+	if hw, ok := w.l.Readable(); ok {
+		t.Errorf("readable at %d", hw)
+	}
+	w.fetch(2, 9, 9)
+	if hw, ok := w.l.Readable(); ok {
+		t.Errorf("readable at %d", hw)
+	}
+	w.fetch(2, 10, 10)
+	if hw, ok := w.l.Readable(); !ok || hw != 10 {
+		t.Errorf("at %d: %v", hw, ok)
+	}
+}
+
+// TestAcked proves that an acknowledgement needs the high watermark, and at the time of the
+// answer min.insync.replicas in the maximal set.
+func TestAcked(t *testing.T) {
+	a := replicas(1, 2)
+	a.MinISR = 2
+	w := lead(t, a, 10)
+	w.grow(12)
+	want := func(done, enough bool, why string) {
+		t.Helper()
+		if d, e := w.l.Acked(12); d != done || e != enough {
+			t.Errorf("%s: done %v, enough %v", why, d, e)
+		}
+	}
+	w.fetch(2, 12, 11)
+	want(false, true, "it is not on the second disk")
+	w.fetch(2, 12, 12)
+	want(true, true, "it is")
+	w.assign(1)
+	want(true, false, "too few by now")
+	w.wantProposal("it may join again", 1, 2)
+	want(true, true, "proposed ones count, too")
+}
+
+// TestFetched proves the verdict about each fetch, and which fetches count as reports.
+func TestFetched(t *testing.T) {
+	good := Fetch{Replica: 2, BrokerEpoch: 102, Epoch: 5, Offset: 20, LastEpoch: 4, Durable: 20}
+	for _, tc := range []struct {
+		name string
+		edit func(*Fetch)
+		tail Tail
+		want Verdict
+	}{
+		{"it agrees", func(*Fetch) {}, Tail{4, 20}, Served},
+		{"it agrees, and is behind", func(f *Fetch) { f.Offset = 15 }, Tail{4, 20}, Served},
+		{"it has no records", func(f *Fetch) { f.Offset, f.LastEpoch = 3, record.NoEpoch }, Tail{record.NoEpoch, -1}, Served},
+		{"an epoch that the leader does not have", func(*Fetch) {}, Tail{3, 20}, Diverged},
+		{"more of the epoch than the leader has", func(*Fetch) {}, Tail{4, 19}, Diverged},
+		{"below the start", func(f *Fetch) { f.Offset = 2 }, Tail{4, 20}, OutOfRange},
+		{"beyond the end without an epoch", func(f *Fetch) { f.Offset, f.LastEpoch = 21, record.NoEpoch }, Tail{}, OutOfRange},
+		{"the leader does not know of such epochs", func(*Fetch) {}, Tail{record.NoEpoch, -1}, OutOfRange},
+		{"an old epoch", func(f *Fetch) { f.Epoch = 4 }, Tail{4, 20}, FencedEpoch},
+		{"a later epoch", func(f *Fetch) { f.Epoch = 6 }, Tail{4, 20}, UnknownEpoch},
+		{"not a replica", func(f *Fetch) { f.Replica = 9 }, Tail{4, 20}, UnknownEpoch},
+		{"an earlier incarnation", func(f *Fetch) { f.BrokerEpoch = 101 }, Tail{4, 20}, StaleBroker},
+	} {
+		w := lead(t, replicas(1, 2), 5)
+		w.own.Start = 3
+		w.grow(20)
+		f := good
+		tc.edit(&f)
+		if v := w.l.Fetched(0, &f, tc.tail); v != tc.want {
+			t.Errorf("%s: verdict %d, want %d", tc.name, v, tc.want)
+		}
+		want := record.Offset(5)
+		if tc.want == Served {
+			want = max(5, f.Offset)
+		}
+		w.wantHW(want, tc.name)
+	}
+}
+
+// TestReported proves that a report counts only from a replica that was compared in this epoch and
+// incarnation, only up to the end of the leader's log, and that an old one changes nothing.
+func TestReported(t *testing.T) {
+	w := lead(t, replicas(1, 2), 5)
+	w.grow(20)
+	report := func(broker int64, epoch record.Epoch, durable record.Offset) {
+		w.l.Reported(w.now, Report{Replica: 2, BrokerEpoch: broker, Epoch: epoch, Durable: durable})
+	}
+	report(102, 5, 20)
+	w.wantHW(5, "before the logs are compared")
+	w.fetch(2, 12, 7)
+	w.wantHW(7, "with the fetch")
+	report(102, 4, 12)
+	report(101, 5, 12)
+	w.wantHW(7, "in another epoch or incarnation")
+	report(102, 5, 12)
+	w.wantHW(12, "compared")
+	report(102, 5, 9)
+	w.grow(21)
+	report(102, 5, 99)
+	w.wantHW(21, "no more than the leader has")
+
+	// A later incarnation may have lost records: what the earlier one reported does not count.
+	next := Brokers{1: alive[1], 2: {Epoch: 112, MayJoin: true}}
+	w.l.BrokersChanged(w.now, next)
+	w.l.Fetched(w.now, &Fetch{Replica: 2, BrokerEpoch: 112, Epoch: 5, Offset: 15, LastEpoch: 5, Durable: 15}, Tail{5, 21})
+	w.grow(30)
+	report(102, 5, 30)
+	w.wantHW(21, "the earlier incarnation's report comes late")
+	report(112, 5, 30)
+	w.wantHW(30, "the present one's")
+}
+
+// TestReassignment proves that added replicas are not needed for min.insync.replicas, can join,
+// and that removed ones are forgotten.
+func TestReassignment(t *testing.T) {
+	a := Assignment{PartitionEpoch: 1, Replicas: []int32{1, 2, 3}, Adding: []int32{2, 3}, ISR: []int32{1}, MinISR: 2}
+	w := lead(t, a, 10)
+	w.grow(12)
+	w.wantHW(12, "as before the reassignment")
+	w.fetch(2, 12, 12)
+	w.wantProposal("an added one has all", 1, 2)
+	w.a.Replicas, w.a.Adding = []int32{1, 2}, nil
+	w.assign(1, 2)
+	w.grow(13)
+	w.wantHW(12, "two are in sync")
+	f := Fetch{Replica: 3, BrokerEpoch: 103, Epoch: 5, Offset: 12, LastEpoch: record.NoEpoch}
+	if v := w.l.Fetched(w.now, &f, Tail{}); v != UnknownEpoch {
+		t.Errorf("a replica that was removed: verdict %d", v)
+	}
+	w.a.Replicas = []int32{1}
+	w.assign(1)
+	w.wantHW(13, "alone again")
+}
+
+// TestLowWatermark proves that records count as deleted everywhere if they are with all replicas
+// whose brokers are alive.
+func TestLowWatermark(t *testing.T) {
+	w := lead(t, replicas(1, 2, 3), 10)
+	w.own.Start = 8
+	w.grow(10)
+	fetch := func(id int32, start record.Offset) {
+		f := Fetch{Replica: id, BrokerEpoch: alive[id].Epoch, Epoch: 5, Offset: 10, LastEpoch: record.NoEpoch, Start: start}
+		w.l.Fetched(w.now, &f, Tail{})
+	}
+	fetch(2, 6)
+	fetch(3, 4)
+	if low := w.l.LowWatermark(); low != 4 {
+		t.Errorf("it is %d", low)
+	}
+	w.l.BrokersChanged(w.now, Brokers{1: alive[1], 2: alive[2], 3: {Epoch: 103}})
+	if low := w.l.LowWatermark(); low != 6 {
+		t.Errorf("without the third: %d", low)
+	}
+}

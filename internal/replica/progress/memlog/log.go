@@ -1,0 +1,226 @@
+// Package memlog has a log that is kept in memory and can crash, for simulated replicas. Log
+// does what storage.Log does, one record for each batch, and Exam proves that another log does
+// the same. One goroutine at a time may use a Log.
+//
+//	0          start               durable             end
+//	| deleted  | stays over a crash | may be lost by it |
+package memlog
+
+import (
+	"errors"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// Entry is a record, which is a batch of its own.
+type Entry struct {
+	Epoch record.Epoch
+	Value uint64
+}
+
+var (
+	// ErrOutOfRange is returned for an offset that is not in the log.
+	ErrOutOfRange = errors.New("offset out of range")
+	// ErrFaulted is returned by a log that is read-only after a fault.
+	ErrFaulted = errors.New("log is read-only after a fault")
+)
+
+// Log is a log in memory.
+type Log struct {
+	pageCache bool // records are committed when they are appended, not when they are durable
+
+	entries []Entry       // from start to the end
+	start   record.Offset // the offset of the first entry; durable at once
+	before  record.Epoch  // the epoch of the last deleted record; NoEpoch: none
+	begun   record.Epoch  // an epoch that begins at the end and has no records; NoEpoch: none
+	durable record.Offset
+	hw      record.Offset
+	savedHW record.Offset // the high watermark after a crash
+	fault   error
+}
+
+// New makes an empty log. With pageCache records are committed before they are durable.
+func New(pageCache bool) *Log {
+	return &Log{pageCache: pageCache, before: record.NoEpoch, begun: record.NoEpoch}
+}
+
+// Append appends records as the leader in an epoch.
+func (l *Log) Append(epoch record.Epoch, values ...uint64) error {
+	if l.fault != nil {
+		return l.fault
+	}
+	epoch = max(epoch, l.lastEpoch())
+	for _, v := range values {
+		l.entries = append(l.entries, Entry{epoch, v})
+	}
+	if len(values) > 0 {
+		l.begun = record.NoEpoch
+	}
+	return nil
+}
+
+// AppendAt appends records with the epochs that they have, as a follower does. The first one
+// gets the offset at, which must be the log's end.
+func (l *Log) AppendAt(at record.Offset, entries ...Entry) error {
+	if l.fault != nil {
+		return l.fault
+	}
+	last := l.EpochAt(l.end() - 1)
+	for _, e := range entries {
+		if at != l.end() || e.Epoch < last {
+			return ErrOutOfRange
+		}
+		last = e.Epoch
+		l.entries = append(l.entries, e)
+		l.begun = record.NoEpoch
+		at++
+	}
+	return nil
+}
+
+// BeginEpoch notes that a leader's epoch begins at the end. A crash forgets an epoch that has no
+// durable records.
+func (l *Log) BeginEpoch(e record.Epoch) error {
+	if l.fault == nil && e > l.lastEpoch() {
+		l.begun = e
+	}
+	return l.fault
+}
+
+// Truncate cuts the log, durably, so that no record lies at an offset or beyond it.
+func (l *Log) Truncate(to record.Offset) error {
+	switch {
+	case l.fault != nil:
+		return l.fault
+	case to >= l.end():
+		return nil
+	case to < l.start:
+		return ErrOutOfRange
+	}
+	l.entries = l.entries[:to-l.start]
+	l.begun = record.NoEpoch
+	l.durable = min(l.durable, to)
+	return nil
+}
+
+// Clear drops all records, durably, and has the log begin at an offset.
+func (l *Log) Clear(start record.Offset) error {
+	if l.fault != nil {
+		return l.fault
+	}
+	*l = Log{pageCache: l.pageCache, before: record.NoEpoch, begun: record.NoEpoch, start: start, durable: start, hw: start, savedHW: start}
+	return nil
+}
+
+// SetStart moves the start forward, durably, and deletes the records before it.
+func (l *Log) SetStart(to record.Offset) error {
+	switch {
+	case l.fault != nil:
+		return l.fault
+	case to > l.end():
+		return ErrOutOfRange
+	case to <= l.start:
+		return nil
+	}
+	l.before = l.EpochAt(to - 1)
+	l.entries = l.entries[to-l.start:]
+	l.start = to
+	l.durable = max(l.durable, to)
+	return nil
+}
+
+// Commit makes durable what was appended so far, and the high watermark.
+func (l *Log) Commit() {
+	l.durable = l.end()
+	l.savedHW = max(l.savedHW, l.hw)
+}
+
+// Crash does what a crash of the node does: of the records that are not durable only the first
+// ones stay, at most keep. They count as durable then: recovery syncs what it finds.
+func (l *Log) Crash(keep int) {
+	n := min(int(l.durable-l.start)+keep, len(l.entries))
+	l.entries = l.entries[:n]
+	l.durable = l.end()
+	l.begun = record.NoEpoch
+	l.hw = max(min(l.savedHW, l.end()), l.start)
+}
+
+// Break makes the log read-only.
+func (l *Log) Break() { l.fault = ErrFaulted }
+
+// Fault is why the log is read-only; nil where it is not.
+func (l *Log) Fault() error { return l.fault }
+
+// SetHighWatermark notes the high watermark. Commit makes it durable.
+func (l *Log) SetHighWatermark(o record.Offset) { l.hw = o }
+
+// HighWatermark is the noted high watermark. After a crash it may be an earlier one.
+func (l *Log) HighWatermark() record.Offset { return l.hw }
+
+// Start is the first offset that can be read.
+func (l *Log) Start() record.Offset { return l.start }
+
+// End is the offset after the last record.
+func (l *Log) End() record.Offset { return l.end() }
+
+func (l *Log) end() record.Offset { return l.start + record.Offset(len(l.entries)) }
+
+// Committed is the offset after the last committed record.
+func (l *Log) Committed() record.Offset {
+	if l.pageCache {
+		return l.end()
+	}
+	return l.durable
+}
+
+// Durable is the offset after the last record that stays over a crash.
+func (l *Log) Durable() record.Offset { return l.durable }
+
+// Read returns records from an offset on, at most n.
+func (l *Log) Read(from record.Offset, n int) ([]Entry, error) {
+	if from < l.start || from > l.end() {
+		return nil, ErrOutOfRange
+	}
+	rest := l.entries[from-l.start:]
+	return append([]Entry(nil), rest[:min(n, len(rest))]...), nil
+}
+
+// EpochAt is the epoch of the record at an offset (NoEpoch: there is none).
+func (l *Log) EpochAt(o record.Offset) record.Epoch {
+	if o < l.start || o >= l.end() {
+		return record.NoEpoch
+	}
+	return l.entries[o-l.start].Epoch
+}
+
+// EpochEnd finds the largest epoch of the log that is not above e, and the offset at which the
+// next one begins, which is the log's end for the last one. If all are above e it returns e and
+// the log's start; both are -1 if e is above the last epoch, or there is none.
+func (l *Log) EpochEnd(e record.Epoch) (record.Epoch, record.Offset) {
+	last := l.lastEpoch()
+	switch {
+	case e < 0 || e > last || last == record.NoEpoch:
+		return record.NoEpoch, -1
+	case e == last:
+		return e, l.end()
+	}
+	found, end := e, l.start
+	for i, entry := range l.entries {
+		if entry.Epoch > e {
+			return found, end
+		}
+		found, end = entry.Epoch, l.start+record.Offset(i)+1
+	}
+	return found, end
+}
+
+// lastEpoch is the last epoch that the log knows, which need not have records.
+func (l *Log) lastEpoch() record.Epoch {
+	if l.begun != record.NoEpoch {
+		return l.begun
+	}
+	if len(l.entries) == 0 {
+		return l.before
+	}
+	return l.entries[len(l.entries)-1].Epoch
+}
