@@ -123,7 +123,7 @@ func (w *writer) switchMode(to mode) error {
 		return nameError(err)
 	}
 	l.pub.Lock()
-	l.moveCommittedLocked(record.Offset(l.end.Load()))
+	l.moveCommittedLocked(l.end.Next)
 	l.pub.Unlock()
 	w.mode = to
 	return nil
@@ -222,7 +222,7 @@ func (w *writer) checkProducer(it *Item) (done bool, err error) {
 // the first segment, or writes the run and closes a full or old segment.
 func (w *writer) makeRoom(b record.Batch, base record.Offset, now int64) (rolled bool, err error) {
 	l := w.l
-	g := l.activeSegment()
+	g := l.end.Segment
 	if g == nil {
 		return true, w.rollSegment()
 	}
@@ -233,7 +233,7 @@ func (w *writer) makeRoom(b record.Batch, base record.Offset, now int64) (rolled
 		return false, nil
 	}
 	w.writeRun()
-	if g.Size() == 0 { // the write has failed: the segment is empty and has room
+	if l.end.Pos == 0 { // the write has failed: the segment is empty and has room
 		return true, nil
 	}
 	if err := w.rollSegment(); err != nil {
@@ -246,7 +246,7 @@ func (w *writer) makeRoom(b record.Batch, base record.Offset, now int64) (rolled
 // isRollDue tells whether a batch is to begin another segment.
 func (w *writer) isRollDue(g *segment.Segment, b record.Batch, base record.Offset, now int64) bool {
 	o := w.l.options()
-	size := g.Size() + w.bytes
+	size := w.l.end.Pos + w.bytes
 	if size == 0 {
 		return false
 	}
@@ -269,8 +269,7 @@ func (w *writer) writeRun() {
 		return
 	}
 	if len(w.bufs) > 0 {
-		g := l.activeSegment()
-		pos := g.Size()
+		g := l.end.Segment
 		if w.gap {
 			g.AllowGaps()
 		}
@@ -278,13 +277,13 @@ func (w *writer) writeRun() {
 			w.failRun(err)
 		} else {
 			w.producers.Confirm()
-			w.publishRun(g, pos)
+			w.publishRun()
 		}
 	}
 	clear(w.run) // so that neither items nor bytes stay in memory
 	clear(w.bufs)
 	w.run, w.bufs, w.bytes, w.gap = w.run[:0], w.bufs[:0], 0, false
-	w.next = record.Offset(l.end.Load())
+	w.next = l.end.Next
 }
 
 // failRun answers a run that could not be written.
@@ -301,13 +300,13 @@ func (w *writer) failRun(err error) {
 	}
 }
 
-// publishRun makes a run that was written at pos visible to readers, and to the next commit and
-// checkpoint.
-func (w *writer) publishRun(g *segment.Segment, pos int64) {
+// publishRun makes a run that was written at the log's end visible to readers, and to the next
+// commit and checkpoint.
+func (w *writer) publishRun() {
 	l, o := w.l, w.l.options()
 	first := record.Batch(w.bufs[0])
-	end := record.Offset(l.end.Load())
 	l.pub.Lock()
+	at, end := l.end, l.end.Next
 	if end == record.Offset(l.start.Load()) {
 		l.oldest = min(first.BaseTimestamp(), first.MaxTimestamp())
 	}
@@ -321,7 +320,7 @@ func (w *writer) publishRun(g *segment.Segment, pos int64) {
 		}
 		end = b.NextOffset()
 	}
-	l.end.Store(int64(w.next))
+	l.end = Position{at.Segment, at.Pos + w.bytes, w.next}
 	l.snapshots.bytes += w.bytes
 	wantsSync := false
 	if w.mode == durable {
@@ -337,7 +336,7 @@ func (w *writer) publishRun(g *segment.Segment, pos int64) {
 	}
 	l.listLocked()
 	if w.mode == durable { // after the log is listed, since a checkpoint that begins now must include it
-		l.s.commit.enterRound(l, g, pos, w.bufs, w.bytes, w.next)
+		l.s.commit.enterRound(l, at.Segment, at.Pos, w.bufs, w.bytes, w.next)
 	}
 	l.pub.Unlock()
 	l.s.keeper.countWritten(w.bytes, wantsSync)
@@ -355,10 +354,10 @@ func (l *Log) listLocked() {
 // After any failure the log is as it was.
 func (w *writer) rollSegment() error {
 	l, o := w.l, w.l.options()
-	next := record.Offset(l.end.Load())
+	old, next := l.end.Segment, l.end.Next
 	w.next = next
 	l.pub.Lock()
-	old, made := l.activeLocked(), l.dirState != dirMissing
+	made := l.dirState != dirMissing
 	l.pub.Unlock()
 	if old != nil {
 		if err := old.Seal(); err != nil {
@@ -395,9 +394,9 @@ func (w *writer) rollSegment() error {
 	defer l.pub.Unlock()
 	segs := make([]*segment.Segment, len(l.segs), len(l.segs)+1)
 	copy(segs, l.segs)
-	l.segs = append(segs, g)
+	l.segs, l.end = append(segs, g), Position{g, 0, next}
 	if l.stable.Segment == nil {
-		l.stable = Position{g, 0, next}
+		l.stable = l.end
 	}
 	return nil
 }

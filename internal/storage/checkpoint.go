@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/leatstream/leat/internal/record"
@@ -151,7 +152,7 @@ func unsyncedBytes(segs []*segment.Segment) int64 {
 func (l *Log) takeSyncing() *syncing {
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	c := &syncing{l: l, to: l.endPositionLocked(), due: l.due, isNew: l.dirState == dirMade}
+	c := &syncing{l: l, to: l.end, due: l.due, isNew: l.dirState == dirMade}
 	c.names = c.isNew
 	l.due = due{}
 	for _, g := range l.segs {
@@ -238,7 +239,7 @@ func (c *syncing) finishSync() {
 func (l *Log) notePoint(to Position) {
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	if to.Segment != nil && to.Next >= l.stable.Next {
+	if to.Next >= l.stable.Next && slices.Contains(l.segs, to.Segment) { // else retention took it meanwhile
 		l.stable = to
 	}
 	start := record.Offset(l.start.Load())
@@ -251,7 +252,7 @@ func (l *Log) notePoint(to Position) {
 		p.Base = l.stable.Segment.Base()
 		p.Closed = p.CountClosed(sizesOf(l.segs))
 	} else { // the log is empty
-		p.Base, p.Next = record.Offset(l.end.Load()), record.Offset(l.end.Load())
+		p.Base, p.Next = l.end.Next, l.end.Next
 	}
 	// A power cut may take records beyond Next. The snapshot must not count as the truth about
 	// them, and the high watermark must not cover others that are appended in their place.
@@ -271,7 +272,7 @@ func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
 		return false, nil
 	}
 	ps := &l.writer.producers
-	at := record.Offset(l.end.Load())
+	at := l.end.Next
 	l.pub.Lock()
 	due := ps.Changed() && (wanted || l.snapshots.bytes >= SnapshotBytes)
 	if !ps.Changed() {
@@ -336,7 +337,7 @@ func (l *Log) removeOldSnapshots() {
 func (l *Log) closeIndexes() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	g := l.activeSegment()
+	g := l.end.Segment
 	if g == nil {
 		return nil
 	}

@@ -57,7 +57,7 @@ func TestCloseBesideTruncate(t *testing.T) {
 			t.Fatal("neither the truncation nor Close came to its end")
 		}
 	}
-	if end := cut.end.Load(); end != 1 {
+	if end := cut.end.Next; end != 1 {
 		t.Errorf("the log ends at %d", end)
 	}
 }

@@ -313,7 +313,7 @@ func (c *committer) finishRound(r *round, noted noteState) {
 func (l *Log) moveCommitted(to record.Offset) bool {
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	return !l.isTainted() && to <= record.Offset(l.end.Load()) && l.moveCommittedLocked(to)
+	return !l.isTainted() && to <= l.end.Next && l.moveCommittedLocked(to)
 }
 
 // syncShares makes a round durable by syncs of its files. Many are synced at the same time, so

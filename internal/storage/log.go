@@ -105,7 +105,6 @@ type Log struct {
 
 	start         atomic.Int64 // written with pub held
 	sureStart     atomic.Int64 // a start that is durable; start may be higher
-	end           atomic.Int64 // written with pub held; the offset after the last record
 	commitTo      atomic.Int64 // the committed end; only Truncate lowers it
 	highWatermark atomic.Int64 // the last one that the leader has set
 	owed          atomic.Int64 // the offset up to which a commit has failed to make the log durable; 0: none has failed
@@ -116,6 +115,7 @@ type Log struct {
 
 	pub       sync.Mutex         // held for moments, never during input and output
 	segs      []*segment.Segment // guarded by pub; the slice is replaced, never changed
+	end       Position           // the log's end: written with mu and pub held, so that either of them is enough to read it
 	epochs    epoch.List         // guarded by pub: also those below the start, until the log is opened again
 	stable    Position           // guarded by pub: everything before it is on disk in the log's files
 	dirState  dirState           // guarded by pub
@@ -126,7 +126,9 @@ type Log struct {
 	entered   entered            // guarded by pub
 }
 
-// Position is a position in a log's files, and the offset there.
+// Position is a position in a log's files, and the offset there. A log's end is one Position, which
+// moves as a whole: a Segment shows an appended batch a moment before its log does, so that the
+// segment's size and the log's offset do not belong together.
 type Position struct {
 	Segment *segment.Segment // nil: the log has no segment yet
 	Pos     int64
@@ -213,7 +215,9 @@ func (l *Log) Start() (record.Offset, error) {
 // End is the offset after the last record.
 func (l *Log) End() (record.Offset, error) {
 	err := l.makeUsable()
-	return record.Offset(l.end.Load()), err
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	return l.end.Next, err
 }
 
 // Committed is the offset after the last committed record.
@@ -249,7 +253,7 @@ func (l *Log) BeginEpoch(e record.Epoch) error {
 	}
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	l.beginEpochLocked(e, record.Offset(l.end.Load()))
+	l.beginEpochLocked(e, l.end.Next)
 	return nil
 }
 
@@ -268,7 +272,7 @@ func (l *Log) EpochEnd(e record.Epoch) (record.Epoch, record.Offset, error) {
 		return record.NoEpoch, -1, err
 	}
 	l.pub.Lock()
-	es, start, end := l.epochs, record.Offset(l.start.Load()), record.Offset(l.end.Load())
+	es, start, end := l.epochs, record.Offset(l.start.Load()), l.end.Next
 	l.pub.Unlock()
 	epoch, at := es.Trim(start).End(e, end)
 	return epoch, at, nil
@@ -280,7 +284,7 @@ func (l *Log) EpochAt(o record.Offset) record.Epoch {
 		return record.NoEpoch
 	}
 	l.pub.Lock()
-	es, end := l.epochs, record.Offset(l.end.Load())
+	es, end := l.epochs, l.end.Next
 	l.pub.Unlock()
 	if o < 0 || o > end {
 		return record.NoEpoch
@@ -325,15 +329,6 @@ func (l *Log) activeSegment() *segment.Segment {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	return l.activeLocked()
-}
-
-// endPositionLocked is the position of the log's end. pub is held.
-func (l *Log) endPositionLocked() Position {
-	p := Position{Segment: l.activeLocked(), Next: record.Offset(l.end.Load())}
-	if p.Segment != nil {
-		p.Pos = p.Segment.Size()
-	}
-	return p
 }
 
 // sizeOnDisk is about the number of bytes of the log's records on disk.

@@ -76,10 +76,12 @@ func (l *Log) openLocked() error {
 func (o *opening) finishEmpty() {
 	l, p := o.l, o.point
 	next := max(p.Next, p.Start)
+	l.pub.Lock()
 	l.start.Store(int64(next))
 	l.sureStart.Store(int64(p.Start))
-	l.end.Store(int64(next))
+	l.end = Position{Next: next}
 	l.commitTo.Store(int64(next))
+	l.pub.Unlock()
 	l.highWatermark.Store(int64(min(p.HighWatermark, next)))
 	l.opened = p
 	l.opened.Snapshot, l.opened.ProducersAt = -1, next
@@ -473,6 +475,10 @@ func (o *opening) finishOpening() error {
 	}
 	l.pub.Lock()
 	l.segs, l.epochs, l.dirState, l.hasGaps = o.segs, o.epochs, dirMade, o.hasGaps
+	l.end = Position{Next: o.next}
+	if g := l.activeLocked(); g != nil {
+		l.end.Segment, l.end.Pos = g, g.Size() // nobody appends to it yet
+	}
 	if o.point.Vouched {
 		l.dirState, l.oldest = dirNamed, o.point.Oldest
 	}
@@ -490,13 +496,12 @@ func (o *opening) finishOpening() error {
 		return err
 	}
 	o.unmarkCuts()
-	l.start.Store(int64(o.start))
-	l.sureStart.Store(int64(o.point.Start))
-	l.end.Store(int64(o.next))
-	l.commitTo.Store(int64(o.next))
-	l.highWatermark.Store(int64(min(o.point.HighWatermark, o.next)))
 	l.pub.Lock()
 	defer l.pub.Unlock()
+	l.start.Store(int64(o.start))
+	l.sureStart.Store(int64(o.point.Start))
+	l.commitTo.Store(int64(o.next))
+	l.highWatermark.Store(int64(min(o.point.HighWatermark, o.next)))
 	if !o.isClean() || len(o.segs) > 1 && o.isBelowStart(1) { // the last run did not delete the segments below the start
 		l.listLocked()
 	}
@@ -559,7 +564,7 @@ func (l *Log) prepareWriterLocked() error {
 	if l.writer != nil {
 		return nil
 	}
-	if g := l.activeSegment(); g != nil {
+	if g := l.end.Segment; g != nil {
 		if err := g.Activate(l.options().IndexInterval); err != nil {
 			return l.explainError(g, err)
 		}
@@ -567,7 +572,7 @@ func (l *Log) prepareWriterLocked() error {
 	if logState(l.state.Load()) == logDeleted { // nobody would drop the writer
 		return ErrClosed
 	}
-	w := &writer{l: l, next: record.Offset(l.end.Load()), producers: producer.New(l.s.cfg.Producers)}
+	w := &writer{l: l, next: l.end.Next, producers: producer.New(l.s.cfg.Producers)}
 	if err := loadProducers(l, &w.producers); err != nil {
 		w.producers.Release()
 		return err

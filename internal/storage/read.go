@@ -21,7 +21,7 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 	}
 	for {
 		l.pub.Lock()
-		start, end := record.Offset(l.start.Load()), record.Offset(l.end.Load())
+		start, end := record.Offset(l.start.Load()), l.end.Next
 		segs := l.segs
 		l.pub.Unlock()
 		if from < start && l.isIncomplete() { // the records were there, so the client must not be told to begin at the start

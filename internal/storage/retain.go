@@ -132,7 +132,7 @@ func (l *Log) prepareProducersFor(start record.Offset) error {
 // emptyActive closes the active segment if all of its records lie below the new start, so that its
 // space can be freed, too. The caller holds mu.
 func (l *Log) emptyActive(o record.Offset) error {
-	g := l.activeSegment()
+	g := l.end.Segment
 	if g == nil {
 		return nil
 	}
@@ -183,8 +183,8 @@ func (r *retention) apply() error {
 	if err := l.makeUsable(); err != nil {
 		return err
 	}
-	if l.start.Load() == l.end.Load() {
-		return nil
+	if end, err := l.End(); err != nil || record.Offset(l.start.Load()) == end {
+		return err
 	}
 	start := record.Offset(-1)
 	if o.RetentionBytes >= 0 {

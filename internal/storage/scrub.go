@@ -75,7 +75,8 @@ type resting struct {
 
 // findResting finds the next segment after the one with base after. Its size is 0 if it is not to
 // be read now. That is so for the active segment while some of it is not on disk, and for segments
-// below the start: they were deleted, and a crash may have brought back a part of them.
+// below the start: they were deleted, and a crash may have brought back a part of them. The active
+// segment ends here where the log does, since the epochs and gaps of a batch behind that are not known.
 func findResting(l *Log, after record.Offset) (r resting, ok bool) {
 	l.pub.Lock()
 	defer l.pub.Unlock()
@@ -84,8 +85,11 @@ func findResting(l *Log, after record.Offset) (r resting, ok bool) {
 			continue
 		}
 		size, next := g.End()
+		if g == l.end.Segment {
+			size, next = l.end.Pos, l.end.Next
+		}
 		r = resting{g, size, next, l.epochs, !l.hasGaps}
-		if synced, _ := g.Synced(); g == l.activeLocked() && synced < size || next <= record.Offset(l.start.Load()) {
+		if synced, _ := g.Synced(); g == l.end.Segment && synced < size || next <= record.Offset(l.start.Load()) {
 			r.size = 0
 		}
 		return r, true

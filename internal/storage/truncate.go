@@ -36,7 +36,7 @@ func (l *Log) Truncate(to record.Offset) error {
 	if err := l.Fault(); err != nil {
 		return err
 	}
-	start, end := record.Offset(l.start.Load()), record.Offset(l.end.Load())
+	start, end := record.Offset(l.start.Load()), l.end.Next
 	if to >= end {
 		return nil
 	}
@@ -124,7 +124,7 @@ type truncation struct {
 func (t *truncation) cutLog() error {
 	l, at := t.l, t.at
 	l.pub.Lock()
-	l.end.Store(int64(at.Next)) // no reader gets beyond the cut from here on
+	l.end = at // no reader gets beyond the cut from here on
 	l.commitTo.Store(min(l.commitTo.Load(), int64(at.Next)))
 	l.highWatermark.Store(min(l.highWatermark.Load(), int64(at.Next)))
 	l.owed.Store(0)
@@ -139,10 +139,10 @@ func (t *truncation) cutLog() error {
 		return err
 	}
 	l.pub.Lock()
-	l.segs = append(kept, last)
+	l.segs, l.end = append(kept, last), Position{last, at.Pos, at.Next}
 	switch {
 	case l.stable.Next >= at.Next:
-		l.stable = Position{last, at.Pos, at.Next}
+		l.stable = l.end
 	case l.stable.Segment == at.Segment:
 		l.stable.Segment = last
 	}
@@ -202,17 +202,19 @@ func (l *Log) StartAt(o record.Offset) error {
 		l.s.keeper.checkpointSoon()
 		return errLeaving
 	}
-	if o == record.Offset(l.start.Load()) && o == record.Offset(l.end.Load()) { // an earlier try may have failed to make the start durable
+	if o == record.Offset(l.start.Load()) && o == l.end.Next { // an earlier try may have failed to make the start durable
 		l.mu.Unlock()
 		return l.keepStart(o)
 	}
-	if len(l.segments()) > 0 || o < record.Offset(l.end.Load()) {
+	if len(l.segments()) > 0 || o < l.end.Next {
 		l.mu.Unlock()
 		return fmt.Errorf("%w: the log has records, or ends beyond %d", ErrOffsetOutOfRange, o)
 	}
+	l.pub.Lock()
 	l.start.Store(int64(o))
-	l.end.Store(int64(o))
+	l.end = Position{Next: o}
 	l.commitTo.Store(int64(o))
+	l.pub.Unlock()
 	dropWriterLocked(l)
 	l.mu.Unlock()
 	return l.keepStart(o)
