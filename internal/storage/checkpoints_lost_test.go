@@ -379,3 +379,38 @@ func expectLoss(t *testing.T, s *Store, l *Log) {
 		t.Errorf("an append: %v", it.Err)
 	}
 }
+
+// TestLostPointForgetsItsHighWatermark proves that a log whose point was lost does not take its high
+// watermark from an older file: the log was truncated since, and the old one covers records that came
+// in the place of others, and that no other replica may have.
+func TestLostPointForgetsItsHighWatermark(t *testing.T) {
+	mem := vfs.NewMem()
+	s := quietStore(t, testConfig(mem, "data"))
+	l := testLog(s, 0, testOptions())
+	for i := range 100 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+	}
+	s.Commit()
+	l.SetHighWatermark(100)
+	if err := s.Close(); err != nil { // the points file has that
+		t.Fatal(err)
+	}
+	s = quietStore(t, testConfig(mem, "data"))
+	l = testLog(s, 0, testOptions())
+	if err := l.Truncate(50); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 30 {
+		mustAppend(t, l, batch(t, 1000+i, 1, 100))
+	}
+	s.Commit()
+	l.SetHighWatermark(50)
+	s.keeper.checkpointNow()
+	s.keeper.checkpointNow()
+	s, _ = lostCheckpoints(t, mem.KillClone(nil))
+	l = testLog(s, 0, testOptions())
+	end, err := l.End()
+	if high, _ := l.HighWatermark(); err != nil || end != 80 || high > 50 {
+		t.Errorf("the log ends at %d with high watermark %d, which was 50: %v", end, high, err)
+	}
+}

@@ -304,7 +304,7 @@ func NewTable(base, hot *Sheet) *Table {
 		if _, ok := t.all[id]; !ok || hot.Generation > base.Generation {
 			t.all[id] = p
 		}
-		if t.all[id] == unknownPoint() { // Forget has dropped it
+		if t.all[id] == UnknownPoint() { // Forget has dropped it
 			delete(t.all, id)
 		}
 		t.changed[id] = struct{}{}
@@ -312,8 +312,8 @@ func NewTable(base, hot *Sheet) *Table {
 	return t
 }
 
-// unknownPoint is the point of a log of which nothing is known.
-func unknownPoint() Point {
+// UnknownPoint is the point of a log of which nothing is known.
+func UnknownPoint() Point {
 	return Point{Snapshot: -1, ProducersAt: -1, Oldest: TimeUnknown, Closed: BytesUnknown}
 }
 
@@ -324,7 +324,7 @@ func (t *Table) Get(id record.LogID) Point {
 	if p, ok := t.all[id]; ok {
 		return p
 	}
-	return unknownPoint()
+	return UnknownPoint()
 }
 
 // Set replaces a log's point.
@@ -341,7 +341,7 @@ func (t *Table) RaiseStart(id record.LogID, start record.Offset) {
 	defer t.mu.Unlock()
 	p, ok := t.all[id]
 	if !ok {
-		p = unknownPoint()
+		p = UnknownPoint()
 	}
 	if p.Start < start {
 		p.Start, p.Closed = start, BytesUnknown // Closed depends on the start
@@ -356,24 +356,29 @@ func (t *Table) Lower(id record.LogID, base record.Offset, pos int64, next recor
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p, ok := t.all[id]
-	if !ok || p.Next <= next {
+	if !ok || p.Next <= next && p.HighWatermark <= next {
+		return
+	}
+	p.HighWatermark = min(p.HighWatermark, next) // it says nothing of the records that come in their place
+	t.changed[id] = struct{}{}
+	if p.Next <= next {
+		t.all[id] = p
 		return
 	}
 	p.Base, p.Pos, p.Next = base, pos, next
 	p.ProducersAt = min(p.ProducersAt, next)
-	p.HighWatermark = min(p.HighWatermark, next) // it says nothing of the records that come in their place
 	p.Closed = BytesUnknown
 	t.all[id] = p
-	t.changed[id] = struct{}{}
 }
 
-// Lose replaces the point of a log by one that is lost. It keeps only the start, the high
-// watermark and whether the log has gaps, which may be old.
+// Lose replaces the point of a log by one that is lost. It keeps only the start and whether the log
+// has gaps, which may be old. An old high watermark would be wrong: the log may have been truncated
+// since, and then it would cover records that came in the place of others.
 func (t *Table) Lose(id record.LogID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	was, p := t.all[id], unknownPoint()
-	p.Lost, p.Gaps, p.Start, p.HighWatermark = true, was.Gaps, was.Start, was.HighWatermark
+	was, p := t.all[id], UnknownPoint()
+	p.Lost, p.Gaps, p.Start = true, was.Gaps, was.Start
 	t.all[id] = p
 	t.changed[id] = struct{}{}
 }
@@ -400,7 +405,7 @@ func (t *Table) Changed() (points map[record.LogID]Point, many bool) {
 			if p, ok := t.all[id]; ok {
 				points[id] = p
 			} else {
-				points[id] = unknownPoint()
+				points[id] = UnknownPoint()
 			}
 		}
 	}

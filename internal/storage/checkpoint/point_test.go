@@ -185,7 +185,7 @@ func TestTable(t *testing.T) {
 	expect("lowered below it", a, p)
 	tb.Lose(a)
 	lost := none
-	lost.Lost, lost.Start, lost.HighWatermark = true, 20, 60
+	lost.Lost, lost.Start = true, 20
 	expect("lost", a, lost)
 	tb.Lower(logID(9), 0, 0, 0)
 	if ids := tb.IDs(); len(ids) != 2 {
@@ -341,5 +341,17 @@ func TestTableConcurrently(t *testing.T) {
 	maps.Copy(written, points)
 	if d := cmp.Diff(tb.All(), written); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestLowerLostPoint proves that a truncation lowers the high watermark of a lost point, which an
+// earlier version may have left in a file.
+func TestLowerLostPoint(t *testing.T) {
+	tb := checkpoint.NewTable(nil, nil)
+	p := checkpoint.Point{Lost: true, HighWatermark: 60}
+	tb.Set(logID(1), p)
+	tb.Lower(logID(1), 50, 10, 55)
+	if p.HighWatermark = 55; tb.Get(logID(1)) != p {
+		t.Errorf("%+v, want %+v", tb.Get(logID(1)), p)
 	}
 }

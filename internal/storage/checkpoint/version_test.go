@@ -104,7 +104,7 @@ func TestFormat(t *testing.T) {
 		}
 		return Sheet{
 			Generation: 3, Journal: [16]byte{1, 15: 2}, At: Mark{File: 4, Pos: 8192, Round: 5, Prev: 0x01020304}, Metadata: 6,
-			Points: map[record.LogID]Point{{Topic: [16]byte{7}, Partition: 8}: p, {Topic: [16]byte{7}, Partition: 9}: unknownPoint()},
+			Points: map[record.LogID]Point{{Topic: [16]byte{7}, Partition: 8}: p, {Topic: [16]byte{7}, Partition: 9}: UnknownPoint()},
 		}
 	}
 	lost := s(17)
