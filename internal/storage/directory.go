@@ -128,17 +128,18 @@ func (d *directories) listLocked(dir string, id LogID) (found []string, err erro
 // the name, it is set aside. That renaming, and an earlier one, must be durable: otherwise a power
 // cut could bring the old directory back in place of this one.
 func (d *directories) makeDir(dir string, id LogID) error {
-	if d.s.isLeaving(id) {
-		d.s.keeper.checkpointSoon()
-		return errLeaving
-	}
 	unlock := d.lockName(dir)
 	defer unlock()
 	return d.makeDirLocked(dir, id)
 }
 
-// makeDirLocked makes a log's directory. Its name is locked.
+// makeDirLocked makes a log's directory, unless something is left of a deleted log of the same
+// identity. Its name is locked.
 func (d *directories) makeDirLocked(dir string, id LogID) error {
+	if d.s.isLeaving(id) {
+		d.s.keeper.checkpointSoon()
+		return errLeaving
+	}
 	_, err := d.s.fs.Stat(d.s.pathOf(dir))
 	if err != nil && !errors.Is(err, vfs.ErrNotExist) {
 		return err
@@ -231,11 +232,9 @@ func (d *directories) settleRenamed() error {
 	return d.syncNames()
 }
 
-// discardDir renames a deleted log's directory and has it removed, with those of the log that were
-// set aside. It leaves a directory alone that is not that log's.
-func (d *directories) discardDir(id LogID, dir string) error {
-	unlock := d.lockName(dir)
-	defer unlock()
+// discardDirLocked renames a deleted log's directory and has it removed, with those of the log that
+// were set aside. It leaves a directory alone that is not that log's. The caller has locked its name.
+func (d *directories) discardDirLocked(id LogID, dir string) error {
 	if err := d.discardStrays(id, dir); err != nil {
 		return err
 	}
@@ -265,7 +264,10 @@ func (d *directories) discardStrays(id LogID, dir string) error {
 // name, which the caller has locked.
 func (d *directories) discardLocked(id LogID, dir, from string) error {
 	to := aside.DeletedName(dir, id)
-	if _, err := d.s.fs.Stat(d.s.pathOf(to)); err == nil { // an earlier run has removed it in part
+	if _, err := d.s.fs.Stat(d.s.pathOf(to)); err == nil { // an earlier directory of the log, which may have been removed in part
+		if err := d.s.dirs.settleRenamed(); err != nil { // a crash that undoes its renaming would bring back a part of it
+			return err
+		}
 		if err := d.s.fs.Remove(d.s.pathOf(to)); err != nil {
 			return err
 		}

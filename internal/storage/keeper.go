@@ -81,10 +81,13 @@ type droppedFile struct {
 // leavingLog is a deleted log of which something is left. Store.Delete draws its states.
 type leavingLog struct {
 	id    LogID
-	dir   string // the name that its directory had
+	dir   string // the name that its directory had; "": none of that name is its own
 	aside string // the name that its directory has now; "": it had none, or could not be renamed
-	round uint64 // the journal has bytes of the log only in rounds before this one; 0: it is not known yet
-	after int    // checkpoints that must be saved first, so that neither file has the log's point, as keeper.saves counts them
+	// keepsPoint says that its point is to be forgotten as soon as its directories are renamed
+	// durably, and not before: until then a power cut may bring them back.
+	keepsPoint bool
+	round      uint64 // the journal has bytes of the log only in rounds before this one; 0: it is not known yet
+	after      int    // checkpoints that must be saved first, so that neither file has the log's point, as keeper.saves counts them
 }
 
 // removal is a file or directory to be removed at its time.

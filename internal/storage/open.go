@@ -30,7 +30,8 @@ func (l *Log) openLocked() error {
 		l.setFault(f)
 	}
 	o := &opening{l: l, point: point, now: time.Now().UnixMilli()}
-	if s.isLeaving(l.id) { // the directory still belongs to the deleted log
+	if s.isLeaving(l.id) { // the directory and the point, if there are any, still belong to the deleted log
+		o.point = checkpoint.UnknownPoint()
 		o.finishEmpty()
 		return nil
 	}

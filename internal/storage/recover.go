@@ -503,6 +503,9 @@ func (r *replay) restorePart(p journal.Part) error {
 		r.waiting[p.ID] = true
 		return nil
 	}
+	if errors.Is(err, errLeaving) {
+		return nil // the log was deleted meanwhile
+	}
 	return err
 }
 

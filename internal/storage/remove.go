@@ -23,29 +23,59 @@ func (s *Store) Delete(id LogID) {
 	s.mu.Lock()
 	l := s.logs[id]
 	delete(s.logs, id)
-	delete(s.waiting, id)
 	if l != nil {
 		s.leaving[id]++
 	}
 	s.mu.Unlock()
-	s.faults.forget(id)
 	if l == nil {
-		s.points.Forget(id)
+		s.forgetLog(id)
 		return
 	}
 	l.endUse(logDeleted)
-	l.pub.Lock() // a checkpoint may be about to note the log's point
+	l.pub.Lock() // a checkpoint may be about to note the log's point; none notes it from here on
 	s.points.Forget(id)
 	l.pub.Unlock()
 	for _, g := range append(s.keeper.takeDropped(l), l.segments()...) {
 		g.CloseFile() // the space of an open file is not freed
 	}
-	// The note keeps recovery from restoring the bytes that the journal has of the log.
-	s.commit.noteLater(journal.Part{Kind: journal.Delete, ID: id, Dir: l.name})
-	if err := s.dirs.discardDir(id, l.name); err != nil {
-		s.log.Error("a deleted topic's directory could not be moved away; it is tried again", "dir", l.name, "err", err)
+	s.discardLog(id, l.name)
+}
+
+// beginLeaving counts a log as leaving that the metadata do not know, so that nobody takes its
+// directory back from now on. It returns false if the log is known by now.
+func (s *Store) beginLeaving(id LogID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.logs[id] != nil {
+		return false
 	}
-	s.keeper.addLeaving(leavingLog{id: id, dir: l.name})
+	s.leaving[id]++
+	return true
+}
+
+// discardLog deals with all that is left of a deleted log: what the store knows of it, the bytes
+// that the journal has of it, and its directories. dir is the usual name of its directory. The
+// caller has counted the log as leaving.
+func (s *Store) discardLog(id LogID, dir string) {
+	// The note keeps recovery from restoring the bytes that the journal has of the log.
+	s.commit.noteLater(journal.Part{Kind: journal.Delete, ID: id, Dir: dir})
+	unlock := s.dirs.lockName(dir) // a recovery that waited for room writes the log's records, or notes a fault of it, under this lock
+	s.forgetLog(id)
+	err := s.dirs.discardDirLocked(id, dir)
+	unlock()
+	if err != nil {
+		s.log.Error("a deleted topic's directory could not be moved away; it is tried again", "dir", dir, "err", err)
+	}
+	s.keeper.addLeaving(leavingLog{id: id, dir: dir})
+}
+
+// forgetLog forgets all that the store knows of a deleted log.
+func (s *Store) forgetLog(id LogID) {
+	s.mu.Lock()
+	delete(s.waiting, id)
+	s.mu.Unlock()
+	s.faults.forget(id)
+	s.points.Forget(id)
 }
 
 // isLeaving tells whether something is left of a deleted log of that identity.
@@ -82,9 +112,14 @@ func (k *keeper) removeDir(name string, id LogID) {
 func (k *keeper) findLeavingRounds() {
 	k.mu.Lock()
 	n := len(k.leaving)
-	known := !slices.ContainsFunc(k.leaving, func(d leavingLog) bool { return d.round == 0 })
+	var pending []leavingLog
+	for _, d := range k.leaving {
+		if d.round == 0 {
+			pending = append(pending, d)
+		}
+	}
 	k.mu.Unlock()
-	if known {
+	if len(pending) == 0 || !k.forgetPoints(pending) {
 		return
 	}
 	if err := k.s.commit.awaitEntered(); err != nil && !errors.Is(err, ErrClosed) { // a store that closes has written all that was to be written
@@ -101,6 +136,24 @@ func (k *keeper) findLeavingRounds() {
 			k.leaving[i].round, k.leaving[i].after = next, k.saves+2
 		}
 	}
+}
+
+// forgetPoints forgets the points that were kept for logs whose directories were discarded, once a
+// power cut cannot bring the directories back.
+func (k *keeper) forgetPoints(logs []leavingLog) bool {
+	if !slices.ContainsFunc(logs, func(d leavingLog) bool { return d.keepsPoint }) {
+		return true
+	}
+	if err := k.s.dirs.settleRenamed(); err != nil {
+		k.s.log.Warn("directories that were set aside stay for now", "err", err)
+		return false
+	}
+	for _, d := range logs {
+		if d.keepsPoint && !k.s.strays.Has(d.id) {
+			k.s.points.Forget(d.id)
+		}
+	}
+	return true
 }
 
 // takeRemovable takes the deleted logs of which a recovery reads neither bytes nor a point,
@@ -142,13 +195,23 @@ func (k *keeper) forgetLeaving() {
 			k.mu.Unlock()
 			continue
 		}
-		if err := k.s.dirs.discardDir(d.id, d.dir); err != nil { // the first try failed, or a power cut has undone it
+		if err := k.s.discardAgain(d); err != nil { // the first try failed, or a power cut has undone it
 			k.addLeaving(d)
 			continue
 		}
 		k.s.forgetLeft(d.id)
 	}
 	k.wakeUp()
+}
+
+// discardAgain renames what a deleted log still has under its usual name, if it has one.
+func (s *Store) discardAgain(d leavingLog) error {
+	if d.dir == "" {
+		return nil
+	}
+	unlock := s.dirs.lockName(d.dir)
+	defer unlock()
+	return s.dirs.discardDirLocked(d.id, d.dir)
 }
 
 // forgetLeft notes that one thing fewer is left of a deleted log.

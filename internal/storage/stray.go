@@ -49,6 +49,11 @@ func (s *Store) sweepDirs(w *sweep) {
 			}
 		}
 	}
+	for _, id := range s.strays.IDs() {
+		if w.isDeleted(id) && s.beginLeaving(id) { // it was set aside before the record of its deletion was known
+			s.discardLog(id, s.strays.UsualName(id))
+		}
+	}
 	if all {
 		w.forgetPoints(s)
 	}
@@ -87,10 +92,10 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 	case w.isKnown(id):
 		return nil
 	case w.isDeleted(id):
-		if s.findLog(id) != nil {
-			return nil // the log is known by now
-		}
-		return s.dirs.discardDir(id, name)
+		if s.beginLeaving(id) {
+			s.discardLog(id, name)
+		} // else the log is known by now
+		return nil
 	default:
 		return s.dirs.setAside(id, name, "the cluster's metadata do not know its topic; restore them if they are too old")
 	}
@@ -109,18 +114,26 @@ func (s *Store) removeOldStrays(now time.Time) {
 	if now.Sub(s.opened) < min(s.cfg.StrayRetention, strayGrace) {
 		return
 	}
-	for id, dirs := range s.strays.ListOld(now.Add(-s.cfg.StrayRetention).UnixMilli()) {
-		if s.findLog(id) != nil {
-			continue // the log's first use takes the directory back
-		}
-		for _, d := range dirs {
-			if s.strays.Forget(d.Name, id) {
-				s.log.Warn("a directory that was set aside is removed: nobody wanted it back", "dir", d.Name, "after", s.cfg.StrayRetention)
-				s.keeper.removeLater(s.pathOf(d.Name), 0)
-			}
-		}
-		if !s.strays.Has(id) {
-			s.points.Forget(id)
-		}
+	for _, id := range s.strays.ListOld(now.Add(-s.cfg.StrayRetention).UnixMilli()) {
+		if s.beginLeaving(id) {
+			s.discardOldStrays(id)
+		} // else the log's first use takes the directory back
 	}
+}
+
+// discardOldStrays renames the directories of a log that were set aside, and has them removed. If
+// the metadata know the log again before all is gone, it begins empty: a part of it is never taken
+// for all. The caller has counted the log as leaving.
+func (s *Store) discardOldStrays(id LogID) {
+	dir := s.strays.UsualName(id)
+	unlock := s.dirs.lockName(dir)
+	err := s.dirs.discardStrays(id, dir)
+	unlock()
+	if err != nil {
+		s.log.Warn("a directory that was set aside could not be renamed and removed; it is tried again", "dir", dir, "err", err)
+		s.forgetLeft(id)
+		return
+	}
+	s.log.Warn("a directory that was set aside is removed: nobody wanted it back", "dir", dir, "after", s.cfg.StrayRetention)
+	s.keeper.addLeaving(leavingLog{id: id, keepsPoint: true})
 }

@@ -1,9 +1,11 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path"
+	"strings"
 	"testing"
 	"time"
 
@@ -133,6 +135,7 @@ func TestPointsOfGoneDirectoriesGo(t *testing.T) {
 		t.Errorf("there are points of the logs %s, want those of the known one and the one that was set aside", got)
 	}
 	s.removeOldStrays(time.Now().Add(2 * time.Hour))
+	s.keeper.checkpointNow()
 	if got := fmt.Sprint(vouched(s)); got != "[0]" {
 		t.Errorf("there are points of the logs %s after the directory's time", got)
 	}
@@ -259,5 +262,138 @@ func TestRestoredMetadataBringRecordsBack(t *testing.T) {
 	it := appendOne(t, l, batch(t, 0, 1, 100))
 	if end, err := l.End(); it.Err == nil && err == nil && end == 1 {
 		t.Errorf("a record was stored at offset 0, where another one was acknowledged; %d directories are still aside", s.Strays())
+	}
+}
+
+// setAsideWorld is a directory with six records, one in each segment, of a log whose directory was
+// set aside. It returns the name that the directory has now.
+func setAsideWorld(t *testing.T) (mem *vfs.Mem, name string) {
+	t.Helper()
+	mem = vfs.NewMem()
+	cfg := testConfig(mem, "data")
+	s := quietStore(t, cfg)
+	l := s.Log(testID(0), "topic", rivalOptions(), func(*Log) {})
+	for i := range 6 {
+		mustAppend(t, l, batch(t, i, 1, 900))
+	}
+	s.Commit()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = quietStore(t, cfg)
+	s.sweepDirs(&sweep{isKnown: isNone, isDeleted: isNone})
+	strays := s.strays.List(testID(0))
+	if len(strays) != 1 {
+		t.Fatalf("%d directories were set aside", len(strays))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return mem, strays[0].Name
+}
+
+func isFirst(id LogID) bool { return id == testID(0) }
+
+// TestDirectorySetAsideOfADeletedTopicGoes proves that a directory that was set aside is removed,
+// and not reported any more, once the metadata say that its topic was deleted.
+func TestDirectorySetAsideOfADeletedTopicGoes(t *testing.T) {
+	mem, name := setAsideWorld(t)
+	s := quietStore(t, testConfig(mem, "data"))
+	s.sweepDirs(&sweep{isKnown: isNone, isDeleted: isFirst})
+	for range 5 {
+		s.keeper.checkpointNow()
+		s.keeper.removeDue(time.Now())
+	}
+	infos, err := mem.ReadDir("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range infos {
+		if strings.HasPrefix(i.Name, "topic-0") {
+			t.Errorf("%s stays", i.Name)
+		}
+	}
+	if _, err := mem.Stat("data/" + name); err == nil || s.Strays() > 0 || s.isLeaving(testID(0)) {
+		t.Errorf("the deleted topic's directory %s: %v; %d are reported as set aside; leaving: %v", name, err, s.Strays(), s.isLeaving(testID(0)))
+	}
+}
+
+// TestLogIsNeverServedFromAHalfRemovedStray proves that a log whose directory was set aside is whole
+// or empty when the metadata know it again, although a kill or a power cut came at any call while
+// the directory was removed at the end of its time.
+func TestLogIsNeverServedFromAHalfRemovedStray(t *testing.T) {
+	mem, _ := setAsideWorld(t)
+	var clones []*vfs.Mem
+	cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, _ string) error {
+		if op.Changes() {
+			n := uint64(len(clones))
+			clones = append(clones, mem.Crash(rand.New(rand.NewPCG(n, 41))), mem.KillClone(rand.New(rand.NewPCG(n, 42))))
+		}
+		return nil
+	}), "data")
+	cfg.StrayRetention = time.Hour
+	s := quietStore(t, cfg)
+	clones = nil
+	s.removeOldStrays(time.Now().Add(2 * time.Hour))
+	for range 5 {
+		s.keeper.removeDue(time.Now())
+		s.keeper.checkpointNow()
+	}
+	if s.isLeaving(testID(0)) || s.Strays() > 0 {
+		t.Fatal("something is left of it")
+	}
+	ends := map[int]int{}
+	for i, c := range append(clones, mem) {
+		s := quietStore(t, testConfig(c, "data"))
+		l := s.Log(testID(0), "topic", rivalOptions(), func(*Log) {})
+		end, err := l.End()
+		ends[int(end)]++
+		if err != nil || l.Fault() != nil || end != 0 && end != 6 {
+			t.Errorf("moment %d of %d: the log ends at %d of 6: %v, %v", i, len(clones), end, err, l.Fault())
+			continue
+		}
+		if end == 6 {
+			continue
+		}
+		for range 5 {
+			s.keeper.checkpointNow()
+			s.keeper.removeDue(time.Now())
+		}
+		mustAppend(t, l, batch(t, 0, 1, 900))
+	}
+	if ends[0] < 5 || ends[6] < 2 {
+		t.Errorf("the log ended so often at each place: %v", ends)
+	}
+}
+
+// TestKnownLogBeginsEmptyWhileItsStrayIsRemoved proves that a log that the metadata know again while
+// its directory is removed at the end of its time begins empty, refuses records until all is gone,
+// and reports no loss. A directory of its that was set aside later keeps both.
+func TestKnownLogBeginsEmptyWhileItsStrayIsRemoved(t *testing.T) {
+	mem, name := setAsideWorld(t)
+	cfg := testConfig(mem, "data")
+	cfg.StrayRetention = time.Hour
+	s := quietStore(t, cfg)
+	s.strays.Add(name+"-copy", testID(0), time.Now().Add(3*time.Hour).UnixMilli())
+	s.removeOldStrays(time.Now().Add(2 * time.Hour))
+	if s.Strays() != 2 || s.isLeaving(testID(0)) {
+		t.Fatalf("%d directories are set aside", s.Strays())
+	}
+	s.strays.Forget(name+"-copy", testID(0))
+
+	s.removeOldStrays(time.Now().Add(2 * time.Hour))
+	l := s.Log(testID(0), "topic", rivalOptions(), func(*Log) {})
+	if it := appendOne(t, l, batch(t, 0, 1, 900)); !errors.Is(it.Err, ErrBusy) {
+		t.Errorf("an append while the directory is removed: %v", it.Err)
+	}
+	if end, err := l.End(); end != 0 || err != nil || l.Fault() != nil {
+		t.Errorf("it ends at %d: %v, %v", end, err, l.Fault())
+	}
+	for range 5 {
+		s.keeper.checkpointNow()
+		s.keeper.removeDue(time.Now())
+	}
+	if it := mustAppend(t, l, batch(t, 0, 1, 900)); it.Base != 0 {
+		t.Errorf("the first record has offset %d", it.Base)
 	}
 }

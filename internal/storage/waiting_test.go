@@ -1,11 +1,13 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -132,5 +134,68 @@ func TestWaitingRecordsStayInTheirDirectory(t *testing.T) {
 				r.expect(r.old, "[0 1 2]")
 			}
 		})
+	}
+}
+
+// TestRecoveryDoesNotBringADeletedTopicBack proves that nothing comes back of a topic that was
+// deleted while the node was down, although its log waits for room when the node hears of that, and
+// there is room later: neither its directory, nor a fault, nor a directory that is set aside and
+// reported.
+func TestRecoveryDoesNotBringADeletedTopicBack(t *testing.T) {
+	for name, checkpointed := range map[string]bool{"no point": false, "with a point": true} {
+		t.Run(name, func(t *testing.T) {
+			mem := vfs.NewMem()
+			cfg := testConfig(mem, "data")
+			r := &rivals{t: t, s: quietStore(t, cfg), old: testID(0), young: testID(0)}
+			r.young.Topic[0]++
+			r.appendOne(r.old, "topic", 0)
+			if checkpointed {
+				r.s.keeper.checkpointNow()
+			}
+			r.appendOne(r.old, "topic", 1)
+			mem = mem.KillClone(nil)
+			if err := mem.Remove("data/topic-0/00000000000000000001.log"); err != nil { // a power cut took it
+				t.Fatal(err)
+			}
+			r.refusal, r.taken = vfs.ErrNoSpace, true
+			cfg.FS = vfs.NewFaulty(mem, r.hook)
+			r.s = quietStore(t, cfg)
+			if !r.s.hasWaiting() {
+				t.Fatal("no log waits: the test proves nothing")
+			}
+			r.s.sweepDirs(&sweep{isKnown: isNone, isDeleted: isFirst})
+			for range 5 {
+				r.s.keeper.checkpointNow()
+				r.s.keeper.removeDue(time.Now())
+			}
+			r.refusal = nil
+			r.s.recoverWaiting()
+			if _, err := mem.Stat("data/topic-0"); err == nil || r.s.hasWaiting() {
+				t.Errorf("the deleted topic's directory is back: %v; logs wait: %v", err == nil, r.s.hasWaiting())
+			}
+			if f := r.s.faults.get(r.old); f != nil {
+				t.Errorf("a fault of the deleted topic: %v", f.err)
+			}
+			r.appendOne(r.young, "topic", 7)
+			r.expect(r.young, "[7]")
+			if n := r.s.Strays(); n > 0 {
+				t.Errorf("%d directories of the deleted topic are set aside", n)
+			}
+		})
+	}
+}
+
+// TestNoDirectoryIsMadeForALeavingLog proves that no caller makes the directory of a log while
+// something is left of a deleted log of the same identity.
+func TestNoDirectoryIsMadeForALeavingLog(t *testing.T) {
+	mem := vfs.NewMem()
+	r := &rivals{t: t, s: quietStore(t, testConfig(mem, "data")), old: testID(0)}
+	r.appendOne(r.old, "topic", 0)
+	r.s.Delete(r.old)
+	unlock := r.s.dirs.lockName("topic-0")
+	err := r.s.dirs.makeDirLocked("topic-0", r.old)
+	unlock()
+	if _, gone := mem.Stat("data/topic-0"); !errors.Is(err, ErrBusy) || gone == nil {
+		t.Errorf("a directory of a log that is leaving was made: %v", err)
 	}
 }

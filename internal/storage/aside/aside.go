@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -75,19 +76,38 @@ func (t *Strays) keepLocked(id record.LogID, keep func(Dir) bool) {
 	}
 }
 
-// ListOld lists the directories that were set aside before a time in ms.
-func (t *Strays) ListOld(before int64) map[record.LogID][]Dir {
+// ListOld lists the logs whose directories were all set aside before a time in ms.
+func (t *Strays) ListOld(before int64) (old []record.LogID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	old := map[record.LogID][]Dir{}
 	for id, dirs := range t.dirs {
-		for _, d := range dirs {
-			if d.Since < before {
-				old[id] = append(old[id], d)
-			}
+		if !slices.ContainsFunc(dirs, func(d Dir) bool { return d.Since >= before }) {
+			old = append(old, id)
 		}
 	}
 	return old
+}
+
+// IDs lists the logs of which a directory was set aside.
+func (t *Strays) IDs() []record.LogID {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Keys(t.dirs))
+}
+
+// UsualName is the name that the directory of a log had before it was set aside, or the beginning
+// of that name if it is very long.
+func (t *Strays) UsualName(id record.LogID) string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.dirs[id]) == 0 {
+		return ""
+	}
+	name := t.dirs[id][0].Name
+	for range 3 { // the time, the topic's id and the partition
+		name = name[:max(strings.LastIndexByte(name, '.'), 0)]
+	}
+	return name
 }
 
 // List lists the directories of a log, in the order in which they were set aside.
