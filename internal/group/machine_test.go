@@ -228,7 +228,7 @@ func TestManyOffsets(t *testing.T) {
 		"expire": func(w *world) { w.pass(2 * w.set.Retention) },
 		"topic": func(w *world) {
 			for more := true; more; {
-				w.step(func(s *coord.Step) { more = w.m.TopicsDeleted(s, map[string][16]byte{"t": {}}) })
+				w.step(func(s *coord.Step) { more = w.m.TopicsDeleted(s, goneTopics{"t": {{}}}) })
 			}
 			w.delete(nil, nil)
 		},

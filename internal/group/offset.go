@@ -1,6 +1,7 @@
 package group
 
 import (
+	"slices"
 	"time"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -261,18 +262,19 @@ func isBatchFull(s *coord.Step) bool {
 	return len(s.Records()) >= maxTombstones || len(s.Buffer()) >= maxTombstoneBytes
 }
 
-// TopicsDeleted deletes the offsets of all groups for topics that were deleted, given
-// as names and ids, and tells whether more offsets are left to delete. It keeps
-// offsets that are known to belong to a later topic of the same name.
-func (m *Machine) TopicsDeleted(s *coord.Step, gone map[string][16]byte) (more bool) {
+// goneTopics are the ids of deleted topics, by name. Several topics of one name may have been
+// deleted one after the other.
+type goneTopics map[string][][16]byte
+
+// TopicsDeleted deletes the offsets of all groups for topics that were deleted, and tells
+// whether more offsets are left to delete. It keeps offsets that are known to belong to
+// another topic of the same name.
+func (m *Machine) TopicsDeleted(s *coord.Step, gone goneTopics) (more bool) {
 	for _, g := range m.groups {
 		for topic, list := range g.offsets.topics {
-			id, deleted := gone[topic.text]
-			if !deleted {
-				continue
-			}
+			ids := gone[topic.text]
 			for i := range list {
-				if isOtherTopic(list[i].topic, id) {
+				if !slices.ContainsFunc(ids, func(id [16]byte) bool { return !isOtherTopic(list[i].topic, id) }) {
 					continue
 				}
 				if isBatchFull(s) {

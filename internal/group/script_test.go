@@ -445,7 +445,7 @@ func (w *world) dropOffsets(_ args, rest []string) {
 }
 
 func (w *world) topicGone(_ args, rest []string) {
-	w.step(func(s *coord.Step) { w.m.TopicsDeleted(s, map[string][16]byte{rest[0]: {}}) })
+	w.step(func(s *coord.Step) { w.m.TopicsDeleted(s, goneTopics{rest[0]: {{}}}) })
 }
 
 func (w *world) describe(a args, _ []string) {

@@ -59,9 +59,9 @@ type Service struct {
 	work sync.WaitGroup // for deleteTopicOffsets
 
 	mu            sync.Mutex
-	deletedTopics map[string][16]byte // ids of deleted topics whose offsets are still to be deleted; guarded by mu
-	deleting      bool                // deleteTopicOffsets runs; guarded by mu
-	closed        bool                // guarded by mu
+	deletedTopics goneTopics // deleted topics whose offsets are still to be deleted; guarded by mu
+	deleting      bool       // deleteTopicOffsets runs; guarded by mu
+	closed        bool       // guarded by mu
 }
 
 // New makes a service that leads nothing yet.
@@ -146,9 +146,9 @@ func (sv *Service) TopicDeleted(topic string, id [16]byte) {
 		return
 	}
 	if sv.deletedTopics == nil {
-		sv.deletedTopics = map[string][16]byte{}
+		sv.deletedTopics = goneTopics{}
 	}
-	sv.deletedTopics[topic] = id
+	sv.deletedTopics[topic] = append(sv.deletedTopics[topic], id)
 	if !sv.deleting {
 		sv.deleting = true
 		sv.work.Go(sv.deleteTopicOffsets)
@@ -177,7 +177,7 @@ func (sv *Service) deleteTopicOffsets() {
 
 // takeDeletedTopics returns the deleted topics that have come, or nil, and then
 // deleting is false.
-func (sv *Service) takeDeletedTopics() map[string][16]byte {
+func (sv *Service) takeDeletedTopics() goneTopics {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
 	gone := sv.deletedTopics

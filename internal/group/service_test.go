@@ -400,6 +400,42 @@ func TestTopicDeleted(t *testing.T) {
 	})
 }
 
+// TestTopicsOfOneNameDeletedAtOnce proves that the offsets of two topics of one name are
+// deleted although the second one was made and deleted before those of the first one were.
+func TestTopicsOfOneNameDeletedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sv, _ := newService(t)
+		const names = 100
+		commit := func(group string, topic int, id byte) {
+			req := commitRequest(group, "", -1, 1)
+			req.Topics[0].Topic, req.Topics[0].TopicID = fmt.Sprint("t", topic), [16]byte{id}
+			commitOne(sv, req, func(*kmsg.OffsetCommitResponse) {})
+		}
+		for i := range names {
+			commit(fmt.Sprint("first-", i), i, 7)
+			commit(fmt.Sprint("second-", i), i, 8)
+			commit(fmt.Sprint("third-", i), i, 9)
+		}
+		for i := range names {
+			for id := byte(7); id < 9; id++ {
+				sv.TopicDeleted(fmt.Sprint("t", i), [16]byte{id})
+			}
+		}
+		synctest.Wait()
+		for i := range names {
+			for _, g := range []string{"first-", "second-"} {
+				if got := sv.fetchOne(fmt.Sprint(g, i)); got != "ok" {
+					t.Fatalf("a group still has the offset of a deleted topic: %s", got)
+				}
+			}
+			if got := sv.fetchOne(fmt.Sprint("third-", i)); got != fmt.Sprintf("ok t%d/0=1", i) {
+				t.Fatalf("a group's offset of a topic that exists: %s", got)
+			}
+		}
+		sv.Close()
+	})
+}
+
 // TestList proves that groups of all partitions are listed, and the filters.
 func TestList(t *testing.T) {
 	sv, _ := newService(t)
