@@ -12,7 +12,8 @@ type Log interface {
 	// AppendBatch appends one batch as the leader of the given epoch and returns the
 	// offset after its last record. The batch was built with base offset 0; the log
 	// writes the real offset and the epoch into it. The caller must call Commit
-	// afterwards.
+	// afterwards. AppendBatch calls no function that was given to Await, even if it reaches
+	// what that function waits for: the caller holds a lock. Commit calls it then.
 	AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error)
 	// Commit commits all that was appended so far, to any log of this node. No lock may
 	// be held.

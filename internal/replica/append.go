@@ -216,15 +216,27 @@ func (p *Partition) beginEpoch(e record.Epoch) error {
 // countForPolls counts the stored items for the polls. A commit of another appender may have
 // moved the high watermark beyond them already; then it wakes the polls, which otherwise
 // advanceEnds does.
-func (p *Partition) countForPolls(items []storage.Item) {
-	var n int64
-	var end record.Offset
+func (p *Partition) countForPolls(items []storage.Item) { p.countArrived(countStored(items)) }
+
+// arrival is the number of bytes that were appended, and the offset after them.
+type arrival struct {
+	bytes int64
+	end   record.Offset
+}
+
+// countStored is the number of bytes of the items that were stored, and the offset after them.
+func countStored(items []storage.Item) (n int64, end record.Offset) {
 	for i := range items {
 		if items[i].Err == nil && !items[i].Dup {
 			n += int64(len(items[i].Batch))
 			end = max(end, items[i].Next)
 		}
 	}
+	return n, end
+}
+
+// countArrived does what countForPolls does, for n bytes up to end.
+func (p *Partition) countArrived(n int64, end record.Offset) {
 	if n == 0 {
 		return
 	}

@@ -12,14 +12,47 @@ import (
 // without an Appends.
 
 // AppendBatch appends one batch as the leader of the given epoch, if enough replicas are in
-// sync for acks=all. The caller must call Commit after it.
+// sync for acks=all. The caller must call Commit after it. AppendBatch ends no wait and wakes no
+// poll, since a coordinator holds its lock meanwhile: the commit does that.
 func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error) {
 	if err := p.checkInSync(); err != nil {
 		return -1, err
 	}
 	items := []storage.Item{{Batch: b}}
-	p.appendItems(items, e)
+	p.appendToLog(items, e)
+	p.set.advanceAtCommit(p, items)
 	return items[0].Next, items[0].Err
+}
+
+// advanceAtCommit has the next commit count the items for the partition's polls, and advance
+// its ends. The append may have committed earlier records, also if it failed.
+func (s *Set) advanceAtCommit(p *Partition, items []storage.Item) {
+	n, end := countStored(items)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.appended == nil {
+		s.appended = map[*Partition]arrival{}
+	}
+	a := s.appended[p]
+	s.appended[p] = arrival{a.bytes + n, max(a.end, end)}
+	s.hasAppended.Store(true)
+}
+
+// advanceAppended advances the partitions to which coordinators have appended. No lock may be
+// held.
+func (s *Set) advanceAppended() {
+	if !s.hasAppended.Load() {
+		return
+	}
+	s.mu.Lock()
+	appended := s.appended
+	s.appended = nil
+	s.hasAppended.Store(false)
+	s.mu.Unlock()
+	for p, a := range appended {
+		p.countArrived(a.bytes, a.end)
+		p.advanceEnds()
+	}
 }
 
 // Commit makes durable all that was appended to this and the other partitions of its Set.

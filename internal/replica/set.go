@@ -53,6 +53,9 @@ type Set struct {
 	work         sync.WaitGroup
 
 	mu sync.Mutex
+	// appended, guarded by mu, has what coordinators have appended and no commit has followed yet.
+	appended    map[*Partition]arrival
+	hasAppended atomic.Bool // appended is not empty; changes with mu held only
 	// waiting, guarded by mu, has each partition that has waiters, once, and some whose
 	// waiters have gone. Expire holds them for a moment while it looks at them.
 	waiting []*Partition
@@ -357,7 +360,10 @@ func (s *Set) addWaiting(p *Partition) {
 // Commit makes durable all that was appended to any partition so far. If a commit is under
 // way it may return at once: another commit, which covers it, follows then. The waits that
 // depend on the commit end after it.
-func (s *Set) Commit() { s.cfg.Store.Commit() }
+func (s *Set) Commit() {
+	s.cfg.Store.Commit()
+	s.advanceAppended()
+}
 
 // commitInBackground has commitLoop commit all that was appended so far, and does not wait
 // for it.

@@ -247,6 +247,39 @@ func TestHighWatermarkNeedsTheInSyncSet(t *testing.T) {
 	}
 }
 
+// TestAppendOfACoordinatorCallsNothingBack proves that an append of a coordinator, which holds its
+// lock meanwhile, ends no wait and wakes no poll, even if it commits the records of earlier appends,
+// as after a change of flush.messages; and that the commit that follows does both.
+func TestAppendOfACoordinatorCallsNothingBack(t *testing.T) {
+	w := newWorld(t)
+	w.topic("__consumer_offsets", 1)
+	p := w.set.Partition("__consumer_offsets", 0)
+	if _, err := p.AppendBatch(oneRecord(t, "first"), 0); err != nil {
+		t.Fatal(err)
+	}
+	var ended []error
+	p.Await(1, 0, func(err error) { ended = append(ended, err) })
+	w.apply(meta.ConfigSet{Resource: config.Resource{Type: config.Topic, Name: "__consumer_offsets"}, Key: "flush.messages", Value: "1000"})
+	var woken wakes
+	poll := Poll{Owner: &woken}
+	poll.Begin(1, 1)
+	poll.Watch(p, 0)
+	if !poll.Park() {
+		t.Fatal("there is something to read already")
+	}
+	defer poll.End()
+	if _, err := p.AppendBatch(oneRecord(t, "second"), 0); err != nil {
+		t.Fatal(err)
+	}
+	if n := woken.n.Load(); len(ended) != 0 || n != 0 {
+		t.Errorf("the append ended the waits %v and woke %d polls", ended, n)
+	}
+	p.Commit()
+	if n := woken.n.Load(); len(ended) != 1 || ended[0] != nil || n != 1 || p.HighWatermark() != 2 {
+		t.Errorf("the commit ended the waits %v and woke %d polls; the high watermark is %d", ended, n, p.HighWatermark())
+	}
+}
+
 // TestCoordinatorsSeeTheWholeLog proves that a coordinator can read this replica's records
 // above the high watermark, and that its wait for the high watermark ends at its limit.
 func TestCoordinatorsSeeTheWholeLog(t *testing.T) {
