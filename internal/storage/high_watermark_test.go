@@ -3,6 +3,7 @@ package storage
 import (
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -62,5 +63,38 @@ func TestHighWatermarkOfRecordsThatWent(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestRetentionReachesTheTailOfAnIdleLogAfterAKill proves that retention removes all records of a log
+// that have expired, although the last checkpoint before a kill has an older high watermark and no
+// client comes to the log: its owner is asked for the present one.
+func TestRetentionReachesTheTailOfAnIdleLogAfterAKill(t *testing.T) {
+	mem := vfs.NewMem()
+	s := quietStore(t, testConfig(mem, "data"))
+	l := testLog(s, 0, testOptions())
+	for i := range 20 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+		if i == 9 {
+			s.Commit()
+			l.SetHighWatermark(10)
+			s.keeper.checkpointNow()
+		}
+	}
+	s.Commit()
+	l.SetHighWatermark(20)
+	s = quietStore(t, testConfig(mem.KillClone(nil), "data"))
+	o := testOptions()
+	o.Delete, o.RetentionAge = true, time.Hour
+	l = s.Log(testID(0), "topic", o, func(l *Log) {
+		end, err := l.Committed()
+		if err != nil {
+			t.Error(err)
+		}
+		l.SetHighWatermark(end) // as the only replica does
+	})
+	s.retain(time.Now().Add(2 * time.Hour))
+	if start, err := l.Start(); err != nil || start != 20 {
+		t.Errorf("records have expired up to offset 20, and the log begins at %d: %v", start, err)
 	}
 }

@@ -170,7 +170,7 @@ type retention struct {
 	now time.Time
 }
 
-// apply moves the log's start as the topic's settings say.
+// apply moves the log's start as the topic's settings say. No lock may be held.
 func (r *retention) apply() error {
 	l, now := r.l, r.now
 	o := l.options()
@@ -185,6 +185,11 @@ func (r *retention) apply() error {
 	}
 	if end, err := l.End(); err != nil || record.Offset(l.start.Load()) == end {
 		return err
+	}
+	if r.limit() < record.Offset(l.commitTo.Load()) {
+		// Its owner may not have looked at the log since the start, so that its high watermark is the
+		// one of the last checkpoint. No client may ever come to a log whose records only expire.
+		l.committed(l)
 	}
 	start := record.Offset(-1)
 	if o.RetentionBytes >= 0 {
