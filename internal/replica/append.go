@@ -128,11 +128,11 @@ func (a *Appends) writeTo(p *Partition, from, to int) {
 				a.items[i].Err = err
 				continue
 			}
-			p.appendItems(a.items[i:i+1], record.NoEpoch)
+			p.appendItems(a.items[i:i+1])
 		}
 		return
 	}
-	p.appendItems(a.items[from:to], record.NoEpoch)
+	p.appendItems(a.items[from:to])
 }
 
 // Commit makes the written batches durable, as Set.Commit does, or has that done in the
@@ -165,11 +165,11 @@ func (a *Appends) forgetBatches() {
 	}
 }
 
-// appendItems appends the items as the leader in epoch e (NoEpoch: any); each has its own
-// outcome. The caller must ask for a commit after it.
-func (p *Partition) appendItems(items []storage.Item, e record.Epoch) {
-	p.appendToLog(items, e)
-	p.countForPolls(items)
+// appendItems appends the items as the leader; each has its own outcome. The caller must ask for
+// a commit after it.
+func (p *Partition) appendItems(items []storage.Item) {
+	p.appendToLog(items, record.NoEpoch)
+	p.countForPolls(countStored(items))
 	p.advanceEnds()
 }
 
@@ -213,10 +213,25 @@ func (p *Partition) beginEpoch(e record.Epoch) error {
 	return nil
 }
 
-// countForPolls counts the stored items for the polls. A commit of another appender may have
+// countForPolls counts n stored bytes, which go up to end, for the polls. A commit of another appender may have
 // moved the high watermark beyond them already; then it wakes the polls, which otherwise
 // advanceEnds does.
-func (p *Partition) countForPolls(items []storage.Item) { p.countArrived(countStored(items)) }
+func (p *Partition) countForPolls(n int64, end record.Offset) {
+	if n == 0 {
+		return
+	}
+	var woken *Poll
+	p.mu.Lock()
+	p.arrived.bytes += n
+	p.arrived.end = max(p.arrived.end, end)
+	hw := record.Offset(p.hw.Load())
+	p.arrived.advanceTo(hw)
+	if hw >= end {
+		woken = p.countForPollsLocked(false)
+	}
+	p.mu.Unlock()
+	wakePolls(woken)
+}
 
 // arrival is the number of bytes that were appended, and the offset after them.
 type arrival struct {
@@ -233,22 +248,4 @@ func countStored(items []storage.Item) (n int64, end record.Offset) {
 		}
 	}
 	return n, end
-}
-
-// countArrived does what countForPolls does, for n bytes up to end.
-func (p *Partition) countArrived(n int64, end record.Offset) {
-	if n == 0 {
-		return
-	}
-	var woken *Poll
-	p.mu.Lock()
-	p.arrived.bytes += n
-	p.arrived.end = max(p.arrived.end, end)
-	hw := record.Offset(p.hw.Load())
-	p.arrived.advanceTo(hw)
-	if hw >= end {
-		woken = p.countForPollsLocked(false)
-	}
-	p.mu.Unlock()
-	wakePolls(woken)
 }

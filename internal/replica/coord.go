@@ -50,7 +50,7 @@ func (s *Set) advanceAppended() {
 	s.hasAppended.Store(false)
 	s.mu.Unlock()
 	for p, a := range appended {
-		p.countArrived(a.bytes, a.end)
+		p.countForPolls(a.bytes, a.end)
 		p.advanceEnds()
 	}
 }

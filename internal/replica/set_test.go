@@ -94,7 +94,7 @@ func oneRecord(tb testing.TB, value string) record.Batch {
 func (w *world) add(p *Partition, value string) (record.Offset, error) {
 	w.t.Helper()
 	items := []storage.Item{{Batch: oneRecord(w.t, value)}}
-	p.appendItems(items, record.NoEpoch)
+	p.appendItems(items)
 	w.set.Commit()
 	return items[0].Base, items[0].Err
 }
@@ -414,7 +414,7 @@ func TestPollCountsEarlierAppends(t *testing.T) {
 	}
 	for round := range 3 {
 		items := []storage.Item{{Batch: oneRecord(t, "appended before the poll")}}
-		p.appendItems(items, record.NoEpoch)
+		p.appendItems(items)
 		watch(len(items[0].Batch))
 		if n.n.Load() != 0 {
 			t.Fatalf("round %d: woken before the commit", round)
@@ -429,7 +429,7 @@ func TestPollCountsEarlierAppends(t *testing.T) {
 	watch(len(items[0].Batch))
 	p.appendToLog(items, record.NoEpoch)
 	w.store.Commit()
-	p.countForPolls(items)
+	p.countForPolls(countStored(items))
 	if n.n.Load() != 1 {
 		t.Fatalf("a commit before the count: woken %d times", n.n.Load())
 	}

@@ -232,6 +232,16 @@ func (d *directories) settleRenamed() error {
 	return d.syncNames()
 }
 
+// discardDir renames what a deleted log still has under its usual name; "": it has nothing there.
+func (d *directories) discardDir(id LogID, dir string) error {
+	if dir == "" {
+		return nil
+	}
+	unlock := d.lockName(dir)
+	defer unlock()
+	return d.discardDirLocked(id, dir)
+}
+
 // discardDirLocked renames a deleted log's directory and has it removed, with those of the log that
 // were set aside. It leaves a directory alone that is not that log's. The caller has locked its name.
 func (d *directories) discardDirLocked(id LogID, dir string) error {

@@ -28,7 +28,7 @@ func (s *Store) Delete(id LogID) {
 	}
 	s.mu.Unlock()
 	if l == nil {
-		s.forgetLog(id)
+		forgetLog(s, id)
 		return
 	}
 	l.endUse(logDeleted)
@@ -38,12 +38,12 @@ func (s *Store) Delete(id LogID) {
 	for _, g := range append(s.keeper.takeDropped(l), l.segments()...) {
 		g.CloseFile() // the space of an open file is not freed
 	}
-	s.discardLog(id, l.name)
+	discardLog(s, id, l.name)
 }
 
 // beginLeaving counts a log as leaving that the metadata do not know, so that nobody takes its
 // directory back from now on. It returns false if the log is known by now.
-func (s *Store) beginLeaving(id LogID) bool {
+func beginLeaving(s *Store, id LogID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.logs[id] != nil {
@@ -56,11 +56,11 @@ func (s *Store) beginLeaving(id LogID) bool {
 // discardLog deals with all that is left of a deleted log: what the store knows of it, the bytes
 // that the journal has of it, and its directories. dir is the usual name of its directory. The
 // caller has counted the log as leaving.
-func (s *Store) discardLog(id LogID, dir string) {
+func discardLog(s *Store, id LogID, dir string) {
 	// The note keeps recovery from restoring the bytes that the journal has of the log.
 	s.commit.noteLater(journal.Part{Kind: journal.Delete, ID: id, Dir: dir})
 	unlock := s.dirs.lockName(dir) // a recovery that waited for room writes the log's records, or notes a fault of it, under this lock
-	s.forgetLog(id)
+	forgetLog(s, id)
 	err := s.dirs.discardDirLocked(id, dir)
 	unlock()
 	if err != nil {
@@ -70,7 +70,7 @@ func (s *Store) discardLog(id LogID, dir string) {
 }
 
 // forgetLog forgets all that the store knows of a deleted log.
-func (s *Store) forgetLog(id LogID) {
+func forgetLog(s *Store, id LogID) {
 	s.mu.Lock()
 	delete(s.waiting, id)
 	s.mu.Unlock()
@@ -119,7 +119,7 @@ func (k *keeper) findLeavingRounds() {
 		}
 	}
 	k.mu.Unlock()
-	if len(pending) == 0 || !k.forgetPoints(pending) {
+	if len(pending) == 0 || !forgetPoints(k.s, pending) {
 		return
 	}
 	if err := k.s.commit.awaitEntered(); err != nil && !errors.Is(err, ErrClosed) { // a store that closes has written all that was to be written
@@ -140,17 +140,17 @@ func (k *keeper) findLeavingRounds() {
 
 // forgetPoints forgets the points that were kept for logs whose directories were discarded, once a
 // power cut cannot bring the directories back.
-func (k *keeper) forgetPoints(logs []leavingLog) bool {
+func forgetPoints(s *Store, logs []leavingLog) bool {
 	if !slices.ContainsFunc(logs, func(d leavingLog) bool { return d.keepsPoint }) {
 		return true
 	}
-	if err := k.s.dirs.settleRenamed(); err != nil {
-		k.s.log.Warn("directories that were set aside stay for now", "err", err)
+	if err := s.dirs.settleRenamed(); err != nil {
+		s.log.Warn("directories that were set aside stay for now", "err", err)
 		return false
 	}
 	for _, d := range logs {
-		if d.keepsPoint && !k.s.strays.Has(d.id) {
-			k.s.points.Forget(d.id)
+		if d.keepsPoint && !s.strays.Has(d.id) {
+			s.points.Forget(d.id)
 		}
 	}
 	return true
@@ -195,23 +195,13 @@ func (k *keeper) forgetLeaving() {
 			k.mu.Unlock()
 			continue
 		}
-		if err := k.s.discardAgain(d); err != nil { // the first try failed, or a power cut has undone it
+		if err := k.s.dirs.discardDir(d.id, d.dir); err != nil { // the first try failed, or a power cut has undone it
 			k.addLeaving(d)
 			continue
 		}
 		k.s.forgetLeft(d.id)
 	}
 	k.wakeUp()
-}
-
-// discardAgain renames what a deleted log still has under its usual name, if it has one.
-func (s *Store) discardAgain(d leavingLog) error {
-	if d.dir == "" {
-		return nil
-	}
-	unlock := s.dirs.lockName(d.dir)
-	defer unlock()
-	return s.dirs.discardDirLocked(d.id, d.dir)
 }
 
 // forgetLeft notes that one thing fewer is left of a deleted log.

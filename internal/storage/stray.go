@@ -50,8 +50,8 @@ func (s *Store) sweepDirs(w *sweep) {
 		}
 	}
 	for _, id := range s.strays.IDs() {
-		if w.isDeleted(id) && s.beginLeaving(id) { // it was set aside before the record of its deletion was known
-			s.discardLog(id, s.strays.UsualName(id))
+		if w.isDeleted(id) && beginLeaving(s, id) { // it was set aside before the record of its deletion was known
+			discardLog(s, id, s.strays.UsualName(id))
 		}
 	}
 	if all {
@@ -92,8 +92,8 @@ func (s *Store) sweepDir(name string, w *sweep) error {
 	case w.isKnown(id):
 		return nil
 	case w.isDeleted(id):
-		if s.beginLeaving(id) {
-			s.discardLog(id, name)
+		if beginLeaving(s, id) {
+			discardLog(s, id, name)
 		} // else the log is known by now
 		return nil
 	default:
@@ -115,8 +115,8 @@ func (s *Store) removeOldStrays(now time.Time) {
 		return
 	}
 	for _, id := range s.strays.ListOld(now.Add(-s.cfg.StrayRetention).UnixMilli()) {
-		if s.beginLeaving(id) {
-			s.discardOldStrays(id)
+		if beginLeaving(s, id) {
+			discardOldStrays(s, id)
 		} // else the log's first use takes the directory back
 	}
 }
@@ -124,7 +124,7 @@ func (s *Store) removeOldStrays(now time.Time) {
 // discardOldStrays renames the directories of a log that were set aside, and has them removed. If
 // the metadata know the log again before all is gone, it begins empty: a part of it is never taken
 // for all. The caller has counted the log as leaving.
-func (s *Store) discardOldStrays(id LogID) {
+func discardOldStrays(s *Store, id LogID) {
 	dir := s.strays.UsualName(id)
 	unlock := s.dirs.lockName(dir)
 	err := s.dirs.discardStrays(id, dir)
