@@ -258,11 +258,25 @@ func topicError(ctx context.Context, adm *kadm.Client, topic string, err error, 
 	if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
 		return noSuchTopicError(ctx, adm, topic)
 	}
+	if errors.Is(err, kerr.InvalidTopicException) && isPattern(topic) {
+		return patternError(topic)
+	}
 	return answerError("topic "+topic, err, message)
+}
+
+// isPattern tells whether a topic's name has characters of a shell's patterns, which no name can have.
+func isPattern(topic string) bool { return strings.ContainsAny(topic, "*?[") }
+
+// patternError says how to list topics by a pattern, after one was given as a name.
+func patternError(topic string) error {
+	return usagef("no topic can have the name %s: \"leat topic list --match REGEX\" lists the topics whose names match a regular expression", topic)
 }
 
 // noSuchTopicError says that a topic does not exist, and which ones may have been meant.
 func noSuchTopicError(ctx context.Context, adm *kadm.Client, topic string) error {
+	if isPattern(topic) {
+		return patternError(topic)
+	}
 	list, err := adm.ListTopicsWithInternal(ctx)
 	if hint := phrase.DidYouMean(topic, list.Names()); err == nil && hint != "" {
 		return notFoundf("topic %s does not exist%s", topic, hint)
@@ -270,13 +284,16 @@ func noSuchTopicError(ctx context.Context, adm *kadm.Client, topic string) error
 	return notFoundf("topic %s does not exist: \"leat topic list\" lists all topics", topic)
 }
 
-// parsePairs parses name=value arguments. The error names the flag.
+// parsePairs parses name=value arguments. The error names the flag. A name may be given again with the same value only.
 func parsePairs(flag string, args []string) (map[string]*string, error) {
 	m := make(map[string]*string, len(args))
 	for _, kv := range args {
 		name, value, ok := strings.Cut(kv, "=")
 		if !ok || name == "" {
 			return nil, usagef("%s%q: write it as name=value", flag, kv)
+		}
+		if before, twice := m[name]; twice && *before != value {
+			return nil, usagef("%s%s is given twice, with different values: leave one of them out", flag, name)
 		}
 		m[name] = &value
 	}

@@ -50,7 +50,7 @@ func (a *app) setLogLevels(ctx context.Context, cl *kgo.Client, broker int32, le
 			return usagef("there are %d brokers: name one with --broker", len(brokers))
 		}
 		broker = brokers[0].NodeID
-	} else if err := (target{broker: broker}).checkBroker(ctx, adm); err != nil {
+	} else if err := brokerOf(broker).checkBroker(ctx, adm); err != nil {
 		return err
 	}
 	loggers, err := admin.DescribeLoggers(ctx, cl, broker)

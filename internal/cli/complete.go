@@ -115,10 +115,10 @@ func completeConfigNames(of config.ResourceType, suffix string) completer {
 
 // completeTargetConfigs proposes the names of the configs that the target has, each followed
 // by suffix.
-func completeTargetConfigs(t *target, suffix string) completer {
+func completeTargetConfigs(suffix string) completer {
 	return func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
 		of := config.Broker
-		if t.topic != "" {
+		if cmd.Flags().Changed("topic") {
 			of = config.Topic
 		}
 		return completeConfigNames(of, suffix)(cmd, args, prefix)

@@ -18,10 +18,30 @@ import (
 	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
-// target says whose configs are meant: a topic's, a broker's, or those of all brokers together.
+// targetKind says whose configs are meant.
+type targetKind int
+
+const (
+	topicTarget  targetKind = iota + 1 // those of one topic
+	brokerTarget                       // those of one broker
+	allBrokers                         // those that are set for all brokers together
+)
+
+// target says whose configs are meant. Its kind alone decides that, never a name that is empty or an id that is 0.
 type target struct {
-	topic  string // empty: not a topic's
-	broker int32  // counts if neither topic nor all is set
+	kind   targetKind
+	topic  string // of a topicTarget
+	broker int32  // of a brokerTarget
+}
+
+func topicOf(name string) target { return target{kind: topicTarget, topic: name} }
+
+func brokerOf(id int32) target { return target{kind: brokerTarget, broker: id} }
+
+// targetFlags are the flags that name a target.
+type targetFlags struct {
+	topic  string
+	broker int32
 	all    bool
 }
 
@@ -31,7 +51,7 @@ func (a *app) newConfig() *cobra.Command {
 }
 
 // addTargetFlags gives a verb the flags that name a target.
-func (a *app) addTargetFlags(cmd *cobra.Command, t *target) *cobra.Command {
+func (a *app) addTargetFlags(cmd *cobra.Command, t *targetFlags) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVarP(&t.topic, "topic", "t", "", "the configs of this topic")
 	f.Int32Var(&t.broker, "broker", -1, "the configs of the broker with this id")
@@ -43,11 +63,25 @@ func (a *app) addTargetFlags(cmd *cobra.Command, t *target) *cobra.Command {
 	return cmd
 }
 
-func (t target) String() string {
-	switch {
-	case t.topic != "":
-		return "topic " + t.topic
+// chooseTarget makes the target of the flag that was given to a verb.
+func (t targetFlags) chooseTarget(cmd *cobra.Command) (target, error) {
+	switch f := cmd.Flags(); {
+	case f.Changed("topic"):
+		return topicOf(t.topic), nil
+	case f.Changed("broker"):
+		return brokerOf(t.broker), nil
 	case t.all:
+		return target{kind: allBrokers}, nil
+	default:
+		return target{}, usagef("--cluster=false names nothing: give --topic, --broker or --cluster")
+	}
+}
+
+func (t target) String() string {
+	switch t.kind {
+	case topicTarget:
+		return "topic " + t.topic
+	case allBrokers:
 		return "all brokers"
 	default:
 		return "broker " + strconv.Itoa(int(t.broker))
@@ -58,10 +92,10 @@ func (t target) String() string {
 func (t target) describeConfigs(ctx context.Context, adm *kadm.Client) ([]kadm.Config, error) {
 	var res kadm.ResourceConfigs
 	var err error
-	switch {
-	case t.topic != "":
+	switch t.kind {
+	case topicTarget:
 		res, err = adm.DescribeTopicConfigs(ctx, t.topic)
-	case t.all:
+	case allBrokers:
 		res, err = adm.DescribeBrokerConfigs(ctx)
 	default:
 		if err := t.checkBroker(ctx, adm); err != nil {
@@ -76,7 +110,7 @@ func (t target) describeConfigs(ctx context.Context, adm *kadm.Client) ([]kadm.C
 		return nil, fmt.Errorf("asking for the configs of %s: the broker gave %d answers instead of one", t, len(res))
 	}
 	if rc := res[0]; rc.Err != nil {
-		if t.topic != "" {
+		if t.kind == topicTarget {
 			return nil, topicError(ctx, adm, t.topic, rc.Err, rc.ErrMessage)
 		}
 		return nil, answerError(t.String(), rc.Err, rc.ErrMessage)
@@ -100,10 +134,10 @@ func (t target) checkBroker(ctx context.Context, adm *kadm.Client) error {
 
 // adminResource is the target in the form in which a broker is asked about it.
 func (t target) adminResource() admin.Resource {
-	switch {
-	case t.topic != "":
+	switch t.kind {
+	case topicTarget:
 		return admin.Resource{Type: kmsg.ConfigResourceTypeTopic, Name: t.topic}
-	case t.all:
+	case allBrokers:
 		return admin.Resource{Type: kmsg.ConfigResourceTypeBroker}
 	default:
 		return admin.Resource{Type: kmsg.ConfigResourceTypeBroker, Name: strconv.Itoa(int(t.broker))}
@@ -113,7 +147,7 @@ func (t target) adminResource() admin.Resource {
 // alterConfigs changes the target's configs. The note says which of them have no effect.
 func (t target) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange) (note string, err error) {
 	adm := kadm.NewClient(cl)
-	if t.topic == "" && !t.all {
+	if t.kind == brokerTarget {
 		if err := t.checkBroker(ctx, adm); err != nil {
 			return "", err
 		}
@@ -125,6 +159,17 @@ func (t target) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange
 		}
 	}
 	return note, explainRefusal(err)
+}
+
+// checkChange refuses a change that says two things about one config. A name that is given twice counts once.
+func (c *configChange) checkChange() error {
+	c.unset = withoutRepeats(c.unset)
+	for _, name := range c.unset {
+		if _, both := c.set[name]; both {
+			return usagef("%s is to be both set and unset: leave one of them out", name)
+		}
+	}
+	return nil
 }
 
 // configChange is the change of configs that a verb was asked for.
@@ -176,13 +221,13 @@ func (t target) noSuchConfigError(name string, known []string) error {
 // them, because the list for all brokers has only the configs that are set.
 func (t target) listConfigNames(ctx context.Context, adm *kadm.Client) ([]string, error) {
 	of := []target{t}
-	if t.all {
+	if t.kind == allBrokers {
 		brokers, err := adm.ListBrokers(ctx)
 		if err != nil {
 			return nil, fmt.Errorf("asking for brokers: %w", err)
 		}
 		if len(brokers) > 0 {
-			of = append(of, target{broker: brokers[0].NodeID})
+			of = append(of, brokerOf(brokers[0].NodeID))
 		}
 	}
 	var names []string
@@ -201,6 +246,8 @@ func (t target) listConfigNames(ctx context.Context, adm *kadm.Client) ([]string
 // alteredConfigs is the output of the verbs that change configs. Exactly one of Topic, Broker and
 // Cluster is set.
 type alteredConfigs struct {
+	of target
+
 	Topic   string            `json:"topic,omitempty"`
 	Broker  *int32            `json:"broker,omitempty"`
 	Cluster bool              `json:"cluster,omitempty"`
@@ -216,7 +263,7 @@ func (a *app) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange, 
 	var failed []error
 	var found []target
 	for _, t := range targets {
-		if t.topic != "" {
+		if t.kind == topicTarget {
 			switch _, err := topicDetails(ctx, adm, t.topic); {
 			case errors.Is(err, errNotFound):
 				failed = append(failed, err)
@@ -238,8 +285,8 @@ func (a *app) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange, 
 			continue
 		}
 		a.writeNote(t.String(), note)
-		done := alteredConfigs{Topic: t.topic, Cluster: t.all, Unset: c.unset, Set: map[string]string{}, Note: note, DryRun: c.dryRun}
-		if t.topic == "" && !t.all {
+		done := alteredConfigs{of: t, Topic: t.topic, Cluster: t.kind == allBrokers, Unset: c.unset, Set: map[string]string{}, Note: note, DryRun: c.dryRun}
+		if t.kind == brokerTarget {
 			done.Broker = &t.broker
 		}
 		for k, v := range c.set {
@@ -251,17 +298,8 @@ func (a *app) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange, 
 	if c.dryRun {
 		did = "would change "
 	}
-	err := showEach(a, all, func(i int) string { return did + all[i].alteredTarget().String() })
+	err := showEach(a, all, func(i int) string { return did + all[i].of.String() })
 	return errors.Join(append(failed, err)...)
-}
-
-// alteredTarget is the target whose configs were changed.
-func (d alteredConfigs) alteredTarget() target {
-	t := target{topic: d.Topic, all: d.Cluster}
-	if d.Broker != nil {
-		t.broker = *d.Broker
-	}
-	return t
 }
 
 // isSet tells whether somebody set a config, here or in a broker's file.

@@ -29,15 +29,19 @@ type givenValue struct {
 }
 
 func (a *app) newConfigGet() *cobra.Command {
-	var t target
+	var t targetFlags
 	var set bool
 	cmd := &cobra.Command{
-		Use: "get [NAME...]", Short: "Show configs, all of them or those named", ValidArgsFunction: completeTargetConfigs(&t, ""),
+		Use: "get [NAME...]", Short: "Show configs, all of them or those named", ValidArgsFunction: completeTargetConfigs(""),
 		Example: `  leat config get --topic orders
   leat config get --topic orders retention.ms`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			of, err := t.chooseTarget(cmd)
+			if err != nil {
+				return err
+			}
 			return a.withAdmin(cmd.Context(), func(ctx context.Context, adm *kadm.Client) error {
-				return a.getConfigs(ctx, adm, t, set, args)
+				return a.getConfigs(ctx, adm, of, set, args)
 			})
 		},
 	}

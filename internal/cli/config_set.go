@@ -30,17 +30,21 @@ func (a *app) newConfigUnset() *cobra.Command {
 // newConfigAlter makes a verb that changes a target's configs as its arguments say.
 // A completed name of a config is followed by suffix.
 func (a *app) newConfigAlter(cmd *cobra.Command, suffix string, read func(args []string) (configChange, error)) *cobra.Command {
-	var t target
+	var t targetFlags
 	var dryRun bool
-	cmd.ValidArgsFunction = completeTargetConfigs(&t, suffix)
+	cmd.ValidArgsFunction = completeTargetConfigs(suffix)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		c, err := read(args)
 		if err != nil {
 			return err
 		}
 		c.dryRun = dryRun
+		of, err := t.chooseTarget(cmd)
+		if err != nil {
+			return err
+		}
 		return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
-			return a.alterConfigs(ctx, cl, c, t)
+			return a.alterConfigs(ctx, cl, c, of)
 		})
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only ask the broker whether it would accept the change")

@@ -22,9 +22,12 @@ func (a *app) newTopicAlter() *cobra.Command {
 			if len(c.set)+len(c.unset) == 0 {
 				return usagef("nothing to alter: name configs with --set name=value or --unset name")
 			}
+			if err := c.checkChange(); err != nil {
+				return err
+			}
 			targets := make([]target, len(args))
 			for i, name := range args {
-				targets[i].topic = name
+				targets[i] = topicOf(name)
 			}
 			return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
 				return a.alterConfigs(ctx, cl, c, targets...)

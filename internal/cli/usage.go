@@ -38,6 +38,12 @@ func (a *app) prepareVerb(cmd *cobra.Command) {
 			if fl := cmd.Flag("timeout"); fl != nil && fl.Changed && a.timeout < time.Millisecond {
 				return usagef("--timeout %s: give a time such as 10s", fl.Value)
 			}
+			if err := checkNames(cmd, args); err != nil {
+				return err
+			}
+			if takesNames(cmd) {
+				args = withoutRepeats(args)
+			}
 			a.running = true
 			if cmd.Flag("bootstrap") != nil { // the node logs them itself
 				for _, w := range node.FromEnv(os.Environ()).Warnings {
@@ -50,6 +56,42 @@ func (a *app) prepareVerb(cmd *cobra.Command) {
 	for _, c := range cmd.Commands() {
 		a.prepareVerb(c)
 	}
+}
+
+// namingFlags are the flags whose values name topics, groups or configs.
+var namingFlags = []string{"topic", "group", "unset"}
+
+// checkNames refuses an empty argument, and an empty name in a flag. In a script it is mostly a variable that is not
+// set, and the verb must not take it for something else, such as all topics or no group. No verb needs an empty one.
+func checkNames(cmd *cobra.Command, args []string) error {
+	if slices.Contains(args, "") && !cmd.HasAvailableSubCommands() {
+		return usagef("an argument is empty, as a variable that is not set would be: write \"%s\"", usageLine(cmd))
+	}
+	var failed error
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if !slices.Contains(namingFlags, f.Name) {
+			return
+		}
+		names := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			names = list.GetSlice()
+		}
+		if failed == nil && (len(names) == 0 || slices.Contains(names, "")) {
+			failed = usagef("--%s is empty, or one of its names is, as a variable that is not set would be", f.Name)
+		}
+	})
+	return failed
+}
+
+// takesNames tells whether the arguments of a verb are names of things, as its usage line says. Each of them counts
+// once, however often it is given.
+func takesNames(cmd *cobra.Command) bool {
+	for _, list := range []string{"TOPIC...", "GROUP...", "NAME...", "NAME=VALUE..."} {
+		if strings.Contains(cmd.Use, list) {
+			return true
+		}
+	}
+	return false
 }
 
 // nameFlagValue names the value of a flag in the help by a plain word instead of Go's type.
