@@ -16,7 +16,7 @@ LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 .NOTPARALLEL:
-.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-crash test-power lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
+.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-crash test-model test-power lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -84,6 +84,9 @@ bench-compare: ## micro-benchmarks of the hot packages at BASE (main~1) and here
 
 test-crash: ## run the crash model of the storage engine over 50,000 seeds, clean, after errors, in a crowd of producers, and a tenth of them with everything at the same time (an hour)
 	LEAT_TEST_SEEDS=50000 $(GO) test -timeout 3h -run 'TestCrash$$|TestCrashAfterError$$|TestCrashInCrowd$$|TestCrashInRace$$' ./internal/storage
+
+test-model: ## run the model of replication over SEEDS (20,000) histories, and all its mutants (half an hour)
+	LEAT_TEST_SEEDS=$(or $(SEEDS),20000) LEAT_TEST_MUTANTS=all $(GO) test -timeout 3h -run 'TestModel|TestMutants' ./internal/replica/progress
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)

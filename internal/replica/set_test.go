@@ -280,6 +280,23 @@ func TestAppendOfACoordinatorCallsNothingBack(t *testing.T) {
 	}
 }
 
+// TestAddedReplicasAreNotNeeded proves that replicas which a reassignment is adding do not raise
+// the number that acks=all needs, and do not hold back the high watermark.
+func TestAddedReplicasAreNotNeeded(t *testing.T) {
+	w := newWorld(t)
+	id := meta.NewUUID()
+	w.apply(meta.TopicCreated{ID: id, Name: "events"},
+		meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1, 2, 3}, Adding: []int32{2, 3}, ISR: []int32{1}, Leader: 1}}},
+		meta.ConfigSet{Resource: config.Resource{Type: config.Topic, Name: "events"}, Key: "min.insync.replicas", Value: "2"})
+	p := w.set.Partition("events", 0)
+	if _, err := w.add(p, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if hw := p.HighWatermark(); hw != 1 || p.checkInSync() != nil {
+		t.Errorf("high watermark %d, %v", hw, p.checkInSync())
+	}
+}
+
 // TestCoordinatorsSeeTheWholeLog proves that a coordinator can read this replica's records
 // above the high watermark, and that its wait for the high watermark ends at its limit.
 func TestCoordinatorsSeeTheWholeLog(t *testing.T) {

@@ -67,12 +67,13 @@ type Follower struct {
 	brokerEpoch int64
 	backoff     time.Duration // the pause after an answer that was of no use
 
-	state  followerState
-	leader int32 // -1: none
-	epoch  record.Epoch
-	log    Ends
-	last   record.Epoch // the epoch of the last record; an empty answer and a moved start leave it (KAFKA-15510)
-	hw     record.Offset
+	state    followerState
+	leader   int32 // -1: none
+	epoch    record.Epoch
+	assigned int32 // the partition epoch
+	log      Ends
+	last     record.Epoch // the epoch of the last record; an empty answer and a moved start leave it (KAFKA-15510)
+	hw       record.Offset
 
 	fetchID uint64
 	retry   time.Duration
@@ -104,8 +105,10 @@ func (f *Follower) Start() record.Offset { return f.log.Start }
 // Faulted tells that the log cannot be written: the replica has to be rebuilt.
 func (f *Follower) Faulted() bool { return f.state == faulted }
 
-// Follow takes a change of the metadata: the leader (-1: none) and its epoch.
-func (f *Follower) Follow(now time.Duration, leader int32, epoch record.Epoch) {
+// Follow takes a change of the metadata: the leader (-1: none), its epoch, and the partition
+// epoch.
+func (f *Follower) Follow(now time.Duration, leader int32, epoch record.Epoch, assigned int32) {
+	f.assigned = assigned
 	if leader == f.leader && epoch == f.epoch {
 		return
 	}
@@ -134,7 +137,7 @@ func (f *Follower) NextFetch(now time.Duration) (Fetch, bool) {
 	f.fetchID++
 	f.reported = f.log.Durable
 	return Fetch{
-		ID: f.fetchID, Replica: f.id, BrokerEpoch: f.brokerEpoch, Epoch: f.epoch,
+		ID: f.fetchID, Replica: f.id, BrokerEpoch: f.brokerEpoch, Epoch: f.epoch, Assigned: f.assigned,
 		Offset: f.log.End, LastEpoch: f.last, Start: f.log.Start, Durable: f.log.Durable,
 	}, true
 }
@@ -275,7 +278,7 @@ func (f *Follower) NextReport() (Report, bool) {
 		return Report{}, false
 	}
 	f.reported = f.log.Durable
-	return Report{Replica: f.id, BrokerEpoch: f.brokerEpoch, Epoch: f.epoch, Durable: f.log.Durable}, true
+	return Report{Replica: f.id, BrokerEpoch: f.brokerEpoch, Epoch: f.epoch, Assigned: f.assigned, Durable: f.log.Durable}, true
 }
 
 // setLog takes the limits of the own log. The high watermark of a log that has become shorter is

@@ -26,7 +26,7 @@ func follow(t *testing.T, epochs ...record.Epoch) *following {
 	}
 	w.log.Commit()
 	w.restart(0)
-	w.f.Follow(0, 1, 5)
+	w.f.Follow(0, 1, 5, 40)
 	return w
 }
 
@@ -94,7 +94,7 @@ func records(at record.Offset, epochs ...record.Epoch) []Batch {
 func TestFollowerFetches(t *testing.T) {
 	w := follow(t, 1, 3)
 	q := w.fetch()
-	want := Fetch{ID: 1, Replica: 2, BrokerEpoch: 102, Epoch: 5, Offset: 2, LastEpoch: 3, Durable: 2}
+	want := Fetch{ID: 1, Replica: 2, BrokerEpoch: 102, Epoch: 5, Assigned: 40, Offset: 2, LastEpoch: 3, Durable: 2}
 	if q != want {
 		t.Errorf("it asks %+v, want %+v", q, want)
 	}
@@ -105,7 +105,7 @@ func TestFollowerFetches(t *testing.T) {
 	if w.f.HighWatermark() != 4 || w.log.End() != 5 {
 		t.Errorf("the high watermark is %d of %d", w.f.HighWatermark(), w.log.End())
 	}
-	want = Fetch{ID: 2, Replica: 2, BrokerEpoch: 102, Epoch: 5, Offset: 5, LastEpoch: 5, Durable: 2}
+	want = Fetch{ID: 2, Replica: 2, BrokerEpoch: 102, Epoch: 5, Assigned: 40, Offset: 5, LastEpoch: 5, Durable: 2}
 	if q = w.fetch(); q != want {
 		t.Errorf("then it asks %+v, want %+v", q, want)
 	}
@@ -147,7 +147,7 @@ func TestTruncationKeepsTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.restart(2)
-	w.f.Follow(0, 1, 5)
+	w.f.Follow(0, 1, 5, 40)
 	w.answer(w.fetch(), Answer{Verdict: Diverged, Diverging: Tail{1, 1}})
 	if w.log.Start() != 2 || w.log.End() != 2 {
 		t.Errorf("it has %d to %d", w.log.Start(), w.log.End())
@@ -207,7 +207,7 @@ func TestEpochWithoutRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.restart(0)
-	w.f.Follow(0, 1, 5)
+	w.f.Follow(0, 1, 5, 40)
 	if q := w.fetch(); q.LastEpoch != 3 {
 		t.Errorf("it names epoch %d", q.LastEpoch)
 	}
@@ -264,7 +264,7 @@ func TestOutOfRange(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.restart(tc.ownStart)
-		w.f.Follow(0, 1, 5)
+		w.f.Follow(0, 1, 5, 40)
 		w.answer(w.fetch(), Answer{Verdict: OutOfRange, Start: tc.start, End: tc.end, HighWatermark: tc.end})
 		if w.log.Start() != tc.wantStart || w.log.End() != tc.wants {
 			t.Errorf("%s: it has %d to %d", tc.name, w.log.Start(), w.log.End())
@@ -291,8 +291,8 @@ func TestRefusedFetch(t *testing.T) {
 		if _, ok := w.f.NextFetch(w.now + time.Second); ok == tc.waits {
 			t.Errorf("verdict %d: after the pause it asks again: %v", tc.verdict, ok)
 		}
-		w.f.Follow(w.now, 1, 5) // this is known
-		w.f.Follow(w.now, 3, 6)
+		w.f.Follow(w.now, 1, 5, 40) // this is known
+		w.f.Follow(w.now, 3, 6, 40)
 		if q := w.fetch(); q.Epoch != 6 {
 			t.Errorf("verdict %d: with new metadata it asks %+v", tc.verdict, q)
 		}
@@ -313,7 +313,7 @@ func TestRefusedFetch(t *testing.T) {
 func TestNoLeader(t *testing.T) {
 	w := follow(t, 1)
 	w.answer(w.fetch(), Answer{})
-	w.f.Follow(w.now, -1, 6)
+	w.f.Follow(w.now, -1, 6, 40)
 	if q, ok := w.f.NextFetch(time.Hour); ok {
 		t.Errorf("it asks %+v", q)
 	}
@@ -354,7 +354,7 @@ func TestBatchesThatDoNotFollow(t *testing.T) {
 func TestLateAnswers(t *testing.T) {
 	w := follow(t, 1, 3)
 	old := w.fetch()
-	w.f.Follow(w.now, 3, 6)
+	w.f.Follow(w.now, 3, 6, 40)
 	if s := w.answer(old, Answer{Batches: records(2, 5)}); s.Kind != NoStep {
 		t.Errorf("before the next fetch: %+v", s)
 	}
@@ -366,7 +366,7 @@ func TestLateAnswers(t *testing.T) {
 	if s.Kind != Append {
 		t.Fatalf("step %+v", s)
 	}
-	w.f.Follow(w.now, 1, 7)
+	w.f.Follow(w.now, 1, 7, 40)
 	if _, ok := w.f.NextFetch(w.now); ok {
 		t.Error("it fetches while it writes")
 	}
@@ -391,7 +391,7 @@ func TestWriteFailed(t *testing.T) {
 		}
 		w.now += time.Second
 	}
-	w.f.Follow(w.now, 3, 6)
+	w.f.Follow(w.now, 3, 6, 40)
 	if q, ok := w.f.NextFetch(w.now); ok {
 		t.Errorf("a faulted one asks %+v", q)
 	}
@@ -404,7 +404,7 @@ func TestReports(t *testing.T) {
 	report := func(want record.Offset, why string) {
 		t.Helper()
 		r, ok := w.f.NextReport()
-		if ok != (want > 0) || ok && r != (Report{Replica: 2, BrokerEpoch: 102, Epoch: 5, Durable: want}) {
+		if ok != (want > 0) || ok && r != (Report{Replica: 2, BrokerEpoch: 102, Epoch: 5, Assigned: 40, Durable: want}) {
 			t.Errorf("%s: %v, %v", why, r, ok)
 		}
 	}
@@ -415,6 +415,6 @@ func TestReports(t *testing.T) {
 	report(2, "more is on disk, and no fetch is under way")
 	report(0, "once")
 	w.fetch()
-	w.f.Follow(w.now, 3, 6)
+	w.f.Follow(w.now, 3, 6, 40)
 	report(0, "a new leader has not compared the logs")
 }

@@ -27,6 +27,7 @@ type Assignment struct {
 	PartitionEpoch int32
 	Replicas       []int32 // all of them, with those that are being added
 	Adding         []int32 // of Replicas, those that a reassignment is adding
+	AddingSince    int32   // the partition epoch at which that reassignment began
 	ISR            []int32 // the in-sync set
 	MinISR         int     // min.insync.replicas
 }
@@ -64,6 +65,7 @@ type Fetch struct {
 	Replica     int32
 	BrokerEpoch int64         // of the follower's registration
 	Epoch       record.Epoch  // the leader epoch that the follower knows
+	Assigned    int32         // the partition epoch that it knows
 	Offset      record.Offset // the end of its log
 	LastEpoch   record.Epoch  // the epoch of its last record; NoEpoch: unknown
 	Start       record.Offset // the start of its log
@@ -75,6 +77,7 @@ type Report struct {
 	Replica     int32
 	BrokerEpoch int64
 	Epoch       record.Epoch
+	Assigned    int32
 	Durable     record.Offset
 }
 
@@ -132,6 +135,10 @@ type Leader struct {
 type follower struct {
 	id          int32
 	brokerEpoch int64 // of the incarnation that has fetched last; 0: none has
+	// addedAt is the partition epoch at which it was added; 0: it was there from the start.
+	// A node that was removed and added again has a new log, of which messages from before
+	// say nothing.
+	addedAt int32
 	// compared tells that the end of its log was found to agree with the leader's, in this
 	// leader epoch and that incarnation. Before that the ends below are not known.
 	compared bool
@@ -228,7 +235,7 @@ func (l *Leader) Fetched(now time.Duration, f *Fetch, tail Tail) Verdict {
 	switch {
 	case f.Epoch < l.epoch:
 		return FencedEpoch
-	case f.Epoch > l.epoch || r == nil:
+	case f.Epoch > l.epoch || r == nil || f.Assigned < r.addedAt:
 		return UnknownEpoch
 	case f.BrokerEpoch < r.brokerEpoch || f.BrokerEpoch < l.brokers[f.Replica].Epoch:
 		return StaleBroker
@@ -252,7 +259,7 @@ func (l *Leader) Fetched(now time.Duration, f *Fetch, tail Tail) Verdict {
 // this epoch: the follower's records may differ from the leader's before that.
 func (l *Leader) Reported(now time.Duration, p Report) {
 	r := l.follower(p.Replica)
-	if r != nil && p.Epoch == l.epoch && p.BrokerEpoch == r.brokerEpoch && r.compared {
+	if r != nil && p.Epoch == l.epoch && p.Assigned >= r.addedAt && p.BrokerEpoch == r.brokerEpoch && r.compared {
 		l.noteDurable(now, r, p.Durable)
 	}
 }
@@ -270,7 +277,9 @@ func (l *Leader) noteDurable(now time.Duration, r *follower, durable record.Offs
 	l.advance(now)
 }
 
-// assign replaces the assignment. What is known of replicas that stay is kept.
+// assign replaces the assignment. What is known of replicas that stay is kept. The metadata may
+// come with several changes at once, so a replica that was removed and added again is known by
+// AddingSince alone.
 func (l *Leader) assign(now time.Duration, a Assignment) {
 	if a.PartitionEpoch > l.assigned.PartitionEpoch {
 		l.change = change{attempt: l.change.attempt}
@@ -284,6 +293,9 @@ func (l *Leader) assign(now time.Duration, a Assignment) {
 		r := follower{id: id, caughtUp: never}
 		if i := slices.IndexFunc(old, func(r follower) bool { return r.id == id }); i >= 0 {
 			r = old[i]
+		}
+		if slices.Contains(a.Adding, id) && a.AddingSince > r.addedAt {
+			r = follower{id: id, addedAt: a.AddingSince, caughtUp: never}
 		}
 		if slices.Contains(a.ISR, id) && !slices.Contains(was, id) {
 			r.caughtUp = now // from now on it has Lag to show itself

@@ -506,6 +506,32 @@ func TestReassignment(t *testing.T) {
 	w.wantHW(13, "alone again")
 }
 
+// TestReplicaAddedAgain proves that a replica which was removed and added again, with a new log,
+// begins anew with the leader: even if the leader hears of both changes at once, and messages
+// from before come late.
+func TestReplicaAddedAgain(t *testing.T) {
+	w := lead(t, replicas(1, 2), 10)
+	w.fetch(2, 10, 10)
+	w.fetch(3, 10, 10)
+	w.a.Adding, w.a.AddingSince, w.a.PartitionEpoch = []int32{3}, 9, 8
+	w.assign(1, 2)
+	w.wantProposal("nothing is known of the new log")
+	old := Fetch{Replica: 3, BrokerEpoch: 103, Epoch: 5, Assigned: 8, Offset: 10, LastEpoch: record.NoEpoch, Durable: 10}
+	if v := w.l.Fetched(w.now, &old, Tail{}); v != UnknownEpoch {
+		t.Errorf("a fetch from before: verdict %d", v)
+	}
+	now := old
+	now.Assigned, now.Offset, now.Durable = 9, 3, 3
+	if v := w.l.Fetched(w.now, &now, Tail{}); v != Served {
+		t.Errorf("a fetch of the new log: verdict %d", v)
+	}
+	w.l.Reported(w.now, Report{Replica: 3, BrokerEpoch: 103, Epoch: 5, Assigned: 8, Durable: 10})
+	w.wantProposal("a report from before")
+	w.assign(1, 2) // the reassignment goes on
+	w.l.Reported(w.now, Report{Replica: 3, BrokerEpoch: 103, Epoch: 5, Assigned: 9, Durable: 10})
+	w.wantProposal("the new log has all", 1, 2, 3)
+}
+
 // TestLowWatermark proves that records count as deleted everywhere if they are with all replicas
 // whose brokers are alive.
 func TestLowWatermark(t *testing.T) {

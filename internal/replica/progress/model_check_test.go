@@ -172,7 +172,8 @@ func (c *checker) isHealed() error {
 	if img.leader < 0 {
 		return fmt.Errorf("nobody leads; in sync %v, eligible %v", img.ISR, img.eligible)
 	}
-	if len(img.ISR) < len(img.Replicas) || len(img.Adding) > 0 {
+	alive := without(img.Replicas, c.w.dead)
+	if len(img.ISR) < len(alive) || len(img.Adding) > 0 {
 		return fmt.Errorf("in sync are %v of %v, %v are being added", img.ISR, img.Replicas, img.Adding)
 	}
 	l := c.w.node(img.leader)
@@ -182,7 +183,7 @@ func (c *checker) isHealed() error {
 	if hw, ok := l.leader.Readable(); !ok || hw < l.log.End() {
 		return fmt.Errorf("the high watermark is %d of %d", hw, l.log.End())
 	}
-	for _, id := range img.Replicas {
+	for _, id := range alive {
 		n := c.w.node(id)
 		if n.log.End() != l.log.End() || n.log.HighWatermark() != n.log.End() || n.log.Durable() != n.log.End() || n.log.Start() < l.log.Start() { // one that led may have deleted more
 			return fmt.Errorf("%w: node %d ends at %d, the high watermark is %d, it begins at %d; the leader ends at %d and begins at %d",

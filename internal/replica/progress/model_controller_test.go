@@ -86,8 +86,8 @@ func (c *controller) register(id int32, life int) int64 {
 
 func (c *controller) heartbeat(id int32, epoch int64, applied int) {
 	b := c.now.brokers[id]
-	if b.Epoch != epoch {
-		return
+	if b.Epoch != epoch || c.w.healing && id == c.w.dead {
+		return // it comes late
 	}
 	c.heard[id] = c.w.now
 	if !b.MayJoin && int64(applied) >= epoch {
@@ -112,6 +112,21 @@ func (c *controller) fence(id int32, keepsRecords bool) {
 	if c.now.leader == id {
 		c.elect()
 	}
+}
+
+// bury goes on without a node that never comes back. It tells whether the others can.
+func (c *controller) bury(id int32) bool {
+	others := without(slices.Concat(c.now.ISR, c.now.eligible), id)
+	if len(others) == 0 || slices.Contains(c.now.Adding, id) {
+		return false
+	}
+	c.fence(id, true)
+	c.now.MinISR = 1
+	c.setISR(c.now.ISR)
+	c.endReassignment()
+	c.w.seen["lost for good"]++
+	c.write("buried")
+	return true
 }
 
 // setISR changes the in-sync set. While it is too small to commit, those that leave it stay
@@ -207,13 +222,28 @@ func (c *controller) changeMinISR() {
 	}
 	c.now.MinISR = 1 + c.w.rng.IntN(3)
 	c.setISR(c.now.ISR)
+	c.endReassignment()
 	c.w.seen["min ISR changed"]++
 	c.write("min ISR changed")
 }
 
-// reassign adds a replica, and perhaps has another one leave when the new one is in sync.
+// reassign adds a replica, and perhaps has another one leave when the new one is in sync. One
+// that is under way is cancelled.
 func (c *controller) reassign() {
 	if len(c.now.Adding) > 0 {
+		added := c.now.Adding[0]
+		if len(c.now.ISR) > 0 && len(without(c.now.ISR, added)) == 0 {
+			return // nobody else would be in sync
+		}
+		c.now.Replicas, c.now.Adding, c.now.removing = without(c.now.Replicas, added), nil, nil
+		c.now.PartitionEpoch++
+		c.setISR(without(c.now.ISR, added))
+		c.now.eligible = without(c.now.eligible, added)
+		if c.now.leader == added || c.now.leader < 0 {
+			c.elect()
+		}
+		c.w.seen["reassignment cancelled"]++
+		c.write("reassignment cancelled")
 		return
 	}
 	for _, id := range c.w.rng.Perm(len(c.w.nodes)) {
@@ -228,6 +258,7 @@ func (c *controller) reassign() {
 		c.now.Replicas = append(slices.Clone(c.now.Replicas), id)
 		c.now.Adding = []int32{id}
 		c.now.PartitionEpoch++
+		c.now.AddingSince = c.now.PartitionEpoch
 		c.w.seen["reassignment"]++
 		c.write("reassignment")
 		return

@@ -70,17 +70,20 @@ type world struct {
 	doubles   float64
 	cuts      map[[2]int32]time.Duration // from, to: cut until then
 	nodes     []*node                    // by id - 1
-	ctl       *controller
-	check     *checker
-	seen      coverage
-	nextValue uint64
+	dead      int32                      // the node that never comes back; 0: none
+	// silentUntil is when the controller hears of proposals again.
+	silentUntil time.Duration
+	ctl         *controller
+	check       *checker
+	seen        coverage
+	nextValue   uint64
 }
 
 // newWorld makes a world of 2 to 5 nodes.
 func newWorld(seed uint64, seen coverage) *world {
 	w := &world{rng: rand.New(rand.NewPCG(seed, 0x1ea7)), cuts: map[[2]int32]time.Duration{}, seen: seen}
 	n := 2 + w.rng.IntN(4)
-	w.pageCache = n > 2 && w.rng.IntN(4) == 0
+	w.pageCache = n > 2 && w.rng.IntN(3) == 0
 	w.loss = []float64{0, 0.01, 0.05}[w.rng.IntN(3)]
 	w.doubles = []float64{0, 0.05}[w.rng.IntN(2)]
 	replicas := n
@@ -153,14 +156,29 @@ func (w *world) run() error {
 func (w *world) heal() {
 	w.note("healing")
 	w.healing = true
-	w.loss, w.doubles = 0, 0
+	w.loss, w.doubles, w.silentUntil = 0, 0, 0
 	clear(w.cuts)
+	if w.dead != 0 && !w.ctl.bury(w.dead) {
+		w.dead = 0
+	}
 	for _, n := range w.nodes {
 		n.slowUntil = 0
-		if !n.up {
+		if !n.up && n.id != w.dead {
 			n.start()
 		}
 	}
+}
+
+// loseForGood stops a node that comes back only if the others cannot go on without it.
+func (w *world) loseForGood(id int32) {
+	n := w.node(id)
+	if w.dead != 0 || !n.up || w.pageCache || w.healing {
+		return
+	}
+	w.dead = id
+	n.log.Crash(0)
+	n.stop()
+	w.note("%d is lost for good", id)
 }
 
 // send has something happen at another node after a delay, or never, or twice.
@@ -238,7 +256,7 @@ func (w *world) fault() {
 	}
 	w.after(20*ms+w.random(150*ms), w.fault)
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
-	switch w.rng.IntN(11) {
+	switch w.rng.IntN(12) {
 	case 0, 1, 2:
 		w.crash(n)
 	case 3: // the leader, which matters most
@@ -260,6 +278,10 @@ func (w *world) fault() {
 		w.ctl.changeMinISR()
 	case 10:
 		w.ctl.reassign()
+	case 11:
+		if w.now > faultsEnd-500*ms {
+			w.loseForGood(n.id)
+		}
 	}
 }
 
@@ -282,7 +304,7 @@ func (w *world) crash(n *node) {
 	n.stop()
 	n.tainted = w.pageCache
 	w.after(20*ms+w.random(500*ms), func() {
-		if !n.up {
+		if !n.up && n.id != w.dead {
 			n.start()
 		}
 	})
@@ -408,7 +430,7 @@ func (n *node) follow(img *image) {
 				Log: n.ends(), LastEpoch: n.log.EpochAt(n.log.End() - 1), HighWatermark: n.log.HighWatermark(),
 			})
 		}
-		n.follower.Follow(n.w.now, img.leader, epoch)
+		n.follower.Follow(n.w.now, img.leader, epoch, img.PartitionEpoch)
 	}
 	n.keepProgress()
 }
@@ -541,11 +563,38 @@ func (n *node) actAsLeader() {
 		}
 	}
 	n.later(answerTimeout, ended)
-	n.send(theController, fmt.Sprintf("propose %v at %d", p.ISR, p.PartitionEpoch), func() {
+	n.propose(&p, func() {
 		verdict := w.ctl.alterPartition(n.id, &p)
 		w.seen["proposal: "+verdict]++
 		w.ctl.send(n, life, "proposal "+verdict, ended)
 	})
+}
+
+// propose sends a proposal to the controller. A change of the in-sync set is the moment at which
+// faults of the replica that joins matter most, so some are staged here.
+func (n *node) propose(p *Proposal, do func()) {
+	w := n.w
+	what := fmt.Sprintf("propose %v at %d", p.ISR, p.PartitionEpoch)
+	joins := p.ISR[len(p.ISR)-1].ID
+	switch {
+	case w.now < w.silentUntil:
+		w.note("%d %s: lost", n.id, what)
+		w.seen["proposal: lost"]++
+	case w.healing || joins == n.id || w.chance(0.8):
+		n.send(theController, what, do)
+	case w.chance(0.3): // the replica does not come back, and the controller hears of nothing
+		w.note("%d %s: lost", n.id, what)
+		w.loseForGood(joins)
+	default: // it comes when the replica has been cut off for long, and later ones do not come
+		w.cuts[[2]int32{joins, n.id}] = w.now + 900*ms
+		w.silentUntil = w.now + 700*ms
+		w.note("%d %s: very late", n.id, what)
+		w.after(350*ms+w.random(350*ms), func() {
+			w.note("%d %s: now", n.id, what)
+			do()
+		})
+		w.seen["proposal: very late"]++
+	}
 }
 
 func (n *node) actAsFollower() {

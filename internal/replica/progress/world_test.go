@@ -30,6 +30,21 @@ func TestModel(t *testing.T) {
 		t.Fatalf("seed %d: %v", seed, err)
 	}
 	t.Logf("%d steps, %d acknowledgements, %v", steps, acks, seen)
+	if to-from < 60 {
+		return // too few for all that may happen
+	}
+	for _, what := range []string{
+		"acknowledgement", "append refused: too few in sync", "answer refused: too few in sync", "not readable yet", "reader served",
+		"crash that loses records", "one-way cut", "slow disk", "late message", "dropped message", "doubled message", "lost for good",
+		"election", "election of an eligible replica", "leader moved", "fenced by silence", "min ISR changed", "retention",
+		"reassignment ended", "replica removed", "ISR grows", "ISR shrinks", "truncation", "begin anew",
+		"proposal: accepted", "proposal: stale", "proposal: lost", "proposal: very late", "proposed again",
+		"fetch: verdict 1", "fetch: verdict 2", "fetch: verdict 3", "fetch: verdict 4", "fetch: verdict 5", "fetch: verdict 6",
+	} {
+		if seen[what] == 0 {
+			t.Errorf("in %d histories there was no %q", to-from, what)
+		}
+	}
 }
 
 // TestModelReplays proves that a seed is always the same history.

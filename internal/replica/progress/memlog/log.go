@@ -87,7 +87,8 @@ func (l *Log) BeginEpoch(e record.Epoch) error {
 	return l.fault
 }
 
-// Truncate cuts the log, durably, so that no record lies at an offset or beyond it.
+// Truncate cuts the log, so that no record lies at an offset or beyond it. The cut, and what is
+// left, are durable.
 func (l *Log) Truncate(to record.Offset) error {
 	switch {
 	case l.fault != nil:
@@ -99,7 +100,8 @@ func (l *Log) Truncate(to record.Offset) error {
 	}
 	l.entries = l.entries[:to-l.start]
 	l.begun = record.NoEpoch
-	l.durable = min(l.durable, to)
+	l.durable = to
+	l.hw, l.savedHW = min(l.hw, to), min(l.savedHW, to)
 	return nil
 }
 
@@ -132,7 +134,7 @@ func (l *Log) SetStart(to record.Offset) error {
 // Commit makes durable what was appended so far, and the high watermark.
 func (l *Log) Commit() {
 	l.durable = l.end()
-	l.savedHW = max(l.savedHW, l.hw)
+	l.savedHW = min(l.hw, l.durable)
 }
 
 // Crash does what a crash of the node does: of the records that are not durable only the first
@@ -143,6 +145,7 @@ func (l *Log) Crash(keep int) {
 	l.durable = l.end()
 	l.begun = record.NoEpoch
 	l.hw = max(min(l.savedHW, l.end()), l.start)
+	l.savedHW = l.hw
 }
 
 // Break makes the log read-only.

@@ -1,0 +1,158 @@
+package replica
+
+import (
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/replica/progress/memlog"
+	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// storedLog is a log of the storage engine as memlog.Exam examines it: each record is a batch, and
+// its value is the batch's timestamp.
+type storedLog struct {
+	*storage.Log
+	t     *testing.T
+	fs    *vfs.Mem
+	store *storage.Store
+}
+
+var examID = storage.LogID{Topic: [16]byte{7}}
+
+func (l *storedLog) open() {
+	l.t.Helper()
+	store, err := storage.Open(storage.Config{FS: l.fs, Dir: "data", Logger: slog.New(slog.DiscardHandler), Scrub: -1})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.store = store
+	o := storage.Options{SegmentBytes: 400, IndexInterval: 100, IndexBytes: 1 << 16, RetentionAge: -1, RetentionBytes: -1, FlushMessages: 1}
+	l.Log = store.Log(examID, "exam", o, func(*storage.Log) {})
+}
+
+func (l *storedLog) Lose(rng *rand.Rand) {
+	fs := l.fs.Crash(rng)
+	if err := l.store.Close(); err != nil {
+		l.t.Fatal(err)
+	}
+	l.fs = fs
+	l.open()
+}
+
+func (l *storedLog) Commit() { l.store.Commit() }
+
+func (l *storedLog) batch(value uint64) record.Batch {
+	var b record.Builder
+	b.Append(int64(value), nil, nil)
+	out, err := b.Build()
+	l.must(err)
+	return append(record.Batch(nil), out...)
+}
+
+func (l *storedLog) must(err error) {
+	l.t.Helper()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+}
+
+func (l *storedLog) Append(epoch record.Epoch, values ...uint64) error {
+	items := make([]storage.Item, len(values))
+	for i, v := range values {
+		items[i].Batch = l.batch(v)
+	}
+	l.Log.Append(epoch, items)
+	return firstError(items)
+}
+
+func (l *storedLog) AppendAt(at record.Offset, entries ...memlog.Entry) error {
+	items := make([]storage.Item, len(entries))
+	for i, e := range entries {
+		items[i].Batch = l.batch(e.Value)
+		items[i].Batch.SetBaseOffset(at + record.Offset(i))
+		items[i].Batch.SetLeaderEpoch(e.Epoch)
+	}
+	l.Log.AppendAt(items)
+	return firstError(items)
+}
+
+func firstError(items []storage.Item) error {
+	for i := range items {
+		if items[i].Err != nil {
+			return items[i].Err
+		}
+	}
+	return nil
+}
+
+// offset is a result that must not fail.
+func (l *storedLog) offset(o record.Offset, err error) record.Offset {
+	l.t.Helper()
+	l.must(err)
+	return o
+}
+
+func (l *storedLog) Start() record.Offset         { return l.offset(l.Log.Start()) }
+func (l *storedLog) End() record.Offset           { return l.offset(l.Log.End()) }
+func (l *storedLog) Committed() record.Offset     { return l.offset(l.Log.Committed()) }
+func (l *storedLog) HighWatermark() record.Offset { return l.offset(l.Log.HighWatermark()) }
+
+func (l *storedLog) EpochEnd(e record.Epoch) (record.Epoch, record.Offset) {
+	epoch, end, err := l.Log.EpochEnd(e)
+	l.must(err)
+	return epoch, end
+}
+
+func (l *storedLog) Read(from record.Offset, n int) ([]memlog.Entry, error) {
+	var es []memlog.Entry
+	for end := l.End(); len(es) < n; {
+		c, err := l.Log.Read(from, end, 1<<20)
+		if err != nil || c == nil {
+			return es, err
+		}
+		b := make([]byte, c.Len())
+		_, err = c.ReadAt(b, 0)
+		c.Release()
+		if err != nil {
+			return es, err
+		}
+		for len(b) > 0 {
+			one, rest, err := record.Next(b)
+			if err != nil {
+				return es, err
+			}
+			es = append(es, memlog.Entry{Epoch: one.LeaderEpoch(), Value: uint64(one.BaseTimestamp())})
+			from, b = one.NextOffset(), rest
+		}
+	}
+	return es, nil
+}
+
+// TestLogPassesTheExam proves that a log of the storage engine does what the log of the simulated
+// replicas does, over random operations and crashes. LEAT_TEST_SEEDS is how many times.
+func TestLogPassesTheExam(t *testing.T) {
+	seeds := uint64(10)
+	if s := os.Getenv("LEAT_TEST_SEEDS"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seeds = n
+	}
+	for seed := range seeds {
+		l := &storedLog{t: t, fs: vfs.NewMem()}
+		l.open()
+		err := memlog.Exam(l, seed, 150)
+		if closeErr := l.store.Close(); closeErr != nil {
+			t.Error(closeErr)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
