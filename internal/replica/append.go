@@ -128,7 +128,7 @@ func (a *Appends) writeTo(p *Partition, from, to int) {
 				a.items[i].Err = err
 				continue
 			}
-			p.appendItems(a.items[i:i+1])
+			p.appendItems(a.items[i : i+1])
 		}
 		return
 	}

@@ -263,7 +263,9 @@ func (d *directories) discardStrays(id LogID, dir string) error {
 		if !ok {
 			return nil
 		}
-		if err := d.discardLocked(id, dir, last.Name); err != nil {
+		if err := d.discardLocked(id, dir, last.Name); errors.Is(err, vfs.ErrNotExist) {
+			continue // the operator has removed it
+		} else if err != nil {
 			d.s.strays.Add(last.Name, id, last.Since)
 			return err
 		}

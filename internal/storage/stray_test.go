@@ -397,3 +397,31 @@ func TestKnownLogBeginsEmptyWhileItsStrayIsRemoved(t *testing.T) {
 		t.Errorf("the first record has offset %d", it.Base)
 	}
 }
+
+// TestStrayThatTheOperatorRemovedIsForgotten proves that nothing is tried for ever where the
+// operator has removed a directory that was set aside, while the node runs, before the node removes
+// it: at the end of its time, or since its topic was deleted.
+func TestStrayThatTheOperatorRemovedIsForgotten(t *testing.T) {
+	for name, remove := range map[string]func(s *Store){
+		"old":     func(s *Store) { s.removeOldStrays(time.Now().Add(2 * time.Hour)) },
+		"deleted": func(s *Store) { s.sweepDirs(&sweep{isKnown: isNone, isDeleted: isFirst}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem, stray := setAsideWorld(t)
+			cfg := testConfig(mem, "data")
+			cfg.StrayRetention = time.Hour
+			s := quietStore(t, cfg)
+			if err := mem.Remove("data/" + stray); err != nil {
+				t.Fatal(err)
+			}
+			remove(s)
+			for range 5 {
+				s.keeper.checkpointNow()
+				s.keeper.removeDue(time.Now())
+			}
+			if s.Strays() > 0 || s.isLeaving(testID(0)) || len(s.keeper.leaving) > 0 {
+				t.Errorf("%d are reported as set aside; leaving: %v", s.Strays(), s.isLeaving(testID(0)))
+			}
+		})
+	}
+}
