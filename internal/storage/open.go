@@ -600,7 +600,9 @@ func loadProducers(l *Log, ps *producer.State) error {
 	if err := applySegments(l, ps, from, now); err != nil {
 		return err
 	}
-	ps.Confirm()
+	if ps.Evict() { // it makes final what was applied
+		l.s.producers.boundSoon()
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -268,4 +269,43 @@ func TestProducerMemoryIsGivenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	expectProducers(t, s, 0, 0)
+}
+
+// TestLoadingWakesTheKeeper proves that the keeper is told to bound all logs where a log that reads its
+// producers finds too many, of which others have more than their share.
+func TestLoadingWakesTheKeeper(t *testing.T) {
+	const most = 200
+	mem := vfs.NewMem()
+	s := boundedStore(t, mem, most)
+	floodLog(t, testLog(s, 0, testOptions()), 1000, most/2)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(mem, "data")
+	cfg.Producers = producer.NewBudget(most * producer.EntryBytes)
+	s, err := openDir(cfg) // no goroutine runs
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.background = func(f func()) { f() }
+	t.Cleanup(func() {
+		s.commit.start()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	floodLog(t, testLog(s, 1, testOptions()), 5000, most*3/4) // it fits in
+	if s.producers.wanted.Load() {
+		t.Fatal("there were too many before the log was read")
+	}
+	l := testLog(s, 0, testOptions())
+	l.mu.Lock()
+	err = errors.Join(l.makeUsableLocked(), l.prepareWriterLocked())
+	l.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.producers.wanted.Load() {
+		t.Error("nobody looks at the log that has too many")
+	}
 }

@@ -20,9 +20,10 @@ const minKept = 2
 // only down to its fair share. A log that has less than that leaves the rest to the others.
 //
 //	count <= most                  nobody evicts
-//	most < count                   a State above its fair share evicts down to it
+//	most < count                   a State above its fair share evicts down to it, once it has an
+//	                               eighth more, for which fair shares leave room
 //	most + most/4 < count          a State that grows beyond an eighth of its fair share evicts
-//	                               at least as many as it has added
+//	                               at least as many as it has added, likewise many at a time
 //
 // The last case is that of a log that is full and idle while another one grows, until somebody
 // calls Evict of the idle one. States that grow have no more than most together, since that is

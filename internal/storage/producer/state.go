@@ -223,8 +223,8 @@ func (s *State) keep(isKept func(p *entry) bool) {
 
 // Evict forgets the longest unused producers while the Budget is exceeded, as far as this log
 // has to. It returns true if the Budget is exceeded still, since other logs have more. Evict
-// makes all batches final that were applied. A log evicts many producers at a time, so that
-// looking for them costs little for each.
+// makes all batches final that were applied. A log that evicts any producers evicts a ninth of
+// them at least, since it sorts all of them to find the longest unused ones.
 func (s *State) Evict() (exceeded bool) {
 	s.Confirm()
 	grown := s.grown
@@ -233,14 +233,22 @@ func (s *State) Evict() (exceeded bool) {
 		return false
 	}
 	n, share := s.known.n, s.budget.fairShare()
-	drop := n - share
-	if grown > 0 && s.budget.isFarExceeded() {
-		drop = max(drop, min(max(grown, n/8), n-share/8))
+	drop := countAbove(n, share)
+	if above := countAbove(n, share/8); grown > 0 && s.budget.isFarExceeded() {
+		drop = max(drop, min(max(grown, n/8), above))
 	}
 	if drop = min(drop, n-minKept); drop > 0 {
 		s.evictOldest(drop)
 	}
 	return s.budget.isExceeded()
+}
+
+// countAbove counts the producers of n that are above a number, if those are more than an eighth of it.
+func countAbove(n, most int) int {
+	if n-most <= most/8 {
+		return 0
+	}
+	return n - most
 }
 
 // evictOldest forgets a number of producers, the longest unused ones.
