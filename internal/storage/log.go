@@ -120,7 +120,7 @@ type Log struct {
 	stable    Position           // guarded by pub: everything before it is on disk in the log's files
 	dirState  dirState           // guarded by pub
 	hasGaps   bool               // guarded by pub: offsets may have gaps
-	oldest    int64              // guarded by pub: ms, no record is older; segment.TimeUnknown
+	oldest    int64              // guarded by pub: ms, retention by time removes nothing before a record of that time is too old; segment.TimeUnknown
 	snapshots snapshots          // guarded by pub
 	due       due                // guarded by pub
 	entered   entered            // guarded by pub

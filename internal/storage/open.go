@@ -481,7 +481,10 @@ func (o *opening) finishOpening() error {
 		l.end.Segment, l.end.Pos = g, g.Size() // nobody appends to it yet
 	}
 	if o.point.Vouched {
-		l.dirState, l.oldest = dirNamed, o.point.Oldest
+		l.dirState = dirNamed
+		if o.start == o.point.Start { // else the first record is another one
+			l.oldest = o.point.Oldest
+		}
 	}
 	l.stable = o.stable
 	l.due.epochs = len(o.walked) > 0

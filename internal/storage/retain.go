@@ -66,6 +66,7 @@ func (l *Log) moveStart(o record.Offset) error {
 	l.pub.Lock()
 	defer l.pub.Unlock()
 	l.start.Store(int64(o))
+	l.oldest = segment.TimeUnknown // the first record is another one
 	l.s.keeper.dropSegments(l, l.cutSegmentsLocked(o))
 	l.listLocked()
 	return nil
@@ -191,7 +192,7 @@ func (r *retention) apply() error {
 		// one of the last checkpoint. No client may ever come to a log whose records only expire.
 		l.committed(l)
 	}
-	start := record.Offset(-1)
+	start, byAge := record.Offset(-1), nothingGoes
 	if o.RetentionBytes >= 0 {
 		at, err := r.startBySize(o.RetentionBytes)
 		if err != nil {
@@ -204,13 +205,26 @@ func (r *retention) apply() error {
 		if err != nil {
 			return err
 		}
-		start = max(start, at)
+		start, byAge = max(start, at.Offset), at
 	}
 	start = min(start, r.limit())
-	if start <= record.Offset(l.start.Load()) {
-		return nil
+	if start > record.Offset(l.start.Load()) {
+		if err := l.moveStart(start); err != nil {
+			return err
+		}
 	}
-	return l.moveStart(start)
+	l.noteOldest(byAge)
+	return nil
+}
+
+// noteOldest notes the time of a record if that is the log's first one: retention by time removes
+// nothing before that record is too old.
+func (l *Log) noteOldest(at Stamp) {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	if at.Time != segment.TimeUnknown && record.Offset(l.start.Load()) == at.Offset {
+		l.oldest = at.Time
+	}
 }
 
 // limit is the offset beyond which retention removes nothing: the committed end, or the high
@@ -237,36 +251,34 @@ func (r *retention) mayApply() bool {
 	return l.options().RetentionBytes >= 0 || age >= 0 && (p.Oldest == segment.TimeUnknown || p.Oldest < r.now.Add(-age).UnixMilli())
 }
 
+// nothingGoes is the answer of startByAge if nothing goes.
+var nothingGoes = Stamp{Offset: -1, Time: segment.TimeUnknown}
+
 // startByAge is the first offset that retention by time keeps: that of the first record that is not
-// older than ms. It is -1 if nothing goes. A record that is old enough stays as long as a younger
+// older than ms. If there is none, it is the committed end, and the time is unknown. A record that is old enough stays as long as a younger
 // record lies before it. A log without any record that has a time keeps them all.
-func (r *retention) startByAge(ms int64) (record.Offset, error) {
+func (r *retention) startByAge(ms int64) (Stamp, error) {
 	l := r.l
 	l.pub.Lock()
 	oldest := l.oldest
 	l.pub.Unlock()
 	if oldest != segment.TimeUnknown && oldest >= ms {
-		return -1, nil
+		return nothingGoes, nil
 	}
 	ctx := context.Background() //nolint:forbidigo // the store's own look-up draws on no budget, so that nothing waits
 	at, ok, err := findTime(l, segment.Work{Ctx: ctx}, max(ms, 0))
 	if err != nil {
-		return -1, err
+		return nothingGoes, err
 	}
 	if ok {
-		l.pub.Lock()
-		defer l.pub.Unlock()
-		if at.Offset <= record.Offset(l.commitTo.Load()) {
-			l.oldest = at.Time // of the record that becomes the first: retention by time removes nothing before that record is too old
-		}
-		return at.Offset, nil
+		return at, nil
 	}
 	for _, g := range l.segmentsFromStart() {
 		if latest, err := maxTimeOf(l, g); err != nil || latest >= 0 {
-			return record.Offset(l.commitTo.Load()), err
+			return Stamp{Offset: record.Offset(l.commitTo.Load()), Time: segment.TimeUnknown}, err
 		}
 	}
-	return -1, nil
+	return nothingGoes, nil
 }
 
 // startBySize is the first offset that retention by size keeps: that of the last batch from which

@@ -74,7 +74,7 @@ type Point struct {
 	HighWatermark record.Offset // the last that the leader knew, of the records up to Next; 0: unknown
 	Snapshot      record.Offset // the newest producer snapshot; -1: none, since there were no producers
 	ProducersAt   record.Offset // the snapshot has the producers' state at this offset, which is not above Next
-	Oldest        int64         // ms; no record is older
+	Oldest        int64         // ms; retention by time removes nothing before a record of that time is too old
 
 	// Closed is the number of bytes of the segments before Base, beginning with the one with
 	// Start; BytesUnknown if it is unknown. If the directory has fewer it is damaged.
@@ -344,7 +344,7 @@ func (t *Table) RaiseStart(id record.LogID, start record.Offset) {
 		p = UnknownPoint()
 	}
 	if p.Start < start {
-		p.Start, p.Closed = start, BytesUnknown // Closed depends on the start
+		p.Start, p.Closed, p.Oldest = start, BytesUnknown, TimeUnknown // they depend on the start
 		t.all[id] = p
 		t.changed[id] = struct{}{}
 	}

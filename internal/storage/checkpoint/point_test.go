@@ -166,9 +166,9 @@ func TestTable(t *testing.T) {
 	tb.RaiseStart(a, 5)
 	expect("a start that is no higher", a, p)
 	tb.RaiseStart(a, 20)
-	p.Start, p.Closed = 20, checkpoint.BytesUnknown // the segments that it is about begin elsewhere now
+	p.Start, p.Closed, p.Oldest = 20, checkpoint.BytesUnknown, checkpoint.TimeUnknown // the records and segments that they are about are others now
 	expect("a start that is", a, p)
-	p.Closed = 900
+	p.Closed, p.Oldest = 900, 7
 	tb.Set(a, p)
 	tb.RaiseStart(b, 30)
 	raised := none
