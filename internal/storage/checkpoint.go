@@ -267,9 +267,14 @@ func (l *Log) notePoint(to Position) {
 func (c *syncing) writeSnapshot(wanted, sync bool) (done bool, err error) {
 	l := c.l
 	l.mu.Lock()
-	if l.writer == nil {
+	if c.due.snapshot { // segments wait for it, and a truncation may have dropped the writer since
+		if err = l.prepareWriterLocked(); l.isFaulted() {
+			err = nil // the segments stay
+		}
+	}
+	if err != nil || l.writer == nil {
 		l.mu.Unlock()
-		return false, nil
+		return false, err
 	}
 	ps := &l.writer.producers
 	at := l.end.Next

@@ -61,3 +61,33 @@ func TestRetentionOfAnotherFirstRecord(t *testing.T) {
 		expectRetained(t, s, l, 3000, 2)
 	}
 }
+
+// TestSegmentsGoAfterTruncation proves that the segments below a start are removed also where a truncation
+// came between the move of the start and the checkpoint, and nothing is appended after that.
+func TestSegmentsGoAfterTruncation(t *testing.T) {
+	mem := vfs.NewMem()
+	s := openStore(t, testConfig(mem, "data"))
+	o := testOptions()
+	o.SegmentBytes = 1024
+	l := testLog(s, 0, o)
+	for n := range 40 {
+		mustAppend(t, l, produced(t, 7, 0, int32(n), 1))
+	}
+	s.Commit()
+	first := l.segments()[0].Path(".log")
+	if err := l.SetStart(20); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Truncate(38); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		s.keeper.checkpointNow()
+	}
+	if _, err := mem.Stat(first); err == nil {
+		t.Errorf("%s is there after five checkpoints", first)
+	}
+	if it := mustAppend(t, l, produced(t, 7, 0, 38, 1)); it.Base != 38 || it.Dup {
+		t.Errorf("the producer goes on: %+v", it)
+	}
+}
