@@ -174,8 +174,8 @@ func (a *app) consumeOptions(ctx context.Context, f consumeFlags, pos admin.Posi
 	return opts, err
 }
 
-// memberOptions are the options of a client that is a member of the group. Records are marked once
-// they are written; the client commits the marks each second, and the verb at its end.
+// memberOptions are the options of a client that is a member of the group. Records are marked once the output has
+// taken them; the client commits the marks each second, and the verb at its end.
 func (f consumeFlags) memberOptions(pos admin.Position, until *ends) []kgo.Opt {
 	opts := []kgo.Opt{
 		kgo.ConsumerGroup(f.group), kgo.ConsumeTopics(f.topics...), kgo.ConsumeResetOffset(pos.Offset()),
@@ -215,10 +215,11 @@ type consumer struct {
 	meter         *meter
 	timeout       time.Duration
 	buf           []byte
-	written       int64     // records written
-	lastRecord    time.Time // when the last record came; the start if none has
-	groupWaitTold bool      // the user was told that we wait for the group
-	groupRefusal  error     // the last answer by which the group did not let us in; nil: there is none
+	unflushed     []*kgo.Record // records that the output may not have taken yet, those of the last poll
+	written       int64         // records written, perhaps into out only
+	lastRecord    time.Time     // when the last record came; the start if none has
+	groupWaitTold bool          // the user was told that we wait for the group
+	groupRefusal  error         // the last answer by which the group did not let us in; nil: there is none
 }
 
 // pollTimeout is how long a poll waits where the consumer has something to check while no record comes.
@@ -240,7 +241,7 @@ func (c *consumer) consumeRecords(ctx context.Context) error {
 			err = c.writeRecords(fetches)
 		}
 		if err == nil {
-			err = c.out.Flush()
+			err = c.flushRecords()
 		}
 		c.cl.AllowRebalance()
 		if err == nil {
@@ -263,10 +264,14 @@ func (c *consumer) checkProgress(came bool) error {
 	waited := now.Sub(c.lastRecord)
 	if c.flags.group != "" && !c.groupWaitTold && waited >= tellGroupWaitAfter && c.written == 0 && !c.until.isAssigned() {
 		c.groupWaitTold = true
-		c.meter.tellPerson("waiting for group " + c.flags.group + " to assign partitions: it waits for its other members")
+		c.meter.tellPerson("waiting for group " + c.flags.group + " to assign partitions: it waits some seconds for members that may still come, and longer for members that do not answer")
 	}
 	if c.groupRefusal != nil && waited >= c.timeout && !c.until.isAssigned() {
 		return c.refusedError()
+	}
+	if c.flags.exit && c.flags.group != "" && waited >= c.timeout && !c.until.isAssigned() {
+		return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("group %s has assigned no partitions to us for %s: it waits for members that do not answer, "+
+			"as \"leat group describe %s\" shows", c.flags.group, formatDuration(c.timeout), c.flags.group)}
 	}
 	if c.flags.exit && waited >= c.timeout && !c.isFinished() {
 		return fmt.Errorf("no record came for %s before the end was reached: %s", formatDuration(c.timeout), c.until.describeMissing())
@@ -334,9 +339,7 @@ func (c *consumer) writeRecords(fetches kgo.Fetches) error {
 		if c.flags.exit && !c.until.admitRecord(r) || c.flags.count > 0 && c.written >= c.flags.count {
 			continue
 		}
-		if c.flags.group != "" {
-			c.cl.MarkCommitRecords(r)
-		}
+		c.unflushed = append(c.unflushed, r)
 		if r.Attrs.IsControl() {
 			continue
 		}
@@ -344,9 +347,27 @@ func (c *consumer) writeRecords(fetches kgo.Fetches) error {
 		if _, err := c.out.Write(c.buf); err != nil {
 			return err
 		}
-		c.meter.addRecord(len(r.Key) + len(r.Value))
 		c.written++
 	}
+	return nil
+}
+
+// flushRecords hands the records of a poll over to the output. Only when it has taken them all are they counted and,
+// in a group, marked: an offset that is committed says that its record was written, and no other member reads it.
+func (c *consumer) flushRecords() error {
+	if err := c.out.Flush(); err != nil {
+		return err
+	}
+	if c.flags.group != "" {
+		c.cl.MarkCommitRecords(c.unflushed...)
+	}
+	for _, r := range c.unflushed {
+		if !r.Attrs.IsControl() {
+			c.meter.addRecord(len(r.Key) + len(r.Value))
+		}
+	}
+	clear(c.unflushed)
+	c.unflushed = c.unflushed[:0]
 	return nil
 }
 

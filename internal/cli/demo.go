@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,6 +60,9 @@ is shown. If the output is not a terminal, the demo writes a plain line each sec
 			if f.port < 0 || f.port > 65535 {
 				return usagef("--port %d: give a port from 1 to 65535", f.port)
 			}
+			if cmd.Flags().Changed("for") && f.span <= 0 {
+				return usagef("--for %s: give a time span such as 30s", f.span)
+			}
 			return a.runDemo(cmd.Context(), f, start)
 		},
 	}
@@ -105,8 +111,8 @@ func (a *app) runDemoLoad(ctx context.Context, f demoFlags, lines []accessLine) 
 	if err != nil {
 		return err
 	}
-	a.drawDemo(ctx, stats, load.failed)
-	return load.stopLoad()
+	err = a.drawDemo(ctx, stats, load.failed)
+	return errors.Join(load.stopLoad(), err)
 }
 
 func makeDemoTopic(ctx context.Context, adm *kadm.Client) error {
@@ -117,12 +123,21 @@ func makeDemoTopic(ctx context.Context, adm *kadm.Client) error {
 	return nil
 }
 
+// programName is what a person types to run this program again, whose first argument was arg: "go run" builds it into
+// a directory of its own, which is gone afterwards.
+func programName(arg string) string {
+	if strings.Contains(filepath.ToSlash(arg), "/go-build") {
+		return "go run ./cmd/leat"
+	}
+	return arg
+}
+
 // tellWhereDataAre tells the user where the data are, or that they are deleted.
 func (a *app) tellWhereDataAre(dir demoDirectory) error {
 	if dir.temporary != "" {
 		_, err := fmt.Fprintln(a.out, "Its data are deleted; with --keep they stay.")
 		return err
 	}
-	_, err := fmt.Fprintf(a.out, "The data are in %s. To serve them again:\n  leat up --data %s\n", dir.data, dir.data)
+	_, err := fmt.Fprintf(a.out, "The data are in %s. To serve them again:\n  %s up --data %s\n", dir.data, programName(os.Args[0]), dir.data)
 	return err
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
+	"os"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -104,16 +106,18 @@ func flowBetween(a, b *demoSample) flow {
 	}
 }
 
-// drawDemo draws the statistics until ctx ends or failed is closed.
-func (a *app) drawDemo(ctx context.Context, stats *demoStats, failed <-chan struct{}) {
+// drawDemo draws the statistics until ctx ends, failed is closed, or nobody sees them any more.
+func (a *app) drawDemo(ctx context.Context, stats *demoStats, failed <-chan struct{}) error {
 	_, person := terminalWidth(a.out)
 	every := lineEvery
 	if person {
 		every = drawEvery
 	}
-	v := demoView{out: a.out, addr: a.bootstrap}
+	v := demoView{out: a.out, addr: a.bootstrap, program: programName(os.Args[0])}
 	if !person {
-		v.writeInvitation()
+		if err := v.writeInvitation(); err != nil {
+			return err
+		}
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -122,9 +126,9 @@ func (a *app) drawDemo(ctx context.Context, stats *demoStats, failed <-chan stru
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-failed:
-			return
+			return nil
 		case <-tick.C:
 		}
 		past = append(past, stats.takeSample())
@@ -132,22 +136,26 @@ func (a *app) drawDemo(ctx context.Context, stats *demoStats, failed <-chan stru
 			past = past[over:]
 		}
 		f := flowBetween(&past[0], &past[len(past)-1])
+		var err error
 		if person {
 			columns, rows, _ := terminalSize(a.out) // it may have been resized
-			v.drawPicture(f, columns, rows)
+			err = v.drawPicture(f, columns, rows)
 		} else {
-			v.writeLine(f)
+			err = v.writeLine(f)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
 
-// demoView writes what the user sees. It ignores failures to write: the demo ends by Ctrl-C or when
-// its time is over.
+// demoView writes what the user sees.
 type demoView struct {
 	out           io.Writer
 	addr          string
-	columns, rows int // of the terminal when the last picture was drawn
-	drawn         int // lines of the last picture
+	program       string // runs leat
+	columns, rows int    // of the terminal when the last picture was drawn
+	drawn         int    // lines of the last picture
 }
 
 // fullColumns and fullRows are what the picture with a table needs.
@@ -157,21 +165,35 @@ const (
 )
 
 // invitationText tells how the user's own client joins in.
-func (v *demoView) invitationText() string {
-	return fmt.Sprintf("Point your own client at %s, topic %s. For example:\n  leat consume %s --bootstrap %s", v.addr, demoTopic, demoTopic, v.addr)
+func (v *demoView) invitationText(columns int) string {
+	return fmt.Sprintf("Point your own client at %s, topic %s. For example:\n  %s", v.addr, demoTopic, v.commandText(columns-len("  ")))
 }
 
-func (v *demoView) writeInvitation() { _, _ = fmt.Fprintln(v.out, v.invitationText()) }
+// commandText is a command that reads the demo's topic. If it is too long for a line of so many columns it is split with
+// a backslash, so that it can still be copied.
+func (v *demoView) commandText(columns int) string {
+	command := fmt.Sprintf("%s consume %s --bootstrap %s", v.program, demoTopic, v.addr)
+	if len(command) > columns {
+		command = strings.Replace(command, " --bootstrap", " \\\n    --bootstrap", 1)
+	}
+	return command
+}
 
-func (v *demoView) writeLine(f flow) {
-	_, _ = fmt.Fprintf(v.out, "in %s records/s %s/s, out %s records/s %s/s, lag %s, end to end p50 %s p99 %s, %s records so far\n",
+func (v *demoView) writeInvitation() error {
+	_, err := fmt.Fprintln(v.out, v.invitationText(math.MaxInt))
+	return err
+}
+
+func (v *demoView) writeLine(f flow) error {
+	_, err := fmt.Fprintf(v.out, "in %s records/s %s/s, out %s records/s %s/s, lag %s, end to end p50 %s p99 %s, %s records so far\n",
 		formatNumber(int64(f.recordsIn)), formatSize(f.bytesIn), formatNumber(int64(f.recordsOut)), formatSize(f.bytesOut), formatNumber(f.lag),
 		formatDuration(f.p50), formatDuration(f.p99), formatNumber(f.totalOut))
+	return err
 }
 
 // drawPicture replaces the last picture, and fits it into a terminal of this size.
-func (v *demoView) drawPicture(f flow, columns, rows int) {
-	picture := v.fullPicture(f)
+func (v *demoView) drawPicture(f flow, columns, rows int) error {
+	picture := v.fullPicture(f, columns)
 	if columns < fullColumns || rows < fullRows {
 		picture = v.compactPicture(f)
 	}
@@ -189,7 +211,8 @@ func (v *demoView) drawPicture(f flow, columns, rows int) {
 		_, _ = fmt.Fprintf(v.out, "\x1b[%dA\r\x1b[J", v.drawn)
 	}
 	v.columns, v.rows, v.drawn = columns, rows, strings.Count(picture, "\n")+1
-	_, _ = lipgloss.Fprintln(v.out, picture)
+	_, err := lipgloss.Fprintln(v.out, picture)
+	return err
 }
 
 var (
@@ -198,7 +221,7 @@ var (
 )
 
 // fullPicture is the picture with a table.
-func (v *demoView) fullPicture(f flow) string {
+func (v *demoView) fullPicture(f flow, columns int) string {
 	row := func(name string, records, bytes float64, total int64) []string {
 		return []string{name, formatNumber(int64(records)), formatSize(bytes), formatNumber(total)}
 	}
@@ -219,16 +242,15 @@ func (v *demoView) fullPicture(f flow) string {
 	return accent.Render("leat demo") + faint.Render("  a web site's access log, keyed by client address, through one node") + "\n\n" +
 		t.Render() + "\n" +
 		fmt.Sprintf("  lag %s   end to end p50 %s  p99 %s\n\n", accent.Render(formatNumber(f.lag)), accent.Render(formatDuration(f.p50)), accent.Render(formatDuration(f.p99))) +
-		v.invitationText() + "\n" + faint.Render("Ctrl-C ends it.")
+		v.invitationText(columns) + "\n" + faint.Render("Ctrl-C ends it.")
 }
 
-// compactPicture is the picture for a small terminal. The command in it is split with a backslash, so
-// that it can still be copied.
+// compactPicture is the picture for a small terminal. Its command is always split.
 func (v *demoView) compactPicture(f flow) string {
 	return accent.Render("leat demo") + faint.Render(" on "+v.addr) + "\n" +
 		fmt.Sprintf("in  %s records/s, %s/s\n", formatNumber(int64(f.recordsIn)), formatSize(f.bytesIn)) +
 		fmt.Sprintf("out %s records/s, %s/s\n", formatNumber(int64(f.recordsOut)), formatSize(f.bytesOut)) +
 		fmt.Sprintf("lag %s, p50 %s, p99 %s\n", accent.Render(formatNumber(f.lag)), accent.Render(formatDuration(f.p50)), accent.Render(formatDuration(f.p99))) +
-		fmt.Sprintf("leat consume %s \\\n  --bootstrap %s\n", demoTopic, v.addr) +
+		v.commandText(0) + "\n" +
 		faint.Render("Ctrl-C ends it.")
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"syscall"
 
@@ -54,7 +55,7 @@ func notFoundf(format string, args ...any) error {
 
 // reportEnd writes why a verb failed, if it did, and gives the exit code.
 func (a *app) reportEnd(cmd *cobra.Command, err error) int {
-	err = explainRefusal(err)
+	err = explainRefusal(dropClosedPipe(err))
 	code := a.exitCodeOf(err)
 	if err == nil {
 		return code
@@ -83,7 +84,7 @@ func explainRefusal(err error) error {
 
 func (a *app) exitCodeOf(err error) int {
 	switch {
-	case err == nil, isClosedPipe(err):
+	case err == nil:
 		return exitOK
 	case errors.Is(err, errUsage), !a.running:
 		return exitUsage
@@ -97,9 +98,32 @@ func (a *app) exitCodeOf(err error) int {
 	}
 }
 
-// isClosedPipe tells whether the reader of our output has gone away, as "| head" does.
+// isClosedPipe tells whether the reader of our output has gone away, as "| head" does. A broken connection to a broker
+// is something else, although the system gives it the same number.
 func isClosedPipe(err error) bool {
-	return errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)
+	file, ok := errors.AsType[*fs.PathError](err)
+	return ok && errors.Is(file.Err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)
+}
+
+// dropClosedPipe leaves those parts of an error that are no closed pipe. The reader of our output may go away when it
+// has read enough, but what else failed still counts.
+func dropClosedPipe(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // this is about the error itself, not what it wraps
+		var left []error
+		for _, e := range joined.Unwrap() {
+			if dropClosedPipe(e) != nil {
+				left = append(left, e)
+			}
+		}
+		if len(left) == len(joined.Unwrap()) {
+			return err
+		}
+		return errors.Join(left...)
+	}
+	if isClosedPipe(err) {
+		return nil
+	}
+	return err
 }
 
 // oneLine writes an error as one line, with joined errors one after another.

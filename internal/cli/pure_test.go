@@ -1,9 +1,14 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
+	"net"
+	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -79,9 +84,11 @@ func TestLatencies(t *testing.T) {
 // next one takes exactly its place.
 func TestView(t *testing.T) {
 	var out strings.Builder
-	v := demoView{out: &out, addr: "127.0.0.1:9092"}
+	v := demoView{out: &out, addr: "127.0.0.1:9092", program: "leat"}
 	f := flow{recordsIn: 2000, recordsOut: 1999, bytesIn: 5e5, bytesOut: 5e5, totalIn: 12345, totalOut: 12340, lag: 5, p50: 700 * time.Microsecond, p99: 3 * time.Millisecond}
-	v.drawPicture(f, 80, 24)
+	if err := v.drawPicture(f, 80, 24); err != nil {
+		t.Fatal(err)
+	}
 	first := out.String()
 	for _, want := range []string{"2,000", "1,999", "500 kB", "12,345", "12,340", "700µs", "3ms", "127.0.0.1:9092", demoTopic} {
 		if !strings.Contains(first, want) {
@@ -90,10 +97,50 @@ func TestView(t *testing.T) {
 	}
 	lines := strings.Count(first, "\n")
 	out.Reset()
-	v.drawPicture(f, 80, 24)
+	if err := v.drawPicture(f, 80, 24); err != nil {
+		t.Fatal(err)
+	}
 	up := fmt.Sprintf("\x1b[%dA", lines)
 	if !strings.HasPrefix(out.String(), up) || strings.Count(out.String(), "\n") != lines {
 		t.Errorf("the second picture of %d lines begins with %q", lines, out.String()[:10])
+	}
+}
+
+// TestProgramName proves that the demo shows commands that work where it was started.
+func TestProgramName(t *testing.T) {
+	for arg, want := range map[string]string{
+		"leat": "leat", "./bin/leat": "./bin/leat", "/home/you/go/bin/leat": "/home/you/go/bin/leat",
+		"/tmp/go-build1234/b001/exe/leat": "go run ./cmd/leat", "/home/you/.cache/go-build/ab/abcd-d/leat": "go run ./cmd/leat",
+	} {
+		if got := programName(arg); got != want {
+			t.Errorf("the program that is started as %s is called %s, want %s", arg, got, want)
+		}
+	}
+	v := demoView{addr: "127.0.0.1:9092", program: "go run ./cmd/leat"}
+	if got := v.commandText(40); got != "go run ./cmd/leat consume web-access \\\n    --bootstrap 127.0.0.1:9092" {
+		t.Errorf("on a narrow terminal it is %q", got)
+	}
+}
+
+// TestClosedPipe proves that a reader of the output that goes away is no failure, that what failed beside it is one,
+// and that a broken connection to a broker is not taken for it.
+func TestClosedPipe(t *testing.T) {
+	gone := &fs.PathError{Op: "write", Path: "/dev/stdout", Err: syscall.EPIPE}
+	broken := &net.OpError{Op: "write", Net: "tcp", Err: os.NewSyscallError("write", syscall.EPIPE)}
+	missing := notFoundf("topic t does not exist")
+	for _, tc := range []struct {
+		err  error
+		code int
+	}{
+		{gone, exitOK}, {fmt.Errorf("showing: %w", gone), exitOK}, {errors.Join(gone, nil), exitOK}, {errors.Join(nil, errors.Join(gone)), exitOK},
+		{errors.Join(missing, gone), exitNotFound}, {errors.Join(gone, errors.New("committing")), exitFailed},
+		{broken, exitFailed}, {answerError("topic t", broken, ""), exitFailed},
+	} {
+		var said strings.Builder
+		a := &app{err: &said, running: true}
+		if code := a.reportEnd(nil, tc.err); code != tc.code || (code == exitOK) != (said.Len() == 0) {
+			t.Errorf("%v: exit code %d, want %d; it says %q", tc.err, code, tc.code, said.String())
+		}
 	}
 }
 
