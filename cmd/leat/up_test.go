@@ -8,7 +8,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,6 +108,20 @@ func TestHTTPPort(t *testing.T) {
 	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/debug/pprof/"} {
 		eventually(t, path, func() bool { return httpOK("http://" + web + path) })
 	}
+	resp, err := http.Get("http://" + web + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	for _, path := range []string{"/healthz", "/readyz", "/metrics", "/debug/pprof/"} {
+		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(page), path) {
+			t.Errorf("the page / does not name %s: %v, %v, %q", path, err, resp.Status, page)
+		}
+	}
+	if httpOK("http://" + web + "/nothing") {
+		t.Error("a path that does not exist is answered with success")
+	}
 }
 
 // TestRefusals proves that a node that cannot start says in one sentence why, and what to do.
@@ -119,6 +135,8 @@ func TestRefusals(t *testing.T) {
 	port := taken.Addr().String()
 	used := t.TempDir()
 	first := up(t, used)
+	web, once := freeAddr(t), t.TempDir()
+	up(t, once).stop(t)
 	kafka := t.TempDir()
 	write(t, filepath.Join(kafka, "meta.properties"), "version=1\ncluster.id=MkU3OEVBNTcwNTJENDM2Qk\nnode.id=1\n")
 	newer := t.TempDir()
@@ -133,24 +151,35 @@ func TestRefusals(t *testing.T) {
 		dir  string
 		addr string
 		args []string
+		code int
 		says []string
 	}{
-		{"port taken", t.TempDir(), port, []string{"--http", "off"}, []string{port, "--listen"}},
-		{"http port taken", t.TempDir(), freeAddr(t), []string{"--http", port}, []string{port, "--http"}},
-		{"directory in use", used, freeAddr(t), []string{"--http", "off"}, []string{used, "another leat", "--data"}},
-		{"directory of Apache Kafka", kafka, freeAddr(t), []string{"--http", "off"}, []string{kafka, "Kafka", "--data"}},
-		{"directory of a newer version", newer, freeAddr(t), []string{"--http", "off"}, []string{newer, "newer"}},
-		{"unknown config", t.TempDir(), freeAddr(t), []string{"--http", "off", "--set", "no.such.config=1"}, []string{"no.such.config"}},
-		{"bad config", t.TempDir(), freeAddr(t), []string{"--http", "off", "--set", "num.partitions=many"}, []string{"num.partitions", "many"}},
-		{"config file", t.TempDir(), freeAddr(t), []string{"--http", "off", "--config", config}, []string{config, "num.partitoins", "2"}},
+		{"port taken", t.TempDir(), port, []string{"--http", "off"}, 1, []string{port, "--listen"}},
+		{"http port taken", t.TempDir(), freeAddr(t), []string{"--http", port}, 1, []string{port, "--http"}},
+		{"directory in use", used, freeAddr(t), []string{"--http", "off"}, 1, []string{used, "another leat", "--data"}},
+		{"directory of Apache Kafka", kafka, freeAddr(t), []string{"--http", "off"}, 1, []string{kafka, "Kafka", "--data"}},
+		{"directory of a newer version", newer, freeAddr(t), []string{"--http", "off"}, 1, []string{newer, "newer"}},
+		{"unknown config", t.TempDir(), freeAddr(t), []string{"--http", "off", "--set", "no.such.config=1"}, 2, []string{"no.such.config"}},
+		{"bad config", t.TempDir(), freeAddr(t), []string{"--http", "off", "--set", "num.partitions=many"}, 2, []string{"num.partitions", "many"}},
+		{"config file", t.TempDir(), freeAddr(t), []string{"--http", "off", "--config", config}, 2, []string{config, "num.partitoins", "2"}},
+		{"address of another machine", t.TempDir(), "192.0.2.1:9092", []string{"--http", "off"}, 1, []string{"cannot listen on 192.0.2.1:9092: this machine does not have the address 192.0.2.1", "--listen"}},
+		{"HTTP address of another machine", t.TempDir(), freeAddr(t), []string{"--http", "192.0.2.1:8080"}, 1, []string{"this machine does not have the address 192.0.2.1", "--http"}},
+		{"one port for clients and HTTP", t.TempDir(), web, []string{"--http", web}, 2, []string{web, "for clients", "for health and metrics", "--http"}},
+		{"two directories", t.TempDir(), freeAddr(t), []string{"--http", "off", "--set", "log.dirs=b"}, 2, []string{"--set log.dirs: data=/", "and log.dirs=b are both the data directory"}},
+		{"two lists of addresses", t.TempDir(), "127.0.0.1:9444", []string{"--http", "off", "--set", "listeners=PLAINTEXT://:9447"}, 2, []string{"listen=127.0.0.1:9444 and listeners=PLAINTEXT://:9447 are both the addresses to listen on"}},
+		{"two ids", t.TempDir(), freeAddr(t), []string{"--http", "off", "--id", "4", "--set", "node.id=5"}, 2, []string{"id=4 and node.id=5 are both the number of this node"}},
+		{"id of another node", once, freeAddr(t), []string{"--http", "off", "--set", "node.id=7"}, 1, []string{"it belongs to node 1, and --set node.id asks for 7; leave --set node.id out"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := launch(t, tc.dir, tc.addr, tc.args...)
 			p.awaitEnd(t)
-			if p.exitCode() == 0 {
-				t.Errorf("exit status 0")
-			}
 			text := p.out.String()
+			if p.exitCode() != tc.code {
+				t.Errorf("exit status %d, want %d", p.exitCode(), tc.code)
+			}
+			if strings.Contains(text, "bad setting") || strings.Contains(text, "listen tcp") {
+				t.Errorf("it has words that mean nothing to people:\n%s", text)
+			}
 			for _, want := range tc.says {
 				if !strings.Contains(text, want) {
 					t.Errorf("it does not say %q:\n%s", want, text)

@@ -25,11 +25,11 @@ func newUp() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "up", SuggestFor: []string{"start", "serve", "server", "run", "broker"},
 		Short: "Run a node: a broker on localhost:9092 with its data in ./leat-data",
-		Long: `Run a node until it is stopped (Ctrl-C or SIGTERM).
+		Long: `Run a node until it is stopped (Ctrl-C, SIGTERM or SIGHUP).
 
 Without any flag it serves Kafka's protocol on port 9092 of this machine's loopback addresses and keeps its data in ./leat-data,
 which it creates at the first start. Flags win over the environment (LEAT_DATA, LEAT_LISTEN, ..., LEAT_SET_<NAME> for Kafka's broker
-configs with underscores for dots), and the environment wins over the config file.
+configs with underscores for dots), and the environment wins over the config file. Two of the same kind must not contradict each other.
 
 If there are several listeners, they have names, as in Kafka. A client is told the address of the listener that it connected to.`,
 		Example: `  leat up
@@ -70,6 +70,9 @@ func runUp(cmd *cobra.Command) error {
 	cfg.OwnsProcess = true
 	cfg.KeepMonitorAwake = os.Getenv("GOMAXPROCS") == "" // GOMAXPROCS in the environment means that the user controls the scheduler
 	n, err := node.Start(cmd.Context(), cfg)
+	if errors.Is(err, node.ErrConfig) {
+		return explainSettings(err)
+	}
 	if err != nil {
 		return err
 	}

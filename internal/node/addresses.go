@@ -148,6 +148,10 @@ func planAddresses(c *Config) (addresses, error) {
 			return a, err
 		}
 	}
+	if other, own := a.findOverlap(c.HTTP); own {
+		return a, fmt.Errorf("%w: %s, for clients, and %s, for health and metrics, are the same port of one address: choose another address with --http HOST:PORT, or --http off",
+			ErrConfig, other, c.HTTP)
+	}
 	if err := a.checkProtocols(c.Settings); err != nil {
 		return a, err
 	}
@@ -179,6 +183,24 @@ func (a *addresses) addListener(e endpoint) error {
 		a.names = append(a.names, e.name)
 	}
 	return nil
+}
+
+// findOverlap finds the endpoint on which the node listens for clients and which has the port of an address for HTTP.
+func (a *addresses) findOverlap(httpAddr string) (endpoint, bool) {
+	if httpAddr == "" || httpAddr == "off" {
+		return endpoint{}, false
+	}
+	web, err := parseEndpoint(httpAddr)
+	listen := a.listen
+	if len(listen) == 0 {
+		listen = []endpoint{{name: plaintext, host: "127.0.0.1", port: DefaultPort}, {name: plaintext, host: "::1", port: DefaultPort}}
+	}
+	for _, e := range listen {
+		if err == nil && e.port == web.port && e.port != 0 && hostsOverlap(e.host, web.host) {
+			return e, true
+		}
+	}
+	return endpoint{}, false
 }
 
 // hostsOverlap tells whether two hosts to listen on have an address in common. It does not

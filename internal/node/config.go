@@ -34,6 +34,7 @@ type Config struct {
 	Advertise []string // as Listen, for each listener the address that its clients and other nodes are told; none: the one to which the client has connected
 	HTTP      string   // host:port of health, metrics and profiles; "": DefaultHTTP or a free port, "off": none
 	ID        *int32   // node id; nil: the one that the data directory has, 1 at the first start
+	IDFrom    string   // who asked for ID, for messages; "": --id
 	Rack      string
 	// Settings are Kafka's broker configs that were given, by name (static configs).
 	Settings map[string]string
@@ -87,17 +88,28 @@ type Value struct {
 	At          string // its place in the source, for messages: "--set x=y", "LEAT_X", "line 3, column 1"
 }
 
-// ErrConfig is wrapped by every error about a setting.
+// ErrConfig is wrapped by every error about a setting with which no node starts.
 var ErrConfig = errors.New("bad setting")
 
-// Combine makes a Config of the sources. Where two set the same setting, the later one wins.
+// ErrAddress is wrapped by every error about an address on which this machine does not let the node listen.
+var ErrAddress = errors.New("cannot listen")
+
+// Combine makes a Config of the sources. Where two set the same setting, the later one wins. One source must not
+// set it twice to different values, by whatever names.
 func Combine(sources ...Source) (Config, error) {
 	cfg := Config{Data: DefaultData, Settings: map[string]string{}}
 	given := map[string]string{} // the last value of each name
 	for _, src := range sources {
 		cfg.Warnings = append(cfg.Warnings, src.Warnings...)
+		said := map[string]statement{}
 		for _, v := range src.Values {
 			if err := cfg.applySetting(v.Name, v.Value); err != nil {
+				return Config{}, fmt.Errorf("%s: %w", src.placeOf(v), err)
+			}
+			if ownSettings[v.Name] == "id" {
+				cfg.IDFrom = src.placeOf(v)
+			}
+			if err := cfg.checkStatement(said, v); err != nil {
 				return Config{}, fmt.Errorf("%s: %w", src.placeOf(v), err)
 			}
 			given[v.Name] = strings.TrimSpace(v.Value)
@@ -110,6 +122,70 @@ func Combine(sources ...Source) (Config, error) {
 		return Config{}, err
 	}
 	return cfg, nil
+}
+
+// statement is what one source says about a setting.
+type statement struct {
+	by    Value
+	means string // the value that the setting got by it
+}
+
+// settingNouns say what the node's own settings are that have a name of Kafka's besides ours.
+var settingNouns = map[string]string{
+	"data": "the data directory", "listen": "the addresses to listen on", "advertise": "the addresses that clients are told",
+	"id": "the number of this node", "rack": "the rack of this node",
+}
+
+// checkStatement refuses a value of a source that contradicts an earlier one of the same source, since nobody can say
+// which of them is meant. It leaves the pairs that Kafka has for one setting to applyPairs.
+func (c *Config) checkStatement(said map[string]statement, v Value) error {
+	setting := v.Name
+	if own := ownSettings[v.Name]; own != "" {
+		setting = own
+	}
+	now := statement{by: v, means: c.meaningOf(v)}
+	before, twice := said[setting]
+	if !twice {
+		said[setting] = now
+		return nil
+	}
+	ours := before.by.Name == setting || v.Name == setting
+	switch {
+	case before.means == now.means, before.by.Name != v.Name && !ours:
+		return nil
+	case before.by.Name == v.Name:
+		return fmt.Errorf("%w: %s is set twice here, to different values: leave one of them out", ErrConfig, v.Name)
+	default:
+		return fmt.Errorf("%w: %s=%s and %s=%s are both %s: set one of them, or both to the same value",
+			ErrConfig, before.by.Name, before.by.Value, v.Name, v.Value, settingNouns[setting])
+	}
+}
+
+// meaningOf is what a value that was just applied means, in a form in which different spellings are equal.
+func (c *Config) meaningOf(v Value) string {
+	switch ownSettings[v.Name] {
+	case "data":
+		return strings.Join(splitDistinct(v.Value), ",")
+	case "listen":
+		return meaningOfEndpoints(c.Listen)
+	case "advertise":
+		return meaningOfEndpoints(c.Advertise)
+	case "id":
+		return strconv.Itoa(int(*c.ID))
+	default:
+		return v.Value
+	}
+}
+
+func meaningOfEndpoints(list []string) string {
+	var forms []string
+	for _, s := range list {
+		if e, err := parseEndpoint(s); err == nil {
+			s = e.kafkaForm()
+		}
+		forms = append(forms, s)
+	}
+	return strings.Join(forms, ",")
 }
 
 // applyPairs applies what depends on two of Kafka's names for one setting: log.dir is only heeded

@@ -22,11 +22,59 @@ func TestCombine(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Config{
-		Data: "/from/env", ID: new(int32(7)), Listen: []string{":9192", ":9193"},
+		Data: "/from/env", ID: new(int32(7)), IDFrom: "leat.yaml: line 3, column 1", Listen: []string{":9192", ":9193"},
 		Settings: map[string]string{"num.partitions": "5", "log.cleanup.policy": "compact,delete"},
 	}
 	if d := cmp.Diff(want, got, cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".Logger" || p.Last().String() == ".Ready" }, cmp.Ignore())); d != "" {
 		t.Error(d)
+	}
+}
+
+// TestContradictionsAreRefused proves that one source may set a setting twice only if both say the same, whatever names
+// and spellings they use, and that a later source may contradict an earlier one.
+func TestContradictionsAreRefused(t *testing.T) {
+	refused := func(want string, pairs ...string) {
+		t.Helper()
+		if _, err := combine(pairs...); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: error %v, want one that says %q", pairs, err, want)
+		}
+	}
+	refused("data=a and log.dirs=b are both the data directory: set one of them, or both to the same value", "data", "a", "log.dirs", "b")
+	refused("data=a and log.dir=b are both the data directory", "data", "a", "log.dir", "b")
+	refused("listen=:1 and listeners=PLAINTEXT://:2 are both the addresses to listen on", "listen", ":1", "listeners", "PLAINTEXT://:2")
+	refused("advertise=h:1 and advertised.listeners=PLAINTEXT://h:2 are both", "advertise", "h:1", "advertised.listeners", "PLAINTEXT://h:2")
+	refused("id=4 and node.id=5 are both the number of this node", "id", "4", "node.id", "5")
+	refused("node.id=5 and broker.id=6 are both the number of this node", "node.id", "5", "broker.id", "6")
+	refused("rack=a and broker.rack=b are both the rack of this node", "rack", "a", "broker.rack", "b")
+	refused("num.partitions is set twice here, to different values", "num.partitions", "1", "num.partitions", "2")
+	for _, pairs := range [][]string{
+		{"data", "a", "log.dirs", "a,a", "log.dir", "a"}, {"listen", ":1", "listeners", "PLAINTEXT://:1"}, {"advertise", "h:1", "advertised.listeners", "PLAINTEXT://h:1"},
+		{"id", "4", "node.id", " 4", "broker.id", "4"}, {"num.partitions", "2", "num.partitions", "2"}, {"log.dirs", "a", "log.dir", "b"},
+	} {
+		if _, err := combine(pairs...); err != nil {
+			t.Errorf("%q: %v", pairs, err)
+		}
+	}
+	env := FromEnv([]string{"LEAT_DATA=a", "LEAT_ID=4"})
+	later := Source{Values: []Value{{"log.dirs", "b", "--set log.dirs"}, {"node.id", "5", "--set node.id"}}}
+	if got, err := Combine(env, later); err != nil || got.Data != "b" || *got.ID != 5 || got.IDFrom != "--set node.id" {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// TestHTTPBesideClients proves that HTTP does not get an address that is for clients.
+func TestHTTPBesideClients(t *testing.T) {
+	for _, pairs := range [][]string{
+		{"listen", "127.0.0.1:9444", "http", "127.0.0.1:9444"}, {"listen", ":9444", "http", "127.0.0.1:9444"}, {"http", ":9092"}, {"http", "[::1]:9092"},
+	} {
+		if _, err := combine(pairs...); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "are the same port of one address: choose another address with --http") {
+			t.Errorf("%q: %v", pairs, err)
+		}
+	}
+	for _, pairs := range [][]string{{"listen", ":0", "http", ":0"}, {"listen", ":8080"}, {"listen", "127.0.0.1:9444", "http", "127.0.0.2:9444"}, {"http", "off"}} {
+		if _, err := combine(pairs...); err != nil {
+			t.Errorf("%q: %v", pairs, err)
+		}
 	}
 }
 

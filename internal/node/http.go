@@ -36,6 +36,15 @@ const (
 	maxHeaderBytes    = 64 << 10
 )
 
+// openHTTP serves health, metrics and profiles.
+func (n *Node) openHTTP(ctx context.Context) (err error) {
+	n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.descriptors.http, n.checkHealth)
+	if _, own := n.addresses.findOverlap(DefaultHTTP); own && err == nil && n.admin != nil && n.admin.elsewhere != "" {
+		n.admin.elsewhere = DefaultHTTP + " is for this node's clients"
+	}
+	return err
+}
+
 // openAdmin serves HTTP on addr, for at most conns connections at a time (0: no bound). If addr
 // is empty and another program has the default port, it takes a free one instead, since the
 // operator did not ask for that port, and says so. The node is not ready yet, and has no metrics.
@@ -57,11 +66,8 @@ func openAdmin(ctx context.Context, addr string, conns int, health func() health
 		}
 		l, err = lc.Listen(ctx, "tcp", "127.0.0.1:0")
 	}
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%w: cannot serve health and metrics: %s is taken by another program; stop that one, or choose another address with --http HOST:PORT, or --http off", ErrConfig, addr)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("%w: cannot listen on %s for health and metrics: %w; choose another address with --http HOST:PORT, or --http off", ErrConfig, addr, err)
+		return nil, listenError(addr, err, "choose another address for health and metrics with --http HOST:PORT, or --http off")
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	a := &admin{addr: l.Addr().String(), elsewhere: elsewhere, done: make(chan error, 1), cancel: cancel}
@@ -103,8 +109,18 @@ func (a *admin) setReady(reg *prometheus.Registry) {
 	a.ready.Store(true)
 }
 
+// pathsText is what a browser shows that has only the address.
+const pathsText = `This is a node of Leat. Its paths for HTTP:
+
+/healthz       whether the process runs
+/readyz        whether it serves clients, and what is wrong
+/metrics       metrics in the format of Prometheus
+/debug/pprof/  profiles of the process
+`
+
 func (a *admin) newMux(health func() health) *http.ServeMux {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, pathsText) })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeText(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !a.ready.Load() {

@@ -61,21 +61,21 @@ func lockDirectory(fsys vfs.FS, dir string) (io.Closer, error) {
 }
 
 // loadIdentity reads the directory's identity, or makes one if the directory is new. wantID is
-// the node id that the operator wants; nil: the one that the directory has, 1 in a new one.
+// the node id that the operator wants, by the setting wantedBy; nil: the one that the directory has, 1 in a new one.
 //
 // The identity file is written before any metadata or log, by one rename. So a directory
 // without it that has metadata or logs has lost its identity, and must not get another one.
 // When loadIdentity returns, the identity and all names on the way to it are durable, also those
 // that an earlier process made which was killed before it could do that.
-func loadIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
-	id, err := findIdentity(fsys, dir, wantID)
+func loadIdentity(fsys vfs.FS, dir string, wantID *int32, wantedBy string) (identity, error) {
+	id, err := findIdentity(fsys, dir, wantID, wantedBy)
 	if err != nil {
 		return identity{}, fmt.Errorf("%w %s: %w", ErrDirectory, dir, err)
 	}
 	return id, nil
 }
 
-func findIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
+func findIdentity(fsys vfs.FS, dir string, wantID *int32, wantedBy string) (identity, error) {
 	b, err := readFile(fsys, path.Join(dir, identityFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := inspectDirectory(fsys, dir); err != nil {
@@ -91,8 +91,8 @@ func findIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 		return identity{}, err
 	}
 	if wantID != nil && *wantID != id.nodeID {
-		return identity{}, fmt.Errorf("it belongs to node %d, and --id asks for %d; leave --id out, or choose another directory with --data",
-			id.nodeID, *wantID)
+		return identity{}, fmt.Errorf("it belongs to node %d, and %s asks for %d; leave %s out, or choose another directory with --data",
+			id.nodeID, wantedBy, *wantID, wantedBy)
 	}
 	id.secret, err = readFile(fsys, path.Join(dir, secretFile))
 	switch {

@@ -21,7 +21,7 @@ func identify(fsys vfs.FS) (identity, error) {
 	if err != nil {
 		return identity{}, err
 	}
-	id, err := loadIdentity(fsys, deepDir, nil)
+	id, err := loadIdentity(fsys, deepDir, nil, "")
 	return id, errors.Join(err, lock.Close())
 }
 

@@ -24,7 +24,7 @@ func (n *Node) openListeners(ctx context.Context) error {
 	}
 	for _, e := range n.addresses.listen {
 		if err := n.openListener(ctx, e); err != nil {
-			return listenError(net.JoinHostPort(e.host, strconv.Itoa(e.port)), err)
+			return listenError(net.JoinHostPort(e.host, strconv.Itoa(e.port)), err, chooseListen)
 		}
 	}
 	return nil
@@ -55,19 +55,34 @@ type listener struct {
 // either. A machine without IPv6 has only one.
 func (n *Node) listenLoopback(ctx context.Context) error {
 	if err := n.openListener(ctx, endpoint{name: plaintext, host: "127.0.0.1", port: DefaultPort}); err != nil {
-		return listenError(net.JoinHostPort("127.0.0.1", strconv.Itoa(DefaultPort)), err)
+		return listenError(net.JoinHostPort("127.0.0.1", strconv.Itoa(DefaultPort)), err, chooseListen)
 	}
 	if err := n.openListener(ctx, endpoint{name: plaintext, host: "::1", port: DefaultPort}); errors.Is(err, syscall.EADDRINUSE) {
-		return listenError(net.JoinHostPort("::1", strconv.Itoa(DefaultPort)), err)
+		return listenError(net.JoinHostPort("::1", strconv.Itoa(DefaultPort)), err, chooseListen)
 	}
 	return nil
 }
 
-func listenError(addr string, err error) error {
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("%w: %s is taken by another program; stop that one, or choose another address with --listen HOST:PORT", ErrConfig, addr)
+// chooseListen says what can be done about an address for clients.
+const chooseListen = "choose another address with --listen HOST:PORT"
+
+// listenError says why nobody can listen on an address here, and what can be done about it.
+func listenError(addr string, err error, remedy string) error {
+	host, _, splitErr := net.SplitHostPort(addr)
+	errno, isErrno := errors.AsType[syscall.Errno](err)
+	_, isName := errors.AsType[*net.DNSError](err)
+	switch {
+	case errno == syscall.EADDRINUSE:
+		return fmt.Errorf("%w: %s is taken by another program; stop that one, or %s", ErrAddress, addr, remedy)
+	case splitErr == nil && errno == syscall.EADDRNOTAVAIL:
+		return fmt.Errorf("%w on %s: this machine does not have the address %s; %s", ErrAddress, addr, host, remedy)
+	case splitErr == nil && isName:
+		return fmt.Errorf("%w on %s: nobody knows an address of %s; %s", ErrAddress, addr, host, remedy)
+	case isErrno:
+		return fmt.Errorf("%w on %s: %w; %s", ErrAddress, addr, errno, remedy)
+	default:
+		return fmt.Errorf("%w on %s: %w; %s", ErrAddress, addr, err, remedy)
 	}
-	return fmt.Errorf("%w: cannot listen on %s: %w; choose another address with --listen HOST:PORT", ErrConfig, addr, err)
 }
 
 // listenersToRegister are the listeners with which the node is registered, that for other

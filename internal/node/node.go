@@ -9,6 +9,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -120,13 +121,13 @@ func (n *Node) start(ctx context.Context) error {
 	if err := inspectDirectory(n.fs, n.cfg.Data); err != nil {
 		return fmt.Errorf("%w %s: %w", ErrDirectory, n.cfg.Data, err)
 	}
-	if n.admin, err = openAdmin(ctx, n.cfg.HTTP, n.descriptors.http, n.checkHealth); err != nil {
+	if err = n.openHTTP(ctx); err != nil {
 		return err
 	}
 	if n.lock, err = lockDirectory(n.fs, n.cfg.Data); err != nil {
 		return err
 	}
-	if n.id, err = loadIdentity(n.fs, n.cfg.Data, n.cfg.ID); err != nil {
+	if n.id, err = loadIdentity(n.fs, n.cfg.Data, n.cfg.ID, cmp.Or(n.cfg.IDFrom, "--id")); err != nil {
 		return err
 	}
 	if n.static, err = config.NewStatic(n.id.nodeID, n.cfg.Settings); err != nil {
