@@ -301,6 +301,20 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 	}
 }
 
+// TestProduceToCompactedTopic proves that a record without a key that a compacted topic refuses is reported with the
+// reason, and that one with a key is accepted.
+func TestProduceToCompactedTopic(t *testing.T) {
+	t.Parallel()
+	p := up(t, t.TempDir())
+	tryVerb(t, t.TempDir(), "", "topic create c --config cleanup.policy=compact --bootstrap "+p.addr).expect(t, 0)
+	r := tryVerb(t, t.TempDir(), "no key\n", "produce c --bootstrap "+p.addr)
+	r.expect(t, 1)
+	if want := "topic c is compacted, so it refuses records without a key: give keys with --key-separator, --key or --json; no record was acknowledged, 1 record was not"; !strings.Contains(r.stderr, want) {
+		t.Errorf("it says %q, want %q", r.stderr, want)
+	}
+	tryVerb(t, t.TempDir(), "k:v\n", "produce c --key-separator : --bootstrap "+p.addr).expect(t, 0)
+}
+
 // TestVerbsNoteIneffectiveConfigs proves that verbs that set configs report which of them have no
 // effect, in one line and in the JSON, also in a dry run, and that they report nothing otherwise.
 func TestVerbsNoteIneffectiveConfigs(t *testing.T) {
@@ -308,8 +322,8 @@ func TestVerbsNoteIneffectiveConfigs(t *testing.T) {
 	p := up(t, t.TempDir())
 	for _, c := range []struct{ args, says string }{
 		{"topic create plain --config retention.ms=100000", ""},
-		{"topic create compacted --config cleanup.policy=compact", "topic compacted: a part of cleanup.policy has no effect yet: it needs compaction"},
-		{"topic alter plain --set cleanup.policy=compact,delete --dry-run", "topic plain: a part of cleanup.policy has no effect yet: it needs compaction"},
+		{"topic create compacted --config cleanup.policy=compact", "topic compacted: compact in cleanup.policy refuses records without a key, and has no other effect yet: it needs compaction"},
+		{"topic alter plain --set cleanup.policy=compact,delete --dry-run", "topic plain: compact in cleanup.policy refuses records without a key, and has no other effect yet: it needs compaction"},
 		{"topic alter plain --unset cleanup.policy --set segment.bytes=2000000", ""},
 		{"config set --topic plain local.retention.ms=5 retention.ms=10", "topic plain: local.retention.ms has no effect yet: it needs tiered storage"},
 		{"config set --cluster background.threads=11", "all brokers: background.threads has no effect here, for the reasons in docs/configs.md"},

@@ -270,8 +270,8 @@ func (c *consumer) checkProgress(came bool) error {
 		return c.refusedError()
 	}
 	if c.flags.exit && c.flags.group != "" && waited >= c.timeout && !c.until.isAssigned() {
-		return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("group %s has assigned no partitions to us for %s: it waits for members that do not answer, "+
-			"as \"leat group describe %s\" shows", c.flags.group, formatDuration(c.timeout), c.flags.group)}
+		return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("group %s has assigned no partitions to us for %s: it waits for members that may still come, "+
+			"or that do not answer; \"leat group describe %s\" shows them", c.flags.group, formatDuration(c.timeout), c.flags.group)}
 	}
 	if c.flags.exit && waited >= c.timeout && !c.isFinished() {
 		return fmt.Errorf("no record came for %s before the end was reached: %s", formatDuration(c.timeout), c.until.describeMissing())

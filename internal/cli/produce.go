@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -153,16 +154,17 @@ func (a *app) runProduce(ctx context.Context, f produceFlags, files []string) er
 	if err != nil {
 		return err
 	}
-	limit, err := a.checkTarget(ctx, f)
+	rules, err := a.checkTarget(ctx, f)
 	if err != nil {
 		return err
 	}
+	limit := rules.largestBatch
 	shows := showLive
 	if isTerminal(a.in) && len(files) == 0 {
 		shows = showSum // a line that is drawn would overwrite the one that the user types
 	}
 	m := newMeter(a.err, "produced", shows)
-	s := newSender(ctx, f.topic, orDefault(a.timeout), limit, m)
+	s := newSender(ctx, f.topic, orDefault(a.timeout), rules, m)
 	s.cutter, s.parseRecord = cut, line
 	opts = append(opts, kgo.ProducerBatchMaxBytes(limit), kgo.MaxBufferedBytes(max(maxBufferedBytes, int(limit))),
 		kgo.BrokerMaxWriteBytes(max(usualRequest, limit+maxRequestHead)), kgo.WithLogger(s.refusals))
@@ -181,10 +183,15 @@ func (a *app) runProduce(ctx context.Context, f produceFlags, files []string) er
 	return err
 }
 
-// checkTarget checks that the topic and the partition to write to exist, and asks how large a batch
-// the topic accepts.
-func (a *app) checkTarget(ctx context.Context, f produceFlags) (limit int32, err error) {
-	limit = usualBatch
+// topicRules are what a topic demands of the records that it accepts.
+type topicRules struct {
+	largestBatch int32
+	needsKeys    bool
+}
+
+// checkTarget checks that the topic and the partition to write to exist, and asks which records the topic accepts.
+func (a *app) checkTarget(ctx context.Context, f produceFlags) (rules topicRules, err error) {
+	rules.largestBatch = usualBatch
 	err = a.withAdmin(ctx, func(ctx context.Context, adm *kadm.Client) error {
 		details, err := topicDetails(ctx, adm, f.topic)
 		if err != nil {
@@ -200,13 +207,16 @@ func (a *app) checkTarget(ctx context.Context, f produceFlags) (limit int32, err
 		for _, rc := range configs {
 			for _, c := range rc.Configs {
 				if n, err := strconv.ParseInt(c.MaybeValue(), 10, 32); err == nil && c.Key == "max.message.bytes" {
-					limit = int32(min(max(n, leastBatch), mostBatch))
+					rules.largestBatch = int32(min(max(n, leastBatch), mostBatch))
+				}
+				if c.Key == "cleanup.policy" {
+					rules.needsKeys = strings.Contains(c.MaybeValue(), "compact")
 				}
 			}
 		}
 		return nil
 	})
-	return limit, err
+	return rules, err
 }
 
 // partitionChooser sends a record that names a partition to that partition, and leaves others to the

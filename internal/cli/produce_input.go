@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,11 +11,11 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/leatstream/leat/internal/cli/format"
+	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
 // maxPiece is the longest line, or the largest file with --whole, that is read.
@@ -149,73 +150,119 @@ func (f produceFlags) commonHeaders() (headers []kgo.RecordHeader, err error) {
 	return headers, nil
 }
 
-// jsonLine is a line of produce --json. Topic and Offset are ignored: they are there so that the output
-// of consume -o json can be read.
-type jsonLine struct {
-	Topic       json.RawMessage `json:"topic"`
-	Offset      json.RawMessage `json:"offset"`
-	Key         json.RawMessage `json:"key"`
-	KeyBase64   []byte          `json:"key_base64"`
-	Value       json.RawMessage `json:"value"`
-	ValueBase64 []byte          `json:"value_base64"`
-	Headers     jsonHeaders     `json:"headers"`
-	Partition   *int32          `json:"partition"`
-	Timestamp   *time.Time      `json:"timestamp"`
-}
+// jsonMembers are the members of a line of produce --json. The topic and the offset are ignored: they are there so that
+// the output of consume -o json can be read.
+var jsonMembers = []string{"topic", "offset", "key", "key_base64", "value", "value_base64", "headers", "partition", "timestamp"}
 
+// readJSON makes a record of a line of produce --json. Its errors name the member and say what it must be.
 func readJSON(text []byte, partition int32, common []kgo.RecordHeader) (*kgo.Record, error) {
-	var l jsonLine
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&l); err != nil {
-		return nil, fmt.Errorf("it is not a JSON object that --json accepts: %w", err)
+	l, err := readJSONObject(text, jsonMembers)
+	if err != nil {
+		return nil, err
 	}
-	r := &kgo.Record{
-		Partition: partition, Headers: common,
-		Key: bytesOfJSON(l.Key, l.KeyBase64), Value: bytesOfJSON(l.Value, l.ValueBase64),
+	r := &kgo.Record{Partition: partition, Headers: common}
+	if r.Key, err = l.readBytes("key"); err != nil {
+		return nil, err
 	}
-	if l.Partition != nil {
-		if *l.Partition < 0 {
-			return nil, fmt.Errorf("partition %d: partitions count from 0", *l.Partition)
+	if r.Value, err = l.readBytes("value"); err != nil {
+		return nil, err
+	}
+	if raw, ok := l.findMember("partition"); ok {
+		if json.Unmarshal(raw, &r.Partition) != nil || r.Partition < 0 {
+			return nil, fmt.Errorf("partition is %s: it must be the number of a partition, counted from 0", shortenJSON(raw))
 		}
-		r.Partition = *l.Partition
 	}
-	if l.Timestamp != nil {
-		r.Timestamp = *l.Timestamp
+	if raw, ok := l.findMember("timestamp"); ok {
+		if json.Unmarshal(raw, &r.Timestamp) != nil {
+			return nil, fmt.Errorf(`timestamp is %s: it must be a string with date and time, such as "2026-05-17T10:05:03Z"`, shortenJSON(raw))
+		}
 	}
-	if len(l.Headers) > 0 {
-		r.Headers = slices.Concat(common, l.Headers)
+	if raw, ok := l.findMember("headers"); ok {
+		headers, err := readJSONHeaders(raw)
+		if err != nil {
+			return nil, err
+		}
+		r.Headers = slices.Concat(common, headers)
 	}
 	return r, nil
 }
 
-// jsonHeaders are headers as an object, or as a list of objects with key and value,
-// which keeps order and repeated keys.
-type jsonHeaders []kgo.RecordHeader
+// jsonObject holds the members of a JSON object.
+type jsonObject map[string]json.RawMessage
 
-// UnmarshalJSON reads both forms.
-func (h *jsonHeaders) UnmarshalJSON(data []byte) error {
-	if bytes.HasPrefix(data, []byte("{")) {
-		return h.readObject(data)
+// readJSONObject reads an object all of whose members are known.
+func readJSONObject(text []byte, known []string) (jsonObject, error) {
+	const wanted = `an object such as {"key":"k","value":"v"} is wanted`
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, errors.New("it is empty: " + wanted)
 	}
-	var list []struct {
-		Key         string          `json:"key"`
-		Value       json.RawMessage `json:"value"`
-		ValueBase64 []byte          `json:"value_base64"`
+	var all jsonObject
+	if d := json.NewDecoder(bytes.NewReader(text)); json.Valid(text) {
+		if err := d.Decode(&all); err != nil || all == nil {
+			return nil, fmt.Errorf("it is %s: %s", shortenJSON(text), wanted)
+		}
+	} else if first := new(json.RawMessage); d.Decode(first) == nil {
+		return nil, errors.New("there is more after the JSON object: write one object in each line")
+	} else {
+		return nil, errors.New("it is not JSON: " + wanted)
 	}
-	if err := json.Unmarshal(data, &list); err != nil {
-		return fmt.Errorf("headers: %w", err)
+	for _, name := range sortedKeys(all) {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("there is no member %s%s", name, cmp.Or(phrase.DidYouMean(name, known), ": write "+phrase.Join(known, "or")))
+		}
 	}
-	for _, e := range list {
-		*h = append(*h, kgo.RecordHeader{Key: e.Key, Value: bytesOfJSON(e.Value, e.ValueBase64)})
-	}
-	return nil
+	return all, nil
 }
 
-// readObject reads the object's members in their order. Names may repeat.
-func (h *jsonHeaders) readObject(data []byte) error {
-	d := json.NewDecoder(bytes.NewReader(data))
-	_, err := d.Token() // the brace
+// findMember finds a member that is there and not null.
+func (o jsonObject) findMember(name string) (json.RawMessage, bool) {
+	raw, ok := o[name]
+	return raw, ok && string(raw) != "null"
+}
+
+// readBytes reads a key or a value: the bytes of the member NAME_base64 if there is one, else those of the member NAME.
+func (o jsonObject) readBytes(name string) ([]byte, error) {
+	raw, ok := o.findMember(name + "_base64")
+	if !ok {
+		return bytesOfJSON(o[name]), nil
+	}
+	var inBase64 []byte
+	if !bytes.HasPrefix(raw, []byte(`"`)) || json.Unmarshal(raw, &inBase64) != nil {
+		return nil, fmt.Errorf("%s_base64 is %s: it must be a string in base64, such as \"aGVsbG8=\"", name, shortenJSON(raw))
+	}
+	return inBase64, nil
+}
+
+// readJSONHeaders reads headers: an object, or a list of objects with key and value, which keeps order and repeated keys.
+func readJSONHeaders(raw json.RawMessage) (headers []kgo.RecordHeader, err error) {
+	if bytes.HasPrefix(raw, []byte("{")) {
+		return readHeaderMembers(raw)
+	}
+	var list []json.RawMessage
+	if json.Unmarshal(raw, &list) != nil {
+		return nil, fmt.Errorf(`headers is %s: it must be an object such as {"name":"value"}, or a list of objects with key and value`, shortenJSON(raw))
+	}
+	for i, text := range list {
+		e, err := readJSONObject(text, []string{"key", "value", "value_base64"})
+		if err != nil {
+			return nil, fmt.Errorf("headers, number %d: %w", i+1, err)
+		}
+		var h kgo.RecordHeader
+		if key, ok := e.findMember("key"); ok && json.Unmarshal(key, &h.Key) != nil {
+			return nil, fmt.Errorf("headers, number %d: key is %s: it must be a string", i+1, shortenJSON(key))
+		}
+		if h.Value, err = e.readBytes("value"); err != nil {
+			return nil, fmt.Errorf("headers, number %d: %w", i+1, err)
+		}
+		headers = append(headers, h)
+	}
+	return headers, nil
+}
+
+// readHeaderMembers reads the members of an object of headers in their order. Names may repeat.
+func readHeaderMembers(raw json.RawMessage) (headers []kgo.RecordHeader, err error) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	_, err = d.Token() // the brace
 	for err == nil && d.More() {
 		var name json.Token
 		var value json.RawMessage
@@ -223,20 +270,23 @@ func (h *jsonHeaders) readObject(data []byte) error {
 			err = d.Decode(&value)
 		}
 		key, _ := name.(string)
-		*h = append(*h, kgo.RecordHeader{Key: key, Value: bytesOfJSON(value, nil)})
+		headers = append(headers, kgo.RecordHeader{Key: key, Value: bytesOfJSON(value)})
 	}
-	if err != nil {
-		return fmt.Errorf("headers: %w", err)
+	return headers, err
+}
+
+// shortenJSON shows a value that is not as it must be, or its beginning.
+func shortenJSON(raw []byte) string {
+	const most = 40
+	text := []rune(string(bytes.TrimSpace(raw)))
+	if len(text) > most {
+		return string(text[:most]) + "..."
 	}
-	return nil
+	return string(text)
 }
 
 // bytesOfJSON gives the text of a JSON string, nil for null, and the JSON itself for anything else.
-// If asBytes is set, it is used instead.
-func bytesOfJSON(raw json.RawMessage, asBytes []byte) []byte {
-	if asBytes != nil {
-		return asBytes
-	}
+func bytesOfJSON(raw json.RawMessage) []byte {
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil
 	}

@@ -25,7 +25,7 @@ type sender struct {
 	fail        context.CancelCauseFunc
 	topic       string
 	timeout     time.Duration
-	limit       int32 // the largest batch that the topic accepts
+	rules       topicRules
 	cutter      cutter
 	parseRecord lineReader
 	broker      *broker
@@ -37,8 +37,8 @@ type sender struct {
 	lastProgress atomic.Int64 // when a record was acknowledged, or the first one was sent, in ns since 1970
 }
 
-func newSender(ctx context.Context, topic string, timeout time.Duration, limit int32, m *meter) *sender {
-	s := &sender{topic: topic, timeout: timeout, limit: limit, meter: m, refusals: new(refusals)}
+func newSender(ctx context.Context, topic string, timeout time.Duration, rules topicRules, m *meter) *sender {
+	s := &sender{topic: topic, timeout: timeout, rules: rules, meter: m, refusals: new(refusals)}
 	s.sending, s.fail = context.WithCancelCause(context.WithoutCancel(ctx))
 	return s
 }
@@ -179,9 +179,12 @@ func (s *sender) explainFailure(r *kgo.Record, err error) error {
 	for _, h := range r.Headers {
 		n += len(h.Key) + len(h.Value)
 	}
-	if errors.Is(err, kerr.MessageTooLarge) && n+batchHead > int(s.limit)-64 {
+	if errors.Is(err, kerr.MessageTooLarge) && n+batchHead > int(s.rules.largestBatch)-64 {
 		return &sentenceError{kind: err, sentence: fmt.Sprintf("a record of %s bytes is too large for topic %s, whose max.message.bytes is %s: "+
-			"raise it with \"leat config set --topic %s max.message.bytes=%d\"", formatNumber(int64(n)), s.topic, formatNumber(int64(s.limit)), s.topic, roomFor(n))}
+			"raise it with \"leat config set --topic %s max.message.bytes=%d\"", formatNumber(int64(n)), s.topic, formatNumber(int64(s.rules.largestBatch)), s.topic, roomFor(n))}
+	}
+	if errors.Is(err, kerr.InvalidRecord) && s.rules.needsKeys && r.Key == nil {
+		return &sentenceError{kind: err, sentence: fmt.Sprintf("topic %s is compacted, so it refuses records without a key: give keys with --key-separator, --key or --json", s.topic)}
 	}
 	return answerError("topic "+s.topic, err, "")
 }

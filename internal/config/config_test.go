@@ -380,7 +380,7 @@ func TestIneffectiveConfigsAreNamed(t *testing.T) {
 		"log.cleanup.policy": "delete,compact",
 	})
 	want := []string{
-		"a part of log.cleanup.policy has no effect yet: it needs compaction",
+		"compact in log.cleanup.policy refuses records without a key, and has no other effect yet: it needs compaction",
 		"replica.fetch.max.bytes, replica.lag.time.max.ms have no effect yet: they need replication",
 		"num.io.threads has no effect here, for the reasons in docs/configs.md",
 	}
@@ -412,7 +412,7 @@ func TestNoteIsBounded(t *testing.T) {
 			t.Errorf("%v: %d bytes: %s", c.of, len(note), note)
 		}
 	}
-	if got := Note(Topic, map[string]string{"cleanup.policy": "compact"}); got != "a part of cleanup.policy has no effect yet: it needs compaction" {
+	if got := Note(Topic, map[string]string{"cleanup.policy": "compact"}); got != "compact in cleanup.policy refuses records without a key, and has no other effect yet: it needs compaction" {
 		t.Errorf("%q", got)
 	}
 	if got := Note(Topic, map[string]string{"cleanup.policy": "delete", "retention.ms": "5"}); got != "" {

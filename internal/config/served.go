@@ -58,10 +58,14 @@ func (d *Def) neededFor(v value, text string) string {
 	return d.Needs
 }
 
+// compaction is the feature that a cleanup policy with compact needs. Without it such a policy refuses records without
+// a key, and does nothing else.
+const compaction = "compaction"
+
 // needsCompaction is the need of a cleanup policy that has compact.
 func needsCompaction(v value) string {
 	if slices.Contains(v.l, "compact") {
-		return "compaction"
+		return compaction
 	}
 	return ""
 }
@@ -130,11 +134,15 @@ func explainIneffective(t ResourceType, set map[string]string, limit int) (sente
 		if err != nil || strings.TrimSpace(set[key]) == d.Default {
 			continue
 		}
-		if need := d.neededFor(v, set[key]); need != "" && d.needsOf != nil {
+		need := d.neededFor(v, set[key])
+		switch {
+		case need == compaction && d.needsOf != nil:
+			sentences = append(sentences, "compact in "+key+" refuses records without a key, and has no other effect yet: it needs "+compaction)
+		case need != "" && d.needsOf != nil:
 			waiting[need] = append(waiting[need], "a part of "+key)
-		} else if need != "" {
+		case need != "":
 			waiting[need] = append(waiting[need], key)
-		} else if d.supportKind() == Needless {
+		case d.supportKind() == Needless:
 			needless = append(needless, key)
 		}
 	}

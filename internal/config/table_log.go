@@ -68,7 +68,7 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.cleanup.policy", Type: List, Default: "delete", Scope: ClusterWide, check: listOf("compact", "delete"), needsOf: needsCompaction,
-		Doc: "Which old records are removed from topics that do not set their own policy: delete, compact, both, or an empty list to keep everything. Compaction is not served yet: compact alone keeps everything.",
+		Doc: "Which old records are removed from topics that do not set their own policy: delete, compact, both, or an empty list to keep everything. Compaction is not served yet: compact alone keeps everything, and refuses records without a key.",
 	},
 	{
 		Name: "log.dir", Type: List, Default: "./leat-data",

@@ -47,7 +47,7 @@ func flushTime() []synonym {
 var topicConfigs = []Def{
 	{
 		Name: "cleanup.policy", Type: List, Default: "delete", check: listOf("compact", "delete"), synonyms: from("log.cleanup.policy"), needsOf: needsCompaction,
-		Doc: "Which old records are removed: delete drops them by retention time and size, compact keeps the last record of each key, both can be combined, and an empty list keeps everything. Compaction is not served yet: a topic with compact alone keeps everything.",
+		Doc: "Which old records are removed: delete drops them by retention time and size, compact keeps the last record of each key, both can be combined, and an empty list keeps everything. Compaction is not served yet: a topic with compact alone keeps everything, and refuses records without a key.",
 	},
 	{
 		Name: "compression.type", Type: String, Default: "producer", check: oneOf(codecs...), synonyms: from("compression.type"),
@@ -139,7 +139,7 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "min.insync.replicas", Type: Int, Default: "1", check: atLeast(1), synonyms: from("min.insync.replicas"),
-		Doc: "How many replicas must be in sync for a write with acks=all to be accepted.",
+		Doc: "How many replicas must be in sync for a write with acks=all to be accepted. A partition that has fewer replicas needs all of them, so on one node every value means 1.",
 	},
 	{
 		Name: "preallocate", Type: Bool, Default: "false", synonyms: from("log.preallocate"),
