@@ -122,7 +122,7 @@ func (s *session) produce(r *wire.Request) error {
 // memory, and then decodes in turns with other long work.
 func (s *session) decodeProduce(p *produce) error {
 	work := s.b.cfg.Work
-	n, ok := p.decodeBody(p.r.Body, fewPartitions)
+	n, ok := p.decodeBody(p.r.Body(), fewPartitions)
 	if !ok {
 		return wire.ErrMalformed
 	}
@@ -136,7 +136,7 @@ func (s *session) decodeProduce(p *produce) error {
 	work.Enter(budget.Command)
 	defer work.Leave()
 	p.parts, p.topics = make([]producePart, 0, n-len(p.topics)), nil
-	p.decodeBody(p.r.Body, n)
+	p.decodeBody(p.r.Body(), n)
 	return nil
 }
 

@@ -101,7 +101,7 @@ func (s *session) fetch(r *wire.Request) error {
 		s.b.cfg.Work.Enter(budget.Data)
 		defer s.b.cfg.Work.Leave()
 	}
-	if !f.decodeBody(r.Body) {
+	if !f.decodeBody(r.Body()) {
 		f.recycle()
 		return wire.ErrMalformed
 	}
@@ -124,9 +124,9 @@ func (s *session) fetch(r *wire.Request) error {
 // reserveMemory tells whether the request, or the session that it continues, may name many
 // partitions, and reserves their memory then.
 func (f *fetch) reserveMemory() (long bool, err error) {
-	n := len(f.r.Body) / minWantBytes
+	n := len(f.r.Body()) / minWantBytes
 	if f.version >= 7 {
-		n += f.b.cache.sizeOf(sessionIDOf(f.r.Body, f.version))
+		n += f.b.cache.sizeOf(sessionIDOf(f.r.Body(), f.version))
 	}
 	if n <= fewPartitions {
 		return false, nil

@@ -26,7 +26,7 @@ func (s *session) apiVersions(r *wire.Request) error {
 	}
 	resp := kmsg.NewPtrApiVersionsResponse()
 	if r.Version >= 3 {
-		d := reader{b: r.Body}
+		d := reader{b: r.Body()}
 		name, version := d.readName(true), d.readName(true)
 		d.readTags(true, nil)
 		if !d.isValid() {

@@ -66,6 +66,7 @@ type Conn struct {
 
 	sess     Session
 	lease    *buffer       // keeps the bodies that the session may still use: from Serve until Flush returns
+	leasedAt uint64        // the place of the first request whose body is in lease; the requests before it have lost theirs
 	decoded  *decodeMemory // of the request that was decoded last, while it is served
 	clientID string
 	key      int16 // the API of the last requests
@@ -258,15 +259,15 @@ func (c *Conn) serveFrame(frame []byte) error {
 		c.key = h.key
 	}
 	c.requests++
-	if c.lease == nil {
-		c.lease = c.in.buf.retain()
-	}
 	if !c.out.corked {
 		c.out.cork()
 	}
 	r := c.srv.shared.requests.takeRequest()
 	r.Conn, r.Key, r.Version, r.CorrelationID, r.ClientID = c, h.key, h.version, h.correlationID, c.clientID
-	r.Body, r.buf, r.seq = body, c.in.buf, c.out.issuePlace()
+	r.from, r.to, r.seq = c.in.start-len(body), c.in.start, c.out.issuePlace()
+	if c.lease == nil {
+		c.lease, c.leasedAt = c.in.buf.retain(), r.seq
+	}
 	err = c.sess.Serve(r)
 	c.releaseDecoded()
 	if err != nil {
@@ -342,6 +343,14 @@ func (c *Conn) flushSession() {
 		c.sess.Flush()
 		c.endLease()
 	}
+}
+
+// leasedBuffer is the buffer that has the request's body; nil: the session has given it up.
+func (c *Conn) leasedBuffer(r *Request) *buffer {
+	if r.seq < c.leasedAt {
+		return nil
+	}
+	return c.lease
 }
 
 // endLease ends the reference that keeps the bodies for the session.

@@ -416,10 +416,13 @@ func TestPanics(t *testing.T) {
 					r.Begin()
 					boom("serve")
 					if where == "parked work" {
+						body := string(r.Body()) // it is gone when Serve has returned
 						go func() { // somebody else's goroutine
 							defer r.Conn.Contain()
 							boom(where)
-							_ = echo(r)
+							p := r.Begin()
+							p.B = append(p.B, body...)
+							r.Send(p)
 						}()
 						return nil
 					}

@@ -131,7 +131,8 @@ func TestDecodeAliases(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			req := &Request{Conn: c, Key: key, Version: version, Body: b}
+			c.lease = &buffer{bytes: b}
+			req := &Request{Conn: c, Key: key, Version: version, to: len(b)}
 			got, err := req.Decode()
 			if err != nil {
 				t.Fatal(err)

@@ -3,9 +3,12 @@ package wire
 import (
 	"errors"
 	"net"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
 // collector is a session that, like the broker's, collects bodies in Serve and uses
@@ -22,7 +25,7 @@ func (s *collector) Serve(r *Request) error {
 	if err := s.serve(r); err != nil {
 		return err
 	}
-	s.bodies = append(s.bodies, r.Body)
+	s.bodies = append(s.bodies, r.Body())
 	r.NoReply()
 	return nil
 }
@@ -114,7 +117,7 @@ func TestKeepBody(t *testing.T) {
 		list = append(list, <-kept)
 	}
 	for id, r := range list {
-		if got := string(r.Body); got != body(int32(id)) {
+		if got := string(r.Body()); got != body(int32(id)) {
 			t.Fatalf("body %d has changed to %.20q...", id, got)
 		}
 	}
@@ -125,6 +128,46 @@ func TestKeepBody(t *testing.T) {
 		}
 	}
 	eventually(t, "the memory is given back", func() bool { return s.Stats().RequestMemory() == 0 })
+}
+
+// TestParkedRequestKeepsNoBuffer proves that a request which waits for its answer does not keep
+// the memory of a receive buffer that the connection has given back, and has no body then.
+func TestParkedRequestKeepsNoBuffer(t *testing.T) {
+	for name, serve := range map[string]func(r *Request) error{
+		"raw": func(*Request) error { return nil },
+		"decoded": func(r *Request) error {
+			_, err := r.Decode()
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			parked := make(chan *Request, 1)
+			var freed atomic.Bool
+			s, addr := start(t, Config{}, &funcs{serve: func(r *Request) error {
+				runtime.AddCleanup(&r.Conn.in.buf.bytes[0], func(b *atomic.Bool) { b.Store(true) }, &freed)
+				err := serve(r)
+				parked <- r
+				return err
+			}})
+			c := dial(t, addr)
+			metadata := kmsg.NewPtrMetadataRequest()
+			c.send(frame(metadata.Key(), 0, 1, string(metadata.AppendTo(nil))))
+			r := <-parked
+			eventually(t, "the buffer is given back", func() bool { return s.Stats().RequestMemory() == 0 })
+			eventually(t, "the buffer's memory is free", func() bool {
+				s.buffers.sweepUnused()
+				runtime.GC()
+				return freed.Load()
+			})
+			if r.Body() != nil {
+				t.Error("the request still has a body")
+			}
+			answerWith(r, 0)
+			if id, _ := c.receive(); id != 1 {
+				t.Errorf("answer %d", id)
+			}
+		})
+	}
 }
 
 // TestPanicsElsewhere proves that a panic of somebody who works for a connection on

@@ -18,27 +18,40 @@ type Request struct {
 	Version       int16
 	CorrelationID int32
 	ClientID      string
-	// Body is the request after its header. It aliases the receive buffer and is
-	// valid until the Session's Flush returns, or, after KeepBody, until the request
-	// is answered.
-	Body []byte
 
 	seq  uint64 // its place in the order of answers
 	resp Response
 	own  []byte   // the memory for B of answers that are not built in the outbox
 	next *Request // the next one in a list of requests to be recycled
-	buf  *buffer  // has Body
-	kept bool     // the request has a reference to buf
+
+	// from and to are the place of the body in its receive buffer. The request itself has no
+	// pointer to that: one that waits for its answer would keep the buffer's memory, which is
+	// not counted any more when the connection has given the buffer back.
+	from, to int
+	kept     *buffer // the buffer, of which it has a reference; nil: the body is not kept
 
 	decoded *decodeMemory // nil: it was not decoded, or needs no work memory
 }
 
-// KeepBody keeps Body as it is until the request is answered. Only Serve and Flush
+// Body is the request after its header. It aliases the receive buffer. It is valid until the
+// Session's Flush returns, and nil later, and only Serve, Flush and Close may call it; after
+// KeepBody it is valid until the request is answered, and any goroutine may call it.
+func (r *Request) Body() []byte {
+	b := r.kept
+	if b == nil {
+		b = r.Conn.leasedBuffer(r)
+	}
+	if b == nil {
+		return nil
+	}
+	return b.bytes[r.from:r.to:r.to]
+}
+
+// KeepBody keeps the body as it is until the request is answered. Only Serve and Flush
 // may call it. Kept bodies use up the memory for requests.
 func (r *Request) KeepBody() {
-	if !r.kept {
-		r.buf.retain()
-		r.kept = true
+	if r.kept == nil {
+		r.kept = r.Conn.leasedBuffer(r).retain()
 	}
 }
 
@@ -60,7 +73,7 @@ func (r *Request) Decode() (kmsg.Request, error) {
 	}
 	leave := r.enterLarge()
 	defer leave()
-	body := r.Body[:shape.size]
+	body := r.Body()[:shape.size]
 	if shape.aliases {
 		body = slices.Clone(body)
 	}
@@ -75,7 +88,7 @@ func (r *Request) Decode() (kmsg.Request, error) {
 func (r *Request) checkShape() (shape, error) {
 	leave := r.enterLarge()
 	defer leave()
-	return r.Conn.srv.guard.checkBody(r.Key, r.Version, r.Body, r.Conn.srv.decodeLimit())
+	return r.Conn.srv.guard.checkBody(r.Key, r.Version, r.Body(), r.Conn.srv.decodeLimit())
 }
 
 // largeBody is the least size of a body that waits for its turn on a processor. Decoding a
@@ -85,7 +98,7 @@ const largeBody = 16 << 10
 // enterLarge waits for a turn on a processor if the body is large. The caller must call leave,
 // and must wait for nothing before that.
 func (r *Request) enterLarge() (leave func()) {
-	if len(r.Body) < largeBody {
+	if r.to-r.from < largeBody {
 		return func() {}
 	}
 	work := r.Conn.srv.cfg.Work
@@ -182,8 +195,8 @@ func (p *requestPool) takeRequest() *Request {
 func (p *requestPool) recycle(r *Request) {
 	for r != nil {
 		next := r.next
-		if r.kept {
-			r.buf.release()
+		if r.kept != nil {
+			r.kept.release()
 		}
 		r.resp.forgetSections()
 		sections := r.resp.sections

@@ -52,7 +52,7 @@ func (f *funcs) Close() {
 // echo answers every request with its body.
 func echo(r *Request) error {
 	p := r.Begin()
-	p.B = append(p.B, r.Body...)
+	p.B = append(p.B, r.Body()...)
 	r.Send(p)
 	return nil
 }
