@@ -39,7 +39,9 @@ func isolationOf(level int8) replica.Isolation {
 }
 
 // fetch is the state of one Fetch request; pooled. One goroutine owns it at a time: that
-// which serves it, and, once it is parked, that which fires its poll.
+// which serves it, and, once it is parked, that which fires its poll. While it is parked it
+// refers neither to the receive buffer nor to a fetch session, so that it keeps no memory
+// alive that is counted as free.
 type fetch struct {
 	b       *Broker
 	s       *session
@@ -47,12 +49,8 @@ type fetch struct {
 	version int16
 
 	fetchRequest
-	topics    []fetchTopic
-	names     []byte // the newest chunk of the topics' names
-	nameBytes int    // the size of all chunks of names
-	parts     []fetchPart
-	results   []readResult // one for each partition, from beginReading to endReading
-	forgotten []forgotten
+	fetchLists
+	results []readResult // one for each partition, from beginReading to endReading
 
 	work   budget.Reservation // of a request that may name many partitions, until it is parked or answered
 	parked budget.Reservation // of a request that was parked, until it is answered
@@ -64,6 +62,7 @@ type fetch struct {
 	timer    *time.Timer
 	deadline time.Time
 
+	waiting int            // the number of its partitions when it was parked
 	watched int            // its partitions that Broker.watched counts
 	asleep  *wire.Response // the answer of a fetch that sleeps; nil: it does not
 
@@ -84,7 +83,7 @@ const (
 	fetchPartMemory  = 64                   // of a partition's state while the request is parked
 	fetchTopicMemory = 40                   // of a topic without its name
 	parkedMemory     = 512 + keepResults*64 // of a parked request without its partitions and topics
-	keepResults      = 32                   // the number of results for which memory is kept after endReading
+	keepResults      = 32                   // the length of lists whose memory a parked request keeps uncounted
 )
 
 func (s *session) fetch(r *wire.Request) error {
@@ -168,6 +167,10 @@ func (f *fetch) readOrPark(long bool) {
 
 func (f *fetch) readUntilParked(long bool) {
 	for {
+		if code := f.rejoinSession(); code != none {
+			f.sendAnswer(code, 0)
+			return
+		}
 		bytes, ready := f.readPartitions(long)
 		if ready || bytes >= int(f.minBytes) || f.maxWait <= 0 || f.timeIsOver() {
 			f.answerNow()
@@ -208,6 +211,8 @@ func (f *fetch) watchPartitions() bool {
 		}
 	}
 	f.endReading()
+	f.waiting = len(f.parts)
+	f.leaveSession()
 	return f.armPoll()
 }
 
@@ -218,7 +223,8 @@ func (f *fetch) watchPartitions() bool {
 func (f *fetch) sleepUntilOver() {
 	code, id := f.updateSession()
 	resp := f.buildAnswer(code, id)
-	f.forgetPartitions()
+	f.forgetPartitions(keepResults)
+	f.waiting = 0
 	n := int64(len(resp.B))
 	var ok bool
 	if code == none {
@@ -279,7 +285,7 @@ func (f *fetch) disarmPoll() {
 // other fetches to wake, and records to commit.
 func (f *fetch) Wake() {
 	defer f.r.Conn.Contain()
-	if len(f.parts) > fewPartitions {
+	if f.waiting > fewPartitions {
 		f.b.done.Go(f.resumeLong)
 		return
 	}
@@ -507,23 +513,21 @@ func (f *fetch) sendResponse(resp *wire.Response) {
 
 // recycle puts the state into the pool, without references to other memory.
 func (f *fetch) recycle() {
-	f.forgetPartitions()
+	f.forgetPartitions(keepParts)
 	f.work.Release()
 	f.parked.Release()
-	f.s, f.r, f.open, f.ledElsewhere, f.asleep = nil, nil, nil, false, nil
+	f.s, f.r, f.ledElsewhere, f.asleep = nil, nil, false, nil
 	f.b.fetches.Put(f)
 }
 
-// forgetPartitions clears the lists of partitions, and frees their memory if they are long.
-func (f *fetch) forgetPartitions() {
+// forgetPartitions clears the lists of partitions and leaves the session, and frees the memory
+// of lists that are longer than keep.
+func (f *fetch) forgetPartitions(keep int) {
 	f.releaseChunks()
 	f.endReading()
+	f.dropForgotten()
 	clear(f.parts)
-	clear(f.forgotten)
 	clear(f.topics)
-	f.parts, f.forgotten, f.topics, f.names = f.parts[:0], f.forgotten[:0], f.topics[:0], f.names[:0]
-	if cap(f.parts) > keepParts || cap(f.topics) > keepParts || cap(f.forgotten) > keepParts {
-		f.parts, f.forgotten, f.topics, f.names = nil, nil, nil, nil
-	}
-	f.nameBytes = cap(f.names)
+	f.parts, f.topics, f.open = f.parts[:0], f.topics[:0], nil
+	f.trimLists(keep)
 }

@@ -72,6 +72,8 @@ type Config struct {
 
 	FetchMaxBytes int // fetch.max.bytes, 55 MiB
 	FetchSessions int // max.incremental.fetch.session.cache.slots, 1000; negative: none
+	// FetchSessionBytes is the memory for all incremental fetch sessions; 0: MostFetchSessionBytes.
+	FetchSessionBytes int64
 }
 
 // The defaults of the limits.
@@ -140,7 +142,7 @@ func New(cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	b := &Broker{
-		cfg: cfg, cache: newFetchSessions(cfg.FetchSessions),
+		cfg: cfg, cache: newFetchSessions(cfg.FetchSessions, cfg.FetchSessionBytes),
 		ids:  producerIDs{turn: make(chan struct{}, 1)},
 		stop: make(chan struct{}), sessions: map[*session]struct{}{},
 	}
@@ -165,6 +167,9 @@ func (c *Config) checkAndSetDefaults() error {
 	}
 	if c.FetchSessions == 0 {
 		c.FetchSessions = defaultFetchSessions
+	}
+	if c.FetchSessionBytes == 0 {
+		c.FetchSessionBytes = MostFetchSessionBytes
 	}
 	return nil
 }

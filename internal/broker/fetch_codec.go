@@ -56,6 +56,41 @@ type fetchRequest struct {
 	sessionID, epoch   int32
 }
 
+// fetchLists are the lists of a Fetch request.
+type fetchLists struct {
+	topics    []fetchTopic
+	names     []byte // the newest chunk of the topics' names
+	nameBytes int    // the size of all chunks of names
+	parts     []fetchPart
+	forgotten []forgotten
+}
+
+// dropForgotten empties the list of partitions to forget, whose names are in the receive buffer.
+func (f *fetchLists) dropForgotten() {
+	clear(f.forgotten)
+	if f.forgotten = f.forgotten[:0]; cap(f.forgotten) > keepResults {
+		f.forgotten = nil
+	}
+}
+
+// trimLists frees the memory of empty lists that are longer than keep. The topics' names go with
+// the topics.
+func (f *fetchLists) trimLists(keep int) {
+	if len(f.parts) == 0 && cap(f.parts) > keep {
+		f.parts = nil
+	}
+	if len(f.topics) > 0 {
+		return
+	}
+	if cap(f.topics) > keep {
+		f.topics = nil
+	}
+	if f.names = f.names[:0]; cap(f.names) > maxNameChunk {
+		f.names = nil
+	}
+	f.nameBytes = cap(f.names)
+}
+
 // decodeBody decodes the body of versions 4 to 18, and returns whether the whole of it has
 // the right shape. It copies names, since a parked fetch outlives the receive buffer.
 func (f *fetch) decodeBody(body []byte) bool {
@@ -165,7 +200,7 @@ func (f *fetch) decodeTopic(r *reader, flexible bool) *fetchTopic {
 
 // growTopics makes room for n topics. The list must not move while a request is decoded,
 // since its partitions point into it.
-func (f *fetch) growTopics(n int) {
+func (f *fetchLists) growTopics(n int) {
 	if cap(f.topics)-len(f.topics) < n {
 		f.topics = make([]fetchTopic, 0, n)
 	}
@@ -173,7 +208,7 @@ func (f *fetch) growTopics(n int) {
 
 // copyName copies a topic's name into the newest chunk, or into a new one if that is full. A
 // chunk never moves, since names point into it.
-func (f *fetch) copyName(name []byte) []byte {
+func (f *fetchLists) copyName(name []byte) []byte {
 	at := len(f.names)
 	if at+len(name) > cap(f.names) {
 		size := max(len(name), min(2*cap(f.names), maxNameChunk))

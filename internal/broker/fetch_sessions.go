@@ -28,14 +28,16 @@ const (
 // so long is evicted for any new one, and one that was created so long ago for a larger one.
 const evictAfter = 2 * time.Minute
 
-// maxSessionPartitions bounds the partitions of all sessions together: each takes about
-// sessionPartitionMemory bytes, and a client may name any number that do not exist. The names
-// of topics count as so many partitions more as would take their memory. A client for whose
-// session there is no room is served without one.
-const (
-	maxSessionPartitions   = 500_000
-	sessionPartitionMemory = 300
-)
+// MostFetchSessionBytes is the largest useful Config.FetchSessionBytes, and its default. It is
+// enough for sessions of 500,000 partitions.
+const MostFetchSessionBytes = 500_000 * sessionPartitionMemory
+
+// sessionPartitionMemory is about how many bytes a partition of a session takes. The partitions
+// of all sessions together are bounded, since a client may name any number that do not exist.
+// The names of topics count as so many partitions more as would take their memory. A client for
+// whose session there is no room is served without one. A request that waits for records keeps
+// nothing of its session (leaveSession), so a removed session takes no memory any more.
+const sessionPartitionMemory = 300
 
 // sessionSize is the size of a session, in partitions.
 func sessionSize(partitions, nameBytes int) int {
@@ -45,10 +47,11 @@ func sessionSize(partitions, nameBytes int) int {
 // fetchSessions are the sessions of all connections. A client may continue its
 // session on another connection.
 type fetchSessions struct {
-	mu    sync.Mutex
-	max   int
-	parts int // the sizes of all sessions
-	byID  map[int32]*fetchSession
+	mu       sync.Mutex
+	max      int // bound of the number of sessions
+	maxParts int // bound of parts
+	parts    int // the sizes of all sessions
+	byID     map[int32]*fetchSession
 	// oldest and newest are the ends of the list of all sessions, which is ordered by
 	// their last use.
 	oldest, newest *fetchSession
@@ -93,8 +96,8 @@ type cachedPart struct {
 	prev, next *cachedPart
 }
 
-func newFetchSessions(slots int) *fetchSessions {
-	return &fetchSessions{max: slots, byID: map[int32]*fetchSession{}}
+func newFetchSessions(slots int, bytes int64) *fetchSessions {
+	return &fetchSessions{max: slots, maxParts: int(bytes / sessionPartitionMemory), byID: map[int32]*fetchSession{}}
 }
 
 func (c *fetchSessions) count() int {
@@ -106,7 +109,8 @@ func (c *fetchSessions) count() int {
 // joinSession finds the session that a request continues, applies the request to it, and
 // sets f.parts to all partitions of the session. It returns the code of the whole answer.
 func (f *fetch) joinSession() int16 {
-	if f.epoch == initialEpoch || f.epoch == finalEpoch {
+	defer f.dropForgotten()
+	if !f.continuesSession() {
 		if f.sessionID != 0 {
 			f.b.cache.removeSession(f.sessionID)
 		}
@@ -127,6 +131,47 @@ func (f *fetch) joinSession() int16 {
 	}
 	f.open = s
 	f.b.cache.noteUse(s, size)
+	clear(f.topics) // the session has its own names
+	f.topics = f.topics[:0]
+	f.trimLists(keepResults)
+	return none
+}
+
+// continuesSession tells whether the request is a later one of a session.
+func (f *fetchRequest) continuesSession() bool {
+	return f.epoch != initialEpoch && f.epoch != finalEpoch
+}
+
+// leaveSession is called before the request waits. A request of a session gives up the list of
+// the session's partitions: these belong to the session alone, which may be removed meanwhile.
+func (f *fetch) leaveSession() {
+	if f.open == nil {
+		return
+	}
+	f.open = nil
+	clear(f.parts)
+	f.parts = f.parts[:0]
+	f.trimLists(keepResults)
+}
+
+// rejoinSession is called when the wait is over. It lists the partitions of the session again.
+// It returns the code of the whole answer: the session may be removed, or have gone on without
+// this request.
+func (f *fetch) rejoinSession() int16 {
+	if f.open != nil || !f.continuesSession() {
+		return none
+	}
+	s := f.b.cache.find(f.sessionID)
+	if s == nil {
+		return kerr.FetchSessionIDNotFound.Code
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.epoch != nextEpoch(f.epoch) {
+		return kerr.InvalidFetchSessionEpoch.Code
+	}
+	s.listParts(f)
+	f.open = s
 	return none
 }
 
@@ -161,7 +206,7 @@ func (c *fetchSessions) noteUse(s *fetchSession, size int) {
 	}
 	c.parts += size - s.size
 	s.used, s.size = now, size
-	if c.parts > maxSessionPartitions {
+	if c.parts > c.maxParts {
 		c.removeLocked(s)
 		return
 	}
@@ -230,12 +275,11 @@ func (c *fetchSessions) createSession(f *fetch) int32 {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.hasRoomLocked(size, now) { // others have taken it meanwhile
+		return 0
+	}
 	if len(c.byID) >= c.max {
-		victim := c.findVictim(s.size, now)
-		if victim == nil {
-			return 0
-		}
-		c.removeLocked(victim)
+		c.removeLocked(c.findVictim(size, now))
 	}
 	for s.id == 0 || c.byID[s.id] != nil {
 		s.id = rand.Int32()
@@ -246,11 +290,16 @@ func (c *fetchSessions) createSession(f *fetch) int32 {
 	return s.id
 }
 
-// hasRoom tells whether a session of so many partitions could be created now.
+// hasRoom tells whether a session of so many partitions could be created now. It saves making
+// one for which there is no room.
 func (c *fetchSessions) hasRoom(size int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.parts+size <= maxSessionPartitions && (len(c.byID) < c.max || c.findVictim(size, now) != nil)
+	return c.hasRoomLocked(size, now)
+}
+
+func (c *fetchSessions) hasRoomLocked(size int, now time.Time) bool {
+	return c.parts+size <= c.maxParts && (len(c.byID) < c.max || c.findVictim(size, now) != nil)
 }
 
 // findVictim returns the session that is to be evicted for one of so many partitions; nil:
@@ -299,15 +348,20 @@ func (s *fetchSession) applyRequest(f *fetch) (code int16, size int) {
 		s.forgetPart(&f.forgotten[i])
 	}
 	s.epoch = nextEpoch(s.epoch)
+	s.listParts(f)
+	if len(s.parts) == 0 {
+		return none, 0
+	}
+	return none, sessionSize(len(s.parts), s.nameBytes)
+}
+
+// listParts sets f.parts to all partitions of the session, in the order in which they are read.
+func (s *fetchSession) listParts(f *fetch) {
 	clear(f.parts)
 	f.parts = slices.Grow(f.parts[:0], len(s.parts))
 	for c := s.first; c != nil; c = c.next {
 		f.parts = append(f.parts, fetchPart{fetchWant: c.fetchWant, cached: c, part: c.part})
 	}
-	if len(s.parts) == 0 {
-		return none, 0
-	}
-	return none, sessionSize(len(s.parts), s.nameBytes)
 }
 
 // findTopic finds a topic of the session. With create it adds the topic if it is not there.

@@ -2,9 +2,13 @@ package broker
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
+	"weak"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -401,7 +405,7 @@ func TestFetchSessionErrors(t *testing.T) {
 // it evicts one that was not used for two minutes, or, for a larger one, one that was created
 // two minutes ago.
 func TestFetchSessionsAreBounded(t *testing.T) {
-	c := newFetchSessions(2)
+	c := newFetchSessions(2, MostFetchSessionBytes)
 	begin := func(parts int) int32 {
 		f := &fetch{version: 12}
 		f.growTopics(1)
@@ -440,7 +444,7 @@ func TestFetchSessionsAreBounded(t *testing.T) {
 // TestFetchSessionsAreBoundedByPartitions proves that all sessions together never have more
 // partitions than the bound, neither when one is created nor when one grows.
 func TestFetchSessionsAreBoundedByPartitions(t *testing.T) {
-	c := newFetchSessions(10)
+	c := newFetchSessions(10, MostFetchSessionBytes)
 	begin := func(parts int) int32 {
 		f := &fetch{version: 12}
 		f.growTopics(1)
@@ -452,7 +456,7 @@ func TestFetchSessionsAreBoundedByPartitions(t *testing.T) {
 		f.beginReading()
 		return c.createSession(f)
 	}
-	c.parts = maxSessionPartitions - 10 // as if others had them
+	c.parts = c.maxParts - 10 // as if others had them
 	a := begin(8)
 	if a == 0 || begin(3) != 0 {
 		t.Fatal("the bound does not hold when a session begins")
@@ -463,7 +467,7 @@ func TestFetchSessionsAreBoundedByPartitions(t *testing.T) {
 		t.Fatal("a session within the bound was removed")
 	}
 	c.noteUse(s, 11)
-	if c.find(a) != nil || c.parts != maxSessionPartitions-10 {
+	if c.find(a) != nil || c.parts != c.maxParts-10 {
 		t.Fatalf("the bound does not hold when a session grows: %d", c.parts)
 	}
 }
@@ -471,7 +475,7 @@ func TestFetchSessionsAreBoundedByPartitions(t *testing.T) {
 // TestNamesCountInFetchSessions proves that sessions are bounded also if clients name few
 // topics by long names that no topic has.
 func TestNamesCountInFetchSessions(t *testing.T) {
-	c := newFetchSessions(10_000)
+	c := newFetchSessions(10_000, MostFetchSessionBytes)
 	begin := func(name []byte) int32 {
 		f := &fetch{version: 12}
 		f.growTopics(1)
@@ -485,10 +489,10 @@ func TestNamesCountInFetchSessions(t *testing.T) {
 	for begin(long) != 0 {
 		kept++
 	}
-	if most := maxSessionPartitions * sessionPartitionMemory / len(long); kept > most {
+	if most := MostFetchSessionBytes / len(long); kept > most {
 		t.Fatalf("%d sessions with a megabyte each are kept, at most %d fit", kept, most)
 	}
-	f := &fetch{version: 12, forgotten: []forgotten{{topic: fetchTopic{name: long}}}}
+	f := &fetch{version: 12, fetchLists: fetchLists{forgotten: []forgotten{{topic: fetchTopic{name: long}}}}}
 	f.epoch = 1
 	if code, size := c.newest.applyRequest(f); code != none || size != 0 || c.newest.nameBytes != 0 {
 		t.Errorf("a session without its topic: code %d, size %d, %d bytes of names", code, size, c.newest.nameBytes)
@@ -522,5 +526,143 @@ func TestParkedFetchesAreBounded(t *testing.T) {
 	g.awaitParked(0)
 	if n := g.broker.watched.Load(); n != 0 {
 		t.Errorf("%d partitions are waited for when nobody waits", n)
+	}
+}
+
+// parkInSession begins a session with a partition that exists and some that do not, and parks a
+// fetch in it. It returns the client, whose session has the epoch after that fetch.
+func parkInSession(t *testing.T, g *rig) (c *sessionClient, parked *kmsg.FetchRequest) {
+	t.Helper()
+	c = &sessionClient{client: dial(t, g.addr)}
+	full := changes()
+	wantPart(full, "events", 0, 0)
+	for i := range 50 {
+		wantPart(full, fmt.Sprint(strings.Repeat("none", 50), i), 0, 0)
+	}
+	if _, code := c.fetch(full); code != 0 || c.id == 0 {
+		t.Fatalf("code %d, session %d", code, c.id)
+	}
+	parked = withMaxWait(forget(changes(), strings.Repeat("none", 50)+"0", 0), 600_000, 1)
+	parked.SessionID, parked.SessionEpoch = c.id, c.epoch
+	c.send(parked)
+	g.awaitParked(1)
+	c.epoch++
+	return c, parked
+}
+
+// TestParkedFetchKeepsNoSession proves that a fetch which waits keeps nothing of its session,
+// nor of its request, alive: not when the session is removed, and not when it goes on without
+// the fetch and forgets partitions. The fetch is told so when its wait is over.
+func TestParkedFetchKeepsNoSession(t *testing.T) {
+	for name, c := range map[string]struct {
+		leave func(c *sessionClient, other *client)
+		want  *kerr.Error
+	}{
+		"removed": {func(c *sessionClient, other *client) {
+			end := changes()
+			end.SessionID, end.SessionEpoch = c.id, finalEpoch
+			ask[*kmsg.FetchResponse](other, end)
+		}, kerr.FetchSessionIDNotFound},
+		"gone on": {func(c *sessionClient, other *client) {
+			next := changes()
+			for i := range 50 {
+				forget(next, fmt.Sprint(strings.Repeat("none", 50), i), 0)
+			}
+			next.SessionID, next.SessionEpoch = c.id, c.epoch
+			ask[*kmsg.FetchResponse](other, next)
+		}, kerr.InvalidFetchSessionEpoch},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t)
+			g.topic("events", 1)
+			s, parked := parkInSession(t, g)
+			last := weak.Make(g.broker.cache.newest.last)
+			topic := weak.Make(last.Value().key.topic)
+			c.leave(s, dial(t, g.addr))
+			eventually(t, "the partition's memory is free", func() bool {
+				runtime.GC()
+				return last.Value() == nil && topic.Value() == nil
+			})
+			g.broker.mu.Lock()
+			for s := range g.broker.sessions {
+				s.mu.Lock()
+				for f := s.parked; f != nil; f = f.after {
+					if cap(f.forgotten) > 0 && f.forgotten[:1][0].topic.name != nil || f.open != nil || len(f.parts) > 0 {
+						t.Error("the fetch keeps parts of its request, or of its session")
+					}
+				}
+				s.mu.Unlock()
+			}
+			g.broker.mu.Unlock()
+			ask[*kmsg.ProduceResponse](dial(t, g.addr), put("events", 0, 1, batch(t, "x")))
+			if resp, _ := s.receive(parked).(*kmsg.FetchResponse); resp.ErrorCode != c.want.Code || len(resp.Topics) != 0 {
+				t.Errorf("code %d, %d topics", resp.ErrorCode, len(resp.Topics))
+			}
+		})
+	}
+}
+
+// TestParkedFetchGoesOnInSession proves that a fetch which has waited in a session answers as the
+// session's next one, and that it reserves no memory for what belongs to the session.
+func TestParkedFetchGoesOnInSession(t *testing.T) {
+	g := newRig(t)
+	g.topic("events", 1)
+	c, parked := parkInSession(t, g)
+	ask[*kmsg.ProduceResponse](dial(t, g.addr), put("events", 0, 1, batch(t, "x")))
+	resp, _ := c.receive(parked).(*kmsg.FetchResponse)
+	if resp.ErrorCode != 0 || resp.SessionID != c.id {
+		t.Fatalf("code %d, session %d", resp.ErrorCode, resp.SessionID)
+	}
+	found := 0
+	for _, rt := range resp.Topics {
+		if rt.Topic == "events" {
+			found += len(values(t, rt.Partitions[0].RecordBatches))
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d records", found)
+	}
+	taken := changes()
+	wantPart(taken, "events", 0, 1)
+	if _, code := c.fetch(taken); code != 0 {
+		t.Errorf("the next fetch: code %d", code)
+	}
+}
+
+// TestFetchSessionsNeverPassTheirBound proves that sessions which are created at the same time
+// have room for all of them together.
+func TestFetchSessionsNeverPassTheirBound(t *testing.T) {
+	c := newFetchSessions(1000, 20*sessionPartitionMemory)
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 200 {
+				f := &fetch{version: 12, fetchLists: fetchLists{topics: []fetchTopic{{name: []byte("events")}}, parts: make([]fetchPart, 15)}}
+				for i := range f.parts {
+					f.parts[i].fetchWant = fetchWant{topic: &f.topics[0], index: int32(i)}
+				}
+				f.beginReading()
+				id := c.createSession(f)
+				c.mu.Lock()
+				if c.parts > c.maxParts {
+					t.Errorf("sessions of %d partitions, at most %d fit", c.parts, c.maxParts)
+				}
+				c.mu.Unlock()
+				if id != 0 {
+					c.removeSession(id)
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+// TestPooledFetchKeepsNoLongNames proves that the state of an answered fetch keeps no long names.
+func TestPooledFetchKeepsNoLongNames(t *testing.T) {
+	f := newFetch(&Broker{})
+	f.topics = append(f.topics, fetchTopic{name: f.copyName(make([]byte, maxNameChunk+1))})
+	f.forgetPartitions(keepParts)
+	if f.names != nil || f.nameBytes != 0 {
+		t.Errorf("%d bytes of names are kept", cap(f.names))
 	}
 }

@@ -196,7 +196,11 @@ func (f *fetch) reserveParked(watched int) bool {
 		return false
 	}
 	if f.parked.Bytes() == 0 {
-		n := parkedMemory + fetchPartMemory*int64(cap(f.parts)) + fetchTopicMemory*int64(cap(f.topics)) + int64(f.nameBytes) +
+		parts := cap(f.parts)
+		if f.open != nil {
+			parts = min(parts, keepResults) // leaveSession frees the rest
+		}
+		n := parkedMemory + fetchPartMemory*int64(parts) + fetchTopicMemory*int64(cap(f.topics)) + int64(f.nameBytes) +
 			replica.WatchMemory*int64(watched)
 		var ok bool
 		if f.parked, ok = f.b.cfg.Work.TryReserveLarge(budget.Parked, n); !ok {

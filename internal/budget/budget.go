@@ -100,7 +100,7 @@ const MostParkedBytes = 172 << 20
 // DefaultParkedBytes is the default of Config.Parked for a process that may use the available
 // bytes of memory in all.
 func DefaultParkedBytes(available int64) int64 {
-	return min(available/8, MostParkedBytes)
+	return min(available/10, MostParkedBytes)
 }
 
 // defaultBytes is the budget if nothing is known of the machine.

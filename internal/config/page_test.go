@@ -100,7 +100,7 @@ of a container or MemoryMax of a service, three quarters of that become Go's mem
 kernel that counts as the process's. The environment variables GOGC and GOMEMLIMIT override both.
 
 Requests and answers of all clients hold, without other settings, at most half of the memory that the process may use, or 72 MiB if that is more: an eighth while they
-are received, a sixth while they are worked on, an eighth while they wait for records, and an eighth of that sixth as answers that clients have not read yet.
+are received, a sixth while they are worked on, a tenth while they wait for records, and an eighth of that sixth as answers that clients have not read yet.
 
 A partition takes about 2 KB of memory before it has records. A cluster has as many as a quarter of the memory that the process may use has room for, at least 10,000
 and at most 1 million; topics beyond that are refused with POLICY_VIOLATION. The memory that the process may use is Go's limit, and no more than half of the machine's.

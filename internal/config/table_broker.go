@@ -220,7 +220,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "max.incremental.fetch.session.cache.slots", Type: Int, Default: "1000", check: atLeast(0),
-		Doc: "How many incremental fetch sessions this node keeps.",
+		Doc: "How many incremental fetch sessions this node keeps. Together they take at most a fortieth of the memory that the process may use, and 150 MB.",
 	},
 	{
 		Name: "max.request.partition.size.limit", Type: Int, Default: "2000", check: atLeast(1),

@@ -8,6 +8,7 @@ import (
 	"runtime/metrics"
 	"time"
 
+	"github.com/leatstream/leat/internal/broker"
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
@@ -55,6 +56,7 @@ type sizes struct {
 	parked     int64 // requests that wait for records
 	groups     int64 // the state of consumer groups
 	producers  int64 // what logs remember of idempotent producers
+	sessions   int64 // incremental fetch sessions
 	partitions int   // how many partitions the cluster may have; not bytes
 }
 
@@ -75,6 +77,8 @@ const (
 
 	producerShare = 16 // what logs remember of producers takes 1/producerShare of it, at most maxProducers
 	maxProducers  = 256 << 20
+
+	sessionShare = 40 // incremental fetch sessions take 1/sessionShare of it, at most broker.MostFetchSessionBytes
 
 	partitionShare = 4       // partitions take 1/partitionShare of it
 	partitionBytes = 2 << 10 // a partition without records: its place in the metadata, its replica and its log
@@ -98,6 +102,7 @@ func sizesFor(available int64, s *config.Server) sizes {
 		z.groups = min(available/groupShare, maxGroups)
 	}
 	z.producers = min(available/producerShare, maxProducers)
+	z.sessions = min(available/sessionShare, broker.MostFetchSessionBytes)
 	z.partitions = int(max(minPartitions, min(available/partitionShare/partitionBytes, controller.MaxPartitions)))
 	return z
 }

@@ -172,7 +172,7 @@ func TestSharesFitIn(t *testing.T) {
 		z := sizesFor(available, &config.Server{MaxRequestBytes: 100 << 20})
 		z.work = budget.DefaultBytes(available, 2) // more processors come with more memory
 		unsent := budget.New(budget.Config{Bytes: z.work}).Usage(budget.Unsent).Limit
-		sum := z.requests + z.work + unsent + z.parked + z.groups + z.producers + int64(z.partitions)*partitionBytes
+		sum := z.requests + z.work + unsent + z.parked + z.groups + z.producers + z.sessions + int64(z.partitions)*partitionBytes
 		if sum > available {
 			t.Errorf("%d MiB are available, and %d shared out: %+v", available>>20, sum>>20, z)
 		}

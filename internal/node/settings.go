@@ -66,7 +66,7 @@ func (n *Node) brokerConfig() broker.Config {
 		LogDir:             filepath.FromSlash(n.cfg.Data),
 		LogLevels:          n.loggers.effectiveLevels, SetLogLevel: n.loggers.setLevel,
 		FetchMaxBytes: s.FetchMaxBytes,
-		FetchSessions: s.FetchSessions,
+		FetchSessions: s.FetchSessions, FetchSessionBytes: n.sizes.sessions,
 	}
 }
 

@@ -417,7 +417,7 @@ func TestPanics(t *testing.T) {
 					boom("serve")
 					if where == "parked work" {
 						body := string(r.Body()) // it is gone when Serve has returned
-						go func() { // somebody else's goroutine
+						go func() {              // somebody else's goroutine
 							defer r.Conn.Contain()
 							boom(where)
 							p := r.Begin()
