@@ -161,9 +161,8 @@ func (t target) alterConfigs(ctx context.Context, cl *kgo.Client, c configChange
 	return note, explainRefusal(err)
 }
 
-// checkChange refuses a change that says two things about one config. A name that is given twice counts once.
-func (c *configChange) checkChange() error {
-	c.unset = withoutRepeats(c.unset)
+// checkChange refuses a change that says two things about one config.
+func (c configChange) checkChange() error {
 	for _, name := range c.unset {
 		if _, both := c.set[name]; both {
 			return usagef("%s is to be both set and unset: leave one of them out", name)

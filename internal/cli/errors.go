@@ -108,7 +108,7 @@ func isClosedPipe(err error) bool {
 // dropClosedPipe leaves those parts of an error that are no closed pipe. The reader of our output may go away when it
 // has read enough, but what else failed still counts.
 func dropClosedPipe(err error) error {
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // this is about the error itself, not what it wraps
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var left []error
 		for _, e := range joined.Unwrap() {
 			if dropClosedPipe(e) != nil {

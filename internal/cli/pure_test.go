@@ -132,9 +132,14 @@ func TestClosedPipe(t *testing.T) {
 		err  error
 		code int
 	}{
-		{gone, exitOK}, {fmt.Errorf("showing: %w", gone), exitOK}, {errors.Join(gone, nil), exitOK}, {errors.Join(nil, errors.Join(gone)), exitOK},
-		{errors.Join(missing, gone), exitNotFound}, {errors.Join(gone, errors.New("committing")), exitFailed},
-		{broken, exitFailed}, {answerError("topic t", broken, ""), exitFailed},
+		{gone, exitOK},
+		{fmt.Errorf("showing: %w", gone), exitOK},
+		{errors.Join(gone, nil), exitOK},
+		{errors.Join(nil, errors.Join(gone)), exitOK},
+		{errors.Join(missing, gone), exitNotFound},
+		{errors.Join(gone, errors.New("committing")), exitFailed},
+		{broken, exitFailed},
+		{answerError("topic t", broken, ""), exitFailed},
 	} {
 		var said strings.Builder
 		a := &app{err: &said, running: true}

@@ -22,6 +22,7 @@ func (a *app) newTopicAlter() *cobra.Command {
 			if len(c.set)+len(c.unset) == 0 {
 				return usagef("nothing to alter: name configs with --set name=value or --unset name")
 			}
+			c.unset = withoutRepeats(c.unset)
 			if err := c.checkChange(); err != nil {
 				return err
 			}

@@ -48,8 +48,12 @@ func TestContradictionsAreRefused(t *testing.T) {
 	refused("rack=a and broker.rack=b are both the rack of this node", "rack", "a", "broker.rack", "b")
 	refused("num.partitions is set twice here, to different values", "num.partitions", "1", "num.partitions", "2")
 	for _, pairs := range [][]string{
-		{"data", "a", "log.dirs", "a,a", "log.dir", "a"}, {"listen", ":1", "listeners", "PLAINTEXT://:1"}, {"advertise", "h:1", "advertised.listeners", "PLAINTEXT://h:1"},
-		{"id", "4", "node.id", " 4", "broker.id", "4"}, {"num.partitions", "2", "num.partitions", "2"}, {"log.dirs", "a", "log.dir", "b"},
+		{"data", "a", "log.dirs", "a,a", "log.dir", "a"},
+		{"listen", ":1", "listeners", "PLAINTEXT://:1"},
+		{"advertise", "h:1", "advertised.listeners", "PLAINTEXT://h:1"},
+		{"id", "4", "node.id", " 4", "broker.id", "4"},
+		{"num.partitions", "2", "num.partitions", "2"},
+		{"log.dirs", "a", "log.dir", "b"},
 	} {
 		if _, err := combine(pairs...); err != nil {
 			t.Errorf("%q: %v", pairs, err)
