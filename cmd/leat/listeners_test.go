@@ -243,18 +243,28 @@ func TestLogSettings(t *testing.T) {
 	}
 }
 
-// TestLogTellsWhatHappens proves that the log tells when a node starts and stops, and which topics
-// are created and deleted.
+// TestLogTellsWhatHappens proves that the log tells when a node starts and stops, which topics are
+// created and deleted, and what else has records or offsets deleted.
 func TestLogTellsWhatHappens(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	p := up(t, dir)
 	do(t, p.addr, "", "topic", "create", "orders", "--partitions", "3")
+	do(t, p.addr, "a\nb\n", "produce", "orders")
+	do(t, p.addr, "", "consume", "orders", "--group", "readers", "--exit")
+	do(t, p.addr, "", "group", "delete", "readers")
+	do(t, p.addr, "", "topic", "alter", "orders", "--set", "retention.ms=60000")
+	do(t, p.addr, "", "topic", "add-partitions", "orders", "4")
+	do(t, p.addr, "", "topic", "trim", "orders", "--before", "end")
+	do(t, p.addr, "", "cluster", "log-level", "storage=ERROR")
 	do(t, p.addr, "", "topic", "delete", "orders")
 	p.stop(t)
 	for _, want := range []string{
 		`"msg":"the node has started","logger":"root","node":1,`, `"addresses":["` + p.addr + `"],"data":"` + dir + `"}`,
 		`"msg":"a topic was created","logger":"root","topic":"orders","partitions":3}`, `"msg":"a topic was deleted","logger":"root","topic":"orders"}`,
+		`"msg":"a group was deleted"`, `"group":"readers"`, `"msg":"configs were changed"`, `"set":["retention.ms=60000"]`,
+		`"msg":"a topic has more partitions"`, `"partitions":4,"before":3`, `"msg":"records were deleted by a client"`, `"below":`,
+		`"msg":"a log level was changed"`, `"of":"storage","level":"ERROR"`,
 		`"msg":"the node is stopping"`, `"msg":"the node has stopped"`,
 	} {
 		if !strings.Contains(p.out.String(), want) {

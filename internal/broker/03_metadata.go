@@ -129,7 +129,7 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 	defer cancel()
 	made, err := b.cfg.Controller.CreateTopics(ctx, missing, false)
 	if err != nil {
-		b.cfg.Logger.Warn("cannot create topics that a client asked for", "error", err)
+		b.cfg.Logger.Warn("cannot create topics that a client asked for", "err", err)
 		return b.cfg.Image(), nil
 	}
 	codes := map[string]int16{}
@@ -143,7 +143,7 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 		}
 	}
 	if first != nil { // one line, since a client may ask for thousands
-		b.cfg.Logger.Warn("cannot create topics that a client asked for", "topics", len(codes), "first", first.Name, "error", first.Err)
+		b.cfg.Logger.Warn("cannot create topics that a client asked for", "topics", len(codes), "first", first.Name, "err", first.Err)
 	}
 	return b.cfg.Image(), codes
 }

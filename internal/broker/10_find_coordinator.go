@@ -67,7 +67,7 @@ func (b *Broker) ensureOffsetsTopic(kind int8) {
 		return
 	}
 	if err := b.cfg.EnsureOffsetsTopic(b.cfg.Context()); err != nil {
-		b.cfg.Logger.Warn("cannot create the topic of groups and offsets", slog.Any("error", err))
+		b.cfg.Logger.Warn("cannot create the topic of groups and offsets", slog.Any("err", err))
 	}
 }
 

@@ -34,7 +34,7 @@ func (s *session) initProducerID(r *wire.Request, kreq kmsg.Request) error {
 	default:
 		id, err := s.b.ids.takeID(s.b.cfg.Context(), s.b.cfg.ProducerIDs)
 		if err != nil {
-			s.b.cfg.Logger.Warn("cannot reserve producer ids; producers with enable.idempotence cannot start until that works", "error", err)
+			s.b.cfg.Logger.Warn("cannot reserve producer ids; producers with enable.idempotence cannot start until that works", "err", err)
 			resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
 			break
 		}

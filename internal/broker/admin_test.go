@@ -546,3 +546,17 @@ func TestTopicsThatCannotBeCreatedAreOneLine(t *testing.T) {
 		t.Errorf("%d lines:\n%s", n, log.String())
 	}
 }
+
+// TestCommandsNameTheDisk proves that a command which fails since the metadata log cannot be
+// written is answered with the reason, and not with "unexpected error" alone.
+func TestCommandsNameTheDisk(t *testing.T) {
+	for _, known := range []error{quorum.ErrDiskFull, quorum.ErrFaulted, quorum.ErrNotApplied} {
+		code, message := outcomeOf(nil, fmt.Errorf("the proposal: %w", known))
+		if code != kerr.UnknownServerError.Code || message == nil || "quorum: "+*message != known.Error() {
+			t.Errorf("%v is answered with %d and %v", known, code, message)
+		}
+	}
+	if _, message := outcomeOf(nil, errors.New("another reason")); message == nil || *message != kerr.UnknownServerError.Description {
+		t.Errorf("another reason is answered with %v", message)
+	}
+}

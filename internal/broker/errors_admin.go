@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -56,6 +57,9 @@ func outcomeOf(refused *controller.Error, failed error) (code int16, message *st
 		if e == kerr.RequestTimedOut {
 			return e.Code, nil // as in Kafka
 		}
+		if why := diskTrouble(failed); why != "" {
+			return e.Code, &why
+		}
 		return e.Code, &e.Description
 	case refused == nil:
 		return none, nil
@@ -65,6 +69,17 @@ func outcomeOf(refused *controller.Error, failed error) (code int16, message *st
 		return e.Code, &e.Description
 	}
 	return e.Code, &refused.Message
+}
+
+// diskTrouble is a sentence that says why the metadata log takes no changes, or "" if that is not
+// why a command failed. Kafka's code for it says only that the error is unexpected.
+func diskTrouble(err error) string {
+	for _, known := range []error{quorum.ErrDiskFull, quorum.ErrFaulted, quorum.ErrNotApplied} {
+		if errors.Is(err, known) {
+			return strings.TrimPrefix(known.Error(), "quorum: ")
+		}
+	}
+	return ""
 }
 
 // commandError is the code of a command that failed as a whole.

@@ -68,6 +68,8 @@ func runUp(cmd *cobra.Command) error {
 	cfg.Logger = newLogger(cmd.ErrOrStderr(), cfg.LogFormat)
 	node.LimitMemory()
 	cfg.OwnsProcess = true
+	_, cfg.Announced = terminalWidth(cmd.ErrOrStderr()) // the log is read by the person who reads the line of announceNode
+	cfg.Announced = cfg.Announced && isTerminal(cmd.OutOrStdout())
 	cfg.KeepMonitorAwake = os.Getenv("GOMAXPROCS") == "" // GOMAXPROCS in the environment means that the user controls the scheduler
 	n, err := node.Start(cmd.Context(), cfg)
 	if errors.Is(err, node.ErrConfig) {

@@ -105,7 +105,7 @@ func (sh *shard[M]) appendRecords(now time.Time, records []Record) (record.Offse
 	if err != nil && now.Sub(sh.lastWarning) >= warnEvery {
 		sh.lastWarning = now
 		sh.rt.cfg.Logger.Warn("a coordinator's records could not be appended",
-			slog.Int("partition", int(sh.partition)), slog.Any("error", err))
+			slog.Int("partition", int(sh.partition)), slog.Any("err", err))
 	}
 	return next, err
 }
@@ -138,7 +138,7 @@ func (sh *shard[M]) reportUnknown() {
 	sh.unknown.reported = true
 	sh.rt.cfg.Logger.Error("a coordinator's log has records that this version does not understand; they are skipped",
 		slog.Int("partition", int(sh.partition)), slog.Int("records", sh.unknown.count),
-		slog.Int64("first", int64(sh.unknown.first)), slog.Any("error", sh.unknown.err))
+		slog.Int64("first", int64(sh.unknown.first)), slog.Any("err", sh.unknown.err))
 }
 
 // commitAndReply commits the records that a step has appended, and sees to its replies.
@@ -227,7 +227,7 @@ func (sh *shard[M]) replayAll() (end record.Offset, err error) {
 	s.replyAndRecycle(err)
 	if err != nil && !errors.Is(err, ErrNotLeading) {
 		sh.rt.cfg.Logger.Error("a coordinator's log cannot be read; its groups are unavailable until it can",
-			slog.Int("partition", int(sh.partition)), slog.Any("error", err))
+			slog.Int("partition", int(sh.partition)), slog.Any("err", err))
 	}
 	if err == nil && n > 0 {
 		sh.rt.cfg.Logger.Info("loaded a coordinator's partition", slog.Int("partition", int(sh.partition)),

@@ -27,14 +27,14 @@ type Step struct {
 	next    record.Offset // see Next
 	after   record.Offset // the replies wait until the high watermark has reached it
 	records []Record      // decided and not appended yet
-	buf     []byte        // the bytes of those of the records that PutBuffer added
+	buf     []byte        // the bytes of the records that PutBuffer added
 	replies []func(error)
 	then    []func()
 	orElse  []func(error)
 
 	err       error       // why the append failed
 	appended  bool        // some records were appended
-	replyFunc func(error) // s.finish, made once: parking a step then costs nothing
+	replyFunc func(error) // s.replyAndRecycle, made once: parking a step then costs nothing
 	recycle   func(*Step) // gives the step back to the pool; nil if it belongs to none
 }
 
@@ -51,7 +51,7 @@ func (s *Step) Put(key, value []byte) {
 }
 
 // Buffer returns a buffer that the step owns, with the records that PutBuffer added since
-// the last ones were appended. The caller appends a record's key and then its value to it,
+// the last append. The caller appends a record's key and then its value to it,
 // and hands the result to PutBuffer. Its bytes are valid until the replies were called.
 func (s *Step) Buffer() []byte { return s.buf }
 

@@ -532,11 +532,17 @@ func (sv *Service) List(req *kmsg.ListGroupsRequest, reply func(*kmsg.ListGroups
 	}
 }
 
+// maxLoggedName is how much of a group's name a log line has, in bytes.
+const maxLoggedName = 249
+
 // Delete answers the groups of a DeleteGroups, in order.
 func (sv *Service) Delete(ids []string, reply func([]kmsg.DeleteGroupsResponseGroup)) {
 	out := newGather(len(ids), reply)
 	for i, id := range ids {
 		set := func(c int16) {
+			if c == 0 {
+				sv.cfg.Logger.Info("a group was deleted", "group", id[:min(len(id), maxLoggedName)])
+			}
 			resp := kmsg.NewDeleteGroupsResponseGroup()
 			resp.Group, resp.ErrorCode = id, c
 			out.setPart(i, resp)

@@ -51,6 +51,8 @@ type Config struct {
 	// requests that come one by one take less CPU (Linux).
 	KeepMonitorAwake bool
 
+	// Announced says that the caller shows people where the node can be reached, so the log does not.
+	Announced bool
 	// OwnsProcess lets the node set Go's memory limit for the whole process.
 	OwnsProcess bool
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/leatstream/leat/internal/quorum"
@@ -35,7 +36,12 @@ func (n *Node) checkHealth() (h health) {
 	if n.store.IsFull() {
 		degraded("the disk is full: records are refused until there is room; free some space or delete topics")
 	}
-	if faults := n.store.Faults(); len(faults) > 0 {
+	faults := n.store.Faults()
+	isRefused := func(f storage.LogFault) bool { return f.Kind == storage.LogRefused }
+	if refused := slices.DeleteFunc(slices.Clone(faults), func(f storage.LogFault) bool { return !isRefused(f) }); len(refused) > 0 {
+		degraded("the files of %d logs could not be used when a client last tried: %s", len(refused), describeFaults(refused))
+	}
+	if faults = slices.DeleteFunc(faults, isRefused); len(faults) > 0 {
 		degraded("%d logs are read-only: %s", len(faults), describeFaults(faults))
 	}
 	if err := n.store.Damage(); err != nil {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Clients can cause warnings. So that a flood of requests does not become a flood of lines, a
-// message is written as a warning at most lineBurst times in linePeriod, whatever its attributes
-// are. The next line with that message tells how many were dropped.
+// Clients can cause lines. So that a flood of requests does not become a flood of lines, a message
+// of the levels INFO and WARN is written at most lineBurst times in linePeriod, whatever its attributes
+// are. Errors are always written, and DEBUG is chosen by an operator who wants every line. The next line with that message tells how many were dropped.
 const (
 	lineBurst  = 20
 	linePeriod = 10 * time.Second
@@ -17,7 +17,7 @@ const (
 	mostMessages = 1000
 )
 
-// lineLimit bounds the warnings of all loggers of a node together.
+// lineLimit bounds the lines of all loggers of a node together.
 type lineLimit struct {
 	mu       sync.Mutex
 	messages map[string]*messageCount // guarded by mu
@@ -34,7 +34,7 @@ func newLineLimit() *lineLimit { return &lineLimit{messages: map[string]*message
 
 // allowLine tells whether a line may be written, and how many were dropped before it.
 func (l *lineLimit) allowLine(r *slog.Record) (ok bool, dropped int) {
-	if r.Level != slog.LevelWarn {
+	if r.Level < slog.LevelInfo || r.Level >= slog.LevelError {
 		return true, 0
 	}
 	l.mu.Lock()

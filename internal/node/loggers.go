@@ -53,15 +53,22 @@ func (ls *loggers) effectiveLevels() map[string]slog.Level {
 // setLevel gives a logger a level of its own, or takes it away (nil). The logger must exist,
 // and the root must keep a level.
 func (ls *loggers) setLevel(name string, level *slog.Level) {
-	if level == nil {
-		ls.levels[name].Store(inherited)
+	value, shown := int64(inherited), "that of root"
+	if level != nil {
+		value, shown = int64(*level), level.String()
+	}
+	tell := func() { ls.loggerOf(rootLogger).Info("a log level was changed", "of", name, "level", shown) }
+	if level != nil && *level > slog.LevelInfo {
+		tell() // before the change may hide the line: a log that ends without a word looks like a node that hangs
+		ls.levels[name].Store(value)
 		return
 	}
-	ls.levels[name].Store(int64(*level))
+	ls.levels[name].Store(value)
+	tell()
 }
 
-// leveled is a handler that drops lines below a level, which can change, and warnings above
-// their limit.
+// leveled is a handler that drops lines below a level, which can change, and those above their
+// limit.
 type leveled struct {
 	slog.Handler
 	own, root *atomic.Int64

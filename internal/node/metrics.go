@@ -6,6 +6,7 @@ import (
 
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/storage"
 )
 
 // metricsCollector reads the values of a node's metrics when they are asked for.
@@ -75,7 +76,7 @@ func newMetricsCollector(n *Node) *metricsCollector {
 		topics:          desc("topics", "Topics of the cluster."),
 		partitions:      desc("partitions", "Partitions of the cluster."),
 		logBytes:        desc("log_bytes", "Bytes of the logs on this node that are in use."),
-		faulted:         desc("logs_faulted", "Logs that are read-only, by reason: damage (a batch has other bytes than were written) or tainted (a sync has failed, so the last bytes may be missing on the disk).", "reason"),
+		faulted:         desc("logs_faulted", "Logs with a fault, by reason: damage (a batch is not what it was, or a file is missing or too short; read-only), tainted (a write or a sync failed; read-only), refused (files could not be opened, read or written when a client last tried).", "reason"),
 		journalDamaged:  desc("journal_damaged", "1 if the journal was damaged at the start (acknowledged records may be missing), or can no longer be written."),
 		strays:          desc("directories_set_aside", "Directories of partitions that the metadata do not have; they are kept until you delete them, or as leat.stray.delete.enable allows."),
 		metaFaulted:     desc("metadata_log_faulted", "1 after a failed write of the metadata log: metadata is read-only until a restart."),
@@ -141,18 +142,18 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	value(g.diskTotal, now, usage.Total)
 }
 
+// faultReasons are the reasons of leat_logs_faulted.
+var faultReasons = [...]string{storage.LogDamaged: "damage", storage.LogTainted: "tainted", storage.LogRefused: "refused"}
+
 // collectFaults sends the metrics of faults of the disk and the logs.
 func (g *metricsCollector) collectFaults(value func(d *prometheus.Desc, kind prometheus.ValueType, v int64, labels ...string)) {
-	var damaged, tainted int64
+	var logs [len(faultReasons)]int64
 	for _, f := range g.n.store.Faults() {
-		if f.Damage {
-			damaged++
-		} else {
-			tainted++
-		}
+		logs[f.Kind]++
 	}
-	value(g.faulted, prometheus.GaugeValue, damaged, "damage")
-	value(g.faulted, prometheus.GaugeValue, tainted, "tainted")
+	for kind, reason := range faultReasons {
+		value(g.faulted, prometheus.GaugeValue, logs[kind], reason)
+	}
 	value(g.journalDamaged, prometheus.GaugeValue, oneIf(g.n.store.Damage() != nil))
 	value(g.strays, prometheus.GaugeValue, int64(g.n.store.Strays()))
 	value(g.diskFull, prometheus.GaugeValue, oneIf(g.n.store.IsFull()))

@@ -96,7 +96,11 @@ func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, 
 		return nil, errors.Join(err, n.stop(ctx)) // which closes everything that was opened
 	}
 	info := n.Info()
-	n.loggers.loggerOf(rootLogger).Info("the node has started", "node", n.id.nodeID, "cluster", info.ClusterID, "addresses", info.Addresses, "data", info.Data)
+	level := slog.LevelInfo
+	if cfg.Announced {
+		level = slog.LevelDebug
+	}
+	n.loggers.loggerOf(rootLogger).Log(ctx, level, "the node has started", "node", n.id.nodeID, "cluster", info.ClusterID, "addresses", info.Addresses, "data", info.Data)
 	return n, nil
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"maps"
+	"slices"
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/group"
@@ -51,7 +53,9 @@ func (n *Node) apply(u quorum.Update) error {
 		n.deleted.addTopics(deleted)
 	}
 	if n.followState == following {
-		logTopics(n.loggers.loggerOf(rootLogger), d)
+		log := n.loggers.loggerOf(rootLogger)
+		logTopics(log, d)
+		logConfigs(log, d, before, img)
 	}
 	n.publish(d, img)
 	if n.followState == following && len(u.Entries) > 0 {
@@ -60,19 +64,26 @@ func (n *Node) apply(u quorum.Update) error {
 	return nil
 }
 
-// maxLoggedTopics is how many new and deleted topics of one change have log lines of their own.
+// maxLoggedTopics is how many topics, and how many resources with configs, of one change have log
+// lines of their own.
 const maxLoggedTopics = 20
 
-// logTopics tells the operator which topics a change has made and deleted.
+// maxLoggedValue is how much of a config's value a log line has, in bytes.
+const maxLoggedValue = 100
+
+// logTopics tells the operator which topics a change has made, given more partitions and deleted.
 func logTopics(log *slog.Logger, d *meta.Delta) {
 	logged, more := 0, 0
 	for _, ch := range d.Topics {
 		switch {
-		case ch.Old != nil && ch.New != nil:
+		case ch.Old != nil && ch.New != nil && len(ch.Old.Partitions) == len(ch.New.Partitions):
 		case logged == maxLoggedTopics:
 			more++
 		case ch.Old == nil:
 			log.Info("a topic was created", "topic", ch.New.Name, "partitions", len(ch.New.Partitions))
+			logged++
+		case ch.New != nil:
+			log.Info("a topic has more partitions", "topic", ch.New.Name, "partitions", len(ch.New.Partitions), "before", len(ch.Old.Partitions))
 			logged++
 		default:
 			log.Info("a topic was deleted", "topic", ch.Old.Name)
@@ -80,8 +91,55 @@ func logTopics(log *slog.Logger, d *meta.Delta) {
 		}
 	}
 	if more > 0 {
-		log.Info("more topics were created or deleted", "topics", more)
+		log.Info("more topics were created, changed or deleted", "topics", more)
 	}
+}
+
+// logConfigs tells the operator which configs a change has set and unset, since some of them have
+// records deleted. A topic that was deleted or made has no line for its configs.
+func logConfigs(log *slog.Logger, d *meta.Delta, before, after *meta.Image) {
+	logged, more := 0, 0
+	for r := range d.Configs {
+		if r.Type == config.Topic && (before.Topic(r.Name) == nil || after.Topic(r.Name) == nil) {
+			continue
+		}
+		set, unset := diffConfigs(r.Type, before.Overrides(r), after.Overrides(r))
+		switch {
+		case len(set)+len(unset) == 0:
+		case logged == maxLoggedTopics:
+			more++
+		default:
+			log.Info("configs were changed", "type", r.Type.String(), "name", r.Name, "set", set, "unset", unset)
+			logged++
+		}
+	}
+	if more > 0 {
+		log.Info("configs of more resources were changed", "resources", more)
+	}
+}
+
+// diffConfigs lists the configs that were set, with their values unless these are secret, and the
+// names of those that were unset, in order.
+func diffConfigs(t config.ResourceType, before, after map[string]string) (set, unset []string) {
+	for _, name := range slices.Sorted(maps.Keys(after)) {
+		value := after[name]
+		if old, ok := before[name]; ok && old == value {
+			continue
+		}
+		if d := config.Find(t, name); d == nil || d.Sensitive() {
+			value = "[hidden]"
+		}
+		if len(value) > maxLoggedValue {
+			value = value[:maxLoggedValue] + "..."
+		}
+		set = append(set, name+"="+value)
+	}
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		if _, ok := after[name]; !ok {
+			unset = append(unset, name)
+		}
+	}
+	return set, unset
 }
 
 // entryData yields the index and the data of each entry.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -33,6 +34,51 @@ func TestManyTopicsAreCounted(t *testing.T) {
 	}
 	logTopics(slog.New(slog.NewTextHandler(&log, nil)), d)
 	if n := strings.Count(log.String(), "\n"); n != maxLoggedTopics+1 || !strings.Contains(log.String(), "topics=7") {
+		t.Errorf("%d lines:\n%s", n, log.String())
+	}
+}
+
+// TestChangesOfConfigsAreLogged proves that the log names the configs that a change has set and
+// unset, hides secret values, cuts long ones, and has a bounded number of lines.
+func TestChangesOfConfigsAreLogged(t *testing.T) {
+	set := func(r config.Resource, kv ...string) []byte {
+		var b []byte
+		for i := 0; i < len(kv); i += 2 {
+			b = meta.Append(b, meta.ConfigSet{Resource: r, Key: kv[i], Value: kv[i+1]})
+		}
+		return b
+	}
+	topic, broker := config.Resource{Type: config.Topic, Name: "orders"}, config.Resource{Type: config.Broker}
+	apply := func(m *meta.Image, records []byte) (*meta.Image, *meta.Delta) {
+		next, d, err := meta.Apply(m, records)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return next, d
+	}
+	before, _ := apply(meta.Empty(), append(meta.Append(nil, meta.TopicCreated{ID: meta.UUID{1}, Name: "orders"}), set(topic, "retention.bytes", "1")...))
+	records := set(topic, "retention.ms", "5")
+	records = append(records, meta.Append(nil, meta.ConfigUnset{Resource: topic, Key: "retention.bytes"})...)
+	records = append(records, set(broker, "sasl.jaas.config", "secret", "log.cleanup.policy", strings.Repeat("x", 3*maxLoggedValue))...)
+	after, d := apply(before, records)
+	var log strings.Builder
+	logConfigs(slog.New(slog.NewTextHandler(&log, nil)), d, before, after)
+	for _, want := range []string{"type=TOPIC name=orders set=[retention.ms=5] unset=[retention.bytes]", "sasl.jaas.config=[hidden]", strings.Repeat("x", maxLoggedValue) + "..."} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("no %s in\n%s", want, log.String())
+		}
+	}
+	if strings.Contains(log.String(), "secret") {
+		t.Errorf("a secret is in\n%s", log.String())
+	}
+	records = nil
+	for i := range maxLoggedTopics + 7 {
+		records = append(records, set(config.Resource{Type: config.Group, Name: strconv.Itoa(i)}, "consumer.session.timeout.ms", "5")...)
+	}
+	many, d := apply(after, records)
+	log.Reset()
+	logConfigs(slog.New(slog.NewTextHandler(&log, nil)), d, after, many)
+	if n := strings.Count(log.String(), "\n"); n != maxLoggedTopics+1 || !strings.Contains(log.String(), "resources=7") {
 		t.Errorf("%d lines:\n%s", n, log.String())
 	}
 }

@@ -98,6 +98,7 @@ func (l *Log) makeWritableLocked() error {
 		return err
 	}
 	if err := l.prepareWriterLocked(); err != nil {
+		l.noteUse(useAppend, err)
 		return err
 	}
 	return l.writer.switchMode(l.options().mode())
@@ -224,7 +225,9 @@ func (w *writer) makeRoom(b record.Batch, base record.Offset, now int64) (rolled
 	l := w.l
 	g := l.end.Segment
 	if g == nil {
-		return true, w.rollSegment()
+		err := w.rollSegment()
+		l.noteUse(useAppend, err)
+		return true, err
 	}
 	if last := base + record.Offset(b.LastOffsetDelta()); last-max(g.Base(), w.next) > math.MaxInt32 {
 		return false, fmt.Errorf("%w: a gap of more than 2^31 offsets before %d", errInvalid, base)
@@ -237,6 +240,7 @@ func (w *writer) makeRoom(b record.Batch, base record.Offset, now int64) (rolled
 		return true, nil
 	}
 	if err := w.rollSegment(); err != nil {
+		l.noteUse(useAppend, err)
 		return true, err
 	}
 	l.s.keeper.retainIfExceeded(l)
@@ -277,6 +281,7 @@ func (w *writer) writeRun() {
 			w.failRun(err)
 		} else {
 			w.producers.Confirm()
+			l.noteUse(useAppend, nil)
 			w.publishRun()
 		}
 	}
@@ -293,6 +298,7 @@ func (w *writer) failRun(err error) {
 		l.taint(err)
 	}
 	l.s.noteRefusal(err)
+	l.noteUse(useAppend, err)
 	w.producers.Revert()
 	err = nameError(err)
 	for _, p := range w.run {

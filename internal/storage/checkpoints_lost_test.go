@@ -372,7 +372,7 @@ func truncate(mem *vfs.Mem, file string, size int64) error {
 func expectLoss(t *testing.T, s *Store, l *Log) {
 	t.Helper()
 	faults := s.Faults()
-	if len(faults) != 1 || !faults[0].Damage || !strings.Contains(faults[0].Err.Error(), "put back") {
+	if len(faults) != 1 || faults[0].Kind != LogDamaged || !strings.Contains(faults[0].Err.Error(), "put back") {
 		t.Errorf("the faults are %v", faults)
 	}
 	if it := appendOne(t, l, batch(t, 0, 1, 100)); !errors.Is(it.Err, ErrFaulted) {

@@ -233,10 +233,48 @@ type fault struct {
 //	  |                           ^              ^
 //	  +---------------------------+--------------+
 type health struct {
-	log   *slog.Logger
-	name  string                // of the log's directory
-	fault atomic.Pointer[fault] // nil: sound
+	log     *slog.Logger
+	name    string                  // of the log's directory
+	fault   atomic.Pointer[fault]   // nil: sound
+	trouble atomic.Pointer[trouble] // nil: none
 }
+
+// use is what a caller did with a log's files.
+type use string
+
+const (
+	useOpen   use = "opened"
+	useRead   use = "read"
+	useAppend use = "appended to"
+)
+
+// trouble is an error of a log's files that lost nothing: a caller was refused, and the next call
+// tries again. Examples are a file that the node may not open, and a write that the system refuses.
+type trouble struct {
+	use use
+	err error
+}
+
+// noteUse remembers the error with which a use of the log's files failed, if it is one that nothing
+// else tells the operator of. A success of the same use ends the trouble. Both are logged once.
+func (h *health) noteUse(u use, err error) {
+	old := h.trouble.Load()
+	if err == nil {
+		if old != nil && old.use == u && h.trouble.CompareAndSwap(old, nil) {
+			h.log.Info("a log can be used again", "log", h.name)
+		}
+		return
+	}
+	if classify(err) != tainted || errors.Is(err, ErrFaulted) || h.isFaulted() {
+		return
+	}
+	next := &trouble{u, err}
+	if h.trouble.CompareAndSwap(old, next) && (old == nil || old.err.Error() != err.Error()) {
+		h.log.Error(next.String()+"; clients are refused until that is mended, which needs no restart", "log", h.name, "err", err)
+	}
+}
+
+func (t *trouble) String() string { return fmt.Sprintf("a log cannot be %s", t.use) }
 
 // faults has the faults of logs that were found before the logs were opened. It is safe for
 // concurrent use.
@@ -323,21 +361,40 @@ func (h *health) isTainted() bool {
 	return f != nil && f.kind >= faultIncomplete
 }
 
-// LogFault says why a log is read-only.
+// LogFault says why a log cannot be used as it should.
 type LogFault struct {
-	Log    string // the topic and partition, as in the name of the log's directory
-	Damage bool   // a batch has changed or is missing; if false, the disk may lack bytes that were written
-	Err    error
+	Log  string // the topic and partition, as in the name of the log's directory
+	Kind LogFaultKind
+	Err  error
 }
 
-// Faults lists the logs that are known to be read-only. Missing and short files are found soon
-// after the start (Sweep), and other damage when a log is used or scrubbed.
+// LogFaultKind is the kind of a LogFault.
+type LogFaultKind uint8
+
+// Kinds of faults. A log is read-only with the first two, until a restart.
+const (
+	LogDamaged LogFaultKind = iota // a batch has changed or is missing
+	LogTainted                     // the disk may lack bytes that were written
+	LogRefused                     // its files could not be opened, read or written when a client last tried
+)
+
+// Faults lists the logs that are known to have a fault. Missing and short files are found soon
+// after the start (Sweep), other damage when a log is used or scrubbed, and refusals when a
+// client meets them.
 func (s *Store) Faults() (found []LogFault) {
 	for _, l := range s.allLogs() {
-		if f := l.fault.Load(); f != nil {
-			found = append(found, LogFault{l.name, f.kind != faultTainted, f.err})
-		} else if f := s.faults.get(l.id); f != nil { // the log was not opened yet
-			found = append(found, LogFault{l.name, f.kind != faultTainted, f.err})
+		f := l.fault.Load()
+		if f == nil {
+			f = s.faults.get(l.id) // of a log that was not opened yet
+		}
+		t := l.trouble.Load()
+		switch {
+		case f != nil && f.kind == faultTainted:
+			found = append(found, LogFault{l.name, LogTainted, f.err})
+		case f != nil:
+			found = append(found, LogFault{l.name, LogDamaged, f.err})
+		case t != nil:
+			found = append(found, LogFault{l.name, LogRefused, t.err})
 		}
 	}
 	return found

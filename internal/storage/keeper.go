@@ -68,6 +68,7 @@ type keeper struct {
 	scrubAt    time.Time        // guarded by run: when the next scrub begins; zero: one is running, or scrub is off
 	waitingAt  time.Time        // guarded by run: when a recovery that found the disk full is tried again; zero: none did
 	strayAt    time.Time        // guarded by run
+	failedAt   time.Time        // guarded by run: when the log told last that checkpoints fail; zero: they do not
 }
 
 // droppedFile is a segment that is to be removed. Both checkpoint files must have its log's new
@@ -306,10 +307,21 @@ func (k *keeper) checkpointNow() {
 	k.run.Lock()
 	defer k.run.Unlock()
 	if err := k.checkpointLocked(nil); err != nil {
-		k.s.log.Error("a checkpoint failed; it is tried again", "err", err)
+		if time.Since(k.failedAt) >= complainEvery {
+			k.s.log.Error("checkpoints fail; they are tried again each second, and this line comes again after a minute", "err", err)
+			k.failedAt = time.Now()
+		}
 		k.checkpointLater()
+		return
+	}
+	if !k.failedAt.IsZero() {
+		k.s.log.Info("checkpoints succeed again")
+		k.failedAt = time.Time{}
 	}
 }
+
+// complainEvery is how often the log tells that checkpoints fail.
+const complainEvery = time.Minute
 
 // checkpointLocked makes a checkpoint. last has the logs of a store that closes; it is nil while
 // the store is in use. The journal's mark moves to where the checkpoint began, but not past rounds

@@ -195,7 +195,9 @@ func (l *Log) makeUsable() error {
 func (l *Log) makeUsableLocked() error {
 	switch logState(l.state.Load()) {
 	case logUnopened:
-		return l.openLocked()
+		err := l.openLocked()
+		l.noteUse(useOpen, err)
+		return err
 	case logOpen:
 		return nil
 	case logClosed, logDeleted:

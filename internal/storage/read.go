@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sort"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
@@ -47,6 +48,7 @@ func (l *Log) Read(from, limit record.Offset, maxBytes int) (*Chunk, error) {
 		case err == nil && c == nil && i+1 < len(segs): // the segment ends with a gap
 			from = segs[i+1].Base()
 		case err == nil:
+			l.noteUse(useRead, nil)
 			return c, nil
 		case errors.Is(err, vfs.ErrNotExist) && !l.hasSegment(segs[i]): // retention removed it meanwhile: look again
 		default:
@@ -61,7 +63,11 @@ func (l *Log) explainError(g *segment.Segment, err error) error {
 	if errors.Is(err, segment.ErrTorn) && l.hasSegment(g) {
 		return l.reportDamage(g, err)
 	}
-	return nameError(err)
+	err = nameError(err)
+	if !errors.Is(err, context.Canceled) && !errors.Is(err, budget.ErrTooLarge) {
+		l.noteUse(useRead, err)
+	}
+	return err
 }
 
 // segmentsFromStart are the segments that have an offset at the start or above it.

@@ -471,12 +471,12 @@ func (c *Conn) reportEnd(reason error) {
 	switch {
 	case errors.As(reason, &p):
 		s.stats.Panics.Add(1)
-		s.cfg.Logger.Error("BUG: a handler panicked; its connection was closed", "client", c.RemoteAddr(), "panic", p.value, "stack", string(p.stack))
+		s.cfg.Logger.Error("BUG: a handler panicked; its connection was closed", "client", c.RemoteAddr().String(), "panic", p.value, "stack", string(p.stack))
 	case reason == nil, errors.Is(reason, errShutdown), errors.Is(reason, errIdle), errors.Is(reason, errGone):
-		s.cfg.Logger.Debug("connection ended", "client", c.RemoteAddr(), "reason", reason)
+		s.cfg.Logger.Debug("connection ended", "client", c.RemoteAddr().String(), "reason", reason)
 	default:
 		if log := s.lines.nextLine(); log != nil {
-			log.Warn("connection closed", "client", c.RemoteAddr(), "reason", reason)
+			log.Warn("connection closed", "client", c.RemoteAddr().String(), "reason", reason)
 		}
 	}
 }

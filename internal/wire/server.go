@@ -95,7 +95,7 @@ func (s *Server) Serve(l *Listener) error {
 			return nil
 		default:
 			if log := s.lines.nextLine(); log != nil {
-				log.Warn("accept failed; trying again", "listener", l.Addr(), "error", err)
+				log.Warn("accept failed; trying again", "listener", l.Addr().String(), "err", err)
 			}
 			if !s.sleepUnlessStopped(pause) {
 				return nil
@@ -164,7 +164,7 @@ func (s *Server) serveNew(c *Conn) {
 	}
 	if err := setCongestion(c.nc, name); err != nil {
 		if log := s.lines.nextLine(); log != nil {
-			log.Warn("the congestion control of a connection cannot be set", "client", c.nc.RemoteAddr(), "error", err)
+			log.Warn("the congestion control of a connection cannot be set", "client", c.nc.RemoteAddr().String(), "err", err)
 		}
 	}
 	s.serveConn(c)
@@ -219,7 +219,7 @@ func (s *Server) admitConn(nc net.Conn, l *Listener) *Conn {
 				lines = s.scarcity
 			}
 			if log := lines.nextLine(); log != nil {
-				log.Warn("connection refused", "client", nc.RemoteAddr(), "reason", err)
+				log.Warn("connection refused", "client", nc.RemoteAddr().String(), "reason", err)
 			}
 		}
 		return nil

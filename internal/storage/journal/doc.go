@@ -4,25 +4,24 @@
 //
 // All blocks of a file are written when the ring is made complete (Fill), so that a later
 // sync changes no metadata of the file system. A write consists of rounds, each of which is,
-// in big endian:
+// in big endian, with the position of each line and the bytes of each field:
 //
-//	0   magic "LJ", version 2
-//	4   checksum (CRC-32C) of the bytes from 8 to 64 4
-//	8   journal id 16
-//	24  number 8
-//	32  checksum of the head of the round before 4
-//	36  checksum of the checksums of the parts' heads 4
-//	40  length of the parts 4, flags 1, zeros to 64
-//	64  parts
-//	    zeros to a multiple of 4096
+//	 0  "LJ" (2), version 1 (2)
+//	 4  checksum, CRC-32C, of bytes 8 to 64 (4)
+//	 8  journal id (16)
+//	24  number of the round (8)
+//	32  checksum of the head of the round before (4)
+//	36  checksum of the checksums of the parts' heads (4)
+//	40  length of the parts (4), flags (1), zeros up to byte 64
+//	64  parts, then zeros up to a multiple of 4096
 //
 // and a part is:
 //
-//	0   kind 1, zero 1, length of the directory's name 2, partition 4, topic id 16
-//	24  segment's base offset 8, position in it 8, offset 8
-//	48  length of the data 4, checksum of the data 4
-//	56  checksum of the bytes from 0 to 56 and of the name 4
-//	60  the directory's name, the data
+//	 0  kind (1), zero (1), length of the directory's name (2), partition (4), topic id (16)
+//	24  segment's base offset (8), position in it (8), offset (8)
+//	48  length of the data (4), checksum of the data (4)
+//	56  checksum of bytes 0 to 56 and of the name (4)
+//	60  the directory's name, then the data
 //
 // A scan ignores rounds of other versions. That is safe since the checkpoint's version is
 // also the version of the rounds: a program that writes rounds of a new kind has saved a
@@ -33,10 +32,10 @@
 // one that an earlier run of the process wrote but never acknowledged.
 //
 // A batch may begin in one round of a write and end in the next, and the flags say which
-// rounds are of one write. If a power cut has lost some of them, none is played back.
+// rounds are of one write. If a power cut has lost a round of a write, no round of it is played back.
 //
 // The next write begins only after a sync of the one before it. So if a round cannot be read
-// and a later write is there, the round is damaged, and the journal does not end there. Scan
+// and a round of a later write is found, the first one is damaged, and the journal does not end there. Scan
 // reports it, and goes on after it.
 //
 // A Journal is in one of four states:

@@ -89,7 +89,7 @@ type ringFile struct {
 	number int
 	name   string
 	f      vfs.File  // nil: it could not be opened
-	direct vfs.File  // the same file, for writes without the page cache; nil: not opened yet; f: not possible
+	direct vfs.File  // the same file, for writes without the page cache; nil: not opened yet; equal to f: the file system cannot do that
 	size   int64     // bytes of blocks that are written; changed by its user, with Journal.mu held
 	state  ringState // guarded by Journal.mu
 	last   uint64    // guarded by Journal.mu: the number of the last round in it
@@ -98,8 +98,11 @@ type ringFile struct {
 // ringState says how a file of the ring is used.
 //
 //	missing <--> filling <--> free <--> used
-//	                |                    ^
-//	                +--------------------+
+//	   |            |          ^          ^
+//	   |            +----------|----------+
+//	   +----- Open opens it ---+
+//
+//	any --- a sync of it fails ---> tainted, for the rest of the process
 type ringState uint8
 
 const (
