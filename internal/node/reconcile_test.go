@@ -63,7 +63,7 @@ func TestChangesOfConfigsAreLogged(t *testing.T) {
 	after, d := apply(before, records)
 	var log strings.Builder
 	logConfigs(slog.New(slog.NewTextHandler(&log, nil)), d, before, after)
-	for _, want := range []string{"type=TOPIC name=orders set=[retention.ms=5] unset=[retention.bytes]", "sasl.jaas.config=[hidden]", strings.Repeat("x", maxLoggedValue) + "..."} {
+	for _, want := range []string{`type=TOPIC name=orders set="[retention.ms=5]" unset=[retention.bytes]`, "sasl.jaas.config=[hidden]", strings.Repeat("x", maxLoggedValue) + "..."} {
 		if !strings.Contains(log.String(), want) {
 			t.Errorf("no %s in\n%s", want, log.String())
 		}
