@@ -161,7 +161,7 @@ func (sh *shard[M]) replyWhenCommitted(s *Step) {
 }
 
 // armLocked sets the alarm so that it rings at the earliest deadline or before. It
-// never moves the alarm to a later time: one that rings too early finds no timer due
+// never moves the alarm to a later time: an alarm that rings too early finds no timer due,
 // and is set again. Heartbeats, which move deadlines to later times, then cost no call
 // of the runtime's timers.
 func (sh *shard[M]) armLocked(now time.Time) {
@@ -188,8 +188,8 @@ func (sh *shard[M]) fireTimers() {
 	}
 }
 
-// fireDueTimers runs up to maxTimersFired timers that are due, up to apply, and
-// returns their steps. more tells that there may be further ones.
+// fireDueTimers runs at most maxTimersFired timers that are due. Their steps, which it returns, are
+// applied and still have to be committed. more tells that further timers may be due.
 func (sh *shard[M]) fireDueTimers() (steps []*Step, more bool) {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()

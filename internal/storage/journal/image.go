@@ -9,12 +9,12 @@ import (
 const (
 	roundHead = 64
 	block     = 4096
-	maxRound  = 4 << 20 // bytes of a round's parts, about; a larger write is split
+	maxRound  = 4 << 20 // roughly how many bytes of parts a round has at most; a larger write is split
 
 	minBuffer = 64 << 10
 )
 
-// Image is a write before it is written: rounds with their parts, and room for their heads.
+// Image has the bytes of the next write: rounds with their parts, and room for their heads.
 // Appends copy their bytes into it while those are in the processor's cache (BenchmarkCommit).
 // The zero Image is empty. One goroutine at a time may use it.
 type Image struct {

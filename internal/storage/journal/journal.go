@@ -61,7 +61,7 @@ type Mark = checkpoint.Mark
 type Journal struct {
 	cfg       Config
 	fileSize  int64
-	RoundSize int // bytes of a round's parts, about; for Image.Add
+	RoundSize int // roughly how many bytes of parts a round takes; for Image.Add
 
 	next       atomic.Uint64 // the number of the next round
 	writable   atomic.Bool   // a checkpoint on disk names this journal, so that its rounds are found
@@ -69,8 +69,8 @@ type Journal struct {
 	dirDurable atomic.Bool // the name of the ring's directory is durable
 
 	// Only the goroutine that calls Write uses these.
-	pos      int64 // of the next round in current
-	prev     uint32
+	pos      int64       // of the next round in current
+	prev     uint32      // checksum of the last round's head
 	midWrite bool        // the next round belongs to the write of the last one
 	pending  []*ringFile // files with rounds that are not synced
 
@@ -176,17 +176,18 @@ func (j *Journal) Start() Mark {
 	return j.at
 }
 
-// Resume prepares the journal for the round at the mark at, which a Scan from the mark from has
+// Resume prepares the journal to write its next round at end, which a Scan that began at begin has
 // returned. It syncs the rounds that Scan has found, which may not be on disk yet, since later
-// rounds depend on them. Files with rounds at keep or later are not used again.
-func (j *Journal) Resume(keep, from, at Mark) error {
+// rounds depend on them. Files with rounds from keepFrom on are not used again.
+func (j *Journal) Resume(keepFrom, begin, end Mark) error {
+	at := end
 	j.next.Store(at.Round)
 	j.prev, j.at, j.synced = at.Prev, at, at
-	j.marks = []Mark{keep, from}
+	j.marks = []Mark{keepFrom, begin}
 	if err := j.eraseFrom(at); err != nil {
 		return err
 	}
-	j.keepFiles(keep)
+	j.keepFiles(keepFrom)
 	if at.Pos > 0 && at.File < len(j.files) { // the round before the mark is in that file
 		f := j.files[at.File]
 		f.last = max(f.last, at.Round-1)
@@ -195,7 +196,7 @@ func (j *Journal) Resume(keep, from, at Mark) error {
 		}
 	}
 	for _, f := range j.files {
-		if f.f == nil || f.last < keep.Round || f.last == 0 {
+		if f.f == nil || f.last < keepFrom.Round || f.last == 0 {
 			continue
 		}
 		f.state = ringUsed
@@ -541,9 +542,9 @@ func (j *Journal) fillFile(f *ringFile, b []byte, stop *atomic.Bool) (ringState,
 	return ringFree, nil
 }
 
-// BeginCheckpoint returns the mark after the last durable write. A write under way is after it:
-// a power cut may lose its rounds, whose numbers the next ones would have. If the checkpoint
-// with this mark is damaged later, a scan from an older mark must find every round up to it.
+// BeginCheckpoint returns the mark after the last durable write. The rounds of a write that is
+// under way come after the mark: a power cut may lose them, and then the next rounds get their numbers.
+// If the checkpoint with this mark is damaged later, a scan from an older mark must find every round up to it.
 func (j *Journal) BeginCheckpoint() Mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()

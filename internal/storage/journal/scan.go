@@ -84,10 +84,10 @@ func (j *Journal) Scan(from Mark, rewrite bool, visit func(*Round) error) (Mark,
 }
 
 // Adopt gives this Journal the id of the rounds in its files, for a store that has no checkpoint
-// left: prefer if there are rounds with that id. It returns the mark of the oldest write from
-// which all rounds up to the newest one are there; ok is false if there is none. Rounds before a
-// gap cannot be played back, since notes about their logs may be missing. whole is false if the
-// round before the mark should be there and is not.
+// left. If rounds have the id prefer, it takes that one. It returns the mark of the first write after
+// which no round is missing; ok is false if there is none. Rounds before a gap cannot be played back,
+// since notes about their logs may be missing. whole is false if the round before the mark should
+// be in the files and is not.
 func (j *Journal) Adopt(prefer [16]byte) (from Mark, whole, ok bool) {
 	id, ok := j.findID(prefer)
 	if !ok {
