@@ -89,7 +89,7 @@ func (s *session) listOffsets(r *wire.Request, kreq kmsg.Request) error {
 			if a.times > 1 {
 				rp.ErrorCode = kerr.InvalidRequest.Code
 			} else {
-				s.b.listOffset(n.name, &a.ListOffsetsRequestTopicPartition, r.Version, isolationOf(req.IsolationLevel), &rp)
+				s.b.listOffset(r.Conn.Context(), n.name, &a.ListOffsetsRequestTopicPartition, r.Version, isolationOf(req.IsolationLevel), &rp)
 			}
 			rt.Partitions = append(rt.Partitions, rp)
 		}
@@ -99,7 +99,7 @@ func (s *session) listOffsets(r *wire.Request, kreq kmsg.Request) error {
 	return nil
 }
 
-func (b *Broker) listOffset(topic string, q *kmsg.ListOffsetsRequestTopicPartition, version int16, isolation replica.Isolation, rp *kmsg.ListOffsetsResponseTopicPartition) {
+func (b *Broker) listOffset(ctx context.Context, topic string, q *kmsg.ListOffsetsRequestTopicPartition, version int16, isolation replica.Isolation, rp *kmsg.ListOffsetsResponseTopicPartition) {
 	if since := versionOfSpecial(q.Timestamp); q.Timestamp < 0 && (since == 0 || version < since) {
 		rp.ErrorCode = kerr.UnsupportedVersion.Code
 		return
@@ -109,7 +109,7 @@ func (b *Broker) listOffset(topic string, q *kmsg.ListOffsetsRequestTopicPartiti
 		rp.ErrorCode = code
 		return
 	}
-	at, err := findOffset(b.cfg.Context(), p, q, isolation)
+	at, err := findOffset(ctx, p, q, isolation)
 	if err != nil {
 		rp.ErrorCode = codeOf(err)
 		return

@@ -28,7 +28,7 @@ type producersOf struct {
 	n         int32
 	partition *replica.Partition // nil: there is none, see code
 	code      int16
-	producers int // about so many
+	producers int // so many are described
 }
 
 func (s *session) describeProducers(r *wire.Request, kreq kmsg.Request) error {
@@ -45,7 +45,7 @@ func (s *session) describeProducers(r *wire.Request, kreq kmsg.Request) error {
 		}
 		memory += n
 	}
-	held, err := b.cfg.Work.Reserve(b.cfg.Context(), budget.Data, memory)
+	held, err := s.conn.Reserve(budget.Data, memory)
 	if err != nil {
 		return err // it names more partitions than fit into any answer
 	}
@@ -57,8 +57,17 @@ func (s *session) describeProducers(r *wire.Request, kreq kmsg.Request) error {
 			resp.Topics = append(resp.Topics, rt)
 		}
 		rt := &resp.Topics[len(resp.Topics)-1]
-		rt.Partitions = append(rt.Partitions, b.describeProducersOf(&asked[i]))
+		rt.Partitions = append(rt.Partitions, b.describeEmpty(&asked[i]))
 	})
+	i := 0
+	for t := range resp.Topics {
+		for p := range resp.Topics[t].Partitions {
+			if asked[i].partition != nil {
+				b.describeProducersOf(&asked[i], &resp.Topics[t].Partitions[p])
+			}
+			i++
+		}
+	}
 	b.replyHeld(r, resp, &held)
 	return nil
 }
@@ -82,8 +91,7 @@ func (b *Broker) findProducers(req *kmsg.DescribeProducersRequest) (asked []prod
 				if len(t.Partitions) > stretch && !p.partition.IsOpen() {
 					b.openWithoutTurn(p.partition)
 				}
-				active, _ := p.partition.Producers() // an error is told when it is described
-				p.producers = len(active)
+				p.producers, _ = replica.CountProducers(p.partition) // an error is told when they are listed
 			}
 			asked = append(asked, p)
 		})
@@ -91,28 +99,33 @@ func (b *Broker) findProducers(req *kmsg.DescribeProducersRequest) (asked []prod
 	return asked
 }
 
-func (b *Broker) describeProducersOf(p *producersOf) kmsg.DescribeProducersResponseTopicPartition {
+// describeEmpty makes a partition's element without producers.
+func (b *Broker) describeEmpty(p *producersOf) kmsg.DescribeProducersResponseTopicPartition {
 	rp := kmsg.NewDescribeProducersResponseTopicPartition()
-	rp.Partition = p.n
-	if p.partition == nil {
-		rp.ErrorCode = p.code
-		switch {
-		case p.code == kerr.PolicyViolation.Code:
-			rp.ErrorMessage = new("The producers of so many partitions do not fit into one answer: ask for fewer partitions.")
-		case b.cfg.Image().Topic(p.topic) == nil:
-			rp.ErrorMessage = new("This server does not host this topic-partition.")
-		}
-		return rp
+	rp.Partition, rp.ErrorCode = p.n, p.code
+	switch {
+	case p.partition != nil:
+	case p.code == kerr.PolicyViolation.Code:
+		rp.ErrorMessage = new("The producers of so many partitions do not fit into one answer: ask for fewer partitions.")
+	case b.cfg.Image().Topic(p.topic) == nil:
+		rp.ErrorMessage = new("This server does not host this topic-partition.")
 	}
-	active, err := p.partition.Producers()
+	return rp
+}
+
+// describeProducersOf puts the producers of a partition into its element, at most as many as
+// there were when their memory was reserved. Listing them may wait for the partition's log, so
+// it has no processor meanwhile.
+func (b *Broker) describeProducersOf(p *producersOf, rp *kmsg.DescribeProducersResponseTopicPartition) {
+	active, err := p.partition.Producers(p.producers)
 	rp.ErrorCode = codeOf(err)
 	rp.ActiveProducers = make([]kmsg.DescribeProducersResponseTopicPartitionActiveProducer, 0, len(active))
-	for _, a := range active {
+	b.inTurns(len(active), func(i int) {
+		a := &active[i]
 		ap := kmsg.NewDescribeProducersResponseTopicPartitionActiveProducer()
 		ap.ProducerID, ap.ProducerEpoch = a.ID, int32(a.Epoch)
 		ap.LastSequence, ap.LastTimestamp = a.LastSequence, a.LastTime
 		ap.CoordinatorEpoch, ap.CurrentTxnStartOffset = -1, -1 // there are no transactions yet
 		rp.ActiveProducers = append(rp.ActiveProducers, ap)
-	}
-	return rp
+	})
 }

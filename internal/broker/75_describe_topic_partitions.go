@@ -2,6 +2,7 @@ package broker
 
 import (
 	"slices"
+	"sync"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -22,7 +23,7 @@ func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.
 	req, _ := kreq.(*kmsg.DescribeTopicPartitionsRequest)
 	m := b.cfg.Image()
 	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
-	names, ok := namesToDescribe(m, req)
+	names, ok := b.namesToDescribe(m, req)
 	if !ok {
 		for i := range req.Topics {
 			rt := emptyDescription(req.Topics[i].Topic, kerr.InvalidRequest.Code)
@@ -57,18 +58,17 @@ func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.
 
 // namesToDescribe are the sorted names of the topics to describe, from the cursor on; if the
 // request names none, those of all topics. It returns false if the cursor is not valid.
-func namesToDescribe(m *meta.Image, req *kmsg.DescribeTopicPartitionsRequest) ([]string, bool) {
+func (b *Broker) namesToDescribe(m *meta.Image, req *kmsg.DescribeTopicPartitionsRequest) ([]string, bool) {
 	var names []string
-	for i := range req.Topics {
-		names = append(names, req.Topics[i].Topic)
-	}
 	if len(req.Topics) == 0 {
-		for t := range m.Topics() {
-			names = append(names, t.Name)
+		names = b.names.sortedNames(m)
+	} else {
+		for i := range req.Topics {
+			names = append(names, req.Topics[i].Topic)
 		}
+		slices.Sort(names)
+		names = slices.Compact(names)
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
 	if c := req.Cursor; c != nil {
 		at, found := slices.BinarySearch(names, c.Topic)
 		if c.Partition < 0 || !found && len(req.Topics) > 0 {
@@ -77,6 +77,39 @@ func namesToDescribe(m *meta.Image, req *kmsg.DescribeTopicPartitionsRequest) ([
 		names = names[at:]
 	}
 	return names, true
+}
+
+// topicNames keeps the sorted names of all topics of one image, since a client that reads page by
+// page needs them for each page.
+type topicNames struct {
+	mu    sync.Mutex // held while they are sorted, so that this is done once for an image
+	image *meta.Image
+	names []string
+}
+
+// sortedNames are the names of all topics of an image. The caller must not change the list.
+func (n *topicNames) sortedNames(m *meta.Image) []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.image == m {
+		return n.names
+	}
+	names := make([]string, 0, m.NumTopics())
+	for t := range m.Topics() {
+		names = append(names, t.Name)
+	}
+	slices.Sort(names)
+	n.image, n.names = m, names
+	return names
+}
+
+// dropUnused is called now and then. It drops the names if their image is not the newest one.
+func (n *topicNames) dropUnused(newest *meta.Image) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.image != newest {
+		n.image, n.names = nil, nil
+	}
 }
 
 func cursorAt(topic string, partition int) *kmsg.DescribeTopicPartitionsResponseNextCursor {

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"context"
 	"errors"
 	"sync"
 	"sync/atomic"
@@ -57,8 +58,8 @@ func newAllTopics(b *Broker) *allTopics {
 }
 
 // shareTopics returns the topics of an image in a form, when they are encoded. The caller
-// must release them.
-func (a *allTopics) shareTopics(image *meta.Image, f topicsForm) (*encodedTopics, error) {
+// must release them. The context ends the wait for another client that encodes them.
+func (a *allTopics) shareTopics(ctx context.Context, image *meta.Image, f topicsForm) (*encodedTopics, error) {
 	a.mu.Lock()
 	a.asked[f] = true
 	e, old := a.forms[f], (*encodedTopics)(nil)
@@ -78,9 +79,9 @@ func (a *allTopics) shareTopics(image *meta.Image, f topicsForm) (*encodedTopics
 	}
 	select {
 	case <-e.ready:
-	case <-a.b.cfg.Context().Done():
+	case <-ctx.Done():
 		e.Release()
-		return nil, a.b.cfg.Context().Err()
+		return nil, ctx.Err()
 	}
 	if e.err != nil {
 		a.unlist(f, e)
@@ -163,7 +164,7 @@ func (e *encodedTopics) Release() {
 
 // replyAll answers with whole, whose array is empty, and puts all topics into the array.
 func (a *allTopics) replyAll(r *wire.Request, whole kmsg.Response, image *meta.Image, operations bool) error {
-	e, err := a.shareTopics(image, topicsForm{r.Version, operations})
+	e, err := a.shareTopics(r.Conn.Context(), image, topicsForm{r.Version, operations})
 	if err != nil {
 		return err
 	}

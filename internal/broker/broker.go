@@ -91,6 +91,7 @@ type Broker struct {
 	apis  [256]*api // by key
 	ids   producerIDs
 	cache *fetchSessions
+	names topicNames
 	stats counters
 
 	all               *allTopics
@@ -255,6 +256,7 @@ func (b *Broker) expireEverySecond() {
 		case <-t.C:
 			b.cfg.Set.Expire(b.cfg.Set.Now())
 			b.all.dropUnused(b.cfg.Image())
+			b.names.dropUnused(b.cfg.Image())
 		}
 	}
 }

@@ -24,12 +24,51 @@ func (b Batch) FirstAt(ctx context.Context, work *budget.Budget, from Offset, ms
 	if b.TimestampType() == LogAppendTime { // the header has the time of all records
 		return Stamp{max(from, b.BaseOffset()), b.MaxTimestamp()}, b.LastOffset() >= from && b.MaxTimestamp() >= ms, nil
 	}
+	found := false
+	err = walkStamps(ctx, work, b, func(s Stamp) bool {
+		if found = s.Offset >= from && s.Timestamp >= ms; found {
+			at = s
+		}
+		return found
+	})
+	if err != nil {
+		return Stamp{}, false, err
+	}
+	return at, found, nil
+}
+
+// MaxTimeFrom is the largest timestamp of the batch's records from an offset on, in ms, or
+// NoTimestamp if there is no such record, or none has one. It reads the batch once, with the
+// memory and the errors of FirstAt.
+func (b Batch) MaxTimeFrom(ctx context.Context, work *budget.Budget, from Offset) (ms int64, err error) {
+	if err := b.checkSize(); err != nil {
+		return NoTimestamp, err
+	}
+	if b.LastOffset() < from {
+		return NoTimestamp, nil
+	}
+	if b.TimestampType() == LogAppendTime { // the header has the time of all records
+		return b.MaxTimestamp(), nil
+	}
+	ms = NoTimestamp
+	err = walkStamps(ctx, work, b, func(s Stamp) bool {
+		if s.Offset >= from {
+			ms = max(ms, s.Timestamp)
+		}
+		return false
+	})
+	return ms, err
+}
+
+// walkStamps calls visit for the records, from the first one on, until it returns true. It skips
+// keys, values and headers.
+func walkStamps(ctx context.Context, work *budget.Budget, b Batch, visit func(Stamp) (done bool)) error {
 	if b.Codec() == None {
-		return b.findInPlain(from, ms)
+		return walkPlainStamps(b, visit)
 	}
 	s, err := openStream(ctx, work, b, 0, 0)
 	if err != nil {
-		return Stamp{}, false, err
+		return err
 	}
 	defer s.close()
 	for i := range uint64(max(0, b.Count())) {
@@ -42,32 +81,30 @@ func (b Batch) FirstAt(ctx context.Context, work *budget.Budget, from Offset, ms
 			s.setError(recordError(i, "it cannot be read"))
 		}
 		if s.err != nil {
-			return Stamp{}, false, s.err
+			return s.err
 		}
-		at = Stamp{b.BaseOffset() + Offset(offset), b.BaseTimestamp() + delta}
-		if at.Offset >= from && at.Timestamp >= ms {
-			return at, true, nil
+		if visit(Stamp{b.BaseOffset() + Offset(offset), b.BaseTimestamp() + delta}) {
+			return nil
 		}
 		s.skipBytes(rest)
 	}
-	return Stamp{}, false, nil
+	return nil
 }
 
-// findInPlain does the work of FirstAt for records that are not compressed.
-func (b Batch) findInPlain(from Offset, ms int64) (at Stamp, ok bool, err error) {
+// walkPlainStamps is walkStamps for records that are not compressed.
+func walkPlainStamps(b Batch, visit func(Stamp) (done bool)) error {
 	data, p := b.recordBytes(), 0
 	for i := range uint64(max(0, b.Count())) {
 		size, start := readVarint(data, p)
 		delta, next := readVarint(data, start+1) // after the attributes
 		offset, next := readVarint(data, next)
 		if size < 0 || start > len(data) || size > int64(len(data)-start) || next > start+int(size) {
-			return Stamp{}, false, recordError(i, "it cannot be read")
+			return recordError(i, "it cannot be read")
 		}
-		at = Stamp{b.BaseOffset() + Offset(offset), b.BaseTimestamp() + delta}
-		if at.Offset >= from && at.Timestamp >= ms {
-			return at, true, nil
+		if visit(Stamp{b.BaseOffset() + Offset(offset), b.BaseTimestamp() + delta}) {
+			return nil
 		}
 		p = start + int(size)
 	}
-	return Stamp{}, false, nil
+	return nil
 }

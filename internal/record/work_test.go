@@ -303,6 +303,15 @@ func TestFirstAt(t *testing.T) {
 		b.SetBaseOffset(100)
 		all := mustRead(t, b)
 		for from := Offset(98); from < 108; from++ {
+			latest := NoTimestamp
+			for _, r := range all {
+				if r.Offset >= from {
+					latest = max(latest, r.Timestamp)
+				}
+			}
+			if ms, err := b.MaxTimeFrom(t.Context(), nil, from); ms != latest || err != nil {
+				t.Fatalf("%s: the largest time from %d is %d, %v, want %d", name, from, ms, err, latest)
+			}
 			for ms := int64(now - 6); ms < now+22; ms++ {
 				var want Record
 				for _, r := range slices.Backward(all) {
@@ -319,6 +328,9 @@ func TestFirstAt(t *testing.T) {
 		b.SetLogAppendTime(now + 50)
 		if at, ok, err := b.FirstAt(t.Context(), nil, 103, now+50); at != (Stamp{103, now + 50}) || !ok || err != nil {
 			t.Errorf("%s: with the broker's time: %+v, %v, %v", name, at, ok, err)
+		}
+		if ms, err := b.MaxTimeFrom(t.Context(), nil, 103); ms != now+50 || err != nil {
+			t.Errorf("%s: the largest time with the broker's time: %d, %v", name, ms, err)
 		}
 		if _, ok, err := b.FirstAt(t.Context(), nil, 106, now); ok || err != nil {
 			t.Errorf("%s: behind the last record: %v, %v", name, ok, err)

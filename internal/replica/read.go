@@ -237,12 +237,20 @@ type Producer struct {
 	LastTime     int64 // ms
 }
 
-// Producers lists the producers that have not expired.
-func (p *Partition) Producers() ([]Producer, error) {
+// CountProducers counts a partition's producers that have not expired.
+func CountProducers(p *Partition) (int, error) {
+	if err := p.CheckLeader(record.NoEpoch); err != nil {
+		return 0, err
+	}
+	return storage.CountProducers(p.log)
+}
+
+// Producers lists the producers that have not expired, at most so many.
+func (p *Partition) Producers(most int) ([]Producer, error) {
 	if err := p.CheckLeader(record.NoEpoch); err != nil {
 		return nil, err
 	}
-	known, err := p.log.Producers()
+	known, err := p.log.Producers(most)
 	list := make([]Producer, len(known))
 	for i, k := range known {
 		list[i] = Producer{ID: k.ID, Epoch: k.Epoch, LastSequence: k.LastSequence, LastTime: k.LastTime}

@@ -9,7 +9,6 @@ import (
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 	"github.com/leatstream/leat/internal/storage/epoch"
-	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/storage/segment"
 )
 
@@ -292,23 +291,6 @@ func (l *Log) EpochAt(o record.Offset) record.Epoch {
 		return record.NoEpoch
 	}
 	return es.At(o)
-}
-
-// Producer is one idempotent producer's state in a log.
-type Producer = producer.Description
-
-// Producers lists the active producers (DescribeProducers).
-func (l *Log) Producers() ([]Producer, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.makeUsableLocked(); err != nil {
-		return nil, err
-	}
-	if err := l.prepareWriterLocked(); err != nil {
-		return nil, err
-	}
-	l.writer.boundProducers(time.Now().UnixMilli())
-	return l.writer.producers.Describe(), nil
 }
 
 // segments are the log's present segments.

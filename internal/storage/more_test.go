@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -101,13 +102,13 @@ func TestProducersOutlive(t *testing.T) {
 	for i := range 7 {
 		mustAppend(t, l, produced(t, 9, 2, int32(i), 1))
 	}
-	want, _ := l.Producers()
+	want, _ := l.Producers(math.MaxInt)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s = openStore(t, cfg)
 	l = testLog(s, 0, testOptions())
-	got, err := l.Producers()
+	got, err := l.Producers(math.MaxInt)
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Error(diff, err)
 	}

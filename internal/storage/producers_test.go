@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -31,7 +32,7 @@ func floodLog(tb testing.TB, l *Log, first int64, n int) {
 // knownProducers lists the ids of the producers that a log knows, in order.
 func knownProducers(tb testing.TB, l *Log) (ids []int64) {
 	tb.Helper()
-	list, err := l.Producers()
+	list, err := l.Producers(math.MaxInt)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -253,7 +254,7 @@ func TestProducerMemoryIsGivenBack(t *testing.T) {
 	expectProducers(t, s, 45, 45)
 	s.Delete(logs[1].ID())
 	expectProducers(t, s, 25, 25)
-	if _, err := logs[1].Producers(); err == nil {
+	if _, err := logs[1].Producers(math.MaxInt); err == nil {
 		t.Error("a deleted log has producers")
 	}
 	empty := testLog(s, 4, testOptions())

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -261,7 +262,7 @@ func TestWalksMeetDamage(t *testing.T) {
 				c.Release()
 			}
 		}
-		_, err = l.Producers()
+		_, err = l.Producers(math.MaxInt)
 		explained("Producers", err)
 		explained("Append", appendOne(t, l, batch(t, scrubbedEnd, 1, 100)).Err)
 		if err := s.Close(); err != nil {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -323,8 +324,11 @@ func (c *Conn) Reserve(class budget.Class, n int64) (budget.Reservation, error) 
 	if err != nil {
 		return budget.Reservation{}, err
 	}
-	return work.Reserve(connContext{c.life.closedChan()}, class, n)
+	return work.Reserve(c.Context(), class, n)
 }
+
+// Context ends with the connection.
+func (c *Conn) Context() context.Context { return connContext{c.life.closedChan()} }
 
 // releaseDecoded gives back the memory of the request that was decoded last, except for the
 // part that its answer has taken.

@@ -170,6 +170,27 @@ func TestParkedRequestKeepsNoBuffer(t *testing.T) {
 	}
 }
 
+// TestContextEndsWithConnection proves that work for a client which waits ends when the client's
+// connection does.
+func TestContextEndsWithConnection(t *testing.T) {
+	served := make(chan *Conn, 1)
+	_, addr := start(t, Config{}, &funcs{serve: func(r *Request) error {
+		served <- r.Conn
+		return nil
+	}})
+	c := dial(t, addr)
+	c.send(frame(0, 0, 1, ""))
+	ctx := (<-served).Context()
+	if ctx.Err() != nil {
+		t.Fatal(ctx.Err())
+	}
+	c.Close()
+	<-ctx.Done()
+	if ctx.Err() == nil {
+		t.Error("it has ended without an error")
+	}
+}
+
 // TestPanicsElsewhere proves that a panic of somebody who works for a connection on
 // another goroutine costs that connection only: one that completes what a request
 // waits for, one that encodes an answer, and a section that is read or sent.

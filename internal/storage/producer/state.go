@@ -84,6 +84,7 @@ type State struct {
 	grown     int    // producers that were added since the last Evict
 	changed   bool   // since the last snapshot
 	undoLog   []undo // one for each batch since the last Confirm, the oldest first
+	removals  int    // how often producers were removed by keep
 	lastSweep int64  // when Expire last looked for expired producers, ms
 }
 
@@ -217,6 +218,7 @@ func (s *State) keep(isKept func(p *entry) bool) {
 	s.known.keep(isKept)
 	if s.known.n != before {
 		s.changed = true
+		s.removals++
 		s.budget.resize(before, s.known.n)
 	}
 }
@@ -300,10 +302,23 @@ type Description struct {
 	LastOffset   record.Offset
 }
 
+// Len is the number of producers.
+func (s *State) Len() int { return s.known.n }
+
+// Removals counts how often producers were removed, which changes the places of others.
+func (s *State) Removals() int { return s.removals }
+
 // Describe lists the producers.
-func (s *State) Describe() []Description {
-	list := make([]Description, 0, s.known.n)
-	for i := range s.known.n {
+func (s *State) Describe() []Description { return s.DescribeMore(nil, s.known.n) }
+
+// DescribeMore appends to a list that has the first producers the next ones, up to n.
+func (s *State) DescribeMore(list []Description, n int) []Description {
+	from := len(list)
+	to := from + max(0, min(n, s.known.n-from))
+	if list == nil {
+		list = make([]Description, 0, to)
+	}
+	for i := from; i < to; i++ {
 		p := s.known.at(i)
 		out := Description{ID: p.id, Epoch: p.epoch, LastSequence: record.NoSequence, LastTime: p.lastSeen, LastOffset: -1}
 		if p.kept > 0 {

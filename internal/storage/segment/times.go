@@ -200,39 +200,40 @@ func (g *Segment) walkBatches(from record.Offset, fn func(b record.Batch, read f
 	}
 }
 
-// maxTimeIn finds the largest timestamp of a batch's records from an offset on, by
-// bisection.
-func (w Work) maxTimeIn(header record.Batch, read func() (record.Batch, error), from record.Offset) (int64, error) {
-	lo, hi := record.NoTimestamp, header.MaxTimestamp()
-	for lo < hi {
-		mid := hi - (hi-lo)/2
-		at, ok, err := w.findFirst(header, read, from, mid)
-		switch {
-		case err != nil:
-			return 0, err
-		case ok:
-			lo = at.Time
-		default:
-			hi = mid - 1
-		}
-	}
-	return lo, nil
+// maxTimeIn finds the largest timestamp of a batch's records from an offset on. It reads the
+// batch once.
+func (w Work) maxTimeIn(header record.Batch, read func() (record.Batch, error), from record.Offset) (ms int64, err error) {
+	err = w.readReserved(header, read, func(whole record.Batch) error {
+		ms, err = whole.MaxTimeFrom(w.Ctx, w.Budget, from)
+		return err
+	})
+	return ms, err
 }
 
 // findFirst finds the first record of a batch from an offset on with a timestamp of at
-// least ms. A batch may be larger than the largest reservation, since its topic allows
-// it. For such a batch the largest is reserved, so that only one of them is read at a
-// time.
-func (w Work) findFirst(header record.Batch, read func() (record.Batch, error), from record.Offset, ms int64) (Stamp, bool, error) {
+// least ms.
+func (w Work) findFirst(header record.Batch, read func() (record.Batch, error), from record.Offset, ms int64) (at Stamp, ok bool, err error) {
+	err = w.readReserved(header, read, func(whole record.Batch) error {
+		var found record.Stamp
+		found, ok, err = whole.FirstAt(w.Ctx, w.Budget, from, ms)
+		at = Stamp{found.Offset, found.Timestamp, whole.LeaderEpoch()}
+		return err
+	})
+	return at, ok, err
+}
+
+// readReserved reads a batch into reserved memory, and calls use with it. A batch may be larger
+// than the largest reservation, since its topic allows it. For such a batch the largest is
+// reserved, so that only one of them is read at a time.
+func (w Work) readReserved(header record.Batch, read func() (record.Batch, error), use func(whole record.Batch) error) error {
 	held, err := w.Budget.Reserve(w.Ctx, budget.Batch, min(int64(header.Size()), w.Budget.Most(budget.Batch)))
 	if err != nil {
-		return Stamp{}, false, err
+		return err
 	}
 	defer held.Release()
 	whole, err := read()
 	if err != nil {
-		return Stamp{}, false, err
+		return err
 	}
-	at, ok, err := whole.FirstAt(w.Ctx, w.Budget, from, ms)
-	return Stamp{at.Offset, at.Timestamp, whole.LeaderEpoch()}, ok, err
+	return use(whole)
 }
