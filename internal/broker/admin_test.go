@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -524,10 +525,28 @@ func TestDescribedConfigsAreBounded(t *testing.T) {
 	}
 }
 
+// lockedBuffer is a log that the broker writes while a test reads it.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer // guarded by mu
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
 // TestTopicsThatCannotBeCreatedAreOneLine proves that a request for many topics that cannot be
 // created writes one line, and not one for each topic.
 func TestTopicsThatCannotBeCreatedAreOneLine(t *testing.T) {
-	var log bytes.Buffer
+	var log lockedBuffer
 	g := newAdminRig(t, map[string]string{"default.replication.factor": "3"})
 	g.broker.cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	req := at(9, kmsg.NewPtrMetadataRequest())
