@@ -262,7 +262,7 @@ func TestTopicSettings(t *testing.T) {
 		{nil, []string{"topic t", "flush.ms", "1000", "topic t", "flush.messages", "1"}, func(s *Settings) { s.FlushAge = time.Second }},
 		{[]string{"log.flush.interval.ms", "1000"}, nil, func(s *Settings) { s.FlushAge, s.FlushMessages = time.Second, math.MaxInt64 }},
 		{[]string{"log.flush.interval.messages", noLimit}, nil, func(s *Settings) { s.FlushMessages = math.MaxInt64 }},
-		{[]string{"log.roll.hours", "1"}, []string{"broker ", "min.insync.replicas", "2"}, func(s *Settings) { s.SegmentAge, s.MinISR = time.Hour, 2 }},
+		{[]string{"log.roll.hours", "1"}, []string{"broker ", "min.insync.replicas", "2"}, func(s *Settings) { s.SegmentAge, s.MinISR, s.MinISRSet = time.Hour, 2, true }},
 		{nil, []string{"topic t", "message.timestamp.type", "LogAppendTime", "topic t", "min.cleanable.dirty.ratio", "0.1", "topic t", "preallocate", "TRUE"}, func(s *Settings) {
 			s.LogAppendTime, s.MinDirtyRatio, s.Preallocate = true, 0.1, true
 		}},

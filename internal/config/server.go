@@ -38,6 +38,8 @@ type Server struct {
 	DeleteTopics      bool // delete.topic.enable
 	NumPartitions     int32
 	ReplicationFactor int16
+	FactorSet         bool          // default.replication.factor is not the default
+	SessionTimeout    time.Duration // after which a silent node is fenced
 
 	Groups Groups
 
@@ -61,6 +63,7 @@ type Groups struct {
 type StateTopic struct {
 	Partitions        int32
 	ReplicationFactor int16
+	FactorSet         bool // the number of replicas is not the default
 	SegmentBytes      int64
 	MinISR            int // 0: as min.insync.replicas
 }
@@ -71,6 +74,7 @@ const MinSegmentBytes = aMebi
 // Server are the settings of this broker.
 func (v View) Server() Server {
 	r := newReader(v, brokerTable, nil)
+	_, factorSet := r.readValue("default.replication.factor")
 	return Server{
 		MaxRequestBytes:        int(r.readInt("socket.request.max.bytes")),
 		MaxConnections:         int(r.readInt("max.connections")),
@@ -96,6 +100,8 @@ func (v View) Server() Server {
 		DeleteTopics:      r.readBool("delete.topic.enable"),
 		NumPartitions:     int32(r.readInt("num.partitions")),
 		ReplicationFactor: int16(min(r.readInt("default.replication.factor"), math.MaxInt16)),
+		FactorSet:         factorSet,
+		SessionTimeout:    r.readMillis("broker.session.timeout.ms"),
 
 		Groups: Groups{
 			InitialDelay:          r.readMillis("group.initial.rebalance.delay.ms"),
@@ -121,6 +127,7 @@ func (r configReader) readStateTopic(prefix, minISR string) StateTopic {
 		ReplicationFactor: int16(r.readInt(prefix + "replication.factor")),
 		SegmentBytes:      r.readInt(prefix + "segment.bytes"),
 	}
+	_, t.FactorSet = r.readValue(prefix + "replication.factor")
 	if minISR != "" {
 		t.MinISR = int(r.readInt(minISR))
 	}

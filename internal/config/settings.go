@@ -27,6 +27,7 @@ type Settings struct {
 	MaxMessageBytes      int
 	MaxDecompressedBytes int
 	MinISR               int
+	MinISRSet            bool   // min.insync.replicas is not the default
 	Compression          string // as compression.type
 	GzipLevel            int
 	LZ4Level             int
@@ -135,6 +136,7 @@ func (r configReader) readTopic() Settings {
 		s.Delete = s.Delete || p == "delete"
 		s.Compact = s.Compact || p == "compact"
 	}
+	_, s.MinISRSet = r.readValue("min.insync.replicas")
 	s.readFlush(r)
 	s.ProducerExpiration = newReader(r.v, brokerTable, nil).readMillis("producer.id.expiration.ms")
 	return s

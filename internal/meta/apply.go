@@ -68,6 +68,8 @@ func (s *step) applyRecord(rec Record) error {
 		return s.changeBroker(r)
 	case TopicCreated:
 		return s.createTopic(r)
+	case TopicChanged:
+		return s.changeTopic(r)
 	case PartitionsSet:
 		return s.setPartitions(r)
 	case PartitionChanged:
@@ -114,6 +116,11 @@ func (s *step) copyBrokers() {
 func (s *step) registerBroker(b Broker) error {
 	if err := b.check(); err != nil {
 		return err
+	}
+	if b.Directory != (UUID{}) {
+		if err := s.checkLevel(LevelCluster); err != nil {
+			return err
+		}
 	}
 	old := s.m.Brokers[b.ID]
 	if old != nil && b.Epoch < old.Epoch {
@@ -185,11 +192,28 @@ func (s *step) createTopic(r TopicCreated) error {
 	if s.m.Topic(r.Name) != nil || s.m.TopicByID(r.ID) != nil {
 		return fmt.Errorf("topic %q or id %x is there already", r.Name, r.ID)
 	}
-	t := &Topic{Name: r.Name, ID: r.ID, settings: &settingsCache{}}
+	if r.Follows {
+		if err := s.checkLevel(LevelCluster); err != nil {
+			return err
+		}
+	}
+	t := &Topic{Name: r.Name, ID: r.ID, Follows: r.Follows, settings: &settingsCache{}}
 	s.topics[t.ID] = &topicCopy{topic: t, partitionsCopied: true}
 	s.putTopic(t)
 	s.m.topics++
 	s.noteTopic(t.ID, nil, t)
+	return nil
+}
+
+func (s *step) changeTopic(r TopicChanged) error {
+	if err := s.checkLevel(LevelCluster); err != nil {
+		return err
+	}
+	c := s.copyTopic(r.ID)
+	if c == nil {
+		return fmt.Errorf("topic %x is not there", r.ID)
+	}
+	c.topic.Follows = r.Follows
 	return nil
 }
 

@@ -14,6 +14,9 @@ type Broker struct {
 	Rack        string
 	Listeners   []Listener     // the first one is for other nodes
 	Features    []FeatureRange // that this node's version supports
+	// Directory is the id of the node's data directory. It is zero if the registration was
+	// written below LevelCluster.
+	Directory UUID
 }
 
 // BrokerState says whether a registered node serves:
@@ -71,7 +74,7 @@ func (b *Broker) Address() (host string, port int32) {
 }
 
 func (b *Broker) equal(c *Broker) bool {
-	return b.ID == c.ID && b.Epoch == c.Epoch && b.Incarnation == c.Incarnation && b.State == c.State && b.Rack == c.Rack &&
+	return b.ID == c.ID && b.Epoch == c.Epoch && b.Incarnation == c.Incarnation && b.State == c.State && b.Rack == c.Rack && b.Directory == c.Directory &&
 		slices.Equal(b.Listeners, c.Listeners) && slices.Equal(b.Features, c.Features)
 }
 

@@ -95,6 +95,18 @@ func (r *reader) readUUID() (id UUID) {
 	return id
 }
 
+// readBool reads what appendBool wrote.
+func (r *reader) readBool() bool {
+	v := r.readUvarint()
+	if v > 1 {
+		r.newer = true
+	}
+	return v == 1
+}
+
+// readOptionalBool reads a value that is left out if it is false.
+func (r *reader) readOptionalBool() bool { return len(r.b) > 0 && r.readBool() }
+
 func (r *reader) readBrokerState() BrokerState {
 	s := r.readUvarint()
 	if s > uint64(BrokerLeaving) {
@@ -181,6 +193,9 @@ func (r *reader) readBroker() Broker {
 			})
 		}
 	}
+	if len(r.b) > 0 {
+		b.Directory = r.readUUID()
+	}
 	return b
 }
 
@@ -227,7 +242,9 @@ func (r *reader) readRecord(tag uint64, do func(Record) error) error {
 	case tagBrokerChanged:
 		rec = BrokerChanged{ID: r.readInt32(), Epoch: r.readInt64(), State: r.readBrokerState()}
 	case tagTopicCreated:
-		rec = TopicCreated{ID: r.readUUID(), Name: r.readText()}
+		rec = TopicCreated{ID: r.readUUID(), Name: r.readText(), Follows: r.readOptionalBool()}
+	case tagTopicChanged:
+		rec = TopicChanged{ID: r.readUUID(), Follows: r.readBool()}
 	case tagPartitionsSet:
 		rec = r.readPartitionsSet()
 	case tagPartitionChanged:

@@ -41,8 +41,8 @@
 // ErrNewer: nothing is skipped. A node that skipped a field would lose it when it
 // writes its snapshot, and its image would differ from that of the others. A writer
 // therefore uses a new record, or gives a new field a value, only once the finalized
-// level of metadata.version allows it, and that level is raised only when all
-// registered nodes understand it. Until then an older version can read everything that
+// level of leat.metadata allows it, and that level is raised only when all
+// registered nodes understand it. Apply refuses records and fields above the level. Until then an older version can read everything that
 // a newer one has written, so that a cluster can go back to the older one.
 //
 // # Leader epochs

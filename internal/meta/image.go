@@ -78,6 +78,9 @@ type Topic struct {
 	Name       string
 	ID         UUID
 	Partitions []Partition
+	// Follows tells that the topic was made without a number of replicas, so that it gets
+	// more of them as nodes join. A number that was chosen later ends that.
+	Follows bool
 
 	overrides *overrides // nil: none
 	settings  *settingsCache
@@ -298,7 +301,7 @@ func Encode(m *Image) []byte {
 	}
 	topics := slices.SortedFunc(m.Topics(), func(x, y *Topic) int { return bytes.Compare(x.ID[:], y.ID[:]) })
 	for _, t := range topics {
-		b = Append(b, TopicCreated{ID: t.ID, Name: t.Name})
+		b = Append(b, TopicCreated{ID: t.ID, Name: t.Name, Follows: t.Follows})
 		if len(t.Partitions) > 0 {
 			b = Append(b, PartitionsSet{Topic: t.ID, Partitions: t.Partitions})
 		}

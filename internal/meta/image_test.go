@@ -304,7 +304,11 @@ func TestRecordsRoundTrip(t *testing.T) {
 		FeaturesChanged{1 << 50},
 		BrokerUnregistered{4},
 		BrokerEpochGiven{99},
-		TopicCreated{id, "a.topic"},
+		TopicCreated{ID: id, Name: "a.topic"},
+		TopicCreated{ID: id, Name: "a.topic", Follows: true},
+		TopicChanged{ID: id},
+		TopicChanged{ID: id, Follows: true},
+		BrokerRegistered{Broker{ID: 7, Directory: UUID{15: 3}}},
 		PartitionsSet{Topic: id, First: 5, Partitions: []Partition{}},
 		PartitionsSet{Topic: id, First: 5, Partitions: long},
 		PartitionsSet{Topic: id, First: 5, Partitions: []Partition{
@@ -343,14 +347,16 @@ func TestNewerIsRefused(t *testing.T) {
 		}
 		return b
 	}
-	made := Append(nil, TopicCreated{id, "t"})
+	made := Append(nil, TopicCreated{ID: id, Name: "t"})
 	const head = 16 + 2 // bytes of a PartitionsSet before its first element
 	for name, b := range map[string][]byte{
 		"a kind":               {200, 1, 1, 0},
 		"the next kind":        {lastTag + 1, 1, 0},
 		"a version":            {tagTopicDeleted, 2, 0},
 		"a field":              grown(BrokerUnregistered{1}, 2),
-		"a field of a broker":  grown(BrokerRegistered{Broker{ID: 1}}, 2),
+		"a field of a broker":  grown(BrokerRegistered{Broker{ID: 1, Directory: id}}, 2),
+		"a field of a topic":   grown(TopicCreated{ID: id, Name: "t", Follows: true}, 2),
+		"a third truth":        {tagTopicChanged, 1, 17, 16: 1, 19: 2},
 		"a field of a feature": grown(BrokerRegistered{Broker{ID: 1, Features: []FeatureRange{{}}}}, 2, 2+1+22),
 		"a field of a partition": slices.Concat(made, grown(PartitionsSet{Topic: id, Partitions: []Partition{
 			{LastEligible: []int32{1}},
@@ -406,7 +412,7 @@ func TestStartRaisesLeaderEpochs(t *testing.T) {
 		{"node 1 registers", broker(1, 1, one, BrokerFenced), ""},
 		{"and is active", BrokerChanged{1, 1, BrokerActive}, ""},
 		{"node 2 is active at once", broker(2, 2, one, BrokerActive), ""},
-		{"a topic", TopicCreated{id, "t"}, ""},
+		{"a topic", TopicCreated{ID: id, Name: "t"}, ""},
 		{"its partitions", PartitionsSet{Topic: id, Partitions: []Partition{{Leader: 1}, {Leader: 2}, {Leader: 1, LeaderEpoch: 5}}}, "1:0 2:0 1:5"},
 		{"the same process registers again", broker(1, 3, one, BrokerActive), "1:0 2:0 1:5"},
 		{"node 1 shuts down", BrokerChanged{1, 3, BrokerLeaving}, "1:0 2:0 1:5"},
@@ -450,9 +456,9 @@ func TestFeaturesEpochIsTheIndex(t *testing.T) {
 		entry []byte
 		want  uint64
 	}{
-		{3, Append(nil, TopicCreated{UUID{15: 1}, "t"}), 0},
+		{3, Append(nil, TopicCreated{ID: UUID{15: 1}, Name: "t"}), 0},
 		{5, set, 5},
-		{6, Append(nil, TopicCreated{UUID{15: 2}, "u"}), 5},
+		{6, Append(nil, TopicCreated{ID: UUID{15: 2}, Name: "u"}), 5},
 		{0, set, 5},
 		{9, Append(set, FeatureSet{"g", 2}), 9},
 		{12, Append(nil, FeatureSet{"g", 0}), 12},
@@ -474,17 +480,17 @@ func TestFeaturesEpochIsTheIndex(t *testing.T) {
 // not change it.
 func TestApplyRefuses(t *testing.T) {
 	id := UUID{15: 1}
-	entry := Append(nil, TopicCreated{id, "t"})
+	entry := Append(nil, TopicCreated{ID: id, Name: "t"})
 	entry = Append(entry, BrokerRegistered{Broker{ID: 1, Epoch: 4}})
 	m, _, err := Apply(Empty(), Append(entry, PartitionsSet{Topic: id, Partitions: []Partition{{LeaderEpoch: 4, PartitionEpoch: 4}}}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, r := range []Record{
-		TopicCreated{UUID{15: 2}, "t"},
-		TopicCreated{id, "u"},
-		TopicCreated{UUID{}, "u"},
-		TopicCreated{UUID{15: 2}, ""},
+		TopicCreated{ID: UUID{15: 2}, Name: "t"},
+		TopicCreated{ID: id, Name: "u"},
+		TopicCreated{ID: UUID{}, Name: "u"},
+		TopicCreated{ID: UUID{15: 2}, Name: ""},
 		TopicDeleted{UUID{15: 2}},
 		PartitionsSet{Topic: id, First: 2, Partitions: make([]Partition, 1)},
 		PartitionsSet{Topic: UUID{15: 2}, Partitions: make([]Partition, 1)},
@@ -521,7 +527,7 @@ func TestApplyRefuses(t *testing.T) {
 func FuzzApply(f *testing.F) {
 	id := UUID{15: 1}
 	b := Append(nil, ClusterCreated{"MkU3OEVBNTcwNTJENDM2Qk", 1})
-	b = Append(b, TopicCreated{id, "t"})
+	b = Append(b, TopicCreated{ID: id, Name: "t"})
 	b = Append(b, PartitionsSet{Topic: id, Partitions: []Partition{{Replicas: []int32{0}, ISR: []int32{0}}}})
 	b = Append(b, PartitionChanged{Topic: id, ISR: []int32{0}, PartitionEpoch: 1})
 	b = Append(b, ConfigSet{config.Resource{Type: config.Topic, Name: "t"}, "k", "v"})
@@ -572,7 +578,7 @@ func TestIDs(t *testing.T) {
 
 // TestLookupsDoNotAllocate guards the path of every Produce and Fetch.
 func TestLookupsDoNotAllocate(t *testing.T) {
-	m, _, err := Apply(Empty(), Append(nil, TopicCreated{UUID{15: 1}, "topic"}))
+	m, _, err := Apply(Empty(), Append(nil, TopicCreated{ID: UUID{15: 1}, Name: "topic"}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -591,7 +597,7 @@ func manyTopics(b *testing.B, n, partitions int) *Image {
 	var entry []byte
 	for i := range n {
 		id := UUID{0: byte(i), 1: byte(i >> 8), 2: byte(i >> 16), 3: 1, 15: byte(i * 7)}
-		entry = Append(entry, TopicCreated{id, fmt.Sprintf("topic-%d", i)})
+		entry = Append(entry, TopicCreated{ID: id, Name: fmt.Sprintf("topic-%d", i)})
 		entry = Append(entry, PartitionsSet{Topic: id, Partitions: slices.Repeat([]Partition{{Replicas: []int32{0}, ISR: []int32{0}}}, partitions)})
 	}
 	m, _, err := Apply(Empty(), entry)
@@ -605,7 +611,7 @@ func manyTopics(b *testing.B, n, partitions int) *Image {
 func BenchmarkCreateTopic(b *testing.B) {
 	m := manyTopics(b, 10_000, 1)
 	id := NewUUID()
-	entry := Append(nil, TopicCreated{id, "new"})
+	entry := Append(nil, TopicCreated{ID: id, Name: "new"})
 	entry = Append(entry, PartitionsSet{Topic: id, Partitions: []Partition{{Replicas: []int32{0}, ISR: []int32{0}}}})
 	b.ReportAllocs()
 	for b.Loop() {

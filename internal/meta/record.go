@@ -49,8 +49,9 @@ const (
 	tagBrokerEpochGiven   = 12
 	tagBrokerChanged      = 13
 	tagFeaturesChanged    = 14
+	tagTopicChanged       = 15
 
-	lastTag = tagFeaturesChanged
+	lastTag = tagTopicChanged
 )
 
 // Record is one change of the image: one of the types below.
@@ -86,10 +87,17 @@ type BrokerUnregistered struct{ ID int32 }
 // when that broker is gone. It is in snapshots.
 type BrokerEpochGiven struct{ Epoch int64 }
 
-// TopicCreated adds a topic without partitions.
+// TopicCreated adds a topic without partitions. Follows needs LevelCluster.
 type TopicCreated struct {
-	ID   UUID
-	Name string
+	ID      UUID
+	Name    string
+	Follows bool // see Topic.Follows
+}
+
+// TopicChanged changes a topic's property; see Topic.Follows. It needs LevelCluster.
+type TopicChanged struct {
+	ID      UUID
+	Follows bool
 }
 
 // PartitionsSet adds or replaces a topic's partitions from number First on. There must
@@ -181,6 +189,7 @@ func (BrokerRegistered) recordTag() uint64   { return tagBrokerRegistered }
 func (BrokerUnregistered) recordTag() uint64 { return tagBrokerUnregistered }
 func (BrokerEpochGiven) recordTag() uint64   { return tagBrokerEpochGiven }
 func (TopicCreated) recordTag() uint64       { return tagTopicCreated }
+func (TopicChanged) recordTag() uint64       { return tagTopicChanged }
 func (PartitionsSet) recordTag() uint64      { return tagPartitionsSet }
 func (PartitionChanged) recordTag() uint64   { return tagPartitionChanged }
 func (TopicDeleted) recordTag() uint64       { return tagTopicDeleted }
@@ -208,6 +217,9 @@ func (r BrokerRegistered) appendBody(b []byte) []byte {
 	for i := range r.Features {
 		b = appendSized(b, r.Features[i].appendFields)
 	}
+	if r.Directory != (UUID{}) {
+		b = append(b, r.Directory[:]...)
+	}
 	return b
 }
 
@@ -231,7 +243,17 @@ func (r BrokerUnregistered) appendBody(b []byte) []byte { return binary.AppendVa
 
 func (r BrokerEpochGiven) appendBody(b []byte) []byte { return binary.AppendVarint(b, r.Epoch) }
 
-func (r TopicCreated) appendBody(b []byte) []byte { return appendText(append(b, r.ID[:]...), r.Name) }
+func (r TopicCreated) appendBody(b []byte) []byte {
+	b = appendText(append(b, r.ID[:]...), r.Name)
+	if r.Follows {
+		b = appendBool(b, true)
+	}
+	return b
+}
+
+func (r TopicChanged) appendBody(b []byte) []byte {
+	return appendBool(append(b, r.ID[:]...), r.Follows)
+}
 
 func (r PartitionsSet) appendBody(b []byte) []byte {
 	b = binary.AppendUvarint(append(b, r.Topic[:]...), uint64(r.First))
@@ -271,6 +293,13 @@ func (r FeatureSet) appendBody(b []byte) []byte {
 }
 
 func (r FeaturesChanged) appendBody(b []byte) []byte { return binary.AppendUvarint(b, r.Epoch) }
+
+func appendBool(b []byte, v bool) []byte {
+	if v {
+		return binary.AppendUvarint(b, 1)
+	}
+	return binary.AppendUvarint(b, 0)
+}
 
 func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)

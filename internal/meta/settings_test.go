@@ -11,7 +11,7 @@ import (
 func fixture(tb testing.TB) *Image {
 	tb.Helper()
 	b := Append(nil, BrokerRegistered{Broker{ID: 1, Epoch: 1}})
-	m, _, err := Apply(Empty(), Append(b, TopicCreated{UUID{15: 1}, "t"}))
+	m, _, err := Apply(Empty(), Append(b, TopicCreated{ID: UUID{15: 1}, Name: "t"}))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestSettingsAreCached(t *testing.T) {
 		}
 		return TopicSettings(m, s, m.Topic("t"))
 	}
-	if step(TopicCreated{UUID{15: 2}, "u"}) != first || step(ConfigSet{config.Resource{Type: config.Topic, Name: "u"}, "segment.ms", "5"}) != first {
+	if step(TopicCreated{ID: UUID{15: 2}, Name: "u"}) != first || step(ConfigSet{config.Resource{Type: config.Topic, Name: "u"}, "segment.ms", "5"}) != first {
 		t.Error("another topic's change drops the settings")
 	}
 	if step(PartitionsSet{Topic: UUID{15: 1}, Partitions: make([]Partition, 1)}) != first {
@@ -70,8 +70,8 @@ func TestSettingsAreCached(t *testing.T) {
 // computed once for all of them: a start does so for each topic of the cluster.
 func TestPlainTopicsShareSettings(t *testing.T) {
 	m, s := fixture(t), static(t)
-	b := Append(nil, TopicCreated{UUID{15: 2}, "u"})
-	b = Append(b, TopicCreated{UUID{15: 3}, "own"})
+	b := Append(nil, TopicCreated{ID: UUID{15: 2}, Name: "u"})
+	b = Append(b, TopicCreated{ID: UUID{15: 3}, Name: "own"})
 	b = Append(b, ConfigSet{config.Resource{Type: config.Topic, Name: "own"}, "segment.ms", "5"})
 	m, _, err := Apply(m, b)
 	if err != nil {
@@ -102,7 +102,7 @@ func TestServerSettingsAreCached(t *testing.T) {
 		}
 		return ServerSettings(m, s)
 	}
-	if step(TopicCreated{UUID{15: 2}, "u"}) != first || step(ConfigSet{config.Resource{Type: config.Group, Name: "g"}, "share.isolation.level", "read_committed"}) != first {
+	if step(TopicCreated{ID: UUID{15: 2}, Name: "u"}) != first || step(ConfigSet{config.Resource{Type: config.Group, Name: "g"}, "share.isolation.level", "read_committed"}) != first {
 		t.Error("a change that has nothing to do with the broker drops its settings")
 	}
 	if got := ServerSettings(m, static(t, "fetch.max.bytes", "4000")).FetchMaxBytes; got != 4000 {

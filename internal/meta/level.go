@@ -1,0 +1,36 @@
+package meta
+
+import "fmt"
+
+// LevelFeature is the name of the feature whose finalized level says which records and
+// fields may be written. A cluster of which no level was finalized has LevelFirst.
+const LevelFeature = "leat.metadata"
+
+// Levels of LevelFeature.
+const (
+	// LevelFirst has the records and fields of the first release.
+	LevelFirst int16 = 0
+	// LevelCluster adds Broker.Directory, TopicCreated.Follows and TopicChanged.
+	LevelCluster int16 = 1
+
+	// LatestLevel is the highest level that this version can read and write.
+	LatestLevel = LevelCluster
+)
+
+// SupportedLevels are the levels that this version can read and write, for a node's
+// registration.
+func SupportedLevels() FeatureRange {
+	return FeatureRange{Name: LevelFeature, Min: LevelFirst, Max: LatestLevel}
+}
+
+// Level is the finalized level of LevelFeature.
+func (m *Image) Level() int16 { return m.Feature(LevelFeature) }
+
+// checkLevel refuses a record or a field that an older version could not read. A decision
+// that wrote it too early therefore fits no image and is never proposed.
+func (s *step) checkLevel(needed int16) error {
+	if level := s.m.Level(); level < needed {
+		return fmt.Errorf("it needs level %d of %s, and the cluster has %d", needed, LevelFeature, level)
+	}
+	return nil
+}
