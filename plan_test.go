@@ -21,7 +21,7 @@ var floors = []struct{ wing, packages string }{
 	{"ground", "internal/record internal/vfs internal/wire internal/meta"},
 	{"engine", "internal/storage/segment internal/storage/producer internal/storage/epoch internal/storage/space internal/storage/checkpoint internal/storage/aside internal/replica/progress/memlog"},
 	{"engine", "internal/storage/journal"},
-	{"engine", "internal/storage internal/quorum internal/replica/progress"},
+	{"engine", "internal/storage internal/quorum internal/replica/progress internal/place"},
 	{"engine", "internal/controller"},
 	{"engine", "internal/replica"},
 	{"engine", "internal/coord"},
