@@ -117,7 +117,7 @@ func (s *step) registerBroker(b Broker) error {
 	if err := b.check(); err != nil {
 		return err
 	}
-	if b.Directory != (UUID{}) {
+	if b.Directory != (UUID{}) || b.RecordedEpoch != 0 {
 		if err := s.checkLevel(LevelCluster); err != nil {
 			return err
 		}
@@ -142,6 +142,9 @@ func (s *step) changeBroker(r BrokerChanged) error {
 	}
 	b := *old
 	b.State = r.State
+	if r.State == BrokerActive && s.m.Level() >= LevelCluster {
+		b.RecordedEpoch = b.Epoch
+	}
 	s.copyBrokers()
 	s.m.Brokers[r.ID] = &b
 	if old.State != BrokerFenced || r.State == BrokerFenced {

@@ -17,6 +17,10 @@ type Broker struct {
 	// Directory is the id of the node's data directory. It is zero if the registration was
 	// written below LevelCluster.
 	Directory UUID
+	// RecordedEpoch is the epoch of the last registration after which the node became active.
+	// Its data directory has recorded that epoch, since a node does so before it asks to serve.
+	// Apply keeps it from LevelCluster on; 0 stands for none.
+	RecordedEpoch int64
 }
 
 // BrokerState says whether a registered node serves:
@@ -74,7 +78,7 @@ func (b *Broker) Address() (host string, port int32) {
 }
 
 func (b *Broker) equal(c *Broker) bool {
-	return b.ID == c.ID && b.Epoch == c.Epoch && b.Incarnation == c.Incarnation && b.State == c.State && b.Rack == c.Rack && b.Directory == c.Directory &&
+	return b.ID == c.ID && b.Epoch == c.Epoch && b.Incarnation == c.Incarnation && b.State == c.State && b.Rack == c.Rack && b.Directory == c.Directory && b.RecordedEpoch == c.RecordedEpoch &&
 		slices.Equal(b.Listeners, c.Listeners) && slices.Equal(b.Features, c.Features)
 }
 

@@ -196,6 +196,9 @@ func (r *reader) readBroker() Broker {
 	if len(r.b) > 0 {
 		b.Directory = r.readUUID()
 	}
+	if len(r.b) > 0 {
+		b.RecordedEpoch = r.readInt64()
+	}
 	return b
 }
 

@@ -46,6 +46,7 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 		{BrokerChanged{ID: 1, Epoch: 300, State: BrokerActive}, "0d010402d80401"},
 		{FeaturesChanged{Epoch: 42}, "0e01012a"},
 		{BrokerRegistered{Broker{ID: 1, Epoch: 3, Directory: UUID{7, 15: 9}}}, "0201260206000000000000000000000000000000000000000007000000000000000000000000000009"},
+		{BrokerRegistered{Broker{ID: 1, Epoch: 3, RecordedEpoch: 2}}, "020127020600000000000000000000000000000000000000000000000000000000000000000000000004"},
 		{TopicCreated{ID: topic, Name: "t", Follows: true}, "04011301020300000000000000000000000010017401"},
 		{TopicChanged{ID: topic}, "0f01110102030000000000000000000000001000"},
 		{TopicChanged{ID: topic, Follows: true}, "0f01110102030000000000000000000000001001"},

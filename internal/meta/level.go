@@ -10,7 +10,7 @@ const LevelFeature = "leat.metadata"
 const (
 	// LevelFirst has the records and fields of the first release.
 	LevelFirst int16 = 0
-	// LevelCluster adds Broker.Directory, TopicCreated.Follows and TopicChanged.
+	// LevelCluster adds Broker.Directory, Broker.RecordedEpoch, TopicCreated.Follows and TopicChanged.
 	LevelCluster int16 = 1
 
 	// LatestLevel is the highest level that this version can read and write.

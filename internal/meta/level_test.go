@@ -12,6 +12,7 @@ import (
 func TestLevelsAreKept(t *testing.T) {
 	id := UUID{1, 15: 2}
 	later := []Record{
+		BrokerRegistered{Broker{ID: 1, Epoch: 1, RecordedEpoch: 1}},
 		BrokerRegistered{Broker{ID: 1, Epoch: 1, Directory: UUID{3}}},
 		TopicCreated{ID: id, Name: "t", Follows: true},
 		TopicChanged{ID: id, Follows: true},
@@ -47,10 +48,20 @@ func TestLevelsAreKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if old.Brokers[1].RecordedEpoch != 0 || m.Brokers[1].RecordedEpoch != 0 {
+		t.Errorf("a node that was not active since has recorded epochs %d and %d", old.Brokers[1].RecordedEpoch, m.Brokers[1].RecordedEpoch)
+	}
 	for _, m := range []*Image{m, again} {
 		if m.Brokers[1].Directory != (UUID{3}) || !m.TopicByID(id).Follows || m.Topic("old").Follows {
 			t.Errorf("directory %v, follows %v", m.Brokers[1].Directory, m.TopicByID(id).Follows)
 		}
+	}
+	activated := Append(nil, BrokerChanged{ID: 1, Epoch: 1, State: BrokerActive})
+	if old, _, err = Apply(old, activated); err != nil || old.Brokers[1].RecordedEpoch != 0 {
+		t.Errorf("at level %d: %+v, %v", old.Level(), old.Brokers[1], err)
+	}
+	if m, _, err = Apply(m, activated); err != nil || m.Brokers[1].RecordedEpoch != 1 {
+		t.Errorf("at level %d: %+v, %v", m.Level(), m.Brokers[1], err)
 	}
 	if m, _, err = Apply(m, Append(nil, TopicChanged{ID: id})); err != nil || m.TopicByID(id).Follows {
 		t.Errorf("it still follows: %v", err)

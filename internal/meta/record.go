@@ -217,8 +217,11 @@ func (r BrokerRegistered) appendBody(b []byte) []byte {
 	for i := range r.Features {
 		b = appendSized(b, r.Features[i].appendFields)
 	}
-	if r.Directory != (UUID{}) {
+	if r.Directory != (UUID{}) || r.RecordedEpoch != 0 {
 		b = append(b, r.Directory[:]...)
+	}
+	if r.RecordedEpoch != 0 {
+		b = binary.AppendVarint(b, r.RecordedEpoch)
 	}
 	return b
 }
