@@ -65,7 +65,8 @@ type StateTopic struct {
 	ReplicationFactor int16
 	FactorSet         bool // the number of replicas is not the default
 	SegmentBytes      int64
-	MinISR            int // 0: as min.insync.replicas
+	MinISR            int  // 0: as min.insync.replicas
+	MinISRSet         bool // MinISR is not the default
 }
 
 // MinSegmentBytes is the smallest segment.bytes that a topic may have.
@@ -130,6 +131,7 @@ func (r configReader) readStateTopic(prefix, minISR string) StateTopic {
 	_, t.FactorSet = r.readValue(prefix + "replication.factor")
 	if minISR != "" {
 		t.MinISR = int(r.readInt(minISR))
+		_, t.MinISRSet = r.readValue(minISR)
 	}
 	return t
 }

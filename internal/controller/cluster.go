@@ -67,7 +67,21 @@ func (c *Controller) AllocateProducerIDs(ctx context.Context, n int64) (first in
 	return first, err
 }
 
-// SetFeature finalizes a feature's level; 0 removes it.
+// Finalize finalizes a feature's level, if all registered brokers support it; 0 removes it.
+func (c *Controller) Finalize(ctx context.Context, name string, level int16) (refused *Error, err error) {
+	err = c.runCommand(ctx, func(m *meta.Image) (records []byte) {
+		r := Rules{Image: m, Static: c.cfg.Static}
+		records, refused = r.Finalize(name, level)
+		return records
+	})
+	if err != nil {
+		return nil, err
+	}
+	return refused, nil
+}
+
+// SetFeature finalizes a feature's level without asking whether the brokers support it; 0
+// removes it.
 func (c *Controller) SetFeature(ctx context.Context, name string, level int16) error {
 	return c.runCommand(ctx, func(m *meta.Image) []byte {
 		if m.Feature(name) == level {

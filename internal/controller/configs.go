@@ -72,15 +72,53 @@ type ConfigChanges struct {
 // be there twice.
 func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, validateOnly bool) ([]*Error, error) {
 	var results []*Error
-	err := c.runCommand(ctx, func(m *meta.Image) []byte {
-		records, errs := decideAlterConfigs(m, c.cfg.Static, asked)
-		results = errs
+	_, err := c.runParts(ctx, func(r *Rules) (records []byte, more bool, _ *Error) {
+		records, results = decideAlterConfigs(r.Image, r.Static, asked)
 		if validateOnly {
-			return nil
+			return nil, false, nil
 		}
-		return records
+		if changesMinISR(asked) {
+			records, more = r.clearEligible(records)
+		}
+		return records, more, nil
 	})
 	return results, err
+}
+
+const minISRKey = "min.insync.replicas"
+
+func changesMinISR(asked []ConfigChanges) bool {
+	return slices.ContainsFunc(asked, func(a ConfigChanges) bool {
+		return a.Replace || slices.ContainsFunc(a.Changes, func(c ConfigChange) bool { return c.Key == minISRKey })
+	})
+}
+
+// clearEligible returns the records of a change of configs with those that it takes along:
+// where the in-sync set is large enough to commit after it, no replica stays eligible. If
+// these are too many for one entry, they come first, without the change.
+func (r *Rules) clearEligible(configs []byte) (records []byte, more bool) {
+	next, _, err := meta.Apply(r.Image, configs)
+	if err != nil {
+		return configs, false // decideCommand reports it
+	}
+	after := Rules{Image: next, Static: r.Static, Limit: r.Limit}
+	d := r.newPart()
+	for _, t := range after.concerned(func(p *meta.Partition) bool { return len(p.Eligible) > 0 }) {
+		for i := range t.Partitions {
+			p := &t.Partitions[i]
+			if len(p.Eligible) == 0 || len(p.ISR) < after.minISR(t, p) {
+				continue
+			}
+			rec := meta.PartitionChanged{
+				Topic: t.ID, Partition: int32(i), ISR: p.ISR, Leader: p.Leader,
+				LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch + 1, LastEligible: p.LastEligible,
+			}
+			if !d.add(rec) {
+				return d.records, true
+			}
+		}
+	}
+	return append(d.records, configs...), false
 }
 
 func decideAlterConfigs(m *meta.Image, static *config.Static, asked []ConfigChanges) ([]byte, []*Error) {

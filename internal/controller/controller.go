@@ -2,7 +2,7 @@
 //
 // Each exported method of a Controller is a command. A pure function makes records and
 // results of the newest image and the command (topics.go, placement.go, configs.go,
-// cluster.go). The records are proposed to the metadata quorum, which applies them on
+// cluster.go, and the Rules for what concerns several nodes). The records are proposed to the metadata quorum, which applies them on
 // every node, and then the results are returned. Commands are decided one at a time,
 // each on the image that the one before it leaves. Those that come while a proposal is
 // under way make one batch, which is the next proposal: a single entry of the metadata
@@ -12,8 +12,12 @@
 // entries of earlier terms, and is proposed for that term only. So it is never applied
 // behind an entry of another leader that it did not know.
 //
-// All methods may be called concurrently. There is no lock: a command waits for its
-// turn on a channel, and its caller gives up when the context ends. Records that it
+// The active controller also knows who is alive (Liveness). That is not in the metadata; what
+// follows from it is: a broker that is gone is fenced. A controller whose term begins gives
+// everybody a whole session timeout.
+//
+// All methods may be called concurrently. No lock is held over a decision: a command waits for
+// its turn on a channel, and its caller gives up when the context ends. Records that it
 // has decided by then are proposed all the same, and later decisions know of them.
 package controller
 
@@ -43,6 +47,22 @@ const (
 	InvalidAssignment
 	InvalidConfig
 	PolicyViolation
+	UnknownPartition
+	InconsistentClusterID
+	InvalidRegistration
+	DuplicateBroker
+	UnsupportedFeature
+	BrokerNotRegistered
+	StaleBrokerEpoch
+	NotController     // the leader knows more than this controller
+	FencedLeaderEpoch // the leader has been replaced
+	InvalidUpdate     // the partition has changed since the request was made
+	IneligibleReplica // a member of a proposed in-sync set may not be in it
+	NewLeaderElected  // the change was made, and another replica leads since
+	ElectionNotNeeded
+	PreferredLeaderNotAvailable
+	EligibleLeadersNotAvailable
+	NoReassignment
 )
 
 // Error is a refusal. Its message goes to the client unchanged. If it is empty, the
@@ -82,6 +102,9 @@ type Config struct {
 	// them, or an error when they never will be. Its context never ends, since later
 	// decisions depend on the outcome.
 	Propose func(ctx context.Context, term uint64, records []byte) error
+	// Applied is the index of the metadata log that Image shows, or a lower one. It may be nil
+	// for a cluster of one node.
+	Applied func() uint64
 	// Static are this node's own settings.
 	Static *config.Static
 	// MaxPartitions is how many partitions the cluster may have. 0 stands for the constant
@@ -112,6 +135,8 @@ type Controller struct {
 	open     *batch      // is proposed after that; nil if it has no records yet
 	image    *meta.Image // the image after both batches; nil if inFlight is
 	term     uint64      // the term in which both were decided
+
+	live liveness
 }
 
 // batch has the records of some commands, in the order in which they were decided.
@@ -160,6 +185,38 @@ func (c *Controller) runCommand(ctx context.Context, decide func(m *meta.Image) 
 			return b.err
 		}
 		tries++
+	}
+}
+
+// runParts runs a command whose records may be too many for one entry: it is decided again
+// until there is nothing more to change, each time on the image after the part before.
+func (c *Controller) runParts(ctx context.Context, decide func(r *Rules) (records []byte, more bool, err *Error)) (refused *Error, err error) {
+	for more := true; more && refused == nil; {
+		err := c.runCommand(ctx, func(m *meta.Image) (records []byte) {
+			records, more, refused = decide(&Rules{Image: m, Static: c.cfg.Static})
+			return records
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return refused, nil
+}
+
+// runItems runs a command of n items, whose records may be too many for one entry. decide
+// decides as many of them as fit, beginning with one of them, and returns which comes next.
+// If that is the same one, the command is refused as a whole.
+func (c *Controller) runItems(ctx context.Context, n int, decide func(r *Rules, from int) (records []byte, next int)) error {
+	for from := 0; ; {
+		var next int
+		err := c.runCommand(ctx, func(m *meta.Image) (records []byte) {
+			records, next = decide(&Rules{Image: m, Static: c.cfg.Static}, from)
+			return records
+		})
+		if err != nil || next == from || next >= n {
+			return err
+		}
+		from = next
 	}
 }
 

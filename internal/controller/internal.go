@@ -42,7 +42,8 @@ func Auto(m *meta.Image, static *config.Static, name string) NewTopic {
 	} else {
 		set("compression.type", "producer")
 	}
-	if state.MinISR > 0 {
+	t.Follows = !state.FactorSet
+	if state.MinISR > 0 && (state.MinISRSet || !t.Follows || m.Level() < meta.LevelCluster) {
 		set("min.insync.replicas", strconv.Itoa(state.MinISR))
 	}
 	return t

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 
@@ -133,9 +134,10 @@ func TestCoordinatorTopicsKeepTheirPartitions(t *testing.T) {
 	}
 }
 
-// TestOnlyActiveBrokersGetReplicas proves that a broker that is fenced or leaves gets no
-// replica that the cluster places, and leads none that a client has placed on it.
-func TestOnlyActiveBrokersGetReplicas(t *testing.T) {
+// TestActiveBrokersComeFirst proves that a broker that leaves gets no replica that the cluster
+// places; that a fenced one gets one only if the active ones are too few, and is not in sync
+// then; and that neither leads a partition that a client has placed on it.
+func TestActiveBrokersComeFirst(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
 	for id, state := range []meta.BrokerState{meta.BrokerFenced, meta.BrokerActive, meta.BrokerLeaving} {
@@ -149,8 +151,9 @@ func TestOnlyActiveBrokersGetReplicas(t *testing.T) {
 		{Name: "wide", Partitions: 1, ReplicationFactor: 2},
 		{Name: "chosen", Partitions: -1, ReplicationFactor: -1, Assignments: on(0, 1, 2)},
 		{Name: "nobody", Partitions: -1, ReplicationFactor: -1, Assignments: on(0, 2)},
+		{Name: "wider", Partitions: 1, ReplicationFactor: 3},
 	}, false)
-	if err != nil || made[0].Err != nil || made[1].Err == nil || made[1].Err.Kind != InvalidReplicationFactor ||
+	if err != nil || made[0].Err != nil || made[1].Err != nil || made[4].Err == nil || made[4].Err.Kind != InvalidReplicationFactor ||
 		made[2].Err != nil || made[3].Err == nil || made[3].Err.Kind != InvalidAssignment {
 		t.Fatal(made, err)
 	}
@@ -159,6 +162,9 @@ func TestOnlyActiveBrokersGetReplicas(t *testing.T) {
 		if len(p.Replicas) != 1 || p.Leader != 1 {
 			t.Errorf("partition %d: %+v", i, p)
 		}
+	}
+	if p := m.Topic("wide").Partitions[0]; !slices.Equal(p.Replicas, []int32{1, 0}) || !slices.Equal(p.ISR, []int32{1}) || p.Leader != 1 {
+		t.Errorf("%+v", p)
 	}
 	if p := m.Topic("chosen").Partitions[0]; len(p.Replicas) != 3 || len(p.ISR) != 1 || p.Leader != 1 {
 		t.Errorf("%+v", p)

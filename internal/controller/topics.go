@@ -2,9 +2,11 @@ package controller
 
 import (
 	"context"
+	"math"
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/place"
 )
 
 // Limits of one request and of the cluster.
@@ -30,6 +32,9 @@ type NewTopic struct {
 	ReplicationFactor int16
 	Assignments       []Assignment
 	Configs           map[string]*string // nil values are refused
+	// Follows tells that nobody has chosen the ReplicationFactor, so that it rises with the
+	// cluster. It is not needed if ReplicationFactor is -1.
+	Follows bool
 }
 
 // CreatedTopic is the result of a NewTopic.
@@ -119,7 +124,7 @@ func (d *topicsDecision) decideTopic(t *NewTopic, r *CreatedTopic) *Error {
 	r.ID, r.Configs = d.newID(), set
 	r.Partitions, r.ReplicationFactor = int32(len(parts)), int16(len(parts[0].Replicas))
 	d.newPartitions += len(parts)
-	d.records = meta.Append(d.records, meta.TopicCreated{ID: r.ID, Name: t.Name})
+	d.records = meta.Append(d.records, meta.TopicCreated{ID: r.ID, Name: t.Name, Follows: d.follows(t) && d.m.Level() >= meta.LevelCluster})
 	d.records = meta.Append(d.records, meta.PartitionsSet{Topic: r.ID, Partitions: parts})
 	d.records = appendConfigs(d.records, resource, nil, set)
 	return nil
@@ -178,7 +183,19 @@ func (d *topicsDecision) placePartitions(t *NewTopic) ([]meta.Partition, *Error)
 	if int(count) > MaxNewPartitions { // num.partitions may be anything
 		return nil, refuse(PolicyViolation, "Excessively large number of partitions per request.")
 	}
-	return placeReplicas(d.m, d.m.NumPartitions()+d.newPartitions, 0, int(count), factor)
+	if d.follows(t) { // nodes that are leaving come back, and the number rises then
+		factor = max(1, min(factor, int16(min(len(place.Brokers(d.m)), math.MaxInt16))))
+	}
+	return placeReplicas(d.m, nil, d.m.NumPartitions()+d.newPartitions, int(count), factor)
+}
+
+// follows tells whether nobody has chosen the number of a topic's replicas: neither the client
+// nor a setting.
+func (d *topicsDecision) follows(t *NewTopic) bool {
+	if len(t.Assignments) > 0 {
+		return false
+	}
+	return t.Follows || t.ReplicationFactor == -1 && !meta.ServerSettings(d.m, d.static).FactorSet
 }
 
 // takeAssignments makes the partitions of a topic whose replicas the client chose.
@@ -306,13 +323,12 @@ func placeMorePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions) ([]met
 	case more > MaxNewPartitions:
 		return nil, refuse(PolicyViolation, "Excessively large number of partitions per request.")
 	}
-	factor := len(t.Partitions[0].Replicas)
 	if a.Assignments == nil {
-		return placeReplicas(m, nextStart(m, t), have, more, int16(factor))
+		return placeMore(m, t, more)
 	}
 	parts := make([]meta.Partition, more)
 	for i := range parts {
-		p, err := checkAssignment(m, a.Assignments[i], factor)
+		p, err := checkAssignment(m, a.Assignments[i], place.Factor(&t.Partitions[0]))
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,243 @@
+package controller
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quorum"
+)
+
+// liveness is the Liveness of the present term.
+type liveness struct {
+	mu   sync.Mutex // no event takes long
+	term uint64     // guarded by mu
+	now  *Liveness  // guarded by mu; nil before the first term
+}
+
+// update calls do with the Liveness of the term that this node leads, after it has taken the
+// newest image. It fails if this node does not lead.
+func (c *Controller) update(now time.Duration, do func(l *Liveness)) error {
+	term, leads := c.cfg.Leading()
+	if !leads {
+		return quorum.ErrNotLeader
+	}
+	m := c.cfg.Image()
+	c.live.mu.Lock()
+	defer c.live.mu.Unlock()
+	if c.live.now == nil || c.live.term != term {
+		timeout := meta.ServerSettings(m, c.cfg.Static).SessionTimeout
+		c.live.term, c.live.now = term, NewLiveness(now, timeout, m)
+	}
+	c.live.now.Follow(now, m)
+	do(c.live.now)
+	return nil
+}
+
+// PeerClosed takes that the connection to a node was closed by the other end, and PeerRefused
+// that its port refuses connections after that: the node is fenced at the next Tick.
+func (c *Controller) PeerClosed(now time.Duration, id int32) {
+	_ = c.update(now, func(l *Liveness) { l.ConnectionClosed(id) }) // only the active controller has to know
+}
+
+// PeerRefused is described at PeerClosed.
+func (c *Controller) PeerRefused(now time.Duration, id int32) {
+	_ = c.update(now, func(l *Liveness) { l.DialRefused(id) }) // only the active controller has to know
+}
+
+// RegisterBroker registers a node, and returns the epoch of its registration. A second living
+// incarnation of a node id is refused.
+func (c *Controller) RegisterBroker(ctx context.Context, now time.Duration, g *Registration) (epoch int64, refused *Error, err error) {
+	old := c.cfg.Image().Brokers[g.Broker.ID]
+	alive := false
+	err = c.update(now, func(l *Liveness) {
+		if old != nil {
+			same := old.Directory == meta.UUID{} || old.Directory == g.Broker.Directory
+			alive = l.IsAlive(now, old.ID, old.Epoch, same)
+		}
+	})
+	if err != nil {
+		return 0, nil, err
+	}
+	refused, err = c.runParts(ctx, func(r *Rules) (records []byte, more bool, err *Error) {
+		// Another incarnation may have been registered since; then it is alive.
+		b := r.Image.Brokers[g.Broker.ID]
+		another := b != nil && (old == nil || b.Epoch != old.Epoch)
+		records, epoch, more, err = r.RegisterBroker(g, alive || another)
+		return records, more, err
+	})
+	if err != nil || refused != nil {
+		return 0, refused, err
+	}
+	return epoch, nil, c.update(now, func(*Liveness) {})
+}
+
+// Beat is a node's heartbeat.
+type Beat struct {
+	Registered
+	Applied    uint64 // the index of the metadata log that the node has applied
+	Caught     bool   // the image that it has applied shows this registration, and its directory has recorded the epoch
+	WantsFence bool   // it does not want to serve yet
+	WantsStop  bool   // it wants to shut down
+}
+
+// BeatAnswer is the answer to a heartbeat.
+type BeatAnswer struct {
+	Fenced  bool
+	Leaving bool // its leaders are being moved
+	MayStop bool // the node may end now
+}
+
+// Heartbeat takes a node's heartbeat: it keeps its session, ends its fencing once it has
+// applied its registration, and moves its leaders away before it shuts down.
+func (c *Controller) Heartbeat(ctx context.Context, now time.Duration, beat *Beat) (answer BeatAnswer, refused *Error, err error) {
+	if err := c.update(now, func(l *Liveness) { l.Heard(now, beat.ID, beat.Epoch, beat.Applied) }); err != nil {
+		return answer, nil, err
+	}
+	unfences := false
+	refused, err = c.runParts(ctx, func(r *Rules) (records []byte, more bool, err *Error) {
+		if unfences { // the parts after the first
+			return r.UnfenceBroker(beat.ID, beat.Epoch)
+		}
+		records, more, err = r.Heartbeat(beat)
+		b := r.Image.Brokers[beat.ID]
+		unfences = more && b.State == meta.BrokerFenced
+		return records, more, err
+	})
+	if err != nil || refused != nil {
+		return answer, refused, err
+	}
+	b := c.cfg.Image().Brokers[beat.ID]
+	if b == nil || b.Epoch != beat.Epoch {
+		return answer, refuse(StaleBrokerEpoch, ""), nil
+	}
+	answer.Fenced, answer.Leaving = b.State == meta.BrokerFenced, b.State == meta.BrokerLeaving
+	answer.MayStop = beat.WantsStop && answer.Fenced
+	if !answer.Leaving {
+		return answer, nil, nil
+	}
+	var applied uint64
+	if c.cfg.Applied != nil {
+		applied = c.cfg.Applied()
+	}
+	err = c.update(now, func(l *Liveness) {
+		l.Moved(beat.ID, beat.Epoch, applied)
+		answer.MayStop = l.MayStop(beat.ID, beat.Epoch, c.cfg.Image())
+	})
+	if err != nil || !answer.MayStop {
+		return answer, nil, err
+	}
+	answer.Fenced, answer.Leaving = true, false
+	refused, err = c.FenceBroker(ctx, beat.ID, beat.Epoch)
+	return answer, refused, err
+}
+
+// Heartbeat decides what a heartbeat changes.
+func (r *Rules) Heartbeat(beat *Beat) (records []byte, more bool, err *Error) {
+	if err := r.checkEpoch(beat.ID, beat.Epoch); err != nil {
+		return nil, false, err
+	}
+	switch r.Image.Brokers[beat.ID].State {
+	case meta.BrokerFenced:
+		if beat.Caught && !beat.WantsFence && !beat.WantsStop {
+			return r.UnfenceBroker(beat.ID, beat.Epoch)
+		}
+	case meta.BrokerActive:
+		switch {
+		case beat.WantsFence:
+			return r.FenceBroker(beat.ID, beat.Epoch)
+		case beat.WantsStop:
+			return r.RetireBroker(beat.ID, beat.Epoch)
+		}
+	case meta.BrokerLeaving:
+		return r.RetireBroker(beat.ID, beat.Epoch)
+	}
+	return nil, false, nil
+}
+
+// FenceBroker ends a broker's part in all partitions.
+func (c *Controller) FenceBroker(ctx context.Context, id int32, epoch int64) (*Error, error) {
+	return c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) { return r.FenceBroker(id, epoch) })
+}
+
+// UnregisterBroker removes a broker.
+func (c *Controller) UnregisterBroker(ctx context.Context, id int32) (*Error, error) {
+	return c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) { return r.UnregisterBroker(id) })
+}
+
+// Tick lets time pass: it fences the nodes that are gone. It does nothing if this node does
+// not lead. It is called at intervals well below the session timeout.
+func (c *Controller) Tick(ctx context.Context, now time.Duration) error {
+	var list []Registered
+	if err := c.update(now, func(l *Liveness) { list = l.ToFence(now) }); err != nil {
+		return nil // another node leads and does it
+	}
+	for _, b := range list {
+		// A refusal means that it was registered again or removed.
+		if _, err := c.FenceBroker(ctx, b.ID, b.Epoch); err != nil {
+			return err
+		}
+		if err := c.update(now, func(l *Liveness) { l.Fenced(b.ID, b.Epoch) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Upkeep says what Maintain does.
+type Upkeep struct {
+	Elections int          // at most so many leaders are moved back to preferred replicas; 0: none
+	Moves     ReplicaMoves // for topics that follow the size of the cluster
+}
+
+// Maintain makes the changes that nobody asks for: it elects leaders where there are none,
+// moves leaders back to the preferred replicas, and gives topics that follow the size of the
+// cluster the replicas that they lack. It is called at intervals, on the active controller.
+func (c *Controller) Maintain(ctx context.Context, u Upkeep) error {
+	balanced := false
+	_, err := c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) {
+		records, more := r.ElectMissing()
+		return records, more, nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) {
+		if balanced = u.Elections == 0; balanced {
+			return nil, false, nil
+		}
+		records, _ := r.BalanceLeaders(u.Elections)
+		return records, false, nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) {
+		records, more := r.FollowCluster(u.Moves)
+		return records, more, nil
+	})
+	return err
+}
+
+// MoveReplicas gives the replicas of a broker to others, as far as there are others and as many
+// at a time as are allowed. left is how many it still has that could not be moved yet.
+func (c *Controller) MoveReplicas(ctx context.Context, id int32, moves ReplicaMoves) (left int, err error) {
+	_, err = c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) {
+		records, more := r.MoveReplicas(id, moves)
+		return records, more, nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	for t := range c.cfg.Image().Topics() {
+		for i := range t.Partitions {
+			for _, r := range t.Partitions[i].Replicas {
+				if r == id {
+					left++
+				}
+			}
+		}
+	}
+	return left, nil
+}

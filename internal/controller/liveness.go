@@ -1,0 +1,175 @@
+package controller
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// Liveness is what the active controller knows of the nodes beyond the metadata: who is heard
+// from, how far each has applied the metadata, and who may end. It is rebuilt when a
+// controller's term begins, and then gives everybody a whole session timeout. It is a
+// machine: it has no clock, and its owner calls it from one goroutine at a time.
+//
+// A session belongs to one registration of a node:
+//
+//	             Heard             ConnectionClosed             DialRefused
+//	expected ------------> present -----------------> closed ------------------+
+//	   |                    ^ ^ |                      | |                     |
+//	   |                    | +-|------- Heard --------+ |                     |
+//	   |      Heard         |   |                        |                     |
+//	   |    +---------------+   |   the timeout is over  |                     |
+//	   |    |                   +------------------------+                     v
+//	   |    |         Fenced                             +------------------> gone
+//	   |   ended <-----------------------------------------------------------  ^
+//	   |               the timeout is over                                     |
+//	   +-----------------------------------------------------------------------+
+//
+// A process that was killed has its connections closed and its port refused, so it is gone at
+// once. A network that is cut does neither.
+type Liveness struct {
+	timeout  time.Duration
+	sessions map[int32]*session
+}
+
+type sessionState uint8
+
+const (
+	expected sessionState = iota // not heard in this term
+	present                      // heard
+	closed                       // its connection was closed
+	gone                         // to be fenced
+	ended                        // fenced
+)
+
+type session struct {
+	epoch   int64 // of the registration
+	state   sessionState
+	heard   time.Duration
+	applied uint64 // the index of the metadata log that the node has applied
+
+	moved   bool   // it leads nothing that another node could lead
+	movedAt uint64 // the index of the metadata log at which that was so
+}
+
+// NewLiveness makes the Liveness of a term that begins now.
+func NewLiveness(now, timeout time.Duration, m *meta.Image) *Liveness {
+	l := &Liveness{timeout: timeout, sessions: map[int32]*session{}}
+	l.Follow(now, m)
+	return l
+}
+
+// Follow takes an image: a session begins for each new registration, and those of nodes that
+// are no longer registered end.
+func (l *Liveness) Follow(now time.Duration, m *meta.Image) {
+	for id, b := range m.Brokers {
+		if s := l.sessions[id]; s == nil || s.epoch < b.Epoch {
+			l.sessions[id] = &session{epoch: b.Epoch, heard: now}
+		}
+	}
+	maps.DeleteFunc(l.sessions, func(id int32, s *session) bool {
+		return m.Brokers[id] == nil && s.epoch <= m.LastBrokerEpoch()
+	})
+}
+
+// session returns the session of a registration, or nil.
+func (l *Liveness) session(id int32, epoch int64) *session {
+	if s := l.sessions[id]; s != nil && s.epoch == epoch {
+		return s
+	}
+	return nil
+}
+
+// Heard takes a heartbeat.
+func (l *Liveness) Heard(now time.Duration, id int32, epoch int64, applied uint64) {
+	if s := l.session(id, epoch); s != nil {
+		s.state, s.heard, s.applied = present, now, max(s.applied, applied)
+	}
+}
+
+// ConnectionClosed takes that the connection to a node was closed by the other end.
+func (l *Liveness) ConnectionClosed(id int32) {
+	if s := l.sessions[id]; s != nil && s.state == present {
+		s.state = closed
+	}
+}
+
+// DialRefused takes that a node's port refuses connections.
+func (l *Liveness) DialRefused(id int32) {
+	if s := l.sessions[id]; s != nil && s.state == closed {
+		s.state = gone
+	}
+}
+
+// IsAlive tells whether the registered incarnation of a node must be believed to be alive,
+// so that another one is refused. An incarnation that was not heard in this term, or whose
+// connection is closed, gives way to a process that has the same data directory: that has a
+// lock.
+func (l *Liveness) IsAlive(now time.Duration, id int32, epoch int64, sameDirectory bool) bool {
+	s := l.session(id, epoch)
+	if s == nil || now-s.heard >= l.timeout {
+		return false
+	}
+	switch s.state {
+	case present:
+		return true
+	case expected, closed:
+		return !sameDirectory
+	default:
+		return false
+	}
+}
+
+// Registered names a registration of a node.
+type Registered struct {
+	ID    int32
+	Epoch int64
+}
+
+// ToFence lists the registrations that are to be fenced, in the order of the ids.
+func (l *Liveness) ToFence(now time.Duration) []Registered {
+	var list []Registered
+	for _, id := range slices.Sorted(maps.Keys(l.sessions)) {
+		s := l.sessions[id]
+		if s.state < gone && now-s.heard >= l.timeout {
+			s.state = gone
+		}
+		if s.state == gone {
+			list = append(list, Registered{id, s.epoch})
+		}
+	}
+	return list
+}
+
+// Fenced takes that a registration was fenced. One that was heard again meanwhile goes on.
+func (l *Liveness) Fenced(id int32, epoch int64) {
+	if s := l.session(id, epoch); s != nil && s.state == gone {
+		s.state = ended
+	}
+}
+
+// Moved takes that a node which is shutting down leads nothing that another one could lead, in
+// the metadata up to an index. Only the first time counts.
+func (l *Liveness) Moved(id int32, epoch int64, index uint64) {
+	if s := l.session(id, epoch); s != nil && !s.moved {
+		s.moved, s.movedAt = true, index
+	}
+}
+
+// MayStop tells whether a node that is shutting down may end: all active nodes have applied
+// the metadata in which it leads nothing, so that clients are told of the new leaders.
+func (l *Liveness) MayStop(id int32, epoch int64, m *meta.Image) bool {
+	s := l.session(id, epoch)
+	if s == nil || !s.moved {
+		return false
+	}
+	for other, b := range m.Brokers {
+		o := l.session(other, b.Epoch)
+		if other != id && b.State == meta.BrokerActive && o != nil && o.state < gone && o.applied < s.movedAt {
+			return false
+		}
+	}
+	return true
+}

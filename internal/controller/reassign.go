@@ -1,0 +1,264 @@
+package controller
+
+import (
+	"context"
+	"slices"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/place"
+)
+
+// Reassignment asks for other replicas of a partition. Replicas is nil to cancel the
+// reassignment that is under way.
+type Reassignment struct {
+	Partition
+	Replicas []int32
+}
+
+// AlterReassignments begins and cancels reassignments, each by itself. The errors are in
+// the order of the requests; nil means that it was done. A topic whose replicas are chosen
+// this way does not follow the size of the cluster any more.
+func (c *Controller) AlterReassignments(ctx context.Context, asked []Reassignment, allowFactorChange bool) ([]*Error, error) {
+	results := make([]*Error, 0, len(asked))
+	err := c.runItems(ctx, len(asked), func(r *Rules, from int) (records []byte, next int) {
+		records, part := r.AlterReassignments(asked[from:], allowFactorChange)
+		results = append(results[:from], part...)
+		return records, from + len(part)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+// AlterReassignments decides as many of the requests as fit into one part.
+func (r *Rules) AlterReassignments(asked []Reassignment, allowFactorChange bool) (records []byte, results []*Error) {
+	d := r.newPart()
+	seen := map[Partition]bool{}
+	ended := map[meta.UUID]bool{} // topics that follow no longer
+	for i := range asked {
+		a := &asked[i]
+		rec, t, refused := r.alterReassignment(a, allowFactorChange)
+		if seen[a.Partition] {
+			rec, refused = nil, refuse(InvalidRequest, "The partition is in the request more than once.")
+		}
+		seen[a.Partition] = true
+		// The topic stops following first: its next part would then go on without that record.
+		if refused == nil && a.Replicas != nil && t.Follows && !ended[t.ID] {
+			ended[t.ID] = true
+			d.add(meta.TopicChanged{ID: t.ID})
+		}
+		if rec != nil {
+			d.add(rec)
+		}
+		if d.full {
+			break
+		}
+		results = append(results, refused)
+	}
+	return d.records, results
+}
+
+func (r *Rules) alterReassignment(a *Reassignment, allowFactorChange bool) (meta.Record, *meta.Topic, *Error) {
+	t := r.Image.Topic(a.Topic)
+	if t == nil {
+		return nil, nil, refuse(UnknownPartition, "Unable to find a topic named %s.", a.Topic)
+	}
+	if a.Number < 0 || int(a.Number) >= len(t.Partitions) {
+		return nil, t, refuse(UnknownPartition, "Unable to find partition %s:%d.", a.Topic, a.Number)
+	}
+	c := r.newChange(t, a.Number)
+	if a.Replicas == nil {
+		if err := c.cancelReassignment(a); err != nil {
+			return nil, t, err
+		}
+	} else {
+		if err := r.checkReassignment(c.old, a.Replicas, allowFactorChange); err != nil {
+			return nil, t, err
+		}
+		c.unclean = false
+		c.reassign(a.Replicas)
+	}
+	rec, _ := c.finish()
+	return rec, t, nil
+}
+
+func (r *Rules) checkReassignment(p *meta.Partition, target []int32, allowFactorChange bool) *Error {
+	if err := checkReplicas(r.Image, target, 0); err != nil {
+		return err
+	}
+	have := len(without(p.Replicas, p.Removing...))
+	if !allowFactorChange && have != len(target) {
+		return refuse(InvalidReplicationFactor, "The replication factor is changed from %d to %d", have, len(target))
+	}
+	return nil
+}
+
+// reassign makes the target the replicas of the partition. The new ones are being added
+// until all of them are in sync; those that are not in the target stay until then. A
+// replica that an earlier reassignment was adding goes at once if it is not in the target,
+// unless it is all that is in sync.
+func (c *change) reassign(target []int32) {
+	p := &c.next
+	original := without(p.Replicas, p.Adding...)
+	dropped := without(p.Adding, target...)
+	if isr := without(p.ISR, dropped...); slices.ContainsFunc(isr, c.mayLead) && len(isr) >= min(len(p.ISR), c.needed()) {
+		p.ISR, p.Replicas = isr, without(p.Replicas, dropped...)
+	}
+	removing := without(p.Replicas, target...)
+	slices.Sort(removing)
+	adding := without(target, original...)
+	slices.Sort(adding)
+	p.Replicas, p.Adding, p.Removing = slices.Concat(target, removing), adding, removing
+}
+
+// cancelReassignment goes back to the replicas before the reassignment. It needs one of
+// them that has all committed records, unless an unclean election is allowed.
+func (c *change) cancelReassignment(a *Reassignment) *Error {
+	p := &c.next
+	if !isReassigned(p) {
+		return refuse(NoReassignment, "No partition reassignment is in progress.")
+	}
+	adding := p.Adding
+	p.Replicas, p.ISR, p.Eligible = without(p.Replicas, adding...), without(p.ISR, adding...), without(p.Eligible, adding...)
+	p.Adding, p.Removing = nil, nil
+	if len(p.ISR) == 0 && len(p.Eligible) == 0 && !c.unclean {
+		return refuse(InvalidAssignment, "Unable to revert partition assignment for %s:%d because it would require an unclean leader election.",
+			a.Topic, a.Number)
+	}
+	return nil
+}
+
+// OngoingReassignment is a reassignment that is under way.
+type OngoingReassignment struct {
+	Partition
+	Replicas, Adding, Removing []int32
+}
+
+// ListReassignments lists the reassignments of some partitions, or of all if asked is nil,
+// that are under way.
+func (r *Rules) ListReassignments(asked []Partition) []OngoingReassignment {
+	if asked == nil {
+		for _, t := range r.concerned(isReassigned) {
+			for i := range t.Partitions {
+				asked = append(asked, Partition{t.Name, int32(i)})
+			}
+		}
+	}
+	var list []OngoingReassignment
+	for _, a := range asked {
+		t := r.Image.Topic(a.Topic)
+		if t == nil || a.Number < 0 || int(a.Number) >= len(t.Partitions) {
+			continue
+		}
+		if p := &t.Partitions[a.Number]; isReassigned(p) {
+			list = append(list, OngoingReassignment{a, p.Replicas, p.Adding, p.Removing})
+		}
+	}
+	return list
+}
+
+// ReplicaMoves bounds how many replicas the cluster moves by itself, so that they take no more
+// than a share of the disks and the network.
+type ReplicaMoves struct {
+	Most int                 // partitions with a reassignment under way
+	Room func(id int32) bool // a broker's disk has room for more replicas; nil: all have
+}
+
+// FollowCluster gives the partitions of topics that follow the size of the cluster the
+// replicas that they lack: more of them as nodes have joined, and others in place of those
+// whose nodes were removed. It is called at intervals, and never lowers their number.
+func (r *Rules) FollowCluster(moves ReplicaMoves) (records []byte, more bool) {
+	wanted := place.WantedFactor(len(r.Image.Brokers))
+	return r.moveReplicas(moves, func(m *mover, t *meta.Topic, p *meta.Partition) []int32 {
+		if !t.Follows {
+			return nil
+		}
+		for _, id := range p.Replicas {
+			if r.Image.Brokers[id] == nil {
+				return m.replace(p, id)
+			}
+		}
+		return m.addUpTo(p, wanted)
+	})
+}
+
+// MoveReplicas gives the replicas of a broker to others, where there are others, so that
+// the node can be removed; or after it was removed.
+func (r *Rules) MoveReplicas(id int32, moves ReplicaMoves) (records []byte, more bool) {
+	return r.moveReplicas(moves, func(m *mover, _ *meta.Topic, p *meta.Partition) []int32 {
+		if !slices.Contains(p.Replicas, id) {
+			return nil
+		}
+		return m.replace(p, id)
+	})
+}
+
+// mover chooses brokers for replicas.
+type mover struct {
+	brokers []place.Broker
+	load    place.Load
+}
+
+func (r *Rules) newMover(moves ReplicaMoves) *mover {
+	brokers := place.Brokers(r.Image)
+	for i := range brokers {
+		b := &brokers[i]
+		b.Active = b.Active && (moves.Room == nil || moves.Room(b.ID))
+	}
+	return &mover{brokers: brokers, load: place.CountReplicas(r.Image)}
+}
+
+// replace returns the replicas with another one in the place of that of a broker, or nil.
+func (m *mover) replace(p *meta.Partition, id int32) []int32 {
+	target, _ := place.Replace(m.brokers, m.load, p.Replicas, id)
+	return target
+}
+
+// addUpTo returns the replicas with as many more as there are brokers for, or nil.
+func (m *mover) addUpTo(p *meta.Partition, wanted int) []int32 {
+	target := slices.Clone(p.Replicas)
+	for len(target) < wanted {
+		id, ok := place.Another(m.brokers, m.load, target)
+		if !ok {
+			break
+		}
+		target = append(target, id)
+	}
+	if len(target) == len(p.Replicas) {
+		return nil
+	}
+	return target
+}
+
+// moveReplicas begins reassignments, as many as may be under way. target returns the replicas
+// that a partition should have, or nil.
+func (r *Rules) moveReplicas(moves ReplicaMoves, target func(m *mover, t *meta.Topic, p *meta.Partition) []int32) (records []byte, more bool) {
+	d, m := r.newPart(), r.newMover(moves)
+	room := moves.Most
+	for _, t := range r.concerned(isReassigned) {
+		for i := range t.Partitions {
+			if isReassigned(&t.Partitions[i]) {
+				room--
+			}
+		}
+	}
+	isFree := func(p *meta.Partition) bool { return !isReassigned(p) }
+	r.changeEach(d, isFree, func(c *change) bool {
+		if room < 1 {
+			return false
+		}
+		replicas := target(m, c.topic, c.old)
+		if replicas == nil {
+			return false
+		}
+		room--
+		for _, id := range without(replicas, c.old.Replicas...) {
+			m.load[id]++
+		}
+		c.unclean = false
+		c.reassign(replicas)
+		return true
+	})
+	return d.records, d.full
+}
