@@ -83,15 +83,15 @@ func (c *change) mayLead(id int32) bool {
 
 func (c *change) needed() int { return place.MinISR(c.rules.settings(c.topic), &c.next) }
 
-// finish completes the change and returns its record. changed is false if it changes nothing.
-func (c *change) finish() (rec meta.Record, changed bool) {
+// finish completes the change and returns its encoded record, or nil if it changes nothing.
+func (c *change) finish() []byte {
 	p := &c.next
 	c.endReassignment()
 	c.keepEligible()
 	p.Leader = c.elect()
 	c.keepLastLeader()
 	if !c.renew && c.isSame() {
-		return nil, false
+		return nil
 	}
 	p.PartitionEpoch++
 	// A replica that is gone must not be believed in the present leader epoch any more.
@@ -99,12 +99,12 @@ func (c *change) finish() (rec meta.Record, changed bool) {
 		p.LeaderEpoch++
 	}
 	if slices.Equal(p.Replicas, c.old.Replicas) && slices.Equal(p.Adding, c.old.Adding) && slices.Equal(p.Removing, c.old.Removing) {
-		return meta.PartitionChanged{
+		return meta.Append(nil, meta.PartitionChanged{
 			Topic: c.topic.ID, Partition: c.number, ISR: p.ISR, Leader: p.Leader, LeaderEpoch: p.LeaderEpoch,
 			PartitionEpoch: p.PartitionEpoch, Eligible: p.Eligible, LastEligible: p.LastEligible,
-		}, true
+		})
 	}
-	return meta.PartitionsSet{Topic: c.topic.ID, First: c.number, Partitions: []meta.Partition{*p}}, true
+	return meta.Append(nil, meta.PartitionsSet{Topic: c.topic.ID, First: c.number, Partitions: []meta.Partition{*p}})
 }
 
 func (c *change) isSame() bool {
@@ -209,7 +209,7 @@ func (c *change) keepLastLeader() {
 	case c.old.Leader >= 0 && len(p.LastEligible) == 0:
 		p.LastEligible = []int32{c.old.Leader}
 	}
-	if c.forgotten {
-		p.LastEligible = without(p.LastEligible, c.lost)
-	}
+	p.LastEligible = slices.DeleteFunc(slices.Clone(p.LastEligible), func(id int32) bool {
+		return c.forgotten && id == c.lost || !slices.Contains(p.Replicas, id)
+	})
 }

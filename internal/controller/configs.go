@@ -72,15 +72,16 @@ type ConfigChanges struct {
 // be there twice.
 func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, validateOnly bool) ([]*Error, error) {
 	var results []*Error
-	_, err := c.runParts(ctx, func(r *Rules) (records []byte, more bool, _ *Error) {
-		records, results = decideAlterConfigs(r.Image, r.Static, asked)
-		if validateOnly {
-			return nil, false, nil
+	_, err := c.runParts(ctx, func(r *Rules) (Part, *Error) {
+		records, errs := decideAlterConfigs(r.Image, r.Static, asked)
+		results = errs
+		switch {
+		case validateOnly:
+			return Part{}, nil
+		case changesMinISR(asked):
+			return r.clearEligible(records), nil
 		}
-		if changesMinISR(asked) {
-			records, more = r.clearEligible(records)
-		}
-		return records, more, nil
+		return Part{Records: records}, nil
 	})
 	return results, err
 }
@@ -96,10 +97,10 @@ func changesMinISR(asked []ConfigChanges) bool {
 // clearEligible returns the records of a change of configs with those that it takes along:
 // where the in-sync set is large enough to commit after it, no replica stays eligible. If
 // these are too many for one entry, they come first, without the change.
-func (r *Rules) clearEligible(configs []byte) (records []byte, more bool) {
+func (r *Rules) clearEligible(configs []byte) Part {
 	next, _, err := meta.Apply(r.Image, configs)
 	if err != nil {
-		return configs, false // decideCommand reports it
+		return Part{Records: configs} // decideCommand reports it
 	}
 	after := Rules{Image: next, Static: r.Static, Limit: r.Limit}
 	d := r.newPart()
@@ -113,12 +114,13 @@ func (r *Rules) clearEligible(configs []byte) (records []byte, more bool) {
 				Topic: t.ID, Partition: int32(i), ISR: p.ISR, Leader: p.Leader,
 				LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch + 1, LastEligible: p.LastEligible,
 			}
-			if !d.add(rec) {
-				return d.records, true
+			if !d.add(meta.Append(nil, rec)) {
+				return d
 			}
 		}
 	}
-	return append(d.records, configs...), false
+	d.Records = append(d.Records, configs...)
+	return d
 }
 
 func decideAlterConfigs(m *meta.Image, static *config.Static, asked []ConfigChanges) ([]byte, []*Error) {

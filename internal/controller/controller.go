@@ -190,11 +190,12 @@ func (c *Controller) runCommand(ctx context.Context, decide func(m *meta.Image) 
 
 // runParts runs a command whose records may be too many for one entry: it is decided again
 // until there is nothing more to change, each time on the image after the part before.
-func (c *Controller) runParts(ctx context.Context, decide func(r *Rules) (records []byte, more bool, err *Error)) (refused *Error, err error) {
+func (c *Controller) runParts(ctx context.Context, decide func(r *Rules) (Part, *Error)) (refused *Error, err error) {
 	for more := true; more && refused == nil; {
-		err := c.runCommand(ctx, func(m *meta.Image) (records []byte) {
-			records, more, refused = decide(&Rules{Image: m, Static: c.cfg.Static})
-			return records
+		err := c.runCommand(ctx, func(m *meta.Image) []byte {
+			d, err := decide(&Rules{Image: m, Static: c.cfg.Static})
+			more, refused = d.More, err
+			return d.Records
 		})
 		if err != nil {
 			return nil, err

@@ -29,10 +29,10 @@ func (c *Controller) ElectLeaders(ctx context.Context, asked []Partition, unclea
 		asked = listPartitions(c.cfg.Image())
 	}
 	results := make([]ElectionResult, 0, len(asked))
-	err := c.runItems(ctx, len(asked), func(r *Rules, from int) (records []byte, next int) {
-		records, part := r.ElectLeaders(asked[from:], unclean)
-		results = append(results[:from], part...)
-		return records, from + len(part)
+	err := c.runItems(ctx, len(asked), func(r *Rules, from int) ([]byte, int) {
+		d, some := r.ElectLeaders(asked[from:], unclean)
+		results = append(results[:from], some...)
+		return d.Records, from + len(some)
 	})
 	if err != nil {
 		return nil, err
@@ -56,25 +56,25 @@ func listPartitions(m *meta.Image) []Partition {
 }
 
 // ElectLeaders decides as many of the elections as fit into one part.
-func (r *Rules) ElectLeaders(asked []Partition, unclean bool) (records []byte, results []ElectionResult) {
-	d := r.newPart()
+func (r *Rules) ElectLeaders(asked []Partition, unclean bool) (d Part, results []ElectionResult) {
+	d = r.newPart()
 	seen := map[Partition]*Error{}
 	for _, p := range asked {
 		refused, again := seen[p]
-		var rec meta.Record
+		var rec []byte
 		if !again {
 			rec, refused = r.electLeader(p, unclean)
 		}
-		if rec != nil && !d.add(rec) {
+		if !d.add(rec) {
 			break
 		}
 		seen[p] = refused
 		results = append(results, ElectionResult{p, refused})
 	}
-	return d.records, results
+	return d, results
 }
 
-func (r *Rules) electLeader(asked Partition, unclean bool) (meta.Record, *Error) {
+func (r *Rules) electLeader(asked Partition, unclean bool) (record []byte, err *Error) {
 	t := r.Image.Topic(asked.Topic)
 	if t == nil {
 		return nil, refuse(UnknownPartition, "No such topic as %s", asked.Topic)
@@ -88,10 +88,10 @@ func (r *Rules) electLeader(asked Partition, unclean bool) (meta.Record, *Error)
 	}
 	c := r.newChange(t, asked.Number)
 	c.preferred, c.unclean = !unclean, unclean
-	rec, _ := c.finish()
+	record = c.finish()
 	switch {
 	case c.next.Leader >= 0 && c.next.Leader != p.Leader:
-		return rec, nil
+		return record, nil
 	case unclean:
 		return nil, refuse(EligibleLeadersNotAvailable, "")
 	}
@@ -101,28 +101,28 @@ func (r *Rules) electLeader(asked Partition, unclean bool) (meta.Record, *Error)
 // ElectMissing elects leaders for partitions that have none, where that is possible by now
 // or an unclean election is allowed. It is called at intervals: a controller may have ended
 // between two parts of a command.
-func (r *Rules) ElectMissing() (records []byte, more bool) {
+func (r *Rules) ElectMissing() Part {
 	d := r.newPart()
-	r.changeEach(d, isLeaderless, func(*change) bool { return true })
-	return d.records, d.full
+	r.changeEach(&d, isLeaderless, func(*change) bool { return true })
+	return d
 }
 
 // BalanceLeaders makes the preferred replicas leaders again, of at most so many partitions.
 // It is called at intervals.
-func (r *Rules) BalanceLeaders(most int) (records []byte, more bool) {
+func (r *Rules) BalanceLeaders(most int) Part {
 	d := r.newPart()
 	couldMove := func(p *meta.Partition) bool {
 		preferred := p.Replicas[0]
 		return p.Leader >= 0 && p.Leader != preferred && r.isActive(preferred) && slices.Contains(p.ISR, preferred)
 	}
 	n := 0
-	r.changeEach(d, couldMove, func(c *change) bool {
+	r.changeEach(&d, couldMove, func(c *change) bool {
 		if n++; n > most {
-			more = true
 			return false
 		}
 		c.preferred = true
 		return true
 	})
-	return d.records, more || d.full
+	d.More = d.More || n > most
+	return d
 }

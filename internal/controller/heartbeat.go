@@ -60,12 +60,12 @@ func (c *Controller) RegisterBroker(ctx context.Context, now time.Duration, g *R
 	if err != nil {
 		return 0, nil, err
 	}
-	refused, err = c.runParts(ctx, func(r *Rules) (records []byte, more bool, err *Error) {
+	refused, err = c.runParts(ctx, func(r *Rules) (d Part, err *Error) {
 		// Another incarnation may have been registered since; then it is alive.
 		b := r.Image.Brokers[g.Broker.ID]
 		another := b != nil && (old == nil || b.Epoch != old.Epoch)
-		records, epoch, more, err = r.RegisterBroker(g, alive || another)
-		return records, more, err
+		d, epoch, err = r.RegisterBroker(g, alive || another)
+		return d, err
 	})
 	if err != nil || refused != nil {
 		return 0, refused, err
@@ -96,14 +96,13 @@ func (c *Controller) Heartbeat(ctx context.Context, now time.Duration, beat *Bea
 		return answer, nil, err
 	}
 	unfences := false
-	refused, err = c.runParts(ctx, func(r *Rules) (records []byte, more bool, err *Error) {
+	refused, err = c.runParts(ctx, func(r *Rules) (d Part, err *Error) {
 		if unfences { // the parts after the first
 			return r.UnfenceBroker(beat.ID, beat.Epoch)
 		}
-		records, more, err = r.Heartbeat(beat)
-		b := r.Image.Brokers[beat.ID]
-		unfences = more && b.State == meta.BrokerFenced
-		return records, more, err
+		d, err = r.Heartbeat(beat)
+		unfences = d.More && r.Image.Brokers[beat.ID].State == meta.BrokerFenced
+		return d, err
 	})
 	if err != nil || refused != nil {
 		return answer, refused, err
@@ -134,9 +133,9 @@ func (c *Controller) Heartbeat(ctx context.Context, now time.Duration, beat *Bea
 }
 
 // Heartbeat decides what a heartbeat changes.
-func (r *Rules) Heartbeat(beat *Beat) (records []byte, more bool, err *Error) {
+func (r *Rules) Heartbeat(beat *Beat) (Part, *Error) {
 	if err := r.checkEpoch(beat.ID, beat.Epoch); err != nil {
-		return nil, false, err
+		return Part{}, err
 	}
 	switch r.Image.Brokers[beat.ID].State {
 	case meta.BrokerFenced:
@@ -153,24 +152,24 @@ func (r *Rules) Heartbeat(beat *Beat) (records []byte, more bool, err *Error) {
 	case meta.BrokerLeaving:
 		return r.RetireBroker(beat.ID, beat.Epoch)
 	}
-	return nil, false, nil
+	return Part{}, nil
 }
 
 // FenceBroker ends a broker's part in all partitions.
 func (c *Controller) FenceBroker(ctx context.Context, id int32, epoch int64) (*Error, error) {
-	return c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) { return r.FenceBroker(id, epoch) })
+	return c.runParts(ctx, func(r *Rules) (Part, *Error) { return r.FenceBroker(id, epoch) })
 }
 
 // UnregisterBroker removes a broker.
 func (c *Controller) UnregisterBroker(ctx context.Context, id int32) (*Error, error) {
-	return c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) { return r.UnregisterBroker(id) })
+	return c.runParts(ctx, func(r *Rules) (Part, *Error) { return r.UnregisterBroker(id) })
 }
 
 // Tick lets time pass: it fences the nodes that are gone. It does nothing if this node does
 // not lead. It is called at intervals well below the session timeout.
 func (c *Controller) Tick(ctx context.Context, now time.Duration) error {
 	var list []Registered
-	if err := c.update(now, func(l *Liveness) { list = l.ToFence(now) }); err != nil {
+	if c.update(now, func(l *Liveness) { list = l.ToFence(now) }) != nil {
 		return nil // another node leads and does it
 	}
 	for _, b := range list {
@@ -195,27 +194,22 @@ type Upkeep struct {
 // moves leaders back to the preferred replicas, and gives topics that follow the size of the
 // cluster the replicas that they lack. It is called at intervals, on the active controller.
 func (c *Controller) Maintain(ctx context.Context, u Upkeep) error {
-	balanced := false
-	_, err := c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) {
-		records, more := r.ElectMissing()
-		return records, more, nil
+	_, err := c.runParts(ctx, func(r *Rules) (Part, *Error) {
+		return r.ElectMissing(), nil
 	})
 	if err != nil {
 		return err
 	}
-	_, err = c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) {
-		if balanced = u.Elections == 0; balanced {
-			return nil, false, nil
-		}
-		records, _ := r.BalanceLeaders(u.Elections)
-		return records, false, nil
+	_, err = c.runParts(ctx, func(r *Rules) (Part, *Error) {
+		d := r.BalanceLeaders(u.Elections)
+		d.More = false // the rest has time
+		return d, nil
 	})
 	if err != nil {
 		return err
 	}
-	_, err = c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) {
-		records, more := r.FollowCluster(u.Moves)
-		return records, more, nil
+	_, err = c.runParts(ctx, func(r *Rules) (Part, *Error) {
+		return r.FollowCluster(u.Moves), nil
 	})
 	return err
 }
@@ -223,9 +217,8 @@ func (c *Controller) Maintain(ctx context.Context, u Upkeep) error {
 // MoveReplicas gives the replicas of a broker to others, as far as there are others and as many
 // at a time as are allowed. left is how many it still has that could not be moved yet.
 func (c *Controller) MoveReplicas(ctx context.Context, id int32, moves ReplicaMoves) (left int, err error) {
-	_, err = c.runParts(ctx, func(r *Rules) ([]byte, bool, *Error) {
-		records, more := r.MoveReplicas(id, moves)
-		return records, more, nil
+	_, err = c.runParts(ctx, func(r *Rules) (Part, *Error) {
+		return r.MoveReplicas(id, moves), nil
 	})
 	if err != nil {
 		return 0, err

@@ -36,11 +36,10 @@ type InSyncResult struct {
 // of the changes. Each change that is accepted raises the partition epoch, even if the set
 // stays as it is, so that no copy of an earlier proposal can be accepted after it.
 func (c *Controller) AlterPartitions(ctx context.Context, broker int32, brokerEpoch int64, asked []InSyncChange) (results []InSyncResult, refused *Error, err error) {
-	err = c.runItems(ctx, len(asked), func(r *Rules, from int) (records []byte, next int) {
-		var part []InSyncResult
-		records, part, refused = r.AlterPartitions(broker, brokerEpoch, asked[from:])
-		results = append(results[:from], part...)
-		return records, from + len(part)
+	err = c.runItems(ctx, len(asked), func(r *Rules, from int) ([]byte, int) {
+		d, some, err := r.AlterPartitions(broker, brokerEpoch, asked[from:])
+		results, refused = append(results[:from], some...), err
+		return d.Records, from + len(some)
 	})
 	if err != nil || refused != nil {
 		return nil, refused, err
@@ -49,11 +48,11 @@ func (c *Controller) AlterPartitions(ctx context.Context, broker int32, brokerEp
 }
 
 // AlterPartitions decides as many of the changes as fit into one part.
-func (r *Rules) AlterPartitions(broker int32, brokerEpoch int64, asked []InSyncChange) (records []byte, results []InSyncResult, err *Error) {
+func (r *Rules) AlterPartitions(broker int32, brokerEpoch int64, asked []InSyncChange) (d Part, results []InSyncResult, err *Error) {
 	if err := r.checkEpoch(broker, brokerEpoch); err != nil {
-		return nil, nil, err
+		return Part{}, nil, err
 	}
-	d := r.newPart()
+	d = r.newPart()
 	seen := map[partitionID]bool{}
 	for i := range asked {
 		a := &asked[i]
@@ -63,12 +62,12 @@ func (r *Rules) AlterPartitions(broker int32, brokerEpoch int64, asked []InSyncC
 			rec, res = nil, InSyncResult{Err: refuse(InvalidRequest, "The partition is in the request more than once.")}
 		}
 		seen[id] = true
-		if rec != nil && !d.add(rec) {
+		if !d.add(rec) {
 			break
 		}
 		results = append(results, res)
 	}
-	return d.records, results, nil
+	return d, results, nil
 }
 
 // partitionID names a partition.
@@ -77,7 +76,7 @@ type partitionID struct {
 	number int32
 }
 
-func (r *Rules) alterPartition(broker int32, a *InSyncChange) (meta.Record, InSyncResult) {
+func (r *Rules) alterPartition(broker int32, a *InSyncChange) (record []byte, res InSyncResult) {
 	t := r.Image.TopicByID(a.Topic)
 	if t == nil {
 		return nil, InSyncResult{Err: refuse(UnknownTopicID, "")}
@@ -94,12 +93,12 @@ func (r *Rules) alterPartition(broker int32, a *InSyncChange) (meta.Record, InSy
 	for _, m := range a.ISR {
 		c.next.ISR = append(c.next.ISR, m.ID)
 	}
-	rec, _ := c.finish()
-	res := InSyncResult{After: c.next}
+	record = c.finish()
+	res.After = c.next
 	if c.next.Leader != broker { // the change has ended a reassignment that removes the leader
 		res.Err = refuse(NewLeaderElected, "")
 	}
-	return rec, res
+	return record, res
 }
 
 // checkInSync refuses a proposal that is not the present leader's, or has a member who may

@@ -29,16 +29,16 @@ type Registration struct {
 // the eligible sets if they have lost nothing.
 //
 // The registration is the last record. If a controller fails before, the node asks again.
-func (r *Rules) RegisterBroker(g *Registration, alive bool) (records []byte, epoch int64, more bool, err *Error) {
+func (r *Rules) RegisterBroker(g *Registration, alive bool) (d Part, epoch int64, err *Error) {
 	if err := r.checkRegistration(g, alive); err != nil {
-		return nil, 0, false, err
+		return Part{}, 0, err
 	}
 	b, old := g.Broker, r.Image.Brokers[g.Broker.ID]
 	b.State, b.Epoch, b.RecordedEpoch = meta.BrokerFenced, r.Image.LastBrokerEpoch()+1, 0
 	if r.Image.Level() < meta.LevelCluster {
 		b.Directory = meta.UUID{}
 	}
-	d := r.newPart()
+	d = r.newPart()
 	switch trusted := isTrusted(old, g); {
 	case old != nil && old.Incarnation == b.Incarnation:
 		b.State, b.Epoch, b.RecordedEpoch = old.State, old.Epoch, old.RecordedEpoch
@@ -46,12 +46,10 @@ func (r *Rules) RegisterBroker(g *Registration, alive bool) (records []byte, epo
 		if trusted {
 			b.RecordedEpoch = old.RecordedEpoch
 		}
-		r.endIncarnation(d, g, trusted)
+		r.endIncarnation(&d, g, trusted)
 	}
-	if d.full || !d.add(meta.BrokerRegistered{Broker: b}) {
-		return d.records, b.Epoch, true, nil
-	}
-	return d.records, b.Epoch, false, nil
+	d.addRecord(meta.BrokerRegistered{Broker: b})
+	return d, b.Epoch, nil
 }
 
 // isTrusted tells whether a node comes with the data directory that its last registration
@@ -70,7 +68,7 @@ func isTrusted(old *meta.Broker, g *Registration) bool {
 
 // endIncarnation ends the part of a node's earlier incarnation in all partitions. An
 // unclean election is not made for it, since the node is about to come back.
-func (r *Rules) endIncarnation(d *part, g *Registration, trusted bool) {
+func (r *Rules) endIncarnation(d *Part, g *Registration, trusted bool) {
 	id := g.Broker.ID
 	keeps := func(t *meta.Topic) bool {
 		durable := r.settings(t).FlushMessages == 1 && !slices.Contains(g.Unsynced, t.ID)
@@ -144,47 +142,47 @@ func (r *Rules) checkEpoch(id int32, epoch int64) *Error {
 
 // FenceBroker ends a broker's part in all partitions, and then fences it. The broker that is
 // fenced already may be in an in-sync set that it kept when it was registered.
-func (r *Rules) FenceBroker(id int32, epoch int64) (records []byte, more bool, err *Error) {
+func (r *Rules) FenceBroker(id int32, epoch int64) (d Part, err *Error) {
 	if err := r.checkEpoch(id, epoch); err != nil {
-		return nil, false, err
+		return Part{}, err
 	}
-	d := r.newPart()
-	r.changeEach(d, leadsOrInSync(id), func(c *change) bool {
+	d = r.newPart()
+	r.changeEach(&d, leadsOrInSync(id), func(c *change) bool {
 		c.remove(id)
 		return true
 	})
-	if !d.full && r.Image.Brokers[id].State != meta.BrokerFenced {
-		d.add(meta.BrokerChanged{ID: id, Epoch: epoch, State: meta.BrokerFenced})
+	if r.Image.Brokers[id].State != meta.BrokerFenced {
+		d.addRecord(meta.BrokerChanged{ID: id, Epoch: epoch, State: meta.BrokerFenced})
 	}
-	return d.records, d.full, nil
+	return d, nil
 }
 
 // UnfenceBroker makes a fenced broker active, and elects leaders where there were none.
-func (r *Rules) UnfenceBroker(id int32, epoch int64) (records []byte, more bool, err *Error) {
+func (r *Rules) UnfenceBroker(id int32, epoch int64) (d Part, err *Error) {
 	if err := r.checkEpoch(id, epoch); err != nil {
-		return nil, false, err
+		return Part{}, err
 	}
-	d := r.newPart()
+	d = r.newPart()
 	if r.Image.Brokers[id].State == meta.BrokerFenced {
-		d.add(meta.BrokerChanged{ID: id, Epoch: epoch, State: meta.BrokerActive})
+		d.addRecord(meta.BrokerChanged{ID: id, Epoch: epoch, State: meta.BrokerActive})
 	}
-	r.changeEach(d, isLeaderless, func(c *change) bool {
+	r.changeEach(&d, isLeaderless, func(c *change) bool {
 		c.included = id
 		return true
 	})
-	return d.records, d.full, nil
+	return d, nil
 }
 
 // RetireBroker begins or continues the shutdown of an active broker: leaders move away
 // first, then it leaves the in-sync sets of the partitions that it does not lead. It goes
 // on leading partitions that nobody else could lead.
-func (r *Rules) RetireBroker(id int32, epoch int64) (records []byte, more bool, err *Error) {
+func (r *Rules) RetireBroker(id int32, epoch int64) (d Part, err *Error) {
 	if err := r.checkEpoch(id, epoch); err != nil {
-		return nil, false, err
+		return Part{}, err
 	}
-	d := r.newPart()
+	d = r.newPart()
 	if r.Image.Brokers[id].State == meta.BrokerActive {
-		d.add(meta.BrokerChanged{ID: id, Epoch: epoch, State: meta.BrokerLeaving})
+		d.addRecord(meta.BrokerChanged{ID: id, Epoch: epoch, State: meta.BrokerLeaving})
 	}
 	retire := func(c *change) bool {
 		c.remove(id)
@@ -194,31 +192,27 @@ func (r *Rules) RetireBroker(id int32, epoch int64) (records []byte, more bool, 
 		return trial.next.Leader >= 0 || c.old.Leader < 0
 	}
 	leads := func(p *meta.Partition) bool { return p.Leader == id }
-	r.changeEach(d, leads, retire)
-	if !d.full {
-		r.changeEach(d, func(p *meta.Partition) bool { return !leads(p) && slices.Contains(p.ISR, id) }, retire)
-	}
-	return d.records, d.full, nil
+	r.changeEach(&d, leads, retire)
+	r.changeEach(&d, func(p *meta.Partition) bool { return !leads(p) && slices.Contains(p.ISR, id) }, retire)
+	return d, nil
 }
 
 // UnregisterBroker removes a broker for good. Its replicas stay assigned to it, as in Kafka:
 // see MoveReplicas.
-func (r *Rules) UnregisterBroker(id int32) (records []byte, more bool, err *Error) {
+func (r *Rules) UnregisterBroker(id int32) (d Part, err *Error) {
 	if r.Image.Brokers[id] == nil {
-		return nil, false, refuse(BrokerNotRegistered, "Broker ID %d is not currently registered", id)
+		return Part{}, refuse(BrokerNotRegistered, "Broker ID %d is not currently registered", id)
 	}
-	d := r.newPart()
+	d = r.newPart()
 	isMember := func(p *meta.Partition) bool {
 		return p.Leader == id || slices.Contains(p.ISR, id) || slices.Contains(p.Eligible, id) || slices.Contains(p.LastEligible, id)
 	}
-	r.changeEach(d, isMember, func(c *change) bool {
+	r.changeEach(&d, isMember, func(c *change) bool {
 		c.lose(id, true)
 		return true
 	})
-	if !d.full {
-		d.add(meta.BrokerUnregistered{ID: id})
-	}
-	return d.records, d.full, nil
+	d.addRecord(meta.BrokerUnregistered{ID: id})
+	return d, nil
 }
 
 // Finalize raises or lowers the level of a feature, which all registered brokers must

@@ -20,10 +20,10 @@ type Reassignment struct {
 // this way does not follow the size of the cluster any more.
 func (c *Controller) AlterReassignments(ctx context.Context, asked []Reassignment, allowFactorChange bool) ([]*Error, error) {
 	results := make([]*Error, 0, len(asked))
-	err := c.runItems(ctx, len(asked), func(r *Rules, from int) (records []byte, next int) {
-		records, part := r.AlterReassignments(asked[from:], allowFactorChange)
-		results = append(results[:from], part...)
-		return records, from + len(part)
+	err := c.runItems(ctx, len(asked), func(r *Rules, from int) ([]byte, int) {
+		d, some := r.AlterReassignments(asked[from:], allowFactorChange)
+		results = append(results[:from], some...)
+		return d.Records, from + len(some)
 	})
 	if err != nil {
 		return nil, err
@@ -32,13 +32,14 @@ func (c *Controller) AlterReassignments(ctx context.Context, asked []Reassignmen
 }
 
 // AlterReassignments decides as many of the requests as fit into one part.
-func (r *Rules) AlterReassignments(asked []Reassignment, allowFactorChange bool) (records []byte, results []*Error) {
-	d := r.newPart()
+func (r *Rules) AlterReassignments(asked []Reassignment, allowFactorChange bool) (d Part, results []*Error) {
+	d = r.newPart()
 	seen := map[Partition]bool{}
 	ended := map[meta.UUID]bool{} // topics that follow no longer
 	for i := range asked {
 		a := &asked[i]
-		rec, t, refused := r.alterReassignment(a, allowFactorChange)
+		t := r.Image.Topic(a.Topic)
+		rec, refused := r.alterReassignment(t, a, allowFactorChange)
 		if seen[a.Partition] {
 			rec, refused = nil, refuse(InvalidRequest, "The partition is in the request more than once.")
 		}
@@ -46,41 +47,36 @@ func (r *Rules) AlterReassignments(asked []Reassignment, allowFactorChange bool)
 		// The topic stops following first: its next part would then go on without that record.
 		if refused == nil && a.Replicas != nil && t.Follows && !ended[t.ID] {
 			ended[t.ID] = true
-			d.add(meta.TopicChanged{ID: t.ID})
+			d.addRecord(meta.TopicChanged{ID: t.ID})
 		}
-		if rec != nil {
-			d.add(rec)
-		}
-		if d.full {
+		if !d.add(rec) {
 			break
 		}
 		results = append(results, refused)
 	}
-	return d.records, results
+	return d, results
 }
 
-func (r *Rules) alterReassignment(a *Reassignment, allowFactorChange bool) (meta.Record, *meta.Topic, *Error) {
-	t := r.Image.Topic(a.Topic)
+func (r *Rules) alterReassignment(t *meta.Topic, a *Reassignment, allowFactorChange bool) (record []byte, err *Error) {
 	if t == nil {
-		return nil, nil, refuse(UnknownPartition, "Unable to find a topic named %s.", a.Topic)
+		return nil, refuse(UnknownPartition, "Unable to find a topic named %s.", a.Topic)
 	}
 	if a.Number < 0 || int(a.Number) >= len(t.Partitions) {
-		return nil, t, refuse(UnknownPartition, "Unable to find partition %s:%d.", a.Topic, a.Number)
+		return nil, refuse(UnknownPartition, "Unable to find partition %s:%d.", a.Topic, a.Number)
 	}
 	c := r.newChange(t, a.Number)
 	if a.Replicas == nil {
 		if err := c.cancelReassignment(a); err != nil {
-			return nil, t, err
+			return nil, err
 		}
 	} else {
 		if err := r.checkReassignment(c.old, a.Replicas, allowFactorChange); err != nil {
-			return nil, t, err
+			return nil, err
 		}
 		c.unclean = false
 		c.reassign(a.Replicas)
 	}
-	rec, _ := c.finish()
-	return rec, t, nil
+	return c.finish(), nil
 }
 
 func (r *Rules) checkReassignment(p *meta.Partition, target []int32, allowFactorChange bool) *Error {
@@ -168,7 +164,7 @@ type ReplicaMoves struct {
 // FollowCluster gives the partitions of topics that follow the size of the cluster the
 // replicas that they lack: more of them as nodes have joined, and others in place of those
 // whose nodes were removed. It is called at intervals, and never lowers their number.
-func (r *Rules) FollowCluster(moves ReplicaMoves) (records []byte, more bool) {
+func (r *Rules) FollowCluster(moves ReplicaMoves) Part {
 	wanted := place.WantedFactor(len(r.Image.Brokers))
 	return r.moveReplicas(moves, func(m *mover, t *meta.Topic, p *meta.Partition) []int32 {
 		if !t.Follows {
@@ -185,7 +181,7 @@ func (r *Rules) FollowCluster(moves ReplicaMoves) (records []byte, more bool) {
 
 // MoveReplicas gives the replicas of a broker to others, where there are others, so that
 // the node can be removed; or after it was removed.
-func (r *Rules) MoveReplicas(id int32, moves ReplicaMoves) (records []byte, more bool) {
+func (r *Rules) MoveReplicas(id int32, moves ReplicaMoves) Part {
 	return r.moveReplicas(moves, func(m *mover, _ *meta.Topic, p *meta.Partition) []int32 {
 		if !slices.Contains(p.Replicas, id) {
 			return nil
@@ -233,7 +229,7 @@ func (m *mover) addUpTo(p *meta.Partition, wanted int) []int32 {
 
 // moveReplicas begins reassignments, as many as may be under way. target returns the replicas
 // that a partition should have, or nil.
-func (r *Rules) moveReplicas(moves ReplicaMoves, target func(m *mover, t *meta.Topic, p *meta.Partition) []int32) (records []byte, more bool) {
+func (r *Rules) moveReplicas(moves ReplicaMoves, target func(m *mover, t *meta.Topic, p *meta.Partition) []int32) Part {
 	d, m := r.newPart(), r.newMover(moves)
 	room := moves.Most
 	for _, t := range r.concerned(isReassigned) {
@@ -244,7 +240,7 @@ func (r *Rules) moveReplicas(moves ReplicaMoves, target func(m *mover, t *meta.T
 		}
 	}
 	isFree := func(p *meta.Partition) bool { return !isReassigned(p) }
-	r.changeEach(d, isFree, func(c *change) bool {
+	r.changeEach(&d, isFree, func(c *change) bool {
 		if room < 1 {
 			return false
 		}
@@ -260,5 +256,5 @@ func (r *Rules) moveReplicas(moves ReplicaMoves, target func(m *mover, t *meta.T
 		c.reassign(replicas)
 		return true
 	})
-	return d.records, d.full
+	return d
 }

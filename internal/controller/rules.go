@@ -12,10 +12,9 @@ import (
 
 // Rules decide commands on one image. They are pure: the records that a method returns
 // are what is to be proposed, and nothing else changes. A command that changes many
-// partitions is decided in parts, each of which fits into one entry of the metadata log.
-// A method that returns more tells that the same command is to be decided again on the
-// image after these records; each part leaves an image that keeps all invariants, so that
-// another controller can go on from there:
+// partitions is decided in Parts, each of which fits into one entry of the metadata log.
+// Each leaves an image that keeps all invariants, so that another controller can go on from
+// there:
 //
 //   - the leader is in the in-sync set and its broker is not fenced, or there is none
 //   - nobody is in the in-sync set or eligible who has no replica
@@ -39,27 +38,27 @@ func (r *Rules) isActive(id int32) bool {
 	return b != nil && b.State == meta.BrokerActive
 }
 
-// part is the records of a decision, as far as they fit into one entry.
-type part struct {
-	records []byte
+// Part is the records of a decision, as far as they fit into one entry.
+type Part struct {
+	Records []byte
+	More    bool // the command is to be decided again, on the image after these records
 	limit   int
-	full    bool // a record did not fit
 }
 
-func (r *Rules) newPart() *part { return &part{limit: cmp.Or(r.Limit, maxBatch)} }
+func (r *Rules) newPart() Part { return Part{limit: cmp.Or(r.Limit, maxBatch)} }
 
-// add appends a record. It returns false, and leaves the part as it is, if there is no room.
-func (p *part) add(rec meta.Record) bool {
-	if p.full {
+// add appends an encoded record. It returns false, and leaves the part as it is, if there is
+// no room, or was none before.
+func (p *Part) add(record []byte) bool {
+	if p.More || len(p.Records) > 0 && len(p.Records)+len(record) > p.limit {
+		p.More = true
 		return false
 	}
-	before := len(p.records)
-	p.records = meta.Append(p.records, rec)
-	if before > 0 && len(p.records) > p.limit {
-		p.records, p.full = p.records[:before], true
-	}
-	return !p.full
+	p.Records = append(p.Records, record...)
+	return true
 }
+
+func (p *Part) addRecord(rec meta.Record) { p.add(meta.Append(nil, rec)) }
 
 // concerned are the topics that have a partition which concerns a command, in the order of
 // their ids, so that equal images lead to equal records.
@@ -79,7 +78,7 @@ func (r *Rules) concerned(concerns func(p *meta.Partition) bool) []*meta.Topic {
 
 // changeEach changes each partition that concerns a command, until the part is full. plan
 // says what to change; it returns false to leave the partition as it is.
-func (r *Rules) changeEach(d *part, concerns func(p *meta.Partition) bool, plan func(c *change) bool) {
+func (r *Rules) changeEach(d *Part, concerns func(p *meta.Partition) bool, plan func(c *change) bool) {
 	for _, t := range r.concerned(concerns) {
 		for i := range t.Partitions {
 			if !concerns(&t.Partitions[i]) {
@@ -89,7 +88,7 @@ func (r *Rules) changeEach(d *part, concerns func(p *meta.Partition) bool, plan 
 			if !plan(c) {
 				continue
 			}
-			if rec, changed := c.finish(); changed && !d.add(rec) {
+			if !d.add(c.finish()) {
 				return
 			}
 		}
