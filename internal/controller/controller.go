@@ -105,6 +105,9 @@ type Config struct {
 	// Applied is the index of the metadata log that Image shows, or a lower one. It may be nil
 	// for a cluster of one node.
 	Applied func() uint64
+	// NewID draws the ids of topics. It is nil for random ones; a simulation draws them from its
+	// seed.
+	NewID func() meta.UUID
 	// Static are this node's own settings.
 	Static *config.Static
 	// MaxPartitions is how many partitions the cluster may have. 0 stands for the constant
@@ -151,6 +154,9 @@ type batch struct {
 // New makes a controller.
 func New(cfg Config) *Controller {
 	cfg.MaxPartitions = cmp.Or(cfg.MaxPartitions, MaxPartitions)
+	if cfg.NewID == nil {
+		cfg.NewID = meta.NewUUID
+	}
 	c := &Controller{cfg: cfg, turn: make(chan struct{}, 1), full: make(chan struct{}, 1)}
 	c.turn <- struct{}{}
 	return c

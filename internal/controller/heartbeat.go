@@ -113,23 +113,31 @@ func (c *Controller) Heartbeat(ctx context.Context, now time.Duration, beat *Bea
 	}
 	answer.Fenced, answer.Leaving = b.State == meta.BrokerFenced, b.State == meta.BrokerLeaving
 	answer.MayStop = beat.WantsStop && answer.Fenced
-	if !answer.Leaving {
-		return answer, nil, nil
+	if answer.Leaving {
+		answer.MayStop, err = c.mayStop(now, beat)
 	}
+	if err != nil || !answer.MayStop {
+		return answer, nil, err
+	}
+	answer.Fenced, answer.Leaving = true, false
+	if refused, err = c.FenceBroker(ctx, beat.ID, beat.Epoch); err != nil || refused != nil {
+		return BeatAnswer{}, refused, err
+	}
+	return answer, nil, c.update(now, func(l *Liveness) { l.Stopped(beat.ID, beat.Epoch) })
+}
+
+// mayStop tells whether a node that is leaving may end. The image shows that it leads nothing
+// that another node could lead.
+func (c *Controller) mayStop(now time.Duration, beat *Beat) (may bool, err error) {
 	var applied uint64
 	if c.cfg.Applied != nil {
 		applied = c.cfg.Applied()
 	}
 	err = c.update(now, func(l *Liveness) {
 		l.Moved(beat.ID, beat.Epoch, applied)
-		answer.MayStop = l.MayStop(beat.ID, beat.Epoch, c.cfg.Image())
+		may = l.MayStop(beat.ID, beat.Epoch, c.cfg.Image())
 	})
-	if err != nil || !answer.MayStop {
-		return answer, nil, err
-	}
-	answer.Fenced, answer.Leaving = true, false
-	refused, err = c.FenceBroker(ctx, beat.ID, beat.Epoch)
-	return answer, refused, err
+	return may, err
 }
 
 // Heartbeat decides what a heartbeat changes.

@@ -23,9 +23,11 @@ import (
 //	   |    +---------------+   |   the timeout is over  |                     |
 //	   |    |                   +------------------------+                     v
 //	   |    |         Fenced                             +------------------> gone
-//	   |   ended <-----------------------------------------------------------  ^
+//	   |   ended <------------------------------------------------------------ ^
 //	   |               the timeout is over                                     |
 //	   +-----------------------------------------------------------------------+
+//
+// From every state, Stopped leads to ended.
 //
 // A process that was killed has its connections closed and its port refused, so it is gone at
 // once. A network that is cut does neither.
@@ -146,6 +148,14 @@ func (l *Liveness) ToFence(now time.Duration) []Registered {
 // Fenced takes that a registration was fenced. One that was heard again meanwhile goes on.
 func (l *Liveness) Fenced(id int32, epoch int64) {
 	if s := l.session(id, epoch); s != nil && s.state == gone {
+		s.state = ended
+	}
+}
+
+// Stopped takes that a node was told that it may end, so that its next incarnation need not
+// wait.
+func (l *Liveness) Stopped(id int32, epoch int64) {
+	if s := l.session(id, epoch); s != nil {
 		s.state = ended
 	}
 }

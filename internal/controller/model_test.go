@@ -82,8 +82,8 @@ type modelNode struct {
 	directory meta.UUID
 	process   byte
 	epoch     int64 // of its registration
-	recorded  int64
-	applied   bool
+	recorded  int64 // the epoch that its directory has recorded
+	served    int64 // the epoch in which it was active last
 }
 
 type modelProposal struct {
@@ -508,6 +508,8 @@ func (w *modelWorld) deliver() {
 		d, results, err := r.AlterPartitions(p.node, p.epoch, []InSyncChange{p.change})
 		if err != nil || results[0].Err != nil && results[0].Err.Kind != NewLeaderElected {
 			w.seen["proposal refused"]++
+		} else if len(d.Records) == 0 {
+			w.fail("a proposal is accepted, and changes nothing: %+v", p.change)
 		}
 		return d, err
 	})
@@ -541,7 +543,6 @@ func (w *modelWorld) start(n *modelNode) {
 		return
 	}
 	n.process++
-	n.applied = false
 	g := Registration{PreviousEpoch: n.recorded, Clean: n.clean, Broker: meta.Broker{
 		ID: n.id, Incarnation: meta.UUID{byte(n.id), n.process}, Rack: fmt.Sprint(n.id % 2), Features: []meta.FeatureRange{meta.SupportedLevels()},
 	}}
@@ -599,7 +600,7 @@ func (w *modelWorld) register(n *modelNode, g *Registration) bool {
 // placesKept counts the places that a node must keep: it comes back with its own disk, and has
 // lost nothing of these partitions.
 func (w *modelWorld) placesKept(n *modelNode, g *Registration, intact bool) int {
-	if b := w.m.Brokers[n.id]; !intact || b == nil || b.Directory != n.directory || n.recorded < b.RecordedEpoch {
+	if b := w.m.Brokers[n.id]; !intact || b == nil || b.Directory != n.directory || n.recorded < n.served {
 		return 0
 	}
 	count := 0
@@ -658,7 +659,7 @@ func (w *modelWorld) beat(n *modelNode) {
 	if !w.serves(n.id) {
 		return
 	}
-	n.recorded, n.applied = n.epoch, true
+	n.recorded, n.served = n.epoch, n.epoch
 	w.run(fmt.Sprint("beat ", n.id), nil, func(r *Rules) (Part, *Error) {
 		return r.Heartbeat(&Beat{Registered: Registered{n.id, n.epoch}, Caught: true})
 	})

@@ -52,7 +52,7 @@ type CreatedTopic struct {
 func (c *Controller) CreateTopics(ctx context.Context, topics []NewTopic, validateOnly bool) ([]CreatedTopic, error) {
 	var results []CreatedTopic
 	err := c.runCommand(ctx, func(m *meta.Image) []byte {
-		d := topicsDecision{m: m, static: c.cfg.Static, newID: meta.NewUUID, maxPartitions: c.cfg.MaxPartitions}
+		d := topicsDecision{m: m, static: c.cfg.Static, newID: c.cfg.NewID, maxPartitions: c.cfg.MaxPartitions}
 		records := d.decideTopics(topics)
 		results = d.results
 		if validateOnly {

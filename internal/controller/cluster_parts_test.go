@@ -1,0 +1,101 @@
+package controller
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// TestManyPartitionsChangeInParts proves that a node with so many partitions that their changes
+// do not fit into one entry is fenced and comes back in entries of a bounded size.
+func TestManyPartitionsChangeInParts(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	for id := range int32(2) {
+		g := Registration{Broker: meta.Broker{ID: id, Incarnation: meta.UUID{byte(id)}, Features: []meta.FeatureRange{meta.SupportedLevels()}}}
+		epoch, refused, err := ctl.RegisterBroker(t.Context(), 0, &g)
+		if err != nil || refused != nil {
+			t.Fatal(refused, err)
+		}
+		beat := Beat{Registered: Registered{id, epoch}, Caught: true}
+		if a, refused, err := ctl.Heartbeat(t.Context(), 0, &beat); err != nil || refused != nil || a.Fenced {
+			t.Fatal(a, refused, err)
+		}
+	}
+	const topics = 4
+	for i := range topics {
+		made, err := ctl.CreateTopics(t.Context(), []NewTopic{{Name: fmt.Sprint("t", i), Partitions: MaxNewPartitions, ReplicationFactor: 2}}, false)
+		if err != nil || made[0].Err != nil {
+			t.Fatal(made, err)
+		}
+	}
+	leads := func() (counts [3]int) {
+		for topic := range c.Image().Topics() {
+			for i := range topic.Partitions {
+				counts[topic.Partitions[i].Leader+1]++
+			}
+		}
+		return counts
+	}
+	all := topics * MaxNewPartitions
+	before := c.log
+	c.size = 0
+	ctl.PeerClosed(0, 1)
+	ctl.PeerRefused(0, 1)
+	if err := ctl.Tick(t.Context(), time.Second); err != nil {
+		t.Fatal(err)
+	}
+	if n := leads(); n != [3]int{0, all, 0} || c.Image().Brokers[1].State != meta.BrokerFenced {
+		t.Errorf("leaders %v, broker %+v", n, c.Image().Brokers[1])
+	}
+	if parts := c.log - before; parts < 2 || c.size > maxBatch {
+		t.Errorf("%d entries, of %d bytes at most", parts, c.size)
+	}
+
+	// Now nobody is left, and then both come back.
+	before = c.log
+	if refused, err := ctl.FenceBroker(t.Context(), 0, c.Image().Brokers[0].Epoch); err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	if n := leads(); n != [3]int{all, 0, 0} {
+		t.Errorf("leaders %v", n)
+	}
+	beat := Beat{Registered: Registered{0, c.Image().Brokers[0].Epoch}, Caught: true}
+	if a, refused, err := ctl.Heartbeat(t.Context(), 2*time.Second, &beat); err != nil || refused != nil || a.Fenced {
+		t.Fatal(a, refused, err)
+	}
+	if n := leads(); n != [3]int{0, all, 0} {
+		t.Errorf("leaders %v", n)
+	}
+	if parts := c.log - before; parts < 4 || c.size > maxBatch {
+		t.Errorf("%d entries, of %d bytes at most", parts, c.size)
+	}
+}
+
+// TestOnlyTheActiveControllerJudges proves that a controller that does not lead fences nobody
+// and answers no heartbeat, and that an election over all partitions names only those that
+// needed one.
+func TestOnlyTheActiveControllerJudges(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	g := Registration{Broker: meta.Broker{ID: 1, Features: []meta.FeatureRange{meta.SupportedLevels()}}}
+	epoch, refused, err := ctl.RegisterBroker(t.Context(), 0, &g)
+	if err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	c.away = true
+	if _, _, err := ctl.RegisterBroker(t.Context(), 0, &g); err == nil {
+		t.Error("it registers")
+	}
+	if _, _, err := ctl.Heartbeat(t.Context(), 0, &Beat{Registered: Registered{1, epoch}, Caught: true}); err == nil {
+		t.Error("it takes a heartbeat")
+	}
+	if err := ctl.Tick(t.Context(), time.Hour); err != nil {
+		t.Error(err)
+	}
+	if c.log != 1 || c.Image().Brokers[1].State != meta.BrokerFenced {
+		t.Errorf("%d proposals", c.log)
+	}
+}

@@ -1,0 +1,238 @@
+package controller
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// runCluster runs the scripts' commands about several nodes. Options are key=value.
+func (s *script) runCluster(out *strings.Builder, f []string) {
+	options := map[string]string{}
+	words := slices.DeleteFunc(slices.Clone(f), func(w string) bool {
+		k, v, isOption := strings.Cut(w, "=")
+		if isOption {
+			options[k] = v
+		}
+		return isOption
+	})
+	has := func(w string) bool { return slices.Contains(words, w) }
+	ctx := s.t.Context()
+	switch f[0] {
+	case "register":
+		s.register(out, number(s.t, words[1]), options, has("clean"))
+	case "beat":
+		s.beat(out, number(s.t, words[1]), options, words)
+	case "wait":
+		d, err := time.ParseDuration(words[1])
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.now += d
+		fmt.Fprintln(out, s.ctl.Tick(ctx, s.now))
+	case "closed":
+		s.ctl.PeerClosed(s.now, number(s.t, words[1]))
+		fmt.Fprintln(out, s.ctl.Tick(ctx, s.now))
+	case "refuses":
+		s.ctl.PeerRefused(s.now, number(s.t, words[1]))
+		fmt.Fprintln(out, s.ctl.Tick(ctx, s.now))
+	case "term":
+		s.c.term++
+	case "isr":
+		s.isr(out, words[1], words[2], options)
+	case "elect":
+		s.elect(out, words[1], has("unclean"))
+	case "reassign":
+		s.reassign(out, words[1:], has("keep"))
+	case "unregister":
+		e, err := s.ctl.UnregisterBroker(ctx, number(s.t, words[1]))
+		fmt.Fprintln(out, outcome(e), err)
+	case "move":
+		left, err := s.ctl.MoveReplicas(ctx, number(s.t, words[1]), ReplicaMoves{Most: 10})
+		fmt.Fprintln(out, left, "left", err)
+	case "maintain":
+		most := number(s.t, options["moves"])
+		fmt.Fprintln(out, s.ctl.Maintain(ctx, Upkeep{Elections: int(number(s.t, options["elections"])), Moves: ReplicaMoves{Most: int(most)}}))
+	case "finalize":
+		e, err := s.ctl.Finalize(ctx, words[1], int16(number(s.t, words[2])))
+		fmt.Fprintln(out, outcome(e), err)
+	case "nodes":
+		s.nodes(out)
+	case "parts":
+		for _, name := range words[1:] {
+			s.parts(out, name)
+		}
+	default:
+		s.t.Fatalf("unknown command: %v", f)
+	}
+}
+
+// register takes a node, dir=x, process=x, prev=epoch, rack=x, cluster=x, levels=min-max, unsynced=topic, clean.
+func (s *script) register(out *strings.Builder, id int32, o map[string]string, clean bool) {
+	g := Registration{ClusterID: o["cluster"], Clean: clean, Broker: meta.Broker{ID: id, Rack: o["rack"], Features: []meta.FeatureRange{meta.SupportedLevels()}}}
+	copy(g.Broker.Directory[:], o["dir"])
+	copy(g.Broker.Incarnation[:], fmt.Sprint(id, o["process"]))
+	if p, ok := o["prev"]; ok {
+		g.PreviousEpoch = int64(number(s.t, p))
+	}
+	if l, ok := o["levels"]; ok {
+		lo, hi, _ := strings.Cut(l, "-")
+		g.Broker.Features[0].Min, g.Broker.Features[0].Max = int16(number(s.t, lo)), int16(number(s.t, hi))
+	}
+	if t := s.c.Image().Topic(o["unsynced"]); t != nil {
+		g.Unsynced = append(g.Unsynced, t.ID)
+	}
+	epoch, e, err := s.ctl.RegisterBroker(s.t.Context(), s.now, &g)
+	fmt.Fprintln(out, "epoch", epoch, outcome(e), err)
+}
+
+// beat takes a node, epoch=n, applied=n, and early, fence, stop.
+func (s *script) beat(out *strings.Builder, id int32, o map[string]string, words []string) {
+	b := Beat{
+		Registered: Registered{ID: id}, Applied: s.c.applied(), Caught: !slices.Contains(words, "early"),
+		WantsFence: slices.Contains(words, "fence"), WantsStop: slices.Contains(words, "stop"),
+	}
+	if r := s.c.Image().Brokers[id]; r != nil {
+		b.Epoch = r.Epoch
+	}
+	if e, ok := o["epoch"]; ok {
+		b.Epoch = int64(number(s.t, e))
+	}
+	if a, ok := o["applied"]; ok {
+		b.Applied = uint64(number(s.t, a))
+	}
+	a, e, err := s.ctl.Heartbeat(s.t.Context(), s.now, &b)
+	fmt.Fprintf(out, "fenced %v, leaving %v, may stop %v, %s %v\n", a.Fenced, a.Leaving, a.MayStop, outcome(e), err)
+}
+
+func (s *script) partition(name string) (Partition, *meta.Topic) {
+	at := strings.LastIndexByte(name, '-')
+	return Partition{name[:at], number(s.t, name[at+1:])}, s.c.Image().Topic(name[:at])
+}
+
+// isr takes partition id+id:epoch, from=node, broker=epoch, leader=epoch, epoch=partition epoch.
+func (s *script) isr(out *strings.Builder, name, members string, o map[string]string) {
+	p, t := s.partition(name)
+	a := InSyncChange{Partition: p.Number}
+	from, brokerEpoch := int32(0), int64(0)
+	if t != nil {
+		a.Topic = t.ID
+		if int(p.Number) < len(t.Partitions) {
+			is := &t.Partitions[p.Number]
+			a.LeaderEpoch, a.PartitionEpoch, from = is.LeaderEpoch, is.PartitionEpoch, is.Leader
+		}
+	}
+	set := func(key string, to *int32) {
+		if v, ok := o[key]; ok {
+			*to = number(s.t, v)
+		}
+	}
+	set("from", &from)
+	set("leader", &a.LeaderEpoch)
+	set("epoch", &a.PartitionEpoch)
+	if b := s.c.Image().Brokers[from]; b != nil {
+		brokerEpoch = b.Epoch
+	}
+	if v, ok := o["broker"]; ok {
+		brokerEpoch = int64(number(s.t, v))
+	}
+	for m := range strings.SplitSeq(members, "+") {
+		id, epoch, given := strings.Cut(m, ":")
+		member := Member{ID: number(s.t, id)}
+		if b := s.c.Image().Brokers[member.ID]; b != nil {
+			member.Epoch = b.Epoch
+		}
+		if given {
+			member.Epoch = int64(number(s.t, epoch))
+		}
+		a.ISR = append(a.ISR, member)
+	}
+	results, e, err := s.ctl.AlterPartitions(s.t.Context(), from, brokerEpoch, []InSyncChange{a})
+	if e != nil || err != nil {
+		fmt.Fprintln(out, "all:", outcome(e), err)
+		return
+	}
+	fmt.Fprintln(out, outcome(results[0].Err))
+	if results[0].Err == nil {
+		fmt.Fprintln(out, describe(&results[0].After))
+	}
+}
+
+func (s *script) elect(out *strings.Builder, name string, unclean bool) {
+	var asked []Partition
+	if name != "all" {
+		p, _ := s.partition(name)
+		asked = append(asked, p, p) // one that is there twice is elected once
+	}
+	results, err := s.ctl.ElectLeaders(s.t.Context(), asked, unclean)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if asked != nil {
+		if outcome(results[0].Err) != outcome(results[1].Err) {
+			s.t.Errorf("%v and %v", results[0], results[1])
+		}
+		results = results[:1]
+	}
+	for _, r := range results {
+		fmt.Fprintf(out, "%s-%d: %s\n", r.Topic, r.Number, outcome(r.Err))
+	}
+}
+
+// reassign takes partition, id+id or cancel, and keep if the number of replicas must stay.
+func (s *script) reassign(out *strings.Builder, words []string, keep bool) {
+	p, _ := s.partition(words[0])
+	a := Reassignment{Partition: p}
+	if words[1] != "cancel" {
+		a.Replicas = replicas(s.t, words[1])
+		if a.Replicas == nil {
+			a.Replicas = []int32{}
+		}
+	}
+	results, err := s.ctl.AlterReassignments(s.t.Context(), []Reassignment{a}, !keep)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	fmt.Fprintln(out, outcome(results[0]))
+	rules := Rules{Image: s.c.Image(), Static: s.c.static}
+	for _, r := range rules.ListReassignments(nil) {
+		fmt.Fprintf(out, "under way: %s-%d: %v, adding %v, removing %v\n", r.Topic, r.Number, r.Replicas, r.Adding, r.Removing)
+	}
+}
+
+func (s *script) nodes(out *strings.Builder) {
+	m := s.c.Image()
+	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
+		b := m.Brokers[id]
+		state := [...]string{"fenced", "active", "leaving"}[b.State]
+		fmt.Fprintf(out, "%d: %s in epoch %d, recorded %d, directory %q\n", id, state, b.Epoch, b.RecordedEpoch, strings.TrimRight(string(b.Directory[:]), "\x00"))
+	}
+}
+
+func (s *script) parts(out *strings.Builder, name string) {
+	t := s.c.Image().Topic(name)
+	if t.Follows {
+		fmt.Fprintf(out, "%s follows the cluster\n", name)
+	}
+	for i := range t.Partitions {
+		fmt.Fprintf(out, "%s-%d: %s\n", name, i, describe(&t.Partitions[i]))
+	}
+}
+
+func describe(p *meta.Partition) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "leader %d in %d.%d of %v, in sync %v", p.Leader, p.LeaderEpoch, p.PartitionEpoch, p.Replicas, p.ISR)
+	for _, l := range []struct {
+		name string
+		ids  []int32
+	}{{"adding", p.Adding}, {"removing", p.Removing}, {"eligible", p.Eligible}, {"last", p.LastEligible}} {
+		if len(l.ids) > 0 {
+			fmt.Fprintf(&b, ", %s %v", l.name, l.ids)
+		}
+	}
+	return b.String()
+}
