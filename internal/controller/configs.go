@@ -78,7 +78,7 @@ func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, va
 		switch {
 		case validateOnly:
 			return Part{}, nil
-		case changesMinISR(asked):
+		case mayChangeMinISR(asked):
 			return r.clearEligible(records), nil
 		}
 		return Part{Records: records}, nil
@@ -88,10 +88,13 @@ func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, va
 
 const minISRKey = "min.insync.replicas"
 
-func changesMinISR(asked []ConfigChanges) bool {
-	return slices.ContainsFunc(asked, func(a ConfigChanges) bool {
-		return a.Replace || slices.ContainsFunc(a.Changes, func(c ConfigChange) bool { return c.Key == minISRKey })
-	})
+// mayChangeMinISR tells whether min.insync.replicas may have another value after the changes.
+func mayChangeMinISR(asked []ConfigChanges) bool {
+	return slices.ContainsFunc(asked, func(a ConfigChanges) bool { return a.Replace || namesMinISR(&a) })
+}
+
+func namesMinISR(a *ConfigChanges) bool {
+	return slices.ContainsFunc(a.Changes, func(c ConfigChange) bool { return c.Key == minISRKey })
 }
 
 // clearEligible returns the records of a change of configs with those that it takes along:
@@ -250,6 +253,9 @@ func (d *configsDecision) checkChanges(a *ConfigChanges, set map[string]string) 
 	case config.Broker:
 		if err := checkBrokerConfigs(a, set); err != nil {
 			return err
+		}
+		if a.Resource.Name != "" && d.m.Level() >= meta.LevelCluster && namesMinISR(a) {
+			return refuse(InvalidConfig, "Broker-level min.insync.replicas cannot be altered while ELR is enabled.")
 		}
 	default:
 		return refuse(InvalidRequest, "Unknown resource type %d", a.Resource.Type)

@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -177,8 +178,12 @@ func (c *Controller) UnregisterBroker(ctx context.Context, id int32) (*Error, er
 // not lead. It is called at intervals well below the session timeout.
 func (c *Controller) Tick(ctx context.Context, now time.Duration) error {
 	var list []Registered
-	if c.update(now, func(l *Liveness) { list = l.ToFence(now) }) != nil {
-		return nil // another node leads and does it
+	err := c.update(now, func(l *Liveness) { list = l.ToFence(now) })
+	if errors.Is(err, quorum.ErrNotLeader) {
+		return nil // the node that leads does it
+	}
+	if err != nil {
+		return err
 	}
 	for _, b := range list {
 		// A refusal means that it was registered again or removed.

@@ -326,15 +326,24 @@ func (w *modelWorld) countChange(old, p *meta.Partition) {
 	}
 }
 
-// pick returns a random partition, or nil.
-func (w *modelWorld) pick() (*meta.Topic, int32, *meta.Partition, *modelPartition) {
+// pick returns a random partition and the truth about it, or nil.
+func (w *modelWorld) pick() (t *meta.Topic, number int32, truth *modelPartition) {
 	topics := w.rules().concerned(func(*meta.Partition) bool { return true })
 	if len(topics) == 0 {
-		return nil, 0, nil, nil
+		return nil, 0, nil
 	}
-	t := topics[w.rng.IntN(len(topics))]
-	i := int32(w.rng.IntN(len(t.Partitions)))
-	return t, i, &t.Partitions[i], w.parts[partitionID{t.ID, i}]
+	t = topics[w.rng.IntN(len(topics))]
+	number = int32(w.rng.IntN(len(t.Partitions)))
+	return t, number, w.parts[partitionID{t.ID, number}]
+}
+
+// pickLed is pick for a partition whose leader serves, or nil.
+func (w *modelWorld) pickLed() (t *meta.Topic, number int32, truth *modelPartition) {
+	t, number, truth = w.pick()
+	if t == nil || t.Partitions[number].Leader < 0 || !w.serves(t.Partitions[number].Leader) {
+		return nil, 0, nil
+	}
+	return t, number, truth
 }
 
 func (w *modelWorld) isDurable(t *meta.Topic) bool { return w.rules().settings(t).FlushMessages == 1 }
@@ -391,10 +400,11 @@ func (w *modelWorld) step() {
 }
 
 func (w *modelWorld) write() {
-	t, _, p, truth := w.pick()
-	if t == nil || p.Leader < 0 || !w.serves(p.Leader) {
+	t, i, truth := w.pickLed()
+	if t == nil {
 		return
 	}
+	p := &t.Partitions[i]
 	w.next++
 	log := truth.logs[p.Leader]
 	log.records = append(slices.Clip(log.records), w.next)
@@ -404,10 +414,11 @@ func (w *modelWorld) write() {
 }
 
 func (w *modelWorld) fetch() {
-	t, _, p, truth := w.pick()
-	if t == nil || p.Leader < 0 || !w.serves(p.Leader) {
+	t, i, truth := w.pickLed()
+	if t == nil {
 		return
 	}
+	p := &t.Partitions[i]
 	f := p.Replicas[w.rng.IntN(len(p.Replicas))]
 	if f == p.Leader || !w.serves(f) {
 		return
@@ -437,10 +448,11 @@ func (w *modelWorld) sync() {
 // commit moves the high watermark of a partition as the leader does: over the in-sync set and
 // those that were proposed for it.
 func (w *modelWorld) commit() {
-	t, _, p, truth := w.pick()
-	if t == nil || p.Leader < 0 || !w.serves(p.Leader) || len(p.ISR) < w.rules().minISR(t, p) {
+	t, i, truth := w.pickLed()
+	if t == nil || len(t.Partitions[i].ISR) < w.rules().minISR(t, &t.Partitions[i]) {
 		return
 	}
+	p := &t.Partitions[i]
 	records := truth.logs[p.Leader].records
 	end := len(records)
 	for _, id := range slices.Concat(p.ISR, truth.joining) {
@@ -457,10 +469,11 @@ func (w *modelWorld) commit() {
 
 // propose has a leader propose an in-sync set, and delivers the proposal now or later.
 func (w *modelWorld) propose() {
-	t, i, p, truth := w.pick()
-	if t == nil || p.Leader < 0 || !w.serves(p.Leader) {
+	t, i, truth := w.pickLed()
+	if t == nil {
 		return
 	}
+	p := &t.Partitions[i]
 	records := truth.logs[p.Leader].records
 	change := InSyncChange{Topic: t.ID, Partition: i, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch}
 	var joining []int32
@@ -701,12 +714,12 @@ func (w *modelWorld) stop(n *modelNode) {
 }
 
 func (w *modelWorld) reassign() {
-	t, i, p, _ := w.pick()
+	t, i, _ := w.pick()
 	if t == nil {
 		return
 	}
 	a := Reassignment{Partition: Partition{t.Name, i}}
-	if !isReassigned(p) || w.chance(0.6) {
+	if !isReassigned(&t.Partitions[i]) || w.chance(0.6) {
 		ids := slices.Sorted(maps.Keys(w.m.Brokers))
 		if len(ids) == 0 {
 			return
@@ -724,7 +737,7 @@ func (w *modelWorld) reassign() {
 }
 
 func (w *modelWorld) elect() {
-	t, i, _, _ := w.pick()
+	t, i, _ := w.pick()
 	if t == nil {
 		return
 	}
@@ -768,7 +781,7 @@ func (w *modelWorld) move(n *modelNode) {
 }
 
 func (w *modelWorld) changeConfig() {
-	t, _, _, _ := w.pick()
+	t, _, _ := w.pick()
 	if t == nil {
 		return
 	}
