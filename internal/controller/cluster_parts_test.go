@@ -98,3 +98,45 @@ func TestOnlyTheActiveControllerJudges(t *testing.T) {
 		t.Errorf("%d proposals", c.log)
 	}
 }
+
+// TestFirstLevelWritesNothingNew proves that a cluster whose level was not raised has no record
+// and no field that the first release could not read, whatever is asked of it.
+func TestFirstLevelWritesNothingNew(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	for _, process := range []byte{1, 2} {
+		g := Registration{Clean: true, Broker: meta.Broker{
+			Directory: meta.UUID{7}, Incarnation: meta.UUID{process}, RecordedEpoch: 9, Features: []meta.FeatureRange{meta.SupportedLevels()},
+		}}
+		ctl.PeerClosed(0, 0)
+		epoch, refused, err := ctl.RegisterBroker(t.Context(), 0, &g)
+		if err != nil || refused != nil {
+			t.Fatal(refused, err)
+		}
+		beat := Beat{Caught: true, Registered: Registered{Epoch: epoch}}
+		if a, refused, err := ctl.Heartbeat(t.Context(), 0, &beat); err != nil || refused != nil || a.Fenced {
+			t.Fatal(a, refused, err)
+		}
+		if _, err := ctl.CreateTopics(t.Context(), []NewTopic{{Name: fmt.Sprint("t", process), Partitions: -1, ReplicationFactor: -1}}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if errs, err := ctl.AlterReassignments(t.Context(), []Reassignment{{Partition{"t1", 0}, []int32{0}}}, true); err != nil || errs[0] != nil {
+		t.Fatal(errs, err)
+	}
+	if err := ctl.Maintain(t.Context(), Upkeep{Elections: 9, Moves: ReplicaMoves{Most: 9}}); err != nil {
+		t.Fatal(err)
+	}
+	m := c.Image()
+	if b := m.Brokers[0]; b.State != meta.BrokerActive || b.Epoch != 2 || b.Directory != (meta.UUID{}) || b.RecordedEpoch != 0 {
+		t.Errorf("%+v", b)
+	}
+	for topic := range m.Topics() {
+		if topic.Follows || topic.Partitions[0].Leader != 0 {
+			t.Errorf("%+v", topic)
+		}
+	}
+	if m.NumTopics() != 2 {
+		t.Errorf("%d topics", m.NumTopics())
+	}
+}

@@ -493,7 +493,7 @@ func (w *modelWorld) propose() {
 	}
 	truth.joining = append(truth.joining, joining...)
 	w.proposals = append(w.proposals, modelProposal{p.Leader, w.node(p.Leader).epoch, change})
-	if w.chance(0.7) {
+	if w.chance(0.5) {
 		w.deliver()
 	}
 }
@@ -594,6 +594,12 @@ func (w *modelWorld) start(n *modelNode) {
 		w.seen["kept its place"]++
 	default:
 		w.seen["lost its place"]++
+	}
+	if w.chance(0.5) { // proposals that were made for the life before
+		w.beat(n)
+		for range w.proposals {
+			w.deliver()
+		}
 	}
 }
 
