@@ -8,14 +8,16 @@ import (
 )
 
 // Bootstrap records the cluster's id, unless the cluster has one. The cluster's tag
-// (see meta.ProducerID) is drawn here and never changes.
+// (see meta.ProducerID) is drawn here and never changes. A new cluster has the latest level
+// of the metadata: no older version has to read it.
 func (c *Controller) Bootstrap(ctx context.Context, clusterID string) error {
 	return c.runCommand(ctx, func(m *meta.Image) []byte {
 		if m.ClusterID != "" {
 			return nil
 		}
 		_, tag := meta.NewClusterID()
-		return meta.Append(nil, meta.ClusterCreated{ID: clusterID, Tag: tag})
+		b := meta.Append(nil, meta.ClusterCreated{ID: clusterID, Tag: tag})
+		return meta.Append(b, meta.FeatureSet{Name: meta.LevelFeature, Level: meta.LatestLevel})
 	})
 }
 

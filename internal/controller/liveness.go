@@ -15,22 +15,19 @@ import (
 //
 // A session belongs to one registration of a node:
 //
-//	             Heard             ConnectionClosed             DialRefused
-//	expected ------------> present -----------------> closed ------------------+
-//	   |                    ^ ^ |                      | |                     |
-//	   |                    | +-|------- Heard --------+ |                     |
-//	   |      Heard         |   |                        |                     |
-//	   |    +---------------+   |   the timeout is over  |                     |
-//	   |    |                   +------------------------+                     v
-//	   |    |         Fenced                             +------------------> gone
-//	   |   ended <------------------------------------------------------------ ^
-//	   |               the timeout is over                                     |
-//	   +-----------------------------------------------------------------------+
+//	state                            event                    next state
+//	expected: not heard in this term timeout                  gone
+//	present: heard                   ConnectionClosed         closed
+//	                                 timeout                  gone
+//	closed: its connection is closed DialRefused, timeout     gone
+//	gone: to be fenced               Fenced                   ended
+//	ended: fenced                    -
+//	any                              Heard                    present
+//	any                              Stopped                  ended
 //
-// From every state, Stopped leads to ended.
-//
-// A process that was killed has its connections closed and its port refused, so it is gone at
-// once. A network that is cut does neither.
+// The timeout counts from the last time that the node was heard, or from the start of the
+// session. A process that was killed has its connections closed and its port refused, so it is
+// gone at once. A network that is cut does neither.
 type Liveness struct {
 	timeout  time.Duration
 	sessions map[int32]*session

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 )
@@ -174,5 +175,61 @@ func TestActiveBrokersComeFirst(t *testing.T) {
 	}
 	if errs, err := ctl.CreatePartitions(t.Context(), []MorePartitions{{Topic: "placed", Count: 5}}, false); err != nil || errs[0] != nil {
 		t.Errorf("%v, %v", errs, err)
+	}
+}
+
+// TestInternalTopicsFollow proves that the coordinators' topics follow the size of the cluster,
+// with the min.insync.replicas that belong to it, unless a setting has chosen a number; and that
+// topics of a cluster of the first level do not.
+func TestInternalTopicsFollow(t *testing.T) {
+	const name = "__transaction_state"
+	for _, c := range []struct {
+		static  map[string]string
+		level   int16
+		follows bool
+		minISR  string
+	}{
+		{nil, meta.LevelCluster, true, ""},
+		{nil, meta.LevelFirst, false, "1"},
+		{map[string]string{"transaction.state.log.min.isr": "2"}, meta.LevelCluster, true, "2"},
+		{map[string]string{"transaction.state.log.replication.factor": "2"}, meta.LevelCluster, false, "1"},
+	} {
+		w := newCluster(t, c.static)
+		ctl := w.controller()
+		if err := ctl.SetFeature(t.Context(), meta.LevelFeature, c.level); err != nil {
+			t.Fatal(err)
+		}
+		for id := range int32(2) {
+			if _, err := ctl.Register(t.Context(), meta.Broker{ID: id, State: meta.BrokerActive}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := ctl.EnsureTopic(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+		m := w.Image()
+		topic := m.Topic(name)
+		set := m.Overrides(config.Resource{Type: config.Topic, Name: name})["min.insync.replicas"]
+		if topic.Follows != c.follows || set != c.minISR || len(topic.Partitions[0].Replicas) != 2 {
+			t.Errorf("%v at level %d: follows %v, min.insync.replicas %q, %+v", c.static, c.level, topic.Follows, set, topic.Partitions[0])
+		}
+	}
+}
+
+// TestNewClusterHasTheLatestLevel proves that a cluster begins with the latest level, and that
+// one which is there keeps its own.
+func TestNewClusterHasTheLatestLevel(t *testing.T) {
+	c := newCluster(t, nil)
+	if err := c.controller().Bootstrap(t.Context(), "MkU3OEVBNTcwNTJENDM2Qk"); err != nil || c.Image().Level() != meta.LatestLevel {
+		t.Errorf("level %d, %v", c.Image().Level(), err)
+	}
+	old := newCluster(t, nil)
+	m, _, err := meta.Apply(old.image, meta.Append(nil, meta.ClusterCreated{ID: "MkU3OEVBNTcwNTJENDM2Qk", Tag: 1}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.image = m
+	if err := old.controller().Bootstrap(t.Context(), "MkU3OEVBNTcwNTJENDM2Qk"); err != nil || old.Image().Level() != meta.LevelFirst {
+		t.Errorf("level %d, %v", old.Image().Level(), err)
 	}
 }
