@@ -140,3 +140,28 @@ func TestFirstLevelWritesNothingNew(t *testing.T) {
 		t.Errorf("%d topics", m.NumTopics())
 	}
 }
+
+// BenchmarkFenceBroker decides and applies the fencing of one of three brokers that have ten
+// thousand partitions.
+func BenchmarkFenceBroker(b *testing.B) {
+	c := newCluster(b, nil)
+	ctl := c.controller()
+	for id := range int32(3) {
+		if _, err := ctl.Register(b.Context(), meta.Broker{ID: id, State: meta.BrokerActive}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if made, err := ctl.CreateTopics(b.Context(), []NewTopic{{Name: "t", Partitions: MaxNewPartitions, ReplicationFactor: 3}}, false); err != nil || made[0].Err != nil {
+		b.Fatal(made, err)
+	}
+	r := Rules{Image: c.Image(), Static: c.static}
+	for b.Loop() {
+		d, err := r.FenceBroker(1, r.Image.Brokers[1].Epoch)
+		if err != nil || d.More {
+			b.Fatal(err, d.More)
+		}
+		if _, _, err := meta.Apply(r.Image, d.Records); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
