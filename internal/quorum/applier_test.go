@@ -336,8 +336,8 @@ func TestMembers(t *testing.T) {
 	}
 	n, _ = start(t, fs)
 	closeNode(n)
-	if s, err := n.loop.readSnapshot(); err != nil || !slices.Equal(s.GetMetadata().GetConfState().GetLearners(), []uint64{77}) ||
-		!strings.HasPrefix(string(s.GetData()), "before\nmore") {
+	if s, err := readSnapshot(fs, "data/meta", n.loop.snapshot.index); err != nil || !slices.Equal(s.conf.GetLearners(), []uint64{77}) ||
+		!strings.HasPrefix(string(s.data), "before\nmore") {
 		t.Fatalf("the snapshot: %v, %v", s, err)
 	}
 	craft(t, fs, change(pb.ConfChangeAddNode, 78))

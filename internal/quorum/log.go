@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -23,10 +24,11 @@ import (
 type tuning struct {
 	first   int64 // bytes of the first log file, which the first start writes
 	segment int64 // bytes of the other log files
-	reserve int64 // bytes at a file's end that only a start uses, so that a full disk does not prevent it
+	reserve int64 // bytes at a file's end that only a start and elections use, so that a full disk does not prevent them
+	tick    time.Duration
 }
 
-var defaultTuning = tuning{first: 256 << 10, segment: 1 << 20, reserve: 64 << 10}
+var defaultTuning = tuning{first: 256 << 10, segment: 1 << 20, reserve: 64 << 10, tick: 100 * time.Millisecond}
 
 const (
 	logSuffix      = ".log"
@@ -47,8 +49,9 @@ type diskLog struct {
 	dir    string
 	logger *slog.Logger
 	tune   tuning
-	raftID uint64 // of this directory; it never changes
-	boot   boot   // the content of the first frame
+	raftID uint64       // of this directory; it never changes
+	boot   boot         // the content of the first frame
+	spawn  func(func()) // runs a function beside the loop
 
 	files  []logFile // the oldest first; the last is written
 	f      vfs.File  // the last of files; nil: there is none yet
@@ -98,6 +101,11 @@ type recovered struct {
 	state    *pb.HardState
 	entries  []*pb.Entry
 	bytes    int64 // of the entries' frames
+
+	// isOff is true while the entries that were read contradict the snapshot: it has replaced a
+	// log whose end was not committed. The log goes on right behind the first state that commits
+	// the snapshot's entry.
+	isOff bool
 }
 
 // lastIndex is the index of the last entry.
@@ -117,7 +125,7 @@ const restoreAdvice = "restore the whole data directory from a backup; an older 
 // openLog reads the directory and makes sure that all that it has read is on disk. A new
 // directory gets a raft id, which is kept once the first frame is written.
 func openLog(cfg Config, tune tuning) (l *diskLog, found *recovered, err error) {
-	l = &diskLog{fs: cfg.FS, dir: cfg.Dir, logger: cfg.Logger, tune: tune, number: 1, boot: boot{nodeID: cfg.ID}}
+	l = &diskLog{fs: cfg.FS, dir: cfg.Dir, logger: cfg.Logger, tune: tune, number: 1, boot: boot{nodeID: cfg.ID}, spawn: func(f func()) { go f() }}
 	if err := l.fs.MkdirAll(l.dir); err != nil {
 		return nil, nil, fmt.Errorf("quorum: %w", err)
 	}
@@ -133,9 +141,18 @@ func openLog(cfg Config, tune tuning) (l *diskLog, found *recovered, err error) 
 	}
 	if l.raftID == 0 {
 		l.raftID = newRaftID()
-		found.conf = &pb.ConfState{Voters: []uint64{l.raftID}}
+		found.conf = &pb.ConfState{}
+		if !cfg.Join {
+			found.conf.Voters = []uint64{l.raftID}
+		}
 	}
 	l.boot.conf, l.state, l.saved = found.conf, found.state, found.state
+	if l.number == 1 && cfg.Join {
+		// Raft's id of this directory is kept from now on, since other nodes will hear of it.
+		if _, err := l.saveFrame(nil); err != nil {
+			return nil, nil, errors.Join(fmt.Errorf("quorum: %w", err), l.close())
+		}
+	}
 	return l, found, nil
 }
 
@@ -421,10 +438,15 @@ func (l *diskLog) addFrame(found *recovered, h frameHeader, r *records, first bo
 	}
 	if r.state != nil {
 		found.state = r.state
+		found.isOff = found.isOff && r.state.GetCommit() < found.base.index
 	}
 	for _, e := range r.entries {
-		if e.GetIndex() <= found.base.index {
-			continue // it is in the snapshot
+		if found.snapshot != nil && e.GetIndex() == found.base.index {
+			found.isOff = e.GetTerm() != found.base.term
+		}
+		if e.GetIndex() <= found.base.index || found.isOff {
+			found.entries = found.entries[:min(len(found.entries), max(0, int(e.GetIndex())-int(found.base.index)-1))]
+			continue // it is in the snapshot, or was replaced by it
 		}
 		have := found.lastIndex()
 		if e.GetIndex() > have+1 {
@@ -684,7 +706,7 @@ func (l *diskLog) prepareSpare() {
 	}
 	making := make(chan madeSpare, 1)
 	l.making = making
-	go func() { making <- madeSpare{size, writeSpare(l.fs, l.dir, size)} }()
+	l.spawn(func() { making <- madeSpare{size, writeSpare(l.fs, l.dir, size)} })
 }
 
 // awaitSpare waits for the spare file that is being made, if one is.
@@ -750,6 +772,15 @@ func (l *diskLog) dropReplaced(index uint64) error {
 		l.files = l.files[1:]
 	}
 	return l.dropSnapshots(index)
+}
+
+// dropAll removes the log files and snapshots that the snapshot at index replaces, which
+// another member has made: it replaces all entries. The last file stays.
+func (l *diskLog) dropAll(index uint64) error {
+	for i := range l.files {
+		l.files[i].last = index
+	}
+	return l.dropReplaced(index)
 }
 
 func (l *diskLog) dropSnapshots(before uint64) error {

@@ -1,15 +1,11 @@
 package quorum
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 
-	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/confchange"
 	pb "go.etcd.io/raft/v3/raftpb"
-	"go.etcd.io/raft/v3/tracker"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -17,33 +13,39 @@ import (
 const (
 	maxBatchProposals = 1024     // in one frame of the log
 	maxBatchBytes     = 4 << 20  // in one frame, unless a single proposal is larger
-	maxPending        = 64 << 20 // bytes of committed entries that wait for the applier; above it no proposal is accepted
-	keepEntries       = 1024     // committed entries in memory; a sole voter never sends them
-	keepBytes         = 1 << 20  // their bytes
+	maxPending        = 64 << 20 // bytes of entries that wait for other voters, or for the applier; above it no proposal is accepted
 )
 
-// loop orders proposals: it owns raft and the log on disk. All methods run on its goroutine.
+// loop drives a member's core, or an observer, and owns the log on disk. All methods run on its
+// goroutine, and all writes of the log: while the disk hangs no time passes for raft, so that the
+// other voters elect another leader. A simulation calls the same methods one after the other.
 type loop struct {
-	node    *Node
-	raft    *raft.RawNode
-	memory  *raft.MemoryStorage
-	log     *diskLog
-	applier *applier
+	*tail
+	node     *Node
+	log      *diskLog
+	applier  *applier
+	core     *core     // nil: this node is no member
+	observer *observer // nil: it is one
+	requests requests
+	spawn    func(func()) // runs a function beside the loop
 
-	state     State
-	conf      *pb.ConfState // the members at the last committed entry
-	leads     bool
-	lastTerm  uint64      // of the log's newest entry
-	termStart uint64      // index of the first entry of lastTerm
-	waiting   []*proposal // raft has them, in the order of their entries; not committed yet
-	pending   job         // the committed entries that the applier has not received yet
-	committed position    // of the last committed entry
-	bytesKept int64       // of committed entries in memory
+	state   State
+	pending job // the committed entries that the applier has not received yet
+	lost    []*proposal
+	asking  bool // a pull of a member that has heard of no leader for long is under way
 
 	sinceSnapshot int64         // bytes of log since the last snapshot, or the last attempt
 	snapshotPhase snapshotPhase // of the next snapshot
-	snapshotIndex uint64        // of the newest snapshot on disk; 0: there is none
 	written       chan writtenSnapshot
+	download      *download // nil: none is under way
+	stored        chan error
+}
+
+// requests are what the loop wants of other nodes. The answers come as events.
+type requests struct {
+	send  func([]*pb.Message)
+	pull  func(Pull)
+	fetch func(Part)
 }
 
 // snapshotPhase is how far the next snapshot has come.
@@ -58,71 +60,53 @@ const (
 )
 
 type writtenSnapshot struct {
-	index uint64
-	err   error
+	mark snapshotMark
+	err  error
 }
 
+// newLoop makes the loop of a node whose log was found on disk, and applies the entries that are
+// committed.
 func newLoop(n *Node, log *diskLog, found *recovered) (*loop, error) {
+	t, err := newTail(log.raftID, found)
+	if err != nil {
+		return nil, err
+	}
 	l := &loop{
-		node: n, log: log, applier: n.applier, conf: found.conf, memory: raft.NewMemoryStorage(),
-		committed: found.base, lastTerm: found.base.term, termStart: found.base.index,
-		sinceSnapshot: found.bytes, written: make(chan writtenSnapshot, 1),
+		tail: t, node: n, log: log, applier: n.applier, spawn: func(f func()) { go f() },
+		sinceSnapshot: found.bytes, written: make(chan writtenSnapshot, 1), stored: make(chan error, 1),
 	}
-	if found.snapshot != nil {
-		l.snapshotIndex = found.base.index
-	}
-	l.noteTerms(found.entries)
-	base := &pb.Snapshot{Metadata: &pb.SnapshotMetadata{Index: &found.base.index, Term: &found.base.term, ConfState: found.conf}}
-	err := errors.Join(l.memory.ApplySnapshot(base), l.memory.SetHardState(found.state), l.memory.Append(found.entries))
-	if err != nil {
-		return nil, fmt.Errorf("quorum: %w", err)
-	}
-	l.raft, err = raft.NewRawNode(&raft.Config{
-		ID: log.raftID, Storage: raftStorage{l.memory, l.readSnapshot}, Applied: found.base.index, Logger: raftLogger{n.cfg.Logger},
-		ElectionTick: 10, HeartbeatTick: 2, PreVote: true, CheckQuorum: true, DisableProposalForwarding: true,
-		MaxSizePerMsg: 1 << 20, MaxCommittedSizePerReady: 16 << 20, MaxInflightMsgs: 256,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("quorum: %w", err)
-	}
-	return l, nil
-}
-
-// raftStorage is the log in memory, with the snapshots that are on disk.
-type raftStorage struct {
-	*raft.MemoryStorage
-	snapshot func() (*pb.Snapshot, error)
-}
-
-// Snapshot returns the newest snapshot with its data.
-func (s raftStorage) Snapshot() (*pb.Snapshot, error) { return s.snapshot() }
-
-func (l *loop) readSnapshot() (*pb.Snapshot, error) {
-	if l.snapshotIndex == 0 {
-		return nil, raft.ErrSnapshotTemporarilyUnavailable
-	}
-	s, err := readSnapshot(l.log.fs, l.log.dir, l.snapshotIndex)
-	if err != nil {
-		l.node.cfg.Logger.Error("the metadata's snapshot cannot be read", "err", err)
-		return nil, raft.ErrSnapshotTemporarilyUnavailable
-	}
-	return s.raftSnapshot(), nil
-}
-
-// applyAndCampaign applies the entries that were found on disk, on the caller's goroutine, and
-// makes a sole voter the leader. It campaigns at once, since the wait for an election would
-// take a second.
-func (l *loop) applyAndCampaign(found *recovered) error {
+	l.requests = newRequests(n)
 	if found.snapshot != nil {
 		l.pending = job{snapshot: found.snapshot, at: found.base, conf: found.conf}
 	}
 	l.applier.at, l.applier.conf = found.base, found.conf
-	err := l.handleReadies()
-	if err == nil {
-		err = l.applyPending()
+	if err := l.commitFound(found); err != nil {
+		return nil, fmt.Errorf("quorum: start: %w", err)
 	}
-	if err == nil && l.isSoleVoter() {
-		err = l.raft.Campaign()
+	return l, l.followMembers()
+}
+
+// commitFound takes the entries that were found on disk and are known to be committed.
+func (l *loop) commitFound(found *recovered) error {
+	commit := max(found.state.GetCommit(), found.base.index)
+	committed := found.entries[:commit-found.base.index]
+	if err := l.tail.commit(committed, nil, l.reportMisfit); err != nil {
+		return err
+	}
+	l.queueCommitted(committed, nil)
+	return nil
+}
+
+func (l *loop) reportMisfit(e *pb.Entry, err error) {
+	l.node.cfg.Logger.Warn("a change of the quorum's members does not fit, it changes nothing", "entry", e.GetIndex(), "err", err)
+}
+
+// start makes a sole voter the leader, on the caller's goroutine, and applies all that is
+// committed. It campaigns at once, since the wait for an election would take a second.
+func (l *loop) start() error {
+	err := l.applyPending()
+	if err == nil && l.core != nil && l.isSoleVoter() {
+		err = l.core.raft.Campaign()
 	}
 	if err == nil {
 		err = l.handleReadies()
@@ -130,9 +114,10 @@ func (l *loop) applyAndCampaign(found *recovered) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("quorum: start: %w", err)
+	case l.node.cfg.Transport != nil && !l.isSoleVoter():
 	case !l.isSoleVoter(): // an entry that is committed just now may have added another
 		return fmt.Errorf("%w: the quorum has several voters", ErrNewer)
-	case !l.leads:
+	case l.core == nil || !l.core.leads:
 		return fmt.Errorf("%w: its only voter cannot lead it", ErrDamaged)
 	}
 	return l.applyPending()
@@ -146,14 +131,49 @@ func (l *loop) applyPending() error {
 	return err
 }
 
-func (l *loop) isSoleVoter() bool {
-	return len(l.conf.GetVoters()) == 1 && l.conf.GetVoters()[0] == l.log.raftID && len(l.conf.GetVotersOutgoing()) == 0
+// followMembers changes between member and observer as the committed entries say. Both continue
+// the same log.
+func (l *loop) followMembers() error {
+	isMember := l.isMember(l.self)
+	switch {
+	case isMember && l.core == nil:
+		core, err := newCore(l.tail, l.log.state, raftLogger{l.node.cfg.Logger}, l.reportMisfit)
+		if err != nil {
+			return err
+		}
+		l.core, l.observer = core, nil
+	case !isMember && l.observer == nil:
+		if err := l.becomeObserver(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// serveProposals is the loop's goroutine.
-func (l *loop) serveProposals() {
+// becomeObserver ends the core. Only committed entries stay.
+func (l *loop) becomeObserver() error {
+	if l.core != nil {
+		l.lost = append(l.lost, l.core.waiting...)
+		l.core.leads, l.core.waiting = false, nil
+		l.endWaiters()
+		l.node.cfg.Logger.Info("this node is no member of the metadata quorum any more, and follows it")
+	}
+	l.core = nil
+	l.observer = &observer{tail: l.tail}
+	if l.asking {
+		l.observer.state = observerPulling // its answer goes to the observer
+		l.asking = false
+	}
+	return l.dropUncommitted()
+}
+
+// runLoop is the loop's goroutine.
+func (l *loop) runLoop() {
 	n := l.node
 	defer close(n.done)
+	ticker := lazyTicker{interval: n.tune.tick}
+	defer ticker.stop()
+	l.askOthers()
 	for l.state != Ended {
 		jobs, props := l.handOver()
 		select {
@@ -161,16 +181,217 @@ func (l *loop) serveProposals() {
 			l.pending = job{}
 		case p := <-props:
 			l.proposeBatch(gatherBatch(p, props))
+		case m := <-n.messages:
+			l.stepBatch(gatherMessages(m, n.messages))
+		case c := <-n.commands:
+			l.handle(func() error { return c(l) })
+		case <-ticker.channel(l.needsTicks()):
+			l.tick()
+		case a := <-n.pulled:
+			l.handle(func() error { return l.notePulled(a.data, a.err) })
+		case a := <-n.parts:
+			l.handle(func() error { l.notePart(a); return nil })
+		case err := <-l.stored:
+			l.handle(func() error { return l.noteStored(err) })
 		case c := <-l.applier.captured:
 			l.writeSnapshot(c)
 		case w := <-l.written:
 			l.noteSnapshot(w)
+		case <-n.wantSnapshot:
+			l.askSnapshotFor()
 		case f := <-l.applier.failed:
 			l.endLoop(f.err, f.waiting...)
 		case <-n.stop:
 			l.endLoop(ErrNotLeader)
 		}
+		l.afterEvent()
 	}
+}
+
+// handle handles an event whose writes may fail. A faulted node ignores it.
+func (l *loop) handle(event func() error) {
+	if l.state == Faulted || l.state == Ended {
+		return
+	}
+	err := event()
+	if err == nil {
+		err = l.handleReadies()
+	}
+	if err != nil {
+		l.becomeFaulted(err)
+	}
+}
+
+// afterEvent does what may be due after any event: it drops entries from memory, has a snapshot
+// made, and asks other nodes for entries.
+func (l *loop) afterEvent() {
+	if l.state == Ended || l.state == Faulted {
+		return
+	}
+	l.compact()
+	if l.sinceSnapshot >= l.node.cfg.SnapshotBytes {
+		l.askSnapshot()
+	}
+	l.log.prepareSpare()
+	l.askOthers()
+}
+
+// askOthers asks other nodes for entries, if this one is no member, or may be none any more.
+func (l *loop) askOthers() {
+	if l.node.cfg.Transport == nil {
+		return
+	}
+	if l.observer != nil && l.download == nil {
+		if p, ok := l.observer.nextPull(); ok {
+			l.requests.pull(p)
+		}
+	}
+	if l.core != nil && l.core.isLost() && !l.asking {
+		l.asking = true
+		l.requests.pull(Pull{Observer: l.self, From: l.committed.index + 1, Last: l.committed.index})
+	}
+}
+
+// needsTicks tells whether time matters: not for a sole voter without learners, which therefore
+// costs nothing while it is idle, and not for an observer whose request is under way.
+func (l *loop) needsTicks() bool {
+	switch {
+	case l.state == Faulted || l.state == Ended:
+		return false
+	case l.core != nil && l.hasOthers():
+		return true
+	default:
+		return l.observer != nil && l.observer.state == observerPaused || l.download != nil && l.download.phase == paused
+	}
+}
+
+// tick tells the machines that time has passed.
+func (l *loop) tick() {
+	l.handle(func() error {
+		if l.core != nil && l.hasOthers() {
+			l.core.tick()
+		}
+		if l.observer != nil && l.download == nil {
+			l.observer.tick()
+		}
+		if d := l.download; d != nil && d.phase == paused {
+			l.fetchPart()
+		}
+		return nil
+	})
+}
+
+// stepBatch takes messages of other members. A node that is no member drops them: it
+// becomes one by the committed log.
+func (l *loop) stepBatch(batch []*pb.Message) {
+	l.handle(func() error {
+		if l.core == nil {
+			return nil
+		}
+		var size int64
+		for _, m := range batch {
+			for _, e := range m.GetEntries() {
+				size += entryHead + int64(len(e.GetData()))
+			}
+		}
+		full := false
+		if size > 0 {
+			if err := l.makeRoom(size); errors.Is(err, ErrDiskFull) {
+				full = true
+			} else if err != nil {
+				return nil //nolint:nilerr // the node is faulted already
+			}
+		}
+		for _, m := range batch {
+			if full && len(m.GetEntries()) > 0 {
+				continue // the leader sends it again
+			}
+			if m.GetType() == pb.MsgSnap {
+				l.startSnapshot(m)
+				continue
+			}
+			if err := l.core.step(m); err != nil {
+				l.node.drops.report(l.node.cfg.Logger, m.GetFrom(), err)
+			}
+		}
+		return nil
+	})
+}
+
+// startSnapshot fetches the snapshot that a leader offers. Raft learns of it when it is on disk.
+func (l *loop) startSnapshot(m *pb.Message) {
+	if m.GetTerm() < l.core.term {
+		return
+	}
+	l.startDownload(&download{message: m, of: m.GetFrom(), index: m.GetSnapshot().GetMetadata().GetIndex()})
+}
+
+// notePulled takes the answer to a pull.
+func (l *loop) notePulled(answer []byte, err error) error {
+	var p *pulled
+	if err == nil {
+		p, err = decodePulled(l.node.cfg.Cluster, answer)
+	}
+	if l.core != nil {
+		l.asking, l.core.noLeader = false, 0
+		if err == nil && p.commit > l.committed.index && !names(p.conf, l.self) {
+			return l.becomeObserver() // a later committed entry has removed this node, of which nobody could tell it
+		}
+		return nil
+	}
+	if err != nil {
+		l.observer.failed()
+		l.node.drops.report(l.node.cfg.Logger, 0, err)
+		return nil
+	}
+	l.node.heard.Store(&heard{p.leader, p.term})
+	return l.observe(p)
+}
+
+// observe writes the entries that an observer has pulled.
+func (l *loop) observe(p *pulled) error {
+	var size int64
+	for _, e := range p.entries {
+		size += entryHead + int64(len(e.GetData()))
+	}
+	if size > 0 {
+		if err := l.makeRoom(size); err != nil {
+			l.observer.failed()
+			return nil //nolint:nilerr // the state says it
+		}
+	}
+	w, snapshot, err := l.observer.answer(p, l.log.state)
+	switch {
+	case err != nil:
+		l.node.drops.report(l.node.cfg.Logger, p.member, err)
+		return nil
+	case snapshot > 0:
+		l.startDownload(&download{of: p.member, index: snapshot})
+		return nil
+	case w == nil:
+		return nil
+	}
+	l.log.state = w.state
+	if err := l.writeFrame(w.entries, false); err != nil {
+		return err
+	}
+	before := l.conf
+	if err := l.observer.written(w, l.reportMisfit); err != nil {
+		return err
+	}
+	l.noteMembers(before)
+	l.queueCommitted(w.committed, nil)
+	return nil
+}
+
+// writeFrame writes entries and raft's state, if there is anything to write or it must be.
+func (l *loop) writeFrame(entries []*pb.Entry, must bool) error {
+	if len(entries) == 0 && !must && !l.log.isStateDue() {
+		return nil
+	}
+	written, err := l.log.saveFrame(entries)
+	l.sinceSnapshot += written
+	return err
 }
 
 // handOver gives the pending job to the applier if it is ready, before the loop waits for the
@@ -185,7 +406,7 @@ func (l *loop) handOver() (jobs chan<- job, props <-chan *proposal) {
 			jobs = l.applier.jobs
 		}
 	}
-	if l.pending.bytes < maxPending {
+	if l.pending.bytes < maxPending && (l.core == nil || l.core.waitingBytes() < maxPending) {
 		props = l.node.props
 	}
 	return jobs, props
@@ -208,43 +429,34 @@ func gatherBatch(first *proposal, props <-chan *proposal) []*proposal {
 
 // proposeBatch makes a batch of proposals durable with one sync, or answers them with an error.
 func (l *loop) proposeBatch(batch []*proposal) {
-	if err := l.makeRoom(batch); err != nil {
+	var size int64
+	for _, p := range batch {
+		size += entryHead + int64(len(p.data))
+	}
+	if err := l.makeRoom(size); err != nil {
 		l.publishStatus()
 		failAll(batch, err)
 		return
 	}
 	for _, p := range batch {
-		// No term can begin between this check and raft's append.
-		if !l.leads || p.term != l.raft.BasicStatus().GetTerm() {
-			p.done <- fmt.Errorf("%w in term %d", ErrNotLeader, p.term)
-			continue
+		err := ErrNotLeader
+		if l.core != nil {
+			err = l.core.propose(p)
 		}
-		if err := l.raft.Propose(p.data); err != nil {
-			p.done <- fmt.Errorf("%w: %w", ErrNotLeader, err)
-			continue
+		if err != nil {
+			p.done <- err
 		}
-		l.waiting = append(l.waiting, p)
 	}
 	if err := l.handleReadies(); err != nil {
 		l.becomeFaulted(err)
-		return
 	}
-	l.compactMemory()
-	if l.sinceSnapshot >= l.node.cfg.SnapshotBytes {
-		l.askSnapshot()
-	}
-	l.log.prepareSpare()
 }
 
-// makeRoom makes sure that the log has room for the batch, before raft gets it: an entry
-// cannot be taken back from raft.
-func (l *loop) makeRoom(batch []*proposal) error {
+// makeRoom makes sure that the log has room for entries of so many bytes, before raft gets them: an
+// entry cannot be taken back from raft.
+func (l *loop) makeRoom(size int64) error {
 	if l.state == Faulted {
 		return ErrFaulted
-	}
-	var size int64
-	for _, p := range batch {
-		size += entryHead + int64(len(p.data))
 	}
 	err := l.log.ensureRoom(size)
 	switch {
@@ -262,204 +474,131 @@ func (l *loop) makeRoom(batch []*proposal) error {
 	return nil
 }
 
-// handleReadies handles raft's Readies until there are none.
+// handleReadies does all work that the core has, piece by piece.
 func (l *loop) handleReadies() error {
-	for l.raft.HasReady() {
-		rd := l.raft.Ready()
-		if err := l.handleReady(rd); err != nil {
+	for l.core != nil {
+		w, ok := l.core.next()
+		if !ok {
+			break
+		}
+		if err := l.carryOut(w); err != nil {
 			return err
 		}
-		l.raft.Advance(rd)
+		if err := l.followMembers(); err != nil {
+			return err
+		}
 	}
+	if err := l.followMembers(); err != nil {
+		return err
+	}
+	l.endWaiters()
 	l.publishStatus()
+	failAll(l.lost, ErrNotLeader)
+	l.lost = nil
 	return nil
+}
+
+// carryOut does one piece of work. Messages are sent last, since term, vote and entries must be
+// on disk before anybody hears of them.
+func (l *loop) carryOut(w *work) error {
+	l.lost = append(l.lost, w.lost...)
+	if w.state != nil {
+		l.log.state = w.state
+	}
+	if err := l.writeFrame(w.entries, w.snapshot != nil); err != nil {
+		return err
+	}
+	before := l.conf
+	if w.snapshot != nil {
+		if l.download == nil || l.download.stored == nil || l.download.stored.at != w.snapshot.position {
+			panic("BUG: quorum: raft takes a snapshot that is not on disk")
+		}
+		if err := l.install(*w.snapshot); err != nil {
+			return err
+		}
+	}
+	answered, err := l.core.written(w)
+	if err != nil {
+		return err
+	}
+	if len(w.messages) > 0 {
+		l.requests.send(w.messages)
+	}
+	if w.snapshot == nil {
+		l.noteMembers(before)
+	}
+	l.queueCommitted(w.committed, answered)
+	return nil
+}
+
+// noteMembers makes a snapshot due if the members have changed: raft sends one only to members
+// that it names.
+func (l *loop) noteMembers(before *pb.ConfState) {
+	if before != l.conf {
+		l.sinceSnapshot = max(l.sinceSnapshot, l.node.cfg.SnapshotBytes)
+	}
+}
+
+// endWaiters answers the callers of changes and transfers that have their results.
+func (l *loop) endWaiters() {
+	if l.core == nil {
+		return
+	}
+	for _, w := range l.core.endedWaiters() {
+		w.done <- w.err
+	}
 }
 
 // publishStatus publishes the loop's status. It is called before the answer to a proposal that
 // has failed, since the caller may look there for the reason.
 func (l *loop) publishStatus() {
-	st := l.raft.BasicStatus()
-	s := &loopStatus{leads: l.leads, termStart: l.termStart}
-	s.State, s.Leader, s.Term, s.Commit = l.state, -1, st.GetTerm(), st.GetCommit()
-	if l.leads {
-		s.Leader = l.node.cfg.ID
+	s := &loopStatus{termStart: l.termStart, memory: l.memory, snapshot: l.snapshot.index, conf: l.conf, committed: l.committed}
+	s.State, s.Leader, s.Commit = l.state, -1, l.committed.index
+	s.RaftID, s.Members = l.self, Members{Voters: l.conf.GetVoters(), Learners: l.conf.GetLearners()}
+	s.IsChanging = isJoint(l.conf)
+	s.Term = l.log.state.GetTerm()
+	switch {
+	case l.core == nil:
+		s.Role = Observer
+	case l.isVoter(l.self):
+		s.Role = Voter
+	default:
+		s.Role = Learner
 	}
-	for _, v := range l.conf.GetVoters() {
-		if v == l.log.raftID {
-			s.Voters = append(s.Voters, l.node.cfg.ID)
+	if c := l.core; c != nil {
+		s.leads = c.leads && (l.state != Faulted || l.isSoleVoter())
+		s.Term, s.LeaderRaftID = c.term, c.leader
+		if s.leads {
+			s.Leader = l.node.cfg.ID
+		}
+		if c.leads && l.hasOthers() {
+			s.Match = c.matches()
 		}
 	}
-	l.node.status.Store(s)
-}
-
-// handleReady handles one Ready. Messages of raft would be sent here.
-func (l *loop) handleReady(rd raft.Ready) error {
-	if rd.SoftState != nil {
-		l.leads = rd.RaftState == raft.StateLeader
-		if !l.leads {
-			l.failWaiting(ErrNotLeader) // raft may have dropped their entries with the leadership
-		}
+	if slices.Contains(l.conf.GetVoters(), l.self) {
+		s.Voters = []int32{l.node.cfg.ID}
 	}
-	if !raft.IsEmptySnap(rd.Snapshot) {
-		return fmt.Errorf("%w: a snapshot of another voter", ErrNewer)
-	}
-	if !raft.IsEmptyHardState(rd.HardState) {
-		l.log.state = rd.HardState
-	}
-	if len(rd.Entries) > 0 || l.log.isStateDue() {
-		written, err := l.log.saveFrame(rd.Entries)
-		if err != nil {
-			return err
-		}
-		l.sinceSnapshot += written
-		if err := l.memory.Append(rd.Entries); err != nil {
-			return err
-		}
-		l.noteTerms(rd.Entries)
-		l.noteIndexes(rd.Entries)
-	}
-	// Messages may be sent only now, since term, vote and entries are on disk.
-	l.dropMessages(rd.Messages)
-	return l.queueCommitted(rd.CommittedEntries)
-}
-
-// dropMessages tells raft that messages to other voters were lost, since there is no transport.
-func (l *loop) dropMessages(messages []*pb.Message) {
-	for _, m := range messages {
-		l.raft.ReportUnreachable(m.GetTo())
-		if m.GetType() == pb.MsgSnap {
-			l.raft.ReportSnapshot(m.GetTo(), raft.SnapshotFailure)
-		}
-	}
-}
-
-// noteTerms finds the beginning of the newest term.
-func (l *loop) noteTerms(entries []*pb.Entry) {
-	for _, e := range entries {
-		if e.GetTerm() > l.lastTerm {
-			l.lastTerm, l.termStart = e.GetTerm(), e.GetIndex()
-		}
-	}
-}
-
-// noteIndexes finds the entries of the waiting proposals among those that raft has appended.
-// It skips the entries that raft makes itself.
-func (l *loop) noteIndexes(entries []*pb.Entry) {
-	i := 0
-	for i < len(l.waiting) && l.waiting[i].index != 0 {
-		i++
-	}
-	for _, e := range entries {
-		if i == len(l.waiting) {
-			return
-		}
-		if e.GetType() == pb.EntryNormal && bytes.Equal(e.GetData(), l.waiting[i].data) {
-			l.waiting[i].index = e.GetIndex()
-			i++
-		}
+	old := l.node.status.Swap(s)
+	if old == nil || old.Commit != s.Commit || old.snapshot != s.snapshot || old.memory != s.memory {
+		l.node.news.announce()
 	}
 }
 
 // queueCommitted adds committed entries, and the proposals that wait for them, to the pending
-// job, and applies changes of the members.
-func (l *loop) queueCommitted(committed []*pb.Entry) error {
+// job.
+func (l *loop) queueCommitted(committed []*pb.Entry, answered []*proposal) {
+	l.pending.waiting = append(l.pending.waiting, answered...)
 	if len(committed) == 0 {
-		return nil
+		return
 	}
 	for _, e := range committed {
-		if len(e.GetData()) == 0 && e.GetType() == pb.EntryNormal {
-			continue // the first entry of a term, which raft makes
-		}
-		if e.GetType() != pb.EntryNormal {
-			if err := l.changeMembers(e); err != nil {
-				return err
-			}
-			continue
+		if len(e.GetData()) == 0 || e.GetType() != pb.EntryNormal {
+			continue // a change of the members, or the first entry of a term, which raft makes
 		}
 		l.pending.entries = append(l.pending.entries, e)
 		l.pending.bytes += len(e.GetData())
-		l.bytesKept += int64(len(e.GetData()))
 	}
-	last := committed[len(committed)-1]
-	l.committed = position{last.GetIndex(), last.GetTerm()}
 	l.pending.at, l.pending.conf = l.committed, l.conf
-	for len(l.waiting) > 0 && l.waiting[0].index != 0 && l.waiting[0].index <= l.committed.index {
-		l.pending.waiting = append(l.pending.waiting, l.waiting[0])
-		l.waiting = l.waiting[1:]
-	}
-	return nil
-}
-
-// changeMembers applies a committed change of the members. Every voter skips a change that
-// does not fit. It makes a snapshot due, which has the new members.
-func (l *loop) changeMembers(e *pb.Entry) error {
-	change, err := parseConfChange(e)
-	if err != nil {
-		return fmt.Errorf("%w: entry %d: %w", ErrNotApplied, e.GetIndex(), err)
-	}
-	if err := checkConfChange(l.conf, change); err != nil {
-		l.node.cfg.Logger.Warn("a change of the quorum's members does not fit, it changes nothing", "entry", e.GetIndex(), "err", err)
-		return nil
-	}
-	l.conf = l.raft.ApplyConfChange(change)
-	l.sinceSnapshot = max(l.sinceSnapshot, l.node.cfg.SnapshotBytes)
-	return nil
-}
-
-func parseConfChange(e *pb.Entry) (*pb.ConfChangeV2, error) {
-	if e.GetType() == pb.EntryConfChange {
-		var one pb.ConfChange
-		if err := proto.Unmarshal(e.GetData(), &one); err != nil {
-			return nil, err
-		}
-		return one.AsV2(), nil
-	}
-	if e.GetType() != pb.EntryConfChangeV2 {
-		return nil, fmt.Errorf("%w: entry of type %d", ErrNewer, e.GetType())
-	}
-	var many pb.ConfChangeV2
-	return &many, proto.Unmarshal(e.GetData(), &many)
-}
-
-// checkConfChange returns an error for a change that raft cannot apply, on which it would panic.
-func checkConfChange(conf *pb.ConfState, change *pb.ConfChangeV2) error {
-	changer := confchange.Changer{Tracker: tracker.MakeProgressTracker(1, 0), LastIndex: 1}
-	var err error
-	changer.Tracker.Config, changer.Tracker.Progress, err = confchange.Restore(changer, conf)
-	if err != nil {
-		return err
-	}
-	if change.LeaveJoint() {
-		_, _, err = changer.LeaveJoint()
-	} else if autoLeave, joint := change.EnterJoint(); joint {
-		_, _, err = changer.EnterJoint(autoLeave, change.GetChanges()...)
-	} else {
-		_, _, err = changer.Simple(change.GetChanges()...)
-	}
-	return err
-}
-
-// compactMemory drops committed entries from memory. If there are other members it keeps those
-// after the newest snapshot, which raft sends to them.
-func (l *loop) compactMemory() {
-	first, err := l.memory.FirstIndex()
-	if err != nil {
-		panic("BUG: " + err.Error())
-	}
-	if l.bytesKept < keepBytes && l.committed.index < first+keepEntries {
-		return
-	}
-	upTo := l.committed.index
-	if len(l.conf.GetVoters())+len(l.conf.GetLearners())+len(l.conf.GetVotersOutgoing()) > 1 {
-		upTo = min(upTo, l.snapshotIndex)
-	}
-	l.bytesKept = 0
-	if upTo < first {
-		return
-	}
-	if err := l.memory.Compact(upTo); err != nil && !errors.Is(err, raft.ErrCompacted) {
-		panic("BUG: " + err.Error())
-	}
 }
 
 // askSnapshot has the applier capture the state after the pending job.
@@ -470,15 +609,23 @@ func (l *loop) askSnapshot() {
 	l.snapshotPhase, l.sinceSnapshot, l.pending.capture = asked, 0, true
 }
 
+// askSnapshotFor has a snapshot made for an observer that needs one, unless there is one.
+func (l *loop) askSnapshotFor() {
+	first, _ := l.bounds()
+	if l.snapshot.index == 0 || l.snapshot.index+1 < first {
+		l.sinceSnapshot = max(l.sinceSnapshot, l.node.cfg.SnapshotBytes)
+	}
+}
+
 // writeSnapshot starts the writer.
 func (l *loop) writeSnapshot(c capture) {
 	l.snapshotPhase = writing
 	fs, dir := l.log.fs, l.log.dir
 	s := &snapshot{at: c.at, raftID: l.log.raftID, boot: boot{l.node.cfg.ID, c.conf}}
-	go func() {
+	l.spawn(func() {
 		s.data = c.encode()
-		l.written <- writtenSnapshot{s.at.index, writeSnapshot(fs, dir, s)}
-	}()
+		l.written <- writtenSnapshot{snapshotMark{s.at, s.conf}, writeSnapshot(fs, dir, s)}
+	})
 }
 
 // noteSnapshot makes the name of a written snapshot durable, and drops the log that the
@@ -494,9 +641,12 @@ func (l *loop) noteSnapshot(w writtenSnapshot) {
 	if w.err == nil {
 		w.err = l.log.syncDir()
 	}
+	if w.err == nil && w.mark.index > l.snapshot.index {
+		l.snapshot = w.mark
+		l.publishStatus()
+	}
 	if w.err == nil {
-		l.snapshotIndex = w.index
-		w.err = l.log.dropReplaced(w.index)
+		w.err = l.log.dropReplaced(l.snapshot.index) // also this one, if a newer one has come from the leader
 	}
 	switch {
 	case errors.Is(w.err, errNamesLost) && l.state != Ended:
@@ -508,11 +658,17 @@ func (l *loop) noteSnapshot(w writtenSnapshot) {
 }
 
 // becomeFaulted ends all writes of the node: after a failed write or sync it is unknown which
-// bytes are on disk, so no proposal may be acknowledged.
+// bytes are on disk, so no proposal may be acknowledged, and no message answered. A leader asks
+// another voter to lead.
 func (l *loop) becomeFaulted(err error) {
 	if errors.Is(err, ErrNotApplied) {
 		l.endLoop(err)
 		return
+	}
+	if l.core != nil && !l.isSoleVoter() {
+		if messages := l.core.resign(); len(messages) > 0 {
+			l.requests.send(messages)
+		}
 	}
 	l.state = Faulted
 	l.node.cfg.Logger.Error("the metadata log cannot be written, metadata is read-only until a restart", "err", err)
@@ -521,7 +677,7 @@ func (l *loop) becomeFaulted(err error) {
 }
 
 // endLoop fails all proposals that wait, and those of a job that could not be applied, ends the
-// applier and the writer, and closes the log.
+// applier, the writer and all requests, and closes the log.
 func (l *loop) endLoop(err error, unapplied ...*proposal) {
 	faulted := l.state == Faulted
 	l.state, l.node.err = Ended, err
@@ -542,10 +698,25 @@ func (l *loop) endLoop(err error, unapplied ...*proposal) {
 			l.noteSnapshot(w)
 		}
 	}
+	l.node.endRequests()
+	if l.download != nil && l.download.phase == storing {
+		<-l.stored
+	}
 	l.node.disk = l.log.close()
 }
 
 func (l *loop) failWaiting(err error) {
-	failAll(l.waiting, err)
-	l.waiting = nil
+	failAll(l.lost, err)
+	l.lost = nil
+	if l.core == nil {
+		return
+	}
+	failAll(l.core.waiting, err)
+	l.core.waiting = nil
+	for _, w := range append(l.core.moves, l.core.change) {
+		if w != nil {
+			w.done <- err
+		}
+	}
+	l.core.moves, l.core.change = nil, nil
 }

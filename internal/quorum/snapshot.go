@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"path"
 
-	pb "go.etcd.io/raft/v3/raftpb"
-
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -112,10 +110,4 @@ func writeSnapshot(fs vfs.FS, dir string, s *snapshot) error {
 		return errors.Join(err, fs.Remove(name+tmpSuffix))
 	}
 	return nil
-}
-
-// raftSnapshot is the snapshot in the form in which raft sends it to a member that lacks the
-// entries.
-func (s *snapshot) raftSnapshot() *pb.Snapshot {
-	return &pb.Snapshot{Data: s.data, Metadata: &pb.SnapshotMetadata{ConfState: s.conf, Index: &s.at.index, Term: &s.at.term}}
 }
