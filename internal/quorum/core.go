@@ -9,7 +9,6 @@ import (
 	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
-	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -38,7 +37,7 @@ type core struct {
 	change  *waiter     // the caller of a change of the members that is under way
 	moves   []*waiter   // callers that wait until another voter leads
 
-	noLeader  int            // ticks since a leader was known
+	noLeader  int            // ticks since a leader was heard of; a learner does not count them itself
 	snapshots map[uint64]int // ticks since a snapshot was sent, by member
 	misfit    func(e *pb.Entry, err error)
 }
@@ -104,7 +103,7 @@ func newCore(t *tail, state *pb.HardState, logger raft.Logger, misfit func(*pb.E
 // tick tells that a tenth of an election's time is over.
 func (c *core) tick() {
 	c.raft.Tick()
-	if c.noLeader++; c.leader != 0 {
+	if c.noLeader++; c.leads {
 		c.noLeader = 0
 	}
 	for _, w := range c.moves {
@@ -152,6 +151,25 @@ func (c *core) isConfSettled() bool {
 // members any more, of which it would never be told.
 func (c *core) isLost() bool { return c.noLeader > lostTicks }
 
+// noteAnswer notes the answer to that question. Without one, it is asked again soon.
+func (c *core) noteAnswer(err error) {
+	if c.noLeader = 0; err != nil {
+		c.noLeader = lostTicks - electionTicks
+	}
+}
+
+// committedBy completes a message with committed entries as if their leader had sent it. For raft it
+// makes no difference from whom a committed entry comes. The acknowledgement goes to the node that has
+// answered, and is true.
+func (c *core) committedBy(from uint64, m *pb.Message) *pb.Message {
+	term := max(c.term, m.GetSnapshot().GetMetadata().GetTerm())
+	if n := len(m.GetEntries()); n > 0 {
+		term = max(term, m.GetEntries()[n-1].GetTerm())
+	}
+	m.From, m.To, m.Term = new(from), new(c.self), new(term)
+	return m
+}
+
 // step takes a message of another member. It drops one that raft could not bear: it comes from a
 // member that has lost its log, or is hostile.
 func (c *core) step(m *pb.Message) error {
@@ -161,6 +179,13 @@ func (c *core) step(m *pb.Message) error {
 		return fmt.Errorf("a heartbeat commits entry %d, but the log ends with %d", m.GetCommit(), last)
 	case m.GetType() == pb.MsgAppResp && !m.GetReject() && m.GetIndex() > last:
 		return fmt.Errorf("entry %d is acknowledged, but the log ends with %d", m.GetIndex(), last)
+	}
+	switch m.GetType() {
+	case pb.MsgApp, pb.MsgHeartbeat, pb.MsgSnap:
+		if m.GetTerm() >= c.term {
+			c.noLeader = 0
+		}
+	default:
 	}
 	if err := c.raft.Step(m); err != nil && !errors.Is(err, raft.ErrStepPeerNotFound) && !errors.Is(err, raft.ErrProposalDropped) {
 		return err
@@ -192,6 +217,16 @@ func (c *core) startMove(to uint64, w *waiter) error {
 	c.raft.TransferLeader(to)
 	c.moves = append(c.moves, w)
 	return nil
+}
+
+// leadAlone begins an election if this node is the only voter and does not lead: it has no ticks
+// that would do so. It returns whether there is work now.
+func (c *core) leadAlone() bool {
+	if c.leads || !c.isSoleVoter() {
+		return false
+	}
+	_ = c.raft.Campaign() // it never fails
+	return c.raft.HasReady()
 }
 
 // forget notes that the leader is dead, for which the caller has a proof such as a refused
@@ -403,7 +438,7 @@ func diffMembers(conf *pb.ConfState, want Members) (changes []*pb.ConfChangeSing
 	add := func(typ pb.ConfChangeType, ids, have []uint64) {
 		for _, id := range ids {
 			if !slices.Contains(have, id) {
-				changes = append(changes, &pb.ConfChangeSingle{Type: typ.Enum(), NodeId: proto.Uint64(id)})
+				changes = append(changes, &pb.ConfChangeSingle{Type: typ.Enum(), NodeId: new(id)})
 			}
 		}
 	}

@@ -26,7 +26,7 @@ const (
 // The leader sends raft's message again if it hears of no success, and an observer pulls again,
 // so a download may be given up at any time.
 type download struct {
-	message  *pb.Message // raft's, which counts when the snapshot is stored; nil for an observer
+	message  *pb.Message // raft's, which counts when the snapshot is stored; nil for a node that has asked itself
 	of       uint64      // raft's id of the member that has the snapshot
 	index    uint64
 	phase    downloadPhase
@@ -142,14 +142,18 @@ func (l *loop) noteStored(err error) error {
 		return nil
 	}
 	mark := snapshotMark{d.stored.at, d.stored.conf}
+	if d.message == nil && l.core != nil {
+		d.message = l.core.committedBy(d.of, &pb.Message{Type: pb.MsgSnap.Enum()})
+	}
 	switch {
-	case d.message != nil && l.core != nil:
+	case l.core != nil:
 		d.message.Snapshot = mark.raftSnapshot()
+		d.message.Term = new(max(d.message.GetTerm(), mark.term))
 		if err := l.core.step(d.message); err != nil {
 			l.node.cfg.Logger.Warn("a snapshot of the metadata was fetched and does not fit", "err", err)
 		}
 		err = l.handleReadies() // installs it, if raft takes it
-	case d.message == nil && l.observer != nil && mark.index > l.committed.index:
+	case mark.index > l.committed.index:
 		l.log.state = stateAfter(l.log.state, mark.position)
 		if err = l.writeFrame(nil, true); err == nil {
 			err = l.install(mark)
@@ -184,8 +188,8 @@ func (l *loop) install(mark snapshotMark) error {
 
 // readSnapshotPart reads a part of a snapshot's file, and the size of the file. It uses no file of
 // the log, and may be called beside the loop.
-func readSnapshotPart(fs vfs.FS, dir string, index uint64, offset int64) (part []byte, size int64, err error) {
-	f, err := fs.Open(path.Join(dir, fileName(index, snapshotSuffix)), vfs.ReadOnly)
+func readSnapshotPart(fs vfs.FS, dir string, p Part, limit int64) (part []byte, size int64, err error) {
+	f, err := fs.Open(path.Join(dir, fileName(p.Index, snapshotSuffix)), vfs.ReadOnly)
 	if err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrNoSnapshot, err)
 	}
@@ -193,11 +197,11 @@ func readSnapshotPart(fs vfs.FS, dir string, index uint64, offset int64) (part [
 	if size, err = f.Size(); err != nil {
 		return nil, 0, err
 	}
-	if offset < 0 || offset >= size {
-		return nil, 0, fmt.Errorf("%w: offset %d of %d bytes", ErrNoSnapshot, offset, size)
+	if p.Offset < 0 || p.Offset >= size {
+		return nil, 0, fmt.Errorf("%w: offset %d of %d bytes", ErrNoSnapshot, p.Offset, size)
 	}
-	part = make([]byte, min(snapshotPart, size-offset))
-	n, err := f.ReadAt(part, offset)
+	part = make([]byte, min(limit, size-p.Offset))
+	n, err := f.ReadAt(part, p.Offset)
 	if n < len(part) {
 		return nil, 0, fmt.Errorf("quorum: a snapshot cannot be read: %w", err)
 	}

@@ -26,9 +26,10 @@ type tuning struct {
 	segment int64 // bytes of the other log files
 	reserve int64 // bytes at a file's end that only a start and elections use, so that a full disk does not prevent them
 	tick    time.Duration
+	part    int64 // bytes of a snapshot that travel at once
 }
 
-var defaultTuning = tuning{first: 256 << 10, segment: 1 << 20, reserve: 64 << 10, tick: 100 * time.Millisecond}
+var defaultTuning = tuning{first: 256 << 10, segment: 1 << 20, reserve: 64 << 10, tick: 100 * time.Millisecond, part: snapshotPart}
 
 const (
 	logSuffix      = ".log"
@@ -686,7 +687,9 @@ func (l *diskLog) switchFile(name string, size int64) error {
 	}
 	old := l.f
 	l.f, l.off, l.size = f, fileHead, size
-	l.files = append(l.files, logFile{first: l.number, last: l.files[len(l.files)-1].last})
+	if last := l.files[len(l.files)-1]; last.first != l.number { // else this one takes the place of a file without frames, which was too small
+		l.files = append(l.files, logFile{first: l.number, last: last.last})
+	}
 	return old.Close()
 }
 

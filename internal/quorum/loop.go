@@ -34,6 +34,10 @@ type loop struct {
 	lost    []*proposal
 	asking  bool // a pull of a member that has heard of no leader for long is under way
 
+	// removed is the index of a committed entry after which this node is known to be no member, though
+	// it lacks the entry that removed it. Up to that index it stays an observer.
+	removed uint64
+
 	sinceSnapshot int64         // bytes of log since the last snapshot, or the last attempt
 	snapshotPhase snapshotPhase // of the next snapshot
 	written       chan writtenSnapshot
@@ -90,7 +94,7 @@ func newLoop(n *Node, log *diskLog, found *recovered) (*loop, error) {
 func (l *loop) commitFound(found *recovered) error {
 	commit := max(found.state.GetCommit(), found.base.index)
 	committed := found.entries[:commit-found.base.index]
-	if err := l.tail.commit(committed, nil, l.reportMisfit); err != nil {
+	if err := l.commit(committed, nil, l.reportMisfit); err != nil {
 		return err
 	}
 	l.queueCommitted(committed, nil)
@@ -102,12 +106,9 @@ func (l *loop) reportMisfit(e *pb.Entry, err error) {
 }
 
 // start makes a sole voter the leader, on the caller's goroutine, and applies all that is
-// committed. It campaigns at once, since the wait for an election would take a second.
+// committed.
 func (l *loop) start() error {
 	err := l.applyPending()
-	if err == nil && l.core != nil && l.isSoleVoter() {
-		err = l.core.raft.Campaign()
-	}
 	if err == nil {
 		err = l.handleReadies()
 	}
@@ -134,7 +135,7 @@ func (l *loop) applyPending() error {
 // followMembers changes between member and observer as the committed entries say. Both continue
 // the same log.
 func (l *loop) followMembers() error {
-	isMember := l.isMember(l.self)
+	isMember := (l.isMember(l.self) || l.mayBeMember()) && l.committed.index >= l.removed
 	switch {
 	case isMember && l.core == nil:
 		core, err := newCore(l.tail, l.log.state, raftLogger{l.node.cfg.Logger}, l.reportMisfit)
@@ -150,7 +151,8 @@ func (l *loop) followMembers() error {
 	return nil
 }
 
-// becomeObserver ends the core. Only committed entries stay.
+// becomeObserver ends the core. Only committed entries stay: this node has acknowledged no other
+// ones as a voter, see mayBeMember.
 func (l *loop) becomeObserver() error {
 	if l.core != nil {
 		l.lost = append(l.lost, l.core.waiting...)
@@ -306,8 +308,7 @@ func (l *loop) stepBatch(batch []*pb.Message) {
 			if full && len(m.GetEntries()) > 0 {
 				continue // the leader sends it again
 			}
-			if m.GetType() == pb.MsgSnap {
-				l.startSnapshot(m)
+			if m.GetType() == pb.MsgSnap && l.startSnapshot(m) {
 				continue
 			}
 			if err := l.core.step(m); err != nil {
@@ -318,12 +319,16 @@ func (l *loop) stepBatch(batch []*pb.Message) {
 	})
 }
 
-// startSnapshot fetches the snapshot that a leader offers. Raft learns of it when it is on disk.
-func (l *loop) startSnapshot(m *pb.Message) {
-	if m.GetTerm() < l.core.term {
-		return
+// startSnapshot fetches the snapshot that a leader offers, and tells that raft need not be told of
+// it yet: it learns of the message when the snapshot is on disk. If its entry is committed here
+// already, raft answers at once, or the leader would offer it for ever.
+func (l *loop) startSnapshot(m *pb.Message) (isFetched bool) {
+	index := m.GetSnapshot().GetMetadata().GetIndex()
+	if m.GetTerm() < l.core.term || index <= l.committed.index {
+		return false
 	}
-	l.startDownload(&download{message: m, of: m.GetFrom(), index: m.GetSnapshot().GetMetadata().GetIndex()})
+	l.startDownload(&download{message: m, of: m.GetFrom(), index: index})
+	return true
 }
 
 // notePulled takes the answer to a pull.
@@ -333,9 +338,10 @@ func (l *loop) notePulled(answer []byte, err error) error {
 		p, err = decodePulled(l.node.cfg.Cluster, answer)
 	}
 	if l.core != nil {
-		l.asking, l.core.noLeader = false, 0
-		if err == nil && p.commit > l.committed.index && !names(p.conf, l.self) {
-			return l.becomeObserver() // a later committed entry has removed this node, of which nobody could tell it
+		l.asking = false
+		l.core.noteAnswer(err)
+		if err == nil && p.commit > l.committed.index && !l.core.leads {
+			return l.learn(p)
 		}
 		return nil
 	}
@@ -346,6 +352,28 @@ func (l *loop) notePulled(answer []byte, err error) error {
 	}
 	l.node.heard.Store(&heard{p.leader, p.term})
 	return l.observe(p)
+}
+
+// learn takes committed entries that a member had to ask for, since no leader sends them. Nobody
+// tells a node that it was removed. The last voter that remains of a change may not know that its
+// last entry is committed, when those who know are no members any more.
+func (l *loop) learn(p *pulled) error {
+	_, last := l.bounds()
+	switch {
+	case !names(p.conf, l.self) && p.commit >= last: // all that this node has acknowledged comes again
+		l.removed = p.commit
+		return l.followMembers()
+	case p.snapshot > 0:
+		l.startDownload(&download{of: p.member, index: p.snapshot})
+		return nil
+	case len(p.entries) == 0:
+		return nil
+	default:
+		l.stepBatch([]*pb.Message{l.core.committedBy(p.member, &pb.Message{
+			Type: pb.MsgApp.Enum(), Index: new(p.prev.index), LogTerm: new(p.prev.term), Entries: p.entries, Commit: new(p.commit),
+		})})
+		return nil
+	}
 }
 
 // observe writes the entries that an observer has pulled.
@@ -476,20 +504,23 @@ func (l *loop) makeRoom(size int64) error {
 
 // handleReadies does all work that the core has, piece by piece.
 func (l *loop) handleReadies() error {
-	for l.core != nil {
-		w, ok := l.core.next()
-		if !ok {
-			break
+	for {
+		var w *work
+		isDue := false
+		if l.core != nil {
+			w, isDue = l.core.next()
 		}
-		if err := l.carryOut(w); err != nil {
-			return err
+		if isDue {
+			if err := l.carryOut(w); err != nil {
+				return err
+			}
 		}
 		if err := l.followMembers(); err != nil {
 			return err
 		}
-	}
-	if err := l.followMembers(); err != nil {
-		return err
+		if !isDue && (l.core == nil || !l.core.leadAlone()) {
+			break
+		}
 	}
 	l.endWaiters()
 	l.publishStatus()
@@ -700,7 +731,7 @@ func (l *loop) endLoop(err error, unapplied ...*proposal) {
 	}
 	l.node.endRequests()
 	if l.download != nil && l.download.phase == storing {
-		<-l.stored
+		_ = <-l.stored // nobody waits for it any more
 	}
 	l.node.disk = l.log.close()
 }

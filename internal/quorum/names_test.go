@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 
+	pb "go.etcd.io/raft/v3/raftpb"
+
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -430,4 +432,35 @@ func copyFile(t *testing.T, from, to vfs.FS, name string) {
 		t.Fatal(err)
 	}
 	write(t, to, name, b, 0)
+}
+
+// TestFileThatWasTooSmall proves that a file which was begun, got no frame, and was then too small for a
+// larger proposal, is replaced as a whole: a snapshot must not remove the file that has its name.
+func TestFileThatWasTooSmall(t *testing.T) {
+	fs := newFS()
+	n, _ := start(t, fs)
+	propose(t, n, count(0, 3)...)
+	closeNode(n)
+	l, found, err := openLog(config(fs, &machine{}), small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := found.lastIndex()
+	for _, room := range []int64{1000, 5000} { // for proposals that raft then refuses
+		if err := l.ensureRoom(room); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.saveFrame([]*pb.Entry{{Index: new(last + 1), Term: new(found.state.GetTerm()), Data: wrapProposal(found.state.GetTerm(), []byte("line 3"))}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.dropReplaced(last); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fs.Stat("data/meta/" + fileName(l.number-1, logSuffix)); err != nil {
+		t.Errorf("the file of the last frame: %v", err)
+	}
 }

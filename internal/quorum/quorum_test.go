@@ -62,7 +62,7 @@ func (m *machine) state() []string {
 }
 
 // small makes log files small, so that a test has many of them.
-var small = tuning{first: 2048, segment: 2048, reserve: 1024, tick: 100 * time.Millisecond}
+var small = tuning{first: 2048, segment: 2048, reserve: 1024, tick: 100 * time.Millisecond, part: 3000}
 
 func config(fs vfs.FS, m *machine) Config {
 	return Config{

@@ -65,6 +65,16 @@ func (t *tail) append(entries []*pb.Entry) error {
 	if err := t.memory.Append(entries); err != nil {
 		return err
 	}
+	if len(entries) > 0 && entries[0].GetIndex() <= t.lastConf {
+		t.lastConf = t.committed.index // the change is replaced
+		if before := entries[0].GetIndex(); before > t.committed.index+1 {
+			kept, err := t.memory.Entries(t.committed.index+1, before, noLimit)
+			if err != nil {
+				return err
+			}
+			t.noteEntries(kept)
+		}
+	}
 	t.noteEntries(entries)
 	return nil
 }
@@ -193,6 +203,29 @@ func (t *tail) isVoter(id uint64) bool {
 
 func (t *tail) isMember(id uint64) bool {
 	return t.isVoter(id) || slices.Contains(t.conf.GetLearners(), id) || slices.Contains(t.conf.GetLearnersNext(), id)
+}
+
+// mayBeMember tells whether an entry after those that are known to be committed makes this node a
+// member. The others may know that it is committed, and count on the entries after it that this
+// node has acknowledged. So it must not drop them, and goes on as a member.
+func (t *tail) mayBeMember() bool {
+	if t.lastConf <= t.committed.index {
+		return false
+	}
+	_, last := t.bounds()
+	entries, err := t.memory.Entries(t.committed.index+1, last+1, noLimit)
+	if err != nil {
+		return false // there are none
+	}
+	return slices.ContainsFunc(entries, func(e *pb.Entry) bool {
+		if e.GetType() == pb.EntryNormal {
+			return false
+		}
+		change, err := parseConfChange(e)
+		return err != nil || slices.ContainsFunc(change.GetChanges(), func(c *pb.ConfChangeSingle) bool {
+			return c.GetNodeId() == t.self && c.GetType() != pb.ConfChangeRemoveNode
+		})
+	})
 }
 
 func (t *tail) isSoleVoter() bool {

@@ -25,7 +25,8 @@ const (
 type Transport interface {
 	// Send sends messages, each to Node.Step of its receiver. It must not wait.
 	Send(messages []Message)
-	// ReadCommitted calls Node.ReadCommitted of any member but this node.
+	// ReadCommitted calls Node.ReadCommitted of any other node; of a member, if one is known. Each call
+	// should try another one after a failure.
 	ReadCommitted(ctx context.Context, p Pull) ([]byte, error)
 	// ReadSnapshot calls Node.ReadSnapshot of the member p.Of.
 	ReadSnapshot(ctx context.Context, p Part) ([]byte, error)
@@ -252,9 +253,10 @@ func (o *observers) matches(conf *pb.ConfState) map[uint64]uint64 {
 	return m
 }
 
-// ReadCommitted returns committed entries for an observer, in a form that its Transport returns.
-// It waits until there are any, or ctx ends. If the entries are not in memory any more, or the
-// observer has no state, the answer names a snapshot instead. Only a member answers.
+// ReadCommitted returns committed entries for another node, in a form that its Transport returns.
+// A member waits until there are any, or ctx ends; an observer answers only if there are. If the
+// entries are not in memory any more, or the other node has no state, the answer names a snapshot
+// instead.
 func (n *Node) ReadCommitted(ctx context.Context, p Pull) ([]byte, error) {
 	for {
 		news := n.news.wait()
@@ -262,7 +264,7 @@ func (n *Node) ReadCommitted(ctx context.Context, p Pull) ([]byte, error) {
 		switch {
 		case s.State == Ended:
 			return nil, n.err
-		case s.State == Faulted || s.Role == Observer:
+		case s.State == Faulted:
 			return nil, ErrNotMember
 		}
 		n.observers.note(p.Observer, p.Last)
@@ -272,6 +274,9 @@ func (n *Node) ReadCommitted(ctx context.Context, p Pull) ([]byte, error) {
 		}
 		if ok {
 			return encodePulled(n.cfg.Cluster, answer), nil
+		}
+		if s.Role == Observer {
+			return nil, ErrNotMember // it would be asked for ever by others that know as little
 		}
 		select {
 		case <-news:
@@ -318,7 +323,7 @@ func (n *Node) readCommitted(s *loopStatus, p Pull) (answer *pulled, ok bool, er
 // ReadSnapshot returns a part of a snapshot that a message or an answer has named, in a form
 // that the asking node's Transport returns. It returns ErrNoSnapshot if there is a newer one.
 func (n *Node) ReadSnapshot(p Part) ([]byte, error) {
-	part, size, err := readSnapshotPart(n.cfg.FS, n.cfg.Dir, p.Index, p.Offset)
+	part, size, err := readSnapshotPart(n.cfg.FS, n.cfg.Dir, p, n.tune.part)
 	if err != nil {
 		return nil, err
 	}
