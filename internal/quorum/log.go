@@ -103,10 +103,12 @@ type recovered struct {
 	entries  []*pb.Entry
 	bytes    int64 // of the entries' frames
 
-	// isOff is true while the entries that were read contradict the snapshot: it has replaced a
-	// log whose end was not committed. The log goes on right behind the first state that commits
-	// the snapshot's entry.
+	// A snapshot of another member may have replaced a log whose end was not committed. isOff is true
+	// while entries are read that contradict the snapshot. gap is set while entries are read before
+	// which others are missing. Both end with the first state that commits the snapshot's entry, or
+	// with an entry that follows the snapshot.
 	isOff bool
+	gap   error
 }
 
 // lastIndex is the index of the last entry.
@@ -324,6 +326,8 @@ func (l *diskLog) loadFiles(found *recovered) error {
 		}
 	}
 	switch {
+	case found.gap != nil:
+		return found.gap
 	case last.bytes == nil && found.snapshot == nil:
 		return fmt.Errorf("%w: %s has no whole frame", ErrDamaged, fileName(l.files[0].first, logSuffix))
 	case last.bytes == nil: // the snapshot has replaced all frames
@@ -382,17 +386,17 @@ func (l *diskLog) loadFile(i int, found *recovered, last *lastFrame) error {
 	x, err := scanFrames(b, l.number, l.raftID, func(at, size int64, h frameHeader, r *records) error {
 		*last = lastFrame{i, at, b[at : at+size]}
 		l.raftID = h.raftID
-		if len(r.entries) > 0 && r.entries[0].GetIndex() > found.base.index {
-			found.bytes += size
+		if n := len(r.entries); n > 0 {
+			file.last = max(file.last, r.entries[n-1].GetIndex())
+			if r.entries[0].GetIndex() > found.base.index {
+				found.bytes += size
+			}
 		}
 		return l.addFrame(found, h, r, at == fileHead)
 	})
 	l.number = x.next
 	if i > 0 {
-		file.last = l.files[i-1].last
-	}
-	if n := len(found.entries); n > 0 {
-		file.last = found.entries[n-1].GetIndex()
+		file.last = max(file.last, l.files[i-1].last)
 	}
 	newest := i == len(l.files)-1
 	if err == nil && x.next == file.first {
@@ -439,20 +443,27 @@ func (l *diskLog) addFrame(found *recovered, h frameHeader, r *records, first bo
 	}
 	if r.state != nil {
 		found.state = r.state
-		found.isOff = found.isOff && r.state.GetCommit() < found.base.index
+		if found.snapshot != nil && r.state.GetCommit() >= found.base.index {
+			found.isOff, found.gap = false, nil
+		}
 	}
 	for _, e := range r.entries {
 		if found.snapshot != nil && e.GetIndex() == found.base.index {
 			found.isOff = e.GetTerm() != found.base.term
 		}
-		if e.GetIndex() <= found.base.index || found.isOff {
-			found.entries = found.entries[:min(len(found.entries), max(0, int(e.GetIndex())-int(found.base.index)-1))]
-			continue // it is in the snapshot, or was replaced by it
+		if e.GetIndex() <= found.base.index {
+			found.entries, found.gap = nil, nil
+			continue // it is in the snapshot
+		}
+		if found.isOff {
+			continue // the snapshot has replaced it
 		}
 		have := found.lastIndex()
 		if e.GetIndex() > have+1 {
-			return fmt.Errorf("%w: entry %d follows entry %d", ErrDamaged, e.GetIndex(), have)
+			found.gap = fmt.Errorf("%w: frame %d has entry %d, which follows entry %d", ErrDamaged, h.number, e.GetIndex(), have)
+			continue
 		}
+		found.gap = nil
 		// A new leader may have replaced entries that were not committed.
 		found.entries = append(found.entries[:e.GetIndex()-found.base.index-1], e)
 	}
@@ -571,7 +582,8 @@ func (l *diskLog) saveFrame(entries []*pb.Entry) (int64, error) {
 	l.number++
 	l.saved = l.state
 	if n := len(entries); n > 0 {
-		l.files[len(l.files)-1].last = entries[n-1].GetIndex()
+		file := &l.files[len(l.files)-1]
+		file.last = max(file.last, entries[n-1].GetIndex())
 	}
 	if l.body, l.frame = body, b; cap(b) > maxBatchBytes {
 		l.body, l.frame = nil, nil
