@@ -14,7 +14,8 @@ import (
 const (
 	electionTicks  = 10 // without a leader's message before a member may begin an election; random up to twice as many
 	heartbeatTicks = 2
-	snapshotTicks  = 20   // for which the leader waits until it sends a snapshot again: its receiver may have failed
+	snapshotTicks  = 20 // for which the leader waits until it sends a snapshot again: its receiver may have failed
+	hurryTicks     = 5
 	lostTicks      = 50   // without a leader after which a member asks whether it is still one
 	catchUpEntries = 1000 // by which a learner may be behind when it becomes a voter
 )
@@ -37,6 +38,9 @@ type core struct {
 	change  *waiter     // the caller of a change of the members that is under way
 	moves   []*waiter   // callers that wait until another voter leads
 
+	dead      uint64         // a leader that is certainly dead
+	deadTerm  uint64         // the term that it led
+	hurry     int            // ticks for which its late messages are dropped
 	noLeader  int            // ticks since a leader was heard of; a learner does not count them itself
 	snapshots map[uint64]int // ticks since a snapshot was sent, by member
 	misfit    func(e *pb.Entry, err error)
@@ -106,6 +110,7 @@ func (c *core) tick() {
 	if c.noLeader++; c.leads {
 		c.noLeader = 0
 	}
+	c.hurryElection()
 	for _, w := range c.moves {
 		w.ticks++
 	}
@@ -173,6 +178,9 @@ func (c *core) committedBy(from uint64, m *pb.Message) *pb.Message {
 // step takes a message of another member. It drops one that raft could not bear: it comes from a
 // member that has lost its log, or is hostile.
 func (c *core) step(m *pb.Message) error {
+	if c.hurry > 0 && m.GetFrom() == c.dead && m.GetTerm() == c.deadTerm {
+		return nil // it was late: a node that starts again does not lead that term
+	}
 	_, last := c.bounds()
 	switch {
 	case m.GetType() == pb.MsgHeartbeat && m.GetCommit() > last && m.GetTerm() >= c.term:
@@ -231,14 +239,26 @@ func (c *core) leadAlone() bool {
 
 // forget notes that the leader is dead, for which the caller has a proof such as a refused
 // connection. The voter with the lowest id of the others begins an election at once, so that
-// votes are not split; the others wait for their time to come.
+// votes are not split; the others wait for their time to come. It tries again at the next ticks,
+// since others grant no vote before they know of the death, too.
 func (c *core) forget(id uint64) {
 	if id != c.leader || c.leads {
 		return
 	}
+	c.dead, c.deadTerm, c.hurry = id, c.term, hurryTicks
 	_ = c.raft.ForgetLeader() // a follower never refuses it
-	others := slices.DeleteFunc(slices.Clone(c.conf.GetVoters()), func(v uint64) bool { return v == id })
-	if len(others) > 0 && slices.Min(others) == c.self {
+	c.leader = 0
+	c.hurryElection()
+}
+
+// hurryElection begins an election if the leader is dead and it is this voter's turn.
+func (c *core) hurryElection() {
+	if c.hurry == 0 {
+		return
+	}
+	c.hurry--
+	others := slices.DeleteFunc(slices.Clone(c.conf.GetVoters()), func(v uint64) bool { return v == c.dead })
+	if c.leader == 0 && c.term == c.deadTerm && len(others) > 0 && slices.Min(others) == c.self {
 		_ = c.raft.Campaign() // it never fails
 	}
 }
@@ -249,10 +269,13 @@ func (c *core) resign() []*pb.Message {
 	if !c.leads {
 		return nil
 	}
-	best, match := uint64(0), uint64(0)
+	best, match, active := uint64(0), uint64(0), false
 	c.raft.WithProgress(func(id uint64, typ raft.ProgressType, p tracker.Progress) {
-		if id != c.self && typ == raft.ProgressTypePeer && p.RecentActive && p.Match >= match {
-			best, match = id, p.Match
+		if id == c.self || typ != raft.ProgressTypePeer || active && !p.RecentActive {
+			return
+		}
+		if best == 0 || p.RecentActive && !active || p.Match > match {
+			best, match, active = id, p.Match, p.RecentActive
 		}
 	})
 	if best == 0 {
