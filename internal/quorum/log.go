@@ -109,6 +109,9 @@ type recovered struct {
 	// with an entry that follows the snapshot.
 	isOff bool
 	gap   error
+
+	// counts tells whether the log has the snapshot's entry, or has gone on behind it.
+	counts bool
 }
 
 // lastIndex is the index of the last entry.
@@ -128,19 +131,19 @@ const restoreAdvice = "restore the whole data directory from a backup; an older 
 // openLog reads the directory and makes sure that all that it has read is on disk. A new
 // directory gets a raft id, which is kept once the first frame is written.
 func openLog(cfg Config, tune tuning) (l *diskLog, found *recovered, err error) {
-	l = &diskLog{fs: cfg.FS, dir: cfg.Dir, logger: cfg.Logger, tune: tune, number: 1, boot: boot{nodeID: cfg.ID}, spawn: func(f func()) { go f() }}
-	if err := l.fs.MkdirAll(l.dir); err != nil {
-		return nil, nil, fmt.Errorf("quorum: %w", err)
+	if l, found, err = loadLog(cfg, tune, math.MaxUint64); err != nil {
+		return nil, nil, err
 	}
-	found = &recovered{base: bootBase, state: &pb.HardState{}}
-	if err := l.loadDir(found); err != nil {
-		if errors.Is(err, ErrDamaged) {
-			err = fmt.Errorf("%w; %s", err, restoreAdvice)
+	if found.snapshot != nil && !found.counts {
+		// Another member's snapshot was stored, and perhaps the sync of its name has failed, so that the
+		// name may vanish. The log has not gone on behind it: the state before it is as good.
+		if older, before, err := loadLog(cfg, tune, found.base.index); err == nil {
+			if err := l.close(); err != nil {
+				return nil, nil, errors.Join(err, older.close())
+			}
+			older.unfinished = append(older.unfinished, fileName(found.base.index, snapshotSuffix))
+			l, found = older, before
 		}
-		if l.f != nil {
-			err = errors.Join(err, l.f.Close())
-		}
-		return nil, nil, fmt.Errorf("%w (in %s)", err, l.dir)
 	}
 	if l.raftID == 0 {
 		l.raftID = newRaftID()
@@ -159,6 +162,25 @@ func openLog(cfg Config, tune tuning) (l *diskLog, found *recovered, err error) 
 	return l, found, nil
 }
 
+// loadLog reads a log with the newest snapshot before an index.
+func loadLog(cfg Config, tune tuning, before uint64) (l *diskLog, found *recovered, err error) {
+	l = &diskLog{fs: cfg.FS, dir: cfg.Dir, logger: cfg.Logger, tune: tune, number: 1, boot: boot{nodeID: cfg.ID}, spawn: func(f func()) { go f() }}
+	if err := l.fs.MkdirAll(l.dir); err != nil {
+		return nil, nil, fmt.Errorf("quorum: %w", err)
+	}
+	found = &recovered{base: bootBase, state: &pb.HardState{}}
+	if err := l.loadDir(found, before); err != nil {
+		if errors.Is(err, ErrDamaged) {
+			err = fmt.Errorf("%w; %s", err, restoreAdvice)
+		}
+		if l.f != nil {
+			err = errors.Join(err, l.f.Close())
+		}
+		return nil, nil, fmt.Errorf("%w (in %s)", err, l.dir)
+	}
+	return l, found, nil
+}
+
 // newRaftID makes a random id that no other directory has: raft requires that an id is never
 // used again with another log. It is none of the ids that raft reserves.
 func newRaftID() uint64 {
@@ -171,8 +193,8 @@ func newRaftID() uint64 {
 	}
 }
 
-// loadDir reads the files of the directory.
-func (l *diskLog) loadDir(found *recovered) error {
+// loadDir reads the files of the directory, but for snapshots at an index or after it.
+func (l *diskLog) loadDir(found *recovered, before uint64) error {
 	infos, err := l.fs.ReadDir(l.dir)
 	if err != nil {
 		return err
@@ -188,14 +210,14 @@ func (l *diskLog) loadDir(found *recovered) error {
 			l.spare = l.spareSize(info)
 		case suffix == logSuffix && numberErr == nil:
 			l.files = append(l.files, logFile{first: number})
-		case suffix == snapshotSuffix && numberErr == nil:
+		case suffix == snapshotSuffix && numberErr == nil && number < before:
 			snapshots = append(snapshots, number)
 		}
 	}
 	if err := l.loadSnapshot(snapshots, found); err != nil {
 		return err
 	}
-	return l.loadLog(found)
+	return l.loadFrames(found)
 }
 
 // removeLeftovers removes the files that an earlier run has not finished. It is called when all
@@ -227,8 +249,8 @@ func (l *diskLog) spareSize(info vfs.Info) int64 {
 	return info.Size
 }
 
-// loadLog reads the log files.
-func (l *diskLog) loadLog(found *recovered) error {
+// loadFrames reads the log files.
+func (l *diskLog) loadFrames(found *recovered) error {
 	if len(l.files) == 0 && found.snapshot == nil {
 		return nil // a new directory, or one whose first start was interrupted
 	}
@@ -444,12 +466,13 @@ func (l *diskLog) addFrame(found *recovered, h frameHeader, r *records, first bo
 	if r.state != nil {
 		found.state = r.state
 		if found.snapshot != nil && r.state.GetCommit() >= found.base.index {
-			found.isOff, found.gap = false, nil
+			found.isOff, found.gap, found.counts = false, nil, true
 		}
 	}
 	for _, e := range r.entries {
 		if found.snapshot != nil && e.GetIndex() == found.base.index {
 			found.isOff = e.GetTerm() != found.base.term
+			found.counts = found.counts || !found.isOff
 		}
 		if e.GetIndex() <= found.base.index {
 			found.entries, found.gap = nil, nil

@@ -70,7 +70,7 @@ func TestSimulation(t *testing.T) {
 	for _, what := range []string{
 		"power cut", "kill", "cut in a write", "disk fault", "hung disk", "disk lost", "one-way cut", "partition", "acknowledged", "leader",
 		"change of the voters", "transfer", "snapshot of another node", "replaced entries", "observer to learner", "learner to voter", "member to observer",
-		"five voters", "lost proposal",
+		"five voters", "lost proposal", "dead leader reported",
 	} {
 		if seen[what] == 0 {
 			t.Errorf("never seen: %s", what)
@@ -340,8 +340,25 @@ func (n *simNode) restartLater() {
 	}
 	n.s.checkAnswers() // some were answered before the end
 	n.s.asked = slices.DeleteFunc(n.s.asked, func(p *simProposal) bool { return p.to == n.node })
+	if n.node != nil && n.s.rng.IntN(2) == 0 { // connections to it are refused
+		dead := n.node.loop.self
+		for _, other := range n.s.nodes {
+			n.s.after(n.s.rng.IntN(5), func() { other.forget(dead) })
+		}
+	}
 	n.node, n.left, n.changesTo, n.fault, n.hungUntil = nil, nil, 0, 0, 0
 	n.startAt = n.s.now + 1 + n.s.rng.IntN(300)
+}
+
+func (n *simNode) forget(dead uint64) {
+	if !n.isUp() || n.node.loop.core == nil {
+		return
+	}
+	if c := n.node.loop.core; c.leader == dead && !c.leads {
+		n.s.saw("dead leader reported")
+	}
+	n.node.loop.handle(func() error { n.node.loop.core.forget(dead); return nil })
+	n.afterEvent()
 }
 
 // afterEvent does what the loop's goroutine does after each event, and checks the node.
