@@ -279,5 +279,8 @@ func newChanger(conf *pb.ConfState) (confchange.Changer, error) {
 	changer := confchange.Changer{Tracker: tracker.MakeProgressTracker(1, 0), LastIndex: 1}
 	var err error
 	changer.Tracker.Config, changer.Tracker.Progress, err = confchange.Restore(changer, conf)
+	if err == nil {
+		err = conf.Equivalent(changer.Tracker.ConfState()) // an id is in two places
+	}
 	return changer, err
 }
