@@ -731,7 +731,9 @@ func (l *loop) endLoop(err error, unapplied ...*proposal) {
 	}
 	l.node.endRequests()
 	if l.download != nil && l.download.phase == storing {
-		_ = <-l.stored // nobody waits for it any more
+		if err := <-l.stored; err != nil {
+			l.node.cfg.Logger.Warn("a snapshot of another node was not stored", "err", err)
+		}
 	}
 	l.node.disk = l.log.close()
 }

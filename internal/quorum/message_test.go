@@ -28,8 +28,10 @@ func sampleMessages() []*pb.Message {
 		return base
 	}
 	return []*pb.Message{
-		full(&pb.Message{Type: pb.MsgApp.Enum(), LogTerm: new(uint64(7)), Index: new(uint64(40)), Commit: new(uint64(39)),
-			Entries: []*pb.Entry{entry(7, 41, "a proposal"), entry(9, 42, "")}}),
+		full(&pb.Message{
+			Type: pb.MsgApp.Enum(), LogTerm: new(uint64(7)), Index: new(uint64(40)), Commit: new(uint64(39)),
+			Entries: []*pb.Entry{entry(7, 41, "a proposal"), entry(9, 42, "")},
+		}),
 		full(&pb.Message{Type: pb.MsgAppResp.Enum(), Index: new(uint64(40)), Reject: new(true), RejectHint: new(uint64(38)), LogTerm: new(uint64(6))}),
 		full(&pb.Message{Type: pb.MsgVote.Enum(), Index: new(uint64(40)), LogTerm: new(uint64(7)), Context: []byte("CampaignTransfer")}),
 		full(&pb.Message{Type: pb.MsgHeartbeat.Enum(), Commit: new(uint64(40))}),

@@ -121,7 +121,6 @@ type simulation struct {
 	leaders map[uint64]uint64 // by term
 	acked   []*simProposal
 	asked   []*simProposal
-	changes []*waiter
 	lines   int
 }
 
@@ -491,202 +490,6 @@ func (m *simState) capture() func() []byte {
 	return func() []byte { return []byte(text) }
 }
 
-func (s *simulation) nodeOf(raftID uint64) *simNode {
-	for _, n := range s.nodes {
-		if n.node != nil && n.node.loop.self == raftID {
-			return n
-		}
-	}
-	return nil
-}
-
-// passes tells whether the network delivers something now, and after how long.
-func (s *simulation) passes(from, to *simNode) (delay int, ok bool) {
-	if s.cut[[2]int{from.id, to.id}] || s.rng.Float64() < s.loss {
-		return 0, false
-	}
-	if !s.calm && s.rng.IntN(30) == 0 {
-		return 1 + s.rng.IntN(100), true // overtaken by many others
-	}
-	return 1 + s.rng.IntN(s.delay), true
-}
-
-func (s *simulation) send(from *simNode, messages []Message) {
-	if from.left != nil {
-		return // it has no power
-	}
-	for _, m := range messages {
-		to := s.nodeOf(m.To)
-		if to == nil {
-			continue
-		}
-		for range 1 + max(0, s.rng.IntN(40)-38) { // a few are doubled
-			if delay, ok := s.passes(from, to); ok {
-				s.after(delay, func() { s.deliver(m) })
-			}
-		}
-	}
-}
-
-func (s *simulation) deliver(m Message) {
-	to := s.nodeOf(m.To)
-	if to == nil {
-		return
-	}
-	if err := to.node.Step(m.Data); err != nil && !errors.Is(err, errUnknownMember) {
-		s.fail("a message is refused: %w", err)
-	}
-	if !to.isUp() {
-		return
-	}
-	l := to.node.loop
-	replaced := uint64(0)
-	if len(to.node.messages) > 0 {
-		batch := gatherMessages(<-to.node.messages, to.node.messages)
-		_, before := l.bounds()
-		for _, m := range batch {
-			if m.GetType() == pb.MsgApp && l.core != nil && m.GetIndex() < before && len(m.GetEntries()) > 0 {
-				if term, err := l.memory.Term(m.GetEntries()[0].GetIndex()); err == nil && term != m.GetEntries()[0].GetTerm() {
-					replaced++
-				}
-			}
-		}
-		l.stepBatch(batch)
-	}
-	if replaced > 0 {
-		s.saw("replaced entries")
-	}
-	s.note("deliver", m.To, l.committed, l.lastTerm)
-	to.afterEvent()
-}
-
-// pull passes a pull to some member, which answers when it has entries.
-func (s *simulation) pull(from *simNode, p Pull) {
-	life := from.node
-	if os.Getenv("LEAT_QUORUM_LOG") != "" {
-		fmt.Fprintln(os.Stderr, s.now, "node", from.id, "pull", p)
-	}
-	done := func(data []byte, err error) func() {
-		return func() {
-			if from.node != life {
-				return
-			}
-			if !from.isUp() {
-				err = errors.New("too late")
-				s.after(from.hungUntil-s.now+1, s.pulledLate(from, life))
-				return
-			}
-			l := life.loop
-			l.handle(func() error { return l.notePulled(data, err) })
-			from.afterEvent()
-		}
-	}
-	to := s.nodes[s.rng.IntN(len(s.nodes))]
-	delay, ok := s.passes(from, to)
-	if !ok || to == from || to.node == nil {
-		s.after(50, done(nil, errors.New("nobody answers")))
-		return
-	}
-	target := to.node
-	tries := 0
-	var try func()
-	try = func() {
-		tries++
-		if to.node != target || !to.isUp() || tries > 10 {
-			s.after(1, done(nil, errors.New("no answer")))
-			return
-		}
-		st := target.status.Load()
-		if st.State == Faulted {
-			s.after(1, done(nil, ErrNotMember))
-			return
-		}
-		target.observers.note(p.Observer, p.Last)
-		answer, ok, err := target.readCommitted(st, p)
-		if err != nil {
-			s.after(1, done(nil, err))
-			return
-		}
-		if !ok && st.Role == Observer {
-			s.after(1, done(nil, ErrNotMember))
-			return
-		}
-		if !ok {
-			s.after(10, try)
-			return
-		}
-		back, arrives := s.passes(to, from)
-		if !arrives {
-			s.after(50, done(nil, errors.New("the answer is lost")))
-			return
-		}
-		s.after(back, done(encodePulled("sim", answer), nil))
-	}
-	s.after(delay, try)
-}
-
-func (s *simulation) pulledLate(from *simNode, life *Node) func() {
-	return func() {
-		if from.node != life {
-			return
-		}
-		if !from.isUp() {
-			s.after(from.hungUntil-s.now+1, s.pulledLate(from, life))
-			return
-		}
-		l := life.loop
-		l.handle(func() error { return l.notePulled(nil, io.ErrUnexpectedEOF) })
-		from.afterEvent()
-	}
-}
-
-// fetch passes a request for a part of a snapshot, and its answer.
-func (s *simulation) fetch(from *simNode, p Part) {
-	life := from.node
-	var done func(a partAnswer) func()
-	done = func(a partAnswer) func() {
-		return func() {
-			if from.node != life {
-				return
-			}
-			if !from.isUp() {
-				s.after(from.hungUntil-s.now+1, done(a))
-				return
-			}
-			l := life.loop
-			if a.err == nil {
-				s.seen["snapshot of another node"]++
-			}
-			l.handle(func() error { l.notePart(a); return nil })
-			from.afterEvent()
-		}
-	}
-	to := s.nodeOf(p.Of)
-	if to == nil || to == from {
-		s.after(20, done(partAnswer{p, nil, errors.New("it does not run")}))
-		return
-	}
-	there, ok := s.passes(from, to)
-	back, arrives := s.passes(to, from)
-	if !ok || !arrives || to.left != nil {
-		s.after(20, done(partAnswer{p, nil, errors.New("lost")}))
-		return
-	}
-	target := to.node
-	s.after(there, func() {
-		if to.node != target {
-			s.after(20, done(partAnswer{p, nil, errors.New("it ended")}))
-			return
-		}
-		data, err := target.ReadSnapshot(p)
-		if to.left != nil {
-			to.restartLater()
-			data, err = nil, errPower
-		}
-		s.after(back, done(partAnswer{p, data, err}))
-	})
-}
-
 // leaderNode returns a node that may propose, if there is one.
 func (s *simulation) leaderNode() *simNode {
 	var leaders []*simNode
@@ -799,12 +602,34 @@ func (s *simulation) changeMembers() {
 		}
 	}
 	w := &waiter{done: make(chan error, 1)}
+	if l.hasOthers() && s.rng.IntN(10) == 0 {
+		s.askForTwo(n)
+		return
+	}
 	l.handle(func() error {
 		before := l.conf
 		err := l.core.startChange(term, want, w)
 		s.note("change", err)
 		if err == nil && !slices.Equal(slices.Sorted(slices.Values(want.Voters)), slices.Sorted(slices.Values(before.GetVoters()))) {
 			s.saw("change of the voters")
+		}
+		return nil
+	})
+	n.afterEvent()
+}
+
+// askForTwo asks for two voters, which is refused.
+func (s *simulation) askForTwo(n *simNode) {
+	l := n.node.loop
+	all := slices.DeleteFunc(slices.Concat(l.conf.GetVoters(), l.conf.GetLearners()), func(id uint64) bool { return id == l.self })
+	if len(all) == 0 {
+		return
+	}
+	term, _ := n.node.Leading()
+	l.handle(func() error {
+		w := &waiter{done: make(chan error, 1)}
+		if err := l.core.startChange(term, Members{Voters: []uint64{l.self, all[0]}}, w); err == nil {
+			s.fail("two voters are accepted")
 		}
 		return nil
 	})

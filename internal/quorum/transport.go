@@ -261,10 +261,10 @@ func (n *Node) ReadCommitted(ctx context.Context, p Pull) ([]byte, error) {
 	for {
 		news := n.news.wait()
 		s := n.status.Load()
-		switch {
-		case s.State == Ended:
+		if s.State == Ended {
 			return nil, n.err
-		case s.State == Faulted:
+		}
+		if s.State == Faulted {
 			return nil, ErrNotMember
 		}
 		n.observers.note(p.Observer, p.Last)

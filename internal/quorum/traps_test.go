@@ -157,27 +157,41 @@ func TestReplacedLog(t *testing.T) {
 		{
 			"it replaces entries of an older leader",
 			[][]*pb.Entry{{entryOf(2, 1, "a"), entryOf(3, 2, "junk"), entryOf(4, 2, "junk"), entryOf(5, 2, "junk")}, nil},
-			[]uint64{2, 4}, 4, nil, nil,
+			[]uint64{2, 4},
+			4, nil, nil,
 		}, {
 			"entries follow it",
 			[][]*pb.Entry{{entryOf(2, 1, "a"), entryOf(3, 2, "junk"), entryOf(4, 2, "junk"), entryOf(5, 2, "junk")}, nil, {entryOf(5, 3, "b"), entryOf(6, 3, "c")}},
-			[]uint64{2, 4, 5}, 4, []uint64{3, 3}, nil,
+			[]uint64{2, 4, 5},
+			4,
+			[]uint64{3, 3},
+			nil,
 		}, {
 			"it leaves a gap",
 			[][]*pb.Entry{{entryOf(2, 1, "a")}, nil, {entryOf(5, 3, "b")}},
-			[]uint64{2, 4, 5}, 4, []uint64{3}, nil,
+			[]uint64{2, 4, 5},
+			4,
+			[]uint64{3},
+			nil,
 		}, {
 			"the log has the same entries",
 			[][]*pb.Entry{{entryOf(2, 1, "a"), entryOf(3, 2, "b"), entryOf(4, 3, "c"), entryOf(5, 3, "d")}},
-			[]uint64{2}, 4, []uint64{3}, nil,
+			[]uint64{2},
+			4,
+			[]uint64{3},
+			nil,
 		}, {
 			"the log has not gone on behind it",
 			[][]*pb.Entry{{entryOf(2, 1, "a"), entryOf(3, 2, "junk")}},
-			[]uint64{2}, 1, []uint64{1, 2}, nil,
+			[]uint64{2},
+			1,
+			[]uint64{1, 2},
+			nil,
 		}, {
 			"an entry after it is lost",
 			[][]*pb.Entry{{entryOf(2, 1, "a")}, nil, {entryOf(6, 3, "b")}},
-			[]uint64{2, 4, 6}, 4, nil, ErrDamaged,
+			[]uint64{2, 4, 6},
+			4, nil, ErrDamaged,
 		},
 	} {
 		fs := writeLog(t, c.frames, c.commits, &snapshot{at: position{4, 3}, boot: boot{conf: conf}, data: []byte("state")})
