@@ -85,6 +85,7 @@ func (s coreStorage) Snapshot() (*pb.Snapshot, error) {
 	if at := s.tail.snapshot; at.index > 0 && at.index+1 >= first && at.conf.Equivalent(s.tail.conf) == nil {
 		return at.raftSnapshot(), nil
 	}
+	s.tail.wanted = true
 	return nil, raft.ErrSnapshotTemporarilyUnavailable
 }
 

@@ -39,6 +39,7 @@ type loop struct {
 	removed uint64
 
 	sinceSnapshot int64         // bytes of log since the last snapshot, or the last attempt
+	sinceWanted   int           // ticks since a snapshot was made because raft wanted one
 	snapshotPhase snapshotPhase // of the next snapshot
 	written       chan writtenSnapshot
 	download      *download // nil: none is under way
@@ -272,6 +273,7 @@ func (l *loop) tick() {
 	l.handle(func() error {
 		if l.core != nil && l.hasOthers() {
 			l.core.tick()
+			l.makeWanted()
 		}
 		if l.observer != nil && l.download == nil {
 			l.observer.tick()
@@ -281,6 +283,15 @@ func (l *loop) tick() {
 		}
 		return nil
 	})
+}
+
+// makeWanted has a snapshot made if raft wants one that fits: the last one may have failed, or this
+// node ended before it was made. It does so once in a while, since it may fail again.
+func (l *loop) makeWanted() {
+	if l.sinceWanted++; l.wanted && l.sinceWanted > electionTicks {
+		l.wanted, l.sinceWanted = false, 0
+		l.sinceSnapshot = max(l.sinceSnapshot, l.node.cfg.SnapshotBytes)
+	}
 }
 
 // stepBatch takes messages of other members. A node that is no member drops them: it

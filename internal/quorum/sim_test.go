@@ -639,7 +639,7 @@ func (s *simulation) askForTwo(n *simNode) {
 func ignore(error) error { return nil }
 
 func (s *simulation) injectFaults() {
-	if s.rng.IntN(60) > 0 {
+	if s.rng.IntN(50) > 0 {
 		return
 	}
 	n := s.nodes[s.rng.IntN(len(s.nodes))]
@@ -647,6 +647,7 @@ func (s *simulation) injectFaults() {
 	case 0, 1:
 		if n.node != nil {
 			s.saw("power cut")
+			s.cutElection()
 			n.left = n.disk.Crash(s.rng)
 			n.restartLater()
 		}
@@ -657,7 +658,7 @@ func (s *simulation) injectFaults() {
 			n.restartLater()
 		}
 	case 3:
-		n.changesTo = 1 + s.rng.IntN(40)
+		n.changesTo = 1 + s.rng.IntN([]int{3, 40}[s.rng.IntN(2)])
 	case 4:
 		if s.rng.IntN(2) == 0 {
 			n.fault = 1 + s.rng.IntN(40)
@@ -685,6 +686,18 @@ func (s *simulation) injectFaults() {
 	if n.node != nil && n.node.loop.state == Faulted { // somebody restarts it
 		n.left = n.disk.KillClone(nil)
 		n.restartLater()
+	}
+}
+
+// cutElection cuts the power of some nodes in the writes that follow, such as those of an election.
+func (s *simulation) cutElection() {
+	if s.rng.IntN(2) == 0 {
+		return
+	}
+	for _, n := range s.nodes {
+		if s.rng.IntN(2) == 0 {
+			n.changesTo = 1 + s.rng.IntN(5)
+		}
 	}
 }
 

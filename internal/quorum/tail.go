@@ -28,6 +28,7 @@ type tail struct {
 	termStart uint64              // index of the first entry of lastTerm
 	lastConf  uint64              // index of the newest change of the members, committed or not
 	snapshot  snapshotMark        // the newest one on disk
+	wanted    bool                // raft has wanted a snapshot to send, and there was none that fits
 	bytesKept int64               // of committed entries in memory
 }
 
