@@ -32,7 +32,7 @@ type loop struct {
 	state   State
 	pending job // the committed entries that the applier has not received yet
 	lost    []*proposal
-	asking  bool // a pull of a member that has heard of no leader for long is under way
+	pulling bool // a pull is under way, of which there is one at a time
 
 	// removed is the index of a committed entry after which this node is known to be no member, though
 	// it lacks the entry that removed it. Up to that index it stays an observer.
@@ -163,9 +163,8 @@ func (l *loop) becomeObserver() error {
 	}
 	l.core = nil
 	l.observer = &observer{tail: l.tail}
-	if l.asking {
+	if l.pulling {
 		l.observer.state = observerPulling // its answer goes to the observer
-		l.asking = false
 	}
 	return l.dropUncommitted()
 }
@@ -244,14 +243,17 @@ func (l *loop) askOthers() {
 	if l.node.cfg.Transport == nil {
 		return
 	}
-	if l.observer != nil && l.download == nil {
-		if p, ok := l.observer.nextPull(); ok {
-			l.requests.pull(p)
-		}
+	if l.pulling {
+		return
 	}
-	if l.core != nil && l.core.isLost() && !l.asking {
-		l.asking = true
-		l.requests.pull(Pull{Observer: l.self, From: l.committed.index + 1, Last: l.committed.index})
+	var p Pull
+	if l.observer != nil && l.download == nil {
+		p, l.pulling = l.observer.nextPull()
+	} else if l.core != nil && l.core.isLost() {
+		p, l.pulling = Pull{Observer: l.self, From: l.committed.index + 1, Last: l.committed.index}, true
+	}
+	if l.pulling {
+		l.requests.pull(p)
 	}
 }
 
@@ -344,12 +346,12 @@ func (l *loop) startSnapshot(m *pb.Message) (isFetched bool) {
 
 // notePulled takes the answer to a pull.
 func (l *loop) notePulled(answer []byte, err error) error {
+	l.pulling = false
 	var p *pulled
 	if err == nil {
 		p, err = decodePulled(l.node.cfg.Cluster, answer)
 	}
 	if l.core != nil {
-		l.asking = false
 		l.core.noteAnswer(err)
 		if err == nil && p.commit > l.committed.index && !l.core.leads {
 			return l.learn(p)

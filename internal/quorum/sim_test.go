@@ -788,8 +788,8 @@ func (s *simulation) checkEnd() error {
 			}
 			l := n.node.loop
 			st := n.node.Status()
-			text = append(text, fmt.Sprintf("%d (%x) %v %v, leads %v in term %d, committed %d, applied %d, voters %x, learners %x, downloads %v, asking %v",
-				n.id, l.self, st.Role, l.state, l.core != nil && l.core.leads, st.Term, l.committed, st.Applied, l.conf.GetVoters(), l.conf.GetLearners(), l.download != nil, l.asking))
+			text = append(text, fmt.Sprintf("%d (%x) %v %v, leads %v in term %d, committed %d, applied %d, voters %x, learners %x, downloads %v, pulling %v",
+				n.id, l.self, st.Role, l.state, l.core != nil && l.core.leads, st.Term, l.committed, st.Applied, l.conf.GetVoters(), l.conf.GetLearners(), l.download != nil, l.pulling))
 		}
 		return fmt.Errorf("it does not heal, target %v, %d asked:\n%s", s.target, len(s.asked), strings.Join(text, "\n"))
 	}

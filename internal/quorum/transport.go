@@ -25,8 +25,9 @@ const (
 type Transport interface {
 	// Send sends messages, each to Node.Step of its receiver. It must not wait.
 	Send(messages []Message)
-	// ReadCommitted calls Node.ReadCommitted of any other node; of a member, if one is known. Each call
-	// should try another one after a failure.
+	// ReadCommitted calls Node.ReadCommitted of any other node; of a member, if one is known. After a
+	// failure it should try another one. The answer may be long in coming, since the other node waits
+	// for entries; the transport must give up when the connection is dead.
 	ReadCommitted(ctx context.Context, p Pull) ([]byte, error)
 	// ReadSnapshot calls Node.ReadSnapshot of the member p.Of.
 	ReadSnapshot(ctx context.Context, p Part) ([]byte, error)
