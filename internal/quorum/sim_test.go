@@ -326,6 +326,9 @@ func (n *simNode) hook(op vfs.Op, name string) error {
 		if n.changesTo--; n.changesTo == 0 {
 			n.s.saw("cut in a write")
 			n.left = n.disk.Crash(n.s.rng)
+			if n.s.rng.IntN(2) == 0 { // nobody but the others knows what this node has said last
+				n.s.after(1+n.s.rng.IntN(20), n.s.cutLeader)
+			}
 			return errPower
 		}
 	}
@@ -686,6 +689,21 @@ func (s *simulation) injectFaults() {
 	if n.node != nil && n.node.loop.state == Faulted { // somebody restarts it
 		n.left = n.disk.KillClone(nil)
 		n.restartLater()
+	}
+}
+
+// cutLeader cuts the leader's power for a while.
+func (s *simulation) cutLeader() {
+	n := s.leaderNode()
+	if n == nil || s.calm {
+		return
+	}
+	s.saw("power cut")
+	n.left = n.disk.Crash(s.rng)
+	n.restartLater()
+	n.startAt = s.now + 300 + s.rng.IntN(300)
+	if s.rng.IntN(2) == 0 {
+		clear(s.cut)
 	}
 }
 
