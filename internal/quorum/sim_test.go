@@ -281,7 +281,10 @@ func (n *simNode) start() {
 	l.spawn = func(f func()) { f() }
 	l.log.spawn = l.spawn
 	l.requests = requests{
-		send:  func(m []*pb.Message) { s.send(n, encodeMessages("sim", m)) },
+		send: func(m []*pb.Message) {
+			n.checkOnDisk(m)
+			s.send(n, encodeMessages("sim", m))
+		},
 		pull:  func(p Pull) { s.pull(n, p) },
 		fetch: func(p Part) { s.fetch(n, p) },
 	}

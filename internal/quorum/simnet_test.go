@@ -29,6 +29,30 @@ func (s *simulation) passes(from, to *simNode) (delay int, ok bool) {
 	return 1 + s.rng.IntN(s.delay), true
 }
 
+// checkOnDisk checks that the term, the vote and the entries of which messages speak are written.
+func (n *simNode) checkOnDisk(messages []*pb.Message) {
+	l := n.node.loop
+	_, last := l.bounds()
+	term, vote := l.log.saved.GetTerm(), l.log.saved.GetVote()
+	for _, m := range messages {
+		ok := true
+		switch m.GetType() {
+		case pb.MsgPreVote, pb.MsgPreVoteResp:
+		case pb.MsgVote:
+			ok = term == m.GetTerm() && vote == l.self
+		case pb.MsgVoteResp:
+			ok = m.GetReject() || term == m.GetTerm() && vote == m.GetTo()
+		case pb.MsgAppResp:
+			ok = term >= m.GetTerm() && (m.GetReject() || m.GetIndex() <= last)
+		default:
+			ok = term >= m.GetTerm()
+		}
+		if !ok {
+			n.s.fail("node %d sends %v, and has on disk term %d, vote %x and entries up to %d", n.id, m, term, vote, last)
+		}
+	}
+}
+
 func (s *simulation) send(from *simNode, messages []Message) {
 	if from.left != nil {
 		return // it has no power
