@@ -404,6 +404,10 @@ func TestFaultedLeaderResigns(t *testing.T) {
 		w.mu.Lock()
 		w.sent = nil
 		w.mu.Unlock()
+		term, _ := all[0].Leading()
+		if err := all[0].ChangeMembers(t.Context(), term, Members{}); !errors.Is(err, ErrFaulted) {
+			t.Errorf("a change of the members: %v", err)
+		}
 		if _, ok := all[0].Leading(); ok || all[0].Status().State != Faulted {
 			t.Errorf("%+v", all[0].Status())
 		}

@@ -186,7 +186,7 @@ func (l *loop) runLoop() {
 		case m := <-n.messages:
 			l.stepBatch(gatherMessages(m, n.messages))
 		case c := <-n.commands:
-			l.handle(func() error { return c(l) })
+			l.runCommand(c)
 		case <-ticker.channel(l.needsTicks()):
 			l.tick()
 		case a := <-n.pulled:
@@ -224,6 +224,15 @@ func (l *loop) handle(event func() error) {
 	}
 }
 
+// runCommand runs a function that another goroutine has sent. A faulted node refuses it.
+func (l *loop) runCommand(c command) {
+	if l.state == Faulted {
+		c.refuse(ErrFaulted)
+		return
+	}
+	l.handle(func() error { c.run(l); return nil })
+}
+
 // afterEvent does what may be due after any event: it drops entries from memory, has a snapshot
 // made, and asks other nodes for entries.
 func (l *loop) afterEvent() {
@@ -247,7 +256,7 @@ func (l *loop) askOthers() {
 		return
 	}
 	var p Pull
-	if l.observer != nil && l.download == nil {
+	if l.observer != nil && l.download == nil && l.pending.bytes < maxPending {
 		p, l.pulling = l.observer.nextPull()
 	} else if l.core != nil && l.core.isLost() {
 		p, l.pulling = Pull{Observer: l.self, From: l.committed.index + 1, Last: l.committed.index}, true
@@ -309,8 +318,8 @@ func (l *loop) stepBatch(batch []*pb.Message) {
 				size += entryHead + int64(len(e.GetData()))
 			}
 		}
-		full := false
-		if size > 0 {
+		full := l.pending.bytes >= maxPending
+		if size > 0 && !full {
 			if err := l.makeRoom(size); errors.Is(err, ErrDiskFull) {
 				full = true
 			} else if err != nil {
@@ -319,7 +328,7 @@ func (l *loop) stepBatch(batch []*pb.Message) {
 		}
 		for _, m := range batch {
 			if full && len(m.GetEntries()) > 0 {
-				continue // the leader sends it again
+				continue // the leader sends it again when there is room
 			}
 			if m.GetType() == pb.MsgSnap && l.startSnapshot(m) {
 				continue

@@ -211,7 +211,7 @@ type Node struct {
 	status  atomic.Pointer[loopStatus]
 
 	messages     chan *pb.Message // of other members; Step drops them if it is full
-	commands     chan func(*loop) error
+	commands     chan command
 	pulled       chan pullAnswer // of size 1, as parts: one request of each kind is under way
 	parts        chan partAnswer
 	wantSnapshot chan struct{}         // of size 1: an observer needs a snapshot
@@ -279,7 +279,7 @@ func prepareNode(cfg Config, tune tuning) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, tune: tune, props: make(chan *proposal), stop: make(chan struct{}), done: make(chan struct{}),
-		messages: make(chan *pb.Message, maxQueuedMessages), commands: make(chan func(*loop) error, maxCommands),
+		messages: make(chan *pb.Message, maxQueuedMessages), commands: make(chan command, maxCommands),
 		pulled: make(chan pullAnswer, 1), parts: make(chan partAnswer, 1), wantSnapshot: make(chan struct{}, 1),
 		endRequests: func() {},
 	}

@@ -39,9 +39,9 @@ func (n *simNode) checkOnDisk(messages []*pb.Message) {
 		switch m.GetType() {
 		case pb.MsgPreVote, pb.MsgPreVoteResp:
 		case pb.MsgVote:
-			ok = term == m.GetTerm() && vote == l.self
+			ok = term > m.GetTerm() || term == m.GetTerm() && vote == l.self
 		case pb.MsgVoteResp:
-			ok = m.GetReject() || term == m.GetTerm() && vote == m.GetTo()
+			ok = m.GetReject() || term > m.GetTerm() || term == m.GetTerm() && vote == m.GetTo()
 		case pb.MsgAppResp:
 			ok = term >= m.GetTerm() && (m.GetReject() || m.GetIndex() <= last)
 		default:

@@ -235,7 +235,9 @@ func (t *tail) isSoleVoter() bool {
 
 // hasOthers tells whether there are members beside this node.
 func (t *tail) hasOthers() bool {
-	return len(t.conf.GetVoters())+len(t.conf.GetLearners())+len(t.conf.GetVotersOutgoing()) > 1
+	isOther := func(id uint64) bool { return id != t.self }
+	return slices.ContainsFunc(t.conf.GetVoters(), isOther) || slices.ContainsFunc(t.conf.GetLearners(), isOther) ||
+		slices.ContainsFunc(t.conf.GetVotersOutgoing(), isOther)
 }
 
 func isJoint(c *pb.ConfState) bool { return len(c.GetVotersOutgoing()) > 0 }

@@ -331,32 +331,29 @@ func (n *Node) ReadSnapshot(p Part) ([]byte, error) {
 	return encodePart(n.cfg.Cluster, size, part), nil
 }
 
+// command is what a caller wants the loop to do. The loop calls one of its functions.
+type command struct {
+	run    func(l *loop)
+	refuse func(err error)
+}
+
 // ReportDead tells that a member is certainly not running, for example since its connection was closed
 // and a new one is refused. If it was the leader, another voter begins an election at once.
-func (n *Node) ReportDead(id uint64) {
-	n.command(func(l *loop) error {
-		if l.core != nil {
-			l.core.forget(id)
-		}
-		return nil
-	})
-}
+func (n *Node) ReportDead(id uint64) { n.tell(func(c *core) { c.forget(id) }) }
 
 // ReportUnreachable tells that a message could not be sent to a member, so that raft sends it less until
 // it answers again.
-func (n *Node) ReportUnreachable(id uint64) {
-	n.command(func(l *loop) error {
-		if l.core != nil {
-			l.core.raft.ReportUnreachable(id)
-		}
-		return nil
-	})
-}
+func (n *Node) ReportUnreachable(id uint64) { n.tell(func(c *core) { c.raft.ReportUnreachable(id) }) }
 
-// command has the loop call a function, unless too much waits for the loop already.
-func (n *Node) command(c func(*loop) error) {
+// tell has the loop tell the core something, unless too much waits for the loop already.
+func (n *Node) tell(what func(c *core)) {
+	run := func(l *loop) {
+		if l.core != nil {
+			what(l.core)
+		}
+	}
 	select {
-	case n.commands <- c:
+	case n.commands <- command{run, func(error) {}}:
 	default:
 	}
 }
@@ -382,7 +379,8 @@ func (n *Node) TransferLeadership(ctx context.Context, to uint64) error {
 // ask has the loop begin something, and waits for its end.
 func (n *Node) ask(ctx context.Context, begin func(*loop, *waiter) error) error {
 	w := &waiter{done: make(chan error, 1)}
-	c := func(l *loop) error {
+	c := command{refuse: func(err error) { w.done <- err }}
+	c.run = func(l *loop) {
 		err := ErrNotLeader
 		if l.core != nil {
 			err = begin(l, w)
@@ -390,7 +388,6 @@ func (n *Node) ask(ctx context.Context, begin func(*loop, *waiter) error) error 
 		if err != nil {
 			w.done <- err
 		}
-		return nil
 	}
 	select {
 	case n.commands <- c:
