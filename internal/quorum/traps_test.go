@@ -281,3 +281,99 @@ func TestOneChangeAtATime(t *testing.T) {
 		t.Errorf("%v, members %v", ended, c.conf)
 	}
 }
+
+// TestRestartKeepsAcknowledgedEntries proves that a member which starts again, and does not know yet that
+// the entry that made it one is committed, keeps the entries that it has acknowledged; and that a
+// node which no entry makes a member keeps only what is committed.
+func TestRestartKeepsAcknowledgedEntries(t *testing.T) {
+	for _, isNamed := range []bool{true, false} {
+		fs := newFS()
+		cfg := config(fs, &machine{})
+		cfg.Join, cfg.Transport = true, simTransport{}
+		l, _, err := openLog(cfg, small)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := l.raftID
+		if !isNamed {
+			id = 77
+		}
+		conf := &pb.ConfState{Voters: []uint64{5}, AutoLeave: new(false)}
+		s := &snapshot{at: position{4, 3}, raftID: l.raftID, boot: boot{1, conf}, data: []byte("state")}
+		if err := errors.Join(writeSnapshot(fs, l.dir, s), l.syncDir()); err != nil {
+			t.Fatal(err)
+		}
+		l.state = &pb.HardState{Term: new(uint64(3)), Vote: new(uint64(0)), Commit: new(uint64(5))}
+		entries := []*pb.Entry{entryOf(5, 3, "a"), changeOf(t, 6, 3, one(pb.ConfChangeAddLearnerNode, id)), entryOf(7, 3, "acknowledged")}
+		if _, err := l.saveFrame(entries); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.close(); err != nil {
+			t.Fatal(err)
+		}
+		n, err := prepareNode(cfg, small)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, last := n.loop.bounds()
+		if want := map[bool]uint64{true: 7, false: 5}[isNamed]; last != want || (n.Status().Role == Observer) == isNamed || n.Applied() != 5 {
+			t.Errorf("named %v: the log ends with %d, %+v", isNamed, last, n.Status())
+		}
+		n.endRequests()
+		if err := n.loop.log.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestVotesAreOnDisk proves that a vote is on disk before it is sent, also if its term is there already.
+func TestVotesAreOnDisk(t *testing.T) {
+	fs := newFS()
+	cfg := config(fs, &machine{})
+	cfg.Join, cfg.Transport = true, simTransport{}
+	l, _, err := openLog(cfg, small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := l.raftID
+	conf := &pb.ConfState{Voters: []uint64{self, 5, 6}, AutoLeave: new(false)}
+	s := &snapshot{at: position{4, 3}, raftID: self, boot: boot{1, conf}, data: []byte("state")}
+	l.state = &pb.HardState{Term: new(uint64(3)), Vote: new(uint64(0)), Commit: new(uint64(4))}
+	_, frameErr := l.saveFrame(nil)
+	if err := errors.Join(writeSnapshot(fs, l.dir, s), l.syncDir(), frameErr, l.close()); err != nil {
+		t.Fatal(err)
+	}
+	n, err := prepareNode(cfg, small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	votes := 0
+	n.loop.requests.send = func(messages []*pb.Message) {
+		for _, m := range messages {
+			if m.GetType() != pb.MsgVoteResp || m.GetReject() {
+				continue
+			}
+			votes++
+			log, found, err := openLog(Config{ID: 1, Dir: cfg.Dir, FS: fs.KillClone(nil), Logger: cfg.Logger}, small)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if found.state.GetTerm() != m.GetTerm() || found.state.GetVote() != m.GetTo() {
+				t.Errorf("%v was sent, and the disk has %v", m, found.state)
+			}
+			_ = log.close()
+		}
+	}
+	vote := func(from, term, last uint64) *pb.Message {
+		return &pb.Message{Type: pb.MsgVote.Enum(), From: &from, To: &self, Term: &term, Index: &last, LogTerm: new(uint64(3))}
+	}
+	n.loop.stepBatch([]*pb.Message{vote(5, 9, 3)}) // refused: its log is behind
+	n.loop.stepBatch([]*pb.Message{vote(6, 9, 4)})
+	if votes != 1 {
+		t.Errorf("%d votes", votes)
+	}
+	n.endRequests()
+	if err := n.loop.log.close(); err != nil {
+		t.Fatal(err)
+	}
+}
