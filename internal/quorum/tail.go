@@ -229,8 +229,11 @@ func (t *tail) mayBeMember() bool {
 	})
 }
 
+// isSoleVoter tells whether no other voter exists, also in a change that is under way.
 func (t *tail) isSoleVoter() bool {
-	return len(t.conf.GetVoters()) == 1 && t.conf.GetVoters()[0] == t.self && len(t.conf.GetVotersOutgoing()) == 0
+	isOther := func(id uint64) bool { return id != t.self }
+	return slices.Contains(t.conf.GetVoters(), t.self) &&
+		!slices.ContainsFunc(t.conf.GetVoters(), isOther) && !slices.ContainsFunc(t.conf.GetVotersOutgoing(), isOther)
 }
 
 // hasOthers tells whether there are members beside this node.
