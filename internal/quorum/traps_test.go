@@ -377,3 +377,27 @@ func TestVotesAreOnDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestSoleVoter proves who is the only voter, which leads without ticks, also in the middle of a change of
+// its learners.
+func TestSoleVoter(t *testing.T) {
+	for _, c := range []struct {
+		name         string
+		conf         *pb.ConfState
+		sole, others bool
+	}{
+		{"alone", &pb.ConfState{Voters: []uint64{7}}, true, false},
+		{"alone in a change", &pb.ConfState{Voters: []uint64{7}, VotersOutgoing: []uint64{7}, AutoLeave: new(true)}, true, false},
+		{"with a learner", &pb.ConfState{Voters: []uint64{7}, Learners: []uint64{8}}, true, true},
+		{"it was alone", &pb.ConfState{Voters: []uint64{7, 8, 9}, VotersOutgoing: []uint64{7}}, false, true},
+		{"it will be alone", &pb.ConfState{Voters: []uint64{7}, VotersOutgoing: []uint64{7, 8, 9}}, false, true},
+		{"a learner of one voter", &pb.ConfState{Voters: []uint64{8}, Learners: []uint64{7}}, false, true},
+		{"no member yet", &pb.ConfState{Voters: []uint64{8}}, false, true},
+		{"none known", &pb.ConfState{}, false, false},
+	} {
+		tl := tailOf(t, 7, c.conf)
+		if tl.isSoleVoter() != c.sole || tl.hasOthers() != c.others {
+			t.Errorf("%s: sole %v, others %v", c.name, tl.isSoleVoter(), tl.hasOthers())
+		}
+	}
+}
