@@ -141,6 +141,7 @@ type simNode struct {
 	changesTo int // of the disk, before the power is cut; 0: it is not
 	left      *vfs.Mem
 	hasFailed bool
+	acks      int
 	fault     int // changes of the disk until one fails; 0: none does
 	role      Role
 	wasUp     bool

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"math/rand/v2"
 	"os"
 
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -29,6 +31,21 @@ func (s *simulation) passes(from, to *simNode) (delay int, ok bool) {
 	return 1 + s.rng.IntN(s.delay), true
 }
 
+// checkAfterCut checks that a power cut at this moment would leave the entries that a message
+// acknowledges.
+func (n *simNode) checkAfterCut(m *pb.Message) {
+	fs := n.disk.Crash(rand.New(rand.NewPCG(uint64(n.acks), uint64(n.id))))
+	l, found, err := openLog(Config{ID: int32(n.id), Dir: "data/meta", FS: fs, Logger: slog.New(slog.DiscardHandler)}, small)
+	if err != nil {
+		n.s.fail("node %d would not start after a power cut: %w", n.id, err)
+		return
+	}
+	if found.lastIndex() < m.GetIndex() || found.state.GetTerm() < m.GetTerm() {
+		n.s.fail("node %d sends %v, and after a power cut it would have term %d and entries up to %d", n.id, m, found.state.GetTerm(), found.lastIndex())
+	}
+	_ = l.close()
+}
+
 // checkOnDisk checks that the term, the vote and the entries of which messages speak are written.
 func (n *simNode) checkOnDisk(messages []*pb.Message) {
 	l := n.node.loop
@@ -44,6 +61,9 @@ func (n *simNode) checkOnDisk(messages []*pb.Message) {
 			ok = m.GetReject() || term > m.GetTerm() || term == m.GetTerm() && vote == m.GetTo()
 		case pb.MsgAppResp:
 			ok = term >= m.GetTerm() && (m.GetReject() || m.GetIndex() <= last)
+			if n.acks++; n.acks%50 == 0 && !m.GetReject() && n.left == nil {
+				n.checkAfterCut(m)
+			}
 		default:
 			ok = term >= m.GetTerm()
 		}
