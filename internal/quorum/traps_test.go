@@ -326,8 +326,9 @@ func TestRestartKeepsAcknowledgedEntries(t *testing.T) {
 	}
 }
 
-// TestVotesAreOnDisk proves that a vote is on disk before it is sent, also if its term is there already.
-func TestVotesAreOnDisk(t *testing.T) {
+// startFollower makes a voter of three whose log begins with a snapshot of entry 4 of term 3.
+func startFollower(t *testing.T) (*Node, *vfs.Mem) {
+	t.Helper()
 	fs := newFS()
 	cfg := config(fs, &machine{})
 	cfg.Join, cfg.Transport = true, simTransport{}
@@ -335,9 +336,8 @@ func TestVotesAreOnDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	self := l.raftID
-	conf := &pb.ConfState{Voters: []uint64{self, 5, 6}, AutoLeave: new(false)}
-	s := &snapshot{at: position{4, 3}, raftID: self, boot: boot{1, conf}, data: []byte("state")}
+	conf := &pb.ConfState{Voters: []uint64{l.raftID, 5, 6}, AutoLeave: new(false)}
+	s := &snapshot{at: position{4, 3}, raftID: l.raftID, boot: boot{1, conf}, data: []byte("state")}
 	l.state = &pb.HardState{Term: new(uint64(3)), Vote: new(uint64(0)), Commit: new(uint64(4))}
 	_, frameErr := l.saveFrame(nil)
 	if err := errors.Join(writeSnapshot(fs, l.dir, s), l.syncDir(), frameErr, l.close()); err != nil {
@@ -347,6 +347,38 @@ func TestVotesAreOnDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		n.endRequests()
+		_ = n.loop.log.close()
+	})
+	return n, fs
+}
+
+// TestSnapshotThatIsThere proves that a leader which offers a snapshot again, since the first answer was
+// lost, is told that its entry is there.
+func TestSnapshotThatIsThere(t *testing.T) {
+	n, _ := startFollower(t)
+	self, told := n.Status().RaftID, uint64(0)
+	n.loop.requests.send = func(messages []*pb.Message) {
+		for _, m := range messages {
+			if m.GetType() == pb.MsgAppResp && m.GetTo() == 5 && !m.GetReject() {
+				told = m.GetIndex()
+			}
+		}
+	}
+	n.loop.stepBatch([]*pb.Message{{
+		Type: pb.MsgSnap.Enum(), From: new(uint64(5)), To: &self, Term: new(uint64(3)),
+		Snapshot: snapshotMark{position{4, 3}, n.loop.conf}.raftSnapshot(),
+	}})
+	if told != 4 || n.loop.download != nil {
+		t.Errorf("the leader is told of entry %d", told)
+	}
+}
+
+// TestVotesAreOnDisk proves that a vote is on disk before it is sent, also if its term is there already.
+func TestVotesAreOnDisk(t *testing.T) {
+	n, fs := startFollower(t)
+	self := n.Status().RaftID
 	votes := 0
 	n.loop.requests.send = func(messages []*pb.Message) {
 		for _, m := range messages {
@@ -354,7 +386,7 @@ func TestVotesAreOnDisk(t *testing.T) {
 				continue
 			}
 			votes++
-			log, found, err := openLog(Config{ID: 1, Dir: cfg.Dir, FS: fs.KillClone(nil), Logger: cfg.Logger}, small)
+			log, found, err := openLog(config(fs.KillClone(nil), &machine{}), small)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -371,10 +403,6 @@ func TestVotesAreOnDisk(t *testing.T) {
 	n.loop.stepBatch([]*pb.Message{vote(6, 9, 4)})
 	if votes != 1 {
 		t.Errorf("%d votes", votes)
-	}
-	n.endRequests()
-	if err := n.loop.log.close(); err != nil {
-		t.Fatal(err)
 	}
 }
 
