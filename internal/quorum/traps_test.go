@@ -429,3 +429,60 @@ func TestSoleVoter(t *testing.T) {
 		}
 	}
 }
+
+// TestRemovedMember proves that a member which asks, and hears that it is none any more, keeps entries that it
+// has acknowledged as long as the answer does not reach so far: a later one may make it a member again.
+func TestRemovedMember(t *testing.T) {
+	n, _ := startFollower(t)
+	l := n.loop
+	others := &pb.ConfState{Voters: []uint64{5}, AutoLeave: new(false)}
+	l.stepBatch([]*pb.Message{{
+		Type: pb.MsgApp.Enum(), From: new(uint64(5)), To: new(l.self), Term: new(uint64(3)), Index: new(uint64(4)), LogTerm: new(uint64(3)),
+		Commit: new(uint64(4)), Entries: []*pb.Entry{entryOf(5, 3, "a"), entryOf(6, 3, "acknowledged")},
+	}})
+	for _, c := range []struct {
+		commit, last uint64
+		role         Role
+	}{{5, 6, Voter}, {9, 5, Observer}} {
+		answer := &pulled{member: 5, term: 3, commit: c.commit, conf: others, prev: position{4, 3}, entries: []*pb.Entry{entryOf(5, 3, "a")}}
+		l.handle(func() error { return l.notePulled(encodePulled(n.cfg.Cluster, answer), nil) })
+		if _, last := l.bounds(); last != c.last || n.Status().Role != c.role {
+			t.Errorf("committed up to %d: the log ends with %d, %+v", c.commit, last, n.Status())
+		}
+	}
+}
+
+// TestFilesWithReplacedEntries proves that a snapshot does not remove a file in which a leader has replaced
+// entries of an earlier one, while a file after it begins with entries behind those.
+func TestFilesWithReplacedEntries(t *testing.T) {
+	n, fs := startFollower(t)
+	l := n.loop.log
+	if _, err := l.saveFrame([]*pb.Entry{entryOf(5, 3, "a"), entryOf(6, 3, "b"), entryOf(7, 3, "c")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.saveFrame([]*pb.Entry{entryOf(5, 4, "instead")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.beginFile(100); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.saveFrame([]*pb.Entry{entryOf(6, 4, "d")}); err != nil {
+		t.Fatal(err)
+	}
+	s := &snapshot{at: position{5, 4}, raftID: l.raftID, boot: boot{1, n.loop.conf}, data: []byte("state")}
+	if err := errors.Join(writeSnapshot(fs, l.dir, s), l.syncDir()); err != nil {
+		t.Fatal(err)
+	}
+	before := len(l.files)
+	if err := l.dropReplaced(5); err != nil || len(l.files) != before {
+		t.Errorf("%d files of %d: %v", len(l.files), before, err)
+	}
+	again, found, err := openLog(config(fs, &machine{}), small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.close()
+	if found.lastIndex() != 6 || again.files[0].last != 7 {
+		t.Errorf("the log ends with %d, and its first file with %d", found.lastIndex(), again.files[0].last)
+	}
+}
