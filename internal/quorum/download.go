@@ -63,13 +63,12 @@ func (l *loop) startDownload(d *download) {
 		return
 	}
 	l.download = d
-	l.fetchPart()
+	d.fetchPart(&l.requests)
 }
 
-func (l *loop) fetchPart() {
-	d := l.download
+func (d *download) fetchPart(r *requests) {
 	d.phase = fetching
-	l.requests.fetch(Part{Of: d.of, Index: d.index, Offset: int64(len(d.file))})
+	r.fetch(Part{Of: d.of, Index: d.index, Offset: int64(len(d.file))})
 }
 
 // notePart takes the answer to a request for a part.
@@ -93,7 +92,7 @@ func (l *loop) notePart(a partAnswer) {
 	d.failures = 0
 	d.file = append(d.file, part...)
 	if int64(len(d.file)) < whole {
-		l.fetchPart()
+		l.download.fetchPart(&l.requests)
 		return
 	}
 	l.storeDownload()

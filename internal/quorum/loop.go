@@ -3,6 +3,7 @@ package quorum
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	pb "go.etcd.io/raft/v3/raftpb"
@@ -95,15 +96,18 @@ func newLoop(n *Node, log *diskLog, found *recovered) (*loop, error) {
 func (l *loop) commitFound(found *recovered) error {
 	commit := max(found.state.GetCommit(), found.base.index)
 	committed := found.entries[:commit-found.base.index]
-	if err := l.commit(committed, nil, l.reportMisfit); err != nil {
+	if err := l.commit(committed, nil, reportMisfit(l.node.cfg.Logger)); err != nil {
 		return err
 	}
 	l.queueCommitted(committed, nil)
 	return nil
 }
 
-func (l *loop) reportMisfit(e *pb.Entry, err error) {
-	l.node.cfg.Logger.Warn("a change of the quorum's members does not fit, it changes nothing", "entry", e.GetIndex(), "err", err)
+// reportMisfit returns a function that logs a committed change of the members that does not fit.
+func reportMisfit(log *slog.Logger) func(e *pb.Entry, err error) {
+	return func(e *pb.Entry, err error) {
+		log.Warn("a change of the quorum's members does not fit, it changes nothing", "entry", e.GetIndex(), "err", err)
+	}
 }
 
 // start makes a sole voter the leader, on the caller's goroutine, and applies all that is
@@ -139,7 +143,7 @@ func (l *loop) followMembers() error {
 	isMember := (l.isMember(l.self) || l.mayBeMember()) && l.committed.index >= l.removed
 	switch {
 	case isMember && l.core == nil:
-		core, err := newCore(l.tail, l.log.state, raftLogger{l.node.cfg.Logger}, l.reportMisfit)
+		core, err := newCore(l.tail, l.log.state, raftLogger{l.node.cfg.Logger}, reportMisfit(l.node.cfg.Logger))
 		if err != nil {
 			return err
 		}
@@ -290,7 +294,7 @@ func (l *loop) tick() {
 			l.observer.tick()
 		}
 		if d := l.download; d != nil && d.phase == paused {
-			l.fetchPart()
+			l.download.fetchPart(&l.requests)
 		}
 		return nil
 	})
@@ -426,10 +430,10 @@ func (l *loop) observe(p *pulled) error {
 		return err
 	}
 	before := l.conf
-	if err := l.observer.written(w, l.reportMisfit); err != nil {
+	if err := l.observer.written(w, reportMisfit(l.node.cfg.Logger)); err != nil {
 		return err
 	}
-	l.noteMembers(before)
+	noteMembers(l, before)
 	l.queueCommitted(w.committed, nil)
 	return nil
 }
@@ -578,7 +582,7 @@ func (l *loop) carryOut(w *work) error {
 		l.requests.send(w.messages)
 	}
 	if w.snapshot == nil {
-		l.noteMembers(before)
+		noteMembers(l, before)
 	}
 	l.queueCommitted(w.committed, answered)
 	return nil
@@ -586,7 +590,7 @@ func (l *loop) carryOut(w *work) error {
 
 // noteMembers makes a snapshot due if the members have changed: raft sends one only to members
 // that it names.
-func (l *loop) noteMembers(before *pb.ConfState) {
+func noteMembers(l *loop, before *pb.ConfState) {
 	if before != l.conf {
 		l.sinceSnapshot = max(l.sinceSnapshot, l.node.cfg.SnapshotBytes)
 	}
