@@ -1,6 +1,7 @@
 package quorum
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,6 +40,8 @@ var (
 	// ErrNoSnapshot is returned for a snapshot that is not there, since there is a newer one.
 	ErrNoSnapshot = errors.New("quorum: there is no such snapshot")
 
+	// ErrMessage is returned by Node.Step for bytes that are no message of the quorum.
+	ErrMessage       = errors.New("quorum: not a message of the quorum")
 	errNotForUs      = fmt.Errorf("%w: it is for another node", ErrMessage)
 	errUnknownMember = fmt.Errorf("%w: it is the answer of a node that is no member", ErrMessage)
 
@@ -150,4 +153,52 @@ type Status struct {
 	IsChanging   bool              // a change of the voters is under way
 	Match        map[uint64]uint64 // the leader's: up to which entry each member has its log
 	Observers    map[uint64]uint64 // that pull from this node: up to which entry each has the log
+}
+
+// Bounds of what nodes send each other, and write at once.
+const (
+	snapshotPart     = 1 << 20 // bytes of a snapshot that are asked for at a time
+	maxSnapshotBytes = 1 << 30
+	maxBatchBytes    = 4 << 20 // in one frame of the log, unless a single proposal is larger
+)
+
+// Members are the members that have a part in the quorum, by raft's ids.
+type Members struct {
+	Voters   []uint64
+	Learners []uint64 // they get all entries and have no vote
+}
+
+// Transport reaches other nodes. They pass what comes to the methods of their Node. Messages may be
+// lost, delayed, doubled and reordered. Raft's ids are those of Status.
+type Transport interface {
+	// Send sends messages, each to Node.Step of its receiver. It must not wait.
+	Send(messages []Message)
+	// ReadCommitted calls Node.ReadCommitted of any other node; of a member, if one is known. After a
+	// failure it should try another one. The answer may be long in coming, since the other node waits
+	// for entries; the transport must give up when the connection is dead.
+	ReadCommitted(ctx context.Context, p Pull) ([]byte, error)
+	// ReadSnapshot calls Node.ReadSnapshot of the member p.Of.
+	ReadSnapshot(ctx context.Context, p Part) ([]byte, error)
+}
+
+// Pull is a request for committed entries.
+type Pull struct {
+	Observer uint64 // raft's id of who asks
+	From     uint64 // index of the first entry; 0: a snapshot, since the observer has no state yet
+	Last     uint64 // the newest entry that the observer has on disk
+}
+
+// Part is a request for a part of a snapshot's file.
+type Part struct {
+	Of     uint64 // raft's id of the member that has it
+	Index  uint64 // the snapshot's
+	Offset int64
+}
+
+// proposal is one call of Propose.
+type proposal struct {
+	term  uint64
+	data  []byte
+	index uint64     // of its entry; 0: not known yet
+	done  chan error // of size 1; gets the result
 }

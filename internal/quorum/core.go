@@ -384,12 +384,6 @@ func (c *core) waitingBytes() (n int) {
 	return n
 }
 
-// Members are the members that have a part in the quorum, by raft's ids.
-type Members struct {
-	Voters   []uint64
-	Learners []uint64 // they get all entries and have no vote
-}
-
 // startChange proposes a change of the members. w gets its result.
 func (c *core) startChange(term uint64, want Members, w *waiter) error {
 	if !c.leads || term != c.term {

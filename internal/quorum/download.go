@@ -11,9 +11,7 @@ import (
 )
 
 const (
-	snapshotPart     = 1 << 20 // bytes that are asked for at a time
-	maxSnapshotBytes = 1 << 30
-	maxPartFailures  = 5 // in a row, after which a download is given up
+	maxPartFailures = 5 // in a row, after which a download is given up
 )
 
 // download is a snapshot on its way from another member. Its parts are asked for one after the
@@ -42,13 +40,6 @@ const (
 	paused
 	storing
 )
-
-// Part is a request for a part of a snapshot's file.
-type Part struct {
-	Of     uint64 // raft's id of the member that has it
-	Index  uint64 // the snapshot's
-	Offset int64
-}
 
 // partAnswer is the result of one request.
 type partAnswer struct {

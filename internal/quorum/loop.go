@@ -13,7 +13,6 @@ import (
 
 const (
 	maxBatchProposals = 1024     // in one frame of the log
-	maxBatchBytes     = 4 << 20  // in one frame, unless a single proposal is larger
 	maxPending        = 64 << 20 // bytes of entries that wait for other voters, or for the applier; above it no proposal is accepted
 )
 

@@ -34,8 +34,6 @@ const (
 )
 
 var (
-	// ErrMessage is returned by Node.Step for bytes that are no message of the quorum.
-	ErrMessage = errors.New("quorum: not a message of the quorum")
 	errForeign = errors.New("it is of another cluster")
 )
 

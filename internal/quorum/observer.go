@@ -25,13 +25,6 @@ const (
 	observerPaused                // the last pull failed: the next one begins at the next tick
 )
 
-// Pull is a request for committed entries.
-type Pull struct {
-	Observer uint64 // raft's id of who asks
-	From     uint64 // index of the first entry; 0: a snapshot, since the observer has no state yet
-	Last     uint64 // the newest entry that the observer has on disk
-}
-
 // nextPull returns the request to send now, if one is due.
 func (o *observer) nextPull() (p Pull, ok bool) {
 	if o.state != observerIdle {

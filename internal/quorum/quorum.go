@@ -90,14 +90,6 @@ type loopStatus struct {
 	snapshot  uint64              // index of the newest snapshot
 }
 
-// proposal is one call of Propose.
-type proposal struct {
-	term  uint64
-	data  []byte
-	index uint64     // of its entry; 0: not known yet
-	done  chan error // of size 1; gets the result
-}
-
 // Open starts a node on an existing or a new directory. When it returns, all entries that are
 // known to be committed are applied, and a sole voter leads. It makes Dir, and its name durable, if it
 // is missing; the name of Dir's parent must be durable.

@@ -20,19 +20,6 @@ const (
 	dropsInterval     = 10 * time.Second
 )
 
-// Transport reaches other nodes. They pass what comes to the methods of their Node. Messages may be
-// lost, delayed, doubled and reordered. Raft's ids are those of Status.
-type Transport interface {
-	// Send sends messages, each to Node.Step of its receiver. It must not wait.
-	Send(messages []Message)
-	// ReadCommitted calls Node.ReadCommitted of any other node; of a member, if one is known. After a
-	// failure it should try another one. The answer may be long in coming, since the other node waits
-	// for entries; the transport must give up when the connection is dead.
-	ReadCommitted(ctx context.Context, p Pull) ([]byte, error)
-	// ReadSnapshot calls Node.ReadSnapshot of the member p.Of.
-	ReadSnapshot(ctx context.Context, p Part) ([]byte, error)
-}
-
 // pullAnswer is the result of a pull.
 type pullAnswer struct {
 	data []byte

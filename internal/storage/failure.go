@@ -243,9 +243,9 @@ type health struct {
 type use string
 
 const (
-	useOpen   use = "opened"
+	useOpen   use = "open"
 	useRead   use = "read"
-	useAppend use = "appended to"
+	useAppend use = "append"
 )
 
 // trouble is an error of a log's files that lost nothing: a caller was refused, and the next call
@@ -270,11 +270,10 @@ func (h *health) noteUse(u use, err error) {
 	}
 	next := &trouble{u, err}
 	if h.trouble.CompareAndSwap(old, next) && (old == nil || old.err.Error() != err.Error()) {
-		h.log.Error(next.String()+"; clients are refused until that is mended, which needs no restart", "log", h.name, "err", err)
+		h.log.Error("the files of a log cannot be used, and clients are refused until that is mended, which needs no restart",
+			"log", h.name, "use", string(u), "err", err)
 	}
 }
-
-func (t *trouble) String() string { return fmt.Sprintf("a log cannot be %s", t.use) }
 
 // faults has the faults of logs that were found before the logs were opened. It is safe for
 // concurrent use.
