@@ -337,13 +337,39 @@ func (r *round) syncShares() {
 	})
 }
 
-// syncFiles makes everything durable in the log's own files that was written before.
+// syncFiles makes everything durable in the log's own files that was written before, also below a
+// start that is in memory only: a power cut may take that start back. A recovery then begins with
+// the segments that wait for their removal, and would end the log at the first torn one.
 func (l *Log) syncFiles() error {
 	segs := l.segments()
 	if len(segs) == 0 {
 		return nil
 	}
-	return l.syncFrom(segs[0])
+	if err := l.syncFrom(segs[0]); err != nil {
+		return err
+	}
+	for _, g := range findDropped(l) {
+		if synced, _ := g.Synced(); synced == g.Size() {
+			continue
+		}
+		if err := g.Sync(); err != nil && slices.Contains(findDropped(l), g) { // else it was removed meanwhile, since its start is durable
+			return err
+		}
+	}
+	return nil
+}
+
+// findDropped finds the segments of a log that wait for their removal.
+func findDropped(l *Log) (segs []*segment.Segment) {
+	k := &l.s.keeper
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, d := range k.dropped {
+		if d.l == l {
+			segs = append(segs, d.g)
+		}
+	}
+	return segs
 }
 
 // syncFrom makes a segment and those after it durable, and their names.

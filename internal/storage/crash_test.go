@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ type modelLog struct {
 	id        LogID
 	topic     string
 	pageCache bool           // as it is configured now
+	switching bool           // the next append changes its mode, since it was configured after the last one
 	mirror    bool           // it is appended to with given offsets, and truncated
 	records   []int64        // by offset, numbers never used twice; noRecord
 	epochs    []record.Epoch // by offset
@@ -306,7 +308,7 @@ func (w *world) noteCommitted(i int, l *Log) {
 	if m.topic == "t2" { // its retention acts as it grows
 		m.asked = max(m.asked, end)
 	}
-	if !m.pageCache {
+	if !m.pageCache && !m.switching { // else retention asks, and what is committed may be in the page cache only
 		m.sure = max(m.sure, end)
 	}
 	m.raiseHighWatermark(l)
@@ -434,6 +436,11 @@ func (w *world) appendAt(i, size int) {
 // appended compares the outcome of an append with the model.
 func (w *world) appended(i int, items []Item, first int) {
 	m, l := w.model[i], w.logs[i]
+	if slices.ContainsFunc(items, func(it Item) bool { return it.Err == nil }) {
+		w.mu.Lock()
+		m.switching = false
+		w.mu.Unlock()
+	}
 	if w.sick && w.someFailed(m, items, first) {
 		w.noteCached(i, l)
 		return
@@ -582,7 +589,7 @@ func (w *world) restart() {
 func (w *world) changeMode(i int) {
 	w.mu.Lock()
 	m := w.model[i]
-	m.pageCache = !m.pageCache
+	m.pageCache, m.switching = !m.pageCache, true
 	o := m.options()
 	w.mu.Unlock()
 	w.logs[i].Configure(o)

@@ -77,19 +77,21 @@ func TestCrashAgain(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		seed uint64
-		sick bool // calls fail
-		why  string
+		conditions
+		why string
 	}{
-		{1732, true, "a sync of the volume was believed after one of a directory had failed"},
-		{3120, true, "the model kept a sure end within a gap that a truncation left at the log's end"},
-		{6081, true, "the model forgot a log that may come back when one of its identity that had nothing was deleted, too"},
-		{6338, true, "a recovery confirmed a truncation that a killed process had made in the page cache alone"},
-		{17595, false, "the model cut a write in half that had returned, since one that wrote nothing came after it"},
-		{26786, true, "files of a deleted log were removed before its directory's new name was durable: a crash brought back the rest"},
+		{1732, conditions{sick: true}, "a sync of the volume was believed after one of a directory had failed"},
+		{3120, conditions{sick: true}, "the model kept a sure end within a gap that a truncation left at the log's end"},
+		{6081, conditions{sick: true}, "the model forgot a log that may come back when one of its identity that had nothing was deleted, too"},
+		{6338, conditions{sick: true}, "a recovery confirmed a truncation that a killed process had made in the page cache alone"},
+		{17595, conditions{}, "the model cut a write in half that had returned, since one that wrote nothing came after it"},
+		{26786, conditions{sick: true}, "files of a deleted log were removed before its directory's new name was durable: a crash brought back the rest"},
+		{12620, conditions{isHard: true}, "a log became durable while segments below its start, which a power cut took back, were in the page cache only"},
+		{13265, conditions{sick: true, crowded: true}, "the model took records in the page cache for durable, since retention asked before an append had changed the log's mode"},
 	} {
 		t.Run(strconv.FormatUint(c.seed, 10), func(t *testing.T) {
 			t.Log(c.why)
-			crashRun(t, c.seed, conditions{sick: c.sick})
+			crashRun(t, c.seed, c.conditions)
 		})
 	}
 }
