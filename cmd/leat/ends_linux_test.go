@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	ossignal "os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -116,6 +117,9 @@ func TestReaderGoesAway(t *testing.T) {
 // group, the demo deletes its data. A second SIGHUP changes nothing, and under nohup the signal does nothing.
 func TestTerminalCloses(t *testing.T) {
 	t.Parallel()
+	handled := make(chan os.Signal, 1)
+	ossignal.Notify(handled, syscall.SIGHUP) // or the processes below ignore the signal if the test runs under nohup
+	defer ossignal.Stop(handled)
 	p := up(t, t.TempDir(), "--set", "group.initial.rebalance.delay.ms=0")
 	fillTopic(t, p, "t", 10)
 	temporary := t.TempDir()
