@@ -33,9 +33,7 @@ const (
 	flagSnapshot = 2
 )
 
-var (
-	errForeign = errors.New("it is of another cluster")
-)
+var errForeign = errors.New("it is of another cluster")
 
 // Message is a message for another member.
 type Message struct {
