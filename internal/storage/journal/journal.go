@@ -180,19 +180,18 @@ func (j *Journal) Start() Mark {
 // returned. It syncs the rounds that Scan has found, which may not be on disk yet, since later
 // rounds depend on them. Files with rounds from keepFrom on are not used again.
 func (j *Journal) Resume(keepFrom, begin, end Mark) error {
-	at := end
-	j.next.Store(at.Round)
-	j.prev, j.at, j.synced = at.Prev, at, at
+	j.next.Store(end.Round)
+	j.prev, j.at, j.synced = end.Prev, end, end
 	j.marks = []Mark{keepFrom, begin}
-	if err := j.eraseFrom(at); err != nil {
+	if err := j.eraseFrom(end); err != nil {
 		return err
 	}
 	j.keepFiles(keepFrom)
-	if at.Pos > 0 && at.File < len(j.files) { // the round before the mark is in that file
-		f := j.files[at.File]
-		f.last = max(f.last, at.Round-1)
-		if f.f != nil && at.Pos < j.fileSize {
-			j.current, j.pos, f.state = f, at.Pos, ringUsed
+	if end.Pos > 0 && end.File < len(j.files) { // the round before the mark is in that file
+		f := j.files[end.File]
+		f.last = max(f.last, end.Round-1)
+		if f.f != nil && end.Pos < j.fileSize {
+			j.current, j.pos, f.state = f, end.Pos, ringUsed
 		}
 	}
 	for _, f := range j.files {
