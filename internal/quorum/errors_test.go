@@ -68,6 +68,7 @@ func failSomeCalls(rng *rand.Rand, disk *vfs.Mem, life int, have []string) (*vfs
 	}[rng.IntN(5)]
 	var mu sync.Mutex
 	left, more := 1+rng.IntN([]int{8, 120}[rng.IntN(2)]), rng.IntN(2)
+	until := 1 + rng.IntN(3) // drawn here: the calls come from several goroutines
 	m := &machine{}
 	n, err := openTuned(config(vfs.NewFaulty(disk, func(op vfs.Op, _ string) error {
 		mu.Lock()
@@ -78,7 +79,7 @@ func failSomeCalls(rng *rand.Rand, disk *vfs.Mem, life int, have []string) (*vfs
 		}
 		if left--; left == 0 {
 			if more > 0 {
-				more, left = 0, 1+rng.IntN(3)
+				more, left = 0, until
 			}
 			return cause
 		}
