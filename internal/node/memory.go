@@ -144,7 +144,7 @@ type heapLimit struct{ original int64 }
 // they hold much, as much garbage again would be a waste.
 const (
 	usualPace   = 100
-	parkedPace  = 33
+	parkedPace  = 20
 	parkedShare = 4 // parked requests hold much from 1/parkedShare of their limit on
 )
 
