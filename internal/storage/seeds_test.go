@@ -4,30 +4,35 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
-// seeds are those that a test of crashes runs.
+// seeds are those that a test of crashes runs: LEAT_TEST_SEED=7, LEAT_TEST_SEEDS=50000 for those
+// below that, or LEAT_TEST_SEEDS=20000-25000 for a part of a campaign.
 func seeds(tb testing.TB) (from, to int) {
 	tb.Helper()
-	n := int(sampled(1500))
-	if v := os.Getenv("LEAT_TEST_SEED"); v != "" {
-		seed, err := strconv.Atoi(v)
+	number := func(text string) int {
+		n, err := strconv.Atoi(text)
 		if err != nil {
 			tb.Fatal(err)
 		}
-		return seed, seed + 1
+		return n
 	}
-	if v := os.Getenv("LEAT_TEST_SEEDS"); v != "" {
-		var err error
-		if n, err = strconv.Atoi(v); err != nil {
-			tb.Fatal(err)
-		}
+	if v := os.Getenv("LEAT_TEST_SEED"); v != "" {
+		return number(v), number(v) + 1
 	}
-	return 0, n
+	v := os.Getenv("LEAT_TEST_SEEDS")
+	if v == "" {
+		return 0, int(sampled(1500))
+	}
+	if first, end, isRange := strings.Cut(v, "-"); isRange {
+		return number(first), number(end)
+	}
+	return 0, number(v)
 }
 
 // TestCrash proves, over many seeds, that records that were reported as committed survive a
