@@ -83,6 +83,7 @@ const (
 
 // bufferWaiter is an input that waits for a buffer.
 type bufferWaiter struct {
+	pool     *bufferPool
 	class    int
 	size     int64
 	replaced int64         // bytes of the buffer that it will give back for this one
@@ -253,7 +254,7 @@ func (p *bufferPool) grantNextLocked() *bufferWaiter {
 // awaitTurn waits in line for a buffer of the class; the caller then waits for ready,
 // and calls takeGranted.
 func (p *bufferPool) awaitTurn(class, replaced int) *bufferWaiter {
-	w := &bufferWaiter{class: class, size: int64(p.sizes[class]), replaced: int64(replaced), ready: make(chan struct{})}
+	w := &bufferWaiter{pool: p, class: class, size: int64(p.sizes[class]), replaced: int64(replaced), ready: make(chan struct{})}
 	queue := queueOf(class)
 	p.mu.Lock()
 	defer p.mu.Unlock()

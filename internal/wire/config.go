@@ -20,6 +20,7 @@ type Config struct {
 	MaxParked     int           // answers outstanding on one connection, 65,536; four times as many on all of them
 	Congestion    string        // TCP_CONGESTION of accepted connections; "": the system's choice
 	DecodeBudget  int           // bytes that one decoded request may take, 64 MiB; at most the largest reservation of Work
+	Peers         Peers         // other nodes; the zero value: none
 
 	// Work is the memory that decoded requests take while they are served; nil: no bounds.
 	Work *budget.Budget
@@ -28,6 +29,20 @@ type Config struct {
 	// system's choice. With bbr, which many systems choose, large answers to the loopback take
 	// much more CPU than with reno (leat bench consume).
 	LocalCongestion string
+}
+
+// Peers is what a server keeps for the connections of other nodes, beside what clients have. A
+// connection becomes one of those when its Session calls Conn.Prove. connClass has the changes.
+type Peers struct {
+	// Handshake lists the keys of the requests with which a peer proves itself, in order. A
+	// connection in the waiting room can send no others. Without it there is no waiting room.
+	Handshake []int16
+	// Expected tells whether other nodes may connect now. It may be called by any goroutine; nil:
+	// none may, so there is no waiting room.
+	Expected func() bool
+	Conns    int   // peers' connections for which there are file descriptors, beside MaxConns
+	Waiting  int   // connections in the waiting room for which there are file descriptors, beside both
+	Memory   int64 // bytes of receive buffers that clients cannot take, 8 MiB; larger requests of peers take RequestMemory
 }
 
 // Listener is an address on which a server accepts connections, and the rules for those
@@ -80,6 +95,10 @@ func (c Config) withDefaults() Config {
 	if c.DecodeBudget <= 0 {
 		c.DecodeBudget = 64 << 20
 	}
+	if c.Peers.Memory <= 0 {
+		c.Peers.Memory = 8 << 20
+	}
+	c.Peers.Memory = max(c.Peers.Memory, 1<<20)
 	return c
 }
 

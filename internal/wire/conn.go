@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/leatstream/leat/internal/budget"
@@ -60,6 +61,9 @@ type Conn struct {
 
 	activity activity
 
+	proven    atomic.Bool           // it is a peer's; set once, by Prove
+	finishing atomic.Pointer[error] // why it is to be closed when all its answers are sent; nil: it is not
+
 	entry  connEntry  // owned by the registry
 	sample heldSample // owned by the sweeper
 
@@ -72,6 +76,8 @@ type Conn struct {
 	clientID string
 	key      int16 // the API of the last requests
 	requests int64 // their number, which is not in Stats yet
+
+	waits *waitingPlace // nil: it is not in the waiting room
 }
 
 // refusedError marks that the session refused a request.
@@ -108,10 +114,18 @@ func (c *Conn) RemoteAddr() net.Addr { return c.nc.RemoteAddr() }
 func (c *Conn) Listener() *Listener { return c.listener }
 
 // SetMaxFrame bounds the requests that are read from now on. A session may want less than
-// its listener allows while it does not know the client. 0, or more than Config.MaxFrame,
-// stands for Config.MaxFrame. Only the Handler and the Session may call it.
+// its listener allows while it does not know the client. 0, or more than the server allows,
+// stands for that: Config.MaxFrame, or what peers may send. Only the Handler and the Session may
+// call it.
 func (c *Conn) SetMaxFrame(bytes int) {
-	c.in.maxFrame = c.srv.cfg.MaxFrame
+	switch most := c.srv.cfg.MaxFrame; {
+	case c.isWaiting():
+		c.in.maxFrame = waitingFrame
+	case c.proven.Load():
+		c.in.maxFrame = max(most, c.srv.peerFrame)
+	default:
+		c.in.maxFrame = most
+	}
 	if bytes > 0 {
 		c.in.maxFrame = min(c.in.maxFrame, bytes)
 	}
@@ -145,10 +159,29 @@ func (c *Conn) Close(reason error) {
 	}
 }
 
+// Finish reads no more requests, and closes the connection when all its answers are sent, with a
+// reason for the log. Any goroutine may call it; only the first call has an effect.
+func (c *Conn) Finish(reason error) {
+	if c.finishing.CompareAndSwap(nil, &reason) {
+		c.stopReading()
+	}
+}
+
+// endReason is why the connection reads no more requests; nil: it goes on.
+func (c *Conn) endReason() error {
+	if c.srv.isStopping() {
+		return errShutdown
+	}
+	if reason := c.finishing.Load(); reason != nil {
+		return *reason
+	}
+	return nil
+}
+
 // serveRequests serves the connection until it ends; false: until it is suspended.
 func (c *Conn) serveRequests() (ended bool) {
 	err := c.openSession()
-	for err == nil && !c.srv.isStopping() {
+	for err == nil && c.endReason() == nil {
 		switch err = c.sock.read(&c.in); {
 		case err == nil:
 			if c.in.hasFrame() {
@@ -192,11 +225,14 @@ func (c *Conn) endConn(err error) {
 		err = refused.err
 		c.drainAnswers(bounds{parked: math.MaxUint64, early: math.MaxInt64, memory: math.MaxInt64})
 	case errors.As(err, &panicked): // the request that panicked is never answered
-	case c.srv.isStopping():
-		err = errShutdown
+	case c.endReason() != nil:
+		err = c.endReason()
 		c.drainAnswers(bounds{})
 	}
 	c.Close(err)
+	if c.isWaiting() {
+		c.waits.patience.Stop()
+	}
 	c.out.helpers.Wait()
 	if c.sess != nil {
 		if err := catchPanic(func() error { c.sess.Close(); return nil }); err != nil {
@@ -231,8 +267,7 @@ func (c *Conn) serveFrames() error {
 	for c.in.hasFrame() {
 		frame, err := c.in.nextFrame()
 		if err != nil {
-			c.srv.stats.Refused.Add(1)
-			return err
+			return c.refuseFrame(err)
 		}
 		if err := c.serveFrame(frame); err != nil {
 			return err
@@ -249,8 +284,12 @@ func (c *Conn) serveFrames() error {
 func (c *Conn) serveFrame(frame []byte) error {
 	h, body, err := c.srv.guard.parseHeader(frame)
 	if err != nil {
-		c.srv.stats.Refused.Add(1)
-		return err
+		return c.refuseFrame(err)
+	}
+	if c.isWaiting() {
+		if err := c.checkWaiting(h.key); err != nil {
+			return err
+		}
 	}
 	if string(h.clientID) != c.clientID {
 		c.clientID = string(h.clientID)
@@ -297,7 +336,7 @@ func (s shape) workMemory(most int64) int64 {
 // than the largest reservation gets that one, so that it is the only large one.
 func (c *Conn) reserveWork(s shape) (*decodeMemory, error) {
 	c.releaseDecoded() // of an earlier call
-	n := s.workMemory(c.srv.cfg.Work.Most(budget.Command))
+	n := s.workMemory(c.srv.cfg.Work.Most(c.workClass(budget.Command)))
 	held, err := c.Reserve(budget.Command, n)
 	if err != nil {
 		return nil, err
@@ -311,9 +350,14 @@ func (c *Conn) reserveWork(s shape) (*decodeMemory, error) {
 // Reserve reserves work memory for a request. It waits for it until the connection ends. Only
 // Serve may call it. Before it waits, the session is flushed, and the large answers to earlier
 // requests of the connection are sent: so no connection takes more than one place in the
-// queue, and one whose client does not read stands in none.
+// queue, and one whose client does not read stands in none. A peer's requests take memory of the
+// class budget.Peer instead, and no more of it than one of them may have.
 func (c *Conn) Reserve(class budget.Class, n int64) (budget.Reservation, error) {
 	work := c.srv.cfg.Work
+	if c.proven.Load() {
+		class = c.workClass(class)
+		n = min(n, work.Most(class))
+	}
 	if held, ok := work.TryReserve(class, n); ok {
 		return held, nil
 	}
@@ -325,6 +369,14 @@ func (c *Conn) Reserve(class budget.Class, n int64) (budget.Reservation, error) 
 		return budget.Reservation{}, err
 	}
 	return work.Reserve(c.Context(), class, n)
+}
+
+// workClass is the class of the work memory for the connection's requests of a class.
+func (c *Conn) workClass(class budget.Class) budget.Class {
+	if c.proven.Load() {
+		return budget.Peer
+	}
+	return class
 }
 
 // Context ends with the connection.
@@ -421,7 +473,7 @@ func (c *Conn) interruptRead() {
 	_ = c.nc.SetReadDeadline(time.Unix(1, 0)) // fails only if the connection is closed, and does not wait
 }
 
-// stopReading is called when the server stops: the connection reads no more requests.
+// stopReading is called when endReason has a reason: the connection reads no more requests.
 func (c *Conn) stopReading() {
 	c.interruptRead()
 	c.in.stop()
@@ -435,8 +487,8 @@ func (c *Conn) trySuspend() (suspended bool, err error) {
 	if err := c.nc.SetReadDeadline(time.Time{}); err != nil {
 		return false, markGone(err)
 	}
-	if c.srv.isStopping() { // the deadline may have been that of Shutdown
-		return false, errShutdown
+	if err := c.endReason(); err != nil { // the deadline may have been that of stopReading
+		return false, err
 	}
 	c.in.prepareToWait()
 	c.clientID = "" // an idle connection keeps no name; the next request brings it again
@@ -447,7 +499,7 @@ func (c *Conn) trySuspend() (suspended bool, err error) {
 	c.srv.conns.setSuspended(c, true)
 	if c.life.changeState(connSuspended) {
 		// From here on the connection belongs to the goroutine that wakes it, perhaps already.
-		if !c.srv.isStopping() && p.armSocket(c.sock) || !c.life.wake() {
+		if c.endReason() == nil && p.armSocket(c.sock) || !c.life.wake() {
 			return true, nil
 		}
 	}
@@ -472,7 +524,10 @@ func (c *Conn) startAgain() {
 func (c *Conn) reportEnd(reason error) {
 	s := c.srv
 	var p *panicError
+	var away *turnedAwayError
 	switch {
+	case errors.As(reason, &away):
+		s.reportTurnedAway(c.nc, away.limit)
 	case errors.As(reason, &p):
 		s.stats.Panics.Add(1)
 		s.cfg.Logger.Error("BUG: a handler panicked; its connection was closed", "client", c.RemoteAddr().String(), "panic", p.value, "stack", string(p.stack))

@@ -36,11 +36,16 @@
 // of the class Unsent until it is sent, so that a client which does not read takes none from
 // the work of others (heldAnswers).
 //
+// Principals: a connection is a client's until its Session calls Prove. Then it is another node's,
+// and what clients take does not concern it: connClass draws the changes and lists what a peer has
+// for itself. If a limit refuses a connection and Config.Peers says that nodes are expected, it is
+// admitted to a small waiting room, in which it can do nothing but prove in time that it is a peer's.
+//
 // A panic of a Session, of an answer's encoding, of a Section, or of work that defers
 // Conn.Contain closes its connection and does not end the process.
 //
 // Concurrency: the methods of a Server and a Conn, and those that answer a Request, may
-// be called by any goroutine. Uncork, SetMaxFrame and a Session's use of Body belong to
+// be called by any goroutine. Uncork, SetMaxFrame, Prove and a Session's use of Body belong to
 // the connection's goroutine. The mutexes of Server, registry, lifecycle, output,
 // heldAnswers and bufferPool are never held together, and no callback, wait or system
 // call happens while one is held.

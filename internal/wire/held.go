@@ -192,8 +192,14 @@ func (d *decodeMemory) takeMemory() (memory budget.Reservation) {
 // if that is less than it takes. An answer that has such memory leaves a quarter of the class to
 // those that have none, as the answers of groups: so clients that do not read long lists do not
 // keep groups from working.
+//
+// A peer's answer keeps the memory with which it was made, if any, and is not closed for it: the number
+// of peers' connections and maxUnsent bound it.
 func (r *Request) chargeAnswer() (ok bool) {
 	p, srv := &r.resp, r.Conn.srv
+	if r.Conn.IsProven() {
+		return true
+	}
 	if r.decoded != nil && p.held == nil && len(p.B) >= holdFrom {
 		memory := r.decoded.takeMemory()
 		memory.Shrink(p.Memory())

@@ -19,7 +19,8 @@ var errNoMemory = errors.New("the memory for requests is exhausted, and this con
 // The methods and fields belong to the connection's goroutine, except for stop and the fields
 // that are marked as shared.
 type input struct {
-	pool     *bufferPool
+	pool     *bufferPool // clients'; its sizes of classes are those of reserve
+	reserve  *bufferPool // of peers, for the smaller classes; nil: none is for this connection
 	activity *activity
 	received *atomic.Int64 // bytes, of the server
 	maxFrame int           // bytes of the largest frame that is accepted
@@ -42,6 +43,7 @@ type input struct {
 // reads it.
 type unfinished struct {
 	bytes   atomic.Int64  // of the buffer; 0: nothing is held
+	reserve atomic.Bool   // the buffer is of the reserve
 	arrived atomic.Int64  // bytes of the request that have come
 	missing atomic.Int64  // bytes of the request that have not come
 	frame   atomic.Uint64 // the number of frames that were cut before it, plus one
@@ -79,6 +81,22 @@ func (in *input) nextFrame() ([]byte, error) {
 	in.start = from + size
 	in.frames++
 	return in.buf.bytes[from:in.start:in.start], nil
+}
+
+// useReserve takes the smaller buffers from a pool that clients do not have from now on. There must be
+// no bytes that were not cut.
+func (in *input) useReserve(reserve *bufferPool) {
+	in.dropBuffer()
+	in.reserve, in.startClass = reserve, firstClass
+}
+
+// poolOf is the pool for buffers of a class. A buffer that would take most of the reserve is taken
+// from the pool that clients have too.
+func (in *input) poolOf(class int) *bufferPool {
+	if in.reserve != nil && int64(in.reserve.sizes[class]) <= in.reserve.bulk {
+		return in.reserve
+	}
+	return in.pool
 }
 
 // freeRoom is the part of the buffer into which the next bytes are read.
@@ -122,7 +140,8 @@ func (in *input) needsFront() bool {
 // replaceBuffer takes a buffer of the class in place of the present one. It returns
 // false when memory is short.
 func (in *input) replaceBuffer(class int) bool {
-	b := in.pool.takeBuffer(class, in.replaceableBytes())
+	pool := in.poolOf(class)
+	b := pool.takeBuffer(class, in.replaceableBytes(pool))
 	if b == nil {
 		return false
 	}
@@ -130,9 +149,9 @@ func (in *input) replaceBuffer(class int) bool {
 	return true
 }
 
-// replaceableBytes is how many bytes are given back with the present buffer.
-func (in *input) replaceableBytes() int {
-	if in.buf == nil || in.buf.isShared() {
+// replaceableBytes is how many bytes a pool gets back with the present buffer.
+func (in *input) replaceableBytes(pool *bufferPool) int {
+	if in.buf == nil || in.buf.pool != pool || in.buf.isShared() {
 		return 0
 	}
 	return len(in.buf.bytes)
@@ -184,7 +203,7 @@ func (in *input) shrinkBuffer() {
 		return
 	}
 	class := in.pool.classFor(rest)
-	if in.pool.sizes[class]*4 <= len(in.buf.bytes) && (rest <= in.pool.sizes[1] || in.pool.isShort()) {
+	if in.pool.sizes[class]*4 <= len(in.buf.bytes) && (rest <= in.pool.sizes[1] || in.buf.pool.isShort()) {
 		in.replaceBuffer(class)
 	}
 }
@@ -208,6 +227,7 @@ func (in *input) publishHeld() {
 	}
 	h.arrived.Store(int64(rest))
 	h.missing.Store(int64(max(lengthSize+size-rest, 0)))
+	h.reserve.Store(in.buf.pool == in.reserve)
 	h.bytes.Store(int64(len(in.buf.bytes)))
 }
 
@@ -236,15 +256,16 @@ func (in *input) awaitBuffer() error {
 		}
 	}
 	in.publishHeld()
-	w := in.pool.awaitTurn(class, in.replaceableBytes())
+	pool := in.poolOf(class)
+	w := pool.awaitTurn(class, in.replaceableBytes(pool))
 	in.waiting.Store(w)
 	if in.stopped.Load() { // stop came before it could see w
-		in.pool.cancelWait(w)
+		pool.cancelWait(w)
 	}
 	<-w.ready
 	in.activity.noteProgress() // the time of this wait does not count as the client's
 	in.waiting.Store(nil)
-	b := in.pool.takeGranted(w)
+	b := pool.takeGranted(w)
 	if b == nil {
 		return errNoMemory
 	}
@@ -260,6 +281,6 @@ func (in *input) isWaitingForBuffer() bool { return in.waiting.Load() != nil }
 func (in *input) stop() {
 	in.stopped.Store(true)
 	if w := in.waiting.Load(); w != nil {
-		in.pool.cancelWait(w)
+		w.pool.cancelWait(w)
 	}
 }

@@ -75,6 +75,7 @@ type output struct {
 	sharedIssued  uint64 // issued, as others may know it
 	parkedCounted int64  // of taken-done, the part that shared.parked counts
 	memoryCounted int64  // of the memory of answers, the part that shared.unsent counts
+	exempted      bool   // a peer's: shared counts nothing of it; the connection's goroutine sets it, and reads it without mu
 	flow          outputFlow
 	sender        senderState
 	helper        bool          // the helper of a deferred sender runs
@@ -145,15 +146,30 @@ func (o *output) issuePlace() uint64 {
 	return seq
 }
 
+// exempt takes the output out of what all connections together have, and out of their bounds.
+func (o *output) exempt() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.exempted = true
+	o.uncountLocked()
+}
+
+// uncountLocked takes the output out of the counts of all outputs.
+func (o *output) uncountLocked() {
+	o.shared.parked.Add(-o.parkedCounted)
+	o.shared.unsent.Add(-o.memoryCounted)
+	o.parkedCounted, o.memoryCounted = 0, 0
+}
+
 // currentLimits are the present bounds of the connection. They are low if too many answers are
 // outstanding on all connections, or take too much memory.
 func (o *output) currentLimits() bounds {
 	parked := o.shared.maxParked
-	if o.shared.parked.Load() > int64(parked)*parkedShare {
+	if !o.exempted && o.shared.parked.Load() > int64(parked)*parkedShare {
 		parked = min(parked, parkedStep)
 	}
 	memory := int64(maxUnsent)
-	if o.shared.isPressed() {
+	if !o.exempted && o.shared.isPressed() {
 		memory = pressedUnsent
 	}
 	return bounds{uint64(parked) - 1, maxUnsent, maxUnsent, memory}
@@ -225,7 +241,7 @@ func (o *output) isWithinLocked(b bounds) bool {
 // countParkedLocked informs the server of the number of outstanding answers, if that has changed
 // much.
 func (o *output) countParkedLocked() {
-	if d := int64(o.sharedIssued-o.done) - o.parkedCounted; d >= parkedStep || d <= -parkedStep {
+	if d := int64(o.sharedIssued-o.done) - o.parkedCounted; !o.exempted && (d >= parkedStep || d <= -parkedStep) {
 		o.shared.parked.Add(d)
 		o.parkedCounted += d
 	}
@@ -304,11 +320,11 @@ func (o *output) noteMemoryLocked() {
 		return
 	}
 	memory := o.memoryLocked()
-	if d := memory - o.memoryCounted; d >= unsentStep || d <= -unsentStep {
+	if d := memory - o.memoryCounted; !o.exempted && (d >= unsentStep || d <= -unsentStep) {
 		o.shared.unsent.Add(d)
 		o.memoryCounted = memory
 	}
-	if max(o.box.size+o.early.bytes, memory) >= sendEarly || memory > pressedUnsent && o.shared.isPressed() {
+	if max(o.box.size+o.early.bytes, memory) >= sendEarly || memory > pressedUnsent && !o.exempted && o.shared.isPressed() {
 		o.checkBounds.Store(true)
 	}
 }
@@ -475,9 +491,7 @@ func (o *output) close() {
 	}
 	o.flow = flowClosed
 	o.checkBounds.Store(true)
-	o.shared.parked.Add(-o.parkedCounted)
-	o.shared.unsent.Add(-o.memoryCounted)
-	o.parkedCounted, o.memoryCounted = 0, 0
+	o.uncountLocked()
 	if o.resume != nil {
 		close(o.resume)
 		o.resume = nil

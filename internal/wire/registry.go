@@ -14,6 +14,8 @@ import (
 type connEntry struct {
 	prev, next *Conn
 	suspended  bool
+	class      connClass
+	greeted    bool // it waits, and its first request was that of the handshake
 }
 
 // registry has the connections of a server, and bounds their number.
@@ -21,10 +23,13 @@ type registry struct {
 	mu        sync.Mutex // guards the fields below
 	awake     *Conn      // a ring of the connections that have a goroutine
 	suspended *Conn      // a ring of those that have none
-	count     int        // of both
-	most      int        // connections for which there are file descriptors; 0: no bound
+	counts    [classes]int
+	most      int // clients' connections for which there are file descriptors; 0: no bound
 	limits    Limits
-	perIP     map[netip.Addr]int // the number of connections by address; nil without a limit
+	perIP     map[netip.Addr]int // the number of clients' connections by address; nil without a limit
+
+	mostPeers, mostWaiting int     // connections for which there are file descriptors
+	waiting                []*Conn // the connections in the waiting room, the oldest first
 }
 
 // errNoDescriptors refuses a connection if all file descriptors that are meant for connections
@@ -52,21 +57,24 @@ func (g *registry) setLimits(l Limits) {
 	case g.perIP == nil: // open connections were not counted before
 		g.perIP = map[netip.Addr]int{}
 		for c := range g.eachLocked(true) {
-			g.perIP[remoteIP(c.nc)]++
+			if c.entry.class == classClient {
+				g.perIP[remoteIP(c.nc)]++
+			}
 		}
 	}
 }
 
-// addConn adds a connection, unless a limit is reached.
+// addConn adds a client's connection, unless a limit is reached.
 func (g *registry) addConn(c *Conn) error {
 	ip := remoteIP(c.nc)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.most > 0 && g.count >= g.most {
-		return fmt.Errorf("there are %d connections, %w (ulimit -n, or LimitNOFILE= in a systemd unit) allows: raise that limit", g.count, errNoDescriptors)
+	count := g.counts[classClient]
+	if g.most > 0 && count >= g.most {
+		return fmt.Errorf("there are %d connections, %w (ulimit -n, or LimitNOFILE= in a systemd unit) allows: raise that limit", count, errNoDescriptors)
 	}
-	if g.limits.Conns > 0 && g.count >= g.limits.Conns {
-		return fmt.Errorf("there are %d connections, as many as max.connections allows", g.count)
+	if g.limits.Conns > 0 && count >= g.limits.Conns {
+		return fmt.Errorf("there are %d connections, as many as max.connections allows", count)
 	}
 	if most, ok := g.limits.forIP(ip); ok && ip.IsValid() && g.perIP[ip] >= most {
 		return fmt.Errorf("this address has %d connections, as many as max.connections.per.ip allows", g.perIP[ip])
@@ -75,22 +83,84 @@ func (g *registry) addConn(c *Conn) error {
 		g.perIP[ip]++
 	}
 	linkConn(&g.awake, c)
-	g.count++
+	g.counts[classClient]++
 	return nil
 }
 
-// removeConn removes a connection.
-func (g *registry) removeConn(c *Conn) {
+// addWaiting adds a connection to the waiting room. If that has no room, the oldest connection in
+// it that has not begun a handshake is evicted, which the caller must close; if there is none, ok is
+// false.
+func (g *registry) addWaiting(c *Conn) (evicted *Conn, ok bool) {
 	ip := remoteIP(c.nc)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.count--
-	if g.perIP != nil {
+	ofAddress := 0
+	for _, w := range g.waiting {
+		if remoteIP(w.nc) == ip {
+			ofAddress++
+		}
+	}
+	if crowded := ofAddress >= waitingPerIP; crowded || len(g.waiting) >= g.mostWaiting {
+		i := slices.IndexFunc(g.waiting, func(w *Conn) bool { return !w.entry.greeted && (!crowded || remoteIP(w.nc) == ip) })
+		if i < 0 {
+			return nil, false
+		}
+		evicted = g.waiting[i]
+		g.waiting = slices.Delete(g.waiting, i, i+1)
+	}
+	c.entry.class = classWaiting
+	g.waiting = append(g.waiting, c)
+	linkConn(&g.awake, c)
+	g.counts[classWaiting]++
+	return evicted, true
+}
+
+// noteGreeted notes that a waiting connection has begun the handshake, so that it is not evicted. It
+// returns false if it was evicted before.
+func (g *registry) noteGreeted(c *Conn) (waits bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.entry.greeted = true
+	return slices.Contains(g.waiting, c)
+}
+
+// promoteConn counts a connection as a peer's if there is room for one more, and returns its class
+// before and after.
+func (g *registry) promoteConn(c *Conn) (before, after connClass) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	before = c.entry.class
+	if before == classPeer || g.counts[classPeer] >= g.mostPeers {
+		return before, before
+	}
+	g.uncountLocked(c)
+	c.entry.class = classPeer
+	g.counts[classPeer]++
+	return before, classPeer
+}
+
+// removeConn removes a connection, and returns its class.
+func (g *registry) removeConn(c *Conn) connClass {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.uncountLocked(c)
+	unlinkConn(g.ringOf(c), c)
+	return c.entry.class
+}
+
+// uncountLocked takes a connection out of the counts of its class.
+func (g *registry) uncountLocked(c *Conn) {
+	g.counts[c.entry.class]--
+	switch ip := remoteIP(c.nc); {
+	case c.entry.class == classWaiting:
+		if i := slices.Index(g.waiting, c); i >= 0 {
+			g.waiting = slices.Delete(g.waiting, i, i+1)
+		}
+	case c.entry.class == classClient && g.perIP != nil:
 		if g.perIP[ip]--; g.perIP[ip] <= 0 {
 			delete(g.perIP, ip)
 		}
 	}
-	unlinkConn(g.ringOf(c), c)
 }
 
 // setSuspended moves a connection to the ring of those that are suspended, or back.

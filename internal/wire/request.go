@@ -47,6 +47,9 @@ func (r *Request) Body() []byte {
 	return b.bytes[r.from:r.to:r.to]
 }
 
+// IsFirst tells whether no request came before it on its connection.
+func (r *Request) IsFirst() bool { return r.seq == 0 }
+
 // KeepBody keeps the body as it is until the request is answered. Only Serve and Flush
 // may call it. Kept bodies use up the memory for requests.
 func (r *Request) KeepBody() {
@@ -102,7 +105,7 @@ func (r *Request) enterLarge() (leave func()) {
 		return func() {}
 	}
 	work := r.Conn.srv.cfg.Work
-	work.Enter(budget.Command)
+	work.Enter(r.Conn.workClass(budget.Command))
 	return work.Leave
 }
 

@@ -24,6 +24,7 @@ type Server struct {
 	handler Handler
 	guard   *guard
 	buffers *bufferPool
+	reserve *bufferPool // for small receive buffers of peers only
 	shared  outputShared
 	held    heldAnswers
 	stats   Stats
@@ -34,8 +35,9 @@ type Server struct {
 	scarcity *lineLimit
 	conns    registry
 
-	sweeps   atomic.Uint32 // the number of sweeps so far
-	stopping chan struct{} // closed by Shutdown
+	peerFrame int           // bytes of a peer's largest request
+	sweeps    atomic.Uint32 // the number of sweeps so far
+	stopping  chan struct{} // closed by Shutdown
 
 	mu        sync.Mutex // guards the fields below
 	listeners map[net.Listener]struct{}
@@ -49,19 +51,23 @@ type Server struct {
 // NewServer makes a server that hands requests to h.
 func NewServer(cfg Config, h Handler) *Server {
 	cfg = cfg.withDefaults()
+	peerFrame := max(cfg.MaxFrame, min(largestPeerFrame, largestFrame(cfg.RequestMemory)))
 	s := &Server{
 		cfg:       cfg,
 		handler:   h,
 		guard:     newGuard(),
-		buffers:   newBufferPool(cfg.RequestMemory, cfg.MaxFrame),
+		buffers:   newBufferPool(cfg.RequestMemory, peerFrame),
+		reserve:   newBufferPool(cfg.Peers.Memory, peerFrame), // its classes have the same sizes
+		peerFrame: peerFrame,
 		lines:     newLineLimit(cfg.Logger, logBurst, time.Second),
 		scarcity:  newLineLimit(cfg.Logger, 1, scarcityPause),
 		stopping:  make(chan struct{}),
 		listeners: map[net.Listener]struct{}{},
 	}
 	s.conns.setLimits(cfg.Limits)
-	s.conns.most = cfg.MaxConns // without its lock: no other goroutine has the server yet
-	s.stats.buffers = s.buffers
+	// Without its lock: no other goroutine has the server yet.
+	s.conns.most, s.conns.mostPeers, s.conns.mostWaiting = cfg.MaxConns, cfg.Peers.Conns, cfg.Peers.Waiting
+	s.stats.buffers, s.stats.reserve = s.buffers, s.reserve
 	s.shared.buffers, s.shared.sent, s.shared.maxParked = s.buffers, &s.stats.BytesOut, cfg.MaxParked
 	s.shared.maxUnsent = cfg.RequestMemory / unsentShare
 	return s
@@ -181,8 +187,11 @@ func (s *Server) serveConn(c *Conn) {
 	if p != nil {
 		p.removeSocket(c.sock)
 	}
-	s.conns.removeConn(c)
-	s.stats.Conns.Add(-1)
+	class := s.conns.removeConn(c)
+	s.stats.countClass(class, -1)
+	if class == classWaiting {
+		s.stats.TurnedAway.Add(1)
+	}
 	s.running.Done()
 }
 
@@ -204,7 +213,8 @@ func (s *Server) idlePoller() *idlePoller {
 	return p
 }
 
-// admitConn makes a connection of nc. If a limit is reached, it closes nc and returns nil.
+// admitConn makes a connection of nc. If a limit is reached and there is no waiting room, it closes
+// nc and returns nil.
 func (s *Server) admitConn(nc net.Conn, l *Listener) *Conn {
 	c, err := newConn(s, l, nc)
 	if err == nil {
@@ -214,19 +224,22 @@ func (s *Server) admitConn(nc net.Conn, l *Listener) *Conn {
 		_ = nc.Close() // nothing was written to it
 		if !errors.Is(err, errShutdown) {
 			s.stats.TurnedAway.Add(1)
-			lines := s.lines
-			if errors.Is(err, errNoDescriptors) {
-				lines = s.scarcity
-			}
-			if log := lines.nextLine(); log != nil {
-				log.Warn("connection refused", "client", nc.RemoteAddr().String(), "reason", err)
-			}
+			s.reportTurnedAway(nc, err)
 		}
 		return nil
 	}
-	s.stats.Accepted.Add(1)
-	s.stats.Conns.Add(1)
 	return c
+}
+
+// reportTurnedAway logs that a limit has refused a connection.
+func (s *Server) reportTurnedAway(nc net.Conn, limit error) {
+	lines := s.lines
+	if errors.Is(limit, errNoDescriptors) {
+		lines = s.scarcity
+	}
+	if log := lines.nextLine(); log != nil {
+		log.Warn("connection refused", "client", nc.RemoteAddr().String(), "reason", limit)
+	}
 }
 
 // registerConn registers a connection, and starts the sweeper with the first one.
@@ -236,7 +249,12 @@ func (s *Server) registerConn(c *Conn) error {
 		return err
 	}
 	err := s.conns.addConn(c)
-	if err != nil {
+	if err == nil {
+		s.stats.Accepted.Add(1)
+		s.stats.countClass(classClient, 1)
+		return nil
+	}
+	if err = s.beginWaiting(c, err); err != nil {
 		s.running.Done()
 	}
 	return err

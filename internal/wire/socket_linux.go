@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -240,16 +241,27 @@ func setCongestion(nc net.Conn, name string) error {
 	if !ok || name == "" {
 		return nil
 	}
+	err := setOption(tc, func(fd int) error { return unix.SetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION, name) })
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// setUserTimeout bounds how long bytes that were sent may not be acknowledged, and how long the
+// other end may have no room for more.
+func setUserTimeout(tc *net.TCPConn, d time.Duration) error {
+	return setOption(tc, func(fd int) error {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
+	})
+}
+
+func setOption(tc *net.TCPConn, set func(fd int) error) error {
 	rc, err := tc.SyscallConn()
 	if err != nil {
 		return err
 	}
-	var serr error
-	err = rc.Control(func(fd uintptr) {
-		serr = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name)
-	})
-	if err == nil && serr != nil {
-		err = fmt.Errorf("%s: %w", name, serr)
-	}
-	return err
+	var inner error
+	err = rc.Control(func(fd uintptr) { inner = set(int(fd)) })
+	return errors.Join(err, inner)
 }

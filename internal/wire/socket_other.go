@@ -5,6 +5,7 @@ package wire
 import (
 	"errors"
 	"net"
+	"time"
 )
 
 // sysBatch is the part of a batch for system calls, of which there are none on this system.
@@ -32,3 +33,6 @@ func newSocket(nc net.Conn) (socket, error) { //nolint:ireturn // there are two 
 
 // setCongestion does nothing on this system.
 func setCongestion(net.Conn, string) error { return nil }
+
+// setUserTimeout does nothing on this system, where only keep-alive notices a dead connection.
+func setUserTimeout(*net.TCPConn, time.Duration) error { return nil }

@@ -7,7 +7,8 @@ const countedKeys = 128
 
 // Stats counts a server's work. The counts change while they are read.
 type Stats struct {
-	Conns      atomic.Int64 // open now
+	Conns      atomic.Int64 // connections that are counted as clients', open now
+	Peers      atomic.Int64 // connections that are counted as peers', open now
 	Accepted   atomic.Int64 // connections
 	TurnedAway atomic.Int64 // connections refused because of the limits, or without a file descriptor
 	BytesIn    atomic.Int64
@@ -16,6 +17,7 @@ type Stats struct {
 	Panics     atomic.Int64 // of handlers
 	requests   [countedKeys]atomic.Int64
 	buffers    *bufferPool
+	reserve    *bufferPool
 }
 
 // Requests is how many requests of the API were read.
@@ -24,7 +26,18 @@ func (s *Stats) Requests(key int16) int64 {
 }
 
 // RequestMemory is how many bytes the receive buffers in use take.
-func (s *Stats) RequestMemory() int64 { return s.buffers.inUse() }
+func (s *Stats) RequestMemory() int64 { return s.buffers.inUse() + s.reserve.inUse() }
+
+// countClass counts connections that have come into a class, or left it.
+func (s *Stats) countClass(class connClass, n int64) {
+	switch class {
+	case classClient:
+		s.Conns.Add(n)
+	case classPeer:
+		s.Peers.Add(n)
+	case classWaiting: // for two seconds, which is not worth a count
+	}
+}
 
 func slotOfKey(key int16) int {
 	if key < 0 || key >= countedKeys {

@@ -27,7 +27,8 @@ type sweeper struct {
 	stalled uint32 // sweeps in the time-out of half a request
 
 	conns   []*Conn  // kept to use the memory again
-	holders []holder // kept to use the memory again
+	holders []holder // of the memory that clients have; kept to use the memory again
+	peers   []holder // of the reserve
 }
 
 // runSweeper sweeps until the server stops.
@@ -49,7 +50,7 @@ func (w *sweeper) suspendedEvery() uint32 { return min(16, max(1, w.idle/4)) }
 func (w *sweeper) sweepOnce(now uint32) {
 	s := w.srv
 	w.conns = s.conns.listConns(w.conns, now%w.suspendedEvery() == 0)
-	w.holders = w.holders[:0]
+	w.holders, w.peers = w.holders[:0], w.peers[:0]
 	unsent := int64(0)
 	for _, c := range w.conns {
 		age := now - c.activity.last.Load()
@@ -59,22 +60,29 @@ func (w *sweeper) sweepOnce(now uint32) {
 		if age >= suspendAfter && c.sock.isNonblocking() && c.isIdle() {
 			c.interruptRead()
 		}
-		if h := c.measureHeld(now); h.bytes > 0 {
+		switch h := c.measureHeld(now); {
+		case h.bytes == 0:
+		case c.in.held.reserve.Load():
+			w.peers = append(w.peers, h)
+		default:
+			h.exempt = c.IsProven()
 			w.holders = append(w.holders, h)
 		}
 	}
 	if unsent > s.cfg.RequestMemory {
 		w.closeUnread(now)
 	}
-	w.closeSlowHolders(s.buffers.sweepUnused())
+	w.closeSlowHolders(w.holders, s.buffers)
+	w.closeSlowHolders(w.peers, s.reserve)
 	s.held.closeUnread(s.cfg.Work.Usage(budget.Command).Waiting + s.cfg.Work.Usage(budget.Data).Waiting)
 	clear(w.conns)
 	clear(w.holders)
+	clear(w.peers)
 }
 
 // checkTimeouts closes a connection without progress whose time-out is over; otherwise it
 // returns the unsent bytes of its answers. A connection that waits for a buffer is not closed,
-// since that is not its client's fault.
+// since that is not its client's fault. A peer may be idle, since the system watches the connection.
 func (w *sweeper) checkTimeouts(c *Conn, now uint32) (unsent int64) {
 	state, load := c.life.currentState(), c.out.currentLoad()
 	waits := (state == connReading || state == connSuspended) && !c.in.isWaitingForBuffer()
@@ -86,6 +94,7 @@ func (w *sweeper) checkTimeouts(c *Conn, now uint32) (unsent int64) {
 		return 0
 	case waits && c.in.held.bytes.Load() > 0:
 		c.Close(errHalfSent)
+	case c.IsProven():
 	case age <= w.idle:
 		return load.unsent
 	case load.unsent > 0:
@@ -99,7 +108,7 @@ func (w *sweeper) checkTimeouts(c *Conn, now uint32) (unsent int64) {
 // closeUnread closes connections whose clients do not read, when memory is short.
 func (w *sweeper) closeUnread(now uint32) {
 	for _, c := range w.conns {
-		if now-c.activity.last.Load() > w.stalled && c.out.currentLoad().unsent > boxSize {
+		if !c.IsProven() && now-c.activity.last.Load() > w.stalled && c.out.currentLoad().unsent > boxSize {
 			c.Close(errNoReader)
 		}
 	}
@@ -114,6 +123,7 @@ type holder struct {
 	pace   int64
 	age    uint32 // how many sweeps ago its request began
 	queued bool   // it waits for a larger buffer, not for its client
+	exempt bool   // it is a peer that holds memory which clients have too, and is not closed for them
 }
 
 // heldSample is the state of an unfinished request at the last sweep.
@@ -151,19 +161,20 @@ func (c *Conn) measureHeld(now uint32) holder {
 	return h
 }
 
-// closeSlowHolders frees memory for requests if connections wait for it, or if a part of the
+// closeSlowHolders frees memory of a pool if connections wait for it, or if a part of the
 // last quarter is held, which must be free for small requests.
-func (w *sweeper) closeSlowHolders(short shortage) {
+func (w *sweeper) closeSlowHolders(holders []holder, pool *bufferPool) {
+	short := pool.sweepUnused()
 	need := short.wanted
 	held := int64(0)
-	for i := range w.holders {
-		held += w.holders[i].bytes
+	for i := range holders {
+		held += holders[i].bytes
 	}
-	need = max(need, held-bulkShare(w.srv.cfg.RequestMemory))
+	need = max(need, held-pool.bulk)
 	if need <= 0 && !short.stuck {
 		return
 	}
-	for _, h := range chooseVictims(w.holders, need, w.stalled, short.stuck) {
+	for _, h := range chooseVictims(holders, need, w.stalled, short.stuck) {
 		h.c.Close(errNoMemory)
 	}
 }
@@ -172,7 +183,7 @@ func (w *sweeper) closeSlowHolders(short shortage) {
 // more than slow sweeps to send a request, the slowest first. If there are none, and no waiter
 // was served since the last sweep (stuck), all wait for each other. Then it chooses the slowest
 // in any case, or else, of those that wait for a larger buffer, the one whose request began
-// last, so that the others can continue.
+// last, so that the others can continue. Only this one may be exempt.
 func chooseVictims(holders []holder, need int64, slow uint32, stuck bool) []holder {
 	slices.SortFunc(holders, func(a, b holder) int { return cmp.Compare(b.pace, a.pace) })
 	take := func(need int64, mayTake func(holder) bool) (list []holder) {
@@ -184,9 +195,9 @@ func chooseVictims(holders []holder, need int64, slow uint32, stuck bool) []hold
 		}
 		return list
 	}
-	list := take(need, func(h holder) bool { return !h.queued && h.age >= agedSweeps && h.pace > int64(slow) })
+	list := take(need, func(h holder) bool { return !h.exempt && !h.queued && h.age >= agedSweeps && h.pace > int64(slow) })
 	if len(list) == 0 && stuck {
-		list = take(max(need, 1), func(h holder) bool { return !h.queued && h.age > 0 })
+		list = take(max(need, 1), func(h holder) bool { return !h.exempt && !h.queued && h.age > 0 })
 	}
 	if len(list) == 0 && stuck {
 		slices.SortFunc(holders, func(a, b holder) int { return cmp.Compare(a.age, b.age) })
