@@ -119,7 +119,7 @@ func (c *Conn) Listener() *Listener { return c.listener }
 // call it.
 func (c *Conn) SetMaxFrame(bytes int) {
 	switch most := c.srv.cfg.MaxFrame; {
-	case c.isWaiting():
+	case c.waits != nil:
 		c.in.maxFrame = waitingFrame
 	case c.proven.Load():
 		c.in.maxFrame = max(most, c.srv.peerFrame)
@@ -230,7 +230,7 @@ func (c *Conn) endConn(err error) {
 		c.drainAnswers(bounds{})
 	}
 	c.Close(err)
-	if c.isWaiting() {
+	if c.waits != nil {
 		c.waits.patience.Stop()
 	}
 	c.out.helpers.Wait()
@@ -286,8 +286,8 @@ func (c *Conn) serveFrame(frame []byte) error {
 	if err != nil {
 		return c.refuseFrame(err)
 	}
-	if c.isWaiting() {
-		if err := c.checkWaiting(h.key); err != nil {
+	if c.waits != nil {
+		if err := c.srv.checkWaiting(c, h.key); err != nil {
 			return err
 		}
 	}

@@ -294,7 +294,7 @@ func TestPeersSendLargeRequests(t *testing.T) {
 		t.Errorf("got %d bytes", len(body))
 	}
 	eventually(t, "the memory is given back", func() bool { return s.Stats().RequestMemory() == 0 })
-	peer.send(announce(largestPeerFrame + 1))
+	peer.send(announce(LargestPeerFrame + 1))
 	peer.awaitClosed()
 }
 

@@ -40,9 +40,9 @@ const (
 	waitingPerIP = 2
 	// waitingFrame is the size of the largest request of a connection that waits.
 	waitingFrame = 4 << 10
-	// largestPeerFrame is the size of the largest request of a peer, if RequestMemory has room for it:
+	// LargestPeerFrame is the size of the largest request of a peer, if RequestMemory has room for it:
 	// that of a message of the metadata quorum with some entries. Config.MaxFrame is for clients.
-	largestPeerFrame = 24 << 20
+	LargestPeerFrame = 24 << 20
 
 	// PeerSilence is how long the other end of a peer's connection may not answer the system, until
 	// the connection ends.
@@ -81,7 +81,7 @@ func (c *Conn) Prove() error {
 		return nil
 	case c.in.restSize() > 0:
 		return errEarly
-	case c.isWaiting() && !c.waits.patience.Stop():
+	case c.waits != nil && !c.waits.patience.Stop():
 		return c.waits.refusal // its time is over
 	}
 	s := c.srv
@@ -122,15 +122,11 @@ func (s *Server) beginWaiting(c *Conn, limit error) error {
 	return nil
 }
 
-// isWaiting tells whether the connection is in the waiting room. It belongs to the connection's
-// goroutine.
-func (c *Conn) isWaiting() bool { return c.waits != nil }
-
 // checkWaiting returns an error unless a request of a connection that waits is the next one of the
 // handshake.
-func (c *Conn) checkWaiting(key int16) error {
-	keys, n := c.srv.cfg.Peers.Handshake, c.in.frames-1
-	if n >= uint64(len(keys)) || keys[n] != key || n == 0 && !c.srv.conns.noteGreeted(c) {
+func (s *Server) checkWaiting(c *Conn, key int16) error {
+	keys, n := s.cfg.Peers.Handshake, c.in.frames-1
+	if n >= uint64(len(keys)) || keys[n] != key || n == 0 && !s.conns.noteGreeted(c) {
 		return c.waits.refusal
 	}
 	return nil
@@ -138,7 +134,7 @@ func (c *Conn) checkWaiting(key int16) error {
 
 // refuseFrame returns the reason to close a connection that has sent a frame which cannot be read.
 func (c *Conn) refuseFrame(err error) error {
-	if c.isWaiting() {
+	if c.waits != nil {
 		return c.waits.refusal
 	}
 	c.srv.stats.Refused.Add(1)

@@ -51,7 +51,7 @@ type Server struct {
 // NewServer makes a server that hands requests to h.
 func NewServer(cfg Config, h Handler) *Server {
 	cfg = cfg.withDefaults()
-	peerFrame := max(cfg.MaxFrame, min(largestPeerFrame, largestFrame(cfg.RequestMemory)))
+	peerFrame := max(cfg.MaxFrame, min(LargestPeerFrame, largestFrame(cfg.RequestMemory)))
 	s := &Server{
 		cfg:       cfg,
 		handler:   h,
