@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -175,5 +176,55 @@ func receiverName(e ast.Expr) string {
 		return e.Name
 	default:
 		return "?"
+	}
+}
+
+// camelCase matches a word that can only be an identifier.
+var camelCase = regexp.MustCompile(`(?:^|[^\w./-])([a-z]+[A-Z]\w*)`)
+
+// TestCommentsNameWhatExists proves that each identifier that a comment names is in the code: after a
+// renaming a comment must not send its reader after a name that is gone.
+func TestCommentsNameWhatExists(t *testing.T) {
+	known := map[string]bool{}
+	named := map[string]token.Position{} // the last place of each
+	for _, root := range []string{"cmd", "internal"} {
+		err := filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") {
+				return err
+			}
+			set := token.NewFileSet()
+			file, err := parser.ParseFile(set, path, nil, parser.ParseComments|parser.SkipObjectResolution)
+			if err != nil {
+				return err
+			}
+			ast.Inspect(file, func(n ast.Node) bool {
+				switch n := n.(type) {
+				case *ast.Ident:
+					known[n.Name] = true
+				case *ast.BasicLit: // names of other systems are in texts
+					for _, word := range regexp.MustCompile(`\w+`).FindAllString(n.Value, -1) {
+						known[word] = true
+					}
+				}
+				return true
+			})
+			for _, group := range file.Comments {
+				for _, m := range camelCase.FindAllStringSubmatch(group.Text(), -1) {
+					named[m[1]] = set.Position(group.Pos())
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(named) < 500 {
+		t.Fatalf("only %d names were found in comments", len(named))
+	}
+	for name, at := range named {
+		if !known[name] {
+			t.Errorf("%v: the comment names %s, which is not in the code", at, name)
+		}
 	}
 }

@@ -64,8 +64,8 @@ func (v View) lookUp(src Source, name string) (value string, ok bool) {
 	return value, ok
 }
 
-// clusterDefault is the default of a config whose default depends on the number of brokers
-// (D11); false: it does not.
+// clusterDefault is the default of a config whose default depends on the number of brokers; false:
+// it does not.
 func (v View) clusterDefault(name string) (string, bool) {
 	switch name {
 	case "default.replication.factor", "offsets.topic.replication.factor",

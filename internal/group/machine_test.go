@@ -44,7 +44,7 @@ func (m *Machine) recorded() map[string]recorded {
 			v.CurrentStateTimestamp = 0 // a group that could not be recorded at once has another one
 			r.Group = v.AppendTo(nil)
 		}
-		if g.classic.Empty() && g.classic.ProtocolType() == "" && len(r.Offsets) == 0 {
+		if g.classic.IsEmpty() && g.classic.ProtocolType() == "" && len(r.Offsets) == 0 {
 			continue // an empty simple group may be there or not: nobody can tell
 		}
 		out[id] = r
@@ -342,7 +342,7 @@ func TestNoRebalanceTimeoutDoesNotSpin(t *testing.T) {
 	}
 	w.now = w.now.Add(11 * time.Second)
 	fire()
-	if g := w.m.groups["g"].classic; !g.Empty() {
+	if g := w.m.groups["g"].classic; !g.IsEmpty() {
 		t.Errorf("the group is %v after its last member's session", g.State())
 	}
 }

@@ -199,7 +199,7 @@ func (m *Machine) DeleteOffsets(s *coord.Step, req *kmsg.OffsetDeleteRequest) ([
 	switch {
 	case g == nil:
 		return nil, groupIDNotFound
-	case !g.classic.Empty() && g.classic.ProtocolType() != consumerType:
+	case !g.classic.IsEmpty() && g.classic.ProtocolType() != consumerType:
 		return nil, nonEmptyGroup
 	}
 	topics := make([]kmsg.OffsetDeleteResponseTopic, len(req.Topics))
@@ -228,7 +228,7 @@ func (m *Machine) Delete(s *coord.Step, id string) int16 {
 	switch {
 	case g == nil:
 		return groupIDNotFound
-	case !g.classic.Empty():
+	case !g.classic.IsEmpty():
 		return nonEmptyGroup
 	}
 	g.deleteInBatches(s)
@@ -300,7 +300,7 @@ func (m *Machine) expireOffsets(s *coord.Step) {
 			m.timers.Set(&m.scan, s.Now.Add(scanPause))
 			return
 		}
-		if left == 0 && g.classic.Idle() {
+		if left == 0 && g.classic.IsIdle() {
 			classic.Put(s, g.id, nil)
 		}
 	}
@@ -327,7 +327,7 @@ func (g *group) expireOffsets(s *coord.Step, retention time.Duration) (left int)
 // retention has passed since the group's last member left or, in a group that has or
 // never had members, since the commit.
 func (g *group) isExpired(now time.Time, topic string, o *offset, retention time.Duration) bool {
-	if g.classic.InUse(topic) {
+	if g.classic.MayNeedOffsets(topic) {
 		return false
 	}
 	if o.expires != noExpiry {

@@ -34,11 +34,11 @@ const (
 var ErrDirectory = errors.New("cannot use the data directory")
 
 // identity identifies the node and its cluster. It is made at the first start and never
-// changes (D10).
+// changes.
 type identity struct {
 	clusterID string
 	nodeID    int32
-	secret    []byte // proves to other nodes that this one belongs to the cluster (D19)
+	secret    []byte // proves to other nodes that this one belongs to the cluster
 }
 
 // lockDirectory keeps other processes out of the directory until the closer is closed.
@@ -159,8 +159,8 @@ func inspectDirectory(fsys vfs.FS, dir string) error {
 	return err
 }
 
-// unusedNames are what a directory may have before its first node: what a start leaves that ends before
-// the identity is written, and what a file system has at its root.
+// unusedNames are the names that a directory may have although no node has used it: those of files that a first
+// start writes before the identity, and that of a folder which a file system has at its root.
 var unusedNames = []string{lockFile, secretFile, secretFile + ".tmp", identityFile + ".tmp", "lost+found"}
 
 // refuseForeign returns an error if a directory without an identity has anything in it, and says what it is.
@@ -170,7 +170,7 @@ func refuseForeign(fsys vfs.FS, dir string, infos []vfs.Info) error {
 		switch {
 		case i.Name == "__cluster_metadata-0", i.Name == "replication-offset-checkpoint", i.Name == "recovery-point-offset-checkpoint":
 			return errKafkaDirectory
-		case isNodes(fsys, dir, i):
+		case isMadeByNode(fsys, dir, i):
 			return fmt.Errorf("%s is missing, but %s is there, so a node has used it; restore %s and %s from a backup, or choose another directory with --data",
 				identityFile, i.Name, identityFile, secretFile)
 		case !slices.Contains(unusedNames, i.Name):
@@ -195,24 +195,24 @@ var errKafkaDirectory = errors.New("it was written by Apache Kafka, whose direct
 // partitionDir is the name of a partition's directory.
 var partitionDir = regexp.MustCompile(`^[a-zA-Z0-9._-]+-[0-9]+$`)
 
-// isNodes tells whether an entry of a directory is one that only a node with an identity makes. A name
+// isMadeByNode tells whether only a node with an identity makes such an entry of a directory. A name
 // alone says little: somebody's folder may be called journal, or backup-2025.
-func isNodes(fsys vfs.FS, dir string, i vfs.Info) bool {
-	var made func(name string) bool
+func isMadeByNode(fsys vfs.FS, dir string, i vfs.Info) bool {
+	var isNodeFile func(name string) bool
 	switch {
 	case !i.Dir:
 		return slices.Contains([]string{"checkpoint-a", "checkpoint-b", "points-a", "points-b", "sync-failed"}, i.Name)
 	case i.Name == quorumDir:
-		made = func(name string) bool { return strings.HasSuffix(name, ".log") || strings.HasSuffix(name, ".snapshot") }
+		isNodeFile = func(name string) bool { return strings.HasSuffix(name, ".log") || strings.HasSuffix(name, ".snapshot") }
 	case i.Name == "journal":
-		made = func(name string) bool { return strings.HasSuffix(name, ".ring") }
+		isNodeFile = func(name string) bool { return strings.HasSuffix(name, ".ring") }
 	case partitionDir.MatchString(i.Name):
-		made = func(name string) bool { return name == "partition.metadata" }
+		isNodeFile = func(name string) bool { return name == "partition.metadata" }
 	default:
 		return false
 	}
 	inside, err := fsys.ReadDir(path.Join(dir, i.Name))
-	return err == nil && slices.ContainsFunc(inside, func(f vfs.Info) bool { return made(f.Name) })
+	return err == nil && slices.ContainsFunc(inside, func(f vfs.Info) bool { return isNodeFile(f.Name) })
 }
 
 // makeIdentity makes a new identity and writes it. If the directory has a secret it is kept,

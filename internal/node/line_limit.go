@@ -6,9 +6,10 @@ import (
 	"time"
 )
 
-// Clients can cause lines. So that a flood of requests does not become a flood of lines, a message
-// of the levels INFO and WARN is written at most lineBurst times in linePeriod, whatever its attributes
-// are. Errors are always written, and DEBUG is chosen by an operator who wants every line. The next line with that message tells how many were dropped.
+// Requests of clients can cause lines. So that a flood of requests does not become a flood of lines, a
+// message of the levels INFO and WARN is written at most lineBurst times in linePeriod, whatever its
+// attributes are. The next line with that message tells how many were dropped. Errors are always written,
+// and so are lines of DEBUG, since an operator who chooses that level wants every line.
 const (
 	lineBurst  = 20
 	linePeriod = 10 * time.Second

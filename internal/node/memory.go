@@ -66,8 +66,8 @@ type budgets struct {
 	producers *storage.ProducerBudget // of what logs remember of idempotent producers
 }
 
-// These divide the available memory if no setting does. All uses together get no more than there
-// is, down to what a container of 256 MiB leaves (TestSharesFitIn).
+// These divide the available memory if no setting does. All uses together fit into it, if the
+// container has at least 256 MiB (TestSharesFitIn).
 const (
 	requestShare = 8 // receive buffers take 1/requestShare of it, within the bounds of sizesFor
 	minRequests  = 16 << 20

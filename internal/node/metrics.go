@@ -30,9 +30,9 @@ type producerMetrics struct{ producers, producerBytes, producerLimit, producersE
 
 // connectionMetrics are the metrics of clients' connections.
 type connectionMetrics struct {
-	conns, connsMost, accepted, turned *prometheus.Desc
-	refused, panics                    *prometheus.Desc
-	bytesIn, bytesOut, requestMemory   *prometheus.Desc
+	conns, connsLimit, accepted, connsRefused *prometheus.Desc
+	framesRefused, panics                     *prometheus.Desc
+	bytesIn, bytesOut, requestMemory          *prometheus.Desc
 }
 
 // newRegistry makes the registry of all metrics that /metrics shows.
@@ -50,10 +50,10 @@ func newMetricsCollector(n *Node) *metricsCollector {
 		n: n,
 		connectionMetrics: connectionMetrics{
 			conns:         desc("connections", "Client connections open now."),
-			connsMost:     desc("connections_limit", "Client connections that may be open: the lower one of max.connections and of the number that the limit of open files allows; 0: no limit."),
+			connsLimit:    desc("connections_limit", "Client connections that may be open: the lower one of max.connections and of the number that the limit of open files allows; 0: no limit."),
 			accepted:      desc("connections_accepted_total", "Client connections accepted."),
-			turned:        desc("connections_refused_total", "Client connections refused because of max.connections or the limits for one address, or because there was no file descriptor."),
-			refused:       desc("frames_refused_total", "Frames that were malformed or too large; each ended its connection."),
+			connsRefused:  desc("connections_refused_total", "Client connections refused because of max.connections or the limits for one address, or because there was no file descriptor."),
+			framesRefused: desc("frames_refused_total", "Frames that were malformed or too large; each ended its connection."),
 			panics:        desc("handler_panics_total", "Requests whose handler has panicked, which is a bug; each ended its connection."),
 			bytesIn:       desc("network_received_bytes_total", "Bytes received from clients."),
 			bytesOut:      desc("network_sent_bytes_total", "Bytes sent to clients."),
@@ -100,10 +100,10 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	count, now := prometheus.CounterValue, prometheus.GaugeValue
 	w := g.n.wire.Stats()
 	value(g.conns, now, w.Conns.Load())
-	value(g.connsMost, now, int64(g.n.wire.MaxConns()))
+	value(g.connsLimit, now, int64(g.n.wire.MaxConns()))
 	value(g.accepted, count, w.Accepted.Load())
-	value(g.turned, count, w.TurnedAway.Load())
-	value(g.refused, count, w.Refused.Load())
+	value(g.connsRefused, count, w.TurnedAway.Load())
+	value(g.framesRefused, count, w.Refused.Load())
 	value(g.panics, count, w.Panics.Load())
 	value(g.bytesIn, count, w.BytesIn.Load())
 	value(g.bytesOut, count, w.BytesOut.Load())

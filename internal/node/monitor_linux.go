@@ -33,14 +33,14 @@ const (
 func (n *Node) keepMonitorAwake() {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
 	defer func() { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) - 1) }()
-	look := time.NewTicker(monitorCheckEvery)
-	defer look.Stop()
+	check := time.NewTicker(monitorCheckEvery)
+	defer check.Stop()
 	last := n.wire.Stats().BytesIn.Load()
 	for {
 		select {
 		case <-n.ctx.Done():
 			return
-		case <-look.C:
+		case <-check.C:
 		}
 		now := n.wire.Stats().BytesIn.Load()
 		if now-last >= monitorTraffic {

@@ -58,7 +58,7 @@ type Node struct {
 	sizes sizes
 	budgets
 	image       atomic.Pointer[meta.Image]
-	built       atomic.Bool // what follows below is there, for the applier too
+	built       atomic.Bool // the fields below are set; the applier reads them only then
 	followState followState // the applier's
 	deleted     deletedTopics
 

@@ -192,14 +192,14 @@ func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 			n.changeCoordinators(ch)
 		}
 	}
-	limited, warned := false, 0
+	brokersChanged, warned := false, 0
 	for r := range d.Configs {
-		limited = limited || r.Type == config.Broker
+		brokersChanged = brokersChanged || r.Type == config.Broker
 		if warned < maxConfigWarnings && warnIneffective(n.loggers.loggerOf(rootLogger), r, img.Overrides(r)) {
 			warned++
 		}
 	}
-	if limited {
+	if brokersChanged {
 		n.wire.SetLimits(n.connectionLimits())
 	}
 }
@@ -209,9 +209,8 @@ func (n *Node) reconcile(d *meta.Delta, img *meta.Image) {
 const maxConfigWarnings = 20
 
 // warnIneffective logs the configs of a resource that have no effect, and returns whether there
-// are any. The log has to tell, since only
-// some clients read the note about them in the answer to the change (config.NoteTag). The configs
-// of the offsets topic are the node's own, and nobody can do anything about them.
+// are any. The answer to the change has a note about them too (config.NoteTag), but only some clients
+// read it. The configs of the offsets topic are the node's own, and nobody can do anything about them.
 func warnIneffective(logger *slog.Logger, r config.Resource, set map[string]string) bool {
 	if r.Type == config.Topic && r.Name == group.Topic {
 		return false

@@ -19,8 +19,8 @@ const (
 	pressedUnsent = 64 << 10
 	// unsentStep is the least change of an output's memory of which it informs the server.
 	unsentStep = 16 << 10
-	// reliefShare is the share of its bounds by which a connection must get below
-	// them before its requests are read again: a quarter.
+	// A connection that has reached its bounds must get below them by 1/resumeShare of each,
+	// before its requests are read again.
 	resumeShare = 4
 	// parkedStep is the least change of the number of outstanding answers of which an output
 	// informs the server. A connection with fewer is never limited.
@@ -52,8 +52,8 @@ const (
 //	deferred --> active      by the helper, or by another goroutine before it
 //	active ----> none        when nothing is left to send
 //
-// A sender may hand over to a helper, a goroutine that may wait for the client and for the
-// disk, as other senders must not.
+// A sender may hand over to a helper, which is a goroutine of its own. A helper may wait for
+// the client and for the disk; other senders must not.
 type output struct {
 	sock     socket
 	shared   *outputShared
@@ -73,13 +73,13 @@ type output struct {
 	early         earlyAnswers
 	done          uint64 // answers that are in box, or were sent
 	sharedIssued  uint64 // issued, as others may know it
-	parkedCounted int64  // of taken-done, the part that shared.parked counts
+	parkedCounted int64  // of sharedIssued-done, the part that shared.parked counts
 	memoryCounted int64  // of the memory of answers, the part that shared.unsent counts
 	exempted      bool   // a peer's: shared counts nothing of it; the connection's goroutine sets it, and reads it without mu
 	flow          outputFlow
 	sender        senderState
 	helper        bool          // the helper of a deferred sender runs
-	resume        chan struct{} // closed when the output is below the bounds in relieve, or closed
+	resume        chan struct{} // closed when the output is below resumeBelow, or closed
 	resumeBelow   bounds
 
 	helpers sync.WaitGroup // added to under mu while not closed
@@ -200,14 +200,14 @@ func (o *output) uncork() {
 	}
 	o.sharedIssued, o.seenDone = o.issued, o.done
 	o.countParkedLocked()
-	mine := o.sender != senderActive && o.flow != flowClosed && o.box.size > 0
-	if mine {
+	mustSend := o.sender != senderActive && o.flow != flowClosed && o.box.size > 0
+	if mustSend {
 		o.sender = senderActive
 	} else if o.sender != senderActive {
 		o.box.releaseBuffer(&o.shared.boxes)
 	}
 	o.mu.Unlock()
-	if mine {
+	if mustSend {
 		o.sendOutbox(asOwner)
 	}
 }
@@ -227,10 +227,10 @@ func (o *output) awaitRoom(limit bounds) (open bool) {
 			o.mu.Unlock()
 			return true
 		}
-		relief := make(chan struct{})
-		o.resume, o.resumeBelow = relief, limit.resumeBounds()
+		resume := make(chan struct{})
+		o.resume, o.resumeBelow = resume, limit.resumeBounds()
 		o.mu.Unlock()
-		<-relief
+		<-resume
 	}
 }
 
@@ -285,11 +285,11 @@ func (o *output) completeAnswer(r *Request) {
 		return
 	}
 	finished := o.appendReadyLocked(r)
-	mine := o.becomeSenderLocked()
+	mustSend := o.becomeSenderLocked()
 	o.resumeLocked()
 	o.mu.Unlock()
 	o.shared.requests.recycle(finished)
-	if mine {
+	if mustSend {
 		o.sendOutbox(asCompleter)
 	}
 }
@@ -352,12 +352,12 @@ func (o *output) becomeSenderLocked() bool {
 func (o *output) sendDeferred() {
 	o.mu.Lock()
 	o.helper = false
-	mine := o.sender == senderDeferred
-	if mine {
+	mustSend := o.sender == senderDeferred
+	if mustSend {
 		o.sender = senderActive
 	}
 	o.mu.Unlock()
-	if mine {
+	if mustSend {
 		o.sendOutbox(asHelper)
 	}
 }
@@ -468,14 +468,14 @@ func (o *output) handOver() {
 
 func (o *output) sendAsHelper() { o.sendOutbox(asHelper) }
 
-// stopSending makes the caller no longer the sender of an output that is closed, or is about to
+// stopSending ends the caller's turn as the sender of an output that is closed, or is about to
 // be.
 func (o *output) stopSending() {
-	var left unsent
+	var left droppedAnswers
 	o.mu.Lock()
 	o.sender = senderNone
 	if o.flow == flowClosed {
-		left = o.takeUnsentLocked()
+		left = o.takeDroppedLocked()
 	}
 	o.mu.Unlock()
 	left.releaseAll(&o.shared.requests)
@@ -483,7 +483,7 @@ func (o *output) stopSending() {
 
 // close drops all unsent answers, at once or when the sender notices it.
 func (o *output) close() {
-	var left unsent
+	var left droppedAnswers
 	o.mu.Lock()
 	if o.flow == flowClosed {
 		o.mu.Unlock()
@@ -497,29 +497,29 @@ func (o *output) close() {
 		o.resume = nil
 	}
 	if o.sender != senderActive {
-		left = o.takeUnsentLocked()
+		left = o.takeDroppedLocked()
 	}
 	o.mu.Unlock()
 	left.releaseAll(&o.shared.requests)
 }
 
-// unsent are answers that are not sent any more.
-type unsent struct {
+// droppedAnswers are answers that were not sent before the output was closed.
+type droppedAnswers struct {
 	cuts  []cut
 	ready []*Request
 }
 
-func (o *output) takeUnsentLocked() unsent {
-	u := unsent{o.box.takeUnsent(), o.early.list}
+func (o *output) takeDroppedLocked() droppedAnswers {
+	d := droppedAnswers{o.box.takeUnsent(), o.early.list}
 	o.early = earlyAnswers{}
-	return u
+	return d
 }
 
-func (u unsent) releaseAll(requests *requestPool) {
-	for i := range u.cuts {
-		u.cuts[i].release(requests)
+func (d droppedAnswers) releaseAll(requests *requestPool) {
+	for i := range d.cuts {
+		d.cuts[i].release(requests)
 	}
-	for _, r := range u.ready {
+	for _, r := range d.ready {
 		if r != nil {
 			r.resp.discard()
 			requests.recycle(r)

@@ -54,9 +54,9 @@ type Host struct {
 // Group is one classic group. A simple group, which only commits offsets, is a group
 // that is empty and has no protocol type.
 type Group struct {
-	host *Host
-	id   string
-	last record.Offset // the offset after the group's last record
+	host      *Host
+	id        string
+	recordEnd record.Offset // the offset after the group's last record
 
 	// These are in the record.
 	state        state
@@ -164,16 +164,16 @@ func (g *Group) State() string { return g.state.String() }
 // there have been none.
 func (g *Group) ProtocolType() string { return g.protocolType }
 
-// Empty tells whether the group has no members.
-func (g *Group) Empty() bool { return g.state == empty }
+// IsEmpty tells whether the group has no members.
+func (g *Group) IsEmpty() bool { return g.state == empty }
 
-// Idle tells whether the group has neither members nor pending ids.
-func (g *Group) Idle() bool { return g.state == empty && len(g.pending) == 0 }
+// IsIdle tells whether the group has neither members nor pending ids.
+func (g *Group) IsIdle() bool { return g.state == empty && len(g.pending) == 0 }
 
-// InUse tells whether members may need the offsets of a topic, which do not expire then.
-// That is so in every group with members, unless it is stable and its consumers are
-// known not to consume the topic.
-func (g *Group) InUse(topic string) bool {
+// MayNeedOffsets tells whether members may need the offsets of a topic, which do not
+// expire then. That is so in every group with members, unless the group is stable and its
+// consumers are known not to consume the topic.
+func (g *Group) MayNeedOffsets(topic string) bool {
 	return g.state != empty && (g.state != stable || !g.subscribedKnown || g.Consumes(topic))
 }
 
@@ -235,7 +235,7 @@ func (g *Group) removeMember(s *coord.Step, mb *member, code int16) {
 	mb.answerSync(s, SyncFailure(code))
 	g.host.Timers.Stop(&mb.session)
 	g.refundMember(mb)
-	g.noteSync(mb)
+	g.clearUnsynced(mb)
 	g.countProtocols(mb, -1)
 	delete(g.byID, mb.id)
 	if mb.instance != nil && g.byInstance[*mb.instance] == mb {
@@ -250,8 +250,8 @@ func (g *Group) removeMember(s *coord.Step, mb *member, code int16) {
 	}
 }
 
-// noteSync notes that the group no longer waits for a member's SyncGroup.
-func (g *Group) noteSync(mb *member) {
+// clearUnsynced makes the group no longer wait for a member's SyncGroup.
+func (g *Group) clearUnsynced(mb *member) {
 	if mb.unsynced {
 		mb.unsynced = false
 		g.unsynced--
@@ -313,11 +313,11 @@ func (g *Group) supportsProtocols(protocolType string, protocols []kmsg.JoinGrou
 
 // selectProtocol chooses the next generation's protocol by a vote. Each member votes for
 // the first of its protocols that all members have. After a tie the protocol wins that
-// an older member names first. If of is not nil, protocols take the place of that
-// member's own. The result is "" if there is no protocol that all members have.
-func (g *Group) selectProtocol(of *member, protocols []kmsg.JoinGroupRequestProtocol) string {
+// an older member names first. If changed is not nil, that member votes with protocols
+// instead of its own. The result is "" if there is no protocol that all members have.
+func (g *Group) selectProtocol(changed *member, protocols []kmsg.JoinGroupRequestProtocol) string {
 	ballot := func(mb *member) []kmsg.JoinGroupRequestProtocol {
-		if mb == of {
+		if mb == changed {
 			return protocols
 		}
 		return mb.protocols

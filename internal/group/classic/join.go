@@ -53,10 +53,9 @@ func (g *Group) Join(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, reply 
 	g.handleJoin(s, &joinRequest{Client: c, req: req, reply: reply})
 }
 
-// JoinNewGroup handles JoinGroup for a group that does not exist. If the client may join
-// it makes the group by its first record; obtain returns the group when that was
-// applied.
-func (h *Host) JoinNewGroup(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse), obtain func() *Group) {
+// JoinNewGroup handles JoinGroup for a group that does not exist. If the client may join,
+// it records the group; findGroup returns the group once that record was applied.
+func (h *Host) JoinNewGroup(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse), findGroup func() *Group) {
 	j := &joinRequest{Client: c, req: req, reply: reply}
 	req.Protocols = dropDuplicates(req.Protocols)
 	need := j.memberSize() + Size(req.Group)
@@ -72,7 +71,7 @@ func (h *Host) JoinNewGroup(s *coord.Step, c Client, req *kmsg.JoinGroupRequest,
 		// A group exists when its first record does.
 		putEmpty(s, req.Group)
 		s.Else(func(err error) { j.replyFailure(s, "", codeOf(err)) })
-		s.Then(func() { obtain().handleJoin(s, j) })
+		s.Then(func() { findGroup().handleJoin(s, j) })
 	}
 }
 
@@ -256,7 +255,7 @@ func (g *Group) prepareRebalance(s *coord.Step) {
 			}
 		}
 	}
-	g.stopSync()
+	g.endSyncWait()
 	g.emptyUnrecorded = false // the next generation's record replaces that of the empty group
 	if g.state == empty {
 		initial := g.host.Settings().InitialDelay
@@ -274,10 +273,10 @@ func (g *Group) prepareRebalance(s *coord.Step) {
 	g.host.Timers.Set(&g.joinTimer, s.Now.Add(g.rebalanceTimeout()))
 }
 
-// stopSync ends the wait for the SyncGroups of this generation.
-func (g *Group) stopSync() {
+// endSyncWait ends the wait for the SyncGroups of this generation.
+func (g *Group) endSyncWait() {
 	for _, mb := range g.members {
-		g.noteSync(mb)
+		g.clearUnsynced(mb)
 	}
 	g.host.Timers.Stop(&g.syncTimer)
 }
@@ -300,7 +299,7 @@ func (g *Group) joinTimedOut(s *coord.Step) {
 	if g.state != preparing {
 		return
 	}
-	s.After(g.last)
+	s.After(g.recordEnd)
 	if g.previousState == empty && g.joinedDuringDelay && g.delayLeft > 0 {
 		g.joinedDuringDelay = false
 		ran := g.initialDelay
@@ -328,7 +327,7 @@ func (g *Group) completeJoin(s *coord.Step) {
 	if leader := g.byID[g.leader]; leader == nil || leader.join == nil {
 		i := slices.IndexFunc(g.members, func(mb *member) bool { return mb.join != nil })
 		if i < 0 { // no member can lead: wait until one joins, or all sessions end
-			g.host.Timers.Set(&g.joinTimer, s.Now.Add(max(g.rebalanceTimeout(), lookAgain)))
+			g.host.Timers.Set(&g.joinTimer, s.Now.Add(max(g.rebalanceTimeout(), minLeaderWait)))
 			return
 		}
 		g.leader = g.members[i].id
@@ -347,12 +346,12 @@ func (g *Group) completeJoin(s *coord.Step) {
 	g.host.Timers.Set(&g.syncTimer, s.Now.Add(g.rebalanceTimeout()))
 }
 
-// lookAgain is the least time after which a group looks again for a member that can
-// lead: clients may ask for a rebalance timeout of 0.
-const lookAgain = time.Second
+// minLeaderWait is the shortest time for which a group waits for a member that can lead.
+// The rebalance timeout alone would not do, since clients may set it to 0.
+const minLeaderWait = time.Second
 
-// recordAgain is the time after which recordEmpty is tried again.
-const recordAgain = time.Second
+// recordRetryDelay is the time after which recordEmpty is tried again.
+const recordRetryDelay = time.Second
 
 // becomeEmpty ends the last generation of a group that has lost all members.
 func (g *Group) becomeEmpty(s *coord.Step) {
@@ -371,18 +370,19 @@ func (g *Group) recordEmpty(s *coord.Step, v *kmsg.GroupMetadataValue) {
 	s.Else(func(error) {
 		g.restoreFrom(s, v)
 		g.emptyUnrecorded = true
-		g.host.Timers.Set(&g.joinTimer, s.Now.Add(recordAgain))
+		g.host.Timers.Set(&g.joinTimer, s.Now.Add(recordRetryDelay))
 	})
 }
 
-// joinResponse is the answer to the JoinGroup of a member of the generation. Only the
-// leader's lists the members, and only if all is true, which asks it for an assignment.
-func (g *Group) joinResponse(mb *member, all bool) *kmsg.JoinGroupResponse {
+// joinResponse is the answer to the JoinGroup of a member of the generation. If
+// forAssignment is set and the member leads, the answer lists all members, which asks the
+// leader for an assignment.
+func (g *Group) joinResponse(mb *member, forAssignment bool) *kmsg.JoinGroupResponse {
 	resp := kmsg.NewPtrJoinGroupResponse()
 	resp.Generation = g.generation
 	resp.ProtocolType, resp.Protocol = stringOrNil(g.protocolType), stringOrNil(g.protocol)
 	resp.LeaderID, resp.MemberID = g.leader, mb.id
-	if all && g.leader == mb.id {
+	if forAssignment && g.leader == mb.id {
 		resp.Members = make([]kmsg.JoinGroupResponseMember, len(g.members))
 		for i, o := range g.members {
 			resp.Members[i] = kmsg.JoinGroupResponseMember{

@@ -39,12 +39,12 @@ func (g *Group) recordStatic(s *coord.Step, old *member, id string, j *joinReque
 	session, rebalance := j.memberTimeouts()
 	v := g.Record()
 	i := slices.Index(g.members, old)
-	stand := &v.Members[i]
-	stand.MemberID = id
-	stand.SessionTimeoutMillis, stand.RebalanceTimeoutMillis = toMillis(session), toMillis(rebalance)
+	rec := &v.Members[i]
+	rec.MemberID = id
+	rec.SessionTimeoutMillis, rec.RebalanceTimeoutMillis = toMillis(session), toMillis(rebalance)
 	for _, p := range j.req.Protocols {
 		if p.Name == g.protocol {
-			stand.Subscription = p.Metadata
+			rec.Subscription = p.Metadata
 		}
 	}
 	if g.leader == old.id {
@@ -117,7 +117,7 @@ func (g *Group) Sync(s *coord.Step, req *kmsg.SyncGroupRequest, reply func(*kmsg
 		replySync(s, reply, SyncFailure(code))
 		return
 	}
-	g.noteSync(mb)
+	g.clearUnsynced(mb)
 	if g.unsynced == 0 {
 		g.host.Timers.Stop(&g.syncTimer)
 	}
@@ -132,9 +132,11 @@ func (g *Group) Sync(s *coord.Step, req *kmsg.SyncGroupRequest, reply func(*kmsg
 	}
 }
 
-// contradicts tells whether a client has named a protocol, or a type, other than the
-// group's.
-func contradicts(said *string, is string) bool { return said != nil && is != "" && *said != is }
+// contradicts tells whether a client has named a protocol, or a type, other than that of
+// the group. Both may be missing.
+func contradicts(named *string, ofGroup string) bool {
+	return named != nil && ofGroup != "" && *named != ofGroup
+}
 
 // recordAssignment records the leader's assignment, which makes the group stable. If it
 // cannot be recorded, or there is no room for it, the leader gets an error and will try
@@ -187,7 +189,7 @@ func (g *Group) syncTimedOut(s *coord.Step) {
 	if g.unsynced == 0 || g.state != completing && g.state != stable {
 		return
 	}
-	s.After(g.last)
+	s.After(g.recordEnd)
 	for _, mb := range slices.Clone(g.members) {
 		if mb.unsynced {
 			g.removeMember(s, mb, unknownMemberID)
@@ -299,7 +301,7 @@ func (g *Group) sessionExpired(s *coord.Step, mb *member) {
 	if !mb.firstJoin && (mb.join != nil || mb.sync != nil) {
 		return
 	}
-	s.After(g.last)
+	s.After(g.recordEnd)
 	g.removeMember(s, mb, unknownMemberID)
 	switch {
 	case g.state == stable || g.state == completing:
@@ -311,7 +313,7 @@ func (g *Group) sessionExpired(s *coord.Step, mb *member) {
 
 // pendingExpired removes a pending id whose session has ended.
 func (g *Group) pendingExpired(s *coord.Step, id string) {
-	s.After(g.last)
+	s.After(g.recordEnd)
 	g.removePending(id)
 	if g.state == preparing && g.allJoined() {
 		g.completeJoin(s)
@@ -340,7 +342,7 @@ func (g *Group) restoreFrom(s *coord.Step, v *kmsg.GroupMetadataValue) {
 		g.state = stable
 	} else {
 		g.host.Timers.Stop(&g.joinTimer)
-		g.stopSync()
+		g.endSyncWait()
 	}
 	g.learnSubscriptions()
 }

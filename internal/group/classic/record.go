@@ -77,7 +77,7 @@ func Decode(value []byte) (*kmsg.GroupMetadataValue, error) {
 // Apply brings the group into the state of a record. It copies all that it keeps, since
 // the record's bytes are the caller's.
 func (g *Group) Apply(s *coord.Step, v *kmsg.GroupMetadataValue) {
-	g.last = s.Next()
+	g.recordEnd = s.Next()
 	g.restoreFrom(s, v)
 }
 

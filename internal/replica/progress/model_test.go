@@ -326,7 +326,7 @@ type node struct {
 	leader    *Leader
 	follower  *Follower
 	pending   []batch
-	proposed  []int32 // who was proposed at proposedAt
+	proposed  []int32 // who was proposed at partition epoch propAt
 	propAt    int32
 	slowUntil time.Duration
 	syncing   bool
