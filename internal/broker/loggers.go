@@ -33,8 +33,8 @@ var logLevels = []struct {
 	{"FATAL", slog.LevelError + 4},
 }
 
-// levelName is Kafka's name of a level, or of the next more verbose one.
-func levelName(l slog.Level) string {
+// LevelName is Kafka's name of a level, or of the next more verbose one.
+func LevelName(l slog.Level) string {
 	name := logLevels[0].name
 	for _, known := range logLevels {
 		if l >= known.level {
@@ -62,7 +62,7 @@ func (b *Broker) describeLoggers() []config.Entry {
 	levels := b.cfg.LogLevels()
 	entries := make([]config.Entry, 0, len(levels))
 	for _, name := range slices.Sorted(maps.Keys(levels)) {
-		entries = append(entries, config.Entry{Def: &config.Def{Name: name}, Value: levelName(levels[name]), Source: config.LoggerSource})
+		entries = append(entries, config.Entry{Def: &config.Def{Name: name}, Value: LevelName(levels[name]), Source: config.LoggerSource})
 	}
 	return entries
 }

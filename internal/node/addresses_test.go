@@ -171,9 +171,9 @@ func TestEnvironment(t *testing.T) {
 	if d := cmp.Diff(want, cfg.Warnings); d != "" {
 		t.Error(d)
 	}
-	for name, value := range map[string]string{"log-level": "loud", "log-format": "xml"} {
-		if _, err := combine(name, value); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "write ") {
-			t.Errorf("%s=%s: %v", name, value, err)
+	for _, wrong := range [][2]string{{"log-level", "loud"}, {"log-level", "info+2"}, {"log-format", "xml"}} {
+		if _, err := combine(wrong[0], wrong[1]); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "write ") {
+			t.Errorf("%q: %v", wrong, err)
 		}
 	}
 }

@@ -262,9 +262,11 @@ func (c *Config) applySetting(name, value string) error {
 	case "rack":
 		c.Rack = value
 	case "log-level":
-		if err := c.LogLevel.UnmarshalText([]byte(value)); err != nil {
+		level, ok := logLevels[strings.ToLower(value)]
+		if !ok {
 			return fmt.Errorf("%w: %s=%q: write debug, info, warn or error", ErrConfig, name, value)
 		}
+		c.LogLevel = level
 	case "log-format":
 		if value != "text" && value != "json" {
 			return fmt.Errorf("%w: %s=%q: write text or json", ErrConfig, name, value)
@@ -281,6 +283,9 @@ func (c *Config) applySetting(name, value string) error {
 	}
 	return nil
 }
+
+// logLevels are the values of log-level.
+var logLevels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
 
 // setDirectory sets the data directory by one of its names.
 func (c *Config) setDirectory(name, value string) error {

@@ -39,18 +39,29 @@ func (n *Node) checkHealth() (h health) {
 	faults := n.store.Faults()
 	isRefused := func(f storage.LogFault) bool { return f.Kind == storage.LogRefused }
 	if refused := slices.DeleteFunc(slices.Clone(faults), func(f storage.LogFault) bool { return !isRefused(f) }); len(refused) > 0 {
-		degraded("the files of %d logs could not be used when a client last tried: %s", len(refused), describeFaults(refused))
+		degraded("the files of %s could not be used when a client last tried: %s", formatCount(len(refused), "log", "logs"), describeFaults(refused))
 	}
 	if faults = slices.DeleteFunc(faults, isRefused); len(faults) > 0 {
-		degraded("%d logs are read-only: %s", len(faults), describeFaults(faults))
+		degraded("%s read-only: %s", formatCount(len(faults), "log is", "logs are"), describeFaults(faults))
 	}
 	if err := n.store.Damage(); err != nil {
 		degraded("%v", err)
 	}
-	if strays := n.store.Strays(); strays > 0 {
+	switch strays := n.store.Strays(); {
+	case strays == 1:
+		degraded("1 directory of a topic that the metadata do not know was set aside; its name ends with -stray")
+	case strays > 1:
 		degraded("%d directories of topics that the metadata do not know were set aside; their names end with -stray", strays)
 	}
 	return h
+}
+
+// formatCount writes a number and what it counts.
+func formatCount(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 func describeFaults(faults []storage.LogFault) string {

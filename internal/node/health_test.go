@@ -141,7 +141,7 @@ func TestTaintedLogShows(t *testing.T) {
 		_ = cl.ProduceSync(ctx, &kgo.Record{Value: []byte("v")}) // it fails when the sync does
 		_ = other.ProduceSync(ctx, &kgo.Record{Value: []byte("v")})
 	}
-	expectDegraded(t, n, "1 logs are read-only: t-0 (", `leat_logs_faulted{reason="tainted"} 1`, `leat_logs_faulted{reason="damage"} 0`, "leat_journal_damaged 1")
+	expectDegraded(t, n, "1 log is read-only: t-0 (", `leat_logs_faulted{reason="tainted"} 1`, `leat_logs_faulted{reason="damage"} 0`, "leat_journal_damaged 1")
 	expectDegraded(t, n, "the journal cannot be written")
 }
 
@@ -184,8 +184,8 @@ func TestDamageAndStraysShow(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	expectDegraded(t, n, "1 logs are read-only: t-0 (", `leat_logs_faulted{reason="damage"} 1`, "leat_directories_set_aside 1")
-	expectDegraded(t, n, "1 directories of topics that the metadata do not know were set aside")
+	expectDegraded(t, n, "1 log is read-only: t-0 (", `leat_logs_faulted{reason="damage"} 1`, "leat_directories_set_aside 1")
+	expectDegraded(t, n, "1 directory of a topic that the metadata do not know was set aside; its name ends")
 	infos, err := mem.ReadDir("/data")
 	if err != nil {
 		t.Fatal(err)
@@ -351,5 +351,5 @@ func TestMissingFileShows(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	expectDegraded(t, n, "1 logs are read-only: t-0 (", `leat_logs_faulted{reason="damage"} 1`, `leat_logs_faulted{reason="tainted"} 0`)
+	expectDegraded(t, n, "1 log is read-only: t-0 (", `leat_logs_faulted{reason="damage"} 1`, `leat_logs_faulted{reason="tainted"} 0`)
 }

@@ -77,7 +77,7 @@ func listenError(addr string, err error, remedy string) error {
 	case splitErr == nil && errno == syscall.EADDRNOTAVAIL:
 		return fmt.Errorf("%w on %s: this machine does not have the address %s; %s", ErrAddress, addr, host, remedy)
 	case splitErr == nil && isName:
-		return fmt.Errorf("%w on %s: nobody knows an address of %s; %s", ErrAddress, addr, host, remedy)
+		return fmt.Errorf("%w on %s: no address of %s is known; %s", ErrAddress, addr, host, remedy)
 	case isErrno:
 		return fmt.Errorf("%w on %s: %w; %s", ErrAddress, addr, errno, remedy)
 	default:

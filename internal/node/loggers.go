@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"math"
 	"sync/atomic"
+
+	"github.com/leatstream/leat/internal/broker"
 )
 
 // rootLogger is Kafka's name of the logger whose level applies to all loggers without a level
@@ -55,7 +57,7 @@ func (ls *loggers) effectiveLevels() map[string]slog.Level {
 func (ls *loggers) setLevel(name string, level *slog.Level) {
 	value, shown := int64(inherited), "that of root"
 	if level != nil {
-		value, shown = int64(*level), level.String()
+		value, shown = int64(*level), broker.LevelName(*level)
 	}
 	tell := func() { ls.loggerOf(rootLogger).Info("a log level was changed", "of", name, "level", shown) }
 	if level != nil && *level > slog.LevelInfo {

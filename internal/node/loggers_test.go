@@ -117,6 +117,9 @@ func TestBrokerLoggers(t *testing.T) {
 		t.Error(err)
 	}
 	out.has(t, "level=DEBUG msg=\"connection ended\" logger=wire")
+	set(kmsg.ConfigResourceTypeBrokerLogger, "storage", "TRACE")
+	out.has(t, "msg=\"a log level was changed\" logger=root of=storage level=TRACE") // in the words of the request
+	set(kmsg.ConfigResourceTypeBrokerLogger, "storage", "INFO")
 	req := kmsg.NewPtrDescribeConfigsRequest()
 	r := kmsg.NewDescribeConfigsRequestResource()
 	r.ResourceType, r.ResourceName = kmsg.ConfigResourceTypeBrokerLogger, "1"

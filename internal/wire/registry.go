@@ -74,10 +74,10 @@ func (g *registry) addConn(c *Conn) error {
 		return fmt.Errorf("there are %d connections, %w (ulimit -n, or LimitNOFILE= in a systemd unit) allows: raise that limit", count, errNoDescriptors)
 	}
 	if g.limits.Conns > 0 && count >= g.limits.Conns {
-		return fmt.Errorf("there are %d connections, as many as max.connections allows", count)
+		return fmt.Errorf("max.connections allows %d at a time, and so many are open", count)
 	}
 	if most, ok := g.limits.forIP(ip); ok && ip.IsValid() && g.perIP[ip] >= most {
-		return fmt.Errorf("this address has %d connections, as many as max.connections.per.ip allows", g.perIP[ip])
+		return fmt.Errorf("max.connections.per.ip allows this address %d at a time, and so many are open", g.perIP[ip])
 	}
 	if g.perIP != nil {
 		g.perIP[ip]++
