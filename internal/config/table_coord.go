@@ -80,7 +80,7 @@ var coordinatorConfigs = []Def{
 	},
 	{
 		Name: "group.coordinator.rebalance.protocols", Type: List, Default: "classic,consumer,streams", check: listOf("consumer", "classic", "share", "streams"),
-		Doc: "The kinds of groups that are served.",
+		Doc: "The kinds of groups that are served; classic ones always are.", Needs: "next-generation groups", harmless: "classic",
 	},
 	{
 		Name: "group.coordinator.threads", Type: Int, Default: "4", check: atLeast(1),
