@@ -1,5 +1,6 @@
 # An image of Leat: the static binary, a user without rights and a volume for the data.
 #   docker build -t leat . && docker run -p 9092:9092 -v leat-data:/data leat
+# Health and metrics are only for the container itself, unless you add: -e LEAT_HTTP=:8080 -p 8080:8080
 # Other verbs run as well: docker run leat topic list --bootstrap HOST:PORT
 FROM golang:1.26 AS build
 WORKDIR /src

@@ -16,7 +16,7 @@ LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 .NOTPARALLEL:
-.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-crash test-model test-power lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
+.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-crash test-model test-power test-flood lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22

@@ -104,9 +104,12 @@ func promises(t *testing.T) map[string][]string {
 		},
 		"docs/formats.md": {
 			fmt.Sprintf("it was set aside, %d days unless set", stray),
+			fmt.Sprintf("the metadata records, of %d kinds", number("internal/meta", "lastTag")),
+			fmt.Sprintf("A new directory has level %d", number("internal/meta", "LatestLevel")),
 		},
 		"docs/monitoring.md": {
 			fmt.Sprintf("answers HTTP on `%s`", node.DefaultHTTP),
+			fmt.Sprintf("`LEAT_HTTP=%s` lets", strings.TrimPrefix(node.DefaultHTTP, "127.0.0.1")),
 			fmt.Sprintf("With fewer than %s connections the node says so at its start; with a limit below %d it does not start",
 				thousands(number("internal/node", "fewConnections")), number("internal/node", "minDescriptors")),
 			map[int64]string{int64(time.Minute): "begins a minute after the start"}[number("internal/storage", "scrubDelay")] + " and then " + scrub,
