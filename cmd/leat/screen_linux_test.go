@@ -339,7 +339,7 @@ func TestDemoDirectory(t *testing.T) {
 	taken := up(t, t.TempDir())
 	_, port, _ := strings.Cut(taken.addr, ":")
 	v := runVerb(t, taken.addr, "demo", "--port", port)
-	v.expect(t, 1, "port "+port+" cannot be used", "--port")
+	v.expect(t, 1, "leat: starting a node: port "+port+" is taken by another program: name another with --port\n")
 }
 
 // TestProduceWhileTyping proves that nothing is drawn over the line that a person types.
@@ -414,6 +414,41 @@ func TestConsumeOnTerminal(t *testing.T) {
 		eventually(t, "the record is shown", func() bool { return strings.Contains(tt.written(), tc.want) })
 		if got := tt.written(); strings.ContainsAny(got, "\x07\u009b\u202e\x7f") {
 			t.Errorf("%s sends %q", tc.args, got)
+		}
+	}
+}
+
+// TestNamesOnTerminal proves that the name of a group, which anybody who may connect chooses, controls no terminal:
+// not in a table, nor in a list of names, an error or a hint. A script gets the name as it is.
+func TestNamesOnTerminal(t *testing.T) {
+	t.Parallel()
+	p := up(t, t.TempDir(), "--set", "group.initial.rebalance.delay.ms=1500")
+	do(t, p.addr, "", "topic", "create", "t", "--partitions", "1")
+	do(t, p.addr, "x\n", "produce", "t")
+	const evil, shown = "a\x1b[31mred\x07 \u009b2J", `a\x1b[31mred\x07 \u009b2J`
+	for _, tc := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"consume", "t", "--exit", "--group", evil}, "waiting for group " + shown},
+		{[]string{"group", "list"}, shown + "  classic"},
+		{[]string{"group", "list", "--quiet"}, shown + "\r\n"},
+		{[]string{"group", "list", "--quiet", "-o", "json"}, `"a\u001b[31mred\u0007 \u009b2J"`},
+		{[]string{"group", "export", "--all-groups"}, "t,0,"},
+		{[]string{"group", "describe", evil}, "group " + shown + ": Empty"},
+		{[]string{"group", "describe", evil + "K"}, "did you mean " + shown + "?"},
+		{[]string{"group", "delete", evil}, "deleted group " + shown},
+	} {
+		if tc.args[1] == "delete" {
+			if got := do(t, p.addr, "", "group", "list", "--quiet"); got != evil+"\n" {
+				t.Errorf("piped: %q", got)
+			}
+		}
+		tt := newTerminal(t, 250, 10)
+		tt.run(t, append(tc.args, "-b", p.addr)...).awaitEnd(t)
+		eventually(t, strings.Join(tc.args[:2], " ")+" shows the name", func() bool { return strings.Contains(tt.written(), tc.want) })
+		if got := tt.written(); strings.ContainsAny(strings.ReplaceAll(got, "\x1b[K", ""), "\x1b\x07\u009b") {
+			t.Errorf("%q sends %q", tc.args, got)
 		}
 	}
 }

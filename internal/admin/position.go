@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -31,7 +32,7 @@ const (
 )
 
 // PositionHelp explains the forms of a position in help texts.
-const PositionHelp = `"start", "end", an offset, -N for the last N records, a time like 2026-05-17T10:05:03Z, @1779012303 or @1779012303000 for seconds or milliseconds since 1970, or an age like -1h or -7d`
+const PositionHelp = `"start", "end", an offset, -N for the last N records of each partition, a time like 2026-05-17T10:05:03Z (local without a zone), @1779012303 or @1779012303000 for seconds or milliseconds since 1970, or an age like -1h or -7d`
 
 // ParsePosition parses a position in one of the forms of PositionHelp.
 func ParsePosition(s string, now time.Time) (Position, error) {
@@ -42,7 +43,7 @@ func ParsePosition(s string, now time.Time) (Position, error) {
 		return Position{Kind: AtEnd}, nil
 	}
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-		if n < 0 {
+		if strings.HasPrefix(s, "-") { // -0 too: the last 0 records
 			return Position{Kind: BackFrom, N: -n}, nil
 		}
 		return Position{Kind: AtOffset, N: n}, nil
@@ -120,6 +121,11 @@ type Span struct{ Start, End int64 }
 
 // Clamp moves an offset into the partition: to its start, to its end, or nowhere.
 func (s Span) Clamp(offset int64) int64 { return min(max(offset, s.Start), s.End) }
+
+// Shift moves an offset by so many records, forward or back, and then into the partition.
+func (s Span) Shift(offset, by int64) int64 {
+	return s.Clamp(offset + min(by, math.MaxInt64-max(offset, 0)))
+}
 
 // Spans asks for the first offsets and the ends of the partitions of topics.
 func Spans(ctx context.Context, adm *kadm.Client, topics ...string) (map[string]map[int32]Span, error) {

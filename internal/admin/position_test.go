@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"math"
 	"testing"
 	"time"
 )
@@ -21,6 +22,7 @@ func TestPosition(t *testing.T) {
 	f("0", Position{Kind: AtOffset})
 	f("17", Position{Kind: AtOffset, N: 17})
 	f("-3", Position{Kind: BackFrom, N: 3})
+	f("-0", Position{Kind: BackFrom}) // the last 0 records, and not the first offset
 	f("-1h30m", Position{Kind: AtTime, N: now.Add(-90 * time.Minute).UnixMilli()})
 	f("-7d", Position{Kind: AtTime, N: now.AddDate(0, 0, -7).UnixMilli()})
 	f("-90000d", Position{Kind: AtTime}) // before 1970
@@ -36,4 +38,23 @@ func TestPosition(t *testing.T) {
 			t.Errorf("%q passed: %v", s, err)
 		}
 	}
+}
+
+// TestShift proves that an offset moves by so many records, however many, and stays in the partition.
+func TestShift(t *testing.T) {
+	s := Span{Start: 10, End: 20}
+	f := func(offset, by, want int64) {
+		t.Helper()
+		if got := s.Shift(offset, by); got != want {
+			t.Errorf("%d by %d: %d, want %d", offset, by, got, want)
+		}
+	}
+	f(12, 3, 15)
+	f(12, -1, 11)
+	f(12, 9, 20)
+	f(12, -9, 10)
+	f(5, 7, 12)
+	f(12, math.MaxInt64, 20)
+	f(12, math.MinInt64, 10)
+	f(-1, math.MaxInt64, 20)
 }

@@ -183,6 +183,9 @@ func (a *app) runBench(ctx context.Context, r *benchRun, topicExists func() erro
 	if a.output != "table" && a.output != "json" {
 		return usagef("--output %s: write table or json", a.output)
 	}
+	if _, err := parsePairs("--config ", o.Configs); err != nil {
+		return err
+	}
 	if err := o.Validate(r.kind); err != nil {
 		return a.benchError(r, err)
 	}

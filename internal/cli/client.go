@@ -198,13 +198,13 @@ func orDefault(timeout time.Duration) time.Duration {
 
 // tellPerson writes a line to the standard error about what goes on.
 func (a *app) tellPerson(sentence string) {
-	_, _ = fmt.Fprintf(a.err, "leat: %s\n", sentence)
+	_, _ = fmt.Fprintf(a.err, "leat: %s\n", escapeLines(sentence))
 }
 
 // writeNote writes a broker's note about the configs that a verb has set for a topic or broker.
 func (a *app) writeNote(of, note string) {
 	if note != "" {
-		_, _ = fmt.Fprintf(a.err, "note: %s: %s\n", of, note)
+		_, _ = fmt.Fprintf(a.err, "note: %s: %s\n", of, escapeLines(note))
 	}
 }
 
@@ -282,6 +282,11 @@ func noSuchTopicError(ctx context.Context, adm *kadm.Client, topic string) error
 		return notFoundf("topic %s does not exist%s", topic, hint)
 	}
 	return notFoundf("topic %s does not exist: \"leat topic list\" lists all topics", topic)
+}
+
+// noSuchPartitionError says that a topic has no such partition among its partitions, which count from 0.
+func noSuchPartitionError(topic string, partition int32, partitions int) error {
+	return notFoundf("topic %s has no partition %d: its partitions are 0 to %d", topic, partition, partitions-1)
 }
 
 // parsePairs parses name=value arguments. The error names the flag. A name may be given again with the same value only.

@@ -16,6 +16,7 @@ type clusterInfo struct {
 	Controller int32        `json:"controller"`
 	Brokers    []brokerInfo `json:"brokers"`
 	Topics     int          `json:"topics"`
+	Internal   int          `json:"internal_topics"` // of these, such as the one for committed offsets
 	Partitions int          `json:"partitions"`
 }
 
@@ -44,6 +45,9 @@ func (a *app) showCluster(ctx context.Context, adm *kadm.Client) error {
 	info := clusterInfo{ID: m.Cluster, Controller: m.Controller, Topics: len(m.Topics), Brokers: []brokerInfo{}}
 	for _, t := range m.Topics {
 		info.Partitions += len(t.Partitions)
+		if t.IsInternal {
+			info.Internal++
+		}
 	}
 	for _, b := range m.Brokers {
 		bi := brokerInfo{ID: b.NodeID, Address: net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))}
@@ -65,8 +69,12 @@ func (c clusterInfo) String() string {
 		}
 		t.addRow(strconv.Itoa(int(b.ID)), b.Address, b.Rack, role)
 	}
-	return fmt.Sprintf("cluster %s: %s, %s in %s\n\n%s", c.ID, formatCount(len(c.Brokers), "broker"),
-		formatCount(c.Partitions, "partition"), formatCount(c.Topics, "topic"), t.String())
+	internal := ""
+	if c.Internal > 0 { // "leat topic list" leaves them out
+		internal = fmt.Sprintf(" (%s internal)", formatNumber(int64(c.Internal)))
+	}
+	return fmt.Sprintf("cluster %s: %s, %s in %s%s\n\n%s", c.ID, formatCount(len(c.Brokers), "broker"),
+		formatCount(c.Partitions, "partition"), formatCount(c.Topics, "topic"), internal, t.String())
 }
 
 // formatCount writes a number of things, such as "1 topic" or "2 topics".

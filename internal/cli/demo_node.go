@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"strconv"
+	"syscall"
 
 	"github.com/leatstream/leat/internal/node"
 )
@@ -46,7 +48,12 @@ func demoAddress(ctx context.Context, port int) (string, error) {
 		// If the port stays taken nevertheless, the node fails to listen and says so.
 		_ = l.Close()
 		return addr, nil
+	case asked && errors.Is(err, syscall.EADDRINUSE):
+		return "", fmt.Errorf("port %d is taken by another program: name another with --port", port)
 	case asked:
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			err = errno // without the names of Go's operations
+		}
 		return "", fmt.Errorf("port %d cannot be used (%w): name another with --port", port, err)
 	default:
 		return "127.0.0.1:0", nil

@@ -67,7 +67,7 @@ func (a *app) reportEnd(cmd *cobra.Command, err error) int {
 		err = explainFlagRule(err)
 	}
 	// A failure to write to the standard error has nowhere to be told.
-	_, _ = fmt.Fprintf(a.err, "leat: %s\n", oneLine(err))
+	_, _ = fmt.Fprintf(a.err, "leat: %s\n", escapeLines(oneLine(err)))
 	if code == exitUsage {
 		_, _ = fmt.Fprintf(a.err, "Run '%s --help' for how to use it.\n", cmd.CommandPath())
 	}

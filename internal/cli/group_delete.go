@@ -39,7 +39,7 @@ func (a *app) newGroupDelete() *cobra.Command {
 					}
 					all = append(all, deletedGroup{Group: name, Deleted: true})
 				}
-				err = showEach(a, all, func(i int) string { return "deleted group " + all[i].Group })
+				err = showEach(a, all, func(i int) string { return "deleted group " + escapeLine(all[i].Group) })
 				return errors.Join(append(failed, err)...)
 			})
 		},

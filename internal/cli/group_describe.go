@@ -52,7 +52,7 @@ func groupText(d *admin.Description) string {
 	if d.MembersUnknown {
 		members = "members not shown"
 	}
-	fmt.Fprintf(&sb, "group %s: %s, %s, %s, lag %s, coordinator %d\n", d.Group, d.State, kind, members, formatNumber(d.TotalLag), d.Coordinator)
+	fmt.Fprintf(&sb, "group %s: %s, %s, %s, lag %s, coordinator %d\n", escapeLine(d.Group), d.State, kind, members, formatNumber(d.TotalLag), d.Coordinator)
 	if d.MembersUnknown {
 		fmt.Fprintf(&sb, "leat cannot show the members of %s groups, only their offsets.\n", d.Type)
 	}

@@ -74,7 +74,8 @@ func (a *app) exportGroups(ctx context.Context, cl *kgo.Client, c groupChoice, n
 	if a.output == "json" {
 		return errors.Join(missing, a.show(all, nil))
 	}
-	w := csv.NewWriter(a.out)
+	var sb strings.Builder
+	w := csv.NewWriter(&sb)
 	for _, o := range all {
 		cells := []string{o.Group, o.Topic, strconv.Itoa(int(o.Partition)), strconv.FormatInt(o.Offset, 10)}
 		if len(names) == 1 {
@@ -85,7 +86,7 @@ func (a *app) exportGroups(ctx context.Context, cl *kgo.Client, c groupChoice, n
 		}
 	}
 	w.Flush()
-	return errors.Join(missing, w.Error())
+	return errors.Join(missing, w.Error(), a.writeText(sb.String(), `\x%02x`))
 }
 
 // readOffsets reads a file of offsets for the named groups, or for all groups in the file if none is

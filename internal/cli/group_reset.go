@@ -255,7 +255,7 @@ func (r *offsetReset) planTopic(ctx context.Context, adm *kadm.Client, topic str
 	var to kadm.Offsets
 	ends.Each(func(e kadm.Offset) {
 		if c, ok := commits.Lookup(e.Topic, e.Partition); ok {
-			to.AddOffset(e.Topic, e.Partition, all[topic][e.Partition].Clamp(c.At+r.by), -1)
+			to.AddOffset(e.Topic, e.Partition, all[topic][e.Partition].Shift(c.At, r.by), -1)
 		}
 	})
 	return to, nil
@@ -286,7 +286,7 @@ func (r *offsetReset) planFromFile(ctx context.Context, adm *kadm.Client, group 
 		}
 		s, ok := all[o.topic][o.partition]
 		if !ok {
-			if err := missing.take(notFoundf("topic %s has no partition %d: its partitions are 0 to %d", o.topic, o.partition, len(all[o.topic])-1)); err != nil {
+			if err := missing.take(noSuchPartitionError(o.topic, o.partition, len(all[o.topic]))); err != nil {
 				return nil, err
 			}
 			continue

@@ -57,7 +57,7 @@ func (m *meter) addRecord(bytes int) {
 func (m *meter) tellPerson(sentence string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	_, _ = fmt.Fprintf(m.w, "%sleat: %s\n", m.clearLine(), sentence)
+	_, _ = fmt.Fprintf(m.w, "%sleat: %s\n", m.clearLine(), escapeLines(sentence))
 }
 
 // clearLine gives the text that clears the meter's line.

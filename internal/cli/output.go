@@ -2,13 +2,26 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
 
 	"charm.land/lipgloss/v2"
+
+	"github.com/leatstream/leat/internal/cli/format"
 )
+
+// escapeLines writes control characters in a text, except line ends and tabs, as escapes such as \x1b. Names of
+// groups and clients are chosen by others, and a name must not control the terminal of a person who reads it.
+func escapeLines(text string) string { return escapeControls(text, "\n\t") }
+
+// escapeLine is escapeLines for a text that is a part of a line.
+func escapeLine(text string) string { return escapeControls(text, "") }
+
+func escapeControls(text, keep string) string {
+	return string(format.AppendEscaped(nil, []byte(text), keep, `\x%02x`))
+}
 
 // columns is a table for people. A column whose heading begins with ">" is aligned to the right.
 type columns struct {
@@ -16,13 +29,21 @@ type columns struct {
 	rows [][]string
 }
 
-func (t *columns) addRow(cells ...string) { t.rows = append(t.rows, cells) }
+// addRow adds a row, with escapes for control characters.
+func (t *columns) addRow(cells ...string) {
+	for i, c := range cells {
+		cells[i] = escapeLine(c)
+	}
+	t.rows = append(t.rows, cells)
+}
 
-// String writes the table with two spaces between columns. Cells must not contain line breaks.
+// String writes the table with two spaces between columns.
 func (t *columns) String() string {
 	width := make([]int, len(t.head))
+	headings := make([]string, len(t.head))
 	for i, h := range t.head {
-		width[i] = lipgloss.Width(strings.TrimPrefix(h, ">"))
+		headings[i] = strings.TrimPrefix(h, ">")
+		width[i] = lipgloss.Width(headings[i])
 	}
 	for _, row := range t.rows {
 		for i, c := range row {
@@ -33,7 +54,6 @@ func (t *columns) String() string {
 	line := func(cells []string) {
 		var l strings.Builder
 		for i, c := range cells {
-			c = strings.TrimPrefix(c, ">")
 			pad := strings.Repeat(" ", width[i]-lipgloss.Width(c))
 			if strings.HasPrefix(t.head[i], ">") {
 				l.WriteString(pad + c)
@@ -44,27 +64,42 @@ func (t *columns) String() string {
 		}
 		sb.WriteString(strings.TrimRight(l.String(), " ") + "\n")
 	}
-	line(t.head)
+	line(headings)
 	for _, row := range t.rows {
 		line(row)
 	}
 	return sb.String()
 }
 
-// show writes v as JSON for programs, or the text for people, as --output says.
+// show writes v as JSON for programs, or the text for people, as --output says. On a terminal both have escapes for
+// control characters; elsewhere names stay as they are, so that a script can use them.
 func (a *app) show(v any, text func() string) error {
-	var err error
+	var shown, asciiEscape string
 	switch a.output {
 	case "json":
-		e := json.NewEncoder(a.out)
+		var sb strings.Builder
+		e := json.NewEncoder(&sb)
 		e.SetIndent("", "  ")
 		e.SetEscapeHTML(false)
-		err = e.Encode(v)
+		if err := e.Encode(v); err != nil {
+			return err
+		}
+		shown, asciiEscape = sb.String(), `\u%04x`
 	case "table", "":
-		_, err = fmt.Fprint(a.out, text())
+		shown, asciiEscape = text(), `\x%02x`
 	default:
 		return usagef("--output %s: write table or json", a.output)
 	}
+	return a.writeText(shown, asciiEscape)
+}
+
+// writeText writes a text, on a terminal with escapes for control characters. The format asciiEscape is that of single
+// bytes.
+func (a *app) writeText(text, asciiEscape string) error {
+	if isTerminal(a.out) {
+		text = string(format.AppendEscaped(nil, []byte(text), "\n\t", asciiEscape))
+	}
+	_, err := io.WriteString(a.out, text)
 	return err
 }
 

@@ -187,6 +187,7 @@ func (a *app) runProduce(ctx context.Context, f produceFlags, files []string) er
 type topicRules struct {
 	largestBatch int32
 	needsKeys    bool
+	partitions   int // of the topic when the verb started
 }
 
 // checkTarget checks that the topic and the partition to write to exist, and asks which records the topic accepts.
@@ -197,8 +198,9 @@ func (a *app) checkTarget(ctx context.Context, f produceFlags) (rules topicRules
 		if err != nil {
 			return err
 		}
-		if n := len(details[f.topic].Partitions); f.partition >= int32(n) {
-			return notFoundf("topic %s has no partition %d: its partitions are 0 to %d", f.topic, f.partition, n-1)
+		rules.partitions = len(details[f.topic].Partitions)
+		if f.partition >= int32(rules.partitions) {
+			return noSuchPartitionError(f.topic, f.partition, rules.partitions)
 		}
 		configs, err := adm.DescribeTopicConfigs(ctx, f.topic)
 		if err != nil {

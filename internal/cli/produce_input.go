@@ -226,6 +226,9 @@ func (o jsonObject) readBytes(name string) ([]byte, error) {
 	if !ok {
 		return bytesOfJSON(o[name]), nil
 	}
+	if _, both := o.findMember(name); both {
+		return nil, fmt.Errorf("%s and %s_base64 are both there: leave one of them out", name, name)
+	}
 	var inBase64 []byte
 	if !bytes.HasPrefix(raw, []byte(`"`)) || json.Unmarshal(raw, &inBase64) != nil {
 		return nil, fmt.Errorf("%s_base64 is %s: it must be a string in base64, such as \"aGVsbG8=\"", name, shortenJSON(raw))

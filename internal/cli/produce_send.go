@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"regexp"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -172,6 +173,9 @@ func (s *sender) sendRecord(rec *kgo.Record) {
 	})
 }
 
+// wrongPartition is in the client library's error about a record whose partition does not exist.
+const wrongPartition = "invalid record partitioning choice"
+
 // explainFailure makes a sentence of the failure of a record.
 func (s *sender) explainFailure(r *kgo.Record, err error) error {
 	const batchHead = 61 // bytes of a batch's head; the record's own head is not counted
@@ -182,6 +186,9 @@ func (s *sender) explainFailure(r *kgo.Record, err error) error {
 	if errors.Is(err, kerr.MessageTooLarge) && n+batchHead > int(s.rules.largestBatch)-64 {
 		return &sentenceError{kind: err, sentence: fmt.Sprintf("a record of %s bytes is too large for topic %s, whose max.message.bytes is %s: "+
 			"raise it with \"leat config set --topic %s max.message.bytes=%d\"", formatNumber(int64(n)), s.topic, formatNumber(int64(s.rules.largestBatch)), s.topic, roomFor(n))}
+	}
+	if strings.Contains(err.Error(), wrongPartition) {
+		return noSuchPartitionError(s.topic, r.Partition, s.rules.partitions)
 	}
 	if errors.Is(err, kerr.InvalidRecord) && s.rules.needsKeys && r.Key == nil {
 		return &sentenceError{kind: err, sentence: fmt.Sprintf("topic %s is compacted, so it refuses records without a key: give keys with --key-separator, --key or --json", s.topic)}

@@ -7,12 +7,17 @@ import (
 	"math"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"pgregory.net/rapid"
+
+	"github.com/leatstream/leat/internal/node"
 )
 
 // TestNumbers proves how figures are written.
@@ -50,6 +55,71 @@ func TestColumns(t *testing.T) {
 	if got := c.String(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+}
+
+// TestNamesAreOneLine proves that a cell is shown as it is, except that it neither breaks its line nor controls a
+// terminal: names of groups and clients are chosen by others.
+func TestNamesAreOneLine(t *testing.T) {
+	c := columns{head: []string{"GROUP", ">LAG"}}
+	c.addRow(">é", "1")
+	c.addRow("a\x1b[31m\n\tb\u009b\xff", "2")
+	want := "GROUP                         LAG\n" + ">é                              1\n" + `a\x1b[31m\x0a\x09b\u009b\xff    2` + "\n"
+	if got := c.String(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestEmptyFlags proves that each flag of each verb refuses an empty value, except those for which it means something:
+// in a script it is mostly a variable that is not set.
+func TestEmptyFlags(t *testing.T) {
+	a := new(app)
+	seen := 0
+	var visit func(*cobra.Command)
+	visit = func(cmd *cobra.Command) {
+		for _, c := range cmd.Commands() {
+			visit(c)
+		}
+		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
+			other := a.newRoot() // a flag keeps its value, so each gets verbs of its own
+			path := strings.Fields(cmd.CommandPath())[1:]
+			of, _, err := other.Find(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err = of.ParseFlags([]string{"--" + f.Name + "="}); err == nil {
+				err = refuseEmpty(of, nil)
+			}
+			if allowed := slices.Contains(flagsWithEmptyValues, f.Name); allowed == (err != nil) {
+				t.Errorf("leat %s --%s '': %v", strings.Join(path, " "), f.Name, err)
+			}
+			seen++
+		})
+	}
+	visit(a.newRoot())
+	if seen < 60 {
+		t.Errorf("only %d flags were found", seen)
+	}
+}
+
+// TestUpNamesVariables proves that the help of up names a variable for each of its flags, and that the node reads it.
+func TestUpNamesVariables(t *testing.T) {
+	cmd := newUp()
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		name := "LEAT_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		switch f.Name {
+		case "join", "token":
+			return // not possible yet
+		case "set":
+			name = "LEAT_SET_<NAME>"
+		default:
+			if src := node.FromEnv([]string{name + "=x"}); len(src.Warnings) > 0 {
+				t.Error(src.Warnings)
+			}
+		}
+		if !strings.Contains(cmd.Long, name) {
+			t.Errorf("the help does not name %s", name)
+		}
+	})
 }
 
 // TestLatencies proves that a quantile is never below the true one and above it by

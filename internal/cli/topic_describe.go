@@ -104,7 +104,7 @@ func (d describedTopic) String() string {
 	var sb strings.Builder
 	fmt.Fprintf(&sb, "topic %s, id %s, %s\n", d.Topic, d.ID, formatCount(len(d.Partitions), "partition"))
 	for _, k := range sortedKeys(d.Configs) {
-		fmt.Fprintf(&sb, "  %s=%s\n", k, d.Configs[k])
+		fmt.Fprintf(&sb, "  %s=%s\n", k, escapeLine(d.Configs[k]))
 	}
 	t := columns{head: []string{">PARTITION", ">LEADER", ">EPOCH", "REPLICAS", "IN SYNC", ">START", ">END", ">SIZE"}}
 	for _, p := range d.Partitions {

@@ -151,7 +151,7 @@ func resolvePositionIn(ctx context.Context, adm *kadm.Client, topic string, pos 
 	wanted := map[int32]bool{}
 	for _, p := range partitions {
 		if _, ok := details[topic].Partitions[p]; !ok {
-			return nil, notFoundf("topic %s has no partition %d: its partitions are 0 to %d", topic, p, len(details[topic].Partitions)-1)
+			return nil, noSuchPartitionError(topic, p, len(details[topic].Partitions))
 		}
 		wanted[p] = true
 	}

@@ -28,8 +28,12 @@ func newUp() *cobra.Command {
 		Long: `Run a node until it is stopped (Ctrl-C, SIGTERM or SIGHUP).
 
 Without any flag it serves Kafka's protocol on port 9092 of this machine's loopback addresses and keeps its data in ./leat-data,
-which it creates at the first start. Flags win over the environment (LEAT_DATA, LEAT_LISTEN, ..., LEAT_SET_<NAME> for Kafka's broker
-configs with underscores for dots), and the environment wins over the config file. Two of the same kind must not contradict each other.
+which it creates at the first start.
+
+These variables of the environment set the same as flags: LEAT_DATA, LEAT_LISTEN, LEAT_ADVERTISE, LEAT_HTTP, LEAT_ID, LEAT_RACK,
+LEAT_CONFIG, LEAT_LOG_FORMAT, LEAT_LOG_LEVEL, and LEAT_SET_<NAME> for Kafka's broker configs, with underscores for dots, such as
+LEAT_SET_NUM_PARTITIONS. Flags win over the environment, and the environment wins over the config file. Two flags, two variables, or two lines of
+the file must not contradict each other.
 
 If there are several listeners, they have names, as in Kafka. A client is told the address of the listener that it connected to.`,
 		Example: `  leat up

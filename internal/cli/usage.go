@@ -38,7 +38,7 @@ func (a *app) prepareVerb(cmd *cobra.Command) {
 			if fl := cmd.Flag("timeout"); fl != nil && fl.Changed && a.timeout < time.Millisecond {
 				return usagef("--timeout %s: give a time such as 10s", fl.Value)
 			}
-			if err := checkNames(cmd, args); err != nil {
+			if err := refuseEmpty(cmd, args); err != nil {
 				return err
 			}
 			if takesNames(cmd) {
@@ -58,26 +58,27 @@ func (a *app) prepareVerb(cmd *cobra.Command) {
 	}
 }
 
-// namingFlags are the flags whose values name topics, groups or configs.
-var namingFlags = []string{"topic", "group", "unset"}
+// flagsWithEmptyValues are the flags for which an empty value means something: an empty key, and records of which
+// nothing is written.
+var flagsWithEmptyValues = []string{"key", "format"}
 
-// checkNames refuses an empty argument, and an empty name in a flag. In a script it is mostly a variable that is not
-// set, and the verb must not take it for something else, such as all topics or no group. No verb needs an empty one.
-func checkNames(cmd *cobra.Command, args []string) error {
+// refuseEmpty refuses an empty argument, and an empty value of a flag. In a script it is mostly a variable that is not
+// set, and the verb must not take it for something else, such as all topics, no group, or no end.
+func refuseEmpty(cmd *cobra.Command, args []string) error {
 	if slices.Contains(args, "") && !cmd.HasAvailableSubCommands() {
 		return usagef("an argument is empty, as a variable that is not set would be: write \"%s\"", usageLine(cmd))
 	}
 	var failed error
 	cmd.Flags().Visit(func(f *pflag.Flag) {
-		if !slices.Contains(namingFlags, f.Name) {
+		if slices.Contains(flagsWithEmptyValues, f.Name) {
 			return
 		}
-		names := []string{f.Value.String()}
+		values := []string{f.Value.String()}
 		if list, ok := f.Value.(pflag.SliceValue); ok {
-			names = list.GetSlice()
+			values = list.GetSlice()
 		}
-		if failed == nil && (len(names) == 0 || slices.Contains(names, "")) {
-			failed = usagef("--%s is empty, or one of its names is, as a variable that is not set would be", f.Name)
+		if failed == nil && (len(values) == 0 || slices.Contains(values, "")) {
+			failed = usagef("--%s is empty, or one of its values is, as a variable that is not set would be", f.Name)
 		}
 	})
 	return failed

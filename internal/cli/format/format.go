@@ -193,24 +193,28 @@ func Printable(write Writer, asciiEscape string) Writer {
 		if !slices.ContainsFunc(dst[from:], func(b byte) bool { return !isPlain(b) }) {
 			return dst
 		}
-		raw := bytes.Clone(dst[from:])
-		dst = dst[:from]
-		for len(raw) > 0 {
-			c, n := utf8.DecodeRune(raw)
-			switch {
-			case isPlain(raw[0]):
-				dst = append(dst, raw[0])
-			case n == 1: // a control character, or not UTF-8
-				dst = fmt.Appendf(dst, asciiEscape, raw[0])
-			case unicode.IsControl(c), unicode.Is(unicode.Bidi_Control, c):
-				dst = fmt.Appendf(dst, `\u%04x`, c)
-			default:
-				dst = append(dst, raw[:n]...)
-			}
-			raw = raw[n:]
-		}
-		return dst
+		return AppendEscaped(dst[:from], bytes.Clone(dst[from:]), "\n\t", asciiEscape)
 	}
+}
+
+// AppendEscaped appends raw to dst, and writes control characters, except those in keep, and bytes that are
+// not UTF-8 as escapes. The format asciiEscape is that of single bytes.
+func AppendEscaped(dst, raw []byte, keep, asciiEscape string) []byte {
+	for len(raw) > 0 {
+		c, n := utf8.DecodeRune(raw)
+		switch {
+		case raw[0] >= ' ' && raw[0] < 0x7f, strings.IndexByte(keep, raw[0]) >= 0:
+			dst = append(dst, raw[0])
+		case n == 1: // a control character, or not UTF-8
+			dst = fmt.Appendf(dst, asciiEscape, raw[0])
+		case unicode.IsControl(c), unicode.Is(unicode.Bidi_Control, c):
+			dst = fmt.Appendf(dst, `\u%04x`, c)
+		default:
+			dst = append(dst, raw[:n]...)
+		}
+		raw = raw[n:]
+	}
+	return dst
 }
 
 // Unescape replaces \t, \n, \x1f and the like by the characters that they stand for.
