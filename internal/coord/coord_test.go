@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -711,3 +712,69 @@ func (*nullLog) ReadBatches(_, _ record.Offset, _ int) ([]byte, error)  { return
 func (l *nullLog) HighWatermark() record.Offset                         { return l.end }
 func (l *nullLog) End() (record.Offset, error)                          { return l.end, nil }
 func (*nullLog) Start() record.Offset                                   { return 0 }
+
+// slowLog is a nullLog on which nothing is committed yet.
+type slowLog struct {
+	nullLog
+
+	waits []func(error)
+}
+
+func (*slowLog) HighWatermark() record.Offset { return 0 }
+func (l *slowLog) Await(_ record.Offset, _ time.Duration, fn func(error)) {
+	l.waits = append(l.waits, fn)
+}
+
+// TestLargeRecordsAreNotKept proves that neither a step that waits for its commit nor its shard
+// keeps the memory of large records.
+func TestLargeRecordsAreNotKept(t *testing.T) {
+	const shards, size, most = 8, MaxBatch / 2, 1 << 20
+	r, h := newRuntime(t), &heard{}
+	logs := make([]slowLog, shards)
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range logs {
+		r.StartLeading(int32(i), 1, &logs[i])
+		err := r.Do(int32(i), func(_ *words, s *Step) {
+			b := append(s.Buffer(), "word"...)
+			s.PutBuffer(append(b, make([]byte, size)...), len(b))
+			s.Reply(func(err error) { h.reply("large")(i, err) })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if n := int64(after.HeapAlloc) - int64(before.HeapAlloc); n > most {
+		t.Errorf("%d bytes are kept for %d steps that wait", n, shards)
+	}
+	h.want(t)
+	for i := range logs {
+		for _, fn := range logs[i].waits {
+			fn(nil)
+		}
+	}
+	h.want(t, "large 0 <nil>", "large 1 <nil>", "large 2 <nil>", "large 3 <nil>", "large 4 <nil>", "large 5 <nil>", "large 6 <nil>", "large 7 <nil>")
+}
+
+// TestTooManyRecordsAreNotKept proves that a step keeps no more than MaxBatch of records that it
+// cannot append.
+func TestTooManyRecordsAreNotKept(t *testing.T) {
+	l, r := &twin{}, newRuntime(t)
+	r.StartLeading(0, 1, l)
+	var got error
+	most := 0
+	do(t, r, func(_ *words, s *Step) {
+		for range 64 {
+			b := append(s.Buffer(), "word"...)
+			s.PutBuffer(append(b, make([]byte, MaxBatch/16)...), len(b))
+			most = max(most, len(s.Buffer()))
+		}
+		s.Reply(func(err error) { got = err })
+	})
+	if !errors.Is(got, ErrTooLarge) || l.appends != 0 || most > MaxBatch {
+		t.Errorf("%v, %d appends, %d bytes kept", got, l.appends, most)
+	}
+}

@@ -52,6 +52,8 @@ type shard[M Machine] struct {
 	alarmAt time.Time   // when the alarm rings; zero if it is not set
 	builder record.Builder
 
+	hasLarge bool // the builder keeps the memory of a large batch
+
 	lastWarning time.Time // when it was last logged that a batch could not be appended
 }
 
@@ -79,9 +81,19 @@ func (sh *shard[M]) runStep(s *Step, op func(m M, s *Step)) error {
 	}
 	s.Now = time.Now()
 	op(sh.machine, s)
-	s.appendAndApply(sh)
+	sh.takeRecords(s)
 	sh.armLocked(s.Now)
 	return nil
+}
+
+// takeRecords appends and applies the records of a step. Memory of large batches is used again for
+// further batches of the step, but not kept. The caller holds mu.
+func (sh *shard[M]) takeRecords(s *Step) {
+	s.appendAndApply(sh)
+	s.trim()
+	if sh.hasLarge {
+		sh.builder, sh.hasLarge = record.Builder{}, false
+	}
 }
 
 // appendRecords makes one batch of the records and appends it. It returns the offset
@@ -95,6 +107,7 @@ func (sh *shard[M]) appendRecords(now time.Time, records []Record) (record.Offse
 	if err != nil {
 		return 0, err
 	}
+	sh.hasLarge = sh.hasLarge || len(b) > maxRecycledBytes
 	if len(b) > MaxBatch {
 		return 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(b))
 	}
@@ -207,7 +220,7 @@ func (sh *shard[M]) fireDueTimers() (steps []*Step, more bool) {
 		s := sh.rt.takeStep()
 		s.Now = now
 		t.Fire(s)
-		s.appendAndApply(sh)
+		sh.takeRecords(s)
 		steps = append(steps, s)
 	}
 	return steps, true
@@ -274,7 +287,7 @@ func (sh *shard[M]) becomeActive(s *Step, end record.Offset) {
 	sh.reportUnknown()
 	s.Now = time.Now()
 	sh.machine.Loaded(s)
-	s.appendAndApply(sh)
+	sh.takeRecords(s)
 	sh.armLocked(s.Now)
 }
 

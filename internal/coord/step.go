@@ -32,6 +32,7 @@ type Step struct {
 	then    []func()
 	orElse  []func(error)
 
+	refused   error       // why the records must not be appended; nil: they may be
 	err       error       // why the append failed
 	appended  bool        // some records were appended
 	replyFunc func(error) // s.replyAndRecycle, made once: parking a step then costs nothing
@@ -52,12 +53,19 @@ func (s *Step) Put(key, value []byte) {
 
 // Buffer returns a buffer that the step owns, with the records that PutBuffer added since
 // the last append. The caller appends a record's key and then its value to it,
-// and hands the result to PutBuffer. Its bytes are valid until the replies were called.
+// and hands the result to PutBuffer. Its bytes are valid until the records were applied.
 func (s *Step) Buffer() []byte { return s.buf }
 
 // PutBuffer adds the record that was appended to Buffer. Its value begins at b[value];
 // if nothing follows the key, the record is a tombstone.
 func (s *Step) PutBuffer(b []byte, value int) {
+	if len(b) > MaxBatch {
+		s.Refuse(ErrTooLarge)
+	}
+	if s.refused != nil {
+		s.dropRecords()
+		return
+	}
 	r := Record{Key: b[len(s.buf):value:value]}
 	if value < len(b) {
 		r.Value = b[value:len(b):len(b)]
@@ -65,6 +73,10 @@ func (s *Step) PutBuffer(b []byte, value int) {
 	s.records = append(s.records, r)
 	s.buf = b
 }
+
+// Refuse has the step end as if the append of its records had failed with the error. A machine
+// calls it before it makes a record that would be larger than MaxBatch.
+func (s *Step) Refuse(err error) { s.refused = err }
 
 // Reply adds an answer. fn is called once, with no lock held: with nil when the high
 // watermark has passed the records that the step has read and written, or with the
@@ -130,6 +142,10 @@ type ledger interface {
 // more.
 func (s *Step) appendAndApply(l ledger) {
 	for {
+		if s.refused != nil {
+			s.failAppend(s.refused)
+			return
+		}
 		if n := len(s.records); n > 0 {
 			next, err := l.appendRecords(s.Now, s.records)
 			if err != nil {
@@ -142,8 +158,7 @@ func (s *Step) appendAndApply(l ledger) {
 				s.next = next - record.Offset(n-i-1)
 				l.applyRecord(s, r)
 			}
-			clear(s.records)
-			s.records = s.records[:0]
+			s.dropRecords()
 		}
 		clear(s.orElse)
 		s.orElse = s.orElse[:0]
@@ -152,7 +167,6 @@ func (s *Step) appendAndApply(l ledger) {
 		}
 		then := s.then
 		s.then = nil
-		s.buf = nil // a batch is measured by it; replies may still use the bytes of the last one
 		for _, fn := range then {
 			fn()
 		}
@@ -164,8 +178,24 @@ func (s *Step) failAppend(err error) {
 	for _, fn := range s.orElse {
 		fn(err)
 	}
+	s.dropRecords()
+}
+
+// dropRecords empties the lists of records and of their bytes.
+func (s *Step) dropRecords() {
 	clear(s.records)
-	s.records = s.records[:0]
+	s.records, s.buf = s.records[:0], s.buf[:0]
+}
+
+// trim frees large memory of the step, which may wait long for its commit. No record may be left
+// in it.
+func (s *Step) trim() {
+	if cap(s.buf) > maxRecycledBytes {
+		s.buf = nil
+	}
+	if cap(s.records) > maxRecycledRecords {
+		s.records = nil
+	}
 }
 
 // replyAndRecycle calls the replies, with the step's own error if it has one, and gives
@@ -184,20 +214,20 @@ func (s *Step) replyAndRecycle(err error) {
 	}
 }
 
-// maxRecycledBytes bounds the buffer that a step keeps when it goes back to the pool.
-const maxRecycledBytes = 64 << 10
+// These bound the buffers that steps and shards keep when their records were applied.
+const (
+	maxRecycledBytes   = 64 << 10
+	maxRecycledRecords = 1024
+)
 
 func (s *Step) reset() {
-	clear(s.records)
+	s.dropRecords()
+	s.trim()
 	clear(s.replies)
 	clear(s.then)
 	clear(s.orElse)
-	buf := s.buf[:0]
-	if cap(buf) > maxRecycledBytes {
-		buf = nil
-	}
 	*s = Step{
-		records: s.records[:0], replies: s.replies[:0], then: s.then[:0], orElse: s.orElse[:0],
-		buf: buf, replyFunc: s.replyFunc, recycle: s.recycle,
+		records: s.records, replies: s.replies[:0], then: s.then[:0], orElse: s.orElse[:0],
+		buf: s.buf, replyFunc: s.replyFunc, recycle: s.recycle,
 	}
 }

@@ -222,7 +222,7 @@ func TestReloadGivesTheSameState(t *testing.T) {
 // TestManyOffsets proves that a group with more offsets than one batch takes can be
 // deleted, forgotten with its topic, and expire.
 func TestManyOffsets(t *testing.T) {
-	const n = 3*maxTombstones + 5
+	const n = 3*maxBatchOffsets + 5
 	ways := map[string]func(w *world){
 		"delete": func(w *world) { w.delete(nil, nil) },
 		"expire": func(w *world) { w.pass(2 * w.set.Retention) },

@@ -27,31 +27,48 @@ func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.O
 		m.memory.WarnFull(s.Now, req.Group, n)
 		return nil, coordinatorNotAvailable
 	}
-	limit := m.settings().MaxMetadata
-	o := offset{time: s.Now.UnixMilli(), expires: noExpiry}
-	if req.RetentionTimeMillis >= 0 {
-		o.expires = o.time + req.RetentionTimeMillis
-	}
 	topics := make([]kmsg.OffsetCommitResponseTopic, len(req.Topics))
 	for i := range req.Topics {
 		t := &req.Topics[i]
 		topics[i].Topic, topics[i].TopicID = t.Topic, t.TopicID
 		topics[i].Partitions = make([]kmsg.OffsetCommitResponseTopicPartition, len(t.Partitions))
-		o.topic = t.TopicID
-		for j := range t.Partitions {
-			p := &t.Partitions[j]
-			out := &topics[i].Partitions[j]
-			out.Partition = p.Partition
-			o.metadata = stringOrEmpty(p.Metadata)
-			if isTooLong(o.metadata, limit) {
-				out.ErrorCode = offsetMetadataTooLarge
-				continue
+	}
+	m.putInBatches(s, req, topics)
+	return topics, 0
+}
+
+// putInBatches adds a commit's records to the step, in as many batches as that needs, and notes
+// the outcome of each partition in topics.
+func (m *Machine) putInBatches(s *coord.Step, req *kmsg.OffsetCommitRequest, topics []kmsg.OffsetCommitResponseTopic) {
+	limit := m.settings().MaxMetadata
+	o := offset{time: s.Now.UnixMilli(), expires: noExpiry}
+	if req.RetentionTimeMillis >= 0 {
+		o.expires = o.time + req.RetentionTimeMillis
+	}
+	i, j := 0, 0
+	var put func()
+	put = func() {
+		for ; i < len(req.Topics); i, j = i+1, 0 {
+			t := &req.Topics[i]
+			o.topic = t.TopicID
+			for ; j < len(t.Partitions); j++ {
+				if isBatchFull(s) {
+					s.Then(put)
+					return
+				}
+				p, out := &t.Partitions[j], &topics[i].Partitions[j]
+				out.Partition = p.Partition
+				o.metadata = stringOrEmpty(p.Metadata)
+				if isTooLong(o.metadata, limit) {
+					out.ErrorCode = offsetMetadataTooLarge
+					continue
+				}
+				o.at, o.epoch = record.Offset(p.Offset), record.Epoch(p.LeaderEpoch)
+				putOffset(s, req.Group, t.Topic, p.Partition, &o)
 			}
-			o.at, o.epoch = record.Offset(p.Offset), record.Epoch(p.LeaderEpoch)
-			putOffset(s, req.Group, t.Topic, p.Partition, &o)
 		}
 	}
-	return topics, 0
+	put()
 }
 
 // recordsSize is about how many bytes a commit's records take. Each record has the
@@ -206,20 +223,38 @@ func (m *Machine) DeleteOffsets(s *coord.Step, req *kmsg.OffsetDeleteRequest) ([
 	for i, t := range req.Topics {
 		topics[i].Topic = t.Topic
 		topics[i].Partitions = make([]kmsg.OffsetDeleteResponseTopicPartition, len(t.Partitions))
-		consumed := g.classic.Consumes(t.Topic)
 		for j, p := range t.Partitions {
-			out := &topics[i].Partitions[j]
-			out.Partition = p.Partition
-			if consumed {
-				out.ErrorCode = groupSubscribedToTopic
-				continue
-			}
-			if _, ok := g.offsets.getOffset(t.Topic, p.Partition); ok {
-				putOffset(s, g.id, t.Topic, p.Partition, nil)
+			topics[i].Partitions[j].Partition = p.Partition
+			if g.classic.Consumes(t.Topic) {
+				topics[i].Partitions[j].ErrorCode = groupSubscribedToTopic
 			}
 		}
 	}
+	g.deleteNamed(s, topics)
 	return topics, 0
+}
+
+// deleteNamed deletes the group's offsets of the partitions that have no error, in as many
+// batches as that needs.
+func (g *group) deleteNamed(s *coord.Step, topics []kmsg.OffsetDeleteResponseTopic) {
+	i, j := 0, 0
+	var drop func()
+	drop = func() {
+		for ; i < len(topics); i, j = i+1, 0 {
+			t := &topics[i]
+			for ; j < len(t.Partitions); j++ {
+				if isBatchFull(s) {
+					s.Then(drop)
+					return
+				}
+				p := t.Partitions[j]
+				if _, ok := g.offsets.getOffset(t.Topic, p.Partition); ok && p.ErrorCode == 0 {
+					putOffset(s, g.id, t.Topic, p.Partition, nil)
+				}
+			}
+		}
+	}
+	drop()
 }
 
 // Delete handles DeleteGroups for one group.
@@ -250,16 +285,16 @@ func (g *group) deleteInBatches(s *coord.Step) {
 	classic.Put(s, g.id, nil)
 }
 
-// A step deletes at most about this many offsets, so that no batch grows with the group
-// or with the partition.
+// A batch has at most about this many offsets, so that none grows with the group, the partition
+// or the request: each record has the group's name, so that a small request can make large ones.
 const (
-	maxTombstones     = 10_000
-	maxTombstoneBytes = 1 << 20
+	maxBatchOffsets = 10_000
+	maxBatchBytes   = 256 << 10
 )
 
-// isBatchFull tells whether a step has enough deletions for one batch.
+// isBatchFull tells whether a step has enough records of offsets for one batch.
 func isBatchFull(s *coord.Step) bool {
-	return len(s.Records()) >= maxTombstones || len(s.Buffer()) >= maxTombstoneBytes
+	return len(s.Records()) >= maxBatchOffsets || len(s.Buffer()) >= maxBatchBytes
 }
 
 // goneTopics are the ids of deleted topics, by name. Several topics of one name may have been

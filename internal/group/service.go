@@ -371,14 +371,11 @@ func (sv *Service) Commit(list []OffsetCommit) (pending coord.PendingCommit) {
 	return pending
 }
 
-// maxCommitBatch bounds the batch of several commits, in bytes.
-const maxCommitBatch = 256 << 10
-
 // commitSome handles the first commits of a list, as many as fit into one batch, in one
 // step. All of the list have the same partition. It returns how many it has handled.
 func (sv *Service) commitSome(run []OffsetCommit) (taken int, pending coord.PendingCommit) {
 	pending, err := sv.rt.Stage(run[0].partition, func(m *Machine, s *coord.Step) {
-		for taken < len(run) && (taken == 0 || len(s.Buffer())+recordsSize(run[taken].Req) <= maxCommitBatch) {
+		for taken < len(run) && (taken == 0 || len(s.Buffer())+recordsSize(run[taken].Req) <= maxBatchBytes) {
 			c := &run[taken]
 			c.resp.Topics, c.code = m.Commit(s, c.Req)
 			taken++

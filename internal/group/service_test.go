@@ -660,7 +660,7 @@ func TestCommitsTooLargeTogether(t *testing.T) {
 		req := commitRequest("g", "", -1, int64(i))
 		p := req.Topics[0].Partitions[0]
 		p.Metadata = &metadata
-		for n := range int32(maxCommitBatch / 4096 / 2) {
+		for n := range int32(maxBatchBytes / 4096 / 2) {
 			p.Partition = n + 1
 			req.Topics[0].Partitions = append(req.Topics[0].Partitions, p)
 		}

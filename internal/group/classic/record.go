@@ -22,8 +22,13 @@ const (
 	newestReadable = 4 // with tagged fields
 )
 
-// Put adds a group's record to a step; a nil v deletes the group.
+// Put adds a group's record to a step; a nil v deletes the group. It refuses a record that is too
+// large before it makes it, since that could take as much memory as all groups may have.
 func Put(s *coord.Step, group string, v *kmsg.GroupMetadataValue) {
+	if v != nil && recordSize(v) > coord.MaxBatch {
+		s.Refuse(coord.ErrTooLarge)
+		return
+	}
 	b := binary.BigEndian.AppendUint16(s.Buffer(), Key)
 	b = append(binary.BigEndian.AppendUint16(b, uint16(len(group))), group...)
 	n := len(b)
@@ -31,6 +36,17 @@ func Put(s *coord.Step, group string, v *kmsg.GroupMetadataValue) {
 		b = v.AppendTo(b)
 	}
 	s.PutBuffer(b, n)
+}
+
+// recordSize is about how many bytes a group's record takes.
+func recordSize(v *kmsg.GroupMetadataValue) (n int) {
+	const fixed = 24 // bytes of a member without its texts
+	for i := range v.Members {
+		mb := &v.Members[i]
+		n += fixed + len(mb.MemberID) + len(stringOrEmpty(mb.InstanceID)) + len(mb.ClientID) + len(mb.ClientHost) +
+			len(mb.Subscription) + len(mb.Assignment)
+	}
+	return n
 }
 
 // putEmpty adds the record of a new group, without members, to a step.
