@@ -113,6 +113,7 @@ type member struct {
 	sync      func(*kmsg.SyncGroupResponse) // answers the SyncGroup that waits; nil if none does
 	firstJoin bool                          // its first JoinGroup was not answered yet
 	unsynced  bool                          // its SyncGroup of this generation has not come
+	forgotten bool                          // it is in no table any more, and about to go from the list
 }
 
 // New makes an empty group. It must be closed.
@@ -146,9 +147,7 @@ func (g *Group) Unload(s *coord.Step) {
 // Close ends a group that was deleted: it answers requests that wait, stops its timers,
 // and gives back its memory.
 func (g *Group) Close(s *coord.Step) {
-	for len(g.members) > 0 {
-		g.removeMember(s, g.members[len(g.members)-1], unknownMemberID)
-	}
+	g.removeMembers(s, func(*member) bool { return true })
 	for id := range g.pending {
 		g.removePending(id)
 	}
@@ -231,30 +230,54 @@ func (g *Group) countProtocols(mb *member, n int) {
 // removeMember removes a member, and answers its requests that wait with the code. If it
 // was the leader, the oldest member becomes the leader.
 func (g *Group) removeMember(s *coord.Step, mb *member, code int16) {
+	g.forgetMember(s, mb, code)
+	g.dropForgotten()
+}
+
+// removeMembers removes all members for which isGone returns true. It takes as long as for one,
+// since a group may have very many members (BenchmarkManyMembersGone).
+func (g *Group) removeMembers(s *coord.Step, isGone func(*member) bool) {
+	for _, mb := range g.members {
+		if isGone(mb) {
+			g.forgetMember(s, mb, unknownMemberID)
+		}
+	}
+	g.dropForgotten()
+}
+
+// dropForgotten takes the members that were forgotten off the list, and has the oldest one lead if
+// the leader was among them.
+func (g *Group) dropForgotten() {
+	g.members = slices.DeleteFunc(g.members, func(mb *member) bool { return mb.forgotten })
+	if g.leader == "" && len(g.members) > 0 {
+		g.leader = g.members[0].id
+	}
+}
+
+// forgetMember removes a member from all but the list of members, and answers its requests that
+// wait with the code. The caller takes it off the list.
+func (g *Group) forgetMember(s *coord.Step, mb *member, code int16) {
 	mb.answerJoin(s, JoinFailure("", code))
 	mb.answerSync(s, SyncFailure(code))
 	g.host.Timers.Stop(&mb.session)
-	g.refundMember(mb)
-	g.clearUnsynced(mb)
+	mb.refund()
+	mb.clearUnsynced()
 	g.countProtocols(mb, -1)
 	delete(g.byID, mb.id)
 	if mb.instance != nil && g.byInstance[*mb.instance] == mb {
 		delete(g.byInstance, *mb.instance)
 	}
-	g.members = slices.DeleteFunc(g.members, func(o *member) bool { return o == mb })
+	mb.forgotten = true
 	if g.leader == mb.id {
 		g.leader = ""
-		if len(g.members) > 0 {
-			g.leader = g.members[0].id
-		}
 	}
 }
 
-// clearUnsynced makes the group no longer wait for a member's SyncGroup.
-func (g *Group) clearUnsynced(mb *member) {
+// clearUnsynced makes the group no longer wait for the member's SyncGroup.
+func (mb *member) clearUnsynced() {
 	if mb.unsynced {
 		mb.unsynced = false
-		g.unsynced--
+		mb.group.unsynced--
 	}
 }
 

@@ -276,7 +276,7 @@ func (g *Group) prepareRebalance(s *coord.Step) {
 // endSyncWait ends the wait for the SyncGroups of this generation.
 func (g *Group) endSyncWait() {
 	for _, mb := range g.members {
-		g.clearUnsynced(mb)
+		mb.clearUnsynced()
 	}
 	g.host.Timers.Stop(&g.syncTimer)
 }
@@ -315,11 +315,7 @@ func (g *Group) joinTimedOut(s *coord.Step) {
 // dynamic members that have not; static ones stay until their session ends.
 func (g *Group) completeJoin(s *coord.Step) {
 	g.host.Timers.Stop(&g.joinTimer)
-	for _, mb := range slices.Clone(g.members) {
-		if mb.join == nil && mb.instance == nil {
-			g.removeMember(s, mb, unknownMemberID)
-		}
-	}
+	g.removeMembers(s, func(mb *member) bool { return mb.join == nil && mb.instance == nil })
 	if len(g.members) == 0 {
 		g.becomeEmpty(s)
 		return

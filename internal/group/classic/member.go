@@ -117,7 +117,7 @@ func (g *Group) Sync(s *coord.Step, req *kmsg.SyncGroupRequest, reply func(*kmsg
 		replySync(s, reply, SyncFailure(code))
 		return
 	}
-	g.clearUnsynced(mb)
+	mb.clearUnsynced()
 	if g.unsynced == 0 {
 		g.host.Timers.Stop(&g.syncTimer)
 	}
@@ -190,11 +190,7 @@ func (g *Group) syncTimedOut(s *coord.Step) {
 		return
 	}
 	s.After(g.recordEnd)
-	for _, mb := range slices.Clone(g.members) {
-		if mb.unsynced {
-			g.removeMember(s, mb, unknownMemberID)
-		}
-	}
+	g.removeMembers(s, func(mb *member) bool { return mb.unsynced })
 	g.prepareRebalance(s)
 }
 
@@ -270,13 +266,14 @@ func (g *Group) Leave(s *coord.Step, req *kmsg.LeaveGroupRequest) []kmsg.LeaveGr
 			left = true
 		}
 	}
+	g.dropForgotten()
 	if left && g.state != empty {
 		g.continueRebalance(s)
 	}
 	return resp
 }
 
-// removeLeaving removes one member, or one pending id, and returns its code.
+// removeLeaving removes one pending id, or forgets one member, and returns its code.
 func (g *Group) removeLeaving(s *coord.Step, who kmsg.LeaveGroupRequestMember) int16 {
 	id := who.MemberID
 	if id == "" && who.InstanceID != nil {
@@ -290,7 +287,7 @@ func (g *Group) removeLeaving(s *coord.Step, who kmsg.LeaveGroupRequestMember) i
 	}
 	mb, code := g.findMember(id, who.InstanceID)
 	if code == 0 {
-		g.removeMember(s, mb, unknownMemberID)
+		g.forgetMember(s, mb, unknownMemberID)
 	}
 	return code
 }
@@ -332,10 +329,8 @@ func (g *Group) restoreFrom(s *coord.Step, v *kmsg.GroupMetadataValue) {
 		g.restoreMember(s, rec)
 		delete(gone, rec.MemberID)
 	}
-	for _, mb := range gone {
-		if g.byID[mb.id] == mb {
-			g.removeMember(s, mb, unknownMemberID)
-		}
+	if len(gone) > 0 {
+		g.removeMembers(s, func(mb *member) bool { return gone[mb.id] == mb })
 	}
 	g.leader = stringOrEmpty(v.Leader)
 	if len(g.members) > 0 {
@@ -363,7 +358,7 @@ func (g *Group) restoreMember(s *coord.Step, rec *kmsg.GroupMetadataValueMember)
 		mb.rebalanceTimeout = mb.sessionTimeout
 	}
 	mb.assignment = bytes.Clone(rec.Assignment)
-	if !g.memberSupports(mb, rec.Subscription) {
+	if !mb.supports(rec.Subscription) {
 		g.countProtocols(mb, -1)
 		mb.protocols = []kmsg.JoinGroupRequestProtocol{{Name: g.protocol, Metadata: bytes.Clone(rec.Subscription)}}
 		g.countProtocols(mb, 1)
@@ -371,10 +366,10 @@ func (g *Group) restoreMember(s *coord.Step, rec *kmsg.GroupMetadataValueMember)
 	g.adjustCharge(mb)
 }
 
-// memberSupports tells whether the member has the group's protocol with this metadata.
-func (g *Group) memberSupports(mb *member, metadata []byte) bool {
+// supports tells whether the member has the group's protocol with this metadata.
+func (mb *member) supports(metadata []byte) bool {
 	return slices.ContainsFunc(mb.protocols, func(p kmsg.JoinGroupRequestProtocol) bool {
-		return p.Name == g.protocol && slices.Equal(p.Metadata, metadata)
+		return p.Name == mb.group.protocol && slices.Equal(p.Metadata, metadata)
 	})
 }
 

@@ -48,9 +48,9 @@ func (g *Group) adjustCharge(mb *member) {
 	mb.charged = n
 }
 
-// refundMember gives back the bytes that a member was charged for.
-func (g *Group) refundMember(mb *member) {
-	g.host.Memory.Add(-mb.charged)
+// refund gives back the bytes that the member was charged for.
+func (mb *member) refund() {
+	mb.group.host.Memory.Add(-mb.charged)
 	mb.charged = 0
 }
 
