@@ -438,7 +438,7 @@ func (c *Conn) pauseServing() error {
 
 // awaitRoom waits until no more is outstanding than the bounds allow.
 func (c *Conn) awaitRoom(limit bounds) error {
-	c.in.publishHeld()
+	c.in.prepareToBlock(c.lease != nil)
 	c.life.changeState(connBlocked)
 	if !c.out.awaitRoom(limit) {
 		return c.life.closeReason()

@@ -63,6 +63,56 @@ func TestUnreadAnswersOfAllConnections(t *testing.T) {
 	eventually(t, "nothing is counted", func() bool { return s.shared.unsent.Load() < conns*unsentStep })
 }
 
+// TestLittleUnreadAnswersOfManyConnections proves that connections are not read behind any unsent
+// answer when all together take twice what they may, so that very many connections do not take
+// much with little each.
+func TestLittleUnreadAnswersOfManyConnections(t *testing.T) {
+	const conns, requests, size = 400, 40, 1000
+	var served atomic.Int64
+	var mu sync.Mutex
+	var first []*Request
+	s, addr := start(t, Config{RequestMemory: 64 << 20}, &funcs{serve: func(r *Request) error {
+		if r.CorrelationID == 0 {
+			mu.Lock()
+			defer mu.Unlock()
+			first = append(first, r)
+			return nil
+		}
+		served.Add(1)
+		answerWith(r, size)
+		return nil
+	}})
+	s.shared.maxUnsent = 256 << 10 // no connection is there yet
+	var clients []*client
+	for range conns {
+		c := dial(t, addr)
+		clients = append(clients, c)
+		for i := range int32(requests) {
+			c.send(frame(0, 0, i, ""))
+		}
+	}
+	awaitStill(t, &served)
+	most := 2*s.shared.maxUnsent + 2*conns*size
+	if n := served.Load() * size; n > most {
+		t.Errorf("%d KiB of answers wait, want at most %d", n>>10, most>>10)
+	}
+	mu.Lock()
+	for _, r := range first {
+		answerWith(r, size)
+	}
+	mu.Unlock()
+	for _, c := range clients {
+		for i := range int32(requests) {
+			id, body := c.receive()
+			if id != i {
+				t.Fatalf("answer %d came in place of %d", id, i)
+			}
+			checkAnswer(t, body, id, size)
+		}
+	}
+	eventually(t, "nothing is counted", func() bool { return s.shared.unsent.Load() == 0 })
+}
+
 // TestUnreadAnswersLoseTheirConnections proves that all connections whose answers were not read
 // between two sweeps are closed at the second one while others wait for memory, and not one
 // whose answer is not ready.

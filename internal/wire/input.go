@@ -194,6 +194,20 @@ func (in *input) prepareToWait() {
 	in.publishHeld()
 }
 
+// prepareToBlock is called before the connection waits until there is room for more answers. It
+// gives up the buffer if nothing is left in it. If the session may still use bodies in it, it
+// cannot be given up, and counts as held, so that the sweeper finds the connection.
+func (in *input) prepareToBlock(leased bool) {
+	if in.buf != nil && !leased {
+		in.shrinkBuffer()
+	}
+	in.publishHeld()
+	if in.buf != nil {
+		in.held.reserve.Store(in.buf.pool == in.reserve)
+		in.held.bytes.Store(int64(len(in.buf.bytes)))
+	}
+}
+
 // shrinkBuffer replaces the buffer by the smallest that holds the rest, if that saves enough
 // memory to be worth copying the rest twice.
 func (in *input) shrinkBuffer() {

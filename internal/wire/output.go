@@ -14,11 +14,15 @@ const (
 	// read until the client reads its answers.
 	maxUnsent = 1 << 20
 	// If the unsent answers of all connections take more memory than they may, pressedUnsent
-	// bytes of memory are the limit of each. A single answer may be larger; a large one holds
-	// work memory of its own.
+	// bytes of memory are the limit of each. If they take twice as much, a connection with any
+	// unsent answer is not read. A single answer may be larger; a large one holds work memory of
+	// its own.
 	pressedUnsent = 64 << 10
-	// unsentStep is the least change of an output's memory of which it informs the server.
+	// unsentStep is the least change of an output's memory of which it informs the server while
+	// its answers leave as fast as they come.
 	unsentStep = 16 << 10
+	// blockedMemory is about how much memory a helper takes that waits for the client.
+	blockedMemory = 8 << 10
 	// A connection that has reached its bounds must get below them by 1/resumeShare of each,
 	// before its requests are read again.
 	resumeShare = 4
@@ -79,6 +83,7 @@ type output struct {
 	flow          outputFlow
 	sender        senderState
 	helper        bool          // the helper of a deferred sender runs
+	blocked       bool          // a helper waits for the client
 	resume        chan struct{} // closed when the output is below resumeBelow, or closed
 	resumeBelow   bounds
 
@@ -116,8 +121,8 @@ type outputShared struct {
 	sent      *atomic.Int64 // bytes
 	parked    atomic.Int64  // outstanding answers, to within parkedStep for each connection
 	maxParked int           // outstanding answers of one connection
-	unsent    atomic.Int64  // memory of unsent answers, to within unsentStep for each connection
-	maxUnsent int64         // if unsent is above it, each connection is limited to pressedUnsent
+	unsent    atomic.Int64  // memory of unsent answers, to within unsentStep for each connection whose answers leave as fast as they come
+	maxUnsent int64         // if unsent is above it, the memory of each connection is limited to mostMemory
 }
 
 // bounds are limits of a connection's answers.
@@ -138,6 +143,17 @@ func (b bounds) resumeBounds() bounds {
 
 // isPressed tells whether the unsent answers of all connections take more memory than they may.
 func (s *outputShared) isPressed() bool { return s.unsent.Load() > s.maxUnsent }
+
+// mostMemory is how much memory the unsent answers of one connection may take that is counted.
+func (s *outputShared) mostMemory() int64 {
+	switch n := s.unsent.Load(); {
+	case n > 2*s.maxUnsent:
+		return 0
+	case n > s.maxUnsent:
+		return pressedUnsent
+	}
+	return maxUnsent
+}
 
 // issuePlace issues the next place in the order of answers.
 func (o *output) issuePlace() uint64 {
@@ -168,11 +184,15 @@ func (o *output) currentLimits() bounds {
 	if !o.exempted && o.shared.parked.Load() > int64(parked)*parkedShare {
 		parked = min(parked, parkedStep)
 	}
-	memory := int64(maxUnsent)
-	if !o.exempted && o.shared.isPressed() {
-		memory = pressedUnsent
+	return bounds{uint64(parked) - 1, maxUnsent, maxUnsent, o.mostMemory()}
+}
+
+// mostMemory is how much memory the unsent answers of the connection may take.
+func (o *output) mostMemory() int64 {
+	if o.exempted {
+		return maxUnsent
 	}
-	return bounds{uint64(parked) - 1, maxUnsent, maxUnsent, memory}
+	return o.shared.mostMemory()
 }
 
 // isNearLimits tells whether so much is outstanding that awaitRoom must be called.
@@ -313,18 +333,25 @@ func (o *output) appendReadyLocked(r *Request) (finished *Request) {
 // memoryLocked is about how much memory the unsent answers take.
 func (o *output) memoryLocked() int64 { return o.box.memory + o.early.memory }
 
-// noteMemoryLocked informs the server of the memory of unsent answers, if that has changed much,
-// and has the connection's goroutine check the bounds if it is much.
+// noteMemoryLocked informs the server of the memory of unsent answers, if that has changed much or
+// the answers stay for some time, and has the connection's goroutine check the bounds if it is much.
 func (o *output) noteMemoryLocked() {
 	if o.flow == flowClosed {
 		return
 	}
-	memory := o.memoryLocked()
-	if d := memory - o.memoryCounted; !o.exempted && (d >= unsentStep || d <= -unsentStep) {
-		o.shared.unsent.Add(d)
-		o.memoryCounted = memory
+	memory, step := o.memoryLocked(), int64(unsentStep)
+	counted := memory
+	if o.blocked {
+		counted += blockedMemory
 	}
-	if max(o.box.size+o.early.bytes, memory) >= sendEarly || memory > pressedUnsent && !o.exempted && o.shared.isPressed() {
+	if o.blocked || o.early.n > 0 || counted == 0 { // many connections may each have a little for long
+		step = 1
+	}
+	if d := counted - o.memoryCounted; !o.exempted && (d >= step || d <= -step) {
+		o.shared.unsent.Add(d)
+		o.memoryCounted = counted
+	}
+	if max(o.box.size+o.early.bytes, memory) >= sendEarly || memory > o.mostMemory() {
 		o.checkBounds.Store(true)
 	}
 }
@@ -376,7 +403,9 @@ func (o *output) sendOutbox(as senderRole) {
 	w := o.shared.writers.takeWriter(o.shared.buffers)
 	completed := false
 	defer func() {
-		o.shared.writers.putWriter(w)
+		if w != nil {
+			o.shared.writers.putWriter(w)
+		}
 		if !completed { // a section has panicked
 			o.stopSending()
 		}
@@ -389,7 +418,10 @@ func (o *output) sendOutbox(as senderRole) {
 		}
 		err := o.sendNext(w, as)
 		if errors.Is(err, errAgain) && as == asHelper {
-			err = o.sock.awaitRoom()
+			o.shared.writers.putWriter(w) // very many clients may be waited for
+			w = nil
+			err = o.awaitClient()
+			w = o.shared.writers.takeWriter(o.shared.buffers)
 		}
 		if errors.Is(err, errAgain) || errors.Is(err, errCold) {
 			o.handOver()
@@ -400,6 +432,20 @@ func (o *output) sendOutbox(as senderRole) {
 		}
 	}
 	completed = true
+}
+
+// awaitClient waits until the client has read some of its answers.
+func (o *output) awaitClient() error {
+	o.setBlocked(true)
+	defer o.setBlocked(false)
+	return o.sock.awaitRoom()
+}
+
+func (o *output) setBlocked(blocked bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.blocked = blocked
+	o.noteMemoryLocked()
 }
 
 // sendNext sends one batch, and removes the bytes that were sent from the outbox.
@@ -542,4 +588,16 @@ func (o *output) currentLoad() outputLoad {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return outputLoad{o.box.size + o.early.bytes, o.sharedIssued != o.done, o.sender == senderActive || o.resume != nil}
+}
+
+// holdsMuch tells whether the answers that wait for the client take more memory than those of a
+// client that reads slowly, or any if memory is very short.
+func (o *output) holdsMuch() bool {
+	least := int64(boxSize)
+	if o.shared.mostMemory() == 0 {
+		least = 0
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.blocked && !o.exempted && o.memoryLocked() > least
 }

@@ -168,6 +168,33 @@ func TestUnreadAnswersHoldNoRequestMemory(t *testing.T) {
 	})
 }
 
+// TestBlockedConnectionsKeepNoBuffer proves that connections which are not read any further, since
+// their clients read no answers, keep no memory for requests if all of their requests were served:
+// a thousand small requests would otherwise keep everybody out.
+func TestBlockedConnectionsKeepNoBuffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const memory = 2 << 20
+		s := NewServer(Config{MaxFrame: 1 << 18, RequestMemory: memory, IdleTimeout: 10 * time.Minute}, &funcs{serve: func(r *Request) error {
+			answerWith(r, 70_000)
+			return nil
+		}})
+		for range 2 * memory / (64 << 10) {
+			openPipe(t, s).send(frame(0, 0, 1, "unread"))
+		}
+		synctest.Wait()
+		if n := s.Stats().RequestMemory(); n > 0 {
+			t.Errorf("%d of %d bytes are held", n, memory)
+		}
+		begin := time.Now()
+		c := openPipe(t, s)
+		c.send(frame(0, 0, 2, "read"))
+		if got, body := c.receive(); got != 2 || len(body) != 70_004 || !time.Now().Equal(begin) {
+			t.Errorf("answer %d has %d bytes, and came after %v", got, len(body), time.Since(begin))
+		}
+		shutdown(t, s)
+	})
+}
+
 // TestChooseVictims proves which connections are closed when memory for requests is short: the
 // slowest, no more than needed, and none that makes progress unless all wait for each other.
 func TestChooseVictims(t *testing.T) {

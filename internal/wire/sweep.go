@@ -15,6 +15,10 @@ const (
 
 	suspendAfter = 2 // how many sweeps a connection is idle before it is suspended
 
+	// pressedSweeps is how many sweeps a client may read nothing while the unsent answers of all
+	// connections take more memory than they may.
+	pressedSweeps = 2
+
 	// never is added to the pace of a request of which no more bytes come.
 	never = 1 << 40
 )
@@ -51,9 +55,12 @@ func (w *sweeper) sweepOnce(now uint32) {
 	s := w.srv
 	w.conns = s.conns.listConns(w.conns, now%w.suspendedEvery() == 0)
 	w.holders, w.peers = w.holders[:0], w.peers[:0]
-	unsent := int64(0)
+	unsent, pressed := int64(0), s.shared.isPressed()
 	for _, c := range w.conns {
 		age := now - c.activity.last.Load()
+		if pressed && age > pressedSweeps && c.out.holdsMuch() {
+			c.Close(errNoReader)
+		}
 		if age > w.stalled {
 			unsent += w.checkTimeouts(c, now)
 		}
