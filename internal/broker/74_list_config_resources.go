@@ -34,31 +34,49 @@ func (b *Broker) listConfigResources(_ *session, r *wire.Request, kreq kmsg.Requ
 	default:
 		types = slices.Compact(slices.Sorted(slices.Values(types)))
 	}
+	var found []listedResources
+	n, memory := 0, int64(0)
 	for _, t := range types {
 		if !slices.Contains(every, t) {
 			resp.ErrorCode = kerr.UnsupportedVersion.Code
-			resp.ConfigResources = nil
+			found, n, memory = nil, 0, 0
 			break
 		}
-		for _, name := range resourceNames(m, config.ResourceType(t)) {
-			cr := kmsg.NewListConfigResourcesResponseConfigResource()
-			cr.Name, cr.Type = name, t
-			resp.ConfigResources = append(resp.ConfigResources, cr)
+		names := b.resourceNames(m, config.ResourceType(t))
+		found, n = append(found, listedResources{t, names}), n+len(names)
+		for _, name := range names {
+			memory += resourceNameMemory + int64(len(name))
 		}
 	}
-	r.Reply(resp)
-	return nil
+	return b.replyList(r, resp, list{n: n, memory: memory, answerWith: func(i int) kmsg.Response {
+		resp := kmsg.NewPtrListConfigResourcesResponse()
+		for _, of := range found {
+			if i >= 0 && i < len(of.names) {
+				cr := kmsg.NewListConfigResourcesResponseConfigResource()
+				cr.Name, cr.Type = of.names[i], of.kind
+				resp.ConfigResources = append(resp.ConfigResources, cr)
+			}
+			i -= len(of.names)
+		}
+		return resp
+	}})
+}
+
+// resourceNameMemory is how much memory a name takes in the list of a kind, without its letters.
+const resourceNameMemory = 16
+
+// listedResources are the resources of one kind.
+type listedResources struct {
+	kind  int8
+	names []string
 }
 
 // resourceNames are the resources of a kind: all topics or brokers, and of the other kinds
 // those that have configs of their own.
-func resourceNames(m *meta.Image, t config.ResourceType) []string {
-	var names []string
+func (b *Broker) resourceNames(m *meta.Image, t config.ResourceType) (names []string) {
 	switch t {
 	case config.Topic:
-		for topic := range m.Topics() {
-			names = append(names, topic.Name)
-		}
+		return b.names.sortedNames(m)
 	case config.Broker, config.BrokerLogger:
 		for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
 			names = append(names, strconv.Itoa(int(id)))

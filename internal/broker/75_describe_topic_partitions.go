@@ -35,6 +35,12 @@ func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.
 	}
 	room := meta.ServerSettings(m, b.cfg.Static).MaxDescribedPartitions
 	room = max(1, min(room, int(req.ResponsePartitionLimit)))
+	named := describedNameMemory*int64(len(req.Topics)) + 2*int64(len(r.Body()))
+	held, err := b.reserveAnswer(r, describedTopicMemory*int64(min(room, m.NumPartitions()))+named)
+	if err != nil {
+		return err
+	}
+	defer held.Release()
 	for _, name := range names {
 		if room <= 0 {
 			resp.NextCursor = cursorAt(name, 0)
@@ -52,9 +58,16 @@ func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.
 			break
 		}
 	}
-	r.Reply(resp)
+	b.replyHeld(r, resp, &held)
 	return nil
 }
+
+// These are about how much memory a partition takes in an answer, as a structure and in encoded
+// form, together with a topic that has no other, and how much a name takes in encoded form.
+const (
+	describedTopicMemory = 768
+	describedNameMemory  = 96
+)
 
 // namesToDescribe are the sorted names of the topics to describe, from the cursor on; if the
 // request names none, those of all topics. It returns false if the cursor is not valid.

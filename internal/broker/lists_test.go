@@ -23,14 +23,18 @@ import (
 func manyTopics(t *testing.T, n int) *rig {
 	t.Helper()
 	g := newAdminRig(t, nil)
-	var recs []meta.Record
+	g.apply(topicRecords(n)...)
+	return g
+}
+
+// topicRecords make so many topics of one partition.
+func topicRecords(n int) (recs []meta.Record) {
 	for i := range n {
 		id := meta.NewUUID()
 		parts := []meta.Partition{{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}}
 		recs = append(recs, meta.TopicCreated{ID: id, Name: "topic-with-a-long-name-" + strconv.Itoa(i)}, meta.PartitionsSet{Topic: id, Partitions: parts})
 	}
-	g.apply(recs...)
-	return g
+	return recs
 }
 
 // TestLongListsAreEncodedAsShortOnes proves for all versions that an answer which is encoded

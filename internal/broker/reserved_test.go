@@ -307,6 +307,22 @@ func TestNoAnswerTakesMoreThanIsReserved(t *testing.T) {
 	if served < 50 {
 		t.Errorf("only %d APIs are served here", served)
 	}
+	g.apply(topicRecords(20_000)...)
+	for _, req := range askForAll() {
+		a := g.broker.apis[req.Key()]
+		req.SetVersion(a.max)
+		g.checkReserved(t, a, req, "everything there is")
+	}
+}
+
+// askForAll are requests that name nothing, and have answers about all topics.
+func askForAll() []kmsg.Request {
+	page := kmsg.NewPtrDescribeTopicPartitionsRequest()
+	page.ResponsePartitionLimit = math.MaxInt16
+	return []kmsg.Request{
+		kmsg.NewPtrMetadataRequest(), kmsg.NewPtrDescribeLogDirsRequest(), kmsg.NewPtrElectLeadersRequest(),
+		kmsg.NewPtrListConfigResourcesRequest(), page,
+	}
 }
 
 // checkReserved reports a request that takes more memory than is reserved for it.
