@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -34,6 +33,7 @@ const (
 	idleTimeout       = 2 * time.Minute
 	writeTimeout      = 10 * time.Minute // a client may ask for a profile or a trace of some minutes
 	maxHeaderBytes    = 64 << 10
+	maxProfiles       = 2 // at a time
 )
 
 // openHTTP serves health, metrics and profiles.
@@ -73,7 +73,7 @@ func openAdmin(ctx context.Context, addr string, conns int, health func() health
 	a := &admin{addr: l.Addr().String(), elsewhere: elsewhere, done: make(chan error, 1), cancel: cancel}
 	a.server = a.newServer(life, health)
 	if conns > 0 {
-		l = &boundedListener{Listener: l, most: int64(conns)}
+		l = &boundedListener{Listener: l, most: conns}
 	}
 	go func() { a.done <- a.server.Serve(l) }()
 	return a, nil
@@ -85,6 +85,7 @@ func (a *admin) newServer(life context.Context, health func() health) *http.Serv
 		Handler: boundBodies(a.newMux(health)), MaxHeaderBytes: maxHeaderBytes,
 		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, WriteTimeout: writeTimeout,
 		BaseContext: func(net.Listener) context.Context { return life },
+		ConnState:   noteHTTPState,
 	}
 }
 
@@ -144,12 +145,27 @@ func (a *admin) newMux(health func() health) *http.ServeMux {
 		}
 		(*metrics).ServeHTTP(w, r)
 	})
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	profiles := make(chan struct{}, maxProfiles)
+	for path, serve := range map[string]http.HandlerFunc{
+		"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
+	} {
+		mux.Handle("/debug/pprof/"+path, boundProfiles(profiles, serve))
+	}
 	return mux
+}
+
+// boundProfiles makes as many profiles at a time as the channel has room for, since one of many
+// goroutines takes up to 64 MiB.
+func boundProfiles(running chan struct{}, serve http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case running <- struct{}{}:
+			defer func() { <-running }()
+			serve(w, r)
+		default:
+			writeText(w, http.StatusServiceUnavailable, "other profiles are being made")
+		}
+	})
 }
 
 func writeText(w http.ResponseWriter, status int, text string) {
@@ -171,40 +187,5 @@ func (a *admin) close(ctx context.Context) error {
 	if serve := <-a.done; !errors.Is(serve, http.ErrServerClosed) {
 		err = errors.Join(err, serve)
 	}
-	return err
-}
-
-// boundedListener closes connections above a number as soon as they are accepted.
-type boundedListener struct {
-	net.Listener
-
-	most int64
-	open atomic.Int64
-}
-
-func (l *boundedListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		if l.open.Add(1) <= l.most {
-			return &boundedConn{Conn: c, ended: sync.OnceFunc(func() { l.open.Add(-1) })}, nil
-		}
-		l.open.Add(-1)
-		_ = c.Close() // nothing was written to it
-	}
-}
-
-// boundedConn tells its listener when it is closed.
-type boundedConn struct {
-	net.Conn
-
-	ended func()
-}
-
-func (c *boundedConn) Close() error {
-	err := c.Conn.Close()
-	c.ended()
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -25,7 +26,7 @@ func TestHTTPClientsCannotStay(t *testing.T) {
 }
 
 // TestHTTPConnectionsAreBounded proves that clients of the HTTP port have no more connections
-// than are planned for them, and that a closed one makes room for another.
+// than are planned for them, and that those that only keep theirs open keep nobody out.
 func TestHTTPConnectionsAreBounded(t *testing.T) {
 	a, err := openAdmin(t.Context(), "127.0.0.1:0", 2, func() health { return health{} })
 	if err != nil {
@@ -36,7 +37,15 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	ask := func() (net.Conn, bool) {
+	var conns []net.Conn
+	ask := func(i int) bool {
+		if _, err := io.WriteString(conns[i], "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			return false
+		}
+		n, err := conns[i].Read(make([]byte, 1000)) // the whole answer
+		return n > 0 && err == nil
+	}
+	for i := range 5 {
 		c, err := net.Dial("tcp", a.addr)
 		if err != nil {
 			t.Fatal(err)
@@ -45,26 +54,76 @@ func TestHTTPConnectionsAreBounded(t *testing.T) {
 		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n") // it may be closed already
-		n, _ := c.Read(make([]byte, 1))
-		return c, n == 1
-	}
-	first, ok := ask()
-	_, also := ask()
-	if !ok || !also {
-		t.Fatal("the first two were not served")
-	}
-	if _, ok := ask(); ok {
-		t.Error("a third connection was served")
-	}
-	_ = first.Close()
-	for until := time.Now().Add(patience); ; {
-		if _, ok := ask(); ok {
-			break
+		if conns = append(conns, c); !ask(i) {
+			t.Errorf("idle connections kept connection %d out", i)
 		}
-		if time.Now().After(until) {
-			t.Fatal("a connection that ended made no room")
+	}
+	open := 0
+	for i := range conns {
+		if ask(i) {
+			open++
 		}
+	}
+	if open != 2 {
+		t.Errorf("%d connections are open", open)
+	}
+}
+
+// TestWhichHTTPConnectionIsClosed proves that the connection that has had no request for the longest
+// is closed for the next one, and one with a request only if all have one.
+func TestWhichHTTPConnectionIsClosed(t *testing.T) {
+	l := &boundedListener{most: 3}
+	var c [6]*boundedConn
+	for i := range c {
+		near, far := net.Pipe()
+		t.Cleanup(func() { _, _ = near.Close(), far.Close() })
+		c[i] = &boundedConn{Conn: near, of: l}
+	}
+	add := func(i int, want *boundedConn) {
+		t.Helper()
+		old := l.addConn(c[i])
+		if old != want {
+			t.Errorf("another connection is closed for number %d", i)
+		}
+		if old != nil {
+			_ = old.Close()
+		}
+	}
+	add(0, nil)
+	add(1, nil)
+	add(2, nil)
+	noteHTTPState(c[0], http.StateActive)
+	noteHTTPState(c[1], http.StateActive)
+	noteHTTPState(c[1], http.StateIdle)
+	add(3, c[2])
+	add(4, c[1])
+	noteHTTPState(c[4], http.StateActive)
+	noteHTTPState(c[3], http.StateActive)
+	add(5, c[0])
+}
+
+// TestProfilesAreBounded proves that only few profiles are made at a time, however many are asked for.
+func TestProfilesAreBounded(t *testing.T) {
+	running, finish := make(chan struct{}, 1), make(chan struct{})
+	begun := make(chan struct{})
+	h := boundProfiles(running, func(http.ResponseWriter, *http.Request) {
+		close(begun)
+		<-finish
+	})
+	ask := func() int {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/debug/pprof/heap", nil))
+		return w.Code
+	}
+	codes := make(chan int)
+	go func() { codes <- ask() }()
+	<-begun
+	if code := ask(); code != http.StatusServiceUnavailable {
+		t.Errorf("a second profile: %d", code)
+	}
+	close(finish)
+	if code := <-codes; code != http.StatusOK {
+		t.Errorf("the first profile: %d", code)
 	}
 }
 
