@@ -331,6 +331,11 @@ func prepareFlood(t *testing.T, p *process, topics int) {
 			t.Fatalf("topic %s: code %d", rt.Topic, rt.ErrorCode)
 		}
 	}
+	find := kmsg.NewPtrFindCoordinatorRequest() // makes the topic of groups
+	find.CoordinatorKeys = []string{"g"}
+	if _, err := find.RequestWith(t.Context(), cl); err != nil {
+		t.Fatal(err)
+	}
 	c, err := net.Dial("tcp", p.addr)
 	if err != nil {
 		t.Fatal(err)
@@ -401,6 +406,14 @@ func floodKinds(topics int) []floodKind {
 	}
 	og.Topics = append(og.Topics, ot)
 	offsets.Groups = append(offsets.Groups, og)
+	commit := kmsg.NewPtrOffsetCommitRequest()
+	commit.Group, commit.Generation = strings.Repeat("g", 30_000), -1
+	ct := kmsg.NewOffsetCommitRequestTopic()
+	ct.Topic, ct.Partitions = "topic-1", make([]kmsg.OffsetCommitRequestTopicPartition, 1)
+	commit.Topics = append(commit.Topics, ct)
+	remove := kmsg.NewPtrOffsetDeleteRequest()
+	remove.Group = commit.Group
+	remove.Topics = []kmsg.OffsetDeleteRequestTopic{{Topic: ct.Topic, Partitions: make([]kmsg.OffsetDeleteRequestTopicPartition, 50_000)}}
 	bogus := produceOf("nowhere", nil)
 	for i := range int32(99_000) {
 		p := kmsg.NewProduceRequestTopicPartition()
@@ -420,6 +433,7 @@ func floodKinds(topics int) []floodKind {
 		{name: "would be made", bytes: requestOf(7, create), long: true},
 		{name: "bogus partitions", bytes: requestOf(12, fetch), long: true},
 		{name: "offsets", bytes: requestOf(8, offsets), long: true},
+		{name: "deleted offsets", bytes: append(requestOf(2, commit), requestOf(0, remove)...), long: true},
 		{name: "log dirs unread", bytes: requestOf(4, kmsg.NewPtrDescribeLogDirsRequest()), unread: true},
 		{name: "half sent", bytes: append(frame(90<<20, 0, 0, 0, 9, 0, 0, 0, 1, 0, 1, 'x', 0), make([]byte, 80<<20)...), long: true},
 		{name: "bogus produce", bytes: requestOf(9, bogus), long: true},
