@@ -214,3 +214,32 @@ func TestSameLogAgainWhereACheckpointRots(t *testing.T) {
 		t.Errorf("it ends at %d, %v, %v", end, err, l.Fault())
 	}
 }
+
+// TestStartGoesWithItsLog proves that a start which DeleteRecords was about to make durable when its log was
+// deleted takes nothing from the next log of the same identity.
+func TestStartGoesWithItsLog(t *testing.T) {
+	mem := vfs.NewMem()
+	s := quietStore(t, testConfig(mem, "data"))
+	l := testLog(s, 0, testOptions())
+	for i := range 10 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+	}
+	s.Commit()
+	if err := l.moveStart(5); err != nil {
+		t.Fatal(err)
+	}
+	s.Delete(testID(0))
+	if err := l.keepStart(5); !errors.Is(err, ErrClosed) {
+		t.Errorf("the start of a deleted log: %v", err)
+	}
+	again := testLog(s, 0, testOptions())
+	untilUsable(t, s, again, 0)
+	s.Commit()
+	killed := testLog(quietStore(t, testConfig(mem.KillClone(nil), "data")), 0, testOptions())
+	for name, l := range map[string]*Log{"now": again, "after a kill": killed} {
+		if start, err := l.Start(); start != 0 || err != nil {
+			t.Errorf("%s it begins at %d, %v", name, start, err)
+		}
+	}
+	expectValues(t, killed, 1)
+}

@@ -464,13 +464,20 @@ var (
 )
 
 // putNote makes a note durable before it returns.
-func (c *committer) putNote(p journal.Part) error {
-	n := &note{part: p}
+func (c *committer) putNote(p journal.Part) error { return c.awaitNote(c.addNote(p)) }
+
+// addNote puts a note into the coming round, whose number it returns. A log's pub may be held.
+func (c *committer) addNote(p journal.Part) (n *note, round int64) {
+	n = &note{part: p}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.notes = append(c.notes, n)
-	need := c.begun + 1
-	c.mu.Unlock()
-	if err := c.awaitRound(need); err != nil {
+	return n, c.begun + 1
+}
+
+// awaitNote waits until the round with a note has ended.
+func (c *committer) awaitNote(n *note, round int64) error {
+	if err := c.awaitRound(round); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -483,13 +490,6 @@ func (c *committer) putNote(p journal.Part) error {
 	case noteUnknown:
 	}
 	return errNoteUnknown
-}
-
-// noteLater puts a note into the next round.
-func (c *committer) noteLater(p journal.Part) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.notes = append(c.notes, &note{part: p})
 }
 
 // awaitEntered waits until all rounds that have begun have ended, and the coming one if anything

@@ -58,7 +58,7 @@ func beginLeaving(s *Store, id LogID) bool {
 // caller has counted the log as leaving.
 func discardLog(s *Store, id LogID, dir string) {
 	// The note keeps recovery from restoring the bytes that the journal has of the log.
-	s.commit.noteLater(journal.Part{Kind: journal.Delete, ID: id, Dir: dir})
+	s.commit.addNote(journal.Part{Kind: journal.Delete, ID: id, Dir: dir})
 	unlock := s.dirs.lockName(dir) // a recovery that waited for room writes the log's records, or notes a fault of it, under this lock
 	forgetLog(s, id)
 	err := s.dirs.discardDirLocked(id, dir)

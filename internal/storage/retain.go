@@ -26,8 +26,15 @@ func (l *Log) keepStart(o record.Offset) error {
 	if o <= record.Offset(l.sureStart.Load()) {
 		return nil
 	}
+	l.pub.Lock()
+	if logState(l.state.Load()) == logDeleted { // the next log of the same identity must not get the start
+		l.pub.Unlock()
+		return ErrClosed
+	}
 	l.s.points.RaiseStart(l.id, o)
-	err := l.s.commit.putNote(journal.Part{Kind: journal.Start, ID: l.id, Dir: l.name, Offset: o})
+	note, round := l.s.commit.addNote(journal.Part{Kind: journal.Start, ID: l.id, Dir: l.name, Offset: o}) // before that of a deletion
+	l.pub.Unlock()
+	err := l.s.commit.awaitNote(note, round)
 	if errors.Is(err, errNoteRefused) || errors.Is(err, errNoteUnknown) {
 		err = l.s.keeper.savePoints()
 	}
