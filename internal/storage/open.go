@@ -589,24 +589,59 @@ func (l *Log) prepareWriterLocked() error {
 // batches after it.
 func loadProducers(l *Log, ps *producer.State) error {
 	now := time.Now().UnixMilli()
-	from := max(l.opened.ProducersAt, 0) // without a snapshot there were no producers before this offset
-	if at := l.opened.Snapshot; at >= 0 {
-		err := readProducers(l.s.fs, l.dir.Path(segment.FileName(at, snapshotSuffix)), ps, now)
-		if classify(err) == transient {
-			return nameError(err)
-		}
-		if from = max(from, at); err != nil {
-			l.s.log.Warn("a producer snapshot is damaged or missing; the log is read instead", "log", l.name, "err", err)
-			from = 0
-		}
+	from, isDamaged, err := readSnapshot(l, ps, now)
+	if err != nil {
+		return err
 	}
 	if err := applySegments(l, ps, from, now); err != nil {
 		return err
+	}
+	if isDamaged {
+		replaceSnapshot(l, ps, from)
 	}
 	if ps.Evict() { // it makes final what was applied
 		l.s.producers.boundSoon()
 	}
 	return nil
+}
+
+// readSnapshot reads the newest producer snapshot that can be read, and returns the offset up to which
+// it is the truth. isDamaged tells that a newer one cannot be read. An older one has the producers whose
+// batches are not in the log any more, since the newer one was written before their segments went.
+func readSnapshot(l *Log, ps *producer.State, now int64) (from record.Offset, isDamaged bool, err error) {
+	if l.opened.Snapshot < 0 {
+		return max(l.opened.ProducersAt, 0), false, nil // without a snapshot there were no producers before this offset
+	}
+	l.pub.Lock()
+	older := slices.DeleteFunc(slices.Clone(l.snapshots.older), func(at record.Offset) bool { return at >= l.opened.Snapshot })
+	l.pub.Unlock()
+	from = max(l.opened.ProducersAt, l.opened.Snapshot)
+	for at := l.opened.Snapshot; ; from = at {
+		err := readProducers(l.s.fs, l.dir.Path(segment.FileName(at, snapshotSuffix)), ps, now)
+		if err == nil {
+			return from, isDamaged, nil
+		}
+		if classify(err) == transient {
+			return 0, false, nameError(err)
+		}
+		l.s.log.Warn("a producer snapshot is damaged or missing; an older one is read instead, and the log behind it", "log", l.name, "offset", int64(at), "err", err)
+		isDamaged = true
+		if len(older) == 0 {
+			return 0, true, nil
+		}
+		at, older = older[len(older)-1], older[:len(older)-1]
+	}
+}
+
+// replaceSnapshot has a new producer snapshot written in the place of a damaged one. No segment goes
+// before that whose batches the older snapshot, which is the truth up to an offset, does not have.
+func replaceSnapshot(l *Log, ps *producer.State, truthTo record.Offset) {
+	ps.SetChanged(true)
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	l.snapshots.truthTo = truthTo
+	l.due.snapshot = true
+	l.listLocked()
 }
 
 // applySegments applies the batches of a log from an offset on.

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/producer"
+	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -223,6 +225,82 @@ func TestProducersReopened(t *testing.T) {
 			mustAppend(t, l, produced(t, honest, 0, 3, 1))
 		})
 	}
+}
+
+// TestProducersOutliveADamagedSnapshot proves that a producer whose batches are not in the log any more is known
+// although the newest snapshot of the producers is damaged or lost, since an older one has it; that a new one is
+// written then; and that no further segment goes before that.
+func TestProducersOutliveADamagedSnapshot(t *testing.T) {
+	for name, spoil := range map[string]func(mem *vfs.Mem, path string) error{
+		"flipped": func(mem *vfs.Mem, path string) error {
+			flipAt(t, mem, path, 20, rand.New(rand.NewPCG(1, 1)))
+			return nil
+		},
+		"removed": func(mem *vfs.Mem, path string) error { return mem.Remove(path) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := testOptions()
+			o.SegmentBytes, o.FileDeleteDelay = 1024, 0
+			mem := vfs.NewMem()
+			s := quietStore(t, testConfig(mem, "data"))
+			l := testLog(s, 0, o)
+			// removeBegun removes the segments that are full, and the producers' batches with them.
+			removeBegun := func(l *Log) {
+				mustAppend(t, l, batch(t, 0, 1, 900))
+				mustAppend(t, l, batch(t, 0, 1, 900))
+				l.s.Commit()
+				end, _ := l.End()
+				if err := l.SetStart(end - 1); err != nil {
+					t.Fatal(err)
+				}
+				for range 4 {
+					l.s.keeper.checkpointNow()
+				}
+			}
+			first := mustAppend(t, l, produced(t, 1, 0, 0, 1))
+			removeBegun(l)
+			second := mustAppend(t, l, produced(t, 2, 0, 0, 1))
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			newest := listSnapshots(t, mem)
+			if len(newest) != 2 {
+				t.Fatalf("the snapshots are %v", newest)
+			}
+			if err := spoil(mem, newest[1]); err != nil {
+				t.Fatal(err)
+			}
+			s = quietStore(t, testConfig(mem, "data"))
+			l = testLog(s, 0, o)
+			expectRetry(t, l, produced(t, 1, 0, 0, 1), first.Base)
+			expectRetry(t, l, produced(t, 2, 0, 0, 1), second.Base)
+			removeBegun(l)
+			s = quietStore(t, testConfig(mem.KillClone(nil), "data"))
+			l = testLog(s, 0, o)
+			if start, err := l.Start(); err != nil || start <= second.Base {
+				t.Fatalf("it begins with %d: %v", start, err)
+			}
+			expectRetry(t, l, produced(t, 1, 0, 0, 1), first.Base)
+			expectRetry(t, l, produced(t, 2, 0, 0, 1), second.Base)
+		})
+	}
+}
+
+// listSnapshots lists the paths of the producer snapshots of the first log, the oldest first.
+func listSnapshots(tb testing.TB, fs vfs.FS) (paths []string) {
+	tb.Helper()
+	dir := "data/" + dirName("topic", 0)
+	infos, err := fs.ReadDir(dir)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	for _, i := range infos {
+		if _, ok := segment.ParseFileName(i.Name, snapshotSuffix); ok {
+			paths = append(paths, dir+"/"+i.Name)
+		}
+	}
+	slices.Sort(paths)
+	return paths
 }
 
 // expectNext expects that a producer that is known, with one batch, is refused a gap.
