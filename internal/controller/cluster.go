@@ -17,7 +17,7 @@ func (c *Controller) Bootstrap(ctx context.Context, clusterID string) error {
 		}
 		_, tag := meta.NewClusterID()
 		b := meta.Append(nil, meta.ClusterCreated{ID: clusterID, Tag: tag})
-		return meta.Append(b, meta.FeatureSet{Name: meta.LevelFeature, Level: meta.LatestLevel})
+		return meta.Append(b, meta.LevelSet{Level: meta.LatestLevel})
 	})
 }
 
@@ -89,6 +89,6 @@ func (c *Controller) SetFeature(ctx context.Context, name string, level int16) e
 		if m.Feature(name) == level {
 			return nil
 		}
-		return meta.Append(nil, meta.FeatureSet{Name: name, Level: level})
+		return meta.Append(nil, meta.FinalizeLevel(name, level))
 	})
 }

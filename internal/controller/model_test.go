@@ -118,7 +118,7 @@ func newModelWorld(t *testing.T, seed uint64, seen map[string]int) *modelWorld {
 		parts: map[partitionID]*modelPartition{}, seen: seen,
 	}
 	w.limit = 60 + w.rng.IntN(400)
-	w.apply("begin", meta.Append(nil, meta.FeatureSet{Name: meta.LevelFeature, Level: meta.LatestLevel}), nil)
+	w.apply("begin", meta.Append(nil, meta.LevelSet{Level: meta.LatestLevel}), nil)
 	for i := range 3 + w.rng.IntN(3) {
 		n := &modelNode{id: int32(i) + 1}
 		w.nodes = append(w.nodes, n)

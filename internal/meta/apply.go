@@ -86,7 +86,9 @@ func (s *step) applyRecord(rec Record) error {
 		}
 		s.m.nextProducerID = r.Next
 	case FeatureSet:
-		s.setFeature(r)
+		return s.setFeature(r)
+	case LevelSet:
+		return s.setFeature(FeatureSet{Name: LevelFeature, Level: r.Level})
 	case FeaturesChanged:
 		s.m.featuresEpoch = max(s.m.featuresEpoch, r.Epoch)
 	}
@@ -432,7 +434,12 @@ func (s *step) enterOverrides(r config.Resource, o *overrides) {
 	s.m.configs[r] = o
 }
 
-func (s *step) setFeature(r FeatureSet) {
+func (s *step) setFeature(r FeatureSet) error {
+	if r.Name == LevelFeature {
+		if err := s.checkNextLevel(r.Level); err != nil {
+			return err
+		}
+	}
 	if !s.copied.features {
 		s.copied.features = true
 		s.m.features = cloneMap(s.m.features)
@@ -440,9 +447,10 @@ func (s *step) setFeature(r FeatureSet) {
 	s.m.featuresEpoch = max(s.m.featuresEpoch, s.index)
 	if r.Level == 0 {
 		delete(s.m.features, r.Name)
-		return
+		return nil
 	}
 	s.m.features[r.Name] = r.Level
+	return nil
 }
 
 // cloneMap copies a map. The copy of nil is an empty map.

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 
@@ -262,6 +263,8 @@ func (r *reader) readRecord(tag uint64, do func(Record) error) error {
 		rec = ProducerIDsGiven{Next: r.readInt64()}
 	case tagFeatureSet:
 		rec = FeatureSet{Name: r.readText(), Level: int16(r.readVarint(0, math.MaxInt16))}
+	case tagLevelSet:
+		rec = LevelSet{Level: int16(r.readVarint(0, math.MaxInt16))}
 	case tagFeaturesChanged:
 		rec = FeaturesChanged{Epoch: r.readUvarint()}
 	default:
@@ -273,10 +276,11 @@ func (r *reader) readRecord(tag uint64, do func(Record) error) error {
 	case r.newer || len(r.b) > 0:
 		return fmt.Errorf("%w (an unknown field)", ErrNewer)
 	}
-	if err := do(rec); err != nil {
+	err := do(rec)
+	if err != nil && !errors.Is(err, ErrNewer) {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
-	return nil
+	return err
 }
 
 func (r *reader) readPartitionsSet() PartitionsSet {

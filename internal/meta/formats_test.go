@@ -49,6 +49,7 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 		{BrokerRegistered{Broker{ID: 1, Epoch: 3, RecordedEpoch: 2}}, "020127020600000000000000000000000000000000000000000000000000000000000000000000000004"},
 		{TopicCreated{ID: topic, Name: "t", Follows: true}, "04011301020300000000000000000000000010017401"},
 		{TopicChanged{ID: topic}, "0f01110102030000000000000000000000001000"},
+		{LevelSet{Level: 1}, "10010102"},
 		{TopicChanged{ID: topic, Follows: true}, "0f01110102030000000000000000000000001001"},
 	} {
 		seen[c.want.recordTag()] = true

@@ -26,6 +26,27 @@ func SupportedLevels() FeatureRange {
 // Level is the finalized level of LevelFeature.
 func (m *Image) Level() int16 { return m.Feature(LevelFeature) }
 
+// FinalizeLevel makes the record that finalizes a feature's level; 0 removes the feature.
+func FinalizeLevel(feature string, level int16) Record {
+	if feature == LevelFeature {
+		return LevelSet{Level: level}
+	}
+	return FeatureSet{Name: feature, Level: level}
+}
+
+// checkNextLevel refuses a level that this version does not know: it would not keep what that
+// level has Apply keep, even if it could read all records. A level never goes back, since the image
+// may have what a lower one refuses.
+func (s *step) checkNextLevel(next int16) error {
+	if next > LatestLevel {
+		return fmt.Errorf("%w (level %d of %s, this version knows %d)", ErrNewer, next, LevelFeature, LatestLevel)
+	}
+	if level := s.m.Level(); next < level {
+		return fmt.Errorf("%s goes back from level %d to %d", LevelFeature, level, next)
+	}
+	return nil
+}
+
 // checkLevel refuses a record or a field that an older version could not read. A decision
 // that wrote it too early therefore fits no image and is never proposed.
 func (s *step) checkLevel(needed int16) error {

@@ -35,7 +35,7 @@ func TestLevelsAreKept(t *testing.T) {
 		t.Errorf("a snapshot at level %d is % x, and was % x", old.Level(), got, first)
 	}
 
-	m, _, err := Apply(old, Append(nil, FeatureSet{Name: LevelFeature, Level: LatestLevel}))
+	m, _, err := Apply(old, Append(nil, FinalizeLevel(LevelFeature, LatestLevel)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,40 @@ func TestLevelsAreKept(t *testing.T) {
 	if m, _, err = Apply(m, Append(nil, TopicChanged{ID: id})); err != nil || m.TopicByID(id).Follows {
 		t.Errorf("it still follows: %v", err)
 	}
+	if _, _, err := Apply(m, Append(nil, FinalizeLevel(LevelFeature, LevelFirst))); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("a level that goes back: %v", err)
+	}
 	if _, _, err = Apply(m, Append(nil, TopicChanged{ID: UUID{8}})); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a topic that is not there: %v", err)
+	}
+}
+
+// TestUnknownLevelIsRefused proves that a level which this version does not know is refused as newer, in the
+// log and in a snapshot, though all records can be read; and that the record which sets a level is of a
+// kind that versions without levels refuse.
+func TestUnknownLevelIsRefused(t *testing.T) {
+	for _, r := range []Record{LevelSet{Level: LatestLevel + 1}, FeatureSet{Name: LevelFeature, Level: LatestLevel + 1}} {
+		if _, _, err := Apply(Empty(), Append(nil, r)); !errors.Is(err, ErrNewer) || errors.Is(err, ErrCorrupt) {
+			t.Errorf("%T: %v", r, err)
+		}
+	}
+	m, _, err := Apply(Empty(), Append(nil, FeatureSet{Name: LevelFeature, Level: LevelCluster}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lastOfFirst = tagFeaturesChanged // the first release knows no later ones
+	for name, records := range map[string][]byte{"log": Append(nil, FinalizeLevel(LevelFeature, LevelCluster)), "snapshot": Encode(m)} {
+		unknown := false
+		for rest := records; len(rest) > 0; {
+			head := reader{b: rest}
+			tag := head.readUvarint()
+			head.readUvarint()
+			n := head.readCount()
+			unknown = unknown || tag > lastOfFirst
+			rest = head.b[n:]
+		}
+		if !unknown {
+			t.Errorf("the %s of a cluster with a level has records of the first release only: % x", name, records)
+		}
 	}
 }

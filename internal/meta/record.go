@@ -50,8 +50,9 @@ const (
 	tagBrokerChanged      = 13
 	tagFeaturesChanged    = 14
 	tagTopicChanged       = 15
+	tagLevelSet           = 16
 
-	lastTag = tagTopicChanged
+	lastTag = tagLevelSet
 )
 
 // Record is one change of the image: one of the types below.
@@ -148,6 +149,11 @@ type FeatureSet struct {
 	Level int16
 }
 
+// LevelSet finalizes the level of LevelFeature. It is no FeatureSet, so that versions from before
+// there were levels refuse it: they would read all that a level has Apply keep as if it had none,
+// and write snapshots without it.
+type LevelSet struct{ Level int16 }
+
 // FeaturesChanged keeps, in a snapshot, the index of the last entry that set a
 // feature.
 type FeaturesChanged struct{ Epoch uint64 }
@@ -197,6 +203,7 @@ func (ConfigSet) recordTag() uint64          { return tagConfigSet }
 func (ConfigUnset) recordTag() uint64        { return tagConfigUnset }
 func (ProducerIDsGiven) recordTag() uint64   { return tagProducerIDsGiven }
 func (FeatureSet) recordTag() uint64         { return tagFeatureSet }
+func (LevelSet) recordTag() uint64           { return tagLevelSet }
 func (BrokerChanged) recordTag() uint64      { return tagBrokerChanged }
 func (FeaturesChanged) recordTag() uint64    { return tagFeaturesChanged }
 
@@ -294,6 +301,8 @@ func (r ProducerIDsGiven) appendBody(b []byte) []byte { return binary.AppendVari
 func (r FeatureSet) appendBody(b []byte) []byte {
 	return binary.AppendVarint(appendText(b, r.Name), int64(r.Level))
 }
+
+func (r LevelSet) appendBody(b []byte) []byte { return binary.AppendVarint(b, int64(r.Level)) }
 
 func (r FeaturesChanged) appendBody(b []byte) []byte { return binary.AppendUvarint(b, r.Epoch) }
 

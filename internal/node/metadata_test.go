@@ -58,40 +58,47 @@ func startFails(t *testing.T, dir string) error {
 }
 
 // TestUnknownRecordStopsTheNode proves that a record of the metadata which this version cannot
-// read is not acknowledged and ends the node with a sentence, and that a later start is refused
-// because of it and changes nothing.
+// read, or a level of the metadata that it does not know, is not acknowledged and ends the node with a
+// sentence, and that a later start is refused because of it and changes nothing.
 func TestUnknownRecordStopsTheNode(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "data")
-	n := start(t, Config{Data: dir})
-	if err := proposeRecords(t, n, topicRecords("before")); err != nil {
-		t.Fatal(err)
-	}
 	body := bytes.Repeat([]byte{7}, 100)
-	newer := binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(nil, 99), 1), uint64(len(body)))
-	if err := proposeRecords(t, n, append(newer, body...)); !errors.Is(err, quorum.ErrNotApplied) || !errors.Is(err, meta.ErrNewer) {
-		t.Errorf("its proposer: %v", err)
-	}
-	failure := <-n.Failed()
-	for _, want := range []string{"cannot follow the metadata", "entry", "newer version of leat"} {
-		if !strings.Contains(failure.Error(), want) {
-			t.Errorf("%q does not say %q", failure, want)
-		}
-	}
-	if n.checkHealth().unready == nil {
-		t.Error("the node calls itself healthy")
-	}
-	if _, err := n.controller.CreateTopics(t.Context(), []controller.NewTopic{{Name: "after", Partitions: 1, ReplicationFactor: 1}}, false); err == nil {
-		t.Error("a command after it succeeds")
-	}
-	stop(t, n)
-	before := contents(t, dir)
-	for range 2 {
-		if err := startFails(t, dir); !errors.Is(err, meta.ErrNewer) {
-			t.Errorf("a later start: %v", err)
-		}
-		if diff := cmp.Diff(before, contents(t, dir)); diff != "" {
-			t.Errorf("the refused start changed files: %s", diff)
-		}
+	kind := binary.AppendUvarint(binary.AppendUvarint(binary.AppendUvarint(nil, 99), 1), uint64(len(body)))
+	for name, newer := range map[string][]byte{
+		"record": append(kind, body...),
+		"level":  meta.Append(nil, meta.LevelSet{Level: meta.LatestLevel + 1}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "data")
+			n := start(t, Config{Data: dir})
+			if err := proposeRecords(t, n, topicRecords("before")); err != nil {
+				t.Fatal(err)
+			}
+			if err := proposeRecords(t, n, newer); !errors.Is(err, quorum.ErrNotApplied) || !errors.Is(err, meta.ErrNewer) {
+				t.Fatalf("its proposer: %v", err)
+			}
+			failure := <-n.Failed()
+			for _, want := range []string{"cannot follow the metadata", "entry", "newer version of leat"} {
+				if !strings.Contains(failure.Error(), want) {
+					t.Errorf("%q does not say %q", failure, want)
+				}
+			}
+			if n.checkHealth().unready == nil {
+				t.Error("the node calls itself healthy")
+			}
+			if _, err := n.controller.CreateTopics(t.Context(), []controller.NewTopic{{Name: "after", Partitions: 1, ReplicationFactor: 1}}, false); err == nil {
+				t.Error("a command after it succeeds")
+			}
+			stop(t, n)
+			before := contents(t, dir)
+			for range 2 {
+				if err := startFails(t, dir); !errors.Is(err, meta.ErrNewer) {
+					t.Errorf("a later start: %v", err)
+				}
+				if diff := cmp.Diff(before, contents(t, dir)); diff != "" {
+					t.Errorf("the refused start changed files: %s", diff)
+				}
+			}
+		})
 	}
 }
 
