@@ -313,17 +313,17 @@ func TestMetadataCreatesTopics(t *testing.T) {
 			"offsets",
 			map[string]string{"offsets.topic.num.partitions": "7"},
 			12, true, "__consumer_offsets", 0, 7,
-			map[string]string{"cleanup.policy": "compact", "compression.type": "producer", "segment.bytes": "104857600"},
+			map[string]string{"cleanup.policy": "compact", "compression.type": "producer", "flush.messages": "1", "segment.bytes": "104857600"},
 		},
 		{
 			"transactions", nil, 12, true, "__transaction_state", 0, 50, map[string]string{
-				"cleanup.policy": "compact", "compression.type": "uncompressed", "segment.bytes": "104857600",
+				"cleanup.policy": "compact", "compression.type": "uncompressed", "flush.messages": "1", "segment.bytes": "104857600",
 				"min.insync.replicas": "1", "unclean.leader.election.enable": "false",
 			},
 		},
 		{
 			"share groups", nil, 12, true, "__share_group_state", 0, 50, map[string]string{
-				"cleanup.policy": "delete", "compression.type": "producer", "segment.bytes": "104857600", "min.insync.replicas": "1", "retention.ms": "-1",
+				"cleanup.policy": "delete", "compression.type": "producer", "flush.messages": "1", "segment.bytes": "104857600", "min.insync.replicas": "1", "retention.ms": "-1",
 			},
 		},
 	} {

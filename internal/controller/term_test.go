@@ -216,6 +216,29 @@ func TestInternalTopicsFollow(t *testing.T) {
 	}
 }
 
+// TestCoordinatorsTopicsAreDurable proves that the broker's settings by which topics keep acknowledged records
+// in the page cache leave the coordinators' topics alone.
+func TestCoordinatorsTopicsAreDurable(t *testing.T) {
+	for _, static := range []map[string]string{
+		{"log.flush.interval.messages": "1000"}, {"log.flush.interval.ms": "5000"}, {"log.flush.scheduler.interval.ms": "5000"},
+	} {
+		c := newCluster(t, static)
+		ctl := c.controller()
+		if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
+			t.Fatal(err)
+		}
+		for name, durable := range map[string]bool{"__consumer_offsets": true, "__transaction_state": true, "__share_group_state": true, "ordinary": false} {
+			if err := ctl.EnsureTopic(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+			m := c.Image()
+			if got := meta.TopicSettings(m, c.static, m.Topic(name)).FlushMessages; (got == 1) != durable {
+				t.Errorf("%v: %s has flush.messages %d", static, name, got)
+			}
+		}
+	}
+}
+
 // TestNewClusterHasTheLatestLevel proves that a cluster begins with the latest level, and that
 // one which is there keeps its own.
 func TestNewClusterHasTheLatestLevel(t *testing.T) {
