@@ -286,6 +286,49 @@ func TestProducersOutliveADamagedSnapshot(t *testing.T) {
 	}
 }
 
+// TestProducersOutliveAppendsBesideASnapshot proves that no segment goes on the word of a producer snapshot that a
+// power cut may take, since a segment that was begun while it was made is in the page cache only.
+func TestProducersOutliveAppendsBesideASnapshot(t *testing.T) {
+	o := testOptions()
+	o.SegmentBytes, o.FileDeleteDelay, o.FlushMessages = 1024, 0, 1000
+	mem := vfs.NewMem()
+	s := quietStore(t, testConfig(mem, "data"))
+	l := testLog(s, 0, o)
+	first := mustAppend(t, l, produced(t, 1, 0, 0, 1))
+	mustAppend(t, l, batch(t, 0, 1, 900))
+	last := mustAppend(t, l, batch(t, 0, 1, 500))
+	if err := l.SetStart(last.Base); err != nil {
+		t.Fatal(err)
+	}
+	c := l.takeSyncing() // as a checkpoint does, beside which a record begins a segment
+	mustAppend(t, l, batch(t, 0, 1, 900))
+	if err := c.writeSmallFiles(false, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.syncAll(); err != nil {
+		t.Fatal(err)
+	}
+	c.finishSync()
+	for range 5 {
+		s.keeper.checkpointNow()
+		s.keeper.removeDue(time.Now().Add(time.Minute))
+	}
+	lost := 0
+	for seed := range uint64(20) {
+		again := quietStore(t, testConfig(mem.Crash(rand.New(rand.NewPCG(seed, 1))), "data"))
+		l := testLog(again, 0, o)
+		if end, err := l.End(); err != nil || end < last.Next {
+			t.Fatalf("it ends at %d: %v", end, err)
+		} else if end == last.Next {
+			lost++
+		}
+		expectRetry(t, l, produced(t, 1, 0, 0, 1), first.Base)
+	}
+	if lost == 0 {
+		t.Error("no power cut took the last record")
+	}
+}
+
 // listSnapshots lists the paths of the producer snapshots of the first log, the oldest first.
 func listSnapshots(tb testing.TB, fs vfs.FS) (paths []string) {
 	tb.Helper()

@@ -277,11 +277,12 @@ func (k *keeper) removeSuperfluous() {
 }
 
 // isStartSaved tells whether the log's point has a start above the segment, and a producer snapshot
-// that is the truth up to the segment's end.
+// that is the truth up to the segment's end. The snapshot must not lie beyond the records that are on
+// disk: appends that came before it was taken may be lost, and then recovery drops it.
 func (d *droppedFile) isStartSaved() bool {
 	p := d.l.s.points.Get(d.l.id)
 	_, next := d.g.End()
-	return p.Vouched && p.Start >= next && p.ProducersAt >= next && !d.l.isTainted()
+	return p.Vouched && p.Start >= next && p.ProducersAt >= next && p.Snapshot <= p.Next && !d.l.isTainted()
 }
 
 // removeSegment takes a segment's files out of the log's directory, and has them removed after the
