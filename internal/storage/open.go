@@ -633,8 +633,8 @@ func readSnapshot(l *Log, ps *producer.State, now int64) (from record.Offset, is
 	}
 }
 
-// replaceSnapshot has a new producer snapshot written in the place of a damaged one. No segment goes
-// before that whose batches the older snapshot, which is the truth up to an offset, does not have.
+// replaceSnapshot has a new producer snapshot written, since the newest one is damaged. Until then an
+// older one, and the log from an offset on, are the truth.
 func replaceSnapshot(l *Log, ps *producer.State, truthTo record.Offset) {
 	ps.SetChanged(true)
 	l.pub.Lock()

@@ -228,60 +228,80 @@ func TestProducersReopened(t *testing.T) {
 }
 
 // TestProducersOutliveADamagedSnapshot proves that a producer whose batches are not in the log any more is known
-// although the newest snapshot of the producers is damaged or lost, since an older one has it; that a new one is
-// written then; and that no further segment goes before that.
+// although the newest snapshot of the producers is damaged or lost, since an older one has it; and that a new one is
+// written then, before further segments go.
 func TestProducersOutliveADamagedSnapshot(t *testing.T) {
-	for name, spoil := range map[string]func(mem *vfs.Mem, path string) error{
-		"flipped": func(mem *vfs.Mem, path string) error {
+	o := testOptions()
+	o.SegmentBytes, o.FileDeleteDelay = 1024, 0
+	retry := func(l *Log, ids ...int64) {
+		for _, id := range ids {
+			if it := appendOne(t, l, produced(t, id, 0, 0, 1)); it.Err != nil || !it.Dup {
+				t.Errorf("producer %d's batch came again: %v, %v", id, it.Dup, it.Err)
+			}
+		}
+	}
+	// removeFull removes the segments that are there, with the batches of producers.
+	removeFull := func(l *Log) {
+		mustAppend(t, l, batch(t, 0, 1, 900))
+		last := mustAppend(t, l, batch(t, 0, 1, 900))
+		l.s.Commit()
+		if err := l.SetStart(last.Base); err != nil {
+			t.Fatal(err)
+		}
+		for range 4 {
+			l.s.keeper.checkpointNow()
+		}
+	}
+	for name, c := range map[string]struct {
+		isGone bool // the batches that only the newest snapshot has are removed, too
+		spoil  func(mem *vfs.Mem, path string) error
+	}{
+		"flipped": {false, func(mem *vfs.Mem, path string) error {
 			flipAt(t, mem, path, 20, rand.New(rand.NewPCG(1, 1)))
 			return nil
-		},
-		"removed": func(mem *vfs.Mem, path string) error { return mem.Remove(path) },
+		}},
+		"flipped, and all is removed": {true, func(mem *vfs.Mem, path string) error {
+			flipAt(t, mem, path, 20, rand.New(rand.NewPCG(1, 1)))
+			return nil
+		}},
+		"lost": {false, func(mem *vfs.Mem, path string) error { return mem.Remove(path) }},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := testOptions()
-			o.SegmentBytes, o.FileDeleteDelay = 1024, 0
 			mem := vfs.NewMem()
-			s := quietStore(t, testConfig(mem, "data"))
-			l := testLog(s, 0, o)
-			// removeBegun removes the segments that are full, and the producers' batches with them.
-			removeBegun := func(l *Log) {
-				mustAppend(t, l, batch(t, 0, 1, 900))
-				mustAppend(t, l, batch(t, 0, 1, 900))
-				l.s.Commit()
-				end, _ := l.End()
-				if err := l.SetStart(end - 1); err != nil {
+			reopen := func() *Log { return testLog(quietStore(t, testConfig(mem, "data")), 0, o) }
+			closeStore := func(l *Log) {
+				if err := l.s.Close(); err != nil {
 					t.Fatal(err)
 				}
-				for range 4 {
-					l.s.keeper.checkpointNow()
-				}
 			}
-			first := mustAppend(t, l, produced(t, 1, 0, 0, 1))
-			removeBegun(l)
-			second := mustAppend(t, l, produced(t, 2, 0, 0, 1))
-			if err := s.Close(); err != nil {
+			l := reopen()
+			mustAppend(t, l, produced(t, 1, 0, 0, 1))
+			removeFull(l)
+			mustAppend(t, l, produced(t, 2, 0, 0, 1))
+			closeStore(l)
+			known := []int64{1, 2}
+			if c.isGone {
+				known = known[:1]
+				l = reopen()
+				removeFull(l)
+				closeStore(l)
+			}
+			snapshots := listSnapshots(t, mem)
+			if len(snapshots) != 2 {
+				t.Fatalf("the snapshots are %v", snapshots)
+			}
+			if err := c.spoil(mem, snapshots[1]); err != nil {
 				t.Fatal(err)
 			}
-			newest := listSnapshots(t, mem)
-			if len(newest) != 2 {
-				t.Fatalf("the snapshots are %v", newest)
+			l = reopen()
+			retry(l, known...)
+			removeFull(l)
+			mem = mem.KillClone(nil)
+			snapshots = listSnapshots(t, mem)
+			if err := readProducers(mem, snapshots[len(snapshots)-1], new(producer.State), 0); err != nil {
+				t.Errorf("the newest snapshot: %v", err)
 			}
-			if err := spoil(mem, newest[1]); err != nil {
-				t.Fatal(err)
-			}
-			s = quietStore(t, testConfig(mem, "data"))
-			l = testLog(s, 0, o)
-			expectRetry(t, l, produced(t, 1, 0, 0, 1), first.Base)
-			expectRetry(t, l, produced(t, 2, 0, 0, 1), second.Base)
-			removeBegun(l)
-			s = quietStore(t, testConfig(mem.KillClone(nil), "data"))
-			l = testLog(s, 0, o)
-			if start, err := l.Start(); err != nil || start <= second.Base {
-				t.Fatalf("it begins with %d: %v", start, err)
-			}
-			expectRetry(t, l, produced(t, 1, 0, 0, 1), first.Base)
-			expectRetry(t, l, produced(t, 2, 0, 0, 1), second.Base)
+			retry(reopen(), known...)
 		})
 	}
 }
@@ -297,7 +317,7 @@ func TestProducersOutliveAppendsBesideASnapshot(t *testing.T) {
 	first := mustAppend(t, l, produced(t, 1, 0, 0, 1))
 	mustAppend(t, l, batch(t, 0, 1, 900))
 	last := mustAppend(t, l, batch(t, 0, 1, 500))
-	if err := l.SetStart(last.Base); err != nil {
+	if err := errors.Join(l.syncFiles(), l.SetStart(last.Base)); err != nil {
 		t.Fatal(err)
 	}
 	c := l.takeSyncing() // as a checkpoint does, beside which a record begins a segment
@@ -326,6 +346,63 @@ func TestProducersOutliveAppendsBesideASnapshot(t *testing.T) {
 	}
 	if lost == 0 {
 		t.Error("no power cut took the last record")
+	}
+}
+
+// TestProducersOutliveATruncation proves that a log which is truncated below its only snapshot of the producers knows
+// those whose batches retention has removed, and has forgotten the batches that were cut off, also after a kill or a
+// power cut at any call of the truncation.
+func TestProducersOutliveATruncation(t *testing.T) {
+	o := testOptions()
+	o.SegmentBytes, o.FileDeleteDelay = 1024, 0
+	mem := vfs.NewMem()
+	var moments []*vfs.Mem
+	cutting := false
+	s := quietStore(t, testConfig(vfs.NewFaulty(mem, func(vfs.Op, string) error {
+		if n := uint64(len(moments)); cutting {
+			moments = append(moments, mem.KillClone(nil), mem.Crash(rand.New(rand.NewPCG(n, 1))), mem.Crash(rand.New(rand.NewPCG(n, 2))))
+		}
+		return nil
+	}), "data"))
+	l := testLog(s, 0, o)
+	first := mustAppend(t, l, produced(t, 1, 0, 0, 1))
+	mustAppend(t, l, batch(t, 0, 1, 900))
+	last := mustAppend(t, l, batch(t, 0, 1, 500))
+	kept := mustAppend(t, l, produced(t, 2, 0, 0, 1))
+	mustAppend(t, l, produced(t, 2, 0, 1, 1))
+	mustAppend(t, l, produced(t, 3, 0, 0, 1))
+	s.Commit()
+	if err := l.SetStart(last.Base); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		s.keeper.checkpointNow()
+	}
+	if snapshots := listSnapshots(t, mem); len(snapshots) != 1 {
+		t.Fatalf("the snapshots are %v", snapshots)
+	}
+	cutting = true
+	if err := l.Truncate(kept.Next); err != nil {
+		t.Fatal(err)
+	}
+	cutting = false
+	moments = append(moments, mem.KillClone(nil))
+	t.Logf("%d moments", len(moments))
+	for i, moment := range moments {
+		again := testLog(quietStore(t, testConfig(moment, "data")), 0, o)
+		end, err := again.End()
+		if err != nil || end != kept.Next && i == len(moments)-1 {
+			t.Fatalf("moment %d: it ends at %d: %v", i, end, err)
+		}
+		expectRetry(t, again, produced(t, 1, 0, 0, 1), first.Base)
+		expectRetry(t, again, produced(t, 2, 0, 0, 1), kept.Base)
+		if next := appendOne(t, again, produced(t, 2, 0, 1, 1)); next.Err != nil || next.Dup != (end > kept.Next) {
+			t.Errorf("moment %d, which ends at %d: the batch behind the cut: %+v", i, end, next)
+		}
+	}
+	expectRetry(t, l, produced(t, 1, 0, 0, 1), first.Base)
+	if again := mustAppend(t, l, produced(t, 3, 0, 0, 1)); again.Dup {
+		t.Error("a batch that was cut off is known")
 	}
 }
 

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/journal"
+	"github.com/leatstream/leat/internal/storage/producer"
 	"github.com/leatstream/leat/internal/storage/segment"
 )
 
@@ -51,6 +53,10 @@ func (l *Log) Truncate(to record.Offset) error {
 		return err
 	}
 	at.Next = max(at.Next, start) // the start lies in a gap, and is durable
+	t := &truncation{l, at}
+	if err := t.keepProducers(); err != nil {
+		return err
+	}
 	if err := l.s.commit.awaitEntered(); err != nil {
 		return err
 	}
@@ -70,7 +76,6 @@ func (l *Log) Truncate(to record.Offset) error {
 	case err != nil:
 		return err
 	}
-	t := &truncation{l, at}
 	err = t.cutLog()
 	if err == nil {
 		note.Kind = journal.Truncated
@@ -120,6 +125,50 @@ type truncation struct {
 	at Position
 }
 
+// keepProducers writes a snapshot of the producers as they are at the place of the cut, if those in removed
+// segments are in snapshots beyond it only. It is on disk before the cut is announced.
+func (t *truncation) keepProducers() error {
+	l, end := t.l, t.at.Next
+	l.pub.Lock()
+	known := l.segs[0].Base() <= 0 // all batches are in the log
+	for _, at := range append(slices.Clone(l.snapshots.older), l.snapshots.newest) {
+		known = known || at >= l.segs[0].Base() && at <= end
+	}
+	l.pub.Unlock()
+	if known {
+		return nil
+	}
+	if err := l.prepareWriterLocked(); err != nil {
+		return err
+	}
+	now := time.Now().UnixMilli()
+	cut := producer.New(nil)
+	if err := cut.Decode(bytes.NewReader(l.writer.producers.Encode()), now); err != nil {
+		return err
+	}
+	if cut.CutAt(end); cut.Len() == 0 {
+		return nil
+	}
+	err := l.dir.Do(func() error {
+		return l.s.replaceFile(l.dir.Path(segment.FileName(end, snapshotSuffix)), cut.Encode(), true)
+	})
+	if err == nil {
+		err = l.s.syncs.syncDir(l.dir.Path())
+	}
+	if errors.Is(err, errSync) {
+		l.taint(err)
+		return l.Fault()
+	}
+	if err != nil {
+		return nameError(err)
+	}
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	i, _ := slices.BinarySearch(l.snapshots.older, end)
+	l.snapshots.older = slices.Insert(slices.Clone(l.snapshots.older), i, end)
+	return nil
+}
+
 // cutLog cuts the files, and the state in memory with them.
 func (t *truncation) cutLog() error {
 	l, at := t.l, t.at
@@ -167,6 +216,7 @@ func (t *truncation) cutSnapshots() error {
 	if l.snapshots.newest >= 0 {
 		all = append(all, l.snapshots.newest)
 	}
+	slices.Sort(all) // none but that of keepProducers may be newer than the newest one
 	n := len(all)
 	for n > 0 && all[n-1] > end {
 		n--

@@ -272,6 +272,22 @@ func (s *State) evictOldest(drop int) {
 	s.budget.evicted.Add(int64(drop))
 }
 
+// CutAt forgets the batches that end at an offset or behind it, as a log does that is truncated there, and
+// the producers of which nothing else is known: their next batch is accepted, whatever its sequence is.
+func (s *State) CutAt(end record.Offset) {
+	s.keep(func(p *entry) bool {
+		if p.kept == 0 {
+			return true // nothing tells where its control batch is
+		}
+		for p.kept > 0 && p.lastBatch().lastOffset >= end {
+			p.kept--
+			s.changed = true
+		}
+		p.appendTimes &= 1<<p.kept - 1
+		return p.kept > 0
+	})
+}
+
 // sweepIntervalMS is how often, at most, Expire looks for expired producers.
 const sweepIntervalMS = 60_000
 

@@ -286,3 +286,28 @@ func TestManyProducers(t *testing.T) {
 		}
 	}
 }
+
+// TestCutAt proves that a state forgets what lies behind a place, and nothing else.
+func TestCutAt(t *testing.T) {
+	s := producer.New(producer.NewBudget(1 << 20))
+	want := producer.New(nil)
+	for _, b := range []record.Batch{
+		batch(t, 1, 0, 0, 1, 0), batch(t, 2, 0, 0, 2, 1), batch(t, 2, 0, 2, 3, 3), batch(t, 3, 4, record.NoSequence, 1, 6),
+	} {
+		s.Apply(b, 1)
+		want.Apply(b, 1)
+	}
+	s.Apply(batch(t, 2, 0, 5, 2, 7), 1)
+	s.Apply(batch(t, 4, 0, 0, 1, 9), 1)
+	s.Confirm()
+	s.SetChanged(false)
+	s.CutAt(8) // within a batch
+	if !s.Changed() || !bytes.Equal(s.Encode(), want.Encode()) {
+		t.Errorf("changed %v: (-want +got)\n%s", s.Changed(), cmp.Diff(viewOf(&want), viewOf(&s)))
+	}
+	s.SetChanged(false)
+	s.CutAt(8)
+	if s.Changed() || s.Len() != 3 {
+		t.Errorf("cut again: changed %v, %d producers", s.Changed(), s.Len())
+	}
+}
