@@ -89,6 +89,6 @@ func (c *Controller) SetFeature(ctx context.Context, name string, level int16) e
 		if m.Feature(name) == level {
 			return nil
 		}
-		return meta.Append(nil, meta.FinalizeLevel(name, level))
+		return meta.AppendLevel(nil, name, level)
 	})
 }

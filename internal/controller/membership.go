@@ -237,5 +237,5 @@ func (r *Rules) Finalize(name string, level int16) (records []byte, err *Error) 
 				id, level, name, have.Min, have.Max)
 		}
 	}
-	return meta.Append(nil, meta.FinalizeLevel(name, level)), nil
+	return meta.AppendLevel(nil, name, level), nil
 }

@@ -288,7 +288,7 @@ func Encode(m *Image) []byte {
 		b = Append(b, ClusterCreated{ID: m.ClusterID, Tag: m.Tag})
 	}
 	for _, name := range slices.Sorted(maps.Keys(m.features)) {
-		b = Append(b, FinalizeLevel(name, m.features[name]))
+		b = AppendLevel(b, name, m.features[name])
 	}
 	if m.featuresEpoch != 0 {
 		b = Append(b, FeaturesChanged{Epoch: m.featuresEpoch})

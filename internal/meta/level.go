@@ -26,12 +26,12 @@ func SupportedLevels() FeatureRange {
 // Level is the finalized level of LevelFeature.
 func (m *Image) Level() int16 { return m.Feature(LevelFeature) }
 
-// FinalizeLevel makes the record that finalizes a feature's level; 0 removes the feature.
-func FinalizeLevel(feature string, level int16) Record {
+// AppendLevel appends to an entry the record that finalizes a feature's level; 0 removes the feature.
+func AppendLevel(entry []byte, feature string, level int16) []byte {
 	if feature == LevelFeature {
-		return LevelSet{Level: level}
+		return Append(entry, LevelSet{Level: level})
 	}
-	return FeatureSet{Name: feature, Level: level}
+	return Append(entry, FeatureSet{Name: feature, Level: level})
 }
 
 // checkNextLevel refuses a level that this version does not know: it would not keep what that

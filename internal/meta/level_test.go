@@ -35,7 +35,7 @@ func TestLevelsAreKept(t *testing.T) {
 		t.Errorf("a snapshot at level %d is % x, and was % x", old.Level(), got, first)
 	}
 
-	m, _, err := Apply(old, Append(nil, FinalizeLevel(LevelFeature, LatestLevel)))
+	m, _, err := Apply(old, AppendLevel(nil, LevelFeature, LatestLevel))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestLevelsAreKept(t *testing.T) {
 	if m, _, err = Apply(m, Append(nil, TopicChanged{ID: id})); err != nil || m.TopicByID(id).Follows {
 		t.Errorf("it still follows: %v", err)
 	}
-	if _, _, err := Apply(m, Append(nil, FinalizeLevel(LevelFeature, LevelFirst))); !errors.Is(err, ErrCorrupt) {
+	if _, _, err := Apply(m, AppendLevel(nil, LevelFeature, LevelFirst)); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("a level that goes back: %v", err)
 	}
 	if _, _, err = Apply(m, Append(nil, TopicChanged{ID: UUID{8}})); !errors.Is(err, ErrCorrupt) {
@@ -88,7 +88,7 @@ func TestUnknownLevelIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	const lastOfFirst = tagFeaturesChanged // the first release knows no later ones
-	for name, records := range map[string][]byte{"log": Append(nil, FinalizeLevel(LevelFeature, LevelCluster)), "snapshot": Encode(m)} {
+	for name, records := range map[string][]byte{"log": AppendLevel(nil, LevelFeature, LevelCluster), "snapshot": Encode(m)} {
 		unknown := false
 		for rest := records; len(rest) > 0; {
 			head := reader{b: rest}
