@@ -521,7 +521,7 @@ func (r *replay) writePart(dir string, p journal.Part) error {
 		return err
 	}
 	mode := vfs.Create
-	if p.Pos > 0 {
+	if p.Pos > 0 || isOld {
 		mode = vfs.Existing
 	}
 	f, err := r.openFile(dir, key, mode)
@@ -531,7 +531,7 @@ func (r *replay) writePart(dir string, p journal.Part) error {
 	}
 	if errors.Is(err, vfs.ErrNotExist) || err == nil && size < p.Pos {
 		if isOld {
-			return nil // retention removed it, as the point said before it was lost
+			return nil // retention removed it
 		}
 		r.s.faults.set(p.ID, newLoss("%s has %d bytes where the journal goes on at byte %d",
 			r.s.pathOf(dir, segment.FileName(p.Base, segment.LogSuffix)), size, p.Pos))
@@ -549,14 +549,17 @@ func (r *replay) writePart(dir string, p journal.Part) error {
 	return err
 }
 
-// isBelowFirst tells whether a part of a log whose point was lost lies below the first segment that
-// the log's directory had before the replay.
+// isBelowFirst tells whether a part lies below the first segment that the log's directory had before
+// the replay, and nobody needs it. The log starts in that segment or above it: a point that vouches
+// for that may have been lowered since, by a truncation that the journal notes. Of a log whose point
+// was lost the start is not known.
 func (r *replay) isBelowFirst(dir string, p journal.Part) (bool, error) {
-	if !r.s.points.Get(p.ID).Lost {
+	known := r.s.points.Get(p.ID)
+	if !known.Lost && p.Base >= known.Start {
 		return false, nil
 	}
 	first, err := r.firstSegment(dir)
-	return p.Base < first, err
+	return p.Base < first && (known.Lost || first <= known.Start), err
 }
 
 // firstSegment is the base of the first segment that a directory had before the replay.

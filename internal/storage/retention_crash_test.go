@@ -2,6 +2,7 @@ package storage
 
 import (
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,5 +113,53 @@ func TestRetentionAfterCleanStopAndPowerCut(t *testing.T) {
 	}
 	if lost > 0 {
 		t.Errorf("a young record was deleted after %d of %d power cuts", lost, seeds)
+	}
+}
+
+// TestStartMovesAboveATruncation proves that a log whose first segments were removed is whole after
+// a kill, while the journal still has the bytes of these segments and an earlier truncation of them,
+// since another log holds the journal's mark back.
+func TestStartMovesAboveATruncation(t *testing.T) {
+	mem := vfs.NewMem()
+	cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+		if op == vfs.OpSync && strings.HasPrefix(path, "data/topic-1/") {
+			return errBadDisk
+		}
+		return nil
+	}), "data")
+	s := quietStore(t, cfg)
+	o := testOptions()
+	o.SegmentBytes = 2000
+	l := testLog(s, 0, o)
+	mustAppend(t, testLog(s, 1, o), batch(t, 0, 1, 100))
+	for i := range 4 {
+		mustAppend(t, l, batch(t, i, 1, 300))
+	}
+	s.Commit()
+	if err := l.Truncate(2); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		mustAppend(t, l, batch(t, 2+i, 1, 300))
+	}
+	s.Commit()
+	s.keeper.checkpointNow()
+	if err := l.SetStart(15); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		s.keeper.checkpointNow()
+	}
+	if _, err := mem.Stat(segmentFile(0)); err == nil {
+		t.Fatal("the first segment is still there: the test proves nothing")
+	}
+	cfg.FS = mem.KillClone(nil)
+	l = testLog(quietStore(t, cfg), 0, o)
+	start, err := l.Start()
+	if err != nil || l.Fault() != nil || start != 15 {
+		t.Fatalf("the log starts at %d, %v, %v", start, err, l.Fault())
+	}
+	if got := values(t, readAll(t, l, start, 1<<20)); len(got) != 7 || got[6] != 21 {
+		t.Errorf("its records are %v", got)
 	}
 }
