@@ -92,6 +92,7 @@ func TestCrashAgain(t *testing.T) {
 		{17595, conditions{}, "the model cut a write in half that had returned, since one that wrote nothing came after it"},
 		{26786, conditions{sick: true}, "files of a deleted log were removed before its directory's new name was durable: a crash brought back the rest"},
 		{7844, conditions{sick: true}, "a recovery missed a segment below the log's start, since an earlier truncation in the journal lowered the point that vouched for it"},
+		{22866, conditions{isHard: true}, "the start of a log was forgotten, since it had no directory yet: the disk was full, and the metadata were old"},
 		{12620, conditions{isHard: true}, "a log became durable while segments below its start, which a power cut took back, were in the page cache only"},
 		{13265, conditions{sick: true, crowded: true}, "the model took records in the page cache for durable, since retention asked before an append had changed the log's mode"},
 	} {

@@ -61,10 +61,11 @@ func (s *Store) sweepDirs(w *sweep) {
 }
 
 // forgetPoints forgets the points of unknown logs that have no directory, even one that was set
-// aside. All directories of unknown logs must have been set aside before.
+// aside, and get none when there is room again. All directories of unknown logs must have been set
+// aside before.
 func (w *sweep) forgetPoints(s *Store) {
 	for _, id := range s.points.IDs() {
-		if !w.isKnown(id) && s.findLog(id) == nil && !s.strays.Has(id) {
+		if !w.isKnown(id) && s.findLog(id) == nil && !s.strays.Has(id) && s.waitingError(id) == nil {
 			s.points.Forget(id)
 		}
 	}

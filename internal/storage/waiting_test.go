@@ -199,3 +199,54 @@ func TestNoDirectoryIsMadeForALeavingLog(t *testing.T) {
 		t.Errorf("a directory of a log that is leaving was made: %v", err)
 	}
 }
+
+// TestWaitingLogKeepsItsStart proves that records which were deleted stay deleted when a power cut
+// took the log's directory, the disk is too full to make it again, and the metadata do not know the
+// log for a while.
+func TestWaitingLogKeepsItsStart(t *testing.T) {
+	mem := vfs.NewMem()
+	s := quietStore(t, testConfig(mem, "data"))
+	l := testLog(s, 0, testOptions())
+	for i := range 5 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+	}
+	s.Commit()
+	if err := l.SetStart(2); err != nil {
+		t.Fatal(err)
+	}
+	cut := mem.KillClone(nil)
+	infos, err := cut.ReadDir("data/topic-0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range infos {
+		if err := cut.Remove("data/topic-0/" + i.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := cut.Remove("data/topic-0"); err != nil {
+		t.Fatal(err)
+	}
+	full := true
+	s = quietStore(t, testConfig(vfs.NewFaulty(cut, func(_ vfs.Op, path string) error {
+		if full && strings.HasPrefix(path, "data/topic-0") {
+			return vfs.ErrNoSpace
+		}
+		return nil
+	}), "data"))
+	if !s.hasWaiting() {
+		t.Fatal("no log waits for room: the test proves nothing")
+	}
+	none := func(LogID) bool { return false }
+	s.sweepDirs(&sweep{isKnown: none, isDeleted: none})
+	full = false
+	s.recoverWaiting()
+	l = testLog(s, 0, testOptions())
+	start, err := l.Start()
+	if err != nil || start != 2 {
+		t.Fatalf("the log starts at %d, %v", start, err)
+	}
+	if got := values(t, readAll(t, l, start, 1<<20)); fmt.Sprint(got) != "[2 3 4]" {
+		t.Errorf("its records are %v", got)
+	}
+}
