@@ -713,7 +713,7 @@ func (w *world) letLeave(i int) (ok bool) {
 	if w.s.hasWaiting() { // the journal keeps everything until there is room
 		w.s.recoverWaiting()
 	}
-	for n := 0; n < 4 && w.s.isLeaving(id); n++ {
+	for n := 0; n < 100 && w.s.isLeaving(id); n++ { // each turn removes some files only
 		w.s.keeper.checkpointNow()
 		w.s.keeper.removeDue(time.Now().Add(time.Minute))
 	}
