@@ -521,7 +521,7 @@ func (r *replay) writePart(dir string, p journal.Part) error {
 		return err
 	}
 	mode := vfs.Create
-	if p.Pos > 0 || isOld {
+	if p.Pos > 0 {
 		mode = vfs.Existing
 	}
 	f, err := r.openFile(dir, key, mode)
