@@ -262,7 +262,7 @@ func TestLogTellsWhatHappens(t *testing.T) {
 	for _, want := range []string{
 		`"msg":"the node has started","logger":"root","node":1,`, `"addresses":["` + p.addr + `"],"data":"` + dir + `"}`,
 		`"msg":"a topic was created","logger":"root","topic":"orders","partitions":3}`, `"msg":"a topic was deleted","logger":"root","topic":"orders"}`,
-		`"msg":"a group was deleted"`, `"group":"readers"`, `"msg":"configs were changed"`, `"set":["retention.ms=60000"]`,
+		`"msg":"a group was deleted"`, `"group":"readers"`, `"msg":"configs were changed"`, `"set":["retention.ms=60000"],"unset":[]`,
 		`"msg":"a topic has more partitions"`, `"partitions":7,"before":3`, `"msg":"records were deleted by a client"`, `"below":`,
 		`"msg":"a log level was changed"`, `"of":"storage","level":"ERROR"`,
 		`"msg":"the node is stopping"`, `"msg":"the node has stopped"`,

@@ -121,6 +121,7 @@ func logConfigs(log *slog.Logger, d *meta.Delta, before, after *meta.Image) {
 // diffConfigs lists the configs that were set, with their values unless these are secret, and the
 // names of those that were unset, in order.
 func diffConfigs(t config.ResourceType, before, after map[string]string) (set, unset []string) {
+	set, unset = []string{}, []string{} // never nil, which JSON shows as null where a program expects a list
 	for _, name := range slices.Sorted(maps.Keys(after)) {
 		value := after[name]
 		if old, ok := before[name]; ok && old == value {
