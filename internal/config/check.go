@@ -146,6 +146,16 @@ func atLeast(lo int64) check {
 	}
 }
 
+// zeroOrAtLeast accepts 0 and numbers from lo on; why says what a number between them would do.
+func zeroOrAtLeast(lo int64, why string) check {
+	return func(v value) string {
+		if v.n != 0 && v.n < lo {
+			return fmt.Sprintf("Value must be 0, which is no limit, or at least %d: %s", lo, why)
+		}
+		return ""
+	}
+}
+
 // ipCounts accepts pairs of an address and a number, as in 10.0.0.1:20,[::1]:5.
 func ipCounts(v value) string {
 	for _, pair := range splitList(v.s) {

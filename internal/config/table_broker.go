@@ -207,12 +207,14 @@ var brokerConfigs = []Def{
 		Doc: "How many connections a second are accepted.", Needs: "quotas",
 	},
 	{
-		Name: "max.connections", Type: Int, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many connections this node has at most; 0 means no limit. Lowering it closes no open connection.",
+		Name: "max.connections", Type: Int, Default: "2147483647", Scope: ClusterWide,
+		check: zeroOrAtLeast(10, "a client needs several connections, so less would lock out administrators, too"),
+		Doc:   "How many connections this node has at most, 10 or more; 0 means no limit. Lowering it closes no open connection.",
 	},
 	{
-		Name: "max.connections.per.ip", Type: Int, Default: "2147483647", Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many connections one client address has at most. 0 means no limit; but if max.connections.per.ip.overrides names addresses, it means that no other address may connect.",
+		Name: "max.connections.per.ip", Type: Int, Default: "2147483647", Scope: ClusterWide,
+		check: zeroOrAtLeast(2, "a client needs two connections, so 1 would lock out everybody, administrators too"),
+		Doc:   "How many connections one client address has at most, 2 or more. 0 means no limit; but if max.connections.per.ip.overrides names addresses, it means that no other address may connect.",
 	},
 	{
 		Name: "max.connections.per.ip.overrides", Type: String, Scope: ClusterWide, check: ipCounts,
