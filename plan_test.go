@@ -19,7 +19,7 @@ import (
 var floors = []struct{ wing, packages string }{
 	{"ground", "internal/budget internal/config internal/credential"},
 	{"ground", "internal/record internal/vfs internal/wire internal/meta"},
-	{"engine", "internal/storage/segment internal/storage/producer internal/storage/epoch internal/storage/space internal/storage/checkpoint internal/storage/aside internal/replica/progress/memlog"},
+	{"engine", "internal/storage/segment internal/storage/producer internal/storage/epoch internal/storage/space internal/storage/checkpoint internal/storage/aside internal/storage/lastrun internal/replica/progress/memlog"},
 	{"engine", "internal/storage/journal"},
 	{"engine", "internal/storage internal/quorum internal/replica/progress internal/place"},
 	{"engine", "internal/controller"},
@@ -54,6 +54,7 @@ var doors = map[string]string{
 	"internal/storage/checkpoint": "internal/storage internal/storage/journal",
 	"internal/storage/journal":    "internal/storage",
 	"internal/storage/aside":      "internal/storage",
+	"internal/storage/lastrun":    "internal/storage internal/node",
 	"internal/replica/progress":   "internal/replica",
 	// The log in memory is for tests and simulations.
 	"internal/replica/progress/memlog": "",

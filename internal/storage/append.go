@@ -106,11 +106,17 @@ func (l *Log) makeWritableLocked() error {
 
 // switchMode changes the log's mode. Before that it makes all bytes of the log durable in its
 // own files, so that the journal never has later bytes of a log whose earlier ones a power cut
-// may lose. After a failure the log has the mode that it had before.
+// may lose. Before a log becomes page-cached the directory notes it. After a failure the log has the
+// mode that it had before.
 func (w *writer) switchMode(to mode) error {
 	l := w.l
 	if w.mode == to {
 		return nil
+	}
+	if to == pageCached {
+		if err := l.s.cfg.Run.NoteCached(l.id.Topic); err != nil {
+			return nameError(err)
+		}
 	}
 	if w.mode == modeUnset && to == pageCached {
 		w.mode = to

@@ -458,8 +458,9 @@ func (o *opening) walkForEpochs() error {
 	return nil
 }
 
-// finishOpening makes the log usable. Everything that was found in a durable log counts as
-// committed, so it is made durable first.
+// finishOpening makes the log usable. Everything that was found counts as committed, so in a
+// durable log it is made durable first. That a page-cached log has some that may not be on disk is
+// noted in the directory.
 func (o *opening) finishOpening() error {
 	l := o.l
 	if o.next < o.start { // all that was found lies below the start, so nothing may be appended to it
@@ -489,6 +490,11 @@ func (o *opening) finishOpening() error {
 	l.stable = o.stable
 	l.due.epochs = len(o.walked) > 0
 	l.pub.Unlock()
+	if l.options().mode() == pageCached && !o.isClean() {
+		if err := l.s.cfg.Run.NoteCached(l.id.Topic); err != nil {
+			return err
+		}
+	}
 	if !l.isFaulted() && l.options().mode() == durable {
 		if err := l.syncFiles(); classify(err) == tainted {
 			l.taint(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/leatstream/leat/internal/storage/aside"
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 	"github.com/leatstream/leat/internal/storage/journal"
+	"github.com/leatstream/leat/internal/storage/lastrun"
 	"github.com/leatstream/leat/internal/storage/segment"
 	"github.com/leatstream/leat/internal/storage/space"
 	"github.com/leatstream/leat/internal/vfs"
@@ -39,6 +40,10 @@ type Config struct {
 	Work *budget.Budget // for look-ups into batches; nil: unlimited
 
 	Producers *ProducerBudget // of what all logs remember of idempotent producers; nil: unlimited
+
+	// Run notes which topics commit records before they are on disk, and that everything is on disk
+	// at the end; nil: nothing is noted. The caller must have begun it before the first append.
+	Run *lastrun.Notes
 
 	// OpenFiles is the number of segment files that are kept open; 1,024. Chunks that are not
 	// released keep at most three quarters of them open; beyond that Read returns ErrBusy.
@@ -281,12 +286,25 @@ func (s *Store) Close() error {
 	}
 	s.commit.stop()
 	err := s.keeper.checkpointLast(opened)
+	if err == nil && !s.hasWaiting() && !lackBytes(opened) {
+		err = s.cfg.Run.NoteClean()
+	}
 	dropWriters(opened)
 	s.journal.Close()
 	s.files.Close()
 	s.volume.closeVolume()
 	s.syncs.closeNote()
 	return err
+}
+
+// lackBytes tells, after the last checkpoint, whether the files of any log lack on disk what the log
+// has.
+func lackBytes(opened []*Log) bool {
+	return slices.ContainsFunc(opened, func(l *Log) bool {
+		l.pub.Lock()
+		defer l.pub.Unlock()
+		return l.isTainted() || l.end.Segment != nil && l.stable != l.end
+	})
 }
 
 func randomID() (id [16]byte) {
