@@ -20,9 +20,10 @@ import (
 //  3. an eligible replica, in that order
 //  4. the last leader, if it is known and there is neither a replica in sync nor an
 //     eligible one, as Kafka does: all of them may have lost records, and it had most
-//  5. any replica, if an unclean election is allowed
+//  5. the only replica, whatever it has left: there is no other one
+//  6. any replica, if an unclean election is allowed
 //
-// Those of 3 to 5 then are the whole in-sync set.
+// Those of 3 to 6 then are the whole in-sync set.
 type change struct {
 	rules  *Rules
 	topic  *meta.Topic
@@ -177,6 +178,8 @@ func (c *change) elect() int32 {
 	leader := noBroker
 	if last := c.lastLeader(); last >= 0 && c.mayLead(last) {
 		leader = last
+	} else if only := c.onlyReplica(); only >= 0 && c.mayLead(only) {
+		leader = only
 	} else if i := slices.IndexFunc(p.Replicas, c.mayLead); i >= 0 && c.unclean {
 		leader = p.Replicas[i]
 	}
@@ -198,6 +201,14 @@ func (c *change) lastLeader() int32 {
 		return noBroker
 	}
 	return last
+}
+
+// onlyReplica is the replica of a partition that has one, or -1.
+func (c *change) onlyReplica() int32 {
+	if len(c.next.Replicas) != 1 {
+		return noBroker
+	}
+	return c.next.Replicas[0]
 }
 
 // keepLastLeader keeps who led last for as long as nobody leads.

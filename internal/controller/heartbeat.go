@@ -47,6 +47,16 @@ func (c *Controller) PeerRefused(now time.Duration, id int32) {
 	_ = c.update(now, func(l *Liveness) { l.DialRefused(id) }) // only the active controller has to know
 }
 
+// ProcessEnded takes that the process of a node's present registration has ended, so that another
+// one need not wait. Only the node itself can know that, by the lock on its data directory.
+func (c *Controller) ProcessEnded(now time.Duration, id int32) {
+	_ = c.update(now, func(l *Liveness) { // only the active controller has to know
+		if b := c.cfg.Image().Brokers[id]; b != nil {
+			l.Stopped(id, b.Epoch)
+		}
+	})
+}
+
 // RegisterBroker registers a node, and returns the epoch of its registration. A second living
 // incarnation of a node id is refused.
 func (c *Controller) RegisterBroker(ctx context.Context, now time.Duration, g *Registration) (epoch int64, refused *Error, err error) {

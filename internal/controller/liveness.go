@@ -27,7 +27,8 @@ import (
 //
 // The timeout counts from the last time that the node was heard, or from the start of the
 // session. A process that was killed has its connections closed and its port refused, so it is
-// gone at once. A network that is cut does neither.
+// gone at once. A network that is cut does neither. The only registered node is heard all the
+// time, since it is the one that has the controller.
 type Liveness struct {
 	timeout  time.Duration
 	sessions map[int32]*session
@@ -64,8 +65,12 @@ func NewLiveness(now, timeout time.Duration, m *meta.Image) *Liveness {
 // are no longer registered end.
 func (l *Liveness) Follow(now time.Duration, m *meta.Image) {
 	for id, b := range m.Brokers {
-		if s := l.sessions[id]; s == nil || s.epoch < b.Epoch {
+		s := l.sessions[id]
+		switch {
+		case s == nil || s.epoch < b.Epoch:
 			l.sessions[id] = &session{epoch: b.Epoch, heard: now}
+		case len(m.Brokers) == 1:
+			s.heard = now
 		}
 	}
 	maps.DeleteFunc(l.sessions, func(id int32, s *session) bool {

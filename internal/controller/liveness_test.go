@@ -12,7 +12,7 @@ import (
 // be fenced, and when another incarnation of the node is refused.
 func TestLiveness(t *testing.T) {
 	const timeout = 9 * time.Second
-	m := imageOf(t, meta.Broker{ID: 1, Epoch: 5, State: meta.BrokerActive})
+	m := imageOf(t, meta.Broker{ID: 1, Epoch: 5, State: meta.BrokerActive}, meta.Broker{ID: 2, Epoch: 6, State: meta.BrokerActive})
 	heard := func(l *Liveness, now time.Duration) { l.Heard(now, 1, 5, 0) }
 	closes := func(l *Liveness, _ time.Duration) { l.ConnectionClosed(1) }
 	refuses := func(l *Liveness, _ time.Duration) { l.DialRefused(1) }
@@ -63,8 +63,30 @@ func TestLiveness(t *testing.T) {
 		if got := l.IsAlive(now, 1, 5, true); got != c.aliveSameDirectory {
 			t.Errorf("%s: alive %v, for the same directory", c.why, got)
 		}
+		l.Heard(now, 2, 6, 0)
 		if got := l.ToFence(now); !slices.Equal(got, want) {
 			t.Errorf("%s: to fence %v", c.why, got)
+		}
+	}
+}
+
+// TestOnlyNodeIsHeard proves that a node which is the only one need not be heard, and has a whole
+// session timeout from the moment at which another one is registered.
+func TestOnlyNodeIsHeard(t *testing.T) {
+	const timeout = 9 * time.Second
+	one := meta.Broker{ID: 1, Epoch: 5, State: meta.BrokerActive}
+	l := NewLiveness(0, timeout, imageOf(t, one))
+	l.Follow(time.Hour, imageOf(t, one))
+	if list := l.ToFence(time.Hour); list != nil {
+		t.Errorf("alone: to fence %v", list)
+	}
+	two := imageOf(t, one, meta.Broker{ID: 2, Epoch: 6})
+	l.Follow(time.Hour, two)
+	for i, now := range []time.Duration{time.Hour + timeout - 1, time.Hour + timeout} {
+		l.Follow(now, two)
+		l.Heard(now, 2, 6, 0)
+		if list := l.ToFence(now); len(list) != i {
+			t.Errorf("%v after the second one came: to fence %v", now-time.Hour, list)
 		}
 	}
 }

@@ -66,8 +66,10 @@ func isTrusted(old *meta.Broker, g *Registration) bool {
 	return old.Directory == g.Broker.Directory && old.RecordedEpoch <= g.PreviousEpoch && g.PreviousEpoch <= old.Epoch
 }
 
-// endIncarnation ends the part of a node's earlier incarnation in all partitions. An
-// unclean election is not made for it, since the node is about to come back.
+// endIncarnation ends the part of a node's earlier incarnation in all partitions but those that
+// have no other replica: nobody could lead these meanwhile, or know more, and the one record with
+// which the node becomes active raises their leader epochs. An unclean election is not made for
+// it, since the node is about to come back.
 func (r *Rules) endIncarnation(d *Part, g *Registration, trusted bool) {
 	id := g.Broker.ID
 	keeps := func(t *meta.Topic) bool {
@@ -75,8 +77,9 @@ func (r *Rules) endIncarnation(d *Part, g *Registration, trusted bool) {
 		return trusted && (g.Clean || durable)
 	}
 	isMember := func(p *meta.Partition) bool {
-		return p.Leader == id || slices.Contains(p.ISR, id) || slices.Contains(p.Eligible, id) ||
-			!trusted && slices.Contains(p.LastEligible, id)
+		isAlone := len(p.Replicas) == 1
+		return !isAlone && (p.Leader == id || slices.Contains(p.ISR, id) || slices.Contains(p.Eligible, id) ||
+			!trusted && slices.Contains(p.LastEligible, id))
 	}
 	r.changeEach(d, isMember, func(c *change) bool {
 		c.unclean = false

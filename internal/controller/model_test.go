@@ -18,7 +18,7 @@ import (
 // controllers fail between two parts of a command. After each entry of the metadata log it
 // checks the invariants of the image, that the entry is not too large, and that a leader
 // which is elected without permission to lose records has all committed ones. In the end,
-// when all nodes are back, each partition that still has a trusted replica has a leader.
+// when all nodes are back, each partition that still has a trusted replica, or one only, has a leader.
 func TestModel(t *testing.T) {
 	seen := map[string]int{}
 	for seed := range uint64(250) {
@@ -35,7 +35,7 @@ func TestModel(t *testing.T) {
 		}
 	}
 	for _, what := range []string{
-		"clean election", "election of an eligible replica", "election of the last leader", "unclean election", "no leader",
+		"clean election", "election of an eligible replica", "election of the last leader", "election of the only replica", "only replica led on", "unclean election", "no leader",
 		"in-sync set grew", "in-sync set shrank", "proposal refused", "late proposal accepted", "kept its place", "lost its place",
 		"directory replaced", "registration refused", "reassignment began", "reassignment ended", "reassignment cancelled",
 		"following topic grew", "replica moved", "node stopped", "node removed", "parts", "controller failed between parts",
@@ -229,7 +229,9 @@ func (w *modelWorld) checkPartition(what string, t *meta.Topic, number int32) {
 	switch {
 	case p.Leader >= 0 && !slices.Contains(p.ISR, p.Leader):
 		bad = "the leader is not in sync"
-	case p.Leader >= 0 && (w.m.Brokers[p.Leader] == nil || w.m.Brokers[p.Leader].State == meta.BrokerFenced):
+	case p.Leader >= 0 && w.m.Brokers[p.Leader] == nil:
+		bad = "a broker leads that is not registered"
+	case p.Leader >= 0 && len(p.Replicas) > 1 && w.m.Brokers[p.Leader].State == meta.BrokerFenced:
 		bad = "a fenced broker leads"
 	case !containsAll(p.Replicas, p.ISR), !containsAll(p.Replicas, p.Eligible), !containsAll(p.Replicas, p.LastEligible):
 		bad = "a member has no replica"
@@ -280,19 +282,25 @@ func (w *modelWorld) checkChange(what string, prev *meta.Image, c meta.TopicChan
 	}
 	maps.DeleteFunc(truth.logs, func(r int32, _ *modelLog) bool { return !slices.Contains(p.Replicas, r) })
 	w.countChange(old, p)
-	if p.Leader < 0 || p.Leader == old.Leader {
+	if p.Leader < 0 || p.LeaderEpoch == old.LeaderEpoch {
 		return
 	}
 	records := truth.logs[p.Leader].records
 	missing := common(truth.committed, records) < len(truth.committed)
 	settings := meta.TopicSettings(prev, w.static, prev.TopicByID(c.New.ID))
 	switch {
+	case p.Leader == old.Leader: // it is active again
+		w.seen["only replica led on"]++
 	case slices.Contains(old.ISR, p.Leader), slices.Contains(trusted[id], p.Leader):
 		w.seen["clean election"]++
 	case slices.Contains(old.Eligible, p.Leader):
 		w.seen["election of an eligible replica"]++
 	case slices.Equal(old.LastEligible, []int32{p.Leader}) && len(without(old.ISR, w.losing)) == 0 && len(without(old.Eligible, w.losing)) == 0:
 		w.seen["election of the last leader"]++
+		truth.committed = truth.committed[:common(truth.committed, records)]
+		missing = false
+	case slices.Equal(old.Replicas, []int32{p.Leader}):
+		w.seen["election of the only replica"]++
 		truth.committed = truth.committed[:common(truth.committed, records)]
 		missing = false
 	case settings.UncleanElection || what == "elect uncleanly":
@@ -666,9 +674,13 @@ func (w *modelWorld) cutLogs(n *modelNode, to func(*modelLog) int) {
 	topics := w.rules().concerned(func(*meta.Partition) bool { return true })
 	for _, t := range topics {
 		for i := range t.Partitions {
-			if l := w.parts[partitionID{t.ID, int32(i)}].logs[n.id]; l != nil {
+			truth := w.parts[partitionID{t.ID, int32(i)}]
+			if l := truth.logs[n.id]; l != nil {
 				l.cut(to(l))
 				l.durable = len(l.records)
+				if len(t.Partitions[i].Replicas) == 1 { // nobody else has them
+					truth.committed = truth.committed[:common(truth.committed, l.records)]
+				}
 			}
 		}
 	}
@@ -867,7 +879,7 @@ func (w *modelWorld) heal() {
 	}
 	for t := range w.m.Topics() {
 		for i, p := range t.Partitions {
-			if p.Leader < 0 && len(p.ISR)+len(p.Eligible)+len(p.LastEligible) > 0 {
+			if p.Leader < 0 && (len(p.Replicas) == 1 || len(p.ISR)+len(p.Eligible)+len(p.LastEligible) > 0) {
 				w.fail("all nodes are back, and %s-%d has no leader: %+v", t.Name, i, p)
 			}
 		}

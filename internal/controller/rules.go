@@ -16,7 +16,8 @@ import (
 // Each leaves an image that keeps all invariants, so that another controller can go on from
 // there:
 //
-//   - the leader is in the in-sync set and its broker is not fenced, or there is none
+//   - the leader is in the in-sync set, or there is none; its broker is not fenced, unless it
+//     has the only replica and has registered again
 //   - nobody is in the in-sync set or eligible who has no replica
 //   - no eligible replica is in the in-sync set, and there is none while that has
 //     min.insync.replicas members: records could be committed without it
