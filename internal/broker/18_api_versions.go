@@ -76,7 +76,7 @@ const metadataVersion = 30
 // SupportedFeatures are the levels of features that this version serves. A node is
 // registered with them.
 func SupportedFeatures() []meta.FeatureRange {
-	return []meta.FeatureRange{{Name: "metadata.version", Min: metadataVersion, Max: metadataVersion}}
+	return []meta.FeatureRange{{Name: "metadata.version", Min: metadataVersion, Max: metadataVersion}, meta.SupportedLevels()}
 }
 
 // addFeatures adds the features of the cluster to an answer. The level in force is also the

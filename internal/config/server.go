@@ -38,8 +38,13 @@ type Server struct {
 	DeleteTopics      bool // delete.topic.enable
 	NumPartitions     int32
 	ReplicationFactor int16
-	FactorSet         bool          // default.replication.factor is not the default
+	FactorSet         bool // default.replication.factor is not the default
+
+	// Nodes.
 	SessionTimeout    time.Duration // after which a silent node is fenced
+	HeartbeatInterval time.Duration // broker.heartbeat.interval.ms
+	BalanceLeaders    bool          // auto.leader.rebalance.enable
+	BalanceInterval   time.Duration // leader.imbalance.check.interval.seconds
 
 	Groups Groups
 
@@ -102,7 +107,11 @@ func (v View) Server() Server {
 		NumPartitions:     int32(r.readInt("num.partitions")),
 		ReplicationFactor: int16(min(r.readInt("default.replication.factor"), math.MaxInt16)),
 		FactorSet:         factorSet,
+
 		SessionTimeout:    r.readMillis("broker.session.timeout.ms"),
+		HeartbeatInterval: r.readMillis("broker.heartbeat.interval.ms"),
+		BalanceLeaders:    r.readBool("auto.leader.rebalance.enable"),
+		BalanceInterval:   Millis(min(r.readInt("leader.imbalance.check.interval.seconds"), maxInt32) * secondMillis),
 
 		Groups: Groups{
 			InitialDelay:          r.readMillis("group.initial.rebalance.delay.ms"),

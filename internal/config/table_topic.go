@@ -12,6 +12,7 @@ const (
 
 	hourMillis   = 3_600_000
 	minuteMillis = 60_000
+	secondMillis = 1_000
 )
 
 var codecs = []string{"uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"}

@@ -28,9 +28,7 @@ func newGate(t *testing.T) (*gate, *Controller) {
 	t.Helper()
 	g := &gate{cluster: newCluster(t, nil), pass: make(chan error)}
 	ctl := New(Config{Image: g.Image, Static: g.static, Leading: g.leading, Propose: g.propose})
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "h", Port: 1}}}); err != nil {
-		t.Fatal(err)
-	}
+	join(t, ctl, 0)
 	g.shut.Store(true)
 	return g, ctl
 }
@@ -266,7 +264,7 @@ func TestConcurrentCommands(t *testing.T) {
 		return err
 	}})
 	for registered := false; !registered; {
-		_, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "h", Port: 1}}})
+		_, err := tryToJoin(t.Context(), ctl, 0)
 		registered = err == nil
 	}
 	const workers, rounds, names = 8, 200, 3
@@ -293,7 +291,8 @@ func TestConcurrentCommands(t *testing.T) {
 	}
 	all.Wait()
 	for last := false; !last; { // when it is made, so is what was given up
-		last = ctl.SetFeature(t.Context(), "f", 1) == nil
+		_, err := ctl.AllocateProducerIDs(t.Context(), 1)
+		last = err == nil
 	}
 	if diff := made.Load() - deleted.Load() - int64(c.Image().NumTopics()); diff > unsure.Load() || -diff > unsure.Load() {
 		t.Errorf("%d topics were made, %d deleted, %d are there; %d are not known", made.Load(), deleted.Load(), c.Image().NumTopics(), unsure.Load())
@@ -318,7 +317,7 @@ func count(t *testing.T, done, unsure *atomic.Int64, err, lost error, did bool) 
 func BenchmarkConcurrentCreates(b *testing.B) {
 	c := newCluster(b, nil)
 	ctl := c.controller()
-	_, _ = ctl.Register(b.Context(), meta.Broker{ID: 0, State: meta.BrokerActive})
+	join(b, ctl, 0)
 	var n atomic.Int64
 	b.ReportAllocs()
 	b.SetParallelism(8)

@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"errors"
 
 	"github.com/leatstream/leat/internal/meta"
 )
@@ -19,36 +18,6 @@ func (c *Controller) Bootstrap(ctx context.Context, clusterID string) error {
 		b := meta.Append(nil, meta.ClusterCreated{ID: clusterID, Tag: tag})
 		return meta.Append(b, meta.LevelSet{Level: meta.LatestLevel})
 	})
-}
-
-// Register registers a broker that has just started and returns the epoch of this
-// registration. It ignores b.Epoch.
-func (c *Controller) Register(ctx context.Context, b meta.Broker) (epoch int64, err error) {
-	err = c.runCommand(ctx, func(m *meta.Image) []byte {
-		b.Epoch = m.LastBrokerEpoch() + 1
-		return meta.Append(nil, meta.BrokerRegistered{Broker: b})
-	})
-	return b.Epoch, err
-}
-
-// ErrStaleRegistration is returned if the broker was registered again since the epoch
-// that the caller names.
-var ErrStaleRegistration = errors.New("controller: the broker has been registered by another process since")
-
-// Unfence makes a registered broker active; epoch is that of its registration.
-func (c *Controller) Unfence(ctx context.Context, id int32, epoch int64) error {
-	var stale bool
-	err := c.runCommand(ctx, func(m *meta.Image) []byte {
-		b := m.Brokers[id]
-		if stale = b == nil || b.Epoch != epoch; stale || b.State != meta.BrokerFenced {
-			return nil
-		}
-		return meta.Append(nil, meta.BrokerChanged{ID: id, Epoch: epoch, State: meta.BrokerActive})
-	})
-	if err == nil && stale {
-		return ErrStaleRegistration
-	}
-	return err
 }
 
 // AllocateProducerIDs reserves a block of n producer ids that nobody else gets, and
@@ -80,15 +49,4 @@ func (c *Controller) Finalize(ctx context.Context, name string, level int16) (re
 		return nil, err
 	}
 	return refused, nil
-}
-
-// SetFeature finalizes a feature's level without asking whether the brokers support it; 0
-// removes it.
-func (c *Controller) SetFeature(ctx context.Context, name string, level int16) error {
-	return c.runCommand(ctx, func(m *meta.Image) []byte {
-		if m.Feature(name) == level {
-			return nil
-		}
-		return meta.AppendLevel(nil, name, level)
-	})
 }

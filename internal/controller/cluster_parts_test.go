@@ -14,15 +14,7 @@ func TestManyPartitionsChangeInParts(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
 	for id := range int32(2) {
-		g := Registration{Broker: meta.Broker{ID: id, Incarnation: meta.UUID{byte(id)}, Features: []meta.FeatureRange{meta.SupportedLevels()}}}
-		epoch, refused, err := ctl.RegisterBroker(t.Context(), 0, &g)
-		if err != nil || refused != nil {
-			t.Fatal(refused, err)
-		}
-		beat := Beat{Registered: Registered{id, epoch}, Caught: true}
-		if a, refused, err := ctl.Heartbeat(t.Context(), 0, &beat); err != nil || refused != nil || a.Fenced {
-			t.Fatal(a, refused, err)
-		}
+		join(t, ctl, id)
 	}
 	const topics = 5
 	for i := range topics {
@@ -108,7 +100,7 @@ func TestFirstLevelWritesNothingNew(t *testing.T) {
 		g := Registration{Clean: true, Broker: meta.Broker{
 			Directory: meta.UUID{7}, Incarnation: meta.UUID{process}, RecordedEpoch: 9, Features: []meta.FeatureRange{meta.SupportedLevels()},
 		}}
-		ctl.PeerClosed(0, 0)
+		ctl.ProcessEnded(0, 0)
 		epoch, refused, err := ctl.RegisterBroker(t.Context(), 0, &g)
 		if err != nil || refused != nil {
 			t.Fatal(refused, err)
@@ -147,9 +139,7 @@ func BenchmarkFenceBroker(b *testing.B) {
 	c := newCluster(b, nil)
 	ctl := c.controller()
 	for id := range int32(3) {
-		if _, err := ctl.Register(b.Context(), meta.Broker{ID: id, State: meta.BrokerActive}); err != nil {
-			b.Fatal(err)
-		}
+		join(b, ctl, id)
 	}
 	if made, err := ctl.CreateTopics(b.Context(), []NewTopic{{Name: "t", Partitions: MaxNewPartitions, ReplicationFactor: 3}}, false); err != nil || made[0].Err != nil {
 		b.Fatal(made, err)

@@ -1,14 +1,40 @@
 package controller
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/leatstream/leat/internal/meta"
 )
+
+// join registers a broker and has it become active.
+func join(tb testing.TB, ctl *Controller, id int32) (epoch int64) {
+	tb.Helper()
+	epoch, err := tryToJoin(tb.Context(), ctl, id)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return epoch
+}
+
+func tryToJoin(ctx context.Context, ctl *Controller, id int32) (epoch int64, err error) {
+	g := Registration{Broker: meta.Broker{
+		ID: id, Incarnation: meta.UUID{1, byte(id)}, Listeners: []meta.Listener{{Host: "h", Port: 9092}}, Features: []meta.FeatureRange{meta.SupportedLevels()},
+	}}
+	epoch, refused, err := ctl.RegisterBroker(ctx, 0, &g)
+	if err == nil && refused == nil {
+		_, refused, err = ctl.Heartbeat(ctx, 0, &Beat{Registered: Registered{id, epoch}, Caught: true})
+	}
+	if refused != nil {
+		err = refused
+	}
+	return epoch, err
+}
 
 // runCluster runs the scripts' commands about several nodes. Options are key=value.
 func (s *script) runCluster(out *strings.Builder, f []string) {

@@ -156,7 +156,7 @@ func (s *script) run(line string) string {
 	switch f[0] {
 	case "brokers":
 		for _, id := range f[1:] {
-			epoch, err := s.ctl.Register(s.t.Context(), meta.Broker{ID: number(s.t, id), State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "h", Port: 9092}}})
+			epoch, err := tryToJoin(s.t.Context(), s.ctl, number(s.t, id))
 			fmt.Fprintf(&out, "%s: epoch %d %v\n", id, epoch, err)
 		}
 	case "create":
@@ -387,7 +387,7 @@ func TestTurnEndsWithContext(t *testing.T) {
 	<-ctl.turn // as if another command ran
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := ctl.Register(ctx, meta.Broker{}); !errors.Is(err, context.Canceled) {
+	if _, err := ctl.AllocateProducerIDs(ctx, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("a command that waits: %v", err)
 	}
 	ctl.turn <- struct{}{}
@@ -395,7 +395,7 @@ func TestTurnEndsWithContext(t *testing.T) {
 	if _, err := ctl.CreateTopics(t.Context(), []NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 1}}, false); err != nil {
 		t.Errorf("a refused item is not a failed command: %v", err)
 	}
-	if _, err := ctl.Register(t.Context(), meta.Broker{}); !errors.Is(err, c.fail) {
+	if _, err := ctl.AllocateProducerIDs(t.Context(), 1); !errors.Is(err, c.fail) {
 		t.Errorf("a failed proposal: %v", err)
 	}
 }
@@ -405,16 +405,15 @@ func TestTurnEndsWithContext(t *testing.T) {
 func TestTenThousandPartitions(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
-		t.Fatal(err)
-	}
+	join(t, ctl, 0)
+	before := c.log
 	list := make([]NewTopic, 10)
 	for i := range list {
 		list[i] = NewTopic{Name: fmt.Sprint("t", i), Partitions: 1000, ReplicationFactor: -1}
 	}
 	results, err := ctl.CreateTopics(t.Context(), list, false)
-	if err != nil || c.Image().NumPartitions() != 10_000 || c.log != 2 {
-		t.Fatalf("%d partitions in %d proposals: %v", c.Image().NumPartitions(), c.log, err)
+	if err != nil || c.Image().NumPartitions() != 10_000 || c.log != before+1 {
+		t.Fatalf("%d partitions in %d proposals: %v", c.Image().NumPartitions(), c.log-before, err)
 	}
 	for _, r := range results {
 		if r.Err != nil {
@@ -431,7 +430,7 @@ func TestTenThousandPartitions(t *testing.T) {
 func BenchmarkCreateTopic(b *testing.B) {
 	c := newCluster(b, nil)
 	ctl := c.controller()
-	_, _ = ctl.Register(b.Context(), meta.Broker{ID: 0, State: meta.BrokerActive})
+	join(b, ctl, 0)
 	topic := func(i int) []NewTopic {
 		return []NewTopic{{Name: fmt.Sprint("topic.", i), Partitions: 1, ReplicationFactor: 1}}
 	}
@@ -453,9 +452,7 @@ func BenchmarkCreateTopic(b *testing.B) {
 func TestLimits(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
-		t.Fatal(err)
-	}
+	join(t, ctl, 0)
 	long := strings.Repeat("0:1,", maxConfigValue/4) + "0:1"
 	made, err := ctl.CreateTopics(t.Context(), []NewTopic{
 		{Name: "t", Partitions: 1, ReplicationFactor: 1, Configs: map[string]*string{"leader.replication.throttled.replicas": &long}},
@@ -488,9 +485,7 @@ func TestLimits(t *testing.T) {
 func TestPartitionsAreBounded(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := New(Config{Image: c.Image, Leading: c.leading, Propose: c.propose, Static: c.static, MaxPartitions: 10})
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
-		t.Fatal(err)
-	}
+	join(t, ctl, 0)
 	refused := func(e *Error) bool {
 		return e != nil && e.Kind == PolicyViolation && strings.Contains(e.Message, "at most 10 partitions") && strings.Contains(e.Message, "delete topics")
 	}
@@ -515,9 +510,7 @@ func TestPartitionsAreBounded(t *testing.T) {
 func TestInternalTopicsBeyondTheLimit(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := New(Config{Image: c.Image, Leading: c.leading, Propose: c.propose, Static: c.static, MaxPartitions: 10})
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
-		t.Fatal(err)
-	}
+	join(t, ctl, 0)
 	topic := func(name string, n int32) NewTopic { return NewTopic{Name: name, Partitions: n, ReplicationFactor: 1} }
 	create := func(topics ...NewTopic) (made []CreatedTopic) {
 		t.Helper()
@@ -557,9 +550,7 @@ func TestInternalTopicsBeyondTheLimit(t *testing.T) {
 func TestConfigBytesAreBounded(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
-		t.Fatal(err)
-	}
+	join(t, ctl, 0)
 	change := func(name string, op Op, size int) ConfigChanges {
 		return ConfigChanges{
 			Resource: config.Resource{Type: config.ClientMetrics, Name: name},
@@ -624,9 +615,7 @@ func TestGivenUpCommandKeepsItsTurn(t *testing.T) {
 		if err := ctl.Bootstrap(t.Context(), "AAAAAAAAAAAAAAAAAAAAAA"); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "h", Port: 1}}}); err != nil {
-			t.Fatal(err)
-		}
+		join(t, ctl, 0)
 		made, err := ctl.CreateTopics(t.Context(), []NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 1}}, false)
 		if err != nil || made[0].Err != nil {
 			t.Fatal(err, made[0].Err)

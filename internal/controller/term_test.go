@@ -73,9 +73,7 @@ func TestBatchKeepsItsTerm(t *testing.T) {
 			}
 			return err
 		}})
-		if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
-			t.Fatal(err)
-		}
+		join(t, ctl, 0)
 		create(t.Context(), ctl, "shared").check(t, "before", nil, 0)
 		id = c.Image().Topic("shared").ID
 		hold, held = make(chan struct{}), true
@@ -115,9 +113,7 @@ func TestNothingIsDecidedWithoutOffice(t *testing.T) {
 func TestCoordinatorTopicsKeepTheirPartitions(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
-	if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
-		t.Fatal(err)
-	}
+	join(t, ctl, 0)
 	for _, name := range []string{"__consumer_offsets", "__transaction_state", "__share_group_state"} {
 		if err := ctl.EnsureTopic(t.Context(), name); err != nil {
 			t.Fatal(err)
@@ -141,9 +137,15 @@ func TestCoordinatorTopicsKeepTheirPartitions(t *testing.T) {
 func TestActiveBrokersComeFirst(t *testing.T) {
 	c := newCluster(t, nil)
 	ctl := c.controller()
+	for id := range int32(3) {
+		beat := Beat{Registered: Registered{id, join(t, ctl, id)}, WantsFence: id == 0, WantsStop: id == 2}
+		if _, refused, err := ctl.Heartbeat(t.Context(), 0, &beat); err != nil || refused != nil {
+			t.Fatal(refused, err)
+		}
+	}
 	for id, state := range []meta.BrokerState{meta.BrokerFenced, meta.BrokerActive, meta.BrokerLeaving} {
-		if _, err := ctl.Register(t.Context(), meta.Broker{ID: int32(id), State: state}); err != nil {
-			t.Fatal(err)
+		if got := c.Image().Brokers[int32(id)].State; got != state {
+			t.Fatalf("broker %d has state %d", id, got)
 		}
 	}
 	on := func(replicas ...int32) []Assignment { return []Assignment{{Partition: 0, Replicas: replicas}} }
@@ -196,13 +198,11 @@ func TestInternalTopicsFollow(t *testing.T) {
 	} {
 		w := newCluster(t, c.static)
 		ctl := w.controller()
-		if err := ctl.SetFeature(t.Context(), meta.LevelFeature, c.level); err != nil {
-			t.Fatal(err)
+		if refused, err := ctl.Finalize(t.Context(), meta.LevelFeature, c.level); err != nil || refused != nil {
+			t.Fatal(refused, err)
 		}
 		for id := range int32(2) {
-			if _, err := ctl.Register(t.Context(), meta.Broker{ID: id, State: meta.BrokerActive}); err != nil {
-				t.Fatal(err)
-			}
+			join(t, ctl, id)
 		}
 		if err := ctl.EnsureTopic(t.Context(), name); err != nil {
 			t.Fatal(err)
@@ -224,9 +224,7 @@ func TestCoordinatorsTopicsAreDurable(t *testing.T) {
 	} {
 		c := newCluster(t, static)
 		ctl := c.controller()
-		if _, err := ctl.Register(t.Context(), meta.Broker{ID: 0, State: meta.BrokerActive}); err != nil {
-			t.Fatal(err)
-		}
+		join(t, ctl, 0)
 		for name, durable := range map[string]bool{"__consumer_offsets": true, "__transaction_state": true, "__share_group_state": true, "ordinary": false} {
 			if err := ctl.EnsureTopic(t.Context(), name); err != nil {
 				t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -28,17 +29,21 @@ const (
 	// other one. Version 1 was that of development versions, whose formats were not promised.
 	formatVersion = 2
 	secretLen     = 32
+	// directoryProperty is the property of the identity with the directory's id, as in Kafka.
+	// Earlier versions had none.
+	directoryProperty = "directory.id"
 )
 
 // ErrDirectory is wrapped by every refusal of a data directory.
 var ErrDirectory = errors.New("cannot use the data directory")
 
-// identity identifies the node and its cluster. It is made at the first start and never
-// changes.
+// identity identifies the node, its cluster and its data directory. It is made at the first start
+// and never changes.
 type identity struct {
 	clusterID string
 	nodeID    int32
-	secret    []byte // proves to other nodes that this one belongs to the cluster
+	directory meta.UUID // drawn once for this data directory
+	secret    []byte    // proves to other nodes that this one belongs to the cluster
 }
 
 // lockDirectory keeps other processes out of the directory until the closer is closed.
@@ -104,7 +109,31 @@ func findIdentity(fsys vfs.FS, dir string, wantID *int32, wantedBy string) (iden
 	if err != nil {
 		return identity{}, err
 	}
+	if id.directory == (meta.UUID{}) {
+		id.directory = meta.NewUUID()
+		return id, addDirectoryID(fsys, dir, b, id.directory)
+	}
 	return id, syncIdentity(fsys, dir)
+}
+
+// addDirectoryID adds the directory's id to an identity that an earlier version made; text is what
+// it has.
+func addDirectoryID(fsys vfs.FS, dir string, text []byte, id meta.UUID) error {
+	name := path.Join(dir, identityFile)
+	with := slices.Clone(text)
+	if !bytes.HasSuffix(with, []byte("\n")) {
+		with = append(with, '\n')
+	}
+	err := writeFile(fsys, name, fmt.Appendf(with, "%s=%v\n", directoryProperty, id))
+	if err != nil {
+		return fmt.Errorf("cannot write to it: %w", err)
+	}
+	if err = syncIdentity(fsys, dir); err != nil {
+		// A later sync would not make a name durable that a failed one has lost: the next start
+		// draws another id.
+		return errors.Join(err, writeFile(fsys, name, text))
+	}
+	return nil
 }
 
 func parseIdentity(b []byte) (identity, error) {
@@ -137,7 +166,13 @@ func parseIdentity(b []byte) (identity, error) {
 	if err != nil || nodeID < 0 || len(props["cluster.id"]) != 22 {
 		return identity{}, fmt.Errorf("%s is damaged (cluster.id=%q, node.id=%q); restore it from a backup", identityFile, props["cluster.id"], props["node.id"])
 	}
-	return identity{clusterID: props["cluster.id"], nodeID: int32(nodeID)}, nil
+	id := identity{clusterID: props["cluster.id"], nodeID: int32(nodeID)}
+	if text, ok := props[directoryProperty]; ok {
+		if id.directory, ok = meta.ParseUUID(text); !ok || id.directory == (meta.UUID{}) {
+			return identity{}, fmt.Errorf("%s is damaged (%s=%q); restore it from a backup", identityFile, directoryProperty, text)
+		}
+	}
+	return id, nil
 }
 
 // inspectDirectory refuses a directory that is not a node's, before anything is written into it: a node
@@ -201,7 +236,7 @@ func isMadeByNode(fsys vfs.FS, dir string, i vfs.Info) bool {
 	var isNodeFile func(name string) bool
 	switch {
 	case !i.Dir:
-		return slices.Contains([]string{"checkpoint-a", "checkpoint-b", "points-a", "points-b", "sync-failed"}, i.Name)
+		return slices.Contains([]string{"checkpoint-a", "checkpoint-b", "points-a", "points-b", "sync-failed", "last-run"}, i.Name)
 	case i.Name == quorumDir:
 		isNodeFile = func(name string) bool { return strings.HasSuffix(name, ".log") || strings.HasSuffix(name, ".snapshot") }
 	case i.Name == "journal":
@@ -218,7 +253,7 @@ func isMadeByNode(fsys vfs.FS, dir string, i vfs.Info) bool {
 // makeIdentity makes a new identity and writes it. If the directory has a secret it is kept,
 // since it may be the only copy.
 func makeIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
-	id := identity{nodeID: 1}
+	id := identity{nodeID: 1, directory: meta.NewUUID()}
 	if wantID != nil {
 		id.nodeID = *wantID
 	}
@@ -232,7 +267,7 @@ func makeIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 	if id.secret, err = keepOrMakeSecret(fsys, path.Join(dir, secretFile)); err != nil {
 		return identity{}, err
 	}
-	text := fmt.Sprintf("version=1\nleat.format=%d\ncluster.id=%s\nnode.id=%d\n", formatVersion, id.clusterID, id.nodeID)
+	text := fmt.Sprintf("version=1\nleat.format=%d\ncluster.id=%s\nnode.id=%d\n%s=%v\n", formatVersion, id.clusterID, id.nodeID, directoryProperty, id.directory)
 	name := path.Join(dir, identityFile)
 	if err = writeFile(fsys, name, []byte(text)); err == nil {
 		err = syncIdentity(fsys, dir)

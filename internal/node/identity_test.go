@@ -5,10 +5,12 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -112,6 +114,56 @@ func TestIdentityAfterAFailedSync(t *testing.T) {
 	})
 	if _, err := identify(fsys); !errors.Is(err, ErrDirectory) {
 		t.Fatalf("the first start: %v", err)
+	}
+	startWithPowerCuts(t, mem)
+}
+
+// oldDisk has the identity of a directory that an earlier version has made.
+func oldDisk(t *testing.T) *vfs.Mem {
+	t.Helper()
+	mem := vfs.NewMem()
+	if _, err := identify(mem); err != nil {
+		t.Fatal(err)
+	}
+	old := "version=1\nleat.format=2\ncluster.id=AAAAAAAAAAAAAAAAAAAAAA\nnode.id=7\n"
+	if err := errors.Join(writeFile(mem, path.Join(deepDir, identityFile), []byte(old)), mem.SyncDir(deepDir)); err != nil {
+		t.Fatal(err)
+	}
+	return mem
+}
+
+// TestOldDirectoryGetsAnID proves that a directory which an earlier version has made gets an id once,
+// that the id is on the disk before it is used, and that all else of the identity stays.
+func TestOldDirectoryGetsAnID(t *testing.T) {
+	mem := oldDisk(t)
+	id, err := identify(mem)
+	if err != nil || id.clusterID != "AAAAAAAAAAAAAAAAAAAAAA" || id.nodeID != 7 || id.directory == (meta.UUID{}) {
+		t.Fatalf("%+v, %v", id, err)
+	}
+	again, err := identify(mem)
+	if err != nil || again.directory != id.directory || again.nodeID != 7 {
+		t.Errorf("%+v at the first start, and %+v at the second one, %v", id, again, err)
+	}
+	startWithPowerCuts(t, oldDisk(t))
+}
+
+// TestOldDirectoryAfterAFailedSync proves that an id whose name may not be on the disk is not used at
+// the next start either.
+func TestOldDirectoryAfterAFailedSync(t *testing.T) {
+	mem, failed := oldDisk(t), false
+	fsys := vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
+		if op == vfs.OpSyncDir && name == deepDir && !failed {
+			failed = true
+			return errors.New("medium error")
+		}
+		return nil
+	})
+	if _, err := identify(fsys); !errors.Is(err, ErrDirectory) {
+		t.Fatalf("the first start: %v", err)
+	}
+	b, err := readFile(mem, path.Join(deepDir, identityFile))
+	if err != nil || strings.Contains(string(b), directoryProperty) {
+		t.Errorf("the identity is %q, %v", b, err)
 	}
 	startWithPowerCuts(t, mem)
 }

@@ -198,7 +198,7 @@ func TestLostIdentityIsNotReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("the store's files")
-	for _, name := range []string{"checkpoint-*", "points-*", "journal", "sync-failed", "log-start-offset-checkpoint"} {
+	for _, name := range []string{"checkpoint-*", "points-*", "journal", "sync-failed", "last-run", "log-start-offset-checkpoint"} {
 		found, _ := filepath.Glob(filepath.Join(dir, name))
 		for _, path := range found {
 			if err := os.RemoveAll(path); err != nil {
@@ -337,8 +337,8 @@ func TestNoChangeIsLostBeforeFollowing(t *testing.T) {
 	id := meta.NewUUID() // led by another node: its start changes nothing of it
 	do(meta.Append(meta.Append(nil, meta.TopicCreated{ID: id, Name: "of another leader"}),
 		meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{2, 1}, ISR: []int32{2}, Leader: 2}}}))
-	epoch, err := n.controller.Register(ctx, meta.Broker{ID: 1, Incarnation: n.incarnation})
-	if err != nil {
+	before := n.brokerEpoch.Load()
+	if err := n.register(ctx); err != nil {
 		t.Fatal(err)
 	}
 	do(topicRecords("registered"))
@@ -352,10 +352,11 @@ func TestNoChangeIsLostBeforeFollowing(t *testing.T) {
 			t.Errorf("%s is followed by a node that is fenced", name)
 		}
 	}
-	if err := n.controller.Unfence(ctx, 1, epoch-1); !errors.Is(err, controller.ErrStaleRegistration) {
-		t.Errorf("another registration: %v", err)
+	stale := controller.Beat{Registered: controller.Registered{ID: 1, Epoch: before}, Caught: true}
+	if _, refused, err := n.registrar.Heartbeat(ctx, &stale); err != nil || refused == nil || refused.Kind != controller.StaleBrokerEpoch {
+		t.Errorf("another registration: %v, %v", refused, err)
 	}
-	if err := n.controller.Unfence(ctx, 1, epoch); err != nil {
+	if err := n.activate(ctx); err != nil {
 		t.Fatal(err)
 	}
 	do(topicRecords("active"))

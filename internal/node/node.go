@@ -33,6 +33,7 @@ import (
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/storage/lastrun"
 	"github.com/leatstream/leat/internal/vfs"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -49,7 +50,7 @@ type Node struct {
 	descriptors descriptors
 	addresses   addresses
 
-	incarnation meta.UUID // identifies this start of the node
+	membership
 
 	ctx    context.Context //nolint:containedctx // ends when the node stops; handlers wait under it
 	cancel context.CancelFunc
@@ -84,7 +85,10 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // startOn starts a node on a file system; boot identifies the run of the kernel that caches
 // it.
 func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, error) {
-	n := &Node{cfg: cfg, fs: fsys, boot: boot, failed: make(chan error, 1), incarnation: meta.NewUUID()}
+	n := &Node{
+		cfg: cfg, fs: fsys, boot: boot, failed: make(chan error, 1),
+		membership: membership{incarnation: meta.NewUUID(), began: time.Now(), nodesChanged: make(chan struct{}, 1)},
+	}
 	to := slog.DiscardHandler
 	if cfg.Logger != nil {
 		to = cfg.Logger.Handler()
@@ -151,16 +155,17 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.openEngine(); err != nil {
 		return err
 	}
-	epoch, err := n.register(ctx)
-	if err != nil {
+	if err := n.register(ctx); err != nil {
 		return err
 	}
 	if err := n.openBroker(); err != nil {
 		return err
 	}
-	if err := n.activate(ctx, epoch); err != nil {
+	if err := n.activate(ctx); err != nil {
 		return err
 	}
+	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil }, n.deleted.containsLog)
+	n.serving.Go((&upkeep{n: n}).run)
 	for i := range n.listeners {
 		n.serving.Go(func() { n.serveListener(&n.listeners[i].Listener) })
 	}
@@ -197,8 +202,9 @@ func (n *Node) openEngine() error {
 		return fmt.Errorf("%w %s: it belongs to cluster %s, but its metadata is of cluster %s; the directories of two clusters were mixed: restore one from a backup",
 			ErrDirectory, n.cfg.Data, n.id.clusterID, img.ClusterID)
 	}
+	n.lastRun = lastrun.Open(n.fs, n.cfg.Data, n.loggers.loggerOf("storage"))
 	cfg := n.storageConfig()
-	cfg.Metadata = n.quorum.Applied()
+	cfg.Metadata, cfg.Run = n.quorum.Applied(), n.lastRun
 	n.store, err = storage.Open(cfg)
 	if err != nil {
 		return fmt.Errorf("cannot open the logs in %s: %w", n.cfg.Data, err)
@@ -212,8 +218,9 @@ func (n *Node) openEngine() error {
 	})
 	n.controller = controller.New(controller.Config{
 		Image: n.image.Load, Leading: n.quorum.Leading, Propose: n.quorum.Propose, Static: n.static,
-		MaxPartitions: n.sizes.partitions,
+		MaxPartitions: n.sizes.partitions, Applied: n.quorum.Applied,
 	})
+	n.registrar, n.applied = ownController{n.controller, n.clock}, n.quorum.Applied
 	return nil
 }
 
@@ -230,35 +237,6 @@ func (n *Node) watchQuorum() {
 		n.noteFailure(fmt.Errorf("the node cannot follow the metadata any more: %w", n.quorum.Err()))
 	case <-n.ctx.Done():
 	}
-}
-
-// register creates the cluster's metadata at the first start, and registers this node at each
-// start, under a new incarnation. The node is fenced: it leads no partition yet.
-func (n *Node) register(ctx context.Context) (epoch int64, err error) {
-	if err := n.controller.Bootstrap(ctx, n.id.clusterID); err != nil {
-		return 0, fmt.Errorf("cannot write the cluster's first metadata: %w", err)
-	}
-	epoch, err = n.controller.Register(ctx, meta.Broker{
-		ID: n.id.nodeID, Incarnation: n.incarnation, State: meta.BrokerFenced, Rack: n.cfg.Rack,
-		Listeners: n.addresses.listenersToRegister(n.listeners),
-		Features:  broker.SupportedFeatures(),
-	})
-	if err != nil {
-		return 0, fmt.Errorf("cannot register this node in its cluster: %w", err)
-	}
-	return epoch, nil
-}
-
-// activate ends the fencing, which gives the partitions that this node leads a new leader
-// epoch. It is called when everything is built and no client is served yet. When it returns,
-// everything on this node follows the image.
-func (n *Node) activate(ctx context.Context, epoch int64) error {
-	n.built.Store(true)
-	if err := n.controller.Unfence(ctx, n.id.nodeID, epoch); err != nil {
-		return fmt.Errorf("cannot become active in the cluster: %w", err)
-	}
-	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil }, n.deleted.containsLog)
-	return nil
 }
 
 func (n *Node) openBroker() error {

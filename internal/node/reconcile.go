@@ -158,6 +158,9 @@ func entryData(entries []quorum.Entry) iter.Seq2[uint64, []byte] {
 // unless it is still replaying. d is the change from the image before.
 func (n *Node) publish(d *meta.Delta, img *meta.Image) {
 	n.image.Store(img)
+	if d.Brokers {
+		n.noteNodes()
+	}
 	if n.followState == replaying {
 		if !n.built.Load() || !n.isActive(img) {
 			return

@@ -1,0 +1,226 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/leatstream/leat/internal/broker"
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/storage/lastrun"
+)
+
+// registrar is the active controller as a node sees it: it takes the node's registration and its
+// heartbeats.
+type registrar interface {
+	RegisterBroker(ctx context.Context, g *controller.Registration) (epoch int64, refused *controller.Error, err error)
+	Heartbeat(ctx context.Context, beat *controller.Beat) (answer controller.BeatAnswer, refused *controller.Error, err error)
+}
+
+// ownController is the registrar of a node that is the active controller itself.
+type ownController struct {
+	*controller.Controller
+	now func() time.Duration
+}
+
+// RegisterBroker registers the node at the controller's present time. The lock on the data directory
+// has seen every earlier process of this node end.
+func (c ownController) RegisterBroker(ctx context.Context, g *controller.Registration) (epoch int64, refused *controller.Error, err error) {
+	c.ProcessEnded(c.now(), g.Broker.ID)
+	return c.Controller.RegisterBroker(ctx, c.now(), g)
+}
+
+// Heartbeat brings a heartbeat at the controller's present time.
+func (c ownController) Heartbeat(ctx context.Context, beat *controller.Beat) (controller.BeatAnswer, *controller.Error, error) {
+	return c.Controller.Heartbeat(ctx, c.now(), beat)
+}
+
+// membership is the part of this start of the node in the cluster.
+type membership struct {
+	incarnation meta.UUID      // identifies this start
+	began       time.Time      // clock counts from it
+	lastRun     *lastrun.Notes // how the run of the node before this one ended, and notes for the next one
+	registrar   registrar
+	applied     func() uint64 // the index of the metadata log that the image shows, or a lower one
+	brokerEpoch atomic.Int64  // of its registration; 0 before
+	// nodesChanged is of size 1. If it is filled the registered nodes have changed since
+	// upkeep looked at them.
+	nodesChanged chan struct{}
+}
+
+// clock is the time of the controller on this node. It does not follow changes of the wall clock.
+func (m *membership) clock() time.Duration { return time.Since(m.began) }
+
+// noteNodes has upkeep look at the registered nodes again.
+func (m *membership) noteNodes() {
+	select {
+	case m.nodesChanged <- struct{}{}:
+	default: // it has not looked yet
+	}
+}
+
+// register creates the cluster's metadata at the first start, and registers this node at each
+// start, under a new incarnation. The node is fenced: it leads no partition yet. When it returns
+// the data directory has the registration's epoch, which the node must not ask to serve before.
+func (n *Node) register(ctx context.Context) error {
+	if err := n.controller.Bootstrap(ctx, n.id.clusterID); err != nil {
+		return fmt.Errorf("cannot write the cluster's first metadata: %w", err)
+	}
+	last := n.lastRun.Last()
+	if n.store.Damage() != nil { // any log may lack something
+		last = lastrun.Run{}
+	}
+	g := controller.Registration{
+		ClusterID: n.id.clusterID,
+		Broker: meta.Broker{
+			ID: n.id.nodeID, Incarnation: n.incarnation, Directory: n.id.directory, Rack: n.cfg.Rack,
+			Listeners: n.addresses.listenersToRegister(n.listeners), Features: broker.SupportedFeatures(),
+		},
+		PreviousEpoch: last.Epoch, Clean: last.Clean,
+	}
+	for _, topic := range last.Unsynced {
+		g.Unsynced = append(g.Unsynced, topic)
+	}
+	epoch, refused, err := n.registrar.RegisterBroker(ctx, &g)
+	if err == nil && refused != nil {
+		err = refused
+	}
+	if err != nil {
+		return fmt.Errorf("cannot register this node in its cluster: %w", err)
+	}
+	n.brokerEpoch.Store(epoch)
+	if err := n.lastRun.Begin(epoch); err != nil {
+		return fmt.Errorf("cannot note the registration in %s: %w", n.cfg.Data, err)
+	}
+	return nil
+}
+
+// activateEvery is how often a node asks to serve until it may.
+const activateEvery = 100 * time.Millisecond
+
+// activate ends the fencing, which gives the partitions that this node leads a new leader
+// epoch. It is called when everything is built and no client is served yet. When it returns,
+// everything on this node follows the image.
+func (n *Node) activate(ctx context.Context) error {
+	n.built.Store(true)
+	for {
+		answer, err := sendHeartbeat(ctx, n)
+		switch {
+		case errors.Is(err, quorum.ErrNotLeader): // another controller will take it
+		case err != nil:
+			return fmt.Errorf("cannot become active in the cluster: %w", err)
+		case !answer.Fenced && n.isActive(n.image.Load()):
+			return nil
+		}
+		select {
+		case <-time.After(activateEvery):
+		case <-ctx.Done():
+			return fmt.Errorf("cannot become active in the cluster: %w", ctx.Err())
+		}
+	}
+}
+
+// sendHeartbeat tells the active controller that this node is alive. A refusal is an error.
+func sendHeartbeat(ctx context.Context, n *Node) (controller.BeatAnswer, error) {
+	applied := n.applied()
+	b := n.image.Load().Brokers[n.id.nodeID] // it has at least those entries
+	answer, refused, err := n.registrar.Heartbeat(ctx, &controller.Beat{
+		Registered: controller.Registered{ID: n.id.nodeID, Epoch: n.brokerEpoch.Load()}, Applied: applied,
+		Caught: b != nil && b.Incarnation == n.incarnation,
+	})
+	if err == nil && refused != nil {
+		err = refused
+	}
+	return answer, err
+}
+
+const (
+	// tickEvery is how often the controller looks for nodes that are gone.
+	tickEvery = 250 * time.Millisecond
+	// maintainEvery is how often it makes the changes that nobody asks for.
+	maintainEvery = 5 * time.Second
+	// electionsEach is how many leaders it moves back at a time to the replicas that are to lead.
+	electionsEach = 100
+	// movesAtOnce is how many partitions get replicas of their own accord at the same time.
+	movesAtOnce = 8
+	// complainEvery is how often the log tells that all this fails.
+	complainEvery = time.Minute
+)
+
+// upkeep is the work of a node for its membership and, if it is the controller, for the cluster.
+// It belongs to one goroutine. All times are of Node.clock.
+type upkeep struct {
+	n                             *Node
+	beatAt, maintainAt, balanceAt time.Duration // when each is due
+	complainAt                    time.Duration // before it no failure is logged
+}
+
+// run keeps this node's registration alive, and has the controller on this node do its work over
+// time, until the node stops. A node that is the only one wakes up only when the
+// registered nodes change: nobody could take over from it, and nobody has to hear from it.
+func (u *upkeep) run() {
+	n := u.n
+	tick := time.NewTicker(tickEvery)
+	tick.Stop()
+	defer tick.Stop()
+	for ticks := false; ; {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-n.nodesChanged:
+			u.maintainAt = 0
+		case <-tick.C:
+		}
+		img := n.image.Load()
+		if b := img.Brokers[n.id.nodeID]; b == nil || b.Epoch != n.brokerEpoch.Load() {
+			n.noteFailure(fmt.Errorf("this process is not node %d of its cluster any more: the node was removed, or another process has its number", n.id.nodeID))
+			return
+		}
+		others := len(img.Brokers) > 1
+		switch {
+		case others && !ticks:
+			u.beatAt = 0 // before the first tick, since nobody has heard from this node for long
+			tick.Reset(tickEvery)
+		case !others:
+			tick.Stop()
+		}
+		ticks = others
+		u.doDue(others)
+	}
+}
+
+// doDue does what is due.
+func (u *upkeep) doDue(others bool) {
+	n, s, now := u.n, u.n.serverSettings(), u.n.clock()
+	if others && now >= u.beatAt {
+		u.beatAt = now + s.HeartbeatInterval
+		_, err := sendHeartbeat(n.ctx, n)
+		u.noteFailure("to tell the cluster that this node is alive", err)
+	}
+	if others {
+		u.noteFailure("to fence the nodes that are gone", n.controller.Tick(n.ctx, n.clock()))
+	}
+	if now < u.maintainAt {
+		return
+	}
+	u.maintainAt = now + maintainEvery
+	plan := controller.Upkeep{Moves: controller.ReplicaMoves{Most: movesAtOnce}}
+	if s.BalanceLeaders && now >= u.balanceAt {
+		u.balanceAt, plan.Elections = now+s.BalanceInterval, electionsEach
+	}
+	u.noteFailure("to keep leaders and replicas in order", n.controller.Maintain(n.ctx, plan))
+}
+
+// noteFailure logs that an attempt has failed. It will be made again.
+func (u *upkeep) noteFailure(attempt string, err error) {
+	now := u.n.clock()
+	if err == nil || errors.Is(err, quorum.ErrNotLeader) || u.n.ctx.Err() != nil || now < u.complainAt {
+		return
+	}
+	u.complainAt = now + complainEvery
+	u.n.loggers.loggerOf(rootLogger).Warn("an attempt failed; it is made again, and this line comes again after a minute", "attempt", attempt, "err", err)
+}

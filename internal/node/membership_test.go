@@ -1,0 +1,292 @@
+package node
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/vfs"
+)
+
+// member is a node that has nothing but its membership, over metadata in memory.
+type member struct {
+	*Node
+	asked atomic.Int64 // how often anybody asked the controller
+	beats atomic.Int64 // of this node
+}
+
+// Heartbeat counts the node's heartbeats.
+func (m *member) Heartbeat(ctx context.Context, beat *controller.Beat) (controller.BeatAnswer, *controller.Error, error) {
+	m.beats.Add(1)
+	return ownController{m.controller, m.clock}.Heartbeat(ctx, beat)
+}
+
+// RegisterBroker is not counted.
+func (m *member) RegisterBroker(ctx context.Context, g *controller.Registration) (int64, *controller.Error, error) {
+	return ownController{m.controller, m.clock}.RegisterBroker(ctx, g)
+}
+
+func newMember(t *testing.T) *member {
+	t.Helper()
+	static, err := config.NewStatic(1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &member{Node: &Node{
+		id: identity{nodeID: 1}, static: static, failed: make(chan error, 1), loggers: newLoggers(slog.DiscardHandler, slog.LevelInfo),
+		membership: membership{incarnation: meta.NewUUID(), began: time.Now(), nodesChanged: make(chan struct{}, 1), applied: func() uint64 { return 0 }},
+	}}
+	m.ctx, m.cancel = context.WithCancel(t.Context())
+	m.image.Store(meta.Empty())
+	var mu sync.Mutex
+	m.controller = controller.New(controller.Config{
+		Image: m.image.Load, Static: static,
+		Leading: func() (uint64, bool) {
+			m.asked.Add(1)
+			return 1, true
+		},
+		Propose: func(_ context.Context, _ uint64, records []byte) error {
+			mu.Lock()
+			defer mu.Unlock()
+			img, d, err := meta.Apply(m.image.Load(), records)
+			if err != nil {
+				return err
+			}
+			m.image.Store(img)
+			if d.Brokers {
+				m.noteNodes()
+			}
+			return nil
+		},
+	})
+	m.registrar = m
+	return m
+}
+
+// join registers a node, which then asks to serve.
+func (m *member) join(t *testing.T, id int32, incarnation meta.UUID) (epoch int64) {
+	t.Helper()
+	g := controller.Registration{Broker: meta.Broker{ID: id, Incarnation: incarnation}}
+	epoch, refused, err := m.RegisterBroker(t.Context(), &g)
+	if err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	m.hear(t, id, epoch)
+	return epoch
+}
+
+// hear brings a heartbeat of a node.
+func (m *member) hear(t *testing.T, id int32, epoch int64) {
+	t.Helper()
+	beat := controller.Beat{Registered: controller.Registered{ID: id, Epoch: epoch}, Caught: true}
+	if a, refused, err := m.controller.Heartbeat(t.Context(), m.clock(), &beat); err != nil || refused != nil || a.Fenced {
+		t.Fatal(a, refused, err)
+	}
+}
+
+// TestNodeKeepsItsMembership proves that the only node of a cluster asks nothing of the controller
+// over time; that once there is another one it sends heartbeats, so that it stays active, and has
+// the controller fence that one when it is silent; and that a process ends whose node was
+// registered by another one.
+func TestNodeKeepsItsMembership(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMember(t)
+		m.brokerEpoch.Store(m.join(t, 1, m.incarnation))
+		var ended sync.WaitGroup
+		ended.Go((&upkeep{n: m.Node}).run)
+		defer ended.Wait()
+		defer m.cancel()
+		isActive := func(id int32) bool { return m.image.Load().Brokers[id].State == meta.BrokerActive }
+		sleepAlone := func() {
+			t.Helper()
+			synctest.Wait()
+			before := m.asked.Load()
+			time.Sleep(24 * time.Hour)
+			if asked := m.asked.Load() - before; asked != 0 || m.beats.Load() != 0 {
+				t.Errorf("a node alone has asked the controller %d times, and sent %d heartbeats", asked, m.beats.Load())
+			}
+		}
+		sleepAlone()
+		epoch := m.join(t, 2, meta.UUID{2})
+		time.Sleep(8 * time.Second)
+		if n := m.beats.Load(); !isActive(1) || !isActive(2) || n < 4 || n > 6 {
+			t.Errorf("after 8 s: active %v, %v, %d heartbeats", isActive(1), isActive(2), n)
+		}
+		m.hear(t, 2, epoch)
+		time.Sleep(8 * time.Second)
+		if !isActive(2) {
+			t.Error("a node that was heard 8 s ago is fenced")
+		}
+		time.Sleep(2 * time.Second)
+		if isActive(2) || !isActive(1) {
+			t.Errorf("after 10 s of silence: active %v, %v", isActive(1), isActive(2))
+		}
+		if refused, err := m.controller.UnregisterBroker(t.Context(), 2); err != nil || refused != nil {
+			t.Fatal(refused, err)
+		}
+		synctest.Wait()
+		m.beats.Store(0)
+		sleepAlone()
+		m.join(t, 1, meta.UUID{3})
+		if err := <-m.failed; !strings.Contains(err.Error(), "node 1") {
+			t.Error(err)
+		}
+	})
+}
+
+// TestActivationWaitsForAController proves that a node asks again to serve while there is no active
+// controller, and ends with its start's context.
+func TestActivationWaitsForAController(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMember(t)
+		defer m.cancel()
+		epoch, refused, err := m.RegisterBroker(t.Context(), &controller.Registration{Broker: meta.Broker{ID: 1, Incarnation: m.incarnation}})
+		if err != nil || refused != nil {
+			t.Fatal(refused, err)
+		}
+		m.brokerEpoch.Store(epoch)
+		away := &absent{registrar: m.registrar}
+		m.registrar = away
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := m.activate(ctx); err == nil || m.image.Load().Brokers[1].State != meta.BrokerFenced {
+			t.Errorf("active without a controller: %v", err)
+		}
+		go func() {
+			time.Sleep(10 * time.Second)
+			away.back.Store(true)
+		}()
+		if err := m.activate(t.Context()); err != nil || m.image.Load().Brokers[1].State != meta.BrokerActive {
+			t.Errorf("not active: %v", err)
+		}
+	})
+}
+
+// absent is a controller that does not lead until it is back.
+type absent struct {
+	registrar
+	back atomic.Bool
+}
+
+// Heartbeat is refused until the controller is back.
+func (a *absent) Heartbeat(ctx context.Context, beat *controller.Beat) (controller.BeatAnswer, *controller.Error, error) {
+	if !a.back.Load() {
+		return controller.BeatAnswer{}, nil, quorum.ErrNotLeader
+	}
+	return a.registrar.Heartbeat(ctx, beat)
+}
+
+// TestPlacesAfterAnUncleanEnd proves that a node which was killed keeps its places in the in-sync
+// sets of durable topics and leaves those of page-cached ones, also of one that has become durable
+// without a record since; and that it keeps all places after a clean stop, and none if its data
+// directory is another one or was restored from a copy of an earlier run.
+func TestPlacesAfterAnUncleanEnd(t *testing.T) {
+	cfg := Config{
+		Data: "/data", Listen: []string{"127.0.0.1:0"}, HTTP: "off", Logger: slog.New(slog.DiscardHandler),
+		Settings: map[string]string{"broker.session.timeout.ms": "3600000"},
+	}
+	disk := vfs.NewMem()
+	start := func(disk *vfs.Mem) *Node {
+		t.Helper()
+		n, err := startOn(t.Context(), cfg, disk, "boot")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { stop(t, n) })
+		return n
+	}
+	n := start(disk)
+	// Another node, which never serves a client.
+	other := controller.Registration{Broker: meta.Broker{ID: 2, Directory: meta.UUID{2}, Features: []meta.FeatureRange{meta.SupportedLevels(), {Name: "metadata.version", Min: 1, Max: 99}}}}
+	epoch, refused, err := n.controller.RegisterBroker(t.Context(), n.clock(), &other)
+	if err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	beat := controller.Beat{Registered: controller.Registered{ID: 2, Epoch: epoch}, Caught: true}
+	if _, refused, err := n.controller.Heartbeat(t.Context(), n.clock(), &beat); err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	many := "1000000"
+	var topics []controller.NewTopic
+	for _, name := range []string{"durable", "cached", "unused", "changed"} {
+		topic := controller.NewTopic{Name: name, Partitions: -1, ReplicationFactor: -1, Assignments: []controller.Assignment{{Replicas: []int32{1, 2}}}}
+		if name != "durable" {
+			topic.Configs = map[string]*string{"flush.messages": &many}
+		}
+		topics = append(topics, topic)
+	}
+	made, err := n.controller.CreateTopics(t.Context(), topics, false)
+	if err != nil || slices.ContainsFunc(made, func(c controller.CreatedTopic) bool { return c.Err != nil }) {
+		t.Fatal(made, err)
+	}
+	cl := client(t, n, kgo.RequiredAcks(kgo.LeaderAck()), kgo.DisableIdempotentWrite())
+	for _, name := range []string{"durable", "cached", "changed"} {
+		if err := cl.ProduceSync(deadline(t), &kgo.Record{Topic: name, Value: []byte("v")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cl.Close()
+	changes := []controller.ConfigChanges{{
+		Resource: config.Resource{Type: config.Topic, Name: "changed"}, Changes: []controller.ConfigChange{{Op: controller.Delete, Key: "flush.messages"}},
+	}}
+	if errs, err := n.controller.AlterConfigs(t.Context(), changes, false); err != nil || errs[0] != nil {
+		t.Fatal(errs, err)
+	}
+	check := func(when string, n *Node, places map[string]bool) {
+		t.Helper()
+		for name, has := range places {
+			p := n.image.Load().Topic(name).Partitions[0]
+			if slices.Contains(p.ISR, 1) != has || !slices.Contains(p.ISR, 2) {
+				t.Errorf("%s: %s has %v in sync", when, name, p.ISR)
+			}
+		}
+	}
+	killed, older := disk.KillClone(nil), disk.KillClone(nil)
+	check("killed", start(killed), map[string]bool{"durable": true, "cached": false, "unused": false, "changed": false})
+	stop(t, n)
+	n = start(disk)
+	all := map[string]bool{"durable": true, "cached": true, "unused": true, "changed": true}
+	check("stopped", n, all)
+	if b := n.image.Load().Brokers[1]; b.Directory != n.id.directory || b.RecordedEpoch != b.Epoch || b.Directory == (meta.UUID{}) {
+		t.Errorf("registered as %+v in directory %v", b, n.id.directory)
+	}
+	stop(t, n)
+	none := map[string]bool{"durable": false, "cached": false, "unused": false, "changed": false}
+	restored := disk.KillClone(nil)
+	copyFile(t, restored, older, "/data/last-run")
+	check("restored", start(restored), none)
+	replaced := disk.KillClone(nil)
+	b, err := readFile(replaced, "/data/"+identityFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	without, _, _ := strings.Cut(string(b), directoryProperty)
+	if err := writeFile(replaced, "/data/"+identityFile, []byte(without)); err != nil {
+		t.Fatal(err)
+	}
+	check("replaced", start(replaced), none)
+}
+
+// copyFile puts a file of another disk in the place of one.
+func copyFile(t *testing.T, disk, from *vfs.Mem, name string) {
+	t.Helper()
+	b, err := readFile(from, name)
+	if err == nil {
+		err = writeFile(disk, name, b)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
