@@ -19,6 +19,7 @@ import (
 var floors = []struct{ wing, packages string }{
 	{"ground", "internal/budget internal/config internal/credential"},
 	{"ground", "internal/record internal/vfs internal/wire internal/meta"},
+	{"ground", "internal/peer"},
 	{"engine", "internal/storage/segment internal/storage/producer internal/storage/epoch internal/storage/space internal/storage/checkpoint internal/storage/aside internal/storage/lastrun internal/replica/progress/memlog"},
 	{"engine", "internal/storage/journal"},
 	{"engine", "internal/storage internal/quorum internal/replica/progress internal/place"},
