@@ -108,8 +108,10 @@ func (c *change) reassign(target []int32) {
 	p.Replicas, p.Adding, p.Removing = slices.Concat(target, removing), adding, removing
 }
 
-// cancelReassignment goes back to the replicas before the reassignment. It needs one of
-// them that has all committed records, unless an unclean election is allowed.
+// cancelReassignment goes back to the replicas before the reassignment. Unless an unclean election is
+// allowed, it needs one of them that has all committed records, and takes none away from those in
+// sync that min.insync.replicas asks for: what was committed with a replica that is being added
+// would have fewer copies than were promised.
 func (c *change) cancelReassignment(a *Reassignment) *Error {
 	p := &c.next
 	if !isReassigned(p) {
@@ -118,6 +120,10 @@ func (c *change) cancelReassignment(a *Reassignment) *Error {
 	adding := p.Adding
 	p.Replicas, p.ISR, p.Eligible = without(p.Replicas, adding...), without(p.ISR, adding...), without(p.Eligible, adding...)
 	p.Adding, p.Removing = nil, nil
+	if least := c.needed(); len(p.ISR) > 0 && len(p.ISR) < min(len(c.old.ISR), least) && !c.unclean {
+		return refuse(InvalidAssignment, "Unable to revert partition assignment for %s:%d because only %d of its replicas would be in sync, and min.insync.replicas is %d: "+
+			"wait until more are in sync, or set a lower min.insync.replicas of the topic first.", a.Topic, a.Number, len(p.ISR), least)
+	}
 	if len(p.ISR) == 0 && len(p.Eligible) == 0 && !c.unclean {
 		return refuse(InvalidAssignment, "Unable to revert partition assignment for %s:%d because it would require an unclean leader election.",
 			a.Topic, a.Number)

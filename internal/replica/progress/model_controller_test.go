@@ -232,8 +232,8 @@ func (c *controller) changeMinISR() {
 func (c *controller) reassign() {
 	if len(c.now.Adding) > 0 {
 		added := c.now.Adding[0]
-		if len(c.now.ISR) > 0 && len(without(c.now.ISR, added)) == 0 {
-			return // nobody else would be in sync
+		if left := len(without(c.now.ISR, added)); left < min(len(c.now.ISR), c.now.MinISR, len(c.now.Replicas)-1) {
+			return // too few others would be in sync
 		}
 		c.now.Replicas, c.now.Adding, c.now.removing = without(c.now.Replicas, added), nil, nil
 		c.now.PartitionEpoch++
