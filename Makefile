@@ -82,7 +82,7 @@ bench-quick: ## the same in under ten minutes
 bench-compare: ## micro-benchmarks of the hot packages at BASE (main~1) and here, by benchstat
 	GO="$(GO)" scripts/compare.sh
 
-test-crash: ## run the crash model of the storage engine over 50,000 seeds of each kind: clean, after errors, in a crowd of producers, in hardship, and a tenth of them with everything at the same time (two hours)
+test-crash: ## run the crash model of the storage engine over 50,000 seeds of each kind: clean, after errors, in a crowd of producers, in hardship, and a tenth of them with everything at the same time (20 minutes)
 	LEAT_TEST_SEEDS=50000 $(GO) test -timeout 3h -run 'TestCrash$$|TestCrashAfterError$$|TestCrashInCrowd$$|TestCrashInHardship$$|TestCrashInRace$$' ./internal/storage
 
 test-model: ## run the model of replication over SEEDS (20,000) histories, and all its mutants (half an hour)
