@@ -114,7 +114,7 @@ func (l *loop) storeDownload() {
 	}
 	d.file, d.phase, d.stored = nil, storing, s
 	fs, dir := l.log.fs, l.log.dir
-	l.spawn(func() { l.stored <- writeSnapshot(fs, dir, s) })
+	l.spawn(func() { l.stored <- writeSnapshot(fs, dir, s, fetchedSuffix) })
 }
 
 // noteStored makes the name of a fetched snapshot durable, and replaces the log by it. It is the

@@ -31,6 +31,7 @@ const (
 	logSuffix      = ".log"
 	snapshotSuffix = ".snapshot"
 	tmpSuffix      = ".tmp"
+	fetchedSuffix  = ".fetched.tmp" // of a snapshot that was fetched: this node may make one of the same entry meanwhile
 	spareName      = "spare"
 )
 

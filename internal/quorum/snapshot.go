@@ -91,10 +91,12 @@ func readSnapshot(fs vfs.FS, dir string, index uint64) (*snapshot, error) {
 }
 
 // writeSnapshot writes a snapshot and makes its bytes durable. Its name is durable when the
-// loop has synced the directory (diskLog.syncDir). It uses no file of the log.
-func writeSnapshot(fs vfs.FS, dir string, s *snapshot) error {
+// loop has synced the directory (diskLog.syncDir). It uses no file of the log. Two that are
+// written at the same time must have other suffixes, which their names have until they are whole.
+func writeSnapshot(fs vfs.FS, dir string, s *snapshot, suffix string) error {
 	name := path.Join(dir, fileName(s.at.index, snapshotSuffix))
-	f, err := fs.Open(name+tmpSuffix, vfs.Fresh)
+	tmp := name + suffix
+	f, err := fs.Open(tmp, vfs.Fresh)
 	if err != nil {
 		return err
 	}
@@ -104,10 +106,10 @@ func writeSnapshot(fs vfs.FS, dir string, s *snapshot) error {
 	}
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = fs.Rename(name+tmpSuffix, name)
+		err = fs.Rename(tmp, name)
 	}
 	if err != nil {
-		return errors.Join(err, fs.Remove(name+tmpSuffix))
+		return errors.Join(err, fs.Remove(tmp))
 	}
 	return nil
 }

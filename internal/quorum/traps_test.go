@@ -135,7 +135,7 @@ func writeLog(t *testing.T, frames [][]*pb.Entry, commits []uint64, s *snapshot)
 		}
 	}
 	s.raftID, s.nodeID = l.raftID, 1
-	if err := errors.Join(writeSnapshot(fs, l.dir, s), l.syncDir(), l.close()); err != nil {
+	if err := errors.Join(writeSnapshot(fs, l.dir, s, tmpSuffix), l.syncDir(), l.close()); err != nil {
 		t.Fatal(err)
 	}
 	return fs
@@ -300,7 +300,7 @@ func TestRestartKeepsAcknowledgedEntries(t *testing.T) {
 		}
 		conf := &pb.ConfState{Voters: []uint64{5}, AutoLeave: new(false)}
 		s := &snapshot{at: position{4, 3}, raftID: l.raftID, boot: boot{1, conf}, data: []byte("state")}
-		if err := errors.Join(writeSnapshot(fs, l.dir, s), l.syncDir()); err != nil {
+		if err := errors.Join(writeSnapshot(fs, l.dir, s, tmpSuffix), l.syncDir()); err != nil {
 			t.Fatal(err)
 		}
 		l.state = &pb.HardState{Term: new(uint64(3)), Vote: new(uint64(0)), Commit: new(uint64(5))}
@@ -340,7 +340,7 @@ func startFollower(t *testing.T) (*Node, *vfs.Mem) {
 	s := &snapshot{at: position{4, 3}, raftID: l.raftID, boot: boot{1, conf}, data: []byte("state")}
 	l.state = &pb.HardState{Term: new(uint64(3)), Vote: new(uint64(0)), Commit: new(uint64(4))}
 	_, frameErr := l.saveFrame(nil)
-	if err := errors.Join(writeSnapshot(fs, l.dir, s), l.syncDir(), frameErr, l.close()); err != nil {
+	if err := errors.Join(writeSnapshot(fs, l.dir, s, tmpSuffix), l.syncDir(), frameErr, l.close()); err != nil {
 		t.Fatal(err)
 	}
 	n, err := prepareNode(cfg, small)
@@ -470,7 +470,7 @@ func TestFilesWithReplacedEntries(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &snapshot{at: position{5, 4}, raftID: l.raftID, boot: boot{1, n.loop.conf}, data: []byte("state")}
-	if err := errors.Join(writeSnapshot(fs, l.dir, s), l.syncDir()); err != nil {
+	if err := errors.Join(writeSnapshot(fs, l.dir, s, tmpSuffix), l.syncDir()); err != nil {
 		t.Fatal(err)
 	}
 	before := len(l.files)
