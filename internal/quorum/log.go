@@ -368,9 +368,20 @@ func writeSpare(fs vfs.FS, dir string, size int64) error {
 	return nil
 }
 
+// noteCommit makes durable that the entry at an index is committed, unless the log says so already. The
+// first frame of each later file says so, too. After vfs.ErrNoSpace the log can go on.
+func (l *diskLog) noteCommit(index uint64) error {
+	if l.saved.GetCommit() >= index {
+		return nil
+	}
+	_, err := l.saveFrame(nil)
+	return err
+}
+
 // dropReplaced removes the log files and snapshots that the snapshot at index replaces, the
 // oldest first, so that the files that are left never have a gap. It keeps a file that has a
-// frame, which shows the next start that no frame is missing.
+// frame, which shows the next start that no frame is missing. The log must say that the snapshot's
+// entry is committed, or a start may take an older snapshot that is still there.
 func (l *diskLog) dropReplaced(index uint64) error {
 	keep := 1
 	if l.number == l.files[len(l.files)-1].first {

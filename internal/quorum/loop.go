@@ -680,15 +680,15 @@ func (l *loop) writeSnapshot(c capture) {
 	s := &snapshot{at: c.at, raftID: l.log.raftID, boot: boot{l.node.cfg.ID, c.conf}}
 	l.spawn(func() {
 		s.data = c.encode()
-		l.written <- writtenSnapshot{snapshotMark{s.at, s.conf}, writeSnapshot(fs, dir, s)}
+		l.written <- writtenSnapshot{snapshotMark{s.at, s.conf}, writeSnapshot(fs, dir, s, tmpSuffix)}
 	})
 }
 
 // noteSnapshot makes the name of a written snapshot durable, and drops the log that the
 // snapshot replaces. A failure costs only disk space: another snapshot is made when the log has
 // grown by a quarter of SnapshotBytes. Only a failed sync of the directory is a fault, since
-// it may have lost other names, too. After a fault nothing is dropped: it is unknown which
-// frames are on disk.
+// it may have lost other names, too, and a failed frame. After a fault nothing is dropped: it is
+// unknown which frames are on disk.
 func (l *loop) noteSnapshot(w writtenSnapshot) {
 	l.snapshotPhase = idle
 	if l.state == Faulted {
@@ -701,11 +701,16 @@ func (l *loop) noteSnapshot(w writtenSnapshot) {
 		l.snapshot = w.mark
 		l.publishStatus()
 	}
+	isFrameLost := false
+	if w.err == nil {
+		w.err = l.log.noteCommit(l.snapshot.index)
+		isFrameLost = w.err != nil && !errors.Is(w.err, vfs.ErrNoSpace)
+	}
 	if w.err == nil {
 		w.err = l.log.dropReplaced(l.snapshot.index) // also this one, if a newer one has come from the leader
 	}
 	switch {
-	case errors.Is(w.err, errNamesLost) && l.state != Ended:
+	case (isFrameLost || errors.Is(w.err, errNamesLost)) && l.state != Ended:
 		l.becomeFaulted(w.err)
 	case w.err != nil:
 		l.node.cfg.Logger.Error("the metadata's snapshot failed, its log goes on growing", "err", w.err)

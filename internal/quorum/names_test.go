@@ -232,7 +232,7 @@ func logFiles(fs vfs.FS) (names []string) {
 }
 
 // TestSnapshotKeepsAFrame proves that a snapshot that ends when the newest file has no frame yet
-// keeps the file before it. The newest one was begun for a proposal that was refused then.
+// keeps the file before it, or gives it one. The newest one was begun for a proposal that was refused then.
 func TestSnapshotKeepsAFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &slowSnapshot{disk: newFS(), goOn: make(chan struct{}), fail: func(vfs.Op, string) error { return nil }}
@@ -243,11 +243,23 @@ func TestSnapshotKeepsAFrame(t *testing.T) {
 		}
 		close(s.goOn)
 		synctest.Wait()
-		if files := logFiles(s.disk); len(files) != 2 {
-			t.Errorf("the files are %v, want one with frames and one without", files)
+		if files := logFiles(s.disk); len(files) != 1 {
+			t.Errorf("the files are %v, want one with the commit index", files)
 		}
 		verifyCuts(t, s.disk, count(0, acked+1), acked)
 	})
+	n, fs := startFollower(t)
+	n.loop.stepBatch([]*pb.Message{{ // its entry is written together with its commit index
+		Type: pb.MsgApp.Enum(), From: new(uint64(5)), To: new(n.loop.self), Term: new(uint64(3)), Index: new(uint64(4)), LogTerm: new(uint64(3)),
+		Commit: new(uint64(5)), Entries: []*pb.Entry{entryOf(5, 3, "a")},
+	}})
+	if err := n.loop.log.beginFile(0); err != nil {
+		t.Fatal(err)
+	}
+	noteNewSnapshot(t, n.loop)
+	if files := logFiles(fs); len(files) != 2 {
+		t.Errorf("the files are %v, want one with frames and one without", files)
+	}
 }
 
 // TestSnapshotBesideAnEmptyFile proves that a start accepts a snapshot beside a newest log file
@@ -261,9 +273,11 @@ func TestSnapshotBesideAnEmptyFile(t *testing.T) {
 			if err := n.Propose(t.Context(), 999, []byte(strings.Repeat("x", 1500))); !errors.Is(err, ErrNotLeader) {
 				t.Fatal(err)
 			}
+			before := s.disk.KillClone(nil)
 			close(s.goOn)
 			closeNode(n)
 			files := logFiles(s.disk)
+			copyFile(t, before, s.disk, "data/meta/"+files[len(files)-1]) // else it has the commit index
 			for _, name := range files[:len(files)-1] {
 				_ = s.disk.Remove("data/meta/" + name)
 			}

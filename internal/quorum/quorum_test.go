@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"path"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	pb "go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/goleak"
 
 	"github.com/leatstream/leat/internal/vfs"
@@ -799,14 +802,14 @@ func TestRefusals(t *testing.T) {
 		}, ErrNewer, "format 99"},
 		{"of another directory", func(fs *vfs.Mem, _ *Config) {
 			// An operator who copies the newest file of another node over this one's.
-			other := newFS()
-			n, _ := start(t, other)
-			propose(t, n, count(0, 150)...)
-			closeNode(n)
 			name := files(fs, logSuffix)[len(files(fs, logSuffix))-1]
-			f, _ := other.Open(name, vfs.ReadOnly)
-			b, _ := readAll(f)
-			write(t, fs, name, b, 0)
+			stem, _ := splitName(path.Base(name))
+			first, err := strconv.ParseUint(stem, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body := appendState(nil, &pb.HardState{Term: new(uint64(1)), Vote: new(uint64(77)), Commit: new(uint64(1))})
+			write(t, fs, name, appendFrame(newFileHead(), fileHead, first, 77, body), 0)
 		}, ErrDamaged, "of directory"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
