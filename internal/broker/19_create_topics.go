@@ -6,6 +6,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -58,7 +59,7 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 			rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = c.ID, c.Partitions, c.ReplicationFactor
 			addNote(&rt.UnknownTags, config.Topic, configsGiven(asked[i].Configs))
 			if withConfigs {
-				rt.Configs = createdConfigs(view, c.Configs)
+				rt.Configs = createdConfigs(meta.TopicView(view, asked[i].Name), c.Configs)
 			}
 		}
 		return rt

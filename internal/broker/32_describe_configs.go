@@ -116,7 +116,7 @@ func (d *configDescriber) describeResource(i int) kmsg.DescribeConfigsResponseRe
 func (d *configDescriber) listEntries(t config.ResourceType, name string, set map[string]string) []config.Entry {
 	switch {
 	case t == config.Topic:
-		return d.view.TopicEntries(set)
+		return meta.TopicView(d.view, name).TopicEntries(set)
 	case t == config.BrokerLogger:
 		return d.loggers
 	case t == config.Broker && name == "":

@@ -313,17 +313,17 @@ func TestMetadataCreatesTopics(t *testing.T) {
 			"offsets",
 			map[string]string{"offsets.topic.num.partitions": "7"},
 			12, true, "__consumer_offsets", 0, 7,
-			map[string]string{"cleanup.policy": "compact", "compression.type": "producer", "flush.messages": "1", "segment.bytes": "104857600"},
+			map[string]string{"cleanup.policy": "compact", "compression.type": "producer", "segment.bytes": "104857600"},
 		},
 		{
 			"transactions", nil, 12, true, "__transaction_state", 0, 50, map[string]string{
-				"cleanup.policy": "compact", "compression.type": "uncompressed", "flush.messages": "1", "segment.bytes": "104857600",
+				"cleanup.policy": "compact", "compression.type": "uncompressed", "segment.bytes": "104857600",
 				"min.insync.replicas": "1", "unclean.leader.election.enable": "false",
 			},
 		},
 		{
 			"share groups", nil, 12, true, "__share_group_state", 0, 50, map[string]string{
-				"cleanup.policy": "delete", "compression.type": "producer", "flush.messages": "1", "segment.bytes": "104857600", "min.insync.replicas": "1", "retention.ms": "-1",
+				"cleanup.policy": "delete", "compression.type": "producer", "segment.bytes": "104857600", "min.insync.replicas": "1", "retention.ms": "-1",
 			},
 		},
 	} {
@@ -497,6 +497,27 @@ func TestEveryConfigIsDescribed(t *testing.T) {
 			if cfg.Name == "retention.ms" && (*cfg.Value != "10800000" || cfg.Source != kmsg.ConfigSourceStaticBrokerConfig) {
 				t.Errorf("retention.ms is %s from %v", *cfg.Value, cfg.Source)
 			}
+		}
+	}
+}
+
+// TestCoordinatorsTopicsAreDescribed proves that the configs of coordinators' topics are shown as they run:
+// without the broker's log.flush configs.
+func TestCoordinatorsTopicsAreDescribed(t *testing.T) {
+	g := newAdminRig(t, map[string]string{"log.flush.interval.messages": "1000", "log.flush.interval.ms": "5000", "log.retention.hours": "3"})
+	c := dial(t, g.addr)
+	for name, want := range map[string]string{
+		"t":                  "flush.messages=1000 flush.ms=5000 retention.ms=10800000",
+		"__consumer_offsets": "flush.messages=1 flush.ms=9223372036854775807 retention.ms=10800000",
+	} {
+		g.topic(name, 1)
+		resp := ask[*kmsg.DescribeConfigsResponse](c, described(4, true, int8(config.Topic), name, "flush.messages", "flush.ms", "retention.ms"))
+		var got []string
+		for _, cfg := range resp.Resources[0].Configs {
+			got = append(got, cfg.Name+"="+*cfg.Value)
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, want %s", name, got, want)
 		}
 	}
 }

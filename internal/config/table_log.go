@@ -84,11 +84,11 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.flush.interval.messages", Type: Long, Default: "1", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many records may be acknowledged before they are on disk, for topics that do not set their own: with 1 every acknowledged record is on disk.",
+		Doc: "How many records may be acknowledged before they are on disk, for topics that do not set their own: with 1 every acknowledged record is on disk. The topics of coordinators, such as __consumer_offsets, do not follow it.",
 	},
 	{
 		Name: "log.flush.interval.ms", Type: Long, Null: true, Scope: ClusterWide, check: atLeast(0), synonyms: flushTime(),
-		Doc: "How long records may wait in the page cache before they are written to disk, for topics that do not set their own.",
+		Doc: "How long records may wait in the page cache before they are written to disk, for topics that do not set their own. The topics of coordinators, such as __consumer_offsets, do not follow it.",
 	},
 	{
 		Name: "log.flush.offset.checkpoint.interval.ms", Type: Int, Default: "60000", check: atLeast(0),
@@ -96,7 +96,7 @@ var logConfigs = []Def{
 	},
 	{
 		Name: "log.flush.scheduler.interval.ms", Type: Long, Default: noLimit, check: atLeast(0), synonyms: flushTime(),
-		Doc: "How long records may wait in the page cache if log.flush.interval.ms is not set.",
+		Doc: "How long records may wait in the page cache if log.flush.interval.ms is not set. The topics of coordinators, such as __consumer_offsets, do not follow it.",
 	},
 	{
 		Name: "log.flush.start.offset.checkpoint.interval.ms", Type: Int, Default: "60000", check: atLeast(0),

@@ -30,6 +30,10 @@ type View struct {
 	Own     map[string]string // set for this broker
 	All     map[string]string // set for all brokers
 	Brokers int               // the number of registered brokers, on which some defaults depend
+
+	// ForCoordinators tells that the view is for the topics in which coordinators keep their state: whether
+	// that is on disk does not depend on the broker's log.flush configs.
+	ForCoordinators bool
 }
 
 // findValues finds all places that have a value for one of the names, ordered by source, and for
@@ -133,6 +137,9 @@ func (v View) makeEntry(d *Def, set map[string]string, src Source) Entry {
 	var found []Synonym
 	if value, ok := set[d.Name]; ok {
 		found = append(found, Synonym{d.Name, value, src})
+	}
+	if v.ForCoordinators && (d.Name == "flush.messages" || d.Name == "flush.ms") {
+		v = View{Static: &Static{}} // only the default is left
 	}
 	found = append(found, v.findValues(d.synonyms)...)
 	if src == GroupSource && len(d.synonyms) == 0 {

@@ -29,7 +29,6 @@ func Auto(m *meta.Image, static *config.Static, name string) NewTopic {
 		state = s.ShareState
 	}
 	t.Partitions, t.ReplicationFactor, t.Configs = state.Partitions, state.ReplicationFactor, map[string]*string{}
-	set("flush.messages", "1") // what a coordinator has answered must not depend on the broker's log.flush settings
 	set("segment.bytes", strconv.FormatInt(max(state.SegmentBytes, config.MinSegmentBytes), 10))
 	if name == "__share_group_state" {
 		set("cleanup.policy", "delete")

@@ -217,7 +217,7 @@ func TestInternalTopicsFollow(t *testing.T) {
 }
 
 // TestCoordinatorsTopicsAreDurable proves that the broker's settings by which topics keep acknowledged records
-// in the page cache leave the coordinators' topics alone.
+// in the page cache leave the coordinators' topics alone, which may have such settings of their own.
 func TestCoordinatorsTopicsAreDurable(t *testing.T) {
 	for _, static := range []map[string]string{
 		{"log.flush.interval.messages": "1000"}, {"log.flush.interval.ms": "5000"}, {"log.flush.scheduler.interval.ms": "5000"},
@@ -232,6 +232,17 @@ func TestCoordinatorsTopicsAreDurable(t *testing.T) {
 			m := c.Image()
 			if got := meta.TopicSettings(m, c.static, m.Topic(name)).FlushMessages; (got == 1) != durable {
 				t.Errorf("%v: %s has flush.messages %d", static, name, got)
+			}
+			if set := m.Overrides(config.Resource{Type: config.Topic, Name: name})["flush.messages"]; set != "" {
+				t.Errorf("%s has flush.messages %s of its own, which topics of earlier versions do not have", name, set)
+			}
+			change := ConfigChanges{Resource: config.Resource{Type: config.Topic, Name: name}, Changes: []ConfigChange{{Op: Set, Key: "flush.messages", Value: "7"}}}
+			if _, err := ctl.AlterConfigs(t.Context(), []ConfigChanges{change}, false); err != nil {
+				t.Fatal(err)
+			}
+			m = c.Image()
+			if got := meta.TopicSettings(m, c.static, m.Topic(name)).FlushMessages; got != 7 {
+				t.Errorf("%v: %s has flush.messages %d, and 7 of its own", static, name, got)
 			}
 		}
 	}

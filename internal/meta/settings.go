@@ -18,6 +18,12 @@ func (m *Image) View(static *config.Static) config.View {
 // allBrokers is the resource whose configs apply to every broker.
 var allBrokers = config.Resource{Type: config.Broker}
 
+// TopicView returns the sources from which the topic of this name takes its values, of those of a node.
+func TopicView(v config.View, name string) config.View {
+	v.ForCoordinators = InternalTopic(name)
+	return v
+}
+
 // settingsCache keeps the last Settings of a topic together with their sources, or those of
 // all topics on which no configs are set. All images that were made from one another share
 // the latter.
@@ -33,17 +39,17 @@ type cachedSettings struct {
 
 // TopicSettings are a topic's settings on the node that static belongs to. They are
 // computed again only when one of their sources has changed, and once for all topics on
-// which no configs are set; otherwise they cost two look-ups.
+// which no configs are set, but for those of coordinators; otherwise they cost two look-ups.
 func TopicSettings(m *Image, static *config.Static, t *Topic) *config.Settings {
 	own, all := m.configs[static.Broker()], m.configs[allBrokers]
 	cache := t.settings
-	if t.overrides == nil {
+	if t.overrides == nil && !t.Internal() {
 		cache = m.plainSettings
 	}
 	if c := cache.last.Load(); c != nil && c.static == static && c.own == own && c.all == all {
 		return &c.settings
 	}
-	c := &cachedSettings{static: static, own: own, all: all, settings: m.View(static).Topic(t.overrides.values())}
+	c := &cachedSettings{static: static, own: own, all: all, settings: TopicView(m.View(static), t.Name).Topic(t.overrides.values())}
 	cache.last.Store(c)
 	return &c.settings
 }
