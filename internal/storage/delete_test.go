@@ -164,3 +164,41 @@ func TestDeletionIsUndoneWhole(t *testing.T) {
 		}
 	}
 }
+
+// TestTrimAfterDeletion proves that a checkpoint which comes to a log that is deleted meanwhile lists none of
+// its segments: they would be listed until a restart, and each second would have a checkpoint.
+func TestTrimAfterDeletion(t *testing.T) {
+	mem := vfs.NewMem()
+	cfg := testConfig(mem, "data")
+	s := quietStore(t, cfg)
+	o := testOptions()
+	o.SegmentBytes = 1024
+	l := testLog(s, 0, o)
+	for n := range 40 {
+		mustAppend(t, l, batch(t, n, 1, 100))
+	}
+	s.Commit()
+	s.keeper.checkpointNow()
+	if err := l.SetStart(40); err != nil {
+		t.Fatal(err)
+	}
+	cfg.FS = mem.KillClone(nil)
+	s = quietStore(t, cfg)
+	l = testLog(s, 0, o)
+	if _, err := l.End(); err != nil || len(l.segments()) < 2 {
+		t.Fatalf("%d segments: %v", len(l.segments()), err)
+	}
+	s.Delete(testID(0))
+	if err := l.trimBelowStart(); err != nil {
+		t.Fatal(err)
+	}
+	for range 6 {
+		s.keeper.checkpointNow()
+		s.keeper.removeDue(time.Now())
+	}
+	s.keeper.mu.Lock()
+	defer s.keeper.mu.Unlock()
+	if s.keeper.redo || len(s.keeper.dropped) > 0 {
+		t.Errorf("another checkpoint is wanted: %v; %d segments are listed", s.keeper.redo, len(s.keeper.dropped))
+	}
+}

@@ -84,6 +84,9 @@ func (l *Log) moveStart(o record.Offset) error {
 func (l *Log) trimBelowStart() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if logState(l.state.Load()) == logDeleted { // its segments are removed with its directory
+		return nil
+	}
 	start := record.Offset(l.start.Load())
 	if segs := l.segments(); len(segs) < 2 || segs[1].Base() > start || l.isFaulted() {
 		return nil
