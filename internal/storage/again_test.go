@@ -243,3 +243,41 @@ func TestStartGoesWithItsLog(t *testing.T) {
 	}
 	expectValues(t, killed, 1)
 }
+
+// TestLeftoverIsWrittenAgain proves that no removal takes a file that is being written under the name of one
+// that an earlier run has not finished.
+func TestLeftoverIsWrittenAgain(t *testing.T) {
+	mem := vfs.NewMem()
+	cfg := testConfig(mem, "data")
+	s := quietStore(t, cfg)
+	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name := "data/topic-0/leader-epoch-checkpoint.tmp"
+	write := func() vfs.File {
+		f, err := mem.Open(name, vfs.Fresh)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	if err := write().Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = quietStore(t, cfg)
+	if _, err := testLog(s, 0, testOptions()).End(); err != nil {
+		t.Fatal(err)
+	}
+	s.keeper.mu.Lock()
+	queued := len(s.keeper.removals)
+	s.keeper.mu.Unlock()
+	if _, err := mem.Stat(name); err == nil && queued == 0 {
+		t.Fatal("the leftover stays")
+	}
+	f := write()
+	s.keeper.removeDue(time.Now())
+	if err := errors.Join(f.Close(), mem.Rename(name, "data/topic-0/leader-epoch-checkpoint")); err != nil {
+		t.Error(err)
+	}
+}

@@ -193,8 +193,16 @@ func (o *opening) unmarkCuts() {
 	}
 }
 
+// removeLeftover removes a file that an earlier run has not finished. If it stays, its next writer makes it
+// empty.
+func (o *opening) removeLeftover(name string) {
+	if err := o.l.s.fs.Remove(o.l.dir.Path(name)); err != nil {
+		o.l.s.log.Warn("a file could not be removed", "path", o.l.dir.Path(name), "err", err)
+	}
+}
+
 // attachFiles takes over the directory's segments and snapshots, and has leftovers of earlier runs
-// removed.
+// removed: at once those whose names are used again, or a later removal would take a new file.
 func (o *opening) attachFiles(infos []vfs.Info) {
 	l := o.l
 	for _, i := range infos {
@@ -204,8 +212,10 @@ func (o *opening) attachFiles(infos []vfs.Info) {
 			o.segs = append(o.segs, segment.Attach(l.s.files, l.dir, base, i.Size, o.now))
 		} else if at, ok := segment.ParseFileName(i.Name, snapshotSuffix); ok {
 			o.snapshots = append(o.snapshots, at)
-		} else if strings.HasSuffix(i.Name, segment.DeletedSuffix) || strings.HasSuffix(i.Name, ".tmp") {
+		} else if strings.HasSuffix(i.Name, segment.DeletedSuffix) {
 			l.s.keeper.removeLater(l.dir.Path(i.Name), 0)
+		} else if strings.HasSuffix(i.Name, ".tmp") {
+			o.removeLeftover(i.Name)
 		}
 	}
 	slices.SortFunc(o.segs, func(a, b *segment.Segment) int { return int(min(max(a.Base()-b.Base(), -1), 1)) })
