@@ -92,3 +92,47 @@ func TestFailedFill(t *testing.T) {
 		after.Close()
 	}
 }
+
+// TestFailedWriteOfFill proves that no round goes into a file of the ring into which zeros could not be
+// written, unless the disk had no room for them.
+func TestFailedWriteOfFill(t *testing.T) {
+	for cause, isUsed := range map[error]bool{syscall.EIO: false, vfs.ErrNoSpace: true} {
+		mem := vfs.NewMem()
+		if err := mem.MkdirAll("data"); err != nil {
+			t.Fatal(err)
+		}
+		const bad = "data/journal/0000.ring"
+		failed, used := false, false
+		cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, name string) error {
+			if op != vfs.OpWrite || name != bad {
+				return nil
+			}
+			if used = failed; failed {
+				return nil
+			}
+			failed = true
+			return cause
+		}))
+		j, err := Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		j.Start()
+		j.AllowWrites()
+		j.Fill(new(atomic.Bool))
+		if !failed {
+			t.Fatal("no write failed")
+		}
+		for i := range ringFiles {
+			var m Image
+			m.Add(Part{Kind: Bytes, Dir: "topic-0", Pos: int64(i)}, [][]byte{{byte(i)}}, j.RoundSize)
+			if err := j.Write(&m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if used != isUsed {
+			t.Errorf("%v: rounds go into the file: %v", cause, used)
+		}
+		j.Close()
+	}
+}

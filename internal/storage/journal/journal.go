@@ -110,7 +110,7 @@ const (
 	ringFilling                  // it is being made or filled
 	ringUsed                     // it has rounds that a recovery may need
 	ringMissing                  // it could not be made or opened; Write or Fill may make it again
-	ringTainted                  // a sync of it failed: no later one is believed, so nothing uses it
+	ringTainted                  // a write or a sync of it failed: no later one is believed, so nothing uses it
 )
 
 // Open opens the existing files of the ring. Their names are durable when it returns.
@@ -528,8 +528,10 @@ func (j *Journal) takeToFill() *ringFile {
 func (j *Journal) fillFile(f *ringFile, b []byte, stop *atomic.Bool) (ringState, error) {
 	for f.size < j.fileSize && !stop.Load() {
 		n := min(int64(len(b)), j.fileSize-f.size)
-		if _, err := f.f.WriteAt(b[:n], f.size); err != nil {
-			return ringFree, err
+		if _, err := f.f.WriteAt(b[:n], f.size); errors.Is(err, vfs.ErrNoSpace) {
+			return ringFree, err // the part of it that is written can be used
+		} else if err != nil {
+			return ringTainted, err
 		}
 		j.mu.Lock()
 		f.size += n
