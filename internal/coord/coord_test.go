@@ -397,18 +397,32 @@ func TestNothingIsServedBeforeItIsCommitted(t *testing.T) {
 }
 
 // TestCommitThatFailsIsAwaitedAgain proves that a shard which could not wait for the
-// high watermark, since its log had failed, loads again.
+// high watermark, since its log had failed, says so and loads again; and that it says nothing if this
+// node leads no longer.
 func TestCommitThatFailsIsAwaitedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l, r := &twin{}, newRuntime(t)
+		var log bytes.Buffer
+		r.cfg.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
 		r.StartLeading(0, 1, l)
 		do(t, r, func(w *words, s *Step) { w.say(s, "a", func(int, error) {}) })
 		r.StopLeading(0)
 		l.set(func() { l.hw, l.held = 0, true })
 		r.StartLeading(0, 2, l)
 		synctest.Wait()
+		l.lose(errors.New("no leader"))
+		r.StopLeading(0)
+		synctest.Wait()
+		if log.Len() > 0 {
+			t.Errorf("it was logged that another node leads: %s", log.String())
+		}
+		r.StartLeading(0, 3, l)
+		synctest.Wait()
 		l.lose(errors.New("bad disk"))
 		time.Sleep(firstRetry + time.Millisecond)
+		if synctest.Wait(); !strings.Contains(log.String(), "bad disk") {
+			t.Errorf("it was not logged: %s", log.String())
+		}
 		if err := r.Do(0, nil); !errors.Is(err, ErrLoading) {
 			t.Errorf("Do though nothing is committed: %v", err)
 		}

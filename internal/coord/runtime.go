@@ -258,10 +258,12 @@ func (r *Runtime[M]) loadLoop(sh *shard[M]) {
 		retry := time.NewTimer(wait)
 		select {
 		case <-retry.C:
-		case <-sh.stop:
+		case <-sh.stop: // the reason may be that this node leads no longer
 			retry.Stop()
 			return
 		}
+		r.cfg.Logger.Error("a coordinator's log cannot be loaded; its groups are unavailable until it can",
+			slog.Int("partition", int(sh.partition)), slog.Any("err", err))
 		sh.discardLoad()
 	}
 }

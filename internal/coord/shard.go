@@ -238,10 +238,6 @@ func (sh *shard[M]) replayAll() (end record.Offset, err error) {
 		n, err = sh.replayUpTo(s, end)
 	}
 	s.replyAndRecycle(err)
-	if err != nil && !errors.Is(err, ErrNotLeading) {
-		sh.rt.cfg.Logger.Error("a coordinator's log cannot be read; its groups are unavailable until it can",
-			slog.Int("partition", int(sh.partition)), slog.Any("err", err))
-	}
 	if err == nil && n > 0 {
 		sh.rt.cfg.Logger.Info("loaded a coordinator's partition", slog.Int("partition", int(sh.partition)),
 			slog.Int("records", n), slog.Duration("took", time.Since(began)))
