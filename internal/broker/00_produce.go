@@ -130,7 +130,7 @@ func (s *session) decodeProduce(p *produce) error {
 		return nil
 	}
 	var err error
-	if p.memory, err = s.reserveMemory(producePartMemory * int64(n)); err != nil {
+	if p.memory, err = s.reserveMemory(p.r, producePartMemory*int64(n)); err != nil {
 		return err
 	}
 	work.Enter(budget.Command)

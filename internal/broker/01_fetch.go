@@ -130,7 +130,7 @@ func (f *fetch) reserveMemory() (long bool, err error) {
 	if n <= fewPartitions {
 		return false, nil
 	}
-	f.work, err = f.s.reserveMemory(fetchMemory * int64(n))
+	f.work, err = f.s.reserveMemory(f.r, fetchMemory*int64(n))
 	return true, err
 }
 

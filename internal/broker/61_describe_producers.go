@@ -45,7 +45,7 @@ func (s *session) describeProducers(r *wire.Request, kreq kmsg.Request) error {
 		}
 		memory += n
 	}
-	held, err := s.conn.Reserve(budget.Data, memory)
+	held, err := r.Reserve(budget.Data, memory)
 	if err != nil {
 		return err // it names more partitions than fit into any answer
 	}

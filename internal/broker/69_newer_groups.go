@@ -23,7 +23,7 @@ type notOfKind struct {
 // answerNotOfKind answers for each group why it is not of the kind: it does not exist, it is
 // a classic group, or this node does not know. The answer may be sent after it returns.
 func (b *Broker) answerNotOfKind(r *wire.Request, ids []string, kind string, answer func([]notOfKind) kmsg.Response) error {
-	held, err := b.reserveAnswer(r, b.groupAnswerMemory()+8*int64(len(r.Body())))
+	held, err := b.reserveAnswer(r, b.groupAnswerMemory()+8*int64(r.BodySize()))
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.
 	}
 	room := meta.ServerSettings(m, b.cfg.Static).MaxDescribedPartitions
 	room = max(1, min(room, int(req.ResponsePartitionLimit)))
-	named := describedNameMemory*int64(len(req.Topics)) + 2*int64(len(r.Body()))
+	named := describedNameMemory*int64(len(req.Topics)) + 2*int64(r.BodySize())
 	held, err := b.reserveAnswer(r, describedTopicMemory*int64(min(room, m.NumPartitions()))+named)
 	if err != nil {
 		return err

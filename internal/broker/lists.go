@@ -78,7 +78,7 @@ func (b *Broker) replyList(r *wire.Request, whole kmsg.Response, l list) error {
 // reserveAnswer reserves memory for an answer. An answer that may need more than the largest
 // reservation gets that one, so that it is the only large answer.
 func (b *Broker) reserveAnswer(r *wire.Request, n int64) (budget.Reservation, error) {
-	return r.Conn.Reserve(budget.Data, min(n, b.cfg.Work.Most(budget.Data)))
+	return r.Reserve(budget.Data, min(n, b.cfg.Work.Most(budget.Data)))
 }
 
 // replyHeld sends an answer that was built in reserved memory. It takes over the caller's

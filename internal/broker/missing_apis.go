@@ -37,7 +37,7 @@ func (b *Broker) replyAnswer(r *wire.Request, a missing.Answer) error {
 		r.Reply(a.Make(func() {}))
 		return nil
 	}
-	held, err := r.Conn.Reserve(budget.Data, int64(a.Memory))
+	held, err := r.Reserve(budget.Data, int64(a.Memory))
 	if err != nil {
 		return err
 	}

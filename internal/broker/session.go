@@ -50,8 +50,8 @@ const (
 // reserveMemory reserves the memory that a request needs until its answer is sent. A request
 // that may need more than the largest reservation gets that one, so that it is the only large
 // request.
-func (s *session) reserveMemory(n int64) (budget.Reservation, error) {
-	return s.conn.Reserve(budget.Data, min(n, s.b.cfg.Work.Most(budget.Data)))
+func (s *session) reserveMemory(r *wire.Request, n int64) (budget.Reservation, error) {
+	return r.Reserve(budget.Data, min(n, s.b.cfg.Work.Most(budget.Data)))
 }
 
 // Serve serves one request.
@@ -73,6 +73,7 @@ func (s *session) Serve(r *wire.Request) error {
 	if err != nil {
 		return err
 	}
+	s.conn.GiveUpBodies()
 	return a.serve(s, r, req)
 }
 

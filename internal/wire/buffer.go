@@ -152,12 +152,13 @@ func (p *bufferPool) fitsLocked(queue int, size, replaced int64) bool {
 
 // takeBuffer returns a buffer of the class, or nil when memory is short or others
 // have waited for longer. replaced is the size of the buffer that this one replaces:
-// while its bytes are copied both exist, but it is counted as gone.
+// while its bytes are copied both exist, but it is counted as gone. A smaller one is
+// always granted, since that leaves more memory to those that wait.
 func (p *bufferPool) takeBuffer(class, replaced int) *buffer {
 	size := int64(p.sizes[class])
 	queue := queueOf(class)
 	p.mu.Lock()
-	if len(p.waiting[queue].list) > 0 || !p.fitsLocked(queue, size, int64(replaced)) {
+	if size > int64(replaced) && (len(p.waiting[queue].list) > 0 || !p.fitsLocked(queue, size, int64(replaced))) {
 		p.mu.Unlock()
 		return nil
 	}

@@ -29,7 +29,8 @@ type Session interface {
 	Serve(r *Request) error
 	// Flush is called after the last request of a read. When it returns, the memory of the
 	// bodies served so far is used for something else, except of those that were kept. It is
-	// also called before a request waits for memory (Decode); then the bodies stay as they are.
+	// also called before a request waits for memory (Decode, Reserve); then only the body of that
+	// request stays.
 	Flush()
 	// Close is called when the connection has ended. Bodies for which Flush was not called,
 	// or did not return, are still valid.
@@ -334,10 +335,10 @@ func (s shape) workMemory(most int64) int64 {
 
 // reserveWork waits until there is work memory to serve a request. A request that may need more
 // than the largest reservation gets that one, so that it is the only large one.
-func (c *Conn) reserveWork(s shape) (*decodeMemory, error) {
+func (c *Conn) reserveWork(r *Request, s shape) (*decodeMemory, error) {
 	c.releaseDecoded() // of an earlier call
 	n := s.workMemory(c.srv.cfg.Work.Most(c.workClass(budget.Command)))
-	held, err := c.Reserve(budget.Command, n)
+	held, err := r.Reserve(budget.Command, n)
 	if err != nil {
 		return nil, err
 	}
@@ -347,36 +348,22 @@ func (c *Conn) reserveWork(s shape) (*decodeMemory, error) {
 	return c.decoded, nil
 }
 
-// Reserve reserves work memory for a request. It waits for it until the connection ends. Only
-// Serve may call it. Before it waits, the session is flushed, and the large answers to earlier
-// requests of the connection are sent: so no connection takes more than one place in the
-// queue, and one whose client does not read stands in none. A peer's requests take memory of the
-// class budget.Peer instead, and no more of it than one of them may have.
-func (c *Conn) Reserve(class budget.Class, n int64) (budget.Reservation, error) {
-	work := c.srv.cfg.Work
-	if c.proven.Load() {
-		class = c.workClass(class)
-		n = min(n, work.Most(class))
-	}
-	if held, ok := work.TryReserve(class, n); ok {
-		return held, nil
-	}
-	c.sess.Flush()
-	c.out.uncork()
-	err := c.awaitRoom(bounds{parked: math.MaxUint64, unsent: holdFrom, early: holdFrom, memory: holdFrom})
-	c.life.changeState(connServing)
-	if err != nil {
-		return budget.Reservation{}, err
-	}
-	return work.Reserve(c.Context(), class, n)
-}
-
 // workClass is the class of the work memory for the connection's requests of a class.
 func (c *Conn) workClass(class budget.Class) budget.Class {
 	if c.proven.Load() {
 		return budget.Peer
 	}
 	return class
+}
+
+// GiveUpBodies tells that the Session has been flushed and needs none of the bodies served so far,
+// so that a request which waits after it was decoded keeps no receive buffer. Only Serve may call it.
+func (c *Conn) GiveUpBodies() {
+	c.endLease()
+	if c.in.buf != nil {
+		c.in.adaptStartClass()
+		c.in.shrinkBuffer()
+	}
 }
 
 // Context ends with the connection.

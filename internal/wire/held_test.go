@@ -197,7 +197,7 @@ func TestUnreadAnswersLeaveRoomForWork(t *testing.T) {
 		if r.Key == 0 {
 			return nil
 		}
-		memory, err := r.Conn.Reserve(budget.Data, size)
+		memory, err := r.Reserve(budget.Data, size)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,10 @@ import (
 	"sync/atomic"
 )
 
+// errQueued closes a connection whose request waits for work memory, when its receive buffer is
+// needed and nothing else gives memory back.
+var errQueued = errors.New("the memory for requests is exhausted, and a request of this connection waited for work memory")
+
 // errNoMemory closes a connection that waits for memory, or whose memory others need.
 var errNoMemory = errors.New("the memory for requests is exhausted, and this connection was slower than others to send the rest of a request")
 
@@ -39,7 +43,7 @@ type input struct {
 }
 
 // unfinished is the memory that an input holds while it waits for the rest of a request, or
-// until there is room for the answers of its requests. The input writes it, and the sweeper
+// until there is room for the answers of its requests, or until there is work memory. The input writes it, and the sweeper
 // reads it.
 type unfinished struct {
 	bytes   atomic.Int64  // of the buffer; 0: nothing is held
@@ -206,6 +210,17 @@ func (in *input) prepareToBlock(leased bool) {
 		in.held.reserve.Store(in.buf.pool == in.reserve)
 		in.held.bytes.Store(int64(len(in.buf.bytes)))
 	}
+}
+
+// keepLast replaces the buffer by the smallest that holds the rest and the n bytes that were cut
+// last, if that is much smaller. The n bytes are then the first ones of the new buffer. The buffer
+// must have no reference of the session.
+func (in *input) keepLast(n int) (moved bool) {
+	in.start -= n
+	class := in.pool.classFor(in.restSize())
+	moved = in.pool.sizes[class]*4 <= len(in.buf.bytes) && in.replaceBuffer(class)
+	in.start += n
+	return moved
 }
 
 // shrinkBuffer replaces the buffer by the smallest that holds the rest, if that saves enough

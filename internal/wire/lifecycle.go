@@ -17,7 +17,7 @@ var (
 
 // connState is the state of a connection.
 //
-//	opening --> reading <--> serving <--> blocked
+//	opening --> reading <--> serving <--> blocked --> queued --> serving
 //	             |   ^          |
 //	             v   |          |
 //	          suspended         |
@@ -35,6 +35,7 @@ const (
 	connReading                    // its goroutine waits for requests, or for a buffer to read them into
 	connServing                    // its goroutine hands requests to the session
 	connBlocked                    // its goroutine waits until there is room for more answers
+	connQueued                     // its goroutine waits in line for work memory
 	connSuspended                  // it has no goroutine: the idle poller waits for requests
 	connDraining                   // no more requests are served; its last answers are sent
 	connClosed                     // nothing is read or sent any more

@@ -3,6 +3,7 @@ package wire
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 
@@ -34,7 +35,8 @@ type Request struct {
 }
 
 // Body is the request after its header. It aliases the receive buffer. It is valid until the
-// Session's Flush returns, and nil later, and only Serve, Flush and Close may call it; after
+// Session's Flush returns or GiveUpBodies is called, and nil later, and only Serve, Flush and Close
+// may call it. If Serve waits for memory (Decode, Reserve), it must call Body again after that. After
 // KeepBody it is valid until the request is answered, and any goroutine may call it.
 func (r *Request) Body() []byte {
 	b := r.kept
@@ -46,6 +48,9 @@ func (r *Request) Body() []byte {
 	}
 	return b.bytes[r.from:r.to:r.to]
 }
+
+// BodySize is the number of bytes of the body.
+func (r *Request) BodySize() int { return r.to - r.from }
 
 // IsFirst tells whether no request came before it on its connection.
 func (r *Request) IsFirst() bool { return r.seq == 0 }
@@ -69,7 +74,7 @@ func (r *Request) KeepBody() {
 func (r *Request) Decode() (kmsg.Request, error) {
 	shape, err := r.checkShape()
 	if err == nil {
-		r.decoded, err = r.Conn.reserveWork(shape)
+		r.decoded, err = r.Conn.reserveWork(r, shape)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s v%d: %w", kmsg.NameForKey(r.Key), r.Version, err)
@@ -94,6 +99,49 @@ func (r *Request) checkShape() (shape, error) {
 	return r.Conn.srv.guard.checkBody(r.Key, r.Version, r.Body(), r.Conn.srv.decodeLimit())
 }
 
+// Reserve reserves work memory for the request. It waits for it until the connection ends. Only
+// Serve may call it, before it answers the request. Before it waits, the session is flushed, and the
+// large answers to earlier requests of the connection are sent: so no connection takes more than
+// one place in the queue, and one whose client does not read stands in none. While it waits, the
+// connection keeps no more of its receive buffer than the request's body and the bytes after it. A
+// peer's requests take memory of the class budget.Peer instead, and no more of it than one of them
+// may have.
+func (r *Request) Reserve(class budget.Class, n int64) (budget.Reservation, error) {
+	c := r.Conn
+	work := c.srv.cfg.Work
+	if c.proven.Load() {
+		class = c.workClass(class)
+		n = min(n, work.Most(class))
+	}
+	if held, ok := work.TryReserve(class, n); ok {
+		return held, nil
+	}
+	c.sess.Flush()
+	c.out.uncork()
+	r.shrinkLease()
+	err := c.awaitRoom(bounds{parked: math.MaxUint64, unsent: holdFrom, early: holdFrom, memory: holdFrom})
+	if err != nil {
+		return budget.Reservation{}, err
+	}
+	c.life.changeState(connQueued)
+	defer c.life.changeState(connServing)
+	return work.Reserve(c.Context(), class, n)
+}
+
+// shrinkLease gives up the bodies of earlier requests, for which the session was flushed, and moves
+// the body of r into a small buffer.
+func (r *Request) shrinkLease() {
+	c := r.Conn
+	if c.leasedBuffer(r) == nil {
+		return
+	}
+	c.endLease()
+	if size := r.BodySize(); r.kept == nil && c.in.keepLast(size) {
+		r.from, r.to = 0, size
+	}
+	c.lease, c.leasedAt = c.in.buf.retain(), r.seq
+}
+
 // largeBody is the least size of a body that waits for its turn on a processor. Decoding a
 // smaller one takes no longer than other work that does not wait, a few hundred microseconds.
 const largeBody = 16 << 10
@@ -101,7 +149,7 @@ const largeBody = 16 << 10
 // enterLarge waits for a turn on a processor if the body is large. The caller must call leave,
 // and must wait for nothing before that.
 func (r *Request) enterLarge() (leave func()) {
-	if r.to-r.from < largeBody {
+	if r.BodySize() < largeBody {
 		return func() {}
 	}
 	work := r.Conn.srv.cfg.Work

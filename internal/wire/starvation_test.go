@@ -8,6 +8,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/leatstream/leat/internal/budget"
 )
 
 // openPipe connects a client to a server without a network: in a bubble of synctest.
@@ -193,6 +195,138 @@ func TestBlockedConnectionsKeepNoBuffer(t *testing.T) {
 		}
 		shutdown(t, s)
 	})
+}
+
+// TestQueuedRequestsKeepNoBuffer proves that requests which wait for work memory keep only their own
+// bodies, so that many small ones leave the memory for requests to others, and that they are served
+// in the end, with their bodies and with the requests behind them.
+func TestQueuedRequestsKeepNoBuffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const memory = 2 << 20
+		work := budget.New(budget.Config{})
+		all, _ := work.TryReserve(budget.Data, work.Most(budget.Data))
+		s := NewServer(Config{MaxFrame: 1 << 18, RequestMemory: memory, IdleTimeout: 10 * time.Minute, Work: work}, &funcs{serve: func(r *Request) error {
+			if r.Key == 0 {
+				return echo(r)
+			}
+			held, err := r.Reserve(budget.Data, work.Most(budget.Data))
+			defer held.Release()
+			if err != nil {
+				return err
+			}
+			return echo(r)
+		}})
+		var queued []*client
+		for range memory / (64 << 10) {
+			c := openPipe(t, s)
+			c.send(append(append(frame(0, 0, 1, "before"), frame(1, 0, 2, "queued")...), frame(0, 0, 3, "after")...))
+			if id, body := c.receive(); id != 1 || body != "before" {
+				t.Fatalf("answer %d is %q", id, body)
+			}
+			queued = append(queued, c)
+		}
+		synctest.Wait()
+		if n := s.Stats().RequestMemory(); n > memory/16 {
+			t.Errorf("%d of %d bytes are held", n, memory)
+		}
+		expectServedWithin(t, s, 0)
+		all.Release()
+		for _, c := range queued {
+			for _, want := range []string{"queued", "after"} {
+				if _, body := c.receive(); body != want {
+					t.Errorf("got %q, want %q", body, want)
+				}
+			}
+			c.Close()
+		}
+		shutdown(t, s)
+	})
+}
+
+// TestQueuedRequestsWithLargeBodies proves that requests which wait for work memory do not keep
+// everybody out with their bodies: some of them are closed when nothing else gives memory back.
+func TestQueuedRequestsWithLargeBodies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const memory = 2 << 20
+		var log logLines
+		work := budget.New(budget.Config{})
+		all, _ := work.TryReserve(budget.Data, work.Most(budget.Data))
+		s := NewServer(Config{MaxFrame: 1 << 18, RequestMemory: memory, IdleTimeout: 10 * time.Minute, Work: work, Logger: log.logger()}, &funcs{serve: func(r *Request) error {
+			if r.Key == 0 {
+				return echo(r)
+			}
+			_, err := r.Reserve(budget.Data, work.Most(budget.Data))
+			return err
+		}})
+		for range memory / (64 << 10) {
+			c := openPipe(t, s)
+			go func() { _, _ = c.Write(frame(1, 0, 1, strings.Repeat("q", 33_000))) }()
+		}
+		synctest.Wait()
+		if used := s.Stats().RequestMemory(); used != memory {
+			t.Fatalf("%d bytes are used, of %d: the test lost its sense", used, memory)
+		}
+		expectServedWithin(t, s, 10*time.Second)
+		if !strings.Contains(log.String(), errQueued.Error()) {
+			t.Errorf("the log says %s", log.String())
+		}
+		shutdown(t, s)
+		all.Release()
+	})
+}
+
+// TestDecodedRequestsKeepNoBuffer proves that requests whose bodies the session has given up keep
+// no memory for requests while they are served, whatever they wait for.
+func TestDecodedRequestsKeepNoBuffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const memory = 2 << 20
+		hold := make(chan struct{})
+		s := NewServer(Config{MaxFrame: 1 << 18, RequestMemory: memory, IdleTimeout: 10 * time.Minute}, &funcs{serve: func(r *Request) error {
+			if r.Key == 0 {
+				return echo(r)
+			}
+			r.Conn.GiveUpBodies()
+			<-hold
+			answerWith(r, 4)
+			return nil
+		}})
+		var waiting []*client
+		for range memory / (64 << 10) {
+			c := openPipe(t, s)
+			c.send(append(frame(1, 0, 2, "waits"), frame(0, 0, 3, "after")...))
+			waiting = append(waiting, c)
+		}
+		synctest.Wait()
+		if n := s.Stats().RequestMemory(); n > memory/16 {
+			t.Errorf("%d of %d bytes are held", n, memory)
+		}
+		expectServedWithin(t, s, 0)
+		close(hold)
+		for _, c := range waiting {
+			if id, _ := c.receive(); id != 2 {
+				t.Errorf("answer %d comes first", id)
+			}
+			if id, body := c.receive(); id != 3 || body != "after" {
+				t.Errorf("answer %d is %q", id, body)
+			}
+			c.Close()
+		}
+		shutdown(t, s)
+	})
+}
+
+// expectServedWithin has a new client send a small request, which must be answered in time.
+func expectServedWithin(t *testing.T, s *Server, most time.Duration) {
+	t.Helper()
+	began := time.Now()
+	c := openPipe(t, s)
+	defer c.Close()
+	_ = c.SetDeadline(began.Add(most + time.Minute)) // a pipe has deadlines
+	go func() { _, _ = c.Write(frame(0, 0, 9, "small")) }()
+	_, err := c.Read(make([]byte, 4))
+	if d := time.Since(began); err != nil || d > most {
+		t.Errorf("a small request took %v: %v", d, err)
+	}
 }
 
 // TestChooseVictims proves which connections are closed when memory for requests is short: the

@@ -130,6 +130,7 @@ type holder struct {
 	pace   int64
 	age    uint32 // how many sweeps ago its request began
 	queued bool   // it waits for a larger buffer, not for its client
+	works  bool   // it waits for work memory, not for its client
 	exempt bool   // it is a peer that holds memory which clients have too, and is not closed for them
 }
 
@@ -140,20 +141,27 @@ type heldSample struct {
 }
 
 // measureHeld returns the memory that a connection holds for an unfinished request, or for
-// requests that are not served because the client does not read its answers.
+// requests that are not served because the client does not read its answers, or because they wait
+// for work memory.
 func (c *Conn) measureHeld(now uint32) holder {
 	held := &c.in.held
 	h := holder{c: c, bytes: held.bytes.Load(), queued: c.in.isWaitingForBuffer()}
 	state := c.life.currentState()
-	if h.bytes == 0 || state != connReading && state != connBlocked {
+	if h.bytes == 0 || state != connReading && state != connBlocked && state != connQueued {
 		return holder{}
 	}
 	last := c.sample
 	c.sample = heldSample{held.frame.Load(), held.arrived.Load()}
-	if state == connBlocked {
+	switch state {
+	case connBlocked:
 		h.age = now - c.activity.last.Load()
 		h.pace = never + int64(h.age)
 		return h
+	case connQueued: // this is not its client's fault, so slower clients are closed before it
+		h.age, h.works = now-c.activity.last.Load(), true
+		h.pace = int64(h.age)
+		return h
+	default:
 	}
 	h.age = now - held.since.Load()
 	h.pace = int64(h.age)
@@ -182,7 +190,11 @@ func (w *sweeper) closeSlowHolders(holders []holder, pool *bufferPool) {
 		return
 	}
 	for _, h := range chooseVictims(holders, need, w.stalled, short.stuck) {
-		h.c.Close(errNoMemory)
+		if h.works {
+			h.c.Close(errQueued)
+		} else {
+			h.c.Close(errNoMemory)
+		}
 	}
 }
 
