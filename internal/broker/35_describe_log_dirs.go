@@ -6,6 +6,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
@@ -23,21 +24,30 @@ func (b *Broker) describeLogDirs(_ *session, r *wire.Request, kreq kmsg.Request)
 	if err != nil {
 		return err
 	}
-	usage := b.cfg.Set.Usage()
 	dir := kmsg.NewDescribeLogDirsResponseDir()
-	dir.Dir, dir.TotalBytes, dir.UsableBytes = b.cfg.LogDir, usage.Total, usage.Free
-	if req.Topics == nil {
-		for t := range m.Topics() {
-			dir.Topics = b.appendSizes(dir.Topics, t, countTo(len(t.Partitions)), &usage)
-		}
-	}
-	for t, asked := range b.askedPartitions(m, req.Topics) {
-		dir.Topics = b.appendSizes(dir.Topics, t, slices.Values(asked), &usage)
-	}
+	dir.Dir = b.cfg.LogDir
+	dir.UsableBytes, dir.TotalBytes = b.cfg.Set.DiskSpace()
+	dir.Topics = b.listSizes(m, b.askedPartitions(m, req.Topics), req.Topics == nil)
 	resp := kmsg.NewPtrDescribeLogDirsResponse()
 	resp.Dirs = append(resp.Dirs, dir)
 	b.replyHeld(r, resp, &held)
 	return nil
+}
+
+// listSizes describes the asked partitions, or all, in turns with other long work.
+func (b *Broker) listSizes(m *meta.Image, asked iter.Seq2[*meta.Topic, []int32], all bool) (list []kmsg.DescribeLogDirsResponseDirTopic) {
+	b.cfg.Work.Enter(budget.Command)
+	defer b.cfg.Work.Leave()
+	l := sizeLister{b: b}
+	if all {
+		for t := range m.Topics() {
+			list = l.appendSizes(list, t, countTo(len(t.Partitions)))
+		}
+	}
+	for t, partitions := range asked {
+		list = l.appendSizes(list, t, slices.Values(partitions))
+	}
+	return list
 }
 
 // askedPartitions are the partitions that exist of those that are asked for, each once, so that
@@ -92,19 +102,41 @@ func countTo(n int) iter.Seq[int32] {
 	}
 }
 
+// sizeLister measures partitions while it has a processor.
+type sizeLister struct {
+	b    *Broker
+	seen int // partitions so far
+}
+
+// measureSize measures a partition. It passes the processor on after each stretch, and before each
+// partition whose log is not open, since that takes calls of the system.
+func (l *sizeLister) measureSize(t *meta.Topic, n int32) int64 {
+	var p *replica.Partition
+	if found := l.b.cfg.Set.TopicByID(t.ID); found != nil {
+		p = found.Partition(n)
+	}
+	if l.seen++; l.seen%stretch == 0 || p != nil && !p.IsOpen() {
+		l.b.cfg.Work.Pass(budget.Command)
+	}
+	if p == nil {
+		return 0
+	}
+	return l.b.cfg.Set.SizeOf(p)
+}
+
 // appendSizes appends a topic with those of the asked partitions that this node has, unless
 // it has none of them.
-func (b *Broker) appendSizes(
-	list []kmsg.DescribeLogDirsResponseDirTopic, t *meta.Topic, asked iter.Seq[int32], usage *replica.Usage,
+func (l *sizeLister) appendSizes(
+	list []kmsg.DescribeLogDirsResponseDirTopic, t *meta.Topic, asked iter.Seq[int32],
 ) []kmsg.DescribeLogDirsResponseDirTopic {
 	rt := kmsg.NewDescribeLogDirsResponseDirTopic()
 	rt.Topic = t.Name
 	for n := range asked {
-		if n < 0 || int(n) >= len(t.Partitions) || !slices.Contains(t.Partitions[n].Replicas, b.cfg.NodeID) {
+		if n < 0 || int(n) >= len(t.Partitions) || !slices.Contains(t.Partitions[n].Replicas, l.b.cfg.NodeID) {
 			continue
 		}
 		rp := kmsg.NewDescribeLogDirsResponseDirTopicPartition()
-		rp.Partition, rp.Size = n, usage.Of(t.ID, n)
+		rp.Partition, rp.Size = n, l.measureSize(t, n)
 		rt.Partitions = append(rt.Partitions, rp)
 	}
 	if len(rt.Partitions) == 0 {

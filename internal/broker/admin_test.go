@@ -23,6 +23,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/vfs"
 )
 
 var record431 = flag.Bool("record", false, "write what the Kafka at LEAT_TEST_KAFKA answers into testdata")
@@ -35,13 +36,19 @@ const (
 // newAdminRig makes a rig with a controller; static are the node's own settings.
 func newAdminRig(t *testing.T, static map[string]string) *rig {
 	t.Helper()
+	return newAdminRigOn(t, vfs.NewMem(), static)
+}
+
+// newAdminRigOn is newAdminRig on a file system.
+func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string) *rig {
+	t.Helper()
 	st, err := config.NewStatic(1, static)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var g *rig
 	levels := map[string]slog.Level{"root": slog.LevelInfo}
-	g = newRig(t, func(c *Config) {
+	g = newRigOn(t, fs, "data", func(c *Config) {
 		c.Static, c.LogDir = st, "/data"
 		c.LogLevels = func() map[string]slog.Level { return maps.Clone(levels) }
 		c.SetLogLevel = func(name string, l *slog.Level) { levels[name] = *l }

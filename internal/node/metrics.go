@@ -130,16 +130,20 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	img := g.n.image.Load()
 	value(g.topics, now, int64(img.NumTopics()))
 	value(g.partitions, now, int64(img.NumPartitions()))
-	usage := g.n.set.Usage()
-	value(g.logBytes, now, usage.Bytes)
+	bytes := int64(0)
+	for p := range g.n.set.Partitions() {
+		bytes += g.n.set.SizeOf(p)
+	}
+	value(g.logBytes, now, bytes)
 	p := g.n.producers.Usage()
 	value(g.producers, now, p.Producers)
 	value(g.producerBytes, now, p.Bytes)
 	value(g.producerLimit, now, p.Limit)
 	value(g.producersEvicted, count, p.Evicted)
 	g.collectFaults(value)
-	value(g.diskFree, now, usage.Free)
-	value(g.diskTotal, now, usage.Total)
+	free, total := g.n.store.DiskSpace()
+	value(g.diskFree, now, free)
+	value(g.diskTotal, now, total)
 }
 
 // faultReasons are the reasons of leat_logs_faulted.

@@ -385,28 +385,12 @@ func (s *Set) commitLoop() {
 	}
 }
 
-// Usage is how many bytes the partitions of this node take on its disk.
-type Usage struct {
-	logs map[storage.LogID]int64
+// DiskSpace is how many bytes of the file system are free, and its size; -1: unknown.
+func (s *Set) DiskSpace() (free, total int64) { return s.cfg.Store.DiskSpace() }
 
-	Bytes       int64 // all partitions together
-	Free, Total int64 // of the file system; -1: unknown
-}
-
-// Usage measures how much of the disk is used and how much is free.
-func (s *Set) Usage() Usage {
-	var u Usage
-	u.logs, u.Free, u.Total = s.cfg.Store.Usage()
-	for _, n := range u.logs {
-		u.Bytes += n
-	}
-	return u
-}
-
-// Of is the size in bytes of one partition.
-func (u *Usage) Of(topic meta.UUID, n int32) int64 {
-	return u.logs[storage.LogID{Topic: topic, Partition: n}]
-}
+// SizeOf is about how many bytes a partition takes on the disk. If its log was not opened yet, the
+// log's directory is read.
+func (*Set) SizeOf(p *Partition) int64 { return p.log.SizeOnDisk() }
 
 // Close ends all waits with ErrNotLeader, and the commits in the background. It does not close
 // the logs: the Store does, and makes durable what was appended before.

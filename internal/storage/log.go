@@ -315,8 +315,9 @@ func (l *Log) activeSegment() *segment.Segment {
 	return l.activeLocked()
 }
 
-// sizeOnDisk is about the number of bytes of the log's records on disk.
-func (l *Log) sizeOnDisk() int64 {
+// SizeOnDisk is about the number of bytes of the log's records on disk. It reads the directory of a
+// log that is not open.
+func (l *Log) SizeOnDisk() int64 {
 	if !l.isOpen() {
 		return l.s.dirs.sumSegments(l.name)
 	}

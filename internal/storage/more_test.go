@@ -148,7 +148,7 @@ func TestRetention(t *testing.T) {
 	}
 	s.keeper.checkpointNow()
 	s.keeper.removeDue(time.Now())
-	if n := l.sizeOnDisk(); n != 0 {
+	if n := l.SizeOnDisk(); n != 0 {
 		t.Errorf("%d bytes are left", n)
 	}
 	mustAppend(t, l, batch(t, 0, 1, 100))

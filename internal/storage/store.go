@@ -241,17 +241,13 @@ func (s *Store) Damage() error {
 	return s.journal.Lost()
 }
 
-// Usage measures the bytes of each log and the file system's space; -1: unknown.
-func (s *Store) Usage() (logs map[LogID]int64, avail, total int64) {
-	logs = map[LogID]int64{}
-	for _, l := range s.allLogs() {
-		logs[l.id] = l.sizeOnDisk()
-	}
+// DiskSpace is the file system's space; -1: unknown.
+func (s *Store) DiskSpace() (avail, total int64) {
 	avail, total, err := s.fs.Free(s.cfg.Dir)
 	if err != nil {
-		avail, total = -1, -1
+		return -1, -1
 	}
-	return logs, avail, total
+	return avail, total
 }
 
 // IsFull tells whether records are refused because the disk is full.
