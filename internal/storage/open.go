@@ -201,22 +201,29 @@ func (o *opening) removeLeftover(name string) {
 	}
 }
 
+func (o *opening) attachFile(i vfs.Info) {
+	l := o.l
+	if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
+		o.segs = append(o.segs, segment.Attach(l.s.files, l.dir, base, i.Size, o.now))
+	}
+	if at, ok := segment.ParseFileName(i.Name, snapshotSuffix); ok {
+		o.snapshots = append(o.snapshots, at)
+	}
+	switch {
+	case i.Name == segment.CutMark:
+		o.isMarked = true
+	case strings.HasSuffix(i.Name, segment.DeletedSuffix):
+		l.s.keeper.removeLater(l.dir.Path(i.Name), 0)
+	case strings.HasSuffix(i.Name, ".tmp"):
+		o.removeLeftover(i.Name)
+	}
+}
+
 // attachFiles takes over the directory's segments and snapshots, and has leftovers of earlier runs
 // removed: at once those whose names are used again, or a later removal would take a new file.
 func (o *opening) attachFiles(infos []vfs.Info) {
-	l := o.l
 	for _, i := range infos {
-		if i.Name == segment.CutMark {
-			o.isMarked = true
-		} else if base, ok := segment.ParseFileName(i.Name, segment.LogSuffix); ok {
-			o.segs = append(o.segs, segment.Attach(l.s.files, l.dir, base, i.Size, o.now))
-		} else if at, ok := segment.ParseFileName(i.Name, snapshotSuffix); ok {
-			o.snapshots = append(o.snapshots, at)
-		} else if strings.HasSuffix(i.Name, segment.DeletedSuffix) {
-			l.s.keeper.removeLater(l.dir.Path(i.Name), 0)
-		} else if strings.HasSuffix(i.Name, ".tmp") {
-			o.removeLeftover(i.Name)
-		}
+		o.attachFile(i)
 	}
 	slices.SortFunc(o.segs, func(a, b *segment.Segment) int { return int(min(max(a.Base()-b.Base(), -1), 1)) })
 	slices.Sort(o.snapshots)
