@@ -20,8 +20,8 @@ type step struct {
 
 	// copied tells which maps of the image are the step's own copies by now.
 	copied struct {
-		brokers, configs, features bool
-		names, ids                 [shards]bool
+		brokers, nodes, configs, features bool
+		names, ids                        [shards]bool
 	}
 }
 
@@ -91,6 +91,16 @@ func (s *step) applyRecord(rec Record) error {
 		return s.setFeature(FeatureSet{Name: LevelFeature, Level: r.Level})
 	case FeaturesChanged:
 		s.m.featuresEpoch = max(s.m.featuresEpoch, r.Epoch)
+	case NodeAdmitted:
+		return s.admitNode(r)
+	case NodeRemoved:
+		return s.removeNode(r.ID)
+	case TokenMade:
+		return s.makeToken(r)
+	case TokenRevoked:
+		return s.revokeToken(r.ID)
+	case TokenForgotten:
+		return s.forgetToken(r.ID)
 	}
 	return nil
 }
@@ -120,7 +130,7 @@ func (s *step) registerBroker(b Broker) error {
 		return err
 	}
 	if b.Directory != (UUID{}) || b.RecordedEpoch != 0 {
-		if err := s.checkLevel(LevelCluster); err != nil {
+		if err := s.requireCluster(); err != nil {
 			return err
 		}
 	}
@@ -198,7 +208,7 @@ func (s *step) createTopic(r TopicCreated) error {
 		return fmt.Errorf("topic %q or id %x is there already", r.Name, r.ID)
 	}
 	if r.Follows {
-		if err := s.checkLevel(LevelCluster); err != nil {
+		if err := s.requireCluster(); err != nil {
 			return err
 		}
 	}
@@ -211,7 +221,7 @@ func (s *step) createTopic(r TopicCreated) error {
 }
 
 func (s *step) changeTopic(r TopicChanged) error {
-	if err := s.checkLevel(LevelCluster); err != nil {
+	if err := s.requireCluster(); err != nil {
 		return err
 	}
 	c := s.copyTopic(r.ID)

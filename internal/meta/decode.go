@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/credential"
 )
 
 // reader reads the fields of a record's body, or of an element in it, in their order.
@@ -87,13 +88,29 @@ func (r *reader) readText() string {
 	return s
 }
 
-func (r *reader) readUUID() (id UUID) {
-	if len(r.b) < len(id) {
+// readBytes reads as many bytes as there is room for.
+func (r *reader) readBytes(to []byte) {
+	if len(r.b) < len(to) {
 		r.b, r.bad = nil, true
-		return UUID{}
+		return
 	}
-	r.b = r.b[copy(id[:], r.b):]
+	r.b = r.b[copy(to, r.b):]
+}
+
+func (r *reader) readUUID() (id UUID) {
+	r.readBytes(id[:])
 	return id
+}
+
+func (r *reader) readTokenID() (id credential.TokenID) {
+	r.readBytes(id[:])
+	return id
+}
+
+// readKey reads a public key, or another one of that length.
+func (r *reader) readKey() (key [32]byte) {
+	r.readBytes(key[:])
+	return key
 }
 
 // readBool reads what appendBool wrote.
@@ -268,7 +285,7 @@ func (r *reader) readRecord(tag uint64, do func(Record) error) error {
 	case tagFeaturesChanged:
 		rec = FeaturesChanged{Epoch: r.readUvarint()}
 	default:
-		panic(fmt.Sprintf("BUG: record %d has a tag and no reader", tag))
+		r.readNodeRecord(tag, &rec)
 	}
 	switch {
 	case r.bad:
@@ -281,6 +298,24 @@ func (r *reader) readRecord(tag uint64, do func(Record) error) error {
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return err
+}
+
+// readNodeRecord reads the body of a record about nodes and tokens into rec.
+func (r *reader) readNodeRecord(tag uint64, rec *Record) {
+	switch tag {
+	case tagNodeAdmitted:
+		*rec = NodeAdmitted{ID: r.readInt32(), Key: r.readKey(), Directory: r.readUUID()}
+	case tagNodeRemoved:
+		*rec = NodeRemoved{ID: r.readInt32()}
+	case tagTokenMade:
+		*rec = TokenMade{ID: r.readTokenID(), Key: r.readKey(), Acceptor: r.readKey(), Expires: r.readInt64()}
+	case tagTokenRevoked:
+		*rec = TokenRevoked{ID: r.readTokenID()}
+	case tagTokenForgotten:
+		*rec = TokenForgotten{ID: r.readTokenID()}
+	default:
+		panic(fmt.Sprintf("BUG: record %d has a tag and no reader", tag))
+	}
 }
 
 func (r *reader) readPartitionsSet() PartitionsSet {

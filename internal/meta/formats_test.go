@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/credential"
 )
 
 // TestRecordsKeepTheirFormat proves that each kind of record has the bytes that it had when
@@ -51,6 +52,11 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 		{TopicChanged{ID: topic}, "0f01110102030000000000000000000000001000"},
 		{LevelSet{Level: 1}, "10010102"},
 		{TopicChanged{ID: topic, Follows: true}, "0f01110102030000000000000000000000001001"},
+		{NodeAdmitted{ID: 300, Key: credential.PublicKey{1, 31: 2}, Directory: UUID{3, 15: 4}}, "110132d804010000000000000000000000000000000000000000000000000000000000000203000000000000000000000000000004"},
+		{NodeRemoved{ID: 300}, "120102d804"},
+		{TokenMade{ID: credential.TokenID{1, 7: 2}, Key: credential.PublicKey{3, 31: 4}, Acceptor: [32]byte{5, 31: 6}, Expires: 1_800_000_000_000}, "13014e01000000000000020300000000000000000000000000000000000000000000000000000000000004050000000000000000000000000000000000000000000000000000000000000680c0e285e368"},
+		{TokenRevoked{ID: credential.TokenID{1, 7: 2}}, "1401080100000000000002"},
+		{TokenForgotten{ID: credential.TokenID{1, 7: 2}}, "1501080100000000000002"},
 	} {
 		seen[c.want.recordTag()] = true
 		b, err := hex.DecodeString(c.hex)

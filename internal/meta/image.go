@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/credential"
 )
 
 // UUID is a topic id, or a broker's incarnation. The zero value stands for "no id".
@@ -22,6 +23,8 @@ type Image struct {
 	ClusterID string // 22 characters, as Kafka's
 	Tag       uint32 // the cluster's part of producer ids (see ProducerID), 20 bits, not zero
 	Brokers   map[int32]*Broker
+	Nodes     map[int32]*Node               // admitted nodes, also those that were removed
+	Tokens    map[credential.TokenID]*Token // also those that have ended or were revoked not long ago
 
 	byName     [shards]map[string]*Topic
 	byID       [shards]map[UUID]*Topic
@@ -231,6 +234,7 @@ type Delta struct {
 	Deleted []UUID                       // topics that a record deleted, also those that were made in the same step
 	Configs map[config.Resource]struct{} // resources whose configs changed
 	Brokers bool                         // a broker changed
+	Nodes   bool                         // a node was admitted or removed, or a token changed
 }
 
 // TopicChange is a topic before and after a change. Old is nil if the topic was made,
@@ -260,6 +264,8 @@ func Diff(from, to *Image) *Delta {
 		d.noteConfigs(from, to, r)
 	}
 	d.Brokers = !maps.EqualFunc(from.Brokers, to.Brokers, (*Broker).equal)
+	d.Nodes = !maps.EqualFunc(from.Nodes, to.Nodes, func(a, b *Node) bool { return *a == *b }) ||
+		!maps.EqualFunc(from.Tokens, to.Tokens, func(a, b *Token) bool { return *a == *b })
 	return d
 }
 
@@ -281,7 +287,8 @@ func Empty() *Image { return &Image{serverSettings: &serverCache{}, plainSetting
 
 // Encode encodes the whole image as records: Apply(Empty(), Encode(m)) equals m.
 // Equal images encode to equal bytes. Brokers come before topics, so that a
-// registration finds no partition whose leader epoch it would raise.
+// registration finds no partition whose leader epoch it would raise, and nodes before tokens,
+// so that the removal of one revokes none.
 func Encode(m *Image) []byte {
 	var b []byte
 	if m.ClusterID != "" {
@@ -299,6 +306,7 @@ func Encode(m *Image) []byte {
 	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
 		b = Append(b, BrokerRegistered{*m.Brokers[id]})
 	}
+	b = appendNodes(b, m)
 	topics := slices.SortedFunc(m.Topics(), func(x, y *Topic) int { return bytes.Compare(x.ID[:], y.ID[:]) })
 	for _, t := range topics {
 		b = Append(b, TopicCreated{ID: t.ID, Name: t.Name, Follows: t.Follows})
@@ -315,6 +323,26 @@ func Encode(m *Image) []byte {
 	}
 	if m.nextProducerID != 0 {
 		b = Append(b, ProducerIDsGiven{Next: m.nextProducerID})
+	}
+	return b
+}
+
+// appendNodes appends the records of nodes and tokens.
+func appendNodes(b []byte, m *Image) []byte {
+	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
+		n := m.Nodes[id]
+		b = Append(b, NodeAdmitted{ID: n.ID, Key: n.Key, Directory: n.Directory})
+		if n.Removed {
+			b = Append(b, NodeRemoved{ID: n.ID})
+		}
+	}
+	byID := func(x, y credential.TokenID) int { return bytes.Compare(x[:], y[:]) }
+	for _, id := range slices.SortedFunc(maps.Keys(m.Tokens), byID) {
+		t := m.Tokens[id]
+		b = Append(b, TokenMade{ID: t.ID, Key: t.Key, Acceptor: t.Acceptor, Expires: t.Expires})
+		if t.Revoked {
+			b = Append(b, TokenRevoked{ID: t.ID})
+		}
 	}
 	return b
 }

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/credential"
 )
 
 // model is the simplest form of an image: a list of the records that still count.
@@ -325,6 +326,11 @@ func TestRecordsRoundTrip(t *testing.T) {
 		ConfigUnset{config.Resource{Type: config.Topic, Name: "t"}, "k"},
 		ProducerIDsGiven{1000},
 		FeatureSet{"metadata.version", 30},
+		NodeAdmitted{7, credential.PublicKey{1, 31: 2}, UUID{3, 15: 4}},
+		NodeRemoved{7},
+		TokenMade{credential.TokenID{1, 7: 2}, credential.PublicKey{3, 31: 4}, [32]byte{5, 31: 6}, 1 << 41},
+		TokenRevoked{credential.TokenID{1, 7: 2}},
+		TokenForgotten{credential.TokenID{1, 7: 2}},
 	} {
 		var got []Record
 		if err := decodeEach(Append(nil, r), func(r Record) error { got = append(got, r); return nil }); err != nil {
@@ -540,6 +546,15 @@ func FuzzApply(f *testing.F) {
 	b = Append(b, BrokerUnregistered{1})
 	b = Append(b, ProducerIDsGiven{5})
 	f.Add(Append(b, FeatureSet{"f", 1}))
+	b = Append(nil, LevelSet{LevelCluster})
+	b = Append(b, NodeAdmitted{1, credential.PublicKey{1}, UUID{1}})
+	b = Append(b, NodeAdmitted{2, credential.PublicKey{2}, UUID{2}})
+	b = Append(b, TokenMade{credential.TokenID{1}, credential.PublicKey{3}, [32]byte{4}, 5})
+	b = Append(b, TokenMade{credential.TokenID{2}, credential.PublicKey{3}, [32]byte{4}, 5})
+	b = Append(b, TokenMade{credential.TokenID{3}, credential.PublicKey{3}, [32]byte{4}, 5})
+	b = Append(b, TokenRevoked{credential.TokenID{1}})
+	b = Append(b, TokenForgotten{credential.TokenID{2}})
+	f.Add(Append(b, NodeRemoved{2}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, _, err := Apply(Empty(), b)
 		if err != nil {

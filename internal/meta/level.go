@@ -10,7 +10,9 @@ const LevelFeature = "leat.metadata"
 const (
 	// LevelFirst has the records and fields of the first release.
 	LevelFirst int16 = 0
-	// LevelCluster adds Broker.Directory, Broker.RecordedEpoch, TopicCreated.Follows and TopicChanged.
+	// LevelCluster adds Broker.Directory, Broker.RecordedEpoch, TopicCreated.Follows, TopicChanged,
+	// and the records of nodes and tokens. No release has written it without any of these, so that
+	// they need no level of their own.
 	LevelCluster int16 = 1
 
 	// LatestLevel is the highest level that this version can read and write.
@@ -47,11 +49,12 @@ func (s *step) checkNextLevel(next int16) error {
 	return nil
 }
 
-// checkLevel refuses a record or a field that an older version could not read. A decision
-// that wrote it too early therefore fits no image and is never proposed.
-func (s *step) checkLevel(needed int16) error {
-	if level := s.m.Level(); level < needed {
-		return fmt.Errorf("it needs level %d of %s, and the cluster has %d", needed, LevelFeature, level)
+// requireCluster refuses a record or a field of LevelCluster below that level, where an older
+// version could not read it. A decision that wrote it too early therefore fits no image and is
+// never proposed.
+func (s *step) requireCluster() error {
+	if level := s.m.Level(); level < LevelCluster {
+		return fmt.Errorf("it needs level %d of %s, and the cluster has %d", LevelCluster, LevelFeature, level)
 	}
 	return nil
 }

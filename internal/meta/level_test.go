@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"testing"
+
+	"github.com/leatstream/leat/internal/credential"
 )
 
 // TestLevelsAreKept proves that a record or a field which an older version does not know is
@@ -16,6 +18,12 @@ func TestLevelsAreKept(t *testing.T) {
 		BrokerRegistered{Broker{ID: 1, Epoch: 1, Directory: UUID{3}}},
 		TopicCreated{ID: id, Name: "t", Follows: true},
 		TopicChanged{ID: id, Follows: true},
+		NodeAdmitted{ID: 1, Key: credential.PublicKey{1}},
+		NodeAdmitted{ID: 2, Key: credential.PublicKey{2}},
+		NodeRemoved{ID: 2},
+		TokenMade{ID: credential.TokenID{1}},
+		TokenRevoked{ID: credential.TokenID{1}},
+		TokenForgotten{ID: credential.TokenID{1}},
 	}
 	made := Append(nil, TopicCreated{ID: UUID{9}, Name: "old"})
 	made = Append(made, BrokerRegistered{Broker{ID: 1, Epoch: 1}})

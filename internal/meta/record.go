@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/credential"
 )
 
 var (
@@ -51,8 +52,13 @@ const (
 	tagFeaturesChanged    = 14
 	tagTopicChanged       = 15
 	tagLevelSet           = 16
+	tagNodeAdmitted       = 17
+	tagNodeRemoved        = 18
+	tagTokenMade          = 19
+	tagTokenRevoked       = 20
+	tagTokenForgotten     = 21
 
-	lastTag = tagLevelSet
+	lastTag = tagTokenForgotten
 )
 
 // Record is one change of the image: one of the types below.
@@ -158,6 +164,31 @@ type LevelSet struct{ Level int16 }
 // feature.
 type FeaturesChanged struct{ Epoch uint64 }
 
+// NodeAdmitted lets the holder of a key be the node of an id for ever. It needs LevelCluster, as
+// all records about nodes and tokens.
+type NodeAdmitted struct {
+	ID        int32
+	Key       credential.PublicKey
+	Directory UUID
+}
+
+// NodeRemoved ends the membership of a node for good, and revokes all tokens.
+type NodeRemoved struct{ ID int32 }
+
+// TokenMade makes a join token.
+type TokenMade struct {
+	ID       credential.TokenID
+	Key      credential.PublicKey
+	Acceptor [32]byte
+	Expires  int64 // ms since 1970
+}
+
+// TokenRevoked has a token let no node in any more.
+type TokenRevoked struct{ ID credential.TokenID }
+
+// TokenForgotten removes a token that has ended or was revoked long ago.
+type TokenForgotten struct{ ID credential.TokenID }
+
 // Append appends a record to an entry. A PartitionsSet that is too long for one record
 // becomes several.
 func Append(entry []byte, r Record) []byte {
@@ -206,6 +237,11 @@ func (FeatureSet) recordTag() uint64         { return tagFeatureSet }
 func (LevelSet) recordTag() uint64           { return tagLevelSet }
 func (BrokerChanged) recordTag() uint64      { return tagBrokerChanged }
 func (FeaturesChanged) recordTag() uint64    { return tagFeaturesChanged }
+func (NodeAdmitted) recordTag() uint64       { return tagNodeAdmitted }
+func (NodeRemoved) recordTag() uint64        { return tagNodeRemoved }
+func (TokenMade) recordTag() uint64          { return tagTokenMade }
+func (TokenRevoked) recordTag() uint64       { return tagTokenRevoked }
+func (TokenForgotten) recordTag() uint64     { return tagTokenForgotten }
 
 func (r ClusterCreated) appendBody(b []byte) []byte {
 	return binary.AppendUvarint(appendText(b, r.ID), uint64(r.Tag))
@@ -305,6 +341,22 @@ func (r FeatureSet) appendBody(b []byte) []byte {
 func (r LevelSet) appendBody(b []byte) []byte { return binary.AppendVarint(b, int64(r.Level)) }
 
 func (r FeaturesChanged) appendBody(b []byte) []byte { return binary.AppendUvarint(b, r.Epoch) }
+
+func (r NodeAdmitted) appendBody(b []byte) []byte {
+	b = append(binary.AppendVarint(b, int64(r.ID)), r.Key[:]...)
+	return append(b, r.Directory[:]...)
+}
+
+func (r NodeRemoved) appendBody(b []byte) []byte { return binary.AppendVarint(b, int64(r.ID)) }
+
+func (r TokenMade) appendBody(b []byte) []byte {
+	b = append(append(append(b, r.ID[:]...), r.Key[:]...), r.Acceptor[:]...)
+	return binary.AppendVarint(b, r.Expires)
+}
+
+func (r TokenRevoked) appendBody(b []byte) []byte { return append(b, r.ID[:]...) }
+
+func (r TokenForgotten) appendBody(b []byte) []byte { return append(b, r.ID[:]...) }
 
 func appendBool(b []byte, v bool) []byte {
 	if v {
