@@ -63,6 +63,7 @@ const (
 	PreferredLeaderNotAvailable
 	EligibleLeadersNotAvailable
 	NoReassignment
+	UnknownToken
 )
 
 // Error is a refusal. Its message goes to the client unchanged. If it is empty, the

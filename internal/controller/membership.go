@@ -100,6 +100,9 @@ func (r *Rules) checkRegistration(g *Registration, alive bool) *Error {
 	if b.ID < 0 {
 		return refuse(InvalidRegistration, "A node id is not negative, but this one is %d.", b.ID)
 	}
+	if n := m.Nodes[b.ID]; n != nil && n.Removed {
+		return refuse(InvalidRegistration, "Node %d was removed from the cluster, and its id is not given again.", b.ID)
+	}
 	if old := m.Brokers[b.ID]; old != nil && alive && old.Incarnation != b.Incarnation {
 		return refuse(DuplicateBroker, "Another broker is registered with that broker id. If the broker was recently restarted "+
 			"this should self-resolve once the heartbeat manager expires the broker's session.")
@@ -207,15 +210,20 @@ func (r *Rules) UnregisterBroker(id int32) (d Part, err *Error) {
 		return Part{}, refuse(BrokerNotRegistered, "Broker ID %d is not currently registered", id)
 	}
 	d = r.newPart()
+	r.unregister(&d, id)
+	return d, nil
+}
+
+// unregister ends a broker's part in all partitions, and removes it.
+func (r *Rules) unregister(d *Part, id int32) {
 	isMember := func(p *meta.Partition) bool {
 		return p.Leader == id || slices.Contains(p.ISR, id) || slices.Contains(p.Eligible, id) || slices.Contains(p.LastEligible, id)
 	}
-	r.changeEach(&d, isMember, func(c *change) bool {
+	r.changeEach(d, isMember, func(c *change) bool {
 		c.lose(id, true)
 		return true
 	})
 	d.addRecord(meta.BrokerUnregistered{ID: id})
-	return d, nil
 }
 
 // Finalize raises or lowers the level of a feature, which all registered brokers must
