@@ -87,14 +87,20 @@ func TestFirstStart(t *testing.T) {
 		t.Error(err)
 	}
 	p.stop(t)
-	secret, err := os.ReadFile(filepath.Join(dir, "cluster.secret"))
+	text, err := os.ReadFile(filepath.Join(dir, "node.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 3 { // the text in base64 depends on where the secret begins within three bytes
+	_, line, _ := strings.Cut(string(text), "private=")
+	line, _, _ = strings.Cut(line, "\n")
+	secret, err := base64.RawURLEncoding.DecodeString(line)
+	if err != nil || len(secret) != 32 {
+		t.Fatalf("%d bytes, %v", len(secret), err)
+	}
+	for i := range 3 { // the text in base64 depends on where the key begins within three bytes
 		text := base64.RawURLEncoding.EncodeToString(secret[i:])
 		if out := p.out.String(); strings.Contains(out, text[:16]) || strings.Contains(out, hex.EncodeToString(secret[:8])) {
-			t.Error("the cluster's secret is shown")
+			t.Error("the node's key is shown")
 		}
 	}
 }

@@ -19,7 +19,7 @@ func TestForeignDirectories(t *testing.T) {
 	}{
 		{"empty", nil, ""},
 		{"root of a file system", []string{"lost+found/"}, ""},
-		{"start that ended early", []string{".lock", "meta.properties.tmp", "cluster.secret.tmp"}, ""},
+		{"start that ended early", []string{".lock", "meta.properties.tmp", "node.key.tmp", "cluster.secret.tmp"}, ""},
 		{"home", []string{".bashrc", "backup-2025/", "journal/", "quorum/", "thesis.tex"}, "it is not empty, and what it has is not a node's: .bashrc, backup-2025, journal and 2 more; choose a directory that is empty"},
 		{"folder like a partition", []string{"backup-2025/a.txt"}, "not a node's: backup-2025;"},
 		{"identity lost", []string{"quorum/00000000000000000001.log", "notes.txt"}, "meta.properties is missing, but quorum is there"},

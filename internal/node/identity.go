@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -23,15 +24,21 @@ import (
 const (
 	lockFile     = ".lock"
 	identityFile = "meta.properties" // has Kafka's name and form, with further keys
-	secretFile   = "cluster.secret"
+	keyFile      = "node.key"        // the private key of the node
+	secretFile   = "cluster.secret"  // of directories that earlier versions made; it has no use
 	quorumDir    = "quorum"
-	// formatVersion is the version of the directory that this binary writes. It refuses every
-	// other one. Version 1 was that of development versions, whose formats were not promised.
-	formatVersion = 2
-	secretLen     = 32
-	// directoryProperty is the property of the identity with the directory's id, as in Kafka.
-	// Earlier versions had none.
-	directoryProperty = "directory.id"
+	// formatVersion is the version of a directory that this binary makes. Those of version 2 have a
+	// cluster.secret, and are read, too. Version 1 was that of development versions, whose formats
+	// were not promised.
+	formatVersion = 3
+	oldestFormat  = 2
+)
+
+// Properties of the identity that directories of version 2 did not have at first. They are added
+// at the next start.
+const (
+	directoryProperty = "directory.id"  // as in Kafka
+	keyProperty       = "leat.node.key" // the public half of the node's key
 )
 
 // ErrDirectory is wrapped by every refusal of a data directory.
@@ -42,8 +49,9 @@ var ErrDirectory = errors.New("cannot use the data directory")
 type identity struct {
 	clusterID string
 	nodeID    int32
-	directory meta.UUID // drawn once for this data directory
-	secret    []byte    // proves to other nodes that this one belongs to the cluster
+	directory meta.UUID            // drawn once for this data directory
+	public    credential.PublicKey // of the node's key
+	key       credential.NodeKey   // proves to other nodes which node this is
 }
 
 // lockDirectory keeps other processes out of the directory until the closer is closed.
@@ -99,41 +107,85 @@ func findIdentity(fsys vfs.FS, dir string, wantID *int32, wantedBy string) (iden
 		return identity{}, fmt.Errorf("it belongs to node %d, and %s asks for %d; leave %s out, or choose another directory with --data",
 			id.nodeID, wantedBy, *wantID, wantedBy)
 	}
-	id.secret, err = readFile(fsys, path.Join(dir, secretFile))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		err = fmt.Errorf("%s is missing; restore it from a backup, or choose another directory with --data", secretFile)
-	case err == nil:
-		err = checkSecret(id.secret)
+	if id.directory == (meta.UUID{}) || id.public == (credential.PublicKey{}) {
+		return completeIdentity(fsys, dir, id, b)
 	}
-	if err != nil {
+	if id.key, err = readKey(fsys, dir); err != nil {
 		return identity{}, err
 	}
-	if id.directory == (meta.UUID{}) {
-		id.directory = meta.NewUUID()
-		return id, addDirectoryID(fsys, dir, b, id.directory)
+	if id.key.Public() != id.public {
+		return identity{}, fmt.Errorf("%s is the key %v, and %s says that the node has %v; restore both from one backup",
+			keyFile, id.key.Public(), identityFile, id.public)
 	}
 	return id, syncIdentity(fsys, dir)
 }
 
-// addDirectoryID adds the directory's id to an identity that an earlier version made; text is what
-// it has.
-func addDirectoryID(fsys vfs.FS, dir string, text []byte, id meta.UUID) error {
-	name := path.Join(dir, identityFile)
-	with := slices.Clone(text)
-	if !bytes.HasSuffix(with, []byte("\n")) {
-		with = append(with, '\n')
+// completeIdentity gives an identity that an earlier version made what it lacks; text is what its
+// file has.
+func completeIdentity(fsys vfs.FS, dir string, id identity, text []byte) (identity, error) {
+	if err := id.complete(fsys, dir); err != nil {
+		return identity{}, err
 	}
-	err := writeFile(fsys, name, fmt.Appendf(with, "%s=%v\n", directoryProperty, id))
+	name := path.Join(dir, identityFile)
+	if err := writeFile(fsys, name, addProperties(text, id), vfs.Fresh); err != nil {
+		return identity{}, fmt.Errorf("cannot write to it: %w", err)
+	}
+	if err := syncIdentity(fsys, dir); err != nil {
+		// A later sync would not make a name durable that a failed one has lost: the next start
+		// does all of this again.
+		return identity{}, errors.Join(err, writeFile(fsys, name, text, vfs.Fresh))
+	}
+	return id, nil
+}
+
+// complete draws the directory's id and the node's key, if there are none. A key that is there is
+// kept, since it may be the only copy.
+func (id *identity) complete(fsys vfs.FS, dir string) error {
+	if id.directory == (meta.UUID{}) {
+		id.directory = meta.NewUUID()
+	}
+	key, err := readKey(fsys, dir)
+	if errors.Is(err, fs.ErrNotExist) && id.public == (credential.PublicKey{}) {
+		key, err = credential.NewNodeKey(rand.Reader)
+	}
 	if err != nil {
+		return err
+	}
+	if err := writeFile(fsys, path.Join(dir, keyFile), key.Encode(), vfs.Secret); err != nil { // a kept one, too, whose name a failed sync may have lost
 		return fmt.Errorf("cannot write to it: %w", err)
 	}
-	if err = syncIdentity(fsys, dir); err != nil {
-		// A later sync would not make a name durable that a failed one has lost: the next start
-		// draws another id.
-		return errors.Join(err, writeFile(fsys, name, text))
-	}
+	id.key, id.public = key, key.Public()
 	return nil
+}
+
+// addProperties adds those properties of an identity that the text of its file does not have.
+func addProperties(text []byte, id identity) []byte {
+	b := slices.Clone(text)
+	if !bytes.HasSuffix(b, []byte("\n")) {
+		b = append(b, '\n')
+	}
+	for _, line := range []string{fmt.Sprintf("%s=%v\n", directoryProperty, id.directory), fmt.Sprintf("%s=%v\n", keyProperty, id.public)} {
+		if !bytes.Contains(b, []byte(line)) {
+			b = append(b, line...)
+		}
+	}
+	return b
+}
+
+// readKey reads the node's key.
+func readKey(fsys vfs.FS, dir string) (credential.NodeKey, error) {
+	b, err := readFile(fsys, path.Join(dir, keyFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return credential.NodeKey{}, fmt.Errorf("%w: %s is missing; restore it from a backup, or choose another directory with --data", err, keyFile)
+	}
+	if err != nil {
+		return credential.NodeKey{}, err
+	}
+	key, err := credential.ParseNodeKey(b)
+	if err != nil {
+		return credential.NodeKey{}, fmt.Errorf("%s: %w", keyFile, err)
+	}
+	return key, nil
 }
 
 func parseIdentity(b []byte) (identity, error) {
@@ -158,9 +210,9 @@ func parseIdentity(b []byte) (identity, error) {
 	if format > formatVersion {
 		return identity{}, fmt.Errorf("it has format %d, which a newer leat wrote, and this one reads up to %d; start it with the newer leat", format, formatVersion)
 	}
-	if format < formatVersion {
-		return identity{}, fmt.Errorf("it has format %d, which a development version of leat wrote, and this one reads only %d; "+
-			"read its records out with that version, or choose another directory with --data", format, formatVersion)
+	if format < oldestFormat {
+		return identity{}, fmt.Errorf("it has format %d, which a development version of leat wrote, and this one reads %d to %d; "+
+			"read its records out with that version, or choose another directory with --data", format, oldestFormat, formatVersion)
 	}
 	nodeID, err := strconv.ParseInt(props["node.id"], 10, 32)
 	if err != nil || nodeID < 0 || len(props["cluster.id"]) != 22 {
@@ -170,6 +222,11 @@ func parseIdentity(b []byte) (identity, error) {
 	if text, ok := props[directoryProperty]; ok {
 		if id.directory, ok = meta.ParseUUID(text); !ok || id.directory == (meta.UUID{}) {
 			return identity{}, fmt.Errorf("%s is damaged (%s=%q); restore it from a backup", identityFile, directoryProperty, text)
+		}
+	}
+	if text, ok := props[keyProperty]; ok {
+		if id.public, err = credential.ParsePublicKey(text); err != nil {
+			return identity{}, fmt.Errorf("%s is damaged (%s=%q): %w; restore it from a backup", identityFile, keyProperty, text, err)
 		}
 	}
 	return id, nil
@@ -196,7 +253,7 @@ func inspectDirectory(fsys vfs.FS, dir string) error {
 
 // unusedNames are the names that a directory may have although no node has used it: those of files that a first
 // start writes before the identity, and that of a folder which a file system has at its root.
-var unusedNames = []string{lockFile, secretFile, secretFile + ".tmp", identityFile + ".tmp", "lost+found"}
+var unusedNames = []string{lockFile, keyFile, keyFile + ".tmp", secretFile, secretFile + ".tmp", identityFile + ".tmp", "lost+found"}
 
 // refuseForeign returns an error if a directory without an identity has anything in it, and says what it is.
 func refuseForeign(fsys vfs.FS, dir string, infos []vfs.Info) error {
@@ -207,7 +264,7 @@ func refuseForeign(fsys vfs.FS, dir string, infos []vfs.Info) error {
 			return errKafkaDirectory
 		case isMadeByNode(fsys, dir, i):
 			return fmt.Errorf("%s is missing, but %s is there, so a node has used it; restore %s and %s from a backup, or choose another directory with --data",
-				identityFile, i.Name, identityFile, secretFile)
+				identityFile, i.Name, identityFile, keyFile)
 		case !slices.Contains(unusedNames, i.Name):
 			foreign = append(foreign, i.Name)
 		}
@@ -250,10 +307,9 @@ func isMadeByNode(fsys vfs.FS, dir string, i vfs.Info) bool {
 	return err == nil && slices.ContainsFunc(inside, func(f vfs.Info) bool { return isNodeFile(f.Name) })
 }
 
-// makeIdentity makes a new identity and writes it. If the directory has a secret it is kept,
-// since it may be the only copy.
+// makeIdentity makes a new identity and writes it.
 func makeIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
-	id := identity{nodeID: 1, directory: meta.NewUUID()}
+	id := identity{nodeID: 1}
 	if wantID != nil {
 		id.nodeID = *wantID
 	}
@@ -263,13 +319,13 @@ func makeIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 	// An id must not start with a dash: command lines would take it for a flag.
 	cluster[0] &= 0x7f
 	id.clusterID = base64.RawURLEncoding.EncodeToString(cluster[:])
-	var err error
-	if id.secret, err = keepOrMakeSecret(fsys, path.Join(dir, secretFile)); err != nil {
+	if err := id.complete(fsys, dir); err != nil {
 		return identity{}, err
 	}
-	text := fmt.Sprintf("version=1\nleat.format=%d\ncluster.id=%s\nnode.id=%d\n%s=%v\n", formatVersion, id.clusterID, id.nodeID, directoryProperty, id.directory)
+	text := fmt.Appendf(nil, "version=1\nleat.format=%d\ncluster.id=%s\nnode.id=%d\n", formatVersion, id.clusterID, id.nodeID)
 	name := path.Join(dir, identityFile)
-	if err = writeFile(fsys, name, []byte(text)); err == nil {
+	err := writeFile(fsys, name, addProperties(text, id), vfs.Fresh)
+	if err == nil {
 		err = syncIdentity(fsys, dir)
 	}
 	if err != nil {
@@ -288,37 +344,10 @@ func syncIdentity(fsys vfs.FS, dir string) error {
 	return vfs.SyncPath(fsys, dir)
 }
 
-// keepOrMakeSecret reads the secret, or makes one if there is none, and writes it: a kept one, too,
-// since its name may have been lost by a sync that failed.
-func keepOrMakeSecret(fsys vfs.FS, name string) ([]byte, error) {
-	secret, err := readFile(fsys, name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		secret = make([]byte, secretLen)
-		_, _ = rand.Read(secret)
-	case err != nil:
-		return nil, err
-	}
-	if err := checkSecret(secret); err != nil {
-		return nil, err
-	}
-	if err := writeFile(fsys, name, secret); err != nil {
-		return nil, fmt.Errorf("cannot write to it: %w", err)
-	}
-	return secret, nil
-}
-
-func checkSecret(secret []byte) error {
-	if len(secret) != secretLen {
-		return fmt.Errorf("%s has %d bytes instead of %d; restore it from a backup", secretFile, len(secret), secretLen)
-	}
-	return nil
-}
-
-// writeFile replaces a file by one rename, so that a power cut leaves the old or the new one.
-// The caller must sync the directory.
-func writeFile(fsys vfs.FS, name string, b []byte) error {
-	f, err := fsys.Open(name+".tmp", vfs.Fresh)
+// writeFile replaces a file by one rename, so that a power cut leaves the old or the new one. mode
+// is Fresh or Secret. The caller must sync the directory.
+func writeFile(fsys vfs.FS, name string, b []byte, mode vfs.Mode) error {
+	f, err := fsys.Open(name+".tmp", mode)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
@@ -10,10 +11,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/vfs"
 )
+
+// sameKey compares keys, whose secret part no other package sees.
+func sameKey(a, b credential.NodeKey) bool { return bytes.Equal(a.Encode(), b.Encode()) }
 
 const deepDir = "srv/leat/data"
 
@@ -95,7 +100,7 @@ func startWithPowerCuts(t *testing.T, disk *vfs.Mem) {
 		if err != nil {
 			t.Fatalf("power cut %d: %v", i, err)
 		}
-		if diff := cmp.Diff(*want, got, cmp.AllowUnexported(identity{})); diff != "" {
+		if diff := cmp.Diff(*want, got, cmp.AllowUnexported(identity{}), cmp.Comparer(sameKey)); diff != "" {
 			t.Fatalf("power cut %d: the node has another identity: %s", i, diff)
 		}
 	}
@@ -126,14 +131,14 @@ func oldDisk(t *testing.T) *vfs.Mem {
 		t.Fatal(err)
 	}
 	old := "version=1\nleat.format=2\ncluster.id=AAAAAAAAAAAAAAAAAAAAAA\nnode.id=7\n"
-	if err := errors.Join(writeFile(mem, path.Join(deepDir, identityFile), []byte(old)), mem.SyncDir(deepDir)); err != nil {
+	if err := errors.Join(writeFile(mem, path.Join(deepDir, identityFile), []byte(old), vfs.Fresh), mem.SyncDir(deepDir)); err != nil {
 		t.Fatal(err)
 	}
 	return mem
 }
 
-// TestOldDirectoryGetsAnID proves that a directory which an earlier version has made gets an id once,
-// that the id is on the disk before it is used, and that all else of the identity stays.
+// TestOldDirectoryGetsAnID proves that a directory which an earlier version has made gets an id and a
+// key once, that both are on the disk before they are used, and that all else of the identity stays.
 func TestOldDirectoryGetsAnID(t *testing.T) {
 	mem := oldDisk(t)
 	id, err := identify(mem)
@@ -141,7 +146,7 @@ func TestOldDirectoryGetsAnID(t *testing.T) {
 		t.Fatalf("%+v, %v", id, err)
 	}
 	again, err := identify(mem)
-	if err != nil || again.directory != id.directory || again.nodeID != 7 {
+	if err != nil || again.directory != id.directory || again.nodeID != 7 || !sameKey(again.key, id.key) || id.key.Public() != id.public {
 		t.Errorf("%+v at the first start, and %+v at the second one, %v", id, again, err)
 	}
 	startWithPowerCuts(t, oldDisk(t))

@@ -70,6 +70,9 @@ func (n *Node) register(ctx context.Context) error {
 	if err := n.controller.Bootstrap(ctx, n.id.clusterID); err != nil {
 		return fmt.Errorf("cannot write the cluster's first metadata: %w", err)
 	}
+	if err := admitSelf(ctx, n); err != nil {
+		return err
+	}
 	last := n.lastRun.Last()
 	if n.store.Damage() != nil { // any log may lack something
 		last = lastrun.Run{}
@@ -95,6 +98,19 @@ func (n *Node) register(ctx context.Context) error {
 	n.brokerEpoch.Store(epoch)
 	if err := n.lastRun.Begin(epoch); err != nil {
 		return fmt.Errorf("cannot note the registration in %s: %w", n.cfg.Data, err)
+	}
+	return nil
+}
+
+// admitSelf has the cluster know the key of this node, if its metadata can have keys by now.
+func admitSelf(ctx context.Context, n *Node) error {
+	self := meta.NodeAdmitted{ID: n.id.nodeID, Key: n.id.public, Directory: n.id.directory}
+	refused, err := n.controller.AdmitSelf(ctx, self)
+	if refused != nil {
+		return fmt.Errorf("%w %s: %w; restore it from a backup, or choose another directory with --data", ErrDirectory, n.cfg.Data, refused)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot write this node's key into the metadata: %w", err)
 	}
 	return nil
 }
@@ -208,6 +224,9 @@ func (u *upkeep) doDue(others bool) {
 		return
 	}
 	u.maintainAt = now + maintainEvery
+	if img := n.image.Load(); img.Nodes[n.id.nodeID] == nil && img.Level() >= meta.LevelCluster { // the level was raised since the start
+		u.noteFailure("to have the cluster know the key of this node", admitSelf(n.ctx, n))
+	}
 	plan := controller.Upkeep{Moves: controller.ReplicaMoves{Most: movesAtOnce}}
 	if s.BalanceLeaders && now >= u.balanceAt {
 		u.balanceAt, plan.Elections = now+s.BalanceInterval, electionsEach

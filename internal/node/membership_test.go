@@ -15,6 +15,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/vfs"
@@ -64,10 +65,7 @@ func newMember(t *testing.T) *member {
 			if err != nil {
 				return err
 			}
-			m.image.Store(img)
-			if d.Brokers {
-				m.noteNodes()
-			}
+			m.publish(d, img)
 			return nil
 		},
 	})
@@ -78,7 +76,7 @@ func newMember(t *testing.T) *member {
 // join registers a node, which then asks to serve.
 func (m *member) join(t *testing.T, id int32, incarnation meta.UUID) (epoch int64) {
 	t.Helper()
-	g := controller.Registration{Broker: meta.Broker{ID: id, Incarnation: incarnation}}
+	g := controller.Registration{Broker: meta.Broker{ID: id, Incarnation: incarnation, Features: []meta.FeatureRange{meta.SupportedLevels()}}}
 	epoch, refused, err := m.RegisterBroker(t.Context(), &g)
 	if err != nil || refused != nil {
 		t.Fatal(refused, err)
@@ -142,6 +140,31 @@ func TestNodeKeepsItsMembership(t *testing.T) {
 		m.join(t, 1, meta.UUID{3})
 		if err := <-m.failed; !strings.Contains(err.Error(), "node 1") {
 			t.Error(err)
+		}
+	})
+}
+
+// TestOldClusterLearnsTheKey proves that a cluster of the first level learns the key of its node as
+// soon as its level is raised.
+func TestOldClusterLearnsTheKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMember(t)
+		m.id.public, m.id.directory = credential.PublicKey{7}, meta.UUID{8}
+		m.brokerEpoch.Store(m.join(t, 1, m.incarnation))
+		var ended sync.WaitGroup
+		ended.Go((&upkeep{n: m.Node}).run)
+		defer ended.Wait()
+		defer m.cancel()
+		synctest.Wait()
+		if n := len(m.image.Load().Nodes); n != 0 {
+			t.Errorf("%d nodes at the first level", n)
+		}
+		if refused, err := m.controller.Finalize(t.Context(), meta.LevelFeature, meta.LevelCluster); err != nil || refused != nil {
+			t.Fatal(refused, err)
+		}
+		synctest.Wait()
+		if got := m.image.Load().Nodes[1]; got == nil || got.Key != m.id.public || got.Directory != m.id.directory {
+			t.Errorf("the cluster knows %+v", got)
 		}
 	})
 }
@@ -273,7 +296,7 @@ func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	without, _, _ := strings.Cut(string(b), directoryProperty)
-	if err := writeFile(replaced, "/data/"+identityFile, []byte(without)); err != nil {
+	if err := writeFile(replaced, "/data/"+identityFile, []byte(without), vfs.Fresh); err != nil {
 		t.Fatal(err)
 	}
 	check("replaced", start(replaced), none)
@@ -284,7 +307,7 @@ func copyFile(t *testing.T, disk, from *vfs.Mem, name string) {
 	t.Helper()
 	b, err := readFile(from, name)
 	if err == nil {
-		err = writeFile(disk, name, b)
+		err = writeFile(disk, name, b, vfs.Fresh)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -172,12 +172,12 @@ func TestOldMetadataIsRefused(t *testing.T) {
 }
 
 // TestLostIdentityIsNotReplaced proves that a used directory which has lost its identity gets
-// no new one, and that its secret stays as it is; and that a first start which was interrupted
-// after it has written the secret can be repeated.
+// no new one, and that its key stays as it is; and that a first start which was interrupted
+// after it has written the key can be repeated.
 func TestLostIdentityIsNotReplaced(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	stop(t, start(t, Config{Data: dir}))
-	before, err := os.ReadFile(filepath.Join(dir, secretFile))
+	before, err := os.ReadFile(filepath.Join(dir, keyFile))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,8 +189,8 @@ func TestLostIdentityIsNotReplaced(t *testing.T) {
 		if err := startFails(t, dir); !errors.Is(err, ErrDirectory) || !strings.Contains(err.Error(), identityFile+" is missing") {
 			t.Errorf("%s: %v", what, err)
 		}
-		if after, _ := os.ReadFile(filepath.Join(dir, secretFile)); !bytes.Equal(before, after) {
-			t.Errorf("%s: the secret has changed", what)
+		if after, _ := os.ReadFile(filepath.Join(dir, keyFile)); !bytes.Equal(before, after) {
+			t.Errorf("%s: the key has changed", what)
 		}
 	}
 	check("metadata and logs")
@@ -217,8 +217,8 @@ func TestLostIdentityIsNotReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop(t, start(t, Config{Data: dir}))
-	if after, _ := os.ReadFile(filepath.Join(dir, secretFile)); !bytes.Equal(before, after) {
-		t.Error("a first start that was cut short: the secret has changed")
+	if after, _ := os.ReadFile(filepath.Join(dir, keyFile)); !bytes.Equal(before, after) {
+		t.Error("a first start that was cut short: the key has changed")
 	}
 }
 

@@ -141,7 +141,9 @@ func TestForeignDirectoriesAreRefused(t *testing.T) {
 		{name: "of an older format", identity: "leat.format=1\n" + cluster, want: "read its records out with that version"},
 		{name: "of another node", identity: "leat.format=2\n" + cluster, id: new(int32(2)), want: "--id asks for 2"},
 		{name: "damaged", identity: "leat.format=2\ncluster.id=x\n", want: "damaged"},
-		{name: "without its secret", identity: "leat.format=2\n" + cluster, want: secretFile + " is missing; restore it"},
+		{name: "without its key", identity: "leat.format=3\n" + cluster + keyProperty + "=ed25519:BAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n", want: keyFile + " is missing; restore it"},
+		{name: "with half a key", identity: "leat.format=3\n" + cluster + keyProperty + "=ed25519:AAAA\n", want: "damaged"},
+		{name: "with half an id", identity: "leat.format=3\n" + cluster + directoryProperty + "=AAAA\n", want: "damaged"},
 		{name: "without a format", identity: "# nothing", want: "has no leat.format"},
 		{name: "mixed", before: "stopped", identity: "leat.format=2\n" + cluster, want: "two clusters were mixed"},
 	} {

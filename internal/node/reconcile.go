@@ -157,8 +157,8 @@ func entryData(entries []quorum.Entry) iter.Seq2[uint64, []byte] {
 // publish makes img the image that all of the node sees, and reconciles the node with it
 // unless it is still replaying. d is the change from the image before.
 func (n *Node) publish(d *meta.Delta, img *meta.Image) {
-	n.image.Store(img)
-	if d.Brokers {
+	before := n.image.Swap(img)
+	if d.Brokers || before.Level() != img.Level() {
 		n.noteNodes()
 	}
 	if n.followState == replaying {

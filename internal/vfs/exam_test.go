@@ -3,6 +3,7 @@ package vfs
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"math"
@@ -93,10 +94,16 @@ func examModes(t *testing.T, fsys FS, dir string) {
 			t.Errorf("read of a closed file: %v", err)
 		}
 	}
-	f := open(t, fsys, dir+"/f", Fresh)
-	defer f.Close()
-	if got := text(t, f); got != "" {
-		t.Errorf("fresh file has %q", got)
+	for _, mode := range []Mode{Fresh, Secret} {
+		for _, name := range []string{"/f", fmt.Sprint("/new", mode)} {
+			f := open(t, fsys, dir+name, mode)
+			if got := text(t, f); got != "" {
+				t.Errorf("fresh file has %q", got)
+			}
+			_, err := f.WriteAt([]byte("x"), 0)
+			must(t, err)
+			must(t, f.Close())
+		}
 	}
 }
 

@@ -177,7 +177,7 @@ func (m *Mem) openLocked(name string, mode Mode) (*memFile, error) {
 func (m *Mem) findLocked(name string, mode Mode) (*node, error) {
 	n := m.lookupLocked(name)
 	switch {
-	case n == nil && (mode == Create || mode == Fresh):
+	case n == nil && (mode == Create || mode == Fresh || mode == Secret):
 		dir, base := splitBase(name)
 		parent := m.lookupLocked(dir)
 		if parent == nil {
@@ -192,7 +192,7 @@ func (m *Mem) findLocked(name string, mode Mode) (*node, error) {
 		return nil, ErrNotExist
 	case n.file == nil:
 		return nil, syscall.EISDIR
-	case mode == Fresh:
+	case mode == Fresh || mode == Secret:
 		m.resizeLocked(n.file, 0)
 	}
 	return n, nil

@@ -28,12 +28,17 @@ func (OS) Open(name string, mode Mode) (File, error) {
 		flag = os.O_RDONLY
 	case Create:
 		flag |= os.O_CREATE
-	case Fresh:
+	case Fresh, Secret:
 		flag |= os.O_CREATE | os.O_TRUNC
 	}
 	f, err := openFile(filepath.FromSlash(name), flag)
 	if err != nil {
 		return nil, translateError(err)
+	}
+	if mode == Secret { // the file is empty yet
+		if err := f.Chmod(0o600); err != nil {
+			return nil, errors.Join(translateError(err), f.Close())
+		}
 	}
 	return &osFile{f: f, fd: f.Fd()}, nil
 }

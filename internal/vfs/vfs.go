@@ -75,6 +75,8 @@ const (
 	Create
 	// Fresh opens a file, for reading and writing, and makes it empty.
 	Fresh
+	// Secret is Fresh for a file that no other user of the system may read.
+	Secret
 )
 
 // Info describes a file or directory.
