@@ -2,6 +2,7 @@ package node
 
 import (
 	"io/fs"
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -58,6 +59,8 @@ type sizes struct {
 	producers  int64 // what logs remember of idempotent producers
 	sessions   int64 // incremental fetch sessions
 	partitions int   // how many partitions the cluster may have; not bytes
+
+	connections int // how many connections clients may have; not bytes
 }
 
 // budgets account for memory while the node runs.
@@ -83,6 +86,12 @@ const (
 	partitionShare = 4       // partitions take 1/partitionShare of it
 	partitionBytes = 2 << 10 // a partition without records: its place in the metadata, its replica and its log
 	minPartitions  = 10_000  // as many as the largest request makes, however little memory there is
+
+	// Clients' connections may take 1/connectionShare of the memory. Few nodes have so many, and
+	// what they do has its own bounds, so this share is not kept from the other uses.
+	connectionShare = 4
+	connectionBytes = 10 << 10 // a connection with one fetch that waits: its stack, buffers and state
+	minConnections  = fewConnections
 )
 
 // sizesFor divides the available memory. Settings come before the defaults. Receive buffers
@@ -104,6 +113,7 @@ func sizesFor(available int64, s *config.Server) sizes {
 	z.producers = min(available/producerShare, maxProducers)
 	z.sessions = min(available/sessionShare, broker.MostFetchSessionBytes)
 	z.partitions = int(max(minPartitions, min(available/partitionShare/partitionBytes, controller.MaxPartitions)))
+	z.connections = int(max(minConnections, min(available/connectionShare/connectionBytes, math.MaxInt32)))
 	return z
 }
 

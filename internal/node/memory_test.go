@@ -2,7 +2,10 @@ package node
 
 import (
 	"fmt"
+	"math"
+	"os"
 	"runtime/debug"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -176,6 +179,21 @@ func TestSharesFitIn(t *testing.T) {
 		if sum > available {
 			t.Errorf("%d MiB are available, and %d shared out: %+v", available>>20, sum>>20, z)
 		}
+	}
+}
+
+// TestConnectionsFollowMemory proves that the number of clients' connections follows from the
+// available memory, also where the process may have a million files open, and that a node with very
+// little memory still has a thousand.
+func TestConnectionsFollowMemory(t *testing.T) {
+	for available, want := range map[int64]int{16 << 20: 1000, 256 << 20: 6553, 12 << 30: 314572, math.MaxInt64: math.MaxInt32} {
+		if got := sizesFor(available, &config.Server{MaxRequestBytes: 100 << 20}).connections; got != want {
+			t.Errorf("with %d bytes there may be %d connections, want %d", available, got, want)
+		}
+	}
+	text, err := os.ReadFile("../../docs/configs.md")
+	if err != nil || !strings.Contains(string(text), "at least 1,000:\n6,500 with 256 MiB, 300,000 with 12 GiB") {
+		t.Errorf("docs/configs.md does not say so: %v", err)
 	}
 }
 

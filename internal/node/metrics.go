@@ -50,9 +50,9 @@ func newMetricsCollector(n *Node) *metricsCollector {
 		n: n,
 		connectionMetrics: connectionMetrics{
 			conns:         desc("connections", "Client connections open now."),
-			connsLimit:    desc("connections_limit", "Client connections that may be open: the lower one of max.connections and of the number that the limit of open files allows; 0: no limit."),
+			connsLimit:    desc("connections_limit", "Client connections that may be open: the lowest of max.connections and of the numbers that the limit of open files and the available memory allow; 0: no limit."),
 			accepted:      desc("connections_accepted_total", "Client connections accepted."),
-			connsRefused:  desc("connections_refused_total", "Client connections refused because of max.connections or the limits for one address, or because there was no file descriptor."),
+			connsRefused:  desc("connections_refused_total", "Client connections refused because of max.connections or the limits for one address, or because there was no file descriptor or no memory."),
 			framesRefused: desc("frames_refused_total", "Frames that were malformed or too large; each ended its connection."),
 			panics:        desc("handler_panics_total", "Requests whose handler has panicked, which is a bug; each ended its connection."),
 			bytesIn:       desc("network_received_bytes_total", "Bytes received from clients."),

@@ -40,6 +40,7 @@ func (n *Node) wireConfig() wire.Config {
 		MaxFrame:      s.MaxRequestBytes,
 		Limits:        n.connectionLimits(),
 		MaxConns:      n.descriptors.connections,
+		MemoryConns:   n.sizes.connections,
 		IdleTimeout:   s.MaxIdle,
 		RequestMemory: n.sizes.requests,
 		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,

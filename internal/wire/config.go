@@ -15,6 +15,7 @@ type Config struct {
 	MaxFrame      int           // bytes of a request; socket.request.max.bytes, 100 MiB
 	Limits        Limits        // at the start; SetLimits changes them
 	MaxConns      int           // connections for which there are file descriptors; 0: no bound. Limits bound them further
+	MemoryConns   int           // connections for which there is memory; 0: no bound
 	IdleTimeout   time.Duration // connections.max.idle.ms, 10 minutes; also for a client that does not read its answers
 	RequestMemory int64         // bytes that all connections' receive buffers may take, 256 MiB; a request may take three quarters of it
 	MaxParked     int           // answers outstanding on one connection, 65,536; four times as many on all of them

@@ -207,8 +207,21 @@ func TestMaxConns(t *testing.T) {
 // are closed, with one line for all of them that says what to raise; that one which ends
 // makes room; and that max.connections may only be less.
 func TestConnectionsHaveDescriptors(t *testing.T) {
+	expectConnsBounded(t, Config{MaxConns: 2, MemoryConns: 5}, "LimitNOFILE")
+}
+
+// TestConnectionsHaveMemory proves the same of the number of connections for which there is memory.
+func TestConnectionsHaveMemory(t *testing.T) {
+	expectConnsBounded(t, Config{MaxConns: 5, MemoryConns: 2}, "GOMEMLIMIT")
+	expectConnsBounded(t, Config{MemoryConns: 2}, "GOMEMLIMIT")
+}
+
+// expectConnsBounded expects that a server has two connections at most, and says once what to raise.
+func expectConnsBounded(t *testing.T, cfg Config, raise string) {
+	t.Helper()
 	var log logLines
-	s, addr := start(t, Config{Logger: log.logger(), MaxConns: 2}, &funcs{serve: echo})
+	cfg.Logger = log.logger()
+	s, addr := start(t, cfg, &funcs{serve: echo})
 	try := func() *client {
 		c := dial(t, addr)
 		c.send(frame(0, 0, 1, ""))
@@ -221,7 +234,7 @@ func TestConnectionsHaveDescriptors(t *testing.T) {
 		dial(t, addr).awaitClosed()
 	}
 	eventually(t, "all are counted", func() bool { return s.Stats().TurnedAway.Load() == 20 })
-	if n := strings.Count(log.String(), "LimitNOFILE"); n != 1 {
+	if n := strings.Count(log.String(), raise); n != 1 {
 		t.Errorf("%d lines say what to raise, want 1: %s", n, log.String())
 	}
 	first.Close()

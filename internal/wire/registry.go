@@ -25,6 +25,7 @@ type registry struct {
 	suspended *Conn      // a ring of those that have none
 	counts    [classes]int
 	most      int // clients' connections for which there are file descriptors; 0: no bound
+	memory    int // clients' connections for which there is memory; 0: no bound
 	limits    Limits
 	perIP     map[netip.Addr]int // the number of clients' connections by address; nil without a limit
 
@@ -36,14 +37,20 @@ type registry struct {
 // are in use.
 var errNoDescriptors = errors.New("as many as the limit of open files")
 
+// errNoConnMemory refuses a connection if all connections together would take more memory than is
+// meant for them.
+var errNoConnMemory = errors.New("as many as the memory of this process")
+
 // maxConns is the number of connections that there may be; 0: it is not bounded.
-func (g *registry) maxConns() int {
+func (g *registry) maxConns() (least int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.most <= 0 || g.limits.Conns > 0 && g.limits.Conns < g.most {
-		return g.limits.Conns
+	for _, n := range []int{g.most, g.memory, g.limits.Conns} {
+		if n > 0 && (least == 0 || n < least) {
+			least = n
+		}
 	}
-	return g.most
+	return least
 }
 
 // setLimits bounds the connections that are added from now on.
@@ -72,6 +79,9 @@ func (g *registry) addConn(c *Conn) error {
 	count := g.counts[classClient]
 	if g.most > 0 && count >= g.most {
 		return fmt.Errorf("there are %d connections, %w (ulimit -n, or LimitNOFILE= in a systemd unit) allows: raise that limit", count, errNoDescriptors)
+	}
+	if g.memory > 0 && count >= g.memory {
+		return fmt.Errorf("there are %d connections, %w (GOMEMLIMIT, or the memory limit of its container or service) allows: give it more", count, errNoConnMemory)
 	}
 	if g.limits.Conns > 0 && count >= g.limits.Conns {
 		return fmt.Errorf("max.connections allows %d at a time, and so many are open", count)

@@ -30,8 +30,8 @@ type Server struct {
 	stats   Stats
 	lines   *lineLimit
 
-	// scarcity is for lines about connections for which there is no file descriptor. They are
-	// few, since that goes on until the limit is raised.
+	// scarcity is for lines about connections for which there is no file descriptor, or no memory.
+	// They are few, since that goes on until the limit is raised.
 	scarcity *lineLimit
 	conns    registry
 
@@ -66,7 +66,7 @@ func NewServer(cfg Config, h Handler) *Server {
 	}
 	s.conns.setLimits(cfg.Limits)
 	// Without its lock: no other goroutine has the server yet.
-	s.conns.most, s.conns.mostPeers, s.conns.mostWaiting = cfg.MaxConns, cfg.Peers.Conns, cfg.Peers.Waiting
+	s.conns.most, s.conns.memory, s.conns.mostPeers, s.conns.mostWaiting = cfg.MaxConns, cfg.MemoryConns, cfg.Peers.Conns, cfg.Peers.Waiting
 	s.stats.buffers, s.stats.reserve = s.buffers, s.reserve
 	s.shared.buffers, s.shared.sent, s.shared.maxParked = s.buffers, &s.stats.BytesOut, cfg.MaxParked
 	s.shared.maxUnsent = cfg.RequestMemory / unsentShare
@@ -234,7 +234,7 @@ func (s *Server) admitConn(nc net.Conn, l *Listener) *Conn {
 // reportTurnedAway logs that a limit has refused a connection.
 func (s *Server) reportTurnedAway(nc net.Conn, limit error) {
 	lines := s.lines
-	if errors.Is(limit, errNoDescriptors) {
+	if errors.Is(limit, errNoDescriptors) || errors.Is(limit, errNoConnMemory) {
 		lines = s.scarcity
 	}
 	if log := lines.nextLine(); log != nil {

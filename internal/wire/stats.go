@@ -10,7 +10,7 @@ type Stats struct {
 	Conns      atomic.Int64 // connections that are counted as clients', open now
 	Peers      atomic.Int64 // connections that are counted as peers', open now
 	Accepted   atomic.Int64 // connections
-	TurnedAway atomic.Int64 // connections refused because of the limits, or without a file descriptor
+	TurnedAway atomic.Int64 // connections refused because of the limits, or without a file descriptor or memory
 	BytesIn    atomic.Int64
 	BytesOut   atomic.Int64
 	Refused    atomic.Int64 // frames that were malformed or too large
