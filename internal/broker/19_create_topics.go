@@ -7,6 +7,7 @@ import (
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/place"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -59,7 +60,7 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 			rt.TopicID, rt.NumPartitions, rt.ReplicationFactor = c.ID, c.Partitions, c.ReplicationFactor
 			addNote(&rt.UnknownTags, config.Topic, configsGiven(asked[i].Configs))
 			if withConfigs {
-				rt.Configs = createdConfigs(meta.TopicView(view, asked[i].Name), c.Configs)
+				rt.Configs = createdConfigs(topicEntries(meta.TopicView(view, asked[i].Name), c.Configs, place.DefaultMinISR(int(c.ReplicationFactor))))
 			}
 		}
 		return rt
@@ -121,8 +122,7 @@ func toNewTopic(t *kmsg.CreateTopicsRequestTopic) controller.NewTopic {
 }
 
 // createdConfigs are all configs of a new topic, as the answer shows them.
-func createdConfigs(view config.View, set map[string]string) []kmsg.CreateTopicsResponseTopicConfig {
-	entries := view.TopicEntries(set)
+func createdConfigs(entries []config.Entry) []kmsg.CreateTopicsResponseTopicConfig {
 	list := make([]kmsg.CreateTopicsResponseTopicConfig, len(entries))
 	for i := range entries {
 		e, c := &entries[i], &list[i]

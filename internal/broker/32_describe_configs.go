@@ -9,6 +9,7 @@ import (
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/place"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -16,7 +17,8 @@ import (
 //
 // 1: sources and synonyms (KIP-226). 3: types and documentation (KIP-569).
 //
-// A topic, a group and this broker have all configs of their kind, with their defaults.
+// A topic, a group and this broker have all configs of their kind, with their defaults. That of
+// min.insync.replicas depends on the number of a topic's replicas; Kafka's is 1.
 // The broker resource "" has those that were set for all brokers. Secrets have no value.
 
 func (b *Broker) describeConfigs(_ *session, r *wire.Request, kreq kmsg.Request) error {
@@ -76,6 +78,7 @@ type configDescriber struct {
 type describedResource struct {
 	refused *controller.Error // nil: it has configs
 	set     map[string]string // that are set on it
+	minISR  int               // of a topic, where it is not set
 }
 
 // answerWith is the answer with resource i alone, or with none for -1.
@@ -92,7 +95,7 @@ func (d *configDescriber) describeResource(i int) kmsg.DescribeConfigsResponseRe
 	t, err := config.ResourceType(asked.ResourceType), d.resources[i].refused
 	var entries []config.Entry
 	if err == nil {
-		entries = d.listEntries(t, asked.ResourceName, d.resources[i].set)
+		entries = d.listEntries(t, asked.ResourceName, &d.resources[i])
 	}
 	rr := kmsg.NewDescribeConfigsResponseResource()
 	rr.ResourceType, rr.ResourceName = asked.ResourceType, asked.ResourceName
@@ -113,10 +116,10 @@ func (d *configDescriber) describeResource(i int) kmsg.DescribeConfigsResponseRe
 }
 
 // listEntries lists the configs of a resource.
-func (d *configDescriber) listEntries(t config.ResourceType, name string, set map[string]string) []config.Entry {
+func (d *configDescriber) listEntries(t config.ResourceType, name string, r *describedResource) []config.Entry {
 	switch {
 	case t == config.Topic:
-		return meta.TopicView(d.view, name).TopicEntries(set)
+		return topicEntries(meta.TopicView(d.view, name), r.set, r.minISR)
 	case t == config.BrokerLogger:
 		return d.loggers
 	case t == config.Broker && name == "":
@@ -124,9 +127,26 @@ func (d *configDescriber) listEntries(t config.ResourceType, name string, set ma
 	case t == config.Broker:
 		return d.view.BrokerEntries()
 	case t == config.Group:
-		return d.view.GroupEntries(set)
+		return d.view.GroupEntries(r.set)
 	}
-	return d.view.ClientMetricsEntries(set)
+	return d.view.ClientMetricsEntries(r.set)
+}
+
+// topicEntries are all configs of a topic for which these are set, with its own default of
+// min.insync.replicas, which depends on the number of its replicas.
+func topicEntries(view config.View, set map[string]string, minISR int) []config.Entry {
+	entries := view.TopicEntries(set)
+	for i := range entries {
+		e := &entries[i]
+		if e.Def.Name != "min.insync.replicas" || e.Source != config.DefaultSource {
+			continue
+		}
+		e.Value = strconv.Itoa(minISR)
+		for j := range e.Synonyms {
+			e.Synonyms[j].Value = e.Value
+		}
+	}
+	return entries
 }
 
 // findResource finds the configs that are set on a resource, or the reason why it has none.
@@ -139,9 +159,11 @@ func (b *Broker) findResource(m *meta.Image, at config.Resource) describedResour
 		if err := controller.CheckTopicName(at.Name); err != nil {
 			return describedResource{refused: err}
 		}
-		if m.Topic(at.Name) == nil {
+		topic := m.Topic(at.Name)
+		if topic == nil {
 			return describedResource{refused: &controller.Error{Kind: controller.UnknownTopic}}
 		}
+		return describedResource{set: m.Overrides(at), minISR: place.TopicDefaultMinISR(topic)}
 	case config.Broker, config.BrokerLogger:
 		if at.Name == "" && at.Type == config.Broker {
 			return describedResource{}

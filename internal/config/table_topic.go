@@ -140,7 +140,7 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "min.insync.replicas", Type: Int, Default: "1", check: atLeast(1), synonyms: from("min.insync.replicas"),
-		Doc: "How many replicas must be in sync for a write with acks=all to be accepted. A partition that has fewer replicas needs all of them, so on one node every value means 1.",
+		Doc: "How many replicas must be in sync for a write with acks=all to be accepted. A partition that has fewer replicas needs all of them, so on one node every value means 1. Unless it is set it follows the number of replicas: 1 of one or two, 2 of three or four, 3 of five, and so on. Replicas that are being added count once they are in sync.",
 	},
 	{
 		Name: "preallocate", Type: Bool, Default: "false", synonyms: from("log.preallocate"),

@@ -210,6 +210,19 @@ func WantedFactor(nodes int) int { return max(1, min(3, nodes)) }
 // replicas: 1, 1, 2, 2, 3 for 1 to 5 of them.
 func DefaultMinISR(factor int) int { return max(1, (factor+1)/2) }
 
+// TopicDefaultMinISR is min.insync.replicas, where it is not set, of those partitions of a topic
+// that have the fewest replicas, without those that a reassignment adds.
+func TopicDefaultMinISR(t *meta.Topic) int {
+	if len(t.Partitions) == 0 {
+		return DefaultMinISR(0)
+	}
+	least := Factor(&t.Partitions[0])
+	for i := range t.Partitions {
+		least = min(least, Factor(&t.Partitions[i]))
+	}
+	return DefaultMinISR(least)
+}
+
 // MinISR is how many replicas of a partition must be in sync so that records with acks=all
 // are accepted and committed. Replicas that are being added do not raise it.
 func MinISR(s *config.Settings, p *meta.Partition) int {

@@ -217,6 +217,13 @@ func TestFactors(t *testing.T) {
 		if got := MinISR(&config.Settings{MinISR: 2, MinISRSet: true}, &p); got != max(1, min(2, factor)) {
 			t.Errorf("%d replicas, 2 are set: %d in sync", factor, got)
 		}
+		wide := meta.Partition{Replicas: make([]int32, factor+2)}
+		if got := TopicDefaultMinISR(&meta.Topic{Partitions: []meta.Partition{wide, p, wide}}); got != want {
+			t.Errorf("a topic with at least %d replicas: %d in sync, want %d", factor, got, want)
+		}
+	}
+	if got := TopicDefaultMinISR(&meta.Topic{}); got != 1 {
+		t.Errorf("a topic without partitions: %d in sync", got)
 	}
 }
 
