@@ -106,6 +106,9 @@ are received, a sixth while they are worked on, a tenth while they wait for reco
 A partition takes about 2 KB of memory before it has records. A cluster has as many as a quarter of the memory that the process may use has room for, at least 10,000
 and at most 1 million; topics beyond that are refused with POLICY_VIOLATION. The memory that the process may use is Go's limit, and no more than half of the machine's.
 
+A connection takes about 10 KiB while its client waits for records. Clients may have as many connections as a quarter of the memory that the process may use has room for, and at least 1,000:
+6,500 with 256 MiB, 300,000 with 12 GiB. A connection beyond that is closed when it comes, and the log says what to raise.
+
 A partition remembers each idempotent producer that writes to it, which takes at most 256 bytes, until ` + "`producer.id.expiration.ms`" + ` after its last batch. Those of all partitions together have a
 sixteenth of the memory that the process may use, at most 256 MiB, which is enough for 1 million; beyond that the [longest unused ones are forgotten](guarantees.md#idempotent-producers).
 
