@@ -19,9 +19,23 @@ import (
 func (b *Broker) joinGroup(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.JoinGroupRequest)
 	b.cfg.Groups.Join(s.groupClient(r), req, containPanics(r, func(resp *kmsg.JoinGroupResponse) {
-		r.ReplyOr(resp, group.JoinPostponed(resp.MemberID))
+		r.ReplyOr(resp, group.JoinPostponed(resp.MemberID), joinAnswerSize(resp))
 	}))
 	return nil
+}
+
+// joinAnswerSize is about how many bytes an answer takes. That to a leader has the subscriptions of
+// all members.
+func joinAnswerSize(resp *kmsg.JoinGroupResponse) (n int) {
+	const fixed = 128 // bytes of a member, and of the answer, without most of their texts
+	for i := range resp.Members {
+		mb := &resp.Members[i]
+		n += fixed + len(mb.MemberID) + len(mb.ProtocolMetadata)
+		if mb.InstanceID != nil {
+			n += len(*mb.InstanceID)
+		}
+	}
+	return n + fixed + len(resp.LeaderID) + len(resp.MemberID)
 }
 
 // groupClient is the client that has sent a request, as a group shows it.

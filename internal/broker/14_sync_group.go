@@ -14,7 +14,7 @@ import (
 func (b *Broker) syncGroup(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.SyncGroupRequest)
 	b.cfg.Groups.Sync(req, containPanics(r, func(resp *kmsg.SyncGroupResponse) {
-		r.ReplyOr(resp, group.SyncPostponed())
+		r.ReplyOr(resp, group.SyncPostponed(), len(resp.MemberAssignment))
 	}))
 	return nil
 }

@@ -187,6 +187,17 @@ func (d *decodeMemory) takeMemory() (memory budget.Reservation) {
 	return memory
 }
 
+// reserveUnsent reserves memory to keep an answer until it is sent. One that may need more than the
+// largest reservation gets that one, so that it is the only large one.
+func (r *Request) reserveUnsent(n int64) (budget.Reservation, bool) {
+	work := r.Conn.srv.cfg.Work
+	memory, ok := work.TryReserve(budget.Unsent, min(n, work.Most(budget.Unsent)))
+	if !ok {
+		r.Conn.srv.held.noteFull()
+	}
+	return memory, ok
+}
+
 // chargeAnswer has a large answer that is ready hold memory of the class Unsent until it is
 // sent. Where that is full, the answer keeps the memory with which it was made; ok is false
 // if that is less than it takes. An answer that has such memory leaves a quarter of the class to

@@ -315,3 +315,60 @@ func TestLargeReplyHoldsItsMemory(t *testing.T) {
 	_ = c.Close()
 	eventually(t, "it is given back", func() bool { return work.Usage(budget.Unsent).Used == 0 })
 }
+
+// largeAnswer is an answer to a JoinGroup that tells when it is encoded.
+type largeAnswer struct {
+	kmsg.JoinGroupResponse
+
+	encoded func(room int)
+}
+
+// AppendTo notes how much room there is for the answer.
+func (a *largeAnswer) AppendTo(b []byte) []byte {
+	a.encoded(cap(b) - len(b))
+	return a.JoinGroupResponse.AppendTo(b)
+}
+
+// TestLargeAnswersHaveMemoryBefore proves that a large answer that was made without reserved memory
+// is encoded only if there is memory to keep it, in a buffer that does not grow, and that a small one
+// is sent in its place otherwise.
+func TestLargeAnswersHaveMemoryBefore(t *testing.T) {
+	const size = 100 << 10
+	work := budget.New(budget.Config{})
+	var encoded atomic.Int64
+	s, addr := start(t, Config{Work: work}, &funcs{serve: func(r *Request) error {
+		resp := &largeAnswer{encoded: func(room int) {
+			encoded.Add(1)
+			if room < size {
+				t.Errorf("there is room for %d bytes of %d", room, size)
+			}
+			if used := work.Usage(budget.Unsent).Used; used < size {
+				t.Errorf("it is encoded with %d bytes", used)
+			}
+		}}
+		resp.Members = []kmsg.JoinGroupResponseMember{{ProtocolMetadata: make([]byte, size)}}
+		r.ReplyOr(resp, kmsg.NewPtrJoinGroupResponse(), size+100)
+		return nil
+	}})
+	c := dial(t, addr)
+	var taken []budget.Reservation
+	for ok := true; ok; {
+		var r budget.Reservation
+		r, ok = work.TryReserve(budget.Unsent, 64<<10)
+		taken = append(taken, r)
+	}
+	c.send(frame(11, 3, 1, ""))
+	if id, body := c.receive(); id != 1 || len(body) > 100 || encoded.Load() != 0 {
+		t.Errorf("answer %d has %d bytes, and %d were encoded", id, len(body), encoded.Load())
+	}
+	for i := range taken {
+		taken[i].Release()
+	}
+	s.held.closeUnread(0) // the note that Unsent was full is forgotten
+	c.send(frame(11, 3, 2, ""))
+	if id, body := c.receive(); id != 2 || len(body) < size || encoded.Load() != 1 {
+		t.Errorf("answer %d has %d bytes, and %d were encoded", id, len(body), encoded.Load())
+	}
+	eventually(t, "the memory is given back", func() bool { return work.Usage(budget.Unsent).Used == 0 })
+	c.Close()
+}

@@ -166,18 +166,29 @@ func (r *Request) Reply(resp kmsg.Response) {
 	r.Send(p)
 }
 
-// ReplyOr is Reply for an answer that may be large and was made without reserved memory. If there
-// is no memory to keep it until it is sent, instead is sent in its place, which must be small.
-func (r *Request) ReplyOr(resp, instead kmsg.Response) {
+// ReplyOr is Reply for an answer of about size bytes that may be large and was made without reserved
+// memory. If there is no memory to keep it until it is sent, it is not encoded, and instead is sent in
+// its place, which must be small.
+func (r *Request) ReplyOr(resp, instead kmsg.Response, size int) {
 	defer r.Conn.Contain()
-	resp.SetVersion(r.Version)
 	p := r.Begin()
+	if size >= holdFrom && !r.Conn.IsProven() {
+		memory, ok := r.reserveUnsent(int64(size))
+		if !ok {
+			r.Reply(instead)
+			return
+		}
+		r.Hold(&memory)
+		p.B = slices.Grow(p.B, size) // it would otherwise be copied again and again as it grows
+	}
+	resp.SetVersion(r.Version)
 	p.B = resp.AppendTo(p.B)
-	if r.chargeAnswer() {
+	if r.resp.held != nil {
+		r.resp.held.noteReady()
 		r.sendCharged(p)
 		return
 	}
-	r.Reply(instead)
+	r.Send(p)
 }
 
 // NoReply completes a request that has no answer (Produce with acks=0). A response
