@@ -415,6 +415,7 @@ func floodKinds(topics int) []floodKind {
 	remove.Group = commit.Group
 	remove.Topics = []kmsg.OffsetDeleteRequestTopic{{Topic: ct.Topic, Partitions: make([]kmsg.OffsetDeleteRequestTopicPartition, 50_000)}}
 	bogus := produceOf("nowhere", nil)
+	joins := joinsOf("large", 1<<20)
 	for i := range int32(99_000) {
 		p := kmsg.NewProduceRequestTopicPartition()
 		p.Partition = i
@@ -436,9 +437,26 @@ func floodKinds(topics int) []floodKind {
 		{name: "deleted offsets", bytes: append(requestOf(2, commit), requestOf(0, remove)...), long: true},
 		{name: "log dirs unread", bytes: requestOf(4, kmsg.NewPtrDescribeLogDirsRequest()), unread: true},
 		{name: "half sent", bytes: append(frame(90<<20, 0, 0, 0, 9, 0, 0, 0, 1, 0, 1, 'x', 0), make([]byte, 80<<20)...), long: true},
+		{name: "large joins", bytes: joins, long: true},
+		{name: "large joins unread", bytes: joins, unread: true, long: true},
 		{name: "bogus produce", bytes: requestOf(9, bogus), long: true},
 		{name: "versions unread", bytes: slices.Repeat(requestOf(0, kmsg.NewPtrApiVersionsRequest()), 100), unread: true, long: true},
 	}...)
+}
+
+// joinsOf are joins of new members, one in each of four groups, whose subscriptions have so many
+// bytes. A leader is told the subscriptions of all members.
+func joinsOf(group string, size int) (frames []byte) {
+	for i := range 4 {
+		req := kmsg.NewPtrJoinGroupRequest()
+		req.Group, req.ProtocolType = fmt.Sprintf("%s-%d", group, i), "consumer"
+		req.SessionTimeoutMillis, req.RebalanceTimeoutMillis = 6000, 1000
+		p := kmsg.NewJoinGroupRequestProtocol()
+		p.Name, p.Metadata = "range", make([]byte, size)
+		req.Protocols = append(req.Protocols, p)
+		frames = append(frames, requestOf(3, req)...) // a member of this version needs no id first
+	}
+	return frames
 }
 
 // parkedKinds are requests that wait, and requests whose answers wait behind one that does.
