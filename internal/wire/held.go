@@ -188,14 +188,30 @@ func (d *decodeMemory) takeMemory() (memory budget.Reservation) {
 }
 
 // reserveUnsent reserves memory to keep an answer until it is sent. One that may need more than the
-// largest reservation gets that one, so that it is the only large one.
+// largest reservation gets that one, so that it is the only large one. If there is none, the answer may
+// keep the memory with which its request was decoded.
 func (r *Request) reserveUnsent(n int64) (budget.Reservation, bool) {
 	work := r.Conn.srv.cfg.Work
 	memory, ok := work.TryReserve(budget.Unsent, min(n, work.Most(budget.Unsent)))
 	if !ok {
 		r.Conn.srv.held.noteFull()
+		if r.decoded != nil {
+			return r.decoded.takeAtLeast(n)
+		}
 	}
 	return memory, ok
+}
+
+// takeAtLeast returns n bytes of the memory, and leaves none, if it has so much.
+func (d *decodeMemory) takeAtLeast(n int64) (memory budget.Reservation, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.memory.Bytes() < n {
+		return memory, false
+	}
+	memory, d.memory = d.memory, memory
+	memory.Shrink(n)
+	return memory, true
 }
 
 // chargeAnswer has a large answer that is ready hold memory of the class Unsent until it is
