@@ -6,7 +6,7 @@ import "regexp"
 var leatConfigs = []Def{
 	{
 		Name: "leat.group.memory.bytes", Type: Long, Default: "0", check: zeroOr(aMebi),
-		Doc: "How many bytes the members and committed offsets of the consumer groups on this node may take; an offset takes about 100, and requests that would need more are refused. " +
+		Doc: "How many bytes the members and committed offsets of the consumer groups on this node may take, members an eighth of it; an offset takes about 100, and requests that would need more are refused. " +
 			"0 takes a quarter of the memory that the process may use, at most 256 MiB.",
 	},
 	{

@@ -36,7 +36,8 @@ type Machine struct {
 	settings func() Settings
 	timers   *coord.Timers
 	scan     coord.Timer     // looks for expired offsets
-	memory   *memory.Account // has the bytes of all groups
+	members  *memory.Account // has the bytes of the groups' members
+	memory   *memory.Account // has the bytes of the groups and their offsets
 	names    *topicNames
 	classic  *classic.Host
 
@@ -47,11 +48,13 @@ type Machine struct {
 var _ coord.Machine = (*Machine)(nil)
 
 // newMachine makes the machine of a partition, before any record is applied.
-func newMachine(t *coord.Timers, total *memory.Budget, settings func() Settings, newID func() string) *Machine {
-	m := &Machine{settings: settings, timers: t, memory: memory.NewAccount(total), groups: map[string]*group{}}
+func newMachine(t *coord.Timers, members, offsets *memory.Budget, settings func() Settings, newID func() string) *Machine {
+	m := &Machine{
+		settings: settings, timers: t, members: memory.NewAccount(members), memory: memory.NewAccount(offsets), groups: map[string]*group{},
+	}
 	m.names = newTopicNames(m.memory)
 	m.classic = &classic.Host{
-		Timers: t, Memory: m.memory, NewID: newID,
+		Timers: t, Memory: m.members, Groups: m.memory, NewID: newID,
 		Settings: func() classic.Settings {
 			set := settings()
 			return classic.Settings{InitialDelay: set.InitialDelay, MaxSize: set.MaxSize}
@@ -97,6 +100,7 @@ func (m *Machine) applyGroup(s *coord.Step, k key, value []byte) error {
 
 // Loaded sets the timers of members and offsets.
 func (m *Machine) Loaded(s *coord.Step) {
+	m.members.JoinBudget()
 	m.memory.JoinBudget()
 	m.timers.Set(&m.scan, s.Now.Add(m.settings().RetentionScan))
 	for _, g := range m.groups {
@@ -106,6 +110,7 @@ func (m *Machine) Loaded(s *coord.Step) {
 
 // Unload answers all requests that wait: this node is no longer the coordinator.
 func (m *Machine) Unload(s *coord.Step) {
+	m.members.LeaveBudget()
 	m.memory.LeaveBudget()
 	for _, g := range m.groups {
 		g.classic.Unload(s)

@@ -3,7 +3,6 @@ package group
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -89,8 +88,8 @@ func (m *Machine) check(fatalf func(string, ...any)) {
 	if err != nil {
 		fatalf("%v", err)
 	}
-	if n != m.memory.Held() {
-		fatalf("the groups take %d bytes; the account holds %d", n, m.memory.Held())
+	if n != m.members.Held()+m.memory.Held() {
+		fatalf("the groups take %d bytes; the account holds %d", n, m.members.Held()+m.memory.Held())
 	}
 }
 
@@ -446,7 +445,7 @@ const (
 func TestLargeGroupIsDeletedInBatches(t *testing.T) {
 	now := time.Now()
 	for name, partitions := range map[string]int32{strings.Repeat("g", 30_000): 60, "g": 25_000} {
-		m := newMachine(new(coord.Timers), memory.NewBudget(slog.New(slog.DiscardHandler), 0), DefaultSettings, newUUID)
+		m := newTestMachine(DefaultSettings, newUUID)
 		req := kmsg.NewPtrOffsetCommitRequest()
 		req.Group, req.Generation, req.Version, req.RetentionTimeMillis = name, -1, 8, -1
 		topic := kmsg.NewOffsetCommitRequestTopic()

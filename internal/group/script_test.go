@@ -113,7 +113,7 @@ func (w *world) room(n int64) {
 
 func (w *world) fresh() {
 	w.tm = new(coord.Timers)
-	w.m = newMachine(w.tm, w.total, func() Settings { return w.set }, func() string {
+	w.m = newMachine(w.tm, w.total, w.total, func() Settings { return w.set }, func() string {
 		w.ids++
 		return strconv.Itoa(w.ids)
 	})
@@ -541,7 +541,8 @@ func (w *world) printLog(args, []string) {
 func (w *world) reload(args, []string) {
 	log := w.log
 	w.log = nil
-	w.m.memory.LeaveBudget() // its node is gone
+	w.m.members.LeaveBudget() // its node is gone
+	w.m.memory.LeaveBudget()
 	w.fresh()
 	for _, r := range log {
 		w.step(func(s *coord.Step) { s.Put(r.Key, r.Value) })
@@ -553,3 +554,9 @@ func (w *world) reload(args, []string) {
 }
 
 func (w *world) unload(args, []string) { w.step(w.m.Unload) }
+
+// newTestMachine makes a machine with a budget of its own.
+func newTestMachine(settings func() Settings, newID func() string) *Machine {
+	total := memory.NewBudget(slog.New(slog.DiscardHandler), 0)
+	return newMachine(new(coord.Timers), total, total, settings, newID)
+}

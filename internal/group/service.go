@@ -52,9 +52,10 @@ func DefaultSettings() Settings {
 // goroutine or later by another, with no lock held; it must not block. Responses have
 // no version.
 type Service struct {
-	cfg    Config
-	rt     *coord.Runtime[*Machine]
-	memory *memory.Budget
+	cfg     Config
+	rt      *coord.Runtime[*Machine]
+	members *memory.Budget
+	offsets *memory.Budget
 
 	work sync.WaitGroup // for deleteTopicOffsets
 
@@ -73,12 +74,12 @@ func New(cfg Config) *Service {
 		cfg.NewID = newUUID
 	}
 	cfg.Settings = (&settingsCache{compute: cfg.Settings}).load
-	total := memory.NewBudget(cfg.Logger, cfg.Memory)
-	return &Service{cfg: cfg, memory: total, rt: coord.New(coord.Config[*Machine]{
+	members, offsets := memory.NewBudgets(cfg.Logger, cfg.Memory)
+	return &Service{cfg: cfg, members: members, offsets: offsets, rt: coord.New(coord.Config[*Machine]{
 		Logger:       cfg.Logger,
 		ReplyTimeout: func() time.Duration { return cfg.Settings().CommitTimeout },
 		New: func(_ int32, t *coord.Timers) *Machine {
-			return newMachine(t, total, cfg.Settings, cfg.NewID)
+			return newMachine(t, members, offsets, cfg.Settings, cfg.NewID)
 		},
 	})}
 }
@@ -125,7 +126,7 @@ func (sv *Service) StartLeading(partition int32, e record.Epoch, log coord.Log) 
 func (sv *Service) StopLeading(partition int32) { sv.rt.StopLeading(partition) }
 
 // MemoryUsed is about how many bytes all groups that are coordinated here keep.
-func (sv *Service) MemoryUsed() int64 { return sv.memory.Used() }
+func (sv *Service) MemoryUsed() int64 { return sv.members.Used() + sv.offsets.Used() }
 
 // Close stops leading everything.
 func (sv *Service) Close() {

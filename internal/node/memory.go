@@ -150,12 +150,13 @@ func (n *Node) manageMemory() {
 type heapLimit struct{ original int64 }
 
 // The pace of Go's collector (GOGC) is how much garbage there may be, in percent of the live
-// memory. Requests that wait for records are live for minutes and make no garbage, so while
-// they hold much, as much garbage again would be a waste.
+// memory. Requests that wait for records are live for minutes and make no garbage, and nor do groups
+// and answers that nobody reads, so while these hold much, as much garbage again would be a waste.
 const (
 	usualPace   = 100
 	parkedPace  = 20
-	parkedShare = 4 // parked requests hold much from 1/parkedShare of their limit on
+	parkedShare = 4        // parked requests hold much from 1/parkedShare of their limit on
+	longHeld    = 48 << 20 // groups and unsent answers hold much from here on
 )
 
 // apply sets the limit and the pace for the present use of memory.
@@ -163,17 +164,17 @@ func (l heapLimit) apply(n *Node) {
 	if n.cfg.OwnsProcess {
 		debug.SetMemoryLimit(min(l.original, n.sizes.heapLimit(readLive(), n.heldForRequests())))
 		if parked := n.work.Usage(budget.Parked); os.Getenv("GOGC") == "" {
-			setPace(parked.Used >= parked.Limit/parkedShare)
+			setPace(parked.Used >= parked.Limit/parkedShare || n.groups.MemoryUsed()+n.work.Usage(budget.Unsent).Used >= longHeld)
 		}
 	}
 }
 
 // setPace sets the collector's pace unless it is set already: setting it begins a collection.
-func setPace(parked bool) {
+func setPace(holdsMuch bool) {
 	pace := []metrics.Sample{{Name: "/gc/gogc:percent"}}
 	metrics.Read(pace)
 	want := uint64(usualPace)
-	if parked {
+	if holdsMuch {
 		want = parkedPace
 	}
 	if pace[0].Value.Uint64() != want {

@@ -28,8 +28,9 @@ func metadata(topics string) []byte {
 // TestWhatIsKeptIsAlone proves that a member's metadata does not keep its request's buffer
 // in memory.
 func TestWhatIsKeptIsAlone(t *testing.T) {
+	account := memory.NewAccount(memory.NewBudget(slog.New(slog.DiscardHandler), 0))
 	g := New(&Host{
-		Timers: new(coord.Timers), Memory: memory.NewAccount(memory.NewBudget(slog.New(slog.DiscardHandler), 0)),
+		Timers: new(coord.Timers), Memory: account, Groups: account,
 		Settings: func() Settings { return Settings{} }, NewID: func() string { return "1" },
 	}, "g")
 	frame := make([]byte, 1000)

@@ -48,7 +48,8 @@ type Host struct {
 	Settings func() Settings
 	NewID    func() string // makes the random part of a member id
 	Timers   *coord.Timers
-	Memory   *memory.Account
+	Memory   *memory.Account // has the bytes of members
+	Groups   *memory.Account // has those of groups without members
 }
 
 // Group is one classic group. A simple group, which only commits offsets, is a group
@@ -120,7 +121,7 @@ type member struct {
 func New(h *Host, id string) *Group {
 	g := &Group{host: h, id: id, stateSince: -1}
 	g.joinTimer.Fire, g.syncTimer.Fire = g.joinTimedOut, g.syncTimedOut
-	h.Memory.Add(Size(id))
+	h.Groups.Add(Size(id))
 	return g
 }
 
@@ -153,7 +154,8 @@ func (g *Group) Close(s *coord.Step) {
 	}
 	g.host.Timers.Stop(&g.joinTimer)
 	g.host.Timers.Stop(&g.syncTimer)
-	g.host.Memory.Add(-g.subscribedCharge - Size(g.id))
+	g.host.Memory.Add(-g.subscribedCharge)
+	g.host.Groups.Add(-Size(g.id))
 }
 
 // State is Kafka's name for the group's state.

@@ -58,7 +58,7 @@ func (g *Group) Join(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, reply 
 func (h *Host) JoinNewGroup(s *coord.Step, c Client, req *kmsg.JoinGroupRequest, reply func(*kmsg.JoinGroupResponse), findGroup func() *Group) {
 	j := &joinRequest{Client: c, req: req, reply: reply}
 	req.Protocols = dropDuplicates(req.Protocols)
-	need := j.memberSize() + Size(req.Group)
+	need := j.memberSize()
 	switch {
 	case req.MemberID != "":
 		j.replyFailure(s, req.MemberID, unknownMemberID)
@@ -66,6 +66,9 @@ func (h *Host) JoinNewGroup(s *coord.Step, c Client, req *kmsg.JoinGroupRequest,
 		j.replyFailure(s, "", inconsistentGroupProtocol)
 	case need > h.Memory.Room():
 		h.Memory.WarnFull(s.Now, req.Group, need)
+		j.replyFailure(s, "", groupMaxSizeReached)
+	case Size(req.Group) > h.Groups.Room():
+		h.Groups.WarnFull(s.Now, req.Group, Size(req.Group))
 		j.replyFailure(s, "", groupMaxSizeReached)
 	default:
 		// A group exists when its first record does.

@@ -1,5 +1,6 @@
 // Package memory counts the bytes that groups keep in memory. A Budget bounds the bytes of all
-// groups that a node coordinates; an Account counts those of one machine.
+// groups that a node coordinates, one those of members and another one those of offsets; an Account
+// counts those of one machine.
 //
 // Any number of goroutines may use a Budget. The lock of its machine guards an Account.
 package memory
@@ -24,6 +25,18 @@ type Budget struct {
 	limit  int64
 	used   atomic.Int64
 	warned atomic.Int64 // when it was last logged that the budget is full, in Unix ns; 0 before
+}
+
+// membersShare is the part of a limit that members may take: the answer to a leader is as large as all
+// members of its group, while offsets make no large answers.
+const membersShare = 8
+
+// NewBudgets makes the budgets of members and of offsets, which share a limit; 0 means Max.
+func NewBudgets(log *slog.Logger, limit int64) (members, offsets *Budget) {
+	if limit <= 0 {
+		limit = Max
+	}
+	return NewBudget(log, limit/membersShare), NewBudget(log, limit-limit/membersShare)
 }
 
 // NewBudget makes a budget; a limit of 0 means Max.
