@@ -101,6 +101,7 @@ func promises(t *testing.T) map[string][]string {
 				number("internal/node", "maxProducers")>>20, number("internal/node", "maxProducers")/number("internal/storage/producer", "EntryBytes")/1_000_000),
 			fmt.Sprintf("have at most %d MiB together", number("internal/controller", "maxConfigBytes")>>20),
 			fmt.Sprintf("a metrics subscription has at most %d bytes", number("internal/controller", "maxMetricsName")),
+			fmt.Sprintf("less up to %d MiB for other nodes", number("internal/node", "maxPeerMemory")>>20),
 		},
 		"docs/formats.md": {
 			fmt.Sprintf("it was set aside, %d days unless set", stray),

@@ -26,7 +26,7 @@ import (
 // memory for one more fetch that watches, the request sleeps until its time is over. An
 // empty answer at once would only have the client ask again and again.
 //
-// A request with a replica id is refused, since no node fetches as a follower yet.
+// A request with a replica id is refused, unless the connection has proven to be that node's.
 
 // readCommitted is the isolation level of readers of committed transactions.
 const readCommitted = 1
@@ -104,7 +104,8 @@ func (s *session) fetch(r *wire.Request) error {
 		f.recycle()
 		return wire.ErrMalformed
 	}
-	if f.replica >= 0 {
+	// A node reads what clients do, until the partition knows it as a follower.
+	if f.replica >= 0 && !s.isNode(f.replica) {
 		f.refuseAll(kerr.TopicAuthorizationFailed.Code)
 		return nil
 	}

@@ -39,7 +39,7 @@ func (s *session) apiVersions(r *wire.Request) error {
 		}
 	}
 	for _, a := range s.b.apis {
-		if a != nil {
+		if a != nil && a.from == 0 {
 			resp.ApiKeys = append(resp.ApiKeys, a.advertise())
 		}
 	}

@@ -31,6 +31,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
@@ -66,6 +67,9 @@ type Config struct {
 	// has registered for it. Clients of other listeners are told the address to which they
 	// have connected, as all clients are if it is nil.
 	Advertised func(listener string) bool
+
+	// Peers lets other nodes in; nil: requests that only nodes may send are unknown.
+	Peers *peer.Door
 
 	// Work is the memory for requests and their answers; nil: it is not bounded.
 	Work *budget.Budget
@@ -112,6 +116,8 @@ type api struct {
 	key      int16
 	name     string
 	min, max int16 // versions served
+	// from are the identities that may use it; 0: anybody may. It is unknown to all others.
+	from peer.Kinds
 	// Exactly one of raw and serve is set. raw decodes the body itself, and runs while
 	// the batches of earlier requests may be collected and not appended yet. serve gets
 	// the decoded request when those are appended and their answers are sent. It may
@@ -200,6 +206,7 @@ func (b *Broker) registerAPIs(list []api) error {
 		case a.min > a.max || (a.raw == nil) == (a.serve == nil):
 			return fmt.Errorf("broker: API %s needs versions and exactly one handler", a.name)
 		}
+		a.from = interBroker()[a.key]
 		b.apis[a.key] = a
 	}
 	return nil

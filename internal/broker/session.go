@@ -7,6 +7,7 @@ import (
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -16,6 +17,7 @@ import (
 type session struct {
 	b    *Broker
 	conn *wire.Conn
+	peer *peer.Session // what the other end has proven; nil: no request with a private key came
 
 	// These are collected between two flushes.
 	queue         []*produce           // Produce requests, in order
@@ -56,8 +58,11 @@ func (s *session) reserveMemory(r *wire.Request, n int64) (budget.Reservation, e
 
 // Serve serves one request.
 func (s *session) Serve(r *wire.Request) error {
+	if peer.IsPrivate(r.Key) {
+		return s.servePeer(r)
+	}
 	a := s.b.findAPI(r.Key)
-	if a == nil {
+	if a == nil || !s.mayCall(a) {
 		return ErrUnsupported
 	}
 	s.b.stats.requests[r.Key].Add(1)
@@ -136,6 +141,9 @@ func (s *session) forgetRequests() {
 // request has panicked, there may be batches that were collected and not appended. They are
 // dropped, since another connection may use their buffer by now; none was acknowledged.
 func (s *session) Close() {
+	if s.peer != nil {
+		s.peer.Close()
+	}
 	s.appends.Drop()
 	s.releaseRecompressed()
 	for _, p := range s.queue {

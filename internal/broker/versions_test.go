@@ -14,6 +14,7 @@ import (
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/peer"
 )
 
 var writeProtocol = flag.Bool("write", false, "write docs/protocol.md from the table of APIs")
@@ -183,6 +184,8 @@ Apache Kafka answers it where that is not set up, and never pretends to have don
 			fmt.Fprintf(&b, "| %d | %s | %s |\n", k.ApiKey, kmsg.NameForKey(k.ApiKey), why)
 		}
 	}
+	fmt.Fprintf(&b, "\nThe keys %d to %d are for the nodes of a cluster among each other. They, and the requests that only brokers send in Apache Kafka, are advertised to nobody,\n"+
+		"and end a connection that has not proven to be a node's as an unknown key does.\n", peer.FirstKey, peer.LastKey)
 	b.WriteString("\nGetTelemetrySubscriptions and PushTelemetry (71, 72) are advertised by neither, as long as nothing collects clients' metrics.\n")
 	fmt.Fprintf(&b, "\n## Notes about configs\n\nThe answer to CreateTopics, AlterConfigs or IncrementalAlterConfigs has a tagged field of its own, number %d, in a topic or resource for which a\n"+
 		"config was set that has no effect here: a line of text in UTF-8. It comes with the versions that have tagged fields (5, 2 and 1 on). Clients skip it; the verbs of\n"+

@@ -323,7 +323,7 @@ var brokerConfigs = []Def{
 	{
 		Name: "queued.max.request.bytes", Type: Long, Default: "-1",
 		Doc: "How many bytes of requests all connections together may hold in memory; the largest request may take three quarters. " +
-			"-1 takes an eighth of the memory that the process may use, at least 16 MiB and at most 64 MiB or 1.4 times socket.request.max.bytes.",
+			"-1 takes an eighth of the memory that the process may use, less up to 4 MiB for other nodes, at least 16 MiB and at most 64 MiB or 1.4 times socket.request.max.bytes.",
 	},
 	{
 		Name: "queued.max.requests", Type: Int, Default: "500", check: atLeast(1),

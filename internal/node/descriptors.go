@@ -13,6 +13,8 @@ type descriptors struct {
 	limit       int // of the process
 	logs        int // segment files that stay open
 	connections int // of clients
+	peers       int // connections of other nodes that have proven to be ones
+	waiting     int // connections beyond those of clients that may prove it
 	http        int // connections to the HTTP port
 }
 
@@ -23,6 +25,7 @@ const (
 	minReserve, maxReserve = 32, 128 // a node without clients has about 32 open: half of them the journal's
 	minLogs, maxLogs       = 8, 8192
 	minHTTP, maxHTTP       = 4, 64
+	maxPeers, maxWaiting   = 64, 16 // with few descriptors there are fewer of them, or none
 
 	// A start logs a warning if the node may have fewer than fewConnections connections.
 	fewConnections = 1000
@@ -36,6 +39,8 @@ func shareDescriptors(limit int) (descriptors, error) {
 	}
 	d := descriptors{limit: limit, http: clamp(limit/32, minHTTP, maxHTTP)}
 	left := limit - clamp(limit/4, minReserve, maxReserve) - d.http
+	d.peers, d.waiting = min(left/16, maxPeers), min(left/32, maxWaiting)
+	left -= d.peers + d.waiting
 	d.logs = clamp(left/3, minLogs, maxLogs)
 	d.connections = left - d.logs
 	return d, nil
@@ -47,10 +52,12 @@ const raiseDescriptors = "raise the limit of open files (ulimit -n, or LimitNOFI
 func clamp(n, least, most int) int { return max(least, min(n, most)) }
 
 // planDescriptors divides the descriptors that this process may have; Go's runtime has raised
-// the soft limit to the hard one. If the system has no limit, all shares are 0.
+// the soft limit to the hard one. If the system has no limit, the shares are 0, which stands for none,
+// but those of other nodes.
 func (n *Node) planDescriptors() error {
 	limit, ok := vfs.OpenFileLimit()
 	if !ok {
+		n.descriptors = descriptors{peers: maxPeers, waiting: maxWaiting}
 		return nil
 	}
 	var err error

@@ -3,29 +3,33 @@ package node
 import (
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/peer"
 )
 
 // TestShareDescriptors proves that with every limit the shares leave a reserve, that with the
 // lowest one each part has descriptors, and that a limit below that is refused with a sentence
 // that says how to raise it.
 func TestShareDescriptors(t *testing.T) {
-	for _, tc := range []struct{ limit, logs, connections, http, reserve int }{
-		{48, 8, 4, 4, 32},
-		{63, 9, 18, 4, 32}, // ulimit -n 64, of which Go's runtime leaves one
-		{200, 48, 96, 6, 50},
-		{256, 61, 123, 8, 64},
-		{1024, 288, 576, 32, 128},
-		{4096, 1301, 2603, 64, 128},
-		{1 << 20, 8192, 1040192, 64, 128},
-		{math.MaxInt32, 8192, math.MaxInt32 - 8384, 64, 128},
+	for _, tc := range []struct{ limit, logs, connections, peers, waiting, http, reserve int }{
+		{48, 8, 4, 0, 0, 4, 32},
+		{63, 8, 18, 1, 0, 4, 32}, // ulimit -n 64, of which Go's runtime leaves one
+		{200, 43, 88, 9, 4, 6, 50},
+		{256, 56, 112, 11, 5, 8, 64},
+		{1024, 264, 530, 54, 16, 32, 128},
+		{4096, 1274, 2550, 64, 16, 64, 128},
+		{1 << 20, 8192, 1040112, 64, 16, 64, 128},
+		{math.MaxInt32, 8192, math.MaxInt32 - 8464, 64, 16, 64, 128},
 	} {
 		d, err := shareDescriptors(tc.limit)
-		if want := (descriptors{tc.limit, tc.logs, tc.connections, tc.http}); err != nil || d != want {
+		if want := (descriptors{tc.limit, tc.logs, tc.connections, tc.peers, tc.waiting, tc.http}); err != nil || d != want {
 			t.Errorf("%d: %+v, %v, want %+v", tc.limit, d, err, want)
 		}
-		if reserve := d.limit - d.logs - d.connections - d.http; reserve != tc.reserve {
+		if reserve := d.limit - d.logs - d.connections - d.peers - d.waiting - d.http; reserve != tc.reserve {
 			t.Errorf("%d: %d are in reserve, want %d", tc.limit, reserve, tc.reserve)
 		}
 	}
@@ -33,5 +37,28 @@ func TestShareDescriptors(t *testing.T) {
 		if _, err := shareDescriptors(limit); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "ulimit -n") {
 			t.Errorf("%d: %v", limit, err)
 		}
+	}
+}
+
+// TestPeersAreExpectedInAClusterOnly proves that a node alone has no waiting room for others, and that
+// it has one as soon as the metadata have another node; and that nothing but the handshake is
+// admitted to it.
+func TestPeersAreExpectedInAClusterOnly(t *testing.T) {
+	image := meta.Empty()
+	p := limitPeers(&descriptors{peers: 3, waiting: 2}, &sizes{peers: 1}, func() *meta.Image { return image })
+	for id := range int32(2) {
+		if p.Expected() {
+			t.Errorf("%d nodes expect others", id)
+		}
+		var err error
+		if image, _, err = meta.Apply(image, meta.Append(nil, meta.BrokerRegistered{Broker: meta.Broker{ID: id, Epoch: int64(id) + 1}})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !p.Expected() {
+		t.Error("a node of two does not expect the other one")
+	}
+	if !slices.Equal(p.Handshake, []int16{peer.PeerHello, peer.PeerProve}) || p.Conns != 3 || p.Waiting != 2 || p.Memory != 1 {
+		t.Errorf("%+v", p)
 	}
 }

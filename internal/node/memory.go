@@ -53,6 +53,7 @@ func availableMemory(root fs.FS) int64 {
 type sizes struct {
 	available  int64 // for the whole process
 	requests   int64 // receive buffers
+	peers      int64 // receive buffers that clients cannot take
 	work       int64 // work on requests, which budget.Budget divides into classes
 	parked     int64 // requests that wait for records
 	groups     int64 // the state of consumer groups
@@ -72,7 +73,7 @@ type budgets struct {
 // These divide the available memory if no setting does. All uses together fit into it, if the
 // container has at least 256 MiB (TestSharesFitIn).
 const (
-	requestShare = 8 // receive buffers take 1/requestShare of it, within the bounds of sizesFor
+	requestShare = 8 // receive buffers take 1/requestShare of it, with those of other nodes, within the bounds of sizesFor
 	minRequests  = 16 << 20
 	manyRequests = 64 << 20 // enough for a thousand busy connections without large requests
 	groupShare   = 4        // groups take 1/groupShare of it, at most maxGroups
@@ -80,6 +81,9 @@ const (
 
 	producerShare = 16 // what logs remember of producers takes 1/producerShare of it, at most maxProducers
 	maxProducers  = 256 << 20
+
+	peerShare     = 64 // other nodes have 1/peerShare of it for their requests, at most maxPeerMemory
+	maxPeerMemory = 4 << 20
 
 	sessionShare = 40 // incremental fetch sessions take 1/sessionShare of it, at most broker.MostFetchSessionBytes
 
@@ -99,9 +103,10 @@ const (
 // them.
 func sizesFor(available int64, s *config.Server) sizes {
 	z := sizes{available: available, requests: s.RequestMemory, work: s.WorkMemory, groups: s.Groups.Memory}
+	z.peers = min(available/peerShare, maxPeerMemory)
 	if z.requests <= 0 {
 		largest := int64(s.MaxRequestBytes)
-		z.requests = max(minRequests, min(available/requestShare, max(manyRequests, largest+largest/5*2)))
+		z.requests = max(minRequests, min(available/requestShare-z.peers, max(manyRequests, largest+largest/5*2)))
 	}
 	if z.work == 0 {
 		z.work = budget.DefaultBytes(available, runtime.NumCPU())
@@ -214,7 +219,7 @@ const maxSlack = 48 << 20
 // slack, so that the collector works harder until it is set again.
 func (z *sizes) heapLimit(live, held int64) int64 {
 	base := max(0, live-held)
-	return base + z.requests + z.work + max(min(maxSlack, z.available/requestShare), base/2)
+	return base + z.requests + z.peers + z.work + max(min(maxSlack, z.available/requestShare), base/2)
 }
 
 // readLive is how much memory the last collection has found live, with stacks and the memory

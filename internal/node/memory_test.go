@@ -91,7 +91,7 @@ func TestWorkMemory(t *testing.T) {
 		requests, groups, frames int64
 	}{
 		{12 << 30, config.Server{MaxRequestBytes: 100 * mebi}, 140 * mebi, 256 * mebi, 100 * mebi},
-		{256 * mebi, config.Server{MaxRequestBytes: 100 * mebi}, 32 * mebi, 64 * mebi, 23 * mebi},
+		{256 * mebi, config.Server{MaxRequestBytes: 100 * mebi}, 28 * mebi, 64 * mebi, 21 * mebi},
 		{64 * mebi, config.Server{MaxRequestBytes: 100 * mebi}, 16 * mebi, 16 * mebi, 11 * mebi},
 		{12 << 30, config.Server{MaxRequestBytes: 1 * mebi}, 64 * mebi, 256 * mebi, 1 * mebi},
 		{256 * mebi, config.Server{MaxRequestBytes: mebi, RequestMemory: 99 * mebi, Groups: config.Groups{Memory: mebi}}, 99 * mebi, mebi, mebi},
@@ -124,12 +124,12 @@ func TestRequestsHaveOneBound(t *testing.T) {
 		if byClass > z.work {
 			t.Errorf("%d MiB: the classes of work have %d, all of work has %d", available/mebi, byClass, z.work)
 		}
-		if all := z.requests + z.work + extra; all > max(available/2, 72*mebi) {
+		if all := z.requests + z.peers + z.work + extra; all > max(available/2, 72*mebi) {
 			t.Errorf("%d MiB: requests may hold %d MiB", available/mebi, all/mebi)
 		}
 		for _, rest := range []int64{10 * mebi, 500 * mebi} {
-			live := rest + z.requests + z.work + extra
-			limit := z.heapLimit(live, z.requests+z.work)
+			live := rest + z.requests + z.peers + z.work + extra
+			limit := z.heapLimit(live, z.requests+z.peers+z.work)
 			slack := min(maxSlack, available/requestShare)
 			if above := limit - live; above < slack || above > max(slack, (rest+extra)/2) {
 				t.Errorf("%d MiB: with all classes full and %d MiB besides, the collector's limit is %d MiB above the live memory", available/mebi, rest/mebi, above/mebi)
@@ -175,7 +175,7 @@ func TestSharesFitIn(t *testing.T) {
 		z := sizesFor(available, &config.Server{MaxRequestBytes: 100 << 20})
 		z.work = budget.DefaultBytes(available, 2) // more processors come with more memory
 		unsent := budget.New(budget.Config{Bytes: z.work}).Usage(budget.Unsent).Limit
-		sum := z.requests + z.work + unsent + z.parked + z.groups + z.producers + z.sessions + int64(z.partitions)*partitionBytes
+		sum := z.requests + z.peers + z.work + unsent + z.parked + z.groups + z.producers + z.sessions + int64(z.partitions)*partitionBytes
 		if sum > available {
 			t.Errorf("%d MiB are available, and %d shared out: %+v", available>>20, sum>>20, z)
 		}

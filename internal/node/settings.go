@@ -9,6 +9,7 @@ import (
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -43,8 +44,19 @@ func (n *Node) wireConfig() wire.Config {
 		MemoryConns:   n.sizes.connections,
 		IdleTimeout:   s.MaxIdle,
 		RequestMemory: n.sizes.requests,
+		Peers:         limitPeers(&n.descriptors, &n.sizes, n.image.Load),
 		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,
 		Work: n.work,
+	}
+}
+
+// limitPeers says what a server keeps for other nodes. They are expected in a cluster of several.
+func limitPeers(d *descriptors, z *sizes, image func() *meta.Image) wire.Peers {
+	return wire.Peers{
+		Handshake: peer.Handshake(),
+		Expected:  func() bool { return len(image().Brokers) > 1 },
+		Conns:     d.peers, Waiting: d.waiting,
+		Memory: z.peers,
 	}
 }
 

@@ -27,7 +27,8 @@ var (
 //
 // The connection's goroutine makes all transitions but two: any goroutine may close the
 // connection, or wake a suspended one. The goroutine that wakes or closes a suspended
-// connection starts a goroutine for it.
+// connection starts a goroutine for it. By whose limits it is counted is a state of its own:
+// connClass.
 type connState uint8
 
 const (
