@@ -74,7 +74,7 @@ func (e *turnedAwayError) Unwrap() error { return e.limit }
 
 // Prove makes the connection a peer's: see connClass. The Session calls it when the other end has
 // proven who it is, while it serves the request that had the proof, which must be the last that has
-// come. After an error the Session must end the connection.
+// come, and for which no more work memory is reserved. After an error the Session must end the connection.
 func (c *Conn) Prove() error {
 	switch {
 	case c.proven.Load():
