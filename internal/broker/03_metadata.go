@@ -19,6 +19,9 @@ import (
 // replicas. 7: leader epochs (KIP-320). 8: authorised operations (KIP-430). 10 and
 // 12: topic ids (KIP-516). 13: an error of the whole answer (KIP-1102).
 //
+// Brokers that are fenced are left out; they lead nothing that a client could ask them for. In
+// version 0 replicas on brokers that are not registered are left out, too.
+//
 // This node's address in the answer is the one to which the client has connected, unless
 // another one was set. A topic that the request creates is in its answer; Kafka answers
 // with an error first and has the client ask again.
@@ -37,11 +40,15 @@ func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error 
 	}
 	resp := kmsg.NewPtrMetadataResponse()
 	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
+		node := findAlive(m.Brokers, id)
+		if node == nil {
+			continue
+		}
 		n := kmsg.NewMetadataResponseBroker()
 		n.NodeID = id
-		n.Host, n.Port = s.addressOf(m.Brokers[id])
-		if rack := m.Brokers[id].Rack; rack != "" {
-			n.Rack = &rack
+		n.Host, n.Port = s.addressOf(node)
+		if node.Rack != "" {
+			n.Rack = &node.Rack
 		}
 		resp.Brokers = append(resp.Brokers, n)
 	}
@@ -50,7 +57,7 @@ func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error 
 	if r.Version >= 8 && r.Version <= 10 && req.IncludeClusterAuthorizedOperations {
 		resp.AuthorizedOperations = clusterOperations
 	}
-	d := topicDescriber{brokers: m.Brokers, operations: r.Version >= 8 && req.IncludeTopicAuthorizedOperations, codes: codes}
+	d := topicDescriber{brokers: m.Brokers, version: r.Version, operations: r.Version >= 8 && req.IncludeTopicAuthorizedOperations, codes: codes}
 	if all && b.all.isShared(m) {
 		return b.all.replyAll(r, resp, m, d.operations)
 	}
@@ -155,6 +162,7 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 // topics of that time, but only the topics of the answer, which the answer's memory counts.
 type topicDescriber struct {
 	brokers    map[int32]*meta.Broker
+	version    int16
 	operations bool             // authorised operations are asked for
 	codes      map[string]int16 // of topics that could not be created
 	list       []describedTopic
@@ -256,18 +264,42 @@ func (d *topicDescriber) describeTopic(t *meta.Topic) kmsg.MetadataResponseTopic
 		p, rp := &t.Partitions[i], &rt.Partitions[i]
 		rp.Partition, rp.Leader, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
 		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offlineReplicas(d.brokers, p.Replicas)
-		if p.Leader < 0 || d.brokers[p.Leader] == nil {
+		if d.version == 0 && d.leaveOutUnknown(rp) {
+			rp.ErrorCode = kerr.ReplicaNotAvailable.Code
+		}
+		if findAlive(d.brokers, p.Leader) == nil {
 			rp.Leader, rp.ErrorCode = -1, kerr.LeaderNotAvailable.Code
 		}
 	}
 	return rt
 }
 
-// offlineReplicas are the replicas whose brokers are not registered.
+// leaveOutUnknown leaves out the replicas whose brokers are not registered, and tells whether there
+// are any. Clients of version 0 look up the address of each replica.
+func (d *topicDescriber) leaveOutUnknown(p *kmsg.MetadataResponseTopicPartition) bool {
+	isUnknown := func(id int32) bool { return d.brokers[id] == nil }
+	if !slices.ContainsFunc(p.Replicas, isUnknown) && !slices.ContainsFunc(p.ISR, isUnknown) {
+		return false
+	}
+	p.Replicas = slices.DeleteFunc(slices.Clone(p.Replicas), isUnknown)
+	p.ISR = slices.DeleteFunc(slices.Clone(p.ISR), isUnknown)
+	return true
+}
+
+// findAlive finds a broker that serves, as far as the metadata tell; nil: it is not registered, or
+// fenced.
+func findAlive(brokers map[int32]*meta.Broker, id int32) *meta.Broker {
+	if b := brokers[id]; b != nil && b.State != meta.BrokerFenced {
+		return b
+	}
+	return nil
+}
+
+// offlineReplicas are the replicas whose brokers do not serve.
 func offlineReplicas(brokers map[int32]*meta.Broker, replicas []int32) []int32 {
 	var gone []int32
 	for _, id := range replicas {
-		if brokers[id] == nil {
+		if findAlive(brokers, id) == nil {
 			gone = append(gone, id)
 		}
 	}

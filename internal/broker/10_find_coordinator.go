@@ -88,7 +88,7 @@ func (b *Broker) locateCoordinator(s *session, kind int8, key string) coordinato
 		return unavailable
 	}
 	p := &topic.Partitions[group.PartitionOf(key, int32(len(topic.Partitions)))]
-	node := image.Brokers[p.Leader]
+	node := findAlive(image.Brokers, p.Leader)
 	if node == nil {
 		return unavailable
 	}

@@ -43,7 +43,7 @@ func (s *session) apiVersions(r *wire.Request) error {
 			resp.ApiKeys = append(resp.ApiKeys, a.advertise())
 		}
 	}
-	s.b.addFeatures(resp)
+	s.b.addFeatures(resp, r.Version)
 	r.Reply(resp)
 	return nil
 }
@@ -71,31 +71,40 @@ func replyUnknownVersion(r *wire.Request, a *api) {
 
 // metadataVersion is the level of metadata.version, which tools show as the cluster's
 // version: that of Kafka 4.3. This broker does not use it.
-const metadataVersion = 30
+const (
+	metadataVersionFeature = "metadata.version"
+	metadataVersion        = 30
+)
 
 // SupportedFeatures are the levels of features that this version serves. A node is
 // registered with them.
 func SupportedFeatures() []meta.FeatureRange {
-	return []meta.FeatureRange{{Name: "metadata.version", Min: metadataVersion, Max: metadataVersion}, meta.SupportedLevels()}
+	return []meta.FeatureRange{{Name: metadataVersionFeature, Min: metadataVersion, Max: metadataVersion}, meta.SupportedLevels()}
 }
 
-// addFeatures adds the features of the cluster to an answer. The level in force is also the
-// only supported one. A client does not use a feature that is not listed: without
-// transaction.version, it does not use the second part of KIP-890.
-func (b *Broker) addFeatures(resp *kmsg.ApiVersionsResponse) {
+// addFeatures adds the features of the cluster to an answer. A client does not use a feature that
+// is not listed: without transaction.version, it does not use the second part of KIP-890.
+func (b *Broker) addFeatures(resp *kmsg.ApiVersionsResponse, version int16) {
 	m := b.cfg.Image()
 	resp.FinalizedFeaturesEpoch = int64(m.FeaturesEpoch())
 	add := func(name string, level int16) {
 		f := kmsg.NewApiVersionsResponseSupportedFeature()
-		f.Name, f.MinVersion, f.MaxVersion = name, level, level
+		f.Name = name
+		if f.MinVersion, f.MaxVersion, _ = featureLevels(m, name); version < 4 {
+			f.MinVersion = max(1, f.MinVersion) // clients of these versions refuse an answer with 0
+		}
 		resp.SupportedFeatures = append(resp.SupportedFeatures, f)
+		if level == 0 {
+			return
+		}
 		g := kmsg.NewApiVersionsResponseFinalizedFeature()
 		g.Name, g.MinVersionLevel, g.MaxVersionLevel = name, level, level
 		resp.FinalizedFeatures = append(resp.FinalizedFeatures, g)
 	}
-	add("metadata.version", metadataVersion)
+	add(metadataVersionFeature, metadataVersion)
+	add(meta.LevelFeature, m.Level())
 	for name, level := range m.Features() {
-		if name != "metadata.version" {
+		if name != metadataVersionFeature && name != meta.LevelFeature {
 			add(name, level)
 		}
 	}

@@ -1,21 +1,22 @@
 package broker
 
 import (
+	"context"
 	"fmt"
-	"slices"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/broker/missing"
+	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
 // ElectLeaders, key 43, versions 0 to 2 (KIP-460).
 //
-// 1: kinds of elections. 2: flexible. While each partition has one replica there is no
-// choice: either that replica leads, or there is none that could.
+// 1: kinds of elections. 2: flexible. The preferred replica becomes the leader if it is in sync.
+// An unclean election is for partitions without a leader, which may lose records by it.
 
 // The kinds of elections.
 const (
@@ -25,28 +26,53 @@ const (
 
 func (b *Broker) electLeaders(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ElectLeadersRequest)
-	m := b.cfg.Image()
 	if req.Topics == nil {
-		return b.electAll(r, m, req.ElectionType)
+		return b.electAll(r, req)
 	}
 	var size missing.Memory
+	n := 0
 	for i := range req.Topics {
 		size.AddPartitions(req.Topics[i].Topic, len(req.Topics[i].Partitions))
+		n += len(req.Topics[i].Partitions)
 	}
-	return b.replyAnswer(r, missing.Answer{Memory: size, Make: func(pass func()) kmsg.Response {
+	var results []controller.ElectionResult
+	var failed error
+	run := func() {
+		if !isKnownElection(req.ElectionType) {
+			return
+		}
+		asked := make([]controller.Partition, 0, n)
+		for i := range req.Topics {
+			for _, p := range req.Topics[i].Partitions {
+				asked = append(asked, controller.Partition{Topic: req.Topics[i].Topic, Number: p})
+			}
+		}
+		ctx, cancel := b.withTimeout(req.TimeoutMillis)
+		defer cancel()
+		results, failed = b.cfg.Controller.ElectLeaders(ctx, asked, req.ElectionType == uncleanElection)
+	}
+	return b.replyCommand(r, run, missing.Answer{Memory: size, Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrElectLeadersResponse()
+		next := 0
 		for i := range req.Topics {
 			pass()
 			t := &req.Topics[i]
 			rt := kmsg.ElectLeadersResponseTopic{Topic: t.Topic, Partitions: make([]kmsg.ElectLeadersResponseTopicPartition, len(t.Partitions))}
 			for j, p := range t.Partitions {
 				pass()
-				rt.Partitions[j] = electLeader(m.Topic(t.Topic), req.ElectionType, t.Topic, p)
+				rp := &rt.Partitions[j]
+				rp.Partition = p
+				if len(results) == 0 {
+					rp.ErrorCode, rp.ErrorMessage = describeFailedElection(req.ElectionType, failed)
+					continue
+				}
+				rp.ErrorCode, rp.ErrorMessage = outcomeOf(results[next].Err, nil)
+				next++
 			}
 			resp.Topics = append(resp.Topics, rt)
 		}
-		if !isKnownElection(req.ElectionType) {
-			resp.ErrorCode = kerr.InvalidRequest.Code
+		if failed != nil || !isKnownElection(req.ElectionType) {
+			resp.ErrorCode, _ = describeFailedElection(req.ElectionType, failed)
 		}
 		return resp
 	}})
@@ -54,31 +80,95 @@ func (b *Broker) electLeaders(_ *session, r *wire.Request, kreq kmsg.Request) er
 
 func isKnownElection(kind int8) bool { return kind == preferredElection || kind == uncleanElection }
 
-// electAll answers for all partitions of the cluster. Each topic is in the answer, with those
-// of its partitions for which an election is needed and has failed.
-func (b *Broker) electAll(r *wire.Request, m *meta.Image, kind int8) error {
-	whole := kmsg.NewPtrElectLeadersResponse()
+// describeFailedElection is the code and the message of a request that failed as a whole.
+func describeFailedElection(kind int8, failed error) (code int16, message *string) {
 	if !isKnownElection(kind) {
+		return kerr.InvalidRequest.Code, new(fmt.Sprintf("Unknown election type %d", kind))
+	}
+	return outcomeOf(nil, failed)
+}
+
+// electedTopic has the results of the elections in one topic.
+type electedTopic struct {
+	name    string
+	numbers []int32
+	refused []controller.Kind // 0: a leader was elected
+}
+
+// electAll elects the leaders of all partitions of the cluster that need it. Each topic is in the
+// answer, with those of its partitions.
+func (b *Broker) electAll(r *wire.Request, req *kmsg.ElectLeadersRequest) error {
+	whole := kmsg.NewPtrElectLeadersResponse()
+	if !isKnownElection(req.ElectionType) {
 		whole.ErrorCode = kerr.InvalidRequest.Code
 		r.Reply(whole)
 		return nil
 	}
-	topics := slices.Collect(m.Topics())
-	memory := topicMemory*int64(m.NumTopics()) + partitionMemory*int64(m.NumPartitions())
+	ctx, cancel := b.withTimeout(req.TimeoutMillis)
+	defer cancel()
+	topics, err := b.electNeeded(ctx, b.cfg.Image(), req.ElectionType)
+	if err != nil {
+		whole.ErrorCode = commandError(err).Code
+		r.Reply(whole)
+		return nil
+	}
+	memory := topicMemory * int64(len(topics))
+	for i := range topics {
+		memory += electionMemory * int64(len(topics[i].numbers))
+	}
 	return b.replyList(r, whole, list{n: len(topics), memory: memory, answerWith: func(i int) kmsg.Response {
 		resp := kmsg.NewPtrElectLeadersResponse()
-		if i < 0 {
-			return resp
+		if i >= 0 {
+			resp.Topics = []kmsg.ElectLeadersResponseTopic{topics[i].describe()}
 		}
-		rt := kmsg.ElectLeadersResponseTopic{Topic: topics[i].Name}
-		for n := range topics[i].Partitions {
-			if !hasElected(&topics[i].Partitions[n], kind) {
-				rt.Partitions = append(rt.Partitions, electLeader(topics[i], kind, rt.Topic, int32(n)))
-			}
-		}
-		resp.Topics = []kmsg.ElectLeadersResponseTopic{rt}
 		return resp
 	}})
+}
+
+const (
+	electionsAtOnce = 1000 // partitions for which one command elects leaders
+	electionMemory  = 8    // bytes that the result of one election keeps
+)
+
+// electNeeded elects leaders where this kind of election is needed. The result has all topics.
+func (b *Broker) electNeeded(ctx context.Context, m *meta.Image, kind int8) ([]electedTopic, error) {
+	topics := make([]electedTopic, 0, m.NumTopics())
+	var asked []controller.Partition
+	var of []int // the topics of those
+	elect := func() error {
+		results, err := b.cfg.Controller.ElectLeaders(ctx, asked, kind == uncleanElection)
+		if err != nil {
+			return err
+		}
+		for i, e := range results {
+			refused := controller.Kind(0)
+			if e.Err != nil {
+				refused = e.Err.Kind
+			}
+			if refused != controller.ElectionNotNeeded { // else it was elected meanwhile
+				t := &topics[of[i]]
+				t.numbers, t.refused = append(t.numbers, e.Number), append(t.refused, refused)
+			}
+		}
+		asked, of = asked[:0], of[:0]
+		return nil
+	}
+	for t := range m.Topics() {
+		topics = append(topics, electedTopic{name: t.Name})
+		for i := range t.Partitions {
+			if hasElected(&t.Partitions[i], kind) {
+				continue
+			}
+			asked, of = append(asked, controller.Partition{Topic: t.Name, Number: int32(i)}), append(of, len(topics)-1)
+			if len(asked) < electionsAtOnce {
+				continue
+			}
+			if err := elect(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return topics, elect()
 }
 
 // hasElected tells whether the partition has the leader that this kind of election would give
@@ -90,21 +180,13 @@ func hasElected(p *meta.Partition, kind int8) bool {
 	return len(p.Replicas) > 0 && p.Leader == p.Replicas[0]
 }
 
-func electLeader(t *meta.Topic, kind int8, topic string, partition int32) kmsg.ElectLeadersResponseTopicPartition {
-	refused := func(e *kerr.Error, message string) kmsg.ElectLeadersResponseTopicPartition {
-		return kmsg.ElectLeadersResponseTopicPartition{Partition: partition, ErrorCode: e.Code, ErrorMessage: &message}
+func (t *electedTopic) describe() kmsg.ElectLeadersResponseTopic {
+	rt := kmsg.ElectLeadersResponseTopic{Topic: t.name, Partitions: make([]kmsg.ElectLeadersResponseTopicPartition, len(t.numbers))}
+	for i, n := range t.numbers {
+		rp := &rt.Partitions[i]
+		if rp.Partition = n; t.refused[i] != 0 {
+			rp.ErrorCode, rp.ErrorMessage = outcomeOf(&controller.Error{Kind: t.refused[i]}, nil)
+		}
 	}
-	switch {
-	case !isKnownElection(kind):
-		return refused(kerr.InvalidRequest, fmt.Sprintf("Unknown election type %d", kind))
-	case t == nil:
-		return refused(kerr.UnknownTopicOrPartition, "No such topic as "+topic)
-	case partition < 0 || int(partition) >= len(t.Partitions):
-		return refused(kerr.UnknownTopicOrPartition, fmt.Sprintf("No such partition as %s-%d", topic, partition))
-	case hasElected(&t.Partitions[partition], kind):
-		return refused(kerr.ElectionNotNeeded, "Leader election not needed for topic partition.")
-	case kind == uncleanElection:
-		return refused(kerr.EligibleLeadersNotAvailable, kerr.EligibleLeadersNotAvailable.Description)
-	}
-	return refused(kerr.PreferredLeaderNotAvailable, kerr.PreferredLeaderNotAvailable.Description)
+	return rt
 }

@@ -14,8 +14,7 @@ import (
 // DescribeCluster, key 60, versions 0 to 2.
 //
 // 1: brokers or controllers (KIP-919). A broker answers for brokers only, as in Kafka;
-// here controllers have no port of their own. 2: fenced brokers (KIP-1073). Here a broker
-// that is registered is never fenced.
+// here controllers have no port of their own. 2: fenced brokers, if they are wanted (KIP-1073).
 
 // brokerEndpoints is the only kind of endpoint that a broker describes.
 const brokerEndpoints = 1
@@ -35,11 +34,16 @@ func (b *Broker) describeCluster(s *session, r *wire.Request, kreq kmsg.Request)
 	m := b.cfg.Image()
 	resp.ClusterID, resp.ControllerID = m.ClusterID, b.controllerID()
 	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
+		node := m.Brokers[id]
+		isFenced := findAlive(m.Brokers, id) == nil
+		if isFenced && !req.IncludeFencedBrokers {
+			continue
+		}
 		n := kmsg.NewDescribeClusterResponseBroker()
-		n.NodeID = id
-		n.Host, n.Port = s.addressOf(m.Brokers[id])
-		if rack := m.Brokers[id].Rack; rack != "" {
-			n.Rack = &rack
+		n.NodeID, n.IsFenced = id, isFenced
+		n.Host, n.Port = s.addressOf(node)
+		if node.Rack != "" {
+			n.Rack = &node.Rack
 		}
 		resp.Brokers = append(resp.Brokers, n)
 	}

@@ -16,8 +16,7 @@ import (
 //
 // Topics are answered in the order of their names, with as many partitions as the client
 // and max.request.partition.size.limit allow. The answer's cursor is the first partition
-// that is left over. Here only replicas in sync may lead, so there are no other eligible
-// leaders.
+// that is left over.
 
 func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeTopicPartitionsRequest)
@@ -157,8 +156,8 @@ func describePartitions(m *meta.Image, name string, first, room int) (rt kmsg.De
 		rp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 		rp.Partition, rp.LeaderID, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
 		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offlineReplicas(m.Brokers, p.Replicas)
-		rp.EligibleLeaderReplicas, rp.LastKnownELR = []int32{}, []int32{}
-		if p.Leader < 0 || m.Brokers[p.Leader] == nil {
+		rp.EligibleLeaderReplicas, rp.LastKnownELR = emptyIfNil(p.Eligible), emptyIfNil(p.LastEligible)
+		if findAlive(m.Brokers, p.Leader) == nil {
 			rp.LeaderID, rp.ErrorCode = -1, kerr.LeaderNotAvailable.Code
 		}
 		rt.Partitions = append(rt.Partitions, rp)
@@ -167,4 +166,12 @@ func describePartitions(m *meta.Image, name string, first, room int) (rt kmsg.De
 		next = last
 	}
 	return rt, next
+}
+
+// emptyIfNil makes a list that is not null in an answer.
+func emptyIfNil(ids []int32) []int32 {
+	if ids == nil {
+		return []int32{}
+	}
+	return ids
 }

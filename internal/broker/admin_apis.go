@@ -15,8 +15,12 @@ func adminAPIs(b *Broker) []api {
 		{key: 37, name: "CreatePartitions", min: 0, max: 3, serve: b.createPartitions},
 		{key: 43, name: "ElectLeaders", min: 0, max: 2, serve: b.electLeaders},
 		{key: 44, name: "IncrementalAlterConfigs", min: 0, max: 1, serve: b.incrementalAlterConfigs},
+		{key: 45, name: "AlterPartitionReassignments", min: 0, max: 1, serve: b.alterPartitionReassignments},
+		{key: 46, name: "ListPartitionReassignments", min: 0, max: 0, serve: b.listPartitionReassignments},
 		{key: 55, name: "DescribeQuorum", min: 0, max: 2, serve: b.describeQuorum},
+		{key: 57, name: "UpdateFeatures", min: 0, max: 2, serve: b.updateFeatures},
 		{key: 60, name: "DescribeCluster", min: 0, max: 2, serve: b.describeCluster},
+		{key: 64, name: "UnregisterBroker", min: 0, max: 0, serve: b.unregisterBroker},
 		{key: 74, name: "ListConfigResources", min: 0, max: 1, serve: b.listConfigResources},
 		{key: 75, name: "DescribeTopicPartitions", min: 0, max: 0, serve: b.describeTopicPartitions},
 	}

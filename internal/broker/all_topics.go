@@ -102,7 +102,7 @@ func (e *encodedTopics) encodeTopics(image *meta.Image, f topicsForm) {
 		return
 	}
 	e.memory = memory
-	d := topicDescriber{brokers: image.Brokers, operations: f.operations, list: listTopics(image)}
+	d := topicDescriber{brokers: image.Brokers, version: f.version, operations: f.operations, list: listTopics(image)}
 	all := newElements(list{n: len(d.list), answerWith: d.answerWith}, kmsg.NewPtrMetadataResponse(), f.version, b.cfg.Work)
 	e.body, e.tail, e.err = all.appendAll(make([]byte, 0, most)), all.tail, nil
 }

@@ -20,31 +20,52 @@ const (
 	notAsked          = -1 << 31
 )
 
+// refusalCodes are the codes for refusals of the controller.
+var refusalCodes = [...]*kerr.Error{
+	controller.InvalidRequest:              kerr.InvalidRequest,
+	controller.InvalidTopic:                kerr.InvalidTopicException,
+	controller.TopicExists:                 kerr.TopicAlreadyExists,
+	controller.UnknownTopic:                kerr.UnknownTopicOrPartition,
+	controller.UnknownTopicID:              kerr.UnknownTopicID,
+	controller.InvalidPartitions:           kerr.InvalidPartitions,
+	controller.InvalidReplicationFactor:    kerr.InvalidReplicationFactor,
+	controller.InvalidAssignment:           kerr.InvalidReplicaAssignment,
+	controller.InvalidConfig:               kerr.InvalidConfig,
+	controller.PolicyViolation:             kerr.PolicyViolation,
+	controller.UnknownPartition:            kerr.UnknownTopicOrPartition,
+	controller.InconsistentClusterID:       kerr.InconsistentClusterID,
+	controller.InvalidRegistration:         kerr.InvalidRegistration,
+	controller.DuplicateBroker:             kerr.DuplicateBrokerRegistration,
+	controller.UnsupportedFeature:          kerr.UnsupportedVersion,
+	controller.BrokerNotRegistered:         kerr.BrokerIDNotRegistered,
+	controller.StaleBrokerEpoch:            kerr.StaleBrokerEpoch,
+	controller.NotController:               kerr.NotController,
+	controller.FencedLeaderEpoch:           kerr.FencedLeaderEpoch,
+	controller.InvalidUpdate:               kerr.InvalidUpdateVersion,
+	controller.IneligibleReplica:           kerr.IneligibleReplica,
+	controller.NewLeaderElected:            kerr.NewLeaderElected,
+	controller.ElectionNotNeeded:           kerr.ElectionNotNeeded,
+	controller.PreferredLeaderNotAvailable: kerr.PreferredLeaderNotAvailable,
+	controller.EligibleLeadersNotAvailable: kerr.EligibleLeadersNotAvailable,
+	controller.NoReassignment:              kerr.NoReassignmentInProgress,
+	controller.UnknownToken:                kerr.ResourceNotFound,
+}
+
 // refusalCode is the code for a refusal of the controller.
 func refusalCode(k controller.Kind) *kerr.Error {
+	if int(k) < len(refusalCodes) && refusalCodes[k] != nil {
+		return refusalCodes[k]
+	}
+	return kerr.UnknownServerError
+}
+
+// refusalText is what a code means, in Kafka's words, for a refusal without a message.
+func refusalText(k controller.Kind, e *kerr.Error) *string {
 	switch k {
-	case controller.InvalidRequest:
-		return kerr.InvalidRequest
-	case controller.InvalidTopic:
-		return kerr.InvalidTopicException
-	case controller.TopicExists:
-		return kerr.TopicAlreadyExists
-	case controller.UnknownTopic:
-		return kerr.UnknownTopicOrPartition
-	case controller.UnknownTopicID:
-		return kerr.UnknownTopicID
-	case controller.InvalidPartitions:
-		return kerr.InvalidPartitions
-	case controller.InvalidReplicationFactor:
-		return kerr.InvalidReplicationFactor
-	case controller.InvalidAssignment:
-		return kerr.InvalidReplicaAssignment
-	case controller.InvalidConfig:
-		return kerr.InvalidConfig
-	case controller.PolicyViolation:
-		return kerr.PolicyViolation
+	case controller.ElectionNotNeeded, controller.PreferredLeaderNotAvailable, controller.EligibleLeadersNotAvailable:
+		return new(e.Description + ".") // Kafka's sentences have an end
 	default:
-		return kerr.UnknownServerError
+		return &e.Description
 	}
 }
 
@@ -66,7 +87,7 @@ func outcomeOf(refused *controller.Error, failed error) (code int16, message *st
 	}
 	e := refusalCode(refused.Kind)
 	if refused.Message == "" {
-		return e.Code, &e.Description
+		return e.Code, refusalText(refused.Kind, e)
 	}
 	return e.Code, &refused.Message
 }

@@ -23,10 +23,7 @@ func missingAPIs(b *Broker) []api {
 }
 
 func (b *Broker) describeNode() missing.Node {
-	return missing.Node{
-		ID: b.cfg.NodeID, Controller: b.controllerID(), LogDir: b.cfg.LogDir,
-		MetadataVersion: metadataVersion, Image: b.cfg.Image(),
-	}
+	return missing.Node{ID: b.cfg.NodeID, LogDir: b.cfg.LogDir, Image: b.cfg.Image()}
 }
 
 // replyAnswer reserves the memory of an answer, makes it in turn with other long work, and
@@ -42,6 +39,24 @@ func (b *Broker) replyAnswer(r *wire.Request, a missing.Answer) error {
 		return err
 	}
 	defer held.Release()
+	b.replyHeld(r, b.makeInTurn(a), &held)
+	return nil
+}
+
+// replyCommand reserves the memory of the answer to a command, runs the command, and sends the
+// answer, which is made of its results.
+func (b *Broker) replyCommand(r *wire.Request, run func(), a missing.Answer) error {
+	if a.Memory == 0 {
+		run()
+		r.Reply(a.Make(func() {}))
+		return nil
+	}
+	held, err := r.Reserve(budget.Data, int64(a.Memory))
+	if err != nil {
+		return err
+	}
+	defer held.Release()
+	run()
 	b.replyHeld(r, b.makeInTurn(a), &held)
 	return nil
 }

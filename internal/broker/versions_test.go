@@ -30,7 +30,6 @@ const (
 	noNextGroups   = "The next generation of groups (KIP-848) comes later. A client that may choose finds it missing and uses a classic group."
 	noShareGroups  = "Share groups (KIP-932) come later."
 	noStreams      = "Groups of Kafka Streams (KIP-1071) come later. Streams uses a classic group unless it is told otherwise."
-	noMembers      = "The quorum's members are fixed until a cluster can have more than one node."
 )
 
 // unserved are the APIs that Kafka 4.3.1 advertises and we do not, with the reasons.
@@ -41,7 +40,6 @@ func unserved() map[int16]string {
 		76: noShareGroups, 78: noShareGroups, 79: noShareGroups,
 		83: noShareGroups, 84: noShareGroups, 85: noShareGroups, 86: noShareGroups, 87: noShareGroups,
 		90: noShareGroups, 91: noShareGroups, 92: noShareGroups,
-		80: noMembers, 81: noMembers,
 		88: noStreams,
 	}
 }
@@ -59,14 +57,13 @@ func remarks() map[int16]string {
 		34: "A node has one data directory; any other is LOG_DIR_NOT_FOUND.",
 		38: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED, as in Kafka without security.", 39: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.",
 		40: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.", 41: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.",
-		43: "Each partition has one replica: ELECTION_NOT_NEEDED.",
-		45: "A partition keeps the replicas that it has; others are refused with INVALID_REPLICA_ASSIGNMENT.", 46: "Always empty.",
 		48: "Always empty: no quotas are enforced yet.", 49: "Setting a quota is refused with UNSUPPORTED_VERSION.",
 		50: "There are no users yet: RESOURCE_NOT_FOUND.", 51: "Giving a user credentials is refused with UNSUPPORTED_SASL_MECHANISM.",
-		57: "Checks, but there is one level of each feature.",
-		64: "BROKER_ID_NOT_REGISTERED; a broker that serves is not taken out: POLICY_VIOLATION.",
+		57: "Raises the level of leat.metadata; there is one level of each other feature.",
+		64: "A broker that is running is not taken out: POLICY_VIOLATION.",
 		65: "There are no transactions yet: TRANSACTIONAL_ID_NOT_FOUND.", 66: "Always empty.",
 		69: empty, 77: empty, 89: empty,
+		80: "The cluster itself chooses the voters of its metadata: POLICY_VIOLATION.", 81: "POLICY_VIOLATION.",
 	}
 }
 

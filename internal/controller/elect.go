@@ -20,14 +20,9 @@ type ElectionResult struct {
 }
 
 // ElectLeaders elects leaders: the preferred ones, or, if unclean is true, any replica that
-// is there for partitions without a leader, which may lose records. The partitions are
-// those that are asked for, each of which has a result; or, if asked is nil, all of them:
-// then those that need no election have none.
+// is there for partitions without a leader, which may lose records. The results are in the order
+// of the partitions.
 func (c *Controller) ElectLeaders(ctx context.Context, asked []Partition, unclean bool) ([]ElectionResult, error) {
-	all := asked == nil
-	if all {
-		asked = listPartitions(c.cfg.Image())
-	}
 	results := make([]ElectionResult, 0, len(asked))
 	err := c.runItems(ctx, len(asked), func(r *Rules, from int) ([]byte, int) {
 		d, some := r.ElectLeaders(asked[from:], unclean)
@@ -37,22 +32,7 @@ func (c *Controller) ElectLeaders(ctx context.Context, asked []Partition, unclea
 	if err != nil {
 		return nil, err
 	}
-	if all {
-		results = slices.DeleteFunc(results, func(e ElectionResult) bool { return e.Err != nil && e.Err.Kind == ElectionNotNeeded })
-	}
 	return results, nil
-}
-
-// listPartitions lists all partitions, ordered by the topics' ids.
-func listPartitions(m *meta.Image) []Partition {
-	r := Rules{Image: m}
-	list := make([]Partition, 0, m.NumPartitions())
-	for _, t := range r.concerned(func(*meta.Partition) bool { return true }) {
-		for i := range t.Partitions {
-			list = append(list, Partition{t.Name, int32(i)})
-		}
-	}
-	return list
 }
 
 // ElectLeaders decides as many of the elections as fit into one part.

@@ -34,16 +34,17 @@ func (c *Controller) AlterReassignments(ctx context.Context, asked []Reassignmen
 // AlterReassignments decides as many of the requests as fit into one part.
 func (r *Rules) AlterReassignments(asked []Reassignment, allowFactorChange bool) (d Part, results []*Error) {
 	d = r.newPart()
-	seen := map[Partition]bool{}
+	first := map[Partition]int{}  // the first request for a partition
 	ended := map[meta.UUID]bool{} // topics that follow no longer
 	for i := range asked {
 		a := &asked[i]
 		t := r.Image.Topic(a.Topic)
 		rec, refused := r.alterReassignment(t, a, allowFactorChange)
-		if seen[a.Partition] {
-			rec, refused = nil, refuse(InvalidRequest, "The partition is in the request more than once.")
+		if at, again := first[a.Partition]; !again {
+			first[a.Partition] = i
+		} else if rec = nil; refused == nil && !slices.Equal(asked[at].Replicas, a.Replicas) {
+			refused = refuse(InvalidRequest, "The partition is in the request more than once, with other replicas.")
 		}
-		seen[a.Partition] = true
 		// The topic stops following first: its next part would then go on without that record.
 		if refused == nil && a.Replicas != nil && t.Follows && !ended[t.ID] {
 			ended[t.ID] = true

@@ -1,6 +1,6 @@
 // Package missing answers the requests of Kafka's APIs for features that a node does not
-// have: security, users, quotas, transactions, several data directories, other nodes.
-// Tools use these APIs on every cluster. The answers are those of an Apache Kafka on which
+// have: security, users, quotas, transactions, several data directories, voters of the operator's
+// choice. Tools use these APIs on every cluster. The answers are those of an Apache Kafka on which
 // the feature is not set up; a request to set it up is refused.
 //
 // API is the row of one API, Node is the state of the node on which answers depend, and
@@ -16,10 +16,9 @@ import (
 
 // Node is the state of the node on which answers depend.
 type Node struct {
-	ID, Controller  int32
-	LogDir          string // its only data directory
-	MetadataVersion int16  // the level of metadata.version, the only one that is served
-	Image           *meta.Image
+	ID     int32
+	LogDir string // its only data directory
+	Image  *meta.Image
 }
 
 // API is one API of a missing feature.
@@ -60,16 +59,14 @@ func APIs() []API {
 		{39, "RenewDelegationToken", 1, 2, renewDelegationToken},
 		{40, "ExpireDelegationToken", 1, 2, expireDelegationToken},
 		{41, "DescribeDelegationToken", 1, 3, describeDelegationToken},
-		{45, "AlterPartitionReassignments", 0, 1, alterPartitionReassignments},
-		{46, "ListPartitionReassignments", 0, 0, listPartitionReassignments},
 		{48, "DescribeClientQuotas", 0, 1, describeClientQuotas},
 		{49, "AlterClientQuotas", 0, 1, alterClientQuotas},
 		{50, "DescribeUserScramCredentials", 0, 0, describeUserScramCredentials},
 		{51, "AlterUserScramCredentials", 0, 0, alterUserScramCredentials},
-		{57, "UpdateFeatures", 0, 2, updateFeatures},
-		{64, "UnregisterBroker", 0, 0, unregisterBroker},
 		{65, "DescribeTransactions", 0, 0, describeTransactions},
 		{66, "ListTransactions", 0, 2, listTransactions},
+		{80, "AddRaftVoter", 0, 1, addRaftVoter},
+		{81, "RemoveRaftVoter", 0, 0, removeRaftVoter},
 	}
 }
 

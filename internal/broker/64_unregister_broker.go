@@ -1,0 +1,33 @@
+package broker
+
+import (
+	"fmt"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// UnregisterBroker, key 64, version 0 (KIP-746).
+//
+// A broker that is running is not removed; Kafka would remove it and have it stop.
+
+func (b *Broker) unregisterBroker(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.UnregisterBrokerRequest)
+	resp := kmsg.NewPtrUnregisterBrokerResponse()
+	m := b.cfg.Image()
+	var refused *controller.Error
+	var failed error
+	if findAlive(m.Brokers, req.BrokerID) != nil {
+		refused = &controller.Error{Kind: controller.PolicyViolation, Message: fmt.Sprintf("Broker ID %d is running: stop it before it is removed.", req.BrokerID)}
+	} else {
+		ctx, cancel := b.withTimeout(int32(meta.ServerSettings(m, b.cfg.Static).RequestTimeout.Milliseconds()))
+		defer cancel()
+		refused, failed = b.cfg.Controller.UnregisterBroker(ctx, req.BrokerID)
+	}
+	resp.ErrorCode, resp.ErrorMessage = outcomeOf(refused, failed)
+	r.Reply(resp)
+	return nil
+}
