@@ -49,6 +49,7 @@ type applier struct {
 	done     chan struct{}  // closed when the goroutine has ended
 
 	applied atomic.Uint64 // index of the last applied entry
+	news    news          // of applied
 	at      position
 	conf    *pb.ConfState
 }
@@ -104,6 +105,7 @@ func (a *applier) applyJob(j *job) error {
 	if j.at.index != 0 {
 		a.at, a.conf = j.at, j.conf
 		a.applied.Store(a.at.index)
+		a.news.announce()
 	}
 	for _, p := range j.waiting {
 		if stale[p.index] {

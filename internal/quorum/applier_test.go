@@ -147,6 +147,60 @@ func TestSlowApply(t *testing.T) {
 	}
 }
 
+// TestAwaitApplied proves that who waits for an entry goes on when it is applied, not before, and that
+// nobody waits for ever: neither for one that never comes, nor on a node that has ended.
+func TestAwaitApplied(t *testing.T) {
+	var hold sync.Mutex
+	m := &machine{}
+	cfg := config(newFS(), m)
+	cfg.Apply = func(u Update) error {
+		hold.Lock()
+		defer hold.Unlock()
+		return m.apply(u)
+	}
+	n, err := openTuned(cfg, small)
+	if err != nil {
+		t.Fatal(err)
+	}
+	propose(t, n, "start")
+	if err := n.AwaitApplied(t.Context(), n.Applied()); err != nil {
+		t.Error("an entry that is applied:", err)
+	}
+	next := n.Applied() + 1
+	hold.Lock()
+	proposed, awaited := make(chan error, 1), make(chan error, 1)
+	go func() { proposed <- put(t.Context(), n, []byte("slow")) }()
+	go func() { awaited <- n.AwaitApplied(t.Context(), next) }()
+	for n.Status().Commit < next {
+		runtime.Gosched()
+	}
+	select {
+	case err := <-awaited:
+		t.Error("it is committed and not applied:", err)
+	default:
+	}
+	hold.Unlock()
+	if err := errors.Join(<-proposed, <-awaited); err != nil {
+		t.Error(err)
+	}
+	if got := m.state(); got[len(got)-1] != "slow" {
+		t.Error(got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { awaited <- n.AwaitApplied(ctx, next+1) }()
+	cancel()
+	if err := <-awaited; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	go func() { awaited <- n.AwaitApplied(t.Context(), next+1) }()
+	if err := closeNode(n); err != nil {
+		t.Error(err)
+	}
+	if err := <-awaited; !errors.Is(err, ErrNotLeader) {
+		t.Error("after the end:", err)
+	}
+}
+
 // TestSlowSnapshot proves that proposals are ordered, applied and acknowledged while a
 // snapshot is encoded, and that the snapshot has the state at its capture.
 func TestSlowSnapshot(t *testing.T) {

@@ -105,6 +105,15 @@ func encodeMessage(cluster string, m *pb.Message) []byte {
 	return b
 }
 
+// SenderOf returns raft's id of the member that has sent a message for Node.Step, as the message says
+// it. It is ErrMessage if the bytes are no message of a cluster, whichever.
+func SenderOf(data []byte) (uint64, error) {
+	if len(data) < 2 || data[0] != messageVersion || len(data) < 2+int(data[1])+2+16 {
+		return 0, fmt.Errorf("%w: its head cannot be read", ErrMessage)
+	}
+	return binary.LittleEndian.Uint64(data[2+int(data[1])+2+8:]), nil
+}
+
 // decodeMessage decodes a message and checks all that can be checked without raft's state: raft
 // panics on some of what it does not expect.
 func decodeMessage(cluster string, b []byte) (*pb.Message, error) {

@@ -48,9 +48,15 @@ func TestMessagesTravel(t *testing.T) {
 		if err != nil || !proto.Equal(got, m) {
 			t.Errorf("%v becomes %v: %v", m, got, err)
 		}
+		if from, err := SenderOf(b); err != nil || from != m.GetFrom() {
+			t.Errorf("%v is from %x: %v", m, from, err)
+		}
 		for i := range b {
 			if got, err := decodeMessage("cluster", b[:i]); err == nil && len(got.GetEntries()) >= len(m.GetEntries()) {
 				t.Errorf("%v cut at %d is read", m.GetType(), i)
+			}
+			if from, err := SenderOf(b[:i]); err != nil && !errors.Is(err, ErrMessage) || err == nil && from != m.GetFrom() {
+				t.Errorf("%v cut at %d is from %x: %v", m.GetType(), i, from, err)
 			}
 		}
 		if _, err := decodeMessage("cluster", append(b, 0)); !errors.Is(err, ErrMessage) {

@@ -205,6 +205,27 @@ func (n *Node) Status() Status {
 // Applied is the index of the last applied entry.
 func (n *Node) Applied() uint64 { return n.applier.applied.Load() }
 
+// AwaitApplied waits until the entry with an index, and all before it, are applied. It fails if the node
+// or ctx ends before that.
+func (n *Node) AwaitApplied(ctx context.Context, index uint64) error {
+	for {
+		news := n.applier.news.wait()
+		if n.Applied() >= index {
+			return nil
+		}
+		select {
+		case <-news:
+		case <-n.done:
+			if n.Applied() >= index { // just before the end
+				return nil
+			}
+			return fmt.Errorf("quorum: entry %d is not applied: %w", index, n.err)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // Done is closed when the node has ended: after Close, or because an entry cannot be applied.
 func (n *Node) Done() <-chan struct{} { return n.done }
 
