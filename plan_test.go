@@ -25,7 +25,7 @@ var floors = []struct{ wing, packages string }{
 	{"engine", "internal/storage internal/quorum internal/replica/progress internal/place"},
 	{"engine", "internal/controller"},
 	{"engine", "internal/replica"},
-	{"engine", "internal/coord"},
+	{"engine", "internal/coord internal/cluster"},
 	{"engine", "internal/errcode"},
 	{"engine", "internal/group/memory"},
 	{"engine", "internal/group/classic"},
