@@ -296,7 +296,7 @@ func TestRefusedRequestsAreLogged(t *testing.T) {
 		{nil, peer.PeerProve, peer.ErrOutOfTurn},
 		{w.administrator(1), peer.Forward, peer.ErrNotAllowed},
 		{w.dialler(1, 2), peer.TokenMake, peer.ErrNotServed},
-		{w.dialler(1, 2), peer.Finalize + 1, peer.ErrNotServed},
+		{w.dialler(1, 2), peer.LastKey, peer.ErrNotServed},
 		{w.dialler(1, 2), peer.PeerProve, peer.ErrOutOfTurn},
 	} {
 		n := startNode(t, w, func(cfg *config) {
@@ -435,7 +435,7 @@ func TestDoorConfigs(t *testing.T) {
 	for name, c := range map[string]peer.DoorConfig{
 		"nothing":       {},
 		"the handshake": with(peer.Handler{Key: peer.PeerProve, From: peer.Nodes, Serve: serve}),
-		"no such key":   with(peer.Handler{Key: peer.Finalize + 1, From: peer.Nodes, Serve: serve}),
+		"no such key":   with(peer.Handler{Key: peer.LastKey, From: peer.Nodes, Serve: serve}),
 		"a public key":  with(peer.Handler{Key: 1, From: peer.Nodes, Serve: serve}),
 		"twice":         with(peer.Handler{Key: peer.Forward, From: peer.Nodes, Serve: serve}, peer.Handler{Key: peer.Forward, From: peer.Nodes, Serve: serve}),
 		"nobody":        with(peer.Handler{Key: peer.Forward, Serve: serve}),

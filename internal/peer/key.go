@@ -22,6 +22,13 @@ const (
 	TokenRevoke      int16 = 20008 // revoke a join token
 	NodeRemove       int16 = 20009 // remove a node from the cluster
 	Finalize         int16 = 20010 // raise the level of the metadata
+	ReplicaFetch     int16 = 20011 // a follower's request for records
+	AlterInSync      int16 = 20012 // a leader's proposals for in-sync sets
+	NodeRegister     int16 = 20013 // register a node at its start
+	NodeHeartbeat    int16 = 20014 // a node is alive
+	NodeAdmit        int16 = 20015 // admit a node that has proven to have a token
+	ProducerIDs      int16 = 20016 // reserve producer ids
+	TopicsEnsure     int16 = 20017 // make topics, of which only the names are known, if they are missing
 )
 
 // privateKeys are the names of the keys, and whether a request is not answered.
@@ -40,6 +47,13 @@ var privateKeys = [...]struct {
 	TokenRevoke - FirstKey:      {name: "TokenRevoke"},
 	NodeRemove - FirstKey:       {name: "NodeRemove"},
 	Finalize - FirstKey:         {name: "Finalize"},
+	ReplicaFetch - FirstKey:     {name: "ReplicaFetch"},
+	AlterInSync - FirstKey:      {name: "AlterInSync"},
+	NodeRegister - FirstKey:     {name: "NodeRegister"},
+	NodeHeartbeat - FirstKey:    {name: "NodeHeartbeat"},
+	NodeAdmit - FirstKey:        {name: "NodeAdmit"},
+	ProducerIDs - FirstKey:      {name: "ProducerIDs"},
+	TopicsEnsure - FirstKey:     {name: "TopicsEnsure"},
 }
 
 // Handshake lists the keys of the handshake's requests, in order.
