@@ -47,7 +47,8 @@ var (
 
 // QuorumConfig is what a Quorum works with.
 type QuorumConfig struct {
-	Links *peer.Links
+	NodeID int32
+	Links  *peer.Links
 	// Others lists the other nodes of the cluster, as far as they are known.
 	Others func() []int32
 	// NodeOf finds the node that has a raft id in the metadata.
@@ -88,6 +89,54 @@ func (q *Quorum) Close() { q.work.close() }
 
 // NodeOf finds the node that has a raft id.
 func (q *Quorum) NodeOf(raftID uint64) (node int32, ok bool) { return q.names.find(raftID) }
+
+// Leader is the node that leads the quorum, as far as this one knows; -1: it does not. It may be this one,
+// which may not have applied all that it needs to decide yet.
+func (q *Quorum) Leader() int32 {
+	n := q.node.Load()
+	if n == nil {
+		return -1
+	}
+	s := n.Status()
+	switch {
+	case s.LeaderRaftID == 0:
+		return -1
+	case s.LeaderRaftID == s.RaftID:
+		return q.cfg.NodeID
+	}
+	if node, ok := q.names.find(s.LeaderRaftID); ok {
+		return node
+	}
+	return -1
+}
+
+// anyOther is one of the other nodes, another one for each number; -1: there is none.
+func (q *Quorum) anyOther(number int) int32 {
+	list, _ := q.sources()
+	if len(list) == 0 {
+		return -1
+	}
+	return list[number%len(list)]
+}
+
+// voters lists the nodes that vote, as far as they are known.
+func (q *Quorum) voters() (nodes []int32) {
+	n := q.node.Load()
+	if n == nil {
+		return nil
+	}
+	s := n.Status()
+	for _, id := range s.Members.Voters {
+		node, ok := q.names.find(id)
+		if id == s.RaftID {
+			node, ok = q.cfg.NodeID, true
+		}
+		if ok {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes
+}
 
 // parcel has messages for one node.
 type parcel struct {

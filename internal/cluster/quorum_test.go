@@ -24,7 +24,7 @@ func TestQuorumOverSockets(t *testing.T) {
 	}
 	for id := int32(2); id <= 3; id++ {
 		n := w.start(id, nil, options{})
-		eventually(t, "a new observer has what was there", func() bool { return n.state.has("first") })
+		eventually(t, "a new observer has what was there", func() bool { return n.text.has("first") })
 		w.register(n)
 		nodes = append(nodes, n)
 	}
@@ -34,7 +34,7 @@ func TestQuorumOverSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range nodes {
-		eventually(t, "all have it", func() bool { return n.state.has("second") })
+		eventually(t, "all have it", func() bool { return n.text.has("second") })
 	}
 	lead.kill()
 	var rest []*node
@@ -48,8 +48,8 @@ func TestQuorumOverSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	again := w.start(lead.id, lead.disk, options{})
-	eventually(t, "the node that was killed has it", func() bool { return again.state.has("third") })
-	if got := strings.Join(again.state.lines(), " "); got != "first second third" {
+	eventually(t, "the node that was killed has it", func() bool { return again.text.has("third") })
+	if got := strings.Join(again.text.lines(), " "); got != "first second third" {
 		t.Error(got)
 	}
 }
@@ -74,7 +74,7 @@ func TestObserverPulls(t *testing.T) {
 		}
 	}
 	o := w.start(4, nil, options{})
-	eventually(t, "the observer has all", func() bool { return o.state.has("39" + large) })
+	eventually(t, "the observer has all", func() bool { return o.text.has("39" + large) })
 	if s := o.quorum.Status(); s.Role != quorum.Observer {
 		t.Error(s.Role)
 	}
@@ -85,7 +85,7 @@ func TestObserverPulls(t *testing.T) {
 	nodes[source-1].kill()
 	rest := append(append([]*node(nil), nodes[:source-1]...), nodes[source:]...)
 	eventually(t, "the rest goes on", func() bool { return leader(t, rest...).propose("after") == nil })
-	eventually(t, "the observer follows another member", func() bool { return o.state.has("after") })
+	eventually(t, "the observer follows another member", func() bool { return o.text.has("after") })
 }
 
 // TestNodeThatIsBehind proves that a voter which knows nothing of those that have joined while it was
@@ -107,7 +107,7 @@ func TestNodeThatIsBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range nodes {
-		eventually(t, "all have it", func() bool { return n.state.has("line") })
+		eventually(t, "all have it", func() bool { return n.text.has("line") })
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,6 +90,8 @@ func (w *world) self(id int32) credential.Self {
 	return credential.Self{Versions: credential.Range{Min: 1, Max: 1}, Cluster: credential.ClusterID{7}, Epoch: 1, NodeID: id, Key: w.keys[id]}
 }
 
+func incarnationOf(id int32) credential.Incarnation { return credential.Incarnation{byte(id)} }
+
 // find finds a node for the Links of another one.
 func (w *world) find(from, to int32) (peer.Target, error) {
 	w.mu.Lock()
@@ -99,7 +102,7 @@ func (w *world) find(from, to int32) (peer.Target, error) {
 	return peer.Target{
 		Addresses: []string{w.addresses[to]},
 		Dialler: func() *credential.Dialler {
-			return credential.DialAsNode(w.self(from), credential.Incarnation{byte(from)}, credential.Target{Nodes: w, NodeID: to}, rand.Reader)
+			return credential.DialAsNode(w.self(from), incarnationOf(from), credential.Target{Nodes: w, NodeID: to}, rand.Reader)
 		},
 	}, nil
 }
@@ -127,10 +130,10 @@ func (w *world) others(but int32) []int32 {
 
 // node is a node of the cluster: a quorum, and a server on a port of the loopback with a door.
 type node struct {
-	w     *world
-	id    int32
-	disk  *vfs.Mem
-	state machine
+	w    *world
+	id   int32
+	disk *vfs.Mem
+	text *machine // nil: it has another state
 
 	links     *peer.Links
 	transport *Quorum
@@ -138,8 +141,9 @@ type node struct {
 	server    *wire.Server
 	listener  net.Listener
 	door      *peer.Door
-	clients   wire.Handler // nil: there are none
-	closers   []func()     // of what a test has added, the last first
+	clients   wire.Handler                     // nil: there are none
+	notify    atomic.Pointer[func(peer.Event)] // nil: only the transport is told of events
+	closers   []func()                         // of what a test has added, the last first
 	served    chan error
 	cancel    context.CancelFunc
 }
@@ -147,6 +151,11 @@ type node struct {
 // options are what a node has besides its quorum.
 type options struct {
 	founds bool // it makes a new quorum, if its disk is empty
+	// state is what the entries are applied to; nil: a machine.
+	state interface {
+		apply(u quorum.Update) error
+		capture() (encode func() []byte)
+	}
 	// extend adds to a node whose quorum runs, and is not reached by others yet.
 	extend func(n *node, ctx context.Context) (handlers []peer.Handler)
 }
@@ -161,6 +170,10 @@ func (w *world) start(id int32, disk *vfs.Mem, o options) *node {
 		w.addKey(id)
 	}
 	n := &node{w: w, id: id, disk: disk, served: make(chan error, 1)}
+	if o.state == nil {
+		n.text = new(machine)
+		o.state = n.text
+	}
 	var err error
 	w.mu.Lock()
 	address, ok := w.addresses[id]
@@ -177,12 +190,17 @@ func (w *world) start(id int32, disk *vfs.Mem, o options) *node {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.cancel = cancel
 	n.links = peer.NewLinks(ctx, peer.LinksConfig{
-		Find:   func(to int32) (peer.Target, error) { return w.find(id, to) },
-		Notify: func(e peer.Event) { n.transport.Notify(e) },
+		Find: func(to int32) (peer.Target, error) { return w.find(id, to) },
+		Notify: func(e peer.Event) {
+			n.transport.Notify(e)
+			if also := n.notify.Load(); also != nil {
+				(*also)(e)
+			}
+		},
 	})
-	n.transport = NewQuorum(ctx, QuorumConfig{Links: n.links, Others: func() []int32 { return w.others(id) }, NodeOf: w.nodeOf})
+	n.transport = NewQuorum(ctx, QuorumConfig{NodeID: id, Links: n.links, Others: func() []int32 { return w.others(id) }, NodeOf: w.nodeOf})
 	if n.quorum, err = quorum.Open(quorum.Config{
-		ID: id, Dir: "quorum", FS: disk, Logger: w.log.With("node", id), Apply: n.state.apply, Capture: n.state.capture, SnapshotBytes: 64 << 10,
+		ID: id, Dir: "quorum", FS: disk, Logger: w.log.With("node", id), Apply: o.state.apply, Capture: o.state.capture, SnapshotBytes: 64 << 10,
 		Transport: n.transport, Cluster: "c", Join: !o.founds,
 	}); err != nil {
 		w.t.Fatal(err)

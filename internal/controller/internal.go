@@ -49,18 +49,42 @@ func Auto(m *meta.Image, static *config.Static, name string) NewTopic {
 	return t
 }
 
-// EnsureTopic makes the topic that Auto describes, unless there is one of that name.
-func (c *Controller) EnsureTopic(ctx context.Context, name string) error {
+// EnsureTopics makes the topics that Auto describes, of those names that no topic has. refused says by
+// name why some were not made.
+func (c *Controller) EnsureTopics(ctx context.Context, names []string) (refused map[string]*Error, err error) {
 	m := c.cfg.Image()
-	if m.Topic(name) != nil {
-		return nil
+	var missing []NewTopic
+	seen := map[string]bool{}
+	for _, name := range names {
+		if !seen[name] && m.Topic(name) == nil {
+			missing = append(missing, Auto(m, c.cfg.Static, name))
+		}
+		seen[name] = true
 	}
-	made, err := c.CreateTopics(ctx, []NewTopic{Auto(m, c.cfg.Static, name)}, false)
+	if len(missing) == 0 {
+		return nil, nil
+	}
+	made, err := c.CreateTopics(ctx, missing, false)
+	if err != nil {
+		return nil, err
+	}
+	refused = map[string]*Error{}
+	for i := range made {
+		if e := made[i].Err; e != nil && e.Kind != TopicExists {
+			refused[made[i].Name] = e
+		}
+	}
+	return refused, nil
+}
+
+// EnsureTopic is EnsureTopics for one topic. That it was not made is an error.
+func (c *Controller) EnsureTopic(ctx context.Context, name string) error {
+	refused, err := c.EnsureTopics(ctx, []string{name})
+	if err == nil && refused[name] != nil {
+		err = refused[name]
+	}
 	if err != nil {
 		return fmt.Errorf("making topic %s: %w", name, err)
-	}
-	if e := made[0].Err; e != nil && e.Kind != TopicExists {
-		return fmt.Errorf("making topic %s: %w", name, e)
 	}
 	return nil
 }

@@ -1,0 +1,129 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/peer"
+	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// command is a kind of command. It and its answer travel as JSON: they are small and rare, and a node may
+// not know all fields that another version has.
+type command[Q, A any] struct {
+	key  int16
+	from peer.Kinds
+	// check refuses a command that the peer may not give; nil: it may give any.
+	check func(from *peer.Identity, q *Q) error
+	// isShown tells that who gives the command looks for its effect on the node that it has asked.
+	isShown bool
+	// decide has the controller of this node decide. isOwn tells that this node has given the command.
+	decide func(ctx context.Context, q *Q, isOwn bool) (a A, refused *controller.Error, err error)
+}
+
+// outcome is the answer to a command.
+type outcome[A any] struct {
+	Applied uint64            `json:"applied"` // the entry that the controller's node had applied
+	Refused *controller.Error `json:"refused,omitempty"`
+	Answer  A                 `json:"answer"`
+}
+
+// run gives a command to the active controller.
+func (k *command[Q, A]) run(ctx context.Context, c *Controller, q *Q) (a A, refused *controller.Error, err error) {
+	body, err := k.encode(q)
+	if err != nil {
+		return a, nil, err
+	}
+	var o outcome[A]
+	here := func(ctx context.Context) (err error) {
+		o.Answer, o.Refused, err = k.decide(ctx, q, true)
+		return err
+	}
+	there := func(ctx context.Context, node int32) error {
+		answer, err := c.call(ctx, node, peer.Commands, k.key, body)
+		if err != nil {
+			return err
+		}
+		o, err = k.decodeOutcome(answer)
+		return err
+	}
+	if err := c.repeat(ctx, here, there); err != nil {
+		return a, nil, fmt.Errorf("%s: %w", peer.NameOf(k.key), err)
+	}
+	if k.isShown {
+		c.awaitApplied(ctx, o.Applied)
+	}
+	return o.Answer, o.Refused, nil
+}
+
+func (k *command[Q, A]) encode(q *Q) ([]byte, error) {
+	body, err := json.Marshal(q)
+	if err == nil && len(body) > maxCommand {
+		err = fmt.Errorf("%w: %d bytes", peer.ErrTooLarge, len(body))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", peer.NameOf(k.key), err)
+	}
+	return body, nil
+}
+
+func (*command[Q, A]) decodeOutcome(answer []byte) (o outcome[A], err error) {
+	if err := json.Unmarshal(answer, &o); err != nil {
+		return outcome[A]{}, fmt.Errorf("%w: %w", errAnswer, err)
+	}
+	return o, nil
+}
+
+// handler serves the command. This node decides it, or says who leads. An administrator is served by any
+// node, which gives the command for it.
+func (k *command[Q, A]) handler(c *Controller) peer.Handler {
+	return peer.Handler{Key: k.key, From: k.from, Serve: func(from *peer.Identity, r *wire.Request) error {
+		q := new(Q)
+		if body := r.Body(); len(body) > maxCommand {
+			return fmt.Errorf("%w: %d bytes", errRequest, len(body))
+		} else if err := json.Unmarshal(body, q); err != nil {
+			return fmt.Errorf("%w: %w", errRequest, err)
+		}
+		if k.check != nil {
+			if err := k.check(from, q); err != nil {
+				return err
+			}
+		}
+		isNode := from.IsAny(peer.Nodes)
+		c.work.serve(r, func(ctx context.Context) {
+			body, err := k.serve(ctx, c, q, isNode)
+			if err != nil {
+				replyError(r, err)
+				return
+			}
+			replyBody(r, body)
+		})
+		return nil
+	}}
+}
+
+func (k *command[Q, A]) serve(ctx context.Context, c *Controller, q *Q, isNode bool) (answer []byte, err error) {
+	var o outcome[A]
+	if isNode {
+		o.Answer, o.Refused, err = k.decide(ctx, q, false)
+		if errors.Is(err, quorum.ErrNotLeader) {
+			err = &notLeaderError{c.cfg.Quorum.Leader()}
+		}
+	} else {
+		o.Answer, o.Refused, err = k.run(ctx, c, q)
+	}
+	if err != nil && ctx.Err() != nil {
+		err = errStopping
+	}
+	if err != nil {
+		return nil, err
+	}
+	if n := c.cfg.Quorum.node.Load(); n != nil {
+		o.Applied = n.Applied()
+	}
+	return json.Marshal(o)
+}
