@@ -126,8 +126,7 @@ func replyError(r *wire.Request, err error) {
 }
 
 func appendError(b []byte, err error) []byte {
-	var elsewhere *notLeaderError
-	if errors.As(err, &elsewhere) {
+	if elsewhere, ok := errors.AsType[*notLeaderError](err); ok {
 		return binary.BigEndian.AppendUint32(append(b, byte(statusNotLeader)), uint32(elsewhere.leader))
 	}
 	found := statusFailed

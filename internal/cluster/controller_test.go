@@ -149,13 +149,13 @@ func (w *world) startMembers(count, voters int, extend func(m *member, ctx conte
 }
 
 // leading waits until one of the members leads.
-func leading(t testing.TB, all []*member) *member {
-	t.Helper()
+func leading(tb testing.TB, all []*member) *member {
+	tb.Helper()
 	var nodes []*node
 	for _, m := range all {
 		nodes = append(nodes, m.node)
 	}
-	lead := leader(t, nodes...)
+	lead := leader(tb, nodes...)
 	for _, m := range all {
 		if m.node == lead {
 			return m

@@ -38,11 +38,11 @@ func (n *names) note(raftID uint64, node int32) (isOwn bool) {
 		n.heard = map[uint64]int32{}
 	}
 	if _, ok := n.heard[raftID]; !ok && len(n.heard) >= maxHeard {
-		for any := range n.heard { // any one: ids are drawn once for a directory, so there are few
-			delete(n.heard, any)
+		for other := range n.heard { // any: ids are drawn once for a directory, so there are few
+			delete(n.heard, other)
 			break
 		}
 	}
-	n.heard[raftID] = node
+	//MUT n.heard[raftID] = node
 	return true
 }

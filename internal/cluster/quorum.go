@@ -98,10 +98,10 @@ func (q *Quorum) Leader() int32 {
 		return -1
 	}
 	s := n.Status()
-	switch {
-	case s.LeaderRaftID == 0:
+	switch s.LeaderRaftID {
+	case 0:
 		return -1
-	case s.LeaderRaftID == s.RaftID:
+	case s.RaftID:
 		return q.cfg.NodeID
 	}
 	if node, ok := q.names.find(s.LeaderRaftID); ok {

@@ -37,16 +37,18 @@ type world struct {
 	keys      map[int32]credential.NodeKey
 	addresses map[int32]string
 	raftIDs   map[uint64]int32 // as the metadata have them
+	behind    int32            // a node that does not have them
 	nodes     map[int32]*node  // that run
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(tb testing.TB) *world {
+	tb.Helper()
 	w := &world{
-		t: t, log: slog.New(slog.DiscardHandler), keys: map[int32]credential.NodeKey{}, addresses: map[int32]string{},
+		t: tb, log: slog.New(slog.DiscardHandler), keys: map[int32]credential.NodeKey{}, addresses: map[int32]string{},
 		raftIDs: map[uint64]int32{}, nodes: map[int32]*node{},
 	}
 	if testing.Verbose() {
-		w.log = slog.New(slog.NewTextHandler(&lines{t: t}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+		w.log = slog.New(slog.NewTextHandler(&lines{t: tb}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	}
 	return w
 }
@@ -107,11 +109,12 @@ func (w *world) find(from, to int32) (peer.Target, error) {
 	}, nil
 }
 
-func (w *world) nodeOf(raftID uint64) (int32, bool) {
+// nodeOf finds the node that has a raft id, in the metadata as a node knows them.
+func (w *world) nodeOf(self int32, raftID uint64) (int32, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	id, ok := w.raftIDs[raftID]
-	return id, ok
+	return id, ok && self != w.behind
 }
 
 // register has the metadata know a node's id of raft.
@@ -198,7 +201,7 @@ func (w *world) start(id int32, disk *vfs.Mem, o options) *node {
 			}
 		},
 	})
-	n.transport = NewQuorum(ctx, QuorumConfig{NodeID: id, Links: n.links, Others: func() []int32 { return w.others(id) }, NodeOf: w.nodeOf})
+	n.transport = NewQuorum(ctx, QuorumConfig{NodeID: id, Links: n.links, Others: func() []int32 { return w.others(id) }, NodeOf: func(raftID uint64) (int32, bool) { return w.nodeOf(id, raftID) }})
 	if n.quorum, err = quorum.Open(quorum.Config{
 		ID: id, Dir: "quorum", FS: disk, Logger: w.log.With("node", id), Apply: o.state.apply, Capture: o.state.capture, SnapshotBytes: 64 << 10,
 		Transport: n.transport, Cluster: "c", Join: !o.founds,
@@ -336,10 +339,10 @@ func (n *node) propose(line string) error {
 }
 
 // leader waits until one of the nodes leads.
-func leader(t testing.TB, nodes ...*node) *node {
-	t.Helper()
+func leader(tb testing.TB, nodes ...*node) *node {
+	tb.Helper()
 	var found *node
-	eventually(t, "a node leads", func() bool {
+	eventually(tb, "a node leads", func() bool {
 		for _, n := range nodes {
 			if _, ok := n.quorum.Leading(); ok {
 				found = n
@@ -352,8 +355,8 @@ func leader(t testing.TB, nodes ...*node) *node {
 }
 
 // promote makes nodes the voters, among them the one that leads.
-func promote(t testing.TB, lead *node, voters ...*node) {
-	t.Helper()
+func promote(tb testing.TB, lead *node, voters ...*node) {
+	tb.Helper()
 	var ids, learners []uint64
 	for _, n := range voters {
 		id := n.quorum.Status().RaftID
@@ -363,9 +366,9 @@ func promote(t testing.TB, lead *node, voters ...*node) {
 	}
 	self := lead.quorum.Status().RaftID
 	for _, want := range []quorum.Members{{Voters: []uint64{self}, Learners: learners}, {Voters: ids}} {
-		eventually(t, "the members are changed", func() bool {
+		eventually(tb, "the members are changed", func() bool {
 			term, _ := lead.quorum.Leading()
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(tb.Context(), 20*time.Second)
 			defer cancel()
 			return lead.quorum.ChangeMembers(ctx, term, want) == nil
 		})
@@ -373,25 +376,25 @@ func promote(t testing.TB, lead *node, voters ...*node) {
 }
 
 // eventually waits for a condition.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
 	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not in a minute: %s", what)
+			tb.Fatalf("not in a minute: %s", what)
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
 // rawConn is a connection of somebody who has proven nothing.
-func rawConn(t testing.TB, address string) net.Conn {
-	t.Helper()
+func rawConn(tb testing.TB, address string) net.Conn {
+	tb.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
+	tb.Cleanup(func() { c.Close() })
 	c.SetDeadline(time.Now().Add(time.Minute))
 	return c
 }
