@@ -43,6 +43,6 @@ func (n *names) note(raftID uint64, node int32) (isOwn bool) {
 			break
 		}
 	}
-	//MUT n.heard[raftID] = node
+	n.heard[raftID] = node
 	return true
 }
