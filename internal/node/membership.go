@@ -11,6 +11,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/storage/lastrun"
 )
 
@@ -96,7 +97,20 @@ func (n *Node) register(ctx context.Context) error {
 		return fmt.Errorf("cannot register this node in its cluster: %w", err)
 	}
 	n.brokerEpoch.Store(epoch)
-	if err := n.lastRun.Begin(epoch); err != nil {
+	return noteRegistration(n, epoch)
+}
+
+// noteRegistration notes in the data directory under which registration it is used. A full disk does
+// not keep the node from starting, since room is made by deleting topics: the note of the run before
+// stays, which has another epoch than the metadata, so at the next start the logs count as if they had
+// lost something.
+func noteRegistration(n *Node, epoch int64) error {
+	err := n.lastRun.Begin(epoch)
+	if storage.IsFull(err) {
+		n.loggers.loggerOf("storage").Warn("the disk is full: nothing will tell how this run has ended, so the next start takes the logs for logs that may have lost something", "err", err)
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("cannot note the registration in %s: %w", n.cfg.Data, err)
 	}
 	return nil

@@ -313,3 +313,29 @@ func copyFile(t *testing.T, disk, from *vfs.Mem, name string) {
 		t.Fatal(err)
 	}
 }
+
+// TestStartOnAFullDisk proves that a node starts where there is no room to note its registration,
+// serves what it has, and starts again.
+func TestStartOnAFullDisk(t *testing.T) {
+	disk, full := vfs.NewMem(), false
+	faulty := vfs.NewFaulty(disk, func(op vfs.Op, path string) error {
+		if full && op == vfs.OpWrite && strings.HasSuffix(path, "/last-run.tmp") {
+			return vfs.ErrNoSpace
+		}
+		return nil
+	})
+	cfg := Config{Data: "/data", Listen: []string{"127.0.0.1:0"}, HTTP: "off", Logger: slog.New(slog.DiscardHandler)}
+	for run, isFull := range []bool{false, true, true, false} {
+		full = isFull
+		n, err := startOn(t.Context(), cfg, faulty, "boot")
+		if err != nil {
+			t.Fatalf("run %d: %v", run, err)
+		}
+		cl := client(t, n, kgo.AllowAutoTopicCreation())
+		if err := cl.ProduceSync(deadline(t), &kgo.Record{Topic: "t", Value: []byte("v")}).FirstErr(); err != nil {
+			t.Errorf("run %d: %v", run, err)
+		}
+		cl.Close()
+		stop(t, n)
+	}
+}

@@ -79,6 +79,9 @@ func classify(err error) failure {
 
 func isFull(err error) bool { return classify(err) == full }
 
+// IsFull tells whether an error says that there is no room for what was to be written.
+func IsFull(err error) bool { return err != nil && isFull(err) }
+
 // nameError wraps an error of the file system in the error that callers can act on.
 func nameError(err error) error {
 	switch classify(err) {
