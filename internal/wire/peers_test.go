@@ -300,11 +300,16 @@ func TestPeersSendLargeRequests(t *testing.T) {
 
 // TestPeersUnderPressure proves that a peer's answers are sent, and its connection stays, when
 // clients have all memory of unsent answers, and that its requests do not wait for the work memory
-// of clients' commands.
+// of clients' commands, nor for clients' requests to be answered.
 func TestPeersUnderPressure(t *testing.T) {
 	const size = 300_000
 	work := budget.New(budget.Config{Bytes: budget.MinBytes})
+	parked := make(chan *Request, 3*parkedStep)
 	s, addr := start(t, Config{Work: work, RequestMemory: 8 << 20, Peers: peersOf(1, 1)}, &funcs{serve: proveOr(func(r *Request) error {
+		if r.Key == 1 {
+			parked <- r
+			return nil
+		}
 		if _, err := r.Decode(); err != nil {
 			return err
 		}
@@ -327,6 +332,21 @@ func TestPeersUnderPressure(t *testing.T) {
 	for range requests {
 		if id, body := peer.receive(); id != 5 || len(body) != 4+size {
 			t.Fatalf("answer %d has %d bytes", id, len(body))
+		}
+	}
+	for id := range int32(cap(parked)) { // a client's are not read beyond parkedStep
+		peer.send(frame(1, 0, id, ""))
+	}
+	var all []*Request
+	for range cap(parked) {
+		all = append(all, <-parked)
+	}
+	for _, r := range all {
+		answerWith(r, 0)
+	}
+	for id := range int32(cap(parked)) {
+		if got, _ := peer.receive(); got != id {
+			t.Fatalf("answer %d came in place of %d", got, id)
 		}
 	}
 	if unsent, parked := s.shared.unsent.Load(), s.shared.parked.Load(); unsent != 10*s.shared.maxUnsent || parked != int64(10*s.shared.maxParked) {
