@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica/progress/memlog"
 	"github.com/leatstream/leat/internal/storage"
@@ -17,12 +19,21 @@ import (
 // its value is the batch's timestamp.
 type storedLog struct {
 	*storage.Log
-	t     *testing.T
-	fs    *vfs.Mem
-	store *storage.Store
+	t       *testing.T
+	id      storage.LogID
+	fs      *vfs.Mem
+	store   *storage.Store
+	options storage.Options
 }
 
-var examID = storage.LogID{Topic: [16]byte{7}}
+func newStoredLog(t *testing.T, segmentBytes int64) *storedLog {
+	t.Helper()
+	l := &storedLog{t: t, id: storage.LogID{Topic: [16]byte{7}}, fs: vfs.NewMem(), options: storage.Options{
+		SegmentBytes: segmentBytes, IndexInterval: 100, IndexBytes: 1 << 16, RetentionAge: -1, RetentionBytes: -1, FlushMessages: 1,
+	}}
+	l.open()
+	return l
+}
 
 func (l *storedLog) open() {
 	l.t.Helper()
@@ -31,17 +42,44 @@ func (l *storedLog) open() {
 		l.t.Fatal(err)
 	}
 	l.store = store
-	o := storage.Options{SegmentBytes: 400, IndexInterval: 100, IndexBytes: 1 << 16, RetentionAge: -1, RetentionBytes: -1, FlushMessages: 1}
-	l.Log = store.Log(examID, "exam", o, func(*storage.Log) {})
+	l.find()
+}
+
+// find takes the log from the store, which makes an empty one if there is none.
+func (l *storedLog) find() { l.Log = l.store.Log(l.id, "exam", l.options, func(*storage.Log) {}) }
+
+func (l *storedLog) close() {
+	l.t.Helper()
+	l.must(l.store.Close())
 }
 
 func (l *storedLog) Lose(rng *rand.Rand) {
 	fs := l.fs.Crash(rng)
-	if err := l.store.Close(); err != nil {
-		l.t.Fatal(err)
-	}
+	l.close()
 	l.fs = fs
 	l.open()
+}
+
+func (l *storedLog) Restart() {
+	l.close()
+	l.open()
+}
+
+func (l *storedLog) Configure(pageCache bool) {
+	l.options.FlushMessages = 1
+	if pageCache {
+		l.options.FlushMessages = 1000
+	}
+	l.Log.Configure(l.options)
+}
+
+// Clear deletes the log and has another one begin at the offset. That is one of another partition, since
+// the store refuses one of the same for as long as a recovery may read something of the deleted log.
+func (l *storedLog) Clear(start record.Offset) error {
+	l.store.Delete(l.id)
+	l.id.Partition++
+	l.find()
+	return l.StartAt(start)
 }
 
 func (l *storedLog) Commit() { l.store.Commit() }
@@ -145,14 +183,33 @@ func TestLogPassesTheExam(t *testing.T) {
 		seeds = n
 	}
 	for seed := range seeds {
-		l := &storedLog{t: t, fs: vfs.NewMem()}
-		l.open()
+		l := newStoredLog(t, 400)
 		err := memlog.Exam(l, seed, 150)
-		if closeErr := l.store.Close(); closeErr != nil {
-			t.Error(closeErr)
-		}
+		l.close()
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestLogPassesTheScripts proves that a log of the storage engine answers the scripts of the log of
+// the simulated replicas as that does.
+func TestLogPassesTheScripts(t *testing.T) {
+	scripts, err := memlog.Scripts(os.DirFS("progress/memlog/testdata"))
+	if err != nil || len(scripts) < 3 {
+		t.Fatalf("%d scripts, %v", len(scripts), err)
+	}
+	for name, want := range scripts {
+		t.Run(name, func(t *testing.T) {
+			l := newStoredLog(t, 1<<20)
+			got, err := memlog.RunScript(l, want)
+			l.close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(string(want), string(got)); d != "" {
+				t.Error(d)
+			}
+		})
 	}
 }

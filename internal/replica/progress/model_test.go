@@ -491,7 +491,7 @@ func (n *node) sync() {
 	}
 	n.later(d, func() {
 		n.syncing = false
-		n.log.Commit()
+		n.log.CommitTo(n.log.End())
 		if n.leader != nil {
 			n.leader.Moved(n.w.now, n.ends())
 		}

@@ -31,19 +31,25 @@ type Reading interface {
 	Read(from record.Offset, n int) ([]Entry, error)
 }
 
-// Examined is a log that Exam examines. Its records are committed when they are durable.
+// Examined is a log that Exam and RunScript examine.
 type Examined interface {
 	Writing
 	Reading
+	// Configure sets whether records are committed before they are durable, from the next append on.
+	Configure(pageCache bool)
+	// Clear drops all records and has the log begin at an offset.
+	Clear(start record.Offset) error
+	// Restart ends the log's node in order, and starts it again.
+	Restart()
 	// Lose has the log's node crash at once, so that of the records that are not durable any
 	// number of the last ones may be lost, and start again.
 	Lose(rng *rand.Rand)
 }
 
-// Exam proves that an empty log does what Log does, over many random operations and crashes.
+// Exam proves that an empty log does what Log does, over many random operations, restarts and crashes.
 // The error says which operation had another result.
 func Exam(log Examined, seed uint64, operations int) error {
-	x := &exam{rng: rand.New(rand.NewPCG(seed, 0xe8a)), log: log, model: New(false), ended: record.NoEpoch}
+	x := newExam(log, seed)
 	for i := range operations {
 		did, err := x.doNext()
 		if err == nil {
@@ -67,16 +73,20 @@ type exam struct {
 	epoch, ended record.Epoch
 }
 
+func newExam(log Examined, seed uint64) *exam {
+	return &exam{rng: rand.New(rand.NewPCG(seed, 0xe8a)), log: log, model: New(false), ended: record.NoEpoch}
+}
+
 // doNext does one operation with the log and the model.
 func (x *exam) doNext() (string, error) {
 	m := x.model
 	within := m.Start() + record.Offset(x.rng.IntN(int(m.End()-m.Start())+1))
-	switch x.rng.IntN(12) {
-	case 0, 1, 2:
+	switch x.rng.IntN(30) {
+	case 0, 1, 2, 3, 4, 5:
 		values := x.values()
 		return fmt.Sprintf("append %d in epoch %d", len(values), x.epoch),
 			sameError(x.log.Append(x.epoch, values...), m.Append(x.epoch, values...))
-	case 3, 4:
+	case 6, 7, 8, 9:
 		var entries []Entry
 		for _, v := range x.values() {
 			x.epoch += record.Epoch(x.rng.IntN(2))
@@ -84,27 +94,36 @@ func (x *exam) doNext() (string, error) {
 		}
 		at := m.End()
 		return fmt.Sprintf("append %v at %d", entries, at), sameError(x.log.AppendAt(at, entries...), m.AppendAt(at, entries...))
-	case 5:
+	case 10, 11:
 		x.epoch += 1 + record.Epoch(x.rng.IntN(2))
 		return fmt.Sprintf("begin epoch %d", x.epoch), sameError(x.log.BeginEpoch(x.epoch), m.BeginEpoch(x.epoch))
-	case 6, 7:
+	case 12, 13, 14, 15, 16:
 		x.log.Commit()
 		m.Commit()
 		return "commit", nil
-	case 8:
+	case 17, 18, 19:
 		to := max(within, m.End()-4) // a short cut more often than a long one
-		x.ended = record.NoEpoch
-		return fmt.Sprintf("truncate to %d", to), sameError(x.log.Truncate(to), m.Truncate(to))
-	case 9:
-		to := min(within, m.Start()+3)
-		x.log.Commit() // a start is not moved beyond what is durable
-		m.Commit()
-		return fmt.Sprintf("start at %d", to), sameError(x.log.SetStart(to), m.SetStart(to))
-	case 10:
+		return fmt.Sprintf("truncate to %d", to), x.truncate(to)
+	case 20, 21:
+		return x.moveStart(min(within, m.Start()+3))
+	case 22, 23:
 		hw := max(m.HighWatermark(), min(within, m.Committed()))
 		x.log.SetHighWatermark(hw)
 		m.SetHighWatermark(hw)
 		return fmt.Sprintf("high watermark %d", hw), nil
+	case 24:
+		pageCache := x.rng.IntN(2) == 0
+		x.log.Configure(pageCache)
+		m.Configure(pageCache)
+		return fmt.Sprintf("page cache %v", pageCache), nil
+	case 25:
+		if x.rng.IntN(3) > 0 {
+			return "nothing", nil
+		}
+		to := m.End() + record.Offset(x.rng.IntN(5))
+		return fmt.Sprintf("begin anew at %d", to), x.clear(to)
+	case 26:
+		return "restart", x.restart()
 	default:
 		return "crash", x.crash()
 	}
@@ -119,20 +138,59 @@ func (x *exam) values() []uint64 {
 	return values
 }
 
+func (x *exam) truncate(to record.Offset) error {
+	x.ended = record.NoEpoch
+	return sameError(x.log.Truncate(to), x.model.Truncate(to))
+}
+
+func (x *exam) clear(to record.Offset) error {
+	x.ended = record.NoEpoch
+	if err := sameError(x.log.Clear(to), x.model.Clear(to)); err != nil {
+		return err
+	}
+	return x.takeHighWatermark(to)
+}
+
+// moveStart moves the start, after it has made the records below it durable.
+func (x *exam) moveStart(to record.Offset) (string, error) {
+	if !x.model.PageCache() {
+		x.log.Commit()
+		x.model.Commit()
+	}
+	return fmt.Sprintf("start at %d", to), sameError(x.log.SetStart(to), x.model.SetStart(to))
+}
+
+// restart restarts the log's node in order.
+func (x *exam) restart() error {
+	m := x.model
+	x.ended = max(x.ended, m.begun)
+	x.log.Restart()
+	m.Restart()
+	return x.takeHighWatermark(m.HighWatermark())
+}
+
 // crash crashes the log, and the model so that it keeps as many records.
 func (x *exam) crash() error {
 	m := x.model
-	x.ended = m.begun
+	x.ended = max(x.ended, m.begun)
 	x.log.Lose(x.rng)
-	end, hw := x.log.End(), x.log.HighWatermark()
+	end := x.log.End()
 	if end < m.Durable() || end > m.End() {
 		return fmt.Errorf("it ends at %d, %d was durable and %d was its end", end, m.Durable(), m.End())
 	}
-	if hw > max(m.HighWatermark(), m.Start()) || hw > end {
-		return fmt.Errorf("its high watermark is %d, it was %d and the end is %d", hw, m.HighWatermark(), end)
-	}
+	most := m.HighWatermark()
 	m.Crash(int(end - m.Durable()))
-	m.SetHighWatermark(hw) // how old it may be is not examined
+	return x.takeHighWatermark(most)
+}
+
+// takeHighWatermark takes the high watermark that the log has after a restart, or when it has begun anew.
+// How old it may be is not examined.
+func (x *exam) takeHighWatermark(most record.Offset) error {
+	m, hw := x.model, x.log.HighWatermark()
+	if hw > max(most, m.Start()) || hw > m.End() {
+		return fmt.Errorf("its high watermark is %d, it was %d and the end is %d", hw, most, m.End())
+	}
+	m.SetHighWatermark(hw)
 	return nil
 }
 
@@ -140,8 +198,8 @@ func (x *exam) crash() error {
 func (x *exam) compare() error {
 	m, l := x.model, x.log
 	committed := l.Committed()
-	if committed > m.durable && committed <= m.End() {
-		m.durable = committed // a log may commit earlier than it was asked to
+	if committed > m.Committed() && committed <= m.End() {
+		m.CommitTo(committed) // a log may commit earlier than it was asked to
 	}
 	got := []record.Offset{l.Start(), l.End(), committed, l.HighWatermark()}
 	want := []record.Offset{m.Start(), m.End(), m.Committed(), m.HighWatermark()}
@@ -157,12 +215,18 @@ func (x *exam) compare() error {
 			return fmt.Errorf("the epoch at %d is %d, want %d", o, e, m.EpochAt(o))
 		}
 	}
+	return x.compareTails()
+}
+
+// compareTails compares where epochs end.
+func (x *exam) compareTails() error {
+	m := x.model
 	last := m.lastEpoch()
 	for e := range last + 2 {
 		if len(m.entries) == 0 || e > last && x.ended >= e {
 			continue // what is left of an epoch without records is not examined
 		}
-		gotEpoch, gotEnd := l.EpochEnd(e)
+		gotEpoch, gotEnd := x.log.EpochEnd(e)
 		if wantEpoch, wantEnd := m.EpochEnd(e); gotEpoch != wantEpoch || gotEnd != wantEnd {
 			return fmt.Errorf("epoch %d ends with %d at %d, want %d at %d", e, gotEpoch, gotEnd, wantEpoch, wantEnd)
 		}
@@ -178,4 +242,10 @@ func sameError(got, want error) error {
 }
 
 // Lose is Crash with a random number of records that stay.
-func (l *Log) Lose(rng *rand.Rand) { l.Crash(rng.IntN(len(l.entries) + 1)) }
+func (l *Log) Lose(rng *rand.Rand) { l.Crash(rng.IntN(int(l.end()-l.durable) + 1)) }
+
+// Restart ends the log in order and opens it again. An epoch without records is forgotten.
+func (l *Log) Restart() {
+	l.Close()
+	l.Crash(0)
+}

@@ -4,6 +4,9 @@
 //
 //	0          start               durable             end
 //	| deleted  | stays over a crash | may be lost by it |
+//
+// Records are committed when they are durable or, in page-cache mode, when they are appended.
+// The mode changes with the first append after Configure, which makes all earlier records durable.
 package memlog
 
 import (
@@ -27,21 +30,45 @@ var (
 
 // Log is a log in memory.
 type Log struct {
-	pageCache bool // records are committed when they are appended, not when they are durable
+	pageCache  bool // records are committed when they are appended, not when they are durable
+	configured bool // the value of pageCache from the next append on
 
-	entries []Entry       // from start to the end
-	start   record.Offset // the offset of the first entry; durable at once
-	before  record.Epoch  // the epoch of the last deleted record; NoEpoch: none
-	begun   record.Epoch  // an epoch that begins at the end and has no records; NoEpoch: none
-	durable record.Offset
-	hw      record.Offset
-	savedHW record.Offset // the high watermark after a crash
-	fault   error
+	entries   []Entry       // from start to the end
+	start     record.Offset // the offset of the first entry; durable at once
+	before    record.Epoch  // the epoch of the last deleted record; NoEpoch: none
+	begun     record.Epoch  // an epoch that begins at the end and has no records; NoEpoch: none
+	durable   record.Offset
+	committed record.Offset // never below durable; only a cut and a crash lower it
+	hw        record.Offset
+	savedHW   record.Offset // the high watermark after a crash
+	fault     error
 }
 
 // New makes an empty log. With pageCache records are committed before they are durable.
 func New(pageCache bool) *Log {
-	return &Log{pageCache: pageCache, before: record.NoEpoch, begun: record.NoEpoch}
+	return &Log{pageCache: pageCache, configured: pageCache, before: record.NoEpoch, begun: record.NoEpoch}
+}
+
+// Configure sets whether records are committed before they are durable, from the next append on.
+func (l *Log) Configure(pageCache bool) { l.configured = pageCache }
+
+// PageCache tells whether records are committed before they are durable.
+func (l *Log) PageCache() bool { return l.pageCache }
+
+// beginAppend has an append use the mode that was configured last. Before the mode changes, all
+// records become durable.
+func (l *Log) beginAppend() {
+	if l.pageCache != l.configured {
+		l.CommitTo(l.end())
+		l.pageCache = l.configured
+	}
+}
+
+// endAppend commits the records of an append in page-cache mode.
+func (l *Log) endAppend() {
+	if l.pageCache {
+		l.committed = l.end()
+	}
 }
 
 // Append appends records as the leader in an epoch.
@@ -49,6 +76,7 @@ func (l *Log) Append(epoch record.Epoch, values ...uint64) error {
 	if l.fault != nil {
 		return l.fault
 	}
+	l.beginAppend()
 	epoch = max(epoch, l.lastEpoch())
 	for _, v := range values {
 		l.entries = append(l.entries, Entry{epoch, v})
@@ -56,6 +84,7 @@ func (l *Log) Append(epoch record.Epoch, values ...uint64) error {
 	if len(values) > 0 {
 		l.begun = record.NoEpoch
 	}
+	l.endAppend()
 	return nil
 }
 
@@ -65,6 +94,8 @@ func (l *Log) AppendAt(at record.Offset, entries ...Entry) error {
 	if l.fault != nil {
 		return l.fault
 	}
+	l.beginAppend()
+	defer l.endAppend()
 	last := l.EpochAt(l.end() - 1)
 	for _, e := range entries {
 		if at != l.end() || e.Epoch < last {
@@ -87,8 +118,8 @@ func (l *Log) BeginEpoch(e record.Epoch) error {
 	return l.fault
 }
 
-// Truncate cuts the log, so that no record lies at an offset or beyond it. The cut, and what is
-// left, are durable.
+// Truncate cuts the log, so that no record lies at an offset or beyond it. The cut is durable, and so
+// is what is left, but in page-cache mode only what was before.
 func (l *Log) Truncate(to record.Offset) error {
 	switch {
 	case l.fault != nil:
@@ -100,7 +131,10 @@ func (l *Log) Truncate(to record.Offset) error {
 	}
 	l.entries = l.entries[:to-l.start]
 	l.begun = record.NoEpoch
-	l.durable = to
+	l.durable, l.committed = min(l.durable, to), to
+	if !l.pageCache {
+		l.durable = to
+	}
 	l.hw, l.savedHW = min(l.hw, to), min(l.savedHW, to)
 	return nil
 }
@@ -110,7 +144,10 @@ func (l *Log) Clear(start record.Offset) error {
 	if l.fault != nil {
 		return l.fault
 	}
-	*l = Log{pageCache: l.pageCache, before: record.NoEpoch, begun: record.NoEpoch, start: start, durable: start, hw: start, savedHW: start}
+	*l = Log{
+		pageCache: l.pageCache, configured: l.configured, before: record.NoEpoch, begun: record.NoEpoch,
+		start: start, durable: start, committed: start, hw: start, savedHW: start,
+	}
 	return nil
 }
 
@@ -127,22 +164,34 @@ func (l *Log) SetStart(to record.Offset) error {
 	l.before = l.EpochAt(to - 1)
 	l.entries = l.entries[to-l.start:]
 	l.start = to
-	l.durable = max(l.durable, to)
+	l.durable, l.committed = max(l.durable, to), max(l.committed, to)
 	return nil
 }
 
-// Commit makes durable what was appended so far, and the high watermark.
+// Commit makes durable what was appended so far, and the high watermark. In page-cache mode it does
+// nothing.
 func (l *Log) Commit() {
-	l.durable = l.end()
-	l.savedHW = min(l.hw, l.durable)
+	if !l.pageCache {
+		l.CommitTo(l.end())
+	}
 }
+
+// CommitTo makes durable the records below an offset, and the high watermark as far as these go.
+func (l *Log) CommitTo(to record.Offset) {
+	l.durable = max(l.durable, min(to, l.end()))
+	l.committed = max(l.committed, l.durable)
+	l.savedHW = max(l.savedHW, min(l.hw, l.durable))
+}
+
+// Close does what an orderly end of the node does: everything is durable.
+func (l *Log) Close() { l.CommitTo(l.end()) }
 
 // Crash does what a crash of the node does: of the records that are not durable only the first
 // ones stay, at most keep. They count as durable then: recovery syncs what it finds.
 func (l *Log) Crash(keep int) {
 	n := min(int(l.durable-l.start)+keep, len(l.entries))
 	l.entries = l.entries[:n]
-	l.durable = l.end()
+	l.durable, l.committed = l.end(), l.end()
 	l.begun = record.NoEpoch
 	l.hw = max(min(l.savedHW, l.end()), l.start)
 	l.savedHW = l.hw
@@ -169,12 +218,7 @@ func (l *Log) End() record.Offset { return l.end() }
 func (l *Log) end() record.Offset { return l.start + record.Offset(len(l.entries)) }
 
 // Committed is the offset after the last committed record.
-func (l *Log) Committed() record.Offset {
-	if l.pageCache {
-		return l.end()
-	}
-	return l.durable
-}
+func (l *Log) Committed() record.Offset { return l.committed }
 
 // Durable is the offset after the last record that stays over a crash.
 func (l *Log) Durable() record.Offset { return l.durable }
@@ -186,6 +230,14 @@ func (l *Log) Read(from record.Offset, n int) ([]Entry, error) {
 	}
 	rest := l.entries[from-l.start:]
 	return append([]Entry(nil), rest[:min(n, len(rest))]...), nil
+}
+
+// EntryAt is the record at an offset; ok is false if there is none.
+func (l *Log) EntryAt(o record.Offset) (e Entry, ok bool) {
+	if o < l.start || o >= l.end() {
+		return Entry{}, false
+	}
+	return l.entries[o-l.start], true
 }
 
 // EpochAt is the epoch of the record at an offset (NoEpoch: there is none).
@@ -226,4 +278,11 @@ func (l *Log) lastEpoch() record.Epoch {
 		return l.before
 	}
 	return l.entries[len(l.entries)-1].Epoch
+}
+
+// Clone copies the log.
+func (l *Log) Clone() *Log {
+	c := *l
+	c.entries = append([]Entry(nil), l.entries...)
+	return &c
 }

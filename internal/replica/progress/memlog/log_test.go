@@ -2,7 +2,12 @@ package memlog
 
 import (
 	"errors"
+	"flag"
+	"os"
+	"path/filepath"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/leatstream/leat/internal/record"
 )
@@ -20,7 +25,7 @@ func TestExam(t *testing.T) {
 // TestExamFindsFaults proves that the exam sees a log that differs.
 func TestExamFindsFaults(t *testing.T) {
 	for name, log := range map[string]Examined{
-		"commits at once":           New(true),
+		"commits at once":           &hasty{New(false)},
 		"keeps the records of cuts": &uncut{New(false)},
 		"forgets epochs":            &epochless{New(false)},
 	} {
@@ -29,6 +34,10 @@ func TestExamFindsFaults(t *testing.T) {
 		}
 	}
 }
+
+type hasty struct{ *Log }
+
+func (l *hasty) Committed() record.Offset { return l.End() }
 
 type uncut struct{ *Log }
 
@@ -89,7 +98,68 @@ func TestPageCache(t *testing.T) {
 		t.Errorf("committed %d, durable %d", l.Committed(), l.Durable())
 	}
 	l.Crash(0)
-	if l.End() != 0 {
-		t.Errorf("it ends at %d", l.End())
+	if l.End() != 0 || l.Committed() != 0 {
+		t.Errorf("it ends at %d, %d is committed", l.End(), l.Committed())
+	}
+}
+
+// TestConfigure proves that a log whose mode is changed keeps what it has committed, that the next
+// append makes all earlier records durable, and that it is committed by the new mode.
+func TestConfigure(t *testing.T) {
+	l := New(true)
+	appendOne := func(wantCommitted, wantDurable record.Offset) {
+		t.Helper()
+		if err := l.Append(1, 7); err != nil {
+			t.Fatal(err)
+		}
+		if l.Committed() != wantCommitted || l.Durable() != wantDurable {
+			t.Errorf("committed %d, durable %d; want %d, %d", l.Committed(), l.Durable(), wantCommitted, wantDurable)
+		}
+	}
+	appendOne(1, 0)
+	l.Configure(false)
+	if l.Committed() != 1 || l.Durable() != 0 || !l.PageCache() {
+		t.Errorf("before the next append: committed %d, durable %d, page cache %v", l.Committed(), l.Durable(), l.PageCache())
+	}
+	appendOne(1, 1)
+	l.CommitTo(9)
+	if l.Committed() != 2 || l.Durable() != 2 {
+		t.Errorf("after a commit: committed %d, durable %d", l.Committed(), l.Durable())
+	}
+	appendOne(2, 2)
+	l.Configure(true)
+	appendOne(4, 3)
+}
+
+var update = flag.Bool("update", false, "write what the log answers into the scripts")
+
+// TestScripts runs the scripts in testdata on a log in memory. The log of the storage engine runs them,
+// too.
+func TestScripts(t *testing.T) {
+	scripts, err := Scripts(os.DirFS("testdata"))
+	if err != nil || len(scripts) < 3 {
+		t.Fatalf("%d scripts, %v", len(scripts), err)
+	}
+	for name, want := range scripts {
+		got, err := RunScript(New(false), want)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if *update {
+			if err := os.WriteFile(filepath.Join("testdata", name), got, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		} else if d := cmp.Diff(string(want), string(got)); d != "" {
+			t.Errorf("%s: %s", name, d)
+		}
+	}
+}
+
+// TestScriptErrors proves that a script with a mistake is not taken for one without commands.
+func TestScriptErrors(t *testing.T) {
+	for _, script := range []string{"tidy\n", "copy 0 x:1\n", "copy 0 1:x\n"} {
+		if _, err := RunScript(New(false), []byte(script)); err == nil {
+			t.Errorf("%q has no error", script)
+		}
 	}
 }
