@@ -18,12 +18,13 @@ import (
 //  1. the present leader, if it is in sync
 //  2. a replica in sync, in the order of the replicas
 //  3. an eligible replica, in that order
-//  4. the last leader, if it is known and there is neither a replica in sync nor an
+//  4. the present leader, if it is in sync and its broker is leaving: it leads until it ends
+//  5. the last leader, if it is known and there is neither a replica in sync nor an
 //     eligible one, as Kafka does: all of them may have lost records, and it had most
-//  5. the only replica, whatever it has left: there is no other one
-//  6. any replica, if an unclean election is allowed
+//  6. the only replica, whatever it has left: there is no other one
+//  7. any replica, if an unclean election is allowed
 //
-// Those of 3 to 6 then are the whole in-sync set.
+// Those of 3 and 5 to 7 then are the whole in-sync set.
 type change struct {
 	rules  *Rules
 	topic  *meta.Topic
@@ -175,6 +176,9 @@ func (c *change) elect() int32 {
 		c.keepEligible()
 		return leader
 	}
+	if c.isLeaderLeaving() {
+		return c.old.Leader
+	}
 	leader := noBroker
 	if last := c.lastLeader(); last >= 0 && c.mayLead(last) {
 		leader = last
@@ -187,6 +191,13 @@ func (c *change) elect() int32 {
 		p.ISR, p.Eligible = []int32{leader}, nil
 	}
 	return leader
+}
+
+// isLeaderLeaving tells whether the present leader is in sync and can go on, though its broker is
+// about to end.
+func (c *change) isLeaderLeaving() bool {
+	b := c.rules.Image.Brokers[c.old.Leader]
+	return b != nil && b.State == meta.BrokerLeaving && b.ID != c.excluded && slices.Contains(c.next.ISR, b.ID)
 }
 
 // lastLeader is the last leader of a partition that has neither a replica in sync nor an

@@ -72,18 +72,23 @@ type ConfigChanges struct {
 // be there twice.
 func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, validateOnly bool) ([]*Error, error) {
 	var results []*Error
-	_, err := c.runParts(ctx, func(r *Rules) (Part, *Error) {
-		records, errs := decideAlterConfigs(r.Image, r.Static, asked)
-		results = errs
-		switch {
-		case validateOnly:
+	_, err := c.runParts(ctx, func(r *Rules) (d Part, _ *Error) {
+		d, results = r.AlterConfigs(asked)
+		if validateOnly {
 			return Part{}, nil
-		case mayChangeMinISR(asked):
-			return r.clearEligible(records), nil
 		}
-		return Part{Records: records}, nil
+		return d, nil
 	})
 	return results, err
+}
+
+// AlterConfigs decides changes of configs, with the changes of partitions that follow from them.
+func (r *Rules) AlterConfigs(asked []ConfigChanges) (d Part, results []*Error) {
+	records, results := decideAlterConfigs(r.Image, r.Static, asked)
+	if mayChangeMinISR(asked) {
+		return clearEligible(r, records), results
+	}
+	return Part{Records: records}, results
 }
 
 const minISRKey = "min.insync.replicas"
@@ -100,7 +105,7 @@ func namesMinISR(a *ConfigChanges) bool {
 // clearEligible returns the records of a change of configs with those that it takes along:
 // where the in-sync set is large enough to commit after it, no replica stays eligible. If
 // these are too many for one entry, they come first, without the change.
-func (r *Rules) clearEligible(configs []byte) Part {
+func clearEligible(r *Rules, configs []byte) Part {
 	next, _, err := meta.Apply(r.Image, configs)
 	if err != nil {
 		return Part{Records: configs} // decideCommand reports it

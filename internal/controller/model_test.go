@@ -821,7 +821,7 @@ func (w *modelWorld) changeConfig() {
 		if errs[0] != nil {
 			return Part{}, errs[0]
 		}
-		d := r.clearEligible(records)
+		d := clearEligible(r, records)
 		if len(d.Records) != len(records) {
 			w.seen["eligible cleared by a config"]++
 		}

@@ -51,16 +51,23 @@ type CreatedTopic struct {
 // tells what it would do. No name may be there twice.
 func (c *Controller) CreateTopics(ctx context.Context, topics []NewTopic, validateOnly bool) ([]CreatedTopic, error) {
 	var results []CreatedTopic
-	err := c.runCommand(ctx, func(m *meta.Image) []byte {
-		d := topicsDecision{m: m, static: c.cfg.Static, newID: c.cfg.NewID, maxPartitions: c.cfg.MaxPartitions}
-		records := d.decideTopics(topics)
-		results = d.results
+	err := c.runCommand(ctx, func(m *meta.Image) (records []byte) {
+		r := Rules{Image: m, Static: c.cfg.Static}
+		records, results = r.CreateTopics(topics, c.cfg.NewID, c.cfg.MaxPartitions)
 		if validateOnly {
 			return nil
 		}
 		return records
 	})
 	return results, err
+}
+
+// CreateTopics decides the topics of one request. newID draws their ids, and maxPartitions is how
+// many partitions the cluster may have.
+func (r *Rules) CreateTopics(topics []NewTopic, newID func() meta.UUID, maxPartitions int) (records []byte, results []CreatedTopic) {
+	d := topicsDecision{m: r.Image, static: r.Static, newID: newID, maxPartitions: maxPartitions}
+	records = d.decideTopics(topics)
+	return records, d.results
 }
 
 // topicsDecision decides the topics of one request.
