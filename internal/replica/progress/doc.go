@@ -27,6 +27,8 @@
 //	leave           for replica.lag.time.max.ms it did not have on disk all that the leader had
 //	added           of a replica that a reassignment adds, nothing counts that was sent before it
 //	                knew of that: it may have been removed with an earlier log
+//	compared        nobody can compare records that the leader has deleted: a follower that has only such
+//	                ones begins anew
 //	readers         are told nothing that depends on the high watermark before it has reached
 //	                the start of this epoch (KIP-207)
 //

@@ -191,11 +191,11 @@ func (f *Follower) cut(now time.Duration, to record.Offset) Step {
 	return Step{Kind: Truncate, To: max(to, f.log.Start)}
 }
 
-// enterRange deals with a leader that does not have the end of the own log. If its first records
-// are gone there, none of the own ones are of use. If it ends before, the own records that are
-// below its end are compared next.
+// enterRange deals with a leader that does not have the end of the own log. If all own records are
+// gone there, they are of no use. If it ends before, the own records that are below its end are
+// compared next.
 func (f *Follower) enterRange(now time.Duration, a *Answer) Step {
-	if a.Start <= f.log.End && f.log.Start <= a.End {
+	if a.Start < f.log.End && f.log.Start <= a.End {
 		return f.cut(now, a.End)
 	}
 	f.state, f.told = writing, Answer{HighWatermark: a.Start}

@@ -246,8 +246,8 @@ func TestFollowerWatermark(t *testing.T) {
 	}
 }
 
-// TestOutOfRange proves that a follower below the leader's start begins anew there, and that one
-// beyond the leader's end cuts there and asks again.
+// TestOutOfRange proves that a follower whose records are all below the leader's start begins anew
+// there, and that one beyond the leader's end cuts there and asks again.
 func TestOutOfRange(t *testing.T) {
 	for _, tc := range []struct {
 		name             string
@@ -256,6 +256,7 @@ func TestOutOfRange(t *testing.T) {
 		wantStart, wants record.Offset
 	}{
 		{"below the start", 0, 7, 9, 7, 7},
+		{"at the start", 0, 4, 9, 4, 4},
 		{"beyond the end", 0, 0, 3, 0, 3},
 		{"beyond the end, which is below the own start", 2, 0, 1, 0, 0},
 	} {

@@ -163,10 +163,13 @@ type Start struct {
 
 // NewLeader makes the machine of a leader whose epoch begins. The log must know the epoch, so
 // that Tails end where it begins.
+//
+// A replica that was in sync has all records below its high watermark on disk. One that was not,
+// and was elected all the same, may have heard of a high watermark above that.
 func NewLeader(now time.Duration, cfg Config, s Start, a Assignment, b Brokers) *Leader {
 	l := &Leader{
 		cfg: cfg, epoch: s.Epoch, epochStart: s.EpochStart, own: s.Log,
-		hw: min(max(s.HighWatermark, s.Log.Start), s.Log.End), brokers: b,
+		hw: min(max(s.HighWatermark, s.Log.Start), s.Log.Durable), brokers: b,
 	}
 	l.assign(now, a)
 	l.advance(now)
@@ -248,6 +251,11 @@ func (l *Leader) Fetched(now time.Duration, f *Fetch, tail Tail) Verdict {
 		return v
 	}
 	if !r.compared {
+		if f.Offset == l.own.Start && f.Start < f.Offset {
+			// The leader has deleted the records that could tell whether the follower's are the same, so
+			// the follower must not keep them either, nor what it knows of their producers.
+			return OutOfRange
+		}
 		r.compared, r.goal, r.goalSet = true, l.own.End, now
 	}
 	r.start, r.fetched = f.Start, f.Offset

@@ -108,6 +108,47 @@ func TestEnoughInSync(t *testing.T) {
 	}
 }
 
+// TestBeginsOnDisk proves that a leader does not begin with a high watermark above what it has on
+// disk: one that was elected uncleanly may have heard of more.
+func TestBeginsOnDisk(t *testing.T) {
+	l := NewLeader(0, Config{ID: 1}, Start{Epoch: 5, EpochStart: 10, Log: Ends{End: 10, Durable: 7}, HighWatermark: 9}, replicas(1, 2), alive)
+	if l.HighWatermark() != 7 {
+		t.Errorf("the high watermark is %d", l.HighWatermark())
+	}
+}
+
+// TestDeletedTail proves that a follower has to begin anew whose last record lies just before the
+// leader's start: nobody can tell whether the leader had the same one. That is so until the logs were
+// compared in this epoch.
+func TestDeletedTail(t *testing.T) {
+	w := lead(t, replicas(1, 2), 10)
+	w.own = Ends{Start: 10, End: 10, Durable: 10}
+	w.grow(12)
+	for _, tc := range []struct {
+		why    string
+		fetch  Fetch
+		want   Verdict
+		wantHW record.Offset
+	}{
+		{"its records end where the leader's begin", Fetch{Start: 4, Offset: 10, LastEpoch: 3, Durable: 10}, OutOfRange, 10},
+		{"it has no records", Fetch{Start: 10, Offset: 10, LastEpoch: record.NoEpoch, Durable: 10}, Served, 10},
+		{"it has the leader's", Fetch{Start: 10, Offset: 12, LastEpoch: 5, Durable: 12}, Served, 12},
+	} {
+		f := tc.fetch
+		f.Replica, f.BrokerEpoch, f.Epoch = 2, 102, 5
+		if v := w.l.Fetched(0, &f, Tail{f.LastEpoch, max(10, f.Offset)}); v != tc.want {
+			t.Errorf("%s: verdict %d", tc.why, v)
+		}
+		w.l.Reported(0, Report{Replica: 2, BrokerEpoch: 102, Epoch: 5, Durable: tc.wantHW})
+		w.wantHW(tc.wantHW, tc.why)
+	}
+	w.own.Start = 12
+	w.grow(12)
+	if v := w.l.Fetched(0, &Fetch{Replica: 2, BrokerEpoch: 102, Epoch: 5, Start: 10, Offset: 12, LastEpoch: 5}, Tail{5, 12}); v != Served {
+		t.Errorf("all was deleted after the logs were compared: verdict %d", v)
+	}
+}
+
 // TestHighWatermark proves that the high watermark is the lowest durable end in the in-sync set,
 // whatever was only fetched or is only written, and that it stays in the cases that are listed.
 func TestHighWatermark(t *testing.T) {
@@ -424,7 +465,7 @@ func TestFetched(t *testing.T) {
 	}{
 		{"it agrees", func(*Fetch) {}, Tail{4, 20}, Served},
 		{"it agrees, and is behind", func(f *Fetch) { f.Offset = 15 }, Tail{4, 20}, Served},
-		{"it has no records", func(f *Fetch) { f.Offset, f.LastEpoch = 3, record.NoEpoch }, Tail{record.NoEpoch, -1}, Served},
+		{"it has no records", func(f *Fetch) { f.Start, f.Offset, f.LastEpoch = 3, 3, record.NoEpoch }, Tail{record.NoEpoch, -1}, Served},
 		{"an epoch that the leader does not have", func(*Fetch) {}, Tail{3, 20}, Diverged},
 		{"more of the epoch than the leader has", func(*Fetch) {}, Tail{4, 19}, Diverged},
 		{"below the start", func(f *Fetch) { f.Offset = 2 }, Tail{4, 20}, OutOfRange},
