@@ -16,7 +16,7 @@ LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 .NOTPARALLEL:
-.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-crash test-model test-power test-flood lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
+.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-crash test-model test-sim test-power test-flood lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -87,6 +87,9 @@ test-crash: ## run the crash model of the storage engine over 50,000 seeds of ea
 
 test-model: ## run the model of replication over SEEDS (20,000) histories, and all its mutants (half an hour)
 	LEAT_TEST_SEEDS=$(or $(SEEDS),20000) LEAT_TEST_MUTANTS=all $(GO) test -timeout 3h -run 'TestModel|TestMutants' ./internal/replica/progress
+
+test-sim: ## simulate SEEDS (20,000) clusters with all their faults, and try all mutants (within an hour)
+	LEAT_TEST_SEEDS=$(or $(SEEDS),20000) LEAT_TEST_MUTANTS=all $(GO) test -count=1 -timeout 2h -v -run 'TestSeeds|TestMutants' ./internal/sim
 
 fuzz: ## run every fuzz target for FUZZTIME (10s)
 	GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)

@@ -17,7 +17,7 @@ import (
 // Do not edit this table to make a build pass: a wrong arrow means that code
 // stands in the wrong room. Change it only together with ARCHITECTURE.md.
 var floors = []struct{ wing, packages string }{
-	{"ground", "internal/budget internal/config internal/credential"},
+	{"ground", "internal/budget internal/config internal/credential internal/mutant"},
 	{"ground", "internal/record internal/vfs internal/wire internal/meta"},
 	{"ground", "internal/peer"},
 	{"engine", "internal/storage/segment internal/storage/producer internal/storage/epoch internal/storage/space internal/storage/checkpoint internal/storage/aside internal/storage/lastrun internal/replica/progress/memlog"},
@@ -39,7 +39,7 @@ var floors = []struct{ wing, packages string }{
 	{"apps", "tools/suite/workload"},
 	{"apps", "tools/suite/nats"},
 	{"apps", "tools/suite tools/suite/floor"},
-	{"roof", "internal/node internal/cli/phrase internal/cli/format"},
+	{"roof", "internal/node internal/sim internal/cli/phrase internal/cli/format"},
 	{"roof", "internal/cli"},
 	{"roof", "cmd/leat"},
 }
@@ -56,9 +56,10 @@ var doors = map[string]string{
 	"internal/storage/journal":    "internal/storage",
 	"internal/storage/aside":      "internal/storage",
 	"internal/storage/lastrun":    "internal/storage internal/node",
-	"internal/replica/progress":   "internal/replica",
-	// The log in memory is for tests and simulations.
-	"internal/replica/progress/memlog": "",
+	"internal/replica/progress":   "internal/replica internal/sim",
+	// The log in memory, and the mutants, are for tests and simulations.
+	"internal/replica/progress/memlog": "internal/sim",
+	"internal/mutant":                  "",
 	"internal/broker/missing":          "internal/broker",
 }
 
