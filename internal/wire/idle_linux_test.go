@@ -70,24 +70,6 @@ func TestIdleMemory(t *testing.T) {
 	}
 }
 
-// suspendAll does what the sweeper does, and waits until all connections are suspended.
-func suspendAll(tb testing.TB, s *Server) {
-	tb.Helper()
-	for _, c := range s.conns.listConns(nil, true) {
-		if c.isIdle() {
-			c.interruptRead()
-		}
-	}
-	eventually(tb, "all connections are suspended", func() bool {
-		for _, c := range s.conns.listConns(nil, true) {
-			if c.life.currentState() != connSuspended {
-				return false
-			}
-		}
-		return true
-	})
-}
-
 // footprint is the memory in use: the heap and the goroutines' stacks.
 func footprint() int64 {
 	heap() // collects garbage
