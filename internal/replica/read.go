@@ -44,8 +44,8 @@ type Found struct {
 	// and DivergingEnd its end, if the reader's log has parted from this one (KIP-595); -1 if
 	// it has not.
 	DivergingEpoch record.Epoch
-	DivergingEnd   record.Offset
 	Preferred      int32 // the node from which the reader should read instead; -1: none
+	DivergingEnd   record.Offset
 	Chunk          Chunk // the batches
 }
 
