@@ -11,8 +11,9 @@ import (
 )
 
 const (
-	// maxAsked is the largest number of partitions about which one request has news, so that requests
-	// are small and a node with many partitions has the first of them soon.
+	// maxAsked is the largest number of partitions about which one request has news, and of those that
+	// leave the session with it, so that requests are small and a node with many partitions has the first
+	// of them soon.
 	maxAsked = 1000
 	// maxReported is the largest number of partitions in one message of reports.
 	maxReported = 1000
@@ -294,7 +295,11 @@ func (f *fetcher) takeDue(now time.Duration) (due []*slot, forgotten []Partition
 	if len(f.due) > 0 {
 		fill(f.wake)
 	}
-	forgotten, f.forgotten = f.forgotten, nil
+	n = min(len(f.forgotten), maxAsked)
+	forgotten, f.forgotten = f.forgotten[:n:n], f.forgotten[n:]
+	if len(f.forgotten) == 0 {
+		f.forgotten = nil
+	}
 	return due, forgotten
 }
 
@@ -327,13 +332,16 @@ func (f *fetcher) noteAsked(sl *slot) {
 // takeRepeatsLocked takes the reports since the last request, but for those of partitions whose fetches
 // are in this request.
 func (f *fetcher) takeRepeatsLocked() (reports []PartitionReport) {
-	for _, sl := range f.repeats {
+	n := min(len(f.repeats), maxReported)
+	for _, sl := range f.repeats[:n] {
 		if sl.reported != nil && sl.isKnown {
 			reports = append(reports, *sl.reported)
 		}
 		sl.reported = nil
 	}
-	f.repeats = nil
+	if f.repeats = f.repeats[n:]; len(f.repeats) == 0 {
+		f.repeats = nil
+	}
 	return reports
 }
 

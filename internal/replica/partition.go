@@ -264,7 +264,7 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 			failed = d.ackError(hw)
 		}
 	}
-	if _, ok := d.machine.Readable(); ok {
+	if _, ok := d.machine.Readable(); ok && p.readable.Load() != int32(d.machine.Epoch()) {
 		p.readable.Store(int32(d.machine.Epoch()))
 	}
 	if p.onTrim.head != nil {
