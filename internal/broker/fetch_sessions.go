@@ -462,13 +462,12 @@ func (s *fetchSession) applyAnswer(f *fetch) int16 {
 }
 
 // recordAnswer keeps a partition's answer to compare the next one with it, and returns
-// whether it differs from the one before. An error always does, an answer that sends the
-// reader elsewhere, and the first answer after either.
+// whether it differs from the one before. An error always does, and so does the first
+// answer after an error.
 func (c *cachedPart) recordAnswer(q *fetchPart) (differs bool) {
-	refused := q.code != none || q.found.DivergingEnd >= 0 || q.found.Preferred >= 0
-	differs = q.chunkSize > 0 || q.found.HighWatermark != c.hw || q.found.Start != c.start || refused
+	differs = q.chunkSize > 0 || q.found.HighWatermark != c.hw || q.found.Start != c.start || q.code != none || q.found.DivergingEnd >= 0
 	c.part, c.hw, c.start = q.part, q.found.HighWatermark, q.found.Start
-	if refused {
+	if q.code != none || q.found.DivergingEnd >= 0 {
 		c.hw = -1
 	}
 	return differs

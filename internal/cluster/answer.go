@@ -9,7 +9,6 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/quorum"
-	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -57,7 +56,6 @@ func errorStatuses() []errorStatus {
 		{4, ErrBusy},
 		{5, quorum.ErrNoSnapshot},
 		{6, errStopping},
-		{7, replica.ErrSessionLost},
 		{16, quorum.ErrTooLarge},
 		{17, quorum.ErrDiskFull},
 		{18, quorum.ErrFaulted},

@@ -21,12 +21,7 @@ import (
 )
 
 // metadata is a state of the quorum that is the cluster's metadata.
-type metadata struct {
-	image atomic.Pointer[meta.Image]
-
-	mu     sync.Mutex
-	follow func(d *meta.Delta, img *meta.Image) // guarded by mu; nil: nobody follows
-}
+type metadata struct{ image atomic.Pointer[meta.Image] }
 
 func newMetadata() *metadata {
 	m := new(metadata)
@@ -34,20 +29,8 @@ func newMetadata() *metadata {
 	return m
 }
 
-// setFollow has a function called with all changes from now on, and with what is there as the first one.
-func (m *metadata) setFollow(follow func(d *meta.Delta, img *meta.Image)) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.follow = follow
-	img := m.image.Load()
-	follow(meta.Diff(meta.Empty(), img), img)
-}
-
 func (m *metadata) apply(u quorum.Update) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	before := m.image.Load()
-	img := before
+	img := m.image.Load()
 	if u.Snapshot != nil {
 		var err error
 		if img, _, err = meta.Apply(meta.Empty(), u.Snapshot); err != nil {
@@ -62,9 +45,6 @@ func (m *metadata) apply(u quorum.Update) error {
 		}
 	})
 	m.image.Store(img)
-	if m.follow != nil {
-		m.follow(meta.Diff(before, img), img)
-	}
 	return err
 }
 
@@ -79,7 +59,7 @@ type member struct {
 	meta  *metadata
 	local *controller.Controller
 	ctl   *Controller
-	epoch atomic.Int64 // of its registration
+	epoch int64
 }
 
 // startMember starts a node with a controller on a disk; nil: a new one. extend adds more to it; it may
@@ -122,13 +102,13 @@ func (m *member) join() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	epoch, refused, err := m.ctl.RegisterBroker(ctx, &controller.Registration{Broker: meta.Broker{
-		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.UUID{0xd, byte(m.id)}, Features: []meta.FeatureRange{meta.SupportedLevels()},
+		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.NewUUID(), Features: []meta.FeatureRange{meta.SupportedLevels()},
 		Listeners: []meta.Listener{{Name: "PLAINTEXT", Host: "127.0.0.1", Port: 9092}},
 	}})
 	if err != nil || refused != nil {
 		m.w.t.Fatal(refused, err)
 	}
-	m.epoch.Store(epoch)
+	m.epoch = epoch
 	eventually(m.w.t, "the node is unfenced", func() bool {
 		answer, refused, err := m.beat(ctx)
 		if err != nil || refused != nil {
@@ -141,7 +121,7 @@ func (m *member) join() {
 func (m *member) beat(ctx context.Context) (controller.BeatAnswer, *controller.Error, error) {
 	b := m.meta.image.Load().Brokers[m.id]
 	return m.ctl.Heartbeat(ctx, &controller.Beat{
-		Registered: controller.Registered{ID: m.id, Epoch: m.epoch.Load()}, Applied: m.quorum.Applied(), Caught: b != nil && b.Epoch == m.epoch.Load(),
+		Registered: controller.Registered{ID: m.id, Epoch: m.epoch}, Applied: m.quorum.Applied(), Caught: b != nil && b.Epoch == m.epoch,
 	})
 }
 
