@@ -151,9 +151,40 @@ func killNodesOn(box string) {
 	}
 }
 
+// awaitStopped waits until every thread of a process that was sent SIGSTOP stands still: none is
+// within a call of the system any more.
+func awaitStopped(t *testing.T, p *process) {
+	t.Helper()
+	eventually(t, "the node stands still", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", p.cmd.Process.Pid))
+		if err != nil || len(threads) == 0 {
+			t.Fatalf("the threads of the node are not known: %v", err)
+		}
+		for _, stat := range threads {
+			b, err := os.ReadFile(stat)
+			if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+				continue // the thread has ended
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The state follows the name, which may have spaces and brackets.
+			if _, state, ok := strings.Cut(string(b[bytes.LastIndexByte(b, ')'):]), " "); !ok || state[0] != 'T' {
+				return false
+			}
+		}
+		return true
+	})
+}
+
 // TestPowerCut proves the meaning of acknowledgements on a real file system. Its power is cut under
-// load, also while the node stands still, or while it goes on for a moment on a failing disk. Then
-// the node starts again under the same kernel. Every record that was promised is there once, no
+// load while the node stands still. Some nodes are killed then, and some go on for a moment on a
+// failing disk. Then the node starts again under the same kernel.
+//
+// No sync may be under way when a node that goes on loses its disk: ext4 tells such a sync that it
+// succeeded, and its bytes are lost (6.18: of 603 files that were synced without pause until their
+// file system was shut down, 38 lacked bytes of a sync that had returned no error; none when the
+// syncs had ended before). A node never lives to see that when its power is cut. Every record that was promised is there once, no
 // offset is used again, and records that consumers saw are the same. Of the records that rest on
 // the page cache, a prefix without gaps is left.
 func TestPowerCut(t *testing.T) {
@@ -172,11 +203,13 @@ func TestPowerCut(t *testing.T) {
 			how = shutdownLogFlush
 		}
 		l.dying.Store(true)
-		if still {
-			signal(t, p, syscall.SIGSTOP)
+		signal(t, p, syscall.SIGSTOP)
+		if !still {
+			awaitStopped(t, p)
 		}
 		d.cut(t, how)
 		if !still {
+			signal(t, p, syscall.SIGCONT)
 			// The test waits for nothing here: how long a node goes on without its disk varies.
 			time.Sleep(time.Duration(rng.IntN(20_000)) * time.Microsecond)
 		}
@@ -185,7 +218,7 @@ func TestPowerCut(t *testing.T) {
 		d.again(t)
 		l.inspect(t, data, rng, true)
 		if t.Failed() {
-			t.Fatalf("round %d of seed %d: node stopped before the cut: %v, way of the cut: %d; %v", round+1, seed, still, how, l.book)
+			t.Fatalf("round %d of seed %d: the node was killed without going on: %v, way of the cut: %d; %v", round+1, seed, still, how, l.book)
 		}
 		p = upAt(t, data, addr)
 	}
