@@ -332,6 +332,7 @@ func (p *produce) Appended(slot int32, o replica.Outcome) {
 		return
 	}
 	q.base, q.next, q.start = o.Base, o.Next, o.Start
+	q.waiter.Epoch = o.Epoch
 	if o.Dup {
 		q.time = o.Time
 		return
@@ -360,7 +361,7 @@ func (p *produce) answerOrWait() {
 			continue
 		}
 		p.openWaits.Add(1)
-		q.waiter = replica.Waiter{Owner: p, Slot: int32(i), Acks: p.replicaAcks(), Deadline: p.deadline}
+		q.waiter = replica.Waiter{Owner: p, Slot: int32(i), Epoch: q.waiter.Epoch, Acks: p.replicaAcks(), Deadline: p.deadline}
 		q.part.Wait(&q.waiter, q.next)
 	}
 	p.Complete(-1, nil)

@@ -17,7 +17,9 @@ import (
 // 4: isolation level. 5: log start offset. 7: incremental sessions (KIP-227). 9:
 // leader epoch (KIP-320). 10: zstd. 11: rack and preferred replica (KIP-392). 12:
 // flexible, diverging epoch (KIP-595). 13: topic ids (KIP-516). 15: replica state
-// (KIP-903). 16: current leader and endpoints (KIP-951). 17, 18: for followers.
+// (KIP-903). 16: current leader and endpoints (KIP-951). 17, 18: for followers. From 11 on a follower
+// serves readers, too, and with replica.selector.class a leader sends a reader to the replica in its
+// rack.
 //
 // The first batch of the first partition that has any is sent whole, however small the
 // limits are; further batches only if they fit (KIP-74). A request that finds less than
@@ -50,7 +52,9 @@ type fetch struct {
 
 	fetchRequest
 	fetchLists
-	results []readResult // one for each partition, from beginReading to endReading
+	rackName []byte       // in the receive buffer; only until rack is found
+	rack     string       // the reader's rack, if it may be sent to a replica there; "": it may not
+	results  []readResult // one for each partition, from beginReading to endReading
 
 	work   budget.Reservation // of a request that may name many partitions, until it is parked or answered
 	parked budget.Reservation // of a request that was parked, until it is answered
@@ -104,6 +108,7 @@ func (s *session) fetch(r *wire.Request) error {
 		f.recycle()
 		return wire.ErrMalformed
 	}
+	f.rack, f.rackName = s.b.cfg.Set.FindRack(f.rackName), nil
 	// A node reads what clients do, until the partition knows it as a follower.
 	if f.replica >= 0 && !s.isNode(f.replica) {
 		f.refuseAll(kerr.TopicAuthorizationFailed.Code)
@@ -333,7 +338,7 @@ func (f *fetch) endReading() {
 // partition has failed, or none of the partitions exists here.
 func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 	f.beginReading()
-	left, whole, known, isolation := int(f.maxBytes), true, false, isolationOf(f.isolation)
+	left, whole, known := int(f.maxBytes), true, false
 	for i := range f.parts {
 		if long && i%stretch == stretch-1 {
 			f.b.cfg.Work.Pass(budget.Data)
@@ -347,9 +352,9 @@ func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 		if long && !q.part.IsOpen() {
 			f.b.openWithoutTurn(q.part)
 		}
-		err := q.readPartition(left, whole, isolation)
+		err := f.readPartition(q, left, whole)
 		if errors.Is(err, replica.ErrBusy) && bytes > 0 { // answered without records, as if the limit were reached
-			err = q.readPartition(0, false, isolation)
+			err = f.readPartition(q, 0, false)
 		}
 		if err != nil {
 			q.setError(codeOf(err))
@@ -360,7 +365,7 @@ func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 			left = max(0, left-q.chunkSize)
 			whole = false
 		}
-		ready = ready || q.found.DivergingEnd >= 0
+		ready = ready || q.found.DivergingEnd >= 0 || q.found.Preferred >= 0
 		f.ledElsewhere = f.ledElsewhere || q.code == notLeader
 	}
 	return bytes, ready || !known
@@ -430,10 +435,10 @@ func (q *fetchPart) setError(code int16) {
 
 // readPartition reads at most left bytes of one partition. With whole it reads the first batch
 // even if that is larger.
-func (q *fetchPart) readPartition(left int, whole bool, i replica.Isolation) (err error) {
+func (f *fetch) readPartition(q *fetchPart, left int, whole bool) (err error) {
 	query := replica.Query{
-		Epoch: q.epoch, LastEpoch: q.lastFetchedEpoch, Offset: q.offset,
-		Isolation: i, MaxBytes: max(0, min(int(q.maxBytes), left)), Whole: whole,
+		Epoch: q.epoch, LastEpoch: q.lastFetchedEpoch, Offset: q.offset, Rack: f.rack, AnyReplica: f.version >= 11,
+		Isolation: isolationOf(f.isolation), MaxBytes: max(0, min(int(q.maxBytes), left)), Whole: whole,
 	}
 	err = q.part.Read(&query, &q.found)
 	if q.found.Chunk.Exists() {

@@ -1,31 +1,38 @@
 package broker
 
 import (
+	"slices"
+
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
 
 // DeleteRecords, key 21, versions 0 to 2 (KIP-107).
 //
-// 2: flexible. An offset of -1 stands for the high watermark.
+// 2: flexible. An offset of -1 stands for the high watermark. The answer waits until all live replicas
+// have deleted the records, at most as long as the request says.
 
 func (s *session) deleteRecords(r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DeleteRecordsRequest)
 	resp := kmsg.NewPtrDeleteRecordsResponse()
 	trimmed := 0
+	var pending []trim
 	for _, t := range req.Topics {
 		rt := kmsg.NewDeleteRecordsResponseTopic()
 		rt.Topic = t.Topic
 		for _, q := range t.Partitions {
 			rp := kmsg.NewDeleteRecordsResponseTopicPartition()
 			rp.Partition = q.Partition
-			start, err := s.b.trimPartition(t.Topic, q.Partition, record.Offset(q.Offset))
+			p, start, err := s.b.trimPartition(t.Topic, q.Partition, record.Offset(q.Offset))
 			rp.LowWatermark, rp.ErrorCode = int64(start), codeOf(err)
 			if err == nil {
+				pending = append(pending, trim{p, start, len(resp.Topics), len(rt.Partitions)})
 				if trimmed++; trimmed <= maxLoggedTrims {
 					s.b.cfg.Logger.Info("records were deleted by a client", "topic", t.Topic, "partition", q.Partition, "below", int64(start))
 				}
@@ -37,27 +44,65 @@ func (s *session) deleteRecords(r *wire.Request, kreq kmsg.Request) error {
 	if trimmed > maxLoggedTrims {
 		s.b.cfg.Logger.Info("records of more partitions were deleted by a client", "partitions", trimmed-maxLoggedTrims)
 	}
+	s.b.awaitTrims(resp, pending, req.TimeoutMillis)
 	r.Reply(resp)
 	return nil
+}
+
+// trim is a partition whose start was moved, and its place in the answer.
+type trim struct {
+	p           *replica.Partition
+	start       record.Offset
+	topic, part int
+}
+
+// awaitTrims waits until all live replicas of the partitions have deleted the records.
+func (b *Broker) awaitTrims(resp *kmsg.DeleteRecordsResponse, pending []trim, timeoutMillis int32) {
+	type end struct {
+		trim
+		err error
+	}
+	pending = slices.DeleteFunc(pending, func(t trim) bool { return t.p.LowWatermark() >= t.start })
+	if len(pending) == 0 {
+		return
+	}
+	ctx, cancel := b.withTimeout(timeoutMillis)
+	defer cancel()
+	ends := make(chan end, len(pending))
+	for _, t := range pending {
+		rp := &resp.Topics[t.topic].Partitions[t.part]
+		rp.LowWatermark, rp.ErrorCode = int64(t.p.LowWatermark()), kerr.RequestTimedOut.Code
+		t.p.AwaitTrim(t.start, config.Millis(int64(max(timeoutMillis, 1))), func(err error) { ends <- end{t, err} })
+	}
+	for range pending {
+		select {
+		case e := <-ends:
+			rp := &resp.Topics[e.topic].Partitions[e.part]
+			rp.LowWatermark, rp.ErrorCode = int64(e.p.LowWatermark()), codeOf(e.err)
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // maxLoggedTrims is how many partitions of one request have log lines of their own.
 const maxLoggedTrims = 10
 
-// trimPartition moves a partition's start to an offset, and returns the new start.
-func (b *Broker) trimPartition(topic string, n int32, to record.Offset) (record.Offset, error) {
+// trimPartition moves a partition's start to an offset, and returns the partition and the new start.
+func (b *Broker) trimPartition(topic string, n int32, to record.Offset) (*replica.Partition, record.Offset, error) {
 	p, code := b.findPartition([]byte(topic), [16]byte{}, n, false)
 	if p == nil {
-		return -1, kerr.ErrorForCode(code)
+		return nil, -1, kerr.ErrorForCode(code)
 	}
 	if meta.InternalTopic(topic) {
-		return -1, kerr.InvalidTopicException
+		return nil, -1, kerr.InvalidTopicException
 	}
 	if err := p.CheckLeader(record.NoEpoch); err != nil {
-		return -1, err
+		return nil, -1, err
 	}
 	if !p.Topic().Settings().Delete {
-		return -1, kerr.PolicyViolation
+		return nil, -1, kerr.PolicyViolation
 	}
-	return p.Trim(to)
+	start, err := p.Trim(to)
+	return p, start, err
 }

@@ -111,8 +111,9 @@ func (f *fetch) decodeBody(body []byte) bool {
 	if v >= 7 {
 		f.decodeForgotten(&r, flexible)
 	}
+	f.rackName = nil
 	if v >= 11 {
-		r.readName(flexible) // the rack: every replica is here
+		f.rackName = r.readName(flexible)
 	}
 	r.readTags(flexible, func(tag int, field reader) {
 		if tag == 1 && v >= 15 {
@@ -323,7 +324,7 @@ func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 		b = append(b, 0xff, 0xff, 0xff, 0xff)
 	}
 	if f.version >= 11 {
-		b = be.AppendUint32(b, noReplica)
+		b = be.AppendUint32(b, uint32(q.found.Preferred))
 	}
 	b = appendLen(b, flexible, q.chunkSize)
 	resp.B = b
@@ -335,9 +336,6 @@ func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 		resp.B = f.appendPartTags(resp.B, q)
 	}
 }
-
-// noReplica stands for "no preferred read replica".
-const noReplica = 0xffffffff
 
 func (f *fetch) appendPartTags(b []byte, q *fetchPart) []byte {
 	diverges := q.found.DivergingEnd >= 0

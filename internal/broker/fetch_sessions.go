@@ -462,12 +462,13 @@ func (s *fetchSession) applyAnswer(f *fetch) int16 {
 }
 
 // recordAnswer keeps a partition's answer to compare the next one with it, and returns
-// whether it differs from the one before. An error always does, and so does the first
-// answer after an error.
+// whether it differs from the one before. An error always does, an answer that sends the
+// reader elsewhere, and the first answer after either.
 func (c *cachedPart) recordAnswer(q *fetchPart) (differs bool) {
-	differs = q.chunkSize > 0 || q.found.HighWatermark != c.hw || q.found.Start != c.start || q.code != none || q.found.DivergingEnd >= 0
+	refused := q.code != none || q.found.DivergingEnd >= 0 || q.found.Preferred >= 0
+	differs = q.chunkSize > 0 || q.found.HighWatermark != c.hw || q.found.Start != c.start || refused
 	c.part, c.hw, c.start = q.part, q.found.HighWatermark, q.found.Start
-	if q.code != none || q.found.DivergingEnd >= 0 {
+	if refused {
 		c.hw = -1
 	}
 	return differs

@@ -9,6 +9,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -56,6 +57,7 @@ func errorStatuses() []errorStatus {
 		{4, ErrBusy},
 		{5, quorum.ErrNoSnapshot},
 		{6, errStopping},
+		{7, replica.ErrSessionLost},
 		{16, quorum.ErrTooLarge},
 		{17, quorum.ErrDiskFull},
 		{18, quorum.ErrFaulted},

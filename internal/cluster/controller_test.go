@@ -21,7 +21,12 @@ import (
 )
 
 // metadata is a state of the quorum that is the cluster's metadata.
-type metadata struct{ image atomic.Pointer[meta.Image] }
+type metadata struct {
+	image atomic.Pointer[meta.Image]
+
+	mu     sync.Mutex
+	follow func(d *meta.Delta, img *meta.Image) // guarded by mu; nil: nobody follows
+}
 
 func newMetadata() *metadata {
 	m := new(metadata)
@@ -29,8 +34,20 @@ func newMetadata() *metadata {
 	return m
 }
 
-func (m *metadata) apply(u quorum.Update) error {
+// setFollow has a function called with all changes from now on, and with what is there as the first one.
+func (m *metadata) setFollow(follow func(d *meta.Delta, img *meta.Image)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.follow = follow
 	img := m.image.Load()
+	follow(meta.Diff(meta.Empty(), img), img)
+}
+
+func (m *metadata) apply(u quorum.Update) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	before := m.image.Load()
+	img := before
 	if u.Snapshot != nil {
 		var err error
 		if img, _, err = meta.Apply(meta.Empty(), u.Snapshot); err != nil {
@@ -45,6 +62,9 @@ func (m *metadata) apply(u quorum.Update) error {
 		}
 	})
 	m.image.Store(img)
+	if m.follow != nil {
+		m.follow(meta.Diff(before, img), img)
+	}
 	return err
 }
 
@@ -59,7 +79,7 @@ type member struct {
 	meta  *metadata
 	local *controller.Controller
 	ctl   *Controller
-	epoch int64
+	epoch atomic.Int64 // of its registration
 }
 
 // startMember starts a node with a controller on a disk; nil: a new one. extend adds more to it; it may
@@ -102,13 +122,13 @@ func (m *member) join() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	epoch, refused, err := m.ctl.RegisterBroker(ctx, &controller.Registration{Broker: meta.Broker{
-		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.NewUUID(), Features: []meta.FeatureRange{meta.SupportedLevels()},
+		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.UUID{0xd, byte(m.id)}, Features: []meta.FeatureRange{meta.SupportedLevels()},
 		Listeners: []meta.Listener{{Name: "PLAINTEXT", Host: "127.0.0.1", Port: 9092}},
 	}})
 	if err != nil || refused != nil {
 		m.w.t.Fatal(refused, err)
 	}
-	m.epoch = epoch
+	m.epoch.Store(epoch)
 	eventually(m.w.t, "the node is unfenced", func() bool {
 		answer, refused, err := m.beat(ctx)
 		if err != nil || refused != nil {
@@ -121,7 +141,7 @@ func (m *member) join() {
 func (m *member) beat(ctx context.Context) (controller.BeatAnswer, *controller.Error, error) {
 	b := m.meta.image.Load().Brokers[m.id]
 	return m.ctl.Heartbeat(ctx, &controller.Beat{
-		Registered: controller.Registered{ID: m.id, Epoch: m.epoch}, Applied: m.quorum.Applied(), Caught: b != nil && b.Epoch == m.epoch,
+		Registered: controller.Registered{ID: m.id, Epoch: m.epoch.Load()}, Applied: m.quorum.Applied(), Caught: b != nil && b.Epoch == m.epoch.Load(),
 	})
 }
 

@@ -1,10 +1,37 @@
 // Package cluster carries what the packages below have to say to other nodes, over package peer.
 //
-// Quorum is the quorum.Transport of a node, and serves the messages of other nodes' quorums.
+//	Quorum         is the quorum.Transport of this node, and serves the messages of other nodes' quorums
+//	Controller     is the active controller, on whatever node it is: commands of this node, of others, and
+//	               of administrators reach it
+//	Administrator  gives commands over a connection to any node
 //
-// Each type has two sides. One calls other nodes, by the Links of this one. The other one is a list of
-// Handlers for its Door, which are served to proven nodes only. What may wait there has a goroutine of its
-// own (worker), so that the requests behind it on the connection are read.
+// Each has two sides. One calls other nodes, by the Links of this one. The other one is a list of
+// Handlers for its Door, which are served to those only who have proven themselves. What may wait there
+// has a goroutine of its own (worker), so that the requests behind it on the connection are read.
+//
+// # Who is asked
+//
+// The messages of the quorum name members by raft's ids, which the metadata map to nodes. A node whose
+// metadata are behind also remembers who has sent messages with which id (names).
+//
+// A command goes to the node that leads the quorum. One that is asked and does not lead says who does.
+// An attempt that fails, or has no answer, is made again until the context of the caller ends, and one
+// that waits for an answer is given up when another node leads. So a command may be decided twice. Each
+// says what that does; none does harm:
+//
+//	RegisterBroker       a process has one registration, whose epoch is returned again
+//	Heartbeat            is as one
+//	AllocateProducerIDs  the block of the lost answer is given to nobody
+//	EnsureTopics         a topic that is there is left as it is
+//	AdmitNode            a key has one node id, which is returned again
+//	MakeToken            a token that is there already, with the same keys, is the one that was made
+//	RevokeToken, RemoveNode, Finalize   find it done
+//
+// An answer names the entry of the metadata log that the controller's node has applied. Where the caller
+// looks for the effect on the node that it has asked, the answer waits until that node has applied the
+// entry, too.
+//
+// # Concurrency
 //
 // Any goroutine may call anything here. The mutexes are leaves: none is held while another one is
 // taken, and no callback, wait or system call happens under one.

@@ -244,7 +244,7 @@ func TestTopicSettings(t *testing.T) {
 		SegmentBytes: 1 << 30, SegmentAge: week, IndexInterval: 4096, IndexBytes: 10 << 20, RetentionAge: week, RetentionBytes: -1,
 		Delete: true, FlushMessages: 1, FileDeleteDelay: time.Minute, MaxMessageBytes: 1048588, MaxDecompressedBytes: 2147483639,
 		MinISR: 1, Compression: "producer", GzipLevel: -1, LZ4Level: 9, ZstdLevel: 3, TimestampBefore: math.MaxInt64,
-		TimestampAfter: time.Hour, DeleteRetention: 24 * time.Hour, MaxCompactionLag: math.MaxInt64, MinDirtyRatio: 0.5,
+		TimestampAfter: time.Hour, Compaction: Compaction{DeleteRetention: 24 * time.Hour, MaxLag: math.MaxInt64, MinDirtyRatio: 0.5},
 		ProducerExpiration: 24 * time.Hour,
 	}
 	for _, c := range []struct {
@@ -264,7 +264,11 @@ func TestTopicSettings(t *testing.T) {
 		{[]string{"log.flush.interval.messages", noLimit}, nil, func(s *Settings) { s.FlushMessages = math.MaxInt64 }},
 		{[]string{"log.roll.hours", "1"}, []string{"broker ", "min.insync.replicas", "2"}, func(s *Settings) { s.SegmentAge, s.MinISR, s.MinISRSet = time.Hour, 2, true }},
 		{nil, []string{"topic t", "message.timestamp.type", "LogAppendTime", "topic t", "min.cleanable.dirty.ratio", "0.1", "topic t", "preallocate", "TRUE"}, func(s *Settings) {
-			s.LogAppendTime, s.MinDirtyRatio, s.Preallocate = true, 0.1, true
+			s.LogAppendTime, s.Compaction.MinDirtyRatio, s.Preallocate = true, 0.1, true
+		}},
+		{nil, []string{"topic t", "leader.replication.throttled.replicas", "0:1,3:2, 9999999999:1", "topic t", "follower.replication.throttled.replicas", "*"}, func(s *Settings) {
+			s.LeaderThrottled.Replicas = map[ThrottledReplica]bool{{0, 1}: true, {3, 2}: true}
+			s.FollowerThrottled.All = true
 		}},
 		// A value that only a later version accepts counts as not set.
 		{nil, []string{"topic t", "segment.bytes", "12x", "topic t", "unheard.of", "1"}, func(*Settings) {}},
@@ -275,6 +279,32 @@ func TestTopicSettings(t *testing.T) {
 		if d := cmp.Diff(want, w.Topic(w.topic)); d != "" {
 			t.Errorf("%q, %q: %s", c.static, c.set, d)
 		}
+	}
+}
+
+// TestThrottled proves which replicas a list of throttled ones has.
+func TestThrottled(t *testing.T) {
+	some := Throttled{Replicas: map[ThrottledReplica]bool{{0, 1}: true}}
+	if !some.Has(0, 1) || some.Has(1, 0) || (&Throttled{}).Has(0, 1) || !(&Throttled{All: true}).Has(7, 7) {
+		t.Error("not the replicas that are listed")
+	}
+}
+
+// TestReplicationSettings proves which settings of replication the values of a broker's configs become.
+func TestReplicationSettings(t *testing.T) {
+	want := Replication{
+		FetchBackoff: time.Second, FetchWait: 500 * time.Millisecond, FetchMinBytes: 1, FetchMaxBytes: 10 << 20, PartitionBytes: 1 << 20,
+		Lag: 30 * time.Second, LeaderRate: math.MaxInt64, FollowerRate: math.MaxInt64, QuotaWindow: time.Second,
+	}
+	if got := newTestBroker(t, nil).Server().Replication; got != want {
+		t.Errorf("the defaults are %+v", got)
+	}
+	want.Lag, want.NearestReplica = 2*time.Second, true
+	want.LeaderRate, want.FollowerRate = 5, 6
+	got := newTestBroker(t, []string{"replica.lag.time.max.ms", "2000", "replica.selector.class", rackAwareSelector},
+		"broker ", "leader.replication.throttled.rate", "5", "broker ", "follower.replication.throttled.rate", "6").Server().Replication
+	if got != want {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -20,18 +20,11 @@ type Server struct {
 	FetchMaxBytes          int
 	FetchSessions          int // max.incremental.fetch.session.cache.slots
 	MaxDescribedPartitions int // max.request.partition.size.limit
-	RetentionCheckInterval time.Duration
 	RequestTimeout         time.Duration
 	Congestion             string // leat.tcp.congestion.control; "": the system's choice
 	LocalCongestion        string // the same for connections from this machine
 
-	// Storage.
-	JournalBytes int64
-	ScrubRate    int64 // bytes a second; 0: none
-
-	// StrayRetention is how long directories of unknown topics are kept; -1: until the operator
-	// deletes them.
-	StrayRetention time.Duration
+	Storage Storage
 
 	// Topics.
 	AutoCreateTopics  bool
@@ -46,10 +39,54 @@ type Server struct {
 	BalanceLeaders    bool          // auto.leader.rebalance.enable
 	BalanceInterval   time.Duration // leader.imbalance.check.interval.seconds
 
+	Replication Replication
+
 	Groups Groups
 
 	// The topics in which coordinators keep their state.
 	Offsets, Transactions, ShareState StateTopic
+}
+
+// Storage are the settings of the logs' store.
+type Storage struct {
+	JournalBytes   int64
+	ScrubRate      int64         // bytes a second; 0: none
+	RetentionCheck time.Duration // between two applications of retention
+	// StrayRetention is how long directories of unknown topics are kept; -1: until the operator
+	// deletes them.
+	StrayRetention time.Duration
+}
+
+// Replication are the settings of the replicas on this broker.
+type Replication struct {
+	FetchBackoff   time.Duration // the pause of a follower after an error
+	FetchWait      time.Duration // how long a leader waits for records
+	FetchMinBytes  int
+	FetchMaxBytes  int           // of all partitions: replica.fetch.response.max.bytes
+	PartitionBytes int           // of one partition: replica.fetch.max.bytes
+	Lag            time.Duration // replica.lag.time.max.ms
+	LeaderRate     int64         // leader.replication.throttled.rate, bytes a second
+	FollowerRate   int64         // follower.replication.throttled.rate, bytes a second
+	QuotaWindow    time.Duration // over which those rates are measured
+	NearestReplica bool          // replica.selector.class has readers read from a replica in their rack
+}
+
+// rackAwareSelector is the replica.selector.class that sends readers to a replica in their rack.
+const rackAwareSelector = "org.apache.kafka.common.replica.RackAwareReplicaSelector"
+
+func (r configReader) readReplication() Replication {
+	return Replication{
+		FetchBackoff:   r.readMillis("replica.fetch.backoff.ms"),
+		FetchWait:      r.readMillis("replica.fetch.wait.max.ms"),
+		FetchMinBytes:  int(r.readInt("replica.fetch.min.bytes")),
+		FetchMaxBytes:  int(r.readInt("replica.fetch.response.max.bytes")),
+		PartitionBytes: int(r.readInt("replica.fetch.max.bytes")),
+		Lag:            r.readMillis("replica.lag.time.max.ms"),
+		LeaderRate:     r.readInt("leader.replication.throttled.rate"),
+		FollowerRate:   r.readInt("follower.replication.throttled.rate"),
+		QuotaWindow:    time.Duration(r.readInt("replication.quota.window.size.seconds")) * time.Second,
+		NearestReplica: r.readString("replica.selector.class") == rackAwareSelector,
+	}
 }
 
 // Groups are the settings of groups and their committed offsets.
@@ -92,15 +129,16 @@ func (v View) Server() Server {
 		FetchMaxBytes:          int(r.readInt("fetch.max.bytes")),
 		FetchSessions:          int(r.readInt("max.incremental.fetch.session.cache.slots")),
 		MaxDescribedPartitions: int(r.readInt("max.request.partition.size.limit")),
-		RetentionCheckInterval: r.readMillis("log.retention.check.interval.ms"),
 		RequestTimeout:         r.readMillis("request.timeout.ms"),
 		Congestion:             r.readString("leat.tcp.congestion.control"),
 		LocalCongestion:        r.readString("leat.tcp.congestion.control.local"),
 
-		JournalBytes: r.readInt("leat.journal.bytes"),
-		ScrubRate:    r.readInt("leat.scrub.bytes.per.second"),
-
-		StrayRetention: readStrayRetention(r),
+		Storage: Storage{
+			JournalBytes:   r.readInt("leat.journal.bytes"),
+			ScrubRate:      r.readInt("leat.scrub.bytes.per.second"),
+			RetentionCheck: r.readMillis("log.retention.check.interval.ms"),
+			StrayRetention: readStrayRetention(r),
+		},
 
 		AutoCreateTopics:  r.readBool("auto.create.topics.enable"),
 		DeleteTopics:      r.readBool("delete.topic.enable"),
@@ -112,6 +150,8 @@ func (v View) Server() Server {
 		HeartbeatInterval: r.readMillis("broker.heartbeat.interval.ms"),
 		BalanceLeaders:    r.readBool("auto.leader.rebalance.enable"),
 		BalanceInterval:   Millis(min(r.readInt("leader.imbalance.check.interval.seconds"), maxInt32) * secondMillis),
+
+		Replication: r.readReplication(),
 
 		Groups: Groups{
 			InitialDelay:          r.readMillis("group.initial.rebalance.delay.ms"),

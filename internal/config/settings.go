@@ -2,8 +2,17 @@ package config
 
 import (
 	"math"
+	"strconv"
+	"strings"
 	"time"
 )
+
+// Compaction are the values of a topic's configs for compaction.
+type Compaction struct {
+	DeleteRetention time.Duration // of tombstones
+	MinLag, MaxLag  time.Duration
+	MinDirtyRatio   float64
+}
 
 // Settings are the values of a topic's configs on one node.
 type Settings struct {
@@ -36,11 +45,10 @@ type Settings struct {
 	TimestampBefore      time.Duration // how far a timestamp may be behind the clock
 	TimestampAfter       time.Duration // how far a timestamp may be ahead of the clock
 	UncleanElection      bool
+	LeaderThrottled      Throttled // leader.replication.throttled.replicas
+	FollowerThrottled    Throttled // follower.replication.throttled.replicas
 
-	DeleteRetention    time.Duration // of tombstones
-	MinCompactionLag   time.Duration
-	MaxCompactionLag   time.Duration
-	MinDirtyRatio      float64
+	Compaction         Compaction
 	ProducerExpiration time.Duration // a broker config that logs need
 }
 
@@ -92,6 +100,41 @@ func (r configReader) readMillis(key string) time.Duration {
 	return Millis(r.readInt(key))
 }
 
+// Throttled are the replicas of a topic whose replication is throttled. It never changes, and the
+// zero value has none.
+type Throttled struct {
+	All      bool
+	Replicas map[ThrottledReplica]bool
+}
+
+// ThrottledReplica names a broker's replica of a partition.
+type ThrottledReplica struct{ Partition, Broker int32 }
+
+// Has tells whether a broker's replica of a partition is throttled.
+func (t *Throttled) Has(partition, broker int32) bool {
+	return t.All || t.Replicas[ThrottledReplica{partition, broker}]
+}
+
+// readThrottled reads a list of partition:broker pairs, or a star for all.
+func (r configReader) readThrottled(key string) (t Throttled) {
+	for _, item := range r.readList(key) {
+		if item == "*" {
+			return Throttled{All: true}
+		}
+		left, right, _ := strings.Cut(item, ":")
+		partition, err := strconv.ParseInt(left, 10, 32)
+		broker, err2 := strconv.ParseInt(right, 10, 32)
+		if err != nil || err2 != nil {
+			continue // no partition or broker has such a number
+		}
+		if t.Replicas == nil {
+			t.Replicas = map[ThrottledReplica]bool{}
+		}
+		t.Replicas[ThrottledReplica{int32(partition), int32(broker)}] = true
+	}
+	return t
+}
+
 // Millis is n milliseconds, but at most the longest Duration. For a negative n it is -1, which
 // stands for "for ever" or "no limit".
 func Millis(n int64) time.Duration {
@@ -126,12 +169,16 @@ func (r configReader) readTopic() Settings {
 		TimestampBefore:      r.readMillis("message.timestamp.before.max.ms"),
 		TimestampAfter:       r.readMillis("message.timestamp.after.max.ms"),
 		UncleanElection:      r.readBool("unclean.leader.election.enable"),
-		DeleteRetention:      r.readMillis("delete.retention.ms"),
-		MinCompactionLag:     r.readMillis("min.compaction.lag.ms"),
-		MaxCompactionLag:     r.readMillis("max.compaction.lag.ms"),
+		LeaderThrottled:      r.readThrottled("leader.replication.throttled.replicas"),
+		FollowerThrottled:    r.readThrottled("follower.replication.throttled.replicas"),
+		Compaction: Compaction{
+			DeleteRetention: r.readMillis("delete.retention.ms"),
+			MinLag:          r.readMillis("min.compaction.lag.ms"),
+			MaxLag:          r.readMillis("max.compaction.lag.ms"),
+		},
 	}
 	dirty, _ := r.readValue("min.cleanable.dirty.ratio")
-	s.MinDirtyRatio = dirty.f
+	s.Compaction.MinDirtyRatio = dirty.f
 	for _, p := range r.readList("cleanup.policy") {
 		s.Delete = s.Delete || p == "delete"
 		s.Compact = s.Compact || p == "compact"

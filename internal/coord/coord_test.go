@@ -720,12 +720,14 @@ func (l *nullLog) AppendBatch(b record.Batch, _ record.Epoch) (record.Offset, er
 	l.end += record.Offset(b.Count())
 	return l.end, nil
 }
-func (*nullLog) Commit()                                                {}
-func (*nullLog) Await(_ record.Offset, _ time.Duration, fn func(error)) { fn(nil) }
-func (*nullLog) ReadBatches(_, _ record.Offset, _ int) ([]byte, error)  { return nil, nil }
-func (l *nullLog) HighWatermark() record.Offset                         { return l.end }
-func (l *nullLog) End() (record.Offset, error)                          { return l.end, nil }
-func (*nullLog) Start() record.Offset                                   { return 0 }
+func (*nullLog) Commit()                                                                {}
+func (*nullLog) Await(_ record.Epoch, _ record.Offset, _ time.Duration, fn func(error)) { fn(nil) }
+func (*nullLog) ReadBatches(_, _ record.Offset, _ int) ([]byte, error)                  { return nil, nil }
+
+func (l *nullLog) IsCommitted(_ record.Epoch, off record.Offset) bool { return off <= l.end }
+
+func (l *nullLog) End() (record.Offset, error) { return l.end, nil }
+func (*nullLog) Start() record.Offset          { return 0 }
 
 // slowLog is a nullLog on which nothing is committed yet.
 type slowLog struct {
@@ -734,8 +736,8 @@ type slowLog struct {
 	waits []func(error)
 }
 
-func (*slowLog) HighWatermark() record.Offset { return 0 }
-func (l *slowLog) Await(_ record.Offset, _ time.Duration, fn func(error)) {
+func (*slowLog) IsCommitted(_ record.Epoch, off record.Offset) bool { return off == 0 }
+func (l *slowLog) Await(_ record.Epoch, _ record.Offset, _ time.Duration, fn func(error)) {
 	l.waits = append(l.waits, fn)
 }
 

@@ -19,17 +19,18 @@ type Log interface {
 	// be held.
 	Commit()
 	// Await calls fn(nil) once the high watermark has reached off, which may be at once.
-	// It calls fn(err) if this node stops leading before, or if the limit passes; a limit
-	// of 0 is none. fn must not block.
-	Await(off record.Offset, limit time.Duration, fn func(error))
+	// It calls fn(err) if this node stops leading in epoch e before, or if the limit passes; a
+	// limit of 0 is none. fn must not block.
+	Await(e record.Epoch, off record.Offset, limit time.Duration, fn func(error))
+	// IsCommitted tells whether the high watermark has reached off, and this node still leads in
+	// epoch e: under another leader the records below off may be other ones.
+	IsCommitted(e record.Epoch, off record.Offset) bool
 	// ReadBatches returns whole batches below the offset end, about maxBytes of them at
 	// most, beginning with the one that contains off; it returns none if off is the end.
 	// They need not be committed.
 	ReadBatches(off, end record.Offset, maxBytes int) ([]byte, error)
-	// Start is the first offset that is kept, HighWatermark the end of the committed
-	// records, End the end of all records that this replica has.
+	// Start is the first offset that is kept, End the end of all records that this replica has.
 	Start() record.Offset
-	HighWatermark() record.Offset
 	End() (record.Offset, error)
 }
 

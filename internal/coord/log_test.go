@@ -53,7 +53,7 @@ func (l *twin) Commit() {
 	}
 }
 
-func (l *twin) Await(off record.Offset, limit time.Duration, fn func(error)) {
+func (l *twin) Await(_ record.Epoch, off record.Offset, limit time.Duration, fn func(error)) {
 	l.mu.Lock()
 	if l.hw < off {
 		l.waits = append(l.waits, wait{off, limit, fn})
@@ -127,10 +127,10 @@ func (l *twin) ReadBatches(off, end record.Offset, _ int) ([]byte, error) {
 	return out, nil
 }
 
-func (l *twin) HighWatermark() record.Offset {
+func (l *twin) IsCommitted(_ record.Epoch, off record.Offset) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.hw
+	return off <= l.hw
 }
 
 func (l *twin) End() (record.Offset, error) {

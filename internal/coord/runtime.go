@@ -176,7 +176,7 @@ func (r *Runtime[M]) StartLeading(partition int32, e record.Epoch, log Log) {
 	if old != nil {
 		old.stopServing()
 	}
-	if end, err := log.End(); err == nil && log.Start() >= end && log.HighWatermark() >= end {
+	if end, err := log.End(); err == nil && log.Start() >= end && log.IsCommitted(e, end) {
 		sh.activate(end) // nothing to read: the first group of a new cluster does not wait
 		r.loaders.Done()
 		return

@@ -79,7 +79,7 @@ func (sh *shard[M]) runStep(s *Step, op func(m M, s *Step)) error {
 		return ErrNotLeading
 	case active:
 	}
-	s.Now = time.Now()
+	s.Now, s.epoch = time.Now(), sh.epoch
 	op(sh.machine, s)
 	sh.takeRecords(s)
 	sh.armLocked(s.Now)
@@ -166,11 +166,11 @@ func (sh *shard[M]) commitAndReply(s *Step) {
 // replyWhenCommitted calls a step's replies once the records that they depend on are
 // committed, which may be at once. No lock may be held.
 func (sh *shard[M]) replyWhenCommitted(s *Step) {
-	if s.err != nil || len(s.replies) == 0 || s.after <= sh.log.HighWatermark() {
+	if s.err != nil || len(s.replies) == 0 || s.after == 0 || sh.log.IsCommitted(s.epoch, s.after) {
 		s.replyAndRecycle(nil)
 		return
 	}
-	sh.log.Await(s.after, sh.rt.cfg.ReplyTimeout(), s.replyFunc)
+	sh.log.Await(s.epoch, s.after, sh.rt.cfg.ReplyTimeout(), s.replyFunc)
 }
 
 // armLocked sets the alarm so that it rings at the earliest deadline or before. It
@@ -218,7 +218,7 @@ func (sh *shard[M]) fireDueTimers() (steps []*Step, more bool) {
 			return steps, false
 		}
 		s := sh.rt.takeStep()
-		s.Now = now
+		s.Now, s.epoch = now, sh.epoch
 		t.Fire(s)
 		sh.takeRecords(s)
 		steps = append(steps, s)
@@ -247,12 +247,13 @@ func (sh *shard[M]) replayAll() (end record.Offset, err error) {
 
 // catchUp waits until the high watermark has reached the end of the loaded records.
 func (sh *shard[M]) catchUp(end record.Offset) error {
-	if sh.log.HighWatermark() >= end {
+	e := sh.currentEpoch()
+	if sh.log.IsCommitted(e, end) {
 		return nil
 	}
 	sh.log.Commit() // records that this node has appended in an earlier epoch may not be on disk yet
 	reached := make(chan error, 1)
-	sh.log.Await(end, 0, func(err error) { reached <- err })
+	sh.log.Await(e, end, 0, func(err error) { reached <- err })
 	select {
 	case err := <-reached:
 		if err != nil {
@@ -262,6 +263,13 @@ func (sh *shard[M]) catchUp(end record.Offset) error {
 		return ErrNotLeading
 	}
 	return nil
+}
+
+// currentEpoch is the epoch of this node's leadership.
+func (sh *shard[M]) currentEpoch() record.Epoch {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	return sh.epoch
 }
 
 // activate makes a shard active that has loaded its log up to the end, unless the
@@ -281,7 +289,7 @@ func (sh *shard[M]) becomeActive(s *Step, end record.Offset) {
 	}
 	sh.phase, sh.end = active, end
 	sh.reportUnknown()
-	s.Now = time.Now()
+	s.Now, s.epoch = time.Now(), sh.epoch
 	sh.machine.Loaded(s)
 	sh.takeRecords(s)
 	sh.armLocked(s.Now)

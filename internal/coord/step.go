@@ -24,6 +24,7 @@ type Record struct {
 type Step struct {
 	Now time.Time
 
+	epoch   record.Epoch  // in which the step was made
 	next    record.Offset // see Next
 	after   record.Offset // the replies wait until the high watermark has reached it
 	records []Record      // decided and not appended yet

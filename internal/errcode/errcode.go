@@ -28,6 +28,8 @@ func errorTable() []row {
 	return []row{
 		{replica.ErrNotLeader, kerr.NotLeaderForPartition, kerr.NotCoordinator},
 		{replica.ErrNotEnoughReplicas, kerr.NotEnoughReplicas, kerr.CoordinatorNotAvailable},
+		{replica.ErrNotEnoughAfterAppend, kerr.NotEnoughReplicasAfterAppend, kerr.CoordinatorNotAvailable},
+		{replica.ErrOffsetNotAvailable, kerr.OffsetNotAvailable, kerr.CoordinatorNotAvailable},
 		{replica.ErrFencedEpoch, kerr.FencedLeaderEpoch, kerr.NotCoordinator},
 		{replica.ErrUnknownEpoch, kerr.UnknownLeaderEpoch, nil},
 		{replica.ErrTimedOut, kerr.RequestTimedOut, kerr.CoordinatorNotAvailable},

@@ -21,6 +21,8 @@ func TestCodes(t *testing.T) {
 	}{
 		{"not the leader", replica.ErrNotLeader, kerr.NotLeaderForPartition, kerr.NotCoordinator},
 		{"too few in sync", replica.ErrNotEnoughReplicas, kerr.NotEnoughReplicas, kerr.CoordinatorNotAvailable},
+		{"too few in sync after the append", replica.ErrNotEnoughAfterAppend, kerr.NotEnoughReplicasAfterAppend, kerr.CoordinatorNotAvailable},
+		{"a high watermark that is not known", replica.ErrOffsetNotAvailable, kerr.OffsetNotAvailable, kerr.CoordinatorNotAvailable},
 		{"a full disk", fmt.Errorf("append: %w", replica.ErrDiskFull), kerr.KafkaStorageError, kerr.CoordinatorNotAvailable},
 		{"a system short of files", fmt.Errorf("append: %w", replica.ErrBusy), kerr.KafkaStorageError, kerr.CoordinatorNotAvailable},
 		{"a broken disk", fmt.Errorf("append: %w", replica.ErrFaulted), kerr.KafkaStorageError, kerr.NotCoordinator},

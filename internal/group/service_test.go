@@ -51,7 +51,7 @@ func (l *memLog) Commit() {
 	}
 }
 
-func (l *memLog) Await(off record.Offset, _ time.Duration, fn func(error)) {
+func (l *memLog) Await(_ record.Epoch, off record.Offset, _ time.Duration, fn func(error)) {
 	l.mu.Lock()
 	if l.hw >= off {
 		l.mu.Unlock()
@@ -85,10 +85,10 @@ func (l *memLog) ReadBatches(off, _ record.Offset, _ int) ([]byte, error) {
 	return nil, nil
 }
 
-func (l *memLog) HighWatermark() record.Offset {
+func (l *memLog) IsCommitted(_ record.Epoch, off record.Offset) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.hw
+	return off <= l.hw
 }
 
 func (l *memLog) End() (record.Offset, error) {

@@ -24,9 +24,9 @@ func (n *Node) storageConfig() storage.Config {
 		Work:           n.work,
 		Producers:      n.producers,
 		OpenFiles:      n.descriptors.logs,
-		RetentionEvery: s.RetentionCheckInterval,
-		StrayRetention: s.StrayRetention,
-		Journal:        s.JournalBytes, Scrub: s.ScrubRate,
+		RetentionEvery: s.Storage.RetentionCheck,
+		StrayRetention: s.Storage.StrayRetention,
+		Journal:        s.Storage.JournalBytes, Scrub: s.Storage.ScrubRate,
 	}
 	if c.Scrub == 0 {
 		c.Scrub = -1 // for storage 0 stands for the default

@@ -7,22 +7,13 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// Acks says when a producer is told that its records are kept.
-type Acks uint8
-
-// These are the values of acks in a Produce request.
-const (
-	AcksNone   Acks = iota // never
-	AcksLeader             // when they are below the committed end of the leader's log
-	AcksAll                // when they are below the high watermark: all in-sync replicas have them
-)
-
 // Outcome is the result of the append of one batch.
 type Outcome struct {
 	Base  record.Offset // its base offset; of a duplicate, the one that it got the first time
 	Next  record.Offset // the offset after its last record
 	Start record.Offset // the partition's start
 	Time  int64         // of a duplicate, when it was appended the first time, in ms (-1: unknown)
+	Epoch record.Epoch  // the leader epoch in which it was appended, for Waiter
 	Dup   bool          // it repeats one of the producer's last batches: nothing was stored
 	Err   error         // why it was not stored
 }
@@ -66,7 +57,8 @@ type added struct {
 	batch record.Batch
 	owner Appender
 	slot  int32
-	seq   int32 // its index in the order of Add
+	seq   int32        // its index in the order of Add
+	epoch record.Epoch // in which it was written
 	acks  Acks
 }
 
@@ -114,7 +106,7 @@ func (a *Appends) Write() {
 		if e.acks != AcksNone {
 			a.owed = promptCommit
 		}
-		e.owner.Appended(e.slot, Outcome{it.Base, it.Next, it.Start, it.Time, it.Dup, it.Err})
+		e.owner.Appended(e.slot, Outcome{it.Base, it.Next, it.Start, it.Time, e.epoch, it.Dup, it.Err})
 	}
 	a.forgetBatches()
 }
@@ -128,11 +120,14 @@ func (a *Appends) writeTo(p *Partition, from, to int) {
 				a.items[i].Err = err
 				continue
 			}
-			p.appendItems(a.items[i : i+1])
+			a.list[i].epoch = p.appendItems(a.items[i : i+1])
 		}
 		return
 	}
-	p.appendItems(a.items[from:to])
+	epoch := p.appendItems(a.items[from:to])
+	for i := from; i < to; i++ {
+		a.list[i].epoch = epoch
+	}
 }
 
 // Commit makes the written batches durable, as Set.Commit does, or has that done in the
@@ -165,46 +160,51 @@ func (a *Appends) forgetBatches() {
 	}
 }
 
-// appendItems appends the items as the leader; each has its own outcome. The caller must ask for
-// a commit after it.
-func (p *Partition) appendItems(items []storage.Item) {
-	p.appendToLog(items, record.NoEpoch)
-	p.countForPolls(countStored(items))
+// appendItems appends the items as the leader, in the epoch that it returns; each has its own
+// outcome. The caller must ask for a commit after it.
+func (p *Partition) appendItems(items []storage.Item) record.Epoch {
+	e := p.appendToLog(items, record.NoEpoch)
+	stored := countStored(items)
+	p.followers.wake(stored.bytes)
+	p.countForPolls(stored)
 	p.advanceEnds()
+	return e
 }
 
 // appendToLog appends the items to the log, or refuses all with ErrNotLeader if this node does
-// not lead in epoch e (NoEpoch: any).
-func (p *Partition) appendToLog(items []storage.Item, e record.Epoch) {
+// not lead in epoch e (NoEpoch: any). It returns the epoch.
+func (p *Partition) appendToLog(items []storage.Item, e record.Epoch) record.Epoch {
 	p.fence.RLock()
 	defer p.fence.RUnlock()
-	err := p.CheckLeader(record.NoEpoch)
-	l := p.lead.Load()
+	l, err := p.checkEpoch(record.NoEpoch, false)
 	if err == nil && e != record.NoEpoch && e != l.Epoch {
 		err = ErrNotLeader
 	}
+	log := p.log.Load()
 	if err == nil {
-		err = p.beginEpoch(l.Epoch)
+		err = p.beginEpoch(log, l.Epoch)
 	}
 	if err != nil {
 		for i := range items {
 			items[i].Err = err
 		}
-		return
+		return l.Epoch
 	}
-	p.log.Append(l.Epoch, items)
+	log.Append(l.Epoch, items)
+	return l.Epoch
 }
 
-// beginEpoch tells the log of a new epoch before the first append in it, not earlier: a log
-// that gets no appends need not be opened for each new epoch.
-func (p *Partition) beginEpoch(e record.Epoch) error {
+// beginEpoch tells the log of a new epoch before the first append in it, or before a follower's log is
+// compared with it, not earlier: a log that is not used need not be opened for each new epoch. The
+// caller holds fence for reading.
+func (p *Partition) beginEpoch(log *storage.Log, e record.Epoch) error {
 	p.mu.Lock()
 	known := p.begun == e
 	p.mu.Unlock()
 	if known {
 		return nil
 	}
-	if err := p.log.BeginEpoch(e); err != nil {
+	if err := log.BeginEpoch(e); err != nil {
 		return err
 	}
 	p.mu.Lock()
@@ -213,39 +213,13 @@ func (p *Partition) beginEpoch(e record.Epoch) error {
 	return nil
 }
 
-// countForPolls counts n stored bytes, which go up to end, for the polls. A commit of another appender may have
-// moved the high watermark beyond them already; then it wakes the polls, which otherwise
-// advanceEnds does.
-func (p *Partition) countForPolls(n int64, end record.Offset) {
-	if n == 0 {
-		return
-	}
-	var woken *Poll
-	p.mu.Lock()
-	p.arrived.bytes += n
-	p.arrived.end = max(p.arrived.end, end)
-	hw := record.Offset(p.hw.Load())
-	p.arrived.advanceTo(hw)
-	if hw >= end {
-		woken = p.countForPollsLocked(false)
-	}
-	p.mu.Unlock()
-	wakePolls(woken)
-}
-
-// arrival is the number of bytes that were appended, and the offset after them.
-type arrival struct {
-	bytes int64
-	end   record.Offset
-}
-
-// countStored is the number of bytes of the items that were stored, and the offset after them.
-func countStored(items []storage.Item) (n int64, end record.Offset) {
+// countStored counts the items that were stored.
+func countStored(items []storage.Item) (a arrival) {
 	for i := range items {
 		if items[i].Err == nil && !items[i].Dup {
-			n += int64(len(items[i].Batch))
-			end = max(end, items[i].Next)
+			a.bytes += int64(len(items[i].Batch))
+			a.end = max(a.end, items[i].Next)
 		}
 	}
-	return n, end
+	return a
 }

@@ -20,56 +20,27 @@ func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Off
 	}
 	items := []storage.Item{{Batch: b}}
 	p.appendToLog(items, e)
-	p.set.advanceAtCommit(p, items)
+	stored := countStored(items)
+	p.followers.wake(stored.bytes) // which takes no lock of a coordinator
+	p.host.advanceAtCommit(p, stored)
 	return items[0].Next, items[0].Err
 }
 
-// advanceAtCommit has the next commit count the items for the partition's polls, and advance
-// its ends. The append may have committed earlier records, also if it failed.
-func (s *Set) advanceAtCommit(p *Partition, items []storage.Item) {
-	n, end := countStored(items)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.appended == nil {
-		s.appended = map[*Partition]arrival{}
-	}
-	a := s.appended[p]
-	s.appended[p] = arrival{a.bytes + n, max(a.end, end)}
-	s.hasAppended.Store(true)
-}
-
-// advanceAppended advances the partitions to which coordinators have appended. No lock may be
-// held.
-func (s *Set) advanceAppended() {
-	if !s.hasAppended.Load() {
-		return
-	}
-	s.mu.Lock()
-	appended := s.appended
-	s.appended = nil
-	s.hasAppended.Store(false)
-	s.mu.Unlock()
-	for p, a := range appended {
-		p.countForPolls(a.bytes, a.end)
-		p.advanceEnds()
-	}
-}
-
 // Commit makes durable all that was appended to this and the other partitions of its Set.
-func (p *Partition) Commit() { p.set.Commit() }
+func (p *Partition) Commit() { p.host.Commit() }
 
 // Await calls fn(nil) once the high watermark has reached off, or fn(err) if before that this
-// node stops leading, the log fails, or the limit passes (0: there is no limit).
-func (p *Partition) Await(off record.Offset, limit time.Duration, fn func(error)) {
-	w := &Waiter{Owner: completeFunc(fn), Acks: AcksAll}
+// node stops leading in epoch e, the log fails, or the limit passes (0: there is no limit).
+func (p *Partition) Await(e record.Epoch, off record.Offset, limit time.Duration, fn func(error)) {
+	w := &Waiter{Owner: completeFunc(fn), Acks: AcksAll, Epoch: e}
 	if limit > 0 {
-		w.Deadline = p.set.Now() + limit
+		w.Deadline = p.host.Now() + limit
 	}
 	p.Wait(w, off)
 }
 
 // End is the offset after the last record that this replica has.
-func (p *Partition) End() (record.Offset, error) { return p.log.End() }
+func (p *Partition) End() (record.Offset, error) { return p.log.Load().End() }
 
 // completeFunc makes a function a Completer.
 type completeFunc func(error)
@@ -80,7 +51,7 @@ func (f completeFunc) Complete(_ int32, err error) { f(err) }
 // ReadBatches returns whole batches below the offset end, from the one with the record at off:
 // at most maxBytes, but at least one batch; none if off is the end. They need not be committed.
 func (p *Partition) ReadBatches(off, end record.Offset, maxBytes int) ([]byte, error) {
-	c, err := p.log.Read(off, end, maxBytes)
+	c, err := p.log.Load().Read(off, end, maxBytes)
 	if err != nil || c == nil {
 		return nil, err
 	}

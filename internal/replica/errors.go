@@ -13,6 +13,13 @@ var (
 	ErrNotLeader = errors.New("not the leader of the partition")
 	// ErrNotEnoughReplicas says that fewer replicas are in sync than min.insync.replicas asks for.
 	ErrNotEnoughReplicas = errors.New("not enough replicas in sync")
+	// ErrNotEnoughAfterAppend says that records with acks=all are on the disks of all replicas that are
+	// in sync, which have become fewer than min.insync.replicas asks for since they were appended.
+	ErrNotEnoughAfterAppend = errors.New("not enough replicas in sync since the append")
+	// ErrOffsetNotAvailable says that a leader does not know yet what it may tell readers: the high
+	// watermark is below the start of its epoch. The same for a follower that has not heard from its
+	// leader yet.
+	ErrOffsetNotAvailable = errors.New("the high watermark is not known yet")
 	// ErrFencedEpoch says that the caller's leader epoch is older than this node's.
 	ErrFencedEpoch = errors.New("leader epoch is older than the current one")
 	// ErrUnknownEpoch says that the caller's leader epoch is newer than this node's.

@@ -4,33 +4,26 @@ import (
 	"cmp"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica/progress"
 	"github.com/leatstream/leat/internal/storage"
 )
 
-// Leadership names the leader of a partition and the replicas that are in sync. It never
-// changes: a change of the metadata makes a new one.
-type Leadership struct {
-	Leader         int32 // -1: none
-	Epoch          record.Epoch
-	PartitionEpoch int32
-	Replicas       []int32 // with those that are being added
-	Adding         []int32
-	ISR            []int32
-}
-
 // Partition is this node's replica of a partition. All use of its log goes through it.
 type Partition struct {
 	id    storage.LogID
 	ord   int64 // unique in the Set; Compare orders by it
 	topic *Topic
-	set   *Set
-	log   *storage.Log
+	host  *host
+
+	// log is another one after a follower had to begin anew; changed with fence held for writing.
+	log atomic.Pointer[storage.Log]
 
 	// An append holds fence for reading, and a change of the leadership holds it for
-	// writing, so no batch is appended with an epoch that has ended.
+	// writing, so no batch is appended with an epoch that has ended. The same holds for the steps of
+	// a follower.
 	fence sync.RWMutex
 	begun record.Epoch // the last epoch that the log was told of; written with fence held for reading, and mu
 
@@ -38,48 +31,43 @@ type Partition struct {
 	gone atomic.Bool // the partition was deleted, or the set is closed
 
 	opened atomic.Bool  // hw includes the committed end that the log had when it was opened
-	hw     atomic.Int64 // high watermark; written with mu held, never falls
+	hw     atomic.Int64 // high watermark; written with mu held; it falls only if a follower's log is cut
+	// readable is the leader epoch in which hw may be told to readers; written with mu held.
+	readable  atomic.Int32
+	followers subscribers
 
 	mu        sync.Mutex    // guards the fields below; no other lock is taken while it is held
-	committed record.Offset // the log's committed end; never falls
-	rules     rules
-	onLeader  waitList // waiters for the committed end
-	inSync    waitList // waiters for the high watermark
-	listed    bool     // the partition is in Set.waiting, as it is if anything waits for it
-	polls     watcher  // head of the ring of polls that watch the partition
-	arrived   tally
+	committed record.Offset // the log's committed end; it falls only if a follower's log is cut
+	leading   leading
+	following *following // nil: this node does not follow
+	onLeader  waitList   // waiters for the committed end
+	inSync    waitList   // waiters for the high watermark
+	onTrim    waitList   // waiters for the low watermark
+	listed    bool       // the partition is in host.waiting, as it is if anything waits for it
+	audience  audience
 }
 
-// tally counts the bytes that a partition's polls wait for. Bytes are counted when they
-// are appended, but readable only when the high watermark has passed them: a poll that
-// begins between the two must still be told of them. Guarded by Partition.mu.
-type tally struct {
-	bytes    int64         // appended by this leader
-	end      record.Offset // all of bytes are below it
-	readable int64         // of bytes, those that are known to be below the high watermark
-
-	// nextReadable is the value of readable after the high watermark has reached nextEnd.
-	nextEnd      record.Offset
-	nextReadable int64
-}
-
-// advanceTo raises readable to the high watermark.
-func (c *tally) advanceTo(hw record.Offset) {
-	if hw < c.nextEnd {
-		return
-	}
-	c.readable, c.nextEnd, c.nextReadable = c.nextReadable, c.end, c.bytes
-	if hw >= c.end {
-		c.readable = c.bytes
-	}
-}
-
-func newPartition(s *Set, t *Topic, n int32, l *Leadership) *Partition {
-	p := &Partition{id: storage.LogID{Topic: t.ID, Partition: n}, ord: s.made.Add(1), topic: t, set: s, begun: record.NoEpoch}
-	p.polls.prev, p.polls.next = &p.polls, &p.polls
+func newPartition(h *host, t *Topic, n int32, l *Leadership, ord int64) *Partition {
+	p := &Partition{id: storage.LogID{Topic: t.ID, Partition: n}, ord: ord, topic: t, host: h, begun: record.NoEpoch}
+	newAudience(&p.audience)
+	p.readable.Store(int32(record.NoEpoch))
 	p.lead.Store(l)
-	p.log = s.cfg.Store.Log(p.id, t.Name, t.Settings().log, func(*storage.Log) { p.advanceEnds() })
+	p.log.Store(openLog(p))
 	return p
+}
+
+// openLog finds or adds a partition's log in the store.
+func openLog(p *Partition) *storage.Log {
+	return p.host.cfg.Store.Log(p.id, p.topic.Name, logOptions(p), func(*storage.Log) { p.advanceEnds() })
+}
+
+// logOptions are the settings of a partition's log. Retention is the leader's: followers take its
+// start.
+func logOptions(p *Partition) storage.Options {
+	o, l := p.topic.Settings().log, p.lead.Load()
+	o.Delete = o.Delete && l.Leader == p.host.cfg.NodeID
+	o.Replicated = l.isReplicated()
+	return o
 }
 
 // Compare orders the partitions of a Set in a fixed order that has no meaning.
@@ -98,26 +86,43 @@ func (p *Partition) Gone() bool { return p.gone.Load() }
 // CheckLeader returns an error unless this node leads the partition. current is the epoch that
 // the caller believes to be the current one, which must be right; NoEpoch: it does not say.
 func (p *Partition) CheckLeader(current record.Epoch) error {
+	_, err := p.checkEpoch(current, false)
+	return err
+}
+
+// checkEpoch returns the present leadership, or an error unless this node leads the partition, or
+// follows it and orFollows is set.
+func (p *Partition) checkEpoch(current record.Epoch, orFollows bool) (*Leadership, error) {
 	l := p.lead.Load()
 	switch {
 	case p.gone.Load():
-		return ErrNotLeader
+		return l, ErrNotLeader
 	case current != record.NoEpoch && current < l.Epoch:
-		return ErrFencedEpoch
+		return l, ErrFencedEpoch
 	case current != record.NoEpoch && current > l.Epoch:
-		return ErrUnknownEpoch
-	case l.Leader != p.set.cfg.NodeID:
-		return ErrNotLeader
+		return l, ErrUnknownEpoch
+	case l.Leader != p.host.cfg.NodeID && (!orFollows || !p.host.follows(l)):
+		return l, ErrNotLeader
 	}
-	return nil
+	return l, nil
 }
 
 // checkInSync returns ErrNotEnoughReplicas if acks=all cannot be promised.
 func (p *Partition) checkInSync() error {
-	if a := assignment(p.lead.Load(), p.topic.Settings().MinISR); !a.EnoughInSync() {
+	l := p.lead.Load()
+	if a := assignment(l, minInSync(p.topic.Settings(), l)); !a.EnoughInSync() {
 		return ErrNotEnoughReplicas
 	}
 	return nil
+}
+
+// IsCommitted tells whether all records below an offset, of which the caller has heard in a leader
+// epoch of this node, are committed, and this node still leads in that epoch.
+func (p *Partition) IsCommitted(e record.Epoch, off record.Offset) bool {
+	p.readEnds()
+	hw := record.Offset(p.hw.Load()) // before the epoch is compared: a later leader may have other records there
+	l, err := p.checkEpoch(record.NoEpoch, false)
+	return err == nil && l.Epoch == e && off <= hw
 }
 
 // Wait completes w once the end that w.Acks stands for has reached need, at once if it has
@@ -125,10 +130,16 @@ func (p *Partition) checkInSync() error {
 func (p *Partition) Wait(w *Waiter, need record.Offset) {
 	p.mu.Lock()
 	list, end := p.waitsLocked(w.Acks)
-	var err error
-	done := end >= need
-	if !done {
-		err = p.stuckError()
+	l, err := p.checkEpoch(record.NoEpoch, false)
+	if err == nil && l.Epoch != w.Epoch {
+		err = ErrNotLeader // the offset may be another record's by now
+	}
+	done := err != nil || end >= need
+	switch {
+	case err == nil && done && w.Acks == AcksAll && p.leading.leadsIn(l.Epoch):
+		err = p.leading.ackError(end)
+	case !done:
+		err = p.log.Load().Fault()
 		done = err != nil
 	}
 	enlist := false
@@ -139,7 +150,7 @@ func (p *Partition) Wait(w *Waiter, need record.Offset) {
 	}
 	p.mu.Unlock()
 	if enlist {
-		p.set.addWaiting(p)
+		p.host.addWaiting(p)
 	}
 	if done {
 		w.Owner.Complete(w.Slot, err)
@@ -154,50 +165,52 @@ func (p *Partition) waitsLocked(a Acks) (*waitList, record.Offset) {
 		return &p.onLeader, p.committed
 	case AcksAll:
 		return &p.inSync, record.Offset(p.hw.Load())
+	case acksTrim:
+		if p.leading.machine == nil {
+			return &p.onTrim, -1
+		}
+		return &p.onTrim, p.leading.machine.LowWatermark()
 	case AcksNone:
 	}
 	panic("BUG: a wait for an acknowledgement that is not given")
 }
 
-// advanceEnds takes the log's ends, raises the high watermark as far as the rules of progress
-// allow, and completes the waits and wakes the polls that either satisfies.
+// advanceEnds takes the log's ends. If this node leads, that raises the high watermark as far as the
+// rules of progress allow, and completes the waits and wakes the polls that either satisfies.
 func (p *Partition) advanceEnds() {
-	ends, err := logEnds(p.log)
+	log := p.log.Load()
+	ends, err := logEnds(log)
 	if err != nil {
 		return // closed or faulted: the high watermark stays
 	}
 	p.opened.Store(true)
-	l := p.lockLeadership(ends)
-	p.committed = max(p.committed, ends.Durable)
-	done := p.onLeader.takeReached(p.committed)
-	now := record.Offset(p.hw.Load())
-	var readable *Waiter
-	var woken *Poll
-	if hw := p.rules.advance(p.set.Now(), l, p.topic.Settings().MinISR, ends); hw > now {
-		p.hw.Store(int64(hw))
-		p.log.SetHighWatermark(hw) // a checkpoint keeps it
-		p.arrived.advanceTo(hw)
-		readable = p.inSync.takeReached(hw)
-		woken = p.countForPollsLocked(false)
+	l := p.lockLeadership(log, ends)
+	if p.leading.machine == nil {
+		at := p.following.syncedLocked()
+		p.mu.Unlock()
+		if at != nil {
+			at.f.reportSoon(at)
+		}
+		return
 	}
-	p.mu.Unlock()
-	completeWaits(done, nil)
-	completeWaits(readable, nil)
-	wakePolls(woken)
+	p.committed = max(p.committed, ends.Durable)
+	now := p.host.Now()
+	p.leading.update(now, l, minInSync(p.topic.Settings(), l), p.host.nodes.Load(), ends)
+	p.settleAndUnlock(now)
 }
 
 // lockLeadership locks mu and returns the present leadership, which stays the present one for
-// the rules while mu is held: a later one is applied after it. If this node leads, the rules
-// have a machine for its epoch.
-func (p *Partition) lockLeadership(ends progress.Ends) *Leadership {
+// the rules while mu is held: a later one is applied after it. If this node leads, there is a
+// machine for its epoch.
+func (p *Partition) lockLeadership(log *storage.Log, ends progress.Ends) *Leadership {
 	for {
 		l := p.lead.Load()
-		leads := l.Leader == p.set.cfg.NodeID
+		leads := l.Leader == p.host.cfg.NodeID
 		var begin progress.Start
 		p.mu.Lock()
-		if leads && !p.rules.leadsIn(l.Epoch) {
+		if leads && !p.leading.leadsIn(l.Epoch) {
 			p.mu.Unlock() // the log has locks of its own
-			begin = beginning(p.log, l, ends)
+			begin = beginning(log, l, ends)
 			p.mu.Lock()
 		}
 		if l != p.lead.Load() {
@@ -206,50 +219,84 @@ func (p *Partition) lockLeadership(ends progress.Ends) *Leadership {
 		}
 		switch {
 		case !leads:
-			p.rules = rules{}
-		case !p.rules.leadsIn(l.Epoch):
+			p.leading.machine = nil
+		case !p.leading.leadsIn(l.Epoch):
 			begin.HighWatermark = max(begin.HighWatermark, record.Offset(p.hw.Load()))
-			p.rules.begin(p.set.Now(), progress.Config{ID: p.set.cfg.NodeID}, begin, l, p.topic.Settings().MinISR)
+			cfg := progress.Config{ID: p.host.cfg.NodeID, Lag: p.host.replication.Load().Lag, Retry: retryProposal}
+			p.leading.begin(p.host.Now(), cfg, begin, l, minInSync(p.topic.Settings(), l), p.host.nodes.Load())
+			p.committed = ends.Durable
 		}
 		return l
 	}
 }
 
-// countForPollsLocked counts the newly appended bytes for each poll, fires the polls that have
-// enough now (all: every poll), and returns those that it fired as a chain.
-func (p *Partition) countForPollsLocked(all bool) *Poll {
-	var chain *Poll
-	bytes := p.arrived.bytes
-	for s := p.polls.next; s != &p.polls; s = s.next {
-		n := max(bytes-s.seen, 1) // at least one: the batches of another leader are not counted
-		s.seen = bytes
-		if all {
-			n = s.poll.need.Load()
-		}
-		if s.poll.countArrived(n) {
-			s.poll.next, chain = chain, s.poll
-		}
+// lockLeader locks mu, with the machine told of the present metadata and ends of the log. It returns
+// nil if this node does not lead, or the log cannot be read: mu is not locked then.
+func (p *Partition) lockLeader(now time.Duration) *Leadership {
+	log := p.log.Load()
+	ends, err := logEnds(log)
+	if err != nil {
+		return nil
 	}
-	return chain
+	l := p.lockLeadership(log, ends)
+	if p.leading.machine == nil {
+		p.mu.Unlock()
+		return nil
+	}
+	p.opened.Store(true)
+	p.leading.update(now, l, minInSync(p.topic.Settings(), l), p.host.nodes.Load(), ends)
+	return l
 }
 
-// addWatcher has a poll told of the bytes that come after hw, which its owner has read up to.
-func (p *Partition) addWatcher(s *watcher, hw record.Offset) {
-	p.mu.Lock()
-	s.seen = p.arrived.readable // perhaps less than its owner has read: an early wake does no harm
-	s.prev, s.next = p.polls.prev, &p.polls
-	s.prev.next, s.next.prev = s, s
-	if record.Offset(p.hw.Load()) > hw || p.CheckLeader(record.NoEpoch) != nil {
-		s.poll.need.Store(0) // the partition has changed since its owner has read it
+// settleAndUnlock does what is to be done after an event of the leader's machine, and unlocks mu.
+func (p *Partition) settleAndUnlock(now time.Duration) {
+	d := &p.leading
+	done := p.onLeader.takeReached(p.committed)
+	var readable, trimmed *Waiter
+	var woken *Poll
+	var failed error
+	hw := d.machine.HighWatermark()
+	hasNews := d.takeNewStart()
+	if hw > record.Offset(p.hw.Load()) {
+		hasNews = true
+		woken = p.raiseWatermarkLocked(hw)
+		if readable = p.inSync.takeReached(hw); readable != nil {
+			failed = d.ackError(hw)
+		}
 	}
+	if _, ok := d.machine.Readable(); ok && p.readable.Load() != int32(d.machine.Epoch()) {
+		p.readable.Store(int32(d.machine.Epoch()))
+	}
+	if p.onTrim.head != nil {
+		trimmed = p.onTrim.takeReached(d.machine.LowWatermark())
+	}
+	next, isProposed := progress.Proposal{}, false
+	if p.host.propose != nil && d.of.isReplicated() {
+		next, isProposed = d.machine.Propose(now)
+	}
+	machine, tick := d.machine, d.wantsTick()
 	p.mu.Unlock()
+	completeWaits(done, nil)
+	completeWaits(readable, failed)
+	completeWaits(trimmed, nil)
+	wakePolls(woken)
+	if hasNews {
+		p.followers.wake(newsBytes)
+	}
+	if tick {
+		p.host.addTicking(p)
+	}
+	if isProposed {
+		p.host.propose(p, machine, next)
+	}
 }
 
-func (p *Partition) removeWatcher(s *watcher) {
-	p.mu.Lock()
-	s.prev.next, s.next.prev = s.next, s.prev
-	s.prev, s.next = nil, nil
-	p.mu.Unlock()
+// raiseWatermarkLocked raises the high watermark, and returns the polls that this fires as a chain.
+func (p *Partition) raiseWatermarkLocked(hw record.Offset) *Poll {
+	p.hw.Store(int64(hw))
+	p.log.Load().SetHighWatermark(hw) // a checkpoint keeps it
+	p.audience.advanceTo(hw)
+	return p.audience.count(false)
 }
 
 // setLeadership replaces the leadership. All waits end if the leader or the epoch is another
@@ -258,41 +305,90 @@ func (p *Partition) setLeadership(l *Leadership) {
 	p.fence.Lock()
 	old := p.lead.Swap(l)
 	p.fence.Unlock()
-	if l.Leader != p.set.cfg.NodeID || l.Epoch != old.Epoch {
+	leads, led := l.Leader == p.host.cfg.NodeID, old.Leader == p.host.cfg.NodeID
+	if !leads || l.Epoch != old.Epoch {
 		p.endWaits()
 	}
-	p.reapplyRules()
+	if leads != led || l.isReplicated() != old.isReplicated() {
+		p.log.Load().Configure(logOptions(p))
+	}
 }
 
-// reapplyRules applies the rules of progress after the in-sync set or min.insync.replicas has
-// changed, which may raise the high watermark.
-func (p *Partition) reapplyRules() {
+// applyLeadership applies the rules of progress after the metadata have changed, which may raise the
+// high watermark. Followers that wait for a leader that has changed are told.
+func (p *Partition) applyLeadership() {
 	if p.opened.Load() {
 		p.advanceEnds()
 	}
+	p.followers.wake(newsBytes)
 }
 
 // endReplica refuses all later use and ends the waits: the replica was deleted, or the node
-// stops.
+// stops. When it returns, nothing is appended any more.
 func (p *Partition) endReplica() {
+	p.fence.Lock()
 	p.gone.Store(true)
+	p.fence.Unlock()
 	p.endWaits()
+	p.followers.wake(newsBytes)
 }
 
 func (p *Partition) endWaits() {
 	p.mu.Lock()
-	onLeader, inSync := p.onLeader.takeAll(), p.inSync.takeAll()
-	woken := p.countForPollsLocked(true)
+	waits := [...]*Waiter{p.onLeader.takeAll(), p.inSync.takeAll(), p.onTrim.takeAll()}
+	woken := p.audience.count(true)
 	p.mu.Unlock()
-	completeWaits(onLeader, ErrNotLeader)
-	completeWaits(inSync, ErrNotLeader)
+	for _, w := range waits {
+		completeWaits(w, ErrNotLeader)
+	}
 	wakePolls(woken)
 }
 
-// stuckError says why neither end can rise any more; nil: they can.
-func (p *Partition) stuckError() error {
-	if p.CheckLeader(record.NoEpoch) != nil {
-		return ErrNotLeader
+// expireWaits ends the waits whose deadline is not after now, and all of them if they cannot
+// succeed any more. It tells whether there are waiters left.
+func (p *Partition) expireWaits(now time.Duration) bool {
+	p.mu.Lock()
+	lists := [...]*waitList{&p.onLeader, &p.inSync, &p.onTrim}
+	var done, rest [len(lists)]*Waiter
+	var fault error
+	p.listed = false
+	for i, list := range lists {
+		done[i] = list.takeExpired(now)
+		p.listed = p.listed || list.head != nil
 	}
-	return p.log.Fault()
+	if p.listed {
+		if fault = cmp.Or(p.CheckLeader(record.NoEpoch), p.log.Load().Fault()); fault != nil {
+			for i, list := range lists {
+				rest[i] = list.takeAll()
+			}
+			p.listed = false
+		}
+	}
+	left := p.listed
+	p.mu.Unlock()
+	for i := range done {
+		completeWaits(done[i], ErrTimedOut)
+		completeWaits(rest[i], fault)
+	}
+	return left
+}
+
+// countForPolls counts stored bytes for the polls. A commit of another appender may have
+// moved the high watermark beyond them already; then it wakes the polls, which otherwise
+// advanceEnds does.
+func (p *Partition) countForPolls(a arrival) {
+	if a.bytes == 0 {
+		return
+	}
+	var woken *Poll
+	p.mu.Lock()
+	p.audience.bytes += a.bytes
+	p.audience.end = max(p.audience.end, a.end)
+	hw := record.Offset(p.hw.Load())
+	p.audience.advanceTo(hw)
+	if hw >= a.end {
+		woken = p.audience.count(false)
+	}
+	p.mu.Unlock()
+	wakePolls(woken)
 }

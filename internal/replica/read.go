@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"time"
 
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica/progress"
@@ -24,6 +25,11 @@ type Query struct {
 	Offset    record.Offset
 	Isolation Isolation
 	MaxBytes  int
+	// Rack is the reader's rack; "": not given. A leader may send a reader with one to a replica
+	// there (KIP-392).
+	Rack string
+	// AnyReplica tells that the reader can read from a follower (KIP-392).
+	AnyReplica bool
 	// Whole asks for the first batch even if it is longer than MaxBytes. Without it nothing
 	// is returned then.
 	Whole bool
@@ -38,13 +44,14 @@ type Found struct {
 	// and DivergingEnd its end, if the reader's log has parted from this one (KIP-595); -1 if
 	// it has not.
 	DivergingEpoch record.Epoch
+	Preferred      int32 // the node from which the reader should read instead; -1: none
 	DivergingEnd   record.Offset
 	Chunk          Chunk // the batches
 }
 
 // Nothing is the answer before anything is known.
 func Nothing() Found {
-	return Found{HighWatermark: -1, LastStable: -1, Start: -1, DivergingEpoch: record.NoEpoch, DivergingEnd: -1}
+	return Found{HighWatermark: -1, LastStable: -1, Start: -1, DivergingEpoch: record.NoEpoch, DivergingEnd: -1, Preferred: -1}
 }
 
 // Chunk is a run of batches in the partition's log, whose bytes stay readable until Release,
@@ -72,19 +79,26 @@ func (c Chunk) Release() { c.c.Release() }
 // Nothing, and Read fills it in, since readers ask for thousands of partitions at a time. After
 // an error the content of f is undefined.
 func (p *Partition) Read(q *Query, f *Found) error {
-	if err := p.CheckLeader(q.Epoch); err != nil {
+	v, err := viewOf(p, q.Epoch, q.AnyReplica)
+	if err != nil {
+		return err
+	}
+	end, err := v.fillOffsets(f, q.Isolation)
+	if err != nil {
 		return err
 	}
 	if q.LastEpoch != record.NoEpoch {
-		if diverged, err := p.findDivergence(q, f); diverged || err != nil {
+		if diverged, err := v.findDivergence(q, f); diverged || err != nil {
 			return err
 		}
 	}
-	end := p.fillOffsets(f, q.Isolation)
+	if q.Rack != "" && v.sendElsewhere(q, f) {
+		return nil
+	}
 	if q.Offset == end && f.Start <= end || !q.Whole && q.MaxBytes == 0 && f.Start <= q.Offset && q.Offset < end {
 		return nil // there is nothing to read, or no bytes of it may be sent: no file is read
 	}
-	c, err := p.log.Read(q.Offset, end, q.MaxBytes)
+	c, err := p.log.Load().Read(q.Offset, end, q.MaxBytes)
 	if err != nil {
 		return err
 	}
@@ -96,30 +110,80 @@ func (p *Partition) Read(q *Query, f *Found) error {
 	return nil
 }
 
+// view is a partition as readers see it in one leadership.
+type view struct {
+	p *Partition
+	l *Leadership
+}
+
+// viewOf is a partition's present view, for readers who know an epoch and read from the leader, or from a
+// follower, too.
+func viewOf(p *Partition, current record.Epoch, orFollows bool) (view, error) {
+	l, err := p.checkEpoch(current, orFollows)
+	return view{p, l}, err
+}
+
 // fillOffsets fills in the partition's offsets and returns the end of what a reader may see.
-func (p *Partition) fillOffsets(f *Found, i Isolation) (end record.Offset) {
+func (v view) fillOffsets(f *Found, i Isolation) (end record.Offset, err error) {
+	p := v.p
 	f.HighWatermark = p.HighWatermark()
+	if p.readable.Load() != int32(v.l.Epoch) {
+		if err := v.lookAgain(); err != nil {
+			return -1, err
+		}
+		f.HighWatermark = p.HighWatermark()
+	}
 	f.LastStable = f.HighWatermark // there are no transactions yet
 	f.Start = p.Start()
 	if i == ReadCommitted {
-		return f.LastStable
+		return f.LastStable, nil
 	}
-	return f.HighWatermark
+	return f.HighWatermark, nil
+}
+
+// lookAgain looks once more whether the high watermark can be told to readers, since the leadership may
+// have begun a moment ago.
+func (v view) lookAgain() error {
+	v.p.advanceEnds()
+	if v.p.readable.Load() == int32(v.l.Epoch) {
+		return nil
+	}
+	if _, err := logEnds(v.p.log.Load()); err != nil {
+		return err
+	}
+	return ErrOffsetNotAvailable
+}
+
+// sendElsewhere tells whether a reader with a rack should read from another replica, and fills in f
+// then.
+func (v view) sendElsewhere(q *Query, f *Found) bool {
+	p, l := v.p, v.l
+	self := p.host.cfg.NodeID
+	if l.Leader != self || !l.isReplicated() || !p.host.replication.Load().NearestReplica {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.leading.leadsIn(l.Epoch) {
+		if id := p.leading.findNearest(self, q.Rack, q.Offset); id != self {
+			f.Preferred = id
+		}
+	}
+	return f.Preferred >= 0
 }
 
 // findDivergence compares the epoch of the reader's last record with the log's. It tells
 // whether the logs have parted, and fills in f then.
-func (p *Partition) findDivergence(q *Query, f *Found) (bool, error) {
-	e, end, err := p.epochEnd(q.LastEpoch)
+func (v view) findDivergence(q *Query, f *Found) (bool, error) {
+	e, end, err := v.p.epochEnd(q.LastEpoch)
 	if err != nil {
 		return false, err
 	}
-	own := progress.Ends{Start: p.Start(), End: end}
+	own := progress.Ends{Start: f.Start, End: end}
 	switch progress.Compare(q.Offset, q.LastEpoch, own, progress.Tail{Epoch: e, End: end}) {
 	case progress.OutOfRange:
 		return false, ErrOffsetOutOfRange
 	case progress.Diverged:
-		p.fillOffsets(f, q.Isolation)
 		f.DivergingEpoch, f.DivergingEnd = e, end
 		return true, nil
 	default:
@@ -129,11 +193,19 @@ func (p *Partition) findDivergence(q *Query, f *Found) (bool, error) {
 
 // FindEnd finds the end of what a reader may see.
 func (p *Partition) FindEnd(current record.Epoch, i Isolation) (Position, error) {
-	if err := p.CheckLeader(current); err != nil {
+	v, end, err := findEnd(p, current, i)
+	if err != nil {
 		return Nowhere(), err
 	}
-	var f Found
-	return Position{Offset: p.fillOffsets(&f, i), Time: record.NoTimestamp, Epoch: p.lead.Load().Epoch}, nil
+	return Position{Offset: end, Time: record.NoTimestamp, Epoch: v.l.Epoch}, nil
+}
+
+// findEnd finds the end of what a reader may see, in a view.
+func findEnd(p *Partition, current record.Epoch, i Isolation) (v view, end record.Offset, err error) {
+	if v, err = viewOf(p, current, false); err == nil {
+		end, err = v.fillOffsets(&Found{}, i)
+	}
+	return v, end, err
 }
 
 // Position is an offset that was looked up, with the timestamp and the epoch of the record
@@ -154,13 +226,14 @@ func (p *Partition) FindStart(current record.Epoch) (Position, error) {
 	if err := p.CheckLeader(current); err != nil {
 		return Nowhere(), err
 	}
-	start, err := p.log.Start()
+	log := p.log.Load()
+	start, err := log.Start()
 	if err != nil {
 		return Nowhere(), err
 	}
 	at := Position{Offset: start, Time: record.NoTimestamp}
-	if end, err := p.log.End(); err == nil && start < end {
-		at.Epoch = p.log.EpochAt(start)
+	if end, err := log.End(); err == nil && start < end {
+		at.Epoch = log.EpochAt(start)
 	} else { // the next record will have this epoch, which the log may not know yet
 		at.Epoch = p.lead.Load().Epoch
 	}
@@ -170,21 +243,20 @@ func (p *Partition) FindStart(current record.Epoch) (Position, error) {
 // FindTime finds the first record with a timestamp of at least ms, if a reader may see it. It
 // may wait for work memory; the context ends that.
 func (p *Partition) FindTime(ctx context.Context, current record.Epoch, i Isolation, ms int64) (Position, error) {
-	return p.findRecord(current, i, func() (storage.Stamp, bool, error) { return p.log.FindTime(ctx, ms) })
+	return findRecord(p, current, i, func() (storage.Stamp, bool, error) { return p.log.Load().FindTime(ctx, ms) })
 }
 
 // FindNewest finds the record with the largest timestamp, if a reader may see it. It may wait
 // for work memory; the context ends that.
 func (p *Partition) FindNewest(ctx context.Context, current record.Epoch, i Isolation) (Position, error) {
-	return p.findRecord(current, i, func() (storage.Stamp, bool, error) { return p.log.MaxTime(ctx) })
+	return findRecord(p, current, i, func() (storage.Stamp, bool, error) { return p.log.Load().MaxTime(ctx) })
 }
 
-func (p *Partition) findRecord(current record.Epoch, i Isolation, lookUp func() (storage.Stamp, bool, error)) (Position, error) {
-	if err := p.CheckLeader(current); err != nil {
+func findRecord(p *Partition, current record.Epoch, i Isolation, lookUp func() (storage.Stamp, bool, error)) (Position, error) {
+	_, end, err := findEnd(p, current, i)
+	if err != nil {
 		return Nowhere(), err
 	}
-	var f Found
-	end := p.fillOffsets(&f, i)
 	s, ok, err := lookUp()
 	if err != nil || !ok || s.Offset >= end {
 		return Nowhere(), err
@@ -196,37 +268,58 @@ func (p *Partition) findRecord(current record.Epoch, i Isolation, lookUp func() 
 // log that is not above e, and the offset after its last record. It is NoEpoch if all epochs
 // of the log are above e, or if e has not begun.
 func (p *Partition) EpochEnd(current, e record.Epoch) (record.Epoch, record.Offset, error) {
-	if err := p.CheckLeader(current); err != nil {
+	if _, _, err := findEnd(p, current, ReadUncommitted); err != nil {
 		return record.NoEpoch, -1, err
 	}
 	return p.epochEnd(e)
 }
 
 func (p *Partition) epochEnd(e record.Epoch) (record.Epoch, record.Offset, error) {
-	if l := p.lead.Load(); e == l.Epoch && l.Leader == p.set.cfg.NodeID {
-		end, err := p.log.End() // the epoch has not ended, and the log may not know it yet
+	log := p.log.Load()
+	if l := p.lead.Load(); e == l.Epoch && l.Leader == p.host.cfg.NodeID {
+		end, err := log.End() // the epoch has not ended, and the log may not know it yet
 		return e, end, err
 	}
-	return p.log.EpochEnd(e)
+	return log.EpochEnd(e)
 }
 
 // Trim moves the partition's start forward to an offset, at most to the high watermark, and
 // returns the start after that. -1 stands for the high watermark.
 func (p *Partition) Trim(to record.Offset) (record.Offset, error) {
-	if err := p.CheckLeader(record.NoEpoch); err != nil {
+	_, hw, err := findEnd(p, record.NoEpoch, ReadUncommitted)
+	if err != nil {
 		return -1, err
 	}
-	hw := p.HighWatermark()
 	if to == -1 {
 		to = hw
 	}
 	if to < 0 || to > hw {
 		return -1, ErrOffsetOutOfRange
 	}
-	if err := p.log.SetStart(to); err != nil { // even if the start is there already: it may not be durable
+	log := p.log.Load()
+	if err := log.SetStart(to); err != nil { // even if the start is there already: it may not be durable
 		return -1, err
 	}
-	return p.log.Start()
+	p.advanceEnds() // followers are to have the same start
+	return log.Start()
+}
+
+// AwaitTrim calls fn(nil) once all live replicas have deleted all records below an offset, to which
+// Trim has moved the start, or fn(err) as Await does.
+func (p *Partition) AwaitTrim(off record.Offset, limit time.Duration, fn func(error)) {
+	w := &Waiter{Owner: completeFunc(fn), Acks: acksTrim, Epoch: p.lead.Load().Epoch}
+	if limit > 0 {
+		w.Deadline = p.host.Now() + limit
+	}
+	p.Wait(w, off)
+}
+
+// LowWatermark is the lowest start of the live replicas; all records below it are deleted.
+func (p *Partition) LowWatermark() record.Offset {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, low := p.waitsLocked(acksTrim)
+	return low
 }
 
 // Producer is an idempotent producer that has appended to the partition and has not expired.
@@ -242,7 +335,7 @@ func CountProducers(p *Partition) (int, error) {
 	if err := p.CheckLeader(record.NoEpoch); err != nil {
 		return 0, err
 	}
-	return storage.CountProducers(p.log)
+	return storage.CountProducers(p.log.Load())
 }
 
 // Producers lists the producers that have not expired, at most so many.
@@ -250,7 +343,7 @@ func (p *Partition) Producers(most int) ([]Producer, error) {
 	if err := p.CheckLeader(record.NoEpoch); err != nil {
 		return nil, err
 	}
-	known, err := p.log.Producers(most)
+	known, err := p.log.Load().Producers(most)
 	list := make([]Producer, len(known))
 	for i, k := range known {
 		list[i] = Producer{ID: k.ID, Epoch: k.Epoch, LastSequence: k.LastSequence, LastTime: k.LastTime}
@@ -266,7 +359,7 @@ func (p *Partition) HighWatermark() record.Offset {
 
 // Start is the first offset kept, or the high watermark if the log cannot be opened.
 func (p *Partition) Start() record.Offset {
-	o, err := p.log.Start()
+	o, err := p.log.Load().Start()
 	if err != nil {
 		return record.Offset(p.hw.Load())
 	}
@@ -285,4 +378,4 @@ func (p *Partition) readEnds() {
 }
 
 // Fault says why the partition's log can only be read; nil if it is sound.
-func (p *Partition) Fault() error { return p.log.Fault() }
+func (p *Partition) Fault() error { return p.log.Load().Fault() }

@@ -6,15 +6,28 @@
 // tells those who wait for that: a Waiter waits for an acknowledgement of one partition, a
 // Poll for bytes in many, as a Fetch does.
 //
+// A replica leads or follows, by the machines of package progress:
+//
+//	        follower's node                                  leader's node
+//	fetcher, one for each leader node   -- FetchRequest -->  followerSession, one for each follower node
+//	  following, one for each partition <-- FetchAnswer --     subscription, one for each partition
+//	    progress.Follower                                      leading: progress.Leader
+//	  a commit has ended                -- Reports ------>     Set.TakeReports
+//	                                                         proposer -- AlterInSync --> controller
+//
+// A Transport carries these messages; without one this node neither follows nor changes in-sync sets.
+//
 // Any goroutine may call anything here, with these exceptions: one goroutine at a time uses an
 // Appends, and one at a time calls Apply and Close of the Set. Locks, in order: Partition.fence,
-// the log's own, Partition.mu; no other lock is held while Set.mu is. No lock is held while a
-// Completer or a Waker runs.
+// the log's own, Partition.mu; no other lock is held while host.mu, fetcher.mu, followerSession.mu,
+// followerSessions.mu, proposer.mu or quota.mu is. No lock is held while a Completer or a Waker runs.
 package replica
 
 import (
+	"context"
 	"hash/maphash"
 	"iter"
+	"log/slog"
 	"maps"
 	"slices"
 	"sync"
@@ -23,16 +36,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
-	"github.com/leatstream/leat/internal/record"
-	"github.com/leatstream/leat/internal/storage"
 )
-
-// Config is the input of NewSet.
-type Config struct {
-	NodeID int32
-	Store  *storage.Store
-	Static *config.Static // the node's own settings, below the topics'
-}
 
 // shards is the number of parts that the maps of topics have. A change of one topic copies
 // only the maps of its shards.
@@ -40,25 +44,18 @@ const shards = 64
 
 // Set is this node's partitions.
 type Set struct {
-	cfg    Config
+	host
 	seed   maphash.Seed
 	byName [shards]atomic.Pointer[map[string]*Topic]
 	byID   [shards]atomic.Pointer[map[meta.UUID]*Topic]
-	made   atomic.Int64 // partitions made so far
-	latest *Settings    // the last settings that were made; used by Apply only
-	began  time.Time    // Now counts from it
+	made   int64     // partitions made so far; used by Apply only
+	latest *Settings // the last settings that were made; used by Apply only
 
-	commitWanted chan struct{} // of size 1; filled: commitLoop is to commit
-	stop         chan struct{}
-	work         sync.WaitGroup
+	fetchers fetchers
+	sessions followerSessions
 
-	mu sync.Mutex
-	// appended, guarded by mu, has what coordinators have appended and no commit has followed yet.
-	appended    map[*Partition]arrival
-	hasAppended atomic.Bool // appended is not empty; changes with mu held only
-	// waiting, guarded by mu, has each partition that has waiters, once, and some whose
-	// waiters have gone. Expire holds them for a moment while it looks at them.
-	waiting []*Partition
+	cancel context.CancelFunc // ends the goroutines
+	work   sync.WaitGroup
 }
 
 // Topic is a topic of which this node has at least one partition.
@@ -72,21 +69,36 @@ type Topic struct {
 
 // NewSet makes an empty set. It must be closed.
 func NewSet(cfg Config) *Set {
-	s := &Set{
-		cfg: cfg, seed: maphash.MakeSeed(), began: time.Now(),
-		commitWanted: make(chan struct{}, 1), stop: make(chan struct{}),
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	s := &Set{
+		host: host{cfg: cfg, began: time.Now(), commitWanted: make(chan struct{}, 1)},
+		seed: maphash.MakeSeed(),
+	}
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:forbidigo // it ends with the Set
+	s.cancel = cancel
+	s.start = func(run func(ctx context.Context)) context.CancelFunc {
+		ctx, cancel := context.WithCancel(ctx)
+		s.work.Go(func() { run(ctx) })
+		return cancel
+	}
+	s.find = s.findPartition
+	s.nodes.Store(&nodes{})
+	s.replication.Store(&config.Replication{})
+	s.fetchers.host, s.sessions.host = &s.host, &s.host
 	for i := range shards {
 		s.byName[i].Store(&map[string]*Topic{})
 		s.byID[i].Store(&map[meta.UUID]*Topic{})
 	}
-	s.work.Go(s.commitLoop)
+	if cfg.Transport != nil {
+		r := newProposer(&s.host)
+		s.propose = r.add
+		s.start(r.run)
+	}
+	s.start(s.commitLoop)
 	return s
 }
-
-// Now is the time since the Set was made, which the deadlines of Waiters refer to. It does not
-// follow changes of the wall clock.
-func (s *Set) Now() time.Duration { return time.Since(s.began) }
 
 // Topic finds a topic by name; nil: this node has no partition of it.
 func (s *Set) Topic(name []byte) *Topic {
@@ -122,12 +134,22 @@ func (s *Set) Partitions() iter.Seq[*Partition] {
 	}
 }
 
+// findPartition finds a partition by its identity; nil: it is not on this node.
+func (s *Set) findPartition(id PartitionID) *Partition {
+	t := s.TopicByID(id.Topic)
+	if t == nil {
+		return nil
+	}
+	return t.Partition(id.Partition)
+}
+
 // Apply follows a change of the metadata; img is the image after it. It touches only the
 // partitions that the change has touched, and opens no log.
 //
 // Deleted topics go first, with their logs: a new topic of the same name in the same change
 // is found only after the old one's directories are renamed.
 func (s *Set) Apply(d *meta.Delta, img *meta.Image) {
+	s.followCluster(d, img)
 	var removed, added [shards][]*Topic
 	for _, ch := range d.Topics {
 		if ch.New != nil || ch.Old == nil {
@@ -157,11 +179,29 @@ func (s *Set) Apply(d *meta.Delta, img *meta.Image) {
 	}
 	s.showTopics(&added)
 	s.configureTopics(d, img)
+	if d.Brokers {
+		s.applyNodes()
+	}
+	if s.cfg.Transport != nil {
+		s.fetchers.endIdle()
+		s.sessions.lookAgain()
+	}
+}
+
+// applyNodes applies the rules of the partitions that this node leads with others after a change of
+// the nodes.
+func (s *Set) applyNodes() {
+	for p := range s.Partitions() {
+		if l := p.lead.Load(); l.Leader == s.cfg.NodeID && l.isReplicated() {
+			p.applyLeadership()
+		}
+	}
 }
 
 // removePartition ends a replica of this node, and deletes its log.
 func (s *Set) removePartition(p *Partition) {
 	p.endReplica()
+	s.fetchers.drop(p)
 	s.cfg.Store.Delete(p.id)
 }
 
@@ -224,18 +264,19 @@ func equalPartitions(a, b *meta.Partition) bool {
 // metadata says. p is the replica before, and the result the one after; nil: none.
 func (s *Set) followPartition(t *Topic, n int32, p *Partition, mp *meta.Partition) *Partition {
 	here := slices.Contains(mp.Replicas, s.cfg.NodeID)
-	l := &Leadership{
-		Leader: mp.Leader, Epoch: record.Epoch(mp.LeaderEpoch), PartitionEpoch: mp.PartitionEpoch,
-		Replicas: mp.Replicas, Adding: mp.Adding, ISR: mp.ISR,
-	}
 	switch {
 	case p != nil && here:
+		l := newLeadership(p.lead.Load(), mp)
 		p.setLeadership(l)
+		s.fetchers.follow(p, l)
+		p.applyLeadership()
 	case p != nil:
 		s.removePartition(p)
 		return nil
 	case here:
-		return newPartition(s, t, n, l)
+		s.made++
+		p = newPartition(&s.host, t, n, newLeadership(nil, mp), s.made)
+		s.fetchers.follow(p, p.lead.Load())
 	}
 	return p
 }
@@ -324,63 +365,10 @@ func (s *Set) configureTopic(t *Topic, img *meta.Image) {
 			continue
 		}
 		if old.log != next.log {
-			p.log.Configure(next.log)
+			p.log.Load().Configure(logOptions(p))
 		}
-		if old.MinISR != next.MinISR {
-			p.reapplyRules()
-		}
-	}
-}
-
-// Expire ends the waits whose deadline is not after now, a time of Now, and those that cannot
-// succeed any more. It is to be called about once a second. It looks only at partitions that
-// have waiters, since a look at all of them would be most of the work of an idle node with
-// thousands (BenchmarkExpire).
-func (s *Set) Expire(now time.Duration) {
-	s.mu.Lock()
-	ps := s.waiting
-	s.waiting = nil
-	s.mu.Unlock()
-	left := slices.DeleteFunc(ps, func(p *Partition) bool { return !p.expireWaits(now) })
-	if len(left) == 0 {
-		return
-	}
-	s.mu.Lock()
-	s.waiting = append(left, s.waiting...)
-	s.mu.Unlock()
-}
-
-// addWaiting has Expire look at a partition.
-func (s *Set) addWaiting(p *Partition) {
-	s.mu.Lock()
-	s.waiting = append(s.waiting, p)
-	s.mu.Unlock()
-}
-
-// Commit makes durable all that was appended to any partition so far. If a commit is under
-// way it may return at once: another commit, which covers it, follows then. The waits that
-// depend on the commit end after it.
-func (s *Set) Commit() {
-	s.cfg.Store.Commit()
-	s.advanceAppended()
-}
-
-// commitInBackground has commitLoop commit all that was appended so far, and does not wait
-// for it.
-func (s *Set) commitInBackground() {
-	select {
-	case s.commitWanted <- struct{}{}:
-	default: // a commit that has not begun yet covers it
-	}
-}
-
-func (s *Set) commitLoop() {
-	for {
-		select {
-		case <-s.stop:
-			return
-		case <-s.commitWanted:
-			s.Commit()
+		if old.MinISR != next.MinISR || old.MinISRSet != next.MinISRSet {
+			p.applyLeadership()
 		}
 	}
 }
@@ -390,15 +378,30 @@ func (s *Set) DiskSpace() (free, total int64) { return s.cfg.Store.DiskSpace() }
 
 // SizeOf is about how many bytes a partition takes on the disk. If its log was not opened yet, the
 // log's directory is read.
-func (*Set) SizeOf(p *Partition) int64 { return p.log.SizeOnDisk() }
+func (*Set) SizeOf(p *Partition) int64 { return p.log.Load().SizeOnDisk() }
 
-// Close ends all waits with ErrNotLeader, and the commits in the background. It does not close
-// the logs: the Store does, and makes durable what was appended before.
+// Close ends all waits with ErrNotLeader, the commits in the background, and what is said to other
+// nodes. It does not close the logs: the Store does, and makes durable what was appended before.
 func (s *Set) Close() {
-	close(s.stop)
+	s.cancel()
+	s.sessions.endAll()
 	s.work.Wait()
 	for p := range s.Partitions() {
 		p.endReplica()
+	}
+}
+
+// ServeFetch answers a request of a follower. It waits for records as long as the request says, unless
+// ctx ends; so the caller must not have anything wait behind it. It returns ErrSessionLost if the
+// request continues a session that is not there.
+func (s *Set) ServeFetch(ctx context.Context, r *FetchRequest) (*FetchAnswer, error) {
+	return s.sessions.serve(ctx, r)
+}
+
+// TakeReports takes a follower's reports of durable ends.
+func (s *Set) TakeReports(r *Reports) {
+	for i := range r.Partitions {
+		s.sessions.takeReport(r.Replica, r.BrokerEpoch, &r.Partitions[i])
 	}
 }
 

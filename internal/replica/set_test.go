@@ -258,7 +258,7 @@ func TestAppendOfACoordinatorCallsNothingBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	var ended []error
-	p.Await(1, 0, func(err error) { ended = append(ended, err) })
+	p.Await(0, 1, 0, func(err error) { ended = append(ended, err) })
 	w.apply(meta.ConfigSet{Resource: config.Resource{Type: config.Topic, Name: "__consumer_offsets"}, Key: "flush.messages", Value: "1000"})
 	var woken wakes
 	poll := Poll{Owner: &woken}
@@ -318,8 +318,8 @@ func TestCoordinatorsSeeTheWholeLog(t *testing.T) {
 		t.Errorf("read %d bytes, want %d: %v", len(got), len(b), err)
 	}
 	var got, endless error
-	p.Await(1, 5*time.Second, func(err error) { got = err })
-	p.Await(1, 0, func(err error) { endless = err })
+	p.Await(0, 1, 5*time.Second, func(err error) { got = err })
+	p.Await(0, 1, 0, func(err error) { endless = err })
 	w.set.Expire(w.set.Now() + 4*time.Second)
 	if got != nil {
 		t.Errorf("it ends too early: %v", got)
@@ -351,7 +351,7 @@ func TestPartitionIsALogForCoordinators(t *testing.T) {
 	}
 	p.Commit()
 	done := make(chan error, 1)
-	p.Await(5, 0, func(err error) { done <- err })
+	p.Await(0, 5, 0, func(err error) { done <- err })
 	if err := <-done; err != nil || p.HighWatermark() != 5 {
 		t.Fatalf("high watermark %d, %v", p.HighWatermark(), err)
 	}

@@ -81,9 +81,9 @@ func TestWaitListReleasesInOrder(t *testing.T) {
 }
 
 // newBarePartition makes a partition without a log, led by node 1.
-func newBarePartition(s *Set) *Partition {
-	p := &Partition{set: s}
-	p.polls.prev, p.polls.next = &p.polls, &p.polls
+func newBarePartition(h *host) *Partition {
+	p := &Partition{host: h}
+	newAudience(&p.audience)
 	p.lead.Store(&Leadership{Leader: 1, Replicas: []int32{1}, ISR: []int32{1}})
 	return p
 }
@@ -91,11 +91,11 @@ func newBarePartition(s *Set) *Partition {
 // addBytes does as an append of n bytes and its commit would.
 func (p *Partition) addBytes(n int64) {
 	p.mu.Lock()
-	p.arrived.bytes += n
-	p.arrived.end++
+	p.audience.bytes += n
+	p.audience.end++
 	hw := p.hw.Add(1)
-	p.arrived.advanceTo(record.Offset(hw))
-	woken := p.countForPollsLocked(false)
+	p.audience.advanceTo(record.Offset(hw))
+	woken := p.audience.count(false)
 	p.mu.Unlock()
 	wakePolls(woken)
 }
@@ -107,7 +107,7 @@ func (w *wakes) Wake() { w.n.Add(1) }
 // TestPollWakesOnceWhenEnoughHasCome proves that a poll of several partitions is woken when
 // the bytes of all together are enough, not before, and only once.
 func TestPollWakesOnceWhenEnoughHasCome(t *testing.T) {
-	s := &Set{cfg: Config{NodeID: 1}}
+	s := &host{cfg: Config{NodeID: 1}}
 	a, b := newBarePartition(s), newBarePartition(s)
 	var w wakes
 	poll := Poll{Owner: &w}
@@ -130,7 +130,7 @@ func TestPollWakesOnceWhenEnoughHasCome(t *testing.T) {
 			t.Fatalf("woken %d times", w.n.Load())
 		}
 		poll.End()
-		if a.polls.next != &a.polls || b.polls.next != &b.polls {
+		if a.audience.polls.next != &a.audience.polls || b.audience.polls.next != &b.audience.polls {
 			t.Fatal("an ended poll is still watching")
 		}
 	}
@@ -139,7 +139,7 @@ func TestPollWakesOnceWhenEnoughHasCome(t *testing.T) {
 // TestPollMissesNothingBeforePark proves that a poll does not miss bytes that come between the
 // read of a partition and Watch, nor an Expire between Begin and Park.
 func TestPollMissesNothingBeforePark(t *testing.T) {
-	s := &Set{cfg: Config{NodeID: 1}}
+	s := &host{cfg: Config{NodeID: 1}}
 	p := newBarePartition(s)
 	var w wakes
 	poll := Poll{Owner: &w}
@@ -171,7 +171,7 @@ func TestPollMissesNothingBeforePark(t *testing.T) {
 // bytes.
 func TestPollUnderLoad(*testing.T) {
 	const movers, moves = 4, 500
-	s := &Set{cfg: Config{NodeID: 1}}
+	s := &host{cfg: Config{NodeID: 1}}
 	parts := []*Partition{newBarePartition(s), newBarePartition(s), newBarePartition(s)}
 	o := &reparker{parts: parts, want: movers * moves, done: make(chan struct{})}
 	o.poll.Owner = o

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -36,6 +37,7 @@ type writer struct {
 	bufs      [][]byte // their batches, without retries
 	bytes     int64    // of bufs
 	gap       bool     // there is a gap in the offsets of bufs, or before them
+	failed    error    // why an item of the present call was not stored; nil: all were so far
 	next      record.Offset
 	jitter    int64 // ms that the active segment is rolled earlier
 }
@@ -61,7 +63,10 @@ func (l *Log) Append(epoch record.Epoch, items []Item) { l.appendItems(items, st
 
 // AppendAt appends the items in order with one write, with the offsets and epochs that
 // their batches have, as a follower or a mirror does. Offsets may have gaps but must not
-// be below the log's end, and epochs must not fall. Sequences of producers are not checked.
+// be below the log's end, and epochs must not fall. Only the first batch of a log may begin before
+// the log's start, if it goes beyond it. Sequences of producers are not checked.
+// After an item that fails none is stored, since the log would have a gap that its leader's
+// does not have.
 func (l *Log) AppendAt(items []Item) { l.appendItems(items, stamp{given: true}) }
 
 func (l *Log) appendItems(items []Item, st stamp) {
@@ -79,12 +84,16 @@ func (l *Log) appendItems(items []Item, st stamp) {
 		it := &items[i]
 		it.Base, it.Next, it.Time, it.Dup, it.Err = -1, -1, -1, false, err
 		it.Start = record.Offset(l.start.Load())
-		if err == nil {
-			it.Err = l.writer.placeItem(it, st, now)
+		if err != nil {
+			continue
+		}
+		if it.Err = l.writer.placeItem(it, st, now); it.Err != nil {
+			l.writer.failed = it.Err
 		}
 	}
 	if err == nil {
 		l.writer.writeRun()
+		l.writer.failed = nil
 		l.writer.boundProducers(now)
 	}
 }
@@ -143,7 +152,7 @@ func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 		return fmt.Errorf("%w: %d bytes", errInvalid, len(b))
 	}
 	if st.given {
-		if err := w.checkGiven(b); err != nil {
+		if err := cmp.Or(w.failed, w.checkGiven(b)); err != nil {
 			return err
 		}
 	} else if done, err := w.checkProducer(it); done || err != nil {
@@ -164,6 +173,9 @@ func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 	if rolled { // earlier items of the run were written, and may have failed
 		if err := l.Fault(); err != nil {
 			return err
+		}
+		if st.given && w.failed != nil {
+			return w.failed
 		}
 		if !st.given {
 			if done, err := w.checkProducer(it); done || err != nil {
@@ -187,22 +199,29 @@ func (w *writer) placeItem(it *Item, st stamp, now int64) error {
 	return nil
 }
 
-// checkGiven checks the offset and the epoch of a batch that keeps them.
+// checkGiven checks the offset and the epoch of a batch that keeps them. An epoch that this replica has
+// begun as the leader, without records, does not count: the next leader may have records of earlier ones.
 func (w *writer) checkGiven(b record.Batch) error {
 	l := w.l
 	l.pub.Lock()
-	epoch := l.epochs.Last()
+	epoch := l.epochs.At(l.end.Next - 1)
 	l.pub.Unlock()
 	if n := len(w.bufs); n > 0 {
 		epoch = record.Batch(w.bufs[n-1]).LeaderEpoch()
 	}
 	switch {
-	case b.BaseOffset() < w.next:
+	case b.BaseOffset() < w.next && !w.beginsWithin(b):
 		return fmt.Errorf("%w: a batch begins with %d where the log ends at %d", ErrOffsetOutOfRange, b.BaseOffset(), w.next)
 	case b.LeaderEpoch() < epoch:
 		return fmt.Errorf("%w: a batch of leader epoch %d follows one of %d", errInvalid, b.LeaderEpoch(), epoch)
 	}
 	return nil
+}
+
+// beginsWithin tells whether the log has nothing yet and begins within a batch, as that of a follower
+// whose leader's start is there: then the batch is the first one, with its records below the start.
+func (w *writer) beginsWithin(b record.Batch) bool {
+	return w.l.end.Segment == nil && len(w.bufs) == 0 && b.NextOffset() > w.next
 }
 
 // checkProducer checks the sequence of an item. done says that the item is a duplicate, whose
@@ -231,7 +250,7 @@ func (w *writer) makeRoom(b record.Batch, base record.Offset, now int64) (rolled
 	l := w.l
 	g := l.end.Segment
 	if g == nil {
-		err := w.rollSegment()
+		err := w.rollSegment(min(base, l.end.Next))
 		l.noteUse(useAppend, err)
 		return true, err
 	}
@@ -245,7 +264,7 @@ func (w *writer) makeRoom(b record.Batch, base record.Offset, now int64) (rolled
 	if l.end.Pos == 0 { // the write has failed: the segment is empty and has room
 		return true, nil
 	}
-	if err := w.rollSegment(); err != nil {
+	if err := w.rollSegment(l.end.Next); err != nil {
 		l.noteUse(useAppend, err)
 		return true, err
 	}
@@ -307,6 +326,7 @@ func (w *writer) failRun(err error) {
 	l.noteUse(useAppend, err)
 	w.producers.Revert()
 	err = nameError(err)
+	w.failed = err
 	for _, p := range w.run {
 		p.it.Base, p.it.Next, p.it.Time, p.it.Dup, p.it.Err = -1, -1, -1, false, err
 	}
@@ -324,6 +344,9 @@ func (w *writer) publishRun() {
 	}
 	for _, buf := range w.bufs {
 		b := record.Batch(buf)
+		if l.epochs.Last() > b.LeaderEpoch() {
+			l.epochs, l.due.epochs = l.epochs.Cut(b.BaseOffset()), true
+		}
 		if l.epochs.Last() < b.LeaderEpoch() {
 			l.beginEpochLocked(b.LeaderEpoch(), b.BaseOffset())
 		}
@@ -362,12 +385,11 @@ func (l *Log) listLocked() {
 	}
 }
 
-// rollSegment closes the active segment and makes the next one, which begins at the log's end.
-// After any failure the log is as it was.
-func (w *writer) rollSegment() error {
+// rollSegment closes the active segment and makes the next one, which begins at an offset: the log's
+// end, or an earlier one if it is the first. After any failure the log is as it was.
+func (w *writer) rollSegment(next record.Offset) error {
 	l, o := w.l, w.l.options()
-	old, next := l.end.Segment, l.end.Next
-	w.next = next
+	old := l.end.Segment
 	l.pub.Lock()
 	made := l.dirState != dirMissing
 	l.pub.Unlock()
@@ -407,6 +429,7 @@ func (w *writer) rollSegment() error {
 	segs := make([]*segment.Segment, len(l.segs), len(l.segs)+1)
 	copy(segs, l.segs)
 	l.segs, l.end = append(segs, g), Position{g, 0, next}
+	w.next = next
 	if l.stable.Segment == nil {
 		l.stable = l.end
 	}

@@ -55,7 +55,7 @@ type keeper struct {
 	recovered []recoveredFile // guarded by mu: files that recovery wrote or compared, and no checkpoint has synced
 	sweep     *sweep          // guarded by mu: see Store.Sweep
 
-	run        sync.Mutex // one checkpoint at a time; before Log.mu
+	run        turn // one checkpoint at a time; before Log.mu
 	disk       *checkpoint.Disk
 	checkpoint *checkpoint.Pair // guarded by run
 	base       *checkpoint.Pair // guarded by run
@@ -105,7 +105,27 @@ func (r *removal) isDue(now time.Time, isFull bool) bool {
 	return !r.at.After(now) || r.delayed && isFull
 }
 
+// turn is a mutex that is held for long: a checkpoint waits for the disk, and rests, while it has it.
+type turn struct {
+	taken   chan struct{} // of size 1
+	waiting atomic.Int32
+}
+
+// Lock waits for the turn.
+func (t *turn) Lock() {
+	t.waiting.Add(1)
+	t.taken <- struct{}{}
+	t.waiting.Add(-1)
+}
+
+// Unlock ends the turn.
+func (t *turn) Unlock() { <-t.taken }
+
+// isWanted tells whether somebody waits for the turn.
+func (t *turn) isWanted() bool { return t.waiting.Load() > 0 }
+
 func (k *keeper) init(s *Store) {
+	k.run.taken = make(chan struct{}, 1)
 	k.s = s
 	k.wake = make(chan struct{}, 1)
 	k.disk = &checkpoint.Disk{FS: s.fs, Dir: s.cfg.Dir, Log: s.log, Sync: s.syncs.syncFile, SyncDir: s.syncs.syncDir, IsFull: isFull}
@@ -194,7 +214,9 @@ func (k *keeper) noteWritten(late, fill bool) {
 	}
 }
 
-func (k *keeper) isCheckpointUrgent() bool { return k.urgent.Load() || k.s.closing.Load() }
+func (k *keeper) isCheckpointUrgent() bool {
+	return k.urgent.Load() || k.run.isWanted() || k.s.closing.Load()
+}
 
 func (k *keeper) runLoop() {
 	timer := time.NewTimer(0)

@@ -14,18 +14,21 @@ import (
 
 // Options are one log's settings, from its topic's configs.
 type Options struct {
-	SegmentBytes       int64
-	SegmentAge         time.Duration // segment.ms
-	SegmentJitter      time.Duration
-	IndexInterval      int           // index.interval.bytes
-	IndexBytes         int           // segment.index.bytes
-	RetentionAge       time.Duration // -1: for ever
-	RetentionBytes     int64         // -1: no limit
-	FlushMessages      int64         // 1: an append is committed when it is on disk; more: when it is written
-	FlushAge           time.Duration // flush.ms; 0: never
-	Preallocate        bool
-	FileDeleteDelay    time.Duration
-	Delete             bool // cleanup.policy has delete
+	SegmentBytes    int64
+	SegmentAge      time.Duration // segment.ms
+	SegmentJitter   time.Duration
+	IndexInterval   int           // index.interval.bytes
+	IndexBytes      int           // segment.index.bytes
+	RetentionAge    time.Duration // -1: for ever
+	RetentionBytes  int64         // -1: no limit
+	FlushMessages   int64         // 1: an append is committed when it is on disk; more: when it is written
+	FlushAge        time.Duration // flush.ms; 0: never
+	Preallocate     bool
+	FileDeleteDelay time.Duration
+	Delete          bool // cleanup.policy has delete
+	// Replicated tells that other replicas have a say in what is committed: nothing beyond the high
+	// watermark is removed, even where that was never set.
+	Replicated         bool
 	ProducerExpiration time.Duration
 }
 
@@ -213,12 +216,13 @@ func (l *Log) Start() (record.Offset, error) {
 	return record.Offset(l.start.Load()), err
 }
 
-// End is the offset after the last record.
+// End is the offset after the last record. It is the start of a log whose first batch, which begins
+// before the start, could not be written.
 func (l *Log) End() (record.Offset, error) {
 	err := l.makeUsable()
 	l.pub.Lock()
 	defer l.pub.Unlock()
-	return l.end.Next, err
+	return max(l.end.Next, record.Offset(l.start.Load())), err
 }
 
 // Committed is the offset after the last committed record.

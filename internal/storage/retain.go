@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,29 +23,91 @@ func (l *Log) SetStart(o record.Offset) error {
 
 // keepStart makes durable a start that the log has in memory, unless a start at least as high is
 // durable already.
-func (l *Log) keepStart(o record.Offset) error {
-	if o <= record.Offset(l.sureStart.Load()) {
-		return nil
+func (l *Log) keepStart(o record.Offset) error { return keepStarts(l.s, StartMove{Log: l, To: o}) }
+
+// StartMove is the start of a log, to which SetStarts moves it.
+type StartMove struct {
+	Log *Log
+	To  record.Offset
+}
+
+// SetStarts moves the starts of logs forward, as SetStart does, with one write for all of them. A
+// follower does so as its leader's starts move: it waits for the commits that are under way first
+// if a start is above what is committed. If a start cannot be moved the others are, and the error
+// says why.
+func SetStarts(s *Store, moves ...StartMove) error {
+	var failed error
+	moved := make([]StartMove, 0, len(moves))
+	waited := false
+	for _, m := range moves {
+		if !waited && int64(m.To) > m.Log.commitTo.Load() {
+			waited = true
+			if err := s.commit.awaitEntered(); err != nil {
+				return err
+			}
+		}
+		if err := m.Log.moveStart(m.To); err != nil {
+			failed = err
+			continue
+		}
+		moved = append(moved, m)
 	}
-	l.pub.Lock()
-	if logState(l.state.Load()) == logDeleted { // the next log of the same identity must not get the start
-		l.pub.Unlock()
-		return ErrClosed
+	return cmp.Or(failed, keepStarts(s, moved...))
+}
+
+// keepStarts makes durable the starts that logs have in memory, unless starts at least as high are
+// durable already.
+func keepStarts(s *Store, moves ...StartMove) (failed error) {
+	notes := make([]*note, len(moves)) // nil: the start is durable already, or its log was deleted
+	last := int64(0)
+	for i, m := range moves {
+		if m.To <= record.Offset(m.Log.sureStart.Load()) {
+			continue
+		}
+		n, round, err := noteStart(m.Log, m.To)
+		if err != nil {
+			failed = err
+			continue
+		}
+		notes[i], last = n, max(last, round)
 	}
-	l.s.points.RaiseStart(l.id, o)
-	note, round := l.s.commit.addNote(journal.Part{Kind: journal.Start, ID: l.id, Dir: l.name, Offset: o}) // before that of a deletion
-	l.pub.Unlock()
-	err := l.s.commit.awaitNote(note, round)
-	if errors.Is(err, errNoteRefused) || errors.Is(err, errNoteUnknown) {
-		err = l.s.keeper.savePoints()
-	}
-	for err == nil {
-		sure := l.sureStart.Load()
-		if sure >= int64(o) || l.sureStart.CompareAndSwap(sure, int64(o)) {
-			break
+	saved := false // the points files have the starts that the journal does not have
+	for i, n := range notes {
+		if n == nil {
+			continue
+		}
+		err := s.commit.awaitNote(n, last)
+		if errors.Is(err, errNoteRefused) || errors.Is(err, errNoteUnknown) {
+			err = nil
+			if !saved {
+				err = s.keeper.savePoints()
+				saved = err == nil
+			}
+		}
+		if err != nil {
+			failed = err
+			continue
+		}
+		for sure := &moves[i].Log.sureStart; ; {
+			was := sure.Load()
+			if was >= int64(moves[i].To) || sure.CompareAndSwap(was, int64(moves[i].To)) {
+				break
+			}
 		}
 	}
-	return err
+	return failed
+}
+
+// noteStart puts a note of the log's start into the coming round, before that of a deletion.
+func noteStart(l *Log, o record.Offset) (n *note, round int64, err error) {
+	l.pub.Lock()
+	defer l.pub.Unlock()
+	if logState(l.state.Load()) == logDeleted { // the next log of the same identity must not get the start
+		return nil, 0, ErrClosed
+	}
+	l.s.points.RaiseStart(l.id, o)
+	n, round = l.s.commit.addNote(journal.Part{Kind: journal.Start, ID: l.id, Dir: l.name, Offset: o})
+	return n, round, nil
 }
 
 // moveStart moves the start in memory, unless it is as high already. The segments below the start
@@ -153,7 +216,7 @@ func (l *Log) emptyActive(o record.Offset) error {
 	if err := l.prepareWriterLocked(); err != nil {
 		return err
 	}
-	if err := l.writer.rollSegment(); err != nil && classify(err) != full {
+	if err := l.writer.rollSegment(l.end.Next); err != nil && classify(err) != full {
 		return err
 	}
 	return nil
@@ -222,6 +285,7 @@ func (r *retention) apply() error {
 		if err := l.moveStart(start); err != nil {
 			return err
 		}
+		l.committed(l)
 	}
 	l.noteOldest(byAge)
 	return nil
@@ -238,11 +302,11 @@ func (l *Log) noteOldest(at Stamp) {
 }
 
 // limit is the offset beyond which retention removes nothing: the committed end, or the high
-// watermark if a leader has set one.
+// watermark if a leader has set one, or must do so.
 func (r *retention) limit() record.Offset {
 	l := r.l
 	limit := record.Offset(l.commitTo.Load())
-	if hw := record.Offset(l.highWatermark.Load()); hw > 0 {
+	if hw := record.Offset(l.highWatermark.Load()); hw > 0 || l.options().Replicated {
 		limit = min(limit, hw)
 	}
 	return limit

@@ -173,7 +173,8 @@ func openDir(cfg Config) (*Store, error) {
 // Log returns the log of one partition, and adds it if it is missing. Its files are opened at
 // the first use and made at the first append. committed is called, on any goroutine and with
 // no lock held, after the committed end has moved, but not after Append itself has moved it. It is
-// also called before retention where the high watermark lies below the committed end.
+// also called before retention where the high watermark lies below the committed end, and after
+// retention has moved the start.
 func (s *Store) Log(id LogID, topic string, o Options, committed func(l *Log)) *Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()

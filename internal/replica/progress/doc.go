@@ -75,6 +75,10 @@
 // difference does the follower report durable ends: an end that was reported earlier might be
 // that of records which the leader does not have.
 //
+// A fetch may stand for long without an answer, and while nothing is appended nothing need be
+// said: a leader takes it that a follower which had everything has it until more is appended.
+// A log has whole batches, so one that has no records yet may begin within one.
+//
 // # Proof
 //
 // TestModel runs the machines in a simulated cluster of 2 to 5 nodes, from a seed: crashes that

@@ -127,6 +127,10 @@ func (f *Follower) resume(at time.Duration) {
 	}
 }
 
+// RetryAt is the time from which on NextFetch returns a fetch; ok is false if another event must
+// come first.
+func (f *Follower) RetryAt() (at time.Duration, ok bool) { return f.retry, f.state == ready }
+
 // NextFetch returns the next fetch, if one is to be sent now. Its sender must call Answered or
 // FetchLost at the end.
 func (f *Follower) NextFetch(now time.Duration) (Fetch, bool) {
@@ -211,6 +215,7 @@ func (f *Follower) takeRecords(now time.Duration, a *Answer) Step {
 		f.state, f.told = writing, *a
 		return Step{Kind: Append, Batches: n}
 	case len(a.Batches) > 0:
+		f.heed(a) // if all own records are deleted at the leader, its next batch may begin among them
 		f.resume(now + f.backoff)
 	default:
 		f.heed(a)
@@ -221,11 +226,15 @@ func (f *Follower) takeRecords(now time.Duration, a *Answer) Step {
 
 // countFollowing counts the first batches that follow the own log: their offsets and epochs
 // rise, and none is of an epoch after the leader's, who may have lost its place and appended
-// another leader's records before it read them (KAFKA-18723).
+// another leader's records before it read them (KAFKA-18723). Only a log that has no records may
+// begin within a batch, since the leader's start may lie there.
 func (f *Follower) countFollowing(batches []Batch) int {
 	end, last := f.log.End, f.last
 	for i := range batches {
 		b := &batches[i]
+		if i == 0 && f.log.Start == f.log.End && b.Next > end {
+			end = min(end, b.Base)
+		}
 		if b.Base < end || b.Next <= b.Base || b.Epoch < last || b.Epoch > f.epoch {
 			return i
 		}

@@ -350,6 +350,53 @@ func TestBatchesThatDoNotFollow(t *testing.T) {
 	}
 }
 
+// TestLogBeginsWithinBatch proves that a log without records takes a batch that begins before its end,
+// since the leader's start may lie there; that one with records does not; and that a follower whose
+// records are all deleted at the leader comes to have none.
+func TestLogBeginsWithinBatch(t *testing.T) {
+	across := []Batch{{1, 4, 5}, {4, 5, 5}}
+	w := follow(t, 1, 3)
+	if s := w.answer(w.fetch(), Answer{Batches: across, HighWatermark: 5, Start: 2, End: 5}); s.Kind != NoStep {
+		t.Fatalf("with records: %+v", s)
+	}
+	if w.f.Start() != 2 || w.f.HighWatermark() != 2 {
+		t.Fatalf("the start is %d, the high watermark %d", w.f.Start(), w.f.HighWatermark())
+	}
+	w.now += time.Second
+	s := w.f.Answered(w.now, &Answer{ID: w.fetch().ID, Batches: across, HighWatermark: 5, Start: 2, End: 5}, Tail{})
+	if s.Kind != Append || s.Batches != 2 {
+		t.Errorf("without records: %+v", s)
+	}
+	w = follow(t)
+	s = w.f.Answered(w.now, &Answer{ID: w.fetch().ID, Batches: []Batch{{0, 0, 5}}, End: 5}, Tail{})
+	if s.Kind != NoStep {
+		t.Errorf("a batch that ends where the log does: %+v", s)
+	}
+}
+
+// TestRetryAt proves that a follower says from when on it fetches, and that it waits for an event in
+// other states.
+func TestRetryAt(t *testing.T) {
+	w := follow(t, 1)
+	want := func(at time.Duration, ok bool, why string) {
+		t.Helper()
+		if gotAt, got := w.f.RetryAt(); got != ok || ok && gotAt != at {
+			t.Errorf("%s: at %v, %v", why, gotAt, got)
+		}
+	}
+	want(0, true, "it has begun to follow")
+	q := w.fetch()
+	want(0, false, "a fetch is under way")
+	w.now = 7 * time.Second
+	w.f.FetchLost(w.now, q.ID)
+	want(8*time.Second, true, "the fetch is lost")
+	if _, ok := w.f.NextFetch(w.now); ok {
+		t.Error("it fetches in the pause")
+	}
+	w.f.Follow(w.now, -1, 6, 41)
+	want(0, false, "nobody leads")
+}
+
 // TestLateAnswers proves that answers to earlier fetches are not heeded, and that a leader which
 // comes while a write is under way is followed after it.
 func TestLateAnswers(t *testing.T) {

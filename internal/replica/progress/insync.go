@@ -58,10 +58,10 @@ func (l *Leader) Propose(now time.Duration) (Proposal, bool) {
 	if c.state == proposed || c.state == waiting && now < c.until {
 		return Proposal{}, false
 	}
-	members, differs := l.wanted(now)
-	if !differs && c.state == settled {
+	if c.state == settled && !l.wantsChange(now) {
 		return Proposal{}, false
 	}
+	members := l.wanted(now)
 	for _, m := range members {
 		if !l.inMaximal(m.ID) {
 			c.joining = append(c.joining, m.ID)
@@ -80,28 +80,45 @@ func (l *Leader) Answered(now time.Duration, attempt uint64) {
 	}
 }
 
-// wanted is the in-sync set that the rules ask for. differs is false if it is the present one.
-func (l *Leader) wanted(now time.Duration) (members []Member, differs bool) {
+// wantsChange tells whether the in-sync set that the rules ask for is not the present one.
+func (l *Leader) wantsChange(now time.Duration) bool {
+	for i := range l.followers {
+		r := &l.followers[i]
+		if l.mustLeave(now, r) || l.canJoin(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// wanted is the in-sync set that the rules ask for.
+func (l *Leader) wanted(now time.Duration) (members []Member) {
 	for _, id := range l.assigned.ISR {
 		r := l.follower(id)
 		switch {
 		case r == nil: // the leader itself
 			members = append(members, Member{ID: id, BrokerEpoch: l.brokers[id].Epoch})
-		case l.lags(now, r):
-			differs = true
-		default:
+		case !l.mustLeave(now, r):
 			members = append(members, Member{ID: id, BrokerEpoch: r.brokerEpoch})
 		}
 	}
 	for i := range l.followers {
-		r := &l.followers[i]
-		// Beyond the high watermark as this leader knows it there may be committed records of
-		// earlier epochs, but none from the start of its own epoch on.
-		isComplete := r.durable >= l.hw && r.durable >= l.epochStart
-		if !slices.Contains(l.assigned.ISR, r.id) && l.mayJoin(r) && isComplete {
+		if r := &l.followers[i]; l.canJoin(r) {
 			members = append(members, Member{ID: r.id, BrokerEpoch: r.brokerEpoch})
-			differs = true
 		}
 	}
-	return members, differs
+	return members
+}
+
+// mustLeave tells whether a follower is in the in-sync set and late.
+func (l *Leader) mustLeave(now time.Duration, r *follower) bool {
+	return slices.Contains(l.assigned.ISR, r.id) && l.lags(now, r)
+}
+
+// canJoin tells whether a follower is to be added to the in-sync set. Beyond the high watermark as
+// this leader knows it there may be committed records of earlier epochs, but none from the start of
+// its own epoch on.
+func (l *Leader) canJoin(r *follower) bool {
+	isComplete := r.durable >= l.hw && r.durable >= l.epochStart
+	return !slices.Contains(l.assigned.ISR, r.id) && l.mayJoin(r) && isComplete
 }

@@ -209,8 +209,17 @@ func (l *Leader) LowWatermark() record.Offset {
 	return low
 }
 
-// Moved takes the limits of the leader's own log after they have changed.
+// Moved takes the limits of the leader's own log after they have changed. A follower that had
+// everything until now was not late so far, however long ago its last fetch was: while nothing is
+// appended a follower need not fetch.
 func (l *Leader) Moved(now time.Duration, own Ends) {
+	if own.End > l.own.End {
+		for i := range l.followers {
+			if r := &l.followers[i]; r.compared && r.durable >= l.own.End {
+				r.caughtUp, r.goal, r.goalSet = now, own.End, now
+			}
+		}
+	}
 	l.own = own
 	l.advance(now)
 }
@@ -230,6 +239,32 @@ func (l *Leader) BrokersChanged(now time.Duration, b Brokers) {
 
 // Tick lets time pass.
 func (l *Leader) Tick(now time.Duration) { l.advance(now) }
+
+// AwaitsTime tells whether time alone may have the leader do something: the pause after a proposal
+// ends, or a follower that is waited for counts as late. If it does not, Tick and Propose need not
+// be called before the next event.
+func (l *Leader) AwaitsTime() bool {
+	if l.change.state == waiting {
+		return true
+	}
+	for i := range l.followers {
+		r := &l.followers[i]
+		if (l.inMaximal(r.id) || l.mayJoin(r)) && (!r.compared || r.durable < l.own.End) {
+			return true
+		}
+	}
+	return false
+}
+
+// FollowerEnds are the limits of a follower's log as its last fetch had them. ok is false if it has
+// not fetched in this epoch, or is no replica.
+func (l *Leader) FollowerEnds(id int32) (start, end record.Offset, ok bool) {
+	r := l.follower(id)
+	if r == nil || !r.compared {
+		return -1, -1, false
+	}
+	return r.start, r.fetched, true
+}
 
 // Fetched takes a follower's fetch and judges it. tail is the own log's answer for the fetch's
 // LastEpoch.

@@ -368,10 +368,22 @@ func TestLeave(t *testing.T) {
 		w.l.Tick(w.now)
 		w.wantProposal("it has all that there is")
 	})
+	t.Run("idle until records come", func(t *testing.T) {
+		w := lead(t, replicas(1, 2), 10)
+		w.fetch(2, 10, 10)
+		w.now = time.Hour
+		w.grow(20)
+		w.wantProposal("it had all until now, and need not fetch while there is nothing")
+		w.now += limit
+		w.grow(30)
+		w.wantProposal("at the limit")
+		w.now++
+		w.wantProposal("after it", 1)
+	})
 	t.Run("a disk that hangs", func(t *testing.T) {
 		w := lead(t, replicas(1, 2), 10)
 		w.fetch(2, 10, 10)
-		for range 11 {
+		for range 12 { // it had all until the first record came, after a second
 			w.now += time.Second
 			w.grow(w.own.End + 1)
 			w.fetch(2, w.own.End, 10)
@@ -412,6 +424,52 @@ func TestLeave(t *testing.T) {
 		w.now++
 		w.wantProposal("it has not", 1)
 	})
+}
+
+// TestAwaitsTime proves that a leader is to be told of the time exactly while a follower that is waited
+// for lacks something, or a pause goes on.
+func TestAwaitsTime(t *testing.T) {
+	w := lead(t, replicas(1, 2), 10)
+	want := func(want bool, why string) {
+		t.Helper()
+		if got := w.l.AwaitsTime(); got != want {
+			t.Errorf("%s: %v", why, got)
+		}
+	}
+	want(true, "a member has not fetched yet")
+	w.fetch(2, 10, 10)
+	want(false, "it has all")
+	w.grow(20)
+	want(true, "it is behind")
+	w.now = 11 * time.Second
+	p := w.wantProposal("it is late", 1)
+	w.fetch(2, 20, 20)
+	want(false, "it has all, and the answer to come is an event")
+	w.l.Answered(w.now, p.Attempt)
+	want(true, "the pause after the answer")
+	w.assign(1)
+	want(false, "the metadata have the change")
+	w.fetch(3, 5, 5)
+	want(true, "one that may join is behind")
+	w.l.BrokersChanged(w.now, Brokers{1: alive[1], 2: alive[2], 3: {Epoch: 103}})
+	want(false, "it is fenced")
+}
+
+// TestFollowerEnds proves that the ends of a follower's log are those of its last fetch, once the
+// logs were compared.
+func TestFollowerEnds(t *testing.T) {
+	w := lead(t, replicas(1, 2), 10)
+	if _, _, ok := w.l.FollowerEnds(2); ok {
+		t.Error("it has not fetched yet")
+	}
+	f := Fetch{Replica: 2, BrokerEpoch: 102, Epoch: 5, Offset: 8, LastEpoch: record.NoEpoch, Start: 3, Durable: 7}
+	w.l.Fetched(w.now, &f, Tail{})
+	if start, end, ok := w.l.FollowerEnds(2); !ok || start != 3 || end != 8 {
+		t.Errorf("%d to %d, %v", start, end, ok)
+	}
+	if _, _, ok := w.l.FollowerEnds(7); ok {
+		t.Error("node 7 is no replica")
+	}
 }
 
 // TestReadable proves that a new leader tells readers of no high watermark before it has reached

@@ -88,11 +88,15 @@ func (x *exam) doNext() (string, error) {
 			sameError(x.log.Append(x.epoch, values...), m.Append(x.epoch, values...))
 	case 6, 7, 8, 9:
 		var entries []Entry
-		for _, v := range x.values() {
-			x.epoch += record.Epoch(x.rng.IntN(2))
-			entries = append(entries, Entry{max(x.epoch, m.lastEpoch()), v})
+		at, last := m.End(), m.EpochAt(m.End()-1)
+		if at == m.Start() {
+			last = m.before
 		}
-		at := m.End()
+		x.epoch += record.Epoch(x.rng.IntN(2))
+		for _, v := range x.values() { // also of an earlier epoch than one that has begun without records
+			last = max(last, x.epoch-record.Epoch(x.rng.IntN(3)), 0)
+			entries = append(entries, Entry{last, v})
+		}
 		return fmt.Sprintf("append %v at %d", entries, at), sameError(x.log.AppendAt(at, entries...), m.AppendAt(at, entries...))
 	case 10, 11:
 		x.epoch += 1 + record.Epoch(x.rng.IntN(2))
