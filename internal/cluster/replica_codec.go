@@ -91,9 +91,9 @@ func appendBound(b []byte, n int) []byte {
 // readBound reads a number of bytes or of milliseconds.
 func (r *reader) readBound() int { return int(min(r.readUint32(), math.MaxInt32)) }
 
-// appendFetch appends a follower's request.
-func appendFetch(b []byte, q *replica.FetchRequest) []byte {
-	b = binary.BigEndian.AppendUint32(b, uint32(q.Replica))
+// encodeFetch encodes a follower's request.
+func encodeFetch(q *replica.FetchRequest) []byte {
+	b := binary.BigEndian.AppendUint32(nil, uint32(q.Replica))
 	b = binary.BigEndian.AppendUint64(b, uint64(q.BrokerEpoch))
 	b = binary.BigEndian.AppendUint64(b, q.Session)
 	b = binary.BigEndian.AppendUint32(b, q.Number)
@@ -165,9 +165,9 @@ func (r *reader) readReports() (reports []replica.PartitionReport) {
 	return reports
 }
 
-// appendDurable appends a message of durable ends.
-func appendDurable(b []byte, q *replica.Reports) []byte {
-	b = binary.BigEndian.AppendUint32(b, uint32(q.Replica))
+// encodeDurable encodes a message of durable ends.
+func encodeDurable(q *replica.Reports) []byte {
+	b := binary.BigEndian.AppendUint32(nil, uint32(q.Replica))
 	return appendReports(binary.BigEndian.AppendUint64(b, uint64(q.BrokerEpoch)), q.Partitions)
 }
 
@@ -225,8 +225,8 @@ type proposals struct {
 	changes     []replica.InSyncChange
 }
 
-func (q *proposals) appendTo(b []byte) []byte {
-	b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, uint32(q.broker)), uint64(q.brokerEpoch))
+func (q *proposals) encode() []byte {
+	b := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, uint32(q.broker)), uint64(q.brokerEpoch))
 	b = binary.BigEndian.AppendUint32(b, uint32(len(q.changes)))
 	for i := range q.changes {
 		c := &q.changes[i]

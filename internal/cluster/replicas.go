@@ -67,7 +67,7 @@ func (t *Replicas) Fetch(ctx context.Context, leader int32, q *replica.FetchRequ
 		return nil, err
 	}
 	into := t.memory.take(leader)
-	b, err := conn.CallInto(ctx, peer.ReplicaFetch, appendFetch(nil, q), into.buffer, maxAnswer)
+	b, err := conn.CallInto(ctx, peer.ReplicaFetch, encodeFetch(q), into.buffer, maxAnswer)
 	if err != nil {
 		return nil, err // nobody has the memory: it was for much more than nothing
 	}
@@ -89,7 +89,7 @@ func (t *Replicas) Report(ctx context.Context, leader int32, q *replica.Reports)
 	if err != nil {
 		return err
 	}
-	return conn.Send(peer.DurableEnds, appendDurable(nil, q))
+	return conn.Send(peer.DurableEnds, encodeDurable(q))
 }
 
 // AlterInSync asks the active controller for changes of in-sync sets. It implements replica.Transport.
@@ -100,7 +100,7 @@ func (t *Replicas) AlterInSync(ctx context.Context, changes []replica.InSyncChan
 	c := t.cfg.Controller
 	here := func(ctx context.Context) error { return c.alterInSync(ctx, q) }
 	there := func(ctx context.Context, node int32) error {
-		_, err := c.call(ctx, node, peer.Commands, peer.AlterInSync, q.appendTo(nil))
+		_, err := c.call(ctx, node, peer.Commands, peer.AlterInSync, q.encode())
 		return err
 	}
 	return c.repeat(ctx, here, there)

@@ -252,7 +252,7 @@ func TestFetchesThatWait(t *testing.T) {
 	begin := func() <-chan error {
 		end := make(chan error, 1)
 		go func() {
-			answer, err := conn.Call(t.Context(), peer.ReplicaFetch, appendFetch(nil, fetch))
+			answer, err := conn.Call(t.Context(), peer.ReplicaFetch, encodeFetch(fetch))
 			if err == nil {
 				_, err = splitAnswer(answer)
 			}
@@ -286,7 +286,7 @@ func TestReplicasSpeakForThemselves(t *testing.T) {
 	one := w.startKeeper(1, nil)
 	for _, h := range one.replicas.Handlers() {
 		c := rawConn(t, one.listener.Addr().String())
-		c.Write(frame(h.Key, appendDurable(nil, &replica.Reports{Replica: 1})))
+		c.Write(frame(h.Key, encodeDurable(&replica.Reports{Replica: 1})))
 		if !isClosedWithout(c) {
 			t.Errorf("%s is served to anybody", peer.NameOf(h.Key))
 		}
@@ -298,14 +298,14 @@ func TestReplicasSpeakForThemselves(t *testing.T) {
 		key  int16
 		body []byte
 	}{
-		"a fetch for another node":     {peer.ReplicaFetch, appendFetch(nil, &replica.FetchRequest{Replica: 1})},
-		"reports for another node":     {peer.DurableEnds, appendDurable(nil, &replica.Reports{Replica: 1})},
-		"proposals for another node":   {peer.AlterInSync, (&proposals{broker: 1}).appendTo(nil)},
-		"a fetch that is cut":          {peer.ReplicaFetch, appendFetch(nil, &replica.FetchRequest{Replica: 2})[1:]},
-		"reports with more behind":     {peer.DurableEnds, append(appendDurable(nil, &replica.Reports{Replica: 2}), 0)},
-		"proposals that promise more":  {peer.AlterInSync, binary.BigEndian.AppendUint32((&proposals{broker: 2}).appendTo(nil)[:12], 1<<31)},
-		"a fetch with negative ends":   {peer.ReplicaFetch, appendFetch(nil, &replica.FetchRequest{Replica: 2, Partitions: []replica.PartitionFetch{{Offset: -1}}})},
-		"a fetch of partition minus 1": {peer.ReplicaFetch, appendFetch(nil, &replica.FetchRequest{Replica: 2, Forgotten: []replica.PartitionID{{Partition: -1}}})},
+		"a fetch for another node":     {peer.ReplicaFetch, encodeFetch(&replica.FetchRequest{Replica: 1})},
+		"reports for another node":     {peer.DurableEnds, encodeDurable(&replica.Reports{Replica: 1})},
+		"proposals for another node":   {peer.AlterInSync, (&proposals{broker: 1}).encode()},
+		"a fetch that is cut":          {peer.ReplicaFetch, encodeFetch(&replica.FetchRequest{Replica: 2})[1:]},
+		"reports with more behind":     {peer.DurableEnds, append(encodeDurable(&replica.Reports{Replica: 2}), 0)},
+		"proposals that promise more":  {peer.AlterInSync, binary.BigEndian.AppendUint32((&proposals{broker: 2}).encode()[:12], 1<<31)},
+		"a fetch with negative ends":   {peer.ReplicaFetch, encodeFetch(&replica.FetchRequest{Replica: 2, Partitions: []replica.PartitionFetch{{Offset: -1}}})},
+		"a fetch of partition minus 1": {peer.ReplicaFetch, encodeFetch(&replica.FetchRequest{Replica: 2, Forgotten: []replica.PartitionID{{Partition: -1}}})},
 	} {
 		conn, err := links.Get(t.Context(), 1, peer.Commands)
 		if err != nil {
@@ -321,6 +321,128 @@ func TestReplicasSpeakForThemselves(t *testing.T) {
 		case <-t.Context().Done():
 			t.Errorf("%s does not end the connection: %v", name, err)
 		}
+	}
+}
+
+// TestProposalsFindTheController proves that a leader's proposal is decided by the active controller, from
+// a node that is no member of the quorum and from one that is, and by the next controller after the
+// active one has ended.
+func TestProposalsFindTheController(t *testing.T) {
+	w := newWorld(t)
+	ends := map[int32]*Replicas{}
+	all := w.startMembers(4, 3, func(m *member, ctx context.Context) []peer.Handler {
+		r := NewReplicas(ctx, ReplicasConfig{NodeID: m.id, Links: m.links, Controller: m.ctl, BrokerEpoch: m.epoch.Load})
+		ends[m.id] = r
+		m.closers = append(m.closers, r.Close)
+		return r.Handlers()
+	})
+	lead := leading(t, all)
+	var assigned []controller.Assignment
+	rest := without(all, lead)
+	for i, m := range rest { // each leads a partition, which the controller's node follows
+		assigned = append(assigned, controller.Assignment{Partition: int32(i), Replicas: []int32{m.id, lead.id}})
+	}
+	made, err := lead.local.CreateTopics(t.Context(), []controller.NewTopic{{Name: "t", Partitions: -1, ReplicationFactor: -1, Assignments: assigned}}, false)
+	if err != nil || made[0].Err != nil {
+		t.Fatal(err, made[0].Err)
+	}
+	// propose has a member propose itself alone, and tells whether the metadata have that afterwards.
+	alive := all
+	propose := func(m *member, number int) bool {
+		topic := m.meta.image.Load().Topic("t")
+		if topic == nil {
+			return false
+		}
+		p := &topic.Partitions[number]
+		if err := ends[m.id].AlterInSync(t.Context(), []replica.InSyncChange{{
+			ID: replica.PartitionID{Topic: topic.ID, Partition: int32(number)}, Epoch: record.Epoch(p.LeaderEpoch), PartitionEpoch: p.PartitionEpoch,
+			ISR: []replica.InSyncMember{{ID: m.id, BrokerEpoch: m.epoch.Load()}},
+		}}); err != nil {
+			return false
+		}
+		now := &leading(t, alive).meta.image.Load().Topic("t").Partitions[number]
+		return now.PartitionEpoch > p.PartitionEpoch && slices.Equal(now.ISR, []int32{m.id})
+	}
+	proposeAll := func() {
+		t.Helper()
+		for i, m := range rest {
+			eventually(t, fmt.Sprintf("a proposal of node %d is accepted", m.id), func() bool { return propose(m, i) })
+		}
+	}
+	proposeAll()
+	lead.kill()
+	alive = rest
+	proposeAll()
+}
+
+// TestReportsOvertakeFetches proves that the report of a durable end reaches the leader, and commits, while
+// a fetch of the same follower waits there for a minute: the fetch ends since the high watermark has moved.
+func TestReportsOvertakeFetches(t *testing.T) {
+	w := newWorld(t)
+	one := w.startKeeper(1, nil)
+	var two *Replicas
+	follower := w.startMember(2, nil, options{}, func(m *member, ctx context.Context) []peer.Handler {
+		two = NewReplicas(ctx, ReplicasConfig{NodeID: m.id, Links: m.links, Controller: m.ctl, BrokerEpoch: m.epoch.Load})
+		m.closers = append(m.closers, two.Close)
+		return two.Handlers()
+	})
+	follower.join()
+	one.makeTopic(controller.NewTopic{Name: "t", Partitions: -1, ReplicationFactor: -1, Assignments: []controller.Assignment{{Replicas: []int32{1, 2}}}})
+	eventually(t, "the leader is there", func() bool { p := one.set.Partition("t", 0); return p != nil && p.CheckLeader(record.NoEpoch) == nil })
+	p := one.set.Partition("t", 0)
+	id := replica.PartitionID{Topic: p.Topic().ID}
+	session, number := uint64(0), uint32(0)
+	fetch := func(offset record.Offset, last record.Epoch) (*replica.PartitionAnswer, error) {
+		l := p.Leadership()
+		a, err := two.Fetch(t.Context(), 1, &replica.FetchRequest{
+			Replica: 2, BrokerEpoch: follower.epoch.Load(), Session: session, Number: number, MaxWait: time.Minute, MinBytes: 1, MaxBytes: 1 << 20, PartitionBytes: 1 << 20,
+			Partitions: []replica.PartitionFetch{{ID: id, Epoch: l.Epoch, Assigned: l.PartitionEpoch, Offset: offset, LastEpoch: last}},
+		})
+		if err != nil {
+			return nil, err
+		}
+		defer a.Release()
+		session, number = a.Session, number+1
+		if len(a.Partitions) != 1 || a.Partitions[0].Verdict != progress.Served {
+			return nil, fmt.Errorf("the answer is %+v", a.Partitions)
+		}
+		return &a.Partitions[0], nil
+	}
+	if _, err := fetch(0, record.NoEpoch); err != nil { // the first fetch of an epoch is answered at once
+		t.Fatal(err)
+	}
+	committed, err := one.append("t", 0, []byte("value"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch := p.Leadership().Epoch
+	if a, err := fetch(0, record.NoEpoch); err != nil || a.To == a.From {
+		t.Fatal(a, err)
+	}
+	parked := make(chan error, 1)
+	go func() {
+		a, err := fetch(1, epoch)
+		if err == nil && a.HighWatermark != 1 {
+			err = fmt.Errorf("the fetch ends with the high watermark %d", a.HighWatermark)
+		}
+		parked <- err
+	}()
+	eventually(t, "the fetch waits", func() bool {
+		one.replicas.work.mu.Lock()
+		defer one.replicas.work.mu.Unlock()
+		return one.replicas.work.count == 1
+	})
+	report := &replica.Reports{Replica: 2, BrokerEpoch: follower.epoch.Load(), Partitions: []replica.PartitionReport{
+		{ID: id, Epoch: epoch, Assigned: p.Leadership().PartitionEpoch, Durable: 1},
+	}}
+	if err := two.Report(t.Context(), 1, report); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-committed; err != nil {
+		t.Error("the record is not committed:", err)
+	}
+	if err := <-parked; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -375,10 +497,10 @@ func TestReplicaCodec(t *testing.T) {
 	if progress.Unavailable != lastVerdict {
 		t.Errorf("the last verdict is %d, and the codec reads up to %d", progress.Unavailable, lastVerdict)
 	}
-	checkCodec(t, fullFetch(), appendFetch(nil, fullFetch()), decodeFetch)
+	checkCodec(t, fullFetch(), encodeFetch(fullFetch()), decodeFetch)
 	reports := &replica.Reports{Replica: 1, BrokerEpoch: 2, Partitions: fullFetch().Reports}
-	checkCodec(t, reports, appendDurable(nil, reports), decodeDurable)
-	checkCodec(t, fullProposals(), fullProposals().appendTo(nil), decodeProposals, cmp.AllowUnexported(proposals{}))
+	checkCodec(t, reports, encodeDurable(reports), decodeDurable)
+	checkCodec(t, fullProposals(), fullProposals().encode(), decodeProposals, cmp.AllowUnexported(proposals{}))
 	want := fullAnswer()
 	b := append(appendAnswer(nil, want), want.Buffer...)
 	got := &replica.FetchAnswer{Partitions: make([]replica.PartitionAnswer, 10)}
@@ -453,25 +575,25 @@ func TestMemoryOfAnswers(t *testing.T) {
 // FuzzReplicaCodec proves that no bytes make the decoders panic or take much memory, and that what they
 // read is the same when it is encoded and read again.
 func FuzzReplicaCodec(f *testing.F) {
-	f.Add(appendFetch(nil, fullFetch()))
-	f.Add(appendDurable(nil, &replica.Reports{Replica: 1, Partitions: fullFetch().Reports}))
-	f.Add(fullProposals().appendTo(nil))
+	f.Add(encodeFetch(fullFetch()))
+	f.Add(encodeDurable(&replica.Reports{Replica: 1, Partitions: fullFetch().Reports}))
+	f.Add(fullProposals().encode())
 	f.Add(append(appendAnswer(nil, fullAnswer()), fullAnswer().Buffer...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if q, err := decodeFetch(b); err == nil {
-			again, err := decodeFetch(appendFetch(nil, q))
+			again, err := decodeFetch(encodeFetch(q))
 			if d := cmp.Diff(q, again); err != nil || d != "" {
 				t.Error(err, d)
 			}
 		}
 		if q, err := decodeDurable(b); err == nil {
-			again, err := decodeDurable(appendDurable(nil, q))
+			again, err := decodeDurable(encodeDurable(q))
 			if d := cmp.Diff(q, again); err != nil || d != "" {
 				t.Error(err, d)
 			}
 		}
 		if q, err := decodeProposals(b); err == nil {
-			again, err := decodeProposals(q.appendTo(nil))
+			again, err := decodeProposals(q.encode())
 			if d := cmp.Diff(q, again, cmp.AllowUnexported(proposals{})); err != nil || d != "" {
 				t.Error(err, d)
 			}
