@@ -51,6 +51,7 @@ var verbUses = map[string]verbUse{
 	"config unset":         {"--broker many retention.ms", "--topic t retention.ms"},
 	"cluster":              {"nope", "-o json"},
 	"cluster apis":         {"extra", "-o json"},
+	"cluster finalize":     {"extra", "-o json"},
 	"cluster log-dirs":     {"extra", "-o json"},
 	"cluster log-level":    {"root", "-o json"},
 	"cluster quorum":       {"extra", "-o json"},
@@ -266,7 +267,7 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 		"group list", "group list -q", "group describe billing", "group describe --all-groups", "group export billing",
 		"group reset billing --to end --dry-run", "group reset billing --to end", "group reset billing --from-file offsets.csv",
 		"group delete-offsets billing --topic orders --partition 0 --dry-run", "group delete-offsets billing --topic orders --partition 0",
-		"group delete billing", "cluster", "cluster apis", "cluster log-dirs", "cluster log-level", "cluster log-level root=WARN", "cluster quorum", "consume orders --from start --exit",
+		"group delete billing", "cluster", "cluster apis", "cluster log-dirs", "cluster log-level", "cluster log-level root=WARN", "cluster quorum", "cluster finalize", "consume orders --from start --exit",
 		"bench produce --records 1 --batch 1", "bench consume --records 1 --batch 1", "bench latency --duration 1100ms --rate 100",
 		"topic delete payments", "version",
 	}

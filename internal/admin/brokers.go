@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,8 +84,10 @@ type Quorum struct {
 type QuorumReplica struct {
 	ID   int32  `json:"id"`
 	Role string `json:"role"` // leader, voter or observer
-	End  int64  `json:"end"`
-	Lag  int64  `json:"lag"` // entries behind the leader
+	End  int64  `json:"end"`  // -1: the cluster does not tell
+	Lag  int64  `json:"lag"`  // entries behind the leader; -1: the cluster does not tell
+
+	address string // of the node, if the cluster tells it
 }
 
 // DescribeQuorum asks for the quorum. It returns ErrNotServed if the broker does not serve such requests.
@@ -120,9 +123,18 @@ func DescribeQuorum(ctx context.Context, cl *kgo.Client) (*Quorum, error) {
 	for _, v := range p.CurrentVoters {
 		leaderEnd = max(leaderEnd, v.LogEndOffset)
 	}
+	addresses := map[int32]string{}
+	for _, n := range resp.Nodes {
+		for _, l := range n.Listeners {
+			addresses[n.NodeID] = net.JoinHostPort(l.Host, strconv.Itoa(int(l.Port)))
+		}
+	}
 	add := func(role string, list []kmsg.DescribeQuorumResponseTopicPartitionReplicaState) {
 		for _, r := range list {
-			replica := QuorumReplica{ID: r.ReplicaID, Role: role, End: r.LogEndOffset, Lag: max(0, leaderEnd-r.LogEndOffset)}
+			replica := QuorumReplica{ID: r.ReplicaID, Role: role, End: r.LogEndOffset, Lag: max(0, leaderEnd-r.LogEndOffset), address: addresses[r.ReplicaID]}
+			if r.LogEndOffset < 0 {
+				replica.Lag = unknown
+			}
 			if r.ReplicaID == p.LeaderID && role == "voter" {
 				replica.Role = "leader"
 			}
@@ -136,16 +148,9 @@ func DescribeQuorum(ctx context.Context, cl *kgo.Client) (*Quorum, error) {
 
 // servesAPI tells whether a broker serves a request.
 func servesAPI(ctx context.Context, cl *kgo.Client, key int16) (bool, error) {
-	req := kmsg.NewPtrApiVersionsRequest()
-	req.ClientSoftwareName, req.ClientSoftwareVersion = "leat", "1"
-	resp, err := req.RequestWith(ctx, cl)
+	served, err := askAPIs(ctx, cl.Request)
 	if err != nil {
 		return false, fmt.Errorf("asking for API versions: %w", err)
 	}
-	for _, k := range resp.ApiKeys {
-		if k.ApiKey == key {
-			return true, nil
-		}
-	}
-	return false, nil
+	return highestVersion(served, key) >= 0, nil
 }

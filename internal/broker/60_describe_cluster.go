@@ -8,6 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -15,6 +17,8 @@ import (
 //
 // 1: brokers or controllers (KIP-919). A broker answers for brokers only, as in Kafka;
 // here controllers have no port of their own. 2: fenced brokers, if they are wanted (KIP-1073).
+//
+// A broker that is leaving, whose leaders move to others, has a note of that, which Kafka does not have.
 
 // brokerEndpoints is the only kind of endpoint that a broker describes.
 const brokerEndpoints = 1
@@ -44,6 +48,9 @@ func (b *Broker) describeCluster(s *session, r *wire.Request, kreq kmsg.Request)
 		n.Host, n.Port = s.addressOf(node)
 		if node.Rack != "" {
 			n.Rack = &node.Rack
+		}
+		if node.State == meta.BrokerLeaving {
+			n.UnknownTags.Set(config.NoteTag, []byte(config.LeavingNote))
 		}
 		resp.Brokers = append(resp.Brokers, n)
 	}

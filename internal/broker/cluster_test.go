@@ -48,7 +48,8 @@ func TestEveryRefusalHasACode(t *testing.T) {
 }
 
 // TestFencedBrokersAreNotShown proves that clients are sent to brokers that serve only: that a
-// fenced one is shown by DescribeCluster if it is asked for and nowhere else, its replicas are
+// fenced one is shown by DescribeCluster if it is asked for and nowhere else (and that one which is
+// leaving has a note of it), its replicas are
 // offline, and partitions that it would lead have no leader.
 func TestFencedBrokersAreNotShown(t *testing.T) {
 	g := newClusterRig(t)
@@ -107,6 +108,19 @@ func TestFencedBrokersAreNotShown(t *testing.T) {
 	if n := len(ask[*kmsg.DescribeClusterResponse](c, at(2, kmsg.NewPtrDescribeClusterRequest())).Brokers); n != 2 {
 		t.Errorf("%d brokers if the fenced ones are not wanted", n)
 	}
+	g.apply(meta.BrokerChanged{ID: 2, Epoch: 2, State: meta.BrokerLeaving})
+	for _, n := range ask[*kmsg.DescribeClusterResponse](c, at(2, kmsg.NewPtrDescribeClusterRequest())).Brokers {
+		note := ""
+		n.UnknownTags.Each(func(key uint32, value []byte) {
+			if key == config.NoteTag {
+				note = string(value)
+			}
+		})
+		if isLeaving := n.NodeID == 2; isLeaving != (note == config.LeavingNote) || n.IsFenced {
+			t.Errorf("broker %d, fenced %v, has the note %q after broker 2 began to leave", n.NodeID, n.IsFenced, note)
+		}
+	}
+	g.apply(meta.BrokerChanged{ID: 2, Epoch: 2, State: meta.BrokerActive})
 	described := kmsg.NewPtrDescribeTopicPartitionsRequest()
 	described.Topics, described.ResponsePartitionLimit = []kmsg.DescribeTopicPartitionsRequestTopic{{Topic: "t"}}, 100
 	parts := ask[*kmsg.DescribeTopicPartitionsResponse](c, described).Topics[0].Partitions

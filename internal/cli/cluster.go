@@ -3,78 +3,135 @@ package cli
 import (
 	"context"
 	"fmt"
-	"net"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
-	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/internal/admin"
+	"github.com/leatstream/leat/internal/cli/phrase"
 )
-
-// clusterInfo is the output of the cluster verb.
-type clusterInfo struct {
-	ID         string       `json:"id"`
-	Controller int32        `json:"controller"`
-	Brokers    []brokerInfo `json:"brokers"`
-	Topics     int          `json:"topics"`
-	Internal   int          `json:"internal_topics"` // of these, such as the one for committed offsets
-	Partitions int          `json:"partitions"`
-}
-
-type brokerInfo struct {
-	ID      int32  `json:"id"`
-	Address string `json:"address"`
-	Rack    string `json:"rack,omitempty"`
-}
 
 func (a *app) newCluster() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "cluster", Short: "Show a cluster's brokers", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
+		Use: "cluster", Short: "Show a cluster's nodes, or change which ones it has", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
+		Long: `Show the nodes of a cluster, who of them keeps the metadata, what each has and leads, and whether all
+partitions are as they should be. Other clusters than Leat's tell less.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withAdmin(cmd.Context(), a.showCluster)
+			return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
+				c, err := admin.DescribeCluster(ctx, cl)
+				if err != nil {
+					return err
+				}
+				return a.show(c, func() string { return clusterText(c) })
+			})
 		},
 	}
-	cmd.AddCommand(a.newClusterAPIs(), a.newClusterLogDirs(), a.newClusterLogLevel(), a.newClusterQuorum())
+	cmd.AddCommand(a.newClusterAPIs(), a.newClusterLogDirs(), a.newClusterLogLevel(), a.newClusterQuorum(), a.newClusterFinalize())
 	return a.addOutputFlag(a.addClientFlags(cmd))
 }
 
-func (a *app) showCluster(ctx context.Context, adm *kadm.Client) error {
-	m, err := adm.Metadata(ctx)
-	if err != nil {
-		return fmt.Errorf("asking for the cluster: %w", err)
-	}
-	info := clusterInfo{ID: m.Cluster, Controller: m.Controller, Topics: len(m.Topics), Brokers: []brokerInfo{}}
-	for _, t := range m.Topics {
-		info.Partitions += len(t.Partitions)
-		if t.IsInternal {
-			info.Internal++
-		}
-	}
-	for _, b := range m.Brokers {
-		bi := brokerInfo{ID: b.NodeID, Address: net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port)))}
-		if b.Rack != nil {
-			bi.Rack = *b.Rack
-		}
-		info.Brokers = append(info.Brokers, bi)
-	}
-	return a.show(info, info.String)
-}
-
-// String is the text for people.
-func (c clusterInfo) String() string {
-	t := columns{head: []string{">BROKER", "ADDRESS", "RACK", "ROLE"}}
-	for _, b := range c.Brokers {
-		role := ""
-		if b.ID == c.Controller {
+// clusterText describes a cluster for people.
+func clusterText(c *admin.Cluster) string {
+	t := columns{head: []string{">NODE", "ADDRESS", "RACK", "STATE", "ROLE", ">LAG", "LEVELS", ">LEADS", ">REPLICAS", ">DATA", ">FREE"}}
+	hasRole := slices.ContainsFunc(c.Brokers, func(n admin.Node) bool { return n.Role != "" })
+	for _, n := range c.Brokers {
+		role := n.Role
+		if n.ID == c.Controller && !hasRole && len(c.Others) == 0 {
 			role = "controller"
 		}
-		t.addRow(strconv.Itoa(int(b.ID)), b.Address, b.Rack, role)
+		t.addRow(strconv.Itoa(int(n.ID)), n.Address, n.Rack, string(n.State), textOrDash(role), numberOrDash(n.Lag), levelsText(n),
+			strconv.Itoa(n.Leads), strconv.Itoa(n.Replicas), formatSizeOrDash(n.LogBytes), roomText(n))
+	}
+	for _, n := range c.Others {
+		t.addRow(strconv.Itoa(int(n.ID)), n.Address, n.Rack, "no broker", textOrDash(n.Role), numberOrDash(n.Lag), "-", "-", "-", "-", "-")
 	}
 	internal := ""
 	if c.Internal > 0 { // "leat topic list" leaves them out
 		internal = fmt.Sprintf(" (%s internal)", formatNumber(int64(c.Internal)))
 	}
-	return fmt.Sprintf("cluster %s: %s, %s in %s%s\n\n%s", c.ID, formatCount(len(c.Brokers), "broker"),
-		formatCount(c.Partitions, "partition"), formatCount(c.Topics, "topic"), internal, t.String())
+	level := ""
+	if c.Feature != "" && c.Level >= 0 {
+		level = fmt.Sprintf(", level %d of %s", c.Level, c.Feature)
+	}
+	lines := []string{fmt.Sprintf("cluster %s: %s, %s in %s%s%s\n", c.ID, formatCount(len(c.Brokers)+len(c.Others), "node"),
+		formatCount(c.Partitions, "partition"), formatCount(c.Topics, "topic"), internal, level), t.String()}
+	return strings.Join(append(lines, clusterRemarks(c)...), "\n") + "\n"
+}
+
+// clusterRemarks are the sentences below the table of a cluster.
+func clusterRemarks(c *admin.Cluster) (lines []string) {
+	if c.Offline == 0 && c.UnderReplicated == 0 {
+		lines = append(lines, "All partitions have a leader, and all their replicas are in sync.")
+	}
+	if c.Offline > 0 {
+		lines = append(lines, formatCount(c.Offline, "partition")+" offline: there is no node that can lead.")
+	}
+	if c.UnderReplicated > 0 {
+		lines = append(lines, formatCount(c.UnderReplicated, "partition")+" under-replicated: some of the replicas are not in sync.")
+	}
+	if highest, ok := commonLevel(c); ok && highest > c.Level && c.Feature == admin.LeatLevels {
+		lines = append(lines, fmt.Sprintf("All nodes know level %d of the metadata: \"leat cluster finalize\" raises it, after which no older version of Leat can be started on their data.", highest))
+	}
+	for _, n := range c.Brokers {
+		if n.Err() != nil {
+			lines = append(lines, escapeLine(fmt.Sprintf("Node %d does not answer (%s).", n.ID, describeNetwork(n.Err()))))
+		}
+	}
+	if len(c.NotTold) > 0 {
+		lines = append(lines, "This cluster does not tell "+phrase.Join(c.NotTold, "and")+".")
+	}
+	return lines
+}
+
+// commonLevel is the highest level of the metadata that all nodes know that were asked. It is not known
+// if one did not say.
+func commonLevel(c *admin.Cluster) (level int16, ok bool) {
+	for i, n := range c.Brokers {
+		if n.HighestLevel < 0 {
+			return 0, false
+		}
+		if i == 0 || n.HighestLevel < level {
+			level = n.HighestLevel
+		}
+	}
+	return level, len(c.Brokers) > 0
+}
+
+func levelsText(n admin.Node) string {
+	switch {
+	case n.HighestLevel < 0:
+		return "-"
+	case n.LowestLevel == n.HighestLevel:
+		return strconv.Itoa(int(n.HighestLevel))
+	default:
+		return fmt.Sprintf("%d-%d", n.LowestLevel, n.HighestLevel)
+	}
+}
+
+// roomText says how much of a node's disk is free.
+func roomText(n admin.Node) string {
+	if n.DiskUsable < 0 || n.DiskTotal < 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%s of %s", formatSize(float64(n.DiskUsable)), formatSize(float64(n.DiskTotal)))
+}
+
+func textOrDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// numberOrDash writes a number; a negative one is unknown.
+func numberOrDash(n int64) string {
+	if n < 0 {
+		return "-"
+	}
+	return formatNumber(n)
 }
 
 // formatCount writes a number of things, such as "1 topic" or "2 topics".

@@ -138,7 +138,7 @@ func (a *app) showQuorum(ctx context.Context, cl *kgo.Client) error {
 func quorumText(q *admin.Quorum) string {
 	t := columns{head: []string{">NODE", "ROLE", ">END", ">LAG"}}
 	for _, r := range q.Replicas {
-		t.addRow(strconv.Itoa(int(r.ID)), r.Role, formatNumber(r.End), formatNumber(r.Lag))
+		t.addRow(strconv.Itoa(int(r.ID)), r.Role, numberOrDash(r.End), numberOrDash(r.Lag))
 	}
 	return fmt.Sprintf("leader %d in epoch %d, high watermark %s\n\n%s", q.Leader, q.Epoch, formatNumber(q.HighWatermark), t.String())
 }

@@ -106,6 +106,10 @@ func CheckServed(t ResourceType, key, text string) error {
 // the code beside it.
 const NoteTag = 10_000
 
+// LeavingNote is the note in the answer to DescribeCluster about a broker whose leaders are moving to
+// other brokers, since it is about to stop.
+const LeavingNote = "leaving"
+
 // maxNoted is how many configs a note names for each reason; it counts the others.
 const maxNoted = 3
 

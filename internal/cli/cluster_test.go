@@ -1,0 +1,122 @@
+package cli
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/admin"
+)
+
+// TestClusterText proves what a person reads about a cluster of which everything is known, and about one
+// that tells little.
+func TestClusterText(t *testing.T) {
+	full := &admin.Cluster{
+		ID: "abc", Controller: 2, Feature: admin.LeatLevels, Level: 1, Topics: 3, Internal: 1, Partitions: 1200, Offline: 1, UnderReplicated: 30,
+		Brokers: []admin.Node{
+			{ID: 1, Address: "one:9092", Rack: "a", State: admin.Active, Role: "voter", Lag: 3, LowestLevel: 0, HighestLevel: 2, Leads: 400, Replicas: 1200, LogBytes: 2_500_000, DiskTotal: 4e9, DiskUsable: 1e9},
+			{ID: 2, Address: "two:9092", Rack: "b", State: admin.Leaving, Role: "leader", Lag: 0, LowestLevel: 2, HighestLevel: 2, LogBytes: 0, DiskTotal: -1, DiskUsable: -1},
+		},
+	}
+	want := `cluster abc: 2 nodes, 1,200 partitions in 3 topics (1 internal), level 1 of leat.metadata
+
+NODE  ADDRESS   RACK  STATE    ROLE    LAG  LEVELS  LEADS  REPLICAS     DATA                FREE
+   1  one:9092  a     active   voter     3  0-2       400      1200  2.50 MB  1.00 GB of 4.00 GB
+   2  two:9092  b     leaving  leader    0  2           0         0      0 B                   -
+
+1 partition offline: there is no node that can lead.
+30 partitions under-replicated: some of the replicas are not in sync.
+All nodes know level 2 of the metadata: "leat cluster finalize" raises it, after which no older version of Leat can be started on their data.
+`
+	if diff := cmp.Diff(want, clusterText(full)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+
+	little := &admin.Cluster{
+		ID: "xyz", Controller: 7, Level: -1, NotTold: []string{"which nodes are fenced", "how much room its disks have"},
+		Brokers: []admin.Node{{ID: 7, Address: "seven:9092", State: admin.Active, Lag: -1, LowestLevel: -1, HighestLevel: -1, LogBytes: -1, DiskTotal: -1, DiskUsable: -1}},
+	}
+	want = `cluster xyz: 1 node, 0 partitions in 0 topics
+
+NODE  ADDRESS     RACK  STATE   ROLE        LAG  LEVELS  LEADS  REPLICAS  DATA  FREE
+   7  seven:9092        active  controller    -  -           0         0     -     -
+
+All partitions have a leader, and all their replicas are in sync.
+This cluster does not tell which nodes are fenced and how much room its disks have.
+`
+	if diff := cmp.Diff(want, clusterText(little)); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+
+	apart := &admin.Cluster{
+		Controller: 3000, Feature: "metadata.version", Level: 1,
+		Brokers: []admin.Node{{ID: 1, Role: "observer", HighestLevel: 30}, {ID: 2, State: admin.Fenced, Role: "observer", HighestLevel: -1}},
+		Others:  []admin.Node{{ID: 3000, Address: "apart:9093", Role: "leader"}},
+	}
+	got := clusterText(apart)
+	for _, want := range []string{": 3 nodes, ", "\n   1  ", "fenced     observer", "\n3000  apart:9093        no broker  leader ", "level 1 of metadata.version"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("there is no %q in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "leat cluster finalize") {
+		t.Errorf("it raises levels of Apache Kafka:\n%s", got)
+	}
+}
+
+// TestClusterWithASilentNode proves that a node that does not answer is shown with what others know of it,
+// and that the table says why the rest is missing.
+func TestClusterWithASilentNode(t *testing.T) {
+	c := kfake.MustCluster(kfake.NumBrokers(3), kfake.SeedTopics(6, "t"))
+	t.Cleanup(c.Close)
+	c.ControlKey(kmsg.DescribeLogDirs.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if c.CurrentNode() == 1 {
+			return nil, errors.New("it closes the connection"), true
+		}
+		return nil, nil, false
+	})
+	var out, errs strings.Builder
+	if code := Main(t.Context(), []string{"cluster", "-b", c.ListenAddrs()[0]}, strings.NewReader(""), &out, &errs); code != exitOK {
+		t.Fatalf("exit code %d: %s", code, errs.String())
+	}
+	for _, want := range []string{": 3 nodes, 6 partitions in 1 topic", "Node 1 does not answer (connection closed).", "This cluster does not tell which nodes keep its metadata"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("there is no %q in\n%s", want, out.String())
+		}
+	}
+}
+
+// TestPlanLevel proves to which level the metadata are raised: never above what a node that answers knows,
+// never down, and not at all if a node that is not fenced does not answer.
+func TestPlanLevel(t *testing.T) {
+	plan := func(level int16, nodes ...admin.Node) string {
+		t.Helper()
+		f, err := planLevel(&admin.Cluster{Feature: admin.LeatLevels, Level: level, Brokers: nodes})
+		if err != nil {
+			return err.Error()
+		}
+		return strings.TrimSpace(f.String())
+	}
+	knows := func(highest int16) admin.Node { return admin.Node{State: admin.Active, HighestLevel: highest} }
+	fenced := admin.Node{State: admin.Fenced, HighestLevel: -1}
+	f := func(got, want string) {
+		t.Helper()
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	nothing := "the metadata have level 2 of leat.metadata already, the highest one that all nodes know: there is nothing to do"
+	f(plan(0, knows(1)), "raised the level of leat.metadata from 0 to 1")
+	f(plan(1, knows(4), knows(3), fenced), "raised the level of leat.metadata from 1 to 3")
+	f(plan(2, knows(2), knows(3)), nothing)
+	f(plan(2, knows(2), knows(1)), nothing)
+	f(plan(2, fenced), nothing)
+	if _, err := planLevel(&admin.Cluster{Feature: "metadata.version", Level: 3}); err == nil || !strings.Contains(err.Error(), "no cluster of Leat") {
+		t.Error(err)
+	}
+}
