@@ -31,7 +31,7 @@ Without any flag it serves Kafka's protocol on port 9092 of this machine's loopb
 which it creates at the first start.
 
 These variables of the environment set the same as flags: LEAT_DATA, LEAT_LISTEN, LEAT_ADVERTISE, LEAT_HTTP, LEAT_ID, LEAT_RACK,
-LEAT_CONFIG, LEAT_LOG_FORMAT, LEAT_LOG_LEVEL, and LEAT_SET_<NAME> for Kafka's broker configs, with underscores for dots, such as
+LEAT_JOIN, LEAT_TOKEN, LEAT_TOKEN_FILE, LEAT_CONFIG, LEAT_LOG_FORMAT, LEAT_LOG_LEVEL, and LEAT_SET_<NAME> for Kafka's broker configs, with underscores for dots, such as
 LEAT_SET_NUM_PARTITIONS. Flags win over the environment, and the environment wins over the config file. Two flags, two variables, or two lines of
 the file must not contradict each other.
 
@@ -54,17 +54,15 @@ If there are several listeners, they have names, as in Kafka. A client is told t
 	f.StringArray("set", nil, "a broker config by Kafka's name, as name=value; may be repeated")
 	f.String("log-format", "", "text or json (default: text on a terminal, else json)")
 	f.String("log-level", "info", "debug, info, warn or error; kafka-configs --entity-type broker-loggers changes it while the node runs")
-	f.String("join", "", "address of a node whose cluster to join (not possible in this version)")
-	f.String("token", "", "proof of membership for --join (not possible in this version)")
+	f.StringSlice("join", nil, "address of a node, host:port, whose cluster this node joins at its first start; may be repeated, or have several separated by commas")
+	f.String("token", "", "join token of that cluster, a secret; better given as LEAT_TOKEN or --token-file, since other users of this machine see flags")
+	f.String("token-file", "", "file that has the join token")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runUp(cmd) }
 	return cmd
 }
 
 func runUp(cmd *cobra.Command) error {
 	started := time.Now()
-	if cmd.Flags().Changed("join") || cmd.Flags().Changed("token") {
-		return usagef("this version runs clusters of one node: leave out --join and --token")
-	}
 	cfg, err := readSettings(cmd, os.Environ())
 	if err != nil {
 		return explainSettings(err)
@@ -131,10 +129,15 @@ func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 			flags.Values = append(flags.Values, node.Value{Name: name, Value: strings.Join(list, ","), At: at})
 		}
 	}
-	for _, name := range []string{"data", "http", "id", "rack", "log-level", "log-format"} {
+	for _, name := range []string{"data", "http", "id", "rack", "token", "token-file", "log-level", "log-format"} {
 		if fl := cmd.Flag(name); fl.Changed {
 			flags.Values = append(flags.Values, node.Value{Name: name, Value: fl.Value.String(), At: "--" + name})
 		}
+	}
+	if join, err := cmd.Flags().GetStringSlice("join"); err != nil {
+		return node.Config{}, err
+	} else if len(join) > 0 {
+		flags.Values = append(flags.Values, node.Value{Name: "join", Value: strings.Join(join, ","), At: "--join"})
 	}
 	set, err := cmd.Flags().GetStringArray("set")
 	if err != nil {

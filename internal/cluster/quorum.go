@@ -263,7 +263,12 @@ func (q *Quorum) ReadCommitted(ctx context.Context, p quorum.Pull) ([]byte, erro
 // ReadSnapshot asks a member for a part of its snapshot. It implements quorum.Transport.
 func (q *Quorum) ReadSnapshot(ctx context.Context, p quorum.Part) ([]byte, error) {
 	node, ok := q.names.find(p.Of)
-	if !ok {
+	if !ok { // a node without metadata has heard of the snapshot from the one that it pulls from, which says so if the snapshot is another's
+		q.mu.Lock()
+		node = q.source
+		q.mu.Unlock()
+	}
+	if node < 0 {
 		return nil, fmt.Errorf("%w: %016x", errUnknownID, p.Of)
 	}
 	body := make([]byte, 0, partSize)

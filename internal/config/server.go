@@ -34,6 +34,8 @@ type Server struct {
 	FactorSet         bool // default.replication.factor is not the default
 
 	// Nodes.
+	Voters            int           // of the metadata quorum at most
+	VoterAway         time.Duration // how long one of them may be away
 	SessionTimeout    time.Duration // after which a silent node is fenced
 	HeartbeatInterval time.Duration // broker.heartbeat.interval.ms
 	BalanceLeaders    bool          // auto.leader.rebalance.enable
@@ -146,6 +148,8 @@ func (v View) Server() Server {
 		ReplicationFactor: int16(min(r.readInt("default.replication.factor"), math.MaxInt16)),
 		FactorSet:         factorSet,
 
+		Voters:            int(r.readInt("leat.quorum.voters")),
+		VoterAway:         r.readMillis("leat.quorum.voter.away.ms"),
 		SessionTimeout:    r.readMillis("broker.session.timeout.ms"),
 		HeartbeatInterval: r.readMillis("broker.heartbeat.interval.ms"),
 		BalanceLeaders:    r.readBool("auto.leader.rebalance.enable"),

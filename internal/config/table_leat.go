@@ -14,6 +14,14 @@ var leatConfigs = []Def{
 		Doc: "The size of the journal, into which commits of many partitions are written together; with a larger one the logs' files are synced less often, and a recovery takes longer.",
 	},
 	{
+		Name: "leat.quorum.voter.away.ms", Type: Long, Default: "300000", check: atLeast(1000), Scope: ClusterWide,
+		Doc: "How long a node that votes in the metadata quorum may be away until another node that is well takes its vote.",
+	},
+	{
+		Name: "leat.quorum.voters", Type: Int, Default: "3", check: oneOf("1", "3", "5"), Scope: ClusterWide,
+		Doc: "How many nodes vote in the metadata quorum at most, if the cluster has as many: with 3 it goes on when one of them is lost, and with 5 when two are.",
+	},
+	{
 		Name: "leat.scrub.bytes.per.second", Type: Long, Default: "8388608", check: atLeast(0),
 		Doc: "How fast the node reads all its data at rest, once a day, to find damage; an eighth of that while records are appended; 0 means never.",
 	},

@@ -36,7 +36,7 @@ func (r *Rules) RegisterBroker(g *Registration, alive bool) (d Part, epoch int64
 	b, old := g.Broker, r.Image.Brokers[g.Broker.ID]
 	b.State, b.Epoch, b.RecordedEpoch = meta.BrokerFenced, r.Image.LastBrokerEpoch()+1, 0
 	if r.Image.Level() < meta.LevelCluster {
-		b.Directory = meta.UUID{}
+		b.Directory, b.RaftID = meta.UUID{}, 0
 	}
 	d = r.newPart()
 	switch trusted := isTrusted(old, g); {

@@ -129,7 +129,7 @@ func (s *step) registerBroker(b Broker) error {
 	if err := b.check(); err != nil {
 		return err
 	}
-	if b.Directory != (UUID{}) || b.RecordedEpoch != 0 {
+	if b.Directory != (UUID{}) || b.RecordedEpoch != 0 || b.RaftID != 0 {
 		if err := s.requireCluster(); err != nil {
 			return err
 		}

@@ -21,6 +21,9 @@ type Broker struct {
 	// Its data directory has recorded that epoch, since a node does so before it asks to serve.
 	// Apply keeps it from LevelCluster on; 0 stands for none.
 	RecordedEpoch int64
+	// RaftID is raft's id of the node's part of the metadata quorum, by which other nodes send it
+	// messages. It is 0 if the registration was written below LevelCluster.
+	RaftID uint64
 }
 
 // BrokerState says whether a registered node serves:
@@ -78,7 +81,7 @@ func (b *Broker) Address() (host string, port int32) {
 }
 
 func (b *Broker) equal(c *Broker) bool {
-	return b.ID == c.ID && b.Epoch == c.Epoch && b.Incarnation == c.Incarnation && b.State == c.State && b.Rack == c.Rack && b.Directory == c.Directory && b.RecordedEpoch == c.RecordedEpoch &&
+	return b.ID == c.ID && b.Epoch == c.Epoch && b.Incarnation == c.Incarnation && b.State == c.State && b.Rack == c.Rack && b.Directory == c.Directory && b.RecordedEpoch == c.RecordedEpoch && b.RaftID == c.RaftID &&
 		slices.Equal(b.Listeners, c.Listeners) && slices.Equal(b.Features, c.Features)
 }
 

@@ -97,6 +97,13 @@ func (r *reader) readBytes(to []byte) {
 	r.b = r.b[copy(to, r.b):]
 }
 
+// readRaftID reads one of raft's ids.
+func (r *reader) readRaftID() uint64 {
+	var b [8]byte
+	r.readBytes(b[:])
+	return binary.BigEndian.Uint64(b[:])
+}
+
 func (r *reader) readUUID() (id UUID) {
 	r.readBytes(id[:])
 	return id
@@ -216,6 +223,9 @@ func (r *reader) readBroker() Broker {
 	}
 	if len(r.b) > 0 {
 		b.RecordedEpoch = r.readInt64()
+	}
+	if len(r.b) > 0 {
+		b.RaftID = r.readRaftID()
 	}
 	return b
 }

@@ -311,6 +311,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 		TopicChanged{ID: id, Follows: true},
 		BrokerRegistered{Broker{ID: 7, Directory: UUID{15: 3}}},
 		BrokerRegistered{Broker{ID: 7, Directory: UUID{15: 3}, RecordedEpoch: 1 << 33}},
+		BrokerRegistered{Broker{ID: 7, Directory: UUID{15: 3}, RaftID: 1 << 63}},
 		PartitionsSet{Topic: id, First: 5, Partitions: []Partition{}},
 		PartitionsSet{Topic: id, First: 5, Partitions: long},
 		PartitionsSet{Topic: id, First: 5, Partitions: []Partition{
@@ -361,7 +362,7 @@ func TestNewerIsRefused(t *testing.T) {
 		"the next kind":        {lastTag + 1, 1, 0},
 		"a version":            {tagTopicDeleted, 2, 0},
 		"a field":              grown(BrokerUnregistered{1}, 2),
-		"a field of a broker":  grown(BrokerRegistered{Broker{ID: 1, RecordedEpoch: 1}}, 2),
+		"a field of a broker":  grown(BrokerRegistered{Broker{ID: 1, RaftID: 1}}, 2),
 		"a field of a topic":   grown(TopicCreated{ID: id, Name: "t", Follows: true}, 2),
 		"a third truth":        {tagTopicChanged, 1, 17, 16: 1, 19: 2},
 		"a field of a feature": grown(BrokerRegistered{Broker{ID: 1, Features: []FeatureRange{{}}}}, 2, 2+1+22),

@@ -10,8 +10,8 @@ const LevelFeature = "leat.metadata"
 const (
 	// LevelFirst has the records and fields of the first release.
 	LevelFirst int16 = 0
-	// LevelCluster adds Broker.Directory, Broker.RecordedEpoch, TopicCreated.Follows, TopicChanged,
-	// and the records of nodes and tokens. No release has written it without any of these, so that
+	// LevelCluster adds Broker.Directory, Broker.RecordedEpoch, Broker.RaftID, TopicCreated.Follows,
+	// TopicChanged, and the records of nodes and tokens. No release has written it without any of these, so that
 	// they need no level of their own.
 	LevelCluster int16 = 1
 

@@ -16,6 +16,7 @@ func TestLevelsAreKept(t *testing.T) {
 	later := []Record{
 		BrokerRegistered{Broker{ID: 1, Epoch: 1, RecordedEpoch: 1}},
 		BrokerRegistered{Broker{ID: 1, Epoch: 1, Directory: UUID{3}}},
+		BrokerRegistered{Broker{ID: 1, Epoch: 1, Directory: UUID{3}, RaftID: 5}},
 		TopicCreated{ID: id, Name: "t", Follows: true},
 		TopicChanged{ID: id, Follows: true},
 		NodeAdmitted{ID: 1, Key: credential.PublicKey{1}},
@@ -60,8 +61,8 @@ func TestLevelsAreKept(t *testing.T) {
 		t.Errorf("a node that was not active since has recorded epochs %d and %d", old.Brokers[1].RecordedEpoch, m.Brokers[1].RecordedEpoch)
 	}
 	for _, m := range []*Image{m, again} {
-		if m.Brokers[1].Directory != (UUID{3}) || !m.TopicByID(id).Follows || m.Topic("old").Follows {
-			t.Errorf("directory %v, follows %v", m.Brokers[1].Directory, m.TopicByID(id).Follows)
+		if m.Brokers[1].Directory != (UUID{3}) || m.Brokers[1].RaftID != 5 || !m.TopicByID(id).Follows || m.Topic("old").Follows {
+			t.Errorf("directory %v, raft's id %d, follows %v", m.Brokers[1].Directory, m.Brokers[1].RaftID, m.TopicByID(id).Follows)
 		}
 	}
 	activated := Append(nil, BrokerChanged{ID: 1, Epoch: 1, State: BrokerActive})

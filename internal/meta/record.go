@@ -260,11 +260,14 @@ func (r BrokerRegistered) appendBody(b []byte) []byte {
 	for i := range r.Features {
 		b = appendSized(b, r.Features[i].appendFields)
 	}
-	if r.Directory != (UUID{}) || r.RecordedEpoch != 0 {
+	if r.Directory != (UUID{}) || r.RecordedEpoch != 0 || r.RaftID != 0 {
 		b = append(b, r.Directory[:]...)
 	}
-	if r.RecordedEpoch != 0 {
+	if r.RecordedEpoch != 0 || r.RaftID != 0 {
 		b = binary.AppendVarint(b, r.RecordedEpoch)
+	}
+	if r.RaftID != 0 {
+		b = binary.BigEndian.AppendUint64(b, r.RaftID)
 	}
 	return b
 }

@@ -12,6 +12,9 @@ import (
 	"github.com/leatstream/leat/internal/config"
 )
 
+// plaintext is Kafka's name of a listener without encryption.
+const plaintext = "PLAINTEXT"
+
 // The broker configs about listeners, besides the node's own settings.
 const (
 	protocolMap      = "listener.security.protocol.map"

@@ -17,6 +17,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/credential"
 )
 
 // The defaults of addresses and of the data directory.
@@ -36,6 +37,10 @@ type Config struct {
 	ID        *int32   // node id; nil: the one that the data directory has, 1 at the first start
 	IDFrom    string   // who asked for ID, for messages; "": --id
 	Rack      string
+	// Join has the addresses of nodes, HOST:PORT, of whose cluster this node becomes a member at its first
+	// start, with Token. A data directory that has a node keeps it, and needs neither.
+	Join  []string
+	Token string // the text of a join token, a secret
 	// Settings are Kafka's broker configs that were given, by name (static configs).
 	Settings map[string]string
 
@@ -68,7 +73,7 @@ type Info struct {
 }
 
 // Source is one source of settings. A setting has the name of one of the node's own (data,
-// listen, advertise, http, id, rack, log-level, log-format) or of one of Kafka's broker
+// listen, advertise, http, id, rack, join, token, token-file, log-level, log-format) or of one of Kafka's broker
 // configs.
 type Source struct {
 	Name     string // for messages: "environment", or the file's name; "": the places of its values say enough
@@ -157,6 +162,8 @@ func (c *Config) checkStatement(said map[string]statement, v Value) error {
 		return nil
 	case before.by.Name == v.Name:
 		return fmt.Errorf("%w: %s is set twice here, to different values: leave one of them out", ErrConfig, v.Name)
+	case setting == "token": // a secret
+		return fmt.Errorf("%w: %s and %s are both the join token: set one of them", ErrConfig, before.by.Name, v.Name)
 	default:
 		return fmt.Errorf("%w: %s=%s and %s=%s are both %s: set one of them, or both to the same value",
 			ErrConfig, before.by.Name, before.by.Value, v.Name, v.Value, settingNouns[setting])
@@ -174,6 +181,10 @@ func (c *Config) meaningOf(v Value) string {
 		return meaningOfEndpoints(c.Advertise)
 	case "id":
 		return strconv.Itoa(int(*c.ID))
+	case "join":
+		return strings.Join(c.Join, ",")
+	case "token":
+		return c.Token
 	default:
 		return v.Value
 	}
@@ -218,6 +229,7 @@ var ownSettings = map[string]string{
 	"http": "http",
 	"id":   "id", "node.id": "id", "broker.id": "id",
 	"rack": "rack", "broker.rack": "rack",
+	"join": "join", "token": "token", "token-file": "token",
 	"log-level": "log-level", "log-format": "log-format",
 }
 
@@ -261,6 +273,10 @@ func (c *Config) applySetting(name, value string) error {
 		c.ID = new(int32(id))
 	case "rack":
 		c.Rack = value
+	case "join":
+		return c.setJoin(value)
+	case "token":
+		return c.setToken(name, value)
 	case "log-level":
 		level, ok := logLevels[strings.ToLower(value)]
 		if !ok {
@@ -281,6 +297,38 @@ func (c *Config) applySetting(name, value string) error {
 		}
 		c.Settings[name] = value
 	}
+	return nil
+}
+
+// setJoin sets the addresses of nodes of the cluster that this node joins.
+func (c *Config) setJoin(value string) error {
+	c.Join = nil
+	for _, part := range splitDistinct(value) {
+		addr, err := parseAddress(part)
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(addr, ":") {
+			addr = "localhost" + addr
+		}
+		c.Join = append(c.Join, addr)
+	}
+	return nil
+}
+
+// setToken sets the join token, or reads it from a file. No error has a part of it.
+func (c *Config) setToken(name, value string) error {
+	if name == "token-file" {
+		b, err := os.ReadFile(value)
+		if err != nil {
+			return fmt.Errorf("%w: cannot read the join token: %w", ErrConfig, err)
+		}
+		value = string(b)
+	}
+	if _, err := credential.ParseToken(value); err != nil {
+		return fmt.Errorf("%w: %s: %w; leat cluster token makes one, on a machine that has a node", ErrConfig, name, err)
+	}
+	c.Token = strings.TrimSpace(value)
 	return nil
 }
 
@@ -355,7 +403,7 @@ func parseAddress(s string) (string, error) {
 // variables are the environment variables that set the node's own settings, without their
 // LEAT_; otherVariables are those that the command line reads.
 var (
-	variables      = []string{"DATA", "LISTEN", "ADVERTISE", "HTTP", "ID", "RACK", "LOG_LEVEL", "LOG_FORMAT"}
+	variables      = []string{"DATA", "LISTEN", "ADVERTISE", "HTTP", "ID", "RACK", "JOIN", "TOKEN", "TOKEN_FILE", "LOG_LEVEL", "LOG_FORMAT"}
 	otherVariables = []string{"CONFIG", "BOOTSTRAP"}
 )
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"log/slog"
 
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -54,19 +55,15 @@ func clamp(n, least, most int) int { return max(least, min(n, most)) }
 // planDescriptors divides the descriptors that this process may have; Go's runtime has raised
 // the soft limit to the hard one. If the system has no limit, the shares are 0, which stands for none,
 // but those of other nodes.
-func (n *Node) planDescriptors() error {
+func planDescriptors(log *slog.Logger) (descriptors, error) {
 	limit, ok := vfs.OpenFileLimit()
 	if !ok {
-		n.descriptors = descriptors{peers: maxPeers, waiting: maxWaiting}
-		return nil
+		return descriptors{peers: maxPeers, waiting: maxWaiting}, nil
 	}
-	var err error
-	if n.descriptors, err = shareDescriptors(limit); err != nil {
-		return err
-	}
-	if d := n.descriptors; d.connections < fewConnections {
-		n.loggers.loggerOf("wire").Warn("this process may have few files open, so only few clients can connect; "+raiseDescriptors,
+	d, err := shareDescriptors(limit)
+	if err == nil && d.connections < fewConnections {
+		log.Warn("this process may have few files open, so only few clients can connect; "+raiseDescriptors,
 			"limit", d.limit, "connections", d.connections, "segment_files", d.logs)
 	}
-	return nil
+	return d, err
 }

@@ -5,8 +5,10 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/peer"
 )
@@ -44,16 +46,23 @@ func TestShareDescriptors(t *testing.T) {
 // it has one as soon as the metadata have another node; and that nothing but the handshake is
 // admitted to it.
 func TestPeersAreExpectedInAClusterOnly(t *testing.T) {
-	image := meta.Empty()
-	p := limitPeers(&descriptors{peers: 3, waiting: 2}, &sizes{peers: 1}, func() *meta.Image { return image })
+	n := &peers{self: credential.Self{NodeID: 1}}
+	var img atomic.Pointer[meta.Image]
+	n.image = img.Load
+	img.Store(meta.Empty())
+	p := limitPeers(&descriptors{peers: 3, waiting: 2}, &sizes{peers: 1}, func() bool { return !n.isAlone() })
+	entry := meta.AppendLevel(nil, meta.LevelFeature, meta.LevelCluster)
 	for id := range int32(2) {
 		if p.Expected() {
 			t.Errorf("%d nodes expect others", id)
 		}
-		var err error
-		if image, _, err = meta.Apply(image, meta.Append(nil, meta.BrokerRegistered{Broker: meta.Broker{ID: id, Epoch: int64(id) + 1}})); err != nil {
+		entry = meta.Append(entry, meta.NodeAdmitted{ID: id + 1, Key: credential.PublicKey{byte(id) + 1}})
+		image, _, err := meta.Apply(n.image(), entry)
+		if err != nil {
 			t.Fatal(err)
 		}
+		img.Store(image)
+		entry = nil
 	}
 	if !p.Expected() {
 		t.Error("a node of two does not expect the other one")

@@ -1,23 +1,44 @@
 package node
 
 import (
+	"slices"
+
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 )
 
 // directory is the metadata as the handshakes with other nodes need them.
-type directory struct{ image func() *meta.Image }
+type directory struct {
+	image func() *meta.Image
+	// members are those of which a node has heard when it joined. It knows the cluster by them until
+	// it has the metadata.
+	members []credential.Contact
+}
 
 var _ credential.Directory = directory{}
 
 // FindNode returns a node, also one that was removed. The metadata do not tell which process of it
 // is running: a second one is refused when it registers.
 func (d directory) FindNode(id int32) (credential.Member, bool) {
-	n := d.image().Nodes[id]
-	if n == nil {
-		return credential.Member{}, false
+	if n := d.image().Nodes[id]; n != nil {
+		return credential.Member{Key: n.Key, Removed: n.Removed}, true
 	}
-	return credential.Member{Key: n.Key, Removed: n.Removed}, true
+	if c := d.findContact(id); c != nil {
+		return credential.Member{Key: c.Key}, true
+	}
+	return credential.Member{}, false
+}
+
+// findContact finds a member by the list of the join, if there are no metadata yet.
+func (d directory) findContact(id int32) *credential.Contact {
+	if len(d.image().Nodes) > 0 {
+		return nil
+	}
+	at := slices.IndexFunc(d.members, func(c credential.Contact) bool { return c.NodeID == id })
+	if at < 0 {
+		return nil
+	}
+	return &d.members[at]
 }
 
 // FindToken returns a token that is still kept.

@@ -174,7 +174,7 @@ func TestKeyIsSecret(t *testing.T) {
 	if err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	d := directory{n.image.Load}
+	d := directory{image: n.image.Load}
 	want := credential.Member{Key: n.id.key.Public()}
 	if got, ok := d.FindNode(1); !ok || got != want {
 		t.Errorf("the cluster knows %+v, %v", got, ok)

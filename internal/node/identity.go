@@ -25,6 +25,7 @@ const (
 	lockFile     = ".lock"
 	identityFile = "meta.properties" // has Kafka's name and form, with further keys
 	keyFile      = "node.key"        // the private key of the node
+	membersFile  = "cluster.members" // whom a node that joined has met at first
 	secretFile   = "cluster.secret"  // of directories that earlier versions made; it has no use
 	quorumDir    = "quorum"
 	// formatVersion is the version of a directory that this binary makes. Those of version 2 have a
@@ -41,6 +42,10 @@ const (
 	keyProperty       = "leat.node.key" // the public half of the node's key
 )
 
+// joinedProperty is true in the identity of a node that has joined a cluster that was there. Without it
+// the node has begun its cluster.
+const joinedProperty = "leat.joined"
+
 // ErrDirectory is wrapped by every refusal of a data directory.
 var ErrDirectory = errors.New("cannot use the data directory")
 
@@ -52,6 +57,7 @@ type identity struct {
 	directory meta.UUID            // drawn once for this data directory
 	public    credential.PublicKey // of the node's key
 	key       credential.NodeKey   // proves to other nodes which node this is
+	joined    bool                 // the cluster was there before this node
 }
 
 // lockDirectory keeps other processes out of the directory until the closer is closed.
@@ -224,6 +230,7 @@ func parseIdentity(b []byte) (identity, error) {
 			return identity{}, fmt.Errorf("%s is damaged (%s=%q); restore it from a backup", identityFile, directoryProperty, text)
 		}
 	}
+	id.joined = props[joinedProperty] == "true"
 	if text, ok := props[keyProperty]; ok {
 		if id.public, err = credential.ParsePublicKey(text); err != nil {
 			return identity{}, fmt.Errorf("%s is damaged (%s=%q): %w; restore it from a backup", identityFile, keyProperty, text, err)
@@ -253,7 +260,7 @@ func inspectDirectory(fsys vfs.FS, dir string) error {
 
 // unusedNames are the names that a directory may have although no node has used it: those of files that a first
 // start writes before the identity, and that of a folder which a file system has at its root.
-var unusedNames = []string{lockFile, keyFile, keyFile + ".tmp", secretFile, secretFile + ".tmp", identityFile + ".tmp", "lost+found"}
+var unusedNames = []string{lockFile, keyFile, keyFile + ".tmp", membersFile, membersFile + ".tmp", secretFile, secretFile + ".tmp", identityFile + ".tmp", "lost+found"}
 
 // refuseForeign returns an error if a directory without an identity has anything in it, and says what it is.
 func refuseForeign(fsys vfs.FS, dir string, infos []vfs.Info) error {
@@ -322,7 +329,15 @@ func makeIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 	if err := id.complete(fsys, dir); err != nil {
 		return identity{}, err
 	}
+	return id, writeIdentity(fsys, dir, id)
+}
+
+// writeIdentity writes a new identity.
+func writeIdentity(fsys vfs.FS, dir string, id identity) error {
 	text := fmt.Appendf(nil, "version=1\nleat.format=%d\ncluster.id=%s\nnode.id=%d\n", formatVersion, id.clusterID, id.nodeID)
+	if id.joined {
+		text = append(text, joinedProperty+"=true\n"...)
+	}
 	name := path.Join(dir, identityFile)
 	err := writeFile(fsys, name, addProperties(text, id), vfs.Fresh)
 	if err == nil {
@@ -331,9 +346,9 @@ func makeIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
 	if err != nil {
 		// A later sync would not make names durable that a failed one has lost: the next start makes
 		// them again.
-		return identity{}, fmt.Errorf("cannot write to it: %w", errors.Join(err, fsys.Remove(name)))
+		return fmt.Errorf("cannot write to it: %w", errors.Join(err, fsys.Remove(name)))
 	}
-	return id, nil
+	return nil
 }
 
 // syncIdentity makes the names of the identity's files durable, and those on the way to them.

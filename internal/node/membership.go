@@ -22,22 +22,10 @@ type registrar interface {
 	Heartbeat(ctx context.Context, beat *controller.Beat) (answer controller.BeatAnswer, refused *controller.Error, err error)
 }
 
-// ownController is the registrar of a node that is the active controller itself.
-type ownController struct {
-	*controller.Controller
-	now func() time.Duration
-}
-
-// RegisterBroker registers the node at the controller's present time. The lock on the data directory
-// has seen every earlier process of this node end.
-func (c ownController) RegisterBroker(ctx context.Context, g *controller.Registration) (epoch int64, refused *controller.Error, err error) {
-	c.ProcessEnded(c.now(), g.Broker.ID)
-	return c.Controller.RegisterBroker(ctx, c.now(), g)
-}
-
-// Heartbeat brings a heartbeat at the controller's present time.
-func (c ownController) Heartbeat(ctx context.Context, beat *controller.Beat) (controller.BeatAnswer, *controller.Error, error) {
-	return c.Controller.Heartbeat(ctx, c.now(), beat)
+// nodeLinks are the connections to other nodes, as upkeep sees them.
+type nodeLinks interface {
+	followMembers() // ends the connections of nodes that were removed
+	keepLinks()     // keeps those by which the active controller notices the end of a node
 }
 
 // membership is the part of this start of the node in the cluster.
@@ -47,20 +35,24 @@ type membership struct {
 	lastRun     *lastrun.Notes // how the run of the node before this one ended, and notes for the next one
 	registrar   registrar
 	applied     func() uint64 // the index of the metadata log that the image shows, or a lower one
-	brokerEpoch atomic.Int64  // of its registration; 0 before
+	nodeLinks   nodeLinks
+	brokerEpoch atomic.Int64 // of its registration; 0 before
 	// nodesChanged is of size 1. If it is filled the registered nodes have changed since
 	// upkeep looked at them.
 	nodesChanged chan struct{}
+	votersWanted chan struct{} // the same for the electorate
 }
 
 // clock is the time of the controller on this node. It does not follow changes of the wall clock.
 func (m *membership) clock() time.Duration { return time.Since(m.began) }
 
-// noteNodes has upkeep look at the registered nodes again.
+// noteNodes has upkeep and the electorate look at the registered nodes again.
 func (m *membership) noteNodes() {
-	select {
-	case m.nodesChanged <- struct{}{}:
-	default: // it has not looked yet
+	for _, c := range []chan struct{}{m.nodesChanged, m.votersWanted} {
+		select {
+		case c <- struct{}{}:
+		default: // it has not looked yet
+		}
 	}
 }
 
@@ -68,11 +60,13 @@ func (m *membership) noteNodes() {
 // start, under a new incarnation. The node is fenced: it leads no partition yet. When it returns
 // the data directory has the registration's epoch, which the node must not ask to serve before.
 func (n *Node) register(ctx context.Context) error {
-	if err := n.controller.Bootstrap(ctx, n.id.clusterID); err != nil {
-		return fmt.Errorf("cannot write the cluster's first metadata: %w", err)
-	}
-	if err := admitSelf(ctx, n); err != nil {
-		return err
+	if !n.id.joined && n.peers.isAlone() { // it began the cluster, or is all of it
+		if err := n.controller.Bootstrap(ctx, n.id.clusterID); err != nil {
+			return fmt.Errorf("cannot write the cluster's first metadata: %w", err)
+		}
+		if err := admitSelf(ctx, n); err != nil {
+			return err
+		}
 	}
 	last := n.lastRun.Last()
 	if n.store.Damage() != nil { // any log may lack something
@@ -82,22 +76,62 @@ func (n *Node) register(ctx context.Context) error {
 		ClusterID: n.id.clusterID,
 		Broker: meta.Broker{
 			ID: n.id.nodeID, Incarnation: n.incarnation, Directory: n.id.directory, Rack: n.cfg.Rack,
-			Listeners: n.addresses.listenersToRegister(n.listeners), Features: broker.SupportedFeatures(),
+			Listeners: n.addresses.listenersToRegister(n.listeners), Features: broker.SupportedFeatures(), RaftID: n.quorum.Status().RaftID,
 		},
 		PreviousEpoch: last.Epoch, Clean: last.Clean,
 	}
 	for _, topic := range last.Unsynced {
 		g.Unsynced = append(g.Unsynced, topic)
 	}
-	epoch, refused, err := n.registrar.RegisterBroker(ctx, &g)
-	if err == nil && refused != nil {
-		err = refused
-	}
+	epoch, err := askToRegister(ctx, n, &g)
 	if err != nil {
 		return fmt.Errorf("cannot register this node in its cluster: %w", err)
 	}
 	n.brokerEpoch.Store(epoch)
 	return noteRegistration(n, epoch)
+}
+
+const (
+	// registerTime is how long a node that starts waits for the active controller before the log says so,
+	// again and again.
+	registerTime = 5 * time.Second
+	// refusedTime is how long a node tries to be registered while another process has its id, beyond the
+	// time after which the cluster takes that process for dead.
+	refusedTime = 5 * time.Second
+)
+
+// askToRegister has the active controller register this node. It waits for the other nodes as long as it
+// takes: without most of them nothing can be decided.
+func askToRegister(ctx context.Context, n *Node, g *controller.Registration) (epoch int64, err error) {
+	began := n.clock()
+	for {
+		epoch, refused, err := tryToRegister(ctx, n, g)
+		switch {
+		case err == nil && refused == nil:
+			return epoch, nil
+		case ctx.Err() != nil:
+			return 0, errors.Join(ctx.Err(), err)
+		case refused != nil && refused.Kind == controller.DuplicateBroker && n.clock()-began < n.serverSettings().SessionTimeout+refusedTime:
+			err = refused // the cluster does not know yet that the process before this one has ended
+		case refused != nil:
+			return 0, refused
+		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, quorum.ErrNotLeader):
+			return 0, err
+		default:
+			n.loggers.loggerOf(rootLogger).Warn("this node waits for its cluster, which cannot decide anything; start more of its nodes, if they do not run",
+				"nodes", len(n.peers.listOthers())+1, "err", err)
+		}
+		select {
+		case <-time.After(activateEvery):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func tryToRegister(ctx context.Context, n *Node, g *controller.Registration) (epoch int64, refused *controller.Error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, registerTime)
+	defer cancel()
+	return n.registrar.RegisterBroker(ctx, g)
 }
 
 // noteRegistration notes in the data directory under which registration it is used. A full disk does
@@ -138,9 +172,9 @@ const activateEvery = 100 * time.Millisecond
 func (n *Node) activate(ctx context.Context) error {
 	n.built.Store(true)
 	for {
-		answer, err := sendHeartbeat(ctx, n)
+		answer, err := sendHeartbeat(ctx, n, false)
 		switch {
-		case errors.Is(err, quorum.ErrNotLeader): // another controller will take it
+		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded), errors.Is(err, quorum.ErrNotLeader): // another controller will take it
 		case err != nil:
 			return fmt.Errorf("cannot become active in the cluster: %w", err)
 		case !answer.Fenced && n.isActive(n.image.Load()):
@@ -154,13 +188,19 @@ func (n *Node) activate(ctx context.Context) error {
 	}
 }
 
-// sendHeartbeat tells the active controller that this node is alive. A refusal is an error.
-func sendHeartbeat(ctx context.Context, n *Node) (controller.BeatAnswer, error) {
+// beatTime is how long a heartbeat may take. The next one is as good.
+const beatTime = 2 * time.Second
+
+// sendHeartbeat tells the active controller that this node is alive, and whether it wants to stop. A
+// refusal is an error.
+func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, beatTime)
+	defer cancel()
 	applied := n.applied()
 	b := n.image.Load().Brokers[n.id.nodeID] // it has at least those entries
 	answer, refused, err := n.registrar.Heartbeat(ctx, &controller.Beat{
 		Registered: controller.Registered{ID: n.id.nodeID, Epoch: n.brokerEpoch.Load()}, Applied: applied,
-		Caught: b != nil && b.Incarnation == n.incarnation,
+		Caught: b != nil && b.Incarnation == n.incarnation, WantsStop: stops,
 	})
 	if err == nil && refused != nil {
 		err = refused
@@ -181,12 +221,52 @@ const (
 	complainEvery = time.Minute
 )
 
+// leaveTime is how long a node that stops tries to reach the active controller.
+const leaveTime = 3 * time.Second
+
+// leaveCluster has the other nodes take over what this one leads, before it stops. A node that fails, or that
+// nobody can take over from, just stops.
+func leaveCluster(ctx context.Context, n *Node) {
+	if n.quorum == nil || !n.peers.gate.isOpen.Load() || n.peers.isAlone() {
+		return
+	}
+	for answered := n.clock(); ; {
+		answer, err := sendHeartbeat(ctx, n, true)
+		if err == nil && answer.MayStop {
+			break
+		}
+		if err == nil {
+			answered = n.clock()
+		} else if n.clock()-answered > leaveTime {
+			n.loggers.loggerOf(rootLogger).Warn("the cluster cannot take over what this node leads, since too few of its nodes run; it stops all the same", "err", err)
+			return
+		}
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, quorum.ErrNotLeader) {
+			n.loggers.loggerOf(rootLogger).Warn("the cluster does not take over what this node leads; it stops all the same", "err", err)
+			break
+		}
+		select {
+		case <-time.After(activateEvery / 4):
+		case <-ctx.Done():
+			n.loggers.loggerOf(rootLogger).Warn("the cluster has not taken over what this node leads in time; it stops all the same")
+			return
+		}
+	}
+	handQuorumOver(ctx, n)
+}
+
 // upkeep is the work of a node for its membership and, if it is the controller, for the cluster.
 // It belongs to one goroutine. All times are of Node.clock.
 type upkeep struct {
 	n                             *Node
 	beatAt, maintainAt, balanceAt time.Duration // when each is due
 	complainAt                    time.Duration // before it no failure is logged
+}
+
+// beginUpkeep begins what a node does over time for its membership and its cluster.
+func beginUpkeep(n *Node) {
+	n.serving.Go((&upkeep{n: n}).run)
+	n.serving.Go((&electorate{n: n, away: map[int32]time.Duration{}}).run)
 }
 
 // run keeps this node's registration alive, and has the controller on this node do its work over
@@ -202,6 +282,7 @@ func (u *upkeep) run() {
 		case <-n.ctx.Done():
 			return
 		case <-n.nodesChanged:
+			n.nodeLinks.followMembers()
 			u.maintainAt = 0
 		case <-tick.C:
 		}
@@ -228,17 +309,18 @@ func (u *upkeep) doDue(others bool) {
 	n, s, now := u.n, u.n.serverSettings(), u.n.clock()
 	if others && now >= u.beatAt {
 		u.beatAt = now + s.HeartbeatInterval
-		_, err := sendHeartbeat(n.ctx, n)
+		_, err := sendHeartbeat(n.ctx, n, false)
 		u.noteFailure("to tell the cluster that this node is alive", err)
 	}
 	if others {
+		n.nodeLinks.keepLinks()
 		u.noteFailure("to fence the nodes that are gone", n.controller.Tick(n.ctx, n.clock()))
 	}
 	if now < u.maintainAt {
 		return
 	}
 	u.maintainAt = now + maintainEvery
-	if img := n.image.Load(); img.Nodes[n.id.nodeID] == nil && img.Level() >= meta.LevelCluster { // the level was raised since the start
+	if img := n.image.Load(); !n.id.joined && img.Nodes[n.id.nodeID] == nil && img.Level() >= meta.LevelCluster { // the level was raised since the start
 		u.noteFailure("to have the cluster know the key of this node", admitSelf(n.ctx, n))
 	}
 	plan := controller.Upkeep{Moves: controller.ReplicaMoves{Most: movesAtOnce}}

@@ -21,6 +21,24 @@ import (
 	"github.com/leatstream/leat/internal/vfs"
 )
 
+// ownController is the registrar of a node that is the active controller itself.
+type ownController struct {
+	*controller.Controller
+	now func() time.Duration
+}
+
+// RegisterBroker registers the node at the controller's present time. The process before this one has
+// ended.
+func (c ownController) RegisterBroker(ctx context.Context, g *controller.Registration) (epoch int64, refused *controller.Error, err error) {
+	c.ProcessEnded(c.now(), g.Broker.ID)
+	return c.Controller.RegisterBroker(ctx, c.now(), g)
+}
+
+// Heartbeat brings a heartbeat at the controller's present time.
+func (c ownController) Heartbeat(ctx context.Context, beat *controller.Beat) (controller.BeatAnswer, *controller.Error, error) {
+	return c.Controller.Heartbeat(ctx, c.now(), beat)
+}
+
 // member is a node that has nothing but its membership, over metadata in memory.
 type member struct {
 	*Node
@@ -38,6 +56,10 @@ func (m *member) Heartbeat(ctx context.Context, beat *controller.Beat) (controll
 func (m *member) RegisterBroker(ctx context.Context, g *controller.Registration) (int64, *controller.Error, error) {
 	return ownController{m.controller, m.clock}.RegisterBroker(ctx, g)
 }
+
+func (*member) followMembers() {}
+
+func (*member) keepLinks() {}
 
 func newMember(t *testing.T) *member {
 	t.Helper()
@@ -69,7 +91,7 @@ func newMember(t *testing.T) *member {
 			return nil
 		},
 	})
-	m.registrar = m
+	m.registrar, m.nodeLinks = m, m
 	return m
 }
 

@@ -9,7 +9,6 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,6 +25,7 @@ import (
 
 	"github.com/leatstream/leat/internal/broker"
 	"github.com/leatstream/leat/internal/budget"
+	"github.com/leatstream/leat/internal/cluster"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
@@ -51,6 +51,7 @@ type Node struct {
 	addresses   addresses
 
 	membership
+	peers peers
 
 	ctx    context.Context //nolint:containedctx // ends when the node stops; handlers wait under it
 	cancel context.CancelFunc
@@ -58,10 +59,8 @@ type Node struct {
 
 	sizes sizes
 	budgets
-	image       atomic.Pointer[meta.Image]
-	built       atomic.Bool // the fields below are set; the applier reads them only then
-	followState followState // the applier's
-	deleted     deletedTopics
+	image atomic.Pointer[meta.Image]
+	follower
 
 	lock       io.Closer
 	listeners  []listener
@@ -87,7 +86,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, error) {
 	n := &Node{
 		cfg: cfg, fs: fsys, boot: boot, failed: make(chan error, 1),
-		membership: membership{incarnation: meta.NewUUID(), began: time.Now(), nodesChanged: make(chan struct{}, 1)},
+		membership: membership{incarnation: meta.NewUUID(), began: time.Now(), nodesChanged: make(chan struct{}, 1), votersWanted: make(chan struct{}, 1)},
 	}
 	to := slog.DiscardHandler
 	if cfg.Logger != nil {
@@ -112,7 +111,8 @@ func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, 
 // or a setting is refused, and accepts clients only when the logs are recovered. stop does
 // the same backwards.
 func (n *Node) start(ctx context.Context) error {
-	if err := n.planDescriptors(); err != nil {
+	var err error
+	if n.descriptors, err = planDescriptors(n.loggers.loggerOf("wire")); err != nil {
 		return err
 	}
 	dir, err := filepath.Abs(n.cfg.Data)
@@ -135,7 +135,7 @@ func (n *Node) start(ctx context.Context) error {
 	if n.lock, err = lockDirectory(n.fs, n.cfg.Data); err != nil {
 		return err
 	}
-	if n.id, err = loadIdentity(n.fs, n.cfg.Data, n.cfg.ID, cmp.Or(n.cfg.IDFrom, "--id")); err != nil {
+	if n.id, err = prepareIdentity(ctx, n.fs, &n.cfg, n.loggers.loggerOf(rootLogger)); err != nil {
 		return err
 	}
 	if n.static, err = config.NewStatic(n.id.nodeID, n.cfg.Settings); err != nil {
@@ -155,19 +155,25 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.openEngine(); err != nil {
 		return err
 	}
-	if err := n.register(ctx); err != nil {
+	if err := n.openBroker(); err != nil {
 		return err
 	}
-	if err := n.openBroker(); err != nil {
+	// The nodes of a cluster that all start can agree on nothing before they reach each other.
+	early := !n.peers.isAlone()
+	if early {
+		serveListeners(n)
+	}
+	if err := n.register(ctx); err != nil {
 		return err
 	}
 	if err := n.activate(ctx); err != nil {
 		return err
 	}
 	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil }, n.deleted.containsLog)
-	n.serving.Go((&upkeep{n: n}).run)
-	for i := range n.listeners {
-		n.serving.Go(func() { n.serveListener(&n.listeners[i].Listener) })
+	beginUpkeep(n)
+	n.peers.gate.isOpen.Store(true)
+	if !early {
+		serveListeners(n)
 	}
 	n.serving.Go(n.manageMemory)
 	if n.cfg.KeepMonitorAwake {
@@ -187,15 +193,24 @@ func (n *Node) openEngine() error {
 	if err != nil {
 		return fmt.Errorf("cannot open the logs in %s: %w", n.cfg.Data, err)
 	}
+	if err := n.preparePeers(); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrDirectory, n.cfg.Data, err)
+	}
+	end := uint64(0)
 	q, err := quorum.Open(quorum.Config{
+		Transport: n.peers.metadata, Cluster: n.id.clusterID, Join: n.id.joined,
 		ID: n.id.nodeID, Dir: path.Join(n.cfg.Data, quorumDir), FS: n.fs, Logger: n.loggers.loggerOf("quorum"),
 		Apply: n.apply, Capture: n.captureImage,
-		CheckEnd: func(last uint64) error { return storage.CheckMetadata(n.cfg.Data, used, last) },
+		CheckEnd: func(last uint64) error {
+			end = last
+			return storage.CheckMetadata(n.cfg.Data, used, last)
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("cannot open the metadata log: %w", err)
 	}
 	n.quorum = q
+	n.peers.metadata.Attach(q)
 	n.serving.Go(n.watchQuorum)
 	img := n.image.Load()
 	if img.ClusterID != "" && img.ClusterID != n.id.clusterID {
@@ -204,24 +219,41 @@ func (n *Node) openEngine() error {
 	}
 	n.lastRun = lastrun.Open(n.fs, n.cfg.Data, n.loggers.loggerOf("storage"))
 	cfg := n.storageConfig()
-	cfg.Metadata, cfg.Run = n.quorum.Applied(), n.lastRun
+	cfg.Metadata, cfg.Run = end, n.lastRun
 	n.store, err = storage.Open(cfg)
 	if err != nil {
 		return fmt.Errorf("cannot open the logs in %s: %w", n.cfg.Data, err)
 	}
-	n.set = replica.NewSet(replica.Config{NodeID: n.id.nodeID, Store: n.store, Static: n.static})
+	n.controller = controller.New(controller.Config{
+		Image: n.image.Load, Leading: n.quorum.Leading, Propose: n.quorum.Propose, Static: n.static,
+		MaxPartitions: n.sizes.partitions, Applied: n.quorum.Applied,
+	})
+	if err := n.peers.open(n.ctx, cluster.ControllerConfig{Local: n.controller, Now: n.clock, Logger: n.loggers.loggerOf("cluster")}, n.brokerEpoch.Load); err != nil {
+		return err
+	}
+	n.set = replica.NewSet(replica.Config{
+		NodeID: n.id.nodeID, Store: n.store, Static: n.static, Transport: n.peers.replicas, Logger: n.loggers.loggerOf("replica"),
+	})
+	n.peers.replicas.Attach(n.set)
 	n.groups = group.New(group.Config{
 		Logger:     n.loggers.loggerOf("group"),
 		Settings:   n.groupSettings,
 		Partitions: n.offsetsPartitions,
 		Memory:     n.sizes.groups,
 	})
-	n.controller = controller.New(controller.Config{
-		Image: n.image.Load, Leading: n.quorum.Leading, Propose: n.quorum.Propose, Static: n.static,
-		MaxPartitions: n.sizes.partitions, Applied: n.quorum.Applied,
-	})
-	n.registrar, n.applied = ownController{n.controller, n.clock}, n.quorum.Applied
+	n.registrar, n.applied, n.nodeLinks = n.peers.commands, n.quorum.Applied, &n.peers
 	return nil
+}
+
+// preparePeers makes what the metadata need to reach other nodes.
+func (n *Node) preparePeers() (err error) {
+	cfg := peersConfig{id: n.id, incarnation: n.incarnation, image: n.image.Load, fail: n.noteFailure}
+	if n.id.joined {
+		if cfg.members, err = readMembers(n.fs, n.cfg.Data); err != nil {
+			return err
+		}
+	}
+	return n.peers.prepare(n.ctx, &cfg)
 }
 
 // captureImage returns a function that encodes the present image, which never changes.
@@ -245,12 +277,16 @@ func (n *Node) openBroker() error {
 		return err
 	}
 	n.broker = b
-	n.wire = wire.NewServer(n.wireConfig(), b)
+	n.peers.gate.Handler = b
+	n.wire = wire.NewServer(n.wireConfig(), &n.peers.gate)
 	return nil
 }
 
-// plaintext is Kafka's name of a listener without encryption.
-const plaintext = "PLAINTEXT"
+func serveListeners(n *Node) {
+	for i := range n.listeners {
+		n.serving.Go(func() { n.serveListener(&n.listeners[i].Listener) })
+	}
+}
 
 // serveListener accepts and serves connections until the listener is closed.
 func (n *Node) serveListener(l *wire.Listener) {
@@ -316,6 +352,7 @@ func (n *Node) stop(ctx context.Context) error {
 	if n.admin != nil {
 		n.admin.ready.Store(false)
 	}
+	leaveCluster(ctx, n)
 	n.cancel()
 	var errs []error
 	for _, l := range n.listeners {
@@ -342,6 +379,7 @@ func (n *Node) stop(ctx context.Context) error {
 	if n.set != nil {
 		n.set.Close()
 	}
+	n.peers.close()
 	if n.store != nil {
 		errs = append(errs, n.store.Close())
 	}

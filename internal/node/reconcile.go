@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync/atomic"
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/group"
@@ -29,6 +30,13 @@ const (
 	replaying followState = iota
 	following
 )
+
+// follower is how the node follows the metadata.
+type follower struct {
+	built       atomic.Bool // everything that changes act on is there; the applier uses it only then
+	followState followState // the applier's
+	deleted     deletedTopics
+}
 
 // apply applies entries of the metadata log, on the quorum's goroutine. If it returns an error,
 // the image stays, and the node ends: see Node.watchQuorum.
@@ -158,7 +166,7 @@ func entryData(entries []quorum.Entry) iter.Seq2[uint64, []byte] {
 // unless it is still replaying. d is the change from the image before.
 func (n *Node) publish(d *meta.Delta, img *meta.Image) {
 	before := n.image.Swap(img)
-	if d.Brokers || before.Level() != img.Level() {
+	if d.Brokers || d.Nodes || before.Level() != img.Level() {
 		n.noteNodes()
 	}
 	if n.followState == replaying {

@@ -44,17 +44,17 @@ func (n *Node) wireConfig() wire.Config {
 		MemoryConns:   n.sizes.connections,
 		IdleTimeout:   s.MaxIdle,
 		RequestMemory: n.sizes.requests,
-		Peers:         limitPeers(&n.descriptors, &n.sizes, n.image.Load),
+		Peers:         limitPeers(&n.descriptors, &n.sizes, func() bool { return !n.peers.isAlone() }),
 		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,
 		Work: n.work,
 	}
 }
 
 // limitPeers says what a server keeps for other nodes. They are expected in a cluster of several.
-func limitPeers(d *descriptors, z *sizes, image func() *meta.Image) wire.Peers {
+func limitPeers(d *descriptors, z *sizes, expected func() bool) wire.Peers {
 	return wire.Peers{
 		Handshake: peer.Handshake(),
-		Expected:  func() bool { return len(image().Brokers) > 1 },
+		Expected:  expected,
 		Conns:     d.peers, Waiting: d.waiting,
 		Memory: z.peers,
 	}
@@ -73,7 +73,8 @@ func (n *Node) brokerConfig() broker.Config {
 		Context:     func() context.Context { return n.ctx },
 		ProducerIDs: n.producerIDs,
 		Controller:  n.controller, Groups: n.groups, Quorum: n.quorum.Status, Static: n.static,
-		EnsureOffsetsTopic: func(ctx context.Context) error { return n.controller.EnsureTopic(ctx, group.Topic) },
+		Peers:              n.peers.door,
+		EnsureOffsetsTopic: func(ctx context.Context) error { return n.peers.commands.EnsureTopic(ctx, group.Topic) },
 		Work:               n.work,
 		Advertised:         n.addresses.isAdvertised,
 		LogDir:             filepath.FromSlash(n.cfg.Data),
@@ -87,7 +88,7 @@ func (n *Node) brokerConfig() broker.Config {
 const producerIDBlock = 1000
 
 func (n *Node) producerIDs(ctx context.Context) (first, count int64, err error) {
-	first, err = n.controller.AllocateProducerIDs(ctx, producerIDBlock)
+	first, err = n.peers.commands.AllocateProducerIDs(ctx, producerIDBlock)
 	return first, producerIDBlock, err
 }
 

@@ -1,0 +1,251 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/leatstream/leat/internal/credential"
+	"github.com/leatstream/leat/internal/meta"
+)
+
+// machines are the places of a cluster's nodes: each keeps its directory and its port.
+type machines struct {
+	t     *testing.T
+	dirs  []string
+	ports []string
+	nodes []*Node // nil: it does not run
+}
+
+// newCluster starts nodes that join the first one, and waits until all serve.
+func newCluster(t *testing.T, count int) *machines {
+	t.Helper()
+	m := &machines{t: t, nodes: make([]*Node, count)}
+	for range count {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.dirs, m.ports = append(m.dirs, t.TempDir()), append(m.ports, l.Addr().String())
+		l.Close()
+	}
+	m.start(0, Config{})
+	token := m.makeToken(0)
+	for i := 1; i < count; i++ {
+		m.start(i, Config{Join: m.ports[:1], Token: token})
+	}
+	return m
+}
+
+// start starts one of the nodes.
+func (m *machines) start(i int, cfg Config) *Node {
+	m.t.Helper()
+	n, err := m.tryStart(i, cfg)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return n
+}
+
+func (m *machines) tryStart(i int, cfg Config) (*Node, error) {
+	m.t.Helper()
+	cfg.Data, cfg.Listen, cfg.HTTP = m.dirs[i], m.ports[i:i+1], "off"
+	cfg.Logger = slog.New(slog.NewTextHandler(m.t.Output(), nil)).With("machine", i)
+	cfg.Settings = map[string]string{"group.initial.rebalance.delay.ms": "0"}
+	ctx, cancel := context.WithTimeout(m.t.Context(), time.Minute)
+	defer cancel()
+	n, err := Start(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	m.nodes[i] = n
+	m.t.Cleanup(func() { m.stop(i) })
+	return n, nil
+}
+
+// stop stops a node, if it runs.
+func (m *machines) stop(i int) {
+	m.t.Helper()
+	n := m.nodes[i]
+	if n == nil {
+		return
+	}
+	m.nodes[i] = nil
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := n.Stop(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
+		m.t.Error(err)
+	}
+}
+
+// makeToken makes a join token as the verb does.
+func (m *machines) makeToken(i int) string {
+	m.t.Helper()
+	n := m.nodes[i]
+	token, err := credential.NewToken(n.peers.self.Cluster, rand.Reader)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	v := token.Verifier(time.Now().Add(time.Hour))
+	if refused, err := n.peers.commands.MakeToken(m.t.Context(), &v); err != nil || refused != nil {
+		m.t.Fatal(refused, err)
+	}
+	return token.Text()
+}
+
+func (m *machines) client(opts ...kgo.Opt) *kgo.Client {
+	m.t.Helper()
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(m.ports...), kgo.MetadataMinAge(50*time.Millisecond))...)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(cl.Close)
+	return cl
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for limit := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("not in a minute: %s", what)
+		}
+	}
+}
+
+// TestThreeNodes proves that two nodes join a third one by a token; that the three of them vote soon;
+// that a topic gets three replicas; and that it goes on, with all acknowledged records, when any of the
+// nodes is stopped, and when all of them were.
+func TestThreeNodes(t *testing.T) {
+	m := newCluster(t, 3)
+	eventually(t, "all nodes vote", func() bool {
+		for _, n := range m.nodes {
+			if len(n.quorum.Status().Members.Voters) != 3 {
+				return false
+			}
+		}
+		return true
+	})
+	cl := m.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	adm := kadm.NewClient(cl)
+	var made kadm.CreateTopicResponse
+	eventually(t, "a topic is made", func() bool {
+		r, err := adm.CreateTopics(deadline(t), 6, 3, nil, "t")
+		if made = r["t"]; err != nil {
+			t.Log(err)
+		}
+		return err == nil && made.Err == nil
+	})
+	sent := 0
+	send := func() {
+		t.Helper()
+		for range 60 {
+			r := &kgo.Record{Topic: "t", Partition: int32(sent % 6), Value: fmt.Append(nil, sent)}
+			if err := cl.ProduceSync(deadline(t), r).FirstErr(); err != nil {
+				t.Fatalf("record %d: %v", sent, err)
+			}
+			sent++
+		}
+	}
+	send()
+	for i := range m.nodes {
+		m.stop(i)
+		send()
+		m.start(i, Config{})
+		eventually(t, "all replicas are in sync", func() bool { return inSync(m.nodes[i].image.Load(), "t", 3) })
+		send()
+	}
+	for i := range m.nodes {
+		go m.nodes[i].Stop(deadline(t))
+	}
+	for i := range m.nodes {
+		m.stop(i)
+	}
+	started := make(chan error, 3)
+	for i := range m.nodes {
+		go func() {
+			_, err := m.tryStart(i, Config{})
+			started <- err
+		}()
+	}
+	for range m.nodes {
+		if err := <-started; err != nil {
+			t.Fatal(err)
+		}
+	}
+	send()
+	reader := m.client(kgo.ConsumeTopics("t"), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	seen := map[string]bool{}
+	for len(seen) < sent {
+		f := reader.PollFetches(deadline(t))
+		if err := f.Err(); err != nil {
+			t.Fatalf("after %d of %d records: %v", len(seen), sent, err)
+		}
+		f.EachRecord(func(r *kgo.Record) {
+			if seen[string(r.Value)] {
+				t.Errorf("record %s is there twice", r.Value)
+			}
+			seen[string(r.Value)] = true
+		})
+	}
+}
+
+// inSync tells whether all partitions of a topic have so many replicas in sync.
+func inSync(img *meta.Image, topic string, replicas int) bool {
+	t := img.Topic(topic)
+	for i := range t.Partitions {
+		if len(t.Partitions[i].ISR) != replicas {
+			return false
+		}
+	}
+	return true
+}
+
+// TestJoinIsRefused proves that a node does not join without a token, with one that has ended or was
+// revoked, with the id of another node, or from a directory of another cluster, and that it is told why;
+// and that the same command starts the node again once it has joined.
+func TestJoinIsRefused(t *testing.T) {
+	m := newCluster(t, 2)
+	token := m.makeToken(0)
+	revoked := m.makeToken(0)
+	parsed, err := credential.ParseToken(revoked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if refused, err := m.nodes[0].peers.commands.RevokeToken(t.Context(), parsed.ID()); err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	foreign, err := credential.NewToken(credential.ClusterID{1}, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := &machines{t: t, dirs: []string{t.TempDir()}, ports: []string{"127.0.0.1:0"}, nodes: make([]*Node, 1)}
+	for _, c := range []struct {
+		name, says string
+		cfg        Config
+	}{
+		{"no token", "leat cluster token", Config{Join: m.ports[:1]}},
+		{"a token alone", "--join", Config{Token: token}},
+		{"a revoked token", "revoked", Config{Join: m.ports[:1], Token: revoked}},
+		{"another cluster's token", "another cluster", Config{Join: m.ports[:1], Token: foreign.Text()}},
+		{"an id that is taken", "--id", Config{Join: m.ports[:1], Token: token, ID: new(int32(1))}},
+	} {
+		_, err := third.tryStart(0, c.cfg)
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	m.stop(1)
+	if _, err := m.tryStart(1, Config{Join: m.ports[:1], Token: foreign.Text()}); err == nil || !strings.Contains(err.Error(), "belongs to cluster") {
+		t.Errorf("a directory of another cluster: %v", err)
+	}
+	m.start(1, Config{Join: m.ports[:1], Token: revoked})
+}

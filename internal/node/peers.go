@@ -1,0 +1,238 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/leatstream/leat/internal/cluster"
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/credential"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/peer"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// clusterEpoch counts the recoveries of the cluster from a lost majority, of which there is none yet.
+const clusterEpoch = 1
+
+// peers is how this node reaches the others, and how it lets them in. Its fields are set by prepare and
+// open, and do not change after that.
+type peers struct {
+	self        credential.Self
+	incarnation credential.Incarnation
+	directory   directory
+	image       func() *meta.Image
+	fail        func(error) // notes a failure after which the node must be stopped
+	links       *peer.Links
+	metadata    *cluster.Quorum
+	commands    *cluster.Controller
+	replicas    *cluster.Replicas
+	door        *peer.Door
+	isOpen      atomic.Bool // all of it is set
+	gate        gate
+}
+
+// peersConfig is what a node tells of itself to reach others.
+type peersConfig struct {
+	id          identity
+	incarnation meta.UUID
+	members     []credential.Contact // that it has met when it joined
+	image       func() *meta.Image
+	fail        func(error)
+}
+
+// prepare makes what the metadata need to reach other nodes.
+func (p *peers) prepare(ctx context.Context, cfg *peersConfig) error {
+	own, err := credential.ParseClusterID(cfg.id.clusterID)
+	if err != nil {
+		return fmt.Errorf("%s: %w", identityFile, err)
+	}
+	p.self = credential.Self{Versions: peerVersions, Cluster: own, Epoch: clusterEpoch, NodeID: cfg.id.nodeID, Key: cfg.id.key}
+	p.incarnation, p.fail = credential.Incarnation(cfg.incarnation), cfg.fail
+	p.image, p.directory = cfg.image, directory{cfg.image, cfg.members}
+	p.links = peer.NewLinks(ctx, peer.LinksConfig{Find: p.findPeer, Notify: p.noteEvent})
+	p.metadata = cluster.NewQuorum(ctx, cluster.QuorumConfig{NodeID: cfg.id.nodeID, Links: p.links, Others: p.listOthers, NodeOf: p.findRaftID})
+	return nil
+}
+
+// open makes what other nodes reach here, of a node whose metadata and controller are open. cfg lacks
+// what peers have themselves.
+func (p *peers) open(ctx context.Context, cfg cluster.ControllerConfig, brokerEpoch func() int64) (err error) {
+	cfg.Links, cfg.Quorum, cfg.Image = p.links, p.metadata, p.image
+	p.commands = cluster.NewController(ctx, cfg)
+	p.replicas = cluster.NewReplicas(ctx, cluster.ReplicasConfig{
+		NodeID: p.self.NodeID, Links: p.links, Controller: p.commands, BrokerEpoch: brokerEpoch,
+	})
+	p.door, err = peer.NewDoor(peer.DoorConfig{
+		Self: func() credential.Self { return p.self }, Directory: p.directory, Admit: p.admit,
+		Handlers: slices.Concat(p.metadata.Handlers(), p.commands.Handlers(), p.replicas.Handlers()),
+	})
+	p.isOpen.Store(true)
+	return err
+}
+
+// close ends what is under way with other nodes.
+func (p *peers) close() {
+	if p.replicas != nil {
+		p.replicas.Close()
+	}
+	if p.commands != nil {
+		p.commands.Close()
+	}
+	if p.links != nil {
+		p.metadata.Close()
+		p.links.Close()
+	}
+}
+
+// isAlone tells whether no other node is known to belong to the cluster.
+func (p *peers) isAlone() bool { return len(p.listOthers()) == 0 }
+
+// listOthers lists the other nodes of the cluster, as far as this one knows them.
+func (p *peers) listOthers() (nodes []int32) {
+	img := p.image()
+	for id, node := range img.Nodes {
+		if id != p.self.NodeID && !node.Removed {
+			nodes = append(nodes, id)
+		}
+	}
+	if len(img.Nodes) > 0 {
+		return nodes
+	}
+	for _, c := range p.directory.members {
+		if c.NodeID != p.self.NodeID {
+			nodes = append(nodes, c.NodeID)
+		}
+	}
+	return nodes
+}
+
+// isMember tells whether a node belongs to the cluster.
+func (p *peers) isMember(id int32) bool {
+	m, ok := p.directory.FindNode(id)
+	return ok && !m.Removed
+}
+
+// findRaftID finds the node that has one of raft's ids.
+func (p *peers) findRaftID(raftID uint64) (node int32, ok bool) {
+	for id, b := range p.image().Brokers {
+		if b.RaftID == raftID {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+// findPeer returns how to reach another node.
+func (p *peers) findPeer(id int32) (peer.Target, error) {
+	if !p.isMember(id) {
+		return peer.Target{}, fmt.Errorf("node %d: %w", id, credential.ErrUnknownNode)
+	}
+	t := peer.Target{
+		Addresses: addressesOf(p.image(), id),
+		Dialler: func() *credential.Dialler {
+			return credential.DialAsNode(p.self, p.incarnation, credential.Target{Nodes: p.directory, NodeID: id}, rand.Reader)
+		},
+	}
+	if c := p.directory.findContact(id); c != nil && len(t.Addresses) == 0 {
+		t.Addresses = c.Addresses
+	}
+	if len(t.Addresses) == 0 {
+		return peer.Target{}, fmt.Errorf("node %d has not told its address yet", id)
+	}
+	return t, nil
+}
+
+// addressesOf lists the addresses at which other nodes reach a registered one.
+func addressesOf(img *meta.Image, id int32) []string {
+	b := img.Brokers[id]
+	if b == nil {
+		return nil
+	}
+	host, port := b.Address()
+	if host == "" {
+		return nil
+	}
+	return []string{net.JoinHostPort(host, strconv.Itoa(int(port)))}
+}
+
+// admit lets a proven peer in. A joiner gets its id from the active controller.
+func (p *peers) admit(ctx context.Context, from credential.Peer) (credential.Welcome, error) {
+	id := from.NodeID
+	if from.Kind == credential.KindJoiner {
+		var err error
+		id, err = p.commands.AdmitNode(ctx, &controller.Admission{Token: from.Token, Key: from.Key, Directory: meta.UUID(from.Directory), NodeID: from.NodeID})
+		if err != nil {
+			return credential.Welcome{}, err
+		}
+	}
+	img := p.image()
+	return credential.Welcome{NodeID: id, Level: img.Level(), Members: contactsOf(img)}, nil
+}
+
+// contactsOf lists the members of a cluster that can be reached.
+func contactsOf(img *meta.Image) (list []credential.Contact) {
+	for _, id := range slices.Sorted(maps.Keys(img.Nodes)) {
+		if addresses := addressesOf(img, id); len(addresses) > 0 && !img.Nodes[id].Removed {
+			list = append(list, credential.Contact{NodeID: id, Key: img.Nodes[id].Key, Addresses: addresses})
+		}
+	}
+	return list
+}
+
+// noteEvent takes what happens to connections to other nodes.
+func (p *peers) noteEvent(e peer.Event) {
+	p.metadata.Notify(e)
+	if p.isOpen.Load() {
+		p.commands.Notify(e)
+	}
+	if errors.Is(e.Err, credential.ErrNodeRemoved) {
+		p.fail(fmt.Errorf("node %d says: %w", e.Node, e.Err))
+	}
+}
+
+func (p *peers) keepLinks() { p.commands.KeepLinks() }
+
+func (p *peers) followMembers() {
+	p.links.Retain(p.isMember)
+	p.door.Retain(func(c credential.Peer) bool { return c.Kind == credential.KindJoiner || p.isMember(c.NodeID) })
+}
+
+// errStarting ends the connection of a client that comes before the node serves.
+var errStarting = errors.New("the node is starting and does not serve clients yet")
+
+// gate lets only other nodes in until it is opened: a node may need the others to become able to serve.
+type gate struct {
+	wire.Handler
+	isOpen atomic.Bool
+}
+
+// Open begins the session of a connection.
+func (g *gate) Open(c *wire.Conn) wire.Session {
+	s := g.Handler.Open(c)
+	if g.isOpen.Load() {
+		return s
+	}
+	return &gatedSession{s, g}
+}
+
+// gatedSession is the session of a connection that came before the gate was open.
+type gatedSession struct {
+	wire.Session
+	gate *gate
+}
+
+// Serve serves a request.
+func (s *gatedSession) Serve(r *wire.Request) error {
+	if !peer.IsPrivate(r.Key) && !s.gate.isOpen.Load() {
+		return errStarting
+	}
+	return s.Session.Serve(r)
+}
