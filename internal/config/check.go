@@ -226,6 +226,14 @@ func gzipLevel(v value) string {
 	return ""
 }
 
+// voters accepts the numbers of voters that survive more failures than one voter less.
+func voters(v value) string {
+	if v.n != 1 && v.n != 3 && v.n != 5 {
+		return "Value must be 1, 3 or 5"
+	}
+	return ""
+}
+
 func oneOf(words ...string) check {
 	return func(v value) string {
 		if slices.Contains(words, v.s) {

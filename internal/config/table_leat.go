@@ -18,7 +18,7 @@ var leatConfigs = []Def{
 		Doc: "How long a node that votes in the metadata quorum may be away until another node that is well takes its vote.",
 	},
 	{
-		Name: "leat.quorum.voters", Type: Int, Default: "3", check: oneOf("1", "3", "5"), Scope: ClusterWide,
+		Name: "leat.quorum.voters", Type: Int, Default: "3", check: voters, Scope: ClusterWide,
 		Doc: "How many nodes vote in the metadata quorum at most, if the cluster has as many: with 3 it goes on when one of them is lost, and with 5 when two are.",
 	},
 	{

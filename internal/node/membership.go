@@ -112,7 +112,7 @@ func askToRegister(ctx context.Context, n *Node, g *controller.Registration) (ep
 		case ctx.Err() != nil:
 			return 0, errors.Join(ctx.Err(), err)
 		case refused != nil && refused.Kind == controller.DuplicateBroker && n.clock()-began < n.serverSettings().SessionTimeout+refusedTime:
-			err = refused // the cluster does not know yet that the process before this one has ended
+			// The cluster does not know yet that the process before this one has ended.
 		case refused != nil:
 			return 0, refused
 		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, quorum.ErrNotLeader):

@@ -18,6 +18,7 @@ import (
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/vfs"
 )
 
@@ -92,6 +93,8 @@ func newMember(t *testing.T) *member {
 		},
 	})
 	m.registrar, m.nodeLinks = m, m
+	m.set = replica.NewSet(replica.Config{NodeID: 1, Static: static})
+	t.Cleanup(m.set.Close)
 	return m
 }
 

@@ -158,7 +158,22 @@ func (n *Node) start(ctx context.Context) error {
 	if err := n.openBroker(); err != nil {
 		return err
 	}
-	// The nodes of a cluster that all start can agree on nothing before they reach each other.
+	if err := n.becomeActive(ctx); err != nil {
+		return err
+	}
+	n.serving.Go(n.manageMemory)
+	if n.cfg.KeepMonitorAwake {
+		n.serving.Go(n.keepMonitorAwake)
+	}
+	if n.admin != nil {
+		n.admin.setReady(n.newRegistry())
+	}
+	return nil
+}
+
+// becomeActive has the cluster take this node in, and serves clients from then on. The nodes of a cluster
+// that all start can agree on nothing before they reach each other, so others are served at once.
+func (n *Node) becomeActive(ctx context.Context) error {
 	early := !n.peers.isAlone()
 	if early {
 		serveListeners(n)
@@ -175,13 +190,6 @@ func (n *Node) start(ctx context.Context) error {
 	if !early {
 		serveListeners(n)
 	}
-	n.serving.Go(n.manageMemory)
-	if n.cfg.KeepMonitorAwake {
-		n.serving.Go(n.keepMonitorAwake)
-	}
-	if n.admin != nil {
-		n.admin.setReady(n.newRegistry())
-	}
 	return nil
 }
 
@@ -193,7 +201,7 @@ func (n *Node) openEngine() error {
 	if err != nil {
 		return fmt.Errorf("cannot open the logs in %s: %w", n.cfg.Data, err)
 	}
-	if err := n.preparePeers(); err != nil {
+	if err := preparePeers(n); err != nil {
 		return fmt.Errorf("%w %s: %w", ErrDirectory, n.cfg.Data, err)
 	}
 	end := uint64(0)
@@ -246,7 +254,7 @@ func (n *Node) openEngine() error {
 }
 
 // preparePeers makes what the metadata need to reach other nodes.
-func (n *Node) preparePeers() (err error) {
+func preparePeers(n *Node) (err error) {
 	cfg := peersConfig{id: n.id, incarnation: n.incarnation, image: n.image.Load, fail: n.noteFailure}
 	if n.id.joined {
 		if cfg.members, err = readMembers(n.fs, n.cfg.Data); err != nil {

@@ -215,7 +215,7 @@ type gate struct {
 }
 
 // Open begins the session of a connection.
-func (g *gate) Open(c *wire.Conn) wire.Session {
+func (g *gate) Open(c *wire.Conn) wire.Session { //nolint:ireturn // it is of wire.Handler
 	s := g.Handler.Open(c)
 	if g.isOpen.Load() {
 		return s
