@@ -28,6 +28,7 @@ const (
 	Quorum   Purpose = iota // messages of the metadata quorum
 	Commands                // calls that are answered soon
 	Metadata                // pulls of the metadata log and its snapshots, which may wait long
+	Clients                 // requests of clients for the active controller, which may wait and be large
 	fetchers                // the first one of a fetcher
 )
 
@@ -42,6 +43,8 @@ func (p Purpose) String() string {
 		return "commands"
 	case Metadata:
 		return "metadata"
+	case Clients:
+		return "clients"
 	default:
 		return fmt.Sprintf("fetcher %d", p-fetchers)
 	}

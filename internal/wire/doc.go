@@ -41,6 +41,9 @@
 // for itself. If a limit refuses a connection and Config.Peers says that nodes are expected, it is
 // admitted to a small waiting room, in which it can do nothing but prove in time that it is a peer's.
 //
+// A peer's request may carry one of a client, which its node has sent on (Request.ServeCarried): that is
+// served as if it were the connection's own, and takes a client's memory.
+//
 // A panic of a Session, of an answer's encoding, of a Section, or of work that defers
 // Conn.Contain closes its connection and does not end the process.
 //

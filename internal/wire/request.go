@@ -32,6 +32,7 @@ type Request struct {
 	kept     *buffer // the buffer, of which it has a reference; nil: the body is not kept
 
 	decoded *decodeMemory // nil: it was not decoded, or needs no work memory
+	carried *carriage     // nil: it is its connection's own request
 }
 
 // Body is the request after its header. It aliases the receive buffer. It is valid until the
@@ -79,6 +80,11 @@ func (r *Request) Decode() (kmsg.Request, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s v%d: %w", kmsg.NameForKey(r.Key), r.Version, err)
 	}
+	return r.decodeBody(shape)
+}
+
+// decodeBody decodes the body when there is memory for the result.
+func (r *Request) decodeBody(shape shape) (kmsg.Request, error) {
 	leave := r.enterLarge()
 	defer leave()
 	body := r.Body()[:shape.size]
@@ -105,8 +111,11 @@ func (r *Request) checkShape() (shape, error) {
 // one place in the queue, and one whose client does not read stands in none. While it waits, the
 // connection keeps no more of its receive buffer than the request's body and the bytes after it. A
 // peer's requests take memory of the class budget.Peer instead, and no more of it than one of them
-// may have.
+// may have. For a carried request see ServeCarried.
 func (r *Request) Reserve(class budget.Class, n int64) (budget.Reservation, error) {
+	if r.carried != nil {
+		return r.carried.reserve(class, n)
+	}
 	c := r.Conn
 	work := c.srv.cfg.Work
 	if c.proven.Load() {
@@ -152,10 +161,16 @@ func (r *Request) enterLarge() (leave func()) {
 	if r.BodySize() < largeBody {
 		return func() {}
 	}
-	work := r.Conn.srv.cfg.Work
-	work.Enter(r.Conn.workClass(budget.Command))
+	work, class := r.Conn.srv.cfg.Work, budget.Command
+	if r.carried == nil {
+		class = r.Conn.workClass(class)
+	}
+	work.Enter(class)
 	return work.Leave
 }
+
+// responseHead is the size of the oldest header of a response: the length and the correlation id.
+const responseHead = 8
 
 // Reply encodes and sends a response; its version is set from the request.
 func (r *Request) Reply(resp kmsg.Response) {
@@ -209,7 +224,9 @@ func (r *Request) Begin() *Response {
 	}
 	p.B = append(p.B, 0, 0, 0, 0)
 	p.B = binary.BigEndian.AppendUint32(p.B, uint32(r.CorrelationID))
-	if r.Key != apiVersions && r.Conn.srv.guard.isFlexible(r.Key, r.Version) {
+	if r.carried != nil {
+		p.B = r.carried.Head(p.B)
+	} else if r.Key != apiVersions && r.Conn.srv.guard.isFlexible(r.Key, r.Version) {
 		p.B = append(p.B, 0) // no tagged fields
 	}
 	return p
@@ -217,9 +234,10 @@ func (r *Request) Begin() *Response {
 
 // Send sends a response that Begin started.
 func (r *Request) Send(p *Response) {
-	if p != &r.resp || len(p.B) < 8 {
+	if p != &r.resp || len(p.B) < responseHead {
 		panic("BUG: Send of a response that this request did not begin")
 	}
+	r.fitCarried(p)
 	if !r.chargeAnswer() {
 		r.Conn.Close(errUnsentFull)
 		r.NoReply()
