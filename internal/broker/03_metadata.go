@@ -106,13 +106,16 @@ func refuseMetadata(req *kmsg.MetadataRequest, code int16) *kmsg.MetadataRespons
 
 // controllerID is the node to which clients send changes of the cluster.
 func (b *Broker) controllerID() int32 {
+	if b.cfg.Cluster != nil {
+		return b.cfg.Cluster.Leader()
+	}
 	return b.cfg.Quorum().Leader
 }
 
 // autoCreate creates the topics that a request names and that do not exist, if that is
 // allowed. It returns the image that has them, and the codes of those that it could not create.
 func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Image, map[string]int16) {
-	var missing []controller.NewTopic
+	var missing []string
 	seen := map[string]bool{}
 	for i := range req.Topics {
 		t := &req.Topics[i]
@@ -123,7 +126,7 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 			continue
 		}
 		seen[*t.Topic] = true
-		missing = append(missing, controller.Auto(m, b.cfg.Static, *t.Topic))
+		missing = append(missing, *t.Topic)
 	}
 	if len(missing) == 0 {
 		return m, nil
@@ -132,25 +135,18 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 	if !server.AutoCreateTopics {
 		return m, nil
 	}
-	ctx, cancel := b.withTimeout(int32(server.RequestTimeout.Milliseconds()))
-	defer cancel()
-	made, err := b.cfg.Controller.CreateTopics(ctx, missing, false)
+	refused, err := b.ensureTopics(missing)
 	if err != nil {
 		b.cfg.Logger.Warn("cannot create topics that a client asked for", "err", err)
-		return b.cfg.Image(), nil
 	}
-	codes := map[string]int16{}
-	var first *controller.CreatedTopic // that could not be created
-	for i := range made {
-		if e := made[i].Err; e != nil && e.Kind != controller.TopicExists {
-			codes[made[i].Name], _ = outcomeOf(e, nil)
-			if first == nil {
-				first = &made[i]
-			}
+	codes := make(map[string]int16, len(refused))
+	isTold := false
+	for name, e := range refused {
+		codes[name], _ = outcomeOf(e, nil)
+		if !isTold { // one line, since a client may ask for thousands
+			isTold = true
+			b.cfg.Logger.Warn("cannot create topics that a client asked for", "topics", len(refused), "one", name, "err", e)
 		}
-	}
-	if first != nil { // one line, since a client may ask for thousands
-		b.cfg.Logger.Warn("cannot create topics that a client asked for", "topics", len(codes), "first", first.Name, "err", first.Err)
 	}
 	return b.cfg.Image(), codes
 }

@@ -66,7 +66,9 @@ func (b *Broker) ensureOffsetsTopic(kind int8) {
 	if kind != groupCoordinator || b.cfg.Image().Topic(group.Topic) != nil {
 		return
 	}
-	if err := b.cfg.EnsureOffsetsTopic(b.cfg.Context()); err != nil {
+	ctx, cancel := b.withinServerTime(serverTimeShare)
+	defer cancel()
+	if err := b.cfg.EnsureOffsetsTopic(ctx); err != nil {
 		b.cfg.Logger.Warn("cannot create the topic of groups and offsets", slog.Any("err", err))
 	}
 }

@@ -19,7 +19,7 @@ import (
 // metadataTopic is the topic in which Kafka keeps its metadata. No client may create it.
 const metadataTopic = "__cluster_metadata"
 
-func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) createTopics(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.CreateTopicsRequest)
 	times := make(map[string]int, len(req.Topics))
 	for i := range req.Topics {
@@ -40,9 +40,12 @@ func (b *Broker) createTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 			asked = append(asked, toNewTopic(t))
 		}
 	})
-	ctx, cancel := b.withTimeout(req.TimeoutMillis)
+	ctx, cancel := d.withTimeout(req.TimeoutMillis)
 	defer cancel()
-	made, err := b.cfg.Controller.CreateTopics(ctx, asked, req.ValidateOnly)
+	made, err := d.CreateTopics(ctx, asked, req.ValidateOnly)
+	if d.isElsewhere(err) {
+		return err
+	}
 	view, withConfigs := b.cfg.Image().View(b.cfg.Static), r.Version >= 5
 	topic := func(i int) kmsg.CreateTopicsResponseTopic {
 		if i >= len(asked) {

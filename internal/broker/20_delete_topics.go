@@ -12,7 +12,7 @@ import (
 //
 // 5: error messages. 6: topics by id (KIP-516), either by name or by id.
 
-func (b *Broker) deleteTopics(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) deleteTopics(by *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DeleteTopicsRequest)
 	d := deletion{m: b.cfg.Image(), resp: kmsg.NewPtrDeleteTopicsResponse()}
 	if !meta.ServerSettings(d.m, b.cfg.Static).DeleteTopics {
@@ -27,9 +27,12 @@ func (b *Broker) deleteTopics(_ *session, r *wire.Request, kreq kmsg.Request) er
 		d.addTopic(req.Topics[i].Topic, req.Topics[i].TopicID)
 	}
 	d.resolveTopics()
-	ctx, cancel := b.withTimeout(req.TimeoutMillis)
+	ctx, cancel := by.withTimeout(req.TimeoutMillis)
 	defer cancel()
-	errs, err := b.cfg.Controller.DeleteTopics(ctx, d.ids)
+	errs, err := by.DeleteTopics(ctx, d.ids)
+	if by.isElsewhere(err) {
+		return err
+	}
 	for i, id := range d.ids {
 		if err != nil {
 			code, message := outcomeOf(nil, err)

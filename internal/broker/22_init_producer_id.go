@@ -32,7 +32,7 @@ func (s *session) initProducerID(r *wire.Request, kreq kmsg.Request) error {
 		// ask again for ever.
 		resp.ErrorCode = kerr.TransactionalIDAuthorizationFailed.Code
 	default:
-		id, err := s.b.ids.takeID(s.b.cfg.Context(), s.b.cfg.ProducerIDs)
+		id, err := s.b.takeProducerID()
 		if err != nil {
 			s.b.cfg.Logger.Warn("cannot reserve producer ids; producers with enable.idempotence cannot start until that works", "err", err)
 			resp.ErrorCode = kerr.CoordinatorNotAvailable.Code
@@ -42,6 +42,17 @@ func (s *session) initProducerID(r *wire.Request, kreq kmsg.Request) error {
 	}
 	r.Reply(resp)
 	return nil
+}
+
+// takeProducerID returns an id that no other producer has. It waits at most for the time in which the
+// active controller is to reserve a new block.
+func (b *Broker) takeProducerID() (int64, error) {
+	if id, ok := b.ids.takeFromBlock(); ok {
+		return id, nil
+	}
+	ctx, cancel := b.withinServerTime(serverTimeShare)
+	defer cancel()
+	return b.ids.takeID(ctx, b.cfg.ProducerIDs)
 }
 
 // producerIDs hands out ids from a block that the controller reserved for this node.
@@ -54,9 +65,6 @@ type producerIDs struct {
 
 // takeID returns an id that was not returned before. It reserves a new block if no id is left.
 func (p *producerIDs) takeID(ctx context.Context, reserve func(context.Context) (first, count int64, err error)) (int64, error) {
-	if id, ok := p.takeFromBlock(); ok {
-		return id, nil
-	}
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()

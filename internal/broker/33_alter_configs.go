@@ -16,9 +16,19 @@ import (
 // AlterConfigs, key 33, versions 0 to 2: sets the configs given and unsets all
 // others of the resource.
 
-func (b *Broker) alterConfigs(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) alterConfigs(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.AlterConfigsRequest)
-	a := alteration{b: b}
+	a := b.judgeConfigs(req, d.isForwarded)
+	if err := a.alterAll(d, req.ValidateOnly); err != nil {
+		return err
+	}
+	r.Reply(a.answerReplaced(req))
+	return nil
+}
+
+// judgeConfigs judges all of the request that needs no controller.
+func (b *Broker) judgeConfigs(req *kmsg.AlterConfigsRequest, isForwarded bool) *alteration {
+	a := &alteration{b: b, isForwarded: isForwarded}
 	for i := range req.Resources {
 		rs := &req.Resources[i]
 		c := controller.ConfigChanges{Resource: config.Resource{Type: config.ResourceType(rs.ResourceType), Name: rs.ResourceName}, Replace: true}
@@ -33,7 +43,11 @@ func (b *Broker) alterConfigs(_ *session, r *wire.Request, kreq kmsg.Request) er
 		}
 		a.addResource(c, nulls, len(rs.Configs))
 	}
-	a.alterAll(req.ValidateOnly)
+	a.judgeAll(req.ValidateOnly)
+	return a
+}
+
+func (a *alteration) answerReplaced(req *kmsg.AlterConfigsRequest) *kmsg.AlterConfigsResponse {
 	resp := kmsg.NewPtrAlterConfigsResponse()
 	for i := range req.Resources {
 		rr := kmsg.NewAlterConfigsResponseResource()
@@ -42,27 +56,57 @@ func (b *Broker) alterConfigs(_ *session, r *wire.Request, kreq kmsg.Request) er
 		a.note(i, &rr.UnknownTags)
 		resp.Resources = append(resp.Resources, rr)
 	}
-	r.Reply(resp)
-	return nil
+	return resp
+}
+
+// splitAlterConfigs finds the resources of which the active controller decides.
+func (b *Broker) splitAlterConfigs(kreq kmsg.Request) forwardedPart {
+	req, _ := kreq.(*kmsg.AlterConfigsRequest)
+	a := b.judgeConfigs(req, false)
+	if a.isWhole() {
+		return forwardedPart{rest: req}
+	}
+	rest := kmsg.NewPtrAlterConfigsRequest()
+	rest.ValidateOnly = req.ValidateOnly
+	for _, i := range a.good {
+		rest.Resources = append(rest.Resources, req.Resources[i])
+	}
+	if len(rest.Resources) == 0 {
+		return forwardedPart{}
+	}
+	return forwardedPart{rest: rest, merge: func(answer kmsg.Response) kmsg.Response {
+		whole := a.answerReplaced(req)
+		if theirs, ok := answer.(*kmsg.AlterConfigsResponse); ok {
+			for j, i := range a.good[:min(len(a.good), len(theirs.Resources))] {
+				whole.Resources[i] = theirs.Resources[j]
+			}
+		}
+		return whole
+	}}
 }
 
 // alteration is a request of AlterConfigs or IncrementalAlterConfigs.
 type alteration struct {
-	b       *Broker
-	items   []controller.ConfigChanges // one for each resource
-	refused []*controller.Error        // by item; nil: it is not refused
-	failed  error                      // of the command for all items that are not refused
+	b           *Broker
+	isForwarded bool                       // it has no resource that another node must judge
+	items       []controller.ConfigChanges // one for each resource
+	refused     []*controller.Error        // by item; nil: it is not refused
+	good        []int                      // the items of which the controller decides
+	failed      error                      // of the command for all of these
 }
+
+// isWhole tells whether the controller decides of all items.
+func (a *alteration) isWhole() bool { return len(a.good) == len(a.items) }
 
 // addResource adds the changes of one resource. nulls are the configs that have null in place
 // of a value; keys counts all configs, including those.
 func (a *alteration) addResource(c controller.ConfigChanges, nulls []string, keys int) {
 	a.items = append(a.items, c)
-	a.refused = append(a.refused, a.b.checkForm(&c, nulls, keys))
+	a.refused = append(a.refused, a.checkForm(&c, nulls, keys))
 }
 
 // checkForm checks all that can be checked without the cluster's metadata.
-func (b *Broker) checkForm(c *controller.ConfigChanges, nulls []string, keys int) *controller.Error {
+func (a *alteration) checkForm(c *controller.ConfigChanges, nulls []string, keys int) *controller.Error {
 	refuse := func(format string, args ...any) *controller.Error {
 		return &controller.Error{Kind: controller.InvalidRequest, Message: fmt.Sprintf(format, args...)}
 	}
@@ -81,12 +125,12 @@ func (b *Broker) checkForm(c *controller.ConfigChanges, nulls []string, keys int
 	}
 	name := c.Resource.Name
 	switch t := c.Resource.Type; {
-	case t == config.Broker && name == "":
+	case t == config.Broker && (name == "" || a.isForwarded):
 		return nil
 	case t == config.Broker:
-		return b.checkNodeID(name, "Unexpected broker id, expected %d, but received %s")
-	case t == config.BrokerLogger && !c.Replace:
-		return b.checkNodeID(name, "Unexpected node id. Expected %d, but received %s")
+		return a.b.checkNodeID(name, "Unexpected broker id, expected %d, but received %s")
+	case t == config.BrokerLogger && !c.Replace && !a.isForwarded:
+		return a.b.checkNodeID(name, "Unexpected node id. Expected %d, but received %s")
 	case t == config.Topic, t == config.Group, t == config.ClientMetrics:
 		return nil
 	default:
@@ -107,15 +151,12 @@ func (b *Broker) checkNodeID(name, other string) *controller.Error {
 	return nil
 }
 
-// alterAll makes the changes of the items that are not refused: the controller changes
-// configs, and this node the levels of its loggers.
-func (a *alteration) alterAll(validateOnly bool) {
+// judgeAll finds the items of which the controller decides, and changes the levels of this node's loggers.
+func (a *alteration) judgeAll(validateOnly bool) {
 	times := make(map[config.Resource]int, len(a.items))
 	for i := range a.items {
 		times[a.items[i].Resource]++
 	}
-	var good []controller.ConfigChanges
-	var at []int
 	for i := range a.items {
 		if times[a.items[i].Resource] > 1 {
 			a.refused[i] = &controller.Error{Kind: controller.InvalidRequest, Message: "Each resource must appear at most once."}
@@ -125,20 +166,32 @@ func (a *alteration) alterAll(validateOnly bool) {
 		case a.items[i].Resource.Type == config.BrokerLogger:
 			a.refused[i] = a.b.alterLoggers(&a.items[i], validateOnly)
 		default:
-			good, at = append(good, a.items[i]), append(at, i)
+			a.good = append(a.good, i)
 		}
 	}
-	if len(good) == 0 {
-		return
+}
+
+// alterAll has the controller decide. It returns an error if another node is to be asked.
+func (a *alteration) alterAll(d *decision, validateOnly bool) error {
+	if len(a.good) == 0 {
+		return nil
+	}
+	asked := make([]controller.ConfigChanges, len(a.good))
+	for j, i := range a.good {
+		asked[j] = a.items[i]
 	}
 	s := meta.ServerSettings(a.b.cfg.Image(), a.b.cfg.Static)
-	ctx, cancel := a.b.withTimeout(int32(s.RequestTimeout.Milliseconds()))
+	ctx, cancel := d.within(s.RequestTimeout)
 	defer cancel()
-	errs, err := a.b.cfg.Controller.AlterConfigs(ctx, good, validateOnly)
-	a.failed = err
-	for i := range errs {
-		a.refused[at[i]] = errs[i]
+	errs, err := d.AlterConfigs(ctx, asked, validateOnly)
+	if d.isElsewhere(err) {
+		return err
 	}
+	a.failed = err
+	for j := range errs {
+		a.refused[a.good[j]] = errs[j]
+	}
+	return nil
 }
 
 func (a *alteration) outcomeOf(i int) (int16, *string) {

@@ -10,7 +10,7 @@ import (
 
 // CreatePartitions, key 37, versions 0 to 3.
 
-func (b *Broker) createPartitions(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (*Broker) createPartitions(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.CreatePartitionsRequest)
 	resp := kmsg.NewPtrCreatePartitionsResponse()
 	times := make(map[string]int, len(req.Topics))
@@ -29,9 +29,12 @@ func (b *Broker) createPartitions(_ *session, r *wire.Request, kreq kmsg.Request
 			resp.Topics = append(resp.Topics, morePartitionsAnswer(t.Topic, kerr.InvalidRequest.Code, &duplicate))
 		}
 	}
-	ctx, cancel := b.withTimeout(req.TimeoutMillis)
+	ctx, cancel := d.withTimeout(req.TimeoutMillis)
 	defer cancel()
-	errs, err := b.cfg.Controller.CreatePartitions(ctx, asked, req.ValidateOnly)
+	errs, err := d.CreatePartitions(ctx, asked, req.ValidateOnly)
+	if d.isElsewhere(err) {
+		return err
+	}
 	for i := range asked {
 		var refused *controller.Error
 		if err == nil {

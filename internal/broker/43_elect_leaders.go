@@ -24,34 +24,32 @@ const (
 	uncleanElection   = 1
 )
 
-func (b *Broker) electLeaders(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) electLeaders(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.ElectLeadersRequest)
 	if req.Topics == nil {
-		return b.electAll(r, req)
-	}
-	var size missing.Memory
-	n := 0
-	for i := range req.Topics {
-		size.AddPartitions(req.Topics[i].Topic, len(req.Topics[i].Partitions))
-		n += len(req.Topics[i].Partitions)
+		return b.electAll(d, r, req)
 	}
 	var results []controller.ElectionResult
 	var failed error
-	run := func() {
+	run := func() error {
 		if !isKnownElection(req.ElectionType) {
-			return
+			return nil
 		}
-		asked := make([]controller.Partition, 0, n)
+		var asked []controller.Partition
 		for i := range req.Topics {
 			for _, p := range req.Topics[i].Partitions {
 				asked = append(asked, controller.Partition{Topic: req.Topics[i].Topic, Number: p})
 			}
 		}
-		ctx, cancel := b.withTimeout(req.TimeoutMillis)
+		ctx, cancel := d.withTimeout(req.TimeoutMillis)
 		defer cancel()
-		results, failed = b.cfg.Controller.ElectLeaders(ctx, asked, req.ElectionType == uncleanElection)
+		results, failed = d.ElectLeaders(ctx, asked, req.ElectionType == uncleanElection)
+		if d.isElsewhere(failed) {
+			return failed
+		}
+		return nil
 	}
-	return b.replyCommand(r, run, missing.Answer{Memory: size, Make: func(pass func()) kmsg.Response {
+	return b.replyCommand(r, run, missing.Answer{Memory: sizeOfElections(req), Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrElectLeadersResponse()
 		next := 0
 		for i := range req.Topics {
@@ -78,6 +76,13 @@ func (b *Broker) electLeaders(_ *session, r *wire.Request, kreq kmsg.Request) er
 	}})
 }
 
+func sizeOfElections(req *kmsg.ElectLeadersRequest) (size missing.Memory) {
+	for i := range req.Topics {
+		size.AddPartitions(req.Topics[i].Topic, len(req.Topics[i].Partitions))
+	}
+	return size
+}
+
 func isKnownElection(kind int8) bool { return kind == preferredElection || kind == uncleanElection }
 
 // describeFailedElection is the code and the message of a request that failed as a whole.
@@ -97,16 +102,19 @@ type electedTopic struct {
 
 // electAll elects the leaders of all partitions of the cluster that need it. Each topic is in the
 // answer, with those of its partitions.
-func (b *Broker) electAll(r *wire.Request, req *kmsg.ElectLeadersRequest) error {
+func (b *Broker) electAll(d *decision, r *wire.Request, req *kmsg.ElectLeadersRequest) error {
 	whole := kmsg.NewPtrElectLeadersResponse()
 	if !isKnownElection(req.ElectionType) {
 		whole.ErrorCode = kerr.InvalidRequest.Code
 		r.Reply(whole)
 		return nil
 	}
-	ctx, cancel := b.withTimeout(req.TimeoutMillis)
+	ctx, cancel := d.withTimeout(req.TimeoutMillis)
 	defer cancel()
-	topics, err := b.electNeeded(ctx, b.cfg.Image(), req.ElectionType)
+	topics, err := electNeeded(ctx, d, b.cfg.Image(), req.ElectionType)
+	if d.isElsewhere(err) {
+		return err
+	}
 	if err != nil {
 		whole.ErrorCode = commandError(err).Code
 		r.Reply(whole)
@@ -131,12 +139,12 @@ const (
 )
 
 // electNeeded elects leaders where this kind of election is needed. The result has all topics.
-func (b *Broker) electNeeded(ctx context.Context, m *meta.Image, kind int8) ([]electedTopic, error) {
+func electNeeded(ctx context.Context, d *decision, m *meta.Image, kind int8) ([]electedTopic, error) {
 	topics := make([]electedTopic, 0, m.NumTopics())
 	var asked []controller.Partition
 	var of []int // the topics of those
 	elect := func() error {
-		results, err := b.cfg.Controller.ElectLeaders(ctx, asked, kind == uncleanElection)
+		results, err := d.ElectLeaders(ctx, asked, kind == uncleanElection)
 		if err != nil {
 			return err
 		}

@@ -14,18 +14,12 @@ import (
 // 1: a client may forbid that the number of replicas changes (KIP-860). Replicas of null cancel
 // the reassignment of a partition.
 
-func (b *Broker) alterPartitionReassignments(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) alterPartitionReassignments(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.AlterPartitionAssignmentsRequest)
-	var size missing.Memory
-	n := 0
-	for i := range req.Topics {
-		size.AddPartitions(req.Topics[i].Topic, len(req.Topics[i].Partitions))
-		n += len(req.Topics[i].Partitions)
-	}
 	var results []*controller.Error
 	var failed error
-	run := func() {
-		asked := make([]controller.Reassignment, 0, n)
+	run := func() error {
+		var asked []controller.Reassignment
 		for i := range req.Topics {
 			t := &req.Topics[i]
 			for j := range t.Partitions {
@@ -33,11 +27,15 @@ func (b *Broker) alterPartitionReassignments(_ *session, r *wire.Request, kreq k
 				asked = append(asked, controller.Reassignment{Partition: controller.Partition{Topic: t.Topic, Number: p.Partition}, Replicas: p.Replicas})
 			}
 		}
-		ctx, cancel := b.withTimeout(req.TimeoutMillis)
+		ctx, cancel := d.withTimeout(req.TimeoutMillis)
 		defer cancel()
-		results, failed = b.cfg.Controller.AlterReassignments(ctx, asked, req.AllowReplicationFactorChange)
+		results, failed = d.AlterReassignments(ctx, asked, req.AllowReplicationFactorChange)
+		if d.isElsewhere(failed) {
+			return failed
+		}
+		return nil
 	}
-	return b.replyCommand(r, run, missing.Answer{Memory: size, Make: func(pass func()) kmsg.Response {
+	return b.replyCommand(r, run, missing.Answer{Memory: sizeOfReassignments(req), Make: func(pass func()) kmsg.Response {
 		resp := kmsg.NewPtrAlterPartitionAssignmentsResponse()
 		resp.AllowReplicationFactorChange = req.AllowReplicationFactorChange
 		if len(req.Topics) == 0 {
@@ -69,6 +67,13 @@ func (b *Broker) alterPartitionReassignments(_ *session, r *wire.Request, kreq k
 		}
 		return resp
 	}})
+}
+
+func sizeOfReassignments(req *kmsg.AlterPartitionAssignmentsRequest) (size missing.Memory) {
+	for i := range req.Topics {
+		size.AddPartitions(req.Topics[i].Topic, len(req.Topics[i].Partitions))
+	}
+	return size
 }
 
 func (b *Broker) listPartitionReassignments(_ *session, r *wire.Request, kreq kmsg.Request) error {

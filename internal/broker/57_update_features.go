@@ -19,17 +19,11 @@ import (
 // Only the level of leat.metadata can change, and only upwards; of each other feature the level
 // that is in force is the only one. A request with one invalid change is refused as a whole.
 
-func (b *Broker) updateFeatures(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) updateFeatures(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.UpdateFeaturesRequest)
-	const messageText = 320
-	var size missing.Memory
-	for i := range req.FeatureUpdates {
-		size.Add(1, 2*len(req.FeatureUpdates[i].Feature))
-	}
-	size.Add(1, messageText)
 	last := map[string]int{} // the last update of a feature counts
 	resp := kmsg.NewPtrUpdateFeaturesResponse()
-	run := func() {
+	run := func() error {
 		for i := range req.FeatureUpdates {
 			last[req.FeatureUpdates[i].Feature] = i
 		}
@@ -41,14 +35,15 @@ func (b *Broker) updateFeatures(_ *session, r *wire.Request, kreq kmsg.Request) 
 			}
 			if reason := judgeFeature(m, u, req.Version, b.controllerID()); reason != "" {
 				refuseFeature(resp, u, reason)
-				return
+				return nil
 			}
 		}
 		if i, ok := last[meta.LevelFeature]; ok && !req.ValidateOnly {
-			b.finalizeLevel(req.TimeoutMillis, resp, &req.FeatureUpdates[i])
+			return finalizeLevel(d, req.TimeoutMillis, resp, &req.FeatureUpdates[i])
 		}
+		return nil
 	}
-	return b.replyCommand(r, run, missing.Answer{Memory: size, Make: func(pass func()) kmsg.Response {
+	return b.replyCommand(r, run, missing.Answer{Memory: sizeOfFeatures(req), Make: func(pass func()) kmsg.Response {
 		if resp.ErrorCode != none || req.Version > 1 {
 			return resp
 		}
@@ -60,17 +55,29 @@ func (b *Broker) updateFeatures(_ *session, r *wire.Request, kreq kmsg.Request) 
 	}})
 }
 
+func sizeOfFeatures(req *kmsg.UpdateFeaturesRequest) (size missing.Memory) {
+	const messageText = 320
+	for i := range req.FeatureUpdates {
+		size.Add(1, 2*len(req.FeatureUpdates[i].Feature))
+	}
+	size.Add(1, messageText)
+	return size
+}
+
 // finalizeLevel raises the level of the metadata.
-func (b *Broker) finalizeLevel(timeoutMillis int32, resp *kmsg.UpdateFeaturesResponse, u *kmsg.UpdateFeaturesRequestFeatureUpdate) {
-	ctx, cancel := b.withTimeout(timeoutMillis)
+func finalizeLevel(d *decision, timeoutMillis int32, resp *kmsg.UpdateFeaturesResponse, u *kmsg.UpdateFeaturesRequestFeatureUpdate) error {
+	ctx, cancel := d.withTimeout(timeoutMillis)
 	defer cancel()
-	refused, err := b.cfg.Controller.Finalize(ctx, u.Feature, u.MaxVersionLevel)
+	refused, err := d.Finalize(ctx, u.Feature, u.MaxVersionLevel)
 	switch {
+	case d.isElsewhere(err):
+		return err
 	case err != nil:
 		resp.ErrorCode, resp.ErrorMessage = outcomeOf(nil, err)
 	case refused != nil:
 		refuseFeature(resp, u, refused.Message)
 	}
+	return nil
 }
 
 func refuseFeature(resp *kmsg.UpdateFeaturesResponse, u *kmsg.UpdateFeaturesRequestFeatureUpdate, reason string) {

@@ -14,7 +14,7 @@ import (
 //
 // A broker that is running is not removed; Kafka would remove it and have it stop.
 
-func (b *Broker) unregisterBroker(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) unregisterBroker(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.UnregisterBrokerRequest)
 	resp := kmsg.NewPtrUnregisterBrokerResponse()
 	m := b.cfg.Image()
@@ -23,9 +23,12 @@ func (b *Broker) unregisterBroker(_ *session, r *wire.Request, kreq kmsg.Request
 	if findAlive(m.Brokers, req.BrokerID) != nil {
 		refused = &controller.Error{Kind: controller.PolicyViolation, Message: fmt.Sprintf("Broker ID %d is running: stop it before it is removed.", req.BrokerID)}
 	} else {
-		ctx, cancel := b.withTimeout(int32(meta.ServerSettings(m, b.cfg.Static).RequestTimeout.Milliseconds()))
+		ctx, cancel := d.withTimeout(int32(meta.ServerSettings(m, b.cfg.Static).RequestTimeout.Milliseconds()))
 		defer cancel()
-		refused, failed = b.cfg.Controller.UnregisterBroker(ctx, req.BrokerID)
+		refused, failed = d.UnregisterBroker(ctx, req.BrokerID)
+	}
+	if d.isElsewhere(failed) {
+		return failed
 	}
 	resp.ErrorCode, resp.ErrorMessage = outcomeOf(refused, failed)
 	r.Reply(resp)

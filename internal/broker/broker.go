@@ -52,12 +52,14 @@ type Config struct {
 	// EnsureOffsetsTopic creates the topic of groups and offsets if there is none, and
 	// returns when it exists.
 	EnsureOffsetsTopic func(ctx context.Context) error
-	// Controller decides changes of topics and configs; nil: the APIs of topics,
-	// configs and the cluster are not served. With it Static and Quorum must be set.
+	// Controller decides changes of topics and configs, if this node is the active controller; nil: the
+	// APIs of topics, configs and the cluster are not served. With it Static and Quorum must be set.
 	Controller *controller.Controller
-	Static     *config.Static       // this node's own settings
-	Quorum     func() quorum.Status // the metadata quorum as this node sees it
-	LogDir     string               // the data directory, as clients are shown it
+	// Cluster reaches the active controller on other nodes; nil: this node is the only one.
+	Cluster Cluster
+	Static  *config.Static       // this node's own settings
+	Quorum  func() quorum.Status // the metadata quorum as this node sees it
+	LogDir  string               // the data directory, as clients are shown it
 	// LogLevels returns the levels of this node's loggers by name, one of which is "root".
 	// SetLogLevel sets one; with nil it gives the logger the root's level. Both are nil if
 	// the node has no loggers.
@@ -118,12 +120,17 @@ type api struct {
 	min, max int16 // versions served
 	// from are the identities that may use it; 0: anybody may. It is unknown to all others.
 	from peer.Kinds
-	// Exactly one of raw and serve is set. raw decodes the body itself, and runs while
+	// Exactly one of raw, serve and decide is set. raw decodes the body itself, and runs while
 	// the batches of earlier requests may be collected and not appended yet. serve gets
 	// the decoded request when those are appended and their answers are sent. It may
 	// block, and must have r answered, before it returns or later.
 	raw   func(s *session, r *wire.Request) error
 	serve func(s *session, r *wire.Request, req kmsg.Request) error
+	// decide is serve for requests that only the active controller decides. It answers before it returns,
+	// or answers nothing and returns an error. It may be called again after that.
+	decide func(d *decision, r *wire.Request, req kmsg.Request) error
+	// split finds what of such a request is sent to another node; nil: all of it.
+	split func(req kmsg.Request) forwardedPart
 }
 
 // counters are the running totals that Stats reports.
@@ -203,13 +210,22 @@ func (b *Broker) registerAPIs(list []api) error {
 			return fmt.Errorf("broker: API %s has the key %d", a.name, a.key)
 		case b.apis[a.key] != nil:
 			return fmt.Errorf("broker: %s and %s both have the key %d", b.apis[a.key].name, a.name, a.key)
-		case a.min > a.max || (a.raw == nil) == (a.serve == nil):
+		case a.min > a.max || countHandlers(a) != 1:
 			return fmt.Errorf("broker: API %s needs versions and exactly one handler", a.name)
 		}
 		a.from = interBroker()[a.key]
 		b.apis[a.key] = a
 	}
 	return nil
+}
+
+func countHandlers(a *api) (n int) {
+	for _, isSet := range [...]bool{a.raw != nil, a.serve != nil, a.decide != nil} {
+		if isSet {
+			n++
+		}
+	}
+	return n
 }
 
 // Open begins a connection's session.

@@ -78,7 +78,7 @@ func outcomeOf(refused *controller.Error, failed error) (code int16, message *st
 		if e == kerr.RequestTimedOut {
 			return e.Code, nil // as in Kafka
 		}
-		if why := diskTrouble(failed); why != "" {
+		if why := explainFailure(failed); why != "" {
 			return e.Code, &why
 		}
 		return e.Code, &e.Description
@@ -92,10 +92,10 @@ func outcomeOf(refused *controller.Error, failed error) (code int16, message *st
 	return e.Code, &refused.Message
 }
 
-// diskTrouble is a sentence that says why the metadata log takes no changes, or "" if that is not
-// why a command failed. Kafka's code for it says only that the error is unexpected.
-func diskTrouble(err error) string {
-	for _, known := range []error{quorum.ErrDiskFull, quorum.ErrFaulted, quorum.ErrNotApplied} {
+// explainFailure is a sentence that says why the metadata log takes no changes, or why the active
+// controller cannot be asked, or "" if that is not why a command failed. Kafka's code for it says less.
+func explainFailure(err error) string {
+	for _, known := range []error{quorum.ErrDiskFull, quorum.ErrFaulted, quorum.ErrNotApplied, errLargeRequest, errLargeAnswer} {
 		if errors.Is(err, known) {
 			return strings.TrimPrefix(known.Error(), "quorum: ")
 		}
@@ -110,7 +110,7 @@ func commandError(err error) *kerr.Error {
 		return kerr.NotController
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return kerr.RequestTimedOut
-	case errors.Is(err, quorum.ErrTooLarge):
+	case errors.Is(err, quorum.ErrTooLarge), errors.Is(err, errLargeRequest), errors.Is(err, errLargeAnswer):
 		return kerr.PolicyViolation
 	default:
 		return kerr.UnknownServerError

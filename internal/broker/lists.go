@@ -85,7 +85,11 @@ func (b *Broker) reserveAnswer(r *wire.Request, n int64) (budget.Reservation, er
 // reservation, and releases it when the answer is sent.
 func (b *Broker) replyHeld(r *wire.Request, resp kmsg.Response, from *budget.Reservation) {
 	resp.SetVersion(r.Version)
-	body := b.encodeWhole(resp)
+	sendHeld(r, b.encodeWhole(resp), from)
+}
+
+// sendHeld is replyHeld for an answer that is encoded already.
+func sendHeld(r *wire.Request, body []byte, from *budget.Reservation) {
 	from.Shrink(int64(cap(body)))
 	p := r.Begin()
 	p.Attach(&computed{bytesAt(body), len(body)})

@@ -44,10 +44,12 @@ func (b *Broker) replyAnswer(r *wire.Request, a missing.Answer) error {
 }
 
 // replyCommand reserves the memory of the answer to a command, runs the command, and sends the
-// answer, which is made of its results.
-func (b *Broker) replyCommand(r *wire.Request, run func(), a missing.Answer) error {
+// answer, which is made of its results. If run returns an error, it returns that and answers nothing.
+func (b *Broker) replyCommand(r *wire.Request, run func() error, a missing.Answer) error {
 	if a.Memory == 0 {
-		run()
+		if err := run(); err != nil {
+			return err
+		}
 		r.Reply(a.Make(func() {}))
 		return nil
 	}
@@ -56,7 +58,9 @@ func (b *Broker) replyCommand(r *wire.Request, run func(), a missing.Answer) err
 		return err
 	}
 	defer held.Release()
-	run()
+	if err := run(); err != nil {
+		return err
+	}
 	b.replyHeld(r, b.makeInTurn(a), &held)
 	return nil
 }

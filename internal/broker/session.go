@@ -79,6 +79,9 @@ func (s *session) Serve(r *wire.Request) error {
 		return err
 	}
 	s.conn.GiveUpBodies()
+	if a.decide != nil {
+		return s.b.decideRequest(a, r, req)
+	}
 	return a.serve(s, r, req)
 }
 

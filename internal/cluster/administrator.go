@@ -38,7 +38,7 @@ func askAny[Q any](ctx context.Context, conn *peer.Conn, k *command[Q, none], q 
 	if err != nil {
 		return nil, err
 	}
-	answer, err := callOn(ctx, conn, k.key, body, conn.Session().Peer.NodeID)
+	answer, err := callOn(ctx, conn, conn.Session().Peer.NodeID, &request{key: k.key, body: body, most: maxCommand})
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/quorum"
@@ -58,6 +59,9 @@ func errorStatuses() []errorStatus {
 		{5, quorum.ErrNoSnapshot},
 		{6, errStopping},
 		{7, replica.ErrSessionLost},
+		{8, wire.ErrMalformed},
+		{9, budget.ErrTooLarge},
+		{10, ErrLargeAnswer},
 		{16, quorum.ErrTooLarge},
 		{17, quorum.ErrDiskFull},
 		{18, quorum.ErrFaulted},

@@ -27,6 +27,13 @@ func (r *reader) readByte() byte {
 	return 0
 }
 
+func (r *reader) readUint16() int {
+	if b := r.cut(2); b != nil {
+		return int(binary.BigEndian.Uint16(b))
+	}
+	return 0
+}
+
 func (r *reader) readUint32() uint32 {
 	if b := r.cut(4); b != nil {
 		return binary.BigEndian.Uint32(b)

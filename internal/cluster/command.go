@@ -122,8 +122,6 @@ func (k *command[Q, A]) serve(ctx context.Context, c *Controller, q *Q, isNode b
 	if err != nil {
 		return nil, err
 	}
-	if n := c.cfg.Quorum.node.Load(); n != nil {
-		o.Applied = n.Applied()
-	}
+	o.Applied = c.applied()
 	return json.Marshal(o)
 }

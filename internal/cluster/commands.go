@@ -18,7 +18,7 @@ type none struct{}
 func (c *Controller) Handlers() []peer.Handler {
 	return []peer.Handler{
 		c.register().handler(c), c.heartbeat().handler(c), c.admit().handler(c), c.producerIDs().handler(c), c.ensureTopics().handler(c),
-		c.makeToken().handler(c), c.revokeToken().handler(c), c.removeNode().handler(c), c.finalize().handler(c),
+		c.makeToken().handler(c), c.revokeToken().handler(c), c.removeNode().handler(c), c.finalize().handler(c), c.forward(),
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/wire"
 )
 
 const (
@@ -42,8 +43,12 @@ type ControllerConfig struct {
 	Local  *controller.Controller // of this node; it decides if this node leads
 	Image  func() *meta.Image
 	// Now is the time of the controller on this node.
-	Now    func() time.Duration
-	Logger *slog.Logger
+	Now func() time.Duration
+	// ServeClient serves a request of another node's client, as if the client had asked this node, if this
+	// node is the active controller. It must answer r, with Carried's methods, or return an error:
+	// quorum.ErrNotLeader if this node is not. nil: there are no clients.
+	ServeClient func(ctx context.Context, q *wire.Carried, r *wire.Request) error
+	Logger      *slog.Logger
 }
 
 // Controller is the active controller of the cluster, on whatever node it is. A call on the node that
@@ -51,18 +56,22 @@ type ControllerConfig struct {
 // answered or the context ends: the leader may change, and connections may break. So a command may be
 // decided twice; commands say what that does.
 type Controller struct {
-	cfg  ControllerConfig
-	work *worker
+	cfg      ControllerConfig
+	work     *worker
+	forwards *worker // of clients' requests, so that no number of them keeps nodes' own commands waiting
 }
 
 // NewController makes the Controller of a node. The commands of other nodes that it serves end with the
 // context, or with Close.
 func NewController(ctx context.Context, cfg ControllerConfig) *Controller {
-	return &Controller{cfg: cfg, work: newWorker(ctx, maxCommands)}
+	return &Controller{cfg: cfg, work: newWorker(ctx, maxCommands), forwards: newWorker(ctx, maxForwards)}
 }
 
 // Close answers all commands of other nodes that wait, and refuses later ones.
-func (c *Controller) Close() { c.work.close() }
+func (c *Controller) Close() {
+	c.work.close()
+	c.forwards.close()
+}
 
 // Notify takes what the Links tell of connections, so that the active controller soon knows of the end
 // of a node's process.
@@ -165,17 +174,29 @@ func (c *Controller) askOne(ctx context.Context, node int32, ask func(ctx contex
 	return err
 }
 
+// request is what is sent to another node.
+type request struct {
+	purpose peer.Purpose
+	key     int16
+	body    []byte
+	most    int // bytes of the answer
+}
+
 // call sends a command to a node, and returns the body of its answer.
 func (c *Controller) call(ctx context.Context, node int32, p peer.Purpose, key int16, body []byte) ([]byte, error) {
-	conn, err := c.cfg.Links.Get(ctx, node, p)
+	return c.callFor(ctx, node, &request{purpose: p, key: key, body: body, most: maxCommand})
+}
+
+func (c *Controller) callFor(ctx context.Context, node int32, q *request) ([]byte, error) {
+	conn, err := c.cfg.Links.Get(ctx, node, q.purpose)
 	if err != nil {
 		return nil, &unansweredError{node, err}
 	}
-	return callOn(ctx, conn, key, body, node)
+	return callOn(ctx, conn, node, q)
 }
 
-func callOn(ctx context.Context, conn *peer.Conn, key int16, body []byte, node int32) ([]byte, error) {
-	answer, err := conn.CallInto(ctx, key, body, nil, maxCommand)
+func callOn(ctx context.Context, conn *peer.Conn, node int32, q *request) ([]byte, error) {
+	answer, err := conn.CallInto(ctx, q.key, q.body, nil, q.most)
 	switch {
 	case errors.Is(err, peer.ErrTooLarge):
 		return nil, err
@@ -183,6 +204,14 @@ func callOn(ctx context.Context, conn *peer.Conn, key int16, body []byte, node i
 		return nil, &unansweredError{node, err}
 	}
 	return splitAnswer(answer)
+}
+
+// applied is the entry of the metadata log that this node has applied.
+func (c *Controller) applied() uint64 {
+	if n := c.cfg.Quorum.node.Load(); n != nil {
+		return n.Applied()
+	}
+	return 0
 }
 
 // awaitApplied waits until this node has applied what the active controller has applied, so that who

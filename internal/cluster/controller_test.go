@@ -18,6 +18,7 @@ import (
 	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/vfs"
+	"github.com/leatstream/leat/internal/wire"
 )
 
 // metadata is a state of the quorum that is the cluster's metadata.
@@ -80,6 +81,8 @@ type member struct {
 	local *controller.Controller
 	ctl   *Controller
 	epoch atomic.Int64 // of its registration
+	// serveClient serves the requests of other nodes' clients; nil: there are none.
+	serveClient func(ctx context.Context, q *wire.Carried, r *wire.Request) error
 }
 
 // startMember starts a node with a controller on a disk; nil: a new one. extend adds more to it; it may
@@ -101,6 +104,12 @@ func (w *world) startMember(id int32, disk *vfs.Mem, o options, extend func(m *m
 		m.ctl = NewController(ctx, ControllerConfig{
 			Links: n.links, Quorum: n.transport, Local: m.local, Image: m.meta.image.Load,
 			Now: func() time.Duration { return time.Since(began) }, Logger: w.log.With("node", id),
+			ServeClient: func(ctx context.Context, q *wire.Carried, r *wire.Request) error {
+				if m.serveClient == nil {
+					return quorum.ErrNotLeader
+				}
+				return m.serveClient(ctx, q, r)
+			},
 		})
 		n.closers = append(n.closers, m.ctl.Close)
 		notify := m.ctl.Notify

@@ -2,7 +2,7 @@
 //
 //	Quorum         is the quorum.Transport of this node, and serves the messages of other nodes' quorums
 //	Controller     is the active controller, on whatever node it is: commands of this node, of others, and
-//	               of administrators reach it
+//	               of administrators reach it, and requests of clients
 //	Administrator  gives commands over a connection to any node
 //
 // Each has two sides. One calls other nodes, by the Links of this one. The other one is a list of
@@ -26,6 +26,7 @@
 //	AdmitNode            a key has one node id, which is returned again
 //	MakeToken            a token that is there already, with the same keys, is the one that was made
 //	RevokeToken, RemoveNode, Finalize   find it done
+//	Forward              a client's request is carried out twice, as in Kafka: the topic that it makes exists
 //
 // An answer names the entry of the metadata log that the controller's node has applied. Where the caller
 // looks for the effect on the node that it has asked, the answer waits until that node has applied the

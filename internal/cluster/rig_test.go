@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
@@ -145,6 +146,7 @@ type node struct {
 	listener  net.Listener
 	door      *peer.Door
 	clients   wire.Handler                     // nil: there are none
+	work      *budget.Budget                   // nil: it is not bounded
 	notify    atomic.Pointer[func(peer.Event)] // nil: only the transport is told of events
 	closers   []func()                         // of what a test has added, the last first
 	served    chan error
@@ -222,7 +224,7 @@ func (w *world) start(id int32, disk *vfs.Mem, o options) *node {
 		w.t.Fatal(err)
 	}
 	n.server = wire.NewServer(wire.Config{
-		Logger: w.log.With("node", id), Peers: wire.Peers{Handshake: peer.Handshake(), Expected: func() bool { return true }, Conns: 100, Waiting: 16},
+		Logger: w.log.With("node", id), Work: n.work, Peers: wire.Peers{Handshake: peer.Handshake(), Expected: func() bool { return true }, Conns: 100, Waiting: 16},
 	}, n)
 	go func() { n.served <- n.server.Serve(&wire.Listener{Listener: n.listener, Name: "PLAINTEXT"}) }()
 	w.t.Cleanup(n.kill)

@@ -1,0 +1,271 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/peer"
+	"github.com/leatstream/leat/internal/quorum"
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// A request that changes the metadata is decided by the active controller, on whatever node that is. The
+// node that the client has asked serves it, if it is the active controller itself. If not, it sends the
+// request there (Cluster.Forward), where the same handler serves it, and passes on the answer:
+//
+//	asked node                                         the active controller's node
+//	session.Serve -> decideRequest -> forwardRequest -> ServeForwarded -> a handler, with a decision
+//
+// Handlers are given a decision, which says what they may do where they run. One that finds out that this
+// node is not the active controller returns that error and has answered nothing, so that another node
+// can be asked. If none has decided in time, the handler runs with a decision in which every command
+// fails: so that answer, too, has the form that the handler gives it.
+
+// Cluster is how this node reaches the active controller. A cluster.Controller is one.
+type Cluster interface {
+	// Leader is the node of the active controller, as far as this node knows; -1: it does not.
+	Leader() int32
+	// Forward has the active controller serve a client's request, and returns the body of the answer when
+	// the image of this node shows what was done. If this node is the active controller, it calls here
+	// and returns nil; here returns quorum.ErrNotLeader, and has answered nothing, if it is not.
+	Forward(ctx context.Context, q *wire.Carried, here func(ctx context.Context) error) (answer []byte, err error)
+	// EnsureTopics has the active controller make those of the topics that are missing.
+	EnsureTopics(ctx context.Context, names []string) (refused map[string]*controller.Error, err error)
+}
+
+// commands are what the active controller decides. A controller.Controller decides them.
+type commands interface {
+	CreateTopics(ctx context.Context, topics []controller.NewTopic, validateOnly bool) ([]controller.CreatedTopic, error)
+	DeleteTopics(ctx context.Context, ids []meta.UUID) ([]*controller.Error, error)
+	CreatePartitions(ctx context.Context, asked []controller.MorePartitions, validateOnly bool) ([]*controller.Error, error)
+	AlterConfigs(ctx context.Context, asked []controller.ConfigChanges, validateOnly bool) ([]*controller.Error, error)
+	ElectLeaders(ctx context.Context, asked []controller.Partition, unclean bool) ([]controller.ElectionResult, error)
+	AlterReassignments(ctx context.Context, asked []controller.Reassignment, allowFactorChange bool) ([]*controller.Error, error)
+	Finalize(ctx context.Context, feature string, level int16) (*controller.Error, error)
+	UnregisterBroker(ctx context.Context, id int32) (*controller.Error, error)
+}
+
+// failure are commands that all fail.
+type failure struct{ err error }
+
+func (f failure) CreateTopics(context.Context, []controller.NewTopic, bool) ([]controller.CreatedTopic, error) {
+	return nil, f.err
+}
+
+func (f failure) DeleteTopics(context.Context, []meta.UUID) ([]*controller.Error, error) {
+	return nil, f.err
+}
+
+func (f failure) CreatePartitions(context.Context, []controller.MorePartitions, bool) ([]*controller.Error, error) {
+	return nil, f.err
+}
+
+func (f failure) AlterConfigs(context.Context, []controller.ConfigChanges, bool) ([]*controller.Error, error) {
+	return nil, f.err
+}
+
+func (f failure) ElectLeaders(context.Context, []controller.Partition, bool) ([]controller.ElectionResult, error) {
+	return nil, f.err
+}
+
+func (f failure) AlterReassignments(context.Context, []controller.Reassignment, bool) ([]*controller.Error, error) {
+	return nil, f.err
+}
+
+func (f failure) Finalize(context.Context, string, int16) (*controller.Error, error) {
+	return nil, f.err
+}
+
+func (f failure) UnregisterBroker(context.Context, int32) (*controller.Error, error) {
+	return nil, f.err
+}
+
+// decision is how a handler has its request decided.
+type decision struct {
+	commands
+
+	// within returns a context that ends after a time, and before that when nobody waits for the
+	// answer any more.
+	within func(d time.Duration) (context.Context, context.CancelFunc)
+	// canMove tells that another node is asked if this one is not the active controller.
+	canMove bool
+	// isForwarded tells that the node which the client has asked has judged what concerns that node.
+	isForwarded bool
+}
+
+// newDecision makes the decision of a request by this node's controller.
+func (b *Broker) newDecision(ctx context.Context) *decision {
+	return &decision{
+		commands: b.cfg.Controller,
+		within: func(t time.Duration) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, max(0, t))
+		},
+	}
+}
+
+// withTimeout returns a context that ends after a command's time-out, or when the node stops.
+func (d *decision) withTimeout(timeoutMillis int32) (context.Context, context.CancelFunc) {
+	return d.within(config.Millis(int64(timeoutMillis)))
+}
+
+// isElsewhere tells whether a command has failed because this node is not the active controller, or
+// stops, and another one can be asked. Then the handler returns the error in place of an answer.
+func (d *decision) isElsewhere(failed error) bool {
+	return d.canMove && errors.Is(failed, quorum.ErrNotLeader) || d.isForwarded && errors.Is(failed, context.Canceled)
+}
+
+// decideRequest serves a client's request that the active controller decides.
+func (b *Broker) decideRequest(a *api, r *wire.Request, req kmsg.Request) error {
+	d := b.newDecision(b.cfg.Context())
+	if b.cfg.Cluster == nil {
+		return a.decide(d, r, req)
+	}
+	if b.controllerID() == b.cfg.NodeID {
+		d.canMove = true
+		if err := a.decide(d, r, req); !errors.Is(err, quorum.ErrNotLeader) {
+			return err
+		}
+	}
+	return b.forwardRequest(a, r, req)
+}
+
+// ServeForwarded serves a request of another node's client, which that node has sent here. It answers r, or
+// returns an error: quorum.ErrNotLeader if this node is not the active controller.
+func (b *Broker) ServeForwarded(ctx context.Context, q *wire.Carried, r *wire.Request) error {
+	a := b.findAPI(q.Key)
+	switch {
+	case b.closed.Load():
+		return quorum.ErrNotLeader
+	case a == nil || a.decide == nil:
+		return ErrUnsupported
+	case q.Version < a.min || q.Version > a.max:
+		return fmt.Errorf("%w: versions %d to %d are served", ErrUnsupported, a.min, a.max)
+	}
+	req, memory, err := r.DecodeCarried()
+	defer memory.Release()
+	if err == nil {
+		d := b.newDecision(ctx)
+		d.canMove, d.isForwarded = true, true
+		err = a.decide(d, r, req)
+	}
+	if err != nil && !errors.Is(err, quorum.ErrNotLeader) && ctx.Err() == nil {
+		b.cfg.Logger.Warn("cannot serve the request of another node's client", "api", a.name, "version", q.Version, "client", q.ClientID, "address", q.Address, "err", err)
+	}
+	return err
+}
+
+// mostForwarded is how long the active controller may take for a client's request, whatever time-out that
+// has. It is Kafka's bound.
+const mostForwarded = time.Minute
+
+// forwardRequest has the active controller serve a client's request, and passes on the answer.
+func (b *Broker) forwardRequest(a *api, r *wire.Request, req kmsg.Request) error {
+	p := a.partOf(req)
+	if p.rest == nil {
+		return a.decide(b.newDecision(b.cfg.Context()), r, req)
+	}
+	p.rest.SetVersion(r.Version)
+	most := b.answerMemory(p.rest)
+	if most > b.cfg.Work.Most(peerAnswers) {
+		return b.failRequest(a, r, req, fmt.Errorf("%w: the answer may have %d bytes", errLargeAnswer, most))
+	}
+	memory, err := r.Reserve(peerAnswers, most)
+	if err != nil {
+		return err
+	}
+	defer memory.Release()
+	ctx, cancel := context.WithTimeout(b.cfg.Context(), min(mostForwarded, b.timeOf(req)))
+	defer cancel()
+	here := func(ctx context.Context) error {
+		memory.Release() // the handler reserves what it needs
+		d := b.newDecision(ctx)
+		d.canMove = true
+		return a.decide(d, r, req)
+	}
+	answer, err := b.cfg.Cluster.Forward(ctx, &wire.Carried{
+		Key: r.Key, Version: r.Version, ClientID: r.ClientID, Address: r.Conn.RemoteAddr().String(), Most: int(most), Body: p.rest.AppendTo(nil),
+	}, here)
+	switch {
+	case err == nil && answer == nil:
+		return nil
+	case err == nil:
+		return p.passOn(r, answer, &memory)
+	}
+	memory.Release()
+	switch {
+	case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded):
+		err = context.DeadlineExceeded
+	case errors.Is(err, peer.ErrTooLarge):
+		err = fmt.Errorf("%w: %w", errLargeRequest, err)
+	case errors.Is(err, quorum.ErrNotLeader):
+	default:
+		return err // as if it were served here, the connection ends
+	}
+	return b.failRequest(a, r, req, err)
+}
+
+// failRequest answers a request for which no active controller has decided.
+func (b *Broker) failRequest(a *api, r *wire.Request, req kmsg.Request, err error) error {
+	d := b.newDecision(b.cfg.Context())
+	d.commands = failure{err}
+	return a.decide(d, r, req)
+}
+
+const (
+	// ensuredAtOnce is how many topics of a request are made at a time, if another node is the active
+	// controller: it and its answer must fit into a message between nodes.
+	ensuredAtOnce = 1000
+	// serverTimeShare is the share of request.timeout.ms that a client waits for what the active controller
+	// does for this node: clients have the same time-out, and must be there to hear of a failure.
+	serverTimeShare = 2
+)
+
+// ensureTopics has the active controller make topics that are missing, with the defaults. It returns why
+// some could not be made.
+func (b *Broker) ensureTopics(names []string) (refused map[string]*controller.Error, err error) {
+	if b.cfg.Cluster == nil || b.controllerID() == b.cfg.NodeID {
+		ctx, cancel := b.withinServerTime(1)
+		defer cancel()
+		refused, err = b.cfg.Controller.EnsureTopics(ctx, names)
+		if b.cfg.Cluster == nil || !errors.Is(err, quorum.ErrNotLeader) {
+			return refused, err
+		}
+	}
+	ctx, cancel := b.withinServerTime(serverTimeShare)
+	defer cancel()
+	refused = map[string]*controller.Error{}
+	for part := range slices.Chunk(names, ensuredAtOnce) {
+		some, err := b.cfg.Cluster.EnsureTopics(ctx, part)
+		if err != nil {
+			return refused, err
+		}
+		maps.Copy(refused, some)
+	}
+	return refused, nil
+}
+
+// withinServerTime returns a context that ends after a share of request.timeout.ms.
+func (b *Broker) withinServerTime(share time.Duration) (context.Context, context.CancelFunc) {
+	most := 30 * time.Second // Kafka's default
+	if b.cfg.Static != nil {
+		most = meta.ServerSettings(b.cfg.Image(), b.cfg.Static).RequestTimeout
+	}
+	return context.WithTimeout(b.cfg.Context(), most/share)
+}
+
+// timeOf is how long a client waits for the answer to its request.
+func (b *Broker) timeOf(req kmsg.Request) time.Duration {
+	if t, ok := req.(kmsg.TimeoutRequest); ok {
+		return config.Millis(int64(t.Timeout()))
+	}
+	return meta.ServerSettings(b.cfg.Image(), b.cfg.Static).RequestTimeout
+}
