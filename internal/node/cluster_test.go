@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
@@ -136,14 +137,38 @@ func TestThreeNodes(t *testing.T) {
 	})
 	cl := m.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	adm := kadm.NewClient(cl)
-	var made kadm.CreateTopicResponse
-	eventually(t, "a topic is made", func() bool {
-		r, err := adm.CreateTopics(deadline(t), 6, 3, nil, "t")
-		if made = r["t"]; err != nil {
-			t.Log(err)
+	made, err := adm.CreateTopics(deadline(t), 6, 3, nil, "t")
+	if err != nil || made["t"].Err != nil {
+		t.Fatal(made, err)
+	}
+	for i := range m.nodes { // each of them has the controller decide, and shows it at once
+		cl, err := kgo.NewClient(kgo.SeedBrokers(m.ports[i]))
+		if err != nil {
+			t.Fatal(err)
 		}
-		return err == nil && made.Err == nil
-	})
+		name := fmt.Sprint("by", i)
+		req := kmsg.NewPtrCreateTopicsRequest()
+		req.TimeoutMillis = 30_000
+		topic := kmsg.NewCreateTopicsRequestTopic()
+		topic.Topic, topic.NumPartitions, topic.ReplicationFactor = name, 1, -1
+		req.Topics = append(req.Topics, topic)
+		b := cl.SeedBrokers()[0]
+		resp, err := b.Request(deadline(t), req)
+		if err != nil || resp.(*kmsg.CreateTopicsResponse).Topics[0].ErrorCode != 0 {
+			t.Fatal(resp, err)
+		}
+		look := kmsg.NewPtrMetadataRequest()
+		named := kmsg.NewMetadataRequestTopic()
+		named.Topic = &name
+		look.Topics = append(look.Topics, named)
+		if resp, err = b.Request(deadline(t), look); err != nil || resp.(*kmsg.MetadataResponse).Topics[0].ErrorCode != 0 {
+			t.Errorf("node %d made a topic and does not show it: %v, %v", i, resp, err)
+		}
+		if replicas := m.nodes[i].image.Load().Topic(name).Partitions[0].Replicas; len(replicas) != 3 {
+			t.Errorf("a topic that names no number of replicas has %v", replicas)
+		}
+		cl.Close()
+	}
 	sent := 0
 	send := func() {
 		t.Helper()

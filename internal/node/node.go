@@ -236,7 +236,12 @@ func (n *Node) openEngine() error {
 		Image: n.image.Load, Leading: n.quorum.Leading, Propose: n.quorum.Propose, Static: n.static,
 		MaxPartitions: n.sizes.partitions, Applied: n.quorum.Applied,
 	})
-	if err := n.peers.open(n.ctx, cluster.ControllerConfig{Local: n.controller, Now: n.clock, Logger: n.loggers.loggerOf("cluster")}, n.brokerEpoch.Load); err != nil {
+	if err := n.peers.open(n.ctx, cluster.ControllerConfig{
+		Local: n.controller, Now: n.clock, Logger: n.loggers.loggerOf("cluster"),
+		ServeClient: func(ctx context.Context, q *wire.Carried, r *wire.Request) error {
+			return n.broker.ServeForwarded(ctx, q, r)
+		},
+	}, n.brokerEpoch.Load); err != nil {
 		return err
 	}
 	n.set = replica.NewSet(replica.Config{
@@ -378,6 +383,9 @@ func (n *Node) stop(ctx context.Context) error {
 		errs = append(errs, n.wire.Shutdown(ctx))
 	}
 	n.serving.Wait()
+	if n.peers.commands != nil { // they use the broker
+		n.peers.commands.Close()
+	}
 	if n.broker != nil {
 		n.broker.Close()
 	}

@@ -83,9 +83,6 @@ func (p *peers) close() {
 	if p.replicas != nil {
 		p.replicas.Close()
 	}
-	if p.commands != nil {
-		p.commands.Close()
-	}
 	if p.links != nil {
 		p.metadata.Close()
 		p.links.Close()

@@ -72,7 +72,7 @@ func (n *Node) brokerConfig() broker.Config {
 		NodeID: n.id.nodeID, Logger: n.loggers.loggerOf("broker"), Image: n.image.Load, Set: n.set,
 		Context:     func() context.Context { return n.ctx },
 		ProducerIDs: n.producerIDs,
-		Controller:  n.controller, Groups: n.groups, Quorum: n.quorum.Status, Static: n.static,
+		Controller:  n.controller, Cluster: n.peers.commands, Groups: n.groups, Quorum: n.quorum.Status, Static: n.static,
 		Peers:              n.peers.door,
 		EnsureOffsetsTopic: func(ctx context.Context) error { return n.peers.commands.EnsureTopic(ctx, group.Topic) },
 		Work:               n.work,
