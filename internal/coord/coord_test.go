@@ -437,6 +437,100 @@ func TestCommitThatFailsIsAwaitedAgain(t *testing.T) {
 	})
 }
 
+// TestTooFewInSyncAfterTheLoad proves that a shard whose records are committed becomes active without
+// another load, although its wait for that was refused since too few replicas are in sync by now.
+func TestTooFewInSyncAfterTheLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, machines := &twin{}, 0
+		r := newRuntime(t, func(*words) { machines++ })
+		r.StartLeading(0, 1, l)
+		do(t, r, func(w *words, s *Step) { w.say(s, "a", func(int, error) {}) })
+		r.StopLeading(0)
+		l.set(func() { l.hw, l.held = 0, true })
+		r.StartLeading(0, 2, l)
+		synctest.Wait()
+		l.set(func() { l.hw = 1 })
+		l.lose(errors.New("too few in sync"))
+		synctest.Wait()
+		do(t, r, func(w *words, _ *Step) {
+			if w.said["a"] != 1 {
+				t.Errorf("a was said %d times", w.said["a"])
+			}
+		})
+		if machines != 2 {
+			t.Errorf("%d machines were made", machines)
+		}
+		r.Close()
+	})
+}
+
+// TestClaimsNeedTheLeader proves that an answer which says that there is no record needs the leader of
+// the log as any other one does, and that an answer which claims nothing does not.
+func TestClaimsNeedTheLeader(t *testing.T) {
+	l, r, h := &twin{}, newRuntime(t), &heard{}
+	r.StartLeading(0, 1, l)
+	do(t, r, func(w *words, s *Step) { w.read(s, "a", h.reply("read")) })
+	h.want(t, "read 0 <nil>")
+	l.set(func() { l.gone = true })
+	do(t, r, func(w *words, s *Step) { w.read(s, "a", h.reply("read")) })
+	do(t, r, func(_ *words, s *Step) { s.Reply(func(err error) { h.reply("heartbeat")(0, err) }) })
+	h.want(t, "read 0 "+ErrNotLeading.Error(), "heartbeat 0 <nil>")
+}
+
+// TestTransactionsAreNotLeftOut proves that a partition is not served if it has a batch of a
+// transaction, which only a newer version writes, and that one of an idempotent producer is no obstacle.
+func TestTransactionsAreNotLeftOut(t *testing.T) {
+	for _, c := range []struct {
+		transactional bool
+		want          error
+	}{{false, nil}, {true, ErrLoading}} {
+		synctest.Test(t, func(t *testing.T) {
+			l, r := &twin{}, newRuntime(t)
+			bu := record.Builder{Transactional: c.transactional}
+			bu.SetProducer(7, 0, 0)
+			bu.Append(1, []byte("a"), []byte{1})
+			b, err := bu.Build()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.AppendBatch(b, 0); err != nil {
+				t.Fatal(err)
+			}
+			l.Commit()
+			r.StartLeading(0, 1, l)
+			time.Sleep(time.Minute)
+			if err := r.Do(0, func(*words, *Step) {}); !errors.Is(err, c.want) {
+				t.Errorf("transactional %v: %v", c.transactional, err)
+			}
+			r.Close()
+		})
+	}
+}
+
+// TestTimersWaitAfterAPause proves that after a time in which the process did not run, no deadline has
+// come before its owner had the rest of its time.
+func TestTimersWaitAfterAPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRuntime(t)
+		r.StartLeading(0, 1, &twin{})
+		began := time.Now()
+		var fired []string
+		do(t, r, func(w *words, s *Step) {
+			for _, in := range []time.Duration{-30 * time.Second, -29 * time.Second, 10 * time.Second} {
+				w.timers.Set(&Timer{Fire: func(*Step) {
+					fired = append(fired, fmt.Sprint(in, " at ", time.Since(began)))
+				}}, s.Now.Add(in)) // as if it had been set before a pause
+			}
+		})
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if diff := cmp.Diff([]string{"-30s at 0s", "-29s at 1s", "10s at 40s"}, fired); diff != "" {
+			t.Error(diff)
+		}
+		r.Close()
+	})
+}
+
 // TestNewEpoch proves that a node which stays the leader goes on without a load in the
 // next epoch, and that it loads if another leader may have been in between: after an
 // epoch that it did not lead, or if the log has records of somebody else.

@@ -19,6 +19,7 @@ type twin struct {
 	held    bool
 	fail    error // of the next appends
 	unread  error // of the next reads
+	gone    bool  // another node leads
 	waits   []wait
 	appends int
 }
@@ -55,6 +56,11 @@ func (l *twin) Commit() {
 
 func (l *twin) Await(_ record.Epoch, off record.Offset, limit time.Duration, fn func(error)) {
 	l.mu.Lock()
+	if l.gone {
+		l.mu.Unlock()
+		fn(ErrNotLeading)
+		return
+	}
 	if l.hw < off {
 		l.waits = append(l.waits, wait{off, limit, fn})
 		l.mu.Unlock()
@@ -130,7 +136,7 @@ func (l *twin) ReadBatches(off, end record.Offset, _ int) ([]byte, error) {
 func (l *twin) IsCommitted(_ record.Epoch, off record.Offset) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return off <= l.hw
+	return off <= l.hw && !l.gone
 }
 
 func (l *twin) End() (record.Offset, error) {

@@ -1,38 +1,3 @@
-// Package coord runs state machines on partitions' logs. A Runtime has a shard for
-// each partition that this node leads, and a shard owns a Machine. Everything that
-// happens to a machine is a Step, which goes
-//
-//	decide -> append one batch -> apply -> call the replies
-//
-// A reply is called when the high watermark has passed the last record that its step
-// has read or written; a reply that only reads waits, too, behind the writes that it
-// has read. So no answer depends on a record that a failover could take back, and the
-// machine's state is never rolled back.
-//
-// Decide, append and apply run under the shard's mutex, on the caller's goroutine;
-// the log's commit and the replies run afterwards, with no lock held. The timers of a
-// machine are one heap with one timer of Go's runtime.
-//
-// # The life of a shard
-//
-//	StartLeading -> loading -> catching up -> active -> stopped
-//	                                           |  ^
-//	                                           +--+ the next epoch, and nobody else has appended
-//
-// When a node begins to lead a partition, a background goroutine reads the log up to
-// its present end, and gives the records to the same Apply. Some of them may lie above
-// the high watermark that this replica knows, although a former leader acknowledged
-// them. The shard therefore returns ErrLoading until the high watermark has reached
-// that end. From then on no record that it has applied can be lost, since a leader
-// never truncates its log.
-//
-// A shard goes on without a load if this node has stayed the leader, that is, if the
-// new epoch follows the shard's own and the log ends at the shard's last record.
-// Otherwise another leader may have been in between, and a new shard is made.
-//
-// Lock order: a shard's mutex, then the locks of its Log. Runtime.mu guards only the
-// table of shards; no other lock is taken under it. StartLeading and StopLeading are
-// called by one goroutine, all other methods by any.
 package coord
 
 import (

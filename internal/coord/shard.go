@@ -34,6 +34,9 @@ const warnEvery = 10 * time.Second
 // maxTimersFired bounds how many timers run under one hold of the mutex.
 const maxTimersFired = 64
 
+// maxAlarmDelay is how late the alarm may ring. If it rings later, the process was stopped.
+const maxAlarmDelay = time.Second
+
 // shard runs one machine on one partition's log.
 type shard[M Machine] struct {
 	rt        *Runtime[M]
@@ -166,7 +169,7 @@ func (sh *shard[M]) commitAndReply(s *Step) {
 // replyWhenCommitted calls a step's replies once the records that they depend on are
 // committed, which may be at once. No lock may be held.
 func (sh *shard[M]) replyWhenCommitted(s *Step) {
-	if s.err != nil || len(s.replies) == 0 || s.after == 0 || sh.log.IsCommitted(s.epoch, s.after) {
+	if s.err != nil || len(s.replies) == 0 || !s.claims || sh.log.IsCommitted(s.epoch, s.after) {
 		s.replyAndRecycle(nil)
 		return
 	}
@@ -209,8 +212,11 @@ func (sh *shard[M]) fireDueTimers() (steps []*Step, more bool) {
 	if sh.phase != active {
 		return nil, false
 	}
-	sh.alarmAt = time.Time{}
 	now := time.Now()
+	if late := now.Sub(sh.alarmAt); !sh.alarmAt.IsZero() && late > maxAlarmDelay {
+		sh.timers.Delay(late)
+	}
+	sh.alarmAt = time.Time{}
 	for len(steps) < maxTimersFired {
 		t := sh.timers.Due(now)
 		if t == nil {
@@ -256,7 +262,7 @@ func (sh *shard[M]) catchUp(end record.Offset) error {
 	sh.log.Await(e, end, 0, func(err error) { reached <- err })
 	select {
 	case err := <-reached:
-		if err != nil {
+		if err != nil && !sh.log.IsCommitted(e, end) { // they may be, on fewer replicas than are to be in sync
 			return fmt.Errorf("waiting until the loaded records are committed: %w", err)
 		}
 	case <-sh.stop:
@@ -324,9 +330,12 @@ func (sh *shard[M]) replayUpTo(s *Step, end record.Offset) (n int, err error) {
 	return n, nil
 }
 
+// errTransaction is the error of a load that meets a transaction. Only a later version writes one
+// here, and what it has written was acknowledged.
+var errTransaction = fmt.Errorf("records of a transaction: %w", ErrNewer)
+
 // replayBatches applies the records of whole batches, from offset off on, and returns
-// the offset after them. It skips control batches, which have no records of a machine,
-// and batches of transactions, since no transaction can write to such a log yet.
+// the offset after them. It skips control batches, which have no records of a machine.
 func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next record.Offset, n int, err error) {
 	next = off
 	var r record.Reader
@@ -339,10 +348,14 @@ func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next re
 		if err := batch.Verify(); err != nil {
 			return next, n, err
 		}
-		next = batch.NextOffset()
-		if batch.Control() || batch.Transactional() {
+		if batch.Control() {
+			next = batch.NextOffset()
 			continue
 		}
+		if batch.Transactional() {
+			return batch.BaseOffset(), n, errTransaction
+		}
+		next, s.epoch = batch.NextOffset(), batch.LeaderEpoch()
 		for r.Reset(batch, maxInflated); r.Next(); {
 			if r.Record.Offset < off {
 				continue

@@ -24,8 +24,9 @@ type Record struct {
 type Step struct {
 	Now time.Time
 
-	epoch   record.Epoch  // in which the step was made
+	epoch   record.Epoch  // see Epoch
 	next    record.Offset // see Next
+	claims  bool          // the replies depend on the records below after, or on there being none
 	after   record.Offset // the replies wait until the high watermark has reached it
 	records []Record      // decided and not appended yet
 	buf     []byte        // the bytes of the records that PutBuffer added
@@ -84,15 +85,20 @@ func (s *Step) Refuse(err error) { s.refused = err }
 // error that prevents this.
 func (s *Step) Reply(fn func(err error)) { s.replies = append(s.replies, fn) }
 
-// After makes the replies wait until all records below off are committed. The records
-// that the step itself appends need no call.
-func (s *Step) After(off record.Offset) { s.after = max(s.after, off) }
+// After makes the replies wait until all records below off are committed, and fail if this
+// node does not lead any more. The records that the step itself appends need no call. A
+// step without it has replies that claim nothing.
+func (s *Step) After(off record.Offset) { s.claims, s.after = true, max(s.after, off) }
 
 // Then has fn run after the step's records were applied.
 func (s *Step) Then(fn func()) { s.then = append(s.then, fn) }
 
 // Else has fn run if the step's records cannot be appended.
 func (s *Step) Else(fn func(err error)) { s.orElse = append(s.orElse, fn) }
+
+// Epoch is the leader epoch in which the step is made; at a load, that in which the record was
+// appended. It is 0 if the step belongs to no shard.
+func (s *Step) Epoch() record.Epoch { return s.epoch }
 
 // Next is the offset after the record that is being applied; it is for Apply only.
 func (s *Step) Next() record.Offset { return s.next }

@@ -55,6 +55,13 @@ func (ts *Timers) Stop(t *Timer) {
 	}
 }
 
+// Delay moves all deadlines by d.
+func (ts *Timers) Delay(d time.Duration) {
+	for _, t := range ts.heap { // their order stays
+		t.at = t.at.Add(d)
+	}
+}
+
 // Next is the earliest deadline; ok is false if no timer is set.
 func (ts *Timers) Next() (at time.Time, ok bool) {
 	if len(ts.heap) == 0 {

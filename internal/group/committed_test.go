@@ -95,10 +95,13 @@ func TestOffsetsMemoryIsBounded(t *testing.T) {
 }
 
 // awaitLoaded returns when all partitions have been loaded.
-func awaitLoaded(sv *Service) {
-	for p := range int32(testPartitions) {
+func awaitLoaded(sv *Service) { awaitLoadedOf(sv, testPartitions) }
+
+// awaitLoadedOf returns when the first n partitions have been loaded.
+func awaitLoadedOf(sv *Service, n int32) {
+	for p := range n {
 		for sv.rt.Do(p, func(*Machine, *coord.Step) {}) != nil {
-			runtime.Gosched()
+			time.Sleep(time.Millisecond)
 		}
 	}
 }

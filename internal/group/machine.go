@@ -159,14 +159,20 @@ func (m *Machine) Sync(s *coord.Step, req *kmsg.SyncGroupRequest, reply func(*km
 	s.Reply(func(err error) { reply(classic.SyncFailure(codeOr(err, unknownMemberID))) })
 }
 
-// Heartbeat handles Heartbeat. The answer tells nothing that a failover could take
-// back, so it waits for no record, and members keep their sessions while the log is
-// slow.
+// Heartbeat handles Heartbeat. The answer to a member tells nothing that a failover could
+// take back, so it waits for no record. A client that is told that it is no member, or
+// none of this generation, starts over, so that answer waits for the record that says so.
 func (m *Machine) Heartbeat(s *coord.Step, req *kmsg.HeartbeatRequest) int16 {
-	if g := m.groups[req.Group]; g != nil {
-		return g.classic.Heartbeat(s, req)
+	g := m.groups[req.Group]
+	if g == nil {
+		s.After(m.last)
+		return unknownMemberID
 	}
-	return unknownMemberID
+	code := g.classic.Heartbeat(s, req)
+	if code != 0 && code != rebalanceInProgress {
+		s.After(g.last)
+	}
+	return code
 }
 
 // Leave handles LeaveGroup. Each member of the answer has a code of its own.

@@ -1,6 +1,7 @@
 package group
 
 import (
+	"maps"
 	"slices"
 	"time"
 	"unicode/utf16"
@@ -300,6 +301,18 @@ func isBatchFull(s *coord.Step) bool {
 // goneTopics are the ids of deleted topics, by name. Several topics of one name may have been
 // deleted one after the other.
 type goneTopics map[string][][16]byte
+
+// and returns all topics of both, of which it changes none.
+func (gone goneTopics) and(more goneTopics) goneTopics {
+	if len(more) == 0 {
+		return gone
+	}
+	all := maps.Clone(more)
+	for topic, ids := range gone {
+		all[topic] = slices.Concat(all[topic], ids)
+	}
+	return all
+}
 
 // TopicsDeleted deletes the offsets of all groups for topics that were deleted, and tells
 // whether more offsets are left to delete. It keeps offsets that are known to belong to

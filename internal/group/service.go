@@ -3,6 +3,7 @@ package group
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync"
@@ -33,6 +34,10 @@ type Config struct {
 	NewID func() string
 	// Memory is how many bytes all groups may keep; 0 means memory.Max.
 	Memory int64
+	// HasSession tells whether the active controller has heard from this node so lately that it
+	// cannot have given the node's partitions to others for its silence; nil: that is always so. Offsets
+	// are not answered without, see package coord.
+	HasSession func() bool
 }
 
 // Client is the client that sent a request.
@@ -60,9 +65,10 @@ type Service struct {
 	work sync.WaitGroup // for deleteTopicOffsets
 
 	mu            sync.Mutex
-	deletedTopics goneTopics // deleted topics whose offsets are still to be deleted; guarded by mu
-	deleting      bool       // deleteTopicOffsets runs; guarded by mu
-	closed        bool       // guarded by mu
+	deletedTopics goneTopics    // deleted topics whose offsets are still to be deleted; guarded by mu
+	deleting      bool          // deleteTopicOffsets runs; guarded by mu
+	closed        bool          // guarded by mu
+	ending        chan struct{} // closed when closed is set
 }
 
 // New makes a service that leads nothing yet.
@@ -73,9 +79,12 @@ func New(cfg Config) *Service {
 	if cfg.NewID == nil {
 		cfg.NewID = newUUID
 	}
+	if cfg.HasSession == nil {
+		cfg.HasSession = func() bool { return true }
+	}
 	cfg.Settings = (&settingsCache{compute: cfg.Settings}).load
 	members, offsets := memory.NewBudgets(cfg.Logger, cfg.Memory)
-	return &Service{cfg: cfg, members: members, offsets: offsets, rt: coord.New(coord.Config[*Machine]{
+	return &Service{cfg: cfg, members: members, offsets: offsets, ending: make(chan struct{}), rt: coord.New(coord.Config[*Machine]{
 		Logger:       cfg.Logger,
 		ReplyTimeout: func() time.Duration { return cfg.Settings().CommitTimeout },
 		New: func(_ int32, t *coord.Timers) *Machine {
@@ -131,15 +140,19 @@ func (sv *Service) MemoryUsed() int64 { return sv.members.Used() + sv.offsets.Us
 // Close stops leading everything.
 func (sv *Service) Close() {
 	sv.mu.Lock()
-	sv.closed = true
+	if !sv.closed {
+		sv.closed = true
+		close(sv.ending)
+	}
 	sv.mu.Unlock()
 	sv.rt.Close()
 	sv.work.Wait()
 }
 
 // TopicDeleted deletes the offsets that groups have committed for a deleted topic, in
-// the background. A crash or a failover may leave some of them. These are never given
-// to a later topic of the same name, whose id differs, and expire.
+// the background; those of partitions that are being loaded when they are loaded. A crash or a
+// failover may leave some of them. These are never given to a later topic of the same name, whose
+// id differs, and expire.
 func (sv *Service) TopicDeleted(topic string, id [16]byte) {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
@@ -156,34 +169,71 @@ func (sv *Service) TopicDeleted(topic string, id [16]byte) {
 	}
 }
 
+// retryDeleting is the pause after which partitions that are being loaded are looked at again.
+const retryDeleting = time.Second
+
+// maxGoneTopics is how many names of deleted topics wait at most for a partition that is being loaded.
+const maxGoneTopics = 10_000
+
 // deleteTopicOffsets deletes offsets until no deleted topic is left.
 func (sv *Service) deleteTopicOffsets() {
+	var later map[int32]goneTopics // by partition: it is being loaded
 	for {
-		gone := sv.takeDeletedTopics()
-		if gone == nil {
+		gone := sv.takeDeletedTopics(len(later) > 0)
+		if gone == nil && len(later) == 0 {
 			return
 		}
-		for _, p := range sv.rt.Partitions() {
-			for more := true; more; {
-				failed := false
-				err := sv.rt.Do(p, func(m *Machine, s *coord.Step) {
-					s.Else(func(error) { failed = true })
-					more = m.TopicsDeleted(s, gone)
-				})
-				more = more && !failed && err == nil
-			}
+		if later = sv.deleteOffsetsOf(gone, later); len(later) == 0 {
+			continue
+		}
+		select {
+		case <-time.After(retryDeleting):
+		case <-sv.ending:
+			return
 		}
 	}
 }
 
-// takeDeletedTopics returns the deleted topics that have come, or nil, and then
-// deleting is false.
-func (sv *Service) takeDeletedTopics() goneTopics {
+// deleteOffsetsOf deletes the offsets of deleted topics; earlier are those that wait for single
+// partitions. It returns the topics that wait for partitions from now on.
+func (sv *Service) deleteOffsetsOf(gone goneTopics, earlier map[int32]goneTopics) (later map[int32]goneTopics) {
+	for _, p := range sv.rt.Partitions() {
+		topics := gone.and(earlier[p])
+		if len(topics) == 0 {
+			continue
+		}
+		err := sv.deleteOffsetsIn(p, topics)
+		if errors.Is(err, coord.ErrLoading) && len(topics) <= maxGoneTopics {
+			if later == nil {
+				later = map[int32]goneTopics{}
+			}
+			later[p] = topics
+		}
+	}
+	return later
+}
+
+// deleteOffsetsIn deletes the offsets that the groups of a partition have for deleted topics.
+func (sv *Service) deleteOffsetsIn(p int32, gone goneTopics) (err error) {
+	for more := true; more && err == nil; {
+		failed := false
+		err = sv.rt.Do(p, func(m *Machine, s *coord.Step) {
+			s.Else(func(error) { failed = true })
+			more = m.TopicsDeleted(s, gone)
+		})
+		more = more && !failed
+	}
+	return err
+}
+
+// takeDeletedTopics returns the deleted topics that have come, or nil. If nothing waits, deleting
+// is false then.
+func (sv *Service) takeDeletedTopics(waits bool) goneTopics {
 	sv.mu.Lock()
 	defer sv.mu.Unlock()
 	gone := sv.deletedTopics
 	sv.deletedTopics = nil
-	sv.deleting = gone != nil
+	sv.deleting = waits || gone != nil
 	return gone
 }
 
@@ -257,13 +307,18 @@ func (sv *Service) Sync(req *kmsg.SyncGroupRequest, reply func(*kmsg.SyncGroupRe
 	default:
 		code = sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) { m.Sync(s, req, reply) })
 	}
-	if code != 0 {
+	switch code {
+	case 0:
+	case loadInProgress: // the rebalance that it belongs to is lost, and most clients take this code for fatal here
+		reply(SyncPostponed())
+	default:
 		reply(classic.SyncFailure(code))
 	}
 }
 
 // Heartbeat handles Heartbeat. While the coordinator loads it answers without an error,
-// since sessions begin only after the load.
+// since sessions begin only after the load. An answer that a member may stay waits for no
+// record, so that members keep their sessions while the log is slow.
 func (sv *Service) Heartbeat(req *kmsg.HeartbeatRequest, reply func(*kmsg.HeartbeatResponse)) {
 	resp := kmsg.NewPtrHeartbeatResponse()
 	if req.Group == "" {
@@ -418,27 +473,41 @@ func failCommit(req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, 
 	}
 }
 
-// Fetch answers the groups of an OffsetFetch, in order, each with its own code.
+// Fetch answers the groups of an OffsetFetch, in order, each with its own code. A node without a
+// session refuses them, since another coordinator may have acknowledged later offsets.
 func (sv *Service) Fetch(groups []kmsg.OffsetFetchRequestGroup, reply func([]kmsg.OffsetFetchResponseGroup)) {
 	out := newGather(len(groups), reply)
+	hasSession := sv.cfg.HasSession() // before the offsets are read
 	for i := range groups {
 		req := &groups[i]
 		resp := kmsg.NewOffsetFetchResponseGroup()
 		resp.Group = req.Group
-		code := sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
-			resp = m.Fetch(s, req)
-			s.Reply(func(err error) {
-				if err != nil {
-					resp.Topics, resp.ErrorCode = nil, codeOf(err)
-				}
-				out.setPart(i, resp)
+		code := notCoordinator
+		if hasSession {
+			code = sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
+				resp = m.Fetch(s, req)
+				s.Reply(func(err error) {
+					if err != nil {
+						resp.Topics, resp.ErrorCode = nil, fetchCodeOf(err)
+					}
+					out.setPart(i, resp)
+				})
 			})
-		})
+		}
 		if code != 0 {
 			resp.ErrorCode = code
 			out.setPart(i, resp)
 		}
 	}
+}
+
+// fetchCodeOf is the code of an OffsetFetch for an error of the coordinator's log. Consumers before
+// Kafka 4 end at COORDINATOR_NOT_AVAILABLE here, and ask again at COORDINATOR_LOAD_IN_PROGRESS.
+func fetchCodeOf(err error) int16 {
+	if c := codeOf(err); c != coordinatorNotAvailable {
+		return c
+	}
+	return loadInProgress
 }
 
 // DeleteOffsets handles OffsetDelete.

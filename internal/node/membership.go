@@ -37,6 +37,7 @@ type membership struct {
 	applied     func() uint64 // the index of the metadata log that the image shows, or a lower one
 	nodeLinks   nodeLinks
 	brokerEpoch atomic.Int64 // of its registration; 0 before
+	sessionEnds atomic.Int64 // the time of clock until which hasSession holds, in ns
 	// nodesChanged is of size 1. If it is filled the registered nodes have changed since
 	// upkeep looked at them.
 	nodesChanged chan struct{}
@@ -198,6 +199,7 @@ func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAns
 	defer cancel()
 	applied := n.applied()
 	b := n.image.Load().Brokers[n.id.nodeID] // it has at least those entries
+	began := n.clock()
 	answer, refused, err := n.registrar.Heartbeat(ctx, &controller.Beat{
 		Registered: controller.Registered{ID: n.id.nodeID, Epoch: n.brokerEpoch.Load()}, Applied: applied,
 		Caught: b != nil && b.Incarnation == n.incarnation, WantsStop: stops,
@@ -205,7 +207,17 @@ func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAns
 	if err == nil && refused != nil {
 		err = refused
 	}
+	if err == nil && !answer.Fenced {
+		n.sessionEnds.Store(int64(began + n.serverSettings().SessionTimeout*3/4))
+	}
 	return answer, err
+}
+
+// hasSession tells whether no controller can have fenced this node for its silence yet. A quarter
+// of the session timeout is left for clocks that differ, and for a controller that goes on to answer
+// for a moment after another one has begun. Nobody fences the only node.
+func hasSession(n *Node) bool {
+	return int64(n.clock()) < n.sessionEnds.Load() || len(n.image.Load().Brokers) <= 1
 }
 
 const (

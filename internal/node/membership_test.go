@@ -200,6 +200,8 @@ func TestActivationWaitsForAController(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMember(t)
 		defer m.cancel()
+		m.set = replica.NewSet(replica.Config{NodeID: 1, Static: m.static}) // which follows the image once the node is active
+		defer m.set.Close()
 		epoch, refused, err := m.RegisterBroker(t.Context(), &controller.Registration{Broker: meta.Broker{ID: 1, Incarnation: m.incarnation}})
 		if err != nil || refused != nil {
 			t.Fatal(refused, err)
@@ -218,6 +220,47 @@ func TestActivationWaitsForAController(t *testing.T) {
 		}()
 		if err := m.activate(t.Context()); err != nil || m.image.Load().Brokers[1].State != meta.BrokerActive {
 			t.Errorf("not active: %v", err)
+		}
+	})
+}
+
+// TestSessionEndsBeforeTheFencing proves that a node which no controller answers takes its session for
+// ended before a controller can have fenced it, and for begun again with the next answer; and that the
+// only node of a cluster needs no answer.
+func TestSessionEndsBeforeTheFencing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMember(t)
+		m.brokerEpoch.Store(m.join(t, 1, m.incarnation))
+		away := &absent{registrar: m.registrar}
+		away.back.Store(true)
+		m.registrar = away
+		var ended sync.WaitGroup
+		ended.Go((&upkeep{n: m.Node}).run)
+		defer ended.Wait()
+		defer m.cancel()
+		time.Sleep(24 * time.Hour)
+		if !hasSession(m.Node) {
+			t.Error("the only node has no session")
+		}
+		epoch := m.join(t, 2, meta.UUID{2})
+		time.Sleep(time.Second)
+		timeout := m.serverSettings().SessionTimeout
+		if synctest.Wait(); !hasSession(m.Node) {
+			t.Error("a node that is answered has no session")
+		}
+		away.back.Store(false)
+		m.hear(t, 2, epoch)
+		if time.Sleep(timeout / 2); !hasSession(m.Node) {
+			t.Error("the session has ended after half of its timeout")
+		}
+		m.hear(t, 2, epoch)
+		time.Sleep(timeout / 4)
+		if synctest.Wait(); hasSession(m.Node) || m.image.Load().Brokers[1].State != meta.BrokerActive {
+			t.Errorf("it has a session: %v; it is %v", hasSession(m.Node), m.image.Load().Brokers[1].State)
+		}
+		away.back.Store(true)
+		if time.Sleep(timeout / 4); !hasSession(m.Node) {
+			t.Error("no session, though it is answered again")
 		}
 	})
 }

@@ -253,6 +253,7 @@ func (n *Node) openEngine() error {
 		Settings:   n.groupSettings,
 		Partitions: n.offsetsPartitions,
 		Memory:     n.sizes.groups,
+		HasSession: func() bool { return hasSession(n) },
 	})
 	n.registrar, n.applied, n.nodeLinks = n.peers.commands, n.quorum.Applied, &n.peers
 	return nil

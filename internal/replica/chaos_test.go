@@ -90,13 +90,16 @@ type chaos struct {
 	broken map[int32]bool                 // nodes whose disk has failed: only a power cut mends it
 }
 
-func newChaos(t *testing.T, seed uint64) *chaos {
+func newChaos(t *testing.T, seed uint64, change ...func(c *cluster)) *chaos {
 	t.Helper()
 	x := &chaos{
 		t: t, rng: rand.New(rand.NewPCG(seed, 0xc4a05)), counts: map[string]int{}, acked: map[string]record.Offset{},
 		seen: map[record.Offset]string{}, shown: map[record.Epoch]record.Offset{}, broken: map[int32]bool{}, unheard: map[int32]time.Duration{},
 	}
 	x.c = newCluster(t, 3, "replica.lag.time.max.ms", "400", "replica.fetch.backoff.ms", "50")
+	for _, do := range change {
+		do(x.c)
+	}
 	for _, m := range x.c.nodes {
 		m.start()
 	}
@@ -217,13 +220,16 @@ func (c *cluster) isCut(from, to int32) bool {
 }
 
 // fault stages the next fault.
-func (x *chaos) fault() {
+func (x *chaos) fault() { x.stage(x.pick(14)) }
+
+// stage stages a fault of one of the 14 kinds; the last one deletes records.
+func (x *chaos) stage(kind int) {
 	c := x.c
 	m := c.nodes[x.pick(len(c.nodes))]
 	if l := c.leader("t"); l != nil && x.pick(3) == 0 {
 		m = l // which matters most
 	}
-	switch x.pick(14) {
+	switch kind {
 	case 0, 1, 2:
 		x.powerCut(m)
 	case 3:

@@ -17,6 +17,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage"
@@ -33,6 +34,8 @@ type cluster struct {
 	nodes    []*member         // by id - 1
 	work     sync.WaitGroup
 	closed   chan struct{}
+	// coordinates has each node run a coordinator on the topic t; set before the nodes start.
+	coordinates bool
 
 	mu      sync.Mutex
 	image   *meta.Image // guarded by mu
@@ -100,6 +103,7 @@ type life struct {
 	m     *member
 	store *storage.Store
 	set   *Set
+	coord *coord.Runtime[*keeper] // nil: the cluster has no coordinators
 	wake  chan struct{}
 	stop  chan struct{}
 	done  sync.WaitGroup
@@ -359,6 +363,9 @@ func (m *member) start() {
 	}
 	l := &life{m: m, store: store, wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	l.set = NewSet(Config{NodeID: m.id, Store: store, Static: static, Transport: link{l}, Logger: slog.New(nodeLog{c, m.id})})
+	if c.coordinates {
+		l.coord = newCoordinators(nodeLog{c, m.id})
+	}
 	c.note("node %d starts", m.id)
 	incarnation := meta.NewUUID()
 	var epoch int64
@@ -420,6 +427,7 @@ func (l *life) follow(incarnation meta.UUID) {
 			img = next
 			if active {
 				l.set.Apply(d, img)
+				l.changeCoordinator()
 				if p := l.set.Partition("t", 0); p != nil {
 					at := p.Leadership()
 					l.m.c.note("node %d applied %d: leader %d in epoch %d.%d", l.m.id, applied, at.Leader, at.Epoch, at.PartitionEpoch)
@@ -450,6 +458,9 @@ func (l *life) end() {
 	l.dead.Store(true)
 	close(l.stop)
 	l.done.Wait()
+	if l.coord != nil {
+		l.coord.Close()
+	}
 	l.set.Close()
 	_ = l.store.Close() // its disk may be faulty
 }

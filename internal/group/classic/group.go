@@ -63,9 +63,10 @@ type Group struct {
 	state        state
 	stateSince   int64 // when the group came into its state, ms; -1 if that is not known
 	generation   int32
-	protocolType string // "" before the first member
-	protocol     string // "" before one is chosen
-	leader       string // a member id; "" if there is no leader
+	generationIn record.Epoch // the leader epoch in which the generation was recorded, or began
+	protocolType string       // "" before the first member
+	protocol     string       // "" before one is chosen
+	leader       string       // a member id; "" if there is no leader
 	members      []*member
 	byID         map[string]*member // by member id
 	byInstance   map[string]*member // by instance id; static members only
@@ -156,6 +157,17 @@ func (g *Group) Close(s *coord.Step) {
 	g.host.Timers.Stop(&g.syncTimer)
 	g.host.Memory.Add(-g.subscribedCharge)
 	g.host.Groups.Add(-Size(g.id))
+}
+
+// generationsEach is how many generations one coordinator may begin without recording one, so that no later
+// coordinator gives one of their numbers again.
+const generationsEach = 100
+
+// nextGeneration is the number of the next generation. The members of a generation are told of it
+// before it is recorded. The coordinator of a later epoch, which may not know of it, must not give the same number
+// to other members. So it leaves out as many as those before it can have begun since the last record.
+func nextGeneration(g *Group, s *coord.Step) int32 {
+	return g.generation + 1 + generationsEach*int32(s.Epoch()-g.generationIn)
 }
 
 // State is Kafka's name for the group's state.

@@ -179,7 +179,10 @@ func (g *Group) joinAgain(s *coord.Step, j *joinRequest) {
 		changed,
 		// A leader that joins again without a change wants a new assignment, since it
 		// has seen new partitions.
-		g.state == stable && g.leader == id:
+		g.state == stable && g.leader == id,
+		// A member that joins again at the next coordinator was in a rebalance, maybe in a
+		// generation that is not recorded. It must not get an earlier one.
+		g.generationIn != s.Epoch():
 		g.rejoinMember(s, mb, j)
 	default:
 		// The member missed the answer, or asks without need. It gets the present generation.
@@ -331,7 +334,7 @@ func (g *Group) completeJoin(s *coord.Step) {
 		}
 		g.leader = g.members[i].id
 	}
-	g.generation++
+	g.generation, g.generationIn = nextGeneration(g, s), s.Epoch()
 	g.protocol = g.selectProtocol(nil, nil)
 	g.learnSubscriptions()
 	g.changeState(s, completing)
@@ -355,7 +358,7 @@ const recordRetryDelay = time.Second
 // becomeEmpty ends the last generation of a group that has lost all members.
 func (g *Group) becomeEmpty(s *coord.Step) {
 	v := g.Record()
-	v.Generation = g.generation + 1
+	v.Generation = nextGeneration(g, s)
 	v.Protocol, v.Leader = nil, nil
 	v.CurrentStateTimestamp = s.Now.UnixMilli()
 	g.recordEmpty(s, v)

@@ -194,9 +194,7 @@ func (g *Group) syncTimedOut(s *coord.Step) {
 	g.prepareRebalance(s)
 }
 
-// Heartbeat handles Heartbeat: it restarts the member's session. The answer tells
-// nothing that a failover could take back, so it waits for no record, and members keep
-// their sessions while the log is slow.
+// Heartbeat handles Heartbeat: it restarts the member's session.
 func (g *Group) Heartbeat(s *coord.Step, req *kmsg.HeartbeatRequest) int16 {
 	mb, code := g.findMember(req.MemberID, req.InstanceID)
 	switch {
@@ -320,7 +318,7 @@ func (g *Group) pendingExpired(s *coord.Step, id string) {
 // restoreFrom brings the group into the state of a record. Members that are in both
 // keep the fields that are not in records.
 func (g *Group) restoreFrom(s *coord.Step, v *kmsg.GroupMetadataValue) {
-	g.generation, g.protocolType = v.Generation, v.ProtocolType
+	g.generation, g.generationIn, g.protocolType = v.Generation, s.Epoch(), v.ProtocolType
 	g.protocol = stringOrEmpty(v.Protocol)
 	g.previousState, g.state, g.stateSince = g.state, empty, v.CurrentStateTimestamp
 	gone := maps.Clone(g.byID)
