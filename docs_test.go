@@ -322,7 +322,7 @@ func TestWalksAreTrue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, walks, _ := strings.Cut(string(b), "## Six walks")
+	_, walks, _ := strings.Cut(string(b), "## Eight walks")
 	walks, _, _ = strings.Cut(walks, "\n## ")
 	dirs := map[string]string{"journal": "internal/storage/journal", "segment": "internal/storage/segment", "progress": "internal/replica/progress"}
 	named := regexp.MustCompile("`([a-z]+)\\.([A-Za-z]+)`").FindAllStringSubmatch(walks, -1)
