@@ -167,6 +167,9 @@ func (s *script) isr(out *strings.Builder, name, members string, o map[string]st
 		brokerEpoch = int64(number(s.t, v))
 	}
 	for m := range strings.SplitSeq(members, "+") {
+		if m == "nobody" {
+			break
+		}
 		id, epoch, given := strings.Cut(m, ":")
 		member := Member{ID: number(s.t, id)}
 		if b := s.c.Image().Brokers[member.ID]; b != nil {

@@ -32,7 +32,8 @@ type InSyncResult struct {
 	Err   *Error
 }
 
-// AlterPartitions changes in-sync sets, as their leaders propose. The results are in the order
+// AlterPartitions changes in-sync sets, as their leaders propose. A leader that proposes a set without
+// itself gives up, and a member of the set leads. The results are in the order
 // of the changes. Each change that is accepted raises the partition epoch, even if the set
 // stays as it is, so that no copy of an earlier proposal can be accepted after it.
 func (c *Controller) AlterPartitions(ctx context.Context, broker int32, brokerEpoch int64, asked []InSyncChange) (results []InSyncResult, refused *Error, err error) {
@@ -93,9 +94,12 @@ func (r *Rules) alterPartition(broker int32, a *InSyncChange) (record []byte, re
 	for _, m := range a.ISR {
 		c.next.ISR = append(c.next.ISR, m.ID)
 	}
+	if !slices.Contains(c.next.ISR, broker) {
+		c.lose(broker, false) // its log is damaged, or cannot be written: it may lack committed records
+	}
 	record = c.finish()
 	res.After = c.next
-	if c.next.Leader != broker { // the change has ended a reassignment that removes the leader
+	if c.next.Leader != broker { // the leader gives up, or the change has ended a reassignment that removes it
 		res.Err = refuse(NewLeaderElected, "")
 	}
 	return record, res
@@ -125,8 +129,8 @@ func (r *Rules) checkInSync(broker int32, p *meta.Partition, a *InSyncChange) *E
 			ineligible = append(ineligible, fmt.Sprintf("%d (%s)", m.ID, why))
 		}
 	}
-	if !slices.Contains(ids, p.Leader) {
-		return refuse(InvalidRequest, "The in-sync set does not have the leader.")
+	if len(ids) == 0 {
+		return refuse(InvalidRequest, "The in-sync set is empty.")
 	}
 	if len(ineligible) > 0 {
 		return refuse(IneligibleReplica, "These replicas may not be in sync: %s", strings.Join(ineligible, ", "))

@@ -36,7 +36,7 @@ func TestModel(t *testing.T) {
 	}
 	for _, what := range []string{
 		"clean election", "election of an eligible replica", "election of the last leader", "election of the only replica", "only replica led on", "unclean election", "no leader",
-		"in-sync set grew", "in-sync set shrank", "proposal refused", "late proposal accepted", "kept its place", "lost its place",
+		"in-sync set grew", "in-sync set shrank", "proposal refused", "leader gives up", "late proposal accepted", "kept its place", "lost its place",
 		"directory replaced", "registration refused", "reassignment began", "reassignment ended", "reassignment cancelled",
 		"following topic grew", "replica moved", "node stopped", "node removed", "parts", "controller failed between parts",
 		"eligible cleared by a config",
@@ -498,6 +498,11 @@ func (w *modelWorld) propose() {
 		if joins {
 			joining = append(joining, id)
 		}
+	}
+	others := slices.DeleteFunc(slices.Clone(change.ISR), func(m Member) bool { return m.ID == p.Leader })
+	if len(others) > 0 && w.chance(0.05) { // it cannot write its log
+		change.ISR = others
+		w.seen["leader gives up"]++
 	}
 	truth.joining = append(truth.joining, joining...)
 	w.proposals = append(w.proposals, modelProposal{p.Leader, w.node(p.Leader).epoch, change})

@@ -676,22 +676,14 @@ func TestFaultedDiskAtFollower(t *testing.T) {
 		c.threeReplicas()
 		c.mustProduce("t", "a")
 		c.awaitEqual("t", "a")
-		c.node(3).setHook(func(op vfs.Op, path string) error {
-			if op == vfs.OpSync || op == vfs.OpWrite && strings.HasSuffix(path, ".log") {
-				return syscall.EIO
-			}
-			return nil
-		})
+		c.node(3).failWrites()
 		c.mustProduce("t", "b")
 		c.eventually("it has left", func() bool { return slices.Equal(c.partition("t").ISR, []int32{1, 2}) })
 		if err := c.node(3).replica("t").Fault(); err == nil {
 			t.Error("its log has no fault: the test proves nothing")
 		}
 		c.mustProduce("t", "c")
-		c.node(3).setHook(nil)
-		c.node(3).crash(rand.New(rand.NewPCG(1, 3)))
-		c.fence(3)
-		c.node(3).start()
+		c.mend(3)
 		c.awaitEqual("t", "a", "b", "c")
 	}, "replica.lag.time.max.ms", "5000")
 }

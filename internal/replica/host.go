@@ -158,12 +158,8 @@ func (h *host) advanceAppended() {
 	}
 }
 
-// Expire ends the waits whose deadline is not after now, a time of Now, and those that cannot
-// succeed any more, and lets time pass for the partitions that this node leads. It is to be called
-// about once a second. It looks only at partitions that have waiters, or followers that lack something,
-// since a look at all of them would be most of the work of an idle node with
-// thousands (BenchmarkExpire).
-func (h *host) Expire(now time.Duration) {
+// expire is Set.Expire for all that the host has in lists.
+func (h *host) expire(now time.Duration) {
 	h.mu.Lock()
 	ps := h.waiting
 	h.waiting = nil

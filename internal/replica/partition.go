@@ -271,6 +271,9 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 		trimmed = p.onTrim.takeReached(d.machine.LowWatermark())
 	}
 	next, isProposed := progress.Proposal{}, false
+	if p.log.Load().Fault() != nil {
+		d.machine.GiveUp()
+	}
 	if p.host.propose != nil && d.of.isReplicated() {
 		next, isProposed = d.machine.Propose(now)
 	}

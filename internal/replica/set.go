@@ -48,8 +48,9 @@ type Set struct {
 	seed   maphash.Seed
 	byName [shards]atomic.Pointer[map[string]*Topic]
 	byID   [shards]atomic.Pointer[map[meta.UUID]*Topic]
-	made   int64     // partitions made so far; used by Apply only
-	latest *Settings // the last settings that were made; used by Apply only
+	made   int64        // partitions made so far; used by Apply only
+	latest *Settings    // the last settings that were made; used by Apply only
+	faults atomic.Int64 // of logs, at the last call of Expire
 
 	fetchers fetchers
 	sessions followerSessions
@@ -117,6 +118,27 @@ func (s *Set) Partition(topic string, n int32) *Partition {
 		return nil
 	}
 	return t.Partition(n)
+}
+
+// Expire ends the waits whose deadline is not after now, a time of Now, and those that cannot
+// succeed any more, and lets time pass for the partitions that this node leads. It is to be called
+// about once a second. It looks only at partitions that have waiters, or followers that lack something,
+// since a look at all of them would be most of the work of an idle node with
+// thousands (BenchmarkExpire); only after a log has reported a fault it looks at all.
+func (s *Set) Expire(now time.Duration) {
+	s.expire(now)
+	if n := s.cfg.Store.CountFaults(); s.faults.Swap(n) != n {
+		s.giveUpFaulted()
+	}
+}
+
+// giveUpFaulted has the partitions that this node leads with logs that cannot be written be led by others.
+func (s *Set) giveUpFaulted() {
+	for p := range s.Partitions() {
+		if l := p.lead.Load(); l.Leader == s.cfg.NodeID && l.isReplicated() && p.Fault() != nil {
+			p.advanceEnds()
+		}
+	}
 }
 
 // Partitions iterates over all partitions, in no order.

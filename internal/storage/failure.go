@@ -238,6 +238,7 @@ type fault struct {
 type health struct {
 	log     *slog.Logger
 	name    string                  // of the log's directory
+	count   *atomic.Int64           // of the faults of all logs of the store
 	fault   atomic.Pointer[fault]   // nil: sound
 	trouble atomic.Pointer[trouble] // nil: none
 }
@@ -281,6 +282,8 @@ func (h *health) noteUse(u use, err error) {
 // faults has the faults of logs that were found before the logs were opened. It is safe for
 // concurrent use.
 type faults struct {
+	count atomic.Int64 // of those that logs have reported since the start
+
 	mu   sync.Mutex
 	logs map[LogID]*fault // guarded by mu
 }
@@ -340,6 +343,7 @@ func (h *health) setFault(f *fault) {
 			return
 		}
 		if h.fault.CompareAndSwap(old, f) {
+			h.count.Add(1)
 			h.log.Error("a log is read-only from now on; mend the disk and restart, or delete the topic",
 				"log", h.name, "err", f.err)
 			return
@@ -379,6 +383,10 @@ const (
 	LogTainted                     // the disk may lack bytes that were written
 	LogRefused                     // its files could not be opened, read or written when a client last tried
 )
+
+// CountFaults counts the faults that logs have reported since the start. So their owner learns of one that no
+// call of his has met: a sync in the background, or a scrub, has found it.
+func (s *Store) CountFaults() int64 { return s.faults.count.Load() }
 
 // Faults lists the logs that are known to have a fault. Missing and short files are found soon
 // after the start (Sweep), other damage when a log is used or scrubbed, and refusals when a

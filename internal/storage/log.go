@@ -158,7 +158,7 @@ type snapshots struct {
 
 func newLog(s *Store, id LogID, topic string, o Options, committed func(*Log)) *Log {
 	name := dirName(topic, id.Partition)
-	l := &Log{health: health{log: s.log, name: name}, s: s, id: id, dir: segment.NewDir(s.pathOf(name)), committed: committed}
+	l := &Log{health: health{log: s.log, name: name, count: &s.faults.count}, s: s, id: id, dir: segment.NewDir(s.pathOf(name)), committed: committed}
 	l.opts.Store(o.withDefaults())
 	l.oldest = segment.TimeUnknown
 	l.snapshots = snapshots{newest: -1, truthTo: -1}

@@ -25,6 +25,8 @@
 //	join            the durable end has reached the high watermark and the start of this epoch,
 //	                in the incarnation that the metadata knows, which is neither fenced nor leaving
 //	leave           for replica.lag.time.max.ms it did not have on disk all that the leader had
+//	give up         a leader whose log cannot be written leaves, if another member may lead: the controller
+//	                elects that one
 //	added           of a replica that a reassignment adds, nothing counts that was sent before it
 //	                knew of that: it may have been removed with an earlier log
 //	compared        nobody can compare records that the leader has deleted: a follower that has only such

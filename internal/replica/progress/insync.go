@@ -88,8 +88,14 @@ func (l *Leader) wantsChange(now time.Duration) bool {
 			return true
 		}
 	}
-	return false
+	return l.givesUp && !slices.ContainsFunc(l.wanted(now), l.isSelf)
 }
+
+// GiveUp has the leader propose sets without itself from now on, since its log cannot be written any more:
+// the controller then has another member lead. While no other member could, it goes on to lead.
+func (l *Leader) GiveUp() { l.givesUp = true }
+
+func (l *Leader) isSelf(m Member) bool { return m.ID == l.cfg.ID }
 
 // wanted is the in-sync set that the rules ask for.
 func (l *Leader) wanted(now time.Duration) (members []Member) {
@@ -107,12 +113,17 @@ func (l *Leader) wanted(now time.Duration) (members []Member) {
 			members = append(members, Member{ID: r.id, BrokerEpoch: r.brokerEpoch})
 		}
 	}
+	canLead := func(m Member) bool { return !l.isSelf(m) && l.brokers[m.ID].MayJoin }
+	if l.givesUp && slices.ContainsFunc(members, canLead) {
+		members = slices.DeleteFunc(members, l.isSelf)
+	}
 	return members
 }
 
-// mustLeave tells whether a follower is in the in-sync set and late.
+// mustLeave tells whether a follower is in the in-sync set and late. Nobody is late with a leader that gives up:
+// it appends nothing more, and perhaps its log cannot be read either, so that it would be the only member.
 func (l *Leader) mustLeave(now time.Duration, r *follower) bool {
-	return slices.Contains(l.assigned.ISR, r.id) && l.lags(now, r)
+	return !l.givesUp && slices.Contains(l.assigned.ISR, r.id) && l.lags(now, r)
 }
 
 // canJoin tells whether a follower is to be added to the in-sync set. Beyond the high watermark as

@@ -129,6 +129,7 @@ type Leader struct {
 	brokers    Brokers
 	followers  []follower // one for each other replica
 	change     change
+	givesUp    bool // its log cannot be written: another replica is to lead
 }
 
 // follower is the leader's knowledge of one follower.

@@ -195,9 +195,16 @@ func (c *controller) alterPartition(from int32, p *Proposal) string {
 	}
 	before := c.now.PartitionEpoch
 	c.setISR(isr)
+	if !slices.Contains(isr, from) { // its log is not to be trusted
+		c.now.eligible = without(c.now.eligible, from)
+		c.elect()
+	}
 	c.endReassignment()
 	c.now.PartitionEpoch = max(c.now.PartitionEpoch, before+1)
 	c.write("altered")
+	if !c.w.healing && len(isr) < 3 && c.w.chance(0.1) {
+		c.changeMinISR(len(isr) + 1) // the leader hears of both at once: records are committed, and too few are in sync
+	}
 	return "accepted"
 }
 
@@ -216,11 +223,11 @@ func (c *controller) moveLeader() {
 	}
 }
 
-func (c *controller) changeMinISR() {
+func (c *controller) changeMinISR(to int) {
 	if c.w.pageCache {
 		return
 	}
-	c.now.MinISR = 1 + c.w.rng.IntN(3)
+	c.now.MinISR = to
 	c.setISR(c.now.ISR)
 	c.endReassignment()
 	c.w.seen["min ISR changed"]++

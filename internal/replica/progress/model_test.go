@@ -163,6 +163,9 @@ func (w *world) heal() {
 	}
 	for _, n := range w.nodes {
 		n.slowUntil = 0
+		if n.readOnly {
+			w.crash(n)
+		}
 		if !n.up && n.id != w.dead {
 			n.start()
 		}
@@ -256,7 +259,7 @@ func (w *world) fault() {
 	}
 	w.after(20*ms+w.random(150*ms), w.fault)
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
-	switch w.rng.IntN(12) {
+	switch w.rng.IntN(13) {
 	case 0, 1, 2:
 		w.crash(n)
 	case 3: // the leader, which matters most
@@ -275,14 +278,29 @@ func (w *world) fault() {
 	case 7, 8:
 		w.ctl.moveLeader()
 	case 9:
-		w.ctl.changeMinISR()
+		w.ctl.changeMinISR(1 + w.rng.IntN(3))
 	case 10:
 		w.ctl.reassign()
 	case 11:
 		if w.now > faultsEnd-500*ms {
 			w.loseForGood(n.id)
 		}
+	case 12:
+		if ls := w.leaders(); len(ls) > 0 && w.chance(0.3) {
+			w.breakLog(ls[w.rng.IntN(len(ls))])
+		}
 	}
+}
+
+// breakLog has a node's log be read-only until the node is started again, as after a failed sync.
+func (w *world) breakLog(n *node) {
+	if w.pageCache || n.readOnly { // only a crash mends it, which this world cannot always afford
+		return
+	}
+	w.note("the log of %d is read-only", n.id)
+	n.readOnly = true
+	n.leader.GiveUp()
+	n.act()
 }
 
 // crash stops a node at once, unless nothing promised that the records survive that.
@@ -330,6 +348,7 @@ type node struct {
 	propAt    int32
 	slowUntil time.Duration
 	syncing   bool
+	readOnly  bool // the log cannot be written until the node is started again
 }
 
 // batch is records of one producer that wait for their acknowledgement.
@@ -346,7 +365,7 @@ func (n *node) start() {
 }
 
 func (n *node) stop() {
-	n.up, n.active, n.syncing, n.brokerEpoch = false, false, false, 0
+	n.up, n.active, n.syncing, n.readOnly, n.brokerEpoch = false, false, false, false, 0
 	n.leader, n.follower, n.pending, n.proposed = nil, nil, nil, nil
 }
 
@@ -413,7 +432,7 @@ func (n *node) follow(img *image) {
 	case !slices.Contains(img.Replicas, n.id):
 		if n.leader != nil || n.follower != nil || n.log.End() > 0 {
 			n.w.seen["replica removed"]++
-			n.log = memlog.New(n.w.pageCache)
+			n.log, n.readOnly = memlog.New(n.w.pageCache), false
 		}
 		n.leader, n.follower, n.pending = nil, nil, nil
 	case img.leader == n.id && n.leader != nil && n.leader.Epoch() == epoch:
@@ -423,7 +442,13 @@ func (n *node) follow(img *image) {
 		n.lead(epoch, img)
 	default:
 		if n.leader != nil {
+			if n.readOnly {
+				n.w.seen["leader gave up"]++
+			}
 			n.leader, n.pending = nil, nil
+		}
+		if n.readOnly {
+			return // it is no use as a follower
 		}
 		if n.follower == nil {
 			n.follower = NewFollower(n.id, n.brokerEpoch, retryPause, Following{
@@ -481,7 +506,7 @@ func (n *node) act() {
 
 // sync has the disk sync the log, which takes a while.
 func (n *node) sync() {
-	if n.syncing || n.log.Durable() == n.log.End() {
+	if n.syncing || n.readOnly || n.log.Durable() == n.log.End() {
 		return
 	}
 	n.syncing = true
@@ -491,6 +516,9 @@ func (n *node) sync() {
 	}
 	n.later(d, func() {
 		n.syncing = false
+		if n.readOnly {
+			return
+		}
 		n.log.CommitTo(n.log.End())
 		if n.leader != nil {
 			n.leader.Moved(n.w.now, n.ends())
@@ -505,6 +533,10 @@ func (n *node) sync() {
 // produce appends a producer's records.
 func (n *node) produce(count int, all bool) {
 	w := n.w
+	if n.readOnly {
+		w.seen["append refused: read-only"]++
+		return
+	}
 	if all && !n.leader.EnoughInSync() {
 		w.seen["append refused: too few in sync"]++
 		return
