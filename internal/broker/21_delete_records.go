@@ -15,8 +15,10 @@ import (
 
 // DeleteRecords, key 21, versions 0 to 2 (KIP-107).
 //
-// 2: flexible. An offset of -1 stands for the high watermark. The answer waits until all live replicas
-// have deleted the records, at most as long as the request says.
+// 2: flexible. An offset of -1 stands for the high watermark. The answer waits until the replicas that are in
+// sync, and all others that are alive, have deleted the records, at most as long as the request says. It does
+// not wait for replicas that are down: such a one deletes the records before it is in sync again. While fewer
+// replicas than min.insync.replicas are in sync, another one may be elected, so the answer waits for that, too.
 
 func (s *session) deleteRecords(r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DeleteRecordsRequest)
@@ -56,7 +58,7 @@ type trim struct {
 	topic, part int
 }
 
-// awaitTrims waits until all live replicas of the partitions have deleted the records.
+// awaitTrims waits until the replicas of the partitions have deleted the records.
 func (b *Broker) awaitTrims(resp *kmsg.DeleteRecordsResponse, pending []trim, timeoutMillis int32) {
 	type end struct {
 		trim
@@ -78,7 +80,9 @@ func (b *Broker) awaitTrims(resp *kmsg.DeleteRecordsResponse, pending []trim, ti
 		select {
 		case e := <-ends:
 			rp := &resp.Topics[e.topic].Partitions[e.part]
-			rp.LowWatermark, rp.ErrorCode = int64(e.p.LowWatermark()), codeOf(e.err)
+			if rp.ErrorCode = codeOf(e.err); e.err == nil {
+				rp.LowWatermark = int64(e.start)
+			}
 		case <-ctx.Done():
 			return
 		}

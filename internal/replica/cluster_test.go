@@ -260,6 +260,18 @@ func (c *cluster) prefer(topic string) {
 	})
 }
 
+// moveTo has the controller make a member of the in-sync set the leader of a topic's partition.
+func (c *cluster) moveTo(topic string, id int32) {
+	c.decide(func(r *controller.Rules) ([]byte, bool) {
+		t := r.Image.Topic(topic)
+		p := t.Partitions[0]
+		return meta.Append(nil, meta.PartitionChanged{
+			Topic: t.ID, ISR: p.ISR, Leader: id, LeaderEpoch: p.LeaderEpoch + 1, PartitionEpoch: p.PartitionEpoch + 1,
+			Eligible: p.Eligible, LastEligible: p.LastEligible,
+		}), false
+	})
+}
+
 // reassign has the controller move a topic's partition to other nodes.
 func (c *cluster) reassign(topic string, replicas ...int32) {
 	c.decide(func(r *controller.Rules) ([]byte, bool) {

@@ -100,7 +100,7 @@ func (fs *fetchers) follow(p *Partition, l *Leadership) {
 	p.mu.Lock()
 	fo := p.following
 	if fo == nil {
-		fo = &following{p: p, behind: true}
+		fo = &following{p: p, behind: true, heard: record.NoEpoch}
 		p.following, p.leading.machine = fo, nil
 	}
 	if fo.machine != nil {
@@ -244,6 +244,7 @@ func (f *fetcher) fetchAll(ctx context.Context) {
 func (f *fetcher) makeRequest() *FetchRequest {
 	now := f.host.Now()
 	due, forgotten := f.takeDue(now)
+	f.moveStarts(due) // where an earlier try has failed
 	s := f.host.replication.Load()
 	r := &FetchRequest{
 		Replica: f.host.cfg.NodeID, BrokerEpoch: f.host.brokerEpoch.Load(), Session: f.session, Number: f.number,
@@ -459,27 +460,33 @@ func (f *fetcher) endAsked(a *FetchAnswer) []*slot {
 	return found
 }
 
-// moveStarts moves the starts of logs to those of their leaders, with one write for all of them.
-func (f *fetcher) moveStarts(answered []*slot) {
+// moveStarts moves the starts of logs to those of their leaders, with one write for all of them. If that
+// fails it is tried again soon.
+func (f *fetcher) moveStarts(slots []*slot) {
 	var moves []storage.StartMove
-	var of []*following
-	for _, sl := range answered {
+	var of []*slot
+	for _, sl := range slots {
 		if sl == nil {
 			continue
 		}
 		if m, ok := sl.fo.nextStart(); ok {
-			moves, of = append(moves, m), append(of, sl.fo)
+			moves, of = append(moves, m), append(of, sl)
 		}
 	}
 	if len(moves) == 0 {
 		return
 	}
+	now := f.host.Now()
 	if err := storage.SetStarts(f.host.cfg.Store, moves...); err != nil {
-		f.host.cfg.Logger.Warn("starts of replicas could not be moved; they are with the next answer", "leader", f.leader, "err", err)
+		f.host.cfg.Logger.Warn("starts of replicas could not be moved; that is tried again", "leader", f.leader, "err", err)
+		for _, sl := range of {
+			f.delaySlot(sl, now+f.host.retryPause())
+		}
 		return
 	}
-	for i, fo := range of {
-		fo.keepStart(moves[i].To)
+	for i, sl := range of {
+		sl.fo.keepStart(moves[i].To)
+		sl.fo.loseFetch(sl, now) // one that stands has the earlier start; another one takes its place
 	}
 }
 

@@ -20,7 +20,11 @@ type following struct {
 	machine *progress.Follower // nil: the log was not looked at yet
 	slot    *slot              // in the fetcher of its leader; nil: nobody leads
 	start   record.Offset      // the log's start, as far as it is durable
-	behind  bool               // the leader's log ends beyond the own one, or nothing was heard from it yet
+	// heard is the leader epoch in which the leader has answered (NoEpoch: none), and leaderStart the start
+	// of its log then.
+	heard       record.Epoch
+	leaderStart record.Offset
+	behind      bool // the leader's log ends beyond the own one, or nothing was heard from it yet
 }
 
 // isCurrentLocked tells whether the partition still follows from a slot.
@@ -49,6 +53,10 @@ func (fo *following) prepare(now time.Duration) error {
 	if err != nil {
 		return err
 	}
+	start, err := storage.DurableStart(log)
+	if err != nil {
+		return err
+	}
 	last := lastEpoch(log, ends)
 	p.opened.Store(true)
 	p.mu.Lock()
@@ -61,7 +69,7 @@ func (fo *following) prepare(now time.Duration) error {
 	fo.machine = progress.NewFollower(p.host.cfg.NodeID, p.host.brokerEpoch.Load(), p.host.replication.Load().FetchBackoff,
 		progress.Following{Log: ends, LastEpoch: last, HighWatermark: max(hw, record.Offset(p.hw.Load()))})
 	fo.machine.Follow(now, l.Leader, l.Epoch, l.PartitionEpoch)
-	fo.start = ends.Start
+	fo.start = start
 	p.committed = ends.Durable
 	p.hw.Store(int64(fo.machine.HighWatermark()))
 	return nil
@@ -192,7 +200,8 @@ func (fo *following) takeAnswer(sl *slot, a *PartitionAnswer, bytes []byte) (sto
 	step := fo.machine.Answered(now, &answer, own)
 	if _, e := fo.machine.Leader(); a.Verdict == progress.Served && e == sl.epoch {
 		fo.behind = len(items) > 0 && answer.Batches[len(items)-1].Next < a.End
-		p.readable.Store(int32(e))
+		fo.heard, fo.leaderStart = e, a.Start
+		fo.showLocked()
 	}
 	woken := fo.keepWatermarkLocked()
 	p.mu.Unlock()
@@ -207,6 +216,14 @@ func (fo *following) takeAnswer(sl *slot, a *PartitionAnswer, bytes []byte) (sto
 		return fo.appendItems(items[:step.Batches])
 	}
 	return 0
+}
+
+// showLocked has readers read, once the leader of the present epoch has answered and what it had deleted then
+// is deleted here, too.
+func (fo *following) showLocked() {
+	if _, e := fo.machine.Leader(); fo.heard == e && fo.start >= fo.leaderStart {
+		fo.p.readable.Store(int32(e))
+	}
 }
 
 // findOwnTail finds the own log's answer for the epoch where it parts from the leader's, if it does.
@@ -319,7 +336,7 @@ func (fo *following) beginAnew(to record.Offset) {
 	p.log.Store(openLog(p))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fo.machine, p.committed, p.begun = nil, 0, record.NoEpoch
+	fo.machine, fo.heard, p.committed, p.begun = nil, record.NoEpoch, 0, record.NoEpoch
 	p.hw.Store(0)
 	p.readable.Store(int32(record.NoEpoch))
 	p.audience.cutAt(0)
@@ -344,6 +361,7 @@ func (fo *following) finishStep(log *storage.Log) {
 		return
 	}
 	last := lastEpoch(log, ends)
+	start, _ := storage.DurableStart(log)
 	p := fo.p
 	p.mu.Lock()
 	if p.following != fo || fo.machine == nil {
@@ -352,7 +370,8 @@ func (fo *following) finishStep(log *storage.Log) {
 	}
 	ends.Durable, _ = log.Committed()
 	fo.machine.Wrote(p.host.Now(), ends, last)
-	fo.start = max(fo.start, ends.Start)
+	fo.start = max(fo.start, start)
+	fo.showLocked()
 	p.committed = ends.Durable
 	p.audience.cutAt(ends.End)
 	woken := fo.keepWatermarkLocked()
@@ -389,4 +408,7 @@ func (fo *following) keepStart(to record.Offset) {
 	fo.p.mu.Lock()
 	defer fo.p.mu.Unlock()
 	fo.start = max(fo.start, to)
+	if fo.p.following == fo && fo.machine != nil {
+		fo.showLocked()
+	}
 }

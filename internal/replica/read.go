@@ -284,7 +284,7 @@ func (p *Partition) epochEnd(e record.Epoch) (record.Epoch, record.Offset, error
 }
 
 // Trim moves the partition's start forward to an offset, at most to the high watermark, and
-// returns the start after that. -1 stands for the high watermark.
+// returns the start after that, as far as it is durable. -1 stands for the high watermark.
 func (p *Partition) Trim(to record.Offset) (record.Offset, error) {
 	_, hw, err := findEnd(p, record.NoEpoch, ReadUncommitted)
 	if err != nil {
@@ -301,11 +301,11 @@ func (p *Partition) Trim(to record.Offset) (record.Offset, error) {
 		return -1, err
 	}
 	p.advanceEnds() // followers are to have the same start
-	return log.Start()
+	return storage.DurableStart(log)
 }
 
-// AwaitTrim calls fn(nil) once all live replicas have deleted all records below an offset, to which
-// Trim has moved the start, or fn(err) as Await does.
+// AwaitTrim calls fn(nil) once the replicas that are in sync, and all others that are alive, have deleted all
+// records below an offset, to which Trim has moved the start, or fn(err) as Await does.
 func (p *Partition) AwaitTrim(off record.Offset, limit time.Duration, fn func(error)) {
 	w := &Waiter{Owner: completeFunc(fn), Acks: acksTrim, Epoch: p.lead.Load().Epoch}
 	if limit > 0 {
@@ -314,12 +314,17 @@ func (p *Partition) AwaitTrim(off record.Offset, limit time.Duration, fn func(er
 	p.Wait(w, off)
 }
 
-// LowWatermark is the lowest start of the live replicas; all records below it are deleted.
+// LowWatermark is the lowest start of those replicas; all records below it are deleted, durably. -1: it is
+// not known.
 func (p *Partition) LowWatermark() record.Offset {
+	start, err := storage.DurableStart(p.log.Load())
+	if err != nil {
+		return -1
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	_, low := p.waitsLocked(acksTrim)
-	return low
+	return min(low, start)
 }
 
 // Producer is an idempotent producer that has appended to the partition and has not expired.

@@ -36,6 +36,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/storage"
 )
 
 // shards is the number of parts that the maps of topics have. A change of one topic copies
@@ -127,7 +128,7 @@ func (s *Set) Partition(topic string, n int32) *Partition {
 // thousands (BenchmarkExpire); only after a log has reported a fault it looks at all.
 func (s *Set) Expire(now time.Duration) {
 	s.expire(now)
-	if n := s.cfg.Store.CountFaults(); s.faults.Swap(n) != n {
+	if n := storage.CountFaults(s.cfg.Store); s.faults.Swap(n) != n {
 		s.giveUpFaulted()
 	}
 }

@@ -15,7 +15,7 @@ const (
 	AcksLeader             // when they are below the committed end of the leader's log
 	AcksAll                // when they are below the high watermark: all in-sync replicas have them
 
-	acksTrim // not of a Produce request: when all live replicas have deleted what is below an offset
+	acksTrim // not of a Produce request: when all replicas that AwaitTrim names have deleted what is below an offset
 )
 
 // Completer is told that a wait has ended. Complete must not block or panic. It runs on the

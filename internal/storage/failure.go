@@ -386,7 +386,7 @@ const (
 
 // CountFaults counts the faults that logs have reported since the start. So their owner learns of one that no
 // call of his has met: a sync in the background, or a scrub, has found it.
-func (s *Store) CountFaults() int64 { return s.faults.count.Load() }
+func CountFaults(s *Store) int64 { return s.faults.count.Load() }
 
 // Faults lists the logs that are known to have a fault. Missing and short files are found soon
 // after the start (Sweep), other damage when a log is used or scrubbed, and refusals when a

@@ -25,6 +25,13 @@ func (l *Log) SetStart(o record.Offset) error {
 // durable already.
 func (l *Log) keepStart(o record.Offset) error { return keepStarts(l.s, StartMove{Log: l, To: o}) }
 
+// DurableStart is a start that is durable. The log's start may be higher: where retention has moved it, a
+// power cut takes it back.
+func DurableStart(l *Log) (record.Offset, error) {
+	err := l.makeUsable()
+	return record.Offset(l.sureStart.Load()), err
+}
+
 // StartMove is the start of a log, to which SetStarts moves it.
 type StartMove struct {
 	Log *Log

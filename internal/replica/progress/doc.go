@@ -24,6 +24,9 @@
 //	                (KIP-966), or while an end is unknown; it never falls
 //	join            the durable end has reached the high watermark and the start of this epoch,
 //	                in the incarnation that the metadata knows, which is neither fenced nor leaving
+//	start           a replica joins when it has deleted what the leader has deleted. DeleteRecords waits for
+//	                the in-sync set and for all replicas that are alive. So no later leader shows
+//	                the records again. A start that retention has moved may be lower at a later leader
 //	leave           for replica.lag.time.max.ms it did not have on disk all that the leader had
 //	give up         a leader whose log cannot be written leaves, if another member may lead: the controller
 //	                elects that one

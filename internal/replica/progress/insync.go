@@ -128,8 +128,8 @@ func (l *Leader) mustLeave(now time.Duration, r *follower) bool {
 
 // canJoin tells whether a follower is to be added to the in-sync set. Beyond the high watermark as
 // this leader knows it there may be committed records of earlier epochs, but none from the start of
-// its own epoch on.
+// its own epoch on. One that still has records which the leader has deleted would show them again if it led.
 func (l *Leader) canJoin(r *follower) bool {
-	isComplete := r.durable >= l.hw && r.durable >= l.epochStart
+	isComplete := r.durable >= l.hw && r.durable >= l.epochStart && r.start >= l.own.Start
 	return !slices.Contains(l.assigned.ISR, r.id) && l.mayJoin(r) && isComplete
 }

@@ -197,13 +197,17 @@ func (l *Leader) Acked(end record.Offset) (done, enough bool) {
 	return l.hw >= end, l.maximalSize() >= l.assigned.needed()
 }
 
-// LowWatermark is the lowest start of the replicas whose brokers are alive: all records below
-// it are deleted everywhere.
+// LowWatermark is the lowest start of the replicas that are in sync or whose brokers are alive: no reader
+// sees a record below it again, as long as leaders are elected without loss. It is -1 while the in-sync set
+// is smaller than min.insync.replicas: then a replica that is away may be elected, too (KIP-966).
 func (l *Leader) LowWatermark() record.Offset {
+	if !l.EnoughInSync() {
+		return -1
+	}
 	low := l.own.Start
 	for i := range l.followers {
 		f := &l.followers[i]
-		if l.brokers[f.id].MayJoin {
+		if l.inMaximal(f.id) || l.brokers[f.id].MayJoin {
 			low = min(low, f.start)
 		}
 	}

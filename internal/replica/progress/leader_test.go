@@ -631,23 +631,64 @@ func TestReplicaAddedAgain(t *testing.T) {
 	w.wantProposal("the new log has all", 1, 2, 3)
 }
 
-// TestLowWatermark proves that records count as deleted everywhere if they are with all replicas
-// whose brokers are alive.
+// TestGivesUp proves that a leader whose log cannot be written proposes the set without itself, as soon as a
+// member or a replica that is about to join could lead, and not before; and that nobody is late meanwhile.
+func TestGivesUp(t *testing.T) {
+	w := lead(t, replicas(1), 10)
+	w.l.GiveUp()
+	w.wantProposal("it is alone")
+	w.fetch(2, 10, 10)
+	p := w.wantProposal("a replica is complete", 2)
+	w.l.Answered(w.now, p.Attempt)
+	w.assign(1, 2)
+	w.wantProposal("it is in the set again", 2)
+
+	w = lead(t, replicas(1, 2, 3), 10)
+	w.fetch(2, 10, 10)
+	w.append(20, 10)
+	w.now += time.Hour
+	w.l.BrokersChanged(w.now, Brokers{1: alive[1], 2: {Epoch: 102}, 3: {Epoch: 103}})
+	w.l.GiveUp()
+	w.wantProposal("nobody else could lead")
+	w.l.BrokersChanged(w.now, Brokers{1: alive[1], 2: alive[2], 3: {Epoch: 103}})
+	w.wantProposal("another one could, and both have been late for an hour", 2, 3)
+}
+
+// TestJoinsWithTheStart proves that a replica joins when its log begins where the leader's does, or later.
+func TestJoinsWithTheStart(t *testing.T) {
+	w := lead(t, replicas(1, 2), 10)
+	w.own.Start = 5
+	w.grow(12)
+	w.fetch(3, 12, 12)
+	w.wantProposal("it has records that the leader has deleted")
+	f := Fetch{Replica: 3, BrokerEpoch: alive[3].Epoch, Epoch: 5, Offset: 12, LastEpoch: record.NoEpoch, Start: 5, Durable: 12}
+	w.l.Fetched(w.now, &f, Tail{})
+	w.wantProposal("it has deleted them", 1, 2, 3)
+}
+
+// TestLowWatermark proves that the low watermark is the lowest start of the members of the in-sync set, also of one
+// whose broker is leaving, and of the others that are alive; and that it is unknown while too few are in sync.
 func TestLowWatermark(t *testing.T) {
-	w := lead(t, replicas(1, 2, 3), 10)
+	w := lead(t, replicas(1, 2), 10)
+	w.a.MinISR = 2
 	w.own.Start = 8
-	w.grow(10)
+	w.grow(12)
 	fetch := func(id int32, start record.Offset) {
-		f := Fetch{Replica: id, BrokerEpoch: alive[id].Epoch, Epoch: 5, Offset: 10, LastEpoch: record.NoEpoch, Start: start}
+		f := Fetch{Replica: id, BrokerEpoch: alive[id].Epoch, Epoch: 5, Offset: 12, LastEpoch: record.NoEpoch, Start: start, Durable: 12}
 		w.l.Fetched(w.now, &f, Tail{})
 	}
-	fetch(2, 6)
+	want := func(low record.Offset, why string) {
+		t.Helper()
+		if got := w.l.LowWatermark(); got != low {
+			t.Errorf("%s: the low watermark is %d, want %d", why, got, low)
+		}
+	}
+	want(0, "nobody has fetched")
+	fetch(2, 7)
 	fetch(3, 4)
-	if low := w.l.LowWatermark(); low != 4 {
-		t.Errorf("it is %d", low)
-	}
-	w.l.BrokersChanged(w.now, Brokers{1: alive[1], 2: alive[2], 3: {Epoch: 103}})
-	if low := w.l.LowWatermark(); low != 6 {
-		t.Errorf("without the third: %d", low)
-	}
+	want(4, "all are alive")
+	w.l.BrokersChanged(w.now, Brokers{1: alive[1], 2: {Epoch: 102}, 3: {Epoch: 103}})
+	want(7, "one is in sync and leaving, the other one is down")
+	w.assign(1)
+	want(-1, "too few are in sync")
 }

@@ -16,6 +16,7 @@ type checker struct {
 	leaders   map[record.Epoch]*node
 	shown     map[record.Epoch]record.Offset // the highest high watermark that readers saw, by leader epoch
 	highest   map[*node]watermark
+	trimmed   record.Offset // clients were told that all records below it are deleted
 	ackCount  int
 	err       error
 }
@@ -118,9 +119,14 @@ func (c *checker) leads(n *node, epoch record.Epoch) {
 		c.fail("nodes %d and %d lead in epoch %d", other.id, n.id, epoch)
 	}
 	c.leaders[epoch] = n
-	// A node that is behind with the metadata may begin to lead in an epoch that has ended.
-	if end := n.log.End(); int32(epoch) == c.w.ctl.now.leaderEpoch && end < record.Offset(len(c.committed)) {
+	if int32(epoch) != c.w.ctl.now.leaderEpoch { // it is behind with the metadata, and the epoch has ended
+		return
+	}
+	if end := n.log.End(); end < record.Offset(len(c.committed)) {
 		c.fail("node %d leads in epoch %d from %d, but %d records are committed", n.id, epoch, end, len(c.committed))
+	}
+	if start := n.log.Start(); start < c.trimmed {
+		c.fail("node %d leads in epoch %d with records from %d on, but clients were told that those below %d are deleted", n.id, epoch, start, c.trimmed)
 	}
 }
 

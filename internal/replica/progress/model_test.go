@@ -344,11 +344,14 @@ type node struct {
 	leader    *Leader
 	follower  *Follower
 	pending   []batch
-	proposed  []int32 // who was proposed at partition epoch propAt
+	trim      record.Offset // as the leader: a start that a client has asked for
+	proposed  []int32       // who was proposed at partition epoch propAt
 	propAt    int32
 	slowUntil time.Duration
-	syncing   bool
-	readOnly  bool // the log cannot be written until the node is started again
+	// startsLate is the time from which on the log's start can be moved to the leader's.
+	startsLate time.Duration
+	syncing    bool
+	readOnly   bool // the log cannot be written until the node is started again
 }
 
 // batch is records of one producer that wait for their acknowledgement.
@@ -462,7 +465,7 @@ func (n *node) follow(img *image) {
 
 func (n *node) lead(epoch record.Epoch, img *image) {
 	n.w.note("%d leads in epoch %d from %d", n.id, epoch, n.log.End())
-	n.follower, n.pending, n.proposed = nil, nil, nil
+	n.follower, n.pending, n.proposed, n.trim = nil, nil, nil, 0
 	n.must(n.log.BeginEpoch(epoch))
 	n.leader = NewLeader(n.w.now, Config{ID: n.id, Lag: lagLimit, Retry: retryPause}, Start{
 		Epoch: epoch, EpochStart: n.log.End(), Log: n.ends(), HighWatermark: n.log.HighWatermark(),
@@ -488,7 +491,9 @@ func (n *node) keepProgress() {
 		n.w.check.commit(n)
 	case n.follower != nil:
 		n.log.SetHighWatermark(n.follower.HighWatermark())
-		n.must(n.log.SetStart(n.follower.Start()))
+		if n.w.now >= n.startsLate {
+			n.must(n.log.SetStart(n.follower.Start()))
+		}
 	}
 }
 
@@ -554,6 +559,7 @@ func (n *node) produce(count int, all bool) {
 	}
 	if w.chance(0.05) {
 		n.must(n.log.SetStart(n.log.Start() + (n.leader.HighWatermark()-n.log.Start())/2))
+		n.trim = n.log.Start()
 		w.seen["retention"]++
 	}
 	n.leader.Moved(w.now, n.ends())
@@ -574,6 +580,10 @@ func (n *node) actAsLeader() {
 			w.seen["answer refused: too few in sync"]++
 		}
 		n.pending = n.pending[1:]
+	}
+	if n.trim > 0 && n.leader.LowWatermark() >= n.trim {
+		w.seen["deletion answered"]++
+		w.check.trimmed, n.trim = max(w.check.trimmed, n.trim), 0
 	}
 	p, ok := n.leader.Propose(w.now)
 	if !ok {
@@ -638,6 +648,7 @@ func (n *node) actAsFollower() {
 	}
 	if q, ok := f.NextFetch(n.w.now); ok {
 		to, _ := f.Leader()
+		q.Start = min(q.Start, n.log.Start())
 		leader, life := n.w.node(to), n.life
 		lose := func() {
 			if n.follower == f {
@@ -705,6 +716,9 @@ func (n *node) takeAnswer(a *fetched) {
 	f := n.follower
 	var own Tail
 	own.Epoch, own.End = n.log.EpochEnd(a.Diverging.Epoch)
+	if a.Start > n.log.Start() && n.w.chance(0.2) {
+		n.startsLate = n.w.now + n.w.random(400*ms)
+	}
 	s := f.Answered(n.w.now, &a.Answer, own)
 	do := func() {
 		if n.follower == f && s.Kind != NoStep {
