@@ -106,11 +106,35 @@ func (l *Log) makeWritableLocked() error {
 	if err := l.Fault(); err != nil {
 		return err
 	}
+	if err := confirmCutLocked(l); err != nil {
+		return err
+	}
 	if err := l.prepareWriterLocked(); err != nil {
 		l.noteUse(useAppend, err)
 		return err
 	}
 	return l.writer.switchMode(l.options().mode())
+}
+
+// confirmCutLocked puts the end of a cut into the journal, if that does not have it yet. A recovery would
+// make the cut again, and so remove what was appended meanwhile. It returns ErrBusy if the journal has no room,
+// as on a full disk. mu is held.
+func confirmCutLocked(l *Log) error {
+	if l.unconfirmed == nil {
+		return nil
+	}
+	switch err := l.s.commit.putNote(*l.unconfirmed); {
+	case errors.Is(err, errNoteRefused):
+		l.s.keeper.checkpointSoon() // it frees the journal's files
+		return fmt.Errorf("%w: the log was truncated, and the journal has no room to note that; see whether the disk is full", ErrBusy)
+	case errors.Is(err, ErrClosed):
+		return err
+	case err != nil:
+		l.taint(fmt.Errorf("truncating to offset %d: %w", l.unconfirmed.Offset, err))
+		return l.Fault()
+	}
+	l.unconfirmed = nil
+	return nil
 }
 
 // switchMode changes the log's mode. Before that it makes all bytes of the log durable in its

@@ -9,6 +9,7 @@ import (
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/storage/checkpoint"
 	"github.com/leatstream/leat/internal/storage/epoch"
+	"github.com/leatstream/leat/internal/storage/journal"
 	"github.com/leatstream/leat/internal/storage/segment"
 )
 
@@ -114,6 +115,9 @@ type Log struct {
 	mu     sync.Mutex       // held during an append and its write; only keeper.run is taken before it
 	writer *writer          // guarded by mu; nil until the first append
 	opened checkpoint.Point // guarded by mu: the point with which the log was opened, for its producers
+	// unconfirmed is the note which says that the last truncation is done, and which the journal does not have
+	// yet; nil: it has it. Guarded by mu.
+	unconfirmed *journal.Part
 
 	pub       sync.Mutex         // held for moments, never during input and output
 	segs      []*segment.Segment // guarded by pub; the slice is replaced, never changed

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -160,5 +161,58 @@ func TestTruncationCutInThePageCache(t *testing.T) {
 		quietStore(t, cfg)
 		cfg.FS = after.Crash(rand.New(rand.NewPCG(seed, 37)))
 		expectValues(t, testLog(quietStore(t, cfg), 0, testOptions()), 4)
+	}
+}
+
+// TestTruncationOnAFullDisk proves that a log whose truncation finds no room in the journal for its
+// confirmation refuses appends, and takes them again, without a restart, when there is room; that the cut holds over a
+// crash meanwhile; and that a crash later takes nothing that was appended after it.
+func TestTruncationOnAFullDisk(t *testing.T) {
+	mem := vfs.NewMem()
+	var writes atomic.Int64 // into the ring until there is no room
+	writes.Store(math.MaxInt64)
+	cfg := testConfig(vfs.NewFaulty(mem, func(op vfs.Op, path string) error {
+		if op != vfs.OpWrite || !strings.HasSuffix(path, ".ring") {
+			return nil
+		}
+		if left := writes.Add(-1); left < 0 && left%2 != 0 { // each second one erases what the one before has left
+			return vfs.ErrNoSpace
+		}
+		return nil
+	}), "data")
+	s := quietStore(t, cfg)
+	l := testLog(s, 0, testOptions())
+	for i := range 10 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+	}
+	s.Commit()
+	writes.Store(1) // that of the announcement
+	if err := l.Truncate(4); err != nil {
+		t.Fatal(err)
+	}
+	expectValues(t, l, 4)
+	items := []Item{{Batch: batch(t, 4, 1, 100)}}
+	if l.Append(0, items); !errors.Is(items[0].Err, ErrBusy) || l.Fault() != nil {
+		t.Fatalf("an append: %v; the log's fault: %v", items[0].Err, l.Fault())
+	}
+	if err := l.Truncate(2); !errors.Is(err, ErrBusy) {
+		t.Errorf("another truncation: %v", err)
+	}
+	for seed := range uint64(10) {
+		cfg.FS = mem.Crash(rand.New(rand.NewPCG(seed, 41)))
+		expectValues(t, testLog(quietStore(t, cfg), 0, testOptions()), 4)
+	}
+	writes.Store(math.MaxInt64)
+	for i := range 3 {
+		mustAppend(t, l, batch(t, 4+i, 1, 100))
+	}
+	s.Commit()
+	if end, err := l.Committed(); err != nil || end != 7 {
+		t.Fatalf("committed are the records below %d: %v", end, err)
+	}
+	expectValues(t, l, 7)
+	for seed := range uint64(10) {
+		cfg.FS = mem.Crash(rand.New(rand.NewPCG(seed, 43)))
+		expectValues(t, testLog(quietStore(t, cfg), 0, testOptions()), 7)
 	}
 }

@@ -220,6 +220,9 @@ func (l *Log) emptyActive(o record.Offset) error {
 	if size, next := g.End(); size == 0 || next > o {
 		return nil
 	}
+	if err := confirmCutLocked(l); err != nil {
+		return err
+	}
 	if err := l.prepareWriterLocked(); err != nil {
 		return err
 	}

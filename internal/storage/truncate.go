@@ -26,7 +26,8 @@ import (
 //	cut          the files are cut, durably
 //	confirmed    the journal has the end of the cut (Truncated): a recovery leaves the files as they are
 //
-// A failure between announced and confirmed makes the log read-only until a restart.
+// A failure between announced and cut makes the log read-only until a restart. If the journal has no room for
+// the confirmation, nothing is appended before it has some (confirmCutLocked).
 func (l *Log) Truncate(to record.Offset) error {
 	l.s.keeper.run.Lock() // no checkpoint may vouch for the bytes that are removed
 	defer l.s.keeper.run.Unlock()
@@ -41,6 +42,9 @@ func (l *Log) Truncate(to record.Offset) error {
 	start, end := record.Offset(l.start.Load()), l.end.Next
 	if to >= end {
 		return nil
+	}
+	if err := confirmCutLocked(l); err != nil { // two cuts are never open at a time
+		return err
 	}
 	if to < start {
 		return fmt.Errorf("%w: %d lies below the log's start, %d", ErrOffsetOutOfRange, to, start)
@@ -76,14 +80,14 @@ func (l *Log) Truncate(to record.Offset) error {
 	case err != nil:
 		return err
 	}
-	err = t.cutLog()
-	if err == nil {
-		note.Kind = journal.Truncated
-		err = l.s.commit.putNote(note)
-	}
-	if err != nil {
+	if err := t.cutLog(); err != nil {
 		l.taint(fmt.Errorf("truncating to offset %d: %w", at.Next, err))
 		return l.Fault()
+	}
+	note.Kind = journal.Truncated
+	l.unconfirmed = &note
+	if err := confirmCutLocked(l); err != nil && !errors.Is(err, ErrBusy) {
+		return err
 	}
 	return nil
 }
