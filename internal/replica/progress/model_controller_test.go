@@ -202,7 +202,7 @@ func (c *controller) alterPartition(from int32, p *Proposal) string {
 	c.endReassignment()
 	c.now.PartitionEpoch = max(c.now.PartitionEpoch, before+1)
 	c.write("altered")
-	if !c.w.healing && len(isr) < 3 && c.w.chance(0.1) {
+	if !c.w.healing && len(isr) < len(c.now.Replicas)-len(c.now.Adding) && c.w.chance(0.4) {
 		c.changeMinISR(len(isr) + 1) // the leader hears of both at once: records are committed, and too few are in sync
 	}
 	return "accepted"
@@ -241,6 +241,9 @@ func (c *controller) reassign() {
 		added := c.now.Adding[0]
 		if left := len(without(c.now.ISR, added)); left < min(len(c.now.ISR), c.now.MinISR, len(c.now.Replicas)-1) {
 			return // too few others would be in sync
+		}
+		if len(without(slices.Concat(c.now.ISR, c.now.eligible), added)) == 0 {
+			return // nobody else is known to have the committed records
 		}
 		c.now.Replicas, c.now.Adding, c.now.removing = without(c.now.Replicas, added), nil, nil
 		c.now.PartitionEpoch++
