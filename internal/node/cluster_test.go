@@ -261,6 +261,7 @@ func TestJoinIsRefused(t *testing.T) {
 		{"a token alone", "--join", Config{Token: token}},
 		{"a revoked token", "revoked", Config{Join: m.ports[:1], Token: revoked}},
 		{"another cluster's token", "another cluster", Config{Join: m.ports[:1], Token: foreign.Text()}},
+		{"a node that the others cannot reach", "--listen", Config{Join: []string{"host.example:9092"}, Token: token}},
 		{"an id that is taken", "--id", Config{Join: m.ports[:1], Token: token, ID: new(int32(1))}},
 	} {
 		_, err := third.tryStart(0, c.cfg)
@@ -273,4 +274,50 @@ func TestJoinIsRefused(t *testing.T) {
 		t.Errorf("a directory of another cluster: %v", err)
 	}
 	m.start(1, Config{Join: m.ports[:1], Token: revoked})
+}
+
+// TestRemovedNodeEnds proves that a node that was removed ends and says why, also one that was away
+// meanwhile; that its directory is of no use any more; and that the cluster goes on.
+func TestRemovedNodeEnds(t *testing.T) {
+	m := newCluster(t, 3)
+	m.stop(2)
+	for _, c := range []struct {
+		machine int
+		force   bool
+	}{{1, true}, {2, false}} {
+		id := int32(c.machine + 1)
+		eventually(t, "a node is removed", func() bool {
+			refused, err := m.nodes[0].peers.commands.RemoveNode(t.Context(), id, c.force)
+			if refused != nil || err != nil {
+				t.Log(refused, err)
+			}
+			return refused == nil && err == nil
+		})
+	}
+	select {
+	case err := <-m.nodes[1].Failed():
+		if !strings.Contains(err.Error(), "removed") {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Error("a node that was removed goes on")
+	}
+	n, err := m.tryStart(2, Config{})
+	if err == nil {
+		select {
+		case err = <-n.Failed():
+		case <-time.After(time.Minute):
+		}
+	}
+	if err == nil || !strings.Contains(err.Error(), "removed") {
+		t.Errorf("a node that was removed while it was away: %v", err)
+	}
+	eventually(t, "the node that is left votes alone", func() bool { return len(m.nodes[0].quorum.Status().Members.Voters) == 1 })
+	cl := m.client()
+	if _, err := kadm.NewClient(cl).CreateTopics(deadline(t), 1, 1, nil, "t"); err != nil {
+		t.Fatal(err)
+	}
+	if err := cl.ProduceSync(deadline(t), &kgo.Record{Topic: "t"}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -34,6 +34,11 @@ func (d directory) findContact(id int32) *credential.Contact {
 	if len(d.image().Nodes) > 0 {
 		return nil
 	}
+	return d.findMet(id)
+}
+
+// findMet finds what a node knew of a member when it joined.
+func (d directory) findMet(id int32) *credential.Contact {
 	at := slices.IndexFunc(d.members, func(c credential.Contact) bool { return c.NodeID == id })
 	if at < 0 {
 		return nil

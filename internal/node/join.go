@@ -10,7 +10,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"path"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/leatstream/leat/internal/credential"
@@ -36,7 +39,7 @@ const joinTime = time.Minute
 const joinEvery = 500 * time.Millisecond
 
 // prepareIdentity reads the directory's identity, joins a cluster, or begins one.
-func prepareIdentity(ctx context.Context, fsys vfs.FS, cfg *Config, log *slog.Logger) (identity, error) {
+func prepareIdentity(ctx context.Context, fsys vfs.FS, cfg *Config, own []meta.Listener, log *slog.Logger) (identity, error) {
 	dir := cfg.Data
 	_, err := readFile(fsys, path.Join(dir, identityFile))
 	isNew := errors.Is(err, fs.ErrNotExist)
@@ -44,6 +47,9 @@ func prepareIdentity(ctx context.Context, fsys vfs.FS, cfg *Config, log *slog.Lo
 	case len(cfg.Join) == 0 && cfg.Token != "" && isNew:
 		return identity{}, fmt.Errorf("%w: a join token is given, and no node whose cluster is to be joined: add --join HOST:PORT, the address of any of its nodes", ErrConfig)
 	case len(cfg.Join) > 0 && isNew:
+		if err := checkReach(cfg.Join, own); err != nil {
+			return identity{}, err
+		}
 		id, err := joinCluster(ctx, fsys, cfg, log)
 		if err != nil {
 			return identity{}, fmt.Errorf("cannot join the cluster: %w", err)
@@ -55,6 +61,28 @@ func prepareIdentity(ctx context.Context, fsys vfs.FS, cfg *Config, log *slog.Lo
 		return id, err
 	}
 	return id, checkJoined(dir, id, cfg.Token)
+}
+
+// checkReach refuses a join of nodes on other machines by one that they could not reach. It is only asked
+// before the cluster knows the node.
+func checkReach(join []string, own []meta.Listener) error {
+	if len(own) == 0 || !isLoopback(own[0].Host) {
+		return nil
+	}
+	for _, address := range join {
+		host, _, err := net.SplitHostPort(address)
+		if err == nil && !isLoopback(host) {
+			return fmt.Errorf("%w: the nodes of the cluster could not reach this one, which only serves this machine, at %s: start it with --listen :%d, or tell another address with --advertise",
+				ErrConfig, net.JoinHostPort(own[0].Host, strconv.Itoa(int(own[0].Port))), own[0].Port)
+		}
+	}
+	return nil
+}
+
+// isLoopback tells whether a host stands for the machine itself, as far as its name says.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // checkJoined refuses a directory whose node is not in the cluster that is to be joined. The same command
@@ -147,9 +175,9 @@ func askToJoin(ctx context.Context, addresses []string, log *slog.Logger, j cred
 		for _, address := range addresses {
 			c, err := peer.Dial(ctx, address, credential.DialAsJoiner(j, rand.Reader), nil)
 			if err == nil {
-				w := c.Welcome()
+				w, by := c.Welcome(), c.Session().Peer
 				c.Close()
-				return w, nil
+				return addAddress(w, by, address), nil
 			}
 			if isFinal(err) {
 				return credential.Welcome{}, err
@@ -166,6 +194,20 @@ func askToJoin(ctx context.Context, addresses []string, log *slog.Logger, j cred
 			return credential.Welcome{}, failed
 		}
 	}
+}
+
+// addAddress adds to the members in a welcome the address at which the one was reached that let this node
+// in: it may have registered a name that this machine does not know.
+func addAddress(w credential.Welcome, by credential.Peer, address string) credential.Welcome {
+	at := slices.IndexFunc(w.Members, func(c credential.Contact) bool { return c.NodeID == by.NodeID })
+	if at < 0 {
+		w.Members = append(w.Members, credential.Contact{NodeID: by.NodeID, Key: by.Key})
+		at = len(w.Members) - 1
+	}
+	if m := &w.Members[at]; !slices.Contains(m.Addresses, address) {
+		m.Addresses = append(m.Addresses, address)
+	}
+	return w
 }
 
 // isFinal tells whether a join that was refused will be refused again. A proof that does not hold is not:

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
@@ -129,10 +130,37 @@ func (n *Node) ownConfigs() map[string]string {
 	return own
 }
 
+// nameTime is how long the system may take to look up this machine's name.
+const nameTime = 200 * time.Millisecond
+
+// machineName is what other machines may know this one by: its name, unless that stands for the machine
+// itself only, as on many systems, or is not known at all. Then it is the address with which the machine
+// goes out.
 func machineName() string {
 	name, err := os.Hostname()
 	if err != nil {
-		return "localhost"
+		name = "localhost"
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), nameTime)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupHost(ctx, name)
+	isOwn := func(text string) bool {
+		ip := net.ParseIP(text)
+		return ip == nil || ip.IsLoopback()
+	}
+	if err == nil && !slices.ContainsFunc(addrs, isOwn) {
+		return name
+	}
+	for _, documented := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} { // nothing is sent: the system only chooses a way
+		c, err := net.Dial("udp", documented) //nolint:noctx // it never waits
+		if err != nil {
+			continue
+		}
+		host, _, err := net.SplitHostPort(c.LocalAddr().String())
+		_ = c.Close() // nothing was sent
+		if err == nil {
+			return host
+		}
 	}
 	return name
 }

@@ -124,6 +124,8 @@ func askToRegister(ctx context.Context, n *Node, g *controller.Registration) (ep
 		}
 		select {
 		case <-time.After(activateEvery):
+		case err := <-n.failed: // the node was removed
+			return 0, err
 		case <-ctx.Done():
 		}
 	}
@@ -239,7 +241,7 @@ const leaveTime = 3 * time.Second
 // leaveCluster has the other nodes take over what this one leads, before it stops. A node that fails, or that
 // nobody can take over from, just stops.
 func leaveCluster(ctx context.Context, n *Node) {
-	if n.quorum == nil || !n.peers.gate.isOpen.Load() || n.peers.isAlone() {
+	if n.quorum == nil || !n.peers.gate.isOpen.Load() || n.peers.isAlone() || n.peers.isRemoved.Load() {
 		return
 	}
 	for answered := n.clock(); ; {

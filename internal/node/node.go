@@ -135,7 +135,7 @@ func (n *Node) start(ctx context.Context) error {
 	if n.lock, err = lockDirectory(n.fs, n.cfg.Data); err != nil {
 		return err
 	}
-	if n.id, err = prepareIdentity(ctx, n.fs, &n.cfg, n.loggers.loggerOf(rootLogger)); err != nil {
+	if n.id, err = prepareIdentity(ctx, n.fs, &n.cfg, n.addresses.listenersToRegister(n.listeners), n.loggers.loggerOf(rootLogger)); err != nil {
 		return err
 	}
 	if n.static, err = config.NewStatic(n.id.nodeID, n.cfg.Settings); err != nil {
@@ -261,7 +261,7 @@ func (n *Node) openEngine() error {
 
 // preparePeers makes what the metadata need to reach other nodes.
 func preparePeers(n *Node) (err error) {
-	cfg := peersConfig{id: n.id, incarnation: n.incarnation, image: n.image.Load, fail: n.noteFailure}
+	cfg := peersConfig{id: n.id, incarnation: n.incarnation, image: n.image.Load, fail: n.noteFailure, log: n.loggers.loggerOf("cluster")}
 	if n.id.joined {
 		if cfg.members, err = readMembers(n.fs, n.cfg.Data); err != nil {
 			return err

@@ -5,10 +5,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 
 	"github.com/leatstream/leat/internal/cluster"
@@ -36,7 +38,12 @@ type peers struct {
 	replicas    *cluster.Replicas
 	door        *peer.Door
 	isOpen      atomic.Bool // all of it is set
+	isRemoved   atomic.Bool // another node has said that this one was removed
 	gate        gate
+	log         *slog.Logger
+
+	mu     sync.Mutex
+	silent map[int32]struct{} // guarded by mu: nodes of which the log says that they cannot be reached
 }
 
 // peersConfig is what a node tells of itself to reach others.
@@ -46,6 +53,7 @@ type peersConfig struct {
 	members     []credential.Contact // that it has met when it joined
 	image       func() *meta.Image
 	fail        func(error)
+	log         *slog.Logger
 }
 
 // prepare makes what the metadata need to reach other nodes.
@@ -56,6 +64,7 @@ func (p *peers) prepare(ctx context.Context, cfg *peersConfig) error {
 	}
 	p.self = credential.Self{Versions: peerVersions, Cluster: own, Epoch: clusterEpoch, NodeID: cfg.id.nodeID, Key: cfg.id.key}
 	p.incarnation, p.fail = credential.Incarnation(cfg.incarnation), cfg.fail
+	p.log, p.silent = cfg.log, map[int32]struct{}{}
 	p.image, p.directory = cfg.image, directory{cfg.image, cfg.members}
 	p.links = peer.NewLinks(ctx, peer.LinksConfig{Find: p.findPeer, Notify: p.noteEvent})
 	p.metadata = cluster.NewQuorum(ctx, cluster.QuorumConfig{NodeID: cfg.id.nodeID, Links: p.links, Others: p.listOthers, NodeOf: p.findRaftID})
@@ -138,8 +147,12 @@ func (p *peers) findPeer(id int32) (peer.Target, error) {
 			return credential.DialAsNode(p.self, p.incarnation, credential.Target{Nodes: p.directory, NodeID: id}, rand.Reader)
 		},
 	}
-	if c := p.directory.findContact(id); c != nil && len(t.Addresses) == 0 {
-		t.Addresses = c.Addresses
+	if c := p.directory.findMet(id); c != nil { // what it has registered may be a name that this machine does not know
+		for _, address := range c.Addresses {
+			if !slices.Contains(t.Addresses, address) {
+				t.Addresses = append(t.Addresses, address)
+			}
+		}
 	}
 	if len(t.Addresses) == 0 {
 		return peer.Target{}, fmt.Errorf("node %d has not told its address yet", id)
@@ -190,8 +203,32 @@ func (p *peers) noteEvent(e peer.Event) {
 	if p.isOpen.Load() {
 		p.commands.Notify(e)
 	}
+	p.tellReach(e)
 	if errors.Is(e.Err, credential.ErrNodeRemoved) {
+		p.isRemoved.Store(true)
 		p.fail(fmt.Errorf("node %d says: %w", e.Node, e.Err))
+	}
+}
+
+// tellReach logs when another node cannot be reached, and when it can be again.
+func (p *peers) tellReach(e peer.Event) {
+	isDown := e.Kind == peer.DialRefused || e.Kind == peer.DialFailed
+	if !isDown && e.Kind != peer.Connected || errors.Is(e.Err, context.Canceled) {
+		return
+	}
+	p.mu.Lock()
+	_, wasDown := p.silent[e.Node]
+	if isDown {
+		p.silent[e.Node] = struct{}{}
+	} else {
+		delete(p.silent, e.Node)
+	}
+	p.mu.Unlock()
+	switch {
+	case isDown && !wasDown:
+		p.log.Warn("another node cannot be reached; it is tried again until it can", "node", e.Node, "err", e.Err)
+	case wasDown && !isDown:
+		p.log.Info("another node can be reached again", "node", e.Node)
 	}
 }
 
