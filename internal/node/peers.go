@@ -176,6 +176,9 @@ func addressesOf(img *meta.Image, id int32) []string {
 // admit lets a proven peer in. A joiner gets its id from the active controller.
 func (p *peers) admit(ctx context.Context, from credential.Peer) (credential.Welcome, error) {
 	id := from.NodeID
+	if from.Kind == credential.KindNode {
+		p.links.Hurry(id)
+	}
 	if from.Kind == credential.KindJoiner {
 		var err error
 		id, err = p.commands.AdmitNode(ctx, &controller.Admission{Token: from.Token, Key: from.Key, Directory: meta.UUID(from.Directory), NodeID: from.NodeID})

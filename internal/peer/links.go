@@ -114,8 +114,10 @@ type linkKey struct {
 
 // link is the connection to a node for a purpose, and what becomes of it.
 type link struct {
-	key linkKey
-	end context.CancelFunc // ends its goroutine
+	key   linkKey
+	end   context.CancelFunc // ends its goroutine
+	hurry chan struct{}      // size 1: its node is there, so the present pause is to end
+	early time.Time          // when that has ended a pause last; its goroutine's
 
 	mu      sync.Mutex // guards the fields below
 	conn    *Conn      // nil: it is not connected
@@ -192,6 +194,22 @@ func (n *Links) Retain(wanted func(node int32) bool) {
 	}
 }
 
+// Hurry has the links to a node that wait for their next dial make it now: the node has just been heard
+// of, so it is there.
+func (n *Links) Hurry(node int32) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for key, k := range n.links {
+		if key.node != node {
+			continue
+		}
+		select {
+		case k.hurry <- struct{}{}:
+		default: // it was told already
+		}
+	}
+}
+
 // Close ends all links and their connections, and waits for them.
 func (n *Links) Close() {
 	n.mu.Lock()
@@ -223,7 +241,7 @@ func (n *Links) findLink(key linkKey) (*link, error) {
 	case k != nil:
 		return k, nil
 	}
-	k = &link{key: key, attempt: newAttempt()}
+	k = &link{key: key, hurry: make(chan struct{}, 1), attempt: newAttempt()}
 	n.links[key] = k
 	n.start(k)
 	return k, nil
@@ -250,8 +268,11 @@ func (n *Links) maintain(ctx context.Context, k *link) {
 			pause = firstPause
 			continue
 		}
-		awaitPause(ctx, pause/2+rand.N(pause))
-		pause = min(2*pause, longPause)
+		if k.awaitPause(ctx, pause/2+rand.N(pause)) {
+			pause = min(2*pause, longPause)
+		} else {
+			pause = firstPause
+		}
 	}
 	k.finish()
 }
@@ -308,13 +329,24 @@ func (n *Links) notify(ctx context.Context, k *link, kind EventKind, err error) 
 	}
 }
 
-// awaitPause waits for some time, or until the context ends.
-func awaitPause(ctx context.Context, d time.Duration) {
+// awaitPause waits for some time, or until the context ends. It returns false if the pause was ended
+// early, since the node is there. That happens once in longPause: two nodes whose connections end at once
+// would otherwise make each other dial in a hot loop.
+func (k *link) awaitPause(ctx context.Context, d time.Duration) (whole bool) {
 	t := time.NewTimer(d)
 	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
+	for {
+		select {
+		case <-t.C:
+			return true
+		case <-ctx.Done():
+			return true
+		case <-k.hurry:
+			if now := time.Now(); now.Sub(k.early) >= longPause {
+				k.early = now
+				return false
+			}
+		}
 	}
 }
 

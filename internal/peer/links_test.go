@@ -249,6 +249,43 @@ func TestLinksBackOff(t *testing.T) {
 	})
 }
 
+// TestLinksHurry proves that a link whose node is there again dials at once, and that it does so once in
+// two seconds, however often it is told.
+func TestLinksHurry(t *testing.T) {
+	w := newWorld(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t, w, nil)
+		d := &dials{servers: map[string]*node{"two": n}, refuse: true}
+		links := peer.NewLinks(t.Context(), peer.LinksConfig{Find: w.find("two"), Dial: d.dial})
+		links.TryGet(2, peer.Commands)
+		time.Sleep(time.Minute)
+		d.takeTimes()
+		links.Hurry(3)
+		synctest.Wait()
+		if times := d.takeTimes(); len(times) != 0 {
+			t.Errorf("another node was heard of, and the link has dialled at %v", times)
+		}
+		links.Hurry(2)
+		synctest.Wait()
+		if times := d.takeTimes(); len(times) != 1 || !times[0].Equal(time.Now()) {
+			t.Errorf("the link has dialled at %v, and not only now", times)
+		}
+		for range 1000 {
+			links.Hurry(2)
+			time.Sleep(time.Millisecond)
+		}
+		if n := len(d.takeTimes()); n == 0 || n > 6 { // the pauses begin anew with the first one
+			t.Errorf("%d dials in a second", n)
+		}
+		d.setRefuse(false)
+		if _, err := links.Get(t.Context(), 2, peer.Commands); err != nil {
+			t.Error(err)
+		}
+		links.Close()
+		n.kill()
+	})
+}
+
 // TestUnsteadyConnectionsAreNotDialledAtOnce proves that a node which admits and then closes is not
 // dialled in a hot loop.
 func TestUnsteadyConnectionsAreNotDialledAtOnce(t *testing.T) {
