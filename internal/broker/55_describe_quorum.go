@@ -42,7 +42,7 @@ func (b *Broker) describeQuorum(s *session, r *wire.Request, kreq kmsg.Request) 
 	now := time.Now().UnixMilli()
 	for _, id := range st.Voters {
 		v := kmsg.NewDescribeQuorumResponseTopicPartitionReplicaState()
-		v.ReplicaID, v.LogEndOffset = id, -1
+		v.ReplicaID, v.LogEndOffset = id, endOf(m, st.Match, id)
 		if id == st.Leader {
 			v.LogEndOffset, v.LastFetchTimestamp, v.LastCaughtUpTimestamp = int64(st.Commit), now, now
 		}
@@ -51,7 +51,7 @@ func (b *Broker) describeQuorum(s *session, r *wire.Request, kreq kmsg.Request) 
 	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
 		if !slices.Contains(st.Voters, id) {
 			o := kmsg.NewDescribeQuorumResponseTopicPartitionReplicaState()
-			o.ReplicaID, o.LogEndOffset = id, -1
+			o.ReplicaID, o.LogEndOffset = id, max(endOf(m, st.Match, id), endOf(m, st.Observers, id))
 			rp.Observers = append(rp.Observers, o)
 		}
 	}
@@ -62,6 +62,17 @@ func (b *Broker) describeQuorum(s *session, r *wire.Request, kreq kmsg.Request) 
 	}
 	r.Reply(resp)
 	return nil
+}
+
+// endOf is the end of a node's metadata log, of the ends that are known by the raft ids of their nodes; -1:
+// unknown.
+func endOf(m *meta.Image, ends map[uint64]uint64, id int32) int64 {
+	if b := m.Brokers[id]; b != nil {
+		if end, ok := ends[b.RaftID]; ok {
+			return int64(end)
+		}
+	}
+	return -1
 }
 
 func quorumNode(s *session, m *meta.Image, id int32) kmsg.DescribeQuorumResponseNode {

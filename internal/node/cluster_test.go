@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -135,6 +136,11 @@ func TestThreeNodes(t *testing.T) {
 		}
 		return true
 	})
+	for i, n := range m.nodes { // each of them shows all voters and who leads them
+		if s := quorumStatus(n); !slices.Equal(s.Voters, []int32{1, 2, 3}) || s.Leader != 1 {
+			t.Errorf("node %d shows the voters %v, led by %d", i, s.Voters, s.Leader)
+		}
+	}
 	cl := m.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
 	adm := kadm.NewClient(cl)
 	made, err := adm.CreateTopics(deadline(t), 6, 3, nil, "t")

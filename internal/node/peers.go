@@ -129,7 +129,7 @@ func (p *peers) isMember(id int32) bool {
 // findRaftID finds the node that has one of raft's ids.
 func (p *peers) findRaftID(raftID uint64) (node int32, ok bool) {
 	for id, b := range p.image().Brokers {
-		if b.RaftID == raftID {
+		if b.RaftID == raftID && raftID != 0 {
 			return id, true
 		}
 	}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"path"
 	"path/filepath"
+	"slices"
 
 	"github.com/leatstream/leat/internal/broker"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/peer"
+	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -72,7 +74,7 @@ func (n *Node) brokerConfig() broker.Config {
 		NodeID: n.id.nodeID, Logger: n.loggers.loggerOf("broker"), Image: n.image.Load, Set: n.set,
 		Context:     func() context.Context { return n.ctx },
 		ProducerIDs: n.producerIDs,
-		Controller:  n.controller, Cluster: n.peers.commands, Groups: n.groups, Quorum: n.quorum.Status, Static: n.static,
+		Controller:  n.controller, Cluster: n.peers.commands, Groups: n.groups, Quorum: func() quorum.Status { return quorumStatus(n) }, Static: n.static,
 		Peers:              n.peers.door,
 		EnsureOffsetsTopic: func(ctx context.Context) error { return n.peers.commands.EnsureTopic(ctx, group.Topic) },
 		Work:               n.work,
@@ -82,6 +84,24 @@ func (n *Node) brokerConfig() broker.Config {
 		FetchMaxBytes: s.FetchMaxBytes,
 		FetchSessions: s.FetchSessions, FetchSessionBytes: n.sizes.sessions,
 	}
+}
+
+// quorumStatus is the metadata quorum as a node sees it, with its leader and its voters by the ids of their
+// nodes. The quorum itself knows the id of its own node only.
+func quorumStatus(n *Node) quorum.Status {
+	s := n.quorum.Status()
+	if id, ok := n.peers.findRaftID(s.LeaderRaftID); ok {
+		s.Leader = id
+	}
+	voters := slices.Clone(s.Voters)
+	for _, raftID := range s.Members.Voters {
+		if id, ok := n.peers.findRaftID(raftID); ok && !slices.Contains(voters, id) {
+			voters = append(voters, id)
+		}
+	}
+	slices.Sort(voters)
+	s.Voters = voters
+	return s
 }
 
 // producerIDBlock is the number of producer ids that are reserved at a time.
