@@ -65,7 +65,7 @@ type produce struct {
 	timeoutMS    int32
 	deadline     time.Duration // of acks=all, on the Set's clock; 0: none
 	lacksTxnID   bool          // it has transactional batches and no transactional id
-	ledElsewhere bool          // it was refused for a partition that another node leads
+	leaders      namedLeaders  // that the answer names
 	topics       []produceTopic
 	parts        []producePart
 	rules        record.Rules  // of checkBatch; a field, since a local variable would escape
@@ -296,7 +296,7 @@ func (s *session) recompress(p *produce, q *producePart) error {
 
 // refusePartition notes why a partition's batch is not stored. As in Kafka, the answer has
 // the log's start if the error is one of those that Kafka's log itself finds.
-func (p *produce) refusePartition(q *producePart, err error) {
+func (*produce) refusePartition(q *producePart, err error) {
 	q.code = codeOf(err)
 	q.base, q.time, q.start = -1, -1, -1
 	switch q.code {
@@ -305,8 +305,6 @@ func (p *produce) refusePartition(q *producePart, err error) {
 		if q.batch != nil {
 			q.start = q.part.Start()
 		}
-	case notLeader:
-		p.ledElsewhere = true
 	}
 	if e, ok := errors.AsType[*explainedError](err); ok {
 		q.message = e.message
@@ -434,7 +432,7 @@ func (p *produce) recycle() {
 	if cap(p.parts) > keepParts || cap(p.topics) > keepParts {
 		p.topics, p.parts = nil, nil
 	}
-	p.r, p.resp, p.ledElsewhere, p.lacksTxnID = nil, nil, false, false
+	p.r, p.resp, p.leaders, p.lacksTxnID = nil, nil, p.leaders[:0], false
 	p.decompressed = 0
 	p.memory.Release()
 	p.deadline, p.bytes, p.stored = 0, 0, 0

@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 
 	"github.com/leatstream/leat/internal/budget"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -59,8 +60,8 @@ type fetch struct {
 	work   budget.Reservation // of a request that may name many partitions, until it is parked or answered
 	parked budget.Reservation // of a request that was parked, until it is answered
 
-	open         *fetchSession // the session that the request continues; nil: none
-	ledElsewhere bool          // another node leads one of its partitions
+	open    *fetchSession // the session that the request continues; nil: none
+	leaders namedLeaders  // that the answer names
 
 	poll     replica.Poll
 	timer    *time.Timer
@@ -366,7 +367,6 @@ func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 			whole = false
 		}
 		ready = ready || q.found.DivergingEnd >= 0 || q.found.Preferred >= 0
-		f.ledElsewhere = f.ledElsewhere || q.code == notLeader
 	}
 	return bytes, ready || !known
 }
@@ -404,7 +404,7 @@ func (b *Broker) findPartition(name []byte, id [16]byte, n int32, byID bool) (*r
 		t = b.cfg.Set.Topic(name)
 	}
 	if t == nil {
-		return nil, b.missingCode(name, id, byID)
+		return nil, b.missingCode(name, id, n, byID)
 	}
 	if p := t.Partition(n); p != nil {
 		return p, none
@@ -415,13 +415,18 @@ func (b *Broker) findPartition(name []byte, id [16]byte, n int32, byID bool) (*r
 	return nil, kerr.UnknownTopicOrPartition.Code
 }
 
-// missingCode is the code for a topic of which this node has no partition.
-func (b *Broker) missingCode(name []byte, id [16]byte, byID bool) int16 {
-	image := b.cfg.Image()
+// missingCode is the code for partition n of a topic of which this node has none.
+func (b *Broker) missingCode(name []byte, id [16]byte, n int32, byID bool) int16 {
+	var t *meta.Topic
+	if image := b.cfg.Image(); byID {
+		t = image.TopicByID(id)
+	} else {
+		t = image.TopicBytes(name)
+	}
 	switch {
-	case byID && image.TopicByID(id) == nil:
+	case t == nil && byID:
 		return kerr.UnknownTopicID.Code
-	case !byID && image.TopicBytes(name) == nil:
+	case t == nil || n < 0 || int(n) >= len(t.Partitions):
 		return kerr.UnknownTopicOrPartition.Code
 	}
 	return notLeader
@@ -522,7 +527,7 @@ func (f *fetch) recycle() {
 	f.forgetPartitions(keepParts)
 	f.work.Release()
 	f.parked.Release()
-	f.s, f.r, f.ledElsewhere, f.asleep = nil, nil, false, nil
+	f.s, f.r, f.leaders, f.asleep = nil, nil, f.leaders[:0], nil
 	f.b.fetches.Put(f)
 }
 

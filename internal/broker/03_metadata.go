@@ -19,8 +19,8 @@ import (
 // replicas. 7: leader epochs (KIP-320). 8: authorised operations (KIP-430). 10 and
 // 12: topic ids (KIP-516). 13: an error of the whole answer (KIP-1102).
 //
-// Brokers that are fenced are left out; they lead nothing that a client could ask them for. In
-// version 0 replicas on brokers that are not registered are left out, too.
+// Brokers that are fenced, or lack the listener by which the client asks, are left out: see clientView. In
+// version 0 replicas on them are left out, too, since its clients look up each replica.
 //
 // This node's address in the answer is the one to which the client has connected, unless
 // another one was set. A topic that the request creates is in its answer; Kafka answers
@@ -39,11 +39,9 @@ func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error 
 		m, codes = b.autoCreate(m, req)
 	}
 	resp := kmsg.NewPtrMetadataResponse()
-	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
-		node := findAlive(m.Brokers, id)
-		if node == nil {
-			continue
-		}
+	view := s.view(m)
+	for _, id := range slices.Sorted(maps.Keys(view.shown)) {
+		node := view.shown[id]
 		n := kmsg.NewMetadataResponseBroker()
 		n.NodeID = id
 		n.Host, n.Port = s.addressOf(node)
@@ -53,13 +51,13 @@ func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error 
 		resp.Brokers = append(resp.Brokers, n)
 	}
 	resp.ClusterID = &m.ClusterID
-	resp.ControllerID = b.controllerID()
+	resp.ControllerID = b.controllerOf(&view)
 	if r.Version >= 8 && r.Version <= 10 && req.IncludeClusterAuthorizedOperations {
 		resp.AuthorizedOperations = clusterOperations
 	}
-	d := topicDescriber{brokers: m.Brokers, version: r.Version, operations: r.Version >= 8 && req.IncludeTopicAuthorizedOperations, codes: codes}
+	d := topicDescriber{view: view, version: r.Version, operations: r.Version >= 8 && req.IncludeTopicAuthorizedOperations, codes: codes}
 	if all && b.all.isShared(m) {
-		return b.all.replyAll(r, resp, m, d.operations)
+		return b.all.replyAll(r, resp, m, topicsForm{r.Version, d.operations, s.conn.ListenerName()})
 	}
 	if all {
 		d.list = listTopics(m)
@@ -104,7 +102,7 @@ func refuseMetadata(req *kmsg.MetadataRequest, code int16) *kmsg.MetadataRespons
 	return resp
 }
 
-// controllerID is the node to which clients send changes of the cluster.
+// controllerID is the node of the active controller, as far as this node knows; -1: it does not.
 func (b *Broker) controllerID() int32 {
 	if b.cfg.Cluster != nil {
 		return b.cfg.Cluster.Leader()
@@ -157,7 +155,7 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 // An answer that is not read keeps the describer. So it has no image, which would keep all
 // topics of that time, but only the topics of the answer, which the answer's memory counts.
 type topicDescriber struct {
-	brokers    map[int32]*meta.Broker
+	view       clientView
 	version    int16
 	operations bool             // authorised operations are asked for
 	codes      map[string]int16 // of topics that could not be created
@@ -259,45 +257,24 @@ func (d *topicDescriber) describeTopic(t *meta.Topic) kmsg.MetadataResponseTopic
 	for i := range t.Partitions {
 		p, rp := &t.Partitions[i], &rt.Partitions[i]
 		rp.Partition, rp.Leader, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
-		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offlineReplicas(d.brokers, p.Replicas)
-		if d.version == 0 && d.leaveOutUnknown(rp) {
+		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, d.view.hidden(p.Replicas)
+		if d.version == 0 && d.leaveOutHidden(rp) {
 			rp.ErrorCode = kerr.ReplicaNotAvailable.Code
 		}
-		if findAlive(d.brokers, p.Leader) == nil {
-			rp.Leader, rp.ErrorCode = -1, kerr.LeaderNotAvailable.Code
+		if d.view.shown[p.Leader] == nil {
+			rp.Leader, rp.ErrorCode = -1, d.view.leaderCode(p.Leader, d.version)
 		}
 	}
 	return rt
 }
 
-// leaveOutUnknown leaves out the replicas whose brokers are not registered, and tells whether there
-// are any. Clients of version 0 look up the address of each replica.
-func (d *topicDescriber) leaveOutUnknown(p *kmsg.MetadataResponseTopicPartition) bool {
-	isUnknown := func(id int32) bool { return d.brokers[id] == nil }
-	if !slices.ContainsFunc(p.Replicas, isUnknown) && !slices.ContainsFunc(p.ISR, isUnknown) {
+// leaveOutHidden leaves out the replicas whose brokers are not shown, and tells whether there are any.
+func (d *topicDescriber) leaveOutHidden(p *kmsg.MetadataResponseTopicPartition) bool {
+	isHidden := func(id int32) bool { return d.view.shown[id] == nil }
+	if !slices.ContainsFunc(p.Replicas, isHidden) && !slices.ContainsFunc(p.ISR, isHidden) {
 		return false
 	}
-	p.Replicas = slices.DeleteFunc(slices.Clone(p.Replicas), isUnknown)
-	p.ISR = slices.DeleteFunc(slices.Clone(p.ISR), isUnknown)
+	p.Replicas = slices.DeleteFunc(slices.Clone(p.Replicas), isHidden)
+	p.ISR = slices.DeleteFunc(slices.Clone(p.ISR), isHidden)
 	return true
-}
-
-// findAlive finds a broker that serves, as far as the metadata tell; nil: it is not registered, or
-// fenced.
-func findAlive(brokers map[int32]*meta.Broker, id int32) *meta.Broker {
-	if b := brokers[id]; b != nil && b.State != meta.BrokerFenced {
-		return b
-	}
-	return nil
-}
-
-// offlineReplicas are the replicas whose brokers do not serve.
-func offlineReplicas(brokers map[int32]*meta.Broker, replicas []int32) []int32 {
-	var gone []int32
-	for _, id := range replicas {
-		if findAlive(brokers, id) == nil {
-			gone = append(gone, id)
-		}
-	}
-	return gone
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -40,8 +41,11 @@ func (b *Broker) findCoordinator(s *session, r *wire.Request, kreq kmsg.Request)
 	req, _ := kreq.(*kmsg.FindCoordinatorRequest)
 	resp := kmsg.NewPtrFindCoordinatorResponse()
 	b.ensureOffsetsTopic(req.CoordinatorType)
+	m := b.cfg.Image()
+	view := s.view(m)
+	topic := m.Topic(group.Topic)
 	if r.Version < 4 {
-		f := b.locateCoordinator(s, req.CoordinatorType, req.CoordinatorKey)
+		f := s.locateCoordinator(&view, topic, req.CoordinatorType, req.CoordinatorKey)
 		if f.code == none {
 			f.message = "NONE" // as Kafka does, in these versions only
 		}
@@ -51,7 +55,7 @@ func (b *Broker) findCoordinator(s *session, r *wire.Request, kreq kmsg.Request)
 		return nil
 	}
 	for _, key := range req.CoordinatorKeys {
-		f := b.locateCoordinator(s, req.CoordinatorType, key)
+		f := s.locateCoordinator(&view, topic, req.CoordinatorType, key)
 		resp.Coordinators = append(resp.Coordinators, kmsg.FindCoordinatorResponseCoordinator{
 			Key: key, NodeID: f.node, Host: f.host, Port: f.port, ErrorCode: f.code, ErrorMessage: &f.message,
 		})
@@ -73,7 +77,9 @@ func (b *Broker) ensureOffsetsTopic(kind int8) {
 	}
 }
 
-func (b *Broker) locateCoordinator(s *session, kind int8, key string) coordinatorPlace {
+// locateCoordinator finds the node that leads the partition of topic that a key belongs to; nil: the topic
+// is missing.
+func (s *session) locateCoordinator(view *clientView, topic *meta.Topic, kind int8, key string) coordinatorPlace {
 	switch kind {
 	case groupCoordinator:
 	case transactionCoordinator:
@@ -83,14 +89,12 @@ func (b *Broker) locateCoordinator(s *session, kind int8, key string) coordinato
 	default:
 		return notFound(kerr.InvalidRequest, kerr.InvalidRequest.Description)
 	}
-	image := b.cfg.Image()
-	topic := image.Topic(group.Topic)
 	unavailable := notFound(kerr.CoordinatorNotAvailable, kerr.CoordinatorNotAvailable.Description)
 	if topic == nil || len(topic.Partitions) == 0 {
 		return unavailable
 	}
 	p := &topic.Partitions[group.PartitionOf(key, int32(len(topic.Partitions)))]
-	node := findAlive(image.Brokers, p.Leader)
+	node := view.shown[p.Leader]
 	if node == nil {
 		return unavailable
 	}

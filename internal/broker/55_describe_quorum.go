@@ -8,7 +8,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
+	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -20,8 +22,11 @@ import (
 // The quorum uses raft, not Kafka's protocol. Its term is shown as the epoch and its
 // commit index as the high watermark, so that tools can show the leader and the replicas
 // that are behind. There is one partition, __cluster_metadata-0.
+//
+// The leader answers, since only it knows how far the others are; it is asked by the node that the
+// client has asked. If it does not answer soon, that node tells what it knows itself.
 
-func (b *Broker) describeQuorum(s *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) describeQuorum(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeQuorumRequest)
 	resp := kmsg.NewPtrDescribeQuorumResponse()
 	resp.ErrorMessage = new(string) // empty, not null, as in Kafka
@@ -32,59 +37,106 @@ func (b *Broker) describeQuorum(s *session, r *wire.Request, kreq kmsg.Request) 
 		r.Reply(resp)
 		return nil
 	}
-	m := b.cfg.Image()
-	st := b.cfg.Quorum()
+	m, st := b.cfg.Image(), b.cfg.Quorum()
+	isLeader := st.Leader == b.cfg.NodeID || st.LeaderRaftID != 0 && st.LeaderRaftID == st.RaftID
+	if !isLeader && d.canMove {
+		return quorum.ErrNotLeader
+	}
+	q := quorumView{Status: st, self: b.cfg.NodeID, leader: b.controllerID(), image: m}
+	if isLeader {
+		q.leader = q.self
+		if b.cfg.Cluster != nil {
+			q.positions = b.cfg.Cluster.Positions()
+		}
+	}
 	rt := kmsg.NewDescribeQuorumResponseTopic()
-	rt.Topic = metadataTopic
-	rp := kmsg.NewDescribeQuorumResponseTopicPartition()
-	rp.ErrorMessage = new(string)
-	rp.LeaderID, rp.LeaderEpoch, rp.HighWatermark = st.Leader, int32(st.Term), int64(st.Commit)
-	now := time.Now().UnixMilli()
-	for _, id := range st.Voters {
-		v := kmsg.NewDescribeQuorumResponseTopicPartitionReplicaState()
-		v.ReplicaID, v.LogEndOffset = id, endOf(m, st.Match, id)
-		if id == st.Leader {
-			v.LogEndOffset, v.LastFetchTimestamp, v.LastCaughtUpTimestamp = int64(st.Commit), now, now
-		}
-		rp.CurrentVoters = append(rp.CurrentVoters, v)
-	}
-	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
-		if !slices.Contains(st.Voters, id) {
-			o := kmsg.NewDescribeQuorumResponseTopicPartitionReplicaState()
-			o.ReplicaID, o.LogEndOffset = id, max(endOf(m, st.Match, id), endOf(m, st.Observers, id))
-			rp.Observers = append(rp.Observers, o)
-		}
-	}
-	rt.Partitions = append(rt.Partitions, rp)
+	rt.Topic, rt.Partitions = metadataTopic, []kmsg.DescribeQuorumResponseTopicPartition{q.describe(time.Now())}
 	resp.Topics = append(resp.Topics, rt)
-	for _, id := range st.Voters {
-		resp.Nodes = append(resp.Nodes, quorumNode(s, m, id))
+	for _, v := range rt.Partitions[0].CurrentVoters {
+		n := kmsg.NewDescribeQuorumResponseNode()
+		n.NodeID = v.ReplicaID
+		if node := m.Brokers[v.ReplicaID]; node != nil {
+			l := kmsg.NewDescribeQuorumResponseNodeListener()
+			host, port := d.addressOf(node)
+			l.Name, l.Host, l.Port = "CONTROLLER", host, uint16(port)
+			n.Listeners = append(n.Listeners, l)
+		}
+		resp.Nodes = append(resp.Nodes, n)
 	}
 	r.Reply(resp)
 	return nil
 }
 
-// endOf is the end of a node's metadata log, of the ends that are known by the raft ids of their nodes; -1:
-// unknown.
-func endOf(m *meta.Image, ends map[uint64]uint64, id int32) int64 {
-	if b := m.Brokers[id]; b != nil {
-		if end, ok := ends[b.RaftID]; ok {
-			return int64(end)
-		}
-	}
-	return -1
+// quorumView is the metadata quorum as its leader sees it, or as far as another node knows it.
+type quorumView struct {
+	quorum.Status
+
+	self, leader int32 // leader: -1 if it is not known
+	image        *meta.Image
+	positions    map[int32]controller.Position // what nodes have told of themselves; empty on other nodes than the leader
 }
 
-func quorumNode(s *session, m *meta.Image, id int32) kmsg.DescribeQuorumResponseNode {
-	n := kmsg.NewDescribeQuorumResponseNode()
-	n.NodeID = id
-	if b := m.Brokers[id]; b != nil {
-		l := kmsg.NewDescribeQuorumResponseNodeListener()
-		host, port := s.addressOf(b)
-		l.Name, l.Host, l.Port = "CONTROLLER", host, uint16(port)
-		n.Listeners = append(n.Listeners, l)
+// describe describes the quorum's only partition.
+func (q *quorumView) describe(now time.Time) kmsg.DescribeQuorumResponseTopicPartition {
+	rp := kmsg.NewDescribeQuorumResponseTopicPartition()
+	rp.ErrorMessage = new(string)
+	rp.LeaderID, rp.LeaderEpoch, rp.HighWatermark = q.leader, int32(q.Term), int64(q.Commit)
+	isVoter := map[int32]bool{}
+	for _, id := range q.listVoters() {
+		isVoter[id] = true
+		rp.CurrentVoters = append(rp.CurrentVoters, q.describeReplica(id, now))
 	}
-	return n
+	for _, id := range slices.Sorted(maps.Keys(q.image.Brokers)) {
+		if !isVoter[id] {
+			rp.Observers = append(rp.Observers, q.describeReplica(id, now))
+		}
+	}
+	return rp
+}
+
+// listVoters lists the nodes that vote, as far as the metadata have their ids of raft.
+func (q *quorumView) listVoters() []int32 {
+	voters := slices.Clone(q.Voters)
+	if slices.Contains(q.Members.Voters, q.RaftID) {
+		voters = append(voters, q.self)
+	}
+	for id, n := range q.image.Brokers {
+		if n.RaftID != 0 && slices.Contains(q.Members.Voters, n.RaftID) {
+			voters = append(voters, id)
+		}
+	}
+	slices.Sort(voters)
+	return slices.Compact(voters)
+}
+
+// describeReplica describes how far a node has the metadata log. A member's log is known to the end, of an
+// observer only what it has applied.
+func (q *quorumView) describeReplica(id int32, now time.Time) kmsg.DescribeQuorumResponseTopicPartitionReplicaState {
+	v := kmsg.NewDescribeQuorumResponseTopicPartitionReplicaState()
+	v.ReplicaID, v.LogEndOffset = id, -1
+	raftID := uint64(0)
+	if n := q.image.Brokers[id]; n != nil {
+		v.ReplicaDirectoryID, raftID = n.Directory, n.RaftID
+	}
+	if id == q.leader {
+		if id == q.self {
+			v.LogEndOffset, v.LastFetchTimestamp, v.LastCaughtUpTimestamp = int64(q.Commit), now.UnixMilli(), now.UnixMilli()
+		}
+		return v
+	}
+	end := max(q.Match[raftID], q.Observers[raftID])
+	if p, ok := q.positions[id]; ok {
+		end = max(end, p.Applied)
+		v.LastFetchTimestamp = now.Add(-p.Ago).UnixMilli()
+	}
+	if end == 0 {
+		return v
+	}
+	v.LogEndOffset = int64(min(end, q.Commit))
+	if end >= q.Commit {
+		v.LastCaughtUpTimestamp = now.UnixMilli()
+	}
+	return v
 }
 
 func refuseQuorumTopic(t *kmsg.DescribeQuorumRequestTopic) kmsg.DescribeQuorumResponseTopic {

@@ -36,11 +36,12 @@ func (b *Broker) describeCluster(s *session, r *wire.Request, kreq kmsg.Request)
 		return nil
 	}
 	m := b.cfg.Image()
-	resp.ClusterID, resp.ControllerID = m.ClusterID, b.controllerID()
+	view := s.view(m)
+	resp.ClusterID, resp.ControllerID = m.ClusterID, b.controllerOf(&view)
 	for _, id := range slices.Sorted(maps.Keys(m.Brokers)) {
 		node := m.Brokers[id]
 		isFenced := findAlive(m.Brokers, id) == nil
-		if isFenced && !req.IncludeFencedBrokers {
+		if isFenced && !req.IncludeFencedBrokers || !b.canReach(node, s.conn.ListenerName()) {
 			continue
 		}
 		n := kmsg.NewDescribeClusterResponseBroker()

@@ -16,9 +16,9 @@ import (
 //
 // Topics are answered in the order of their names, with as many partitions as the client
 // and max.request.partition.size.limit allow. The answer's cursor is the first partition
-// that is left over.
+// that is left over. As in Kafka, a partition without a leader has no code.
 
-func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.Request) error {
+func (b *Broker) describeTopicPartitions(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.DescribeTopicPartitionsRequest)
 	m := b.cfg.Image()
 	resp := kmsg.NewPtrDescribeTopicPartitionsResponse()
@@ -32,6 +32,7 @@ func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.
 		r.Reply(resp)
 		return nil
 	}
+	view := s.view(m)
 	room := meta.ServerSettings(m, b.cfg.Static).MaxDescribedPartitions
 	room = max(1, min(room, int(req.ResponsePartitionLimit)))
 	named := describedNameMemory*int64(len(req.Topics)) + 2*int64(r.BodySize())
@@ -49,7 +50,7 @@ func (b *Broker) describeTopicPartitions(_ *session, r *wire.Request, kreq kmsg.
 		if c := req.Cursor; c != nil && c.Topic == name {
 			first = int(c.Partition)
 		}
-		rt, next := describePartitions(m, name, first, room)
+		rt, next := describePartitions(m, &view, name, partitionRange{first, room})
 		resp.Topics = append(resp.Topics, rt)
 		room -= len(rt.Partitions)
 		if next > 0 {
@@ -137,9 +138,12 @@ func emptyDescription(name string, code int16) kmsg.DescribeTopicPartitionsRespo
 	return rt
 }
 
-// describePartitions describes at most room of a topic's partitions from first on; next is
-// the first one that is left over, or 0 if there is none.
-func describePartitions(m *meta.Image, name string, first, room int) (rt kmsg.DescribeTopicPartitionsResponseTopic, next int) {
+// partitionRange are at most room partitions of a topic from first on.
+type partitionRange struct{ first, room int }
+
+// describePartitions describes partitions of a topic; next is the first one that is left over, or 0 if
+// there is none.
+func describePartitions(m *meta.Image, view *clientView, name string, r partitionRange) (rt kmsg.DescribeTopicPartitionsResponseTopic, next int) {
 	t := m.Topic(name)
 	if t == nil {
 		code := kerr.UnknownTopicOrPartition.Code
@@ -150,15 +154,15 @@ func describePartitions(m *meta.Image, name string, first, room int) (rt kmsg.De
 	}
 	rt = emptyDescription(name, none)
 	rt.TopicID = t.ID
-	last := min(len(t.Partitions), first+room)
-	for i := first; i < last; i++ {
+	last := min(len(t.Partitions), r.first+r.room)
+	for i := r.first; i < last; i++ {
 		p := &t.Partitions[i]
 		rp := kmsg.NewDescribeTopicPartitionsResponseTopicPartition()
 		rp.Partition, rp.LeaderID, rp.LeaderEpoch = int32(i), p.Leader, p.LeaderEpoch
-		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, offlineReplicas(m.Brokers, p.Replicas)
+		rp.Replicas, rp.ISR, rp.OfflineReplicas = p.Replicas, p.ISR, view.hidden(p.Replicas)
 		rp.EligibleLeaderReplicas, rp.LastKnownELR = emptyIfNil(p.Eligible), emptyIfNil(p.LastEligible)
-		if findAlive(m.Brokers, p.Leader) == nil {
-			rp.LeaderID, rp.ErrorCode = -1, kerr.LeaderNotAvailable.Code
+		if view.shown[p.Leader] == nil {
+			rp.LeaderID = -1
 		}
 		rt.Partitions = append(rt.Partitions, rp)
 	}

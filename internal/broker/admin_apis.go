@@ -17,7 +17,7 @@ func adminAPIs(b *Broker) []api {
 		{key: 44, name: "IncrementalAlterConfigs", min: 0, max: 1, decide: b.incrementalAlterConfigs, split: b.splitIncremental},
 		{key: 45, name: "AlterPartitionReassignments", min: 0, max: 1, decide: b.alterPartitionReassignments},
 		{key: 46, name: "ListPartitionReassignments", min: 0, max: 0, serve: b.listPartitionReassignments},
-		{key: 55, name: "DescribeQuorum", min: 0, max: 2, serve: b.describeQuorum},
+		{key: 55, name: "DescribeQuorum", min: 0, max: 2, decide: b.describeQuorum},
 		{key: 57, name: "UpdateFeatures", min: 0, max: 2, decide: b.updateFeatures},
 		{key: 60, name: "DescribeCluster", min: 0, max: 2, serve: b.describeCluster},
 		{key: 64, name: "UnregisterBroker", min: 0, max: 0, decide: b.unregisterBroker},

@@ -35,6 +35,7 @@ type allTopics struct {
 type topicsForm struct {
 	version    int16
 	operations bool
+	listener   string // by which the clients ask
 }
 
 // encodedTopics are all topics of an image as they stand in an answer's array.
@@ -102,7 +103,7 @@ func (e *encodedTopics) encodeTopics(image *meta.Image, f topicsForm) {
 		return
 	}
 	e.memory = memory
-	d := topicDescriber{brokers: image.Brokers, version: f.version, operations: f.operations, list: listTopics(image)}
+	d := topicDescriber{view: b.viewOf(image, f.listener), version: f.version, operations: f.operations, list: listTopics(image)}
 	all := newElements(list{n: len(d.list), answerWith: d.answerWith}, kmsg.NewPtrMetadataResponse(), f.version, b.cfg.Work)
 	e.body, e.tail, e.err = all.appendAll(make([]byte, 0, most)), all.tail, nil
 }
@@ -163,8 +164,8 @@ func (e *encodedTopics) Release() {
 }
 
 // replyAll answers with whole, whose array is empty, and puts all topics into the array.
-func (a *allTopics) replyAll(r *wire.Request, whole kmsg.Response, image *meta.Image, operations bool) error {
-	e, err := a.shareTopics(r.Conn.Context(), image, topicsForm{r.Version, operations})
+func (a *allTopics) replyAll(r *wire.Request, whole kmsg.Response, image *meta.Image, f topicsForm) error {
+	e, err := a.shareTopics(r.Conn.Context(), image, f)
 	if err != nil {
 		return err
 	}

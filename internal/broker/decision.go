@@ -40,6 +40,9 @@ type Cluster interface {
 	Forward(ctx context.Context, q *wire.Carried, here func(ctx context.Context) error) (answer []byte, err error)
 	// EnsureTopics has the active controller make those of the topics that are missing.
 	EnsureTopics(ctx context.Context, names []string) (refused map[string]*controller.Error, err error)
+	// Positions are how far the nodes have told that they have the metadata. They are empty unless this
+	// node is the active controller.
+	Positions() map[int32]controller.Position
 }
 
 // commands are what the active controller decides. A controller.Controller decides them.
@@ -100,12 +103,16 @@ type decision struct {
 	canMove bool
 	// isForwarded tells that the node which the client has asked has judged what concerns that node.
 	isForwarded bool
+	// addressOf is the address at which the client reaches a node.
+	addressOf func(n *meta.Broker) (host string, port int32)
 }
 
-// newDecision makes the decision of a request by this node's controller.
-func (b *Broker) newDecision(ctx context.Context) *decision {
+// newDecision makes the decision of a request of this node's client by this node's controller.
+func (b *Broker) newDecision(ctx context.Context, r *wire.Request) *decision {
+	conn := r.Conn
 	return &decision{
-		commands: b.cfg.Controller,
+		addressOf: func(n *meta.Broker) (host string, port int32) { return b.addressOf(n, conn) },
+		commands:  b.cfg.Controller,
 		within: func(t time.Duration) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, max(0, t))
 		},
@@ -125,7 +132,7 @@ func (d *decision) isElsewhere(failed error) bool {
 
 // decideRequest serves a client's request that the active controller decides.
 func (b *Broker) decideRequest(a *api, r *wire.Request, req kmsg.Request) error {
-	d := b.newDecision(b.cfg.Context())
+	d := b.newDecision(b.cfg.Context(), r)
 	if b.cfg.Cluster == nil {
 		return a.decide(d, r, req)
 	}
@@ -153,8 +160,9 @@ func (b *Broker) ServeForwarded(ctx context.Context, q *wire.Carried, r *wire.Re
 	req, memory, err := r.DecodeCarried()
 	defer memory.Release()
 	if err == nil {
-		d := b.newDecision(ctx)
+		d := b.newDecision(ctx, r)
 		d.canMove, d.isForwarded = true, true
+		d.addressOf = func(n *meta.Broker) (host string, port int32) { return n.AddressFor(q.Listener) }
 		err = a.decide(d, r, req)
 	}
 	if err != nil && !errors.Is(err, quorum.ErrNotLeader) && ctx.Err() == nil {
@@ -171,7 +179,7 @@ const mostForwarded = time.Minute
 func (b *Broker) forwardRequest(a *api, r *wire.Request, req kmsg.Request) error {
 	p := a.partOf(req)
 	if p.rest == nil {
-		return a.decide(b.newDecision(b.cfg.Context()), r, req)
+		return a.decide(b.newDecision(b.cfg.Context(), r), r, req)
 	}
 	p.rest.SetVersion(r.Version)
 	most := b.answerMemory(p.rest)
@@ -187,12 +195,12 @@ func (b *Broker) forwardRequest(a *api, r *wire.Request, req kmsg.Request) error
 	defer cancel()
 	here := func(ctx context.Context) error {
 		memory.Release() // the handler reserves what it needs
-		d := b.newDecision(ctx)
+		d := b.newDecision(ctx, r)
 		d.canMove = true
 		return a.decide(d, r, req)
 	}
 	answer, err := b.cfg.Cluster.Forward(ctx, &wire.Carried{
-		Key: r.Key, Version: r.Version, ClientID: r.ClientID, Address: r.Conn.RemoteAddr().String(), Most: int(most), Body: p.rest.AppendTo(nil),
+		Key: r.Key, Version: r.Version, ClientID: r.ClientID, Address: r.Conn.RemoteAddr().String(), Listener: r.Conn.ListenerName(), Most: int(most), Body: p.rest.AppendTo(nil),
 	}, here)
 	switch {
 	case err == nil && answer == nil:
@@ -215,7 +223,7 @@ func (b *Broker) forwardRequest(a *api, r *wire.Request, req kmsg.Request) error
 
 // failRequest answers a request for which no active controller has decided.
 func (b *Broker) failRequest(a *api, r *wire.Request, req kmsg.Request, err error) error {
-	d := b.newDecision(b.cfg.Context())
+	d := b.newDecision(b.cfg.Context(), r)
 	d.commands = failure{err}
 	return a.decide(d, r, req)
 }
@@ -262,8 +270,14 @@ func (b *Broker) withinServerTime(share time.Duration) (context.Context, context
 	return context.WithTimeout(b.cfg.Context(), most/share)
 }
 
+// describedWithin is how long the leader of the quorum is asked for its description.
+const describedWithin = 3 * time.Second
+
 // timeOf is how long a client waits for the answer to its request.
 func (b *Broker) timeOf(req kmsg.Request) time.Duration {
+	if _, ok := req.(*kmsg.DescribeQuorumRequest); ok {
+		return describedWithin
+	}
 	if t, ok := req.(kmsg.TimeoutRequest); ok {
 		return config.Millis(int64(t.Timeout()))
 	}

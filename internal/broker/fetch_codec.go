@@ -280,7 +280,7 @@ func (f *fetch) encodeAnswer(resp *wire.Response, code int16, session int32) {
 		resp.B = appendTags(resp.B, flexible)
 	}
 	if flexible {
-		resp.B = f.b.appendEndpoints(resp.B, f.r, f.version >= 16 && f.ledElsewhere)
+		resp.B = f.b.appendEndpoints(resp.B, f.r, f.leaders)
 	}
 }
 
@@ -339,12 +339,16 @@ func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 
 func (f *fetch) appendPartTags(b []byte, q *fetchPart) []byte {
 	diverges := q.found.DivergingEnd >= 0
-	leader := f.version >= 16 && q.code == notLeader && q.part != nil
+	leader := currentLeader{-1, record.NoEpoch}
+	if f.version >= leadersInFetch && (q.code == notLeader || q.code == fencedEpoch) {
+		leader = f.b.findLeader(q.part, q.topic.name, q.topic.id, q.index)
+		f.leaders.add(leader)
+	}
 	n := byte(0)
 	if diverges {
 		n++
 	}
-	if leader {
+	if leader.epoch != record.NoEpoch {
 		n++
 	}
 	b = append(b, n)
@@ -355,8 +359,8 @@ func (f *fetch) appendPartTags(b []byte, q *fetchPart) []byte {
 		b = be.AppendUint64(b, uint64(q.found.DivergingEnd))
 		b = append(b, 0)
 	}
-	if leader {
-		b = appendCurrentLeader(b, 1, q.part.Leadership())
+	if leader.epoch != record.NoEpoch {
+		b = leader.appendField(b, 1)
 	}
 	return b
 }

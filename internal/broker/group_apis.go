@@ -1,10 +1,8 @@
 package broker
 
 import (
-	"net"
 	"slices"
 
-	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -38,27 +36,6 @@ func containPanics[R any](r *wire.Request, reply func(R)) func(R) {
 		defer r.Conn.Contain()
 		reply(answer)
 	}
-}
-
-// addressOf is the address at which the connection's client reaches a node. For this node it
-// is the one to which the client has connected, unless another one was set for that listener.
-// For other nodes it is the one that they have registered for the listener of that name.
-func (s *session) addressOf(n *meta.Broker) (host string, port int32) {
-	return s.b.addressOf(n, s.conn)
-}
-
-func (b *Broker) addressOf(n *meta.Broker, conn *wire.Conn) (host string, port int32) {
-	name := conn.ListenerName()
-	advertised := b.cfg.Advertised != nil && b.cfg.Advertised(name)
-	if a, ok := conn.LocalAddr().(*net.TCPAddr); ok && n.ID == b.cfg.NodeID && !advertised {
-		return a.IP.String(), int32(a.Port)
-	}
-	for i := range n.Listeners {
-		if l := &n.Listeners[i]; l.Name == name {
-			return l.Host, l.Port
-		}
-	}
-	return n.Address()
 }
 
 // dropRepeated drops the names that are in the list before.

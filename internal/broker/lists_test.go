@@ -43,7 +43,7 @@ func topicRecords(n int) (recs []meta.Record) {
 func TestLongListsAreEncodedAsShortOnes(t *testing.T) {
 	g := manyTopics(t, 200)
 	m := g.image.Load()
-	d := topicDescriber{brokers: m.Brokers, operations: true}
+	d := topicDescriber{view: clientView{m.Brokers, m.Brokers}, operations: true}
 	whole := kmsg.NewPtrMetadataResponse()
 	whole.ClusterID, whole.AuthorizedOperations, whole.ErrorCode = &m.ClusterID, 5, 7
 	whole.Brokers = append(whole.Brokers, kmsg.MetadataResponseBroker{NodeID: 1, Host: "here", Port: 5})

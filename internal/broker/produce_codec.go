@@ -1,8 +1,6 @@
 package broker
 
 import (
-	"encoding/binary"
-
 	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
@@ -109,19 +107,19 @@ func (p *produce) encodeAnswer(resp *wire.Response) {
 			if many && j%stretch == 0 {
 				p.b.cfg.Work.Pass(budget.Command)
 			}
-			b = p.encodePart(b, &p.parts[j], flexible)
+			b = p.encodePart(b, t, &p.parts[j], flexible)
 		}
 		b = appendTags(b, flexible)
 		from = t.end
 	}
 	b = be.AppendUint32(b, 0) // throttle
 	if flexible {
-		b = p.b.appendEndpoints(b, p.r, p.version >= 10 && p.ledElsewhere)
+		b = p.b.appendEndpoints(b, p.r, p.leaders)
 	}
 	resp.B = b
 }
 
-func (p *produce) encodePart(b []byte, q *producePart, flexible bool) []byte {
+func (p *produce) encodePart(b []byte, t *produceTopic, q *producePart, flexible bool) []byte {
 	b = be.AppendUint32(b, uint32(q.index))
 	q.at = len(b)
 	b = be.AppendUint16(b, uint16(q.code))
@@ -142,38 +140,11 @@ func (p *produce) encodePart(b []byte, q *producePart, flexible bool) []byte {
 	if !flexible {
 		return b
 	}
-	if p.version >= 10 && q.code == notLeader && q.part != nil {
-		return appendCurrentLeader(append(b, 1), 0, q.part.Leadership())
+	if p.version >= leadersInProduce && q.code == notLeader {
+		if l := p.b.findLeader(q.part, t.name, t.id, q.index); l.epoch != record.NoEpoch {
+			p.leaders.add(l)
+			return l.appendField(append(b, 1), 0)
+		}
 	}
 	return append(b, 0)
-}
-
-// appendCurrentLeader appends the tagged field that names a partition's leader (KIP-951).
-func appendCurrentLeader(b []byte, tag byte, l *replica.Leadership) []byte {
-	b = append(b, tag, 9)
-	b = be.AppendUint32(b, uint32(l.Leader))
-	b = be.AppendUint32(b, uint32(l.Epoch))
-	return append(b, 0)
-}
-
-// appendEndpoints appends the tagged fields that end an answer: the addresses of all
-// brokers if they are wanted, else none.
-func (b *Broker) appendEndpoints(dst []byte, r *wire.Request, wanted bool) []byte {
-	if !wanted {
-		return append(dst, 0)
-	}
-	brokers := b.cfg.Image().Brokers
-	var field []byte
-	field = appendLen(field, true, len(brokers))
-	for _, n := range brokers {
-		field = be.AppendUint32(field, uint32(n.ID))
-		host, port := b.addressOf(n, r.Conn)
-		field = appendString(field, true, host)
-		field = be.AppendUint32(field, uint32(port))
-		field = appendText(field, true, n.Rack)
-		field = append(field, 0)
-	}
-	dst = append(dst, 1, 0)
-	dst = binary.AppendUvarint(dst, uint64(len(field)))
-	return append(dst, field...)
 }

@@ -131,7 +131,7 @@ func (m *member) join() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	epoch, refused, err := m.ctl.RegisterBroker(ctx, &controller.Registration{Broker: meta.Broker{
-		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.UUID{0xd, byte(m.id)}, Features: []meta.FeatureRange{meta.SupportedLevels()},
+		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.UUID{0xd, byte(m.id)}, Features: []meta.FeatureRange{meta.SupportedLevels()}, RaftID: m.quorum.Status().RaftID,
 		Listeners: []meta.Listener{{Name: "PLAINTEXT", Host: "127.0.0.1", Port: 9092}},
 	}})
 	if err != nil || refused != nil {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/wire"
@@ -18,7 +19,7 @@ import (
 //
 //	Forward    head size u16 | head | the body of the client's request, as it is in Kafka's protocol
 //	head       key i16 | version i16 | time that is left in ms u32 | bytes that the answer may have u32
-//	           | client id text | client's address text
+//	           | client id text | client's address text | listener's name text
 //	answer     status u8 | entry of the metadata log that shows what was done u64 | the body of the answer
 const (
 	// maxForwards is how many requests of other nodes' clients are served at a time.
@@ -26,7 +27,7 @@ const (
 	// maxForwarded bounds the body of a client's request. Each node, however little memory it has, accepts
 	// so much from another one.
 	maxForwarded = 8 << 20
-	// maxText bounds the client id and the address.
+	// maxText bounds each text.
 	maxText = 1 << 10
 	// answerHead is the size of what stands before the body of the answer.
 	answerHead = 1 + 8
@@ -42,6 +43,12 @@ var (
 
 // Leader is the node of the active controller, as far as this one knows; -1: it does not.
 func (c *Controller) Leader() int32 { return c.cfg.Quorum.Leader() }
+
+// Positions are how far the nodes have told the active controller that they have the metadata. They are
+// empty unless this node is it.
+func (c *Controller) Positions() map[int32]controller.Position {
+	return c.cfg.Local.Positions(c.cfg.Now())
+}
 
 // Forward has the active controller decide a client's request, within the time of the context, and
 // returns the body of the answer when this node has applied what was done. If this node itself is the
@@ -88,21 +95,22 @@ func timeLeft(ctx context.Context) (left time.Duration, ok bool) {
 }
 
 func appendForward(q *wire.Carried, left time.Duration) []byte {
-	client, address := q.ClientID[:min(len(q.ClientID), maxText)], q.Address[:min(len(q.Address), maxText)]
-	size := 2 + 2 + 4 + 4 + 2 + len(client) + 2 + len(address)
+	texts := []string{q.ClientID, q.Address, q.Listener}
+	size := 2 + 2 + 4 + 4
+	for i, s := range texts {
+		texts[i] = s[:min(len(s), maxText)]
+		size += 2 + len(texts[i])
+	}
 	b := make([]byte, 0, 2+size+len(q.Body))
 	b = binary.BigEndian.AppendUint16(b, uint16(size))
 	b = binary.BigEndian.AppendUint16(b, uint16(q.Key))
 	b = binary.BigEndian.AppendUint16(b, uint16(q.Version))
 	b = binary.BigEndian.AppendUint32(b, uint32(min(left.Milliseconds()+1, math.MaxUint32)))
 	b = binary.BigEndian.AppendUint32(b, uint32(min(q.Most, math.MaxUint32)))
-	b = appendText(b, client)
-	b = appendText(b, address)
+	for _, s := range texts {
+		b = append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
+	}
 	return append(b, q.Body...)
-}
-
-func appendText(b []byte, s string) []byte {
-	return append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
 }
 
 // readForward reads a forwarded request, whose Body aliases b.
@@ -114,6 +122,7 @@ func readForward(b []byte) (q *wire.Carried, left time.Duration, err error) {
 	q.Most = int(head.readUint32())
 	q.ClientID = string(head.cut(head.readUint16()))
 	q.Address = string(head.cut(head.readUint16()))
+	q.Listener = string(head.cut(head.readUint16()))
 	if r.failed || head.failed {
 		return nil, 0, fmt.Errorf("%w: a forwarded request of %d bytes", errRequest, len(b))
 	}

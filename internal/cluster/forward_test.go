@@ -277,6 +277,36 @@ func (s *server) electAndMove(c *client, topic string) {
 	}
 }
 
+// TestAnyNodeDescribesTheQuorum proves that each node, voter or not, shows who leads the metadata quorum and
+// how far each node is, as the leader knows it.
+func TestAnyNodeDescribesTheQuorum(t *testing.T) {
+	all := newWorld(t).startServers(4, 3)
+	lead, _ := apart(t, all)
+	req := kmsg.NewPtrDescribeQuorumRequest()
+	req.Version = 2
+	req.Topics = []kmsg.DescribeQuorumRequestTopic{{Topic: "__cluster_metadata", Partitions: []kmsg.DescribeQuorumRequestTopicPartition{{}}}}
+	for _, s := range all {
+		c := s.dial()
+		eventually(t, "all nodes are known to have all of the metadata", func() bool {
+			for _, m := range all {
+				if _, refused, err := m.beat(t.Context()); refused != nil || err != nil {
+					t.Fatal(refused, err)
+				}
+			}
+			p := ask[*kmsg.DescribeQuorumResponse](c, req).Topics[0].Partitions[0]
+			if p.LeaderID != lead.id || len(p.CurrentVoters) != 3 || len(p.Observers) != 1 || p.Observers[0].ReplicaID != 4 {
+				t.Fatalf("node %d: %+v", s.id, p)
+			}
+			for _, v := range append(p.CurrentVoters, p.Observers...) {
+				if v.LogEndOffset != p.HighWatermark || v.LastCaughtUpTimestamp < 0 || v.LastFetchTimestamp < 0 {
+					return false
+				}
+			}
+			return true
+		})
+	}
+}
+
 // TestConfigsAreJudgedWhereTheyBelong proves that a request for configs is divided: the node that is asked
 // changes the levels of its own loggers, and refuses what is another node's; the active controller decides
 // of the rest; and the answer has all of it in the order of the request.
@@ -537,7 +567,7 @@ func TestManyForwards(t *testing.T) {
 // TestForwardForm proves that a forwarded request is read as it was written, also by a version that knows
 // fewer fields of its head, and that one which is cut short is an error.
 func TestForwardForm(t *testing.T) {
-	q := &wire.Carried{Key: 19, Version: 7, ClientID: "client", Address: "1.2.3.4:5", Most: 1 << 20, Body: []byte("body")}
+	q := &wire.Carried{Key: 19, Version: 7, ClientID: "client", Address: "1.2.3.4:5", Listener: "PLAINTEXT", Most: 1 << 20, Body: []byte("body")}
 	b := appendForward(q, 1500*time.Millisecond)
 	got, left, err := readForward(b)
 	if diff := cmp.Diff(q, got); diff != "" || left != 1501*time.Millisecond || err != nil {

@@ -137,6 +137,13 @@ func (c *Controller) Heartbeat(ctx context.Context, now time.Duration, beat *Bea
 	return answer, nil, c.update(now, func(l *Liveness) { l.Stopped(beat.ID, beat.Epoch) })
 }
 
+// Positions are how far the nodes have told that they have applied the metadata. They are empty if this
+// node does not lead.
+func (c *Controller) Positions(now time.Duration) (all map[int32]Position) {
+	_ = c.update(now, func(l *Liveness) { all = l.Positions(now) }) // that it does not lead is no failure
+	return all
+}
+
 // mayStop tells whether a node that is leaving may end. The image shows that it leads nothing
 // that another node could lead.
 func (c *Controller) mayStop(now time.Duration, beat *Beat) (may bool, err error) {

@@ -93,6 +93,23 @@ func (l *Liveness) Heard(now time.Duration, id int32, epoch int64, applied uint6
 	}
 }
 
+// Position is how far a node has told that it has applied the metadata log.
+type Position struct {
+	Applied uint64        // the index
+	Ago     time.Duration // how long ago it has told
+}
+
+// Positions are the positions of all nodes that were heard in this term.
+func (l *Liveness) Positions(now time.Duration) map[int32]Position {
+	all := map[int32]Position{}
+	for id, s := range l.sessions {
+		if s.applied > 0 {
+			all[id] = Position{s.applied, now - s.heard}
+		}
+	}
+	return all
+}
+
 // ConnectionClosed takes that the connection to a node was closed by the other end.
 func (l *Liveness) ConnectionClosed(id int32) {
 	if s := l.sessions[id]; s != nil && s.state == present {

@@ -80,6 +80,24 @@ func (b *Broker) Address() (host string, port int32) {
 	return b.Listeners[0].Host, b.Listeners[0].Port
 }
 
+// FindListener finds the listener of a name; nil: the broker has not registered it.
+func (b *Broker) FindListener(name string) *Listener {
+	for i := range b.Listeners {
+		if b.Listeners[i].Name == name {
+			return &b.Listeners[i]
+		}
+	}
+	return nil
+}
+
+// AddressFor returns the host and the port of the listener of a name, or Address if there is none.
+func (b *Broker) AddressFor(listener string) (host string, port int32) {
+	if l := b.FindListener(listener); l != nil {
+		return l.Host, l.Port
+	}
+	return b.Address()
+}
+
 func (b *Broker) equal(c *Broker) bool {
 	return b.ID == c.ID && b.Epoch == c.Epoch && b.Incarnation == c.Incarnation && b.State == c.State && b.Rack == c.Rack && b.Directory == c.Directory && b.RecordedEpoch == c.RecordedEpoch && b.RaftID == c.RaftID &&
 		slices.Equal(b.Listeners, c.Listeners) && slices.Equal(b.Features, c.Features)

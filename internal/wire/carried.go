@@ -15,6 +15,7 @@ type Carried struct {
 	Key, Version int16
 	ClientID     string
 	Address      string // of the client
+	Listener     string // the name of the one that the client has reached
 	Most         int    // the bytes that the answer may have
 	Body         []byte // at the other node the end of the carrier's body
 }
