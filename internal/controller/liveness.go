@@ -16,7 +16,7 @@ import (
 // A session belongs to one registration of a node:
 //
 //	state                            event                    next state
-//	expected: not heard in this term timeout                  gone
+//	expected: not heard in this term DialRefused, timeout     gone
 //	present: heard                   ConnectionClosed         closed
 //	                                 timeout                  gone
 //	closed: its connection is closed DialRefused, timeout     gone
@@ -27,7 +27,8 @@ import (
 //
 // The timeout counts from the last time that the node was heard, or from the start of the
 // session. A process that was killed has its connections closed and its port refused, so it is
-// gone at once. A network that is cut does neither. The only registered node is heard all the
+// gone at once; a controller whose term has just begun may have had no connection to it, so there
+// the port says enough. A network that is cut does neither. The only registered node is heard all the
 // time, since it is the one that has the controller.
 type Liveness struct {
 	timeout  time.Duration
@@ -119,7 +120,7 @@ func (l *Liveness) ConnectionClosed(id int32) {
 
 // DialRefused takes that a node's port refuses connections.
 func (l *Liveness) DialRefused(id int32) {
-	if s := l.sessions[id]; s != nil && s.state == closed {
+	if s := l.sessions[id]; s != nil && (s.state == closed || s.state == expected) {
 		s.state = gone
 	}
 }

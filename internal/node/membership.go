@@ -235,8 +235,15 @@ const (
 	complainEvery = time.Minute
 )
 
+// askToLeave sends a heartbeat of a node that wants to stop.
+func askToLeave(ctx context.Context, n *Node) (controller.BeatAnswer, error) {
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
+	defer cancel()
+	return sendHeartbeat(ctx, n, true)
+}
+
 // leaveTime is how long a node that stops tries to reach the active controller.
-const leaveTime = 3 * time.Second
+const leaveTime = time.Second
 
 // leaveCluster has the other nodes take over what this one leads, before it stops. A node that fails, or that
 // nobody can take over from, just stops.
@@ -245,7 +252,7 @@ func leaveCluster(ctx context.Context, n *Node) {
 		return
 	}
 	for answered := n.clock(); ; {
-		answer, err := sendHeartbeat(ctx, n, true)
+		answer, err := askToLeave(ctx, n)
 		if err == nil && answer.MayStop {
 			break
 		}
@@ -297,7 +304,7 @@ func (u *upkeep) run() {
 			return
 		case <-n.nodesChanged:
 			n.nodeLinks.followMembers()
-			u.maintainAt = 0
+			u.maintainAt, u.beatAt = 0, 0
 		case <-tick.C:
 		}
 		img := n.image.Load()

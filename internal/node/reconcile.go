@@ -166,7 +166,7 @@ func entryData(entries []quorum.Entry) iter.Seq2[uint64, []byte] {
 // unless it is still replaying. d is the change from the image before.
 func (n *Node) publish(d *meta.Delta, img *meta.Image) {
 	before := n.image.Swap(img)
-	if d.Brokers || d.Nodes || before.Level() != img.Level() {
+	if d.Brokers || d.Nodes || before.Level() != img.Level() || hasLeaving(img) {
 		n.noteNodes()
 	}
 	if n.followState == replaying {
@@ -176,6 +176,16 @@ func (n *Node) publish(d *meta.Delta, img *meta.Image) {
 		n.followState, d = following, meta.Diff(meta.Empty(), img)
 	}
 	n.reconcile(d, img)
+}
+
+// hasLeaving tells whether a broker is shutting down. It waits until the others say what they have applied.
+func hasLeaving(img *meta.Image) bool {
+	for _, b := range img.Brokers {
+		if b.State == meta.BrokerLeaving {
+			return true
+		}
+	}
+	return false
 }
 
 // isActive tells whether this start of the node is active in the image, and not an earlier one.
