@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	mathrand "math/rand/v2"
 	"net"
 	"slices"
 	"strings"
@@ -32,13 +33,13 @@ type machines struct {
 func newCluster(t *testing.T, count int) *machines {
 	t.Helper()
 	m := &machines{t: t, nodes: make([]*Node, count)}
-	for range count {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+	for len(m.ports) < count {
+		// The system gives ports from 32768 on to connections, also while a node of the test is away.
+		port := fmt.Sprintf("127.0.0.1:%d", 12_000+mathrand.IntN(20_000))
+		if l, err := net.Listen("tcp", port); err == nil {
+			l.Close()
+			m.dirs, m.ports = append(m.dirs, t.TempDir()), append(m.ports, port)
 		}
-		m.dirs, m.ports = append(m.dirs, t.TempDir()), append(m.ports, l.Addr().String())
-		l.Close()
 	}
 	m.start(0, Config{})
 	token := m.makeToken(0)
