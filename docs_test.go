@@ -131,6 +131,8 @@ func promises(t *testing.T) map[string][]string {
 			fmt.Sprintf("| %d | wrong usage", number("internal/cli", "exitUsage")),
 			fmt.Sprintf("| %d | a topic, partition, group, config, broker or file that was named does not exist |", number("internal/cli", "exitNotFound")),
 			fmt.Sprintf("| %d | no broker could be reached", number("internal/cli", "exitUnreachable")),
+			map[int64]string{int64(time.Hour): "It ends after an hour"}[number("internal/cli", "defaultTokenLife")] +
+				fmt.Sprintf(", or after the time that `--for` says, up to %d days", number("internal/controller", "maxTokenLife")/int64(24*time.Hour)),
 		},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // clusterSight is the part of the output of "leat cluster -o json" that the tests look at.
@@ -36,6 +37,32 @@ func lookAtCluster(t *testing.T, addr string) (c clusterSight) {
 		t.Fatalf("%v: %s", err, r.stdout)
 	}
 	return c
+}
+
+// countActive counts the nodes that serve.
+func (c *clusterSight) countActive() (n int) {
+	for _, b := range c.Brokers {
+		if b.State == "active" {
+			n++
+		}
+	}
+	return n
+}
+
+// awaitCluster looks at a cluster until it is as it should be. The node that answers may not have heard of the
+// newest changes, or may be starting.
+func awaitCluster(t *testing.T, addr, what string, ok func(c *clusterSight) bool) {
+	t.Helper()
+	for until := time.Now().Add(readyLimit); ; {
+		var c clusterSight
+		r := tryVerb(t, t.TempDir(), "", "cluster -o json --bootstrap "+addr)
+		if r.code == 0 && json.Unmarshal([]byte(r.stdout), &c) == nil && ok(&c) {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("not within %v: %s\n%s%s", readyLimit, what, r.stdout, r.stderr)
+		}
+	}
 }
 
 // TestClusterShowsANode proves that the table has all facts about a node of Leat.

@@ -55,6 +55,8 @@ var verbUses = map[string]verbUse{
 	"cluster log-dirs":     {"extra", "-o json"},
 	"cluster log-level":    {"root", "-o json"},
 	"cluster quorum":       {"extra", "-o json"},
+	"cluster remove":       {"two", ""},
+	"cluster token":        {"--for 0s", ""},
 	"completion":           {"ksh", ""},
 	"help":                 {"nope", ""},
 	"version":              {"extra", ""},
@@ -250,7 +252,8 @@ func TestBadInputs(t *testing.T) {
 // something, or only says what it would do.
 func TestEveryVerbAnswersJSON(t *testing.T) {
 	t.Parallel()
-	p := up(t, t.TempDir())
+	data := t.TempDir()
+	p := up(t, data)
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "offsets.csv"), "orders,0,1\n")
 	at := " --bootstrap " + p.addr
@@ -267,7 +270,7 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 		"group list", "group list -q", "group describe billing", "group describe --all-groups", "group export billing",
 		"group reset billing --to end --dry-run", "group reset billing --to end", "group reset billing --from-file offsets.csv",
 		"group delete-offsets billing --topic orders --partition 0 --dry-run", "group delete-offsets billing --topic orders --partition 0",
-		"group delete billing", "cluster", "cluster apis", "cluster log-dirs", "cluster log-level", "cluster log-level root=WARN", "cluster quorum", "cluster finalize", "consume orders --from start --exit",
+		"group delete billing", "cluster", "cluster apis", "cluster log-dirs", "cluster log-level", "cluster log-level root=WARN", "cluster quorum", "cluster finalize", "cluster token --data " + data, "consume orders --from start --exit",
 		"bench produce --records 1 --batch 1", "bench consume --records 1 --batch 1", "bench latency --duration 1100ms --rate 100",
 		"topic delete payments", "version",
 	}
@@ -293,6 +296,9 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 		}
 	}
 	for verb := range verbUses {
+		if verb == "cluster remove" { // TestRemoveNode tries it, with a second node
+			continue
+		}
 		if help := tryVerb(t, dir, "", verb+" --help").stdout; !strings.Contains(help, "--output ") {
 			continue
 		}

@@ -22,13 +22,6 @@ import (
 // are shown without it.
 const askNodeTime = 3 * time.Second
 
-// levelFeatures are the features whose level says what the metadata of a cluster may have: Leat's, and
-// Apache Kafka's. The first one that a cluster has counts.
-var levelFeatures = []string{LeatLevels, "metadata.version"}
-
-// LeatLevels is the feature whose level says what the metadata of Leat may have.
-const LeatLevels = "leat.metadata"
-
 // unknown stands for a number that a cluster does not tell.
 const unknown = -1
 
@@ -105,7 +98,7 @@ func DescribeCluster(ctx context.Context, cl *kgo.Client) (*Cluster, error) {
 	if err := c.addQuorum(ctx, cl); err != nil {
 		return nil, err
 	}
-	c.addLevel(served)
+	c.Feature, c.Level = findLevel(served)
 	c.askBrokers(ctx, cl)
 	c.noteUntold()
 	return c, nil
@@ -254,28 +247,6 @@ func (c *Cluster) addQuorum(ctx context.Context, cl *kgo.Client) error {
 	}
 	slices.SortFunc(c.Others, compareNodes)
 	return nil
-}
-
-// addLevel adds the level of the metadata that is in force.
-func (c *Cluster) addLevel(served *kmsg.ApiVersionsResponse) {
-	for _, name := range levelFeatures {
-		for _, f := range served.SupportedFeatures {
-			if f.Name == name && c.Feature == "" {
-				c.Feature, c.Level = name, finalizedLevel(served, name)
-			}
-		}
-	}
-}
-
-// finalizedLevel is the level of a feature that is in force. A feature that is not listed has none, which
-// is level 0.
-func finalizedLevel(served *kmsg.ApiVersionsResponse, feature string) int16 {
-	for _, f := range served.FinalizedFeatures {
-		if f.Name == feature {
-			return f.MaxVersionLevel
-		}
-	}
-	return 0
 }
 
 // askBrokers asks all brokers that are not fenced, at the same time, for what only they know.

@@ -8,6 +8,47 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
+// LeatLevels is the feature whose level says what the metadata of Leat may have.
+const LeatLevels = "leat.metadata"
+
+// levelFeatures are the features whose level says what the metadata of a cluster may have: Leat's, and
+// Apache Kafka's. The first one that a cluster has counts.
+var levelFeatures = []string{LeatLevels, "metadata.version"}
+
+// DescribeLevel asks for the level of the metadata that is in force, and for the feature whose level it is,
+// one of Leat or of Apache Kafka; "": the cluster does not tell.
+func DescribeLevel(ctx context.Context, cl *kgo.Client) (feature string, level int16, err error) {
+	served, err := askAPIs(ctx, cl.Request)
+	if err != nil {
+		return "", unknown, fmt.Errorf("asking for API versions: %w", err)
+	}
+	feature, level = findLevel(served)
+	return feature, level, nil
+}
+
+// findLevel finds the level of the metadata among what a node tells of its features.
+func findLevel(served *kmsg.ApiVersionsResponse) (feature string, level int16) {
+	for _, name := range levelFeatures {
+		for _, f := range served.SupportedFeatures {
+			if f.Name == name {
+				return name, finalizedLevel(served, name)
+			}
+		}
+	}
+	return "", unknown
+}
+
+// finalizedLevel is the level of a feature that is in force. A feature that is not listed has none, which
+// is level 0.
+func finalizedLevel(served *kmsg.ApiVersionsResponse, feature string) int16 {
+	for _, f := range served.FinalizedFeatures {
+		if f.Name == feature {
+			return f.MaxVersionLevel
+		}
+	}
+	return 0
+}
+
 // RaiseLevel has a level of the metadata be in force from now on. The cluster refuses one that a node of it
 // does not know, whether or not that node runs.
 func RaiseLevel(ctx context.Context, cl *kgo.Client, feature string, level int16) error {

@@ -87,18 +87,9 @@ func (a *app) withClient(ctx context.Context, fn func(ctx context.Context, cl *k
 
 // connectClient makes a client and sees to it that a broker answers. The caller closes it.
 func (a *app) connectClient(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, error) {
-	var seeds []string
-	for s := range strings.SplitSeq(a.bootstrap, ",") {
-		if s = strings.TrimSpace(s); s == "" {
-			continue
-		}
-		if err := checkAddress(s); err != nil {
-			return nil, err
-		}
-		seeds = append(seeds, s)
-	}
-	if len(seeds) == 0 {
-		return nil, usagef("--bootstrap is empty: name a broker as HOST:PORT")
+	seeds, err := splitAddresses(a.bootstrap)
+	if err != nil {
+		return nil, err
 	}
 	timeout := orDefault(a.timeout)
 	opts = append([]kgo.Opt{
@@ -122,6 +113,23 @@ func (a *app) connectClient(ctx context.Context, opts ...kgo.Opt) (*kgo.Client, 
 		return nil, &unansweredError{addrs: a.bootstrap, err: err}
 	}
 	return cl, nil
+}
+
+// splitAddresses splits the value of --bootstrap.
+func splitAddresses(bootstrap string) (addresses []string, err error) {
+	for s := range strings.SplitSeq(bootstrap, ",") {
+		if s = strings.TrimSpace(s); s == "" {
+			continue
+		}
+		if err := checkAddress(s); err != nil {
+			return nil, err
+		}
+		addresses = append(addresses, s)
+	}
+	if len(addresses) == 0 {
+		return nil, usagef("--bootstrap is empty: name a broker as HOST:PORT")
+	}
+	return addresses, nil
 }
 
 // errHTTP is the kind of answers that a web server gives.

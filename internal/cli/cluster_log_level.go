@@ -34,7 +34,7 @@ TRACE, DEBUG, INFO, WARN, ERROR and FATAL. A change lasts until the broker stops
 		},
 	}
 	cmd.Flags().Int32Var(&broker, "broker", -1, "the broker's id (default: the only broker)")
-	a.completeFlag(cmd, "broker", a.completeBrokers())
+	a.completeFlag(cmd, "broker", a.completeBrokers(0))
 	return cmd
 }
 

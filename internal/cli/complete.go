@@ -84,9 +84,9 @@ func (a *app) completeGroups(limit int) completer {
 	})
 }
 
-// completeBrokers proposes the ids of the brokers.
-func (a *app) completeBrokers() completer {
-	return a.completeNames(0, func(ctx context.Context, adm *kadm.Client) ([]string, error) {
+// completeBrokers proposes the ids of the brokers, for at most limit arguments (0: any number).
+func (a *app) completeBrokers(limit int) completer {
+	return a.completeNames(limit, func(ctx context.Context, adm *kadm.Client) ([]string, error) {
 		list, err := adm.ListBrokers(ctx)
 		var names []string
 		for _, id := range list.NodeIDs() {

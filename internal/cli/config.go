@@ -59,7 +59,7 @@ func (a *app) addTargetFlags(cmd *cobra.Command, t *targetFlags) *cobra.Command 
 	cmd.MarkFlagsMutuallyExclusive("topic", "broker", "cluster")
 	cmd.MarkFlagsOneRequired("topic", "broker", "cluster")
 	a.completeFlag(cmd, "topic", a.completeTopics(0))
-	a.completeFlag(cmd, "broker", a.completeBrokers())
+	a.completeFlag(cmd, "broker", a.completeBrokers(0))
 	return cmd
 }
 

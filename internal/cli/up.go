@@ -30,6 +30,9 @@ func newUp() *cobra.Command {
 Without any flag it serves Kafka's protocol on port 9092 of this machine's loopback addresses and keeps its data in ./leat-data,
 which it creates at the first start.
 
+A node joins the cluster of other nodes by --join, at its first start. It needs a join token, which "leat cluster token" makes where
+a node of the cluster runs. Afterwards the same command starts it again, and so does one without --join and the token.
+
 These variables of the environment set the same as flags: LEAT_DATA, LEAT_LISTEN, LEAT_ADVERTISE, LEAT_HTTP, LEAT_ID, LEAT_RACK,
 LEAT_JOIN, LEAT_TOKEN, LEAT_TOKEN_FILE, LEAT_CONFIG, LEAT_LOG_FORMAT, LEAT_LOG_LEVEL, and LEAT_SET_<NAME> for Kafka's broker configs, with underscores for dots, such as
 LEAT_SET_NUM_PARTITIONS. Flags win over the environment, and the environment wins over the config file. Two flags, two variables, or two lines of
@@ -39,6 +42,7 @@ If there are several listeners, they have names, as in Kafka. A client is told t
 		Example: `  leat up
   leat up --listen :9092 --data /var/lib/leat
   leat up --listen IN=:9094,OUT=:9092 --advertise IN=leat:9094,OUT=localhost:9092
+  leat up --listen :9092 --join one.example:9092 --token-file token
   leat up --set num.partitions=3 --set log.retention.hours=24
   leat up --config leat.yaml`,
 		Args: cobra.NoArgs,
@@ -54,9 +58,10 @@ If there are several listeners, they have names, as in Kafka. A client is told t
 	f.StringArray("set", nil, "a broker config by Kafka's name, as name=value; may be repeated")
 	f.String("log-format", "", "text or json (default: text on a terminal, else json)")
 	f.String("log-level", "info", "debug, info, warn or error; kafka-configs --entity-type broker-loggers changes it while the node runs")
-	f.StringSlice("join", nil, "address of a node, host:port, whose cluster this node joins at its first start; may be repeated, or have several separated by commas")
-	f.String("token", "", "join token of that cluster, a secret; better given as LEAT_TOKEN or --token-file, since other users of this machine see flags")
-	f.String("token-file", "", "file that has the join token")
+	f.StringArray("join", nil, "address of a node, host:port, whose cluster to join at the first start; may be repeated, or have several separated by commas")
+	f.String("token", "", "join token, which \"leat cluster token\" makes; other users of the machine may see it in the list of processes")
+	f.String("token-file", "", "file that has the join token, such as /dev/stdin")
+	cmd.MarkFlagsMutuallyExclusive("token", "token-file")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runUp(cmd) }
 	return cmd
 }
@@ -103,23 +108,12 @@ func explainSettings(err error) error {
 
 // readSettings combines the settings of the file, the environment and the flags. Later ones win.
 func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
-	var sources []node.Source
-	path := cmd.Flag("config").Value.String()
-	for _, kv := range environ {
-		if p, ok := strings.CutPrefix(kv, "LEAT_CONFIG="); ok && path == "" {
-			path = p
-		}
+	sources, err := settingsOfEnvironment(cmd.Flag("config").Value.String(), environ)
+	if err != nil {
+		return node.Config{}, err
 	}
-	if path != "" {
-		src, err := node.FromFile(path)
-		if err != nil {
-			return node.Config{}, err
-		}
-		sources = append(sources, src)
-	}
-	sources = append(sources, node.FromEnv(environ))
 	var flags node.Source // each value names its flag
-	for _, name := range []string{"listen", "advertise"} {
+	for _, name := range []string{"listen", "advertise", "join"} {
 		list, err := cmd.Flags().GetStringArray(name)
 		if err != nil {
 			return node.Config{}, err
@@ -134,11 +128,6 @@ func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 			flags.Values = append(flags.Values, node.Value{Name: name, Value: fl.Value.String(), At: "--" + name})
 		}
 	}
-	if join, err := cmd.Flags().GetStringSlice("join"); err != nil {
-		return node.Config{}, err
-	} else if len(join) > 0 {
-		flags.Values = append(flags.Values, node.Value{Name: "join", Value: strings.Join(join, ","), At: "--join"})
-	}
 	set, err := cmd.Flags().GetStringArray("set")
 	if err != nil {
 		return node.Config{}, err
@@ -151,6 +140,24 @@ func readSettings(cmd *cobra.Command, environ []string) (node.Config, error) {
 		flags.Values = append(flags.Values, node.Value{Name: name, Value: value, At: "--set " + name}) // the value may be a secret
 	}
 	return node.Combine(append(sources, flags)...)
+}
+
+// settingsOfEnvironment reads the settings of the config file, which the environment may name, and those of
+// the environment, which win.
+func settingsOfEnvironment(path string, environ []string) (sources []node.Source, err error) {
+	for _, kv := range environ {
+		if p, ok := strings.CutPrefix(kv, "LEAT_CONFIG="); ok && path == "" {
+			path = p
+		}
+	}
+	if path != "" {
+		src, err := node.FromFile(path)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, src)
+	}
+	return append(sources, node.FromEnv(environ)), nil
 }
 
 // announceNode tells the user that the node is ready, and where it can be reached.

@@ -300,7 +300,7 @@ func isMadeByNode(fsys vfs.FS, dir string, i vfs.Info) bool {
 	var isNodeFile func(name string) bool
 	switch {
 	case !i.Dir:
-		return slices.Contains([]string{"checkpoint-a", "checkpoint-b", "points-a", "points-b", "sync-failed", "last-run"}, i.Name)
+		return slices.Contains([]string{"checkpoint-a", "checkpoint-b", "points-a", "points-b", "sync-failed", "last-run", addressesFile}, i.Name)
 	case i.Name == quorumDir:
 		isNodeFile = func(name string) bool { return strings.HasSuffix(name, ".log") || strings.HasSuffix(name, ".snapshot") }
 	case i.Name == "journal":

@@ -198,7 +198,7 @@ func TestLostIdentityIsNotReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	check("the store's files")
-	for _, name := range []string{"checkpoint-*", "points-*", "journal", "sync-failed", "last-run", "log-start-offset-checkpoint"} {
+	for _, name := range []string{"checkpoint-*", "points-*", "journal", "sync-failed", "last-run", "log-start-offset-checkpoint", addressesFile} {
 		found, _ := filepath.Glob(filepath.Join(dir, name))
 		for _, path := range found {
 			if err := os.RemoveAll(path); err != nil {

@@ -186,6 +186,7 @@ func (n *Node) becomeActive(ctx context.Context) error {
 	}
 	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil }, n.deleted.containsLog)
 	beginUpkeep(n)
+	noteAddresses(n)
 	n.peers.gate.isOpen.Store(true)
 	if !early {
 		serveListeners(n)
