@@ -321,9 +321,11 @@ func TestDemoDirectory(t *testing.T) {
 		}
 		cmd := exec.Command(leat, args...)
 		cmd.Env = append(os.Environ(), "TMPDIR="+temporary)
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
 		out, err := cmd.Output()
 		if err != nil {
-			t.Fatal(err)
+			t.Fatal(err, stderr.String())
 		}
 		if !strings.Contains(string(out), addr) {
 			t.Errorf("it does not name %s:\n%s", addr, out)
