@@ -20,8 +20,10 @@ type cluster struct {
 	events  int
 	faults  int
 	healing bool
-	history history
-	seen    Coverage
+	// clocksAgree is the time until which sessions may be longer on one node than on another.
+	clocksAgree time.Duration
+	history     history
+	seen        Coverage
 
 	net     network
 	quorum  *metaQuorum

@@ -61,7 +61,7 @@ var expected = []string{
 	// clients
 	"record acknowledged", "record acknowledged with acks=all", "append refused: too few in sync",
 	"duplicate recognised", "sequence out of order", "records consumed", "records consumed from a follower", "not readable yet",
-	"offset committed", "offset fetched", "coordinator loaded", "coordinator goes on",
+	"offset committed", "offset fetched", "coordinator loaded", "coordinator goes on", "offset asked of a node without a session",
 }
 
 // rare has what happens in few seeds.

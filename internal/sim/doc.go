@@ -52,7 +52,8 @@
 //   - a leader epoch has one leader, in one life of its node
 //   - readers are never told less than before, and get committed records only
 //   - the records of an idempotent producer are committed once, in their order
-//   - a committed offset never goes back
+//   - a committed offset never goes back, except at a coordinator that was replaced without being fenced, is
+//     not in sync, and has not heard of it
 //
 // After each entry of the metadata log (truth.go, election.go):
 //

@@ -38,10 +38,12 @@ func faults() []fault {
 		}},
 		{"clock jump", 1, func(c *cluster, n *node) bool {
 			n.clock.shows += c.random(1500 * ms)
+			c.clocksAgree = max(c.clocksAgree, c.now+2*session)
 			return true
 		}},
 		{"clock rate", 1, func(c *cluster, n *node) bool {
 			n.clock.setRate(c.now, 700+c.rng.Int64N(700))
+			c.clocksAgree = faultsEnd + 2*session
 			return true
 		}},
 		{"process stalled", 2, func(c *cluster, n *node) bool {

@@ -35,6 +35,7 @@ type process struct {
 	stopping    bool        // it is to end
 	unsynced    []meta.UUID // as the disk was when the process began
 	nextBeat    time.Duration
+	sessionEnds time.Duration // on its own clock
 
 	member  member
 	image   *meta.Image

@@ -11,6 +11,7 @@ const (
 	maintainEvery = 110 * ms // the active controller's upkeep
 	lagLimit      = 300 * ms // replica.lag.time.max.ms
 	session       = 400 * ms // broker.session.timeout.ms
+	ownSession    = 200 * ms // after which a node takes its own for ended: a controller that was deposed may answer for 200 ms
 	answerTimeout = 150 * ms // then a request is given up
 	retryPause    = 30 * ms
 	faultsEnd     = 8 * time.Second

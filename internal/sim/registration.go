@@ -43,17 +43,29 @@ func (n *node) takeEpoch(epoch int64) {
 // beat sends a heartbeat.
 func (n *node) beat() {
 	n.nextBeat = n.c.now + beatEvery
-	epoch := n.epoch
+	epoch, began := n.epoch, n.now()
+	if n.stopping { // its leaders will be moved
+		n.sessionEnds = 0
+	}
 	beat := &controller.Beat{
 		Registered: controller.Registered{ID: n.id, Epoch: epoch}, Applied: n.member.applied,
 		Caught: n.isCaughtUp(), WantsStop: n.stopping,
 	}
 	n.callController("heartbeat", func(a *activeController, answer func(func())) {
 		a.heartbeat(beat, func(got controller.BeatAnswer, refused *controller.Error, err error) {
-			answer(func() { n.takeBeatAnswer(got, refused, err) })
+			answer(func() {
+				if err == nil && refused == nil && !got.Fenced && !n.stopping {
+					n.sessionEnds = began + ownSession
+				}
+				n.takeBeatAnswer(got, refused, err)
+			})
 		})
 	}, func() {})
 }
+
+// hasSession tells whether no controller can have fenced the node for its silence yet, as it is in package
+// node.
+func (n *node) hasSession() bool { return n.now() < n.sessionEnds }
 
 // isCaughtUp tells whether the image shows the node's registration, and the disk has its epoch.
 func (n *node) isCaughtUp() bool {

@@ -2,7 +2,9 @@ package sim
 
 import (
 	"maps"
+	"slices"
 
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 )
 
@@ -69,9 +71,13 @@ func (s *shard) commit(group, offset uint32, answer func()) {
 	s.waiting = append(s.waiting, shardWait{s.end, answer})
 }
 
-// fetch answers with a group's committed offset.
+// fetch answers with a group's committed offset, if the node has its session.
 func (s *shard) fetch(group uint32, answer func(offset uint32)) {
 	if !s.active {
+		return
+	}
+	if !s.r.n.hasSession() {
+		s.r.n.c.saw("offset asked of a node without a session")
 		return
 	}
 	have, ok := s.offsets[group]
@@ -92,11 +98,19 @@ type group struct {
 }
 
 // knownOffset is the highest offset that was acknowledged or answered, with the epoch of the
-// coordinator that did it. The coordinator of an earlier epoch may not know of it, as in Kafka:
-// nobody has told its node yet that it does not lead any more.
+// coordinator that did it.
 type knownOffset struct {
 	offset uint32
 	epoch  record.Epoch
+}
+
+// mayBeOld tells whether a node may not know of what another coordinator has acknowledged: it is not in
+// sync any more, which it cannot know before it hears of it, and was not fenced, which its session
+// would have told. The session counts on clocks.
+func (p *partition) mayBeOld(n *node) bool {
+	b := p.c.truth.image.Brokers[n.id]
+	isFenced := b == nil || b.Epoch != n.epoch || b.State == meta.BrokerFenced
+	return !slices.Contains(p.now().ISR, n.id) && (!isFenced || p.c.now < p.c.clocksAgree)
 }
 
 func (k *knownOffset) raise(offset uint32, epoch record.Epoch) {
@@ -146,7 +160,7 @@ func (g *group) act() {
 		if !open || r == nil || r.shard == nil {
 			return
 		}
-		s, epoch := r.shard, r.shard.epoch
+		s, epoch, mayBeOld := r.shard, r.shard.epoch, p.mayBeOld(at)
 		back := func(do func()) {
 			c.net.send(to, firstClient, "answer to a group", func() {
 				if open {
@@ -159,7 +173,7 @@ func (g *group) act() {
 		if commits {
 			s.commit(g.id, offset, func() { back(func() { g.noteCommitted(offset, epoch) }) })
 		} else {
-			s.fetch(g.id, func(have uint32) { back(func() { g.noteFetched(p, knownOffset{have, epoch}, before) }) })
+			s.fetch(g.id, func(have uint32) { back(func() { g.noteFetched(p, knownOffset{have, epoch}, before, mayBeOld) }) })
 		}
 		at.act()
 	})
@@ -170,10 +184,15 @@ func (g *group) noteCommitted(offset uint32, epoch record.Epoch) {
 	g.c.saw("offset committed")
 }
 
-// noteFetched checks a committed offset that was answered. before is what was known before the request.
-func (g *group) noteFetched(p *partition, have, before knownOffset) {
+// noteFetched checks a committed offset that was answered. before is what was known before the
+// request; mayBeOld allows a coordinator that was replaced to not know of that.
+func (g *group) noteFetched(p *partition, have, before knownOffset, mayBeOld bool) {
 	g.c.saw("offset fetched")
-	goesBack := have.offset < before.offset && have.epoch >= before.epoch
+	goesBack := have.offset < before.offset
+	if goesBack && have.epoch < before.epoch && mayBeOld {
+		g.c.saw("old offset of a replica that is not in sync")
+		goesBack = false
+	}
 	if !p.isLossy() && (goesBack || have.offset > g.sent) {
 		p.fail("the coordinator of epoch %d answers the offset %d for group %d, %d was known from epoch %d, and %d was sent",
 			have.epoch, have.offset, g.id, before.offset, before.epoch, g.sent)
