@@ -38,6 +38,7 @@ type membership struct {
 	nodeLinks   nodeLinks
 	brokerEpoch atomic.Int64 // of its registration; 0 before
 	sessionEnds atomic.Int64 // the time of clock until which hasSession holds, in ns
+	isLeaving   atomic.Bool  // it has asked to stop: others are given what it leads
 	// nodesChanged is of size 1. If it is filled the registered nodes have changed since
 	// upkeep looked at them.
 	nodesChanged chan struct{}
@@ -202,6 +203,9 @@ func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAns
 	applied := n.applied()
 	b := n.image.Load().Brokers[n.id.nodeID] // it has at least those entries
 	began := n.clock()
+	if stops {
+		n.isLeaving.Store(true)
+	}
 	answer, refused, err := n.registrar.Heartbeat(ctx, &controller.Beat{
 		Registered: controller.Registered{ID: n.id.nodeID, Epoch: n.brokerEpoch.Load()}, Applied: applied,
 		Caught: b != nil && b.Incarnation == n.incarnation, WantsStop: stops,
@@ -215,11 +219,12 @@ func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAns
 	return answer, err
 }
 
-// hasSession tells whether no controller can have fenced this node for its silence yet. A quarter
-// of the session timeout is left for clocks that differ, and for a controller that goes on to answer
-// for a moment after another one has begun. Nobody fences the only node.
+// hasSession tells whether no controller can have taken from this node what it leads, for its silence
+// or since it wants to stop. A quarter of the session timeout is left for clocks that differ, and for a
+// controller that goes on to answer for a moment after another one has begun. Nobody takes anything from the
+// only node.
 func hasSession(n *Node) bool {
-	return int64(n.clock()) < n.sessionEnds.Load() || len(n.image.Load().Brokers) <= 1
+	return int64(n.clock()) < n.sessionEnds.Load() && !n.isLeaving.Load() || len(n.image.Load().Brokers) <= 1
 }
 
 const (

@@ -225,8 +225,8 @@ func TestActivationWaitsForAController(t *testing.T) {
 }
 
 // TestSessionEndsBeforeTheFencing proves that a node which no controller answers takes its session for
-// ended before a controller can have fenced it, and for begun again with the next answer; and that the
-// only node of a cluster needs no answer.
+// ended before a controller can have fenced it, and for begun again with the next answer; that it has
+// none once it asks to stop; and that the only node of a cluster needs no answer.
 func TestSessionEndsBeforeTheFencing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMember(t)
@@ -261,6 +261,13 @@ func TestSessionEndsBeforeTheFencing(t *testing.T) {
 		away.back.Store(true)
 		if time.Sleep(timeout / 4); !hasSession(m.Node) {
 			t.Error("no session, though it is answered again")
+		}
+		if answer, err := sendHeartbeat(t.Context(), m.Node, true); err != nil || hasSession(m.Node) {
+			t.Errorf("it has a session though it asked to stop: %+v, %v", answer, err)
+		}
+		time.Sleep(timeout / 4)
+		if synctest.Wait(); hasSession(m.Node) {
+			t.Error("another heartbeat has brought the session back")
 		}
 	})
 }
