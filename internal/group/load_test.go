@@ -6,88 +6,87 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/leatstream/leat/internal/config"
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/replica"
+	"github.com/leatstream/leat/internal/storage"
+	"github.com/leatstream/leat/internal/vfs"
 )
 
-// loadShapes are ways to have a million offsets on one partition. The last two have one commit a
-// batch, which is the most work for each offset.
-var loadShapes = []struct {
-	groups, topics, partitions int
-	perBatch                   int // offsets of one batch
-}{{10_000, 100, 1, 100}, {100, 100, 100, 10_000}, {10_000, 100, 1, 1}, {100, 100, 100, 1}}
+// loadShapes are ways to have a million offsets on one partition. With one offset a batch, each takes the
+// most work.
+var loadShapes = []struct{ groups, topics, partitions, perBatch int }{
+	{10_000, 100, 1, 100}, {100, 100, 100, 10_000}, {10_000, 100, 1, 1}, {100, 100, 100, 1},
+}
 
-// logOf makes a log with the offsets of a shape, whose bytes are one piece of memory, so that the
-// collector has as little to do with it as with a file.
-func logOf(tb testing.TB, groups, topics, partitions, perBatch int) *fileLog {
-	tb.Helper()
-	l := &fileLog{}
+// newPartition makes a partition of the offsets topic on the disk, which this node leads alone.
+func newPartition(b *testing.B) *replica.Partition {
+	b.Helper()
+	store, err := storage.Open(storage.Config{FS: vfs.OS{}, Dir: b.TempDir(), Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	static, err := config.NewStatic(1, nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	set := replica.NewSet(replica.Config{NodeID: 1, Store: store, Static: static})
+	b.Cleanup(func() {
+		set.Close()
+		if err := store.Close(); err != nil {
+			b.Error(err)
+		}
+	})
+	id := meta.NewUUID()
+	entry := meta.Append(nil, meta.TopicCreated{ID: id, Name: Topic})
+	entry = meta.Append(entry, meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}}})
+	img, d, err := meta.Apply(meta.Empty(), entry)
+	if err != nil {
+		b.Fatal(err)
+	}
+	set.Apply(d, img)
+	return set.Partition(Topic, 0)
+}
+
+// fillPartition commits an offset for each partition of each topic in each group.
+func fillPartition(b *testing.B, p *replica.Partition, groups, topics, partitions, perBatch int) {
+	b.Helper()
 	var bu record.Builder
 	o := offset{at: 1_000_000, epoch: 7, time: 1_700_000_000_000, expires: noExpiry, topic: [16]byte{1, 2, 3}}
-	flush := func() {
-		if bu.Count() == 0 {
-			return
+	for i := range groups * topics * partitions {
+		g, t, n := i/(topics*partitions), i/partitions%topics, i%partitions
+		key := appendOffsetKey(nil, fmt.Sprint("a-group-", g), fmt.Sprint("a-topic-", t), int32(n))
+		bu.Append(o.time, key, o.appendTo(nil))
+		if bu.Count() < perBatch {
+			continue
 		}
-		b, err := bu.Build()
+		batch, err := bu.Build()
 		if err != nil {
-			tb.Fatal(err)
+			b.Fatal(err)
 		}
-		b.SetBaseOffset(l.end)
-		l.end = b.NextOffset()
-		l.bytes = append(l.bytes, b...)
+		if _, err := p.AppendBatch(batch, 0); err != nil {
+			b.Fatal(err)
+		}
 		bu.Reset()
 	}
-	for g := range groups {
-		for t := range topics {
-			for p := range partitions {
-				key := appendOffsetKey(nil, fmt.Sprint("a-group-", g), fmt.Sprint("a-topic-", t), int32(p))
-				bu.Append(o.time, key, o.appendTo(nil))
-				if bu.Count() == perBatch {
-					flush()
-				}
-			}
-		}
-	}
-	flush()
-	return l
+	p.Commit()
 }
 
-// fileLog is a coord.Log with records that are committed, and takes no more.
-type fileLog struct {
-	memLog
-	bytes []byte
-	at    int
-}
-
-// ReadBatches returns the batches that follow those of the last call.
-func (l *fileLog) ReadBatches(off, _ record.Offset, maxBytes int) ([]byte, error) {
-	if off == 0 {
-		l.at = 0
-	}
-	n := 0
-	for b := l.bytes[l.at:]; n < len(b); {
-		size := record.Batch(b[n:]).Size()
-		if n+size > maxBytes && n > 0 {
-			break
-		}
-		n += size
-	}
-	b := l.bytes[l.at : l.at+n]
-	l.at += n
-	return b, nil
-}
-
-// BenchmarkLoad measures how long a load of a million offsets takes, and the memory of each offset.
+// BenchmarkLoad measures how long a load of a million offsets from the disk takes, and the memory of each.
 func BenchmarkLoad(b *testing.B) {
 	for _, c := range loadShapes {
 		b.Run(fmt.Sprintf("%dx%dx%d,batch=%d", c.groups, c.topics, c.partitions, c.perBatch), func(b *testing.B) {
-			l := logOf(b, c.groups, c.topics, c.partitions, c.perBatch)
-			l.hw = l.end
+			p := newPartition(b)
+			fillPartition(b, p, c.groups, c.topics, c.partitions, c.perBatch)
 			b.ReportAllocs()
 			var took int64
 			for b.Loop() {
+				b.StopTimer()
 				before := heap()
+				b.StartTimer()
 				sv := New(Config{Logger: slog.New(slog.DiscardHandler), Partitions: func() int32 { return 1 }, Memory: 1 << 40})
-				sv.StartLeading(0, 1, l)
+				sv.StartLeading(0, 0, p)
 				awaitLoadedOf(sv, 1)
 				b.StopTimer()
 				took = heap() - before
@@ -95,7 +94,9 @@ func BenchmarkLoad(b *testing.B) {
 				sv.Close()
 				b.StartTimer()
 			}
-			b.ReportMetric(float64(took)/float64(l.end), "B/offset")
+			b.ReportMetric(float64(took)/float64(c.groups*c.topics*c.partitions), "B/offset")
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(b.Elapsed().Seconds()/float64(b.N), "s/load")
 		})
 	}
 }

@@ -71,13 +71,9 @@ func (s *shard) commit(group, offset uint32, answer func()) {
 	s.waiting = append(s.waiting, shardWait{s.end, answer})
 }
 
-// fetch answers with a group's committed offset, if the node has its session.
+// fetch answers with a group's committed offset.
 func (s *shard) fetch(group uint32, answer func(offset uint32)) {
 	if !s.active {
-		return
-	}
-	if !s.r.n.hasSession() {
-		s.r.n.c.saw("offset asked of a node without a session")
 		return
 	}
 	have, ok := s.offsets[group]
@@ -161,6 +157,7 @@ func (g *group) act() {
 			return
 		}
 		s, epoch, mayBeOld := r.shard, r.shard.epoch, p.mayBeOld(at)
+		hasSession := at.hasSession() // without it the answer is a refusal, whatever it has here
 		back := func(do func()) {
 			c.net.send(to, firstClient, "answer to a group", func() {
 				if open {
@@ -173,7 +170,15 @@ func (g *group) act() {
 		if commits {
 			s.commit(g.id, offset, func() { back(func() { g.noteCommitted(offset, epoch) }) })
 		} else {
-			s.fetch(g.id, func(have uint32) { back(func() { g.noteFetched(p, knownOffset{have, epoch}, before, mayBeOld) }) })
+			s.fetch(g.id, func(have uint32) {
+				back(func() {
+					if !hasSession {
+						c.saw("offset asked of a node without a session")
+						return
+					}
+					g.noteFetched(p, knownOffset{have, epoch}, before, mayBeOld)
+				})
+			})
 		}
 		at.act()
 	})
