@@ -29,9 +29,26 @@ func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Off
 // Commit makes durable all that was appended to this and the other partitions of its Set.
 func (p *Partition) Commit() { p.host.Commit() }
 
+// IsCommitted tells whether all records below an offset, of which the caller has heard in a leader
+// epoch of this node, are committed, and this node still leads in that epoch and has not given up.
+func (p *Partition) IsCommitted(e record.Epoch, off record.Offset) bool {
+	p.readEnds()
+	hw := record.Offset(p.hw.Load()) // before the epoch is compared: a later leader may have other records there
+	l, err := p.checkEpoch(record.NoEpoch, false)
+	return err == nil && l.Epoch == e && off <= hw && !mayHaveGivenUp(p, l)
+}
+
+// mayHaveGivenUp tells whether another replica may have been elected since this one's log cannot be written. A
+// leader that is alone in sync stays, and goes on to answer what it has.
+func mayHaveGivenUp(p *Partition, l *Leadership) bool { return len(l.ISR) > 1 && p.Fault() != nil }
+
 // Await calls fn(nil) once the high watermark has reached off, or fn(err) if before that this
 // node stops leading in epoch e, the log fails, or the limit passes (0: there is no limit).
 func (p *Partition) Await(e record.Epoch, off record.Offset, limit time.Duration, fn func(error)) {
+	if mayHaveGivenUp(p, p.lead.Load()) {
+		fn(p.Fault())
+		return
+	}
 	w := &Waiter{Owner: completeFunc(fn), Acks: AcksAll, Epoch: e}
 	if limit > 0 {
 		w.Deadline = p.host.Now() + limit

@@ -318,6 +318,48 @@ func TestCoordinatorNeedsEnoughInSync(t *testing.T) {
 	})
 }
 
+// TestFaultedCoordinatorAnswersNothing proves that a coordinator whose log cannot be written answers nothing
+// from then on while others are in sync, since they take over before it hears of it; and that one that is
+// alone in sync goes on to answer.
+func TestFaultedCoordinatorAnswersNothing(t *testing.T) {
+	for _, isAlone := range []bool{false, true} {
+		runCoordinators(t, func(c *cluster) {
+			old := c.node(1)
+			if isAlone {
+				for _, id := range []int32{2, 3} {
+					c.node(id).kill()
+					c.fence(id)
+				}
+				c.eventually("the leader alone in sync", func() bool { return len(old.replica("t").Leadership().ISR) == 1 })
+				c.configure("t", "min.insync.replicas", "1")
+				c.eventually("a commit of one", func() bool { return (<-old.commit("b", 1)).err == nil })
+			}
+			c.setMeddle(func(_, to int32, what any) error {
+				if _, ok := what.(metadata); ok && to == 1 {
+					return errCut
+				}
+				return nil
+			})
+			old.failWrites()
+			if a := <-old.commit("a", 9); a.err == nil {
+				t.Fatal("a commit that is on no disk is acknowledged")
+			}
+			if isAlone {
+				if a := <-old.fetch("b"); a.err != nil || a.number != 1 {
+					t.Errorf("alone: %v", a)
+				}
+				return
+			}
+			c.eventually("another leader", func() bool { m := c.leader("t"); return m != nil && m != old })
+			next := c.leader("t")
+			c.eventually("a commit at the next one", func() bool { return (<-next.commit("a", 20)).err == nil })
+			if a := <-old.fetch("a"); !errors.Is(a.err, ErrFaulted) {
+				t.Errorf("the faulted one answers %v", a)
+			}
+		})
+	}
+}
+
 // TestCoordinatorsUnderFaults proves, over many seeds, that a number which is read is never below one that
 // was acknowledged or read before, and never above what was sent, while nodes lose their power, disks fail,
 // the network is cut, messages are lost and late, leaders move, and the partition moves between nodes. The

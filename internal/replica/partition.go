@@ -116,15 +116,6 @@ func (p *Partition) checkInSync() error {
 	return nil
 }
 
-// IsCommitted tells whether all records below an offset, of which the caller has heard in a leader
-// epoch of this node, are committed, and this node still leads in that epoch.
-func (p *Partition) IsCommitted(e record.Epoch, off record.Offset) bool {
-	p.readEnds()
-	hw := record.Offset(p.hw.Load()) // before the epoch is compared: a later leader may have other records there
-	l, err := p.checkEpoch(record.NoEpoch, false)
-	return err == nil && l.Epoch == e && off <= hw
-}
-
 // Wait completes w once the end that w.Acks stands for has reached need, at once if it has
 // already. It does not ask for a commit: the appender does, see Appends.
 func (p *Partition) Wait(w *Waiter, need record.Offset) {
