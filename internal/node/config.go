@@ -304,6 +304,9 @@ func (c *Config) applySetting(name, value string) error {
 func (c *Config) setJoin(value string) error {
 	c.Join = nil
 	for _, part := range splitDistinct(value) {
+		if hostName.MatchString(part) && strings.Trim(part, "0123456789") != "" && !strings.Contains(part, ":") { // a host alone
+			part = net.JoinHostPort(part, strconv.Itoa(DefaultPort))
+		}
 		addr, err := parseAddress(part)
 		if err != nil {
 			return err

@@ -141,3 +141,19 @@ func FuzzConfigFile(f *testing.F) {
 		}
 	})
 }
+
+// TestJoinAddresses proves that a node to join can be named by its host alone, or by its port.
+func TestJoinAddresses(t *testing.T) {
+	for value, want := range map[string]string{
+		"localhost": "localhost:9092", "host1, host2:9094": "host1:9092,host2:9094", "9094": "localhost:9094", ":9094": "localhost:9094",
+		"10.0.0.7": "10.0.0.7:9092", "[::1]:9094": "[::1]:9094",
+	} {
+		cfg, err := Combine(Source{Values: []Value{{Name: "join", Value: value, At: "--join"}}})
+		if err != nil || strings.Join(cfg.Join, ",") != want {
+			t.Errorf("%s: %v, %v", value, cfg.Join, err)
+		}
+	}
+	if _, err := Combine(Source{Values: []Value{{Name: "join", Value: "host:port", At: "--join"}}}); err == nil {
+		t.Error("host:port is accepted")
+	}
+}
