@@ -212,3 +212,63 @@ func TestRetentionOfReplicatedLogs(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTruncationWithinTheFirstBatch proves that a log which is cut within the batch that holds its start goes on at
+// its start, and that a later start of the store finds it sound, whether a checkpoint was made or power was cut.
+func TestTruncationWithinTheFirstBatch(t *testing.T) {
+	for name, checkpoint := range map[string]bool{"a checkpoint follows": true, "none follows": false} {
+		t.Run(name, func(t *testing.T) {
+			mem := vfs.NewMem()
+			cfg := testConfig(mem, "data")
+			s := quietStore(t, cfg)
+			l := testLog(s, 0, testOptions())
+			for i := range 4 {
+				mustAppend(t, l, batch(t, 3*i, 3, 100))
+			}
+			s.Commit()
+			if err := l.SetStart(10); err != nil { // within the last batch, of 9 to 11
+				t.Fatal(err)
+			}
+			if err := l.Truncate(11); err != nil {
+				t.Fatal(err)
+			}
+			if end, err := l.End(); err != nil || end != 10 {
+				t.Fatalf("it ends at %d: %v", end, err)
+			}
+			if checkpoint {
+				s.keeper.checkpointNow()
+			}
+			items := []Item{{Batch: batch(t, 10, 2, 100)}, {Batch: batch(t, 12, 2, 100)}}
+			for i := range items {
+				items[i].Batch.SetBaseOffset(record.Offset(10 + 2*i))
+				items[i].Batch.SetLeaderEpoch(1)
+			}
+			l.AppendAt(items)
+			for i := range items {
+				if items[i].Err != nil {
+					t.Fatal(items[i].Err)
+				}
+			}
+			s.Commit()
+			if checkpoint {
+				s.keeper.checkpointNow()
+			}
+			for seed := range uint64(10) {
+				cfg.FS = mem.Crash(rand.New(rand.NewPCG(seed, 47)))
+				again := testLog(quietStore(t, cfg), 0, testOptions())
+				start, err := again.Start()
+				if end, _ := again.End(); err != nil || start != 10 || end != 14 {
+					t.Fatalf("after a power cut it has %d to %d: %v", start, end, err)
+				}
+				c, err := again.Read(10, 14, 1<<20)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Release()
+				if err := again.Fault(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -56,15 +56,18 @@ func (l *Log) Truncate(to record.Offset) error {
 	if err != nil {
 		return err
 	}
-	at.Next = max(at.Next, start) // the start lies in a gap, and is durable
-	t := &truncation{l, at}
+	t := &truncation{l: l, at: at, last: at.Next}
+	if start > at.Next { // it lies within the batch that is cut, or in a gap: the log ends there, as it cannot end below it
+		t.at.Next, t.leavesGap = start, true
+	}
+	at = t.at
 	if err := t.keepProducers(); err != nil {
 		return err
 	}
 	if err := l.s.commit.awaitEntered(); err != nil {
 		return err
 	}
-	note := journal.Part{Kind: journal.Truncate, ID: l.id, Dir: l.name, Base: at.Segment.Base(), Pos: at.Pos, Offset: at.Next}
+	note := journal.Part{Kind: journal.Truncate, ID: l.id, Dir: l.name, Base: at.Segment.Base(), Pos: at.Pos, Offset: t.last}
 	l.pub.Lock()
 	if l.due.journal == 0 { // the note must stay in the journal until a checkpoint has the log's new end
 		l.due.journal = l.s.journal.Next()
@@ -125,8 +128,11 @@ func findCut(l *Log, to record.Offset) (Position, error) {
 
 // truncation cuts a log at a place. The caller of its methods holds Log.mu.
 type truncation struct {
-	l  *Log
-	at Position
+	l    *Log
+	at   Position      // the log's new end
+	last record.Offset // the offset after the last record that stays
+	// leavesGap tells that the next batch does not follow that record, so the log's files have a gap.
+	leavesGap bool
 }
 
 // keepProducers writes a snapshot of the producers as they are at the place of the cut, if those in removed
@@ -183,10 +189,14 @@ func (t *truncation) cutLog() error {
 	l.owed.Store(0)
 	l.epochs = l.epochs.Cut(at.Next)
 	l.due.epochs = true
+	if t.leavesGap {
+		l.hasGaps = true
+		at.Segment.AllowGaps()
+	}
 	n := slices.Index(l.segs, at.Segment)
 	kept, dropped := l.segs[:n:n], l.segs[n+1:]
 	l.pub.Unlock()
-	l.s.points.Lower(l.id, at.Segment.Base(), at.Pos, at.Next)
+	l.s.points.Lower(l.id, at.Segment.Base(), at.Pos, t.last)
 	last, err := at.Segment.Truncate(at.Pos, at.Next, time.Now().UnixMilli())
 	if err != nil {
 		return err
