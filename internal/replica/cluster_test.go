@@ -214,8 +214,17 @@ func (c *cluster) topic(name string, replicas ...int32) {
 		meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{{Replicas: replicas, ISR: replicas, Leader: replicas[0]}}})
 }
 
+// configure has the controller set a config of a topic.
 func (c *cluster) configure(topic, key, value string) {
-	c.write(meta.ConfigSet{Resource: config.Resource{Type: config.Topic, Name: topic}, Key: key, Value: value})
+	c.decide(func(r *controller.Rules) ([]byte, bool) {
+		d, errs := r.AlterConfigs([]controller.ConfigChanges{{
+			Resource: config.Resource{Type: config.Topic, Name: topic}, Changes: []controller.ConfigChange{{Op: controller.Set, Key: key, Value: value}},
+		}})
+		if errs[0] != nil {
+			panic(errs[0])
+		}
+		return d.Records, d.More
+	})
 }
 
 func (c *cluster) configureBrokers(key, value string) {
