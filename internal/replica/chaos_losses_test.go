@@ -15,8 +15,8 @@ type deletion struct {
 }
 
 // losses tells apart which acknowledged records a topic in the page cache may lose. A node that ends, by a power
-// cut or by a kill, counts as one that has lost what was not synced, until it is registered again and
-// is in sync or eligible by what it has fetched since. When no node is left that is in sync or eligible and has not
+// cut or by a kill, or whose disk fails, counts as one that has lost what was not synced, until it is registered
+// again and is in sync or eligible by what it has fetched since. When no node is left that is in sync or eligible and has not
 // ended, all that was acknowledged so far is excused: an era of the records ends.
 type losses struct {
 	isPossible bool

@@ -295,6 +295,7 @@ func (x *chaos) stage(kind int) {
 	case 8:
 		if m.present() != nil && !x.broken[m.id] {
 			x.count("failing disk")
+			x.noteEnd(m)
 			x.broken[m.id] = true
 			m.setHook(func(op vfs.Op, _ string) error {
 				if op == vfs.OpSync && d.pick(2) == 0 || op == vfs.OpWrite && d.pick(20) == 0 {
