@@ -7,7 +7,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/vfs"
 )
@@ -116,4 +118,77 @@ func TestFaultedLeaderStaysWhileAlone(t *testing.T) {
 			t.Errorf("the records are %q, want %q", got, want)
 		}
 	})
+}
+
+// TestReplacedDirectory proves that a follower which comes back at once with an empty disk, before anybody has
+// missed it, leaves the in-sync set: what is acknowledged meanwhile does not count on it, and it is in sync
+// again when it has everything. So all survives that the other node is lost then.
+func TestReplacedDirectory(t *testing.T) {
+	runCluster(t, 3, func(c *cluster) {
+		c.threeReplicas()
+		c.configure("t", "min.insync.replicas", "2")
+		c.mustProduce("t", numbers("a", 5)...)
+		c.awaitEqual("t", numbers("a", 5)...)
+		c.node(2).stop()
+		c.fence(2)
+		three := c.node(3)
+		three.kill()
+		three.mu.Lock()
+		three.disk, three.directory, three.epoch = vfs.NewMem(), meta.NewUUID(), 0
+		three.mu.Unlock()
+		c.cut(1, 3, true)
+		three.start()
+		if p := c.partition("t"); !slices.Equal(p.ISR, []int32{1}) || slices.Contains(p.Eligible, 3) {
+			t.Fatalf("in sync are %v, eligible %v", p.ISR, p.Eligible)
+		}
+		if a := c.produce("t", "refused", AcksAll); a.err == nil {
+			t.Error("one disk is left, and a record is acknowledged")
+		}
+		c.cut(1, 3, false)
+		c.eventually("node 3 is in sync", func() bool { return slices.Equal(c.partition("t").ISR, []int32{1, 3}) })
+		c.mustProduce("t", "b")
+		c.node(1).stop()
+		c.fence(1)
+		c.awaitLeader("t", 3)
+		got := slices.DeleteFunc(three.values("t"), func(v string) bool { return v == "refused" }) // it may be there
+		if want := append(numbers("a", 5), "b"); !slices.Equal(got, want) {
+			t.Errorf("the records are %q, want %q", got, want)
+		}
+	})
+}
+
+// TestTopicIsMadeAgainUnderAFetch proves that a fetch which waits at the leader while its topic is deleted and made again
+// with the same name, in one step of the metadata or in two, holds nothing up: the new topic's records are
+// replicated and none of the old one's is left.
+func TestTopicIsMadeAgainUnderAFetch(t *testing.T) {
+	for name, steps := range map[string]int{"in one step": 1, "in two steps": 2} {
+		t.Run(name, func(t *testing.T) {
+			runCluster(t, 3, func(c *cluster) {
+				c.threeReplicas()
+				c.mustProduce("t", numbers("old", 5)...)
+				c.awaitEqual("t", numbers("old", 5)...)
+				for range 3 {
+					time.Sleep(100 * time.Millisecond) // the fetches wait
+					img, _ := c.snapshot()
+					gone, id := meta.TopicDeleted{ID: img.Topic("t").ID}, meta.NewUUID()
+					made := []meta.Record{meta.TopicCreated{ID: id, Name: "t"}, meta.PartitionsSet{Topic: id, Partitions: []meta.Partition{
+						{Replicas: []int32{2, 3, 1}, ISR: []int32{2, 3, 1}, Leader: 2, LeaderEpoch: 0},
+					}}}
+					if steps == 1 {
+						c.write(append([]meta.Record{gone}, made...)...)
+					} else {
+						c.write(gone)
+						time.Sleep(time.Millisecond)
+						c.write(made...)
+					}
+					c.eventually("the new leader", func() bool {
+						m := c.leader("t")
+						return m != nil && m.id == 2 && m.replica("t").Topic().ID == id
+					})
+					c.mustProduce("t", "new1", "new2")
+					c.awaitEqual("t", "new1", "new2")
+				}
+			})
+		})
+	}
 }
