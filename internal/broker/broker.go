@@ -104,6 +104,7 @@ type Broker struct {
 	produces, fetches sync.Pool    // of *produce and *fetch
 	watched           atomic.Int64 // partitions that parked fetches watch
 	asleep            atomic.Int64 // bytes of the answers of fetches that are asleep
+	forwarding        atomic.Int64 // requests that wait for the active controller on another node
 
 	stop chan struct{}  // closed by Close
 	done sync.WaitGroup // the broker's goroutines

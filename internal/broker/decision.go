@@ -171,9 +171,14 @@ func (b *Broker) ServeForwarded(ctx context.Context, q *wire.Carried, r *wire.Re
 	return err
 }
 
-// mostForwarded is how long the active controller may take for a client's request, whatever time-out that
-// has. It is Kafka's bound.
-const mostForwarded = time.Minute
+const (
+	// mostForwarded is how long the active controller may take for a client's request, whatever time-out
+	// that has. It is Kafka's bound.
+	mostForwarded = time.Minute
+	// mostWaiting is how many requests may wait for the active controller at a time. They hold memory,
+	// and while there is none they wait for long.
+	mostWaiting = 512
+)
 
 // forwardRequest has the active controller serve a client's request, and passes on the answer.
 func (b *Broker) forwardRequest(a *api, r *wire.Request, req kmsg.Request) error {
@@ -182,6 +187,11 @@ func (b *Broker) forwardRequest(a *api, r *wire.Request, req kmsg.Request) error
 		return a.decide(b.newDecision(b.cfg.Context(), r), r, req)
 	}
 	p.rest.SetVersion(r.Version)
+	if n := b.forwarding.Add(1); n > mostWaiting {
+		b.forwarding.Add(-1)
+		return b.failRequest(a, r, req, context.DeadlineExceeded)
+	}
+	defer b.forwarding.Add(-1)
 	most := b.answerMemory(p.rest)
 	if most > b.cfg.Work.Most(peerAnswers) {
 		return b.failRequest(a, r, req, fmt.Errorf("%w: the answer may have %d bytes", errLargeAnswer, most))

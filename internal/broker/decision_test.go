@@ -95,6 +95,31 @@ func TestForwardingFails(t *testing.T) {
 	}
 }
 
+// TestTooManyWait proves that a request which finds as many waiting for the active controller as may wait is
+// told at once that its time is over, and that each gives its place back.
+func TestTooManyWait(t *testing.T) {
+	g := newAdminRig(t, nil)
+	asked := 0
+	g.broker.cfg.Cluster = &reached{leader: 2, forward: func(context.Context, *wire.Carried, func(context.Context) error) ([]byte, error) {
+		asked++
+		return nil, context.DeadlineExceeded
+	}}
+	c := dial(t, g.addr)
+	create := func() int16 {
+		return ask[*kmsg.CreateTopicsResponse](c, createTopics(7, false, topicOf("t", 1, 1))).Topics[0].ErrorCode
+	}
+	g.broker.forwarding.Store(mostWaiting - 1)
+	for range 3 {
+		if code := create(); code != 7 {
+			t.Errorf("code %d", code)
+		}
+	}
+	g.broker.forwarding.Store(mostWaiting)
+	if code := create(); code != 7 || asked != 3 || g.broker.forwarding.Load() != mostWaiting {
+		t.Errorf("code %d, %d requests were sent on, %d wait", code, asked, g.broker.forwarding.Load())
+	}
+}
+
 // TestAnswersHaveRoom proves that the memory which is reserved for the answer of another node is enough
 // for the longest answers of this one.
 func TestAnswersHaveRoom(t *testing.T) {

@@ -564,6 +564,26 @@ func TestManyForwards(t *testing.T) {
 	clients.Wait()
 }
 
+// FuzzForward proves that any bytes are read as a forwarded request or refused, and that one which was read
+// is written again as an equal one.
+func FuzzForward(f *testing.F) {
+	f.Add(appendForward(&wire.Carried{Key: 19, Version: 7, ClientID: "client", Address: "1.2.3.4:5", Listener: "PLAINTEXT", Most: 9, Body: []byte("body")}, time.Second))
+	f.Add([]byte{0, 3, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		q, left, err := readForward(b)
+		if err != nil {
+			return
+		}
+		if len(q.ClientID) > maxText || len(q.Address) > maxText || len(q.Listener) > maxText || left == 0 {
+			return
+		}
+		again, leftAgain, err := readForward(appendForward(q, left-time.Millisecond))
+		if err != nil || leftAgain != left || !cmp.Equal(q, again) {
+			t.Errorf("%+v, %v becomes %+v, %v: %v", q, left, again, leftAgain, err)
+		}
+	})
+}
+
 // TestForwardForm proves that a forwarded request is read as it was written, also by a version that knows
 // fewer fields of its head, and that one which is cut short is an error.
 func TestForwardForm(t *testing.T) {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -54,11 +55,22 @@ func (r *Request) ServeCarried(ctx context.Context, q *Carried, by Carrier, serv
 		return r.Conn.srv.cfg.Work.Reserve(ctx, class, n)
 	}
 	r.Key, r.Version, r.ClientID, r.from, r.carried = q.Key, q.Version, q.ClientID, r.to-len(q.Body), in
+	conn := r.Conn // an answered request belongs to others
 	err = catchPanic(serve)
+	conn.reportCarried(q, err)
 	if !in.answered {
 		r.dropCarried()
 	}
 	return in.answered, err
+}
+
+// reportCarried logs that serving a carried request has panicked.
+func (c *Conn) reportCarried(q *Carried, err error) {
+	if p, ok := errors.AsType[*panicError](err); ok {
+		c.srv.stats.Panics.Add(1)
+		c.srv.cfg.Logger.Error("BUG: a handler of a request that another node has sent on panicked", "node", c.RemoteAddr().String(),
+			"client", q.Address, "panic", p.value, "stack", string(p.stack))
+	}
 }
 
 // dropCarried makes the request the carrier again.
