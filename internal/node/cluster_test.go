@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	mathrand "math/rand/v2"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -227,6 +229,52 @@ func TestThreeNodes(t *testing.T) {
 			}
 			seen[string(r.Value)] = true
 		})
+	}
+}
+
+// TestReplicaRemovedWhileDown proves that a node which was down when a reassignment removed its replica deletes
+// the replica's directory when it comes back, and no other.
+func TestReplicaRemovedWhileDown(t *testing.T) {
+	m := newCluster(t, 3)
+	cl := m.client(kgo.RecordPartitioner(kgo.ManualPartitioner()))
+	adm := kadm.NewClient(cl)
+	assign := func(topic string, replicas ...int32) {
+		t.Helper()
+		var req kadm.AlterPartitionAssignmentsReq
+		req.Assign(topic, 0, replicas)
+		if resp, err := adm.AlterPartitionAssignments(deadline(t), req); err != nil || resp.Error() != nil {
+			t.Fatal(resp, err)
+		}
+		eventually(t, "the replicas are moved", func() bool {
+			p := m.nodes[0].image.Load().Topic(topic).Partitions[0]
+			return slices.Equal(p.Replicas, replicas) && len(p.ISR) == len(replicas)
+		})
+	}
+	eventually(t, "all nodes vote", func() bool { return len(m.nodes[0].quorum.Status().Members.Voters) == 3 })
+	for _, topic := range []string{"moved", "kept"} {
+		if made, err := adm.CreateTopics(deadline(t), 1, 2, nil, topic); err != nil || made[topic].Err != nil {
+			t.Fatal(made, err)
+		}
+		assign(topic, 1, 2)
+		if err := cl.ProduceSync(deadline(t), &kgo.Record{Topic: topic, Value: []byte("a")}).FirstErr(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hasDir := func(topic string) bool {
+		_, err := os.Stat(filepath.Join(m.dirs[1], topic+"-0"))
+		return err == nil
+	}
+	eventually(t, "node 2 has both logs", func() bool { return hasDir("moved") && hasDir("kept") })
+	m.stop(1)
+	assign("moved", 1, 3)
+	if !hasDir("moved") {
+		t.Fatal("the directory of a node that is down has gone: the test proves nothing")
+	}
+	m.start(1, Config{})
+	eventually(t, "the directory of the removed replica has gone", func() bool { return !hasDir("moved") })
+	eventually(t, "the other replica is in sync", func() bool { return inSync(m.nodes[0].image.Load(), "kept", 2) })
+	if !hasDir("kept") {
+		t.Error("a directory whose replica stays was deleted")
 	}
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/leatstream/leat/internal/meta"
@@ -32,4 +33,11 @@ func (d *deletedTopics) containsLog(id storage.LogID) bool {
 	defer d.mu.Unlock()
 	_, ok := d.ids[id.Topic]
 	return ok
+}
+
+// isReplicaElsewhere tells whether a partition has replicas on other nodes and none on this one: a reassignment
+// has removed the replica of this node, which may have been down at that time.
+func isReplicaElsewhere(img *meta.Image, id storage.LogID, node int32) bool {
+	t := img.TopicByID(id.Topic)
+	return t != nil && int(id.Partition) < len(t.Partitions) && !slices.Contains(t.Partitions[id.Partition].Replicas, node)
 }

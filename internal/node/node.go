@@ -184,7 +184,7 @@ func (n *Node) becomeActive(ctx context.Context) error {
 	if err := n.activate(ctx); err != nil {
 		return err
 	}
-	n.store.Sweep(func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil }, n.deleted.containsLog)
+	sweepLogs(n)
 	beginUpkeep(n)
 	noteAddresses(n)
 	n.peers.gate.isOpen.Store(true)
@@ -192,6 +192,16 @@ func (n *Node) becomeActive(ctx context.Context) error {
 		serveListeners(n)
 	}
 	return nil
+}
+
+// sweepLogs has the store deal with directories that belong to no replica of this node. The node must be active:
+// then its image has everything that was decided before this start.
+func sweepLogs(n *Node) {
+	wasRemoved := func(id storage.LogID) bool { return isReplicaElsewhere(n.image.Load(), id, n.id.nodeID) }
+	n.store.Sweep(
+		func(id storage.LogID) bool { return n.image.Load().TopicByID(id.Topic) != nil && !wasRemoved(id) },
+		func(id storage.LogID) bool { return n.deleted.containsLog(id) || wasRemoved(id) },
+	)
 }
 
 // openEngine replays the metadata and recovers the logs.
