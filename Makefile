@@ -16,7 +16,7 @@ LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 .NOTPARALLEL:
-.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-crash test-model test-sim test-power test-flood lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
+.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-crash test-model test-sim test-power test-flood chaos lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -50,6 +50,9 @@ test-interop: ## run clients that nobody here wrote against the binary
 
 test-power: ## cut the power and kill the process under load ROUNDS (20) times; needs root and loop devices
 	LEAT_TEST_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 60m -v -run 'TestPowerCut|TestKillUnderLoad' ./cmd/leat
+
+chaos: ## break clusters of 3 and 5 processes in all ways and write docs/chaos.md; CHAOS is nodes x rounds x seconds of a fault; needs root (an hour)
+	LEAT_CHAOS="$(or $(CHAOS),3x1x30 5x1x10)" LEAT_CHAOS_REPORT="$(CURDIR)/docs/chaos.md" $(GO) test -count=1 -timeout 3h -v -run 'TestChaos$$' ./cmd/leat
 
 lint: ## run the linters, check formatting and go.mod
 	@$(MAKE) --keep-going --no-print-directory vet tidy golangci
