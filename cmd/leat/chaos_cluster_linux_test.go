@@ -270,6 +270,26 @@ func (c *chaosCluster) controller(t *testing.T) *machine {
 	return c.machines[leader-1]
 }
 
+// coordinator is the node that coordinates the group.
+func (c *chaosCluster) coordinator(t *testing.T) (coordinator *machine) {
+	t.Helper()
+	eventually(t, "the group has a coordinator", func() bool {
+		for _, m := range c.machines {
+			resp, err := m.ask(t.Context(), coordinatorOf(chaosGroup))
+			if err != nil {
+				continue
+			}
+			r, ok := resp.(*kmsg.FindCoordinatorResponse)
+			if ok && len(r.Coordinators) == 1 && r.Coordinators[0].ErrorCode == 0 {
+				coordinator = c.machines[r.Coordinators[0].NodeID-1]
+				return true
+			}
+		}
+		return false
+	})
+	return coordinator
+}
+
 // awaitVoters waits until so many nodes vote in the metadata quorum.
 func (c *chaosCluster) awaitVoters(t *testing.T, want int) {
 	t.Helper()

@@ -24,21 +24,21 @@ type chaosFault struct {
 // chaosFaults are the faults of a campaign, in the order of its first round.
 func chaosFaults() []chaosFault {
 	var faults []chaosFault
-	for i, name := range []string{"one node", "a leader", "the controller"} {
-		pick := []func(t *testing.T, c *campaign) *machine{pickAny, pickLeader, pickController}[i]
+	for i, name := range []string{"one node", "a leader", "the controller", "the group's coordinator"} {
+		pick := []func(t *testing.T, c *campaign) *machine{pickAny, pickLeader, pickController, pickCoordinator}[i]
 		add := func(what string, isShort bool, run func(t *testing.T, c *campaign, m *machine)) {
 			faults = append(faults, chaosFault{fmt.Sprintf(what, name), isShort, func(t *testing.T, c *campaign) {
 				t.Helper()
 				run(t, c, pick(t, c))
 			}})
 		}
-		add("kill -9 of %s", i > 0, killOne)
+		add("kill -9 of %s", i == 1 || i == 2, killOne)
 		add("kill -9 and start at once of %s", false, killAndStart)
 		add("power cut of %s", i == 1, cutPowerOfOne)
 		add("SIGSTOP and SIGCONT of %s", i == 2, standStill)
 		add("orderly restart of %s", false, restartOne)
 		add("cut of %s from the other nodes", false, cutFromNodes)
-		add("cut of %s from everybody", i == 1, cutFromAll)
+		add("cut of %s from everybody", false, cutFromAll)
 		add("nobody hears %s", false, cutOutgoing)
 		add("%s hears nobody", false, cutIncoming)
 		add("flapping network of %s", false, flap)
@@ -74,6 +74,11 @@ func pickLeader(t *testing.T, c *campaign) *machine {
 func pickController(t *testing.T, c *campaign) *machine {
 	t.Helper()
 	return c.controller(t)
+}
+
+func pickCoordinator(t *testing.T, c *campaign) *machine {
+	t.Helper()
+	return c.coordinator(t)
 }
 
 func killOne(t *testing.T, c *campaign, m *machine) {
