@@ -40,6 +40,7 @@ var floors = []struct{ wing, packages string }{
 	{"apps", "tools/suite/nats"},
 	{"apps", "tools/suite tools/suite/floor"},
 	{"roof", "internal/node internal/sim internal/cli/phrase internal/cli/format"},
+	{"roof", "internal/cli/local"},
 	{"roof", "internal/cli"},
 	{"roof", "cmd/leat"},
 }

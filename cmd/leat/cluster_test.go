@@ -49,6 +49,16 @@ func (c *clusterSight) countActive() (n int) {
 	return n
 }
 
+// countVoters counts the nodes that vote on the metadata.
+func (c *clusterSight) countVoters() (n int) {
+	for _, b := range c.Brokers {
+		if b.Role == "leader" || b.Role == "voter" {
+			n++
+		}
+	}
+	return n
+}
+
 // awaitCluster looks at a cluster until it is as it should be. The node that answers may not have heard of the
 // newest changes, or may be starting.
 func awaitCluster(t *testing.T, addr, what string, ok func(c *clusterSight) bool) {

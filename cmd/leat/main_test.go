@@ -92,6 +92,14 @@ func launch(t *testing.T, dir, addr string, args ...string) *process {
 	return p
 }
 
+// launchLine starts the binary with these arguments, and does not wait for anything.
+func launchLine(t *testing.T, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(leat, args...)}
+	p.start(t, "")
+	return p
+}
+
 // start starts p.cmd and does not wait for anything.
 func (p *process) start(t *testing.T, dir string) {
 	t.Helper()

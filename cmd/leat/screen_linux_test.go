@@ -242,8 +242,14 @@ func (tt *terminal) typeText(t *testing.T, text string) {
 // run starts the binary in a terminal, which is its input, too.
 func (tt *terminal) run(t *testing.T, args ...string) *process {
 	t.Helper()
+	return tt.runWith(t, nil, args...)
+}
+
+// runWith is run with more variables of the environment.
+func (tt *terminal) runWith(t *testing.T, env []string, args ...string) *process {
+	t.Helper()
 	cmd := exec.Command(leat, args...)
-	cmd.Env = append(os.Environ(), "TERM=xterm-256color")
+	cmd.Env = append(append(os.Environ(), "TERM=xterm-256color"), env...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = tt.program, tt.program, tt.program
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	if err := cmd.Start(); err != nil {

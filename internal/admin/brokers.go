@@ -80,6 +80,9 @@ type Quorum struct {
 	Replicas      []QuorumReplica `json:"replicas"`
 }
 
+// roleObserver is the role of a node that follows the metadata, and does not vote.
+const roleObserver = "observer"
+
 // QuorumReplica is a node that keeps the metadata.
 type QuorumReplica struct {
 	ID   int32  `json:"id"`
@@ -142,7 +145,7 @@ func DescribeQuorum(ctx context.Context, cl *kgo.Client) (*Quorum, error) {
 		}
 	}
 	add("voter", p.CurrentVoters)
-	add("observer", p.Observers)
+	add(roleObserver, p.Observers)
 	return info, nil
 }
 
@@ -153,4 +156,14 @@ func servesAPI(ctx context.Context, cl *kgo.Client, key int16) (bool, error) {
 		return false, fmt.Errorf("asking for API versions: %w", err)
 	}
 	return highestVersion(served, key) >= 0, nil
+}
+
+// CountVoters counts the nodes that vote.
+func (q *Quorum) CountVoters() (count int) {
+	for _, r := range q.Replicas {
+		if r.Role != roleObserver {
+			count++
+		}
+	}
+	return count
 }

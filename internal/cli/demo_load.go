@@ -22,6 +22,32 @@ type demoStats struct {
 	produced, producedBytes atomic.Int64 // acknowledged
 	consumed, consumedBytes atomic.Int64
 	latency                 latencies // from sending to having read
+
+	sent        atomic.Int64 // handed to the producer
+	lastAnswer  atomic.Int64 // when a record was last acknowledged, in ns
+	longestWait atomic.Int64 // of a record for its acknowledgement, in ns, since the demo began or a node was killed
+	ledger      *ledger      // of a demo of several nodes; nil: of one, which nobody kills
+}
+
+// noteAnswer notes that a record was acknowledged that was sent at a time.
+func (s *demoStats) noteAnswer(sent time.Time) {
+	now := time.Now()
+	s.lastAnswer.Store(now.UnixNano())
+	for wait := int64(now.Sub(sent)); ; {
+		longest := s.longestWait.Load()
+		if wait <= longest || s.longestWait.CompareAndSwap(longest, wait) {
+			return
+		}
+	}
+}
+
+// currentWait is how long records have waited by now without an acknowledgement of any.
+func (s *demoStats) currentWait() time.Duration {
+	last := s.lastAnswer.Load()
+	if last == 0 || s.sent.Load() == s.produced.Load() {
+		return 0
+	}
+	return time.Duration(time.Now().UnixNano() - last)
 }
 
 // load is a producer and a consumer at work on goroutines of their own.
@@ -43,11 +69,11 @@ func (a *app) startLoad(ctx context.Context, rate int, lines []accessLine, stats
 	l := &load{stats: stats, failed: make(chan struct{})}
 	var err error
 	l.producer, err = a.connectClient(ctx, kgo.DefaultProduceTopic(demoTopic), kgo.ProducerBatchCompression(kgo.NoCompression()),
-		kgo.ProducerLinger(0), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)))
+		kgo.ProducerLinger(0), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.MetadataMinAge(demoMetadataAge))
 	if err != nil {
 		return nil, err
 	}
-	l.consumer, err = a.connectClient(ctx, kgo.ConsumerGroup(demoGroup), kgo.ConsumeTopics(demoTopic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	l.consumer, err = a.connectClient(ctx, kgo.ConsumerGroup(demoGroup), kgo.ConsumeTopics(demoTopic), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.MetadataMinAge(demoMetadataAge))
 	if err != nil {
 		l.producer.Close()
 		return nil, err
@@ -105,10 +131,15 @@ func (l *load) sendLine(ctx context.Context, line accessLine) {
 		Key: line.client, Value: line.text, Timestamp: now,
 		Headers: []kgo.RecordHeader{{Key: sentHeader, Value: binary.BigEndian.AppendUint64(nil, uint64(now.UnixNano()))}},
 	}
+	l.stats.sent.Add(1)
 	l.producer.Produce(ctx, r, func(r *kgo.Record, err error) {
 		if err != nil {
 			l.noteFailure("producing", err)
 			return
+		}
+		l.stats.noteAnswer(now)
+		if l.stats.ledger != nil {
+			l.stats.ledger.noteAcknowledged(r.Partition, r.Offset, uint64(now.UnixNano()))
 		}
 		l.stats.produced.Add(1)
 		l.stats.producedBytes.Add(int64(len(r.Key) + len(r.Value)))
@@ -121,14 +152,25 @@ func (l *load) consumeLines(ctx context.Context) {
 		fetches := l.consumer.PollFetches(ctx)
 		now := time.Now().UnixNano()
 		fetches.EachError(func(_ string, _ int32, err error) { l.noteFailure("consuming", err) })
-		fetches.EachRecord(func(r *kgo.Record) {
-			l.stats.consumed.Add(1)
-			l.stats.consumedBytes.Add(int64(len(r.Key) + len(r.Value)))
-			for _, h := range r.Headers {
-				if h.Key == sentHeader && len(h.Value) == 8 {
-					l.stats.latency.addLatency(time.Duration(now - int64(binary.BigEndian.Uint64(h.Value))))
-				}
-			}
-		})
+		fetches.EachRecord(func(r *kgo.Record) { l.noteRead(r, now) })
+	}
+}
+
+// noteRead counts a record that was read. One that was read before, by the member that had its partition,
+// does not count.
+func (l *load) noteRead(r *kgo.Record, now int64) {
+	var sent uint64
+	for _, h := range r.Headers {
+		if h.Key == sentHeader && len(h.Value) == 8 {
+			sent = binary.BigEndian.Uint64(h.Value)
+		}
+	}
+	if l.stats.ledger != nil && !l.stats.ledger.noteRead(r.Partition, r.Offset, sent) {
+		return
+	}
+	l.stats.consumed.Add(1)
+	l.stats.consumedBytes.Add(int64(len(r.Key) + len(r.Value)))
+	if sent > 0 {
+		l.stats.latency.addLatency(time.Duration(now - int64(sent)))
 	}
 }

@@ -13,6 +13,8 @@ import (
 
 	"charm.land/lipgloss/v2"
 	"charm.land/lipgloss/v2/table"
+
+	"github.com/leatstream/leat/internal/cli/phrase"
 )
 
 // How often the view is drawn on a terminal, and how often a line is written elsewhere.
@@ -107,13 +109,14 @@ func flowBetween(a, b *demoSample) flow {
 }
 
 // drawDemo draws the statistics until ctx ends, failed is closed, or nobody sees them any more.
-func (a *app) drawDemo(ctx context.Context, stats *demoStats, failed <-chan struct{}) error {
+func (a *app) drawDemo(ctx context.Context, stats *demoStats, failed <-chan struct{}, nodes *demoNodes) error {
 	_, person := terminalWidth(a.out)
 	every := lineEvery
 	if person {
 		every = drawEvery
 	}
-	v := demoView{out: a.out, addr: a.bootstrap, program: programName(os.Args[0])}
+	addr, _, _ := strings.Cut(a.bootstrap, ",") // any node serves
+	v := demoView{out: a.out, addr: addr, program: programName(os.Args[0]), nodes: nodes}
 	if !person {
 		if err := v.writeInvitation(); err != nil {
 			return err
@@ -154,8 +157,9 @@ type demoView struct {
 	out           io.Writer
 	addr          string
 	program       string // runs leat
-	columns, rows int    // of the terminal when the last picture was drawn
-	drawn         int    // lines of the last picture
+	nodes         *demoNodes
+	columns, rows int // of the terminal when the last picture was drawn
+	drawn         int // lines of the last picture
 }
 
 // fullColumns and fullRows are what the picture with a table needs.
@@ -185,17 +189,21 @@ func (v *demoView) writeInvitation() error {
 }
 
 func (v *demoView) writeLine(f flow) error {
-	_, err := fmt.Fprintf(v.out, "in %s records/s %s/s, out %s records/s %s/s, lag %s, end to end p50 %s p99 %s, %s records so far\n",
+	nodes := ""
+	if v.nodes != nil {
+		nodes = strings.TrimSpace("; " + v.nodes.states() + ". " + v.nodes.report())
+	}
+	_, err := fmt.Fprintf(v.out, "in %s records/s %s/s, out %s records/s %s/s, lag %s, end to end p50 %s p99 %s, %s records so far%s\n",
 		formatNumber(int64(f.recordsIn)), formatSize(f.bytesIn), formatNumber(int64(f.recordsOut)), formatSize(f.bytesOut), formatNumber(f.lag),
-		formatDuration(f.p50), formatDuration(f.p99), formatNumber(f.totalOut))
+		formatDuration(f.p50), formatDuration(f.p99), formatNumber(f.totalOut), nodes)
 	return err
 }
 
 // drawPicture replaces the last picture, and fits it into a terminal of this size.
 func (v *demoView) drawPicture(f flow, columns, rows int) error {
 	picture := v.fullPicture(f, columns)
-	if columns < fullColumns || rows < fullRows {
-		picture = v.compactPicture(f)
+	if columns < fullColumns || rows < fullRows || v.nodes != nil && rows <= strings.Count(picture, "\n")+1 {
+		picture = v.compactPicture(f, columns)
 	}
 	lines := strings.Split(picture, "\n")
 	// The last row is for the cursor: a picture as high as the terminal would scroll.
@@ -211,7 +219,8 @@ func (v *demoView) drawPicture(f flow, columns, rows int) error {
 		_, _ = fmt.Fprintf(v.out, "\x1b[%dA\r\x1b[J", v.drawn)
 	}
 	v.columns, v.rows, v.drawn = columns, rows, strings.Count(picture, "\n")+1
-	_, err := lipgloss.Fprintln(v.out, picture)
+	// While keys are read the terminal does not return its carriage by itself.
+	_, err := lipgloss.Fprint(v.out, strings.ReplaceAll(picture, "\n", "\r\n")+"\r\n")
 	return err
 }
 
@@ -239,18 +248,35 @@ func (v *demoView) fullPicture(f flow, columns int) string {
 			}
 			return s
 		})
-	return accent.Render("leat demo") + faint.Render("  a web site's access log, keyed by client address, through one node") + "\n\n" +
+	through, end := "one node", faint.Render("Ctrl-C ends it.")
+	if v.nodes != nil {
+		through = formatCount(len(v.nodes.cluster.Nodes()), "node")
+		end = "\n" + v.nodes.table() + v.reportLines(columns, 2) + faint.Render(v.nodes.keysText())
+	}
+	return accent.Render("leat demo") + faint.Render("  a web site's access log, keyed by client address, through "+through) + "\n\n" +
 		t.Render() + "\n" +
 		fmt.Sprintf("  lag %s   end to end p50 %s  p99 %s\n\n", accent.Render(formatNumber(f.lag)), accent.Render(formatDuration(f.p50)), accent.Render(formatDuration(f.p99))) +
-		v.invitationText(columns) + "\n" + faint.Render("Ctrl-C ends it.")
+		v.invitationText(columns) + "\n" + end
+}
+
+// reportLines is the report about the node that was killed, in so many lines, which may be empty.
+func (v *demoView) reportLines(columns, count int) string {
+	lines := strings.Split(phrase.Wrap(v.nodes.report(), columns), "\n")
+	for len(lines) < count {
+		lines = append(lines, "")
+	}
+	return strings.Join(lines, "\n") + "\n"
 }
 
 // compactPicture is the picture for a small terminal. Its command is always split.
-func (v *demoView) compactPicture(f flow) string {
+func (v *demoView) compactPicture(f flow, columns int) string {
+	end := v.commandText(0) + "\n" + faint.Render("Ctrl-C ends it.")
+	if v.nodes != nil {
+		end = v.nodes.states() + "\n" + v.reportLines(columns, 1) + faint.Render(v.nodes.keysText())
+	}
 	return accent.Render("leat demo") + faint.Render(" on "+v.addr) + "\n" +
 		fmt.Sprintf("in  %s records/s, %s/s\n", formatNumber(int64(f.recordsIn)), formatSize(f.bytesIn)) +
 		fmt.Sprintf("out %s records/s, %s/s\n", formatNumber(int64(f.recordsOut)), formatSize(f.bytesOut)) +
 		fmt.Sprintf("lag %s, p50 %s, p99 %s\n", accent.Render(formatNumber(f.lag)), accent.Render(formatDuration(f.p50)), accent.Render(formatDuration(f.p99))) +
-		v.commandText(0) + "\n" +
-		faint.Render("Ctrl-C ends it.")
+		end
 }

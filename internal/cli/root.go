@@ -103,7 +103,7 @@ named does not exist, 4 no broker could be reached, or none answered for the tim
 			root.AddCommand(c)
 		}
 	}
-	group(runGroup, newUp(), a.newDemo(startLocalNode))
+	group(runGroup, a.newUp(), a.newDemo(startLocalNode))
 	group("data", a.newProduce(), a.newConsume(), a.newBench())
 	group("admin", a.newTopic(), a.newGroup(), a.newConfig(), a.newCluster())
 	root.CompletionOptions.DisableDefaultCmd = true

@@ -21,7 +21,7 @@ import (
 const stopTimeout = 10 * time.Second
 
 // newUp makes the verb that runs a node until it is stopped.
-func newUp() *cobra.Command {
+func (a *app) newUp() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "up", SuggestFor: []string{"start", "serve", "server", "run", "broker"},
 		Short: "Run a node: a broker on localhost:9092 with its data in ./leat-data",
@@ -32,6 +32,9 @@ which it creates at the first start.
 
 A node joins the cluster of other nodes by --join, at its first start. It needs a join token, which "leat cluster token" makes where
 a node of the cluster runs. Afterwards the same command starts it again, and so does one without --join and the token.
+
+With --nodes 3 the verb runs a cluster of three nodes on this machine, to try out what happens when one is killed. Their data are in
+the directories 1, 2 and 3 of the data directory, by default of ./` + defaultCluster + `. The same command starts them again.
 
 These variables of the environment set the same as flags: LEAT_DATA, LEAT_LISTEN, LEAT_ADVERTISE, LEAT_HTTP, LEAT_ID, LEAT_RACK,
 LEAT_JOIN, LEAT_TOKEN, LEAT_TOKEN_FILE, LEAT_CONFIG, LEAT_LOG_FORMAT, LEAT_LOG_LEVEL, and LEAT_SET_<NAME> for Kafka's broker configs, with underscores for dots, such as
@@ -44,7 +47,8 @@ If there are several listeners, they have names, as in Kafka. A client is told t
   leat up --listen IN=:9094,OUT=:9092 --advertise IN=leat:9094,OUT=localhost:9092
   leat up --listen :9092 --join one.example:9092 --token-file token
   leat up --set num.partitions=3 --set log.retention.hours=24
-  leat up --config leat.yaml`,
+  leat up --config leat.yaml
+  leat up --nodes 3`,
 		Args: cobra.NoArgs,
 	}
 	f := cmd.Flags()
@@ -62,15 +66,36 @@ If there are several listeners, they have names, as in Kafka. A client is told t
 	f.String("token", "", "join token, which \"leat cluster token\" makes; other users of the machine may see it in the list of processes")
 	f.String("token-file", "", "file that has the join token, such as /dev/stdin")
 	cmd.MarkFlagsMutuallyExclusive("token", "token-file")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return runUp(cmd) }
+	f.Int("nodes", 1, "run so many nodes as processes of their own on this machine, to try out what a cluster does")
+	f.Bool(untilEOF, false, "stop when the standard input ends, as it does when the parent of the process is gone")
+	if err := f.MarkHidden(untilEOF); err != nil {
+		panic("BUG: " + err.Error())
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		cfg, err := readSettings(cmd, os.Environ())
+		switch {
+		case err != nil:
+			return explainSettings(err)
+		case cmd.Flag("nodes").Changed:
+			return a.runNodes(cmd, &cfg)
+		}
+		return runUp(cmd, cfg)
+	}
 	return cmd
 }
 
-func runUp(cmd *cobra.Command) error {
+// untilEOF is the flag of nodes that are the processes of "leat up --nodes".
+const untilEOF = "until-eof"
+
+func runUp(cmd *cobra.Command, cfg node.Config) error {
 	started := time.Now()
-	cfg, err := readSettings(cmd, os.Environ())
-	if err != nil {
-		return explainSettings(err)
+	whole, cancelAll := context.WithCancel(cmd.Context())
+	defer cancelAll()
+	if cmd.Flag(untilEOF).Changed {
+		go func() { // ends with the process
+			_, _ = io.Copy(io.Discard, cmd.InOrStdin())
+			cancelAll()
+		}()
 	}
 	cfg.Logger = newLogger(cmd.ErrOrStderr(), cfg.LogFormat)
 	node.LimitMemory()
@@ -78,7 +103,7 @@ func runUp(cmd *cobra.Command) error {
 	_, cfg.Announced = terminalWidth(cmd.ErrOrStderr()) // the log is read by the person who reads the line of announceNode
 	cfg.Announced = cfg.Announced && isTerminal(cmd.OutOrStdout())
 	cfg.KeepMonitorAwake = os.Getenv("GOMAXPROCS") == "" // GOMAXPROCS in the environment means that the user controls the scheduler
-	n, err := node.Start(cmd.Context(), cfg)
+	n, err := node.Start(whole, cfg)
 	if errors.Is(err, node.ErrConfig) {
 		return explainSettings(err)
 	}
@@ -88,10 +113,10 @@ func runUp(cmd *cobra.Command) error {
 	announceNode(cmd.OutOrStdout(), n.Info(), time.Since(started))
 	var failed error
 	select {
-	case <-cmd.Context().Done():
+	case <-whole.Done():
 	case failed = <-n.Failed():
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), stopTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(whole), stopTimeout)
 	defer cancel()
 	return errors.Join(failed, n.Stop(ctx))
 }
