@@ -98,11 +98,22 @@ type BeatAnswer struct {
 	Fenced  bool
 	Leaving bool // its leaders are being moved
 	MayStop bool // the node may end now
+	// Applied is an index of the metadata log up to which the controller has decided this: a node that was
+	// silent knows what it has lost meanwhile when it has applied that.
+	Applied uint64
 }
 
 // Heartbeat takes a node's heartbeat: it keeps its session, ends its fencing once it has
 // applied its registration, and moves its leaders away before it shuts down.
 func (c *Controller) Heartbeat(ctx context.Context, now time.Duration, beat *Beat) (answer BeatAnswer, refused *Error, err error) {
+	answer, refused, err = c.takeBeat(ctx, now, beat)
+	if c.cfg.Applied != nil && err == nil && refused == nil {
+		answer.Applied = c.cfg.Applied()
+	}
+	return answer, refused, err
+}
+
+func (c *Controller) takeBeat(ctx context.Context, now time.Duration, beat *Beat) (answer BeatAnswer, refused *Error, err error) {
 	if err := c.update(now, func(l *Liveness) { l.Heard(now, beat.ID, beat.Epoch, beat.Applied) }); err != nil {
 		return answer, nil, err
 	}

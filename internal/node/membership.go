@@ -213,7 +213,9 @@ func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAns
 	if err == nil && refused != nil {
 		err = refused
 	}
-	if err == nil && !answer.Fenced {
+	// A session that has ended begins again when the node shows what it has lost meanwhile.
+	goes := int64(n.clock()) < n.sessionEnds.Load() || n.applied() >= answer.Applied
+	if err == nil && !answer.Fenced && goes {
 		n.sessionEnds.Store(int64(began + n.serverSettings().SessionTimeout*3/4))
 	}
 	return answer, err
@@ -336,6 +338,9 @@ func (u *upkeep) doDue(others bool) {
 	if others && now >= u.beatAt {
 		u.beatAt = now + s.HeartbeatInterval
 		_, err := sendHeartbeat(n.ctx, n, false)
+		if err == nil && !hasSession(n) {
+			u.beatAt = now // the next tick tries again
+		}
 		u.noteFailure("to tell the cluster that this node is alive", err)
 	}
 	if others {

@@ -225,8 +225,8 @@ func TestActivationWaitsForAController(t *testing.T) {
 }
 
 // TestSessionEndsBeforeTheFencing proves that a node which no controller answers takes its session for
-// ended before a controller can have fenced it, and for begun again with the next answer; that it has
-// none once it asks to stop; and that the only node of a cluster needs no answer.
+// ended before a controller can have fenced it, and for begun again with the next answer, as soon as it has
+// applied what that was decided by; that it has none once it asks to stop; and that the only node of a cluster needs no answer.
 func TestSessionEndsBeforeTheFencing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMember(t)
@@ -258,9 +258,14 @@ func TestSessionEndsBeforeTheFencing(t *testing.T) {
 		if synctest.Wait(); hasSession(m.Node) || m.image.Load().Brokers[1].State != meta.BrokerActive {
 			t.Errorf("it has a session: %v; it is %v", hasSession(m.Node), m.image.Load().Brokers[1].State)
 		}
+		away.ahead.Store(1)
 		away.back.Store(true)
+		if time.Sleep(timeout / 4); hasSession(m.Node) {
+			t.Error("it has a session, and does not show yet what it has lost meanwhile")
+		}
+		away.ahead.Store(0)
 		if time.Sleep(timeout / 4); !hasSession(m.Node) {
-			t.Error("no session, though it is answered again")
+			t.Error("no session, though it is answered again, and shows what the controller has decided")
 		}
 		if answer, err := sendHeartbeat(t.Context(), m.Node, true); err != nil || hasSession(m.Node) {
 			t.Errorf("it has a session though it asked to stop: %+v, %v", answer, err)
@@ -275,7 +280,8 @@ func TestSessionEndsBeforeTheFencing(t *testing.T) {
 // absent is a controller that does not lead until it is back.
 type absent struct {
 	registrar
-	back atomic.Bool
+	back  atomic.Bool
+	ahead atomic.Uint64 // how many entries of the metadata log the node lacks
 }
 
 // Heartbeat is refused until the controller is back.
@@ -283,7 +289,9 @@ func (a *absent) Heartbeat(ctx context.Context, beat *controller.Beat) (controll
 	if !a.back.Load() {
 		return controller.BeatAnswer{}, nil, quorum.ErrNotLeader
 	}
-	return a.registrar.Heartbeat(ctx, beat)
+	answer, refused, err := a.registrar.Heartbeat(ctx, beat)
+	answer.Applied += a.ahead.Load()
+	return answer, refused, err
 }
 
 // TestPlacesAfterAnUncleanEnd proves that a node which was killed keeps its places in the in-sync
