@@ -175,6 +175,11 @@ Apache Kafka answers it where that is not set up, and never pretends to have don
 			fmt.Fprintf(&b, "| %d | %s | %d to %d | %s |\n", a.key, a.name, v.MinVersion, v.MaxVersion, remarks()[a.key])
 		}
 	}
+	b.WriteString("\n## Requests that change the cluster\n\n" +
+		"Any node of a cluster serves them. A node that is not the active controller sends such a request on to the one that is, and answers when it shows the change itself: a topic that was\n" +
+		"created is in the answer to a request for metadata that follows. If nobody decides within the time-out of the request, and at most in a minute, its answer has REQUEST_TIMED_OUT: the change\n" +
+		"may have been made all the same. A request whose answer is lost when the active controller ends is decided again by the next one, as in Kafka, and may find that it was carried out\n" +
+		"(TOPIC_ALREADY_EXISTS). A request is refused with POLICY_VIOLATION, before anything is done, if its answer might have no room in the memory of the node that was asked.\n")
 	b.WriteString("\n## What Apache Kafka 4.3 serves and Leat does not\n\n| key | API | reason |\n|---|---|---|\n")
 	for _, k := range theirs {
 		if why, ok := unserved()[k.ApiKey]; ok {
