@@ -187,7 +187,6 @@ func (n *Node) becomeActive(ctx context.Context) error {
 	sweepLogs(n)
 	beginUpkeep(n)
 	noteAddresses(n)
-	n.peers.gate.isOpen.Store(true)
 	if !early {
 		serveListeners(n)
 	}
