@@ -375,6 +375,14 @@ func promote(tb testing.TB, lead *node, voters ...*node) {
 			return lead.quorum.ChangeMembers(ctx, term, want) == nil
 		})
 	}
+	// Until another voter knows that the change is committed, none could be elected without the leader,
+	// which was the only voter.
+	eventually(tb, "all voters know of each other", func() bool {
+		return !slices.ContainsFunc(voters, func(n *node) bool {
+			s := n.quorum.Status()
+			return s.IsChanging || len(s.Members.Voters) != len(voters)
+		})
+	})
 }
 
 // eventually waits for a condition.
