@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -20,7 +22,8 @@ import (
 type reached struct {
 	leader    int32
 	forward   func(ctx context.Context, q *wire.Carried, here func(context.Context) error) ([]byte, error)
-	ensured   [][]string
+	mu        sync.Mutex
+	ensured   [][]string // guarded by mu
 	refused   map[string]*controller.Error
 	positions map[int32]controller.Position
 }
@@ -32,6 +35,8 @@ func (c *reached) Forward(ctx context.Context, q *wire.Carried, here func(ctx co
 }
 
 func (c *reached) EnsureTopics(_ context.Context, names []string) (map[string]*controller.Error, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.ensured = append(c.ensured, slices.Clone(names))
 	return c.refused, nil
 }
@@ -99,9 +104,9 @@ func TestForwardingFails(t *testing.T) {
 // told at once that its time is over, and that each gives its place back.
 func TestTooManyWait(t *testing.T) {
 	g := newAdminRig(t, nil)
-	asked := 0
+	var asked atomic.Int64
 	g.broker.cfg.Cluster = &reached{leader: 2, forward: func(context.Context, *wire.Carried, func(context.Context) error) ([]byte, error) {
-		asked++
+		asked.Add(1)
 		return nil, context.DeadlineExceeded
 	}}
 	c := dial(t, g.addr)
@@ -118,8 +123,8 @@ func TestTooManyWait(t *testing.T) {
 		eventually(t, "the place is free again", isFree)
 	}
 	g.broker.forwarding.Store(mostWaiting)
-	if code := create(); code != 7 || asked != 3 || g.broker.forwarding.Load() != mostWaiting {
-		t.Errorf("code %d, %d requests were sent on, %d wait", code, asked, g.broker.forwarding.Load())
+	if code := create(); code != 7 || asked.Load() != 3 || g.broker.forwarding.Load() != mostWaiting {
+		t.Errorf("code %d, %d requests were sent on, %d wait", code, asked.Load(), g.broker.forwarding.Load())
 	}
 }
 
@@ -189,6 +194,8 @@ func TestManyTopicsAreEnsuredInParts(t *testing.T) {
 		req.Topics = append(req.Topics, kmsg.MetadataRequestTopic{Topic: &name})
 	}
 	resp := ask[*kmsg.MetadataResponse](dial(t, g.addr), req)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	total := 0
 	for _, part := range c.ensured {
 		if total += len(part); len(part) > ensuredAtOnce {
