@@ -174,7 +174,6 @@ func (n *Node) publish(d *meta.Delta, img *meta.Image) {
 			return
 		}
 		n.followState, d = following, meta.Diff(meta.Empty(), img)
-		defer n.peers.gate.isOpen.Store(true) // the other nodes send clients here from now on
 	}
 	n.reconcile(d, img)
 }
