@@ -186,6 +186,8 @@ func (n *Node) activate(ctx context.Context) error {
 		}
 		select {
 		case <-time.After(activateEvery):
+		case err := <-n.failed: // the node was removed
+			return err
 		case <-ctx.Done():
 			return fmt.Errorf("cannot become active in the cluster: %w", ctx.Err())
 		}
