@@ -24,8 +24,8 @@ import (
 // clusterEpoch counts the recoveries of the cluster from a lost majority, of which there is none yet.
 const clusterEpoch = 1
 
-// peers is how this node reaches the others, and how it lets them in. Its fields are set by prepare and
-// open, and do not change after that.
+// peers is how this node reaches the others, and how it lets them in. Its parts are made by prepare and
+// open, and stay the same after that.
 type peers struct {
 	self        credential.Self
 	incarnation credential.Incarnation

@@ -100,13 +100,26 @@ func (e *electorate) wantedMembers(img *meta.Image, status *quorum.Status) (want
 	n := e.n
 	s := n.serverSettings()
 	now := n.clock()
-	var nodes []place.Node
-	raftIDs := map[int32]uint64{}
+	raftIDs := map[int32]uint64{} // by node; of those that none has any more, by a name below 0
 	for id, b := range img.Brokers {
-		if b.RaftID == 0 {
+		if b.RaftID != 0 {
+			raftIDs[id] = b.RaftID
+		}
+	}
+	var voters []int32
+	for _, raftID := range status.Members.Voters {
+		id, known := e.nodeOf(img, status, raftID)
+		if !known { // its directory was replaced, or its node was removed
+			id = -1 - int32(len(voters))
+		}
+		raftIDs[id] = raftID
+		voters = append(voters, id)
+	}
+	var nodes []place.Node
+	for id, b := range img.Brokers {
+		if raftIDs[id] == 0 {
 			continue
 		}
-		raftIDs[id] = b.RaftID
 		since, isAway := e.away[id]
 		nodes = append(nodes, place.Node{
 			ID: id, Rack: b.Rack, Healthy: b.State == meta.BrokerActive,
@@ -114,19 +127,6 @@ func (e *electorate) wantedMembers(img *meta.Image, status *quorum.Status) (want
 		})
 	}
 	slices.SortFunc(nodes, func(a, b place.Node) int { return cmp.Compare(a.ID, b.ID) })
-	var voters []int32
-	gone := int32(-1)
-	for _, raftID := range status.Members.Voters {
-		id, known := n.peers.findRaftID(raftID)
-		if raftID == status.RaftID {
-			id, known = n.id.nodeID, true
-		}
-		if !known { // its directory was replaced, or its node was removed: a name that no node has
-			id, gone = gone, gone-1
-			raftIDs[id] = raftID
-		}
-		voters = append(voters, id)
-	}
 	chosen := place.Voters(nodes, voters, n.id.nodeID, s.Voters)
 	var learners []uint64
 	for _, id := range chosen {
@@ -142,6 +142,19 @@ func (e *electorate) wantedMembers(img *meta.Image, status *quorum.Status) (want
 	}
 	isDone := len(learners) == 0 && len(status.Members.Learners) == 0 && len(want.Voters) == len(status.Members.Voters)
 	return want, !isDone
+}
+
+// nodeOf finds the node that votes with one of raft's ids. A node that was registered before the metadata
+// could have such ids is known as this one, or by what it has sent.
+func (e *electorate) nodeOf(img *meta.Image, status *quorum.Status, raftID uint64) (id int32, ok bool) {
+	if raftID == status.RaftID {
+		return e.n.id.nodeID, true
+	}
+	if id, ok = e.n.peers.findRaftID(raftID); ok {
+		return id, true
+	}
+	id, ok = e.n.peers.metadata.NodeOf(raftID)
+	return id, ok && img.Brokers[id] != nil && img.Brokers[id].RaftID == 0
 }
 
 // nodesOf names the nodes of members.
