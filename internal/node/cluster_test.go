@@ -368,9 +368,10 @@ func TestRemovedNodeEnds(t *testing.T) {
 		t.Errorf("a node that was removed while it was away: %v", err)
 	}
 	eventually(t, "the node that is left votes alone", func() bool { return len(m.nodes[0].quorum.Status().Members.Voters) == 1 })
+	m.stop(1) // as its process does; until then it serves clients who ask it
 	cl := m.client()
-	if _, err := kadm.NewClient(cl).CreateTopics(deadline(t), 1, 1, nil, "t"); err != nil {
-		t.Fatal(err)
+	if made, err := kadm.NewClient(cl).CreateTopics(deadline(t), 1, 1, nil, "t"); err != nil || made["t"].Err != nil {
+		t.Fatal(made, err)
 	}
 	if err := cl.ProduceSync(deadline(t), &kgo.Record{Topic: "t"}).FirstErr(); err != nil {
 		t.Fatal(err)
