@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -95,9 +96,12 @@ func TestLostTopicsAreNoted(t *testing.T) {
 	mem := vfs.NewMem()
 	var now commits
 	var cuts []commits
+	var mu sync.Mutex // a close writes files of several logs at the same time
 	watch := func(mem *vfs.Mem) vfs.FS {
 		return vfs.NewFaulty(mem, func(op vfs.Op, _ string) error {
 			if op.Changes() {
+				mu.Lock()
+				defer mu.Unlock()
 				c := now
 				c.disk = mem.Crash(rng)
 				cuts = append(cuts, c)
