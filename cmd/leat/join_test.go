@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -87,6 +88,17 @@ func TestJoinByToken(t *testing.T) {
 		t.Errorf("it tells the token: %s", revoked.stdout)
 	}
 	time.Sleep(time.Until(short.Expires))
+	list := tryVerb(t, t.TempDir(), "", "cluster token --list --data "+first)
+	list.expect(t, 0)
+	for _, line := range []string{short.ID + " .* ended", other.ID + " .* UTC +revoked"} {
+		if !regexp.MustCompile(line).MatchString(list.stdout) {
+			t.Errorf("no line %q in the list:\n%s", line, list.stdout)
+		}
+	}
+	if strings.Contains(list.stdout, "leat1.") {
+		t.Errorf("the list tells a token: %s", list.stdout)
+	}
+
 	for _, bad := range []struct{ token, says string }{{other.Token, "was revoked"}, {token, "was revoked"}, {short.Token, "has ended"}} {
 		p := launch(t, t.TempDir(), freeAddr(t), append(join, "--token", bad.token)...)
 		p.awaitEnd(t)

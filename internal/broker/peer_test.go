@@ -72,7 +72,7 @@ func (m *members) self(id int32) credential.Self {
 func (m *members) door(tb testing.TB) *peer.Door {
 	tb.Helper()
 	var handlers []peer.Handler
-	for key := peer.QuorumMessages; key <= peer.Finalize; key++ {
+	for _, key := range peer.BeyondHandshake() {
 		handlers = append(handlers, peer.Handler{Key: key, From: peer.Nodes, Serve: func(_ *peer.Identity, r *wire.Request) error {
 			if !peer.IsOneWay(key) {
 				r.Send(r.Begin())
@@ -210,7 +210,7 @@ func TestPeerAPIsNeedTheProof(t *testing.T) {
 	for _, p := range principals(t) {
 		for key := peer.FirstKey; key <= peer.LastKey; key++ {
 			req := &privateRequest{key: key}
-			served := p.kinds == peer.Nodes && key > peer.PeerProve && key <= peer.Finalize
+			served := p.kinds == peer.Nodes && slices.Contains(peer.BeyondHandshake(), key)
 			if key == peer.PeerHello && p.kinds == 0 {
 				continue // anybody may begin: see internal/peer
 			}

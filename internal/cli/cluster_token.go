@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/credential"
 )
 
@@ -34,20 +35,25 @@ type revokedToken struct {
 func (a *app) newClusterToken() *cobra.Command {
 	var life time.Duration
 	var revoked string
+	var list bool
 	cmd := &cobra.Command{
-		Use: "token", Short: "Make a token with which other nodes join the cluster, or revoke one", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
+		Use: "token", Short: "Make a token with which other nodes join the cluster, list those that there are, or revoke one", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
 		Long: `Make a join token, and write it alone to the standard output. Any number of nodes can join with it, until it
 ends or is revoked: leat up --join HOST:9092 --token-file FILE. Who has the token can join, so keep it as a password.
 
 ` + holderHelp + ` The secret in the token is made here, and never sent.`,
 		Example: `  leat cluster token > token
   leat cluster token --for 10m --data /var/lib/leat
+  leat cluster token --list
   leat cluster token --revoke 0123456789abcdef`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if life < time.Second {
 				return usagef("--for %s: give a time span such as 10m or 2h", life)
 			}
-			if !cmd.Flags().Changed("revoke") {
+			switch {
+			case list:
+				return a.withHolder(cmd, a.listTokens)
+			case !cmd.Flags().Changed("revoke"):
 				return a.withHolder(cmd, func(ctx context.Context, n *heldNode) error { return a.makeToken(ctx, n, life) })
 			}
 			id, err := parseTokenID(revoked)
@@ -59,7 +65,8 @@ ends or is revoked: leat up --join HOST:9092 --token-file FILE. Who has the toke
 	}
 	cmd.Flags().DurationVar(&life, "for", defaultTokenLife, "how long nodes can join with the token")
 	cmd.Flags().StringVar(&revoked, "revoke", "", "the id of a token, or the token, with which no node is to join any more")
-	cmd.MarkFlagsMutuallyExclusive("for", "revoke")
+	cmd.Flags().BoolVar(&list, "list", false, "show the tokens that were made, until a day after their end; their secrets are not known to the cluster")
+	cmd.MarkFlagsMutuallyExclusive("for", "revoke", "list")
 	return addDataFlag(cmd)
 }
 
@@ -122,4 +129,49 @@ func (a *app) revokeToken(ctx context.Context, n *heldNode, id credential.TokenI
 	return a.show(revoked, func() string {
 		return fmt.Sprintf("revoked the join token %s: no node can join with it any more\n", revoked.ID)
 	})
+}
+
+// listedToken is the output of the verb that lists tokens.
+type listedToken struct {
+	ID      string    `json:"id"`
+	Expires time.Time `json:"expires"`
+	Usable  bool      `json:"usable"`
+	Revoked bool      `json:"revoked"`
+}
+
+func (a *app) listTokens(ctx context.Context, n *heldNode) error {
+	tokens, err := n.admin.ListTokens(ctx)
+	if err := explainCommand(nil, err); err != nil {
+		return fmt.Errorf("listing the join tokens: %w", err)
+	}
+	listed := describeTokens(tokens, time.Now())
+	return a.show(listed, func() string { return tableTokens(listed) })
+}
+
+// describeTokens makes the output for tokens. The time is that of this machine; the controller has a clock of its own.
+func describeTokens(tokens []controller.ListedToken, now time.Time) []listedToken {
+	listed := make([]listedToken, 0, len(tokens))
+	for _, t := range tokens {
+		ends := time.UnixMilli(t.Expires).UTC()
+		listed = append(listed, listedToken{ID: t.ID.String(), Expires: ends, Usable: !t.Revoked && now.Before(ends), Revoked: t.Revoked})
+	}
+	return listed
+}
+
+func tableTokens(listed []listedToken) string {
+	if len(listed) == 0 {
+		return "there is no join token; leat cluster token makes one\n"
+	}
+	t := columns{head: []string{"TOKEN", "ENDS", "STATE"}}
+	for _, l := range listed {
+		state := "ended"
+		switch {
+		case l.Revoked:
+			state = "revoked"
+		case l.Usable:
+			state = "usable"
+		}
+		t.addRow(l.ID, l.Expires.Format("2006-01-02 15:04:05 MST"), state)
+	}
+	return t.String()
 }

@@ -18,7 +18,7 @@ type none struct{}
 func (c *Controller) Handlers() []peer.Handler {
 	return []peer.Handler{
 		c.register().handler(c), c.heartbeat().handler(c), c.admit().handler(c), c.producerIDs().handler(c), c.ensureTopics().handler(c),
-		c.makeToken().handler(c), c.revokeToken().handler(c), c.removeNode().handler(c), c.finalize().handler(c), c.forward(),
+		c.makeToken().handler(c), c.revokeToken().handler(c), c.listTokens().handler(c), c.removeNode().handler(c), c.finalize().handler(c), c.forward(),
 	}
 }
 
@@ -186,6 +186,15 @@ func (c *Controller) revokeToken() *command[tokenName, none] {
 func (c *Controller) RevokeToken(ctx context.Context, id credential.TokenID) (refused *controller.Error, err error) {
 	_, refused, err = c.revokeToken().run(ctx, c, &tokenName{id})
 	return refused, err
+}
+
+func (c *Controller) listTokens() *command[none, []controller.ListedToken] {
+	return &command[none, []controller.ListedToken]{
+		key: peer.TokenList, from: peer.Nodes | peer.Administrators,
+		decide: func(context.Context, *none, bool) (tokens []controller.ListedToken, refused *controller.Error, err error) {
+			return controller.Admissions{Image: c.cfg.Image()}.ListTokens(), nil, nil
+		},
+	}
 }
 
 // removal asks that a node be removed.

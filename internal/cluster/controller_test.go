@@ -390,6 +390,10 @@ func TestAdministrators(t *testing.T) {
 	if refused, err := a.MakeToken(t.Context(), &other); refused == nil || refused.Kind != controller.InvalidRequest || err != nil {
 		t.Error("a second token of one id:", refused, err)
 	}
+	listed, err := a.ListTokens(t.Context())
+	if want := (controller.ListedToken{ID: v.ID, Expires: v.Expires.UnixMilli()}); err != nil || len(listed) != 1 || listed[0] != want {
+		t.Errorf("the list has %+v, %v", listed, err)
+	}
 	admission := &controller.Admission{Token: v.ID, Key: credential.PublicKey{5}, NodeID: credential.AnyNode}
 	for range 2 {
 		if id, err := asked.ctl.AdmitNode(t.Context(), admission); id != 3 || err != nil {

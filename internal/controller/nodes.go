@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -82,6 +83,25 @@ func (c *Controller) RevokeToken(ctx context.Context, id credential.TokenID) (re
 		return nil, err
 	}
 	return refused, nil
+}
+
+// ListedToken is what may be told of a join token.
+type ListedToken struct {
+	ID      credential.TokenID `json:"id"`
+	Expires int64              `json:"expires"` // ms
+	Revoked bool               `json:"revoked"`
+}
+
+// ListTokens lists the join tokens that are kept, those that end last first.
+func (r Admissions) ListTokens() []ListedToken {
+	tokens := make([]ListedToken, 0, len(r.Image.Tokens))
+	for _, t := range r.Image.Tokens {
+		tokens = append(tokens, ListedToken{t.ID, t.Expires, t.Revoked})
+	}
+	slices.SortFunc(tokens, func(a, b ListedToken) int {
+		return cmp.Or(cmp.Compare(b.Expires, a.Expires), compareTokens(a.ID, b.ID))
+	})
+	return tokens
 }
 
 // Admission asks that the holder of a key become a node of the cluster.

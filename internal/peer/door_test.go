@@ -226,7 +226,7 @@ func TestNothingWithoutProof(t *testing.T) {
 	w := newWorld(t)
 	n := startNode(t, w, func(c *config) {
 		c.door.Handlers = nil
-		for key := peer.QuorumMessages; key <= peer.Finalize; key++ {
+		for _, key := range peer.BeyondHandshake() {
 			c.door.Handlers = append(c.door.Handlers, peer.Handler{Key: key, From: peer.Nodes, Serve: func(id *peer.Identity, _ *wire.Request) error {
 				t.Errorf("%s was served to %v", peer.NameOf(key), id)
 				return nil

@@ -29,6 +29,7 @@ const (
 	NodeAdmit        int16 = 20015 // admit a node that has proven to have a token
 	ProducerIDs      int16 = 20016 // reserve producer ids
 	TopicsEnsure     int16 = 20017 // make topics, of which only the names are known, if they are missing
+	TokenList        int16 = 20018 // list the join tokens
 )
 
 // privateKeys are the names of the keys, and whether a request is not answered.
@@ -54,10 +55,21 @@ var privateKeys = [...]struct {
 	NodeAdmit - FirstKey:        {name: "NodeAdmit"},
 	ProducerIDs - FirstKey:      {name: "ProducerIDs"},
 	TopicsEnsure - FirstKey:     {name: "TopicsEnsure"},
+	TokenList - FirstKey:        {name: "TokenList"},
 }
 
 // Handshake lists the keys of the handshake's requests, in order.
 func Handshake() []int16 { return []int16{PeerHello, PeerProve} }
+
+// BeyondHandshake lists the keys of all requests that only a proven connection may send.
+func BeyondHandshake() (keys []int16) {
+	for key := FirstKey; isKnown(key); key++ {
+		if !isHandshake(key) {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
 
 // IsPrivate tells whether a key belongs to the private ones, also if no request has it yet.
 func IsPrivate(key int16) bool { return key >= FirstKey && key <= LastKey }
