@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 )
 
@@ -409,12 +410,12 @@ func TestProtectionsAreNotFeigned(t *testing.T) {
 // effect, and none about those that have one or are set to their default.
 func TestIneffectiveConfigsAreNamed(t *testing.T) {
 	got := Ineffective(Broker, map[string]string{
-		"num.partitions": "3", "num.io.threads": "16", "background.threads": "10", "replica.fetch.max.bytes": "5", "replica.lag.time.max.ms": "6",
+		"num.partitions": "3", "num.io.threads": "16", "background.threads": "10", "replica.lag.time.max.ms": "6", "log.cleaner.backoff.ms": "5", "log.cleaner.threads": "6",
 		"log.cleanup.policy": "delete,compact",
 	})
 	want := []string{
 		"compact in log.cleanup.policy refuses records without a key, and has no other effect yet: it needs compaction",
-		"replica.fetch.max.bytes, replica.lag.time.max.ms have no effect yet: they need replication",
+		"log.cleaner.backoff.ms, log.cleaner.threads have no effect yet: they need compaction",
 		"num.io.threads has no effect here, for the reasons in docs/configs.md",
 	}
 	if d := cmp.Diff(want, got); d != "" {
@@ -422,6 +423,37 @@ func TestIneffectiveConfigsAreNamed(t *testing.T) {
 	}
 	if got := Ineffective(Topic, map[string]string{"cleanup.policy": "delete", "retention.ms": "5"}); got != nil {
 		t.Errorf("%q", got)
+	}
+}
+
+// TestInertConfigsAreNotRead proves that no config which is said to have no effect changes a setting that the
+// node works with.
+func TestInertConfigsAreNotRead(t *testing.T) {
+	tried := 0
+	nobodys := cmp.Options{ // these are read for what is not there yet: coordinators, and compaction
+		cmpopts.IgnoreFields(Server{}, "Transactions", "ShareState"), cmpopts.IgnoreFields(Settings{}, "Compaction"),
+	}
+	for _, typ := range []ResourceType{Topic, Broker} {
+		for _, d := range Defs(typ) {
+			text, ok := anotherValue(typ, d)
+			if kind := d.supportKind(); !ok || kind != Pending && kind != Needless {
+				continue
+			}
+			tried++
+			was, is := newTestBroker(t, nil), newTestBroker(t, nil)
+			set := map[string]string{}
+			if typ == Topic {
+				set[d.Name] = text
+			} else {
+				is.All[d.Name] = text
+			}
+			if diff := cmp.Diff(was.Server(), is.Server(), nobodys) + cmp.Diff(was.Topic(nil), is.Topic(set), nobodys); diff != "" {
+				t.Errorf("%s=%s is said to have no effect: %s\n%s", d.Name, text, d.Doc, diff)
+			}
+		}
+	}
+	if tried < 40 {
+		t.Errorf("only %d configs were tried", tried)
 	}
 }
 

@@ -70,14 +70,6 @@ func needsCompaction(v value) string {
 	return ""
 }
 
-// needsControllers is the need of a node that is to be no controller.
-func needsControllers(v value) string {
-	if !slices.Contains(v.l, "controller") {
-		return "replication"
-	}
-	return ""
-}
-
 // CheckServed refuses a value that asks for a protection that is not served, in which the
 // operator would otherwise trust. The value must be valid. The error is ErrRefused.
 func CheckServed(t ResourceType, key, text string) error {

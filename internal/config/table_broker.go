@@ -24,7 +24,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "auto.leader.rebalance.enable", Type: Bool, Default: "true",
-		Doc: "Whether leadership returns to the first replica of a partition by itself.", Needs: "replication",
+		Doc: "Whether leadership returns to the first replica of a partition by itself.",
 	},
 	{
 		Name: "background.threads", Type: Int, Default: "10", Scope: ClusterWide, check: atLeast(1),
@@ -32,7 +32,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "broker.heartbeat.interval.ms", Type: Int, Default: "2000", check: atLeast(1),
-		Doc: "How often a node tells the controller that it is alive.", Needs: "replication",
+		Doc: "How often a node tells the controller that it is alive.",
 	},
 	{
 		Name: "broker.id", Type: Int, Default: "-1",
@@ -44,7 +44,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "broker.session.timeout.ms", Type: Int, Default: "9000", check: atLeast(1),
-		Doc: "How long a node may be silent before its partitions get other leaders.", Needs: "replication",
+		Doc: "How long a node may be silent before its partitions get other leaders.",
 	},
 	{
 		Name: "client.quota.callback.class", Type: Class, Null: true,
@@ -68,7 +68,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "controlled.shutdown.enable", Type: Bool, Default: "true",
-		Doc: "Whether a node hands over its leaderships before it stops.", Needs: "replication",
+		Needless: true, Doc: "Has no effect here: a node always hands over what it leads before it stops.",
 	},
 	{
 		Name: "controller.listener.names", Type: List, Null: true,
@@ -128,7 +128,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "controller.socket.timeout.ms", Type: Int, Default: "30000",
-		Doc: "How long a node waits for the controller.", Needs: "replication",
+		Needless: true, Doc: "Has no effect here: a request to the controller is made again until its own time is over.",
 	},
 	{
 		Name: "create.topic.policy.class.name", Type: Class, Null: true,
@@ -164,7 +164,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "follower.replication.throttled.rate", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many bytes a second throttled followers may read.", Needs: "replication",
+		Doc: "How many bytes a second throttled followers may read.",
 	},
 	{
 		Name: "initial.broker.registration.timeout.ms", Type: Int, Default: "60000",
@@ -184,15 +184,15 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "leader.imbalance.check.interval.seconds", Type: Long, Default: "300", check: atLeast(1),
-		Doc: "How often the node checks how evenly leaderships are spread.", Needs: "replication",
+		Doc: "How often the node checks how evenly leaderships are spread.",
 	},
 	{
 		Name: "leader.imbalance.per.broker.percentage", Type: Int, Default: "10", check: atLeast(0),
-		Doc: "How unevenly leaderships may be spread before they are moved, in percent.", Needs: "replication",
+		Needless: true, Doc: "Has no effect here: leaderships are moved back however few they are.",
 	},
 	{
 		Name: "leader.replication.throttled.rate", Type: Long, Default: noLimit, Scope: ClusterWide, check: atLeast(0),
-		Doc: "How many bytes a second leaders may send to throttled followers.", Needs: "replication",
+		Doc: "How many bytes a second leaders may send to throttled followers.",
 	},
 	{
 		Name: "listener.security.protocol.map", Type: String, Default: "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", Scope: PerBroker,
@@ -310,11 +310,11 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "num.replica.fetchers", Type: Int, Default: "1", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many connections a follower reads from each leader.", Needs: "replication",
+		Needless: true, Doc: "Has no effect here: a follower has one connection to each node from which it reads.",
 	},
 	{
-		Name: "process.roles", Type: List, Default: "broker,controller", check: rolesOfBroker, needsOf: needsControllers,
-		Doc: "The roles of this node. Every node is a broker, so controller alone is refused; the cluster decides which nodes vote as controllers, so broker alone has no effect yet.",
+		Name: "process.roles", Type: List, Default: "broker,controller", check: rolesOfBroker,
+		Needless: true, Doc: "Has no effect here: every node is a broker, so controller alone is refused, and the cluster decides which nodes keep the metadata (leat.quorum.voters).",
 	},
 	{
 		Name: "producer.purgatory.purge.interval.requests", Type: Int, Default: "1000",
@@ -343,23 +343,23 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "replica.fetch.backoff.ms", Type: Int, Default: "1000", check: atLeast(0),
-		Doc: "How long a follower waits after an error.", Needs: "replication",
+		Doc: "How long a follower waits after an error.",
 	},
 	{
 		Name: "replica.fetch.max.bytes", Type: Int, Default: "1048576", check: atLeast(0),
-		Doc: "How many bytes of a partition a follower asks for at once.", Needs: "replication",
+		Doc: "How many bytes of a partition a follower asks for at once.",
 	},
 	{
 		Name: "replica.fetch.min.bytes", Type: Int, Default: "1",
-		Doc: "How many bytes a leader waits for before it answers a follower.", Needs: "replication",
+		Doc: "How many bytes a leader waits for before it answers a follower.",
 	},
 	{
 		Name: "replica.fetch.response.max.bytes", Type: Int, Default: "10485760", check: atLeast(0),
-		Doc: "How many bytes a follower asks for at once in all.", Needs: "replication",
+		Doc: "How many bytes a follower asks for at once in all.",
 	},
 	{
 		Name: "replica.fetch.wait.max.ms", Type: Int, Default: "500",
-		Doc: "How long a leader waits for records before it answers a follower.", Needs: "replication",
+		Doc: "How long a leader waits for records before it answers a follower.",
 	},
 	{
 		Name: "replica.high.watermark.checkpoint.interval.ms", Type: Long, Default: "5000",
@@ -367,39 +367,39 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "replica.lag.time.max.ms", Type: Long, Default: "30000",
-		Doc: "How long a follower may be behind before it counts as out of sync.", Needs: "replication",
+		Doc: "How long a follower may be behind before it counts as out of sync.",
 	},
 	{
 		Name: "replica.selector.class", Type: String, Null: true,
-		Needs: "replication", Doc: "A class that picks the replica to read from; here readers that name their rack will be sent to the nearest one.",
+		Doc: "The class that picks the replica from which a client reads: with the one of Kafka's that is aware of racks a client that names its rack reads from a replica there; other classes have no effect.",
 	},
 	{
 		Name: "replica.socket.receive.buffer.bytes", Type: Int, Default: "65536",
-		Doc: "The receive buffer of a follower's connections.", Needs: "replication",
+		Needless: true, Doc: "Has no effect here: the system sizes the buffers of connections between nodes.",
 	},
 	{
 		Name: "replica.socket.timeout.ms", Type: Int, Default: "30000",
-		Doc: "How long a follower waits for its leader.", Needs: "replication",
+		Needless: true, Doc: "Has no effect here: a connection between nodes is given up when nothing has come for some seconds.",
 	},
 	{
 		Name: "replication.quota.window.num", Type: Int, Default: "11", check: atLeast(1),
-		Doc: "The number of time windows over which replication quotas are measured.", Needs: "replication",
+		Needless: true, Doc: "Has no effect here: replication quotas are measured over one window, see replication.quota.window.size.seconds.",
 	},
 	{
 		Name: "replication.quota.window.size.seconds", Type: Int, Default: "1", check: atLeast(1),
-		Doc: "How long a window of replication quotas is.", Needs: "replication",
+		Doc: "How long a window of replication quotas is.",
 	},
 	{
 		Name: "request.timeout.ms", Type: Int, Default: "30000",
-		Doc: "How long a node waits for another node's answer.", Needs: "replication",
+		Doc: "How long a node waits for another node's answer.",
 	},
 	{
 		Name: "socket.connection.setup.timeout.max.ms", Type: Long, Default: "30000",
-		Doc: "The longest time that connecting to another node may take.", Needs: "replication",
+		Needless: true, Doc: "Has no effect here: how long connecting to another node may take is fixed.",
 	},
 	{
 		Name: "socket.connection.setup.timeout.ms", Type: Long, Default: "10000",
-		Doc: "How long connecting to another node may take at first.", Needs: "replication",
+		Needless: true, Doc: "Has no effect here: how long connecting to another node may take is fixed.",
 	},
 	{
 		Name: "socket.listen.backlog.size", Type: Int, Default: "50", check: atLeast(1),
@@ -423,6 +423,6 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "unclean.leader.election.enable", Type: Bool, Default: "false", Scope: ClusterWide,
-		Doc: "Whether a replica that is behind may become leader when no other is left, for topics that do not set their own.", Needs: "replication",
+		Doc: "Whether a replica that is behind may become leader when no other is left, for topics that do not set their own.",
 	},
 }

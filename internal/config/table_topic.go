@@ -88,7 +88,7 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "follower.replication.throttled.replicas", Type: List, check: replicaPairs,
-		Doc: "Which replicas are throttled as followers, as partition:broker pairs or * for all.", Needs: "replication",
+		Doc: "Which replicas are throttled as followers, as partition:broker pairs or * for all.",
 	},
 	{
 		Name: "index.interval.bytes", Type: Int, Default: "4096", check: atLeast(0), synonyms: from("log.index.interval.bytes"),
@@ -96,7 +96,7 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "leader.replication.throttled.replicas", Type: List, check: replicaPairs,
-		Doc: "Which replicas are throttled as leaders, as partition:broker pairs or * for all.", Needs: "replication",
+		Doc: "Which replicas are throttled as leaders, as partition:broker pairs or * for all.",
 	},
 	{
 		Name: "local.retention.bytes", Type: Long, Default: "-2", check: atLeast(-2), synonyms: from("log.local.retention.bytes"),
@@ -192,7 +192,7 @@ var topicConfigs = []Def{
 	},
 	{
 		Name: "unclean.leader.election.enable", Type: Bool, Default: "false", synonyms: from("unclean.leader.election.enable"),
-		Doc: "Whether a replica that is behind may become leader when no other is left, which loses records.", Needs: "replication",
+		Doc: "Whether a replica that is behind may become leader when no other is left, which loses records.",
 	},
 }
 
