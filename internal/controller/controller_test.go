@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -501,6 +502,40 @@ func TestPartitionsAreBounded(t *testing.T) {
 	errs, err = ctl.CreatePartitions(t.Context(), []MorePartitions{{Topic: "c", Count: 4}}, false)
 	if err != nil || errs[0] != nil || c.Image().NumPartitions() != 10 {
 		t.Errorf("as many as possible: %v, %v, %d partitions", errs, err, c.Image().NumPartitions())
+	}
+}
+
+// TestMorePartitionsAreBounded proves that a request for more partitions of many topics has no more of them
+// placed than one request may make, however many topics it names: nothing else is decided meanwhile.
+func TestMorePartitionsAreBounded(t *testing.T) {
+	c := newCluster(t, nil)
+	ctl := c.controller()
+	join(t, ctl, 0)
+	const topics = 300
+	var made []NewTopic
+	var asked []MorePartitions
+	for i := range topics {
+		name := fmt.Sprint("t", i)
+		made = append(made, NewTopic{Name: name, Partitions: 1, ReplicationFactor: 1})
+		asked = append(asked, MorePartitions{Topic: name, Count: MaxNewPartitions})
+	}
+	if _, err := ctl.CreateTopics(t.Context(), made, false); err != nil || c.Image().NumTopics() != topics {
+		t.Fatal(c.Image().NumTopics(), err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	errs, err := ctl.CreatePartitions(t.Context(), asked, true)
+	runtime.ReadMemStats(&after)
+	if err != nil || errs[0] != nil {
+		t.Fatal(errs[0], err)
+	}
+	for i, e := range errs[1:] {
+		if e == nil || e.Kind != PolicyViolation {
+			t.Fatalf("topic %d: %v", i+1, e)
+		}
+	}
+	if got := after.TotalAlloc - before.TotalAlloc; got > 64<<20 {
+		t.Errorf("it has allocated %d MiB", got>>20)
 	}
 }
 

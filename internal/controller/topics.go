@@ -289,14 +289,12 @@ func (c *Controller) CreatePartitions(ctx context.Context, asked []MorePartition
 func decideCreatePartitions(m *meta.Image, maxPartitions int, asked []MorePartitions) ([]byte, []*Error) {
 	var records []byte
 	results := make([]*Error, len(asked))
-	total := 0
+	total := 0 // partitions that were placed, which is the work of the request: also of topics that are refused then
 	for i := range asked {
 		a := &asked[i]
 		t := m.Topic(a.Topic)
-		parts, err := placeMorePartitions(m, t, a)
-		if total += len(parts); err == nil && total > MaxNewPartitions {
-			err = refuse(PolicyViolation, "Excessively large number of partitions per request.")
-		}
+		parts, err := placeMorePartitions(m, t, a, MaxNewPartitions-total)
+		total += len(parts)
 		if err == nil && m.NumPartitions()+total > maxPartitions {
 			err = refusePartitions(maxPartitions)
 		}
@@ -308,8 +306,8 @@ func decideCreatePartitions(m *meta.Image, maxPartitions int, asked []MorePartit
 	return records, results
 }
 
-// placeMorePartitions makes the partitions that are added to one topic.
-func placeMorePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions) ([]meta.Partition, *Error) {
+// placeMorePartitions makes the partitions that are added to one topic, if those are at most so many.
+func placeMorePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions, most int) ([]meta.Partition, *Error) {
 	if t == nil {
 		return nil, refuse(UnknownTopic, "")
 	}
@@ -327,7 +325,7 @@ func placeMorePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions) ([]met
 	case a.Assignments != nil && len(a.Assignments) != more:
 		return nil, refuse(InvalidAssignment, "Attempted to add %d additional partition(s), but only %d assignment(s) were specified.",
 			more, len(a.Assignments))
-	case more > MaxNewPartitions:
+	case more > most:
 		return nil, refuse(PolicyViolation, "Excessively large number of partitions per request.")
 	}
 	if a.Assignments == nil {
