@@ -264,6 +264,8 @@ func TestTopicSettings(t *testing.T) {
 		{[]string{"log.flush.interval.ms", "1000"}, nil, func(s *Settings) { s.FlushAge, s.FlushMessages = time.Second, math.MaxInt64 }},
 		{[]string{"log.flush.interval.messages", noLimit}, nil, func(s *Settings) { s.FlushMessages = math.MaxInt64 }},
 		{[]string{"log.roll.hours", "1"}, []string{"broker ", "min.insync.replicas", "2"}, func(s *Settings) { s.SegmentAge, s.MinISR, s.MinISRSet = time.Hour, 2, true }},
+		// All nodes must count by the same number, so what is set for one node does not count.
+		{[]string{"min.insync.replicas", "3"}, []string{"broker 1", "min.insync.replicas", "2"}, func(*Settings) {}},
 		{nil, []string{"topic t", "message.timestamp.type", "LogAppendTime", "topic t", "min.cleanable.dirty.ratio", "0.1", "topic t", "preallocate", "TRUE"}, func(s *Settings) {
 			s.LogAppendTime, s.Compaction.MinDirtyRatio, s.Preallocate = true, 0.1, true
 		}},

@@ -44,5 +44,19 @@ func (s *Static) With(own map[string]string) *Static {
 	return &Static{broker: s.broker, values: values, given: s.given}
 }
 
+// ForNewCluster are the settings that a cluster gets, for all of its nodes, if this node makes it.
+func (s *Static) ForNewCluster() map[string]string {
+	if value, ok := s.given[minInSync]; ok {
+		return map[string]string{minInSync: value}
+	}
+	return nil
+}
+
 // Warnings are sentences about the settings that have no effect.
-func (s *Static) Warnings() []string { return Ineffective(Broker, s.given) }
+func (s *Static) Warnings() []string {
+	sentences := Ineffective(Broker, s.given)
+	for key := range s.ForNewCluster() {
+		sentences = append(sentences, key+" of a node counts only when it makes a cluster, since all nodes must have the same: change it with leat config set --cluster "+key+"=NUMBER")
+	}
+	return sentences
+}

@@ -282,7 +282,7 @@ var brokerConfigs = []Def{
 	},
 	{
 		Name: "min.insync.replicas", Type: Int, Default: "1", Scope: ClusterWide, check: atLeast(1),
-		Doc: "How many replicas must be in sync for a write with acks=all, for topics that do not set their own. Unless it is set it follows the number of a topic's replicas.",
+		Doc: "How many replicas must be in sync for a write with acks=all, for topics that do not set their own. Unless it is set it follows the number of a topic's replicas. All nodes must have the same value, so a node's own settings count only for the cluster that it makes.",
 	},
 	{
 		Name: "node.id", Type: Int, Null: true, check: atLeast(0),

@@ -50,7 +50,15 @@ func (v View) findValues(names []synonym) []Synonym {
 	return found
 }
 
+// minInSync is the config of which all nodes must have the same value: if a partition's leader counted by a lower number
+// than the controller does, it would acknowledge what the replicas lack that the controller takes for eligible leaders.
+// What is set for one node counts for the cluster that it makes, and for nothing else.
+const minInSync = "min.insync.replicas"
+
 func (v View) lookUp(src Source, name string) (value string, ok bool) {
+	if name == minInSync && (src == BrokerSource || src == StaticSource) {
+		return "", false
+	}
 	switch src {
 	case BrokerSource:
 		value, ok = v.Own[name]

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 
+	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
 )
 
@@ -16,7 +17,8 @@ func (c *Controller) Bootstrap(ctx context.Context, clusterID string) error {
 		}
 		_, tag := meta.NewClusterID()
 		b := meta.Append(nil, meta.ClusterCreated{ID: clusterID, Tag: tag})
-		return meta.Append(b, meta.LevelSet{Level: meta.LatestLevel})
+		b = meta.Append(b, meta.LevelSet{Level: meta.LatestLevel})
+		return appendConfigs(b, config.Resource{Type: config.Broker}, nil, c.cfg.Static.ForNewCluster())
 	})
 }
 

@@ -349,6 +349,37 @@ func TestBootstrapOnce(t *testing.T) {
 	}
 }
 
+// TestMinInSyncIsTheClusters proves that min.insync.replicas of the node that makes a cluster becomes the
+// cluster's, so that all nodes count by it, and that the one of another node counts nowhere: a leader that
+// counts by a lower number than the controller would acknowledge records that eligible leaders lack.
+func TestMinInSyncIsTheClusters(t *testing.T) {
+	c := newCluster(t, map[string]string{"min.insync.replicas": "3"})
+	ctl := c.controller()
+	if err := ctl.Bootstrap(t.Context(), "MkU3OEVBNTcwNTJENDM2Qk"); err != nil {
+		t.Fatal(err)
+	}
+	for id := range int32(3) {
+		join(t, ctl, id)
+	}
+	if made, err := ctl.CreateTopics(t.Context(), []NewTopic{{Name: "t", Partitions: 1, ReplicationFactor: 3}}, false); err != nil || made[0].Err != nil {
+		t.Fatal(made, err)
+	}
+	for node, own := range []map[string]string{{"min.insync.replicas": "3"}, {"min.insync.replicas": "1"}, nil} {
+		static, err := config.NewStatic(int32(node), own)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := Rules{Image: c.Image(), Static: static}
+		topic := r.Image.Topic("t")
+		if got := r.minISR(topic, &topic.Partitions[0]); got != 3 {
+			t.Errorf("node %d counts by %d", node, got)
+		}
+		if says := slices.ContainsFunc(static.Warnings(), func(s string) bool { return strings.Contains(s, "leat config set --cluster min.insync.replicas=") }); says != (own != nil) {
+			t.Errorf("node %d warns: %q", node, static.Warnings())
+		}
+	}
+}
+
 // TestProducerIDsAreGivenOnce proves that blocks taken concurrently do not overlap,
 // carry the cluster's tag, and end where the counter does.
 func TestProducerIDsAreGivenOnce(t *testing.T) {
