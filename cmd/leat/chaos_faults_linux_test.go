@@ -105,7 +105,7 @@ func standStill(t *testing.T, c *campaign, m *machine) {
 	t.Helper()
 	signal(t, m.p, syscall.SIGSTOP)
 	defer signal(t, m.p, syscall.SIGCONT)
-	c.lastAtLeast(t, "with "+m.String()+" standing still")
+	c.lastAtLeast(t, c.stop, "with "+m.String()+" standing still")
 }
 
 func restartOne(t *testing.T, c *campaign, m *machine) {
@@ -119,14 +119,14 @@ func cutFromNodes(t *testing.T, c *campaign, m *machine) {
 	t.Helper()
 	defer c.network.mend()
 	c.network.setBetween(m.number, c.network.places(1), pathState{cut: true})
-	c.lastAtLeast(t, "with "+m.String()+" cut off")
+	c.lastAtLeast(t, c.pause, "with "+m.String()+" cut off")
 }
 
 func cutFromAll(t *testing.T, c *campaign, m *machine) {
 	t.Helper()
 	defer c.network.mend()
 	c.network.setBetween(m.number, c.network.places(0), pathState{cut: true})
-	c.lastAtLeast(t, "with "+m.String()+" cut off")
+	c.lastAtLeast(t, c.pause, "with "+m.String()+" cut off")
 }
 
 func cutOutgoing(t *testing.T, c *campaign, m *machine) {
@@ -135,7 +135,7 @@ func cutOutgoing(t *testing.T, c *campaign, m *machine) {
 	for _, other := range c.others(m) {
 		c.network.set(m.number, other.number, pathState{cut: true})
 	}
-	c.lastAtLeast(t, "while nobody hears "+m.String())
+	c.lastAtLeast(t, c.pause, "while nobody hears "+m.String())
 }
 
 func cutIncoming(t *testing.T, c *campaign, m *machine) {
@@ -144,7 +144,7 @@ func cutIncoming(t *testing.T, c *campaign, m *machine) {
 	for _, other := range c.others(m) {
 		c.network.set(other.number, m.number, pathState{cut: true})
 	}
-	c.lastAtLeast(t, "while "+m.String()+" hears nobody")
+	c.lastAtLeast(t, c.pause, "while "+m.String()+" hears nobody")
 }
 
 // flap cuts a node off and lets it in again, for times around those in which nodes take each other for dead.
@@ -166,7 +166,7 @@ func cutPair(t *testing.T, c *campaign) {
 	others := c.others(m)
 	other := others[c.rng.IntN(len(others))]
 	c.network.setBetween(m.number, []int{other.number}, pathState{cut: true})
-	c.lastAtLeast(t, fmt.Sprintf("while %v and %v do not hear each other", m, other))
+	c.lastAtLeast(t, c.pause, fmt.Sprintf("while %v and %v do not hear each other", m, other))
 }
 
 func loseOnAll(t *testing.T, c *campaign) {
@@ -175,7 +175,7 @@ func loseOnAll(t *testing.T, c *campaign) {
 	for _, place := range c.network.places(1) {
 		c.network.setBetween(place, c.network.places(1), pathState{loss: 0.05})
 	}
-	c.lastAtLeast(t, "in a lossy network")
+	c.lastAtLeast(t, c.pause, "in a lossy network")
 }
 
 func delayAll(t *testing.T, c *campaign) {
@@ -184,7 +184,7 @@ func delayAll(t *testing.T, c *campaign) {
 	for _, place := range c.network.places(1) {
 		c.network.setBetween(place, c.network.places(1), pathState{delay: 60 * time.Millisecond})
 	}
-	c.lastAtLeast(t, "in a slow network")
+	c.lastAtLeast(t, c.pause, "in a slow network")
 }
 
 // cutAll cuts all nodes from each other. None of them can go on until the cut ends.
@@ -340,7 +340,7 @@ func loseDisk(t *testing.T, c *campaign, m *machine) {
 	awaitStopped(t, m.p) // no sync may be under way: see TestPowerCut
 	m.disk.cut(t, shutdownNoLogFlush)
 	signal(t, m.p, syscall.SIGCONT)
-	c.lastAtLeast(t, "with "+m.String()+" without its disk")
+	c.lastAtLeast(t, c.pause, "with "+m.String()+" without its disk")
 	killMachines(m)
 	m.disk.again(t)
 	c.restart(t, m)
@@ -350,7 +350,7 @@ func loseDisk(t *testing.T, c *campaign, m *machine) {
 func failSyncs(t *testing.T, c *campaign, m *machine) {
 	t.Helper()
 	stop := trace(t, m, "fdatasync,fsync,sync_file_range:error=EIO:when=20+40")
-	c.lastAtLeast(t, "with the syncs of "+m.String()+" failing")
+	c.lastAtLeast(t, c.pause, "with the syncs of "+m.String()+" failing")
 	stop()
 	killMachines(m)
 	c.restart(t, m)
@@ -361,7 +361,7 @@ func slowSyncs(t *testing.T, c *campaign, m *machine) {
 	t.Helper()
 	stop := trace(t, m, "fdatasync,fsync,sync_file_range:delay_enter=300ms")
 	defer stop()
-	c.lastAtLeast(t, "with a slow disk of "+m.String())
+	c.lastAtLeast(t, c.pause, "with a slow disk of "+m.String())
 }
 
 // trace changes what some calls of a node do, until the function that it returns is called.
