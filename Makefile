@@ -52,7 +52,7 @@ test-power: ## cut the power and kill the process under load ROUNDS (20) times; 
 	LEAT_TEST_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 60m -v -run 'TestPowerCut|TestKillUnderLoad' ./cmd/leat
 
 chaos: ## break clusters of 3 and 5 processes in all ways and write docs/chaos.md; CHAOS is nodes x rounds x seconds of a fault; needs root (an hour)
-	LEAT_CHAOS="$(or $(CHAOS),3x1x30 5x1x10)" LEAT_CHAOS_REPORT="$(CURDIR)/docs/chaos.md" $(GO) test -count=1 -timeout 3h -v -run 'TestChaos$$' ./cmd/leat
+	LEAT_CHAOS="$(or $(CHAOS),3x1x30 5x1x10)" LEAT_CHAOS_REPORT="$(CURDIR)/docs/chaos.md" LEAT_CHAOS_COMMIT="$$(git describe --always --dirty --exclude '*')" $(GO) test -count=1 -timeout 3h -v -run 'TestChaos$$' ./cmd/leat
 
 lint: ## run the linters, check formatting and go.mod
 	@$(MAKE) --keep-going --no-print-directory vet tidy golangci

@@ -209,7 +209,7 @@ func chaosPlans(t *testing.T) (plans []chaosPlan) {
 // on by itself, through kills, power cuts, stops, cuts of the network and failing disks. LEAT_CHAOS has
 // campaigns instead of the short form: of each the number of nodes, of rounds through all faults, and the
 // seconds for which a fault lasts, such as "3x2x30 5x1x10". LEAT_CHAOS_ONLY has a part of the names of the
-// faults that are wanted, and LEAT_CHAOS_REPORT a file for the report.
+// faults that are wanted, LEAT_CHAOS_REPORT a file for the report, and LEAT_CHAOS_COMMIT the commit that the report names.
 func TestChaos(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -220,7 +220,7 @@ func TestChaos(t *testing.T) {
 	}
 	seed, _ := seedAndRounds(t, 0)
 	rng := rand.New(rand.NewPCG(seed, 3))
-	report := chaosReport{version: strings.TrimSpace(tryVerb(t, t.TempDir(), "", "version").stdout)}
+	report := chaosReport{commit: os.Getenv("LEAT_CHAOS_COMMIT")}
 	for _, plan := range chaosPlans(t) {
 		t.Run(fmt.Sprintf("%d nodes", plan.nodes), func(t *testing.T) { report.add(plan, runPlan(t, plan, rng)) })
 	}

@@ -8,9 +8,9 @@ import (
 
 // chaosReport is the page about some campaigns.
 type chaosReport struct {
-	version string // of the binary
-	plans   strings.Builder
-	red     int // rows and ends of campaigns in which a promise was broken
+	commit string // on which it was run
+	plans  strings.Builder
+	red    int // rows and ends of campaigns in which a promise was broken
 }
 
 const chaosPreface = `# Clusters under faults
@@ -76,5 +76,5 @@ func (r *chaosReport) String() string {
 	if r.red > 0 {
 		verdict = "Some promises were broken: see the verdicts."
 	}
-	return fmt.Sprintf("%s\nIt was run with %s. %s\n%s", chaosPreface, r.version, verdict, r.plans.String())
+	return fmt.Sprintf("%s\nIt was run on commit %s. %s\n%s", chaosPreface, r.commit, verdict, r.plans.String())
 }
