@@ -29,7 +29,7 @@ func (a *admin) act() {
 		return
 	}
 	part := c.truth.parts[c.rng.IntN(len(c.truth.parts))]
-	switch c.rng.IntN(12) {
+	switch c.rng.IntN(13) {
 	case 0, 1:
 		a.reassign(part)
 	case 2:
@@ -48,6 +48,8 @@ func (a *admin) act() {
 		a.trim(part)
 	case 11:
 		a.moveAway()
+	case 12:
+		a.unregister()
 	}
 }
 
@@ -115,7 +117,7 @@ func (a *admin) reassign(p *partition) {
 	}
 	c.rng.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
 	size := min(len(ids), 2+c.rng.IntN(3))
-	if c.chance(0.1) {
+	if c.chance(0.1) || p.name == aloneTopic {
 		size = 1
 	}
 	a.sendReassignment(p, ids[:size])
@@ -242,7 +244,28 @@ func (a *admin) moveAway() {
 	})
 }
 
-// rescue elects a leader for each partition of which nobody is known to have the records.
+// unregister removes a broker that is down, as an administrator does whose node will not come back; and
+// then it does. The metadata forget which records it has.
+func (a *admin) unregister() {
+	c := a.c
+	n := c.nodes[c.rng.IntN(len(c.nodes))]
+	if n.up || c.chance(0.5) || c.chance(0.8) && !c.survivesLoss(n, func(*partition) bool { return true }) {
+		return
+	}
+	a.send("broker unregistered", func(r *controller.Rules) (controller.Part, *controller.Error) {
+		if n.up {
+			return controller.Part{}, &controller.Error{Kind: controller.InvalidRequest}
+		}
+		d, refused := r.UnregisterBroker(n.id)
+		if refused == nil {
+			c.truth.noteUnregistering(n.id)
+		}
+		return d, refused
+	})
+}
+
+// rescue elects a leader for each partition of which nobody is known to have the records. The only replica
+// of a partition needs no help.
 func (a *admin) rescue() {
 	c := a.c
 	if c.now < faultsEnd+700*ms {
@@ -250,7 +273,7 @@ func (a *admin) rescue() {
 	}
 	for _, p := range c.truth.parts {
 		mp := p.now()
-		if mp.Leader >= 0 || len(membersOf(mp)) > 0 || len(mp.LastEligible) > 0 {
+		if mp.Leader >= 0 || len(membersOf(mp)) > 0 || len(mp.LastEligible) > 0 || len(mp.Replicas) == 1 {
 			continue
 		}
 		p.forcedUntil = c.now + session*4

@@ -46,7 +46,7 @@ var expected = []string{
 	// nodes
 	"start", "controlled shutdown", "crash that loses records", "replica in sync has lost records", "more losses than the promise covers",
 	"registration refused", "earlier process registered", "place kept over a restart",
-	"broker fenced", "broker unfenced", "broker leaving", "fenced by silence",
+	"broker fenced", "broker unfenced", "broker leaving", "fenced by silence", "broker unregistered",
 	// elections and in-sync sets
 	"clean election", "election of a joining replica", "election of an eligible replica", "election of the last leader", "unclean election", "records lost as allowed",
 	"leader lost", "leader elected", "leader epoch renewed", "replica eligible",

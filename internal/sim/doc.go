@@ -38,7 +38,7 @@
 // disks are slow, hang, are replaced by empty ones or by old copies; links are cut in one direction;
 // messages are lost, late, doubled and overtaken by others; clocks jump and run fast or slow; processes stall;
 // the metadata are applied late; the controller is deposed or cut off. An administrator reassigns
-// replicas, elects leaders, deletes records, and changes min.insync.replicas, flush.messages and
+// replicas, elects leaders, deletes records, unregisters nodes that are down, and changes min.insync.replicas, flush.messages and
 // unclean.leader.election.enable.
 //
 // # What is checked
@@ -59,6 +59,7 @@
 //
 //   - the images of all nodes are equal at equal entries
 //   - the in-sync and eligible sets, leaders and epochs agree with each other
+//   - only replicas of active brokers join an in-sync set
 //   - nobody is forgotten who has all committed records, while records could not be committed without them
 //   - a node that has lost nothing keeps its places over a restart; one that has lost records keeps none
 //

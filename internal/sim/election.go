@@ -13,6 +13,7 @@ func (p *partition) followChange(old, mp *meta.Partition, t *meta.Topic, prev *m
 	if mp.PartitionEpoch <= old.PartitionEpoch || mp.LeaderEpoch < old.LeaderEpoch || mp.Leader != old.Leader && mp.LeaderEpoch == old.LeaderEpoch {
 		p.fail("the epochs do not rise: %+v becomes %+v", *old, *mp)
 	}
+	p.checkJoined(old, mp)
 	mayLose := mp.Leader != old.Leader && mp.Leader >= 0 && p.judgeElection(old, mp, t, prev)
 	minISR, _, _ := p.c.truth.settings(p.c.truth.image, t)
 	if !mayLose && len(mp.ISR) < minISR(mp) {
@@ -106,7 +107,7 @@ func (p *partition) judgeElection(old, mp *meta.Partition, t *meta.Topic, prev *
 // checkNobodyIsLeft proves that the last leader is elected only if nobody is in sync or eligible.
 func (p *partition) checkNobodyIsLeft(old *meta.Partition, last int32) {
 	for _, member := range membersOf(old) {
-		if !p.c.truth.losing[member] {
+		if !p.c.truth.mayForget(member) {
 			p.fail("the last leader %d was elected, though there are in sync %v and eligible %v", last, old.ISR, old.Eligible)
 		}
 	}
@@ -126,7 +127,7 @@ func (p *partition) allowsUnclean(t *meta.Topic, prev *meta.Image) bool {
 func (p *partition) isAlive(id int32) bool {
 	t := p.c.truth
 	b := t.image.Brokers[id]
-	return b != nil && b.State != meta.BrokerFenced && !t.losing[id] && !t.fencing[id]
+	return b != nil && b.State != meta.BrokerFenced && !t.mayForget(id) && !t.fencing[id]
 }
 
 // commonEnd is how many of the committed records a log has, as far as it has committed them itself.
@@ -161,8 +162,18 @@ func (p *partition) cutTo(end record.Offset, epoch record.Epoch) {
 // who has all committed records is known.
 func (p *partition) checkEligible(old, mp *meta.Partition) {
 	for _, id := range membersOf(old) {
-		if slices.Contains(mp.Replicas, id) && !slices.Contains(membersOf(mp), id) && !p.c.truth.losing[id] {
+		if slices.Contains(mp.Replicas, id) && !slices.Contains(membersOf(mp), id) && !p.c.truth.mayForget(id) {
 			p.fail("node %d has all committed records and is forgotten: in sync %v, eligible %v", id, mp.ISR, mp.Eligible)
+		}
+	}
+}
+
+// checkJoined proves that only replicas join the in-sync set whose brokers are active: a fenced one may be
+// gone, and a leaving one is about to be.
+func (p *partition) checkJoined(old, mp *meta.Partition) {
+	for _, id := range mp.ISR {
+		if b := p.c.truth.image.Brokers[id]; !slices.Contains(old.ISR, id) && (b == nil || b.State != meta.BrokerActive) {
+			p.fail("node %d joins the in-sync set %v, and is not active: %+v", id, mp.ISR, b)
 		}
 	}
 }

@@ -112,11 +112,12 @@ func (c *cluster) cutPowerOf(n *node) bool {
 	return (c.chance(0.2) || c.survivesLoss(n, n.disk.hasCached)) && c.endNode(n, n.cutPower)
 }
 
-// survivesLoss tells whether all promises hold if a node loses records of some partitions.
+// survivesLoss tells whether all promises hold if a node loses records of some partitions. Of the only
+// replica nothing is promised.
 func (c *cluster) survivesLoss(n *node, loses func(p *partition) bool) bool {
 	for _, p := range c.truth.parts {
 		mp, l := p.now(), n.disk.find(p)
-		if l == nil || !loses(p) || len(p.committed) == 0 || !slices.Contains(membersOf(mp), n.id) {
+		if l == nil || !loses(p) || len(p.committed) == 0 || len(mp.Replicas) == 1 || !slices.Contains(membersOf(mp), n.id) {
 			continue
 		}
 		lost, kept := 1, 0

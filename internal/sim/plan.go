@@ -33,6 +33,9 @@ type topicPlan struct {
 // offsetsTopic is the topic of the committed offsets. It has one partition.
 const offsetsTopic = "offsets"
 
+// aloneTopic is a topic that has one replica, wherever the administrator moves it.
+const aloneTopic = "alone"
+
 func drawPlan(rng *rand.Rand) plan {
 	p := plan{
 		nodes:   3 + 2*rng.IntN(2),
@@ -62,6 +65,7 @@ func drawPlan(rng *rand.Rand) plan {
 		{name: "turning", partitions: 1, factor: 3, minISR: 1 + rng.IntN(2), pageCache: rng.IntN(2) == 0, turns: true, producers: 1},
 		{name: "unclean", partitions: 1, factor: 2 + int16(rng.IntN(2)), minISR: 1 + rng.IntN(2), unclean: true, producers: 1},
 		{name: "following", partitions: 1, factor: -1, producers: 1},
+		{name: aloneTopic, partitions: 1, factor: 1, producers: 1},
 	}
 	rng.Shuffle(len(others), func(i, j int) { others[i], others[j] = others[j], others[i] })
 	p.topics = append(p.topics, others[:2]...)

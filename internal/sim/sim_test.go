@@ -2,6 +2,7 @@ package sim
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -13,18 +14,12 @@ import (
 )
 
 // TestSeeds proves that clusters keep their promises over many histories of faults: see the package's
-// documentation for what is checked. LEAT_TEST_SEEDS is how many; LEAT_TEST_SEED runs one seed alone.
+// documentation for what is checked. LEAT_TEST_SEEDS is how many, or which, such as 2000-3999; LEAT_TEST_SEED
+// runs one seed alone.
 // The first seed that fails is printed with the last events of the partition concerned, of which there
 // are LEAT_TEST_EVENTS; LEAT_TEST_FAILURES is how many seeds may fail before no other one is begun.
 func TestSeeds(t *testing.T) {
-	seeds := number(t, "LEAT_TEST_SEEDS", 200)
-	if testing.Short() && os.Getenv("LEAT_TEST_SEEDS") == "" {
-		seeds = 20
-	}
-	first := 0
-	if one := number(t, "LEAT_TEST_SEED", -1); one >= 0 {
-		first, seeds = one, 1
-	}
+	first, seeds := chosenSeeds(t)
 	began := time.Now()
 	s := runSeeds(uint64(first), uint64(seeds), number(t, "LEAT_TEST_FAILURES", 1))
 	took := time.Since(began)
@@ -49,6 +44,23 @@ func TestSeeds(t *testing.T) {
 	if missing := s.seen.Missing(seeds); seeds >= 200 && len(missing) > 0 {
 		t.Errorf("in %d seeds these never happened: %q", seeds, missing)
 	}
+}
+
+// chosenSeeds is the first seed to run, and how many.
+func chosenSeeds(t *testing.T) (first, seeds int) {
+	t.Helper()
+	if one := number(t, "LEAT_TEST_SEED", -1); one >= 0 {
+		return one, 1
+	}
+	text := os.Getenv("LEAT_TEST_SEEDS")
+	var last int
+	if n, _ := fmt.Sscanf(text, "%d-%d", &first, &last); n == 2 {
+		return first, last - first + 1
+	}
+	if testing.Short() && text == "" {
+		return 0, 20
+	}
+	return 0, number(t, "LEAT_TEST_SEEDS", 200)
 }
 
 // formatHistory formats the end of a seed's history.

@@ -24,6 +24,8 @@ type truth struct {
 	dirty   []*partition
 	// losing are the nodes that are just being registered: a registration may end a replica's place.
 	losing [maxNodes + 1]bool
+	// unregistered are the nodes whose registration an administrator ends, until their next process is registered.
+	unregistered [maxNodes + 1]bool
 	// fencing are the nodes that are just being fenced.
 	fencing [maxNodes + 1]bool
 }
@@ -120,6 +122,18 @@ func (t *truth) noteRegistration(id int32, prev, next *meta.Image) {
 	}
 }
 
+// mayForget tells whether the metadata may forget which records a node has.
+func (t *truth) mayForget(id int32) bool { return t.losing[id] || t.unregistered[id] }
+
+// noteUnregistering takes that a node is about to be unregistered, which ends its places. Until it is registered
+// again, nobody can tell which records it has.
+func (t *truth) noteUnregistering(id int32) {
+	t.unregistered[id] = true
+	for _, p := range t.parts {
+		p.noteLoss(id)
+	}
+}
+
 // endRegistration takes that a node's present process is registered: from here on the metadata know
 // which records it has lost. It must not have kept a place for which it lacks records.
 func (t *truth) endRegistration(id int32, prev, next *meta.Image) {
@@ -132,6 +146,7 @@ func (t *truth) endRegistration(id int32, prev, next *meta.Image) {
 		t.c.saw("earlier process registered")
 		return
 	}
+	t.unregistered[id] = false
 	for _, p := range t.parts {
 		if !p.tainted[id] {
 			continue
