@@ -58,6 +58,13 @@ func newChaosCluster(t *testing.T, count int, settings ...string) *chaosCluster 
 		m.client = cl
 		t.Cleanup(cl.Close)
 		t.Cleanup(func() {
+			if m.p != nil && t.Failed() {
+				_ = m.p.cmd.Process.Signal(syscall.SIGQUIT) // its log then ends with the stacks of all goroutines
+				select {
+				case <-m.p.done:
+				case <-time.After(5 * time.Second): // it stands still
+				}
+			}
 			if m.p != nil {
 				m.p.kill()
 			}
@@ -196,6 +203,23 @@ func (c *chaosCluster) ailment(ctx context.Context, m *machine) string {
 		}
 	}
 	return ""
+}
+
+// describePartitions describes the partitions of the load as a node sees them.
+func (c *chaosCluster) describePartitions(ctx context.Context, m *machine) string {
+	md, err := m.metadata(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	text := fmt.Sprintf("%d nodes", len(md.Brokers))
+	for _, topic := range md.Topics {
+		for _, p := range topic.Partitions {
+			if !strings.HasPrefix(*topic.Topic, temporaryTopics) {
+				text += fmt.Sprintf("; %s-%d: leader %d, epoch %d, in sync %v, offline %v", *topic.Topic, p.Partition, p.Leader, p.LeaderEpoch, p.ISR, p.OfflineReplicas)
+			}
+		}
+	}
+	return text
 }
 
 // awaitHealed waits until all nodes are active and all replicas in sync, as every node sees it.

@@ -105,15 +105,24 @@ func (d *disk) cut(t *testing.T, how uint32) {
 }
 
 // again brings the disk back after a cut, as a start of the machine does. Nobody may have a file
-// open there.
+// open there. A process with mounts of its own that began meanwhile, such as "ip netns exec", keeps the file
+// system that was shut down, which is then mounted again: so again waits until it is gone.
 func (d *disk) again(t *testing.T) {
 	t.Helper()
-	if err := syscall.Unmount(d.dir, 0); err != nil {
-		t.Fatalf("unmount: %v", err)
-	}
-	if err := d.mount(); err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "the disk is back", func() bool {
+		if err := syscall.Unmount(d.dir, 0); err != nil {
+			t.Fatalf("unmount: %v", err)
+		}
+		if err := d.mount(); err != nil {
+			t.Fatal(err)
+		}
+		probe := filepath.Join(d.dir, "probe")
+		err := errors.Join(os.WriteFile(probe, nil, 0o600), os.Remove(probe))
+		if err != nil && !errors.Is(err, syscall.EIO) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 }
 
 // removeDisksOfTheDead removes the nodes and disks of earlier tests that could not clean up.
