@@ -37,7 +37,7 @@ var floors = []struct{ wing, packages string }{
 	{"apps", "internal/admin"},
 	{"apps", "tools/suite/server"},
 	{"apps", "tools/suite/workload"},
-	{"apps", "tools/suite/nats"},
+	{"apps", "tools/suite/nats tools/suite/cluster"},
 	{"apps", "tools/suite tools/suite/floor"},
 	{"roof", "internal/node internal/sim internal/cli/phrase internal/cli/format"},
 	{"roof", "internal/cli/local"},

@@ -13,6 +13,7 @@
 #   scripts/bench.sh --no-nats  installs nothing
 #   scripts/bench.sh --quick --before OLD/bin/leat --out before.md   another leat in turns with this one
 #   scripts/bench.sh --only '^latency' --rounds 3 --out latency.md
+#   scripts/bench.sh --only '^cluster'   clusters of three nodes, and how long their faults are felt: half an hour
 #
 # Arguments go to the suite ("--help" lists them); the last of a flag wins.
 set -eu

@@ -82,7 +82,7 @@ func claims() []claim {
 	create, groups, thin := createFigures(), groupFigures(), spreadFigures()
 	cold, load, born := coldFigures(), loadFigures(), restartFigures()
 	const p50, p99, p999 = quantileP50, quantileP99, quantileP999
-	return []claim{
+	return append([]claim{
 		pair("1", produceBatches, cpuByteFigure(), 1.4, 7),
 		pair("1", produceBatches, rateFigure(), 0, 5),
 		again("1", produceBatches, cpuByteFigure(), 1.5, 10),
@@ -146,5 +146,5 @@ func claims() []claim {
 		itself("26", groupsMany, leatCache, groups[4], 5, 0),
 		itself("-", generatorLarge, floorNone, clientByteFigure(), 0.15, 0),
 		itself("-", generatorSmall, floorNone, clientRecordFigure(), 0.02, 0),
-	}
+	}, clusterClaims()...)
 }

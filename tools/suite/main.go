@@ -8,8 +8,9 @@
 // program (programs.go) with the settings of its topics. A suite (suite.go) measures
 // them in the order of a plan (plan.go) and fills a report (report.go), which becomes
 // tables (table.go), targets (claims.go) and plots (plot.go). Package workload has the
-// measurements beyond those of "leat bench", package nats those of NATS, package server
-// the processes, and floor is the least that a broker must do. Everything runs on one
+// measurements beyond those of "leat bench", package cluster those of clusters of three
+// nodes (clusters.go), package nats those of NATS, package server the processes, and floor
+// is the least that a broker must do. Everything runs on one
 // goroutine, since two measurements at a time would measure one another.
 package main
 

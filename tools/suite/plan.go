@@ -55,7 +55,7 @@ func (s *suite) makePlan() *plan {
 // into motion for seconds; none is thrown away.
 func (s *suite) roundsOf(w *row) (first, last int) {
 	switch {
-	case w.heavy && s.quick:
+	case w.once, w.heavy && s.quick:
 		return 1, 1
 	case w.heavy, w.warms:
 		return 1, s.rounds

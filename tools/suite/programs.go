@@ -29,11 +29,16 @@ const (
 	programDiscard   = "floor -store discard"
 	programKafka     = "Apache Kafka"
 	programNATS      = "NATS"
+
+	programLeatThree   = "leat, three nodes"
+	programBeforeThree = "leat before, three nodes"
+	programKafkaThree  = "Apache Kafka, three nodes"
 )
 
 // programNames lists them in the order of the report.
 func programNames() []string {
-	return []string{programLeat, programBefore, programFloor, programFloorSync, programJournal, programRecycle, programRecycle64, programDiscard, programKafka, programNATS}
+	return []string{programLeat, programBefore, programFloor, programFloorSync, programJournal, programRecycle, programRecycle64, programDiscard, programKafka, programNATS,
+		programLeatThree, programBeforeThree, programKafkaThree}
 }
 
 // forgets tells whether a program keeps too little for its records to be verified.
@@ -52,9 +57,9 @@ func findPrograms(at *places) (have map[string]*server.Program, missing map[stri
 	} else {
 		have[programNATS] = p
 	}
-	have[programLeat] = leatProgram(leat)
+	have[programLeat], have[programLeatThree] = leatProgram(leat), leatCluster(leat)
 	if at.before != "" {
-		have[programBefore] = leatProgram(at.before)
+		have[programBefore], have[programBeforeThree] = leatProgram(at.before), leatCluster(at.before)
 	}
 	for name, flags := range map[string][]string{
 		programFloor: nil, programFloorSync: {"-sync"}, programJournal: {"-journal", "256"}, programDiscard: {"-store", "discard"},
@@ -73,16 +78,11 @@ func findPrograms(at *places) (have map[string]*server.Program, missing map[stri
 		}
 	}
 	if why := workload.KafkaMissing(kafka); why != "" {
-		missing[programKafka] = why
+		missing[programKafka], missing[programKafkaThree] = why, why
 		return have, missing
 	}
-	java := func(dir string, class ...string) []string {
-		args := []string{
-			"-Xmx1g", "-Xms1g", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
-			"-XX:InitiatingHeapOccupancyPercent=35", "-cp", filepath.Join(kafka, "libs", "*"),
-		}
-		return append(append(args, class...), filepath.Join(dir, "server.properties"))
-	}
+	have[programKafkaThree] = kafkaCluster(kafka)
+	java := javaOf(kafka)
 	have[programKafka] = &server.Program{
 		About: "java -Xmx1g -Xms1g -XX:+UseG1GC -XX:MaxGCPauseMillis=20 kafka.Kafka server.properties, " + kafkaVersion(kafka) +
 			", one KRaft node, defaults and" + strings.Join(settings(" "), ""),
@@ -122,6 +122,17 @@ func kafkaVersion(home string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(jars[0]), "kafka-clients-"), ".jar")
 }
 
+// javaOf makes the arguments with which java runs a class of Kafka's with the properties in a directory.
+func javaOf(kafka string) func(dir string, class ...string) []string {
+	return func(dir string, class ...string) []string {
+		args := []string{
+			"-Xmx1g", "-Xms1g", "-server", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=20",
+			"-XX:InitiatingHeapOccupancyPercent=35", "-cp", filepath.Join(kafka, "libs", "*"),
+		}
+		return append(append(args, class...), filepath.Join(dir, "server.properties"))
+	}
+}
+
 // formatKafka does the step that Kafka needs before its first start.
 func formatKafka(ctx context.Context, dir, addr string, java func(dir string, class ...string) []string) error {
 	controller, err := server.FreeAddress()
@@ -141,10 +152,19 @@ offsets.topic.replication.factor=1
 	if err := os.WriteFile(filepath.Join(dir, "server.properties"), []byte(properties), 0o600); err != nil {
 		return err
 	}
+	return runFormat(ctx, java(dir, "kafka.tools.StorageTool", "format", "-t", newClusterID(), "-c"))
+}
+
+// newClusterID is an id in the form that Kafka wants.
+func newClusterID() string {
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // it never fails
 	id[0] &= 0x7f           // or one in 64 begins with a dash, which the tool takes for a flag
-	args := java(dir, "kafka.tools.StorageTool", "format", "-t", base64.RawURLEncoding.EncodeToString(id[:]), "-c")
+	return base64.RawURLEncoding.EncodeToString(id[:])
+}
+
+// runFormat runs Kafka's tool that makes an empty directory a node's.
+func runFormat(ctx context.Context, args []string) error {
 	if out, err := exec.CommandContext(ctx, "java", args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("format: %w: %s", err, out)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/leatstream/leat/tools/suite/cluster"
 	"github.com/leatstream/leat/tools/suite/nats"
 	"github.com/leatstream/leat/tools/suite/server"
 	"github.com/leatstream/leat/tools/suite/workload"
@@ -26,6 +27,10 @@ const (
 	kafkaPlain  = "kafka"
 	kafkaFlush  = "kafka-flush"
 	natsFile    = "nats"
+	leatThree   = "leat-3"
+	cacheThree  = "leat-3-cache"
+	beforeThree = "leat-3-before"
+	kafkaThree  = "kafka-3"
 )
 
 // pageCache makes a topic acknowledge records that are written but not synced, as Kafka does.
@@ -55,6 +60,10 @@ func contenders() []contender {
 		{name: floorWide, title: "floor program, recycled blocks", program: programRecycle64},
 		{name: floorNone, title: "floor program, storing nothing", program: programDiscard},
 		{name: kafkaPlain, title: "Apache Kafka", program: programKafka},
+		{name: leatThree, title: "Leat, three nodes (durable)", program: programLeatThree},
+		{name: beforeThree, title: "Leat before, three nodes (durable)", program: programBeforeThree, beside: leatThree},
+		{name: cacheThree, title: "Leat, three nodes, page cache", program: programLeatThree, configs: []string{pageCache}},
+		{name: kafkaThree, title: "Apache Kafka, three nodes", program: programKafkaThree},
 		{name: natsFile, title: "NATS JetStream, in files", program: programNATS},
 	}
 }
@@ -69,14 +78,16 @@ type row struct {
 	figures  []figure
 	topic    topicState
 	long     bool // not in the quick suite
-	own      bool // each turn has a process of its own, and an empty directory
+	own      bool // each turn has a process or a cluster of its own, and an empty directory
+	once     bool // it has one round, in which it does the same thing several times
 	heavy    bool // none of its rounds is thrown away, and the quick suite has one
 	pristine bool // it makes its topics itself, or needs none
-	large    bool // the quick suite has a fifth of its records
+	large    bool // the quick suite has a fifth of its records and faults
 	warms    bool // it has a part that is not measured, so that no round is thrown away
 	calls    bool // system calls are counted too, in a run of its own
 	// restart runs instead of run, on a program that does not run yet.
 	restart func(ctx context.Context, p *server.Program, dir string, o workload.Options) (*workload.Result, error)
+	cluster cluster.Func              // runs instead of run, on the nodes of a cluster
 	turn    time.Duration             // that one contender's turn takes, about; 0: as long as produce
 	fewer   func(o *workload.Options) // reduces the numbers for Apache Kafka; the note says so
 	note    string                    // for the reader of the table
@@ -184,7 +195,7 @@ func rows() []row {
 	client := func(records int64) func(*workload.Options) {
 		return func(o *workload.Options) { o.Size, o.Records = 1024, records }
 	}
-	return []row{
+	return append([]row{
 		{name: idleEmpty, run: workload.Idle, who: cached, own: true, pristine: true, heavy: true, figures: []figure{memoryFigure(), cpuShareFigure()}, set: still(1, 4*time.Second), turn: 12 * time.Second},
 		{name: idleMany, run: workload.Idle, who: cached, own: true, pristine: true, heavy: true, long: true, figures: []figure{memoryFigure(), connectionFigure(), cpuShareFigure()}, set: still(10_000, 12*time.Second), turn: 20 * time.Second},
 		{name: produceBatches, run: workload.Produce, nats: nats.Produce, set: shape(1024, 16, 32), who: withNATS(all), figures: bytes, calls: true},
@@ -215,7 +226,7 @@ func rows() []row {
 		{name: groupsMany, run: workload.Groups, set: from(workload.GroupsDefaults()), who: []string{leatCache, leatDurable, kafkaPlain}, figures: groupFigures(), heavy: true, turn: 14 * time.Second},
 		{name: spreadThin, run: workload.Spread, set: from(workload.SpreadDefaults()), who: []string{leatDurable, leatCache, floorCache, kafkaPlain}, figures: spreadFigures(), heavy: true, long: true, turn: 20 * time.Second, fewer: func(o *workload.Options) { o.Partitions = fewerPartitions }, note: fewerNote},
 		{name: createMany, run: workload.Create, set: from(workload.CreateDefaults()), who: []string{leatCache, kafkaPlain}, figures: createFigures(), heavy: true, pristine: true, turn: 6 * time.Second, fewer: func(o *workload.Options) { o.Partitions = fewerPartitions }, note: fewerNote},
-	}
+	}, clusterRows()...)
 }
 
 // still holds connections that do nothing, and looks when the server has come to rest.

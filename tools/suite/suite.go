@@ -27,6 +27,7 @@ type suite struct {
 	programs map[string]*server.Program
 	missing  map[string]string // program: why it is not there
 	running  map[string]*server.Server
+	clusters map[string]*server.Cluster // that run
 	dir      string
 	kafka    string            // directory of Apache Kafka
 	steady   map[string]string // topics that have reached their retention, by contender and kind
@@ -83,11 +84,12 @@ func (s *suite) runAll(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	s.dir, s.running, s.steady = dir, map[string]*server.Server{}, map[string]string{}
+	s.dir, s.running, s.steady, s.clusters = dir, map[string]*server.Server{}, map[string]string{}, map[string]*server.Cluster{}
 	defer func() {
 		for _, srv := range s.running {
 			err = errors.Join(err, srv.Stop())
 		}
+		err = errors.Join(err, s.stopClusters())
 	}()
 	return s.makePlan().run(ctx, s)
 }
@@ -202,6 +204,9 @@ func (s *suite) countCalls(ctx context.Context, w *row, all []*runner) error {
 
 // takeTurn is one measurement of one contender.
 func (s *suite) takeTurn(ctx context.Context, w *row, c *runner, round int) (*workload.Result, error) {
+	if w.cluster != nil {
+		return s.measureCluster(ctx, w, c)
+	}
 	if w.own {
 		return s.measureAlone(ctx, w, c)
 	}
@@ -311,11 +316,11 @@ func (s *suite) options(w *row, srv *server.Server, c *contender) workload.Optio
 	if w.set(&o); o.Records == 0 {
 		o.Records = s.bytes / int64(o.Size)
 	}
-	if w.large && s.quick {
-		o.Records /= 5
-	}
-	if w.fewer != nil && c.program == programKafka {
+	if w.fewer != nil && (c.program == programKafka || c.program == programKafkaThree) {
 		w.fewer(&o)
+	}
+	if w.large && s.quick {
+		o.Records, o.Faults = o.Records/5, max(1, o.Faults/5)
 	}
 	return o
 }

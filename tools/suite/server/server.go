@@ -1,5 +1,6 @@
 // Package server starts programs that serve Kafka's protocol, or another one, and ends
-// them: as a stop does, or as a crash does. A Server belongs to one goroutine.
+// them: as a stop does, or as a crash does. A Server is one process, a Cluster several of
+// them that are nodes of one cluster. Each belongs to one goroutine.
 package server
 
 import (
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/leatstream/leat/internal/bench/client"
@@ -29,6 +31,8 @@ type Program struct {
 	Prepare func(ctx context.Context, dir, addr string) error
 	Command func(dir, addr string) (name string, args []string)
 	Probe   func(ctx context.Context, addr string) error // nil: asks as a client of Kafka
+	// Ensemble is how it runs as a cluster, instead of Prepare and Command; nil: it runs alone.
+	Ensemble *Ensemble
 }
 
 // Server is a running program.
@@ -137,7 +141,7 @@ func (s *Server) Kill() error {
 
 // Stop ends the program, by force where it does not end in time.
 func (s *Server) Stop() error {
-	_ = s.cmd.Process.Signal(os.Interrupt) // it may have ended by itself
+	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
 	kill := time.AfterFunc(stopWithin, func() { _ = s.cmd.Process.Kill() })
 	defer kill.Stop()
 	var exit *exec.ExitError

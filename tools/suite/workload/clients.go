@@ -63,7 +63,7 @@ func (c *ordinaryClient) run(ctx context.Context, o Options) (r *Result, err err
 		do   func(ctx context.Context, o *Options, input string) (time.Duration, error)
 	}{{ClientProduce, c.produce}, {ClientConsume, c.consume}} {
 		var cpu time.Duration
-		s, err := measureStep(step.name, o.PIDs, func(s *Step) (err error) {
+		s, err := MeasureStep(step.name, o.PIDs, func(s *Step) (err error) {
 			s.Records, s.Bytes = o.Records, o.Records*int64(o.Size)
 			cpu, err = step.do(ctx, &o, input)
 			return err
@@ -76,7 +76,7 @@ func (c *ordinaryClient) run(ctx context.Context, o Options) (r *Result, err err
 		}
 		r.Steps = append(r.Steps, s)
 	}
-	r.addSteps()
+	r.AddSteps()
 	r.Records = o.Records
 	return r, nil
 }

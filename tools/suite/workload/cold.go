@@ -76,7 +76,7 @@ func Cold(ctx context.Context, o Options) (r *Result, err error) {
 	if err = errors.Join(err, cold.err); err != nil {
 		return nil, err
 	}
-	r = &Result{Result: *beside, Steps: []Step{disk, stepOf(ColdAlone, alone), cold.step, stepOf(ColdTail, beside)}}
+	r = &Result{Result: *beside, Steps: []Step{disk, StepOf(ColdAlone, alone), cold.step, StepOf(ColdTail, beside)}}
 	r.Kind, r.Options = KindCold, o.Options
 	r.Seconds, r.Bytes, r.Records, r.Requests = cold.step.Seconds, cold.step.Bytes, cold.step.Records, cold.step.Requests
 	return r, nil
@@ -109,7 +109,7 @@ func diskRate(files []string) (Step, error) {
 	if err := dropFiles(files); err != nil {
 		return Step{}, err
 	}
-	return measureStep(ColdDisk, nil, func(s *Step) error {
+	return MeasureStep(ColdDisk, nil, func(s *Step) error {
 		for _, name := range files {
 			n, err := readAll(name)
 			if s.Bytes += n; err != nil {

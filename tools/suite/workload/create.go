@@ -56,7 +56,7 @@ func Create(ctx context.Context, o Options) (*Result, error) {
 			name string
 			do   func(ctx context.Context, s *Step) error
 		}{{CreateAnswer, m.create}, {CreateWritable, m.write}, {CreateDelete, m.remove}} {
-			s, err := measureStep(step.name+again, o.PIDs, func(s *Step) error { return step.do(ctx, s) })
+			s, err := MeasureStep(step.name+again, o.PIDs, func(s *Step) error { return step.do(ctx, s) })
 			if err != nil {
 				return nil, err
 			}
@@ -68,7 +68,7 @@ func Create(ctx context.Context, o Options) (*Result, error) {
 		}
 	}
 	seconds := r.Seconds
-	r.addSteps()
+	r.AddSteps()
 	r.Seconds = seconds // writable has the time of create in it
 	return r, nil
 }

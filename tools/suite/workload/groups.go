@@ -83,9 +83,9 @@ func Groups(ctx context.Context, o Options) (*Result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", step.name, err)
 		}
-		r.Steps = append(r.Steps, stepOf(step.name, one))
+		r.Steps = append(r.Steps, StepOf(step.name, one))
 	}
-	r.addSteps()
+	r.AddSteps()
 	return r, nil
 }
 
@@ -147,7 +147,7 @@ func fillGroup(ctx context.Context, o *Options, addr, name string, r *Result) er
 		g.members = append(g.members, &member{c: c, g: g, group: name, topic: o.Topic})
 	}
 	process.ResetPeak(o.PIDs)
-	s, err := measureStep(GroupsJoin, o.PIDs, func(s *Step) error { return g.stabilize(ctx, s) })
+	s, err := MeasureStep(GroupsJoin, o.PIDs, func(s *Step) error { return g.stabilize(ctx, s) })
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func fillGroup(ctx context.Context, o *Options, addr, name string, r *Result) er
 	if o.Members == 1 {
 		return nil
 	}
-	s, err = measureStep(GroupsLeave, o.PIDs, func(s *Step) error {
+	s, err = MeasureStep(GroupsLeave, o.PIDs, func(s *Step) error {
 		leaver := g.members[0]
 		defer leaver.c.Close()
 		g.members = g.members[1:]

@@ -53,7 +53,7 @@ func loadAndRest(ctx context.Context, o Options, rest time.Duration) (*Result, e
 	both.Records, both.Passes, both.PIDs = 0, 0, nil
 	var produced, consumed *bench.Result
 	process.ResetPeak(o.PIDs)
-	all, err := measureStep("both", o.PIDs, func(*Step) error {
+	all, err := MeasureStep("both", o.PIDs, func(*Step) error {
 		failed := make(chan error, 1)
 		go func() {
 			var err error
@@ -67,13 +67,13 @@ func loadAndRest(ctx context.Context, o Options, rest time.Duration) (*Result, e
 	if err != nil {
 		return nil, err
 	}
-	idle, err := measureStep(LoadRest, o.PIDs, func(*Step) error { return pause(ctx, rest) })
+	idle, err := MeasureStep(LoadRest, o.PIDs, func(*Step) error { return pause(ctx, rest) })
 	if err != nil {
 		return nil, err
 	}
 	// The client's CPU is not told apart between the two.
 	produced.ClientCPU, consumed.ClientCPU = 0, 0
-	r.Steps = []Step{stepOf(LoadFill, first), stepOf(LoadProduce, produced), stepOf(LoadConsume, consumed), idle}
+	r.Steps = []Step{StepOf(LoadFill, first), StepOf(LoadProduce, produced), StepOf(LoadConsume, consumed), idle}
 	r.Records, r.Bytes = produced.Records+consumed.Records, produced.Bytes+consumed.Bytes
 	r.Requests = produced.Requests + consumed.Requests
 	r.Seconds, r.ClientCPU = all.Seconds, all.ClientCPU

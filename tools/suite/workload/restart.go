@@ -72,7 +72,7 @@ func Restart(ctx context.Context, p *server.Program, dir string, o Options) (r *
 			return nil, err
 		}
 	}
-	r.addSteps()
+	r.AddSteps()
 	return r, nil
 }
 

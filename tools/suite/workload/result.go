@@ -39,16 +39,16 @@ func (r *Result) Step(name string) *Step {
 	return nil
 }
 
-// stepOf makes a run of the generator a step of a workload.
-func stepOf(name string, r *bench.Result) Step {
+// StepOf makes a run of the generator a step of a workload.
+func StepOf(name string, r *bench.Result) Step {
 	return Step{
 		Name: name, Seconds: r.Seconds, Records: r.Records, Bytes: r.Bytes, Requests: r.Requests,
 		ClientCPU: r.ClientCPU, Server: r.Server, Ack: r.Ack, EndToEnd: r.EndToEnd,
 	}
 }
 
-// measureStep times do, and measures the servers meanwhile.
-func measureStep(name string, pids []int, do func(s *Step) error) (Step, error) {
+// MeasureStep times do, and measures the servers meanwhile.
+func MeasureStep(name string, pids []int, do func(s *Step) error) (Step, error) {
 	s := Step{Name: name}
 	m, err := process.Start(pids)
 	if err != nil {
@@ -64,8 +64,8 @@ func measureStep(name string, pids []int, do func(s *Step) error) (Step, error) 
 	return s, err
 }
 
-// addSteps makes the workload's own figures those of its steps together.
-func (r *Result) addSteps() {
+// AddSteps makes the workload's own figures those of its steps together.
+func (r *Result) AddSteps() {
 	for i := range r.Steps {
 		s := &r.Steps[i]
 		r.Seconds += s.Seconds

@@ -51,8 +51,8 @@ func Spread(ctx context.Context, o Options) (*Result, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", step.name, err)
 		}
-		r.Steps = append(r.Steps, stepOf(step.name, one))
+		r.Steps = append(r.Steps, StepOf(step.name, one))
 	}
-	r.addSteps()
+	r.AddSteps()
 	return r, nil
 }

@@ -25,6 +25,7 @@ type Options struct {
 	Interval  time.Duration // between two commits of a group
 	Extra     int           // partitions with one record each, besides
 	Settle    time.Duration // before an idle server is looked at
+	Faults    int           // of a cluster, one after another
 	Data      string        // the server's data directory
 	KafkaHome string        // where Apache Kafka's own client is; "": nowhere
 }
