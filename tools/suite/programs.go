@@ -30,9 +30,9 @@ const (
 	programKafka     = "Apache Kafka"
 	programNATS      = "NATS"
 
-	programLeatThree   = "leat, three nodes"
-	programBeforeThree = "leat before, three nodes"
-	programKafkaThree  = "Apache Kafka, three nodes"
+	programLeatThree   = "three nodes of leat"
+	programBeforeThree = "three nodes of leat before"
+	programKafkaThree  = "three nodes of Apache Kafka"
 )
 
 // programNames lists them in the order of the report.

@@ -31,7 +31,6 @@ func CatchUp(ctx context.Context, c *server.Cluster, o workload.Options) (r *wor
 		if err != nil {
 			return errors.Join(err, c.Launch(ctx, away))
 		}
-		workload.SyncDisks() // the disk must not be busy with what was produced
 		r.Steps = append(r.Steps, workload.StepOf(CatchUpProduce, produced))
 		if err := c.Launch(ctx, away); err != nil {
 			return err

@@ -45,11 +45,6 @@ func startLeat(t *testing.T) *server.Cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := c.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
 	return c
 }
 
@@ -60,6 +55,11 @@ func TestLeat(t *testing.T) {
 		t.Skip("the suite needs Linux")
 	}
 	c := startLeat(t)
+	defer func() {
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
 	ctx := t.Context() // a node that is started again lives as long as it
 	for _, test := range []struct {
 		name  string
@@ -69,7 +69,7 @@ func TestLeat(t *testing.T) {
 		steps map[string]int64 // the records of each step, 0: it counts none
 	}{
 		{"produce", Produce, KindProduce, func(o *workload.Options) { o.Partitions, o.Records, o.Duration = 3, 4800, 0 }, nil},
-		{"latency", Latency, KindLatency, func(o *workload.Options) { o.Partitions, o.Duration = 1, 100 * time.Millisecond }, map[string]int64{LatencyOften: 1100, LatencySeldom: 2}},
+		{"latency", Latency, KindLatency, func(o *workload.Options) { o.Partitions, o.Duration = 1, 100*time.Millisecond }, map[string]int64{LatencyOften: 1100, LatencySeldom: 2}},
 		{"catch-up", CatchUp, KindCatchUp, func(o *workload.Options) { o.Partitions, o.Records = 2, 3200 }, map[string]int64{CatchUpProduce: 3200, CatchUpStart: 0, CatchUpFetch: 3200}},
 		{"kill", LeaderKilled, KindFault, func(o *workload.Options) { o.Faults = 2 }, map[string]int64{FaultGap: 0}},
 		{"stop", LeaderStopped, KindFault, func(o *workload.Options) { o.Faults = 1 }, map[string]int64{FaultGap: 0}},
@@ -78,7 +78,7 @@ func TestLeat(t *testing.T) {
 		{"many", Many, KindMany, func(o *workload.Options) { o.Partitions = 60 }, map[string]int64{
 			ManyCreate: 60, ManyWritable: 60, ManyFailover: 60, ManyReturn: 60, ManyRestart: 60, ManyRejoin: 60,
 		}},
-		{"idle", Idle, KindIdle, func(o *workload.Options) { o.Partitions, o.Duration = 30, 100 * time.Millisecond }, map[string]int64{IdleBusiest: 0, IdleLargest: 0}},
+		{"idle", Idle, KindIdle, func(o *workload.Options) { o.Partitions, o.Duration = 30, 100*time.Millisecond }, map[string]int64{IdleBusiest: 0, IdleLargest: 0}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			o := workload.Defaults()

@@ -9,7 +9,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
+
+// nodeWithin is how long a node may take from its start to its first answer. Several start at the same time,
+// and may wait for each other.
+const nodeWithin = 5 * time.Minute
 
 // Place is where a node of a cluster runs.
 type Place struct{ Dir, Addr string }
@@ -84,7 +89,7 @@ func (c *Cluster) launchAll(ctx context.Context, first int, joins bool) error {
 }
 
 func (c *Cluster) launch(ctx context.Context, node int, joins bool) error {
-	p := Program{Command: func(string, string) (string, []string) { return c.ensemble.Command(c.Places, node, joins) }}
+	p := Program{Within: nodeWithin, Command: func(string, string) (string, []string) { return c.ensemble.Command(c.Places, node, joins) }}
 	s, err := p.Launch(ctx, c.Places[node].Dir, c.Places[node].Addr)
 	if err != nil {
 		return fmt.Errorf("node %d: %w", node+1, err)

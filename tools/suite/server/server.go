@@ -5,6 +5,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type Program struct {
 	Prepare func(ctx context.Context, dir, addr string) error
 	Command func(dir, addr string) (name string, args []string)
 	Probe   func(ctx context.Context, addr string) error // nil: asks as a client of Kafka
+	Within  time.Duration                                // that it may take from its start to its first answer; 0: ReadyWithin
 	// Ensemble is how it runs as a cluster, instead of Prepare and Command; nil: it runs alone.
 	Ensemble *Ensemble
 }
@@ -97,7 +99,7 @@ func (p *Program) Launch(ctx context.Context, dir, addr string) (*Server, error)
 		if err == nil {
 			return s, nil
 		}
-		if ctx.Err() != nil || time.Since(s.Began) > ReadyWithin || s.Ended() {
+		if ctx.Err() != nil || time.Since(s.Began) > cmp.Or(p.Within, ReadyWithin) || s.Ended() {
 			return nil, errors.Join(fmt.Errorf("it does not answer: %w; it says: %s", err, s.LastWords()), s.Stop())
 		}
 		time.Sleep(time.Millisecond)
