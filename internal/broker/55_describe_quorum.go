@@ -8,6 +8,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/broker/missing"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
@@ -31,11 +32,12 @@ func (b *Broker) describeQuorum(d *decision, r *wire.Request, kreq kmsg.Request)
 	resp := kmsg.NewPtrDescribeQuorumResponse()
 	resp.ErrorMessage = new(string) // empty, not null, as in Kafka
 	if len(req.Topics) != 1 || req.Topics[0].Topic != metadataTopic || len(req.Topics[0].Partitions) != 1 || req.Topics[0].Partitions[0].Partition != 0 {
-		for i := range req.Topics {
-			resp.Topics = append(resp.Topics, refuseQuorumTopic(&req.Topics[i]))
-		}
-		r.Reply(resp)
-		return nil
+		return b.replyAnswer(r, missing.Answer{Memory: sizeOfQuorumTopics(req), Make: func(pass func()) kmsg.Response {
+			for i := range req.Topics {
+				resp.Topics = append(resp.Topics, refuseQuorumTopic(&req.Topics[i], pass))
+			}
+			return resp
+		}})
 	}
 	m, st := b.cfg.Image(), b.cfg.Quorum()
 	isLeader := st.Leader == b.cfg.NodeID || st.LeaderRaftID != 0 && st.LeaderRaftID == st.RaftID
@@ -139,10 +141,24 @@ func (q *quorumView) describeReplica(id int32, now time.Time) kmsg.DescribeQuoru
 	return v
 }
 
-func refuseQuorumTopic(t *kmsg.DescribeQuorumRequestTopic) kmsg.DescribeQuorumResponseTopic {
+// sizeOfQuorumTopics is the memory of an answer that refuses all partitions that a request names.
+func sizeOfQuorumTopics(req *kmsg.DescribeQuorumRequest) (size missing.Memory) {
+	message := len(kerr.UnknownTopicOrPartition.Description)
+	for i := range req.Topics {
+		size.Add(1, len(req.Topics[i].Topic))
+		size.Add(len(req.Topics[i].Partitions), message*len(req.Topics[i].Partitions))
+	}
+	return size
+}
+
+func refuseQuorumTopic(t *kmsg.DescribeQuorumRequestTopic, pass func()) kmsg.DescribeQuorumResponseTopic {
 	rt := kmsg.NewDescribeQuorumResponseTopic()
 	rt.Topic = t.Topic
+	rt.Partitions = make([]kmsg.DescribeQuorumResponseTopicPartition, 0, len(t.Partitions))
 	for i := range t.Partitions {
+		if i%stretch == stretch-1 {
+			pass()
+		}
 		rp := kmsg.NewDescribeQuorumResponseTopicPartition()
 		rp.Partition, rp.ErrorCode = t.Partitions[i].Partition, kerr.UnknownTopicOrPartition.Code
 		rp.ErrorMessage = &kerr.UnknownTopicOrPartition.Description

@@ -99,13 +99,10 @@ func (b *Broker) answerMemory(kreq kmsg.Request) int64 {
 	case *kmsg.AlterPartitionAssignmentsRequest:
 		size = sizeOfReassignments(req)
 	case *kmsg.DescribeQuorumRequest:
-		const replica, message = 256, 128
-		size = missing.Memory(replica * len(b.cfg.Image().Nodes))
+		const replica = 256
+		size = sizeOfQuorumTopics(req)
+		size += missing.Memory(replica * len(b.cfg.Image().Nodes))
 		size += missing.Memory(replica * len(b.cfg.Image().Brokers))
-		for i := range req.Topics {
-			size.Add(1, len(req.Topics[i].Topic))
-			size.Add(len(req.Topics[i].Partitions), message*len(req.Topics[i].Partitions))
-		}
 	case *kmsg.UpdateFeaturesRequest:
 		size = sizeOfFeatures(req)
 	}

@@ -313,6 +313,11 @@ func TestNoAnswerTakesMoreThanIsReserved(t *testing.T) {
 		req.SetVersion(a.max)
 		g.checkReserved(t, a, req, "everything there is")
 	}
+	parts := kmsg.NewPtrDescribeQuorumRequest()
+	parts.Topics = []kmsg.DescribeQuorumRequestTopic{{Topic: "x", Partitions: make([]kmsg.DescribeQuorumRequestTopicPartition, 400_000)}}
+	a := g.broker.apis[parts.Key()]
+	parts.SetVersion(a.max)
+	g.checkReserved(t, a, parts, "one topic with 400,000 partitions")
 }
 
 // askForAll are requests that name nothing, and have answers about all topics.

@@ -147,7 +147,7 @@ func (a *admin) newMux(health func() health) *http.ServeMux {
 	})
 	profiles := make(chan struct{}, maxProfiles)
 	for path, serve := range map[string]http.HandlerFunc{
-		"": pprof.Index, "cmdline": pprof.Cmdline, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
+		"": pprof.Index, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
 	} {
 		mux.Handle("/debug/pprof/"+path, boundProfiles(profiles, serve))
 	}
