@@ -112,7 +112,29 @@ func (r *Rules) checkRegistration(g *Registration, alive bool) *Error {
 			return refuse(InvalidRegistration, "Broker %d is already registered with directory %v", id, b.Directory)
 		}
 	}
+	if err := checkListeners(b.Listeners); err != nil {
+		return err
+	}
 	return r.checkFeatures(b)
+}
+
+const (
+	maxListeners    = 64
+	maxListenerName = 249
+	maxHost         = 253 // of a name in DNS
+)
+
+// checkListeners refuses addresses that nobody could reach, and more of them than all nodes should keep.
+func checkListeners(listeners []meta.Listener) *Error {
+	if len(listeners) > maxListeners {
+		return refuse(InvalidRegistration, "A node may have %d listeners, and this one has %d.", maxListeners, len(listeners))
+	}
+	for _, l := range listeners {
+		if len(l.Name) > maxListenerName || len(l.Host) > maxHost {
+			return refuse(InvalidRegistration, "The name of a listener has at most %d bytes and its host %d, and one of this node has %d and %d.", maxListenerName, maxHost, len(l.Name), len(l.Host))
+		}
+	}
+	return nil
 }
 
 // checkFeatures refuses a node that does not support the finalized levels.

@@ -41,6 +41,21 @@ func newMembers(t *testing.T, ids ...int32) (*cluster, *Controller) {
 	return c, ctl
 }
 
+// TestListenersAreBounded proves that a node is refused that registers addresses which no other could use.
+func TestListenersAreBounded(t *testing.T) {
+	_, ctl := newMembers(t, 1)
+	for name, listeners := range map[string][]meta.Listener{
+		"a long host":    {{Name: "PLAINTEXT", Host: strings.Repeat("a", 254), Port: 9092}},
+		"a long name":    {{Name: strings.Repeat("A", 250), Host: "a", Port: 9092}},
+		"many listeners": make([]meta.Listener, 65),
+	} {
+		g := Registration{Broker: meta.Broker{ID: 2, Incarnation: meta.UUID{9}, Directory: meta.UUID{2}, Listeners: listeners}}
+		if _, refused, err := ctl.RegisterBroker(t.Context(), 0, &g); err != nil || refused == nil || refused.Kind != InvalidRegistration {
+			t.Errorf("%s: %v, %v", name, refused, err)
+		}
+	}
+}
+
 // TestTokensEnd proves that a token lets nodes in until it ends or is revoked, that its holder is
 // told so for a day, and that tokens are then forgotten, so that there is a bound of them.
 func TestTokensEnd(t *testing.T) {

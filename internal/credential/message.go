@@ -162,6 +162,20 @@ type verdict struct {
 	mac     [macLen]byte
 }
 
+// FitMembers returns those members, and those of their addresses, for which a Welcome has room, so that what one
+// node has registered keeps no other from being let in.
+func FitMembers(members []Contact) []Contact {
+	fit := make([]Contact, 0, min(len(members), maxMembers))
+	for _, m := range members {
+		m.Addresses = slices.DeleteFunc(slices.Clone(m.Addresses), func(a string) bool { return len(a) > maxAddress })
+		m.Addresses = m.Addresses[:min(len(m.Addresses), maxAddresses)]
+		if m.NodeID >= 0 && len(m.Addresses) > 0 && len(fit) < maxMembers {
+			fit = append(fit, m)
+		}
+	}
+	return fit
+}
+
 // encodeBody encodes the part that the MAC is over.
 func (v *verdict) encodeBody() ([]byte, error) {
 	b := []byte{byte(typeVerdict), messageFormat, byte(v.reason)}

@@ -2,6 +2,8 @@ package credential
 
 import (
 	"bytes"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -109,6 +111,34 @@ func TestFieldsAreJudged(t *testing.T) {
 	}
 	if _, err := parseVerdict(append([]byte{4, 1, byte(reasonUnproven)}, make([]byte, macLen)...)); err == nil {
 		t.Error("a verdict with the code of a refusal is read")
+	}
+}
+
+// TestAnyMembersFit proves that a welcome can be made whatever addresses the members of a cluster have, and
+// however many they are, and that it has those for which there is room.
+func TestAnyMembersFit(t *testing.T) {
+	long := strings.Repeat("a", maxAddress+1)
+	members := []Contact{
+		{NodeID: 1, Addresses: []string{long, "a:1"}}, {NodeID: 2, Addresses: []string{long}}, {NodeID: 3, Addresses: slices.Repeat([]string{"c:1"}, maxAddresses+1)},
+	}
+	for id := range int32(maxMembers) {
+		members = append(members, Contact{NodeID: 10 + id, Addresses: []string{"d:1"}})
+	}
+	v := verdict{welcome: Welcome{NodeID: 1, Members: FitMembers(members)}}
+	b, err := v.encodeBody()
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := parseVerdict(append(b, make([]byte, macLen)...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := back.welcome.Members
+	if len(got) != maxMembers || !slices.Equal(got[0].Addresses, []string{"a:1"}) || got[1].NodeID != 3 || len(got[1].Addresses) != maxAddresses {
+		t.Errorf("%d members, the first are %+v, %+v", len(got), got[0], got[1])
+	}
+	if len(members[0].Addresses) != 2 {
+		t.Error("the members that were given have changed")
 	}
 }
 

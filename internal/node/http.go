@@ -146,7 +146,7 @@ func (a *admin) newMux(health func() health) *http.ServeMux {
 		(*metrics).ServeHTTP(w, r)
 	})
 	profiles := make(chan struct{}, maxProfiles)
-	for path, serve := range map[string]http.HandlerFunc{
+	for path, serve := range map[string]http.HandlerFunc{ // not the command line, which may have a join token
 		"": pprof.Index, "profile": pprof.Profile, "symbol": pprof.Symbol, "trace": pprof.Trace,
 	} {
 		mux.Handle("/debug/pprof/"+path, boundProfiles(profiles, serve))

@@ -222,5 +222,10 @@ func TestHTTP(t *testing.T) {
 	f("/metrics", "leat_journal_damaged 0")
 	f("/metrics", "leat_directories_set_aside 0")
 	f("/debug/pprof/", "goroutine")
+	if resp, err := http.Get("http://" + n.Info().HTTP + "/debug/pprof/cmdline"); err != nil || resp.StatusCode != http.StatusNotFound { // it may have a join token
+		t.Error("the command line is told:", resp, err)
+	} else {
+		_ = resp.Body.Close()
+	}
 	http.DefaultClient.CloseIdleConnections()
 }

@@ -197,7 +197,7 @@ func contactsOf(img *meta.Image) (list []credential.Contact) {
 			list = append(list, credential.Contact{NodeID: id, Key: img.Nodes[id].Key, Addresses: addresses})
 		}
 	}
-	return list
+	return credential.FitMembers(list)
 }
 
 // noteEvent takes what happens to connections to other nodes.
