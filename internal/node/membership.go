@@ -257,7 +257,7 @@ const leaveTime = time.Second
 // leaveCluster has the other nodes take over what this one leads, before it stops. A node that fails, or that
 // nobody can take over from, just stops.
 func leaveCluster(ctx context.Context, n *Node) {
-	if n.quorum == nil || !n.peers.gate.isOpen.Load() || n.peers.isAlone() || n.peers.isRemoved.Load() {
+	if n.quorum == nil || !n.peers.gate.isOpen() || n.peers.isAlone() || n.peers.isRemoved.Load() {
 		return
 	}
 	for answered := n.clock(); ; {

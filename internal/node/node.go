@@ -187,7 +187,7 @@ func (n *Node) becomeActive(ctx context.Context) error {
 	sweepLogs(n)
 	beginUpkeep(n)
 	noteAddresses(n)
-	n.peers.gate.isOpen.Store(true)
+	n.peers.gate.open()
 	if !early {
 		serveListeners(n)
 	}

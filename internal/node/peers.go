@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/leatstream/leat/internal/cluster"
 	"github.com/leatstream/leat/internal/controller"
@@ -63,6 +64,7 @@ func (p *peers) prepare(ctx context.Context, cfg *peersConfig) error {
 		return fmt.Errorf("%s: %w", identityFile, err)
 	}
 	p.self = credential.Self{Versions: peerVersions, Cluster: own, Epoch: clusterEpoch, NodeID: cfg.id.nodeID, Key: cfg.id.key}
+	p.gate = newGate(ctx)
 	p.incarnation, p.fail = credential.Incarnation(cfg.incarnation), cfg.fail
 	p.log, p.silent = cfg.log, map[int32]struct{}{}
 	p.image, p.directory = cfg.image, directory{cfg.image, cfg.members}
@@ -242,19 +244,53 @@ func (p *peers) followMembers() {
 	p.door.Retain(func(c credential.Peer) bool { return c.Kind == credential.KindJoiner || p.isMember(c.NodeID) })
 }
 
-// errStarting ends the connection of a client that comes before the node serves.
+// errStarting ends the connection of a client that comes long before the node serves.
 var errStarting = errors.New("the node is starting and does not serve clients yet")
 
-// gate lets only other nodes in until it is opened: a node may need the others to become able to serve.
+// gateTime is how long a client's first request waits for a node that is starting. Some clients give up for good when
+// a connection is closed before its first answer; after this time a client does better to ask another node.
+const gateTime = 5 * time.Second
+
+// gate lets only other nodes in until it is opened: a node may need the others to become able to serve. Requests of
+// clients wait meanwhile.
 type gate struct {
 	wire.Handler
-	isOpen atomic.Bool
+	opened chan struct{}   // closed by open
+	ended  <-chan struct{} // closed when the node stops
+}
+
+func newGate(ctx context.Context) gate {
+	return gate{opened: make(chan struct{}), ended: ctx.Done()}
+}
+
+func (g *gate) open() { close(g.opened) }
+
+func (g *gate) isOpen() bool {
+	select {
+	case <-g.opened:
+		return true
+	default:
+		return false
+	}
+}
+
+// await waits until the gate is open, and returns false if it was not in time.
+func (g *gate) await() bool {
+	late := time.NewTimer(gateTime)
+	defer late.Stop()
+	select {
+	case <-g.opened:
+		return true
+	case <-g.ended:
+	case <-late.C:
+	}
+	return false
 }
 
 // Open begins the session of a connection.
 func (g *gate) Open(c *wire.Conn) wire.Session { //nolint:ireturn // it is of wire.Handler
 	s := g.Handler.Open(c)
-	if g.isOpen.Load() {
+	if g.isOpen() {
 		return s
 	}
 	return &gatedSession{s, g}
@@ -268,7 +304,7 @@ type gatedSession struct {
 
 // Serve serves a request.
 func (s *gatedSession) Serve(r *wire.Request) error {
-	if !peer.IsPrivate(r.Key) && !s.gate.isOpen.Load() {
+	if !peer.IsPrivate(r.Key) && !s.gate.isOpen() && !s.gate.await() {
 		return errStarting
 	}
 	return s.Session.Serve(r)
