@@ -260,6 +260,48 @@ func TestFirstStartIsNoDamage(t *testing.T) {
 	}
 }
 
+// TestUsedDirectoryIsNoFirstStart proves that a directory in which a node has run, and which has neither checkpoints nor
+// a journal any more, is reported as damaged: its logs are empty, and whoever believed that nothing was lost would
+// remove what other replicas have.
+func TestUsedDirectoryIsNoFirstStart(t *testing.T) {
+	mem := vfs.NewMem()
+	s := notedStore(t, testConfig(mem, "data"))
+	if err := s.cfg.Run.Begin(3); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, testLog(s, 0, testOptions()), batch(t, 0, 1, 100))
+	s.Commit()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	infos, err := mem.ReadDir("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range infos {
+		if i.Name == "last-run" {
+			continue
+		}
+		if i.Dir {
+			files, err := mem.ReadDir("data/" + i.Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range files {
+				if err := mem.Remove("data/" + i.Name + "/" + f.Name); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if err := mem.Remove("data/" + i.Name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := notedStore(t, testConfig(mem, "data")).Damage(); !errors.Is(err, errCheckpointsLost) {
+		t.Errorf("the store says %v", err)
+	}
+}
+
 // TestNothingIsCutAwayAfterCheckpointsWereLost proves that a log keeps its files if its point was
 // lost and a part of its middle is missing, and that it is reported as damaged, in this start and
 // in later ones. Without a point nothing tells that the rest was not acknowledged.

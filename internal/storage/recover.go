@@ -129,7 +129,8 @@ func (s *Store) beginDir(base *checkpoint.Sheet) (err error) {
 	}
 	k := &s.keeper
 	sheet := checkpoint.Sheet{Journal: s.journal.ID(), Metadata: s.metadata.Load()}
-	lost := s.journal.HasFiles() || k.checkpoint.WereSaved()
+	// The run of a node is noted after its first checkpoint and before its first record.
+	lost := s.journal.HasFiles() || k.checkpoint.WereSaved() || s.cfg.Run.Last().Epoch > 0
 	found := false
 	if lost {
 		if err := s.losses.reportCheckpoints(); err != nil {

@@ -97,7 +97,12 @@ func Open(fsys vfs.FS, dir string, log *slog.Logger) *Notes {
 func (n *Notes) name() string { return path.Join(n.dir, fileName) }
 
 // Last returns what the run before this one has noted.
-func (n *Notes) Last() Run { return n.last }
+func (n *Notes) Last() Run {
+	if n == nil {
+		return Run{}
+	}
+	return n.last
+}
 
 // Begin notes durably under which registration the node uses the directory from now on. Until
 // then the directory counts as left by the run before, so the caller must call it before the first
