@@ -46,7 +46,7 @@ func TestSaramaAdmin(t *testing.T) {
 	defer func() { _ = admin.Close() }()
 	topic := fmt.Sprintf("sarama.admin.%d", names.Add(1))
 	compact := map[string]*string{"cleanup.policy": new("compact")} // of which the answers carry a note
-	if err := admin.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: 2, ReplicationFactor: 1, ConfigEntries: compact}, false); err != nil {
+	if err := admin.CreateTopic(topic, &sarama.TopicDetail{NumPartitions: -1, ReplicationFactor: -1, ReplicaAssignment: map[int32][]int32{0: {1}, 1: {1}}, ConfigEntries: compact}, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := admin.AlterConfig(sarama.TopicResource, topic, compact, false); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -25,10 +26,11 @@ const (
 	brokerEnv = "LEAT_INTEROP_BROKER" // "kafka": Apache Kafka, from the jars that the tools are in
 	addrEnv   = "LEAT_INTEROP_ADDR"   // HOST:PORT of a broker that runs already
 	binaryEnv = "LEAT_INTEROP_BINARY" // path of a leat that was built before
+	nodesEnv  = "LEAT_INTEROP_NODES"  // how many nodes the shared brokers have, 1 unless set
 )
 
 const (
-	readyTimeout = 60 * time.Second // Kafka's format and start on a busy machine
+	readyTimeout = 3 * time.Minute  // Kafka's format and start on a busy machine
 	stopTimeout  = 20 * time.Second // longer is a failure to stop cleanly
 )
 
@@ -37,6 +39,12 @@ type broker struct {
 	addr    string
 	dataDir string // "" when it runs elsewhere
 	set     []string
+	factor  int // how many replicas the tests' topics have
+
+	aside         string // the address of its HTTP port, or that of Apache Kafka's controller
+	outside, told string // the address of its second listener, and the one that clients are told there; told is "" if there is none
+
+	again []string // the arguments with which it is started again
 
 	cmd  *exec.Cmd
 	log  *tail
@@ -47,50 +55,67 @@ type broker struct {
 // at first use and stopped by TestMain.
 var brokers struct {
 	mu      sync.Mutex
-	started map[string]*broker
+	started map[string]*cluster
 }
 
 // shared returns the broker with these settings, as name=value words in Kafka's
-// names; all tests with the same words share it.
+// names; all tests with the same words share it. If the suite runs against several
+// nodes, it is one of them, by which clients find the others.
 func shared(t *testing.T, set ...string) *broker {
 	t.Helper()
 	brokers.mu.Lock()
 	defer brokers.mu.Unlock()
 	key := strings.Join(set, " ")
-	if b := brokers.started[key]; b != nil {
-		if b.cmd != nil && closed(b.done) {
-			t.Fatalf("the broker has died:\n%s", b.log)
+	if c := brokers.started[key]; c != nil {
+		for _, b := range c.nodes {
+			if b.cmd != nil && closed(b.done) {
+				t.Fatalf("the broker has died:\n%s", b.log)
+			}
 		}
-		return b
+		return c.nodes[0]
 	}
 	dir, err := os.MkdirTemp("", "leat-interop-") //nolint:usetesting // it outlives the test that comes first
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := startBroker(t, dir, set)
+	c, err := startCluster(t, dir, clusterPlan{nodes: sharedNodes(t), set: set})
 	if err != nil {
 		_ = os.RemoveAll(dir)
 		t.Fatal(err)
 	}
 	if brokers.started == nil {
-		brokers.started = map[string]*broker{}
+		brokers.started = map[string]*cluster{}
 	}
-	brokers.started[key] = b
-	return b
+	brokers.started[key] = c
+	return c.nodes[0]
+}
+
+// sharedNodes is how many nodes the shared brokers have.
+func sharedNodes(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv(nodesEnv)
+	if text == "" {
+		return 1
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%s is no number of nodes", nodesEnv, text)
+	}
+	return n
 }
 
 // stopBrokers ends the shared brokers and removes their data.
 func stopBrokers() {
 	brokers.mu.Lock()
 	defer brokers.mu.Unlock()
-	for _, b := range brokers.started {
-		if b.cmd != nil {
-			if err := b.stop(); err != nil {
-				fmt.Fprintln(os.Stderr, "stop broker:", err)
-			}
+	for _, c := range brokers.started {
+		if err := c.stop(); err != nil {
+			fmt.Fprintln(os.Stderr, "stop broker:", err)
 		}
-		if b.dataDir != "" {
-			_ = os.RemoveAll(b.dataDir)
+		for _, b := range c.nodes {
+			if b.dataDir != "" {
+				_ = os.RemoveAll(filepath.Dir(b.dataDir))
+			}
 		}
 	}
 }
@@ -98,104 +123,11 @@ func stopBrokers() {
 // ownBroker starts a broker for one test, which ends with it.
 func ownBroker(t *testing.T, set ...string) *broker {
 	t.Helper()
-	if os.Getenv(addrEnv) != "" {
-		t.Skip("needs a broker of its own; " + addrEnv + " names a running one")
-	}
-	b, err := startBroker(t, t.TempDir(), set)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if !closed(b.done) {
-			if err := b.stop(); err != nil {
-				t.Errorf("stop broker: %v", err)
-			}
-		}
-		if t.Failed() {
-			t.Logf("broker said:\n%s", b.log)
-		}
-	})
-	return b
+	return ownCluster(t, 1, set...).nodes[0]
 }
 
-func startBroker(t *testing.T, dir string, set []string) (*broker, error) {
-	t.Helper()
-	if addr := os.Getenv(addrEnv); addr != "" {
-		b := &broker{addr: addr}
-		return b, b.waitReady()
-	}
-	b := &broker{dataDir: dir, set: set}
-	kafka := os.Getenv(brokerEnv) == "kafka"
-	var leat string
-	if !kafka {
-		leat = leatBinary(t)
-	}
-	// A free port can be taken by someone else before the broker listens on it.
-	for attempt := 1; ; attempt++ {
-		ports, err := freePorts(2)
-		if err != nil {
-			return nil, err
-		}
-		b.addr = "127.0.0.1:" + strconv.Itoa(ports[0])
-		if kafka {
-			err = b.prepareKafka(t, ports[1])
-		} else {
-			args := []string{"up", "--data", dir, "--listen", b.addr, "--http", "127.0.0.1:" + strconv.Itoa(ports[1])}
-			for _, s := range set {
-				args = append(args, "--set", s)
-			}
-			b.cmd = exec.Command(leat, args...)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if err = b.run(); err == nil {
-			return b, nil
-		}
-		if attempt == 3 {
-			return nil, err
-		}
-	}
-}
-
-// prepareKafka formats the directory of an Apache Kafka of one node and sets
-// the command that runs it.
-func (b *broker) prepareKafka(t *testing.T, controllerPort int) error {
-	t.Helper()
-	conf := map[string]string{
-		"process.roles": "broker,controller", "node.id": "1",
-		"controller.quorum.voters":                         fmt.Sprintf("1@127.0.0.1:%d", controllerPort),
-		"listeners":                                        fmt.Sprintf("PLAINTEXT://%s,CONTROLLER://127.0.0.1:%d", b.addr, controllerPort),
-		"controller.listener.names":                        "CONTROLLER",
-		"log.dirs":                                         filepath.Join(b.dataDir, "log"),
-		"offsets.topic.replication.factor":                 "1",
-		"transaction.state.log.replication.factor":         "1",
-		"transaction.state.log.min.isr":                    "1",
-		"share.coordinator.state.topic.min.isr":            "1",
-		"offsets.topic.num.partitions":                     "4",
-		"share.coordinator.state.topic.replication.factor": "1",
-	}
-	for _, s := range b.set {
-		name, value, _ := strings.Cut(s, "=")
-		conf[name] = value
-	}
-	var text strings.Builder
-	for name, value := range conf {
-		fmt.Fprintf(&text, "%s=%s\n", name, value)
-	}
-	path := filepath.Join(b.dataDir, "server.properties")
-	if err := os.WriteFile(path, []byte(text.String()), 0o600); err != nil {
-		return err
-	}
-	if _, err := os.Stat(filepath.Join(b.dataDir, "log", "meta.properties")); errors.Is(err, fs.ErrNotExist) {
-		out, err := java(t, 128, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", path).CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("format: %w: %s", err, out)
-		}
-	}
-	b.cmd = java(t, 512, "kafka.Kafka", path)
-	return nil
-}
+// runsKafka tells whether the suite runs against Apache Kafka.
+func runsKafka() bool { return os.Getenv(brokerEnv) == "kafka" }
 
 // run starts the process and waits until it answers.
 func (b *broker) run() error {
@@ -243,6 +175,11 @@ func (b *broker) stop() error {
 	if err := b.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}
+	return b.awaitEnd()
+}
+
+// awaitEnd waits for a process that was asked to end.
+func (b *broker) awaitEnd() error {
 	select {
 	case <-b.done:
 		return nil
@@ -256,11 +193,23 @@ func (b *broker) stop() error {
 // restart kills the process as kill -9 does and starts it again on its data.
 func (b *broker) restart(t *testing.T) {
 	t.Helper()
+	b.kill(t)
+	b.startAgain(t)
+}
+
+// kill ends the process as kill -9 does.
+func (b *broker) kill(t *testing.T) {
+	t.Helper()
 	if err := b.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	<-b.done
-	b.cmd = exec.Command(b.cmd.Path, b.cmd.Args[1:]...)
+}
+
+// startAgain starts a process that has ended again, on its data.
+func (b *broker) startAgain(t *testing.T) {
+	t.Helper()
+	b.cmd = exec.Command(b.cmd.Path, b.again...)
 	if err := b.run(); err != nil {
 		t.Fatal(err)
 	}
@@ -315,18 +264,28 @@ func leatBinary(t *testing.T) string {
 	return build.path
 }
 
+// The ports of brokers are below those that the system gives to outgoing connections: one of these could take the
+// port of a broker that is being restarted.
+const (
+	lowestPort = 20_000
+	ports      = 9000 // so many
+)
+
 // freePorts returns ports of the loopback that nobody listens on now.
-func freePorts(n int) ([]int, error) {
-	ports := make([]int, n)
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
+func freePorts(n int) (found []int, err error) {
+	for range 100 {
+		port := lowestPort + rand.IntN(ports)
+		l, listenErr := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if listenErr != nil {
+			err = listenErr
+			continue
 		}
 		defer l.Close() //nolint:revive // all stay open until all are known, so that they differ
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		if found = append(found, port); len(found) == n {
+			return found, nil
+		}
 	}
-	return ports, nil
+	return nil, fmt.Errorf("no %d ports are free: %w", n, err)
 }
 
 func closed(done <-chan struct{}) bool {

@@ -137,7 +137,7 @@ func (s scenario) topics(t *testing.T) {
 	if c.can.noAdmin {
 		partitions = 1 // num.partitions
 	}
-	d.must(t, request{Op: "create", Addr: b.addr, Topic: topic, Partitions: partitions, Replication: 1, Configs: map[string]string{"retention.ms": "7200000"}})
+	d.must(t, request{Op: "create", Addr: b.addr, Topic: topic, Partitions: partitions, Replication: b.factor, Configs: map[string]string{"retention.ms": "7200000"}})
 	adm := admin(t, b)
 	awaitTopic(t, adm, topic, partitions)
 	if a := d.must(t, request{Op: "describe", Addr: b.addr, Topic: topic}); a.Partitions != partitions || a.Leaders != partitions {
@@ -382,7 +382,7 @@ func refused(t *testing.T, d *driver, q request, codes ...int) {
 func createTopic(t *testing.T, b *broker, topic string, partitions int32, configs map[string]*string) {
 	t.Helper()
 	adm := admin(t, b)
-	if _, err := adm.CreateTopic(t.Context(), partitions, 1, configs, topic); err != nil {
+	if _, err := adm.CreateTopic(t.Context(), partitions, int16(b.factor), configs, topic); err != nil {
 		t.Fatal(err)
 	}
 	awaitTopic(t, adm, topic, int(partitions))

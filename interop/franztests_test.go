@@ -33,12 +33,7 @@ var franzKit = kit{
 	name:   "franz-go-source",
 	inputs: []string{"go.mod"},
 	fill: func(ctx context.Context, dir string) error {
-		cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/twmb/franz-go")
-		out, err := cmd.Output()
-		if err != nil {
-			return fmt.Errorf("go list -m github.com/twmb/franz-go: %w", err)
-		}
-		return os.CopyFS(filepath.Join(dir, "src"), os.DirFS(strings.TrimSpace(string(out))))
+		return copyModule(ctx, "github.com/twmb/franz-go", filepath.Join(dir, "src"))
 	},
 }
 
@@ -47,15 +42,15 @@ var franzKit = kit{
 func TestFranzOwnTests(t *testing.T) {
 	t.Parallel()
 	src := filepath.Join(franzKit.have(t), "src")
-	b := ownBroker(t)
+	b := ownCluster(t, sharedNodes(t)).nodes[0]
 	var skips []string
 	for _, s := range franzSkips {
 		skips = append(skips, strings.ReplaceAll("^"+s.name+"$", "/", "$/^"))
 	}
 	cmd := exec.CommandContext(t.Context(), "go", "test", "-v", "-count=1", "-vet=off", "-timeout=8m", "-skip", strings.Join(skips, "|"), "./pkg/kgo")
 	cmd.Dir = src
-	cmd.Env = append(os.Environ(), "KGO_SEEDS="+b.addr, "KGO_TEST_RF=1", "KGO_LOG_LEVEL=none", "GOWORK=off",
-		fmt.Sprintf("KGO_TEST_RECORDS=%d", franzRecords), "KGO_TEST_MAX_TOPIC_PARTS=11")
+	cmd.Env = append(os.Environ(), "KGO_SEEDS="+b.addr, "KGO_LOG_LEVEL=none", "GOWORK=off",
+		fmt.Sprintf("KGO_TEST_RF=%d", b.factor), fmt.Sprintf("KGO_TEST_RECORDS=%d", franzRecords), "KGO_TEST_MAX_TOPIC_PARTS=11")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		var failed strings.Builder

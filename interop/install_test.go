@@ -209,6 +209,15 @@ func command(ctx context.Context, dir string, env []string, name string, args ..
 	return nil
 }
 
+// copyModule copies the source of a module that go.mod requires.
+func copyModule(ctx context.Context, module, to string) error {
+	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		return fmt.Errorf("go list -m %s: %w", module, err)
+	}
+	return os.CopyFS(to, os.DirFS(strings.TrimSpace(string(out))))
+}
+
 var kcatKit = kit{name: "kcat", needs: []program{{"kcat", "kcat"}}}
 
 // javaKit holds the jars of Apache Kafka and its tools.

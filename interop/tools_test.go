@@ -94,7 +94,9 @@ func TestTools(t *testing.T) {
 	t.Run("kafka-consumer-groups", box.groups)
 	t.Run("kafka-get-offsets", box.offsets)
 	t.Run("without security", box.withoutSecurity)
-	t.Run("without a cluster", box.withoutCluster)
+	if b.factor == 1 { // else TestClusterTools has more of them
+		t.Run("without a cluster", box.withoutCluster)
+	}
 }
 
 // withoutSecurity runs the tools for what a broker without security has none of.
