@@ -114,9 +114,18 @@ func (c *Controller) Heartbeat(ctx context.Context, now time.Duration, beat *Bea
 }
 
 func (c *Controller) takeBeat(ctx context.Context, now time.Duration, beat *Beat) (answer BeatAnswer, refused *Error, err error) {
-	if err := c.update(now, func(l *Liveness) { l.Heard(now, beat.ID, beat.Epoch, beat.Applied) }); err != nil {
+	wanted := *beat
+	err = c.update(now, func(l *Liveness) {
+		l.Heard(now, beat.ID, beat.Epoch, beat.Applied)
+		if beat.WantsStop {
+			l.NoteStop(beat.ID, beat.Epoch)
+		}
+		wanted.WantsStop = l.WantsStop(beat.ID, beat.Epoch)
+	})
+	if err != nil {
 		return answer, nil, err
 	}
+	beat = &wanted
 	unfences := false
 	refused, err = c.runParts(ctx, func(r *Rules) (d Part, err *Error) {
 		if unfences { // the parts after the first

@@ -21,14 +21,15 @@ import (
 //	                                 timeout                  gone
 //	closed: its connection is closed DialRefused, timeout     gone
 //	gone: to be fenced               Fenced                   ended
-//	ended: fenced                    -
+//	ended: fenced                    active, after timeout    gone
 //	any                              Heard                    present
 //	any                              Stopped                  ended
 //
 // The timeout counts from the last time that the node was heard, or from the start of the
 // session. A process that was killed has its connections closed and its port refused, so it is
 // gone at once; a controller whose term has just begun may have had no connection to it, so there
-// the port says enough. A network that is cut does neither. The only registered node is heard all the
+// the port says enough. A network that is cut does neither. A registration that has ended and is active all the
+// same, whoever has done that, is fenced after a timeout. The only registered node is heard all the
 // time, since it is the one that has the controller.
 type Liveness struct {
 	timeout  time.Duration
@@ -51,6 +52,7 @@ type session struct {
 	heard   time.Duration
 	applied uint64 // the index of the metadata log that the node has applied
 
+	stops   bool   // it has wanted to stop, which it does not take back
 	moved   bool   // it leads nothing that another node could lead
 	movedAt uint64 // the index of the metadata log at which that was so
 }
@@ -72,6 +74,8 @@ func (l *Liveness) Follow(now time.Duration, m *meta.Image) {
 			l.sessions[id] = &session{epoch: b.Epoch, heard: now}
 		case len(m.Brokers) == 1:
 			s.heard = now
+		case s.state == ended && b.State == meta.BrokerActive && now-s.heard >= l.timeout:
+			s.state = gone
 		}
 	}
 	maps.DeleteFunc(l.sessions, func(id int32, s *session) bool {
@@ -92,6 +96,20 @@ func (l *Liveness) Heard(now time.Duration, id int32, epoch int64, applied uint6
 	if s := l.session(id, epoch); s != nil {
 		s.state, s.heard, s.applied = present, now, max(s.applied, applied)
 	}
+}
+
+// NoteStop takes that a node wants to stop.
+func (l *Liveness) NoteStop(id int32, epoch int64) {
+	if s := l.session(id, epoch); s != nil {
+		s.stops = true
+	}
+}
+
+// WantsStop tells whether a node has wanted to stop. One of its heartbeats from before may come after it was
+// told that it may end, and must not make it active again.
+func (l *Liveness) WantsStop(id int32, epoch int64) bool {
+	s := l.session(id, epoch)
+	return s != nil && s.stops
 }
 
 // Position is how far a node has told that it has applied the metadata log.

@@ -40,10 +40,12 @@ func TestLiveness(t *testing.T) {
 		{"refused before it was heard, and heard", []event{refuses, heard}, 0, false, true, true},
 		{"closed and heard again", []event{heard, closes, heard, refuses}, 0, false, true, true},
 		{"gone and heard again", []event{heard, closes, refuses, heard}, 0, false, true, true},
-		{"fenced", []event{heard, closes, refuses, fenced}, timeout, false, false, false},
+		{"fenced", []event{heard, closes, refuses, fenced}, 0, false, false, false},
+		{"fenced and active all the same", []event{heard, closes, refuses, fenced}, timeout, true, false, false},
 		{"fenced only if it is gone", []event{heard, fenced}, 0, false, true, true},
 		{"fenced and heard again", []event{heard, closes, refuses, fenced, heard}, 0, false, true, true},
-		{"stopped", []event{heard, stopped}, timeout, false, false, false},
+		{"stopped", []event{heard, stopped}, 0, false, false, false},
+		{"stopped and active all the same", []event{heard, stopped}, timeout, true, false, false},
 		{"nothing happens", []event{heard, waits}, 0, false, true, true},
 	} {
 		l := NewLiveness(0, timeout, m)

@@ -197,8 +197,9 @@ func (n *Node) activate(ctx context.Context) error {
 // beatTime is how long a heartbeat may take. The next one is as good.
 const beatTime = 2 * time.Second
 
-// sendHeartbeat tells the active controller that this node is alive, and whether it wants to stop. A
-// refusal is an error.
+// sendHeartbeat tells the active controller that this node is alive, and whether it wants to stop. Once one
+// has said so all do: another one would make the node active again that was told that it may end. A refusal is
+// an error.
 func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAnswer, error) {
 	ctx, cancel := context.WithTimeout(ctx, beatTime)
 	defer cancel()
@@ -210,7 +211,7 @@ func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAns
 	}
 	answer, refused, err := n.registrar.Heartbeat(ctx, &controller.Beat{
 		Registered: controller.Registered{ID: n.id.nodeID, Epoch: n.brokerEpoch.Load()}, Applied: applied,
-		Caught: b != nil && b.Incarnation == n.incarnation, WantsStop: stops,
+		Caught: b != nil && b.Incarnation == n.incarnation, WantsStop: n.isLeaving.Load(),
 	})
 	if err == nil && refused != nil {
 		err = refused

@@ -197,6 +197,12 @@ func (a *activeController) register(g *controller.Registration, end func(epoch i
 // heartbeat runs a node's heartbeat: it may end the fencing, or let the node end.
 func (a *activeController) heartbeat(b *controller.Beat, end func(controller.BeatAnswer, *controller.Error, error)) {
 	a.live.Heard(a.n.now(), b.ID, b.Epoch, b.Applied)
+	if b.WantsStop {
+		a.live.NoteStop(b.ID, b.Epoch)
+	}
+	wanted := *b
+	wanted.WantsStop = a.live.WantsStop(b.ID, b.Epoch)
+	b = &wanted
 	unfences := false
 	a.run(&command{decide: func(r *controller.Rules) (d controller.Part, refused *controller.Error) {
 		if unfences { // the parts after the first
@@ -235,6 +241,7 @@ func (a *activeController) answerBeat(b *controller.Beat, end func(controller.Be
 	a.fence(b.Registered, func(refused *controller.Error, err error) {
 		if refused == nil && err == nil {
 			a.live.Stopped(b.ID, b.Epoch)
+			a.n.c.truth.mayStop[b.ID] = b.Epoch
 			end(answer, nil, nil)
 			return
 		}

@@ -61,6 +61,7 @@
 //   - the in-sync and eligible sets, leaders and epochs agree with each other
 //   - only replicas of active brokers join an in-sync set
 //   - nobody is forgotten who has all committed records, while records could not be committed without them
+//   - a node that was told that it may end is not active again
 //   - a node that has lost nothing keeps its places over a restart; one that has lost records keeps none
 //
 // In the end, when nothing fails any more: all replicas are in sync and equal, all nodes are active, and

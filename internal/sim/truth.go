@@ -28,6 +28,8 @@ type truth struct {
 	unregistered [maxNodes + 1]bool
 	// fencing are the nodes that are just being fenced.
 	fencing [maxNodes + 1]bool
+	// mayStop are the last registrations of the nodes that were told that they may end.
+	mayStop [maxNodes + 1]int64
 }
 
 // partitionID names a partition.
@@ -117,6 +119,9 @@ func (t *truth) noteRegistration(id int32, prev, next *meta.Image) {
 	old, b := prev.Brokers[id], next.Brokers[id]
 	if b != nil && (old == nil || old.Epoch != b.Epoch || old.State != b.State) {
 		t.fencing[id] = false
+		if b.State == meta.BrokerActive && b.Epoch == t.mayStop[id] {
+			t.c.fail(0, "node %d is active again in epoch %d, in which it was told that it may end", id, b.Epoch)
+		}
 		t.c.note(note{what: "the metadata has it in state %d with epoch %d", node: id, a: int64(b.State), b: b.Epoch})
 		t.c.saw([...]string{meta.BrokerFenced: "broker fenced", meta.BrokerActive: "broker unfenced", meta.BrokerLeaving: "broker leaving"}[b.State])
 	}
