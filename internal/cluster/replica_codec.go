@@ -14,9 +14,9 @@ import (
 // u32 and its elements, of which each has the same size.
 //
 //	ReplicaFetch   replica i32 | broker epoch i64 | session u64 | number u32
-//	               max wait in ms u32 | min bytes u32 | max bytes u32 | partition bytes u32
+//	               disk is full u8 | max wait in ms u32 | min bytes u32 | max bytes u32 | partition bytes u32
 //	               forgotten: list of partition
-//	               fetches: list of partition | epoch i32 | assigned i32 | offset i64 | last epoch i32 | start i64 | durable i64
+//	               fetches: list of partition | epoch i32 | assigned i32 | offset i64 | last epoch i32 | start i64 | durable i64 | cannot store u8
 //	               reports: list of report
 //	  -> status u8 | session u64
 //	               answers: list of partition | verdict u8 | diverging epoch i32 | diverging end i64 | high watermark i64
@@ -30,13 +30,13 @@ import (
 //
 //	partition = topic id 16 bytes | number i32
 //	report    = partition | epoch i32 | assigned i32 | durable i64
-//	change    = partition | epoch i32 | partition epoch i32 | list of broker i32 | broker epoch i64
+//	change    = partition | epoch i32 | partition epoch i32 | gives up u8 | successor i32 | list of broker i32 | broker epoch i64
 const (
 	partitionSize = 16 + 4
-	fetchSize     = partitionSize + 4 + 4 + 8 + 4 + 8 + 8
+	fetchSize     = partitionSize + 4 + 4 + 8 + 4 + 8 + 8 + 1
 	reportSize    = partitionSize + 4 + 4 + 8
 	answerSize    = partitionSize + 1 + 4 + 4*8 + 4 + 4
-	changeSize    = partitionSize + 4 + 4 + 4
+	changeSize    = partitionSize + 4 + 4 + 1 + 4 + 4
 	memberSize    = 4 + 8
 
 	// lastVerdict is the last of the verdicts, progress.Unavailable.
@@ -84,6 +84,20 @@ func (r *reader) readEpoch() record.Epoch {
 	return e
 }
 
+func appendFlag(b []byte, is bool) []byte {
+	if is {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// readFlag reads a byte that is 0 or 1.
+func (r *reader) readFlag() bool {
+	b := r.readByte()
+	r.failed = r.failed || b > 1
+	return b == 1
+}
+
 func appendBound(b []byte, n int) []byte {
 	return binary.BigEndian.AppendUint32(b, uint32(max(0, min(n, math.MaxInt32))))
 }
@@ -97,7 +111,7 @@ func encodeFetch(q *replica.FetchRequest) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(q.BrokerEpoch))
 	b = binary.BigEndian.AppendUint64(b, q.Session)
 	b = binary.BigEndian.AppendUint32(b, q.Number)
-	b = appendBound(b, int(q.MaxWait.Milliseconds()))
+	b = appendBound(appendFlag(b, q.IsFull), int(q.MaxWait.Milliseconds()))
 	b = appendBound(appendBound(appendBound(b, q.MinBytes), q.MaxBytes), q.PartitionBytes)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(q.Forgotten)))
 	for _, id := range q.Forgotten {
@@ -109,7 +123,7 @@ func encodeFetch(q *replica.FetchRequest) []byte {
 		b = appendEpoch(appendPartition(b, p.ID), p.Epoch)
 		b = binary.BigEndian.AppendUint32(b, uint32(p.Assigned))
 		b = appendEpoch(appendOffset(b, p.Offset), p.LastEpoch)
-		b = appendOffset(appendOffset(b, p.Start), p.Durable)
+		b = appendFlag(appendOffset(appendOffset(b, p.Start), p.Durable), p.CannotStore)
 	}
 	return appendReports(b, q.Reports)
 }
@@ -118,6 +132,7 @@ func encodeFetch(q *replica.FetchRequest) []byte {
 func decodeFetch(b []byte) (*replica.FetchRequest, error) {
 	r := &reader{b: b}
 	q := &replica.FetchRequest{Replica: r.readInt32(), BrokerEpoch: r.readInt64(), Session: r.readUint64(), Number: r.readUint32()}
+	q.IsFull = r.readFlag()
 	q.MaxWait = time.Duration(r.readBound()) * time.Millisecond
 	q.MinBytes, q.MaxBytes, q.PartitionBytes = r.readBound(), r.readBound(), r.readBound()
 	for range r.readCount(partitionSize) {
@@ -131,6 +146,7 @@ func decodeFetch(b []byte) (*replica.FetchRequest, error) {
 		q.Partitions = append(q.Partitions, replica.PartitionFetch{
 			ID: r.readPartition(), Epoch: r.readEpoch(), Assigned: r.readInt32(),
 			Offset: r.readOffset(), LastEpoch: r.readEpoch(), Start: r.readOffset(), Durable: r.readOffset(),
+			CannotStore: r.readFlag(),
 		})
 	}
 	q.Reports = r.readReports()
@@ -231,7 +247,8 @@ func (q *proposals) encode() []byte {
 	for i := range q.changes {
 		c := &q.changes[i]
 		b = appendEpoch(appendPartition(b, c.ID), c.Epoch)
-		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, uint32(c.PartitionEpoch)), uint32(len(c.ISR)))
+		b = appendFlag(binary.BigEndian.AppendUint32(b, uint32(c.PartitionEpoch)), c.GivesUp)
+		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, uint32(c.Successor)), uint32(len(c.ISR)))
 		for _, m := range c.ISR {
 			b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, uint32(m.ID)), uint64(m.BrokerEpoch))
 		}
@@ -243,7 +260,9 @@ func decodeProposals(b []byte) (*proposals, error) {
 	r := &reader{b: b}
 	q := &proposals{broker: r.readInt32(), brokerEpoch: r.readInt64()}
 	for range r.readCount(changeSize) {
-		c := replica.InSyncChange{ID: r.readPartition(), Epoch: r.readEpoch(), PartitionEpoch: r.readInt32()}
+		c := replica.InSyncChange{
+			ID: r.readPartition(), Epoch: r.readEpoch(), PartitionEpoch: r.readInt32(), GivesUp: r.readFlag(), Successor: r.readInt32(),
+		}
 		for range r.readCount(memberSize) {
 			c.ISR = append(c.ISR, replica.InSyncMember{ID: r.readInt32(), BrokerEpoch: r.readInt64()})
 		}

@@ -462,11 +462,11 @@ func TestProposalsAreRefused(t *testing.T) {
 func fullFetch() *replica.FetchRequest {
 	id := func(n byte) replica.PartitionID { return replica.PartitionID{Topic: [16]byte{n}, Partition: int32(n)} }
 	return &replica.FetchRequest{
-		Replica: 1, BrokerEpoch: 2, Session: 1 << 63, Number: 4, MaxWait: 500 * time.Millisecond, MinBytes: 5, MaxBytes: 6, PartitionBytes: 7,
+		Replica: 1, BrokerEpoch: 2, Session: 1 << 63, Number: 4, IsFull: true, MaxWait: 500 * time.Millisecond, MinBytes: 5, MaxBytes: 6, PartitionBytes: 7,
 		Forgotten: []replica.PartitionID{id(8), id(9)},
 		Partitions: []replica.PartitionFetch{
 			{ID: id(10), Epoch: 11, Assigned: 12, Offset: 13, LastEpoch: record.NoEpoch, Start: 14, Durable: 15},
-			{ID: id(16), Epoch: 17, Assigned: 18, Offset: 19, LastEpoch: 20, Start: 21, Durable: 22},
+			{ID: id(16), Epoch: 17, Assigned: 18, Offset: 19, LastEpoch: 20, Start: 21, Durable: 22, CannotStore: true},
 		},
 		Reports: []replica.PartitionReport{{ID: id(23), Epoch: 24, Assigned: 25, Durable: 26}},
 	}
@@ -487,7 +487,7 @@ func fullAnswer() *replica.FetchAnswer {
 func fullProposals() *proposals {
 	return &proposals{1, 2, []replica.InSyncChange{
 		{ID: replica.PartitionID{Topic: [16]byte{3}, Partition: 4}, Epoch: 5, PartitionEpoch: 6, ISR: []replica.InSyncMember{{ID: 7, BrokerEpoch: 8}, {ID: 9}}},
-		{Epoch: 10},
+		{Epoch: 10, GivesUp: true, Successor: 11},
 	}}
 }
 

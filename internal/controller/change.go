@@ -13,7 +13,7 @@ import (
 //
 // A replica is eligible if it is known to have all committed records and is not in sync:
 // it left the in-sync set while that was too small to commit. The leader is the first of
-// these that is there:
+// these that is there, unless the present leader has named its successor:
 //
 //  1. the present leader, if it is in sync
 //  2. a replica in sync, in the order of the replicas
@@ -35,6 +35,7 @@ type change struct {
 	included  int32 // counts as active although it is not yet; -1: nobody
 	excluded  int32 // does not count as active; -1: nobody
 	lost      int32 // has lost records, so it is not eligible; -1: nobody
+	successor int32 // becomes the leader if it is in sync; -1: nobody
 	forgotten bool  // the lost one has lost all of them: it is not the last leader either
 	preferred bool  // the first replica becomes the leader if it is in sync
 	unclean   bool  // an unclean election is allowed
@@ -48,7 +49,7 @@ func (r *Rules) newChange(t *meta.Topic, number int32) *change {
 	old := &t.Partitions[number]
 	return &change{
 		rules: r, topic: t, number: number, old: old, next: *old,
-		included: noBroker, excluded: noBroker, lost: noBroker,
+		included: noBroker, excluded: noBroker, lost: noBroker, successor: noBroker,
 		unclean: r.settings(t).UncleanElection,
 	}
 }
@@ -162,6 +163,9 @@ func (c *change) elect() int32 {
 	eligible := func(id int32) bool { return slices.Contains(p.Eligible, id) && c.mayLead(id) }
 	if c.preferred && inSync(p.Replicas[0]) {
 		return p.Replicas[0]
+	}
+	if inSync(c.successor) {
+		return c.successor
 	}
 	if inSync(c.old.Leader) {
 		return c.old.Leader

@@ -140,7 +140,7 @@ func (s *script) partition(name string) (Partition, *meta.Topic) {
 	return Partition{name[:at], number(s.t, name[at+1:])}, s.c.Image().Topic(name[:at])
 }
 
-// isr takes partition id+id:epoch, from=node, broker=epoch, leader=epoch, epoch=partition epoch.
+// isr takes partition id+id:epoch, from=node, broker=epoch, leader=epoch, epoch=partition epoch, successor=node.
 func (s *script) isr(out *strings.Builder, name, members string, o map[string]string) {
 	p, t := s.partition(name)
 	a := InSyncChange{Partition: p.Number}
@@ -160,6 +160,8 @@ func (s *script) isr(out *strings.Builder, name, members string, o map[string]st
 	set("from", &from)
 	set("leader", &a.LeaderEpoch)
 	set("epoch", &a.PartitionEpoch)
+	set("successor", &a.Successor)
+	_, a.GivesUp = o["successor"]
 	if b := s.c.Image().Brokers[from]; b != nil {
 		brokerEpoch = b.Epoch
 	}

@@ -24,6 +24,9 @@ type InSyncChange struct {
 	LeaderEpoch    int32
 	PartitionEpoch int32 // that the leader knows; the proposal is refused at any other
 	ISR            []Member
+	// GivesUp tells that the leader gives its place to Successor, a member of ISR: another one may have died.
+	GivesUp   bool
+	Successor int32
 }
 
 // InSyncResult is the answer to an InSyncChange.
@@ -33,7 +36,7 @@ type InSyncResult struct {
 }
 
 // AlterPartitions changes in-sync sets, as their leaders propose. A leader that proposes a set without
-// itself gives up, and a member of the set leads. The results are in the order
+// itself gives up, and a member of the set leads; or it names the member that is to lead. The results are in the order
 // of the changes. Each change that is accepted raises the partition epoch, even if the set
 // stays as it is, so that no copy of an earlier proposal can be accepted after it.
 func (c *Controller) AlterPartitions(ctx context.Context, broker int32, brokerEpoch int64, asked []InSyncChange) (results []InSyncResult, refused *Error, err error) {
@@ -97,6 +100,9 @@ func (r *Rules) alterPartition(broker int32, a *InSyncChange) (record []byte, re
 	if !slices.Contains(c.next.ISR, broker) {
 		c.lose(broker, false) // its log is damaged, or cannot be written: it may lack committed records
 	}
+	if a.GivesUp {
+		c.successor = a.Successor
+	}
 	record = c.finish()
 	res.After = c.next
 	if c.next.Leader != broker { // the leader gives up, or the change has ended a reassignment that removes it
@@ -131,6 +137,9 @@ func (r *Rules) checkInSync(broker int32, p *meta.Partition, a *InSyncChange) *E
 	}
 	if len(ids) == 0 {
 		return refuse(InvalidRequest, "The in-sync set is empty.")
+	}
+	if a.GivesUp && (a.Successor == broker || !slices.Contains(ids, a.Successor)) {
+		return refuse(InvalidRequest, "Broker %d cannot take the leader's place: it is the leader, or is not in the in-sync set.", a.Successor)
 	}
 	if len(ineligible) > 0 {
 		return refuse(IneligibleReplica, "These replicas may not be in sync: %s", strings.Join(ineligible, ", "))

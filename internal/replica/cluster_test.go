@@ -621,7 +621,7 @@ func (k link) decideInSync(changes []InSyncChange) {
 	k.l.m.c.decide(func(r *controller.Rules) ([]byte, bool) {
 		var asked []controller.InSyncChange
 		for _, ch := range changes {
-			a := controller.InSyncChange{Topic: ch.ID.Topic, Partition: ch.ID.Partition, LeaderEpoch: int32(ch.Epoch), PartitionEpoch: ch.PartitionEpoch}
+			a := controller.InSyncChange{Topic: ch.ID.Topic, Partition: ch.ID.Partition, LeaderEpoch: int32(ch.Epoch), PartitionEpoch: ch.PartitionEpoch, GivesUp: ch.GivesUp, Successor: ch.Successor}
 			for _, m := range ch.ISR {
 				a.ISR = append(a.ISR, controller.Member{ID: m.ID, Epoch: m.BrokerEpoch})
 			}
@@ -718,7 +718,7 @@ func describeFollowing(p *Partition) string {
 	s := "    follows"
 	if fo.machine != nil {
 		at, ready := fo.machine.RetryAt()
-		s += fmt.Sprintf(" by %+v, ready %v at %v, faulted %v", fo.machine, ready, at, fo.machine.Faulted())
+		s += fmt.Sprintf(" by %+v, ready %v at %v", fo.machine, ready, at)
 	}
 	if sl := fo.slot; sl != nil {
 		sl.f.mu.Lock()

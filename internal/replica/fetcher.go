@@ -248,7 +248,7 @@ func (f *fetcher) makeRequest() *FetchRequest {
 	s := f.host.replication.Load()
 	r := &FetchRequest{
 		Replica: f.host.cfg.NodeID, BrokerEpoch: f.host.brokerEpoch.Load(), Session: f.session, Number: f.number,
-		MaxWait: s.FetchWait, MinBytes: s.FetchMinBytes, MaxBytes: s.FetchMaxBytes, PartitionBytes: s.PartitionBytes,
+		IsFull: f.host.cfg.Store.IsFull(), MaxWait: s.FetchWait, MinBytes: s.FetchMinBytes, MaxBytes: s.FetchMaxBytes, PartitionBytes: s.PartitionBytes,
 		Forgotten: forgotten,
 	}
 	for _, sl := range due {
@@ -260,6 +260,7 @@ func (f *fetcher) makeRequest() *FetchRequest {
 		sl.sent, sl.epoch = q.ID, q.Epoch
 		r.Partitions = append(r.Partitions, PartitionFetch{
 			ID: sl.fo.p.id, Epoch: q.Epoch, Assigned: q.Assigned, Offset: q.Offset, LastEpoch: q.LastEpoch, Start: q.Start, Durable: q.Durable,
+			CannotStore: q.CannotStore,
 		})
 		f.noteAsked(sl)
 	}

@@ -24,7 +24,11 @@ type following struct {
 	// of its log then.
 	heard       record.Epoch
 	leaderStart record.Offset
-	behind      bool // the leader's log ends beyond the own one, or nothing was heard from it yet
+	// A log that cannot be opened, or has a fault, has no machine. toldIn is the leadership in which the leader was told so
+	// last, and tellAt is when it is told again.
+	toldIn *Leadership
+	tellAt time.Duration
+	behind bool // the leader's log ends beyond the own one, or nothing was heard from it yet
 }
 
 // isCurrentLocked tells whether the partition still follows from a slot.
@@ -91,8 +95,9 @@ func (fo *following) nextFetch(sl *slot, now time.Duration) (q progress.Fetch, r
 		if errors.Is(err, storage.ErrClosed) {
 			return q, -1, false
 		}
-		return q, now + p.host.retryPause(), false
+		return fo.tellUnusable(sl, now)
 	}
+	fo.tryStoring()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !fo.isCurrentLocked(sl) || fo.machine == nil {
@@ -347,9 +352,14 @@ func (fo *following) failStep(log *storage.Log, err error) {
 	fo.p.host.cfg.Logger.Debug("a replica cannot follow its leader for now", "topic", fo.p.topic.Name, "partition", fo.p.id.Partition, "err", err)
 	fo.p.mu.Lock()
 	defer fo.p.mu.Unlock()
-	if fo.p.following == fo && fo.machine != nil {
-		fo.machine.WriteFailed(fo.p.host.Now(), log.Fault() != nil)
+	if fo.p.following != fo || fo.machine == nil {
+		return
 	}
+	if errors.Is(err, ErrNotLeader) || errors.Is(err, ErrClosed) {
+		fo.machine.StepDropped(fo.p.host.Now())
+		return
+	}
+	fo.machine.WriteFailed(fo.p.host.Now(), log.Fault() != nil)
 }
 
 // finishStep takes that a step was done. Only this goroutine writes to the log, so that its end

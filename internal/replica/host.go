@@ -40,6 +40,10 @@ type host struct {
 
 	// find finds a partition by its identity; nil: it is not on this node.
 	find func(id PartitionID) *Partition
+	// heard lists what was heard from the nodes that follow this one.
+	heard func() []heardFollower
+	// lookForFaults has replicas do what follows from faults of logs that were found since its last call.
+	lookForFaults func()
 	// propose has a proposal of a leader's machine sent; nil: there is no Transport.
 	propose func(p *Partition, m *progress.Leader, next progress.Proposal)
 	// start starts a goroutine that ends with the Set, or when the result is called.
@@ -103,6 +107,7 @@ func (h *host) followCluster(d *meta.Delta, img *meta.Image) {
 func (h *host) Commit() {
 	h.cfg.Store.Commit()
 	h.advanceAppended()
+	h.lookForFaults()
 }
 
 // commitInBackground has another goroutine commit all that was appended so far, and does not wait

@@ -54,12 +54,16 @@ func (l *Leadership) isReplicated() bool { return len(l.Replicas) > 1 }
 // Partition.mu.
 type leading struct {
 	machine *progress.Leader // nil: this node does not lead, or the log was not used yet
-	of      *Leadership
-	minISR  int
-	nodes   *nodes
-	ends    progress.Ends // the highest that were seen in this epoch
-	told    record.Offset // the log's start when followers were woken for it
-	ticking bool          // the partition is in Set.ticking
+	// unreadable is the machine of a leader whose log cannot be opened; nil: it can, or was not used yet. It only gives up.
+	unreadable *progress.Leader
+	of         *Leadership
+	minISR     int
+	nodes      *nodes
+	ends       progress.Ends // the highest that were seen in this epoch
+	told       record.Offset // the log's start when followers were woken for it
+	ticking    bool          // the partition is in Set.ticking
+	// keepsUntil is the time before which this node does not give up the partition because its disk is full.
+	keepsUntil time.Duration
 }
 
 // nodes is the metadata's knowledge of all nodes. It never changes.
@@ -80,7 +84,7 @@ func newNodes(img *meta.Image) *nodes {
 
 // begin makes the machine of a leader epoch.
 func (d *leading) begin(now time.Duration, cfg progress.Config, s progress.Start, l *Leadership, minISR int, n *nodes) {
-	d.machine = progress.NewLeader(now, cfg, s, assignment(l, minISR), n.brokers)
+	d.machine, d.unreadable = progress.NewLeader(now, cfg, s, assignment(l, minISR), n.brokers), nil
 	d.of, d.minISR, d.nodes, d.ends = l, minISR, n, s.Log
 }
 
@@ -111,10 +115,10 @@ func (d *leading) takeNewStart() bool {
 	return moved
 }
 
-// wantsTick tells whether time alone may change something, and the partition is not in Set.ticking
+// wantsTick tells whether time alone may change something for a machine, and the partition is not in Set.ticking
 // yet. The caller puts it there.
-func (d *leading) wantsTick() bool {
-	if d.ticking || !d.of.isReplicated() || !d.machine.AwaitsTime() {
+func (d *leading) wantsTick(m *progress.Leader) bool {
+	if d.ticking || !d.of.isReplicated() || !m.AwaitsTime() {
 		return false
 	}
 	d.ticking = true

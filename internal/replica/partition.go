@@ -30,6 +30,8 @@ type Partition struct {
 	lead atomic.Pointer[Leadership]
 	gone atomic.Bool // the partition was deleted, or the set is closed
 
+	refused atomic.Bool // the last append of a producer found the disk full
+
 	opened atomic.Bool  // hw includes the committed end that the log had when it was opened
 	hw     atomic.Int64 // high watermark; written with mu held; it falls only if a follower's log is cut
 	// readable is the leader epoch in which hw may be told to readers; written with mu held.
@@ -171,10 +173,12 @@ func (p *Partition) waitsLocked(a Acks) (*waitList, record.Offset) {
 func (p *Partition) advanceEnds() {
 	log := p.log.Load()
 	ends, err := logEnds(log)
-	if err != nil {
-		return // closed or faulted: the high watermark stays
+	if err != nil { // the high watermark stays
+		p.giveUpUnreadable(err)
+		return
 	}
 	p.opened.Store(true)
+	trouble := p.findTrouble(log)
 	l := p.lockLeadership(log, ends)
 	if p.leading.machine == nil {
 		at := p.following.syncedLocked()
@@ -187,6 +191,7 @@ func (p *Partition) advanceEnds() {
 	p.committed = max(p.committed, ends.Durable)
 	now := p.host.Now()
 	p.leading.update(now, l, minInSync(p.topic.Settings(), l), p.host.nodes.Load(), ends)
+	p.leading.noteTrouble(p.leading.machine, now, trouble)
 	p.settleAndUnlock(now)
 }
 
@@ -210,11 +215,10 @@ func (p *Partition) lockLeadership(log *storage.Log, ends progress.Ends) *Leader
 		}
 		switch {
 		case !leads:
-			p.leading.machine = nil
+			p.leading.end(p.host.Now(), p.host.replication.Load().Lag)
 		case !p.leading.leadsIn(l.Epoch):
 			begin.HighWatermark = max(begin.HighWatermark, record.Offset(p.hw.Load()))
-			cfg := progress.Config{ID: p.host.cfg.NodeID, Lag: p.host.replication.Load().Lag, Retry: retryProposal}
-			p.leading.begin(p.host.Now(), cfg, begin, l, minInSync(p.topic.Settings(), l), p.host.nodes.Load())
+			p.leading.begin(p.host.Now(), p.host.leaderConfig(), begin, l, minInSync(p.topic.Settings(), l), p.host.nodes.Load())
 			p.committed = ends.Durable
 		}
 		return l
@@ -262,13 +266,10 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 		trimmed = p.onTrim.takeReached(d.machine.LowWatermark())
 	}
 	next, isProposed := progress.Proposal{}, false
-	if p.log.Load().Fault() != nil {
-		d.machine.GiveUp()
-	}
 	if p.host.propose != nil && d.of.isReplicated() {
 		next, isProposed = d.machine.Propose(now)
 	}
-	machine, tick := d.machine, d.wantsTick()
+	machine, tick := d.machine, d.wantsTick(d.machine)
 	p.mu.Unlock()
 	completeWaits(done, nil)
 	completeWaits(readable, failed)

@@ -72,7 +72,9 @@ func (r *proposer) takePending() []*proposal {
 func (r *proposer) send(ctx context.Context, list []*proposal) {
 	changes := make([]InSyncChange, len(list))
 	for i, next := range list {
-		changes[i] = InSyncChange{ID: next.p.id, Epoch: next.Epoch, PartitionEpoch: next.PartitionEpoch, ISR: next.ISR}
+		changes[i] = InSyncChange{
+			ID: next.p.id, Epoch: next.Epoch, PartitionEpoch: next.PartitionEpoch, ISR: next.ISR, GivesUp: next.GivesUp, Successor: next.Successor,
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, proposalTimeout)
 	defer cancel()
@@ -89,9 +91,9 @@ func (next *proposal) end() {
 	p := next.p
 	p.mu.Lock()
 	tick := false
-	if d := &p.leading; d.machine == next.machine {
-		d.machine.Answered(p.host.Now(), next.Attempt)
-		tick = d.wantsTick()
+	if d := &p.leading; next.machine == d.machine || next.machine == d.unreadable {
+		next.machine.Answered(p.host.Now(), next.Attempt)
+		tick = d.wantsTick(next.machine)
 	}
 	p.mu.Unlock()
 	if tick {

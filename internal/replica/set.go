@@ -36,7 +36,6 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/meta"
-	"github.com/leatstream/leat/internal/storage"
 )
 
 // shards is the number of parts that the maps of topics have. A change of one topic copies
@@ -51,7 +50,7 @@ type Set struct {
 	byID   [shards]atomic.Pointer[map[meta.UUID]*Topic]
 	made   int64        // partitions made so far; used by Apply only
 	latest *Settings    // the last settings that were made; used by Apply only
-	faults atomic.Int64 // of logs, at the last call of Expire
+	faults atomic.Int64 // of logs, at the last call of lookForFaults
 
 	fetchers fetchers
 	sessions followerSessions
@@ -85,7 +84,7 @@ func NewSet(cfg Config) *Set {
 		s.work.Go(func() { run(ctx) })
 		return cancel
 	}
-	s.find = s.findPartition
+	s.find, s.host.heard, s.host.lookForFaults = s.findPartition, s.sessions.listHeard, s.lookForFaults
 	s.nodes.Store(&nodes{})
 	s.replication.Store(&config.Replication{})
 	s.fetchers.host, s.sessions.host = &s.host, &s.host
@@ -128,18 +127,7 @@ func (s *Set) Partition(topic string, n int32) *Partition {
 // thousands (BenchmarkExpire); only after a log has reported a fault it looks at all.
 func (s *Set) Expire(now time.Duration) {
 	s.expire(now)
-	if n := storage.CountFaults(s.cfg.Store); s.faults.Swap(n) != n {
-		s.giveUpFaulted()
-	}
-}
-
-// giveUpFaulted has the partitions that this node leads with logs that cannot be written be led by others.
-func (s *Set) giveUpFaulted() {
-	for p := range s.Partitions() {
-		if l := p.lead.Load(); l.Leader == s.cfg.NodeID && l.isReplicated() && p.Fault() != nil {
-			p.advanceEnds()
-		}
-	}
+	s.lookForFaults()
 }
 
 // Partitions iterates over all partitions, in no order.

@@ -95,7 +95,7 @@ func (sub *subscription) takeFetch(r *FetchRequest, f *PartitionFetch) {
 	}
 	sub.fetch = progress.Fetch{
 		Replica: r.Replica, BrokerEpoch: r.BrokerEpoch, Epoch: f.Epoch, Assigned: f.Assigned,
-		Offset: f.Offset, LastEpoch: f.LastEpoch, Start: f.Start, Durable: f.Durable,
+		Offset: f.Offset, LastEpoch: f.LastEpoch, Start: f.Start, Durable: f.Durable, CannotStore: f.CannotStore,
 	}
 	sub.isAsked, sub.judged = true, nil
 	sub.judge()
@@ -176,10 +176,11 @@ func (sub *subscription) judgeIn(l *Leadership) bool {
 		return false
 	}
 	sub.judged, sub.verdict = l, progress.Unavailable
-	if err != nil {
-		return true
+	if err == nil {
+		sub.tail.Epoch, sub.tail.End, err = log.EpochEnd(sub.fetch.LastEpoch)
 	}
-	if sub.tail.Epoch, sub.tail.End, err = log.EpochEnd(sub.fetch.LastEpoch); err != nil {
+	if err != nil {
+		p.advanceEnds() // the leader gives up
 		return true
 	}
 	now := p.host.Now()

@@ -43,6 +43,9 @@ type FetchRequest struct {
 	Session     uint64
 	Number      uint32
 
+	// IsFull tells that the follower's disk is full: another node had better lead.
+	IsFull bool
+
 	MaxWait        time.Duration // how long the leader may wait for records
 	MinBytes       int           // that it waits for
 	MaxBytes       int           // of all records in the answer
@@ -65,6 +68,8 @@ type PartitionFetch struct {
 	LastEpoch record.Epoch  // the epoch of its last record; NoEpoch: unknown
 	Start     record.Offset // the start of its log
 	Durable   record.Offset // everything below it is on its disk
+	// CannotStore says that the follower's log takes no records. Such a fetch is answered at once, without any.
+	CannotStore bool
 }
 
 // FetchAnswer is a leader's answer.
@@ -127,4 +132,6 @@ type InSyncChange struct {
 	Epoch          record.Epoch
 	PartitionEpoch int32
 	ISR            []InSyncMember
+	GivesUp        bool // the leader gives its place to Successor
+	Successor      int32
 }

@@ -259,6 +259,13 @@ type trouble struct {
 	err error
 }
 
+// IsRefused tells whether the system refused the last append, or the last try to open the log, for a reason that may end, other than a full
+// disk or a busy system. Nothing was lost.
+func (h *health) IsRefused() bool {
+	t := h.trouble.Load()
+	return t != nil && t.use != useRead
+}
+
 // noteUse remembers the error with which a use of the log's files failed, if it is one that nothing
 // else tells the operator of. A success of the same use ends the trouble. Both are logged once.
 func (h *health) noteUse(u use, err error) {

@@ -216,3 +216,47 @@ func TestTruncationOnAFullDisk(t *testing.T) {
 		expectValues(t, testLog(quietStore(t, cfg), 0, testOptions()), 7)
 	}
 }
+
+// TestStartOnAFullDiskAfterATruncation proves the same of a start that completes a truncation and finds no room to note that: the
+// log has no fault, and takes records as soon as there is room, which a crash later does not take away.
+func TestStartOnAFullDiskAfterATruncation(t *testing.T) {
+	mem := vfs.NewMem()
+	var announced *vfs.Mem
+	var isFull atomic.Bool
+	hook := func(op vfs.Op, path string) error {
+		if op == vfs.OpTruncate && path == segmentFile(0) && announced == nil {
+			announced = mem.KillClone(nil)
+		}
+		if isFull.Load() && op == vfs.OpWrite && strings.HasSuffix(path, ".ring") {
+			return vfs.ErrNoSpace
+		}
+		return nil
+	}
+	cfg := testConfig(vfs.NewFaulty(mem, hook), "data")
+	l := testLog(quietStore(t, cfg), 0, testOptions())
+	for i := range 10 {
+		mustAppend(t, l, batch(t, i, 1, 100))
+	}
+	l.s.Commit()
+	if err := l.Truncate(4); err != nil {
+		t.Fatal(err)
+	}
+	isFull.Store(true)
+	cfg.FS = vfs.NewFaulty(announced, hook)
+	s := quietStore(t, cfg)
+	l = testLog(s, 0, testOptions())
+	expectValues(t, l, 4)
+	items := []Item{{Batch: batch(t, 4, 1, 100)}}
+	if l.Append(0, items); !errors.Is(items[0].Err, ErrBusy) || l.Fault() != nil || len(s.Faults()) > 0 {
+		t.Fatalf("an append: %v; the log's fault: %v", items[0].Err, l.Fault())
+	}
+	isFull.Store(false)
+	for i := range 3 {
+		mustAppend(t, l, batch(t, 4+i, 1, 100))
+	}
+	s.Commit()
+	for seed := range uint64(10) {
+		cfg.FS = announced.Crash(rand.New(rand.NewPCG(seed, 47)))
+		expectValues(t, testLog(quietStore(t, cfg), 0, testOptions()), 7)
+	}
+}

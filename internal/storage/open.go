@@ -25,6 +25,9 @@ func (l *Log) openLocked() error {
 	if err := s.waitingError(l.id); err != nil {
 		return err
 	}
+	if p := s.takeUnconfirmed(l.id); p != nil {
+		l.unconfirmed = p
+	}
 	point := s.points.Get(l.id)
 	if f := s.faults.get(l.id); f != nil {
 		l.setFault(f)

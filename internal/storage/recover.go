@@ -701,7 +701,8 @@ func (r *replay) finishCuts() error {
 }
 
 // noteFinishedCuts notes that truncations are complete, before anything is appended to their logs.
-// Without the note the next recovery would truncate the logs again.
+// Without the note the next recovery would truncate the logs again. If the journal has no room for it, each log
+// notes it before its first append (confirmCutLocked).
 func (r *replay) noteFinishedCuts() {
 	if len(r.finished) == 0 {
 		return
@@ -715,9 +716,36 @@ func (r *replay) noteFinishedCuts() {
 	if err == nil {
 		return
 	}
+	if !errors.Is(err, journal.ErrLost) {
+		r.s.keepUnconfirmed(r.finished)
+		return
+	}
 	for _, p := range r.finished {
 		r.s.faults.set(p.ID, newTaint(fmt.Errorf("its truncation to offset %d could not be noted: %w", p.Offset, err)))
 	}
+}
+
+// keepUnconfirmed keeps the notes that truncations are complete, which the journal does not have yet, for their logs.
+func (s *Store) keepUnconfirmed(cuts []journal.Part) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unconfirmed = map[LogID]journal.Part{}
+	for _, p := range cuts {
+		p.Kind = journal.Truncated
+		s.unconfirmed[p.ID] = p
+	}
+}
+
+// takeUnconfirmed takes the note of a log; nil: there is none.
+func (s *Store) takeUnconfirmed(id LogID) *journal.Part {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, ok := s.unconfirmed[id]
+	if !ok {
+		return nil
+	}
+	delete(s.unconfirmed, id)
+	return &p
 }
 
 // cutFiles cuts a log's files at a place, durably. A file that already ends there is synced, too: a

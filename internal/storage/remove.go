@@ -73,6 +73,7 @@ func discardLog(s *Store, id LogID, dir string) {
 func forgetLog(s *Store, id LogID) {
 	s.mu.Lock()
 	delete(s.waiting, id)
+	delete(s.unconfirmed, id)
 	s.mu.Unlock()
 	s.faults.forget(id)
 	s.points.Forget(id)

@@ -128,6 +128,10 @@ type Store struct {
 	// are left; guarded by mu.
 	leaving map[LogID]int
 
+	// unconfirmed has the notes that truncations are complete which recovery could not put into the journal, of logs that were not opened
+	// since; guarded by mu.
+	unconfirmed map[LogID]journal.Part
+
 	waiting map[LogID]bool // guarded by mu: logs whose last records only the journal has, since the disk is full
 
 	closing atomic.Bool

@@ -27,9 +27,12 @@
 //	start           a replica joins when it has deleted what the leader has deleted. DeleteRecords waits for
 //	                the in-sync set and for all replicas that are alive. So no later leader shows
 //	                the records again. A start that retention has moved may be lower at a later leader
-//	leave           for replica.lag.time.max.ms it did not have on disk all that the leader had
-//	give up         a leader whose log cannot be written leaves, if another member may lead: the controller
-//	                elects that one
+//	leave           for replica.lag.time.max.ms it did not have on disk all that the leader had; at once if it
+//	                says that it cannot store. After that it joins when it has stored again what it refused, and
+//	                not before a pause, which doubles each time
+//	give up         a leader whose log takes no records, or cannot be opened, gives its place to another member that was
+//	                heard since and has room. It leaves the set only if its log has a fault: on a full
+//	                disk it has everything that is committed
 //	added           of a replica that a reassignment adds, nothing counts that was sent before it
 //	                knew of that: it may have been removed with an earlier log
 //	compared        nobody can compare records that the leader has deleted: a follower that has only such
@@ -67,12 +70,19 @@
 //	                  |        Follow           fenced                              |
 //	                  +---------------------------+                                 |
 //	                  +-------------------------------------------------------------+
-//	                                      Wrote                                     |
-//	                                                         WriteFailed            v
-//	                                                                             faulted
+//	                              Wrote, WriteFailed or StepDropped
 //
-// From every state but writing and faulted, Follow leads to ready, or to idle if there is no
+// From every state but writing, Follow leads to ready, or to idle if there is no
 // leader. While it is writing, the new leader is followed when the write has ended.
+//
+// Beside that a Follower knows whether its log takes records:
+//
+//	can store ----------------> may recover ------------> cannot ever
+//	     ^      WriteFailed          |        LogFailed
+//	     +---------------------------+
+//	          TryStoring
+//
+// While it does not, the fetches say so, and no answer leads to a Step.
 //
 // A fetch names the epoch of the last record of the log, so that the leader sees whether the
 // logs have parted (KIP-101, KIP-279, KIP-595). Then the follower cuts its log where its own

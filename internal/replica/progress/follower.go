@@ -51,7 +51,6 @@ const (
 	fetching                      // a fetch is under way
 	writing                       // the owner does a Step
 	fenced                        // the leader knows a newer epoch: metadata will come
-	faulted                       // the log cannot be written
 )
 
 // Following is the state of a replica's log when it begins to follow.
@@ -81,7 +80,19 @@ type Follower struct {
 	compared bool
 	reported record.Offset // the highest durable end that this leader was told
 	told     Answer        // while an append is under way: its answer
+
+	storing storing
+	isTold  bool // the last fetch said that the log cannot store
 }
+
+// storing says whether the log takes records.
+type storing uint8
+
+const (
+	canStore   storing = iota
+	mayRecover         // it does not, for now
+	cannotEver         // it has a fault, so that the replica has to be rebuilt
+)
 
 // NewFollower makes the machine of a replica whose broker is registered with an epoch. Nobody is
 // followed yet.
@@ -102,8 +113,30 @@ func (f *Follower) HighWatermark() record.Offset { return f.hw }
 // watermark. A follower deletes no record by rules of its own.
 func (f *Follower) Start() record.Offset { return f.log.Start }
 
-// Faulted tells that the log cannot be written: the replica has to be rebuilt.
-func (f *Follower) Faulted() bool { return f.state == faulted }
+// CannotStore tells that the log takes no records, as far as is known. The leader is told so, and asked for none. isLasting:
+// it never takes any again.
+func (f *Follower) CannotStore() (cannot, isLasting bool) {
+	return f.storing != canStore, f.storing == cannotEver
+}
+
+// TryStoring has the next fetch ask for records again, unless the log has a fault, or the leader is still to be told that it
+// cannot store.
+func (f *Follower) TryStoring() {
+	if f.storing == mayRecover && f.isTold {
+		f.storing = canStore
+	}
+}
+
+// LogFailed takes that the log has a fault. The leader is told at once.
+func (f *Follower) LogFailed(now time.Duration) {
+	if f.storing == cannotEver {
+		return
+	}
+	f.storing = cannotEver
+	if f.state == ready || f.state == fetching {
+		f.resume(now)
+	}
+}
 
 // Follow takes a change of the metadata: the leader (-1: none), its epoch, and the partition
 // epoch.
@@ -114,7 +147,7 @@ func (f *Follower) Follow(now time.Duration, leader int32, epoch record.Epoch, a
 	}
 	f.leader, f.epoch = leader, epoch
 	f.compared, f.reported = false, -1
-	if f.state != writing && f.state != faulted {
+	if f.state != writing {
 		f.resume(now)
 	}
 }
@@ -137,12 +170,14 @@ func (f *Follower) NextFetch(now time.Duration) (Fetch, bool) {
 	if f.state != ready || now < f.retry {
 		return Fetch{}, false
 	}
-	f.state = fetching
+	f.state, f.isTold = fetching, f.storing != canStore
 	f.fetchID++
-	f.reported = f.log.Durable
+	if !f.isTold {
+		f.reported = f.log.Durable
+	}
 	return Fetch{
 		ID: f.fetchID, Replica: f.id, BrokerEpoch: f.brokerEpoch, Epoch: f.epoch, Assigned: f.assigned,
-		Offset: f.log.End, LastEpoch: f.last, Start: f.log.Start, Durable: f.log.Durable,
+		Offset: f.log.End, LastEpoch: f.last, Start: f.log.Start, Durable: f.log.Durable, CannotStore: f.isTold,
 	}, true
 }
 
@@ -157,6 +192,10 @@ func (f *Follower) FetchLost(now time.Duration, id uint64) {
 // the own log's answer for the epoch of a.Diverging. An answer to an earlier fetch is not heeded.
 func (f *Follower) Answered(now time.Duration, a *Answer, own Tail) Step {
 	if f.state != fetching || a.ID != f.fetchID {
+		return Step{}
+	}
+	if f.isTold && a.Verdict != FencedEpoch {
+		f.resume(now + f.backoff)
 		return Step{}
 	}
 	switch a.Verdict {
@@ -262,17 +301,26 @@ func (f *Follower) Wrote(now time.Duration, log Ends, last record.Epoch) {
 	f.resume(now)
 }
 
-// WriteFailed takes that a Step failed and the log is as it was. lasting: every later one will
-// fail too.
-func (f *Follower) WriteFailed(now time.Duration, lasting bool) {
+// StepDropped takes that a Step was not done, for a reason that is not the log's, and the log is as it was.
+func (f *Follower) StepDropped(now time.Duration) {
+	if f.state == writing {
+		f.told = Answer{}
+		f.resume(now + f.backoff)
+	}
+}
+
+// WriteFailed takes that a Step failed and the log is as it was. The leader is told at once that the log cannot store. isLasting:
+// every later Step will fail too.
+func (f *Follower) WriteFailed(now time.Duration, isLasting bool) {
 	if f.state != writing {
 		return
 	}
 	f.told = Answer{}
-	f.resume(now + f.backoff)
-	if lasting {
-		f.state = faulted
+	f.storing, f.isTold = max(f.storing, mayRecover), false
+	if isLasting {
+		f.storing = cannotEver
 	}
+	f.resume(now)
 }
 
 // Synced takes that more of the own log is on disk.

@@ -427,21 +427,77 @@ func TestLateAnswers(t *testing.T) {
 	}
 }
 
-// TestWriteFailed proves that a failed write is tried again after a pause, and that a log with a
-// fault gives up its place.
+// TestWriteFailed proves that the leader is told at once of a failed write, and of a fault; that records are asked for again
+// when the owner says so, after the leader was told, and after a pause; and that a log with a fault asks for none, also of another leader.
 func TestWriteFailed(t *testing.T) {
 	w := follow(t, 1)
-	for _, lasting := range []bool{false, true} {
-		w.f.Answered(w.now, &Answer{ID: w.fetch().ID, Batches: records(1, 5), HighWatermark: 2}, Tail{})
-		w.f.WriteFailed(w.now, lasting)
-		if w.f.Faulted() != lasting || w.f.HighWatermark() != 0 {
-			t.Errorf("faulted %v, high watermark %d", w.f.Faulted(), w.f.HighWatermark())
+	fail := func(isLasting bool) {
+		t.Helper()
+		q := w.fetch()
+		if q.CannotStore {
+			t.Fatal("it asks for no records")
+		}
+		w.f.Answered(w.now, &Answer{ID: q.ID, Batches: records(1, 5), HighWatermark: 2}, Tail{})
+		w.f.WriteFailed(w.now, isLasting)
+		if w.f.HighWatermark() != 0 {
+			t.Errorf("the high watermark is %d", w.f.HighWatermark())
+		}
+	}
+	tell := func() {
+		t.Helper()
+		w.f.TryStoring() // too early: the leader was not told
+		q := w.fetch()
+		if !q.CannotStore || q.Offset != 1 || q.Epoch != 5 {
+			t.Fatalf("it does not tell the leader: %+v", q)
+		}
+		if s := w.answer(q, Answer{Batches: records(1, 5)}); s.Kind != NoStep {
+			t.Errorf("it asks for %+v", s)
+		}
+		if q, ok := w.f.NextFetch(w.now); ok {
+			t.Errorf("it asks %+v without a pause", q)
 		}
 		w.now += time.Second
 	}
+	fail(false)
+	tell()
+	if q := w.fetch(); !q.CannotStore {
+		t.Errorf("nobody has said that it can store again, and it asks %+v", q)
+	} else {
+		w.answer(q, Answer{Verdict: Unavailable})
+	}
+	w.now += time.Second
+	w.f.TryStoring()
+	fail(true)
+	tell()
+	w.f.TryStoring()
 	w.f.Follow(w.now, 3, 6, 40)
-	if q, ok := w.f.NextFetch(w.now); ok {
-		t.Errorf("a faulted one asks %+v", q)
+	if q := w.fetch(); !q.CannotStore || q.Epoch != 6 {
+		t.Errorf("it asks another leader %+v", q)
+	}
+}
+
+// TestFaultUnderAFetch proves that the leader is told at once of a fault that is found while a fetch stands, whose answer
+// leads to nothing then, or while a step is done.
+func TestFaultUnderAFetch(t *testing.T) {
+	w := follow(t, 1)
+	q := w.fetch()
+	w.f.LogFailed(w.now)
+	if s := w.answer(q, Answer{Batches: records(1, 5)}); s.Kind != NoStep {
+		t.Errorf("it asks for %+v", s)
+	}
+	if q := w.fetch(); !q.CannotStore {
+		t.Errorf("it asks %+v", q)
+	}
+	w = follow(t, 1)
+	w.f.Answered(w.now, &Answer{ID: w.fetch().ID, Batches: records(1, 5), HighWatermark: 2}, Tail{})
+	w.f.LogFailed(w.now)
+	w.f.StepDropped(w.now)
+	if _, ok := w.f.NextFetch(w.now); ok {
+		t.Error("there is no pause after a step that was not done")
+	}
+	w.now += time.Second
+	if q := w.fetch(); !q.CannotStore {
+		t.Errorf("it asks %+v", q)
 	}
 }
 

@@ -22,6 +22,9 @@ type Proposal struct {
 	Epoch          record.Epoch
 	PartitionEpoch int32
 	ISR            []Member
+	// GivesUp tells that the leader gives its place to Successor, a member of ISR.
+	GivesUp   bool
+	Successor int32
 }
 
 // changeState is the state of a change of the in-sync set; the package's documentation has
@@ -61,7 +64,7 @@ func (l *Leader) Propose(now time.Duration) (Proposal, bool) {
 	if c.state == settled && !l.wantsChange(now) {
 		return Proposal{}, false
 	}
-	members := l.wanted(now)
+	members, successor, givesUp := l.wanted(now)
 	for _, m := range members {
 		if !l.inMaximal(m.ID) {
 			c.joining = append(c.joining, m.ID)
@@ -69,7 +72,9 @@ func (l *Leader) Propose(now time.Duration) (Proposal, bool) {
 	}
 	c.state = proposed
 	c.attempt++
-	return Proposal{Attempt: c.attempt, Epoch: l.epoch, PartitionEpoch: l.assigned.PartitionEpoch, ISR: members}, true
+	return Proposal{
+		Attempt: c.attempt, Epoch: l.epoch, PartitionEpoch: l.assigned.PartitionEpoch, ISR: members, GivesUp: givesUp, Successor: successor,
+	}, true
 }
 
 // Answered ends an attempt: it was accepted or refused, or no answer came. The set itself
@@ -84,21 +89,17 @@ func (l *Leader) Answered(now time.Duration, attempt uint64) {
 func (l *Leader) wantsChange(now time.Duration) bool {
 	for i := range l.followers {
 		r := &l.followers[i]
-		if l.mustLeave(now, r) || l.canJoin(r) {
+		if l.mustLeave(now, r) || l.canJoin(now, r) {
 			return true
 		}
 	}
-	return l.givesUp && !slices.ContainsFunc(l.wanted(now), l.isSelf)
+	_, _, givesUp := l.wanted(now)
+	return givesUp
 }
 
-// GiveUp has the leader propose sets without itself from now on, since its log cannot be written any more:
-// the controller then has another member lead. While no other member could, it goes on to lead.
-func (l *Leader) GiveUp() { l.givesUp = true }
-
-func (l *Leader) isSelf(m Member) bool { return m.ID == l.cfg.ID }
-
-// wanted is the in-sync set that the rules ask for.
-func (l *Leader) wanted(now time.Duration) (members []Member) {
+// wanted is the in-sync set that the rules ask for. If the leader gives up, it is without the leader where the leader's
+// log is not to be trusted any more.
+func (l *Leader) wanted(now time.Duration) (members []Member, successor int32, givesUp bool) {
 	for _, id := range l.assigned.ISR {
 		r := l.follower(id)
 		switch {
@@ -109,27 +110,27 @@ func (l *Leader) wanted(now time.Duration) (members []Member) {
 		}
 	}
 	for i := range l.followers {
-		if r := &l.followers[i]; l.canJoin(r) {
+		if r := &l.followers[i]; l.canJoin(now, r) {
 			members = append(members, Member{ID: r.id, BrokerEpoch: r.brokerEpoch})
 		}
 	}
-	canLead := func(m Member) bool { return !l.isSelf(m) && l.brokers[m.ID].MayJoin }
-	if l.givesUp && slices.ContainsFunc(members, canLead) {
-		members = slices.DeleteFunc(members, l.isSelf)
+	successor, givesUp = l.findSuccessor(members)
+	if givesUp && l.log == LogFaulted {
+		members = slices.DeleteFunc(members, func(m Member) bool { return m.ID == l.cfg.ID })
 	}
-	return members
+	return members, successor, givesUp
 }
 
-// mustLeave tells whether a follower is in the in-sync set and late. Nobody is late with a leader that gives up:
-// it appends nothing more, and perhaps its log cannot be read either, so that it would be the only member.
+// mustLeave tells whether a follower is in the in-sync set, and is late or cannot store. Nobody leaves a leader whose
+// log is faulted: it appends nothing more, and perhaps its log cannot be read either, so that it would be the only member.
 func (l *Leader) mustLeave(now time.Duration, r *follower) bool {
-	return !l.givesUp && slices.Contains(l.assigned.ISR, r.id) && l.lags(now, r)
+	return l.log < LogFaulted && slices.Contains(l.assigned.ISR, r.id) && l.lags(now, r)
 }
 
 // canJoin tells whether a follower is to be added to the in-sync set. Beyond the high watermark as
 // this leader knows it there may be committed records of earlier epochs, but none from the start of
 // its own epoch on. One that still has records which the leader has deleted would show them again if it led.
-func (l *Leader) canJoin(r *follower) bool {
+func (l *Leader) canJoin(now time.Duration, r *follower) bool {
 	isComplete := r.durable >= l.hw && r.durable >= l.epochStart && r.start >= l.own.Start
-	return !slices.Contains(l.assigned.ISR, r.id) && l.mayJoin(r) && isComplete
+	return !slices.Contains(l.assigned.ISR, r.id) && l.isExpected(now, r) && isComplete
 }

@@ -70,6 +70,9 @@ type Fetch struct {
 	LastEpoch   record.Epoch  // the epoch of its last record; NoEpoch: unknown
 	Start       record.Offset // the start of its log
 	Durable     record.Offset // everything below it is on its disk
+	// CannotStore says that the follower's log takes no records, or cannot even be read. Such a fetch asks for
+	// none, and its ends mean nothing but for Offset, the end of the log where that is known.
+	CannotStore bool
 }
 
 // Report is a follower's news, between its fetches, that more of its records are on disk.
@@ -129,7 +132,8 @@ type Leader struct {
 	brokers    Brokers
 	followers  []follower // one for each other replica
 	change     change
-	givesUp    bool // its log cannot be written: another replica is to lead
+	log        LogState
+	logSince   time.Duration // since when the log is in that state
 }
 
 // follower is the leader's knowledge of one follower.
@@ -152,6 +156,9 @@ type follower struct {
 	caughtUp time.Duration
 	goal     record.Offset
 	goalSet  time.Duration
+
+	refusal refusal
+	heard   heard
 }
 
 // Start is the state of the replica when it begins to lead.
@@ -220,7 +227,7 @@ func (l *Leader) LowWatermark() record.Offset {
 func (l *Leader) Moved(now time.Duration, own Ends) {
 	if own.End > l.own.End {
 		for i := range l.followers {
-			if r := &l.followers[i]; r.compared && r.durable >= l.own.End {
+			if r := &l.followers[i]; r.compared && !r.refusal.lasts && r.durable >= l.own.End {
 				r.caughtUp, r.goal, r.goalSet = now, own.End, now
 			}
 		}
@@ -249,12 +256,13 @@ func (l *Leader) Tick(now time.Duration) { l.advance(now) }
 // ends, or a follower that is waited for counts as late. If it does not, Tick and Propose need not
 // be called before the next event.
 func (l *Leader) AwaitsTime() bool {
-	if l.change.state == waiting {
+	if l.change.state == waiting || l.log != LogSound && len(l.followers) > 0 {
 		return true
 	}
 	for i := range l.followers {
 		r := &l.followers[i]
-		if (l.inMaximal(r.id) || l.mayJoin(r)) && (!r.compared || r.durable < l.own.End) {
+		member := l.inMaximal(r.id)
+		if (member || l.mayJoin(r)) && (!r.compared || r.durable < l.own.End) || !member && l.mayJoin(r) && r.refusal.pause > 0 {
 			return true
 		}
 	}
@@ -284,7 +292,13 @@ func (l *Leader) Fetched(now time.Duration, f *Fetch, tail Tail) Verdict {
 		return StaleBroker
 	}
 	if f.BrokerEpoch > r.brokerEpoch {
-		r.brokerEpoch, r.compared, r.durable = f.BrokerEpoch, false, 0
+		r.brokerEpoch, r.compared, r.durable, r.refusal.lasts = f.BrokerEpoch, false, 0, false
+	}
+	if f.CannotStore {
+		l.noteRefusal(now, r, f.Offset)
+	}
+	if f.CannotStore || l.log == LogUnreadable {
+		return Unavailable
 	}
 	v := Compare(f.Offset, f.LastEpoch, l.own, tail)
 	if v != Served {
@@ -299,6 +313,7 @@ func (l *Leader) Fetched(now time.Duration, f *Fetch, tail Tail) Verdict {
 		r.compared, r.goal, r.goalSet = true, l.own.End, now
 	}
 	r.start, r.fetched = f.Start, f.Offset
+	l.endRefusal(now, r)
 	l.noteDurable(now, r, min(f.Durable, f.Offset))
 	return Served
 }
@@ -338,12 +353,12 @@ func (l *Leader) assign(now time.Duration, a Assignment) {
 		if id == l.cfg.ID {
 			continue
 		}
-		r := follower{id: id, caughtUp: never}
+		r := follower{id: id, caughtUp: never, heard: heard{at: never}}
 		if i := slices.IndexFunc(old, func(r follower) bool { return r.id == id }); i >= 0 {
 			r = old[i]
 		}
 		if slices.Contains(a.Adding, id) && a.AddingSince > r.addedAt {
-			r = follower{id: id, addedAt: a.AddingSince, caughtUp: never}
+			r = follower{id: id, addedAt: a.AddingSince, caughtUp: never, heard: r.heard}
 		}
 		if slices.Contains(a.ISR, id) && !slices.Contains(was, id) {
 			r.caughtUp = now // from now on it has Lag to show itself
@@ -363,7 +378,7 @@ func (l *Leader) follower(id int32) *follower {
 
 // advance raises the high watermark as far as the rules allow.
 func (l *Leader) advance(now time.Duration) {
-	if !l.EnoughInSync() {
+	if !l.EnoughInSync() || l.log == LogUnreadable {
 		return
 	}
 	end, known := l.own.Durable, 0
@@ -378,7 +393,7 @@ func (l *Leader) advance(now time.Duration) {
 		}
 		// A replica that is about to join is waited for. Otherwise it might never meet the
 		// high watermark while records come.
-		if member || l.mayJoin(r) && !l.lags(now, r) {
+		if member || l.isExpected(now, r) && !l.lags(now, r) {
 			end = min(end, r.durable)
 		}
 	}
@@ -390,14 +405,19 @@ func (l *Leader) advance(now time.Duration) {
 	}
 }
 
-// lags tells whether a follower did not have everything on disk for longer than is allowed.
+// lags tells whether a follower cannot store, or did not have everything on disk for longer than is allowed.
 func (l *Leader) lags(now time.Duration, r *follower) bool {
-	return (!r.compared || r.durable < l.own.End) && now-r.caughtUp > l.cfg.Lag
+	return r.refusal.lasts || (!r.compared || r.durable < l.own.End) && now-r.caughtUp > l.cfg.Lag
 }
 
-// mayJoin tells whether a follower's broker may be in an in-sync set: the metadata knows it as
-// the incarnation that fetches, and as one that is neither fenced nor leaving.
+// mayJoin tells whether a follower may be in an in-sync set: it can store, and the metadata knows its broker
+// as the incarnation that fetches, and as one that is neither fenced nor leaving.
 func (l *Leader) mayJoin(r *follower) bool {
 	b := l.brokers[r.id]
-	return r.compared && b.MayJoin && b.Epoch == r.brokerEpoch
+	return r.compared && !r.refusal.lasts && b.MayJoin && b.Epoch == r.brokerEpoch
+}
+
+// isExpected tells whether a follower may join now: the pause after its last refusal is over.
+func (l *Leader) isExpected(now time.Duration, r *follower) bool {
+	return l.mayJoin(r) && now >= r.refusal.joinFrom
 }

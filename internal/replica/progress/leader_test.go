@@ -631,14 +631,29 @@ func TestReplicaAddedAgain(t *testing.T) {
 	w.wantProposal("the new log has all", 1, 2, 3)
 }
 
-// TestGivesUp proves that a leader whose log cannot be written proposes the set without itself, as soon as a
+// hear has the leader's node hear that of a follower, in its present incarnation.
+func (w *leading) hear(id int32, hasRoom bool) {
+	w.now += time.Millisecond
+	w.l.Heard(id, alive[id].Epoch, w.now, hasRoom)
+}
+
+func (w *leading) wantSuccessor(p Proposal, id int32, why string) {
+	w.t.Helper()
+	if p.GivesUp != (id > 0) || p.GivesUp && p.Successor != id {
+		w.t.Errorf("%s: gives up %v to %d, want %d", why, p.GivesUp, p.Successor, id)
+	}
+}
+
+// TestGivesUp proves that a leader whose log has a fault proposes the set without itself, as soon as a
 // member or a replica that is about to join could lead, and not before; and that nobody is late meanwhile.
 func TestGivesUp(t *testing.T) {
 	w := lead(t, replicas(1), 10)
-	w.l.GiveUp()
+	w.l.LogChanged(w.now, LogFaulted)
 	w.wantProposal("it is alone")
 	w.fetch(2, 10, 10)
+	w.hear(2, true)
 	p := w.wantProposal("a replica is complete", 2)
+	w.wantSuccessor(p, 2, "a replica is complete")
 	w.l.Answered(w.now, p.Attempt)
 	w.assign(1, 2)
 	w.wantProposal("it is in the set again", 2)
@@ -648,10 +663,145 @@ func TestGivesUp(t *testing.T) {
 	w.append(20, 10)
 	w.now += time.Hour
 	w.l.BrokersChanged(w.now, Brokers{1: alive[1], 2: {Epoch: 102}, 3: {Epoch: 103}})
-	w.l.GiveUp()
+	w.l.LogChanged(w.now, LogFaulted)
+	w.hear(2, true)
 	w.wantProposal("nobody else could lead")
 	w.l.BrokersChanged(w.now, Brokers{1: alive[1], 2: alive[2], 3: {Epoch: 103}})
-	w.wantProposal("another one could, and both have been late for an hour", 2, 3)
+	w.wantSuccessor(w.wantProposal("another one could, and both have been late for an hour", 2, 3), 2, "node 3 is fenced")
+}
+
+// TestGivesUpToTheLiving proves that the successor was heard since the fault, in the incarnation that the metadata know, and
+// has room: a node that was heard before may be dead. A leader on a full disk stays in sync, and goes on
+// when it has room again; one that cannot read its log gives up, too, and judges nobody.
+func TestGivesUpToTheLiving(t *testing.T) {
+	for _, state := range []LogState{LogRefuses, LogFaulted, LogUnreadable} {
+		w := lead(t, replicas(1, 2, 3), 10)
+		want := []int32{1, 2, 3}
+		switch state {
+		case LogFaulted:
+			want = []int32{2, 3}
+		case LogUnreadable:
+			w.l = NewUnreadable(w.now, Config{ID: 1, Lag: 10 * time.Second, Retry: time.Second}, 5, w.a, alive)
+			f := Fetch{Replica: 2, BrokerEpoch: 102, Epoch: 5, LastEpoch: record.NoEpoch}
+			if v := w.l.Fetched(w.now, &f, Tail{}); v != Unavailable {
+				t.Errorf("verdict %d", v)
+			}
+		default:
+		}
+		if state != LogUnreadable {
+			w.fetch(2, 10, 10)
+			w.fetch(3, 10, 10)
+			w.hear(2, true)
+			w.hear(3, true)
+			w.now += time.Millisecond
+			w.l.LogChanged(w.now, state)
+		}
+		if !w.l.AwaitsTime() {
+			t.Error("it does not wait for anybody")
+		}
+		w.wantProposal("nobody was heard since")
+		w.hear(2, false)
+		w.l.Heard(3, 99, w.now, true)
+		w.wantProposal("one is full, and the other one was heard in an earlier incarnation")
+		w.hear(3, true)
+		w.wantSuccessor(w.wantProposal("node 3 was heard", want...), 3, "node 3 was heard")
+	}
+	w := lead(t, replicas(1, 2), 10)
+	w.fetch(2, 10, 10)
+	w.l.LogChanged(w.now, LogRefuses)
+	w.l.LogChanged(w.now, LogSound)
+	w.hear(2, true)
+	w.wantProposal("there is room again")
+}
+
+// refuse has a follower say that it cannot store.
+func (w *leading) refuse(id int32, offset record.Offset) {
+	w.t.Helper()
+	f := Fetch{Replica: id, BrokerEpoch: alive[id].Epoch, Epoch: 5, Offset: offset, LastEpoch: record.NoEpoch, CannotStore: true}
+	if v := w.l.Fetched(w.now, &f, Tail{}); v != Unavailable {
+		w.t.Errorf("verdict %d", v)
+	}
+}
+
+// TestCannotStore proves that a follower which cannot store leaves the in-sync set at once, that nothing waits for it then, and
+// that it joins again when it has stored what it refused.
+func TestCannotStore(t *testing.T) {
+	w := lead(t, replicas(1, 2, 3), 10)
+	w.fetch(2, 10, 10)
+	w.fetch(3, 10, 10)
+	w.grow(20)
+	w.fetch(2, 20, 20)
+	w.refuse(3, 10)
+	w.wantHW(10, "node 3 is in sync")
+	w.l.Answered(w.now, w.wantProposal("it cannot store", 1, 2).Attempt)
+	w.assign(1, 2)
+	w.wantHW(20, "it is out")
+	w.now += 2 * time.Second
+	w.wantProposal("it still cannot")
+	w.fetch(3, 10, 10)
+	w.wantProposal("it tries")
+	w.refuse(3, 10)
+	w.grow(30)
+	w.fetch(2, 30, 30)
+	w.wantHW(30, "nobody waits for it")
+	w.fetch(3, 10, 10)
+	w.fetch(3, 25, 20)
+	w.grow(31)
+	w.fetch(2, 31, 31)
+	w.wantHW(31, "it stores, and is not expected before it has caught up")
+	w.wantProposal("it lacks committed records")
+	w.fetch(3, 31, 31)
+	w.wantProposal("it has everything", 1, 2, 3)
+}
+
+// TestCannotStoreAndHasAll proves that a follower whose log could not be opened, or took no records that are not the leader's any
+// more, joins when it fetches again and lacks nothing.
+func TestCannotStoreAndHasAll(t *testing.T) {
+	w := lead(t, replicas(1, 2), 10)
+	w.fetch(2, 10, 10)
+	w.refuse(3, 0)
+	w.fetch(3, 10, 10)
+	w.wantProposal("the pause goes on")
+	w.now += time.Second
+	w.wantProposal("it has everything", 1, 2, 3)
+}
+
+// TestRefusalsAreBounded proves that a follower which can store now and then does not join and leave all the time: the pause before
+// it joins doubles, up to the lag limit, and is short again after it could store for that long.
+func TestRefusalsAreBounded(t *testing.T) {
+	w := lead(t, replicas(1, 2), 10)
+	w.fetch(2, 10, 10)
+	w.fetch(3, 10, 10)
+	offset := record.Offset(10)
+	pause := func() time.Duration {
+		t.Helper()
+		w.assign(1, 2, 3)
+		w.grow(offset + 10)
+		w.fetch(2, offset+10, offset+10)
+		began := w.now
+		w.refuse(3, offset)
+		w.assign(1, 2)
+		offset += 10
+		for {
+			w.fetch(3, offset, offset)
+			if p, ok := w.l.Propose(w.now); ok && len(p.ISR) == 3 {
+				return w.now - began
+			}
+			if w.now-began > time.Minute {
+				t.Fatal("it does not join")
+			}
+			w.now += 100 * time.Millisecond
+		}
+	}
+	for _, want := range []time.Duration{1, 2, 4, 8, 10, 10} {
+		if got := pause(); got != want*time.Second {
+			t.Errorf("the pause is %v, want %v s", got, int(want))
+		}
+	}
+	w.now += 11 * time.Second
+	if got := pause(); got != time.Second {
+		t.Errorf("the pause is %v after a while without trouble", got)
+	}
 }
 
 // TestJoinsWithTheStart proves that a replica joins when its log begins where the leader's does, or later.

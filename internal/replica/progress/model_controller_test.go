@@ -197,7 +197,11 @@ func (c *controller) alterPartition(from int32, p *Proposal) string {
 	c.setISR(isr)
 	if !slices.Contains(isr, from) { // its log is not to be trusted
 		c.now.eligible = without(c.now.eligible, from)
-		c.elect()
+	}
+	if p.GivesUp {
+		c.now.leader = p.Successor
+		c.now.leaderEpoch++
+		c.now.PartitionEpoch++
 	}
 	c.endReassignment()
 	c.now.PartitionEpoch = max(c.now.PartitionEpoch, before+1)

@@ -162,7 +162,7 @@ func (w *world) heal() {
 		w.dead = 0
 	}
 	for _, n := range w.nodes {
-		n.slowUntil = 0
+		n.slowUntil, n.fullUntil = 0, 0
 		if n.readOnly {
 			w.crash(n)
 		}
@@ -259,7 +259,7 @@ func (w *world) fault() {
 	}
 	w.after(20*ms+w.random(150*ms), w.fault)
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
-	switch w.rng.IntN(13) {
+	switch w.rng.IntN(15) {
 	case 0, 1, 2:
 		w.crash(n)
 	case 3: // the leader, which matters most
@@ -289,7 +289,20 @@ func (w *world) fault() {
 		if ls := w.leaders(); len(ls) > 0 && w.chance(0.3) {
 			w.breakLog(ls[w.rng.IntN(len(ls))])
 		}
+	case 13:
+		w.fillDisk(n)
+	case 14: // of the leader
+		if ls := w.leaders(); len(ls) > 0 {
+			w.fillDisk(ls[w.rng.IntN(len(ls))])
+		}
 	}
+}
+
+// fillDisk has a node's log take no records for a while.
+func (w *world) fillDisk(n *node) {
+	n.fullUntil = w.now + w.random(900*ms)
+	w.note("full disk at %d", n.id)
+	w.seen["full disk"]++
 }
 
 // breakLog has a node's log be read-only until the node is started again, as after a failed sync.
@@ -299,7 +312,7 @@ func (w *world) breakLog(n *node) {
 	}
 	w.note("the log of %d is read-only", n.id)
 	n.readOnly = true
-	n.leader.GiveUp()
+	n.leader.LogChanged(w.now, LogFaulted)
 	n.act()
 }
 
@@ -348,6 +361,7 @@ type node struct {
 	proposed  []int32       // who was proposed at partition epoch propAt
 	propAt    int32
 	slowUntil time.Duration
+	fullUntil time.Duration
 	// startsLate is the time from which on the log's start can be moved to the leader's.
 	startsLate time.Duration
 	syncing    bool
@@ -405,10 +419,15 @@ func (n *node) tick(life int) {
 		})
 	}
 	if n.leader != nil {
+		if !n.isFull() {
+			n.leader.LogChanged(n.w.now, LogSound)
+		}
 		n.leader.Tick(n.w.now)
 	}
 	n.act()
 }
+
+func (n *node) isFull() bool { return n.w.now < n.fullUntil }
 
 // apply follows the metadata log up to an entry.
 func (n *node) apply(to int) {
@@ -445,8 +464,11 @@ func (n *node) follow(img *image) {
 		n.lead(epoch, img)
 	default:
 		if n.leader != nil {
-			if n.readOnly {
+			switch {
+			case n.readOnly:
 				n.w.seen["leader gave up"]++
+			case n.leader.LogState() == LogRefuses:
+				n.w.seen["full leader gave up"]++
 			}
 			n.leader, n.pending = nil, nil
 		}
@@ -540,6 +562,12 @@ func (n *node) produce(count int, all bool) {
 	w := n.w
 	if n.readOnly {
 		w.seen["append refused: read-only"]++
+		return
+	}
+	if n.isFull() {
+		w.seen["append refused: full disk"]++
+		n.leader.LogChanged(w.now, LogRefuses)
+		n.act()
 		return
 	}
 	if all && !n.leader.EnoughInSync() {
@@ -646,6 +674,9 @@ func (n *node) actAsFollower() {
 		leader := n.w.node(to)
 		n.send(to, fmt.Sprintf("report %d", r.Durable), func() { leader.takeReport(r) })
 	}
+	if !n.isFull() {
+		f.TryStoring()
+	}
 	if q, ok := f.NextFetch(n.w.now); ok {
 		to, _ := f.Leader()
 		q.Start = min(q.Start, n.log.Start())
@@ -657,7 +688,13 @@ func (n *node) actAsFollower() {
 			}
 		}
 		n.later(answerTimeout, lose)
-		n.send(to, fmt.Sprintf("fetch %d after epoch %d, durable %d, in epoch %d", q.Offset, q.LastEpoch, q.Durable, q.Epoch), func() { leader.takeFetch(&q, n, f, life) })
+		hasRoom := !n.isFull()
+		n.send(to, fmt.Sprintf("fetch %d after epoch %d, durable %d, in epoch %d, cannot store %v", q.Offset, q.LastEpoch, q.Durable, q.Epoch, q.CannotStore), func() {
+			if leader.up && leader.leader != nil {
+				leader.leader.Heard(n.id, q.BrokerEpoch, n.w.now, hasRoom)
+			}
+			leader.takeFetch(&q, n, f, life)
+		})
 	}
 }
 
@@ -734,6 +771,12 @@ func (n *node) takeAnswer(a *fetched) {
 }
 
 func (n *node) do(s Step, a *fetched) {
+	if n.isFull() {
+		n.w.seen["follower cannot store"]++
+		n.follower.WriteFailed(n.w.now, false)
+		n.act()
+		return
+	}
 	end := n.log.End()
 	switch s.Kind {
 	case Truncate:

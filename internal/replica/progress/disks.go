@@ -1,0 +1,110 @@
+package progress
+
+import (
+	"slices"
+	"time"
+
+	"github.com/leatstream/leat/internal/record"
+)
+
+// LogState says what the leader's log can do.
+type LogState uint8
+
+// These are the states of a leader's log. A leader whose log is not sound gives up, once another member of the in-sync
+// set may take its place.
+const (
+	LogSound      LogState = iota
+	LogRefuses             // it takes no records for now, as on a full disk; all that it has is right
+	LogFaulted             // nothing is written to it any more, and committed records may be missing: the leader leaves the in-sync set
+	LogUnreadable          // it cannot be opened, so nothing is known of it
+)
+
+// NewUnreadable makes the machine of a leader that cannot open its log. It judges no fetch, commits nothing, and
+// changes nothing but the leader. When the log can be opened, a machine of NewLeader takes its place.
+func NewUnreadable(now time.Duration, cfg Config, epoch record.Epoch, a Assignment, b Brokers) *Leader {
+	l := &Leader{cfg: cfg, epoch: epoch, brokers: b, log: LogUnreadable, logSince: now}
+	l.assign(now, a)
+	return l
+}
+
+// LogState is the state of the log, as the leader was told last.
+func (l *Leader) LogState() LogState { return l.log }
+
+// LogChanged takes the state of the leader's own log. A fault does not end.
+func (l *Leader) LogChanged(now time.Duration, s LogState) {
+	if s != l.log && l.log < LogFaulted {
+		l.log, l.logSince = s, now
+	}
+}
+
+// heard is what a leader's node heard last from a follower's.
+type heard struct {
+	at          time.Duration
+	brokerEpoch int64
+	hasRoom     bool
+}
+
+// Heard takes that the leader's node heard a follower's at a time, and whether that one has room on its disk. A follower
+// that has everything is silent about the partition, so fetches do not tell this.
+func (l *Leader) Heard(id int32, brokerEpoch int64, at time.Duration, hasRoom bool) {
+	if r := l.follower(id); r != nil && at >= r.heard.at {
+		r.heard = heard{at, brokerEpoch, hasRoom}
+	}
+}
+
+// findSuccessor finds the member of an in-sync set to which the leader gives its place: one that can store, and was heard
+// since the leader's log is in its state. Otherwise a member could be chosen that has just died, and is not fenced yet.
+func (l *Leader) findSuccessor(members []Member) (id int32, ok bool) {
+	if l.log == LogSound {
+		return -1, false
+	}
+	i := slices.IndexFunc(members, func(m Member) bool {
+		r, b := l.follower(m.ID), l.brokers[m.ID]
+		return r != nil && b.MayJoin && r.heard.at > l.logSince && r.heard.brokerEpoch == b.Epoch && r.heard.hasRoom && !r.refusal.lasts
+	})
+	if i < 0 {
+		return -1, false
+	}
+	return members[i].ID, true
+}
+
+// leastPause is the time for which a follower stays out of the in-sync set after it could not store, at least.
+const leastPause = time.Second
+
+// refusal is the leader's knowledge of a follower that cannot store, or could not.
+//
+//	none ----> lasts ----> over, until joinFrom it may not join
+//	             ^           |
+//	             +-----------+
+//
+// The pause up to joinFrom doubles each time, up to the lag limit, so that a follower which can store now and then does not join
+// and leave all the time.
+type refusal struct {
+	lasts    bool
+	at       record.Offset // it lasts until the follower has fetched beyond this offset, or up to the leader's end
+	pause    time.Duration
+	joinFrom time.Duration
+}
+
+// noteRefusal takes that a follower whose log ends at an offset cannot store.
+func (l *Leader) noteRefusal(now time.Duration, r *follower, at record.Offset) {
+	f := &r.refusal
+	f.at = at
+	if !f.lasts {
+		if f.pause > 0 && now-f.joinFrom > l.cfg.Lag {
+			f.pause = 0
+		}
+		f.lasts, f.pause = true, min(max(2*f.pause, leastPause), l.cfg.Lag)
+		f.joinFrom = now + f.pause
+		r.caughtUp = never // nobody waits for it before it has caught up
+	}
+	l.advance(now)
+}
+
+// endRefusal takes that a follower fetches as one that can store.
+func (l *Leader) endRefusal(now time.Duration, r *follower) {
+	if f := &r.refusal; f.lasts && (r.fetched > f.at || r.fetched >= l.own.End) {
+		f.lasts = false
+		r.goal, r.goalSet = l.own.End, now
+	}
+}
