@@ -305,8 +305,7 @@ func letMonkeyIn(t *testing.T, c *campaign) {
 	}
 }
 
-// fillDisk leaves no room on a node's disk for a while. Until there is room, or the node has left the in-sync
-// sets, its partitions may refuse records.
+// fillDisk leaves no room on a node's disk for a while. Other nodes then lead its partitions.
 func fillDisk(t *testing.T, c *campaign, m *machine) {
 	t.Helper()
 	name := filepath.Join(m.disk.dir, "filler")
@@ -330,7 +329,7 @@ func fillDisk(t *testing.T, c *campaign, m *machine) {
 			t.Fatal(err)
 		}
 	}
-	pause(t.Context(), c.pause)
+	c.lastAtLeast(t, c.pause, "with the disk of "+m.String()+" full")
 }
 
 // loseDisk takes a node's disk away while it runs: all calls fail from then on.

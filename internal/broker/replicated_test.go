@@ -225,7 +225,7 @@ func (d *direct) AlterInSync(_ context.Context, changes []replica.InSyncChange) 
 	d.c.decide(func(r *controller.Rules) []byte {
 		asked := make([]controller.InSyncChange, len(changes))
 		for i, ch := range changes {
-			asked[i] = controller.InSyncChange{Topic: ch.ID.Topic, Partition: ch.ID.Partition, LeaderEpoch: int32(ch.Epoch), PartitionEpoch: ch.PartitionEpoch, GivesUp: ch.GivesUp, Successor: ch.Successor}
+			asked[i] = controller.InSyncChange{Topic: ch.ID.Topic, Partition: ch.ID.Partition, LeaderEpoch: int32(ch.Epoch), PartitionEpoch: ch.PartitionEpoch, GivesUp: ch.GivesUp, Successor: ch.Successor, Damaged: ch.Damaged}
 			for _, m := range ch.ISR {
 				asked[i].ISR = append(asked[i].ISR, controller.Member{ID: m.ID, Epoch: m.BrokerEpoch})
 			}

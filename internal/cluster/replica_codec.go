@@ -16,7 +16,7 @@ import (
 //	ReplicaFetch   replica i32 | broker epoch i64 | session u64 | number u32
 //	               disk is full u8 | max wait in ms u32 | min bytes u32 | max bytes u32 | partition bytes u32
 //	               forgotten: list of partition
-//	               fetches: list of partition | epoch i32 | assigned i32 | offset i64 | last epoch i32 | start i64 | durable i64 | cannot store u8
+//	               fetches: list of partition | epoch i32 | assigned i32 | offset i64 | last epoch i32 | start i64 | durable i64 | cannot store u8 | is damaged u8
 //	               reports: list of report
 //	  -> status u8 | session u64
 //	               answers: list of partition | verdict u8 | diverging epoch i32 | diverging end i64 | high watermark i64
@@ -31,16 +31,17 @@ import (
 //	partition = topic id 16 bytes | number i32
 //	report    = partition | epoch i32 | assigned i32 | durable i64
 //	change    = partition | epoch i32 | partition epoch i32 | gives up u8 | successor i32 | list of broker i32 | broker epoch i64
+//	            | damaged: list of broker i32
 const (
 	partitionSize = 16 + 4
-	fetchSize     = partitionSize + 4 + 4 + 8 + 4 + 8 + 8 + 1
+	fetchSize     = partitionSize + 4 + 4 + 8 + 4 + 8 + 8 + 1 + 1
 	reportSize    = partitionSize + 4 + 4 + 8
 	answerSize    = partitionSize + 1 + 4 + 4*8 + 4 + 4
-	changeSize    = partitionSize + 4 + 4 + 1 + 4 + 4
+	changeSize    = partitionSize + 4 + 4 + 1 + 4 + 4 + 4
 	memberSize    = 4 + 8
 
-	// lastVerdict is the last of the verdicts, progress.Unavailable.
-	lastVerdict = 6
+	// lastVerdict is the last of the verdicts, progress.Rebuild.
+	lastVerdict = 7
 )
 
 func appendPartition(b []byte, id replica.PartitionID) []byte {
@@ -123,7 +124,7 @@ func encodeFetch(q *replica.FetchRequest) []byte {
 		b = appendEpoch(appendPartition(b, p.ID), p.Epoch)
 		b = binary.BigEndian.AppendUint32(b, uint32(p.Assigned))
 		b = appendEpoch(appendOffset(b, p.Offset), p.LastEpoch)
-		b = appendFlag(appendOffset(appendOffset(b, p.Start), p.Durable), p.CannotStore)
+		b = appendFlag(appendFlag(appendOffset(appendOffset(b, p.Start), p.Durable), p.CannotStore), p.IsDamaged)
 	}
 	return appendReports(b, q.Reports)
 }
@@ -146,7 +147,7 @@ func decodeFetch(b []byte) (*replica.FetchRequest, error) {
 		q.Partitions = append(q.Partitions, replica.PartitionFetch{
 			ID: r.readPartition(), Epoch: r.readEpoch(), Assigned: r.readInt32(),
 			Offset: r.readOffset(), LastEpoch: r.readEpoch(), Start: r.readOffset(), Durable: r.readOffset(),
-			CannotStore: r.readFlag(),
+			CannotStore: r.readFlag(), IsDamaged: r.readFlag(),
 		})
 	}
 	q.Reports = r.readReports()
@@ -252,6 +253,10 @@ func (q *proposals) encode() []byte {
 		for _, m := range c.ISR {
 			b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, uint32(m.ID)), uint64(m.BrokerEpoch))
 		}
+		b = binary.BigEndian.AppendUint32(b, uint32(len(c.Damaged)))
+		for _, id := range c.Damaged {
+			b = binary.BigEndian.AppendUint32(b, uint32(id))
+		}
 	}
 	return b
 }
@@ -265,6 +270,9 @@ func decodeProposals(b []byte) (*proposals, error) {
 		}
 		for range r.readCount(memberSize) {
 			c.ISR = append(c.ISR, replica.InSyncMember{ID: r.readInt32(), BrokerEpoch: r.readInt64()})
+		}
+		for range r.readCount(4) {
+			c.Damaged = append(c.Damaged, r.readInt32())
 		}
 		q.changes = append(q.changes, c)
 	}

@@ -114,6 +114,7 @@ func (c *Controller) alterInSync(ctx context.Context, q *proposals) error {
 		asked[i] = controller.InSyncChange{
 			Topic: meta.UUID(p.ID.Topic), Partition: p.ID.Partition,
 			LeaderEpoch: int32(p.Epoch), PartitionEpoch: p.PartitionEpoch, GivesUp: p.GivesUp, Successor: p.Successor,
+			Damaged: p.Damaged,
 		}
 		for _, m := range p.ISR {
 			asked[i].ISR = append(asked[i].ISR, controller.Member{ID: m.ID, Epoch: m.BrokerEpoch})

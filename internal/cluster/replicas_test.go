@@ -466,7 +466,7 @@ func fullFetch() *replica.FetchRequest {
 		Forgotten: []replica.PartitionID{id(8), id(9)},
 		Partitions: []replica.PartitionFetch{
 			{ID: id(10), Epoch: 11, Assigned: 12, Offset: 13, LastEpoch: record.NoEpoch, Start: 14, Durable: 15},
-			{ID: id(16), Epoch: 17, Assigned: 18, Offset: 19, LastEpoch: 20, Start: 21, Durable: 22, CannotStore: true},
+			{ID: id(16), Epoch: 17, Assigned: 18, Offset: 19, LastEpoch: 20, Start: 21, Durable: 22, CannotStore: true, IsDamaged: true},
 		},
 		Reports: []replica.PartitionReport{{ID: id(23), Epoch: 24, Assigned: 25, Durable: 26}},
 	}
@@ -487,15 +487,15 @@ func fullAnswer() *replica.FetchAnswer {
 func fullProposals() *proposals {
 	return &proposals{1, 2, []replica.InSyncChange{
 		{ID: replica.PartitionID{Topic: [16]byte{3}, Partition: 4}, Epoch: 5, PartitionEpoch: 6, ISR: []replica.InSyncMember{{ID: 7, BrokerEpoch: 8}, {ID: 9}}},
-		{Epoch: 10, GivesUp: true, Successor: 11},
+		{Epoch: 10, GivesUp: true, Successor: 11, Damaged: []int32{12, 13}},
 	}}
 }
 
 // TestReplicaCodec proves that messages are decoded as they were encoded, and that one of which a byte is
 // missing or too many is refused. The last verdict is the one that the codec takes for it.
 func TestReplicaCodec(t *testing.T) {
-	if progress.Unavailable != lastVerdict {
-		t.Errorf("the last verdict is %d, and the codec reads up to %d", progress.Unavailable, lastVerdict)
+	if progress.Rebuild != lastVerdict {
+		t.Errorf("the last verdict is %d, and the codec reads up to %d", progress.Rebuild, lastVerdict)
 	}
 	checkCodec(t, fullFetch(), encodeFetch(fullFetch()), decodeFetch)
 	reports := &replica.Reports{Replica: 1, BrokerEpoch: 2, Partitions: fullFetch().Reports}

@@ -32,14 +32,15 @@ type change struct {
 	old    *meta.Partition
 	next   meta.Partition
 
-	included  int32 // counts as active although it is not yet; -1: nobody
-	excluded  int32 // does not count as active; -1: nobody
-	lost      int32 // has lost records, so it is not eligible; -1: nobody
-	successor int32 // becomes the leader if it is in sync; -1: nobody
-	forgotten bool  // the lost one has lost all of them: it is not the last leader either
-	preferred bool  // the first replica becomes the leader if it is in sync
-	unclean   bool  // an unclean election is allowed
-	renew     bool  // the partition epoch rises even if nothing changes
+	included  int32   // counts as active although it is not yet; -1: nobody
+	excluded  int32   // does not count as active; -1: nobody
+	lost      int32   // has lost records, so it is not eligible; -1: nobody
+	damaged   []int32 // have lost records, so they are not eligible
+	successor int32   // becomes the leader if it is in sync; -1: nobody
+	forgotten bool    // the lost one has lost all of them: it is not the last leader either
+	preferred bool    // the first replica becomes the leader if it is in sync
+	unclean   bool    // an unclean election is allowed
+	renew     bool    // the partition epoch rises even if nothing changes
 }
 
 const noBroker int32 = -1
@@ -149,7 +150,7 @@ func (c *change) keepEligible() {
 	var eligible []int32
 	for _, id := range p.Replicas {
 		had := slices.Contains(c.old.ISR, id) || slices.Contains(p.Eligible, id)
-		if had && id != c.lost && !slices.Contains(p.ISR, id) {
+		if had && id != c.lost && !slices.Contains(c.damaged, id) && !slices.Contains(p.ISR, id) {
 			eligible = append(eligible, id)
 		}
 	}

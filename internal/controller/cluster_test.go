@@ -140,7 +140,7 @@ func (s *script) partition(name string) (Partition, *meta.Topic) {
 	return Partition{name[:at], number(s.t, name[at+1:])}, s.c.Image().Topic(name[:at])
 }
 
-// isr takes partition id+id:epoch, from=node, broker=epoch, leader=epoch, epoch=partition epoch, successor=node.
+// isr takes partition id+id:epoch, from=node, broker=epoch, leader=epoch, epoch=partition epoch, successor=node, damaged=node.
 func (s *script) isr(out *strings.Builder, name, members string, o map[string]string) {
 	p, t := s.partition(name)
 	a := InSyncChange{Partition: p.Number}
@@ -162,6 +162,9 @@ func (s *script) isr(out *strings.Builder, name, members string, o map[string]st
 	set("epoch", &a.PartitionEpoch)
 	set("successor", &a.Successor)
 	_, a.GivesUp = o["successor"]
+	if v, ok := o["damaged"]; ok {
+		a.Damaged = []int32{number(s.t, v)}
+	}
 	if b := s.c.Image().Brokers[from]; b != nil {
 		brokerEpoch = b.Epoch
 	}

@@ -27,6 +27,8 @@ type InSyncChange struct {
 	// GivesUp tells that the leader gives its place to Successor, a member of ISR: another one may have died.
 	GivesUp   bool
 	Successor int32
+	// Damaged are replicas outside of ISR that have lost records: they are not eligible.
+	Damaged []int32
 }
 
 // InSyncResult is the answer to an InSyncChange.
@@ -103,6 +105,7 @@ func (r *Rules) alterPartition(broker int32, a *InSyncChange) (record []byte, re
 	if a.GivesUp {
 		c.successor = a.Successor
 	}
+	c.damaged = a.Damaged
 	record = c.finish()
 	res.After = c.next
 	if c.next.Leader != broker { // the leader gives up, or the change has ended a reassignment that removes it
@@ -140,6 +143,9 @@ func (r *Rules) checkInSync(broker int32, p *meta.Partition, a *InSyncChange) *E
 	}
 	if a.GivesUp && (a.Successor == broker || !slices.Contains(ids, a.Successor)) {
 		return refuse(InvalidRequest, "Broker %d cannot take the leader's place: it is the leader, or is not in the in-sync set.", a.Successor)
+	}
+	if slices.ContainsFunc(a.Damaged, func(id int32) bool { return slices.Contains(ids, id) }) {
+		return refuse(InvalidRequest, "A replica in the in-sync set is said to have lost records.")
 	}
 	if len(ineligible) > 0 {
 		return refuse(IneligibleReplica, "These replicas may not be in sync: %s", strings.Join(ineligible, ", "))

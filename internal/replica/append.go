@@ -164,7 +164,7 @@ func (a *Appends) forgetBatches() {
 // outcome. The caller must ask for a commit after it.
 func (p *Partition) appendItems(items []storage.Item) record.Epoch {
 	e := p.appendToLog(items, record.NoEpoch)
-	p.noteRefusal(items)
+	noteRefusal(p, items)
 	stored := countStored(items)
 	p.followers.wake(stored.bytes)
 	p.countForPolls(stored)

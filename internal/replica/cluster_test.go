@@ -36,6 +36,8 @@ type cluster struct {
 	closed   chan struct{}
 	// coordinates has each node run a coordinator on the topic t; set before the nodes start.
 	coordinates bool
+	// scrub is how many bytes a second the nodes read to look for damage; 0: none. It is set before the nodes start.
+	scrub int64
 
 	mu      sync.Mutex
 	image   *meta.Image // guarded by mu
@@ -374,7 +376,7 @@ func (m *member) start() {
 	m.mu.Lock()
 	disk := m.disk
 	m.mu.Unlock()
-	store, err := storage.Open(storage.Config{FS: vfs.NewFaulty(disk, m.callHook), Dir: "data", Logger: slog.New(nodeLog{c, m.id}), Scrub: -1, Reserve: 1 << 16, Journal: 1 << 20})
+	store, err := storage.Open(storage.Config{FS: vfs.NewFaulty(disk, m.callHook), Dir: "data", Logger: slog.New(nodeLog{c, m.id}), Scrub: cmp.Or(c.scrub, -1), Reserve: 1 << 16, Journal: 1 << 20})
 	if err != nil {
 		panic(fmt.Sprintf("node %d: %v", m.id, err))
 	}
@@ -621,7 +623,7 @@ func (k link) decideInSync(changes []InSyncChange) {
 	k.l.m.c.decide(func(r *controller.Rules) ([]byte, bool) {
 		var asked []controller.InSyncChange
 		for _, ch := range changes {
-			a := controller.InSyncChange{Topic: ch.ID.Topic, Partition: ch.ID.Partition, LeaderEpoch: int32(ch.Epoch), PartitionEpoch: ch.PartitionEpoch, GivesUp: ch.GivesUp, Successor: ch.Successor}
+			a := controller.InSyncChange{Topic: ch.ID.Topic, Partition: ch.ID.Partition, LeaderEpoch: int32(ch.Epoch), PartitionEpoch: ch.PartitionEpoch, GivesUp: ch.GivesUp, Successor: ch.Successor, Damaged: ch.Damaged}
 			for _, m := range ch.ISR {
 				a.ISR = append(a.ISR, controller.Member{ID: m.ID, Epoch: m.BrokerEpoch})
 			}

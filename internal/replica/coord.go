@@ -20,7 +20,7 @@ func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Off
 	}
 	items := []storage.Item{{Batch: b}}
 	p.appendToLog(items, e)
-	p.noteRefusal(items)
+	noteRefusal(p, items)
 	stored := countStored(items)
 	p.followers.wake(stored.bytes) // which takes no lock of a coordinator
 	p.host.advanceAtCommit(p, stored)

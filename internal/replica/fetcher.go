@@ -260,7 +260,7 @@ func (f *fetcher) makeRequest() *FetchRequest {
 		sl.sent, sl.epoch = q.ID, q.Epoch
 		r.Partitions = append(r.Partitions, PartitionFetch{
 			ID: sl.fo.p.id, Epoch: q.Epoch, Assigned: q.Assigned, Offset: q.Offset, LastEpoch: q.LastEpoch, Start: q.Start, Durable: q.Durable,
-			CannotStore: q.CannotStore,
+			CannotStore: q.CannotStore, IsDamaged: q.IsDamaged,
 		})
 		f.noteAsked(sl)
 	}

@@ -34,8 +34,7 @@ type followerSession struct {
 	id          uint64
 	replica     int32
 	brokerEpoch int64
-	heardAt     atomic.Int64 // a time of Now: when its last request came
-	isFull      atomic.Bool  // the follower's disk was full then
+	heard       atomic.Pointer[heardFollower] // by its last request
 
 	turn   chan struct{} // of size 1; filled while a request is served, to which the next two fields belong
 	number uint32        // of the next request
@@ -59,8 +58,7 @@ func (c *followerSessions) serve(ctx context.Context, r *FetchRequest) (*FetchAn
 	if err != nil {
 		return nil, err
 	}
-	s.isFull.Store(r.IsFull)
-	s.heardAt.Store(int64(c.host.Now()))
+	s.heard.Store(&heardFollower{r.Replica, r.BrokerEpoch, c.host.Now(), r.IsFull})
 	select {
 	case s.turn <- struct{}{}:
 	case <-ctx.Done():

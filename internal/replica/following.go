@@ -91,6 +91,9 @@ func lastEpoch(log *storage.Log, ends progress.Ends) record.Epoch {
 // on there may be one; -1: something else must happen first.
 func (fo *following) nextFetch(sl *slot, now time.Duration) (q progress.Fetch, retry time.Duration, ok bool) {
 	p := fo.p
+	if p.log.Load().Fault() != nil {
+		return fo.tellUnusable(sl, now)
+	}
 	if err := fo.prepare(now); err != nil {
 		if errors.Is(err, storage.ErrClosed) {
 			return q, -1, false
@@ -179,6 +182,10 @@ func (fo *following) nextReport(sl *slot) (progress.Report, bool) {
 func (fo *following) takeAnswer(sl *slot, a *PartitionAnswer, bytes []byte) (stored int64) {
 	p := fo.p
 	now := p.host.Now()
+	if a.Verdict == progress.Rebuild {
+		fo.rebuild(sl)
+		return 0
+	}
 	own, err := fo.findOwnTail(a)
 	if err != nil {
 		fo.loseFetch(sl, now)
@@ -337,6 +344,12 @@ func (fo *following) beginAnew(to record.Offset) {
 	}
 	p.host.cfg.Logger.Info("a replica begins anew, since its leader has no records that follow its own",
 		"topic", p.topic.Name, "partition", p.id.Partition, "at", int64(to))
+	fo.replaceLog()
+}
+
+// replaceLog deletes the log, and has an empty one take its place. The caller holds fence for writing.
+func (fo *following) replaceLog() {
+	p := fo.p
 	p.host.cfg.Store.Delete(p.id)
 	p.log.Store(openLog(p))
 	p.mu.Lock()

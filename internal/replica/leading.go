@@ -24,6 +24,7 @@ type Leadership struct {
 	Replicas       []int32 // with those that are being added
 	Adding         []int32
 	ISR            []int32
+	Eligible       []int32 // not in sync, and known to have all committed records
 
 	addingSince int32 // the partition epoch at which Adding began, or a later one
 }
@@ -36,7 +37,7 @@ type Leadership struct {
 func newLeadership(before *Leadership, mp *meta.Partition) *Leadership {
 	l := &Leadership{
 		Leader: mp.Leader, Epoch: record.Epoch(mp.LeaderEpoch), PartitionEpoch: mp.PartitionEpoch,
-		Replicas: mp.Replicas, Adding: mp.Adding, ISR: mp.ISR,
+		Replicas: mp.Replicas, Adding: mp.Adding, ISR: mp.ISR, Eligible: mp.Eligible,
 	}
 	if len(l.Adding) > 0 {
 		l.addingSince = l.PartitionEpoch

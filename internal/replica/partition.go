@@ -174,11 +174,11 @@ func (p *Partition) advanceEnds() {
 	log := p.log.Load()
 	ends, err := logEnds(log)
 	if err != nil { // the high watermark stays
-		p.giveUpUnreadable(err)
+		giveUpUnreadable(p, err)
 		return
 	}
 	p.opened.Store(true)
-	trouble := p.findTrouble(log)
+	trouble := findTrouble(p, log)
 	l := p.lockLeadership(log, ends)
 	if p.leading.machine == nil {
 		at := p.following.syncedLocked()

@@ -74,6 +74,7 @@ func (r *proposer) send(ctx context.Context, list []*proposal) {
 	for i, next := range list {
 		changes[i] = InSyncChange{
 			ID: next.p.id, Epoch: next.Epoch, PartitionEpoch: next.PartitionEpoch, ISR: next.ISR, GivesUp: next.GivesUp, Successor: next.Successor,
+			Damaged: next.Damaged,
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, proposalTimeout)

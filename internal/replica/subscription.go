@@ -95,7 +95,7 @@ func (sub *subscription) takeFetch(r *FetchRequest, f *PartitionFetch) {
 	}
 	sub.fetch = progress.Fetch{
 		Replica: r.Replica, BrokerEpoch: r.BrokerEpoch, Epoch: f.Epoch, Assigned: f.Assigned,
-		Offset: f.Offset, LastEpoch: f.LastEpoch, Start: f.Start, Durable: f.Durable, CannotStore: f.CannotStore,
+		Offset: f.Offset, LastEpoch: f.LastEpoch, Start: f.Start, Durable: f.Durable, CannotStore: f.CannotStore, IsDamaged: f.IsDamaged,
 	}
 	sub.isAsked, sub.judged = true, nil
 	sub.judge()

@@ -70,6 +70,7 @@ type PartitionFetch struct {
 	Durable   record.Offset // everything below it is on its disk
 	// CannotStore says that the follower's log takes no records. Such a fetch is answered at once, without any.
 	CannotStore bool
+	IsDamaged   bool // the log has lost records that it had; CannotStore is set, too
 }
 
 // FetchAnswer is a leader's answer.
@@ -134,4 +135,5 @@ type InSyncChange struct {
 	ISR            []InSyncMember
 	GivesUp        bool // the leader gives its place to Successor
 	Successor      int32
+	Damaged        []int32 // replicas that have lost records: they are not eligible
 }

@@ -2,8 +2,10 @@ package replica
 
 import (
 	"errors"
+	"slices"
 	"time"
 
+	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica/progress"
 	"github.com/leatstream/leat/internal/storage"
 )
@@ -26,7 +28,7 @@ type heardFollower struct {
 }
 
 // findTrouble finds the state of the log, for the leader's machine. No lock may be held.
-func (p *Partition) findTrouble(log *storage.Log) (t trouble) {
+func findTrouble(p *Partition, log *storage.Log) (t trouble) {
 	switch {
 	case log.Fault() != nil:
 		t.state = progress.LogFaulted
@@ -39,7 +41,7 @@ func (p *Partition) findTrouble(log *storage.Log) (t trouble) {
 			p.refused.Store(false)
 		}
 	}
-	if t.state != progress.LogSound && p.host.heard != nil {
+	if t.state != progress.LogSound {
 		t.heard = p.host.heard()
 	}
 	return t
@@ -47,7 +49,7 @@ func (p *Partition) findTrouble(log *storage.Log) (t trouble) {
 
 // noteRefusal has the leader give up if its disk is full, once the appends of a producer have found that out. It is sound again when
 // there is room.
-func (p *Partition) noteRefusal(items []storage.Item) {
+func noteRefusal(p *Partition, items []storage.Item) {
 	for i := range items {
 		if err := items[i].Err; storage.IsFull(err) || errors.Is(err, ErrBusy) && p.host.cfg.Store.IsFull() {
 			p.refused.Store(true)
@@ -77,7 +79,7 @@ func (d *leading) end(now, pause time.Duration) {
 }
 
 // giveUpUnreadable has another node lead where this one cannot open its log.
-func (p *Partition) giveUpUnreadable(why error) {
+func giveUpUnreadable(p *Partition, why error) {
 	l := p.lead.Load()
 	if errors.Is(why, ErrClosed) || p.host.propose == nil || l.Leader != p.host.cfg.NodeID || !l.isReplicated() {
 		return
@@ -122,7 +124,9 @@ func (c *followerSessions) listHeard() (list []heardFollower) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, s := range c.byFollower {
-		list = append(list, heardFollower{s.replica, s.brokerEpoch, time.Duration(s.heardAt.Load()), s.isFull.Load()})
+		if h := s.heard.Load(); h != nil {
+			list = append(list, *h)
+		}
 	}
 	return list
 }
@@ -142,13 +146,13 @@ func (s *Set) lookForFaults() {
 		if l.Leader == s.cfg.NodeID {
 			p.advanceEnds()
 		} else {
-			p.tellFault()
+			tellFault(p)
 		}
 	}
 }
 
 // tellFault has a follower tell its leader that its log has a fault.
-func (p *Partition) tellFault() {
+func tellFault(p *Partition) {
 	p.mu.Lock()
 	var at *slot
 	if fo := p.following; fo != nil && fo.machine != nil {
@@ -193,5 +197,29 @@ func (fo *following) tellUnusable(sl *slot, now time.Duration) (q progress.Fetch
 		return q, fo.tellAt, false
 	}
 	fo.toldIn, fo.tellAt = l, now+p.host.retryPause()
-	return progress.Fetch{Epoch: l.Epoch, Assigned: l.PartitionEpoch, LastEpoch: -1, CannotStore: true}, -1, true
+	if fo.machine != nil {
+		fo.machine.LogFailed(now) // it reports nothing from here on
+	}
+	return progress.Fetch{
+		Epoch: l.Epoch, Assigned: l.PartitionEpoch, LastEpoch: record.NoEpoch, CannotStore: true, IsDamaged: p.log.Load().IsDamaged(),
+	}, -1, true
+}
+
+// rebuild deletes the damaged log of a follower, which then fetches all records again. The leader has said that it has them; and neither it nor the
+// controller counts on this replica, so that the log is not the last one that has a committed record.
+func (fo *following) rebuild(sl *slot) {
+	p := fo.p
+	self := p.host.cfg.NodeID
+	p.fence.Lock()
+	defer p.fence.Unlock()
+	l, log := p.lead.Load(), p.log.Load()
+	p.mu.Lock()
+	isCurrent := fo.isCurrentLocked(sl)
+	p.mu.Unlock()
+	if !isCurrent || !fo.mayWrite() || l.Epoch != sl.epoch || !log.IsDamaged() || slices.Contains(l.ISR, self) || slices.Contains(l.Eligible, self) {
+		return
+	}
+	p.host.cfg.Logger.Warn("a damaged replica is deleted, and rebuilt from its leader",
+		"topic", p.topic.Name, "partition", p.id.Partition, "leader", l.Leader, "damage", log.Fault())
+	fo.replaceLog()
 }

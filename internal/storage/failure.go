@@ -266,6 +266,13 @@ func (h *health) IsRefused() bool {
 	return t != nil && t.use != useRead
 }
 
+// IsDamaged tells whether the log has a fault because some of its records were changed or are missing, and the disk did not
+// fail, so that another log could take its place.
+func (h *health) IsDamaged() bool {
+	f := h.fault.Load()
+	return f != nil && f.kind != faultTainted
+}
+
 // noteUse remembers the error with which a use of the log's files failed, if it is one that nothing
 // else tells the operator of. A success of the same use ends the trouble. Both are logged once.
 func (h *health) noteUse(u use, err error) {

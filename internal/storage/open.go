@@ -25,7 +25,7 @@ func (l *Log) openLocked() error {
 	if err := s.waitingError(l.id); err != nil {
 		return err
 	}
-	if p := s.takeUnconfirmed(l.id); p != nil {
+	if p := takeUnconfirmed(s, l.id); p != nil {
 		l.unconfirmed = p
 	}
 	point := s.points.Get(l.id)

@@ -717,7 +717,7 @@ func (r *replay) noteFinishedCuts() {
 		return
 	}
 	if !errors.Is(err, journal.ErrLost) {
-		r.s.keepUnconfirmed(r.finished)
+		keepUnconfirmed(r.s, r.finished)
 		return
 	}
 	for _, p := range r.finished {
@@ -726,7 +726,7 @@ func (r *replay) noteFinishedCuts() {
 }
 
 // keepUnconfirmed keeps the notes that truncations are complete, which the journal does not have yet, for their logs.
-func (s *Store) keepUnconfirmed(cuts []journal.Part) {
+func keepUnconfirmed(s *Store, cuts []journal.Part) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unconfirmed = map[LogID]journal.Part{}
@@ -737,7 +737,7 @@ func (s *Store) keepUnconfirmed(cuts []journal.Part) {
 }
 
 // takeUnconfirmed takes the note of a log; nil: there is none.
-func (s *Store) takeUnconfirmed(id LogID) *journal.Part {
+func takeUnconfirmed(s *Store, id LogID) *journal.Part {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, ok := s.unconfirmed[id]

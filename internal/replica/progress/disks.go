@@ -86,6 +86,63 @@ type refusal struct {
 	joinFrom time.Duration
 }
 
+// damage is the leader's knowledge of a follower whose log is damaged.
+//
+//	none ----> noted ----> struck ----> none, when it fetches with another log
+//	                 the partition epoch rises, and it is not in sync
+//
+// A follower that is struck has no ends, is neither in sync nor eligible, and nothing counts of it that was sent before it knew of that partition
+// epoch. So it may delete its log: no message about the records in it is believed any more.
+type damage struct {
+	state damageState
+	after int32 // the partition epoch above which it may be struck
+}
+
+type damageState uint8
+
+const (
+	undamaged damageState = iota
+	damageNoted
+	damageStruck
+)
+
+// judgeUnusable judges the fetch of a follower whose log takes no records.
+func (l *Leader) judgeUnusable(now time.Duration, r *follower, f *Fetch) Verdict {
+	l.noteRefusal(now, r, f.Offset)
+	if !f.IsDamaged || l.log != LogSound {
+		return Unavailable
+	}
+	switch {
+	case r.damage.state == undamaged:
+		r.damage = damage{damageNoted, max(l.assigned.PartitionEpoch, f.Assigned)}
+	case r.damage.state == damageStruck && !l.inMaximal(r.id):
+		return Rebuild
+	}
+	return Unavailable
+}
+
+// strike takes that a damaged follower is not in sync from a partition epoch on.
+func (r *follower) strike(a *Assignment) {
+	if r.damage.state != damageNoted || a.PartitionEpoch <= r.damage.after || slices.Contains(a.ISR, r.id) {
+		return
+	}
+	*r = follower{id: r.id, brokerEpoch: r.brokerEpoch, addedAt: a.PartitionEpoch, caughtUp: never, refusal: r.refusal, damage: r.damage, heard: r.heard}
+	r.damage.state = damageStruck
+}
+
+// findDamaged finds the followers that are to be struck: the controller must not count them as eligible either.
+func (l *Leader) findDamaged() (ids []int32) {
+	if l.log != LogSound {
+		return nil
+	}
+	for i := range l.followers {
+		if l.followers[i].damage.state == damageNoted {
+			ids = append(ids, l.followers[i].id)
+		}
+	}
+	return ids
+}
+
 // noteRefusal takes that a follower whose log ends at an offset cannot store.
 func (l *Leader) noteRefusal(now time.Duration, r *follower, at record.Offset) {
 	f := &r.refusal

@@ -35,6 +35,8 @@
 //	                disk it has everything that is committed
 //	added           of a replica that a reassignment adds, nothing counts that was sent before it
 //	                knew of that: it may have been removed with an earlier log
+//	rebuild         a follower whose log is damaged deletes it when the leader says so: the metadata have it neither as in sync
+//	                nor as eligible, and the leader has the records and forgets what it knew of the follower's
 //	compared        nobody can compare records that the leader has deleted: a follower that has only such
 //	                ones begins anew
 //	readers         are told nothing that depends on the high watermark before it has reached

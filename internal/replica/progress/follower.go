@@ -207,7 +207,7 @@ func (f *Follower) Answered(now time.Duration, a *Answer, own Tail) Step {
 		return f.enterRange(now, a)
 	case FencedEpoch:
 		f.state = fenced
-	case UnknownEpoch, StaleBroker, Unavailable:
+	case UnknownEpoch, StaleBroker, Unavailable, Rebuild:
 		f.resume(now + f.backoff)
 	}
 	return Step{}
@@ -331,7 +331,7 @@ func (f *Follower) Synced(durable record.Offset) {
 // NextReport returns a report of the durable end, if the leader is to be told of it now. A lost
 // report is made good by the next fetch.
 func (f *Follower) NextReport() (Report, bool) {
-	if !f.compared || f.leader < 0 || f.log.Durable <= f.reported {
+	if !f.compared || f.storing == cannotEver || f.leader < 0 || f.log.Durable <= f.reported {
 		return Report{}, false
 	}
 	f.reported = f.log.Durable

@@ -25,6 +25,8 @@ type Proposal struct {
 	// GivesUp tells that the leader gives its place to Successor, a member of ISR.
 	GivesUp   bool
 	Successor int32
+	// Damaged are replicas that have lost records, so that they are not eligible.
+	Damaged []int32
 }
 
 // changeState is the state of a change of the in-sync set; the package's documentation has
@@ -74,6 +76,7 @@ func (l *Leader) Propose(now time.Duration) (Proposal, bool) {
 	c.attempt++
 	return Proposal{
 		Attempt: c.attempt, Epoch: l.epoch, PartitionEpoch: l.assigned.PartitionEpoch, ISR: members, GivesUp: givesUp, Successor: successor,
+		Damaged: l.findDamaged(),
 	}, true
 }
 
@@ -94,7 +97,7 @@ func (l *Leader) wantsChange(now time.Duration) bool {
 		}
 	}
 	_, _, givesUp := l.wanted(now)
-	return givesUp
+	return givesUp || len(l.findDamaged()) > 0
 }
 
 // wanted is the in-sync set that the rules ask for. If the leader gives up, it is without the leader where the leader's

@@ -73,6 +73,8 @@ type Fetch struct {
 	// CannotStore says that the follower's log takes no records, or cannot even be read. Such a fetch asks for
 	// none, and its ends mean nothing but for Offset, the end of the log where that is known.
 	CannotStore bool
+	// IsDamaged says that the log has lost records which it had, so that it is to be rebuilt. CannotStore is set, too.
+	IsDamaged bool
 }
 
 // Report is a follower's news, between its fetches, that more of its records are on disk.
@@ -96,6 +98,7 @@ const (
 	UnknownEpoch                // the leader does not know the follower's leader epoch, or its place, yet
 	StaleBroker                 // the follower has registered again since
 	Unavailable                 // the leader's node cannot answer, for another reason
+	Rebuild                     // the follower's log is damaged, nobody counts on it, and the leader has the records: another log is to take its place
 )
 
 // Compare judges the end of another replica's log: offset, and the epoch of the record before
@@ -158,6 +161,7 @@ type follower struct {
 	goalSet  time.Duration
 
 	refusal refusal
+	damage  damage
 	heard   heard
 }
 
@@ -292,14 +296,19 @@ func (l *Leader) Fetched(now time.Duration, f *Fetch, tail Tail) Verdict {
 		return StaleBroker
 	}
 	if f.BrokerEpoch > r.brokerEpoch {
-		r.brokerEpoch, r.compared, r.durable, r.refusal.lasts = f.BrokerEpoch, false, 0, false
+		r.brokerEpoch, r.compared, r.durable = f.BrokerEpoch, false, 0
+		r.refusal.lasts, r.damage = false, damage{}
+		if !l.inMaximal(r.id) {
+			r.caughtUp = never // nobody waits for it before it has caught up: it may come with an empty disk
+		}
 	}
 	if f.CannotStore {
-		l.noteRefusal(now, r, f.Offset)
+		return l.judgeUnusable(now, r, f)
 	}
-	if f.CannotStore || l.log == LogUnreadable {
+	if l.log == LogUnreadable {
 		return Unavailable
 	}
+	r.damage = damage{}
 	v := Compare(f.Offset, f.LastEpoch, l.own, tail)
 	if v != Served {
 		return v
@@ -360,6 +369,7 @@ func (l *Leader) assign(now time.Duration, a Assignment) {
 		if slices.Contains(a.Adding, id) && a.AddingSince > r.addedAt {
 			r = follower{id: id, addedAt: a.AddingSince, caughtUp: never, heard: r.heard}
 		}
+		r.strike(&a)
 		if slices.Contains(a.ISR, id) && !slices.Contains(was, id) {
 			r.caughtUp = now // from now on it has Lag to show itself
 		}

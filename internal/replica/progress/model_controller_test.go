@@ -198,6 +198,9 @@ func (c *controller) alterPartition(from int32, p *Proposal) string {
 	if !slices.Contains(isr, from) { // its log is not to be trusted
 		c.now.eligible = without(c.now.eligible, from)
 	}
+	for _, id := range p.Damaged {
+		c.now.eligible = without(c.now.eligible, id)
+	}
 	if p.GivesUp {
 		c.now.leader = p.Successor
 		c.now.leaderEpoch++

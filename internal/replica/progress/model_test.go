@@ -259,7 +259,7 @@ func (w *world) fault() {
 	}
 	w.after(20*ms+w.random(150*ms), w.fault)
 	n := w.nodes[w.rng.IntN(len(w.nodes))]
-	switch w.rng.IntN(15) {
+	switch w.rng.IntN(16) {
 	case 0, 1, 2:
 		w.crash(n)
 	case 3: // the leader, which matters most
@@ -295,7 +295,22 @@ func (w *world) fault() {
 		if ls := w.leaders(); len(ls) > 0 {
 			w.fillDisk(ls[w.rng.IntN(len(ls))])
 		}
+	case 15:
+		w.damageLog(n)
 	}
+}
+
+// damageLog has a node's log be damaged, until the node has deleted it.
+func (w *world) damageLog(n *node) {
+	if w.pageCache || !n.up || n.readOnly || n.isDamaged || slices.ContainsFunc(w.nodes, func(m *node) bool { return m.isDamaged }) {
+		return // two damaged logs may be too many
+	}
+	w.note("the log of %d is damaged", n.id)
+	n.isDamaged = true
+	if n.leader != nil {
+		n.leader.LogChanged(w.now, LogFaulted)
+	}
+	n.act()
 }
 
 // fillDisk has a node's log take no records for a while.
@@ -366,6 +381,7 @@ type node struct {
 	startsLate time.Duration
 	syncing    bool
 	readOnly   bool // the log cannot be written until the node is started again
+	isDamaged  bool // the log cannot be written, until another one takes its place
 }
 
 // batch is records of one producer that wait for their acknowledgement.
@@ -454,7 +470,7 @@ func (n *node) follow(img *image) {
 	case !slices.Contains(img.Replicas, n.id):
 		if n.leader != nil || n.follower != nil || n.log.End() > 0 {
 			n.w.seen["replica removed"]++
-			n.log, n.readOnly = memlog.New(n.w.pageCache), false
+			n.log, n.readOnly, n.isDamaged = memlog.New(n.w.pageCache), false, false
 		}
 		n.leader, n.follower, n.pending = nil, nil, nil
 	case img.leader == n.id && n.leader != nil && n.leader.Epoch() == epoch:
@@ -465,7 +481,7 @@ func (n *node) follow(img *image) {
 	default:
 		if n.leader != nil {
 			switch {
-			case n.readOnly:
+			case n.readOnly, n.isDamaged:
 				n.w.seen["leader gave up"]++
 			case n.leader.LogState() == LogRefuses:
 				n.w.seen["full leader gave up"]++
@@ -492,6 +508,9 @@ func (n *node) lead(epoch record.Epoch, img *image) {
 	n.leader = NewLeader(n.w.now, Config{ID: n.id, Lag: lagLimit, Retry: retryPause}, Start{
 		Epoch: epoch, EpochStart: n.log.End(), Log: n.ends(), HighWatermark: n.log.HighWatermark(),
 	}, img.Assignment, img.brokers)
+	if n.isDamaged {
+		n.leader.LogChanged(n.w.now, LogFaulted)
+	}
 	n.w.check.leads(n, epoch)
 }
 
@@ -560,7 +579,7 @@ func (n *node) sync() {
 // produce appends a producer's records.
 func (n *node) produce(count int, all bool) {
 	w := n.w
-	if n.readOnly {
+	if n.readOnly || n.isDamaged {
 		w.seen["append refused: read-only"]++
 		return
 	}
@@ -669,6 +688,9 @@ func (n *node) propose(p *Proposal, do func()) {
 
 func (n *node) actAsFollower() {
 	f := n.follower
+	if n.isDamaged {
+		f.LogFailed(n.w.now)
+	}
 	if r, ok := f.NextReport(); ok {
 		to, _ := f.Leader()
 		leader := n.w.node(to)
@@ -679,7 +701,7 @@ func (n *node) actAsFollower() {
 	}
 	if q, ok := f.NextFetch(n.w.now); ok {
 		to, _ := f.Leader()
-		q.Start = min(q.Start, n.log.Start())
+		q.Start, q.IsDamaged = min(q.Start, n.log.Start()), n.isDamaged
 		leader, life := n.w.node(to), n.life
 		lose := func() {
 			if n.follower == f {
@@ -751,6 +773,12 @@ func (n *node) takeFetch(q *Fetch, from *node, f *Follower, life int) {
 // takeAnswer does the step that an answer asks for, at once or a little later.
 func (n *node) takeAnswer(a *fetched) {
 	f := n.follower
+	if a.Verdict == Rebuild {
+		n.rebuild(f)
+	}
+	if f = n.follower; f == nil {
+		return
+	}
 	var own Tail
 	own.Epoch, own.End = n.log.EpochEnd(a.Diverging.Epoch)
 	if a.Start > n.log.Start() && n.w.chance(0.2) {
@@ -770,7 +798,24 @@ func (n *node) takeAnswer(a *fetched) {
 	n.act()
 }
 
+// rebuild has an empty log take the place of a damaged one, if the metadata do not count on that.
+func (n *node) rebuild(f *Follower) {
+	img := n.w.ctl.images[n.applied-1]
+	if _, e := f.Leader(); !n.isDamaged || img.leaderEpoch != int32(e) || img.leader == n.id || slices.Contains(img.ISR, n.id) || slices.Contains(img.eligible, n.id) {
+		return
+	}
+	n.w.note("%d deletes its damaged log", n.id)
+	n.w.seen["rebuilt"]++
+	n.log, n.isDamaged, n.follower = memlog.New(n.w.pageCache), false, nil
+	n.follow(img)
+}
+
 func (n *node) do(s Step, a *fetched) {
+	if n.isDamaged {
+		n.follower.WriteFailed(n.w.now, true)
+		n.act()
+		return
+	}
 	if n.isFull() {
 		n.w.seen["follower cannot store"]++
 		n.follower.WriteFailed(n.w.now, false)

@@ -36,7 +36,7 @@ func TestModel(t *testing.T) {
 	for _, what := range []string{
 		"acknowledgement", "append refused: too few in sync", "answer refused: too few in sync", "not readable yet", "reader served",
 		"crash that loses records", "one-way cut", "slow disk", "late message", "dropped message", "doubled message", "lost for good",
-		"election", "election of an eligible replica", "leader moved", "fenced by silence", "leader gave up", "full leader gave up", "follower cannot store", "append refused: full disk", "deletion answered", "append refused: read-only", "min ISR changed", "retention",
+		"election", "election of an eligible replica", "leader moved", "fenced by silence", "leader gave up", "full leader gave up", "follower cannot store", "append refused: full disk", "rebuilt", "deletion answered", "append refused: read-only", "min ISR changed", "retention",
 		"reassignment ended", "replica removed", "ISR grows", "ISR shrinks", "truncation", "begin anew",
 		"proposal: accepted", "proposal: stale", "proposal: lost", "proposal: very late", "proposed again",
 		"fetch: verdict 1", "fetch: verdict 2", "fetch: verdict 3", "fetch: verdict 4", "fetch: verdict 5", "fetch: verdict 6",
