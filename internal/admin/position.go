@@ -1,7 +1,9 @@
 package admin
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -152,6 +154,44 @@ func Spans(ctx context.Context, adm *kadm.Client, topics ...string) (map[string]
 		all[e.Topic][e.Partition] = Span{Start: s.Offset, End: e.Offset}
 	})
 	return all, nil
+}
+
+// KnownSpans is Spans for those partitions that tell their offsets. A partition without a leader, or
+// whose leader does not answer, is left out. failed says why, for one of them; it is nil if none is left out. If nobody has
+// answered at all it returns that error.
+func KnownSpans(ctx context.Context, adm *kadm.Client, topics ...string) (known map[string]map[int32]Span, failed, err error) {
+	known = map[string]map[int32]Span{}
+	starts, err := adm.ListStartOffsets(ctx, topics...)
+	if failed, err = splitFailure(starts, err); err != nil {
+		return nil, nil, fmt.Errorf("asking for first offsets: %w", err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, topics...)
+	failedEnds, err := splitFailure(ends, err)
+	if err != nil {
+		return nil, nil, fmt.Errorf("asking for last offsets: %w", err)
+	}
+	ends.Each(func(e kadm.ListedOffset) {
+		s, ok := starts.Lookup(e.Topic, e.Partition)
+		if !ok || s.Err != nil || e.Err != nil {
+			return
+		}
+		if known[e.Topic] == nil {
+			known[e.Topic] = map[int32]Span{}
+		}
+		known[e.Topic][e.Partition] = Span{Start: s.Offset, End: e.Offset}
+	})
+	return known, cmp.Or(failed, failedEnds), nil
+}
+
+// splitFailure tells the error of some of the partitions from one of the whole request.
+func splitFailure(listed kadm.ListedOffsets, err error) (some, all error) {
+	if shards, ok := errors.AsType[*kadm.ShardErrors](err); ok && len(shards.Errs) > 0 {
+		return shards.Errs[0].Err, nil
+	}
+	if err == nil {
+		some = listed.Error()
+	}
+	return some, err
 }
 
 // Resolve finds the offset of the position in each partition of topics. It lies between the partition's

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -88,6 +90,52 @@ func TestClusterWithASilentNode(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("there is no %q in\n%s", want, out.String())
 		}
+	}
+}
+
+// TestTopicsWithASilentNode proves that topics are listed and described where the leader of some partitions does not
+// answer: an operator looks for just those.
+func TestTopicsWithASilentNode(t *testing.T) {
+	c := kfake.MustCluster(kfake.NumBrokers(3), kfake.SeedTopics(6, "t"))
+	t.Cleanup(c.Close)
+	c.ControlKey(kmsg.ListOffsets.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if c.CurrentNode() != 1 {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.ListOffsetsResponse)     //nolint:forcetypeassert // it is of that key
+		for _, rt := range req.(*kmsg.ListOffsetsRequest).Topics { //nolint:forcetypeassert // the same
+			st := kmsg.NewListOffsetsResponseTopic()
+			st.Topic = rt.Topic
+			for _, p := range rt.Partitions {
+				sp := kmsg.NewListOffsetsResponseTopicPartition()
+				sp.Partition, sp.ErrorCode = p.Partition, kerr.KafkaStorageError.Code
+				st.Partitions = append(st.Partitions, sp)
+			}
+			resp.Topics = append(resp.Topics, st)
+		}
+		return resp, nil, true
+	})
+	for args, want := range map[string]string{"topic describe t": " -  ", "topic list": "\nt "} {
+		var out, errs strings.Builder
+		code := Main(t.Context(), append(strings.Fields(args), "--timeout", "2s", "-b", c.ListenAddrs()[0]), strings.NewReader(""), &out, &errs)
+		if code != exitOK || !strings.Contains(out.String(), want) || !strings.Contains(errs.String(), "not tell") || !strings.Contains(errs.String(), "(t-") {
+			t.Errorf("%s ends with %d:\n%s\n%s", args, code, out.String(), errs.String())
+		}
+	}
+}
+
+// TestOfflinePartitions proves what is said of partitions without a leader.
+func TestOfflinePartitions(t *testing.T) {
+	var errs strings.Builder
+	a := &app{err: &errs}
+	details := kadm.TopicDetails{"t": {Topic: "t", Partitions: kadm.PartitionDetails{}}}
+	for n := range int32(7) {
+		details["t"].Partitions[n] = kadm.PartitionDetail{Topic: "t", Partition: n, Leader: -1}
+	}
+	a.tellUnknown(details, nil, nil)
+	if want := "7 partitions have no leader (t-0, t-1, t-2, t-3, t-4, ...): "; !strings.Contains(errs.String(), want) || strings.Contains(errs.String(), "tell") {
+		t.Error(errs.String())
 	}
 }
 

@@ -169,7 +169,7 @@ func (c *contact) unreachableError(err error) error {
 // caller holds mu.
 func (c *contact) astrayErrorLocked() error {
 	return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("reached %s, which tells clients to go to %s: "+
-		"if that address is wrong, start the broker with --advertise HOST:PORT, an address that its clients reach", c.mu.via, c.mu.astray)}
+		"see whether the broker there runs; if it does and the address is wrong, start it with --advertise HOST:PORT, an address that its clients reach", c.mu.via, c.mu.astray)}
 }
 
 // timeoutError says why a verb has not ended within the timeout.

@@ -3,9 +3,13 @@ package cli
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kadm"
+
+	"github.com/leatstream/leat/internal/admin"
 )
 
 func (a *app) newTopic() *cobra.Command {
@@ -46,4 +50,50 @@ func logSizes(ctx context.Context, adm *kadm.Client, details kadm.TopicDetails) 
 		})
 	})
 	return sizes
+}
+
+// tellUnknown tells how many partitions have no leader, and how many do not tell their offsets though they have one. failed
+// is the error of one of those.
+func (a *app) tellUnknown(details kadm.TopicDetails, known map[string]map[int32]admin.Span, failed error) {
+	var offline, silent []string
+	for _, d := range details.Sorted() {
+		for _, p := range d.Partitions.Sorted() {
+			name := fmt.Sprintf("%s-%d", p.Topic, p.Partition)
+			if _, ok := known[p.Topic][p.Partition]; p.Leader < 0 {
+				offline = append(offline, name)
+			} else if !ok {
+				silent = append(silent, name)
+			}
+		}
+	}
+	if len(offline) > 0 {
+		a.tellPerson(fmt.Sprintf("%s %s no leader (%s): none of the replicas that may lead is running; \"leat cluster\" shows the nodes",
+			formatCount(len(offline), "partition"), chooseByCount(len(offline), "has", "have"), listSome(offline)))
+	}
+	if len(silent) > 0 {
+		sentence := fmt.Sprintf("%s %s not tell %s offsets (%s)",
+			formatCount(len(silent), "partition"), chooseByCount(len(silent), "does", "do"), chooseByCount(len(silent), "its", "their"), listSome(silent))
+		if failed != nil {
+			sentence += ": " + describeNetwork(failed)
+		}
+		a.tellPerson(sentence)
+	}
+}
+
+// chooseByCount chooses between two words by a number.
+func chooseByCount(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// listSome lists a few names.
+func listSome(names []string) string {
+	const most = 5
+	listed := strings.Join(names[:min(most, len(names))], ", ")
+	if len(names) > most {
+		listed += ", ..."
+	}
+	return listed
 }

@@ -30,8 +30,8 @@ type describedPartition struct {
 	Epoch     int32   `json:"epoch"`
 	Replicas  []int32 `json:"replicas"`
 	InSync    []int32 `json:"in_sync"`
-	Start     int64   `json:"start"`
-	End       int64   `json:"end"`
+	Start     *int64  `json:"start"` // null: the leader has not told it, or there is none
+	End       *int64  `json:"end"`
 	Bytes     int64   `json:"bytes"`
 }
 
@@ -53,10 +53,11 @@ func (a *app) describeTopics(ctx context.Context, adm *kadm.Client, topics []str
 		return err
 	}
 	topics = details.Names()
-	offsets, err := admin.Spans(ctx, adm, topics...)
+	offsets, failed, err := admin.KnownSpans(ctx, adm, topics...)
 	if err != nil {
 		return err
 	}
+	a.tellUnknown(details, offsets, failed)
 	sizes := logSizes(ctx, adm, details)
 	configs, err := adm.DescribeTopicConfigs(ctx, topics...)
 	if err != nil {
@@ -66,11 +67,13 @@ func (a *app) describeTopics(ctx context.Context, adm *kadm.Client, topics []str
 	for _, d := range details.Sorted() {
 		t := describedTopic{Topic: d.Topic, ID: topicID(d.ID), Internal: d.IsInternal, Configs: setConfigs(configs, d.Topic)}
 		for _, p := range d.Partitions.Sorted() {
-			s := offsets[d.Topic][p.Partition]
-			t.Partitions = append(t.Partitions, describedPartition{
-				Partition: p.Partition, Leader: p.Leader, Epoch: p.LeaderEpoch, Replicas: p.Replicas, InSync: p.ISR,
-				Start: s.Start, End: s.End, Bytes: sizes[d.Topic][p.Partition],
-			})
+			part := describedPartition{
+				Partition: p.Partition, Leader: p.Leader, Epoch: p.LeaderEpoch, Replicas: p.Replicas, InSync: p.ISR, Bytes: sizes[d.Topic][p.Partition],
+			}
+			if s, ok := offsets[d.Topic][p.Partition]; ok {
+				part.Start, part.End = &s.Start, &s.End
+			}
+			t.Partitions = append(t.Partitions, part)
 		}
 		all = append(all, t)
 	}
@@ -108,11 +111,23 @@ func (d describedTopic) String() string {
 	}
 	t := columns{head: []string{">PARTITION", ">LEADER", ">EPOCH", "REPLICAS", "IN SYNC", ">START", ">END", ">SIZE"}}
 	for _, p := range d.Partitions {
-		t.addRow(strconv.Itoa(int(p.Partition)), strconv.Itoa(int(p.Leader)), strconv.Itoa(int(p.Epoch)), formatIDs(p.Replicas), formatIDs(p.InSync),
-			formatNumber(p.Start), formatNumber(p.End), formatSize(float64(p.Bytes)))
+		leader := strconv.Itoa(int(p.Leader))
+		if p.Leader < 0 {
+			leader = "none"
+		}
+		t.addRow(strconv.Itoa(int(p.Partition)), leader, strconv.Itoa(int(p.Epoch)), formatIDs(p.Replicas), formatIDs(p.InSync),
+			formatKnown(p.Start), formatKnown(p.End), formatSize(float64(p.Bytes)))
 	}
 	sb.WriteString(t.String())
 	return sb.String()
+}
+
+// formatKnown formats a number that may be unknown.
+func formatKnown(n *int64) string {
+	if n == nil {
+		return "-"
+	}
+	return formatNumber(*n)
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -19,7 +19,7 @@ type listedTopic struct {
 	ID         string `json:"id"`
 	Partitions int    `json:"partitions"`
 	Replicas   int    `json:"replicas"`
-	Records    int64  `json:"records"` // offsets between start and end; there may be fewer records, because of compaction and markers
+	Records    int64  `json:"records"` // offsets between start and end; there may be fewer records, because of compaction and markers; without partitions that do not tell
 	Bytes      int64  `json:"bytes"`   // of the leaders' logs; 0 if the broker does not report them
 	Internal   bool   `json:"internal,omitempty"`
 }
@@ -83,10 +83,11 @@ func (f topicFilter) findTopics(ctx context.Context, adm *kadm.Client, pattern *
 func (a *app) listTopics(ctx context.Context, adm *kadm.Client, details kadm.TopicDetails) error {
 	all := []listedTopic{}
 	if len(details) > 0 {
-		offsets, err := admin.Spans(ctx, adm, details.Names()...)
+		offsets, failed, err := admin.KnownSpans(ctx, adm, details.Names()...)
 		if err != nil {
 			return err
 		}
+		a.tellUnknown(details, offsets, failed)
 		sizes := logSizes(ctx, adm, details)
 		for _, d := range details.Sorted() {
 			t := listedTopic{
