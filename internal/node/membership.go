@@ -26,6 +26,8 @@ type registrar interface {
 type nodeLinks interface {
 	followMembers() // ends the connections of nodes that were removed
 	keepLinks()     // keeps those by which the active controller notices the end of a node
+	// activeController is the node that is the active controller; -1: none is known.
+	activeController() int32
 }
 
 // membership is the part of this start of the node in the cluster.
@@ -292,11 +294,12 @@ type upkeep struct {
 	n                             *Node
 	beatAt, maintainAt, balanceAt time.Duration // when each is due
 	complainAt                    time.Duration // before it no failure is logged
+	controller                    int32         // the node that was the active controller at the last tick; -1: none was known
 }
 
 // beginUpkeep begins what a node does over time for its membership and its cluster.
 func beginUpkeep(n *Node) {
-	n.serving.Go((&upkeep{n: n}).run)
+	n.serving.Go((&upkeep{n: n, controller: -1}).run)
 	n.serving.Go((&electorate{n: n, away: map[int32]time.Duration{}}).run)
 }
 
@@ -347,6 +350,7 @@ func (u *upkeep) doDue(others bool) {
 		u.noteFailure("to tell the cluster that this node is alive", err)
 	}
 	if others {
+		u.tellController()
 		n.nodeLinks.keepLinks()
 		u.noteFailure("to fence the nodes that are gone", n.controller.Tick(n.ctx, n.clock()))
 	}
@@ -362,6 +366,21 @@ func (u *upkeep) doDue(others bool) {
 		u.balanceAt, plan.Elections = now+s.BalanceInterval, electionsEach
 	}
 	u.noteFailure("to keep leaders and replicas in order", n.controller.Maintain(n.ctx, plan))
+}
+
+// tellController logs when another node has become the active controller, and when none is known.
+func (u *upkeep) tellController() {
+	now := u.n.nodeLinks.activeController()
+	if now == u.controller {
+		return
+	}
+	u.controller = now
+	log := u.n.loggers.loggerOf(rootLogger)
+	if now < 0 {
+		log.Warn("no active controller is known: the metadata cannot change until most of the nodes that vote on it reach each other")
+		return
+	}
+	log.Info("there is an active controller", "node", now)
 }
 
 // noteFailure logs that an attempt has failed. It will be made again.

@@ -62,6 +62,8 @@ func (*member) followMembers() {}
 
 func (*member) keepLinks() {}
 
+func (*member) activeController() int32 { return -1 }
+
 func newMember(t *testing.T) *member {
 	t.Helper()
 	static, err := config.NewStatic(1, nil)

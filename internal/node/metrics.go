@@ -23,6 +23,7 @@ type metricsCollector struct {
 	metaFaulted, metaFull                     *prometheus.Desc
 	metaApplied, metaRemembered               *prometheus.Desc
 	producerMetrics
+	clusterMetrics
 }
 
 // producerMetrics are the metrics of what logs remember of idempotent producers.
@@ -47,7 +48,7 @@ func newMetricsCollector(n *Node) *metricsCollector {
 		return prometheus.NewDesc("leat_"+name, help, labels, nil)
 	}
 	return &metricsCollector{
-		n: n,
+		n: n, clusterMetrics: newClusterMetrics(desc),
 		connectionMetrics: connectionMetrics{
 			conns:         desc("connections", "Client connections open now."),
 			connsLimit:    desc("connections_limit", "Client connections that may be open: the lowest of max.connections and of the numbers that the limit of open files and the available memory allow; 0: no limit."),
@@ -130,6 +131,7 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	img := g.n.image.Load()
 	value(g.topics, now, int64(img.NumTopics()))
 	value(g.partitions, now, int64(img.NumPartitions()))
+	g.clusterMetrics.collect(g.n, img, value)
 	bytes := int64(0)
 	for p := range g.n.set.Partitions() {
 		bytes += g.n.set.SizeOf(p)

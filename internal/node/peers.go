@@ -237,6 +237,8 @@ func (p *peers) tellReach(e peer.Event) {
 	}
 }
 
+func (p *peers) activeController() int32 { return p.metadata.Leader() }
+
 func (p *peers) keepLinks() { p.commands.KeepLinks() }
 
 func (p *peers) followMembers() {

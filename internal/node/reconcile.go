@@ -36,6 +36,7 @@ type follower struct {
 	built       atomic.Bool // everything that changes act on is there; the applier uses it only then
 	followState followState // the applier's
 	deleted     deletedTopics
+	changes     clusterChanges
 }
 
 // apply applies entries of the metadata log, on the quorum's goroutine. If it returns an error,
@@ -64,6 +65,7 @@ func (n *Node) apply(u quorum.Update) error {
 		log := n.loggers.loggerOf(rootLogger)
 		logTopics(log, d)
 		logConfigs(log, d, before, img)
+		n.changes.logCluster(log, d, before, img)
 	}
 	n.publish(d, img)
 	if n.followState == following && len(u.Entries) > 0 {
