@@ -52,32 +52,30 @@ func silence() fault {
 
 // LeaderKilled kills the leader of a partition, as often as the options say, while the prober produces.
 func LeaderKilled(ctx context.Context, c *server.Cluster, o workload.Options) (*workload.Result, error) {
-	return measureGaps(ctx, c, o, kill(), startProber)
+	return measureGaps(ctx, c, o, kill(), &prober{})
 }
 
 // LeaderKilledJava is LeaderKilled with Apache Kafka's own producer.
 func LeaderKilledJava(ctx context.Context, c *server.Cluster, o workload.Options) (*workload.Result, error) {
-	return measureGaps(ctx, c, o, kill(), startJava)
+	return measureGaps(ctx, c, o, kill(), &java{})
 }
 
 // LeaderStopped stops the leader in order.
 func LeaderStopped(ctx context.Context, c *server.Cluster, o workload.Options) (*workload.Result, error) {
-	return measureGaps(ctx, c, o, stop(), startProber)
+	return measureGaps(ctx, c, o, stop(), &prober{})
 }
 
 // LeaderSilent suspends the leader.
 func LeaderSilent(ctx context.Context, c *server.Cluster, o workload.Options) (*workload.Result, error) {
-	return measureGaps(ctx, c, o, silence(), startProber)
+	return measureGaps(ctx, c, o, silence(), &prober{})
 }
 
 // measureGaps injects a fault into the leader again and again, while a witness produces.
-func measureGaps(ctx context.Context, c *server.Cluster, o workload.Options, f fault,
-	start func(context.Context, *server.Cluster, *workload.Options) (witness, error),
-) (*workload.Result, error) {
+func measureGaps(ctx context.Context, c *server.Cluster, o workload.Options, f fault, w witness) (*workload.Result, error) {
 	o.Partitions = 1
 	var gaps []time.Duration
 	err := withTopic(ctx, c, &o, func() error {
-		w, err := start(ctx, c, &o)
+		err := w.start(ctx, c, &o)
 		if err != nil {
 			return err
 		}

@@ -29,20 +29,20 @@ type java struct {
 	ended  chan struct{} // closed when its output has been read to the end
 }
 
-// startJava starts the producer by Kafka's VerifiableProducer. That turns the client's retries off, so
+// start starts the producer by Kafka's VerifiableProducer. That turns the client's retries off, so
 // that its default is given again; all else is as the client has it by default.
-func startJava(ctx context.Context, c *server.Cluster, o *workload.Options) (witness, error) {
+func (j *java) start(ctx context.Context, c *server.Cluster, o *workload.Options) error {
 	if why := workload.KafkaMissing(o.KafkaHome); why != "" {
-		return nil, fmt.Errorf("apache Kafka's client %w: %s", workload.ErrNoClient, why)
+		return fmt.Errorf("apache Kafka's client %w: %s", workload.ErrNoClient, why)
 	}
 	f, err := os.CreateTemp("", "leat-bench-java-")
 	if err != nil {
-		return nil, err
+		return err
 	}
-	j := &java{config: f.Name(), ended: make(chan struct{})}
+	j.config, j.ended = f.Name(), make(chan struct{})
 	_, err = f.WriteString("retries=2147483647\n")
 	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, errors.Join(err, os.Remove(j.config))
+		return errors.Join(err, os.Remove(j.config))
 	}
 	j.cmd = exec.CommandContext(ctx, "java", "-Xmx256m", "-cp", filepath.Join(o.KafkaHome, "libs", "*"), //nolint:gosec // the user of the suite names the directory
 		"org.apache.kafka.tools.VerifiableProducer", "--bootstrap-server", strings.Join(c.Brokers(), ","), "--topic", o.Topic,
@@ -53,13 +53,13 @@ func startJava(ctx context.Context, c *server.Cluster, o *workload.Options) (wit
 		err = j.cmd.Start()
 	}
 	if err != nil {
-		return nil, errors.Join(err, os.Remove(j.config))
+		return errors.Join(err, os.Remove(j.config))
 	}
 	go func() {
 		defer close(j.ended)
 		j.read(stdout)
 	}()
-	return j, nil
+	return nil
 }
 
 // read notes the time of each acknowledgement.

@@ -29,6 +29,8 @@ const acksAll = -1
 
 // witness is a client that produces all the time to a topic's first partition.
 type witness interface {
+	// start has it produce until end is called or the context ends.
+	start(ctx context.Context, c *server.Cluster, o *workload.Options) error
 	// times are those of the acknowledgements so far, in order.
 	times() []time.Time
 	// end ends the client. It returns an error if the client has failed.
@@ -72,16 +74,14 @@ type prober struct {
 	next  int // place in seeds of the node that is asked next
 }
 
-// startProber starts a prober, which works until end is called or the context ends.
-func startProber(ctx context.Context, c *server.Cluster, o *workload.Options) (witness, error) {
-	batch, err := bench.MakeBatch(record.None, 1, o.Size, time.Now().UnixMilli(), 1)
-	if err != nil {
-		return nil, err
+func (p *prober) start(ctx context.Context, c *server.Cluster, o *workload.Options) (err error) {
+	if p.batch, err = bench.MakeBatch(record.None, 1, o.Size, time.Now().UnixMilli(), 1); err != nil {
+		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	p := &prober{seeds: c.Brokers(), topic: o.Topic, batch: batch, cancel: cancel, ended: make(chan struct{})}
+	ctx, p.cancel = context.WithCancel(ctx)
+	p.seeds, p.topic, p.ended = c.Brokers(), o.Topic, make(chan struct{})
 	go p.run(ctx)
-	return p, nil
+	return nil
 }
 
 func (p *prober) end() error {
