@@ -259,7 +259,7 @@ func TestPullOfACutOffMember(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	_, err := awaitEntries(ctx, nodes[0].quorum, quorum.Pull{Observer: 0x44, From: nodes[0].quorum.Status().Commit + 1})
-	if !errors.Is(err, errNoLeader) {
+	if !errors.Is(err, quorum.ErrNotMember) {
 		t.Error(err)
 	}
 }

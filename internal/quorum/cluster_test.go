@@ -23,6 +23,7 @@ import (
 type network struct {
 	mu    sync.Mutex
 	nodes []*Node
+	first map[int32]int32 // which node another one pulls from first; it goes to the next one after an error
 	sent  []*pb.Message
 	drop  func(m *pb.Message) bool // nil: none is lost
 }
@@ -49,6 +50,12 @@ func (p port) Send(messages []Message) {
 }
 
 func (p port) ReadCommitted(ctx context.Context, pull Pull) ([]byte, error) {
+	if id, ok := p.net.first[p.self]; ok {
+		b, err := p.net.all()[id].ReadCommitted(ctx, pull)
+		if err == nil {
+			return b, nil
+		}
+	}
 	for _, n := range p.net.all() {
 		if s := n.Status(); n.cfg.ID != p.self && s.State != Ended && s.Role != Observer {
 			return n.ReadCommitted(ctx, pull)
@@ -200,6 +207,38 @@ func TestCluster(t *testing.T) {
 			propose(t, next.Node, line+" without it")
 			want = append(want, line+" without it")
 			all[i] = w.join(t, i, l.fs)
+		}
+	})
+}
+
+// TestRemovedLearnersFindTheLeader proves that learners which are removed become observers and follow the log within some
+// seconds, also if each of them asks the other one, which hears no more of the leader than it does itself: nobody tells a
+// node that it was removed.
+func TestRemovedLearnersFindTheLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, all := cluster(t, 3, 1, nil)
+		ids := raftIDs(all)
+		term, _ := all[0].Leading()
+		for _, want := range []Members{{ids[:1], ids[1:]}, {Voters: ids[:1]}} {
+			if want.Learners == nil {
+				w.mu.Lock()
+				w.first = map[int32]int32{1: 2, 2: 1}
+				w.drop = func(m *pb.Message) bool { return m.GetFrom() == ids[0] } // they do not hear of their removal
+				w.mu.Unlock()
+			}
+			if err := all[0].ChangeMembers(t.Context(), term, want); err != nil {
+				t.Fatal(err)
+			}
+			if want.Learners != nil {
+				time.Sleep(time.Second)
+			}
+		}
+		propose(t, all[0].Node, "after")
+		time.Sleep(5 * time.Second)
+		for i, m := range all[1:] {
+			if s := m.Status(); s.Role != Observer || !slices.Equal(m.m.state(), []string{"first", "after"}) {
+				t.Errorf("node %d is %v and has %v", i+1, s.Role, m.m.state())
+			}
 		}
 	})
 }

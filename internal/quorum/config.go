@@ -34,8 +34,8 @@ var (
 	ErrNotCaughtUp = errors.New("quorum: the learner has not caught up")
 	// ErrNotMoved is returned if leadership could not be transferred.
 	ErrNotMoved = errors.New("quorum: no other voter has taken the leadership over")
-	// ErrNotMember is returned if a node is asked for entries that is no member itself and has none, or
-	// that is faulted.
+	// ErrNotMember is returned if a node is asked for entries that has none, and is no member itself or hears of no
+	// leader; or that is faulted.
 	ErrNotMember = errors.New("quorum: this node is no member that can answer")
 	// ErrNoSnapshot is returned for a snapshot that is not there, since there is a newer one.
 	ErrNoSnapshot = errors.New("quorum: there is no such snapshot")

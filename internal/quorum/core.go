@@ -16,7 +16,7 @@ const (
 	heartbeatTicks = 2
 	snapshotTicks  = 20 // for which the leader waits until it sends a snapshot again: its receiver may have failed
 	hurryTicks     = 5
-	lostTicks      = 50   // without a leader after which a member asks whether it is still one
+	lostTicks      = 20   // without a leader after which a member asks whether it is still one
 	catchUpEntries = 1000 // by which a learner may be behind when it becomes a voter
 )
 
@@ -41,7 +41,7 @@ type core struct {
 	dead      uint64         // a leader that is certainly dead
 	deadTerm  uint64         // the term that it led
 	hurry     int            // ticks for which its late messages are dropped
-	noLeader  int            // ticks since a leader was heard of; a learner does not count them itself
+	noLeader  int            // ticks since a leader was heard of; raft does not count them for a learner
 	snapshots map[uint64]int // ticks since a snapshot was sent, by member
 	misfit    func(e *pb.Entry, err error)
 }
@@ -59,10 +59,11 @@ type work struct {
 
 // waiter is a caller that waits for a change of the members or for another leader.
 type waiter struct {
-	index uint64 // of the change's entry
-	ticks int
-	err   error
-	done  chan error // of size 1
+	index     uint64 // of the change's entry
+	confirmed uint64 // of the entry that tells the members that the change is complete; 0: it is not in the log yet
+	ticks     int
+	err       error
+	done      chan error // of size 1
 }
 
 // coreStorage is the log in memory, with the state and the snapshot that are on disk.
@@ -118,6 +119,7 @@ func (c *core) tick() {
 	if c.leads {
 		c.repeatSnapshots()
 		c.leaveJoint()
+		c.confirmChange()
 	}
 }
 
@@ -147,6 +149,21 @@ func (c *core) leaveJoint() {
 	}
 }
 
+// confirmChange proposes an empty entry when a change of the members is complete on this node. The message
+// that brings the entry to another member commits the change there. So once the entry is committed, most of the
+// new voters know that they vote, and can elect a leader without this node: before that, a node which was the only
+// voter could take the knowledge with it.
+func (c *core) confirmChange() {
+	w := c.change
+	if w == nil || w.confirmed != 0 || !c.leads || c.committed.index < w.index || isJoint(c.conf) {
+		return
+	}
+	if c.raft.Propose(nil) == nil { // else leadership is being transferred, and the next tick tries again
+		_, last := c.bounds()
+		w.confirmed = last + 1 // the log ends there, see startChange
+	}
+}
+
 // isConfSettled tells whether all changes of the members in the log are committed, and with them all
 // entries of earlier terms, among which there could be another one.
 func (c *core) isConfSettled() bool {
@@ -157,10 +174,14 @@ func (c *core) isConfSettled() bool {
 // members any more, of which it would never be told.
 func (c *core) isLost() bool { return c.noLeader > lostTicks }
 
-// noteAnswer notes the answer to that question. Without one, it is asked again soon.
+// hearsLeader tells whether this node leads, or has heard of a leader lately. Raft itself goes on to name the last leader to
+// a learner that hears nothing any more.
+func (c *core) hearsLeader() bool { return c.leads || c.noLeader <= electionTicks }
+
+// noteAnswer notes the answer to the question that isLost is about. Without one, it is asked again soon.
 func (c *core) noteAnswer(err error) {
 	if c.noLeader = 0; err != nil {
-		c.noLeader = lostTicks - electionTicks
+		c.noLeader = electionTicks + 1
 	}
 }
 
@@ -329,6 +350,7 @@ func (c *core) written(w *work) (answered []*proposal, err error) {
 	}
 	answered, c.waiting = c.waiting[:n:n], c.waiting[n:]
 	c.raft.Advance(w.ready)
+	c.confirmChange()
 	return answered, nil
 }
 
@@ -356,7 +378,7 @@ func (c *core) endedWaiters() (ended []*waiter) {
 		switch {
 		case !c.leads:
 			w.err = ErrNotLeader
-		case c.committed.index < w.index || isJoint(c.conf):
+		case w.confirmed == 0 || c.committed.index < w.confirmed:
 			w = nil
 		}
 		if w != nil {

@@ -623,7 +623,9 @@ func (l *loop) publishStatus() {
 	}
 	if c := l.core; c != nil {
 		s.leads = c.leads && (l.state != Faulted || l.isSoleVoter())
-		s.Term, s.LeaderRaftID = c.term, c.leader
+		if s.Term = c.term; c.hearsLeader() {
+			s.LeaderRaftID = c.leader
+		}
 		if s.leads {
 			s.Leader = l.node.cfg.ID
 		}

@@ -145,6 +145,9 @@ type simNode struct {
 	fault     int // changes of the disk until one fails; 0: none does
 	role      Role
 	wasUp     bool
+	isLost    bool    // it never comes back
+	change    *waiter // of the last change of the voters that it has begun; nil: there is none
+	onChanged func()  // is called when that change is complete; nil: nothing is
 }
 
 // simState is the state machine of one life of a node.
@@ -384,6 +387,12 @@ func (n *simNode) afterEvent() {
 		return
 	}
 	n.check()
+	if n.onChanged != nil && n.change != nil && len(n.change.done) > 0 {
+		if err := <-n.change.done; err == nil {
+			n.onChanged()
+		}
+		n.change = nil
+	}
 }
 
 func (n *simNode) applyPending() {
@@ -619,6 +628,7 @@ func (s *simulation) changeMembers() {
 		s.note("change", err)
 		if err == nil && !slices.Equal(slices.Sorted(slices.Values(want.Voters)), slices.Sorted(slices.Values(before.GetVoters()))) {
 			s.saw("change of the voters")
+			n.change = w
 		}
 		return nil
 	})

@@ -84,7 +84,11 @@ func (s *simulation) send(from *simNode, messages []Message) {
 		}
 		for range 1 + max(0, s.rng.IntN(40)-38) { // a few are doubled
 			if delay, ok := s.passes(from, to); ok {
-				s.after(delay, func() { s.deliver(m) })
+				s.after(delay, func() {
+					if !from.isLost { // else its messages are lost with it
+						s.deliver(m)
+					}
+				})
 			}
 		}
 	}
@@ -169,7 +173,7 @@ func (s *simulation) pull(from *simNode, p Pull) {
 			s.after(1, done(nil, err))
 			return
 		}
-		if !ok && st.Role == Observer {
+		if !ok && (st.Role == Observer || st.LeaderRaftID == 0) {
 			s.after(1, done(nil, ErrNotMember))
 			return
 		}

@@ -242,7 +242,7 @@ func (o *observers) matches(conf *pb.ConfState) map[uint64]uint64 {
 }
 
 // ReadCommitted returns committed entries for another node, in a form that its Transport returns.
-// A member waits until there are any, or ctx ends; an observer answers only if there are. If the
+// A member that hears of a leader waits until there are any, or ctx ends; others answer only if there are. If the
 // entries are not in memory any more, or the other node has no state, the answer names a snapshot
 // instead.
 func (n *Node) ReadCommitted(ctx context.Context, p Pull) ([]byte, error) {
@@ -263,7 +263,7 @@ func (n *Node) ReadCommitted(ctx context.Context, p Pull) ([]byte, error) {
 		if ok {
 			return encodePulled(n.cfg.Cluster, answer), nil
 		}
-		if s.Role == Observer {
+		if s.Role == Observer || s.LeaderRaftID == 0 {
 			return nil, ErrNotMember // it would be asked for ever by others that know as little
 		}
 		select {
@@ -346,8 +346,8 @@ func (n *Node) tell(what func(c *core)) {
 }
 
 // ChangeMembers makes these the members of the quorum, in one step, of which a crash leaves all or
-// nothing. It returns when the change is complete. Other members than wanted are removed; they
-// go on as observers. term is that which Leading returned before the change was decided.
+// nothing. It returns when the change is complete, and most of the new voters know that, so that they can go on
+// without this node. Other members than wanted are removed; they go on as observers. term is that which Leading returned before the change was decided.
 //
 // A new voter must have been a learner, and have caught up (ErrNotCaughtUp). The number of voters
 // must be odd, and the leader must stay one (ErrMembers). One change at a time is possible
