@@ -58,7 +58,9 @@ func (c *Controller) heartbeat() *command[controller.Beat, controller.BeatAnswer
 		key: peer.NodeHeartbeat, from: peer.Nodes,
 		check: func(from *peer.Identity, beat *controller.Beat) error { return checkSelf(from, beat.ID) },
 		decide: func(ctx context.Context, beat *controller.Beat, _ bool) (controller.BeatAnswer, *controller.Error, error) {
-			return c.cfg.Local.Heartbeat(ctx, c.cfg.Now(), beat)
+			answer, refused, err := c.cfg.Local.Heartbeat(ctx, c.cfg.Now(), beat)
+			answer.Clock = time.Now().UnixMilli()
+			return answer, refused, err
 		},
 	}
 }

@@ -101,6 +101,8 @@ type BeatAnswer struct {
 	// Applied is an index of the metadata log up to which the controller has decided this: a node that was
 	// silent knows what it has lost meanwhile when it has applied that.
 	Applied uint64
+	// Clock is the time at which this was answered by the clock of the controller's node, in ms since 1970. 0: it does not tell.
+	Clock int64
 }
 
 // Heartbeat takes a node's heartbeat: it keeps its session, ends its fencing once it has
