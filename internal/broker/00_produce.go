@@ -142,13 +142,17 @@ func (s *session) decodeProduce(p *produce) error {
 
 // checkPartitions refuses the partitions for which checkPartition returns an error.
 func (p *produce) checkPartitions() {
-	topic := 0
+	topic, contact := 0, p.b.contact()
 	p.b.inTurns(len(p.parts), func(i int) {
 		for p.topics[topic].end <= i {
 			topic++
 		}
 		q := &p.parts[i]
-		if err := p.checkPartition(q, &p.topics[topic]); err != nil {
+		err := p.checkPartition(q, &p.topics[topic])
+		if err == nil {
+			err = p.b.checkContact(q.part, contact, true)
+		}
+		if err != nil {
 			p.refusePartition(q, err)
 		}
 	})

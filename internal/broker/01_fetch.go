@@ -340,6 +340,10 @@ func (f *fetch) endReading() {
 func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 	f.beginReading()
 	left, whole, known := int(f.maxBytes), true, false
+	contact := f.b.contact()
+	if f.replica >= 0 { // another node, which knows by the epochs who leads
+		contact = InContact
+	}
 	for i := range f.parts {
 		if long && i%stretch == stretch-1 {
 			f.b.cfg.Work.Pass(budget.Data)
@@ -348,6 +352,11 @@ func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 		known = f.resolvePartition(q) || known
 		if q.part == nil || q.code != none {
 			ready = ready || q.part != nil
+			continue
+		}
+		if err := f.b.checkContact(q.part, contact, false); err != nil {
+			q.setError(codeOf(err))
+			ready = true
 			continue
 		}
 		if long && !q.part.IsOpen() {

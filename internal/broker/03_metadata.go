@@ -22,12 +22,17 @@ import (
 // Brokers that are fenced, or lack the listener by which the client asks, are left out: see clientView. In
 // version 0 replicas on them are left out, too, since its clients look up each replica.
 //
+// A node that is cut off answers nobody for a while: see Contact.
+//
 // This node's address in the answer is the one to which the client has connected, unless
 // another one was set. A topic that the request creates is in its answer; Kafka answers
 // with an error first and has the client ask again.
 
 func (b *Broker) metadata(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.MetadataRequest)
+	if b.contact() == CutOff {
+		return errSentAway
+	}
 	if code := checkMetadata(r.Version, req); code != none {
 		r.Reply(refuseMetadata(req, code))
 		return nil

@@ -19,7 +19,7 @@ import (
 // The first request for a group's coordinator creates the offsets topic and waits for it;
 // in Kafka the client has to ask again. There are no coordinators of transactions and of
 // share groups yet. INVALID_REQUEST ends a client's search for them, whereas Kafka's
-// COORDINATOR_NOT_AVAILABLE would have it ask for ever.
+// COORDINATOR_NOT_AVAILABLE would have it ask for ever. A node that is cut off answers nobody for a while: see Contact.
 
 // The kinds of coordinators.
 const (
@@ -39,6 +39,9 @@ type coordinatorPlace struct {
 
 func (b *Broker) findCoordinator(s *session, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.FindCoordinatorRequest)
+	if b.contact() == CutOff {
+		return errSentAway
+	}
 	resp := kmsg.NewPtrFindCoordinatorResponse()
 	b.ensureOffsetsTopic(req.CoordinatorType)
 	m := b.cfg.Image()

@@ -55,6 +55,8 @@ type Config struct {
 	// Controller decides changes of topics and configs, if this node is the active controller; nil: the
 	// APIs of topics, configs and the cluster are not served. With it Static and Quorum must be set.
 	Controller *controller.Controller
+	// Contact tells whether the active controller has heard from this node; nil: it has.
+	Contact func() Contact
 	// Cluster reaches the active controller on other nodes; nil: this node is the only one.
 	Cluster Cluster
 	Static  *config.Static       // this node's own settings
@@ -269,7 +271,7 @@ func (b *Broker) Close() {
 }
 
 // expireEverySecond ends the waits of produce requests that are overdue, or whose log has
-// failed, and drops encodings of all topics that are no longer used, until the broker closes.
+// failed, or for replicas that may have another leader, and drops encodings of all topics that are no longer used, until the broker closes.
 func (b *Broker) expireEverySecond() {
 	t := time.NewTicker(expireEvery)
 	defer t.Stop()
@@ -279,6 +281,9 @@ func (b *Broker) expireEverySecond() {
 			return
 		case <-t.C:
 			b.cfg.Set.Expire(b.cfg.Set.Now())
+			if b.contact() != InContact {
+				b.cfg.Set.EndWaits()
+			}
 			b.all.dropUnused(b.cfg.Image())
 			b.names.dropUnused(b.cfg.Image())
 		}

@@ -32,10 +32,13 @@ type currentLeader struct {
 }
 
 // findLeader finds the leader of a partition: part, or, if that is nil, partition n of a topic that this
-// node has no replica of.
+// node has no replica of. A node that is cut off does not name itself.
 func (b *Broker) findLeader(part *replica.Partition, name []byte, id meta.UUID, n int32) currentLeader {
 	if part != nil {
 		l := part.Leadership()
+		if l.Leader == b.cfg.NodeID && b.contact() != InContact {
+			return currentLeader{-1, record.NoEpoch}
+		}
 		return currentLeader{l.Leader, l.Epoch}
 	}
 	m := b.cfg.Image()

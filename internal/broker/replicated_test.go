@@ -41,6 +41,8 @@ type replicatedBroker struct {
 	set    *replica.Set
 	addr   string
 	cutOff atomic.Bool // it reaches no leader
+
+	contact atomic.Uint32 // with the active controller: a Contact
 }
 
 var errCutOff = errors.New("the node is cut off")
@@ -96,6 +98,7 @@ func (c *replicated) start(id int32, settings map[string]string) *replicatedBrok
 	n.set = replica.NewSet(replica.Config{NodeID: id, Store: store, Static: static, Transport: &direct{c, n}})
 	b, err := New(Config{
 		NodeID: id, Logger: log, Image: c.image.Load, Set: n.set, Context: c.t.Context,
+		Contact:     func() Contact { return Contact(n.contact.Load()) },
 		ProducerIDs: func(context.Context) (first, count int64, err error) { return int64(id) * 1000, 1000, nil },
 		Static:      static, LogDir: "/data", Quorum: func() quorum.Status { return quorum.Status{Leader: 1, Term: 1, Voters: []int32{1}} },
 		Controller: controller.New(controller.Config{Image: c.image.Load, Static: static, Leading: alwaysLeads, Propose: func(_ context.Context, _ uint64, b []byte) error {

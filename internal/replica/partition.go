@@ -2,6 +2,7 @@ package replica
 
 import (
 	"cmp"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -337,6 +338,17 @@ func (p *Partition) endWaits() {
 		completeWaits(w, ErrNotLeader)
 	}
 	wakePolls(woken)
+}
+
+// endLimitedWaits ends the waits that have a deadline. Its waiters leave the partition in the list of those that Expire
+// looks at.
+func endLimitedWaits(p *Partition) {
+	p.mu.Lock()
+	waits := [...]*Waiter{p.inSync.takeExpired(math.MaxInt64), p.onTrim.takeExpired(math.MaxInt64)}
+	p.mu.Unlock()
+	for _, w := range waits {
+		completeWaits(w, ErrNotLeader)
+	}
 }
 
 // expireWaits ends the waits whose deadline is not after now, and all of them if they cannot

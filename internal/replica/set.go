@@ -130,6 +130,19 @@ func (s *Set) Expire(now time.Duration) {
 	s.lookForFaults()
 }
 
+// EndWaits ends all waits for other replicas that have a deadline, with ErrNotLeader. It is called while others may lead the
+// partitions of this node without its knowledge.
+func (s *Set) EndWaits() {
+	s.mu.Lock()
+	ps := slices.Clone(s.waiting)
+	s.mu.Unlock()
+	for _, p := range ps {
+		if p.lead.Load().isReplicated() {
+			endLimitedWaits(p)
+		}
+	}
+}
+
 // Partitions iterates over all partitions, in no order.
 func (s *Set) Partitions() iter.Seq[*Partition] {
 	return func(yield func(*Partition) bool) {
