@@ -91,6 +91,7 @@ func promises(t *testing.T) map[string][]string {
 			fmt.Sprintf("after %d seconds or %d MiB", int(storage.PageCacheAge.Seconds()), storage.PageCacheBytes>>20),
 			fmt.Sprintf("`leat.stray.retention.ms`, %d days unless set", stray),
 			fmt.Sprintf("checks everything %s", scrub),
+			fmt.Sprintf("a difference above %d s from the active controller's", number("internal/node", "clockTolerance")/int64(time.Second)),
 		},
 		"docs/configs.md": {
 			fmt.Sprintf("A partition takes about %d KB of memory", number("internal/node", "partitionBytes")>>10),
@@ -114,6 +115,7 @@ func promises(t *testing.T) map[string][]string {
 			fmt.Sprintf("With fewer than %s connections the node says so at its start; with a limit below %d it does not start",
 				thousands(number("internal/node", "fewConnections")), number("internal/node", "minDescriptors")),
 			map[int64]string{int64(time.Minute): "begins a minute after the start"}[number("internal/storage", "scrubDelay")] + " and then " + scrub,
+			fmt.Sprintf("beyond %[1]d or below -%[1]d |", number("internal/node", "clockTolerance")/int64(time.Second)),
 			fmt.Sprintf("(%d MiB a second unless set", setting("leat.scrub.bytes.per.second")>>20),
 		},
 		"ARCHITECTURE.md": {

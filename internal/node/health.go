@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/leatstream/leat/internal/broker"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/storage"
 )
@@ -32,6 +34,13 @@ func (n *Node) checkHealth() (h health) {
 	case quorum.Full:
 		degraded("the metadata log has no room: topics and configs cannot be changed until there is room on the disk")
 	default:
+	}
+	if contactOf(n) != broker.InContact {
+		silence := n.clock() - time.Duration(n.sessionEnds.Load()) + n.serverSettings().SessionTimeout*3/4
+		degraded("the active controller has not been heard from for %v: other nodes may lead the partitions of this one, so it refuses records for those that have other replicas", silence.Truncate(time.Second))
+	}
+	if remark := n.clocks.describeDifference(); remark != "" {
+		degraded("%s", remark)
 	}
 	if n.store.IsFull() {
 		degraded("the disk is full: records are refused until there is room; free some space or delete topics")

@@ -31,14 +31,17 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // has waits until a line with this text was written.
 func (l *lines) has(t *testing.T, text string) {
 	t.Helper()
 	for ctx := deadline(t); ; {
-		l.mu.Lock()
-		found := strings.Contains(l.b.String(), text)
-		l.mu.Unlock()
-		if found {
+		if strings.Contains(l.String(), text) {
 			return
 		}
 		select {

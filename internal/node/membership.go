@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,8 +40,10 @@ type membership struct {
 	applied     func() uint64 // the index of the metadata log that the image shows, or a lower one
 	nodeLinks   nodeLinks
 	brokerEpoch atomic.Int64 // of its registration; 0 before
-	sessionEnds atomic.Int64 // the time of clock until which hasSession holds, in ns
-	isLeaving   atomic.Bool  // it has asked to stop: others are given what it leads
+	sessionEnds atomic.Int64 // the time of clock until which the session lasts, in ns: see hasSession
+	lagging     lagging
+	clocks      clockWatch
+	isLeaving   atomic.Bool // it has asked to stop: others are given what it leads
 	// nodesChanged is of size 1. If it is filled the registered nodes have changed since
 	// upkeep looked at them.
 	nodesChanged chan struct{}
@@ -87,12 +90,34 @@ func (n *Node) register(ctx context.Context) error {
 	for _, topic := range last.Unsynced {
 		g.Unsynced = append(g.Unsynced, topic)
 	}
+	if remark := directoryRemark(n.image.Load().Brokers[n.id.nodeID], &g); remark != "" {
+		n.loggers.loggerOf(rootLogger).Warn(remark, "node", n.id.nodeID, "data", n.cfg.Data)
+	}
 	epoch, err := askToRegister(ctx, n, &g)
 	if err != nil {
 		return fmt.Errorf("cannot register this node in its cluster: %w", err)
 	}
 	n.brokerEpoch.Store(epoch)
 	return noteRegistration(n, epoch)
+}
+
+// directoryRemark says that a data directory is not the one, or not in the state, that the node had when it was registered last;
+// "": it is, as far as the metadata here tell. The controller does not count its replicas as in sync then: see controller.Rules.
+func directoryRemark(last *meta.Broker, g *controller.Registration) string {
+	const after = "its replicas count as in sync again when they have fetched what they may lack from other nodes"
+	switch {
+	case last == nil || last.Directory == (meta.UUID{}):
+		return ""
+	case last.Directory != g.Broker.Directory:
+		return fmt.Sprintf("this data directory has the id %v, and the node had the directory %v when it was registered last: if it was not replaced on purpose, start the node with that one; %s",
+			g.Broker.Directory, last.Directory, after)
+	case g.PreviousEpoch == 0:
+		return "this data directory does not tell how the last run of the node has ended, so it may lack records; " + after
+	case g.PreviousEpoch < last.RecordedEpoch:
+		return fmt.Sprintf("this data directory is older than what the cluster knows: its last run was the registration of epoch %d, and the node has recorded epoch %d since; it was restored from a copy, or another one is in use; %s",
+			g.PreviousEpoch, last.RecordedEpoch, after)
+	}
+	return ""
 }
 
 const (
@@ -115,6 +140,7 @@ func askToRegister(ctx context.Context, n *Node, g *controller.Registration) (ep
 			return epoch, nil
 		case ctx.Err() != nil:
 			return 0, errors.Join(ctx.Err(), err)
+		case n.failing.Err() != nil: // the reason is in n.failed
 		case refused != nil && refused.Kind == controller.DuplicateBroker && n.clock()-began < n.serverSettings().SessionTimeout+refusedTime:
 			// The cluster does not know yet that the process before this one has ended.
 		case refused != nil:
@@ -137,6 +163,7 @@ func askToRegister(ctx context.Context, n *Node, g *controller.Registration) (ep
 func tryToRegister(ctx context.Context, n *Node, g *controller.Registration) (epoch int64, refused *controller.Error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, registerTime)
 	defer cancel()
+	defer context.AfterFunc(n.failing, cancel)()
 	return n.registrar.RegisterBroker(ctx, g)
 }
 
@@ -183,7 +210,7 @@ func (n *Node) activate(ctx context.Context) error {
 		case ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded), errors.Is(err, quorum.ErrNotLeader): // another controller will take it
 		case err != nil:
 			return fmt.Errorf("cannot become active in the cluster: %w", err)
-		case !answer.Fenced && n.isActive(n.image.Load()):
+		case !answer.Fenced && n.isActive(n.image.Load()) && contactOf(n) == broker.InContact: // else it has not applied all yet
 			return nil
 		}
 		select {
@@ -207,7 +234,7 @@ func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAns
 	defer cancel()
 	applied := n.applied()
 	b := n.image.Load().Brokers[n.id.nodeID] // it has at least those entries
-	began := n.clock()
+	began, sent := n.clock(), time.Now()
 	if stops {
 		n.isLeaving.Store(true)
 	}
@@ -218,20 +245,75 @@ func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAns
 	if err == nil && refused != nil {
 		err = refused
 	}
-	// A session that has ended begins again when the node shows what it has lost meanwhile.
-	goes := int64(n.clock()) < n.sessionEnds.Load() || n.applied() >= answer.Applied
-	if err == nil && !answer.Fenced && goes {
-		n.sessionEnds.Store(int64(began + n.serverSettings().SessionTimeout*3/4))
+	if err == nil {
+		n.clocks.noteClock(n.loggers.loggerOf(rootLogger), sent, time.Now(), answer.Clock)
+	}
+	if err == nil && !answer.Fenced {
+		renewSession(n, began, answer.Applied)
 	}
 	return answer, err
 }
 
+// lagging is an answer to a heartbeat that was decided by entries of the metadata log which the node has not applied yet.
+type lagging struct {
+	mu      sync.Mutex
+	began   time.Duration // guarded by mu: when the heartbeat was sent
+	applied uint64        // guarded by mu: the last of those entries; 0: there is no such answer
+}
+
+// renewSession lets the session last for a time from when a heartbeat was sent that was answered, as soon as the node has
+// applied what the controller had applied by then: a node that does not know what was decided so long ago may lead
+// nothing any more. A quarter of the session timeout is left for clocks that differ, and for a controller that
+// goes on to answer for a moment after another one has begun.
+func renewSession(n *Node, began time.Duration, applied uint64) {
+	last, have := n.serverSettings().SessionTimeout*3/4, n.applied()
+	l := &n.lagging
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.applied != 0 && have >= l.applied {
+		extendSession(n, l.began+last)
+		l.applied = 0
+	}
+	if have >= applied {
+		extendSession(n, began+last)
+		l.applied = 0
+	} else if l.applied == 0 {
+		l.began, l.applied = began, applied
+	}
+}
+
+// extendSession lets the session last until a time of clock, if it would end before.
+func extendSession(n *Node, until time.Duration) {
+	for {
+		ends := n.sessionEnds.Load()
+		if int64(until) <= ends || n.sessionEnds.CompareAndSwap(ends, int64(until)) {
+			return
+		}
+	}
+}
+
+// sendAwayTime is how long a node without a session sends all clients to other nodes. Those that have found none by
+// then may read what was committed: most of the cluster may be lost.
+const sendAwayTime = time.Minute
+
+// contactOf tells whether a controller can have taken from this node what it leads, for its silence. Nobody takes anything
+// from the only node.
+func contactOf(n *Node) broker.Contact {
+	over := int64(n.clock()) - n.sessionEnds.Load()
+	switch {
+	case over < 0 || len(n.image.Load().Brokers) <= 1:
+		return broker.InContact
+	case over < int64(sendAwayTime):
+		return broker.CutOff
+	default:
+		return broker.CutOffForLong
+	}
+}
+
 // hasSession tells whether no controller can have taken from this node what it leads, for its silence
-// or since it wants to stop. A quarter of the session timeout is left for clocks that differ, and for a
-// controller that goes on to answer for a moment after another one has begun. Nobody takes anything from the
-// only node.
+// or since it wants to stop.
 func hasSession(n *Node) bool {
-	return int64(n.clock()) < n.sessionEnds.Load() && !n.isLeaving.Load() || len(n.image.Load().Brokers) <= 1
+	return contactOf(n) == broker.InContact && (!n.isLeaving.Load() || len(n.image.Load().Brokers) <= 1)
 }
 
 const (
@@ -341,11 +423,11 @@ func (u *upkeep) run() {
 // doDue does what is due.
 func (u *upkeep) doDue(others bool) {
 	n, s, now := u.n, u.n.serverSettings(), u.n.clock()
-	if others && now >= u.beatAt {
+	if others && now >= u.beatAt && !n.isLeaving.Load() { // leaveCluster sends those of a node that stops
 		u.beatAt = now + s.HeartbeatInterval
 		_, err := sendHeartbeat(n.ctx, n, false)
-		if err == nil && !hasSession(n) {
-			u.beatAt = now // the next tick tries again
+		if err == nil && !hasSession(n) || hasLeaving(n.image.Load()) {
+			u.beatAt = now // the next tick tries again; or a node that stops waits until the others have applied that it leads nothing
 		}
 		u.noteFailure("to tell the cluster that this node is alive", err)
 	}
@@ -381,6 +463,16 @@ func (u *upkeep) tellController() {
 		return
 	}
 	log.Info("there is an active controller", "node", now)
+}
+
+// hasLeaving tells whether a broker is shutting down. It waits until the others say what they have applied.
+func hasLeaving(img *meta.Image) bool {
+	for _, b := range img.Brokers {
+		if b.State == meta.BrokerLeaving {
+			return true
+		}
+	}
+	return false
 }
 
 // noteFailure logs that an attempt has failed. It will be made again.

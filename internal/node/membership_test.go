@@ -71,10 +71,11 @@ func newMember(t *testing.T) *member {
 		t.Fatal(err)
 	}
 	m := &member{Node: &Node{
-		id: identity{nodeID: 1}, static: static, failed: make(chan error, 1), loggers: newLoggers(slog.DiscardHandler, slog.LevelInfo),
+		id: identity{nodeID: 1}, static: static, failure: failure{failed: make(chan error, 1)}, loggers: newLoggers(slog.DiscardHandler, slog.LevelInfo),
 		membership: membership{incarnation: meta.NewUUID(), began: time.Now(), nodesChanged: make(chan struct{}, 1), applied: func() uint64 { return 0 }},
 	}}
 	m.ctx, m.cancel = context.WithCancel(t.Context())
+	m.failing, m.fail = context.WithCancel(m.ctx)
 	m.image.Store(meta.Empty())
 	var mu sync.Mutex
 	m.controller = controller.New(controller.Config{
@@ -228,7 +229,8 @@ func TestActivationWaitsForAController(t *testing.T) {
 
 // TestSessionEndsBeforeTheFencing proves that a node which no controller answers takes its session for
 // ended before a controller can have fenced it, and for begun again with the next answer, as soon as it has
-// applied what that was decided by; that it has none once it asks to stop; and that the only node of a cluster needs no answer.
+// applied what that was decided by; that it has none once it asks to stop; that a node which is answered, and does not apply the metadata, has none either;
+// and that the only node of a cluster needs no answer.
 func TestSessionEndsBeforeTheFencing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMember(t)
@@ -245,10 +247,25 @@ func TestSessionEndsBeforeTheFencing(t *testing.T) {
 			t.Error("the only node has no session")
 		}
 		epoch := m.join(t, 2, meta.UUID{2})
+		if !hasSession(m.Node) {
+			t.Error("no session at the moment when another node joins")
+		}
 		time.Sleep(time.Second)
 		timeout := m.serverSettings().SessionTimeout
 		if synctest.Wait(); !hasSession(m.Node) {
 			t.Error("a node that is answered has no session")
+		}
+		away.ahead.Store(1)
+		for range 4 {
+			m.hear(t, 2, epoch)
+			time.Sleep(timeout / 4)
+		}
+		if synctest.Wait(); hasSession(m.Node) {
+			t.Error("a node that is answered, and has not applied what was decided a session before, has a session")
+		}
+		away.ahead.Store(0)
+		if time.Sleep(time.Second); !hasSession(m.Node) {
+			t.Error("no session, though the node has applied all")
 		}
 		away.back.Store(false)
 		m.hear(t, 2, epoch)
@@ -284,6 +301,8 @@ type absent struct {
 	registrar
 	back  atomic.Bool
 	ahead atomic.Uint64 // how many entries of the metadata log the node lacks
+
+	clockAhead, takes time.Duration // how far its clock is ahead of the node's, and how long an answer takes
 }
 
 // Heartbeat is refused until the controller is back.
@@ -291,9 +310,52 @@ func (a *absent) Heartbeat(ctx context.Context, beat *controller.Beat) (controll
 	if !a.back.Load() {
 		return controller.BeatAnswer{}, nil, quorum.ErrNotLeader
 	}
+	time.Sleep(a.takes / 2)
 	answer, refused, err := a.registrar.Heartbeat(ctx, beat)
 	answer.Applied += a.ahead.Load()
+	answer.Clock = time.Now().Add(a.clockAhead).UnixMilli()
+	time.Sleep(a.takes / 2)
 	return answer, refused, err
+}
+
+// TestClockThatIsOff proves that a node says once how far its clock is from that of the active controller, in the log and
+// for as long as that is so in its health; that the time which an answer takes is not held against the clock; and
+// that the session does not depend on it.
+func TestClockThatIsOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMember(t)
+		defer m.cancel()
+		var log strings.Builder
+		m.loggers = newLoggers(slog.NewTextHandler(&log, nil), slog.LevelInfo)
+		m.brokerEpoch.Store(m.join(t, 1, m.incarnation))
+		m.join(t, 2, meta.UUID{2})
+		for _, c := range []struct {
+			ahead, takes time.Duration
+			says, remark string // "": nothing
+		}{
+			{clockTolerance, 0, "", ""},
+			{10 * time.Second, 0, "level=WARN", "the clock of this node is 10s behind that of the active controller"},
+			{11 * time.Second, 0, "", "the clock of this node is 11s behind"},
+			{-time.Hour, 0, "", "the clock of this node is 1h0m0s ahead of"},
+			{0, 0, "level=INFO", ""},
+			{clockTolerance + 500*time.Millisecond, 1500 * time.Millisecond, "", ""},
+			{-clockTolerance - time.Second, 1500 * time.Millisecond, "level=WARN", "3s ahead of"},
+		} {
+			log.Reset()
+			away := &absent{registrar: m, clockAhead: c.ahead, takes: c.takes}
+			away.back.Store(true)
+			m.registrar = away
+			if _, err := sendHeartbeat(t.Context(), m.Node, false); err != nil || !hasSession(m.Node) {
+				t.Fatalf("%v: %v, a session: %v", c.ahead, err, hasSession(m.Node))
+			}
+			if text := log.String(); c.says == "" && text != "" || !strings.Contains(text, c.says) {
+				t.Errorf("%v ahead, it logs %q", c.ahead, text)
+			}
+			if text := m.clocks.describeDifference(); c.remark == "" && text != "" || !strings.Contains(text, c.remark) {
+				t.Errorf("%v ahead, it says %q", c.ahead, text)
+			}
+		}
+	})
 }
 
 // TestPlacesAfterAnUncleanEnd proves that a node which was killed keeps its places in the in-sync
@@ -306,8 +368,12 @@ func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 		Settings: map[string]string{"broker.session.timeout.ms": "3600000"},
 	}
 	disk := vfs.NewMem()
+	var log *lines // of the newest start
 	start := func(disk *vfs.Mem) *Node {
 		t.Helper()
+		log = &lines{}
+		cfg := cfg
+		cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 		n, err := startOn(t.Context(), cfg, disk, "boot")
 		if err != nil {
 			t.Fatal(err)
@@ -352,8 +418,11 @@ func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 	if errs, err := n.controller.AlterConfigs(t.Context(), changes, false); err != nil || errs[0] != nil {
 		t.Fatal(errs, err)
 	}
-	check := func(when string, n *Node, places map[string]bool) {
+	check := func(when, says string, n *Node, places map[string]bool) {
 		t.Helper()
+		if text := log.String(); says == "" && strings.Contains(text, "this data directory") || !strings.Contains(text, says) {
+			t.Errorf("%s: it does not say %q: %s", when, says, text)
+		}
 		for name, has := range places {
 			p := n.image.Load().Topic(name).Partitions[0]
 			if slices.Contains(p.ISR, 1) != has || !slices.Contains(p.ISR, 2) {
@@ -362,11 +431,11 @@ func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 		}
 	}
 	killed, older := disk.KillClone(nil), disk.KillClone(nil)
-	check("killed", start(killed), map[string]bool{"durable": true, "cached": false, "unused": false, "changed": false})
+	check("killed", "", start(killed), map[string]bool{"durable": true, "cached": false, "unused": false, "changed": false})
 	stop(t, n)
 	n = start(disk)
 	all := map[string]bool{"durable": true, "cached": true, "unused": true, "changed": true}
-	check("stopped", n, all)
+	check("stopped", "", n, all)
 	if b := n.image.Load().Brokers[1]; b.Directory != n.id.directory || b.RecordedEpoch != b.Epoch || b.Directory == (meta.UUID{}) {
 		t.Errorf("registered as %+v in directory %v", b, n.id.directory)
 	}
@@ -374,7 +443,7 @@ func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 	none := map[string]bool{"durable": false, "cached": false, "unused": false, "changed": false}
 	restored := disk.KillClone(nil)
 	copyFile(t, restored, older, "/data/last-run")
-	check("restored", start(restored), none)
+	check("restored", "this data directory is older than what the cluster knows", start(restored), none)
 	replaced := disk.KillClone(nil)
 	b, err := readFile(replaced, "/data/"+identityFile)
 	if err != nil {
@@ -384,7 +453,7 @@ func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 	if err := writeFile(replaced, "/data/"+identityFile, []byte(without), vfs.Fresh); err != nil {
 		t.Fatal(err)
 	}
-	check("replaced", start(replaced), none)
+	check("replaced", "this data directory has the id ", start(replaced), none)
 }
 
 // copyFile puts a file of another disk in the place of one.

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -22,6 +24,7 @@ type metricsCollector struct {
 	diskFree, diskTotal, diskFull             *prometheus.Desc
 	metaFaulted, metaFull                     *prometheus.Desc
 	metaApplied, metaRemembered               *prometheus.Desc
+	clockAhead                                *prometheus.Desc
 	producerMetrics
 	clusterMetrics
 }
@@ -84,6 +87,7 @@ func newMetricsCollector(n *Node) *metricsCollector {
 		metaFull:        desc("metadata_log_full", "1 while the metadata log has no room: changes of metadata are refused."),
 		metaApplied:     desc("metadata_applied_index", "Index of the last entry of the metadata log that this node has applied."),
 		metaRemembered:  desc("metadata_remembered_index", "Index of the metadata log up to which the logs on this node have followed it, according to the newest checkpoint: a start with a shorter metadata log is refused."),
+		clockAhead:      desc("controller_clock_ahead_seconds", "How far the clock of the active controller's node was ahead of this node's at the last heartbeat; below 0: behind it."),
 		diskFull:        desc("disk_full", "1 while records are refused because the disk is full."),
 		diskFree:        desc("disk_free_bytes", "Bytes free where the data directory is."),
 		diskTotal:       desc("disk_total_bytes", "Size of the file system of the data directory."),
@@ -143,6 +147,7 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	value(g.producerLimit, now, p.Limit)
 	value(g.producersEvicted, count, p.Evicted)
 	g.collectFaults(value)
+	out <- prometheus.MustNewConstMetric(g.clockAhead, now, time.Duration(g.n.clocks.ahead.Load()).Seconds())
 	free, total := g.n.store.DiskSpace()
 	value(g.diskFree, now, free)
 	value(g.diskTotal, now, total)

@@ -55,7 +55,7 @@ type Node struct {
 
 	ctx    context.Context //nolint:containedctx // ends when the node stops; handlers wait under it
 	cancel context.CancelFunc
-	failed chan error // the first failure after which the node must be stopped; buffered
+	failure
 
 	sizes sizes
 	budgets
@@ -76,6 +76,13 @@ type Node struct {
 	stopping   sync.Once
 }
 
+// failure is the first failure after which a node must be stopped.
+type failure struct {
+	failed  chan error      // of size 1; has it until somebody takes it
+	failing context.Context //nolint:containedctx // ends with it; a start waits under it
+	fail    context.CancelFunc
+}
+
 // Start starts a node and returns when it serves. ctx is for the start alone.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
 	return startOn(ctx, cfg, vfs.OS{}, vfs.BootID())
@@ -85,7 +92,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // it.
 func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, error) {
 	n := &Node{
-		cfg: cfg, fs: fsys, boot: boot, failed: make(chan error, 1),
+		cfg: cfg, fs: fsys, boot: boot, failure: failure{failed: make(chan error, 1)},
 		membership: membership{incarnation: meta.NewUUID(), began: time.Now(), nodesChanged: make(chan struct{}, 1), votersWanted: make(chan struct{}, 1)},
 	}
 	to := slog.DiscardHandler
@@ -95,6 +102,7 @@ func startOn(ctx context.Context, cfg Config, fsys vfs.FS, boot string) (*Node, 
 	n.loggers = newLoggers(to, cfg.LogLevel)
 	n.image.Store(meta.Empty())
 	n.ctx, n.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	n.failing, n.fail = context.WithCancel(n.ctx)
 	if err := n.start(ctx); err != nil {
 		return nil, errors.Join(err, n.stop(ctx)) // which closes everything that was opened
 	}
@@ -327,6 +335,7 @@ func (n *Node) noteFailure(err error) {
 	case n.failed <- err:
 	default:
 	}
+	n.fail()
 }
 
 // Failed delivers a failure after which the node must be stopped.

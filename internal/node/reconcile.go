@@ -43,14 +43,7 @@ type follower struct {
 // the image stays, and the node ends: see Node.watchQuorum.
 func (n *Node) apply(u quorum.Update) error {
 	before := n.image.Load()
-	base := before
-	if u.Snapshot != nil {
-		var err error
-		if base, _, err = meta.Apply(meta.Empty(), u.Snapshot); err != nil {
-			return fmt.Errorf("the metadata snapshot: %w", err)
-		}
-	}
-	img, d, err := meta.ApplyAll(base, entryData(u.Entries))
+	img, d, err := applyUpdate(before, &u)
 	if err != nil {
 		return err
 	}
@@ -153,6 +146,17 @@ func diffConfigs(t config.ResourceType, before, after map[string]string) (set, u
 	return set, unset
 }
 
+// applyUpdate applies an update to an image. The change that it returns is that of the entries alone.
+func applyUpdate(before *meta.Image, u *quorum.Update) (*meta.Image, *meta.Delta, error) {
+	if u.Snapshot != nil {
+		var err error
+		if before, _, err = meta.Apply(meta.Empty(), u.Snapshot); err != nil {
+			return nil, nil, fmt.Errorf("the metadata snapshot: %w", err)
+		}
+	}
+	return meta.ApplyAll(before, entryData(u.Entries))
+}
+
 // entryData yields the index and the data of each entry.
 func entryData(entries []quorum.Entry) iter.Seq2[uint64, []byte] {
 	return func(yield func(uint64, []byte) bool) {
@@ -168,6 +172,10 @@ func entryData(entries []quorum.Entry) iter.Seq2[uint64, []byte] {
 // unless it is still replaying. d is the change from the image before.
 func (n *Node) publish(d *meta.Delta, img *meta.Image) {
 	before := n.image.Swap(img)
+	if len(before.Brokers) == 1 && len(img.Brokers) > 1 {
+		// Until this moment nobody could take over from this node, and it has sent no heartbeats.
+		extendSession(n, n.clock()+n.serverSettings().SessionTimeout*3/4)
+	}
 	if d.Brokers || d.Nodes || before.Level() != img.Level() || hasLeaving(img) {
 		n.noteNodes()
 	}
@@ -178,16 +186,6 @@ func (n *Node) publish(d *meta.Delta, img *meta.Image) {
 		n.followState, d = following, meta.Diff(meta.Empty(), img)
 	}
 	n.reconcile(d, img)
-}
-
-// hasLeaving tells whether a broker is shutting down. It waits until the others say what they have applied.
-func hasLeaving(img *meta.Image) bool {
-	for _, b := range img.Brokers {
-		if b.State == meta.BrokerLeaving {
-			return true
-		}
-	}
-	return false
 }
 
 // isActive tells whether this start of the node is active in the image, and not an earlier one.

@@ -79,6 +79,7 @@ func (n *Node) brokerConfig() broker.Config {
 		EnsureOffsetsTopic: func(ctx context.Context) error { return n.peers.commands.EnsureTopic(ctx, group.Topic) },
 		Work:               n.work,
 		Advertised:         n.addresses.isAdvertised,
+		Contact:            func() broker.Contact { return contactOf(n) },
 		LogDir:             filepath.FromSlash(n.cfg.Data),
 		LogLevels:          n.loggers.effectiveLevels, SetLogLevel: n.loggers.setLevel,
 		FetchMaxBytes: s.FetchMaxBytes,
