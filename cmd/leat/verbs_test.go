@@ -55,6 +55,7 @@ var verbUses = map[string]verbUse{
 	"cluster log-dirs":     {"extra", "-o json"},
 	"cluster log-level":    {"root", "-o json"},
 	"cluster quorum":       {"extra", "-o json"},
+	"cluster recover":      {"extra", ""},
 	"cluster remove":       {"two", ""},
 	"cluster token":        {"--for 0s", ""},
 	"completion":           {"ksh", ""},
@@ -296,7 +297,7 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 		}
 	}
 	for verb := range verbUses {
-		if verb == "cluster remove" { // TestRemoveNode tries it, with a second node
+		if verb == "cluster remove" || verb == "cluster recover" { // TestRemoveNode and TestRecoverCluster try them, with other nodes
 			continue
 		}
 		if help := tryVerb(t, dir, "", verb+" --help").stdout; !strings.Contains(help, "--output ") {

@@ -29,7 +29,7 @@ partitions are as they should be. Other clusters than Leat's tell less.`,
 			})
 		},
 	}
-	cmd.AddCommand(a.newClusterAPIs(), a.newClusterLogDirs(), a.newClusterLogLevel(), a.newClusterQuorum(), a.newClusterToken(), a.newClusterRemove(), a.newClusterFinalize())
+	cmd.AddCommand(a.newClusterAPIs(), a.newClusterLogDirs(), a.newClusterLogLevel(), a.newClusterQuorum(), a.newClusterToken(), a.newClusterRemove(), a.newClusterRecover(), a.newClusterFinalize())
 	return a.addOutputFlag(a.addClientFlags(cmd))
 }
 

@@ -84,15 +84,8 @@ func findDirectory(cmd *cobra.Command, environ []string) (string, error) {
 	if data := cmd.Flag("data"); data.Changed {
 		return data.Value.String(), nil
 	}
-	sources, err := settingsOfEnvironment("", environ)
-	if err != nil {
-		return "", explainSettings(err)
-	}
-	cfg, err := node.Combine(sources...)
-	if err != nil {
-		return "", explainSettings(err)
-	}
-	return cfg.Data, nil
+	cfg, err := settingsBeside(cmd, environ)
+	return cfg.Data, err
 }
 
 // explainDirectory says why a directory does not serve, and what to do.

@@ -198,7 +198,7 @@ func (a *Acceptor) Accept(w Welcome) (reply []byte, s Session, err error) {
 		return nil, Session{}, err
 	}
 	a.peer.NodeID, a.state = w.NodeID, acceptDone
-	return reply, Session{ID: a.keys.id, Version: a.version, Peer: a.peer}, nil
+	return reply, Session{ID: a.keys.id, Version: a.version, Epoch: a.self.Epoch, Peer: a.peer}, nil
 }
 
 // Refuse makes the message that tells a proven dialler why it is not let in.

@@ -186,7 +186,7 @@ func (d *Dialler) Finish(message []byte) (Session, Welcome, error) {
 	}
 	d.state = dialDone
 	c := &d.challenge
-	return Session{ID: d.keys.id, Version: c.version, Peer: Peer{Kind: KindNode, Key: c.key, NodeID: c.node}}, v.welcome, nil
+	return Session{ID: d.keys.id, Version: c.version, Epoch: c.epoch, Peer: Peer{Kind: KindNode, Key: c.key, NodeID: c.node}}, v.welcome, nil
 }
 
 // readRefusal returns the error that a refusal stands for.

@@ -97,7 +97,7 @@ type Directory interface {
 type Self struct {
 	Versions Range
 	Cluster  ClusterID
-	Epoch    uint32 // of the cluster: one more after each recovery from a lost majority
+	Epoch    uint32 // of the cluster: a higher one after each recovery from a lost majority
 	NodeID   int32
 	Key      NodeKey
 }
@@ -116,6 +116,7 @@ type Peer struct {
 type Session struct {
 	ID      [32]byte // only the two ends know it, and no other session has it
 	Version uint16
+	Epoch   uint32 // of the cluster; a joiner has it from here
 	Peer    Peer
 }
 

@@ -60,7 +60,7 @@ func readHolder(fsys vfs.FS, dir string) (Holder, error) {
 	}
 	return Holder{
 		NodeID: id.nodeID, Cluster: cluster, Addresses: readAddresses(fsys, dir),
-		self: credential.Self{Versions: peerVersions, Cluster: cluster, Epoch: clusterEpoch, NodeID: id.nodeID, Key: id.key},
+		self: credential.Self{Versions: peerVersions, Cluster: cluster, Epoch: id.epoch, NodeID: id.nodeID, Key: id.key},
 	}, nil
 }
 

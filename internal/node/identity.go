@@ -46,11 +46,18 @@ const (
 // the node has begun its cluster.
 const joinedProperty = "leat.joined"
 
+// epochProperty is the cluster's epoch in the identity of a node whose cluster was recovered from a lost majority,
+// or that has joined such a cluster. Without it the epoch is firstEpoch.
+const epochProperty = "leat.cluster.epoch"
+
+// firstEpoch is the epoch of a cluster that was never recovered. Nodes of different epochs refuse each other.
+const firstEpoch uint32 = 1
+
 // ErrDirectory is wrapped by every refusal of a data directory.
 var ErrDirectory = errors.New("cannot use the data directory")
 
 // identity identifies the node, its cluster and its data directory. It is made at the first start
-// and never changes.
+// and never changes, but for the epoch: see RecoverCluster.
 type identity struct {
 	clusterID string
 	nodeID    int32
@@ -58,6 +65,7 @@ type identity struct {
 	public    credential.PublicKey // of the node's key
 	key       credential.NodeKey   // proves to other nodes which node this is
 	joined    bool                 // the cluster was there before this node
+	epoch     uint32               // of the cluster
 }
 
 // lockDirectory keeps other processes out of the directory until the closer is closed.
@@ -224,7 +232,14 @@ func parseIdentity(b []byte) (identity, error) {
 	if err != nil || nodeID < 0 || len(props["cluster.id"]) != 22 {
 		return identity{}, fmt.Errorf("%s is damaged (cluster.id=%q, node.id=%q); restore it from a backup", identityFile, props["cluster.id"], props["node.id"])
 	}
-	id := identity{clusterID: props["cluster.id"], nodeID: int32(nodeID)}
+	id := identity{clusterID: props["cluster.id"], nodeID: int32(nodeID), epoch: firstEpoch}
+	if text, ok := props[epochProperty]; ok {
+		epoch, err := strconv.ParseUint(text, 10, 32)
+		if err != nil || uint32(epoch) < firstEpoch {
+			return identity{}, fmt.Errorf("%s is damaged (%s=%q); restore it from a backup", identityFile, epochProperty, text)
+		}
+		id.epoch = uint32(epoch)
+	}
 	if text, ok := props[directoryProperty]; ok {
 		if id.directory, ok = meta.ParseUUID(text); !ok || id.directory == (meta.UUID{}) {
 			return identity{}, fmt.Errorf("%s is damaged (%s=%q); restore it from a backup", identityFile, directoryProperty, text)
@@ -316,7 +331,7 @@ func isMadeByNode(fsys vfs.FS, dir string, i vfs.Info) bool {
 
 // makeIdentity makes a new identity and writes it.
 func makeIdentity(fsys vfs.FS, dir string, wantID *int32) (identity, error) {
-	id := identity{nodeID: 1}
+	id := identity{nodeID: 1, epoch: firstEpoch}
 	if wantID != nil {
 		id.nodeID = *wantID
 	}
@@ -337,6 +352,9 @@ func writeIdentity(fsys vfs.FS, dir string, id identity) error {
 	text := fmt.Appendf(nil, "version=1\nleat.format=%d\ncluster.id=%s\nnode.id=%d\n", formatVersion, id.clusterID, id.nodeID)
 	if id.joined {
 		text = append(text, joinedProperty+"=true\n"...)
+	}
+	if id.epoch != firstEpoch {
+		text = fmt.Appendf(text, "%s=%d\n", epochProperty, id.epoch)
 	}
 	name := path.Join(dir, identityFile)
 	err := writeFile(fsys, name, addProperties(text, id), vfs.Fresh)

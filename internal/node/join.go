@@ -125,13 +125,13 @@ func joinCluster(ctx context.Context, fsys vfs.FS, cfg *Config, log *slog.Logger
 	if cfg.ID != nil {
 		wanted = *cfg.ID
 	}
-	welcome, err := askToJoin(ctx, cfg.Join, log, credential.Join{
+	welcome, epoch, err := askToJoin(ctx, cfg.Join, log, credential.Join{
 		Token: token, Versions: peerVersions, Key: id.key, Directory: credential.DirectoryID(id.directory), NodeID: wanted,
 	})
 	if err != nil {
 		return identity{}, err
 	}
-	id.nodeID = welcome.NodeID
+	id.nodeID, id.epoch = welcome.NodeID, epoch
 	if err := writeMembers(fsys, dir, welcome.Members); err != nil {
 		return identity{}, fmt.Errorf("%w %s: cannot write to it: %w", ErrDirectory, dir, err)
 	}
@@ -166,8 +166,9 @@ func directoryOf(key credential.PublicKey) (id meta.UUID) {
 	return id
 }
 
-// askToJoin asks the nodes to be joined, one after the other and again, until one of them decides.
-func askToJoin(ctx context.Context, addresses []string, log *slog.Logger, j credential.Join) (credential.Welcome, error) {
+// askToJoin asks the nodes to be joined, one after the other and again, until one of them decides. It returns the epoch
+// of the cluster, too.
+func askToJoin(ctx context.Context, addresses []string, log *slog.Logger, j credential.Join) (w credential.Welcome, epoch uint32, err error) {
 	ctx, cancel := context.WithTimeout(ctx, joinTime)
 	defer cancel()
 	for told := false; ; {
@@ -175,12 +176,12 @@ func askToJoin(ctx context.Context, addresses []string, log *slog.Logger, j cred
 		for _, address := range addresses {
 			c, err := peer.Dial(ctx, address, credential.DialAsJoiner(j, rand.Reader), nil)
 			if err == nil {
-				w, by := c.Welcome(), c.Session().Peer
+				w, s := c.Welcome(), c.Session()
 				c.Close()
-				return addAddress(w, by, address), nil
+				return addAddress(w, s.Peer, address), s.Epoch, nil
 			}
 			if isFinal(err) {
-				return credential.Welcome{}, err
+				return credential.Welcome{}, 0, err
 			}
 			failed = errors.Join(failed, err)
 		}
@@ -191,7 +192,7 @@ func askToJoin(ctx context.Context, addresses []string, log *slog.Logger, j cred
 		select {
 		case <-time.After(joinEvery):
 		case <-ctx.Done():
-			return credential.Welcome{}, failed
+			return credential.Welcome{}, 0, failed
 		}
 	}
 }

@@ -225,7 +225,7 @@ func (n *Node) openEngine() error {
 	}
 	end := uint64(0)
 	q, err := quorum.Open(quorum.Config{
-		Transport: n.peers.metadata, Cluster: n.id.clusterID, Join: n.id.joined,
+		Transport: n.peers.metadata, Cluster: quorumName(n.id), Join: n.id.joined,
 		ID: n.id.nodeID, Dir: path.Join(n.cfg.Data, quorumDir), FS: n.fs, Logger: n.loggers.loggerOf("quorum"),
 		Apply: n.apply, Capture: n.captureImage,
 		CheckEnd: func(last uint64) error {

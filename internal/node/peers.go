@@ -22,9 +22,6 @@ import (
 	"github.com/leatstream/leat/internal/wire"
 )
 
-// clusterEpoch counts the recoveries of the cluster from a lost majority, of which there is none yet.
-const clusterEpoch = 1
-
 // peers is how this node reaches the others, and how it lets them in. Its parts are made by prepare and
 // open, and stay the same after that.
 type peers struct {
@@ -39,7 +36,7 @@ type peers struct {
 	replicas    *cluster.Replicas
 	door        *peer.Door
 	isOpen      atomic.Bool // all of it is set
-	isRemoved   atomic.Bool // another node has said that this one was removed
+	isRemoved   atomic.Bool // another node has said that this one was removed, or that the cluster was recovered without it
 	gate        gate
 	log         *slog.Logger
 
@@ -63,7 +60,7 @@ func (p *peers) prepare(ctx context.Context, cfg *peersConfig) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", identityFile, err)
 	}
-	p.self = credential.Self{Versions: peerVersions, Cluster: own, Epoch: clusterEpoch, NodeID: cfg.id.nodeID, Key: cfg.id.key}
+	p.self = credential.Self{Versions: peerVersions, Cluster: own, Epoch: cfg.id.epoch, NodeID: cfg.id.nodeID, Key: cfg.id.key}
 	p.gate = newGate(ctx)
 	p.incarnation, p.fail = credential.Incarnation(cfg.incarnation), cfg.fail
 	p.log, p.silent = cfg.log, map[int32]struct{}{}
@@ -209,7 +206,9 @@ func (p *peers) noteEvent(e peer.Event) {
 		p.commands.Notify(e)
 	}
 	p.tellReach(e)
-	if errors.Is(e.Err, credential.ErrNodeRemoved) {
+	// A node whose cluster was recovered without it must end, too: with others like it, it could go on as the cluster
+	// that was before, and serve clients who mean the other one. The one that says so has proven itself.
+	if errors.Is(e.Err, credential.ErrNodeRemoved) || errors.Is(e.Err, credential.ErrDiallerBehind) {
 		p.isRemoved.Store(true)
 		p.fail(fmt.Errorf("node %d says: %w", e.Node, e.Err))
 	}
