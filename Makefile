@@ -16,7 +16,7 @@ LINT_VERSION := v2.15.0
 LINT         := bin/golangci-lint-$(LINT_VERSION)
 
 .NOTPARALLEL:
-.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-crash test-model test-sim test-power test-flood chaos lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
+.PHONY: help build run test test-unit test-race test-portable test-suite test-interop test-interop-cluster test-crash test-model test-sim test-power test-flood chaos lint golangci vet tidy cross bench bench-quick bench-compare fuzz cover clean
 
 help: ## list what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 22
@@ -47,6 +47,9 @@ test-flood: ## send the worst requests of each kind for FLOOD (60s) and look at 
 
 test-interop: ## run clients that nobody here wrote against the binary
 	cd interop && $(GO) test -timeout 30m ./...
+
+test-interop-cluster: ## run the clients against three nodes, and the tests of Sarama, which need five (15 minutes)
+	cd interop && LEAT_INTEROP_NODES=3 $(GO) test -count=1 -timeout 60m ./...
 
 test-power: ## cut the power and kill the process under load ROUNDS (20) times; needs root and loop devices
 	LEAT_TEST_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 60m -v -run 'TestPowerCut|TestKillUnderLoad' ./cmd/leat

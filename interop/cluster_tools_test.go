@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -176,7 +177,7 @@ func (b clusterTools) quorum(t *testing.T) {
 	matches(t, b.do(t, quorumTool, "", "describe", "--replication", "--human-readable"), `\d+ ms ago.*\sFollower`)
 
 	out, exit := b.run(t, quorumTool, "", "--bootstrap-server", b.addr, "remove-controller", "--controller-id", "3", "--controller-directory-id", "AAAAAAAAAAAAAAAAAAAAAg")
-	b.sayWhyNot(t, "remove-controller", out, exit)
+	checkRefusal(t, "remove-controller", out, exit)
 	dir := t.TempDir()
 	properties := "process.roles=controller\nnode.id=9\ncontroller.quorum.bootstrap.servers=" + b.c.nodes[0].addr +
 		"\ncontroller.listener.names=CONTROLLER\nlisteners=CONTROLLER://127.0.0.1:31999\nlog.dirs=" + dir + "\n"
@@ -185,12 +186,12 @@ func (b clusterTools) quorum(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, exit = b.run(t, quorumTool, "", "--bootstrap-server", b.addr, "--command-config", file(t, properties), "add-controller")
-	b.sayWhyNot(t, "add-controller", out, exit)
+	checkRefusal(t, "add-controller", out, exit)
 }
 
-// sayWhyNot checks that a tool has told why it does not choose the voters. Apache Kafka does not let it either, with
+// checkRefusal checks that a tool has told why it does not choose the voters. Apache Kafka does not let it either, with
 // the voters that the suite gives it.
-func (b clusterTools) sayWhyNot(t *testing.T, verb, out string, exit int) {
+func checkRefusal(t *testing.T, verb, out string, exit int) {
 	t.Helper()
 	if exit == 0 {
 		t.Errorf("%s: it is done:\n%s", verb, out)
@@ -355,11 +356,7 @@ func (b clusterTools) withoutNode(t *testing.T) {
 		t.Helper()
 		out := b.do(t, topicsTool, "", "--describe", switches)
 		for _, topic := range []string{safe, tight, short, gone} {
-			is := strings.Contains(out, topic)
-			want := false
-			for _, w := range topics {
-				want = want || w == topic
-			}
+			is, want := strings.Contains(out, topic), slices.Contains(topics, topic)
 			if is != want {
 				t.Errorf("%s: %s is listed: %v, want %v\n%s", switches, topic, is, want, out)
 			}
@@ -438,8 +435,8 @@ func (b clusterTools) unregister(t *testing.T) {
 	}
 }
 
-// plan is a reassignment as kafka-reassign-partitions reads it, of a topic's first partition.
-func (b clusterTools) plan(t *testing.T, topic string, replicas ...int) string {
+// planOf writes a reassignment of a topic's first partition as kafka-reassign-partitions reads it, and returns the file's path.
+func planOf(t *testing.T, topic string, replicas ...int) string {
 	t.Helper()
 	list := strings.Trim(strings.Join(strings.Fields(fmt.Sprint(replicas)), ","), "[]")
 	return file(t, fmt.Sprintf(`{"version":1,"partitions":[{"topic":%q,"partition":0,"replicas":[%s]}]}`, topic, list))
@@ -462,7 +459,7 @@ func (b clusterTools) reassign(t *testing.T) {
 	out := b.do(t, reassignTool, "", "--generate", "--topics-to-move-json-file", of, "--broker-list", "2,3")
 	matches(t, out, `(?s)Current partition replica assignment\s+\{.*"replicas":\[1,2\].*Proposed partition reassignment configuration\s+\{.*"replicas":\[(2,3|3,2)\]`)
 
-	moves := b.plan(t, topic, 3, 2)
+	moves := planOf(t, topic, 3, 2)
 	out = b.do(t, reassignTool, "", "--execute", "--reassignment-json-file", moves, "--throttle", "1000")
 	contains(t, out, "Current partition replica assignment", "Successfully started partition reassignment for "+topic+"-0", "The inter-broker throttle limit was set to 1000 B/s")
 	configs := func(kind, name string) string {
@@ -495,7 +492,7 @@ func (b clusterTools) reassign(t *testing.T) {
 	matches(t, b.do(t, topicsTool, "", "--describe", "--topic", topic), `Partition: 0\s+Leader: [23]\s+Replicas: 3,2\s+Isr: (2,3|3,2)\s`)
 	contains(t, b.do(t, offsetsTool, "", "--topic", topic), topic+":0:"+strconv.Itoa(8<<10))
 
-	more := b.plan(t, topic, 3, 2, 1)
+	more := planOf(t, topic, 3, 2, 1)
 	b.fails(t, "", reassignTool, "--execute", "--reassignment-json-file", more, "--disallow-replication-factor-change")
 	b.do(t, reassignTool, "", "--execute", "--reassignment-json-file", more)
 	b.awaitISR(t, topic, 3)
@@ -505,7 +502,7 @@ func (b clusterTools) reassign(t *testing.T) {
 // cancelReassignment proves that a reassignment under way is taken back.
 func (b clusterTools) cancelReassignment(t *testing.T) {
 	topic := b.heavy(t, "cancelled")
-	moves := b.plan(t, topic, 3, 2)
+	moves := planOf(t, topic, 3, 2)
 	b.do(t, reassignTool, "", "--execute", "--reassignment-json-file", moves, "--throttle", "1000")
 	contains(t, b.do(t, reassignTool, "", "--list"), topic+"-0: replicas: 3,2,1. adding: 3. removing: 1.")
 	out := b.do(t, reassignTool, "", "--cancel", "--reassignment-json-file", moves)

@@ -91,8 +91,9 @@ func keptAddr(t *testing.T) string {
 		if err != nil {
 			continue // somebody else's
 		}
-		defer l.Close()
-		return l.Addr().String()
+		addr := l.Addr().String()
+		l.Close()
+		return addr
 	}
 }
 
@@ -123,7 +124,7 @@ func newMixedCluster(t *testing.T, program string) *mixedCluster {
 			}
 			join = []string{"--join", c.machines[0].addr, "--token", strings.TrimSpace(string(token))}
 		}
-		m.launch(t, n, program, join...)
+		launchAs(t, n, program, join...)
 		n.p.awaitReady(t)
 	}
 	c.awaitVoters(t, 3)
@@ -138,8 +139,8 @@ func newMixedCluster(t *testing.T, program string) *mixedCluster {
 	return m
 }
 
-// launch starts a node as a version, and does not wait for anything.
-func (m *mixedCluster) launch(t *testing.T, n *machine, program string, args ...string) {
+// launchAs starts a node as a version, and does not wait for anything.
+func launchAs(t *testing.T, n *machine, program string, args ...string) {
 	t.Helper()
 	args = append([]string{"up", "--data", n.data(), "--listen", n.addr, "--http", "off", "--rack", fmt.Sprintf("rack-%d", n.number)}, args...)
 	n.p = &process{addr: n.addr, cmd: exec.Command(program, args...)}
@@ -150,7 +151,7 @@ func (m *mixedCluster) launch(t *testing.T, n *machine, program string, args ...
 func (m *mixedCluster) restartAs(t *testing.T, n *machine, program, when string) {
 	t.Helper()
 	n.p.stop(t)
-	m.launch(t, n, program)
+	launchAs(t, n, program)
 	n.p.awaitReady(t)
 	m.awaitProgress(t, when)
 	m.awaitHealed(t)
@@ -275,12 +276,12 @@ func TestMixedVersions(t *testing.T) {
 	}
 	refused := m.machines[0]
 	refused.p.stop(t)
-	m.launch(t, refused, previous)
+	launchAs(t, refused, previous)
 	refused.p.awaitEnd(t)
 	if text := refused.p.out.String(); refused.p.exitCode() == 0 || !strings.Contains(text, "newer version of leat") {
 		t.Errorf("the previous version ends with %d: %s", refused.p.exitCode(), text)
 	}
-	m.launch(t, refused, next)
+	launchAs(t, refused, next)
 	refused.p.awaitReady(t)
 	m.awaitHealed(t)
 	m.finishUpgrade(t)
