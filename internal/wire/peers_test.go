@@ -125,8 +125,7 @@ func TestWaitingRoomIsClosed(t *testing.T) {
 }
 
 // TestWaitingRoomIsBounded proves that the waiting room has its caps, that a silent connection gives
-// its place to one that comes, that one which has begun a handshake does not, and that the place
-// of one that ends is free.
+// its place to one that comes, and that the place of one that ends is free.
 func TestWaitingRoomIsBounded(t *testing.T) {
 	for _, waiting := range []int{waitingPerIP, 4 * waitingPerIP} { // full because of all, and of the address
 		s, addr := start(t, Config{MaxConns: 1, Peers: peersOf(8, waiting)}, &funcs{serve: proveOr(echo)})
@@ -151,7 +150,6 @@ func TestWaitingRoomIsBounded(t *testing.T) {
 		silent[1].awaitClosed()
 		other.send(frame(helloKey, 0, 0, ""))
 		other.receive()
-		dial(t, addr).awaitClosed()
 		waitingNow(2)
 		greeted.Close()
 		waitingNow(1)
@@ -161,6 +159,48 @@ func TestWaitingRoomIsBounded(t *testing.T) {
 		waitingNow(0)
 		third.send(frame(3, 0, 1, "still here"))
 		third.receive()
+	}
+}
+
+// TestChallengedPlaces proves that connections which have begun a handshake, and do not go on with it, hold a
+// full waiting room for a few round trips only: then the one that began first gives its place to one that comes.
+func TestChallengedPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := NewServer(Config{MaxConns: 1, Peers: peersOf(8, 8)}, &funcs{serve: proveOr(echo)})
+		kept := openPipe(t, s)
+		kept.send(frame(3, 0, 0, ""))
+		kept.receive()
+		greet := func(c *client) {
+			c.send(frame(helloKey, 0, 0, ""))
+			c.receive()
+			time.Sleep(challengedTime / 4)
+		}
+		first, second := openPipe(t, s), openPipe(t, s)
+		greet(first)
+		greet(second)
+		openPipe(t, s).awaitClosed()
+		time.Sleep(challengedTime / 2)
+		third := openPipe(t, s)
+		first.awaitClosed()
+		third.prove()
+		second.send(frame(proveKey, 0, 1, "proof"))
+		second.receive()
+		third.Close()
+		second.Close()
+		kept.Close()
+		shutdown(t, s)
+	})
+}
+
+// TestNetworks proves by what connections in the waiting room are counted.
+func TestNetworks(t *testing.T) {
+	for a, want := range map[string]string{"10.0.0.7": "10.0.0.7", "2001:db8::1": "2001:db8::", "2001:db8::ffff:1:2:3": "2001:db8::", "fe80::1%eth0": "fe80::"} {
+		if got := networkOf(netip.MustParseAddr(a)); got != netip.MustParseAddr(want) {
+			t.Errorf("%s is counted by %v, want %s", a, got, want)
+		}
+	}
+	if got := networkOf(netip.Addr{}); got.IsValid() {
+		t.Errorf("no address is counted by %v", got)
 	}
 }
 

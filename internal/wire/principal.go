@@ -36,7 +36,10 @@ const (
 const (
 	// waitingTime is how long a connection may stay in the waiting room.
 	waitingTime = 2 * time.Second
-	// waitingPerIP is the number of connections in the waiting room that an address may have.
+	// challengedTime is how long a connection that has begun the handshake is not evicted from the waiting
+	// room for others that come: a few round trips.
+	challengedTime = 300 * time.Millisecond
+	// waitingPerIP is the number of connections in the waiting room that an address, or an IPv6 /64, may have.
 	waitingPerIP = 2
 	// waitingFrame is the size of the largest request of a connection that waits.
 	waitingFrame = 4 << 10

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 )
 
 // connEntry is a connection's place in a registry, which guards it.
@@ -15,7 +16,7 @@ type connEntry struct {
 	prev, next *Conn
 	suspended  bool
 	class      connClass
-	greeted    bool // it waits, and its first request was that of the handshake
+	greeted    time.Time // when it began the handshake, if it waits; zero: it has not
 }
 
 // registry has the connections of a server, and bounds their number.
@@ -97,21 +98,20 @@ func (g *registry) addConn(c *Conn) error {
 	return nil
 }
 
-// addWaiting adds a connection to the waiting room. If that has no room, the oldest connection in
-// it that has not begun a handshake is evicted, which the caller must close; if there is none, ok is
-// false.
+// addWaiting adds a connection to the waiting room. If that has no room, another connection is evicted,
+// which the caller must close; if none may be, ok is false.
 func (g *registry) addWaiting(c *Conn) (evicted *Conn, ok bool) {
-	ip := remoteIP(c.nc)
+	from := networkOf(remoteIP(c.nc))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	ofAddress := 0
+	ofNetwork := 0
 	for _, w := range g.waiting {
-		if remoteIP(w.nc) == ip {
-			ofAddress++
+		if networkOf(remoteIP(w.nc)) == from {
+			ofNetwork++
 		}
 	}
-	if crowded := ofAddress >= waitingPerIP; crowded || len(g.waiting) >= g.mostWaiting {
-		i := slices.IndexFunc(g.waiting, func(w *Conn) bool { return !w.entry.greeted && (!crowded || remoteIP(w.nc) == ip) })
+	if crowded := ofNetwork >= waitingPerIP; crowded || len(g.waiting) >= g.mostWaiting {
+		i := g.chooseEvictedLocked(func(w *Conn) bool { return !crowded || networkOf(remoteIP(w.nc)) == from })
 		if i < 0 {
 			return nil, false
 		}
@@ -125,12 +125,32 @@ func (g *registry) addWaiting(c *Conn) (evicted *Conn, ok bool) {
 	return evicted, true
 }
 
-// noteGreeted notes that a waiting connection has begun the handshake, so that it is not evicted. It
+// chooseEvictedLocked returns the index of the waiting connection to evict, of those that may be, or -1. It is
+// the oldest one that has not begun a handshake. If all have, it is the one that began it first, if that was
+// challengedTime ago: beginning costs a stranger nothing, so a challenge must be answered soon where others wait.
+func (g *registry) chooseEvictedLocked(mayBe func(w *Conn) bool) int {
+	first := -1
+	for i, w := range g.waiting {
+		switch {
+		case !mayBe(w):
+		case w.entry.greeted.IsZero():
+			return i
+		case first < 0 || w.entry.greeted.Before(g.waiting[first].entry.greeted):
+			first = i
+		}
+	}
+	if first >= 0 && time.Since(g.waiting[first].entry.greeted) < challengedTime {
+		return -1
+	}
+	return first
+}
+
+// noteGreeted notes that a waiting connection has begun the handshake, so that it is not evicted soon. It
 // returns false if it was evicted before.
 func (g *registry) noteGreeted(c *Conn) (waits bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	c.entry.greeted = true
+	c.entry.greeted = time.Now()
 	return slices.Contains(g.waiting, c)
 }
 
@@ -248,6 +268,19 @@ func remoteIP(nc net.Conn) netip.Addr {
 		return a.AddrPort().Addr().Unmap()
 	}
 	return netip.Addr{}
+}
+
+// networkOf is what stands for an address where its connections are counted: an IPv6 host has all
+// addresses of a /64.
+func networkOf(ip netip.Addr) netip.Addr {
+	if !ip.Is6() {
+		return ip
+	}
+	network, err := ip.WithZone("").Prefix(64)
+	if err != nil {
+		return ip
+	}
+	return network.Addr()
 }
 
 // isLocal tells whether the client is on this machine: its address is a loopback one, or the
