@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -662,6 +663,11 @@ func TestForeignMessages(t *testing.T) {
 		message := func(typ pb.MessageType, from, to uint64) *pb.Message {
 			return &pb.Message{Type: typ.Enum(), From: &from, To: &to, Term: new(n.Status().Term), Index: new(uint64(1)), Commit: new(uint64(1))}
 		}
+		term := n.Status().Term
+		inTerm := func(term uint64, m *pb.Message) *pb.Message {
+			m.Term = &term
+			return m
+		}
 		for _, m := range []struct {
 			name string
 			data []byte
@@ -669,6 +675,11 @@ func TestForeignMessages(t *testing.T) {
 			{"another cluster", encodeMessage("d", message(pb.MsgHeartbeat, other, self))},
 			{"another node", encodeMessage("c", message(pb.MsgHeartbeat, other, 77))},
 			{"an unknown node", encodeMessage("c", message(pb.MsgAppResp, 77, self))},
+			{"an unknown leader", encodeMessage("c", message(pb.MsgHeartbeat, 77, self))},
+			{"an unknown node that hands over", encodeMessage("c", message(pb.MsgTimeoutNow, 77, self))},
+			{"an unknown candidate", encodeMessage("c", inTerm(term+1, message(pb.MsgVote, 77, self)))},
+			{"a member in the last term", encodeMessage("c", inTerm(math.MaxUint64-1, message(pb.MsgHeartbeat, other, self)))},
+			{"a member in a term that is far ahead", encodeMessage("c", inTerm(term+maxTermStep+1, message(pb.MsgVote, other, self)))},
 			{"itself", encodeMessage("c", message(pb.MsgHeartbeat, self, self))},
 			{"a local message", encodeMessage("c", message(pb.MsgHup, other, self))},
 			{"a forwarded proposal", encodeMessage("c", message(pb.MsgProp, other, self))},
@@ -680,6 +691,9 @@ func TestForeignMessages(t *testing.T) {
 					t.Errorf("%s: %v", m.name, err)
 				}
 			}
+		}
+		if got := n.Status().Term; got != term {
+			t.Errorf("the term has become %d, from %d", got, term)
 		}
 		far := message(pb.MsgAppResp, other, self)
 		far.Index = new(uint64(1 << 40))

@@ -43,7 +43,7 @@ var (
 	// ErrMessage is returned by Node.Step for bytes that are no message of the quorum.
 	ErrMessage       = errors.New("quorum: not a message of the quorum")
 	errNotForUs      = fmt.Errorf("%w: it is for another node", ErrMessage)
-	errUnknownMember = fmt.Errorf("%w: it is the answer of a node that is no member", ErrMessage)
+	errUnknownMember = fmt.Errorf("%w: it is of a node that is no member", ErrMessage)
 
 	// ErrDamaged is returned by Open if the directory's files are not as they were written.
 	ErrDamaged = errors.New("quorum: damaged metadata")

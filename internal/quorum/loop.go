@@ -363,6 +363,9 @@ func (l *loop) notePulled(answer []byte, err error) error {
 	if err == nil {
 		p, err = decodePulled(l.node.cfg.Cluster, answer)
 	}
+	if err == nil && len(p.entries) > 0 {
+		err = checkTermStep(l.log.state.GetTerm(), p.entries[len(p.entries)-1].GetTerm())
+	}
 	if l.core != nil {
 		l.core.noteAnswer(err)
 		if err == nil && p.commit > l.committed.index && !l.core.leads {

@@ -2,21 +2,22 @@ package quorum
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"go.etcd.io/raft/v3"
 	pb "go.etcd.io/raft/v3/raftpb"
 )
 
 const (
-	maxQueuedMessages = 512 // of other members that wait for the loop; more are dropped
-	maxBatchMessages  = 64  // that the loop takes at once, and writes with one sync
-	maxObservers      = 256 // whose progress is remembered
-	maxCommands       = 16  // that wait for the loop
+	maxQueuedMessages = 512     // of other members that wait for the loop; more are dropped
+	maxBatchMessages  = 64      // that the loop takes at once, and writes with one sync
+	maxTermStep       = 1 << 20 // by which another node's term may be above this one's
+	maxObservers      = 256     // whose progress is remembered
+	maxCommands       = 16      // that wait for the loop
 	dropsInterval     = 10 * time.Second
 )
 
@@ -80,7 +81,10 @@ func (n *Node) Step(data []byte) error {
 	return nil
 }
 
-// decode decodes a message for this node.
+// decode decodes a message for this node. Messages of other raft ids than those of the members count for
+// nothing, whatever they are: a request in a higher term would end the present leader's. A leader or a
+// candidate may be newer than the members that this node knows; a node that hears of no leader asks others
+// for the committed entries that name it.
 func (n *Node) decode(data []byte) (*pb.Message, error) {
 	m, err := decodeMessage(n.cfg.Cluster, data)
 	if err != nil {
@@ -88,10 +92,21 @@ func (n *Node) decode(data []byte) (*pb.Message, error) {
 	}
 	if s := n.status.Load(); m.GetTo() != s.RaftID || m.GetFrom() == s.RaftID {
 		return m, errNotForUs
-	} else if raft.IsResponseMsg(m.GetType()) && !names(s.conf, m.GetFrom()) {
-		return m, errUnknownMember // a leader or a candidate may be newer than the members that this node knows
+	} else if !names(s.conf, m.GetFrom()) {
+		return m, errUnknownMember
+	} else if err := checkTermStep(s.Term, m.GetTerm()); err != nil {
+		return m, err
 	}
 	return m, nil
+}
+
+// checkTermStep refuses a term that is too far above this node's. Each election raises the term by one, and
+// there is none above the largest number, so that one message could take all terms away.
+func checkTermStep(own, term uint64) error {
+	if term > own && term-own > maxTermStep {
+		return fmt.Errorf("%w: in term %d, which is too far above this node's term %d", ErrMessage, term, own)
+	}
+	return nil
 }
 
 func names(c *pb.ConfState, id uint64) bool {
