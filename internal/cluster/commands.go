@@ -87,6 +87,9 @@ func (c *Controller) AdmitNode(ctx context.Context, a *controller.Admission) (id
 	return id, err
 }
 
+// maxIDBlock is how many producer ids a node may ask for at a time: those that it gets are given to nobody else.
+const maxIDBlock = 1 << 20
+
 // idBlock asks for producer ids.
 type idBlock struct {
 	Count int64 `json:"count"`
@@ -95,6 +98,12 @@ type idBlock struct {
 func (c *Controller) producerIDs() *command[idBlock, int64] {
 	return &command[idBlock, int64]{
 		key: peer.ProducerIDs, from: peer.Nodes,
+		check: func(_ *peer.Identity, q *idBlock) error {
+			if q.Count > maxIDBlock {
+				return fmt.Errorf("%w: %d producer ids", errRequest, q.Count)
+			}
+			return nil
+		},
 		decide: func(ctx context.Context, q *idBlock, _ bool) (int64, *controller.Error, error) {
 			first, err := c.cfg.Local.AllocateProducerIDs(ctx, q.Count)
 			return first, nil, err

@@ -338,6 +338,7 @@ func TestOnlyItself(t *testing.T) {
 		"a command that is too large":          {peer.TopicsEnsure, `{"names":["` + strings.Repeat("x", maxCommand) + `"]}`, false},
 		"a heartbeat of an administrator":      {peer.NodeHeartbeat, `{"ID":1,"Epoch":1}`, true},
 		"producer ids for an administrator":    {peer.ProducerIDs, `{"count":1}`, true},
+		"all producer ids":                     {peer.ProducerIDs, `{"count":1048577}`, false},
 		"an admission by an administrator":     {peer.NodeAdmit, `{"NodeID":9}`, true},
 		"topics' creation by an administrator": {peer.TopicsEnsure, `{"names":["x"]}`, true},
 	} {
