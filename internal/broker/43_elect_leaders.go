@@ -29,6 +29,12 @@ func (b *Broker) electLeaders(d *decision, r *wire.Request, kreq kmsg.Request) e
 	if req.Topics == nil {
 		return b.electAll(d, r, req)
 	}
+	if err := b.checkAnswerSize(sizeOfElections(req)); err != nil && req.Version > 0 { // version 0 has no code for the whole
+		resp := kmsg.NewPtrElectLeadersResponse()
+		resp.ErrorCode, _ = outcomeOf(nil, err)
+		r.Reply(resp)
+		return nil
+	}
 	var results []controller.ElectionResult
 	var failed error
 	run := func() error {
@@ -101,7 +107,8 @@ type electedTopic struct {
 }
 
 // electAll elects the leaders of all partitions of the cluster that need it. Each topic is in the
-// answer, with those of its partitions.
+// answer, with those of its partitions. One request at a time looks at all partitions, until the memory of
+// its answer is reserved.
 func (b *Broker) electAll(d *decision, r *wire.Request, req *kmsg.ElectLeadersRequest) error {
 	whole := kmsg.NewPtrElectLeadersResponse()
 	if !isKnownElection(req.ElectionType) {
@@ -111,7 +118,15 @@ func (b *Broker) electAll(d *decision, r *wire.Request, req *kmsg.ElectLeadersRe
 	}
 	ctx, cancel := d.withTimeout(req.TimeoutMillis)
 	defer cancel()
-	topics, err := electNeeded(ctx, d, b.cfg.Image(), req.ElectionType)
+	var topics []electedTopic
+	var err error
+	select {
+	case b.electingAll <- struct{}{}:
+		defer func() { <-b.electingAll }()
+		topics, err = electNeeded(ctx, d, b.cfg.Image(), req.ElectionType)
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
 	if d.isElsewhere(err) {
 		return err
 	}

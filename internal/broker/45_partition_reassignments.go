@@ -16,6 +16,12 @@ import (
 
 func (b *Broker) alterPartitionReassignments(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.AlterPartitionAssignmentsRequest)
+	if err := b.checkAnswerSize(sizeOfReassignments(req)); err != nil {
+		resp := kmsg.NewPtrAlterPartitionAssignmentsResponse()
+		resp.ErrorCode, resp.ErrorMessage = outcomeOf(nil, err)
+		r.Reply(resp)
+		return nil
+	}
 	var results []*controller.Error
 	var failed error
 	run := func() error {

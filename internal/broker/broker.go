@@ -108,6 +108,8 @@ type Broker struct {
 	asleep            atomic.Int64 // bytes of the answers of fetches that are asleep
 	forwarding        atomic.Int64 // requests that wait for the active controller on another node
 
+	electingAll chan struct{} // has an element while a request elects the leaders of all partitions
+
 	stop chan struct{}  // closed by Close
 	done sync.WaitGroup // the broker's goroutines
 
@@ -160,8 +162,9 @@ func New(cfg Config) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, cache: newFetchSessions(cfg.FetchSessions, cfg.FetchSessionBytes),
-		ids:  producerIDs{turn: make(chan struct{}, 1)},
-		stop: make(chan struct{}), sessions: map[*session]struct{}{},
+		ids:         producerIDs{turn: make(chan struct{}, 1)},
+		electingAll: make(chan struct{}, 1),
+		stop:        make(chan struct{}), sessions: map[*session]struct{}{},
 	}
 	b.all = newAllTopics(b)
 	b.produces.New = func() any { return &produce{b: b} }

@@ -212,6 +212,45 @@ func TestManyElections(t *testing.T) {
 	}
 }
 
+// TestElectionsOfAllTakeTurns proves that a request which elects the leaders of all partitions waits while
+// another one does, so that their lists are in memory one at a time, and is told when its time is over.
+func TestElectionsOfAllTakeTurns(t *testing.T) {
+	g := newClusterRig(t)
+	g.place("t", meta.Partition{Replicas: []int32{2, 1}, ISR: []int32{1, 2}, Leader: 1})
+	c := dial(t, g.addr)
+	g.broker.electingAll <- struct{}{}
+	req := at(2, kmsg.NewPtrElectLeadersRequest())
+	req.TimeoutMillis, req.Topics = 1, nil
+	if code := ask[*kmsg.ElectLeadersResponse](c, req).ErrorCode; code != 7 {
+		t.Errorf("code %d while another request elects", code)
+	}
+	<-g.broker.electingAll
+	if whole, codes, _ := elections(c, 0); whole != 0 || !slices.Equal(codes["t"], []int16{0}) {
+		t.Errorf("code %d, %v after that", whole, codes)
+	}
+	eventually(t, "the next request may elect", func() bool { return len(g.broker.electingAll) == 0 })
+}
+
+// TestLargeCommandsAreRefused proves that a command whose answer has no room in this node's memory gets a code,
+// and does not end the connection.
+func TestLargeCommandsAreRefused(t *testing.T) {
+	g := newClusterRig(t)
+	c := dial(t, g.addr)
+	numbers := make([]int32, 50_000)
+	req := at(1, kmsg.NewPtrAlterPartitionAssignmentsRequest())
+	rt := kmsg.AlterPartitionAssignmentsRequestTopic{Topic: "t"}
+	for range numbers {
+		rt.Partitions = append(rt.Partitions, kmsg.AlterPartitionAssignmentsRequestTopicPartition{})
+	}
+	req.Topics = []kmsg.AlterPartitionAssignmentsRequestTopic{rt}
+	if resp := ask[*kmsg.AlterPartitionAssignmentsResponse](c, req); resp.ErrorCode != 44 || resp.ErrorMessage == nil {
+		t.Errorf("%+v", resp)
+	}
+	if whole, _, _ := elections(c, 0, kmsg.ElectLeadersRequestTopic{Topic: "t", Partitions: numbers}); whole != 44 {
+		t.Errorf("code %d for elections", whole)
+	}
+}
+
 // TestReassignments proves that clients can move replicas, see what is under way, all of it and of
 // some partitions, and cancel it, with Kafka's codes and words where that cannot be done.
 func TestReassignments(t *testing.T) {

@@ -1,6 +1,8 @@
 package broker
 
 import (
+	"fmt"
+
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/leatstream/leat/internal/broker/missing"
@@ -62,6 +64,14 @@ func (b *Broker) replyCommand(r *wire.Request, run func() error, a missing.Answe
 		return err
 	}
 	b.replyHeld(r, b.makeInTurn(a), &held)
+	return nil
+}
+
+// checkAnswerSize refuses a command whose answer might have no room in this node's memory.
+func (b *Broker) checkAnswerSize(size missing.Memory) error {
+	if int64(size) > b.cfg.Work.Most(budget.Data) {
+		return fmt.Errorf("%w: the answer may have %d bytes", errLargeAnswer, size)
+	}
 	return nil
 }
 
