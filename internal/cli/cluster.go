@@ -63,7 +63,10 @@ func clusterText(c *admin.Cluster) string {
 
 // clusterRemarks are the sentences below the table of a cluster.
 func clusterRemarks(c *admin.Cluster) (lines []string) {
-	if c.Offline == 0 && c.UnderReplicated == 0 {
+	if c.Controller < 0 {
+		lines = append(lines, "No controller is active: too few of the nodes that keep the metadata reach each other. Nothing can be changed until they do, and what is shown here may be old.")
+	}
+	if c.Offline == 0 && c.UnderReplicated == 0 && c.Controller >= 0 {
 		lines = append(lines, "All partitions have a leader, and all their replicas are in sync.")
 	}
 	if c.Offline > 0 {

@@ -68,6 +68,10 @@ This cluster does not tell which nodes are fenced and how much room its disks ha
 	if strings.Contains(got, "leat cluster finalize") {
 		t.Errorf("it raises levels of Apache Kafka:\n%s", got)
 	}
+	lost := &admin.Cluster{ID: "abc", Controller: -1, Brokers: []admin.Node{{ID: 1, Address: "one:9092", State: admin.Active, Role: "voter"}}}
+	if got := clusterText(lost); !strings.Contains(got, "No controller is active") || strings.Contains(got, "in sync") {
+		t.Errorf("without a majority it says:\n%s", got)
+	}
 }
 
 // TestClusterWithASilentNode proves that a node that does not answer is shown with what others know of it,
