@@ -366,6 +366,29 @@ func TestChangeMembersRefusals(t *testing.T) {
 	})
 }
 
+// TestSilentLearnersDoNotVote proves that a learner that has never answered becomes no voter, however short the
+// log is: the leader could lose the quorum to nodes that it cannot reach.
+func TestSilentLearnersDoNotVote(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, all := cluster(t, 3, 1, nil)
+		ids := raftIDs(all)
+		a, b, c := ids[0], ids[1], ids[2]
+		term, _ := all[0].Leading()
+		w.mu.Lock()
+		w.drop = func(m *pb.Message) bool { return m.GetTo() == b || m.GetTo() == c }
+		w.mu.Unlock()
+		if err := all[0].ChangeMembers(t.Context(), term, Members{[]uint64{a}, []uint64{b, c}}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if err := all[0].ChangeMembers(ctx, term, Members{Voters: []uint64{a, b, c}}); !errors.Is(err, ErrNotCaughtUp) {
+			t.Errorf("learners that never answered: %v", err)
+		}
+	})
+}
+
 // TestHungDisk proves that a leader whose disk hangs is replaced by one that makes entries, answers
 // nothing meanwhile, and follows when its disk goes on.
 func TestHungDisk(t *testing.T) {

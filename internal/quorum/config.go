@@ -30,7 +30,7 @@ var (
 	// ErrChangeUnderWay is returned for a change of the members while there is another one, or
 	// before this leader has committed its first entry.
 	ErrChangeUnderWay = errors.New("quorum: another change of the members is under way")
-	// ErrNotCaughtUp is returned for a voter that is a learner whose log is far behind.
+	// ErrNotCaughtUp is returned for a voter that is a learner which has not answered yet, or whose log is far behind.
 	ErrNotCaughtUp = errors.New("quorum: the learner has not caught up")
 	// ErrNotMoved is returned if leadership could not be transferred.
 	ErrNotMoved = errors.New("quorum: no other voter has taken the leadership over")

@@ -436,7 +436,8 @@ func (c *core) startChange(term uint64, want Members, w *waiter) error {
 }
 
 // checkMembers refuses members that the quorum must not have. Two voters are worse than one,
-// since both are needed; four are worse than three.
+// since both are needed; four are worse than three. A new voter must have answered: a leader that cannot
+// reach its voters loses the quorum for good.
 func (c *core) checkMembers(want Members) error {
 	all := slices.Concat(want.Voters, want.Learners)
 	slices.Sort(all)
@@ -450,8 +451,8 @@ func (c *core) checkMembers(want Members) error {
 	case !slices.Contains(want.Voters, c.self):
 		return fmt.Errorf("%w: the leader cannot be removed, transfer leadership first", ErrMembers)
 	}
-	match := c.matches()
 	_, last := c.bounds()
+	match := c.matches()
 	for _, v := range want.Voters {
 		if slices.Contains(c.conf.GetVoters(), v) {
 			continue
@@ -459,7 +460,10 @@ func (c *core) checkMembers(want Members) error {
 		if !slices.Contains(c.conf.GetLearners(), v) {
 			return fmt.Errorf("%w: %016x must be a learner before it becomes a voter", ErrMembers, v)
 		}
-		if match[v]+catchUpEntries < last {
+		switch {
+		case match[v] == 0: // it has not answered this leader
+			return fmt.Errorf("%w: learner %016x has not answered yet", ErrNotCaughtUp, v)
+		case match[v]+catchUpEntries < last:
 			return fmt.Errorf("%w: learner %016x has entries up to %d of %d", ErrNotCaughtUp, v, match[v], last)
 		}
 	}
