@@ -272,6 +272,9 @@ func (r *Rules) checkRemoval(a *Removal, alive bool) *Error {
 	if others == 0 {
 		return refuse(PolicyViolation, "Node %d is the only one of the cluster.", a.ID)
 	}
+	if len(a.Voters) == 1 && a.Voters[0] == a.ID { // no force helps then: nothing could be decided any more, and no node would start again
+		return refuse(PolicyViolation, "Node %d alone votes on the metadata of the cluster, and nothing could be decided without it: add nodes until there are three, and others vote, too.", a.ID)
+	}
 	if a.Force {
 		return nil
 	}

@@ -262,7 +262,7 @@ func TestRemovalGoesOn(t *testing.T) {
 	m, parts := c.Image(), 0
 	for more := true; more; parts++ {
 		r := Rules{Image: m, Static: c.static, Limit: 100}
-		a := Removal{ID: 2, Voters: []int32{2}}
+		a := Removal{ID: 2, Voters: []int32{1, 2, 3}}
 		d, refused := r.RemoveNode(&a, parts > 0)
 		if refused != nil {
 			t.Fatal(refused)
@@ -278,5 +278,15 @@ func TestRemovalGoesOn(t *testing.T) {
 	}
 	if parts < 3 || m.Brokers[2] != nil {
 		t.Errorf("%d parts, and the broker is %+v", parts, m.Brokers[2])
+	}
+}
+
+// TestOnlyVoterStays proves that not even force removes the only node that keeps the metadata: nothing could be
+// decided any more, and no node would start again.
+func TestOnlyVoterStays(t *testing.T) {
+	_, ctl := newMembers(t, 1, 2)
+	refused, err := ctl.RemoveNode(t.Context(), 0, &Removal{ID: 1, Voters: []int32{1}, Force: true})
+	if err != nil || refused == nil || refused.Kind != PolicyViolation {
+		t.Errorf("the only voter was removed: %v, %v", refused, err)
 	}
 }
