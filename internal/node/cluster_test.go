@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -329,6 +330,33 @@ func TestJoinIsRefused(t *testing.T) {
 		t.Errorf("a directory of another cluster: %v", err)
 	}
 	m.start(1, Config{Join: m.ports[:1], Token: revoked})
+}
+
+// TestNodesMoveAtOnce proves that a cluster whose nodes have all got other addresses since they ran comes back when
+// each is told the addresses of the others by --join.
+func TestNodesMoveAtOnce(t *testing.T) {
+	m := newCluster(t, 3)
+	eventually(t, "all nodes vote", func() bool { return len(m.nodes[0].quorum.Status().Members.Voters) == 3 })
+	for i := range m.nodes {
+		m.stop(i)
+	}
+	moved := &machines{t: t, dirs: m.dirs, nodes: make([]*Node, 3)}
+	for len(moved.ports) < 3 {
+		port := fmt.Sprintf("127.0.0.1:%d", 12_000+mathrand.IntN(20_000))
+		if l, err := net.Listen("tcp", port); err == nil {
+			l.Close()
+			moved.ports = append(moved.ports, port)
+		}
+	}
+	var wait sync.WaitGroup
+	for i := range moved.nodes {
+		wait.Go(func() {
+			if _, err := moved.tryStart(i, Config{Join: moved.ports}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
 }
 
 // TestRemovedNodeEnds proves that a node that was removed ends and says why, also one that was away

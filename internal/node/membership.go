@@ -121,8 +121,8 @@ func directoryRemark(last *meta.Broker, g *controller.Registration) string {
 }
 
 const (
-	// registerTime is how long a node that starts waits for the active controller before the log says so,
-	// again and again.
+	// registerTime is how long a node that starts waits for the active controller before the log says so, and again
+	// every complainEvery.
 	registerTime = 5 * time.Second
 	// refusedTime is how long a node tries to be registered while another process has its id, beyond the
 	// time after which the cluster takes that process for dead.
@@ -133,7 +133,7 @@ const (
 // takes: without most of them nothing can be decided.
 func askToRegister(ctx context.Context, n *Node, g *controller.Registration) (epoch int64, err error) {
 	began := n.clock()
-	for {
+	for complainAt := began; ; {
 		epoch, refused, err := tryToRegister(ctx, n, g)
 		switch {
 		case err == nil && refused == nil:
@@ -147,9 +147,10 @@ func askToRegister(ctx context.Context, n *Node, g *controller.Registration) (ep
 			return 0, refused
 		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, quorum.ErrNotLeader):
 			return 0, err
-		default:
-			n.loggers.loggerOf(rootLogger).Warn("this node waits for its cluster, which cannot decide anything; start more of its nodes, if they do not run",
-				"nodes", len(n.peers.listOthers())+1, "err", err)
+		case n.clock() >= complainAt:
+			complainAt = n.clock() + complainEvery
+			n.loggers.loggerOf(rootLogger).Warn("this node waits for its cluster, which cannot decide anything: start more of its nodes, if they do not run; if they have other addresses now, name one of these with --join",
+				"nodes", len(n.peers.listOthers())+1, "tried", n.peers.describeTargets(), "err", err)
 		}
 		select {
 		case <-time.After(activateEvery):

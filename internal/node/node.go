@@ -280,7 +280,10 @@ func (n *Node) openEngine() error {
 
 // preparePeers makes what the metadata need to reach other nodes.
 func preparePeers(n *Node) (err error) {
-	cfg := peersConfig{id: n.id, incarnation: n.incarnation, image: n.image.Load, fail: n.noteFailure, log: n.loggers.loggerOf("cluster")}
+	cfg := peersConfig{
+		id: n.id, incarnation: n.incarnation, image: n.image.Load, join: n.cfg.Join, fail: n.noteFailure, log: n.loggers.loggerOf("cluster"),
+		isCutOff: func() bool { return int64(n.clock()) >= n.sessionEnds.Load() },
+	}
 	if n.id.joined {
 		if cfg.members, err = readMembers(n.fs, n.cfg.Data); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -38,6 +39,8 @@ type peers struct {
 	isOpen      atomic.Bool // all of it is set
 	isRemoved   atomic.Bool // another node has said that this one was removed, or that the cluster was recovered without it
 	gate        gate
+	isCutOff    func() bool // no controller has heard of this node lately
+	join        []string    // addresses of members that this start was given
 	log         *slog.Logger
 
 	mu     sync.Mutex
@@ -49,6 +52,8 @@ type peersConfig struct {
 	id          identity
 	incarnation meta.UUID
 	members     []credential.Contact // that it has met when it joined
+	join        []string             // addresses of members that this start was given
+	isCutOff    func() bool
 	image       func() *meta.Image
 	fail        func(error)
 	log         *slog.Logger
@@ -64,6 +69,7 @@ func (p *peers) prepare(ctx context.Context, cfg *peersConfig) error {
 	p.gate = newGate(ctx)
 	p.incarnation, p.fail = credential.Incarnation(cfg.incarnation), cfg.fail
 	p.log, p.silent = cfg.log, map[int32]struct{}{}
+	p.join, p.isCutOff = cfg.join, cfg.isCutOff
 	p.image, p.directory = cfg.image, directory{cfg.image, cfg.members}
 	p.links = peer.NewLinks(ctx, peer.LinksConfig{Find: p.findPeer, Notify: p.noteEvent})
 	p.metadata = cluster.NewQuorum(ctx, cluster.QuorumConfig{NodeID: cfg.id.nodeID, Links: p.links, Others: p.listOthers, NodeOf: p.findRaftID})
@@ -153,10 +159,40 @@ func (p *peers) findPeer(id int32) (peer.Target, error) {
 			}
 		}
 	}
-	if len(t.Addresses) == 0 {
+	if p.isCutOff() { // the others may have registered other addresses, or wait for enough nodes to do so
+		for _, address := range p.join {
+			if !slices.Contains(t.Addresses, address) {
+				t.Others = append(t.Others, address)
+			}
+		}
+	}
+	if len(t.Addresses)+len(t.Others) == 0 {
 		return peer.Target{}, fmt.Errorf("node %d has not told its address yet", id)
 	}
 	return t, nil
+}
+
+// describeTargets says at which addresses this node looks for the others.
+func (p *peers) describeTargets() string {
+	var list []string
+	others := p.listOthers()
+	slices.Sort(others)
+	for _, id := range others {
+		t, err := p.findPeer(id)
+		if err != nil {
+			list = append(list, err.Error())
+			continue
+		}
+		p.mu.Lock()
+		_, isSilent := p.silent[id]
+		p.mu.Unlock()
+		text := fmt.Sprintf("node %d at %s", id, strings.Join(slices.Concat(t.Addresses, t.Others), ", "))
+		if isSilent {
+			text += " (cannot be reached)"
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, "; ")
 }
 
 // addressesOf lists the addresses at which other nodes reach a registered one.

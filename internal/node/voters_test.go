@@ -16,7 +16,7 @@ import (
 func TestWantedVoters(t *testing.T) {
 	m := newMember(t)
 	defer m.cancel()
-	cfg := peersConfig{id: identity{clusterID: credential.ClusterID{7}.String(), nodeID: 1}, image: m.image.Load}
+	cfg := peersConfig{id: identity{clusterID: credential.ClusterID{7}.String(), nodeID: 1}, image: m.image.Load, isCutOff: func() bool { return false }}
 	if err := m.peers.prepare(m.ctx, &cfg); err != nil {
 		t.Fatal(err)
 	}

@@ -54,6 +54,8 @@ func (p Purpose) String() string {
 type Target struct {
 	Addresses []string                   // host and port, in the order in which they are tried
 	Dialler   func() *credential.Dialler // makes the dialler of one handshake with the node
+	// Others are addresses at which any node of the cluster may be. They are tried last, and do not count for DialRefused.
+	Others []string
 }
 
 // EventKind says what has happened to a connection.
@@ -295,13 +297,13 @@ func (n *Links) awaitEnd(ctx context.Context, k *link, c *Conn) (steady bool) {
 	return time.Since(began) >= steadyTime
 }
 
-// dial tries the addresses of a node.
+// dial tries the addresses of a node. At others, the handshake tells whether it is there.
 func (n *Links) dial(ctx context.Context, node int32) (*Conn, EventKind, error) {
 	target, err := n.cfg.Find(node)
 	if err != nil {
 		return nil, DialFailed, err
 	}
-	if len(target.Addresses) == 0 {
+	if len(target.Addresses)+len(target.Others) == 0 {
 		return nil, DialFailed, fmt.Errorf("%w of node %d", errNoAddress, node)
 	}
 	kind := DialRefused
@@ -315,6 +317,18 @@ func (n *Links) dial(ctx context.Context, node int32) (*Conn, EventKind, error) 
 			kind = DialFailed
 		}
 		errs = append(errs, err)
+	}
+	if len(target.Addresses) == 0 {
+		kind = DialFailed
+	}
+	for _, address := range target.Others {
+		c, err := Dial(ctx, address, target.Dialler(), n.cfg.Dial)
+		if err == nil {
+			return c, Connected, nil
+		}
+		if !errors.Is(err, credential.ErrWrongNode) {
+			errs = append(errs, err)
+		}
 	}
 	return nil, kind, errors.Join(errs...)
 }
