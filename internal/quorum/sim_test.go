@@ -41,7 +41,7 @@ const (
 func TestSimulation(t *testing.T) {
 	seeds, first := uint64(150), uint64(0)
 	if testing.Short() {
-		seeds = 25
+		seeds = 60
 	}
 	if one := os.Getenv("LEAT_QUORUM_SEED"); one != "" {
 		seed, err := strconv.ParseUint(one, 10, 64)
