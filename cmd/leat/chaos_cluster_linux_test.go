@@ -206,7 +206,7 @@ func (c *chaosCluster) ailment(ctx context.Context, m *machine) string {
 }
 
 // describePartitions describes the partitions of the load as a node sees them.
-func (c *chaosCluster) describePartitions(ctx context.Context, m *machine) string {
+func describePartitions(ctx context.Context, m *machine) string {
 	md, err := m.metadata(ctx)
 	if err != nil {
 		return err.Error()

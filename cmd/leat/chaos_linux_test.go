@@ -49,7 +49,7 @@ func (c *campaign) awaitProgress(t *testing.T, when string) {
 		}
 		if time.Now().After(until) {
 			for _, m := range c.machines {
-				t.Logf("%v sees %s", m, c.describePartitions(t.Context(), m))
+				t.Logf("%v sees %s", m, describePartitions(t.Context(), m))
 			}
 			t.Fatalf("%s not every partition takes records within %v: %v before, %v now", when, limit, before, now)
 		}

@@ -221,7 +221,7 @@ func (m *mixedCluster) administrate(t *testing.T, when string) {
 func (m *mixedCluster) addStrictMember(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	cl := m.chaosLoad.client(t, kgo.ConsumerGroup("strict"), kgo.ConsumeTopics("sequences"), kgo.AutoCommitInterval(200*time.Millisecond))
+	cl := m.client(t, kgo.ConsumerGroup("strict"), kgo.ConsumeTopics("sequences"), kgo.AutoCommitInterval(200*time.Millisecond))
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

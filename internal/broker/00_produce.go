@@ -150,7 +150,7 @@ func (p *produce) checkPartitions() {
 		q := &p.parts[i]
 		err := p.checkPartition(q, &p.topics[topic])
 		if err == nil {
-			err = p.b.checkContact(q.part, contact, true)
+			err = checkContact(q.part, contact, true)
 		}
 		if err != nil {
 			p.refusePartition(q, err)

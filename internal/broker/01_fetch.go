@@ -354,7 +354,7 @@ func (f *fetch) readPartitions(long bool) (bytes int, ready bool) {
 			ready = ready || q.part != nil
 			continue
 		}
-		if err := f.b.checkContact(q.part, contact, false); err != nil {
+		if err := checkContact(q.part, contact, false); err != nil {
 			q.setError(codeOf(err))
 			ready = true
 			continue

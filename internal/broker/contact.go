@@ -35,7 +35,7 @@ func (b *Broker) contact() Contact {
 
 // checkContact returns an error if another node may lead a partition that clients want to write to or to read. The
 // only replica leads, whatever happens.
-func (b *Broker) checkContact(p *replica.Partition, c Contact, writes bool) error {
+func checkContact(p *replica.Partition, c Contact, writes bool) error {
 	if c == InContact || c == CutOffForLong && !writes || len(p.Leadership().Replicas) <= 1 {
 		return nil
 	}

@@ -37,7 +37,7 @@ func (a *app) newClusterToken() *cobra.Command {
 	var revoked string
 	var list bool
 	cmd := &cobra.Command{
-		Use: "token", Short: "Make a token with which other nodes join the cluster, list those that there are, or revoke one", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
+		Use: "token", Short: "Make a token with which nodes join, list the tokens, or revoke one", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
 		Long: `Make a join token, and write it alone to the standard output. Any number of nodes can join with it, until it
 ends or is revoked: leat up --join HOST:9092 --token-file FILE. Who has the token can join, so keep it as a password.
 

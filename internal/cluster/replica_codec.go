@@ -14,30 +14,34 @@ import (
 // u32 and its elements, of which each has the same size.
 //
 //	ReplicaFetch   replica i32 | broker epoch i64 | session u64 | number u32
-//	               disk is full u8 | max wait in ms u32 | min bytes u32 | max bytes u32 | partition bytes u32
+//	               max wait in ms u32 | min bytes u32 | max bytes u32 | partition bytes u32
 //	               forgotten: list of partition
-//	               fetches: list of partition | epoch i32 | assigned i32 | offset i64 | last epoch i32 | start i64 | durable i64 | cannot store u8 | is damaged u8
+//	               fetches: list of partition | epoch i32 | assigned i32 | offset i64 | last epoch i32 | start i64 | durable i64
 //	               reports: list of report
+//	               disk is full u8 | troubles: list of place in fetches u32 | cannot store u8 | is damaged u8
 //	  -> status u8 | session u64
 //	               answers: list of partition | verdict u8 | diverging epoch i32 | diverging end i64 | high watermark i64
 //	                                | start i64 | end i64 | from u32 | to u32
 //	               records of all partitions, up to the end; from and to are places in them
 //	DurableEnds    replica i32 | broker epoch i64 | list of report; not answered
 //	AlterInSync    broker i32 | broker epoch i64 | list of change, of which the size is not fixed
+//	               | leaders' troubles: list of place in changes u32 | gives up u8 | successor i32 | damaged: list of broker i32
 //	  -> status u8
 //
-// An end is -1, and an epoch, if there is none.
+// An end is -1, and an epoch, if there is none. What is behind the reports, and behind the changes, is left out unless
+// it says something: nodes of the first version that had clusters do not know it.
 //
 //	partition = topic id 16 bytes | number i32
 //	report    = partition | epoch i32 | assigned i32 | durable i64
-//	change    = partition | epoch i32 | partition epoch i32 | gives up u8 | successor i32 | list of broker i32 | broker epoch i64
-//	            | damaged: list of broker i32
+//	change    = partition | epoch i32 | partition epoch i32 | list of broker i32 | broker epoch i64
 const (
 	partitionSize = 16 + 4
-	fetchSize     = partitionSize + 4 + 4 + 8 + 4 + 8 + 8 + 1 + 1
+	fetchSize     = partitionSize + 4 + 4 + 8 + 4 + 8 + 8
+	troubleSize   = 4 + 1 + 1
 	reportSize    = partitionSize + 4 + 4 + 8
 	answerSize    = partitionSize + 1 + 4 + 4*8 + 4 + 4
-	changeSize    = partitionSize + 4 + 4 + 1 + 4 + 4 + 4
+	changeSize    = partitionSize + 4 + 4 + 4
+	yieldSize     = 4 + 1 + 4 + 4
 	memberSize    = 4 + 8
 
 	// lastVerdict is the last of the verdicts, progress.Rebuild.
@@ -112,7 +116,7 @@ func encodeFetch(q *replica.FetchRequest) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(q.BrokerEpoch))
 	b = binary.BigEndian.AppendUint64(b, q.Session)
 	b = binary.BigEndian.AppendUint32(b, q.Number)
-	b = appendBound(appendFlag(b, q.IsFull), int(q.MaxWait.Milliseconds()))
+	b = appendBound(b, int(q.MaxWait.Milliseconds()))
 	b = appendBound(appendBound(appendBound(b, q.MinBytes), q.MaxBytes), q.PartitionBytes)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(q.Forgotten)))
 	for _, id := range q.Forgotten {
@@ -124,16 +128,49 @@ func encodeFetch(q *replica.FetchRequest) []byte {
 		b = appendEpoch(appendPartition(b, p.ID), p.Epoch)
 		b = binary.BigEndian.AppendUint32(b, uint32(p.Assigned))
 		b = appendEpoch(appendOffset(b, p.Offset), p.LastEpoch)
-		b = appendFlag(appendFlag(appendOffset(appendOffset(b, p.Start), p.Durable), p.CannotStore), p.IsDamaged)
+		b = appendOffset(appendOffset(b, p.Start), p.Durable)
 	}
-	return appendReports(b, q.Reports)
+	return appendTroubles(appendReports(b, q.Reports), q)
+}
+
+// appendTroubles appends what is wrong with a follower's disk and logs, if anything is.
+func appendTroubles(b []byte, q *replica.FetchRequest) []byte {
+	var places []int
+	for i := range q.Partitions {
+		if p := &q.Partitions[i]; p.CannotStore || p.IsDamaged {
+			places = append(places, i)
+		}
+	}
+	if !q.IsFull && len(places) == 0 {
+		return b
+	}
+	b = binary.BigEndian.AppendUint32(appendFlag(b, q.IsFull), uint32(len(places)))
+	for _, i := range places {
+		p := &q.Partitions[i]
+		b = appendFlag(appendFlag(binary.BigEndian.AppendUint32(b, uint32(i)), p.CannotStore), p.IsDamaged)
+	}
+	return b
+}
+
+// readTroubles reads what appendTroubles has appended, if it has.
+func (r *reader) readTroubles(q *replica.FetchRequest) {
+	if len(r.b) == 0 {
+		return
+	}
+	q.IsFull = r.readFlag()
+	for range r.readCount(troubleSize) {
+		place, cannotStore, isDamaged := r.readUint32(), r.readFlag(), r.readFlag()
+		if r.failed = r.failed || uint64(place) >= uint64(len(q.Partitions)); r.failed {
+			return
+		}
+		q.Partitions[place].CannotStore, q.Partitions[place].IsDamaged = cannotStore, isDamaged
+	}
 }
 
 // decodeFetch decodes a follower's request. It aliases nothing.
 func decodeFetch(b []byte) (*replica.FetchRequest, error) {
 	r := &reader{b: b}
 	q := &replica.FetchRequest{Replica: r.readInt32(), BrokerEpoch: r.readInt64(), Session: r.readUint64(), Number: r.readUint32()}
-	q.IsFull = r.readFlag()
 	q.MaxWait = time.Duration(r.readBound()) * time.Millisecond
 	q.MinBytes, q.MaxBytes, q.PartitionBytes = r.readBound(), r.readBound(), r.readBound()
 	for range r.readCount(partitionSize) {
@@ -147,10 +184,10 @@ func decodeFetch(b []byte) (*replica.FetchRequest, error) {
 		q.Partitions = append(q.Partitions, replica.PartitionFetch{
 			ID: r.readPartition(), Epoch: r.readEpoch(), Assigned: r.readInt32(),
 			Offset: r.readOffset(), LastEpoch: r.readEpoch(), Start: r.readOffset(), Durable: r.readOffset(),
-			CannotStore: r.readFlag(), IsDamaged: r.readFlag(),
 		})
 	}
 	q.Reports = r.readReports()
+	r.readTroubles(q)
 	if err := r.checkEnd(); err != nil {
 		return nil, err
 	}
@@ -248,12 +285,30 @@ func (q *proposals) encode() []byte {
 	for i := range q.changes {
 		c := &q.changes[i]
 		b = appendEpoch(appendPartition(b, c.ID), c.Epoch)
-		b = appendFlag(binary.BigEndian.AppendUint32(b, uint32(c.PartitionEpoch)), c.GivesUp)
-		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, uint32(c.Successor)), uint32(len(c.ISR)))
+		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, uint32(c.PartitionEpoch)), uint32(len(c.ISR)))
 		for _, m := range c.ISR {
 			b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, uint32(m.ID)), uint64(m.BrokerEpoch))
 		}
-		b = binary.BigEndian.AppendUint32(b, uint32(len(c.Damaged)))
+	}
+	return q.appendYields(b)
+}
+
+// appendYields appends of which partitions the leader gives up its place, and which replicas are damaged, if there are any.
+func (q *proposals) appendYields(b []byte) []byte {
+	var places []int
+	for i := range q.changes {
+		if c := &q.changes[i]; c.GivesUp || len(c.Damaged) > 0 {
+			places = append(places, i)
+		}
+	}
+	if len(places) == 0 {
+		return b
+	}
+	b = binary.BigEndian.AppendUint32(b, uint32(len(places)))
+	for _, i := range places {
+		c := &q.changes[i]
+		b = appendFlag(binary.BigEndian.AppendUint32(b, uint32(i)), c.GivesUp)
+		b = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(b, uint32(c.Successor)), uint32(len(c.Damaged)))
 		for _, id := range c.Damaged {
 			b = binary.BigEndian.AppendUint32(b, uint32(id))
 		}
@@ -261,21 +316,37 @@ func (q *proposals) encode() []byte {
 	return b
 }
 
+// readYields reads what appendYields has appended, if it has.
+func (r *reader) readYields(q *proposals) {
+	if len(r.b) == 0 {
+		return
+	}
+	for range r.readCount(yieldSize) {
+		place := r.readUint32()
+		if r.failed = r.failed || uint64(place) >= uint64(len(q.changes)); r.failed {
+			return
+		}
+		c := &q.changes[place]
+		c.GivesUp, c.Successor, c.Damaged = r.readFlag(), r.readInt32(), nil
+		for range r.readCount(4) {
+			c.Damaged = append(c.Damaged, r.readInt32())
+		}
+	}
+}
+
 func decodeProposals(b []byte) (*proposals, error) {
 	r := &reader{b: b}
 	q := &proposals{broker: r.readInt32(), brokerEpoch: r.readInt64()}
 	for range r.readCount(changeSize) {
 		c := replica.InSyncChange{
-			ID: r.readPartition(), Epoch: r.readEpoch(), PartitionEpoch: r.readInt32(), GivesUp: r.readFlag(), Successor: r.readInt32(),
+			ID: r.readPartition(), Epoch: r.readEpoch(), PartitionEpoch: r.readInt32(),
 		}
 		for range r.readCount(memberSize) {
 			c.ISR = append(c.ISR, replica.InSyncMember{ID: r.readInt32(), BrokerEpoch: r.readInt64()})
 		}
-		for range r.readCount(4) {
-			c.Damaged = append(c.Damaged, r.readInt32())
-		}
 		q.changes = append(q.changes, c)
 	}
+	r.readYields(q)
 	if err := r.checkEnd(); err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ func (w *clockWatch) noteClock(log *slog.Logger, sent, answered time.Time, clock
 	isOff := ahead.Abs() > clockTolerance+half
 	switch wasOff := w.isOff.Swap(isOff); {
 	case isOff && !wasOff:
-		log.Warn(w.describeDifference())
+		log.Warn("the clocks of nodes differ", "why", w.describeDifference())
 	case !isOff && wasOff:
 		log.Info("the clock of this node agrees with that of the active controller again")
 	}

@@ -91,7 +91,7 @@ func (n *Node) register(ctx context.Context) error {
 		g.Unsynced = append(g.Unsynced, topic)
 	}
 	if remark := directoryRemark(n.image.Load().Brokers[n.id.nodeID], &g); remark != "" {
-		n.loggers.loggerOf(rootLogger).Warn(remark, "node", n.id.nodeID, "data", n.cfg.Data)
+		n.loggers.loggerOf(rootLogger).Warn("the data directory is not as the cluster knows it", "why", remark, "node", n.id.nodeID, "data", n.cfg.Data)
 	}
 	epoch, err := askToRegister(ctx, n, &g)
 	if err != nil {
@@ -164,7 +164,8 @@ func askToRegister(ctx context.Context, n *Node, g *controller.Registration) (ep
 func tryToRegister(ctx context.Context, n *Node, g *controller.Registration) (epoch int64, refused *controller.Error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, registerTime)
 	defer cancel()
-	defer context.AfterFunc(n.failing, cancel)()
+	stopWaiting := context.AfterFunc(n.failing, cancel)
+	defer stopWaiting()
 	return n.registrar.RegisterBroker(ctx, g)
 }
 

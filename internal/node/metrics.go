@@ -135,7 +135,7 @@ func (g *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	img := g.n.image.Load()
 	value(g.topics, now, int64(img.NumTopics()))
 	value(g.partitions, now, int64(img.NumPartitions()))
-	g.clusterMetrics.collect(g.n, img, value)
+	g.collect(g.n, img, value)
 	bytes := int64(0)
 	for p := range g.n.set.Partitions() {
 		bytes += g.n.set.SizeOf(p)

@@ -84,7 +84,7 @@ func NewSet(cfg Config) *Set {
 		s.work.Go(func() { run(ctx) })
 		return cancel
 	}
-	s.find, s.host.heard, s.host.lookForFaults = s.findPartition, s.sessions.listHeard, s.lookForFaults
+	s.find, s.heard, s.host.lookForFaults = s.findPartition, s.sessions.listHeard, s.lookForFaults
 	s.nodes.Store(&nodes{})
 	s.replication.Store(&config.Replication{})
 	s.fetchers.host, s.sessions.host = &s.host, &s.host

@@ -37,8 +37,10 @@ const (
 
 // programNames lists them in the order of the report.
 func programNames() []string {
-	return []string{programLeat, programBefore, programFloor, programFloorSync, programJournal, programRecycle, programRecycle64, programDiscard, programKafka, programNATS,
-		programLeatThree, programBeforeThree, programKafkaThree}
+	return []string{
+		programLeat, programBefore, programFloor, programFloorSync, programJournal, programRecycle, programRecycle64, programDiscard, programKafka, programNATS,
+		programLeatThree, programBeforeThree, programKafkaThree,
+	}
 }
 
 // forgets tells whether a program keeps too little for its records to be verified.

@@ -793,9 +793,9 @@ func TestRefusalsAreBounded(t *testing.T) {
 			w.now += 100 * time.Millisecond
 		}
 	}
-	for _, want := range []time.Duration{1, 2, 4, 8, 10, 10} {
-		if got := pause(); got != want*time.Second {
-			t.Errorf("the pause is %v, want %v s", got, int(want))
+	for _, want := range []int{1, 2, 4, 8, 10, 10} {
+		if got := pause(); got != time.Duration(want)*time.Second {
+			t.Errorf("the pause is %v, want %v s", got, want)
 		}
 	}
 	w.now += 11 * time.Second

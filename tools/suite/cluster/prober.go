@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -53,7 +54,7 @@ func (a *ackTimes) add(t time.Time) {
 func (a *ackTimes) times() []time.Time {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.all[:len(a.all):len(a.all)]
+	return slices.Clip(a.all)
 }
 
 // prober is a witness that waits for nothing when its leader is gone: it asks the nodes in turn
