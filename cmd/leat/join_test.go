@@ -235,7 +235,7 @@ func TestRemoveNode(t *testing.T) {
 	joined := up(t, second, "--join", p.addr, "--token", token)
 	voter := tryVerb(t, t.TempDir(), "", "cluster remove 1 --data "+second)
 	voter.expect(t, 1)
-	if !strings.Contains(voter.stderr, "is running and votes on the metadata") || !strings.Contains(voter.stderr, "(--force)") {
+	if !strings.Contains(voter.stderr, "alone votes on the metadata") || strings.Contains(voter.stderr, "--force") {
 		t.Error(voter.stderr)
 	}
 	tryVerb(t, t.TempDir(), "", "cluster remove 7 --data "+first).expect(t, 3)
