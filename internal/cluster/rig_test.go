@@ -224,7 +224,7 @@ func (w *world) start(id int32, disk *vfs.Mem, o options) *node {
 		w.t.Fatal(err)
 	}
 	n.server = wire.NewServer(wire.Config{
-		Logger: w.log.With("node", id), Work: n.work, Peers: wire.Peers{Handshake: peer.Handshake(), Expected: func() bool { return true }, Conns: 100, Waiting: 16},
+		Logger: w.log.With("node", id), Work: n.work, Peers: wire.Peers{Handshake: peer.Handshake(), Expected: func() bool { return true }, Conns: 100, Waiting: 16, Memory: 64 << 20},
 	}, n)
 	go func() { n.served <- n.server.Serve(&wire.Listener{Listener: n.listener, Name: "PLAINTEXT"}) }()
 	w.t.Cleanup(n.kill)

@@ -51,7 +51,10 @@ func (p port) Send(messages []Message) {
 }
 
 func (p port) ReadCommitted(ctx context.Context, pull Pull) ([]byte, error) {
-	if id, ok := p.net.first[p.self]; ok {
+	p.net.mu.Lock()
+	id, ok := p.net.first[p.self]
+	p.net.mu.Unlock()
+	if ok {
 		b, err := p.net.all()[id].ReadCommitted(ctx, pull)
 		if err == nil {
 			return b, nil
