@@ -221,7 +221,7 @@ func TestTokenNeedsALevel(t *testing.T) {
 }
 
 // TestRemoveNode proves that a node that is removed ends, that its key and all tokens are worth nothing
-// then, also after a restart, and that a node is removed only by force where that could do harm.
+// then, also after a restart, and that neither the only node nor the only voter is removed.
 func TestRemoveNode(t *testing.T) {
 	t.Parallel()
 	first, second := t.TempDir(), t.TempDir()

@@ -145,31 +145,12 @@ func Spans(ctx context.Context, adm *kadm.Client, topics ...string) (map[string]
 	if err != nil {
 		return nil, fmt.Errorf("asking for last offsets: %w", err)
 	}
-	all := map[string]map[int32]Span{}
-	ends.Each(func(e kadm.ListedOffset) {
-		if all[e.Topic] == nil {
-			all[e.Topic] = map[int32]Span{}
-		}
-		s, _ := starts.Lookup(e.Topic, e.Partition)
-		all[e.Topic][e.Partition] = Span{Start: s.Offset, End: e.Offset}
-	})
-	return all, nil
+	return joinSpans(starts, ends), nil
 }
 
-// KnownSpans is Spans for those partitions that tell their offsets. A partition without a leader, or
-// whose leader does not answer, is left out. failed says why, for one of them; it is nil if none is left out. If nobody has
-// answered at all it returns that error.
-func KnownSpans(ctx context.Context, adm *kadm.Client, topics ...string) (known map[string]map[int32]Span, failed, err error) {
-	known = map[string]map[int32]Span{}
-	starts, err := adm.ListStartOffsets(ctx, topics...)
-	if failed, err = splitFailure(starts, err); err != nil {
-		return nil, nil, fmt.Errorf("asking for first offsets: %w", err)
-	}
-	ends, err := adm.ListEndOffsets(ctx, topics...)
-	failedEnds, err := splitFailure(ends, err)
-	if err != nil {
-		return nil, nil, fmt.Errorf("asking for last offsets: %w", err)
-	}
+// joinSpans makes the spans of the partitions whose starts and ends are both known.
+func joinSpans(starts, ends kadm.ListedOffsets) map[string]map[int32]Span {
+	known := map[string]map[int32]Span{}
 	ends.Each(func(e kadm.ListedOffset) {
 		s, ok := starts.Lookup(e.Topic, e.Partition)
 		if !ok || s.Err != nil || e.Err != nil {
@@ -180,7 +161,23 @@ func KnownSpans(ctx context.Context, adm *kadm.Client, topics ...string) (known 
 		}
 		known[e.Topic][e.Partition] = Span{Start: s.Offset, End: e.Offset}
 	})
-	return known, cmp.Or(failed, failedEnds), nil
+	return known
+}
+
+// KnownSpans is Spans for those partitions that tell their offsets. A partition without a leader, or
+// whose leader does not answer, is left out. failed says why, for one of them; it is nil if none is left out. If nobody has
+// answered at all it returns that error.
+func KnownSpans(ctx context.Context, adm *kadm.Client, topics ...string) (known map[string]map[int32]Span, failed, err error) {
+	starts, err := adm.ListStartOffsets(ctx, topics...)
+	if failed, err = splitFailure(starts, err); err != nil {
+		return nil, nil, fmt.Errorf("asking for first offsets: %w", err)
+	}
+	ends, err := adm.ListEndOffsets(ctx, topics...)
+	failedEnds, err := splitFailure(ends, err)
+	if err != nil {
+		return nil, nil, fmt.Errorf("asking for last offsets: %w", err)
+	}
+	return joinSpans(starts, ends), cmp.Or(failed, failedEnds), nil
 }
 
 // splitFailure tells the error of some of the partitions from one of the whole request.
