@@ -137,6 +137,7 @@ type benchRun struct {
 	kind          bench.Kind
 	measure       func(context.Context, bench.Options) (*bench.Result, error)
 	options       bench.Options
+	reached       bool     // a broker has answered: who does not answer from now on is lost
 	mayHaveMade   bool     // the run has made its topic, or may have
 	junkAllowed   bool     // junk may be written into a topic that bench did not make
 	keep          bool     // the topic that was made stays
@@ -256,6 +257,7 @@ func (r *benchRun) findOrMakeTopic(ctx context.Context, topicExists func() error
 		return false, usagef("bench would write junk records into topic %s, which it did not make: leave --topic out, or add --yes", o.Topic)
 	}
 	err = bench.MakeTopic(ctx, o)
+	r.reached = err == nil || errors.Is(err, kerr.TopicAlreadyExists)
 	if errors.Is(err, kerr.TopicAlreadyExists) {
 		return false, topicExists()
 	}
@@ -272,11 +274,11 @@ func (a *app) benchError(r *benchRun, err error) error {
 		return usagef("%s", option.Why)
 	case isOwnLimit(err):
 		return ownLimitError(err)
-	case errors.Is(err, client.ErrNoBroker):
+	case errors.Is(err, client.ErrNoBroker) && !r.reached:
 		return unreachableError(a.bootstrap, err)
 	case errors.Is(err, kerr.UnknownTopicOrPartition):
 		return answerError("topic "+r.options.Topic, err, "")
-	case isNetwork(err) && !errors.Is(err, errUnreachable):
+	case (isNetwork(err) || errors.Is(err, client.ErrNoBroker)) && !errors.Is(err, errUnreachable):
 		return &sentenceError{kind: errUnreachable, sentence: fmt.Sprintf("lost the broker on %s (%s) before the end: there is no result", a.bootstrap, describeNetwork(err))}
 	case errors.Is(err, bench.ErrEmpty):
 		return fmt.Errorf("topic %s is empty: there is nothing to read", r.options.Topic)

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -75,4 +77,30 @@ func topicNames(t *testing.T, brokers []string) []string {
 		t.Fatal(err)
 	}
 	return list.Names()
+}
+
+// TestBenchLosesNextConnection proves that a broker that has answered and then takes no more
+// connections is called lost, not one that was never there.
+func TestBenchLosesNextConnection(t *testing.T) {
+	c := kfake.MustCluster(kfake.NumBrokers(1))
+	defer c.Close()
+	addr := c.ListenAddrs()[0]
+	// The run fills its topic; the connection over which it asks for the topic's leader is closed.
+	var filled atomic.Bool
+	c.ControlKey(kmsg.Produce.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		filled.Store(true)
+		return nil, nil, false
+	})
+	c.ControlKey(kmsg.ApiVersions.Int16(), func(kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if filled.Load() {
+			return nil, errors.New("no connection begins"), true
+		}
+		return nil, nil, false
+	})
+	var out, said strings.Builder
+	code := Main(t.Context(), strings.Fields("bench consume --records 16 --timeout 5s -b "+addr), strings.NewReader(""), &out, &said)
+	if code != exitUnreachable || !strings.Contains(said.String(), "lost the broker on "+addr) {
+		t.Errorf("exit code %d: %s%s", code, out.String(), said.String())
+	}
 }
