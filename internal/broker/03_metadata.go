@@ -138,7 +138,7 @@ func (b *Broker) autoCreate(m *meta.Image, req *kmsg.MetadataRequest) (*meta.Ima
 	if !server.AutoCreateTopics {
 		return m, nil
 	}
-	refused, err := b.ensureTopics(missing)
+	refused, err := b.ensureTopics(m, missing)
 	if err != nil {
 		b.cfg.Logger.Warn("cannot create topics that a client asked for", "err", err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -238,37 +237,35 @@ func (b *Broker) failRequest(a *api, r *wire.Request, req kmsg.Request, err erro
 	return a.decide(d, r, req)
 }
 
-const (
-	// ensuredAtOnce is how many topics of a request are made at a time, if another node is the active
-	// controller: it and its answer must fit into a message between nodes.
-	ensuredAtOnce = 1000
-	// serverTimeShare is the share of request.timeout.ms that a client waits for what the active controller
-	// does for this node: clients have the same time-out, and must be there to hear of a failure.
-	serverTimeShare = 2
-)
+// serverTimeShare is the share of request.timeout.ms that a client waits for what the active controller
+// does for this node: clients have the same time-out, and must be there to hear of a failure.
+const serverTimeShare = 2
 
-// ensureTopics has the active controller make topics that are missing, with the defaults. It returns why
-// some could not be made.
-func (b *Broker) ensureTopics(names []string) (refused map[string]*controller.Error, err error) {
-	if b.cfg.Cluster == nil || b.controllerID() == b.cfg.NodeID {
-		ctx, cancel := b.withinServerTime(1)
-		defer cancel()
-		refused, err = b.cfg.Controller.EnsureTopics(ctx, names)
-		if b.cfg.Cluster == nil || !errors.Is(err, quorum.ErrNotLeader) {
-			return refused, err
+// ensureTopics has the active controller make topics that an image lacks, with the defaults. It returns why
+// some could not be made. Clients ask for a topic that can never be made again and again, so names that
+// collide are refused here.
+func (b *Broker) ensureTopics(m *meta.Image, names []string) (map[string]*controller.Error, error) {
+	refused := map[string]*controller.Error{}
+	wanted := make([]string, 0, len(names))
+	b.inTurns(len(names), func(i int) {
+		if err := controller.CheckCollision(m, names[i]); err != nil {
+			refused[names[i]] = err
+		} else {
+			wanted = append(wanted, names[i])
 		}
+	})
+	if len(wanted) == 0 {
+		return refused, nil
 	}
-	ctx, cancel := b.withinServerTime(serverTimeShare)
+	ensure, share := b.cfg.Controller.EnsureTopics, time.Duration(1)
+	if b.cfg.Cluster != nil {
+		ensure, share = b.cfg.Cluster.EnsureTopics, serverTimeShare
+	}
+	ctx, cancel := b.withinServerTime(share)
 	defer cancel()
-	refused = map[string]*controller.Error{}
-	for part := range slices.Chunk(names, ensuredAtOnce) {
-		some, err := b.cfg.Cluster.EnsureTopics(ctx, part)
-		if err != nil {
-			return refused, err
-		}
-		maps.Copy(refused, some)
-	}
-	return refused, nil
+	others, err := ensure(ctx, wanted)
+	maps.Copy(refused, others)
+	return refused, err
 }
 
 // withinServerTime returns a context that ends after a share of request.timeout.ms.

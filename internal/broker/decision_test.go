@@ -175,40 +175,34 @@ func TestAnswersHaveRoom(t *testing.T) {
 	}
 }
 
-// TestManyTopicsAreEnsuredInParts proves that a request for the metadata of very many missing topics has
-// the active controller make them in several messages, and that a refusal becomes the topic's code.
-func TestManyTopicsAreEnsuredInParts(t *testing.T) {
+// TestTopicsThatCannotBeAreRefusedHere proves that a request for the metadata has the active controller make
+// the topics that are missing; that a refusal becomes the topic's code; and that a topic which can never be
+// made, since its name is invalid or collides, is refused by this node alone.
+func TestTopicsThatCannotBeAreRefusedHere(t *testing.T) {
 	g := newAdminRig(t, nil)
+	conn := dial(t, g.addr)
+	if made := ask[*kmsg.CreateTopicsResponse](conn, createTopics(7, false, topicOf("a_b", 1, 1))).Topics[0]; made.ErrorCode != 0 {
+		t.Fatalf("%+v", made)
+	}
 	c := &reached{leader: 2, refused: map[string]*controller.Error{"t7": {Kind: controller.PolicyViolation}}}
 	g.broker.cfg.Cluster = c
 	req := at(12, kmsg.NewPtrMetadataRequest())
 	req.AllowAutoTopicCreation = true
-	for i := range 2*ensuredAtOnce + 1 {
-		name := "t" + string(rune('0'+i%10))
-		if i >= 10 {
-			name = strings.Repeat("x", i/10) + name
-		}
-		if len(name) > 249 {
-			break
-		}
+	want := map[string]int16{"a.b": 17, "a_b": 0, "no topic": 17, "t7": 44, "t8": 3}
+	for _, name := range []string{"a.b", "a.b", "a_b", "no topic", "t7", "t8"} {
 		req.Topics = append(req.Topics, kmsg.MetadataRequestTopic{Topic: &name})
 	}
-	resp := ask[*kmsg.MetadataResponse](dial(t, g.addr), req)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	total := 0
-	for _, part := range c.ensured {
-		if total += len(part); len(part) > ensuredAtOnce {
-			t.Errorf("%d topics in one message", len(part))
-		}
-	}
-	if total != len(req.Topics) || len(c.ensured) < 2 {
-		t.Errorf("%d of %d topics in %d messages", total, len(req.Topics), len(c.ensured))
-	}
-	for _, rt := range resp.Topics {
-		if want := map[bool]int16{true: 44, false: 3}[*rt.Topic == "t7"]; rt.ErrorCode != want {
+	for _, rt := range ask[*kmsg.MetadataResponse](conn, req).Topics {
+		if rt.ErrorCode != want[*rt.Topic] {
 			t.Errorf("%s: %d", *rt.Topic, rt.ErrorCode)
 		}
+	}
+	req.Topics = req.Topics[:4]
+	ask[*kmsg.MetadataResponse](conn, req)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.ensured) != 1 || !slices.Equal(c.ensured[0], []string{"t7", "t8"}) {
+		t.Errorf("the active controller is asked for %q", c.ensured)
 	}
 }
 

@@ -19,6 +19,8 @@ type command[Q, A any] struct {
 	from peer.Kinds
 	// check refuses a command that the peer may not give; nil: it may give any.
 	check func(from *peer.Identity, q *Q) error
+	// isForClients tells that clients cause the command, which may be any number of them.
+	isForClients bool
 	// isShown tells that who gives the command looks for its effect on the node that it has asked.
 	isShown bool
 	// decide has the controller of this node decide. isOwn tells that this node has given the command.
@@ -44,7 +46,7 @@ func (k *command[Q, A]) run(ctx context.Context, c *Controller, q *Q) (a A, refu
 		return err
 	}
 	there := func(ctx context.Context, node int32) error {
-		answer, err := c.call(ctx, node, peer.Commands, k.key, body)
+		answer, err := c.call(ctx, node, k.purpose(), k.key, body)
 		if err != nil {
 			return err
 		}
@@ -58,6 +60,22 @@ func (k *command[Q, A]) run(ctx context.Context, c *Controller, q *Q) (a A, refu
 		c.awaitApplied(ctx, o.Applied)
 	}
 	return o.Answer, o.Refused, nil
+}
+
+// purpose is the purpose of the connection on which the command is sent.
+func (k *command[Q, A]) purpose() peer.Purpose {
+	if k.isForClients {
+		return peer.Clients
+	}
+	return peer.Commands
+}
+
+// worker is what serves the command of another node.
+func (k *command[Q, A]) worker(c *Controller) *worker {
+	if k.isForClients {
+		return c.clients
+	}
+	return c.work
 }
 
 func (k *command[Q, A]) encode(q *Q) ([]byte, error) {
@@ -94,7 +112,7 @@ func (k *command[Q, A]) handler(c *Controller) peer.Handler {
 			}
 		}
 		isNode := from.IsAny(peer.Nodes)
-		c.work.serve(r, func(ctx context.Context) {
+		k.worker(c).serve(r, func(ctx context.Context) {
 			body, err := k.serve(ctx, c, q, isNode)
 			if err != nil {
 				replyError(r, err)

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/leatstream/leat/internal/controller"
@@ -97,7 +98,7 @@ type idBlock struct {
 
 func (c *Controller) producerIDs() *command[idBlock, int64] {
 	return &command[idBlock, int64]{
-		key: peer.ProducerIDs, from: peer.Nodes,
+		key: peer.ProducerIDs, from: peer.Nodes, isForClients: true,
 		check: func(_ *peer.Identity, q *idBlock) error {
 			if q.Count > maxIDBlock {
 				return fmt.Errorf("%w: %d producer ids", errRequest, q.Count)
@@ -125,7 +126,7 @@ type topicNames struct {
 
 func (c *Controller) ensureTopics() *command[topicNames, map[string]*controller.Error] {
 	return &command[topicNames, map[string]*controller.Error]{
-		key: peer.TopicsEnsure, from: peer.Nodes, isShown: true,
+		key: peer.TopicsEnsure, from: peer.Nodes, isForClients: true, isShown: true,
 		decide: func(ctx context.Context, q *topicNames, _ bool) (map[string]*controller.Error, *controller.Error, error) {
 			refused, err := c.cfg.Local.EnsureTopics(ctx, q.Names)
 			return refused, nil, err
@@ -134,9 +135,20 @@ func (c *Controller) ensureTopics() *command[topicNames, map[string]*controller.
 }
 
 // EnsureTopics makes those of the topics that are missing, with the defaults. It returns why some could
-// not be made. What it has done is in the image of this node.
+// not be made. What it has done is in the image of this node. It is for clients: any number of calls may be
+// under way.
 func (c *Controller) EnsureTopics(ctx context.Context, names []string) (refused map[string]*controller.Error, err error) {
-	refused, _, err = c.ensureTopics().run(ctx, c, &topicNames{names})
+	return c.wishes.ensure(ctx, names)
+}
+
+// askForTopics asks the active controller for those of the topics that this node does not know by now.
+func (c *Controller) askForTopics(ctx context.Context, names []string) (refused map[string]*controller.Error, err error) {
+	m := c.cfg.Image()
+	missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return m.Topic(name) != nil })
+	if len(missing) == 0 {
+		return nil, nil
+	}
+	refused, _, err = c.ensureTopics().run(ctx, c, &topicNames{missing})
 	return refused, err
 }
 

@@ -27,7 +27,8 @@ const (
 	appliedTime = 5 * time.Second
 	// maxCommand bounds a command and its answer.
 	maxCommand = 1 << 20
-	// maxCommands is how many commands of other nodes are served at a time.
+	// maxCommands is how many commands of other nodes are served at a time, and how many that clients have
+	// caused.
 	maxCommands = 256
 )
 
@@ -55,21 +56,34 @@ type ControllerConfig struct {
 // leads the quorum is decided there. Any other one is sent to that node, again and again until it is
 // answered or the context ends: the leader may change, and connections may break. So a command may be
 // decided twice; commands say what that does.
+//
+// Clients may cause any number of commands (command.isForClients). Those have a connection, which forwarded
+// requests have too, and a worker of their own, so that they never keep nodes' own commands waiting:
+// without heartbeats a node is fenced.
 type Controller struct {
 	cfg      ControllerConfig
-	work     *worker
-	forwards *worker // of clients' requests, so that no number of them keeps nodes' own commands waiting
+	work     *worker // of nodes' own commands
+	clients  *worker // of commands that clients have caused
+	forwards *worker // of clients' requests
+	wishes   *topicWishes
 }
 
 // NewController makes the Controller of a node. The commands of other nodes that it serves end with the
 // context, or with Close.
 func NewController(ctx context.Context, cfg ControllerConfig) *Controller {
-	return &Controller{cfg: cfg, work: newWorker(ctx, maxCommands), forwards: newWorker(ctx, maxForwards)}
+	c := &Controller{
+		cfg: cfg, work: newWorker(ctx, maxCommands), clients: newWorker(ctx, maxCommands), forwards: newWorker(ctx, maxForwards),
+	}
+	c.wishes = newTopicWishes(ctx, c.askForTopics)
+	return c
 }
 
-// Close answers all commands of other nodes that wait, and refuses later ones.
+// Close answers all commands of other nodes that wait, and refuses later ones. It also ends what this node
+// asks for its clients.
 func (c *Controller) Close() {
+	c.wishes.close()
 	c.work.close()
+	c.clients.close()
 	c.forwards.close()
 }
 

@@ -124,16 +124,21 @@ func (w *world) startMember(id int32, disk *vfs.Mem, o options, extend func(m *m
 	return m
 }
 
+// registrationOf is what a member registers.
+func registrationOf(m *member) *controller.Registration {
+	return &controller.Registration{Broker: meta.Broker{
+		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.UUID{0xd, byte(m.id)}, Features: []meta.FeatureRange{meta.SupportedLevels()}, RaftID: m.quorum.Status().RaftID,
+		Listeners: []meta.Listener{{Name: "PLAINTEXT", Host: "127.0.0.1", Port: 9092}},
+	}}
+}
+
 // join registers a member, and has it unfenced.
 func (m *member) join() {
 	m.w.t.Helper()
 	m.w.register(m.node)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	epoch, refused, err := m.ctl.RegisterBroker(ctx, &controller.Registration{Broker: meta.Broker{
-		ID: m.id, Incarnation: meta.UUID(incarnationOf(m.id)), Directory: meta.UUID{0xd, byte(m.id)}, Features: []meta.FeatureRange{meta.SupportedLevels()}, RaftID: m.quorum.Status().RaftID,
-		Listeners: []meta.Listener{{Name: "PLAINTEXT", Host: "127.0.0.1", Port: 9092}},
-	}})
+	epoch, refused, err := m.ctl.RegisterBroker(ctx, registrationOf(m))
 	if err != nil || refused != nil {
 		m.w.t.Fatal(refused, err)
 	}

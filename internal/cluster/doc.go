@@ -32,6 +32,14 @@
 // looks for the effect on the node that it has asked, the answer waits until that node has applied the
 // entry, too.
 //
+// # What clients cause
+//
+// The messages that keep a cluster alive, which are those of the quorum, heartbeats, registrations and proposals
+// for in-sync sets, wait for nothing that clients cause. Those commands (command.isForClients) and forwarded
+// requests have a connection of their own (peer.Clients), and workers of their own; the controller gives its
+// turn to the cluster's commands first. The asking node bounds what its clients cause: it asks for one block of
+// producer ids at a time, and for one round of topics (topicWishes).
+//
 // # Concurrency
 //
 // Any goroutine may call anything here. The mutexes are leaves: none is held while another one is

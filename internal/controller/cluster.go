@@ -11,7 +11,7 @@ import (
 // (see meta.ProducerID) is drawn here and never changes. A new cluster has the latest level
 // of the metadata: no older version has to read it.
 func (c *Controller) Bootstrap(ctx context.Context, clusterID string) error {
-	return c.runCommand(ctx, func(m *meta.Image) []byte {
+	return c.runCommand(ctx, ofCluster, func(m *meta.Image) []byte {
 		if m.ClusterID != "" {
 			return nil
 		}
@@ -26,7 +26,7 @@ func (c *Controller) Bootstrap(ctx context.Context, clusterID string) error {
 // returns the first. If it fails, the ids may be lost, but they are never given twice.
 func (c *Controller) AllocateProducerIDs(ctx context.Context, n int64) (first int64, err error) {
 	var full bool
-	err = c.runCommand(ctx, func(m *meta.Image) []byte {
+	err = c.runCommand(ctx, ofClients, func(m *meta.Image) []byte {
 		at := m.NextProducerID()
 		if full = n < 1 || n > meta.MaxProducers-at; full {
 			return nil
@@ -42,7 +42,7 @@ func (c *Controller) AllocateProducerIDs(ctx context.Context, n int64) (first in
 
 // Finalize finalizes a feature's level, if all registered brokers support it; 0 removes it.
 func (c *Controller) Finalize(ctx context.Context, name string, level int16) (refused *Error, err error) {
-	err = c.runCommand(ctx, func(m *meta.Image) (records []byte) {
+	err = c.runCommand(ctx, ofClients, func(m *meta.Image) (records []byte) {
 		r := Rules{Image: m, Static: c.cfg.Static}
 		records, refused = r.Finalize(name, level)
 		return records

@@ -72,7 +72,7 @@ type ConfigChanges struct {
 // be there twice.
 func (c *Controller) AlterConfigs(ctx context.Context, asked []ConfigChanges, validateOnly bool) ([]*Error, error) {
 	var results []*Error
-	_, err := c.runParts(ctx, func(r *Rules) (d Part, _ *Error) {
+	_, err := c.runParts(ctx, ofClients, func(r *Rules) (d Part, _ *Error) {
 		d, results = r.AlterConfigs(asked)
 		if validateOnly {
 			return Part{}, nil

@@ -18,7 +18,9 @@
 //
 // All methods may be called concurrently. No lock is held over a decision: a command waits for
 // its turn on a channel, and its caller gives up when the context ends. Records that it
-// has decided by then are proposed all the same, and later decisions know of them.
+// has decided by then are proposed all the same, and later decisions know of them. Commands that
+// keep the cluster alive (heartbeats, registrations, in-sync sets) have their turn before all that
+// clients have asked for.
 package controller
 
 import (
@@ -129,11 +131,12 @@ const (
 // Controller decides commands and proposes their records. See the package doc.
 type Controller struct {
 	cfg Config
-	// One token goes round in two channels. A goroutine that has received it owns the
-	// fields below, until it sends it back. The token is in turn while commands can be
+	// One token goes round in three channels. A goroutine that has received it owns the
+	// fields below, until it sends it back (passTurn). The token is in turn while commands can be
 	// decided, and in full while the open batch is full: then only the goroutine of
-	// proposeBatches takes it.
-	turn, full chan struct{}
+	// proposeBatches takes it. first has no room: by it the token is handed to a command of the
+	// cluster, or to proposeBatches, if one of them waits, past all commands of clients.
+	first, turn, full chan struct{}
 
 	inFlight *batch      // is being proposed; nil if none is
 	open     *batch      // is proposed after that; nil if it has no records yet
@@ -158,20 +161,42 @@ func New(cfg Config) *Controller {
 	if cfg.NewID == nil {
 		cfg.NewID = meta.NewUUID
 	}
-	c := &Controller{cfg: cfg, turn: make(chan struct{}, 1), full: make(chan struct{}, 1)}
+	c := &Controller{cfg: cfg, first: make(chan struct{}), turn: make(chan struct{}, 1), full: make(chan struct{}, 1)}
 	c.turn <- struct{}{}
 	return c
+}
+
+// origin says who has caused a command, and so which commands go before it.
+type origin uint8
+
+const (
+	ofCluster origin = iota // its nodes, by themselves: without these commands nodes are fenced, and partitions stand still
+	ofClients               // clients: any number of these commands may wait
+)
+
+// passTurn passes the token on. A command of the cluster that waits comes before all commands of clients.
+func (c *Controller) passTurn() {
+	select {
+	case c.first <- struct{}{}:
+	default: // nobody waits there
+		c.turn <- struct{}{}
+	}
 }
 
 // runCommand runs one command: decide returns the records to propose, or none if there
 // is nothing to change. It may be called several times. The results that it leaves
 // behind are valid only if runCommand returns nil.
-func (c *Controller) runCommand(ctx context.Context, decide func(m *meta.Image) []byte) error {
+func (c *Controller) runCommand(ctx context.Context, by origin, decide func(m *meta.Image) []byte) error {
+	first := c.first
+	if by == ofClients {
+		first = nil
+	}
 	for tries := 1; ; {
 		if err := ctx.Err(); err != nil { // a select might choose the turn all the same
 			return err
 		}
 		select {
+		case <-first:
 		case <-c.turn:
 		case <-ctx.Done():
 			return ctx.Err()
@@ -197,9 +222,9 @@ func (c *Controller) runCommand(ctx context.Context, decide func(m *meta.Image) 
 
 // runParts runs a command whose records may be too many for one entry: it is decided again
 // until there is nothing more to change, each time on the image after the part before.
-func (c *Controller) runParts(ctx context.Context, decide func(r *Rules) (Part, *Error)) (refused *Error, err error) {
+func (c *Controller) runParts(ctx context.Context, by origin, decide func(r *Rules) (Part, *Error)) (refused *Error, err error) {
 	for more := true; more && refused == nil; {
-		err := c.runCommand(ctx, func(m *meta.Image) []byte {
+		err := c.runCommand(ctx, by, func(m *meta.Image) []byte {
 			d, err := decide(&Rules{Image: m, Static: c.cfg.Static})
 			more, refused = d.More, err
 			return d.Records
@@ -214,10 +239,10 @@ func (c *Controller) runParts(ctx context.Context, decide func(r *Rules) (Part, 
 // runItems runs a command of n items, whose records may be too many for one entry. decide
 // decides as many of them as fit, beginning with one of them, and returns which comes next.
 // If that is the same one, the command is refused as a whole.
-func (c *Controller) runItems(ctx context.Context, n int, decide func(r *Rules, from int) (records []byte, next int)) error {
+func (c *Controller) runItems(ctx context.Context, by origin, n int, decide func(r *Rules, from int) (records []byte, next int)) error {
 	for from := 0; ; {
 		var next int
-		err := c.runCommand(ctx, func(m *meta.Image) (records []byte) {
+		err := c.runCommand(ctx, by, func(m *meta.Image) (records []byte) {
 			records, next = decide(&Rules{Image: m, Static: c.cfg.Static}, from)
 			return records
 		})
@@ -238,7 +263,7 @@ func (c *Controller) decideCommand(ctx context.Context, decide func(m *meta.Imag
 	if m == nil {
 		var leads bool
 		if term, leads = c.cfg.Leading(); !leads {
-			c.turn <- struct{}{}
+			c.passTurn()
 			return nil, false, quorum.ErrNotLeader
 		}
 		m = c.cfg.Image() // after the term: it may know more, never less
@@ -246,7 +271,7 @@ func (c *Controller) decideCommand(ctx context.Context, decide func(m *meta.Imag
 	records := decide(m)
 	if len(records) == 0 {
 		b = cmp.Or(c.open, c.inFlight)
-		c.turn <- struct{}{}
+		c.passTurn()
 		return b, false, nil
 	}
 	if c.open != nil && len(c.open.records)+len(records) > maxBatch {
@@ -256,7 +281,7 @@ func (c *Controller) decideCommand(ctx context.Context, decide func(m *meta.Imag
 	// Records that cannot be applied must never be committed: no node could get past them.
 	next, _, err := meta.Apply(m, records)
 	if err != nil {
-		c.turn <- struct{}{}
+		c.passTurn()
 		return nil, false, fmt.Errorf("a decision that does not fit its image: %w", err)
 	}
 	c.image, c.term = next, term
@@ -272,7 +297,7 @@ func (c *Controller) decideCommand(ctx context.Context, decide func(m *meta.Imag
 	default:
 		b.records = append(b.records, records...)
 	}
-	c.turn <- struct{}{}
+	c.passTurn()
 	return b, true, nil
 }
 
@@ -283,6 +308,7 @@ func (c *Controller) proposeBatches(ctx context.Context, b *batch) {
 	for b != nil {
 		b.err = c.cfg.Propose(ctx, b.term, b.records)
 		select {
+		case <-c.first:
 		case <-c.turn:
 		case <-c.full:
 		}
@@ -298,7 +324,7 @@ func (c *Controller) proposeBatches(ctx context.Context, b *batch) {
 		}
 		c.inFlight = next
 		close(b.done)
-		c.turn <- struct{}{}
+		c.passTurn()
 		b = next
 	}
 }

@@ -24,7 +24,7 @@ type ElectionResult struct {
 // of the partitions.
 func (c *Controller) ElectLeaders(ctx context.Context, asked []Partition, unclean bool) ([]ElectionResult, error) {
 	results := make([]ElectionResult, 0, len(asked))
-	err := c.runItems(ctx, len(asked), func(r *Rules, from int) ([]byte, int) {
+	err := c.runItems(ctx, ofClients, len(asked), func(r *Rules, from int) ([]byte, int) {
 		d, some := r.ElectLeaders(asked[from:], unclean)
 		results = append(results[:from], some...)
 		return d.Records, from + len(some)

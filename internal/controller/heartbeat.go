@@ -71,7 +71,7 @@ func (c *Controller) RegisterBroker(ctx context.Context, now time.Duration, g *R
 	if err != nil {
 		return 0, nil, err
 	}
-	refused, err = c.runParts(ctx, func(r *Rules) (d Part, err *Error) {
+	refused, err = c.runParts(ctx, ofCluster, func(r *Rules) (d Part, err *Error) {
 		// Another incarnation may have been registered since; then it is alive.
 		b := r.Image.Brokers[g.Broker.ID]
 		another := b != nil && (old == nil || b.Epoch != old.Epoch)
@@ -129,7 +129,7 @@ func (c *Controller) takeBeat(ctx context.Context, now time.Duration, beat *Beat
 	}
 	beat = &wanted
 	unfences := false
-	refused, err = c.runParts(ctx, func(r *Rules) (d Part, err *Error) {
+	refused, err = c.runParts(ctx, ofCluster, func(r *Rules) (d Part, err *Error) {
 		if unfences { // the parts after the first
 			return r.UnfenceBroker(beat.ID, beat.Epoch)
 		}
@@ -205,12 +205,12 @@ func (r *Rules) Heartbeat(beat *Beat) (Part, *Error) {
 
 // FenceBroker ends a broker's part in all partitions.
 func (c *Controller) FenceBroker(ctx context.Context, id int32, epoch int64) (*Error, error) {
-	return c.runParts(ctx, func(r *Rules) (Part, *Error) { return r.FenceBroker(id, epoch) })
+	return c.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) { return r.FenceBroker(id, epoch) })
 }
 
 // UnregisterBroker removes a broker.
 func (c *Controller) UnregisterBroker(ctx context.Context, id int32) (*Error, error) {
-	return c.runParts(ctx, func(r *Rules) (Part, *Error) { return r.UnregisterBroker(id) })
+	return c.runParts(ctx, ofClients, func(r *Rules) (Part, *Error) { return r.UnregisterBroker(id) })
 }
 
 // Tick lets time pass: it fences the nodes that are gone. It does nothing if this node does
@@ -246,13 +246,13 @@ type Upkeep struct {
 // moves leaders back to the preferred replicas, and gives topics that follow the size of the
 // cluster the replicas that they lack. It is called at intervals, on the active controller.
 func (c *Controller) Maintain(ctx context.Context, u Upkeep) error {
-	_, err := c.runParts(ctx, func(r *Rules) (Part, *Error) {
+	_, err := c.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) {
 		return r.ElectMissing(), nil
 	})
 	if err != nil {
 		return err
 	}
-	_, err = c.runParts(ctx, func(r *Rules) (Part, *Error) {
+	_, err = c.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) {
 		d := r.BalanceLeaders(u.Elections)
 		d.More = false // the rest has time
 		return d, nil
@@ -260,7 +260,7 @@ func (c *Controller) Maintain(ctx context.Context, u Upkeep) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.runParts(ctx, func(r *Rules) (Part, *Error) {
+	_, err = c.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) {
 		return r.FollowCluster(u.Moves), nil
 	})
 	return err
@@ -269,7 +269,7 @@ func (c *Controller) Maintain(ctx context.Context, u Upkeep) error {
 // MoveReplicas gives the replicas of a broker to others, as far as there are others and as many
 // at a time as are allowed. left is how many it still has that could not be moved yet.
 func (c *Controller) MoveReplicas(ctx context.Context, id int32, moves ReplicaMoves) (left int, err error) {
-	_, err = c.runParts(ctx, func(r *Rules) (Part, *Error) {
+	_, err = c.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) {
 		return r.MoveReplicas(id, moves), nil
 	})
 	if err != nil {

@@ -42,7 +42,7 @@ type InSyncResult struct {
 // of the changes. Each change that is accepted raises the partition epoch, even if the set
 // stays as it is, so that no copy of an earlier proposal can be accepted after it.
 func (c *Controller) AlterPartitions(ctx context.Context, broker int32, brokerEpoch int64, asked []InSyncChange) (results []InSyncResult, refused *Error, err error) {
-	err = c.runItems(ctx, len(asked), func(r *Rules, from int) ([]byte, int) {
+	err = c.runItems(ctx, ofCluster, len(asked), func(r *Rules, from int) ([]byte, int) {
 		d, some, err := r.AlterPartitions(broker, brokerEpoch, asked[from:])
 		results, refused = append(results[:from], some...), err
 		return d.Records, from + len(some)

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/leatstream/leat/internal/config"
@@ -64,14 +65,18 @@ func (c *Controller) EnsureTopics(ctx context.Context, names []string) (refused 
 	if len(missing) == 0 {
 		return nil, nil
 	}
-	made, err := c.CreateTopics(ctx, missing, false)
-	if err != nil {
-		return nil, err
-	}
 	refused = map[string]*Error{}
-	for i := range made {
-		if e := made[i].Err; e != nil && e.Kind != TopicExists {
-			refused[made[i].Name] = e
+	// As many at a time as one request of a client could make: others have their turn between them.
+	most := MaxNewPartitions / max(1, int(meta.ServerSettings(m, c.cfg.Static).NumPartitions))
+	for part := range slices.Chunk(missing, max(1, most)) {
+		made, err := c.CreateTopics(ctx, part, false)
+		if err != nil {
+			return nil, err
+		}
+		for i := range made {
+			if e := made[i].Err; e != nil && e.Kind != TopicExists {
+				refused[made[i].Name] = e
+			}
 		}
 	}
 	return refused, nil

@@ -63,3 +63,20 @@ func takeIn(t *testing.T, cl *cluster, ctl *Controller) {
 		}
 	}
 }
+
+// TestEnsuredTopicsAreMadeInParts proves that topics of which only the names are known are made as many at a
+// time as one request of a client could make, so that others have their turn between them, and one entry of
+// the metadata log has room for them.
+func TestEnsuredTopicsAreMadeInParts(t *testing.T) {
+	cl := newCluster(t, map[string]string{"num.partitions": "4000"})
+	ctl := cl.controller()
+	join(t, ctl, 1)
+	before := cl.log
+	refused, err := ctl.EnsureTopics(t.Context(), []string{"a", "b", "c", "d", "e"})
+	if err != nil || len(refused) > 0 || cl.Image().NumTopics() != 5 {
+		t.Fatal(refused, err)
+	}
+	if n := cl.log - before; n != 3 {
+		t.Errorf("20000 partitions are made in %d proposals", n)
+	}
+}

@@ -29,7 +29,7 @@ type Admissions struct{ Image *meta.Image }
 
 // MakeToken keeps what nodes need to know a new join token by.
 func (c *Controller) MakeToken(ctx context.Context, now time.Time, token *credential.Verifier) (refused *Error, err error) {
-	err = c.runCommand(ctx, func(m *meta.Image) (records []byte) {
+	err = c.runCommand(ctx, ofCluster, func(m *meta.Image) (records []byte) {
 		records, refused = Admissions{m}.MakeToken(now, token)
 		return records
 	})
@@ -69,7 +69,7 @@ func compareTokens(a, b credential.TokenID) int { return slices.Compare(a[:], b[
 
 // RevokeToken has a token let no node in any more.
 func (c *Controller) RevokeToken(ctx context.Context, id credential.TokenID) (refused *Error, err error) {
-	err = c.runCommand(ctx, func(m *meta.Image) (records []byte) {
+	err = c.runCommand(ctx, ofCluster, func(m *meta.Image) (records []byte) {
 		t := m.Tokens[id]
 		if refused = nil; t == nil {
 			refused = refuse(UnknownToken, "There is no join token %v.", id)
@@ -117,7 +117,7 @@ type Admission struct {
 // anew here, since the acceptor's metadata may have been behind.
 func (c *Controller) AdmitNode(ctx context.Context, now time.Time, a *Admission) (id int32, err error) {
 	var refused error
-	err = c.runCommand(ctx, func(m *meta.Image) (records []byte) {
+	err = c.runCommand(ctx, ofCluster, func(m *meta.Image) (records []byte) {
 		records, id, refused = Admissions{m}.AdmitNode(now, a)
 		return records
 	})
@@ -194,7 +194,7 @@ func (r Admissions) nextNodeID() int32 {
 // AdmitSelf lets in the node that runs this controller, which needs no token: it began the cluster,
 // or was in it before nodes had keys. Below meta.LevelCluster it does nothing.
 func (c *Controller) AdmitSelf(ctx context.Context, n meta.NodeAdmitted) (refused *Error, err error) {
-	err = c.runCommand(ctx, func(m *meta.Image) []byte {
+	err = c.runCommand(ctx, ofCluster, func(m *meta.Image) []byte {
 		refused = nil
 		switch known := m.Nodes[n.ID]; {
 		case known == nil && m.Level() >= meta.LevelCluster:
@@ -234,7 +234,7 @@ func (c *Controller) RemoveNode(ctx context.Context, now time.Duration, a *Remov
 	if err != nil {
 		return nil, err
 	}
-	return c.runParts(ctx, func(r *Rules) (Part, *Error) { return r.RemoveNode(a, alive) })
+	return c.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) { return r.RemoveNode(a, alive) })
 }
 
 // RemoveNode decides a removal, and goes on with one that has begun. alive tells that the node is

@@ -20,7 +20,7 @@ type Reassignment struct {
 // this way does not follow the size of the cluster any more.
 func (c *Controller) AlterReassignments(ctx context.Context, asked []Reassignment, allowFactorChange bool) ([]*Error, error) {
 	results := make([]*Error, 0, len(asked))
-	err := c.runItems(ctx, len(asked), func(r *Rules, from int) ([]byte, int) {
+	err := c.runItems(ctx, ofClients, len(asked), func(r *Rules, from int) ([]byte, int) {
 		d, some := r.AlterReassignments(asked[from:], allowFactorChange)
 		results = append(results[:from], some...)
 		return d.Records, from + len(some)

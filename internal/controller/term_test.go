@@ -95,7 +95,7 @@ func TestNothingIsDecidedWithoutOffice(t *testing.T) {
 	ctl := c.controller()
 	c.away = true
 	decided := false
-	err := ctl.runCommand(t.Context(), func(*meta.Image) []byte {
+	err := ctl.runCommand(t.Context(), ofCluster, func(*meta.Image) []byte {
 		decided = true
 		return nil
 	})

@@ -51,7 +51,7 @@ type CreatedTopic struct {
 // tells what it would do. No name may be there twice.
 func (c *Controller) CreateTopics(ctx context.Context, topics []NewTopic, validateOnly bool) ([]CreatedTopic, error) {
 	var results []CreatedTopic
-	err := c.runCommand(ctx, func(m *meta.Image) (records []byte) {
+	err := c.runCommand(ctx, ofClients, func(m *meta.Image) (records []byte) {
 		r := Rules{Image: m, Static: c.cfg.Static}
 		records, results = r.CreateTopics(topics, c.cfg.NewID, c.cfg.MaxPartitions)
 		if validateOnly {
@@ -105,8 +105,8 @@ func (d *topicsDecision) decideTopic(t *NewTopic, r *CreatedTopic) *Error {
 	if err := CheckTopicName(t.Name); err != nil {
 		return err
 	}
-	if other := d.m.Colliding(t.Name); other != nil {
-		return refuse(InvalidTopic, "Topic '%s' collides with existing topic: %s", t.Name, other.Name)
+	if err := CheckCollision(d.m, t.Name); err != nil {
+		return err
 	}
 	if d.m.Topic(t.Name) != nil {
 		return refuse(TopicExists, "Topic '%s' already exists.", t.Name)
@@ -240,7 +240,7 @@ func (d *topicsDecision) takeAssignments(t *NewTopic) ([]meta.Partition, *Error)
 // that the topic was deleted.
 func (c *Controller) DeleteTopics(ctx context.Context, ids []meta.UUID) ([]*Error, error) {
 	var results []*Error
-	err := c.runCommand(ctx, func(m *meta.Image) []byte {
+	err := c.runCommand(ctx, ofClients, func(m *meta.Image) []byte {
 		records, errs := decideDeleteTopics(m, ids)
 		results = errs
 		return records
@@ -275,7 +275,7 @@ type MorePartitions struct {
 // requests; nil means that the partitions were added. No topic may be there twice.
 func (c *Controller) CreatePartitions(ctx context.Context, asked []MorePartitions, validateOnly bool) ([]*Error, error) {
 	var results []*Error
-	err := c.runCommand(ctx, func(m *meta.Image) []byte {
+	err := c.runCommand(ctx, ofClients, func(m *meta.Image) []byte {
 		records, errs := decideCreatePartitions(m, c.cfg.MaxPartitions, asked)
 		results = errs
 		if validateOnly {
@@ -340,6 +340,15 @@ func placeMorePartitions(m *meta.Image, t *meta.Topic, a *MorePartitions, most i
 		parts[i] = p
 	}
 	return parts, nil
+}
+
+// CheckCollision returns why a topic cannot have this name beside those that are there, or nil if it can:
+// '.' and '_' count as the same, since metrics cannot tell them apart.
+func CheckCollision(m *meta.Image, name string) *Error {
+	if other := m.Colliding(name); other != nil {
+		return refuse(InvalidTopic, "Topic '%s' collides with existing topic: %s", name, other.Name)
+	}
+	return nil
 }
 
 // CheckTopicName returns why a topic cannot have this name, in Kafka's words, or nil if
