@@ -359,6 +359,45 @@ func TestNodesMoveAtOnce(t *testing.T) {
 	wait.Wait()
 }
 
+// TestRestoredVoterIsToldSo proves that a voter whose directory was replaced by an older copy ends with a sentence which says so,
+// and that the cluster goes on, and takes in the node that is joined in its place.
+func TestRestoredVoterIsToldSo(t *testing.T) {
+	m := newCluster(t, 3)
+	eventually(t, "all nodes vote", func() bool { return len(m.nodes[0].quorum.Status().Members.Voters) == 3 })
+	m.stop(2)
+	old := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(old, os.DirFS(m.dirs[2])); err != nil {
+		t.Fatal(err)
+	}
+	m.start(2, Config{})
+	adm := kadm.NewClient(m.client())
+	if made, err := adm.CreateTopics(deadline(t), 1, 1, nil, "t"); err != nil || made["t"].Err != nil {
+		t.Fatal(made, err)
+	}
+	eventually(t, "the last node knows the topic", func() bool { return m.nodes[2].image.Load().Topic("t") != nil })
+	m.stop(2)
+	m.dirs[2] = old
+	n, err := m.tryStart(2, Config{})
+	if err == nil {
+		select {
+		case err = <-n.Failed():
+		case <-time.After(time.Minute):
+		}
+		m.stop(2)
+	}
+	for _, want := range []string{"restored from a copy", "leat cluster remove"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Fatalf("a voter that was restored from a copy: %v", err)
+		}
+	}
+	eventually(t, "the node is removed", func() bool {
+		refused, err := m.nodes[0].peers.commands.RemoveNode(t.Context(), 3, false)
+		return refused == nil && err == nil
+	})
+	m.dirs[2] = t.TempDir()
+	m.start(2, Config{Join: m.ports[:1], Token: m.makeToken(0)})
+}
+
 // TestRemovedNodeEnds proves that a node that was removed ends and says why, also one that was away
 // meanwhile; that its directory is of no use any more; and that the cluster goes on.
 func TestRemovedNodeEnds(t *testing.T) {

@@ -128,7 +128,7 @@ func TestDamagedMetadataDeletesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = startFails(t, dir)
-	for _, want := range []string{filepath.Base(name), "byte", "restore the whole data directory"} {
+	for _, want := range []string{filepath.Base(name), "byte", "restore the whole data directory", "leat cluster remove"} {
 		if !errors.Is(err, quorum.ErrDamaged) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q does not say %q", err, want)
 		}

@@ -302,9 +302,20 @@ func (n *Node) captureImage() (encode func() []byte) {
 func (n *Node) watchQuorum() {
 	select {
 	case <-n.quorum.Done():
-		n.noteFailure(fmt.Errorf("the node cannot follow the metadata any more: %w", n.quorum.Err()))
+		n.noteFailure(fmt.Errorf("the node cannot follow the metadata any more: %w", nameNode(n.quorum.Err(), n.peers.metadata.NodeOf)))
 	case <-n.ctx.Done():
 	}
+}
+
+// nameNode adds to an error of the quorum which node it speaks of.
+func nameNode(err error, nodeOf func(raftID uint64) (node int32, ok bool)) error {
+	var back *quorum.WentBackError
+	if errors.As(err, &back) && back.Last == 0 {
+		if id, ok := nodeOf(back.Of); ok {
+			return fmt.Errorf("%w (raft's id %016x is node %d's)", err, back.Of, id)
+		}
+	}
+	return err
 }
 
 func (n *Node) openBroker() error {

@@ -726,11 +726,6 @@ func TestForeignMessages(t *testing.T) {
 		if err := n.Step(encodeMessage("c", far)); err != nil {
 			t.Error(err)
 		}
-		lost := message(pb.MsgHeartbeat, n.Status().RaftID, other)
-		lost.Commit = new(uint64(1 << 40))
-		if err := all[1].Step(encodeMessage("c", lost)); err != nil {
-			t.Error(err)
-		}
 		propose(t, n, "after")
 		time.Sleep(time.Second)
 		if got := all[1].m.state(); got[len(got)-1] != "after" {

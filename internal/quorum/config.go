@@ -107,7 +107,7 @@ type Entry struct {
 //	   | a write or a sync fails     |
 //	   +----------> Faulted <--------+
 //	   |               |
-//	   | Close, or an entry cannot be applied
+//	   | Close, an entry cannot be applied, or entries that were there are lost
 //	   +----------> Ended
 type State uint8
 

@@ -197,18 +197,21 @@ func (c *core) committedBy(from uint64, m *pb.Message) *pb.Message {
 	return m
 }
 
-// step takes a message of another member. It drops one that raft could not bear: it comes from a
-// member that has lost its log, or is hostile.
+// step takes a message of another member. It drops one that raft could not bear, and returns a WentBackError for one that
+// shows that this node, or those that lead it, have lost entries which they had.
 func (c *core) step(m *pb.Message) error {
 	if c.hurry > 0 && m.GetFrom() == c.dead && m.GetTerm() == c.deadTerm {
 		return nil // it was late: a node that starts again does not lead that term
 	}
 	_, last := c.bounds()
 	switch {
-	case m.GetType() == pb.MsgHeartbeat && m.GetCommit() > last && m.GetTerm() >= c.term:
-		return fmt.Errorf("a heartbeat commits entry %d, but the log ends with %d", m.GetCommit(), last)
+	case m.GetType() == pb.MsgHeartbeat && m.GetCommit() > last && m.GetTerm() >= c.term: // it speaks of no entry that this node has not acknowledged
+		return &WentBackError{Of: c.self, Entry: m.GetCommit(), Last: last}
 	case m.GetType() == pb.MsgAppResp && !m.GetReject() && m.GetIndex() > last:
 		return fmt.Errorf("entry %d is acknowledged, but the log ends with %d", m.GetIndex(), last)
+	}
+	if err := c.findContradiction(m); err != nil {
+		return err
 	}
 	switch m.GetType() {
 	case pb.MsgApp, pb.MsgHeartbeat, pb.MsgSnap:
@@ -344,6 +347,7 @@ func (c *core) written(w *work) (answered []*proposal, err error) {
 	if err := c.commit(w.committed, c.raft.ApplyConfChange, c.misfit); err != nil {
 		return nil, err
 	}
+	c.knownIn = max(c.knownIn, c.term)
 	n := 0
 	for n < len(c.waiting) && c.waiting[n].index != 0 && c.waiting[n].index <= c.committed.index {
 		n++

@@ -139,7 +139,9 @@ func (l *loop) noteStored(err error) error {
 	case l.core != nil:
 		d.message.Snapshot = mark.raftSnapshot()
 		d.message.Term = new(max(d.message.GetTerm(), mark.term))
-		if err := l.core.step(d.message); err != nil {
+		if err := l.core.step(d.message); isWentBack(err) {
+			return err
+		} else if err != nil {
 			l.node.cfg.Logger.Warn("a snapshot of the metadata was fetched and does not fit", "err", err)
 		}
 		err = l.handleReadies() // installs it, if raft takes it

@@ -121,9 +121,10 @@ type lastFrame struct {
 	bytes []byte
 }
 
-// restoreAdvice ends each message about damaged files. The metadata must not be restored alone,
-// since an older copy does not have the topics that were created after it.
-const restoreAdvice = "restore the whole data directory from a backup; an older copy of this directory alone would not know the newest topics"
+// restoreAdvice ends each message about damaged files. The metadata must not be restored alone, since an older copy does not
+// have the topics that were created after it; and a copy of a voter's directory lacks what it has agreed to since.
+const restoreAdvice = "if the cluster has other nodes, do not restore an older copy: remove this node with leat cluster remove, and join with an empty data directory; " +
+	"if it is the only node, restore the whole data directory from a backup, since an older copy of this directory alone would not know the newest topics"
 
 func (l *diskLog) syncNames() error {
 	return errors.Join(l.syncDir(), l.fs.SyncDir(path.Dir(path.Clean(l.dir))))

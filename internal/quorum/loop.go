@@ -311,37 +311,42 @@ func (l *loop) makeWanted() {
 // stepBatch takes messages of other members. A node that is no member drops them: it
 // becomes one by the committed log.
 func (l *loop) stepBatch(batch []*pb.Message) {
-	l.handle(func() error {
-		if l.core == nil {
-			return nil
-		}
-		var size int64
-		for _, m := range batch {
-			for _, e := range m.GetEntries() {
-				size += entryHead + int64(len(e.GetData()))
-			}
-		}
-		full := l.pending.bytes >= maxPending
-		if size > 0 && !full {
-			if err := l.makeRoom(size); errors.Is(err, ErrDiskFull) {
-				full = true
-			} else if err != nil {
-				return nil //nolint:nilerr // the node is faulted already
-			}
-		}
-		for _, m := range batch {
-			if full && len(m.GetEntries()) > 0 {
-				continue // the leader sends it again when there is room
-			}
-			if m.GetType() == pb.MsgSnap && l.startSnapshot(m) {
-				continue
-			}
-			if err := l.core.step(m); err != nil {
-				l.node.drops.report(l.node.cfg.Logger, m.GetFrom(), err)
-			}
-		}
+	l.handle(func() error { return takeMessages(l, batch) })
+}
+
+// takeMessages is stepBatch within an event. It returns a WentBackError, and drops other messages that do not fit.
+func takeMessages(l *loop, batch []*pb.Message) error {
+	if l.core == nil {
 		return nil
-	})
+	}
+	var size int64
+	for _, m := range batch {
+		for _, e := range m.GetEntries() {
+			size += entryHead + int64(len(e.GetData()))
+		}
+	}
+	full := l.pending.bytes >= maxPending
+	if size > 0 && !full {
+		if err := l.makeRoom(size); errors.Is(err, ErrDiskFull) {
+			full = true
+		} else if err != nil {
+			return nil //nolint:nilerr // the node is faulted already
+		}
+	}
+	for _, m := range batch {
+		if full && len(m.GetEntries()) > 0 {
+			continue // the leader sends it again when there is room
+		}
+		if m.GetType() == pb.MsgSnap && l.startSnapshot(m) {
+			continue
+		}
+		if err := l.core.step(m); isWentBack(err) {
+			return err
+		} else if err != nil {
+			l.node.drops.report(l.node.cfg.Logger, m.GetFrom(), err)
+		}
+	}
+	return nil
 }
 
 // startSnapshot fetches the snapshot that a leader offers, and tells that raft need not be told of
@@ -365,6 +370,9 @@ func (l *loop) notePulled(answer []byte, err error) error {
 	}
 	if err == nil && len(p.entries) > 0 {
 		err = checkTermStep(l.log.state.GetTerm(), p.entries[len(p.entries)-1].GetTerm())
+	}
+	if err == nil {
+		l.knownIn = max(l.knownIn, p.term)
 	}
 	if l.core != nil {
 		l.core.noteAnswer(err)
@@ -397,10 +405,9 @@ func (l *loop) learn(p *pulled) error {
 	case len(p.entries) == 0:
 		return nil
 	default:
-		l.stepBatch([]*pb.Message{l.core.committedBy(p.member, &pb.Message{
+		return takeMessages(l, []*pb.Message{l.core.committedBy(p.member, &pb.Message{
 			Type: pb.MsgApp.Enum(), Index: new(p.prev.index), LogTerm: new(p.prev.term), Entries: p.entries, Commit: new(p.commit),
 		})})
-		return nil
 	}
 }
 
@@ -418,6 +425,8 @@ func (l *loop) observe(p *pulled) error {
 	}
 	w, snapshot, err := l.observer.answer(p, l.log.state)
 	switch {
+	case isWentBack(err):
+		return err
 	case err != nil:
 		l.node.drops.report(l.node.cfg.Logger, p.member, err)
 		return nil
@@ -725,9 +734,9 @@ func (l *loop) noteSnapshot(w writtenSnapshot) {
 
 // becomeFaulted ends all writes of the node: after a failed write or sync it is unknown which
 // bytes are on disk, so no proposal may be acknowledged, and no message answered. A leader asks
-// another voter to lead.
+// another voter to lead. The node ends if there are entries with which it cannot go on.
 func (l *loop) becomeFaulted(err error) {
-	if errors.Is(err, ErrNotApplied) {
+	if errors.Is(err, ErrNotApplied) || isWentBack(err) {
 		l.endLoop(err)
 		return
 	}

@@ -61,6 +61,9 @@ func (o *observer) answer(p *pulled, have *pb.HardState) (w *work, snapshot uint
 	if len(p.entries) == 0 {
 		return nil, 0, nil
 	}
+	if err := o.contradict(p.member, p.prev); err != nil && !o.knowsNothing() {
+		return nil, 0, err
+	}
 	if p.prev != o.committed || o.knowsNothing() {
 		o.state = observerPaused
 		return nil, 0, fmt.Errorf("%w: entries after entry %d of term %d, but the log ends with entry %d of term %d",

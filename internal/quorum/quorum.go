@@ -226,10 +226,11 @@ func (n *Node) AwaitApplied(ctx context.Context, index uint64) error {
 	}
 }
 
-// Done is closed when the node has ended: after Close, or because an entry cannot be applied.
+// Done is closed when the node has ended: after Close, because an entry cannot be applied, or because entries are lost that
+// were there.
 func (n *Node) Done() <-chan struct{} { return n.done }
 
-// Err says why the node's state is Ended: ErrNotLeader after Close, or ErrNotApplied; nil in
+// Err says why the node's state is Ended: ErrNotLeader after Close, ErrNotApplied, or a WentBackError; nil in
 // another state.
 func (n *Node) Err() error {
 	if n.status.Load().State != Ended {

@@ -24,6 +24,7 @@ type tail struct {
 	memory    *raft.MemoryStorage // all of it is on disk, too
 	conf      *pb.ConfState       // the members at the last committed entry; none: a new observer does not know them
 	committed position            // of the last committed entry
+	knownIn   uint64              // a term in which a member knew that it is committed: no later leader lacks it
 	lastTerm  uint64              // of the newest entry
 	termStart uint64              // index of the first entry of lastTerm
 	lastConf  uint64              // index of the newest change of the members, committed or not
@@ -42,7 +43,7 @@ type snapshotMark struct {
 func newTail(self uint64, found *recovered) (*tail, error) {
 	t := &tail{
 		self: self, memory: raft.NewMemoryStorage(), conf: found.conf,
-		committed: found.base, lastTerm: found.base.term, termStart: found.base.index,
+		committed: found.base, knownIn: found.state.GetTerm(), lastTerm: found.base.term, termStart: found.base.index,
 	}
 	if found.snapshot != nil {
 		t.snapshot = snapshotMark{found.base, found.conf}
