@@ -16,6 +16,6 @@ USER 65532:65532
 ENV LEAT_DATA=/data LEAT_LISTEN=:9092
 VOLUME /data
 EXPOSE 9092
-HEALTHCHECK --interval=10s --timeout=5s CMD ["/leat", "cluster", "--bootstrap", "127.0.0.1:9092"]
+HEALTHCHECK --interval=10s --timeout=5s CMD ["/leat", "health", "--timeout", "4s"]
 ENTRYPOINT ["/leat"]
 CMD ["up"]

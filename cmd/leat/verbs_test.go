@@ -58,6 +58,7 @@ var verbUses = map[string]verbUse{
 	"cluster recover":      {"extra", ""},
 	"cluster remove":       {"two", ""},
 	"cluster token":        {"--for 0s", ""},
+	"health":               {"extra", "-o json"},
 	"completion":           {"ksh", ""},
 	"help":                 {"nope", ""},
 	"version":              {"extra", ""},
@@ -271,7 +272,7 @@ func TestEveryVerbAnswersJSON(t *testing.T) {
 		"group list", "group list -q", "group describe billing", "group describe --all-groups", "group export billing",
 		"group reset billing --to end --dry-run", "group reset billing --to end", "group reset billing --from-file offsets.csv",
 		"group delete-offsets billing --topic orders --partition 0 --dry-run", "group delete-offsets billing --topic orders --partition 0",
-		"group delete billing", "cluster", "cluster apis", "cluster log-dirs", "cluster log-level", "cluster log-level root=WARN", "cluster quorum", "cluster finalize", "cluster token --data " + data, "consume orders --from start --exit",
+		"group delete billing", "cluster", "cluster apis", "cluster log-dirs", "cluster log-level", "cluster log-level root=WARN", "cluster quorum", "cluster finalize", "health", "cluster token --data " + data, "consume orders --from start --exit",
 		"bench produce --records 1 --batch 1", "bench consume --records 1 --batch 1", "bench latency --duration 1100ms --rate 100",
 		"topic delete payments", "version",
 	}

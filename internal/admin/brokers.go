@@ -95,19 +95,24 @@ type QuorumReplica struct {
 
 // DescribeQuorum asks for the quorum. It returns ErrNotServed if the broker does not serve such requests.
 func DescribeQuorum(ctx context.Context, cl *kgo.Client) (*Quorum, error) {
-	req := kmsg.NewPtrDescribeQuorumRequest()
-	topic, partition := kmsg.NewDescribeQuorumRequestTopic(), kmsg.NewDescribeQuorumRequestTopicPartition()
-	topic.Topic = "__cluster_metadata"
-	topic.Partitions = append(topic.Partitions, partition)
-	req.Topics = append(req.Topics, topic)
-	served, err := servesAPI(ctx, cl, req.Key())
+	served, err := servesAPI(ctx, cl, kmsg.DescribeQuorum.Int16())
 	if err != nil {
 		return nil, err
 	}
 	if !served {
 		return nil, ErrNotServed
 	}
-	resp, err := req.RequestWith(ctx, cl)
+	return askQuorum(ctx, cl)
+}
+
+// askQuorum asks a broker that serves the request for the quorum.
+func askQuorum(ctx context.Context, from kmsg.Requestor) (*Quorum, error) {
+	req := kmsg.NewPtrDescribeQuorumRequest()
+	topic, partition := kmsg.NewDescribeQuorumRequestTopic(), kmsg.NewDescribeQuorumRequestTopicPartition()
+	topic.Topic = "__cluster_metadata"
+	topic.Partitions = append(topic.Partitions, partition)
+	req.Topics = append(req.Topics, topic)
+	resp, err := req.RequestWith(ctx, from)
 	if err == nil {
 		err = kerr.ErrorForCode(resp.ErrorCode)
 	}

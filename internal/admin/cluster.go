@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -20,7 +19,7 @@ import (
 
 // askNodeTime is how long a node of the cluster may take to answer what only it can answer. The others
 // are shown without it.
-const askNodeTime = 3 * time.Second
+const askNodeTime = 2 * time.Second
 
 // unknown stands for a number that a cluster does not tell.
 const unknown = -1
@@ -82,26 +81,86 @@ const (
 // DescribeCluster asks for a cluster. Facts that the cluster does not tell, or that a node which does not
 // answer would tell, are missing in the answer.
 func DescribeCluster(ctx context.Context, cl *kgo.Client) (*Cluster, error) {
-	m, err := kadm.NewClient(cl).Metadata(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("asking for the cluster: %w", err)
-	}
-	served, err := askAPIs(ctx, cl.Request)
+	answering, served, err := findAnswering(ctx, cl)
 	if err != nil {
 		return nil, fmt.Errorf("asking for API versions: %w", err)
 	}
-	c := &Cluster{ID: m.Cluster, Controller: m.Controller, Level: unknown}
-	if err := c.addBrokers(ctx, cl, m.Brokers, served); err != nil {
+	m, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, answering)
+	if err == nil {
+		err = refusal("the cluster", m.ErrorCode, nil)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking for the cluster: %w", err)
+	}
+	c := &Cluster{ID: textOrEmpty(m.ClusterID), Controller: m.ControllerID, Level: unknown}
+	if err := c.addBrokers(ctx, answering, m.Brokers, served); err != nil {
 		return nil, err
 	}
 	c.addPartitions(m.Topics)
-	if err := c.addQuorum(ctx, cl); err != nil {
+	if err := c.addQuorum(ctx, answering, served); err != nil {
 		return nil, err
 	}
 	c.Feature, c.Level = findLevel(served)
 	c.askBrokers(ctx, cl)
 	c.noteUntold()
 	return c, nil
+}
+
+// findAnswering finds a broker that answers, and the versions of the requests that it serves. A broker that is hung
+// would hold up each question that comes to it. The others are asked, too, when those that the client began with
+// are silent.
+func findAnswering(ctx context.Context, cl *kgo.Client) (*kgo.Broker, *kmsg.ApiVersionsResponse, error) {
+	type answer struct {
+		from   *kgo.Broker
+		served *kmsg.ApiVersionsResponse
+		err    error
+	}
+	ctx, cancel := context.WithCancel(ctx) // the other questions end with the first answer
+	defer cancel()
+	answers := make(chan answer)
+	asked := 0
+	ask := func(brokers []*kgo.Broker) {
+		for _, b := range brokers {
+			asked++
+			go func() {
+				served, err := askAPIs(ctx, b.Request)
+				select {
+				case answers <- answer{b, served, err}:
+				case <-ctx.Done():
+				}
+			}()
+		}
+	}
+	ask(cl.SeedBrokers())
+	silent := time.NewTimer(askNodeTime)
+	defer silent.Stop()
+	askedAll := false
+	askRest := func() {
+		if !askedAll {
+			askedAll = true
+			ask(cl.DiscoveredBrokers())
+		}
+	}
+	var failed error
+	for n := 0; ; n++ {
+		if n == asked {
+			if askRest(); n == asked {
+				return nil, nil, failed
+			}
+		}
+		select {
+		case a := <-answers:
+			if a.err == nil {
+				return a.from, a.served, nil
+			}
+			failed = a.err
+		case <-silent.C:
+			n--
+			askRest()
+		case <-ctx.Done():
+			return nil, nil, context.Cause(ctx)
+		}
+	}
 }
 
 func newNode(id int32, host string, port int32, rack *string) Node {
@@ -148,18 +207,19 @@ func highestVersion(served *kmsg.ApiVersionsResponse, key int16) int16 {
 const fencedSince = 2
 
 // addBrokers adds the brokers, also those that are fenced if the cluster tells of them.
-func (c *Cluster) addBrokers(ctx context.Context, cl *kgo.Client, active kadm.BrokerDetails, served *kmsg.ApiVersionsResponse) error {
+func (c *Cluster) addBrokers(ctx context.Context, from kmsg.Requestor, active []kmsg.MetadataResponseBroker, served *kmsg.ApiVersionsResponse) error {
 	req := kmsg.NewPtrDescribeClusterRequest()
 	req.EndpointType, req.IncludeFencedBrokers = 1, true
 	if highestVersion(served, req.Key()) < fencedSince {
 		c.NotTold = append(c.NotTold, "which nodes are fenced")
-		for _, b := range active {
+		for i := range active {
+			b := &active[i]
 			n := newNode(b.NodeID, b.Host, b.Port, b.Rack)
 			n.State = Active
 			c.Brokers = append(c.Brokers, n)
 		}
 	} else {
-		resp, err := req.RequestWith(ctx, cl)
+		resp, err := req.RequestWith(ctx, from)
 		if err == nil {
 			err = refusal("the cluster", resp.ErrorCode, resp.ErrorMessage)
 		}
@@ -195,17 +255,18 @@ func refusal(of string, code int16, message *string) error {
 func compareNodes(a, b Node) int { return cmp.Compare(a.ID, b.ID) }
 
 // addPartitions counts partitions, those of each broker and those that are not as they should be.
-func (c *Cluster) addPartitions(topics kadm.TopicDetails) {
+func (c *Cluster) addPartitions(topics []kmsg.MetadataResponseTopic) {
 	nodes := map[int32]*Node{}
 	for i := range c.Brokers {
 		nodes[c.Brokers[i].ID] = &c.Brokers[i]
 	}
 	c.Topics = len(topics)
-	for _, t := range topics {
-		if t.IsInternal {
+	for i := range topics {
+		if topics[i].IsInternal {
 			c.Internal++
 		}
-		for _, p := range t.Partitions {
+		for k := range topics[i].Partitions {
+			p := &topics[i].Partitions[k]
 			c.Partitions++
 			if p.Leader < 0 {
 				c.Offline++
@@ -225,12 +286,12 @@ func (c *Cluster) addPartitions(topics kadm.TopicDetails) {
 }
 
 // addQuorum adds the roles of nodes in keeping the metadata, and the nodes that do nothing else.
-func (c *Cluster) addQuorum(ctx context.Context, cl *kgo.Client) error {
-	q, err := DescribeQuorum(ctx, cl)
-	if err == ErrNotServed { //nolint:errorlint // it is never wrapped
+func (c *Cluster) addQuorum(ctx context.Context, from kmsg.Requestor, served *kmsg.ApiVersionsResponse) error {
+	if highestVersion(served, kmsg.DescribeQuorum.Int16()) < 0 {
 		c.NotTold = append(c.NotTold, "which nodes keep its metadata")
 		return nil
 	}
+	q, err := askQuorum(ctx, from)
 	if err != nil {
 		return err
 	}

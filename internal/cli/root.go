@@ -105,7 +105,7 @@ named does not exist, 4 no broker could be reached, or none answered for the tim
 	}
 	group(runGroup, a.newUp(), a.newDemo(startLocalNode))
 	group("data", a.newProduce(), a.newConsume(), a.newBench())
-	group("admin", a.newTopic(), a.newGroup(), a.newConfig(), a.newCluster())
+	group("admin", a.newTopic(), a.newGroup(), a.newConfig(), a.newCluster(), a.newHealth())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(newCompletion(), a.newVersion())
