@@ -19,9 +19,9 @@ func (a *app) newClusterRemove() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "remove NODE", Short: "Remove a node from the cluster for good, also a dead one", Args: cobra.ExactArgs(1),
 		Long: `Remove a node from the cluster for good: its key is worth nothing from then on, its id is never given
-again, and all join tokens are revoked. Its process ends, if there is one. Its replicas stay assigned to
-it until they are moved. A cluster refuses to remove a node that is running and votes on the metadata, or
-that alone has all records of a partition: --force removes it all the same.
+again, and all join tokens are revoked. Its process ends, if there is one. Other nodes get its replicas,
+if there are any that have none of the same partition. A cluster refuses to remove a node that is running
+and votes on the metadata, or that alone has all records of a partition: --force removes it all the same.
 
 ` + holderHelp + ` The node to remove may be any other one.`,
 		Example: `  leat cluster remove 3

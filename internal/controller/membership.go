@@ -225,8 +225,8 @@ func (r *Rules) RetireBroker(id int32, epoch int64) (d Part, err *Error) {
 	return d, nil
 }
 
-// UnregisterBroker removes a broker for good. Its replicas stay assigned to it, as in Kafka:
-// see MoveReplicas.
+// UnregisterBroker removes a broker for good. Its replicas stay assigned to it, as in Kafka, until
+// FollowCluster finds others.
 func (r *Rules) UnregisterBroker(id int32) (d Part, err *Error) {
 	if r.Image.Brokers[id] == nil {
 		return Part{}, refuse(BrokerNotRegistered, "Broker ID %d is not currently registered", id)

@@ -168,32 +168,33 @@ type ReplicaMoves struct {
 	Room func(id int32) bool // a broker's disk has room for more replicas; nil: all have
 }
 
-// FollowCluster gives the partitions of topics that follow the size of the cluster the
-// replicas that they lack: more of them as nodes have joined, and others in place of those
-// whose nodes were removed. It is called at intervals, and never lowers their number.
+// FollowCluster gives partitions the replicas that they lack: all of them others in place of those whose
+// nodes were removed, and those of topics that follow the size of the cluster more as nodes have joined. It
+// is called at intervals, and never lowers their number. A reassignment to a node that was removed would never
+// end, so it goes on to another one.
 func (r *Rules) FollowCluster(moves ReplicaMoves) Part {
 	wanted := place.WantedFactor(len(r.Image.Brokers))
+	isRemoved := func(id int32) bool { return r.Image.Brokers[id] == nil }
 	return r.moveReplicas(moves, func(m *mover, t *meta.Topic, p *meta.Partition) []int32 {
-		if !t.Follows {
+		replicas := without(p.Replicas, p.Removing...)
+		switch i := slices.IndexFunc(replicas, isRemoved); {
+		case i >= 0:
+			return m.replace(replicas, replicas[i])
+		case isReassigned(p) || !t.Follows:
 			return nil
 		}
-		for _, id := range p.Replicas {
-			if r.Image.Brokers[id] == nil {
-				return m.replace(p, id)
-			}
-		}
-		return m.addUpTo(p, wanted)
+		return m.addUpTo(replicas, wanted)
 	})
 }
 
 // MoveReplicas gives the replicas of a broker to others, where there are others, so that
-// the node can be removed; or after it was removed.
+// the node can be removed.
 func (r *Rules) MoveReplicas(id int32, moves ReplicaMoves) Part {
 	return r.moveReplicas(moves, func(m *mover, _ *meta.Topic, p *meta.Partition) []int32 {
-		if !slices.Contains(p.Replicas, id) {
+		if isReassigned(p) || !slices.Contains(p.Replicas, id) {
 			return nil
 		}
-		return m.replace(p, id)
+		return m.replace(p.Replicas, id)
 	})
 }
 
@@ -201,6 +202,7 @@ func (r *Rules) MoveReplicas(id int32, moves ReplicaMoves) Part {
 type mover struct {
 	brokers []place.Broker
 	load    place.Load
+	leads   place.Load // of how many partitions each is the preferred leader
 }
 
 func (r *Rules) newMover(moves ReplicaMoves) *mover {
@@ -209,18 +211,19 @@ func (r *Rules) newMover(moves ReplicaMoves) *mover {
 		b := &brokers[i]
 		b.Active = b.Active && (moves.Room == nil || moves.Room(b.ID))
 	}
-	return &mover{brokers: brokers, load: place.CountReplicas(r.Image)}
+	return &mover{brokers: brokers, load: place.CountReplicas(r.Image), leads: place.CountPreferred(r.Image)}
 }
 
 // replace returns the replicas with another one in the place of that of a broker, or nil.
-func (m *mover) replace(p *meta.Partition, id int32) []int32 {
-	target, _ := place.Replace(m.brokers, m.load, p.Replicas, id)
+func (m *mover) replace(replicas []int32, id int32) []int32 {
+	target, _ := place.Replace(m.brokers, m.load, replicas, id)
 	return target
 }
 
-// addUpTo returns the replicas with as many more as there are brokers for, or nil.
-func (m *mover) addUpTo(p *meta.Partition, wanted int) []int32 {
-	target := slices.Clone(p.Replicas)
+// addUpTo returns the replicas with as many more as there are brokers for, or nil. The preferred leader becomes
+// the one that has to lead least, or the brokers that were there first would lead everything.
+func (m *mover) addUpTo(replicas []int32, wanted int) []int32 {
+	target := slices.Clone(replicas)
 	for len(target) < wanted {
 		id, ok := place.Another(m.brokers, m.load, target)
 		if !ok {
@@ -228,14 +231,14 @@ func (m *mover) addUpTo(p *meta.Partition, wanted int) []int32 {
 		}
 		target = append(target, id)
 	}
-	if len(target) == len(p.Replicas) {
+	if len(target) == len(replicas) {
 		return nil
 	}
-	return target
+	return place.PreferLeastLed(target, m.leads)
 }
 
 // moveReplicas begins reassignments, as many as may be under way. target returns the replicas
-// that a partition should have, or nil.
+// that a partition should have, also in place of those of a reassignment that is under way, or nil.
 func (r *Rules) moveReplicas(moves ReplicaMoves, target func(m *mover, t *meta.Topic, p *meta.Partition) []int32) Part {
 	d, m := r.newPart(), r.newMover(moves)
 	room := moves.Most
@@ -246,19 +249,24 @@ func (r *Rules) moveReplicas(moves ReplicaMoves, target func(m *mover, t *meta.T
 			}
 		}
 	}
-	isFree := func(p *meta.Partition) bool { return !isReassigned(p) }
-	r.changeEach(&d, isFree, func(c *change) bool {
-		if room < 1 {
+	all := func(*meta.Partition) bool { return true }
+	r.changeEach(&d, all, func(c *change) bool {
+		isCounted := isReassigned(c.old)
+		if room < 1 && !isCounted {
 			return false
 		}
 		replicas := target(m, c.topic, c.old)
 		if replicas == nil {
 			return false
 		}
-		room--
+		if !isCounted {
+			room--
+		}
 		for _, id := range without(replicas, c.old.Replicas...) {
 			m.load[id]++
 		}
+		m.leads[c.old.Replicas[0]]--
+		m.leads[replicas[0]]++
 		c.unclean = false
 		c.reassign(replicas)
 		return true

@@ -51,6 +51,25 @@ func CountReplicas(m *meta.Image) Load {
 	return load
 }
 
+// CountPreferred counts for each broker the partitions of which it is the preferred leader.
+func CountPreferred(m *meta.Image) Load {
+	load := Load{}
+	for t := range m.Topics() {
+		for i := range t.Partitions {
+			load[t.Partitions[i].Replicas[0]]++
+		}
+	}
+	return load
+}
+
+// PreferLeastLed returns the replicas with the one first that is the preferred leader of the fewest partitions. Of
+// several the first one is chosen, and the others stay in their order.
+func PreferLeastLed(replicas []int32, leads Load) []int32 {
+	best := slices.MinFunc(replicas, func(a, b int32) int { return cmp.Compare(leads[a], leads[b]) })
+	rest := slices.DeleteFunc(slices.Clone(replicas), func(id int32) bool { return id == best })
+	return append([]int32{best}, rest...)
+}
+
 // AddTopic counts a topic's replicas.
 func (l Load) AddTopic(t *meta.Topic) {
 	for i := range t.Partitions {

@@ -248,3 +248,21 @@ func TestBrokers(t *testing.T) {
 		t.Errorf("%v", load)
 	}
 }
+
+// TestPreferLeastLed proves that the preferred leader is the replica that has to lead least, and that nothing else moves.
+func TestPreferLeastLed(t *testing.T) {
+	for _, test := range []struct {
+		replicas []int32
+		leads    Load
+		want     []int32
+	}{
+		{[]int32{1, 2, 3}, Load{1: 2, 2: 1, 3: 1}, []int32{2, 1, 3}},
+		{[]int32{1, 2, 3}, Load{1: 2, 2: 1}, []int32{3, 1, 2}},
+		{[]int32{3, 1}, Load{}, []int32{3, 1}},
+		{[]int32{7}, Load{7: 9}, []int32{7}},
+	} {
+		if got := PreferLeastLed(test.replicas, test.leads); !slices.Equal(got, test.want) {
+			t.Errorf("%v with %v: %v, want %v", test.replicas, test.leads, got, test.want)
+		}
+	}
+}
