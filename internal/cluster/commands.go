@@ -2,8 +2,11 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/leatstream/leat/internal/controller"
@@ -44,9 +47,33 @@ func (c *Controller) register() *command[controller.Registration, int64] {
 			if isOwn { // the lock on the data directory has seen every earlier process of this node end
 				c.cfg.Local.ProcessEnded(c.cfg.Now(), g.Broker.ID)
 			}
-			return c.cfg.Local.RegisterBroker(ctx, c.cfg.Now(), g)
+			epoch, refused, err := c.cfg.Local.RegisterBroker(ctx, c.cfg.Now(), g)
+			if refused != nil && refused.Kind == controller.DuplicateBroker && c.hasMoved(ctx, &g.Broker) {
+				c.cfg.Local.PeerRefused(c.cfg.Now(), g.Broker.ID)
+				return c.cfg.Local.RegisterBroker(ctx, c.cfg.Now(), g)
+			}
+			return epoch, refused, err
 		},
 	}
+}
+
+// probeTime is how long the port of a registered process may take to refuse a connection.
+const probeTime = time.Second
+
+// hasMoved tells whether a process has another address than the registered one of its node, where the port
+// refuses connections. The connection of this node to that node says nothing: it may lead to the new address already.
+func (c *Controller) hasMoved(ctx context.Context, b *meta.Broker) bool {
+	registered := c.cfg.Image().Brokers[b.ID]
+	if registered == nil || controller.IsInPlace(registered, b) {
+		return false
+	}
+	host, port := registered.Address()
+	if host == "" {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	return errors.Is(c.cfg.Links.Probe(ctx, net.JoinHostPort(host, strconv.Itoa(int(port)))), peer.ErrDialRefused)
 }
 
 // RegisterBroker registers this node. A second time it returns the same epoch.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -278,6 +279,40 @@ func TestEndOfANodeIsNoticed(t *testing.T) {
 		}
 		return all[0].meta.image.Load().Brokers[2].State == meta.BrokerFenced
 	})
+}
+
+// TestMovedNodeIsRegistered proves that a process at another address than the registered one, with its data directory, is refused
+// while somebody listens there, since it may be a copy; and that it need not wait when the port refuses.
+func TestMovedNodeIsRegistered(t *testing.T) {
+	w := newWorld(t)
+	m := w.startMembers(1, 1, nil)[0]
+	registered, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer registered.Close()
+	register := func(incarnation byte, port int) *controller.Error {
+		t.Helper()
+		g := registrationOf(m)
+		g.Broker.ID, g.Broker.Directory, g.Broker.Incarnation, g.Broker.RaftID = 2, meta.UUID{2}, meta.UUID{incarnation}, 2
+		g.Broker.Listeners[0].Port = int32(port)
+		_, refused, err := m.ctl.register().decide(t.Context(), g, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return refused
+	}
+	port := registered.Addr().(*net.TCPAddr).Port
+	if refused := register(20, port); refused != nil {
+		t.Fatal(refused)
+	}
+	if refused := register(21, port+1); refused == nil || refused.Kind != controller.DuplicateBroker {
+		t.Errorf("beside the registered one: %v", refused)
+	}
+	registered.Close()
+	if refused := register(21, port+1); refused != nil {
+		t.Errorf("the registered one is gone: %v", refused)
+	}
 }
 
 // TestCommandsWaitForAController proves that a command waits while there is no active controller, until

@@ -64,8 +64,7 @@ func (c *Controller) RegisterBroker(ctx context.Context, now time.Duration, g *R
 	alive := false
 	err = c.update(now, func(l *Liveness) {
 		if old != nil {
-			same := old.Directory == meta.UUID{} || old.Directory == g.Broker.Directory
-			alive = l.IsAlive(now, old.ID, old.Epoch, same)
+			alive = l.IsAlive(now, old.ID, old.Epoch, IsInPlace(old, &g.Broker))
 		}
 	})
 	if err != nil {

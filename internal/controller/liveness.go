@@ -145,9 +145,8 @@ func (l *Liveness) DialRefused(id int32) {
 
 // IsAlive tells whether the registered incarnation of a node must be believed to be alive,
 // so that another one is refused. An incarnation that was not heard in this term, or whose
-// connection is closed, gives way to a process that has the same data directory: that has a
-// lock.
-func (l *Liveness) IsAlive(now time.Duration, id int32, epoch int64, sameDirectory bool) bool {
+// connection is closed, gives way to one in its place: see IsInPlace.
+func (l *Liveness) IsAlive(now time.Duration, id int32, epoch int64, inPlace bool) bool {
 	s := l.session(id, epoch)
 	if s == nil || now-s.heard >= l.timeout {
 		return false
@@ -156,10 +155,20 @@ func (l *Liveness) IsAlive(now time.Duration, id int32, epoch int64, sameDirecto
 	case present:
 		return true
 	case expected, closed:
-		return !sameDirectory
+		return !inPlace
 	default:
 		return false
 	}
+}
+
+// IsInPlace tells whether a process that wants to be registered has the data directory of the one that is registered, at the
+// same address. Then that one has ended, since a directory has a lock, and an address one owner. At another address it may
+// be a copy of the directory, beside the process that has the original: whoever is heard next, or the port that
+// refuses connections, tells which it is.
+func IsInPlace(registered, b *meta.Broker) bool {
+	host, port := registered.Address()
+	newHost, newPort := b.Address()
+	return (registered.Directory == meta.UUID{} || registered.Directory == b.Directory) && host == newHost && port == newPort
 }
 
 // Registered names a registration of a node.

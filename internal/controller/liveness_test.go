@@ -21,11 +21,11 @@ func TestLiveness(t *testing.T) {
 	waits := func(*Liveness, time.Duration) {}
 	type event = func(*Liveness, time.Duration)
 	for _, c := range []struct {
-		why                       string
-		events                    []event // one second after another
-		wait                      time.Duration
-		fence                     bool
-		alive, aliveSameDirectory bool
+		why                 string
+		events              []event // one second after another
+		wait                time.Duration
+		fence               bool
+		alive, aliveInPlace bool
 	}{
 		{"not heard yet", nil, 0, false, true, false},
 		{"a whole timeout at the start of a term", nil, timeout - 1, false, true, false},
@@ -63,12 +63,46 @@ func TestLiveness(t *testing.T) {
 		if got := l.IsAlive(now, 1, 5, false); got != c.alive {
 			t.Errorf("%s: alive %v", c.why, got)
 		}
-		if got := l.IsAlive(now, 1, 5, true); got != c.aliveSameDirectory {
-			t.Errorf("%s: alive %v, for the same directory", c.why, got)
+		if got := l.IsAlive(now, 1, 5, true); got != c.aliveInPlace {
+			t.Errorf("%s: alive %v, for one in its place", c.why, got)
 		}
 		l.Heard(now, 2, 6, 0)
 		if got := l.ToFence(now); !slices.Equal(got, want) {
 			t.Errorf("%s: to fence %v", c.why, got)
+		}
+	}
+}
+
+// TestCopyIsNotBelieved proves that a process with the data directory of a registered node takes its place at once at the same
+// address; and that one at another address, which may have a copy of the directory, waits until the port of the
+// registered one refuses, or until nothing was heard of that for the session's timeout.
+func TestCopyIsNotBelieved(t *testing.T) {
+	const timeout = 9 * time.Second
+	at := func(host string, directory byte) meta.Broker {
+		return meta.Broker{ID: 1, Epoch: 5, State: meta.BrokerActive, Directory: meta.UUID{directory}, Listeners: []meta.Listener{{Name: "a", Host: host, Port: 9092}}}
+	}
+	registered := at("one", 1)
+	m := imageOf(t, meta.Broker{ID: 1, Epoch: 5, State: meta.BrokerActive}, meta.Broker{ID: 2, Epoch: 6, State: meta.BrokerActive})
+	for _, c := range []struct {
+		why   string
+		b     meta.Broker
+		now   time.Duration
+		event func(l *Liveness)
+		alive bool
+	}{
+		{"a restart", at("one", 1), 0, func(*Liveness) {}, false},
+		{"another directory", at("one", 2), 0, func(*Liveness) {}, true},
+		{"a copy beside its original", at("two", 1), timeout - 1, func(*Liveness) {}, true},
+		{"a copy, and the original was heard once", at("two", 1), 0, func(l *Liveness) { l.Heard(0, 1, 5, 0); l.ConnectionClosed(1) }, true},
+		{"the original's port refuses", at("two", 1), 0, func(l *Liveness) { l.DialRefused(1) }, false},
+		{"the original's connection is closed, and its port refuses", at("two", 1), 0, func(l *Liveness) { l.Heard(0, 1, 5, 0); l.ConnectionClosed(1); l.DialRefused(1) }, false},
+		{"the original has stopped", at("two", 1), 0, func(l *Liveness) { l.Stopped(1, 5) }, false},
+		{"the original is silent", at("two", 1), timeout, func(*Liveness) {}, false},
+	} {
+		l := NewLiveness(0, timeout, m)
+		c.event(l)
+		if got := l.IsAlive(c.now, 1, 5, IsInPlace(&registered, &c.b)); got != c.alive {
+			t.Errorf("%s: alive %v", c.why, got)
 		}
 	}
 }

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/leatstream/leat/internal/broker"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/storage"
@@ -142,7 +145,14 @@ func askToRegister(ctx context.Context, n *Node, g *controller.Registration) (ep
 			return 0, errors.Join(ctx.Err(), err)
 		case n.failing.Err() != nil: // the reason is in n.failed
 		case refused != nil && refused.Kind == controller.DuplicateBroker && n.clock()-began < n.serverSettings().SessionTimeout+refusedTime:
-			// The cluster does not know yet that the process before this one has ended.
+			if n.clock() >= complainAt { // the cluster may not know yet that the process before this one has ended
+				complainAt = n.clock() + complainEvery
+				n.loggers.loggerOf(rootLogger).Warn("another process is registered as this node; if it has just ended, this one is registered as soon as the cluster knows that",
+					"node", n.id.nodeID, "registered", describeAddress(n.image.Load().Brokers[n.id.nodeID]))
+			}
+		case refused != nil && refused.Kind == controller.DuplicateBroker:
+			return 0, fmt.Errorf("%w: node %d is registered at %s, and is heard from; this one has a copy of its data directory, or the same one under another lock",
+				credential.ErrNodeAlive, n.id.nodeID, describeAddress(n.image.Load().Brokers[n.id.nodeID]))
 		case refused != nil:
 			return 0, refused
 		case !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, quorum.ErrNotLeader):
@@ -159,6 +169,15 @@ func askToRegister(ctx context.Context, n *Node, g *controller.Registration) (ep
 		case <-ctx.Done():
 		}
 	}
+}
+
+// describeAddress says where other nodes reach a registered one.
+func describeAddress(b *meta.Broker) string {
+	if b == nil {
+		return "an unknown address"
+	}
+	host, port := b.Address()
+	return net.JoinHostPort(host, strconv.Itoa(int(port)))
 }
 
 func tryToRegister(ctx context.Context, n *Node, g *controller.Registration) (epoch int64, refused *controller.Error, err error) {

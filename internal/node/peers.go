@@ -241,13 +241,14 @@ func (p *peers) noteEvent(e peer.Event) {
 	if p.isOpen.Load() {
 		p.commands.Notify(e)
 	}
-	p.tellReach(e)
 	// A node whose cluster was recovered without it must end, too: with others like it, it could go on as the cluster
 	// that was before, and serve clients who mean the other one. The one that says so has proven itself.
 	if errors.Is(e.Err, credential.ErrNodeRemoved) || errors.Is(e.Err, credential.ErrDiallerBehind) {
 		p.isRemoved.Store(true)
 		p.fail(fmt.Errorf("node %d says: %w", e.Node, e.Err))
+		return
 	}
+	p.tellReach(e)
 }
 
 // tellReach logs when another node cannot be reached, and when it can be again.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"sync"
 	"time"
 
@@ -179,6 +180,19 @@ func (n *Links) TryGet(node int32, p Purpose) (c *Conn, ok bool) {
 	}
 	c, _ = k.current()
 	return c, c != nil
+}
+
+// Probe opens a connection to an address, and closes it. The error is ErrDialRefused if nobody listens there.
+func (n *Links) Probe(ctx context.Context, address string) error {
+	dial := n.cfg.Dial
+	if dial == nil {
+		dial = new(net.Dialer).DialContext
+	}
+	c, err := dial(ctx, "tcp", address)
+	if err != nil {
+		return classify(err)
+	}
+	return c.Close()
 }
 
 // Retain drops the links to all nodes but those that are wanted.

@@ -179,8 +179,7 @@ func (a *activeController) register(g *controller.Registration, end func(epoch i
 		a.live.Stopped(id, old.Epoch)
 	}
 	if old != nil {
-		same := old.Directory == meta.UUID{} || old.Directory == g.Broker.Directory
-		alive = a.live.IsAlive(a.n.now(), id, old.Epoch, same)
+		alive = a.live.IsAlive(a.n.now(), id, old.Epoch, controller.IsInPlace(old, &g.Broker))
 	}
 	var epoch int64
 	a.run(&command{decide: func(r *controller.Rules) (controller.Part, *controller.Error) {
