@@ -22,8 +22,9 @@ const (
 	// forRecords and forReports are the connections of a follower's node to a leader's: a report must not
 	// wait behind an answer with records, nor behind a fetch that waits for some.
 	forRecords, forReports = 0, 1
-	// maxAnswer bounds an answer with records. Its first batch may be larger than what was asked for.
-	maxAnswer = math.MaxInt32 / 2
+	// anyBatch is the largest batch that a follower takes from each leader, whatever the settings are now: in an
+	// earlier version of them it may have been stored. So much does a request have by default.
+	anyBatch = 100 << 20
 	// maxFetches is how many fetches of other nodes are served at a time. A node has one under way.
 	maxFetches = 1 << 10
 	// proposalTime is how long it may take to have proposals decided. Newer ones wait for them.
@@ -67,7 +68,7 @@ func (t *Replicas) Fetch(ctx context.Context, leader int32, q *replica.FetchRequ
 		return nil, err
 	}
 	into := t.memory.take(leader)
-	b, err := conn.CallInto(ctx, peer.ReplicaFetch, encodeFetch(q), into.buffer, maxAnswer)
+	b, err := conn.CallInto(ctx, peer.ReplicaFetch, encodeFetch(q), into.buffer, largestAnswer(q))
 	if err != nil {
 		return nil, err // nobody has the memory: it was for much more than nothing
 	}
@@ -81,6 +82,13 @@ func (t *Replicas) Fetch(ctx context.Context, leader int32, q *replica.FetchRequ
 	}
 	into.answer.Reuse = func(*replica.FetchAnswer) { t.memory.put(leader, into) }
 	return &into.answer, nil
+}
+
+// largestAnswer is how many bytes the answer to a request may have. Its first batch may be larger than all
+// that was asked for (KIP-74).
+func largestAnswer(q *replica.FetchRequest) int {
+	head := 1 + 8 + 4 + replica.MaxAnswered*answerSize
+	return min(head+q.MaxBytes+max(q.LargestBatch, anyBatch), math.MaxInt32/2)
 }
 
 // Report tells a leader of durable ends. It implements replica.Transport.

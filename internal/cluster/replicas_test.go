@@ -24,6 +24,7 @@ import (
 	"github.com/leatstream/leat/internal/replica/progress"
 	"github.com/leatstream/leat/internal/storage"
 	"github.com/leatstream/leat/internal/vfs"
+	"github.com/leatstream/leat/internal/wire"
 )
 
 // keeper is a member with replicas.
@@ -276,6 +277,49 @@ func TestFetchesThatWait(t *testing.T) {
 	}
 	if _, err := two.replicas.Fetch(t.Context(), 1, fetch); !errors.Is(err, ErrBusy) {
 		t.Error("after the end:", err)
+	}
+}
+
+// endless is a section of an answer, of zeros.
+type endless int
+
+func (endless) ReadAt(p []byte, _ int64) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+func (e endless) Len() int { return int(e) }
+
+func (endless) Fd() (fd uintptr, pos int64, ok bool) { return 0, 0, false }
+
+func (endless) Release() {}
+
+// TestAnswersAreBounded proves that a follower takes an answer with as many bytes as it has asked for and one
+// batch, and no larger one, whatever the leader announces.
+func TestAnswersAreBounded(t *testing.T) {
+	q := &replica.FetchRequest{Replica: 1, MaxBytes: 1 << 20}
+	plain := largestAnswer(q)
+	if plain < 101<<20 || plain > 102<<20 {
+		t.Errorf("%d bytes for 1 MiB", plain)
+	}
+	q.LargestBatch = 200 << 20
+	if got := largestAnswer(q); got != plain+100<<20 {
+		t.Errorf("%d bytes where a batch of 200 MiB is allowed", got)
+	}
+	q.LargestBatch = 0
+	w := newWorld(t)
+	one := w.startKeeper(1, nil)
+	w.startMember(2, nil, options{}, func(*member, context.Context) []peer.Handler {
+		return []peer.Handler{{Key: peer.ReplicaFetch, From: peer.Nodes, Serve: func(_ *peer.Identity, r *wire.Request) error {
+			p := r.Begin()
+			p.B = append(p.B, byte(statusDone))
+			p.Attach(endless(plain))
+			r.Send(p)
+			return nil
+		}}}
+	})
+	if _, err := one.replicas.Fetch(t.Context(), 2, q); !errors.Is(err, peer.ErrTooLarge) {
+		t.Error(err)
 	}
 }
 

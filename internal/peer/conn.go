@@ -25,6 +25,8 @@ const (
 	maxOutstanding = 1 << 10   // calls that are not answered
 	writeSize      = 256 << 10 // bytes that the other end must take within the time of a write
 	writeTime      = wire.PeerSilence + 2*time.Second
+	partSize       = 256 << 10 // bytes of an answer that the other end must send within partTime
+	partTime       = writeTime
 	readSize       = 16 << 10  // bytes that are read at a time; the rest of a larger answer is read where it belongs
 	keptSize       = 256 << 10 // the largest buffer that the writer uses again
 
@@ -111,9 +113,9 @@ func (c *Conn) Call(ctx context.Context, key int16, body []byte) ([]byte, error)
 }
 
 // CallInto is Call for answers that may be large: an answer has at most so many bytes, and is read into
-// the memory of into if that suffices, else into new memory. The memory belongs to the connection until
-// CallInto returns. An answer that is larger ends the connection, and so does a context that ends
-// while the answer is read.
+// the memory of into if that suffices, else into new memory, which grows as bytes come. The memory belongs to
+// the connection until CallInto returns. An answer that is larger ends the connection, and so does one that
+// does not go on, and a context that ends while the answer is read.
 func (c *Conn) CallInto(ctx context.Context, key int16, body, into []byte, most int) ([]byte, error) {
 	if !isKnown(key) || IsOneWay(key) || isHandshake(key) {
 		panic("BUG: a call with the key of " + NameOf(key))
@@ -348,7 +350,7 @@ func (c *Conn) readAnswer(r *bufio.Reader) error {
 	if err != nil {
 		return err
 	}
-	a := &answerReader{r, left}
+	a := &answerReader{r: r, nc: c.nc, left: left}
 	l, err := c.beginAnswer(id)
 	switch {
 	case err != nil:
@@ -357,6 +359,9 @@ func (c *Conn) readAnswer(r *bufio.Reader) error {
 		err = a.discard(a.left)
 	default:
 		err = l.readAnswer(a)
+	}
+	if err == nil {
+		err = a.endTime()
 	}
 	if err != nil {
 		return err

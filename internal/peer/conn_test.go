@@ -9,6 +9,7 @@ import (
 	"fmt"
 	mathrand "math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -637,6 +638,88 @@ func TestSilentAcceptors(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestAnnouncedAnswersTakeLittle proves that an answer which is announced takes no more memory than has come,
+// about, and that a large answer which does come is whole, whatever memory its caller has for it.
+func TestAnnouncedAnswersTakeLittle(t *testing.T) {
+	w := newWorld(t)
+	body := make([]byte, 5<<20+7)
+	for i := range body {
+		body[i] = byte(i * i >> 8)
+	}
+	addr := fakeNode(w, func(c *raw) {
+		for {
+			id, asked, err := c.request()
+			switch {
+			case err != nil:
+				return
+			case len(asked) == 0:
+				c.answer(id, body)
+			default:
+				c.Write(append(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 1<<30), uint32(id)), make([]byte, 500)...))
+			}
+		}
+	})
+	c := dial(t, addr, w.dialler(1, 2))
+	for _, into := range [][]byte{nil, make([]byte, 10), make([]byte, 2<<20), make([]byte, 5<<20+7), make([]byte, 6<<20)} {
+		if got, err := c.CallInto(t.Context(), peer.PullMetadata, nil, into, len(body)); err != nil || !bytes.Equal(got, body) {
+			t.Errorf("into %d bytes: %d bytes, %v", len(into), len(got), err)
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := c.CallInto(t.Context(), peer.PullMetadata, []byte("announce"), nil, 1<<30)
+		ended <- err
+	}()
+	eventually(t, "the answer is being read", func() bool { return c.IsReading() })
+	c.Close()
+	if err := <-ended; !errors.Is(err, peer.ErrClosed) {
+		t.Error(err)
+	}
+	if runtime.ReadMemStats(&after); after.TotalAlloc-before.TotalAlloc > 16<<20 {
+		t.Errorf("%d bytes were taken", after.TotalAlloc-before.TotalAlloc)
+	}
+}
+
+// TestAnswersThatStop proves that an answer which has begun and does not go on ends the connection, and that
+// one which does not begin may be waited for.
+func TestAnswersThatStop(t *testing.T) {
+	w := newWorld(t)
+	synctest.Test(t, func(t *testing.T) {
+		c, err := peer.Dial(t.Context(), "two:9092", w.dialler(1, 2), pipes(func(far net.Conn) {
+			c := &raw{t, far}
+			if err := acceptOn(w, c); err != nil {
+				t.Error(err)
+				return
+			}
+			for range 2 {
+				id, _, err := c.request()
+				if err != nil {
+					t.Error(err)
+				}
+				time.Sleep(time.Hour)
+				c.answer(id, make([]byte, 1<<20))
+			}
+			id, _, _ := c.request()
+			c.Write(append(binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(nil, 1<<20), uint32(id)), make([]byte, 500)...))
+			c.awaitClosed()
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		for range 2 {
+			if b, err := c.Call(t.Context(), peer.PullMetadata, nil); len(b) != 1<<20 || err != nil {
+				t.Fatal(len(b), err)
+			}
+		}
+		if _, err := c.Call(t.Context(), peer.PullMetadata, nil); !errors.Is(err, peer.ErrSilent) {
+			t.Error(err)
+		}
+	})
 }
 
 // TestKeys proves that the keys have names and that those that are not answered are known.

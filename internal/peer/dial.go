@@ -112,7 +112,7 @@ func readHandshake(nc net.Conn, key int16, most int) ([]byte, error) {
 	if id != int32(key) {
 		return nil, fmt.Errorf("%w: an answer with the correlation id %d, which is not the next one", ErrProtocol, id)
 	}
-	return readInto(nc, left, nil, most)
+	return readSmall(nc, left, most)
 }
 
 // doUntil does something with a connection, which fails when the context ends. Errors of the network

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"time"
 )
 
 const (
@@ -13,6 +14,8 @@ const (
 
 	requestHead   = 2 + 2 + 4 + 2 // bytes of a request's header without a client id
 	maxHeaderTags = 64            // tagged fields of an answer's header; there are none today
+
+	firstMemory = 1 << 20 // bytes of an answer for which there is memory before any has come
 )
 
 // message is a request to be sent.
@@ -46,8 +49,31 @@ func (m *message) appendFrame(b []byte, id int32) []byte {
 
 // answerReader reads one answer behind its correlation id.
 type answerReader struct {
-	r    *bufio.Reader
-	left int // bytes of the answer that were not read
+	r     *bufio.Reader
+	nc    readDeadliner // below r
+	left  int           // bytes of the answer that were not read
+	timed bool          // a deadline is set
+}
+
+// readDeadliner is a connection, of which reads fail after a time.
+type readDeadliner interface{ SetReadDeadline(t time.Time) error }
+
+// limitTime gives the other end some time for the next bytes of the answer. An answer that has begun is not
+// waited for: whoever sends it has all of it.
+func (a *answerReader) limitTime(n int) error {
+	if a.r.Buffered() >= n {
+		return nil
+	}
+	a.timed = true
+	return a.nc.SetReadDeadline(time.Now().Add(partTime))
+}
+
+// endTime ends the limit: the next answer may be waited for.
+func (a *answerReader) endTime() error {
+	if !a.timed {
+		return nil
+	}
+	return a.nc.SetReadDeadline(time.Time{})
 }
 
 // readHead reads the length and the correlation id of an answer.
@@ -74,6 +100,9 @@ func (a *answerReader) ReadByte() (byte, error) {
 
 // skipTags skips the tagged fields of the header.
 func (a *answerReader) skipTags() error {
+	if err := a.limitTime(a.left); err != nil {
+		return err
+	}
 	count, err := binary.ReadUvarint(a)
 	if err != nil {
 		return err
@@ -101,29 +130,59 @@ func (a *answerReader) skipTags() error {
 
 // discard skips bytes of the answer.
 func (a *answerReader) discard(n int) error {
-	a.left -= n
-	_, err := a.r.Discard(n)
-	return err
+	for a.left -= n; n > 0; {
+		part := min(n, partSize)
+		if err := a.limitTime(part); err != nil {
+			return err
+		}
+		if _, err := a.r.Discard(part); err != nil {
+			return err
+		}
+		n -= part
+	}
+	return nil
 }
 
-// readBody reads the rest of the answer, into the memory of into if that suffices.
+// readBody reads the rest of the answer, unless it is too large, into the memory of into if that suffices.
+// More memory is taken as bytes come: a large answer is quickly announced.
 func (a *answerReader) readBody(into []byte, most int) ([]byte, error) {
 	n := a.left
 	a.left = 0
-	return readInto(a.r, n, into, most)
+	if n > most {
+		return nil, describeLarge(n, most)
+	}
+	b := into[:0]
+	if cap(b) == 0 {
+		b = make([]byte, 0, min(n, firstMemory))
+	}
+	for len(b) < n {
+		if len(b) == cap(b) {
+			b = append(make([]byte, 0, min(n, max(firstMemory, 2*cap(b)))), b...)
+		}
+		part := b[len(b):min(n, cap(b), len(b)+partSize)]
+		if err := a.limitTime(len(part)); err != nil {
+			return nil, err
+		}
+		if _, err := io.ReadFull(a.r, part); err != nil {
+			return nil, err
+		}
+		b = b[:len(b)+len(part)]
+	}
+	return b, nil
 }
 
-// readInto reads n bytes, into the memory of into if that suffices, unless they are too many.
-func readInto(r io.Reader, n int, into []byte, most int) ([]byte, error) {
+func describeLarge(n, most int) error {
+	return fmt.Errorf("%w: an answer of %d bytes, where at most %d are expected", ErrTooLarge, n, most)
+}
+
+// readSmall reads n bytes, unless they are too many.
+func readSmall(r io.Reader, n, most int) ([]byte, error) {
 	if n > most {
-		return nil, fmt.Errorf("%w: an answer of %d bytes, where at most %d are expected", ErrTooLarge, n, most)
+		return nil, describeLarge(n, most)
 	}
-	if cap(into) < n {
-		into = make([]byte, n)
-	}
-	into = into[:n]
-	if _, err := io.ReadFull(r, into); err != nil {
+	b := make([]byte, n)
+	if _, err := io.ReadFull(r, b); err != nil {
 		return nil, err
 	}
-	return into, nil
+	return b, nil
 }

@@ -43,6 +43,7 @@ type fetcher struct {
 	// These belong to the goroutine that fetches.
 	session uint64 // 0: the next request begins one
 	number  uint32 // of the next request in the session
+	largest int    // batch that the settings of the partitions in the session allow, when they were asked for
 
 	mu        sync.Mutex // guards the fields below, and those of slots that say so
 	slots     map[PartitionID]*slot
@@ -258,6 +259,7 @@ func (f *fetcher) makeRequest() *FetchRequest {
 			continue
 		}
 		sl.sent, sl.epoch = q.ID, q.Epoch
+		f.largest = max(f.largest, sl.fo.p.topic.Settings().MaxMessageBytes)
 		r.Partitions = append(r.Partitions, PartitionFetch{
 			ID: sl.fo.p.id, Epoch: q.Epoch, Assigned: q.Assigned, Offset: q.Offset, LastEpoch: q.LastEpoch, Start: q.Start, Durable: q.Durable,
 			CannotStore: q.CannotStore, IsDamaged: q.IsDamaged,
@@ -266,7 +268,7 @@ func (f *fetcher) makeRequest() *FetchRequest {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	r.Reports = f.takeRepeatsLocked()
+	r.Reports, r.LargestBatch = f.takeRepeatsLocked(), f.largest
 	if f.session == 0 && len(r.Partitions) == 0 || f.session != 0 && f.asked == 0 && len(forgotten) == 0 {
 		return nil
 	}
@@ -391,7 +393,7 @@ func pause(ctx context.Context, d time.Duration) {
 // loseSession takes that a request gets no answer, or that the leader does not have the session: no
 // fetch stands any more, and the next request begins another session.
 func (f *fetcher) loseSession() {
-	f.session, f.number = 0, 0
+	f.session, f.number, f.largest = 0, 0, 0
 	now := f.host.Now()
 	var lost []*slot
 	f.mu.Lock()

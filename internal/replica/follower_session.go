@@ -9,8 +9,8 @@ import (
 )
 
 const (
-	// maxAnswered is the largest number of partitions in one answer.
-	maxAnswered = 1000
+	// MaxAnswered is the largest number of partitions in one answer.
+	MaxAnswered = 1000
 	// longestPoll is the longest time that a request may wait for records.
 	longestPoll = time.Minute
 )
@@ -272,7 +272,7 @@ type answeredSub struct {
 // collect makes an answer of all news.
 func (s *followerSession) collect(r *FetchRequest) *collection {
 	c := &collection{s: s, answer: &FetchAnswer{Session: s.id}, left: r.MaxBytes}
-	for len(c.answer.Partitions) < maxAnswered {
+	for len(c.answer.Partitions) < MaxAnswered {
 		sub := s.takeReady()
 		if sub == nil {
 			break

@@ -92,8 +92,8 @@ func BenchmarkIdleFollower(b *testing.B) {
 	}
 	serve()
 	all := r.Partitions
-	for i := 0; i < len(all); i += maxAnswered { // what was answered is asked again, and stands then
-		r.Partitions = all[i:min(i+maxAnswered, len(all))]
+	for i := 0; i < len(all); i += MaxAnswered { // what was answered is asked again, and stands then
+		r.Partitions = all[i:min(i+MaxAnswered, len(all))]
 		serve()
 	}
 	r.Partitions = nil

@@ -50,6 +50,9 @@ type FetchRequest struct {
 	MinBytes       int           // that it waits for
 	MaxBytes       int           // of all records in the answer
 	PartitionBytes int           // of the records of one partition
+	// LargestBatch is the largest batch that the settings of the partitions in the session allow. The leader is
+	// not told, since it knows: it bounds the answer.
+	LargestBatch int
 
 	Forgotten  []PartitionID // they leave the session, before Partitions enter it
 	Partitions []PartitionFetch
