@@ -11,7 +11,8 @@ import (
 )
 
 // These are the forms of what replicas say to each other. Numbers are big-endian. A list is its length
-// u32 and its elements, of which each has the same size.
+// u32 and its elements, of which each has the same size. A message to a leader or to the controller names
+// up to replica.MaxNamed partitions in a list.
 //
 //	ReplicaFetch   replica i32 | broker epoch i64 | session u64 | number u32
 //	               max wait in ms u32 | min bytes u32 | max bytes u32 | partition bytes u32
@@ -167,16 +168,26 @@ func (r *reader) readTroubles(q *replica.FetchRequest) {
 	}
 }
 
+// readNamed reads how many partitions of a kind a message names.
+func (r *reader) readNamed(size int) int {
+	n := r.readCount(size)
+	r.failed = r.failed || n > replica.MaxNamed
+	if r.failed {
+		return 0
+	}
+	return n
+}
+
 // decodeFetch decodes a follower's request. It aliases nothing.
 func decodeFetch(b []byte) (*replica.FetchRequest, error) {
 	r := &reader{b: b}
 	q := &replica.FetchRequest{Replica: r.readInt32(), BrokerEpoch: r.readInt64(), Session: r.readUint64(), Number: r.readUint32()}
 	q.MaxWait = time.Duration(r.readBound()) * time.Millisecond
 	q.MinBytes, q.MaxBytes, q.PartitionBytes = r.readBound(), r.readBound(), r.readBound()
-	for range r.readCount(partitionSize) {
+	for range r.readNamed(partitionSize) {
 		q.Forgotten = append(q.Forgotten, r.readPartition())
 	}
-	n := r.readCount(fetchSize)
+	n := r.readNamed(fetchSize)
 	if n > 0 {
 		q.Partitions = make([]replica.PartitionFetch, 0, n)
 	}
@@ -213,7 +224,7 @@ func appendReports(b []byte, reports []replica.PartitionReport) []byte {
 }
 
 func (r *reader) readReports() (reports []replica.PartitionReport) {
-	for range r.readCount(reportSize) {
+	for range r.readNamed(reportSize) {
 		reports = append(reports, replica.PartitionReport{ID: r.readPartition(), Epoch: r.readEpoch(), Assigned: r.readInt32(), Durable: r.readOffset()})
 	}
 	return reports
@@ -337,7 +348,7 @@ func (r *reader) readYields(q *proposals) {
 func decodeProposals(b []byte) (*proposals, error) {
 	r := &reader{b: b}
 	q := &proposals{broker: r.readInt32(), brokerEpoch: r.readInt64()}
-	for range r.readCount(changeSize) {
+	for range r.readNamed(changeSize) {
 		c := replica.InSyncChange{
 			ID: r.readPartition(), Epoch: r.readEpoch(), PartitionEpoch: r.readInt32(),
 		}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/peer"
@@ -146,21 +147,32 @@ func (t *Replicas) Handlers() []peer.Handler {
 
 var errNoReplicas = errors.New("the replicas of this node do not run")
 
+// decodedSize is about how many bytes a request takes when it is decoded, for each byte of its body.
+const decodedSize = 2
+
 func (t *Replicas) serveFetch(from *peer.Identity, r *wire.Request) error {
+	memory, err := r.Reserve(budget.Command, decodedSize*int64(r.BodySize())) // of budget.Peer, since it is a peer's
+	if err != nil {
+		return err
+	}
 	q, err := decodeFetch(r.Body())
 	if err == nil {
 		err = checkSelf(from, q.Replica)
 	}
 	if err != nil {
+		memory.Release()
 		return err
 	}
 	set := t.set.Load()
 	if set == nil {
+		memory.Release()
 		replyError(r, errNoReplicas)
 		return nil
 	}
-	t.work.serve(r, func(ctx context.Context) {
+	q.Release = memory.Release
+	isServed := t.work.serve(r, func(ctx context.Context) {
 		a, err := set.ServeFetch(ctx, q)
+		memory.Release()
 		if err != nil {
 			replyError(r, err)
 			return
@@ -170,6 +182,9 @@ func (t *Replicas) serveFetch(from *peer.Identity, r *wire.Request) error {
 		p.Attach(&recordsOf{a})
 		r.Send(p)
 	})
+	if !isServed {
+		memory.Release()
+	}
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/leatstream/leat/internal/budget"
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/meta"
@@ -37,6 +38,7 @@ type keeper struct {
 // addReplicas gives a member a store and a Set. It follows the metadata from follow on.
 func (k *keeper) addReplicas(ctx context.Context, m *member) []peer.Handler {
 	k.member = m
+	m.work = budget.New(budget.Config{Bytes: budget.MinBytes, Processors: 1})
 	static, err := config.NewStatic(m.id, nil)
 	if err != nil {
 		m.w.t.Fatal(err)
@@ -65,6 +67,9 @@ func (k *keeper) addReplicas(ctx context.Context, m *member) []peer.Handler {
 	m.closers = append(m.closers, func() {
 		if err := store.Close(); err != nil {
 			m.w.t.Error(err)
+		}
+		if u := m.work.Usage(budget.Peer); u.Used != 0 || u.Waiting != 0 {
+			m.w.t.Errorf("work memory for the requests of other nodes at the end of node %d: %+v", m.id, u)
 		}
 	}, k.set.Close, func() {
 		m.meta.setFollow(func(*meta.Delta, *meta.Image) {})
@@ -217,6 +222,9 @@ func TestReplicasOverSockets(t *testing.T) {
 			t.Errorf("node %d does not have what is committed", k.id)
 		}
 	}
+	if lead.work.TakePeak(budget.Peer) == 0 {
+		t.Error("the requests of followers have reserved no memory")
+	}
 	lead.ctl.KeepLinks()
 	lead.links.Get(t.Context(), 3, peer.Commands)
 	three.beat(t.Context())
@@ -349,6 +357,8 @@ func TestReplicasSpeakForThemselves(t *testing.T) {
 		"reports with more behind":     {peer.DurableEnds, append(encodeDurable(&replica.Reports{Replica: 2}), 0)},
 		"proposals that promise more":  {peer.AlterInSync, binary.BigEndian.AppendUint32((&proposals{broker: 2}).encode()[:12], 1<<31)},
 		"a fetch with negative ends":   {peer.ReplicaFetch, encodeFetch(&replica.FetchRequest{Replica: 2, Partitions: []replica.PartitionFetch{{Offset: -1}}})},
+		"a fetch of too many":          {peer.ReplicaFetch, encodeFetch(&replica.FetchRequest{Replica: 2, Partitions: make([]replica.PartitionFetch, replica.MaxNamed+1)})},
+		"too many proposals":           {peer.AlterInSync, (&proposals{broker: 2, changes: make([]replica.InSyncChange, replica.MaxNamed+1)}).encode()},
 		"a fetch of partition minus 1": {peer.ReplicaFetch, encodeFetch(&replica.FetchRequest{Replica: 2, Forgotten: []replica.PartitionID{{Partition: -1}}})},
 	} {
 		conn, err := links.Get(t.Context(), 1, peer.Commands)

@@ -37,9 +37,9 @@ func newWorker(ctx context.Context, most int) *worker {
 
 // serve has a request served on a goroutine, or refuses it if there are too many. serve must have it
 // answered, soon after the context has ended. It uses the body only if that is kept.
-func (w *worker) serve(r *wire.Request, serve func(ctx context.Context)) {
+func (w *worker) serve(r *wire.Request, serve func(ctx context.Context)) (isStarted bool) {
 	conn := r.Conn // an answered request belongs to others
-	isStarted := w.start(func() {
+	isStarted = w.start(func() {
 		defer conn.Contain()
 		defer w.noteEnd()
 		ctx, cancel := w.link(conn)
@@ -49,6 +49,7 @@ func (w *worker) serve(r *wire.Request, serve func(ctx context.Context)) {
 	if !isStarted {
 		replyError(r, ErrBusy)
 	}
+	return isStarted
 }
 
 // start starts a goroutine, unless there are too many or the worker is closed.

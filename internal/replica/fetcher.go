@@ -10,14 +10,10 @@ import (
 	"github.com/leatstream/leat/internal/storage"
 )
 
-const (
-	// maxAsked is the largest number of partitions about which one request has news, and of those that
-	// leave the session with it, so that requests are small and a node with many partitions has the first
-	// of them soon.
-	maxAsked = 1000
-	// maxReported is the largest number of partitions in one message of reports.
-	maxReported = 1000
-)
+// maxAsked is the largest number of partitions about which one request has news, and of those that
+// leave the session with it, so that requests are small and a node with many partitions has the first
+// of them soon.
+const maxAsked = MaxNamed
 
 // fetcher fetches the records of all partitions that one node leads and this node follows. It has at
 // most one fetch under way, in a session that the leader keeps (FetchRequest). A request names only
@@ -336,7 +332,7 @@ func (f *fetcher) noteAsked(sl *slot) {
 // takeRepeatsLocked takes the reports since the last request, but for those of partitions whose fetches
 // are in this request.
 func (f *fetcher) takeRepeatsLocked() (reports []PartitionReport) {
-	n := min(len(f.repeats), maxReported)
+	n := min(len(f.repeats), MaxNamed)
 	for _, sl := range f.repeats[:n] {
 		if sl.reported != nil && sl.isKnown {
 			reports = append(reports, *sl.reported)
@@ -517,7 +513,7 @@ func (f *fetcher) sendReports(ctx context.Context) {
 // makeReports makes the next message of reports; nil: there is none.
 func (f *fetcher) makeReports() *Reports {
 	r := &Reports{Replica: f.host.cfg.NodeID, BrokerEpoch: f.host.brokerEpoch.Load()}
-	for len(r.Partitions) < maxReported {
+	for len(r.Partitions) < MaxNamed {
 		sl := f.takeReported()
 		if sl == nil {
 			break

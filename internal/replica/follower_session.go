@@ -6,11 +6,22 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/leatstream/leat/internal/replica/progress"
 )
 
 const (
 	// MaxAnswered is the largest number of partitions in one answer.
 	MaxAnswered = 1000
+	// MaxNamed is the largest number of partitions that a message names of each kind: those to be fetched, those
+	// that leave the session, reports, and proposals for in-sync sets.
+	MaxNamed = 1000
+	// spareFollowed is how many partitions a session may have beyond those of the cluster: the follower may
+	// know of new ones before the leader does.
+	spareFollowed = 10_000
+	// leastMaxBytes is how many bytes of records an answer may have however few this node asks for as a
+	// follower: the default of replica.fetch.response.max.bytes.
+	leastMaxBytes = 10 << 20
 	// longestPoll is the longest time that a request may wait for records.
 	longestPoll = time.Minute
 )
@@ -36,17 +47,18 @@ type followerSession struct {
 	brokerEpoch int64
 	heard       atomic.Pointer[heardFollower] // by its last request
 
-	turn   chan struct{} // of size 1; filled while a request is served, to which the next two fields belong
-	number uint32        // of the next request
-	subs   map[PartitionID]*subscription
+	turn    chan struct{} // of size 1; filled while a request is served, to which the next three fields belong
+	number  uint32        // of the next request
+	subs    map[PartitionID]*subscription
+	refused []PartitionID // by the next answer, since the session has too many partitions
 
 	poll    Poll
 	woken   chan struct{} // of size 1; filled: the poll was fired by another goroutine
 	isEnded atomic.Bool   // another session has taken its place
 
 	mu      sync.Mutex
-	ready   []*subscription // guarded by mu: they may have news, the oldest first
-	missing []*subscription // guarded by mu: their partitions are not here
+	ready   []*subscription            // guarded by mu: they may have news, the oldest first
+	missing map[*subscription]struct{} // guarded by mu: their partitions are not here
 }
 
 // Wake has the request that waits go on.
@@ -61,8 +73,8 @@ func (c *followerSessions) serve(ctx context.Context, r *FetchRequest) (*FetchAn
 	s.heard.Store(&heardFollower{r.Replica, r.BrokerEpoch, c.host.Now(), r.IsFull})
 	select {
 	case s.turn <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	default: // a follower has one request under way
+		return nil, ErrSessionLost
 	}
 	defer func() { <-s.turn }()
 	if s.isEnded.Load() || r.Number != s.number {
@@ -70,6 +82,7 @@ func (c *followerSessions) serve(ctx context.Context, r *FetchRequest) (*FetchAn
 	}
 	s.number++
 	s.takeRequest(r)
+	r.release()
 	return s.answer(ctx, r)
 }
 
@@ -122,7 +135,7 @@ func (c *followerSessions) lookAgain() {
 		missing := s.missing
 		s.missing = nil
 		s.mu.Unlock()
-		for _, sub := range missing {
+		for sub := range missing {
 			sub.noteNews(newsBytes)
 		}
 	}
@@ -157,12 +170,17 @@ func (s *followerSession) takeRequest(r *FetchRequest) {
 	for _, id := range r.Forgotten {
 		if sub := s.subs[id]; sub != nil {
 			sub.leavePartition()
+			s.forgetMissing(sub)
 			sub.isAsked = false
 			delete(s.subs, id)
 		}
 	}
 	for i := range r.Partitions {
 		sub := s.subs[r.Partitions[i].ID]
+		if sub == nil && len(s.subs) >= int(s.host.partitions.Load())+spareFollowed {
+			s.refused = append(s.refused, r.Partitions[i].ID)
+			continue
+		}
 		if sub == nil {
 			sub = &subscription{s: s, id: r.Partitions[i].ID}
 			s.subs[sub.id] = sub
@@ -173,6 +191,22 @@ func (s *followerSession) takeRequest(r *FetchRequest) {
 	for i := range r.Reports {
 		s.all.takeReport(r.Replica, r.BrokerEpoch, &r.Reports[i])
 	}
+}
+
+// noteMissing has the session look for a partition again when the metadata have changed.
+func (s *followerSession) noteMissing(sub *subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.missing == nil {
+		s.missing = map[*subscription]struct{}{}
+	}
+	s.missing[sub] = struct{}{}
+}
+
+func (s *followerSession) forgetMissing(sub *subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.missing, sub)
 }
 
 // answer answers a request when there is enough to tell, or its time is over.
@@ -258,7 +292,7 @@ type collection struct {
 	answer    *FetchAnswer
 	left      int             // bytes of records that still fit
 	bytes     int             // what counts for MinBytes: records, and news of which a follower is told at once
-	answered  []answeredSub   // parallel to answer.Partitions
+	answered  []answeredSub   // those of answer.Partitions, but for refused ones
 	held      []*subscription // they have news that this answer cannot have
 	throttled time.Duration   // after which a throttled partition may be read; 0: none is throttled
 }
@@ -271,7 +305,8 @@ type answeredSub struct {
 
 // collect makes an answer of all news.
 func (s *followerSession) collect(r *FetchRequest) *collection {
-	c := &collection{s: s, answer: &FetchAnswer{Session: s.id}, left: r.MaxBytes}
+	c := &collection{s: s, answer: &FetchAnswer{Session: s.id}, left: min(r.MaxBytes, max(s.host.replication.Load().FetchMaxBytes, leastMaxBytes))}
+	c.refuse()
 	for len(c.answer.Partitions) < MaxAnswered {
 		sub := s.takeReady()
 		if sub == nil {
@@ -285,6 +320,15 @@ func (s *followerSession) collect(r *FetchRequest) *collection {
 		}
 	}
 	return c
+}
+
+// refuse answers the fetches of partitions for which the session has no room: the follower asks again later.
+func (c *collection) refuse() {
+	for _, id := range c.s.refused {
+		c.answer.Partitions = append(c.answer.Partitions, PartitionAnswer{ID: id, Verdict: progress.Unavailable})
+		c.bytes = newsBytes
+	}
+	c.s.refused = nil
 }
 
 // takeBuffer gives the answer a buffer.

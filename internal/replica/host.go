@@ -35,6 +35,7 @@ type host struct {
 	nodes       atomic.Pointer[nodes]
 	replication atomic.Pointer[config.Replication]
 	brokerEpoch atomic.Int64 // of this node's registration
+	partitions  atomic.Int64 // of the cluster
 	asLeader    quota        // leader.replication.throttled.rate
 	asFollower  quota        // follower.replication.throttled.rate
 
@@ -87,6 +88,7 @@ func (h *host) FindRack(name []byte) string {
 // followCluster takes what the metadata have of the nodes and of this node's configs. It is taken
 // before the partitions that the same change touches.
 func (h *host) followCluster(d *meta.Delta, img *meta.Image) {
+	h.partitions.Store(int64(img.NumPartitions()))
 	if d.Brokers {
 		n := newNodes(img)
 		h.nodes.Store(n)

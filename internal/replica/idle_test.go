@@ -90,8 +90,8 @@ func BenchmarkIdleFollower(b *testing.B) {
 		a.Release()
 		r.Session, r.Number = a.Session, r.Number+1
 	}
-	serve()
 	all := r.Partitions
+	serve()
 	for i := 0; i < len(all); i += MaxAnswered { // what was answered is asked again, and stands then
 		r.Partitions = all[i:min(i+MaxAnswered, len(all))]
 		serve()

@@ -10,7 +10,7 @@ import (
 
 const (
 	// maxProposed is the largest number of proposals in one request to the controller.
-	maxProposed = 1000
+	maxProposed = MaxNamed
 	// proposalTimeout is the time after which an attempt ends without an answer.
 	proposalTimeout = 10 * time.Second
 )

@@ -143,12 +143,7 @@ func (sub *subscription) enterPartition() bool {
 		sub.p = p
 		return true
 	}
-	s := sub.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !slices.Contains(s.missing, sub) {
-		s.missing = append(s.missing, sub)
-	}
+	sub.s.noteMissing(sub)
 	return false
 }
 

@@ -59,6 +59,19 @@ type FetchRequest struct {
 	// Reports repeats what was reported since the last request, of partitions that Partitions does not
 	// have, in case it was lost.
 	Reports []PartitionReport
+
+	// Release is called, at most once, by the leader's side when it does not need the lists any more; nil: nobody
+	// wants to know. The request may be parked long after that.
+	Release func()
+}
+
+// release gives the lists up.
+func (r *FetchRequest) release() {
+	r.Forgotten, r.Partitions, r.Reports = nil, nil, nil
+	if done := r.Release; done != nil {
+		r.Release = nil
+		done()
+	}
 }
 
 // PartitionFetch is the part of a request for one partition, as in progress.Fetch. It stands until
