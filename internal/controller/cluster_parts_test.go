@@ -116,7 +116,7 @@ func TestFirstLevelWritesNothingNew(t *testing.T) {
 	if errs, err := ctl.AlterReassignments(t.Context(), []Reassignment{{Partition{"t1", 0}, []int32{0}}}, true); err != nil || errs[0] != nil {
 		t.Fatal(errs, err)
 	}
-	if err := ctl.Maintain(t.Context(), Upkeep{Elections: 9, Moves: ReplicaMoves{Most: 9}}); err != nil {
+	if err := ctl.Maintain(t.Context(), 0, Upkeep{Elections: 9, Moves: 9}); err != nil {
 		t.Fatal(err)
 	}
 	m := c.Image()

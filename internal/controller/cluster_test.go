@@ -82,7 +82,7 @@ func (s *script) runCluster(out *strings.Builder, f []string) {
 		fmt.Fprintln(out, left, "left", err)
 	case "maintain":
 		most := number(s.t, options["moves"])
-		fmt.Fprintln(out, s.ctl.Maintain(ctx, Upkeep{Elections: int(number(s.t, options["elections"])), Moves: ReplicaMoves{Most: int(most)}}))
+		fmt.Fprintln(out, s.ctl.Maintain(ctx, s.now, Upkeep{Elections: int(number(s.t, options["elections"])), Moves: int(most)}))
 	case "finalize":
 		e, err := s.ctl.Finalize(ctx, words[1], int16(number(s.t, words[2])))
 		fmt.Fprintln(out, outcome(e), err)
@@ -116,11 +116,11 @@ func (s *script) register(out *strings.Builder, id int32, o map[string]string, c
 	fmt.Fprintln(out, "epoch", epoch, outcome(e), err)
 }
 
-// beat takes a node, epoch=n, applied=n, and early, fence, stop.
+// beat takes a node, epoch=n, applied=n, and early, fence, stop, full.
 func (s *script) beat(out *strings.Builder, id int32, o map[string]string, words []string) {
 	b := Beat{
 		Registered: Registered{ID: id}, Applied: s.c.applied(), Caught: !slices.Contains(words, "early"),
-		WantsFence: slices.Contains(words, "fence"), WantsStop: slices.Contains(words, "stop"),
+		WantsFence: slices.Contains(words, "fence"), WantsStop: slices.Contains(words, "stop"), NoRoom: slices.Contains(words, "full"),
 	}
 	if r := s.c.Image().Brokers[id]; r != nil {
 		b.Epoch = r.Epoch

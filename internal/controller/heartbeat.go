@@ -90,6 +90,7 @@ type Beat struct {
 	Caught     bool   // the image that it has applied shows this registration, and its directory has recorded the epoch
 	WantsFence bool   // it does not want to serve yet
 	WantsStop  bool   // it wants to shut down
+	NoRoom     bool   // its disk has too little room for replicas that nobody has asked for
 }
 
 // BeatAnswer is the answer to a heartbeat.
@@ -118,6 +119,7 @@ func (c *Controller) takeBeat(ctx context.Context, now time.Duration, beat *Beat
 	wanted := *beat
 	err = c.update(now, func(l *Liveness) {
 		l.Heard(now, beat.ID, beat.Epoch, beat.Applied)
+		l.NoteRoom(beat.ID, beat.Epoch, !beat.NoRoom)
 		if beat.WantsStop {
 			l.NoteStop(beat.ID, beat.Epoch)
 		}
@@ -237,15 +239,25 @@ func (c *Controller) Tick(ctx context.Context, now time.Duration) error {
 
 // Upkeep says what Maintain does.
 type Upkeep struct {
-	Elections int          // at most so many leaders are moved back to preferred replicas; 0: none
-	Moves     ReplicaMoves // for topics that follow the size of the cluster
+	Elections int // at most so many leaders are moved back to preferred replicas; 0: none
+	Moves     int // of so many partitions replicas are on their way at a time, which nobody has asked for
 }
 
 // Maintain makes the changes that nobody asks for: it elects leaders where there are none,
 // moves leaders back to the preferred replicas, and gives topics that follow the size of the
-// cluster the replicas that they lack. It is called at intervals, on the active controller.
-func (c *Controller) Maintain(ctx context.Context, u Upkeep) error {
-	_, err := c.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) {
+// cluster the replicas that they lack, on nodes whose disks have room. It is called at intervals, on the active
+// controller.
+func (c *Controller) Maintain(ctx context.Context, now time.Duration, u Upkeep) error {
+	full := map[int32]bool{}
+	err := c.update(now, func(l *Liveness) { full = l.WithoutRoom() })
+	if errors.Is(err, quorum.ErrNotLeader) {
+		return nil // the node that leads does it
+	}
+	if err != nil {
+		return err
+	}
+	moves := ReplicaMoves{Most: u.Moves, Room: func(id int32) bool { return !full[id] }}
+	_, err = c.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) {
 		return r.ElectMissing(), nil
 	})
 	if err != nil {
@@ -260,7 +272,7 @@ func (c *Controller) Maintain(ctx context.Context, u Upkeep) error {
 		return err
 	}
 	_, err = c.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) {
-		return r.FollowCluster(u.Moves), nil
+		return r.FollowCluster(moves), nil
 	})
 	return err
 }

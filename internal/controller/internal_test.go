@@ -26,7 +26,7 @@ func TestOffsetsTopicFollowsTheCluster(t *testing.T) {
 			if err := ctl.EnsureTopic(t.Context(), "__consumer_offsets"); err != nil {
 				t.Fatal(err)
 			}
-			if err := ctl.Maintain(t.Context(), Upkeep{Moves: ReplicaMoves{Most: 1000}}); err != nil {
+			if err := ctl.Maintain(t.Context(), 0, Upkeep{Moves: 1000}); err != nil {
 				t.Fatal(err)
 			}
 			takeIn(t, cl, ctl)

@@ -52,6 +52,7 @@ type session struct {
 	heard   time.Duration
 	applied uint64 // the index of the metadata log that the node has applied
 
+	full    bool   // its disk has no room for replicas that nobody has asked for
 	stops   bool   // it has wanted to stop, which it does not take back
 	moved   bool   // it leads nothing that another node could lead
 	movedAt uint64 // the index of the metadata log at which that was so
@@ -96,6 +97,25 @@ func (l *Liveness) Heard(now time.Duration, id int32, epoch int64, applied uint6
 	if s := l.session(id, epoch); s != nil {
 		s.state, s.heard, s.applied = present, now, max(s.applied, applied)
 	}
+}
+
+// NoteRoom takes whether a node's disk has room for replicas that nobody has asked for.
+func (l *Liveness) NoteRoom(id int32, epoch int64, has bool) {
+	if s := l.session(id, epoch); s != nil {
+		s.full = !has
+	}
+}
+
+// WithoutRoom are the nodes that have told that their disks have no such room, and those that were not heard
+// in this term or are gone.
+func (l *Liveness) WithoutRoom() map[int32]bool {
+	all := map[int32]bool{}
+	for id, s := range l.sessions {
+		if s.full || s.state != present {
+			all[id] = true
+		}
+	}
+	return all
 }
 
 // NoteStop takes that a node wants to stop.

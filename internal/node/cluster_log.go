@@ -21,6 +21,7 @@ type clusterChanges struct {
 // partitionChanges is what one change of the metadata means for partitions that were there before.
 type partitionChanges struct {
 	moved, lost, regained int      // partitions with another leader, with none any more, and with one again
+	given, got            int      // partitions for which other replicas were chosen, and those that have got them
 	shrinks, expands      int      // replicas that left and joined in-sync sets
 	offline, unclean      []string // names of some of those that have lost their leader, and that have one which may lack records
 	uncleanElections      int
@@ -69,6 +70,13 @@ func (p *partitionChanges) add(topic string, number int, from, to *meta.Partitio
 			p.unclean = append(p.unclean, name())
 		}
 	}
+	isMoving := func(p *meta.Partition) bool { return len(p.Adding) > 0 || len(p.Removing) > 0 }
+	switch was, is := isMoving(from), isMoving(to); {
+	case is && !was:
+		p.given++
+	case was && !is:
+		p.got++
+	}
 	for _, id := range from.ISR {
 		if !slices.Contains(to.ISR, id) {
 			p.shrinks++
@@ -90,6 +98,12 @@ func (p *partitionChanges) tell(log *slog.Logger) {
 	}
 	if p.uncleanElections > 0 {
 		log.Warn("partitions are led by replicas that may lack acknowledged records", "partitions", p.uncleanElections, "some", p.unclean)
+	}
+	if p.given > 0 {
+		log.Info("partitions are given other replicas", "partitions", p.given)
+	}
+	if p.got > 0 {
+		log.Info("partitions have the replicas that they were given, or keep those that they had", "partitions", p.got)
 	}
 	if p.shrinks > 0 || p.expands > 0 {
 		log.Info("in-sync sets have changed", "replicas_left", p.shrinks, "replicas_joined", p.expands)

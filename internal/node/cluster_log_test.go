@@ -57,6 +57,13 @@ func TestClusterIsToldOf(t *testing.T) {
 			nil,
 			[4]int64{1, 1, 1, 1},
 		},
+		"replicas are moved": {
+			topic(part(1, 1, all, nil), meta.Partition{PartitionEpoch: 1, Leader: 1, Replicas: all, ISR: all, Removing: []int32{1}}),
+			topic(meta.Partition{PartitionEpoch: 2, Leader: 1, Replicas: []int32{1, 2, 3, 4}, ISR: all, Adding: []int32{4}}, part(2, 1, all, nil)), nil, nil,
+			[]string{"given other replicas\" partitions=1", "partitions have the replicas"},
+			[]string{"WARN", "leader"},
+			[4]int64{},
+		},
 		"nothing": {
 			topic(part(1, 1, all, nil)), topic(part(1, 1, all, nil)),
 			map[int32]meta.BrokerState{1: active},

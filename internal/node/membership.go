@@ -46,6 +46,7 @@ type membership struct {
 	sessionEnds atomic.Int64 // the time of clock until which the session lasts, in ns: see hasSession
 	lagging     lagging
 	clocks      clockWatch
+	room        roomWatch
 	isLeaving   atomic.Bool // it has asked to stop: others are given what it leads
 	// nodesChanged is of size 1. If it is filled the registered nodes have changed since
 	// upkeep looked at them.
@@ -262,6 +263,7 @@ func sendHeartbeat(ctx context.Context, n *Node, stops bool) (controller.BeatAns
 	answer, refused, err := n.registrar.Heartbeat(ctx, &controller.Beat{
 		Registered: controller.Registered{ID: n.id.nodeID, Epoch: n.brokerEpoch.Load()}, Applied: applied,
 		Caught: b != nil && b.Incarnation == n.incarnation, WantsStop: n.isLeaving.Load(),
+		NoRoom: n.room.look(n.loggers.loggerOf(rootLogger), func() (avail, total int64, err error) { return n.fs.Free(n.cfg.Data) }),
 	})
 	if err == nil && refused != nil {
 		err = refused
@@ -464,11 +466,11 @@ func (u *upkeep) doDue(others bool) {
 	if img := n.image.Load(); !n.id.joined && img.Nodes[n.id.nodeID] == nil && img.Level() >= meta.LevelCluster { // the level was raised since the start
 		u.noteFailure("to have the cluster know the key of this node", admitSelf(n.ctx, n))
 	}
-	plan := controller.Upkeep{Moves: controller.ReplicaMoves{Most: movesAtOnce}}
+	plan := controller.Upkeep{Moves: movesAtOnce}
 	if s.BalanceLeaders && now >= u.balanceAt {
 		u.balanceAt, plan.Elections = now+s.BalanceInterval, electionsEach
 	}
-	u.noteFailure("to keep leaders and replicas in order", n.controller.Maintain(n.ctx, plan))
+	u.noteFailure("to keep leaders and replicas in order", n.controller.Maintain(n.ctx, n.clock(), plan))
 }
 
 // tellController logs when another node has become the active controller, and when none is known.
