@@ -330,6 +330,20 @@ func TestJoinIsRefused(t *testing.T) {
 		t.Errorf("a directory of another cluster: %v", err)
 	}
 	m.start(1, Config{Join: m.ports[:1], Token: revoked})
+	other := newCluster(t, 1)
+	other.stop(0)
+	n, err := other.tryStart(0, Config{Join: m.ports[:1]})
+	if err == nil {
+		select {
+		case err = <-n.Failed():
+		case <-time.After(time.Minute):
+		}
+	}
+	if err == nil || !strings.Contains(err.Error(), "another cluster") || !strings.Contains(err.Error(), "leave --join out") {
+		t.Errorf("a directory of another cluster, without a token: %v", err)
+	}
+	other.stop(0)
+	other.start(0, Config{})
 }
 
 // TestNodesMoveAtOnce proves that a cluster whose nodes have all got other addresses since they ran comes back when

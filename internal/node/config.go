@@ -38,7 +38,8 @@ type Config struct {
 	IDFrom    string   // who asked for ID, for messages; "": --id
 	Rack      string
 	// Join has the addresses of nodes, HOST:PORT, of whose cluster this node becomes a member at its first
-	// start, with Token. A data directory that has a node keeps it, and needs neither.
+	// start, with Token. A data directory that has a node keeps it, and needs neither; the node ends if those that answer
+	// belong to another cluster.
 	Join  []string
 	Token string // the text of a join token, a secret
 	// Settings are Kafka's broker configs that were given, by name (static configs).

@@ -14,6 +14,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/leatstream/leat/internal/credential"
@@ -100,6 +101,48 @@ func checkJoined(dir string, id identity, token string) error {
 			ErrDirectory, dir, id.clusterID, t.Cluster())
 	}
 	return nil
+}
+
+// watchJoined ends a node that has an identity, and was started with --join of nodes which all belong to another cluster, as far as they
+// answer. It waits for nobody: the nodes of a cluster that all start are found later, and a list may name this node.
+func watchJoined(n *Node) {
+	if len(n.cfg.Join) == 0 {
+		return
+	}
+	n.serving.Go(func() {
+		if foreign := findForeign(n.ctx, n.cfg.Join, n.id); foreign != "" {
+			n.noteFailure(fmt.Errorf("%w %s: its node belongs to cluster %s, and the node at %s, which is to be joined, belongs to another cluster; leave --join out to start that node, or choose another directory with --data",
+				ErrDirectory, n.cfg.Data, n.id.clusterID, foreign))
+		}
+	})
+}
+
+// findForeign asks the nodes at addresses for their cluster. It returns an address at which a node of another cluster is, unless a node of
+// this cluster answers at another one.
+func findForeign(ctx context.Context, addresses []string, id identity) (foreign string) {
+	own, err := credential.ParseClusterID(id.clusterID)
+	if err != nil {
+		return "" // preparePeers says so
+	}
+	self := credential.Self{Versions: peerVersions, Cluster: own, Epoch: id.epoch, NodeID: id.nodeID, Key: id.key}
+	nobody := credential.Target{Nodes: directory{image: meta.Empty}, NodeID: credential.AnyNode}
+	results := make([]error, len(addresses))
+	var asking sync.WaitGroup
+	for i, address := range addresses {
+		asking.Go(func() {
+			_, results[i] = peer.Dial(ctx, address, credential.DialAsNode(self, credential.Incarnation{}, nobody, rand.Reader), nil)
+		})
+	}
+	asking.Wait()
+	for i, err := range results {
+		switch {
+		case errors.Is(err, credential.ErrForeignCluster):
+			foreign = addresses[i]
+		case errors.Is(err, credential.ErrUnknownNode), errors.Is(err, credential.ErrWrongNode): // only a node of the same cluster says who it is
+			return ""
+		}
+	}
+	return foreign
 }
 
 // joinCluster makes the node of this directory a member of the cluster of other nodes.

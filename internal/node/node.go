@@ -146,6 +146,7 @@ func (n *Node) start(ctx context.Context) error {
 	if n.id, err = prepareIdentity(ctx, n.fs, &n.cfg, n.addresses.listenersToRegister(n.listeners), n.loggers.loggerOf(rootLogger)); err != nil {
 		return err
 	}
+	watchJoined(n)
 	if n.static, err = config.NewStatic(n.id.nodeID, n.cfg.Settings); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
