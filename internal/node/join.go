@@ -103,18 +103,15 @@ func checkJoined(dir string, id identity, token string) error {
 	return nil
 }
 
-// watchJoined ends a node that has an identity, and was started with --join of nodes which all belong to another cluster, as far as they
-// answer. It waits for nobody: the nodes of a cluster that all start are found later, and a list may name this node.
-func watchJoined(n *Node) {
-	if len(n.cfg.Join) == 0 {
-		return
+// checkJoinedNodes refuses a directory that has a node already if the nodes that are to be joined belong to another cluster, as far
+// as they answer. It may take as long as a connection to the slowest of them.
+func checkJoinedNodes(ctx context.Context, cfg *Config, id identity) error {
+	foreign := findForeign(ctx, cfg.Join, id)
+	if foreign == "" {
+		return nil
 	}
-	n.serving.Go(func() {
-		if foreign := findForeign(n.ctx, n.cfg.Join, n.id); foreign != "" {
-			n.noteFailure(fmt.Errorf("%w %s: its node belongs to cluster %s, and the node at %s, which is to be joined, belongs to another cluster; leave --join out to start that node, or choose another directory with --data",
-				ErrDirectory, n.cfg.Data, n.id.clusterID, foreign))
-		}
-	})
+	return fmt.Errorf("%w %s: its node belongs to cluster %s, and the node at %s, which is to be joined, belongs to another cluster; leave --join out to start that node, or choose another directory with --data",
+		ErrDirectory, cfg.Data, id.clusterID, foreign)
 }
 
 // findForeign asks the nodes at addresses for their cluster. It returns an address at which a node of another cluster is, unless a node of

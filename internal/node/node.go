@@ -146,7 +146,7 @@ func (n *Node) start(ctx context.Context) error {
 	if n.id, err = prepareIdentity(ctx, n.fs, &n.cfg, n.addresses.listenersToRegister(n.listeners), n.loggers.loggerOf(rootLogger)); err != nil {
 		return err
 	}
-	watchJoined(n)
+	n.serving.Go(func() { watchJoined(n) })
 	if n.static, err = config.NewStatic(n.id.nodeID, n.cfg.Settings); err != nil {
 		return fmt.Errorf("%w: %w", ErrConfig, err)
 	}
@@ -305,6 +305,14 @@ func (n *Node) watchQuorum() {
 	case <-n.quorum.Done():
 		n.noteFailure(fmt.Errorf("the node cannot follow the metadata any more: %w", nameNode(n.quorum.Err(), n.peers.metadata.NodeOf)))
 	case <-n.ctx.Done():
+	}
+}
+
+// watchJoined ends the node if it was started with --join of another cluster's nodes. The start does not wait for that: the nodes of
+// a cluster that all start are found later, and a list may name this node.
+func watchJoined(n *Node) {
+	if err := checkJoinedNodes(n.ctx, &n.cfg, n.id); err != nil {
+		n.noteFailure(err)
 	}
 }
 
