@@ -127,6 +127,10 @@ func promises(t *testing.T) map[string][]string {
 			fmt.Sprintf("`http://%s`", node.DefaultHTTP),
 			fmt.Sprintf("You need Go %s or newer", goVersion(t)),
 		},
+		"docs/cluster.md": {
+			fmt.Sprintf("less than a tenth free, or %d GiB,", number("internal/node", "keptRoom")>>30),
+			map[int64]string{int64(5 * time.Minute / time.Millisecond): "`leat.quorum.voter.away.ms`, five minutes unless set"}[setting("leat.quorum.voter.away.ms")],
+		},
 		"docs/commands.md": {
 			fmt.Sprintf("| %d | done |", number("internal/cli", "exitOK")),
 			fmt.Sprintf("| %d | failed", number("internal/cli", "exitFailed")),

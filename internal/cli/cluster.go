@@ -2,10 +2,12 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -15,22 +17,82 @@ import (
 )
 
 func (a *app) newCluster() *cobra.Command {
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use: "cluster", Short: "Show a cluster's nodes, or change which ones it has", Args: cobra.NoArgs, ValidArgsFunction: completeNothing,
 		Long: `Show the nodes of a cluster, who of them keeps the metadata, what each has and leads, and whether all
-partitions are as they should be. Other clusters than Leat's tell less.`,
+partitions are as they should be. Other clusters than Leat's tell less.
+
+With --wait it waits until all nodes serve and all replicas are in sync, and fails if they are not by
+then: so a script knows when the next node may be restarted.`,
+		Example: `  leat cluster
+  leat cluster --wait 10m`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.withClient(cmd.Context(), func(ctx context.Context, cl *kgo.Client) error {
-				c, err := admin.DescribeCluster(ctx, cl)
-				if err != nil {
-					return err
-				}
-				return a.show(c, func() string { return clusterText(c) })
-			})
+			c, err := a.awaitCluster(cmd.Context(), wait)
+			if c == nil {
+				return err
+			}
+			return errors.Join(a.show(c, func() string { return clusterText(c) }), err)
 		},
 	}
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait so long for all nodes to serve and all replicas to be in sync")
 	cmd.AddCommand(a.newClusterAPIs(), a.newClusterLogDirs(), a.newClusterLogLevel(), a.newClusterQuorum(), a.newClusterToken(), a.newClusterRemove(), a.newClusterRecover(), a.newClusterFinalize())
 	return a.addOutputFlag(a.addClientFlags(cmd))
+}
+
+// lookEvery is how often a verb looks whether what it waits for has happened.
+const lookEvery = 500 * time.Millisecond
+
+// awaitCluster describes the cluster when nothing is missing in it, or, with an error, when the time is over. If that is 0
+// it describes the cluster as it is.
+func (a *app) awaitCluster(ctx context.Context, wait time.Duration) (c *admin.Cluster, err error) {
+	over := time.Now().Add(wait)
+	for {
+		err = a.withClient(ctx, func(ctx context.Context, cl *kgo.Client) (err error) {
+			c, err = admin.DescribeCluster(ctx, cl)
+			return err
+		})
+		left := time.Until(over)
+		switch {
+		case wait == 0 || ctx.Err() != nil:
+			return c, err
+		case err == nil && describeMissing(c) == "":
+			return c, nil
+		case left <= 0 && err == nil:
+			return c, fmt.Errorf("after %s something is missing: %s", formatDuration(wait), describeMissing(c))
+		case left <= 0 || errors.Is(err, errUsage):
+			return nil, err
+		} // a node that restarts may answer nobody, or with an error
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(min(lookEvery, left)):
+		}
+	}
+}
+
+// describeMissing says what a cluster lacks that a cluster of which all nodes are well has; "": nothing.
+func describeMissing(c *admin.Cluster) string {
+	var all []string
+	serving := 0
+	for _, n := range c.Brokers {
+		if n.State == admin.Active && n.Err() == nil {
+			serving++
+		}
+	}
+	if serving < len(c.Brokers) {
+		all = append(all, fmt.Sprintf("%d of %s serve", serving, formatCount(len(c.Brokers), "node")))
+	}
+	if c.Controller < 0 {
+		all = append(all, "no controller is active")
+	}
+	if c.Offline > 0 {
+		all = append(all, formatCount(c.Offline, "partition")+" offline")
+	}
+	if c.UnderReplicated > 0 {
+		all = append(all, formatCount(c.UnderReplicated, "partition")+" under-replicated")
+	}
+	return strings.Join(all, ", ")
 }
 
 // clusterText describes a cluster for people.

@@ -2,7 +2,10 @@ package cli
 
 import (
 	"errors"
+	"net"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -170,5 +173,48 @@ func TestPlanLevel(t *testing.T) {
 	f(plan(2, fenced), nothing)
 	if _, err := planLevel(&admin.Cluster{Feature: "metadata.version", Level: 3}); err == nil || !strings.Contains(err.Error(), "no cluster of Leat") {
 		t.Error(err)
+	}
+}
+
+// TestWaitForTheCluster proves that a script is told when all is well, and what is missing when it is not.
+func TestWaitForTheCluster(t *testing.T) {
+	c := kfake.MustCluster(kfake.NumBrokers(3), kfake.SeedTopics(2, "t"))
+	t.Cleanup(c.Close)
+	var lacking atomic.Int32 // how many answers are left in which a replica is not in sync
+	c.ControlKey(kmsg.Metadata.Int16(), func(req kmsg.Request) (kmsg.Response, error, bool) {
+		c.KeepControl()
+		if req.(*kmsg.MetadataRequest).Topics != nil || lacking.Add(-1) < 0 { //nolint:forcetypeassert // it is of that key
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.MetadataResponse) //nolint:forcetypeassert // it is of that key
+		for i, addr := range c.ListenAddrs() {
+			b := kmsg.NewMetadataResponseBroker()
+			host, port, _ := net.SplitHostPort(addr)
+			n, _ := strconv.ParseInt(port, 10, 32)
+			b.NodeID, b.Host, b.Port = int32(i), host, int32(n)
+			resp.Brokers = append(resp.Brokers, b)
+		}
+		resp.ControllerID = 0
+		topic := kmsg.NewMetadataResponseTopic()
+		topic.Topic = kmsg.StringPtr("t")
+		p := kmsg.NewMetadataResponseTopicPartition()
+		p.Replicas, p.ISR = []int32{0, 1}, []int32{0}
+		topic.Partitions = append(topic.Partitions, p)
+		resp.Topics = append(resp.Topics, topic)
+		return resp, nil, true
+	})
+	run := func(wait string) (code int, out, errs string) {
+		var o, e strings.Builder
+		code = Main(t.Context(), []string{"cluster", "--wait", wait, "-b", c.ListenAddrs()[0]}, strings.NewReader(""), &o, &e)
+		return code, o.String(), e.String()
+	}
+	lacking.Store(3)
+	if code, out, errs := run("1h"); code != exitOK || !strings.Contains(out, "all their replicas are in sync") {
+		t.Errorf("it ends with %d:\n%s\n%s", code, out, errs)
+	}
+	lacking.Store(1 << 30)
+	code, out, errs := run("1s")
+	if code != exitFailed || !strings.Contains(out, "1 partition under-replicated") || !strings.Contains(errs, "leat: after 1s something is missing: 1 partition under-replicated") {
+		t.Errorf("it ends with %d:\n%s\n%s", code, out, errs)
 	}
 }
