@@ -50,7 +50,7 @@ func TestPeersAreExpectedInAClusterOnly(t *testing.T) {
 	var img atomic.Pointer[meta.Image]
 	n.image = img.Load
 	img.Store(meta.Empty())
-	p := limitPeers(&descriptors{peers: 3, waiting: 2}, &sizes{peers: 1}, func() bool { return !n.isAlone() })
+	p := limitPeers(&descriptors{peers: 3, waiting: 2}, &sizes{peers: 1}, n)
 	entry := meta.AppendLevel(nil, meta.LevelFeature, meta.LevelCluster)
 	for id := range int32(2) {
 		if p.Expected() {

@@ -339,6 +339,7 @@ func (n *Node) openBroker() error {
 }
 
 func serveListeners(n *Node) {
+	n.serving.Go(func() { n.peers.hosts.run(n.ctx) })
 	for i := range n.listeners {
 		n.serving.Go(func() { n.serveListener(&n.listeners[i].Listener) })
 	}

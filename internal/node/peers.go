@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -39,6 +40,7 @@ type peers struct {
 	isOpen      atomic.Bool // all of it is set
 	isRemoved   atomic.Bool // another node has said that this one was removed, or that the cluster was recovered without it
 	gate        gate
+	hosts       memberHosts
 	isCutOff    func() bool // no controller has heard of this node lately
 	join        []string    // addresses of members that this start was given
 	log         *slog.Logger
@@ -71,6 +73,9 @@ func (p *peers) prepare(ctx context.Context, cfg *peersConfig) error {
 	p.log, p.silent = cfg.log, map[int32]struct{}{}
 	p.join, p.isCutOff = cfg.join, cfg.isCutOff
 	p.image, p.directory = cfg.image, directory{cfg.image, cfg.members}
+	p.hosts = memberHosts{self: cfg.id.nodeID, image: cfg.image, changed: make(chan struct{}, 1), resolve: func(ctx context.Context, host string) ([]netip.Addr, error) {
+		return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	}}
 	p.links = peer.NewLinks(ctx, peer.LinksConfig{Find: p.findPeer, Notify: p.noteEvent})
 	p.metadata = cluster.NewQuorum(ctx, cluster.QuorumConfig{NodeID: cfg.id.nodeID, Links: p.links, Others: p.listOthers, NodeOf: p.findRaftID})
 	return nil
@@ -278,6 +283,7 @@ func (p *peers) activeController() int32 { return p.metadata.Leader() }
 func (p *peers) keepLinks() { p.commands.KeepLinks() }
 
 func (p *peers) followMembers() {
+	p.hosts.noteChange()
 	p.links.Retain(p.isMember)
 	p.door.Retain(func(c credential.Peer) bool { return c.Kind == credential.KindJoiner || p.isMember(c.NodeID) })
 }

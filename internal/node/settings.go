@@ -46,17 +46,18 @@ func (n *Node) wireConfig() wire.Config {
 		MemoryConns:   n.sizes.connections,
 		IdleTimeout:   s.MaxIdle,
 		RequestMemory: n.sizes.requests,
-		Peers:         limitPeers(&n.descriptors, &n.sizes, func() bool { return !n.peers.isAlone() }),
+		Peers:         limitPeers(&n.descriptors, &n.sizes, &n.peers),
 		Congestion:    s.Congestion, LocalCongestion: s.LocalCongestion,
 		Work: n.work,
 	}
 }
 
 // limitPeers says what a server keeps for other nodes. They are expected in a cluster of several.
-func limitPeers(d *descriptors, z *sizes, expected func() bool) wire.Peers {
+func limitPeers(d *descriptors, z *sizes, p *peers) wire.Peers {
 	return wire.Peers{
 		Handshake: peer.Handshake(),
-		Expected:  expected,
+		Expected:  func() bool { return !p.isAlone() },
+		IsMember:  p.hosts.isMember,
 		Conns:     d.peers, Waiting: d.waiting,
 		Memory: z.peers,
 	}

@@ -41,6 +41,10 @@ type Peers struct {
 	// Expected tells whether other nodes may connect now. It may be called by any goroutine; nil:
 	// none may, so there is no waiting room.
 	Expected func() bool
+	// IsMember tells whether a member of the cluster may connect from an address. Such a connection takes a
+	// stranger's place in the waiting room, if there is no other. It may be called by any goroutine; nil: no
+	// addresses are known.
+	IsMember func(ip netip.Addr) bool
 	Conns    int   // peers' connections for which there are file descriptors, beside MaxConns
 	Waiting  int   // connections in the waiting room for which there are file descriptors, beside both
 	Memory   int64 // bytes of receive buffers that clients cannot take, 8 MiB; larger requests of peers take RequestMemory

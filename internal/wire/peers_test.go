@@ -2,6 +2,7 @@ package wire
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"runtime"
@@ -187,6 +188,70 @@ func TestChallengedPlaces(t *testing.T) {
 		second.receive()
 		third.Close()
 		second.Close()
+		kept.Close()
+		shutdown(t, s)
+	})
+}
+
+// fromTo is a connection that has addresses, besides what it is made of; nil: only addresses.
+type fromTo struct {
+	net.Conn
+	client, server net.Addr
+}
+
+func (c fromTo) RemoteAddr() net.Addr { return c.client }
+func (c fromTo) LocalAddr() net.Addr  { return c.server }
+
+// TestPlacesOfMembers proves that connections from addresses of members find a place in a waiting room that is
+// full of strangers', also of such as have just begun a handshake; that they have more places for each address;
+// and that no stranger takes one of theirs.
+func TestPlacesOfMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const places = 12
+		p := peersOf(64, places)
+		members := netip.MustParsePrefix("10.1.0.0/16")
+		p.IsMember = members.Contains
+		s := NewServer(Config{MaxConns: 1, Peers: p}, &funcs{serve: proveOr(echo)})
+		from := func(ip string) *client {
+			near, far := net.Pipe()
+			a := &net.TCPAddr{IP: net.ParseIP(ip), Port: 1}
+			go s.ServeConn(fromTo{far, a, a}, new(Listener))
+			synctest.Wait()
+			return &client{t, near}
+		}
+		greet := func(c *client) *client {
+			c.send(frame(helloKey, 0, 0, ""))
+			c.receive()
+			return c
+		}
+		kept := from("10.2.0.1")
+		kept.send(frame(3, 0, 0, ""))
+		kept.receive()
+		var strangers, nodes []*client
+		for i := range places {
+			strangers = append(strangers, greet(from(fmt.Sprint("10.3.0.", i))))
+		}
+		from("10.3.1.1").awaitClosed() // all have just begun
+		for range waitingPerMember {
+			nodes = append(nodes, greet(from("10.1.0.1")))
+		}
+		from("10.1.0.1").awaitClosed() // it has as many as an address may have
+		for range places - waitingPerMember {
+			nodes = append(nodes, greet(from("10.1.0.2")))
+		}
+		for _, c := range strangers {
+			c.awaitClosed()
+		}
+		time.Sleep(challengedTime)
+		from("10.3.1.1").awaitClosed() // no stranger takes a member's place
+		late := greet(from("10.1.0.3"))
+		nodes[0].awaitClosed()
+		nodes = append(nodes[1:], late)
+		for _, c := range nodes {
+			c.send(frame(proveKey, 0, 1, "proof"))
+			c.receive()
+			c.Close()
+		}
 		kept.Close()
 		shutdown(t, s)
 	})

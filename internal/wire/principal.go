@@ -41,6 +41,9 @@ const (
 	challengedTime = 300 * time.Millisecond
 	// waitingPerIP is the number of connections in the waiting room that an address, or an IPv6 /64, may have.
 	waitingPerIP = 2
+	// waitingPerMember is that number for an address from which members connect: one node has several
+	// connections for another one, and several nodes may have one address.
+	waitingPerMember = 8
 	// waitingFrame is the size of the largest request of a connection that waits.
 	waitingFrame = 4 << 10
 	// LargestPeerFrame is the size of the largest request of a peer, if RequestMemory has room for it:
@@ -108,10 +111,11 @@ func (c *Conn) IsProven() bool { return c.proven.Load() }
 // beginWaiting puts a new connection into the waiting room, because a limit was reached. It returns
 // the limit's error if there is no room.
 func (s *Server) beginWaiting(c *Conn, limit error) error {
-	if p := &s.cfg.Peers; len(p.Handshake) == 0 || p.Expected == nil || !p.Expected() {
+	p := &s.cfg.Peers
+	if len(p.Handshake) == 0 || p.Expected == nil || !p.Expected() {
 		return limit
 	}
-	evicted, ok := s.conns.addWaiting(c)
+	evicted, ok := s.conns.addWaiting(c, p.IsMember)
 	if !ok {
 		return limit
 	}

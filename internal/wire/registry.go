@@ -17,6 +17,7 @@ type connEntry struct {
 	suspended  bool
 	class      connClass
 	greeted    time.Time // when it began the handshake, if it waits; zero: it has not
+	isMember   bool      // it waits, and comes from an address of a member
 }
 
 // registry has the connections of a server, and bounds their number.
@@ -98,10 +99,18 @@ func (g *registry) addConn(c *Conn) error {
 	return nil
 }
 
-// addWaiting adds a connection to the waiting room. If that has no room, another connection is evicted,
-// which the caller must close; if none may be, ok is false.
-func (g *registry) addWaiting(c *Conn) (evicted *Conn, ok bool) {
-	from := networkOf(remoteIP(c.nc))
+// addWaiting adds a connection to the waiting room; isMembers tells whether an address is a member's, nil: none is.
+// If it is full, another connection is evicted, which the caller must close; if none may be, ok is false.
+//
+// The places are the members' first: one of a stranger is given up to any of theirs, and none of theirs to a
+// stranger, so that no flood of strangers keeps the nodes of the cluster apart.
+func (g *registry) addWaiting(c *Conn, isMembers func(ip netip.Addr) bool) (evicted *Conn, ok bool) {
+	ip := remoteIP(c.nc)
+	from, most := networkOf(ip), waitingPerIP
+	isMember := isMembers != nil && isMembers(ip)
+	if isMember {
+		most = waitingPerMember
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	ofNetwork := 0
@@ -110,15 +119,20 @@ func (g *registry) addWaiting(c *Conn) (evicted *Conn, ok bool) {
 			ofNetwork++
 		}
 	}
-	if crowded := ofNetwork >= waitingPerIP; crowded || len(g.waiting) >= g.mostWaiting {
-		i := g.chooseEvictedLocked(func(w *Conn) bool { return !crowded || networkOf(remoteIP(w.nc)) == from })
+	if crowded := ofNetwork >= most; crowded || len(g.waiting) >= g.mostWaiting {
+		i := g.chooseEvictedLocked(isMember && !crowded, func(w *Conn) bool {
+			if crowded {
+				return networkOf(remoteIP(w.nc)) == from
+			}
+			return isMember || !w.entry.isMember
+		})
 		if i < 0 {
 			return nil, false
 		}
 		evicted = g.waiting[i]
 		g.waiting = slices.Delete(g.waiting, i, i+1)
 	}
-	c.entry.class = classWaiting
+	c.entry.class, c.entry.isMember = classWaiting, isMember
 	g.waiting = append(g.waiting, c)
 	linkConn(&g.awake, c)
 	g.counts[classWaiting]++
@@ -128,18 +142,26 @@ func (g *registry) addWaiting(c *Conn) (evicted *Conn, ok bool) {
 // chooseEvictedLocked returns the index of the waiting connection to evict, of those that may be, or -1. It is
 // the oldest one that has not begun a handshake. If all have, it is the one that began it first, if that was
 // challengedTime ago: beginning costs a stranger nothing, so a challenge must be answered soon where others wait.
-func (g *registry) chooseEvictedLocked(mayBe func(w *Conn) bool) int {
+// If strangersFirst is set, a stranger's is evicted before all others, however short ago it began.
+func (g *registry) chooseEvictedLocked(strangersFirst bool, mayBe func(w *Conn) bool) int {
 	first := -1
+	isBefore := func(w, other *Conn) bool {
+		if strangersFirst && w.entry.isMember != other.entry.isMember {
+			return other.entry.isMember
+		}
+		return w.entry.greeted.Before(other.entry.greeted)
+	}
 	for i, w := range g.waiting {
-		switch {
-		case !mayBe(w):
-		case w.entry.greeted.IsZero():
-			return i
-		case first < 0 || w.entry.greeted.Before(g.waiting[first].entry.greeted):
+		if mayBe(w) && (first < 0 || isBefore(w, g.waiting[first])) {
 			first = i
 		}
 	}
-	if first >= 0 && time.Since(g.waiting[first].entry.greeted) < challengedTime {
+	if first < 0 {
+		return -1
+	}
+	e := &g.waiting[first].entry
+	canGoOn := time.Since(e.greeted) < challengedTime
+	if canGoOn && (e.isMember || !strangersFirst) {
 		return -1
 	}
 	return first

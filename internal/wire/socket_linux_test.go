@@ -81,15 +81,6 @@ func TestIsLocal(t *testing.T) {
 	f("[fe80::2%eth0]:1", "[fe80::1%eth0]:9092", false)
 }
 
-// fromTo is a connection that has addresses only.
-type fromTo struct {
-	net.Conn
-	client, server net.Addr
-}
-
-func (c fromTo) RemoteAddr() net.Addr { return c.client }
-func (c fromTo) LocalAddr() net.Addr  { return c.server }
-
 // TestColdSections proves that files which are not in the page cache go out whole and
 // in their places, between answers that need no disk, and that who serves requests is
 // not the one who waits for the disk.
