@@ -196,8 +196,8 @@ func checkRefusal(t *testing.T, verb, out string, exit int) {
 	if exit == 0 {
 		t.Errorf("%s: it is done:\n%s", verb, out)
 	}
+	contains(t, out, "UnsupportedVersionException")
 	if runsKafka() {
-		contains(t, out, "UnsupportedVersionException")
 		return
 	}
 	contains(t, out, "The cluster itself chooses the nodes that vote on its metadata")

@@ -12,7 +12,8 @@ import (
 
 // UnregisterBroker, key 64, version 0 (KIP-746).
 //
-// A broker that is running is not removed; Kafka would remove it and have it stop.
+// A broker that is running is not removed. Kafka 4.3 removes it without a look at that, has it register again, and
+// meanwhile elects other leaders; it has no code for the refusal, and its clients show the sentence beside any.
 
 func (b *Broker) unregisterBroker(d *decision, r *wire.Request, kreq kmsg.Request) error {
 	req, _ := kreq.(*kmsg.UnregisterBrokerRequest)

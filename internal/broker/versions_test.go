@@ -60,10 +60,10 @@ func remarks() map[int16]string {
 		48: "Always empty: no quotas are enforced yet.", 49: "Setting a quota is refused with UNSUPPORTED_VERSION.",
 		50: "There are no users yet: RESOURCE_NOT_FOUND.", 51: "Giving a user credentials is refused with UNSUPPORTED_SASL_MECHANISM.",
 		57: "Raises the level of leat.metadata; there is one level of each other feature.",
-		64: "A broker that is running is not taken out: POLICY_VIOLATION.",
+		64: "A broker that is running is not taken out: POLICY_VIOLATION. Kafka takes it out, and it comes back.",
 		65: "There are no transactions yet: TRANSACTIONAL_ID_NOT_FOUND.", 66: "Always empty.",
 		69: empty, 77: empty, 89: empty,
-		80: "The cluster itself chooses the voters of its metadata: POLICY_VIOLATION.", 81: "POLICY_VIOLATION.",
+		80: "The cluster itself chooses the voters of its metadata: UNSUPPORTED_VERSION, as in Kafka where they are fixed.", 81: "UNSUPPORTED_VERSION.",
 	}
 }
 

@@ -272,7 +272,7 @@ func (s *server) electAndMove(c *client, topic string) {
 	if got := ask[*kmsg.UnregisterBrokerResponse](c, &kmsg.UnregisterBrokerRequest{BrokerID: s.id}); got.ErrorCode != 44 {
 		t.Errorf("%+v", got)
 	}
-	if got := ask[*kmsg.AddRaftVoterResponse](c, kmsg.NewPtrAddRaftVoterRequest()); got.ErrorCode != 44 || *got.ErrorMessage == "" {
+	if got := ask[*kmsg.AddRaftVoterResponse](c, kmsg.NewPtrAddRaftVoterRequest()); got.ErrorCode != 35 || *got.ErrorMessage == "" {
 		t.Errorf("%+v", got)
 	}
 }
