@@ -26,7 +26,8 @@ import (
 // batches are appended at the session's flush, together with those of other requests
 // that the same read has brought. The answer is encoded at the flush too, since the
 // topics' names are in the receive buffer, which is reused afterwards. So a request that
-// waits has its answer ready, in which only error codes may still change. acks=1 waits
+// waits has its answer ready, in which only error codes may still change, and the leaders that are named beside
+// them. acks=1 waits
 // for this node's own commit, acks=all for that of all in-sync replicas: either way a
 // record that was acknowledged is on the leader's disk.
 
@@ -66,6 +67,8 @@ type produce struct {
 	deadline     time.Duration // of acks=all, on the Set's clock; 0: none
 	lacksTxnID   bool          // it has transactional batches and no transactional id
 	leaders      namedLeaders  // that the answer names
+	end          int           // the position in the answer behind its last field without a tag
+	hasMoved     atomic.Bool   // a partition has got another leader while it waited
 	topics       []produceTopic
 	parts        []producePart
 	rules        record.Rules  // of checkBatch; a field, since a local variable would escape
@@ -397,7 +400,11 @@ func (p *produce) shrinkState() {
 func (p *produce) Complete(slot int32, err error) {
 	defer p.r.Conn.Contain()
 	if err != nil {
-		be.PutUint16(p.resp.B[p.parts[slot].at:], uint16(codeOf(err)))
+		code := codeOf(err)
+		be.PutUint16(p.resp.B[p.parts[slot].at:], uint16(code))
+		if code == notLeader {
+			p.hasMoved.Store(true)
+		}
 	}
 	if p.openWaits.Add(-1) == 0 {
 		p.sendAnswer()
@@ -406,6 +413,9 @@ func (p *produce) Complete(slot int32, err error) {
 
 func (p *produce) sendAnswer() {
 	r, resp := p.r, p.resp
+	if p.version >= leadersInProduce && p.hasMoved.Load() {
+		resp.B = p.nameNewLeaders(resp.B)
+	}
 	p.recycle()
 	r.Send(resp)
 }
@@ -437,6 +447,7 @@ func (p *produce) recycle() {
 		p.topics, p.parts = nil, nil
 	}
 	p.r, p.resp, p.leaders, p.lacksTxnID = nil, nil, p.leaders[:0], false
+	p.hasMoved.Store(false)
 	p.decompressed = 0
 	p.memory.Release()
 	p.deadline, p.bytes, p.stored = 0, 0, 0

@@ -76,7 +76,7 @@ func (b *Broker) appendEndpoints(dst []byte, r *wire.Request, leaders namedLeade
 		return append(dst, 0)
 	}
 	view := b.viewOf(b.cfg.Image(), r.Conn.ListenerName())
-	leaders = slices.DeleteFunc(leaders, func(id int32) bool { return view.shown[id] == nil })
+	leaders = slices.DeleteFunc(slices.Clone(leaders), func(id int32) bool { return view.shown[id] == nil })
 	if len(leaders) == 0 {
 		return append(dst, 0)
 	}

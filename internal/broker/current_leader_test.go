@@ -1,6 +1,9 @@
 package broker
 
 import (
+	"net"
+	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -65,5 +68,71 @@ func TestLeadersOfPartitionsElsewhere(t *testing.T) {
 	fenced.Topics[0].TopicID, fenced.Topics[0].Partitions[0].CurrentLeaderEpoch = g.image.Load().Topic("t").ID, 6
 	if f := fetched(t, ask[*kmsg.FetchResponse](c, fenced)); f.ErrorCode != fencedEpoch || f.CurrentLeader.LeaderID != 1 || f.CurrentLeader.LeaderEpoch != 7 {
 		t.Errorf("of an old epoch: %+v", f)
+	}
+}
+
+// TestLeadersThatCameMeanwhile proves that an answer to a producer which has waited names the new leader of a
+// partition that was given to another node meanwhile, and its address, in each version that can; and that all
+// other parts of the answer stay as they are.
+func TestLeadersThatCameMeanwhile(t *testing.T) {
+	for version := int16(7); version <= 13; version++ {
+		r := newReplicated(t, []string{"a", "b", "c"})
+		ids := map[string]meta.UUID{}
+		for _, name := range []string{"moved", "elsewhere", "stays", "vacant"} {
+			ids[name] = meta.NewUUID()
+			p := meta.Partition{Replicas: []int32{1, 2}, ISR: []int32{1, 2}, Leader: 1}
+			switch name {
+			case "elsewhere":
+				p = meta.Partition{Replicas: []int32{3}, ISR: []int32{3}, Leader: 3, LeaderEpoch: 4}
+			case "stays":
+				p = meta.Partition{Replicas: []int32{1}, ISR: []int32{1}, Leader: 1}
+			}
+			r.write(meta.TopicCreated{ID: ids[name], Name: name}, meta.PartitionsSet{Topic: ids[name], Partitions: []meta.Partition{p}})
+		}
+		r.brokers[1].cutOff.Store(true) // so that nothing is committed
+		c := dial(t, r.brokers[0].addr)
+		req := at(version, put("moved", 0, -1, batch(t, "x")))
+		req.TimeoutMillis = 600_000
+		for _, name := range []string{"elsewhere", "stays", "vacant"} {
+			req.Topics = append(req.Topics, put(name, 0, -1, batch(t, "x")).Topics...)
+		}
+		for i := range req.Topics {
+			req.Topics[i].TopicID = ids[req.Topics[i].Topic]
+		}
+		c.send(req)
+		eventually(t, "the records are written", func() bool {
+			for _, name := range []string{"moved", "stays", "vacant"} {
+				if end, err := r.brokers[0].set.Partition(name, 0).End(); end == 0 || err != nil {
+					return false
+				}
+			}
+			return true
+		})
+		r.write(meta.PartitionChanged{Topic: ids["moved"], ISR: []int32{2}, Leader: 2, LeaderEpoch: 5, PartitionEpoch: 1},
+			meta.PartitionChanged{Topic: ids["vacant"], Leader: -1, LeaderEpoch: 6, PartitionEpoch: 1})
+		resp := c.receive(req).(*kmsg.ProduceResponse)
+		want := []struct {
+			code          int16
+			leader, epoch int32
+			base, start   int64
+		}{{notLeader, 2, 5, 0, 0}, {notLeader, 3, 4, -1, -1}, {none, -1, -1, 0, 0}, {notLeader, -1, 6, 0, 0}}
+		brokers := []int32{2, 3}
+		for i := range resp.Topics {
+			p, w := resp.Topics[i].Partitions[0], want[i]
+			if version < leadersInProduce {
+				w.leader, w.epoch, brokers = -1, -1, nil
+			}
+			if p.ErrorCode != w.code || p.CurrentLeader.LeaderID != w.leader || p.CurrentLeader.LeaderEpoch != w.epoch || p.BaseOffset != w.base || p.LogStartOffset != w.start {
+				t.Errorf("v%d, %s: %+v", version, req.Topics[i].Topic, p)
+			}
+		}
+		if len(resp.Topics) != len(want) || len(resp.Brokers) != len(brokers) {
+			t.Fatalf("v%d: %+v", version, resp)
+		}
+		for _, b := range resp.Brokers {
+			if addr := net.JoinHostPort(b.Host, strconv.Itoa(int(b.Port))); !slices.Contains(brokers, b.NodeID) || addr != r.brokers[b.NodeID-1].addr {
+				t.Errorf("v%d: %+v", version, b)
+			}
+		}
 	}
 }

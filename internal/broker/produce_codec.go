@@ -32,7 +32,8 @@ type producePart struct {
 	part   *replica.Partition
 	waiter replica.Waiter
 	next   record.Offset // after the batch's last record
-	at     int           // the position of its error code in the answer
+	at     int32         // the position of its error code in the answer
+	tags   int32         // the position of its tagged fields there
 
 	// The fields of the answer.
 	code    int16
@@ -113,6 +114,7 @@ func (p *produce) encodeAnswer(resp *wire.Response) {
 		from = t.end
 	}
 	b = be.AppendUint32(b, 0) // throttle
+	p.end = len(b)
 	if flexible {
 		b = p.b.appendEndpoints(b, p.r, p.leaders)
 	}
@@ -121,7 +123,7 @@ func (p *produce) encodeAnswer(resp *wire.Response) {
 
 func (p *produce) encodePart(b []byte, t *produceTopic, q *producePart, flexible bool) []byte {
 	b = be.AppendUint32(b, uint32(q.index))
-	q.at = len(b)
+	q.at = int32(len(b))
 	b = be.AppendUint16(b, uint16(q.code))
 	b = be.AppendUint64(b, uint64(q.base))
 	b = be.AppendUint64(b, uint64(q.time))
@@ -140,6 +142,7 @@ func (p *produce) encodePart(b []byte, t *produceTopic, q *producePart, flexible
 	if !flexible {
 		return b
 	}
+	q.tags = int32(len(b))
 	if p.version >= leadersInProduce && q.code == notLeader {
 		if l := p.b.findLeader(q.part, t.name, t.id, q.index); l.epoch != record.NoEpoch {
 			p.leaders.add(l)
@@ -147,4 +150,24 @@ func (p *produce) encodePart(b []byte, t *produceTopic, q *producePart, flexible
 		}
 	}
 	return append(b, 0)
+}
+
+// nameNewLeaders names, in an answer that has waited, the leaders of the partitions that this node led when the
+// records were written, and leads no more.
+func (p *produce) nameNewLeaders(b []byte) []byte {
+	const field = 16 // bytes about, by which the answer grows for each partition
+	named := make([]byte, 0, len(b)+field*len(p.parts))
+	from := 0
+	for i := range p.parts {
+		q := &p.parts[i]
+		if int16(be.Uint16(b[q.at:])) != notLeader || b[q.tags] != 0 {
+			continue
+		}
+		if l := p.b.findLeader(q.part, nil, meta.UUID{}, q.index); l.epoch != record.NoEpoch {
+			p.leaders.add(l)
+			named = l.appendField(append(append(named, b[from:q.tags]...), 1), 0)
+			from = int(q.tags) + 1
+		}
+	}
+	return p.b.appendEndpoints(append(named, b[from:p.end]...), p.r, p.leaders)
 }
