@@ -277,6 +277,14 @@ func TestDemoOfNodes(t *testing.T) {
 	sees("node 2 runs again", row(2, "running"))
 	before = records()
 	eventually(t, "records flow on", func() bool { return records() > before+2000 })
+	tt.typeText(t, "23") // most of the nodes: nothing goes on until one is back
+	sees("node 2 is killed", row(2, "killed"))
+	sees("node 3 is killed", row(3, "killed"))
+	time.Sleep(3 * time.Second) // clients fail in many ways meanwhile
+	tt.typeText(t, "3")
+	sees("node 3 runs again", row(3, "running"))
+	before = records()
+	eventually(t, "records flow on", func() bool { return records() > before+2000 })
 	if shown := tt.String(); !strings.Contains(shown, "nothing is lost") || strings.Count(shown, "leat demo") != 1 {
 		t.Errorf("it shows\n%s", shown)
 	}

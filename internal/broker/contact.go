@@ -1,9 +1,10 @@
 package broker
 
 import (
-	"errors"
+	"fmt"
 
 	"github.com/leatstream/leat/internal/replica"
+	"github.com/leatstream/leat/internal/wire"
 )
 
 // A node that the active controller has not heard from for long may have been replaced as the leader of its
@@ -23,7 +24,7 @@ const (
 )
 
 // errSentAway closes the connection of a client that is to ask another node.
-var errSentAway = errors.New("the active controller has not been heard from for long: clients are to ask another node")
+var errSentAway = fmt.Errorf("the active controller has not been heard from for long: %w", wire.ErrElsewhere)
 
 // contact is the present contact.
 func (b *Broker) contact() Contact {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -102,6 +103,9 @@ func (l *load) noteFailure(what string, err error) {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, kgo.ErrClientClosed) {
 		return // the end of the demo
 	}
+	if l.stats.ledger != nil && (isNetwork(err) || kerr.IsRetriable(err)) {
+		return // the nodes that are needed were killed: the clients go on when these are back
+	}
 	l.failure.once.Do(func() {
 		l.failure.err = answerError(what, err, "")
 		close(l.failed)
@@ -134,6 +138,7 @@ func (l *load) sendLine(ctx context.Context, line accessLine) {
 	l.stats.sent.Add(1)
 	l.producer.Produce(ctx, r, func(r *kgo.Record, err error) {
 		if err != nil {
+			l.stats.sent.Add(-1) // nobody waits for it any more
 			l.noteFailure("producing", err)
 			return
 		}

@@ -289,7 +289,7 @@ func (p *peers) followMembers() {
 }
 
 // errStarting ends the connection of a client that comes long before the node serves.
-var errStarting = errors.New("the node is starting and does not serve clients yet")
+var errStarting = fmt.Errorf("the node is starting and does not serve clients yet: %w", wire.ErrElsewhere)
 
 // gateTime is how long a client's first request waits for a node that is starting. Some clients give up for good when
 // a connection is closed before its first answer; after this time a client does better to ask another node.

@@ -153,11 +153,21 @@ func (c *Conn) Close(reason error) {
 		return
 	}
 	c.out.close()
+	if c.isReset(reason) {
+		if tcp, ok := c.nc.(interface{ SetLinger(seconds int) error }); ok {
+			_ = tcp.SetLinger(0) // without it the end is an orderly one
+		}
+	}
 	_ = c.nc.Close() // an error would have no effect
 	c.in.stop()
 	if before == connSuspended {
 		c.startAgain()
 	}
+}
+
+// isReset tells whether the connection is reset when it ends for a reason: see ErrElsewhere.
+func (c *Conn) isReset(reason error) bool {
+	return errors.Is(reason, ErrElsewhere) && c.out.countAnswers() <= 1
 }
 
 // Finish reads no more requests, and closes the connection when all its answers are sent, with a
@@ -222,6 +232,7 @@ func (c *Conn) endConn(err error) {
 	var refused *refusedError
 	var panicked *panicError
 	switch {
+	case c.isReset(err): // it has no answers that anybody waits for
 	case errors.As(err, &refused): // answers that are not ready are not waited for
 		err = refused.err
 		c.drainAnswers(bounds{parked: math.MaxUint64, early: math.MaxInt64, memory: math.MaxInt64})

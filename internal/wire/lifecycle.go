@@ -7,6 +7,11 @@ import (
 	"time"
 )
 
+// ErrElsewhere is wrapped by the reason for which a session ends a connection if the client should try again, and better at
+// another server. Clients take the orderly end of a connection on which they were told nothing but API versions for a lack of
+// credentials, and some give up for good then; so such a connection is reset.
+var ErrElsewhere = errors.New("the client is to ask another server")
+
 // These are reasons why connections end.
 var (
 	errShutdown = errors.New("the server shuts down")

@@ -549,6 +549,13 @@ func (o *output) close() {
 	left.releaseAll(&o.shared.requests)
 }
 
+// countAnswers is how many answers were made, in the order of the requests.
+func (o *output) countAnswers() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.done
+}
+
 // droppedAnswers are answers that were not sent before the output was closed.
 type droppedAnswers struct {
 	cuts  []cut
