@@ -71,7 +71,7 @@ func newMember(t *testing.T) *member {
 		t.Fatal(err)
 	}
 	m := &member{Node: &Node{
-		id: identity{nodeID: 1}, static: static, failure: failure{failed: make(chan error, 1)}, loggers: newLoggers(slog.DiscardHandler, slog.LevelInfo),
+		fs: vfs.NewMem(), id: identity{nodeID: 1}, static: static, failure: failure{failed: make(chan error, 1)}, loggers: newLoggers(slog.DiscardHandler, slog.LevelInfo),
 		membership: membership{incarnation: meta.NewUUID(), began: time.Now(), nodesChanged: make(chan struct{}, 1), applied: func() uint64 { return 0 }},
 	}}
 	m.ctx, m.cancel = context.WithCancel(t.Context())
