@@ -143,7 +143,8 @@ type Status struct {
 	Leader  int32 // -1: not this node, see LeaderRaftID
 	Term    uint64
 	Voters  []int32 // this node, if it is a voter; see Members for all
-	Commit  uint64
+	Commit  uint64  // the last entry that is known to be committed; it is on the disk, with all before it
+	Last    uint64  // the last entry on the disk
 	Applied uint64
 
 	Role         Role

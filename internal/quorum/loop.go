@@ -219,6 +219,9 @@ func (l *loop) handle(event func() error) {
 		return
 	}
 	err := event()
+	if l.state == Ended {
+		return
+	}
 	if err == nil {
 		err = l.handleReadies()
 	}
@@ -622,6 +625,7 @@ func (l *loop) endWaiters() {
 func (l *loop) publishStatus() {
 	s := &loopStatus{termStart: l.termStart, memory: l.memory, snapshot: l.snapshot.index, conf: l.conf, committed: l.committed}
 	s.State, s.Leader, s.Commit = l.state, -1, l.committed.index
+	_, s.Last = l.bounds()
 	s.RaftID, s.Members = l.self, Members{Voters: l.conf.GetVoters(), Learners: l.conf.GetLearners()}
 	s.IsChanging = isJoint(l.conf)
 	s.Term = l.log.state.GetTerm()

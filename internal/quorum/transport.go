@@ -271,6 +271,9 @@ func (n *Node) ReadCommitted(ctx context.Context, p Pull) ([]byte, error) {
 			return nil, ErrNotMember
 		}
 		n.observers.note(p.Observer, p.Last)
+		if p.Last > s.Last {
+			n.noteAhead(p.Last)
+		}
 		answer, ok, err := n.readCommitted(s, p)
 		if err != nil {
 			return nil, err

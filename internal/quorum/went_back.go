@@ -10,25 +10,43 @@ import (
 // WentBackError says that metadata which were there are lost: a data directory was started that was restored from an
 // older copy. Raft cannot bear that, so the node ends, before it acknowledges anything that it cannot stand for.
 //
-// If Of is this node, its own log went back: it has acknowledged Entry, and the log ends with Last. Otherwise the
+// If Of is this node, its own log went back: it had Entry, and the log ends with Last. Otherwise the
 // log of those that lead went back: Entry is committed here in the term Here, and the member Of has
 // another one in its place, of the term There.
 type WentBackError struct {
 	Of          uint64 // raft's id
 	Entry       uint64
 	Last        uint64 // 0: another node's log went back
+	IsSole      bool   // this node decides alone
 	Here, There uint64
 }
 
 func (e *WentBackError) Error() string {
 	if e.Last > 0 {
-		return fmt.Sprintf("quorum: this node has acknowledged entry %d of the metadata log, and its log ends with entry %d: its data directory is older than that, as one that was restored from a copy; "+
-			"a copy is no backup of a node of a cluster: remove this node with leat cluster remove, and join with an empty directory", e.Entry, e.Last)
+		advice := "a copy is no backup of a node of a cluster: remove this node with leat cluster remove, and join with an empty directory"
+		if e.IsSole {
+			advice = "start the newest directory of this node; if it is lost, make another node the cluster with leat cluster recover, or this one, without what was decided since"
+		}
+		return fmt.Sprintf("quorum: this node had entry %d of the metadata log, and its log ends with entry %d: its data directory is older than that, as one that was restored from a copy; %s", e.Entry, e.Last, advice)
 	}
 	return fmt.Sprintf("quorum: entry %d of the metadata log is committed here in term %d, and the node with raft's id %016x has another one of term %d there: the metadata of the other nodes went back, "+
 		"as they do when a data directory is started that was restored from a copy, and lack what was decided before; this node has it, so keep its directory. "+
 		"Either stop all nodes, make this one the cluster with leat cluster recover, and join the others with empty directories; "+
 		"or give up what the others lack: remove this node with leat cluster remove, and join with an empty directory", e.Entry, e.Here, e.Of, e.There)
+}
+
+// noteAhead has the loop look whether another node has committed entries that this one lacks, though nothing is committed without
+// it: it is the only voter, and knows of no change that may have made others voters.
+func (n *Node) noteAhead(entry uint64) {
+	run := func(l *loop) {
+		if _, last := l.bounds(); l.isSoleVoter() && l.lastConf <= l.committed.index && entry > last {
+			l.becomeFaulted(&WentBackError{Of: l.self, Entry: entry, Last: last, IsSole: true})
+		}
+	}
+	select {
+	case n.commands <- command{run, func(error) {}}:
+	default: // the next pull tells it again
+	}
 }
 
 func isWentBack(err error) bool {

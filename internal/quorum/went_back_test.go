@@ -97,6 +97,28 @@ func TestIntactVoterEnds(t *testing.T) {
 	}
 }
 
+// TestRestoredSoleVoterEnds proves that the only voter, started with an older copy, ends when a node asks it for entries after
+// one that it does not have.
+func TestRestoredSoleVoterEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, all := cluster(t, 2, 1, nil)
+		old := all[0].killClone()
+		propose(t, all[0].Node, count(0, 10)...)
+		time.Sleep(time.Second)
+		if err := closeNode(all[0].Node); err != nil {
+			t.Fatal(err)
+		}
+		again := w.join(t, 0, old)
+		var back *WentBackError
+		if err := awaitEnd(t, again); !errors.As(err, &back) || !back.IsSole || back.Entry != all[1].Status().Commit || !strings.Contains(err.Error(), "leat cluster recover") {
+			t.Fatalf("it has ended: %v", err)
+		}
+		if s := all[1].Status(); s.State != Serving {
+			t.Errorf("the observer: %+v", s)
+		}
+	})
+}
+
 // TestObserverWithAnotherHistoryEnds proves that an observer ends whose last entry is another one than the members', instead of asking
 // for the next one for ever.
 func TestObserverWithAnotherHistoryEnds(t *testing.T) {
@@ -108,6 +130,9 @@ func TestObserverWithAnotherHistoryEnds(t *testing.T) {
 		if err := closeNode(all[0].Node); err != nil {
 			t.Fatal(err)
 		}
+		w.mu.Lock()
+		w.nodes = w.nodes[1:] // it meets nobody until its log is as long
+		w.mu.Unlock()
 		again := w.join(t, 0, old) // its new term begins with an entry of its own
 		propose(t, again.Node, count(100, 120)...)
 		var back *WentBackError
