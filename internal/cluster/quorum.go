@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
 )
@@ -108,6 +109,20 @@ func (q *Quorum) Leader() int32 {
 		return node
 	}
 	return -1
+}
+
+// Position is how far this node has the metadata log. Nodes that are no members have no say in the metadata.
+func (q *Quorum) Position() credential.Position {
+	n := q.node.Load()
+	if n == nil {
+		return credential.Position{}
+	}
+	s := n.Status()
+	p := credential.Position{Known: s.Commit, Applied: s.Applied}
+	if s.Role != quorum.Observer {
+		p.Last = s.Last
+	}
+	return p
 }
 
 // anyOther is one of the other nodes, another one for each number; -1: there is none.

@@ -94,14 +94,18 @@ func (a *Acceptor) findAcceptorKey() (key [32]byte, err error) {
 
 // Verify reads the dialler's proof. If the dialler is proven and nothing that this end knows speaks
 // against it, Verify returns who it is; the caller then calls Accept or Refuse. Otherwise it returns an
-// error, which is for this end's log, and the reply, which is to be sent and may say less.
+// error, which is for this end's log, and the reply, which is to be sent and may say less. A WentBackError says that this end
+// must not go on.
 func (a *Acceptor) Verify(message []byte, now time.Time) (peer Peer, reply []byte, err error) {
 	if err := a.leave(acceptChallenging); err != nil {
 		return Peer{}, nil, err
 	}
-	p, err := parseProof(message, a.hello.kind)
+	p, err := parseProof(message, a.hello.kind, a.version)
 	if err != nil {
 		return Peer{}, a.refuse(reasonMalformed), fmt.Errorf("the proof: %w", err)
+	}
+	if err := a.self.judge(&p.shown); err != nil { // whoever shows it
+		return Peer{}, a.refuse(reasonUnproven), err
 	}
 	peer, judgement, err := a.identify(&p, now)
 	if err != nil {
@@ -142,14 +146,19 @@ func (a *Acceptor) identify(p *proof, now time.Time) (peer Peer, judgement, err 
 	if !known {
 		m.Key = a.self.Key.Public() // for the same work as with a known node
 	}
-	hasKey := m.Key.isSigned(roleDialler, a.transcript, p.signature)
+	signed, note := a.transcript, (*Note)(nil)
+	if hasNote(h.kind, a.version) {
+		note = &Note{p.addresses, p.voucher(a.transcript, a.self.Key.Public())}
+		signed = note.Voucher.signed()
+	}
+	hasKey := m.Key.isSigned(roleDialler, signed, p.signature)
 	switch {
 	case !known:
 		return Peer{}, nil, fmt.Errorf("node %d: %w", h.node, ErrUnknownNode)
 	case !hasKey:
 		return Peer{}, nil, fmt.Errorf("node %d: %w", h.node, ErrWrongProof)
 	}
-	peer = Peer{Kind: h.kind, Key: m.Key, NodeID: h.node, Incarnation: h.incarnation}
+	peer = Peer{Kind: h.kind, Key: m.Key, NodeID: h.node, Incarnation: h.incarnation, Note: note}
 	return peer, a.judgeNode(m), nil
 }
 

@@ -2,6 +2,7 @@ package credential
 
 import (
 	"crypto/ecdh"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -21,6 +22,10 @@ const (
 type Target struct {
 	Nodes  Nodes // whom it may meet
 	NodeID int32 // whom it wants to meet, or AnyNode
+	// Shown is the voucher of that node, if it has dialled this one.
+	Shown Voucher
+	// IsLasting tells that the metadata never forget the node, so that this end may sign to know it.
+	IsLasting bool
 }
 
 // Join is what a node needs that is not in the cluster yet.
@@ -38,6 +43,7 @@ type Dialler struct {
 	random io.Reader
 	hello  hello
 	key    NodeKey
+	self   Self   // of a node
 	token  *Token // of a joiner
 	target Target // of the others
 
@@ -50,7 +56,7 @@ type Dialler struct {
 // DialAsNode makes the dialler of a process that runs a node.
 func DialAsNode(self Self, incarnation Incarnation, target Target, random io.Reader) *Dialler {
 	d := dialByKey(self, target, random)
-	d.hello.kind, d.hello.incarnation = KindNode, incarnation
+	d.hello.kind, d.hello.incarnation, d.self = KindNode, incarnation, self
 	return d
 }
 
@@ -110,11 +116,21 @@ func (d *Dialler) Prove(message []byte) ([]byte, error) {
 		return nil, err
 	}
 	t = t.add("proof of the acceptor", message[challengeBodyLen:])
-	p := proof{signature: d.key.sign(roleDialler, t)}
+	var p proof
+	signed := t
+	if hasNote(d.hello.kind, c.version) {
+		p.addresses, p.epoch, p.shown = d.self.Addresses, d.self.Epoch, d.target.Shown
+		if d.self.Position != nil && d.target.IsLasting {
+			p.known = d.self.Position().Known // asked after Nodes, which do not know more than that
+		}
+		v := p.voucher(t, c.key)
+		signed = v.signed()
+	}
+	p.signature = d.key.sign(roleDialler, signed)
 	if d.token != nil {
 		p.token = d.token.signingKey().sign(roleToken, t)
 	}
-	b := p.encode(d.hello.kind)
+	b := p.encode(d.hello.kind, c.version)
 	d.transcript = t.add("proof of the dialler", b)
 	if d.keys, err = agreeOnKeys(d.private, c.share, d.transcript); err != nil {
 		return nil, err
@@ -168,7 +184,11 @@ func (d *Dialler) Finish(message []byte) (Session, Welcome, error) {
 		return Session{}, Welcome{}, err
 	}
 	if isRefusal(message) {
-		return Session{}, Welcome{}, d.readRefusal(message)
+		err := d.readRefusal(message)
+		if d.hello.kind == KindNode && errors.Is(err, ErrRefused) { // it is proven to be the node
+			err = fmt.Errorf("%w; node %d answered: unless this node has just joined, the metadata there are older, as in a data directory that was restored from a copy", err, d.challenge.node)
+		}
+		return Session{}, Welcome{}, err
 	}
 	v, err := parseVerdict(message)
 	if err != nil {

@@ -47,6 +47,13 @@
 // node's. The acceptor's MAC covers its node's public key, so the joiner learns that key by the
 // token, and needs no list that is trusted at first sight.
 //
+// # Notes and vouchers
+//
+// From version 2 of the protocol on a node tells with its proof at which addresses it listens now, so that
+// the other end finds it before the metadata have them, and how far it has the metadata log. That
+// signature can be shown to the node later, also by somebody whom it does not know any more, when it has
+// started with an older copy of its directory: see Voucher.
+//
 // # Texts
 //
 //	token        leat1.base64url(cluster id 16 | token id 8 | secret 16 | checksum 4)
@@ -68,7 +75,9 @@
 //	t5: "verdict"                 the verdict without its MAC
 //
 //	acceptor   signature (for a joiner a MAC, too) of "leat peer acceptor 1" | 0 | t2
-//	dialler    signature of "leat peer dialler 1" | 0 | t3; a joiner's token signs "leat peer token 1" | 0 | t3
+//	dialler    signature of "leat peer dialler 1" | 0 | t3; a joiner's token signs "leat peer token 1" | 0 | t3;
+//	           with a note, t3 is followed by "addresses" and "position", which are those parts of the proof,
+//	           the position with the acceptor's public key behind it
 //	both       HKDF(X25519 of the shares, salt: t4) with the info "leat peer session id 1" is the session's id,
 //	           and with "leat peer verdict key 1" the key of the verdict's MAC, of "leat peer verdict 1" | 0 | t5
 //
@@ -91,7 +100,9 @@
 //	               joiner:        token id 8 | public key 32 | directory id 16 | wanted node id 4
 //	challenge  2 1 | min 2 | max 2 | version 2 | epoch 4 | node id 4 | public key 32 | share 32 |
 //	               signature 64 | joiner: MAC 32
-//	proof      3 1 | signature 64 | joiner: the token's signature 64
+//	proof      3 1 | signature 64 | joiner: the token's signature 64 | node, from version 2 on: note
+//	note       addresses 1 of (length 1 | text) | epoch 4, known entry 8 | voucher
+//	voucher    transcript before the position 32 | epoch 4, known entry 8, acceptor's key 32 | signature 64; zeros: none
 //	verdict    4 1 | reason 1 | if it is 0: node id 4 | level 2 | members 2 of
 //	               (node id 4 | public key 32 | addresses 1 of (length 1 | text)) | MAC 32
 //	refusal    5 1 | reason 1 | min 2 | max 2

@@ -34,7 +34,28 @@ func TestFormatsAreKept(t *testing.T) {
 	refusal, _ := w.accept(2).Challenge(nil)
 	fmt.Fprintf(&b, "\nrefusal %x\n", refusal)
 
-	const file = "testdata/formats-1.txt"
+	checkFile(t, "testdata/formats-1.txt", &b)
+}
+
+// TestNotesAreKept proves the same of the proofs of version 2, which have notes.
+func TestNotesAreKept(t *testing.T) {
+	w := newWorld(t)
+	var b strings.Builder
+	var shown credential.Voucher
+	for _, name := range []string{"without a voucher", "with a voucher"} {
+		o := shake(w.dialWithNote(1, 2, 7, shown), w.acceptNote(2, 9), w, 1, nil)
+		if o.acceptError != nil {
+			t.Fatal(o.acceptError)
+		}
+		shown = o.peer.Note.Voucher
+		fmt.Fprintf(&b, "%s\nproof %x\nsession %x\n", name, o.proof, o.acceptor.ID)
+	}
+	checkFile(t, "testdata/formats-2.txt", &b)
+}
+
+// checkFile compares a text with that in a file, or writes the file.
+func checkFile(t *testing.T, file string, b *strings.Builder) {
+	t.Helper()
 	if os.Getenv("LEAT_TEST_GOLDEN") == "write" {
 		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
 			t.Fatal(err)

@@ -100,6 +100,10 @@ type Self struct {
 	Epoch    uint32 // of the cluster: a higher one after each recovery from a lost majority
 	NodeID   int32
 	Key      NodeKey
+
+	Addresses []string                 // host and port, at which other nodes reach this one
+	Position  func() Position          `json:"-"` // nil: it is not told
+	Knows     func(key PublicKey) bool `json:"-"` // whether the metadata have a key, also a removed node's; set with Position
 }
 
 // Peer is the other end, proven.
@@ -110,6 +114,7 @@ type Peer struct {
 	Incarnation Incarnation // of a node
 	Token       TokenID     // of a joiner
 	Directory   DirectoryID // of a joiner
+	Note        *Note       // of a node, from version 2 of the protocol on; nil: none
 }
 
 // Session is the result of a handshake, the same on both ends but for the peer.

@@ -135,24 +135,48 @@ func parseChallenge(b []byte, kind Kind) (challenge, error) {
 type proof struct {
 	signature [64]byte // by the node's key
 	token     [64]byte // by the token's key
+
+	// Of a node, from notesVersion on. All but shown is signed.
+	addresses []string
+	epoch     uint32
+	known     uint64
+	shown     Voucher // the acceptor's own, if the dialler has one
 }
 
-func (p *proof) encode(kind Kind) []byte {
+// hasNote tells whether a proof has a note.
+func hasNote(kind Kind, version uint16) bool { return kind == KindNode && version >= notesVersion }
+
+func (p *proof) encode(kind Kind, version uint16) []byte {
 	b := append([]byte{byte(typeProof), messageFormat}, p.signature[:]...)
 	if kind == KindJoiner {
 		b = append(b, p.token[:]...)
 	}
+	if hasNote(kind, version) {
+		b = appendAddresses(b, p.addresses)
+		b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(b, p.epoch), p.known)
+		b = p.shown.encode(b)
+	}
 	return b
 }
 
-func parseProof(b []byte, kind Kind) (proof, error) {
+func parseProof(b []byte, kind Kind, version uint16) (proof, error) {
 	r := openMessage(b, typeProof, MaxMessage)
 	var p proof
 	r.readInto(p.signature[:])
 	if kind == KindJoiner {
 		r.readInto(p.token[:])
 	}
+	if hasNote(kind, version) {
+		p.addresses = r.readAddresses(maxNoteAddresses)
+		p.epoch, p.known = r.readUint32(), r.readUint64()
+		p.shown = r.readVoucher()
+	}
 	return p, r.finish()
+}
+
+// voucher is what a proof with a note makes for an acceptor, after a transcript.
+func (p *proof) voucher(t transcript, acceptor PublicKey) Voucher {
+	return Voucher{before: t.add("addresses", appendAddresses(nil, p.addresses)), epoch: p.epoch, known: p.known, key: acceptor, signature: p.signature}
 }
 
 // verdict ends the handshake with a dialler that has proven itself.
@@ -298,16 +322,8 @@ func (r *reader) readRange() Range {
 func (r *reader) readContact() Contact {
 	c := Contact{NodeID: int32(r.readUint32())}
 	r.readInto(c.Key[:])
-	count := r.readByte()
-	r.require(count <= maxAddresses && c.NodeID >= 0)
-	for range count {
-		n := int(r.readByte())
-		if r.require(n <= len(r.rest)); r.failed {
-			break
-		}
-		c.Addresses = append(c.Addresses, string(r.rest[:n]))
-		r.rest = r.rest[n:]
-	}
+	r.require(c.NodeID >= 0)
+	c.Addresses = r.readAddresses(maxAddresses)
 	return c
 }
 

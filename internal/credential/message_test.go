@@ -14,7 +14,8 @@ func FuzzMessage(f *testing.F) {
 	for _, kind := range []Kind{KindNode, KindAdministrator, KindJoiner} {
 		f.Add(byte(kind), (&hello{versions: versions, kind: kind}).encode())
 		f.Add(byte(kind), (&challenge{versions: versions}).encode(kind))
-		f.Add(byte(kind), (&proof{}).encode(kind))
+		f.Add(byte(kind), (&proof{}).encode(kind, 1))
+		f.Add(byte(kind), (&proof{addresses: []string{"a:1", ""}, epoch: 1, known: 7, shown: Voucher{known: 9}}).encode(kind, 2))
 	}
 	body, err := (&verdict{welcome: Welcome{NodeID: 1, Members: []Contact{{NodeID: 1, Addresses: []string{"a:1", ""}}, {}}}}).encodeBody()
 	if err != nil {
@@ -39,8 +40,10 @@ func FuzzMessage(f *testing.F) {
 		check(err, h.encode)
 		c, err := parseChallenge(b, kind)
 		check(err, func() []byte { return c.encode(kind) })
-		p, err := parseProof(b, kind)
-		check(err, func() []byte { return p.encode(kind) })
+		for version := uint16(1); version <= 2 && (version == 1 || kind == KindNode); version++ { // other kinds have one form
+			p, err := parseProof(b, kind, version)
+			check(err, func() []byte { return p.encode(kind, version) })
+		}
 		v, err := parseVerdict(b)
 		check(err, func() []byte {
 			body, err := v.encodeBody()

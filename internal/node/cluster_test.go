@@ -373,6 +373,76 @@ func TestNodesMoveAtOnce(t *testing.T) {
 	wait.Wait()
 }
 
+// TestFirstNodeMoves proves that in a cluster of two the second node finds the first one, which alone votes, when it comes back at
+// another address, without --join.
+func TestFirstNodeMoves(t *testing.T) {
+	m := newCluster(t, 2)
+	m.stop(0)
+	for {
+		m.ports[0] = fmt.Sprintf("127.0.0.1:%d", 12_000+mathrand.IntN(20_000))
+		if l, err := net.Listen("tcp", m.ports[0]); err == nil {
+			l.Close()
+			break
+		}
+	}
+	m.start(0, Config{})
+	if made, err := kadm.NewClient(m.client()).CreateTopics(deadline(t), 1, 2, nil, "t"); err != nil || made["t"].Err != nil {
+		t.Fatal(made, err)
+	}
+	eventually(t, "the second node knows what was made since", func() bool { return m.nodes[1].image.Load().Topic("t") != nil })
+}
+
+// TestCopyOfTheFirstNodeEnds proves that the first node, started with a copy of its directory from the time when it was alone, ends with
+// a sentence as soon as a node that it does not know shows what it has signed since; and that such a node is told what it met.
+func TestCopyOfTheFirstNodeEnds(t *testing.T) {
+	t.Run("its log is shorter", func(t *testing.T) { testCopyOfTheFirstNode(t, false) })
+	t.Run("its log is longer", func(t *testing.T) { testCopyOfTheFirstNode(t, true) })
+}
+
+func testCopyOfTheFirstNode(t *testing.T, isLonger bool) {
+	t.Helper()
+	m := newCluster(t, 1)
+	m.stop(0)
+	old := filepath.Join(t.TempDir(), "copy")
+	if err := os.CopyFS(old, os.DirFS(m.dirs[0])); err != nil {
+		t.Fatal(err)
+	}
+	m.start(0, Config{})
+	second := &machines{t: t, dirs: []string{t.TempDir()}, ports: []string{"127.0.0.1:0"}, nodes: make([]*Node, 1)}
+	second.start(0, Config{Join: m.ports, Token: m.makeToken(0)})
+	eventually(t, "the second node has what the first one has signed", func() bool {
+		v := second.nodes[0].peers.notes.voucher(1)
+		return v.Known() > 0
+	})
+	m.stop(0)
+	m.dirs[0] = old
+	elsewhere := &machines{t: t, dirs: m.dirs, ports: []string{"127.0.0.1:0"}, nodes: make([]*Node, 1)}
+	if isLonger { // it writes a log of its own before the other one finds it
+		n := elsewhere.start(0, Config{})
+		cl, err := kgo.NewClient(kgo.SeedBrokers(n.Info().Addresses...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		for i := range 20 {
+			if made, err := kadm.NewClient(cl).CreateTopics(deadline(t), 1, 1, nil, fmt.Sprint("t", i)); err != nil {
+				t.Fatal(made, err)
+			}
+		}
+		elsewhere.stop(0)
+	}
+	n, err := m.tryStart(0, Config{})
+	if err == nil {
+		select {
+		case err = <-n.Failed():
+		case <-time.After(time.Minute):
+		}
+	}
+	if err == nil || !strings.Contains(err.Error(), "this node has signed") || !strings.Contains(err.Error(), "restored from a copy") {
+		t.Errorf("a copy of the time when it was alone: %v", err)
+	}
+}
+
 // TestRestoredVoterIsToldSo proves that a voter whose directory was replaced by an older copy ends with a sentence which says so,
 // and that the cluster goes on, and takes in the node that is joined in its place.
 func TestRestoredVoterIsToldSo(t *testing.T) {

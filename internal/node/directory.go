@@ -29,6 +29,17 @@ func (d directory) FindNode(id int32) (credential.Member, bool) {
 	return credential.Member{}, false
 }
 
+// knowsKey tells whether a node has a key in the metadata, or had it. The metadata must never forget one that was registered: see
+// credential.Voucher.
+func (d directory) knowsKey(key credential.PublicKey) bool {
+	for _, n := range d.image().Nodes {
+		if n.Key == key {
+			return true
+		}
+	}
+	return false
+}
+
 // findContact finds a member by the list of the join, if there are no metadata yet.
 func (d directory) findContact(id int32) *credential.Contact {
 	if len(d.image().Nodes) > 0 {

@@ -31,7 +31,7 @@ import (
 // meta.properties the directory has no node yet.
 
 // peerVersions are the versions of the protocol between nodes that this binary speaks.
-var peerVersions = credential.Range{Min: 1, Max: 1}
+var peerVersions = credential.Range{Min: 1, Max: 2}
 
 // joinTime is how long a node tries to join.
 const joinTime = time.Minute

@@ -19,6 +19,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -284,6 +285,9 @@ func preparePeers(n *Node) (err error) {
 	cfg := peersConfig{
 		id: n.id, incarnation: n.incarnation, image: n.image.Load, join: n.cfg.Join, fail: n.noteFailure, log: n.loggers.loggerOf("cluster"),
 		isCutOff: func() bool { return int64(n.clock()) >= n.sessionEnds.Load() },
+	}
+	if own := n.addresses.listenersToRegister(n.listeners); len(own) > 0 {
+		cfg.addresses = []string{net.JoinHostPort(own[0].Host, strconv.Itoa(int(own[0].Port)))}
 	}
 	if n.id.joined {
 		if cfg.members, err = readMembers(n.fs, n.cfg.Data); err != nil {

@@ -41,6 +41,7 @@ type peers struct {
 	isRemoved   atomic.Bool // another node has said that this one was removed, or that the cluster was recovered without it
 	gate        gate
 	hosts       memberHosts
+	notes       notes
 	isCutOff    func() bool // no controller has heard of this node lately
 	join        []string    // addresses of members that this start was given
 	log         *slog.Logger
@@ -55,6 +56,7 @@ type peersConfig struct {
 	incarnation meta.UUID
 	members     []credential.Contact // that it has met when it joined
 	join        []string             // addresses of members that this start was given
+	addresses   []string             // at which other nodes reach this one
 	isCutOff    func() bool
 	image       func() *meta.Image
 	fail        func(error)
@@ -67,7 +69,7 @@ func (p *peers) prepare(ctx context.Context, cfg *peersConfig) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", identityFile, err)
 	}
-	p.self = credential.Self{Versions: peerVersions, Cluster: own, Epoch: cfg.id.epoch, NodeID: cfg.id.nodeID, Key: cfg.id.key}
+	p.self = credential.Self{Versions: peerVersions, Cluster: own, Epoch: cfg.id.epoch, NodeID: cfg.id.nodeID, Key: cfg.id.key, Addresses: cfg.addresses}
 	p.gate = newGate(ctx)
 	p.incarnation, p.fail = credential.Incarnation(cfg.incarnation), cfg.fail
 	p.log, p.silent = cfg.log, map[int32]struct{}{}
@@ -78,6 +80,7 @@ func (p *peers) prepare(ctx context.Context, cfg *peersConfig) error {
 	}}
 	p.links = peer.NewLinks(ctx, peer.LinksConfig{Find: p.findPeer, Notify: p.noteEvent})
 	p.metadata = cluster.NewQuorum(ctx, cluster.QuorumConfig{NodeID: cfg.id.nodeID, Links: p.links, Others: p.listOthers, NodeOf: p.findRaftID})
+	p.self.Position, p.self.Knows = p.metadata.Position, p.directory.knowsKey
 	return nil
 }
 
@@ -91,6 +94,7 @@ func (p *peers) open(ctx context.Context, cfg cluster.ControllerConfig, brokerEp
 	})
 	p.door, err = peer.NewDoor(peer.DoorConfig{
 		Self: func() credential.Self { return p.self }, Directory: p.directory, Admit: p.admit,
+		WentBack: func(err *credential.WentBackError) { p.fail(fmt.Errorf("another node shows: %w", err)) },
 		Handlers: slices.Concat(p.metadata.Handlers(), p.commands.Handlers(), p.replicas.Handlers()),
 	})
 	p.isOpen.Store(true)
@@ -154,7 +158,7 @@ func (p *peers) findPeer(id int32) (peer.Target, error) {
 	t := peer.Target{
 		Addresses: addressesOf(p.image(), id),
 		Dialler: func() *credential.Dialler {
-			return credential.DialAsNode(p.self, p.incarnation, credential.Target{Nodes: p.directory, NodeID: id}, rand.Reader)
+			return credential.DialAsNode(p.self, p.incarnation, credential.Target{Nodes: p.directory, NodeID: id, Shown: p.notes.voucher(id), IsLasting: p.image().Brokers[id] != nil}, rand.Reader)
 		},
 	}
 	if c := p.directory.findMet(id); c != nil { // what it has registered may be a name that this machine does not know
@@ -164,9 +168,14 @@ func (p *peers) findPeer(id int32) (peer.Target, error) {
 			}
 		}
 	}
+	for _, address := range p.notes.addresses(id, registrationOf(p.image(), id)) {
+		if !slices.Contains(t.Addresses, address) { // it has moved, or is a copy: the registered one comes first
+			t.Others = append(t.Others, address)
+		}
+	}
 	if p.isCutOff() { // the others may have registered other addresses, or wait for enough nodes to do so
 		for _, address := range p.join {
-			if !slices.Contains(t.Addresses, address) {
+			if !slices.Contains(t.Addresses, address) && !slices.Contains(t.Others, address) {
 				t.Others = append(t.Others, address)
 			}
 		}
@@ -175,6 +184,14 @@ func (p *peers) findPeer(id int32) (peer.Target, error) {
 		return peer.Target{}, fmt.Errorf("node %d has not told its address yet", id)
 	}
 	return t, nil
+}
+
+// registrationOf is the epoch of a node's registration; 0: it has none.
+func registrationOf(img *meta.Image, id int32) int64 {
+	if b := img.Brokers[id]; b != nil {
+		return b.Epoch
+	}
+	return 0
 }
 
 // describeTargets says at which addresses this node looks for the others.
@@ -217,6 +234,7 @@ func addressesOf(img *meta.Image, id int32) []string {
 func (p *peers) admit(ctx context.Context, from credential.Peer) (credential.Welcome, error) {
 	id := from.NodeID
 	if from.Kind == credential.KindNode {
+		p.notes.keep(id, registrationOf(p.image(), id), from.Note)
 		p.links.Hurry(id)
 	}
 	if from.Kind == credential.KindJoiner {

@@ -21,7 +21,10 @@ type DoorConfig struct {
 	// Admit decides whether a peer that has proven itself is let in. It may take long, and must end
 	// when the context does, which ends with the connection. The peer is told an error of
 	// credential's that a verdict can have, and credential.ErrUnavailable in place of others.
-	Admit    func(ctx context.Context, p credential.Peer) (credential.Welcome, error)
+	Admit func(ctx context.Context, p credential.Peer) (credential.Welcome, error)
+	// WentBack is told that somebody has shown that this node's metadata went back, after which it must not go on; nil: nobody
+	// wants to know. It must not wait.
+	WentBack func(err *credential.WentBackError)
 	Handlers []Handler
 	Now      func() time.Time // nil: time.Now
 	Random   io.Reader        // nil: the system's

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -116,6 +117,9 @@ func (s *Session) verify(r *wire.Request) error {
 	p, reply, err := s.acceptor.Verify(r.Body(), s.door.cfg.Now())
 	if reply != nil {
 		sendBytes(r, reply)
+	}
+	if back := (*credential.WentBackError)(nil); errors.As(err, &back) && s.door.cfg.WentBack != nil {
+		s.door.cfg.WentBack(back)
 	}
 	if err != nil {
 		return err
