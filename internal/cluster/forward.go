@@ -153,6 +153,7 @@ func (c *Controller) forward() peer.Handler {
 			return nil
 		}
 		r.KeepBody()
+		q.Body = r.Body()[r.BodySize()-len(q.Body):] // where the body is from now on
 		c.forwards.serve(r, func(ctx context.Context) {
 			ctx, cancel := context.WithTimeout(ctx, left)
 			defer cancel()

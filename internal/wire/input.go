@@ -223,6 +223,20 @@ func (in *input) keepLast(n int) (moved bool) {
 	return moved
 }
 
+// copyMuchSmaller copies a part of a buffer into the smallest one that holds it, if that is much smaller and
+// memory is not short; nil: it is not copied. The caller has the only reference to the copy.
+func (in *input) copyMuchSmaller(from *buffer, start, end int) *buffer {
+	class := in.pool.classFor(end - start)
+	if in.pool.sizes[class]*4 > len(from.bytes) {
+		return nil
+	}
+	b := in.poolOf(class).takeBuffer(class, 0)
+	if b != nil {
+		copy(b.bytes, from.bytes[start:end])
+	}
+	return b
+}
+
 // shrinkBuffer replaces the buffer by the smallest that holds the rest, if that saves enough
 // memory to be worth copying the rest twice.
 func (in *input) shrinkBuffer() {

@@ -130,6 +130,55 @@ func TestKeepBody(t *testing.T) {
 	eventually(t, "the memory is given back", func() bool { return s.Stats().RequestMemory() == 0 })
 }
 
+// TestSmallKeptBodiesKeepLittle proves that a small body which is kept does not keep a large receive buffer while
+// its request waits; that it keeps the buffer where there is no memory for a copy; and that it stays as it is
+// either way, also after the session has given up the bodies.
+func TestSmallKeptBodiesKeepLittle(t *testing.T) {
+	for _, isShort := range []bool{false, true} {
+		kept := make(chan *Request, 1)
+		taken := int64(0)
+		s, addr := start(t, Config{}, &funcs{serve: func(r *Request) error {
+			if r.CorrelationID == 1 {
+				answerWith(r, 0)
+				return nil
+			}
+			if isShort {
+				p := r.Conn.srv.buffers
+				p.mu.Lock()
+				taken = p.limit - p.used
+				p.used += taken
+				p.mu.Unlock()
+			}
+			r.KeepBody()
+			r.Conn.GiveUpBodies()
+			if isShort {
+				p := r.Conn.srv.buffers
+				p.mu.Lock()
+				p.used -= taken
+				p.mu.Unlock()
+			}
+			kept <- r
+			return nil
+		}})
+		c := dial(t, addr)
+		c.send(append(frame(1, 0, 1, strings.Repeat("x", 1<<20)), frame(1, 0, 2, "small body")...))
+		c.receive()
+		r := <-kept
+		if !isShort {
+			eventually(t, "the large buffer is given back", func() bool { return s.Stats().RequestMemory() <= 1<<10 })
+		}
+		c.send(frame(1, 0, 1, strings.Repeat("y", 1<<20)))
+		if got := string(r.Body()); got != "small body" || r.BodySize() != len(got) {
+			t.Errorf("the body is %q", got)
+		}
+		answerWith(r, 0)
+		for range 2 {
+			c.receive()
+		}
+		eventually(t, "the memory is given back", func() bool { return s.Stats().RequestMemory() == 0 })
+	}
+}
+
 // TestParkedRequestKeepsNoBuffer proves that a request which waits for its answer does not keep
 // the memory of a receive buffer that the connection has given back, and has no body then.
 func TestParkedRequestKeepsNoBuffer(t *testing.T) {

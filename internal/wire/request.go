@@ -57,11 +57,19 @@ func (r *Request) BodySize() int { return r.to - r.from }
 func (r *Request) IsFirst() bool { return r.seq == 0 }
 
 // KeepBody keeps the body as it is until the request is answered. Only Serve and Flush
-// may call it. Kept bodies use up the memory for requests.
+// may call it. Kept bodies use up the memory for requests: a body that is much smaller than its receive
+// buffer is moved to a smaller one, if there is room, so that it does not keep the whole buffer while it
+// waits. What aliases the body of before KeepBody must not be used after it.
 func (r *Request) KeepBody() {
-	if r.kept == nil {
-		r.kept = r.Conn.leasedBuffer(r).retain()
+	if r.kept != nil {
+		return
 	}
+	b := r.Conn.leasedBuffer(r)
+	if own := r.Conn.in.copyMuchSmaller(b, r.from, r.to); own != nil {
+		r.kept, r.from, r.to = own, 0, r.BodySize()
+		return
+	}
+	r.kept = b.retain()
 }
 
 // Decode checks the body's shape and memory (the guard), then decodes it with
