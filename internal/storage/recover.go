@@ -426,7 +426,7 @@ func (r *replay) applyNote(n placedNote) {
 	case journal.Truncate:
 		r.cuts[n.ID] = append(r.cuts[n.ID], cut{part: n.part, at: n.Part})
 		if r.only == nil {
-			r.s.points.Lower(n.ID, n.Base, n.Pos, n.Offset)
+			r.s.points.Lower(n.ID, n.Base, n.Pos, n.Offset, r.starts[n.ID])
 		}
 	case journal.Truncated:
 		for i := range r.cuts[n.ID] {

@@ -94,6 +94,8 @@ func TestCrashAgain(t *testing.T) {
 		{7844, conditions{sick: true}, "a recovery missed a segment below the log's start, since an earlier truncation in the journal lowered the point that vouched for it"},
 		{22866, conditions{isHard: true}, "the start of a log was forgotten, since it had no directory yet: the disk was full, and the metadata were old"},
 		{12620, conditions{isHard: true}, "a log became durable while segments below its start, which a power cut took back, were in the page cache only"},
+		{49199, conditions{}, "a recovery lowered the high watermark below a start that lay within a batch which was cut, since the start was noted in the journal only"},
+		{22102, conditions{crowded: true}, "a cut within the first batch lowered the high watermark of the log's point below its start"},
 		{13265, conditions{sick: true, crowded: true}, "the model took records in the page cache for durable, since retention asked before an append had changed the log's mode"},
 	} {
 		t.Run(strconv.FormatUint(c.seed, 10), func(t *testing.T) {

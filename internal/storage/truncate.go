@@ -196,7 +196,7 @@ func (t *truncation) cutLog() error {
 	n := slices.Index(l.segs, at.Segment)
 	kept, dropped := l.segs[:n:n], l.segs[n+1:]
 	l.pub.Unlock()
-	l.s.points.Lower(l.id, at.Segment.Base(), at.Pos, t.last)
+	l.s.points.Lower(l.id, at.Segment.Base(), at.Pos, t.last, 0)
 	last, err := at.Segment.Truncate(at.Pos, at.Next, time.Now().UnixMilli())
 	if err != nil {
 		return err

@@ -211,7 +211,7 @@ func TestGenerationOfFailedSaves(t *testing.T) {
 			t.Fatal(err)
 		}
 		broken = false
-		table.Lower(logID(1), 0, 500, 50)
+		table.Lower(logID(1), 0, 500, 50, 0)
 		changed, _ := table.Changed()
 		must(t, hot.Save(&checkpoint.Sheet{Points: changed}))
 
@@ -301,7 +301,7 @@ func changeTable(table *checkpoint.Table, id record.LogID, kind int, p checkpoin
 	case 0:
 		table.RaiseStart(id, p.Start)
 	case 1:
-		table.Lower(id, p.Base, p.Pos, p.Next)
+		table.Lower(id, p.Base, p.Pos, p.Next, 0)
 	default:
 		table.Set(id, p)
 	}

@@ -351,15 +351,18 @@ func (t *Table) RaiseStart(id record.LogID, start record.Offset) {
 }
 
 // Lower lowers the point of a log that was truncated to the place of the cut: pos in the
-// segment base, where the next offset is next.
-func (t *Table) Lower(id record.LogID, base record.Offset, pos int64, next record.Offset) {
+// segment base, where the next offset is next. If the log starts beyond the cut, as it may within a batch that was
+// cut, its next record gets the start for its offset: the high watermark may stay there. start is a start that the
+// point may not have yet.
+func (t *Table) Lower(id record.LogID, base record.Offset, pos int64, next, start record.Offset) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p, ok := t.all[id]
-	if !ok || p.Next <= next && p.HighWatermark <= next {
+	high := max(next, start, p.Start)
+	if !ok || p.Next <= next && p.HighWatermark <= high {
 		return
 	}
-	p.HighWatermark = min(p.HighWatermark, next) // it says nothing of the records that come in their place
+	p.HighWatermark = min(p.HighWatermark, high) // it says nothing of the records that come in their place
 	t.changed[id] = struct{}{}
 	if p.Next <= next {
 		t.all[id] = p

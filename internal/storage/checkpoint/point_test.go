@@ -175,19 +175,25 @@ func TestTable(t *testing.T) {
 	raised.Start = 30
 	expect("the start of a log that was unknown", b, raised)
 
-	tb.Lower(a, 100, 9000, 200)
+	tb.Lower(a, 100, 9000, 200, 0)
 	expect("lowered to its own end", a, p)
-	tb.Lower(a, 100, 4000, 195)
+	tb.Lower(a, 100, 4000, 195, 0)
 	p.Pos, p.Next, p.Closed = 4000, 195, checkpoint.BytesUnknown
 	expect("lowered to behind its producers' offset", a, p)
-	tb.Lower(a, 50, 10, 60)
+	tb.Lower(a, 50, 10, 60, 0)
 	p.Base, p.Pos, p.Next, p.ProducersAt, p.HighWatermark = 50, 10, 60, 60, 60
 	expect("lowered below it", a, p)
+	tb.Lower(a, 50, 5, 15, 40)
+	p.Pos, p.Next, p.ProducersAt, p.HighWatermark = 5, 15, 15, 40
+	expect("lowered below a start that it has not yet", a, p)
+	tb.Lower(a, 50, 0, 10, 0)
+	p.Pos, p.Next, p.ProducersAt, p.HighWatermark = 0, 10, 10, 20
+	expect("lowered below its start", a, p)
 	tb.Lose(a)
 	lost := none
 	lost.Lost, lost.Start = true, 20
 	expect("lost", a, lost)
-	tb.Lower(logID(9), 0, 0, 0)
+	tb.Lower(logID(9), 0, 0, 0, 0)
 	if ids := tb.IDs(); len(ids) != 2 {
 		t.Errorf("there are points of %v", ids)
 	}
@@ -322,7 +328,7 @@ func TestTableConcurrently(t *testing.T) {
 				case 0:
 					tb.RaiseStart(id, record.Offset(rng.IntN(600)))
 				case 1:
-					tb.Lower(id, 0, 0, record.Offset(rng.IntN(600)))
+					tb.Lower(id, 0, 0, record.Offset(rng.IntN(600)), 0)
 				case 2:
 					tb.Get(id)
 				default:
@@ -350,7 +356,7 @@ func TestLowerLostPoint(t *testing.T) {
 	tb := checkpoint.NewTable(nil, nil)
 	p := checkpoint.Point{Lost: true, HighWatermark: 60}
 	tb.Set(logID(1), p)
-	tb.Lower(logID(1), 50, 10, 55)
+	tb.Lower(logID(1), 50, 10, 55, 0)
 	if p.HighWatermark = 55; tb.Get(logID(1)) != p {
 		t.Errorf("%+v, want %+v", tb.Get(logID(1)), p)
 	}
