@@ -97,6 +97,13 @@ func (n *Node) register(ctx context.Context) error {
 	if remark := directoryRemark(n.image.Load().Brokers[n.id.nodeID], &g); remark != "" {
 		n.loggers.loggerOf(rootLogger).Warn("the data directory is not as the cluster knows it", "why", remark, "node", n.id.nodeID, "data", n.cfg.Data)
 	}
+	warning, err := checkListeners(n.image.Load(), n.id.nodeID, g.Broker.Listeners, func(host string) bool { return isThisMachine(ctx, host) })
+	if err != nil {
+		return err
+	}
+	if warning != "" {
+		n.loggers.loggerOf(rootLogger).Warn("nodes have listeners of other names", "why", warning)
+	}
 	epoch, err := askToRegister(ctx, n, &g)
 	if err != nil {
 		return fmt.Errorf("cannot register this node in its cluster: %w", err)
