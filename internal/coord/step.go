@@ -106,15 +106,28 @@ func (s *Step) Next() record.Offset { return s.next }
 // Records are the records put since the last ones were appended.
 func (s *Step) Records() []Record { return s.records }
 
+// InEpoch has a step that belongs to no shard be one of a leader epoch, for tests of machines.
+func (s *Step) InEpoch(e record.Epoch) *Step {
+	s.epoch = e
+	return s
+}
+
 // Run ends a step that belongs to no shard, for tests of machines. If err is nil, m
 // gets the records as if they had been appended to a log from offset next on; else the
 // append fails with err. Then the replies are called. Run returns the offset after the
 // records.
 func (s *Step) Run(m Machine, next record.Offset, err error) record.Offset {
+	end, _, reply := s.RunUncommitted(m, next, err)
+	reply(nil)
+	return end
+}
+
+// RunUncommitted is Run for tests whose log has a high watermark. It leaves the replies to the caller,
+// who calls reply, once, when the high watermark has reached after, or with an error.
+func (s *Step) RunUncommitted(m Machine, next record.Offset, err error) (end, after record.Offset, reply func(error)) {
 	t := &trial{m: m, next: next, err: err}
 	s.appendAndApply(t)
-	s.replyAndRecycle(nil)
-	return t.next
+	return t.next, s.after, s.replyFunc
 }
 
 // trial takes the place of a shard and its log in Run.
