@@ -1,6 +1,6 @@
-// Package memory counts the bytes that groups keep in memory. A Budget bounds the bytes of all
-// groups that a node coordinates, one those of members and another one those of offsets; an Account
-// counts those of one machine.
+// Package memory counts the bytes that groups and transactional ids keep in memory. A Budget bounds the
+// bytes of all that a node coordinates, one those of the members of groups, one those of their
+// offsets and one those of transactional ids; an Account counts those of one machine.
 //
 // Any number of goroutines may use a Budget. The lock of its machine guards an Account.
 package memory
@@ -18,10 +18,11 @@ const Max = 256 << 20
 // fullEvery is how often, at most, a full budget is logged.
 const fullEvery = 10 * time.Second
 
-// Budget is the memory that all groups of a node may take. The limit may be exceeded by records
-// that are applied, since applying them must never fail.
+// Budget is the memory that all groups, or all transactional ids, of a node may take. The limit may be
+// exceeded by records that are applied, since applying them must never fail.
 type Budget struct {
 	log    *slog.Logger
+	ofIDs  bool // it is that of transactional ids
 	limit  int64
 	used   atomic.Int64
 	warned atomic.Int64 // when it was last logged that the budget is full, in Unix ns; 0 before
@@ -39,12 +40,22 @@ func NewBudgets(log *slog.Logger, limit int64) (members, offsets *Budget) {
 	return NewBudget(log, limit/membersShare), NewBudget(log, limit-limit/membersShare)
 }
 
-// NewBudget makes a budget; a limit of 0 means Max.
-func NewBudget(log *slog.Logger, limit int64) *Budget {
+const (
+	groupsFull = "the memory for consumer groups is full: requests that need more of it are refused; look for groups with too many members, offsets or too much metadata, or raise leat.group.memory.bytes"
+	idsFull    = "the memory for transactional ids is full: producers that need more of it are refused; look for applications that make a new transactional.id each time that they start, or lower transactional.id.expiration.ms"
+)
+
+// NewBudget makes a budget for groups; a limit of 0 means Max.
+func NewBudget(log *slog.Logger, limit int64) *Budget { return newBudget(log, limit, false) }
+
+// NewTransactionBudget makes a budget for transactional ids; a limit of 0 means Max.
+func NewTransactionBudget(log *slog.Logger, limit int64) *Budget { return newBudget(log, limit, true) }
+
+func newBudget(log *slog.Logger, limit int64, ofIDs bool) *Budget {
 	if limit <= 0 {
 		limit = Max
 	}
-	return &Budget{log: log, limit: limit}
+	return &Budget{log: log, ofIDs: ofIDs, limit: limit}
 }
 
 // takeIfFree takes n bytes if so many are free.
@@ -60,16 +71,22 @@ func (b *Budget) takeIfFree(n int64) bool {
 	}
 }
 
-// warnFull logs that the budget is full, once in fullEvery.
-func (b *Budget) warnFull(now time.Time, group string, n int64) {
+// warnFull logs that the budget is full, once in fullEvery. name is that of a group or a transactional id.
+func (b *Budget) warnFull(now time.Time, name string, n int64) {
 	last := b.warned.Load()
 	if last != 0 && now.UnixNano()-last < int64(fullEvery) || !b.warned.CompareAndSwap(last, now.UnixNano()) {
 		return
 	}
-	const shown = 100 // bytes of a group's name
-	b.log.Warn("the memory for consumer groups is full: requests that need more of it are refused; look for groups with too many members, offsets or too much metadata, or raise leat.group.memory.bytes",
-		slog.String("group", group[:min(len(group), shown)]), slog.Int64("needed", n),
-		slog.Int64("used", b.used.Load()), slog.Int64("limit", b.limit))
+	const shown = 100 // bytes of a name
+	attrs := []any{
+		slog.String("name", name[:min(len(name), shown)]), slog.Int64("needed", n),
+		slog.Int64("used", b.used.Load()), slog.Int64("limit", b.limit),
+	}
+	if b.ofIDs {
+		b.log.Warn(idsFull, attrs...)
+		return
+	}
+	b.log.Warn(groupsFull, attrs...)
 }
 
 // Account counts the bytes of one machine. They are part of the budget from JoinBudget to
@@ -133,19 +150,19 @@ func (a *Account) LeaveBudget() {
 	}
 }
 
-// Reserve takes n bytes for a group if there is room for them, as Take does. If there is none, it
-// logs that the budget is full.
-func (a *Account) Reserve(now time.Time, group string, n int64) bool {
+// Reserve takes n bytes for a group or a transactional id if there is room for them, as Take does. If
+// there is none, it logs that the budget is full.
+func (a *Account) Reserve(now time.Time, name string, n int64) bool {
 	if a.Take(n) {
 		return true
 	}
-	a.WarnFull(now, group, n)
+	a.WarnFull(now, name, n)
 	return false
 }
 
-// WarnFull logs that the budget has no room for n bytes of a group. It does so at most once in
-// fullEvery.
-func (a *Account) WarnFull(now time.Time, group string, n int64) { a.total.warnFull(now, group, n) }
+// WarnFull logs that the budget has no room for n bytes of a group or a transactional id. It does so
+// at most once in fullEvery.
+func (a *Account) WarnFull(now time.Time, name string, n int64) { a.total.warnFull(now, name, n) }
 
 // Held is how many bytes the account has.
 func (a *Account) Held() int64 { return a.held }
