@@ -91,8 +91,8 @@ bench-compare: ## micro-benchmarks of the hot packages at BASE (main~1) and here
 test-crash: ## run the crash model of the storage engine over 50,000 seeds of each kind: clean, after errors, in a crowd of producers, in hardship, and a tenth of them with everything at the same time (20 minutes)
 	LEAT_TEST_SEEDS=50000 $(GO) test -timeout 3h -run 'TestCrash$$|TestCrashAfterError$$|TestCrashInCrowd$$|TestCrashInHardship$$|TestCrashInRace$$' ./internal/storage
 
-test-model: ## run the model of replication over SEEDS (20,000) histories, and all its mutants (half an hour)
-	LEAT_TEST_SEEDS=$(or $(SEEDS),20000) LEAT_TEST_MUTANTS=all $(GO) test -timeout 3h -run 'TestModel|TestMutants' ./internal/replica/progress
+test-model: ## run the models of replication and of transactions over SEEDS (20,000) histories, and all their mutants (half an hour)
+	LEAT_TEST_SEEDS=$(or $(SEEDS),20000) LEAT_TEST_MUTANTS=all $(GO) test -timeout 3h -run 'TestModel|TestMutants' ./internal/replica/progress ./internal/txn
 
 test-sim: ## simulate SEEDS (20,000) clusters with all their faults, and try all mutants (within an hour)
 	LEAT_TEST_SEEDS=$(or $(SEEDS),20000) LEAT_TEST_MUTANTS=all $(GO) test -count=1 -timeout 2h -v -run 'TestSeeds|TestMutants' ./internal/sim

@@ -29,7 +29,7 @@ var floors = []struct{ wing, packages string }{
 	{"engine", "internal/errcode"},
 	{"engine", "internal/group/memory"},
 	{"engine", "internal/group/classic"},
-	{"engine", "internal/group"},
+	{"engine", "internal/group internal/txn"},
 	{"engine", "internal/broker/missing"},
 	{"engine", "internal/broker"},
 	{"apps", "internal/bench/client internal/bench/socket internal/bench/process"},
