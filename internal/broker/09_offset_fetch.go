@@ -38,7 +38,7 @@ func (b *Broker) offsetFetch(_ *session, r *wire.Request, kreq kmsg.Request) err
 	for i := range req.Groups {
 		unknown[i] = b.resolveTopics(image, &req.Groups[i], r.Version >= 10)
 	}
-	b.cfg.Groups.Fetch(req.Groups, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
+	b.cfg.Groups.Fetch(req.Groups, req.RequireStable, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
 		defer held.Release()
 		resp := kmsg.NewPtrOffsetFetchResponse()
 		resp.Groups = groups
@@ -170,7 +170,7 @@ func (b *Broker) offsetFetchOne(r *wire.Request, req *kmsg.OffsetFetchRequest) e
 	if err != nil {
 		return err
 	}
-	b.cfg.Groups.Fetch([]kmsg.OffsetFetchRequestGroup{g}, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
+	b.cfg.Groups.Fetch([]kmsg.OffsetFetchRequestGroup{g}, req.RequireStable, containPanics(r, func(groups []kmsg.OffsetFetchResponseGroup) {
 		defer held.Release()
 		if g.Topics == nil {
 			groups[0].Topics = dropDeletedTopics(image, groups[0].Topics, false)

@@ -43,13 +43,14 @@
 // what another leader may have changed, without a change of its own, if this node has lost its session
 // with the controller (group.Config.HasSession).
 //
-// # What joins later
+// # Transactions
 //
-// Transactions. A machine of offsets gets the records of a transaction by a batch of their
-// producer, and the marker that ends it by the same way as any step: the shard appends it, so that it
-// stays the only appender and its end remains the log's. That needs two things here: the producer of a
-// batch beside the records in Step and in replayBatches, which refuses such batches until then, and an
-// append of a control batch. A marker that comes again finds its transaction ended, and has nothing to append.
+// A Transactional machine gets the records of producers' transactions with their producer, and the markers that end
+// them. The shard appends a marker as it does records, so that it stays the only appender of its log. Records of a transaction
+// are applied at once; the machine keeps them apart until the marker. A marker that comes again is appended and applied again. A
+// machine that is not Transactional is not loaded from a log with transactions.
+//
+// # What joins later
 //
 // Groups whose members are assigned by the coordinator, and share groups, follow the metadata and
 // compute for long. A feed of metadata is a Runtime.Do on each of Partitions, as TopicDeleted in package group

@@ -99,12 +99,18 @@ func (sh *shard[M]) takeRecords(s *Step) {
 	}
 }
 
-// appendRecords makes one batch of the records and appends it. It returns the offset
+// appendRecords makes one batch of a step's records and appends it. It returns the offset
 // after the last one. The caller holds mu.
-func (sh *shard[M]) appendRecords(now time.Time, records []Record) (record.Offset, error) {
+func (sh *shard[M]) appendRecords(s *Step) (record.Offset, error) {
 	sh.builder.Reset()
-	for _, r := range records {
-		sh.builder.Append(now.UnixMilli(), r.Key, r.Value)
+	sh.builder.Transactional = s.txn != nil
+	if s.txn != nil {
+		sh.builder.SetProducer(s.txn.ID, s.txn.Epoch, record.NoSequence)
+	} else {
+		sh.builder.ForgetProducer()
+	}
+	for _, r := range s.records {
+		sh.builder.Append(s.Now.UnixMilli(), r.Key, r.Value)
 	}
 	b, err := sh.builder.Build()
 	if err != nil {
@@ -114,6 +120,20 @@ func (sh *shard[M]) appendRecords(now time.Time, records []Record) (record.Offse
 	if len(b) > MaxBatch {
 		return 0, fmt.Errorf("%w: %d bytes", ErrTooLarge, len(b))
 	}
+	return sh.appendBatch(s.Now, b)
+}
+
+// appendMarker appends a step's marker. The caller holds mu.
+func (sh *shard[M]) appendMarker(s *Step) (record.Offset, error) {
+	b, err := record.BuildMarker(s.Now.UnixMilli(), s.marker.ID, s.marker.Epoch, s.marker.Marker)
+	if err != nil {
+		return 0, err
+	}
+	return sh.appendBatch(s.Now, b)
+}
+
+// appendBatch appends a batch, and returns the offset after it. The caller holds mu.
+func (sh *shard[M]) appendBatch(now time.Time, b record.Batch) (record.Offset, error) {
 	next, err := sh.log.AppendBatch(b, sh.epoch)
 	if err == nil {
 		sh.end = next
@@ -131,6 +151,9 @@ func (sh *shard[M]) applyRecord(s *Step, r Record) {
 	_ = sh.applyOrCount(s, r) // reportUnknown reports the error
 	sh.reportUnknown()
 }
+
+// endTransaction has the machine end a transaction. The caller holds mu.
+func (sh *shard[M]) endTransaction(s *Step, m Marker) { endTransaction(sh.machine, s, m) }
 
 // applyOrCount applies a record, and counts it if the machine does not understand it.
 func (sh *shard[M]) applyOrCount(s *Step, r Record) error {
@@ -330,12 +353,12 @@ func (sh *shard[M]) replayUpTo(s *Step, end record.Offset) (n int, err error) {
 	return n, nil
 }
 
-// errTransaction is the error of a load that meets a transaction. Only a later version writes one
-// here, and what it has written was acknowledged.
+// errTransaction is the error of a load of a machine without transactions that meets one. Only a later version
+// writes one there, and what it has written was acknowledged.
 var errTransaction = fmt.Errorf("records of a transaction: %w", ErrNewer)
 
-// replayBatches applies the records of whole batches, from offset off on, and returns
-// the offset after them. It skips control batches, which have no records of a machine.
+// replayBatches applies the records and the markers of whole batches, from offset off on, and returns
+// the offset after them.
 func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next record.Offset, n int, err error) {
 	next = off
 	var r record.Reader
@@ -349,11 +372,18 @@ func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next re
 			return next, n, err
 		}
 		if batch.Control() {
-			next = batch.NextOffset()
+			next, s.epoch = batch.NextOffset(), batch.LeaderEpoch()
+			if batch.BaseOffset() >= off {
+				sh.replayMarker(s, batch)
+			}
 			continue
 		}
+		s.txn = nil
 		if batch.Transactional() {
-			return batch.BaseOffset(), n, errTransaction
+			if _, ok := Machine(sh.machine).(Transactional); !ok {
+				return batch.BaseOffset(), n, errTransaction
+			}
+			s.txn = &Producer{ID: batch.ProducerID(), Epoch: batch.ProducerEpoch()}
 		}
 		next, s.epoch = batch.NextOffset(), batch.LeaderEpoch()
 		for r.Reset(batch, maxInflated); r.Next(); {
@@ -371,7 +401,19 @@ func (sh *shard[M]) replayBatches(s *Step, b []byte, off record.Offset) (next re
 			return next, n, err
 		}
 	}
+	s.txn = nil
 	return next, n, nil
+}
+
+// replayMarker applies a control batch that ends a transaction. Others have no records of a machine.
+func (sh *shard[M]) replayMarker(s *Step, b record.Batch) {
+	t, ok := Machine(sh.machine).(Transactional)
+	m, err := record.ReadMarker(b)
+	if !ok || err != nil {
+		return
+	}
+	s.next = b.NextOffset()
+	t.EndTransaction(s, Marker{Producer{b.ProducerID(), b.ProducerEpoch()}, m})
 }
 
 var errNoProgress = errors.New("the log gives no batch that goes on from there")

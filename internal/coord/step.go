@@ -12,6 +12,27 @@ type Record struct {
 	Value []byte
 }
 
+// Producer is a producer with transactions.
+type Producer struct {
+	ID    int64
+	Epoch int16
+}
+
+// Marker ends the transaction of a producer on the shard's partition.
+type Marker struct {
+	Producer
+	record.Marker
+}
+
+// Transactional is a Machine whose log may have records of producers' transactions. A machine
+// that is none has a log without transactions.
+type Transactional interface {
+	Machine
+	// EndTransaction takes that the transaction of a producer has ended, at a load and after a step
+	// has appended the marker. It is also called if the producer has no transaction here.
+	EndTransaction(s *Step, m Marker)
+}
+
 // Step is one decision of a machine, while it is made: it has the time, and collects
 // the decided records and the replies. A machine must not keep it. It belongs to the
 // holder of the shard's mutex and, afterwards, to the goroutine that calls the replies.
@@ -29,6 +50,8 @@ type Step struct {
 	claims  bool          // the replies depend on the records below after, or on there being none
 	after   record.Offset // the replies wait until the high watermark has reached it
 	records []Record      // decided and not appended yet
+	txn     *Producer     // see Producer
+	marker  *Marker       // decided and not appended yet; nil: none is
 	buf     []byte        // the bytes of the records that PutBuffer added
 	replies []func(error)
 	then    []func()
@@ -51,6 +74,28 @@ func NewStep(now time.Time) *Step {
 // Put adds a record. Its bytes must not change any more.
 func (s *Step) Put(key, value []byte) {
 	s.records = append(s.records, Record{Key: key, Value: value})
+}
+
+// SetProducer makes the records that are put before the next append part of the transaction of a
+// producer. They are applied at once, and whether they count is decided by a marker.
+func (s *Step) SetProducer(p Producer) { s.txn = &p }
+
+// Producer is whose transaction the record belongs to that is being applied; false: it belongs to
+// none.
+func (s *Step) Producer() (Producer, bool) {
+	if s.txn == nil {
+		return Producer{}, false
+	}
+	return *s.txn, true
+}
+
+// PutMarker adds a marker, which is appended alone: the step must have no records then. EndTransaction
+// is called afterwards. Only a Transactional machine may call it.
+func (s *Step) PutMarker(m Marker) {
+	if len(s.records) > 0 {
+		panic("BUG: a marker is appended alone")
+	}
+	s.marker = &m
 }
 
 // Buffer returns a buffer that the step owns, with the records that PutBuffer added since
@@ -137,13 +182,23 @@ type trial struct {
 	err  error
 }
 
-func (t *trial) appendRecords(_ time.Time, records []Record) (record.Offset, error) {
+func (t *trial) appendRecords(s *Step) (record.Offset, error) {
 	if t.err != nil {
 		return 0, t.err
 	}
-	t.next += record.Offset(len(records))
+	t.next += record.Offset(len(s.records))
 	return t.next, nil
 }
+
+func (t *trial) appendMarker(*Step) (record.Offset, error) {
+	if t.err != nil {
+		return 0, t.err
+	}
+	t.next++
+	return t.next, nil
+}
+
+func (t *trial) endTransaction(s *Step, m Marker) { endTransaction(t.m, s, m) }
 
 func (t *trial) applyRecord(s *Step, r Record) {
 	if err := t.m.Apply(s, r); err != nil {
@@ -153,8 +208,19 @@ func (t *trial) applyRecord(s *Step, r Record) {
 
 // ledger takes the decided records: a shard does, or a trial.
 type ledger interface {
-	appendRecords(now time.Time, records []Record) (next record.Offset, err error)
+	appendRecords(s *Step) (next record.Offset, err error)
 	applyRecord(s *Step, r Record)
+	appendMarker(s *Step) (next record.Offset, err error)
+	endTransaction(s *Step, m Marker)
+}
+
+// endTransaction has a machine end a transaction.
+func endTransaction(machine Machine, s *Step, m Marker) {
+	t, ok := machine.(Transactional)
+	if !ok {
+		panic("BUG: a machine without transactions has a marker")
+	}
+	t.EndTransaction(s, m)
 }
 
 // appendAndApply appends and applies the records that were put, runs the functions
@@ -167,18 +233,30 @@ func (s *Step) appendAndApply(l ledger) {
 			return
 		}
 		if n := len(s.records); n > 0 {
-			next, err := l.appendRecords(s.Now, s.records)
+			if s.marker != nil {
+				panic("BUG: a marker is appended alone")
+			}
+			next, err := l.appendRecords(s)
 			if err != nil {
 				s.failAppend(err)
 				return
 			}
-			s.appended = true
-			s.After(next)
+			s.noteAppend(next)
 			for i, r := range s.records {
 				s.next = next - record.Offset(n-i-1)
 				l.applyRecord(s, r)
 			}
 			s.dropRecords()
+		} else if s.marker != nil {
+			next, err := l.appendMarker(s)
+			if err != nil {
+				s.failAppend(err)
+				return
+			}
+			s.noteAppend(next)
+			m := *s.marker
+			s.next, s.marker = next, nil
+			l.endTransaction(s, m)
 		}
 		clear(s.orElse)
 		s.orElse = s.orElse[:0]
@@ -193,6 +271,12 @@ func (s *Step) appendAndApply(l ledger) {
 	}
 }
 
+// noteAppend notes that something was appended, up to an offset.
+func (s *Step) noteAppend(next record.Offset) {
+	s.appended = true
+	s.After(next)
+}
+
 func (s *Step) failAppend(err error) {
 	s.err = err
 	for _, fn := range s.orElse {
@@ -205,6 +289,7 @@ func (s *Step) failAppend(err error) {
 func (s *Step) dropRecords() {
 	clear(s.records)
 	s.records, s.buf = s.records[:0], s.buf[:0]
+	s.txn, s.marker = nil, nil
 }
 
 // trim frees large memory of the step, which may wait long for its commit. No record may be left

@@ -80,7 +80,7 @@ func TestOffsetsAreDeletedInBatches(t *testing.T) {
 	if n := allocated() - before; n > most || answers != 1 {
 		t.Errorf("%d bytes were allocated, and there were %d answers", n, answers)
 	}
-	sv.Fetch([]kmsg.OffsetFetchRequestGroup{{Group: req.Group}}, func(groups []kmsg.OffsetFetchResponseGroup) {
+	sv.Fetch([]kmsg.OffsetFetchRequestGroup{{Group: req.Group}}, false, func(groups []kmsg.OffsetFetchResponseGroup) {
 		if len(groups[0].Topics) > 0 {
 			t.Errorf("there are offsets of %d topics", len(groups[0].Topics))
 		}

@@ -21,6 +21,7 @@ const (
 	nonEmptyGroup             int16 = 68
 	groupIDNotFound           int16 = 69
 	groupSubscribedToTopic    int16 = 86
+	unstableOffsetCommit      int16 = 88
 )
 
 // codeOf is the error code that a client gets for an error of the coordinator's log.

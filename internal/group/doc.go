@@ -12,6 +12,8 @@
 // joining, requests that wait, and timers are only in memory; after a failover members
 // join again by themselves.
 //
+// Offsets that a producer sends in a transaction are kept apart until the marker that ends it (transaction.go).
+//
 // A Machine is guarded by its shard's mutex and takes the time from its Step. A Service
 // may be used by any number of goroutines.
 package group

@@ -370,7 +370,7 @@ func (k *consumer) stay(at *place) int16 {
 	before := k.w.acked[k.assigned]
 	k.w.mu.Unlock()
 	f, ok := call(at, func(reply func([]kmsg.OffsetFetchResponseGroup)) {
-		at.sv.Fetch([]kmsg.OffsetFetchRequestGroup{{Group: "g"}}, reply)
+		at.sv.Fetch([]kmsg.OffsetFetchRequestGroup{{Group: "g"}}, false, reply)
 	})
 	switch {
 	case !ok:

@@ -28,6 +28,7 @@ type group struct {
 	id      string
 	last    record.Offset // the offset after the group's last record
 	offsets committed
+	pending map[topicPartition][]pendingOffset // offsets of open transactions, in the order in which they were sent
 	classic *classic.Group
 }
 
@@ -42,15 +43,17 @@ type Machine struct {
 	classic  *classic.Host
 
 	groups map[string]*group
-	last   record.Offset // the offset after the last record applied
+	open   map[int64]*transaction // the transactions with offsets that are open, by producer id
+	last   record.Offset          // the offset after the last record applied
 }
 
-var _ coord.Machine = (*Machine)(nil)
+var _ coord.Transactional = (*Machine)(nil)
 
 // newMachine makes the machine of a partition, before any record is applied.
 func newMachine(t *coord.Timers, members, offsets *memory.Budget, settings func() Settings, newID func() string) *Machine {
 	m := &Machine{
 		settings: settings, timers: t, members: memory.NewAccount(members), memory: memory.NewAccount(offsets), groups: map[string]*group{},
+		open: map[int64]*transaction{},
 	}
 	m.names = newTopicNames(m.memory)
 	m.classic = &classic.Host{
@@ -83,6 +86,7 @@ func (m *Machine) applyGroup(s *coord.Step, k key, value []byte) error {
 		if g := m.groups[string(k.group)]; g != nil {
 			g.classic.Close(s)
 			g.offsets.deleteAll()
+			m.dropPending(g)
 			delete(m.groups, g.id)
 			m.memory.Add(-groupBytes)
 		}

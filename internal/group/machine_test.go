@@ -67,7 +67,16 @@ func (m *Machine) held() (n int64, err error) {
 				n += list[i].size()
 			}
 		}
+		for at, list := range g.pending {
+			for i := range list {
+				n += pendingSize(g.id, at.topic, len(list[i].offset.metadata))
+				if _, ok := m.open[list[i].producer].places[pendingPlace{g.id, at}]; !ok {
+					return 0, fmt.Errorf("producer %d has no transaction with %v", list[i].producer, at)
+				}
+			}
+		}
 	}
+	n += int64(len(m.open)) * transactionBytes
 	for topic, n := range users {
 		if topic.groups != n || m.names.byText[topic.text] != topic {
 			return 0, fmt.Errorf("%d groups have offsets of %s, not %d", n, topic.text, topic.groups)
@@ -428,7 +437,7 @@ func FuzzRecord(f *testing.F) {
 			return
 		}
 		m.Loaded(s)
-		m.Fetch(s, &kmsg.OffsetFetchRequestGroup{Group: "g"})
+		m.Fetch(s, &kmsg.OffsetFetchRequestGroup{Group: "g"}, false)
 		m.Describe(s, "g", 6)
 		m.expireOffsets(s)
 	})

@@ -21,11 +21,17 @@ func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.O
 	if code := acceptCommit(s, g, req); code != 0 {
 		return nil, code
 	}
+	return m.putCommit(s, req, m.commitGrowth(g, req), nil)
+}
+
+// putCommit adds the records of a commit that is accepted to the step, if they are not too large and the growth of
+// the memory has room. They belong to the transaction of a producer, unless that is nil.
+func (m *Machine) putCommit(s *coord.Step, req *kmsg.OffsetCommitRequest, growth int64, by *coord.Producer) ([]kmsg.OffsetCommitResponseTopic, int16) {
 	if recordsSize(req) > coord.MaxBatch {
 		return nil, invalidCommitOffsetSize
 	}
-	if n := m.commitGrowth(g, req); n > m.memory.Room() {
-		m.memory.WarnFull(s.Now, req.Group, n)
+	if growth > m.memory.Room() {
+		m.memory.WarnFull(s.Now, req.Group, growth)
 		return nil, coordinatorNotAvailable
 	}
 	topics := make([]kmsg.OffsetCommitResponseTopic, len(req.Topics))
@@ -34,13 +40,13 @@ func (m *Machine) Commit(s *coord.Step, req *kmsg.OffsetCommitRequest) ([]kmsg.O
 		topics[i].Topic, topics[i].TopicID = t.Topic, t.TopicID
 		topics[i].Partitions = make([]kmsg.OffsetCommitResponseTopicPartition, len(t.Partitions))
 	}
-	m.putInBatches(s, req, topics)
+	m.putInBatches(s, req, topics, by)
 	return topics, 0
 }
 
 // putInBatches adds a commit's records to the step, in as many batches as that needs, and notes
 // the outcome of each partition in topics.
-func (m *Machine) putInBatches(s *coord.Step, req *kmsg.OffsetCommitRequest, topics []kmsg.OffsetCommitResponseTopic) {
+func (m *Machine) putInBatches(s *coord.Step, req *kmsg.OffsetCommitRequest, topics []kmsg.OffsetCommitResponseTopic, by *coord.Producer) {
 	limit := m.settings().MaxMetadata
 	o := offset{time: s.Now.UnixMilli(), expires: noExpiry}
 	if req.RetentionTimeMillis >= 0 {
@@ -49,6 +55,9 @@ func (m *Machine) putInBatches(s *coord.Step, req *kmsg.OffsetCommitRequest, top
 	i, j := 0, 0
 	var put func()
 	put = func() {
+		if by != nil {
+			s.SetProducer(*by)
+		}
 		for ; i < len(req.Topics); i, j = i+1, 0 {
 			t := &req.Topics[i]
 			o.topic = t.TopicID
@@ -139,13 +148,14 @@ func isTooLong(s string, limit int) bool {
 }
 
 // Fetch answers OffsetFetch for one group: the topics that the request names, or all
-// that the group has if its list is nil.
-func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup) kmsg.OffsetFetchResponseGroup {
+// that the group has if its list is nil. If the asker wants stable offsets, it gets none of a partition
+// for which a transaction is open (KIP-447).
+func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup, stable bool) kmsg.OffsetFetchResponseGroup {
 	resp := kmsg.NewOffsetFetchResponseGroup()
 	resp.Group = req.Group
 	g := m.findGroup(s, req.Group)
 	if req.Topics == nil {
-		resp.Topics = g.listOffsets()
+		resp.Topics = g.listOffsets(stable)
 		return resp
 	}
 	resp.Topics = make([]kmsg.OffsetFetchResponseGroupTopic, len(req.Topics))
@@ -164,6 +174,9 @@ func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup) kmsg.O
 				ok = false // the offset is that of a deleted topic with the same name
 			}
 			out.Partitions[j] = fetchedPartition(p, o, ok)
+			if stable && g.isUnstable(t.Topic, p) {
+				out.Partitions[j] = unstablePartition(p)
+			}
 		}
 	}
 	return resp
@@ -173,8 +186,8 @@ func (m *Machine) Fetch(s *coord.Step, req *kmsg.OffsetFetchRequestGroup) kmsg.O
 func isOtherTopic(a, b [16]byte) bool { return a != b && a != [16]byte{} && b != [16]byte{} }
 
 // listOffsets returns all offsets of the group, in order. Offsets of a deleted topic, and of a
-// later one of its name, are told apart by their ids. The group may be nil.
-func (g *group) listOffsets() []kmsg.OffsetFetchResponseGroupTopic {
+// later one of its name, are told apart by their ids. The group may be nil. stable is that of Fetch.
+func (g *group) listOffsets(stable bool) []kmsg.OffsetFetchResponseGroupTopic {
 	if g == nil {
 		return []kmsg.OffsetFetchResponseGroupTopic{}
 	}
@@ -189,7 +202,11 @@ func (g *group) listOffsets() []kmsg.OffsetFetchResponseGroupTopic {
 				t.Partitions = nil
 			}
 			t.TopicID = k.topic
-			t.Partitions = append(t.Partitions, fetchedPartition(k.partition, k.toOffset(), true))
+			p := fetchedPartition(k.partition, k.toOffset(), true)
+			if stable && g.isUnstable(name.text, k.partition) {
+				p = unstablePartition(k.partition)
+			}
+			t.Partitions = append(t.Partitions, p)
 		}
 		topics = append(topics, t)
 	}
@@ -204,6 +221,13 @@ func fetchedPartition(partition int32, o offset, ok bool) kmsg.OffsetFetchRespon
 	return kmsg.OffsetFetchResponseGroupTopicPartition{
 		Partition: partition, Offset: int64(o.at), LeaderEpoch: int32(o.epoch), Metadata: &o.metadata,
 	}
+}
+
+// unstablePartition is the answer for a partition for which a transaction is open.
+func unstablePartition(partition int32) kmsg.OffsetFetchResponseGroupTopicPartition {
+	p := fetchedPartition(partition, offset{}, false)
+	p.ErrorCode = unstableOffsetCommit
+	return p
 }
 
 // consumerType is the protocol type of consumers. The coordinator knows which topics
@@ -348,7 +372,7 @@ func (m *Machine) expireOffsets(s *coord.Step) {
 			m.timers.Set(&m.scan, s.Now.Add(scanPause))
 			return
 		}
-		if left == 0 && g.classic.IsIdle() {
+		if left == 0 && len(g.pending) == 0 && g.classic.IsIdle() {
 			classic.Put(s, g.id, nil)
 		}
 	}
@@ -360,7 +384,7 @@ func (g *group) expireOffsets(s *coord.Step, retention time.Duration) (left int)
 	for topic, list := range g.offsets.topics {
 		for i := range list {
 			o := list[i].toOffset()
-			if isBatchFull(s) || !g.isExpired(s.Now, topic.text, &o, retention) {
+			if isBatchFull(s) || g.isUnstable(topic.text, list[i].partition) || !g.isExpired(s.Now, topic.text, &o, retention) {
 				left++
 				continue
 			}

@@ -233,13 +233,15 @@ func putOffset(s *coord.Step, group, topic string, partition int32, o *offset) {
 	s.PutBuffer(b, n)
 }
 
-// applyOffset applies the record of a committed offset; a nil value deletes the offset.
+// applyOffset applies the record of a committed offset, or of one that is committed with a transaction; a nil
+// value deletes the offset.
 func (m *Machine) applyOffset(s *coord.Step, k key, value []byte) error {
 	g := m.groups[string(k.group)]
 	if value == nil {
 		if g != nil {
 			g.last = s.Next()
 			g.offsets.deleteOffset(k.topic, k.partition)
+			m.dropPendingAt(g, topicPartition{string(k.topic), k.partition})
 		}
 		return nil
 	}
@@ -251,6 +253,11 @@ func (m *Machine) applyOffset(s *coord.Step, k key, value []byte) error {
 		g = m.findOrAddGroup(string(k.group))
 	}
 	g.last = s.Next()
+	if p, ok := s.Producer(); ok {
+		m.addPending(g, p, topicPartition{string(k.topic), k.partition}, pendingOffset{producer: p.ID, written: s.Next(), offset: o})
+		return nil
+	}
 	g.offsets.setOffset(k.topic, k.partition, &o)
+	g.outdatePending(topicPartition{string(k.topic), k.partition}, s.Next())
 	return nil
 }

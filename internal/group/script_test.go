@@ -411,7 +411,7 @@ func (w *world) fetch(_ args, rest []string) {
 		req.Topics = append(req.Topics, kmsg.OffsetFetchRequestGroupTopic{Topic: topic, Partitions: []int32{n}})
 	}
 	w.step(func(s *coord.Step) {
-		resp := w.m.Fetch(s, &req)
+		resp := w.m.Fetch(s, &req, false)
 		s.Reply(func(error) {
 			for _, t := range resp.Topics {
 				for _, p := range t.Partitions {

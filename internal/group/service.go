@@ -473,9 +473,49 @@ func failCommit(req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, 
 	}
 }
 
+// CommitInTransaction handles TxnOffsetCommit, whose fields are those of a commit, for a producer whose transaction has the
+// group, as the transaction's coordinator has said.
+func (sv *Service) CommitInTransaction(by coord.Producer, req *kmsg.OffsetCommitRequest, reply func(*kmsg.OffsetCommitResponse)) {
+	resp := kmsg.NewPtrOffsetCommitResponse()
+	fail := func(code int16) {
+		failCommit(req, resp, code)
+		reply(resp)
+	}
+	code := invalidGroupID
+	if req.Group != "" {
+		code = sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
+			var refused int16
+			resp.Topics, refused = m.CommitInTransaction(s, by, req)
+			s.Reply(func(err error) {
+				if code := codeOr(err, refused); code != 0 {
+					fail(code)
+					return
+				}
+				reply(resp)
+			})
+		})
+	}
+	if code != 0 {
+		fail(code)
+	}
+}
+
+// EndTransaction writes the marker that ends a transaction into a partition of Topic. It is called with nil when the marker is
+// committed.
+func (sv *Service) EndTransaction(partition int32, end coord.Marker, reply func(error)) {
+	err := sv.rt.Do(partition, func(_ *Machine, s *coord.Step) {
+		s.PutMarker(end)
+		s.Reply(reply)
+	})
+	if err != nil {
+		reply(err)
+	}
+}
+
 // Fetch answers the groups of an OffsetFetch, in order, each with its own code. A node without a
-// session refuses them, since another coordinator may have acknowledged later offsets.
-func (sv *Service) Fetch(groups []kmsg.OffsetFetchRequestGroup, reply func([]kmsg.OffsetFetchResponseGroup)) {
+// session refuses them, since another coordinator may have acknowledged later offsets. stable is RequireStable of the request:
+// partitions for which a transaction is open get a code of their own.
+func (sv *Service) Fetch(groups []kmsg.OffsetFetchRequestGroup, stable bool, reply func([]kmsg.OffsetFetchResponseGroup)) {
 	out := newGather(len(groups), reply)
 	hasSession := sv.cfg.HasSession() // before the offsets are read
 	for i := range groups {
@@ -485,7 +525,7 @@ func (sv *Service) Fetch(groups []kmsg.OffsetFetchRequestGroup, reply func([]kms
 		code := notCoordinator
 		if hasSession {
 			code = sv.runOnGroup(req.Group, func(m *Machine, s *coord.Step) {
-				resp = m.Fetch(s, req)
+				resp = m.Fetch(s, req, stable)
 				s.Reply(func(err error) {
 					if err != nil {
 						resp.Topics, resp.ErrorCode = nil, fetchCodeOf(err)

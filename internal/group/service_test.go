@@ -193,7 +193,7 @@ func commitRequest(group, member string, gen int32, offset int64) *kmsg.OffsetCo
 
 func (sv *Service) fetchOne(group string) (got string) {
 	got = "no answer"
-	sv.Fetch([]kmsg.OffsetFetchRequestGroup{{Group: group}}, func(r []kmsg.OffsetFetchResponseGroup) {
+	sv.Fetch([]kmsg.OffsetFetchRequestGroup{{Group: group}}, false, func(r []kmsg.OffsetFetchResponseGroup) {
 		got = name(r[0].ErrorCode)
 		for _, t := range r[0].Topics {
 			for _, p := range t.Partitions {
@@ -273,7 +273,7 @@ func TestFetchWaitsForTheCommitItSaw(t *testing.T) {
 	log.mu.Unlock()
 	commitOne(sv, commitRequest("g", "", -1, 5), func(*kmsg.OffsetCommitResponse) { done++ })
 	got := "no answer"
-	sv.Fetch([]kmsg.OffsetFetchRequestGroup{{Group: "g"}, {Group: other}}, func(r []kmsg.OffsetFetchResponseGroup) {
+	sv.Fetch([]kmsg.OffsetFetchRequestGroup{{Group: "g"}, {Group: other}}, false, func(r []kmsg.OffsetFetchResponseGroup) {
 		got = fmt.Sprint(r[0].Topics[0].Partitions[0].Offset, " ", r[1].Topics[0].Partitions[0].Offset)
 	})
 	if got != "no answer" || done != 1 {
@@ -587,7 +587,7 @@ func TestDecodedTopicsAreKept(t *testing.T) {
 		req := []kmsg.OffsetFetchRequestGroup{{Group: "g", Topics: []kmsg.OffsetFetchRequestGroupTopic{
 			{Topic: "t", TopicID: id, Partitions: []int32{0}},
 		}}}
-		sv.Fetch(req, func(r []kmsg.OffsetFetchResponseGroup) {
+		sv.Fetch(req, false, func(r []kmsg.OffsetFetchResponseGroup) {
 			got := r[0].Topics[0]
 			if diff := cmp.Diff(id, got.TopicID); diff != "" || got.Partitions[0].Offset != want {
 				t.Errorf("id %v: %+v", id, got)

@@ -35,6 +35,9 @@ func (bu *Builder) SetProducer(id int64, epoch int16, seq int32) {
 	bu.producer.known, bu.producer.id, bu.producer.epoch, bu.producer.seq = true, id, epoch, seq
 }
 
+// ForgetProducer has batches built without a producer, as by the zero value.
+func (bu *Builder) ForgetProducer() { bu.producer.known = false }
+
 // Reset removes the records; fields, producer and memory stay. The batch that was built
 // before is no longer valid.
 func (bu *Builder) Reset() { bu.buf, bu.count = bu.buf[:0], 0 }

@@ -153,7 +153,7 @@ func (c *Conn) Close(reason error) {
 		return
 	}
 	c.out.close()
-	if c.isReset(reason) {
+	if isReset(c, reason) {
 		if tcp, ok := c.nc.(interface{ SetLinger(seconds int) error }); ok {
 			_ = tcp.SetLinger(0) // without it the end is an orderly one
 		}
@@ -165,8 +165,8 @@ func (c *Conn) Close(reason error) {
 	}
 }
 
-// isReset tells whether the connection is reset when it ends for a reason: see ErrElsewhere.
-func (c *Conn) isReset(reason error) bool {
+// isReset tells whether a connection is reset when it ends for a reason: see ErrElsewhere.
+func isReset(c *Conn, reason error) bool {
 	return errors.Is(reason, ErrElsewhere) && c.out.countAnswers() <= 1
 }
 
@@ -232,7 +232,7 @@ func (c *Conn) endConn(err error) {
 	var refused *refusedError
 	var panicked *panicError
 	switch {
-	case c.isReset(err): // it has no answers that anybody waits for
+	case isReset(c, err): // it has no answers that anybody waits for
 	case errors.As(err, &refused): // answers that are not ready are not waited for
 		err = refused.err
 		c.drainAnswers(bounds{parked: math.MaxUint64, early: math.MaxInt64, memory: math.MaxInt64})

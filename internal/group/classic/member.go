@@ -234,6 +234,23 @@ func (g *Group) AcceptCommit(s *coord.Step, req *kmsg.OffsetCommitRequest) int16
 	return 0
 }
 
+// AcceptTransactional returns the code of a commit within a transaction that is refused, or 0 if it is
+// accepted. Clients before KIP-447 name no member. A rebalance is no reason to refuse it: the generation tells
+// whether the member still has its partitions.
+func AcceptTransactional(g *Group, req *kmsg.OffsetCommitRequest) int16 {
+	if req.Generation < 0 && (g.state == empty || req.MemberID == "" && req.InstanceID == nil) {
+		return 0
+	}
+	_, code := g.findMember(req.MemberID, req.InstanceID)
+	switch {
+	case code != 0:
+		return code
+	case req.Generation != g.generation:
+		return illegalGeneration
+	}
+	return 0
+}
+
 // Describe fills in the group's part of an answer to DescribeGroups.
 func (g *Group) Describe(resp *kmsg.DescribeGroupsResponseGroup) {
 	resp.State, resp.ProtocolType = g.state.String(), g.protocolType
