@@ -243,7 +243,7 @@ func (n *Node) openEngine() error {
 	n.serving.Go(n.watchQuorum)
 	img := n.image.Load()
 	if img.ClusterID != "" && img.ClusterID != n.id.clusterID {
-		return fmt.Errorf("%w %s: it belongs to cluster %s, but its metadata is of cluster %s; the directories of two clusters were mixed: restore one from a backup",
+		return fmt.Errorf("%w %s: it belongs to cluster %s, but its metadata is of cluster %s; the directories of two clusters were mixed: put the files of one of them back where they were",
 			ErrDirectory, n.cfg.Data, n.id.clusterID, img.ClusterID)
 	}
 	n.lastRun = lastrun.Open(n.fs, n.cfg.Data, n.loggers.loggerOf("storage"))

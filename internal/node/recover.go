@@ -163,7 +163,7 @@ func checkRecovery(id *identity, img *meta.Image, isAlone bool) error {
 	case img.ClusterID == "":
 		return errors.New("it has no metadata of its cluster yet; recover the cluster by another node")
 	case img.ClusterID != id.clusterID:
-		return fmt.Errorf("it belongs to cluster %s, but its metadata is of cluster %s; the directories of two clusters were mixed: restore one from a backup", id.clusterID, img.ClusterID)
+		return fmt.Errorf("it belongs to cluster %s, but its metadata is of cluster %s; the directories of two clusters were mixed: put the files of one of them back where they were", id.clusterID, img.ClusterID)
 	case isAlone && len(listOtherNodes(img, id.nodeID)) == 0:
 		return ErrNotNeeded
 	case self == nil || img.Brokers[id.nodeID] == nil:

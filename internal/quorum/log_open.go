@@ -222,8 +222,8 @@ func (l *diskLog) checkOwner(nodeID int32) error {
 	if nodeID == l.boot.nodeID {
 		return nil
 	}
-	return fmt.Errorf("the metadata is node %d's, but this is node %d: the files of two nodes were mixed; restore the whole data directory of node %d from a backup, or start with an empty one",
-		nodeID, l.boot.nodeID, l.boot.nodeID)
+	return fmt.Errorf("the metadata is node %d's, but this is node %d: the files of two nodes were mixed; put those of node %d back where they were; if they are lost, start with an empty directory, or, if the cluster has no other node, restore the whole data directory of node %d from a backup",
+		nodeID, l.boot.nodeID, l.boot.nodeID, l.boot.nodeID)
 }
 
 // loadFiles reads all frames and prepares the last file for further ones.
