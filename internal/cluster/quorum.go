@@ -22,6 +22,7 @@ import (
 //
 //	QuorumMessages     (size u32 | message), once or more; not answered
 //	PullMetadata       observer's raft id u64 | from u64 | last u64       -> status u8 | entries
+//	                   from version 2 of the protocol on the last entry's term u64 follows
 //	MetadataSnapshot   member's raft id u64 | index u64 | offset u64      -> status u8 | part
 const (
 	// frameSize is the size of a frame of several messages. A frame with one may be larger.
@@ -37,8 +38,10 @@ const (
 	maxEntries = peer.MaxRequest
 	maxPart    = 4 << 20
 
-	pullSize = 3 * 8
-	partSize = 3 * 8
+	pullSize     = 4 * 8
+	pullSizeOld  = 3 * 8
+	termsVersion = 2 // the first version of the protocol in which pulls have the term
+	partSize     = 3 * 8
 )
 
 var (
@@ -260,7 +263,7 @@ func (q *Quorum) ReadCommitted(ctx context.Context, p quorum.Pull) ([]byte, erro
 		return nil, err
 	}
 	body := make([]byte, 0, pullSize)
-	for _, n := range []uint64{p.Observer, p.From, p.Last} {
+	for _, n := range []uint64{p.Observer, p.From, p.Last, p.LastTerm} {
 		body = binary.BigEndian.AppendUint64(body, n)
 	}
 	for {
@@ -300,6 +303,9 @@ func (q *Quorum) call(ctx context.Context, node int32, key int16, body []byte, m
 	c, err := q.cfg.Links.Get(early, node, peer.Metadata)
 	if err != nil {
 		return nil, fmt.Errorf("node %d: %w", node, err)
+	}
+	if key == peer.PullMetadata && c.Session().Version < termsVersion {
+		body = body[:pullSizeOld]
 	}
 	late, cancel := context.WithTimeout(ctx, pollTime+answerTime)
 	defer cancel()

@@ -61,10 +61,13 @@ func cutMessage(b []byte) (m, rest []byte, err error) {
 // servePull answers with committed entries when there are any.
 func (q *Quorum) servePull(from *peer.Identity, r *wire.Request) error {
 	b := r.Body()
+	if from.Version < termsVersion && len(b) == pullSizeOld {
+		b = append(b[:pullSizeOld:pullSizeOld], make([]byte, 8)...)
+	}
 	if len(b) != pullSize {
 		return fmt.Errorf("%w: a pull of %d bytes", errRequest, len(b))
 	}
-	p := quorum.Pull{Observer: binary.BigEndian.Uint64(b), From: binary.BigEndian.Uint64(b[8:]), Last: binary.BigEndian.Uint64(b[16:])}
+	p := quorum.Pull{Observer: binary.BigEndian.Uint64(b), From: binary.BigEndian.Uint64(b[8:]), Last: binary.BigEndian.Uint64(b[16:]), LastTerm: binary.BigEndian.Uint64(b[24:])}
 	if !q.names.note(p.Observer, from.NodeID) {
 		return fmt.Errorf("%w: %016x", errForAnother, p.Observer)
 	}

@@ -138,7 +138,7 @@ func TestOnlyNodesReachTheQuorum(t *testing.T) {
 	defer links.Close()
 	pull := func(observer uint64) []byte {
 		b := binary.BigEndian.AppendUint64(nil, observer)
-		return append(b, make([]byte, 16)...)
+		return append(b, make([]byte, 24)...)
 	}
 	message := func(from uint64) []byte { // version, cluster, type, flags, to, from
 		m := append([]byte{1, 1, 'c', 0, 0}, make([]byte, 8)...)
@@ -209,7 +209,7 @@ func TestTooManyPulls(t *testing.T) {
 	defer links.Close()
 	body := binary.BigEndian.AppendUint64(nil, 0x22)
 	body = binary.BigEndian.AppendUint64(body, n.quorum.Status().Commit+1)
-	body = binary.BigEndian.AppendUint64(body, 0)
+	body = append(body, make([]byte, 16)...)
 	pulls := make(chan error, 3)
 	for i := range 3 {
 		conn, err := links.Get(t.Context(), 1, peer.Fetcher(i))

@@ -90,7 +90,7 @@ func (*world) FindToken(credential.TokenID) (v credential.Verifier, ok bool) { r
 func (w *world) self(id int32) credential.Self {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return credential.Self{Versions: credential.Range{Min: 1, Max: 1}, Cluster: credential.ClusterID{7}, Epoch: 1, NodeID: id, Key: w.keys[id]}
+	return credential.Self{Versions: credential.Range{Min: 1, Max: 2}, Cluster: credential.ClusterID{7}, Epoch: 1, NodeID: id, Key: w.keys[id]}
 }
 
 func incarnationOf(id int32) credential.Incarnation { return credential.Incarnation{byte(id)} }

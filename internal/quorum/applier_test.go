@@ -436,10 +436,12 @@ func TestVoteIsOnDiskFirst(t *testing.T) {
 	b, _ := readAll(f)
 	var term, voted uint64
 	_, err := scanFrames(b, 1, 0, func(_, _ int64, h frameHeader, r *records) error {
-		if r.state != nil {
-			if voted = r.state.GetTerm(); r.state.GetVote() != h.raftID {
-				t.Errorf("frame %d: a vote for %d", h.number, r.state.GetVote())
-			}
+		switch {
+		case r.state == nil:
+		case r.state.GetVote() == h.raftID:
+			voted = r.state.GetTerm()
+		case r.state.GetVote() != 0 || r.state.GetTerm() <= term: // else a start has raised the term
+			t.Errorf("frame %d: a vote for %d in term %d", h.number, r.state.GetVote(), r.state.GetTerm())
 		}
 		for _, e := range r.entries {
 			if e.GetTerm() > term && r.state != nil && r.state.GetTerm() > term {
@@ -451,7 +453,7 @@ func TestVoteIsOnDiskFirst(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil || term != 3 {
+	if err != nil || term < 3 {
 		t.Errorf("term %d, %v", term, err)
 	}
 }

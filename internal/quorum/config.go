@@ -186,7 +186,8 @@ type Transport interface {
 type Pull struct {
 	Observer uint64 // raft's id of who asks
 	From     uint64 // index of the first entry; 0: a snapshot, since the observer has no state yet
-	Last     uint64 // the newest entry that the observer has on disk
+	Last     uint64 // the newest entry that the observer has on disk; it is committed
+	LastTerm uint64 // its term; 0: it is not told
 }
 
 // Part is a request for a part of a snapshot's file.

@@ -1,6 +1,7 @@
 package quorum
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -88,7 +89,25 @@ func newLoop(n *Node, log *diskLog, found *recovered) (*loop, error) {
 	if err := l.commitFound(found); err != nil {
 		return nil, fmt.Errorf("quorum: start: %w", err)
 	}
+	if l.isSoleVoter() && log.state.GetTerm() > 0 {
+		log.state = leapTerm(log.state)
+	}
 	return l, l.followMembers()
+}
+
+// maxTermLeap bounds by how much a start raises the term of an only voter, which nobody else raises: with a term drawn at random, its entries
+// tell from those that an older copy of its directory has written since, or the other way round.
+const maxTermLeap = 64
+
+// leapTerm raises the term in raft's state by a random number.
+func leapTerm(s *pb.HardState) *pb.HardState {
+	var b [1]byte
+	_, _ = rand.Read(b[:]) // never fails, as its documentation promises
+	leap := uint64(b[0]) % maxTermLeap
+	if leap == 0 {
+		return s
+	}
+	return &pb.HardState{Term: new(s.GetTerm() + leap), Vote: new(uint64(0)), Commit: new(s.GetCommit())}
 }
 
 // commitFound takes the entries that were found on disk and are known to be committed.
@@ -265,7 +284,7 @@ func (l *loop) askOthers() {
 	if l.observer != nil && l.download == nil && l.pending.bytes < maxPending {
 		p, l.pulling = l.observer.nextPull()
 	} else if l.core != nil && l.core.isLost() {
-		p, l.pulling = Pull{Observer: l.self, From: l.committed.index + 1, Last: l.committed.index}, true
+		p, l.pulling = Pull{Observer: l.self, From: l.committed.index + 1, Last: l.committed.index, LastTerm: l.committed.term}, true
 	}
 	if l.pulling {
 		l.requests.pull(p)
@@ -627,7 +646,7 @@ func (l *loop) publishStatus() {
 	s.State, s.Leader, s.Commit = l.state, -1, l.committed.index
 	_, s.Last = l.bounds()
 	s.RaftID, s.Members = l.self, Members{Voters: l.conf.GetVoters(), Learners: l.conf.GetLearners()}
-	s.IsChanging = isJoint(l.conf)
+	s.IsChanging, s.isSole = isJoint(l.conf), isSole(l)
 	s.Term = l.log.state.GetTerm()
 	switch {
 	case l.core == nil:

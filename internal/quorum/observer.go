@@ -31,9 +31,9 @@ func (o *observer) nextPull() (p Pull, ok bool) {
 		return Pull{}, false
 	}
 	o.state = observerPulling
-	p = Pull{Observer: o.self, From: o.committed.index + 1, Last: o.committed.index}
+	p = Pull{Observer: o.self, From: o.committed.index + 1, Last: o.committed.index, LastTerm: o.committed.term}
 	if o.knowsNothing() {
-		p.From, p.Last = 0, 0
+		p.From, p.Last, p.LastTerm = 0, 0, 0
 	}
 	return p, true
 }

@@ -83,6 +83,7 @@ type heard struct{ leader, term uint64 }
 type loopStatus struct {
 	Status
 	leads     bool
+	isSole    bool   // it is the only voter, and knows of no change that may have made others voters
 	termStart uint64 // index of the first entry of the newest term in the log
 	committed position
 	conf      *pb.ConfState       // the members at the last committed entry

@@ -271,8 +271,8 @@ func (n *Node) ReadCommitted(ctx context.Context, p Pull) ([]byte, error) {
 			return nil, ErrNotMember
 		}
 		n.observers.note(p.Observer, p.Last)
-		if p.Last > s.Last {
-			n.noteAhead(p.Last)
+		if s.isSole {
+			n.noteAhead(s, position{p.Last, p.LastTerm})
 		}
 		answer, ok, err := n.readCommitted(s, p)
 		if err != nil {

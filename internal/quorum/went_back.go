@@ -16,7 +16,7 @@ import (
 type WentBackError struct {
 	Of          uint64 // raft's id
 	Entry       uint64
-	Last        uint64 // 0: another node's log went back
+	Last        uint64 // 0: another node's log went back; at least Entry: it has another entry there
 	IsSole      bool   // this node decides alone
 	Here, There uint64
 }
@@ -27,7 +27,11 @@ func (e *WentBackError) Error() string {
 		if e.IsSole {
 			advice = "start the newest directory of this node; if it is lost, make another node the cluster with leat cluster recover, or this one, without what was decided since"
 		}
-		return fmt.Sprintf("quorum: this node had entry %d of the metadata log, and its log ends with entry %d: its data directory is older than that, as one that was restored from a copy; %s", e.Entry, e.Last, advice)
+		what := fmt.Sprintf("its log ends with entry %d", e.Last)
+		if e.Last >= e.Entry {
+			what = "has another one there now"
+		}
+		return fmt.Sprintf("quorum: this node had entry %d of the metadata log, and %s: its data directory is older than that, as one that was restored from a copy; %s", e.Entry, what, advice)
 	}
 	return fmt.Sprintf("quorum: entry %d of the metadata log is committed here in term %d, and the node with raft's id %016x has another one of term %d there: the metadata of the other nodes went back, "+
 		"as they do when a data directory is started that was restored from a copy, and lack what was decided before; this node has it, so keep its directory. "+
@@ -35,12 +39,16 @@ func (e *WentBackError) Error() string {
 		"or give up what the others lack: remove this node with leat cluster remove, and join with an empty directory", e.Entry, e.Here, e.Of, e.There)
 }
 
-// noteAhead has the loop look whether another node has committed entries that this one lacks, though nothing is committed without
-// it: it is the only voter, and knows of no change that may have made others voters.
-func (n *Node) noteAhead(entry uint64) {
+// noteAhead looks whether another node has an entry, which is committed, that this one lacks or has another one for, though
+// nothing is committed without it, since it is the only voter. The loop ends the node.
+func (n *Node) noteAhead(s *loopStatus, at position) {
+	if term, err := s.memory.Term(at.index); at.index <= s.Last && (err != nil || at.term == 0 || term == at.term) {
+		return // an entry that is not in memory any more is compared when its node asks for newer ones
+	}
 	run := func(l *loop) {
-		if _, last := l.bounds(); l.isSoleVoter() && l.lastConf <= l.committed.index && entry > last {
-			l.becomeFaulted(&WentBackError{Of: l.self, Entry: entry, Last: last, IsSole: true})
+		_, last := l.bounds()
+		if isSole(l) && (at.index > last || at.term > 0 && l.contradict(l.self, at) != nil) {
+			l.becomeFaulted(&WentBackError{Of: l.self, Entry: at.index, Last: last, IsSole: true})
 		}
 	}
 	select {
@@ -48,6 +56,8 @@ func (n *Node) noteAhead(entry uint64) {
 	default: // the next pull tells it again
 	}
 }
+
+func isSole(l *loop) bool { return l.isSoleVoter() && l.lastConf <= l.committed.index }
 
 func isWentBack(err error) bool {
 	var w *WentBackError

@@ -98,25 +98,31 @@ func TestIntactVoterEnds(t *testing.T) {
 }
 
 // TestRestoredSoleVoterEnds proves that the only voter, started with an older copy, ends when a node asks it for entries after
-// one that it does not have.
+// one that it does not have, or has another one for: the node's log is behind, or as long by then.
 func TestRestoredSoleVoterEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w, all := cluster(t, 2, 1, nil)
-		old := all[0].killClone()
-		propose(t, all[0].Node, count(0, 10)...)
-		time.Sleep(time.Second)
-		if err := closeNode(all[0].Node); err != nil {
-			t.Fatal(err)
-		}
-		again := w.join(t, 0, old)
-		var back *WentBackError
-		if err := awaitEnd(t, again); !errors.As(err, &back) || !back.IsSole || back.Entry != all[1].Status().Commit || !strings.Contains(err.Error(), "leat cluster recover") {
-			t.Fatalf("it has ended: %v", err)
-		}
-		if s := all[1].Status(); s.State != Serving {
-			t.Errorf("the observer: %+v", s)
-		}
-	})
+	for _, more := range []int{0, 9} {
+		synctest.Test(t, func(t *testing.T) {
+			w, all := cluster(t, 2, 1, nil)
+			old := all[0].killClone()
+			propose(t, all[0].Node, count(0, 10)...)
+			time.Sleep(time.Second)
+			if err := closeNode(all[0].Node); err != nil {
+				t.Fatal(err)
+			}
+			again := w.join(t, 0, old)
+			propose(t, again.Node, count(100, 100+more)...) // and the first entry of its term
+			if got, want := again.Status().Last, all[1].Status().Commit; more > 0 && got != want {
+				t.Fatalf("the log ends with entry %d, and the other one with %d", got, want)
+			}
+			var back *WentBackError
+			if err := awaitEnd(t, again); !errors.As(err, &back) || !back.IsSole || back.Entry != all[1].Status().Commit || !strings.Contains(err.Error(), "leat cluster recover") {
+				t.Fatalf("it has ended: %v", err)
+			}
+			if s := all[1].Status(); s.State != Serving {
+				t.Errorf("the observer: %+v", s)
+			}
+		})
+	}
 }
 
 // TestObserverWithAnotherHistoryEnds proves that an observer ends whose last entry is another one than the members', instead of asking
