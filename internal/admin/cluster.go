@@ -39,6 +39,8 @@ type Cluster struct {
 	Partitions      int    `json:"partitions"`
 	Offline         int    `json:"offline_partitions"`          // that nobody leads
 	UnderReplicated int    `json:"under_replicated_partitions"` // of which a replica is not in sync
+	// Note is what the cluster says of itself beyond all this, in a sentence.
+	Note string `json:"note,omitempty"`
 	// NotTold are the facts that the cluster does not tell.
 	NotTold []string `json:"not_told,omitempty"`
 }
@@ -226,6 +228,7 @@ func (c *Cluster) addBrokers(ctx context.Context, from kmsg.Requestor, active []
 		if err != nil {
 			return fmt.Errorf("asking for the brokers: %w", err)
 		}
+		c.Note = readNote(&resp.UnknownTags)
 		for i := range resp.Brokers {
 			b := &resp.Brokers[i]
 			n := newNode(b.NodeID, b.Host, b.Port, b.Rack)

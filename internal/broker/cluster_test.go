@@ -13,6 +13,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/credential"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 )
@@ -45,6 +46,40 @@ func TestEveryRefusalHasACode(t *testing.T) {
 	}
 	if e := refusalCode(controller.UnknownToken + 1); e != kerr.UnknownServerError {
 		t.Errorf("an unknown kind is %v", e)
+	}
+}
+
+// TestUnregisteredNodesAreTold proves that the answer to DescribeCluster has a note of the nodes that belong to the
+// cluster and are no brokers, which nobody would see otherwise, in the version that can have it; and no note if there
+// are none.
+func TestUnregisteredNodesAreTold(t *testing.T) {
+	g := newClusterRig(t)
+	c := dial(t, g.addr)
+	noteAt := func(version int16) (note string) {
+		resp := ask[*kmsg.DescribeClusterResponse](c, at(version, kmsg.NewPtrDescribeClusterRequest()))
+		resp.UnknownTags.Each(func(key uint32, value []byte) {
+			if key == config.NoteTag {
+				note = string(value)
+			}
+		})
+		return note
+	}
+	if note := noteAt(2); note != "" {
+		t.Errorf("without such nodes: %q", note)
+	}
+	g.apply(meta.LevelSet{Level: meta.LevelAdmission})
+	for id := int32(1); id <= 30; id++ {
+		g.apply(meta.NodeAdmitted{ID: id, Key: credential.PublicKey{byte(id)}})
+	}
+	for id := int32(16); id <= 30; id++ {
+		g.apply(meta.NodeRemoved{ID: id})
+	}
+	if note := noteAt(2); !strings.Contains(note, "registered: 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 2 more. ") || strings.Contains(note, "token") {
+		t.Errorf("with twelve: %q", note)
+	}
+	g.apply(meta.NodeAdmitted{ID: 31, Key: credential.PublicKey{31}, Ends: 1})
+	if note := noteAt(2); !strings.Contains(note, "a day after the end of their join token") || noteAt(1) != "" {
+		t.Errorf("with one that is to be forgotten: %q, and at version 1 %q", note, noteAt(1))
 	}
 }
 
@@ -361,7 +396,7 @@ func TestLevelIsRaised(t *testing.T) {
 	}
 	expect := func(when string, finalized []int16) {
 		t.Helper()
-		for version, want := range map[int16][]int16{3: {1, 1}, 4: {0, 1}} {
+		for version, want := range map[int16][]int16{3: {1, meta.LatestLevel}, 4: {0, meta.LatestLevel}} {
 			if s, f := see(version); !slices.Equal(s, want) || !slices.Equal(f, finalized) {
 				t.Errorf("%s, v%d: supported %v, finalized %v", when, version, s, f)
 			}
@@ -383,7 +418,7 @@ func TestLevelIsRaised(t *testing.T) {
 	if code, message := raise(1, false); code != 0 {
 		t.Errorf("raised again: %d %q", code, message)
 	}
-	for _, level := range []int16{0, 2, -1} {
+	for _, level := range []int16{0, meta.LatestLevel + 1, -1} {
 		if code, message := raise(level, false); code != 95 || message == "" {
 			t.Errorf("level %d: %d %q", level, code, message)
 		}

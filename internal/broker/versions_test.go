@@ -192,6 +192,7 @@ Apache Kafka answers it where that is not set up, and never pretends to have don
 	fmt.Fprintf(&b, "\n## Notes about configs\n\nThe answer to CreateTopics, AlterConfigs or IncrementalAlterConfigs has a tagged field of its own, number %d, in a topic or resource for which a\n"+
 		"config was set that has no effect here: a line of text in UTF-8. It comes with the versions that have tagged fields (5, 2 and 1 on). Clients skip it; the verbs of\n"+
 		"`leat` print it.\n", config.NoteTag)
-	fmt.Fprintf(&b, "\nThe answer to DescribeCluster (2) has a field of the same number in a broker that is about to stop, whose leaders are moving to other brokers: the text `%s`.\n", config.LeavingNote)
+	fmt.Fprintf(&b, "\nThe answer to DescribeCluster (2) has a field of the same number in a broker that is about to stop, whose leaders are moving to other brokers: the text `%s`.\n"+
+		"The answer itself has one, a sentence, if nodes belong to the cluster that are not registered.\n", config.LeavingNote)
 	return b.String()
 }

@@ -145,6 +145,9 @@ func clusterRemarks(c *admin.Cluster) (lines []string) {
 			lines = append(lines, escapeLine(fmt.Sprintf("Node %d does not answer (%s).", n.ID, describeNetwork(n.Err()))))
 		}
 	}
+	if c.Note != "" {
+		lines = append(lines, escapeLine(c.Note))
+	}
 	if len(c.NotTold) > 0 {
 		lines = append(lines, "This cluster does not tell "+phrase.Join(c.NotTold, "and")+".")
 	}

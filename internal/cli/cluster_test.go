@@ -21,7 +21,7 @@ import (
 // that tells little.
 func TestClusterText(t *testing.T) {
 	full := &admin.Cluster{
-		ID: "abc", Controller: 2, Feature: admin.LeatLevels, Level: 1, Topics: 3, Internal: 1, Partitions: 1200, Offline: 1, UnderReplicated: 30,
+		ID: "abc", Controller: 2, Feature: admin.LeatLevels, Level: 1, Topics: 3, Internal: 1, Partitions: 1200, Offline: 1, UnderReplicated: 30, Note: "Node 3 is late.\x1b",
 		Brokers: []admin.Node{
 			{ID: 1, Address: "one:9092", Rack: "a", State: admin.Active, Role: "voter", Lag: 3, LowestLevel: 0, HighestLevel: 2, Leads: 400, Replicas: 1200, LogBytes: 2_500_000, DiskTotal: 4e9, DiskUsable: 1e9},
 			{ID: 2, Address: "two:9092", Rack: "b", State: admin.Leaving, Role: "leader", Lag: 0, LowestLevel: 2, HighestLevel: 2, LogBytes: 0, DiskTotal: -1, DiskUsable: -1},
@@ -36,6 +36,7 @@ NODE  ADDRESS   RACK  STATE    ROLE    LAG  LEVELS  LEADS  REPLICAS     DATA    
 1 partition offline: there is no node that can lead.
 30 partitions under-replicated: some of the replicas are not in sync.
 All nodes know level 2 of the metadata: "leat cluster finalize" raises it, after which no older version of Leat can be started on their data.
+Node 3 is late.\x1b
 `
 	if diff := cmp.Diff(want, clusterText(full)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

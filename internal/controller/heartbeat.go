@@ -241,12 +241,14 @@ func (c *Controller) Tick(ctx context.Context, now time.Duration) error {
 type Upkeep struct {
 	Elections int // at most so many leaders are moved back to preferred replicas; 0: none
 	Moves     int // of so many partitions replicas are on their way at a time, which nobody has asked for
+	// Clock is the time of day, at which admissions end; zero: none does.
+	Clock time.Time
 }
 
 // Maintain makes the changes that nobody asks for: it elects leaders where there are none,
 // moves leaders back to the preferred replicas, and gives topics that follow the size of the
-// cluster the replicas that they lack, on nodes whose disks have room. It is called at intervals, on the active
-// controller.
+// cluster the replicas that they lack, on nodes whose disks have room. It forgets nodes that were admitted and never
+// came. It is called at intervals, on the active controller.
 func (c *Controller) Maintain(ctx context.Context, now time.Duration, u Upkeep) error {
 	full := map[int32]bool{}
 	err := c.update(now, func(l *Liveness) { full = l.WithoutRoom() })
@@ -274,7 +276,10 @@ func (c *Controller) Maintain(ctx context.Context, now time.Duration, u Upkeep) 
 	_, err = c.runParts(ctx, ofCluster, func(r *Rules) (Part, *Error) {
 		return r.FollowCluster(moves), nil
 	})
-	return err
+	if err != nil || u.Clock.IsZero() || len((Admissions{c.cfg.Image()}).ForgetNodes(u.Clock)) == 0 {
+		return err
+	}
+	return c.runCommand(ctx, ofCluster, func(m *meta.Image) []byte { return Admissions{m}.ForgetNodes(u.Clock) })
 }
 
 // MoveReplicas gives the replicas of a broker to others, as far as there are others and as many

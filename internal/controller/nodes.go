@@ -20,7 +20,7 @@ const (
 	// maxTokenLife is how long a token can be used at most.
 	maxTokenLife = 30 * 24 * time.Hour
 	// tokenKept is how long a token is kept after its end, so that its holder is told that it has
-	// ended.
+	// ended; and how long after that a node is expected that it has let in.
 	tokenKept = 24 * time.Hour
 )
 
@@ -154,7 +154,22 @@ func (r Admissions) AdmitNode(now time.Time, a *Admission) (records []byte, id i
 	if id < 0 || r.isNodeIDTaken(id) {
 		return nil, 0, fmt.Errorf("node id %d: %w", id, credential.ErrNodeIDTaken)
 	}
-	return meta.Append(nil, meta.NodeAdmitted{ID: id, Key: a.Key, Directory: a.Directory}), id, nil
+	made := meta.NodeAdmitted{ID: id, Key: a.Key, Directory: a.Directory}
+	if r.Image.Level() >= meta.LevelAdmission {
+		made.Ends = max(1, t.Expires)
+	}
+	return meta.Append(nil, made), id, nil
+}
+
+// ForgetNodes takes back the admissions of nodes that have not registered until tokenKept after the end of their
+// token: they would be members whom nobody sees. Who joins after all needs another token.
+func (r Admissions) ForgetNodes(now time.Time) (records []byte) {
+	for _, id := range slices.Sorted(maps.Keys(r.Image.Nodes)) {
+		if n := r.Image.Nodes[id]; !n.Removed && n.Ends != 0 && now.Sub(time.UnixMilli(n.Ends)) > tokenKept {
+			records = meta.Append(records, meta.NodeForgotten{ID: id})
+		}
+	}
+	return records
 }
 
 // findKey returns the node that has a key, or had it until it was removed; or nil.

@@ -123,6 +123,67 @@ func TestTokensEnd(t *testing.T) {
 	}
 }
 
+// TestAdmissionsAreForgotten proves that a node which was admitted and never registers is forgotten a day after the
+// end of its token, so that others can join a cluster that was full of such; that one which has registered stays,
+// also when it was unregistered since; and that nobody is forgotten at a level that cannot tell them apart.
+func TestAdmissionsAreForgotten(t *testing.T) {
+	c, ctl := newMembers(t, 1)
+	hour := noon.Add(time.Hour)
+	if refused, err := ctl.MakeToken(t.Context(), noon, tokenOf(1, hour)); err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	admit := func(n int) (int32, error) {
+		a := Admission{Token: credential.TokenID{1}, NodeID: credential.AnyNode}
+		binary.BigEndian.PutUint32(a.Key[:], uint32(n)<<8)
+		return ctl.AdmitNode(t.Context(), noon, &a)
+	}
+	for n := 2; n <= 5; n++ {
+		if id, err := admit(n); err != nil || id != int32(n) {
+			t.Fatal(id, err)
+		}
+	}
+	var more []byte
+	for n := int32(6); n <= maxNodes; n++ {
+		more = meta.Append(more, meta.NodeAdmitted{ID: n, Key: credential.PublicKey{byte(n), byte(n >> 8), 9}, Ends: c.Image().Nodes[5].Ends})
+	}
+	c.change(t, more)
+	if _, err := admit(maxNodes + 1); !errors.Is(err, credential.ErrUnavailable) {
+		t.Errorf("one node too many: %v", err)
+	}
+	join(t, ctl, 2)
+	join(t, ctl, 3)
+	if refused, err := ctl.UnregisterBroker(t.Context(), 3); err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	maintain := func(now time.Time, want int) {
+		t.Helper()
+		if err := ctl.Maintain(t.Context(), 0, Upkeep{Clock: now}); err != nil {
+			t.Fatal(err)
+		}
+		if n := len(c.Image().Nodes); n != want {
+			t.Errorf("%d nodes at %v, want %d", n, now, want)
+		}
+	}
+	maintain(time.Time{}, maxNodes)
+	maintain(hour.Add(tokenKept), maxNodes)
+	maintain(hour.Add(tokenKept+time.Millisecond), 3)
+	if id, err := admit(maxNodes + 1); err != nil || id != 4 {
+		t.Errorf("a node that comes then: %d, %v", id, err)
+	}
+	old := newCluster(t, nil)
+	low := old.controller()
+	old.change(t, meta.Append(nil, meta.LevelSet{Level: meta.LevelCluster}))
+	if refused, err := low.MakeToken(t.Context(), noon, tokenOf(1, hour)); err != nil || refused != nil {
+		t.Fatal(refused, err)
+	}
+	if _, err := low.AdmitNode(t.Context(), noon, &Admission{Token: credential.TokenID{1}, Key: keyOf(1), NodeID: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := low.Maintain(t.Context(), 0, Upkeep{Clock: noon.AddDate(1, 0, 0)}); err != nil || len(old.Image().Nodes) != 1 {
+		t.Errorf("at level %d: %d nodes, %v", old.Image().Level(), len(old.Image().Nodes), err)
+	}
+}
+
 // TestNodesAreAdmittedOnce proves that a node gets the id that it wants or a new one, the same one
 // when it asks again, and never one that another node has or had; and that a removed node and a
 // node that comes with another key stay out.

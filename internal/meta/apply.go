@@ -91,6 +91,8 @@ func (s *step) applyRecord(rec Record) error {
 		return s.setFeature(FeatureSet{Name: LevelFeature, Level: r.Level})
 	case FeaturesChanged:
 		s.m.featuresEpoch = max(s.m.featuresEpoch, r.Epoch)
+	case NodeForgotten:
+		return s.forgetNode(r.ID)
 	case NodeAdmitted:
 		return s.admitNode(r)
 	case NodeRemoved:
@@ -140,6 +142,7 @@ func (s *step) registerBroker(b Broker) error {
 	}
 	s.copyBrokers()
 	s.m.Brokers[b.ID] = &b
+	s.keepNode(b.ID)
 	s.m.lastBrokerEpoch = max(s.m.lastBrokerEpoch, b.Epoch)
 	if b.State == BrokerFenced || old != nil && old.State != BrokerFenced && old.Incarnation == b.Incarnation {
 		return nil

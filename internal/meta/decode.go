@@ -314,7 +314,13 @@ func (r *reader) readRecord(tag uint64, do func(Record) error) error {
 func (r *reader) readNodeRecord(tag uint64, rec *Record) {
 	switch tag {
 	case tagNodeAdmitted:
-		*rec = NodeAdmitted{ID: r.readInt32(), Key: r.readKey(), Directory: r.readUUID()}
+		a := NodeAdmitted{ID: r.readInt32(), Key: r.readKey(), Directory: r.readUUID()}
+		if len(r.b) > 0 {
+			a.Ends = r.readInt64()
+		}
+		*rec = a
+	case tagNodeForgotten:
+		*rec = NodeForgotten{ID: r.readInt32()}
 	case tagNodeRemoved:
 		*rec = NodeRemoved{ID: r.readInt32()}
 	case tagTokenMade:

@@ -57,6 +57,7 @@ func TestRecordsKeepTheirFormat(t *testing.T) {
 		{NodeRemoved{ID: 300}, "120102d804"},
 		{TokenMade{ID: credential.TokenID{1, 7: 2}, Key: credential.PublicKey{3, 31: 4}, Acceptor: [32]byte{5, 31: 6}, Expires: 1_800_000_000_000}, "13014e01000000000000020300000000000000000000000000000000000000000000000000000000000004050000000000000000000000000000000000000000000000000000000000000680c0e285e368"},
 		{TokenRevoked{ID: credential.TokenID{1, 7: 2}}, "1401080100000000000002"},
+		{NodeForgotten{7}, "1601010e"},
 		{TokenForgotten{ID: credential.TokenID{1, 7: 2}}, "1501080100000000000002"},
 	} {
 		seen[c.want.recordTag()] = true

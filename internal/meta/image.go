@@ -331,7 +331,7 @@ func Encode(m *Image) []byte {
 func appendNodes(b []byte, m *Image) []byte {
 	for _, id := range slices.Sorted(maps.Keys(m.Nodes)) {
 		n := m.Nodes[id]
-		b = Append(b, NodeAdmitted{ID: n.ID, Key: n.Key, Directory: n.Directory})
+		b = Append(b, NodeAdmitted{ID: n.ID, Key: n.Key, Directory: n.Directory, Ends: n.Ends})
 		if n.Removed {
 			b = Append(b, NodeRemoved{ID: n.ID})
 		}

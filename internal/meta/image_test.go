@@ -327,7 +327,9 @@ func TestRecordsRoundTrip(t *testing.T) {
 		ConfigUnset{config.Resource{Type: config.Topic, Name: "t"}, "k"},
 		ProducerIDsGiven{1000},
 		FeatureSet{"metadata.version", 30},
-		NodeAdmitted{7, credential.PublicKey{1, 31: 2}, UUID{3, 15: 4}},
+		NodeAdmitted{7, credential.PublicKey{1, 31: 2}, UUID{3, 15: 4}, 0},
+		NodeAdmitted{7, credential.PublicKey{1, 31: 2}, UUID{3, 15: 4}, 1 << 41},
+		NodeForgotten{7},
 		NodeRemoved{7},
 		TokenMade{credential.TokenID{1, 7: 2}, credential.PublicKey{3, 31: 4}, [32]byte{5, 31: 6}, 1 << 41},
 		TokenRevoked{credential.TokenID{1, 7: 2}},
@@ -548,8 +550,8 @@ func FuzzApply(f *testing.F) {
 	b = Append(b, ProducerIDsGiven{5})
 	f.Add(Append(b, FeatureSet{"f", 1}))
 	b = Append(nil, LevelSet{LevelCluster})
-	b = Append(b, NodeAdmitted{1, credential.PublicKey{1}, UUID{1}})
-	b = Append(b, NodeAdmitted{2, credential.PublicKey{2}, UUID{2}})
+	b = Append(b, NodeAdmitted{1, credential.PublicKey{1}, UUID{1}, 0})
+	b = Append(b, NodeAdmitted{2, credential.PublicKey{2}, UUID{2}, 0})
 	b = Append(b, TokenMade{credential.TokenID{1}, credential.PublicKey{3}, [32]byte{4}, 5})
 	b = Append(b, TokenMade{credential.TokenID{2}, credential.PublicKey{3}, [32]byte{4}, 5})
 	b = Append(b, TokenMade{credential.TokenID{3}, credential.PublicKey{3}, [32]byte{4}, 5})

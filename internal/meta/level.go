@@ -15,8 +15,11 @@ const (
 	// they need no level of their own.
 	LevelCluster int16 = 1
 
+	// LevelAdmission adds NodeAdmitted.Ends and NodeForgotten.
+	LevelAdmission int16 = 2
+
 	// LatestLevel is the highest level that this version can read and write.
-	LatestLevel = LevelCluster
+	LatestLevel = LevelAdmission
 )
 
 // SupportedLevels are the levels that this version can read and write, for a node's
@@ -52,9 +55,12 @@ func (s *step) checkNextLevel(next int16) error {
 // requireCluster refuses a record or a field of LevelCluster below that level, where an older
 // version could not read it. A decision that wrote it too early therefore fits no image and is
 // never proposed.
-func (s *step) requireCluster() error {
-	if level := s.m.Level(); level < LevelCluster {
-		return fmt.Errorf("it needs level %d of %s, and the cluster has %d", LevelCluster, LevelFeature, level)
+func (s *step) requireCluster() error { return s.requireLevel(LevelCluster) }
+
+// requireLevel is requireCluster for another level.
+func (s *step) requireLevel(least int16) error {
+	if level := s.m.Level(); level < least {
+		return fmt.Errorf("it needs level %d of %s, and the cluster has %d", least, LevelFeature, level)
 	}
 	return nil
 }

@@ -25,6 +25,8 @@ func TestLevelsAreKept(t *testing.T) {
 		TokenMade{ID: credential.TokenID{1}},
 		TokenRevoked{ID: credential.TokenID{1}},
 		TokenForgotten{ID: credential.TokenID{1}},
+		NodeAdmitted{ID: 3, Key: credential.PublicKey{3}, Ends: 1},
+		NodeForgotten{ID: 3},
 	}
 	made := Append(nil, TopicCreated{ID: UUID{9}, Name: "old"})
 	made = Append(made, BrokerRegistered{Broker{ID: 1, Epoch: 1}})

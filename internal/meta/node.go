@@ -16,6 +16,10 @@ type Node struct {
 	// Removed tells that the node was removed. The entry stays, since ids are not given again and
 	// the node is to be told so.
 	Removed bool
+	// Ends is when the token ends by which the node was admitted, in ms since 1970; 0: the node has been registered
+	// since, or needed no token, or was admitted below LevelAdmission. A node that does not register is forgotten
+	// some time after that.
+	Ends int64
 }
 
 // Token is a join token, without the secret with which a node joins.
@@ -53,8 +57,41 @@ func (s *step) admitNode(r NodeAdmitted) error {
 			return fmt.Errorf("node %d is admitted with key %v, and node %d has key %v", r.ID, r.Key, id, other.Key)
 		}
 	}
+	if r.Ends != 0 {
+		if err := s.requireLevel(LevelAdmission); err != nil {
+			return err
+		}
+		if r.Ends < 0 || s.m.Brokers[r.ID] != nil {
+			return fmt.Errorf("the admission of node %d ends at %d, or it is registered", r.ID, r.Ends)
+		}
+	}
 	s.copyNodes()
-	s.m.Nodes[r.ID] = &Node{ID: r.ID, Key: r.Key, Directory: r.Directory}
+	s.m.Nodes[r.ID] = &Node{ID: r.ID, Key: r.Key, Directory: r.Directory, Ends: r.Ends}
+	return nil
+}
+
+// keepNode notes that a node is registered: its admission does not end any more.
+func (s *step) keepNode(id int32) {
+	old := s.m.Nodes[id]
+	if old == nil || old.Ends == 0 {
+		return
+	}
+	s.copyNodes()
+	n := *old
+	n.Ends = 0
+	s.m.Nodes[id] = &n
+}
+
+// forgetNode takes back an admission. The node was never registered, so nothing else has its id.
+func (s *step) forgetNode(id int32) error {
+	if err := s.requireLevel(LevelAdmission); err != nil {
+		return err
+	}
+	if n := s.m.Nodes[id]; n == nil || n.Removed || n.Ends == 0 {
+		return fmt.Errorf("node %d is forgotten, and is not one that was admitted and never registered", id)
+	}
+	s.copyNodes()
+	delete(s.m.Nodes, id)
 	return nil
 }
 

@@ -98,3 +98,39 @@ func TestNodesAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestAdmissionsEnd proves that an admission which ends survives a snapshot, and can be forgotten, with its id;
+// that it does not end any more once its node is registered, also when that is unregistered later; and that
+// neither is written below its level, where an older version could not read it.
+func TestAdmissionsEnd(t *testing.T) {
+	admitted := func(id int32) NodeAdmitted {
+		return NodeAdmitted{ID: id, Key: credential.PublicKey{byte(id)}, Directory: UUID{byte(id)}, Ends: 1_800_000_000_000}
+	}
+	low := applyRecords(t, Empty(), LevelSet{Level: LevelCluster}, NodeAdmitted{ID: 9, Key: credential.PublicKey{9}})
+	for _, r := range []Record{admitted(1), NodeForgotten{ID: 9}} {
+		if _, _, err := Apply(low, Append(nil, r)); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%T at level %d: %v", r, low.Level(), err)
+		}
+	}
+	m := applyRecords(t, low, LevelSet{Level: LevelAdmission}, admitted(1), admitted(2), admitted(3), BrokerRegistered{Broker{ID: 2, Epoch: 1}})
+	again, _, err := Apply(Empty(), Encode(m))
+	if err != nil || !bytes.Equal(Encode(again), Encode(m)) {
+		t.Fatalf("the snapshot is another image: %v", err)
+	}
+	for id, ends := range map[int32]int64{1: admitted(1).Ends, 2: 0, 3: admitted(3).Ends, 9: 0} {
+		if again.Nodes[id].Ends != ends || m.Nodes[id].Ends != ends {
+			t.Errorf("node %d: %+v, and after a snapshot %+v", id, m.Nodes[id], again.Nodes[id])
+		}
+	}
+	m = applyRecords(t, m, BrokerUnregistered{ID: 2}, NodeRemoved{ID: 3})
+	for id := range int32(10) {
+		next, d, err := Apply(m, Append(nil, NodeForgotten{ID: id}))
+		if forgets := err == nil && next.Nodes[id] == nil && d.Nodes; forgets != (id == 1) {
+			t.Errorf("node %d is forgotten: %v, %v", id, forgets, err)
+		}
+	}
+	m = applyRecords(t, m, NodeForgotten{ID: 1}, admitted(1))
+	if m.Nodes[1] == nil || m.Nodes[1].Ends == 0 {
+		t.Errorf("the id of a forgotten node: %+v", m.Nodes[1])
+	}
+}

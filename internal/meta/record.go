@@ -57,8 +57,9 @@ const (
 	tagTokenMade          = 19
 	tagTokenRevoked       = 20
 	tagTokenForgotten     = 21
+	tagNodeForgotten      = 22
 
-	lastTag = tagTokenForgotten
+	lastTag = tagNodeForgotten
 )
 
 // Record is one change of the image: one of the types below.
@@ -170,10 +171,14 @@ type NodeAdmitted struct {
 	ID        int32
 	Key       credential.PublicKey
 	Directory UUID
+	Ends      int64 // see Node.Ends; it needs LevelAdmission
 }
 
 // NodeRemoved ends the membership of a node for good, and revokes all tokens.
 type NodeRemoved struct{ ID int32 }
+
+// NodeForgotten takes back the admission of a node that has never registered. It needs LevelAdmission.
+type NodeForgotten struct{ ID int32 }
 
 // TokenMade makes a join token.
 type TokenMade struct {
@@ -238,6 +243,7 @@ func (LevelSet) recordTag() uint64           { return tagLevelSet }
 func (BrokerChanged) recordTag() uint64      { return tagBrokerChanged }
 func (FeaturesChanged) recordTag() uint64    { return tagFeaturesChanged }
 func (NodeAdmitted) recordTag() uint64       { return tagNodeAdmitted }
+func (NodeForgotten) recordTag() uint64      { return tagNodeForgotten }
 func (NodeRemoved) recordTag() uint64        { return tagNodeRemoved }
 func (TokenMade) recordTag() uint64          { return tagTokenMade }
 func (TokenRevoked) recordTag() uint64       { return tagTokenRevoked }
@@ -347,10 +353,16 @@ func (r FeaturesChanged) appendBody(b []byte) []byte { return binary.AppendUvari
 
 func (r NodeAdmitted) appendBody(b []byte) []byte {
 	b = append(binary.AppendVarint(b, int64(r.ID)), r.Key[:]...)
-	return append(b, r.Directory[:]...)
+	b = append(b, r.Directory[:]...)
+	if r.Ends == 0 {
+		return b
+	}
+	return binary.AppendVarint(b, r.Ends)
 }
 
 func (r NodeRemoved) appendBody(b []byte) []byte { return binary.AppendVarint(b, int64(r.ID)) }
+
+func (r NodeForgotten) appendBody(b []byte) []byte { return binary.AppendVarint(b, int64(r.ID)) }
 
 func (r TokenMade) appendBody(b []byte) []byte {
 	b = append(append(append(b, r.ID[:]...), r.Key[:]...), r.Acceptor[:]...)

@@ -473,7 +473,7 @@ func (u *upkeep) doDue(others bool) {
 	if img := n.image.Load(); !n.id.joined && img.Nodes[n.id.nodeID] == nil && img.Level() >= meta.LevelCluster { // the level was raised since the start
 		u.noteFailure("to have the cluster know the key of this node", admitSelf(n.ctx, n))
 	}
-	plan := controller.Upkeep{Moves: movesAtOnce}
+	plan := controller.Upkeep{Moves: movesAtOnce, Clock: time.Now()}
 	if s.BalanceLeaders && now >= u.balanceAt {
 		u.balanceAt, plan.Elections = now+s.BalanceInterval, electionsEach
 	}
