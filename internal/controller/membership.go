@@ -56,6 +56,9 @@ func (r *Rules) RegisterBroker(g *Registration, alive bool) (d Part, epoch int64
 // had, in the state in which that left it. A directory of another id was replaced, and one
 // that has recorded an earlier epoch was restored from a copy. A registration of a level
 // that had no directories is believed: there was one node only.
+//
+// A copy that was made while the run of the last registration went on has recorded the same epoch, and whatever else a directory
+// notes at its start. So it is believed, and its leaders and fellow members find it out: see package progress.
 func isTrusted(old *meta.Broker, g *Registration) bool {
 	if old == nil {
 		return false

@@ -97,11 +97,11 @@ func (fs *fetchers) follow(p *Partition, l *Leadership) {
 	p.mu.Lock()
 	fo := p.following
 	if fo == nil {
-		fo = &following{p: p, behind: true, heard: record.NoEpoch}
+		fo = &following{p: p, behind: true, heard: record.NoEpoch, objectedIn: record.NoEpoch}
 		p.following, p.leading.machine = fo, nil
 	}
 	if fo.machine != nil {
-		fo.machine.Follow(fs.host.Now(), l.Leader, l.Epoch, l.PartitionEpoch)
+		fo.machine.Follow(fs.host.Now(), l.Leader, l.Epoch, l.PartitionEpoch, l.isMember(fs.host.cfg.NodeID))
 	}
 	was := fo.slot
 	switch {

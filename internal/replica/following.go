@@ -28,7 +28,10 @@ type following struct {
 	// last, and tellAt is when it is told again.
 	toldIn *Leadership
 	tellAt time.Duration
-	behind bool // the leader's log ends beyond the own one, or nothing was heard from it yet
+	// objectedIn is the last leader epoch in which the leader was told that it lacks committed records; it belongs to the goroutine that
+	// fetches.
+	objectedIn record.Epoch
+	behind     bool // the leader's log ends beyond the own one, or nothing was heard from it yet
 }
 
 // isCurrentLocked tells whether the partition still follows from a slot.
@@ -72,7 +75,7 @@ func (fo *following) prepare(now time.Duration) error {
 	ends.Durable, _ = log.Committed() // commits since then have found no machine
 	fo.machine = progress.NewFollower(p.host.cfg.NodeID, p.host.brokerEpoch.Load(), p.host.replication.Load().FetchBackoff,
 		progress.Following{Log: ends, LastEpoch: last, HighWatermark: max(hw, record.Offset(p.hw.Load()))})
-	fo.machine.Follow(now, l.Leader, l.Epoch, l.PartitionEpoch)
+	fo.machine.Follow(now, l.Leader, l.Epoch, l.PartitionEpoch, l.isMember(p.host.cfg.NodeID))
 	fo.start = start
 	p.committed = ends.Durable
 	p.hw.Store(int64(fo.machine.HighWatermark()))
@@ -216,8 +219,12 @@ func (fo *following) takeAnswer(sl *slot, a *PartitionAnswer, bytes []byte) (sto
 		fo.showLocked()
 	}
 	woken := fo.keepWatermarkLocked()
+	objects := fo.machine.IsObjecting()
 	p.mu.Unlock()
 	wakePolls(woken)
+	if objects {
+		fo.objectToLeader(sl)
+	}
 	switch step.Kind {
 	case progress.NoStep:
 	case progress.Restart:
@@ -228,6 +235,17 @@ func (fo *following) takeAnswer(sl *slot, a *PartitionAnswer, bytes []byte) (sto
 		return fo.appendItems(items[:step.Batches])
 	}
 	return 0
+}
+
+// objectToLeader has the leader of a slot told that it lacks committed records, which this replica keeps.
+func (fo *following) objectToLeader(sl *slot) {
+	p := fo.p
+	if fo.objectedIn != sl.epoch {
+		fo.objectedIn = sl.epoch
+		p.host.cfg.Logger.Warn("the leader of a partition lacks records that are committed, as if its data directory was put back from an older copy: this replica keeps them, and has the leader give up",
+			"topic", p.topic.Name, "partition", p.id.Partition, "leader", sl.f.leader)
+	}
+	sl.f.reportSoon(sl)
 }
 
 // showLocked has readers read, once the leader of the present epoch has answered and what it had deleted then

@@ -48,6 +48,11 @@ func newLeadership(before *Leadership, mp *meta.Partition) *Leadership {
 	return l
 }
 
+// isMember tells whether a replica has all committed records, as far as the metadata know.
+func (l *Leadership) isMember(id int32) bool {
+	return slices.Contains(l.ISR, id) || slices.Contains(l.Eligible, id)
+}
+
 // isReplicated tells whether there are other replicas.
 func (l *Leadership) isReplicated() bool { return len(l.Replicas) > 1 }
 
@@ -166,7 +171,7 @@ func minInSync(s *Settings, l *Leadership) int {
 // assignment is the partition's part of the metadata as the machines see it.
 func assignment(l *Leadership, minISR int) progress.Assignment {
 	return progress.Assignment{
-		PartitionEpoch: l.PartitionEpoch, Replicas: l.Replicas, Adding: l.Adding, AddingSince: l.addingSince, ISR: l.ISR, MinISR: minISR,
+		PartitionEpoch: l.PartitionEpoch, Replicas: l.Replicas, Adding: l.Adding, AddingSince: l.addingSince, ISR: l.ISR, Eligible: l.Eligible, MinISR: minISR,
 	}
 }
 

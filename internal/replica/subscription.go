@@ -23,11 +23,13 @@ type subscription struct {
 	// These belong to the request that is served.
 	p       *Partition // nil: it is not here
 	fetch   progress.Fetch
-	isAsked bool        // the fetch is not answered yet
-	judged  *Leadership // in which the verdict was made; nil: there is none
-	verdict progress.Verdict
-	tail    progress.Tail
-	last    lastAnswer
+	isAsked bool // the fetch is not answered yet
+	// isLacking tells that the log of this node has said that the follower lacks committed records.
+	isLacking bool
+	judged    *Leadership // in which the verdict was made; nil: there is none
+	verdict   progress.Verdict
+	tail      progress.Tail
+	last      lastAnswer
 }
 
 // lastAnswer is what a follower was told of a partition last, in an answer with the verdict Served.
@@ -183,8 +185,11 @@ func (sub *subscription) judgeIn(l *Leadership) bool {
 	case nil:
 		return p.lead.Load() == l
 	case l:
-		sub.verdict = p.leading.machine.Fetched(now, &sub.fetch, sub.tail)
+		m := p.leading.machine
+		sub.verdict = m.Fetched(now, &sub.fetch, sub.tail)
+		lacks := m.LacksCommitted(sub.fetch.Replica)
 		p.settleAndUnlock(now)
+		sub.noteLack(lacks)
 		return true
 	}
 	p.mu.Unlock()
@@ -201,10 +206,27 @@ func (c *followerSessions) takeReport(replica int32, brokerEpoch int64, r *Parti
 	if p.lockLeader(now) == nil {
 		return
 	}
-	p.leading.machine.Reported(now, progress.Report{
+	m := p.leading.machine
+	was := m.IsBehind()
+	m.Reported(now, progress.Report{
 		Replica: replica, BrokerEpoch: brokerEpoch, Epoch: r.Epoch, Assigned: r.Assigned, Durable: r.Durable,
 	})
+	is := m.IsBehind()
 	p.settleAndUnlock(now)
+	if is && !was {
+		p.host.cfg.Logger.Warn("this node leads a partition and lacks records that are committed, as if its data directory was put back from an older copy: another replica is to lead",
+			"topic", p.topic.Name, "partition", p.id.Partition, "told by", replica)
+	}
+}
+
+// noteLack logs, once in a session, that a follower which counts as complete lacks committed records.
+func (sub *subscription) noteLack(lacks bool) {
+	if !lacks || sub.isLacking {
+		return
+	}
+	sub.isLacking = true
+	sub.p.host.cfg.Logger.Warn("a replica lacks committed records that it had, as if its data directory was put back from an older copy: it is not in sync until it has them again",
+		"topic", sub.p.topic.Name, "partition", sub.p.id.Partition, "replica", sub.s.replica)
 }
 
 // collectNews adds the partition to an answer if there is news of it. It returns false if the answer

@@ -31,6 +31,7 @@ type cluster struct {
 	truth   *truth
 	admin   admin
 	copied  *disk // an old copy of a node's directory; nil: none
+	copier  copier
 	clients []client
 	nextID  uint64
 	values  uint32          // producer ids that were given
@@ -98,6 +99,7 @@ func newCluster(seed uint64) *cluster {
 	c.addClients()
 	c.after(400*ms, c.injectFault)
 	c.after(300*ms, c.copyDisk)
+	c.beginCopying()
 	return c
 }
 

@@ -49,6 +49,8 @@ var expected = []string{
 	"broker fenced", "broker unfenced", "broker leaving", "fenced by silence", "broker unregistered",
 	// elections and in-sync sets
 	"clean election", "election of a joining replica", "election of an eligible replica", "election of the last leader", "unclean election", "records lost as allowed",
+	"copy of the same run put back", "old copy of the same run elected",
+	"leader told that it lacks records", "leader that lacks records gave up",
 	"leader lost", "leader elected", "leader epoch renewed", "replica eligible",
 	"ISR grew", "ISR shrank", "ISR proposed as is", "proposal accepted", "proposal at an old partition epoch", "proposal of a fenced leader",
 	"proposal of unknown outcome", "proposal repeated", "late proposal accepted", "late proposal at an old partition epoch",
@@ -67,5 +69,5 @@ var expected = []string{
 // rare has what happens in few seeds.
 var rare = []string{
 	"acknowledgement refused: too few in sync", "registration superseded", "election of the only replica", "unclean election asked for",
-	"preferred leader elected", "proposal of a stale broker",
+	"preferred leader elected", "proposal of a stale broker", "election of a replica that has objected", "replica has followed an old copy",
 }

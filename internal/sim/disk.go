@@ -110,6 +110,15 @@ func (d *disk) clone() *disk {
 	return &c
 }
 
+// losePower has the directory be a copy of one that was in use: it has what was on disk.
+func (d *disk) losePower() {
+	for l := range d.each {
+		l.Crash(0)
+		l.rebuildProducers()
+		l.verified, l.highest, l.target = min(l.verified, l.End(), l.part.end()), 0, 0
+	}
+}
+
 // drawDelay draws how long a small write takes.
 func (d *disk) drawDelay() time.Duration {
 	c := d.n.c

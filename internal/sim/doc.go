@@ -35,7 +35,7 @@
 // # Faults
 //
 // Processes are killed; the power of one node or all of them is cut, which loses what is not on disk;
-// disks are slow, hang, are replaced by empty ones or by old copies; links are cut in one direction;
+// disks are slow, hang, are replaced by empty ones or by old copies, also by copies of the same run (copies.go); links are cut in one direction;
 // messages are lost, late, doubled and overtaken by others; clocks jump and run fast or slow; processes stall;
 // the metadata are applied late; the controller is deposed or cut off. An administrator reassigns
 // replicas, elects leaders, deletes records, unregisters nodes that are down, and changes min.insync.replicas, flush.messages and

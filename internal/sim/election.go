@@ -14,6 +14,8 @@ func (p *partition) followChange(old, mp *meta.Partition, t *meta.Topic, prev *m
 		p.fail("the epochs do not rise: %+v becomes %+v", *old, *mp)
 	}
 	p.checkJoined(old, mp)
+	p.copies.noteJoined(old, mp)
+	p.copies.checkObjectors(old, mp)
 	mayLose := mp.Leader != old.Leader && mp.Leader >= 0 && p.judgeElection(old, mp, t, prev)
 	minISR, _, _ := p.c.truth.settings(p.c.truth.image, t)
 	if !mayLose && len(mp.ISR) < minISR(mp) {
@@ -70,8 +72,10 @@ func (p *partition) judgeElection(old, mp *meta.Partition, t *meta.Topic, prev *
 		p.c.saw("clean election")
 	case slices.Contains(old.Eligible, id):
 		p.c.saw("election of an eligible replica")
-	case endsReassignment(old, mp) && (common >= p.end() || p.tainted[id]): // it was proposed for the in-sync set
+	case endsReassignment(old, mp) && (common >= p.end() || p.tainted[id] || p.copies.lacks(id)): // it was proposed for the in-sync set
 		p.c.saw("election of a joining replica")
+	case p.copies.hasGivenUp(old, mp): // to one that was forgotten when it had objected
+		p.c.saw("election of a replica that has objected")
 	case slices.Equal(old.LastEligible, []int32{id}):
 		p.c.saw("election of the last leader")
 		if !p.allowsUnclean(t, prev) {
@@ -89,6 +93,10 @@ func (p *partition) judgeElection(old, mp *meta.Partition, t *meta.Topic, prev *
 		mayLose = true
 	default:
 		p.fail("%d was elected: in sync were %v, eligible %v, last %v", id, old.ISR, old.Eligible, old.LastEligible)
+	}
+	if p.copies.lack[id] && !mayLose && common < p.end() {
+		p.c.saw("old copy of the same run elected")
+		return false
 	}
 	if p.tainted[id] {
 		// A process that has ended may be elected, if nobody knows that it has. It leads nothing before
@@ -159,10 +167,10 @@ func (p *partition) cutTo(end record.Offset, epoch record.Epoch) {
 }
 
 // checkEligible proves the rule of KIP-966: while the in-sync set is too small to commit, everybody
-// who has all committed records is known.
+// who has all committed records is known. A leader may give up to a copy that objects, if it knows of nothing that this one lacks.
 func (p *partition) checkEligible(old, mp *meta.Partition) {
 	for _, id := range membersOf(old) {
-		if slices.Contains(mp.Replicas, id) && !slices.Contains(membersOf(mp), id) && !p.c.truth.mayForget(id) {
+		if slices.Contains(mp.Replicas, id) && !slices.Contains(membersOf(mp), id) && !p.c.truth.mayForget(id) && !p.copies.wasCopy(id) && (id != old.Leader || !p.copies.wasCopy(mp.Leader)) {
 			p.fail("node %d has all committed records and is forgotten: in sync %v, eligible %v", id, mp.ISR, mp.Eligible)
 		}
 	}

@@ -124,7 +124,7 @@ func (c *cluster) survivesLoss(n *node, loses func(p *partition) bool) bool {
 		for _, id := range membersOf(mp) {
 			switch {
 			case id == n.id:
-			case p.tainted[id]:
+			case p.tainted[id] || p.copies.lack[id]:
 				lost++
 			default:
 				kept++
@@ -191,10 +191,15 @@ func (c *cluster) exchangeDisk(n *node, d *disk) {
 		l.part.noteLoss(n.id)
 		l.part.touch()
 	}
+	c.loseMetadata(n)
+}
+
+// loseMetadata takes that a node's directory has less of the metadata log than the one before it.
+func (c *cluster) loseMetadata(n *node) {
 	if slices.Contains(c.quorum.voters, n.id) {
 		c.quorum.lost[n.id] = true
 	}
-	c.quorum.stored[n.id] = d.metadata
+	c.quorum.stored[n.id] = n.disk.metadata
 }
 
 // copyDisk makes a copy of some node's directory, which may be restored later.
@@ -208,7 +213,7 @@ func (c *cluster) copyDisk() {
 }
 
 // restoreDisk gives a node an old copy of its directory. One that has the epoch of the node's present
-// registration cannot be told from the directory itself, so no promise is made about it.
+// registration cannot be told from the directory itself: see copies.
 func (c *cluster) restoreDisk(*node) bool {
 	d := c.copied
 	if d == nil || !d.n.up || !c.mayLoseDisk(d.n) {
@@ -220,11 +225,7 @@ func (c *cluster) restoreDisk(*node) bool {
 	}
 	c.copied = nil
 	n.cutPower()
-	for l := range d.each {
-		l.Crash(0)
-		l.rebuildProducers()
-		l.verified, l.highest, l.target = min(l.verified, l.End(), l.part.end()), 0, 0
-	}
+	d.losePower()
 	d.clean = d.clean || c.chance(0.5)
 	c.exchangeDisk(n, d)
 	n.restartAfter(50*ms + c.random(500*ms))

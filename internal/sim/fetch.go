@@ -109,6 +109,9 @@ func (e *fetcher) judgeFetch(items []fetchItem) []fetchAnswer {
 		tail.Epoch, tail.End = r.log.EpochEnd(it.q.LastEpoch)
 		a.answer.Verdict, a.answer.Diverging = r.leader.Fetched(n.now(), &it.q, tail), tail
 		n.c.seen[verdictNames[a.answer.Verdict]]++
+		if a.answer.Verdict == progress.Served {
+			r.noteFetched(&it.q)
+		}
 		r.fillAnswer(a)
 	}
 	return answers
@@ -224,10 +227,14 @@ func (r *replica) doStep(s progress.Step, a *fetchAnswer) {
 	c, end := r.n.c, r.log.End()
 	switch s.Kind {
 	case progress.Truncate:
+		r.part.copies.checkCut(r, s.To)
 		r.note("truncates to %d from %d", int64(s.To), int64(end))
 		c.saw("truncation")
 		c.must(r.log.cut(s.To))
 	case progress.Restart:
+		if s.To < r.log.End() {
+			r.part.copies.checkCut(r, s.To)
+		}
 		r.note("begins anew at %d, it ended at %d", int64(s.To), int64(end))
 		c.saw("begin anew")
 		c.must(r.log.beginAnew(s.To))
@@ -246,6 +253,7 @@ func (e *fetcher) sendReports(to int32) {
 	n := e.n
 	var list []progress.Report
 	var of []*partition
+	var objected []bool
 	for _, r := range n.replicas {
 		if r == nil || r.follower == nil {
 			continue
@@ -253,8 +261,14 @@ func (e *fetcher) sendReports(to int32) {
 		if leader, _ := r.follower.Leader(); leader != to {
 			continue
 		}
+		objects := r.follower.IsObjecting()
 		if p, ok := r.follower.NextReport(); ok {
 			list, of = append(list, p), append(of, r.part)
+			if objects {
+				r.note("tells the leader %d that it lacks records below %d", int64(to), int64(p.Durable))
+				n.c.saw("leader told that it lacks records")
+			}
+			objected = append(objected, objects)
 		}
 	}
 	if len(list) == 0 {
@@ -265,6 +279,7 @@ func (e *fetcher) sendReports(to int32) {
 		for i, p := range of {
 			if r := at.replica(p); r != nil && r.leader != nil {
 				r.leader.Reported(at.now(), list[i])
+				r.noteReported(&list[i], objected[i])
 			}
 		}
 		at.act()

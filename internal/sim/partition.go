@@ -32,6 +32,7 @@ type partition struct {
 	shown     []shownEnd
 
 	tainted  [maxNodes + 1]bool // the node's log has lost records, and the metadata do not know it yet
+	copies   copies
 	exempt   bool
 	cutEpoch record.Epoch // leaders of earlier epochs do not count; 0: all do
 	// forcedUntil is the time until which an administrator, or a config that was changed since, may
@@ -52,9 +53,11 @@ type shownEnd struct {
 }
 
 func newPartition(c *cluster, topic meta.UUID, number int32) *partition {
-	return &partition{
+	p := &partition{
 		c: c, topic: topic, number: number, needed: maxNodes, sequences: map[uint32]lastSequence{}, leaders: map[record.Epoch]leadership{},
 	}
+	p.copies.p = p
+	return p
 }
 
 func (p *partition) isOffsets() bool { return p == p.c.truth.offsets }
@@ -156,9 +159,12 @@ func (p *partition) noteLeader(r *replica, epoch record.Epoch) {
 		p.fail("nodes %d and %d lead in epoch %d, in their lives %d and %d", other.node, me.node, epoch, other.life, me.life)
 	}
 	p.leaders[epoch] = me
+	if p.copies.lacks(r.n.id) {
+		p.copies.led = append(p.copies.led, epoch)
+	}
 	mp := p.now()
 	// A node that is behind with the metadata may begin to lead in an epoch that has ended.
-	if int32(epoch) == mp.LeaderEpoch && r.log.End() < p.end() && !p.exempt {
+	if int32(epoch) == mp.LeaderEpoch && r.log.End() < p.end() && !p.exempt && !p.copies.lack[r.n.id] {
 		p.fail("node %d leads in epoch %d from %d, and %d records are committed", r.n.id, epoch, r.log.End(), p.end())
 	}
 }
@@ -184,7 +190,7 @@ func (p *partition) noteAcked(r *replica, end record.Offset) {
 	copies := 0
 	for _, n := range p.c.nodes {
 		l := n.disk.find(p)
-		if p.tainted[n.id] || l != nil && (l.Committed() >= end && p.hasCommitted(l, end-1) || l.Start() >= end) {
+		if p.tainted[n.id] || p.copies.lack[n.id] || l != nil && (l.Committed() >= end && p.hasCommitted(l, end-1) || l.Start() >= end) {
 			copies++
 		}
 	}
@@ -206,7 +212,7 @@ func (p *partition) hasCommitted(l *diskLog, at record.Offset) bool {
 // or the next ones.
 func (p *partition) noteShown(r *replica, hw record.Offset) {
 	epoch := r.leader.Epoch()
-	if epoch < p.cutEpoch || p.exempt {
+	if epoch < p.cutEpoch || p.exempt || slices.Contains(p.copies.led, epoch) {
 		return
 	}
 	at := -1
@@ -241,7 +247,7 @@ func (p *partition) noteLoss(id int32) {
 func (p *partition) weighLosses(mp *meta.Partition) {
 	lost := 0
 	for _, id := range membersOf(mp) {
-		if !p.tainted[id] {
+		if !p.tainted[id] && !p.copies.lacks(id) {
 			return
 		}
 		lost++
@@ -277,11 +283,15 @@ func (p *partition) check() {
 		}
 	}
 	mp := p.now()
-	if mp == nil || p.exempt || len(p.committed) == 0 {
+	if mp == nil {
+		return
+	}
+	p.copies.followCopies(mp)
+	if p.exempt || len(p.committed) == 0 {
 		return
 	}
 	for _, id := range membersOf(mp) {
-		if p.tainted[id] {
+		if p.tainted[id] || p.copies.lacks(id) {
 			continue
 		}
 		l := p.c.node(id).disk.find(p)
@@ -315,7 +325,7 @@ func (p *partition) checkWatermark(n *node, l *diskLog) {
 		p.fail("node %d has the high watermark %d, and %d records are committed", n.id, hw, p.end())
 		return
 	}
-	if n.up && l.life == n.life && hw < l.highest {
+	if n.up && l.life == n.life && hw < l.highest && !p.copies.lack[n.id] { // it may lead before all that it was told of is on its disk
 		p.fail("the high watermark of node %d goes back from %d to %d", n.id, l.highest, hw)
 	}
 	l.highest, l.life = hw, n.life
@@ -324,7 +334,11 @@ func (p *partition) checkWatermark(n *node, l *diskLog) {
 
 // compare proves that a log has the committed records below an offset.
 func (p *partition) compare(n *node, l *diskLog, below record.Offset, why string) {
-	for o := max(l.verified, l.Start()); o < below; o++ {
+	from := max(l.verified, l.Start())
+	if p.copies.wasCopy(n.id) {
+		from = max(from, p.start) // nobody is left who could tell it that deleted records were others
+	}
+	for o := from; o < below; o++ {
 		if !p.hasCommitted(l, o) {
 			e, _ := l.EntryAt(o)
 			p.fail("node %d has %x of epoch %d at %d %s, and %x of epoch %d was committed",

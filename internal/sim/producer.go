@@ -171,7 +171,7 @@ func (n *node) takeProduce(part *partition, values []uint64, p *producer, answer
 		return
 	}
 	end, outcome := r.appendSequences(values, p.idempotent)
-	if outcome == outOfOrder && p.acksAll && p.isWaitingFor(values) && part.isLed(r) && !part.isLossy() {
+	if outcome == outOfOrder && p.acksAll && p.isWaitingFor(values) && part.isLed(r) && !part.isLossy() && !part.copies.lacks(n.id) {
 		part.fail("the sequence of %x is out of order, though all before it was acknowledged", values)
 	}
 	if outcome != acknowledged {

@@ -28,6 +28,7 @@ type replica struct {
 	shard     *shard     // of the committed offsets
 
 	// These belong to the checks.
+	fetched    [maxNodes + 1]fetchedEnd
 	begunWith  record.Offset // the high watermark with which it began to lead
 	proposed   []int32       // everybody who was proposed at the partition epoch proposedAt
 	proposedAt int32
@@ -62,7 +63,7 @@ func (r *replica) follow(t *meta.Topic, p *meta.Partition) {
 	r.pageCache = settings.FlushMessages > 1
 	r.assigned = progress.Assignment{
 		PartitionEpoch: p.PartitionEpoch, Replicas: p.Replicas, Adding: p.Adding, AddingSince: r.findAddingSince(p), ISR: p.ISR,
-		MinISR: place.MinISR(settings, p),
+		Eligible: p.Eligible, MinISR: place.MinISR(settings, p),
 	}
 	epoch := record.Epoch(p.LeaderEpoch)
 	switch {
@@ -77,7 +78,7 @@ func (r *replica) follow(t *meta.Topic, p *meta.Partition) {
 				Log: r.ends(), LastEpoch: r.lastEpoch(), HighWatermark: r.log.HighWatermark(),
 			})
 		}
-		r.follower.Follow(n.now(), p.Leader, epoch, p.PartitionEpoch)
+		r.follower.Follow(n.now(), p.Leader, epoch, p.PartitionEpoch, slices.Contains(membersOf(p), n.id))
 	}
 	r.keepProgress()
 }
@@ -119,7 +120,7 @@ func (r *replica) endLeading() {
 		return
 	}
 	r.note("leads no more in epoch %d", int64(r.leader.Epoch()), 0)
-	r.leader, r.shard, r.proposed = nil, nil, nil
+	r.leader, r.shard, r.proposed, r.fetched = nil, nil, nil, [maxNodes + 1]fetchedEnd{}
 	waiting := r.waiting
 	r.waiting = nil
 	for _, w := range waiting {
@@ -162,6 +163,8 @@ func (r *replica) act() {
 	r.answerWaiting()
 	if p, ok := r.leader.Propose(r.n.now()); ok {
 		r.propose(&p)
+	} else {
+		r.part.copies.checkSilence(r)
 	}
 	if r.shard != nil {
 		r.shard.act()
@@ -240,7 +243,12 @@ func (r *replica) propose(p *progress.Proposal) {
 	}
 	change := controller.InSyncChange{
 		Topic: r.part.topic, Partition: r.part.number, LeaderEpoch: int32(p.Epoch), PartitionEpoch: p.PartitionEpoch,
+		GivesUp: p.GivesUp, Successor: p.Successor, Damaged: p.Damaged,
 	}
+	if p.GivesUp {
+		n.c.saw("leader that lacks records gave up")
+	}
+	r.part.copies.checkProposal(r, p)
 	for _, m := range p.ISR {
 		r.proposed = append(r.proposed, m.ID)
 		change.ISR = append(change.ISR, controller.Member{ID: m.ID, Epoch: m.BrokerEpoch})

@@ -156,7 +156,7 @@ func (g *group) act() {
 		if !open || r == nil || r.shard == nil {
 			return
 		}
-		s, epoch, mayBeOld := r.shard, r.shard.epoch, p.mayBeOld(at)
+		s, epoch, mayBeOld, isCopy := r.shard, r.shard.epoch, p.mayBeOld(at), p.copies.lacks(to)
 		hasSession := at.hasSession() // without it the answer is a refusal, whatever it has here
 		back := func(do func()) {
 			c.net.send(to, firstClient, "answer to a group", func() {
@@ -174,6 +174,9 @@ func (g *group) act() {
 				back(func() {
 					if !hasSession {
 						c.saw("offset asked of a node without a session")
+						return
+					}
+					if isCopy { // until it gives up nothing tells it how old it is
 						return
 					}
 					g.noteFetched(p, knownOffset{have, epoch}, before, mayBeOld)

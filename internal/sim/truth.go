@@ -158,7 +158,7 @@ func (t *truth) endRegistration(id int32, prev, next *meta.Image) {
 		}
 		p.tainted[id] = false
 		hasAll := p.commonEnd(t.c.node(id).disk.find(p)) >= p.end()
-		if mp := p.in(next); mp != nil && slices.Contains(membersOf(mp), id) && !p.exempt && !hasAll {
+		if mp := p.in(next); mp != nil && slices.Contains(membersOf(mp), id) && !p.exempt && !hasAll && !p.copies.lack[id] {
 			p.fail("node %d has lost records, and keeps its place after it is registered: in sync %v, eligible %v", id, mp.ISR, mp.Eligible)
 		}
 		p.endExemption(next)

@@ -109,7 +109,7 @@ const (
 // judgeUnusable judges the fetch of a follower whose log takes no records.
 func (l *Leader) judgeUnusable(now time.Duration, r *follower, f *Fetch) Verdict {
 	l.noteRefusal(now, r, f.Offset)
-	if !f.IsDamaged || l.log != LogSound {
+	if !f.IsDamaged || l.log != LogSound || l.IsBehind() {
 		return Unavailable
 	}
 	switch {
@@ -130,14 +130,13 @@ func (r *follower) strike(a *Assignment) {
 	r.damage.state = damageStruck
 }
 
-// findDamaged finds the followers that are to be struck: the controller must not count them as eligible either.
+// findDamaged finds the followers that are to be struck, and those that lack committed records: the controller must not count
+// them as eligible either.
 func (l *Leader) findDamaged() (ids []int32) {
-	if l.log != LogSound {
-		return nil
-	}
 	for i := range l.followers {
-		if l.followers[i].damage.state == damageNoted {
-			ids = append(ids, l.followers[i].id)
+		r := &l.followers[i]
+		if l.log == LogSound && r.damage.state == damageNoted || l.log < LogFaulted && l.assigned.isMember(r.id) && isIncomplete(l, r) {
+			ids = append(ids, r.id)
 		}
 	}
 	return ids

@@ -37,6 +37,10 @@
 //	                knew of that: it may have been removed with an earlier log
 //	rebuild         a follower whose log is damaged deletes it when the leader says so: the metadata have it neither as in sync
 //	                nor as eligible, and the leader has the records and forgets what it knew of the follower's
+//	incomplete      a member that shows less on disk than is committed was put back from an older copy: it leaves the set, and
+//	                is not eligible, until it has caught up
+//	behind          a leader that was put back from an older copy, and is told so by a member, commits nothing, has nobody cut a log,
+//	                and gives its place to those that have not cut theirs
 //	compared        nobody can compare records that the leader has deleted: a follower that has only such
 //	                ones begins anew
 //	readers         are told nothing that depends on the high watermark before it has reached
@@ -91,6 +95,10 @@
 // records of the leader's epochs end, and asks again. Only after the leader has found no
 // difference does the follower report durable ends: an end that was reported earlier might be
 // that of records which the leader does not have.
+//
+// A member, which is in sync or eligible, does not cut records that it knows to be committed: a leader that was elected without loss
+// has them. It keeps its log, tells the leader so by a report (an objection), and asks again after a pause. After an unclean
+// election nobody but the leader is a member, so that the records go; copies.go has the rules.
 //
 // A fetch may stand for long without an answer, and while nothing is appended nothing need be
 // said: a leader takes it that a follower which had everything has it until more is appended.

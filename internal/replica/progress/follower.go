@@ -70,6 +70,7 @@ type Follower struct {
 	leader   int32 // -1: none
 	epoch    record.Epoch
 	assigned int32 // the partition epoch
+	isMember bool  // the metadata have this replica in sync or eligible: so it has all that is committed
 	log      Ends
 	last     record.Epoch // the epoch of the last record; an empty answer and a moved start leave it (KAFKA-15510)
 	hw       record.Offset
@@ -79,7 +80,10 @@ type Follower struct {
 	// compared tells that the leader of this epoch has found no difference between the logs.
 	compared bool
 	reported record.Offset // the highest durable end that this leader was told
-	told     Answer        // while an append is under way: its answer
+	// objection is the end of the committed records that this replica has, while the leader is to be told that it lacks some
+	// of them; 0: it is not.
+	objection record.Offset
+	told      Answer // while an append is under way: its answer
 
 	storing storing
 	isTold  bool // the last fetch said that the log cannot store
@@ -138,15 +142,18 @@ func (f *Follower) LogFailed(now time.Duration) {
 	}
 }
 
-// Follow takes a change of the metadata: the leader (-1: none), its epoch, and the partition
-// epoch.
-func (f *Follower) Follow(now time.Duration, leader int32, epoch record.Epoch, assigned int32) {
-	f.assigned = assigned
+// Follow takes a change of the metadata: the leader (-1: none), its epoch, the partition epoch, and whether this
+// replica is a member: in sync, or eligible.
+func (f *Follower) Follow(now time.Duration, leader int32, epoch record.Epoch, assigned int32, isMember bool) {
+	f.assigned, f.isMember = assigned, isMember
+	if !isMember {
+		f.objection = 0 // after a cut, one that names this partition epoch would be taken for a durable end
+	}
 	if leader == f.leader && epoch == f.epoch {
 		return
 	}
 	f.leader, f.epoch = leader, epoch
-	f.compared, f.reported = false, -1
+	f.compared, f.reported, f.objection = false, -1, 0
 	if f.state != writing {
 		f.resume(now)
 	}
@@ -230,6 +237,9 @@ func (f *Follower) cut(now time.Duration, to record.Offset) Step {
 		f.resume(now + f.backoff)
 		return Step{}
 	}
+	if f.mustKeep(to) {
+		return f.object(now)
+	}
 	f.state, f.told = writing, Answer{}
 	return Step{Kind: Truncate, To: max(to, f.log.Start)}
 }
@@ -238,11 +248,32 @@ func (f *Follower) cut(now time.Duration, to record.Offset) Step {
 // gone there, they are of no use. If it ends before, the own records that are below its end are
 // compared next.
 func (f *Follower) enterRange(now time.Duration, a *Answer) Step {
+	if f.mustKeep(a.End) {
+		return f.object(now)
+	}
 	if a.Start < f.log.End && f.log.Start <= a.End {
 		return f.cut(now, a.End)
 	}
 	f.state, f.told = writing, Answer{HighWatermark: a.Start}
 	return Step{Kind: Restart, To: a.Start}
+}
+
+// mustKeep tells whether this replica has committed records from an offset on, at which the leader's log ends or has parted
+// from its own. A leader that was elected without loss has them all, so this one was put back from an older copy.
+//
+// The sets of the metadata tell such an election from an unclean one, after which the records must go: then nobody but
+// the leader is in sync or eligible before it has compared its log with that leader's.
+func (f *Follower) mustKeep(from record.Offset) bool { return f.isMember && f.committedEnd() > from }
+
+// committedEnd is the end of the records on this disk that are known to be committed.
+func (f *Follower) committedEnd() record.Offset { return min(f.hw, f.log.Durable) }
+
+// object keeps the log as it is, and has the leader told of what it lacks. That is repeated after a pause, until the metadata
+// have another leader, or do not count on this replica any more.
+func (f *Follower) object(now time.Duration) Step {
+	f.objection = f.committedEnd()
+	f.resume(now + f.backoff)
+	return Step{}
 }
 
 // takeRecords takes an answer without a difference.
@@ -328,15 +359,26 @@ func (f *Follower) Synced(durable record.Offset) {
 	f.log.Durable = max(f.log.Durable, min(durable, f.log.End))
 }
 
-// NextReport returns a report of the durable end, if the leader is to be told of it now. A lost
-// report is made good by the next fetch.
+// NextReport returns a report of the durable end, or of what the leader lacks, if the leader is to be told of it now. A lost
+// report is made good by the next fetch, or its answer.
 func (f *Follower) NextReport() (Report, bool) {
-	if !f.compared || f.storing == cannotEver || f.leader < 0 || f.log.Durable <= f.reported {
+	if f.storing == cannotEver || f.leader < 0 {
 		return Report{}, false
 	}
-	f.reported = f.log.Durable
-	return Report{Replica: f.id, BrokerEpoch: f.brokerEpoch, Epoch: f.epoch, Assigned: f.assigned, Durable: f.log.Durable}, true
+	r := Report{Replica: f.id, BrokerEpoch: f.brokerEpoch, Epoch: f.epoch, Assigned: f.assigned}
+	switch {
+	case f.objection > 0:
+		r.Durable, f.objection = f.objection, 0
+	case f.compared && f.log.Durable > f.reported:
+		r.Durable, f.reported = f.log.Durable, f.log.Durable
+	default:
+		return Report{}, false
+	}
+	return r, true
 }
+
+// IsObjecting tells whether the leader is to be told, by the next report, that it lacks committed records.
+func (f *Follower) IsObjecting() bool { return f.objection > 0 }
 
 // setLog takes the limits of the own log. The high watermark of a log that has become shorter is
 // its end.

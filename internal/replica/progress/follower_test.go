@@ -26,7 +26,7 @@ func follow(t *testing.T, epochs ...record.Epoch) *following {
 	}
 	w.log.Commit()
 	w.restart(0)
-	w.f.Follow(0, 1, 5, 40)
+	w.f.Follow(0, 1, 5, 40, false)
 	return w
 }
 
@@ -147,7 +147,7 @@ func TestTruncationKeepsTheStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.restart(2)
-	w.f.Follow(0, 1, 5, 40)
+	w.f.Follow(0, 1, 5, 40, false)
 	w.answer(w.fetch(), Answer{Verdict: Diverged, Diverging: Tail{1, 1}})
 	if w.log.Start() != 2 || w.log.End() != 2 {
 		t.Errorf("it has %d to %d", w.log.Start(), w.log.End())
@@ -207,7 +207,7 @@ func TestEpochWithoutRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.restart(0)
-	w.f.Follow(0, 1, 5, 40)
+	w.f.Follow(0, 1, 5, 40, false)
 	if q := w.fetch(); q.LastEpoch != 3 {
 		t.Errorf("it names epoch %d", q.LastEpoch)
 	}
@@ -265,7 +265,7 @@ func TestOutOfRange(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.restart(tc.ownStart)
-		w.f.Follow(0, 1, 5, 40)
+		w.f.Follow(0, 1, 5, 40, false)
 		w.answer(w.fetch(), Answer{Verdict: OutOfRange, Start: tc.start, End: tc.end, HighWatermark: tc.end})
 		if w.log.Start() != tc.wantStart || w.log.End() != tc.wants {
 			t.Errorf("%s: it has %d to %d", tc.name, w.log.Start(), w.log.End())
@@ -292,8 +292,8 @@ func TestRefusedFetch(t *testing.T) {
 		if _, ok := w.f.NextFetch(w.now + time.Second); ok == tc.waits {
 			t.Errorf("verdict %d: after the pause it asks again: %v", tc.verdict, ok)
 		}
-		w.f.Follow(w.now, 1, 5, 40) // this is known
-		w.f.Follow(w.now, 3, 6, 40)
+		w.f.Follow(w.now, 1, 5, 40, false) // this is known
+		w.f.Follow(w.now, 3, 6, 40, false)
 		if q := w.fetch(); q.Epoch != 6 {
 			t.Errorf("verdict %d: with new metadata it asks %+v", tc.verdict, q)
 		}
@@ -314,7 +314,7 @@ func TestRefusedFetch(t *testing.T) {
 func TestNoLeader(t *testing.T) {
 	w := follow(t, 1)
 	w.answer(w.fetch(), Answer{})
-	w.f.Follow(w.now, -1, 6, 40)
+	w.f.Follow(w.now, -1, 6, 40, false)
 	if q, ok := w.f.NextFetch(time.Hour); ok {
 		t.Errorf("it asks %+v", q)
 	}
@@ -393,7 +393,7 @@ func TestRetryAt(t *testing.T) {
 	if _, ok := w.f.NextFetch(w.now); ok {
 		t.Error("it fetches in the pause")
 	}
-	w.f.Follow(w.now, -1, 6, 41)
+	w.f.Follow(w.now, -1, 6, 41, false)
 	want(0, false, "nobody leads")
 }
 
@@ -402,7 +402,7 @@ func TestRetryAt(t *testing.T) {
 func TestLateAnswers(t *testing.T) {
 	w := follow(t, 1, 3)
 	old := w.fetch()
-	w.f.Follow(w.now, 3, 6, 40)
+	w.f.Follow(w.now, 3, 6, 40, false)
 	if s := w.answer(old, Answer{Batches: records(2, 5)}); s.Kind != NoStep {
 		t.Errorf("before the next fetch: %+v", s)
 	}
@@ -414,7 +414,7 @@ func TestLateAnswers(t *testing.T) {
 	if s.Kind != Append {
 		t.Fatalf("step %+v", s)
 	}
-	w.f.Follow(w.now, 1, 7, 40)
+	w.f.Follow(w.now, 1, 7, 40, false)
 	if _, ok := w.f.NextFetch(w.now); ok {
 		t.Error("it fetches while it writes")
 	}
@@ -470,7 +470,7 @@ func TestWriteFailed(t *testing.T) {
 	fail(true)
 	tell()
 	w.f.TryStoring()
-	w.f.Follow(w.now, 3, 6, 40)
+	w.f.Follow(w.now, 3, 6, 40, false)
 	if q := w.fetch(); !q.CannotStore || q.Epoch != 6 {
 		t.Errorf("it asks another leader %+v", q)
 	}
@@ -519,6 +519,6 @@ func TestReports(t *testing.T) {
 	report(2, "more is on disk, and no fetch is under way")
 	report(0, "once")
 	w.fetch()
-	w.f.Follow(w.now, 3, 6, 40)
+	w.f.Follow(w.now, 3, 6, 40, false)
 	report(0, "a new leader has not compared the logs")
 }

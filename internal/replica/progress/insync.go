@@ -66,6 +66,7 @@ func (l *Leader) Propose(now time.Duration) (Proposal, bool) {
 	if c.state == settled && !l.wantsChange(now) {
 		return Proposal{}, false
 	}
+	damaged := l.findDamaged()
 	members, successor, givesUp := l.wanted(now)
 	for _, m := range members {
 		if !l.inMaximal(m.ID) {
@@ -76,7 +77,7 @@ func (l *Leader) Propose(now time.Duration) (Proposal, bool) {
 	c.attempt++
 	return Proposal{
 		Attempt: c.attempt, Epoch: l.epoch, PartitionEpoch: l.assigned.PartitionEpoch, ISR: members, GivesUp: givesUp, Successor: successor,
-		Damaged: l.findDamaged(),
+		Damaged: damaged,
 	}, true
 }
 
@@ -103,6 +104,9 @@ func (l *Leader) wantsChange(now time.Duration) bool {
 // wanted is the in-sync set that the rules ask for. If the leader gives up, it is without the leader where the leader's
 // log is not to be trusted any more.
 func (l *Leader) wanted(now time.Duration) (members []Member, successor int32, givesUp bool) {
+	if members, ok := findComplete(l); ok {
+		return members, members[0].ID, true
+	}
 	for _, id := range l.assigned.ISR {
 		r := l.follower(id)
 		switch {
@@ -124,10 +128,11 @@ func (l *Leader) wanted(now time.Duration) (members []Member, successor int32, g
 	return members, successor, givesUp
 }
 
-// mustLeave tells whether a follower is in the in-sync set, and is late or cannot store. Nobody leaves a leader whose
-// log is faulted: it appends nothing more, and perhaps its log cannot be read either, so that it would be the only member.
+// mustLeave tells whether a follower is in the in-sync set, and is late, cannot store, or lacks committed records. Nobody
+// leaves a leader whose log is faulted: it appends nothing more, and perhaps its log cannot be read either, so that it would be
+// the only member.
 func (l *Leader) mustLeave(now time.Duration, r *follower) bool {
-	return l.log < LogFaulted && slices.Contains(l.assigned.ISR, r.id) && l.lags(now, r)
+	return l.log < LogFaulted && slices.Contains(l.assigned.ISR, r.id) && (l.lags(now, r) || isIncomplete(l, r))
 }
 
 // canJoin tells whether a follower is to be added to the in-sync set. Beyond the high watermark as
@@ -135,5 +140,5 @@ func (l *Leader) mustLeave(now time.Duration, r *follower) bool {
 // its own epoch on. One that still has records which the leader has deleted would show them again if it led.
 func (l *Leader) canJoin(now time.Duration, r *follower) bool {
 	isComplete := r.durable >= l.hw && r.durable >= l.epochStart && r.start >= l.own.Start
-	return !slices.Contains(l.assigned.ISR, r.id) && l.isExpected(now, r) && isComplete
+	return !slices.Contains(l.assigned.ISR, r.id) && l.isExpected(now, r) && isComplete && !l.IsBehind()
 }

@@ -29,6 +29,7 @@ type Assignment struct {
 	Adding         []int32 // of Replicas, those that a reassignment is adding
 	AddingSince    int32   // the partition epoch at which that reassignment began
 	ISR            []int32 // the in-sync set
+	Eligible       []int32 // not in sync, and known to have all committed records
 	MinISR         int     // min.insync.replicas
 }
 
@@ -37,6 +38,11 @@ type Assignment struct {
 // since the partition did without it so far.
 func (a *Assignment) needed() int {
 	return max(1, min(a.MinISR, len(a.Replicas)-len(a.Adding)))
+}
+
+// isMember tells whether a replica has all committed records, as far as the metadata know.
+func (a *Assignment) isMember(id int32) bool {
+	return slices.Contains(a.ISR, id) || slices.Contains(a.Eligible, id)
 }
 
 // EnoughInSync tells whether records with acks=all can be accepted, which promises
@@ -77,7 +83,8 @@ type Fetch struct {
 	IsDamaged bool
 }
 
-// Report is a follower's news, between its fetches, that more of its records are on disk.
+// Report is a follower's news, between its fetches, that more of its records are on disk. Before the leader has compared
+// the logs it is an objection: everything below Durable is committed, and the leader lacks some of it.
 type Report struct {
 	Replica     int32
 	BrokerEpoch int64
@@ -137,6 +144,8 @@ type Leader struct {
 	change     change
 	log        LogState
 	logSince   time.Duration // since when the log is in that state
+	isOpposed  bool          // a member has committed records that this leader lacks
+	opposedAt  time.Duration // when that was known
 }
 
 // follower is the leader's knowledge of one follower.
@@ -149,10 +158,11 @@ type follower struct {
 	addedAt int32
 	// compared tells that the end of its log was found to agree with the leader's, in this
 	// leader epoch and that incarnation. Before that the ends below are not known.
-	compared bool
-	start    record.Offset
-	fetched  record.Offset
-	durable  record.Offset // never above fetched at the time, nor above the leader's end
+	compared   bool
+	comparedIn int32 // the partition epoch that it knew then
+	start      record.Offset
+	fetched    record.Offset
+	durable    record.Offset // never above fetched at the time, nor above the leader's end
 
 	// At caughtUp it had on disk everything that the leader had then. The next proof of that
 	// is a durable end that reaches goal, the leader's end at goalSet.
@@ -163,6 +173,7 @@ type follower struct {
 	refusal refusal
 	damage  damage
 	heard   heard
+	parting parting
 }
 
 // Start is the state of the replica when it begins to lead.
@@ -297,7 +308,7 @@ func (l *Leader) Fetched(now time.Duration, f *Fetch, tail Tail) Verdict {
 	}
 	if f.BrokerEpoch > r.brokerEpoch {
 		r.brokerEpoch, r.compared, r.durable = f.BrokerEpoch, false, 0
-		r.refusal.lasts, r.damage = false, damage{}
+		r.refusal.lasts, r.damage, r.parting = false, damage{}, parting{}
 		if !l.inMaximal(r.id) {
 			r.caughtUp = never // nobody waits for it before it has caught up: it may come with an empty disk
 		}
@@ -309,8 +320,14 @@ func (l *Leader) Fetched(now time.Duration, f *Fetch, tail Tail) Verdict {
 		return Unavailable
 	}
 	r.damage = damage{}
+	r.parting.askedAt = now
 	v := Compare(f.Offset, f.LastEpoch, l.own, tail)
+	if l.IsBehind() {
+		r.parting.hasCut = r.parting.hasCut || v == Served
+		return Unavailable // nobody else cuts committed records that this leader lacks
+	}
 	if v != Served {
+		r.noteParting(f, v, l.own, tail)
 		return v
 	}
 	if !r.compared {
@@ -320,6 +337,7 @@ func (l *Leader) Fetched(now time.Duration, f *Fetch, tail Tail) Verdict {
 			return OutOfRange
 		}
 		r.compared, r.goal, r.goalSet = true, l.own.End, now
+		r.comparedIn, r.parting.isKnown = f.Assigned, false
 	}
 	r.start, r.fetched = f.Start, f.Offset
 	l.endRefusal(now, r)
@@ -327,11 +345,15 @@ func (l *Leader) Fetched(now time.Duration, f *Fetch, tail Tail) Verdict {
 	return Served
 }
 
-// Reported takes a follower's report. It counts only if the leader has compared the logs in
-// this epoch: the follower's records may differ from the leader's before that.
+// Reported takes a follower's report. It counts as a durable end only if the leader has compared the logs in
+// this epoch: the follower's records may differ from the leader's before that. Then it is an objection.
 func (l *Leader) Reported(now time.Duration, p Report) {
 	r := l.follower(p.Replica)
-	if r != nil && p.Epoch == l.epoch && p.Assigned >= r.addedAt && p.BrokerEpoch == r.brokerEpoch && r.compared {
+	switch {
+	case r == nil || p.Epoch != l.epoch || p.Assigned < r.addedAt || p.BrokerEpoch != r.brokerEpoch:
+	case !r.compared:
+		noteObjection(l, now, r)
+	case p.Assigned >= r.comparedIn: // else it is an objection that comes late
 		l.noteDurable(now, r, p.Durable)
 	}
 }
@@ -388,7 +410,7 @@ func (l *Leader) follower(id int32) *follower {
 
 // advance raises the high watermark as far as the rules allow.
 func (l *Leader) advance(now time.Duration) {
-	if !l.EnoughInSync() || l.log == LogUnreadable {
+	if !l.EnoughInSync() || l.log == LogUnreadable || l.IsBehind() {
 		return
 	}
 	end, known := l.own.Durable, 0
@@ -423,8 +445,7 @@ func (l *Leader) lags(now time.Duration, r *follower) bool {
 // mayJoin tells whether a follower may be in an in-sync set: it can store, and the metadata knows its broker
 // as the incarnation that fetches, and as one that is neither fenced nor leaving.
 func (l *Leader) mayJoin(r *follower) bool {
-	b := l.brokers[r.id]
-	return r.compared && !r.refusal.lasts && b.MayJoin && b.Epoch == r.brokerEpoch
+	return r.compared && !r.refusal.lasts && l.isPresent(r)
 }
 
 // isExpected tells whether a follower may join now: the pause after its last refusal is over.

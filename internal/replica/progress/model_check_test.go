@@ -53,7 +53,7 @@ func (c *checker) step() {
 		c.checkEqual(n, n.log.HighWatermark(), "below its high watermark")
 	}
 	img := &c.w.ctl.now
-	for _, id := range slices.Concat(img.ISR, img.eligible) {
+	for _, id := range slices.Concat(img.ISR, img.Eligible) {
 		n := c.w.node(id)
 		if n.tainted {
 			continue
@@ -167,7 +167,7 @@ func (c *checker) readerSaw(n *node, hw record.Offset) {
 func (c *checker) survivesWithout(id int32) bool {
 	img := &c.w.ctl.now
 	return !slices.ContainsFunc(c.w.nodes, func(n *node) bool { return n.tainted }) &&
-		slices.ContainsFunc(slices.Concat(img.ISR, img.eligible), func(m int32) bool { return m != id })
+		slices.ContainsFunc(slices.Concat(img.ISR, img.Eligible), func(m int32) bool { return m != id })
 }
 
 var errNotEqual = errors.New("the replicas are not equal")
@@ -176,7 +176,7 @@ var errNotEqual = errors.New("the replicas are not equal")
 func (c *checker) isHealed() error {
 	img := &c.w.ctl.now
 	if img.leader < 0 {
-		return fmt.Errorf("nobody leads; in sync %v, eligible %v", img.ISR, img.eligible)
+		return fmt.Errorf("nobody leads; in sync %v, eligible %v", img.ISR, img.Eligible)
 	}
 	alive := without(img.Replicas, c.w.dead)
 	if len(img.ISR) < len(alive) || len(img.Adding) > 0 {

@@ -18,7 +18,7 @@ type controller struct {
 // image is the metadata. Those in the log never change.
 type image struct {
 	Assignment
-	eligible    []int32 // not in sync, and known to have all committed records
+
 	leader      int32
 	leaderEpoch int32
 	removing    []int32
@@ -31,7 +31,7 @@ func newController(w *world, nodes, replicas, minISR int) *controller {
 	for _, id := range w.rng.Perm(nodes)[:replicas] {
 		c.now.Replicas = append(c.now.Replicas, int32(id)+1)
 	}
-	c.now.eligible = slices.Clone(c.now.Replicas) // all logs are empty
+	c.now.Eligible = slices.Clone(c.now.Replicas) // all logs are empty
 	c.write("made")
 	return c
 }
@@ -42,7 +42,7 @@ func (c *controller) write(what string) {
 	img.brokers = maps.Clone(img.brokers)
 	c.images = append(c.images, &img)
 	c.w.note("controller: %s: leader %d in epoch %d.%d, ISR %v, eligible %v, replicas %v, adding %v, min %d",
-		what, img.leader, img.leaderEpoch, img.PartitionEpoch, img.ISR, img.eligible, img.Replicas, img.Adding, img.MinISR)
+		what, img.leader, img.leaderEpoch, img.PartitionEpoch, img.ISR, img.Eligible, img.Replicas, img.Adding, img.MinISR)
 }
 
 // send sends something to a node, if it still lives the same life when it comes.
@@ -107,7 +107,7 @@ func (c *controller) fence(id int32, keepsRecords bool) {
 	c.now.brokers[id] = b
 	c.setISR(without(c.now.ISR, id))
 	if !keepsRecords {
-		c.now.eligible = without(c.now.eligible, id)
+		c.now.Eligible = without(c.now.Eligible, id)
 	}
 	if c.now.leader == id {
 		c.elect()
@@ -116,7 +116,7 @@ func (c *controller) fence(id int32, keepsRecords bool) {
 
 // bury goes on without a node that never comes back. It tells whether the others can.
 func (c *controller) bury(id int32) bool {
-	others := without(slices.Concat(c.now.ISR, c.now.eligible), id)
+	others := without(slices.Concat(c.now.ISR, c.now.Eligible), id)
 	if len(others) == 0 || slices.Contains(c.now.Adding, id) {
 		return false
 	}
@@ -135,16 +135,16 @@ func (c *controller) setISR(isr []int32) {
 	a := &c.now.Assignment
 	var eligible []int32
 	if len(isr) < a.needed() {
-		for _, id := range append(slices.Clone(c.now.eligible), a.ISR...) {
+		for _, id := range append(slices.Clone(c.now.Eligible), a.ISR...) {
 			if !slices.Contains(isr, id) && !slices.Contains(eligible, id) {
 				eligible = append(eligible, id)
 			}
 		}
 	}
-	if !slices.Equal(isr, a.ISR) || !slices.Equal(eligible, c.now.eligible) {
+	if !slices.Equal(isr, a.ISR) || !slices.Equal(eligible, c.now.Eligible) {
 		a.PartitionEpoch++
 	}
-	a.ISR, c.now.eligible = isr, eligible
+	a.ISR, c.now.Eligible = isr, eligible
 }
 
 // elect chooses a leader from the in-sync set, or from the eligible ones.
@@ -153,7 +153,7 @@ func (c *controller) elect() {
 	c.now.leaderEpoch++
 	c.now.PartitionEpoch++
 	c.w.seen["election"]++
-	for _, from := range [][]int32{c.now.ISR, c.now.eligible} {
+	for _, from := range [][]int32{c.now.ISR, c.now.Eligible} {
 		for _, id := range c.now.Replicas {
 			if c.now.brokers[id].MayJoin && slices.Contains(from, id) {
 				c.now.leader = id
@@ -196,10 +196,10 @@ func (c *controller) alterPartition(from int32, p *Proposal) string {
 	before := c.now.PartitionEpoch
 	c.setISR(isr)
 	if !slices.Contains(isr, from) { // its log is not to be trusted
-		c.now.eligible = without(c.now.eligible, from)
+		c.now.Eligible = without(c.now.Eligible, from)
 	}
 	for _, id := range p.Damaged {
-		c.now.eligible = without(c.now.eligible, id)
+		c.now.Eligible = without(c.now.Eligible, id)
 	}
 	if p.GivesUp {
 		c.now.leader = p.Successor
@@ -249,13 +249,13 @@ func (c *controller) reassign() {
 		if left := len(without(c.now.ISR, added)); left < min(len(c.now.ISR), c.now.MinISR, len(c.now.Replicas)-1) {
 			return // too few others would be in sync
 		}
-		if len(without(slices.Concat(c.now.ISR, c.now.eligible), added)) == 0 {
+		if len(without(slices.Concat(c.now.ISR, c.now.Eligible), added)) == 0 {
 			return // nobody else is known to have the committed records
 		}
 		c.now.Replicas, c.now.Adding, c.now.removing = without(c.now.Replicas, added), nil, nil
 		c.now.PartitionEpoch++
 		c.setISR(without(c.now.ISR, added))
-		c.now.eligible = without(c.now.eligible, added)
+		c.now.Eligible = without(c.now.Eligible, added)
 		if c.now.leader == added || c.now.leader < 0 {
 			c.elect()
 		}

@@ -496,7 +496,7 @@ func (n *node) follow(img *image) {
 				Log: n.ends(), LastEpoch: n.log.EpochAt(n.log.End() - 1), HighWatermark: n.log.HighWatermark(),
 			})
 		}
-		n.follower.Follow(n.w.now, img.leader, epoch, img.PartitionEpoch)
+		n.follower.Follow(n.w.now, img.leader, epoch, img.PartitionEpoch, slices.Contains(img.ISR, n.id) || slices.Contains(img.Eligible, n.id))
 	}
 	n.keepProgress()
 }
@@ -801,7 +801,7 @@ func (n *node) takeAnswer(a *fetched) {
 // rebuild has an empty log take the place of a damaged one, if the metadata do not count on that.
 func (n *node) rebuild(f *Follower) {
 	img := n.w.ctl.images[n.applied-1]
-	if _, e := f.Leader(); !n.isDamaged || img.leaderEpoch != int32(e) || img.leader == n.id || slices.Contains(img.ISR, n.id) || slices.Contains(img.eligible, n.id) {
+	if _, e := f.Leader(); !n.isDamaged || img.leaderEpoch != int32(e) || img.leader == n.id || slices.Contains(img.ISR, n.id) || slices.Contains(img.Eligible, n.id) {
 		return
 	}
 	n.w.note("%d deletes its damaged log", n.id)
