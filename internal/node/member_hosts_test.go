@@ -42,12 +42,14 @@ func TestMembersConnectFromTheirHosts(t *testing.T) {
 			return b
 		}
 		change(meta.FeatureSet{Name: meta.LevelFeature, Level: meta.LevelCluster}, broker(1, "10.0.0.1"), broker(2, "10.0.0.2", "fe80::2%eth0"), broker(3, "three"))
-		answer := "10.0.0.3"
+		var answer atomic.Value
+		answer.Store("10.0.0.3")
 		m := memberHosts{self: 1, image: img.Load, changed: make(chan struct{}, 1), resolve: func(_ context.Context, host string) ([]netip.Addr, error) {
-			if host != "three" || answer == "" {
+			ip, err := netip.ParseAddr(answer.Load().(string))
+			if host != "three" || err != nil {
 				return nil, errors.New("no such host")
 			}
-			return []netip.Addr{netip.MustParseAddr(answer)}, nil
+			return []netip.Addr{ip}, nil
 		}}
 		check := func(what string, want ...string) {
 			t.Helper()
@@ -77,10 +79,10 @@ func TestMembersConnectFromTheirHosts(t *testing.T) {
 			close(ended)
 		}()
 		check("at first", "10.0.0.2", "10.0.0.3", "fe80::2", "fe80::2%other")
-		answer = ""
+		answer.Store("")
 		m.noteChange()
 		check("without an answer", "10.0.0.2", "10.0.0.3", "fe80::2", "fe80::2%other")
-		answer = "::ffff:10.0.0.4"
+		answer.Store("::ffff:10.0.0.4")
 		time.Sleep(lookUpEvery)
 		check("after a while", "10.0.0.2", "10.0.0.4", "fe80::2", "fe80::2%other")
 		change(meta.BrokerUnregistered{ID: 2})
