@@ -6,6 +6,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/wire"
@@ -96,7 +97,7 @@ func (s *session) locateCoordinator(view *clientView, topic *meta.Topic, kind in
 	if topic == nil || len(topic.Partitions) == 0 {
 		return unavailable
 	}
-	p := &topic.Partitions[group.PartitionOf(key, int32(len(topic.Partitions)))]
+	p := &topic.Partitions[coord.PartitionOf(key, int32(len(topic.Partitions)))]
 	node := view.shown[p.Leader]
 	if node == nil {
 		return unavailable

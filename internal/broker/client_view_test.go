@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 )
@@ -141,7 +142,7 @@ func TestCoordinatorIsTheLeader(t *testing.T) {
 	for i := range 50 {
 		key := fmt.Sprint("group-", i)
 		req.CoordinatorKeys = append(req.CoordinatorKeys, key)
-		if want[key] = leaders[group.PartitionOf(key, int32(len(leaders)))]; want[key] > 2 {
+		if want[key] = leaders[coord.PartitionOf(key, int32(len(leaders)))]; want[key] > 2 {
 			want[key] = -1
 		}
 	}

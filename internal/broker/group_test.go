@@ -16,6 +16,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
@@ -661,7 +662,7 @@ func TestOffsetsTopicIsKafkas(t *testing.T) {
 	}
 	awaitCoordinator(s)
 	s.do("m", s.commit(8, "", -1))
-	p := g.set.Partition(group.Topic, group.PartitionOf("g", 50))
+	p := g.set.Partition(group.Topic, coord.PartitionOf("g", 50))
 	b, err := p.ReadBatches(0, p.HighWatermark(), 1<<20)
 	if err != nil {
 		t.Fatal(err)

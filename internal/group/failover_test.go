@@ -637,7 +637,7 @@ func TestTopicDeletedWhileLoading(t *testing.T) {
 func TestExpelledMembersAreToldOfWhatIsCommitted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		sv, logs := newService(t)
-		log := logs[PartitionOf("g", testPartitions)]
+		log := logs[coord.PartitionOf("g", testPartitions)]
 		hold := func() {
 			log.mu.Lock()
 			defer log.mu.Unlock()

@@ -113,7 +113,7 @@ func TestLoadTakesWhatIsRecorded(t *testing.T) {
 		v.Members = []kmsg.GroupMetadataValueMember{{
 			MemberID: "a", SessionTimeoutMillis: 60_000, Subscription: make([]byte, 3<<20), Assignment: make([]byte, 2<<20),
 		}}
-		err := sv.rt.Do(PartitionOf("g", testPartitions), func(_ *Machine, s *coord.Step) { classic.Put(s, "g", &v) })
+		err := sv.rt.Do(coord.PartitionOf("g", testPartitions), func(_ *Machine, s *coord.Step) { classic.Put(s, "g", &v) })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unicode/utf16"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -237,33 +236,13 @@ func (sv *Service) takeDeletedTopics(waits bool) goneTopics {
 	return gone
 }
 
-// PartitionOf is the partition of Topic that a group belongs to, of n: Java's hash of
-// the group's name, over its UTF-16 units, made positive, modulo n.
-func PartitionOf(group string, n int32) int32 {
-	var h int32
-	for _, r := range group {
-		if r1, r2 := utf16.EncodeRune(r); r1 != '\uFFFD' {
-			h = 31*h + r1
-			r = r2
-		}
-		h = 31*h + r
-	}
-	if h == -1<<31 {
-		return 0
-	}
-	if h < 0 {
-		h = -h
-	}
-	return h % n
-}
-
 // runOnGroup runs op on the machine of a group. If the code is not 0, op did not run.
 func (sv *Service) runOnGroup(group string, op func(m *Machine, s *coord.Step)) int16 {
 	n := sv.cfg.Partitions()
 	if n <= 0 {
 		return notCoordinator
 	}
-	return codeOf(sv.rt.Do(PartitionOf(group, n), op))
+	return codeOf(sv.rt.Do(coord.PartitionOf(group, n), op))
 }
 
 // Join handles JoinGroup.
@@ -399,7 +378,7 @@ func (sv *Service) Commit(list []OffsetCommit) (pending coord.PendingCommit) {
 		c := &list[i]
 		c.resp = kmsg.NewPtrOffsetCommitResponse()
 		if n > 0 {
-			c.partition = PartitionOf(c.Req.Group, n)
+			c.partition = coord.PartitionOf(c.Req.Group, n)
 		} else {
 			c.sendAnswer(notCoordinator)
 		}

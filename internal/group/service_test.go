@@ -123,23 +123,6 @@ func newService(tb testing.TB) (*Service, []*memLog) {
 	return sv, logs
 }
 
-// TestPartitionOf proves that groups are where Kafka looks for them.
-func TestPartitionOf(t *testing.T) {
-	f := func(group string, n, want int32) {
-		t.Helper()
-		if got := PartitionOf(group, n); got != want {
-			t.Errorf("%q of %d: %d, want %d", group, n, got, want)
-		}
-	}
-	f("", 50, 0)
-	f("console-consumer-12345", 50, 6)
-	f("my-group", 50, 12) // its hash is negative
-	f("connect-cluster", 50, 13)
-	f("héllo", 50, 34)
-	f("😀", 50, 49)                 // two units of UTF-16
-	f("polygenelubricants", 50, 0) // its hash is the smallest number, which has no positive
-}
-
 // client is a member driven by hand.
 type client struct {
 	t    *testing.T
@@ -261,9 +244,9 @@ func TestTakeOver(t *testing.T) {
 // could take back, and that other groups do not wait for it.
 func TestFetchWaitsForTheCommitItSaw(t *testing.T) {
 	sv, logs := newService(t)
-	log := logs[PartitionOf("g", testPartitions)]
+	log := logs[coord.PartitionOf("g", testPartitions)]
 	other := "h"
-	for PartitionOf(other, testPartitions) != PartitionOf("g", testPartitions) {
+	for coord.PartitionOf(other, testPartitions) != coord.PartitionOf("g", testPartitions) {
 		other += "h"
 	}
 	done := 0
@@ -302,7 +285,7 @@ func TestHeartbeatDoesNotWait(t *testing.T) {
 		if got := c.sync(map[string]string{c.id: "A"}); got != "ok A" {
 			t.Fatalf("sync: %s", got)
 		}
-		log := logs[PartitionOf("g", testPartitions)]
+		log := logs[coord.PartitionOf("g", testPartitions)]
 		log.mu.Lock()
 		log.held = true
 		log.mu.Unlock()
@@ -673,7 +656,7 @@ func TestCommitsTooLargeTogether(t *testing.T) {
 		}}
 	}
 	sv.Commit(list)
-	if n := len(logs[PartitionOf("g", testPartitions)].batches); n != len(list) {
+	if n := len(logs[coord.PartitionOf("g", testPartitions)].batches); n != len(list) {
 		t.Errorf("%d batches", n)
 	}
 }
@@ -743,7 +726,7 @@ func BenchmarkService(b *testing.B) {
 		v := kmsg.NewGroupMetadataValue()
 		v.Version, v.Generation, v.Leader, req.Generation = 3, 1, &req.MemberID, 1
 		v.Members = []kmsg.GroupMetadataValueMember{{MemberID: "m", SessionTimeoutMillis: 3_600_000}}
-		err := sv.rt.Do(PartitionOf("g", testPartitions), func(_ *Machine, s *coord.Step) { classic.Put(s, "g", &v) })
+		err := sv.rt.Do(coord.PartitionOf("g", testPartitions), func(_ *Machine, s *coord.Step) { classic.Put(s, "g", &v) })
 		if err != nil {
 			b.Fatal(err)
 		}
