@@ -43,14 +43,12 @@ func SingleAnswer(x *kmsg.AddPartitionsToTxnResponseTransaction) []kmsg.AddParti
 func (m *Machine) AddPartitions(s *coord.Step, version int16, x *kmsg.AddPartitionsToTxnRequestTransaction, reply func(*kmsg.AddPartitionsToTxnResponseTransaction)) {
 	const knowsFenced = 2 // the version from which on clients know PRODUCER_FENCED
 	p := producerEpoch{x.ProducerID, x.ProducerEpoch}
-	list := make([]TopicPartitions, len(x.Topics))
-	for i := range x.Topics {
-		list[i] = TopicPartitions{x.Topics[i].Topic, x.Topics[i].Partitions}
-	}
-	asked := makeSet(list)
+	asked, ok := askedPartitions(x)
 	var has partitionSet // those that are part of the transaction
 	var code int16
 	switch {
+	case !ok:
+		code = transactionAbortable
 	case x.VerifyOnly:
 		has, code = m.verify(s, x.TransactionalID, p, asked)
 	case version < firstBatched:
@@ -62,6 +60,23 @@ func (m *Machine) AddPartitions(s *coord.Step, version int16, x *kmsg.AddPartiti
 		code := codeForVersion(codeOr(err, code), version, knowsFenced)
 		reply(answerAdd(x, has, code))
 	})
+}
+
+// askedPartitions is the set of the partitions that a request has. It is not ok if there are more names and
+// numbers than any transaction may have: to sort them would take the shard's mutex for long.
+func askedPartitions(x *kmsg.AddPartitionsToTxnRequestTransaction) (set partitionSet, ok bool) {
+	n := len(x.Topics)
+	for i := range x.Topics {
+		n += len(x.Topics[i].Partitions)
+	}
+	if n > 2*maxPartitions {
+		return nil, false
+	}
+	list := make([]TopicPartitions, len(x.Topics))
+	for i := range x.Topics {
+		list[i] = TopicPartitions{x.Topics[i].Topic, x.Topics[i].Partitions}
+	}
+	return makeSet(list), true
 }
 
 // answerAdd is the answer for a transaction. If the code is 0, partitions that are not part of the

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -190,6 +191,9 @@ func TestTransactionIsBounded(t *testing.T) {
 	many := make([]int32, maxPartitions)
 	for i := range many {
 		many[i] = int32(i)
+	}
+	if c := add(kmsg.AddPartitionsToTxnRequestTransactionTopic{Topic: "t", Partitions: slices.Concat(many, many)}); c != transactionAbortable {
+		t.Error(name(c)) // it has too many, although each of them twice
 	}
 	if c := add(kmsg.AddPartitionsToTxnRequestTransactionTopic{Topic: "t", Partitions: many}); c != 0 {
 		t.Fatal(name(c))
