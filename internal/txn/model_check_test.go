@@ -178,7 +178,7 @@ func (c *checker) checkReload() {
 	}
 	live := c.w.co.m
 	for how, log := range map[string][]coord.Record{"log": c.w.co.log, "compacted log": compacted} {
-		again, _ := c.w.co.loadLog(log)
+		again, _ := c.w.co.loadLog(log, func(Decision) {})
 		if len(again.ids) != len(live.ids) {
 			c.w.fail("the machine has %d ids, the %s gives %d", len(live.ids), how, len(again.ids))
 		}

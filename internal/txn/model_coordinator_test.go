@@ -29,10 +29,10 @@ type coordinator struct {
 	stalled   time.Duration // the high watermark stands still until then
 	ids       blockOfIDs
 
-	m        *Machine
-	timers   *coord.Timers
-	waiting  []waitingReply
-	underWay map[string]bool // markers that the service of this life has sent and not given up
+	m       *Machine
+	timers  *coord.Timers
+	waiting []waitingReply
+	service *service
 }
 
 // waitingReply is the replies of a step that wait for the high watermark.
@@ -59,12 +59,12 @@ func newCoordinator(w *world, ids []string) *coordinator {
 
 func (c *coordinator) now() time.Time { return worldStart.Add(c.w.now) }
 
-// loadLog makes a machine of a log.
-func (c *coordinator) loadLog(log []coord.Record) (*Machine, *coord.Timers) {
+// loadLog makes a machine of a log, whose decisions go to send.
+func (c *coordinator) loadLog(log []coord.Record, send func(Decision)) (*Machine, *coord.Timers) {
 	timers := new(coord.Timers)
 	m := New(Config{
 		Settings: func() Settings { return worldSettings }, IDs: &c.ids,
-		Memory: memory.NewTransactionBudget(slog.New(slog.DiscardHandler), 0), Send: c.take,
+		Memory: memory.NewTransactionBudget(slog.New(slog.DiscardHandler), 0), Send: send,
 	}, timers)
 	for i, r := range log {
 		s := coord.NewStep(c.now()).InEpoch(c.epoch)
@@ -77,10 +77,11 @@ func (c *coordinator) loadLog(log []coord.Record) (*Machine, *coord.Timers) {
 // start loads the log and serves.
 func (c *coordinator) start() {
 	c.epoch++
-	c.m, c.timers = c.loadLog(c.log)
+	c.service = &service{w: c.w, underWay: map[string]bool{}, step: c.step}
+	c.m, c.timers = c.loadLog(c.log, c.service.take)
 	c.committed = len(c.log)
 	c.w.check.committedUpTo(c.committed)
-	c.up, c.underWay = true, map[string]bool{}
+	c.up = true
 	c.w.note("coordinator of epoch %d, %d records", c.epoch, len(c.log))
 	c.step(func(m *Machine, s *coord.Step) { m.Loaded(s) })
 }
@@ -104,7 +105,65 @@ func (c *coordinator) crash() {
 	for _, r := range waiting {
 		r.reply(coord.ErrNotLeading)
 	}
+	c.service.step = func(op func(m *Machine, s *coord.Step)) { // its results reach the next life
+		if c.up {
+			c.step(op)
+		}
+	}
+	if c.w.chance(0.4) {
+		c.replace()
+	}
 	c.w.after(5*ms+c.w.random(80*ms), c.start)
+}
+
+// replace has this life go on for a while beside the next one, without knowing it: its node was replaced
+// as the leader. It can append nothing, but its timers send decisions that were committed again.
+func (c *coordinator) replace() {
+	c.w.seen["replaced coordinator"]++
+	old := &replaced{w: c.w, m: c.m, timers: c.timers, epoch: c.epoch, committed: c.committed, until: c.w.now + c.w.random(800*ms)}
+	c.service.step = old.step
+	for range 8 {
+		c.w.after(c.w.random(800*ms), func() {
+			for _, t := range old.open() {
+				old.step(func(_ *Machine, s *coord.Step) { t.timer.Fire(s) })
+			}
+		})
+	}
+}
+
+// replaced is a coordinator that was replaced.
+type replaced struct {
+	w         *world
+	m         *Machine
+	timers    *coord.Timers
+	epoch     record.Epoch
+	committed int
+	until     time.Duration // then it knows
+}
+
+// open are its transactions that are not complete, in order.
+func (r *replaced) open() (list []*transaction) {
+	for _, id := range []string{"x", "y"} {
+		if t := r.m.ids[id]; t != nil && !t.isIdle() {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// step runs a step whose append fails, since another node leads.
+func (r *replaced) step(op func(m *Machine, s *coord.Step)) {
+	if r.w.now > r.until {
+		return
+	}
+	s := coord.NewStep(worldStart.Add(r.w.now)).InEpoch(r.epoch)
+	op(r.m, s)
+	_, after, reply := s.RunUncommitted(r.m, 0, replica.ErrNotLeader)
+	if int(after) > r.committed {
+		reply(coord.ErrNotLeading)
+		return
+	}
+	reply(nil)
 }
 
 // Apply takes the records that a step appends.
@@ -226,44 +285,45 @@ func (c *coordinator) arm() {
 	})
 }
 
-// take is the service that writes markers.
-func (c *coordinator) take(d Decision) {
-	c.w.note("send %+v", d)
-	c.w.check.sent(d)
+// service writes the markers of one life of the coordinator.
+type service struct {
+	w        *world
+	underWay map[string]bool // markers that it has sent and not given up
+	step     func(op func(m *Machine, s *coord.Step))
+}
+
+// take takes a decision.
+func (sv *service) take(d Decision) {
+	sv.w.note("send %+v", d)
+	sv.w.check.sent(d)
 	for _, t := range d.Partitions {
 		for _, n := range t.Partitions {
-			c.write(d, c.w.parts[n])
+			sv.write(d, sv.w.parts[n])
 		}
 	}
 }
 
 // write writes a marker by its partition's leader, and reports the result. Both may be lost, come late or twice.
-func (c *coordinator) write(d Decision, p *partition) {
-	w, life := c.w, c.life
+func (sv *service) write(d Decision, p *partition) {
+	w := sv.w
 	key := fmt.Sprintf("%s %d %d", d.TransactionalID, d.Offset, p.n)
-	if c.underWay[key] {
+	if sv.underWay[key] {
 		return
 	}
-	c.underWay[key] = true
+	sv.underWay[key] = true
 	report := func(o Outcome) {
-		delete(c.underWay, key)
-		c.step(func(m *Machine, s *coord.Step) {
+		delete(sv.underWay, key)
+		sv.step(func(m *Machine, s *coord.Step) {
 			m.ReportMarkers(s, d.TransactionalID, d.Offset, []MarkerResult{{p.topic, p.n, o}})
 		})
 	}
-	// hear is what the service of any life does with a result: also a later one knows the decision.
-	hear := func(o Outcome) {
-		if c.life == life || c.up {
-			report(o)
-		}
-	}
 	deliver := func() Outcome {
 		o := p.takeMarker(d)
-		w.note("marker of %s/%d at %d: %d", d.TransactionalID, d.Offset, p.n, o)
+		w.note("marker of %s/%d of epoch %d at %d: %d", d.TransactionalID, d.Offset, d.CoordinatorEpoch, p.n, o)
 		return o
 	}
 	if p.gone {
-		w.after(w.random(3*ms), func() { hear(PartitionGone) })
+		w.after(w.random(3*ms), func() { report(PartitionGone) })
 		return
 	}
 	delay := ms/2 + w.random(8*ms)
@@ -277,22 +337,18 @@ func (c *coordinator) write(d Decision, p *partition) {
 		if d.Version == bumpEpoch {
 			w.after(delay+w.random(900*ms), func() { deliver() })
 		}
-		w.after(answerTimeout, func() { hear(AskAgain) })
+		w.after(answerTimeout, func() { report(AskAgain) })
 	case w.chance(w.loss): // the result is lost, and the service forgets it
 		w.seen["lost result"]++
 		w.after(delay, func() { deliver() })
-		w.after(delay+answerTimeout, func() {
-			if c.life == life {
-				delete(c.underWay, key)
-			}
-		})
+		w.after(delay+answerTimeout, func() { delete(sv.underWay, key) })
 	default:
 		w.after(delay, func() {
 			o := deliver()
-			w.after(ms/2+w.random(5*ms), func() { hear(o) })
+			w.after(ms/2+w.random(5*ms), func() { report(o) })
 			if w.chance(w.doubles) {
 				w.seen["doubled result"]++
-				w.after(w.random(800*ms), func() { hear(o) })
+				w.after(w.random(800*ms), func() { report(o) })
 			}
 		})
 		if d.Version == bumpEpoch && w.chance(w.doubles) {

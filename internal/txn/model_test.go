@@ -42,7 +42,7 @@ func TestModel(t *testing.T) {
 		"init: ok", "init: CONCURRENT_TRANSACTIONS", "init: COORDINATOR_LOAD_IN_PROGRESS", "init again: ok", "init again: PRODUCER_FENCED",
 		"add: ok", "add: PRODUCER_FENCED", "add by partition: ok", "add by partition: PRODUCER_FENCED", "add by partition: CONCURRENT_TRANSACTIONS",
 		"end: ok", "end: PRODUCER_FENCED", "end: INVALID_TXN_STATE", "end: COORDINATOR_NOT_AVAILABLE", "late end: ok", "late end: PRODUCER_FENCED",
-		"crash that loses records", "late high watermark", "decision sent again", "slow marker", "lost marker", "lost result", "doubled marker",
+		"crash that loses records", "replaced coordinator", "late high watermark", "decision sent again", "slow marker", "lost marker", "lost result", "doubled marker",
 		"doubled result", "marker refused", "partition gone", "lost message", "doubled message", "record of a transaction that has ended",
 	} {
 		if seen[what] == 0 {
