@@ -38,28 +38,44 @@ func SingleAnswer(x *kmsg.AddPartitionsToTxnResponseTransaction) []kmsg.AddParti
 }
 
 // AddPartitions handles one transaction of an AddPartitionsToTxn, versions 0 to 5: it makes
-// partitions, which must exist, part of the transaction, and begins the transaction if there is none. With
-// VerifyOnly it only says which ones are part of it.
+// partitions, which must exist, part of the transaction, and begins the transaction if there is none. If the one before
+// has not ended yet, it waits for that for a while. With VerifyOnly it only says which partitions are part of
+// the transaction.
 func (m *Machine) AddPartitions(s *coord.Step, version int16, x *kmsg.AddPartitionsToTxnRequestTransaction, reply func(*kmsg.AddPartitionsToTxnResponseTransaction)) {
 	const knowsFenced = 2 // the version from which on clients know PRODUCER_FENCED
 	p := producerEpoch{x.ProducerID, x.ProducerEpoch}
+	answer := func(s *coord.Step, has partitionSet, code int16) {
+		s.Reply(func(err error) {
+			reply(answerAdd(x, has, codeForVersion(codeOr(err, code), version, knowsFenced)))
+		})
+	}
 	asked, ok := askedPartitions(x)
-	var has partitionSet // those that are part of the transaction
-	var code int16
 	switch {
 	case !ok:
-		code = transactionAbortable
+		answer(s, nil, transactionAbortable)
 	case x.VerifyOnly:
-		has, code = m.verify(s, x.TransactionalID, p, asked)
-	case version < firstBatched:
-		has, code = asked, m.decideAdd(s, x.TransactionalID, p, asked, sameEpoch)
+		has, code := m.verify(s, x.TransactionalID, p, asked)
+		answer(s, has, code)
 	default:
-		has, code = asked, m.decideAdd(s, x.TransactionalID, p, asked, bumpEpoch)
+		flow := sameEpoch
+		if version >= firstBatched {
+			flow = bumpEpoch
+		}
+		m.addOrWait(s, x.TransactionalID, p, asked, flow, func(s *coord.Step, code int16) { answer(s, asked, code) })
 	}
-	s.Reply(func(err error) {
-		code := codeForVersion(codeOr(err, code), version, knowsFenced)
-		reply(answerAdd(x, has, code))
-	})
+}
+
+// addOrWait decides a request to add partitions, now or when the transaction before has ended.
+func (m *Machine) addOrWait(s *coord.Step, id string, p producerEpoch, asked partitionSet, flow int16, answer func(s *coord.Step, code int16)) {
+	decide := func(s *coord.Step, code int16) {
+		if code == 0 {
+			code = m.decideAdd(s, id, p, asked, flow)
+		}
+		answer(s, code)
+	}
+	if !m.waitForEnd(s, id, p, decide) {
+		decide(s, 0)
+	}
 }
 
 // askedPartitions is the set of the partitions that a request has. It is not ok if there are more names and
@@ -104,11 +120,12 @@ func answerAdd(x *kmsg.AddPartitionsToTxnRequestTransaction, has partitionSet, c
 func (m *Machine) AddOffsets(s *coord.Step, req *kmsg.AddOffsetsToTxnRequest, partition int32, reply func(*kmsg.AddOffsetsToTxnResponse)) {
 	const knowsFenced = 2 // the version from which on clients know PRODUCER_FENCED
 	set := partitionSet{{offsetsTopic, []int32{partition}}}
-	code := m.decideAdd(s, req.TransactionalID, producerEpoch{req.ProducerID, req.ProducerEpoch}, set, sameEpoch)
-	s.Reply(func(err error) {
-		resp := kmsg.NewPtrAddOffsetsToTxnResponse()
-		resp.ErrorCode = codeForVersion(codeOr(err, code), req.Version, knowsFenced)
-		reply(resp)
+	m.addOrWait(s, req.TransactionalID, producerEpoch{req.ProducerID, req.ProducerEpoch}, set, sameEpoch, func(s *coord.Step, code int16) {
+		s.Reply(func(err error) {
+			resp := kmsg.NewPtrAddOffsetsToTxnResponse()
+			resp.ErrorCode = codeForVersion(codeOr(err, code), req.Version, knowsFenced)
+			reply(resp)
+		})
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 const (
 	loadInProgress           int16 = 14
 	coordinatorNotAvailable  int16 = 15
+	notCoordinator           int16 = 16
 	invalidRequest           int16 = 42
 	invalidProducerEpoch     int16 = 47
 	invalidTxnState          int16 = 48

@@ -37,9 +37,10 @@
 // in the markers of its last transaction. Then another producer id follows, which PrepareCommit and
 // PrepareAbort already name.
 //
-// In memory only are, while a transaction ends, which partitions have their marker, when to send
-// the decision again, and the timer of the timeout. Nothing else waits in the machine: a request that
-// comes while a transaction ends is told CONCURRENT_TRANSACTIONS, and its client asks again.
+// In memory only are the timer of the timeout and, while a transaction ends, which partitions have their
+// marker, when to send the decision again, and the requests that wait for the end: those that add
+// partitions to the transaction that follows, for add.partitions.to.txn.retry.backoff.max.ms. All other
+// requests that come meanwhile are told CONCURRENT_TRANSACTIONS, and their clients ask again.
 //
 // # What a crash leaves
 //
@@ -72,6 +73,13 @@
 // they have begun their next transaction with the same epoch counts for that one. The coordinator's side of it is
 // closed by Decision's rule that no two markers of one decision are under way for one partition.
 //
+// # Two coordinators
+//
+// A node that was replaced as the leader and does not know it can decide nothing, since its appends fail, and the
+// markers that it sends again have the lower coordinator epoch. Its answers that need no record are true
+// only while it is in the in-sync set (see package coord), so the caller must ask no machine while this node
+// has lost its session with the controller.
+//
 // # Limits
 //
 //	what                                       limit                              refused with
@@ -81,6 +89,7 @@
 //	their names and numbers in a record        1000000 bytes                      TRANSACTION_ABORTABLE
 //	memory of all transactional ids of a node  Config.Memory                      COORDINATOR_NOT_AVAILABLE
 //	pattern of ListTransactions                1024 bytes, syntax of RE2          INVALID_REGULAR_EXPRESSION
+//	requests that wait for one id              100                                CONCURRENT_TRANSACTIONS
 //	tombstones in one batch                    10000, 256 KiB                     (the next batch has the rest)
 //
 // A log is always loaded, whatever it takes.

@@ -12,6 +12,8 @@ const (
 	// maxSetBytes bounds the partitions in a record, so that the record is no larger than what a topic of
 	// Kafka takes by default (max.message.bytes).
 	maxSetBytes = 1_000_000
+	// maxWaiting is how many requests may wait for the end of one transaction.
+	maxWaiting = 100
 	// maxPatternBytes is how long the pattern of ListTransactions may be.
 	maxPatternBytes = 1024
 )

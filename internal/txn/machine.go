@@ -19,18 +19,22 @@ type Settings struct {
 	MaxTimeout     time.Duration // transaction.max.timeout.ms
 	Expiration     time.Duration // transactional.id.expiration.ms
 	ExpirationScan time.Duration // transaction.remove.expired.transaction.cleanup.interval.ms
+	// AddWait is how long partitions that are added wait for the end of the transaction before
+	// (add.partitions.to.txn.retry.backoff.max.ms); below 0: they do not wait.
+	AddWait time.Duration
 }
 
 // withDefaults is s with Kafka's defaults for what is zero.
 func (s Settings) withDefaults() Settings {
 	or := func(d *time.Duration, otherwise time.Duration) {
-		if *d <= 0 {
+		if *d == 0 {
 			*d = otherwise
 		}
 	}
 	or(&s.MaxTimeout, 15*time.Minute)
 	or(&s.Expiration, 7*24*time.Hour)
 	or(&s.ExpirationScan, time.Hour)
+	or(&s.AddWait, 100*time.Millisecond)
 	return s
 }
 
@@ -61,6 +65,8 @@ type transaction struct {
 	end    record.Offset // the offset after the id's last record
 	timer  coord.Timer   // set while ongoing: its timeout; while ending: when to look after the markers
 	pauses int           // how often partitions were to be asked again since the decision
+
+	waiting []*waiter // requests for the next transaction, while this one ends
 }
 
 // Machine holds the transactional ids of one partition of Topic.
@@ -97,7 +103,7 @@ func (m *Machine) Apply(s *coord.Step, r coord.Record) error {
 		return err
 	}
 	if r.Value == nil {
-		m.deleteID(id)
+		m.deleteID(s, id)
 		return nil
 	}
 	st, err := decodeValue(r.Value)
@@ -112,8 +118,11 @@ func (m *Machine) Apply(s *coord.Step, r coord.Record) error {
 	t.state, t.end, t.pauses = st, s.Next(), 0
 	if m.loaded {
 		m.setTimer(s, t)
-		if t.isEnding() {
+		switch {
+		case t.isEnding():
 			s.Then(func() { m.pursueEnd(s, t) })
+		case t.isIdle() && len(t.waiting) > 0: // once: the first of them sees to the others
+			s.Then(func() { m.resumeWaiting(s, t) })
 		}
 	}
 	return nil
@@ -127,9 +136,10 @@ func (m *Machine) addID(id string) *transaction {
 	return t
 }
 
-func (m *Machine) deleteID(id string) {
+func (m *Machine) deleteID(s *coord.Step, id string) {
 	if t := m.ids[id]; t != nil {
 		m.timers.Stop(&t.timer)
+		m.answerWaiting(s, t, invalidProducerIDMapping)
 		m.memory.Add(-sizeOf(id, &t.state))
 		delete(m.ids, id)
 	}
@@ -153,8 +163,13 @@ func (m *Machine) Loaded(s *coord.Step) {
 	}
 }
 
-// Unload ends the machine: this node is no longer the coordinator. No request waits here.
-func (m *Machine) Unload(*coord.Step) { m.memory.LeaveBudget() }
+// Unload answers all requests that wait: this node is no longer the coordinator.
+func (m *Machine) Unload(s *coord.Step) {
+	m.memory.LeaveBudget()
+	for _, t := range m.ids {
+		m.answerWaiting(s, t, notCoordinator)
+	}
+}
 
 // setTimer sets an id's timer as its state needs it.
 func (m *Machine) setTimer(s *coord.Step, t *transaction) {

@@ -17,6 +17,7 @@ import (
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group/memory"
 	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/replica"
 )
 
 // memLog is a partition's log in memory, whose high watermark moves when the test says so.
@@ -25,11 +26,16 @@ type memLog struct {
 	batches [][]byte
 	end, hw record.Offset
 	waits   []func(error)
+	room    int // how many batches the disk takes; below 0: any number
 }
 
 func (l *memLog) AppendBatch(b record.Batch, e record.Epoch) (record.Offset, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.room == 0 {
+		return 0, replica.ErrDiskFull
+	}
+	l.room--
 	b.SetBaseOffset(l.end)
 	b.SetLeaderEpoch(e)
 	l.end = b.NextOffset()
@@ -102,7 +108,7 @@ func TestRuntime(t *testing.T) {
 		t.Cleanup(rt.Close)
 		return rt
 	}
-	log := new(memLog)
+	log := &memLog{room: -1}
 	rt := newRuntime()
 	rt.StartLeading(0, 5, log)
 	answers := 0
@@ -169,6 +175,73 @@ func TestRuntime(t *testing.T) {
 		}
 		if _, ok := m.OldestOpen(); ok {
 			t.Error("a transaction is open")
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWaitingMeetsFullDisk proves that all requests that wait for the end of a transaction are answered if the
+// end could be recorded, and the disk has no room for what they ask for.
+func TestWaitingMeetsFullDisk(t *testing.T) {
+	log := &memLog{room: -1}
+	rt := coord.New(coord.Config[*Machine]{
+		Logger: slog.New(slog.DiscardHandler),
+		New: func(_ int32, tm *coord.Timers) *Machine {
+			return New(Config{
+				Settings: func() Settings { return Settings{AddWait: time.Hour} },
+				IDs:      &blockOfIDs{1000, 2000}, Memory: memory.NewTransactionBudget(slog.New(slog.DiscardHandler), 0), Send: func(Decision) {},
+			}, tm)
+		},
+	})
+	defer rt.Close()
+	rt.StartLeading(0, 1, log)
+	id := "x"
+	var codes []int16
+	add := func(m *Machine, s *coord.Step, epoch int16, partition int32) {
+		x := kmsg.NewAddPartitionsToTxnRequestTransaction()
+		x.TransactionalID, x.ProducerID, x.ProducerEpoch = id, 1000, epoch
+		x.Topics = []kmsg.AddPartitionsToTxnRequestTransactionTopic{{Topic: "t", Partitions: []int32{partition}}}
+		m.AddPartitions(s, 5, &x, func(r *kmsg.AddPartitionsToTxnResponseTransaction) {
+			codes = append(codes, r.Topics[0].Partitions[0].ErrorCode)
+		})
+	}
+	for _, op := range []func(m *Machine, s *coord.Step){
+		func(m *Machine, s *coord.Step) {
+			req := kmsg.NewPtrInitProducerIDRequest()
+			req.TransactionalID, req.TransactionTimeoutMillis = &id, 60_000
+			m.InitProducerID(s, req, func(*kmsg.InitProducerIDResponse) {})
+		},
+		func(m *Machine, s *coord.Step) { add(m, s, 0, 1) },
+		func(m *Machine, s *coord.Step) {
+			req := kmsg.NewPtrEndTxnRequest()
+			req.Version, req.TransactionalID, req.ProducerID, req.Commit = 5, id, 1000, true
+			m.EndTxn(s, req, func(*kmsg.EndTxnResponse) {})
+		},
+		func(m *Machine, s *coord.Step) { add(m, s, 1, 1) },
+		func(m *Machine, s *coord.Step) { add(m, s, 1, 2) },
+		func(m *Machine, s *coord.Step) { add(m, s, 1, 3) },
+	} {
+		if err := rt.Do(0, op); err != nil {
+			t.Fatal(err)
+		}
+		log.commit()
+	}
+	if len(codes) != 1 {
+		t.Fatalf("%d answers while the transaction ends", len(codes))
+	}
+	log.room = 2 // for the end, and what the first one asks for
+	if err := rt.Do(0, func(m *Machine, s *coord.Step) { m.ReportMarkers(s, id, 3, []MarkerResult{{"t", 1, MarkerWritten}}) }); err != nil {
+		t.Fatal(err)
+	}
+	log.commit()
+	// A step has one outcome, so the first one is told to ask again as well, and then finds its partition there.
+	if want := []int16{0, coordinatorNotAvailable, coordinatorNotAvailable, coordinatorNotAvailable}; !slices.Equal(codes, want) {
+		t.Errorf("codes %v, want %v", codes, want)
+	}
+	if err := rt.Do(0, func(m *Machine, s *coord.Step) {
+		if d := m.Describe(s, id); d.State != "Ongoing" || len(d.Topics) != 1 || !slices.Equal(d.Topics[0].Partitions, []int32{1}) {
+			t.Errorf("%+v", d)
 		}
 	}); err != nil {
 		t.Fatal(err)
@@ -278,6 +351,7 @@ func TestDocHasLimits(t *testing.T) {
 		"partitions of one transaction":       fmt.Sprint(maxPartitions),
 		"their names and numbers in a record": fmt.Sprint(maxSetBytes, " bytes"),
 		"pattern of ListTransactions":         fmt.Sprint(maxPatternBytes, " bytes"),
+		"requests that wait for one id":       fmt.Sprint(maxWaiting),
 		"tombstones in one batch":             fmt.Sprintf("%d, %d KiB", maxBatchRecords, maxBatchBytes>>10),
 	} {
 		if !regexp.MustCompile(`//\t` + what + ` +` + limit).Match(doc) {

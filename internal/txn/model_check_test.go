@@ -12,18 +12,19 @@ import (
 
 // checker checks what was promised.
 type checker struct {
-	w        *world
-	attempts []*attempt
-	owners   map[string]*producer        // who has got an epoch last, by transactional id
-	grants   map[producerEpoch]*producer // who has got which epoch
-	states   map[string]state            // by the committed records
-	used     map[int64]string            // the transactional id that has had a producer id
-	over     map[producerEpoch]string    // epochs that were ended by a higher one, and how
-	sentAs   map[string]Decision         // by id and offset
-	decided  map[*attempt]valueState     // by the first of its values
-	inits    map[*producer]int           // when a producer has asked for an epoch last
-	since    map[string]int              // when the owner has asked for its own, by transactional id
-	upTo     int                         // the committed records that were looked at
+	w          *world
+	attempts   []*attempt
+	owners     map[string]*producer        // who has got an epoch last, by transactional id
+	grants     map[producerEpoch]*producer // who has got which epoch
+	states     map[string]state            // by the committed records
+	used       map[int64]string            // the transactional id that has had a producer id
+	over       map[producerEpoch]string    // epochs that were ended by a higher one, and how
+	sentAs     map[string]Decision         // by id and offset
+	decided    map[*attempt]valueState     // by the first of its values
+	inits      map[*producer]int           // when a producer has asked for an epoch last
+	since      map[string]int              // when the owner has asked for its own, by transactional id
+	unanswered int                         // requests that have come to a coordinator and have no answer
+	upTo       int                         // the committed records that were looked at
 }
 
 func newChecker(w *world) *checker {
@@ -203,6 +204,9 @@ func (c *checker) checkReload() {
 func (c *checker) isHealed() error {
 	if !c.w.co.up {
 		return fmt.Errorf("the coordinator is down")
+	}
+	if c.unanswered != 0 {
+		return fmt.Errorf("%d requests have no answer", c.unanswered)
 	}
 	for id, t := range c.w.co.m.ids {
 		if !t.isIdle() {

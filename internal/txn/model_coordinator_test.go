@@ -14,9 +14,6 @@ import (
 // worldStart is when the worlds begin.
 var worldStart = time.UnixMilli(1_000_000)
 
-// The configs of the worlds.
-var worldSettings = Settings{MaxTimeout: time.Second, Expiration: 1500 * ms, ExpirationScan: 300 * ms}
-
 // coordinator is the node that leads the partition of transactions, with its log, which outlives it.
 type coordinator struct {
 	w         *world
@@ -28,6 +25,7 @@ type coordinator struct {
 	full      bool          // appends fail
 	stalled   time.Duration // the high watermark stands still until then
 	ids       blockOfIDs
+	settings  Settings
 
 	m       *Machine
 	timers  *coord.Timers
@@ -43,7 +41,8 @@ type waitingReply struct {
 
 // newCoordinator makes a coordinator whose log may have ids that are nearly out of epochs.
 func newCoordinator(w *world, ids []string) *coordinator {
-	c := &coordinator{w: w, ids: blockOfIDs{1000, 2000}}
+	c := &coordinator{w: w, ids: blockOfIDs{1000, 2000}, settings: Settings{MaxTimeout: time.Second, Expiration: 1500 * ms, ExpirationScan: 300 * ms}}
+	c.settings.AddWait = []time.Duration{-1, 10 * ms, 100 * ms}[w.rng.IntN(3)]
 	for i, id := range ids {
 		if w.rng.IntN(3) == 0 {
 			continue
@@ -63,7 +62,7 @@ func (c *coordinator) now() time.Time { return worldStart.Add(c.w.now) }
 func (c *coordinator) loadLog(log []coord.Record, send func(Decision)) (*Machine, *coord.Timers) {
 	timers := new(coord.Timers)
 	m := New(Config{
-		Settings: func() Settings { return worldSettings }, IDs: &c.ids,
+		Settings: func() Settings { return c.settings }, IDs: &c.ids,
 		Memory: memory.NewTransactionBudget(slog.New(slog.DiscardHandler), 0), Send: send,
 	}, timers)
 	for i, r := range log {
@@ -105,13 +104,20 @@ func (c *coordinator) crash() {
 	for _, r := range waiting {
 		r.reply(coord.ErrNotLeading)
 	}
-	c.service.step = func(op func(m *Machine, s *coord.Step)) { // its results reach the next life
-		if c.up {
-			c.step(op)
-		}
-	}
-	if c.w.chance(0.4) {
+	replaced := c.w.chance(0.4)
+	if replaced {
 		c.replace()
+	} else {
+		s := coord.NewStep(c.now()).InEpoch(c.epoch)
+		c.m.Unload(s)
+		s.Run(c.m, 0, nil)
+	}
+	if !replaced {
+		c.service.step = func(op func(m *Machine, s *coord.Step)) { // its results reach the next life
+			if c.up {
+				c.step(op)
+			}
+		}
 	}
 	c.w.after(5*ms+c.w.random(80*ms), c.start)
 }
@@ -122,6 +128,7 @@ func (c *coordinator) replace() {
 	c.w.seen["replaced coordinator"]++
 	old := &replaced{w: c.w, m: c.m, timers: c.timers, epoch: c.epoch, committed: c.committed, until: c.w.now + c.w.random(800*ms)}
 	c.service.step = old.step
+	c.w.after(old.until-c.w.now, func() { old.step(func(m *Machine, s *coord.Step) { m.Unload(s) }) })
 	for range 8 {
 		c.w.after(c.w.random(800*ms), func() {
 			for _, t := range old.open() {
@@ -159,6 +166,7 @@ func (r *replaced) step(op func(m *Machine, s *coord.Step)) {
 	s := coord.NewStep(worldStart.Add(r.w.now)).InEpoch(r.epoch)
 	op(r.m, s)
 	_, after, reply := s.RunUncommitted(r.m, 0, replica.ErrNotLeader)
+	r.w.seen["step of a replaced coordinator"]++
 	if int(after) > r.committed {
 		reply(coord.ErrNotLeading)
 		return

@@ -61,8 +61,10 @@ func (p *producer) ask(what string, op func(m *Machine, s *coord.Step, reply fun
 			return
 		}
 		owner := w.check.owners[p.id]
+		w.check.unanswered++
 		w.co.step(func(m *Machine, s *coord.Step) {
 			op(m, s, func(code int16) {
+				w.check.unanswered--
 				w.note("%s %s: %s", p.name, what, name(code))
 				w.seen[what+": "+name(code)]++
 				if code == 0 && owner != nil && owner != p && what != "init" { // anybody may begin anew
@@ -158,42 +160,64 @@ func (p *producer) begin() {
 	p.produce(p.w.rng.IntN(5))
 }
 
-// produce writes so many records, and ends the transaction.
-func (p *producer) produce(left int) {
-	if left == 0 {
-		p.end(p.w.chance(0.75))
+// produce writes so many records, one after the other or all at once, and ends the transaction.
+func (p *producer) produce(n int) {
+	if n > 1 && p.w.chance(0.5) {
+		left, refused := n, int16(0)
+		for range n {
+			p.write(p.newValue(), func(code int16) {
+				if refused == 0 {
+					refused = code
+				}
+				if left--; left == 0 {
+					p.wrote(0, refused)
+				}
+			})
+		}
 		return
 	}
+	p.wrote(n, 0)
+}
+
+// wrote goes on after a record, of which so many are left.
+func (p *producer) wrote(left int, code int16) {
+	switch {
+	case code == transactionAbortable:
+		p.later(func() { p.end(false) })
+	case code != 0:
+		p.lostEpoch("produce", code)
+	case left == 0:
+		p.end(p.w.chance(0.75))
+	default:
+		p.write(p.newValue(), func(code int16) { p.wrote(left-1, code) })
+	}
+}
+
+func (p *producer) newValue() *value {
 	v := &value{t: p.t, p: p.w.parts[p.w.rng.IntN(len(p.w.parts))]}
 	p.t.values = append(p.t.values, v)
-	p.write(v, func() { p.produce(left - 1) })
+	return v
 }
 
 // write writes a record. A producer of the older flow adds the partition first.
-func (p *producer) write(v *value, next func()) {
-	again := func() { p.later(func() { p.write(v, next) }) }
+func (p *producer) write(v *value, done func(code int16)) {
+	again := func() { p.later(func() { p.write(v, done) }) }
 	if !p.bumps && !p.added[v.p.n] {
-		p.add(v, next)
+		p.add(v, done)
 		return
 	}
 	t, pe := p.t, p.has
-	deliver := func(done func(int16)) { v.p.append(v, pe, done) }
-	lost := func() { again() }
+	deliver := func(answer func(int16)) { v.p.append(v, pe, answer) }
 	p.w.send(func() {
 		deliver(func(code int16) {
 			p.w.send(func() {
-				switch {
-				case code == 0:
-					v.acked = true
-					p.later(next)
-				case isRetriable(code):
+				if isRetriable(code) {
 					again()
-				case code == transactionAbortable:
-					p.later(func() { p.end(false) })
-				default:
-					p.lostEpoch("produce", code)
+					return
 				}
-			}, lost)
+				v.acked = code == 0
+				p.later(func() { done(code) })
+			}, again)
 		})
 		if p.bumps {
 			p.w.sendTwice(func() {
@@ -203,25 +227,28 @@ func (p *producer) write(v *value, next func()) {
 				deliver(func(int16) {})
 			})
 		}
-	}, lost)
+	}, again)
 }
 
-func (p *producer) add(v *value, next func()) {
+// add makes a partition part of the transaction, and then writes.
+func (p *producer) add(v *value, done func(code int16)) {
 	p.ask("add", func(m *Machine, s *coord.Step, reply func(int16)) {
 		req := kmsg.NewPtrAddPartitionsToTxnRequest()
 		req.Version, req.TransactionalID, req.ProducerID, req.ProducerEpoch = 3, p.id, p.has.id, p.has.epoch
 		req.Topics = []kmsg.AddPartitionsToTxnRequestTopic{{Topic: v.p.topic, Partitions: []int32{v.p.n}}}
 		m.AddPartitions(s, 3, SingleTransaction(req), func(r *kmsg.AddPartitionsToTxnResponseTransaction) { reply(SingleAnswer(r)[0].Partitions[0].ErrorCode) })
 	}, func(code int16) {
-		switch {
-		case code == 0:
-			p.added[v.p.n] = true
-			p.later(func() { p.write(v, next) })
-		case isRetriable(code):
-			p.later(func() { p.add(v, next) })
-		default:
-			p.lostEpoch("add", code)
-		}
+		p.later(func() {
+			switch {
+			case code == 0:
+				p.added[v.p.n] = true
+				p.write(v, done)
+			case isRetriable(code):
+				p.add(v, done)
+			default:
+				done(code)
+			}
+		})
 	})
 }
 

@@ -108,7 +108,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
-	w := &stage{t: t, now: time.UnixMilli(1_000_000), epoch: 1, ids: blockOfIDs{1000, 2000}}
+	w := &stage{t: t, now: time.UnixMilli(1_000_000), epoch: 1, ids: blockOfIDs{1000, 2000}, set: Settings{AddWait: -1}}
 	w.start = w.now
 	w.total = memory.NewTransactionBudget(slog.New(slog.DiscardHandler), 0)
 	w.other = memory.NewAccount(w.total)
@@ -471,6 +471,8 @@ func (w *stage) change(a words, _ []string) {
 			w.set.MaxTimeout = a.duration(name, 0)
 		case "expiration":
 			w.set.Expiration = a.duration(name, 0)
+		case "wait":
+			w.set.AddWait = a.duration(name, 0)
 		case "scan":
 			w.set.ExpirationScan = a.duration(name, 0)
 		default:
