@@ -15,7 +15,7 @@ func TestDescribeClusterBesideAHungBroker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer hung.Close() //nolint:errcheck // it was only listened on
+	defer hung.Close()
 	c := kfake.MustCluster(kfake.NumBrokers(2), kfake.SeedTopics(6, "t"))
 	defer c.Close()
 	cl, err := kgo.NewClient(kgo.SeedBrokers(c.ListenAddrs()...))

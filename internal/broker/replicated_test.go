@@ -17,6 +17,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/replica"
@@ -96,8 +97,10 @@ func (c *replicated) start(id int32, settings map[string]string) *replicatedBrok
 	n := &replicatedBroker{id: id}
 	c.brokers = append(c.brokers, n)
 	n.set = replica.NewSet(replica.Config{NodeID: id, Store: store, Static: static, Transport: &direct{c, n}})
+	groups := group.New(group.Config{Logger: log, Partitions: func() int32 { return 0 }})
 	b, err := New(Config{
 		NodeID: id, Logger: log, Image: c.image.Load, Set: n.set, Context: c.t.Context,
+		Groups: groups, EnsureOffsetsTopic: func(context.Context) error { return nil },
 		Contact:     func() Contact { return Contact(n.contact.Load()) },
 		ProducerIDs: func(context.Context) (first, count int64, err error) { return int64(id) * 1000, 1000, nil },
 		Static:      static, LogDir: "/data", Quorum: func() quorum.Status { return quorum.Status{Leader: 1, Term: 1, Voters: []int32{1}} },
@@ -143,6 +146,7 @@ func (c *replicated) start(id int32, settings map[string]string) *replicatedBrok
 		close(ended)
 		running.Wait()
 		b.Close()
+		groups.Close()
 		n.set.Close()
 		if err := store.Close(); err != nil {
 			c.t.Errorf("close the store: %v", err)

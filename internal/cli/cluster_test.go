@@ -197,7 +197,7 @@ func TestWaitForTheCluster(t *testing.T) {
 		}
 		resp.ControllerID = 0
 		topic := kmsg.NewMetadataResponseTopic()
-		topic.Topic = kmsg.StringPtr("t")
+		topic.Topic = new("t")
 		p := kmsg.NewMetadataResponseTopicPartition()
 		p.Replicas, p.ISR = []int32{0, 1}, []int32{0}
 		topic.Partitions = append(topic.Partitions, p)

@@ -103,13 +103,13 @@ func (m *Machine) addPending(g *group, by coord.Producer, at topicPartition, o p
 	m.memory.Add(pendingSize(g.id, at.topic, len(o.offset.metadata)))
 }
 
-// removePending removes the offset that a producer has sent for a partition, and returns it. The producer's
-// transaction still has the place. ok is false if there is none.
-func (m *Machine) removePending(g *group, producer int64, at topicPartition) (o pendingOffset, ok bool) {
+// removePending removes the offset that a producer has sent for a partition, if there is one, and returns it. The
+// producer's transaction still has the place.
+func (m *Machine) removePending(g *group, producer int64, at topicPartition) (o pendingOffset) {
 	list := g.pending[at]
 	i := slices.IndexFunc(list, func(o pendingOffset) bool { return o.producer == producer })
 	if i < 0 {
-		return pendingOffset{}, false
+		return pendingOffset{}
 	}
 	o = list[i]
 	m.memory.Add(-pendingSize(g.id, at.topic, len(o.offset.metadata)))
@@ -118,7 +118,7 @@ func (m *Machine) removePending(g *group, producer int64, at topicPartition) (o 
 	} else {
 		g.pending[at] = list
 	}
-	return o, true
+	return o
 }
 
 // dropPendingAt forgets all pending offsets of a group for a partition.
@@ -170,7 +170,7 @@ func (m *Machine) EndTransaction(s *coord.Step, end coord.Marker) {
 	for at := range t.places {
 		g := m.groups[at.group] // it is there: a group that is deleted takes its places along
 		g.last = s.Next()
-		o, _ := m.removePending(g, end.ID, at.topicPartition)
+		o := m.removePending(g, end.ID, at.topicPartition)
 		m.forgetPlace(end.ID, at)
 		if end.Commit && !o.isOutdated {
 			g.offsets.setOffset([]byte(at.topic), at.partition, &o.offset)

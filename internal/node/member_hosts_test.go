@@ -37,7 +37,7 @@ func TestMembersConnectFromTheirHosts(t *testing.T) {
 		broker := func(id int32, hosts ...string) meta.BrokerRegistered {
 			b := meta.BrokerRegistered{Broker: meta.Broker{ID: id, Epoch: int64(id), Incarnation: meta.UUID{byte(id)}}}
 			for _, h := range hosts {
-				b.Broker.Listeners = append(b.Broker.Listeners, meta.Listener{Name: "PLAINTEXT", Host: h, Port: 9092})
+				b.Listeners = append(b.Listeners, meta.Listener{Name: "PLAINTEXT", Host: h, Port: 9092})
 			}
 			return b
 		}

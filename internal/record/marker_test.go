@@ -76,7 +76,7 @@ func TestNoMarker(t *testing.T) {
 			t.Errorf("%s has the marker %+v, %v", name, m, err)
 		}
 	}
-	if m, err := ReadMarker(control([]byte{0, 9, 0, 1, 5}, append(good, 1, 2), 1)); err != nil || !m.Commit {
+	if m, err := ReadMarker(control([]byte{0, 9, 0, 1, 5}, append(good[:len(good):len(good)], 1, 2), 1)); err != nil || !m.Commit {
 		t.Errorf("a marker of a later version is read as %+v, %v", m, err)
 	}
 }

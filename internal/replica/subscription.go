@@ -215,7 +215,7 @@ func (c *followerSessions) takeReport(replica int32, brokerEpoch int64, r *Parti
 	p.settleAndUnlock(now)
 	if is && !was {
 		p.host.cfg.Logger.Warn("this node leads a partition and lacks records that are committed, as if its data directory was put back from an older copy: another replica is to lead",
-			"topic", p.topic.Name, "partition", p.id.Partition, "told by", replica)
+			"topic", p.topic.Name, "partition", p.id.Partition, "told_by", replica)
 	}
 }
 
