@@ -359,3 +359,23 @@ func TestDocHasLimits(t *testing.T) {
 		}
 	}
 }
+
+// TestTimeoutKeepsItsClock proves that a timeout is measured with the monotonic clock, so that it comes in time
+// if the node's clock is put back meanwhile.
+func TestTimeoutKeepsItsClock(t *testing.T) {
+	now := time.Now()
+	tx := transaction{state: state{timeout: 60_000, start: now.UnixMilli() - 20_000}}
+	at := tx.deadline(now)
+	if at.Sub(now) != 40*time.Second {
+		t.Errorf("it ends in %v", at.Sub(now))
+	}
+	if !strings.Contains(at.String(), " m=") { // the documented mark of a monotonic reading
+		t.Error("it ends by the wall clock")
+	}
+	for _, start := range []int64{-1 << 63, -1, 1<<63 - 1} { // no record can make it longer than the timeout
+		tx.start = start
+		if left := tx.deadline(now).Sub(now); left < 0 || left > time.Minute {
+			t.Errorf("a transaction of %d ends in %v", start, left)
+		}
+	}
+}

@@ -130,14 +130,12 @@ func (m *Machine) putCompletion(s *coord.Step, t *transaction) {
 	putState(s, t.id, &next)
 }
 
-// deadline is when the transaction times out. The clock of a coordinator before may have been ahead of this one's.
+// deadline is when the transaction times out. It is reckoned from now, so that a clock that jumps does not
+// put it off. The clock of a coordinator before may have been ahead of this one's, too.
 func (t *transaction) deadline(now time.Time) time.Time {
-	timeout := time.Duration(max(t.timeout, 0)) * time.Millisecond
-	at, latest := time.UnixMilli(t.start).Add(timeout), now.Add(timeout)
-	if at.After(latest) {
-		return latest
-	}
-	return at
+	timeout := int64(max(t.timeout, 0))
+	passed := min(max(now.UnixMilli()-max(t.start, 0), 0), timeout)
+	return now.Add(time.Duration(timeout-passed) * time.Millisecond)
 }
 
 // abortTimedOut aborts a transaction that has taken too long. The timer tries again if that fails.

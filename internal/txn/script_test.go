@@ -247,7 +247,7 @@ func (a words) producer() (int64, int16) {
 //	marker [n=] written|gone|again|fenced [T/P ...]    the results of a decision; the last one and all of it if not said
 //	describe   list [states=] [producers=] [older=] [pattern=] [v=]
 //	pass DURATION   set name=value   disk full|ok   watermark late|ok   ids left|COUNT   room BYTES   log   reload
-//	record ID/EPOCH STATE [v=]    a record that another version or Kafka has written
+//	record ID/EPOCH STATE [v=] [ahead=DURATION]    a record that another version or Kafka has written
 func (w *stage) run(cmd string) []string {
 	w.out = nil
 	all := strings.Fields(cmd)
@@ -534,7 +534,7 @@ func (w *stage) record(a words, rest []string) {
 	st.status = status(slices.Index(statusNames(), rest[1]))
 	st.version = int16(a.number("v", 0))
 	if st.status != empty {
-		st.start = w.now.UnixMilli()
+		st.start = w.now.Add(a.duration("ahead", 0)).UnixMilli()
 		st.partitions = makeSet(w.partitions(rest[2:]))
 	}
 	st.last = derivedLast(&st)
