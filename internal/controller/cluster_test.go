@@ -28,7 +28,11 @@ func tryToJoin(ctx context.Context, ctl *Controller, id int32) (epoch int64, err
 	}}
 	epoch, refused, err := ctl.RegisterBroker(ctx, 0, &g)
 	if err == nil && refused == nil {
-		_, refused, err = ctl.Heartbeat(ctx, 0, &Beat{Registered: Registered{id, epoch}, Caught: true})
+		applied := uint64(0)
+		if ctl.cfg.Applied != nil {
+			applied = ctl.cfg.Applied()
+		}
+		_, refused, err = ctl.Heartbeat(ctx, 0, &Beat{Registered: Registered{id, epoch}, Applied: applied, Caught: true})
 	}
 	if refused != nil {
 		err = refused

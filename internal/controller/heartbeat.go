@@ -29,7 +29,11 @@ func (c *Controller) update(now time.Duration, do func(l *Liveness)) error {
 	defer c.live.mu.Unlock()
 	if c.live.now == nil || c.live.term != term {
 		timeout := meta.ServerSettings(m, c.cfg.Static).SessionTimeout
-		c.live.term, c.live.now = term, NewLiveness(now, timeout, m)
+		applied := uint64(0)
+		if c.cfg.Applied != nil {
+			applied = c.cfg.Applied()
+		}
+		c.live.term, c.live.now = term, NewLiveness(now, timeout, m, applied)
 	}
 	c.live.now.Follow(now, m)
 	do(c.live.now)
@@ -116,19 +120,11 @@ func (c *Controller) Heartbeat(ctx context.Context, now time.Duration, beat *Bea
 }
 
 func (c *Controller) takeBeat(ctx context.Context, now time.Duration, beat *Beat) (answer BeatAnswer, refused *Error, err error) {
-	wanted := *beat
-	err = c.update(now, func(l *Liveness) {
-		l.Heard(now, beat.ID, beat.Epoch, beat.Applied)
-		l.NoteRoom(beat.ID, beat.Epoch, !beat.NoRoom)
-		if beat.WantsStop {
-			l.NoteStop(beat.ID, beat.Epoch)
-		}
-		wanted.WantsStop = l.WantsStop(beat.ID, beat.Epoch)
-	})
-	if err != nil {
+	var counts Beat
+	if err = c.update(now, func(l *Liveness) { counts = l.TakeBeat(now, beat) }); err != nil {
 		return answer, nil, err
 	}
-	beat = &wanted
+	beat = &counts
 	unfences := false
 	refused, err = c.runParts(ctx, ofCluster, func(r *Rules) (d Part, err *Error) {
 		if unfences { // the parts after the first

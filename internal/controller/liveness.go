@@ -33,6 +33,7 @@ import (
 // time, since it is the one that has the controller.
 type Liveness struct {
 	timeout  time.Duration
+	begun    uint64 // the index of the metadata log up to which the term's first image has it
 	sessions map[int32]*session
 }
 
@@ -58,9 +59,9 @@ type session struct {
 	movedAt uint64 // the index of the metadata log at which that was so
 }
 
-// NewLiveness makes the Liveness of a term that begins now.
-func NewLiveness(now, timeout time.Duration, m *meta.Image) *Liveness {
-	l := &Liveness{timeout: timeout, sessions: map[int32]*session{}}
+// NewLiveness makes the Liveness of a term that begins now, with an image that has the metadata log up to an index.
+func NewLiveness(now, timeout time.Duration, m *meta.Image, applied uint64) *Liveness {
+	l := &Liveness{timeout: timeout, begun: applied, sessions: map[int32]*session{}}
 	l.Follow(now, m)
 	return l
 }
@@ -92,17 +93,25 @@ func (l *Liveness) session(id int32, epoch int64) *session {
 	return nil
 }
 
-// Heard takes a heartbeat.
+// TakeBeat takes a heartbeat, and returns it with what counts of it. A node that has wanted to stop does not take that back: one of its
+// heartbeats from before may come after it was told that it may end, and must not make it active again. That may have been in an
+// earlier term; so a node is active again only by a heartbeat that was sent when it knew all that was decided before this one.
+func (l *Liveness) TakeBeat(now time.Duration, b *Beat) Beat {
+	l.Heard(now, b.ID, b.Epoch, b.Applied)
+	counts := *b
+	if s := l.session(b.ID, b.Epoch); s != nil {
+		s.full = b.NoRoom
+		s.stops = s.stops || b.WantsStop
+		counts.WantsStop = s.stops
+	}
+	counts.Caught = b.Caught && b.Applied >= l.begun
+	return counts
+}
+
+// Heard takes that a node was heard from.
 func (l *Liveness) Heard(now time.Duration, id int32, epoch int64, applied uint64) {
 	if s := l.session(id, epoch); s != nil {
 		s.state, s.heard, s.applied = present, now, max(s.applied, applied)
-	}
-}
-
-// NoteRoom takes whether a node's disk has room for replicas that nobody has asked for.
-func (l *Liveness) NoteRoom(id int32, epoch int64, has bool) {
-	if s := l.session(id, epoch); s != nil {
-		s.full = !has
 	}
 }
 
@@ -116,20 +125,6 @@ func (l *Liveness) WithoutRoom() map[int32]bool {
 		}
 	}
 	return all
-}
-
-// NoteStop takes that a node wants to stop.
-func (l *Liveness) NoteStop(id int32, epoch int64) {
-	if s := l.session(id, epoch); s != nil {
-		s.stops = true
-	}
-}
-
-// WantsStop tells whether a node has wanted to stop. One of its heartbeats from before may come after it was
-// told that it may end, and must not make it active again.
-func (l *Liveness) WantsStop(id int32, epoch int64) bool {
-	s := l.session(id, epoch)
-	return s != nil && s.stops
 }
 
 // Position is how far a node has told that it has applied the metadata log.

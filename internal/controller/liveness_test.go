@@ -48,7 +48,7 @@ func TestLiveness(t *testing.T) {
 		{"stopped and active all the same", []event{heard, stopped}, timeout, true, false, false},
 		{"nothing happens", []event{heard, waits}, 0, false, true, true},
 	} {
-		l := NewLiveness(0, timeout, m)
+		l := NewLiveness(0, timeout, m, 0)
 		var now time.Duration
 		for _, e := range c.events {
 			now += time.Second
@@ -99,7 +99,7 @@ func TestCopyIsNotBelieved(t *testing.T) {
 		{"the original has stopped", at("two", 1), 0, func(l *Liveness) { l.Stopped(1, 5) }, false},
 		{"the original is silent", at("two", 1), timeout, func(*Liveness) {}, false},
 	} {
-		l := NewLiveness(0, timeout, m)
+		l := NewLiveness(0, timeout, m, 0)
 		c.event(l)
 		if got := l.IsAlive(c.now, 1, 5, IsInPlace(&registered, &c.b)); got != c.alive {
 			t.Errorf("%s: alive %v", c.why, got)
@@ -112,7 +112,7 @@ func TestCopyIsNotBelieved(t *testing.T) {
 func TestOnlyNodeIsHeard(t *testing.T) {
 	const timeout = 9 * time.Second
 	one := meta.Broker{ID: 1, Epoch: 5, State: meta.BrokerActive}
-	l := NewLiveness(0, timeout, imageOf(t, one))
+	l := NewLiveness(0, timeout, imageOf(t, one), 0)
 	l.Follow(time.Hour, imageOf(t, one))
 	if list := l.ToFence(time.Hour); list != nil {
 		t.Errorf("alone: to fence %v", list)
@@ -144,7 +144,7 @@ func imageOf(t *testing.T, brokers ...meta.Broker) *meta.Image {
 // TestSessionsFollowRegistrations proves that a registration begins a session of its own, and
 // that the session of a node that was removed ends.
 func TestSessionsFollowRegistrations(t *testing.T) {
-	l := NewLiveness(0, time.Second, imageOf(t, meta.Broker{ID: 1, Epoch: 1}, meta.Broker{ID: 2, Epoch: 2}))
+	l := NewLiveness(0, time.Second, imageOf(t, meta.Broker{ID: 1, Epoch: 1}, meta.Broker{ID: 2, Epoch: 2}), 0)
 	l.Heard(0, 1, 1, 7)
 	l.Follow(time.Hour, imageOf(t, meta.Broker{ID: 1, Epoch: 3}))
 	if l.session(1, 1) != nil || l.session(2, 2) != nil || l.session(1, 3) == nil {
@@ -164,7 +164,7 @@ func TestSessionsFollowRegistrations(t *testing.T) {
 func TestMayStop(t *testing.T) {
 	m := imageOf(t, meta.Broker{ID: 1, Epoch: 1, State: meta.BrokerLeaving}, meta.Broker{ID: 2, Epoch: 2, State: meta.BrokerActive},
 		meta.Broker{ID: 3, Epoch: 3, State: meta.BrokerActive}, meta.Broker{ID: 4, Epoch: 4})
-	l := NewLiveness(0, time.Second, m)
+	l := NewLiveness(0, time.Second, m, 0)
 	l.Heard(0, 2, 2, 10)
 	l.Heard(0, 3, 3, 8)
 	if l.MayStop(1, 1, m) {
@@ -183,7 +183,7 @@ func TestMayStop(t *testing.T) {
 	if !l.MayStop(1, 1, m) {
 		t.Error("what was applied stays applied")
 	}
-	l = NewLiveness(0, time.Second, m)
+	l = NewLiveness(0, time.Second, m, 0)
 	l.Heard(0, 2, 2, 10)
 	l.Heard(0, 3, 3, 8)
 	l.Moved(1, 1, 9)

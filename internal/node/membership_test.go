@@ -116,7 +116,7 @@ func (m *member) join(t *testing.T, id int32, incarnation meta.UUID) (epoch int6
 // hear brings a heartbeat of a node.
 func (m *member) hear(t *testing.T, id int32, epoch int64) {
 	t.Helper()
-	beat := controller.Beat{Registered: controller.Registered{ID: id, Epoch: epoch}, Caught: true}
+	beat := controller.Beat{Registered: controller.Registered{ID: id, Epoch: epoch}, Applied: m.applied(), Caught: true}
 	if a, refused, err := m.controller.Heartbeat(t.Context(), m.clock(), &beat); err != nil || refused != nil || a.Fenced {
 		t.Fatal(a, refused, err)
 	}
@@ -388,7 +388,7 @@ func TestPlacesAfterAnUncleanEnd(t *testing.T) {
 	if err != nil || refused != nil {
 		t.Fatal(refused, err)
 	}
-	beat := controller.Beat{Registered: controller.Registered{ID: 2, Epoch: epoch}, Caught: true}
+	beat := controller.Beat{Registered: controller.Registered{ID: 2, Epoch: epoch}, Applied: n.applied(), Caught: true}
 	if _, refused, err := n.controller.Heartbeat(t.Context(), n.clock(), &beat); err != nil || refused != nil {
 		t.Fatal(refused, err)
 	}

@@ -44,7 +44,7 @@ func (n *node) beginControl() {
 	if !ok {
 		return
 	}
-	a := &activeController{n: n, term: term, live: controller.NewLiveness(n.now(), session, n.image)}
+	a := &activeController{n: n, term: term, live: controller.NewLiveness(n.now(), session, n.image, n.member.applied)}
 	n.control = a
 	n.c.saw("controller began")
 	if n.image.ClusterID == "" {
@@ -195,13 +195,8 @@ func (a *activeController) register(g *controller.Registration, end func(epoch i
 
 // heartbeat runs a node's heartbeat: it may end the fencing, or let the node end.
 func (a *activeController) heartbeat(b *controller.Beat, end func(controller.BeatAnswer, *controller.Error, error)) {
-	a.live.Heard(a.n.now(), b.ID, b.Epoch, b.Applied)
-	if b.WantsStop {
-		a.live.NoteStop(b.ID, b.Epoch)
-	}
-	wanted := *b
-	wanted.WantsStop = a.live.WantsStop(b.ID, b.Epoch)
-	b = &wanted
+	counts := a.live.TakeBeat(a.n.now(), b)
+	b = &counts
 	unfences := false
 	a.run(&command{decide: func(r *controller.Rules) (d controller.Part, refused *controller.Error) {
 		if unfences { // the parts after the first
