@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -100,13 +101,14 @@ func keptAddr(t *testing.T) string {
 // mixedCluster is a cluster of which every node can be of another version.
 type mixedCluster struct {
 	*campaign
+	endMember func() // has the strict member leave its group
 }
 
 // newMixedCluster starts three nodes of a version, under load.
 func newMixedCluster(t *testing.T, program string) *mixedCluster {
 	t.Helper()
 	c := &chaosCluster{}
-	m := &mixedCluster{&campaign{chaosCluster: c}}
+	m := &mixedCluster{campaign: &campaign{chaosCluster: c}}
 	for i := range 3 {
 		n := &machine{number: i + 1, out: &output{}, addr: keptAddr(t), disk: &disk{dir: t.TempDir()}}
 		cl, err := kgo.NewClient(kgo.SeedBrokers(n.addr), kgo.RequestRetries(0), kgo.DialTimeout(time.Second))
@@ -233,11 +235,12 @@ func (m *mixedCluster) addStrictMember(t *testing.T) {
 			})
 		}
 	}()
-	t.Cleanup(func() {
+	m.endMember = sync.OnceFunc(func() {
 		cancel()
 		<-done
 		cl.CloseAllowingRebalance()
 	})
+	t.Cleanup(m.endMember)
 }
 
 // finalize runs the verb that raises the level of the metadata, and returns what it says.
@@ -302,6 +305,7 @@ func (m *mixedCluster) finishUpgrade(t *testing.T) {
 	for _, err := range m.faults() {
 		t.Error(err)
 	}
+	m.endMember() // else its coordinator may append records that nobody follows any more while the nodes stop
 	for _, n := range m.machines {
 		n.p.stop(t)
 	}

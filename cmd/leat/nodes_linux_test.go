@@ -3,6 +3,7 @@ package main_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -247,8 +248,12 @@ func TestNodesAreRefused(t *testing.T) {
 func TestDemoOfNodes(t *testing.T) {
 	t.Parallel()
 	temporary := t.TempDir()
+	_, port, err := net.SplitHostPort(keptAddr(t)) // other demos take the usual ports while a node is away
+	if err != nil {
+		t.Fatal(err)
+	}
 	tt := newTerminal(t, 100, 30)
-	p := tt.runWith(t, []string{"TMPDIR=" + temporary}, "demo", "--nodes", "3")
+	p := tt.runWith(t, []string{"TMPDIR=" + temporary}, "demo", "--nodes", "3", "--port", port)
 	sees := func(what, pattern string) {
 		t.Helper()
 		seen := regexp.MustCompile(pattern)

@@ -156,7 +156,11 @@ func (l *load) consumeLines(ctx context.Context) {
 	for ctx.Err() == nil {
 		fetches := l.consumer.PollFetches(ctx)
 		now := time.Now().UnixNano()
-		fetches.EachError(func(_ string, _ int32, err error) { l.noteFailure("consuming", err) })
+		fetches.EachError(func(_ string, _ int32, err error) {
+			if _, isLoss := errors.AsType[*kgo.ErrDataLoss](err); isLoss || l.stats.ledger == nil {
+				l.noteFailure("consuming", err)
+			} // else a node that the group needs was killed, and the client joins it again
+		})
 		fetches.EachRecord(func(r *kgo.Record) { l.noteRead(r, now) })
 	}
 }
