@@ -101,8 +101,8 @@
 //	challenge  2 1 | min 2 | max 2 | version 2 | epoch 4 | node id 4 | public key 32 | share 32 |
 //	               signature 64 | joiner: MAC 32
 //	proof      3 1 | signature 64 | joiner: the token's signature 64 | node, from version 2 on: note
-//	note       addresses 1 of (length 1 | text) | epoch 4, known entry 8 | voucher
-//	voucher    transcript before the position 32 | epoch 4, known entry 8, acceptor's key 32 | signature 64; zeros: none
+//	  note:    addresses 1 of (length 1 | text) | epoch 4, known entry 8 | voucher
+//	  voucher: transcript before the position 32 | epoch 4, known entry 8, acceptor's key 32 | signature 64; zeros: none
 //	verdict    4 1 | reason 1 | if it is 0: node id 4 | level 2 | members 2 of
 //	               (node id 4 | public key 32 | addresses 1 of (length 1 | text)) | MAC 32
 //	refusal    5 1 | reason 1 | min 2 | max 2

@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/hex"
 	"errors"
+	"slices"
 	"math"
 	"testing"
 )
@@ -76,7 +77,7 @@ func TestNoMarker(t *testing.T) {
 			t.Errorf("%s has the marker %+v, %v", name, m, err)
 		}
 	}
-	if m, err := ReadMarker(control([]byte{0, 9, 0, 1, 5}, append(good[:len(good):len(good)], 1, 2), 1)); err != nil || !m.Commit {
+	if m, err := ReadMarker(control([]byte{0, 9, 0, 1, 5}, slices.Concat(good, []byte{1, 2}), 1)); err != nil || !m.Commit {
 		t.Errorf("a marker of a later version is read as %+v, %v", m, err)
 	}
 }
