@@ -3,8 +3,8 @@ package record
 import (
 	"encoding/hex"
 	"errors"
-	"slices"
 	"math"
+	"slices"
 	"testing"
 )
 
