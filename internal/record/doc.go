@@ -4,7 +4,8 @@
 // Batch is a view of the bytes of one batch, and Next cuts the first one off a
 // buffer. Check and CheckRecords check a batch that a client has sent, Reader iterates
 // over the records of any batch, Builder makes batches, and Recompress encodes a batch
-// with another codec.
+// with another codec. VisitKeys reads only the keys, and Rewrite leaves records out: both are
+// for compaction, and need little memory however large the records are.
 //
 // A batch, big endian; the number in front is the position of the field:
 //
