@@ -52,6 +52,8 @@ type Config struct {
 	// EnsureOffsetsTopic creates the topic of groups and offsets if there is none, and
 	// returns when it exists.
 	EnsureOffsetsTopic func(ctx context.Context) error
+	// Transactions reaches the coordinators of transactions; nil: there are none, and no partition is part of one.
+	Transactions Transactions
 	// Controller decides changes of topics and configs, if this node is the active controller; nil: the
 	// APIs of topics, configs and the cluster are not served. With it Static and Quorum must be set.
 	Controller *controller.Controller
