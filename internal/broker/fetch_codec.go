@@ -313,11 +313,17 @@ func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 	if f.version >= 5 {
 		b = be.AppendUint64(b, uint64(q.found.Start))
 	}
-	// The list of aborted transactions is empty for readers of committed ones and null for
+	// The list of aborted transactions is there for readers of committed ones and null for
 	// others, except that Kafka sends an empty one for a partition that it has not found.
 	switch {
 	case f.isolation == readCommitted && q.code == none || q.part == nil:
-		b = appendLen(b, flexible, 0)
+		b = appendLen(b, flexible, len(q.found.Aborted))
+		for _, a := range q.found.Aborted {
+			b = be.AppendUint64(b, uint64(a.Producer))
+			b = be.AppendUint64(b, uint64(a.First))
+			b = appendTags(b, flexible)
+		}
+		q.found.Aborted = nil
 	case flexible:
 		b = append(b, 0)
 	default:

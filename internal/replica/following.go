@@ -222,6 +222,7 @@ func (fo *following) takeAnswer(sl *slot, a *PartitionAnswer, bytes []byte) (sto
 	objects := fo.machine.IsObjecting()
 	p.mu.Unlock()
 	wakePolls(woken)
+	p.wakeCommitted()
 	if objects {
 		fo.objectToLeader(sl)
 	}
@@ -418,6 +419,7 @@ func (fo *following) finishStep(log *storage.Log) {
 	woken := fo.keepWatermarkLocked()
 	p.mu.Unlock()
 	wakePolls(woken)
+	p.wakeCommitted()
 }
 
 // keepWatermarkLocked makes the machine's high watermark the partition's. It returns the polls that

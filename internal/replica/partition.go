@@ -28,6 +28,8 @@ type Partition struct {
 	fence sync.RWMutex
 	begun record.Epoch // the last epoch that the log was told of; written with fence held for reading, and mu
 
+	verifications verifications
+
 	lead atomic.Pointer[Leadership]
 	gone atomic.Bool // the partition was deleted, or the set is closed
 
@@ -277,6 +279,7 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 	completeWaits(trimmed, nil)
 	wakePolls(woken)
 	if hasNews {
+		p.wakeCommitted()
 		p.followers.wake(newsBytes)
 	}
 	if tick {
@@ -298,9 +301,14 @@ func (p *Partition) raiseWatermarkLocked(hw record.Offset) *Poll {
 // setLeadership replaces the leadership. All waits end if the leader or the epoch is another
 // one. It does not open the log.
 func (p *Partition) setLeadership(l *Leadership) {
+	p.verifications.mu.Lock()
 	p.fence.Lock()
 	old := p.lead.Swap(l)
 	p.fence.Unlock()
+	if l.Epoch != old.Epoch {
+		p.verifications.outdateAll()
+	}
+	p.verifications.mu.Unlock()
 	leads, led := l.Leader == p.host.cfg.NodeID, old.Leader == p.host.cfg.NodeID
 	if !leads || l.Epoch != old.Epoch {
 		p.endWaits()
@@ -398,4 +406,7 @@ func (p *Partition) countForPolls(a arrival) {
 	}
 	p.mu.Unlock()
 	wakePolls(woken)
+	if hw >= a.end {
+		p.wakeCommitted()
+	}
 }

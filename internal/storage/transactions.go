@@ -77,6 +77,9 @@ func StableEnd(l *Log, limit record.Offset) (record.Offset, error) {
 	return max(l.txns.view.StableEnd(limit), min(limit, record.Offset(l.start.Load()))), nil
 }
 
+// HasTransactions tells whether any batch of an open log below an offset may be of a transaction.
+func HasTransactions(l *Log, end record.Offset) bool { return l.txns.anyBelow(end) }
+
 // OpenTransactions lists the transactions that are open in a log, in the order of their first offsets.
 func OpenTransactions(l *Log) ([]OpenTransaction, error) {
 	if err := loadTransactions(l); err != nil {

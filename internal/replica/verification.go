@@ -1,0 +1,103 @@
+package replica
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/leatstream/leat/internal/record"
+	"github.com/leatstream/leat/internal/storage"
+)
+
+// Verification stands for a question to the coordinator whether a partition is part of a producer's transaction
+// (KIP-890). The log takes the first batch of a transaction only while there is one that was
+// confirmed. A marker of the producer, and another leadership, make it outdated: its answer may be of a
+// transaction that has ended, and a batch that came after that would begin one that nobody ends.
+//
+//	BeginVerification --the coordinator is asked--> Confirm --the batch is appended--> End
+//
+// The question must be asked after BeginVerification. One goroutine at a time uses a Verification.
+type Verification struct {
+	p        *Partition
+	producer int64
+	epoch    int16
+	version  int16 // of the transaction, see storage.Claim
+
+	isConfirmed bool // guarded by verifications.mu
+}
+
+// verifications are a partition's.
+type verifications struct {
+	// mu is held while a batch of a transaction, or a marker, is appended, and while the leadership
+	// changes, so that a marker comes either before a batch or after it. It is taken before Partition.fence.
+	mu   sync.Mutex
+	list map[int64][]*Verification // by producer: those that are neither outdated nor ended; guarded by mu
+}
+
+// BeginVerification begins a verification for a producer's batch. It returns nil if the producer's transaction is
+// open in the log: then nobody needs to be asked. version is that of the transaction: 2 if each has an
+// epoch of its own.
+func (p *Partition) BeginVerification(producer int64, epoch, version int16) *Verification {
+	isOpen, err := storage.HasOpenTransaction(p.log.Load(), producer, epoch)
+	if err == nil && isOpen {
+		return nil
+	}
+	v := &Verification{p: p, producer: producer, epoch: epoch, version: version}
+	c := &p.verifications
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.list == nil {
+		c.list = map[int64][]*Verification{}
+	}
+	c.list[producer] = append(c.list[producer], v)
+	return v
+}
+
+// Confirm notes that the coordinator has the partition in the transaction.
+func (v *Verification) Confirm() {
+	c := &v.p.verifications
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v.isConfirmed = true
+}
+
+// End ends the verification. It is to be called when the batch was appended, or is not to be.
+func (v *Verification) End() {
+	c := &v.p.verifications
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	left := slices.DeleteFunc(c.list[v.producer], func(o *Verification) bool { return o == v })
+	if len(left) > 0 {
+		c.list[v.producer] = left
+	} else {
+		delete(c.list, v.producer)
+	}
+}
+
+// outdateAll makes all verifications outdated. The caller holds mu.
+func (c *verifications) outdateAll() { c.list = nil }
+
+// claimLocked fills in what is known of the transactions of items. Markers have their version already; they
+// make the verifications of their producers outdated. mu is held.
+func (c *verifications) claimLocked(items []storage.Item) {
+	for i := range items {
+		b := items[i].Batch
+		switch {
+		case !isTransactional(b):
+		case b.Control():
+			delete(c.list, b.ProducerID())
+		default:
+			for _, v := range c.list[b.ProducerID()] {
+				if v.isConfirmed && v.epoch == b.ProducerEpoch() {
+					items[i].Claim = storage.Claim{Verified: true, Version: v.version}
+				}
+			}
+		}
+	}
+}
+
+func isTransactional(b record.Batch) bool { return len(b) >= record.HeaderLen && b.Transactional() }
+
+// hasTransactional tells whether any item is of a transaction.
+func hasTransactional(items []storage.Item) bool {
+	return slices.ContainsFunc(items, func(it storage.Item) bool { return isTransactional(it.Batch) })
+}
