@@ -206,6 +206,7 @@ func coreAPIs() []api {
 		{key: 21, name: "DeleteRecords", min: 0, max: 2, serve: (*session).deleteRecords},
 		{key: 22, name: "InitProducerId", min: 0, max: 5, serve: (*session).initProducerID},
 		{key: 23, name: "OffsetForLeaderEpoch", min: 2, max: 4, serve: (*session).offsetForLeaderEpoch},
+		{key: 27, name: "WriteTxnMarkers", min: 1, max: 2, serve: (*session).writeTxnMarkers},
 		{key: 61, name: "DescribeProducers", min: 0, max: 0, serve: (*session).describeProducers},
 	}
 }
@@ -238,7 +239,7 @@ func countHandlers(a *api) (n int) {
 
 // Open begins a connection's session.
 func (b *Broker) Open(c *wire.Conn) wire.Session { //nolint:ireturn // wire.Handler asks for it
-	s := &session{b: b, conn: c, appends: replica.Appends{Set: b.cfg.Set}}
+	s := &session{conn: c, collected: collected{b: b, appends: replica.Appends{Set: b.cfg.Set}}}
 	b.mu.Lock()
 	b.sessions[s] = struct{}{}
 	b.mu.Unlock()

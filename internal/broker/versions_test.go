@@ -26,7 +26,6 @@ const (
 
 // The reasons why an API of Kafka's is not served.
 const (
-	noTransactions = "Transactions come later, and no client may write their markers."
 	noNextGroups   = "The next generation of groups (KIP-848) comes later. A client that may choose finds it missing and uses a classic group."
 	noShareGroups  = "Share groups (KIP-932) come later."
 	noStreams      = "Groups of Kafka Streams (KIP-1071) come later. Streams uses a classic group unless it is told otherwise."
@@ -35,7 +34,6 @@ const (
 // unserved are the APIs that Kafka 4.3.1 advertises and we do not, with the reasons.
 func unserved() map[int16]string {
 	return map[int16]string{
-		27: noTransactions,
 		68: noNextGroups,
 		76: noShareGroups, 78: noShareGroups, 79: noShareGroups,
 		83: noShareGroups, 84: noShareGroups, 85: noShareGroups, 86: noShareGroups, 87: noShareGroups,
@@ -52,7 +50,8 @@ func remarks() map[int16]string {
 		10: "Coordinators of groups; others are refused with INVALID_REQUEST.",
 		17: "Always ILLEGAL_SASL_STATE: a listener has no security yet.", 36: "Always ILLEGAL_SASL_STATE.",
 		22: "Ids for idempotence; a transactional id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED.",
-		24: refused, 25: refused, 26: refused, 28: refused,
+		24: refused, 25: refused, 26: refused,
+		27: "For nodes of the cluster and administrators: advertised to nobody else.",
 		29: "Always SECURITY_DISABLED, as in Kafka without an authorizer.", 30: "Always SECURITY_DISABLED.", 31: "Always SECURITY_DISABLED.",
 		34: "A node has one data directory; any other is LOG_DIR_NOT_FOUND.",
 		38: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED, as in Kafka without security.", 39: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.",

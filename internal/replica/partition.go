@@ -81,6 +81,9 @@ func (p *Partition) Compare(q *Partition) int { return cmp.Compare(p.ord, q.ord)
 // Topic is the topic that the partition belongs to.
 func (p *Partition) Topic() *Topic { return p.topic }
 
+// Number is the partition's number within its topic.
+func (p *Partition) Number() int32 { return p.id.Partition }
+
 // Leadership is the present leadership.
 func (p *Partition) Leadership() *Leadership { return p.lead.Load() }
 

@@ -37,8 +37,7 @@ type verifications struct {
 // open in the log: then nobody needs to be asked. version is that of the transaction: 2 if each has an
 // epoch of its own.
 func (p *Partition) BeginVerification(producer int64, epoch, version int16) *Verification {
-	isOpen, err := storage.HasOpenTransaction(p.log.Load(), producer, epoch)
-	if err == nil && isOpen {
+	if p.HasTransaction(producer, epoch) {
 		return nil
 	}
 	v := &Verification{p: p, producer: producer, epoch: epoch, version: version}
@@ -50,6 +49,12 @@ func (p *Partition) BeginVerification(producer int64, epoch, version int16) *Ver
 	}
 	c.list[producer] = append(c.list[producer], v)
 	return v
+}
+
+// HasTransaction tells whether a producer's transaction is open in the log, in an epoch of the producer.
+func (p *Partition) HasTransaction(producer int64, epoch int16) bool {
+	isOpen, err := storage.HasOpenTransaction(p.log.Load(), producer, epoch)
+	return err == nil && isOpen // the append meets the error, too
 }
 
 // Confirm notes that the coordinator has the partition in the transaction.

@@ -10,7 +10,7 @@ import (
 )
 
 // AddPartitionsToTxn, key 24, versions 0 to 5. AddOffsetsToTxn, key 25, versions 0 to 4.
-// EndTxn, key 26, versions 0 to 5. TxnOffsetCommit, key 28, versions 0 to 5.
+// EndTxn, key 26, versions 0 to 5.
 //
 // There are no transactions yet. Since InitProducerId refuses transactional ids, each one
 // in these requests is unknown, for which the code is INVALID_PRODUCER_ID_MAPPING, as in
@@ -109,31 +109,4 @@ func endTxn(Node, kmsg.Request) Answer {
 	resp := kmsg.NewPtrEndTxnResponse()
 	resp.ErrorCode = kerr.InvalidProducerIDMapping.Code
 	return fixedAnswer(resp)
-}
-
-func txnOffsetCommit(n Node, kreq kmsg.Request) Answer {
-	req, _ := kreq.(*kmsg.TxnOffsetCommitRequest)
-	var size Memory
-	for i := range req.Topics {
-		size.addCodes(req.Topics[i].Topic, len(req.Topics[i].Partitions))
-	}
-	return Answer{Memory: size, Make: func(pass func()) kmsg.Response {
-		m := n.Image
-		resp := kmsg.NewPtrTxnOffsetCommitResponse()
-		for i := range req.Topics {
-			pass()
-			t := &req.Topics[i]
-			n := countPartitions(m, t.Topic)
-			rt := kmsg.TxnOffsetCommitResponseTopic{Topic: t.Topic, Partitions: make([]kmsg.TxnOffsetCommitResponseTopicPartition, len(t.Partitions))}
-			for j := range t.Partitions {
-				pass()
-				rp, p := &rt.Partitions[j], t.Partitions[j].Partition
-				if rp.Partition, rp.ErrorCode = p, kerr.InvalidProducerIDMapping.Code; p < 0 || int(p) >= n {
-					rp.ErrorCode = kerr.UnknownTopicOrPartition.Code
-				}
-			}
-			resp.Topics = append(resp.Topics, rt)
-		}
-		return resp
-	}}
 }

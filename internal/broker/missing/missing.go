@@ -49,7 +49,6 @@ func APIs() []API {
 		{24, "AddPartitionsToTxn", 0, 5, addPartitionsToTxn},
 		{25, "AddOffsetsToTxn", 0, 4, addOffsetsToTxn},
 		{26, "EndTxn", 0, 5, endTxn},
-		{28, "TxnOffsetCommit", 0, 5, txnOffsetCommit},
 		{29, "DescribeAcls", 1, 3, describeACLs},
 		{30, "CreateAcls", 1, 3, createACLs},
 		{31, "DeleteAcls", 1, 3, deleteACLs},
