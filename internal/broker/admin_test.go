@@ -21,6 +21,7 @@ import (
 
 	"github.com/leatstream/leat/internal/config"
 	"github.com/leatstream/leat/internal/controller"
+	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/vfs"
@@ -34,13 +35,13 @@ const (
 )
 
 // newAdminRig makes a rig with a controller; static are the node's own settings.
-func newAdminRig(t *testing.T, static map[string]string) *rig {
+func newAdminRig(t *testing.T, static map[string]string, change ...func(*Config)) *rig {
 	t.Helper()
-	return newAdminRigOn(t, vfs.NewMem(), static)
+	return newAdminRigOn(t, vfs.NewMem(), static, change...)
 }
 
 // newAdminRigOn is newAdminRig on a file system.
-func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string) *rig {
+func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string, change ...func(*Config)) *rig {
 	t.Helper()
 	st, err := config.NewStatic(1, static)
 	if err != nil {
@@ -64,6 +65,9 @@ func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string) *rig {
 			g.set.Apply(d, img)
 			return nil
 		}})
+		for _, f := range change {
+			f(c)
+		}
 	})
 	g.apply(meta.BrokerRegistered{Broker: meta.Broker{ID: 1, State: meta.BrokerActive, Listeners: []meta.Listener{{Host: "127.0.0.1", Port: 9092}}, Rack: "r0", Epoch: 1}})
 	return g
@@ -93,7 +97,11 @@ func TestAnswersForMissingFeaturesAreKafkas(t *testing.T) {
 	if addr := os.Getenv("LEAT_TEST_KAFKA"); addr != "" {
 		awaitCoordinators(t, addr)
 	}
-	g := newAdminRig(t, nil)
+	g := newAdminRig(t, nil, func(c *Config) { // no offsets come as far as the groups
+		groups := group.New(group.Config{Logger: c.Logger, Partitions: func() int32 { return 1 }})
+		t.Cleanup(groups.Close)
+		c.Groups = groups
+	})
 	g.topic("__consumer_offsets", 1)
 	g.topic("__transaction_state", 1)
 	compareWithKafka(t, goldenWithout, g, missingFeatureSteps, unlikeKafka())

@@ -23,8 +23,6 @@ import (
 //	produce --all partitions are open, no earlier request of the producer is held--> collected
 //	   |
 //	   '--> held --the earlier ones are appended--> asking --the coordinator has answered--> appended --> answered
-//	                                                  ^ |
-//	                                                  '-' CONCURRENT_TRANSACTIONS
 //
 // A held request keeps its body, whose memory counts as that of requests that are read. It is in no list of the
 // session, which does not touch it any more. It is answered within its timeout and a moment.
@@ -34,10 +32,6 @@ const (
 	knowsAbortable = 11
 	// addsPartitions is the version from which on a request makes its partitions part of the transaction.
 	addsPartitions = 12
-	// While the end of the transaction before is not complete, the coordinator is asked again after askAgainPause,
-	// in the first askAgainTime (add.partitions.to.txn.retry.backoff.ms and .max.ms of Kafka).
-	askAgainPause = 20 * time.Millisecond
-	askAgainTime  = 100 * time.Millisecond
 	// longestAsk bounds the time for one answer of the coordinator, as request.timeout.ms does in Kafka.
 	longestAsk = 30 * time.Second
 )
@@ -241,34 +235,17 @@ func (h *held) endChecks() {
 // verifyAll asks the coordinator about the partitions that do not have the transaction open, and refuses those that
 // are not part of it.
 func (h *held) verifyAll() {
-	p, began := h.p, time.Now()
 	if h.checks == nil && !h.beginChecks() {
 		return
 	}
-	for {
-		codes := h.askCoordinator()
-		isEnding := slices.Contains(codes, kerr.ConcurrentTransactions.Code)
-		if !isEnding || p.version < addsPartitions || time.Since(began) >= askAgainTime || !h.pause(askAgainPause) {
-			h.take(codes)
-			return
+	for i, code := range h.askCoordinator() {
+		switch v := h.checks[i]; {
+		case v == nil:
+		case code == none:
+			v.Confirm()
+		default:
+			h.p.refusePartition(&h.p.parts[i], unverifiedError(code, h.p.version))
 		}
-		// The marker of the transaction that ends makes the verifications outdated.
-		h.endChecks()
-		if !h.beginChecks() {
-			return
-		}
-	}
-}
-
-// pause returns false if the broker closes meanwhile.
-func (h *held) pause(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-h.s.b.stop:
-		return false
 	}
 }
 
@@ -332,19 +309,6 @@ func (b *Broker) askTransaction(q VerifyRequest) []int16 {
 		codes[i] = code
 	}
 	return codes
-}
-
-// take confirms the verifications, or refuses the partitions, as the codes of the partitions say.
-func (h *held) take(codes []int16) {
-	for i, v := range h.checks {
-		switch {
-		case v == nil:
-		case codes[i] == none:
-			v.Confirm()
-		default:
-			h.p.refusePartition(&h.p.parts[i], unverifiedError(codes[i], h.p.version))
-		}
-	}
 }
 
 // unverifiedError is the error of a partition for which the coordinator has answered with a code. Older clients do not

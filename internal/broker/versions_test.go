@@ -26,9 +26,9 @@ const (
 
 // The reasons why an API of Kafka's is not served.
 const (
-	noNextGroups   = "The next generation of groups (KIP-848) comes later. A client that may choose finds it missing and uses a classic group."
-	noShareGroups  = "Share groups (KIP-932) come later."
-	noStreams      = "Groups of Kafka Streams (KIP-1071) come later. Streams uses a classic group unless it is told otherwise."
+	noNextGroups  = "The next generation of groups (KIP-848) comes later. A client that may choose finds it missing and uses a classic group."
+	noShareGroups = "Share groups (KIP-932) come later."
+	noStreams     = "Groups of Kafka Streams (KIP-1071) come later. Streams uses a classic group unless it is told otherwise."
 )
 
 // unserved are the APIs that Kafka 4.3.1 advertises and we do not, with the reasons.

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"math"
 	"slices"
 	"sync"
 
@@ -11,7 +12,9 @@ import (
 // Verification stands for a question to the coordinator whether a partition is part of a producer's transaction
 // (KIP-890). The log takes the first batch of a transaction only while there is one that was
 // confirmed. A marker of the producer, and another leadership, make it outdated: its answer may be of a
-// transaction that has ended, and a batch that came after that would begin one that nobody ends.
+// transaction that has ended, and a batch that came after that would begin one that nobody ends. Where each transaction has
+// an epoch of its own, a marker has that of the next one, whose verifications stay: its coordinator may have
+// waited for that marker before it has answered.
 //
 //	BeginVerification --the coordinator is asked--> Confirm --the batch is appended--> End
 //
@@ -89,7 +92,7 @@ func (c *verifications) claimLocked(items []storage.Item) {
 		switch {
 		case !isTransactional(b):
 		case b.Control():
-			delete(c.list, b.ProducerID())
+			c.outdateLocked(b, items[i].Claim.Version)
 		default:
 			for _, v := range c.list[b.ProducerID()] {
 				if v.isConfirmed && v.epoch == b.ProducerEpoch() {
@@ -99,6 +102,22 @@ func (c *verifications) claimLocked(items []storage.Item) {
 		}
 	}
 }
+
+// outdateLocked makes the verifications outdated whose transaction a marker may end. mu is held.
+func (c *verifications) outdateLocked(marker record.Batch, version int16) {
+	id, epoch := marker.ProducerID(), marker.ProducerEpoch()
+	left := slices.DeleteFunc(c.list[id], func(v *Verification) bool {
+		return version < epochPerTransaction || v.epoch < epoch || epoch == math.MaxInt16
+	})
+	if len(left) == 0 {
+		delete(c.list, id)
+		return
+	}
+	c.list[id] = left
+}
+
+// epochPerTransaction is the first version in which each transaction of a producer has an epoch of its own.
+const epochPerTransaction = 2
 
 func isTransactional(b record.Batch) bool { return len(b) >= record.HeaderLen && b.Transactional() }
 
