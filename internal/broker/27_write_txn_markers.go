@@ -28,6 +28,7 @@ func (s *session) writeTxnMarkers(r *wire.Request, kreq kmsg.Request) error {
 type markerPlace struct {
 	marker *kmsg.WriteTxnMarkersRequestMarker
 	part   *replica.Partition
+	number int32
 	code   *int16
 }
 
@@ -90,7 +91,7 @@ func (b *Broker) findMarkerPlaces(req *kmsg.WriteTxnMarkersRequest, resp *kmsg.W
 			for k, n := range t.Partitions {
 				rp := &rt.Partitions[k]
 				rp.Partition = n
-				p := markerPlace{marker: m, code: &rp.ErrorCode}
+				p := markerPlace{marker: m, number: n, code: &rp.ErrorCode}
 				switch p.part, rp.ErrorCode = b.findPartition([]byte(t.Topic), [16]byte{}, n, false); {
 				case p.part == nil:
 				case t.Topic == group.Topic && b.cfg.Groups != nil:
@@ -110,7 +111,7 @@ func (b *Broker) findMarkerPlaces(req *kmsg.WriteTxnMarkersRequest, resp *kmsg.W
 func (b *Broker) endOffsets(p markerPlace, a *markersAnswer) coord.PendingCommit {
 	m := p.marker
 	end := coord.Marker{Producer: coord.Producer{ID: m.ProducerID, Epoch: m.ProducerEpoch}, Marker: p.decision(), Version: int16(m.TransactionVersion)}
-	return b.cfg.Groups.EndTransaction(p.part.Number(), end, func(err error) {
+	return b.cfg.Groups.EndTransaction(p.number, end, func(err error) {
 		switch *p.code = codeOf(err); *p.code {
 		case kerr.CoordinatorLoadInProgress.Code, kerr.CoordinatorNotAvailable.Code, kerr.NotCoordinator.Code:
 			*p.code = notLeader

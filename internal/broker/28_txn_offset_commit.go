@@ -47,22 +47,23 @@ func (b *Broker) txnOffsetCommit(_ *session, r *wire.Request, kreq kmsg.Request)
 		x.reply(kmsg.NewPtrOffsetCommitResponse())
 		return nil
 	}
-	p := b.findOffsetsPartition(req.Group)
-	if p == nil || req.Group == "" || p.HasTransaction(req.ProducerID, req.ProducerEpoch) {
+	p, number := b.findOffsetsPartition(req.Group)
+	if p == nil || req.Group == "" || replica.HasTransaction(p, req.ProducerID, req.ProducerEpoch) {
 		x.run() // the groups' service finds what is wrong
 		return nil
 	}
-	b.done.Go(func() { x.runVerified(p) }) // the connection need not wait for the coordinator
+	b.done.Go(func() { x.runVerified(p, number) }) // the connection need not wait for the coordinator
 	return nil
 }
 
 // findOffsetsPartition finds the partition that has the offsets of a group; nil: it is not here.
-func (b *Broker) findOffsetsPartition(name string) *replica.Partition {
+func (b *Broker) findOffsetsPartition(name string) (*replica.Partition, int32) {
 	t := b.cfg.Image().Topic(group.Topic)
 	if t == nil || len(t.Partitions) == 0 {
-		return nil
+		return nil, -1
 	}
-	return b.cfg.Set.Partition(group.Topic, group.PartitionOf(name, int32(len(t.Partitions))))
+	n := group.PartitionOf(name, int32(len(t.Partitions)))
+	return b.cfg.Set.Partition(group.Topic, n), n
 }
 
 // makeCommit makes the commit of the topics and partitions that exist.
@@ -103,17 +104,17 @@ func (x *txnOffsets) run() {
 }
 
 // runVerified asks the transaction's coordinator before.
-func (x *txnOffsets) runVerified(p *replica.Partition) {
+func (x *txnOffsets) runVerified(p *replica.Partition, number int32) {
 	defer x.r.Conn.Contain()
 	req, version, txnVersion := x.req, x.r.Version, int16(0)
 	if version >= offsetsAddPartition {
 		txnVersion = 2
 	}
-	if v := p.BeginVerification(req.ProducerID, req.ProducerEpoch, txnVersion); v != nil {
+	if v := replica.BeginVerification(p, req.ProducerID, req.ProducerEpoch, txnVersion); v != nil {
 		defer v.End()
 		code := x.b.askTransaction(VerifyRequest{
 			TransactionalID: req.TransactionalID, ProducerID: req.ProducerID, ProducerEpoch: req.ProducerEpoch,
-			Add: version >= offsetsAddPartition, Partitions: []TopicPartition{{group.Topic, p.Number()}}, Limit: longestAsk,
+			Add: version >= offsetsAddPartition, Partitions: []TopicPartition{{group.Topic, number}}, Limit: longestAsk,
 		})[0]
 		if code != none {
 			x.refuse(unverifiedOffsetsCode(code, version))

@@ -84,7 +84,7 @@ func (p *produce) isOpenEverywhere() bool {
 	for i := range p.parts {
 		q := &p.parts[i]
 		b := record.Batch(q.records)
-		if q.code == none && b.Transactional() && !q.part.HasTransaction(b.ProducerID(), b.ProducerEpoch()) {
+		if q.code == none && b.Transactional() && !replica.HasTransaction(q.part, b.ProducerID(), b.ProducerEpoch()) {
 			return false
 		}
 	}
@@ -182,6 +182,11 @@ func (h *held) run() {
 	c := collected{b: p.b, appends: replica.Appends{Set: p.b.cfg.Set}}
 	c.collect(p)
 	c.writeAppends()
+	for i, v := range h.checks {
+		if q := &p.parts[i]; v != nil && q.code == kerr.InvalidTxnState.Code && v.IsMoved() {
+			p.refusePartition(q, replica.ErrNotLeader) // the client tries again
+		}
+	}
 	h.endChecks()
 	h.leave()
 	c.answerOrWait()
@@ -213,7 +218,7 @@ func (h *held) beginChecks() (any bool) {
 		if q.code != none || !b.Transactional() {
 			continue
 		}
-		if v := q.part.BeginVerification(b.ProducerID(), b.ProducerEpoch(), version); v != nil {
+		if v := replica.BeginVerification(q.part, b.ProducerID(), b.ProducerEpoch(), version); v != nil {
 			if h.checks == nil {
 				h.checks = make([]*replica.Verification, len(p.parts))
 			}

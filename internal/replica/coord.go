@@ -15,15 +15,15 @@ import (
 // sync for acks=all. The caller must call Commit after it. AppendBatch ends no wait and wakes no
 // poll, since a coordinator holds its lock meanwhile: the commit does that.
 func (p *Partition) AppendBatch(b record.Batch, e record.Epoch) (next record.Offset, err error) {
-	return p.appendForCoordinator(storage.Item{Batch: b}, e)
+	return appendForCoordinator(p, storage.Item{Batch: b}, e)
 }
 
 // AppendMarker is AppendBatch for a marker that ends a producer's transaction of the given version, see Marker.
 func (p *Partition) AppendMarker(b record.Batch, e record.Epoch, version int16) (next record.Offset, err error) {
-	return p.appendForCoordinator(storage.Item{Batch: b, Claim: storage.Claim{Version: version}}, e)
+	return appendForCoordinator(p, storage.Item{Batch: b, Claim: storage.Claim{Version: version}}, e)
 }
 
-func (p *Partition) appendForCoordinator(it storage.Item, e record.Epoch) (next record.Offset, err error) {
+func appendForCoordinator(p *Partition, it storage.Item, e record.Epoch) (next record.Offset, err error) {
 	if err := p.checkInSync(); err != nil {
 		return -1, err
 	}

@@ -81,9 +81,6 @@ func (p *Partition) Compare(q *Partition) int { return cmp.Compare(p.ord, q.ord)
 // Topic is the topic that the partition belongs to.
 func (p *Partition) Topic() *Topic { return p.topic }
 
-// Number is the partition's number within its topic.
-func (p *Partition) Number() int32 { return p.id.Partition }
-
 // Leadership is the present leadership.
 func (p *Partition) Leadership() *Leadership { return p.lead.Load() }
 
@@ -260,7 +257,7 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 	hasNews := d.takeNewStart()
 	if hw > record.Offset(p.hw.Load()) {
 		hasNews = true
-		woken = p.raiseWatermarkLocked(hw)
+		woken = raiseWatermarkLocked(p, hw)
 		if readable = p.inSync.takeReached(hw); readable != nil {
 			failed = d.ackError(hw)
 		}
@@ -282,7 +279,7 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 	completeWaits(trimmed, nil)
 	wakePolls(woken)
 	if hasNews {
-		p.wakeCommitted()
+		wakeCommitted(p)
 		p.followers.wake(newsBytes)
 	}
 	if tick {
@@ -294,7 +291,7 @@ func (p *Partition) settleAndUnlock(now time.Duration) {
 }
 
 // raiseWatermarkLocked raises the high watermark, and returns the polls that this fires as a chain.
-func (p *Partition) raiseWatermarkLocked(hw record.Offset) *Poll {
+func raiseWatermarkLocked(p *Partition, hw record.Offset) *Poll {
 	p.hw.Store(int64(hw))
 	p.log.Load().SetHighWatermark(hw) // a checkpoint keeps it
 	p.audience.advanceTo(hw)
@@ -410,6 +407,6 @@ func (p *Partition) countForPolls(a arrival) {
 	p.mu.Unlock()
 	wakePolls(woken)
 	if hw >= a.end {
-		p.wakeCommitted()
+		wakeCommitted(p)
 	}
 }

@@ -138,7 +138,7 @@ func (w *Poll) countArrived(bytes int64) bool {
 
 // wakeCommitted wakes polls for committed records if the last stable offset has moved. It is called after the high
 // watermark has risen, or bytes were counted that lie below it; no lock may be held.
-func (p *Partition) wakeCommitted() {
+func wakeCommitted(p *Partition) {
 	if p.audience.committed.Load() == 0 {
 		return
 	}

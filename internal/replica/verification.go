@@ -26,6 +26,7 @@ type Verification struct {
 	version  int16 // of the transaction, see storage.Claim
 
 	isConfirmed bool // guarded by verifications.mu
+	isMoved     bool // another leadership has made it outdated; guarded by verifications.mu
 }
 
 // verifications are a partition's.
@@ -39,8 +40,8 @@ type verifications struct {
 // BeginVerification begins a verification for a producer's batch. It returns nil if the producer's transaction is
 // open in the log: then nobody needs to be asked. version is that of the transaction: 2 if each has an
 // epoch of its own.
-func (p *Partition) BeginVerification(producer int64, epoch, version int16) *Verification {
-	if p.HasTransaction(producer, epoch) {
+func BeginVerification(p *Partition, producer int64, epoch, version int16) *Verification {
+	if HasTransaction(p, producer, epoch) {
 		return nil
 	}
 	v := &Verification{p: p, producer: producer, epoch: epoch, version: version}
@@ -55,7 +56,7 @@ func (p *Partition) BeginVerification(producer int64, epoch, version int16) *Ver
 }
 
 // HasTransaction tells whether a producer's transaction is open in the log, in an epoch of the producer.
-func (p *Partition) HasTransaction(producer int64, epoch int16) bool {
+func HasTransaction(p *Partition, producer int64, epoch int16) bool {
 	isOpen, err := storage.HasOpenTransaction(p.log.Load(), producer, epoch)
 	return err == nil && isOpen // the append meets the error, too
 }
@@ -66,6 +67,15 @@ func (v *Verification) Confirm() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	v.isConfirmed = true
+}
+
+// IsMoved tells whether another leadership has made the verification outdated. A batch that was refused for it may be
+// sent again.
+func (v *Verification) IsMoved() bool {
+	c := &v.p.verifications
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return v.isMoved
 }
 
 // End ends the verification. It is to be called when the batch was appended, or is not to be.
@@ -82,7 +92,14 @@ func (v *Verification) End() {
 }
 
 // outdateAll makes all verifications outdated. The caller holds mu.
-func (c *verifications) outdateAll() { c.list = nil }
+func (c *verifications) outdateAll() {
+	for _, list := range c.list {
+		for _, v := range list {
+			v.isMoved = true
+		}
+	}
+	c.list = nil
+}
 
 // claimLocked fills in what is known of the transactions of items. Markers have their version already; they
 // make the verifications of their producers outdated. mu is held.

@@ -36,7 +36,7 @@ func newTxnWorld(t *testing.T) (*world, *Partition) {
 // admit writes a transaction of another producer.
 func (w *world) admit(p *Partition) {
 	w.t.Helper()
-	v := p.BeginVerification(1, 0, 0)
+	v := BeginVerification(p, 1, 0, 0)
 	v.Confirm()
 	defer v.End()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -80,36 +80,36 @@ func TestVerifications(t *testing.T) {
 		}
 	}
 	try("nobody was asked", 0, ErrTransactionState)
-	v := p.BeginVerification(7, 0, 0)
+	v := BeginVerification(p, 7, 0, 0)
 	try("no answer yet", 0, ErrTransactionState)
 	v.Confirm()
 	try("another epoch", 1, ErrTransactionState)
 	v.End()
 	try("ended", 0, ErrTransactionState)
 
-	v = p.BeginVerification(7, 0, 0)
+	v = BeginVerification(p, 7, 0, 0)
 	w.mark(Marker{Partition: p, Producer: 7})
 	v.Confirm()
 	try("a marker came", 0, ErrTransactionState)
 	v.End()
 
-	v = p.BeginVerification(7, 0, 0)
+	v = BeginVerification(p, 7, 0, 0)
 	topic := p.Topic().ID
 	w.apply(meta.PartitionChanged{Topic: topic, ISR: []int32{1}, Leader: 1, LeaderEpoch: 1, PartitionEpoch: 1})
 	v.Confirm()
 	try("another leadership", 0, ErrTransactionState)
 	v.End()
 
-	v = p.BeginVerification(7, 3, 2)
+	v = BeginVerification(p, 7, 3, 2)
 	w.mark(Marker{Partition: p, Producer: 7, Epoch: 3, Version: 2}) // of the transaction before
 	v.Confirm()
 	try("confirmed", 3, nil)
 	v.End()
-	if p.BeginVerification(7, 3, 2) != nil || !p.HasTransaction(7, 3) || p.HasTransaction(7, 2) || p.HasTransaction(8, 3) {
+	if BeginVerification(p, 7, 3, 2) != nil || !HasTransaction(p, 7, 3) || HasTransaction(p, 7, 2) || HasTransaction(p, 8, 3) {
 		t.Error("it is not known which transaction is open")
 	}
-	v = p.BeginVerification(7, 4, 2)
-	other := p.BeginVerification(8, 0, 2)
+	v = BeginVerification(p, 7, 4, 2)
+	other := BeginVerification(p, 8, 0, 2)
 	v.Confirm()
 	w.mark(Marker{Partition: p, Producer: 7, Epoch: 5, Version: 2}) // the server has aborted, and fences
 	try("aborted by the server", 4, ErrProducerFenced)
@@ -194,7 +194,7 @@ func TestPollOfCommittedRecords(t *testing.T) {
 	expect("140 bytes", 1)
 	poll.End()
 
-	v := p.BeginVerification(7, 0, 0)
+	v := BeginVerification(p, 7, 0, 0)
 	v.Confirm()
 	watch(1)
 	put(txnRecord(t, 7, 0, 0, "x"))
@@ -205,7 +205,7 @@ func TestPollOfCommittedRecords(t *testing.T) {
 	poll.End()
 	v.End()
 
-	v = p.BeginVerification(7, 0, 0)
+	v = BeginVerification(p, 7, 0, 0)
 	v.Confirm()
 	put(txnRecord(t, 7, 0, 1, "x"))
 	v.End()
