@@ -6,13 +6,14 @@
 // Broker is the wire.Handler with the table of APIs; a session is one connection.
 // Produce and Fetch are decoded and encoded by hand. The batches of all Produce
 // requests that one read of the connection has brought are collected in the session,
-// appended with one write for each partition, and committed together. Requests of the
+// appended with one write for each partition, and committed together; a request that must wait
+// for the coordinator of its transaction is held apart from them. Requests of the
 // other APIs are decoded by kmsg, and served when the batches before them are appended.
 //
 // A Broker may be used by any goroutine. A session's methods run on its connection's
 // goroutine. A produce or fetch that waits belongs to the goroutine that ends its wait.
-// No goroutine holds more than one of Broker.mu, session.mu, fetchSession.mu and
-// fetchSessions.mu.
+// No goroutine holds more than one of Broker.mu, session.mu, heldRequests.mu, fetchSession.mu
+// and fetchSessions.mu.
 package broker
 
 import (

@@ -54,6 +54,7 @@ type Set struct {
 
 	fetchers fetchers
 	sessions followerSessions
+	ages     transactionAges
 
 	cancel context.CancelFunc // ends the goroutines
 	work   sync.WaitGroup

@@ -219,3 +219,38 @@ func TestPollOfCommittedRecords(t *testing.T) {
 		t.Errorf("%d watchers are left", n)
 	}
 }
+
+// TestOldestTransaction proves that the age of the oldest open transaction rises from when it was first found until its end.
+func TestOldestTransaction(t *testing.T) {
+	w, p := newTxnWorld(t)
+	begin := func(producer int64) {
+		t.Helper()
+		v := BeginVerification(p, producer, 0, 0)
+		v.Confirm()
+		defer v.End()
+		items := []storage.Item{{Batch: txnRecord(t, producer, 0, 0, "x")}}
+		if p.appendItems(items); items[0].Err != nil {
+			t.Fatal(items[0].Err)
+		}
+	}
+	if age := OldestTransaction(w.set); age != 0 {
+		t.Errorf("without a transaction: %v", age)
+	}
+	begin(7)
+	first, second := OldestTransaction(w.set), time.Duration(0)
+	if first != 0 {
+		t.Errorf("found for the first time: %v", first)
+	}
+	begin(8)
+	for second == 0 {
+		second = OldestTransaction(w.set)
+	}
+	w.mark(Marker{Partition: p, Producer: 7})
+	if age := OldestTransaction(w.set); age < second-first && age != 0 || len(w.set.ages.since) != 1 {
+		t.Errorf("the second one is open for %v", age)
+	}
+	w.mark(Marker{Partition: p, Producer: 8})
+	if age := OldestTransaction(w.set); age != 0 || len(w.set.ages.since) != 0 {
+		t.Errorf("none is open: %v", age)
+	}
+}

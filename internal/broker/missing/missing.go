@@ -1,5 +1,5 @@
 // Package missing answers the requests of Kafka's APIs for features that a node does not
-// have: security, users, quotas, transactions, several data directories, voters of the operator's
+// have: security, users, quotas, coordinators of transactions, several data directories, voters of the operator's
 // choice. Tools use these APIs on every cluster. The answers are those of an Apache Kafka on which
 // the feature is not set up; a request to set it up is refused.
 //
