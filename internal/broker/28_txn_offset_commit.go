@@ -62,7 +62,7 @@ func (b *Broker) findOffsetsPartition(name string) (*replica.Partition, int32) {
 	if t == nil || len(t.Partitions) == 0 {
 		return nil, -1
 	}
-	n := group.PartitionOf(name, int32(len(t.Partitions)))
+	n := coord.PartitionOf(name, int32(len(t.Partitions)))
 	return b.cfg.Set.Partition(group.Topic, n), n
 }
 

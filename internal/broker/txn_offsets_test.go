@@ -7,6 +7,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
+	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group"
 )
 
@@ -45,7 +46,7 @@ func sendOffsets(version int16, id string, producer int64, epoch int16, offset i
 func TestTxnOffsetCommit(t *testing.T) {
 	co := newTxnCoordinator()
 	g, c := offsetsRig(t, co)
-	offsets := TopicPartition{group.Topic, group.PartitionOf("g", 50)}
+	offsets := TopicPartition{group.Topic, coord.PartitionOf("g", 50)}
 	code := func(req *kmsg.TxnOffsetCommitRequest) int16 {
 		t.Helper()
 		return ask[*kmsg.TxnOffsetCommitResponse](c, req).Topics[0].Partitions[0].ErrorCode
