@@ -206,7 +206,7 @@ func (h *held) leave() {
 
 // beginChecks begins the verification of each partition that does not have the transaction open, and tells
 // whether there is any.
-func (h *held) beginChecks() (any bool) {
+func (h *held) beginChecks() bool {
 	p := h.p
 	version := int16(0)
 	if p.version >= addsPartitions {

@@ -128,13 +128,13 @@ func txnRig(t *testing.T, c *txnCoordinator, change ...func(*Config)) *rig {
 }
 
 // txnBatch makes a transactional batch.
-func txnBatch(t testing.TB, producer int64, epoch int16, seq int32, values ...string) []byte {
-	t.Helper()
-	return producerBatch(t, true, producer, epoch, seq, values...)
+func txnBatch(tb testing.TB, producer int64, epoch int16, seq int32, values ...string) []byte {
+	tb.Helper()
+	return producerBatch(tb, true, producer, epoch, seq, values...)
 }
 
-func producerBatch(t testing.TB, transactional bool, producer int64, epoch int16, seq int32, values ...string) []byte {
-	t.Helper()
+func producerBatch(tb testing.TB, transactional bool, producer int64, epoch int16, seq int32, values ...string) []byte {
+	tb.Helper()
 	b := record.Builder{Transactional: transactional, LeaderEpoch: record.NoEpoch}
 	b.SetProducer(producer, epoch, seq)
 	for _, v := range values {
@@ -142,7 +142,7 @@ func producerBatch(t testing.TB, transactional bool, producer int64, epoch int16
 	}
 	out, err := b.Build()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return slices.Clone(out)
 }
@@ -206,8 +206,8 @@ func committed(topic string, partition int32, offset int64) *kmsg.FetchRequest {
 
 // readCommittedOf reads the values that a client shows which reads committed records: it leaves out those of
 // aborted transactions, by the rules of Kafka's clients.
-func readCommittedOf(t testing.TB, p *kmsg.FetchResponseTopicPartition) (out []string) {
-	t.Helper()
+func readCommittedOf(tb testing.TB, p *kmsg.FetchResponseTopicPartition) (out []string) {
+	tb.Helper()
 	aborted := map[int64]bool{}
 	list := p.AbortedTransactions
 	for b := p.RecordBatches; len(b) > 0; {
@@ -223,13 +223,13 @@ func readCommittedOf(t testing.TB, p *kmsg.FetchResponseTopicPartition) (out []s
 		switch {
 		case one.Control():
 			if m, err := record.ReadMarker(one); err != nil {
-				t.Error(err)
+				tb.Error(err)
 			} else if !m.Commit {
 				delete(aborted, one.ProducerID())
 			}
 		case one.Transactional() && aborted[one.ProducerID()]:
 		default:
-			out = append(out, values(t, one)...)
+			out = append(out, values(tb, one)...)
 		}
 	}
 	return out
@@ -353,7 +353,7 @@ func TestUnverifiedCodes(t *testing.T) {
 	g := txnRig(t, co)
 	g.topic("events", 1)
 	c := dial(t, g.addr)
-	var older, abortable, newer = int16(9), int16(11), int16(12)
+	older, abortable, newer := int16(9), int16(11), int16(12)
 	for _, tc := range []struct {
 		answer   *kerr.Error
 		versions []int16

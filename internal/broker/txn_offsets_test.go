@@ -128,8 +128,10 @@ func TestTxnOffsetCommit(t *testing.T) {
 		version int16
 		want    *kerr.Error
 	}{
-		{kerr.ProducerFenced, 5, kerr.InvalidProducerEpoch}, {kerr.NetworkException, 5, kerr.CoordinatorLoadInProgress},
-		{kerr.NetworkException, 1, kerr.CoordinatorNotAvailable}, {kerr.ConcurrentTransactions, 5, kerr.ConcurrentTransactions},
+		{kerr.ProducerFenced, 5, kerr.InvalidProducerEpoch},
+		{kerr.NetworkException, 5, kerr.CoordinatorLoadInProgress},
+		{kerr.NetworkException, 1, kerr.CoordinatorNotAvailable},
+		{kerr.ConcurrentTransactions, 5, kerr.ConcurrentTransactions},
 	} {
 		co.setAnswer(answer.from.Code)
 		if got := code(sendOffsets(answer.version, "new", 8, 0, 5)); got != answer.want.Code {

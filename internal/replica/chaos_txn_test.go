@@ -138,7 +138,7 @@ func (x *txnChaos) transact(id int) {
 
 // sendUntilKept sends a batch until it is acknowledged. It returns false if the producer must give the transaction up.
 func (x *txnChaos) sendUntilKept(d *dice, at producerAt, values []string) bool {
-	for try := 0; try < 20_000; try++ {
+	for try := range 20_000 {
 		if try > 0 {
 			x.count("sent again")
 			time.Sleep(5*time.Millisecond + d.random(20*time.Millisecond))

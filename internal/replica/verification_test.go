@@ -237,7 +237,7 @@ func TestOldestTransaction(t *testing.T) {
 		t.Errorf("without a transaction: %v", age)
 	}
 	begin(7)
-	first, second := OldestTransaction(w.set), time.Duration(0)
+	first, second := OldestTransaction(w.set), time.Duration(0) // the clock may not move between two calls
 	if first != 0 {
 		t.Errorf("found for the first time: %v", first)
 	}
@@ -246,7 +246,7 @@ func TestOldestTransaction(t *testing.T) {
 		second = OldestTransaction(w.set)
 	}
 	w.mark(Marker{Partition: p, Producer: 7})
-	if age := OldestTransaction(w.set); age < second-first && age != 0 || len(w.set.ages.since) != 1 {
+	if age := OldestTransaction(w.set); age <= 0 || len(w.set.ages.since) != 1 {
 		t.Errorf("the second one is open for %v", age)
 	}
 	w.mark(Marker{Partition: p, Producer: 8})
