@@ -317,13 +317,16 @@ func (f *fetch) encodePart(resp *wire.Response, q *fetchPart, flexible bool) {
 	// others, except that Kafka sends an empty one for a partition that it has not found.
 	switch {
 	case f.isolation == readCommitted && q.code == none || q.part == nil:
-		b = appendLen(b, flexible, len(q.found.Aborted))
-		for _, a := range q.found.Aborted {
+		var aborted []replica.Aborted
+		if q.found.Aborted != nil {
+			aborted, q.found.Aborted = *q.found.Aborted, nil
+		}
+		b = appendLen(b, flexible, len(aborted))
+		for _, a := range aborted {
 			b = be.AppendUint64(b, uint64(a.Producer))
 			b = be.AppendUint64(b, uint64(a.First))
 			b = appendTags(b, flexible)
 		}
-		q.found.Aborted = nil
 	case flexible:
 		b = append(b, 0)
 	default:

@@ -268,7 +268,7 @@ func (x *txnChaos) readCommitted() {
 		if f.LastStable < f.HighWatermark {
 			x.count("held back")
 		}
-		if len(f.Aborted) > 0 {
+		if f.Aborted != nil {
 			x.count("saw aborted records")
 		}
 		r := showCommitted(b, q.Offset, f.Aborted)
@@ -283,7 +283,11 @@ func (x *txnChaos) readCommitted() {
 }
 
 // showCommitted is what Kafka's clients show of batches that a reader of committed records has fetched from an offset on.
-func showCommitted(b []byte, from record.Offset, aborted []Aborted) txnReading {
+func showCommitted(b []byte, from record.Offset, list *[]Aborted) txnReading {
+	var aborted []Aborted
+	if list != nil {
+		aborted = *list
+	}
 	r := txnReading{from: from, to: from, visible: map[record.Offset]string{}}
 	skipped := map[int64]bool{}
 	for len(b) > 0 {

@@ -48,8 +48,9 @@ type Found struct {
 	DivergingEnd   record.Offset
 	Chunk          Chunk // the batches
 	// Aborted are the aborted transactions that may have records among the batches, in the order of their
-	// first offsets, for readers of committed ones.
-	Aborted []Aborted
+	// first offsets, for readers of committed ones; nil: there are none. It is a pointer since readers ask for thousands of
+	// partitions.
+	Aborted *[]Aborted
 }
 
 // Aborted is a transaction that was aborted.
@@ -127,9 +128,9 @@ func (p *Partition) Read(q *Query, f *Found) error {
 
 // findAborted finds the aborted transactions with records in a chunk, which was read from an offset on and
 // ends below another one.
-func findAborted(log *storage.Log, c *storage.Chunk, from, end record.Offset) ([]Aborted, error) {
+func findAborted(log *storage.Log, c *storage.Chunk, from, end record.Offset) (*[]Aborted, error) {
 	if !storage.HasTransactions(log, end) {
-		return nil, nil
+		return nil, nil //nolint:nilnil // nil is the documented result
 	}
 	if end-from > fewOffsets {
 		end = min(end, endOfChunk(c, end))
@@ -142,7 +143,7 @@ func findAborted(log *storage.Log, c *storage.Chunk, from, end record.Offset) ([
 	for i := range found {
 		list[i] = Aborted{found[i].Producer, found[i].First}
 	}
-	return list, nil
+	return &list, nil
 }
 
 // fewOffsets is how many offsets beyond those of a chunk are searched for aborted transactions, rather than
