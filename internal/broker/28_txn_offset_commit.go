@@ -9,6 +9,7 @@ import (
 
 	"github.com/leatstream/leat/internal/coord"
 	"github.com/leatstream/leat/internal/group"
+	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
 	"github.com/leatstream/leat/internal/wire"
 )
@@ -110,7 +111,7 @@ func (x *txnOffsets) runVerified(p *replica.Partition, number int32) {
 	if version >= offsetsAddPartition {
 		txnVersion = 2
 	}
-	if v := replica.BeginVerification(p, req.ProducerID, req.ProducerEpoch, txnVersion); v != nil {
+	if v := replica.BeginVerification(p, req.ProducerID, req.ProducerEpoch, record.NoSequence, txnVersion); v != nil {
 		defer v.End()
 		code := x.b.askTransaction(VerifyRequest{
 			TransactionalID: req.TransactionalID, ProducerID: req.ProducerID, ProducerEpoch: req.ProducerEpoch,

@@ -218,7 +218,7 @@ func (h *held) beginChecks() bool {
 		if q.code != none || !b.Transactional() {
 			continue
 		}
-		if v := replica.BeginVerification(q.part, b.ProducerID(), b.ProducerEpoch(), version); v != nil {
+		if v := replica.BeginVerification(q.part, b.ProducerID(), b.ProducerEpoch(), b.BaseSequence(), version); v != nil {
 			if h.checks == nil {
 				h.checks = make([]*replica.Verification, len(p.parts))
 			}

@@ -179,6 +179,7 @@ func (p *Partition) appendToLog(items []storage.Item, e record.Epoch) record.Epo
 		p.verifications.mu.Lock()
 		defer p.verifications.mu.Unlock()
 		p.verifications.claimLocked(items)
+		defer p.verifications.noteAppendedLocked(items)
 	}
 	p.fence.RLock()
 	defer p.fence.RUnlock()

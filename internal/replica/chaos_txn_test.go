@@ -184,7 +184,7 @@ func (x *txnChaos) sendInTransaction(at producerAt, values []string) (record.Off
 	if p == nil {
 		return -1, ErrNotLeader
 	}
-	v := BeginVerification(p, at.id, at.epoch, 2)
+	v := BeginVerification(p, at.id, at.epoch, at.seq, 2)
 	if v != nil {
 		time.Sleep(x.others.random(3 * time.Millisecond)) // the coordinator's answer takes its time
 		v.Confirm()

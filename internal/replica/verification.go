@@ -35,12 +35,25 @@ type verifications struct {
 	// changes, so that a marker comes either before a batch or after it. It is taken before Partition.fence.
 	mu   sync.Mutex
 	list map[int64][]*Verification // by producer: those that are neither outdated nor ended; guarded by mu
+	// lowest has, by producer, the lowest sequence for which a verification was begun in its epoch since it was last
+	// appended to the log. The log takes any sequence of a producer that it does not know, but must not take a later one
+	// while an earlier batch, which could not be verified, is going to be sent again. Guarded by mu.
+	lowest map[int64]sequenceInEpoch
 }
 
+type sequenceInEpoch struct {
+	epoch    int16
+	sequence int32
+}
+
+// maxLowest is the length of verifications.lowest. With more all are forgotten: then producers that begin
+// there, and could not be verified, may have to abort their transactions.
+const maxLowest = 1000
+
 // BeginVerification begins a verification for a producer's batch. It returns nil if the producer's transaction is
-// open in the log: then nobody needs to be asked. version is that of the transaction: 2 if each has an
-// epoch of its own.
-func BeginVerification(p *Partition, producer int64, epoch, version int16) *Verification {
+// open in the log: then nobody needs to be asked. sequence is that of the batch, or NoSequence; version is that of the
+// transaction: 2 if each has an epoch of its own.
+func BeginVerification(p *Partition, producer int64, epoch int16, sequence int32, version int16) *Verification {
 	if HasTransaction(p, producer, epoch) {
 		return nil
 	}
@@ -52,7 +65,22 @@ func BeginVerification(p *Partition, producer int64, epoch, version int16) *Veri
 		c.list = map[int64][]*Verification{}
 	}
 	c.list[producer] = append(c.list[producer], v)
+	if sequence >= 0 {
+		c.noteLowestLocked(producer, sequenceInEpoch{epoch, sequence})
+	}
 	return v
+}
+
+// noteLowestLocked notes that a verification was begun for a sequence. mu is held.
+func (c *verifications) noteLowestLocked(producer int64, at sequenceInEpoch) {
+	was, isKnown := c.lowest[producer]
+	if isKnown && (was.epoch > at.epoch || was.epoch == at.epoch && was.sequence <= at.sequence) {
+		return
+	}
+	if c.lowest == nil || len(c.lowest) >= maxLowest {
+		c.lowest = map[int64]sequenceInEpoch{}
+	}
+	c.lowest[producer] = at
 }
 
 // HasTransaction tells whether a producer's transaction is open in the log, in an epoch of the producer.
@@ -98,7 +126,7 @@ func (c *verifications) outdateAll() {
 			v.isMoved = true
 		}
 	}
-	c.list = nil
+	c.list, c.lowest = nil, nil
 }
 
 // claimLocked fills in what is known of the transactions of items. Markers have their version already; they
@@ -116,6 +144,18 @@ func (c *verifications) claimLocked(items []storage.Item) {
 					items[i].Claim = storage.Claim{Verified: true, Version: v.version}
 				}
 			}
+			if low, ok := c.lowest[b.ProducerID()]; ok && low.epoch == b.ProducerEpoch() && low.sequence < b.BaseSequence() {
+				items[i].Claim.Version = epochPerTransaction // in which the log takes no other sequence than 0 first
+			}
+		}
+	}
+}
+
+// noteAppendedLocked notes which items were stored: the log knows their producers now. mu is held.
+func (c *verifications) noteAppendedLocked(items []storage.Item) {
+	for i := range items {
+		if it := &items[i]; it.Err == nil && isTransactional(it.Batch) {
+			delete(c.lowest, it.Batch.ProducerID())
 		}
 	}
 }

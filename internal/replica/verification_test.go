@@ -36,7 +36,7 @@ func newTxnWorld(t *testing.T) (*world, *Partition) {
 // admit writes a transaction of another producer.
 func (w *world) admit(p *Partition) {
 	w.t.Helper()
-	v := BeginVerification(p, 1, 0, 0)
+	v := BeginVerification(p, 1, 0, 0, 0)
 	v.Confirm()
 	defer v.End()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -80,36 +80,36 @@ func TestVerifications(t *testing.T) {
 		}
 	}
 	try("nobody was asked", 0, ErrTransactionState)
-	v := BeginVerification(p, 7, 0, 0)
+	v := BeginVerification(p, 7, 0, 0, 0)
 	try("no answer yet", 0, ErrTransactionState)
 	v.Confirm()
 	try("another epoch", 1, ErrTransactionState)
 	v.End()
 	try("ended", 0, ErrTransactionState)
 
-	v = BeginVerification(p, 7, 0, 0)
+	v = BeginVerification(p, 7, 0, 0, 0)
 	w.mark(Marker{Partition: p, Producer: 7})
 	v.Confirm()
 	try("a marker came", 0, ErrTransactionState)
 	v.End()
 
-	v = BeginVerification(p, 7, 0, 0)
+	v = BeginVerification(p, 7, 0, 0, 0)
 	topic := p.Topic().ID
 	w.apply(meta.PartitionChanged{Topic: topic, ISR: []int32{1}, Leader: 1, LeaderEpoch: 1, PartitionEpoch: 1})
 	v.Confirm()
 	try("another leadership", 0, ErrTransactionState)
 	v.End()
 
-	v = BeginVerification(p, 7, 3, 2)
+	v = BeginVerification(p, 7, 3, 0, 2)
 	w.mark(Marker{Partition: p, Producer: 7, Epoch: 3, Version: 2}) // of the transaction before
 	v.Confirm()
 	try("confirmed", 3, nil)
 	v.End()
-	if BeginVerification(p, 7, 3, 2) != nil || !HasTransaction(p, 7, 3) || HasTransaction(p, 7, 2) || HasTransaction(p, 8, 3) {
+	if BeginVerification(p, 7, 3, 0, 2) != nil || !HasTransaction(p, 7, 3) || HasTransaction(p, 7, 2) || HasTransaction(p, 8, 3) {
 		t.Error("it is not known which transaction is open")
 	}
-	v = BeginVerification(p, 7, 4, 2)
-	other := BeginVerification(p, 8, 0, 2)
+	v = BeginVerification(p, 7, 4, 0, 2)
+	other := BeginVerification(p, 8, 0, 0, 2)
 	v.Confirm()
 	w.mark(Marker{Partition: p, Producer: 7, Epoch: 5, Version: 2}) // the server has aborted, and fences
 	try("aborted by the server", 4, ErrProducerFenced)
@@ -194,7 +194,7 @@ func TestPollOfCommittedRecords(t *testing.T) {
 	expect("140 bytes", 1)
 	poll.End()
 
-	v := BeginVerification(p, 7, 0, 0)
+	v := BeginVerification(p, 7, 0, 0, 0)
 	v.Confirm()
 	watch(1)
 	put(txnRecord(t, 7, 0, 0, "x"))
@@ -205,7 +205,7 @@ func TestPollOfCommittedRecords(t *testing.T) {
 	poll.End()
 	v.End()
 
-	v = BeginVerification(p, 7, 0, 0)
+	v = BeginVerification(p, 7, 0, 0, 0)
 	v.Confirm()
 	put(txnRecord(t, 7, 0, 1, "x"))
 	v.End()
@@ -225,7 +225,7 @@ func TestOldestTransaction(t *testing.T) {
 	w, p := newTxnWorld(t)
 	begin := func(producer int64) {
 		t.Helper()
-		v := BeginVerification(p, producer, 0, 0)
+		v := BeginVerification(p, producer, 0, 0, 0)
 		v.Confirm()
 		defer v.End()
 		items := []storage.Item{{Batch: txnRecord(t, producer, 0, 0, "x")}}
@@ -252,5 +252,35 @@ func TestOldestTransaction(t *testing.T) {
 	w.mark(Marker{Partition: p, Producer: 8})
 	if age := OldestTransaction(w.set); age != 0 || len(w.set.ages.since) != 0 {
 		t.Errorf("none is open: %v", age)
+	}
+}
+
+// TestLaterSequenceWaits proves that the log does not take a later batch of a producer that it does not know while an earlier one could
+// not be verified: the earlier one, which is sent again, could never be stored then. A producer that goes on with a sequence
+// after its records were deleted is taken.
+func TestLaterSequenceWaits(t *testing.T) {
+	_, p := newTxnWorld(t)
+	try := func(what string, producer int64, seq int32, want error) {
+		t.Helper()
+		v := BeginVerification(p, producer, 0, seq, 0)
+		v.Confirm()
+		defer v.End()
+		items := []storage.Item{{Batch: txnRecord(t, producer, 0, seq, "x")}}
+		if p.appendItems(items); !errors.Is(items[0].Err, want) {
+			t.Errorf("%s: %v, want %v", what, items[0].Err, want)
+		}
+	}
+	BeginVerification(p, 7, 0, 4, 0).End() // it could not be verified
+	try("the one after it", 7, 5, ErrOutOfOrderSequence)
+	try("sent again", 7, 4, nil)
+	if BeginVerification(p, 7, 0, 5, 0) != nil || len(p.verifications.lowest) != 0 {
+		t.Errorf("after the first: %v", p.verifications.lowest)
+	}
+	try("a producer that goes on", 8, 9, nil)
+	for i := range int64(3 * maxLowest) {
+		BeginVerification(p, 100+i, 0, 0, 0).End()
+	}
+	if n := len(p.verifications.lowest); n > maxLowest {
+		t.Errorf("%d producers are kept", n)
 	}
 }
