@@ -38,6 +38,7 @@ type txnOffsets struct {
 	req     *kmsg.TxnOffsetCommitRequest
 	commit  *kmsg.OffsetCommitRequest // of the topics and partitions that exist
 	refused map[string]kmsg.OffsetCommitResponseTopic
+	check   *replica.Verification // nil: none was needed
 }
 
 func (b *Broker) txnOffsetCommit(_ *session, r *wire.Request, kreq kmsg.Request) error {
@@ -122,6 +123,7 @@ func (x *txnOffsets) runVerified(p *replica.Partition, number int32) {
 			return
 		}
 		v.Confirm()
+		x.check = v
 	}
 	x.run()
 }
@@ -161,6 +163,9 @@ func (x *txnOffsets) reply(commit *kmsg.OffsetCommitResponse) {
 		for _, p := range slices.Concat(t.Partitions, more) {
 			if p.ErrorCode == kerr.CoordinatorLoadInProgress.Code && x.r.Version < offsetsKnowLoading {
 				p.ErrorCode = kerr.CoordinatorNotAvailable.Code
+			}
+			if p.ErrorCode == kerr.InvalidTxnState.Code && x.check != nil && x.check.IsMoved() {
+				p.ErrorCode = kerr.NotCoordinator.Code // the client looks for it, and tries again
 			}
 			rt.Partitions = append(rt.Partitions, kmsg.TxnOffsetCommitResponseTopicPartition{Partition: p.Partition, ErrorCode: p.ErrorCode})
 		}
