@@ -348,6 +348,15 @@ func admitTransaction(k *keeper) error {
 	return fmt.Errorf("%w: a checkpoint must note first that the data directory has transactions; try again", ErrBusy)
 }
 
+// ExpectTransactions has a checkpoint note that the store may have transactions, so that the first batch of one need not
+// wait for that.
+func ExpectTransactions(s *Store) {
+	if k := &s.keeper; !k.txns.isSaved.Load() {
+		k.txns.wanted.Store(true)
+		k.checkpointSoon()
+	}
+}
+
 // noteSaved notes that checkpoints are on disk; nil: there is none.
 func (a *admission) noteSaved(sheets ...*checkpoint.Sheet) {
 	for _, s := range sheets {
