@@ -51,6 +51,9 @@ func newAdminRigOn(t *testing.T, fs vfs.FS, static map[string]string, change ...
 	levels := map[string]slog.Level{"root": slog.LevelInfo}
 	g = newRigOn(t, fs, "data", func(c *Config) {
 		c.Static, c.LogDir = st, "/data"
+		c.Txns = newTxns(t, c, func(string) int32 { return 0 })
+		c.Txns.StartLeading(0, 1, &emptyLog{})
+		c.EnsureTopic = func(context.Context, string) error { return nil }
 		c.LogLevels = func() map[string]slog.Level { return maps.Clone(levels) }
 		c.SetLogLevel = func(name string, l *slog.Level) { levels[name] = *l }
 		c.Quorum = func() quorum.Status {

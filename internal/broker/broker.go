@@ -35,6 +35,7 @@ import (
 	"github.com/leatstream/leat/internal/peer"
 	"github.com/leatstream/leat/internal/quorum"
 	"github.com/leatstream/leat/internal/replica"
+	"github.com/leatstream/leat/internal/txn"
 	"github.com/leatstream/leat/internal/wire"
 )
 
@@ -50,11 +51,12 @@ type Config struct {
 	ProducerIDs func(ctx context.Context) (first, count int64, err error)
 	// Groups coordinates consumer groups; nil: their APIs are not served.
 	Groups *group.Service
-	// EnsureOffsetsTopic creates the topic of groups and offsets if there is none, and
-	// returns when it exists.
-	EnsureOffsetsTopic func(ctx context.Context) error
+	// EnsureTopic creates the topic of a kind of coordinators if there is none, and returns when it exists.
+	EnsureTopic func(ctx context.Context, name string) error
 	// Transactions reaches the coordinators of transactions; nil: there are none, and no partition is part of one.
 	Transactions Transactions
+	// Txns coordinates the transactions of which this node leads the partition of txn.Topic; nil: there are none.
+	Txns *txn.Service
 	// Controller decides changes of topics and configs, if this node is the active controller; nil: the
 	// APIs of topics, configs and the cluster are not served. With it Static and Quorum must be set.
 	Controller *controller.Controller
@@ -172,7 +174,7 @@ func New(cfg Config) (*Broker, error) {
 	b.all = newAllTopics(b)
 	b.produces.New = func() any { return &produce{b: b} }
 	b.fetches.New = func() any { return newFetch(b) }
-	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), missingAPIs(b)} {
+	for _, list := range [][]api{coreAPIs(), groupAPIs(b), txnAPIs(b), adminAPIs(b), missingAPIs(b)} {
 		if err := b.registerAPIs(list); err != nil {
 			return nil, err
 		}

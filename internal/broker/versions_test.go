@@ -15,6 +15,7 @@ import (
 	"github.com/leatstream/leat/internal/controller"
 	"github.com/leatstream/leat/internal/group"
 	"github.com/leatstream/leat/internal/peer"
+	"github.com/leatstream/leat/internal/txn"
 )
 
 var writeProtocol = flag.Bool("write", false, "write docs/protocol.md from the table of APIs")
@@ -45,12 +46,10 @@ func unserved() map[int16]string {
 // remarks say for served APIs what they do not do.
 func remarks() map[int16]string {
 	empty := "There are no groups of this kind yet: GROUP_ID_NOT_FOUND."
-	refused := "There are no transactional ids yet: INVALID_PRODUCER_ID_MAPPING."
 	return map[int16]string{
-		10: "Coordinators of groups; others are refused with INVALID_REQUEST.",
+		10: "Coordinators of groups and of transactions; others are refused with INVALID_REQUEST.",
 		17: "Always ILLEGAL_SASL_STATE: a listener has no security yet.", 36: "Always ILLEGAL_SASL_STATE.",
-		22: "Ids for idempotence; a transactional id is refused with TRANSACTIONAL_ID_AUTHORIZATION_FAILED.",
-		24: refused, 25: refused, 26: refused,
+		22: "Two-phase commits (KIP-939) are not served.",
 		27: "For nodes of the cluster and administrators: advertised to nobody else.",
 		29: "Always SECURITY_DISABLED, as in Kafka without an authorizer.", 30: "Always SECURITY_DISABLED.", 31: "Always SECURITY_DISABLED.",
 		34: "A node has one data directory; any other is LOG_DIR_NOT_FOUND.",
@@ -58,9 +57,9 @@ func remarks() map[int16]string {
 		40: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.", 41: "Always DELEGATION_TOKEN_REQUEST_NOT_ALLOWED.",
 		48: "Always empty: no quotas are enforced yet.", 49: "Setting a quota is refused with UNSUPPORTED_VERSION.",
 		50: "There are no users yet: RESOURCE_NOT_FOUND.", 51: "Giving a user credentials is refused with UNSUPPORTED_SASL_MECHANISM.",
-		57: "Raises the level of leat.metadata; there is one level of each other feature.",
+		57: "Raises the level of leat.metadata, and changes that of transaction.version; there is one level of each other feature.",
 		64: "A broker that is running is not taken out: POLICY_VIOLATION. Kafka takes it out, and it comes back.",
-		65: "There are no transactions yet: TRANSACTIONAL_ID_NOT_FOUND.", 66: "Always empty.",
+		66: "A pattern that is very long when its repeats are written out is refused with INVALID_REGULAR_EXPRESSION.",
 		69: empty, 77: empty, 89: empty,
 		80: "The cluster itself chooses the voters of its metadata: UNSUPPORTED_VERSION, as in Kafka where they are fixed.", 81: "UNSUPPORTED_VERSION.",
 	}
@@ -101,9 +100,9 @@ func kafkasVersions(t *testing.T) []kmsg.ApiVersionsResponseApiKey {
 
 // everyAPI are the APIs of a node that serves all that this version can, by their keys.
 func everyAPI() map[int16]api {
-	b := &Broker{cfg: Config{Groups: &group.Service{}, Controller: &controller.Controller{}}}
+	b := &Broker{cfg: Config{Groups: &group.Service{}, Txns: &txn.Service{}, Controller: &controller.Controller{}}}
 	all := map[int16]api{}
-	for _, list := range [][]api{coreAPIs(), groupAPIs(b), adminAPIs(b), missingAPIs(b)} {
+	for _, list := range [][]api{coreAPIs(), groupAPIs(b), txnAPIs(b), adminAPIs(b), missingAPIs(b)} {
 		for _, a := range list {
 			all[a.key] = a
 		}

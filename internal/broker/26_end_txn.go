@@ -1,0 +1,20 @@
+package broker
+
+import (
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/leatstream/leat/internal/wire"
+)
+
+// EndTxn, key 26, versions 0 to 5 (KIP-98).
+//
+// 2: PRODUCER_FENCED. 3: flexible. 4: TRANSACTION_ABORTABLE (KIP-890). 5: the epoch rises with each transaction, and the
+// answer has the next one (KIP-890).
+//
+// The answer does not wait for the markers, as in Kafka.
+
+func (b *Broker) endTxn(_ *session, r *wire.Request, kreq kmsg.Request) error {
+	req, _ := kreq.(*kmsg.EndTxnRequest)
+	b.cfg.Txns.EndTxn(req, containPanics(r, func(resp *kmsg.EndTxnResponse) { r.Reply(resp) }))
+	return nil
+}
