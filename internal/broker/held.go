@@ -9,6 +9,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/leatstream/leat/internal/meta"
 	"github.com/leatstream/leat/internal/record"
 	"github.com/leatstream/leat/internal/replica"
 )
@@ -72,11 +73,26 @@ func (s *session) hold(p *produce) bool {
 		return false
 	}
 	s.Flush() // the producer's batches of earlier requests come first
-	p.r.KeepBody()
+	p.keepBody()
 	if s.held.add(h) {
 		s.b.done.Go(h.run)
 	}
 	return true
+}
+
+// keepBody keeps the body of a request, which may move it, and has the request refer to where it is then. No batch was
+// recompressed yet.
+func (p *produce) keepBody() {
+	p.r.KeepBody()
+	again := produce{version: p.version}
+	again.decodeBody(p.r.Body(), len(p.topics)+len(p.parts))
+	p.txnID = again.txnID
+	for i := range p.topics {
+		p.topics[i].name = again.topics[i].name
+	}
+	for i := range p.parts {
+		p.parts[i].records = again.parts[i].records
+	}
 }
 
 // isOpenEverywhere tells whether all partitions with transactional batches have the producer's transaction open.
@@ -292,9 +308,12 @@ func (h *held) limit() time.Duration {
 }
 
 // askTransaction asks the coordinator of a transaction, and waits for the answer. It is NETWORK_EXCEPTION if none comes
-// in time.
+// in time. Without transaction.partition.verification.enable, nobody is asked whether partitions were added before.
 func (b *Broker) askTransaction(q VerifyRequest) []int16 {
 	code := kerr.NetworkException.Code
+	if !q.Add && b.cfg.Static != nil && !meta.ServerSettings(b.cfg.Image(), b.cfg.Static).Txns.VerifyPartitions {
+		return make([]int16, len(q.Partitions))
+	}
 	if b.cfg.Transactions == nil {
 		code = kerr.InvalidProducerIDMapping.Code
 	} else {

@@ -3,6 +3,7 @@ package broker
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -547,6 +548,43 @@ func TestCommittedLongPoll(t *testing.T) {
 		p := &reader.receive(wait).(*kmsg.FetchResponse).Topics[0].Partitions[0]
 		if got := readCommittedOf(t, p); len(got) == 0 || got[len(got)-1] != big {
 			t.Errorf("read %d values", len(got))
+		}
+	}
+}
+
+// TestHeldBodyMoves proves that a small request which is held while later ones come over the connection is appended as
+// it was sent: its body is moved out of the receive buffer, where the later ones lie.
+func TestHeldBodyMoves(t *testing.T) {
+	c := newTxnCoordinator()
+	g := txnRig(t, c)
+	g.topic("events", 1)
+	g.topic("plain", 1)
+	conn := dial(t, g.addr)
+	c.add("x", "events", 0)
+	if p := producedOnce(t, conn, putTxn(11, "x", "events", 0, txnBatch(t, 9, 0, 0, "first"))); p.ErrorCode != none {
+		t.Fatalf("code %d", p.ErrorCode)
+	}
+	if codes := g.writeMarkers(marker(9, 0, 1, true, 0, TopicPartition{"events", 0})); codes[0] != none {
+		t.Fatalf("codes %v", codes)
+	}
+	c.setHolds(true)
+	held := putTxn(11, "x", "events", 0, txnBatch(t, 9, 0, 1, "held"))
+	late := put("plain", 0, -1, batch(t, strings.Repeat("late", 2_000)))
+	conn.send(held)
+	c.awaitHeld(t, 1)
+	other := dial(t, g.addr)
+	for range 20 { // they use the receive buffer again
+		conn.send(late)
+		other.send(late)
+		other.receive(late)
+	}
+	c.release(t, 1)
+	if p := produced(t, conn.receive(held).(*kmsg.ProduceResponse)); p.ErrorCode != none {
+		t.Errorf("code %d", p.ErrorCode)
+	}
+	for range 20 {
+		if p := produced(t, conn.receive(late).(*kmsg.ProduceResponse)); p.ErrorCode != none {
+			t.Errorf("later: code %d", p.ErrorCode)
 		}
 	}
 }
